@@ -1,0 +1,26 @@
+"""What a user can cause: one clear line on stderr and a non-zero exit status, never a traceback."""
+
+import sys
+from collections.abc import Callable
+
+
+class UserError(Exception):
+    """Bad input. The message is one line: the thing, its value, and what to do about it."""
+
+
+def run_script(main: Callable[[], int | None]) -> None:
+    """Run a script's `main` and exit with its status (None means 0).
+
+    UserError and OSError (disk full, no permission, file gone) end in one line and status 1, Ctrl-C in status 130.
+    Anything else is a bug of ours and keeps its traceback.
+    """
+    try:
+        status = main()
+    except (UserError, OSError) as error:
+        name = "" if isinstance(error, UserError) else f"{type(error).__name__}: "
+        print(f"error: {name}{error}", file=sys.stderr)
+        sys.exit(1)
+    except KeyboardInterrupt:
+        print("interrupted; run the same command again to continue", file=sys.stderr)
+        sys.exit(130)
+    sys.exit(status)
