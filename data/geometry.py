@@ -1,0 +1,70 @@
+"""The one owner of image geometry: letterboxing to the network's square input and back.
+
+Letterbox: pad the shorter side with zeros to a square, `(long - short) // 2` before and the rest behind, then resize to
+`side` x `side` by nearest neighbour, `source = floor(i * long / side)`. Frames and masks alike.
+"""
+
+from functools import lru_cache
+
+import numpy as np
+
+EVAL_SIDE = 480  # long side, in pixels, of the masks that the benchmark compares
+Size = tuple[int, int]  # (H, W)
+
+
+@lru_cache(maxsize=64)
+def letterbox_axes(size: Size, side: int) -> tuple[np.ndarray, np.ndarray, slice, slice]:
+    """Which source pixels a letterboxed image shows, and where.
+
+    Returns `(rows, cols, row_slice, col_slice)`: output[row_slice, col_slice] = source[rows][:, cols]; everything
+    outside the two slices is padding. `size` is the source's (H, W) in pixels.
+    """
+    if min(size) < 1:
+        raise ValueError(f"an image of size {size} cannot be letterboxed; both sides must be at least 1 pixel")
+    long = max(size)
+    square = np.arange(side, dtype=np.int64) * long // side  # output index -> index in the padded square
+    axes = []
+    for length in size:
+        source = square - (long - length) // 2
+        inside = np.flatnonzero((source >= 0) & (source < length))
+        # Empty when an image is so thin that no output pixel looks at it.
+        start, stop = (int(inside[0]), int(inside[-1]) + 1) if len(inside) else (0, 0)
+        axes.append((source[start:stop], slice(start, stop)))
+    (rows, row_slice), (cols, col_slice) = axes
+    rows.flags.writeable = cols.flags.writeable = False  # the cache hands the same arrays to everybody
+    return rows, cols, row_slice, col_slice
+
+
+def letterbox(image: np.ndarray, side: int) -> np.ndarray:
+    """(H, W) or (H, W, C) array -> (side, side[, C]) of the same dtype, padding 0."""
+    rows, cols, row_slice, col_slice = letterbox_axes(image.shape[:2], side)
+    out = np.zeros((side, side, *image.shape[2:]), image.dtype)
+    out[row_slice, col_slice] = image[rows[:, None], cols]
+    return out
+
+
+def eval_size(size: Size) -> Size:
+    """(H, W) after scaling the long side to 480 pixels, rounded as the benchmark does: 2160x3840 -> 270x480."""
+    height, width = size
+    if height > width:
+        return EVAL_SIDE, int(width * (1.0 / height * EVAL_SIDE))
+    return int(height * (1.0 / width * EVAL_SIDE)), EVAL_SIDE
+
+
+def unletterbox(mask: np.ndarray, size: Size) -> np.ndarray:
+    """Crop the padding off a (480, 480) prediction for an image of `size` (H, W) -> (*eval_size(size)) array."""
+    if mask.shape != (EVAL_SIDE, EVAL_SIDE):
+        raise ValueError(
+            f"a prediction of shape {mask.shape} cannot be cropped; resize it to {EVAL_SIDE}x{EVAL_SIDE} first"
+        )
+    height, width = eval_size(size)
+    top, left = (EVAL_SIDE - height) // 2, (EVAL_SIDE - width) // 2
+    return mask[top : top + height, left : left + width]
+
+
+@lru_cache(maxsize=64)
+def nearest_axes(size: Size, new_size: Size) -> tuple[np.ndarray, np.ndarray]:
+    """Source rows and columns of a nearest-neighbour resize from `size` to `new_size`: `floor(i * old / new)`."""
+    rows, cols = (np.arange(new, dtype=np.int64) * old // new for old, new in zip(size, new_size, strict=True))
+    rows.flags.writeable = cols.flags.writeable = False
+    return rows, cols

@@ -1,0 +1,115 @@
+"""Object masks: COCO run lengths, read without decoding the image, and LZString, their form in the annotations.
+
+A mask is a dict `{"size": [H, W], "counts": str}`, COCO's compressed RLE: run lengths of zeros and ones in turn, zeros
+first, down the columns. Masks that an array holds are uint8 of shape (H, W) with values 0 and 1.
+"""
+
+from typing import TypedDict
+
+import numpy as np
+from lzstring import LZString
+from pycocotools import mask as coco
+
+from data.geometry import EVAL_SIDE, Size, eval_size, letterbox_axes, nearest_axes
+
+
+class RLE(TypedDict):
+    size: list[int]
+    counts: str
+
+
+def decode_lzstring(encoded: str) -> str:
+    """`encodedMask` of the annotation files -> COCO counts string. Raises ValueError if it is not LZString."""
+    try:
+        counts = LZString().decompressFromEncodedURIComponent(encoded)
+    except Exception as error:  # the library fails in many ways on text that it did not write
+        raise ValueError(f"mask {encoded[:24]!r}... is not LZString text ({type(error).__name__})") from None
+    if not counts or not counts.isascii():
+        raise ValueError(f"mask {encoded[:24]!r}... is not LZString text")
+    return counts
+
+
+def encode_lzstring(counts: str) -> str:
+    """COCO counts string -> `encodedMask` of the annotation files."""
+    return LZString().compressToEncodedURIComponent(counts)
+
+
+def encode_mask(mask: np.ndarray) -> RLE:
+    """(H, W) array, non-zero = object -> RLE."""
+    rle = coco.encode(np.asfortranarray(mask, dtype=np.uint8))
+    return {"size": list(mask.shape), "counts": rle["counts"].decode()}
+
+
+def decode_mask(rle: RLE) -> np.ndarray:
+    """RLE -> (H, W) uint8 of 0 and 1. Raises ValueError as `run_lengths` does."""
+    run_lengths(rle)  # pycocotools returns uninitialised memory when the runs do not fill the image
+    return coco.decode({"size": rle["size"], "counts": rle["counts"].encode()})
+
+
+def run_lengths(rle: RLE) -> np.ndarray:
+    """RLE -> (N,) int64 lengths of the runs of zeros and ones in turn, zeros first.
+
+    Raises ValueError if the counts are not COCO's compressed form or do not add up to H x W.
+    """
+    height, width = rle["size"]
+    try:
+        codes = np.frombuffer(rle["counts"].encode("ascii"), np.uint8).astype(np.int64) - 48
+    except (UnicodeEncodeError, AttributeError):
+        raise ValueError(f"mask counts {str(rle['counts'])[:24]!r}... are not COCO run-length text") from None
+    # Each number is a little-endian string of 5-bit digits; bit 5 says "more follow", bit 4 of the last is the sign.
+    last = codes & 0x20 == 0
+    if len(codes) == 0 or not last[-1] or codes.min() < 0 or codes.max() > 63:
+        raise ValueError(f"mask counts {rle['counts'][:24]!r}... are not COCO run-length text")
+    ends = np.flatnonzero(last)
+    starts = np.concatenate(([0], ends[:-1] + 1))
+    digit = np.arange(len(codes)) - np.repeat(starts, ends - starts + 1)
+    if digit.max() > 11:
+        raise ValueError(f"mask counts {rle['counts'][:24]!r}... are not COCO run-length text")
+    runs = np.add.reduceat((codes & 0x1F) << (5 * digit), starts)
+    runs -= np.where(codes[ends] & 0x10, np.int64(1) << (5 * (ends - starts + 1)), 0)
+    # From the fourth number on, each is the difference to the one two before it.
+    runs[1::2] = np.cumsum(runs[1::2])
+    runs[2::2] = np.cumsum(runs[2::2])
+    if runs.min() < 0 or runs.sum() != height * width:
+        raise ValueError(f"mask runs add up to {runs.sum()} pixels, not to {height}x{width} = {height * width}")
+    return runs
+
+
+def sample_mask(rle: RLE, rows: np.ndarray, cols: np.ndarray) -> np.ndarray:
+    """The mask's pixels at the crossings of `rows` and `cols`, without decoding it -> (len(rows), len(cols)) uint8.
+
+    Both must ascend (repeats are fine). Costs a look-up for each end of a run instead of a visit to each pixel.
+    """
+    height = rle["size"][0]
+    ends = np.cumsum(run_lengths(rle))
+    # How many of the samples, taken down the columns, lie before each end of a run?
+    end_col, end_row = np.divmod(ends, height)
+    first_col = np.searchsorted(cols, end_col)
+    same_col = np.searchsorted(cols, end_col, side="right") - first_col
+    before = first_col * len(rows) + same_col * np.searchsorted(rows, end_row)
+    if len(cols) > 1 and same_col.max() > 1:  # enlarging: several samples share a column, each is cut at the same row
+        unique, inverse = np.unique(cols, return_inverse=True)
+        return sample_mask(rle, rows, unique)[:, inverse]
+    values = np.arange(len(ends), dtype=np.uint8) & 1
+    flat = np.repeat(values, np.diff(before, prepend=0))
+    return flat.reshape(len(cols), len(rows)).T
+
+
+def letterbox_mask(rle: RLE, side: int) -> np.ndarray:
+    """The letterboxed mask, (side, side) uint8: the same bits as decoding, padding and resizing it."""
+    rows, cols, row_slice, col_slice = letterbox_axes(tuple(rle["size"]), side)
+    out = np.zeros((side, side), np.uint8)
+    out[row_slice, col_slice] = sample_mask(rle, rows, cols)
+    return out
+
+
+def resize_mask(rle: RLE, new_size: Size) -> np.ndarray:
+    """The mask resized by nearest neighbour to `new_size` (H, W): the same bits as decoding and resizing it."""
+    return sample_mask(rle, *nearest_axes(tuple(rle["size"]), new_size))
+
+
+def eval_mask(rle: RLE) -> np.ndarray:
+    """The mask with its long side resized to 480 pixels, as the benchmark compares it."""
+    if max(rle["size"]) == EVAL_SIDE:
+        return decode_mask(rle)
+    return resize_mask(rle, eval_size(tuple(rle["size"])))

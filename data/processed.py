@@ -1,0 +1,92 @@
+"""The processed data set, which other baselines of the benchmark read too:
+
+    <data_dir>/<take_uid>/<camera>/<frame>.jpg
+    <data_dir>/<take_uid>/annotation.json
+
+annotation.json: `{"masks": {object: {camera: {frame: {"size": [H, W], "counts": str}}}}, "subsample_idx": [0, 30]}`.
+Masks have the size of the video they were drawn on, frames are smaller. Frames without a mask have no key.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import NamedTuple
+
+import cv2
+import numpy as np
+
+from data.errors import UserError
+from data.files import read_json, write_json
+from data.geometry import Size
+from data.masks import RLE
+from data.takes import DEFAULT_ROOT, is_ego
+
+DEFAULT_DATA_DIR = DEFAULT_ROOT / "processed"
+ANNOTATION = "annotation.json"
+
+
+class CameraPair(NamedTuple):
+    """An object and the two cameras of a pair. Frames to predict are those with a mask in `query_camera`."""
+
+    object_name: str
+    query_camera: str
+    target_camera: str
+
+
+@dataclass(frozen=True)
+class ProcessedTake:
+    """One processed take; `masks[object][camera][frame]` is an RLE, `frame` an int, in the file's order."""
+
+    uid: str
+    folder: Path
+    masks: dict[str, dict[str, dict[int, RLE]]]
+    subsample_idx: list[int]
+
+    @classmethod
+    def read(cls, data_dir: Path, uid: str) -> "ProcessedTake":
+        """Read a take's annotation.json. Raises UserError if it is missing or malformed."""
+        folder = Path(data_dir) / uid
+        path = folder / ANNOTATION
+        raw = read_json(path, f"run data/process_data.py for take {uid} first")
+        try:
+            masks = {
+                object_name: {
+                    camera: {int(frame): rle for frame, rle in frames.items()} for camera, frames in cameras.items()
+                }
+                for object_name, cameras in raw["masks"].items()
+            }
+            return cls(uid, folder, masks, raw["subsample_idx"])
+        except (KeyError, TypeError, ValueError, AttributeError) as error:
+            raise UserError(
+                f"{path} is malformed ({type(error).__name__}: {error}); delete it and run data/process_data.py again"
+            ) from None
+
+    def write_annotation(self) -> None:
+        """Write annotation.json, atomically. It comes last: its presence says that the take is complete."""
+        write_json(self.folder / ANNOTATION, {"masks": self.masks, "subsample_idx": self.subsample_idx})
+
+    def frame_path(self, camera: str, frame: int) -> Path:
+        return self.folder / camera / f"{frame}.jpg"
+
+    def camera_pairs(self, setting: str) -> Iterator[CameraPair]:
+        """Every object with an ego camera, with each of its exo cameras, in the direction of `setting`."""
+        for object_name, cameras in self.masks.items():
+            for ego in filter(is_ego, cameras):
+                for exo in (camera for camera in cameras if not is_ego(camera)):
+                    yield CameraPair(object_name, *((ego, exo) if setting == "ego-exo" else (exo, ego)))
+
+    def video_size(self, camera: str) -> Size | None:
+        """(H, W) of the camera's video as its masks tell, None if it has no mask."""
+        for cameras in self.masks.values():
+            for rle in cameras.get(camera, {}).values():
+                return rle["size"][0], rle["size"][1]
+        return None
+
+
+def read_frame(path: Path) -> np.ndarray:
+    """A processed frame -> (H, W, 3) uint8 RGB. Raises UserError if it is missing or cannot be decoded."""
+    image = cv2.imread(str(path), cv2.IMREAD_COLOR) if path.is_file() else None
+    if image is None:
+        what = "cannot be decoded" if path.is_file() else "is missing"
+        raise UserError(f"frame {path} {what}; process its take again with data/process_data.py")
+    return cv2.cvtColor(image, cv2.COLOR_BGR2RGB)

@@ -1,0 +1,111 @@
+"""Ego-Exo4D as the `egoexo` downloader lays it out: videos, relation annotations, splits.
+
+<root>/takes/<take_name>/frame_aligned_videos/<camera>.mp4
+<root>/annotations/relations_{train,val,test}.json
+"""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from data.errors import UserError
+from data.files import read_json
+from data.geometry import Size
+from data.masks import RLE, decode_lzstring, run_lengths
+
+SPLITS = ("train", "val", "test")
+SETTINGS = ("ego-exo", "exo-ego")
+FRAME_STEP = 30  # videos run at 30 frames a second, annotations at one
+SPLIT_REMEDY = "get the paper's with `bash data/download_split.sh` or make one with data/make_split.py"
+DEFAULT_ROOT = Path(__file__).resolve().parent / "egoexo"  # the data set, or a link to it
+
+
+def is_ego(camera: str) -> bool:
+    """Head-worn (Aria) cameras are the ones whose name starts with `aria`."""
+    return camera.startswith("aria")
+
+
+def video_path(takes_dir: Path, take_name: str, camera: str) -> Path:
+    """The full-size video of a camera. `takes_dir` is <root>/takes."""
+    return Path(takes_dir) / take_name / "frame_aligned_videos" / f"{camera}.mp4"
+
+
+def read_splits(path: Path) -> dict[str, list[str]]:
+    """`split.json` -> take uids by split. Raises UserError if it is missing or malformed."""
+    splits = read_json(path, SPLIT_REMEDY)
+    if not isinstance(splits, dict) or not all(
+        isinstance(uids, list) and all(isinstance(uid, str) for uid in uids) for uids in splits.values()
+    ):
+        raise UserError(
+            f'{path} does not map split names to lists of take uids ({{"train": [...], ...}}); {SPLIT_REMEDY}'
+        )
+    return splits
+
+
+def read_split(path: Path, split: str) -> list[str]:
+    """The take uids of one split, each once, in the file's order. Raises UserError if there are none."""
+    splits = read_splits(path)
+    if split not in splits:
+        raise UserError(f"no split {split!r} in {path}; it has {', '.join(map(repr, splits))}")
+    if not splits[split]:
+        raise UserError(f"split {split!r} in {path} has no takes; {SPLIT_REMEDY}")
+    return list(dict.fromkeys(splits[split]))
+
+
+@dataclass(frozen=True)
+class Track:
+    """One object in one camera. `annotated_frames` are all frames looked at; those without a mask show no object."""
+
+    encoded: dict[int, tuple[Size, str]]  # frame -> mask's (H, W) and LZString text
+    annotated_frames: list[int]
+
+    def mask(self, frame: int) -> RLE:
+        """The mask of a frame. Raises ValueError if it is corrupt, KeyError if there is none."""
+        (height, width), encoded = self.encoded[frame]
+        rle: RLE = {"size": [height, width], "counts": decode_lzstring(encoded)}
+        run_lengths(rle)
+        return rle
+
+
+@dataclass(frozen=True)
+class Take:
+    """The relation annotation of a take. `objects[object][camera]` is a Track; an object may have no camera."""
+
+    uid: str
+    name: str
+    scenario: str
+    objects: dict[str, dict[str, Track]]
+
+    @property
+    def cameras(self) -> list[str]:
+        """Every camera in which an object is annotated, sorted: the ones worth decoding."""
+        return sorted({camera for tracks in self.objects.values() for camera in tracks})
+
+
+def read_annotations(path: Path) -> dict[str, Any]:
+    """`relations_{split}.json` -> raw annotation by take uid, for `parse_take`. Raises UserError if it is unusable."""
+    remedy = "download it with `egoexo -o <root> --parts annotations --benchmarks relations`"
+    raw = read_json(path, remedy)
+    if not isinstance(raw, dict) or not isinstance(raw.get("annotations"), dict):
+        raise UserError(f'{path} has no "annotations" object keyed by take uid; {remedy}')
+    return raw["annotations"]
+
+
+def parse_take(uid: str, raw: Any) -> Take:
+    """One value of `read_annotations` -> Take. Raises UserError naming the take if a field is missing or malformed."""
+    try:
+        objects = {
+            name: {camera: _parse_track(track) for camera, track in cameras.items()}
+            for name, cameras in raw["object_masks"].items()
+        }
+        return Take(uid, raw["take_name"], raw.get("scenario", ""), objects)
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        raise UserError(f"the annotation of take {uid} is malformed ({type(error).__name__}: {error})") from None
+
+
+def _parse_track(raw: dict) -> Track:
+    encoded = {
+        int(frame): ((int(mask["height"]), int(mask["width"])), mask["encodedMask"])
+        for frame, mask in raw["annotation"].items()
+    }
+    return Track(encoded, sorted({int(frame) for frame in raw.get("annotated_frames", encoded)} | encoded.keys()))
