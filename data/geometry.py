@@ -64,7 +64,13 @@ def unletterbox(mask: np.ndarray, size: Size) -> np.ndarray:
 
 @lru_cache(maxsize=64)
 def nearest_axes(size: Size, new_size: Size) -> tuple[np.ndarray, np.ndarray]:
-    """Source rows and columns of a nearest-neighbour resize from `size` to `new_size`: `floor(i * old / new)`."""
-    rows, cols = (np.arange(new, dtype=np.int64) * old // new for old, new in zip(size, new_size, strict=True))
+    """Source rows and columns of OpenCV's nearest-neighbour resize from `size` to `new_size` (H, W).
+
+    It is `floor(i * old / new)` but for the rounding of floats, which moves single rows of some odd sizes.
+    """
+    rows, cols = (
+        np.minimum(np.floor(np.arange(new) * (1.0 / (new / old))).astype(np.int64), old - 1)
+        for old, new in zip(size, new_size, strict=True)
+    )
     rows.flags.writeable = cols.flags.writeable = False
     return rows, cols
