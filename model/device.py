@@ -1,0 +1,27 @@
+"""Where the network runs."""
+
+import torch
+
+
+def resolve_device(name: str = "auto") -> torch.device:
+    """`auto` = CUDA if there is a GPU, else MPS (Apple), else the CPU; anything else is torch's own name, checked.
+
+    ValueError names a device that this machine or this PyTorch does not have.
+    """
+    if name == "auto":
+        if torch.cuda.is_available():
+            return torch.device("cuda")
+        return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
+    try:
+        device = torch.device(name)
+    except RuntimeError:
+        raise ValueError(f"device {name!r} is unknown; use auto, cpu, cuda, cuda:1 or mps") from None
+    if device.type == "cuda":
+        count = torch.cuda.device_count() if torch.cuda.is_available() else 0
+        if (device.index or 0) >= count:
+            raise ValueError(
+                f"device {name!r} asked for, but PyTorch {torch.__version__} sees {count} CUDA GPUs; use cpu"
+            )
+    if device.type == "mps" and not torch.backends.mps.is_available():
+        raise ValueError(f"device {name!r} asked for, but this machine has no MPS; use cpu")
+    return device

@@ -1,0 +1,126 @@
+"""The layers of the cross-image transformer: each is one or two standard post-norm encoder layers.
+
+The module names follow the published checkpoints (README, Formats), so that state dicts agree name for name.
+"""
+
+import math
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+POSITION_SCALE = 0.1
+POSITION_TEMPERATURE = 10000.0
+ACTIVATIONS = {"relu": F.relu, "gelu": F.gelu}
+
+
+class LayerNorm(nn.LayerNorm):
+    """Layer norm in float32 whatever the surrounding precision; the residual stream is float32 from here on."""
+
+    def forward(self, tokens: Tensor) -> Tensor:
+        return super().forward(tokens.float())
+
+
+class Attention(nn.Module):
+    """Multi-head attention with the parameters (names, order, initial values) of `torch.nn.MultiheadAttention`."""
+
+    def __init__(self, width: int, heads: int, dropout: float):
+        super().__init__()
+        self.heads = heads
+        self.dropout = dropout
+        self.in_proj_weight = nn.Parameter(torch.empty(3 * width, width))
+        self.in_proj_bias = nn.Parameter(torch.zeros(3 * width))
+        self.out_proj = nn.Linear(width, width)
+        nn.init.xavier_uniform_(self.in_proj_weight)
+        nn.init.zeros_(self.out_proj.bias)
+
+    def forward(self, tokens: Tensor, context: Tensor, blocked: Tensor | None) -> Tensor:
+        B, L, C = tokens.shape
+        weight, bias = self.in_proj_weight, self.in_proj_bias
+        if context is tokens:
+            q, k, v = F.linear(tokens, weight, bias).chunk(3, dim=-1)
+        else:
+            q = F.linear(tokens, weight[:C], bias[:C])
+            k, v = F.linear(context, weight[C:], bias[C:]).chunk(2, dim=-1)
+        q, k, v = (x.unflatten(-1, (self.heads, -1)).transpose(1, 2) for x in (q, k, v))  # (B, heads, L, C / heads)
+        allowed = None if blocked is None else ~blocked[:, None, None, :]  # (B, 1, 1, L): the same for each query
+        dropout = self.dropout if self.training else 0.0
+        out = F.scaled_dot_product_attention(q, k, v, attn_mask=allowed, dropout_p=dropout)
+        return self.out_proj(out.transpose(1, 2).reshape(B, L, C))
+
+
+class EncoderLayer(nn.Module):
+    """Post-norm transformer encoder layer whose tokens attend to `context` (the tokens themselves, or others)."""
+
+    def __init__(self, width: int, heads: int, feedforward: int, dropout: float, activation: str):
+        super().__init__()
+        self.self_attn = Attention(width, heads, dropout)
+        self.linear1 = nn.Linear(width, feedforward)
+        self.linear2 = nn.Linear(feedforward, width)
+        self.norm1 = LayerNorm(width)
+        self.norm2 = LayerNorm(width)
+        self.dropout = nn.Dropout(dropout)
+        self.activation = ACTIVATIONS[activation]
+
+    def forward(self, tokens: Tensor, context: Tensor, blocked: Tensor | None = None) -> Tensor:
+        """
+        tokens: (B, L, C); context: (B, L', C), the keys and values; blocked: (B, L') bool or None, True = this context
+        token may not be attended to. Returns (B, L, C).
+        """
+        tokens = self.norm1(tokens + self.dropout(self.self_attn(tokens, context, blocked)))
+        hidden = self.dropout(self.activation(self.linear1(tokens)))
+        return self.norm2(tokens + self.dropout(self.linear2(hidden)))
+
+
+class CrossLayer(nn.Module):
+    """Type `C`: one view's tokens attend to the other view's only. Both directions share these weights."""
+
+    def __init__(self, *layer_args):
+        super().__init__()
+        self.cross_encoder_layer = EncoderLayer(*layer_args)
+
+    def forward(self, tokens: Tensor, other: Tensor, other_blocked: Tensor | None = None) -> Tensor:
+        return self.cross_encoder_layer(tokens, other, other_blocked)
+
+
+class InnerLayer(nn.Module):
+    """Type `I`: (a) query tokens attend to the mask tokens, (b) positions are added, (c) each view attends to itself.
+
+    The mask tokens themselves never change: the published model computes an update of them and drops it.
+    With `mask_position` the position encoding is also added to the query and the mask tokens before (a), so that a
+    query token can tell by place, not by content alone, whether it lies in the object. This costs no parameters.
+    """
+
+    def __init__(self, *layer_args, mask_position: bool = False):
+        super().__init__()
+        self.inner_encoder_layer = EncoderLayer(*layer_args)
+        self.cross_encoder_layer = CrossLayer(*layer_args)
+        self.mask_position = mask_position
+
+    def query(self, query: Tensor, mask: Tensor, position: Tensor, query_blocked: Tensor | None = None) -> Tensor:
+        if self.mask_position:
+            query, mask = query + position, mask + position
+        return self.target(self.cross_encoder_layer(query, mask), position, query_blocked)
+
+    def target(self, tokens: Tensor, position: Tensor, blocked: Tensor | None = None) -> Tensor:
+        tokens = tokens + position
+        return self.inner_encoder_layer(tokens, tokens, blocked)
+
+
+def sine_position(height: int, width: int, channels: int) -> Tensor:
+    """DETR's two-dimensional sine encoding, times 0.1: (height * width, channels), first half y, second half x.
+
+    Coordinates count from 1 and are normalised to 2 pi; sines and cosines alternate, temperature 10000.
+    """
+    per_axis = channels // 2
+    exponent = 2 * torch.div(torch.arange(per_axis), 2, rounding_mode="floor") / per_axis
+    period = POSITION_TEMPERATURE**exponent
+
+    def axis(length: int) -> Tensor:
+        angle = torch.arange(1, length + 1) / (length + 1e-6) * (2 * math.pi)
+        angle = angle[:, None] / period
+        return torch.stack((angle[:, 0::2].sin(), angle[:, 1::2].cos()), dim=2).flatten(1)  # (length, per_axis)
+
+    y = axis(height)[:, None].expand(-1, width, -1)
+    x = axis(width)[None].expand(height, -1, -1)
+    return POSITION_SCALE * torch.cat((y, x), dim=2).flatten(0, 1)

@@ -1,0 +1,221 @@
+"""XSegTx: given an object's mask in the query view, find the object in the target view (arXiv 2311.18259, 2110.15904).
+
+The network works on backbone features (model/backbone.py). Two ways to call it:
+
+    prediction = model(query_feat, target_feat, mask_feat)              # both masks, for training
+
+    query, target, mask = map(model.project, (query_feat, target_feat, mask_feat))
+    query = model.encode_query(query, mask)                             # once per object mask
+    target = model.encode_target(target)                                # once per target image
+    target_mask_prob, existence = model.match(query, mask, target)      # once per pair, only what these two need
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from model.transformer import ACTIVATIONS, CrossLayer, InnerLayer, sine_position
+
+STRIDE = 16  # pixels per feature cell
+FEATURE_CHANNELS = 1024
+PROB_EPS = 1e-7
+MASK_CHANNEL = 2  # of the decoder's three; the published checkpoints never trained the other two
+SIZES = {  # mode: (width, heads, feed-forward width, blocks)
+    "tiny": (128, 2, 256, 3),
+    "small": (256, 2, 256, 3),
+    "base": (512, 8, 2048, 3),
+    "large": (512, 8, 2048, 6),
+}
+
+
+class Prediction(NamedTuple):
+    query_mask_prob: Tensor  # (B, H, W) float32 in [1e-7, 1 - 1e-7]
+    target_mask_prob: Tensor  # (B, H, W) float32 in [1e-7, 1 - 1e-7]
+    existence: Tensor  # (B,) float32 in [0, 1]: the object is visible in the target view
+
+
+@dataclass(frozen=True)
+class XSegTxConfig:
+    """What defines a network. `layer_types`: two words of I, C, N per block, e.g. "I C I C I N"; None = by `mode`."""
+
+    mode: str = "small"
+    input_size: int = 480  # side of the square input images, pixels
+    layer_types: str | None = None
+    dropout: float = 0.1
+    drop_feat: float = 0.1  # probability to drop a whole channel of the projected image features
+    activation: str = "relu"
+    mask_position: bool = False  # add positions before mask conditioning (model/transformer.py, InnerLayer)
+
+    def __post_init__(self):
+        if self.mode not in SIZES:
+            raise ValueError(f"mode {self.mode!r} is unknown; choose from {', '.join(SIZES)}")
+        if self.activation not in ACTIVATIONS:
+            raise ValueError(f"activation {self.activation!r} is unknown; choose from {', '.join(ACTIVATIONS)}")
+        if self.input_size % STRIDE or self.input_size < 3 * STRIDE:
+            raise ValueError(f"input size {self.input_size} must be a multiple of {STRIDE}, at least {3 * STRIDE}")
+        if self.layer_types is not None:
+            parse_layer_types(self.layer_types.split())
+
+    @property
+    def layers(self) -> list[str]:
+        """The layers' types in order, two per block."""
+        if self.layer_types is None:
+            blocks = SIZES[self.mode][3]
+            return ["I", "C"] * (blocks - 1) + ["I", "N"]
+        return parse_layer_types(self.layer_types.split())
+
+
+def parse_layer_types(words: Sequence[str]) -> list[str]:
+    """["I_C", "I_N"] or ["I", "C", "I", "N"] -> ["I", "C", "I", "N"]; two layers make a block."""
+    layers = [layer for word in words for layer in word.split("_")]
+    if not layers or len(layers) % 2 or not set(layers) <= {"I", "C", "N"}:
+        raise ValueError(f"layer types {' '.join(words)!r} must be pairs of I, C and N, such as I_C I_C I_N")
+    return layers
+
+
+class MaskDecoder(nn.Module):
+    """Tokens -> mask logits at full resolution: two transposed convolutions x2, then bilinear x4."""
+
+    def __init__(self, width: int):
+        super().__init__()
+        self.deconv1 = nn.ConvTranspose2d(width, width // 2, kernel_size=2, stride=2)
+        self.deconv2 = nn.ConvTranspose2d(width // 2, 3, kernel_size=2, stride=2)
+
+    def forward(self, features: Tensor) -> Tensor:
+        x = F.relu(self.deconv1(features))  # (B, C, h, w) -> (B, C/2, 2h, 2w)
+        weight, bias = self.deconv2.weight[:, MASK_CHANNEL, None], self.deconv2.bias[MASK_CHANNEL, None]
+        x = F.conv_transpose2d(x, weight, bias, stride=2)  # (B, 1, 4h, 4w)
+        return F.interpolate(x.float(), scale_factor=4, mode="bilinear", align_corners=False)[:, 0]
+
+
+class ExistenceHead(nn.Module):
+    """Target features -> logit of "the object is visible"; its size follows width and input size."""
+
+    def __init__(self, width: int, cells: int):
+        super().__init__()
+        self.conv = nn.Conv2d(width, 1, kernel_size=3)
+        self.mlp = nn.Sequential(nn.Linear((cells - 2) ** 2, 32), nn.ReLU(), nn.Linear(32, 1))
+
+    def forward(self, features: Tensor) -> Tensor:
+        x = F.relu(self.conv(features)).flatten(1)  # (B, C, h, w) -> (B, (h - 2) * (w - 2))
+        return self.mlp(x)[:, 0]
+
+
+class XSegTx(nn.Module):
+    """The cross-image transformer with its mask decoder and existence head. Mixed precision: `torch.autocast`."""
+
+    def __init__(self, config: XSegTxConfig | None = None):
+        super().__init__()
+        self.config = config = config or XSegTxConfig()
+        width, heads, feedforward, _ = SIZES[config.mode]
+        self.cells = config.input_size // STRIDE
+        args = (width, heads, feedforward, config.dropout, config.activation)
+        make = {
+            "I": lambda: InnerLayer(*args, mask_position=config.mask_position),
+            "C": lambda: CrossLayer(*args),
+            "N": nn.Identity,
+        }
+        layers = [make[layer]() for layer in config.layers]
+        blocks = [nn.ModuleDict({"layer1": a, "layer2": b}) for a, b in zip(layers[::2], layers[1::2], strict=True)]
+        self.net = nn.ModuleDict(
+            {
+                "feat_proj": nn.Conv2d(FEATURE_CHANNELS, width, kernel_size=1),
+                "encoder_blocks": nn.ModuleList(blocks),
+                "decoder": MaskDecoder(width),
+                "cls_branch": ExistenceHead(width, self.cells),
+            }
+        )
+        self.drop_channels = nn.Dropout1d(config.drop_feat)
+        self.register_buffer("position", sine_position(self.cells, self.cells, width), persistent=False)
+        # Layers before the first C see one view only; from there on both are needed.
+        layers = [layer for layer in layers if not isinstance(layer, nn.Identity)]
+        is_cross = [isinstance(layer, CrossLayer) for layer in layers]
+        first = is_cross.index(True) if any(is_cross) else len(layers)
+        self._single_view, self._two_view = tuple(layers[:first]), tuple(layers[first:])
+        self._last_cross = max(
+            (i for i, layer in enumerate(self._two_view) if isinstance(layer, CrossLayer)), default=-1
+        )
+
+    def forward(
+        self,
+        query_feat: Tensor,
+        target_feat: Tensor,
+        mask_feat: Tensor,
+        query_blocked: Tensor | None = None,
+        target_blocked: Tensor | None = None,
+    ) -> Prediction:
+        """The forward expects, with h = w = input_size / 16, L = h * w:
+           - query_feat, target_feat: backbone features of the two images, (B, 1024, h, w)
+           - mask_feat: backbone features of the query mask image, (B, 1024, h, w)
+           - query_blocked, target_blocked: optional (B, L) bool, True = no token may attend to this token of the view.
+             They act in the layers (c) and C, not in mask conditioning (a). A view with all tokens blocked counts as
+             not blocked.
+
+        It returns a `Prediction` of
+           - query_mask_prob, target_mask_prob: (B, H, W) float32, probability that a pixel belongs to the object
+           - existence: (B,) float32, probability that the object is visible in the target view
+        """
+        query_blocked, target_blocked = _attendable(query_blocked), _attendable(target_blocked)
+        query, target, mask = self.project(query_feat), self.project(target_feat), self.project(mask_feat)
+        query, target = self._drop(query), self._drop(target)
+        query = self.encode_query(query, mask, query_blocked)
+        target = self.encode_target(target, target_blocked)
+        query, target = self._exchange(query, mask, target, query_blocked, target_blocked)
+        return Prediction(self._mask_prob(query), self._mask_prob(target), self._existence(target))
+
+    def project(self, feat: Tensor) -> Tensor:
+        """Backbone features (B, 1024, h, w) of an image or a mask -> tokens (B, L, C), row by row, float32."""
+        tokens = self.net.feat_proj(feat.to(self.net.feat_proj.weight.dtype))
+        return tokens.flatten(2).transpose(1, 2).float()
+
+    def encode_query(self, query: Tensor, mask: Tensor, blocked: Tensor | None = None) -> Tensor:
+        """The query side's layers that do not depend on the target. query, mask: projected tokens (B, L, C)."""
+        for layer in self._single_view:
+            query = layer.query(query, mask, self.position, blocked)
+        return query
+
+    def encode_target(self, target: Tensor, blocked: Tensor | None = None) -> Tensor:
+        """The target side's layers that do not depend on the query. target: projected tokens (B, L, C)."""
+        for layer in self._single_view:
+            target = layer.target(target, self.position, blocked)
+        return target
+
+    def match(self, query: Tensor, mask: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:
+        """Encoded query tokens, projected mask tokens, encoded target tokens, each (B, L, C) ->
+        target_mask_prob (B, H, W), existence (B,), both as `forward` gives them, without what only the query's mask
+        needs.
+        """
+        _, target = self._exchange(query, mask, target, target_only=True)
+        return self._mask_prob(target), self._existence(target)
+
+    def _exchange(self, query, mask, target, query_blocked=None, target_blocked=None, target_only=False):
+        """All layers from the first C on. With `target_only`, the query side ends where the last C has read it."""
+        for i, layer in enumerate(self._two_view):
+            need_query = not target_only or i < self._last_cross
+            if isinstance(layer, CrossLayer):
+                new_query = layer(query, target, target_blocked) if need_query else query
+                query, target = new_query, layer(target, query, query_blocked)
+            else:
+                query = layer.query(query, mask, self.position, query_blocked) if need_query else query
+                target = layer.target(target, self.position, target_blocked)
+        return query, target
+
+    def _drop(self, tokens: Tensor) -> Tensor:
+        return self.drop_channels(tokens.transpose(1, 2)).transpose(1, 2)  # whole channels: (B, L, C) -> (B, C, L)
+
+    def _features(self, tokens: Tensor) -> Tensor:
+        return tokens.transpose(1, 2).unflatten(2, (self.cells, self.cells))  # (B, L, C) -> (B, C, h, w)
+
+    def _mask_prob(self, tokens: Tensor) -> Tensor:
+        return self.net.decoder(self._features(tokens)).sigmoid().clamp(PROB_EPS, 1 - PROB_EPS)
+
+    def _existence(self, tokens: Tensor) -> Tensor:
+        return self.net.cls_branch(self._features(tokens)).float().sigmoid()
+
+
+def _attendable(blocked: Tensor | None) -> Tensor | None:
+    """An attention without a single key is undefined: such a sample is not blocked at all."""
+    return None if blocked is None else blocked & ~blocked.all(dim=1, keepdim=True)
