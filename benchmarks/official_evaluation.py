@@ -1,0 +1,104 @@
+"""The benchmark's official evaluation, written out plainly: whole images, full-size masks, no shortcuts.
+
+The oracle of tests/test_metrics.py and the baseline of benchmarks/evaluate.py. Shares no code with evaluation/.
+"""
+
+import cv2
+import numpy as np
+from pycocotools import mask as coco
+from scipy import ndimage
+
+
+def evaluate(truth: dict, predictions: dict, setting: str) -> dict[str, list]:
+    """Official ground truth `annotations` and results by take uid -> values of every mask, in the files' order.
+
+    Keys: iou, contour_accuracy, existence_accuracy, location_error (frames whose target has a mask), and gt, pred (the
+    existence labels of all scored frames).
+    """
+    out = {key: [] for key in ("iou", "contour_accuracy", "existence_accuracy", "location_error", "gt", "pred")}
+    for take_uid, take in truth.items():
+        for object_name, cameras in take["masks"].items():
+            for ego in [camera for camera in cameras if camera.startswith("aria")]:
+                for exo in [camera for camera in cameras if not camera.startswith("aria")]:
+                    query, target = (ego, exo) if setting == "ego-exo" else (exo, ego)
+                    for frame in cameras[query]:
+                        if int(frame) not in take["annotated_frames"][object_name][target]:
+                            continue
+                        pair = predictions[take_uid]["masks"][object_name][f"{query}_{target}"]
+                        score_frame(cameras[target].get(frame), pair[frame], out)
+    return out
+
+
+def score_frame(truth: dict | None, prediction: dict, out: dict[str, list]) -> None:
+    mask = coco.decode(prediction["pred_mask"])
+    out["pred"].append(int(prediction["confidence"] > 0.5))
+    out["gt"].append(int(truth is not None))
+    if truth is None:
+        return
+    truth = coco.decode(truth)
+    height, width = truth.shape
+    if height > width:
+        new_height, new_width = 480, int(width * (1.0 / height * 480))
+    else:
+        new_height, new_width = int(height * (1.0 / width * 480)), 480
+    truth = cv2.resize(truth, (new_width, new_height), interpolation=cv2.INTER_NEAREST)
+    out["iou"].append(iou(truth, mask))
+    out["contour_accuracy"].append(contour_accuracy(truth, mask))
+    out["existence_accuracy"].append(float(truth.any() == mask.any()))
+    out["location_error"].append(location_error(truth, mask))
+
+
+def iou(truth: np.ndarray, mask: np.ndarray) -> float:
+    truth, mask = truth.astype(bool), mask.astype(bool)
+    if not truth.any() and not mask.any():
+        return 1.0
+    return np.sum(truth & mask) / (np.sum(truth | mask) + 1e-7)
+
+
+def contour_accuracy(truth: np.ndarray, mask: np.ndarray) -> float:
+    radius = int(np.ceil(0.008 * np.linalg.norm(truth.shape)))
+    x, y = np.meshgrid(np.arange(-radius, radius + 1), np.arange(-radius, radius + 1))
+    disk = x**2 + y**2 <= radius**2
+    truth_contour, mask_contour = contour(truth.astype(bool)), contour(mask.astype(bool))
+    truth_near, mask_near = (ndimage.binary_dilation(c, disk) for c in (truth_contour, mask_contour))
+    n_truth, n_mask = truth_contour.sum(), mask_contour.sum()
+    if n_mask == 0 and n_truth == 0:
+        precision, recall = 1.0, 1.0
+    elif n_mask == 0:
+        precision, recall = 1.0, 0.0
+    elif n_truth == 0:
+        precision, recall = 0.0, 1.0
+    else:
+        precision = np.sum(mask_contour & truth_near) / n_mask
+        recall = np.sum(truth_contour & mask_near) / n_truth
+    return 0.0 if precision + recall == 0 else 2 * precision * recall / (precision + recall)
+
+
+def contour(mask: np.ndarray) -> np.ndarray:
+    right, down, diagonal = np.zeros_like(mask), np.zeros_like(mask), np.zeros_like(mask)
+    right[:, :-1] = mask[:, 1:]
+    down[:-1, :] = mask[1:, :]
+    diagonal[:-1, :-1] = mask[1:, 1:]
+    out = (mask ^ right) | (mask ^ down) | (mask ^ diagonal)
+    out[-1, :] = mask[-1, :] ^ right[-1, :]
+    out[:, -1] = mask[:, -1] ^ down[:, -1]
+    out[-1, -1] = False
+    return out
+
+
+def location_error(truth: np.ndarray, mask: np.ndarray) -> float:
+    height = truth.shape[0]
+    (x0, y0), (x1, y1) = centre(np.pad(truth, height)), centre(np.pad(mask, height))
+    return np.sqrt((x0 - x1) ** 2 + (y0 - y1) ** 2) / np.sqrt(480**2 + 480**2)
+
+
+def centre(mask: np.ndarray) -> tuple[int, int]:
+    if not mask.any():
+        return mask.shape[0] // 2, mask.shape[1] // 2
+    y, x = np.where(mask)
+    return int(x.min() + x.max()) // 2, int(y.min() + y.max()) // 2
+
+
+def balanced_accuracy(truth: list[int], prediction: list[int]) -> float:
+    truth, prediction = np.asarray(truth), np.asarray(prediction)
+    return float(np.mean([np.mean(prediction[truth == label] == label) for label in np.unique(truth)]))

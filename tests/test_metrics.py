@@ -1,0 +1,124 @@
+"""Every metric equals the official evaluation, which benchmarks/official_evaluation.py writes out plainly."""
+
+import math
+
+import cv2
+import numpy as np
+import pytest
+
+from benchmarks import official_evaluation as official
+from data.geometry import eval_size
+from data.masks import encode_mask, eval_mask
+from evaluation.metrics import balanced_accuracy, boundary, boundary_radius, score_masks
+
+SIZES = [(270, 480), (480, 480), (480, 270), (271, 480), (1, 480), (480, 1)]
+
+
+def blobs(rng, size):
+    """A mask of up to three ellipses, some across the border."""
+    mask = np.zeros(size, np.uint8)
+    for _ in range(rng.integers(0, 4)):
+        centre = rng.integers(-10, (size[1] + 10, size[0] + 10)).tolist()
+        cv2.ellipse(mask, centre, rng.integers(1, 60, 2).tolist(), rng.uniform(0, 180), 0, 360, 1, -1)
+    return mask
+
+
+def with_pixels(size, *pixels):
+    mask = np.zeros(size, np.uint8)
+    for y, x in pixels:
+        mask[y, x] = 1
+    return mask
+
+
+def square(size, top, left, side=40):
+    mask = np.zeros(size, np.uint8)
+    mask[top : top + side, left : left + side] = 1
+    return mask
+
+
+def assert_official(truth, prediction):
+    scores = score_masks(truth, prediction)
+    assert scores.iou == pytest.approx(official.iou(truth, prediction), abs=1e-12)
+    assert scores.contour_accuracy == pytest.approx(official.contour_accuracy(truth, prediction), abs=1e-12)
+    assert scores.location_error == pytest.approx(official.location_error(truth, prediction), abs=1e-12)
+    return scores
+
+
+@pytest.mark.parametrize("size", SIZES)
+def test_random_masks_score_as_in_the_official_evaluation(size):
+    rng = np.random.default_rng(sum(size))
+    for _ in range(8):
+        truth = blobs(rng, size)
+        near = np.roll(truth, rng.integers(-8, 9, 2), axis=(0, 1))
+        for prediction in (blobs(rng, size), near, (rng.random(size) < 0.002).astype(np.uint8)):
+            assert_official(truth, prediction)
+
+
+@pytest.mark.parametrize("size", SIZES)
+def test_hand_made_masks_score_as_in_the_official_evaluation(size):
+    empty, full = np.zeros(size, np.uint8), np.ones(size, np.uint8)
+    last = (size[0] - 1, size[1] - 1)
+    masks = [empty, full, with_pixels(size, (0, 0)), with_pixels(size, last), with_pixels(size, (0, 0), last)]
+    masks += [square(size, 0, 0), square(size, size[0] - 20, size[1] - 20), square(size, 100, 100), 1 - masks[2]]
+    for truth in masks:
+        for prediction in masks:
+            assert_official(truth, prediction)
+
+
+def test_two_empty_masks_agree_and_one_empty_mask_scores_nothing():
+    empty, some = np.zeros((270, 480), np.uint8), square((270, 480), 100, 100)
+    assert score_masks(empty, empty) == (1, 1, 0, 0)
+    assert score_masks(some, empty)[:2] == score_masks(empty, some)[:2] == (0, 0)
+
+
+def test_the_corrected_location_error_puts_an_empty_mask_in_the_middle_of_the_image():
+    size = (270, 480)
+    middle = square(size, 135 - 20, 240 - 20)
+    scores = score_masks(middle, np.zeros(size, np.uint8))
+    assert scores.location_error_corrected < 0.003 < 0.2 < scores.location_error
+    portrait = score_masks(np.ascontiguousarray(middle.T), np.zeros((480, 270), np.uint8))
+    assert portrait.location_error_corrected < 0.003 < 0.2 < portrait.location_error
+    moved = square(size, 10, 10)
+    assert score_masks(middle, moved).location_error == score_masks(middle, moved).location_error_corrected
+
+
+def test_the_border_of_the_image_is_no_contour():
+    assert not boundary(np.ones((20, 30), np.uint8)).any()
+    assert boundary(square((60, 60), 0, 0))[:39, 0].sum() == 0
+
+
+def test_the_contour_may_be_off_by_five_pixels_in_an_exo_frame_and_six_in_an_ego_frame():
+    assert [boundary_radius(size) for size in ((270, 480), (480, 480))] == [5, 6]
+    for size, radius in (((270, 480), 5), ((480, 480), 6)):
+        truth = square(size, 100, 100)
+        assert score_masks(truth, square(size, 100, 100 + radius)).contour_accuracy == 1
+        assert score_masks(truth, square(size, 100, 100 + radius + 1)).contour_accuracy < 1
+
+
+@pytest.mark.parametrize("size", [(2160, 3840), (1408, 1408), (541, 960), (450, 704), (1001, 450), (123, 457)])
+def test_truth_is_resized_as_in_the_official_evaluation_whatever_its_size(size):
+    rng = np.random.default_rng(1)
+    for _ in range(4):
+        mask = cv2.resize((rng.random((40, 40)) < 0.3).astype(np.uint8), size[::-1], interpolation=cv2.INTER_NEAREST)
+        height, width = eval_size(size)
+        expected = cv2.resize(mask, (width, height), interpolation=cv2.INTER_NEAREST)
+        assert np.array_equal(eval_mask(encode_mask(mask)), expected)
+
+
+def test_a_truth_mask_that_vanishes_at_480_pixels_is_matched_by_an_empty_prediction_only():
+    truth = eval_mask(encode_mask(with_pixels((2160, 3840), (1001, 2003))))
+    assert not truth.any()
+    assert assert_official(truth, np.zeros((270, 480), np.uint8)).iou == 1
+    assert assert_official(truth, square((270, 480), 100, 100)).iou == 0
+
+
+def test_masks_of_different_sizes_cannot_be_compared():
+    with pytest.raises(ValueError, match="size"):
+        score_masks(np.zeros((270, 480), np.uint8), np.zeros((480, 480), np.uint8))
+
+
+def test_balanced_accuracy_is_the_mean_over_the_classes_that_occur():
+    assert balanced_accuracy([1, 1, 1, 0], [0.9, 0.6, 0.5, 0.2]) == pytest.approx((2 / 3 + 1) / 2)
+    assert balanced_accuracy([1, 1], [0.9, 0.1]) == 0.5
+    assert balanced_accuracy([0, 0], [0.9, 0.1]) == 0.5
+    assert math.isnan(balanced_accuracy([], []))
