@@ -17,7 +17,9 @@ SPLITS = ("train", "val", "test")
 SETTINGS = ("ego-exo", "exo-ego")
 FRAME_STEP = 30  # videos run at 30 frames a second, annotations at one
 SPLIT_REMEDY = "get the paper's with `bash data/download_split.sh` or make one with data/make_split.py"
+SPLIT_PATH = Path(__file__).resolve().parent / "split.json"  # where download_split.sh puts the paper's
 DEFAULT_ROOT = Path(__file__).resolve().parent / "egoexo"  # the data set, or a link to it
+ANNOTATION_TEMPLATE = Path("annotations") / "relations_{split}.json"  # below <root>
 
 
 def is_ego(camera: str) -> bool:
@@ -28,6 +30,17 @@ def is_ego(camera: str) -> bool:
 def video_path(takes_dir: Path, take_name: str, camera: str) -> Path:
     """The full-size video of a camera. `takes_dir` is <root>/takes."""
     return Path(takes_dir) / take_name / "frame_aligned_videos" / f"{camera}.mp4"
+
+
+def annotation_path(template: Path, split: str) -> Path:
+    """`template` with `{split}` filled in."""
+    return Path(str(template).replace("{split}", split))
+
+
+def find_split_path(root: Path) -> Path:
+    """The split file to use by default: the data set's own, `<root>/split.json`, or else `data/split.json`."""
+    own = Path(root) / "split.json"
+    return own if own.exists() else SPLIT_PATH
 
 
 def read_splits(path: Path) -> dict[str, list[str]]:
