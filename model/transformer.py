@@ -9,7 +9,6 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-POSITION_SCALE = 0.1
 POSITION_TEMPERATURE = 10000.0
 ACTIVATIONS = {"relu": F.relu, "gelu": F.gelu}
 
@@ -91,11 +90,12 @@ class InnerLayer(nn.Module):
     query token can tell by place, not by content alone, whether it lies in the object. This costs no parameters.
     """
 
-    def __init__(self, *layer_args, mask_position: bool = False):
+    def __init__(self, *layer_args, mask_position: bool = False, feat_weight: float = 1.0):
         super().__init__()
         self.inner_encoder_layer = EncoderLayer(*layer_args)
         self.cross_encoder_layer = CrossLayer(*layer_args)
         self.mask_position = mask_position
+        self.feat_weight = feat_weight
 
     def query(self, query: Tensor, mask: Tensor, position: Tensor, query_blocked: Tensor | None = None) -> Tensor:
         if self.mask_position:
@@ -103,12 +103,12 @@ class InnerLayer(nn.Module):
         return self.target(self.cross_encoder_layer(query, mask), position, query_blocked)
 
     def target(self, tokens: Tensor, position: Tensor, blocked: Tensor | None = None) -> Tensor:
-        tokens = tokens + position
+        tokens = torch.add(position, tokens, alpha=self.feat_weight)
         return self.inner_encoder_layer(tokens, tokens, blocked)
 
 
-def sine_position(height: int, width: int, channels: int) -> Tensor:
-    """DETR's two-dimensional sine encoding, times 0.1: (height * width, channels), first half y, second half x.
+def sine_position(height: int, width: int, channels: int, weight: float = 0.1) -> Tensor:
+    """DETR's two-dimensional sine encoding, times `weight`: (height * width, channels), first half y, second half x.
 
     Coordinates count from 1 and are normalised to 2 pi; sines and cosines alternate, temperature 10000.
     """
@@ -123,4 +123,4 @@ def sine_position(height: int, width: int, channels: int) -> Tensor:
 
     y = axis(height)[:, None].expand(-1, width, -1)
     x = axis(width)[None].expand(height, -1, -1)
-    return POSITION_SCALE * torch.cat((y, x), dim=2).flatten(0, 1)
+    return weight * torch.cat((y, x), dim=2).flatten(0, 1)

@@ -47,6 +47,8 @@ class XSegTxConfig:
     dropout: float = 0.1
     drop_feat: float = 0.1  # probability to drop a whole channel of the projected image features
     activation: str = "relu"
+    pos_weight: float = 0.1  # of the position encoding
+    feat_weight: float = 1.0  # of the tokens that it is added to
     mask_position: bool = False  # add positions before mask conditioning (model/transformer.py, InnerLayer)
 
     def __post_init__(self):
@@ -114,7 +116,7 @@ class XSegTx(nn.Module):
         self.cells = config.input_size // STRIDE
         args = (width, heads, feedforward, config.dropout, config.activation)
         make = {
-            "I": lambda: InnerLayer(*args, mask_position=config.mask_position),
+            "I": lambda: InnerLayer(*args, mask_position=config.mask_position, feat_weight=config.feat_weight),
             "C": lambda: CrossLayer(*args),
             "N": nn.Identity,
         }
@@ -129,7 +131,8 @@ class XSegTx(nn.Module):
             }
         )
         self.drop_channels = nn.Dropout1d(config.drop_feat)
-        self.register_buffer("position", sine_position(self.cells, self.cells, width), persistent=False)
+        position = sine_position(self.cells, self.cells, width, config.pos_weight)
+        self.register_buffer("position", position, persistent=False)
         # Layers before the first C see one view only; from there on both are needed.
         layers = [layer for layer in layers if not isinstance(layer, nn.Identity)]
         is_cross = [isinstance(layer, CrossLayer) for layer in layers]
