@@ -3,7 +3,8 @@
 import contextlib
 import json
 import os
-from collections.abc import Iterator
+import re
+from collections.abc import Generator, Iterator, Sequence
 from pathlib import Path
 from typing import IO, Any
 
@@ -45,3 +46,54 @@ def read_json(path: Path, remedy: str) -> Any:
         raise UserError(f"no file {path}; {remedy}") from None
     except (ValueError, IsADirectoryError) as error:
         raise UserError(f"{path} is not valid JSON ({error}); {remedy}") from None
+
+
+def iter_json(path: Path, keys: Sequence[str], remedy: str) -> Iterator[tuple[str, Any]]:
+    """Yield the members (key, value) of the object at `keys` in a JSON file, one at a time.
+
+    Only the file's text is held, not its content, which takes several times the memory. Raises UserError, which ends
+    with `remedy`, if the file is missing or not JSON (at the place where it breaks) or has no object at `keys`.
+    """
+    try:
+        text = Path(path).read_text(encoding="utf-8")
+        end, found = yield from _members(text, _skip_space(text, 0), keys)
+        if end != len(text):
+            raise json.JSONDecodeError("extra data", text, end)
+    except FileNotFoundError:
+        raise UserError(f"no file {path}; {remedy}") from None
+    except (ValueError, IsADirectoryError) as error:
+        raise UserError(f"{path} is not valid JSON ({error}); {remedy}") from None
+    if not found:
+        raise UserError(f"{path} has no object at {'/'.join(keys) or 'its top'}; {remedy}")
+
+
+def _members(text: str, at: int, keys: Sequence[str]) -> Generator[tuple[str, Any], None, tuple[int, bool]]:
+    """Walk the value at `at`, yielding what is at `keys` below it; returns where it ends and whether `keys` led on."""
+    if text[at : at + 1] != "{":
+        return _skip_space(text, _DECODER.raw_decode(text, at)[1]), False
+    at, found = _skip_space(text, at + 1), not keys
+    while text[at : at + 1] != "}":
+        key, at = _DECODER.raw_decode(text, at)
+        if not isinstance(key, str) or text[(at := _skip_space(text, at)) : at + 1] != ":":
+            raise json.JSONDecodeError("expected a name and a colon", text, at)
+        at = _skip_space(text, at + 1)
+        if keys and key == keys[0]:
+            at, found = yield from _members(text, at, keys[1:])
+        else:
+            value, at = _DECODER.raw_decode(text, at)
+            if not keys:
+                yield key, value
+            at = _skip_space(text, at)
+        if text[at : at + 1] == ",":
+            at = _skip_space(text, at + 1)
+        elif text[at : at + 1] != "}":
+            raise json.JSONDecodeError("expected a comma or the end of the object", text, at)
+    return _skip_space(text, at + 1), found
+
+
+def _skip_space(text: str, at: int) -> int:
+    return _SPACE.match(text, at).end()
+
+
+_DECODER = json.JSONDecoder()
+_SPACE = re.compile(r"[ \t\n\r]*")

@@ -7,12 +7,12 @@ Every object of a take has a key, even without a pair. Predicted masks have a lo
 """
 
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
 from data.errors import UserError
-from data.files import atomic_write, read_json
+from data.files import atomic_write, iter_json, read_json
 
 
 def results_path(out_dir: Path, setting: str, split: str) -> Path:
@@ -31,6 +31,11 @@ def write_results(path: Path, setting: str, takes: Iterable[tuple[str, dict]]) -
             file.write(", " if number else "")
             file.write(f"{json.dumps(take_uid)}: {json.dumps(take)}")
         file.write("}}}\n")
+
+
+def iter_results(path: Path, setting: str) -> Iterator[tuple[str, Any]]:
+    """`(take_uid, results)` of one setting, in the file's order, a take at a time. Raises UserError as read_results."""
+    return iter_json(path, (setting, "results"), f"make it with `python eval_segswap.py --setting {setting}`")
 
 
 def read_results(path: Path, setting: str) -> dict[str, Any]:

@@ -4,12 +4,13 @@
 <root>/annotations/relations_{train,val,test}.json
 """
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from data.errors import UserError
-from data.files import read_json
+from data.files import iter_json, read_json
 from data.geometry import Size
 from data.masks import RLE, decode_lzstring, run_lengths
 
@@ -18,6 +19,7 @@ SETTINGS = ("ego-exo", "exo-ego")
 FRAME_STEP = 30  # videos run at 30 frames a second, annotations at one
 SPLIT_REMEDY = "get the paper's with `bash data/download_split.sh` or make one with data/make_split.py"
 SPLIT_PATH = Path(__file__).resolve().parent / "split.json"  # where download_split.sh puts the paper's
+ANNOTATION_REMEDY = "download it with `egoexo -o <root> --parts annotations --benchmarks relations`"
 DEFAULT_ROOT = Path(__file__).resolve().parent / "egoexo"  # the data set, or a link to it
 ANNOTATION_TEMPLATE = Path("annotations") / "relations_{split}.json"  # below <root>
 
@@ -97,11 +99,15 @@ class Take:
 
 def read_annotations(path: Path) -> dict[str, Any]:
     """`relations_{split}.json` -> raw annotation by take uid, for `parse_take`. Raises UserError if it is unusable."""
-    remedy = "download it with `egoexo -o <root> --parts annotations --benchmarks relations`"
-    raw = read_json(path, remedy)
+    raw = read_json(path, ANNOTATION_REMEDY)
     if not isinstance(raw, dict) or not isinstance(raw.get("annotations"), dict):
-        raise UserError(f'{path} has no "annotations" object keyed by take uid; {remedy}')
+        raise UserError(f'{path} has no "annotations" object keyed by take uid; {ANNOTATION_REMEDY}')
     return raw["annotations"]
+
+
+def iter_annotations(path: Path) -> Iterator[tuple[str, Any]]:
+    """`(take_uid, raw annotation)` of `relations_{split}.json`, in the file's order, a take at a time."""
+    return iter_json(path, ("annotations",), ANNOTATION_REMEDY)
 
 
 def parse_take(uid: str, raw: Any) -> Take:
