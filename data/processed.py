@@ -7,10 +7,10 @@ annotation.json: `{"masks": {object: {camera: {frame: {"size": [H, W], "counts":
 Masks have the size of the video they were drawn on, frames are smaller. Frames without a mask have no key.
 """
 
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import cv2
 import numpy as np
@@ -49,6 +49,14 @@ class ProcessedTake:
         path = folder / ANNOTATION
         raw = read_json(path, f"run data/process_data.py for take {uid} first")
         try:
+            return cls.parse(uid, folder, raw)
+        except ValueError as error:
+            raise UserError(f"{path} is malformed ({error}); delete it and run data/process_data.py again") from None
+
+    @classmethod
+    def parse(cls, uid: str, folder: Path, raw: Any) -> "ProcessedTake":
+        """The content of an annotation.json -> ProcessedTake. Raises ValueError if it is malformed."""
+        try:
             masks = {
                 object_name: {
                     camera: {int(frame): rle for frame, rle in frames.items()} for camera, frames in cameras.items()
@@ -57,9 +65,7 @@ class ProcessedTake:
             }
             return cls(uid, folder, masks, raw["subsample_idx"])
         except (KeyError, TypeError, ValueError, AttributeError) as error:
-            raise UserError(
-                f"{path} is malformed ({type(error).__name__}: {error}); delete it and run data/process_data.py again"
-            ) from None
+            raise ValueError(f"{type(error).__name__}: {error}") from None
 
     def write_annotation(self) -> None:
         """Write annotation.json, atomically. It comes last: its presence says that the take is complete."""
@@ -81,6 +87,21 @@ class ProcessedTake:
             for rle in cameras.get(camera, {}).values():
                 return rle["size"][0], rle["size"][1]
         return None
+
+
+def pair_frames(masked: Mapping[str, Mapping[str, Collection[int]]]) -> dict[str, set[int]]:
+    """The frames of each camera that some pair of either setting needs, the query's or the target's side of it.
+
+    `masked[object][camera]` are the frames with a mask, or a mapping whose keys they are. Cameras without a pair are
+    left out.
+    """
+    needed: dict[str, set[int]] = {}
+    for cameras in masked.values():
+        for ego in filter(is_ego, cameras):
+            for exo in (camera for camera in cameras if not is_ego(camera)):
+                for camera in (ego, exo):
+                    needed.setdefault(camera, set()).update(cameras[ego], cameras[exo])
+    return needed
 
 
 def read_frame(path: Path) -> np.ndarray:
