@@ -66,7 +66,7 @@ def parse_args() -> argparse.Namespace:
 
 def main() -> None:
     args = parse_args()
-    root = args.data_dir.resolve().parent
+    root = args.data_dir.absolute().parent
     args.split_path = args.split_path or find_split_path(root)
     args.annotationpath = args.annotationpath or root / ANNOTATION_TEMPLATE
     splits = read_splits(args.split_path)
