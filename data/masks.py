@@ -23,9 +23,9 @@ def decode_lzstring(encoded: str) -> str:
     try:
         counts = LZString().decompressFromEncodedURIComponent(encoded)
     except Exception as error:  # the library fails in many ways on text that it did not write
-        raise ValueError(f"mask {encoded[:24]!r}... is not LZString text ({type(error).__name__})") from None
+        raise ValueError(f"mask {str(encoded)[:24]!r}... is not LZString text ({type(error).__name__})") from None
     if not counts or not counts.isascii():
-        raise ValueError(f"mask {encoded[:24]!r}... is not LZString text")
+        raise ValueError(f"mask {str(encoded)[:24]!r}... is not LZString text")
     return counts
 
 

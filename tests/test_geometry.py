@@ -1,0 +1,77 @@
+"""Letterboxing agrees with the reference's numbers and is undone without loss of position."""
+
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from data.geometry import EVAL_SIDE, eval_size, letterbox, letterbox_axes, nearest_axes, unletterbox
+
+GOLDEN = Path(__file__).parent / "golden"
+SIDES = st.integers(1, 200)
+
+
+def test_letterboxed_masks_equal_the_reference_bit_for_bit():
+    expected = np.load(GOLDEN / "square_pad.npz")
+    rng = np.random.default_rng(5)
+    for key in ["540x960", "704x704", "960x540", "541x960", "480x640", "123x457", "1408x1408", "2160x3840"]:
+        height, width = map(int, key.split("x"))
+        coarse = rng.integers(0, 2, (height // 8 + 1, width // 8 + 1), dtype=np.uint8)
+        mask = cv2.resize(coarse, (width, height), interpolation=cv2.INTER_NEAREST)
+        if key == "541x960":  # the reference fails on odd differences
+            assert letterbox(mask, EVAL_SIDE).shape == (480, 480)
+            continue
+        golden_mask = np.unpackbits(expected[key]).reshape(480, 480)
+        np.testing.assert_array_equal(letterbox(mask, EVAL_SIDE), golden_mask)
+
+
+@given(SIDES, SIDES, st.integers(1, 100))
+def test_letterboxing_is_padding_to_a_square_and_nearest_neighbour(height, width, side):
+    image = np.random.default_rng(0).integers(1, 256, (height, width, 3), dtype=np.uint8)
+    long = max(height, width)
+    square = np.zeros((long, long, 3), np.uint8)
+    top, left = (long - height) // 2, (long - width) // 2
+    square[top : top + height, left : left + width] = image
+    source = np.arange(side) * long // side
+    np.testing.assert_array_equal(letterbox(image, side), square[source[:, None], source])
+
+
+def test_an_image_without_pixels_is_refused():
+    with pytest.raises(ValueError, match="cannot be letterboxed"):
+        letterbox_axes((0, 5), 480)
+
+
+def test_the_shared_axes_cannot_be_written_to():
+    with pytest.raises(ValueError, match="read-only"):
+        letterbox_axes((4, 6), 8)[0][0] = 1
+    with pytest.raises(ValueError, match="read-only"):
+        nearest_axes((4, 6), (8, 8))[0][0] = 1
+
+
+@pytest.mark.parametrize(
+    ("size", "expected"),
+    [((2160, 3840), (270, 480)), ((1408, 1408), (480, 480)), ((540, 960), (270, 480)), ((960, 540), (480, 270))],
+)
+def test_the_long_side_is_scaled_to_480(size, expected):
+    assert eval_size(size) == expected
+
+
+@given(st.integers(1, 4000), st.integers(1, 4000))
+def test_unletterboxing_gives_the_size_of_the_evaluation(height, width):
+    if min(height, width) * EVAL_SIDE >= max(height, width):
+        assert unletterbox(np.zeros((480, 480)), (height, width)).shape == eval_size((height, width))
+
+
+@pytest.mark.parametrize("size", [(2160, 3840), (1408, 1408), (540, 960), (960, 540), (270, 480)])
+def test_unletterboxing_undoes_letterboxing(size):
+    image = np.random.default_rng(0).integers(0, 256, size, dtype=np.uint8)
+    rows, cols = nearest_axes(size, eval_size(size))
+    np.testing.assert_array_equal(unletterbox(letterbox(image, 480), size), image[rows[:, None], cols])
+
+
+def test_a_prediction_of_another_size_is_refused():
+    with pytest.raises(ValueError, match=r"shape \(240, 240\) cannot be cropped"):
+        unletterbox(np.zeros((240, 240)), (540, 960))

@@ -1,0 +1,152 @@
+"""Masks survive every round trip, and sampling from the runs gives the bits of decoding and resizing."""
+
+import cv2
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from data.geometry import EVAL_SIDE, eval_size, letterbox
+from data.masks import (
+    decode_lzstring,
+    decode_mask,
+    encode_lzstring,
+    encode_mask,
+    eval_mask,
+    letterbox_mask,
+    mask_area,
+    resize_mask,
+    run_lengths,
+    sample_mask,
+)
+
+
+@st.composite
+def masks(draw, max_side=90):
+    """Noise, boxes, nothing or everything."""
+    height, width = draw(st.integers(1, max_side)), draw(st.integers(1, max_side))
+    rng = np.random.default_rng(draw(st.integers(0, 2**32 - 1)))
+    density = draw(st.sampled_from([0, 0.02, 0.5, 1]))
+    mask = (rng.random((height, width)) < density).astype(np.uint8)
+    if draw(st.booleans()):
+        (top, bottom), (left, right) = np.sort(rng.integers(0, height + 1, 2)), np.sort(rng.integers(0, width + 1, 2))
+        mask[:] = 0
+        mask[top:bottom, left:right] = 1
+    return mask
+
+
+@given(masks())
+def test_encoding_and_decoding_gives_the_mask_back(mask):
+    rle = encode_mask(mask)
+    assert rle["size"] == list(mask.shape)
+    np.testing.assert_array_equal(decode_mask(rle), mask)
+    assert mask_area(rle) == mask.sum()
+    assert run_lengths(rle)[1::2].sum() == mask.sum()
+
+
+@given(masks())
+def test_lzstring_gives_the_counts_back(mask):
+    counts = encode_mask(mask)["counts"]
+    assert decode_lzstring(encode_lzstring(counts)) == counts
+
+
+@settings(max_examples=300)
+@given(masks(), st.integers(1, 120))
+def test_letterboxing_from_the_runs_equals_decoding_padding_and_resizing(mask, side):
+    np.testing.assert_array_equal(letterbox_mask(encode_mask(mask), side), letterbox(mask, side))
+
+
+@settings(max_examples=300)
+@given(masks(), st.integers(1, 200), st.integers(1, 200))
+def test_resizing_from_the_runs_equals_opencvs_nearest_neighbour(mask, height, width):
+    expected = cv2.resize(mask, (width, height), interpolation=cv2.INTER_NEAREST)
+    np.testing.assert_array_equal(resize_mask(encode_mask(mask), (height, width)), expected)
+
+
+@given(masks(), st.data())
+def test_any_rows_and_columns_can_be_sampled_in_order(mask, data):
+    rows, cols = (
+        np.array(sorted(data.draw(st.lists(st.integers(0, length - 1), max_size=20))), np.int64)
+        for length in mask.shape
+    )
+    np.testing.assert_array_equal(sample_mask(encode_mask(mask), rows, cols), mask[rows[:, None], cols])
+
+
+@pytest.mark.parametrize("size", [(2160, 3840), (1408, 1408), (1080, 1920), (541, 960), (480, 480), (270, 480)])
+def test_masks_of_real_sizes_are_letterboxed_and_scaled_bit_for_bit(size):
+    rng = np.random.default_rng(0)
+    coarse = rng.integers(0, 2, (size[0] // 40, size[1] // 40), dtype=np.uint8)
+    mask = cv2.resize(coarse, size[::-1], interpolation=cv2.INTER_NEAREST)
+    rle = encode_mask(mask)
+    np.testing.assert_array_equal(letterbox_mask(rle, EVAL_SIDE), letterbox(mask, EVAL_SIDE))
+    expected = cv2.resize(mask, eval_size(size)[::-1], interpolation=cv2.INTER_NEAREST)
+    np.testing.assert_array_equal(eval_mask(rle), expected)
+
+
+def test_a_mask_starting_with_the_object_has_a_first_run_of_no_zeros():
+    assert run_lengths(encode_mask(np.ones((3, 2), np.uint8))).tolist() == [0, 6]
+
+
+def test_an_empty_mask_is_one_run():
+    rle = encode_mask(np.zeros((4, 5), np.uint8))
+    assert run_lengths(rle).tolist() == [20]
+    assert mask_area(rle) == 0
+    assert not letterbox_mask(rle, 7).any()
+
+
+@pytest.mark.parametrize("change", [(1, 0), (0, 1), (-1, 0), (1000, 1000)])
+def test_runs_that_do_not_fill_the_image_are_refused(change):
+    rle = encode_mask(np.eye(6, dtype=np.uint8))
+    rle["size"] = [rle["size"][0] + change[0], rle["size"][1] + change[1]]
+    for read in (run_lengths, decode_mask, eval_mask, lambda rle: letterbox_mask(rle, 10)):
+        with pytest.raises(ValueError, match="runs add up to 36 pixels, not to"):
+            read(rle)
+
+
+@pytest.mark.parametrize(
+    "counts",
+    [
+        "",
+        "P",  # a number that goes on after the text's end
+        "4é",
+        "!!",  # below the alphabet
+        "~",  # above it
+        "o" * 40 + "0",  # a number of 200 bits
+        None,
+        7,
+        b"4",
+    ],
+)
+def test_text_that_is_no_run_lengths_is_refused(counts):
+    with pytest.raises(ValueError, match="are not COCO run-length text"):
+        run_lengths({"size": [2, 2], "counts": counts})
+
+
+def test_negative_runs_are_refused():
+    with pytest.raises(ValueError, match="add up to"):
+        run_lengths({"size": [2, 2], "counts": "O5"})  # -1, 5
+
+
+@pytest.mark.parametrize("counts", ["", "P", "4é", None, b"4"])
+def test_the_quick_area_refuses_text_that_its_library_would_read_past(counts):
+    with pytest.raises(ValueError, match="are not COCO run-length text"):
+        mask_area({"size": [2, 2], "counts": counts})
+
+
+@given(masks(max_side=40), st.data())
+def test_damaged_counts_decode_to_something_or_raise_one_kind_of_error(mask, data):
+    rle = encode_mask(mask)
+    counts = list(rle["counts"])
+    counts[data.draw(st.integers(0, len(counts) - 1))] = data.draw(st.characters(max_codepoint=255))
+    rle["counts"] = "".join(counts)
+    try:
+        assert decode_mask(rle).max() <= 1
+        assert int(decode_mask(rle).sum()) == mask_area(rle)
+    except ValueError:
+        pass
+
+
+@pytest.mark.parametrize("encoded", ["", "A", "%%%", "not lzstring at all", "N4Ig" * 3 + "é", None, 5])
+def test_text_that_is_no_lzstring_is_refused(encoded):
+    with pytest.raises(ValueError, match="is not LZString text"):
+        decode_lzstring(encoded)
