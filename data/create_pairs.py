@@ -91,10 +91,11 @@ def create_pairs(args: argparse.Namespace, split: str) -> bool:
         return False
     looked_at = _read_annotated(annotation_path(args.annotationpath, split), there) if args.only_annotated else None
     pairs: Pairs = {setting: [] for setting in args.setting}
-    takes = _read_takes(args.data_dir, tqdm(there, split, unit="take"), pairs, looked_at)
-    identity = "" if args.legacy else write_index(index_path(args.data_dir, split), takes, missing)
-    for _ in takes:  # nothing is left of them, except for --legacy, which has no index
-        pass
+    with tqdm(there, split, unit="take") as progress:
+        takes = _read_takes(args.data_dir, progress, pairs, looked_at)
+        identity = "" if args.legacy else write_index(index_path(args.data_dir, split), takes, missing)
+        for _ in takes:  # nothing is left of them, except for --legacy, which has no index
+            pass
     for setting, tracks in pairs.items():
         path = pairs_path(args.data_dir, split, setting)
         if args.legacy:
