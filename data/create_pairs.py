@@ -25,8 +25,8 @@ from data.takes import (
     SPLITS,
     annotation_path,
     find_split_path,
+    iter_annotations,
     parse_take,
-    read_annotations,
     read_split,
     read_splits,
 )
@@ -48,7 +48,7 @@ def parse_args() -> argparse.Namespace:
         "--only_annotated",
         action="store_true",
         help="keep only frames that the annotators looked at in the target camera too, the ones that the evaluation "
-        "scores; reads --annotationpath, which takes some GB of memory for the whole benchmark",
+        "scores; reads --annotationpath",
     )
     add(
         "--annotationpath",
@@ -124,15 +124,17 @@ def _read_takes(
 
 def _read_annotated(path: Path, uids: list[str]) -> Annotated:
     """The frames that were looked at, of the takes that are processed."""
-    raw = read_annotations(path)
-    if lacking := [uid for uid in uids if uid not in raw]:
-        raise UserError(f"{path} lacks take {lacking[0]} (and {len(lacking) - 1} more); give the file of its split")
-    return {
-        (uid, object_name, camera): frozenset(track.annotated_frames)
-        for uid in uids
-        for object_name, cameras in parse_take(uid, raw.pop(uid)).objects.items()
-        for camera, track in cameras.items()
-    }
+    lacking = set(uids)
+    annotated: Annotated = {}
+    for uid, raw in iter_annotations(path):
+        if uid in lacking:
+            lacking.remove(uid)
+            for object_name, cameras in parse_take(uid, raw).objects.items():
+                for camera, track in cameras.items():
+                    annotated[uid, object_name, camera] = frozenset(track.annotated_frames)
+    if lacking:
+        raise UserError(f"{path} lacks take {min(lacking)} (and {len(lacking) - 1} more); give the file of its split")
+    return annotated
 
 
 if __name__ == "__main__":

@@ -63,7 +63,7 @@ def test_an_annotation_file_of_another_split_is_refused(data_dir):
     path.write_text('{"annotations": {}}')
     run = create_pairs(data_dir, "--split", "train", "--only_annotated", "--annotationpath", path)
     assert run.returncode == 1
-    assert f"error: {path} lacks take {SPLITS['train'][0]}" in run.stderr
+    assert f"error: {path} lacks take {SPLITS['train'][1]}" in run.stderr
 
 
 def test_the_legacy_file_lists_four_paths_a_pair_and_training_refuses_it(data_dir):
