@@ -1,0 +1,7 @@
+#!/usr/bin/env bash
+# The whole test suite, in the environment that quickstart.sh uses too: bash tests/run.sh [pytest arguments]
+set -euo pipefail
+cd "$(dirname "${BASH_SOURCE[0]}")/.."
+source tests/setup_env.sh
+setup_env requirements.txt tests/requirements.txt
+exec python -m pytest "$@"

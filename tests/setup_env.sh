@@ -1,0 +1,26 @@
+# Sourced by quickstart.sh and tests/run.sh with the repository root as working directory: makes .venv when it is
+# missing or was made for other requirements, and puts it first on the PATH. Arguments: requirement files.
+setup_env() {
+  local stamp=.venv/.installed
+  if ! .venv/bin/python -m pip --version >/dev/null 2>&1; then  # absent, or an earlier attempt was cut short
+    local python
+    python="$(command -v python3 || command -v python || true)"
+    if [ -z "$python" ] || ! "$python" -c 'import sys; sys.exit(not (3, 10) <= sys.version_info[:2])'; then
+      echo "error: needs Python 3.10 or newer, found ${python:-none}; install one and run this again" >&2
+      return 1
+    fi
+    echo "+ $python -m venv .venv"
+    "$python" -m venv --clear .venv || { echo "error: could not make .venv; on Debian and Ubuntu: apt install python3-venv" >&2; return 1; }
+  fi
+  # Each requirement file is installed once; a changed one is installed again.
+  local file
+  for file in "$@"; do
+    local copy="$stamp.$(echo "$file" | tr / -)"
+    if ! cmp -s "$file" "$copy"; then
+      echo "+ pip install -r $file"
+      .venv/bin/python -m pip install --quiet --disable-pip-version-check -r "$file" || { echo "error: pip could not install $file" >&2; return 1; }
+      cp "$file" "$copy"
+    fi
+  done
+  PATH="$PWD/.venv/bin:$PATH"
+}

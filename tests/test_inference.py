@@ -1,0 +1,305 @@
+"""eval_segswap.py and the modules behind it, on small processed takes and a small random network."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from make_processed import EGO, LAYOUT, make_data_set
+
+import eval_segswap
+from data.errors import UserError
+from data.geometry import letterbox, unletterbox
+from data.masks import decode_mask, letterbox_mask
+from data.processed import ProcessedTake, read_frame
+from inference.chunks import pairs_by_frame, plan_chunks
+from inference.predictor import Predictor, resize_prob
+from model.backbone import calibrate_batch_norm, mask_to_image, normalize_image, random_backbone
+from model.checkpoint import load_checkpoint, save_checkpoint
+from model.xsegtx import XSegTx, XSegTxConfig
+
+ROOT = Path(__file__).resolve().parents[1]
+SIDE = 96
+TAKES = {"val": ["take-a", "take-b", "take-c"]}
+
+
+@pytest.fixture(scope="module")
+def checkpoint(tmp_path_factory) -> Path:
+    torch.manual_seed(0)
+    backbone, model = random_backbone(0), XSegTx(XSegTxConfig("tiny", SIDE))
+    calibrate_batch_norm(backbone, [normalize_image(torch.randint(0, 256, (4, SIDE, SIDE, 3), dtype=torch.uint8))])
+    path = tmp_path_factory.mktemp("checkpoint") / "net.pth"
+    save_checkpoint(path, backbone, model)
+    return path
+
+
+@pytest.fixture(scope="module")
+def data_path(tmp_path_factory) -> Path:
+    return make_data_set(tmp_path_factory.mktemp("data"), TAKES)
+
+
+@pytest.fixture
+def own_data(tmp_path) -> Path:
+    """A data set that the test may damage."""
+    return make_data_set(tmp_path / "data", TAKES)
+
+
+def arguments(checkpoint, data_path, out_path, setting="ego-exo", *more) -> list[str]:
+    named = {"--setting": setting, "--ckpt_path": checkpoint, "--data_path": data_path, "--out_path": out_path}
+    return [str(x) for pair in named.items() for x in pair] + ["--num_workers", "0", "--device", "cpu", *more]
+
+
+def run(*args) -> Path:
+    """Run the script in this process; returns the results file."""
+    words = arguments(*args)
+    assert eval_segswap.main(words) == 0
+    return Path(words[7]) / f"{words[1]}_val_results.json"
+
+
+@pytest.mark.parametrize("setting", ["ego-exo", "exo-ego"])
+def test_results_equal_one_pair_at_a_time_with_the_plain_network(checkpoint, data_path, tmp_path, setting):
+    results = json.loads(run(checkpoint, data_path, tmp_path, setting).read_text())[setting]["results"]
+    backbone, model, *_ = load_checkpoint(checkpoint)
+    count = 0
+    for uid in TAKES["val"]:
+        take = ProcessedTake.read(data_path, uid)
+        assert results[uid]["subsample_idx"] == take.subsample_idx
+        for pair in take.camera_pairs(setting):
+            frames = results[uid]["masks"][pair.object_name][f"{pair.query_camera}_{pair.target_camera}"]
+            assert set(map(int, frames)) == set(take.masks[pair.object_name][pair.query_camera])
+            for frame, value in frames.items():
+                prob, existence = plain_prediction(backbone, model, take, pair, int(frame))
+                assert value["confidence"] == pytest.approx(existence, abs=1e-4)
+                expected = unletterbox(prob, take.video_size(pair.target_camera))
+                sure = abs(expected - 0.5) > 1e-3
+                assert (decode_mask(value["pred_mask"]) == (expected > 0.5))[sure].all()
+                count += 1
+    assert count == (3 * (6 + 2) if setting == "ego-exo" else 3 * (5 + 2))
+
+
+def plain_prediction(backbone, model, take, pair, frame) -> tuple[np.ndarray, float]:
+    images = [letterbox(read_frame(take.frame_path(camera, frame)), SIDE) for camera in pair[1:]]
+    mask = letterbox_mask(take.masks[pair.object_name][pair.query_camera][frame], SIDE)
+    query, target = (backbone(normalize_image(torch.from_numpy(image))[None]) for image in images)
+    with torch.inference_mode():
+        prediction = model(query, target, backbone(mask_to_image(torch.from_numpy(mask))[None]))
+    return resize_prob(prediction.target_mask_prob, (480, 480))[0].numpy(), prediction.existence.item()
+
+
+def test_every_object_has_a_key_even_without_a_pair(checkpoint, data_path, tmp_path):
+    results = json.loads(run(checkpoint, data_path, tmp_path).read_text())["ego-exo"]["results"]
+    assert list(results["take-a"]["masks"]) == list(LAYOUT)
+    assert results["take-a"]["masks"]["nothing_0"] == results["take-a"]["masks"]["ego only_0"] == {}
+
+
+@pytest.mark.parametrize("more", [("--batch_size", "1"), ("--batch_size", "3", "--num_workers", "2")])
+def test_batch_size_and_workers_change_nothing_that_counts(checkpoint, data_path, tmp_path, more):
+    base = json.loads(run(checkpoint, data_path, tmp_path / "base").read_text())["ego-exo"]["results"]
+    other = json.loads(run(checkpoint, data_path, tmp_path / "other", "ego-exo", *more).read_text())["ego-exo"][
+        "results"
+    ]
+    for uid, take in base.items():
+        for name, cameras in take["masks"].items():
+            for key, frames in cameras.items():
+                for frame, value in frames.items():
+                    twin = other[uid]["masks"][name][key][frame]
+                    assert value["confidence"] == pytest.approx(twin["confidence"], abs=1e-5)
+                    a, b = decode_mask(value["pred_mask"]), decode_mask(twin["pred_mask"])
+                    assert (a == b).mean() > 0.999
+
+
+def test_two_ranks_write_the_file_of_one_process_byte_for_byte(checkpoint, data_path, tmp_path):
+    single = run(checkpoint, data_path, tmp_path / "single")
+    words = arguments(checkpoint, data_path, tmp_path / "ranks")
+    command = [sys.executable, "-m", "torch.distributed.run", "--nproc_per_node", "2", "--standalone"]
+    subprocess.run([*command, str(ROOT / "eval_segswap.py"), *words], check=True, capture_output=True, timeout=120)
+    assert (tmp_path / "ranks" / single.name).read_bytes() == single.read_bytes()
+
+
+def test_a_killed_run_continues_to_the_same_bytes(checkpoint, data_path, tmp_path):
+    whole = run(checkpoint, data_path, tmp_path / "whole")
+    words = arguments(checkpoint, data_path, tmp_path / "killed", "ego-exo", "--batch_size", "8")
+    command = [sys.executable, str(ROOT / "eval_segswap.py"), *words]
+    process = subprocess.Popen(command, stderr=subprocess.DEVNULL)
+    deadline = time.monotonic() + 60
+    while (
+        not list((tmp_path / "killed").rglob("take-*.json")) and time.monotonic() < deadline and process.poll() is None
+    ):
+        time.sleep(0.005)
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    finished = {path: path.stat().st_mtime_ns for path in (tmp_path / "killed").rglob("take-*.json")}
+    assert finished and not (tmp_path / "killed" / whole.name).exists()
+    assert eval_segswap.main([*words, "--save_inter"]) == 0
+    assert (tmp_path / "killed" / whole.name).read_bytes() == whole.read_bytes()
+    assert all(path.stat().st_mtime_ns == written for path, written in finished.items())
+
+
+def test_per_take_files_stay_only_if_asked_for(checkpoint, data_path, tmp_path):
+    run(checkpoint, data_path, tmp_path / "without")
+    run(checkpoint, data_path, tmp_path / "with", "ego-exo", "--save_inter")
+    assert not list((tmp_path / "without").rglob("take-*.json"))
+    assert len(list((tmp_path / "with").rglob("take-*.json"))) == 3
+
+
+def test_a_complete_run_is_not_repeated(checkpoint, data_path, tmp_path, capsys):
+    path = run(checkpoint, data_path, tmp_path)
+    written = path.stat().st_mtime_ns
+    run(checkpoint, data_path, tmp_path)
+    assert "complete already" in capsys.readouterr().out
+    assert path.stat().st_mtime_ns == written
+
+
+def test_results_of_another_checkpoint_are_never_mixed_in_nor_replaced_unasked(checkpoint, data_path, tmp_path):
+    path = run(checkpoint, data_path, tmp_path)
+    before = path.read_bytes()
+    torch.manual_seed(1)
+    backbone, *_ = load_checkpoint(checkpoint)
+    other = tmp_path / "other.pth"
+    save_checkpoint(other, backbone, XSegTx(XSegTxConfig("tiny", SIDE)))
+    with pytest.raises(UserError, match="made by another checkpoint.*--overwrite"):
+        eval_segswap.main(arguments(other, data_path, tmp_path))
+    assert path.read_bytes() == before
+    run(other, data_path, tmp_path, "ego-exo", "--overwrite")
+    assert path.read_bytes() != before
+
+
+def test_a_take_processed_again_is_predicted_again(checkpoint, own_data, tmp_path):
+    path = run(checkpoint, own_data, tmp_path / "out", "ego-exo", "--save_inter")
+    annotation = own_data / "take-a" / "annotation.json"
+    content = json.loads(annotation.read_text())
+    del content["masks"]["Milk carton "]
+    annotation.write_text(json.dumps(content))
+    run(checkpoint, own_data, tmp_path / "out")
+    assert "Milk carton " not in json.loads(path.read_text())["ego-exo"]["results"]["take-a"]["masks"]
+
+
+def damage_frame(take: Path) -> str:
+    (take / "cam01" / "30.jpg").unlink()
+    return "cam01/30.jpg is missing"
+
+
+def damage_image(take: Path) -> str:
+    (take / EGO / "0.jpg").write_bytes(b"no picture")
+    return "0.jpg cannot be decoded"
+
+
+def damage_mask(take: Path) -> str:
+    path = take / "annotation.json"
+    content = json.loads(path.read_text())
+    content["masks"]["cup_0"][EGO]["30"]["counts"] = "12"
+    path.write_text(json.dumps(content))
+    return "mask of object 'cup_0', camera aria01_214-1, frame 30, take take-b is unreadable"
+
+
+def damage_annotation(take: Path) -> str:
+    (take / "annotation.json").write_text('{"masks": ')
+    return "not valid JSON"
+
+
+def remove_annotation(take: Path) -> str:
+    (take / "annotation.json").unlink()
+    return "run data/process_data.py"
+
+
+@pytest.mark.parametrize("damage", [damage_frame, damage_image, damage_mask, damage_annotation, remove_annotation])
+def test_an_unreadable_take_is_reported_and_the_others_finish(checkpoint, own_data, tmp_path, capsys, damage):
+    reason = damage(own_data / "take-b")
+    words = arguments(checkpoint, own_data, tmp_path / "out")
+    assert eval_segswap.main(words) == eval_segswap.SKIPPED_STATUS
+    assert reason in capsys.readouterr().err
+    path = tmp_path / "out" / "ego-exo_val_results.json"
+    assert list(json.loads(path.read_text())["ego-exo"]["results"]) == ["take-a", "take-c"]
+    with pytest.raises(UserError, match="take-b"):
+        eval_segswap.main([*words, "--strict", "--overwrite"])
+
+
+def test_a_repaired_take_completes_the_file(checkpoint, own_data, tmp_path):
+    words = arguments(checkpoint, own_data, tmp_path / "out")
+    frame = own_data / "take-b" / "cam01" / "30.jpg"
+    content = frame.read_bytes()
+    frame.unlink()
+    assert eval_segswap.main(words) == eval_segswap.SKIPPED_STATUS
+    frame.write_bytes(content)
+    assert eval_segswap.main(words) == 0
+    results = json.loads((tmp_path / "out" / "ego-exo_val_results.json").read_text())["ego-exo"]["results"]
+    assert list(results) == TAKES["val"]
+
+
+def bad_input(kind: str, checkpoint: Path, data_path: Path, tmp_path: Path) -> list[str]:
+    words = arguments(checkpoint, data_path, tmp_path / "out")
+    text = tmp_path / "text"
+    text.write_text("{}")
+    truncated = tmp_path / "truncated.pth"
+    truncated.write_bytes(checkpoint.read_bytes()[:100_000])
+    more = {
+        "missing checkpoint": ["--ckpt_path", "nowhere.pth"],
+        "truncated checkpoint": ["--ckpt_path", str(truncated)],
+        "no checkpoint": ["--ckpt_path", str(text)],
+        "missing split file": ["--splits_path", "nowhere.json"],
+        "malformed split file": ["--splits_path", str(truncated)],
+        "unknown split": ["--split", "test"],
+        "missing data": [
+            "--data_path",
+            str(tmp_path / "nowhere"),
+            "--splits_path",
+            str(data_path.parent / "split.json"),
+        ],
+        "absent GPU": ["--device", "cuda:63"],
+    }
+    return words + more[kind]
+
+
+@pytest.mark.parametrize(
+    ("kind", "message"),
+    [
+        ("missing checkpoint", "no checkpoint file nowhere.pth"),
+        ("truncated checkpoint", "truncated.pth is no readable checkpoint"),
+        ("no checkpoint", "text is no readable checkpoint"),
+        ("missing split file", "no file nowhere.json; get the paper's"),
+        ("malformed split file", "truncated.pth is not valid JSON"),
+        ("unknown split", "no split 'test'"),
+        ("missing data", "none of the 3 takes of split 'val' can be read"),
+        ("absent GPU", "cuda:63"),
+    ],
+)
+def test_bad_input_ends_in_one_line_and_a_status(checkpoint, data_path, tmp_path, kind, message):
+    words = bad_input(kind, checkpoint, data_path, tmp_path)
+    with pytest.raises(UserError, match=message) as caught:
+        eval_segswap.main(words)
+    assert "\n" not in str(caught.value)
+    assert not (tmp_path / "out").exists()
+
+
+def test_the_command_line_prints_the_line_without_a_traceback(tmp_path):
+    command = [sys.executable, str(ROOT / "eval_segswap.py"), "--setting", "ego-exo", "--ckpt_path", "nowhere.pth"]
+    done = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path, env=os.environ | {"PYTHONPATH": ""})
+    assert done.returncode == 1
+    assert done.stderr.startswith("error: no checkpoint file nowhere.pth") and done.stderr.count("\n") == 1
+
+
+def test_chunks_hold_each_pair_once_and_no_frame_is_cut(data_path):
+    take = ProcessedTake.read(data_path, "take-a")
+    frames = pairs_by_frame(take, "ego-exo")
+    for batch_size in (1, 2, 3, 5, 100):
+        plans = plan_chunks(take, "ego-exo", batch_size)
+        assert [frame for plan in plans for frame in plan.frames] == list(frames)
+        assert sum(plan.pair_count for plan in plans) == sum(map(len, frames.values()))
+        assert all(plan.pair_count <= batch_size or len(plan.frames) == 1 for plan in plans)
+
+
+def test_segmenting_one_pair_gives_the_mask_at_the_target_images_size(checkpoint, data_path):
+    predictor = Predictor.load(checkpoint, "cpu")
+    rng = np.random.default_rng(0)
+    query, target = (rng.integers(0, 256, (*size, 3), np.uint8) for size in ((64, 64), (75, 133)))
+    mask = np.zeros((64, 64), bool)
+    mask[20:40, 10:30] = True
+    found, existence = predictor.segment(query, mask, target)
+    assert found.shape == (75, 133) and found.dtype == np.uint8 and set(np.unique(found)) <= {0, 1}
+    assert 0 <= existence <= 1
