@@ -1,0 +1,145 @@
+"""The raw data set is read as the downloader lays it out; what is malformed is named in one line."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from data import takes
+from data.errors import UserError
+from data.masks import decode_mask, encode_lzstring, encode_mask
+from data.takes import (
+    annotation_path,
+    find_split_path,
+    is_ego,
+    iter_annotations,
+    parse_take,
+    read_annotations,
+    read_split,
+    read_splits,
+    video_path,
+)
+
+MASK = np.tri(6, 9, dtype=np.uint8)
+
+
+def raw_take(**changes):
+    rle = encode_mask(MASK)
+    entry = {"width": 9, "height": 6, "encodedMask": encode_lzstring(rle["counts"]), "intSegClicks": []}
+    track = {"annotation": {"300": entry, "0": entry, "30": entry}, "annotated_frames": [0, 60, 30, 300]}
+    masks = {"cup _0": {"aria01_214-1": track, "cam01": {"annotation": {}, "annotated_frames": [0]}}, "nowhere": {}}
+    return {"take_name": "lab_1", "scenario": "Cooking", "object_masks": masks} | changes
+
+
+@pytest.mark.parametrize(
+    ("camera", "ego"),
+    [("aria01_214-1", True), ("aria07_214-1", True), ("cam01", False), ("gp06", False), ("not_aria01", False)],
+)
+def test_ego_cameras_start_with_aria(camera, ego):
+    assert is_ego(camera) == ego
+
+
+def test_videos_lie_in_the_folder_of_the_take_name():
+    assert video_path(Path("takes"), "lab_1", "cam01") == Path("takes/lab_1/frame_aligned_videos/cam01.mp4")
+    small = video_path(Path("takes"), "lab_1", "cam01", downscaled=True)
+    assert small == Path("takes/lab_1/frame_aligned_videos/downscaled/448/cam01.mp4")
+
+
+def test_the_split_is_filled_into_the_annotation_path():
+    assert annotation_path(Path("a/relations_{split}.json"), "val") == Path("a/relations_val.json")
+    assert annotation_path(Path("a/b.json"), "val") == Path("a/b.json")
+
+
+def test_a_data_sets_own_split_file_comes_first(tmp_path, monkeypatch):
+    monkeypatch.setattr(takes, "SPLIT_PATH", tmp_path / "downloaded.json")
+    assert find_split_path(tmp_path) == tmp_path / "downloaded.json"
+    (tmp_path / "split.json").touch()
+    assert find_split_path(tmp_path) == tmp_path / "split.json"
+
+
+def test_a_take_is_parsed_with_integer_frames_and_masks():
+    take = parse_take("uid", raw_take())
+    assert (take.uid, take.name, take.scenario) == ("uid", "lab_1", "Cooking")
+    assert take.cameras == ["aria01_214-1", "cam01"]
+    track = take.objects["cup _0"]["aria01_214-1"]
+    assert sorted(track.encoded) == [0, 30, 300]
+    assert track.annotated_frames == [0, 30, 60, 300]
+    np.testing.assert_array_equal(decode_mask(track.mask(30)), MASK)
+    assert take.objects["nowhere"] == {}
+
+
+def test_every_masked_frame_counts_as_looked_at():
+    raw = raw_take()
+    track = raw["object_masks"]["cup _0"]["aria01_214-1"]
+    track["annotated_frames"] = [60]
+    assert parse_take("uid", raw).objects["cup _0"]["aria01_214-1"].annotated_frames == [0, 30, 60, 300]
+    del track["annotated_frames"]
+    assert parse_take("uid", raw).objects["cup _0"]["aria01_214-1"].annotated_frames == [0, 30, 300]
+
+
+@pytest.mark.parametrize("change", [{"encodedMask": "AAAA"}, {"encodedMask": ""}, {"height": 7}, {"encodedMask": None}])
+def test_a_corrupt_mask_is_a_value_error_of_its_frame_alone(change):
+    raw = raw_take()
+    annotation = raw["object_masks"]["cup _0"]["aria01_214-1"]["annotation"]
+    annotation["30"] = annotation["30"] | change
+    track = parse_take("uid", raw).objects["cup _0"]["aria01_214-1"]
+    with pytest.raises(ValueError, match="mask"):
+        track.mask(30)
+    np.testing.assert_array_equal(decode_mask(track.mask(0)), MASK)
+
+
+@pytest.mark.parametrize(
+    "raw",
+    [
+        [],
+        None,
+        {},
+        raw_take(object_masks=[]),
+        raw_take(object_masks={"cup": {"cam01": {}}}),
+        raw_take(object_masks={"cup": {"cam01": {"annotation": {"first": {}}}}}),
+        raw_take(object_masks={"cup": {"cam01": {"annotation": {"0": {"width": 1}}}}}),
+    ],
+)
+def test_a_malformed_take_is_named(raw):
+    with pytest.raises(UserError, match="annotation of take the-uid is malformed"):
+        parse_take("the-uid", raw)
+
+
+def test_annotations_are_read_at_once_or_a_take_at_a_time(tmp_path):
+    path = tmp_path / "relations_val.json"
+    path.write_text(json.dumps({"version": "1", "annotations": {"b": raw_take(), "a": raw_take()}}))
+    assert list(iter_annotations(path)) == list(read_annotations(path).items())
+    assert [uid for uid, _ in iter_annotations(path)] == ["b", "a"]
+
+
+@pytest.mark.parametrize("text", [None, "", "{", "[]", "{}", '{"annotations": []}', '{"annotations": {"a": 1}'])
+@pytest.mark.parametrize("read", [read_annotations, lambda path: list(iter_annotations(path))])
+def test_an_unusable_annotation_file_is_one_line_with_the_remedy(tmp_path, text, read):
+    path = tmp_path / "relations_val.json"
+    if text is not None:
+        path.write_text(text)
+    with pytest.raises(UserError, match="relations_val.json.*download it with `egoexo") as error:
+        read(path)
+    assert "\n" not in str(error.value)
+
+
+def test_a_split_lists_each_take_once_in_order(tmp_path):
+    path = tmp_path / "split.json"
+    path.write_text('{"train": ["b", "a", "b"], "val": [], "trial": ["a"]}')
+    assert read_split(path, "train") == ["b", "a"]
+    assert read_split(path, "trial") == ["a"]
+    with pytest.raises(UserError, match="no split 'test' in .*split.json; it has 'train', 'val', 'trial'"):
+        read_split(path, "test")
+    with pytest.raises(UserError, match="split 'val' in .* has no takes"):
+        read_split(path, "val")
+
+
+@pytest.mark.parametrize("text", [None, "", "{", "[]", '{"train": {}}', '{"train": [1]}', '{"train": "a"}'])
+def test_an_unusable_split_file_is_one_line_with_the_remedy(tmp_path, text):
+    path = tmp_path / "split.json"
+    if text is not None:
+        path.write_text(text)
+    with pytest.raises(UserError, match="split.json.*download_split.sh") as error:
+        read_splits(path)
+    assert "\n" not in str(error.value)
