@@ -4,7 +4,7 @@ import contextlib
 import json
 import os
 import re
-from collections.abc import Generator, Iterator, Sequence
+from collections.abc import Generator, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import IO, Any
 
@@ -12,11 +12,13 @@ from data.errors import UserError
 
 
 @contextlib.contextmanager
-def atomic_write(path: Path, mode: str = "w") -> Iterator[IO]:
+def atomic_write(path: Path, mode: str = "w", sync: bool = True) -> Iterator[IO]:
     """Open a temporary file beside `path` for writing; rename it to `path` if the block ends without an exception.
 
-    The temporary name carries the process id, so that two writers never share one. The data is on disk before the
-    rename: after a crash `path` is the old file or the new one, never a part of either.
+    The temporary name carries the process id, so that two writers never share one; a killed one's stays behind for
+    `remove_leftovers`. The data is on disk before the rename: after a crash `path` is the old file or the new one,
+    never a part of either. Without `sync` this holds when the process is killed, but not when the machine is; whoever
+    writes many files calls `sync_files` once at the end.
     """
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -24,12 +26,26 @@ def atomic_write(path: Path, mode: str = "w") -> Iterator[IO]:
     try:
         with temporary.open(mode, encoding=None if "b" in mode else "utf-8") as file:
             yield file
-            file.flush()
-            os.fsync(file.fileno())
+            if sync:
+                file.flush()
+                os.fsync(file.fileno())
         temporary.replace(path)
     except BaseException:
         temporary.unlink(missing_ok=True)
         raise
+
+
+def sync_files(paths: Iterable[Path]) -> None:
+    """Return when the contents of all these files are on disk."""
+    for path in paths:
+        with Path(path).open("rb") as file:
+            os.fsync(file.fileno())
+
+
+def remove_leftovers(folder: Path, name: str = "*") -> None:
+    """Delete what killed writers of the files `name` left in `folder`. Nobody else may be writing them now."""
+    for path in Path(folder).glob(f".{name}.*.tmp"):
+        path.unlink(missing_ok=True)
 
 
 def write_json(path: Path, value: Any, indent: int | None = None) -> None:

@@ -74,6 +74,11 @@ class ProcessedTake:
     def frame_path(self, camera: str, frame: int) -> Path:
         return self.folder / camera / f"{frame}.jpg"
 
+    @property
+    def cameras(self) -> set[str]:
+        """Every camera in which an object is annotated."""
+        return {camera for cameras in self.masks.values() for camera in cameras}
+
     def camera_pairs(self, setting: str) -> Iterator[CameraPair]:
         """Every object with an ego camera, with each of its exo cameras, in the direction of `setting`."""
         for object_name, cameras in self.masks.items():

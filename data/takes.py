@@ -1,6 +1,7 @@
 """Ego-Exo4D as the `egoexo` downloader lays it out: videos, relation annotations, splits.
 
 <root>/takes/<take_name>/frame_aligned_videos/<camera>.mp4
+<root>/takes/<take_name>/frame_aligned_videos/downscaled/448/<camera>.mp4
 <root>/annotations/relations_{train,val,test}.json
 """
 
@@ -29,9 +30,10 @@ def is_ego(camera: str) -> bool:
     return camera.startswith("aria")
 
 
-def video_path(takes_dir: Path, take_name: str, camera: str) -> Path:
-    """The full-size video of a camera. `takes_dir` is <root>/takes."""
-    return Path(takes_dir) / take_name / "frame_aligned_videos" / f"{camera}.mp4"
+def video_path(takes_dir: Path, take_name: str, camera: str, downscaled: bool = False) -> Path:
+    """The video of a camera, or the one with 448 pixels on the short side. `takes_dir` is <root>/takes."""
+    folder = Path(takes_dir) / take_name / "frame_aligned_videos"
+    return (folder / "downscaled" / "448" if downscaled else folder) / f"{camera}.mp4"
 
 
 def annotation_path(template: Path, split: str) -> Path:

@@ -1,0 +1,232 @@
+"""Extract the frames and masks of the annotated takes: from Ego-Exo4D's videos to the processed data set.
+
+    python data/process_data.py --split val
+
+Run it again to continue, or to retry what failed: it does only what is missing. A take or camera whose video is missing
+or broken is left out and listed with the reason in <outputpath>/failed_takes.json.
+
+Exit status 0: everything that the data set holds is there; videos may be missing, as some were withdrawn from it.
+Status 1: a video or mask is broken (download it again), or nothing could be processed.
+"""
+
+import argparse
+import sys
+from collections import Counter
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # repository root
+
+from data.errors import UserError, run_script
+from data.extraction import FRAME_CHOICES, Options
+from data.failures import BROKEN, FAILED_TAKES, MISSING, NOTE, Failure, gather_failures, write_failures
+from data.files import read_json, remove_leftovers, write_json
+from data.processed import ANNOTATION
+from data.shards import split_by_work
+from data.takes import (
+    ANNOTATION_TEMPLATE,
+    DEFAULT_ROOT,
+    Take,
+    annotation_path,
+    find_split_path,
+    iter_annotations,
+    parse_take,
+    read_split,
+    read_splits,
+)
+from data.workers import default_workers, estimated_work, process_takes
+
+SOURCE = "source.json"  # says which videos a processed data set was made of
+SHOWN = 10  # failures printed in the end
+
+
+def parse_args() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument(
+        "--takepath",
+        type=Path,
+        default=DEFAULT_ROOT / "takes",
+        help="folder of the takes' folders, named takes in the download (default: %(default)s)",
+    )
+    parser.add_argument(
+        "--annotationpath",
+        type=Path,
+        help="default: annotations/relations_{split}.json beside the folder of --takepath",
+    )
+    parser.add_argument(
+        "--split_path", type=Path, help="default: split.json beside the folder of --takepath, or else data/split.json"
+    )
+    parser.add_argument(
+        "--split", nargs="+", default=["all"], help="one or more splits of --split_path, or all (default: all)"
+    )
+    parser.add_argument("--outputpath", type=Path, help="default: processed beside the folder of --takepath")
+    parser.add_argument(
+        "--frames",
+        choices=FRAME_CHOICES,
+        default="all",
+        help="one frame of each second of the videos, or only those that a pair needs: less disk and, where "
+        "annotations are sparse, less time (default: %(default)s)",
+    )
+    parser.add_argument(
+        "--downscaled",
+        action="store_true",
+        help="read frame_aligned_videos/downscaled/448/<camera>.mp4 and keep frames at that size: tens of times less "
+        "to download and to decode, slightly softer images",
+    )
+    parser.add_argument(
+        "--num_workers",
+        type=int,
+        default=default_workers(),
+        help="processes, each decoding one camera on one thread in up to 0.4 GB (default: the CPUs, here %(default)s)",
+    )
+    parser.add_argument(
+        "--shard",
+        type=_shard,
+        default=(1, 1),
+        metavar="I/N",
+        help="do the I-th of N shares of about equal work, I from 1",
+    )
+    parser.add_argument("--strict", action="store_true", help="stop at the first missing or broken video or mask")
+    args = parser.parse_args()
+    if args.num_workers < 1:
+        parser.error(f"--num_workers {args.num_workers} must be at least 1")
+    root = args.takepath.absolute().parent
+    args.annotationpath = args.annotationpath or root / ANNOTATION_TEMPLATE
+    args.split_path = args.split_path or find_split_path(root)
+    args.outputpath = args.outputpath or root / "processed"
+    return args
+
+
+def _shard(text: str) -> tuple[int, int]:
+    try:
+        share, shares = map(int, text.split("/"))
+    except ValueError:
+        share, shares = 0, 0
+    if not 1 <= share <= shares:
+        raise argparse.ArgumentTypeError(f"{text!r} is not I/N with I from 1 to N, as in 3/16")
+    return share, shares
+
+
+def main() -> int:
+    args = parse_args()
+    if not args.takepath.is_dir():
+        raise UserError(f"no folder {args.takepath}; make {DEFAULT_ROOT} a link to the data set or give --takepath")
+    splits = read_splits(args.split_path)
+    names = list(splits) if args.split == ["all"] else list(dict.fromkeys(args.split))
+    for name in names:
+        read_split(args.split_path, name)  # a wrong name must not come up after hours of work
+    _check_source(args.outputpath, args.downscaled)
+    _warn_of_leaks(args, splits, names)
+    done: dict[str, list[Failure]] = {}
+    return max(process_split(args, name, splits, done) for name in names)
+
+
+def process_split(
+    args: argparse.Namespace, split: str, splits: dict[str, list[str]], done: dict[str, list[Failure]]
+) -> int:
+    """Process this shard of a split, enter what each take lacks into `done`, and return the exit status."""
+    uids = [uid for uid in read_split(args.split_path, split) if uid not in done]
+    takes, unusable = _read_takes(args, split, uids, splits)
+    work = {uid: estimated_work(takes[uid]) if uid in takes else 0 for uid in uids}
+    share, shares = args.shard
+    mine = split_by_work(work, shares)[share - 1]
+
+    def close(uid: str, name: str, failures: list[Failure]) -> None:
+        done[uid] = failures
+        if args.strict and (serious := [failure for failure in failures if failure.kind != NOTE]):
+            raise UserError(f"{_describe(uid, name, serious[0])} (fatal by --strict)")
+
+    for uid in filter(unusable.get, mine):
+        write_failures(args.outputpath / uid, "", [unusable[uid]])
+        close(uid, "", [unusable[uid]])
+    options = Options(args.takepath, args.outputpath, args.frames, args.downscaled)
+    title = split if shares == 1 else f"{split} {share}/{shares}"
+    process_takes(
+        [takes[uid] for uid in filter(takes.get, mine)],
+        options,
+        args.num_workers,
+        title,
+        lambda take, failures: close(take.uid, take.name, failures),
+    )
+    return _sum_up(args.outputpath, title, {uid: done[uid] for uid in mine})
+
+
+def _read_takes(
+    args: argparse.Namespace, split: str, uids: list[str], splits: dict[str, list[str]]
+) -> tuple[dict[str, Take], dict[str, Failure]]:
+    """The annotations of the takes, and the reason for each take that has none that can be used."""
+    path = annotation_path(args.annotationpath, split)
+    takes, unusable = {}, {uid: Failure(None, MISSING, f"{path} does not annotate it") for uid in uids}
+    wanted, in_a_split = set(uids), {uid for others in splits.values() for uid in others}
+    homeless = 0
+    for uid, raw in iter_annotations(path):
+        homeless += uid not in in_a_split
+        if uid not in wanted:
+            continue
+        try:
+            takes[uid] = parse_take(uid, raw)
+            del unusable[uid]
+        except UserError as error:
+            unusable[uid] = Failure.broken(None, error)
+    if homeless:
+        print(f"{split}: {homeless} annotated takes are in no split of {args.split_path} and are left out")
+    if not takes:
+        raise UserError(
+            f"{path} annotates none of the {len(uids)} takes of {split} in {args.split_path}; do they match?"
+        )
+    return takes, unusable
+
+
+def _check_source(data_dir: Path, downscaled: bool) -> None:
+    """Keep frames of full-size and of downscaled videos apart."""
+    source = {"videos": "downscaled/448" if downscaled else "full size"}
+    path = data_dir / SOURCE
+    if path.exists():
+        former = read_json(path, "delete it if the frames beside it may stay")
+        if former != source:
+            raise UserError(
+                f"{data_dir} was made of {former.get('videos')} videos, not of {source['videos']}; give another "
+                "--outputpath, or " + ("leave out" if downscaled else "add") + " --downscaled"
+            )
+    else:
+        remove_leftovers(data_dir, SOURCE)
+        write_json(path, source)
+
+
+def _warn_of_leaks(args: argparse.Namespace, splits: dict[str, list[str]], names: list[str]) -> None:
+    """Say which takes are in two splits; they are processed once, in the first of them."""
+    count = Counter(uid for uids in splits.values() for uid in set(uids))
+    twice = [uid for name in names for uid in dict.fromkeys(splits[name]) if count[uid] > 1]
+    if twice:
+        where = " and ".join(name for name, uids in splits.items() if twice[0] in uids)
+        message = f"{len(set(twice))} takes are in more than one split of {args.split_path}: {twice[0]} is in {where}"
+        if args.strict:
+            raise UserError(f"{message} (fatal by --strict)")
+        print(f"warning: {message}", file=sys.stderr)
+
+
+def _sum_up(data_dir: Path, title: str, lists: dict[str, list[Failure]]) -> int:
+    """Write failed_takes.json, print what is missing from the takes of `lists`, and return the exit status."""
+    remove_leftovers(data_dir, FAILED_TAKES)
+    names = {row["take_uid"]: row["take_name"] for row in gather_failures(data_dir)}
+    there = {uid for uid in lists if (data_dir / uid / ANNOTATION).exists()}
+    complete = sum(all(failure.kind == NOTE for failure in lists[uid]) for uid in there)
+    print(
+        f"{title}: {len(lists)} takes: {complete} complete, {len(there) - complete} in part, "
+        f"{len(lists) - len(there)} left out; in {data_dir}"
+    )
+    lines = [_describe(uid, names[uid], failure) for uid, failures in lists.items() for failure in failures]
+    if lines:
+        print("\n".join(f"  {line}" for line in lines[:SHOWN]))
+        more = f"{len(lines) - SHOWN} more are" if len(lines) > SHOWN else "all this is"
+        print(f"  {more} in {data_dir / FAILED_TAKES}")
+    broken = any(failure.kind == BROKEN for failures in lists.values() for failure in failures)
+    return int(broken or (bool(lists) and not there))
+
+
+def _describe(uid: str, name: str, failure: Failure) -> str:
+    camera = f", camera {failure.camera}" if failure.camera else ""
+    return f"take {uid}{f' ({name})' if name else ''}{camera}: {failure.reason}"
+
+
+if __name__ == "__main__":
+    run_script(main)

@@ -1,0 +1,198 @@
+"""Exact frames from long videos, fast and in constant memory.
+
+A frame's number is its rank in presentation order among the frames that the file shows. The file is read twice: once
+without decoding, to learn every frame's presentation time, and once feeding the decoder only what the wanted frames
+need: the packets from the key frame before them on, and of these only wanted frames and such that others refer to.
+Decoded frames are matched by presentation time, never by counting; where one does not turn up, all is decoded plainly.
+"""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import av
+import numpy as np
+
+SKIP, FEED, WANT = 0, 1, 2  # what to do with a packet
+
+
+class VideoError(Exception):
+    """A video cannot be used as it is. The message is one line that names the file and what is wrong with it."""
+
+
+class _Missing(Exception):
+    """The shortcut did not deliver a wanted frame."""
+
+
+@dataclass(frozen=True)
+class VideoIndex:
+    """What the packets of a video say without decoding them; M packets in file order, N frames in presentation order.
+
+    `packet[n]` is the packet of frame n. `pts[n]`, its presentation time in the stream's time base, is distinct for
+    every frame, or `pts` is None: then only a plain decode can tell frames apart. `hidden` frames are cut off by an
+    edit list: they are in the file and needed for decoding, but no player shows them and they have no number.
+    """
+
+    path: Path
+    packet: np.ndarray  # (N,) int64
+    pts: np.ndarray | None  # (N,) int64, ascending
+    key_packet: np.ndarray  # (K,) int64: packets at which decoding can start
+    key_pts: np.ndarray  # (K,) int64
+    num_packets: int
+    hidden: int
+
+    def __len__(self) -> int:
+        return len(self.packet)
+
+
+def index_video(path: Path) -> VideoIndex:
+    """Read a video's packets. Raises VideoError if it is missing, empty, cut off, damaged or no video at all."""
+    path = Path(path)
+    if not path.is_file():
+        raise VideoError(f"no file {path}")
+    if path.stat().st_size == 0:
+        raise VideoError(f"{path} is empty (0 bytes)")
+    try:
+        with av.open(str(path)) as container:
+            if not container.streams.video:
+                raise VideoError(f"{path} has no video stream")
+            stream = container.streams.video[0]
+            # The demuxer ends with a packet without data. A cut-off file can end with a part of a packet.
+            packets = [
+                (packet.pts, packet.is_keyframe, packet.is_discard)
+                for packet in container.demux(stream)
+                if packet.size and not packet.is_corrupt
+            ]
+            # The index that mp4 files carry counts what an edit list leaves; other containers have a partial one.
+            is_mp4 = "mp4" in container.format.name
+            announced = len(stream.index_entries) if is_mp4 and stream.frames else stream.frames
+    except av.error.FFmpegError as error:
+        raise VideoError(
+            f"{path} has no readable header or index (moov atom); its download was probably cut off ({error.strerror})"
+        ) from None
+    if len(packets) < announced:
+        raise VideoError(f"{path} is cut off or damaged: {len(packets)} of {announced} frames are there")
+    if not packets:
+        raise VideoError(f"{path} has no frames")
+    return _index_packets(path, packets)
+
+
+def _index_packets(path: Path, packets: list[tuple[int | None, bool, bool]]) -> VideoIndex:
+    is_key, hidden = (np.array([packet[i] for packet in packets]) for i in (1, 2))
+    shown = np.flatnonzero(~hidden)
+    times = [packet[0] for packet in packets]
+    if None in times or len(set(times)) < len(times):
+        return VideoIndex(path, shown, None, shown[:0], shown[:0], len(packets), int(hidden.sum()))
+    pts = np.array(times, np.int64)
+    packet = shown[np.argsort(pts[shown])]
+    keys = np.flatnonzero(is_key)
+    return VideoIndex(path, packet, pts[packet], keys, pts[keys], len(packets), int(hidden.sum()))
+
+
+def read_frames(index: VideoIndex, wanted: Sequence[int]) -> Iterator[tuple[int, np.ndarray]]:
+    """Decode the frames numbered `wanted` (ascending), on one thread -> (number, (H, W, 3) uint8 BGR), in that order.
+
+    Raises VideoError if the video is damaged where a wanted frame depends on it, IndexError if it is too short.
+    """
+    wanted = np.asarray(wanted, np.int64)
+    if len(wanted) == 0:
+        return
+    if wanted[0] < 0 or wanted[-1] >= len(index) or (np.diff(wanted) <= 0).any():
+        raise IndexError(f"frames {wanted[0]}..{wanted[-1]} do not ascend within the {len(index)} of {index.path}")
+    done = 0
+    if index.pts is not None:
+        try:
+            for frame in _decode_needed(index, wanted):
+                yield int(wanted[done]), frame.to_ndarray(format="bgr24")
+                done += 1
+            return
+        except (_Missing, av.error.FFmpegError):
+            pass  # streams that the shortcuts do not suit, or damage, which the plain decode reports
+    for frame in _decode_plainly(index, wanted[done:]):
+        yield int(wanted[done]), frame.to_ndarray(format="bgr24")
+        done += 1
+
+
+def _plan(index: VideoIndex, wanted: np.ndarray) -> np.ndarray:
+    """What to do with each packet -> (M,) of SKIP, FEED, WANT.
+
+    A frame needs all packets from the last key frame that is not shown after it. That key frame may come behind the
+    frame's own predecessors in the file (open groups of pictures), so stretches are joined before they are fed.
+    """
+    targets = index.packet[wanted]
+    key = np.searchsorted(index.key_pts, index.pts[wanted], side="right") - 1
+    starts = np.where(key >= 0, index.key_packet[np.maximum(key, 0)], 0)
+    starts = np.minimum(starts, targets)
+    depth = np.zeros(index.num_packets + 1, np.int64)
+    np.add.at(depth, starts, 1)
+    np.add.at(depth, targets + 1, -1)
+    plan = np.where(np.cumsum(depth[:-1]) > 0, FEED, SKIP)
+    plan[targets] = WANT
+    return plan
+
+
+def _decode_needed(index: VideoIndex, wanted: np.ndarray) -> Iterator[av.VideoFrame]:
+    """The wanted frames in order; raises _Missing at the first that does not turn up or is marked as damaged."""
+    expected = iter(index.pts[wanted].tolist())
+    due = next(expected)
+    for frame in _feed(index, _plan(index, wanted)):
+        if frame.is_corrupt or frame.pts is None or frame.pts > due:
+            raise _Missing
+        if frame.pts == due:
+            yield frame
+            due = next(expected, None)
+            if due is None:
+                return
+    raise _Missing
+
+
+def _feed(index: VideoIndex, plan: np.ndarray) -> Iterator[av.VideoFrame]:
+    """Decode the packets of the plan, one stretch after the other."""
+    with av.open(str(index.path)) as container:
+        stream = container.streams.video[0]
+        decoder = _single_threaded(stream)
+        before = SKIP
+        packets = (packet for packet in container.demux(stream) if packet.size)
+        for packet, action in zip(packets, plan.tolist(), strict=False):
+            if action != SKIP:
+                # A frame that no other refers to is decoded only if it is wanted itself.
+                decoder.skip_frame = "DEFAULT" if action == WANT else "NONREF"
+                yield from decoder.decode(packet)
+            elif before != SKIP:
+                yield from decoder.decode(None)
+                decoder.flush_buffers()
+            before = action
+        if before != SKIP:
+            yield from decoder.decode(None)
+
+
+def _decode_plainly(index: VideoIndex, wanted: np.ndarray) -> Iterator[av.VideoFrame]:
+    """The wanted frames in order, by decoding everything up to the last of them."""
+    numbers = None if index.pts is None else {time: number for number, time in enumerate(index.pts.tolist())}
+    due = iter(wanted.tolist())
+    next_due, last = next(due), -1
+    try:
+        with av.open(str(index.path)) as container:
+            stream = container.streams.video[0]
+            _single_threaded(stream)
+            for count, frame in enumerate(container.decode(stream)):
+                if frame.is_corrupt:
+                    raise VideoError(f"{index.path} is damaged at frame {last + 1} of {len(index)}")
+                last = count if numbers is None else numbers.get(frame.pts, -1)
+                if last > next_due:
+                    break
+                if last == next_due:
+                    yield frame
+                    next_due = next(due, None)
+                    if next_due is None:
+                        return
+    except av.error.FFmpegError as error:
+        raise VideoError(f"{index.path} is damaged after frame {last} of {len(index)} ({error.strerror})") from None
+    raise VideoError(f"{index.path} is damaged: frame {next_due} of {len(index)} cannot be decoded")
+
+
+def _single_threaded(stream: av.VideoStream) -> av.VideoCodecContext:
+    # One process a camera and one thread a decoder: threads of several decoders would only fight for the cores.
+    stream.codec_context.thread_type = "NONE"
+    stream.codec_context.thread_count = 1
+    return stream.codec_context
