@@ -28,8 +28,8 @@ from data.takes import SETTINGS, find_split_path, read_split
 from inference.chunks import ChunkDataset, ChunkPlan, plan_chunks
 from inference.engine import empty_result, predict_takes
 from inference.parts import Parts, file_digest
-from inference.predictor import PRECISIONS, Predictor
-from inference.work import default_precision, default_workers
+from inference.predictor import Predictor
+from inference.work import PRECISIONS, default_precision, default_workers
 from model.device import resolve_device
 
 ROOT = Path(__file__).resolve().parent

@@ -14,13 +14,11 @@ from torch import Tensor
 
 from data.geometry import EVAL_SIDE, letterbox
 from inference.timing import StageTimer
-from inference.work import default_batch_size, default_precision
+from inference.work import PRECISIONS, default_batch_size, default_precision
 from model.backbone import Backbone, fold_batch_norm, mask_to_image, normalize_image
 from model.checkpoint import load_checkpoint
 from model.device import resolve_device
 from model.xsegtx import XSegTx
-
-PRECISIONS = {"fp32": torch.float32, "tf32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 
 
 class Predictor:

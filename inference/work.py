@@ -1,9 +1,10 @@
-"""How much of a device's memory and of the machine's cores inference takes by default."""
+"""What inference takes by default of a device and of the machine: precision, memory, cores."""
 
 import os
 
 import torch
 
+PRECISIONS = {"fp32": torch.float32, "tf32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 PAIR_BYTES = {4: 120 << 20, 2: 60 << 20}  # peak memory of a pair at 480 x 480 by bytes a number, on the generous side
 CPU_BATCH = 8
 MAX_BATCH = 128  # more gains nothing on the largest GPUs
