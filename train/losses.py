@@ -1,0 +1,57 @@
+"""Training losses of XSegTx: weighted mask BCE + Dice + existence BCE, in float32 (arXiv 2110.15904, section 3)."""
+
+from typing import NamedTuple
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from model.xsegtx import Prediction
+
+
+class Losses(NamedTuple):
+    """Scalars on the device; `total` is the sum of the others, and what to call `backward` on."""
+
+    total: Tensor
+    mask: Tensor
+    dice: Tensor
+    existence: Tensor
+
+
+def compute_losses(
+    prediction: Prediction,
+    query_mask: Tensor,
+    target_mask: Tensor,
+    positive: Tensor,
+    pos_weight: float = 10.0,
+    batch_size: int | Tensor | None = None,
+    positive_count: int | Tensor | None = None,
+) -> Losses:
+    """Losses of a batch, without waiting for the device.
+
+    query_mask, target_mask: (B, H, W) of 0 and 1, any dtype; positive: (B,) bool, the object is visible in the target.
+
+    - mask: BCE per pixel of both views, 0 for negative samples, times `pos_weight` where the mask is 1; its mean over
+      all 2 B H W pixels, those of negatives included.
+    - dice: `1 - (2 sum(p q) + 1) / (sum(p) + sum(q) + 1)`, mean over the two views of the positive samples, 0 if none.
+    - existence: BCE of the existence probability against `positive`, mean over the samples.
+
+    With several processes, give `batch_size` and `positive_count` of the global batch: each process then returns its
+    share, and the shares' sum is the loss of the global batch. DDP averages gradients over processes, so multiply the
+    share by their number before `backward`.
+    """
+    with torch.autocast(positive.device.type, enabled=False):
+        positive = positive.float()
+        batch_size = len(positive) if batch_size is None else batch_size
+        positive_count = positive.sum() if positive_count is None else positive_count
+        mask = dice = torch.zeros((), device=positive.device)
+        for prob, truth in ((prediction.query_mask_prob, query_mask), (prediction.target_mask_prob, target_mask)):
+            prob, truth = prob.float().flatten(1), truth.float().flatten(1)  # (B, H * W)
+            weight = positive[:, None] * (1 + (pos_weight - 1) * truth)
+            mask = mask + F.binary_cross_entropy(prob, truth, weight, reduction="sum") / truth.shape[1]
+            overlap, area = (prob * truth).sum(1), prob.sum(1) + truth.sum(1)  # (B,)
+            dice = dice + (positive * (1 - (2 * overlap + 1) / (area + 1))).sum()
+        existence = F.binary_cross_entropy(prediction.existence.float(), positive, reduction="sum") / batch_size
+        mask = mask / (2 * batch_size)
+        dice = dice / (2 * torch.as_tensor(positive_count, device=positive.device).clamp(min=1))
+        return Losses(mask + dice + existence, mask, dice, existence)
