@@ -1,0 +1,32 @@
+# Sourced by run_ego.sh and run_exo.sh: starts train.py with the arguments given, one process a GPU.
+#   PYTHON  the interpreter; by default the repository's .venv if there is one, else python3
+#   NPROC   number of processes; by default the number of GPUs that --gpu lists, else 1
+#   NNODES, NODE_RANK, MASTER_ADDR, MASTER_PORT  for several machines, as torchrun names them
+
+train_dir=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
+if [ -z "${PYTHON:-}" ]; then
+    PYTHON=python3
+    [ -x "$train_dir/../.venv/bin/python" ] && PYTHON="$train_dir/../.venv/bin/python"
+fi
+
+launch() {
+    local argument previous="" gpus=""
+    for argument in "$@"; do
+        case "$argument" in --gpu=*) gpus="${argument#--gpu=}" ;; esac
+        if [ "$previous" = --gpu ]; then gpus="$argument"; fi
+        previous="$argument"
+    done
+    if [ -z "${NPROC:-}" ]; then
+        NPROC=1
+        if [ -n "$gpus" ]; then NPROC=$(echo "$gpus" | tr ',' '\n' | wc -l); fi
+    fi
+    if [ "${NNODES:-1}" -gt 1 ]; then
+        exec "$PYTHON" -m torch.distributed.run --nnodes "$NNODES" --node_rank "${NODE_RANK:-0}" \
+            --master_addr "$MASTER_ADDR" --master_port "${MASTER_PORT:-29500}" --nproc_per_node $NPROC \
+            "$train_dir/train.py" "$@"
+    elif [ $NPROC -gt 1 ]; then
+        exec "$PYTHON" -m torch.distributed.run --standalone --nproc_per_node $NPROC "$train_dir/train.py" "$@"
+    else
+        exec "$PYTHON" "$train_dir/train.py" "$@"
+    fi
+}

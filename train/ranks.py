@@ -1,0 +1,54 @@
+"""One process or many (torchrun): who am I, and what do we agree on. Everything is a no-op for a single process."""
+
+import os
+from typing import Any
+
+import torch
+import torch.distributed as dist
+
+
+class Ranks:
+    """This process among those that train together. `rank` 0 writes files and talks; `size` counts them."""
+
+    def __init__(self):
+        self.rank = int(os.environ.get("RANK", 0))
+        self.size = int(os.environ.get("WORLD_SIZE", 1))
+        self.local_rank = int(os.environ.get("LOCAL_RANK", 0))
+        self._control = None  # a group on the CPU, so that agreeing never waits for a GPU
+
+    @property
+    def is_main(self) -> bool:
+        return self.rank == 0
+
+    def start(self, device: torch.device) -> None:
+        """Join the others. Gradients travel by NCCL between GPUs, by gloo between CPUs."""
+        if self.size > 1:
+            dist.init_process_group("nccl" if device.type == "cuda" else "gloo")
+            self._control = dist.new_group(backend="gloo")
+
+    def stop(self) -> None:
+        if self.size > 1 and dist.is_initialized():
+            dist.destroy_process_group()
+
+    def any(self, flag: bool) -> bool:
+        """True on every rank if it is true on one."""
+        if self.size == 1:
+            return flag
+        value = torch.tensor(int(flag))
+        dist.all_reduce(value, dist.ReduceOp.MAX, group=self._control)
+        return bool(value)
+
+    def gather(self, value: Any) -> list[Any]:
+        """Every rank's value, in the order of the ranks, on every rank."""
+        if self.size == 1:
+            return [value]
+        values = [None] * self.size
+        dist.all_gather_object(values, value, group=self._control)
+        return values
+
+    def sum(self, values: torch.Tensor) -> torch.Tensor:
+        """Element-wise sum over the ranks, on the tensor's device; what that device has queued is not waited for."""
+        if self.size > 1:
+            values = values.clone()
+            dist.all_reduce(values)
+        return values

@@ -1,0 +1,9 @@
+#!/usr/bin/env bash
+# Train ego-exo with the paper's recipe. Further arguments go to train.py and win over those here:
+#   bash run_ego.sh --n-epoch 1
+#   bash run_ego.sh --gpu 0,1            # or NPROC=2 bash run_ego.sh
+set -euo pipefail
+source "$(dirname "${BASH_SOURCE[0]}")/launch.sh"
+
+launch --train-dir "$train_dir/../data/egoexo/processed" --batch-pos 32 --n-epoch 250 \
+    --out-dir "$train_dir/checkpoints/egoexo_v2_480x480" "$@"

@@ -1,0 +1,53 @@
+"""Validation figures: as the official evaluation computes them, on the network's input grid."""
+
+import math
+
+import torch
+from torch import Tensor
+
+from train.dataset import Batch
+
+THRESHOLD = 0.5  # of mask probabilities and of the existence probability, as in the official evaluation
+SIZES = {"small": (0.0, 0.003), "medium": (0.003, 0.015), "large": (0.015, 1.0)}  # query mask's share of its image
+
+
+def score(batch: Batch, target_mask_prob: Tensor, existence: Tensor) -> Tensor:
+    """(B, 4) float64 on the CPU: IoU (NaN for negatives), predicted existence, true existence, query mask's share.
+
+    What is predicted outside the target frame, in the padding, does not count: the results file has it cropped.
+    """
+    side = target_mask_prob.shape[-1]
+    cells = torch.arange(side, device=target_mask_prob.device)
+    first_row, end_row, first_col, end_col = batch.inside[..., None].unbind(1)  # each (B, 1)
+    rows, cols = (cells >= first_row) & (cells < end_row), (cells >= first_col) & (cells < end_col)
+    predicted = (target_mask_prob > THRESHOLD) & rows[:, :, None] & cols[:, None, :]
+    truth = batch.target_mask.bool()
+    union = (predicted | truth).sum((1, 2))
+    iou = (predicted & truth).sum((1, 2)) / (union + 1e-7)
+    iou = torch.where(union == 0, 1.0, iou)  # a mask too small for the grid, and nothing predicted
+    iou = torch.where(batch.positive, iou, math.nan)
+    share = batch.query_mask.float().mean((1, 2))
+    return torch.stack((iou, existence > THRESHOLD, batch.positive, share), 1).double().cpu()
+
+
+def summarise(rows: Tensor) -> dict[str, float]:
+    """(N, 4) rows of `score` -> mean IoU over positives and balanced accuracy of existence, also by object size.
+
+    Figures without a sample to rest on are left out.
+    """
+    figures = _figures(rows, "")
+    for name, (low, high) in SIZES.items():
+        figures |= _figures(rows[(rows[:, 3] >= low) & (rows[:, 3] < high)], f"_{name}")
+    return figures
+
+
+def _figures(rows: Tensor, suffix: str) -> dict[str, float]:
+    iou, predicted, truth = rows[:, 0], rows[:, 1].bool(), rows[:, 2].bool()
+    figures = {}
+    if truth.any():
+        figures["iou"] = iou[truth].mean()
+    recalls = [(predicted[truth == kind] == kind).double().mean() for kind in (True, False) if (truth == kind).any()]
+    if recalls:
+        figures["existence_accuracy"] = sum(recalls) / len(recalls)
+    figures["samples"] = len(rows)
+    return {f"{name}{suffix}": float(value) for name, value in figures.items()}
