@@ -1,0 +1,190 @@
+"""What happens in a take: objects in a row on a table, a wearer who looks along it and picks one up now and then.
+
+Lengths are in units of the mean object width, times in seconds. z is up, the wearer stands on the side of negative y.
+"""
+
+import numpy as np
+
+from data.geometry import Size
+from data.synthetic.render import Camera, Picture, cast_shadows, render
+from data.synthetic.solids import Solid
+from data.synthetic.textures import TILES, Item, paint_wall, paint_wood
+
+EGO = "aria01_214-1"
+EGO_FOCAL, EXO_FOCAL = 1.0, 1.2  # in picture widths: 53 and 45 degrees across
+EPISODE = 5.0  # seconds in which one object is picked up, looked at and put back
+OBJECT_AREA = 1.0  # an object's outline seen from about 35 degrees above, on average
+TABLE_HEIGHT = 4.0
+SKIN, SLEEVE = (120, 155, 205), (110, 85, 70)  # BGR
+FINGERS = np.array([[-0.12, 0.2, 0.08], [-0.16, 0.2, 0.0], [-0.15, 0.18, -0.08], [-0.05, 0.16, 0.17]])
+
+
+def camera_names(num_exo: int) -> list[str]:
+    """The ego camera and the exo cameras, as the data set calls them."""
+    return [EGO, *(f"cam{number:02d}" for number in range(1, num_exo + 1))]
+
+
+class Tabletop:
+    """One take's world. Solids carry label i + 1 for object i; everything else carries 0."""
+
+    def __init__(
+        self,
+        rng: np.random.Generator,
+        items: list[Item],
+        exo_views: list[list[int]],
+        sizes: tuple[Size, Size],
+        object_size: float,
+        seconds: float,
+    ) -> None:
+        """`exo_views[k]`: which objects exo camera k is aimed at; `sizes`: (H, W) of ego and exo pictures;
+        `object_size`: area of an object in a picture as a fraction of it, unoccluded, on average."""
+        self.items, self.exo_views, (ego_size, exo_size) = items, exo_views, sizes
+        ego_distance, exo_distance = (
+            focal * np.sqrt(OBJECT_AREA / object_size * width / height)
+            for focal, (height, width) in ((EGO_FOCAL, ego_size), (EXO_FOCAL, exo_size))
+        )
+        self.spacing = max(1.5, 0.3 * ego_distance / EGO_FOCAL)
+        self.places = self._place_items(rng)
+        self.yaws = rng.uniform(-0.5, 0.5, len(items)) * np.pi
+        self.room, self.table = self._build_room(rng, 1.2 * max(ego_distance, exo_distance))
+        self._plan_wearer(rng, seconds, ego_distance)
+        self.ego_size = ego_size
+        self.exo_cameras = [
+            self._aim_exo(rng, number, [self.places[i] for i in view], exo_distance, exo_size)
+            for number, view in enumerate(exo_views)
+        ]
+        self.cameras = camera_names(len(exo_views))
+        self.exo_rooms = [render(camera, [self.room]) for camera in self.exo_cameras]
+
+    def pictures(self, second: float) -> dict[str, Picture]:
+        """What each camera sees."""
+        solids = self.solids(second)
+        solids.append(cast_shadows(self.table, solids))
+        pictures = {EGO: render(self.ego_camera(second), [*solids, self.room])}
+        for name, camera, room in zip(self.cameras[1:], self.exo_cameras, self.exo_rooms, strict=True):
+            pictures[name] = render(camera, solids, room)
+        return pictures
+
+    def camera(self, camera: str, second: float) -> Camera:
+        """Where a camera is; only the ego camera moves."""
+        return self.ego_camera(second) if camera == EGO else self.exo_cameras[self.cameras.index(camera) - 1]
+
+    def solids(self, second: float) -> list[Solid]:
+        """The objects, then the wearer's hand and arm."""
+        return [self._item(i, second) for i in range(len(self.items))] + self._hand(second)
+
+    def ego_camera(self, second: float) -> Camera:
+        """The wearer's head: it follows the gaze more slowly than the eyes, and sways."""
+        gaze = _path(self.gaze_times, self.gaze_points, second)
+        sway = np.sin(second * self.sway_speed + self.sway_phase)
+        head = self.head + gaze * (0.7, 0.3, 0.6) + sway[:3] * 0.06
+        return Camera.look_at(head, gaze, EGO_FOCAL * self.ego_size[1], self.ego_size, roll=0.06 * sway[3])
+
+    def _place_items(self, rng: np.random.Generator) -> np.ndarray:
+        """Centres of the objects: a row along x with ragged depth, standing on the table."""
+        count = len(self.items)
+        x = (np.arange(count) - (count - 1) / 2) * self.spacing
+        y = rng.uniform(-0.5, 0.5, count) * min(1.0, self.spacing - 0.7)
+        return np.stack([x, y, [TABLE_HEIGHT + item.half_axes[2] for item in self.items]], 1)
+
+    def _build_room(self, rng: np.random.Generator, reach: float) -> tuple[Solid, Solid]:
+        """A room that holds every camera up to `reach` away from the objects, and the table in it."""
+        width = len(self.items) * self.spacing / 2
+        walls = [paint_wall(rng, 512, bool(rng.integers(2))) for _ in range(4)]
+        floor, ceiling = paint_wall(rng, 512, True) // 2, np.full((512, 512, 3), 225, np.uint8)
+        half = np.array([reach + width + 2, reach + 3, (reach + TABLE_HEIGHT + 3) / 2])
+        room = Solid("room", np.array([0, 0.5, half[2]]), half, np.hstack([*walls, floor, ceiling]))
+        wood = np.hstack([paint_wood(rng, 512)] * 6)
+        table_half = np.array([width + 0.9, max(1.9, self.spacing), TABLE_HEIGHT / 2])
+        return room, Solid("box", np.array([0, 0, TABLE_HEIGHT / 2]), table_half, wood)
+
+    def _plan_wearer(self, rng: np.random.Generator, seconds: float, distance: float) -> None:
+        """Episodes: look at an object, reach for it, lift it out of the exo cameras' view, look at it, put it back."""
+        elevation = np.deg2rad(rng.uniform(32, 42))
+        self.head = distance * np.array([0, -np.cos(elevation), np.sin(elevation)])
+        self.sway_speed, self.sway_phase = rng.uniform(0.6, 1.6, 4), rng.uniform(0, 2 * np.pi, 4)
+        self.head += self.places.mean(0) * (0.3, 0.7, 0.4)
+        self.grip = np.array([0.42, -0.42, 0.12])  # the hand beside the centre of the object that it holds
+        self.lift = np.array([0, -0.2, 2.2])
+        episodes = max(1, int(np.ceil(seconds / EPISODE)))
+        # One order for everything looked at, so that each object has its turn: glance, pick up, glance, pick up ...
+        order = np.concatenate([rng.permutation(len(self.items)) for _ in range(2 * episodes + 1)])
+        self.episodes: list[tuple[np.ndarray, int]] = []
+        hand, gaze = [], [(0.0, self._glance(rng, order[0]))]
+        for episode in range(episodes):
+            item, following = order[2 * episode + 1 : 2 * episode + 3]
+            knots = (episode + np.array([0.03, 0.2, 0.42, 0.66, 0.86, 0.96]) + rng.uniform(-0.02, 0.02, 6)) * EPISODE
+            place = self.places[item]
+            rest = np.array([place[0] + 0.8, -self.table.half_axes[1] - 0.3, TABLE_HEIGHT - 0.5])  # before the table
+            spots = [place, place + self.lift, place + self.lift, place]
+            self.episodes.append((knots, item))
+            hand += zip(knots, [rest, *(spot + self.grip for spot in spots), rest], strict=True)
+            look = rng.uniform(-0.3, 0.3, 3) * (1, 1, 0.3)
+            gaze += zip(knots[1:5] - 0.2, [spot + look for spot in spots], strict=True)
+            gaze.append((knots[5], self._glance(rng, following)))
+        (self.hand_times, self.hand_points), (self.gaze_times, self.gaze_points) = (
+            (np.array(times), np.array(points)) for times, points in (zip(*hand, strict=True), zip(*gaze, strict=True))
+        )
+
+    def _glance(self, rng: np.random.Generator, item: int) -> np.ndarray:
+        """Somewhere near an object."""
+        return self.places[item] + rng.uniform(-0.6, 0.6, 3) * (1, 0.5, 0.3)
+
+    def _aim_exo(
+        self, rng: np.random.Generator, number: int, places: list[np.ndarray], distance: float, size: Size
+    ) -> Camera:
+        """Exo cameras stand around the table: left, right, then behind it, and look down at their objects."""
+        azimuth = np.deg2rad((-40, 40, 160, -160)[number % 4] + rng.uniform(-18, 18))
+        elevation = np.deg2rad(rng.uniform(22, 36))
+        target = np.mean(places, 0)
+        direction = np.array([np.sin(azimuth), -np.cos(azimuth), np.tan(elevation)]) * np.cos(elevation)
+        return Camera.look_at(target + distance * direction, target, EXO_FOCAL * size[1], size)
+
+    def _item(self, number: int, second: float) -> Solid:
+        item, place = self.items[number], self.places[number]
+        lifted = 0.0
+        for knots, held in self.episodes:
+            if held == number and knots[1] <= second <= knots[4]:
+                place = _path(self.hand_times, self.hand_points, second) - self.grip
+                lifted = (place - self.places[number])[2] / self.lift[2]
+        rotation = _turn(2, self.yaws[number] + 0.8 * lifted) @ _turn(0, -0.35 * lifted)
+        return Solid(item.shape, place, item.half_axes, item.texture, number + 1, rotation)
+
+    def _hand(self, second: float) -> list[Solid]:
+        """Palm, fingers, forearm and a sleeve that reaches to below the head, where no camera should look."""
+        palm = _path(self.hand_times, self.hand_points, second)
+        shoulder = self.ego_camera(second).position + (0.5, -0.4, -1.3)
+        arm = (shoulder - palm) / np.linalg.norm(shoulder - palm)
+        skin = np.full((8, 8 * TILES["ellipsoid"], 3), SKIN, np.uint8)
+        cloth = np.full((8, 8 * TILES["ellipsoid"], 3), SLEEVE, np.uint8)
+        return [
+            _limb("ellipsoid", palm - 0.15 * arm, palm + 0.3 * arm, 0.17, skin),
+            *(_limb("ellipsoid", palm, palm + 1.5 * finger, 0.06, skin) for finger in FINGERS),
+            _limb("ellipsoid", palm, palm + 1.6 * arm, 0.14, skin),
+            _limb("ellipsoid", palm + 0.55 * arm, shoulder, 0.24, cloth),
+        ]
+
+
+def _path(times: np.ndarray, points: np.ndarray, second: float) -> np.ndarray:
+    """The place at a second on a path that rests at each of its points: (N,) ascending times, (N, 3) points."""
+    after = int(np.clip(np.searchsorted(times, second), 1, len(times) - 1))
+    part = np.clip((second - times[after - 1]) / (times[after] - times[after - 1]), 0, 1)
+    return points[after - 1] + (points[after] - points[after - 1]) * (part * part * (3 - 2 * part))
+
+
+def _turn(axis: int, angle: float) -> np.ndarray:
+    """Rotation by `angle` radians about x, y or z."""
+    i, j = (axis + 1) % 3, (axis + 2) % 3
+    rotation = np.eye(3)
+    rotation[[i, j], [i, j]] = np.cos(angle)
+    rotation[i, j], rotation[j, i] = -np.sin(angle), np.sin(angle)
+    return rotation
+
+
+def _limb(shape: str, start: np.ndarray, end: np.ndarray, radius: float, texture: np.ndarray) -> Solid:
+    """A solid of which one axis runs from `start` to `end`."""
+    axis = (end - start) / np.linalg.norm(end - start)
+    side = np.cross(axis, [0.3, 0.9, 0.1])
+    side /= np.linalg.norm(side)
+    half_axes = np.array([radius, radius, np.linalg.norm(end - start) / 2])
+    return Solid(shape, (start + end) / 2, half_axes, texture, 0, np.stack([side, np.cross(axis, side), axis], 1))

@@ -1,0 +1,188 @@
+"""One take: which cameras annotate which object, its videos, its masks in the data set's schema (README, Formats)."""
+
+import contextlib
+import uuid
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+
+from data.files import read_json, write_json
+from data.geometry import Size
+from data.masks import encode_lzstring, encode_mask
+from data.synthetic.render import Picture
+from data.synthetic.tabletop import EGO, Tabletop, camera_names
+from data.synthetic.textures import deal_items
+from data.synthetic.video_writer import FPS, open_video
+from data.takes import FRAME_STEP, SPLITS, video_path
+
+# (H, W) of ego and exo videos. Processing halves the one and quarters the other.
+SIZES: dict[str, tuple[Size, Size]] = {
+    "tiny": ((192, 192), (216, 384)),
+    "small": ((512, 512), (540, 960)),
+    "native": ((1408, 1408), (2160, 3840)),
+}
+MIN_VISIBLE = 5e-4  # of the picture: an annotator does not outline less
+Mask = dict[str, Any]
+SCENARIOS = ("Cooking", "Bike Repair", "Health", "Music")
+
+
+@dataclass(frozen=True)
+class Options:
+    """All that a take depends on besides its place in the data set."""
+
+    seed: int
+    size: str
+    num_frames: int
+    num_exo: int
+    num_objects: int
+    object_size: float
+    hold: int
+
+
+@dataclass(frozen=True)
+class TakeId:
+    """The `index`-th take of a split."""
+
+    split: str
+    index: int
+
+    @property
+    def variety(self) -> int:
+        """What is the same in every fourth take only: the scenario, and which camera sees the last object."""
+        return (self.index + SPLITS.index(self.split)) % 4
+
+    @property
+    def name(self) -> str:
+        scenario = SCENARIOS[self.variety].lower().replace(" ", "")
+        return f"synthetic_{scenario}_{self.split}_{self.index:03d}"
+
+    def rng(self, options: Options, purpose: int) -> np.random.Generator:
+        return np.random.default_rng([options.seed, SPLITS.index(self.split), self.index, purpose])
+
+    def uid(self, options: Options) -> str:
+        return str(uuid.UUID(bytes=self.rng(options, 0).bytes(16), version=4))
+
+
+def build_tabletop(take: TakeId, options: Options) -> Tabletop:
+    """The world of a take: a function of its place in the data set and the options."""
+    views = [list(view) for view in np.array_split(range(options.num_objects), options.num_exo)]
+    views = [view or [k % options.num_objects] for k, view in enumerate(views)]  # more cameras than objects
+    items = deal_items(options.seed, take.split, take.index, options.num_objects)
+    seconds = options.num_frames / FPS
+    return Tabletop(take.rng(options, 1), items, views, SIZES[options.size], options.object_size, seconds)
+
+
+def annotated_cameras(tabletop: Tabletop, take: TakeId) -> list[list[str]]:
+    """Which cameras annotate each object: ego and the exo camera aimed at it, except for each take's last object."""
+    exos = tabletop.cameras[1:]
+    own = {item: exo for exo, view in reversed(list(zip(exos, tabletop.exo_views, strict=True))) for item in view}
+    cameras = [[own[item], EGO] for item in range(len(tabletop.items))]
+    *_, (exo, ego) = cameras
+    cameras[-1] = ([*exos, ego], [ego], [exo], [exo, ego])[take.variety]
+    return cameras
+
+
+def make_take(out: Path, take: TakeId, options: Options) -> dict[str, Any]:
+    """Render a take and write its videos, `preview.jpg` and `relations.json` -> its annotation.
+
+    `relations.json` comes last; a take that has one made with the same options is kept.
+    """
+    folder = out / "takes" / take.name
+    record = folder / "relations.json"
+    paths = {camera: video_path(out / "takes", take.name, camera) for camera in camera_names(options.num_exo)}
+    if all(path.exists() for path in (record, folder / "preview.jpg", *paths.values())):
+        done = read_json(record, "delete it and run again")
+        if done.get("options") == asdict(options):
+            return done["annotation"]
+    record.unlink(missing_ok=True)
+    tabletop = build_tabletop(take, options)
+    masks: dict[str, dict[int, dict[int, Mask]]] = {camera: {} for camera in paths}
+    previews = []
+    with contextlib.ExitStack() as stack:
+        writers = {
+            camera: stack.enter_context(open_video(path, SIZES[options.size][camera != EGO]))
+            for camera, path in paths.items()
+        }
+        for frame in range(0, options.num_frames, options.hold):
+            pictures = tabletop.pictures(frame / FPS)
+            for camera, picture in pictures.items():
+                writers[camera].write(picture.image, min(options.hold, options.num_frames - frame))
+                if frame % FRAME_STEP == 0:
+                    masks[camera][frame] = outline_objects(picture.labels)
+            if frame in (0, options.num_frames // 2 // FRAME_STEP * FRAME_STEP):
+                previews.append(preview(pictures))
+    cv2.imwrite(str(folder / "preview.jpg"), np.hstack(previews))
+    annotation = annotate(take, tabletop, masks, take.rng(options, 2))
+    write_json(record, {"options": asdict(options), "annotation": annotation})
+    return annotation
+
+
+def outline_objects(labels: np.ndarray) -> dict[int, Mask]:
+    """What an annotator draws into a picture: label -> mask entry of the annotation file, for every visible object."""
+    height, width = labels.shape
+    masks = {}
+    for label in np.unique(labels[labels > 0]).tolist():
+        mask = labels == label
+        if mask.mean() < MIN_VISIBLE:
+            continue
+        encoded = encode_lzstring(encode_mask(mask)["counts"])
+        rows, cols = np.nonzero(mask)
+        middle = len(rows) // 2
+        click = {"x": float(cols[middle]), "y": float(rows[middle]), "timestamp": 1}
+        clicks = {"positive": [click], "negative": [], "upperLeft": [], "bottomRight": [], "unlabeled": []}
+        some = clicks if middle % 2 else []  # drawn by hand, without clicks
+        masks[label] = {"height": height, "width": width, "encodedMask": encoded, "intSegClicks": some}
+    return masks
+
+
+def annotate(
+    take: TakeId, tabletop: Tabletop, masks: dict[str, dict[int, dict[int, Mask]]], rng: np.random.Generator
+) -> dict[str, Any]:
+    """The take's value in `relations_{split}.json`. `masks[camera][frame][label]`, label i + 1 for object i.
+
+    Frame keys come in no order and cameras that never see an object are left out, as in the data set; one track ends a
+    second early: nobody looked at its last frame. An object name without cameras is in every second take.
+    """
+    objects: dict[str, dict[str, Any]] = {}
+    for label, (item, cameras) in enumerate(zip(tabletop.items, annotated_cameras(tabletop, take), strict=True), 1):
+        objects[item.name] = {}
+        for camera in cameras:
+            frames = [frame for frame, visible in masks[camera].items() if label in visible]
+            if frames:
+                objects[item.name][camera] = {
+                    "annotation": {str(f): masks[camera][f][label] for f in rng.permutation(frames).tolist()},
+                    "annotation_metadata": {},
+                    "annotation_fps": 1,
+                    "annotated_frames": list(masks[camera]),
+                }
+    tracks = [track for cameras in objects.values() for track in cameras.values()]
+    if tracks:
+        track = tracks[rng.integers(len(tracks))]
+        if len(track["annotated_frames"]) > 1:
+            track["annotation"].pop(str(track["annotated_frames"].pop()), None)
+    if take.variety % 2 == 0:
+        objects["table_0"] = {}
+    return {
+        "take_name": take.name,
+        "scenario": SCENARIOS[take.variety],
+        "object_names": list(objects),
+        "object_masks": objects,
+    }
+
+
+def preview(pictures: dict[str, Picture], height: int = 216) -> np.ndarray:
+    """All cameras side by side at one moment, masks outlined -> (height, W, 3) uint8 BGR."""
+    row = []
+    for camera, picture in pictures.items():
+        width = picture.image.shape[1] * height // picture.image.shape[0]
+        image = cv2.resize(picture.image, (width, height), interpolation=cv2.INTER_AREA)
+        labels = cv2.resize(picture.labels, (width, height), interpolation=cv2.INTER_NEAREST)
+        for label in np.unique(labels[labels > 0]):
+            outline, _ = cv2.findContours(np.uint8(labels == label), cv2.RETR_LIST, cv2.CHAIN_APPROX_NONE)
+            cv2.drawContours(image, outline, -1, (255, 255, 255), 1)
+        cv2.putText(image, camera, (6, 16), cv2.FONT_HERSHEY_SIMPLEX, 0.45, (255, 255, 255), 1, cv2.LINE_AA)
+        row.append(image)
+    return np.hstack(row)

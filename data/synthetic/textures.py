@@ -1,0 +1,141 @@
+"""Procedural textures and the catalogue of objects that wear them.
+
+An object is told apart by what is printed on it: a pattern in two colours. The catalogue deals out each combination
+to one split only, so that no object of the validation or test takes is ever seen in training.
+"""
+
+from dataclasses import dataclass
+
+import cv2
+import numpy as np
+
+from data.takes import SPLITS
+
+TILE = 256  # pixels along one side of a texture tile
+SHAPES = {"box": ("box", "carton", "book"), "cylinder": ("can", "jar", "drum"), "ellipsoid": ("ball", "melon", "egg")}
+TILES = {"box": 6, "cylinder": 4, "ellipsoid": 3}  # tiles side by side in the texture: faces; side and lid; the globe
+COLOURS = {  # RGB
+    "red": (205, 35, 40),
+    "orange": (240, 135, 25),
+    "yellow": (240, 215, 50),
+    "green": (60, 150, 60),
+    "turquoise": (60, 190, 185),
+    "blue": (40, 80, 200),
+    "purple": (125, 55, 165),
+    "pink": (240, 130, 180),
+    "white": (240, 240, 235),
+    "black": (38, 38, 44),
+}
+PATTERNS = ("checked", "striped", "ringed", "diagonal", "dotted", "zigzag", "faded", "plaid", "lettered")
+Look = tuple[str, str, str]  # pattern and two colours
+SHARES = {"train": 0.6, "val": 0.2, "test": 0.2}  # of the catalogue
+
+
+@dataclass(frozen=True)
+class Item:
+    """An object that can be put on the table. `half_axes` are in units of the mean object width."""
+
+    name: str
+    shape: str
+    colours: tuple[str, str]
+    texture: np.ndarray  # (TILE, TILE * TILES[shape], 3) uint8 BGR
+    half_axes: np.ndarray  # (3,)
+
+
+def deal_items(seed: int, split: str, take_index: int, count: int) -> list[Item]:
+    """The objects of the `take_index`-th take of a split, with the looks of `deal_looks`."""
+    rng = np.random.default_rng([seed, SPLITS.index(split), take_index])
+    return [_make_item(rng, look, number) for number, look in enumerate(deal_looks(seed, split, take_index, count))]
+
+
+def deal_looks(seed: int, split: str, take_index: int, count: int) -> list[Look]:
+    """Distinct looks for the objects of a take, none of them in another split, and no colour twice if possible.
+
+    A split's share of the catalogue is dealt out take by take, and from the top again when it is used up.
+    """
+    looks = [
+        (pattern, first, second) for pattern in PATTERNS for first in COLOURS for second in COLOURS if first < second
+    ]
+    order = np.random.default_rng(seed).permutation(len(looks))
+    bounds = np.round(np.cumsum([0.0] + [SHARES[name] for name in SPLITS]) * len(looks)).astype(int)
+    share = SPLITS.index(split)
+    mine = [looks[i] for i in order[bounds[share] : bounds[share + 1]]]
+    chosen: list[Look] = []
+    for i in range(len(mine)):
+        look = mine[(take_index * count + i) % len(mine)]
+        used = {colour for _, *colours in chosen for colour in colours}
+        if len(chosen) < count and not used & set(look[1:]):
+            chosen.append(look)
+    # A take of more objects than colours allow repeats colours, not looks.
+    return chosen + [look for look in mine if look not in chosen][: count - len(chosen)]
+
+
+def _make_item(rng: np.random.Generator, look: Look, number: int) -> Item:
+    pattern, *colours = look
+    rng.shuffle(colours)
+    shape = list(SHAPES)[rng.integers(3)]
+    # Equal areas in the picture: an egg fills less of its bounding box than a carton does.
+    width = {"box": 0.42, "cylinder": 0.47, "ellipsoid": 0.58}[shape]
+    stretch = rng.uniform(0.85, 1.15, 3)
+    if shape != "box":
+        stretch[1] = stretch[0]
+    texture = paint(pattern, colours, TILES[shape], letter=chr(65 + rng.integers(26)), count=int(rng.integers(2, 5)))
+    noun = SHAPES[shape][rng.integers(3)]
+    style = ("{} {} {}_0", "{} {} {}_0", "{} {} {}", "{} {} {} _0", "{} {} {}_0 ")[rng.integers(5)]
+    name = style.format("-".join(colours), pattern, noun)  # no other object of the take has this look: unique
+    return Item(name.title() if number % 3 == 2 else name, shape, tuple(colours), texture, width * stretch)
+
+
+def paint(pattern: str, colours: list[str], tiles: int, letter: str, count: int) -> np.ndarray:
+    """Print a pattern in two colours -> (TILE, TILE * tiles, 3) uint8 BGR; it repeats `count` times in each tile."""
+    v, u = np.mgrid[0:TILE, 0 : TILE * tiles].astype(np.float32) / TILE * count
+    checker = {
+        "checked": lambda: np.floor(2 * u) + np.floor(2 * v),
+        "striped": lambda: np.floor(2 * u),
+        "ringed": lambda: np.floor(2 * v),
+        "diagonal": lambda: np.floor(2 * (u + v)),
+        "dotted": lambda: np.hypot(u % 1 - 0.5, v % 1 - 0.5) < 0.34,
+        "zigzag": lambda: np.floor(2 * (v + np.abs(u % 1 - 0.5))),
+        "faded": lambda: v / count,
+        "plaid": lambda: (u % 1 < 0.5) * 0.5 + (v % 1 < 0.5) * 0.5,
+        "lettered": lambda: _letter(letter)[np.int32(v % 1 * 64), np.int32(u % 1 * 64)],
+    }[pattern]()
+    blend = checker if pattern in ("faded", "plaid", "lettered") else checker % 2
+    first, second = (np.array(COLOURS[colour][::-1], np.float32) for colour in colours)
+    return np.uint8(first + blend[..., None] * (second - first))
+
+
+def _letter(letter: str) -> np.ndarray:
+    """One capital letter, (64, 64) float32, 1 where it is printed."""
+    image = np.zeros((64, 64), np.uint8)
+    (width, height), _ = cv2.getTextSize(letter, cv2.FONT_HERSHEY_DUPLEX, 1.9, 5)
+    cv2.putText(image, letter, (32 - width // 2, 32 + height // 2), cv2.FONT_HERSHEY_DUPLEX, 1.9, 255, 5, cv2.LINE_AA)
+    return np.float32(image) / 255
+
+
+def noise(rng: np.random.Generator, size: tuple[int, int], grain: tuple[int, int]) -> np.ndarray:
+    """Smooth noise of about -1 to 1, (H, W) float32; `grain` is the size (H, W) of its finest features in pixels."""
+    coarse = rng.uniform(-1, 1, (size[0] // grain[0] + 1, size[1] // grain[1] + 1)).astype(np.float32)
+    return cv2.resize(coarse, size[::-1], interpolation=cv2.INTER_CUBIC)
+
+
+def paint_wood(rng: np.random.Generator, side: int) -> np.ndarray:
+    """A table top of planks -> (side, side, 3) uint8 BGR, in a muted colour that no object has."""
+    base = np.array(((96, 128, 158), (120, 140, 150), (92, 108, 122), (150, 165, 175))[rng.integers(4)], np.float32)
+    grain = noise(rng, (side, side), (3, side // 6)) * 0.08 + noise(rng, (side, side), (side // 8, side // 3)) * 0.08
+    plank = np.arange(side) * 6 // side
+    tone = 1 + rng.uniform(-0.09, 0.09, 6)[plank]
+    gap = np.where(np.diff(plank, prepend=0) > 0, 0.7, 1.0)
+    return np.uint8(np.clip(base * ((1 + grain) * (tone * gap)[:, None])[..., None], 0, 255))
+
+
+def paint_wall(rng: np.random.Generator, side: int, bricks: bool) -> np.ndarray:
+    """A wall of plaster or bricks, or a tiled floor -> (side, side, 3) uint8 BGR in a pale colour."""
+    base = rng.uniform(135, 200) + rng.uniform(-14, 14, 3)
+    tone = 1 + noise(rng, (side, side), (side // 4, side // 4)) * 0.06 + noise(rng, (side, side), (4, 4)) * 0.03
+    if bricks:
+        row, col = np.mgrid[0:side, 0:side] * 12 / side
+        col = col / 2 + 0.5 * (np.floor(row) % 2)
+        joint = (row % 1 < 0.09) | (col % 1 < 0.045)
+        tone *= np.where(joint, 0.78, 1 + rng.uniform(-0.1, 0.1, (13, 14))[np.int32(row), np.int32(col)])
+    return np.uint8(np.clip(base * tone[..., None], 0, 255))

@@ -1,0 +1,123 @@
+"""Render takes in the layout of Ego-Exo4D, to try every stage without the data set:
+
+    python data/synthetic_takes.py --outputpath data/egoexo
+
+Solids with printed patterns stand on a table; a wearer with a head camera looks along them and picks some up, static
+cameras look on. Writes `takes/<take_name>/frame_aligned_videos/*.mp4`, `annotations/relations_{train,val,test}.json`,
+`split.json` and, for the eye, `contact_sheet.jpg` (README, Formats). Objects of one split never occur in another.
+The same options give the same takes; a rerun keeps the finished ones.
+"""
+
+import argparse
+import os
+import signal
+import sys
+from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
+from dataclasses import asdict
+from multiprocessing import get_context
+from pathlib import Path
+
+import cv2
+import numpy as np
+from tqdm import tqdm
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # repository root
+from data.errors import UserError, run_script
+from data.files import write_json
+from data.synthetic.take import SIZES, Options, TakeId, make_take
+from data.takes import ANNOTATION_TEMPLATE, DEFAULT_ROOT, FRAME_STEP, SPLITS, annotation_path
+
+MARKER = "synthetic_takes.json"  # says that a folder is ours to write into
+
+
+def make_takes(out: Path, counts: dict[str, int], options: Options, num_workers: int) -> list[TakeId]:
+    """Render `counts[split]` takes of each split and write the annotation files and split.json."""
+    takes = [TakeId(split, index) for split in SPLITS for index in range(counts[split])]
+    claim_folder(out, options)
+    work = [[out] * len(takes), takes, [options] * len(takes)]
+    bar = {"total": len(takes), "desc": "render", "unit": "take", "disable": None}
+    if num_workers <= 1:
+        annotations = list(tqdm(map(make_take, *work), **bar))
+    else:
+        context = get_context("spawn")  # the same on every system, and safe with OpenCV's threads
+        pool = ProcessPoolExecutor(num_workers, context, _start_worker)
+        try:
+            annotations = list(tqdm(pool.map(make_take, *work), **bar))
+        except BrokenProcessPool:
+            raise UserError(f"a worker was killed (out of memory?); lower --num_workers {num_workers}") from None
+        finally:
+            pool.shutdown(cancel_futures=True)
+    uids = [take.uid(options) for take in takes]
+    for split in SPLITS:
+        entries = zip(takes, uids, annotations, strict=True)
+        mine = {uid: annotation for take, uid, annotation in entries if take.split == split}
+        write_json(annotation_path(out / ANNOTATION_TEMPLATE, split), {"annotations": mine})
+    write_json(out / "split.json", {s: [u for t, u in zip(takes, uids, strict=True) if t.split == s] for s in SPLITS})
+    return takes
+
+
+def _start_worker() -> None:
+    cv2.setNumThreads(1)  # takes are what runs in parallel
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent gets it too, and ends the workers
+
+
+def claim_folder(out: Path, options: Options) -> None:
+    """Mark a folder as ours; refuse one that holds annotations of somebody else, such as the real data set's."""
+    marker = out / MARKER
+    if not marker.exists() and ((out / "annotations").exists() or (out / "takes").exists()):
+        raise UserError(f"{out} holds takes that this script did not make; choose another --outputpath")
+    write_json(marker, asdict(options), indent=1)
+
+
+def contact_sheet(out: Path, takes: list[TakeId], per_split: int = 2) -> Path:
+    """The previews of the first takes of each split, one a row -> path of the picture."""
+    path = out / "contact_sheet.jpg"
+    shown = [take for take in takes if take.index < per_split]
+    cv2.imwrite(str(path), np.vstack([cv2.imread(str(out / "takes" / t.name / "preview.jpg")) for t in shown]))
+    return path
+
+
+def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        description=__doc__.partition("\n")[0], formatter_class=argparse.ArgumentDefaultsHelpFormatter
+    )
+    add = parser.add_argument
+    add("--outputpath", type=Path, default=DEFAULT_ROOT, help="root folder of the takes")
+    add("--num_train", type=int, default=24, help="takes for training")
+    add("--num_val", type=int, default=4, help="takes for validation")
+    add("--num_test", type=int, default=4, help="takes for testing")
+    add("--num_frames", type=int, default=151, help="length of each video, 30 a second; every 30th is annotated")
+    add("--size", choices=SIZES, default="small", help="of the videos; native is 3840x2160 and 1408x1408")
+    add("--num_exo", type=int, default=2, help="static cameras")
+    add("--num_objects", type=int, default=4, help="objects on the table; each camera sees about two at a time")
+    add("--object_size", type=float, default=0.2, help="area of an object in a picture, as a fraction of it")
+    add("--hold", type=int, default=6, help="render every n-th frame only and hold it; a divisor of 30")
+    add("--seed", type=int, default=0, help="other seeds give other takes")
+    add("--num_workers", type=int, default=os.cpu_count() or 1, help="processes; the takes do not depend on it")
+    args = parser.parse_args(argv)
+    if min(args.num_frames, args.num_exo, args.num_objects) < 1 or args.num_train + args.num_val + args.num_test < 1:
+        raise UserError("--num_frames, --num_exo, --num_objects and the number of takes must be at least 1")
+    if args.hold < 1 or FRAME_STEP % args.hold:
+        raise UserError(f"--hold {args.hold} does not divide {FRAME_STEP}; annotated frames would not be exact")
+    if args.seed < 0:
+        raise UserError(f"--seed {args.seed} is negative; give 0 or more")
+    if not 0 < args.object_size <= 0.4:
+        raise UserError(f"--object_size {args.object_size} is not a fraction between 0 and 0.4 of the picture")
+    if args.num_objects > 18:
+        raise UserError(f"--num_objects {args.num_objects} is more than the table holds; 18 at most")
+    return args
+
+
+def main() -> None:
+    args = parse_args()
+    counts = {"train": args.num_train, "val": args.num_val, "test": args.num_test}
+    options = Options(
+        args.seed, args.size, args.num_frames, args.num_exo, args.num_objects, args.object_size, args.hold
+    )
+    takes = make_takes(args.outputpath, counts, options, args.num_workers)
+    print(f"{len(takes)} takes in {args.outputpath}, some of them in {contact_sheet(args.outputpath, takes)}")
+
+
+if __name__ == "__main__":
+    run_script(main)

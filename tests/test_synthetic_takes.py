@@ -1,0 +1,273 @@
+"""Generated takes: the data set's layout and schema, exact frames and masks, the same from the same options."""
+
+import json
+import subprocess
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import av
+import numpy as np
+import pytest
+from pytest import approx
+
+from data.errors import UserError
+from data.masks import decode_lzstring, decode_mask
+from data.synthetic.tabletop import EGO
+from data.synthetic.take import MIN_VISIBLE, SIZES, Options, TakeId, build_tabletop
+from data.synthetic.textures import deal_items, deal_looks
+from data.synthetic_takes import contact_sheet, make_takes, parse_args
+from data.takes import SPLITS, is_ego, parse_take, read_annotations, read_splits, video_path
+
+OPTIONS = Options(seed=0, size="tiny", num_frames=158, num_exo=2, num_objects=4, object_size=0.2, hold=15)
+COUNTS = {"train": 4, "val": 2, "test": 1}
+FRAMES = list(range(0, 158, 30))
+
+
+@pytest.fixture(scope="module")
+def root(tmp_path_factory):
+    out = tmp_path_factory.mktemp("generated") / "egoexo"
+    make_takes(out, COUNTS, OPTIONS, num_workers=2)
+    return out
+
+
+@pytest.fixture(scope="module")
+def raw(root):
+    """Annotations of all splits by take id."""
+    files = {split: json.loads((root / "annotations" / f"relations_{split}.json").read_text()) for split in SPLITS}
+    takes = [TakeId(split, index) for split in SPLITS for index in range(COUNTS[split])]
+    return {take: files[take.split]["annotations"][take.uid(OPTIONS)] for take in takes}
+
+
+def tracks_of(raw):
+    return [
+        (take, number, camera, track)
+        for take, annotation in raw.items()
+        for number, cameras in enumerate(annotation["object_masks"].values())
+        for camera, track in cameras.items()
+    ]
+
+
+def decoded(mask):
+    return decode_mask({"size": [mask["height"], mask["width"]], "counts": decode_lzstring(mask["encodedMask"])})
+
+
+def test_the_annotation_files_follow_the_schema(root, raw):
+    splits = read_splits(root / "split.json")
+    assert {split: len(uids) for split, uids in splits.items()} == COUNTS
+    for take, annotation in raw.items():
+        assert take.uid(OPTIONS) in splits[take.split]
+        assert set(annotation) == {"take_name", "scenario", "object_names", "object_masks"}
+        assert annotation["object_names"] == list(annotation["object_masks"])
+        for camera in {camera for _, _, camera, _ in tracks_of({take: annotation})}:
+            assert video_path(root / "takes", annotation["take_name"], camera).is_file()
+    for _, _, camera, track in tracks_of(raw):
+        assert set(track) == {"annotation", "annotation_metadata", "annotation_fps", "annotated_frames"}
+        assert track["annotation_fps"] == 1
+        assert {int(frame) for frame in track["annotation"]} <= set(track["annotated_frames"]) <= set(FRAMES)
+        for mask in track["annotation"].values():
+            assert set(mask) == {"width", "height", "encodedMask", "intSegClicks"}
+            assert decoded(mask).shape == SIZES["tiny"][not is_ego(camera)]
+
+
+def test_the_owner_of_the_format_reads_them(root, raw):
+    for take, annotation in raw.items():
+        uid = take.uid(OPTIONS)
+        parsed = parse_take(uid, read_annotations(root / "annotations" / f"relations_{take.split}.json")[uid])
+        assert parsed.name == annotation["take_name"]
+        assert list(parsed.objects) == annotation["object_names"]
+
+
+def test_the_data_sets_oddities_occur(raw):
+    cameras = [sorted(c) for annotation in raw.values() for c in annotation["object_masks"].values()]
+    assert [] in cameras
+    assert [EGO] in cameras
+    assert ["cam01"] in cameras or ["cam02"] in cameras
+    assert [EGO, "cam01", "cam02"] in cameras
+    assert sum(len(c) == 2 for c in cameras) > len(cameras) / 2  # most: ego and exactly one exo
+    tracks = [track for _, _, _, track in tracks_of(raw)]
+    assert any(list(t["annotation"]) != sorted(t["annotation"], key=int) for t in tracks)
+    assert any(len(t["annotated_frames"]) < len(FRAMES) for t in tracks)  # a frame that nobody looked at
+    clicks = [mask["intSegClicks"] for t in tracks for mask in t["annotation"].values()]
+    assert {type(click) for click in clicks} == {dict, list}
+    names = [name for annotation in raw.values() for name in annotation["object_names"]]
+    assert any(name.endswith("_0 ") for name in names) and any(" _0" in name for name in names)
+    assert any("_" not in name for name in names) and any(name != name.lower() for name in names)
+
+
+def test_objects_leave_the_view_of_both_kinds_of_camera(raw):
+    for kind in (True, False):
+        negatives = [
+            set(track["annotated_frames"]) - {int(frame) for frame in track["annotation"]}
+            for _, _, camera, track in tracks_of(raw)
+            if is_ego(camera) == kind
+        ]
+        assert any(negatives)
+
+
+def test_masks_are_exactly_what_is_visible(raw):
+    for take in (TakeId("train", 0), TakeId("val", 1)):
+        tabletop = build_tabletop(take, OPTIONS)
+        pictures = {frame: tabletop.pictures(frame / 30) for frame in FRAMES}
+        for _, number, camera, track in tracks_of({take: raw[take]}):
+            for frame in track["annotated_frames"]:
+                visible = pictures[frame][camera].labels == number + 1
+                mask = track["annotation"].get(str(frame))
+                if visible.mean() < MIN_VISIBLE:
+                    assert mask is None
+                else:
+                    np.testing.assert_array_equal(decoded(mask), visible)
+
+
+def test_an_object_is_where_its_camera_projects_it(raw):
+    shown = 0
+    for take in raw:
+        tabletop = build_tabletop(take, OPTIONS)
+        for frame in FRAMES:
+            objects = tabletop.solids(frame / 30)[: OPTIONS.num_objects]
+            for camera, picture in tabletop.pictures(frame / 30).items():
+                pixels, depth = tabletop.camera(camera, frame / 30).project(np.array([o.position for o in objects]))
+                for number, ((col, row), centre_depth) in enumerate(zip(np.rint(pixels), depth, strict=True)):
+                    height, width = picture.labels.shape
+                    if centre_depth < 0 or not (0 <= col < width and 0 <= row < height):
+                        continue
+                    # The ray through an object's centre meets that object, or something nearer.
+                    at = int(row), int(col)
+                    assert picture.depth[at] < centre_depth
+                    shown += picture.labels[at] == number + 1
+    assert shown > 100
+
+
+def test_videos_show_the_rendered_picture_of_each_frame(root, raw):
+    take = TakeId("train", 1)
+    tabletop = build_tabletop(take, OPTIONS)
+    for camera in tabletop.cameras:
+        with av.open(str(video_path(root / "takes", take.name, camera))) as container:
+            stream = container.streams.video[0]
+            assert (stream.codec_context.name, stream.codec_context.pix_fmt) == ("h264", "yuv420p")
+            assert (stream.average_rate, stream.frames) == (30, OPTIONS.num_frames)
+            assert len(container.streams.audio) == 1
+            kinds = set()
+            for number, frame in enumerate(container.decode(stream)):
+                kinds.add(frame.pict_type.name if hasattr(frame.pict_type, "name") else str(frame.pict_type))
+                if number % OPTIONS.hold == 0:
+                    image = tabletop.pictures(number / 30)[camera].image
+                    assert np.abs(frame.to_ndarray(format="bgr24").astype(int) - image).mean() < 6, (camera, number)
+            assert number == OPTIONS.num_frames - 1
+            assert len(kinds) == 3  # I, P and B
+
+
+def test_objects_of_one_split_never_occur_in_another():
+    looks = {s: {look for index in range(100) for look in deal_looks(7, s, index, 4)} for s in SPLITS}
+    assert not looks["train"] & looks["val"] | looks["train"] & looks["test"] | looks["val"] & looks["test"]
+    assert len(looks["train"]) > 150 and len(looks["val"]) > 50 and len(looks["test"]) > 50
+    for item, (pattern, *colours) in zip(deal_items(7, "val", 0, 4), deal_looks(7, "val", 0, 4), strict=True):
+        assert set(item.colours) == set(colours) and pattern in item.name.lower()
+
+
+@pytest.mark.parametrize("count", [1, 4, 5, 18])
+def test_objects_of_one_take_are_told_apart_by_name_and_look(count):
+    for index in range(2):
+        items = deal_items(3, "val", index, count)
+        assert len({item.name for item in items}) == len({item.texture.tobytes() for item in items}) == count
+    for index in range(50):
+        looks = deal_looks(3, "val", index, count)
+        assert len(set(looks)) == count
+        assert count > 4 or len({colour for _, *colours in looks for colour in colours}) == 2 * count
+
+
+@pytest.mark.parametrize("object_size", [0.01, 0.05, 0.2])
+def test_object_size_is_the_share_of_the_picture_that_an_object_fills(object_size):
+    shares = []
+    for index in range(6):
+        tabletop = build_tabletop(TakeId("train", index), replace(OPTIONS, object_size=object_size))
+        for k, view in enumerate(tabletop.exo_views):
+            labels = tabletop.pictures(0.0)[f"cam{k + 1:02d}"].labels
+            shares += [(labels == item + 1).mean() for item in view]
+    assert np.mean(shares) == approx(object_size, rel=0.25)
+
+
+@pytest.mark.parametrize("options", [{}, {"object_size": 0.01}, {"num_exo": 6, "num_objects": 2, "num_frames": 900}])
+def test_cameras_stay_in_the_room_and_above_the_table(options):
+    options = replace(OPTIONS, **options)
+    for index in range(4):
+        tabletop = build_tabletop(TakeId("test", index), options)
+        room = tabletop.room
+        for second in np.arange(0, options.num_frames / 30, 0.5):
+            for name in tabletop.cameras:
+                position = tabletop.camera(name, second).position
+                assert (np.abs(position - room.position) < room.half_axes).all()
+                assert position[2] > tabletop.table.position[2] + tabletop.table.half_axes[2]
+
+
+def test_nothing_jumps():
+    tabletop = build_tabletop(TakeId("train", 2), replace(OPTIONS, num_frames=450))
+    times = np.arange(450) / 30
+    for places in zip(*[[s.position for s in tabletop.solids(t)] for t in times], strict=True):
+        assert np.linalg.norm(np.diff(places, axis=0), axis=1).max() < 0.35
+    head = [tabletop.ego_camera(t).position for t in times]
+    assert np.linalg.norm(np.diff(head, axis=0), axis=1).max() < 0.35
+
+
+def files_of(root):
+    return {path.relative_to(root): path.read_bytes() for path in sorted(root.rglob("*")) if path.is_file()}
+
+
+def test_the_same_options_give_the_same_files_in_one_process_or_several(root, tmp_path):
+    make_takes(tmp_path / "again", COUNTS, OPTIONS, num_workers=1)
+    assert files_of(tmp_path / "again") == files_of(root)
+
+
+def test_a_rerun_keeps_finished_takes_and_makes_the_others(tmp_path):
+    options = replace(OPTIONS, num_frames=31)
+    counts = {"train": 2, "val": 0, "test": 0}
+    first, second = make_takes(tmp_path / "out", counts, options, 1)
+    before = files_of(tmp_path / "out")
+    kept = video_path(tmp_path / "out" / "takes", first.name, EGO)
+    time = kept.stat().st_mtime_ns
+    (tmp_path / "out" / "takes" / second.name / "relations.json").unlink()  # as if stopped in between
+    video_path(tmp_path / "out" / "takes", second.name, "cam02").unlink()
+    make_takes(tmp_path / "out", counts, options, 1)
+    assert files_of(tmp_path / "out") == before
+    assert kept.stat().st_mtime_ns == time
+    make_takes(tmp_path / "out", counts, replace(options, seed=1), 1)
+    assert kept.stat().st_mtime_ns != time
+
+
+def test_more_takes_leave_the_others_as_they_are(tmp_path):
+    options = replace(OPTIONS, num_frames=1)
+    small = make_takes(tmp_path / "out", {"train": 1, "val": 1, "test": 0}, options, 1)
+    before = files_of(tmp_path / "out" / "takes")
+    make_takes(tmp_path / "out", {"train": 2, "val": 2, "test": 0}, options, 1)
+    after = files_of(tmp_path / "out" / "takes")
+    assert before.items() <= after.items() and len(after) == 2 * len(before)
+    assert contact_sheet(tmp_path / "out", small).stat().st_size > 1000
+
+
+def test_a_folder_with_takes_of_somebody_else_is_refused(tmp_path):
+    (tmp_path / "annotations").mkdir()
+    with pytest.raises(UserError, match="holds takes that this script did not make; choose another --outputpath"):
+        make_takes(tmp_path, COUNTS, OPTIONS, 1)
+
+
+@pytest.mark.parametrize(
+    "flags",
+    ["--hold 7", "--hold 0", "--object_size 0", "--object_size 0.9", "--num_objects 40", "--num_exo 0", "--seed -1"],
+)
+def test_options_that_cannot_be_met_are_named_in_one_line(flags):
+    with pytest.raises(UserError, match=flags.split()[0]) as error:
+        parse_args(flags.split())
+    assert "\n" not in str(error.value)
+
+
+def test_the_script_says_where_its_takes_lie(tmp_path):
+    script = Path(__file__).parents[1] / "data" / "synthetic_takes.py"
+    flags = (
+        "--size tiny --num_train 1 --num_val 0 --num_test 0 --num_frames 31 --hold 30 --num_workers 1 --outputpath out"
+    )
+    run = subprocess.run([sys.executable, script, *flags.split()], cwd=tmp_path, capture_output=True, text=True)
+    assert run.returncode == 0, run.stderr
+    assert "1 takes in out" in run.stdout and (tmp_path / "out" / "contact_sheet.jpg").exists()
+    refused = subprocess.run([sys.executable, script, "--hold", "7"], cwd=tmp_path, capture_output=True, text=True)
+    assert refused.returncode == 1
+    assert refused.stderr.startswith("error: ") and refused.stderr.count("\n") == 1
