@@ -161,6 +161,7 @@ def test_objects_of_one_split_never_occur_in_another():
     looks = {s: {look for index in range(100) for look in deal_looks(7, s, index, 4)} for s in SPLITS}
     assert not looks["train"] & looks["val"] | looks["train"] & looks["test"] | looks["val"] & looks["test"]
     assert len(looks["train"]) > 150 and len(looks["val"]) > 50 and len(looks["test"]) > 50
+    assert len({look for index in range(40) for look in deal_looks(0, "train", index, 4)}) == 160  # no look twice
     for item, (pattern, *colours) in zip(deal_items(7, "val", 0, 4), deal_looks(7, "val", 0, 4), strict=True):
         assert set(item.colours) == set(colours) and pattern in item.name.lower()
 

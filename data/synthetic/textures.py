@@ -4,7 +4,9 @@ An object is told apart by what is printed on it: a pattern in two colours. The 
 to one split only, so that no object of the validation or test takes is ever seen in training.
 """
 
+import itertools
 from dataclasses import dataclass
+from functools import lru_cache
 
 import cv2
 import numpy as np
@@ -51,23 +53,36 @@ def deal_items(seed: int, split: str, take_index: int, count: int) -> list[Item]
 def deal_looks(seed: int, split: str, take_index: int, count: int) -> list[Look]:
     """Distinct looks for the objects of a take, none of them in another split, and no colour twice if possible.
 
-    A split's share of the catalogue is dealt out take by take, and from the top again when it is used up.
+    A split's share of the catalogue is dealt out take by take; when it is used up, it is shuffled and dealt again.
     """
-    looks = [
-        (pattern, first, second) for pattern in PATTERNS for first in COLOURS for second in COLOURS if first < second
-    ]
+    for round_number in itertools.count():
+        hands = _deal_round(seed, split, round_number, count)
+        if take_index < len(hands):
+            return hands[take_index]
+        take_index -= len(hands)
+
+
+@lru_cache(maxsize=64)
+def _deal_round(seed: int, split: str, round_number: int, count: int) -> list[list[Look]]:
+    """Deal a split's share once: hands of `count` looks, as many as can be made without a colour twice in a hand."""
+    looks = [(pattern, *colours) for pattern in PATTERNS for colours in itertools.combinations(COLOURS, 2)]
     order = np.random.default_rng(seed).permutation(len(looks))
     bounds = np.round(np.cumsum([0.0] + [SHARES[name] for name in SPLITS]) * len(looks)).astype(int)
     share = SPLITS.index(split)
-    mine = [looks[i] for i in order[bounds[share] : bounds[share + 1]]]
-    chosen: list[Look] = []
-    for i in range(len(mine)):
-        look = mine[(take_index * count + i) % len(mine)]
-        used = {colour for _, *colours in chosen for colour in colours}
-        if len(chosen) < count and not used & set(look[1:]):
-            chosen.append(look)
-    # A take of more objects than colours allow repeats colours, not looks.
-    return chosen + [look for look in mine if look not in chosen][: count - len(chosen)]
+    mine = np.random.default_rng([seed, share, round_number]).permutation(order[bounds[share] : bounds[share + 1]])
+    pool, hands = [looks[i] for i in mine], []
+    while len(pool) >= count:
+        hand: list[Look] = []
+        for look in pool:
+            if len(hand) < count and not any(set(look[1:]) & set(other[1:]) for other in hand):
+                hand.append(look)
+        if len(hand) < count:
+            if hands:
+                break
+            hand += [look for look in pool if look not in hand][: count - len(hand)]  # more objects than colours allow
+        hands.append(hand)
+        pool = [look for look in pool if look not in hand]
+    return hands
 
 
 def _make_item(rng: np.random.Generator, look: Look, number: int) -> Item:
