@@ -1,0 +1,139 @@
+"""Pictures of predictions: the query, the prediction and the truth side by side, under a line that says how good it is.
+
+Images are (H, W, 3) uint8 RGB; colours are RGB.
+"""
+
+import io
+import math
+from functools import lru_cache
+from pathlib import Path
+
+import cv2
+import matplotlib
+import numpy as np
+from PIL import Image, ImageDraw, ImageFont
+
+from data.files import atomic_write
+from data.geometry import Size
+from data.masks import resize_mask
+from data.processed import CameraPair, read_frame
+from evaluation.metrics import CONFIDENCE_THRESHOLD
+from evaluation.score import Case
+from evaluation.truth import TakeTruth
+
+QUERY, PREDICTION, TRUTH = (255, 190, 40), (255, 64, 129), (64, 200, 255)  # apart for colour-blind eyes too
+INK, PALE, PAPER = (20, 20, 20), (110, 110, 110), (255, 255, 255)
+GAP = 6  # pixels between panels
+
+
+def overlay(image: np.ndarray, mask: np.ndarray, colour: tuple[int, int, int]) -> np.ndarray:
+    """Tint the object and draw its outline. `mask` is (H, W) of 0 and 1, of the image's size."""
+    out = image.copy()
+    inside = mask.astype(bool)
+    out[inside] = (0.55 * out[inside] + 0.45 * np.array(colour)).astype(np.uint8)
+    outlines, _ = cv2.findContours(np.ascontiguousarray(mask), cv2.RETR_CCOMP, cv2.CHAIN_APPROX_NONE)
+    return cv2.drawContours(out, outlines, -1, colour, max(1, round(image.shape[0] / 240)), cv2.LINE_AA)
+
+
+def draw_case(truth: TakeTruth, case: Case, predicted: dict, height: int = 360) -> np.ndarray:
+    """The picture of a case: query + mask, target + prediction, target + truth, panels of `height` pixels.
+
+    `predicted` is the RLE of the prediction. Raises UserError if a frame is missing.
+    """
+    pair = CameraPair(case.object_name, case.query_camera, case.target_camera)
+    masks = truth.take.masks[pair.object_name]
+    views = [
+        (pair.query_camera, masks[pair.query_camera][case.frame], QUERY, f"query {pair.query_camera}"),
+        (pair.target_camera, predicted, PREDICTION, _says(case)),
+        (pair.target_camera, masks[pair.target_camera].get(case.frame), TRUTH, "truth" if case.visible else None),
+    ]
+    panels = []
+    for camera, rle, colour, caption in views:
+        image = _fit(read_frame(truth.take.frame_path(camera, case.frame)), height)
+        if rle is not None:
+            image = overlay(image, resize_mask(rle, image.shape[:2]), colour)
+        panels.append(_caption(image, caption or "truth: not visible", colour))
+    body = beside(panels)
+    return np.vstack([_header(truth, case, body.shape[1], height // 12), body])
+
+
+def beside(images: list[np.ndarray]) -> np.ndarray:
+    """Images of one height in a row, with gaps."""
+    gap = np.full((images[0].shape[0], GAP, 3), PAPER, np.uint8)
+    return np.hstack([part for image in images for part in (gap, image)][1:])
+
+
+def contact_sheet(pictures: list[np.ndarray], columns: int = 2, width: int = 2000) -> np.ndarray:
+    """Pictures in `columns` on white paper of `width` pixels."""
+    columns = min(columns, len(pictures))
+    cell = (width - GAP * 2 * (columns + 1)) // columns
+    scaled = [_resize(picture, (round(picture.shape[0] * cell / picture.shape[1]), cell)) for picture in pictures]
+    rows = []
+    for start in range(0, len(scaled), columns):
+        row = scaled[start : start + columns]
+        paper = np.full((max(image.shape[0] for image in row) + GAP * 2, width, 3), PAPER, np.uint8)
+        for position, image in enumerate(row):
+            left = GAP * 2 + position * (cell + GAP * 2)
+            paper[GAP : GAP + image.shape[0], left : left + cell] = image
+        rows.append(paper)
+    return np.vstack(rows)
+
+
+def write_picture(path: Path, image: np.ndarray) -> None:
+    """Write a JPEG or PNG, by the suffix of `path`, atomically."""
+    data = io.BytesIO()
+    options = {"format": "PNG"} if path.suffix.lower() == ".png" else {"format": "JPEG", "quality": 90}
+    Image.fromarray(image).save(data, **options)
+    with atomic_write(path, "wb") as file:
+        file.write(data.getvalue())
+
+
+def _says(case: Case) -> str:
+    notes = ["empty"] if case.predicted_pixels == 0 else []
+    notes += ["not visible"] if case.confidence <= CONFIDENCE_THRESHOLD else []
+    return f"prediction, confidence {case.confidence:.2f}" + f" ({', '.join(notes)})" * bool(notes)
+
+
+def _header(truth: TakeTruth, case: Case, width: int, height: int) -> np.ndarray:
+    paper = Image.new("RGB", (width, height + GAP), PAPER)
+    draw = ImageDraw.Draw(paper)
+    size = round(height * 0.7)
+    score = "not visible" if math.isnan(case.iou) else f"IoU {case.iou:.3f}"
+    score_width = draw.textlength(score, _font(size, bold=True))
+    draw.text((width - score_width, 0), score, INK, _font(size, bold=True))
+    name = case.object_name.strip()
+    draw.text((0, 0), name, INK, _font(size, bold=True))
+    take = (truth.annotated.name if truth.annotated else "") or truth.uid
+    left = draw.textlength(name + "  ", _font(size, bold=True))
+    details = f"{take}, {case.target_camera}, frame {case.frame}"
+    while details and left + draw.textlength(details, _font(size)) > width - score_width - size:
+        details = details[:-2].rstrip(" .") + "." if len(details) > 2 else ""
+    draw.text((left, 0), details, PALE, _font(size))
+    return np.array(paper)
+
+
+def _caption(image: np.ndarray, text: str, colour: tuple[int, int, int]) -> np.ndarray:
+    """Write a label into the upper left corner, with a swatch of its mask's colour."""
+    size = max(9, image.shape[0] // 20)
+    paper = Image.fromarray(image)
+    draw = ImageDraw.Draw(paper)
+    box = draw.textbbox((size * 2, size // 2), text, font=_font(size))
+    draw.rectangle((0, 0, box[2] + size // 2, box[3] + size // 2), fill=INK)
+    draw.rectangle((size // 2, box[1], size * 3 // 2, box[3]), fill=colour)
+    draw.text((size * 2, size // 2), text, PAPER, _font(size))
+    return np.array(paper)
+
+
+@lru_cache
+def _font(size: int, bold: bool = False) -> ImageFont.FreeTypeFont:
+    name = "DejaVuSans-Bold.ttf" if bold else "DejaVuSans.ttf"
+    return ImageFont.truetype(Path(matplotlib.get_data_path()) / "fonts" / "ttf" / name, size)
+
+
+def _fit(image: np.ndarray, height: int) -> np.ndarray:
+    return _resize(image, (height, round(image.shape[1] * height / image.shape[0])))
+
+
+def _resize(image: np.ndarray, size: Size) -> np.ndarray:
+    shrinks = size[0] < image.shape[0]
+    return cv2.resize(image, size[::-1], interpolation=cv2.INTER_AREA if shrinks else cv2.INTER_CUBIC)

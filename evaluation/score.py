@@ -1,0 +1,134 @@
+"""Score a results file against the ground truth, take by take, in as many processes as wanted."""
+
+import math
+from collections.abc import Callable, Iterable, Iterator
+from multiprocessing import get_context
+from typing import Any, NamedTuple
+
+import cv2
+import numpy as np
+
+from data.results import camera_pair_key
+from evaluation.metrics import score_masks
+from evaluation.predictions import Problem, TakePredictions
+from evaluation.truth import GroundTruth, TakeTruth
+
+
+class Case(NamedTuple):
+    """One scored frame of an object. Mask metrics and sizes are nan where the object is not visible in the target."""
+
+    take_uid: str
+    object_name: str
+    query_camera: str
+    target_camera: str
+    frame: int
+    visible: bool  # the target has a mask
+    confidence: float
+    iou: float = math.nan
+    contour_accuracy: float = math.nan
+    location_error: float = math.nan
+    location_error_corrected: float = math.nan
+    truth_pixels: float = math.nan  # in the target image at a long side of 480 pixels
+    predicted_pixels: float = math.nan
+
+    @property
+    def key(self) -> tuple[str, str, str, str, int]:
+        return self[:5]
+
+    @property
+    def camera_pair(self) -> str:
+        return camera_pair_key(self.query_camera, self.target_camera)
+
+
+class TakeScores(NamedTuple):
+    take_uid: str
+    name: str
+    scenario: str
+    cases: list[Case]
+    wanted: int  # frames to score; less than that in `cases` if predictions are missing
+    problems: list[Problem]
+
+
+class Scores(NamedTuple):
+    """Everything scored, takes in the order of the ground truth."""
+
+    setting: str
+    takes: list[TakeScores]
+    not_in_truth: list[str]  # uids of takes in the results file that the ground truth lacks
+
+    @property
+    def cases(self) -> list[Case]:
+        return [case for take in self.takes for case in take.cases]
+
+    @property
+    def problems(self) -> list[Problem]:
+        return [problem for take in self.takes for problem in take.problems]
+
+
+def score_take(truth: TakeTruth, raw: Any, setting: str) -> TakeScores:
+    """Score the predictions `raw` of a take, as the results file has them, None if it does not have them."""
+    predictions = TakePredictions(truth.uid, raw)
+    cases, wanted = [], 0
+    for pair in truth.take.camera_pairs(setting):
+        frames = truth.scored_frames(pair)
+        wanted += len(frames)
+        if not frames:
+            continue
+        found = predictions.read(pair, frames, truth.prediction_size(pair))
+        for frame, prediction in found.items():
+            mask = truth.target_mask(pair, frame)
+            measured = () if mask is None else _measure(mask, prediction.mask)
+            cases.append(Case(truth.uid, *pair, frame, mask is not None, prediction.confidence, *measured))
+    name, scenario = (truth.annotated.name, truth.annotated.scenario) if truth.annotated else ("", "")
+    return TakeScores(truth.uid, name, scenario, cases, wanted, predictions.problems)
+
+
+def _measure(truth: np.ndarray, predicted: np.ndarray) -> tuple[float, ...]:
+    """The fields of a Case from `iou` on."""
+    predicted = np.ascontiguousarray(predicted)
+    return *score_masks(truth, predicted), float(np.count_nonzero(truth)), float(np.count_nonzero(predicted))
+
+
+def score_results(
+    truth: GroundTruth,
+    results: Iterable[tuple[str, Any]],
+    setting: str,
+    num_workers: int = 0,
+    progress: Callable[[int], None] = lambda takes: None,
+) -> Scores:
+    """Score `results`, pairs of take uid and predictions in any order; takes that it lacks count as missing.
+
+    One take is held at a time for each worker (0: no processes beside this one). The values do not depend on how many.
+    """
+    not_in_truth: list[str] = []
+    scored: dict[str, TakeScores] = {}
+
+    def tasks() -> Iterator[tuple[GroundTruth, Any, str]]:
+        unseen = dict.fromkeys(truth.uids)
+        for uid, raw in results:
+            if uid in unseen:
+                del unseen[uid]
+                yield truth.subset([uid]), raw, setting
+            else:
+                not_in_truth.append(uid)
+        for uid in unseen:
+            yield truth.subset([uid]), None, setting
+
+    for take in _map(tasks(), num_workers):
+        scored[take.take_uid] = take
+        progress(1)
+    return Scores(setting, [scored[uid] for uid in truth.uids], not_in_truth)
+
+
+def _map(tasks: Iterator, num_workers: int) -> Iterator[TakeScores]:
+    if num_workers == 0:
+        yield from map(_score_task, tasks)
+        return
+    # Not fork: OpenCV hangs in the copy of a process whose threads it has used.
+    with get_context("spawn").Pool(num_workers, initializer=cv2.setNumThreads, initargs=(1,)) as pool:
+        yield from pool.imap(_score_task, tasks)
+
+
+def _score_task(task: tuple[GroundTruth, Any, str]) -> TakeScores:
+    truth, raw, setting = task
+    return score_take(truth.load(truth.uids[0]), raw, setting)

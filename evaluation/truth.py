@@ -1,0 +1,143 @@
+"""The ground truth of a split: masks of the processed data set, frames that the annotators looked at.
+
+It can also be read from and written to the benchmark's own ground-truth file:
+
+    {"version", "challenge", "annotations": {take_uid: {"masks", "subsample_idx", "annotated_frames":
+        {object: {camera: [frame, ..]}}}}}
+
+whose "masks" and "subsample_idx" are those of annotation.json.
+"""
+
+import json
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from data.errors import UserError
+from data.files import atomic_write, iter_json
+from data.geometry import Size, eval_size
+from data.masks import eval_mask
+from data.processed import ANNOTATION, CameraPair, ProcessedTake
+from data.takes import iter_annotations, parse_take
+
+GT_REMEDY = "write it with `python evaluate.py --write_gt`"
+
+
+@dataclass(frozen=True)
+class Annotated:
+    """What annotation.json lacks: the frames looked at, by object and camera, and what the take is called."""
+
+    frames: dict[str, dict[str, list[int]]]
+    name: str = ""
+    scenario: str = ""
+
+
+@dataclass(frozen=True)
+class TakeTruth:
+    """One take. Without `annotated` every frame counts as looked at."""
+
+    take: ProcessedTake
+    annotated: Annotated | None = None
+
+    @property
+    def uid(self) -> str:
+        return self.take.uid
+
+    def query_frames(self, pair: CameraPair) -> list[int]:
+        """The frames to predict: those with a query mask, in the file's order."""
+        return list(self.take.masks[pair.object_name][pair.query_camera])
+
+    def scored_frames(self, pair: CameraPair) -> list[int]:
+        """The frames that count: of those to predict, the ones that the annotators looked at in the target view."""
+        if self.annotated is None:
+            return self.query_frames(pair)
+        looked_at = set(self.annotated.frames.get(pair.object_name, {}).get(pair.target_camera, ()))
+        return [frame for frame in self.query_frames(pair) if frame in looked_at]
+
+    def target_mask(self, pair: CameraPair, frame: int) -> np.ndarray | None:
+        """The target's mask, long side 480 pixels, (H, W) uint8; None where the object is not visible."""
+        rle = self.take.masks[pair.object_name][pair.target_camera].get(frame)
+        try:
+            return None if rle is None else np.ascontiguousarray(eval_mask(rle))
+        except (ValueError, KeyError, TypeError) as error:
+            raise UserError(
+                f"ground truth of take {self.uid}, object {pair.object_name!r}, camera {pair.target_camera}, "
+                f"frame {frame}: the mask cannot be decoded ({error}); process the take again"
+            ) from None
+
+    def prediction_size(self, pair: CameraPair) -> Size | None:
+        """(H, W) that predictions in the target view must have; None if no mask tells the size of its video."""
+        size = self.take.video_size(pair.target_camera)
+        return size and eval_size(size)
+
+
+@dataclass(frozen=True)
+class GroundTruth:
+    """The takes of a split in its order, read when they are asked for."""
+
+    uids: list[str]
+    data_dir: Path
+    annotated: dict[str, Annotated | None]
+    missing: dict[str, str] = field(default_factory=dict)  # uids of the split that cannot be scored: why not
+    in_memory: dict[str, ProcessedTake] = field(default_factory=dict)
+
+    @classmethod
+    def from_processed(cls, data_dir: Path, uids: list[str], annotation_path: Path | None) -> "GroundTruth":
+        """The processed takes `uids`, with the annotated frames of `relations_{split}.json`; None counts all frames."""
+        if annotation_path is None:
+            annotated: dict[str, Annotated | None] = dict.fromkeys(uids)
+        else:
+            annotated = {
+                uid: read_annotated(uid, raw) for uid, raw in iter_annotations(annotation_path) if uid in set(uids)
+            }
+        missing = {uid: f"not in {annotation_path}" for uid in uids if uid not in annotated}
+        for uid in uids:
+            if not (Path(data_dir) / uid / ANNOTATION).is_file():
+                missing[uid] = f"no {ANNOTATION} in {Path(data_dir) / uid}"
+        return cls([uid for uid in uids if uid not in missing], Path(data_dir), annotated, missing)
+
+    @classmethod
+    def from_official(cls, path: Path, data_dir: Path) -> "GroundTruth":
+        """All takes of the benchmark's ground-truth file. Raises UserError if it is missing or malformed."""
+        takes, annotated = {}, {}
+        for uid, raw in iter_json(path, ("annotations",), GT_REMEDY):
+            try:
+                takes[uid] = ProcessedTake.parse(uid, Path(data_dir) / uid, raw)
+                annotated[uid] = Annotated(raw["annotated_frames"])
+            except (ValueError, KeyError) as error:
+                raise UserError(f"take {uid} in {path} is malformed ({error}); {GT_REMEDY}") from None
+        return cls(list(takes), Path(data_dir), annotated, in_memory=takes)
+
+    def subset(self, uids: list[str]) -> "GroundTruth":
+        """Some of the takes, small enough to be sent to a worker process."""
+        in_memory = {uid: self.in_memory[uid] for uid in uids if uid in self.in_memory}
+        return GroundTruth(uids, self.data_dir, {uid: self.annotated[uid] for uid in uids}, {}, in_memory)
+
+    def load(self, uid: str) -> TakeTruth:
+        """Read one take. Raises UserError if its annotation.json is malformed."""
+        return TakeTruth(self.in_memory.get(uid) or ProcessedTake.read(self.data_dir, uid), self.annotated[uid])
+
+    def write_official(self, path: Path) -> None:
+        """Write the benchmark's ground-truth file, atomically, a take at a time."""
+        with atomic_write(path) as file:
+            file.write('{"version": "xx", "challenge": "xx", "annotations": {')
+            for number, truth in enumerate(map(self.load, self.uids)):
+                value = {
+                    "masks": truth.take.masks,
+                    "subsample_idx": truth.take.subsample_idx,
+                    "annotated_frames": truth.annotated.frames,
+                }
+                file.write(f"{', ' if number else ''}{json.dumps(truth.uid)}: {json.dumps(value)}")
+            file.write("}}\n")
+
+
+def read_annotated(uid: str, raw: Any) -> Annotated:
+    """A take's raw annotation -> what the evaluation needs of it. Raises UserError if it is malformed."""
+    take = parse_take(uid, raw)
+    frames = {
+        object_name: {camera: track.annotated_frames for camera, track in tracks.items()}
+        for object_name, tracks in take.objects.items()
+    }
+    return Annotated(frames, take.name, take.scenario)

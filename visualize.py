@@ -1,0 +1,97 @@
+"""Look at predictions: pictures of the query, the prediction and the truth, each with its IoU and confidence.
+
+    python visualize.py --setting ego-exo
+    python visualize.py --setting ego-exo --order worst --num 20
+    python visualize.py --setting exo-ego --take <uid> --object "milk carton_0" --frame 120
+
+Writes one picture a case and sheet.jpg with all of them; if --out names a .jpg or .png, the sheet alone.
+"""
+
+import argparse
+import re
+import sys
+from pathlib import Path
+
+from tqdm import tqdm
+
+from data.errors import UserError, run_script
+from data.results import iter_results
+from evaluation.options import add_setting_option, add_workers_option, default_out, make_parser, pred_file, split_uids
+from evaluation.pictures import contact_sheet, draw_case, write_picture
+from evaluation.score import Case, score_results
+from evaluation.selection import ORDERS, choose, matching
+from evaluation.truth import GroundTruth
+
+
+def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
+    parser = make_parser(__doc__)
+    add_setting_option(parser)
+    add = parser.add_argument
+    add("--order", choices=ORDERS, default="spread", help="which cases, by IoU (default: spread from best to worst)")
+    add("--num", type=int, default=8, help="how many pictures (default: 8)")
+    add("--seed", type=int, default=0, help="for --order random (default: 0)")
+    add("--take", help="only this take, by uid")
+    add("--object", help="only this object")
+    add("--camera", help="only with this camera as query or target")
+    add("--frame", type=int, help="only this frame")
+    add("--columns", type=int, default=2, help="of the contact sheet (default: 2)")
+    add("--height", type=int, default=360, help="of the panels, pixels (default: 360)")
+    add("--out", type=Path, help="folder, or file of the sheet (default: results/{setting}_{split}_pictures)")
+    add_workers_option(parser)
+    args = parser.parse_args(argv)
+    for name, least in (("num", 1), ("columns", 1), ("height", 60)):
+        if getattr(args, name) < least:
+            parser.error(f"--{name} {getattr(args, name)} must be at least {least}")
+    return args
+
+
+def main(argv: list[str] | None = None) -> None:
+    args = parse_args(argv)
+    out = args.out or default_out(args, "pictures")
+    uids = [args.take] if args.take else split_uids(args)
+    truth = GroundTruth.from_processed(args.data_path, uids, None)
+    if not truth.uids:
+        raise UserError(f"no take of {', '.join(uids[:3])} is in {args.data_path}; run data/process_data.py first")
+    with tqdm(total=len(truth.uids), unit="take", desc="score") as bar:
+        results = iter_results(pred_file(args), args.setting)
+        scores = score_results(truth, results, args.setting, args.num_workers, bar.update)
+    if scores.problems:
+        print(f"{len(scores.problems)} problems in {pred_file(args)}; evaluate.py lists them", file=sys.stderr)
+    cases = choose(
+        matching(scores.cases, args.take, args.object, args.camera, args.frame), args.order, args.num, args.seed
+    )
+    if not cases:
+        raise UserError(f"no predicted case of {pred_file(args)} fits; widen --take, --object, --camera, --frame")
+    draw(truth, cases, predicted_masks(pred_file(args), args.setting, cases), out, args)
+
+
+def predicted_masks(path: Path, setting: str, cases: list[Case]) -> dict[tuple, dict]:
+    """The RLE of each case's prediction, by `case.key`."""
+    takes = {case.take_uid for case in cases}
+    raw = {uid: take for uid, take in iter_results(path, setting) if uid in takes}
+    return {
+        case.key: raw[case.take_uid]["masks"][case.object_name][case.camera_pair][str(case.frame)]["pred_mask"]
+        for case in cases
+    }
+
+
+def draw(truth: GroundTruth, cases: list[Case], masks: dict[tuple, dict], out: Path, args: argparse.Namespace) -> None:
+    takes = {uid: truth.load(uid) for uid in {case.take_uid for case in cases}}
+    pictures = [draw_case(takes[case.take_uid], case, masks[case.key], args.height) for case in cases]
+    sheet_only = out.suffix.lower() in (".jpg", ".jpeg", ".png")
+    sheet = out if sheet_only else out / "sheet.jpg"
+    write_picture(sheet, contact_sheet(pictures, args.columns))
+    if not sheet_only:
+        for number, (case, picture) in enumerate(zip(cases, pictures, strict=True), 1):
+            write_picture(out / file_name(number, case), picture)
+    print(f"{len(pictures)} pictures: {sheet}")
+
+
+def file_name(number: int, case: Case) -> str:
+    score = f"iou{case.iou:.2f}" if case.visible else "not-visible"
+    words = f"{case.take_uid[:8]} {case.object_name.strip()} {case.target_camera} {case.frame}"
+    return f"{number:03d}_{score}_{re.sub(r'[^A-Za-z0-9.-]+', '_', words)}.jpg"
+
+
+if __name__ == "__main__":
+    run_script(main)
