@@ -44,7 +44,7 @@ def draw_case(truth: TakeTruth, case: Case, predicted: dict, height: int = 360) 
     masks = truth.take.masks[pair.object_name]
     views = [
         (pair.query_camera, masks[pair.query_camera][case.frame], QUERY, f"query {pair.query_camera}"),
-        (pair.target_camera, predicted, PREDICTION, _says(case)),
+        (pair.target_camera, predicted, PREDICTION, _prediction_caption(case)),
         (pair.target_camera, masks[pair.target_camera].get(case.frame), TRUTH, "truth" if case.visible else None),
     ]
     panels = []
@@ -88,10 +88,10 @@ def write_picture(path: Path, image: np.ndarray) -> None:
         file.write(data.getvalue())
 
 
-def _says(case: Case) -> str:
+def _prediction_caption(case: Case) -> str:
     notes = ["empty"] if case.predicted_pixels == 0 else []
-    notes += ["not visible"] if case.confidence <= CONFIDENCE_THRESHOLD else []
-    return f"prediction, confidence {case.confidence:.2f}" + f" ({', '.join(notes)})" * bool(notes)
+    notes += ["says not visible"] if case.confidence <= CONFIDENCE_THRESHOLD else []
+    return "prediction" + f" ({', '.join(notes)})" * bool(notes)
 
 
 def _header(truth: TakeTruth, case: Case, width: int, height: int) -> np.ndarray:
@@ -99,6 +99,7 @@ def _header(truth: TakeTruth, case: Case, width: int, height: int) -> np.ndarray
     draw = ImageDraw.Draw(paper)
     size = round(height * 0.7)
     score = "not visible" if math.isnan(case.iou) else f"IoU {case.iou:.3f}"
+    score += f"  confidence {case.confidence:.2f}"
     score_width = draw.textlength(score, _font(size, bold=True))
     draw.text((width - score_width, 0), score, INK, _font(size, bold=True))
     name = case.object_name.strip()
@@ -114,7 +115,7 @@ def _header(truth: TakeTruth, case: Case, width: int, height: int) -> np.ndarray
 
 def _caption(image: np.ndarray, text: str, colour: tuple[int, int, int]) -> np.ndarray:
     """Write a label into the upper left corner, with a swatch of its mask's colour."""
-    size = max(9, image.shape[0] // 20)
+    size = max(9, image.shape[0] // 22)
     paper = Image.fromarray(image)
     draw = ImageDraw.Draw(paper)
     box = draw.textbbox((size * 2, size // 2), text, font=_font(size))
