@@ -11,6 +11,7 @@ from lzstring import LZString
 from pycocotools import mask as coco
 
 from data.geometry import EVAL_SIDE, Size, eval_size, letterbox_axes, nearest_axes
+from data.lz_text import decompress
 
 
 class RLE(TypedDict):
@@ -21,9 +22,9 @@ class RLE(TypedDict):
 def decode_lzstring(encoded: str) -> str:
     """`encodedMask` of the annotation files -> COCO counts string. Raises ValueError if it is not LZString."""
     try:
-        counts = LZString().decompressFromEncodedURIComponent(encoded)
-    except Exception as error:  # the library fails in many ways on text that it did not write
-        raise ValueError(f"mask {str(encoded)[:24]!r}... is not LZString text ({type(error).__name__})") from None
+        counts = decompress(encoded)
+    except (ValueError, AttributeError) as error:  # AttributeError: not even text
+        raise ValueError(f"mask {str(encoded)[:24]!r}... is not LZString text ({error})") from None
     if not counts or not counts.isascii():
         raise ValueError(f"mask {str(encoded)[:24]!r}... is not LZString text")
     return counts
