@@ -6,12 +6,14 @@ need: the packets from the key frame before them on, and of these only wanted fr
 Decoded frames are matched by presentation time, never by counting; where one does not turn up, all is decoded plainly.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from itertools import groupby
 from pathlib import Path
 
 import av
 import numpy as np
+from av.video.frame import PictureType
 
 SKIP, FEED, WANT = 0, 1, 2  # what to do with a packet
 
@@ -147,23 +149,36 @@ def _decode_needed(index: VideoIndex, wanted: np.ndarray) -> Iterator[av.VideoFr
 
 
 def _feed(index: VideoIndex, plan: np.ndarray) -> Iterator[av.VideoFrame]:
-    """Decode the packets of the plan, one stretch after the other."""
+    """Decode the packets of the plan, one stretch after the other.
+
+    Raises _Missing where a stretch does not begin with an I picture. Streams that refresh the picture bit by bit have
+    none after the first; their "key" frames only mark where a decoder may start to show something half right.
+    """
     with av.open(str(index.path)) as container:
         stream = container.streams.video[0]
         decoder = _single_threaded(stream)
-        before = SKIP
-        packets = (packet for packet in container.demux(stream) if packet.size)
-        for packet, action in zip(packets, plan.tolist(), strict=False):
-            if action != SKIP:
-                # A frame that no other refers to is decoded only if it is wanted itself.
-                decoder.skip_frame = "DEFAULT" if action == WANT else "NONREF"
-                yield from decoder.decode(packet)
-            elif before != SKIP:
-                yield from decoder.decode(None)
-                decoder.flush_buffers()
-            before = action
-        if before != SKIP:
-            yield from decoder.decode(None)
+        packets = zip((packet for packet in container.demux(stream) if packet.size), plan.tolist(), strict=False)
+        for needed, stretch in groupby(packets, key=lambda item: item[1] != SKIP):
+            if not needed:
+                continue
+            frames = _decode_stretch(decoder, stretch)
+            first = next(frames, None)
+            if first is None or first.pict_type != PictureType.I:
+                raise _Missing
+            yield first
+            yield from frames
+            decoder.flush_buffers()
+
+
+def _decode_stretch(decoder: av.VideoCodecContext, stretch: Iterable[tuple[av.Packet, int]]) -> Iterator[av.VideoFrame]:
+    """Decode packets that follow on one another; the first is a key frame. Leading pictures before it are left out."""
+    start = None
+    for packet, action in stretch:
+        start = packet.pts if start is None else start
+        # A frame that no other refers to is decoded only if it is wanted itself.
+        decoder.skip_frame = "DEFAULT" if action == WANT else "NONREF"
+        yield from (frame for frame in decoder.decode(packet) if frame.pts is None or frame.pts >= start)
+    yield from decoder.decode(None)
 
 
 def _decode_plainly(index: VideoIndex, wanted: np.ndarray) -> Iterator[av.VideoFrame]:
