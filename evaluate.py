@@ -78,17 +78,19 @@ def refuse(problems: list[str], where: str, args: argparse.Namespace) -> int:
     """List the problems; nothing is scored or written."""
     print("\n".join(problems), file=sys.stderr)
     hint = "" if args.allow_missing else "; --allow_missing scores the rest if something is only missing"
-    print(f"error: {len(problems)} problems in {where}, nothing written{hint}", file=sys.stderr)
+    print(
+        f"error: {len(problems)} problem{'s' * (len(problems) > 1)} in {where}, nothing written{hint}", file=sys.stderr
+    )
     return 1
 
 
 def notes(truth: GroundTruth, scores: Scores) -> None:
     for what, uids in (
-        ("takes of the split have no ground truth", list(truth.missing)),
-        ("takes of the results are not in the ground truth and were not scored", scores.not_in_truth),
+        ("takes of the split without ground truth", list(truth.missing)),
+        ("takes of the results that are not in the ground truth, not scored", scores.not_in_truth),
     ):
         if uids:
-            print(f"{len(uids)} {what}: {', '.join(uids)}")
+            print(f"{what}: {', '.join(uids)}")
     if lacking := [problem for problem in scores.problems if problem.missing]:
         print("\n".join(map(str, lacking)))
 

@@ -1,0 +1,271 @@
+"""evaluate.py: the official numbers from files to files, and nothing but a list for a broken results file."""
+
+import copy
+import csv
+import json
+
+import numpy as np
+import pytest
+
+import evaluate
+from data.errors import UserError, run_script
+from data.processed import ANNOTATION
+from tests.make_processed import EGO, make_data_set
+from tests.make_results import GOLDEN, golden, make_annotations, make_results
+
+SETTINGS = ("ego-exo", "exo-ego")
+OFFICIAL_NAMES = {
+    "iou": "TOTAL IOU",
+    "location_error": "TOTAL LOCATION SCORE",
+    "contour_accuracy": "TOTAL SHAPE ACC",
+    "balanced_accuracy": "TOTAL EXISTENCE BALANCED ACC",
+}
+
+
+@pytest.fixture(scope="module")
+def golden_root(tmp_path_factory):
+    """The golden takes as a data set: processed takes, annotation files, split.json."""
+    root = tmp_path_factory.mktemp("golden")
+    splits = {}
+    for split in ("val", "test"):
+        takes = golden(f"gt_{split}")["annotations"]
+        splits[split] = list(takes)
+        for uid, take in takes.items():
+            (root / "processed" / uid).mkdir(parents=True)
+            raw = {"masks": take["masks"], "subsample_idx": take["subsample_idx"]}
+            (root / "processed" / uid / ANNOTATION).write_text(json.dumps(raw))
+        looked_at = {uid: take["annotated_frames"] for uid, take in takes.items()}
+        make_annotations(root / "annotations" / f"relations_{split}.json", takes, looked_at)
+        (root / f"gt_{split}.json").write_text(json.dumps(golden(f"gt_{split}")))
+        for setting in SETTINGS:
+            results = golden(f"near_truth_{setting}_{split}")
+            (root / f"{setting}_{split}_results.json").write_text(json.dumps(results))
+    (root / "split.json").write_text(json.dumps(splits))
+    return root
+
+
+def run(*argv, workers=0):
+    return evaluate.main(["--num_workers", str(workers), *map(str, argv)])
+
+
+def read_cases(folder):
+    with (folder / "cases.csv").open() as file:
+        return list(csv.DictReader(file))
+
+
+@pytest.mark.parametrize("split", ["val", "test"])
+@pytest.mark.parametrize("setting", SETTINGS)
+def test_all_numbers_of_the_golden_predictions_are_the_official_ones(golden_root, tmp_path, setting, split):
+    pred_file = golden_root / f"{setting}_{split}_results.json"
+    where = ["--data_path", golden_root / "processed", "--split", split, "--write_gt", tmp_path / "gt.json"]
+    assert run("--setting", setting, "--pred_file", pred_file, "--out", tmp_path, *where) == 0
+    official = json.loads((GOLDEN / "official_evaluation.json").read_text())[f"{setting}_{split}"]
+
+    summary = json.loads((tmp_path / "metrics.json").read_text())
+    for name, printed in OFFICIAL_NAMES.items():
+        assert summary["official"][name] == pytest.approx(official["printed"][printed], abs=1e-9)
+    cases = read_cases(tmp_path)
+    visible = [case for case in cases if case["visible"] == "1"]
+    for name in ("iou", "contour_accuracy", "location_error"):
+        np.testing.assert_allclose([float(case[name]) for case in visible], official["per_mask"][name], atol=1e-9)
+    presence = [(float(case["truth_pixels"]) > 0) == (float(case["predicted_pixels"]) > 0) for case in visible]
+    assert presence == official["per_mask"]["existence_accuracy"]
+    assert [int(case["visible"]) for case in cases] == official["scored_existence"]["gt"]
+    assert [int(float(case["confidence"]) > 0.5) for case in cases] == official["scored_existence"]["pred"]
+    assert json.loads((tmp_path / "gt.json").read_text()) == golden(f"gt_{split}")
+
+
+def test_the_official_ground_truth_file_and_worker_processes_change_no_byte(golden_root, tmp_path):
+    pred = ["--setting", "ego-exo", "--pred_file", golden_root / "ego-exo_val_results.json"]
+    run(*pred, "--data_path", golden_root / "processed", "--out", tmp_path / "a")
+    run(*pred, "--gt_file", golden_root / "gt_val.json", "--out", tmp_path / "b")
+    run(*pred, "--data_path", golden_root / "processed", "--out", tmp_path / "c", workers=2)
+    expected = (tmp_path / "a" / "cases.csv").read_bytes()
+    assert (tmp_path / "b" / "cases.csv").read_bytes() == (tmp_path / "c" / "cases.csv").read_bytes() == expected
+
+
+@pytest.fixture(scope="module")
+def small_root(tmp_path_factory):
+    root = tmp_path_factory.mktemp("small")
+    data_dir = make_data_set(root, {"val": ["take-a", "take-b"]})
+    takes = {uid: json.loads((data_dir / uid / ANNOTATION).read_text()) for uid in ("take-a", "take-b")}
+    make_annotations(root / "annotations" / "relations_val.json", takes)
+    return root
+
+
+@pytest.fixture(scope="module")
+def good(small_root):
+    return make_results(small_root / "processed", ["take-a", "take-b"], "ego-exo")
+
+
+def entry(results, frame="30", take="take-a", name="cup_0", camera="cam01"):
+    return results[take]["masks"][name][f"{EGO}_{camera}"][frame]
+
+
+def change(key, value):
+    return lambda results: entry(results).update({key: value})
+
+
+def change_mask(key, value):
+    return lambda results: entry(results)["pred_mask"].update({key: value})
+
+
+def drop(*path):
+    def edit(results):
+        for key in path[:-1]:
+            results = results[key]
+        del results[path[-1]]
+
+    return edit
+
+
+PAIR = f"{EGO}_cam01"
+FRAME_30 = f"take take-a, object 'cup_0', camera pair {PAIR}, frame 30: "
+BROKEN = {
+    "a take is missing": (drop("take-b"), "take take-b: missing"),
+    "a take is null": (lambda r: r.update({"take-b": None}), "take take-b: missing"),
+    "a take is a list": (lambda r: r.update({"take-b": []}), "take take-b: is a list, not an object"),
+    "a take has no masks": (drop("take-a", "masks"), 'take take-a: has no "masks"'),
+    "an object is missing": (drop("take-a", "masks", "cup_0"), "take take-a, object 'cup_0': missing"),
+    "a trailing space of an object's name is lost": (
+        lambda r: r["take-a"]["masks"].update({"Milk carton": r["take-a"]["masks"].pop("Milk carton ")}),
+        "take take-a, object 'Milk carton ': missing",
+    ),
+    "an object is a list": (
+        lambda r: r["take-a"]["masks"].update({"cup_0": [1]}),
+        "take take-a, object 'cup_0': is a list, not an object",
+    ),
+    "a camera pair is missing": (
+        drop("take-a", "masks", "cup_0", PAIR),
+        f"take take-a, object 'cup_0', camera pair {PAIR}: missing",
+    ),
+    "the cameras of a pair are swapped": (
+        lambda r: r["take-a"]["masks"]["cup_0"].update({f"cam01_{EGO}": r["take-a"]["masks"]["cup_0"].pop(PAIR)}),
+        f"take take-a, object 'cup_0', camera pair {PAIR}: missing",
+    ),
+    "frames are missing": (
+        lambda r: [drop("take-a", "masks", "cup_0", PAIR, frame)(r) for frame in ("0", "30")],
+        f"take take-a, object 'cup_0', camera pair {PAIR}, frames 0, 30: missing",
+    ),
+    "a frame is a number": (
+        lambda r: r["take-a"]["masks"]["cup_0"][PAIR].update({"30": 1}),
+        FRAME_30 + "not an object with pred_mask and confidence (a number)",
+    ),
+    "pred_mask is missing": (lambda r: entry(r).pop("pred_mask"), FRAME_30 + "no pred_mask"),
+    "confidence is missing": (lambda r: entry(r).pop("confidence"), FRAME_30 + "no confidence"),
+    "confidence is a text": (change("confidence", "0.5"), FRAME_30 + "confidence is not a number ('0.5')"),
+    "confidence is true": (change("confidence", True), FRAME_30 + "confidence is not a number (True)"),
+    "confidence is nan": (change("confidence", float("nan")), FRAME_30 + "confidence is not finite (nan)"),
+    "confidence is a logit": (change("confidence", -3.5), FRAME_30 + "confidence is not between 0 and 1 (-3.5)"),
+    "pred_mask is a text": (change("pred_mask", "x"), FRAME_30 + "pred_mask is not an object with size and counts"),
+    "the mask has the network's size": (
+        change_mask("size", [480, 480]),
+        FRAME_30 + "mask has the wrong size ([480, 480], expected [270, 480])",
+    ),
+    "the mask's size is a text": (change_mask("size", "270x480"), FRAME_30 + "size of the mask is not [height, width]"),
+    "the mask's size has three numbers": (change_mask("size", [1, 270, 480]), FRAME_30 + "size of the mask is not"),
+    "the counts are not compressed": (change_mask("counts", [129600]), FRAME_30 + "counts of the mask are not"),
+    "the counts are no text of COCO": (change_mask("counts", "\u00e4#!"), FRAME_30 + "mask cannot be decoded"),
+    "the counts are cut off": (change_mask("counts", "Pb"), FRAME_30 + "mask cannot be decoded"),
+    "the counts are of another size": (change_mask("counts", "1"), FRAME_30 + "mask cannot be decoded"),
+}
+
+
+def evaluate_results(root, results, tmp_path, *options):
+    path = tmp_path / "ego-exo_val_results.json"
+    path.write_text(results if isinstance(results, str) else json.dumps({"ego-exo": {"results": results}}))
+    where = ["--data_path", root / "processed", "--pred_file", path, "--out", tmp_path / "out"]
+    return run("--setting", "ego-exo", *where, *options)
+
+
+@pytest.mark.parametrize("kind", BROKEN)
+def test_every_problem_of_a_broken_results_file_is_named(small_root, good, tmp_path, capsys, kind):
+    edit, message = BROKEN[kind]
+    results = copy.deepcopy(good)
+    edit(results)
+    assert evaluate_results(small_root, results, tmp_path) == 1
+    errors = capsys.readouterr().err
+    assert message in errors
+    assert "error: " in errors and "nothing written" in errors
+    assert not (tmp_path / "out").exists()
+
+
+def test_all_problems_are_listed_at_once(small_root, good, tmp_path, capsys):
+    results = copy.deepcopy(good)
+    for edit in (change("confidence", None), change_mask("counts", "1"), drop("take-b", "masks", "cup_0")):
+        edit(results)
+    assert evaluate_results(small_root, results, tmp_path) == 1
+    errors = capsys.readouterr().err
+    assert "confidence is not a number" in errors and "cannot be decoded" in errors
+    assert "object 'cup_0': missing" in errors and "3 problems" in errors
+
+
+UNREADABLE = {
+    "cut off": ('{"ego-exo": {"results": {"take-a": {"masks"', "is not valid JSON"),
+    "empty": ("", "is not valid JSON"),
+    "two texts in one": ('{"ego-exo": {"results": {}}}{}', "is not valid JSON"),
+    "of the other setting": ('{"exo-ego": {"results": {}}}', "has no object at ego-exo/results"),
+    "without results": ('{"ego-exo": {"version": "xx"}}', "has no object at ego-exo/results"),
+    "with a list of results": ('{"ego-exo": {"results": []}}', "has no object at ego-exo/results"),
+    "a list": ("[1, 2]", "has no object at ego-exo/results"),
+}
+
+
+@pytest.mark.parametrize("kind", UNREADABLE)
+def test_a_file_that_is_no_results_file_is_refused_in_one_line(small_root, tmp_path, capsys, kind):
+    text, message = UNREADABLE[kind]
+    workers = "2" if kind == "cut off" else "0"
+    with pytest.raises(SystemExit) as stop:
+        run_script(lambda: evaluate_results(small_root, text, tmp_path, "--num_workers", workers))
+    assert stop.value.code == 1
+    last = capsys.readouterr().err.splitlines()[-1]
+    assert last.startswith("error: ") and message in last
+    assert not (tmp_path / "out").exists()
+
+
+def test_missing_and_misplaced_files_are_refused_in_one_line(small_root, tmp_path):
+    with pytest.raises(UserError, match="no file .*eval_segswap.py"):
+        run("--setting", "ego-exo", "--data_path", small_root / "processed", "--pred_file", tmp_path / "no.json")
+    with pytest.raises(UserError, match="not valid JSON"):
+        run("--setting", "ego-exo", "--data_path", small_root / "processed", "--pred_file", tmp_path)
+    with pytest.raises(UserError, match="process_data.py"):
+        run("--setting", "ego-exo", "--data_path", tmp_path, "--splits_path", small_root / "split.json", "--all_frames")
+
+
+def test_allow_missing_scores_what_is_there_and_says_how_much(small_root, good, tmp_path, capsys):
+    results = copy.deepcopy(good)
+    drop("take-b")(results)
+    drop("take-a", "masks", "cup_0", PAIR, "60")(results)
+    assert evaluate_results(small_root, results, tmp_path, "--allow_missing") == 0
+    printed = capsys.readouterr().out
+    assert "INCOMPLETE: predictions for 9 of 16 frames are missing" in printed
+    assert "take take-b: missing" in printed and f"camera pair {PAIR}, frame 60: missing" in printed
+    assert len(read_cases(tmp_path / "out")) == 7
+
+
+def test_allow_missing_does_not_allow_what_is_broken(small_root, good, tmp_path, capsys):
+    results = copy.deepcopy(good)
+    drop("take-b")(results)
+    change("confidence", 7)(results)
+    assert evaluate_results(small_root, results, tmp_path, "--allow_missing") == 1
+    assert "1 problem in" in capsys.readouterr().err
+
+
+def test_a_take_without_ground_truth_is_named(small_root, good, tmp_path, capsys):
+    (tmp_path / "split.json").write_text(json.dumps({"val": ["take-a", "take-b", "take-c"]}))
+    options = ["--splits_path", tmp_path / "split.json"]
+    assert evaluate_results(small_root, good, tmp_path, *options) == 1
+    assert "take take-c" in capsys.readouterr().err
+    assert evaluate_results(small_root, good, tmp_path, *options, "--allow_missing") == 0
+    assert "takes of the split without ground truth: take-c" in capsys.readouterr().out
+
+
+def test_frames_that_nobody_looked_at_in_the_target_do_not_count(small_root, good, tmp_path):
+    raw = json.loads((small_root / "annotations" / "relations_val.json").read_text())
+    track = raw["annotations"]["take-a"]["object_masks"]["cup_0"]["cam01"]
+    track["annotated_frames"] = [0, 30]  # frame 60 has a query mask and no target mask
+    (tmp_path / "relations.json").write_text(json.dumps(raw))
+    evaluate_results(small_root, good, tmp_path, "--annotation_path", tmp_path / "relations.json")
+    assert len(read_cases(tmp_path / "out")) == 15
+    evaluate_results(small_root, good, tmp_path, "--all_frames")
+    assert len(read_cases(tmp_path / "out")) == 16
