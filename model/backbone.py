@@ -135,7 +135,9 @@ def read_moco(path: Path) -> dict[str, Tensor]:
         raw = content.get("state_dict", {})
         state = {k.removeprefix(MOCO_PREFIX): v for k, v in raw.items() if k.startswith(MOCO_PREFIX)}
         state = content.get("model", state)
-    expected = {name for name in resnet50().state_dict() if not name.startswith(("fc.", "layer4."))}
+    with torch.device("meta"):  # names only
+        names = resnet50().state_dict()
+    expected = {name for name in names if not name.startswith(("fc.", "layer4."))}
     if missing := sorted(expected - set(state)):
         raise ValueError(
             f"{path} holds no MoCo ResNet-50: {len(missing)} tensors missing ({', '.join(missing[:3])}, ...)"

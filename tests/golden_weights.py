@@ -4,6 +4,7 @@ Each tensor follows from its state-dict name and shape alone, so two implementat
 get the same weights without a checkpoint file. The gains make the outputs depend visibly on the inputs.
 """
 
+import functools
 import math
 import zlib
 
@@ -12,12 +13,19 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from model.backbone import Backbone, mask_to_image, normalize_image
+from model.xsegtx import XSegTx
+
 GAINS = {  # by the name's ending or a part of it
     "0.weight": 4.0,
     "feat_proj.weight": 100.0,
     "cross_encoder_layer.cross_encoder_layer.self_attn": 2.0,
 }
 CONSTANTS = {"bn3.bias": -3.0, "cls_branch.conv.bias": 1.0}
+CASES = {  # name: (samples, those that are negatives, those whose target tokens are blocked outside the mask)
+    "batch3": ([1, 2, 3], [2], [3]),
+    "batch1": ([5], [], [5]),
+}
 
 
 def golden_tensor(name: str, shape: tuple[int, ...]) -> np.ndarray:
@@ -69,8 +77,10 @@ def golden_mask(k: int) -> np.ndarray:
     return (((x - cx) / a) ** 2 + ((y - cy) / b) ** 2 < 1).astype(np.uint8)
 
 
-def golden_batch(samples: list[int], negatives: list[int], blocked: list[int]) -> dict[str, Tensor]:
+@functools.cache
+def golden_batch(case: str) -> dict[str, Tensor]:
     """Images (B, 480, 480, 3) and masks (B, 480, 480) uint8, `positive` (B,) and `target_blocked` (B, 900) bool."""
+    samples, negatives, blocked = CASES[case]
     target_mask = [golden_mask(2 * s + 1) * (s not in negatives) for s in samples]
     tokens = [cv2.resize(mask, (30, 30), interpolation=cv2.INTER_NEAREST).reshape(-1) == 0 for mask in target_mask]
     batch = {
@@ -82,3 +92,20 @@ def golden_batch(samples: list[int], negatives: list[int], blocked: list[int]) -
         "positive": [s not in negatives for s in samples],
     }
     return {name: torch.from_numpy(np.stack(values)) for name, values in batch.items()}
+
+
+@functools.cache
+def golden_networks() -> tuple[Backbone, XSegTx]:
+    """Both networks with golden weights, the transformer in eval mode. Shared: do not change them."""
+    backbone, model = Backbone(), XSegTx()
+    fill(backbone)
+    fill(model)
+    return backbone, model.eval()
+
+
+@functools.cache
+def golden_features(case: str) -> tuple[Tensor, Tensor, Tensor]:
+    """Features of query image, target image and query mask, (B, 1024, 30, 30), of a case in CASES."""
+    batch, (backbone, _) = golden_batch(case), golden_networks()
+    inputs = (normalize_image(batch["query_image"]), normalize_image(batch["target_image"]))
+    return tuple(backbone(images.contiguous()) for images in (*inputs, mask_to_image(batch["query_mask"])))

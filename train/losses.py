@@ -23,7 +23,7 @@ def compute_losses(
     query_mask: Tensor,
     target_mask: Tensor,
     positive: Tensor,
-    pos_weight: float = 10.0,
+    object_weight: float = 10.0,
     batch_size: int | Tensor | None = None,
     positive_count: int | Tensor | None = None,
 ) -> Losses:
@@ -31,8 +31,8 @@ def compute_losses(
 
     query_mask, target_mask: (B, H, W) of 0 and 1, any dtype; positive: (B,) bool, the object is visible in the target.
 
-    - mask: BCE per pixel of both views, 0 for negative samples, times `pos_weight` where the mask is 1; its mean over
-      all 2 B H W pixels, those of negatives included.
+    - mask: BCE per pixel of both views, 0 for negative samples, times `object_weight` where the mask is 1; its mean
+      over all 2 B H W pixels, those of negatives included.
     - dice: `1 - (2 sum(p q) + 1) / (sum(p) + sum(q) + 1)`, mean over the two views of the positive samples, 0 if none.
     - existence: BCE of the existence probability against `positive`, mean over the samples.
 
@@ -47,7 +47,7 @@ def compute_losses(
         mask = dice = torch.zeros((), device=positive.device)
         for prob, truth in ((prediction.query_mask_prob, query_mask), (prediction.target_mask_prob, target_mask)):
             prob, truth = prob.float().flatten(1), truth.float().flatten(1)  # (B, H * W)
-            weight = positive[:, None] * (1 + (pos_weight - 1) * truth)
+            weight = positive[:, None] * (1 + (object_weight - 1) * truth)
             mask = mask + F.binary_cross_entropy(prob, truth, weight, reduction="sum") / truth.shape[1]
             overlap, area = (prob * truth).sum(1), prob.sum(1) + truth.sum(1)  # (B,)
             dice = dice + (positive * (1 - (2 * overlap + 1) / (area + 1))).sum()

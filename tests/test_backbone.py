@@ -1,0 +1,165 @@
+"""The frozen backbone: the published features, folding, calibration and the MoCo files."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from golden_weights import CASES, golden_batch, golden_features, golden_networks
+from torchvision.models import resnet50
+
+from model.backbone import (
+    Backbone,
+    calibrate_batch_norm,
+    fold_batch_norm,
+    mask_to_image,
+    moco_backbone,
+    normalize_image,
+    random_backbone,
+    read_moco,
+)
+
+GOLDEN = Path(__file__).parent / "golden"
+
+
+def random_images(count: int = 2, side: int = 64, seed: int = 0) -> torch.Tensor:
+    return torch.randint(
+        0, 256, (count, side, side, 3), dtype=torch.uint8, generator=torch.Generator().manual_seed(seed)
+    )
+
+
+@pytest.fixture(scope="module")
+def backbone() -> Backbone:
+    backbone = random_backbone(0)
+    calibrate_batch_norm(backbone, [normalize_image(random_images(4))])
+    return backbone
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_features_of_images_and_masks_agree_with_the_published_ones(case):
+    golden = np.load(GOLDEN / "network.npz")
+    query, _, mask = golden_features(case)
+    for name, feature in (("x", query), ("mask", mask)):
+        ours = feature[0, ::32, ::6, ::6].numpy()
+        assert np.abs(ours - golden[f"{case}/feature_{name}"]).max() < 1e-5
+
+
+def test_a_folded_backbone_gives_the_published_features():
+    batch, golden = golden_batch("batch1"), np.load(GOLDEN / "network.npz")
+    folded = fold_batch_norm(golden_networks()[0])
+    for name, images in (
+        ("x", normalize_image(batch["query_image"])),
+        ("mask", mask_to_image(batch["query_mask"])),
+    ):
+        ours = folded(images)[0, ::32, ::6, ::6].numpy()
+        assert np.abs(ours - golden[f"batch1/feature_{name}"]).max() < 1e-4
+
+
+def test_names_and_shapes_are_those_of_the_published_checkpoints():
+    layout = json.loads((GOLDEN / "checkpoint_layout.json").read_text())["backbone"]
+    assert {name: list(tensor.shape) for name, tensor in Backbone().state_dict().items()} == layout
+
+
+def test_folding_changes_nothing_but_the_time_and_leaves_the_original_alone(backbone):
+    before = {name: tensor.clone() for name, tensor in backbone.state_dict().items()}
+    images = normalize_image(random_images(seed=1))
+    folded = fold_batch_norm(backbone)
+    assert (folded(images) - backbone(images)).abs().max() < 1e-5
+    assert not any(isinstance(module, torch.nn.BatchNorm2d) for module in folded.modules())
+    assert all(torch.equal(tensor, before[name]) for name, tensor in backbone.state_dict().items())
+
+
+def test_features_are_unit_vectors_in_every_precision(backbone):
+    images = normalize_image(random_images())
+    exact = backbone(images)
+    half = fold_batch_norm(backbone).to(torch.bfloat16)(images)
+    assert exact.shape == (2, 1024, 4, 4)
+    assert half.dtype == exact.dtype == torch.float32
+    for features in (exact, half):
+        assert torch.allclose(features.norm(dim=1), torch.ones(2, 4, 4), atol=1e-5)
+    assert (exact * half).sum(1).min() > 0.9  # cosine
+
+
+def test_the_backbone_stays_frozen(backbone):
+    backbone.train()
+    assert not any(module.training for module in backbone.modules())
+    assert not any(parameter.requires_grad for parameter in backbone.parameters())
+    assert not backbone(normalize_image(random_images()).requires_grad_()).requires_grad
+
+
+def test_random_weights_depend_on_the_seed_alone():
+    state = torch.get_rng_state()
+    a, b, c = random_backbone(3), random_backbone(3), random_backbone(4)
+    assert torch.equal(torch.get_rng_state(), state)
+    assert torch.equal(a[0].weight, b[0].weight)
+    assert not torch.equal(a[0].weight, c[0].weight)
+
+
+def test_calibrated_batch_norms_whiten_the_images_they_were_calibrated_on():
+    backbone = random_backbone(1)
+    images = normalize_image(random_images(8))
+    calibrate_batch_norm(backbone, images.split(4))
+    out = backbone[1](backbone[0](images))  # the first norm's scale is 1 and its shift 0
+    assert out.mean((0, 2, 3)).abs().max() < 1e-4
+    assert (out.var((0, 2, 3)) - 1).abs().max() < 0.02
+    assert not any(module.training for module in backbone.modules())
+
+
+def test_images_are_normalised_and_laid_out_channels_last():
+    image = torch.tensor([[[0, 128, 255]]], dtype=torch.uint8).expand(2, 5, 4, 3)
+    out = normalize_image(image)
+    expected = [(0 - 0.485) / 0.229, (128 / 255 - 0.456) / 0.224, (1 - 0.406) / 0.225]
+    assert out.shape == (2, 3, 5, 4)
+    assert out[1, :, 2, 3].tolist() == pytest.approx(expected, abs=1e-6)
+    assert out.is_contiguous(memory_format=torch.channels_last)
+
+
+def test_a_mask_becomes_three_equal_channels_of_zero_and_one():
+    mask = torch.rand(2, 5, 4) < 0.5
+    out = mask_to_image(mask)
+    assert out.shape == (2, 3, 5, 4) and out.dtype == torch.float32
+    assert torch.equal(out, torch.stack([mask.float()] * 3, dim=1))
+
+
+@pytest.fixture(scope="module")
+def moco_files(tmp_path_factory) -> dict[str, Path]:
+    """Both file forms, with the same random weights."""
+    folder = tmp_path_factory.mktemp("moco")
+    torch.manual_seed(5)
+    state = resnet50().state_dict()
+    raw = {f"module.encoder_q.{name}": tensor for name, tensor in state.items() if not name.startswith("fc.")}
+    raw |= {"module.encoder_q.fc.0.weight": torch.zeros(2), "module.queue": torch.zeros(2)}
+    paths = {form: folder / f"{form}.pth.tar" for form in ("raw", "converted")}
+    torch.save({"epoch": 800, "arch": "resnet50", "state_dict": raw, "optimizer": {"state": {}}}, paths["raw"])
+    converted = {name: tensor for name, tensor in state.items() if not name.startswith("fc.")}
+    torch.save({"model": converted}, paths["converted"])
+    return paths
+
+
+def test_both_moco_file_forms_give_the_same_backbone(moco_files):
+    torch.manual_seed(5)
+    expected = torch.nn.Sequential(*list(resnet50().children())[:7]).state_dict()
+    for path in moco_files.values():
+        state = moco_backbone(path).state_dict()
+        assert state.keys() == expected.keys()
+        assert all(torch.equal(state[name], expected[name]) for name in expected)
+
+
+def test_missing_moco_weights_name_the_file_and_the_command(tmp_path):
+    with pytest.raises(FileNotFoundError, match="absent.pth.*cd model/pretrained && bash download_model.sh"):
+        moco_backbone(tmp_path / "absent.pth")
+
+
+@pytest.mark.parametrize("content", ["truncated", "text", "another model", "a list"])
+def test_a_file_that_is_no_moco_model_is_refused_in_one_line(content, moco_files, tmp_path):
+    path = tmp_path / "bad.pth.tar"
+    if content == "truncated":
+        path.write_bytes(moco_files["raw"].read_bytes()[:100_000])
+    elif content == "text":
+        path.write_text("<html>404</html>")
+    else:
+        torch.save({"model": {"conv1.weight": torch.zeros(1)}} if content == "another model" else [1], path)
+    with pytest.raises(ValueError, match="bad.pth.tar") as error:
+        read_moco(path)
+    assert "\n" not in str(error.value)

@@ -1,0 +1,197 @@
+"""Checkpoint files: the published layout, round trips, and what a wrong file says."""
+
+import json
+from dataclasses import asdict, replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from model.backbone import fold_batch_norm, random_backbone
+from model.checkpoint import load_checkpoint, load_matching, load_optimiser, save_checkpoint, write_torch
+from model.xsegtx import SIZES, XSegTx, XSegTxConfig
+
+LAYOUT = json.loads((Path(__file__).parent / "golden" / "checkpoint_layout.json").read_text())
+
+
+@pytest.fixture(scope="module")
+def backbone():
+    return random_backbone(0)
+
+
+def trained(model: XSegTx) -> torch.optim.Adam:
+    """An Adam that has made a step."""
+    optimiser = torch.optim.Adam(model.parameters(), lr=1e-3)
+    sum((p**2).sum() for p in model.parameters()).backward()
+    optimiser.step()
+    return optimiser
+
+
+def published_file(path: Path, **changes) -> Path:
+    """A file as published: no config."""
+    torch.manual_seed(1)
+    model = XSegTx()
+    content = {"backbone": random_backbone(1).state_dict(), "encoder": model.state_dict()}
+    write_torch(path, content | {"optimiser": trained(model).state_dict()} | changes)
+    return path
+
+
+def test_a_saved_file_has_the_published_layout(backbone, tmp_path):
+    model = XSegTx()
+    save_checkpoint(tmp_path / "net.pth", backbone, model, trained(model))
+    content = torch.load(tmp_path / "net.pth", weights_only=True)
+    for part in ("backbone", "encoder"):
+        assert {name: list(tensor.shape) for name, tensor in content[part].items()} == LAYOUT[part]
+    shapes = [list(content["optimiser"]["state"][i]["exp_avg"].shape) for i in range(len(LAYOUT["encoder"]))]
+    assert shapes == list(LAYOUT["encoder"].values())
+
+
+@pytest.mark.parametrize("mode", SIZES)
+def test_weights_configuration_and_extras_survive_a_round_trip(mode, backbone, tmp_path):
+    model = XSegTx(XSegTxConfig(mode, 112, dropout=0.3, mask_position=True))
+    extra = {"epoch": 3, "best": np.float64(0.25), "arguments": {"out_dir": tmp_path, "names": ["a"]}, "none": None}
+    random_state = torch.get_rng_state()
+    save_checkpoint(tmp_path / "net.pth", backbone, model, None, **extra, random=random_state)
+    loaded = load_checkpoint(tmp_path / "net.pth")
+    assert loaded.model.config == model.config
+    assert all(torch.equal(a, b) for a, b in zip(loaded.model.parameters(), model.parameters(), strict=True))
+    assert all(torch.equal(a, b) for a, b in zip(loaded.backbone.parameters(), backbone.parameters(), strict=True))
+    assert loaded.extra.pop("random").equal(random_state)
+    arguments = {"out_dir": str(tmp_path), "names": ["a"]}
+    assert loaded.extra == {"epoch": 3, "best": 0.25, "arguments": arguments, "none": None}
+    assert loaded.optimiser is None and not loaded.model.training
+
+
+@pytest.mark.parametrize("mode", SIZES)
+@pytest.mark.parametrize("layers", [None, "C I I C"])
+def test_a_file_without_configuration_tells_its_size_by_its_shapes(mode, layers, backbone, tmp_path):
+    model = XSegTx(XSegTxConfig(mode, 96, layers))
+    write_torch(tmp_path / "net.pth", {"backbone": backbone.state_dict(), "encoder": model.state_dict()})
+    config = load_checkpoint(tmp_path / "net.pth").model.config
+    assert config.layers == model.config.layers and SIZES[config.mode][:3] == SIZES[mode][:3]
+    assert config == (replace(model.config, layer_types=None) if layers is None else replace(config, input_size=96))
+
+
+def test_overrides_change_what_does_not_shape_the_network(tmp_path):
+    path = published_file(tmp_path / "net.pth")
+    assert asdict(load_checkpoint(path, dropout=0.2).model.config) == asdict(XSegTxConfig(dropout=0.2))
+
+
+def test_wrapped_models_are_saved_and_loaded_without_their_prefix(backbone, tmp_path):
+    model = XSegTx(XSegTxConfig("tiny", 96))
+    save_checkpoint(tmp_path / "net.pth", backbone, nn.DataParallel(model))
+    assert list(torch.load(tmp_path / "net.pth")["encoder"]) == list(model.state_dict())
+    encoder = {f"module._orig_mod.{name}": tensor for name, tensor in model.state_dict().items()}
+    write_torch(tmp_path / "wrapped.pth", {"backbone": backbone.state_dict(), "encoder": encoder})
+    assert load_checkpoint(tmp_path / "wrapped.pth").model.config == model.config
+
+
+def test_an_optimiser_goes_on_where_it_stopped(tmp_path):
+    loaded = load_checkpoint(published_file(tmp_path / "net.pth"))
+    optimiser = torch.optim.Adam(loaded.model.parameters())
+    load_optimiser(optimiser, loaded.optimiser, "net.pth, optimiser")
+    assert optimiser.param_groups[0]["lr"] == 1e-3
+    first = next(loaded.model.parameters())
+    assert torch.equal(optimiser.state[first]["exp_avg"], loaded.optimiser["state"][0]["exp_avg"])
+
+
+def test_an_optimiser_of_another_model_is_refused(tmp_path):
+    state = load_checkpoint(published_file(tmp_path / "net.pth")).optimiser
+    for mode, size in (("large", 480), ("small", 96)):
+        optimiser = torch.optim.Adam(XSegTx(XSegTxConfig(mode, size)).parameters())
+        with pytest.raises(ValueError, match="belongs to another model"):
+            load_optimiser(optimiser, state, "net.pth, optimiser")
+    with pytest.raises(ValueError, match="no Adam state"):
+        load_optimiser(optimiser, {}, "net.pth, optimiser")
+
+
+def test_a_missing_file_is_named(tmp_path):
+    with pytest.raises(FileNotFoundError, match="absent.pth"):
+        load_checkpoint(tmp_path / "absent.pth")
+
+
+@pytest.mark.parametrize("kept", [0, 10, 0.5, 0.999, "text", "list"])
+def test_a_damaged_file_is_refused_in_one_line(kept, tmp_path):
+    path = published_file(tmp_path / "net.pth")
+    whole = path.read_bytes()
+    if isinstance(kept, str):
+        path.write_text("<html>404</html>") if kept == "text" else torch.save([1], path)
+    else:
+        path.write_bytes(whole[: int(kept * len(whole)) if kept < 1 else kept])
+    with pytest.raises(ValueError, match="net.pth") as error:
+        load_checkpoint(path)
+    assert "\n" not in str(error.value)
+
+
+def test_code_in_a_file_is_not_run(tmp_path):
+    class Bomb:
+        def __reduce__(self):
+            return (Path.touch, (tmp_path / "exploded",))
+
+    torch.save({"backbone": {}, "encoder": {}, "bomb": Bomb()}, tmp_path / "net.pth")
+    with pytest.raises(ValueError, match="net.pth"):
+        load_checkpoint(tmp_path / "net.pth")
+    assert not (tmp_path / "exploded").exists()
+
+
+def test_a_checkpoint_of_another_model_names_the_first_tensors_at_fault(tmp_path):
+    state = XSegTx().state_dict()
+    dropped = {name: tensor for name, tensor in state.items() if "linear1" not in name}
+    shaped = state | {"net.decoder.deconv2.bias": torch.zeros(4), "net.extra": torch.zeros(1)}
+    for encoder, message in (
+        (
+            dropped,
+            r"16 missing \(net.encoder_blocks.0.layer1.inner_encoder_layer.linear1.weight, .*, ...\)",
+        ),
+        (shaped, r"1 unexpected \(net.extra\).*net.decoder.deconv2.bias \(4,\) instead of \(3,\)"),
+        ({"backbone.conv1.weight": torch.zeros(1)}, "net.feat_proj.weight missing"),
+        (state | {"net.feat_proj.weight": torch.zeros(300, 1024, 1, 1)}, "width 300 is none of tiny 128, small 256"),
+    ):
+        path = published_file(tmp_path / "net.pth", encoder=encoder)
+        with pytest.raises(ValueError, match=message) as error:
+            load_checkpoint(path)
+        assert "\n" not in str(error.value) and "net.pth" in str(error.value)
+
+
+def test_a_failed_save_leaves_the_former_file_and_no_other(backbone, tmp_path):
+    model = XSegTx(XSegTxConfig("tiny", 96))
+    path = tmp_path / "net.pth"
+    save_checkpoint(path, backbone, model, epoch=1)
+    with pytest.raises(TypeError, match="arguments.function"):
+        save_checkpoint(path, backbone, model, arguments={"function": print})
+    with pytest.raises(ValueError, match="folded"):
+        save_checkpoint(path, fold_batch_norm(backbone), model)
+    with pytest.raises(AttributeError):
+        write_torch(path, {"unpicklable": lambda: 0})
+    assert [file.name for file in tmp_path.iterdir()] == ["net.pth"]
+    assert load_checkpoint(path).extra == {"epoch": 1}
+
+
+@pytest.mark.parametrize("form", ["encoder", "bare", "without prefix"])
+def test_a_related_model_gives_the_tensors_that_fit_and_the_rest_is_listed(form, tmp_path):
+    """SegSwap's own transformer has no mask conditioning and another head."""
+    torch.manual_seed(2)
+    source = XSegTx().state_dict()
+    state = {name: tensor for name, tensor in source.items() if "layer1.cross_encoder_layer" not in name}
+    state["net.cls_branch.mlp.0.weight"] = torch.zeros(32, 100)
+    state["net.other"] = torch.zeros(1)
+    if form == "without prefix":
+        state = {name.removeprefix("net."): tensor for name, tensor in state.items()}
+    torch.save({"encoder": state} if form == "encoder" else state, tmp_path / "segswap.pth")
+    model = XSegTx()
+    untouched = model.state_dict()["net.cls_branch.mlp.0.weight"].clone()
+    loaded, left_out = load_matching(model, tmp_path / "segswap.pth")
+    assert set(loaded) == {n for n in source if "layer1.cross_encoder_layer" not in n and "mlp.0.weight" not in n}
+    assert all(torch.equal(model.state_dict()[name], source[name]) for name in loaded)
+    assert torch.equal(model.state_dict()["net.cls_branch.mlp.0.weight"], untouched)
+    assert len(left_out) == 3 * 12 + 2
+    assert "net.other: unknown here" in left_out
+    assert "net.cls_branch.mlp.0.weight: (32, 100) instead of (32, 784)" in left_out
+
+
+def test_a_file_in_which_nothing_fits_is_refused(tmp_path):
+    torch.save({"a": torch.zeros(1)}, tmp_path / "other.pth")
+    with pytest.raises(ValueError, match="no tensor that fits"):
+        load_matching(XSegTx(), tmp_path / "other.pth")

@@ -1,0 +1,240 @@
+"""The cross-image transformer: the published model's numbers, and properties that hold for every size."""
+
+import json
+from dataclasses import asdict
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+from golden_weights import CASES, golden_batch, golden_features, golden_networks
+from joined_attention import joined_forward
+
+from model.transformer import sine_position
+from model.xsegtx import SIZES, Prediction, XSegTx, XSegTxConfig, parse_layer_types
+
+GOLDEN = Path(__file__).parent / "golden"
+NAMES = {"out1": "query_mask_prob", "out2": "target_mask_prob", "exist": "existence"}
+
+
+def make_model(**config) -> XSegTx:
+    """Random weights, eval mode, no dropout in training mode either."""
+    torch.manual_seed(0)
+    return XSegTx(XSegTxConfig(**{"input_size": 96, "dropout": 0.0, "drop_feat": 0.0, **config})).eval()
+
+
+def make_features(batch: int = 2, cells: int = 6, seed: int = 1) -> tuple[torch.Tensor, ...]:
+    generator = torch.Generator().manual_seed(seed)
+    draw = (torch.randn(batch, 1024, cells, cells, generator=generator) for _ in range(3))
+    return tuple(10 * F.normalize(x.relu(), dim=1) for x in draw)
+
+
+def make_blocked(batch: int = 2, tokens: int = 36) -> torch.Tensor:
+    return torch.rand(batch, tokens, generator=torch.Generator().manual_seed(2)) < 0.5
+
+
+def largest_difference(a: Prediction, b: Prediction) -> float:
+    return max((x - y).abs().max().item() for x, y in zip(a, b, strict=True))
+
+
+@pytest.mark.parametrize("kind", ["plain", "masked"])
+@pytest.mark.parametrize("case", CASES)
+def test_masks_and_existence_agree_with_the_published_model(case, kind):
+    """The golden weights make attention so sharp that float32 rounding moves single pixels of the query's mask by
+    more than 1e-4, in the published implementation as well (another number of threads does it).
+    """
+    blocked = golden_batch(case)["target_blocked"] if kind == "masked" else None
+    with torch.inference_mode():
+        prediction = golden_networks()[1](*golden_features(case), target_blocked=blocked)
+    golden = np.load(GOLDEN / "network.npz")
+    assert np.abs(prediction.existence.numpy() - golden[f"{case}/{kind}_exist"][:, 0]).max() < 1e-4
+    difference = {}
+    for name in ("out1", "out2"):
+        ours = getattr(prediction, NAMES[name])[:, ::8, ::8].numpy()
+        difference[name] = np.abs(ours - golden[f"{case}/{kind}_{name}"])
+    assert difference["out2"].max() < 1e-4
+    assert difference["out1"].mean() < 8e-5
+    assert difference["out1"].max() < 3e-3
+
+
+def test_names_shapes_and_order_are_those_of_the_published_checkpoints():
+    layout = json.loads((GOLDEN / "checkpoint_layout.json").read_text())
+    model = XSegTx()
+    assert {name: list(tensor.shape) for name, tensor in model.state_dict().items()} == layout["encoder"]
+    assert [name for name, _ in model.named_parameters()] == list(layout["encoder"])
+
+
+@pytest.mark.parametrize("config", [{"mode": mode} for mode in SIZES] + [{"layer_types": "C I I C C N"}], ids=str)
+@pytest.mark.parametrize("blocking", [False, True])
+def test_separate_halves_equal_one_joined_masked_attention(config, blocking):
+    model, features = make_model(**config), make_features()
+    blocked = (make_blocked(), make_blocked().flip(1)) if blocking else (None, None)
+    with torch.no_grad():
+        assert largest_difference(model(*features, *blocked), joined_forward(model, *features, *blocked)) < 1e-5
+
+
+def test_gradients_equal_those_of_one_joined_masked_attention():
+    model, features, blocked = make_model(mode="tiny").train(), make_features(), make_blocked()
+    gradients = []
+    for forward in (model, lambda *args: joined_forward(model, *args)):
+        model.zero_grad()
+        prediction = forward(*features, None, blocked)
+        sum(x.log().sum() for x in prediction).backward()
+        gradients.append([p.grad.clone() for p in model.parameters()])
+    for name, ours, joined in zip(dict(model.named_parameters()), *gradients, strict=True):
+        assert (ours - joined).norm() <= 1e-4 * joined.norm() + 1e-6, name
+
+
+@pytest.mark.parametrize(
+    "config",
+    [{"mode": mode, "mask_position": mode == "tiny"} for mode in SIZES]
+    + [{"layer_types": types} for types in ("C I C N", "I N I C", "I N", "I I", "C C")],
+    ids=str,
+)
+def test_matching_in_pieces_equals_forward(config):
+    model, (query_feat, target_feat, mask_feat) = make_model(**config, input_size=80), make_features(cells=5)
+    with torch.no_grad():
+        prediction = model(query_feat, target_feat, mask_feat)
+        query, target, mask = map(model.project, (query_feat, target_feat, mask_feat))
+        found = model.match(model.encode_query(query, mask), mask, model.encode_target(target))
+    assert largest_difference(Prediction(prediction.query_mask_prob, *found), prediction) < 1e-6
+
+
+def test_a_sample_does_not_depend_on_the_others_in_its_batch():
+    model, features, blocked = make_model(), make_features(4), make_blocked(4)
+    with torch.no_grad():
+        together = model(*features, None, blocked)
+        alone = [model(*(x[i : i + 1] for x in features), None, blocked[i : i + 1]) for i in range(4)]
+    assert largest_difference(together, Prediction(*map(torch.cat, zip(*alone, strict=True)))) < 1e-5
+
+
+@pytest.mark.parametrize("size", [48, 112, 240])
+def test_outputs_have_the_size_of_the_input(size):
+    model, features = make_model(mode="tiny", input_size=size), make_features(1, size // 16)
+    with torch.no_grad():
+        prediction = model(*features)
+    assert prediction.query_mask_prob.shape == prediction.target_mask_prob.shape == (1, size, size)
+    assert prediction.existence.shape == (1,)
+
+
+def test_nothing_attends_to_a_blocked_token():
+    model, (query, target, mask) = make_model(), make_features(1)
+    blocked = torch.zeros(1, 36, dtype=torch.bool)
+    blocked[0, 7] = True
+    changed = target.clone()
+    changed[:, :, 1, 1] *= -1  # token 7
+    with torch.no_grad():
+        a, b = model(query, target, mask, None, blocked), model(query, changed, mask, None, blocked)
+        free = model(query, changed, mask)
+    assert torch.equal(a.query_mask_prob, b.query_mask_prob)
+    assert not torch.equal(a.query_mask_prob, free.query_mask_prob)
+
+
+def test_a_view_with_every_token_blocked_counts_as_not_blocked():
+    model, features = make_model(), make_features()
+    blocked = torch.zeros(2, 36, dtype=torch.bool)
+    blocked[1] = True
+    with torch.no_grad():
+        assert largest_difference(model(*features, blocked, blocked), model(*features)) < 1e-6
+
+
+def test_dropout_acts_in_training_mode_only():
+    model, features = make_model(mode="tiny", dropout=0.1, drop_feat=0.1), make_features()
+    with torch.no_grad():
+        assert torch.equal(model(*features)[1], model(*features)[1])
+        model.train()
+        assert not torch.equal(model(*features)[1], model(*features)[1])
+
+
+def test_channel_dropout_spares_the_mask_and_takes_whole_channels():
+    model = make_model(mode="tiny", drop_feat=0.5).train()
+    seen = {}
+    layer = model.net.encoder_blocks[0]["layer1"]
+    layer.query = lambda query, mask, *_: seen.update(query=query, mask=mask) or query
+    model(*make_features())
+    dropped = (seen["query"] == 0).float().mean(1)  # (B, C): share of a channel's tokens
+    assert set(dropped.unique().tolist()) == {0.0, 1.0}
+    assert not (seen["mask"] == 0).any()
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_half_precision_gives_valid_float32_probabilities_near_float32(dtype):
+    model, features = make_model(), make_features()
+    with torch.no_grad():
+        exact = model(*features)
+        with torch.autocast("cpu", dtype):
+            half = model(*features)
+    assert all(x.dtype == torch.float32 for x in half)
+    assert largest_difference(exact, half) < 0.03
+    with torch.autocast("cpu", dtype):
+        extreme = model.train()(*(1e4 * x for x in features))
+        sum(x.log().mean() for x in extreme[:2]).backward()
+    assert all(x.isfinite().all() for x in extreme)
+    assert all(x.min() > 0 and x.max() < 1 for x in extreme[:2])
+    assert all(p.grad.isfinite().all() for p in model.parameters() if p.grad is not None)
+
+
+def test_float16_features_are_accepted_without_autocast():
+    model, features = make_model(mode="tiny"), make_features()
+    with torch.no_grad():
+        assert largest_difference(model(*features), model(*(x.half() for x in features))) < 0.01
+
+
+def test_mask_position_needs_no_parameters_and_tells_where_the_mask_lies():
+    """With features that are the same everywhere but in the mask, only position can tell the tokens apart."""
+    plain, positioned = make_model(), make_model(mask_position=True)
+    assert plain.state_dict().keys() == positioned.state_dict().keys()
+    image, mask = torch.ones(1, 1024, 6, 6) / 32, torch.zeros(1, 1024, 6, 6)
+    mask[..., 1:3, 1:3] = 1 / 32
+    spread = {}
+    for name, model in (("plain", plain), ("positioned", positioned)):
+        with torch.no_grad():
+            query, mask_tokens = model.project(image), model.project(mask)
+            layer = model.net.encoder_blocks[0]["layer1"]
+            if model.config.mask_position:
+                query, mask_tokens = query + model.position, mask_tokens + model.position
+            spread[name] = layer.cross_encoder_layer(query, mask_tokens).std(dim=1).mean().item()
+            assert torch.equal(
+                layer.query(model.project(image), model.project(mask), model.position),
+                layer.target(layer.cross_encoder_layer(query, mask_tokens), model.position),
+            )
+    assert spread["plain"] < 1e-5 < spread["positioned"]
+
+
+def test_positions_are_detrs_sine_encoding():
+    encoding = sine_position(3, 5, 8, weight=1.0).reshape(3, 5, 8)
+    y, x, full = 2, 4, 2 * np.pi
+    expected = []
+    for coordinate in (y / (3 + 1e-6) * full, x / (5 + 1e-6) * full):
+        expected += [np.sin(coordinate), np.cos(coordinate), np.sin(coordinate / 100), np.cos(coordinate / 100)]
+    assert encoding[y - 1, x - 1].tolist() == pytest.approx(expected, abs=1e-6)
+
+
+def test_layer_types_are_read_in_both_spellings():
+    assert parse_layer_types(["I_C", "I_N"]) == parse_layer_types(["I", "C", "I", "N"]) == ["I", "C", "I", "N"]
+    assert XSegTxConfig("large").layers == ["I", "C"] * 5 + ["I", "N"]
+    for wrong in ([], ["I"], ["I_C", "I"], ["I_X"]):
+        with pytest.raises(ValueError, match="I_C I_C I_N"):
+            parse_layer_types(wrong)
+
+
+@pytest.mark.parametrize(
+    ("config", "message"),
+    [
+        ({"mode": "huge"}, "choose from tiny, small, base, large"),
+        ({"input_size": 100}, "input size 100 must be a multiple of 16"),
+        ({"input_size": 32}, "at least 48"),
+        ({"activation": "swish"}, "choose from relu, gelu"),
+        ({"layer_types": "I"}, "pairs of I, C and N"),
+    ],
+)
+def test_an_impossible_configuration_is_refused_in_one_line(config, message):
+    with pytest.raises(ValueError, match=message) as error:
+        XSegTxConfig(**config)
+    assert "\n" not in str(error.value)
+
+
+def test_a_configuration_survives_the_dictionary_form():
+    config = XSegTxConfig("base", 192, "I_C I_N", 0.2, 0.3, "gelu", mask_position=True)
+    assert XSegTxConfig(**asdict(config)) == config
