@@ -9,6 +9,7 @@ phrases needs.
 import numpy as np
 
 ALPHABET = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+-"
+BITS = 6  # of a character
 CHAR_8, CHAR_16, END = 0, 1, 2  # codes for a character of so many bits that follows, and for the end
 _NO_DIGIT = 255
 _DIGIT = np.full(256, _NO_DIGIT, np.uint8)
@@ -19,18 +20,22 @@ def decompress(text: str) -> str:
     """The text that `text` stands for. Raises ValueError if it is cut off or is no LZString text."""
     stream = _pack(text)
     phrases = ["", "", ""]  # by code
-    at, former, out = 0, "", []  # at: bits read
+    former, out = "", []
+    at = 0  # bits read
 
     def read(width: int) -> int:
         nonlocal at
         start, at = at, at + width
         return int.from_bytes(stream[start >> 3 : (at + 7) >> 3], "little") >> (start & 7) & ((1 << width) - 1)
 
-    while at < 8 * len(stream):
+    while at < BITS * len(text):
         code = read(len(phrases).bit_length())
+        if at > BITS * len(text):
+            break
         if code == END:
             return "".join(out)
-        if code in (CHAR_8, CHAR_16):
+        if code in (BITS = 6  # of a character
+CHAR_8, CHAR_16):
             phrase = chr(read(8 if code == CHAR_8 else 16))
             phrases.append(phrase)
         elif code < len(phrases):
@@ -51,4 +56,4 @@ def _pack(text: str) -> bytes:
     digits = _DIGIT[np.frombuffer(text.replace(" ", "+").encode("ascii"), np.uint8)]
     if (digits == _NO_DIGIT).any():
         raise ValueError("LZString text has a character that is not of its alphabet")
-    return np.packbits(np.unpackbits(digits[:, None], axis=1)[:, 2:], bitorder="little").tobytes()
+    return np.packbits(np.unpackbits(digits[:, None], axis=1)[:, -BITS:], bitorder="little").tobytes()
