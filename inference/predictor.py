@@ -37,7 +37,7 @@ class Predictor:
         batch_size: int | None = None,
         compile: bool = False,
     ):
-        self.device, self.side = device, model.config.input_size
+        self.device, self.precision, self.side = device, precision, model.config.input_size
         self.batch_size = batch_size or default_batch_size(device, self.side, precision)
         dtype = PRECISIONS[precision]
         torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = precision == "tf32"
