@@ -34,8 +34,7 @@ def decompress(text: str) -> str:
             break
         if code == END:
             return "".join(out)
-        if code in (BITS = 6  # of a character
-CHAR_8, CHAR_16):
+        if code in (CHAR_8, CHAR_16):
             phrase = chr(read(8 if code == CHAR_8 else 16))
             phrases.append(phrase)
         elif code < len(phrases):
