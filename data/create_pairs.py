@@ -101,7 +101,7 @@ def create_pairs(args: argparse.Namespace, split: str) -> bool:
         if args.legacy:
             write_legacy_pairs(path, args.data_dir, tracks)
         else:
-            write_pairs(path, setting, identity, tracks)
+            write_pairs(path, setting, args.only_annotated, identity, tracks)
         print(f"{path}: {sum(len(track.frames) for track in tracks)} pairs of {len(tracks)} tracks")
     return True
 

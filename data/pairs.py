@@ -2,7 +2,7 @@
 
 `<data_dir>/{split}_{egoexo,exoego}_pairs.json`, written by create_pairs.py together with the split's mask index:
 
-    {"version": 1, "setting": "ego-exo", "index": "0a1b2c3d", "tracks": [
+    {"version": 1, "setting": "ego-exo", "only_annotated": false, "index": "0a1b2c3d", "tracks": [
         {"take_uid": str, "object": str, "query_camera": str, "target_camera": str, "frames": [0, 30, ...]}, ...]}
 
 A pair is one frame of a track; its target mask may be missing (a natural negative).
@@ -47,10 +47,11 @@ def pairs_path(data_dir: Path, split: str, setting: str) -> Path:
     return Path(data_dir) / f"{split}_{setting.replace('-', '')}_pairs.json"
 
 
-def write_pairs(path: Path, setting: str, index_identity: str, tracks: list[PairTrack]) -> None:
+def write_pairs(path: Path, setting: str, only_annotated: bool, index_identity: str, tracks: list[PairTrack]) -> None:
     """Write a pairs file, atomically, a line a track."""
+    about = {"version": VERSION, "setting": setting, "only_annotated": only_annotated, "index": index_identity}
     with atomic_write(path) as file:
-        file.write(f'{{"version": {VERSION}, "setting": "{setting}", "index": "{index_identity}", "tracks": [\n')
+        file.write(json.dumps(about)[:-1] + ', "tracks": [\n')
         for number, (take_uid, object_name, query_camera, target_camera, frames) in enumerate(tracks):
             row = {
                 "take_uid": take_uid,
@@ -82,15 +83,16 @@ def write_legacy_pairs(path: Path, data_dir: Path, tracks: list[PairTrack]) -> N
         file.write("\n]\n")
 
 
-def read_pairs(path: Path, remedy: str) -> tuple[str, list[PairTrack]]:
-    """A pairs file -> (identity of its mask index, tracks). Raises UserError if it is missing or malformed."""
+def read_pairs(path: Path, remedy: str) -> tuple[dict[str, Any], list[PairTrack]]:
+    """A pairs file -> (what it says of itself, tracks). Raises UserError if it is missing or malformed."""
     raw = read_json(path, remedy)
     if isinstance(raw, list):
         raise UserError(f"{path} is in the reference's format of paths, which training does not read; {remedy}")
     try:
         if raw["version"] != VERSION:
             raise ValueError(f"version {raw['version']}, not {VERSION}")
-        return raw["index"], [_parse_track(row) for row in raw["tracks"]]
+        tracks = [_parse_track(row) for row in raw.pop("tracks")]
+        return {"only_annotated": bool(raw["only_annotated"]), "index": raw["index"]}, tracks
     except (KeyError, TypeError, ValueError) as error:
         raise UserError(f"{path} is malformed ({type(error).__name__}: {error}); {remedy}") from None
 
@@ -111,17 +113,18 @@ class PairSet:
         """Use `PairSet.open`. `check` = False trusts that the files fit together and to the annotation files."""
         self.data_dir, self.split, self.setting = Path(data_dir), split, setting
         remedy = f"run `python data/create_pairs.py --data_dir {data_dir} --split {split}`"
-        identity, self._tracks = read_pairs(pairs_path(data_dir, split, setting), remedy)
+        about, self.tracks = read_pairs(pairs_path(data_dir, split, setting), remedy)
+        self.only_annotated: bool = about["only_annotated"]
         self._index = _open_index(index_path(data_dir, split), remedy)
-        if check and identity != self._index.identity:
+        if check and about["index"] != self._index.identity:
             raise UserError(f"the {setting} pairs and {self._index.path} are of different runs; {remedy}")
         if check and (reason := self._index.stale(data_dir)):
             raise UserError(f"{self._index.path} is out of date: {reason}; {remedy}")
-        if not any(track.frames for track in self._tracks):
+        if not any(track.frames for track in self.tracks):
             raise UserError(f"{pairs_path(data_dir, split, setting)} has no pairs; process more takes, then {remedy}")
-        lengths = [len(track.frames) for track in self._tracks]
-        self._uids = np.array([track.take_uid for track in self._tracks])
-        self._names = np.array([track.object_name for track in self._tracks])
+        lengths = [len(track.frames) for track in self.tracks]
+        self._uids = np.array([track.take_uid for track in self.tracks])
+        self._names = np.array([track.object_name for track in self.tracks])
         self._track = np.repeat(np.arange(len(lengths), dtype=np.int32), lengths)
         self._query_row, self._target_row = self._find_rows(remedy)
 
@@ -136,7 +139,7 @@ class PairSet:
     def _find_rows(self, remedy: str) -> tuple[np.ndarray, np.ndarray]:
         """Rows of the query and target masks in the index, int32; -1 where the target has none."""
         query_rows, target_rows = [], []
-        for track in self._tracks:
+        for track in self.tracks:
             frames = np.asarray(track.frames, np.int32)
             query, target = (
                 self._index.find(track.take_uid, track.object_name, camera, frames)
@@ -154,7 +157,7 @@ class PairSet:
         return len(self._track)
 
     def __getitem__(self, i: int) -> Pair:
-        return Pair(*self._tracks[self._track[i]][:4], int(self._index.frame[self._query_row[i]]))
+        return Pair(*self.tracks[self._track[i]][:4], int(self._index.frame[self._query_row[i]]))
 
     def query_mask(self, i: int) -> RLE:
         return self._index.rle(self._query_row[i])
@@ -177,7 +180,7 @@ class PairSet:
     @property
     def takes(self) -> list[str]:
         """The takes that have pairs, in the order of the pairs."""
-        return list(dict.fromkeys(track.take_uid for track in self._tracks if track.frames))
+        return list(dict.fromkeys(track.take_uid for track in self.tracks if track.frames))
 
     def pairs_of_take(self, take_uid: str) -> range:
         """Numbers of the pairs of a take."""

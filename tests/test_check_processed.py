@@ -1,0 +1,228 @@
+"""check_processed.py finds everything that is missing or damaged, and nothing in a whole data set."""
+
+import json
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+from make_processed import EGO, LAYOUT, SIZES, make_data_set
+
+from data.checking import check_take, jpeg_size
+from data.failures import MISSING, Failure, write_failures
+from data.processed import ProcessedTake
+from data.takes import SETTINGS
+
+ROOT = Path(__file__).parents[1]
+TAKES = {"train": ["take-a", "take-b"], "val": ["take-c"]}
+PAIRS = {"ego-exo": 3 + 3 + 2, "exo-ego": 2 + 3 + 2}
+
+
+def run(script, data_dir, *flags):
+    command = [sys.executable, str(ROOT / "data" / script), "--data_dir", str(data_dir), *map(str, flags)]
+    return subprocess.run(command, capture_output=True, text=True)
+
+
+def check(data_dir, *flags, num_workers=1):
+    return run("check_processed.py", data_dir, "--num_workers", num_workers, *flags)
+
+
+@pytest.fixture
+def data_dir(tmp_path):
+    return make_data_set(tmp_path, TAKES)
+
+
+@pytest.fixture
+def paired(data_dir):
+    assert run("create_pairs.py", data_dir).returncode == 0
+    return data_dir
+
+
+def reasons(data_dir, uid="take-a", decode=False):
+    return [problem.reason for problem in check_take(data_dir, uid, decode).problems]
+
+
+@pytest.mark.parametrize("flags", [[], ["--decode"]])
+def test_a_whole_data_set_passes(paired, flags):
+    result = check(paired, *flags)
+    assert result.returncode == 0, result.stdout
+    table = [re.split(r"\s{2,}", line.strip()) for line in result.stdout.splitlines()]
+    masks = sum(len(frames) for cameras in LAYOUT.values() for frames in cameras.values())
+    assert table[1] == ["train", "2", "2", "0", "18", str(2 * masks), str(2 * 8), str(2 * 7), "0"]
+    assert table[2][:2] == ["val", "1"]
+
+
+def test_processes_find_the_same(paired):
+    (paired / "take-b" / EGO / "30.jpg").unlink()
+    assert check(paired).stdout == check(paired, num_workers=3).stdout
+
+
+def test_pairs_are_counted_by_object_and_cameras(data_dir):
+    found = check_take(data_dir, "take-a")
+    assert {setting: sum(found.pairs[setting].values()) for setting in SETTINGS} == PAIRS
+    assert found.problems == []
+
+
+def test_missing_frames_are_listed(paired):
+    (paired / "take-a" / EGO / "30.jpg").unlink()
+    (paired / "take-a" / EGO / "0.jpg").unlink()
+    assert reasons(paired) == ["2 frames missing: 0, 30"]
+    result = check(paired)
+    assert result.returncode == 1
+    assert f"train, take take-a, camera {EGO}: 2 frames missing: 0, 30" in result.stdout
+
+
+def test_a_missing_camera_folder_is_its_frames_missing(data_dir):
+    (data_dir / "take-a" / "cam02").rename(data_dir / "elsewhere")
+    assert reasons(data_dir) == ["3 frames missing: 0, 30, 60"]
+
+
+def test_frames_that_no_pair_needs_may_be_missing_if_all_are(tmp_path):
+    layout = {"pair_0": {EGO: [0, 30], "cam01": [0]}, "ego only_0": {EGO: [60, 90]}}
+    data_dir = make_data_set(tmp_path, {"train": ["take-a"]}, layout)
+    folder = data_dir / "take-a" / EGO
+    (folder / "60.jpg").unlink()
+    assert reasons(data_dir) == ["1 frames missing: 60"]
+    (folder / "90.jpg").unlink()
+    assert reasons(data_dir) == []
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [
+        lambda data: b"",
+        lambda data: data[:3],
+        lambda data: data[: len(data) // 2],
+        lambda data: data[:-1],
+        lambda data: b"\x89PNG" + data[4:],
+        lambda data: data[:2] + bytes(len(data) - 4) + data[-2:],
+        lambda data: data[:2] + data[-2:],
+    ],
+)
+def test_damaged_frames_are_found_without_decoding(data_dir, damage):
+    path = data_dir / "take-a" / "cam01" / "30.jpg"
+    path.write_bytes(damage(path.read_bytes()))
+    assert reasons(data_dir) == ["1 frames broken: 30"]
+
+
+def test_damage_behind_the_header_is_found_by_decoding(data_dir):
+    path = data_dir / "take-a" / "cam01" / "30.jpg"
+    data = path.read_bytes()
+    tables = data.index(b"\xff\xc4")
+    path.write_bytes(data[:tables] + b"\xff\xd9")
+    assert reasons(data_dir) == []
+    assert reasons(data_dir, decode=True) == ["1 frames broken: 30"]
+
+
+@pytest.mark.parametrize("quality", [10, 95, 100])
+@pytest.mark.parametrize("flags", [[], [cv2.IMWRITE_JPEG_PROGRESSIVE, 1], [cv2.IMWRITE_JPEG_OPTIMIZE, 1]])
+def test_the_size_in_the_header_is_that_of_the_image(tmp_path, quality, flags):
+    path = str(tmp_path / "0.jpg")
+    cv2.imwrite(path, np.zeros((37, 61, 3), np.uint8), [cv2.IMWRITE_JPEG_QUALITY, quality, *flags])
+    assert jpeg_size(path) == (37, 61)
+
+
+def test_a_frame_of_another_size_is_found(data_dir):
+    path = data_dir / "take-a" / "cam01" / "30.jpg"
+    cv2.imwrite(str(path), np.zeros((45, 80, 3), np.uint8))
+    assert reasons(data_dir) == ["frames of 2 sizes: 160x90 (frame 0); 80x45 (frame 30)"]
+
+
+def test_frames_of_another_shape_than_their_masks_are_found(data_dir):
+    for path in (data_dir / "take-a" / "cam01").iterdir():
+        cv2.imwrite(str(path), np.zeros((90, 90, 3), np.uint8))
+    assert reasons(data_dir) == ["frames of 90x90 have another shape than their masks of 320x180"]
+
+
+def change_annotation(data_dir, change):
+    path = data_dir / "take-a" / "annotation.json"
+    annotation = json.loads(path.read_text())
+    change(annotation["masks"])
+    path.write_text(json.dumps(annotation))
+
+
+@pytest.mark.parametrize(
+    "rle", [{"size": [180, 320], "counts": "1"}, {"size": [180, 320]}, {}, 5, {"size": 1, "counts": ""}]
+)
+def test_corrupt_masks_are_found(data_dir, rle):
+    change_annotation(data_dir, lambda masks: masks["cup_0"]["cam01"].update({"30": rle}))
+    assert reasons(data_dir) == ["1 corrupt masks of object 'cup_0': 30"]
+
+
+def test_masks_of_two_sizes_are_found(data_dir):
+    height, width = SIZES[False][0]
+    rle = {"size": [2 * height, 2 * width], "counts": ""}
+    rle["counts"] = ProcessedTake.read(data_dir, "take-a").masks["cup_0"]["cam01"][0]["counts"]
+    empty = {"size": [1, 20], "counts": "d0"}
+    change_annotation(data_dir, lambda masks: masks["cup_0"]["cam01"].update({"30": empty}))
+    assert reasons(data_dir) == ["masks of 2 sizes: 320x180 ('cup_0', frame 0); 20x1 ('cup_0', frame 30)"]
+
+
+def test_a_malformed_annotation_is_a_problem_of_its_take(paired):
+    (paired / "take-a" / "annotation.json").write_text("{")
+    result = check(paired)
+    assert result.returncode == 1
+    assert "train, take take-a: " in result.stdout
+    assert "is not valid JSON" in result.stdout
+    assert "train_egoexo_pairs.json" not in result.stdout or "out of date" in result.stdout
+
+
+def test_takes_without_videos_are_counted_and_unprocessed_ones_are_problems(data_dir):
+    (data_dir / "take-b" / "annotation.json").unlink()
+    run("create_pairs.py", data_dir)
+    result = check(data_dir, "--split", "train")
+    assert result.returncode == 1
+    assert "train, take take-b: not processed; run data/process_data.py" in result.stdout
+    write_failures(data_dir / "take-b", "name", [Failure(None, MISSING, "no folder name")])
+    result = check(data_dir, "--split", "train")
+    assert result.returncode == 0, result.stdout
+    assert result.stdout.splitlines()[1].split()[:4] == ["train", "2", "1", "1"]
+
+
+def test_what_process_data_found_broken_is_a_problem(paired):
+    write_failures(paired / "take-b", "name", [Failure.broken("cam05", "cam05.mp4 has no moov atom")])
+    result = check(paired)
+    assert result.returncode == 1
+    assert "train, take take-b, camera cam05: cam05.mp4 has no moov atom" in result.stdout
+
+
+def test_missing_and_outdated_pairs_are_found(data_dir):
+    result = check(data_dir)
+    assert result.returncode == 1
+    assert "train_egoexo_pairs.json; run `python data/create_pairs.py" in result.stdout
+    assert check(data_dir, "--skip_pairs").returncode == 0
+    run("create_pairs.py", data_dir)
+    assert check(data_dir).returncode == 0
+    change_annotation(data_dir, lambda masks: masks["cup_0"]["cam01"].pop("30"))
+    assert "out of date" in check(data_dir).stdout
+
+
+def test_lost_pairs_are_found(paired):
+    path = paired / "val_exoego_pairs.json"
+    raw = json.loads(path.read_text())
+    raw["tracks"][0]["frames"].pop()
+    path.write_text(json.dumps(raw))
+    result = check(paired)
+    assert result.returncode == 1
+    assert "val, take take-c: val_exoego_pairs.json lacks 1 of its pairs" in result.stdout
+
+
+def test_only_so_many_problems_are_printed(data_dir):
+    for path in data_dir.glob("take-?/*/*.jpg"):
+        path.unlink()
+    lines = check(data_dir, "--skip_pairs", "--show", "2", "--split", "train").stdout.splitlines()
+    assert len(lines) == 2 + 2 + 1
+    assert lines[-1] == "train: 4 more; --show 6 prints all"
+
+
+def test_a_folder_without_takes_is_refused_in_one_line(tmp_path):
+    (tmp_path / "split.json").write_text('{"train": ["a"]}')
+    result = check(tmp_path / "processed")
+    assert result.returncode == 1
+    assert re.match(r"error: no folder .*run data/process_data.py first\n$", result.stderr)
+    (tmp_path / "processed").mkdir()
+    result = check(tmp_path / "processed")
+    assert re.match(r"error: .* holds no take of .*split.json; run data/process_data.py first\n$", result.stderr)
