@@ -16,6 +16,7 @@ import numpy as np
 from av.video.frame import PictureType
 
 SKIP, FEED, WANT = 0, 1, 2  # what to do with a packet
+HOLE = bytes(4096)  # no encoder writes so many zeros in a row; interrupted downloads leave them
 
 
 class VideoError(Exception):
@@ -54,24 +55,21 @@ def index_video(path: Path) -> VideoIndex:
         raise VideoError(f"no file {path}")
     if path.stat().st_size == 0:
         raise VideoError(f"{path} is empty (0 bytes)")
+    packets = []
     try:
         with av.open(str(path)) as container:
             if not container.streams.video:
                 raise VideoError(f"{path} has no video stream")
             stream = container.streams.video[0]
-            # The demuxer ends with a packet without data. A cut-off file can end with a part of a packet.
-            packets = [
-                (packet.pts, packet.is_keyframe, packet.is_discard)
-                for packet in container.demux(stream)
-                if packet.size and not packet.is_corrupt
-            ]
+            for packet in _whole_packets(container):
+                if HOLE in bytes(packet):
+                    raise VideoError(f"{path} is damaged: a hole of zeros in the packet of frame {len(packets)}")
+                packets.append((packet.pts, packet.is_keyframe, packet.is_discard))
             # The index that mp4 files carry counts what an edit list leaves; other containers have a partial one.
-            is_mp4 = "mp4" in container.format.name
-            announced = len(stream.index_entries) if is_mp4 and stream.frames else stream.frames
+            is_mp4 = "mp4" in container.format.name and stream.frames > 0
+            announced = sum(entry.size > 0 for entry in stream.index_entries) if is_mp4 else stream.frames
     except av.error.FFmpegError as error:
-        raise VideoError(
-            f"{path} has no readable header or index (moov atom); its download was probably cut off ({error.strerror})"
-        ) from None
+        raise VideoError(f"{path} has no readable header or index (moov atom) ({error.strerror})") from None
     if len(packets) < announced:
         raise VideoError(f"{path} is cut off or damaged: {len(packets)} of {announced} frames are there")
     if not packets:
@@ -79,16 +77,19 @@ def index_video(path: Path) -> VideoIndex:
     return _index_packets(path, packets)
 
 
+def _whole_packets(container: av.container.InputContainer) -> Iterator[av.Packet]:
+    # The demuxer ends with a packet without data; a cut-off file may end with a part of one.
+    return (packet for packet in container.demux(video=0) if packet.size and not packet.is_corrupt)
+
+
 def _index_packets(path: Path, packets: list[tuple[int | None, bool, bool]]) -> VideoIndex:
-    is_key, hidden = (np.array([packet[i] for packet in packets]) for i in (1, 2))
-    shown = np.flatnonzero(~hidden)
-    times = [packet[0] for packet in packets]
+    times, is_key, is_hidden = zip(*packets, strict=True)
+    shown = np.flatnonzero(~np.array(is_hidden))
     if None in times or len(set(times)) < len(times):
-        return VideoIndex(path, shown, None, shown[:0], shown[:0], len(packets), int(hidden.sum()))
-    pts = np.array(times, np.int64)
+        return VideoIndex(path, shown, None, shown[:0], shown[:0], len(times), sum(is_hidden))
+    pts, keys = np.array(times, np.int64), np.flatnonzero(is_key)
     packet = shown[np.argsort(pts[shown])]
-    keys = np.flatnonzero(is_key)
-    return VideoIndex(path, packet, pts[packet], keys, pts[keys], len(packets), int(hidden.sum()))
+    return VideoIndex(path, packet, pts[packet], keys, pts[keys], len(times), sum(is_hidden))
 
 
 def read_frames(index: VideoIndex, wanted: Sequence[int]) -> Iterator[tuple[int, np.ndarray]]:
@@ -157,7 +158,7 @@ def _feed(index: VideoIndex, plan: np.ndarray) -> Iterator[av.VideoFrame]:
     with av.open(str(index.path)) as container:
         stream = container.streams.video[0]
         decoder = _single_threaded(stream)
-        packets = zip((packet for packet in container.demux(stream) if packet.size), plan.tolist(), strict=False)
+        packets = zip(_whole_packets(container), plan.tolist(), strict=False)
         for needed, stretch in groupby(packets, key=lambda item: item[1] != SKIP):
             if not needed:
                 continue

@@ -1,0 +1,218 @@
+import os
+import struct
+from pathlib import Path
+
+import av
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from make_video import make_video, read_number
+
+import data.video
+from data.video import FEED, SKIP, WANT, VideoError, index_video, read_frames
+
+FRAMES = 200
+STREAMS = {  # codec, options
+    "H.264, one long group": ("libx264", {"g": "250", "bf": "3"}),
+    "H.264, short groups": ("libx264", {"g": "30", "bf": "2"}),
+    "H.264, open groups": ("libx264", {"x264-params": "open-gop=1:keyint=40:scenecut=0:bframes=3"}),
+    "H.264, 16 B pictures": ("libx264", {"x264-params": "bframes=16:b-adapt=0:keyint=100"}),
+    "H.264, no B pictures": ("libx264", {"bf": "0", "g": "50"}),
+    "H.264, interlaced": ("libx264", {"x264-params": "interlaced=1:bframes=3:keyint=60"}),
+    "H.264, intra refresh": ("libx264", {"x264-params": "intra-refresh=1:keyint=40:bframes=0"}),
+    "HEVC": ("libx265", {"x265-params": "keyint=60:bframes=4:log-level=none"}),
+    "HEVC, open groups": ("libx265", {"x265-params": "keyint=40:open-gop=1:bframes=4:log-level=none"}),
+    "HEVC, temporal layers": ("libx265", {"x265-params": "keyint=60:temporal-layers=3:bframes=7:log-level=none"}),
+}
+
+
+def decode_all(path):
+    """The oracle: every frame that a plain decode shows, in its order."""
+    with av.open(str(path)) as container:
+        return [frame.to_ndarray(format="bgr24") for frame in container.decode(video=0)]
+
+
+def read_numbers(path, step=30):
+    index = index_video(path)
+    return [(number, read_number(image)) for number, image in read_frames(index, range(0, len(index), step))]
+
+
+@pytest.fixture(scope="module")
+def streams(tmp_path_factory):
+    """A function from a name in STREAMS to the path of its video and all its frames, made once."""
+    made, folder = {}, tmp_path_factory.mktemp("streams")
+
+    def get(name):
+        if name not in made:
+            codec, options = STREAMS[name]
+            if codec not in av.codecs_available:
+                pytest.skip(f"this PyAV has no {codec}")
+            path = make_video(folder / f"{len(made)}.mp4", FRAMES, codec=codec, options={"preset": "fast", **options})
+            made[name] = path, decode_all(path)
+        return made[name]
+
+    return get
+
+
+@pytest.mark.parametrize("name", STREAMS)
+def test_every_wanted_frame_is_the_one_that_a_plain_decode_shows_at_its_rank(streams, name):
+    path, oracle = streams(name)
+    index = index_video(path)
+    assert len(index) == len(oracle) == FRAMES
+    for wanted in (range(0, FRAMES, 30), range(3, FRAMES, 7), range(5, FRAMES, 83), [FRAMES - 1], range(FRAMES)):
+        frames = list(read_frames(index, wanted))
+        assert [number for number, _ in frames] == list(wanted)
+        assert all(np.array_equal(image, oracle[number]) for number, image in frames)
+        assert all(read_number(image) == number for number, image in frames)
+
+
+@settings(max_examples=40, deadline=None)
+@given(name=st.sampled_from([name for name in STREAMS if name.startswith("H.264")]), data=st.data())
+def test_any_choice_of_frames_comes_out_exactly(streams, name, data):
+    path, oracle = streams(name)
+    wanted = sorted(data.draw(st.sets(st.integers(0, FRAMES - 1), min_size=1, max_size=8)))
+    frames = list(read_frames(index_video(path), wanted))
+    assert [number for number, _ in frames] == wanted
+    assert all(np.array_equal(image, oracle[number]) for number, image in frames)
+
+
+def test_the_decoder_gets_nothing_before_the_key_frame_or_behind_the_wanted_frame(streams):
+    path, _ = streams("H.264, no B pictures")
+    plan = data.video._plan(index_video(path), np.array([20, 110]))
+    expected = [FEED] * 20 + [WANT] + [SKIP] * 79 + [FEED] * 10 + [WANT] + [SKIP] * 89
+    assert plan.tolist() == expected
+
+
+def test_ordinary_streams_never_need_the_plain_decode(streams, monkeypatch):
+    monkeypatch.setattr(data.video, "_decode_plainly", None)
+    for name in ("H.264, one long group", "H.264, open groups", "HEVC"):
+        index = index_video(streams(name)[0])
+        assert len(list(read_frames(index, range(0, FRAMES, 30)))) == 7
+
+
+def test_frames_come_one_by_one(streams):
+    frames = read_frames(index_video(streams("H.264, one long group")[0]), range(FRAMES))
+    assert [next(frames)[0], next(frames)[0]] == [0, 1]  # before the rest is decoded
+    frames.close()
+
+
+def test_a_variable_frame_rate_does_not_change_a_frames_number(tmp_path):
+    path = make_video(tmp_path / "v.mp4", 100, options={"bf": "3"}, time_of=lambda n: n + n * n // 20)
+    assert read_numbers(path, 9) == [(n, n) for n in range(0, 100, 9)]
+
+
+@pytest.mark.parametrize("start", [37, 3000])
+def test_a_start_time_other_than_zero_does_not_change_a_frames_number(tmp_path, start):
+    path = make_video(tmp_path / "v.mp4", 100, time_of=lambda n: n + start)
+    assert read_numbers(path) == [(0, 0), (30, 30), (60, 60), (90, 90)]
+
+
+def test_an_audio_track_does_not_matter(tmp_path):
+    path = make_video(tmp_path / "v.mp4", 100, audio=True)
+    with av.open(str(path)) as container:
+        assert len(container.streams.audio) == 1
+    assert read_numbers(path) == [(0, 0), (30, 30), (60, 60), (90, 90)]
+
+
+def test_frames_that_an_edit_list_hides_have_no_number_and_are_counted(tmp_path):
+    path = make_video(tmp_path / "v.mp4", 100, options={"g": "30"})
+    _hide_first_frames(path, 10)
+    assert [read_number(image) for image in decode_all(path)] == list(range(10, 100))
+    index = index_video(path)
+    assert (len(index), index.hidden) == (90, 10)
+    assert read_numbers(path) == [(0, 10), (30, 40), (60, 70)]
+
+
+def test_other_containers_work_too(tmp_path):
+    path = make_video(tmp_path / "v.mkv", 100, options={"bf": "3"})
+    assert read_numbers(path) == [(0, 0), (30, 30), (60, 60), (90, 90)]
+
+
+@pytest.mark.parametrize("wanted", [[-1], [3, 2], [5, 5], [99, 200]])
+def test_frames_that_do_not_ascend_or_exist_are_a_mistake_of_the_caller(streams, wanted):
+    with pytest.raises(IndexError, match="200"):
+        list(read_frames(index_video(streams("HEVC")[0]), wanted))
+
+
+def test_no_wanted_frames_is_fine(streams):
+    assert list(read_frames(index_video(streams("HEVC")[0]), [])) == []
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory):
+    """The bytes of a video whose index comes first."""
+    options, first = {"g": "50", "bf": "3", "crf": "8"}, {"movflags": "faststart"}
+    path = tmp_path_factory.mktemp("whole") / "v.mp4"
+    return make_video(path, 150, options=options, container_options=first).read_bytes()
+
+
+def _problem(path: Path, content: bytes) -> str:
+    path.write_bytes(content)
+    with pytest.raises(VideoError) as caught:
+        list(read_frames(index := index_video(path), range(0, len(index), 30)))
+    message = str(caught.value)
+    assert str(path) in message and "\n" not in message
+    return message
+
+
+def test_a_missing_or_empty_file_is_named(tmp_path):
+    with pytest.raises(VideoError, match="no file .*v.mp4"):
+        index_video(tmp_path / "v.mp4")
+    assert "is empty (0 bytes)" in _problem(tmp_path / "v.mp4", b"")
+
+
+def test_a_file_without_an_index_says_so(tmp_path):
+    content = make_video(tmp_path / "v.mp4", 60).read_bytes()  # the index comes last
+    assert "no readable header or index (moov atom)" in _problem(tmp_path / "v.mp4", content[: len(content) * 9 // 10])
+
+
+def test_a_file_that_is_no_video_says_so(tmp_path):
+    assert "no readable header" in _problem(tmp_path / "v.mp4", b"<html>404 Not Found</html>" * 99)
+
+
+@pytest.mark.parametrize("share", [0.3, 0.9, 1])
+def test_a_cut_off_file_says_how_many_frames_it_has_and_should_have(tmp_path, whole, share):
+    message = _problem(tmp_path / "v.mp4", whole[: int(len(whole) * share) - 1])
+    there, announced = map(int, message.split(": ")[1].split(" frames")[0].split(" of "))
+    assert announced == 150 and abs(there / 150 - share) < 0.25 and there < 150
+
+
+def test_noise_in_the_middle_of_a_file_is_noticed(tmp_path, whole):
+    middle = len(whole) // 2
+    noise = os.urandom(len(whole) // 10)
+    message = _problem(tmp_path / "v.mp4", whole[:middle] + noise + whole[middle + len(noise) :])
+    assert "is damaged" in message and "of 150" in message
+
+
+def test_a_hole_of_zeros_is_noticed_even_within_one_picture(tmp_path):
+    path = make_video(tmp_path / "v.mp4", 3, (480, 640), options={"crf": "1", "g": "1"})
+    content = path.read_bytes()
+    with av.open(str(path)) as container:
+        packet = next(container.demux(video=0))
+        start = packet.pos + packet.size // 2
+        assert packet.size > 20_000
+    assert "a hole of zeros" in _problem(path, content[:start] + bytes(5000) + content[start + 5000 :])
+
+
+def test_damage_never_yields_a_wrong_frame_before_it_is_noticed(tmp_path, whole):
+    (path := tmp_path / "v.mp4").write_bytes(whole)
+    oracle = decode_all(path)
+    rng = np.random.default_rng(0)
+    for _ in range(10):
+        start = rng.integers(len(whole) // 4, len(whole) * 3 // 4)
+        path.write_bytes(whole[:start] + rng.bytes(9000) + whole[start + 9000 :])
+        with pytest.raises(VideoError):
+            for number, image in read_frames(index_video(path), range(0, 150, 30)):
+                assert np.array_equal(image, oracle[number])
+
+
+def _hide_first_frames(path: Path, count: int) -> None:
+    """Make the edit list of an mp4 file start so many frames later."""
+    content = bytearray(path.read_bytes())
+    at = content.index(b"elst") + 16  # behind the name: version and flags, number of entries, duration, then start time
+    start = struct.unpack_from(">i", content, at)[0]
+    with av.open(str(path)) as container:
+        ticks = round(1 / (30 * container.streams.video[0].time_base))
+    struct.pack_into(">i", content, at, start + count * ticks)
+    path.write_bytes(content)
