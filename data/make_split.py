@@ -1,0 +1,62 @@
+"""Make a split.json from the annotation files at hand, for data without the paper's split.
+
+    python data/make_split.py --annotationpath "data/egoexo/annotations/relations_{split}.json"
+
+Each file's takes make up its split. A take in several files goes to the last of train, val, test that has it, so that
+nothing is trained on that is evaluated. The paper's own split: `bash data/download_split.sh`.
+"""
+
+import argparse
+import sys
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # repository root
+
+from data.errors import UserError, run_script
+from data.files import read_json, write_json
+from data.takes import ANNOTATION_REMEDY, ANNOTATION_TEMPLATE, DEFAULT_ROOT, SPLITS, annotation_path, iter_annotations
+
+
+def parse_args() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        description=__doc__.partition("\n")[0], formatter_class=argparse.ArgumentDefaultsHelpFormatter
+    )
+    add = parser.add_argument
+    add("--annotationpath", type=Path, default=DEFAULT_ROOT / ANNOTATION_TEMPLATE, help="{split} is filled in")
+    add("--output", type=Path, help="None: split.json in the data set, beside the folder of --annotationpath")
+    args = parser.parse_args()
+    args.output = args.output or args.annotationpath.absolute().parents[1] / "split.json"
+    return args
+
+
+def main() -> None:
+    args = parse_args()
+    splits = make_split(args.annotationpath)
+    if args.output.exists() and read_json(args.output, "delete it first") != splits:
+        raise UserError(f"{args.output} exists and says otherwise; give another --output or delete it first")
+    write_json(args.output, splits, indent=1)
+    print(f"{args.output}: {', '.join(f'{len(uids)} takes in {split}' for split, uids in splits.items())}")
+
+
+def make_split(template: Path) -> dict[str, list[str]]:
+    """Take uids by split, in the order of the annotation files. Raises UserError if there is no file, or no take."""
+    paths = {split: annotation_path(template, split) for split in SPLITS}
+    if len(set(paths.values())) < len(paths):
+        raise UserError(f"--annotationpath {template} has no {{split}} in it, so all splits would be one file")
+    owner: dict[str, str] = {}
+    takes: dict[str, list[str]] = {}
+    for split, path in paths.items():
+        if not path.exists():
+            print(f"no file {path}: {split} stays empty")
+        takes[split] = list(dict.fromkeys(uid for uid, _ in iter_annotations(path))) if path.exists() else []
+        for uid in takes[split]:
+            if uid in owner:
+                print(f"take {uid} is in {owner[uid]} and {split}: it goes to {split}")
+            owner[uid] = split
+    if not owner:
+        raise UserError(f"no take in any of {template}; {ANNOTATION_REMEDY}")
+    return {split: [uid for uid in uids if owner[uid] == split] for split, uids in takes.items()}
+
+
+if __name__ == "__main__":
+    run_script(main)
