@@ -19,8 +19,8 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # repository root
 from data.errors import UserError, run_script
 from data.extraction import FRAME_CHOICES, Options
 from data.failures import BROKEN, FAILED_TAKES, MISSING, NOTE, Failure, gather_failures, write_failures
-from data.files import read_json, remove_leftovers, write_json
-from data.processed import ANNOTATION
+from data.files import remove_leftovers
+from data.processed import ANNOTATION, claim_data_dir
 from data.shards import split_by_work
 from data.takes import (
     ANNOTATION_TEMPLATE,
@@ -28,14 +28,12 @@ from data.takes import (
     Take,
     annotation_path,
     find_split_path,
-    iter_annotations,
-    parse_take,
     read_split,
     read_splits,
+    read_takes,
 )
 from data.workers import default_workers, estimated_work, process_takes
 
-SOURCE = "source.json"  # says which videos a processed data set was made of
 SHOWN = 10  # failures printed in the end
 
 
@@ -114,7 +112,7 @@ def main() -> int:
     names = list(splits) if args.split == ["all"] else list(dict.fromkeys(args.split))
     for name in names:
         read_split(args.split_path, name)  # a wrong name must not come up after hours of work
-    _check_source(args.outputpath, args.downscaled)
+    claim_data_dir(args.outputpath, args.downscaled)
     _warn_of_leaks(args, splits, names)
     done: dict[str, list[Failure]] = {}
     return max(process_split(args, name, splits, done) for name in names)
@@ -155,18 +153,15 @@ def _read_takes(
 ) -> tuple[dict[str, Take], dict[str, Failure]]:
     """The annotations of the takes, and the reason for each take that has none that can be used."""
     path = annotation_path(args.annotationpath, split)
-    takes, unusable = {}, {uid: Failure(None, MISSING, f"{path} does not annotate it") for uid in uids}
-    wanted, in_a_split = set(uids), {uid for others in splits.values() for uid in others}
-    homeless = 0
-    for uid, raw in iter_annotations(path):
-        homeless += uid not in in_a_split
-        if uid not in wanted:
-            continue
-        try:
-            takes[uid] = parse_take(uid, raw)
-            del unusable[uid]
-        except UserError as error:
-            unusable[uid] = Failure.broken(None, error)
+    takes, malformed, others = read_takes(path, uids)
+    unusable = {
+        uid: Failure.broken(None, malformed[uid])
+        if uid in malformed
+        else Failure(None, MISSING, f"{path} does not annotate it")
+        for uid in uids
+        if uid not in takes
+    }
+    homeless = len(set(others) - {uid for others in splits.values() for uid in others})
     if homeless:
         print(f"{split}: {homeless} annotated takes are in no split of {args.split_path} and are left out")
     if not takes:
@@ -174,22 +169,6 @@ def _read_takes(
             f"{path} annotates none of the {len(uids)} takes of {split} in {args.split_path}; do they match?"
         )
     return takes, unusable
-
-
-def _check_source(data_dir: Path, downscaled: bool) -> None:
-    """Keep frames of full-size and of downscaled videos apart."""
-    source = {"videos": "downscaled/448" if downscaled else "full size"}
-    path = data_dir / SOURCE
-    if path.exists():
-        former = read_json(path, "delete it if the frames beside it may stay")
-        if former != source:
-            raise UserError(
-                f"{data_dir} was made of {former.get('videos')} videos, not of {source['videos']}; give another "
-                "--outputpath, or " + ("leave out" if downscaled else "add") + " --downscaled"
-            )
-    else:
-        remove_leftovers(data_dir, SOURCE)
-        write_json(path, source)
 
 
 def _warn_of_leaks(args: argparse.Namespace, splits: dict[str, list[str]], names: list[str]) -> None:

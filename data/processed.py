@@ -16,13 +16,14 @@ import cv2
 import numpy as np
 
 from data.errors import UserError
-from data.files import read_json, write_json
+from data.files import read_json, remove_leftovers, write_json
 from data.geometry import Size
 from data.masks import RLE
 from data.takes import DEFAULT_ROOT, is_ego
 
 DEFAULT_DATA_DIR = DEFAULT_ROOT / "processed"
 ANNOTATION = "annotation.json"
+SOURCE = "source.json"
 
 
 class CameraPair(NamedTuple):
@@ -107,6 +108,22 @@ def pair_frames(masked: Mapping[str, Mapping[str, Collection[int]]]) -> dict[str
                 for camera in (ego, exo):
                     needed.setdefault(camera, set()).update(cameras[ego], cameras[exo])
     return needed
+
+
+def claim_data_dir(data_dir: Path, downscaled: bool) -> None:
+    """Say in source.json which videos the frames come from. Raises UserError if the folder's come from others."""
+    source = {"videos": "downscaled/448" if downscaled else "full size"}
+    path = Path(data_dir) / SOURCE
+    if not path.exists():
+        remove_leftovers(data_dir, SOURCE)
+        write_json(path, source)
+        return
+    former = read_json(path, "delete it if the frames beside it may stay")
+    if former != source:
+        raise UserError(
+            f"{data_dir} was made of {former.get('videos')} videos, not of {source['videos']}; give another "
+            "--outputpath, or " + ("leave out" if downscaled else "add") + " --downscaled"
+        )
 
 
 def read_frame(path: Path) -> np.ndarray:

@@ -5,7 +5,7 @@
 <root>/annotations/relations_{train,val,test}.json
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -115,6 +115,13 @@ def iter_annotations(path: Path) -> Iterator[tuple[str, Any]]:
 def parse_take(uid: str, raw: Any) -> Take:
     """One value of `read_annotations` -> Take. Raises UserError naming the take if a field is missing or malformed."""
     try:
+        for name in (
+            uid,
+            raw["take_name"],
+            *(camera for cameras in raw["object_masks"].values() for camera in cameras),
+        ):
+            if name in ("", ".", "..") or "/" in name or "\\" in name:
+                raise ValueError(f"{name!r} cannot be the name of a file")
         objects = {
             name: {camera: _parse_track(track) for camera, track in cameras.items()}
             for name, cameras in raw["object_masks"].items()
@@ -122,6 +129,23 @@ def parse_take(uid: str, raw: Any) -> Take:
         return Take(uid, raw["take_name"], raw.get("scenario", ""), objects)
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise UserError(f"the annotation of take {uid} is malformed ({type(error).__name__}: {error})") from None
+
+
+def read_takes(path: Path, uids: Iterable[str]) -> tuple[dict[str, Take], dict[str, str], list[str]]:
+    """Some takes of an annotation file: those by uid, what is wrong with malformed ones, and which others are there."""
+    wanted = set(uids)
+    takes: dict[str, Take] = {}
+    malformed: dict[str, str] = {}
+    others = []
+    for uid, raw in iter_annotations(path):
+        if uid not in wanted:
+            others.append(uid)
+            continue
+        try:
+            takes[uid] = parse_take(uid, raw)
+        except UserError as error:
+            malformed[uid] = str(error)
+    return takes, malformed, others
 
 
 def _parse_track(raw: dict) -> Track:

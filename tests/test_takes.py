@@ -18,6 +18,7 @@ from data.takes import (
     read_annotations,
     read_split,
     read_splits,
+    read_takes,
     video_path,
 )
 
@@ -96,6 +97,9 @@ def test_a_corrupt_mask_is_a_value_error_of_its_frame_alone(change):
         None,
         {},
         raw_take(object_masks=[]),
+        raw_take(take_name="../elsewhere"),
+        raw_take(take_name=5),
+        raw_take(object_masks={"cup": {"..": {"annotation": {}}}}),
         raw_take(object_masks={"cup": {"cam01": {}}}),
         raw_take(object_masks={"cup": {"cam01": {"annotation": {"first": {}}}}}),
         raw_take(object_masks={"cup": {"cam01": {"annotation": {"0": {"width": 1}}}}}),
@@ -111,6 +115,15 @@ def test_annotations_are_read_at_once_or_a_take_at_a_time(tmp_path):
     path.write_text(json.dumps({"version": "1", "annotations": {"b": raw_take(), "a": raw_take()}}))
     assert list(iter_annotations(path)) == list(read_annotations(path).items())
     assert [uid for uid, _ in iter_annotations(path)] == ["b", "a"]
+
+
+def test_malformed_takes_do_not_keep_others_from_being_read(tmp_path):
+    path = tmp_path / "relations_val.json"
+    path.write_text(json.dumps({"annotations": {"a": raw_take(), "b": {}, "c": raw_take(), "../d": raw_take()}}))
+    read, malformed, others = read_takes(path, ["a", "b", "../d", "e"])
+    assert list(read) == ["a"]
+    assert list(malformed) == ["b", "../d"]
+    assert others == ["c"]
 
 
 @pytest.mark.parametrize("text", [None, "", "{", "[]", "{}", '{"annotations": []}', '{"annotations": {"a": 1}'])
