@@ -2,9 +2,11 @@
 
     python visualize.py --setting ego-exo
     python visualize.py --setting ego-exo --order worst --num 20
-    python visualize.py --setting exo-ego --take <uid> --object "milk carton_0" --frame 120
+    python visualize.py --setting exo-ego --take 4674852c --object "milk carton_0" --frame 120
+    python visualize.py --setting exo-ego --take 4674852c --object "milk carton_0" --camera cam01 --out track.mp4
 
-Writes one picture a case and sheet.jpg with all of them; if --out names a .jpg or .png, the sheet alone.
+Writes one picture a case and sheet.jpg with all of them; if --out names a .jpg or .png, the sheet alone; if it names an
+.mp4, the whole track of the first object and camera pair that fit.
 """
 
 import argparse
@@ -21,6 +23,7 @@ from evaluation.pictures import contact_sheet, draw_case, write_picture
 from evaluation.score import Case, score_results
 from evaluation.selection import ORDERS, choose, matching
 from evaluation.truth import GroundTruth
+from evaluation.video import write_video
 
 
 def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
@@ -30,16 +33,17 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     add("--order", choices=ORDERS, default="spread", help="which cases, by IoU (default: spread from best to worst)")
     add("--num", type=int, default=8, help="how many pictures (default: 8)")
     add("--seed", type=int, default=0, help="for --order random (default: 0)")
-    add("--take", help="only this take, by uid")
+    add("--take", help="only this take: its uid or how it begins")
     add("--object", help="only this object")
     add("--camera", help="only with this camera as query or target")
     add("--frame", type=int, help="only this frame")
     add("--columns", type=int, default=2, help="of the contact sheet (default: 2)")
     add("--height", type=int, default=360, help="of the panels, pixels (default: 360)")
-    add("--out", type=Path, help="folder, or file of the sheet (default: results/{setting}_{split}_pictures)")
+    add("--fps", type=int, default=3, help="of a video: annotated frames a second (default: 3)")
+    add("--out", type=Path, help="folder, or .jpg, .png, .mp4 file (default: results/{setting}_{split}_pictures)")
     add_workers_option(parser)
     args = parser.parse_args(argv)
-    for name, least in (("num", 1), ("columns", 1), ("height", 60)):
+    for name, least in (("num", 1), ("columns", 1), ("fps", 1), ("height", 60)):
         if getattr(args, name) < least:
             parser.error(f"--{name} {getattr(args, name)} must be at least {least}")
     return args
@@ -48,21 +52,33 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
 def main(argv: list[str] | None = None) -> None:
     args = parse_args(argv)
     out = args.out or default_out(args, "pictures")
-    uids = [args.take] if args.take else split_uids(args)
-    truth = GroundTruth.from_processed(args.data_path, uids, None)
-    if not truth.uids:
-        raise UserError(f"no take of {', '.join(uids[:3])} is in {args.data_path}; run data/process_data.py first")
+    truth = open_takes(args)
     with tqdm(total=len(truth.uids), unit="take", desc="score") as bar:
         results = iter_results(pred_file(args), args.setting)
         scores = score_results(truth, results, args.setting, args.num_workers, bar.update)
     if scores.problems:
         print(f"{len(scores.problems)} problems in {pred_file(args)}; evaluate.py lists them", file=sys.stderr)
-    cases = choose(
-        matching(scores.cases, args.take, args.object, args.camera, args.frame), args.order, args.num, args.seed
-    )
+    cases = matching(scores.cases, object_name=args.object, camera=args.camera, frame=args.frame)
     if not cases:
-        raise UserError(f"no predicted case of {pred_file(args)} fits; widen --take, --object, --camera, --frame")
+        raise UserError(f"no prediction in {pred_file(args)} fits; check --take, --object, --camera, --frame")
+    if out.suffix.lower() == ".mp4":
+        cases = sorted((case for case in cases if case.key[:4] == cases[0].key[:4]), key=lambda case: case.frame)
+    else:
+        cases = choose(cases, args.order, args.num, args.seed)
+    if not cases:
+        raise UserError("none of these objects is visible in the target; --order random shows them all the same")
     draw(truth, cases, predicted_masks(pred_file(args), args.setting, cases), out, args)
+
+
+def open_takes(args: argparse.Namespace) -> GroundTruth:
+    """The takes to look at. Which frames the annotators looked at does not matter here."""
+    uids = [uid for uid in split_uids(args) if uid.startswith(args.take or "")]
+    if not uids:
+        raise UserError(f"no take of split {args.split!r} begins with {args.take!r}; name another --take or --split")
+    truth = GroundTruth.from_processed(args.data_path, uids, None)
+    if not truth.uids:
+        raise UserError(f"no take of split {args.split!r} is in {args.data_path}; run data/process_data.py first")
+    return truth
 
 
 def predicted_masks(path: Path, setting: str, cases: list[Case]) -> dict[tuple, dict]:
@@ -76,8 +92,13 @@ def predicted_masks(path: Path, setting: str, cases: list[Case]) -> dict[tuple, 
 
 
 def draw(truth: GroundTruth, cases: list[Case], masks: dict[tuple, dict], out: Path, args: argparse.Namespace) -> None:
+    """Write the pictures of `cases` in the form that the name `out` asks for."""
     takes = {uid: truth.load(uid) for uid in {case.take_uid for case in cases}}
-    pictures = [draw_case(takes[case.take_uid], case, masks[case.key], args.height) for case in cases]
+    pictures = (draw_case(takes[case.take_uid], case, masks[case.key], args.height) for case in cases)
+    if out.suffix.lower() == ".mp4":
+        print(f"{write_video(out, tqdm(pictures, total=len(cases), unit='frame'), args.fps)} frames: {out}")
+        return
+    pictures = list(pictures)
     sheet_only = out.suffix.lower() in (".jpg", ".jpeg", ".png")
     sheet = out if sheet_only else out / "sheet.jpg"
     write_picture(sheet, contact_sheet(pictures, args.columns))

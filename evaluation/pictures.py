@@ -16,7 +16,7 @@ from PIL import Image, ImageDraw, ImageFont
 from data.files import atomic_write
 from data.geometry import Size
 from data.masks import resize_mask
-from data.processed import CameraPair, read_frame
+from data.processed import read_frame
 from evaluation.metrics import CONFIDENCE_THRESHOLD
 from evaluation.score import Case
 from evaluation.truth import TakeTruth
@@ -30,7 +30,7 @@ def overlay(image: np.ndarray, mask: np.ndarray, colour: tuple[int, int, int]) -
     """Tint the object and draw its outline. `mask` is (H, W) of 0 and 1, of the image's size."""
     out = image.copy()
     inside = mask.astype(bool)
-    out[inside] = (0.55 * out[inside] + 0.45 * np.array(colour)).astype(np.uint8)
+    out[inside] = (0.6 * out[inside] + 0.4 * np.array(colour)).astype(np.uint8)
     outlines, _ = cv2.findContours(np.ascontiguousarray(mask), cv2.RETR_CCOMP, cv2.CHAIN_APPROX_NONE)
     return cv2.drawContours(out, outlines, -1, colour, max(1, round(image.shape[0] / 240)), cv2.LINE_AA)
 
@@ -38,23 +38,63 @@ def overlay(image: np.ndarray, mask: np.ndarray, colour: tuple[int, int, int]) -
 def draw_case(truth: TakeTruth, case: Case, predicted: dict, height: int = 360) -> np.ndarray:
     """The picture of a case: query + mask, target + prediction, target + truth, panels of `height` pixels.
 
-    `predicted` is the RLE of the prediction. Raises UserError if a frame is missing.
+    `predicted` is the RLE of the prediction. Small objects are shown enlarged in a corner too. Raises UserError if a
+    frame is missing.
     """
-    pair = CameraPair(case.object_name, case.query_camera, case.target_camera)
-    masks = truth.take.masks[pair.object_name]
-    views = [
-        (pair.query_camera, masks[pair.query_camera][case.frame], QUERY, f"query {pair.query_camera}"),
-        (pair.target_camera, predicted, PREDICTION, _prediction_caption(case)),
-        (pair.target_camera, masks[pair.target_camera].get(case.frame), TRUTH, "truth" if case.visible else None),
-    ]
-    panels = []
-    for camera, rle, colour, caption in views:
-        image = _fit(read_frame(truth.take.frame_path(camera, case.frame)), height)
-        if rle is not None:
-            image = overlay(image, resize_mask(rle, image.shape[:2]), colour)
-        panels.append(_caption(image, caption or "truth: not visible", colour))
-    body = beside(panels)
+    masks = truth.take.masks[case.object_name]
+    query_mask = masks[case.query_camera][case.frame]
+    true_mask = masks[case.target_camera].get(case.frame)
+    query, target = (read_frame(truth.take.frame_path(case[at], case.frame)) for at in (2, 3))
+    close_up = _close_up(target.shape[:2], true_mask, predicted)
+    captions = (
+        f"query {case.query_camera}",
+        _prediction_caption(case),
+        "truth" if case.visible else "truth: not visible",
+    )
+    body = beside(
+        [
+            _panel(query, query_mask, QUERY, captions[0], height, _close_up(query.shape[:2], query_mask)),
+            _panel(target, predicted, PREDICTION, captions[1], height, close_up),
+            _panel(target, true_mask, TRUTH, captions[2], height, close_up),
+        ]
+    )
     return np.vstack([_header(truth, case, body.shape[1], height // 12), body])
+
+
+def _panel(
+    frame: np.ndarray, rle: dict | None, colour: tuple, caption: str, height: int, window: tuple | None
+) -> np.ndarray:
+    """A frame with its mask and a caption, `height` pixels high; `window` (rows, columns) is enlarged in a corner."""
+    image = _fit(frame, height)
+    if rle is not None:
+        image = overlay(image, resize_mask(rle, image.shape[:2]), colour)
+    if window:
+        side = height * 2 // 5
+        inset = _resize(frame[window], (side, side))
+        if rle is not None:
+            mask = resize_mask(rle, frame.shape[:2])[window]
+            mask = cv2.resize(np.ascontiguousarray(mask), (side, side), interpolation=cv2.INTER_NEAREST)
+            inset = overlay(inset, mask, colour)
+        inset = cv2.copyMakeBorder(inset[2:-2, 2:-2], 2, 2, 2, 2, cv2.BORDER_CONSTANT, value=PAPER)
+        on_the_right = window[1].start + window[1].stop > frame.shape[1]
+        image[-side:, slice(0, side) if on_the_right else slice(-side, None)] = inset
+    return _caption(image, caption, colour)
+
+
+def _close_up(size: Size, *rles: dict | None) -> tuple[slice, slice] | None:
+    """Rows and columns, a square, around the objects of some masks in a frame of `size`; None if they are not small."""
+    masks = [resize_mask(rle, size) for rle in rles if rle is not None]
+    boxes = [cv2.boundingRect(np.ascontiguousarray(mask)) for mask in masks if mask.any()]
+    while boxes:
+        corners = np.array([(x, y, x + w, y + h) for x, y, w, h in boxes])
+        (left, top), (right, bottom) = corners[:, :2].min(0), corners[:, 2:].max(0)
+        side = int(max(right - left, bottom - top, min(size) // 12) * 1.6)
+        if side <= min(size) * 2 // 5:
+            row = int(np.clip((top + bottom - side) // 2, 0, size[0] - side))
+            column = int(np.clip((left + right - side) // 2, 0, size[1] - side))
+            return slice(row, row + side), slice(column, column + side)
+        boxes.pop()  # the prediction may lie far off: show the truth then
+    return None
 
 
 def beside(images: list[np.ndarray]) -> np.ndarray:

@@ -10,17 +10,15 @@ ORDERS = ("spread", "best", "worst", "random")
 
 def matching(
     cases: Iterable[Case],
-    take: str | None = None,
     object_name: str | None = None,
     camera: str | None = None,
     frame: int | None = None,
 ) -> list[Case]:
-    """Cases of a take (uid), an object (with or without surrounding spaces), a query or target camera, a frame."""
+    """Cases of an object (with or without surrounding spaces), a query or target camera, a frame."""
     return [
         case
         for case in cases
-        if take in (None, case.take_uid)
-        and (object_name is None or object_name.strip() == case.object_name.strip())
+        if (object_name is None or object_name.strip() == case.object_name.strip())
         and camera in (None, case.query_camera, case.target_camera)
         and frame in (None, case.frame)
     ]
