@@ -53,6 +53,7 @@ def _add_network(parser: argparse.ArgumentParser) -> None:
     add("--pos-weight", type=float, default=0.1, help="weight of the position encoding")
     add("--feat-weight", type=float, default=1.0, help="weight of the features that it is added to")
     add("--activation", choices=ACTIVATIONS, default="relu", help="in the feed-forward layers")
+    add("--mask_position", action="store_true", help="tell query tokens by place, too, whether they lie in the object")
     add("--backbone", choices=("moco", "random"), default="moco", help="random: seeded, for trying things out")
 
 

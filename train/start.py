@@ -60,6 +60,7 @@ def network_config(options: argparse.Namespace) -> XSegTxConfig:
         activation=options.activation,
         pos_weight=options.pos_weight,
         feat_weight=options.feat_weight,
+        mask_position=options.mask_position,
     )
 
 
