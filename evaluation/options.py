@@ -44,6 +44,7 @@ def add_truth_options(parser: argparse.ArgumentParser) -> None:
         help="score every frame with a query mask, also those that nobody looked at in the target view; needs no "
         "annotation file, but is not the official protocol",
     )
+    add("--allow_missing", action="store_true", help="score what is there; says how much that is")
 
 
 def add_setting_option(parser: argparse.ArgumentParser, pred_file: bool = True) -> None:
