@@ -115,11 +115,8 @@ def iter_annotations(path: Path) -> Iterator[tuple[str, Any]]:
 def parse_take(uid: str, raw: Any) -> Take:
     """One value of `read_annotations` -> Take. Raises UserError naming the take if a field is missing or malformed."""
     try:
-        for name in (
-            uid,
-            raw["take_name"],
-            *(camera for cameras in raw["object_masks"].values() for camera in cameras),
-        ):
+        cameras = {camera for tracks in raw["object_masks"].values() for camera in tracks}
+        for name in (uid, raw["take_name"], *cameras):  # each becomes a folder or a file
             if name in ("", ".", "..") or "/" in name or "\\" in name:
                 raise ValueError(f"{name!r} cannot be the name of a file")
         objects = {
