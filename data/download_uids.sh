@@ -3,12 +3,13 @@
 # credentials), one after the other:
 #
 #   bash data/download_uids.sh                       # all takes, 6.1 TB
-#   bash data/download_uids.sh --parts downscaled_takes/448 --views ego exo
+#   bash data/download_uids.sh --downscaled          # the same of 448 pixels on the short side: tens of times less
 #   bash data/download_uids.sh --out_dir /disk/egoexo --uids_path my_takes.txt -- --s3_profile work
 #
 #   --out_dir DIR      the data set's folder (default: egoexo beside this script)
 #   --uids_path FILE   take uids, one a line (default: correspondence_takes.txt beside this script)
-#   --parts PART...    takes (default): full-size videos; downscaled_takes/448: videos of 448 pixels on the short side
+#   --parts PART...    of the data set, as egoexo names them (default: takes, the full-size videos)
+#   --downscaled       the same as --parts downscaled_takes/448
 #   --views VIEW...    ego, exo (default: both)
 #   --again            ask for every take, also those that are down as complete
 #   -- FLAG...         passed to egoexo as they are
@@ -35,6 +36,7 @@ while [ $# -gt 0 ]; do
             exit
             ;;
         --again) again=1 ;;
+        --downscaled) parts=(downscaled_takes/448) ;;
         --)
             extra=("$@")
             break

@@ -102,7 +102,7 @@ def _sum_up(data_dir: Path, uids: set[str]) -> int:
     there = {uid for uid in uids if (data_dir / uid / ANNOTATION).exists()}
     broken = {row["take_uid"] for row in rows if row["kind"] == BROKEN}
     print(
-        f"{len(uids)} takes: {len(there)} processed, {len(uids) - len(there)} not; in {len(broken)} something is broken"
+        f"{len(uids)} takes: {len(there)} processed, {len(uids) - len(there)} not, {len(broken)} with something broken"
     )
     if rows:
         print(f"what is missing, and why: {data_dir / FAILED_TAKES}")

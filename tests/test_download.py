@@ -183,6 +183,11 @@ def test_flags_reach_egoexo_and_other_parts_are_downloads_of_their_own(get_takes
     assert get_takes("take-a\n", *flags).calls == []
 
 
+def test_downscaled_videos_have_a_flag(get_takes):
+    expected = f"-o {get_takes.out} --parts downscaled_takes/448 --uids take-a --yes"
+    assert get_takes("take-a\n", "--downscaled").calls == [expected]
+
+
 @pytest.mark.parametrize("failing", ["bad", "short"])
 def test_takes_that_fail_are_listed_and_retried(get_takes, failing):
     result = get_takes(f"take-a\n{failing}-1\ntake-b\n{failing}-2\n")
