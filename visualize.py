@@ -19,7 +19,7 @@ from tqdm import tqdm
 from data.errors import UserError, run_script
 from data.results import iter_results
 from evaluation.options import add_setting_option, add_workers_option, default_out, make_parser, pred_file, split_uids
-from evaluation.pictures import contact_sheet, draw_case, write_picture
+from evaluation.pictures import contact_sheet, draw_case, predicted_masks, write_picture
 from evaluation.score import Case, score_results
 from evaluation.selection import ORDERS, choose, matching
 from evaluation.truth import GroundTruth
@@ -79,16 +79,6 @@ def open_takes(args: argparse.Namespace) -> GroundTruth:
     if not truth.uids:
         raise UserError(f"no take of split {args.split!r} is in {args.data_path}; run data/process_data.py first")
     return truth
-
-
-def predicted_masks(path: Path, setting: str, cases: list[Case]) -> dict[tuple, dict]:
-    """The RLE of each case's prediction, by `case.key`."""
-    takes = {case.take_uid for case in cases}
-    raw = {uid: take for uid, take in iter_results(path, setting) if uid in takes}
-    return {
-        case.key: raw[case.take_uid]["masks"][case.object_name][case.camera_pair][str(case.frame)]["pred_mask"]
-        for case in cases
-    }
 
 
 def draw(truth: GroundTruth, cases: list[Case], masks: dict[tuple, dict], out: Path, args: argparse.Namespace) -> None:

@@ -17,6 +17,7 @@ from data.files import atomic_write
 from data.geometry import Size
 from data.masks import resize_mask
 from data.processed import read_frame
+from data.results import iter_results
 from evaluation.metrics import CONFIDENCE_THRESHOLD
 from evaluation.score import Case
 from evaluation.truth import TakeTruth
@@ -95,6 +96,16 @@ def _close_up(size: Size, *rles: dict | None) -> tuple[slice, slice] | None:
             return slice(row, row + side), slice(column, column + side)
         boxes.pop()  # the prediction may lie far off: show the truth then
     return None
+
+
+def predicted_masks(path: Path, setting: str, cases: list[Case]) -> dict[tuple, dict]:
+    """The RLE of each case's prediction, by `case.key`."""
+    takes = {case.take_uid for case in cases}
+    raw = {uid: take for uid, take in iter_results(path, setting) if uid in takes}
+    return {
+        case.key: raw[case.take_uid]["masks"][case.object_name][case.camera_pair][str(case.frame)]["pred_mask"]
+        for case in cases
+    }
 
 
 def beside(images: list[np.ndarray]) -> np.ndarray:

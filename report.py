@@ -1,0 +1,83 @@
+"""Write a report on a results file: a folder that opens in any browser, without a server or a network.
+
+    python report.py --setting ego-exo
+
+The benchmark's numbers beside the published ones, where the model fails, plots, and a gallery from best to worst.
+"""
+
+import argparse
+from pathlib import Path
+
+from tqdm import tqdm
+
+from data.errors import run_script
+from evaluation.options import (
+    add_setting_option,
+    add_truth_options,
+    add_workers_option,
+    default_out,
+    make_parser,
+    open_truth,
+    pred_file,
+)
+from evaluation.outputs import summarize, write_outputs
+from evaluation.pictures import draw_case, predicted_masks, write_picture
+from evaluation.report import write_report
+from evaluation.run import check_truth, notes, score_file
+from evaluation.score import Case
+from evaluation.selection import choose
+from evaluation.truth import GroundTruth
+
+
+def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
+    parser = make_parser(__doc__)
+    add_setting_option(parser)
+    add_truth_options(parser)
+    add = parser.add_argument
+    add("--num", type=int, default=100, help="cases in the gallery, and a fifth more where nothing is visible")
+    add("--height", type=int, default=260, help="of the pictures' panels, pixels (default: 260)")
+    add("--resamples", type=int, default=2000, help="of takes, for the confidence intervals (default: 2000)")
+    add("--out", type=Path, help="folder (default: results/{setting}_{split}_report)")
+    add_workers_option(parser)
+    args = parser.parse_args(argv)
+    for name, least in (("num", 1), ("height", 60)):
+        if getattr(args, name) < least:
+            parser.error(f"--{name} {getattr(args, name)} must be at least {least}")
+    return args
+
+
+def main(argv: list[str] | None = None) -> None:
+    args = parse_args(argv)
+    truth = open_truth(args)
+    check_truth(truth, args)
+    scores = score_file(truth, pred_file(args), args)
+    summary = summarize(scores, args.split, str(pred_file(args)), args.resamples)
+    out = args.out or default_out(args, "report")
+    hidden = sorted((case for case in scores.cases if not case.visible), key=lambda case: -case.confidence)
+    cases = choose(scores.cases, "spread", args.num) + hidden[: max(1, args.num // 5)]
+    pictures = draw_pictures(truth, cases, out, args)
+    page = write_report(out, scores, summary, pictures, notes(truth, scores))
+    write_outputs(out, summary, scores.cases)
+    print(f"report: open {page}")
+
+
+def draw_pictures(
+    truth: GroundTruth, cases: list[Case], folder: Path, args: argparse.Namespace
+) -> list[tuple[Case, str]]:
+    """A picture for each case, under `folder`; those of an earlier report go. Returns their paths from there."""
+    masks = predicted_masks(pred_file(args), args.setting, cases)
+    takes = {uid: truth.load(uid) for uid in dict.fromkeys(case.take_uid for case in cases)}
+    drawn = []
+    for number, case in enumerate(tqdm(cases, unit="picture", desc="pictures")):
+        path = folder / "pictures" / f"{number:04d}.jpg"
+        write_picture(path, draw_case(takes[case.take_uid], case, masks[case.key], args.height))
+        drawn.append((case, f"pictures/{path.name}"))
+    names = {Path(path).name for _, path in drawn}
+    for old in (folder / "pictures").glob("[0-9][0-9][0-9][0-9].jpg"):
+        if old.name not in names:
+            old.unlink()
+    return drawn
+
+
+if __name__ == "__main__":
+    run_script(main)
