@@ -27,6 +27,7 @@ from data.video import VideoError, VideoIndex, index_video, read_frames
 
 EGO_ROWS, EXO_ROWS = 704, 540  # processed frames have no more; 1408 / 2 and 2160 / 4
 FRAME_CHOICES = ("all", "annotated")
+NO_EGO = Failure(None, MISSING, "no usable ego video, without which a take has no pairs")
 Frames = dict[str, dict[str, set[int]]]  # with a mask, by object and camera
 
 
@@ -89,7 +90,7 @@ def plan_take(take: Take, options: Options) -> TakePlan:
         return plan
     indexes = _index_videos(paths, plan)
     if not any(map(is_ego, plan.lengths)):
-        plan.failures.append(Failure(None, MISSING, "no usable ego video, without which a take has no pairs"))
+        plan.failures.append(NO_EGO)
         return plan
     wanted = _wanted_frames(_masked_frames(take), plan.lengths, _grid(plan.lengths), options.frames)
     for camera, index in indexes.items():
@@ -131,6 +132,7 @@ def finish_take(take: Take, plan: TakePlan, options: Options, failures: list[Fai
     lengths = {camera: length for camera, length in plan.lengths.items() if camera not in failed}
     failures = plan.failures + failures
     if not any(map(is_ego, lengths)):
+        failures += [NO_EGO] if any(map(is_ego, plan.lengths)) else []
         (folder / ANNOTATION).unlink(missing_ok=True)
         write_failures(folder, take.name, failures)
         return failures

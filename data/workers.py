@@ -4,6 +4,7 @@ import contextlib
 import multiprocessing
 import os
 import signal
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -139,7 +140,16 @@ class _Progress:
         self.spent = dict.fromkeys(work, 0.0)
         self.takes = self.frames = 0
         form = "{desc} {percentage:3.0f}%|{bar}| [{elapsed}<{remaining}{postfix}]"
-        self.bar = tqdm(total=sum(work.values()), desc=title, bar_format=form, smoothing=0, dynamic_ncols=True)
+        pause = 0.1 if sys.stderr.isatty() else 60  # the log file of a cluster job need not hold every step
+        self.bar = tqdm(
+            total=sum(work.values()),
+            desc=title,
+            bar_format=form,
+            smoothing=0,
+            dynamic_ncols=True,
+            mininterval=pause,
+            maxinterval=max(pause, 10),
+        )
         self._show()
 
     def __enter__(self) -> "_Progress":
@@ -168,6 +178,7 @@ class _Progress:
         self.work[uid] = work
 
     def _show(self, work: float = 0) -> None:
+        self.bar.total = max(self.bar.total, self.bar.n + work)  # rounding
         self.bar.set_postfix_str(f"{self.takes}/{len(self.work)} takes, {self.frames} frames", refresh=False)
         self.bar.update(work)
 
@@ -207,7 +218,7 @@ def _pool(num_workers: int, add_frames: Callable) -> Iterator[tuple[Executor, Ca
         while not told.empty():
             add_frames(*told.get())
 
-    pool = ProcessPoolExecutor(num_workers, context, _start_worker, (stop, told))
+    pool = _Pool(num_workers, context, _start_worker, (stop, told))
     try:
         yield pool, poll
     except BrokenProcessPool:
@@ -222,7 +233,6 @@ def _pool(num_workers: int, add_frames: Callable) -> Iterator[tuple[Executor, Ca
 
 def _start_worker(stop: Any, told: Any) -> None:
     global _add_frames, _stop
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the parent, which then sets `stop`
     cv2.setNumThreads(1)
     _add_frames, _stop = (lambda *args: told.put(args)), stop
     threading.Thread(target=_end_with_parent, daemon=True).start()
@@ -232,6 +242,19 @@ def _end_with_parent() -> None:
     # If the parent is killed outright, a worker that went on would get in the way of the next run.
     wait_for_exit([multiprocessing.parent_process().sentinel])
     os._exit(1)
+
+
+class _Pool(ProcessPoolExecutor):
+    """Its workers, which start in `submit`, never see Ctrl-C: the parent does, and then sets `stop`."""
+
+    def submit(self, *args: Any, **kwargs: Any) -> Future:
+        if not hasattr(signal, "pthread_sigmask"):
+            return super().submit(*args, **kwargs)
+        former = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})  # processes inherit this
+        try:
+            return super().submit(*args, **kwargs)
+        finally:
+            signal.pthread_sigmask(signal.SIG_SETMASK, former)
 
 
 class _ThisProcess(Executor):

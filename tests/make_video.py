@@ -5,6 +5,7 @@ from fractions import Fraction
 from pathlib import Path
 
 import av
+import cv2
 import numpy as np
 
 BITS = 12  # the top rows hold so many blocks, white for a 1, lowest bit first
@@ -46,10 +47,12 @@ def make_video(
 def numbered_image(number: int, size: tuple[int, int]) -> np.ndarray:
     """(H, W, 3) uint8 BGR: the number in blocks, below it something that moves."""
     height, width = size
-    image = np.zeros((height, width, 3), np.uint8)
+    if width > 400:  # quickly
+        small = numbered_image(number, (max(48 * height // width, 4), 48))
+        return cv2.resize(small, (width, height), interpolation=cv2.INTER_NEAREST)
     rows, cols = np.mgrid[:height, :width]
-    for channel, speed in enumerate((1, 2, 3)):
-        image[..., channel] = 127 + 80 * np.sin((rows * speed + cols + 3 * number) / 9)
+    waves = [127 + 80 * np.sin((rows * speed + cols + 3 * number) / 9) for speed in (1, 2, 3)]
+    image = np.stack(waves, axis=-1).astype(np.uint8)
     side = width // BITS
     for bit in range(BITS):
         image[:side, bit * side : (bit + 1) * side] = 235 if number >> bit & 1 else 20

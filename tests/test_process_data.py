@@ -1,0 +1,653 @@
+import errno
+import json
+import os
+import random
+import shutil
+import signal
+import subprocess
+import sys
+import time
+
+import cv2
+import numpy as np
+import pytest
+from make_takes import (
+    CAMERAS,
+    EGO,
+    EXO_1,
+    EXO_2,
+    NAMES,
+    ROOT,
+    SIZE,
+    SPLITS,
+    assert_complete,
+    assert_consistent,
+    expected_masks,
+    failures,
+    process,
+    read_annotations,
+    read_frames,
+    tree,
+    video,
+    write_annotations,
+    write_takes,
+)
+from make_video import make_video, read_number
+
+import data.extraction
+from data.extraction import shrink
+from data.masks import encode_lzstring
+from data.workers import estimated_work
+
+A, B, C = "uid-a", "uid-b", "uid-c"
+needs_ps = pytest.mark.skipif(not shutil.which("ps"), reason="needs ps to see processes")
+
+
+@pytest.fixture(scope="module")
+def original(tmp_path_factory):
+    root = tmp_path_factory.mktemp("original")
+    write_takes(root)
+    return root
+
+
+@pytest.fixture(scope="module")
+def undisturbed(original, tmp_path_factory):
+    """The output of a run that nothing goes wrong in."""
+    out = tmp_path_factory.mktemp("undisturbed")
+    assert process(original, "--outputpath", out) == 0
+    return tree(out)
+
+
+@pytest.fixture
+def root(original, tmp_path):
+    """A copy of the takes, to break something in."""
+    shutil.copytree(original, tmp_path / "data")
+    return tmp_path / "data"
+
+
+def break_video(root, content, uid=A, camera=EXO_1):
+    path = video(root, NAMES[uid], camera)
+    path.write_bytes(content(path.read_bytes()))
+    return path
+
+
+def the_failure(root):
+    """The only failure there is."""
+    (row,) = failures(root / "processed")
+    return row
+
+
+# What it makes of whole takes
+
+
+def test_every_frame_and_mask_of_whole_takes_arrives(root, capsys):
+    assert process(root) == 0
+    for uid in (A, B, C):
+        assert_complete(root / "processed", uid)
+    assert failures(root / "processed") == []
+    out = capsys.readouterr().out
+    assert "train: 2 takes: 2 complete, 0 in part, 0 left out" in out and "val: 1 takes: 1 complete" in out
+
+
+def test_ego_frames_are_halved_and_exo_frames_quartered_as_opencv_saves_them(original, tmp_path):
+    root = tmp_path
+    sizes = {EGO: ((1408, 512), 2), EXO_1: ((2160, 512), 4), EXO_2: ((1080, 512), 2)}
+    for camera, (size, _) in sizes.items():
+        make_video(video(root, NAMES[C], camera), 31, size, options={"preset": "ultrafast"})
+    shutil.copytree(original / "annotations", root / "annotations")
+    shutil.copy(original / "split.json", root)
+    process(root, "--split", "val")
+    for camera, ((height, width), factor) in sizes.items():
+        for frame, image in _plain_frames(video(root, NAMES[C], camera), (0, 30)):
+            expected = cv2.resize(image, (width // factor, height // factor), interpolation=cv2.INTER_LINEAR)
+            encoded = cv2.imencode(".jpg", expected)[1].tobytes()
+            assert (root / "processed" / C / camera / f"{frame}.jpg").read_bytes() == encoded
+
+
+@pytest.mark.parametrize(
+    "size, max_rows, expected",
+    [
+        ((1408, 1408), 704, (704, 704)),
+        ((2160, 3840), 540, (540, 960)),
+        ((1080, 1920), 540, (540, 960)),
+        ((1440, 2560), 540, (480, 853)),
+        ((448, 796), 540, (448, 796)),
+        ((448, 448), 704, (448, 448)),
+        ((541, 7), 540, (270, 3)),
+        ((705, 1), 704, (352, 1)),
+    ],
+)
+def test_videos_of_any_size_shrink_by_a_whole_number_and_never_grow(size, max_rows, expected):
+    assert shrink(np.zeros((*size, 3), np.uint8), max_rows).shape == (*expected, 3)
+
+
+def test_annotated_frames_are_those_that_a_pair_needs(root):
+    assert process(root, "--frames", "annotated", "--split", "val") == 0
+    out = root / "processed"
+    # The cup is in all cameras in all four frames, the carton in gp02 at 60 too, the third object in no pair.
+    assert {camera: sorted(read_frames(out, C, camera)) for camera in CAMERAS} == {
+        EGO: [0, 30, 60, 90],
+        EXO_1: [0, 30, 60, 90],
+        EXO_2: [0, 30, 60, 90],
+    }
+    annotations = read_annotations(root, "train")
+    for cameras in annotations[A]["object_masks"].values():
+        for camera, track in cameras.items():
+            last = "60" if camera == EXO_2 else "30"
+            track["annotation"] = {f: mask for f, mask in track["annotation"].items() if f == last}
+    write_annotations(root, "train", annotations)
+    assert process(root, "--frames", "annotated", "--split", "train") == 0
+    assert {camera: sorted(read_frames(out, A, camera)) for camera in CAMERAS if (out / A / camera).exists()} == {
+        EGO: [30, 60],
+        EXO_2: [30, 60],
+        EXO_1: [30],
+    }
+    assert_consistent(out, A)
+
+
+def test_a_run_for_all_frames_completes_one_for_annotated_frames(root, undisturbed):
+    assert process(root, "--frames", "annotated") == 0
+    assert process(root) == 0
+    assert tree(root / "processed") == undisturbed
+
+
+def test_downscaled_videos_are_read_by_a_flag_and_keep_their_size(root):
+    folder = video(root, NAMES[C], EGO).parent / "downscaled" / "448"
+    for camera in CAMERAS:
+        make_video(folder / f"{camera}.mp4", 95, (448, 448 if camera == EGO else 796), options={"preset": "ultrafast"})
+    assert process(root, "--downscaled", "--split", "val") == 0
+    assert_complete(root / "processed", C)
+    assert cv2.imread(str(root / "processed" / C / EXO_1 / "90.jpg")).shape == (448, 796, 3)
+
+
+def test_frames_of_downscaled_and_of_full_size_videos_are_not_mixed(root, capsys):
+    assert process(root, "--split", "val") == 0
+    assert process(root, "--split", "val", "--downscaled") == 1
+    error = capsys.readouterr().err.splitlines()[-1]
+    assert "was made of full size videos, not of downscaled/448" in error and "leave out --downscaled" in error
+
+
+def test_several_splits_all_of_them_or_one_can_be_named(root):
+    assert process(root, "--split", "val") == 0
+    assert {path.name for path in (root / "processed").glob("uid-*")} == {C}
+    assert process(root, "--split", "train", "val") == 0
+    assert {path.name for path in (root / "processed").glob("uid-*")} == {A, B, C}
+
+
+def test_shards_share_the_takes_and_together_do_what_one_run_does(root, undisturbed):
+    out = root / "processed"
+    assert process(root, "--shard", "1/2", "--split", "train") == 0
+    assert len(list(out.glob("uid-*"))) == 1
+    assert process(root, "--shard", "2/2", "--split", "train") == 0
+    assert {path.name for path in out.glob("uid-*")} == {A, B}
+    for shard in ("1/3", "2/3", "3/3"):  # more shards than takes
+        assert process(root, "--shard", shard, "--split", "val") == 0
+    assert tree(out) == undisturbed
+
+
+def test_work_is_estimated_from_the_annotation_alone(root):
+    take = data.takes.parse_take(A, read_annotations(root, "train")[A])
+    shutil.rmtree(root / "takes")
+    assert estimated_work(take) == (90 + 30) * (1 + 4 + 4)
+
+
+# A rerun, and a kill at any moment
+
+
+def test_a_rerun_touches_nothing(root):
+    assert process(root) == 0
+    times = {path: path.stat().st_mtime_ns for path in (root / "processed").rglob("*.*") if path.name[:6] != "failed"}
+    assert process(root) == 0
+    assert times == {path: path.stat().st_mtime_ns for path in times}
+
+
+def test_a_rerun_replaces_lost_and_empty_frames_and_follows_a_changed_annotation(root, undisturbed):
+    assert process(root) == 0
+    out = root / "processed"
+    (out / A / EGO / "30.jpg").unlink()
+    (out / A / EXO_1 / "0.jpg").unlink()
+    (out / A / EXO_1 / "60.jpg").write_bytes(b"")
+    (out / B / "annotation.json").write_text("{")
+    (out / C / EXO_2 / ".60.jpg.1.tmp").write_bytes(b"left by a killed run")
+    shutil.rmtree(out / C / EXO_1)
+    assert process(root) == 0
+    assert tree(out) == undisturbed
+    annotations = read_annotations(root, "val")
+    del annotations[C]["object_masks"]["cup _0"][EXO_1]["annotation"]["60"]
+    write_annotations(root, "val", annotations)
+    assert process(root) == 0
+    assert "60" not in json.loads((out / C / "annotation.json").read_text())["masks"]["cup _0"][EXO_1]
+
+
+def test_takes_whose_videos_were_deleted_after_processing_stay(root, undisturbed):
+    video(root, NAMES[B], EXO_2).unlink()  # one take has a failure on record
+    process(root)
+    before = tree(root / "processed")
+    shutil.rmtree(root / "takes")
+    (root / "takes").mkdir()
+    assert process(root) == 0
+    assert tree(root / "processed") == before
+
+
+def start(root, *flags):
+    command = [
+        sys.executable,
+        ROOT / "data/process_data.py",
+        "--takepath",
+        root / "takes",
+        "--num_workers",
+        "2",
+        *flags,
+    ]
+    return subprocess.Popen(
+        list(map(str, command)), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True
+    )
+
+
+def wait_for(root, pattern, count=1):
+    deadline = time.monotonic() + 60
+    while len(list((root / "processed").glob(pattern))) < count:
+        assert time.monotonic() < deadline
+        time.sleep(0.002)
+
+
+@pytest.mark.parametrize(
+    "pattern, count", [("*/*/*.jpg", 1), ("*/*/*.jpg", 9), ("*/*/*.jpg", 17), ("*/annotation.json", 1)]
+)
+def test_a_run_killed_outright_and_repeated_gives_the_same_bytes(root, undisturbed, pattern, count):
+    run = start(root)
+    wait_for(root, pattern, count)
+    time.sleep(random.Random(count).random() * 0.05)
+    os.killpg(run.pid, signal.SIGKILL)  # parent and workers
+    run.communicate()
+    assert run.returncode == -signal.SIGKILL
+    assert process(root) == 0
+    assert tree(root / "processed") == undisturbed
+
+
+@needs_ps
+def test_workers_end_with_their_parent_however_it_ends(root, undisturbed):
+    run = start(root)
+    wait_for(root, "*/*/*.jpg")
+    run.kill()  # the parent alone
+    run.wait()
+    wait_for_the_end(run)
+    assert process(root) == 0
+    assert tree(root / "processed") == undisturbed
+
+
+@needs_ps
+def test_ctrl_c_ends_all_processes_in_one_line_and_a_rerun_completes(root, undisturbed):
+    run = start(root)
+    wait_for(root, "*/*/*.jpg")
+    os.killpg(run.pid, signal.SIGINT)  # as a terminal does: parent and workers
+    _, error = run.communicate(timeout=30)
+    assert run.returncode == 130
+    assert "interrupted; run the same command again to continue" in error and "Traceback" not in error
+    wait_for_the_end(run)
+    assert process(root) == 0
+    assert tree(root / "processed") == undisturbed
+
+
+@needs_ps
+def test_a_killed_worker_ends_the_run_in_one_line(root, undisturbed):
+    run = start(root)
+    while not (workers := [pid for pid, args in _alive(run).items() if "spawn_main" in args]):
+        assert run.poll() is None
+    os.kill(workers[0], signal.SIGKILL)
+    _, error = run.communicate(timeout=30)
+    assert run.returncode == 1
+    assert "a worker process was killed" in error and "--num_workers (now 2" in error and "Traceback" not in error
+    assert process(root) == 0
+    assert tree(root / "processed") == undisturbed
+
+
+def test_two_processes_give_the_same_bytes_as_one(root, undisturbed):
+    run = start(root)
+    out, error = run.communicate(timeout=60)
+    assert run.returncode == 0, error
+    assert "train: 2 takes: 2 complete" in out
+    assert "2/2 takes" in error  # the bar
+    assert tree(root / "processed") == undisturbed
+
+
+def wait_for_the_end(run):
+    """Return when no process of a run is left."""
+    deadline = time.monotonic() + 20
+    while _alive(run):
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+
+
+def _alive(run):
+    """The living processes of a run, without zombies: process id -> command line."""
+    listing = subprocess.run(
+        ["ps", "-ww", "-eo", "pid=,pgid=,stat=,args="], capture_output=True, text=True, check=True
+    ).stdout
+    rows = (line.split(maxsplit=3) for line in listing.splitlines())
+    return {int(pid): args for pid, group, state, args in rows if group == str(run.pid) and state[0] != "Z"}
+
+
+# What can be wrong with the data
+
+
+def test_a_missing_exo_video_costs_its_camera_only(root, capsys):
+    path = video(root, NAMES[A], EXO_1)
+    path.unlink()
+    assert process(root) == 0  # as withdrawn videos are part of the real data set
+    row = {"take_uid": A, "take_name": NAMES[A], "camera": EXO_1, "kind": "missing", "reason": f"no file {path}"}
+    assert failures(root / "processed") == [row]
+    assert_complete(root / "processed", A, without=(EXO_1,))
+    assert_complete(root / "processed", B)
+    out = capsys.readouterr().out
+    assert "train: 2 takes: 1 complete, 1 in part, 0 left out" in out
+    assert f"take {A} ({NAMES[A]}), camera {EXO_1}: no file {path}" in out
+
+
+def test_a_missing_ego_video_costs_its_take_only(root, capsys):
+    path = video(root, NAMES[A], EGO)
+    path.unlink()
+    assert process(root) == 0
+    rows = failures(root / "processed")
+    assert [(row["camera"], row["kind"]) for row in rows] == [(EGO, "missing"), (None, "missing")]
+    assert rows[0]["reason"] == f"no file {path}" and "no usable ego video" in rows[1]["reason"]
+    assert {path.name for path in (root / "processed" / A).iterdir()} == {"failed.json"}
+    assert_complete(root / "processed", B)
+    assert "1 complete, 0 in part, 1 left out" in capsys.readouterr().out
+
+
+def test_a_take_without_videos_is_one_line(root):
+    shutil.rmtree(root / "takes" / NAMES[A])
+    assert process(root) == 0
+    assert the_failure(root)["reason"] == f"no folder {root / 'takes' / NAMES[A]}"
+    assert_complete(root / "processed", B)
+
+
+@pytest.mark.parametrize(
+    "content, reason",
+    [
+        (lambda video: b"", "is empty (0 bytes)"),
+        (lambda video: video[:-2000], "no readable header or index (moov atom)"),
+        (lambda video: b"<html>not found</html>", "no readable header"),
+    ],
+    ids=["zero bytes", "no moov atom", "web page"],
+)
+def test_an_unreadable_video_costs_its_camera_only_and_the_status_says_so(root, content, reason, undisturbed):
+    path = video(root, NAMES[A], EXO_1)
+    whole = path.read_bytes()
+    break_video(root, content)
+    assert process(root) == 1  # downloading it again will help
+    row = the_failure(root)
+    assert (row["take_uid"], row["camera"], row["kind"]) == (A, EXO_1, "broken")
+    assert reason in row["reason"] and str(path) in row["reason"]
+    assert_complete(root / "processed", A, without=(EXO_1,))
+    assert_complete(root / "processed", B)
+    assert_complete(root / "processed", C)
+    path.write_bytes(whole)
+    assert process(root) == 0
+    assert tree(root / "processed") == undisturbed
+
+
+@pytest.mark.parametrize("uid, camera", [(A, EXO_2), (C, EGO)])
+def test_a_video_damaged_in_the_middle_leaves_no_frame_behind(root, undisturbed, uid, camera):
+    path = video(root, NAMES[uid], camera)
+    whole = path.read_bytes()
+    break_video(root, lambda video: _noise_in_the_middle(video), uid, camera)
+    assert process(root) == 1
+    rows = failures(root / "processed")
+    assert rows[0]["camera"] == camera and "is damaged" in rows[0]["reason"] and "of 95" in rows[0]["reason"]
+    assert not (root / "processed" / uid / camera).exists()
+    if camera == EGO:
+        assert not (root / "processed" / uid / "annotation.json").exists()
+        assert "no usable ego video" in rows[1]["reason"]
+    else:
+        assert_complete(root / "processed", uid, without=(camera,))
+    assert_complete(root / "processed", B)
+    path.write_bytes(whole)
+    assert process(root) == 0
+    assert tree(root / "processed") == undisturbed
+
+
+def test_a_truncated_video_with_its_index_in_front_says_how_many_frames_it_has(root):
+    path = video(root, NAMES[A], EXO_1)
+    make_video(path, 95, SIZE, container_options={"movflags": "faststart"})
+    break_video(root, lambda video: video[: len(video) * 3 // 4])
+    assert process(root) == 1
+    assert "is cut off or damaged: " in the_failure(root)["reason"] and "of 95 frames" in the_failure(root)["reason"]
+    assert_complete(root / "processed", A, without=(EXO_1,))
+
+
+def test_an_exo_video_that_ends_early_costs_the_frames_behind_its_end(root):
+    path = make_video(video(root, NAMES[A], EXO_1), 70, SIZE)
+    assert process(root) == 0  # the file is whole: downloading it again will not help
+    row = the_failure(root)
+    assert (row["camera"], row["kind"]) == (EXO_1, "missing")
+    assert row["reason"] == f"{path} ends after 70 frames; 1 wanted ones up to 90 are left out"
+    out = root / "processed"
+    raw = json.loads((out / A / "annotation.json").read_text())
+    expected = expected_masks(A)
+    for masks in expected["cup _0"].values():  # the object in that camera loses the frame everywhere
+        masks.pop("90", None)
+    assert raw == {"masks": expected, "subsample_idx": [0, 30, 60, 90]}
+    assert sorted(read_frames(out, A, EXO_1)) == [0, 30, 60]
+    assert sorted(read_frames(out, A, EGO)) == [0, 30, 60, 90]
+    assert_consistent(out, A)
+
+
+def test_an_ego_video_shorter_than_the_annotation_costs_the_frames_behind_its_end(root):
+    make_video(video(root, NAMES[A], EGO), 61, SIZE)
+    assert process(root) == 0
+    assert the_failure(root)["camera"] == EGO and "ends after 61 frames" in the_failure(root)["reason"]
+    raw = json.loads((root / "processed" / A / "annotation.json").read_text())
+    assert raw["subsample_idx"] == [0, 30, 60]
+    assert {f for cams in raw["masks"].values() for masks in cams.values() for f in masks} == {"0", "30", "60"}
+    assert_consistent(root / "processed", A)
+
+
+def test_awkward_but_whole_videos_give_the_right_frames(root):
+    make_video(video(root, NAMES[A], EXO_1), 95, SIZE, time_of=lambda n: n + n * n // 30)
+    make_video(video(root, NAMES[A], EXO_2), 95, SIZE, time_of=lambda n: n + 500)
+    make_video(video(root, NAMES[A], EGO), 95, SIZE, audio=True)
+    make_video(video(root, NAMES[B], EXO_1), 95, SIZE, options={"x264-params": "intra-refresh=1:keyint=30:bframes=0"})
+    assert process(root, "--split", "train") == 0
+    for uid in (A, B):
+        assert_complete(root / "processed", uid)
+
+
+@pytest.mark.parametrize(
+    "encoded, reason",
+    [
+        ("!!not lzstring!!", "is not LZString text"),
+        (None, "is not LZString text"),
+        (encode_lzstring("not run lengths"), "mask"),
+        (encode_lzstring("PPYo0"), "mask"),
+    ],
+)
+def test_a_corrupt_mask_costs_its_frame_of_its_object_only(root, encoded, reason):
+    annotations = read_annotations(root, "train")
+    annotations[A]["object_masks"]["cup _0"][EXO_1]["annotation"]["60"]["encodedMask"] = encoded
+    write_annotations(root, "train", annotations)
+    assert process(root) == 1
+    row = the_failure(root)
+    assert (row["camera"], row["kind"]) == (EXO_1, "broken")
+    assert (
+        row["reason"].startswith("corrupt masks of object 'cup _0', frames left out: 60 (") and reason in row["reason"]
+    )
+    expected = expected_masks(A)
+    for masks in expected["cup _0"].values():  # or the ego mask would say that the cup is out of sight of the other
+        masks.pop("60", None)
+    assert json.loads((root / "processed" / A / "annotation.json").read_text())["masks"] == expected
+    assert_complete(root / "processed", B)
+
+
+@pytest.mark.parametrize("broken", [{}, {"take_name": "x"}, {"take_name": "x", "object_masks": {"o": {EGO: {}}}}, []])
+def test_a_malformed_annotation_costs_its_take_only(root, broken):
+    write_annotations(root, "train", {A: broken, B: read_annotations(root, "train")[B]})
+    assert process(root, "--split", "train") == 1
+    assert "is malformed" in the_failure(root)["reason"] and the_failure(root)["take_uid"] == A
+    assert_complete(root / "processed", B)
+
+
+def test_a_take_that_the_annotation_file_lacks_is_listed(root):
+    write_annotations(root, "train", {B: read_annotations(root, "train")[B]})
+    assert process(root, "--split", "train") == 0
+    assert "relations_train.json does not annotate it" in the_failure(root)["reason"]
+    assert_complete(root / "processed", B)
+
+
+def test_an_annotated_take_that_is_in_no_split_is_counted_and_left_out(root, capsys):
+    (root / "split.json").write_text(json.dumps({"train": [A], "val": [C]}))
+    assert process(root) == 0
+    assert "train: 1 annotated takes are in no split" in capsys.readouterr().out
+    assert not (root / "processed" / B).exists()
+    assert_complete(root / "processed", A)
+
+
+def test_a_take_in_two_splits_is_processed_once_with_a_warning(root, capsys):
+    (root / "split.json").write_text(json.dumps({"train": [A, B, A], "val": [C, B]}))
+    assert process(root) == 0
+    captured = capsys.readouterr()
+    assert f"1 takes are in more than one split of {root / 'split.json'}: {B} is in train and val" in captured.err
+    for uid in (A, B, C):
+        assert_complete(root / "processed", uid)
+    assert process(root, "--strict") == 1
+
+
+def test_an_oddity_that_nobody_thought_of_costs_its_take_only(root, monkeypatch):
+    def surprise(image, max_rows, original=data.extraction.shrink):
+        if read_number(image) == 60 and surprise.left:
+            surprise.left = False
+            raise ZeroDivisionError("surprise")
+        return original(image, max_rows)
+
+    surprise.left = True
+    monkeypatch.setattr(data.extraction, "shrink", surprise)
+    assert process(root) == 1
+    assert the_failure(root)["reason"] == "unexpected ZeroDivisionError: surprise"
+    there = [uid for uid in (A, B, C) if (root / "processed" / uid / "annotation.json").exists()]
+    assert len(there) == 2
+    for uid in there:
+        assert_complete(root / "processed", uid)
+
+
+@pytest.mark.parametrize("fault", ["missing exo", "broken ego", "corrupt mask", "short exo", "unannotated"])
+def test_strict_makes_any_of_them_fatal(root, capsys, fault):
+    if fault == "missing exo":
+        video(root, NAMES[B], EXO_1).unlink()
+    elif fault == "broken ego":
+        break_video(root, _noise_in_the_middle, B, EGO)
+    elif fault == "short exo":
+        make_video(video(root, NAMES[B], EXO_1), 50, SIZE)
+    else:
+        annotations = read_annotations(root, "train")
+        if fault == "unannotated":
+            del annotations[B]
+        else:
+            annotations[B]["object_masks"]["cup _0"][EGO]["annotation"]["0"]["encodedMask"] = "?"
+        write_annotations(root, "train", annotations)
+    assert process(root, "--strict", "--split", "train") == 1
+    error = capsys.readouterr().err.splitlines()[-1]
+    assert error.startswith(f"error: take {B}") and error.endswith("(fatal by --strict)")
+    assert process(root, "--strict", "--split", "val") == 0
+
+
+# What can be wrong with the machine
+
+
+def test_a_full_disk_ends_the_run_in_one_line_and_a_rerun_completes(root, undisturbed, monkeypatch, capsys):
+    def full_disk(path, mode="w", sync=True, original=data.extraction.atomic_write):
+        full_disk.files += 1
+        if full_disk.files == 17:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        return original(path, mode, sync)
+
+    full_disk.files = 0
+    with monkeypatch.context() as patch:
+        patch.setattr(data.extraction, "atomic_write", full_disk)
+        assert process(root) == 1
+    error = capsys.readouterr().err.splitlines()[-1]
+    assert error.startswith(f"error: cannot write to {root / 'processed'} (No space left on device)")
+    assert "run the same command again" in error
+    assert process(root) == 0
+    assert tree(root / "processed") == undisturbed
+
+
+def test_output_that_cannot_be_written_is_one_line(root, capsys):
+    (root / "file").write_text("in the way")
+    assert process(root, "--outputpath", root / "file" / "out") == 1
+    assert str(root / "file" / "out") in capsys.readouterr().err.splitlines()[-1]
+
+
+@pytest.mark.skipif(os.name != "posix" or os.geteuid() == 0, reason="needs a user whom permissions bind")
+def test_read_only_output_is_one_line(root, capsys):
+    (root / "processed").mkdir(mode=0o500)
+    assert process(root) == 1
+    assert "Permission denied" in capsys.readouterr().err.splitlines()[-1]
+
+
+def test_a_take_whose_folder_is_read_only_ends_the_run_in_one_line(root, capsys, monkeypatch):
+    def read_only(path, *_, **__):
+        raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(path))
+
+    assert process(root, "--split", "val") == 0
+    with monkeypatch.context() as patch:
+        patch.setattr(data.extraction, "atomic_write", read_only)
+        assert process(root, "--split", "train") == 1
+    assert "(Permission denied)" in capsys.readouterr().err.splitlines()[-1]
+    assert_complete(root / "processed", C)
+
+
+# What can be wrong with the command
+
+
+@pytest.mark.parametrize(
+    "flags, words",
+    [
+        (["--split", "nowhere"], ["no split 'nowhere'", "'train', 'val'"]),
+        (["--split_path", "{root}/none.json"], ["no file", "none.json", "download_split.sh"]),
+        (["--split_path", "{root}/takes/bad.json"], ["bad.json is not valid JSON"]),
+        (["--annotationpath", "{root}/none_{{split}}.json"], ["no file", "none_train.json", "egoexo"]),
+        (["--annotationpath", "{root}/takes/bad.json"], ["bad.json is not valid JSON"]),
+        (["--annotationpath", "{root}/annotations/relations_val.json"], ["annotates none of the 2 takes of train"]),
+        (["--takepath", "{root}/nothing"], ["no folder", "--takepath"]),
+    ],
+)
+def test_bad_input_is_one_line_that_names_it(root, capsys, flags, words):
+    (root / "takes" / "bad.json").write_text('{"annotations": {')
+    assert process(root, *(flag.format(root=root) for flag in flags)) == 1
+    error = capsys.readouterr().err.strip()
+    assert error.startswith("error: ") and "\n" not in error
+    assert all(word in error for word in words)
+
+
+@pytest.mark.parametrize("shard", ["0/2", "3/2", "2", "a/b", "1/0"])
+def test_a_shard_that_makes_no_sense_is_refused(root, capsys, shard):
+    assert process(root, "--shard", shard) == 2
+    assert f"{shard!r} is not I/N" in capsys.readouterr().err
+
+
+def test_no_take_left_is_not_a_success(root, capsys):
+    shutil.rmtree(root / "takes")
+    (root / "takes").mkdir()
+    assert process(root, "--split", "val") == 1
+    assert "0 complete, 0 in part, 1 left out" in capsys.readouterr().out
+    assert the_failure(root)["take_uid"] == C
+
+
+def test_the_splits_of_these_tests_are_what_they_say():
+    assert SPLITS == {"train": [A, B], "val": [C]}
+
+
+def _noise_in_the_middle(content):
+    start = content.index(b"mdat") + 4
+    size = (content.index(b"moov") - start) // 2
+    return content[: start + size // 2] + np.random.default_rng(0).bytes(size) + content[start + size // 2 + size :]
+
+
+def _plain_frames(path, wanted):
+    import av
+
+    with av.open(str(path)) as container:
+        for number, frame in enumerate(container.decode(video=0)):
+            if number in wanted:
+                yield number, frame.to_ndarray(format="bgr24")
