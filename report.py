@@ -21,7 +21,7 @@ from evaluation.options import (
     pred_file,
 )
 from evaluation.outputs import summarize, write_outputs
-from evaluation.pictures import draw_case, predicted_masks, write_picture
+from evaluation.pictures import Predicted, draw_case, predicted_masks, write_numbered_pictures
 from evaluation.report import write_report
 from evaluation.run import check_truth, notes, score_file
 from evaluation.score import Case
@@ -64,19 +64,14 @@ def main(argv: list[str] | None = None) -> None:
 def draw_pictures(
     truth: GroundTruth, cases: list[Case], folder: Path, args: argparse.Namespace
 ) -> list[tuple[Case, str]]:
-    """A picture for each case, under `folder`; those of an earlier report go. Returns their paths from there."""
+    """A picture for each case in `folder`, with its path from there."""
     masks = predicted_masks(pred_file(args), args.setting, cases)
     takes = {uid: truth.load(uid) for uid in dict.fromkeys(case.take_uid for case in cases)}
-    drawn = []
-    for number, case in enumerate(tqdm(cases, unit="picture", desc="pictures")):
-        path = folder / "pictures" / f"{number:04d}.jpg"
-        write_picture(path, draw_case(takes[case.take_uid], case, masks[case.key], args.height))
-        drawn.append((case, f"pictures/{path.name}"))
-    names = {Path(path).name for _, path in drawn}
-    for old in (folder / "pictures").glob("[0-9][0-9][0-9][0-9].jpg"):
-        if old.name not in names:
-            old.unlink()
-    return drawn
+    images = (
+        draw_case(takes[case.take_uid], [Predicted(case, masks[case.key])], args.height)
+        for case in tqdm(cases, unit="picture", desc="pictures")
+    )
+    return list(zip(cases, write_numbered_pictures(folder, images), strict=True))
 
 
 if __name__ == "__main__":

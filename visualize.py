@@ -19,7 +19,7 @@ from tqdm import tqdm
 from data.errors import UserError, run_script
 from data.results import iter_results
 from evaluation.options import add_setting_option, add_workers_option, default_out, make_parser, pred_file, split_uids
-from evaluation.pictures import contact_sheet, draw_case, predicted_masks, write_picture
+from evaluation.pictures import Predicted, contact_sheet, draw_case, predicted_masks, write_picture
 from evaluation.score import Case, score_results
 from evaluation.selection import ORDERS, choose, matching
 from evaluation.truth import GroundTruth
@@ -84,7 +84,7 @@ def open_takes(args: argparse.Namespace) -> GroundTruth:
 def draw(truth: GroundTruth, cases: list[Case], masks: dict[tuple, dict], out: Path, args: argparse.Namespace) -> None:
     """Write the pictures of `cases` in the form that the name `out` asks for."""
     takes = {uid: truth.load(uid) for uid in {case.take_uid for case in cases}}
-    pictures = (draw_case(takes[case.take_uid], case, masks[case.key], args.height) for case in cases)
+    pictures = (draw_case(takes[case.take_uid], [Predicted(case, masks[case.key])], args.height) for case in cases)
     if out.suffix.lower() == ".mp4":
         print(f"{write_video(out, tqdm(pictures, total=len(cases), unit='frame'), args.fps)} frames: {out}")
         return

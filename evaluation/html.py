@@ -3,7 +3,7 @@
 import json
 import math
 import re
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from html import escape
 from pathlib import Path
 from typing import NamedTuple
@@ -73,11 +73,13 @@ def page(title: str, lead: str, sections: Sequence[Section], warning: str = "") 
 """
 
 
-def table(header: Sequence[str], rows: Sequence[Sequence[Cell | str]], ours: int = -1, sortable: bool = False) -> str:
-    """`ours` is the row in bold. A sortable table sorts by the column whose head is clicked."""
+def table(
+    header: Sequence[str], rows: Sequence[Sequence[Cell | str]], bold: Collection[int] = (), sortable: bool = False
+) -> str:
+    """`bold`: which rows are. A sortable table sorts by the column whose head is clicked."""
     head = "".join(f"<th>{escape(name)}</th>" for name in header)
     body = "\n".join(
-        f"<tr{_class('ours', number == ours)}>{''.join(map(_table_cell, row))}</tr>" for number, row in enumerate(rows)
+        f"<tr{_class('bold', number in bold)}>{''.join(map(_table_cell, row))}</tr>" for number, row in enumerate(rows)
     )
     return (
         f'<div class="scroll"><table{_class("sortable", sortable)}>\n<thead><tr>{head}</tr></thead>\n'

@@ -97,10 +97,10 @@ def format_summary(summary: dict[str, Any]) -> str:
     for unit in ("takes", "objects"):
         for name in ("iou", "contour_accuracy"):
             rows.append((f"* {NAMES[name]}, mean over {unit}", _number(summary[f"mean_over_{unit}"][name]), "", ""))
-    lines += ["", *_table(rows), "* not part of the benchmark; intervals: takes drawn with replacement"]
+    lines += ["", *format_table(rows), "* not part of the benchmark; intervals: takes drawn with replacement"]
     for kind in PRINTED_BREAKDOWNS:
         if groups := summary["breakdown"][kind]:
-            lines += ["", *_table([_group_header(f"* by {kind}"), *map(_group_row, groups)])]
+            lines += ["", *format_table([_group_header(f"* by {kind}"), *map(_group_row, groups)])]
     return "\n".join(lines)
 
 
@@ -112,7 +112,7 @@ def _group_row(group: dict[str, Any]) -> tuple[str, ...]:
     return (group["label"], f"{group['frames']:,}", f"{group['visible']:,}", *(_number(group[n]) for n in OFFICIAL))
 
 
-def _table(rows: list[tuple[str, ...]]) -> list[str]:
+def format_table(rows: list[tuple[str, ...]]) -> list[str]:
     """Aligned columns: the first to the left, the others to the right."""
     widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
     return [

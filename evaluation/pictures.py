@@ -4,9 +4,10 @@ Images are (H, W, 3) uint8 RGB; colours are RGB.
 """
 
 import io
-import math
+from collections.abc import Iterable, Sequence
 from functools import lru_cache
 from pathlib import Path
+from typing import NamedTuple
 
 import cv2
 import matplotlib
@@ -36,30 +37,35 @@ def overlay(image: np.ndarray, mask: np.ndarray, colour: tuple[int, int, int]) -
     return cv2.drawContours(out, outlines, -1, colour, max(1, round(image.shape[0] / 240)), cv2.LINE_AA)
 
 
-def draw_case(truth: TakeTruth, case: Case, predicted: dict, height: int = 360) -> np.ndarray:
-    """The picture of a case: query + mask, target + prediction, target + truth, panels of `height` pixels.
+class Predicted(NamedTuple):
+    """A prediction to draw: its case, its RLE, and whose it is if there are several."""
 
-    `predicted` is the RLE of the prediction. Small objects are shown enlarged in a corner too. Raises UserError if a
-    frame is missing.
+    case: Case
+    rle: dict
+    name: str = ""
+
+
+def draw_case(truth: TakeTruth, predictions: Sequence[Predicted], height: int = 360) -> np.ndarray:
+    """A case as panels of `height` pixels: query + mask, target + each prediction, target + truth.
+
+    Small objects are shown enlarged in a corner too. Raises UserError if a frame is missing.
     """
+    case = predictions[0].case
     masks = truth.take.masks[case.object_name]
-    query_mask = masks[case.query_camera][case.frame]
-    true_mask = masks[case.target_camera].get(case.frame)
-    query, target = (read_frame(truth.take.frame_path(case[at], case.frame)) for at in (2, 3))
-    close_up = _close_up(target.shape[:2], true_mask, predicted)
-    captions = (
-        f"query {case.query_camera}",
-        _prediction_caption(case),
-        "truth" if case.visible else "truth: not visible",
-    )
+    query_mask, true_mask = masks[case.query_camera][case.frame], masks[case.target_camera].get(case.frame)
+    query = read_frame(truth.take.frame_path(case.query_camera, case.frame))
+    target = read_frame(truth.take.frame_path(case.target_camera, case.frame))
+    query_window = _close_up(query.shape[:2], query_mask)
+    window = _close_up(target.shape[:2], true_mask, *(predicted.rle for predicted in predictions))
+    caption = "truth" if case.visible else "truth: not visible"
     body = beside(
         [
-            _panel(query, query_mask, QUERY, captions[0], height, _close_up(query.shape[:2], query_mask)),
-            _panel(target, predicted, PREDICTION, captions[1], height, close_up),
-            _panel(target, true_mask, TRUTH, captions[2], height, close_up),
+            _panel(query, query_mask, QUERY, f"query {case.query_camera}", height, query_window),
+            *(_panel(target, p.rle, PREDICTION, _prediction_caption(p), height, window) for p in predictions),
+            _panel(target, true_mask, TRUTH, caption, height, window),
         ]
     )
-    return np.vstack([_header(truth, case, body.shape[1], height // 12), body])
+    return np.vstack([_header(truth, predictions, body.shape[1], height // 12), body])
 
 
 def _panel(
@@ -96,6 +102,21 @@ def _close_up(size: Size, *rles: dict | None) -> tuple[slice, slice] | None:
             return slice(row, row + side), slice(column, column + side)
         boxes.pop()  # the prediction may lie far off: show the truth then
     return None
+
+
+def write_numbered_pictures(folder: Path, images: Iterable[np.ndarray]) -> list[str]:
+    """Write `folder`/pictures/0000.jpg and so on, and delete the pictures of an earlier, longer row.
+
+    Returns their paths from `folder`.
+    """
+    paths = []
+    for number, image in enumerate(images):
+        paths.append(f"pictures/{number:04d}.jpg")
+        write_picture(folder / paths[-1], image)
+    for old in (folder / "pictures").glob("[0-9][0-9][0-9][0-9].jpg"):
+        if f"pictures/{old.name}" not in paths:
+            old.unlink()
+    return paths
 
 
 def predicted_masks(path: Path, setting: str, cases: list[Case]) -> dict[tuple, dict]:
@@ -139,28 +160,34 @@ def write_picture(path: Path, image: np.ndarray) -> None:
         file.write(data.getvalue())
 
 
-def _prediction_caption(case: Case) -> str:
-    notes = ["empty"] if case.predicted_pixels == 0 else []
-    notes += ["says not visible"] if case.confidence <= CONFIDENCE_THRESHOLD else []
-    return "prediction" + f" ({', '.join(notes)})" * bool(notes)
+def _prediction_caption(predicted: Predicted) -> str:
+    notes = [_score(predicted.case)] if predicted.name else []
+    notes += ["empty"] if predicted.case.predicted_pixels == 0 else []
+    notes += ["says not visible"] if predicted.case.confidence <= CONFIDENCE_THRESHOLD else []
+    return (predicted.name or "prediction") + f" ({', '.join(notes)})" * bool(notes)
 
 
-def _header(truth: TakeTruth, case: Case, width: int, height: int) -> np.ndarray:
+def _score(case: Case) -> str:
+    return f"IoU {case.iou:.3f}" if case.visible else "not visible"
+
+
+def _header(truth: TakeTruth, predictions: Sequence[Predicted], width: int, height: int) -> np.ndarray:
+    """The line above a picture: object, take, camera, frame; at the right end the score, if it is one prediction's."""
     paper = Image.new("RGB", (width, height + GAP), PAPER)
     draw = ImageDraw.Draw(paper)
-    size = round(height * 0.7)
-    score = "not visible" if math.isnan(case.iou) else f"IoU {case.iou:.3f}"
-    score += f"  confidence {case.confidence:.2f}"
-    score_width = draw.textlength(score, _font(size, bold=True))
-    draw.text((width - score_width, 0), score, INK, _font(size, bold=True))
+    plain, bold = _font(round(height * 0.7)), _font(round(height * 0.7), bold=True)
+    case = predictions[0].case
+    score = "" if len(predictions) > 1 else f"{_score(case)}  confidence {case.confidence:.2f}"
+    right = width - draw.textlength(score, bold)
+    draw.text((right, 0), score, INK, bold)
     name = case.object_name.strip()
-    draw.text((0, 0), name, INK, _font(size, bold=True))
+    draw.text((0, 0), name, INK, bold)
+    left = draw.textlength(name + "  ", bold)
     take = (truth.annotated.name if truth.annotated else "") or truth.uid
-    left = draw.textlength(name + "  ", _font(size, bold=True))
     details = f"{take}, {case.target_camera}, frame {case.frame}"
-    while details and left + draw.textlength(details, _font(size)) > width - score_width - size:
-        details = details[:-2].rstrip(" .") + "." if len(details) > 2 else ""
-    draw.text((left, 0), details, PALE, _font(size))
+    while details and left + draw.textlength(details, plain) > right - height:
+        details = details[:-1]  # what does not fit is in the file's name
+    draw.text((left, 0), details, PALE, plain)
     return np.array(paper)
 
 

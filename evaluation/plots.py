@@ -32,7 +32,7 @@ def save_plot(path: Path, draw: Callable[[Axes], None], size: tuple[float, float
         figure = Figure(figsize=size, layout="constrained")
         draw(figure.subplots())
         data = io.StringIO()
-        figure.savefig(data, format="svg", metadata={"Date": None})
+        figure.savefig(data, format="svg", dpi=150, metadata={"Date": None})
     with atomic_write(path) as file:
         file.write(data.getvalue())
 
@@ -98,12 +98,14 @@ def precision_recall(found: Existence, share_visible: float) -> Callable[[Axes],
 
 
 def paired_iou(first: Sequence[Case], second: Sequence[Case], names: tuple[str, str]) -> Callable[[Axes], None]:
-    """IoU of the same visible cases in two results files, as a density."""
+    """IoU of the same visible cases in two results files, a dot each."""
 
     def draw(axes: Axes) -> None:
         pairs = [(a.iou, b.iou) for a, b in zip(first, second, strict=True) if a.visible]
         axes.plot([0, 1], [0, 1], color=GREY, ls="--")
-        axes.hexbin(*zip(*pairs, strict=True), gridsize=30, extent=(0, 1, 0, 1), bins="log", mincnt=1, cmap="Blues")
+        axes.scatter(
+            *zip(*pairs, strict=True), s=12, alpha=min(0.6, 60 / len(pairs) ** 0.5), color=BLUE, lw=0, rasterized=True
+        )
         axes.set(xlim=(0, 1), ylim=(0, 1), xlabel=f"IoU of {names[0]}", ylabel=f"IoU of {names[1]}", aspect="equal")
 
     return draw

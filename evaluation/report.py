@@ -88,7 +88,7 @@ def metrics_table(summary: dict[str, Any]) -> str:
     ours = [_metric(name, summary["official"][name], spans[name]) for name in OFFICIAL]
     published = PUBLISHED[summary["setting"]].items()
     rows = [["this run", *ours], *([name, *(_metric(n, v[n]) for n in OFFICIAL)] for name, v in published)]
-    return html.table(("", *HEADER), rows, ours=0)
+    return html.table(("", *HEADER), rows, bold=[0])
 
 
 def extra_table(summary: dict[str, Any]) -> str:

@@ -6,13 +6,14 @@ numbers of any set of cases are those of its rows added up.
 
 import math
 from collections.abc import Callable, Iterable, Sequence
-from typing import NamedTuple
+from typing import NamedTuple, TypeVar
 
 import numpy as np
 
 from evaluation.metrics import CONFIDENCE_THRESHOLD
 from evaluation.score import Case, Scores, TakeScores
 
+T = TypeVar("T")
 SUMS = (
     "iou",
     "contour_accuracy",
@@ -36,22 +37,23 @@ class Interval(NamedTuple):
     high: float
 
 
-def sums(cases: Sequence[Case]) -> np.ndarray:
-    """The row of sums of some cases."""
-    visible = [case for case in cases if case.visible]
-    right = [(case.confidence > CONFIDENCE_THRESHOLD) == case.visible for case in cases]
-    n_visible, visible_right = len(visible), sum(r for r, case in zip(right, cases, strict=True) if case.visible)
-    return np.array(
-        [
-            *(math.fsum(getattr(case, name) for case in visible) for name in SUMS[:4]),
-            sum((case.truth_pixels > 0) == (case.predicted_pixels > 0) for case in visible),
-            n_visible,
-            visible_right,
-            len(cases) - n_visible,
-            sum(right) - visible_right,
-        ],
-        float,
-    )
+def case_sums(cases: Sequence[Case]) -> np.ndarray:
+    """(N, len(SUMS)): what each case adds to the sums."""
+    rows = np.zeros((len(cases), len(SUMS)))
+    for row, case in zip(rows, cases, strict=True):
+        right = (case.confidence > CONFIDENCE_THRESHOLD) == case.visible
+        if case.visible:
+            presence = (case.truth_pixels > 0) == (case.predicted_pixels > 0)
+            masks = case.iou, case.contour_accuracy, case.location_error, case.location_error_corrected
+            row[:7] = *masks, presence, 1, right
+        else:
+            row[7:] = 1, right
+    return rows
+
+
+def take_sums(takes: Sequence[Sequence[Case]]) -> np.ndarray:
+    """(takes, len(SUMS)) from the cases of each take."""
+    return np.stack([case_sums(cases).sum(0) for cases in takes])
 
 
 def rates(rows: np.ndarray) -> dict[str, np.ndarray]:
@@ -69,7 +71,7 @@ def rates(rows: np.ndarray) -> dict[str, np.ndarray]:
 
 def metrics(cases: Sequence[Case]) -> dict[str, float]:
     """The values of METRICS over some cases."""
-    return {name: float(value) for name, value in rates(sums(cases)).items()}
+    return {name: float(value) for name, value in rates(case_sums(cases).sum(0)).items()}
 
 
 def bootstrap_weights(n_takes: int, resamples: int, seed: int = 0) -> np.ndarray:
@@ -81,7 +83,7 @@ def intervals(takes: Sequence[TakeScores], resamples: int = 2000, level: float =
     """Percentile bootstrap over takes: frames of one take are alike, so takes and not frames are drawn."""
     if len(takes) < 2:
         return {name: Interval(math.nan, math.nan) for name in METRICS}
-    rows = np.stack([sums(take.cases) for take in takes])
+    rows = take_sums([take.cases for take in takes])
     drawn = rates(bootstrap_weights(len(takes), resamples) @ rows)
     return {name: percentile_interval(values, level) for name, values in drawn.items()}
 
@@ -102,16 +104,26 @@ class Group(NamedTuple):
     metrics: dict[str, float]
 
 
-def group_by(cases: Iterable[Case], label: Callable[[Case], str | None]) -> list[Group]:
-    """Metrics of the cases of each label, in the order in which labels first occur; None leaves a case out."""
-    groups: dict[str, list[Case]] = {}
-    for case in cases:
-        if (key := label(case)) is not None:
-            groups.setdefault(key, []).append(case)
+def group_by(cases: Sequence[Case], label: Callable[[Case], str | None], order: Sequence[str] = ()) -> list[Group]:
+    """Metrics of the cases of each label, labels sorted or in the given order; None leaves a case out."""
     return [
         Group(key, len(members), sum(case.visible for case in members), metrics(members))
-        for key, members in groups.items()
+        for key, members in in_order(split_by(cases, label), order).items()
     ]
+
+
+def split_by(items: Iterable[T], label: Callable[[T], str | None]) -> dict[str, list[T]]:
+    """The items of each label; None leaves an item out."""
+    groups: dict[str, list[T]] = {}
+    for item in items:
+        if (key := label(item)) is not None:
+            groups.setdefault(key, []).append(item)
+    return groups
+
+
+def in_order(groups: dict[str, list[T]], order: Sequence[str] = ()) -> dict[str, list[T]]:
+    """Groups by their place in `order`, or else by name."""
+    return dict(sorted(groups.items(), key=lambda item: order.index(item[0]) if order else item[0]))
 
 
 def breakdowns(scores: Scores) -> dict[str, list[Group]]:
@@ -123,12 +135,10 @@ def breakdowns(scores: Scores) -> dict[str, list[Group]]:
     return {
         "take": group_by(cases, lambda case: names[case.take_uid]),
         "object": group_by(cases, lambda case: f"{names[case.take_uid]} / {case.object_name}"),
-        "scenario": sorted(group_by(cases, lambda case: scenarios[case.take_uid])),
-        "target camera": sorted(group_by(cases, lambda case: case.target_camera)),
-        "object size": _in_order(group_by(cases, lambda case: size_label(case.truth_pixels)), SIZE_LABELS),
-        "visibility": _in_order(
-            group_by(cases, lambda case: visibility_label(shares[case.key[:4]])), VISIBILITY_LABELS
-        ),
+        "scenario": group_by(cases, lambda case: scenarios[case.take_uid]),
+        "target camera": group_by(cases, lambda case: case.target_camera),
+        "object size": group_by(cases, lambda case: size_label(case.truth_pixels), SIZE_LABELS),
+        "visibility": group_by(cases, lambda case: visibility_label(shares[case.key[:4]]), VISIBILITY_LABELS),
     }
 
 
@@ -167,7 +177,3 @@ def mean_over_groups(groups: list[Group]) -> dict[str, float]:
         values = [group.metrics[name] for group in groups if not math.isnan(group.metrics[name])]
         out[name] = float(np.mean(values)) if values else math.nan
     return out
-
-
-def _in_order(groups: list[Group], labels: Sequence[str]) -> list[Group]:
-    return sorted(groups, key=lambda group: labels.index(group.label))
