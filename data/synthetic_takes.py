@@ -9,7 +9,6 @@ The same options give the same takes; a rerun keeps the finished ones.
 """
 
 import argparse
-import os
 import signal
 import sys
 from concurrent.futures import ProcessPoolExecutor
@@ -27,6 +26,7 @@ from data.errors import UserError, run_script
 from data.files import write_json
 from data.synthetic.take import SIZES, Options, TakeId, make_take
 from data.takes import ANNOTATION_TEMPLATE, DEFAULT_ROOT, FRAME_STEP, SPLITS, annotation_path
+from data.workers import default_workers
 
 MARKER = "synthetic_takes.json"  # says that a folder is ours to write into
 
@@ -94,7 +94,7 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     add("--object_size", type=float, default=0.2, help="area of an object in a picture, as a fraction of it")
     add("--hold", type=int, default=6, help="render every n-th frame only and hold it; a divisor of 30")
     add("--seed", type=int, default=0, help="other seeds give other takes")
-    add("--num_workers", type=int, default=os.cpu_count() or 1, help="processes; the takes do not depend on it")
+    add("--num_workers", type=int, default=default_workers(), help="processes; the takes do not depend on it")
     args = parser.parse_args(argv)
     if min(args.num_frames, args.num_exo, args.num_objects) < 1 or args.num_train + args.num_val + args.num_test < 1:
         raise UserError("--num_frames, --num_exo, --num_objects and the number of takes must be at least 1")
