@@ -13,7 +13,7 @@ from evaluation.truth import GroundTruth
 RESULTS_DIR = Path(__file__).resolve().parents[1] / "results"  # where eval_segswap.py writes
 
 
-def make_parser(doc: str) -> argparse.ArgumentParser:
+def make_parser(doc: str, split: str = "val") -> argparse.ArgumentParser:
     """A parser with the options that say which ground truth is meant. `doc` is the script's docstring."""
     parser = argparse.ArgumentParser(description=doc, formatter_class=argparse.RawDescriptionHelpFormatter)
     add = parser.add_argument
@@ -23,7 +23,7 @@ def make_parser(doc: str) -> argparse.ArgumentParser:
         default=DEFAULT_DATA_DIR,
         help="processed takes (default: data/egoexo/processed)",
     )
-    add("--split", default="val", help="which split: train, val, test (default: val)")
+    add("--split", default=split, help=f"which split: train, val, test (default: {split})")
     add("--splits_path", type=Path, help="split.json (default: the one beside --data_path, else data/split.json)")
     return parser
 
