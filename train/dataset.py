@@ -1,31 +1,30 @@
-"""What training draws and validation repeats: pairs of views with their masks, as uint8 batches.
+"""What training draws and validation repeats: pairs of views with their masks.
 
 A training sample is a function of (seed, number) alone, so the stream is the same for any number of loader processes
 and ranks, and a resumed run continues it from its step without saved random states.
 """
 
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass, fields, replace
+from collections.abc import Callable
+from functools import partial
 from typing import NamedTuple
 
-import cv2
 import numpy as np
-import torch
-from torch import Tensor
-from torch.utils.data import DataLoader, Dataset, Sampler
+from torch.utils.data import Dataset
 
 from data.errors import UserError
 from data.geometry import letterbox, letterbox_axes
 from data.masks import RLE, letterbox_mask
 from data.pairs import Pair, PairSet
 from data.processed import read_frame
+from train.augment import augment_view
+from train.negatives import HardNegatives, unrelated_pair
 
 TARGET_SWAP = 0.1  # how often the target frame is swapped for one of another take: a synthetic negative
+HARD_NEGATIVES = 0.1  # with --hard_negatives, how often a pair becomes a negative of the same take
 BLOCK = 0.5  # how often the target tokens outside the object are blocked
 REDRAWS = 16  # unreadable samples in a row before a draw gives up
-ImageKey = (
-    tuple  # names an input image of the backbone: (take, camera, frame) or, a mask, (take, camera, frame, object)
-)
+ReadMask = Callable[[], RLE | None]
+ImageKey = tuple  # an input image of the backbone: (take, camera, frame), or (take, camera, frame, object) for a mask
 
 
 class Source(NamedTuple):
@@ -43,33 +42,6 @@ class Source(NamedTuple):
     def image_keys(self) -> tuple[ImageKey, ImageKey, ImageKey]:
         """Keys of query image, target image, query mask."""
         return self.query, self.target, (*self.query, self.object_name)
-
-
-@dataclass
-class Batch:
-    """B samples. Images and masks are square, S pixels a side."""
-
-    query_image: Tensor  # (B, S, S, 3) uint8 RGB
-    target_image: Tensor  # (B, S, S, 3) uint8 RGB
-    query_mask: Tensor  # (B, S, S) uint8
-    target_mask: Tensor  # (B, S, S) uint8, zeros for negatives
-    positive: Tensor  # (B,) bool, the object is visible in the target view
-    block: Tensor  # (B,) bool, block the target tokens outside the object
-    inside: Tensor  # (B, 4) int64, the target frame within the square: first row, end, first column, end
-    sources: list[Source]
-    unreadable: list[str]  # samples left out, with the reason
-
-    def __len__(self) -> int:
-        return len(self.sources)
-
-    def tensors(self) -> dict[str, Tensor]:
-        return {f.name: getattr(self, f.name) for f in fields(self) if f.type in (Tensor, "Tensor")}
-
-    def to(self, device: torch.device) -> "Batch":
-        return replace(self, **{name: t.to(device, non_blocking=True) for name, t in self.tensors().items()})
-
-    def pin_memory(self) -> "Batch":
-        return replace(self, **{name: t.pin_memory() for name, t in self.tensors().items()})
 
 
 def never(_: ImageKey) -> bool:
@@ -133,39 +105,57 @@ class ValidationSamples(Samples):
 class TrainSamples(Samples):
     """An endless stream; sample `n` is a function of (seed, n)."""
 
-    def __init__(self, pairs: PairSet, side: int, seed: int, known: Callable[[ImageKey], bool] = never):
+    def __init__(
+        self,
+        pairs: PairSet,
+        side: int,
+        seed: int,
+        known: Callable[[ImageKey], bool] = never,
+        hard_negatives: bool = False,
+        augment: bool = False,
+    ):
         super().__init__(pairs, side, known)
-        self.seed = seed
+        self.seed, self.augment = seed, augment
+        self.hard_negatives = HardNegatives(pairs) if hard_negatives else None
 
     def __getitem__(self, n: int) -> dict:
         unreadable = []
         for attempt in range(REDRAWS):
-            source, query_mask, target_mask, block = self.draw(np.random.default_rng((self.seed, n, attempt)))
+            rng = np.random.default_rng((self.seed, n, attempt))
+            source, query_mask, target_mask, block = self.draw(rng)
             try:
-                return self.read(source, query_mask(), target_mask(), block) | {"unreadable": unreadable}
+                sample = self.read(source, query_mask(), target_mask(), block)
             except (UserError, ValueError) as error:
                 unreadable.append(f"{source}: {error}")
+                continue
+            return (augmented(rng, sample) if self.augment else sample) | {"unreadable": unreadable}
         raise UserError(f"{REDRAWS} samples in a row cannot be read; the last: {unreadable[-1]}")
 
-    def draw(self, rng: np.random.Generator) -> tuple[Source, Callable, Callable, bool]:
-        """What sample to read: its source, functions that give its two masks, and whether to block tokens."""
+    def draw(self, rng: np.random.Generator) -> tuple[Source, ReadMask, ReadMask, bool]:
+        """What sample to read: its source, functions that read its two masks, and whether to block tokens."""
         i = int(rng.integers(len(self.pairs)))
         block = rng.random() < BLOCK
+        kind = rng.random()
+        if kind < TARGET_SWAP:
+            other = unrelated_pair(self.pairs, i, rng)
+        elif self.hard_negatives and kind < TARGET_SWAP + HARD_NEGATIVES:
+            i, other = self.hard_negatives.draw(i, rng) or (i, None)
+        else:
+            other = None
         source = _source(self.pairs[i])
-        if rng.random() < TARGET_SWAP and (other := unrelated_pair(self.pairs, i, rng)) is not None:
-            return source._replace(target=_source(other).target), lambda: self.pairs.query_mask(i), _nothing, block
-        return source, lambda: self.pairs.query_mask(i), lambda: self.pairs.target_mask(i), block
+        if other is not None:
+            return source._replace(target=_source(other).target), partial(self.pairs.query_mask, i), _nothing, block
+        return source, partial(self.pairs.query_mask, i), partial(self.pairs.target_mask, i), block
 
 
-def unrelated_pair(pairs: PairSet, i: int, rng: np.random.Generator, tries: int = 32) -> Pair | None:
-    """A random pair of another take and another object: its target frame is a negative for pair `i`. None if all the
-    pairs are of one take or one object."""
-    take_uid, object_name = pairs[i][:2]
-    for j in rng.integers(len(pairs), size=tries):  # nearly always the first one fits
-        other = pairs[int(j)]
-        if other.take_uid != take_uid and other.object_name != object_name:
-            return other
-    return pairs.unrelated(i, rng)
+def augmented(rng: np.random.Generator, sample: dict) -> dict:
+    """Both views of a sample changed at random and independently; a query whose object would be lost stays as it is."""
+    query_image, query_mask = augment_view(rng, sample["query_image"], sample["query_mask"])
+    target_image, target_mask = augment_view(rng, sample["target_image"], sample["target_mask"])
+    positive = sample["positive"] and bool(target_mask.any() or not sample["target_mask"].any())
+    if query_mask.any():
+        sample |= {"query_image": query_image, "query_mask": query_mask}
+    return sample | {"target_image": target_image, "target_mask": target_mask, "positive": positive}
 
 
 def _source(pair: Pair) -> Source:
@@ -175,40 +165,3 @@ def _source(pair: Pair) -> Source:
 
 def _nothing() -> None:
     return None
-
-
-def collate(samples: list[dict]) -> Batch:
-    """Stack samples; those that only report why they cannot be read are left out."""
-    unreadable = [text for sample in samples for text in sample.get("unreadable", ())]
-    samples = [sample for sample in samples if "sources" in sample]
-    names = [f.name for f in fields(Batch) if f.name not in ("sources", "unreadable")]
-    arrays = {
-        name: torch.from_numpy(np.stack([s[name] for s in samples])) if samples else torch.empty(0) for name in names
-    }
-    return Batch(**arrays, sources=[s["sources"] for s in samples], unreadable=unreadable)
-
-
-class StepSampler(Sampler):
-    """Sample numbers of each step's batch: step s of B samples takes s * B ... s * B + B - 1, split over the ranks."""
-
-    def __init__(self, steps: range, batch_size: int, rank: int = 0, ranks: int = 1):
-        self.steps, self.batch_size = steps, batch_size
-        self.share = range(rank * batch_size // ranks, (rank + 1) * batch_size // ranks)
-
-    def __len__(self) -> int:
-        return len(self.steps)
-
-    def __iter__(self) -> Iterator[list[int]]:
-        for step in self.steps:
-            yield [step * self.batch_size + k for k in self.share]
-
-
-def make_loader(samples: Samples, batches: Sampler | list[list[int]], workers: int, pin: bool) -> DataLoader:
-    """Batches of sample numbers -> `Batch`es, read ahead by `workers` processes (0 = by this one, when asked)."""
-    ahead = {"prefetch_factor": 4, "worker_init_fn": _one_thread} if workers else {}
-    return DataLoader(samples, batch_sampler=batches, collate_fn=collate, num_workers=workers, pin_memory=pin, **ahead)
-
-
-def _one_thread(_: int) -> None:
-    cv2.setNumThreads(0)  # the processes are the parallelism
-    torch.set_num_threads(1)

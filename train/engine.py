@@ -2,14 +2,17 @@
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
-from model.xsegtx import STRIDE, Prediction
-from train.dataset import Batch
+from model.xsegtx import STRIDE, Prediction, XSegTx
+from train.batches import Batch
+from train.dataset import Source
+from train.ema import WeightAverage
 from train.features import FeatureExtractor
 from train.losses import compute_losses
 from train.progress import Progress
@@ -18,12 +21,16 @@ from train.schedule import Schedule
 from train.stopping import StopSignal
 from train.validation import score, summarise
 
+EXAMPLES = 4
+
 
 @dataclass
 class Run:
     """What a training run consists of. `step` counts the steps done, those of the warm-up included."""
 
-    model: nn.Module  # XSegTx, perhaps compiled and wrapped for several processes
+    network: XSegTx
+    model: nn.Module  # the same network, perhaps compiled and wrapped for several processes
+    average: WeightAverage | None
     features: FeatureExtractor
     optimiser: torch.optim.Optimizer
     schedule: Schedule
@@ -31,9 +38,25 @@ class Run:
     progress: Progress
     stop: StopSignal
     device: torch.device
+    amp: torch.dtype | None  # of the network's forward pass; weights and losses are float32
+    scaler: torch.amp.GradScaler  # does nothing unless amp is float16
     seed: int
     log_every: int
     step: int = 0
+
+    @property
+    def judged(self) -> XSegTx:
+        """The network that is validated and kept."""
+        return self.network if self.average is None else self.average.model
+
+
+class Example(NamedTuple):
+    """A validation sample and its prediction; masks (S, S), on the CPU."""
+
+    source: Source
+    query_mask: np.ndarray
+    target_mask: np.ndarray
+    target_mask_prob: np.ndarray
 
 
 def train_one_epoch(run: Run, batches: Iterator[Batch], end: int, epoch: str) -> None:
@@ -71,15 +94,20 @@ def train_step(run: Run, batch: Batch, lr: float) -> Tensor:
         positive_count=run.ranks.sum(batch.positive.sum()),
     )
     run.optimiser.zero_grad(set_to_none=True)
-    (losses.total * run.ranks.size).backward()  # a share of the global loss; DDP averages the gradients
-    run.optimiser.step()
+    share = losses.total * run.ranks.size  # of the global loss; DDP averages the gradients
+    run.scaler.scale(share).backward()
+    run.scaler.step(run.optimiser)
+    run.scaler.update()
+    if run.average is not None:
+        run.average.update(run.network, run.step)
     return torch.stack(losses).detach()
 
 
 def predict(run: Run, model: nn.Module, batch: Batch, target_blocked: Tensor | None = None) -> Prediction:
     """Both masks and the existence for a batch on the device."""
     query, target, mask = run.features(batch)
-    return model(query, target, mask, target_blocked=target_blocked)
+    with torch.autocast(run.device.type, run.amp, enabled=run.amp is not None):
+        return model(query, target, mask, target_blocked=target_blocked)
 
 
 def blocked_tokens(batch: Batch) -> Tensor:
@@ -92,13 +120,24 @@ def blocked_tokens(batch: Batch) -> Tensor:
 
 
 @torch.no_grad()
-def evaluate(run: Run, model: nn.Module, loader: DataLoader) -> dict[str, float]:
-    """Figures of `model` on the validation samples, without any knowledge of the target mask."""
-    model.eval()
-    rows = [torch.empty(0, 4, dtype=torch.float64)]
+def evaluate(run: Run, loader: DataLoader) -> tuple[dict[str, float], list[Example]]:
+    """Figures on the validation samples, without any knowledge of the target mask, and the first positives."""
+    model = run.judged.eval()
+    rows, examples = [torch.empty(0, 4, dtype=torch.float64)], []
     for batch in loader:
+        run.progress.note_unreadable(batch.unreadable)
         if len(batch):
             batch = batch.to(run.device)
             prediction = predict(run, model, batch)
             rows.append(score(batch, prediction.target_mask_prob, prediction.existence))
-    return summarise(torch.cat(run.ranks.gather(torch.cat(rows)), 0))
+            if len(examples) < EXAMPLES:
+                examples += _examples(batch, prediction)
+    run.progress.report_unreadable(run.step)
+    return summarise(torch.cat(run.ranks.gather(torch.cat(rows)), 0)), examples[:EXAMPLES]
+
+
+def _examples(batch: Batch, prediction: Prediction) -> list[Example]:
+    arrays = (batch.query_mask, batch.target_mask, prediction.target_mask_prob)
+    query_mask, target_mask, prob = (x.cpu().numpy() for x in arrays)
+    numbers = batch.positive.cpu().nonzero()[:, 0].tolist()
+    return [Example(batch.sources[i], query_mask[i], target_mask[i], prob[i]) for i in numbers]

@@ -4,7 +4,8 @@ import torch
 from torch import Tensor
 
 from model.backbone import Backbone, fold_batch_norm, mask_to_image, normalize_image
-from train.dataset import Batch, ImageKey
+from train.batches import Batch
+from train.dataset import ImageKey
 
 
 class FeatureCache:

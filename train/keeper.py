@@ -3,9 +3,13 @@
 import argparse
 from pathlib import Path
 
-from train.engine import Run
-from train.progress import Log
-from train.start import LAST, Start, save
+import numpy as np
+
+from model.checkpoint import save_checkpoint
+from train.dataset import Samples
+from train.engine import Example, Run
+from train.pictures import example_panel
+from train.start import LAST, Start
 
 WARMUP, BEST = "net_warmup.pth", "netBest.pth"
 
@@ -16,26 +20,32 @@ class Keeper:
     history: `{"epoch": epochs finished, "untrained_iou", "best_iou", "best_epoch", "last_iou"}`, kept in checkpoints.
     """
 
-    def __init__(self, options: argparse.Namespace, start: Start, run: Run, log: Log, about: dict):
-        self.options, self.start, self.run, self.log, self.about = options, start, run, log, about
-        self.history = start.history
+    def __init__(self, options: argparse.Namespace, start: Start, run: Run, about: dict, samples: Samples):
+        self.options, self.start, self.run, self.about = options, start, run, about
+        self.log, self.history = run.progress.log, start.history
+        self.images = Samples(samples.pairs, samples.side)  # reads them even where features are at hand
 
     @property
     def epochs_done(self) -> int:
         return self.history.get("epoch", 0)
 
     def save(self, *names: str) -> None:
-        if self.run.ranks.is_main:
-            for name in names:
-                path = Path(self.options.out_dir) / name
-                save(path, self.start, self.start.model, self.run.optimiser, self.run.step, self.about)
+        """Checkpoints from which training goes on as if it had never stopped."""
+        run, extra = self.run, dict(self.about)
+        if not run.ranks.is_main:
+            return
+        if run.average is not None:  # `encoder` is what inference should use
+            extra["trained_encoder"] = run.network.state_dict()
+        extra |= {"step": run.step, "history": self.history, "scaler": run.scaler.state_dict()}
+        for name in names:
+            save_checkpoint(Path(self.options.out_dir) / name, self.start.backbone, run.judged, run.optimiser, **extra)
 
-    def untrained(self, figures: dict[str, float]) -> None:
+    def untrained(self, figures: dict[str, float], examples: list[Example]) -> None:
         """Figures of the network before its first step."""
         self.history["untrained_iou"] = figures.get("iou", 0.0)
-        self._report("untrained", figures)
+        self._report("untrained", figures, examples)
 
-    def end_epoch(self, epoch: int, figures: dict[str, float]) -> None:
+    def end_epoch(self, epoch: int, figures: dict[str, float], examples: list[Example]) -> None:
         """Note an epoch's figures and save what they make worth keeping."""
         iou = figures.get("iou", 0.0)
         self.history |= {"epoch": epoch, "last_iou": iou}
@@ -45,7 +55,7 @@ class Keeper:
             names.append(BEST)
         if self.options.save_every and epoch % self.options.save_every == 0:
             names.append(f"net{epoch:03d}.pth")
-        self._report(f"epoch {epoch}/{self.options.n_epoch}", figures)
+        self._report(f"epoch {epoch}/{self.options.n_epoch}", figures, examples)
         self.save(*names)
 
     def conclude(self) -> None:
@@ -58,8 +68,14 @@ class Keeper:
                 f"kept in {Path(self.options.out_dir) / BEST}"
             )
 
-    def _report(self, epoch: str, figures: dict[str, float]) -> None:
+    def _report(self, epoch: str, figures: dict[str, float], examples: list[Example]) -> None:
         self.log.write("val", self.run.step, epoch=epoch, **figures)
+        self.log.pictures(self.run.step, {f"val/{i} {e.source}": self._panel(e) for i, e in enumerate(examples)})
         shown = {"IoU": "iou", "existence balanced accuracy": "existence_accuracy"}
         text = ", ".join(f"{name} {figures[key]:.4f}" for name, key in shown.items() if key in figures)
         self.log.say(f"{epoch} validation on {figures['samples']:.0f} pairs: {text or 'no pair with a target mask'}")
+
+    def _panel(self, example: Example) -> np.ndarray:
+        source, *masks = example
+        query, target = self.images.image(source.query), self.images.image(source.target)
+        return example_panel(query, masks[0], target, *masks[1:])

@@ -39,6 +39,12 @@ def _add_recipe(parser: argparse.ArgumentParser) -> None:
     add("--lr", type=float, default=2e-4, help="learning rate of Adam")
     add("--lr-schedule", type=int, nargs="*", default=[50], help="epochs after which the rate is multiplied by 0.05")
     add("--weight-decay", type=float, default=0.0, help="weight decay of Adam")
+    add("--cosine", action="store_true", help="let the rate fall along a cosine instead of --lr-schedule's drops")
+    add(
+        "--ema", type=float, default=0.0, metavar="DECAY", help="validate and keep averaged weights, 0.999 say; 0 = off"
+    )
+    add("--augment", action="store_true", help="change colours, scale and crop of both views, and flip them, at random")
+    add("--hard_negatives", action="store_true", help="add negatives of the same take")
     add("--seed", type=int, default=0, help="of weights, samples and dropout")
     add("--val_size", type=int, help="validation pairs, the same each time; 0 = the whole split")
 
@@ -60,6 +66,7 @@ def _add_network(parser: argparse.ArgumentParser) -> None:
 def _add_start(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument_group("where to start").add_argument
     add("--resume-pth", help="checkpoint to continue; auto = the newest in --out-dir, if there is one")
+    add("--init_weights", type=Path, help="checkpoint of this or a related model to take the tensors from that fit")
 
 
 def _add_running(parser: argparse.ArgumentParser) -> None:
@@ -67,7 +74,9 @@ def _add_running(parser: argparse.ArgumentParser) -> None:
     add("--out-dir", type=Path, default=DEFAULT_OUT_DIR, help="for checkpoints and logs")
     add("--gpu", help="CUDA GPUs, such as 0 or 0,1; several need run_ego.sh or torchrun; default: as --device says")
     add("--device", default="auto", help="auto, cpu, cuda, cuda:1 or mps")
-    add("--num_workers", type=int, default=4, help="loader processes of each training process")
+    add("--amp", choices=("off", "bf16", "fp16"), default="off", help="precision of the networks; losses are float32")
+    add("--compile", action="store_true", help="compile the transformer: a slow first step, faster ones after it")
+    add("--num_workers", type=int, help="loader processes of each training process; 0 with --cache_features, else 4")
     add("--cache_features", type=float, default=0, metavar="GB", help="memory for backbone features of images seen")
     add("--save_every", type=int, default=10, help="epochs between checkpoints that stay; 0 = only last and best")
     add("--max_unreadable", type=int, default=100, help="samples that may turn out unreadable before training stops")
@@ -75,6 +84,12 @@ def _add_running(parser: argparse.ArgumentParser) -> None:
 
 
 def _check(options: argparse.Namespace) -> None:
+    if options.num_workers is None:
+        options.num_workers = 0 if options.cache_features else 4  # the cache is in the training process
+    if options.augment and options.cache_features:
+        raise UserError("--augment changes images each time, so --cache_features has nothing to keep; drop one of them")
+    if not 0 <= options.ema < 1:
+        raise UserError(f"--ema {options.ema} must be at least 0 and below 1")
     for name in ("batch_pos", "iter_epoch", "iter_epoch_val", "log_every"):
         if getattr(options, name) < 1:
             raise UserError(f"--{name.replace('_', '-')} {getattr(options, name)} must be at least 1")

@@ -78,13 +78,13 @@ class Progress:
     def __init__(self, log: Log, ranks: Ranks, total_steps: int, batch_size: int, max_unreadable: int):
         self.log, self.ranks = log, ranks
         self.total_steps, self.batch_size, self.max_unreadable = total_steps, batch_size, max_unreadable
-        self.unreadable = 0
+        self.unreadable: set[str] = set()
+        self._unreadable: list[str] = []
         self._reset()
 
     def _reset(self) -> None:
         self._losses: list[Tensor] = []
         self._sources: list[list[Source]] = []
-        self._unreadable: list[str] = []
         self._start, self._waited = time.perf_counter(), 0.0
 
     def next_batch(self, batches) -> Any:
@@ -110,7 +110,7 @@ class Progress:
         local = torch.stack(self._losses).double()
         losses = self.ranks.sum(local)  # each holds its share of the global loss
         self._check_finite(local.cpu(), losses.cpu(), step)
-        self._count_unreadable(step)
+        self.report_unreadable(step)
         seconds = time.perf_counter() - self._start
         values = dict(zip(TERMS, losses.mean(0).tolist(), strict=True))
         rate = len(self._losses) * self.batch_size / seconds
@@ -124,7 +124,7 @@ class Progress:
             lr=lr,
             samples_per_second=rate,
             data_wait=waited,
-            unreadable=self.unreadable,
+            unreadable=len(self.unreadable),
         )
         terms = " ".join(f"{name.removesuffix('_loss')} {values[name]:.4f}" for name in TERMS)
         self.log.say(
@@ -150,16 +150,23 @@ class Progress:
             f"before; lower --lr or leave --amp off; the batch: {samples}"
         )
 
-    def _count_unreadable(self, step: int) -> None:
-        new = [text for texts in self.ranks.gather(self._unreadable) for text in texts]
-        self.unreadable += len(new)
+    def note_unreadable(self, samples: list[str]) -> None:
+        """Samples that could not be read, each with its reason, for the next report."""
+        self._unreadable += samples
+
+    def report_unreadable(self, step: int) -> None:
+        """Say which samples turned out unreadable, each once. Raises UserError if they are too many."""
+        noted = dict.fromkeys(text for texts in self.ranks.gather(self._unreadable) for text in texts)
+        new = [text for text in noted if text not in self.unreadable]
+        self._unreadable = []
+        self.unreadable.update(new)
         for text in new:
             self.log.say(f"left out: {text}")
             self.log.write("unreadable", step, sample=text)
-        if self.unreadable > self.max_unreadable:
+        if len(self.unreadable) > self.max_unreadable:
             raise UserError(
-                f"{self.unreadable} samples could not be read, more than --max_unreadable {self.max_unreadable}; "
-                f"the last: {(new or ['?'])[-1]}"
+                f"{len(self.unreadable)} samples could not be read, more than --max_unreadable {self.max_unreadable}; "
+                f"the last: {new[-1]}"
             )
 
 

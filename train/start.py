@@ -1,20 +1,22 @@
 """Where training starts: a backbone and a transformer, fresh or from a file."""
 
 import argparse
+import copy
+import shutil
 import subprocess
 import sys
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import torch
-from torch import nn
 
 from data.errors import UserError
 from data.pairs import PairSet
 from model.backbone import Backbone, calibrate_batch_norm, moco_backbone, normalize_image, random_backbone
-from model.checkpoint import load_checkpoint, load_optimiser, save_checkpoint
+from model.checkpoint import load_checkpoint, load_matching, load_optimiser, load_state
 from model.xsegtx import XSegTx, XSegTxConfig
-from train.dataset import TrainSamples, collate
+from train.batches import collate
+from train.dataset import TrainSamples
 
 LAST = "netLast.pth"
 CALIBRATION_BATCHES, CALIBRATION_BATCH = 4, 8  # of pairs of frames
@@ -23,14 +25,17 @@ FIXED = ("mode", "input_size", "layers", "mask_position")  # a checkpoint's netw
 
 @dataclass
 class Start:
-    """A network and how far it has come. `optimiser` is Adam's state dict, None for a fresh start."""
+    """A network and how far it has come."""
 
     backbone: Backbone
-    model: XSegTx
-    optimiser: dict | None = None
+    network: XSegTx
+    origin: str  # in words
+    notes: list[str] = field(default_factory=list)  # what else the user should know
+    average: XSegTx | None = None  # of the weights, if the file has one
+    optimiser: dict | None = None  # Adam's state dict
+    scaler: dict | None = None
     step: int = 0
-    history: dict = field(default_factory=dict)  # validation figures so far, see train.py
-    origin: str = ""
+    history: dict = field(default_factory=dict)  # validation figures so far, see keeper.py
 
 
 def starting_point(options: argparse.Namespace, pairs: PairSet) -> Start:
@@ -74,7 +79,12 @@ def _fresh(options: argparse.Namespace, pairs: PairSet) -> Start:
         except FileNotFoundError as error:
             raise UserError(f"{error}, or try things out with --backbone random") from None
     torch.manual_seed(options.seed)
-    return Start(backbone, XSegTx(config), origin=f"{origin}, new transformer")
+    network, origin, notes = XSegTx(config), f"{origin}, new transformer", []
+    if options.init_weights:
+        loaded, left_out = load_matching(network, options.init_weights)
+        notes = [f"not taken from {options.init_weights}: {text}" for text in left_out]
+        origin = f"{origin}, {len(loaded)} of {len(network.state_dict())} tensors from {options.init_weights}"
+    return Start(backbone, network, origin, notes)
 
 
 def calibrated_backbone(seed: int, pairs: PairSet, side: int) -> Backbone:
@@ -100,20 +110,32 @@ def _resume(path: Path, options: argparse.Namespace) -> Start:
             raise UserError(
                 f"{path} has {name} {stored}, the options say {asked}; give the options it was trained with"
             )
-    extra = checkpoint.extra
+    extra, network, average = checkpoint.extra, checkpoint.model, None
+    if "trained_encoder" in extra:
+        network, average = copy.deepcopy(network), network
+        load_state(network, extra["trained_encoder"], f"{path}, trained_encoder")
     return Start(
-        checkpoint.backbone,
-        checkpoint.model,
-        checkpoint.optimiser,
-        extra.get("step", 0),
-        dict(extra.get("history", {})),
-        f"{path}, step {extra.get('step', 0)}",
+        backbone=checkpoint.backbone,
+        network=network,
+        origin=f"{path}, step {extra.get('step', 0)}",
+        notes=_changes(extra.get("arguments", {}), options),
+        average=average,
+        optimiser=checkpoint.optimiser,
+        scaler=extra.get("scaler"),
+        step=extra.get("step", 0),
+        history=dict(extra.get("history", {})),
     )
+
+
+def _changes(before: dict, options: argparse.Namespace) -> list[str]:
+    now = plain_arguments(options)
+    names = [name for name in before if name in now and before[name] != now[name] and name != "resume_pth"]
+    return [f"changed since then: {name} {before[name]} -> {now[name]}" for name in names]
 
 
 def make_optimiser(start: Start, options: argparse.Namespace) -> torch.optim.Adam:
     """Adam over the transformer, on its device, with the state of the file that training goes on from."""
-    optimiser = torch.optim.Adam(start.model.parameters(), lr=options.lr, weight_decay=options.weight_decay)
+    optimiser = torch.optim.Adam(start.network.parameters(), lr=options.lr, weight_decay=options.weight_decay)
     if start.optimiser is not None:
         try:
             load_optimiser(optimiser, start.optimiser, f"{options.resume_pth}, optimiser")
@@ -124,14 +146,15 @@ def make_optimiser(start: Start, options: argparse.Namespace) -> torch.optim.Ada
     return optimiser
 
 
-def save(path: Path, start: Start, model: nn.Module, optimiser: torch.optim.Optimizer, step: int, about: dict) -> None:
-    """A checkpoint from which training goes on as if it had never stopped."""
-    save_checkpoint(path, start.backbone, model, optimiser, step=step, history=start.history, **about)
-
-
 def provenance(options: argparse.Namespace) -> dict:
     """What a checkpoint and the log say about their making."""
     root = Path(__file__).resolve().parents[1]
-    git = subprocess.run(["git", "-C", root, "rev-parse", "--short", "HEAD"], capture_output=True, text=True)
-    arguments = {name: str(value) if isinstance(value, Path) else value for name, value in vars(options).items()}
-    return {"commit": git.stdout.strip() or "unknown", "command": " ".join(sys.argv), "arguments": arguments}
+    commit = "unknown"
+    if shutil.which("git"):
+        git = subprocess.run(["git", "-C", root, "rev-parse", "--short", "HEAD"], capture_output=True, text=True)
+        commit = git.stdout.strip() or commit
+    return {"commit": commit, "command": " ".join(sys.argv), "arguments": plain_arguments(options)}
+
+
+def plain_arguments(options: argparse.Namespace) -> dict:
+    return {name: str(value) if isinstance(value, Path) else value for name, value in vars(options).items()}
