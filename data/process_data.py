@@ -40,35 +40,25 @@ SHOWN = 10  # failures printed in the end
 def parse_args() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument(
-        "--takepath",
-        type=Path,
-        default=DEFAULT_ROOT / "takes",
-        help="folder of the takes' folders, named takes in the download (default: %(default)s)",
+        "--takepath", type=Path, default=DEFAULT_ROOT / "takes", help="folder of the takes (default: %(default)s)"
     )
-    parser.add_argument(
-        "--annotationpath",
-        type=Path,
-        help="default: annotations/relations_{split}.json beside the folder of --takepath",
-    )
-    parser.add_argument(
-        "--split_path", type=Path, help="default: split.json beside the folder of --takepath, or else data/split.json"
-    )
-    parser.add_argument(
-        "--split", nargs="+", default=["all"], help="one or more splits of --split_path, or all (default: all)"
-    )
-    parser.add_argument("--outputpath", type=Path, help="default: processed beside the folder of --takepath")
+    beside = "beside the folder of --takepath"
+    parser.add_argument("--annotationpath", type=Path, help=f"default: {ANNOTATION_TEMPLATE} {beside}")
+    parser.add_argument("--split_path", type=Path, help=f"default: split.json {beside}, or else data/split.json")
+    parser.add_argument("--split", nargs="+", default=["all"], help="splits of --split_path, or all (default: all)")
+    parser.add_argument("--outputpath", type=Path, help=f"default: processed {beside}")
     parser.add_argument(
         "--frames",
         choices=FRAME_CHOICES,
         default="all",
-        help="one frame of each second of the videos, or only those that a pair needs: less disk and, where "
-        "annotations are sparse, less time (default: %(default)s)",
+        help="one frame a second, or only those that a pair needs: less disk, and less time where annotations are "
+        "sparse (default: %(default)s)",
     )
     parser.add_argument(
         "--downscaled",
         action="store_true",
         help="read frame_aligned_videos/downscaled/448/<camera>.mp4 and keep frames at that size: tens of times less "
-        "to download and to decode, slightly softer images",
+        "to download and decode, slightly softer images",
     )
     parser.add_argument(
         "--num_workers",
@@ -114,19 +104,21 @@ def main() -> int:
         read_split(args.split_path, name)  # a wrong name must not come up after hours of work
     claim_data_dir(args.outputpath, args.downscaled)
     _warn_of_leaks(args, splits, names)
-    done: dict[str, list[Failure]] = {}
-    return max(process_split(args, name, splits, done) for name in names)
+    status, seen = 0, set()
+    for name in names:
+        uids = [uid for uid in read_split(args.split_path, name) if uid not in seen]
+        seen.update(uids)
+        status = max(status, process_split(args, name, uids, splits))
+    return status
 
 
-def process_split(
-    args: argparse.Namespace, split: str, splits: dict[str, list[str]], done: dict[str, list[Failure]]
-) -> int:
-    """Process this shard of a split, enter what each take lacks into `done`, and return the exit status."""
-    uids = [uid for uid in read_split(args.split_path, split) if uid not in done]
+def process_split(args: argparse.Namespace, split: str, uids: list[str], splits: dict[str, list[str]]) -> int:
+    """Process this shard of the takes `uids`, which are annotated in the file of `split`; returns the exit status."""
     takes, unusable = _read_takes(args, split, uids, splits)
-    work = {uid: estimated_work(takes[uid]) if uid in takes else 0 for uid in uids}
     share, shares = args.shard
+    work = {uid: estimated_work(takes[uid]) if uid in takes else 0 for uid in uids}
     mine = split_by_work(work, shares)[share - 1]
+    done: dict[str, list[Failure]] = {}
 
     def close(uid: str, name: str, failures: list[Failure]) -> None:
         done[uid] = failures
@@ -136,11 +128,10 @@ def process_split(
     for uid in filter(unusable.get, mine):
         write_failures(args.outputpath / uid, "", [unusable[uid]])
         close(uid, "", [unusable[uid]])
-    options = Options(args.takepath, args.outputpath, args.frames, args.downscaled)
     title = split if shares == 1 else f"{split} {share}/{shares}"
     process_takes(
         [takes[uid] for uid in filter(takes.get, mine)],
-        options,
+        Options(args.takepath, args.outputpath, args.frames, args.downscaled),
         args.num_workers,
         title,
         lambda take, failures: close(take.uid, take.name, failures),
@@ -164,7 +155,7 @@ def _read_takes(
     homeless = len(set(others) - {uid for others in splits.values() for uid in others})
     if homeless:
         print(f"{split}: {homeless} annotated takes are in no split of {args.split_path} and are left out")
-    if not takes:
+    if uids and not takes:
         raise UserError(
             f"{path} annotates none of the {len(uids)} takes of {split} in {args.split_path}; do they match?"
         )
@@ -190,7 +181,7 @@ def _sum_up(data_dir: Path, title: str, lists: dict[str, list[Failure]]) -> int:
     there = {uid for uid in lists if (data_dir / uid / ANNOTATION).exists()}
     complete = sum(all(failure.kind == NOTE for failure in lists[uid]) for uid in there)
     print(
-        f"{title}: {len(lists)} takes: {complete} complete, {len(there) - complete} in part, "
+        f"{title}: {complete} of {len(lists)} takes complete, {len(there) - complete} in part, "
         f"{len(lists) - len(there)} left out; in {data_dir}"
     )
     lines = [_describe(uid, names[uid], failure) for uid, failures in lists.items() for failure in failures]

@@ -86,7 +86,7 @@ def test_every_frame_and_mask_of_whole_takes_arrives(root, capsys):
         assert_complete(root / "processed", uid)
     assert failures(root / "processed") == []
     out = capsys.readouterr().out
-    assert "train: 2 takes: 2 complete, 0 in part, 0 left out" in out and "val: 1 takes: 1 complete" in out
+    assert "train: 2 of 2 takes complete, 0 in part, 0 left out" in out and "val: 1 of 1 takes complete" in out
 
 
 def test_ego_frames_are_halved_and_exo_frames_quartered_as_opencv_saves_them(original, tmp_path):
@@ -306,7 +306,7 @@ def test_two_processes_give_the_same_bytes_as_one(root, undisturbed):
     run = start(root)
     out, error = run.communicate(timeout=60)
     assert run.returncode == 0, error
-    assert "train: 2 takes: 2 complete" in out
+    assert "train: 2 of 2 takes complete" in out
     assert "2/2 takes" in error  # the bar
     assert tree(root / "processed") == undisturbed
 
@@ -340,7 +340,7 @@ def test_a_missing_exo_video_costs_its_camera_only(root, capsys):
     assert_complete(root / "processed", A, without=(EXO_1,))
     assert_complete(root / "processed", B)
     out = capsys.readouterr().out
-    assert "train: 2 takes: 1 complete, 1 in part, 0 left out" in out
+    assert "train: 1 of 2 takes complete, 1 in part, 0 left out" in out
     assert f"take {A} ({NAMES[A]}), camera {EXO_1}: no file {path}" in out
 
 
@@ -353,7 +353,7 @@ def test_a_missing_ego_video_costs_its_take_only(root, capsys):
     assert rows[0]["reason"] == f"no file {path}" and "no usable ego video" in rows[1]["reason"]
     assert {path.name for path in (root / "processed" / A).iterdir()} == {"failed.json"}
     assert_complete(root / "processed", B)
-    assert "1 complete, 0 in part, 1 left out" in capsys.readouterr().out
+    assert "1 of 2 takes complete, 0 in part, 1 left out" in capsys.readouterr().out
 
 
 def test_a_take_without_videos_is_one_line(root):
@@ -630,7 +630,7 @@ def test_no_take_left_is_not_a_success(root, capsys):
     shutil.rmtree(root / "takes")
     (root / "takes").mkdir()
     assert process(root, "--split", "val") == 1
-    assert "0 complete, 0 in part, 1 left out" in capsys.readouterr().out
+    assert "0 of 1 takes complete, 0 in part, 1 left out" in capsys.readouterr().out
     assert the_failure(root)["take_uid"] == C
 
 
