@@ -1,0 +1,136 @@
+"""Backbone features of masks, computed only where they differ from those of an empty mask.
+
+A mask image is zero almost everywhere, and away from the object its features equal those of an empty mask, which are
+computed once. Each residual block is run on a window around the object: what has changed so far, grown by the block's
+receptive field, plus a margin. The convolutions pad the window with zeros; that is right where the window ends at the
+image's border, and elsewhere it spoils just the margin, which is thrown away. Exact up to rounding.
+"""
+
+from typing import NamedTuple
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from model.backbone import Backbone, mask_to_image
+
+FULL_SHARE = 0.8  # a window with this share of the image's area is not worth cutting out
+
+
+class Step(NamedTuple):
+    """A part of the backbone. An output cell reads its own `stride` input cells a side, and `reach` cells beyond."""
+
+    module: nn.Module
+    stride: int
+    reach: int  # output cells
+
+
+class Window(NamedTuple):
+    """A rectangle of cells: rows [top, bottom), columns [left, right)."""
+
+    top: int
+    bottom: int
+    left: int
+    right: int
+
+    def scaled(self, factor: int) -> "Window":
+        return Window(*(factor * x for x in self))
+
+    def intersect(self, other: "Window") -> "Window":
+        top, left = max(self.top, other.top), max(self.left, other.left)
+        return Window(top, max(top, min(self.bottom, other.bottom)), left, max(left, min(self.right, other.right)))
+
+    def within(self, outer: "Window") -> tuple:
+        """The index that cuts this window out of a tensor (..., H, W) that holds `outer`."""
+        rows = slice(self.top - outer.top, self.bottom - outer.top)
+        return ..., rows, slice(self.left - outer.left, self.right - outer.left)
+
+
+class MaskFeatures:
+    """`MaskFeatures(backbone)(masks)` equals `backbone(mask_to_image(masks))`, faster for small objects.
+
+    Made for CPUs: the windows' sizes depend on the masks, which on a GPU costs a synchronisation and new kernels. It
+    keeps an empty mask's activations for each image size that it meets: 100 MB for 480x480 in float32.
+    """
+
+    def __init__(self, backbone: Backbone):
+        children = list(backbone.children())
+        blocks = [block for layer in children[4:] for block in layer]
+        self.backbone = backbone
+        self.steps = [Step(nn.Sequential(*children[:4]), 4, 2)] + [Step(block, block.stride, 1) for block in blocks]
+        self._empty: dict[tuple[int, int], list[Tensor]] = {}
+
+    @torch.no_grad()
+    def __call__(self, masks: Tensor) -> Tensor:
+        """masks (B, H, W) of 0 and 1, any dtype, H and W multiples of 16 -> (B, 1024, H/16, W/16) float32."""
+        boxes = bounding_boxes(masks)
+        return torch.cat([self._features(mask, box) for mask, box in zip(masks, boxes, strict=True)])
+
+    def _features(self, mask: Tensor, box: Window) -> Tensor:
+        """One mask (H, W), alone so that large objects do not slow down small ones -> (1, 1024, H/16, W/16)."""
+        empty = self._empty_activations(tuple(mask.shape))
+        x = mask_to_image(mask[None]).to(empty[0].dtype)
+        full = have = valid = Window(0, mask.shape[0], 0, mask.shape[1])  # x holds `have`, and is right in `valid`
+        for step, background in zip(self.steps, empty[:-1], strict=True):
+            full = Window(0, full.bottom // step.stride, 0, full.right // step.stride)
+            box = _grow(box, step, full)
+            window = _with_margin(box, step.reach, full)
+            x = step.module(_on_background(background, x, have, window.scaled(step.stride), valid))
+            have, valid = window, _without_margin(window, step.reach, full)
+        return _on_background(empty[-1], F.normalize(x.float(), dim=1), have, full, valid)
+
+    def _empty_activations(self, size: tuple[int, int]) -> list[Tensor]:
+        """Inputs of each step, and the features, of an empty mask: (1, C, h, w) each."""
+        if size not in self._empty:
+            weight = self.backbone[0].weight
+            x = mask_to_image(torch.zeros((1, *size), device=weight.device)).to(weight.dtype)
+            activations = []
+            for step in self.steps:
+                activations.append(x)
+                x = step.module(x)
+            self._empty[size] = [*activations, F.normalize(x.float(), dim=1)]
+        return self._empty[size]
+
+
+def bounding_boxes(masks: Tensor) -> list[Window]:
+    """The smallest window around each mask's object; Window(0, 0, 0, 0) for an empty mask."""
+    ends = []
+    for other_axis in (2, 1):
+        occupied = (masks != 0).any(other_axis)  # (B, H), then (B, W)
+        first = occupied.int().argmax(1)
+        last = occupied.shape[1] - occupied.flip(1).int().argmax(1)
+        ends += [first, torch.where(occupied.any(1), last, first)]
+    return [Window(*box) for box in torch.stack(ends, 1).tolist()]
+
+
+def _grow(box: Window, step: Step, full: Window) -> Window:
+    """The output cells of a step that change where its input has changed in `box`."""
+    top, left = (x // step.stride - step.reach for x in (box.top, box.left))
+    bottom, right = (-(-x // step.stride) + step.reach for x in (box.bottom, box.right))
+    return Window(top, bottom, left, right).intersect(full)
+
+
+def _with_margin(box: Window, reach: int, full: Window) -> Window:
+    window = Window(box.top - reach, box.bottom + reach, box.left - reach, box.right + reach).intersect(full)
+    area = (window.bottom - window.top) * (window.right - window.left)
+    return full if area > FULL_SHARE * full.bottom * full.right else window
+
+
+def _without_margin(window: Window, reach: int, full: Window) -> Window:
+    """The part of a window that the zeros beyond it have not reached; an image border spoils nothing."""
+    return Window(
+        window.top + reach * (window.top > full.top),
+        window.bottom - reach * (window.bottom < full.bottom),
+        window.left + reach * (window.left > full.left),
+        window.right - reach * (window.right < full.right),
+    )
+
+
+def _on_background(background: Tensor, x: Tensor, have: Window, wanted: Window, valid: Window) -> Tensor:
+    """The `wanted` window: the background (1, C, H, W) and, on it, the `valid` part of x, which holds `have`."""
+    part = valid.intersect(wanted)
+    if part == wanted:
+        return x[wanted.within(have)]
+    out = background[wanted.within(Window(0, background.shape[2], 0, background.shape[3]))].clone()
+    out[part.within(wanted)] = x[part.within(have)]
+    return out
