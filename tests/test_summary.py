@@ -1,0 +1,218 @@
+"""Means, breakdowns, intervals, existence curves, differences of scored cases."""
+
+import math
+
+import numpy as np
+import pytest
+
+from evaluation.compare import common_cases, compare, differences, largest_changes, short_names
+from evaluation.existence import calibration, existence, precision_recall
+from evaluation.metrics import balanced_accuracy
+from evaluation.score import Case, Scores, TakeScores
+from evaluation.selection import choose, matching
+from evaluation.summary import (
+    breakdowns,
+    group_by,
+    intervals,
+    mean_over_groups,
+    metrics,
+    size_label,
+    track_visibility,
+    visibility_label,
+)
+
+
+def make_cases(take="take", n=40, seed=0, better=0.0, name="cup"):
+    rng = np.random.default_rng(seed)
+    cases = []
+    for frame in range(n):
+        iou, visible, confidence = rng.random(3)
+        place = (take, f"{name}_{frame % 2}", "aria01_214-1", "cam01", 30 * frame)
+        if visible < 0.7:
+            iou = min(1, iou + better)
+            cases.append(Case(*place, True, confidence, iou, iou, 1 - iou, 1 - iou, 10.0 * frame, 5.0 * frame))
+        else:
+            cases.append(Case(*place, False, confidence))
+    return cases
+
+
+def make_scores(n_takes=6, better=0.0, scenario="Cooking"):
+    takes = []
+    for number in range(n_takes):
+        cases = make_cases(f"take-{number}", seed=number, better=better)
+        takes.append(TakeScores(f"take-{number}", f"name-{number}", scenario, cases, len(cases), []))
+    return Scores("ego-exo", takes, [])
+
+
+def test_the_numbers_are_means_over_all_frames_and_not_over_takes():
+    scores = make_scores()
+    visible = [case for case in scores.cases if case.visible]
+    values = metrics(scores.cases)
+    for name in ("iou", "contour_accuracy", "location_error", "location_error_corrected"):
+        assert values[name] == pytest.approx(np.mean([getattr(case, name) for case in visible]), abs=1e-12)
+    expected = balanced_accuracy([c.visible for c in scores.cases], [c.confidence for c in scores.cases])
+    assert values["balanced_accuracy"] == pytest.approx(expected, abs=1e-12)
+
+
+def test_a_class_that_does_not_occur_is_left_out_of_balanced_accuracy_and_masks_that_do_not_occur_give_no_number():
+    visible = [case for case in make_cases() if case.visible]
+    assert metrics(visible)["balanced_accuracy"] == np.mean([case.confidence > 0.5 for case in visible])
+    hidden = [case for case in make_cases() if not case.visible]
+    assert metrics(hidden)["balanced_accuracy"] == np.mean([case.confidence <= 0.5 for case in hidden])
+    assert math.isnan(metrics(hidden)["iou"]) and math.isnan(metrics([])["balanced_accuracy"])
+
+
+def test_every_breakdown_but_that_by_size_holds_every_frame_once():
+    scores = make_scores()
+    for kind, groups in breakdowns(scores).items():
+        assert sum(group.n_visible for group in groups) == count_visible(scores.cases)
+        if kind != "object size":
+            assert sum(group.n_frames for group in groups) == len(scores.cases)
+    assert {group.label for group in breakdowns(scores)["take"]} == {f"name-{n}" for n in range(6)}
+    assert breakdowns(make_scores(scenario=""))["scenario"] == []
+
+
+def count_visible(cases):
+    return sum(case.visible for case in cases)
+
+
+def test_labels_cut_at_their_edges():
+    assert [size_label(p) for p in (0, 1, 99, 100, 6399, 6400)] == [
+        "vanished at 480 px",
+        "under 100 px",
+        "under 100 px",
+        "100 to 400 px",
+        "1600 to 6400 px",
+        "from 6400 px",
+    ]
+    assert size_label(math.nan) is None
+    labels = [visibility_label(share) for share in (0.49, 0.5, 0.89, 0.9, 0.99, 1)]
+    assert labels[0] != labels[1] == labels[2] != labels[3] == labels[4] != labels[5]
+    cases = make_cases()
+    assert track_visibility(cases)[cases[0].key[:4]] == np.mean([c.visible for c in cases[::2]])
+
+
+def test_the_mean_over_groups_gives_each_the_same_weight():
+    cases = make_cases("a", 40) + make_cases("b", 4, seed=1)
+    groups = group_by(cases, lambda case: case.take_uid)
+    assert mean_over_groups(groups)["iou"] == pytest.approx(np.mean([group.metrics["iou"] for group in groups]))
+
+
+def test_intervals_hold_the_value_and_narrow_with_more_takes():
+    few, many = make_scores(4), make_scores(40)
+    widths = []
+    for scores in (few, many):
+        low, high = intervals(scores.takes)["iou"]
+        assert low < metrics(scores.cases)["iou"] < high
+        widths.append(high - low)
+    assert widths[1] < widths[0]
+    assert intervals(few.takes) == intervals(few.takes)
+    assert all(math.isnan(edge) for edge in intervals(make_scores(1).takes)["iou"])
+
+
+def test_the_interval_of_a_mean_is_that_of_the_normal_approximation_if_there_are_many_takes():
+    rng = np.random.default_rng(0)
+    values = rng.random(400)
+    takes = [
+        TakeScores(str(i), "", "", [Case(str(i), "cup", "a", "b", 0, True, 1, v, v, v, v, 1, 1)], 1, [])
+        for i, v in enumerate(values)
+    ]
+    low, high = intervals(takes)["iou"]
+    half = 1.96 * values.std() / 20
+    assert (low, high) == pytest.approx((values.mean() - half, values.mean() + half), abs=0.1 * half)
+
+
+def test_precision_and_recall_count_equal_confidences_together():
+    visible, confidence = np.array([1, 0, 1, 1, 0], bool), np.array([0.9, 0.8, 0.8, 0.3, 0.1])
+    recall, precision = precision_recall(visible, confidence)
+    assert recall.tolist() == pytest.approx([1 / 3, 2 / 3, 1, 1])
+    assert precision.tolist() == pytest.approx([1, 2 / 3, 3 / 4, 3 / 5])
+
+
+def test_a_perfect_confidence_has_average_precision_one_and_a_calibrated_one_no_calibration_error():
+    cases = [case._replace(confidence=float(case.visible)) for case in make_cases(n=200)]
+    found = existence(cases)
+    assert found.average_precision == pytest.approx(1) and found.calibration_error == 0
+    wrong = existence([case._replace(confidence=1 - case.confidence) for case in cases])
+    assert wrong.calibration_error == 1
+    assert len(existence(make_cases(n=500)).recall) <= 101
+
+
+def test_calibration_puts_confidence_one_into_the_last_bin():
+    bins = calibration(np.array([True, False]), np.array([1.0, 0.0]))
+    assert [(b.low, b.high, b.count, b.share_visible) for b in bins] == [(0, 0.1, 1, 0), (0.9, 1, 1, 1)]
+
+
+def test_without_visible_cases_there_is_no_curve():
+    found = existence([case for case in make_cases() if not case.visible])
+    assert math.isnan(found.average_precision) and found.recall == []
+
+
+def test_a_file_compared_with_itself_does_not_differ():
+    cases = make_scores().cases
+    for found in differences(cases, cases).values():
+        assert found.value == 0 and found.interval == (0, 0) and not found.certain
+
+
+def test_a_small_gain_on_every_take_is_certain_though_takes_differ_more_than_that():
+    first, second = make_scores().cases, make_scores(better=0.02).cases
+    found = differences(first, second)["iou"]
+    assert found.certain and 0 < found.interval.low <= found.value <= found.interval.high < 0.021
+    low, high = intervals(make_scores().takes)["iou"]
+    assert high - low > 0.02  # unpaired, nothing could be said
+
+
+def test_only_cases_that_all_files_have_are_compared():
+    scores = make_scores()
+    less = scores._replace(takes=scores.takes[1:])
+    first, second = common_cases([scores, less])
+    assert [case.key for case in first] == [case.key for case in second] == [case.key for case in less.cases]
+    by = compare(["a", "b"], [first, second], scores)[0].by
+    assert set(by) == {"scenario", "object size", "target camera"} and list(by["scenario"]) == ["Cooking"]
+
+
+def test_the_largest_rises_come_first_and_the_largest_falls_last():
+    first = [case for case in make_cases() if case.visible]
+    second = [case._replace(iou=1 - case.iou) for case in first]
+    changes = [second[i].iou - first[i].iou for i in largest_changes(first, second, 3)]
+    assert len(changes) == 6 and changes == sorted(changes, reverse=True)
+    assert changes[0] == max(b.iou - a.iou for a, b in zip(first, second, strict=True))
+
+
+def test_results_files_are_called_by_what_tells_them_apart(tmp_path):
+    assert short_names([tmp_path / "a_results.json", tmp_path / "b_results.json"]) == ["a", "b"]
+    assert short_names([tmp_path / "x" / "r.json", tmp_path / "y" / "r.json"]) == ["x", "y"]
+    same = tmp_path / "r.json"
+    assert len(set(short_names([same, same]))) == 2
+
+
+def test_chosen_cases_are_the_best_the_worst_or_spread_between_them():
+    cases = make_cases(n=60)
+    ranked = sorted(case.iou for case in cases if case.visible)
+    best = [case.iou for case in choose(cases, "best", 2)]
+    assert best[0] == ranked[-1]
+    assert choose(cases, "worst", 1)[0].iou == ranked[0]
+    spread = [case.iou for case in choose(cases, "spread", 5)]
+    assert spread[0] == ranked[-1] and spread[-1] == ranked[0] and spread == sorted(spread, reverse=True)
+    assert len(choose(cases, "spread", 1000)) == len(ranked)
+
+
+def test_each_track_has_its_turn_before_one_has_a_second():
+    cases = [case._replace(object_name=name) for name in ("a", "b", "c") for case in make_cases(n=10)]
+    assert {case.object_name for case in choose(cases, "worst", 3)} == {"a", "b", "c"}
+    assert {case.object_name for case in choose(cases, "random", 3)} == {"a", "b", "c"}
+
+
+def test_a_random_choice_depends_on_the_seed_alone():
+    cases = make_cases(n=60)
+    assert (
+        choose(cases, "random", 5, seed=1) == choose(cases, "random", 5, seed=1) != choose(cases, "random", 5, seed=2)
+    )
+
+
+def test_cases_are_found_by_object_camera_and_frame():
+    cases = make_cases()
+    assert {case.object_name for case in matching(cases, object_name=" cup_1 ")} == {"cup_1"}
+    assert matching(cases, camera="cam01") == matching(cases, camera="aria01_214-1") == cases
+    assert matching(cases, camera="cam02") == []
+    assert [case.frame for case in matching(cases, frame=30)] == [30]
