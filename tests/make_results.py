@@ -8,8 +8,9 @@ import numpy as np
 
 from data.geometry import eval_size
 from data.masks import encode_lzstring, encode_mask, eval_mask
-from data.processed import ProcessedTake
+from data.processed import ANNOTATION, ProcessedTake
 from data.results import camera_pair_key, results_path, write_results
+from tests.make_processed import make_data_set
 
 GOLDEN = Path(__file__).parent / "golden" / "evaluation"
 
@@ -72,3 +73,25 @@ def make_annotations(path: Path, takes: dict[str, dict], annotated_frames: dict[
 def _drawn(rle: dict) -> dict:
     height, width = rle["size"]
     return {"height": height, "width": width, "encodedMask": encode_lzstring(rle["counts"]), "intSegClicks": []}
+
+
+UIDS = ["take-a", "take-b"]
+
+
+def make_scored_data(root: Path) -> Path:
+    """A small data set with annotations, and the results of two models, a (better) and b, in both settings."""
+    data_dir = make_data_set(root, {"val": UIDS})
+    (root / "split.json").write_text(json.dumps({"val": UIDS, "test": UIDS[:1]}))
+    takes = {uid: json.loads((data_dir / uid / ANNOTATION).read_text()) for uid in UIDS}
+    make_annotations(root / "annotations" / "relations_val.json", takes)
+    for model, (seed, shift) in {"a": (0, 3), "b": (1, 12)}.items():
+        for setting in ("ego-exo", "exo-ego"):
+            make_results_file(root / model, data_dir, UIDS, setting, seed=seed, shift=shift)
+    return root
+
+
+def options(root: Path, setting: str = "ego-exo") -> list[str]:
+    """The options of a script that say: model a's results of that data set."""
+    pred_file = root / "a" / f"{setting}_val_results.json"
+    paths = ["--data_path", root / "processed", "--pred_file", pred_file, "--num_workers", "0"]
+    return ["--setting", setting, *map(str, paths)]

@@ -1,0 +1,109 @@
+"""A headless Chromium under the control of a test, through chromedriver's own protocol."""
+
+import base64
+import contextlib
+import json
+import shutil
+import subprocess
+import tempfile
+import urllib.request
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome", "chrome"))), None)
+DRIVER = shutil.which("chromedriver")
+needs_browser = pytest.mark.skipif(
+    not (CHROMIUM and DRIVER), reason="no Chromium with chromedriver is installed (apt-get install chromium-driver)"
+)
+ARGUMENTS = ["--headless", "--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage", "--window-size=1300,1000"]
+
+
+class Page:
+    """An open page."""
+
+    def __init__(self, session: str):
+        self._session = session
+
+    def open(self, path: Path) -> None:
+        _post(f"{self._session}/url", {"url": path.resolve().as_uri()})
+
+    def open_report(self, folder: Path) -> int:
+        """Open the page of a folder, have all its pictures loaded, and return how many there are."""
+        self.open(folder / "index.html")
+        self.run("document.querySelectorAll('img').forEach(image => image.loading = 'eager')")
+        self.run("return Promise.all([...document.images].map(image => image.decode().catch(() => null)))")
+        widths = self.run("return [...document.images].map(image => image.naturalWidth)")
+        assert all(widths), f"{widths.count(0)} of {len(widths)} pictures did not load"
+        return len(widths)
+
+    def shown(self) -> list[dict[str, str]]:
+        """The data attributes of the gallery's cards that are not hidden, in their order."""
+        return self.run("return [...document.querySelectorAll('.card:not([hidden])')].map(card => ({...card.dataset}))")
+
+    def set(self, control: str, value: str) -> None:
+        """Give a control of the gallery a value, as its user would."""
+        self.run(
+            "const control = document.querySelector(`.controls [name=${arguments[0]}]`);"
+            "control.value = arguments[1]; control.dispatchEvent(new Event('input', {bubbles: true}));",
+            control,
+            value,
+        )
+
+    def run(self, script: str, *arguments: Any) -> Any:
+        """The value that a JavaScript function body returns."""
+        return _post(f"{self._session}/execute/sync", {"script": script, "args": arguments})
+
+    def errors(self) -> list[str]:
+        """What the browser complained about since the last call: scripts that failed, files that are missing."""
+        entries = _post(f"{self._session}/se/log", {"type": "browser"})
+        return [entry["message"] for entry in entries if entry["level"] == "SEVERE"]
+
+    def screenshot(self, path: Path) -> None:
+        path.write_bytes(base64.b64decode(_post(f"{self._session}/screenshot")))
+
+
+@pytest.fixture(scope="module")
+def chromium():
+    with browser() as page:
+        yield page
+
+
+@contextlib.contextmanager
+def browser() -> Iterator[Page]:
+    with (
+        tempfile.TemporaryDirectory() as profile,
+        subprocess.Popen([DRIVER, "--port=0"], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True) as driver,
+    ):
+        try:
+            root = f"http://127.0.0.1:{_port(driver)}/session"
+            options = {"binary": CHROMIUM, "args": [*ARGUMENTS, f"--user-data-dir={profile}"]}
+            wanted = {"goog:chromeOptions": options, "goog:loggingPrefs": {"browser": "ALL"}}
+            session = f"{root}/{_post(root, {'capabilities': {'alwaysMatch': wanted}})['sessionId']}"
+            try:
+                yield Page(session)
+            finally:
+                _request("DELETE", session)
+        finally:
+            driver.terminate()
+
+
+def _port(driver: subprocess.Popen) -> int:
+    """The port that chromedriver chose and prints."""
+    for line in driver.stdout:
+        if "started successfully on port" in line:
+            return int(line.rstrip().rstrip(".").rpartition(" ")[2])
+    raise RuntimeError("chromedriver ended before it listened")
+
+
+def _post(url: str, body: dict | None = None) -> Any:
+    return _request("POST", url, body or {}) if body is not None else _request("GET", url)
+
+
+def _request(method: str, url: str, body: dict | None = None) -> Any:
+    data = None if body is None else json.dumps(body).encode()
+    request = urllib.request.Request(url, data, {"Content-Type": "application/json"}, method=method)
+    with urllib.request.build_opener(urllib.request.ProxyHandler({})).open(request, timeout=60) as response:
+        return json.loads(response.read())["value"]

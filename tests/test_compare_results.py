@@ -1,0 +1,55 @@
+"""Results files against each other, from files to files."""
+
+import json
+
+import pytest
+
+import compare_results
+from tests.browser import chromium, needs_browser
+from tests.make_results import make_scored_data
+
+__all__ = ["chromium"]  # a fixture
+
+
+@pytest.fixture(scope="module")
+def root(tmp_path_factory):
+    return make_scored_data(tmp_path_factory.mktemp("data"))
+
+
+@needs_browser
+def test_the_comparison_works_in_a_browser(root, tmp_path, chromium):
+    compare_main(root, tmp_path, "--num", "6")
+    assert chromium.open_report(tmp_path) == 1 + 6
+    changes = [float(card["change"]) for card in chromium.shown()]
+    assert changes == sorted(changes)
+    assert chromium.errors() == []
+
+
+def compare_main(root, out, *more, models=("a", "b")):
+    files = [str(root / model / "ego-exo_val_results.json") for model in models]
+    where = ["--data_path", str(root / "processed"), "--num_workers", "0", "--out", str(out)]
+    compare_results.main(["--setting", "ego-exo", *files, *where, *more])
+
+
+def test_a_comparison_is_written_as_page_json_and_csv(root, tmp_path, capsys):
+    compare_main(root, tmp_path)
+    found = json.loads((tmp_path / "comparison.json").read_text())
+    iou = found["comparisons"][0]["metrics"]["iou"]
+    assert found["first"] == "a" and found["frames_compared"] == 16
+    assert iou["difference"] == pytest.approx(iou["second"] - iou["first"]) and iou["difference"] < 0
+    assert "IoU" in capsys.readouterr().out
+    header = (tmp_path / "cases.csv").read_text().splitlines()[0]
+    assert header.startswith("take_uid,") and "iou of a" in header and "iou of b" in header
+
+
+def test_three_files_are_compared_with_the_first(root, tmp_path):
+    compare_main(root, tmp_path, "--num", "0", "--names", "x", "y", "z", models=("a", "b", "b"))
+    found = json.loads((tmp_path / "comparison.json").read_text())["comparisons"]
+    assert [one["second"] for one in found] == ["y", "z"] and found[0]["metrics"] == found[1]["metrics"]
+
+
+def test_a_comparison_needs_two_files_and_a_name_for_each(root, tmp_path, capsys):
+    for wrong in ({"models": ("a",)}, {"more": ("--names", "x")}):
+        with pytest.raises(SystemExit) as stop:
+            compare_main(root, tmp_path, *wrong.get("more", ()), models=wrong.get("models", ("a", "b")))
+        assert stop.value.code == 2

@@ -1,0 +1,70 @@
+"""The submission of both settings, checked and complete or not there."""
+
+import json
+
+import pytest
+
+import make_submission
+from data.errors import UserError
+from data.processed import ANNOTATION
+from tests.make_processed import EGO, make_data_set
+from tests.make_results import UIDS, make_scored_data
+
+
+@pytest.fixture(scope="module")
+def root(tmp_path_factory):
+    return make_scored_data(tmp_path_factory.mktemp("data"))
+
+
+def submit(root, out, *more):
+    files = ["--ego_exo", root / "a" / "ego-exo_val_results.json", "--exo_ego", root / "a" / "exo-ego_val_results.json"]
+    where = ["--data_path", root / "processed", "--split", "val", "--out", out]
+    make_submission.main([*map(str, [*files, *where, *more])])
+
+
+def test_a_submission_holds_both_results_files_in_the_official_form(root, tmp_path, capsys):
+    submit(root, tmp_path / "submission.json")
+    found = json.loads((tmp_path / "submission.json").read_text())
+    assert list(found) == ["ego-exo", "exo-ego"]
+    for setting, part in found.items():
+        results = json.loads((root / "a" / f"{setting}_val_results.json").read_text())[setting]["results"]
+        assert part == {"version": "xx", "challenge": "xx", "results": results}
+    printed = capsys.readouterr().out
+    assert "ego-exo: 2 takes, 16 predictions" in printed and "MB" in printed
+
+
+def test_a_submission_needs_no_target_masks(root, tmp_path):
+    data_dir = make_data_set(tmp_path, {"val": UIDS})
+    for uid in UIDS:
+        path = data_dir / uid / ANNOTATION
+        raw = json.loads(path.read_text())
+        for cameras in raw["masks"].values():
+            for camera in cameras:
+                if camera != EGO:
+                    cameras[camera] = {}
+        path.write_text(json.dumps(raw))
+    submit(root, tmp_path / "submission.json", "--data_path", data_dir)
+    results = json.loads((tmp_path / "submission.json").read_text())
+    assert set(results["ego-exo"]["results"]) == set(UIDS)
+
+
+def test_a_submission_lists_everything_that_is_missing_and_is_not_written(root, tmp_path, capsys):
+    for setting in ("ego-exo", "exo-ego"):
+        results = json.loads((root / "a" / f"{setting}_val_results.json").read_text())
+        del results[setting]["results"]["take-a"]["masks"]["cup_0"]
+        del results[setting]["results"]["take-b"]
+        (tmp_path / f"{setting}.json").write_text(json.dumps(results))
+    files = ["--ego_exo", tmp_path / "ego-exo.json", "--exo_ego", tmp_path / "exo-ego.json"]
+    with pytest.raises(UserError, match="4 problems in the results, nothing written"):
+        submit(root, tmp_path / "out" / "submission.json", *files)
+    errors = capsys.readouterr().err
+    assert errors.count("take take-a, object 'cup_0': missing") == 2
+    assert errors.count("take take-b: missing in ") == 2
+    assert not list((tmp_path / "out").iterdir())
+
+
+def test_takes_of_another_split_are_left_out_of_a_submission(root, tmp_path, capsys):
+    submit(root, tmp_path / "submission.json", "--split", "test")
+    results = json.loads((tmp_path / "submission.json").read_text())
+    assert list(results["ego-exo"]["results"]) == ["take-a"]
+    assert "not of the split, left out: take-b" in capsys.readouterr().out

@@ -1,0 +1,108 @@
+"""The report's page, as files and in a real browser."""
+
+import json
+import re
+
+import numpy as np
+import pytest
+
+import report
+from data.masks import encode_mask
+from evaluation.html import Card, Cell, Section, gallery, page, table, track_plot
+from tests.browser import chromium, needs_browser
+from tests.make_processed import EGO, make_data_set
+from tests.make_results import UIDS, make_scored_data, options
+
+__all__ = ["chromium"]  # a fixture
+
+
+@pytest.fixture(scope="module")
+def root(tmp_path_factory):
+    return make_scored_data(tmp_path_factory.mktemp("data"))
+
+
+def links(folder):
+    text = (folder / "index.html").read_text()
+    return re.findall(r'(?:src|href)="([^"#][^"]*)"', text)
+
+
+def test_a_report_needs_nothing_outside_its_folder(root, tmp_path):
+    report.main([*options(root), "--num", "6", "--out", str(tmp_path)])
+    inside = [link for link in links(tmp_path) if link != "data:,"]
+    assert len(inside) >= 4 + 2 * 7 and all((tmp_path / link).is_file() for link in inside)
+    assert "http" not in (tmp_path / "index.html").read_text().replace("http://www.w3.org", "")
+    assert {path.name for path in tmp_path.iterdir()} >= {"metrics.json", "cases.csv", "breakdown.csv"}
+
+
+def test_a_report_of_the_same_results_is_the_same(root, tmp_path):
+    for name in ("a", "b"):
+        report.main([*options(root), "--num", "6", "--out", str(tmp_path / name)])
+    for path in (tmp_path / "a").rglob("*.*"):
+        assert path.read_bytes() == (tmp_path / "b" / path.relative_to(tmp_path / "a")).read_bytes()
+
+
+def test_names_cannot_break_a_page():
+    name = '<b>"&</script>'
+    cards = [Card(name, name, name, [name], {"iou": 0.5})]
+    text = page(
+        name,
+        name,
+        [
+            Section(name, table((name,), [[name], [Cell(name, name, name)]])),
+            Section("x", gallery(cards, {name: name}, {name: name}) + track_plot({name: [(0, None, 0.5)]})),
+        ],
+        name,
+    )
+    assert "<b>&quot;" not in text and '<b>"' not in text
+    assert text.count("</script>") == 2
+
+
+def test_results_without_any_visible_target_can_be_reported(root, tmp_path):
+    layout = {"cup_0": {EGO: [0, 30], "cam01": []}}
+    data_dir = make_data_set(tmp_path, {"val": UIDS}, layout)
+    results = {
+        uid: {"masks": {"cup_0": {f"{EGO}_cam01": {f: empty_prediction() for f in ("0", "30")}}}} for uid in UIDS
+    }
+    (tmp_path / "results.json").write_text(json.dumps({"ego-exo": {"results": results}}))
+    where = ["--data_path", str(data_dir), "--pred_file", str(tmp_path / "results.json"), "--all_frames"]
+    report.main(["--setting", "ego-exo", *where, "--num_workers", "0", "--out", str(tmp_path / "out")])
+    assert "not the official protocol" in (tmp_path / "out" / "index.html").read_text()
+
+
+def empty_prediction():
+    return {"pred_mask": encode_mask(np.zeros((270, 480), np.uint8)), "confidence": 0.7}
+
+
+@needs_browser
+def test_the_report_works_in_a_browser(root, tmp_path, chromium):
+    report.main([*options(root), "--num", "8", "--out", str(tmp_path)])
+    assert chromium.open_report(tmp_path) == 4 + 9
+    assert chromium.errors() == []
+    run = chromium.run
+
+    iou = [float(card["iou"]) for card in chromium.shown() if card["iou"]]
+    assert iou == sorted(iou, reverse=True) and len(iou) == 8
+    chromium.set("order", "iou up")
+    assert [float(card["iou"]) for card in chromium.shown() if card["iou"]] == iou[::-1]
+    chromium.set("kind", "hidden")
+    assert [card["iou"] for card in chromium.shown()] == [""]
+    chromium.set("kind", "all")
+    chromium.set("low", "0.5")
+    assert len(chromium.shown()) == sum(value >= 0.5 for value in iou)
+    assert run("return document.querySelector('.count').textContent") == f"{sum(v >= 0.5 for v in iou)} of 9"
+    chromium.set("low", "0")
+    chromium.set("search", "MILK take_take")
+    assert {card["text"][:11] for card in chromium.shown()} == {"milk carton"}
+
+    column = "return [...document.querySelectorAll('#by-object tbody tr')].map(row => row.cells[3].dataset.value)"
+    run("document.querySelectorAll('#by-object th')[3].click()")
+    down = [float(value) for value in run(column)]
+    run("document.querySelectorAll('#by-object th')[3].click()")
+    assert [float(value) for value in run(column)] == down[::-1] == sorted(down)
+
+    paths = "return [...document.querySelectorAll('#track-plot path')].map(path => path.getAttribute('d'))"
+    first = run(paths)
+    run("const select = document.getElementById('track'); select.selectedIndex = 1;"
+        "select.dispatchEvent(new Event('input'))")  # fmt: skip
+    assert len(first) == 2 and run(paths) != first
+    assert chromium.errors() == []

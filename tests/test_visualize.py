@@ -1,0 +1,102 @@
+"""Pictures of predictions: which cases, and that they are drawn."""
+
+import re
+
+import cv2
+import numpy as np
+import pytest
+
+import visualize
+from data.errors import UserError
+from evaluation.pictures import contact_sheet, overlay, write_numbered_pictures
+from evaluation.video import write_video
+from tests.make_processed import make_data_set
+from tests.make_results import UIDS, make_scored_data, options
+
+
+@pytest.fixture(scope="module")
+def root(tmp_path_factory):
+    return make_scored_data(tmp_path_factory.mktemp("data"))
+
+
+def is_picture(path):
+    return cv2.imread(str(path)) is not None
+
+
+@pytest.mark.parametrize("setting", ["ego-exo", "exo-ego"])
+@pytest.mark.parametrize("order", ["spread", "best", "worst", "random"])
+def test_visualize_writes_a_sheet_and_one_picture_a_case(root, tmp_path, setting, order):
+    visualize.main([*options(root, setting=setting), "--order", order, "--num", "4", "--out", str(tmp_path)])
+    names = sorted(path.name for path in tmp_path.iterdir())
+    assert len(names) == 5 and names[-1] == "sheet.jpg" and all(is_picture(tmp_path / name) for name in names)
+    scores = [float(s) for name in names for s in re.findall(r"iou([0-9.]+)_", name)]
+    assert scores == sorted(scores, reverse=order != "worst") or order == "random"
+
+
+def test_visualize_draws_the_cases_that_are_asked_for(root, tmp_path):
+    wanted = ["--take", "take-a", "--object", "Milk carton", "--frame", "60", "--out", str(tmp_path / "one")]
+    visualize.main([*options(root), *wanted])
+    assert sorted(path.name for path in (tmp_path / "one").iterdir())[0].endswith("take-a_Milk_carton_cam02_60.jpg")
+    visualize.main([*options(root), "--num", "2", "--out", str(tmp_path / "sheet.png")])
+    assert is_picture(tmp_path / "sheet.png") and len(list(tmp_path.iterdir())) == 2
+
+
+def test_visualize_writes_a_track_as_a_video(root, tmp_path):
+    out = tmp_path / "track.mp4"
+    visualize.main([*options(root), "--object", "cup_0", "--camera", "cam02", "--height", "120", "--out", str(out)])
+    video = cv2.VideoCapture(str(out))
+    assert int(video.get(cv2.CAP_PROP_FRAME_COUNT)) == 3 and video.read()[0]
+
+
+@pytest.mark.parametrize(
+    ("wanted", "message"),
+    [
+        (["--take", "nobody"], "no take of split 'val' begins with 'nobody'"),
+        (["--object", "nothing"], "no prediction in .* fits"),
+        (["--object", "cup_0", "--frame", "60", "--camera", "cam01"], "none of these objects is visible"),
+        (["--split", "test2"], "no split 'test2'"),
+    ],
+)
+def test_visualize_says_why_there_is_nothing_to_see(root, tmp_path, wanted, message):
+    with pytest.raises(UserError, match=message):
+        visualize.main([*options(root), *wanted, "--out", str(tmp_path / "out")])
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_missing_frame_is_named(root, tmp_path):
+    data_dir = make_data_set(tmp_path, {"val": UIDS})
+    (data_dir / "take-a" / "cam01" / "0.jpg").unlink()
+    where = ["--data_path", str(data_dir), "--take", "take-a", "--camera", "cam01", "--frame", "0"]
+    with pytest.raises(UserError, match=r"cam01/0\.jpg is missing"):
+        visualize.main([*options(root), *where, "--out", str(tmp_path / "out")])
+
+
+def test_an_overlay_changes_the_object_and_its_outline_alone():
+    image = np.full((90, 160, 3), 100, np.uint8)
+    mask = np.zeros((90, 160), np.uint8)
+    mask[30:50, 40:80] = 1
+    changed = (overlay(image, mask, (255, 0, 0)) != image).any(2)
+    near = cv2.dilate(mask, np.ones((5, 5), np.uint8)).astype(bool)
+    assert changed[mask.astype(bool)].all() and not changed[~near].any()
+    assert (overlay(image, np.zeros_like(mask), (255, 0, 0)) == image).all()
+
+
+def test_a_contact_sheet_has_the_asked_width_whatever_the_pictures():
+    pictures = [np.zeros((30 + 7 * i, 200 + 13 * i, 3), np.uint8) for i in range(5)]
+    for columns in (1, 2, 3, 8):
+        assert contact_sheet(pictures, columns, width=700).shape[1] == 700
+
+
+def test_a_video_takes_pictures_of_odd_and_changing_sizes(tmp_path):
+    images = [np.full((61 + i, 91 - i, 3), 40 * i, np.uint8) for i in range(4)]
+    assert write_video(tmp_path / "a.mp4", images, fps=2) == 4
+    video = cv2.VideoCapture(str(tmp_path / "a.mp4"))
+    assert [video.read()[1].shape for _ in range(4)] == [(60, 90, 3)] * 4
+
+
+def test_pictures_of_a_longer_row_before_are_deleted(tmp_path):
+    images = [np.zeros((8, 8, 3), np.uint8)] * 3
+    assert len(write_numbered_pictures(tmp_path, images)) == 3
+    (tmp_path / "pictures" / "mine.jpg").touch()
+    assert write_numbered_pictures(tmp_path, images[:1]) == ["pictures/0000.jpg"]
+    assert sorted(path.name for path in (tmp_path / "pictures").iterdir()) == ["0000.jpg", "mine.jpg"]
