@@ -1,0 +1,70 @@
+"""Reading a large JSON file member by member, as the files of results and annotations are read."""
+
+import json
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from data.errors import UserError
+from data.files import iter_json
+
+values = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | st.text(),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(), inner, max_size=3),
+    max_leaves=8,
+)
+
+
+@pytest.fixture(scope="module")
+def path(tmp_path_factory):
+    return tmp_path_factory.mktemp("json") / "file.json"
+
+
+@settings(max_examples=50, deadline=None)
+@given(
+    inner=st.dictionaries(st.text(), values, max_size=4),
+    others=st.dictionaries(st.text(), values),
+    indent=st.integers(0, 2),
+)
+def test_members_are_those_that_json_reads(path, inner, others, indent):
+    whole = {**{f"_{key}": value for key, value in others.items()}, "a": {"x": 1, "b": inner, "y": [2]}, "z": {}}
+    path.write_text(json.dumps(whole, indent=indent or None), encoding="utf-8")
+    assert dict(iter_json(path, ("a", "b"), "")) == inner
+    assert dict(iter_json(path, (), "")) == whole
+
+
+def test_members_come_one_at_a_time(path):
+    path.write_text('{"a": {"first": 1, "second": 2, broken')
+    members = iter_json(path, ("a",), "get it again")
+    assert next(members) == ("first", 1)
+    assert next(members) == ("second", 2)
+    with pytest.raises(UserError, match="is not valid JSON .*; get it again"):
+        next(members)
+
+
+@pytest.mark.parametrize(
+    "text", ["", "{", '{"a"', '{"a":', '{"a": {}', '{"a": {} "b": 1}', '{"a": {}} x', "{1: 2}", "{'a': 1}"]
+)
+def test_broken_json_is_a_user_error_wherever_it_breaks(path, text):
+    path.write_text(text)
+    with pytest.raises(UserError, match="not valid JSON"):
+        list(iter_json(path, ("a",), "get it again"))
+
+
+@pytest.mark.parametrize("text", ['{"b": {}}', '{"a": 1}', '{"a": [1]}', "[]", "7", '{"b": {"a": {}}}'])
+def test_a_file_without_the_wanted_object_is_a_user_error(path, text):
+    path.write_text(text)
+    with pytest.raises(UserError, match="has no object at a; get it again"):
+        list(iter_json(path, ("a",), "get it again"))
+
+
+def test_a_missing_file_a_folder_and_other_bytes_are_user_errors(tmp_path):
+    (tmp_path / "bytes.json").write_bytes(b"\xff\xfe\x00")
+    for path, message in (
+        (tmp_path / "no.json", "no file"),
+        (tmp_path, "not valid JSON"),
+        (tmp_path / "bytes.json", "not valid JSON"),
+    ):
+        with pytest.raises(UserError, match=message):
+            list(iter_json(path, (), "get it again"))

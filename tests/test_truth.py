@@ -1,0 +1,92 @@
+"""Where the ground truth comes from, and which frames it counts."""
+
+import json
+
+import pytest
+
+from data.errors import UserError
+from data.processed import ANNOTATION, CameraPair
+from evaluation.truth import GroundTruth
+from tests.make_processed import EGO, make_data_set
+from tests.make_results import UIDS, make_annotations
+
+
+@pytest.fixture
+def data_dir(tmp_path):
+    return make_data_set(tmp_path, {"val": UIDS})
+
+
+@pytest.fixture
+def annotation_path(tmp_path, data_dir):
+    takes = {uid: json.loads((data_dir / uid / ANNOTATION).read_text()) for uid in UIDS}
+    return make_annotations(tmp_path / "annotations.json", takes)
+
+
+CUP = CameraPair("cup_0", EGO, "cam01")
+
+
+def test_frames_count_where_the_query_has_a_mask_and_somebody_looked_at_the_target(data_dir, annotation_path):
+    raw = json.loads(annotation_path.read_text())
+    raw["annotations"]["take-a"]["object_masks"]["cup_0"]["cam01"]["annotated_frames"] = [0, 30, 90]
+    annotation_path.write_text(json.dumps(raw))
+    truth = GroundTruth.from_processed(data_dir, UIDS, annotation_path)
+    take = truth.load("take-a")
+    assert take.query_frames(CUP) == [60, 0, 30]  # in the file's order
+    assert take.scored_frames(CUP) == [0, 30]
+    assert truth.load("take-b").scored_frames(CUP) == [60, 0, 30]
+    assert GroundTruth.from_processed(data_dir, UIDS, None).load("take-a").scored_frames(CUP) == [60, 0, 30]
+    assert (take.annotated.name, take.annotated.scenario) == ("take_take", "Cooking")
+
+
+def test_takes_that_are_not_processed_or_not_annotated_are_told_apart(data_dir, annotation_path):
+    raw = json.loads(annotation_path.read_text())
+    raw["annotations"]["take-c"] = raw["annotations"].pop("take-b")
+    annotation_path.write_text(json.dumps(raw))
+    truth = GroundTruth.from_processed(data_dir, [*UIDS, "take-c"], annotation_path)
+    assert truth.uids == ["take-a"]
+    assert "not in" in truth.missing["take-b"] and "no annotation.json" in truth.missing["take-c"]
+
+
+def test_the_official_file_gives_back_what_was_written(data_dir, annotation_path, tmp_path):
+    written = GroundTruth.from_processed(data_dir, UIDS, annotation_path)
+    written.write_official(tmp_path / "gt.json")
+    read = GroundTruth.from_official(tmp_path / "gt.json", data_dir)
+    assert read.uids == UIDS
+    for uid in UIDS:
+        assert read.load(uid).take == written.load(uid).take
+        assert read.load(uid).annotated.frames == written.load(uid).annotated.frames
+    assert read.subset(["take-b"]).load("take-b") == read.load("take-b")
+
+
+@pytest.mark.parametrize("change", ["masks", "subsample_idx", "annotated_frames"])
+def test_an_official_file_that_lacks_something_is_refused(data_dir, annotation_path, tmp_path, change):
+    GroundTruth.from_processed(data_dir, UIDS, annotation_path).write_official(tmp_path / "gt.json")
+    raw = json.loads((tmp_path / "gt.json").read_text())
+    del raw["annotations"]["take-b"][change]
+    (tmp_path / "gt.json").write_text(json.dumps(raw))
+    with pytest.raises(UserError, match=f"take take-b in .* is malformed .*{change}"):
+        GroundTruth.from_official(tmp_path / "gt.json", data_dir)
+
+
+def test_a_truth_mask_that_cannot_be_decoded_is_named(data_dir):
+    path = data_dir / "take-a" / ANNOTATION
+    raw = json.loads(path.read_text())
+    raw["masks"]["cup_0"]["cam01"]["30"]["counts"] = "1"
+    path.write_text(json.dumps(raw))
+    take = GroundTruth.from_processed(data_dir, UIDS, None).load("take-a")
+    with pytest.raises(UserError, match="take take-a, object 'cup_0', camera cam01, frame 30: .* cannot be decoded"):
+        take.target_mask(CUP, 30)
+    assert take.target_mask(CUP, 60) is None
+
+
+def test_without_a_target_mask_a_frame_tells_the_size_of_predictions(data_dir):
+    path = data_dir / "take-a" / ANNOTATION
+    raw = json.loads(path.read_text())
+    for cameras in raw["masks"].values():
+        if "cam01" in cameras:
+            cameras["cam01"] = {}
+    path.write_text(json.dumps(raw))
+    assert GroundTruth.from_processed(data_dir, UIDS, None).load("take-a").prediction_size(CUP) == (270, 480)
+    for frame in (data_dir / "take-a" / "cam01").glob("*.jpg"):
+        frame.unlink()
+    assert GroundTruth.from_processed(data_dir, UIDS, None).load("take-a").prediction_size(CUP) is None
