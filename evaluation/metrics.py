@@ -1,4 +1,4 @@
-"""The benchmark's metrics of a predicted mask and of a set of existence confidences (README, "The official numbers").
+"""The benchmark's metrics of a predicted mask and of a set of existence confidences, as its official scripts have them.
 
 Masks are (H, W) uint8 arrays of 0 and 1, long side 480 pixels, truth and prediction of the same size. Everything that
 costs time happens in the rectangle that holds both objects; the numbers are those of the whole image.

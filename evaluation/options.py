@@ -78,6 +78,8 @@ def split_uids(args: argparse.Namespace) -> list[str]:
 
 def open_truth(args: argparse.Namespace) -> GroundTruth:
     """The ground truth that the options name. Raises UserError if there is none."""
+    if args.gt_file and args.all_frames:
+        raise UserError("--gt_file says which frames count; drop --all_frames")
     if args.gt_file:
         return GroundTruth.from_official(args.gt_file, args.data_path)
     annotations = args.annotation_path or annotation_path(args.data_path.parent / ANNOTATION_TEMPLATE, args.split)

@@ -84,7 +84,7 @@ def format_summary(summary: dict[str, Any]) -> str:
     if scored < wanted:
         lines.append(f"INCOMPLETE: predictions for {wanted - scored:,} of {wanted:,} frames are missing")
     published = PUBLISHED[summary["setting"]][XSEGTX]
-    rows = [("", "value", "95 % interval", f"published ({SPLIT})")]
+    rows = [("", "value", "95 % interval", f"paper (v2 {SPLIT})")]
     for name in METRICS:
         value = {**summary["official"], **summary["extra"]}[name]
         low, high = summary["interval_95"][name]

@@ -183,7 +183,7 @@ def _header(truth: TakeTruth, predictions: Sequence[Predicted], width: int, heig
     name = case.object_name.strip()
     draw.text((0, 0), name, INK, bold)
     left = draw.textlength(name + "  ", bold)
-    take = (truth.annotated.name if truth.annotated else "") or truth.uid
+    take = (truth.annotated.name if truth.annotated else "") or truth.uid[:8]
     details = f"{take}, {case.target_camera}, frame {case.frame}"
     while details and left + draw.textlength(details, plain) > right - height:
         details = details[:-1]  # what does not fit is in the file's name

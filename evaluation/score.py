@@ -1,17 +1,24 @@
 """Score a results file against the ground truth, take by take, in as many processes as wanted."""
 
 import math
+import signal
+from collections import deque
 from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import Future, ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
 from multiprocessing import get_context
 from typing import Any, NamedTuple
 
 import cv2
 import numpy as np
 
+from data.errors import UserError
 from data.results import camera_pair_key
 from evaluation.metrics import score_masks
 from evaluation.predictions import Problem, TakePredictions
 from evaluation.truth import GroundTruth, TakeTruth
+
+Task = tuple[GroundTruth, Any, str]  # of one take; its predictions; setting
 
 
 class Case(NamedTuple):
@@ -98,12 +105,12 @@ def score_results(
 ) -> Scores:
     """Score `results`, pairs of take uid and predictions in any order; takes that it lacks count as missing.
 
-    One take is held at a time for each worker (0: no processes beside this one). The values do not depend on how many.
+    A few takes are held at a time for each worker (0: one, in this process). The values do not depend on how many.
     """
     not_in_truth: list[str] = []
     scored: dict[str, TakeScores] = {}
 
-    def tasks() -> Iterator[tuple[GroundTruth, Any, str]]:
+    def tasks() -> Iterator[Task]:
         unseen = dict.fromkeys(truth.uids)
         for uid, raw in results:
             if uid in unseen:
@@ -114,21 +121,38 @@ def score_results(
         for uid in unseen:
             yield truth.subset([uid]), None, setting
 
-    for take in _map(tasks(), num_workers):
+    for take in _map(tasks(), num_workers if len(truth.uids) > 1 else 0):
         scored[take.take_uid] = take
         progress(1)
     return Scores(setting, [scored[uid] for uid in truth.uids], not_in_truth)
 
 
-def _map(tasks: Iterator, num_workers: int) -> Iterator[TakeScores]:
+def _map(tasks: Iterable[Task], num_workers: int) -> Iterator[TakeScores]:
+    """Score tasks in their order; a few are under way at a time, so that the others need no memory yet."""
     if num_workers == 0:
         yield from map(_score_task, tasks)
         return
     # Not fork: OpenCV hangs in the copy of a process whose threads it has used.
-    with get_context("spawn").Pool(num_workers, initializer=cv2.setNumThreads, initargs=(1,)) as pool:
-        yield from pool.imap(_score_task, tasks)
+    pool = ProcessPoolExecutor(num_workers, get_context("spawn"), _start_worker)
+    running: deque[Future] = deque()
+    try:
+        for task in tasks:
+            running.append(pool.submit(_score_task, task))
+            if len(running) > 3 * num_workers:
+                yield running.popleft().result()
+        while running:
+            yield running.popleft().result()
+    except BrokenProcessPool:
+        raise UserError("a scoring process was killed, perhaps for want of memory; use fewer --num_workers") from None
+    finally:
+        pool.shutdown(cancel_futures=True)
 
 
-def _score_task(task: tuple[GroundTruth, Any, str]) -> TakeScores:
+def _start_worker() -> None:
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the parent
+    cv2.setNumThreads(1)
+
+
+def _score_task(task: Task) -> TakeScores:
     truth, raw, setting = task
     return score_take(truth.load(truth.uids[0]), raw, setting)
