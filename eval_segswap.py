@@ -25,6 +25,7 @@ from data.processed import DEFAULT_DATA_DIR, ProcessedTake
 from data.results import results_path, write_results
 from data.shards import split_by_work
 from data.takes import SETTINGS, find_split_path, read_split
+from data.worker_process import start_loader_worker
 from inference.chunks import ChunkDataset, ChunkPlan, plan_chunks
 from inference.engine import empty_result, predict_takes
 from inference.parts import Parts, file_digest
@@ -161,9 +162,9 @@ def plan_takes(
 def make_loader(args: argparse.Namespace, predictor: Predictor, plans: list[ChunkPlan]) -> DataLoader:
     dataset = ChunkDataset(args.data_path, args.setting, predictor.side, plans)
     workers = default_workers(predictor.device) if args.num_workers is None else args.num_workers
-    return DataLoader(
-        dataset, batch_size=None, num_workers=min(workers, len(plans)), pin_memory=predictor.device.type == "cuda"
-    )
+    workers = min(workers, len(plans))
+    pin = predictor.device.type == "cuda"
+    return DataLoader(dataset, batch_size=None, num_workers=workers, pin_memory=pin, worker_init_fn=start_loader_worker)
 
 
 def run_record_path(args: argparse.Namespace) -> Path:

@@ -8,7 +8,6 @@ data set itself lacks, which process_data.py has listed. Status 1: something is 
 
 import argparse
 import multiprocessing
-import signal
 import sys
 from collections.abc import Iterator
 from concurrent.futures import ProcessPoolExecutor
@@ -25,6 +24,7 @@ from data.failures import BROKEN, MISSING, read_failures
 from data.pairs import PairSet, pairs_path
 from data.processed import ANNOTATION, DEFAULT_DATA_DIR
 from data.takes import SETTINGS, SPLITS, find_split_path, read_split, read_splits
+from data.worker_process import start_worker
 from data.workers import default_workers
 
 COLUMNS = ("split", "takes", "processed", "no video", "frames", "masks", "pairs ego-exo", "pairs exo-ego", "problems")
@@ -104,16 +104,12 @@ def _checks(args: argparse.Namespace, uids: list[str]) -> Iterator[TakeCheck]:
         yield from map(check, uids)
         return
     context = multiprocessing.get_context("spawn")  # forking is unsafe with OpenCV's threads
-    with ProcessPoolExecutor(args.num_workers, context, _ignore_interrupts) as pool:
+    with ProcessPoolExecutor(args.num_workers, context, start_worker) as pool:
         try:
             yield from pool.map(check, uids, chunksize=max(1, min(8, len(uids) // (4 * args.num_workers))))
         except BaseException:
             pool.shutdown(wait=False, cancel_futures=True)
             raise
-
-
-def _ignore_interrupts() -> None:
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's to handle
 
 
 def check_pairs(data_dir: Path, split: str, setting: str, checks: list[TakeCheck]) -> list[Problem]:

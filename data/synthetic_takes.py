@@ -9,7 +9,6 @@ The same options give the same takes; a rerun keeps the finished ones.
 """
 
 import argparse
-import signal
 import sys
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
@@ -26,6 +25,7 @@ from data.errors import UserError, run_script
 from data.files import write_json
 from data.synthetic.take import SIZES, Options, TakeId, make_take
 from data.takes import ANNOTATION_TEMPLATE, DEFAULT_ROOT, FRAME_STEP, SPLITS, annotation_path
+from data.worker_process import start_worker
 from data.workers import default_workers
 
 MARKER = "synthetic_takes.json"  # says that a folder is ours to write into
@@ -41,7 +41,7 @@ def make_takes(out: Path, counts: dict[str, int], options: Options, num_workers:
         annotations = list(tqdm(map(make_take, *work), **bar))
     else:
         context = get_context("spawn")  # the same on every system, and safe with OpenCV's threads
-        pool = ProcessPoolExecutor(num_workers, context, _start_worker)
+        pool = ProcessPoolExecutor(num_workers, context, start_worker)
         try:
             annotations = list(tqdm(pool.map(make_take, *work), **bar))
         except BrokenProcessPool:
@@ -55,11 +55,6 @@ def make_takes(out: Path, counts: dict[str, int], options: Options, num_workers:
         write_json(annotation_path(out / ANNOTATION_TEMPLATE, split), {"annotations": mine})
     write_json(out / "split.json", {s: [u for t, u in zip(takes, uids, strict=True) if t.split == s] for s in SPLITS})
     return takes
-
-
-def _start_worker() -> None:
-    cv2.setNumThreads(1)  # takes are what runs in parallel
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent gets it too, and ends the workers
 
 
 def claim_folder(out: Path, options: Options) -> None:

@@ -18,6 +18,7 @@ from inference.work import PRECISIONS, default_batch_size, default_precision
 from model.backbone import Backbone, fold_batch_norm, mask_to_image, normalize_image
 from model.checkpoint import load_checkpoint
 from model.device import resolve_device
+from model.mask_features import MaskFeatures
 from model.xsegtx import XSegTx
 
 
@@ -42,6 +43,7 @@ class Predictor:
         dtype = PRECISIONS[precision]
         torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = precision == "tf32"
         self.backbone = fold_batch_norm(backbone).to(device, dtype)
+        self._windows = MaskFeatures(self.backbone)
         self.model = model.to(device).eval()
         self.timer = StageTimer(device)
         self._autocast = (
@@ -77,7 +79,7 @@ class Predictor:
         )
         with self.timer("backbone"):
             image_feats = self._batches(lambda batch: self.backbone(normalize_image(batch)), images)
-            mask_feats = self._batches(lambda batch: self.backbone(mask_to_image(batch)), masks)
+            mask_feats = self._mask_features(masks)
         with self.timer("transformer"), self._autocast:
             image_tokens = self._batches(self.model.project, image_feats)
             mask_tokens = self._batches(self.model.project, mask_feats)
@@ -90,6 +92,12 @@ class Predictor:
             ]
         mask_prob, existence = (torch.cat(parts) for parts in zip(*results, strict=True))
         return mask_prob, existence
+
+    def _mask_features(self, masks: Tensor) -> Tensor:
+        """(M, S, S) -> (M, 1024, S/16, S/16). On a CPU, only what differs from an empty mask's features is computed."""
+        if self.device.type != "cpu":
+            return self._batches(lambda batch: self.backbone(mask_to_image(batch)), masks)
+        return torch.cat([self._windows(mask) for mask in masks.split(1)])  # each in a window of its own size
 
     def _batches(self, function, *inputs: Tensor) -> Tensor:
         parts = [function(*batch) for batch in zip(*(x.split(self.batch_size) for x in inputs), strict=True)]

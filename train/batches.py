@@ -3,12 +3,12 @@
 from collections.abc import Iterator
 from dataclasses import dataclass, fields, replace
 
-import cv2
 import numpy as np
 import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Sampler
 
+from data.worker_process import start_loader_worker
 from train.dataset import Samples, Source
 
 
@@ -67,10 +67,5 @@ class StepSampler(Sampler):
 
 def make_loader(samples: Samples, batches: Sampler | list[list[int]], workers: int, pin: bool) -> DataLoader:
     """Batches of sample numbers -> `Batch`es, read ahead by `workers` processes (0 = by this one, when asked)."""
-    ahead = {"prefetch_factor": 4, "worker_init_fn": _one_thread} if workers else {}
+    ahead = {"prefetch_factor": 4, "worker_init_fn": start_loader_worker} if workers else {}
     return DataLoader(samples, batch_sampler=batches, collate_fn=collate, num_workers=workers, pin_memory=pin, **ahead)
-
-
-def _one_thread(_: int) -> None:
-    cv2.setNumThreads(0)  # the processes are the parallelism
-    torch.set_num_threads(1)
