@@ -33,12 +33,12 @@ step "4/7 Pairs"
 run python data/create_pairs.py --data_dir $data
 made "$data/{train,val,test}_{egoexo,exoego}_pairs.json"
 
-step "5/7 Training, short and small: 192-pixel input, an untrained backbone"
+step "5/7 Training, short and small: 192-pixel input, the tiny network, a random backbone (the real one wants weights)"
 for setting in ego exo; do
   run bash train/run_$setting.sh --train-dir $data --out-dir quickstart/checkpoints/$setting --resume-pth auto \
-    --backbone random --input_size 192 --batch-pos 8 --lr 5e-4 --warmUpIter 100 --n-epoch 4 --iter-epoch 100 \
-    --val_size 0 --cache_features 2 --num_workers 1
-  made "quickstart/checkpoints/$setting/netBest.pth"
+    --backbone random --mode tiny --mask_position --input_size 192 --batch-pos 8 --lr 5e-4 --warmUpIter 50 \
+    --n-epoch 3 --iter-epoch 100 --lr-schedule 2 --val_size 0 --cache_features 2 --num_workers 0 --log_every 50
+  made "quickstart/checkpoints/$setting/netBest.pth" "quickstart/checkpoints/$setting/log.jsonl"
 done
 
 step "6/7 Inference, both settings"

@@ -1,12 +1,14 @@
 # Sourced by run_ego.sh and run_exo.sh: starts train.py with the arguments given, one process a GPU.
-#   PYTHON  the interpreter; by default the repository's .venv if there is one, else python3
+#   PYTHON  the interpreter; by default python3 if it has PyTorch, else the repository's .venv
 #   NPROC   number of processes; by default the number of GPUs that --gpu lists, else 1
 #   NNODES, NODE_RANK, MASTER_ADDR, MASTER_PORT  for several machines, as torchrun names them
 
 train_dir=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
 if [ -z "${PYTHON:-}" ]; then
     PYTHON=python3
-    [ -x "$train_dir/../.venv/bin/python" ] && PYTHON="$train_dir/../.venv/bin/python"
+    if ! python3 -c 'import importlib.util, sys; sys.exit(importlib.util.find_spec("torch") is None)' 2>/dev/null; then
+        PYTHON="$train_dir/../.venv/bin/python"
+    fi
 fi
 
 launch() {
