@@ -99,7 +99,7 @@ def largest_changes(first: Sequence[Case], second: Sequence[Case], number: int) 
     """Where in the lists IoU changes most, `number` cases each way, the largest rise first, the largest fall last."""
     changes = [(b.iou - a.iou, i) for i, (a, b) in enumerate(zip(first, second, strict=True)) if a.visible]
     ranked = [i for _, i in sorted(changes, reverse=True)]
-    return ranked if len(ranked) <= 2 * number else ranked[:number] + ranked[-number:]
+    return ranked if len(ranked) <= 2 * number else ranked[:number] + ranked[len(ranked) - number :]
 
 
 def short_names(paths: Sequence[Path]) -> list[str]:

@@ -45,6 +45,7 @@ def test_a_comparison_is_written_as_page_json_and_csv(root, tmp_path, capsys):
 def test_three_files_are_compared_with_the_first(root, tmp_path):
     compare_main(root, tmp_path, "--num", "0", "--names", "x", "y", "z", models=("a", "b", "b"))
     found = json.loads((tmp_path / "comparison.json").read_text())["comparisons"]
+    assert not (tmp_path / "pictures").exists()
     assert [one["second"] for one in found] == ["y", "z"] and found[0]["metrics"] == found[1]["metrics"]
 
 
