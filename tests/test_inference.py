@@ -11,7 +11,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from make_processed import EGO, LAYOUT, make_data_set
 
 import eval_segswap
 from data.errors import UserError
@@ -23,6 +22,7 @@ from inference.predictor import Predictor, resize_prob
 from model.backbone import calibrate_batch_norm, mask_to_image, normalize_image, random_backbone
 from model.checkpoint import load_checkpoint, save_checkpoint
 from model.xsegtx import XSegTx, XSegTxConfig
+from tests.make_processed import EGO, LAYOUT, make_data_set
 
 ROOT = Path(__file__).resolve().parents[1]
 SIDE = 96
