@@ -1,6 +1,8 @@
 """What a run leaves behind: checkpoints as it goes, validation figures, the best model."""
 
 import argparse
+import os
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -37,8 +39,10 @@ class Keeper:
         if run.average is not None:  # `encoder` is what inference should use
             extra["trained_encoder"] = run.network.state_dict()
         extra |= {"step": run.step, "history": self.history, "scaler": run.scaler.state_dict()}
-        for name in names:
-            save_checkpoint(Path(self.options.out_dir) / name, self.start.backbone, run.judged, run.optimiser, **extra)
+        first, *others = (Path(self.options.out_dir) / name for name in names)
+        save_checkpoint(first, self.start.backbone, run.judged, run.optimiser, **extra)
+        for path in others:
+            link_or_copy(first, path)
 
     def untrained(self, figures: dict[str, float], examples: list[Example]) -> None:
         """Figures of the network before its first step."""
@@ -79,3 +83,14 @@ class Keeper:
         source, *masks = example
         query, target = self.images.image(source.query), self.images.image(source.target)
         return example_panel(query, masks[0], target, *masks[1:])
+
+
+def link_or_copy(source: Path, path: Path) -> None:
+    """Give a finished file a second name, atomically. Files are replaced, never changed, so sharing is safe."""
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    temporary.unlink(missing_ok=True)
+    try:
+        os.link(source, temporary)
+    except OSError:  # a file system without links
+        shutil.copyfile(source, temporary)
+    temporary.replace(path)

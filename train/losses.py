@@ -48,10 +48,17 @@ def compute_losses(
         for prob, truth in ((prediction.query_mask_prob, query_mask), (prediction.target_mask_prob, target_mask)):
             prob, truth = prob.float().flatten(1), truth.float().flatten(1)  # (B, H * W)
             weight = positive[:, None] * (1 + (object_weight - 1) * truth)
-            mask = mask + F.binary_cross_entropy(prob, truth, weight, reduction="sum") / truth.shape[1]
+            mask = mask + _cross_entropy(prob, truth, weight) / truth.shape[1]
             overlap, area = (prob * truth).sum(1), prob.sum(1) + truth.sum(1)  # (B,)
             dice = dice + (positive * (1 - (2 * overlap + 1) / (area + 1))).sum()
-        existence = F.binary_cross_entropy(prediction.existence.float(), positive, reduction="sum") / batch_size
+        existence = _cross_entropy(prediction.existence.float(), positive) / batch_size
         mask = mask / (2 * batch_size)
         dice = dice / (2 * torch.as_tensor(positive_count, device=positive.device).clamp(min=1))
         return Losses(mask + dice + existence, mask, dice, existence)
+
+
+def _cross_entropy(prob: Tensor, truth: Tensor, weight: Tensor | None = None) -> Tensor:
+    """Sum of binary cross-entropies. PyTorch's refuses NaN, on a GPU by ending the process; the Dice loss passes it on
+    to the total, so that whoever reads the losses can say where it happened.
+    """
+    return F.binary_cross_entropy(prob.nan_to_num(nan=0.5), truth, weight, reduction="sum")

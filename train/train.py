@@ -35,8 +35,8 @@ from train.stopping import Stopped, StopSignal
 STOPPED_STATUS = 143  # what a shell reports of a process that SIGTERM ended
 
 
-def main() -> int | None:
-    options = parse_options()
+def main(argv: list[str] | None = None) -> int | None:
+    options = parse_options(argv)
     ranks = Ranks()
     device = choose_device(options, ranks)
     ranks.start(device)

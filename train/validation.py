@@ -8,7 +8,7 @@ from torch import Tensor
 from train.batches import Batch
 
 THRESHOLD = 0.5  # of mask probabilities and of the existence probability, as in the official evaluation
-SIZES = {"small": (0.0, 0.003), "medium": (0.003, 0.015), "large": (0.015, 1.0)}  # query mask's share of its image
+SIZES = {"small": (0.0, 0.003), "medium": (0.003, 0.015), "large": (0.015, 2.0)}  # query mask's share of its image
 
 
 def score(batch: Batch, target_mask_prob: Tensor, existence: Tensor) -> Tensor:

@@ -1,0 +1,243 @@
+"""train.py: reproducible, resumable, equal on one process and two, and one line for what goes wrong."""
+
+import re
+import shutil
+import signal
+import time
+
+import pytest
+import torch
+from make_training import log_lines, losses, make_training_set, run_training, start_training
+
+from data.errors import run_script
+from model import backbone
+from model.checkpoint import load_checkpoint, save_checkpoint
+from model.xsegtx import XSegTx, XSegTxConfig
+from train import train
+
+STEPS = 7  # of the recipe
+LONG = ("--iter-epoch", 30)  # long enough to be interrupted
+LONG_STEPS = 33
+
+
+@pytest.fixture(scope="module")
+def data_dir(tmp_path_factory):
+    return make_training_set(tmp_path_factory.mktemp("training"))
+
+
+@pytest.fixture(scope="module")
+def finished(data_dir, tmp_path_factory):
+    """The recipe, uninterrupted."""
+    out_dir = tmp_path_factory.mktemp("finished")
+    assert run_training(data_dir, out_dir) is None
+    return out_dir
+
+
+@pytest.fixture(scope="module")
+def finished_long(data_dir, tmp_path_factory):
+    out_dir = tmp_path_factory.mktemp("long")
+    run_training(data_dir, out_dir, *LONG)
+    return out_dir
+
+
+@pytest.fixture
+def damaged(data_dir, tmp_path):
+    """A copy of the data whose frames a test may damage."""
+    return shutil.copytree(data_dir, tmp_path / "damaged")
+
+
+def wait_for_step(process, out_dir, step):
+    deadline = time.monotonic() + 60
+    while time.monotonic() < deadline:
+        assert process.poll() is None, process.stdout.read()
+        if (out_dir / "log.jsonl").exists() and f'"train", "step": {step},' in (out_dir / "log.jsonl").read_text():
+            return
+        time.sleep(0.02)
+    raise AssertionError(f"step {step} never came")
+
+
+def error_line(capsys, *args):
+    """The one line on stderr with which train.py ends."""
+    with pytest.raises(SystemExit) as exit_info:
+        run_script(lambda: run_training(*args))
+    assert exit_info.value.code == 1
+    error = capsys.readouterr().err
+    assert error.startswith("error: ") and error.count("\n") == 1
+    return error
+
+
+def test_the_same_seed_gives_the_same_losses_whatever_the_number_of_workers(data_dir, finished, tmp_path):
+    run_training(data_dir, tmp_path, "--num_workers", 2)
+    assert losses(tmp_path) == losses(finished)
+    assert len(losses(finished)) == STEPS
+
+
+def test_another_seed_gives_other_losses(data_dir, finished, tmp_path):
+    run_training(data_dir, tmp_path, "--seed", 1, "--n-epoch", 0)
+    assert losses(tmp_path)[1] != losses(finished)[1]
+
+
+def test_a_run_stopped_by_sigterm_saves_and_goes_on_as_if_it_had_never_stopped(data_dir, finished_long, tmp_path):
+    process = start_training(data_dir, tmp_path, *LONG, "--num_workers", 1)
+    wait_for_step(process, tmp_path, 5)
+    process.send_signal(signal.SIGTERM)
+    output, _ = process.communicate(timeout=60)
+    assert process.returncode == train.STOPPED_STATUS, output
+    assert "stopped by SIGTERM" in output
+    assert 5 <= torch.load(tmp_path / "netLast.pth", weights_only=True)["step"] < LONG_STEPS
+    run_training(data_dir, tmp_path, *LONG, "--resume-pth", "auto")
+    assert losses(tmp_path) == losses(finished_long)
+    assert log_lines(tmp_path, "val")[-1]["iou"] == log_lines(finished_long, "val")[-1]["iou"]
+
+
+def test_a_killed_run_goes_on_from_its_last_checkpoint(data_dir, finished_long, tmp_path):
+    process = start_training(data_dir, tmp_path, *LONG)
+    wait_for_step(process, tmp_path, 5)
+    process.kill()
+    process.communicate()
+    assert (tmp_path / "net_warmup.pth").exists()
+    run_training(data_dir, tmp_path, *LONG, "--resume-pth", "auto")
+    assert losses(tmp_path) == losses(finished_long)
+
+
+def test_two_processes_give_the_losses_of_one(data_dir, tmp_path):
+    flags = ("--dropout", 0, "--drop-feat", 0)
+    run_training(data_dir, tmp_path / "one", *flags)
+    launcher = ("-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2")
+    process = start_training(data_dir, tmp_path / "two", *flags, launcher=launcher)
+    output, _ = process.communicate(timeout=120)
+    assert process.returncode == 0, output
+    one, two = losses(tmp_path / "one"), losses(tmp_path / "two")
+    assert two == pytest.approx(one, rel=1e-5)
+    assert log_lines(tmp_path / "two", "val")[-1]["samples"] == log_lines(tmp_path / "one", "val")[-1]["samples"]
+
+
+def test_extras_together_resume_as_if_never_stopped(data_dir, tmp_path):
+    flags = ("--ema", 0.9, "--augment", "--hard_negatives", "--cosine", "--mask_position", "--amp", "bf16")
+    run_training(data_dir, tmp_path / "whole", *flags)
+    run_training(data_dir, tmp_path / "parts", *flags)
+    # As if the run had been killed after its warm-up.
+    shutil.copy(tmp_path / "parts" / "net_warmup.pth", tmp_path / "parts" / "netLast.pth")
+    run_training(data_dir, tmp_path / "parts", *flags, "--resume-pth", "auto")
+    assert losses(tmp_path / "parts") == losses(tmp_path / "whole")
+    parts, whole = (torch.load(tmp_path / x / "netLast.pth", weights_only=True) for x in ("parts", "whole"))
+    assert all(torch.equal(parts["encoder"][name], tensor) for name, tensor in whole["encoder"].items())
+    assert whole["config"]["mask_position"]
+
+
+def test_cached_features_give_nearly_the_same_losses(data_dir, finished, tmp_path):
+    run_training(data_dir, tmp_path, "--cache_features", 1)
+    assert losses(tmp_path) == pytest.approx(losses(finished), rel=2e-3)
+
+
+def test_checkpoints_hold_the_published_keys_and_how_they_were_made(finished):
+    content = torch.load(finished / "netLast.pth", weights_only=True)
+    assert {"backbone", "encoder", "optimiser", "commit", "command", "arguments"} <= set(content)
+    assert content["arguments"]["batch_pos"] == 4
+    assert content["step"] == STEPS
+    assert len(content["optimiser"]["state"]) == len(load_checkpoint(finished / "netLast.pth").model.state_dict())
+    assert (finished / "netBest.pth").exists()
+
+
+def test_every_kth_epoch_is_kept(data_dir, tmp_path):
+    run_training(data_dir, tmp_path, "--save_every", 2, "--warmUpIter", 0, "--iter-epoch", 1, "--n-epoch", 2)
+    assert sorted(path.name for path in tmp_path.glob("net*")) == ["net002.pth", "netBest.pth", "netLast.pth"]
+
+
+def test_a_published_checkpoint_with_its_optimiser_starts_at_step_0(data_dir, finished, tmp_path):
+    content = torch.load(finished / "netLast.pth", weights_only=True)
+    torch.save({name: content[name] for name in ("backbone", "encoder", "optimiser")}, tmp_path / "published.pth")
+    run_training(data_dir, tmp_path, "--resume-pth", tmp_path / "published.pth", "--n-epoch", 0)
+    assert list(losses(tmp_path)) == [1, 2, 3]
+    assert losses(tmp_path)[1] < losses(finished)[1]
+    adam = torch.load(tmp_path / "netLast.pth", weights_only=True)["optimiser"]["state"]
+    assert adam[0]["step"] == STEPS + 3
+
+
+def test_tensors_that_fit_start_a_network_of_another_kind(data_dir, tmp_path, capsys):
+    torch.manual_seed(0)
+    related = XSegTx(XSegTxConfig(mode="tiny", input_size=64))
+    save_checkpoint(tmp_path / "related.pth", backbone.random_backbone(0), related)
+    run_training(data_dir, tmp_path / "out", "--init_weights", tmp_path / "related.pth", "--n-epoch", 0)
+    output = capsys.readouterr().out
+    assert "cls_branch.mlp.0.weight: (32, 4) instead of (32, 1)" in output
+    assert output.count("not taken from") == 1
+
+
+def test_start_up_and_end_say_what_was_trained_and_what_came_of_it(data_dir, tmp_path, capsys):
+    run_training(data_dir, tmp_path, "--reverse", "--n-epoch", 1)
+    output = capsys.readouterr().out
+    assert "setting: exo-ego" in output
+    assert "train pairs: 39 of 3 takes, 3 of them negatives" in output
+    assert "validation IoU: untrained 0." in output and "(epoch 1)" in output
+
+
+def test_a_loss_that_is_not_finite_stops_the_run_and_keeps_the_last_good_checkpoint(data_dir, tmp_path, capsys):
+    error = error_line(capsys, data_dir, tmp_path, "--lr", 1e30, "--log_every", 3)
+    assert "the loss is not finite" in error and "uid-" in error and "step 3" in error
+    assert not list(tmp_path.glob("net*.pth"))
+
+
+def test_unreadable_frames_and_masks_are_left_out_and_reported(damaged, tmp_path, capsys):
+    for path in (damaged / "uid-a" / "cam01").iterdir():
+        path.unlink()
+    (damaged / "uid-d" / "cam02" / "60.jpg").write_bytes(b"no picture")
+    run_training(damaged, tmp_path)
+    output = capsys.readouterr().out
+    assert re.search(r"left out: .*uid-a/cam01/\d+.jpg is missing", output)
+    assert "uid-d/cam02/60.jpg cannot be decoded" in output
+    said = log_lines(tmp_path, "unreadable")
+    assert len({line["sample"] for line in said}) == len(said)
+
+
+def test_too_many_unreadable_frames_stop_the_run(damaged, tmp_path, capsys):
+    for path in (damaged / "uid-a").rglob("*.jpg"):
+        path.unlink()
+    error = error_line(capsys, damaged, tmp_path, "--max_unreadable", 3)
+    assert "more than --max_unreadable 3" in error and "uid-a" in error
+
+
+def test_frames_that_are_all_missing_end_in_one_line(damaged, tmp_path, capsys):
+    for path in damaged.rglob("uid-[abc]/*/*.jpg"):
+        path.unlink()
+    assert "samples in a row cannot be read" in error_line(capsys, damaged, tmp_path)
+
+
+def test_without_moco_weights_the_error_says_how_to_get_them(data_dir, tmp_path, capsys, monkeypatch):
+    for name in ("MOCO_PATH", "MOCO_RAW_PATH"):
+        monkeypatch.setattr(backbone, name, tmp_path / "missing.pth.tar")
+    error = error_line(capsys, data_dir, tmp_path, "--backbone", "moco")
+    assert "cd model/pretrained && bash download_model.sh" in error and "--backbone random" in error
+
+
+@pytest.mark.parametrize(
+    ("flags", "words"),
+    [
+        (("--gpu", "0"), "device 'cuda:0'"),
+        (("--gpu", "0,1"), "asks for 2 GPUs and there are 1 processes"),
+        (("--augment", "--cache_features", "1"), "drop one of them"),
+        (("--input_size", "50"), "multiple of 16"),
+        (("--layer-type", "I", "X"), "layer types"),
+        (("--resume-pth", "nowhere.pth"), "nowhere.pth"),
+        (("--batch-pos", "0"), "must be at least 1"),
+        (("--train-dir", "nowhere"), "create_pairs.py"),
+    ],
+)
+def test_bad_options_end_in_one_line(data_dir, tmp_path, capsys, flags, words):
+    if flags[0] == "--gpu" and torch.cuda.is_available():
+        pytest.skip("there is a GPU")
+    assert words in error_line(capsys, data_dir, tmp_path, *flags)
+
+
+def test_a_checkpoint_of_another_network_or_cut_off_ends_in_one_line(data_dir, finished, tmp_path, capsys):
+    path = finished / "netLast.pth"
+    assert "mode tiny" in error_line(capsys, data_dir, tmp_path, "--resume-pth", path, "--mode", "small")
+    cut = tmp_path / "cut.pth"
+    cut.write_bytes(path.read_bytes()[:100000])
+    assert str(cut) in error_line(capsys, data_dir, tmp_path, "--resume-pth", cut)
+
+
+def test_changed_options_are_said_when_resuming(data_dir, finished, tmp_path, capsys):
+    shutil.copytree(finished, tmp_path / "copy")
+    run_training(data_dir, tmp_path / "copy", "--resume-pth", "auto", "--lr", 1e-3)
+    assert "changed since then: lr 0.0002 -> 0.001" in capsys.readouterr().out

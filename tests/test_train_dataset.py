@@ -1,0 +1,169 @@
+"""What training draws: the same stream for everybody, and negatives that are negatives."""
+
+import itertools
+
+import numpy as np
+import pytest
+import torch
+from make_processed import EGO
+from make_training import SPLITS, layout, make_training_set
+
+from data.geometry import letterbox
+from data.masks import decode_mask
+from data.pairs import PairSet
+from data.processed import ProcessedTake
+from train.augment import augment_view
+from train.batches import StepSampler, collate, make_loader
+from train.dataset import HARD_NEGATIVES, TARGET_SWAP, TrainSamples, ValidationSamples
+
+SIDE, DRAWS = 48, 1500
+
+
+@pytest.fixture(scope="module")
+def data_dir(tmp_path_factory):
+    return make_training_set(tmp_path_factory.mktemp("dataset"))
+
+
+@pytest.fixture(scope="module", params=["ego-exo", "exo-ego"])
+def pairs(data_dir, request):
+    return PairSet.open(data_dir, "train", request.param)
+
+
+def sources(samples, count=DRAWS):
+    return [samples.draw(np.random.default_rng((samples.seed, n, 0)))[0] for n in range(count)]
+
+
+def is_synthetic(source):
+    return source.query[0] != source.target[0]
+
+
+def frames_of(uid, name, camera):
+    return layout(uid)[name].get(camera, [])
+
+
+def equal(a, b):
+    return a.sources == b.sources and all(torch.equal(x, b.tensors()[name]) for name, x in a.tensors().items())
+
+
+def test_batches_do_not_depend_on_the_number_of_workers(pairs):
+    loaders = [make_loader(TrainSamples(pairs, SIDE, 0), StepSampler(range(6), 4), n, pin=False) for n in (0, 2)]
+    assert all(equal(a, b) for a, b in zip(*loaders, strict=True))
+
+
+def test_ranks_together_see_the_batch_of_one_process_and_a_resumed_run_goes_on_where_it_was():
+    whole = list(StepSampler(range(5), 6))
+    shares = [list(StepSampler(range(5), 6, rank, 3)) for rank in range(3)]
+    assert [sum(step, []) for step in zip(*shares, strict=True)] == whole
+    assert list(StepSampler(range(3, 5), 6)) == whole[3:]
+
+
+def test_a_sample_shows_the_frames_and_masks_of_its_pair(pairs):
+    samples = TrainSamples(pairs, SIDE, 0)
+    for n in range(20):
+        sample = samples[n]
+        source = sample["sources"]
+        take = ProcessedTake.read(pairs.data_dir, source.query[0])
+        mask = decode_mask(take.masks[source.object_name][source.query[1]][source.query[2]])
+        assert np.array_equal(sample["query_mask"], letterbox(mask, SIDE))
+        assert sample["query_image"].shape == (SIDE, SIDE, 3)
+        target_mask = None
+        if not is_synthetic(source):
+            target_mask = take.masks[source.object_name][source.target[1]].get(source.target[2])
+        assert sample["positive"] == (target_mask is not None)
+        expected = np.zeros((SIDE, SIDE)) if target_mask is None else letterbox(decode_mask(target_mask), SIDE)
+        assert np.array_equal(sample["target_mask"], expected)
+
+
+def test_a_tenth_are_synthetic_negatives_in_the_target_camera_of_another_take_and_object(pairs):
+    drawn = sources(TrainSamples(pairs, SIDE, 0))
+    synthetic = [source for source in drawn if is_synthetic(source)]
+    assert len(synthetic) / DRAWS == pytest.approx(TARGET_SWAP, abs=0.03)
+    targets = {(pair.take_uid, pair.target_camera, pair.frame) for pair in pairs}
+    for source in synthetic:
+        assert source.target in targets
+        assert (source.target[1] == EGO) == (pairs.setting == "exo-ego")
+    samples = TrainSamples(pairs, SIDE, 0)
+    numbers = [n for n, source in enumerate(drawn) if is_synthetic(source)][:10]
+    assert not any(samples[n]["positive"] or samples[n]["target_mask"].any() for n in numbers)
+
+
+def test_a_single_take_gives_no_synthetic_negatives(tmp_path):
+    data_dir = make_training_set(tmp_path, {"train": ["uid-a"]})
+    samples = TrainSamples(PairSet.open(data_dir, "train", "ego-exo"), SIDE, 0)
+    assert not any(map(is_synthetic, sources(samples, 200)))
+
+
+def test_hard_negatives_never_show_the_object_and_come_from_the_same_take(data_dir):
+    pairs = PairSet.open(data_dir, "train", "ego-exo")
+    plain, hard = (sources(TrainSamples(pairs, SIDE, 0, hard_negatives=flag)) for flag in (False, True))
+    changed = [b for a, b in zip(plain, hard, strict=True) if a != b]
+    assert 0 < len(changed) / DRAWS < HARD_NEGATIVES + 0.03
+    for source in changed:
+        uid, camera, frame = source.target
+        assert source.query[0] == uid
+        assert frame in frames_of(uid, source.object_name, EGO)
+        assert frame not in frames_of(uid, source.object_name, camera)
+    assert any(source.query[2] != source.target[2] for source in changed)
+
+
+def test_half_of_the_samples_ask_for_blocked_tokens(pairs):
+    samples = TrainSamples(pairs, SIDE, 0)
+    blocks = [samples.draw(np.random.default_rng((0, n, 0)))[3] for n in range(DRAWS)]
+    assert np.mean(blocks) == pytest.approx(0.5, abs=0.05)
+
+
+def test_all_pairs_are_drawn(pairs):
+    drawn = {(s.object_name, s.query, s.target) for s in sources(TrainSamples(pairs, SIDE, 0)) if not is_synthetic(s)}
+    assert len(drawn) == len(pairs)
+
+
+def test_validation_samples_are_fixed_pairs_as_they_are(pairs):
+    few, again, every = (ValidationSamples(pairs, size, SIDE) for size in (5, 5, 0))
+    assert len(few) == 5 and np.array_equal(few.numbers, again.numbers)
+    assert [every[n]["sources"].query for n in range(len(every))] == [
+        (p.take_uid, p.query_camera, p.frame) for p in pairs
+    ]
+    assert not any(few[n]["block"] or is_synthetic(few[n]["sources"]) for n in range(5))
+
+
+def test_inside_is_where_the_target_frame_lies_in_the_square(data_dir):
+    samples = ValidationSamples(PairSet.open(data_dir, "val", "ego-exo"), 0, SIDE)
+    assert samples[0]["inside"] == [11, 38, 0, 48]  # 180x320 in 48x48
+
+
+def test_images_with_known_features_are_not_read(pairs):
+    known = TrainSamples(pairs, SIDE, 0, known=lambda key: len(key) == 3)
+    plain = TrainSamples(pairs, SIDE, 0)
+    assert not known[0]["query_image"].any() and plain[0]["query_image"].any()
+    assert np.array_equal(known[0]["query_mask"], plain[0]["query_mask"])
+
+
+def test_a_batch_without_a_readable_sample_is_empty():
+    assert len(collate([{"unreadable": ["why"]}])) == 0
+    assert collate([{"unreadable": ["why"]}]).unreadable == ["why"]
+
+
+def test_augmentation_moves_image_and_mask_alike():
+    rows, cols = np.mgrid[:96, :96]
+    mask = ((rows - 40) ** 2 + (cols - 55) ** 2 < 400).astype(np.uint8)
+    image = np.where(mask[..., None], (250, 250, 250), (90, 90, 90)).astype(np.uint8)
+    areas = []
+    for seed in range(30):
+        new_image, new_mask = augment_view(np.random.default_rng(seed), image, mask)
+        assert new_image.dtype == np.uint8 and new_image.shape == image.shape
+        bright = new_image[..., 0] > (int(new_image.max()) + int(np.median(new_image))) / 2
+        assert np.array_equal(bright, new_mask == 1)
+        areas.append(new_mask.sum() / mask.sum())
+    assert min(areas) < 0.8 and max(areas) > 1.2
+
+
+def test_augmented_samples_are_reproducible_and_differ_from_plain_ones(pairs):
+    plain, once, again = (TrainSamples(pairs, SIDE, 0, augment=flag) for flag in (False, True, True))
+    for n in range(8):
+        assert np.array_equal(once[n]["query_image"], again[n]["query_image"])
+        assert not np.array_equal(once[n]["query_image"], plain[n]["query_image"])
+        assert once[n]["query_mask"].any()
+
+
+def test_the_splits_of_the_test_data_share_no_take():
+    assert not set.intersection(*map(set, itertools.chain(SPLITS.values())))

@@ -1,0 +1,204 @@
+"""Feature cache, schedule, validation figures, blocked tokens, weight average, pictures, log and shell scripts."""
+
+import itertools
+import os
+import subprocess
+
+import matplotlib.image
+import numpy as np
+import pytest
+import torch
+from make_training import ROOT, make_training_set
+
+from data.errors import UserError
+from data.pairs import PairSet
+from model.backbone import mask_to_image, normalize_image, random_backbone
+from train import plot_log
+from train.batches import Batch, collate
+from train.dataset import Source, TrainSamples
+from train.ema import WeightAverage
+from train.engine import blocked_tokens
+from train.features import FeatureExtractor
+from train.pictures import TRUTH, example_panel
+from train.progress import read_log
+from train.schedule import Schedule
+from train.validation import score, summarise
+
+CPU = torch.device("cpu")
+
+
+@pytest.fixture(scope="module")
+def pairs(tmp_path_factory):
+    return PairSet.open(make_training_set(tmp_path_factory.mktemp("parts")), "train", "ego-exo")
+
+
+@pytest.fixture(scope="module")
+def backbone():
+    return random_backbone(0)
+
+
+def batch_of(samples, numbers):
+    return collate([samples[n] for n in numbers])
+
+
+def make_batch(target_mask, positive, block=None, inside=None):
+    B, side, _ = target_mask.shape
+    return Batch(
+        query_image=torch.zeros(B, side, side, 3, dtype=torch.uint8),
+        target_image=torch.zeros(B, side, side, 3, dtype=torch.uint8),
+        query_mask=torch.ones(B, side, side, dtype=torch.uint8),
+        target_mask=target_mask,
+        positive=torch.tensor(positive),
+        block=torch.tensor(block or [False] * B),
+        inside=torch.tensor(inside or [[0, side, 0, side]] * B),
+        sources=[Source("cup", ("take", "a", 0), ("take", "b", 0))] * B,
+        unreadable=[],
+    )
+
+
+def test_features_are_the_backbones_of_query_target_and_mask(pairs, backbone):
+    batch = batch_of(TrainSamples(pairs, 64, 0), range(3))
+    images = (normalize_image(batch.query_image), normalize_image(batch.target_image), mask_to_image(batch.query_mask))
+    for image, feature in zip(images, FeatureExtractor(backbone, CPU)(batch), strict=True):
+        torch.testing.assert_close(feature, backbone(image), rtol=1e-4, atol=1e-5)
+
+
+def test_cached_features_equal_fresh_ones_to_half_precision(pairs, backbone):
+    samples = TrainSamples(pairs, 64, 0)
+    plain, cached = FeatureExtractor(backbone, CPU), FeatureExtractor(backbone, CPU, cache_bytes=10**8)
+    first = cached(batch_of(samples, range(8)))
+    blind = TrainSamples(pairs, 64, 0, cached.known)
+    assert not batch_of(blind, range(8)).query_image.any()
+    second = cached(batch_of(blind, range(8)))
+    for a, b, c in zip(plain(batch_of(samples, range(8))), first, second, strict=True):
+        assert torch.equal(b, c)
+        torch.testing.assert_close(a, b, rtol=1e-3, atol=1e-4)
+
+
+def test_the_cache_stops_at_its_capacity_and_stays_right(pairs, backbone):
+    samples = TrainSamples(pairs, 64, 0)
+    size = 2 * 1024 * 4 * 4
+    small = FeatureExtractor(backbone, CPU, cache_bytes=5 * size)
+    for start in (0, 4, 0):
+        batch = batch_of(TrainSamples(pairs, 64, 0, small.known), range(start, start + 4))
+        features = small(batch)
+        expected = FeatureExtractor(backbone, CPU)(batch_of(samples, range(start, start + 4)))
+        assert all(torch.allclose(a, b, rtol=1e-3, atol=1e-4) for a, b in zip(features, expected, strict=True))
+    assert len(small.cache) == 5 and small.cache.used == 5 * size
+
+
+def test_the_rate_warms_up_from_0_and_drops_after_epoch_50():
+    schedule = Schedule(2e-4, 1000, 1000, 250, (50,))
+    assert [schedule(step) for step in (0, 500, 1000, 50_999)] == pytest.approx([0, 1e-4, 2e-4, 2e-4])
+    assert schedule(51_000) == schedule(250_999) == pytest.approx(1e-5)
+    assert schedule.total_steps == schedule.epoch_ends()[-1] == 251_000
+
+
+def test_the_cosine_falls_from_the_full_rate_to_nearly_0():
+    schedule = Schedule(1e-3, 10, 100, 3, (1,), cosine=True)
+    rates = [schedule(step) for step in range(10, 310)]
+    assert rates[0] == 1e-3 and rates[-1] < 1e-7
+    assert all(a > b for a, b in itertools.pairwise(rates))
+
+
+def test_tokens_outside_the_target_mask_are_blocked_where_asked_for():
+    mask = torch.zeros(3, 64, 64, dtype=torch.uint8)
+    mask[:2, 16:33, 0:16] = 1
+    blocked = blocked_tokens(make_batch(mask, [True, True, False], block=[True, False, True]))
+    assert (~blocked[0]).nonzero()[:, 0].tolist() == [4, 8]
+    assert not blocked[1].any()
+    assert blocked[2].all()  # nothing to see: the model blocks nothing then
+
+
+def test_iou_counts_what_lies_inside_the_frame_only():
+    truth = torch.zeros(4, 32, 32, dtype=torch.uint8)
+    truth[0, 10:20, 10:20] = truth[1, 10:20, 10:20] = 1
+    prob = torch.zeros(4, 32, 32)
+    prob[0, 10:20, 10:15] = 0.9
+    prob[1, 10:20, 10:20] = 0.9
+    prob[1, 0:8] = 0.9  # in the padding
+    rows = score(
+        make_batch(truth, [True, True, True, False], inside=[[8, 24, 0, 32]] * 4),
+        prob,
+        torch.tensor([0.9, 0.4, 0.9, 0.1]),
+    )
+    assert rows[:3, 0].tolist() == pytest.approx([0.5, 1.0, 1.0])
+    assert rows[3, 0].isnan()
+    figures = summarise(rows)
+    assert figures["iou"] == pytest.approx(2.5 / 3)
+    assert figures["existence_accuracy"] == pytest.approx((2 / 3 + 1) / 2)
+    assert figures["iou_large"] == figures["iou"] and "iou_small" not in figures  # by the query mask, all ones here
+
+
+def test_figures_without_samples_are_left_out():
+    assert set(summarise(torch.empty(0, 4))) == {"samples", "samples_small", "samples_medium", "samples_large"}
+
+
+def test_the_weight_average_follows_the_weights():
+    model = torch.nn.Linear(2, 1)
+    average = WeightAverage(model, 0.9)
+    with torch.no_grad():
+        model.weight += 1
+    for step in range(200):
+        average.update(model, step)
+    assert not any(p.requires_grad for p in average.model.parameters())
+    torch.testing.assert_close(average.model.weight, model.weight.detach(), rtol=0, atol=1e-6)
+
+
+def test_example_panels_show_query_and_target_side_by_side():
+    image, mask = np.full((64, 64, 3), 100, np.uint8), np.zeros((64, 64), np.uint8)
+    mask[20:40, 20:40] = 1
+    panel = example_panel(image, mask, image, mask, np.zeros((64, 64), np.float32))
+    assert panel.shape == (64, 128, 3)
+    assert tuple(panel[20, 64 + 30]) == TRUTH and tuple(panel[30, 64 + 30]) == (100, 100, 100)
+    assert tuple(panel[30, 30]) != (100, 100, 100)
+
+
+def test_a_log_is_plotted_and_its_torn_last_line_ignored(tmp_path, capsys):
+    lines = ['{"kind": "train", "step": 1, "loss": 2.0}', '{"kind": "val", "step": 1, "iou": 0.1}', '{"kind": "tr']
+    (tmp_path / "log.jsonl").write_text("\n".join(lines))
+    assert len(read_log(tmp_path / "log.jsonl")) == 2
+    plot_log.main([str(tmp_path), "--out_path", str(tmp_path / "plots" / "curve.png")])
+    assert matplotlib.image.imread(tmp_path / "plots" / "curve.png").shape[1] == 1800
+    with pytest.raises(UserError, match="no training log"):
+        plot_log.main([str(tmp_path / "nowhere")])
+
+
+@pytest.fixture
+def stand_in(tmp_path):
+    """An interpreter that only says how it was called."""
+    path = tmp_path / "python"
+    path.write_text('#!/bin/sh\nfor argument in "$@"; do echo "$argument"; done\n')
+    path.chmod(0o755)
+    return path
+
+
+def call(script, stand_in, *arguments, **environment):
+    command = ["bash", str(ROOT / "train" / script), *arguments]
+    variables = {k: v for k, v in os.environ.items() if k not in ("NPROC", "NNODES")}
+    variables |= {"PYTHON": str(stand_in), **environment}
+    run = subprocess.run(command, cwd=stand_in.parent, env=variables, capture_output=True, text=True, check=True)
+    return run.stdout.split("\n")[:-1]
+
+
+@pytest.mark.parametrize(("script", "folder"), [("run_ego.sh", "480x480"), ("run_exo.sh", "480x480_reverse")])
+def test_the_shell_scripts_pass_the_recipe_and_then_further_arguments(stand_in, script, folder):
+    words = call(script, stand_in, "--n-epoch", "1", "--out-dir", "a folder")
+    assert words[0].endswith("train/train.py")
+    assert words[-4:] == ["--n-epoch", "1", "--out-dir", "a folder"]
+    assert words[words.index("--out-dir") + 1].endswith(f"/train/checkpoints/egoexo_v2_{folder}")
+    assert words[words.index("--train-dir") + 1].endswith("/data/egoexo/processed")
+    assert ("--reverse" in words) == (script == "run_exo.sh")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "environment", "processes"),
+    [(("--gpu", "0,1"), {}, "2"), (("--gpu=0,2,3",), {}, "3"), ((), {"NPROC": "4"}, "4"), (("--gpu", "1"), {}, None)],
+)
+def test_the_shell_scripts_start_a_process_a_gpu(stand_in, arguments, environment, processes):
+    words = call("run_ego.sh", stand_in, *arguments, **environment)
+    if processes is None:
+        assert "torch.distributed.run" not in words
+    else:
+        assert words[words.index("--nproc_per_node") + 1] == processes
+        assert words[1] == "torch.distributed.run"
