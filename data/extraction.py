@@ -9,6 +9,7 @@ target's side. A camera whose video is missing or broken is therefore left out o
 frames past the end of the shortest of its videos or with a corrupt mask in any of them. failures.py lists all that.
 """
 
+import os
 import shutil
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field
@@ -28,6 +29,7 @@ from data.video import VideoError, VideoIndex, index_video, read_frames
 EGO_ROWS, EXO_ROWS = 704, 540  # processed frames have no more; 1408 / 2 and 2160 / 4
 FRAME_CHOICES = ("all", "annotated")
 NO_EGO = Failure(None, MISSING, "no usable ego video, without which a take has no pairs")
+GONE = Failure(None, MISSING, "it lacks some of these frames or masks, and its videos are gone; what is there stays")
 Frames = dict[str, dict[str, set[int]]]  # with a mask, by object and camera
 
 
@@ -82,7 +84,7 @@ def plan_take(take: Take, options: Options) -> TakePlan:
         plan.done = _is_complete(take, former, options.frames)
         if not plan.done and any(not paths[camera].exists() for camera in former.cameras if camera in paths):
             # Its videos were deleted after use. What was made of them must not be lost by looking again.
-            return TakePlan(done=True, failures=read_failures(former.folder))
+            return TakePlan(done=True, failures=read_failures(former.folder) or [GONE])
     if plan.done:
         return plan
     if not (options.takes_dir / take.name).is_dir():
@@ -201,7 +203,8 @@ def _is_complete(take: Take, former: ProcessedTake, choice: str) -> bool:
     }:
         return False
     wanted = _wanted_frames(masked, take.cameras, former.subsample_idx, choice)
-    return all(_frames_there(former.folder / camera).issuperset(frames) for camera, frames in wanted.items())
+    there = {camera: _frames_there(former.folder / camera, trusted=True) for camera in wanted}
+    return all(there[camera].issuperset(frames) for camera, frames in wanted.items())
 
 
 def _masked_frames(take: Take) -> Frames:
@@ -253,9 +256,10 @@ def _object_masks(
     }, failures
 
 
-def _frames_there(folder: Path) -> set[int]:
-    """Numbers of the frames in a camera's folder. Empty files, which a power failure can leave, do not count."""
+def _frames_there(folder: Path, trusted: bool = False) -> set[int]:
+    """Numbers of the frames in a camera's folder. Empty files, which a power failure can leave, count if `trusted`."""
     if not folder.is_dir():
         return set()
-    files = (path for path in folder.glob("*.jpg") if path.stem.isdigit())
-    return {int(path.stem) for path in files if path.stat().st_size}
+    with os.scandir(folder) as files:
+        names = [file.name for file in files if trusted or file.stat().st_size]
+    return {int(name[:-4]) for name in names if name.endswith(".jpg") and name[:-4].isdigit()}

@@ -5,11 +5,13 @@ take, so that parallel runs never write the same file. `<data_dir>/failed_takes.
 `[{"take_uid", "take_name", "camera": str or null, "kind": "missing" | "broken" | "note", "reason"}, ...]`.
 """
 
+import json
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from data.files import read_json, write_json
+from data.errors import UserError
+from data.files import remove_leftovers, write_json
 
 FAILED = "failed.json"
 FAILED_TAKES = "failed_takes.json"
@@ -41,10 +43,8 @@ def write_failures(folder: Path, take_name: str, failures: list[Failure]) -> Non
 
 
 def read_failures(folder: Path) -> list[Failure]:
-    """A take's list; empty if it has none."""
-    if not has_failures(folder):
-        return []
-    return [Failure(**row) for row in _read(folder)["failures"]]
+    """A take's list; empty if it has none. Raises UserError if it is malformed."""
+    return _read(folder)[1]
 
 
 def clear_failures(folder: Path) -> None:
@@ -52,14 +52,25 @@ def clear_failures(folder: Path) -> None:
 
 
 def gather_failures(data_dir: Path) -> list[dict[str, Any]]:
-    """Write failed_takes.json from the lists of all takes and return its rows."""
+    """Write failed_takes.json from the lists of all takes and return its rows. Other shards may be at work."""
     rows = []
-    for path in sorted(data_dir.glob(f"*/{FAILED}")):
-        raw = _read(path.parent)
-        rows += [{"take_uid": path.parent.name, "take_name": raw["take_name"], **row} for row in raw["failures"]]
+    for folder in sorted(path.parent for path in data_dir.glob(f"*/{FAILED}")):
+        take_name, failures = _read(folder)
+        rows += [{"take_uid": folder.name, "take_name": take_name, **asdict(failure)} for failure in failures]
+    remove_leftovers(data_dir, FAILED_TAKES, seconds=3600)
     write_json(data_dir / FAILED_TAKES, rows, indent=1)
     return rows
 
 
-def _read(folder: Path) -> dict[str, Any]:
-    return read_json(folder / FAILED, "delete it and run data/process_data.py again")
+def _read(folder: Path) -> tuple[str, list[Failure]]:
+    """The take's name and its list; nothing if there is no list, or none any more."""
+    path = folder / FAILED
+    try:
+        raw = json.loads(path.read_text(encoding="utf-8"))
+        return raw["take_name"], [Failure(**row) for row in raw["failures"]]
+    except FileNotFoundError:
+        return "", []
+    except (ValueError, KeyError, TypeError) as error:
+        raise UserError(
+            f"{path} is malformed ({type(error).__name__}: {error}); delete it and run data/process_data.py again"
+        ) from None

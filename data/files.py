@@ -4,6 +4,8 @@ import contextlib
 import json
 import os
 import re
+import secrets
+import time
 from collections.abc import Generator, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import IO, Any
@@ -15,14 +17,14 @@ from data.errors import UserError
 def atomic_write(path: Path, mode: str = "w", sync: bool = True) -> Iterator[IO]:
     """Open a temporary file beside `path` for writing; rename it to `path` if the block ends without an exception.
 
-    The temporary name carries the process id, so that two writers never share one; a killed one's stays behind for
-    `remove_leftovers`. The data is on disk before the rename: after a crash `path` is the old file or the new one,
-    never a part of either. Without `sync` this holds when the process is killed, but not when the machine is; whoever
-    writes many files calls `sync_files` once at the end.
+    The temporary name is random, so that two writers, on two machines even, never share one; a killed one's stays
+    behind for `remove_leftovers`. The data is on disk before the rename: after a crash `path` is the old file or the
+    new one, never a part of either. Without `sync` this holds when the process is killed, but not when the machine is;
+    whoever writes many files calls `sync_files` once at the end.
     """
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}.tmp")
     try:
         with temporary.open(mode, encoding=None if "b" in mode else "utf-8") as file:
             yield file
@@ -42,10 +44,15 @@ def sync_files(paths: Iterable[Path]) -> None:
             os.fsync(file.fileno())
 
 
-def remove_leftovers(folder: Path, name: str = "*") -> None:
-    """Delete what killed writers of the files `name` left in `folder`. Nobody else may be writing them now."""
+def remove_leftovers(folder: Path, name: str = "*", seconds: float = 0) -> None:
+    """Delete what killed writers of the files `name` left in `folder`, if it is at least so many seconds old.
+
+    Where others may be writing these files now, an hour is safe.
+    """
     for path in Path(folder).glob(f".{name}.*.tmp"):
-        path.unlink(missing_ok=True)
+        with contextlib.suppress(FileNotFoundError):
+            if time.time() - path.stat().st_mtime >= seconds:
+                path.unlink()
 
 
 def write_json(path: Path, value: Any, indent: int | None = None) -> None:

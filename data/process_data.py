@@ -19,7 +19,6 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # repository root
 from data.errors import UserError, run_script
 from data.extraction import FRAME_CHOICES, Options
 from data.failures import BROKEN, FAILED_TAKES, MISSING, NOTE, Failure, gather_failures, write_failures
-from data.files import remove_leftovers
 from data.processed import ANNOTATION, claim_data_dir
 from data.shards import split_by_work
 from data.takes import (
@@ -136,7 +135,8 @@ def process_split(args: argparse.Namespace, split: str, uids: list[str], splits:
         title,
         lambda take, failures: close(take.uid, take.name, failures),
     )
-    return _sum_up(args.outputpath, title, {uid: done[uid] for uid in mine})
+    names = {uid: takes[uid].name if uid in takes else "" for uid in mine}
+    return _sum_up(args.outputpath, title, names, done)
 
 
 def _read_takes(
@@ -174,17 +174,16 @@ def _warn_of_leaks(args: argparse.Namespace, splits: dict[str, list[str]], names
         print(f"warning: {message}", file=sys.stderr)
 
 
-def _sum_up(data_dir: Path, title: str, lists: dict[str, list[Failure]]) -> int:
-    """Write failed_takes.json, print what is missing from the takes of `lists`, and return the exit status."""
-    remove_leftovers(data_dir, FAILED_TAKES)
-    names = {row["take_uid"]: row["take_name"] for row in gather_failures(data_dir)}
+def _sum_up(data_dir: Path, title: str, names: dict[str, str], lists: dict[str, list[Failure]]) -> int:
+    """Write failed_takes.json, print what the takes of `names` lack (`lists`), and return the exit status."""
+    gather_failures(data_dir)
     there = {uid for uid in lists if (data_dir / uid / ANNOTATION).exists()}
     complete = sum(all(failure.kind == NOTE for failure in lists[uid]) for uid in there)
     print(
         f"{title}: {complete} of {len(lists)} takes complete, {len(there) - complete} in part, "
         f"{len(lists) - len(there)} left out; in {data_dir}"
     )
-    lines = [_describe(uid, names[uid], failure) for uid, failures in lists.items() for failure in failures]
+    lines = [_describe(uid, names[uid], failure) for uid in names for failure in lists[uid]]
     if lines:
         print("\n".join(f"  {line}" for line in lines[:SHOWN]))
         more = f"{len(lines) - SHOWN} more are" if len(lines) > SHOWN else "all this is"

@@ -115,7 +115,7 @@ def claim_data_dir(data_dir: Path, downscaled: bool) -> None:
     source = {"videos": "downscaled/448" if downscaled else "full size"}
     path = Path(data_dir) / SOURCE
     if not path.exists():
-        remove_leftovers(data_dir, SOURCE)
+        remove_leftovers(data_dir, SOURCE, seconds=3600)  # other shards may be starting too
         write_json(path, source)
         return
     former = read_json(path, "delete it if the frames beside it may stay")

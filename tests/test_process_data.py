@@ -229,6 +229,17 @@ def test_takes_whose_videos_were_deleted_after_processing_stay(root, undisturbed
     assert tree(root / "processed") == before
 
 
+def test_frames_that_are_wanted_too_late_are_missed_in_words(root, capsys):
+    assert process(root, "--split", "val") == 0
+    (root / "processed" / C / EGO / "30.jpg").unlink()
+    video(root, NAMES[C], EGO).unlink()
+    before = tree(root / "processed")
+    assert process(root, "--split", "val") == 0
+    out = capsys.readouterr().out
+    assert "0 of 1 takes complete, 1 in part" in out and "it lacks some of these frames or masks" in out
+    assert tree(root / "processed") == before
+
+
 def start(root, *flags):
     command = [
         sys.executable,
@@ -511,6 +522,9 @@ def test_a_take_in_two_splits_is_processed_once_with_a_warning(root, capsys):
     for uid in (A, B, C):
         assert_complete(root / "processed", uid)
     assert process(root, "--strict") == 1
+    for shard in ("1/2", "2/2"):
+        assert process(root, "--outputpath", root / "shards", "--shard", shard) == 0
+    assert tree(root / "shards") == tree(root / "processed")
 
 
 def test_an_oddity_that_nobody_thought_of_costs_its_take_only(root, monkeypatch):
