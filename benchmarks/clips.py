@@ -1,0 +1,86 @@
+"""Long clips to decode, encoded once: a view that pans over textures, things that cross it, frame numbers in blocks."""
+
+import sys
+from fractions import Fraction
+from pathlib import Path
+
+import av
+import cv2
+import numpy as np
+from tqdm import tqdm
+
+GRAIN = 5  # standard deviation of the noise in grey levels; gives files of the size of real ones
+BITS = 16  # blocks in the top rows: bit i of the frame's number
+EXO, EGO = (2160, 3840), (1408, 1408)
+X265 = "keyint=250:min-keyint=250:scenecut=0:bframes=4:pools=2:log-level=none"
+CLIPS = {  # codec, (H, W), encoder options
+    "h264_gop250": ("libx264", EXO, {"preset": "fast", "crf": "20", "g": "250", "bf": "3", "sc_threshold": "0"}),
+    "h264_gop30": ("libx264", EXO, {"preset": "fast", "crf": "20", "g": "30", "bf": "3", "sc_threshold": "0"}),
+    "hevc_gop250": ("libx265", EXO, {"preset": "superfast", "crf": "22", "x265-params": X265}),
+    "ego_gop250": ("libx264", EGO, {"preset": "fast", "crf": "20", "g": "250", "bf": "3", "sc_threshold": "0"}),
+}
+
+
+def clip_path(folder: Path, name: str, num_frames: int) -> Path:
+    """The clip of that name, encoded now if it is not there."""
+    path = folder / f"{name}_{num_frames}.mp4"
+    if not path.exists():
+        folder.mkdir(parents=True, exist_ok=True)
+        codec, size, options = CLIPS[name]
+        part = path.with_suffix(".part.mp4")
+        _encode(part, num_frames, size, codec, options)
+        part.rename(path)
+    return path
+
+
+def _encode(path: Path, num_frames: int, size: tuple[int, int], codec: str, options: dict[str, str]) -> None:
+    with av.open(str(path), "w") as container:
+        stream = container.add_stream(codec, rate=30, options=options)
+        stream.height, stream.width, stream.pix_fmt = *size, "yuv420p"
+        stream.codec_context.time_base = Fraction(1, 30)
+        for number, image in enumerate(tqdm(_images(num_frames, size), path.name, num_frames, file=sys.stderr)):
+            frame = av.VideoFrame.from_ndarray(image, format="bgr24")
+            frame.pts, frame.time_base = number, Fraction(1, 30)
+            container.mux(stream.encode(frame))
+        container.mux(stream.encode(None))
+
+
+def _images(num_frames: int, size: tuple[int, int]):
+    height, width = size
+    rng = np.random.default_rng(0)
+    scene = _texture(rng, (height + 300, width + 600))
+    things = [_texture(rng, (height // 6, height // 5)) for _ in range(6)]
+    grain = rng.normal(0, GRAIN, (height + 64, width + 64, 3)).astype(np.int8)
+    starts, speeds = rng.uniform(0, 1, (6, 2)), rng.uniform(-0.004, 0.004, (6, 2))
+    block = width // 32
+    for number in range(num_frames):
+        top = int(150 + 140 * np.sin(number / 47))
+        left = int(300 + 290 * np.sin(number / 83))
+        image = scene[top : top + height, left : left + width].copy()
+        for thing, start, speed in zip(things, starts, speeds, strict=True):
+            h, w = thing.shape[:2]
+            y, x = ((start + speed * number) % 1 * (height - h, width - w)).astype(int)
+            image[y : y + h, x : x + w] = thing
+        y, x = rng.integers(0, 64, 2)
+        cv2.add(image, grain[y : y + height, x : x + width], dst=image, dtype=cv2.CV_8U)  # no sensor is without noise
+        for bit in range(BITS):
+            image[:block, bit * block : (bit + 1) * block] = 235 if number >> bit & 1 else 20
+        yield image
+
+
+def _texture(rng: np.random.Generator, size: tuple[int, int]) -> np.ndarray:
+    """Colour noise at several scales, as detailed as a photograph."""
+    height, width = size
+    image = np.zeros((height, width, 3), np.float32)
+    for scale, strength in ((256, 60), (64, 30), (16, 14), (4, 6)):
+        noise = rng.normal(0, strength, (height // scale + 2, width // scale + 2, 3)).astype(np.float32)
+        image += cv2.resize(noise, (width, height), interpolation=cv2.INTER_CUBIC)
+    return np.clip(image + 120, 0, 255).astype(np.uint8)
+
+
+def read_number(image: np.ndarray) -> int:
+    """The number of a frame, at any scale."""
+    side = image.shape[1] / 32
+    rows = slice(int(side * 0.3), max(int(side * 0.7), int(side * 0.3) + 1))
+    blocks = [image[rows, int((bit + 0.3) * side) : int((bit + 0.7) * side) + 1].mean() for bit in range(BITS)]
+    return sum(int(block > 127) << bit for bit, block in enumerate(blocks))

@@ -1,0 +1,149 @@
+"""CPU time and memory to get every 30th frame of a 4K video, for this project's decoder and for others:
+
+    python benchmarks/decode_video.py
+
+Encodes three clips (kept in --folder for the next run; on two cores this takes half an hour), then runs each method in
+a process of its own, in turn, and prints medians over --rounds. All use one decoding thread, and every frame's number,
+which the picture shows, is checked. decord, whose get_batch the reference uses, joins in if it is installed
+(`pip install decord`). The last lines show memory against length: the same clip once and four times in a row.
+"""
+
+import argparse
+import importlib.util
+import json
+import resource
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from statistics import median
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # repository root
+
+import av
+import cv2
+import numpy as np
+
+from benchmarks.clips import clip_path, read_number
+from data.errors import UserError, run_script
+from data.video import index_video, read_frames
+
+STEP = 30
+CLIPS = ("h264_gop250", "h264_gop30", "hevc_gop250")
+Frames = Iterator[np.ndarray]
+
+
+def ours(path: str) -> Frames:
+    index = index_video(path)
+    return (image for _, image in read_frames(index, range(0, len(index), STEP)))
+
+
+def plain_pyav(path: str) -> Frames:
+    with av.open(path) as container:
+        container.streams.video[0].codec_context.thread_type = "NONE"
+        container.streams.video[0].codec_context.thread_count = 1
+        for number, frame in enumerate(container.decode(video=0)):
+            if number % STEP == 0:
+                yield frame.to_ndarray(format="bgr24")
+
+
+def opencv(path: str) -> Frames:
+    video = cv2.VideoCapture(path, cv2.CAP_FFMPEG, [cv2.CAP_PROP_N_THREADS, 1])
+    number = 0
+    while video.grab():
+        if number % STEP == 0:
+            yield video.retrieve()[1]
+        number += 1
+
+
+def decord(path: str) -> Frames:
+    from decord import VideoReader, cpu
+
+    reader = VideoReader(path, ctx=cpu(0), num_threads=1)
+    for image in reader.get_batch(range(0, len(reader), STEP)).asnumpy():
+        yield image[..., ::-1]
+
+
+METHODS: dict[str, Callable[[str], Frames]] = {
+    "this project": ours,
+    "decord get_batch": decord,
+    "OpenCV grab/retrieve": opencv,
+    "PyAV in sequence": plain_pyav,
+}
+
+
+def run_here(method: str, path: str) -> None:
+    """Print what `method` takes, as JSON."""
+    before, start = resource.getrusage(resource.RUSAGE_SELF), time.perf_counter()
+    numbers = [read_number(image) for image in METHODS[method](path)]
+    after = resource.getrusage(resource.RUSAGE_SELF)
+    cpu = after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
+    peak = after.ru_maxrss / (2**20 if sys.platform == "darwin" else 2**10)
+    print(json.dumps({"cpu": cpu, "wall": time.perf_counter() - start, "peak_mb": peak, "numbers": numbers}))
+
+
+def run_apart(method: str, path: Path) -> dict:
+    """What `method` takes in a process of its own."""
+    command = [sys.executable, __file__, "--run", method, str(path)]
+    return json.loads(subprocess.run(command, capture_output=True, text=True, check=True).stdout)
+
+
+def compare(path: Path, num_frames: int, methods: list[str], rounds: int) -> None:
+    results: dict[str, list[dict]] = {method: [] for method in methods}
+    for number in range(rounds):
+        for method in methods[number % len(methods) :] + methods[: number % len(methods)]:
+            result = run_apart(method, path)
+            if result["numbers"] != list(range(0, num_frames, STEP)):
+                raise UserError(f"{method} delivers wrong frames of {path}: {result['numbers']}")
+            results[method].append(result)
+    print(
+        f"\n{path.stem}, {path.stat().st_size / 1e6:.0f} MB, {len(range(0, num_frames, STEP))} of {num_frames} frames"
+    )
+    best = median(result["cpu"] for result in results["this project"])
+    for method, runs in results.items():
+        cpu, peak = (median(run[key] for run in runs) for key in ("cpu", "peak_mb"))
+        print(f"  {method:22}{cpu:7.2f} CPU s {peak:7.0f} MB    this project takes {best / cpu:.2f} of it")
+
+
+def repeat(path: Path, times: int, out: Path) -> Path:
+    """The clip several times in a row, without encoding it again."""
+    with av.open(str(out), "w") as writer:
+        offset = 0
+        for _ in range(times):
+            with av.open(str(path)) as reader:
+                stream = reader.streams.video[0]
+                if offset == 0:
+                    copy = writer.add_stream_from_template(stream)
+                packets = [packet for packet in reader.demux(stream) if packet.size]
+                for packet in packets:
+                    packet.pts, packet.dts, packet.stream = packet.pts + offset, packet.dts + offset, copy
+                    writer.mux(packet)
+                offset += stream.duration
+    return out
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--folder", type=Path, default=Path(tempfile.gettempdir()) / "decoding_clips", help="clips")
+    parser.add_argument("--frames", type=int, default=780, help="length of the clips (default: %(default)s)")
+    parser.add_argument("--clips", nargs="+", choices=CLIPS, default=CLIPS)
+    parser.add_argument("--rounds", type=int, default=3, help="runs of each method (default: %(default)s)")
+    parser.add_argument("--run", nargs=2, metavar=("METHOD", "PATH"), help=argparse.SUPPRESS)
+    args = parser.parse_args()
+    if args.run:
+        run_here(*args.run)
+        return
+    methods = [method for method in METHODS if method != "decord get_batch" or importlib.util.find_spec("decord")]
+    for name in args.clips:
+        compare(clip_path(args.folder, name, args.frames), args.frames, methods, args.rounds)
+    print("\nPeak memory against length, this project")
+    once = clip_path(args.folder, args.clips[0], args.frames)
+    for times in (1, 4):
+        path = repeat(once, times, args.folder / "repeated.mp4") if times > 1 else once
+        print(f"  {times * args.frames:5} frames: {run_apart('this project', path)['peak_mb']:4.0f} MB")
+
+
+if __name__ == "__main__":
+    run_script(main)
