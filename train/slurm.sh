@@ -1,0 +1,31 @@
+#!/usr/bin/env bash
+#SBATCH --job-name=xsegtx-ego
+#SBATCH --nodes=1
+#SBATCH --gpus-per-node=4
+#SBATCH --cpus-per-task=32
+#SBATCH --time=24:00:00
+#SBATCH --requeue
+#SBATCH --open-mode=append
+#SBATCH --signal=B:USR1@120
+# Train on a SLURM cluster; change the lines above to suit yours:  sbatch train/slurm.sh [arguments of train.py]
+# Two minutes before the time limit, or when the job is preempted, the run saves, ends and is queued again; it then
+# continues from its last checkpoint. Submit from the repository root: SLURM runs a copy of this file.
+set -uo pipefail
+gpus=${SLURM_GPUS_ON_NODE:-1}
+
+NPROC=$gpus bash train/run_ego.sh --resume-pth auto --num_workers $((${SLURM_CPUS_PER_TASK:-8} / gpus - 1)) "$@" &
+child=$!
+interrupted=0
+pass_on() {
+    interrupted=1
+    kill -TERM "$child" # torchrun passes SIGTERM on to its processes and waits for them
+}
+trap pass_on USR1 TERM
+status=0
+wait "$child" || status=$?
+while kill -0 "$child" 2>/dev/null; do # a trap ends `wait` early
+    status=0
+    wait "$child" || status=$?
+done
+if [ "$interrupted" = 1 ] && [ -n "${SLURM_JOB_ID:-}" ]; then scontrol requeue "$SLURM_JOB_ID"; fi
+exit "$status"
