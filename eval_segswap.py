@@ -15,6 +15,8 @@ import time
 from datetime import timedelta
 from pathlib import Path
 
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # before torch: threads that spin while they wait slow all others
+
 import torch.distributed as dist
 from torch.utils.data import DataLoader
 from tqdm import tqdm
