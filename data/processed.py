@@ -21,6 +21,10 @@ from data.geometry import Size
 from data.masks import RLE
 from data.takes import DEFAULT_ROOT, is_ego
 
+# Here, because all who read frames in forked processes import this first: OpenCV's threads do not survive a fork, and
+# what uses them there hangs. The processes are the parallelism.
+cv2.setNumThreads(0)
+
 DEFAULT_DATA_DIR = DEFAULT_ROOT / "processed"
 ANNOTATION = "annotation.json"
 SOURCE = "source.json"
