@@ -3,9 +3,9 @@
     python benchmarks/process_data.py
 
 Two takes of an ego and a 4K exo video each (clips of decode_video.py, kept in --folder). The plain versions decode
-every frame in one process, with as many threads as the library takes by itself, and write the same files: with OpenCV,
-and, if it is installed (`pip install decord`), with decord's get_batch as the reference does. Runs alternate; medians
-are printed, and it is checked that all write the same annotations and frames that look the same.
+every frame in one process, with as many threads as the library takes by itself, and write the same files: with PyAV,
+with OpenCV and, if it is installed (`pip install decord`), with decord's get_batch as the reference does. Runs
+alternate; medians are printed, and it is checked that all write the same annotations and frames that look the same.
 """
 
 import argparse
@@ -23,6 +23,7 @@ from statistics import median
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # repository root
 
+import av
 import cv2
 import numpy as np
 from lzstring import LZString
@@ -71,7 +72,7 @@ def _mask(rng: np.random.Generator, size: tuple[int, int]) -> dict:
 
 def plain(library: str, root: Path, out: Path) -> None:
     """All takes, one video after the other, in this process."""
-    read = {"OpenCV": _read_with_opencv, "decord": _read_with_decord}[library]
+    read = {"PyAV": _read_with_pyav, "OpenCV": _read_with_opencv, "decord": _read_with_decord}[library]
     for uid, take in json.loads((root / "annotations" / "relations_train.json").read_text())["annotations"].items():
         cameras = {camera for tracks in take["object_masks"].values() for camera in tracks}
         for camera in sorted(cameras):
@@ -96,6 +97,13 @@ def plain(library: str, root: Path, out: Path) -> None:
 def _decode(mask: dict) -> dict:
     counts = LZString().decompressFromEncodedURIComponent(mask["encodedMask"])
     return {"size": [mask["height"], mask["width"]], "counts": counts}
+
+
+def _read_with_pyav(path: str):
+    with av.open(path) as container:
+        for frame, picture in enumerate(container.decode(video=0)):
+            if frame % 30 == 0:
+                yield frame, picture.to_ndarray(format="bgr24")
 
 
 def _read_with_opencv(path: str):
@@ -158,7 +166,7 @@ def main() -> None:
     root = args.folder / "takes_to_process"
     root.mkdir(parents=True, exist_ok=True)
     make_takes(root, args.folder, args.frames)
-    methods = ["this project", "OpenCV"] + ["decord"] * bool(importlib.util.find_spec("decord"))
+    methods = ["this project", "PyAV", "OpenCV"] + ["decord"] * bool(importlib.util.find_spec("decord"))
     times: dict[str, list[tuple[float, float]]] = {method: [] for method in methods}
     for number in range(args.rounds):
         for method in methods[number % len(methods) :] + methods[: number % len(methods)]:
