@@ -222,6 +222,8 @@ def _pool(num_workers: int, add_frames: Callable) -> Iterator[tuple[Executor, Ca
     try:
         yield pool, poll
     except BrokenProcessPool:
+        for child in multiprocessing.active_children():  # one that was just starting escapes the pool's own clean-up,
+            child.kill()  # which then waits for it for ever
         raise UserError(
             "a worker process was killed, perhaps for want of memory; run the same command again, with fewer "
             f"--num_workers (now {num_workers}, each takes up to 0.4 GB)"
