@@ -8,7 +8,6 @@ A run that is stopped continues where it was when the same command is given agai
 """
 
 import argparse
-import json
 import os
 import sys
 import time
@@ -22,8 +21,8 @@ from torch.utils.data import DataLoader
 from tqdm import tqdm
 
 from data.errors import UserError, run_script
-from data.files import write_json
-from data.processed import DEFAULT_DATA_DIR, ProcessedTake
+from data.files import read_json, write_json
+from data.processed import ANNOTATION, DEFAULT_DATA_DIR, ProcessedTake
 from data.results import results_path, write_results
 from data.shards import split_by_work
 from data.takes import SETTINGS, find_split_path, read_split
@@ -178,15 +177,15 @@ def already_complete(args: argparse.Namespace, parts: Parts, uids: list[str]) ->
     path, record_path = results_path(args.out_path, args.setting, args.split), run_record_path(args)
     if args.overwrite or not path.exists():
         return False
-    record = json.loads(record_path.read_text()) if record_path.exists() else {}
+    record = read_json(record_path, f"delete it and {path}") if record_path.exists() else {}
     if record.get("run") != parts.run:
         raise UserError(
             f"{path} was made by another checkpoint or precision; give another --out_path, or --overwrite to replace it"
         )
-    present = {uid: parts.path(uid).name for uid in uids if (args.data_path / uid).is_dir()}
+    present = {uid: parts.path(uid).name for uid in uids if (args.data_path / uid / ANNOTATION).is_file()}
     if record["takes"] != present or record["failed"]:
         return False
-    print(f"{path} is complete already ({record['pairs']} pairs); delete it to predict again")
+    print(f"{path} is complete already ({len(present)} takes); delete it to predict again")
     return True
 
 

@@ -232,6 +232,12 @@ def test_a_repaired_take_completes_the_file(checkpoint, own_data, tmp_path):
     assert list(results) == TAKES["val"]
 
 
+def test_a_run_with_an_unprocessed_take_can_be_repeated(checkpoint, own_data, tmp_path):
+    (own_data / "take-b" / "annotation.json").unlink()
+    words = arguments(checkpoint, own_data, tmp_path / "out")
+    assert [eval_segswap.main(words) for _ in range(2)] == [eval_segswap.SKIPPED_STATUS] * 2
+
+
 def bad_input(kind: str, checkpoint: Path, data_path: Path, tmp_path: Path) -> list[str]:
     words = arguments(checkpoint, data_path, tmp_path / "out")
     text = tmp_path / "text"

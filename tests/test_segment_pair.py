@@ -1,0 +1,62 @@
+"""segment_pair.py: picture files in, a mask and an overlay out."""
+
+import cv2
+import numpy as np
+import pytest
+import torch
+
+import segment_pair
+from data.errors import UserError
+from model.backbone import calibrate_batch_norm, normalize_image, random_backbone
+from model.checkpoint import save_checkpoint
+from model.xsegtx import XSegTx, XSegTxConfig
+
+
+@pytest.fixture(scope="module")
+def files(tmp_path_factory) -> dict[str, str]:
+    """Argument -> path of a valid call."""
+    folder = tmp_path_factory.mktemp("pair")
+    torch.manual_seed(0)
+    backbone = random_backbone(0)
+    calibrate_batch_norm(backbone, [normalize_image(torch.randint(0, 256, (2, 96, 96, 3), dtype=torch.uint8))])
+    save_checkpoint(folder / "net.pth", backbone, XSegTx(XSegTxConfig("tiny", 96)))
+    rng = np.random.default_rng(0)
+    for name, size in {"query": (64, 64), "target": (90, 160)}.items():
+        cv2.imwrite(str(folder / f"{name}.jpg"), rng.integers(0, 256, (*size, 3), np.uint8))
+    mask = np.zeros((64, 64), np.uint8)
+    cv2.imwrite(str(folder / "empty.png"), mask)
+    mask[20:40, 10:50] = 255
+    cv2.imwrite(str(folder / "mask.png"), mask)
+    (folder / "text.jpg").write_text("no picture")
+    names = {"query_image": "query.jpg", "query_mask": "mask.png", "target_image": "target.jpg", "ckpt_path": "net.pth"}
+    return {name: str(folder / file) for name, file in names.items()} | {"out": str(folder / "found")}
+
+
+def call(files: dict[str, str]) -> None:
+    segment_pair.main([word for name, path in files.items() for word in (f"--{name}", path)] + ["--device", "cpu"])
+
+
+def test_the_mask_has_the_target_images_size_and_the_overlay_shows_both(files, capsys):
+    call(files)
+    mask = cv2.imread(files["out"] + "_mask.png", cv2.IMREAD_UNCHANGED)
+    assert mask.shape == (90, 160) and set(np.unique(mask)) <= {0, 255}
+    assert cv2.imread(files["out"] + "_overlay.jpg").shape == (90, 90 + 160, 3)
+    assert "visible with probability" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("argument", "file", "message"),
+    [
+        ("query_image", "nowhere.jpg", "nowhere.jpg does not exist"),
+        ("target_image", "text.jpg", "text.jpg is no picture"),
+        ("query_mask", "target.jpg", "is 160x90, .*query.jpg is 64x64; the mask must have the size"),
+        ("query_mask", "empty.png", "empty.png is empty"),
+        ("ckpt_path", "nowhere.pth", "no checkpoint file .*nowhere.pth"),
+        ("ckpt_path", "text.jpg", "text.jpg is no readable checkpoint"),
+    ],
+)
+def test_bad_files_are_named_in_one_line(files, argument, file, message):
+    folder = files["out"].removesuffix("found")
+    with pytest.raises(UserError, match=message) as caught:
+        call(files | {argument: folder + file})
+    assert "\n" not in str(caught.value)
