@@ -8,12 +8,11 @@ log.jsonl and tensorboard/ beside them.
 """
 
 import argparse
-import os
 import sys
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # repository root
-os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # before torch: threads that spin while they wait slow all others
+
 
 import torch
 from torch.nn.parallel import DistributedDataParallel
