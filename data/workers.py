@@ -225,8 +225,8 @@ def _pool(num_workers: int, add_frames: Callable) -> Iterator[tuple[Executor, Ca
         for child in multiprocessing.active_children():  # one that was just starting escapes the pool's own clean-up,
             child.kill()  # which then waits for it for ever
         raise UserError(
-            "a worker process was killed, perhaps for want of memory; run the same command again, with fewer "
-            f"--num_workers (now {num_workers}, each takes up to 0.4 GB)"
+            "a worker process was killed or could not start, perhaps for want of memory; run the same command again, "
+            f"with fewer --num_workers (now {num_workers}, each takes up to 0.4 GB)"
         ) from None
     finally:
         stop.value = 1
@@ -250,13 +250,24 @@ class _Pool(ProcessPoolExecutor):
     """Its workers, which start in `submit`, never see Ctrl-C: the parent does, and then sets `stop`."""
 
     def submit(self, *args: Any, **kwargs: Any) -> Future:
-        if not hasattr(signal, "pthread_sigmask"):
-            return super().submit(*args, **kwargs)
-        former = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})  # processes inherit this
         try:
-            return super().submit(*args, **kwargs)
-        finally:
-            signal.pthread_sigmask(signal.SIG_SETMASK, former)
+            with _without_interrupts():  # processes inherit this
+                return super().submit(*args, **kwargs)
+        except OSError:  # no worker can start, or one was killed in the middle of this
+            raise BrokenProcessPool from None
+
+
+@contextlib.contextmanager
+def _without_interrupts() -> Iterator[None]:
+    """Ctrl-C waits."""
+    if not hasattr(signal, "pthread_sigmask"):
+        yield
+        return
+    former = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, former)
 
 
 class _ThisProcess(Executor):

@@ -301,11 +301,13 @@ def test_ctrl_c_ends_all_processes_in_one_line_and_a_rerun_completes(root, undis
 
 
 @needs_ps
-def test_a_killed_worker_ends_the_run_in_one_line(root, undisturbed):
+@pytest.mark.parametrize("moment", ["it starts", "it works"])
+def test_a_killed_worker_ends_the_run_in_one_line(root, undisturbed, moment):
     run = start(root)
-    while not list((root / "processed").rglob("*.jpg")):  # a worker is at work
+    while not (workers := [pid for pid, args in _alive(run).items() if "spawn_main" in args]):
         assert run.poll() is None
-    workers = [pid for pid, args in _alive(run).items() if "spawn_main" in args]
+    if moment == "it works":
+        wait_for(root, "*/*/*.jpg")
     os.kill(workers[0], signal.SIGKILL)
     _, error = run.communicate(timeout=30)
     assert run.returncode == 1
