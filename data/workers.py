@@ -174,11 +174,11 @@ class _Progress:
         self._show()
 
     def _resize(self, uid: str, work: float) -> None:
-        self.bar.total += work - self.work[uid]
+        self.bar.total = max(self.bar.total + work - self.work[uid], self.bar.n)  # rounding
         self.work[uid] = work
 
     def _show(self, work: float = 0) -> None:
-        self.bar.total = max(self.bar.total, self.bar.n + work)  # rounding
+        self.bar.total = max(self.bar.total, self.bar.n + work)
         self.bar.set_postfix_str(f"{self.takes}/{len(self.work)} takes, {self.frames} frames", refresh=False)
         self.bar.update(work)
 
