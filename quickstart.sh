@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# XSegTx from video to results on takes made here, in 7 minutes on two CPU cores. Needs Python 3.10+ with pip.
+# XSegTx from video to results on takes made here, in 5 minutes on two CPU cores. Needs Python 3.10+ with pip.
 # Every command is printed before it runs: with your own data, run the same ones with your own paths.
 # A second run reuses what is there; `rm -r quickstart` starts afresh.
 set -euo pipefail
