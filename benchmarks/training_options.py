@@ -2,10 +2,10 @@
 
     python benchmarks/training_options.py --train-dir data/egoexo/processed --reverse
 
-Trains every variant with every seed (a finished run is not repeated), then prints validation IoU, existence balanced
-accuracy and training loss at the end, mean and range over the seeds, and draws them against steps. The defaults are
-small enough for a CPU: 192-pixel input, 600 steps of 8 pairs, a frozen random backbone. Each run takes one thread, and
---jobs run at once.
+Trains every variant with every seed (a finished run is not repeated, a stopped one continues), then prints validation
+IoU, existence balanced accuracy and training loss at the end, mean and range over the seeds, and draws them against
+steps. The defaults are small enough for a CPU: 192-pixel input, 600 steps of 8 pairs, a frozen random backbone. Each
+run takes one thread, and --jobs run at once.
 """
 
 import argparse
@@ -23,6 +23,7 @@ import numpy as np
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # repository root
 from data.errors import UserError, run_script
+from data.files import read_json, write_json
 from train.progress import LOG_NAME, read_log
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -67,19 +68,20 @@ def folder(args: argparse.Namespace, variant: str, seed: int) -> Path:
 
 def train(args: argparse.Namespace, variant: str, seed: int) -> None:
     out_dir = folder(args, variant, seed)
-    if (out_dir / "done").exists():
-        return
     warmup, epoch = args.steps // 10, (args.steps - args.steps // 10) // VALIDATIONS
     command = [sys.executable, ROOT / "train/train.py", "--train-dir", args.train_dir, "--out-dir", out_dir]
     command += ["--backbone", "random", "--seed", seed, "--input_size", args.input_size, "--batch-pos", args.batch_size]
     command += ["--warmUpIter", warmup, "--iter-epoch", epoch, "--n-epoch", VALIDATIONS, "--val_size", args.val_size]
     command += ["--reverse"] * args.reverse + ["--resume-pth", "auto", "--save_every", 0, *VARIANTS[variant]]
+    words, record = [str(word) for word in command], out_dir / "command.json"
+    if record.exists() and read_json(record, f"delete {out_dir}")["command"] != words:
+        raise UserError(f"{out_dir} was made with other options; give another --out_dir, or delete it")
+    out_dir.mkdir(parents=True, exist_ok=True)
+    write_json(record, {"command": words})
     print(f"{variant}, seed {seed}: {out_dir / LOG_NAME}", flush=True)
-    environment = os.environ | {"OMP_NUM_THREADS": "1"}
-    run = subprocess.run([str(word) for word in command], env=environment, capture_output=True, text=True)
+    run = subprocess.run(words, env=os.environ | {"OMP_NUM_THREADS": "1"}, capture_output=True, text=True)
     if run.returncode:
         raise UserError(f"{variant}, seed {seed}: {(run.stderr.strip() or 'failed').splitlines()[-1]}")
-    (out_dir / "done").touch()
 
 
 def report(args: argparse.Namespace) -> None:

@@ -13,7 +13,6 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # repository root
 
-
 import torch
 from torch.nn.parallel import DistributedDataParallel
 
