@@ -16,20 +16,20 @@ from pathlib import Path
 
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # before torch: threads that spin while they wait slow all others
 
+import cv2
 import torch.distributed as dist
 from torch.utils.data import DataLoader
 from tqdm import tqdm
 
-from data.errors import UserError, run_script
-from data.files import read_json, write_json
-from data.processed import ANNOTATION, DEFAULT_DATA_DIR, ProcessedTake
-from data.results import results_path, write_results
-from data.shards import split_by_work
-from data.takes import SETTINGS, find_split_path, read_split
-from data.worker_process import start_loader_worker
+from formats.errors import UserError, run_script
+from formats.files import read_json, write_json
+from formats.parallel import split_by_work, start_loader_worker
+from formats.processed import ANNOTATION, DEFAULT_DATA_DIR, ProcessedTake
+from formats.results import results_path, write_results
+from formats.takes import SETTINGS, find_split_path, read_split
 from inference.chunks import ChunkDataset, ChunkPlan, plan_chunks
-from inference.engine import empty_result, predict_takes
 from inference.parts import Parts, file_digest
+from inference.predict_takes import empty_result, predict_takes
 from inference.predictor import Predictor
 from inference.work import PRECISIONS, default_precision, default_workers
 from model.device import resolve_device
@@ -74,7 +74,7 @@ def main(argv: list[str] | None = None) -> int:
     rank, world = join_ranks()
     predictor, run = load_predictor(args)
     parts = Parts(args.out_path, args.setting, args.split, args.data_path, run)
-    uids = read_split(args.splits_path or find_split_path(args.data_path.parent), args.split)
+    uids = read_split(args.splits_path or find_split_path(args.data_path), args.split)
     if already_complete(args, parts, uids):
         return 0
 
@@ -165,6 +165,7 @@ def make_loader(args: argparse.Namespace, predictor: Predictor, plans: list[Chun
     workers = default_workers(predictor.device) if args.num_workers is None else args.num_workers
     workers = min(workers, len(plans))
     pin = predictor.device.type == "cuda"
+    cv2.setNumThreads(0)  # they do not survive the fork of a worker
     return DataLoader(dataset, batch_size=None, num_workers=workers, pin_memory=pin, worker_init_fn=start_loader_worker)
 
 

@@ -19,7 +19,7 @@ setup_env requirements.txt
 root=quickstart/egoexo
 data=$root/processed
 step "2/7 Takes: videos and annotations in the layout of Ego-Exo4D"
-run python data/synthetic_takes.py --outputpath $root
+run python synthetic/make_takes.py --outputpath $root
 made "$root/takes/*/frame_aligned_videos/*.mp4" "$root/annotations/relations_{train,val,test}.json" "$root/contact_sheet.jpg"
 
 step "3/7 Frames and masks"
@@ -50,9 +50,9 @@ made quickstart/results/{ego-exo,exo-ego}_test_results.json
 
 step "7/7 Score and picture"
 for setting in ego-exo exo-ego; do
-  run python evaluate.py --setting $setting --split test --data_path $data --out quickstart/results/${setting}_evaluation \
+  run python evaluation/evaluate.py --setting $setting --split test --data_path $data --out quickstart/results/${setting}_evaluation \
     --pred_file quickstart/results/${setting}_test_results.json
-  run python visualize.py --setting $setting --split test --data_path $data --order best --num 6 \
+  run python evaluation/visualize.py --setting $setting --split test --data_path $data --order best --num 6 \
     --pred_file quickstart/results/${setting}_test_results.json --out quickstart/${setting}.jpg
 done
 made quickstart/{ego-exo,exo-ego}.jpg

@@ -69,7 +69,7 @@ def _images(num_frames: int, size: tuple[int, int]):
 
 
 def _texture(rng: np.random.Generator, size: tuple[int, int]) -> np.ndarray:
-    """Colour noise at several scales, as detailed as a photograph."""
+    """Color noise at several scales, as detailed as a photograph."""
     height, width = size
     image = np.zeros((height, width, 3), np.float32)
     for scale, strength in ((256, 60), (64, 30), (16, 14), (4, 6)):

@@ -27,8 +27,8 @@ import cv2
 import numpy as np
 
 from benchmarks.clips import clip_path, read_number
-from data.errors import UserError, run_script
 from data.video import index_video, read_frames
+from formats.errors import UserError, run_script
 
 STEP = 30
 CLIPS = ("h264_gop250", "h264_gop30", "hevc_gop250")

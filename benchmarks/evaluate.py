@@ -18,13 +18,13 @@ import numpy as np
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # repository root
 from benchmarks import official_evaluation
-from data.errors import run_script
-from data.geometry import Size
-from data.masks import encode_mask, eval_mask
-from data.processed import ProcessedTake
-from data.results import iter_results, results_path, write_results
 from evaluation.score import score_results
 from evaluation.truth import Annotated, GroundTruth
+from formats.errors import run_script
+from formats.geometry import Size
+from formats.masks import encode_mask, eval_mask
+from formats.processed import ProcessedTake
+from formats.results import iter_results, results_path, write_results
 
 EGO, EXO = "aria01_214-1", "cam01"
 SIZES: dict[str, Size] = {EGO: (1408, 1408), EXO: (2160, 3840)}
@@ -34,8 +34,8 @@ def blob(rng: np.random.Generator, size: Size) -> np.ndarray:
     """A jagged outline; its area is that of a typical object, some 400 pixels at 480x270, give or take a factor."""
     angle = np.sort(rng.uniform(0, 2 * np.pi, 60))
     radius = size[1] * 0.025 * np.exp(rng.normal(0, 0.7)) * rng.uniform(0.6, 1.4, 60)
-    centre = rng.uniform(0.1, 0.9, 2) * size[::-1]
-    outline = centre + radius[:, None] * np.stack([np.cos(angle), np.sin(angle)], 1)
+    center = rng.uniform(0.1, 0.9, 2) * size[::-1]
+    outline = center + radius[:, None] * np.stack([np.cos(angle), np.sin(angle)], 1)
     return cv2.fillPoly(np.zeros(size, np.uint8), [outline.astype(np.int32)], 1)
 
 

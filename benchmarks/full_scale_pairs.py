@@ -23,9 +23,9 @@ import numpy as np
 from torch.utils.data import DataLoader, Dataset
 from tqdm import tqdm
 
-from data.files import write_json
-from data.masks import encode_mask
-from data.pairs import PairSet
+from formats.files import write_json
+from formats.masks import encode_mask
+from formats.pairs import PairSet
 
 TAKES = {"train": 821, "val": 201, "test": 295}
 MEAN_OBJECTS, MEAN_FRAMES, VISIBLE = 5.5, 173, 0.83

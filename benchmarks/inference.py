@@ -22,12 +22,12 @@ from torch.utils.flop_counter import FlopCounterMode
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # repository root
 from benchmarks.reference_equivalent import predict_pair
 from benchmarks.stand_in import make_take
-from data.errors import UserError, run_script
-from data.masks import decode_mask
-from data.processed import ProcessedTake
-from data.takes import SETTINGS
+from formats.errors import UserError, run_script
+from formats.masks import decode_mask
+from formats.processed import ProcessedTake
+from formats.takes import SETTINGS
 from inference.chunks import ChunkDataset, plan_chunks
-from inference.engine import predict_takes
+from inference.predict_takes import predict_takes
 from inference.predictor import Predictor
 from inference.timing import StageTimer
 from inference.work import PRECISIONS, default_precision

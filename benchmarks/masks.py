@@ -15,8 +15,8 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # repository root
 import numpy as np
 from pycocotools import mask as coco
 
-from data.geometry import EVAL_SIDE, letterbox
-from data.masks import RLE, encode_mask, letterbox_mask
+from formats.geometry import EVAL_SIDE, letterbox
+from formats.masks import RLE, encode_mask, letterbox_mask
 
 ROUNDS = 15
 

@@ -88,11 +88,11 @@ def contour(mask: np.ndarray) -> np.ndarray:
 
 def location_error(truth: np.ndarray, mask: np.ndarray) -> float:
     height = truth.shape[0]
-    (x0, y0), (x1, y1) = centre(np.pad(truth, height)), centre(np.pad(mask, height))
+    (x0, y0), (x1, y1) = center(np.pad(truth, height)), center(np.pad(mask, height))
     return np.sqrt((x0 - x1) ** 2 + (y0 - y1) ** 2) / np.sqrt(480**2 + 480**2)
 
 
-def centre(mask: np.ndarray) -> tuple[int, int]:
+def center(mask: np.ndarray) -> tuple[int, int]:
     if not mask.any():
         return mask.shape[0] // 2, mask.shape[1] // 2
     y, x = np.where(mask)

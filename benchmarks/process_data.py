@@ -29,9 +29,9 @@ import numpy as np
 from lzstring import LZString
 
 from benchmarks.clips import EGO, EXO, clip_path
-from data.errors import UserError, run_script
-from data.masks import encode_lzstring, encode_mask
-from data.takes import is_ego, video_path
+from formats.errors import UserError, run_script
+from formats.masks import encode_lzstring, encode_mask
+from formats.takes import is_ego, video_path
 
 ROOT = Path(__file__).resolve().parents[1]
 CAMERAS = {"aria01_214-1": ("ego_gop250", EGO), "cam01": ("h264_gop250", EXO)}
@@ -147,7 +147,7 @@ def check_equal(ours: Path, theirs: Path) -> None:
             raise UserError(f"{path} differs")
     for name in names:
         difference = np.abs(cv2.imread(str(ours / name)).astype(int) - cv2.imread(str(theirs / name))).mean()
-        if difference > 3:  # older libraries convert colours otherwise, by 2 to 3 grey levels
+        if difference > 3:  # older libraries convert colors otherwise, by 2 to 3 grey levels
             raise UserError(f"frame {name} differs by {difference:.1f} grey levels on average")
 
 

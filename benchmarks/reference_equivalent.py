@@ -10,9 +10,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from data.geometry import letterbox, unletterbox
-from data.masks import decode_mask, encode_mask
-from data.processed import CameraPair, ProcessedTake, read_frame
+from formats.geometry import letterbox, unletterbox
+from formats.masks import decode_mask, encode_mask
+from formats.processed import CameraPair, ProcessedTake, read_frame
 from model.backbone import Backbone, mask_to_image, normalize_image
 from model.transformer import CrossLayer, EncoderLayer, InnerLayer
 from model.xsegtx import Prediction, XSegTx

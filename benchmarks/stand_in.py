@@ -5,8 +5,8 @@ from pathlib import Path
 import cv2
 import numpy as np
 
-from data.masks import encode_mask
-from data.processed import ProcessedTake
+from formats.masks import encode_mask
+from formats.processed import ProcessedTake
 
 EGO = "aria01_214-1"
 EGO_SIZE, EXO_SIZE = (1408, 1408), (2160, 3840)

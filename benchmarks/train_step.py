@@ -27,10 +27,10 @@ from torch import Tensor
 from benchmarks.reference_equivalent import joined_forward
 from benchmarks.stand_in import make_take
 from data.create_pairs import main as create_pairs
-from data.errors import run_script
-from data.files import write_json
-from data.masks import decode_mask
-from data.pairs import PairSet
+from formats.errors import run_script
+from formats.files import write_json
+from formats.masks import decode_mask
+from formats.pairs import PairSet
 from model.backbone import mask_to_image, normalize_image, random_backbone
 from model.device import resolve_device
 from model.xsegtx import XSegTx, XSegTxConfig
@@ -90,7 +90,7 @@ class Step:
     def __init__(self, args: argparse.Namespace, device: torch.device, batch: Batch, kind: str):
         self.batch, self.device, self.kind = batch.to(device), device, kind
         self.model = XSegTx(XSegTxConfig(input_size=args.input_size)).to(device).train()
-        self.optimiser = torch.optim.Adam(self.model.parameters(), lr=2e-4)
+        self.optimizer = torch.optim.Adam(self.model.parameters(), lr=2e-4)
         self.backbone = random_backbone(0).to(device)
         amp = {"off": None, "bf16": torch.bfloat16, "fp16": torch.float16}[args.amp] if kind != "plain" else None
         self.amp = amp
@@ -117,9 +117,9 @@ class Step:
                 prediction = self.forward(*features, target_blocked=blocked)
         batch = self.batch
         losses = compute_losses(prediction, batch.query_mask, batch.target_mask, batch.positive)
-        self.optimiser.zero_grad()
+        self.optimizer.zero_grad()
         losses.total.backward()
-        self.optimiser.step()
+        self.optimizer.step()
         if self.kind == "plain":  # its trainer prints the loss of every step
             losses.total.item()
 

@@ -22,8 +22,8 @@ import matplotlib.pyplot as plt
 import numpy as np
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # repository root
-from data.errors import UserError, run_script
-from data.files import read_json, write_json
+from formats.errors import UserError, run_script
+from formats.files import read_json, write_json
 from train.progress import LOG_NAME, read_log
 
 ROOT = Path(__file__).resolve().parents[1]

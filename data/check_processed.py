@@ -7,10 +7,7 @@ data set itself lacks, which process_data.py has listed. Status 1: something is 
 """
 
 import argparse
-import multiprocessing
 import sys
-from collections.abc import Iterator
-from concurrent.futures import ProcessPoolExecutor
 from functools import partial
 from pathlib import Path
 
@@ -19,13 +16,12 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # repository root
 from tqdm import tqdm
 
 from data.checking import Problem, TakeCheck, check_take
-from data.errors import UserError, run_script
 from data.failures import BROKEN, MISSING, read_failures
-from data.pairs import PairSet, pairs_path
-from data.processed import ANNOTATION, DEFAULT_DATA_DIR
-from data.takes import SETTINGS, SPLITS, find_split_path, read_split, read_splits
-from data.worker_process import start_worker
-from data.workers import default_workers
+from formats.errors import UserError, run_script
+from formats.pairs import PairSet, pairs_path
+from formats.parallel import default_workers, run_jobs
+from formats.processed import ANNOTATION, DEFAULT_DATA_DIR
+from formats.takes import SETTINGS, SPLITS, find_split_path, read_split, read_splits
 
 COLUMNS = ("split", "takes", "processed", "no video", "frames", "masks", "pairs ego-exo", "pairs exo-ego", "problems")
 
@@ -45,7 +41,7 @@ def parse_args() -> argparse.Namespace:
     args = parser.parse_args()
     if args.num_workers < 1:
         parser.error(f"--num_workers {args.num_workers} must be at least 1")
-    args.split_path = args.split_path or find_split_path(args.data_dir.absolute().parent)
+    args.split_path = args.split_path or find_split_path(args.data_dir)
     return args
 
 
@@ -82,7 +78,9 @@ def check_split(args: argparse.Namespace, name: str, uids: list[str]) -> tuple[t
         else:
             reason = failures[0].reason if failures else "not processed; run data/process_data.py"
             problems.append(Problem(uid, None, reason))
-    checks = list(tqdm(_checks(args, there), name, total=len(there), unit="take"))
+    check = partial(check_take, args.data_dir, decode=args.decode)
+    done = dict(tqdm(run_jobs(check, there, args.num_workers), name, total=len(there), unit="take"))
+    checks = [done[uid] for uid in there]
     for check in checks:
         problems += check.problems
         broken = [failure for failure in read_failures(args.data_dir / check.take_uid) if failure.kind == BROKEN]
@@ -96,20 +94,6 @@ def check_split(args: argparse.Namespace, name: str, uids: list[str]) -> tuple[t
     frames, masks = sum(check.frames for check in checks), sum(check.masks for check in checks)
     numbers = (f"{number:,}" for number in (len(uids), len(there), withdrawn, frames, masks))
     return (name, *numbers, *counts, f"{len(problems):,}"), problems
-
-
-def _checks(args: argparse.Namespace, uids: list[str]) -> Iterator[TakeCheck]:
-    check = partial(check_take, args.data_dir, decode=args.decode)
-    if args.num_workers == 1 or len(uids) < 2:
-        yield from map(check, uids)
-        return
-    context = multiprocessing.get_context("spawn")  # forking is unsafe with OpenCV's threads
-    with ProcessPoolExecutor(args.num_workers, context, start_worker) as pool:
-        try:
-            yield from pool.map(check, uids, chunksize=max(1, min(8, len(uids) // (4 * args.num_workers))))
-        except BaseException:
-            pool.shutdown(wait=False, cancel_futures=True)
-            raise
 
 
 def check_pairs(data_dir: Path, split: str, setting: str, checks: list[TakeCheck]) -> list[Problem]:

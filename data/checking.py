@@ -8,11 +8,11 @@ from pathlib import Path
 import cv2
 import numpy as np
 
-from data.errors import UserError
-from data.geometry import Size
-from data.masks import RLE, run_lengths
-from data.processed import ProcessedTake, pair_frames
-from data.takes import SETTINGS, is_ego
+from formats.errors import UserError
+from formats.geometry import Size
+from formats.masks import RLE, run_lengths
+from formats.processed import ProcessedTake, pair_frames
+from formats.takes import SETTINGS, is_ego
 
 HEADER_BYTES = 4096  # of a JPEG file, enough for the tables before its size
 SHOWN = 5  # frames named in a problem

@@ -15,11 +15,11 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # repository root
 
 from tqdm import tqdm
 
-from data.errors import UserError, run_script
-from data.mask_index import index_path, write_index
-from data.pairs import PairTrack, pairs_path, write_legacy_pairs, write_pairs
-from data.processed import ANNOTATION, DEFAULT_DATA_DIR, ProcessedTake
-from data.takes import (
+from formats.errors import UserError, run_script
+from formats.mask_index import index_path, write_index
+from formats.pairs import PairTrack, pairs_path, write_legacy_pairs, write_pairs
+from formats.processed import ANNOTATION, DEFAULT_DATA_DIR, ProcessedTake
+from formats.takes import (
     ANNOTATION_TEMPLATE,
     SETTINGS,
     SPLITS,
@@ -67,7 +67,7 @@ def parse_args() -> argparse.Namespace:
 def main() -> None:
     args = parse_args()
     root = args.data_dir.absolute().parent
-    args.split_path = args.split_path or find_split_path(root)
+    args.split_path = args.split_path or find_split_path(args.data_dir)
     args.annotationpath = args.annotationpath or root / ANNOTATION_TEMPLATE
     splits = read_splits(args.split_path)
     names = args.split or [split for split in SPLITS if splits.get(split)]

@@ -18,13 +18,13 @@ from pathlib import Path
 import cv2
 import numpy as np
 
-from data.errors import UserError
 from data.failures import MISSING, NOTE, Failure, clear_failures, has_failures, read_failures, write_failures
-from data.files import atomic_write, remove_leftovers, sync_files
-from data.masks import RLE
-from data.processed import ANNOTATION, ProcessedTake, pair_frames
-from data.takes import FRAME_STEP, Take, Track, is_ego, video_path
 from data.video import VideoError, VideoIndex, index_video, read_frames
+from formats.errors import UserError
+from formats.files import atomic_write, remove_leftovers, sync_files
+from formats.masks import RLE
+from formats.processed import ANNOTATION, ProcessedTake, pair_frames
+from formats.takes import FRAME_STEP, Take, Track, is_ego, video_path
 
 EGO_ROWS, EXO_ROWS = 704, 540  # processed frames have no more; 1408 / 2 and 2160 / 4
 FRAME_CHOICES = ("all", "annotated")

@@ -10,8 +10,8 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from data.errors import UserError
-from data.files import remove_leftovers, write_json
+from formats.errors import UserError
+from formats.files import remove_leftovers, write_json
 
 FAILED = "failed.json"
 FAILED_TAKES = "failed_takes.json"

@@ -12,9 +12,16 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # repository root
 
-from data.errors import UserError, run_script
-from data.files import read_json, write_json
-from data.takes import ANNOTATION_REMEDY, ANNOTATION_TEMPLATE, DEFAULT_ROOT, SPLITS, annotation_path, iter_annotations
+from formats.errors import UserError, run_script
+from formats.files import read_json, write_json
+from formats.takes import (
+    ANNOTATION_REMEDY,
+    ANNOTATION_TEMPLATE,
+    DEFAULT_ROOT,
+    SPLITS,
+    annotation_path,
+    iter_annotations,
+)
 
 
 def parse_args() -> argparse.Namespace:

@@ -16,12 +16,13 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # repository root
 
-from data.errors import UserError, run_script
 from data.extraction import FRAME_CHOICES, Options
 from data.failures import BROKEN, FAILED_TAKES, MISSING, NOTE, Failure, gather_failures, write_failures
-from data.processed import ANNOTATION, claim_data_dir
-from data.shards import split_by_work
-from data.takes import (
+from data.workers import estimated_work, process_takes
+from formats.errors import UserError, run_script
+from formats.parallel import default_workers, split_by_work
+from formats.processed import ANNOTATION, claim_data_dir
+from formats.takes import (
     ANNOTATION_TEMPLATE,
     DEFAULT_ROOT,
     Take,
@@ -31,7 +32,6 @@ from data.takes import (
     read_splits,
     read_takes,
 )
-from data.workers import default_workers, estimated_work, process_takes
 
 SHOWN = 10  # failures printed in the end
 
@@ -78,8 +78,8 @@ def parse_args() -> argparse.Namespace:
         parser.error(f"--num_workers {args.num_workers} must be at least 1")
     root = args.takepath.absolute().parent
     args.annotationpath = args.annotationpath or root / ANNOTATION_TEMPLATE
-    args.split_path = args.split_path or find_split_path(root)
     args.outputpath = args.outputpath or root / "processed"
+    args.split_path = args.split_path or find_split_path(args.outputpath, root)
     return args
 
 

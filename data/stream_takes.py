@@ -16,12 +16,14 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # repository root
 
-from data.errors import UserError, run_script
 from data.extraction import FRAME_CHOICES, Options
 from data.failures import BROKEN, FAILED_TAKES, Failure, gather_failures, write_failures
-from data.processed import ANNOTATION, claim_data_dir
 from data.streaming import Downloader, Streamer, only_one
-from data.takes import (
+from data.workers import process_takes
+from formats.errors import UserError, run_script
+from formats.parallel import default_workers
+from formats.processed import ANNOTATION, claim_data_dir
+from formats.takes import (
     ANNOTATION_TEMPLATE,
     DEFAULT_ROOT,
     Take,
@@ -31,7 +33,6 @@ from data.takes import (
     read_splits,
     read_takes,
 )
-from data.workers import default_workers, process_takes
 
 
 def parse_args() -> argparse.Namespace:
@@ -53,8 +54,8 @@ def parse_args() -> argparse.Namespace:
     if args.num_workers < 1:
         parser.error(f"--num_workers {args.num_workers} must be at least 1")
     args.annotationpath = args.annotationpath or args.root / ANNOTATION_TEMPLATE
-    args.split_path = args.split_path or find_split_path(args.root)
     args.outputpath = args.outputpath or args.root / "processed"
+    args.split_path = args.split_path or find_split_path(args.outputpath, args.root)
     return args
 
 

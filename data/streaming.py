@@ -16,11 +16,11 @@ from pathlib import Path
 from typing import IO
 
 from data.checking import check_take
-from data.errors import UserError
 from data.extraction import Options, plan_take
 from data.failures import MISSING, Failure, has_failures, write_failures
-from data.processed import ANNOTATION, ProcessedTake
-from data.takes import Take, video_path
+from formats.errors import UserError
+from formats.processed import ANNOTATION, ProcessedTake
+from formats.takes import Take, video_path
 
 LOCK, LOG = ".stream.lock", ".egoexo.log"
 MARKER = ".streamed"  # in a take's folder: its videos were downloaded to be deleted again

@@ -17,10 +17,10 @@ from typing import Any
 import cv2
 from tqdm import tqdm
 
-from data.errors import UserError
 from data.extraction import CameraJob, Options, TakePlan, extract_camera, finish_take, plan_take
 from data.failures import Failure, write_failures
-from data.takes import FRAME_STEP, Take, is_ego
+from formats.errors import UserError
+from formats.takes import FRAME_STEP, Take, is_ego
 
 EXO_COST = 4  # a 3840x2160 frame has about four times the pixels of a 1408x1408 one
 REPORT_INTERVAL = 0.25  # seconds between a worker's messages
@@ -29,11 +29,6 @@ Done = Callable[[Take, list[Failure]], None]
 
 class _Stopped(Exception):
     """The run was called off while a job was under way."""
-
-
-def default_workers() -> int:
-    """The CPUs that this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def estimated_work(take: Take) -> int:

@@ -3,14 +3,15 @@
 from collections.abc import Sequence
 from pathlib import Path
 
-from data.files import atomic_write
-from evaluation import html, plots
+from evaluation import html_page as html
+from evaluation import plots
 from evaluation.compare import Comparison, Difference
-from evaluation.html import Card, Cell, Section, number_cell
+from evaluation.html_page import Card, Cell, Section, number_cell
 from evaluation.outputs import NAMES
-from evaluation.report import HEADER, SCALE
+from evaluation.report_page import HEADER, SCALE
 from evaluation.score import Case
 from evaluation.summary import METRICS, OFFICIAL
+from formats.files import atomic_write
 
 ORDERS = {"change up": "largest fall first", "change down": "largest rise first", "size down": "largest object first"}
 NOTE = "In brackets: 95 % of paired resamples of the takes."

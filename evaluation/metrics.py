@@ -11,7 +11,7 @@ from typing import NamedTuple
 import cv2
 import numpy as np
 
-from data.geometry import EVAL_SIDE, Size
+from formats.geometry import EVAL_SIDE, Size
 
 CONFIDENCE_THRESHOLD = 0.5  # an object is said to be visible above it
 BOUNDARY_TOLERANCE = 0.008  # of the image's diagonal
@@ -88,14 +88,14 @@ def boundary_radius(size: Size) -> int:
 
 
 def location_error(truth: Box, prediction: Box, size: Size, official: bool = True) -> float:
-    """Distance of the two boxes' centres as a fraction of 480 x sqrt(2) pixels.
+    """Distance of the two boxes' centers as a fraction of 480 x sqrt(2) pixels.
 
-    An empty mask counts as centred in the image. The official centre swaps its x and y, which puts it off-centre in
+    An empty mask counts as centered in the image. The official center swaps its x and y, which puts it off-center in
     every image that is not square; `official=False` does not.
     """
     height, width = size
     middle = (height // 2, width // 2) if official else (width // 2, height // 2)
-    (x0, y0), (x1, y1) = (_centre(box) if box.width else middle for box in (truth, prediction))
+    (x0, y0), (x1, y1) = (_center(box) if box.width else middle for box in (truth, prediction))
     return math.hypot(x0 - x1, y0 - y1) / LOCATION_SCALE
 
 
@@ -110,7 +110,7 @@ def balanced_accuracy(visible: np.ndarray, confidence: np.ndarray) -> float:
     return float(np.mean(shares)) if shares else math.nan
 
 
-def _centre(box: Box) -> tuple[int, int]:
+def _center(box: Box) -> tuple[int, int]:
     return (2 * box.left + box.width - 1) // 2, (2 * box.top + box.height - 1) // 2
 
 

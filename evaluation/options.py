@@ -4,11 +4,11 @@ import argparse
 import os
 from pathlib import Path
 
-from data.errors import UserError
-from data.processed import DEFAULT_DATA_DIR
-from data.results import results_path
-from data.takes import ANNOTATION_TEMPLATE, SETTINGS, annotation_path, find_split_path, read_split
 from evaluation.truth import GroundTruth
+from formats.errors import UserError
+from formats.processed import DEFAULT_DATA_DIR
+from formats.results import results_path
+from formats.takes import ANNOTATION_TEMPLATE, SETTINGS, annotation_path, find_split_path, read_split
 
 RESULTS_DIR = Path(__file__).resolve().parents[1] / "results"  # where eval_segswap.py writes
 
@@ -73,7 +73,7 @@ def default_out(args: argparse.Namespace, what: str) -> Path:
 
 
 def split_uids(args: argparse.Namespace) -> list[str]:
-    return read_split(args.splits_path or find_split_path(args.data_path.parent), args.split)
+    return read_split(args.splits_path or find_split_path(args.data_path), args.split)
 
 
 def open_truth(args: argparse.Namespace) -> GroundTruth:

@@ -6,18 +6,18 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
-from data.files import atomic_write, write_json
 from evaluation.existence import existence
 from evaluation.published import PUBLISHED, SPLIT, XSEGTX
 from evaluation.score import Case, Scores
 from evaluation.summary import EXTRA, METRICS, OFFICIAL, breakdowns, intervals, mean_over_groups, metrics
+from formats.files import atomic_write, write_json
 
 NAMES = {
     "iou": "IoU",
     "location_error": "location error",
     "contour_accuracy": "contour accuracy",
     "balanced_accuracy": "existence balanced accuracy",
-    "location_error_corrected": "location error, empty masks centred",
+    "location_error_corrected": "location error, empty masks centered",
     "mask_presence": "mask empty or not as the truth",
 }
 PRINTED_BREAKDOWNS = ("scenario", "object size", "visibility", "target camera")

@@ -1,6 +1,6 @@
 """Pictures of predictions: the query, the prediction and the truth side by side, under a line that says how good it is.
 
-Images are (H, W, 3) uint8 RGB; colours are RGB.
+Images are (H, W, 3) uint8 RGB; colors are RGB.
 """
 
 import io
@@ -14,27 +14,27 @@ import matplotlib
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
-from data.files import atomic_write
-from data.geometry import Size
-from data.masks import resize_mask
-from data.processed import read_frame
-from data.results import iter_results
 from evaluation.metrics import CONFIDENCE_THRESHOLD
 from evaluation.score import Case
 from evaluation.truth import TakeTruth
+from formats.files import atomic_write
+from formats.geometry import Size
+from formats.masks import resize_mask
+from formats.processed import read_frame
+from formats.results import iter_results
 
-QUERY, PREDICTION, TRUTH = (255, 190, 40), (255, 64, 129), (64, 200, 255)  # apart for colour-blind eyes too
+QUERY, PREDICTION, TRUTH = (255, 190, 40), (255, 64, 129), (64, 200, 255)  # apart for color-blind eyes too
 INK, PALE, PAPER = (20, 20, 20), (110, 110, 110), (255, 255, 255)
 GAP = 6  # pixels between panels
 
 
-def overlay(image: np.ndarray, mask: np.ndarray, colour: tuple[int, int, int]) -> np.ndarray:
+def overlay(image: np.ndarray, mask: np.ndarray, color: tuple[int, int, int]) -> np.ndarray:
     """Tint the object and draw its outline. `mask` is (H, W) of 0 and 1, of the image's size."""
     out = image.copy()
     inside = mask.astype(bool)
-    out[inside] = (0.6 * out[inside] + 0.4 * np.array(colour)).astype(np.uint8)
+    out[inside] = (0.6 * out[inside] + 0.4 * np.array(color)).astype(np.uint8)
     outlines, _ = cv2.findContours(np.ascontiguousarray(mask), cv2.RETR_CCOMP, cv2.CHAIN_APPROX_NONE)
-    return cv2.drawContours(out, outlines, -1, colour, max(1, round(image.shape[0] / 240)), cv2.LINE_AA)
+    return cv2.drawContours(out, outlines, -1, color, max(1, round(image.shape[0] / 240)), cv2.LINE_AA)
 
 
 class Predicted(NamedTuple):
@@ -69,23 +69,23 @@ def draw_case(truth: TakeTruth, predictions: Sequence[Predicted], height: int = 
 
 
 def _panel(
-    frame: np.ndarray, rle: dict | None, colour: tuple, caption: str, height: int, window: tuple | None
+    frame: np.ndarray, rle: dict | None, color: tuple, caption: str, height: int, window: tuple | None
 ) -> np.ndarray:
     """A frame with its mask and a caption, `height` pixels high; `window` (rows, columns) is enlarged in a corner."""
     image = _fit(frame, height)
     if rle is not None:
-        image = overlay(image, resize_mask(rle, image.shape[:2]), colour)
+        image = overlay(image, resize_mask(rle, image.shape[:2]), color)
     if window:
         side = height * 2 // 5
         inset = _resize(frame[window], (side, side))
         if rle is not None:
             mask = resize_mask(rle, frame.shape[:2])[window]
             mask = cv2.resize(np.ascontiguousarray(mask), (side, side), interpolation=cv2.INTER_NEAREST)
-            inset = overlay(inset, mask, colour)
+            inset = overlay(inset, mask, color)
         inset = cv2.copyMakeBorder(inset[2:-2, 2:-2], 2, 2, 2, 2, cv2.BORDER_CONSTANT, value=PAPER)
         on_the_right = window[1].start + window[1].stop > frame.shape[1]
         image[-side:, slice(0, side) if on_the_right else slice(-side, None)] = inset
-    return _caption(image, caption, colour)
+    return _caption(image, caption, color)
 
 
 def _close_up(size: Size, *rles: dict | None) -> tuple[slice, slice] | None:
@@ -191,14 +191,14 @@ def _header(truth: TakeTruth, predictions: Sequence[Predicted], width: int, heig
     return np.array(paper)
 
 
-def _caption(image: np.ndarray, text: str, colour: tuple[int, int, int]) -> np.ndarray:
-    """Write a label into the upper left corner, with a swatch of its mask's colour."""
+def _caption(image: np.ndarray, text: str, color: tuple[int, int, int]) -> np.ndarray:
+    """Write a label into the upper left corner, with a swatch of its mask's color."""
     size = max(9, image.shape[0] // 22)
     paper = Image.fromarray(image)
     draw = ImageDraw.Draw(paper)
     box = draw.textbbox((size * 2, size // 2), text, font=_font(size))
     draw.rectangle((0, 0, box[2] + size // 2, box[3] + size // 2), fill=INK)
-    draw.rectangle((size // 2, box[1], size * 3 // 2, box[3]), fill=colour)
+    draw.rectangle((size // 2, box[1], size * 3 // 2, box[3]), fill=color)
     draw.text((size * 2, size // 2), text, PAPER, _font(size))
     return np.array(paper)
 

@@ -9,9 +9,9 @@ from matplotlib import rc_context
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from data.files import atomic_write
 from evaluation.existence import Existence
 from evaluation.score import Case
+from formats.files import atomic_write
 
 BLUE, ORANGE, GREY = "#1f6fb4", "#e07b00", "#8c8c8c"
 STYLE = {

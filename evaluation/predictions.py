@@ -5,10 +5,10 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from data.geometry import EVAL_SIDE, Size
-from data.masks import decode_mask
-from data.processed import CameraPair
-from data.results import camera_pair_key
+from formats.geometry import EVAL_SIDE, Size
+from formats.masks import decode_mask
+from formats.processed import CameraPair
+from formats.results import camera_pair_key
 
 
 class Problem(NamedTuple):

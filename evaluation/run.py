@@ -6,10 +6,10 @@ from pathlib import Path
 
 from tqdm import tqdm
 
-from data.errors import UserError
-from data.results import iter_results
 from evaluation.score import Scores, score_results
 from evaluation.truth import GroundTruth
+from formats.errors import UserError
+from formats.results import iter_results
 
 
 def check_truth(truth: GroundTruth, args: argparse.Namespace) -> None:

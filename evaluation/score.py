@@ -1,22 +1,16 @@
 """Score a results file against the ground truth, take by take, in as many processes as wanted."""
 
 import math
-import signal
-from collections import deque
 from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import Future, ProcessPoolExecutor
-from concurrent.futures.process import BrokenProcessPool
-from multiprocessing import get_context
 from typing import Any, NamedTuple
 
-import cv2
 import numpy as np
 
-from data.errors import UserError
-from data.results import camera_pair_key
 from evaluation.metrics import score_masks
 from evaluation.predictions import Problem, TakePredictions
 from evaluation.truth import GroundTruth, TakeTruth
+from formats.parallel import run_jobs
+from formats.results import camera_pair_key
 
 Task = tuple[GroundTruth, Any, str]  # of one take; its predictions; setting
 
@@ -121,36 +115,10 @@ def score_results(
         for uid in unseen:
             yield truth.subset([uid]), None, setting
 
-    for take in _map(tasks(), num_workers if len(truth.uids) > 1 else 0):
+    for _, take in run_jobs(_score_task, tasks(), num_workers if len(truth.uids) > 1 else 0):
         scored[take.take_uid] = take
         progress(1)
     return Scores(setting, [scored[uid] for uid in truth.uids], not_in_truth)
-
-
-def _map(tasks: Iterable[Task], num_workers: int) -> Iterator[TakeScores]:
-    """Score tasks in their order; a few are under way at a time, so that the others need no memory yet."""
-    if num_workers == 0:
-        yield from map(_score_task, tasks)
-        return
-    # Not fork: OpenCV hangs in the copy of a process whose threads it has used.
-    pool = ProcessPoolExecutor(num_workers, get_context("spawn"), _start_worker)
-    running: deque[Future] = deque()
-    try:
-        for task in tasks:
-            running.append(pool.submit(_score_task, task))
-            if len(running) > 3 * num_workers:
-                yield running.popleft().result()
-        while running:
-            yield running.popleft().result()
-    except BrokenProcessPool:
-        raise UserError("a scoring process was killed, perhaps for want of memory; use fewer --num_workers") from None
-    finally:
-        pool.shutdown(cancel_futures=True)
-
-
-def _start_worker() -> None:
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the parent
-    cv2.setNumThreads(1)
 
 
 def _score_task(task: Task) -> TakeScores:

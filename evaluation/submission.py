@@ -8,11 +8,11 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import IO, NamedTuple
 
-from data.errors import UserError
-from data.files import atomic_write
-from data.results import iter_results
 from evaluation.predictions import Problem, TakePredictions
 from evaluation.truth import GroundTruth
+from formats.errors import UserError
+from formats.files import atomic_write
+from formats.results import iter_results
 
 HEAD = '{"version": "xx", "challenge": "xx", "results": {'
 

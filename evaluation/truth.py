@@ -15,14 +15,14 @@ from typing import Any
 
 import numpy as np
 
-from data.errors import UserError
-from data.files import atomic_write, iter_json
-from data.geometry import Size, eval_size
-from data.masks import eval_mask
-from data.processed import ANNOTATION, CameraPair, ProcessedTake, read_frame
-from data.takes import iter_annotations, parse_take
+from formats.errors import UserError
+from formats.files import atomic_write, iter_json
+from formats.geometry import Size, eval_size
+from formats.masks import eval_mask
+from formats.processed import ANNOTATION, CameraPair, ProcessedTake, read_frame
+from formats.takes import iter_annotations, parse_take
 
-GT_REMEDY = "write it with `python evaluate.py --write_gt`"
+GT_REMEDY = "write it with `python evaluation/evaluate.py --write_gt`"
 
 
 @dataclass(frozen=True)

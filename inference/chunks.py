@@ -16,10 +16,10 @@ import torch
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from data.errors import UserError
-from data.geometry import Size, letterbox
-from data.masks import letterbox_mask
-from data.processed import CameraPair, ProcessedTake, read_frame
+from formats.errors import UserError
+from formats.geometry import Size, letterbox
+from formats.masks import letterbox_mask
+from formats.processed import CameraPair, ProcessedTake, read_frame
 
 
 class ChunkPlan(NamedTuple):

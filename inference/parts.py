@@ -12,8 +12,8 @@ import json
 from pathlib import Path
 from typing import Any
 
-from data.files import write_json
-from data.processed import ANNOTATION
+from formats.files import write_json
+from formats.processed import ANNOTATION
 
 
 def file_digest(path: Path) -> str:

@@ -12,7 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from data.geometry import EVAL_SIDE, letterbox
+from formats.geometry import EVAL_SIDE, letterbox
 from inference.timing import StageTimer
 from inference.work import PRECISIONS, default_batch_size, default_precision
 from model.backbone import Backbone, fold_batch_norm, mask_to_image, normalize_image
@@ -26,7 +26,7 @@ class Predictor:
     """Backbone and cross-image transformer on one device.
 
     `precision`: fp32 is exact; tf32 is that with TensorFloat-32 products (CUDA); bf16 and fp16 compute the backbone and
-    the transformer's products in half precision, and normalisation, softmax and outputs in float32.
+    the transformer's products in half precision, and normalization, softmax and outputs in float32.
     """
 
     def __init__(

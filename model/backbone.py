@@ -1,4 +1,4 @@
-"""The frozen image backbone: ResNet-50 up to layer3, MoCo v2 weights, features normalised over channels."""
+"""The frozen image backbone: ResNet-50 up to layer3, MoCo v2 weights, features normalized over channels."""
 
 import copy
 import pickle
@@ -48,13 +48,13 @@ class Backbone(nn.Sequential):
 
 
 def normalize_image(image: Tensor) -> Tensor:
-    """RGB uint8 (..., H, W, 3) -> float32 (..., 3, H, W), ImageNet-normalised, channels last in memory."""
+    """RGB uint8 (..., H, W, 3) -> float32 (..., 3, H, W), ImageNet-normalized, channels last in memory."""
     mean, std = (torch.tensor(x, device=image.device) for x in (IMAGENET_MEAN, IMAGENET_STD))
     return image.float().div_(255).sub_(mean).div_(std).movedim(-1, -3)
 
 
 def mask_to_image(mask: Tensor) -> Tensor:
-    """Mask (..., H, W) of 0 and 1, any dtype -> float32 (..., 3, H, W). Not normalised: the published model's input."""
+    """Mask (..., H, W) of 0 and 1, any dtype -> float32 (..., 3, H, W). Not normalized: the published model's input."""
     return mask.float().unsqueeze(-1).expand(*mask.shape, 3).contiguous().movedim(-1, -3)
 
 

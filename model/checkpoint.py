@@ -1,6 +1,6 @@
 """Checkpoint files: `{"backbone", "encoder", "optimiser"}` as published, and whatever else a training run needs.
 
-`backbone` and `encoder` are the state dicts of `Backbone` and `XSegTx`, `optimiser` is Adam's over
+`backbone` and `encoder` are the state dicts of `Backbone` and `XSegTx`, `optimizer` is Adam's over
 `XSegTx.parameters()` in their order. Our own files add `config` (the fields of `XSegTxConfig`); a published one does
 without, and its size is read from the shapes.
 """
@@ -26,12 +26,12 @@ NETWORK_KEYS = ("backbone", "encoder", "optimiser", "config")
 class Checkpoint(NamedTuple):
     backbone: Backbone
     model: XSegTx  # in eval mode, on the CPU
-    optimiser: dict | None
+    optimizer: dict | None
     extra: dict[str, Any]  # every other key of the file
 
 
 def save_checkpoint(
-    path: Path, backbone: Backbone, model: nn.Module, optimiser: torch.optim.Optimizer | None = None, **extra: Any
+    path: Path, backbone: Backbone, model: nn.Module, optimizer: torch.optim.Optimizer | None = None, **extra: Any
 ) -> None:
     """Write a checkpoint, whole or not at all. `backbone` is the original one, not a folded copy.
 
@@ -42,8 +42,8 @@ def save_checkpoint(
     if any(isinstance(module, nn.Identity) for module in backbone.modules()):
         raise ValueError("a folded backbone has lost its batch norms; save the one it was folded from")
     content = {"backbone": backbone.state_dict(), "encoder": _unwrapped(model.state_dict())}
-    if optimiser is not None:
-        content["optimiser"] = optimiser.state_dict()
+    if optimizer is not None:
+        content["optimiser"] = optimizer.state_dict()
     config = next(module.config for module in model.modules() if isinstance(module, XSegTx))
     content |= {"config": asdict(config)} | {key: _plain(value, key) for key, value in extra.items()}
     write_torch(path, content)
@@ -124,9 +124,9 @@ def load_matching(model: XSegTx, path: Path) -> tuple[list[str], list[str]]:
     return list(fitting), left_out + [f"{name}: {shapes}" for name, shapes in misshaped.items()]
 
 
-def load_optimiser(optimiser: torch.optim.Optimizer, state: Mapping, what: str) -> None:
-    """`load_state_dict` of an optimiser over `XSegTx.parameters()`, with the shapes checked (ValueError, one line)."""
-    parameters = [p for group in optimiser.param_groups for p in group["params"]]
+def load_optimizer(optimizer: torch.optim.Optimizer, state: Mapping, what: str) -> None:
+    """`load_state_dict` of an optimizer over `XSegTx.parameters()`, with the shapes checked (ValueError, one line)."""
+    parameters = [p for group in optimizer.param_groups for p in group["params"]]
     try:
         order = [i for group in state["param_groups"] for i in group["params"]]
         shapes = [tuple(state["state"][i]["exp_avg"].shape) if i in state["state"] else None for i in order]
@@ -136,8 +136,8 @@ def load_optimiser(optimiser: torch.optim.Optimizer, state: Mapping, what: str) 
         s in (None, tuple(p.shape)) for s, p in zip(shapes, parameters, strict=True)
     )
     if not fits:
-        raise ValueError(f"{what}: the optimiser's state belongs to another model ({len(shapes)} tensors in it)")
-    optimiser.load_state_dict(dict(state))
+        raise ValueError(f"{what}: the optimizer's state belongs to another model ({len(shapes)} tensors in it)")
+    optimizer.load_state_dict(dict(state))
 
 
 def _config(stored: Mapping | None, encoder: Mapping[str, Tensor], path: Path) -> XSegTxConfig:

@@ -115,7 +115,7 @@ class InnerLayer(nn.Module):
 def sine_position(height: int, width: int, channels: int, weight: float = 0.1) -> Tensor:
     """DETR's two-dimensional sine encoding, times `weight`: (height * width, channels), first half y, second half x.
 
-    Coordinates count from 1 and are normalised to 2 pi; sines and cosines alternate, temperature 10000.
+    Coordinates count from 1 and are normalized to 2 pi; sines and cosines alternate, temperature 10000.
     """
     per_axis = channels // 2
     exponent = 2 * torch.div(torch.arange(per_axis), 2, rounding_mode="floor") / per_axis

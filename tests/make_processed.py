@@ -6,8 +6,8 @@ from pathlib import Path
 import cv2
 import numpy as np
 
-from data.masks import encode_mask
-from data.processed import ProcessedTake
+from formats.masks import encode_mask
+from formats.processed import ProcessedTake
 
 EGO = "aria01_214-1"
 SIZES = {True: ((176, 176), (88, 88)), False: ((180, 320), (90, 160))}  # is ego: size of its masks, of its frames

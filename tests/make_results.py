@@ -6,10 +6,10 @@ from pathlib import Path
 
 import numpy as np
 
-from data.geometry import eval_size
-from data.masks import encode_lzstring, encode_mask, eval_mask
-from data.processed import ANNOTATION, ProcessedTake
-from data.results import camera_pair_key, results_path, write_results
+from formats.geometry import eval_size
+from formats.masks import encode_lzstring, encode_mask, eval_mask
+from formats.processed import ANNOTATION, ProcessedTake
+from formats.results import camera_pair_key, results_path, write_results
 from tests.make_processed import make_data_set
 
 GOLDEN = Path(__file__).parent / "golden" / "evaluation"

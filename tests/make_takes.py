@@ -7,11 +7,11 @@ from pathlib import Path
 
 import cv2
 import numpy as np
-from make_video import make_video, read_number
 
 from data import process_data
-from data.errors import run_script
-from data.masks import decode_mask, encode_lzstring, encode_mask
+from formats.errors import run_script
+from formats.masks import decode_mask, encode_lzstring, encode_mask
+from tests.make_video import make_video, read_number
 
 ROOT = Path(__file__).parents[1]
 EGO, EXO_1, EXO_2 = "aria01_214-1", "cam01", "gp02"

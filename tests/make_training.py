@@ -5,9 +5,8 @@ import subprocess
 import sys
 from pathlib import Path
 
-from golden_takes import create_pairs
-from make_processed import EGO, make_take
-
+from tests.golden_takes import create_pairs
+from tests.make_processed import EGO, make_take
 from train import train
 
 ROOT = Path(__file__).parents[1]

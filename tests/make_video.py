@@ -62,7 +62,7 @@ def numbered_image(number: int, size: tuple[int, int]) -> np.ndarray:
 def read_number(image: np.ndarray) -> int:
     """The number of a frame of `make_video`, at any scale that leaves its blocks a few pixels."""
     side = image.shape[1] / BITS
-    centre = slice(int(side * 0.3), max(int(side * 0.7), int(side * 0.3) + 1))
-    strip = image[centre].mean(axis=(0, 2))
+    center = slice(int(side * 0.3), max(int(side * 0.7), int(side * 0.3) + 1))
+    strip = image[center].mean(axis=(0, 2))
     blocks = [strip[int((bit + 0.3) * side) : int((bit + 0.7) * side) + 1].mean() for bit in range(BITS)]
     return sum(int(value > 127) << bit for bit, value in enumerate(blocks))

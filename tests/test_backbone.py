@@ -6,7 +6,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from golden_weights import CASES, golden_batch, golden_features, golden_networks
 from torchvision.models import resnet50
 
 from model.backbone import (
@@ -19,6 +18,7 @@ from model.backbone import (
     random_backbone,
     read_moco,
 )
+from tests.golden_weights import CASES, golden_batch, golden_features, golden_networks
 
 GOLDEN = Path(__file__).parent / "golden"
 
@@ -106,7 +106,7 @@ def test_calibrated_batch_norms_whiten_the_images_they_were_calibrated_on():
     assert not any(module.training for module in backbone.modules())
 
 
-def test_images_are_normalised_and_laid_out_channels_last():
+def test_images_are_normalized_and_laid_out_channels_last():
     image = torch.tensor([[[0, 128, 255]]], dtype=torch.uint8).expand(2, 5, 4, 3)
     out = normalize_image(image)
     expected = [(0 - 0.485) / 0.229, (128 / 255 - 0.456) / 0.224, (1 - 0.406) / 0.225]

@@ -9,12 +9,12 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pytest
-from make_processed import EGO, LAYOUT, SIZES, make_data_set
 
 from data.checking import check_take, jpeg_size
 from data.failures import MISSING, Failure, write_failures
-from data.processed import ProcessedTake
-from data.takes import SETTINGS
+from formats.processed import ProcessedTake
+from formats.takes import SETTINGS
+from tests.make_processed import EGO, LAYOUT, SIZES, make_data_set
 
 ROOT = Path(__file__).parents[1]
 TAKES = {"train": ["take-a", "take-b"], "val": ["take-c"]}

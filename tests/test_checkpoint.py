@@ -10,7 +10,7 @@ import torch
 from torch import nn
 
 from model.backbone import fold_batch_norm, random_backbone
-from model.checkpoint import load_checkpoint, load_matching, load_optimiser, save_checkpoint, write_torch
+from model.checkpoint import load_checkpoint, load_matching, load_optimizer, save_checkpoint, write_torch
 from model.xsegtx import SIZES, XSegTx, XSegTxConfig
 
 LAYOUT = json.loads((Path(__file__).parent / "golden" / "checkpoint_layout.json").read_text())
@@ -23,10 +23,10 @@ def backbone():
 
 def trained(model: XSegTx) -> torch.optim.Adam:
     """An Adam that has made a step."""
-    optimiser = torch.optim.Adam(model.parameters(), lr=1e-3)
+    optimizer = torch.optim.Adam(model.parameters(), lr=1e-3)
     sum((p**2).sum() for p in model.parameters()).backward()
-    optimiser.step()
-    return optimiser
+    optimizer.step()
+    return optimizer
 
 
 def published_file(path: Path, **changes) -> Path:
@@ -61,7 +61,7 @@ def test_weights_configuration_and_extras_survive_a_round_trip(mode, backbone, t
     assert loaded.extra.pop("random").equal(random_state)
     arguments = {"out_dir": str(tmp_path), "names": ["a"]}
     assert loaded.extra == {"epoch": 3, "best": 0.25, "arguments": arguments, "none": None}
-    assert loaded.optimiser is None and not loaded.model.training
+    assert loaded.optimizer is None and not loaded.model.training
 
 
 @pytest.mark.parametrize("mode", SIZES)
@@ -88,23 +88,23 @@ def test_wrapped_models_are_saved_and_loaded_without_their_prefix(backbone, tmp_
     assert load_checkpoint(tmp_path / "wrapped.pth").model.config == model.config
 
 
-def test_an_optimiser_goes_on_where_it_stopped(tmp_path):
+def test_an_optimizer_goes_on_where_it_stopped(tmp_path):
     loaded = load_checkpoint(published_file(tmp_path / "net.pth"))
-    optimiser = torch.optim.Adam(loaded.model.parameters())
-    load_optimiser(optimiser, loaded.optimiser, "net.pth, optimiser")
-    assert optimiser.param_groups[0]["lr"] == 1e-3
+    optimizer = torch.optim.Adam(loaded.model.parameters())
+    load_optimizer(optimizer, loaded.optimizer, "net.pth, optimizer")
+    assert optimizer.param_groups[0]["lr"] == 1e-3
     first = next(loaded.model.parameters())
-    assert torch.equal(optimiser.state[first]["exp_avg"], loaded.optimiser["state"][0]["exp_avg"])
+    assert torch.equal(optimizer.state[first]["exp_avg"], loaded.optimizer["state"][0]["exp_avg"])
 
 
-def test_an_optimiser_of_another_model_is_refused(tmp_path):
-    state = load_checkpoint(published_file(tmp_path / "net.pth")).optimiser
+def test_an_optimizer_of_another_model_is_refused(tmp_path):
+    state = load_checkpoint(published_file(tmp_path / "net.pth")).optimizer
     for mode, size in (("large", 480), ("small", 96)):
-        optimiser = torch.optim.Adam(XSegTx(XSegTxConfig(mode, size)).parameters())
+        optimizer = torch.optim.Adam(XSegTx(XSegTxConfig(mode, size)).parameters())
         with pytest.raises(ValueError, match="belongs to another model"):
-            load_optimiser(optimiser, state, "net.pth, optimiser")
+            load_optimizer(optimizer, state, "net.pth, optimizer")
     with pytest.raises(ValueError, match="no Adam state"):
-        load_optimiser(optimiser, {}, "net.pth, optimiser")
+        load_optimizer(optimizer, {}, "net.pth, optimizer")
 
 
 def test_a_missing_file_is_named(tmp_path):

@@ -6,11 +6,11 @@ import shutil
 
 import numpy as np
 import pytest
-from golden_takes import SPLITS, create_pairs, golden, write_data_set
 
-from data.errors import UserError
-from data.masks import encode_mask
-from data.pairs import Pair, PairSet, pairs_path
+from formats.errors import UserError
+from formats.masks import encode_mask
+from formats.pairs import Pair, PairSet, pairs_path
+from tests.golden_takes import SPLITS, create_pairs, golden, write_data_set
 
 
 @pytest.fixture(scope="module")

@@ -7,10 +7,10 @@ import json
 import numpy as np
 import pytest
 
-import evaluate
 from benchmarks import evaluate as benchmark
-from data.errors import UserError, run_script
-from data.processed import ANNOTATION
+from evaluation import evaluate
+from formats.errors import UserError, run_script
+from formats.processed import ANNOTATION
 from tests.make_processed import EGO, make_data_set
 from tests.make_results import GOLDEN, golden, make_annotations, make_results
 

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from data.geometry import EVAL_SIDE, eval_size, letterbox, letterbox_axes, nearest_axes, unletterbox
+from formats.geometry import EVAL_SIDE, eval_size, letterbox, letterbox_axes, nearest_axes, unletterbox
 
 GOLDEN = Path(__file__).parent / "golden"
 SIDES = st.integers(1, 200)

@@ -13,10 +13,10 @@ import pytest
 import torch
 
 import eval_segswap
-from data.errors import UserError
-from data.geometry import letterbox, unletterbox
-from data.masks import decode_mask, letterbox_mask
-from data.processed import ProcessedTake, read_frame
+from formats.errors import UserError
+from formats.geometry import letterbox, unletterbox
+from formats.masks import decode_mask, letterbox_mask
+from formats.processed import ProcessedTake, read_frame
 from inference.chunks import pairs_by_frame, plan_chunks
 from inference.predictor import Predictor, resize_prob
 from model.backbone import calibrate_batch_norm, mask_to_image, normalize_image, random_backbone

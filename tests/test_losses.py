@@ -6,9 +6,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from golden_weights import CASES, fill, golden_batch, golden_features
 
 from model.xsegtx import Prediction, XSegTx, XSegTxConfig
+from tests.golden_weights import CASES, fill, golden_batch, golden_features
 from train.losses import compute_losses
 
 GOLDEN = json.loads((Path(__file__).parent / "golden" / "training_steps.json").read_text())
@@ -33,14 +33,14 @@ def test_two_training_steps_agree_with_the_published_trainer(case):
     batch, golden = golden_batch(case), GOLDEN[case]
     model = XSegTx(XSegTxConfig(dropout=0.0, drop_feat=0.0))
     fill(model)
-    optimiser = torch.optim.Adam(model.parameters(), lr=2e-4)
+    optimizer = torch.optim.Adam(model.parameters(), lr=2e-4)
     for step in range(2):
         prediction = model(*golden_features(case), target_blocked=batch["target_blocked"])
         losses = compute_losses(prediction, batch["query_mask"], batch["target_mask"], batch["positive"])
         for term, name in TERMS.items():
             tolerance = {"rel": 1e-4} if step == 0 or term == "total" else {"rel": 3e-4, "abs": 3e-5}
             assert getattr(losses, term).item() == pytest.approx(golden["history"][name][step], **tolerance), term
-        optimiser.zero_grad()
+        optimizer.zero_grad()
         losses.total.backward()
         if step == 0:
             norms = {name: parameter.grad.norm().item() for name, parameter in model.named_parameters()}
@@ -48,7 +48,7 @@ def test_two_training_steps_agree_with_the_published_trainer(case):
             assert norms.keys() == golden["grad_norms"].keys()
             assert off.max() < 6e-3
             assert np.median(off) < 3e-3
-        optimiser.step()
+        optimizer.step()
 
 
 def test_losses_follow_their_definition():

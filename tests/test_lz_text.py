@@ -5,8 +5,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from lzstring import LZString
 
-from data.lz_text import decompress
-from data.masks import decode_lzstring
+from formats.lz_text import decompress
+from formats.masks import decode_lzstring
 
 
 @given(st.text(st.characters(min_codepoint=1, max_codepoint=0x2FF), min_size=1, max_size=300))

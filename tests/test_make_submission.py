@@ -4,9 +4,9 @@ import json
 
 import pytest
 
-import make_submission
-from data.errors import UserError
-from data.processed import ANNOTATION
+from evaluation import make_submission
+from formats.errors import UserError
+from formats.processed import ANNOTATION
 from tests.make_processed import EGO, make_data_set
 from tests.make_results import UIDS, make_scored_data
 

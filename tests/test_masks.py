@@ -6,8 +6,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from data.geometry import EVAL_SIDE, eval_size, letterbox
-from data.masks import (
+from formats.geometry import EVAL_SIDE, eval_size, letterbox
+from formats.masks import (
     decode_lzstring,
     decode_mask,
     encode_lzstring,

@@ -7,9 +7,9 @@ import numpy as np
 import pytest
 
 from benchmarks import official_evaluation as official
-from data.geometry import eval_size
-from data.masks import encode_mask, eval_mask
 from evaluation.metrics import balanced_accuracy, boundary, boundary_radius, score_masks
+from formats.geometry import eval_size
+from formats.masks import encode_mask, eval_mask
 
 SIZES = [(270, 480), (480, 480), (480, 270), (271, 480), (1, 480), (480, 1)]
 
@@ -18,8 +18,8 @@ def blobs(rng, size):
     """A mask of up to three ellipses, some across the border."""
     mask = np.zeros(size, np.uint8)
     for _ in range(rng.integers(0, 4)):
-        centre = rng.integers(-10, (size[1] + 10, size[0] + 10)).tolist()
-        cv2.ellipse(mask, centre, rng.integers(1, 60, 2).tolist(), rng.uniform(0, 180), 0, 360, 1, -1)
+        center = rng.integers(-10, (size[1] + 10, size[0] + 10)).tolist()
+        cv2.ellipse(mask, center, rng.integers(1, 60, 2).tolist(), rng.uniform(0, 180), 0, 360, 1, -1)
     return mask
 
 

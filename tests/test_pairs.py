@@ -7,13 +7,13 @@ import shutil
 
 import numpy as np
 import pytest
-from golden_takes import SPLITS, create_pairs, golden, write_data_set
 
-from data.errors import UserError
-from data.mask_index import index_path
-from data.masks import decode_mask
-from data.pairs import PairSet, pairs_path
-from data.takes import SETTINGS
+from formats.errors import UserError
+from formats.mask_index import index_path
+from formats.masks import decode_mask
+from formats.pairs import PairSet, pairs_path
+from formats.takes import SETTINGS
+from tests.golden_takes import SPLITS, create_pairs, golden, write_data_set
 
 
 @pytest.fixture(scope="module")

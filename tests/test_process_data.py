@@ -11,7 +11,13 @@ import time
 import cv2
 import numpy as np
 import pytest
-from make_takes import (
+
+import data.extraction
+from data.extraction import shrink
+from data.workers import estimated_work
+from formats.masks import encode_lzstring
+from formats.takes import parse_take
+from tests.make_takes import (
     CAMERAS,
     EGO,
     EXO_1,
@@ -32,12 +38,7 @@ from make_takes import (
     write_annotations,
     write_takes,
 )
-from make_video import make_video, read_number
-
-import data.extraction
-from data.extraction import shrink
-from data.masks import encode_lzstring
-from data.workers import estimated_work
+from tests.make_video import make_video, read_number
 
 A, B, C = "uid-a", "uid-b", "uid-c"
 needs_ps = pytest.mark.skipif(not shutil.which("ps"), reason="needs ps to see processes")
@@ -186,7 +187,7 @@ def test_shards_share_the_takes_and_together_do_what_one_run_does(root, undistur
 
 
 def test_work_is_estimated_from_the_annotation_alone(root):
-    take = data.takes.parse_take(A, read_annotations(root, "train")[A])
+    take = parse_take(A, read_annotations(root, "train")[A])
     shutil.rmtree(root / "takes")
     assert estimated_work(take) == (90 + 30) * (1 + 4 + 4)
 

@@ -5,11 +5,11 @@ import json
 import cv2
 import numpy as np
 import pytest
-from golden_takes import golden
 
-from data.errors import UserError
-from data.masks import encode_mask
-from data.processed import CameraPair, ProcessedTake, pair_frames, read_frame
+from formats.errors import UserError
+from formats.masks import encode_mask
+from formats.processed import CameraPair, ProcessedTake, pair_frames, read_frame
+from tests.golden_takes import golden
 
 RLE = encode_mask(np.tri(6, 9, dtype=np.uint8))
 MASKS = {

@@ -6,9 +6,9 @@ import re
 import numpy as np
 import pytest
 
-import report
-from data.masks import encode_mask
-from evaluation.html import Card, Cell, Section, gallery, page, table, track_plot
+from evaluation import report
+from evaluation.html_page import Card, Cell, Section, gallery, page, table, track_plot
+from formats.masks import encode_mask
 from tests.browser import chromium, needs_browser
 from tests.make_processed import EGO, make_data_set
 from tests.make_results import UIDS, make_scored_data, options

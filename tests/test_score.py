@@ -4,9 +4,9 @@ import os
 
 import pytest
 
-from data.errors import UserError
 from evaluation.score import score_results
 from evaluation.truth import GroundTruth
+from formats.errors import UserError
 from tests.make_processed import make_data_set
 from tests.make_results import make_results
 
@@ -67,5 +67,5 @@ def test_takes_that_only_the_results_have_are_named(truth, results):
 
 def test_a_killed_process_ends_in_one_line(truth, results):
     deadly = Deadly(truth.uids, truth.data_dir, truth.annotated)
-    with pytest.raises(UserError, match="killed, perhaps for want of memory"):
+    with pytest.raises(UserError, match="worker process was killed"):
         score_results(deadly, results.items(), "ego-exo", 2)

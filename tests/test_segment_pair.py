@@ -5,8 +5,8 @@ import numpy as np
 import pytest
 import torch
 
-import segment_pair
-from data.errors import UserError
+from formats.errors import UserError
+from inference import segment_pair
 from model.backbone import calibrate_batch_norm, normalize_image, random_backbone
 from model.checkpoint import save_checkpoint
 from model.xsegtx import XSegTx, XSegTxConfig

@@ -10,10 +10,10 @@ import time
 from pathlib import Path
 
 import pytest
-from make_takes import EGO, EXO_1, NAMES, ROOT, assert_complete, failures, process, tree, video, write_takes
 
 from data import stream_takes
-from data.errors import run_script
+from formats.errors import run_script
+from tests.make_takes import EGO, EXO_1, NAMES, ROOT, assert_complete, failures, process, tree, video, write_takes
 
 A, B, C = "uid-a", "uid-b", "uid-c"
 

@@ -3,18 +3,18 @@
 import numpy as np
 import pytest
 
-from data.synthetic.render import AMBIENT, Camera, cast_shadows, render
-from data.synthetic.solids import SUN, Solid
-from data.synthetic.textures import TILES
+from synthetic.render import AMBIENT, Camera, cast_shadows, render
+from synthetic.solids import SUN, Solid
+from synthetic.textures import TILES
 
 CAMERA = Camera.look_at(np.array([1.0, -6.0, 3.0]), np.array([0.0, 0.0, 0.5]), 260.0, (220, 300), roll=0.2)
 SHAPES = ["box", "cylinder", "ellipsoid"]
 
 
-def make_solid(shape, position=(0, 0, 0), half_axes=(0.9, 0.6, 1.1), label=1, seed=0, colour=(200, 200, 200)):
+def make_solid(shape, position=(0, 0, 0), half_axes=(0.9, 0.6, 1.1), label=1, seed=0, color=(200, 200, 200)):
     rotation = np.linalg.qr(np.random.default_rng(seed).normal(size=(3, 3)))[0]
     rotation *= np.sign(np.linalg.det(rotation))
-    texture = np.full((8, 8 * TILES[shape], 3), colour, np.uint8)
+    texture = np.full((8, 8 * TILES[shape], 3), color, np.uint8)
     return Solid(shape, np.array(position, float), np.array(half_axes), texture, label, rotation)
 
 
@@ -70,7 +70,7 @@ def test_nothing_is_drawn_outside_the_outline(shape):
 def test_the_nearer_solid_hides_the_farther_one_in_any_order_of_drawing():
     towards = (CAMERA.position - (0, 0, 0.5)) / np.linalg.norm(CAMERA.position)
     solids = [
-        make_solid(shape, (0, 0, 0.5) + k * towards, (0.5, 0.5, 0.5), k + 1, colour=(50, 60, 70 + 50 * k))
+        make_solid(shape, (0, 0, 0.5) + k * towards, (0.5, 0.5, 0.5), k + 1, color=(50, 60, 70 + 50 * k))
         for k, shape in enumerate(SHAPES)
     ]
     first, second = render(CAMERA, solids), render(CAMERA, solids[::-1])
@@ -101,14 +101,14 @@ def test_solids_behind_the_camera_are_not_drawn_and_the_room_around_it_fills_the
 
 
 def test_box_faces_wear_their_own_tiles_under_lambert_light():
-    colours = np.array([[40, 80, 120], [80, 40, 160], [200, 90, 30], [30, 200, 90], [90, 30, 200], [160, 160, 60]])
-    texture = np.repeat(np.repeat(np.uint8(colours)[None], 8, 1), 8, 0)
+    colors = np.array([[40, 80, 120], [80, 40, 160], [200, 90, 30], [30, 200, 90], [90, 30, 200], [160, 160, 60]])
+    texture = np.repeat(np.repeat(np.uint8(colors)[None], 8, 1), 8, 0)
     box = Solid("box", np.zeros(3), np.ones(3), texture)
     for face in range(6):
         normal = np.eye(3)[face // 2] * (1 if face % 2 else -1)
         camera = Camera.look_at(4 * normal + (0.01, 0.02, 0.03), np.zeros(3), 60.0, (61, 61))
         light = AMBIENT + (1 - AMBIENT) * max(normal @ SUN, 0)
-        np.testing.assert_allclose(render(camera, [box]).image[30, 30], colours[face] * light, atol=1)
+        np.testing.assert_allclose(render(camera, [box]).image[30, 30], colors[face] * light, atol=1)
 
 
 def test_letters_on_the_sides_of_a_box_are_not_mirrored():

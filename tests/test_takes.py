@@ -6,10 +6,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from data import takes
-from data.errors import UserError
-from data.masks import decode_mask, encode_lzstring, encode_mask
-from data.takes import (
+from formats import takes
+from formats.errors import UserError
+from formats.masks import decode_mask, encode_lzstring, encode_mask
+from formats.takes import (
     annotation_path,
     find_split_path,
     is_ego,

@@ -7,12 +7,12 @@ import time
 
 import pytest
 import torch
-from make_training import log_lines, losses, make_training_set, run_training, start_training
 
-from data.errors import run_script
+from formats.errors import run_script
 from model import backbone
 from model.checkpoint import load_checkpoint, save_checkpoint
 from model.xsegtx import XSegTx, XSegTxConfig
+from tests.make_training import log_lines, losses, make_training_set, run_training, start_training
 from train import train
 
 STEPS = 7  # of the recipe
@@ -144,7 +144,7 @@ def test_every_kth_epoch_is_kept(data_dir, tmp_path):
     assert sorted(path.name for path in tmp_path.glob("net*")) == ["net002.pth", "netBest.pth", "netLast.pth"]
 
 
-def test_a_published_checkpoint_with_its_optimiser_starts_at_step_0(data_dir, finished, tmp_path):
+def test_a_published_checkpoint_with_its_optimizer_starts_at_step_0(data_dir, finished, tmp_path):
     content = torch.load(finished / "netLast.pth", weights_only=True)
     torch.save({name: content[name] for name in ("backbone", "encoder", "optimiser")}, tmp_path / "published.pth")
     run_training(data_dir, tmp_path, "--resume-pth", tmp_path / "published.pth", "--n-epoch", 0)

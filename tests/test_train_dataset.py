@@ -5,13 +5,13 @@ import itertools
 import numpy as np
 import pytest
 import torch
-from make_processed import EGO
-from make_training import SPLITS, layout, make_training_set
 
-from data.geometry import letterbox
-from data.masks import decode_mask
-from data.pairs import PairSet
-from data.processed import ProcessedTake
+from formats.geometry import letterbox
+from formats.masks import decode_mask
+from formats.pairs import PairSet
+from formats.processed import ProcessedTake
+from tests.make_processed import EGO
+from tests.make_training import SPLITS, layout, make_training_set
 from train.augment import augment_view
 from train.batches import StepSampler, collate, make_loader
 from train.dataset import HARD_NEGATIVES, TARGET_SWAP, TrainSamples, ValidationSamples

@@ -8,11 +8,11 @@ import matplotlib.image
 import numpy as np
 import pytest
 import torch
-from make_training import ROOT, make_training_set
 
-from data.errors import UserError
-from data.pairs import PairSet
+from formats.errors import UserError
+from formats.pairs import PairSet
 from model.backbone import mask_to_image, normalize_image, random_backbone
+from tests.make_training import ROOT, make_training_set
 from train import plot_log
 from train.batches import Batch, collate
 from train.dataset import Source, TrainSamples
@@ -22,7 +22,7 @@ from train.features import FeatureExtractor
 from train.pictures import TRUTH, example_panel
 from train.progress import read_log
 from train.schedule import Schedule
-from train.validation import score, summarise
+from train.validation import score, summarize
 
 CPU = torch.device("cpu")
 
@@ -124,14 +124,14 @@ def test_iou_counts_what_lies_inside_the_frame_only():
     )
     assert rows[:3, 0].tolist() == pytest.approx([0.5, 1.0, 1.0])
     assert rows[3, 0].isnan()
-    figures = summarise(rows)
+    figures = summarize(rows)
     assert figures["iou"] == pytest.approx(2.5 / 3)
     assert figures["existence_accuracy"] == pytest.approx((2 / 3 + 1) / 2)
     assert figures["iou_large"] == figures["iou"] and "iou_small" not in figures  # by the query mask, all ones here
 
 
 def test_figures_without_samples_are_left_out():
-    assert set(summarise(torch.empty(0, 4))) == {"samples", "samples_small", "samples_medium", "samples_large"}
+    assert set(summarize(torch.empty(0, 4))) == {"samples", "samples_small", "samples_medium", "samples_large"}
 
 
 def test_the_weight_average_follows_the_weights():

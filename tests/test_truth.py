@@ -4,9 +4,9 @@ import json
 
 import pytest
 
-from data.errors import UserError
-from data.processed import ANNOTATION, CameraPair
 from evaluation.truth import GroundTruth
+from formats.errors import UserError
+from formats.processed import ANNOTATION, CameraPair
 from tests.make_processed import EGO, make_data_set
 from tests.make_results import UIDS, make_annotations
 

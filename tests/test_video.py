@@ -7,10 +7,10 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from make_video import make_video, read_number
 
 import data.video
 from data.video import FEED, SKIP, WANT, VideoError, index_video, read_frames
+from tests.make_video import make_video, read_number
 
 FRAMES = 200
 STREAMS = {  # codec, options

@@ -6,10 +6,10 @@ import cv2
 import numpy as np
 import pytest
 
-import visualize
-from data.errors import UserError
+from evaluation import visualize
 from evaluation.pictures import contact_sheet, overlay, write_numbered_pictures
-from evaluation.video import write_video
+from evaluation.write_video import write_video
+from formats.errors import UserError
 from tests.make_processed import make_data_set
 from tests.make_results import UIDS, make_scored_data, options
 

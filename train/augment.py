@@ -1,4 +1,4 @@
-"""Random changes of a view, the same on image and mask: colours, flip, scale and crop."""
+"""Random changes of a view, the same on image and mask: colors, flip, scale and crop."""
 
 import math
 
@@ -7,7 +7,7 @@ import numpy as np
 
 MAX_ZOOM = 1.25  # and 1 / MAX_ZOOM
 MAX_SHIFT = 0.1  # of the side
-MAX_COLOUR = 0.3  # brightness, contrast and saturation are multiplied by 1 +- this
+MAX_COLOR = 0.3  # brightness, contrast and saturation are multiplied by 1 +- this
 
 
 def augment_view(rng: np.random.Generator, image: np.ndarray, mask: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -16,7 +16,7 @@ def augment_view(rng: np.random.Generator, image: np.ndarray, mask: np.ndarray) 
     zoom = math.exp(rng.uniform(-1, 1) * math.log(MAX_ZOOM))
     axes = [_axis(side, zoom, shift) for shift in rng.uniform(-MAX_SHIFT, MAX_SHIFT, 2) * side]
     flip = rng.random() < 0.5
-    image = _change_colours(image, *rng.uniform(1 - MAX_COLOUR, 1 + MAX_COLOUR, 3))
+    image = _change_colors(image, *rng.uniform(1 - MAX_COLOR, 1 + MAX_COLOR, 3))
     image, mask = (_resample(x, *axes, flip) for x in (image, mask))
     return image, mask
 
@@ -35,7 +35,7 @@ def _resample(array: np.ndarray, rows: np.ndarray, cols: np.ndarray, flip: bool)
     return np.ascontiguousarray(out[:, ::-1]) if flip else out
 
 
-def _change_colours(image: np.ndarray, brightness: float, contrast: float, saturation: float) -> np.ndarray:
+def _change_colors(image: np.ndarray, brightness: float, contrast: float, saturation: float) -> np.ndarray:
     """uint8 RGB -> the same; padding may turn grey, which resembles other cameras' borders."""
     grey = cv2.cvtColor(image, cv2.COLOR_RGB2GRAY)
     image = cv2.addWeighted(image, saturation, cv2.cvtColor(grey, cv2.COLOR_GRAY2RGB), 1 - saturation, 0)

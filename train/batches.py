@@ -3,12 +3,13 @@
 from collections.abc import Iterator
 from dataclasses import dataclass, fields, replace
 
+import cv2
 import numpy as np
 import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Sampler
 
-from data.worker_process import start_loader_worker
+from formats.parallel import start_loader_worker
 from train.dataset import Samples, Source
 
 
@@ -67,5 +68,6 @@ class StepSampler(Sampler):
 
 def make_loader(samples: Samples, batches: Sampler | list[list[int]], workers: int, pin: bool) -> DataLoader:
     """Batches of sample numbers -> `Batch`es, read ahead by `workers` processes (0 = by this one, when asked)."""
+    cv2.setNumThreads(0)  # they do not survive the fork of a worker
     ahead = {"prefetch_factor": 4, "worker_init_fn": start_loader_worker} if workers else {}
     return DataLoader(samples, batch_sampler=batches, collate_fn=collate, num_workers=workers, pin_memory=pin, **ahead)

@@ -11,11 +11,11 @@ from typing import NamedTuple
 import numpy as np
 from torch.utils.data import Dataset
 
-from data.errors import UserError
-from data.geometry import letterbox, letterbox_axes
-from data.masks import RLE, letterbox_mask
-from data.pairs import Pair, PairSet
-from data.processed import read_frame
+from formats.errors import UserError
+from formats.geometry import letterbox, letterbox_axes
+from formats.masks import RLE, letterbox_mask
+from formats.pairs import Pair, PairSet
+from formats.processed import read_frame
 from train.augment import augment_view
 from train.negatives import HardNegatives, unrelated_pair
 

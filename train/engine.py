@@ -19,7 +19,7 @@ from train.progress import Progress
 from train.ranks import Ranks
 from train.schedule import Schedule
 from train.stopping import StopSignal
-from train.validation import score, summarise
+from train.validation import score, summarize
 
 EXAMPLES = 4
 
@@ -32,7 +32,7 @@ class Run:
     model: nn.Module  # the same network, perhaps compiled and wrapped for several processes
     average: WeightAverage | None
     features: FeatureExtractor
-    optimiser: torch.optim.Optimizer
+    optimizer: torch.optim.Optimizer
     schedule: Schedule
     ranks: Ranks
     progress: Progress
@@ -78,8 +78,8 @@ def train_one_epoch(run: Run, batches: Iterator[Batch], end: int, epoch: str) ->
 
 
 def train_step(run: Run, batch: Batch, lr: float) -> Tensor:
-    """One step of the optimiser -> (4,) total, mask, dice and existence loss, still on the device."""
-    for group in run.optimiser.param_groups:
+    """One step of the optimizer -> (4,) total, mask, dice and existence loss, still on the device."""
+    for group in run.optimizer.param_groups:
         group["lr"] = lr
     # Dropout, too, depends on the seed and the step alone: a resumed run needs no saved random state.
     torch.manual_seed(int(np.random.SeedSequence((run.seed, run.step, run.ranks.rank)).generate_state(1)[0]))
@@ -93,10 +93,10 @@ def train_step(run: Run, batch: Batch, lr: float) -> Tensor:
         batch_size=len(batch) * run.ranks.size,
         positive_count=run.ranks.sum(batch.positive.sum()),
     )
-    run.optimiser.zero_grad(set_to_none=True)
+    run.optimizer.zero_grad(set_to_none=True)
     share = losses.total * run.ranks.size  # of the global loss; DDP averages the gradients
     run.scaler.scale(share).backward()
-    run.scaler.step(run.optimiser)
+    run.scaler.step(run.optimizer)
     run.scaler.update()
     if run.average is not None:
         run.average.update(run.network, run.step)
@@ -133,7 +133,7 @@ def evaluate(run: Run, loader: DataLoader) -> tuple[dict[str, float], list[Examp
             if len(examples) < EXAMPLES:
                 examples += _examples(batch, prediction)
     run.progress.report_unreadable(run.step)
-    return summarise(torch.cat(run.ranks.gather(torch.cat(rows)), 0)), examples[:EXAMPLES]
+    return summarize(torch.cat(run.ranks.gather(torch.cat(rows)), 0)), examples[:EXAMPLES]
 
 
 def _examples(batch: Batch, prediction: Prediction) -> list[Example]:

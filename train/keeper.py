@@ -40,7 +40,7 @@ class Keeper:
             extra["trained_encoder"] = run.network.state_dict()
         extra |= {"step": run.step, "history": self.history, "scaler": run.scaler.state_dict()}
         first, *others = (Path(self.options.out_dir) / name for name in names)
-        save_checkpoint(first, self.start.backbone, run.judged, run.optimiser, **extra)
+        save_checkpoint(first, self.start.backbone, run.judged, run.optimizer, **extra)
         for path in others:
             link_or_copy(first, path)
 

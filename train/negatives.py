@@ -4,7 +4,7 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from data.pairs import Pair, PairSet
+from formats.pairs import Pair, PairSet
 
 
 def unrelated_pair(pairs: PairSet, i: int, rng: np.random.Generator, tries: int = 32) -> Pair | None:

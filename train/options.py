@@ -3,8 +3,8 @@
 import argparse
 from pathlib import Path
 
-from data.errors import UserError
-from data.processed import DEFAULT_DATA_DIR
+from formats.errors import UserError
+from formats.processed import DEFAULT_DATA_DIR
 from model.transformer import ACTIVATIONS
 from model.xsegtx import SIZES
 
@@ -43,7 +43,7 @@ def _add_recipe(parser: argparse.ArgumentParser) -> None:
     add(
         "--ema", type=float, default=0.0, metavar="DECAY", help="validate and keep averaged weights, 0.999 say; 0 = off"
     )
-    add("--augment", action="store_true", help="change colours, scale and crop of both views, and flip them, at random")
+    add("--augment", action="store_true", help="change colors, scale and crop of both views, and flip them, at random")
     add("--hard_negatives", action="store_true", help="add negatives of the same take")
     add("--seed", type=int, default=0, help="of weights, samples and dropout")
     add("--val_size", type=int, help="validation pairs, the same each time; 0 = the whole split")

@@ -24,8 +24,8 @@ def example_panel(
     return np.concatenate((query, target), 1)
 
 
-def tint(image: np.ndarray, mask: np.ndarray, colour: tuple[int, int, int], strength: float = 0.5) -> np.ndarray:
-    """A copy of (H, W, 3) uint8 `image` with `colour` mixed in where the boolean `mask` is True."""
+def tint(image: np.ndarray, mask: np.ndarray, color: tuple[int, int, int], strength: float = 0.5) -> np.ndarray:
+    """A copy of (H, W, 3) uint8 `image` with `color` mixed in where the boolean `mask` is True."""
     out = image.copy()
-    out[mask] = ((1 - strength) * image[mask] + strength * np.array(colour)).astype(np.uint8)
+    out[mask] = ((1 - strength) * image[mask] + strength * np.array(color)).astype(np.uint8)
     return out

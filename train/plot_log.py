@@ -15,7 +15,7 @@ import matplotlib
 matplotlib.use("Agg")
 import matplotlib.pyplot as plt
 
-from data.errors import UserError, run_script
+from formats.errors import UserError, run_script
 from train.progress import LOG_NAME, read_log
 
 PANELS = (  # title, kind of line, figure

@@ -11,8 +11,8 @@ import torch
 from torch import Tensor
 from torch.utils.tensorboard import SummaryWriter
 
-from data.errors import UserError
-from data.files import atomic_write
+from formats.errors import UserError
+from formats.files import atomic_write
 from train.dataset import Source
 from train.ranks import Ranks
 

@@ -10,10 +10,10 @@ from pathlib import Path
 
 import torch
 
-from data.errors import UserError
-from data.pairs import PairSet
+from formats.errors import UserError
+from formats.pairs import PairSet
 from model.backbone import Backbone, calibrate_batch_norm, moco_backbone, normalize_image, random_backbone
-from model.checkpoint import load_checkpoint, load_matching, load_optimiser, load_state
+from model.checkpoint import load_checkpoint, load_matching, load_optimizer, load_state
 from model.xsegtx import XSegTx, XSegTxConfig
 from train.batches import collate
 from train.dataset import TrainSamples
@@ -32,7 +32,7 @@ class Start:
     origin: str  # in words
     notes: list[str] = field(default_factory=list)  # what else the user should know
     average: XSegTx | None = None  # of the weights, if the file has one
-    optimiser: dict | None = None  # Adam's state dict
+    optimizer: dict | None = None  # Adam's state dict
     scaler: dict | None = None
     step: int = 0
     history: dict = field(default_factory=dict)  # validation figures so far, see keeper.py
@@ -120,7 +120,7 @@ def _resume(path: Path, options: argparse.Namespace) -> Start:
         origin=f"{path}, step {extra.get('step', 0)}",
         notes=_changes(extra.get("arguments", {}), options),
         average=average,
-        optimiser=checkpoint.optimiser,
+        optimizer=checkpoint.optimizer,
         scaler=extra.get("scaler"),
         step=extra.get("step", 0),
         history=dict(extra.get("history", {})),
@@ -133,17 +133,17 @@ def _changes(before: dict, options: argparse.Namespace) -> list[str]:
     return [f"changed since then: {name} {before[name]} -> {now[name]}" for name in names]
 
 
-def make_optimiser(start: Start, options: argparse.Namespace) -> torch.optim.Adam:
+def make_optimizer(start: Start, options: argparse.Namespace) -> torch.optim.Adam:
     """Adam over the transformer, on its device, with the state of the file that training goes on from."""
-    optimiser = torch.optim.Adam(start.network.parameters(), lr=options.lr, weight_decay=options.weight_decay)
-    if start.optimiser is not None:
+    optimizer = torch.optim.Adam(start.network.parameters(), lr=options.lr, weight_decay=options.weight_decay)
+    if start.optimizer is not None:
         try:
-            load_optimiser(optimiser, start.optimiser, f"{options.resume_pth}, optimiser")
+            load_optimizer(optimizer, start.optimizer, f"{options.resume_pth}, optimizer")
         except ValueError as error:
             raise UserError(str(error)) from None
-        for group in optimiser.param_groups:
+        for group in optimizer.param_groups:
             group["weight_decay"] = options.weight_decay
-    return optimiser
+    return optimizer
 
 
 def provenance(options: argparse.Namespace) -> dict:

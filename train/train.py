@@ -16,8 +16,8 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # repository root
 import torch
 from torch.nn.parallel import DistributedDataParallel
 
-from data.errors import UserError, run_script
-from data.pairs import PairSet
+from formats.errors import UserError, run_script
+from formats.pairs import PairSet
 from model.device import resolve_device
 from train.batches import StepSampler, make_loader
 from train.dataset import TrainSamples, ValidationSamples, never
@@ -29,7 +29,7 @@ from train.options import parse_options
 from train.progress import Log, Progress
 from train.ranks import Ranks
 from train.schedule import Schedule
-from train.start import LAST, Start, make_optimiser, provenance, starting_point
+from train.start import LAST, Start, make_optimizer, provenance, starting_point
 from train.stopping import Stopped, StopSignal
 
 STOPPED_STATUS = 143  # what a shell reports of a process that SIGTERM ended
@@ -99,7 +99,7 @@ def make_run(options: argparse.Namespace, ranks: Ranks, device: torch.device, st
         model=torch.compile(model) if options.compile else model,
         average=average,
         features=FeatureExtractor(start.backbone, device, amp, int(options.cache_features * 1e9)),
-        optimiser=make_optimiser(start, options),
+        optimizer=make_optimizer(start, options),
         schedule=schedule,
         ranks=ranks,
         progress=Progress(log, ranks, schedule.total_steps, options.batch_pos, options.max_unreadable),

@@ -30,7 +30,7 @@ def score(batch: Batch, target_mask_prob: Tensor, existence: Tensor) -> Tensor:
     return torch.stack((iou, existence > THRESHOLD, batch.positive, share), 1).double().cpu()
 
 
-def summarise(rows: Tensor) -> dict[str, float]:
+def summarize(rows: Tensor) -> dict[str, float]:
     """(N, 4) rows of `score` -> mean IoU over positives and balanced accuracy of existence, also by object size.
 
     Figures without a sample to rest on are left out.

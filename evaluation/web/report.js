@@ -61,14 +61,14 @@ function drawTrack(select) {
         + `${frame}</text>`;
     }
   });
-  const line = (column, colour, dash) => {
+  const line = (column, color, dash) => {
     let path = "", pen = "M";
     for (const point of points) {
       if (point[column] === null) { pen = "M"; continue; }
       path += `${pen}${x(point[0]).toFixed(1)} ${y(point[column]).toFixed(1)}`;
       pen = "L";
     }
-    return `<path d="${path}" fill="none" stroke="${colour}" stroke-width="2" stroke-dasharray="${dash}"/>`;
+    return `<path d="${path}" fill="none" stroke="${color}" stroke-width="2" stroke-dasharray="${dash}"/>`;
   };
   content += line(2, "#e07b00", "4 3") + line(1, "#1f6fb4", "none");
   for (const [frame, iou] of points) {

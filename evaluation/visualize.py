@@ -1,9 +1,9 @@
 """Look at predictions: pictures of the query, the prediction and the truth, each with its IoU and confidence.
 
-    python visualize.py --setting ego-exo
-    python visualize.py --setting ego-exo --order worst --num 20
-    python visualize.py --setting exo-ego --take 4674852c --object "milk carton_0" --frame 120
-    python visualize.py --setting exo-ego --take 4674852c --object "milk carton_0" --camera cam01 --out track.mp4
+    python evaluation/visualize.py --setting ego-exo
+    python evaluation/visualize.py --setting ego-exo --order worst --num 20
+    python evaluation/visualize.py --setting exo-ego --take 4674852c --object "milk carton_0" --frame 120
+    python evaluation/visualize.py --setting exo-ego --take 4674852c --object "milk carton_0" --out track.mp4
 
 Writes one picture a case and sheet.jpg with all of them; if --out names a .jpg or .png, the sheet alone; if it names an
 .mp4, the whole track of the first object and camera pair that fit.
@@ -14,16 +14,18 @@ import re
 import sys
 from pathlib import Path
 
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # repository root
+
 from tqdm import tqdm
 
-from data.errors import UserError, run_script
-from data.results import iter_results
 from evaluation.options import add_setting_option, add_workers_option, default_out, make_parser, pred_file, split_uids
 from evaluation.pictures import Predicted, contact_sheet, draw_case, predicted_masks, write_picture
 from evaluation.score import Case, score_results
 from evaluation.selection import ORDERS, choose, matching
 from evaluation.truth import GroundTruth
-from evaluation.video import write_video
+from evaluation.write_video import write_video
+from formats.errors import UserError, run_script
+from formats.results import iter_results
 
 
 def parse_args(argv: list[str] | None = None) -> argparse.Namespace:

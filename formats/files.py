@@ -10,7 +10,7 @@ from collections.abc import Generator, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import IO, Any
 
-from data.errors import UserError
+from formats.errors import UserError
 
 
 @contextlib.contextmanager

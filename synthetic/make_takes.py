@@ -1,6 +1,6 @@
 """Render takes in the layout of Ego-Exo4D, to try every stage without the data set:
 
-    python data/synthetic_takes.py --outputpath data/egoexo
+    python synthetic/make_takes.py --outputpath data/egoexo
 
 Solids with printed patterns stand on a table; a wearer with a head camera looks along them and picks some up, static
 cameras look on. Writes `takes/<take_name>/frame_aligned_videos/*.mp4`, `annotations/relations_{train,val,test}.json`,
@@ -10,10 +10,8 @@ The same options give the same takes; a rerun keeps the finished ones.
 
 import argparse
 import sys
-from concurrent.futures import ProcessPoolExecutor
-from concurrent.futures.process import BrokenProcessPool
 from dataclasses import asdict
-from multiprocessing import get_context
+from functools import partial
 from pathlib import Path
 
 import cv2
@@ -21,12 +19,11 @@ import numpy as np
 from tqdm import tqdm
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # repository root
-from data.errors import UserError, run_script
-from data.files import write_json
-from data.synthetic.take import SIZES, Options, TakeId, make_take
-from data.takes import ANNOTATION_TEMPLATE, DEFAULT_ROOT, FRAME_STEP, SPLITS, annotation_path
-from data.worker_process import start_worker
-from data.workers import default_workers
+from formats.errors import UserError, run_script
+from formats.files import write_json
+from formats.parallel import default_workers, run_jobs
+from formats.takes import ANNOTATION_TEMPLATE, DEFAULT_ROOT, FRAME_STEP, SPLITS, annotation_path
+from synthetic.take import SIZES, Options, TakeId, make_take
 
 MARKER = "synthetic_takes.json"  # says that a folder is ours to write into
 
@@ -35,23 +32,11 @@ def make_takes(out: Path, counts: dict[str, int], options: Options, num_workers:
     """Render `counts[split]` takes of each split and write the annotation files and split.json."""
     takes = [TakeId(split, index) for split in SPLITS for index in range(counts[split])]
     claim_folder(out, options)
-    work = [[out] * len(takes), takes, [options] * len(takes)]
-    bar = {"total": len(takes), "desc": "render", "unit": "take", "disable": None}
-    if num_workers <= 1:
-        annotations = list(tqdm(map(make_take, *work), **bar))
-    else:
-        context = get_context("spawn")  # the same on every system, and safe with OpenCV's threads
-        pool = ProcessPoolExecutor(num_workers, context, start_worker)
-        try:
-            annotations = list(tqdm(pool.map(make_take, *work), **bar))
-        except BrokenProcessPool:
-            raise UserError(f"a worker was killed (out of memory?); lower --num_workers {num_workers}") from None
-        finally:
-            pool.shutdown(cancel_futures=True)
+    jobs = run_jobs(partial(make_take, out, options=options), takes, num_workers)
+    annotations = dict(tqdm(jobs, "render", len(takes), unit="take", disable=None))
     uids = [take.uid(options) for take in takes]
     for split in SPLITS:
-        entries = zip(takes, uids, annotations, strict=True)
-        mine = {uid: annotation for take, uid, annotation in entries if take.split == split}
+        mine = {uid: annotations[take] for take, uid in zip(takes, uids, strict=True) if take.split == split}
         write_json(annotation_path(out / ANNOTATION_TEMPLATE, split), {"annotations": mine})
     write_json(out / "split.json", {s: [u for t, u in zip(takes, uids, strict=True) if t.split == s] for s in SPLITS})
     return takes

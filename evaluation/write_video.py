@@ -6,7 +6,7 @@ from pathlib import Path
 import av
 import numpy as np
 
-from data.files import atomic_write
+from formats.files import atomic_write
 
 
 def write_video(path: Path, images: Iterable[np.ndarray], fps: int) -> int:

@@ -11,8 +11,8 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
-from data.errors import UserError
-from data.files import atomic_write, iter_json, read_json
+from formats.errors import UserError
+from formats.files import atomic_write, iter_json, read_json
 
 
 def results_path(out_dir: Path, setting: str, split: str) -> Path:

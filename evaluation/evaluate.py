@@ -1,16 +1,18 @@
 """Score a results file as the Ego-Exo4D relation benchmark does.
 
-    python evaluate.py --setting ego-exo
-    python evaluate.py --setting exo-ego --split test --pred_file results/exo-ego_test_results.json
+    python evaluation/evaluate.py --setting ego-exo
+    python evaluation/evaluate.py --setting exo-ego --split test --pred_file results/exo-ego_test_results.json
 
 Prints the benchmark's four numbers and more (marked *), and writes metrics.json, breakdown.csv and cases.csv. Checks
 the predictions first and lists everything that is wrong with them.
 """
 
 import argparse
+import sys
 from pathlib import Path
 
-from data.errors import run_script
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # repository root
+
 from evaluation.options import (
     add_setting_option,
     add_truth_options,
@@ -22,6 +24,7 @@ from evaluation.options import (
 )
 from evaluation.outputs import format_summary, summarize, write_outputs
 from evaluation.run import check_truth, notes, score_file
+from formats.errors import run_script
 
 
 def parse_args(argv: list[str] | None = None) -> argparse.Namespace:

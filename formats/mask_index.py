@@ -18,10 +18,10 @@ from typing import IO, NamedTuple
 
 import numpy as np
 
-from data.errors import UserError
-from data.files import atomic_write
-from data.masks import RLE, mask_area
-from data.processed import ANNOTATION, ProcessedTake
+from formats.errors import UserError
+from formats.files import atomic_write
+from formats.masks import RLE, mask_area
+from formats.processed import ANNOTATION, ProcessedTake
 
 TRAILER = struct.Struct("<QQ8s")  # offset and length of the JSON in bytes, MAGIC
 MAGIC = b"xsegtx-1"

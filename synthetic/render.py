@@ -5,8 +5,8 @@ from dataclasses import dataclass, replace
 import cv2
 import numpy as np
 
-from data.geometry import Size
-from data.synthetic.solids import CORNERS, MISS, RIMS, SHADERS, SUN, Solid
+from formats.geometry import Size
+from synthetic.solids import CORNERS, MISS, RIMS, SHADERS, SUN, Solid
 
 AMBIENT = 0.5  # light that reaches a surface turned away from the sun
 NEAR = 1e-2  # nothing nearer than this is drawn
@@ -15,7 +15,7 @@ STRIP = 1 << 14  # pixels drawn at a time; remap takes at most 32767
 
 @dataclass(frozen=True)
 class Camera:
-    """A pinhole camera. Pixel (column, row) = (0, 0) is the centre of the top left pixel."""
+    """A pinhole camera. Pixel (column, row) = (0, 0) is the center of the top left pixel."""
 
     rotation: np.ndarray  # (3, 3) world to camera; rows: right, down, forward
     position: np.ndarray  # (3,)
@@ -43,12 +43,12 @@ class Camera:
 
 @dataclass
 class Picture:
-    """What a camera sees: `colours` (H, W) uint32, `depth` (H, W) float32, `labels` (H, W) uint8.
+    """What a camera sees: `colors` (H, W) uint32, `depth` (H, W) float32, `labels` (H, W) uint8.
 
     A pixel's blue, green and red are packed in one number, which numpy's masks write 30 times faster than three bytes.
     """
 
-    colours: np.ndarray
+    colors: np.ndarray
     depth: np.ndarray
     labels: np.ndarray
 
@@ -59,10 +59,10 @@ class Picture:
     @property
     def image(self) -> np.ndarray:
         """(H, W, 3) uint8 BGR."""
-        return cv2.cvtColor(self.colours.view(np.uint8).reshape(*self.colours.shape, 4), cv2.COLOR_BGRA2BGR)
+        return cv2.cvtColor(self.colors.view(np.uint8).reshape(*self.colors.shape, 4), cv2.COLOR_BGRA2BGR)
 
     def copy(self) -> "Picture":
-        return Picture(self.colours.copy(), self.depth.copy(), self.labels.copy())
+        return Picture(self.colors.copy(), self.depth.copy(), self.labels.copy())
 
 
 def render(camera: Camera, solids: list[Solid], behind: Picture | None = None) -> Picture:
@@ -109,19 +109,19 @@ def _draw(camera: Camera, solid: Solid, picture: Picture, rows: slice, cols: sli
             continue
         depth = depth[nearer]
         u, v, sunlight = surface_of(*(o + depth * d[nearer] for o, d in zip(origin, direction, strict=True)), solid)
-        picture.colours[strip][nearer] = _colour(solid.texture, u, v, sunlight)
+        picture.colors[strip][nearer] = _color(solid.texture, u, v, sunlight)
         picture.depth[strip][nearer] = depth
         picture.labels[strip][nearer] = solid.label
 
 
-def _colour(texture: np.ndarray, u: np.ndarray, v: np.ndarray, sunlight: np.ndarray) -> np.ndarray:
+def _color(texture: np.ndarray, u: np.ndarray, v: np.ndarray, sunlight: np.ndarray) -> np.ndarray:
     """The texture at (N,) coordinates in tiles, lit and packed -> (N,) uint32. N is at most STRIP."""
     tile = texture.shape[0]
     columns, rows = (u * tile - 0.5)[None], (v * tile - 0.5)[None]  # (1, N): OpenCV's versions differ on 1-D arrays
-    colour = cv2.remap(texture, columns, rows, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
+    color = cv2.remap(texture, columns, rows, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
     shade = (AMBIENT + (1 - AMBIENT) * np.maximum(sunlight, 0))[None]
-    colour = cv2.multiply(colour, cv2.merge([shade] * 3), dtype=cv2.CV_8U)
-    return cv2.cvtColor(colour, cv2.COLOR_BGR2BGRA).view(np.uint32)[0, :, 0]
+    color = cv2.multiply(color, cv2.merge([shade] * 3), dtype=cv2.CV_8U)
+    return cv2.cvtColor(color, cv2.COLOR_BGR2BGRA).view(np.uint32)[0, :, 0]
 
 
 def cast_shadows(table: Solid, solids: list[Solid], softness: float = 0.012, darkness: float = 0.55) -> Solid:

@@ -5,10 +5,10 @@ Lengths are in units of the mean object width, times in seconds. z is up, the we
 
 import numpy as np
 
-from data.geometry import Size
-from data.synthetic.render import Camera, Picture, cast_shadows, render
-from data.synthetic.solids import Solid
-from data.synthetic.textures import TILES, Item, paint_wall, paint_wood
+from formats.geometry import Size
+from synthetic.render import Camera, Picture, cast_shadows, render
+from synthetic.solids import Solid
+from synthetic.textures import TILES, Item, paint_wall, paint_wood
 
 EGO = "aria01_214-1"
 EGO_FOCAL, EXO_FOCAL = 1.0, 1.2  # in picture widths: 53 and 45 degrees across
@@ -104,7 +104,7 @@ class Tabletop:
         self.head = distance * np.array([0, -np.cos(elevation), np.sin(elevation)])
         self.sway_speed, self.sway_phase = rng.uniform(0.6, 1.6, 4), rng.uniform(0, 2 * np.pi, 4)
         self.head += self.places.mean(0) * (0.3, 0.7, 0.4)
-        self.grip = np.array([0.42, -0.42, 0.12])  # the hand beside the centre of the object that it holds
+        self.grip = np.array([0.42, -0.42, 0.12])  # the hand beside the center of the object that it holds
         self.lift = np.array([0, -0.2, 2.2])
         episodes = max(1, int(np.ceil(seconds / EPISODE)))
         # One order for everything looked at, so that each object has its turn: glance, pick up, glance, pick up ...

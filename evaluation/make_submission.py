@@ -1,7 +1,7 @@
 """Put the results of both settings into one file for the challenge's server:
 
-    python make_submission.py
-    python make_submission.py --ego_exo a.json --exo_ego b.json --out submission.json
+    python evaluation/make_submission.py
+    python evaluation/make_submission.py --ego_exo a.json --exo_ego b.json --out submission.json
 
 Checks first that every take, camera pair and query frame of the split has a usable prediction; target masks, which a
 test split may keep secret, are not needed.
@@ -11,14 +11,16 @@ import argparse
 import sys
 from pathlib import Path
 
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # repository root
+
 from tqdm import tqdm
 
-from data.errors import UserError, run_script
-from data.results import results_path
-from data.takes import SETTINGS
 from evaluation.options import RESULTS_DIR, make_parser, split_uids
 from evaluation.submission import UnfitResults, write_submission
 from evaluation.truth import GroundTruth
+from formats.errors import UserError, run_script
+from formats.results import results_path
+from formats.takes import SETTINGS
 
 
 def parse_args(argv: list[str] | None = None) -> argparse.Namespace:

@@ -10,18 +10,19 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from data.errors import UserError
-from data.files import iter_json, read_json
-from data.geometry import Size
-from data.masks import RLE, decode_lzstring, run_lengths
+from formats.errors import UserError
+from formats.files import iter_json, read_json
+from formats.geometry import Size
+from formats.masks import RLE, decode_lzstring, run_lengths
 
 SPLITS = ("train", "val", "test")
 SETTINGS = ("ego-exo", "exo-ego")
 FRAME_STEP = 30  # videos run at 30 frames a second, annotations at one
 SPLIT_REMEDY = "get the paper's with `bash data/download_split.sh` or make one with data/make_split.py"
-SPLIT_PATH = Path(__file__).resolve().parent / "split.json"  # where download_split.sh puts the paper's
+DATA_FOLDER = Path(__file__).resolve().parents[1] / "data"
+SPLIT_PATH = DATA_FOLDER / "split.json"  # where download_split.sh puts the paper's
 ANNOTATION_REMEDY = "download it with `egoexo -o <root> --parts annotations --benchmarks relations`"
-DEFAULT_ROOT = Path(__file__).resolve().parent / "egoexo"  # the data set, or a link to it
+DEFAULT_ROOT = DATA_FOLDER / "egoexo"  # the data set, or a link to it
 ANNOTATION_TEMPLATE = Path("annotations") / "relations_{split}.json"  # below <root>
 
 
@@ -41,10 +42,13 @@ def annotation_path(template: Path, split: str) -> Path:
     return Path(str(template).replace("{split}", split))
 
 
-def find_split_path(root: Path) -> Path:
-    """The split file to use by default: the data set's own, `<root>/split.json`, or else `data/split.json`."""
-    own = Path(root) / "split.json"
-    return own if own.exists() else SPLIT_PATH
+def find_split_path(data_dir: Path, root: Path | None = None) -> Path:
+    """The split file to use by default: the first that exists of split.json in the folder of processed takes, where
+    the original has it, beside that folder, in the data set's `root` and in `data/`.
+    """
+    folders = (Path(data_dir), Path(data_dir).absolute().parent, root)
+    paths = [folder / "split.json" for folder in folders if folder]
+    return next((path for path in paths if path.exists()), SPLIT_PATH)
 
 
 def read_splits(path: Path) -> dict[str, list[str]]:

@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-import compare_results
+from evaluation import compare_results
 from tests.browser import chromium, needs_browser
 from tests.make_results import make_scored_data
 

@@ -1,6 +1,6 @@
 """Procedural textures and the catalogue of objects that wear them.
 
-An object is told apart by what is printed on it: a pattern in two colours. The catalogue deals out each combination
+An object is told apart by what is printed on it: a pattern in two colors. The catalogue deals out each combination
 to one split only, so that no object of the validation or test takes is ever seen in training.
 """
 
@@ -11,12 +11,12 @@ from functools import lru_cache
 import cv2
 import numpy as np
 
-from data.takes import SPLITS
+from formats.takes import SPLITS
 
 TILE = 256  # pixels along one side of a texture tile
 SHAPES = {"box": ("box", "carton", "book"), "cylinder": ("can", "jar", "drum"), "ellipsoid": ("ball", "melon", "egg")}
 TILES = {"box": 6, "cylinder": 4, "ellipsoid": 3}  # tiles side by side in the texture: faces; side and lid; the globe
-COLOURS = {  # RGB
+COLORS = {  # RGB
     "red": (205, 35, 40),
     "orange": (240, 135, 25),
     "yellow": (240, 215, 50),
@@ -29,7 +29,7 @@ COLOURS = {  # RGB
     "black": (38, 38, 44),
 }
 PATTERNS = ("checked", "striped", "ringed", "diagonal", "dotted", "zigzag", "faded", "plaid", "lettered")
-Look = tuple[str, str, str]  # pattern and two colours
+Look = tuple[str, str, str]  # pattern and two colors
 SHARES = {"train": 0.6, "val": 0.2, "test": 0.2}  # of the catalogue
 
 
@@ -39,7 +39,7 @@ class Item:
 
     name: str
     shape: str
-    colours: tuple[str, str]
+    colors: tuple[str, str]
     texture: np.ndarray  # (TILE, TILE * TILES[shape], 3) uint8 BGR
     half_axes: np.ndarray  # (3,)
 
@@ -51,7 +51,7 @@ def deal_items(seed: int, split: str, take_index: int, count: int) -> list[Item]
 
 
 def deal_looks(seed: int, split: str, take_index: int, count: int) -> list[Look]:
-    """Distinct looks for the objects of a take, none of them in another split, and no colour twice if possible.
+    """Distinct looks for the objects of a take, none of them in another split, and no color twice if possible.
 
     A split's share of the catalogue is dealt out take by take; when it is used up, it is shuffled and dealt again.
     """
@@ -64,8 +64,8 @@ def deal_looks(seed: int, split: str, take_index: int, count: int) -> list[Look]
 
 @lru_cache(maxsize=64)
 def _deal_round(seed: int, split: str, round_number: int, count: int) -> list[list[Look]]:
-    """Deal a split's share once: hands of `count` looks, as many as can be made without a colour twice in a hand."""
-    looks = [(pattern, *colours) for pattern in PATTERNS for colours in itertools.combinations(COLOURS, 2)]
+    """Deal a split's share once: hands of `count` looks, as many as can be made without a color twice in a hand."""
+    looks = [(pattern, *colors) for pattern in PATTERNS for colors in itertools.combinations(COLORS, 2)]
     order = np.random.default_rng(seed).permutation(len(looks))
     bounds = np.round(np.cumsum([0.0] + [SHARES[name] for name in SPLITS]) * len(looks)).astype(int)
     share = SPLITS.index(split)
@@ -79,30 +79,30 @@ def _deal_round(seed: int, split: str, round_number: int, count: int) -> list[li
         if len(hand) < count:
             if hands:
                 break
-            hand += [look for look in pool if look not in hand][: count - len(hand)]  # more objects than colours allow
+            hand += [look for look in pool if look not in hand][: count - len(hand)]  # more objects than colors allow
         hands.append(hand)
         pool = [look for look in pool if look not in hand]
     return hands
 
 
 def _make_item(rng: np.random.Generator, look: Look, number: int) -> Item:
-    pattern, *colours = look
-    rng.shuffle(colours)
+    pattern, *colors = look
+    rng.shuffle(colors)
     shape = list(SHAPES)[rng.integers(3)]
     # Equal areas in the picture: an egg fills less of its bounding box than a carton does.
     width = {"box": 0.42, "cylinder": 0.47, "ellipsoid": 0.58}[shape]
     stretch = rng.uniform(0.85, 1.15, 3)
     if shape != "box":
         stretch[1] = stretch[0]
-    texture = paint(pattern, colours, TILES[shape], letter=chr(65 + rng.integers(26)), count=int(rng.integers(2, 5)))
+    texture = paint(pattern, colors, TILES[shape], letter=chr(65 + rng.integers(26)), count=int(rng.integers(2, 5)))
     noun = SHAPES[shape][rng.integers(3)]
     style = ("{} {} {}_0", "{} {} {}_0", "{} {} {}", "{} {} {} _0", "{} {} {}_0 ")[rng.integers(5)]
-    name = style.format("-".join(colours), pattern, noun)  # no other object of the take has this look: unique
-    return Item(name.title() if number % 3 == 2 else name, shape, tuple(colours), texture, width * stretch)
+    name = style.format("-".join(colors), pattern, noun)  # no other object of the take has this look: unique
+    return Item(name.title() if number % 3 == 2 else name, shape, tuple(colors), texture, width * stretch)
 
 
-def paint(pattern: str, colours: list[str], tiles: int, letter: str, count: int) -> np.ndarray:
-    """Print a pattern in two colours -> (TILE, TILE * tiles, 3) uint8 BGR; it repeats `count` times in each tile."""
+def paint(pattern: str, colors: list[str], tiles: int, letter: str, count: int) -> np.ndarray:
+    """Print a pattern in two colors -> (TILE, TILE * tiles, 3) uint8 BGR; it repeats `count` times in each tile."""
     v, u = np.mgrid[0:TILE, 0 : TILE * tiles].astype(np.float32) / TILE * count
     checker = {
         "checked": lambda: np.floor(2 * u) + np.floor(2 * v),
@@ -116,7 +116,7 @@ def paint(pattern: str, colours: list[str], tiles: int, letter: str, count: int)
         "lettered": lambda: _letter(letter)[np.int32(v % 1 * 64), np.int32(u % 1 * 64)],
     }[pattern]()
     blend = checker if pattern in ("faded", "plaid", "lettered") else checker % 2
-    first, second = (np.array(COLOURS[colour][::-1], np.float32) for colour in colours)
+    first, second = (np.array(COLORS[color][::-1], np.float32) for color in colors)
     return np.uint8(first + blend[..., None] * (second - first))
 
 
@@ -135,7 +135,7 @@ def noise(rng: np.random.Generator, size: tuple[int, int], grain: tuple[int, int
 
 
 def paint_wood(rng: np.random.Generator, side: int) -> np.ndarray:
-    """A table top of planks -> (side, side, 3) uint8 BGR, in a muted colour that no object has."""
+    """A table top of planks -> (side, side, 3) uint8 BGR, in a muted color that no object has."""
     base = np.array(((96, 128, 158), (120, 140, 150), (92, 108, 122), (150, 165, 175))[rng.integers(4)], np.float32)
     grain = noise(rng, (side, side), (3, side // 6)) * 0.08 + noise(rng, (side, side), (side // 8, side // 3)) * 0.08
     plank = np.arange(side) * 6 // side
@@ -145,7 +145,7 @@ def paint_wood(rng: np.random.Generator, side: int) -> np.ndarray:
 
 
 def paint_wall(rng: np.random.Generator, side: int, bricks: bool) -> np.ndarray:
-    """A wall of plaster or bricks, or a tiled floor -> (side, side, 3) uint8 BGR in a pale colour."""
+    """A wall of plaster or bricks, or a tiled floor -> (side, side, 3) uint8 BGR in a pale color."""
     base = rng.uniform(135, 200) + rng.uniform(-14, 14, 3)
     tone = 1 + noise(rng, (side, side), (side // 4, side // 4)) * 0.06 + noise(rng, (side, side), (4, 4)) * 0.03
     if bricks:

@@ -10,8 +10,8 @@ import numpy as np
 from lzstring import LZString
 from pycocotools import mask as coco
 
-from data.geometry import EVAL_SIDE, Size, eval_size, letterbox_axes, nearest_axes
-from data.lz_text import decompress
+from formats.geometry import EVAL_SIDE, Size, eval_size, letterbox_axes, nearest_axes
+from formats.lz_text import decompress
 
 
 class RLE(TypedDict):

@@ -7,11 +7,11 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from data.errors import UserError
-from data.geometry import unletterbox
-from data.masks import encode_mask
-from data.processed import ProcessedTake
-from data.results import camera_pair_key
+from formats.errors import UserError
+from formats.geometry import unletterbox
+from formats.masks import encode_mask
+from formats.processed import ProcessedTake
+from formats.results import camera_pair_key
 from inference.chunks import Chunk
 from inference.predictor import Predictor
 from inference.timing import StageTimer

@@ -1,19 +1,22 @@
 """Find one object of a picture in another: two images and a mask file -> a mask and an overlay picture.
 
-    python segment_pair.py --query_image ego.jpg --query_mask mask.png --target_image exo.jpg --ckpt_path netBest.pth
+    python inference/segment_pair.py --query_image a.jpg --query_mask mask.png --target_image b.jpg --ckpt_path net.pth
 
 Writes <out>_mask.png (0 and 255, the size of the target image) and <out>_overlay.jpg, and prints the probability that
 the object is visible in the target image.
 """
 
 import argparse
+import sys
 from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # repository root
 
 import cv2
 import numpy as np
 
-from data.errors import UserError, run_script
-from data.files import atomic_write
+from formats.errors import UserError, run_script
+from formats.files import atomic_write
 from inference.predictor import Predictor
 from inference.work import PRECISIONS
 

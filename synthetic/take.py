@@ -9,14 +9,14 @@ from typing import Any
 import cv2
 import numpy as np
 
-from data.files import read_json, write_json
-from data.geometry import Size
-from data.masks import encode_lzstring, encode_mask
-from data.synthetic.render import Picture
-from data.synthetic.tabletop import EGO, Tabletop, camera_names
-from data.synthetic.textures import deal_items
-from data.synthetic.video_writer import FPS, open_video
-from data.takes import FRAME_STEP, SPLITS, video_path
+from formats.files import read_json, write_json
+from formats.geometry import Size
+from formats.masks import encode_lzstring, encode_mask
+from formats.takes import FRAME_STEP, SPLITS, video_path
+from synthetic.render import Picture
+from synthetic.tabletop import EGO, Tabletop, camera_names
+from synthetic.textures import deal_items
+from synthetic.video_writer import FPS, open_video
 
 # (H, W) of ego and exo videos. Processing halves the one and quarters the other.
 SIZES: dict[str, tuple[Size, Size]] = {

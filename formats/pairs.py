@@ -15,10 +15,10 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from data.errors import UserError
-from data.files import atomic_write, read_json
-from data.mask_index import MaskIndex, index_path
-from data.masks import RLE
+from formats.errors import UserError
+from formats.files import atomic_write, read_json
+from formats.mask_index import MaskIndex, index_path
+from formats.masks import RLE
 
 VERSION = 1
 

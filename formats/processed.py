@@ -15,15 +15,11 @@ from typing import Any, NamedTuple
 import cv2
 import numpy as np
 
-from data.errors import UserError
-from data.files import read_json, remove_leftovers, write_json
-from data.geometry import Size
-from data.masks import RLE
-from data.takes import DEFAULT_ROOT, is_ego
-
-# Here, because all who read frames in forked processes import this first: OpenCV's threads do not survive a fork, and
-# what uses them there hangs. The processes are the parallelism.
-cv2.setNumThreads(0)
+from formats.errors import UserError
+from formats.files import read_json, remove_leftovers, write_json
+from formats.geometry import Size
+from formats.masks import RLE
+from formats.takes import DEFAULT_ROOT, is_ego
 
 DEFAULT_DATA_DIR = DEFAULT_ROOT / "processed"
 ANNOTATION = "annotation.json"

@@ -11,13 +11,13 @@ import numpy as np
 import pytest
 from pytest import approx
 
-from data.errors import UserError
-from data.masks import decode_lzstring, decode_mask
-from data.synthetic.tabletop import EGO
-from data.synthetic.take import MIN_VISIBLE, SIZES, Options, TakeId, build_tabletop
-from data.synthetic.textures import deal_items, deal_looks
-from data.synthetic_takes import contact_sheet, make_takes, parse_args
-from data.takes import SPLITS, is_ego, parse_take, read_annotations, read_splits, video_path
+from formats.errors import UserError
+from formats.masks import decode_lzstring, decode_mask
+from formats.takes import SPLITS, is_ego, parse_take, read_annotations, read_splits, video_path
+from synthetic.make_takes import contact_sheet, make_takes, parse_args
+from synthetic.tabletop import EGO
+from synthetic.take import MIN_VISIBLE, SIZES, Options, TakeId, build_tabletop
+from synthetic.textures import deal_items, deal_looks
 
 OPTIONS = Options(seed=0, size="tiny", num_frames=158, num_exo=2, num_objects=4, object_size=0.2, hold=15)
 COUNTS = {"train": 4, "val": 2, "test": 1}
@@ -131,7 +131,7 @@ def test_an_object_is_where_its_camera_projects_it(raw):
                     height, width = picture.labels.shape
                     if centre_depth < 0 or not (0 <= col < width and 0 <= row < height):
                         continue
-                    # The ray through an object's centre meets that object, or something nearer.
+                    # The ray through an object's center meets that object, or something nearer.
                     at = int(row), int(col)
                     assert picture.depth[at] < centre_depth
                     shown += picture.labels[at] == number + 1
@@ -162,8 +162,8 @@ def test_objects_of_one_split_never_occur_in_another():
     assert not looks["train"] & looks["val"] | looks["train"] & looks["test"] | looks["val"] & looks["test"]
     assert len(looks["train"]) > 150 and len(looks["val"]) > 50 and len(looks["test"]) > 50
     assert len({look for index in range(40) for look in deal_looks(0, "train", index, 4)}) == 160  # no look twice
-    for item, (pattern, *colours) in zip(deal_items(7, "val", 0, 4), deal_looks(7, "val", 0, 4), strict=True):
-        assert set(item.colours) == set(colours) and pattern in item.name.lower()
+    for item, (pattern, *colors) in zip(deal_items(7, "val", 0, 4), deal_looks(7, "val", 0, 4), strict=True):
+        assert set(item.colors) == set(colors) and pattern in item.name.lower()
 
 
 @pytest.mark.parametrize("count", [1, 4, 5, 18])
@@ -174,7 +174,7 @@ def test_objects_of_one_take_are_told_apart_by_name_and_look(count):
     for index in range(50):
         looks = deal_looks(3, "val", index, count)
         assert len(set(looks)) == count
-        assert count > 4 or len({colour for _, *colours in looks for colour in colours}) == 2 * count
+        assert count > 4 or len({color for _, *colors in looks for color in colors}) == 2 * count
 
 
 @pytest.mark.parametrize("object_size", [0.01, 0.05, 0.2])
@@ -262,7 +262,7 @@ def test_options_that_cannot_be_met_are_named_in_one_line(flags):
 
 
 def test_the_script_says_where_its_takes_lie(tmp_path):
-    script = Path(__file__).parents[1] / "data" / "synthetic_takes.py"
+    script = Path(__file__).parents[1] / "synthetic" / "make_takes.py"
     flags = (
         "--size tiny --num_train 1 --num_val 0 --num_test 0 --num_frames 31 --hold 30 --num_workers 1 --outputpath out"
     )

@@ -22,7 +22,7 @@ class Solid:
     shape: str
     position: np.ndarray  # (3,)
     half_axes: np.ndarray  # (3,)
-    texture: np.ndarray  # (h, w, 3) uint8 BGR, laid out as `data.synthetic.textures.TILES` says
+    texture: np.ndarray  # (h, w, 3) uint8 BGR, laid out as `synthetic.textures.TILES` says
     label: int = 0  # written into the label picture; 0 is everything that is no object
     rotation: np.ndarray = field(default_factory=lambda: np.eye(3))  # columns: the solid's axes in the world
 

@@ -1,18 +1,19 @@
 """Compare results files of one setting on the same ground truth:
 
-    python compare_results.py --setting ego-exo run_a/ego-exo_val_results.json run_b/ego-exo_val_results.json
+    python evaluation/compare_results.py --setting ego-exo run_a/ego-exo_val_results.json run_b/ego-exo_val_results.json
 
 Each file is compared with the first: paired differences of all metrics with 95 % intervals, by scenario, object size
 and camera, and pictures of the cases that changed most. Writes index.html, comparison.json and cases.csv.
 """
 
 import argparse
+import sys
 from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # repository root
 
 from tqdm import tqdm
 
-from data.errors import UserError, run_script
-from data.files import write_json
 from evaluation.compare import Comparison, as_json, common_cases, compare, largest_changes, short_names
 from evaluation.compare_report import write_comparison
 from evaluation.options import (
@@ -29,6 +30,8 @@ from evaluation.run import check_truth, score_file
 from evaluation.score import Case
 from evaluation.summary import METRICS, OFFICIAL
 from evaluation.truth import GroundTruth
+from formats.errors import UserError, run_script
+from formats.files import write_json
 
 
 def parse_args(argv: list[str] | None = None) -> argparse.Namespace:

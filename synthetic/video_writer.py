@@ -7,8 +7,8 @@ from pathlib import Path
 import av
 import numpy as np
 
-from data.files import atomic_write
-from data.geometry import Size
+from formats.files import atomic_write
+from formats.geometry import Size
 
 FPS = 30
 SAMPLE_RATE = 48000  # of the audio track, in hertz

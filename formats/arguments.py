@@ -1,0 +1,83 @@
+"""Command lines: the options that several scripts share have one meaning, one text and one check, here."""
+
+import argparse
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from formats.parallel import default_workers
+from formats.processed import DEFAULT_DATA_DIR
+from formats.takes import SETTINGS
+
+SYNONYMS = (  # what the scripts, the original's among them, call the same thing; each script understands all
+    {"data_path", "data_dir", "outputpath", "train_dir"},  # processed takes
+    {"splits_path", "split_path"},
+    {"annotation_path", "annotationpath"},
+    {"out_path", "out_dir", "out", "output"},
+)
+
+
+class Parser(argparse.ArgumentParser):
+    """`Parser(__doc__)`: help keeps the docstring's lines and names every default that there is.
+
+    A flag may be written with hyphens or underscores, and as any of its SYNONYMS.
+    """
+
+    def __init__(self, doc: str) -> None:
+        super().__init__(description=doc, formatter_class=_HelpFormatter)
+
+    def parse_known_args(self, args: Sequence[str] | None = None, namespace: argparse.Namespace | None = None):
+        words = list(sys.argv[1:] if args is None else args)
+        end = words.index("--") if "--" in words else len(words)  # what follows is not for us
+        return super().parse_known_args([*map(self._own_spelling, words[:end]), *words[end:]], namespace)
+
+    def _own_spelling(self, word: str) -> str:
+        flag, equals, value = word.partition("=")
+        if not flag.startswith("--") or flag in self._option_string_actions:
+            return word
+        meanings = _meanings(flag)
+        own = [known for known in self._option_string_actions if known.startswith("--") and _meanings(known) & meanings]
+        return own[0] + equals + value if own else word
+
+
+def _meanings(flag: str) -> set[str]:
+    name = flag.removeprefix("--").replace("-", "_")
+    return next((names for names in SYNONYMS if name in names), {name})
+
+
+class _HelpFormatter(argparse.RawDescriptionHelpFormatter):
+    def _get_help_string(self, action: argparse.Action) -> str:
+        text = action.help or ""
+        told = "default" in text or action.default in (None, False, argparse.SUPPRESS) or not action.option_strings
+        return text if told else f"{text} (default: %(default)s)"
+
+
+def at_least(least: float, kind: Callable[[str], float] = int) -> Callable[[str], float]:
+    """The `type` of an option whose value is a number from `least` on."""
+
+    def parse(text: str) -> float:
+        value = kind(text)
+        if not value >= least:  # nan too
+            raise argparse.ArgumentTypeError(f"{text} must be at least {least}")
+        return value
+
+    parse.__name__ = kind.__name__  # "invalid int value: 'x'"
+    return parse
+
+
+def add_setting(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--setting", choices=SETTINGS, required=True, help="query view - target view")
+
+
+def add_data_path(parser: argparse.ArgumentParser, flag: str = "--data_path") -> None:
+    parser.add_argument(flag, type=Path, default=DEFAULT_DATA_DIR, help="processed takes")
+
+
+def add_splits_path(parser: argparse.ArgumentParser, flag: str = "--splits_path") -> None:
+    order = "split.json in the folder of processed takes, else beside it, else data/split.json"
+    parser.add_argument(flag, type=Path, help=f"take uids by split (default: {order})")
+
+
+def add_num_workers(parser: argparse.ArgumentParser, what: str = "processes") -> None:
+    text = f"{what}; 0 or 1: none but this one (default: the CPUs, here %(default)s)"
+    parser.add_argument("--num_workers", type=at_least(0), default=default_workers(), help=text)

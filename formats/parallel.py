@@ -1,0 +1,107 @@
+"""Many jobs at once: worker processes, how many, and even shares of uneven work."""
+
+import multiprocessing
+import os
+import signal
+import threading
+from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping
+from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
+from concurrent.futures.process import BrokenProcessPool
+from multiprocessing.connection import wait as wait_for_exit
+from typing import TypeVar
+
+import cv2
+
+from formats.errors import UserError
+
+Job = TypeVar("Job")
+Result = TypeVar("Result")
+Key = TypeVar("Key", bound=Hashable)
+
+
+def default_workers() -> int:
+    """The CPUs that this process may use, which a cluster's scheduler sets; not those of the whole machine."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def run_jobs(function: Callable[[Job], Result], jobs: Iterable[Job], num_workers: int) -> Iterator[tuple[Job, Result]]:
+    """Yield `(job, function(job))` as each is finished, by `num_workers` processes (0 or 1: by this one).
+
+    `jobs` may be a generator: it is asked for a job when a worker is about to need one. An exception of `function` is
+    raised here. It, Ctrl-C and a caller that breaks off end the workers at once, so what they write must appear whole
+    or not at all. Raises UserError if a worker is killed. `function` and jobs must be picklable.
+    """
+    if num_workers <= 1:
+        for job in jobs:
+            yield job, function(job)
+        return
+    # Forking is unsafe with the threads of OpenCV and of the executor.
+    pool = ProcessPoolExecutor(num_workers, multiprocessing.get_context("spawn"), _start_worker)
+    jobs, running = iter(jobs), {}
+    try:
+        while True:
+            while len(running) < 2 * num_workers and (job := next(jobs, pool)) is not pool:
+                running[_submit(pool, function, job)] = job
+            if not running:
+                break
+            for future in wait(running, return_when=FIRST_COMPLETED).done:
+                yield running.pop(future), future.result()
+        pool.shutdown()
+    except BrokenProcessPool:
+        raise UserError(
+            "a worker process was killed or could not start, perhaps for want of memory; what is finished stays: run "
+            f"the same command again, with fewer --num_workers (now {num_workers})"
+        ) from None
+    finally:
+        for process in multiprocessing.active_children():  # none are left after a regular end
+            process.kill()
+        pool.shutdown(cancel_futures=True)
+
+
+def _submit(pool: ProcessPoolExecutor, function: Callable[[Job], Result], job: Job) -> Future:
+    """Workers start in `submit` and inherit that Ctrl-C is blocked: it is for the parent, which ends them."""
+    former = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        return pool.submit(function, job)
+    except OSError:  # no worker can start, or one was killed in the middle of this
+        raise BrokenProcessPool from None
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, former)
+
+
+def _start_worker() -> None:
+    cv2.setNumThreads(1)  # the processes are the parallelism
+    threading.Thread(target=_end_with_parent, daemon=True).start()
+
+
+def _end_with_parent() -> None:
+    """A worker that outlived a killed parent would get in the way of the next run."""
+    wait_for_exit([multiprocessing.parent_process().sentinel])
+    os._exit(1)
+
+
+def start_loader_worker(_worker_id: int) -> None:
+    """`worker_init_fn` of a DataLoader. Its workers ignore Ctrl-C and what a scheduler sends to all processes of a job
+    that it is about to end: the parent still needs them to finish its step and save.
+
+    They are forked, and OpenCV's threads do not survive a fork: call `cv2.setNumThreads(0)` before the loader starts.
+    """
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1):
+        signal.signal(number, signal.SIG_IGN)
+
+
+def split_by_work(work: Mapping[Key, float], shares: int) -> list[list[Key]]:
+    """Deal `work` (key -> effort, any unit) out to `shares` lists of about the same sum.
+
+    Largest first, each to the share that has least. A function of its arguments alone, so that processes that never
+    talk to each other agree. Every share keeps the mapping's order.
+    """
+    if shares < 1:
+        raise ValueError(f"cannot split work into {shares} shares")
+    owner: dict[Key, int] = {}
+    loads = [0.0] * shares
+    for key in sorted(work, key=lambda key: -work[key]):
+        share = min(range(shares), key=lambda i: (loads[i], i))
+        owner[key] = share
+        loads[share] += work[key]
+    return [[key for key in work if owner[key] == share] for share in range(shares)]
