@@ -3,7 +3,6 @@
 Images are (H, W, 3) uint8 RGB; colors are RGB.
 """
 
-import io
 from collections.abc import Iterable, Sequence
 from functools import lru_cache
 from pathlib import Path
@@ -17,24 +16,14 @@ from PIL import Image, ImageDraw, ImageFont
 from evaluation.metrics import CONFIDENCE_THRESHOLD
 from evaluation.score import Case
 from evaluation.truth import TakeTruth
-from formats.files import atomic_write
+from formats.drawing import PREDICTION, QUERY, TRUTH, overlay, write_picture
 from formats.geometry import Size
 from formats.masks import resize_mask
 from formats.processed import read_frame
 from formats.results import iter_results
 
-QUERY, PREDICTION, TRUTH = (255, 190, 40), (255, 64, 129), (64, 200, 255)  # apart for color-blind eyes too
 INK, PALE, PAPER = (20, 20, 20), (110, 110, 110), (255, 255, 255)
 GAP = 6  # pixels between panels
-
-
-def overlay(image: np.ndarray, mask: np.ndarray, color: tuple[int, int, int]) -> np.ndarray:
-    """Tint the object and draw its outline. `mask` is (H, W) of 0 and 1, of the image's size."""
-    out = image.copy()
-    inside = mask.astype(bool)
-    out[inside] = (0.6 * out[inside] + 0.4 * np.array(color)).astype(np.uint8)
-    outlines, _ = cv2.findContours(np.ascontiguousarray(mask), cv2.RETR_CCOMP, cv2.CHAIN_APPROX_NONE)
-    return cv2.drawContours(out, outlines, -1, color, max(1, round(image.shape[0] / 240)), cv2.LINE_AA)
 
 
 class Predicted(NamedTuple):
@@ -149,15 +138,6 @@ def contact_sheet(pictures: list[np.ndarray], columns: int = 2, width: int = 200
             paper[GAP : GAP + image.shape[0], left : left + cell] = image
         rows.append(paper)
     return np.vstack(rows)
-
-
-def write_picture(path: Path, image: np.ndarray) -> None:
-    """Write a JPEG or PNG, by the suffix of `path`, atomically."""
-    data = io.BytesIO()
-    options = {"format": "PNG"} if path.suffix.lower() == ".png" else {"format": "JPEG", "quality": 90}
-    Image.fromarray(image).save(data, **options)
-    with atomic_write(path, "wb") as file:
-        file.write(data.getvalue())
 
 
 def _prediction_caption(predicted: Predicted) -> str:

@@ -19,11 +19,12 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # repository root
 from tqdm import tqdm
 
 from evaluation.options import add_setting_option, add_workers_option, default_out, make_parser, pred_file, split_uids
-from evaluation.pictures import Predicted, contact_sheet, draw_case, predicted_masks, write_picture
+from evaluation.pictures import Predicted, contact_sheet, draw_case, predicted_masks
 from evaluation.score import Case, score_results
 from evaluation.selection import ORDERS, choose, matching
 from evaluation.truth import GroundTruth
 from evaluation.write_video import write_video
+from formats.drawing import write_picture
 from formats.errors import UserError, run_script
 from formats.results import iter_results
 

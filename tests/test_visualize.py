@@ -7,8 +7,9 @@ import numpy as np
 import pytest
 
 from evaluation import visualize
-from evaluation.pictures import contact_sheet, overlay, write_numbered_pictures
+from evaluation.pictures import contact_sheet, write_numbered_pictures
 from evaluation.write_video import write_video
+from formats.drawing import overlay
 from formats.errors import UserError
 from tests.make_processed import make_data_set
 from tests.make_results import UIDS, make_scored_data, options

@@ -1,0 +1,34 @@
+"""Masks drawn onto images, and pictures written to disk. Images are (H, W, 3) uint8 RGB; colors are RGB."""
+
+import io
+from pathlib import Path
+
+import cv2
+import numpy as np
+from PIL import Image
+
+from formats.files import atomic_write
+
+Color = tuple[int, int, int]
+QUERY: Color = (255, 190, 40)  # these three can be told apart by color-blind eyes too
+PREDICTION: Color = (255, 64, 129)
+TRUTH: Color = (64, 200, 255)
+
+
+def overlay(image: np.ndarray, mask: np.ndarray, color: Color) -> np.ndarray:
+    """A copy of `image` with the object tinted and outlined. `mask` is (H, W), bool or 0 and 1, of the image's size."""
+    mask = np.ascontiguousarray(mask, dtype=np.uint8)
+    inside = mask.astype(bool)
+    out = image.copy()
+    out[inside] = (0.6 * image[inside] + 0.4 * np.array(color)).astype(np.uint8)
+    outlines, _ = cv2.findContours(mask, cv2.RETR_CCOMP, cv2.CHAIN_APPROX_NONE)
+    return cv2.drawContours(out, outlines, -1, color, max(1, round(image.shape[0] / 240)), cv2.LINE_AA)
+
+
+def write_picture(path: Path, image: np.ndarray) -> None:
+    """Write an (H, W, 3) or gray (H, W) uint8 image as PNG or JPEG, by the suffix of `path`, atomically."""
+    data = io.BytesIO()
+    options = {"format": "PNG"} if path.suffix.lower() == ".png" else {"format": "JPEG", "quality": 90}
+    Image.fromarray(image).save(data, **options)
+    with atomic_write(path, "wb") as file:
+        file.write(data.getvalue())
