@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from formats.geometry import letterbox, unletterbox
+from formats.geometry import eval_size, letterbox, unletterbox
 from formats.masks import decode_mask, encode_mask
 from formats.processed import CameraPair, ProcessedTake, read_frame
 from model.backbone import Backbone, mask_to_image, normalize_image
@@ -85,4 +85,4 @@ def predict_pair(
     prediction = joined_forward(model, query_feat, target_feat, mask_feat)
     found = (prediction.target_mask_prob[0] > 0.5).cpu().numpy().astype(np.uint8)
     size = take.video_size(pair.target_camera)
-    return {"pred_mask": encode_mask(unletterbox(found, size)), "confidence": float(prediction.existence[0])}
+    return {"pred_mask": encode_mask(unletterbox(found, eval_size(size))), "confidence": float(prediction.existence[0])}

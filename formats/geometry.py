@@ -51,15 +51,20 @@ def eval_size(size: Size) -> Size:
     return int(height * (1.0 / width * EVAL_SIDE)), EVAL_SIDE
 
 
-def unletterbox(mask: np.ndarray, size: Size) -> np.ndarray:
-    """Crop the padding off a (480, 480) prediction for an image of `size` (H, W) -> (*eval_size(size)) array."""
-    if mask.shape != (EVAL_SIDE, EVAL_SIDE):
+def unletterbox(square: np.ndarray, size: Size) -> np.ndarray:
+    """Cut the image out of its padding: (S, S) array -> (*size) array.
+
+    `size` is the image's (H, W) as it lies in the square, with a long side of S: `eval_size(...)` of a prediction that
+    goes to the benchmark, the image's own size if the square was resized to its long side.
+    """
+    side = max(size)
+    if square.shape != (side, side):
         raise ValueError(
-            f"a prediction of shape {mask.shape} cannot be cropped; resize it to {EVAL_SIDE}x{EVAL_SIDE} first"
+            f"an image of size {size} cannot be cut out of an array of shape {square.shape}; resize it first"
         )
-    height, width = eval_size(size)
-    top, left = (EVAL_SIDE - height) // 2, (EVAL_SIDE - width) // 2
-    return mask[top : top + height, left : left + width]
+    height, width = size
+    top, left = (side - height) // 2, (side - width) // 2
+    return square[top : top + height, left : left + width]
 
 
 @lru_cache(maxsize=64)

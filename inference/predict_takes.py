@@ -8,7 +8,7 @@ import numpy as np
 import torch
 
 from formats.errors import UserError
-from formats.geometry import unletterbox
+from formats.geometry import eval_size, unletterbox
 from formats.masks import encode_mask
 from formats.processed import ProcessedTake
 from formats.results import camera_pair_key
@@ -65,7 +65,7 @@ def _fill(result: dict, chunk: Chunk, masks: np.ndarray, existence: np.ndarray) 
     for (pair, frame, size), mask, confidence in zip(chunk.pairs, masks, existence.tolist(), strict=True):
         key = camera_pair_key(pair.query_camera, pair.target_camera)
         result["masks"][pair.object_name][key][str(frame)] = {
-            "pred_mask": encode_mask(unletterbox(mask, size)),
+            "pred_mask": encode_mask(unletterbox(mask, eval_size(size))),
             "confidence": confidence,
         }
 

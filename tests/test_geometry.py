@@ -62,16 +62,23 @@ def test_the_long_side_is_scaled_to_480(size, expected):
 @given(st.integers(1, 4000), st.integers(1, 4000))
 def test_unletterboxing_gives_the_size_of_the_evaluation(height, width):
     if min(height, width) * EVAL_SIDE >= max(height, width):
-        assert unletterbox(np.zeros((480, 480)), (height, width)).shape == eval_size((height, width))
+        size = eval_size((height, width))
+        assert unletterbox(np.zeros((480, 480)), size).shape == size
 
 
 @pytest.mark.parametrize("size", [(2160, 3840), (1408, 1408), (540, 960), (960, 540), (270, 480)])
 def test_unletterboxing_undoes_letterboxing(size):
     image = np.random.default_rng(0).integers(0, 256, size, dtype=np.uint8)
     rows, cols = nearest_axes(size, eval_size(size))
-    np.testing.assert_array_equal(unletterbox(letterbox(image, 480), size), image[rows[:, None], cols])
+    np.testing.assert_array_equal(unletterbox(letterbox(image, 480), eval_size(size)), image[rows[:, None], cols])
+
+
+@pytest.mark.parametrize("size", [(75, 133), (133, 74), (96, 96), (1, 5), (540, 960)])
+def test_unletterboxing_a_square_of_the_images_own_long_side_gives_the_image_back(size):
+    image = np.random.default_rng(0).integers(0, 256, size, dtype=np.uint8)
+    np.testing.assert_array_equal(unletterbox(letterbox(image, max(size)), size), image)
 
 
 def test_a_prediction_of_another_size_is_refused():
-    with pytest.raises(ValueError, match=r"shape \(240, 240\) cannot be cropped"):
-        unletterbox(np.zeros((240, 240)), (540, 960))
+    with pytest.raises(ValueError, match=r"cannot be cut out of an array of shape \(240, 240\)"):
+        unletterbox(np.zeros((240, 240)), (270, 480))

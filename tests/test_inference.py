@@ -14,7 +14,7 @@ import torch
 
 import eval_segswap
 from formats.errors import UserError
-from formats.geometry import letterbox, unletterbox
+from formats.geometry import eval_size, letterbox, unletterbox
 from formats.masks import decode_mask, letterbox_mask
 from formats.processed import ProcessedTake, read_frame
 from inference.chunks import pairs_by_frame, plan_chunks
@@ -76,7 +76,7 @@ def test_results_equal_one_pair_at_a_time_with_the_plain_network(checkpoint, dat
             for frame, value in frames.items():
                 prob, existence = plain_prediction(backbone, model, take, pair, int(frame))
                 assert value["confidence"] == pytest.approx(existence, abs=1e-4)
-                expected = unletterbox(prob, take.video_size(pair.target_camera))
+                expected = unletterbox(prob, eval_size(take.video_size(pair.target_camera)))
                 sure = abs(expected - 0.5) > 1e-3
                 assert (decode_mask(value["pred_mask"]) == (expected > 0.5))[sure].all()
                 count += 1
