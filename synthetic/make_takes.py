@@ -4,8 +4,11 @@
 
 Solids with printed patterns stand on a table; a wearer with a head camera looks along them and picks some up, static
 cameras look on. Writes `takes/<take_name>/frame_aligned_videos/*.mp4`, `annotations/relations_{train,val,test}.json`,
-`split.json` and, for the eye, `contact_sheet.jpg` (README, Formats). Objects of one split never occur in another.
+`split.json` and, for the eye, `contact_sheet.jpg` (docs/formats.md). Objects of one split never occur in another.
 The same options give the same takes; a rerun keeps the finished ones.
+
+The defaults are many takes of few annotated frames, because a network learns more from more objects than from more
+frames of the same ones. `--hold 1 --num_frames 900 --object_size 0.004 --size native` comes closer to the real data.
 """
 
 import argparse
@@ -19,30 +22,32 @@ import numpy as np
 from tqdm import tqdm
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # repository root
+from formats.arguments import Parser, add_num_workers, at_least
 from formats.errors import UserError, run_script
 from formats.files import write_json
-from formats.parallel import default_workers, run_jobs
+from formats.parallel import run_jobs
 from formats.takes import ANNOTATION_TEMPLATE, DEFAULT_ROOT, FRAME_STEP, SPLITS, annotation_path
-from synthetic.take import SIZES, Options, TakeId, make_take
+from synthetic.take import VIDEO_SIZES, TakeId, TakeOptions, make_take
 
 MARKER = "synthetic_takes.json"  # says that a folder is ours to write into
 
 
-def make_takes(out: Path, counts: dict[str, int], options: Options, num_workers: int) -> list[TakeId]:
+def make_takes(out: Path, counts: dict[str, int], options: TakeOptions, num_workers: int) -> list[TakeId]:
     """Render `counts[split]` takes of each split and write the annotation files and split.json."""
     takes = [TakeId(split, index) for split in SPLITS for index in range(counts[split])]
     claim_folder(out, options)
     jobs = run_jobs(partial(make_take, out, options=options), takes, num_workers)
     annotations = dict(tqdm(jobs, "render", len(takes), unit="take", disable=None))
-    uids = [take.uid(options) for take in takes]
-    for split in SPLITS:
-        mine = {uid: annotations[take] for take, uid in zip(takes, uids, strict=True) if take.split == split}
+    by_split: dict[str, dict] = {split: {} for split in SPLITS}
+    for take in takes:
+        by_split[take.split][take.uid(options)] = annotations[take]
+    for split, mine in by_split.items():
         write_json(annotation_path(out / ANNOTATION_TEMPLATE, split), {"annotations": mine})
-    write_json(out / "split.json", {s: [u for t, u in zip(takes, uids, strict=True) if t.split == s] for s in SPLITS})
+    write_json(out / "split.json", {split: list(mine) for split, mine in by_split.items()})
     return takes
 
 
-def claim_folder(out: Path, options: Options) -> None:
+def claim_folder(out: Path, options: TakeOptions) -> None:
     """Mark a folder as ours; refuse one that holds annotations of somebody else, such as the real data set's."""
     marker = out / MARKER
     if not marker.exists() and ((out / "annotations").exists() or (out / "takes").exists()):
@@ -51,7 +56,7 @@ def claim_folder(out: Path, options: Options) -> None:
 
 
 def contact_sheet(out: Path, takes: list[TakeId], per_split: int = 2) -> Path:
-    """The previews of the first takes of each split, one a row -> path of the picture."""
+    """The previews of the first takes of each split, one per row -> path of the picture."""
     path = out / "contact_sheet.jpg"
     shown = [take for take in takes if take.index < per_split]
     cv2.imwrite(str(path), np.vstack([cv2.imread(str(out / "takes" / t.name / "preview.jpg")) for t in shown]))
@@ -59,29 +64,25 @@ def contact_sheet(out: Path, takes: list[TakeId], per_split: int = 2) -> Path:
 
 
 def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(
-        description=__doc__.partition("\n")[0], formatter_class=argparse.ArgumentDefaultsHelpFormatter
-    )
+    parser = Parser(__doc__)
     add = parser.add_argument
     add("--outputpath", type=Path, default=DEFAULT_ROOT, help="root folder of the takes")
-    add("--num_train", type=int, default=24, help="takes for training")
-    add("--num_val", type=int, default=4, help="takes for validation")
-    add("--num_test", type=int, default=4, help="takes for testing")
-    add("--num_frames", type=int, default=151, help="length of each video, 30 a second; every 30th is annotated")
-    add("--size", choices=SIZES, default="small", help="of the videos; native is 3840x2160 and 1408x1408")
-    add("--num_exo", type=int, default=2, help="static cameras")
-    add("--num_objects", type=int, default=4, help="objects on the table; each camera sees about two at a time")
-    add("--object_size", type=float, default=0.2, help="area of an object in a picture, as a fraction of it")
-    add("--hold", type=int, default=6, help="render every n-th frame only and hold it; a divisor of 30")
-    add("--seed", type=int, default=0, help="other seeds give other takes")
-    add("--num_workers", type=int, default=default_workers(), help="processes; the takes do not depend on it")
+    add("--num_train", type=at_least(0), default=100, help="takes for training")
+    add("--num_val", type=at_least(0), default=12, help="takes for validation")
+    add("--num_test", type=at_least(0), default=12, help="takes for testing")
+    add("--num_frames", type=at_least(1), default=61, help="length of each video, 30 per second, each 30th annotated")
+    add("--size", choices=VIDEO_SIZES, default="small", help="of the videos; native is 3840x2160 and 1408x1408")
+    add("--num_exo", type=at_least(1), default=2, help="static cameras")
+    add("--num_objects", type=at_least(1), default=4, help="objects on the table; each camera sees about two at a time")
+    add("--object_size", type=float, default=0.2, help="area of an object in a picture, as a fraction of it; up to 0.4")
+    add("--hold", type=at_least(1), default=30, help="render each n-th frame only and hold it; a divisor of 30")
+    add("--seed", type=at_least(0), default=0, help="other seeds give other takes")
+    add_num_workers(parser, "processes; the takes do not depend on it")
     args = parser.parse_args(argv)
-    if min(args.num_frames, args.num_exo, args.num_objects) < 1 or args.num_train + args.num_val + args.num_test < 1:
-        raise UserError("--num_frames, --num_exo, --num_objects and the number of takes must be at least 1")
-    if args.hold < 1 or FRAME_STEP % args.hold:
+    if args.num_train + args.num_val + args.num_test < 1:
+        raise UserError("--num_train, --num_val and --num_test are all 0; nothing to render")
+    if FRAME_STEP % args.hold:
         raise UserError(f"--hold {args.hold} does not divide {FRAME_STEP}; annotated frames would not be exact")
-    if args.seed < 0:
-        raise UserError(f"--seed {args.seed} is negative; give 0 or more")
     if not 0 < args.object_size <= 0.4:
         raise UserError(f"--object_size {args.object_size} is not a fraction between 0 and 0.4 of the picture")
     if args.num_objects > 18:
@@ -92,7 +93,7 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
 def main() -> None:
     args = parse_args()
     counts = {"train": args.num_train, "val": args.num_val, "test": args.num_test}
-    options = Options(
+    options = TakeOptions(
         args.seed, args.size, args.num_frames, args.num_exo, args.num_objects, args.object_size, args.hold
     )
     takes = make_takes(args.outputpath, counts, options, args.num_workers)

@@ -81,7 +81,7 @@ class Tabletop:
         return Camera.look_at(head, gaze, EGO_FOCAL * self.ego_size[1], self.ego_size, roll=0.06 * sway[3])
 
     def _place_items(self, rng: np.random.Generator) -> np.ndarray:
-        """Centres of the objects: a row along x with ragged depth, standing on the table."""
+        """Centers of the objects: a row along x with ragged depth, standing on the table."""
         count = len(self.items)
         x = (np.arange(count) - (count - 1) / 2) * self.spacing
         y = rng.uniform(-0.5, 0.5, count) * min(1.0, self.spacing - 0.7)
@@ -109,22 +109,23 @@ class Tabletop:
         episodes = max(1, int(np.ceil(seconds / EPISODE)))
         # One order for everything looked at, so that each object has its turn: glance, pick up, glance, pick up ...
         order = np.concatenate([rng.permutation(len(self.items)) for _ in range(2 * episodes + 1)])
-        self.episodes: list[tuple[np.ndarray, int]] = []
-        hand, gaze = [], [(0.0, self._glance(rng, order[0]))]
+        self.episodes: list[tuple[np.ndarray, int]] = []  # times at which the hand is where, and the object it moves
+        hand_times, hand_points = [], []
+        gaze_times, gaze_points = [0.0], [self._glance(rng, order[0])]
         for episode in range(episodes):
             item, following = order[2 * episode + 1 : 2 * episode + 3]
             knots = (episode + np.array([0.03, 0.2, 0.42, 0.66, 0.86, 0.96]) + rng.uniform(-0.02, 0.02, 6)) * EPISODE
+            self.episodes.append((knots, item))
             place = self.places[item]
             rest = np.array([place[0] + 0.8, -self.table.half_axes[1] - 0.3, TABLE_HEIGHT - 0.5])  # before the table
             spots = [place, place + self.lift, place + self.lift, place]
-            self.episodes.append((knots, item))
-            hand += zip(knots, [rest, *(spot + self.grip for spot in spots), rest], strict=True)
+            hand_times += list(knots)
+            hand_points += [rest, *(spot + self.grip for spot in spots), rest]
             look = rng.uniform(-0.3, 0.3, 3) * (1, 1, 0.3)
-            gaze += zip(knots[1:5] - 0.2, [spot + look for spot in spots], strict=True)
-            gaze.append((knots[5], self._glance(rng, following)))
-        (self.hand_times, self.hand_points), (self.gaze_times, self.gaze_points) = (
-            (np.array(times), np.array(points)) for times, points in (zip(*hand, strict=True), zip(*gaze, strict=True))
-        )
+            gaze_times += [*(knots[1:5] - 0.2), knots[5]]
+            gaze_points += [*(spot + look for spot in spots), self._glance(rng, following)]
+        self.hand_times, self.hand_points = np.array(hand_times), np.array(hand_points)
+        self.gaze_times, self.gaze_points = np.array(gaze_times), np.array(gaze_points)
 
     def _glance(self, rng: np.random.Generator, item: int) -> np.ndarray:
         """Somewhere near an object."""

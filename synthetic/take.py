@@ -1,4 +1,4 @@
-"""One take: which cameras annotate which object, its videos, its masks in the data set's schema (README, Formats)."""
+"""One take: which cameras annotate which object, its videos, its masks in the data set's schema (docs/formats.md)."""
 
 import contextlib
 import uuid
@@ -19,7 +19,7 @@ from synthetic.textures import deal_items
 from synthetic.video_writer import FPS, open_video
 
 # (H, W) of ego and exo videos. Processing halves the one and quarters the other.
-SIZES: dict[str, tuple[Size, Size]] = {
+VIDEO_SIZES: dict[str, tuple[Size, Size]] = {
     "tiny": ((192, 192), (216, 384)),
     "small": ((512, 512), (540, 960)),
     "native": ((1408, 1408), (2160, 3840)),
@@ -30,7 +30,7 @@ SCENARIOS = ("Cooking", "Bike Repair", "Health", "Music")
 
 
 @dataclass(frozen=True)
-class Options:
+class TakeOptions:
     """All that a take depends on besides its place in the data set."""
 
     seed: int
@@ -59,33 +59,36 @@ class TakeId:
         scenario = SCENARIOS[self.variety].lower().replace(" ", "")
         return f"synthetic_{scenario}_{self.split}_{self.index:03d}"
 
-    def rng(self, options: Options, purpose: int) -> np.random.Generator:
+    def rng(self, options: TakeOptions, purpose: int) -> np.random.Generator:
         return np.random.default_rng([options.seed, SPLITS.index(self.split), self.index, purpose])
 
-    def uid(self, options: Options) -> str:
+    def uid(self, options: TakeOptions) -> str:
         return str(uuid.UUID(bytes=self.rng(options, 0).bytes(16), version=4))
 
 
-def build_tabletop(take: TakeId, options: Options) -> Tabletop:
+def build_tabletop(take: TakeId, options: TakeOptions) -> Tabletop:
     """The world of a take: a function of its place in the data set and the options."""
     views = [list(view) for view in np.array_split(range(options.num_objects), options.num_exo)]
     views = [view or [k % options.num_objects] for k, view in enumerate(views)]  # more cameras than objects
     items = deal_items(options.seed, take.split, take.index, options.num_objects)
     seconds = options.num_frames / FPS
-    return Tabletop(take.rng(options, 1), items, views, SIZES[options.size], options.object_size, seconds)
+    return Tabletop(take.rng(options, 1), items, views, VIDEO_SIZES[options.size], options.object_size, seconds)
 
 
 def annotated_cameras(tabletop: Tabletop, take: TakeId) -> list[list[str]]:
     """Which cameras annotate each object: ego and the exo camera aimed at it, except for each take's last object."""
     exos = tabletop.cameras[1:]
-    own = {item: exo for exo, view in reversed(list(zip(exos, tabletop.exo_views, strict=True))) for item in view}
+    own: dict[int, str] = {}
+    for exo, view in zip(exos, tabletop.exo_views, strict=True):
+        for item in view:
+            own.setdefault(item, exo)
     cameras = [[own[item], EGO] for item in range(len(tabletop.items))]
-    *_, (exo, ego) = cameras
-    cameras[-1] = ([*exos, ego], [ego], [exo], [exo, ego])[take.variety]
+    last = own[len(tabletop.items) - 1]
+    cameras[-1] = ([*exos, EGO], [EGO], [last], [last, EGO])[take.variety]
     return cameras
 
 
-def make_take(out: Path, take: TakeId, options: Options) -> dict[str, Any]:
+def make_take(out: Path, take: TakeId, options: TakeOptions) -> dict[str, Any]:
     """Render a take and write its videos, `preview.jpg` and `relations.json` -> its annotation.
 
     `relations.json` comes last; a take that has one made with the same options is kept.
@@ -102,14 +105,14 @@ def make_take(out: Path, take: TakeId, options: Options) -> dict[str, Any]:
     masks: dict[str, dict[int, dict[int, Mask]]] = {camera: {} for camera in paths}
     previews = []
     with contextlib.ExitStack() as stack:
-        writers = {
-            camera: stack.enter_context(open_video(path, SIZES[options.size][camera != EGO]))
+        write = {
+            camera: stack.enter_context(open_video(path, VIDEO_SIZES[options.size][camera != EGO]))
             for camera, path in paths.items()
         }
         for frame in range(0, options.num_frames, options.hold):
             pictures = tabletop.pictures(frame / FPS)
             for camera, picture in pictures.items():
-                writers[camera].write(picture.image, min(options.hold, options.num_frames - frame))
+                write[camera](picture.image, min(options.hold, options.num_frames - frame))
                 if frame % FRAME_STEP == 0:
                     masks[camera][frame] = outline_objects(picture.labels)
             if frame in (0, options.num_frames // 2 // FRAME_STEP * FRAME_STEP):

@@ -6,7 +6,6 @@ to one split only, so that no object of the validation or test takes is ever see
 
 import itertools
 from dataclasses import dataclass
-from functools import lru_cache
 
 import cv2
 import numpy as np
@@ -55,22 +54,22 @@ def deal_looks(seed: int, split: str, take_index: int, count: int) -> list[Look]
 
     A split's share of the catalogue is dealt out take by take; when it is used up, it is shuffled and dealt again.
     """
-    for round_number in itertools.count():
-        hands = _deal_round(seed, split, round_number, count)
+    share = SPLITS.index(split)
+    looks = [(pattern, *colors) for pattern in PATTERNS for colors in itertools.combinations(COLORS, 2)]
+    order = np.random.default_rng(seed).permutation(len(looks))
+    bounds = np.round(np.cumsum([0.0] + [SHARES[name] for name in SPLITS]) * len(looks)).astype(int)
+    mine = order[bounds[share] : bounds[share + 1]]
+    for deal in itertools.count():
+        pool = [looks[i] for i in np.random.default_rng([seed, share, deal]).permutation(mine)]
+        hands = _deal(pool, count)
         if take_index < len(hands):
             return hands[take_index]
         take_index -= len(hands)
 
 
-@lru_cache(maxsize=64)
-def _deal_round(seed: int, split: str, round_number: int, count: int) -> list[list[Look]]:
-    """Deal a split's share once: hands of `count` looks, as many as can be made without a color twice in a hand."""
-    looks = [(pattern, *colors) for pattern in PATTERNS for colors in itertools.combinations(COLORS, 2)]
-    order = np.random.default_rng(seed).permutation(len(looks))
-    bounds = np.round(np.cumsum([0.0] + [SHARES[name] for name in SPLITS]) * len(looks)).astype(int)
-    share = SPLITS.index(split)
-    mine = np.random.default_rng([seed, share, round_number]).permutation(order[bounds[share] : bounds[share + 1]])
-    pool, hands = [looks[i] for i in mine], []
+def _deal(pool: list[Look], count: int) -> list[list[Look]]:
+    """Hands of `count` looks, as many as can be made without a color twice in a hand, but one at least."""
+    hands = []
     while len(pool) >= count:
         hand: list[Look] = []
         for look in pool:
@@ -104,18 +103,25 @@ def _make_item(rng: np.random.Generator, look: Look, number: int) -> Item:
 def paint(pattern: str, colors: list[str], tiles: int, letter: str, count: int) -> np.ndarray:
     """Print a pattern in two colors -> (TILE, TILE * tiles, 3) uint8 BGR; it repeats `count` times in each tile."""
     v, u = np.mgrid[0:TILE, 0 : TILE * tiles].astype(np.float32) / TILE * count
-    checker = {
-        "checked": lambda: np.floor(2 * u) + np.floor(2 * v),
-        "striped": lambda: np.floor(2 * u),
-        "ringed": lambda: np.floor(2 * v),
-        "diagonal": lambda: np.floor(2 * (u + v)),
-        "dotted": lambda: np.hypot(u % 1 - 0.5, v % 1 - 0.5) < 0.34,
-        "zigzag": lambda: np.floor(2 * (v + np.abs(u % 1 - 0.5))),
-        "faded": lambda: v / count,
-        "plaid": lambda: (u % 1 < 0.5) * 0.5 + (v % 1 < 0.5) * 0.5,
-        "lettered": lambda: _letter(letter)[np.int32(v % 1 * 64), np.int32(u % 1 * 64)],
-    }[pattern]()
-    blend = checker if pattern in ("faded", "plaid", "lettered") else checker % 2
+    match pattern:  # blend: 0 where the first color is, 1 where the second
+        case "checked":
+            blend = (np.floor(2 * u) + np.floor(2 * v)) % 2
+        case "striped":
+            blend = np.floor(2 * u) % 2
+        case "ringed":
+            blend = np.floor(2 * v) % 2
+        case "diagonal":
+            blend = np.floor(2 * (u + v)) % 2
+        case "dotted":
+            blend = np.float32(np.hypot(u % 1 - 0.5, v % 1 - 0.5) < 0.34)
+        case "zigzag":
+            blend = np.floor(2 * (v + np.abs(u % 1 - 0.5))) % 2
+        case "faded":
+            blend = v / count
+        case "plaid":
+            blend = (u % 1 < 0.5) * 0.5 + (v % 1 < 0.5) * 0.5
+        case "lettered":
+            blend = _letter(letter)[np.int32(v % 1 * 64), np.int32(u % 1 * 64)]
     first, second = (np.array(COLORS[color][::-1], np.float32) for color in colors)
     return np.uint8(first + blend[..., None] * (second - first))
 

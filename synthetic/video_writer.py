@@ -1,7 +1,7 @@
-"""Videos as the data set has them: H.264 with B-frames in MP4, 30 frames a second, a silent audio track."""
+"""Videos as the data set has them: H.264 with B-frames in MP4, 30 frames per second, a silent audio track."""
 
 import contextlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import av
@@ -14,39 +14,32 @@ FPS = 30
 SAMPLE_RATE = 48000  # of the audio track, in hertz
 
 
-class VideoWriter:
-    """Appends pictures to a video in an open container."""
-
-    def __init__(self, container: av.container.OutputContainer, size: Size) -> None:
-        self.container, self.frames = container, 0
-        self.video = container.add_stream("libx264", rate=FPS, options={"preset": "veryfast", "crf": "24"})
-        self.video.height, self.video.width = size
-        self.video.pix_fmt = "yuv420p"
-        self.video.codec_context.thread_count = 1  # takes are what runs in parallel
-        self.audio = container.add_stream("aac", rate=SAMPLE_RATE, layout="mono")
-
-    def write(self, image: np.ndarray, count: int) -> None:
-        """Append a picture (H, W, 3) uint8 BGR and hold it for `count` frames."""
-        frame = av.VideoFrame.from_ndarray(image, format="bgr24").reformat(format="yuv420p")
-        silence = av.AudioFrame.from_ndarray(
-            np.zeros((1, SAMPLE_RATE // FPS), np.float32), format="fltp", layout="mono"
-        )
-        silence.sample_rate = SAMPLE_RATE
-        for _ in range(count):
-            frame.pts, silence.pts = self.frames, self.frames * SAMPLE_RATE // FPS
-            self.container.mux(self.video.encode(frame))
-            self.container.mux(self.audio.encode(silence))
-            self.frames += 1
-
-    def finish(self) -> None:
-        self.container.mux(self.video.encode())
-        self.container.mux(self.audio.encode())
-
-
 @contextlib.contextmanager
-def open_video(path: Path, size: Size) -> Iterator[VideoWriter]:
-    """A writer to an MP4 file that appears when the block ends, or not at all."""
+def open_video(path: Path, size: Size) -> Iterator[Callable[[np.ndarray, int], None]]:
+    """An MP4 file that appears when the block ends, or not at all.
+
+    Gives `write(image, count)`: append a picture (H, W, 3) uint8 BGR and hold it for `count` frames.
+    """
     with atomic_write(path, "wb") as file, av.open(file, "w", format="mp4") as container:
-        writer = VideoWriter(container, size)
-        yield writer
-        writer.finish()
+        video = container.add_stream("libx264", rate=FPS, options={"preset": "veryfast", "crf": "24"})
+        video.height, video.width = size
+        video.pix_fmt = "yuv420p"
+        video.codec_context.thread_count = 1  # takes are what runs in parallel
+        audio = container.add_stream("aac", rate=SAMPLE_RATE, layout="mono")
+        silence = np.zeros((1, SAMPLE_RATE // FPS), np.float32)
+        length = 0
+
+        def write(image: np.ndarray, count: int) -> None:
+            nonlocal length
+            frame = av.VideoFrame.from_ndarray(image, format="bgr24").reformat(format="yuv420p")
+            sound = av.AudioFrame.from_ndarray(silence, format="fltp", layout="mono")
+            sound.sample_rate = SAMPLE_RATE
+            for _ in range(count):
+                frame.pts, sound.pts = length, length * SAMPLE_RATE // FPS
+                container.mux(video.encode(frame))
+                container.mux(audio.encode(sound))
+                length += 1
+
+        yield write
+        container.mux(video.encode())
+        container.mux(audio.encode())
