@@ -2,11 +2,10 @@
 
     python benchmarks/evaluate.py
 
-Both read the same files and score the same masks of full-size videos; official_evaluation.py beside is the baseline.
+Both read the same files and score the same masks of full-size videos; tests/official_evaluation.py is the baseline.
 Runs alternate; medians are printed, and that the values are equal.
 """
 
-import argparse
 import json
 import sys
 import tempfile
@@ -17,14 +16,15 @@ import cv2
 import numpy as np
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # repository root
-from benchmarks import official_evaluation
 from evaluation.score import score_results
 from evaluation.truth import Annotated, GroundTruth
+from formats.arguments import Parser, at_least
 from formats.errors import run_script
 from formats.geometry import Size
 from formats.masks import encode_mask, eval_mask
 from formats.processed import ProcessedTake
 from formats.results import iter_results, results_path, write_results
+from tests import official_evaluation
 
 EGO, EXO = "aria01_214-1", "cam01"
 SIZES: dict[str, Size] = {EGO: (1408, 1408), EXO: (2160, 3840)}
@@ -71,15 +71,13 @@ def official_way(folder: Path, setting: str) -> list[float]:
 def our_way(folder: Path, setting: str) -> list[float]:
     truth = GroundTruth.from_official(folder / "gt.json", folder)
     cases = score_results(truth, iter_results(results_path(folder, setting, "val"), setting), setting).cases
-    return [getattr(case, name) for name in ("iou", "contour_accuracy", "location_error") for case in cases]
+    return [getattr(case.mask, name) for name in ("iou", "contour_accuracy", "location_error") for case in cases]
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(
-        description=__doc__.partition("\n")[0], formatter_class=argparse.ArgumentDefaultsHelpFormatter
-    )
-    parser.add_argument("--frames", type=int, default=100, help="in each of four takes")
-    parser.add_argument("--repeats", type=int, default=3, help="runs of each, alternating")
+    parser = Parser(__doc__)
+    parser.add_argument("--frames", type=at_least(1), default=100, help="in each of four takes")
+    parser.add_argument("--repeats", type=at_least(1), default=3, help="runs of each, alternating")
     args = parser.parse_args()
     cv2.setNumThreads(1)
     for setting in ("ego-exo", "exo-ego"):

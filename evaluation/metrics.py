@@ -1,4 +1,6 @@
-"""The benchmark's metrics of a predicted mask and of a set of existence confidences, as its official scripts have them.
+"""The metrics: what each is called and how it is shown, and how those of a mask are computed.
+
+To add one that is a mean over masks, add a field to MaskScores, its value to `score_masks`, and a line to METRICS.
 
 Masks are (H, W) uint8 arrays of 0 and 1, long side 480 pixels, truth and prediction of the same size. Everything that
 costs time happens in the rectangle that holds both objects; the numbers are those of the whole image.
@@ -19,10 +21,46 @@ LOCATION_SCALE = math.hypot(EVAL_SIDE, EVAL_SIDE)  # pixels; the same for every 
 
 
 class MaskScores(NamedTuple):
+    """A predicted mask against the true one."""
+
     iou: float
     contour_accuracy: float
     location_error: float
-    location_error_corrected: float  # not official: see `location_error`
+    location_error_corrected: float  # see `location_error`
+    mask_presence: bool  # the predicted mask is empty just when the true one is
+    truth_pixels: int
+    predicted_pixels: int
+
+
+class Metric(NamedTuple):
+    """How a metric is shown. Values are fractions everywhere; in print, those in percent are multiplied by 100."""
+
+    title: str
+    official: bool = False  # part of the benchmark
+    percent: bool = False
+    higher_is_better: bool = True
+
+    @property
+    def heading(self) -> str:
+        return f"{self.title} (%)" if self.percent else self.title
+
+    def show(self, value: float | None, sign: str = "") -> str:
+        """As the paper prints it; "-" for None and nan. `sign` "+" shows it of positive numbers too."""
+        if value is None or math.isnan(value):
+            return "-"
+        return f"{100 * value:{sign}.2f}" if self.percent else f"{value:{sign}.3f}"
+
+
+METRICS = {  # the first four in the order of the paper's tables
+    "iou": Metric("IoU", official=True, percent=True),
+    "location_error": Metric("location error", official=True, higher_is_better=False),
+    "contour_accuracy": Metric("contour accuracy", official=True),
+    "balanced_accuracy": Metric("existence balanced accuracy", official=True, percent=True),
+    "location_error_corrected": Metric("location error, empty masks centered", higher_is_better=False),
+    "mask_presence": Metric("mask empty or not as the truth", percent=True),
+}
+OFFICIAL = tuple(name for name, metric in METRICS.items() if metric.official)
+MASK_METRICS = tuple(name for name in METRICS if name in MaskScores._fields)  # means over masks
 
 
 class Box(NamedTuple):
@@ -41,11 +79,15 @@ def score_masks(truth: np.ndarray, prediction: np.ndarray) -> MaskScores:
     boxes = Box(*cv2.boundingRect(truth)), Box(*cv2.boundingRect(prediction))
     window = _window(*boxes, truth.shape)
     pair = truth[window], prediction[window]
+    truth_pixels, predicted_pixels = map(int, map(np.count_nonzero, pair))
     return MaskScores(
-        iou(*pair),
-        contour_accuracy(*pair, radius=boundary_radius(truth.shape)),
-        location_error(*boxes, truth.shape),
-        location_error(*boxes, truth.shape, official=False),
+        iou=iou(*pair),
+        contour_accuracy=contour_accuracy(*pair, radius=boundary_radius(truth.shape)),
+        location_error=location_error(*boxes, truth.shape),
+        location_error_corrected=location_error(*boxes, truth.shape, official=False),
+        mask_presence=(truth_pixels > 0) == (predicted_pixels > 0),
+        truth_pixels=truth_pixels,
+        predicted_pixels=predicted_pixels,
     )
 
 
@@ -97,17 +139,6 @@ def location_error(truth: Box, prediction: Box, size: Size, official: bool = Tru
     middle = (height // 2, width // 2) if official else (width // 2, height // 2)
     (x0, y0), (x1, y1) = (_center(box) if box.width else middle for box in (truth, prediction))
     return math.hypot(x0 - x1, y0 - y1) / LOCATION_SCALE
-
-
-def balanced_accuracy(visible: np.ndarray, confidence: np.ndarray) -> float:
-    """Mean over the classes (visible, not visible) that occur of the share of them that `confidence` > 0.5 gets right.
-
-    Both are (N,); nan if N is 0.
-    """
-    visible = np.asarray(visible, bool)
-    right = (np.asarray(confidence) > CONFIDENCE_THRESHOLD) == visible
-    shares = [right[visible == label].mean() for label in (False, True) if (visible == label).any()]
-    return float(np.mean(shares)) if shares else math.nan
 
 
 def _center(box: Box) -> tuple[int, int]:

@@ -1,4 +1,7 @@
-"""What evaluate.py writes and prints: metrics.json, breakdown.csv, cases.csv, and tables for the terminal."""
+"""What the scripts write and print: metrics.json, comparison.json, CSV tables, and tables for the terminal.
+
+Names come from files of others. In print, what is not printable is escaped, and a CSV cell never begins as a formula.
+"""
 
 import csv
 import math
@@ -6,135 +9,163 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
-from evaluation.existence import existence
+from evaluation.metrics import METRICS, OFFICIAL, MaskScores
 from evaluation.published import PUBLISHED, SPLIT, XSEGTX
-from evaluation.score import Case, Scores
-from evaluation.summary import EXTRA, METRICS, OFFICIAL, breakdowns, intervals, mean_over_groups, metrics
-from formats.files import atomic_write, write_json
+from evaluation.score import Case
+from formats.errors import UserError
+from formats.files import atomic_write, read_json, write_json
 
-NAMES = {
-    "iou": "IoU",
-    "location_error": "location error",
-    "contour_accuracy": "contour accuracy",
-    "balanced_accuracy": "existence balanced accuracy",
-    "location_error_corrected": "location error, empty masks centered",
-    "mask_presence": "mask empty or not as the truth",
-}
-PRINTED_BREAKDOWNS = ("scenario", "object size", "visibility", "target camera")
+PRINTED_BREAKDOWNS = ("scenario", "object size", "visibility", "query camera", "target camera")
+OUTPUT_FILES = ("metrics.json", "breakdown.csv", "cases.csv")
+LISTING = ".made_here.json"
+CASE_COLUMNS = Case._fields[:5]  # which case it is
+SCORE_COLUMNS = (*Case._fields[5:-1], *MaskScores._fields)  # what it scores in one results file
 
 
-def summarize(scores: Scores, split: str, source: str, resamples: int = 2000) -> dict[str, Any]:
-    """Everything but the cases, as metrics.json has it. Values that do not exist are None."""
-    cases = scores.cases
-    values, spans, groups, exist = (
-        metrics(cases),
-        intervals(scores.takes, resamples),
-        breakdowns(scores),
-        existence(cases),
-    )
-    return _plain(
-        {
-            "setting": scores.setting,
-            "split": split,
-            "results": source,
-            "takes": len(scores.takes),
-            "frames_scored": len(cases),
-            "frames_wanted": sum(take.wanted for take in scores.takes),
-            "frames_visible": sum(case.visible for case in cases),
-            "official": {name: values[name] for name in OFFICIAL},
-            "extra": {name: values[name] for name in EXTRA},
-            "interval_95": {name: list(spans[name]) for name in METRICS},
-            "mean_over_takes": mean_over_groups(groups["take"]),
-            "mean_over_objects": mean_over_groups(groups["object"]),
-            "existence": {**exist._asdict(), "bins": [b._asdict() for b in exist.bins]},
-            "breakdown": {
-                kind: [{"label": g.label, "frames": g.n_frames, "visible": g.n_visible, **g.metrics} for g in members]
-                for kind, members in groups.items()
-            },
-        }
-    )
+def claim_files(folder: Path, names: Sequence[str]) -> None:
+    """Make `folder` ready for the files `names`: a listing in it tells which files earlier runs made.
+
+    Those are deleted. Raises UserError, and touches nothing, if a file of somebody else's is in the way.
+    """
+    listing = folder / LISTING
+    made = read_json(listing, "delete it") if listing.exists() else []
+    ours = {name for name in made if isinstance(name, str) and ".." not in Path(name).parts and name[:1] != "/"}
+    if others := [name for name in names if name not in ours and (folder / name).exists()]:
+        raise UserError(f"{folder / others[0]} was not made by this script and stays; name another folder with --out")
+    for name in ours:
+        (folder / name).unlink(missing_ok=True)
+    write_json(listing, list(names))  # before the files are there: a killed run leaves none that is not listed
 
 
 def write_outputs(folder: Path, summary: dict[str, Any], cases: Sequence[Case]) -> None:
-    """metrics.json, breakdown.csv (a line a group) and cases.csv (a line a scored frame), each atomically."""
-    write_csv(
-        folder / "breakdown.csv",
-        ("by", "label", "frames", "visible", *METRICS),
-        ((kind, *group.values()) for kind, groups in summary["breakdown"].items() for group in groups),
-    )
-    write_csv(folder / "cases.csv", Case._fields, cases)
+    """metrics.json, breakdown.csv (a line per group) and cases.csv (a line per scored frame), each atomically."""
+    groups = [(kind, group) for kind, groups in summary["breakdown"].items() for group in groups]
+    header = ("label", "frames", "visible", "missed", "invented", *METRICS)
+    rows = ((kind, *(group[name] for name in header)) for kind, group in groups)
+    write_csv(folder / "breakdown.csv", ("by", *header), rows)
+    write_cases(folder / "cases.csv", [""], [cases])
     write_json(folder / "metrics.json", summary, indent=1)
+
+
+def write_cases(path: Path, names: Sequence[str], cases: Sequence[Sequence[Case]]) -> None:
+    """A line per case, with the scores of each results file beside each other. `names` are those of the files."""
+    scores = [f"{column} of {name}" if name else column for name in names for column in SCORE_COLUMNS]
+    no_mask = (None,) * len(MaskScores._fields)
+    rows = (
+        [*group[0][:5], *(value for case in group for value in (*case[5:-1], *(case.mask or no_mask)))]
+        for group in zip(*cases, strict=True)
+    )
+    write_csv(path, (*CASE_COLUMNS, *scores), rows)
 
 
 def write_csv(path: Path, header: Sequence[str], rows: Iterable[Sequence]) -> None:
     """Values that do not exist (None, nan) are left empty; floats keep all their digits."""
     with atomic_write(path) as file:
         writer = csv.writer(file, lineterminator="\n")
-        writer.writerow(header)
+        writer.writerow([_cell(name) for name in header])
         writer.writerows([_cell(value) for value in row] for row in rows)
 
 
-def format_summary(summary: dict[str, Any]) -> str:
-    """The tables that evaluate.py prints."""
-    scored, wanted = summary["frames_scored"], summary["frames_wanted"]
-    lines = [
-        f"{summary['setting']}, {summary['split']}: {summary['takes']} takes, {scored:,} frames scored, "
-        f"{summary['frames_visible']:,} of them with a visible target",
-    ]
-    if scored < wanted:
-        lines.append(f"INCOMPLETE: predictions for {wanted - scored:,} of {wanted:,} frames are missing")
-    published = PUBLISHED[summary["setting"]][XSEGTX]
-    rows = [("", "value", "95 % interval", f"paper (v2 {SPLIT})")]
-    for name in METRICS:
-        value = {**summary["official"], **summary["extra"]}[name]
-        low, high = summary["interval_95"][name]
-        mark = "" if name in OFFICIAL else "* "
-        span = f"{_number(low)} to {_number(high)}" if low is not None else "-"
-        rows.append((mark + NAMES[name], _number(value), span, _number(published.get(name))))
-    exist = summary["existence"]
-    rows.append(("* existence, average precision", _number(exist["average_precision"]), "", ""))
-    rows.append(("* existence, calibration error", _number(exist["calibration_error"]), "", ""))
-    for unit in ("takes", "objects"):
-        for name in ("iou", "contour_accuracy"):
-            rows.append((f"* {NAMES[name]}, mean over {unit}", _number(summary[f"mean_over_{unit}"][name]), "", ""))
-    lines += ["", *format_table(rows), "* not part of the benchmark; intervals: takes drawn with replacement"]
-    for kind in PRINTED_BREAKDOWNS:
-        if groups := summary["breakdown"][kind]:
-            lines += ["", *format_table([_group_header(f"* by {kind}"), *map(_group_row, groups)])]
-    return "\n".join(lines)
-
-
-def _group_header(title: str) -> tuple[str, ...]:
-    return (title, "frames", "visible", "IoU", "location", "contour", "balanced")
-
-
-def _group_row(group: dict[str, Any]) -> tuple[str, ...]:
-    return (group["label"], f"{group['frames']:,}", f"{group['visible']:,}", *(_number(group[n]) for n in OFFICIAL))
-
-
-def format_table(rows: list[tuple[str, ...]]) -> list[str]:
-    """Aligned columns: the first to the left, the others to the right."""
-    widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
-    return [
-        "  ".join([row[0].ljust(widths[0]), *(c.rjust(w) for c, w in zip(row[1:], widths[1:], strict=True))]).rstrip()
-        for row in rows
-    ]
-
-
-def _number(value: float | None) -> str:
-    return "-" if value is None or math.isnan(value) else f"{value:.4f}"
-
-
 def _cell(value: Any) -> Any:
+    if isinstance(value, str):
+        text = printable(value)
+        return "'" + text if text[:1] in ("=", "+", "-", "@") else text  # spreadsheets would run it as a formula
     if value is None or (isinstance(value, float) and math.isnan(value)):
         return ""
     return int(value) if isinstance(value, bool) else value
 
 
-def _plain(value: Any) -> Any:
-    """JSON has no nan: None instead."""
-    if isinstance(value, dict):
-        return {key: _plain(item) for key, item in value.items()}
-    if isinstance(value, list):
-        return [_plain(item) for item in value]
-    return None if isinstance(value, float) and math.isnan(value) else value
+def printable(text: str) -> str:
+    """The text with escapes (`\\n`, `\\x1b`) for whatever would steer a terminal or break a line."""
+    return "".join(char if char.isprintable() else ascii(char)[1:-1] for char in text)
+
+
+def format_summary(summary: dict[str, Any]) -> str:
+    """The tables that evaluate.py prints for one results file."""
+    scored, wanted = summary["frames_scored"], summary["frames_wanted"]
+    lines = [headline(summary)]
+    if scored < wanted:
+        lines.append(f"INCOMPLETE: predictions for {wanted - scored:,} of {wanted:,} frames are missing")
+    published = PUBLISHED[summary["setting"]][XSEGTX]
+    rows = [("", "value", "95 % interval", f"paper (v2 {SPLIT})")]
+    for name, metric in METRICS.items():
+        value = {**summary["official"], **summary["extra"]}[name]
+        span = interval(name, summary["interval_95"][name], " to ")
+        rows.append((starred(name), metric.show(value), span or "-", metric.show(published.get(name))))
+    for name in ("average_precision", "calibration_error"):
+        text = f"* existence, {name.replace('_', ' ')} (%)"
+        rows.append((text, METRICS["iou"].show(summary["existence"][name]), "", ""))
+    for unit in ("takes", "objects"):
+        for name in ("iou", "contour_accuracy"):
+            value = METRICS[name].show(summary[f"mean_over_{unit}"][name])
+            rows.append((f"{starred(name, official=False)}, mean over {unit}", value, "", ""))
+    lines += ["", *format_table(rows), "* not part of the benchmark; intervals: takes drawn with replacement"]
+    for kind in PRINTED_BREAKDOWNS:
+        groups = summary["breakdown"][kind]
+        if len(groups) > 1:
+            header = (f"* by {BREAKDOWN_TITLES[kind]}", "frames", "visible", *(METRICS[n].heading for n in OFFICIAL))
+            rows = [(g["label"], f"{g['frames']:,}", f"{g['visible']:,}", *_shown(g)) for g in groups]
+            lines += ["", *format_table([header, *rows])]
+    return "\n".join(lines)
+
+
+BREAKDOWN_TITLES = {
+    "take": "take",
+    "object": "object",
+    "scenario": "scenario",
+    "query camera": "query camera",
+    "target camera": "target camera",
+    "object size": "size of the true mask in the target image (long side 480 px)",
+    "visibility": "visibility in the target view",
+}
+
+
+def headline(summary: dict[str, Any]) -> str:
+    """Setting, split and how much was scored, in one line."""
+    return (
+        f"{summary['setting']}, {split_title(summary['split'])}: {summary['takes']} takes, "
+        f"{summary['frames_scored']:,} frames scored, {summary['frames_visible']:,} of them with a visible target"
+    )
+
+
+def split_title(split: str | None) -> str:
+    """For headlines. A ground-truth file does not say of which split it is."""
+    return f"split {split}" if split else "split unknown"
+
+
+def format_comparison(comparison: dict[str, Any]) -> str:
+    """The tables that evaluate.py prints for several results files."""
+    tables = []
+    for one in comparison["comparisons"]:
+        rows = [("", comparison["first"], one["second"], "difference", "95 % interval")]
+        for name, found in one["metrics"].items():
+            values = (METRICS[name].show(found[key]) for key in ("first", "second"))
+            change = METRICS[name].show(found["difference"], "+")
+            rows.append((starred(name), *values, change, interval(name, found["interval_95"], " to ", "+") or "-"))
+        tables.append("\n".join(format_table(rows)))
+    return "\n\n".join(tables)
+
+
+def starred(name: str, official: bool = True) -> str:
+    """A metric's heading, with a star if it is not part of the benchmark."""
+    return ("" if official and METRICS[name].official else "* ") + METRICS[name].heading
+
+
+def interval(name: str, edges: Sequence[float | None], between: str, sign: str = "") -> str:
+    """Both edges as the metric is shown; empty if there is no interval."""
+    return "" if edges[0] is None else between.join(METRICS[name].show(edge, sign) for edge in edges)
+
+
+def format_table(rows: Sequence[Sequence[str]]) -> list[str]:
+    """Aligned columns: the first to the left, the others to the right."""
+    rows = [[printable(text) for text in row] for row in rows]
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    lines = []
+    for first, *others in rows:
+        cells = [text.rjust(width) for text, width in zip(others, widths[1:], strict=True)]
+        lines.append("  ".join([first.ljust(widths[0]), *cells]).rstrip())
+    return lines
+
+
+def _shown(values: dict[str, float | None]) -> list[str]:
+    return [METRICS[name].show(values[name]) for name in OFFICIAL]

@@ -3,27 +3,54 @@
 Images are (H, W, 3) uint8 RGB; colors are RGB.
 """
 
+import random
 from collections.abc import Iterable, Sequence
 from functools import lru_cache
 from pathlib import Path
 from typing import NamedTuple
 
+import av
 import cv2
 import matplotlib
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
+from tqdm import tqdm
 
-from evaluation.metrics import CONFIDENCE_THRESHOLD
+from evaluation.metrics import METRICS
+from evaluation.outputs import printable
 from evaluation.score import Case
-from evaluation.truth import TakeTruth
+from evaluation.truth import GroundTruth, TakeTruth
 from formats.drawing import PREDICTION, QUERY, TRUTH, overlay, write_picture
+from formats.files import atomic_write
 from formats.geometry import Size
 from formats.masks import resize_mask
 from formats.processed import read_frame
-from formats.results import iter_results
+from formats.results import camera_pair_key, iter_results
 
 INK, PALE, PAPER = (20, 20, 20), (110, 110, 110), (255, 255, 255)
 GAP = 6  # pixels between panels
+ORDERS = ("spread", "best", "worst", "random")
+
+
+def choose(cases: list[Case], order: str, number: int, seed: int = 0) -> list[Case]:
+    """`number` cases: the best or worst by IoU, spread evenly from best to worst, or random (these may be not visible).
+
+    Frames of a track look alike, so each track has its turn before one has a second.
+    """
+    if order == "random":
+        ranked = random.Random(seed).sample(cases, len(cases))
+    else:
+        ranked = sorted(
+            (case for case in cases if case.visible), key=lambda case: case.mask.iou, reverse=order != "worst"
+        )
+    if order == "spread" and len(ranked) > number > 1:
+        return [ranked[round(place * (len(ranked) - 1) / (number - 1))] for place in range(number)]
+    turn: dict[tuple, int] = {}
+    turns = []
+    for case in ranked:
+        turns.append(turn.get(case.track, 0))
+        turn[case.track] = turns[-1] + 1
+    return [ranked[place] for place in sorted(range(len(ranked)), key=lambda place: (turns[place], place))[:number]]
 
 
 class Predicted(NamedTuple):
@@ -47,13 +74,13 @@ def draw_case(truth: TakeTruth, predictions: Sequence[Predicted], height: int = 
     query_window = _close_up(query.shape[:2], query_mask)
     window = _close_up(target.shape[:2], true_mask, *(predicted.rle for predicted in predictions))
     caption = "truth" if case.visible else "truth: not visible"
-    body = beside(
-        [
-            _panel(query, query_mask, QUERY, f"query {case.query_camera}", height, query_window),
-            *(_panel(target, p.rle, PREDICTION, _prediction_caption(p), height, window) for p in predictions),
-            _panel(target, true_mask, TRUTH, caption, height, window),
-        ]
-    )
+    panels = [
+        _panel(query, query_mask, QUERY, f"query {case.query_camera}", height, query_window),
+        *(_panel(target, p.rle, PREDICTION, _prediction_caption(p), height, window) for p in predictions),
+        _panel(target, true_mask, TRUTH, caption, height, window),
+    ]
+    gap = np.full((height, GAP, 3), PAPER, np.uint8)
+    body = np.hstack([part for panel in panels for part in (gap, panel)][1:])
     return np.vstack([_header(truth, predictions, body.shape[1], height // 12), body])
 
 
@@ -93,35 +120,39 @@ def _close_up(size: Size, *rles: dict | None) -> tuple[slice, slice] | None:
     return None
 
 
-def write_numbered_pictures(folder: Path, images: Iterable[np.ndarray]) -> list[str]:
-    """Write `folder`/pictures/0000.jpg and so on, and delete the pictures of an earlier, longer row.
+def draw_gallery(
+    folder: Path,
+    names: Sequence[str],
+    truth: GroundTruth,
+    setting: str,
+    files: Sequence[tuple[str, Path]],
+    groups: Sequence[Sequence[Case]],
+    height: int,
+) -> None:
+    """Draw each of `groups`, a frame's cases in all results `files` (title, path), to `folder`/name."""
+    masks = [
+        predicted_masks(path, setting, [group[number] for group in groups]) for number, (_, path) in enumerate(files)
+    ]
+    takes = {uid: truth.load(uid) for uid in dict.fromkeys(group[0].take_uid for group in groups)}
+    for name, group in zip(names, tqdm(groups, unit="picture", desc="pictures"), strict=True):
+        predictions = [
+            Predicted(case, of_file[case.key], title)
+            for case, of_file, (title, _) in zip(group, masks, files, strict=True)
+        ]
+        write_picture(folder / name, draw_case(takes[group[0].take_uid], predictions, height))
 
-    Returns their paths from `folder`.
-    """
-    paths = []
-    for number, image in enumerate(images):
-        paths.append(f"pictures/{number:04d}.jpg")
-        write_picture(folder / paths[-1], image)
-    for old in (folder / "pictures").glob("[0-9][0-9][0-9][0-9].jpg"):
-        if f"pictures/{old.name}" not in paths:
-            old.unlink()
-    return paths
 
-
-def predicted_masks(path: Path, setting: str, cases: list[Case]) -> dict[tuple, dict]:
+def predicted_masks(path: Path, setting: str, cases: Sequence[Case]) -> dict[tuple, dict]:
     """The RLE of each case's prediction, by `case.key`."""
-    takes = {case.take_uid for case in cases}
-    raw = {uid: take for uid, take in iter_results(path, setting) if uid in takes}
-    return {
-        case.key: raw[case.take_uid]["masks"][case.object_name][case.camera_pair][str(case.frame)]["pred_mask"]
-        for case in cases
-    }
-
-
-def beside(images: list[np.ndarray]) -> np.ndarray:
-    """Images of one height in a row, with gaps."""
-    gap = np.full((images[0].shape[0], GAP, 3), PAPER, np.uint8)
-    return np.hstack([part for image in images for part in (gap, image)][1:])
+    wanted: dict[str, list[Case]] = {}
+    for case in cases:
+        wanted.setdefault(case.take_uid, []).append(case)
+    found = {}
+    for uid, take in iter_results(path, setting):
+        for case in wanted.get(uid, ()):
+            pair = camera_pair_key(case.query_camera, case.target_camera)
+            found[case.key] = take["masks"][case.object_name][pair][str(case.frame)]["pred_mask"]
+    return found
 
 
 def contact_sheet(pictures: list[np.ndarray], columns: int = 2, width: int = 2000) -> np.ndarray:
@@ -140,15 +171,42 @@ def contact_sheet(pictures: list[np.ndarray], columns: int = 2, width: int = 200
     return np.vstack(rows)
 
 
+def write_video(path: Path, images: Iterable[np.ndarray], fps: int) -> int:
+    """Write (H, W, 3) uint8 RGB images as H.264, which every browser plays; returns how many. The file appears whole.
+
+    The first image's size is that of the video, rounded down to even numbers; the others are cut or padded to it.
+    """
+    count = 0
+    with atomic_write(path, "wb") as file, av.open(file, "w", format="mp4") as container:
+        stream = container.add_stream("libx264", rate=fps, options={"crf": "20"})
+        stream.pix_fmt = "yuv420p"
+        for image in images:
+            if not count:
+                stream.height, stream.width = (side // 2 * 2 for side in image.shape[:2])
+            paper = np.full((stream.height, stream.width, 3), 255, np.uint8)
+            part = image[: stream.height, : stream.width]
+            paper[: part.shape[0], : part.shape[1]] = part
+            container.mux(stream.encode(av.VideoFrame.from_ndarray(paper, format="rgb24")))
+            count += 1
+        container.mux(stream.encode())
+    return count
+
+
 def _prediction_caption(predicted: Predicted) -> str:
-    notes = [_score(predicted.case)] if predicted.name else []
-    notes += ["empty"] if predicted.case.predicted_pixels == 0 else []
-    notes += ["says not visible"] if predicted.case.confidence <= CONFIDENCE_THRESHOLD else []
-    return (predicted.name or "prediction") + f" ({', '.join(notes)})" * bool(notes)
+    case = predicted.case
+    notes = []
+    if predicted.name:
+        notes.append(_score(case))
+    if case.visible and case.mask.predicted_pixels == 0:
+        notes.append("empty")
+    if not case.said_visible:
+        notes.append("says not visible")
+    title = predicted.name or "prediction"
+    return f"{title} ({', '.join(notes)})" if notes else title
 
 
 def _score(case: Case) -> str:
-    return f"IoU {case.iou:.3f}" if case.visible else "not visible"
+    return f"IoU {METRICS['iou'].show(case.mask.iou)} %" if case.visible else "not visible"
 
 
 def _header(truth: TakeTruth, predictions: Sequence[Predicted], width: int, height: int) -> np.ndarray:
@@ -160,11 +218,13 @@ def _header(truth: TakeTruth, predictions: Sequence[Predicted], width: int, heig
     score = "" if len(predictions) > 1 else f"{_score(case)}  confidence {case.confidence:.2f}"
     right = width - draw.textlength(score, bold)
     draw.text((right, 0), score, INK, bold)
-    name = case.object_name.strip()
+    name = printable(case.object_name.strip())
+    while draw.textlength(name, bold) > right * 0.6:
+        name = name[:-1]
     draw.text((0, 0), name, INK, bold)
     left = draw.textlength(name + "  ", bold)
     take = (truth.annotated.name if truth.annotated else "") or truth.uid[:8]
-    details = f"{take}, {case.target_camera}, frame {case.frame}"
+    details = printable(f"{take}, {case.target_camera}, frame {case.frame}")
     while details and left + draw.textlength(details, plain) > right - height:
         details = details[:-1]  # what does not fit is in the file's name
     draw.text((left, 0), details, PALE, plain)
@@ -174,6 +234,7 @@ def _header(truth: TakeTruth, predictions: Sequence[Predicted], width: int, heig
 def _caption(image: np.ndarray, text: str, color: tuple[int, int, int]) -> np.ndarray:
     """Write a label into the upper left corner, with a swatch of its mask's color."""
     size = max(9, image.shape[0] // 22)
+    text = printable(text)
     paper = Image.fromarray(image)
     draw = ImageDraw.Draw(paper)
     box = draw.textbbox((size * 2, size // 2), text, font=_font(size))

@@ -3,17 +3,18 @@
 import io
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from matplotlib import rc_context
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from evaluation.existence import Existence
 from evaluation.score import Case
 from formats.files import atomic_write
 
-BLUE, ORANGE, GREY = "#1f6fb4", "#e07b00", "#8c8c8c"
+BLUE, ORANGE, GRAY = "#1f6fb4", "#e07b00", "#8c8c8c"
+PERCENT = (0, 100)
 STYLE = {
     "font.size": 10,
     "axes.spines.top": False,
@@ -26,86 +27,76 @@ STYLE = {
 }
 
 
-def save_plot(path: Path, draw: Callable[[Axes], None], size: tuple[float, float] = (5.4, 3.6)) -> None:
-    """Let `draw` fill a plot of `size` inches and write it."""
+def save_plot(path: Path, draw: Callable[..., None], *values: Any, size: tuple[float, float] = (5.4, 3.6)) -> None:
+    """Let `draw(axes, *values)` fill a plot of `size` inches and write it."""
     with rc_context(STYLE):
         figure = Figure(figsize=size, layout="constrained")
-        draw(figure.subplots())
+        draw(figure.subplots(), *values)
         data = io.StringIO()
         figure.savefig(data, format="svg", dpi=150, metadata={"Date": None})
     with atomic_write(path) as file:
         file.write(data.getvalue())
 
 
-def iou_histogram(cases: Sequence[Case]) -> Callable[[Axes], None]:
+def iou_histogram(axes: Axes, cases: Sequence[Case]) -> None:
     """How many visible cases have which IoU."""
-
-    def draw(axes: Axes) -> None:
-        values = [case.iou for case in cases if case.visible]
-        axes.hist(values, np.linspace(0, 1, 21), color=BLUE, edgecolor="white")
-        axes.axvline(np.mean(values), color=ORANGE, label=f"mean {np.mean(values):.3f}")
-        axes.axvline(np.median(values), color=ORANGE, ls=":", label=f"median {np.median(values):.3f}")
-        axes.set(xlabel="IoU", ylabel="cases", xlim=(0, 1))
-        axes.legend()
-
-    return draw
+    values = [100 * case.mask.iou for case in cases if case.visible]
+    axes.hist(values, np.linspace(*PERCENT, 21), color=BLUE, edgecolor="white")
+    axes.axvline(np.mean(values), color=ORANGE, label=f"mean {np.mean(values):.2f}")
+    axes.axvline(np.median(values), color=ORANGE, ls=":", label=f"median {np.median(values):.2f}")
+    axes.set(xlabel="IoU (%)", ylabel="cases", xlim=PERCENT)
+    axes.legend()
 
 
-def iou_by_size(cases: Sequence[Case], groups: int = 12) -> Callable[[Axes], None]:
-    """Mean IoU and its middle half over the size of the true mask, in groups of as many cases each."""
+def iou_by_size(axes: Axes, cases: Sequence[Case], groups: int = 12) -> None:
+    """Mean IoU and its middle half over the size of the true mask, in groups of about as many cases each.
 
-    def draw(axes: Axes) -> None:
-        seen = sorted((case.truth_pixels, case.iou) for case in cases if case.visible)
-        parts = [np.array(part) for part in np.array_split(seen, min(groups, len(seen))) if len(part)]
-        pixels = [max(float(np.median(part[:, 0])), 1) for part in parts]
-        low, high = zip(*(np.quantile(part[:, 1], (0.25, 0.75)) for part in parts), strict=True)
-        axes.fill_between(pixels, low, high, color=BLUE, alpha=0.2, lw=0, label="middle half of the cases")
-        axes.plot(pixels, [part[:, 1].mean() for part in parts], "o-", color=BLUE, label="mean")
-        axes.set(xscale="log", ylim=(0, 1), xlabel="true mask, pixels at a long side of 480", ylabel="IoU")
-        axes.xaxis.set_major_formatter(lambda value, _: f"{value:g}")
-        axes.xaxis.set_minor_formatter(lambda value, _: f"{value:g}" if f"{value:g}"[0] in "25" else "")
-        axes.legend()
+    Cases of one size are in one group, so that sizes grow from group to group.
+    """
+    pixels = np.array([max(case.mask.truth_pixels, 0.5) for case in cases if case.visible])  # 0 has no logarithm
+    iou = np.array([100 * case.mask.iou for case in cases if case.visible])
+    edges = np.unique(np.quantile(pixels, np.linspace(0, 1, groups + 1)[:-1], method="lower"))
+    group = np.searchsorted(edges, pixels, side="right")
+    members = [group == number for number in np.unique(group)]
+    sizes = [np.median(pixels[at]) for at in members]
+    low, high = zip(*(np.quantile(iou[at], (0.25, 0.75)) for at in members), strict=True)
+    axes.fill_between(sizes, low, high, color=BLUE, alpha=0.2, lw=0, label="middle half of the cases")
+    axes.plot(sizes, [iou[at].mean() for at in members], "o-", color=BLUE, label="mean")
+    axes.set(xscale="log", ylim=PERCENT, ylabel="IoU (%)")
+    axes.set_xlabel("true mask in the target image, pixels at a long side of 480")
+    axes.xaxis.set_major_formatter(lambda value, _: f"{value:g}")
+    axes.xaxis.set_minor_formatter(lambda value, _: f"{value:g}" if f"{value:g}"[0] in "25" else "")
+    axes.legend()
 
-    return draw
 
-
-def calibration(found: Existence) -> Callable[[Axes], None]:
+def calibration(axes: Axes, bins: Sequence[dict[str, float]]) -> None:
     """Share of cases that are visible over the confidence that they are, dots as large as groups are."""
-
-    def draw(axes: Axes) -> None:
-        total = sum(b.count for b in found.bins)
-        axes.plot([0, 1], [0, 1], color=GREY, ls="--", label="calibrated")
-        confidence, share = [b.mean_confidence for b in found.bins], [b.share_visible for b in found.bins]
-        axes.plot(confidence, share, color=BLUE)
-        axes.scatter(confidence, share, [20 + 300 * b.count / total for b in found.bins], color=BLUE, clip_on=False)
-        axes.set(xlim=(0, 1), ylim=(0, 1), xlabel="confidence that the object is visible", ylabel="share visible")
-        axes.legend(loc="lower right")
-
-    return draw
+    total = sum(b["count"] for b in bins)
+    confidence = [100 * b["mean_confidence"] for b in bins]
+    share = [100 * b["share_visible"] for b in bins]
+    axes.plot(PERCENT, PERCENT, color=GRAY, ls="--", label="calibrated")
+    axes.plot(confidence, share, color=BLUE)
+    axes.scatter(confidence, share, [20 + 300 * b["count"] / total for b in bins], color=BLUE, clip_on=False)
+    axes.set(xlim=PERCENT, ylim=PERCENT, xlabel="confidence that the object is visible (%)", ylabel="visible (%)")
+    axes.legend(loc="lower right")
 
 
-def precision_recall(found: Existence, share_visible: float) -> Callable[[Axes], None]:
+def precision_recall(axes: Axes, existence: dict[str, Any], share_visible: float) -> None:
     """Precision over recall of "the object is visible"; chance is the share of visible cases."""
-
-    def draw(axes: Axes) -> None:
-        axes.axhline(share_visible, color=GREY, ls="--", label=f"chance {share_visible:.3f}")
-        label = f"average precision {found.average_precision:.3f}"
-        axes.step(found.recall, found.precision, where="pre", color=BLUE, label=label)
-        axes.set(xlim=(0, 1), ylim=(0, 1.02), xlabel="recall", ylabel="precision")
-        axes.legend(loc="lower left")
-
-    return draw
+    recall, precision = (100 * np.array(existence[name]) for name in ("recall", "precision"))
+    axes.axhline(100 * share_visible, color=GRAY, ls="--", label=f"chance {100 * share_visible:.2f}")
+    label = f"average precision {100 * existence['average_precision']:.2f}"
+    axes.step(recall, precision, where="pre", color=BLUE, label=label)
+    axes.set(xlim=PERCENT, ylim=(0, 102), xlabel="recall (%)", ylabel="precision (%)")
+    axes.legend(loc="lower left")
 
 
-def paired_iou(first: Sequence[Case], second: Sequence[Case], names: tuple[str, str]) -> Callable[[Axes], None]:
+def paired_iou(axes: Axes, first: Sequence[Case], second: Sequence[Case], names: tuple[str, str]) -> None:
     """IoU of the same visible cases in two results files, a dot each."""
-
-    def draw(axes: Axes) -> None:
-        pairs = [(a.iou, b.iou) for a, b in zip(first, second, strict=True) if a.visible]
-        axes.plot([0, 1], [0, 1], color=GREY, ls="--")
-        axes.scatter(
-            *zip(*pairs, strict=True), s=12, alpha=min(0.6, 60 / len(pairs) ** 0.5), color=BLUE, lw=0, rasterized=True
-        )
-        axes.set(xlim=(0, 1), ylim=(0, 1), xlabel=f"IoU of {names[0]}", ylabel=f"IoU of {names[1]}", aspect="equal")
-
-    return draw
+    pairs = [(100 * a.mask.iou, 100 * b.mask.iou) for a, b in zip(first, second, strict=True) if a.visible]
+    axes.plot(PERCENT, PERCENT, color=GRAY, ls="--")
+    alpha = min(0.6, 60 / len(pairs) ** 0.5)
+    axes.scatter(*zip(*pairs, strict=True), s=12, alpha=alpha, color=BLUE, lw=0, rasterized=True)
+    axes.set(xlim=PERCENT, ylim=PERCENT, aspect="equal")
+    axes.set_xlabel(f"IoU of {names[0]} (%)", parse_math=False)
+    axes.set_ylabel(f"IoU of {names[1]} (%)", parse_math=False)

@@ -1,6 +1,6 @@
 """The paper's results on the v2 test split, as fractions: IoU, location error, contour accuracy, balanced accuracy."""
 
-from evaluation.summary import OFFICIAL
+from evaluation.metrics import OFFICIAL
 
 SPLIT = "test"
 XSEGTX = "XSegTx, trained, as published"

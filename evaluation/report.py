@@ -11,70 +11,58 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # repository root
 
-from tqdm import tqdm
-
-from evaluation.options import (
-    add_setting_option,
+from evaluation.inputs import (
     add_truth_options,
-    add_workers_option,
-    default_out,
-    make_parser,
+    data_split,
+    default_results,
+    left_out,
     open_truth,
-    pred_file,
+    output_folder,
+    score_file,
 )
-from evaluation.outputs import summarize, write_outputs
-from evaluation.pictures import Predicted, draw_case, predicted_masks, write_numbered_pictures
-from evaluation.report_page import write_report
-from evaluation.run import check_truth, notes, score_file
-from evaluation.score import Case
-from evaluation.selection import choose
-from evaluation.truth import GroundTruth
+from evaluation.outputs import OUTPUT_FILES, claim_files, headline, split_title, write_outputs
+from evaluation.pages import PAGE, PLOTS, report_sections, write_page
+from evaluation.pictures import choose, draw_gallery
+from evaluation.summary import summarize, take_names
+from formats.arguments import Parser, add_num_workers, add_setting, at_least
 from formats.errors import run_script
 
 
 def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
-    parser = make_parser(__doc__)
-    add_setting_option(parser)
+    parser = Parser(__doc__)
+    add_setting(parser)
     add_truth_options(parser)
     add = parser.add_argument
-    add("--num", type=int, default=100, help="cases in the gallery, and a fifth more where nothing is visible")
-    add("--height", type=int, default=260, help="of the pictures' panels, pixels (default: 260)")
-    add("--resamples", type=int, default=2000, help="of takes, for the confidence intervals (default: 2000)")
+    add("--pred_file", type=Path, help="results (default: results/{setting}_{split}_results.json)")
+    add("--num", type=at_least(1), default=100, help="cases in the gallery, and a fifth more where nothing is visible")
+    add("--height", type=at_least(60), default=260, help="of the pictures' panels, pixels")
+    add("--resamples", type=at_least(1), default=2000, help="of takes, for the confidence intervals")
     add("--out", type=Path, help="folder (default: results/{setting}_{split}_report)")
-    add_workers_option(parser)
-    args = parser.parse_args(argv)
-    for name, least in (("num", 1), ("height", 60)):
-        if getattr(args, name) < least:
-            parser.error(f"--{name} {getattr(args, name)} must be at least {least}")
-    return args
+    add_num_workers(parser)
+    return parser.parse_args(argv)
 
 
 def main(argv: list[str] | None = None) -> None:
     args = parse_args(argv)
-    truth = open_truth(args)
-    check_truth(truth, args)
-    scores = score_file(truth, pred_file(args), args)
-    summary = summarize(scores, args.split, str(pred_file(args)), args.resamples)
-    out = args.out or default_out(args, "report")
+    split = data_split(args.split, args.gt_file)
+    truth = open_truth(
+        args.data_path, split, args.splits_path, args.annotation_path, args.gt_file, args.all_frames, args.allow_missing
+    )
+    results = args.pred_file or default_results(args.setting, split)
+    scores = score_file(truth, results, args.setting, args.num_workers, args.allow_missing)
+    summary = {"split": split, "results": str(results), **summarize(scores, args.resamples)}
+
     hidden = sorted((case for case in scores.cases if not case.visible), key=lambda case: -case.confidence)
-    cases = choose(scores.cases, "spread", args.num) + hidden[: max(1, args.num // 5)]
-    pictures = draw_pictures(truth, cases, out, args)
-    page = write_report(out, scores, summary, pictures, notes(truth, scores))
+    shown = choose(scores.cases, "spread", args.num) + hidden[: max(1, args.num // 5)]
+    pictures = [f"pictures/{number:04d}.jpg" for number in range(len(shown))]
+    out = args.out or output_folder(results, "report")
+    claim_files(out, [PAGE, *OUTPUT_FILES, *(f"plots/{name}.svg" for name in PLOTS), *pictures])
+    draw_gallery(out, pictures, truth, args.setting, [("", results)], [[case] for case in shown], args.height)
+    sections = report_sections(out, summary, scores.cases, list(zip(shown, pictures, strict=True)), take_names(scores))
+    title = f"Object correspondence, {args.setting}, {split_title(split)}"
+    page = write_page(out, title, f"{headline(summary)}; results of {results}", sections, left_out(truth, scores))
     write_outputs(out, summary, scores.cases)
     print(f"report: open {page}")
-
-
-def draw_pictures(
-    truth: GroundTruth, cases: list[Case], folder: Path, args: argparse.Namespace
-) -> list[tuple[Case, str]]:
-    """A picture for each case in `folder`, with its path from there."""
-    masks = predicted_masks(pred_file(args), args.setting, cases)
-    takes = {uid: truth.load(uid) for uid in dict.fromkeys(case.take_uid for case in cases)}
-    images = (
-        draw_case(takes[case.take_uid], [Predicted(case, masks[case.key])], args.height)
-        for case in tqdm(cases, unit="picture", desc="pictures")
-    )
-    return list(zip(cases, write_numbered_pictures(folder, images), strict=True))
 
 
 if __name__ == "__main__":

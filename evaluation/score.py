@@ -1,22 +1,18 @@
 """Score a results file against the ground truth, take by take, in as many processes as wanted."""
 
-import math
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any, NamedTuple
 
 import numpy as np
 
-from evaluation.metrics import score_masks
+from evaluation.metrics import CONFIDENCE_THRESHOLD, MaskScores, score_masks
 from evaluation.predictions import Problem, TakePredictions
 from evaluation.truth import GroundTruth, TakeTruth
 from formats.parallel import run_jobs
-from formats.results import camera_pair_key
-
-Task = tuple[GroundTruth, Any, str]  # of one take; its predictions; setting
 
 
 class Case(NamedTuple):
-    """One scored frame of an object. Mask metrics and sizes are nan where the object is not visible in the target."""
+    """One scored frame of an object. A field added here is a column of cases.csv, and so is one of MaskScores."""
 
     take_uid: str
     object_name: str
@@ -25,20 +21,19 @@ class Case(NamedTuple):
     frame: int
     visible: bool  # the target has a mask
     confidence: float
-    iou: float = math.nan
-    contour_accuracy: float = math.nan
-    location_error: float = math.nan
-    location_error_corrected: float = math.nan
-    truth_pixels: float = math.nan  # in the target image at a long side of 480 pixels
-    predicted_pixels: float = math.nan
+    mask: MaskScores | None = None  # None if the object is not visible in the target: no IoU, no sizes
+
+    @property
+    def track(self) -> tuple[str, str, str, str]:
+        return self[:4]
 
     @property
     def key(self) -> tuple[str, str, str, str, int]:
         return self[:5]
 
     @property
-    def camera_pair(self) -> str:
-        return camera_pair_key(self.query_camera, self.target_camera)
+    def said_visible(self) -> bool:
+        return self.confidence > CONFIDENCE_THRESHOLD
 
 
 class TakeScores(NamedTuple):
@@ -78,16 +73,10 @@ def score_take(truth: TakeTruth, raw: Any, setting: str) -> TakeScores:
         found = predictions.read(pair, frames, truth.prediction_size(pair))
         for frame, prediction in found.items():
             mask = truth.target_mask(pair, frame)
-            measured = () if mask is None else _measure(mask, prediction.mask)
-            cases.append(Case(truth.uid, *pair, frame, mask is not None, prediction.confidence, *measured))
+            measured = None if mask is None else score_masks(mask, np.ascontiguousarray(prediction.mask))
+            cases.append(Case(truth.uid, *pair, frame, mask is not None, prediction.confidence, measured))
     name, scenario = (truth.annotated.name, truth.annotated.scenario) if truth.annotated else ("", "")
     return TakeScores(truth.uid, name, scenario, cases, wanted, predictions.problems)
-
-
-def _measure(truth: np.ndarray, predicted: np.ndarray) -> tuple[float, ...]:
-    """The fields of a Case from `iou` on."""
-    predicted = np.ascontiguousarray(predicted)
-    return *score_masks(truth, predicted), float(np.count_nonzero(truth)), float(np.count_nonzero(predicted))
 
 
 def score_results(
@@ -104,7 +93,7 @@ def score_results(
     not_in_truth: list[str] = []
     scored: dict[str, TakeScores] = {}
 
-    def tasks() -> Iterator[Task]:
+    def tasks() -> Iterator[tuple[GroundTruth, Any, str]]:
         unseen = dict.fromkeys(truth.uids)
         for uid, raw in results:
             if uid in unseen:
@@ -121,6 +110,7 @@ def score_results(
     return Scores(setting, [scored[uid] for uid in truth.uids], not_in_truth)
 
 
-def _score_task(task: Task) -> TakeScores:
+def _score_task(task: tuple[GroundTruth, Any, str]) -> TakeScores:
+    """`task`: the ground truth of one take, its predictions, the setting."""
     truth, raw, setting = task
     return score_take(truth.load(truth.uids[0]), raw, setting)

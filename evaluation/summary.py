@@ -1,4 +1,4 @@
-"""From scored cases to the benchmark's four numbers, their confidence intervals and breakdowns.
+"""From scored cases to the benchmark's four numbers, their confidence intervals, breakdowns, and existence curves.
 
 Every number is a ratio of sums over cases. So a case, a take or a split is a row of sums, (len(SUMS),) floats, and the
 numbers of any set of cases are those of its rows added up.
@@ -6,66 +6,84 @@ numbers of any set of cases are those of its rows added up.
 
 import math
 from collections.abc import Callable, Iterable, Sequence
-from typing import NamedTuple, TypeVar
+from typing import Any, TypeVar
 
 import numpy as np
 
-from evaluation.metrics import CONFIDENCE_THRESHOLD
-from evaluation.score import Case, Scores, TakeScores
+from evaluation.metrics import MASK_METRICS, METRICS, OFFICIAL
+from evaluation.score import Case, Scores
 
 T = TypeVar("T")
-SUMS = (
-    "iou",
-    "contour_accuracy",
-    "location_error",
-    "location_error_corrected",
-    "mask_presence",  # the predicted mask is empty just when the true one is, at 480 pixels
-    "visible",
-    "visible_right",
-    "hidden",
-    "hidden_right",
-)
-OFFICIAL = ("iou", "location_error", "contour_accuracy", "balanced_accuracy")
-EXTRA = ("location_error_corrected", "mask_presence")
-METRICS = OFFICIAL + EXTRA
+Interval = tuple[float, float]
+SUMS = (*MASK_METRICS, "visible", "visible_right", "hidden", "hidden_right")
 SIZE_EDGES = (100, 400, 1600, 6400)  # pixels of the true mask at a long side of 480
+SIZE_LABELS = (
+    "vanished at 480 px",
+    f"under {SIZE_EDGES[0]} px",
+    *(f"{low} to {high} px" for low, high in zip(SIZE_EDGES, SIZE_EDGES[1:], strict=False)),
+    f"from {SIZE_EDGES[-1]} px",
+)
 VISIBILITY_EDGES = (0.5, 0.9)  # share of the track's scored frames in which the object is visible
+VISIBILITY_LABELS = ("in under half of the frames", "in 50 to 90 % of the frames", "in at least 90 %", "in all frames")
+BINS = 10  # of confidence, for the calibration
 
 
-class Interval(NamedTuple):
-    low: float
-    high: float
+def summarize(scores: Scores, resamples: int = 2000) -> dict[str, Any]:
+    """Everything but the cases, as metrics.json has it. Values that do not exist are None."""
+    cases = scores.cases
+    values, groups = metrics(cases), breakdowns(scores)
+    return without_nan(
+        {
+            "setting": scores.setting,
+            "takes": len(scores.takes),
+            "frames_scored": len(cases),
+            "frames_wanted": sum(take.wanted for take in scores.takes),
+            "frames_visible": sum(case.visible for case in cases),
+            "official": {name: values[name] for name in OFFICIAL},
+            "extra": {name: values[name] for name in METRICS if name not in OFFICIAL},
+            "interval_95": intervals([take.cases for take in scores.takes], resamples),
+            "mean_over_takes": mean_over_groups(groups["take"]),
+            "mean_over_objects": mean_over_groups(groups["object"]),
+            "existence": existence(cases),
+            "breakdown": groups,
+        }
+    )
+
+
+def without_nan(value: Any) -> Any:
+    """The same with None for nan, which JSON does not have, and lists for tuples."""
+    if isinstance(value, dict):
+        return {key: without_nan(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [without_nan(item) for item in value]
+    return None if isinstance(value, float) and math.isnan(value) else value
+
+
+def take_sums(takes: Iterable[Sequence[Case]]) -> np.ndarray:
+    """(takes, len(SUMS)) from the cases of each take."""
+    return np.stack([case_sums(cases).sum(0) for cases in takes])
 
 
 def case_sums(cases: Sequence[Case]) -> np.ndarray:
     """(N, len(SUMS)): what each case adds to the sums."""
     rows = np.zeros((len(cases), len(SUMS)))
     for row, case in zip(rows, cases, strict=True):
-        right = (case.confidence > CONFIDENCE_THRESHOLD) == case.visible
+        right = case.said_visible == case.visible
         if case.visible:
-            presence = (case.truth_pixels > 0) == (case.predicted_pixels > 0)
-            masks = case.iou, case.contour_accuracy, case.location_error, case.location_error_corrected
-            row[:7] = *masks, presence, 1, right
+            row[:-2] = *(getattr(case.mask, name) for name in MASK_METRICS), 1, right
         else:
-            row[7:] = 1, right
+            row[-2:] = 1, right
     return rows
-
-
-def take_sums(takes: Sequence[Sequence[Case]]) -> np.ndarray:
-    """(takes, len(SUMS)) from the cases of each take."""
-    return np.stack([case_sums(cases).sum(0) for cases in takes])
 
 
 def rates(rows: np.ndarray) -> dict[str, np.ndarray]:
     """(..., len(SUMS)) sums -> (...) values of each of METRICS; nan where nothing is there to average."""
     column = dict(zip(SUMS, np.moveaxis(rows, -1, 0), strict=True))
     with np.errstate(invalid="ignore", divide="ignore"):
-        out = {name: column[name] / column["visible"] for name in SUMS[:5]}
+        out = {name: column[name] / column["visible"] for name in MASK_METRICS}
         recall = np.stack([column["visible_right"] / column["visible"], column["hidden_right"] / column["hidden"]])
-    known = ~np.isnan(recall)
-    out["balanced_accuracy"] = np.where(
-        known.any(0), np.nansum(recall, 0) / np.maximum(known.sum(0), 1), np.nan
-    )  # a class that does not occur is left out of the mean
+    known = ~np.isnan(recall)  # a class that does not occur is left out of the mean
+    out["balanced_accuracy"] = np.where(known.any(0), np.nansum(recall, 0) / np.maximum(known.sum(0), 1), np.nan)
     return {name: out[name] for name in METRICS}
 
 
@@ -79,90 +97,87 @@ def bootstrap_weights(n_takes: int, resamples: int, seed: int = 0) -> np.ndarray
     return np.random.default_rng(seed).multinomial(n_takes, np.full(n_takes, 1 / n_takes), resamples)
 
 
-def intervals(takes: Sequence[TakeScores], resamples: int = 2000, level: float = 0.95) -> dict[str, Interval]:
-    """Percentile bootstrap over takes: frames of one take are alike, so takes and not frames are drawn."""
+def intervals(takes: Sequence[Sequence[Case]], resamples: int = 2000) -> dict[str, Interval]:
+    """95 % percentile bootstrap over takes: frames of one take are alike, so takes and not frames are drawn."""
     if len(takes) < 2:
-        return {name: Interval(math.nan, math.nan) for name in METRICS}
-    rows = take_sums([take.cases for take in takes])
-    drawn = rates(bootstrap_weights(len(takes), resamples) @ rows)
-    return {name: percentile_interval(values, level) for name, values in drawn.items()}
+        return dict.fromkeys(METRICS, (math.nan, math.nan))
+    drawn = rates(bootstrap_weights(len(takes), resamples) @ take_sums(takes))
+    return {name: percentile_interval(values) for name, values in drawn.items()}
 
 
-def percentile_interval(values: np.ndarray, level: float = 0.95) -> Interval:
+def percentile_interval(values: np.ndarray) -> Interval:
+    """What holds the middle 95 % of the values; nan if there are none."""
     values = values[~np.isnan(values)]
     if not len(values):
-        return Interval(math.nan, math.nan)
-    return Interval(*(float(edge) for edge in np.quantile(values, [(1 - level) / 2, (1 + level) / 2])))
+        return math.nan, math.nan
+    low, high = np.quantile(values, [0.025, 0.975])
+    return float(low), float(high)
 
 
-class Group(NamedTuple):
-    """One line of a breakdown."""
+def breakdowns(scores: Scores) -> dict[str, list[dict[str, Any]]]:
+    """Counts and metrics of the cases with the same label, for each kind of label."""
+    cases = scores.cases
+    return {
+        kind: [
+            {
+                "label": key,
+                "frames": len(members),
+                "visible": sum(case.visible for case in members),
+                "missed": sum(case.visible and not case.said_visible for case in members),
+                "invented": sum(case.said_visible and not case.visible for case in members),
+                **metrics(members),
+            }
+            for key, members in split_by(cases, label, LABEL_ORDERS.get(kind)).items()
+        ]
+        for kind, label in labels(scores).items()
+    }
 
-    label: str
-    n_frames: int
-    n_visible: int
-    metrics: dict[str, float]
+
+LABEL_ORDERS = {"object size": SIZE_LABELS, "visibility": VISIBILITY_LABELS}  # others are sorted by name
 
 
-def group_by(cases: Sequence[Case], label: Callable[[Case], str | None], order: Sequence[str] = ()) -> list[Group]:
-    """Metrics of the cases of each label, labels sorted or in the given order; None leaves a case out."""
-    return [
-        Group(key, len(members), sum(case.visible for case in members), metrics(members))
-        for key, members in in_order(split_by(cases, label), order).items()
-    ]
+def labels(scores: Scores) -> dict[str, Callable[[Case], str | None]]:
+    """How each kind of breakdown labels a case; None leaves it out."""
+    names = take_names(scores)
+    scenarios = {take.take_uid: take.scenario or None for take in scores.takes}
+    shares = track_visibility(scores.cases)
+    return {
+        "take": lambda case: names[case.take_uid],
+        "object": lambda case: f"{names[case.take_uid]} / {case.object_name}",
+        "scenario": lambda case: scenarios[case.take_uid],
+        "query camera": lambda case: case.query_camera,
+        "target camera": lambda case: case.target_camera,
+        "object size": lambda case: size_label(case.mask.truth_pixels) if case.visible else None,
+        "visibility": lambda case: visibility_label(shares[case.track]),
+    }
 
 
-def split_by(items: Iterable[T], label: Callable[[T], str | None]) -> dict[str, list[T]]:
-    """The items of each label; None leaves an item out."""
+def take_names(scores: Scores) -> dict[str, str]:
+    """What to call each take: its name if it is known, else its uid."""
+    return {take.take_uid: take.name or take.take_uid for take in scores.takes}
+
+
+def split_by(
+    items: Iterable[T], label: Callable[[T], str | None], order: Sequence[str] | None = None
+) -> dict[str, list[T]]:
+    """The items of each label, labels in the given order or sorted; the label None leaves an item out."""
     groups: dict[str, list[T]] = {}
     for item in items:
-        if (key := label(item)) is not None:
+        key = label(item)
+        if key is not None:
             groups.setdefault(key, []).append(item)
-    return groups
-
-
-def in_order(groups: dict[str, list[T]], order: Sequence[str] = ()) -> dict[str, list[T]]:
-    """Groups by their place in `order`, or else by name."""
-    return dict(sorted(groups.items(), key=lambda item: order.index(item[0]) if order else item[0]))
-
-
-def breakdowns(scores: Scores) -> dict[str, list[Group]]:
-    """Metrics by take, object, scenario (if known), camera, object size, and visibility of the track."""
-    cases = scores.cases
-    names = {take.take_uid: take.name or take.take_uid for take in scores.takes}
-    scenarios = {take.take_uid: take.scenario or None for take in scores.takes}
-    shares = track_visibility(cases)
-    return {
-        "take": group_by(cases, lambda case: names[case.take_uid]),
-        "object": group_by(cases, lambda case: f"{names[case.take_uid]} / {case.object_name}"),
-        "scenario": group_by(cases, lambda case: scenarios[case.take_uid]),
-        "target camera": group_by(cases, lambda case: case.target_camera),
-        "object size": group_by(cases, lambda case: size_label(case.truth_pixels), SIZE_LABELS),
-        "visibility": group_by(cases, lambda case: visibility_label(shares[case.key[:4]]), VISIBILITY_LABELS),
-    }
+    return {key: groups[key] for key in order or sorted(groups) if key in groups}
 
 
 def track_visibility(cases: Iterable[Case]) -> dict[tuple, float]:
     """Share of the scored frames in which the object is visible, by (take, object, query camera, target camera)."""
     seen: dict[tuple, list[bool]] = {}
     for case in cases:
-        seen.setdefault(case.key[:4], []).append(case.visible)
+        seen.setdefault(case.track, []).append(case.visible)
     return {key: sum(visible) / len(visible) for key, visible in seen.items()}
 
 
-SIZE_LABELS = (
-    "vanished at 480 px",
-    f"under {SIZE_EDGES[0]} px",
-    *(f"{low} to {high} px" for low, high in zip(SIZE_EDGES, SIZE_EDGES[1:], strict=False)),
-    f"from {SIZE_EDGES[-1]} px",
-)
-VISIBILITY_LABELS = ("in under half of the frames", "in 50 to 90 % of the frames", "in at least 90 %", "in all frames")
-
-
-def size_label(pixels: float) -> str | None:
-    """The label of a mask's size; None if there is no mask."""
-    if math.isnan(pixels):
-        return None
+def size_label(pixels: int) -> str:
     return SIZE_LABELS[0 if pixels == 0 else 1 + sum(pixels >= edge for edge in SIZE_EDGES)]
 
 
@@ -170,10 +185,53 @@ def visibility_label(share: float) -> str:
     return VISIBILITY_LABELS[sum(share >= edge for edge in VISIBILITY_EDGES) + (share == 1)]
 
 
-def mean_over_groups(groups: list[Group]) -> dict[str, float]:
+def mean_over_groups(groups: list[dict[str, Any]]) -> dict[str, float]:
     """Each group counts the same, unlike in the official mean; groups without a value are left out."""
     out = {}
     for name in METRICS:
-        values = [group.metrics[name] for group in groups if not math.isnan(group.metrics[name])]
+        values = [group[name] for group in groups if not math.isnan(group[name])]
         out[name] = float(np.mean(values)) if values else math.nan
     return out
+
+
+def existence(cases: Sequence[Case], points: int = 101) -> dict[str, Any]:
+    """How far the confidence can be trusted, none of it official: precision over recall, at most `points` long, the
+    area under it, calibration in bins, and its mean error weighted by count."""
+    confidence = np.array([case.confidence for case in cases], float)
+    visible = np.array([case.visible for case in cases], bool)
+    recall, precision = precision_recall(visible, confidence)
+    kept = np.unique(np.linspace(0, max(len(recall) - 1, 0), min(points, len(recall))).astype(int))
+    bins = calibration(visible, confidence)
+    errors = [b["count"] * abs(b["mean_confidence"] - b["share_visible"]) for b in bins]
+    return {
+        "average_precision": float(np.sum(np.diff(recall, prepend=0) * precision)) if len(recall) else math.nan,
+        "calibration_error": sum(errors) / len(cases) if cases else math.nan,
+        "recall": recall[kept].tolist(),
+        "precision": precision[kept].tolist(),
+        "bins": bins,
+    }
+
+
+def precision_recall(visible: np.ndarray, confidence: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Recall and precision at each distinct threshold, from the highest confidence down; empty if none is visible."""
+    if not visible.any():
+        return np.empty(0), np.empty(0)
+    order = np.argsort(-confidence, kind="stable")
+    hits = np.cumsum(visible[order])
+    last = np.append(np.flatnonzero(np.diff(confidence[order])), len(order) - 1)  # equal confidences fall together
+    return hits[last] / hits[-1], hits[last] / (last + 1)
+
+
+def calibration(visible: np.ndarray, confidence: np.ndarray) -> list[dict[str, float]]:
+    """Bins of equal width in confidence, empty ones left out: how often the object is visible in each."""
+    place = np.minimum((confidence * BINS).astype(int), BINS - 1)
+    return [
+        {
+            "low": number / BINS,
+            "high": (number + 1) / BINS,
+            "count": int((place == number).sum()),
+            "mean_confidence": float(confidence[place == number].mean()),
+            "share_visible": float(visible[place == number].mean()),
+        }
+        for number in np.unique(place).tolist()
+    ]

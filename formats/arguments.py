@@ -65,8 +65,8 @@ def at_least(least: float, kind: Callable[[str], float] = int) -> Callable[[str]
     return parse
 
 
-def add_setting(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--setting", choices=SETTINGS, required=True, help="query view - target view")
+def add_setting(parser: argparse.ArgumentParser, required: bool = True) -> None:
+    parser.add_argument("--setting", choices=SETTINGS, required=required, help="query view - target view")
 
 
 def add_data_path(parser: argparse.ArgumentParser, flag: str = "--data_path") -> None:

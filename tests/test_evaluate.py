@@ -156,7 +156,6 @@ BROKEN = {
     "confidence is missing": (lambda r: entry(r).pop("confidence"), FRAME_30 + "no confidence"),
     "confidence is a text": (change("confidence", "0.5"), FRAME_30 + "confidence is not a number ('0.5')"),
     "confidence is true": (change("confidence", True), FRAME_30 + "confidence is not a number (True)"),
-    "confidence is nan": (change("confidence", float("nan")), FRAME_30 + "confidence is not finite (nan)"),
     "confidence is a logit": (change("confidence", -3.5), FRAME_30 + "confidence is not between 0 and 1 (-3.5)"),
     "pred_mask is a text": (change("pred_mask", "x"), FRAME_30 + "pred_mask is not an object with size and counts"),
     "the mask has the network's size": (
@@ -211,6 +210,7 @@ def test_all_problems_are_listed_at_once(small_root, good, tmp_path, capsys):
 UNREADABLE = {
     "cut off": ('{"ego-exo": {"results": {"take-a": {"masks"', "is not valid JSON"),
     "empty": ("", "is not valid JSON"),
+    "with NaN": ('{"ego-exo": {"results": {"take-a": NaN}}}', "is not valid JSON"),
     "two texts in one": ('{"ego-exo": {"results": {}}}{}', "is not valid JSON"),
     "of the other setting": ('{"exo-ego": {"results": {}}}', "has no object at ego-exo/results"),
     "without results": ('{"ego-exo": {"version": "xx"}}', "has no object at ego-exo/results"),

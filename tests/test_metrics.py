@@ -1,15 +1,13 @@
-"""Every metric equals the official evaluation, which benchmarks/official_evaluation.py writes out plainly."""
-
-import math
+"""Every metric equals the official evaluation, which tests/official_evaluation.py writes out plainly."""
 
 import cv2
 import numpy as np
 import pytest
 
-from benchmarks import official_evaluation as official
-from evaluation.metrics import balanced_accuracy, boundary, boundary_radius, score_masks
+from evaluation.metrics import boundary, boundary_radius, score_masks
 from formats.geometry import eval_size
 from formats.masks import encode_mask, eval_mask
+from tests import official_evaluation as official
 
 SIZES = [(270, 480), (480, 480), (480, 270), (271, 480), (1, 480), (480, 1)]
 
@@ -41,6 +39,8 @@ def assert_official(truth, prediction):
     assert scores.iou == pytest.approx(official.iou(truth, prediction), abs=1e-12)
     assert scores.contour_accuracy == pytest.approx(official.contour_accuracy(truth, prediction), abs=1e-12)
     assert scores.location_error == pytest.approx(official.location_error(truth, prediction), abs=1e-12)
+    assert scores.mask_presence == (truth.any() == prediction.any())
+    assert (scores.truth_pixels, scores.predicted_pixels) == (truth.sum(), prediction.sum())
     return scores
 
 
@@ -67,7 +67,7 @@ def test_hand_made_masks_score_as_in_the_official_evaluation(size):
 
 def test_two_empty_masks_agree_and_one_empty_mask_scores_nothing():
     empty, some = np.zeros((270, 480), np.uint8), square((270, 480), 100, 100)
-    assert score_masks(empty, empty) == (1, 1, 0, 0)
+    assert score_masks(empty, empty) == (1, 1, 0, 0, True, 0, 0)
     assert score_masks(some, empty)[:2] == score_masks(empty, some)[:2] == (0, 0)
 
 
@@ -115,10 +115,3 @@ def test_a_truth_mask_that_vanishes_at_480_pixels_is_matched_by_an_empty_predict
 def test_masks_of_different_sizes_cannot_be_compared():
     with pytest.raises(ValueError, match="size"):
         score_masks(np.zeros((270, 480), np.uint8), np.zeros((480, 480), np.uint8))
-
-
-def test_balanced_accuracy_is_the_mean_over_the_classes_that_occur():
-    assert balanced_accuracy([1, 1, 1, 0], [0.9, 0.6, 0.5, 0.2]) == pytest.approx((2 / 3 + 1) / 2)
-    assert balanced_accuracy([1, 1], [0.9, 0.1]) == 0.5
-    assert balanced_accuracy([0, 0], [0.9, 0.1]) == 0.5
-    assert math.isnan(balanced_accuracy([], []))

@@ -7,8 +7,7 @@ import numpy as np
 import pytest
 
 from evaluation import visualize
-from evaluation.pictures import contact_sheet, write_numbered_pictures
-from evaluation.write_video import write_video
+from evaluation.pictures import contact_sheet, write_video
 from formats.drawing import overlay
 from formats.errors import UserError
 from tests.make_processed import make_data_set
@@ -28,7 +27,7 @@ def is_picture(path):
 @pytest.mark.parametrize("order", ["spread", "best", "worst", "random"])
 def test_visualize_writes_a_sheet_and_one_picture_a_case(root, tmp_path, setting, order):
     visualize.main([*options(root, setting=setting), "--order", order, "--num", "4", "--out", str(tmp_path)])
-    names = sorted(path.name for path in tmp_path.iterdir())
+    names = sorted(path.name for path in tmp_path.glob("*.jpg"))
     assert len(names) == 5 and names[-1] == "sheet.jpg" and all(is_picture(tmp_path / name) for name in names)
     scores = [float(s) for name in names for s in re.findall(r"iou([0-9.]+)_", name)]
     assert scores == sorted(scores, reverse=order != "worst") or order == "random"
@@ -37,7 +36,7 @@ def test_visualize_writes_a_sheet_and_one_picture_a_case(root, tmp_path, setting
 def test_visualize_draws_the_cases_that_are_asked_for(root, tmp_path):
     wanted = ["--take", "take-a", "--object", "Milk carton", "--frame", "60", "--out", str(tmp_path / "one")]
     visualize.main([*options(root), *wanted])
-    assert sorted(path.name for path in (tmp_path / "one").iterdir())[0].endswith("take-a_Milk_carton_cam02_60.jpg")
+    assert sorted(path.name for path in (tmp_path / "one").glob("*.jpg"))[0].endswith("take-a_Milk_carton_cam02_60.jpg")
     visualize.main([*options(root), "--num", "2", "--out", str(tmp_path / "sheet.png")])
     assert is_picture(tmp_path / "sheet.png") and len(list(tmp_path.iterdir())) == 2
 
@@ -95,9 +94,18 @@ def test_a_video_takes_pictures_of_odd_and_changing_sizes(tmp_path):
     assert [video.read()[1].shape for _ in range(4)] == [(60, 90, 3)] * 4
 
 
-def test_pictures_of_a_longer_row_before_are_deleted(tmp_path):
-    images = [np.zeros((8, 8, 3), np.uint8)] * 3
-    assert len(write_numbered_pictures(tmp_path, images)) == 3
-    (tmp_path / "pictures" / "mine.jpg").touch()
-    assert write_numbered_pictures(tmp_path, images[:1]) == ["pictures/0000.jpg"]
-    assert sorted(path.name for path in (tmp_path / "pictures").iterdir()) == ["0000.jpg", "mine.jpg"]
+def test_a_used_folder_loses_its_own_old_pictures_and_keeps_everything_else(root, tmp_path):
+    visualize.main([*options(root), "--num", "4", "--out", str(tmp_path)])
+    (tmp_path / "001_mine.jpg").touch()
+    visualize.main([*options(root), "--num", "1", "--out", str(tmp_path)])
+    names = sorted(path.name for path in tmp_path.glob("*.jpg"))
+    assert len(names) == 3 and {"001_mine.jpg", "sheet.jpg"} < set(names)
+
+
+def test_a_sheet_of_somebody_else_is_not_replaced(root, tmp_path):
+    (tmp_path / "sheet.jpg").write_text("mine")
+    with pytest.raises(UserError, match="sheet.jpg was not made by this script"):
+        visualize.main([*options(root), "--out", str(tmp_path)])
+    assert [path.name for path in tmp_path.iterdir()] == ["sheet.jpg"] and (
+        tmp_path / "sheet.jpg"
+    ).read_text() == "mine"

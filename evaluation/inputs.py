@@ -1,0 +1,124 @@
+"""What a command line names for the evaluation: ground truth and results files, opened, checked and scored."""
+
+import argparse
+import sys
+from pathlib import Path
+
+from tqdm import tqdm
+
+from evaluation.score import Scores, score_results
+from evaluation.truth import GroundTruth
+from formats.arguments import add_data_path, add_splits_path
+from formats.errors import UserError
+from formats.results import iter_results, results_path
+from formats.takes import ANNOTATION_TEMPLATE, annotation_path, find_split_path, read_split
+
+RESULTS_DIR = Path(__file__).resolve().parents[1] / "results"  # where eval_segswap.py writes
+
+
+def add_split_options(parser: argparse.ArgumentParser, split: str | None = "val") -> None:
+    """Options that say which processed takes are meant."""
+    add_data_path(parser)
+    add_splits_path(parser)
+    parser.add_argument("--split", default=split, help="train, val or test" + (" (default: val)" if not split else ""))
+
+
+def add_truth_options(parser: argparse.ArgumentParser) -> None:
+    """Options for the ground truth of `open_truth`."""
+    add_split_options(parser, None)
+    parser.add_argument(
+        "--annotation_path",
+        type=Path,
+        help="annotations, for annotated_frames (default: annotations/relations_{split}.json beside --data_path)",
+    )
+    parser.add_argument(
+        "--gt_file", type=Path, help="the benchmark's ground-truth JSON; replaces processed takes, split, annotations"
+    )
+    parser.add_argument(
+        "--all_frames",
+        action="store_true",
+        help="score every frame with a query mask, also those that nobody looked at in the target view; needs no "
+        "annotation file, but is not the official protocol",
+    )
+    parser.add_argument("--allow_missing", action="store_true", help="score what is there; says how much that is")
+
+
+def data_split(split: str | None, gt_file: Path | None) -> str | None:
+    """The split as given, else val; a ground-truth file does not say of which split it is."""
+    return split or (None if gt_file else "val")
+
+
+def default_results(setting: str, split: str | None) -> Path:
+    """Where eval_segswap.py leaves the results by default."""
+    if split is None:
+        raise UserError("--gt_file does not say of which split it is; name the results with --pred_file")
+    return results_path(RESULTS_DIR, setting, split)
+
+
+def output_folder(results: Path, what: str) -> Path:
+    """`results/ego-exo_val_results.json` -> `results/ego-exo_val_{what}`."""
+    return results.with_name(f"{results.stem.removesuffix('_results')}_{what}")
+
+
+def split_uids(data_path: Path, splits_path: Path | None, split: str) -> list[str]:
+    return read_split(splits_path or find_split_path(data_path), split)
+
+
+def open_truth(
+    data_path: Path,
+    split: str | None,
+    splits_path: Path | None = None,
+    annotations: Path | None = None,
+    gt_file: Path | None = None,
+    all_frames: bool = False,
+    allow_missing: bool = False,
+) -> GroundTruth:
+    """The ground truth that the options name. Raises UserError if there is none, or, after naming the takes, if some
+    takes lack it and `allow_missing` is not given."""
+    if gt_file and all_frames:
+        raise UserError("--gt_file says which frames count; drop --all_frames")
+    if gt_file:
+        return GroundTruth.from_official(gt_file, data_path)
+    annotations = annotations or annotation_path(data_path.parent / ANNOTATION_TEMPLATE, split)
+    uids = split_uids(data_path, splits_path, split)
+    truth = GroundTruth.from_processed(data_path, uids, None if all_frames else annotations)
+    if not truth.uids:
+        raise UserError(
+            f"no take of split {split!r} is in {data_path}; "
+            "run data/process_data.py first or name the folder with --data_path"
+        )
+    if truth.missing and not allow_missing:
+        refuse([f"take {uid}: {why}" for uid, why in truth.missing.items()], "the ground truth", allow_missing)
+    return truth
+
+
+def score_file(truth: GroundTruth, path: Path, setting: str, num_workers: int, allow_missing: bool = False) -> Scores:
+    """Score a results file. Raises UserError, after listing every problem, if it is not fit to be scored."""
+    with tqdm(total=len(truth.uids), unit="take", desc=path.stem) as bar:
+        scores = score_results(truth, iter_results(path, setting), setting, num_workers, bar.update)
+    problems = [problem for problem in scores.problems if not (problem.missing and allow_missing)]
+    if problems:
+        refuse(list(map(str, problems)), str(path), allow_missing)
+    if not scores.cases:
+        raise UserError(f"{path} has no prediction for any scored frame; is it of another split?")
+    return scores
+
+
+def refuse(problems: list[str], where: str, allow_missing: bool) -> None:
+    """List the problems and raise UserError."""
+    print("\n".join(problems), file=sys.stderr)
+    hint = "" if allow_missing else "; --allow_missing scores the rest if something is only missing"
+    plural = "" if len(problems) == 1 else "s"
+    raise UserError(f"{len(problems)} problem{plural} in {where}, nothing written{hint}")
+
+
+def left_out(truth: GroundTruth, scores: Scores) -> list[str]:
+    """What was not scored, or not by the official protocol, a line each."""
+    lines = []
+    if None in truth.annotated.values():
+        lines.append("not the official protocol: every frame counts, also those nobody looked at in the target view")
+    if truth.missing:
+        lines.append(f"takes of the split without ground truth: {', '.join(truth.missing)}")
+    if scores.not_in_truth:
+        lines.append(f"takes of the results without ground truth, not scored: {', '.join(scores.not_in_truth)}")
+    return [*lines, *(str(problem) for problem in scores.problems if problem.missing)]
