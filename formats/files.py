@@ -3,12 +3,14 @@
 import contextlib
 import json
 import os
-import re
 import secrets
+import shutil
 import time
-from collections.abc import Generator, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import IO, Any
+
+import ijson
 
 from formats.errors import UserError
 
@@ -55,10 +57,39 @@ def remove_leftovers(folder: Path, name: str = "*", seconds: float = 0) -> None:
                 path.unlink()
 
 
+def link_or_copy(source: Path, path: Path) -> None:
+    """Give a finished file a second name, atomically. Files are replaced, never changed, so sharing is safe."""
+    temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}.tmp")
+    try:
+        os.link(source, temporary)
+    except OSError:  # a file system without links
+        shutil.copyfile(source, temporary)
+    temporary.replace(path)
+
+
 def write_json(path: Path, value: Any, indent: int | None = None) -> None:
-    """Write `value` as JSON, atomically."""
+    """Write `value` as JSON, atomically.
+
+    An iterator of (key, value) pairs, at the top or in an object, is written as an object, holding one pair at a time.
+    """
     with atomic_write(path) as file:
-        json.dump(value, file, indent=indent)
+        file.writelines(_json_parts(value, indent))
+
+
+def _json_parts(value: Any, indent: int | None = None) -> Iterator[str]:
+    if not _has_iterator(value):
+        yield json.dumps(value, indent=indent)
+        return
+    separator = "{"
+    for key, member in value.items() if isinstance(value, dict) else value:
+        yield f"{separator}{json.dumps(key)}: "
+        yield from _json_parts(member)
+        separator = ", "
+    yield "{}" if separator == "{" else "}"
+
+
+def _has_iterator(value: Any) -> bool:
+    return isinstance(value, Iterator) or (isinstance(value, dict) and any(map(_has_iterator, value.values())))
 
 
 def read_json(path: Path, remedy: str) -> Any:
@@ -72,51 +103,26 @@ def read_json(path: Path, remedy: str) -> Any:
 
 
 def iter_json(path: Path, keys: Sequence[str], remedy: str) -> Iterator[tuple[str, Any]]:
-    """Yield the members (key, value) of the object at `keys` in a JSON file, one at a time.
+    """Yield the members (key, value) of the object at `keys` in a JSON file, holding one at a time.
 
-    Only the file's text is held, not its content, which takes several times the memory. Raises UserError, which ends
-    with `remedy`, if the file is missing or not JSON (at the place where it breaks) or has no object at `keys`.
+    Raises UserError, which ends with `remedy`, if the file is missing or not JSON (at the place where it breaks) or has
+    no object at `keys`.
     """
+    place = ".".join(keys)
     try:
-        text = Path(path).read_text(encoding="utf-8")
-        end, found = yield from _members(text, _skip_space(text, 0), keys)
-        if end != len(text):
-            raise json.JSONDecodeError("extra data", text, end)
+        with Path(path).open("rb") as file:
+            members = ijson.kvitems(file, place, use_float=True)
+            if (first := next(members, None)) is not None:
+                yield first
+                yield from members
+                return
+            file.seek(0)  # an empty object, or none
+            if (place, "start_map") in ((prefix, event) for prefix, event, _ in ijson.parse(file)):
+                return
     except FileNotFoundError:
         raise UserError(f"no file {path}; {remedy}") from None
-    except (ValueError, IsADirectoryError) as error:
-        raise UserError(f"{path} is not valid JSON ({error}); {remedy}") from None
-    if not found:
-        raise UserError(f"{path} has no object at {'/'.join(keys) or 'its top'}; {remedy}")
-
-
-def _members(text: str, at: int, keys: Sequence[str]) -> Generator[tuple[str, Any], None, tuple[int, bool]]:
-    """Walk the value at `at`, yielding what is at `keys` below it; returns where it ends and whether `keys` led on."""
-    if text[at : at + 1] != "{":
-        return _skip_space(text, _DECODER.raw_decode(text, at)[1]), False
-    at, found = _skip_space(text, at + 1), not keys
-    while text[at : at + 1] != "}":
-        key, at = _DECODER.raw_decode(text, at)
-        if not isinstance(key, str) or text[(at := _skip_space(text, at)) : at + 1] != ":":
-            raise json.JSONDecodeError("expected a name and a colon", text, at)
-        at = _skip_space(text, at + 1)
-        if keys and key == keys[0]:
-            at, found = yield from _members(text, at, keys[1:])
-        else:
-            value, at = _DECODER.raw_decode(text, at)
-            if not keys:
-                yield key, value
-            at = _skip_space(text, at)
-        if text[at : at + 1] == ",":
-            at = _skip_space(text, at + 1)
-        elif text[at : at + 1] != "}":
-            raise json.JSONDecodeError("expected a comma or the end of the object", text, at)
-    return _skip_space(text, at + 1), found
-
-
-def _skip_space(text: str, at: int) -> int:
-    return _SPACE.match(text, at).end()
-
-
-_DECODER = json.JSONDecoder()
-_SPACE = re.compile(r"[ \t\n\r]*")
+    except (ijson.JSONError, IsADirectoryError) as error:
+        kind, _, excerpt = str(error).partition("\n")
+        where = f" at {excerpt.splitlines()[0].strip()[:60]}" if excerpt else ""
+        raise UserError(f"{path} is not valid JSON ({kind}{where}); {remedy}") from None
+    raise UserError(f"{path} has no object at {'/'.join(keys) or 'its top'}; {remedy}")

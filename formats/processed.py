@@ -7,6 +7,7 @@ annotation.json: `{"masks": {object: {camera: {frame: {"size": [H, W], "counts":
 Masks have the size of the video they were drawn on, frames are smaller. Frames without a mask have no key.
 """
 
+import os
 from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,6 +25,24 @@ from formats.takes import DEFAULT_ROOT, is_ego
 DEFAULT_DATA_DIR = DEFAULT_ROOT / "processed"
 ANNOTATION = "annotation.json"
 SOURCE = "source.json"
+
+
+def is_processed(data_dir: Path, uid: str) -> bool:
+    """Whether a take is complete: its annotation.json comes last."""
+    return (Path(data_dir) / uid / ANNOTATION).is_file()
+
+
+def frame_path(camera_folder: Path, frame: int) -> Path:
+    return Path(camera_folder) / f"{frame}.jpg"
+
+
+def frames_in(camera_folder: Path) -> dict[int, str]:
+    """The path of each frame in a camera's folder, in no order; empty if there is no folder."""
+    if not Path(camera_folder).is_dir():
+        return {}
+    with os.scandir(camera_folder) as entries:
+        names = {entry.name: entry.path for entry in entries}
+    return {int(name[:-4]): path for name, path in names.items() if name.endswith(".jpg") and name[:-4].isdecimal()}
 
 
 class CameraPair(NamedTuple):
@@ -73,7 +92,7 @@ class ProcessedTake:
         write_json(self.folder / ANNOTATION, {"masks": self.masks, "subsample_idx": self.subsample_idx})
 
     def frame_path(self, camera: str, frame: int) -> Path:
-        return self.folder / camera / f"{frame}.jpg"
+        return frame_path(self.folder / camera, frame)
 
     @property
     def cameras(self) -> set[str]:
