@@ -10,10 +10,10 @@ test split may keep secret, are not needed. The file:
 """
 
 import argparse
-import json
 import sys
+from collections.abc import Iterator
 from pathlib import Path
-from typing import IO
+from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # repository root
 
@@ -24,12 +24,11 @@ from evaluation.predictions import Problem, TakePredictions
 from evaluation.truth import GroundTruth
 from formats.arguments import Parser
 from formats.errors import UserError, run_script
-from formats.files import atomic_write
+from formats.files import write_json
 from formats.results import iter_results, results_path
 from formats.takes import SETTINGS
 
 FILE_NAME = "submission.json"
-HEAD = '{"version": "xx", "challenge": "xx", "results": {'
 
 
 def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
@@ -64,44 +63,31 @@ def main(argv: list[str] | None = None) -> None:
         for setting, given in zip(SETTINGS, (args.ego_exo, args.exo_ego), strict=True)
     }
     out = args.out if args.out.suffix == ".json" and not args.out.is_dir() else args.out / FILE_NAME
-    problems = write_submission(out, truth, files)
-    if problems:
-        print("\n".join(map(str, problems)), file=sys.stderr)
-        raise UserError(f"{len(problems)} problem{'' if len(problems) == 1 else 's'} in the results, nothing written")
+    with tqdm(total=len(files) * len(truth.uids), unit="take") as bar:
+        write_json(out, both_settings(truth, files, bar))
     print(f"{out}: {out.stat().st_size / 1e6:,.1f} MB")
 
 
-def write_submission(path: Path, truth: GroundTruth, files: dict[str, Path]) -> list[Problem]:
-    """Write `files`, results by setting, as one submission, holding a take at a time.
-
-    Returns what is missing or unusable, and writes nothing then.
-    """
+def both_settings(truth: GroundTruth, files: dict[str, Path], bar: tqdm) -> Iterator[tuple[str, dict]]:
+    """The submission's members. After the last one, raises UserError if anything was missing or unusable."""
     problems: list[Problem] = []
-    try:
-        with atomic_write(path) as file, tqdm(total=len(files) * len(truth.uids), unit="take") as bar:
-            for number, (setting, results) in enumerate(files.items()):
-                file.write(f"{', ' if number else '{'}{json.dumps(setting)}: {HEAD}")
-                problems += copy_results(file, truth, setting, results, bar)
-                file.write("}}")
-            file.write("}\n")
-            if problems:
-                raise _Unfit
-    except _Unfit:
-        pass
-    return problems
+    for setting, results in files.items():
+        takes = checked_takes(truth, setting, results, bar, problems)
+        yield setting, {"version": "xx", "challenge": "xx", "results": takes}
+    if problems:
+        print("\n".join(map(str, problems)), file=sys.stderr)
+        raise UserError(f"{len(problems)} problem{'' if len(problems) == 1 else 's'} in the results, nothing written")
 
 
-class _Unfit(Exception):
-    """Ends `atomic_write` without a file."""
-
-
-def copy_results(file: IO[str], truth: GroundTruth, setting: str, results: Path, bar: tqdm) -> list[Problem]:
-    """Copy the takes of the ground truth from a results file, as members of a JSON object; returns what is wrong.
+def checked_takes(
+    truth: GroundTruth, setting: str, results: Path, bar: tqdm, problems: list[Problem]
+) -> Iterator[tuple[str, Any]]:
+    """The ground truth's takes of a results file, one at a time; what is wrong with them is added to `problems`.
 
     Every query frame of every camera pair must have a usable prediction, whether or not the target's masks are known.
     """
     unseen = dict.fromkeys(truth.uids)
-    problems, others, predictions, takes = [], [], 0, 0
+    others, predictions = [], 0
     for uid, raw in iter_results(results, setting):
         if uid not in unseen:
             others.append(uid)
@@ -111,13 +97,12 @@ def copy_results(file: IO[str], truth: GroundTruth, setting: str, results: Path,
         for pair in take.take.camera_pairs(setting):
             predictions += len(checked.read(pair, take.query_frames(pair), take.prediction_size(pair)))
         problems += checked.problems
-        file.write(f"{', ' if takes else ''}{json.dumps(uid)}: {json.dumps(raw)}")
-        takes += 1
         bar.update()
-    bar.write(f"{setting}: {takes:,} takes, {predictions:,} predictions")
+        yield uid, raw
+    problems += [Problem(uid, None, None, (), f"missing in {results}", missing=True) for uid in unseen]
+    bar.write(f"{setting}: {len(truth.uids) - len(unseen):,} takes, {predictions:,} predictions")
     if others:
         bar.write(f"  not of the split, left out: {', '.join(others)}")
-    return problems + [Problem(uid, None, None, (), f"missing in {results}", missing=True) for uid in unseen]
 
 
 if __name__ == "__main__":

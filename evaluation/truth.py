@@ -8,7 +8,6 @@ It can also be read from and written to the benchmark's own ground-truth file:
 whose "masks" and "subsample_idx" are those of annotation.json.
 """
 
-import json
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -16,7 +15,7 @@ from typing import Any
 import numpy as np
 
 from formats.errors import UserError
-from formats.files import atomic_write, iter_json
+from formats.files import iter_json, write_json
 from formats.geometry import Size, eval_size
 from formats.masks import eval_mask
 from formats.processed import ANNOTATION, CameraPair, ProcessedTake, read_frame
@@ -124,16 +123,18 @@ class GroundTruth:
 
     def write_official(self, path: Path) -> None:
         """Write the benchmark's ground-truth file, atomically, a take at a time."""
-        with atomic_write(path) as file:
-            file.write('{"version": "xx", "challenge": "xx", "annotations": {')
-            for number, truth in enumerate(map(self.load, self.uids)):
-                value = {
+        takes = (
+            (
+                truth.uid,
+                {
                     "masks": truth.take.masks,
                     "subsample_idx": truth.take.subsample_idx,
                     "annotated_frames": truth.annotated.frames,
-                }
-                file.write(f"{', ' if number else ''}{json.dumps(truth.uid)}: {json.dumps(value)}")
-            file.write("}}\n")
+                },
+            )
+            for truth in map(self.load, self.uids)
+        )
+        write_json(path, {"version": "xx", "challenge": "xx", "annotations": takes})
 
 
 def read_annotated(uid: str, raw: Any) -> Annotated:
