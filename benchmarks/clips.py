@@ -1,6 +1,10 @@
-"""Long clips to decode, encoded once: a view that pans over textures, things that cross it, frame numbers in blocks."""
+"""Long clips to decode: a view that pans over textures, things that cross it, frame numbers in blocks.
+
+Each is GROUP frames, encoded at first use and kept in FOLDER, several times in a row.
+"""
 
 import sys
+from collections.abc import Iterator
 from fractions import Fraction
 from pathlib import Path
 
@@ -9,6 +13,8 @@ import cv2
 import numpy as np
 from tqdm import tqdm
 
+FOLDER = Path(__file__).with_name(".clips")
+GROUP = 250
 GRAIN = 5  # standard deviation of the noise in grey levels; gives files of the size of real ones
 BITS = 16  # blocks in the top rows: bit i of the frame's number
 EXO, EGO = (2160, 3840), (1408, 1408)
@@ -21,31 +27,48 @@ CLIPS = {  # codec, (H, W), encoder options
 }
 
 
-def clip_path(folder: Path, name: str, num_frames: int) -> Path:
-    """The clip of that name, encoded now if it is not there."""
-    path = folder / f"{name}_{num_frames}.mp4"
+def clip_path(folder: Path, name: str, times: int) -> Path:
+    """The clip of that name, GROUP frames `times` times in a row; made now if it is not there."""
+    path = folder / f"{name}_{times}.mp4"
     if not path.exists():
         folder.mkdir(parents=True, exist_ok=True)
-        codec, size, options = CLIPS[name]
         part = path.with_suffix(".part.mp4")
-        _encode(part, num_frames, size, codec, options)
+        if times == 1:
+            _encode(part, *CLIPS[name])
+        else:
+            _repeat(clip_path(folder, name, 1), times, part)
         part.rename(path)
     return path
 
 
-def _encode(path: Path, num_frames: int, size: tuple[int, int], codec: str, options: dict[str, str]) -> None:
+def _encode(path: Path, codec: str, size: tuple[int, int], options: dict[str, str]) -> None:
     with av.open(str(path), "w") as container:
         stream = container.add_stream(codec, rate=30, options=options)
         stream.height, stream.width, stream.pix_fmt = *size, "yuv420p"
         stream.codec_context.time_base = Fraction(1, 30)
-        for number, image in enumerate(tqdm(_images(num_frames, size), path.name, num_frames, file=sys.stderr)):
+        for number, image in enumerate(tqdm(_images(size), f"encode {path.name}", GROUP, file=sys.stderr)):
             frame = av.VideoFrame.from_ndarray(image, format="bgr24")
             frame.pts, frame.time_base = number, Fraction(1, 30)
             container.mux(stream.encode(frame))
         container.mux(stream.encode(None))
 
 
-def _images(num_frames: int, size: tuple[int, int]):
+def _repeat(path: Path, times: int, out: Path) -> None:
+    """Write a clip several times in a row without encoding it again."""
+    with av.open(str(path)) as reader, av.open(str(out), "w") as writer:
+        stream = reader.streams.video[0]
+        copy = writer.add_stream_from_template(stream)
+        for time in range(times):
+            reader.seek(0)
+            for packet in reader.demux(stream):
+                if packet.size:
+                    packet.pts += time * stream.duration
+                    packet.dts += time * stream.duration
+                    packet.stream = copy
+                    writer.mux(packet)
+
+
+def _images(size: tuple[int, int]) -> Iterator[np.ndarray]:
     height, width = size
     rng = np.random.default_rng(0)
     scene = _texture(rng, (height + 300, width + 600))
@@ -53,7 +76,7 @@ def _images(num_frames: int, size: tuple[int, int]):
     grain = rng.normal(0, GRAIN, (height + 64, width + 64, 3)).astype(np.int8)
     starts, speeds = rng.uniform(0, 1, (6, 2)), rng.uniform(-0.004, 0.004, (6, 2))
     block = width // 32
-    for number in range(num_frames):
+    for number in range(GROUP):
         top = int(150 + 140 * np.sin(number / 47))
         left = int(300 + 290 * np.sin(number / 83))
         image = scene[top : top + height, left : left + width].copy()
@@ -79,7 +102,7 @@ def _texture(rng: np.random.Generator, size: tuple[int, int]) -> np.ndarray:
 
 
 def read_number(image: np.ndarray) -> int:
-    """The number of a frame, at any scale."""
+    """The number of a frame within its GROUP, at any scale."""
     side = image.shape[1] / 32
     rows = slice(int(side * 0.3), max(int(side * 0.7), int(side * 0.3) + 1))
     blocks = [image[rows, int((bit + 0.3) * side) : int((bit + 0.7) * side) + 1].mean() for bit in range(BITS)]

@@ -2,19 +2,19 @@
 
     python benchmarks/decode_video.py
 
-Encodes three clips (kept in --folder for the next run; on two cores this takes half an hour), then runs each method in
-a process of its own, in turn, and prints medians over --rounds. All use one decoding thread, and every frame's number,
-which the picture shows, is checked. decord, whose get_batch the reference uses, joins in if it is installed
-(`pip install decord`). The last lines show memory against length: the same clip once and four times in a row.
+Encodes three clips, which takes minutes and is done once: they stay in --folder. Then runs each method in a process of
+its own, in turn, and prints medians over --rounds. All use one decoding thread, and every frame's number, which the
+picture shows, is checked. decord, whose get_batch the reference uses, joins in if it is installed
+(`pip install decord`). The last lines show memory against length, for a clip four times as long.
 """
 
 import argparse
 import importlib.util
 import json
+import re
 import resource
 import subprocess
 import sys
-import tempfile
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -26,8 +26,9 @@ import av
 import cv2
 import numpy as np
 
-from benchmarks.clips import clip_path, read_number
+from benchmarks.clips import FOLDER, GROUP, clip_path, read_number
 from data.video import index_video, read_frames
+from formats.arguments import Parser, at_least
 from formats.errors import UserError, run_script
 
 STEP = 30
@@ -80,7 +81,8 @@ def run_here(method: str, path: str) -> None:
     numbers = [read_number(image) for image in METHODS[method](path)]
     after = resource.getrusage(resource.RUSAGE_SELF)
     cpu = after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
-    peak = after.ru_maxrss / (2**20 if sys.platform == "darwin" else 2**10)
+    status = Path("/proc/self/status").read_text()  # Linux; getrusage would count the process that started this one
+    peak = int(re.search(r"VmHWM:\s+(\d+) kB", status)[1]) / 2**10
     print(json.dumps({"cpu": cpu, "wall": time.perf_counter() - start, "peak_mb": peak, "numbers": numbers}))
 
 
@@ -95,54 +97,36 @@ def compare(path: Path, num_frames: int, methods: list[str], rounds: int) -> Non
     for number in range(rounds):
         for method in methods[number % len(methods) :] + methods[: number % len(methods)]:
             result = run_apart(method, path)
-            if result["numbers"] != list(range(0, num_frames, STEP)):
+            if result["numbers"] != [number % GROUP for number in range(0, num_frames, STEP)]:
                 raise UserError(f"{method} delivers wrong frames of {path}: {result['numbers']}")
             results[method].append(result)
-    print(
-        f"\n{path.stem}, {path.stat().st_size / 1e6:.0f} MB, {len(range(0, num_frames, STEP))} of {num_frames} frames"
-    )
+    wanted = len(range(0, num_frames, STEP))
+    print(f"\n{path.stem}, {path.stat().st_size / 1e6:.0f} MB, {wanted} of {num_frames} frames")
     best = median(result["cpu"] for result in results["this project"])
     for method, runs in results.items():
         cpu, peak = (median(run[key] for run in runs) for key in ("cpu", "peak_mb"))
         print(f"  {method:22}{cpu:7.2f} CPU s {peak:7.0f} MB    this project takes {best / cpu:.2f} of it")
 
 
-def repeat(path: Path, times: int, out: Path) -> Path:
-    """The clip several times in a row, without encoding it again."""
-    with av.open(str(out), "w") as writer:
-        offset = 0
-        for _ in range(times):
-            with av.open(str(path)) as reader:
-                stream = reader.streams.video[0]
-                if offset == 0:
-                    copy = writer.add_stream_from_template(stream)
-                packets = [packet for packet in reader.demux(stream) if packet.size]
-                for packet in packets:
-                    packet.pts, packet.dts, packet.stream = packet.pts + offset, packet.dts + offset, copy
-                    writer.mux(packet)
-                offset += stream.duration
-    return out
-
-
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--folder", type=Path, default=Path(tempfile.gettempdir()) / "decoding_clips", help="clips")
-    parser.add_argument("--frames", type=int, default=780, help="length of the clips (default: %(default)s)")
-    parser.add_argument("--clips", nargs="+", choices=CLIPS, default=CLIPS)
-    parser.add_argument("--rounds", type=int, default=3, help="runs of each method (default: %(default)s)")
-    parser.add_argument("--run", nargs=2, metavar=("METHOD", "PATH"), help=argparse.SUPPRESS)
+    parser = Parser(__doc__)
+    add = parser.add_argument
+    add("--folder", type=Path, default=FOLDER, help="clips, kept between runs")
+    add("--times", type=at_least(1), default=3, help=f"length of the clips, in groups of {GROUP} frames")
+    add("--clips", nargs="+", choices=CLIPS, default=CLIPS, help="which of them")
+    add("--rounds", type=at_least(1), default=3, help="runs of each method")
+    add("--run", nargs=2, help=argparse.SUPPRESS)
     args = parser.parse_args()
     if args.run:
         run_here(*args.run)
         return
     methods = [method for method in METHODS if method != "decord get_batch" or importlib.util.find_spec("decord")]
     for name in args.clips:
-        compare(clip_path(args.folder, name, args.frames), args.frames, methods, args.rounds)
+        compare(clip_path(args.folder, name, args.times), args.times * GROUP, methods, args.rounds)
     print("\nPeak memory against length, this project")
-    once = clip_path(args.folder, args.clips[0], args.frames)
-    for times in (1, 4):
-        path = repeat(once, times, args.folder / "repeated.mp4") if times > 1 else once
-        print(f"  {times * args.frames:5} frames: {run_apart('this project', path)['peak_mb']:4.0f} MB")
+    for times in (args.times, 4 * args.times):
+        path = clip_path(args.folder, args.clips[0], times)
+        print(f"  {times * GROUP:5} frames: {run_apart('this project', path)['peak_mb']:4.0f} MB")
 
 
 if __name__ == "__main__":

@@ -2,10 +2,11 @@
 
     python benchmarks/process_data.py
 
-Two takes of an ego and a 4K exo video each (clips of decode_video.py, kept in --folder). The plain versions decode
-every frame in one process, with as many threads as the library takes by itself, and write the same files: with PyAV,
-with OpenCV and, if it is installed (`pip install decord`), with decord's get_batch as the reference does. Runs
-alternate; medians are printed, and it is checked that all write the same annotations and frames that look the same.
+Two takes of an ego and a 4K exo video each: clips that are encoded at the first run, in minutes, and stay in --folder,
+as those of decode_video.py do. The plain versions decode every frame in one process, with as many threads as the
+library takes by itself, and write the same files: with PyAV, with OpenCV and, if it is installed (`pip install decord`),
+with decord's get_batch as the reference does. Runs alternate; medians are printed, and it is checked that all write the
+same annotations and frames that look the same.
 """
 
 import argparse
@@ -16,7 +17,6 @@ import resource
 import shutil
 import subprocess
 import sys
-import tempfile
 import time
 from pathlib import Path
 from statistics import median
@@ -28,7 +28,8 @@ import cv2
 import numpy as np
 from lzstring import LZString
 
-from benchmarks.clips import EGO, EXO, clip_path
+from benchmarks.clips import EGO, EXO, FOLDER, GROUP, clip_path
+from formats.arguments import Parser, at_least
 from formats.errors import UserError, run_script
 from formats.masks import encode_lzstring, encode_mask
 from formats.takes import is_ego, video_path
@@ -39,7 +40,7 @@ TAKES = ("take_0", "take_1")
 OBJECTS = 5
 
 
-def make_takes(root: Path, clips: Path, num_frames: int) -> None:
+def make_takes(root: Path, clips: Path, times: int) -> None:
     """Write the takes, their annotations and split.json; the videos are links to the clips."""
     rng = np.random.default_rng(0)
     annotations = {}
@@ -48,10 +49,10 @@ def make_takes(root: Path, clips: Path, num_frames: int) -> None:
             path = video_path(root / "takes", name, camera)
             path.parent.mkdir(parents=True, exist_ok=True)
             path.unlink(missing_ok=True)
-            path.symlink_to(clip_path(clips, clip, num_frames).resolve())
+            path.symlink_to(clip_path(clips, clip, times).resolve())
         objects = {
             f"thing_{i}": {
-                camera: {"annotation": {str(f): _mask(rng, size) for f in range(0, num_frames, 30)}}
+                camera: {"annotation": {str(f): _mask(rng, size) for f in range(0, times * GROUP, 30)}}
                 for camera, (_, size) in CAMERAS.items()
             }
             for i in range(OBJECTS)
@@ -152,11 +153,12 @@ def check_equal(ours: Path, theirs: Path) -> None:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--folder", type=Path, default=Path(tempfile.gettempdir()) / "decoding_clips", help="clips")
-    parser.add_argument("--frames", type=int, default=780, help="length of the clips (default: %(default)s)")
-    parser.add_argument("--rounds", type=int, default=3, help="runs of each method (default: %(default)s)")
-    parser.add_argument("--plain", nargs=3, help=argparse.SUPPRESS)
+    parser = Parser(__doc__)
+    add = parser.add_argument
+    add("--folder", type=Path, default=FOLDER, help="clips, kept between runs, and the takes made of them")
+    add("--times", type=at_least(1), default=3, help=f"length of the clips, in groups of {GROUP} frames")
+    add("--rounds", type=at_least(1), default=3, help="runs of each method")
+    add("--plain", nargs=3, help=argparse.SUPPRESS)
     args = parser.parse_args()
     if args.plain:
         plain(args.plain[0], *map(Path, args.plain[1:]))
@@ -165,7 +167,7 @@ def main() -> None:
         os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[:2])
     root = args.folder / "takes_to_process"
     root.mkdir(parents=True, exist_ok=True)
-    make_takes(root, args.folder, args.frames)
+    make_takes(root, args.folder, args.times)
     methods = ["this project", "PyAV", "OpenCV"] + ["decord"] * bool(importlib.util.find_spec("decord"))
     times: dict[str, list[tuple[float, float]]] = {method: [] for method in methods}
     for number in range(args.rounds):
@@ -174,14 +176,12 @@ def main() -> None:
     for method in methods[1:]:
         check_equal(root / "out" / methods[0], root / "out" / method)
     best = median(wall for wall, _ in times["this project"])
-    print(
-        f"{len(TAKES)} takes of {len(CAMERAS)} videos of {args.frames} frames, two cores, medians of {args.rounds} runs"
-    )
+    length = args.times * GROUP
+    print(f"{len(TAKES)} takes of {len(CAMERAS)} videos of {length} frames, two cores, medians of {args.rounds} runs")
     for method, runs in times.items():
         wall, cpu = (median(run[i] for run in runs) for i in (0, 1))
-        print(
-            f"  {method:14}{wall:7.1f} s wall {cpu:7.1f} s CPU    this project takes {best / wall:.2f} of the wall time"
-        )
+        share = f"this project takes {best / wall:.2f} of the wall time"
+        print(f"  {method:14}{wall:7.1f} s wall {cpu:7.1f} s CPU    {share}")
 
 
 if __name__ == "__main__":

@@ -8,6 +8,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 
+from data.failures import BROKEN, Failure
 from formats.errors import UserError
 from formats.geometry import Size
 from formats.masks import RLE, run_lengths
@@ -18,19 +19,6 @@ HEADER_BYTES = 4096  # of a JPEG file, enough for the tables before its size
 SHOWN = 5  # frames named in a problem
 
 
-@dataclass(frozen=True)
-class Problem:
-    """Something wrong; `take_uid` None concerns all takes, `camera` None all cameras."""
-
-    take_uid: str | None
-    camera: str | None
-    reason: str
-
-    def __str__(self) -> str:
-        where = [f"{kind} {name}" for kind, name in (("take", self.take_uid), ("camera", self.camera)) if name]
-        return ": ".join([", ".join(where), self.reason] if where else [self.reason])
-
-
 @dataclass
 class TakeCheck:
     """What was looked at, and what is wrong. `pairs[setting][object, query, target]` counts the take's pairs."""
@@ -38,7 +26,7 @@ class TakeCheck:
     take_uid: str
     frames: int = 0
     masks: int = 0
-    problems: list[Problem] = field(default_factory=list)
+    problems: list[Failure] = field(default_factory=list)
     pairs: dict[str, dict[tuple[str, str, str], int]] = field(default_factory=dict)
 
 
@@ -52,33 +40,28 @@ def check_take(data_dir: Path, uid: str, decode: bool = False) -> TakeCheck:
     try:
         take = ProcessedTake.read(data_dir, uid)
     except UserError as error:
-        check.problems.append(Problem(uid, None, str(error)))
+        check.problems.append(Failure(None, BROKEN, str(error)))
         return check
     needed = pair_frames(take.masks)
     for camera in sorted(take.cameras):
-        masked = [(name, tracks[camera]) for name, tracks in take.masks.items() if tracks.get(camera)]
-        reasons, mask_size = _check_masks(masked)
-        found = _frames_in(take.folder / camera)
+        tracks = {name: cameras[camera] for name, cameras in take.masks.items() if cameras.get(camera)}
+        reasons, mask_size = _check_masks(tracks)
+        there = _frames_in(take.folder / camera)
         wanted = needed.get(camera, set())
-        if not found.keys() <= wanted:  # made with `--frames all`: every mask and every second has its frame
-            wanted = wanted.union(*(masks for _, masks in masked), _grid(take, camera, found))
-        reasons += _check_frames({frame: found[frame] for frame in sorted(wanted & found.keys())}, mask_size, decode)
-        if missing := sorted(wanted - found.keys()):
+        if not there.keys() <= wanted:  # made with `--frames all`: every mask and every second has its frame
+            end = max(there) if not is_ego(camera) else max(take.subsample_idx, default=0)  # exo videos may end early
+            wanted = wanted.union(*tracks.values(), (frame for frame in take.subsample_idx if frame <= end))
+        reasons += _check_frames({frame: there[frame] for frame in sorted(wanted & there.keys())}, mask_size, decode)
+        if missing := sorted(wanted - there.keys()):
             reasons.append(f"{len(missing)} frames missing: {_some(missing)}")
         check.frames += len(wanted)
-        check.masks += sum(len(masks) for _, masks in masked)
-        check.problems += [Problem(uid, camera, reason) for reason in reasons]
+        check.masks += sum(map(len, tracks.values()))
+        check.problems += [Failure(camera, BROKEN, reason) for reason in reasons]
     check.pairs = {
         setting: {pair: len(take.masks[pair.object_name][pair.query_camera]) for pair in take.camera_pairs(setting)}
         for setting in SETTINGS
     }
     return check
-
-
-def _grid(take: ProcessedTake, camera: str, found: Mapping[int, Path]) -> set[int]:
-    """The frame of each second: in ego cameras all, in exo cameras, which may end early, those before the last."""
-    end = max(found, default=0)
-    return {frame for frame in take.subsample_idx if is_ego(camera) or frame <= end}
 
 
 def _frames_in(folder: Path) -> dict[int, str]:
@@ -89,10 +72,10 @@ def _frames_in(folder: Path) -> dict[int, str]:
         return {int(entry.name[:-4]): entry.path for entry in entries if entry.name[:-4].isdigit()}
 
 
-def _check_masks(masked: Iterable[tuple[str, Mapping[int, RLE]]]) -> tuple[list[str], Size | None]:
-    """Problems of the masks of a camera, and their size."""
+def _check_masks(tracks: Mapping[str, Mapping[int, RLE]]) -> tuple[list[str], Size | None]:
+    """Problems of the masks of a camera, by object, and their size."""
     reasons, sizes = [], {}
-    for name, masks in masked:
+    for name, masks in tracks.items():
         corrupt = []
         for frame, rle in masks.items():
             try:
@@ -103,8 +86,7 @@ def _check_masks(masked: Iterable[tuple[str, Mapping[int, RLE]]]) -> tuple[list[
         if corrupt:
             reasons.append(f"{len(corrupt)} corrupt masks of object {name!r}: {_some(sorted(corrupt))}")
     if len(sizes) > 1:
-        examples = "; ".join(f"{width}x{height} ({where})" for (height, width), where in sizes.items())
-        reasons.append(f"masks of {len(sizes)} sizes: {examples}")
+        reasons.append(f"masks of {len(sizes)} sizes: {_examples(sizes)}")
     return reasons, next(iter(sizes), None)
 
 
@@ -113,26 +95,26 @@ def _check_frames(paths: Mapping[int, str], mask_size: Size | None, decode: bool
     broken, sizes = [], {}
     for frame, path in paths.items():
         size = jpeg_size(path)
-        if size and decode and not _decodes(path, size):
-            size = None
-        if size:
-            sizes.setdefault(size, frame)
-        else:
+        if size is None or (decode and not _decodes(path, size)):
             broken.append(frame)
+        else:
+            sizes.setdefault(size, f"frame {frame}")
     reasons = [f"{len(broken)} frames broken: {_some(broken)}"] if broken else []
     if len(sizes) > 1:
-        examples = "; ".join(f"{width}x{height} (frame {frame})" for (height, width), frame in sizes.items())
-        reasons.append(f"frames of {len(sizes)} sizes: {examples}")
-    elif sizes and mask_size and not _same_shape(next(iter(sizes)), mask_size):
-        (height, width), (mask_height, mask_width) = next(iter(sizes)), mask_size
-        reasons.append(f"frames of {width}x{height} have another shape than their masks of {mask_width}x{mask_height}")
+        reasons.append(f"frames of {len(sizes)} sizes: {_examples(sizes)}")
+    elif sizes and mask_size:
+        (size,) = sizes
+        # One must be the other scaled, give or take two pixels: shrinking rounds down, video sizes are even.
+        scale = max(mask_size) / max(size)
+        if any(abs(long / scale - short) > 2 for long, short in zip(mask_size, size, strict=True)):
+            height, width = size
+            masks = f"{mask_size[1]}x{mask_size[0]}"
+            reasons.append(f"frames of {width}x{height} have another shape than their masks of {masks}")
     return reasons
 
 
-def _same_shape(size: Size, mask_size: Size) -> bool:
-    """Whether one is the other scaled, give or take two pixels: shrinking rounds down, video sizes are even."""
-    scale = max(mask_size) / max(size)
-    return all(abs(long / scale - short) <= 2 for long, short in zip(mask_size, size, strict=True))
+def _examples(sizes: Mapping[Size, str]) -> str:
+    return "; ".join(f"{width}x{height} ({where})" for (height, width), where in sizes.items())
 
 
 def jpeg_size(path: str) -> Size | None:
@@ -158,5 +140,6 @@ def _decodes(path: str, size: Size) -> bool:
     return image is not None and image.shape[:2] == size
 
 
-def _some(frames: list[int]) -> str:
+def _some(frames: Iterable[int]) -> str:
+    frames = list(frames)
     return ", ".join(map(str, frames[:SHOWN])) + (", ..." if len(frames) > SHOWN else "")

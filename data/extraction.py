@@ -1,24 +1,24 @@
 """From a take's videos and annotation to its processed form.
 
-Three steps that can run in different processes: `plan_take`, then `extract_camera` for each of the plan's jobs in any
-order, then `finish_take`. Nothing they do is undone by a kill: a frame appears whole or not at all, annotation.json
-comes last, and the same steps again do only what is missing.
+Three steps: `plan_take`, then `extract_camera` for each job of the plan, in any process and order, then `finish_take`.
+A kill undoes nothing: a frame appears whole or not at all, annotation.json comes last, and the same steps again do only
+what is missing.
 
-What annotation.json promises to every later stage: each frame that a pair needs exists, on the query's and on the
-target's side. A camera whose video is missing or broken is therefore left out of its masks, and so are an object's
-frames past the end of the shortest of its videos or with a corrupt mask in any of them. failures.py lists all that.
+annotation.json promises to every later stage that each frame of each pair exists, on the query's and on the target's
+side. It therefore leaves out cameras whose video is missing or broken, and of each object the frames past the end of
+the shortest of its videos and those with a corrupt mask in any of them. failures.py lists all that.
 """
 
 import os
 import shutil
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Collection, Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import cv2
 import numpy as np
 
-from data.failures import MISSING, NOTE, Failure, clear_failures, has_failures, read_failures, write_failures
+from data.failures import BROKEN, FAILED, MISSING, NOTE, Failure, read_failures, write_failures
 from data.video import VideoError, VideoIndex, index_video, read_frames
 from formats.errors import UserError
 from formats.files import atomic_write, remove_leftovers, sync_files
@@ -30,11 +30,10 @@ EGO_ROWS, EXO_ROWS = 704, 540  # processed frames have no more; 1408 / 2 and 216
 FRAME_CHOICES = ("all", "annotated")
 NO_EGO = Failure(None, MISSING, "no usable ego video, without which a take has no pairs")
 GONE = Failure(None, MISSING, "it lacks some of these frames or masks, and its videos are gone; what is there stays")
-Frames = dict[str, dict[str, set[int]]]  # with a mask, by object and camera
 
 
 @dataclass(frozen=True)
-class Options:
+class Extraction:
     """Where from, where to, and which frames: "all" of each second, or the "annotated" ones, which pairs need."""
 
     takes_dir: Path
@@ -42,115 +41,143 @@ class Options:
     frames: str = "all"
     downscaled: bool = False
 
+    def video_path(self, take: Take, camera: str) -> Path:
+        return video_path(self.takes_dir, take.name, camera, self.downscaled)
+
 
 @dataclass(frozen=True)
 class CameraJob:
-    """Frames to have in `folder` in the end, in pixels at most `max_rows` high."""
+    """One camera of a take: the frames to have in `folder` in the end, and the masks to decode, by object."""
 
+    take_uid: str
     camera: str
     index: VideoIndex
     folder: Path
     frames: list[int]
-    max_rows: int
+    tracks: dict[str, Track]
+
+
+@dataclass
+class CameraResult:
+    """What came of a job. A `failure` means that none of the camera's frames is to be used."""
+
+    failure: Failure | None = None
+    new_frames: int = 0
+    masks: dict[str, dict[int, RLE]] = field(default_factory=dict)  # by object and frame
+    corrupt: dict[str, dict[int, str]] = field(default_factory=dict)  # by object and frame: what is wrong
 
 
 @dataclass
 class TakePlan:
-    """What to do for a take. `done` means nothing: it is complete, or cannot become any better than it is."""
+    """What to do for a take, and what is known to be missing from it."""
 
-    done: bool = False
+    take: Take
+    folder: Path
     failures: list[Failure] = field(default_factory=list)
     lengths: dict[str, int] = field(default_factory=dict)  # frames of each usable video
-    jobs: list[CameraJob] = field(default_factory=list)
+    jobs: list[CameraJob] = field(default_factory=list)  # one for each usable video
 
 
-def process_take(take: Take, options: Options) -> list[Failure]:
-    """Process one take in this process; returns what is missing from it.
+def settled(take: Take, extraction: Extraction) -> list[Failure] | None:
+    """What a take lacks if there is nothing to do for it: it is complete, or cannot become better. Else None."""
+    try:
+        former = ProcessedTake.read(extraction.data_dir, take.uid)
+    except UserError:
+        return None
+    if _is_complete(take, former, extraction.frames):
+        return []
+    if all(extraction.video_path(take, camera).exists() for camera in former.cameras & set(take.cameras)):
+        return None
+    # Its videos were deleted after use. What was made of them must not be lost by looking again.
+    return read_failures(former.folder) or [GONE]
 
-    For many takes, or many processes, see workers.py. Raises OSError if the output cannot be written.
-    """
-    plan = plan_take(take, options)
-    if plan.done:
-        return plan.failures
-    failures = [failure for job in plan.jobs if (failure := extract_camera(job))]
-    return finish_take(take, plan, options, failures)
 
-
-def plan_take(take: Take, options: Options) -> TakePlan:
-    """Find out what of a take is there and what remains to be done. Reads its videos' packets, decodes nothing."""
-    plan = TakePlan()
-    paths = {camera: video_path(options.takes_dir, take.name, camera, options.downscaled) for camera in take.cameras}
-    if former := _read_former(options.data_dir, take.uid):
-        plan.done = _is_complete(take, former, options.frames)
-        if not plan.done and any(not paths[camera].exists() for camera in former.cameras if camera in paths):
-            # Its videos were deleted after use. What was made of them must not be lost by looking again.
-            return TakePlan(done=True, failures=read_failures(former.folder) or [GONE])
-    if plan.done:
+def plan_take(take: Take, extraction: Extraction) -> TakePlan:
+    """Find out what of a take is there and what to do for it. Reads its videos' packets, decodes nothing."""
+    plan = TakePlan(take, extraction.data_dir / take.uid)
+    if not (extraction.takes_dir / take.name).is_dir():
+        plan.failures.append(Failure(None, MISSING, f"no folder {extraction.takes_dir / take.name}"))
         return plan
-    if not (options.takes_dir / take.name).is_dir():
-        plan.failures.append(Failure(None, MISSING, f"no folder {options.takes_dir / take.name}"))
-        return plan
-    indexes = _index_videos(paths, plan)
-    if not any(map(is_ego, plan.lengths)):
+    indexes = {}
+    for camera in take.cameras:
+        path = extraction.video_path(take, camera)
+        try:
+            index = indexes[camera] = index_video(path)
+        except VideoError as error:
+            plan.failures.append(Failure(camera, BROKEN if path.exists() else MISSING, str(error)))
+            continue
+        plan.lengths[camera] = len(index)
+        if index.hidden:
+            reason = f"{path} hides {index.hidden} frames by an edit list; frame 0 is the first that players show"
+            plan.failures.append(Failure(camera, NOTE, reason))
+    if not any(map(is_ego, indexes)):
         plan.failures.append(NO_EGO)
         return plan
-    wanted = _wanted_frames(_masked_frames(take), plan.lengths, _grid(plan.lengths), options.frames)
-    for camera, index in indexes.items():
+    wanted = _wanted_frames(_masked_frames(take), indexes, _grid(plan.lengths), extraction.frames)
+    for camera in sorted(indexes, key=is_ego):  # the exo videos, which take longer, go first
+        index = indexes[camera]
         frames = [frame for frame in wanted[camera] if frame < len(index)]
         if lacking := len(wanted[camera]) - len(frames):
-            reason = f"{paths[camera]} ends after {len(index)} frames; {lacking} wanted ones up to {wanted[camera][-1]}"
+            reason = f"{index.path} ends after {len(index)} frames; {lacking} wanted ones up to {wanted[camera][-1]}"
             plan.failures.append(Failure(camera, MISSING, f"{reason} are left out"))
-        if frames:
-            max_rows = EGO_ROWS if is_ego(camera) else EXO_ROWS
-            plan.jobs.append(CameraJob(camera, index, options.data_dir / take.uid / camera, frames, max_rows))
+        tracks = {name: tracks[camera] for name, tracks in take.objects.items() if camera in tracks}
+        plan.jobs.append(CameraJob(take.uid, camera, index, plan.folder / camera, frames, tracks))
     return plan
 
 
-def extract_camera(job: CameraJob, report: Callable[[int, int], None] = lambda done, total: None) -> Failure | None:
-    """Write the frames of a job that are not there yet; returns what prevented it, if the video is to blame.
+def extract_camera(job: CameraJob) -> CameraResult:
+    """Write the frames of a job that are not there yet and decode its masks.
 
-    Calls `report(done, total)` after each frame. Raises OSError if the output cannot be written.
+    Raises UserError if the output cannot be written. Everything else that goes wrong is a failure of this camera alone.
     """
-    job.folder.mkdir(parents=True, exist_ok=True)
-    remove_leftovers(job.folder)
-    there = _frames_there(job.folder)
-    missing = [frame for frame in job.frames if frame not in there]
+    result = CameraResult()
     try:
-        for done, (frame, image) in enumerate(read_frames(job.index, missing), 1):
-            _write_frame(job.folder / f"{frame}.jpg", shrink(image, job.max_rows))
-            report(done, len(missing))
-    except VideoError as error:
-        shutil.rmtree(job.folder)  # a better copy of the video must not find this one's frames
-        return Failure.broken(job.camera, error)
-    sync_files(job.folder / f"{frame}.jpg" for frame in missing)
-    return None
+        result.new_frames = _write_frames(job) if job.frames else 0
+        _decode_masks(job.tracks, result)
+    except OSError as error:
+        raise unwritable(job.folder, error) from None
+    except Exception as error:
+        shutil.rmtree(job.folder, ignore_errors=True)  # a better copy of the video must not find this one's frames
+        what = "" if isinstance(error, VideoError) else f"unexpected {type(error).__name__}: "
+        result.failure = Failure(job.camera, BROKEN, f"{what}{error}")
+    return result
 
 
-def finish_take(take: Take, plan: TakePlan, options: Options, failures: list[Failure]) -> list[Failure]:
-    """Write annotation.json for the cameras that did not fail, and the list of what is missing; returns the list."""
-    folder = options.data_dir / take.uid
-    remove_leftovers(folder)
-    failed = {failure.camera for failure in failures}
+def finish_take(plan: TakePlan, results: dict[str, CameraResult]) -> list[Failure]:
+    """Write annotation.json from the results of the cameras, and the list of what is missing; returns the list.
+
+    Raises UserError if the output cannot be written.
+    """
+    failed = sorted(camera for camera, result in results.items() if result.failure)
     lengths = {camera: length for camera, length in plan.lengths.items() if camera not in failed}
-    failures = plan.failures + failures
-    if not any(map(is_ego, lengths)):
-        failures += [NO_EGO] if any(map(is_ego, plan.lengths)) else []
-        (folder / ANNOTATION).unlink(missing_ok=True)
-        write_failures(folder, take.name, failures)
-        return failures
-    masks = {}
-    for object_name, tracks in take.objects.items():
-        usable = {camera: track for camera, track in tracks.items() if camera in lengths}
-        masks[object_name], corrupt = _object_masks(object_name, usable, lengths)
+    failures = plan.failures + [results[camera].failure for camera in failed]
+    try:
+        for folder in (plan.folder, *(plan.folder / camera for camera in plan.take.cameras)):
+            remove_leftovers(folder)
+        if not any(map(is_ego, lengths)):
+            failures += [NO_EGO] if any(map(is_ego, failed)) else []
+            (plan.folder / ANNOTATION).unlink(missing_ok=True)
+            write_failures(plan.folder, plan.take.name, failures)
+            return failures
+        masks, corrupt = _merge_masks(plan.take, results, lengths)
         failures += corrupt
-    processed = ProcessedTake(take.uid, folder, masks, _grid(lengths))
-    # In this order: a take with an annotation.json and no list of failures is one without failures.
-    if failures:
-        write_failures(folder, take.name, failures)
-    processed.write_annotation()
-    if not failures:
-        clear_failures(folder)
+        # In this order: a take with an annotation.json and no list of failures is one without failures.
+        if failures:
+            write_failures(plan.folder, plan.take.name, failures)
+        ProcessedTake(plan.take.uid, plan.folder, masks, _grid(lengths)).write_annotation()
+        if not failures:
+            (plan.folder / FAILED).unlink(missing_ok=True)
+    except OSError as error:
+        raise unwritable(plan.folder, error) from None
     return failures
+
+
+def unwritable(path: Path, error: OSError) -> UserError:
+    """For an output that could not be written, whichever process found out."""
+    return UserError(
+        f"cannot write to {path} ({error.strerror or error}); what is finished stays: run the same command again once "
+        "this is mended"
+    )
 
 
 def shrink(image: np.ndarray, max_rows: int) -> np.ndarray:
@@ -162,61 +189,83 @@ def shrink(image: np.ndarray, max_rows: int) -> np.ndarray:
     return cv2.resize(image, (max(width // factor, 1), height // factor), interpolation=cv2.INTER_LINEAR)
 
 
-def _write_frame(path: Path, image: np.ndarray) -> None:
-    _, encoded = cv2.imencode(".jpg", image)
-    with atomic_write(path, "wb", sync=False) as file:
-        file.write(encoded)
+def _write_frames(job: CameraJob) -> int:
+    """Returns how many frames were not there. Raises VideoError if the video is damaged."""
+    job.folder.mkdir(parents=True, exist_ok=True)
+    there = _frames_there(job.folder)
+    missing = [frame for frame in job.frames if frame not in there]
+    for frame, image in read_frames(job.index, missing):
+        _, encoded = cv2.imencode(".jpg", shrink(image, EGO_ROWS if is_ego(job.camera) else EXO_ROWS))
+        with atomic_write(job.folder / f"{frame}.jpg", "wb", sync=False) as file:
+            file.write(encoded)
+    sync_files(job.folder / f"{frame}.jpg" for frame in missing)
+    return len(missing)
 
 
-def _index_videos(paths: Mapping[str, Path], plan: TakePlan) -> dict[str, VideoIndex]:
-    """Read the packets of each camera; enters lengths and failures into the plan."""
-    indexes = {}
-    for camera, path in paths.items():
-        if not path.exists():
-            plan.failures.append(Failure(camera, MISSING, f"no file {path}"))
-            continue
-        try:
-            indexes[camera] = index_video(path)
-        except VideoError as error:
-            plan.failures.append(Failure.broken(camera, error))
-            continue
-        plan.lengths[camera] = len(indexes[camera])
-        if hidden := indexes[camera].hidden:
-            reason = f"{path} hides {hidden} frames by an edit list; frame 0 is the first that players show"
-            plan.failures.append(Failure(camera, NOTE, reason))
-    return indexes
+def _decode_masks(tracks: dict[str, Track], result: CameraResult) -> None:
+    for name, track in tracks.items():
+        result.masks[name], result.corrupt[name] = {}, {}
+        for frame in track.encoded:
+            try:
+                result.masks[name][frame] = track.mask(frame)
+            except ValueError as error:
+                result.corrupt[name][frame] = str(error)
 
 
-def _read_former(data_dir: Path, uid: str) -> ProcessedTake | None:
-    """What a former run made of the take, None if that is nothing or cannot be read."""
-    try:
-        return ProcessedTake.read(data_dir, uid)
-    except UserError:
-        return None
+def _merge_masks(
+    take: Take, results: dict[str, CameraResult], lengths: dict[str, int]
+) -> tuple[dict[str, dict[str, dict[int, RLE]]], list[Failure]]:
+    """The masks by object, camera and frame, and a failure for each camera and object with corrupt ones.
+
+    A frame that is past the end of a video or corrupt in one camera is left out of all: the object would otherwise seem
+    not to be visible there.
+    """
+    masks: dict[str, dict[str, dict[int, RLE]]] = {}
+    failures = []
+    for name, tracks in take.objects.items():
+        cameras = [camera for camera in tracks if camera in lengths]
+        end = min((lengths[camera] for camera in cameras), default=0)
+        left_out = set()
+        for camera in cameras:
+            bad = {frame: why for frame, why in results[camera].corrupt[name].items() if frame < end}
+            if bad:
+                frames = ", ".join(map(str, sorted(bad)))
+                reason = f"corrupt masks of object {name!r}, frames left out: {frames} ({next(iter(bad.values()))})"
+                failures.append(Failure(camera, BROKEN, reason))
+            left_out |= bad.keys()
+        masks[name] = {
+            camera: {f: rle for f, rle in results[camera].masks[name].items() if f < end and f not in left_out}
+            for camera in cameras
+        }
+    return masks, failures
 
 
 def _is_complete(take: Take, former: ProcessedTake, choice: str) -> bool:
     """Whether a former run finished the take without a failure and its frames are still there."""
     masked = _masked_frames(take)
-    if has_failures(former.folder) or masked != {
+    if (former.folder / FAILED).exists() or masked != {
         name: {camera: set(rles) for camera, rles in cameras.items()} for name, cameras in former.masks.items()
     }:
         return False
     wanted = _wanted_frames(masked, take.cameras, former.subsample_idx, choice)
-    there = {camera: _frames_there(former.folder / camera, trusted=True) for camera in wanted}
-    return all(there[camera].issuperset(frames) for camera, frames in wanted.items())
+    return all(
+        _frames_there(former.folder / camera, trusted=True).issuperset(frames) for camera, frames in wanted.items()
+    )
 
 
-def _masked_frames(take: Take) -> Frames:
+def _masked_frames(take: Take) -> dict[str, dict[str, set[int]]]:
+    """The frames with a mask, by object and camera."""
     return {name: {camera: set(track.encoded) for camera, track in cams.items()} for name, cams in take.objects.items()}
 
 
-def _grid(lengths: Mapping[str, int]) -> list[int]:
+def _grid(lengths: dict[str, int]) -> list[int]:
     """The frame of each second of the (longest) ego video."""
     return list(range(0, max(length for camera, length in lengths.items() if is_ego(camera)), FRAME_STEP))
 
 
-def _wanted_frames(masked: Frames, cameras: Collection[str], grid: list[int], choice: str) -> dict[str, list[int]]:
+def _wanted_frames(
+    masked: dict[str, dict[str, set[int]]], cameras: Collection[str], grid: Iterable[int], choice: str
+) -> dict[str, list[int]]:
     """The frames to extract from each camera, ascending; some may lie past the end of its video."""
     if choice == "annotated":
         there = {name: {c: tracks[c] for c in tracks if c in cameras} for name, tracks in masked.items()}
@@ -226,34 +275,6 @@ def _wanted_frames(masked: Frames, cameras: Collection[str], grid: list[int], ch
     for tracks in masked.values():  # frames off the grid are in odd annotations only
         frames.update(*tracks.values())
     return {camera: sorted(frames) for camera in cameras}
-
-
-def _object_masks(
-    name: str, tracks: Mapping[str, Track], lengths: Mapping[str, int]
-) -> tuple[dict[str, dict[int, RLE]], list[Failure]]:
-    """The masks of an object, without frames past the end of a video or with a corrupt mask in any of `tracks`.
-
-    Leaving out only the corrupt mask would turn its frame into one where the object is not visible.
-    """
-    end = min((lengths[camera] for camera in tracks), default=0)
-    masks: dict[str, dict[int, RLE]] = {}
-    failures, corrupt = [], set()
-    for camera, track in tracks.items():
-        masks[camera] = {}
-        bad = {}
-        for frame in (frame for frame in track.encoded if frame < end):
-            try:
-                masks[camera][frame] = track.mask(frame)
-            except ValueError as error:
-                bad[frame] = error
-        if bad:
-            frames = ", ".join(map(str, sorted(bad)))
-            reason = f"corrupt masks of object {name!r}, frames left out: {frames} ({next(iter(bad.values()))})"
-            failures.append(Failure.broken(camera, reason))
-        corrupt |= bad.keys()
-    return {
-        camera: {frame: rle for frame, rle in rles.items() if frame not in corrupt} for camera, rles in masks.items()
-    }, failures
 
 
 def _frames_there(folder: Path, trusted: bool = False) -> set[int]:

@@ -9,18 +9,18 @@ import contextlib
 import fcntl
 import re
 import subprocess
-from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
+from collections.abc import Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import IO
 
 from data.checking import check_take
-from data.extraction import Options, plan_take
-from data.failures import MISSING, Failure, has_failures, write_failures
+from data.extraction import Extraction, settled
+from data.failures import BROKEN, FAILED, MISSING, Failure, write_failures
+from data.processing import process_takes
 from formats.errors import UserError
 from formats.processed import ANNOTATION, ProcessedTake
-from formats.takes import Take, video_path
+from formats.takes import Take
 
 LOCK, LOG = ".stream.lock", ".egoexo.log"
 MARKER = ".streamed"  # in a take's folder: its videos were downloaded to be deleted again
@@ -47,8 +47,11 @@ class Downloader:
             self.process.terminate()
         self.pool.shutdown(cancel_futures=True)
 
-    def download(self, take: Take) -> str | None:
-        """Get a take's videos, or what is missing of them; returns what went wrong. To be run in `pool`."""
+    def start(self, take: Take) -> "Future[str | None]":
+        """Get a take's videos, or what is missing of them; the result is what went wrong."""
+        return self.pool.submit(self._download, take)
+
+    def _download(self, take: Take) -> str | None:
         command = ["egoexo", "-o", str(self.root), "--parts", self.part, "--uids", take.uid, "--yes", *self.flags]
         with (self.root / LOG).open("w+", errors="replace") as log:
             if self.stopped:
@@ -81,94 +84,87 @@ def only_one(root: Path) -> Iterator[IO]:
         yield lock
 
 
-@dataclass
-class Streamer:
-    """Brings takes to their processed form; `process(take)` does the middle part and returns what is missing."""
+def stream_takes(
+    takes: Sequence[Take], extraction: Extraction, downloader: Downloader, num_workers: int, retry: bool
+) -> Iterator[tuple[Take, str]]:
+    """Bring takes to their processed form one after the other; yields each with what has become of it.
 
-    options: Options
-    downloader: Downloader
-    process: Callable[[Take], list[Failure]]
-    retry: bool = False
-    fetched: set[str] = field(default_factory=set)
-
-    def run(self, takes: list[Take]) -> Iterator[tuple[Take, str]]:
-        """Yield each take with what has become of it. Raises UserError if downloading fails again and again."""
-        in_a_row = 0
-        for take, error in self._fetched_ahead(takes):
-            if not error:
-                in_a_row = 0
-                yield take, self._finish(take)
-                continue
-            folder = self.options.data_dir / take.uid
+    While one is processed the next is downloaded. `retry`: once more those that are done but lack something. Raises
+    UserError if downloading fails again and again.
+    """
+    in_a_row = 0
+    download = _start_download(takes[0], extraction, downloader, retry) if takes else None
+    for take, following in zip(takes, [*takes[1:], None], strict=True):
+        error = download.result() if download else None
+        was_done = download is None and not (extraction.takes_dir / take.name / MARKER).exists()
+        download = _start_download(following, extraction, downloader, retry) if following else None
+        if was_done:
+            yield take, "was done before"
+        elif not error:
+            in_a_row = 0
+            yield take, _finish(take, extraction, downloader, num_workers)
+        else:
+            folder = extraction.data_dir / take.uid
             if not (folder / ANNOTATION).exists():
-                write_failures(folder, take.name, [Failure.broken(None, error)])
+                write_failures(folder, take.name, [Failure(None, BROKEN, error)])
             yield take, error
             in_a_row += 1
             if in_a_row == GIVE_UP:
-                raise UserError(f"{GIVE_UP} takes in a row could not be downloaded; see {self.downloader.root / LOG}")
-
-    def _fetched_ahead(self, takes: list[Take]) -> Iterator[tuple[Take, str | None]]:
-        """Each take with what went wrong in its download; the next one is downloaded while this one is in use."""
-        submit = self.downloader.pool.submit
-        future = submit(self._fetch, takes[0]) if takes else None
-        for take, following in zip(takes, [*takes[1:], None], strict=True):
-            error = future.result()
-            future = submit(self._fetch, following) if following else None
-            yield take, error
-
-    def _fetch(self, take: Take) -> str | None:
-        """Download a take unless nothing is left to do for it."""
-        folder = self.options.data_dir / take.uid
-        again = self.retry and has_failures(folder)
-        if not again and (folder / ANNOTATION).exists() and plan_take(take, self.options).done:
-            return None
-        claim(self.options.takes_dir / take.name)
-        self.fetched.add(take.uid)
-        return self.downloader.download(take)
-
-    def _finish(self, take: Take) -> str:
-        """Process a downloaded take, and delete its videos if they are not needed any more."""
-        folder = self.options.takes_dir / take.name
-        if take.uid not in self.fetched and not (folder / MARKER).exists():
-            return "was done before"
-        for attempt in range(1, ATTEMPTS + 1):
-            failures = self.process(take)
-            unmet = self._unmet(take)
-            whole = not unmet and not any(failure.kind == MISSING for failure in failures)
-            if whole or attempt == ATTEMPTS or self.downloader.pool.submit(self.downloader.download, take).result():
-                break
-        reasons = "; ".join([unmet] if unmet else [failure.reason for failure in failures])
-        outcome = "done" + f", in part: {reasons}" * bool(reasons)
-        if not (folder / MARKER).exists():
-            return f"{outcome}; its videos, which were there before, are kept"
-        if not any(folder.rglob("*.mp4")):
-            delete_videos(folder)
-            return f"there are no videos of it: {reasons}"
-        if unmet:
-            return f"its videos are kept: {unmet}"
-        return f"{outcome}; {delete_videos(folder) / 1e9:.2f} GB of videos deleted"
-
-    def _unmet(self, take: Take) -> str:
-        """What speaks against deleting the videos of a take; empty if nothing does."""
-        try:
-            processed = ProcessedTake.read(self.options.data_dir, take.uid)
-        except UserError as error:
-            return str(error)
-        for camera in take.cameras:
-            path = video_path(self.options.takes_dir, take.name, camera, self.options.downscaled)
-            if path.exists() and camera not in processed.cameras:
-                return f"{path} is not in the processed take"
-        return "; ".join(map(str, check_take(self.options.data_dir, take.uid, decode=True).problems))
+                raise UserError(f"{GIVE_UP} takes in a row could not be downloaded; see {downloader.root / LOG}")
 
 
-def claim(folder: Path) -> None:
-    """Mark a take's folder as ours to clear, unless there are videos in it that somebody else put there."""
-    if not any(folder.rglob("*.mp4")):
+def _start_download(
+    take: Take, extraction: Extraction, downloader: Downloader, retry: bool
+) -> "Future[str | None] | None":
+    """None if nothing is left to do for the take."""
+    again = retry and (extraction.data_dir / take.uid / FAILED).exists()
+    if not again and settled(take, extraction) is not None:
+        return None
+    folder = extraction.takes_dir / take.name
+    if not any(folder.rglob("*.mp4")):  # otherwise somebody else put them there
         folder.mkdir(parents=True, exist_ok=True)
         (folder / MARKER).touch()
+    return downloader.start(take)
 
 
-def delete_videos(folder: Path) -> int:
+def _finish(take: Take, extraction: Extraction, downloader: Downloader, num_workers: int) -> str:
+    """Process a downloaded take, and delete its videos if they are not needed any more."""
+    folder = extraction.takes_dir / take.name
+    for attempt in range(1, ATTEMPTS + 1):
+        found: dict[str, list[Failure]] = {}
+        process_takes([take], extraction, num_workers, take.name, found.__setitem__)
+        failures = found[take.uid]
+        needed = _why_needed(take, extraction)
+        whole = not needed and not any(failure.kind == MISSING for failure in failures)
+        if whole or attempt == ATTEMPTS or downloader.start(take).result():
+            break
+    reasons = needed or "; ".join(failure.reason for failure in failures)
+    outcome = f"done, in part: {reasons}" if reasons else "done"
+    if not (folder / MARKER).exists():
+        return f"{outcome}; its videos, which were there before, are kept"
+    if not any(folder.rglob("*.mp4")):
+        _delete_videos(folder)
+        return f"there are no videos of it: {reasons}"
+    if needed:
+        return f"its videos are kept: {needed}"
+    return f"{outcome}; {_delete_videos(folder) / 1e9:.2f} GB of videos deleted"
+
+
+def _why_needed(take: Take, extraction: Extraction) -> str:
+    """What speaks against deleting the videos of a take; empty if nothing does."""
+    try:
+        processed = ProcessedTake.read(extraction.data_dir, take.uid)
+    except UserError as error:
+        return str(error)
+    for camera in take.cameras:
+        path = extraction.video_path(take, camera)
+        if path.exists() and camera not in processed.cameras:
+            return f"{path} is not in the processed take"
+    problems = check_take(extraction.data_dir, take.uid, decode=True).problems
+    return "; ".join(problem.describe(take.uid) for problem in problems)
+
+
+def _delete_videos(folder: Path) -> int:
     """Delete the videos of a marked take, then the marker and what is empty; returns the bytes that this frees."""
     freed = 0
     for path in sorted(folder.rglob("*.mp4")):

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from data.checking import check_take, jpeg_size
-from data.failures import MISSING, Failure, write_failures
+from data.failures import BROKEN, MISSING, Failure, write_failures
 from formats.processed import ProcessedTake
 from formats.takes import SETTINGS
 from tests.make_processed import EGO, LAYOUT, SIZES, make_data_set
@@ -183,7 +183,7 @@ def test_takes_without_videos_are_counted_and_unprocessed_ones_are_problems(data
 
 
 def test_what_process_data_found_broken_is_a_problem(paired):
-    write_failures(paired / "take-b", "name", [Failure.broken("cam05", "cam05.mp4 has no moov atom")])
+    write_failures(paired / "take-b", "name", [Failure("cam05", BROKEN, "cam05.mp4 has no moov atom")])
     result = check(paired)
     assert result.returncode == 1
     assert "train, take take-b, camera cam05: cam05.mp4 has no moov atom" in result.stdout

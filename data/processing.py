@@ -1,0 +1,163 @@
+"""Many takes through extraction.py: several cameras at once, one progress bar, one summary."""
+
+import sys
+from collections.abc import Callable, Iterable, Iterator
+from pathlib import Path
+
+from tqdm import tqdm
+
+from data.extraction import (
+    CameraJob,
+    CameraResult,
+    Extraction,
+    TakePlan,
+    extract_camera,
+    finish_take,
+    plan_take,
+    settled,
+)
+from data.failures import BROKEN, FAILED_TAKES, MISSING, NOTE, Failure, gather_failures
+from formats.errors import UserError
+from formats.parallel import run_jobs
+from formats.processed import ANNOTATION
+from formats.takes import FRAME_STEP, Take, annotation_path, is_ego, read_takes
+
+EXO_WORK = 4  # a 3840x2160 frame has about four times the pixels of a 1408x1408 one
+SHOWN = 10  # failures printed in the end
+
+
+def read_split_takes(
+    template: Path, split: str, uids: list[str], split_path: Path
+) -> tuple[dict[str, Take], dict[str, Failure], list[str]]:
+    """The annotated takes of a split by uid, what is wrong with the others of `uids`, and which more are annotated.
+
+    Raises UserError if none of the takes can be used.
+    """
+    path = annotation_path(template, split)
+    takes, malformed, others = read_takes(path, uids)
+    unusable = {}
+    for uid in (uid for uid in uids if uid not in takes):
+        if uid in malformed:
+            unusable[uid] = Failure(None, BROKEN, malformed[uid])
+        else:
+            unusable[uid] = Failure(None, MISSING, f"{path} does not annotate it")
+    if uids and not takes:
+        raise UserError(f"{path} annotates none of the {len(uids)} takes of {split} in {split_path}; do they match?")
+    return takes, unusable, others
+
+
+def estimated_work(take: Take) -> int:
+    """Effort to process a take, in decoded frames of the size of an ego frame.
+
+    Taken from the annotation alone, so that every machine of a cluster comes to the same, whatever it has on its disk.
+    """
+    return sum(_camera_work(take, camera) for camera in take.cameras)
+
+
+def _camera_work(take: Take, camera: str) -> int:
+    tracks = [track for cameras in take.objects.values() for track in cameras.values()]
+    last = max((max(track.annotated_frames, default=0) for track in tracks), default=0)
+    return (last + FRAME_STEP) * (1 if is_ego(camera) else EXO_WORK)
+
+
+def process_takes(
+    takes: Iterable[Take],
+    extraction: Extraction,
+    num_workers: int,
+    title: str,
+    done: Callable[[str, list[Failure]], None],
+) -> None:
+    """Process takes, as many cameras at once as there are workers; calls `done(take_uid, failures)` after each take.
+
+    The longest takes go first: none is left over for one worker in the end. An exception, from `done` too, stops all
+    workers; what is finished stays. Raises UserError if the output cannot be written or a worker is killed.
+    """
+    takes = sorted(takes, key=estimated_work, reverse=True)
+    plans: dict[str, TakePlan] = {}
+    results: dict[str, dict[str, CameraResult]] = {}  # by take and camera
+
+    def camera_jobs() -> Iterator[CameraJob]:
+        """The jobs of one take after the other, each take planned when a worker is about to need its jobs."""
+        for take in takes:
+            failures = settled(take, extraction)
+            if failures is None:
+                plan = plan_take(take, extraction)
+                if plan.jobs:
+                    plans[take.uid], results[take.uid] = plan, {}
+                    yield from plan.jobs
+                    continue
+                failures = finish_take(plan, {})
+            bar.close_take(take)
+            done(take.uid, failures)
+
+    with _Progress(title, takes) as bar:
+        for job, result in run_jobs(extract_camera, camera_jobs(), num_workers):
+            plan, of_take = plans[job.take_uid], results[job.take_uid]
+            of_take[job.camera] = result
+            bar.close_camera(plan.take, job, result)
+            if len(of_take) == len(plan.jobs):
+                failures = finish_take(plans.pop(job.take_uid), results.pop(job.take_uid))
+                bar.close_take(plan.take)
+                done(job.take_uid, failures)
+
+
+class _Progress:
+    """A bar whose length is work, so that its time to completion is honest, and which counts takes and frames."""
+
+    def __init__(self, title: str, takes: list[Take]) -> None:
+        self.work = {take.uid: estimated_work(take) for take in takes}  # still to do
+        self.takes = self.frames = 0
+        pause = 0.1 if sys.stderr.isatty() else 60  # the log file of a cluster job need not hold every step
+        self.bar = tqdm(
+            total=sum(self.work.values()),
+            desc=title,
+            bar_format="{desc} {percentage:3.0f}%|{bar}| [{elapsed}<{remaining}{postfix}]",
+            smoothing=0,
+            dynamic_ncols=True,
+            mininterval=pause,
+            maxinterval=max(pause, 10),
+        )
+        self._advance(0)
+
+    def __enter__(self) -> "_Progress":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.bar.close()
+
+    def close_camera(self, take: Take, job: CameraJob, result: CameraResult) -> None:
+        """Frames that an earlier run left count as none: they tell nothing of this one's speed."""
+        work = _camera_work(take, job.camera)
+        self.work[take.uid] -= work
+        self.frames += result.new_frames
+        now = work * result.new_frames / max(len(job.frames), 1)
+        self.bar.total -= work - now
+        self._advance(now)
+
+    def close_take(self, take: Take) -> None:
+        """What was not done of it never will be."""
+        self.takes += 1
+        self.bar.total -= self.work[take.uid]
+        self._advance(0)
+
+    def _advance(self, work: float) -> None:
+        self.bar.set_postfix_str(f"{self.takes}/{len(self.work)} takes, {self.frames} frames", refresh=False)
+        self.bar.update(work)
+
+
+def sum_up(data_dir: Path, title: str, names: dict[str, str], failures: dict[str, list[Failure]]) -> int:
+    """Write failed_takes.json, print what the takes of `names` (uid -> name) lack, and return the exit status."""
+    gather_failures(data_dir)
+    there = [uid for uid in failures if (data_dir / uid / ANNOTATION).exists()]
+    complete = sum(all(failure.kind == NOTE for failure in failures[uid]) for uid in there)
+    print(
+        f"{title}: {complete} of {len(failures)} takes complete, {len(there) - complete} in part, "
+        f"{len(failures) - len(there)} left out; in {data_dir}"
+    )
+    lines = [failure.describe(uid, names[uid]) for uid in names for failure in failures[uid]]
+    if lines:
+        print("\n".join(f"  {line}" for line in lines[:SHOWN]))
+        more = f"{len(lines) - SHOWN} more are" if len(lines) > SHOWN else "all this is"
+        print(f"  {more} in {data_dir / FAILED_TAKES}")
+    broken = any(failure.kind == BROKEN for found in failures.values() for failure in found)
+    return int(broken or (bool(failures) and not there))
