@@ -77,6 +77,11 @@ def is_certain(difference: dict[str, Any]) -> bool:
     return low is not None and (low > 0 or high < 0)
 
 
+def largest_first(groups: dict[str, dict[str, Any]]) -> list[tuple[str, dict[str, Any]]]:
+    """Groups of a comparison by how far IoU moved, in either direction."""
+    return sorted(groups.items(), key=lambda item: -abs(item[1]["iou"]["difference"] or 0))
+
+
 def largest_changes(first: Sequence[Case], second: Sequence[Case], number: int) -> list[int]:
     """Where in the lists IoU changes most, `number` cases each way, the largest rise first, the largest fall last."""
     pairs = enumerate(zip(first, second, strict=True))

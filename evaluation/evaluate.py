@@ -35,10 +35,10 @@ from evaluation.outputs import (
     write_cases,
     write_outputs,
 )
-from evaluation.pages import PAGE, comparison_sections, write_page
+from evaluation.pages import PAGE, change_card, draw_paired_plots, write_page
 from evaluation.pictures import draw_gallery
 from evaluation.score import Scores
-from evaluation.summary import summarize
+from evaluation.summary import summarize, take_names
 from evaluation.truth import GroundTruth
 from formats.arguments import Parser, add_num_workers, add_setting, at_least
 from formats.errors import UserError, run_script
@@ -81,28 +81,20 @@ def main(argv: list[str] | None = None) -> None:
         return
     files = args.pred_file or [default_results(args.setting, split)]
     scores = [score_file(truth, path, args.setting, args.num_workers, args.allow_missing) for path in files]
-    out = args.out or output_folder(files[0], "evaluation" if len(files) == 1 else "comparison")
-    if len(files) == 1:
-        report_one(truth, scores[0], {"split": split, "results": str(files[0])}, args.resamples, out)
-    else:
-        report_several(truth, scores, files, args.names or short_names(files), split, args, out)
+    if len(files) > 1:
+        compare_files(args, split, truth, files, scores)
+        return
+    summary = {"split": split, "results": str(files[0]), **summarize(scores[0], args.resamples)}
+    out = args.out or output_folder(files[0], "evaluation")
+    write_outputs(out, summary, scores[0].cases)
+    print("\n".join([format_summary(summary), *left_out(truth, scores[0]), f"written to {out}"]))
 
 
-def report_one(truth: GroundTruth, scores: Scores, source: dict, resamples: int, out: Path) -> None:
-    summary = {**source, **summarize(scores, resamples)}
-    write_outputs(out, summary, scores.cases)
-    print("\n".join([format_summary(summary), *left_out(truth, scores), f"written to {out}"]))
-
-
-def report_several(
-    truth: GroundTruth,
-    scores: list[Scores],
-    files: list[Path],
-    names: list[str],
-    split: str | None,
-    args: argparse.Namespace,
-    out: Path,
+def compare_files(
+    args: argparse.Namespace, split: str | None, truth: GroundTruth, files: list[Path], scores: list[Scores]
 ) -> None:
+    """Write and print how each of `files` differs from the first."""
+    names = args.names or short_names(files)
     cases = common_cases(scores)
     if not cases[0]:
         raise UserError("these results files have no scored frame in common")
@@ -110,11 +102,25 @@ def report_several(
     changed = [[of_file[i] for of_file in cases] for i in largest_changes(cases[0], cases[-1], args.num // 2)]
     pictures = [f"pictures/{number:04d}.jpg" for number in range(len(changed))]
     plots = [f"plots/iou_{number}.svg" for number in range(1, len(files))]
+
+    out = args.out or output_folder(files[0], "comparison")
     claim_files(out, [PAGE, "comparison.json", "cases.csv", *plots, *pictures])
     draw_gallery(out, pictures, truth, args.setting, list(zip(names, files, strict=True)), changed, args.height)
+    takes = take_names(scores[0])
     lead = f"{args.setting}, {split_title(split)}: {len(cases[0]):,} frames that all files have"
-    sections = comparison_sections(out, comparison, cases, list(zip(changed, pictures, strict=True)))
-    page = write_page(out, " against ".join(names), lead, sections)
+    page = write_page(
+        out,
+        "comparison.html",
+        title=" against ".join(names),
+        lead=lead,
+        warnings=left_out(truth, scores[0]),
+        comparison=comparison,
+        figures=draw_paired_plots(out, names, cases),
+        cards=[
+            change_card(group, picture, names, takes[group[0].take_uid])
+            for group, picture in zip(changed, pictures, strict=True)
+        ],
+    )
     write_json(out / "comparison.json", comparison, indent=1)
     write_cases(out / "cases.csv", names, cases)
     print(f"{lead}\n\n{format_comparison(comparison)}\n\nreport: open {page}")

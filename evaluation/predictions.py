@@ -1,6 +1,5 @@
 """What a results file says about a take, checked: every problem is found and named, none stops the search."""
 
-import math
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -93,7 +92,10 @@ MISSING = "missing"
 
 
 def read_prediction(raw: Any, size: Size | None) -> tuple[Prediction | None, dict[str, str]]:
-    """One entry of a results file -> itself if it is usable, and its faults: kind -> detail, which may be empty."""
+    """One entry of a results file -> itself if it is usable, and its faults: kind -> detail, which may be empty.
+
+    `size` is the (H, W) that its mask must have, None if it is not known.
+    """
     if raw is None:
         return None, {MISSING: ""}
     if not isinstance(raw, dict):
@@ -101,41 +103,40 @@ def read_prediction(raw: Any, size: Size | None) -> tuple[Prediction | None, dic
     faults = {f"no {key}": "" for key in ("pred_mask", "confidence") if key not in raw}
     confidence, mask = raw.get("confidence", 0.0), None
     if isinstance(confidence, bool) or not isinstance(confidence, int | float):
-        faults["confidence is not a number"] = repr(confidence)
-    elif not math.isfinite(confidence):
-        faults["confidence is not finite"] = repr(confidence)
+        faults["confidence is not a number"] = _excerpt(confidence)
     elif not 0 <= confidence <= 1:
-        faults["confidence is not between 0 and 1"] = repr(confidence)
+        faults["confidence is not between 0 and 1"] = _excerpt(confidence)
     if "pred_mask" in raw:
-        try:
-            mask = _decode(raw["pred_mask"], size)
-        except _Fault as fault:
-            faults[fault.kind] = fault.detail
+        fault = _mask_fault(raw["pred_mask"], size)
+        if fault is None:
+            try:
+                mask = decode_mask(raw["pred_mask"])
+            except ValueError as error:
+                fault = "mask cannot be decoded", str(error)
+        if fault:
+            faults[fault[0]] = fault[1]
     return (None if faults else Prediction(mask, float(confidence))), faults
 
 
-class _Fault(Exception):
-    def __init__(self, kind: str, detail: str):
-        self.kind, self.detail = kind, detail
-
-
-def _decode(rle: Any, size: Size | None) -> np.ndarray:
-    """A mask of the results file -> (H, W) uint8. Raises _Fault."""
+def _mask_fault(rle: Any, size: Size | None) -> tuple[str, str] | None:
+    """What is wrong with a mask before it is decoded: kind and detail."""
     if not isinstance(rle, dict) or not {"size", "counts"} <= rle.keys():
-        raise _Fault("pred_mask is not an object with size and counts", _type(rle))
+        return "pred_mask is not an object with size and counts", _type(rle)
     given = rle["size"]
     if not isinstance(given, list) or len(given) != 2 or not all(type(n) is int and n > 0 for n in given):
-        raise _Fault("size of the mask is not [height, width]", repr(given))
+        return "size of the mask is not [height, width]", _excerpt(given)
     if size is not None and tuple(given) != size:
-        raise _Fault("mask has the wrong size", f"{given}, expected {list(size)}")
+        return "mask has the wrong size", f"{given}, expected {list(size)}"
     if size is None and max(given) != EVAL_SIDE:
-        raise _Fault("mask has the wrong size", f"{given}, expected a long side of {EVAL_SIDE}")
+        return "mask has the wrong size", f"{given}, expected a long side of {EVAL_SIDE}"
     if not isinstance(rle["counts"], str):
-        raise _Fault("counts of the mask are not COCO's compressed text", _type(rle["counts"]))
-    try:
-        return decode_mask(rle)
-    except ValueError as error:
-        raise _Fault("mask cannot be decoded", str(error)) from None
+        return "counts of the mask are not COCO's compressed text", _type(rle["counts"])
+    return None
+
+
+def _excerpt(value: Any) -> str:
+    text = repr(value)
+    return text if len(text) <= 60 else f"{text[:60]}..."
 
 
 def _key(pair: CameraPair) -> str:

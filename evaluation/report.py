@@ -21,7 +21,7 @@ from evaluation.inputs import (
     score_file,
 )
 from evaluation.outputs import OUTPUT_FILES, claim_files, headline, split_title, write_outputs
-from evaluation.pages import PAGE, PLOTS, report_sections, write_page
+from evaluation.pages import PAGE, PLOTS, draw_plots, report_card, track_lines, write_page
 from evaluation.pictures import choose, draw_gallery
 from evaluation.summary import summarize, take_names
 from formats.arguments import Parser, add_num_workers, add_setting, at_least
@@ -56,11 +56,20 @@ def main(argv: list[str] | None = None) -> None:
     shown = choose(scores.cases, "spread", args.num) + hidden[: max(1, args.num // 5)]
     pictures = [f"pictures/{number:04d}.jpg" for number in range(len(shown))]
     out = args.out or output_folder(results, "report")
-    claim_files(out, [PAGE, *OUTPUT_FILES, *(f"plots/{name}.svg" for name in PLOTS), *pictures])
+    claim_files(out, [PAGE, *OUTPUT_FILES, *PLOTS, *pictures])
     draw_gallery(out, pictures, truth, args.setting, [("", results)], [[case] for case in shown], args.height)
-    sections = report_sections(out, summary, scores.cases, list(zip(shown, pictures, strict=True)), take_names(scores))
-    title = f"Object correspondence, {args.setting}, {split_title(split)}"
-    page = write_page(out, title, f"{headline(summary)}; results of {results}", sections, left_out(truth, scores))
+    names = take_names(scores)
+    page = write_page(
+        out,
+        "report.html",
+        title=f"Object correspondence, {args.setting}, {split_title(split)}",
+        lead=f"{headline(summary)}; results of {results}",
+        warnings=left_out(truth, scores),
+        summary=summary,
+        figures=draw_plots(out, summary, scores.cases),
+        track_lines=track_lines(scores.cases, names, shown),
+        cards=[report_card(case, path, names[case.take_uid]) for case, path in zip(shown, pictures, strict=True)],
+    )
     write_outputs(out, summary, scores.cases)
     print(f"report: open {page}")
 

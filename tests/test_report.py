@@ -7,13 +7,13 @@ import numpy as np
 import pytest
 
 from evaluation import report
-from evaluation.pages import Card, Cell, Gallery, Section, Table, write_page
 from formats.masks import encode_mask
 from tests.browser import chromium, needs_browser
-from tests.make_processed import EGO, make_data_set
-from tests.make_results import UIDS, make_scored_data, options
+from tests.make_processed import EGO, LAYOUT, make_data_set
+from tests.make_results import UIDS, make_results_file, make_scored_data, options
 
 __all__ = ["chromium"]  # a fixture
+NASTY = '<b>"&</script>'
 
 
 @pytest.fixture(scope="module")
@@ -42,14 +42,12 @@ def test_a_report_of_the_same_results_is_the_same(root, tmp_path):
 
 
 def test_names_cannot_break_a_page(tmp_path):
-    name = '<b>"&</script>'
-    cards = [Card(name, name, name, [name], {"iou": 0.5})]
-    tracks = [{"label": name, "ticks": [(50, 0)], "confidence": "0,0", "iou": []}]
-    table = Table((name,), [[Cell(name, name, name, name)]], caption=name)
-    gallery = Gallery(cards, {name: name}, {name: name})
-    sections = [Section(name, name, [table], [(name, name)], tracks, gallery)]
-    text = write_page(tmp_path, name, name, sections, [name]).read_text()
-    assert "<b>&#34;" not in text and '<b>"' not in text
+    data_dir = make_data_set(tmp_path, {"val": ["take-a"]}, {NASTY: LAYOUT["cup_0"]})
+    results = make_results_file(tmp_path, data_dir, ["take-a"], "ego-exo")
+    where = ["--data_path", str(data_dir), "--pred_file", str(results), "--all_frames", "--num_workers", "0"]
+    report.main(["--setting", "ego-exo", *where, "--out", str(tmp_path / "out")])
+    text = (tmp_path / "out" / "index.html").read_text()
+    assert "&lt;b&gt;" in text and '<b>"' not in text
     assert text.count("</script>") == 1
 
 

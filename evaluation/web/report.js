@@ -49,3 +49,9 @@ document.querySelectorAll(".gallery").forEach(gallery => {
 });
 document.querySelectorAll("#track").forEach(select => select.addEventListener("input", () =>
   document.querySelectorAll(".track").forEach((plot, index) => { plot.hidden = index !== select.selectedIndex; })));
+document.querySelectorAll("section").forEach(section => {
+  const link = document.createElement("a");
+  link.href = `#${section.id}`;
+  link.textContent = section.querySelector("h2").textContent;
+  document.querySelector("nav").append(link);
+});
