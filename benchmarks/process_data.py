@@ -4,9 +4,9 @@
 
 Two takes of an ego and a 4K exo video each: clips that are encoded at the first run, in minutes, and stay in --folder,
 as those of decode_video.py do. The plain versions decode every frame in one process, with as many threads as the
-library takes by itself, and write the same files: with PyAV, with OpenCV and, if it is installed (`pip install decord`),
-with decord's get_batch as the reference does. Runs alternate; medians are printed, and it is checked that all write the
-same annotations and frames that look the same.
+library takes by itself, and write the same files: with PyAV, with OpenCV and, if it is installed
+(`pip install decord`), with decord's get_batch as the reference does. Runs alternate; medians are printed, and it is
+checked that all write the same annotations and frames that look the same.
 """
 
 import argparse

@@ -21,7 +21,7 @@ from formats.arguments import Parser, add_data_path, add_num_workers, add_splits
 from formats.errors import UserError, run_script
 from formats.pairs import PairSet, pairs_path
 from formats.parallel import run_jobs
-from formats.processed import ANNOTATION
+from formats.processed import is_processed
 from formats.takes import SETTINGS, SPLITS, find_split_path, read_split, read_splits
 
 COLUMNS = ("split", "takes", "processed", "no video", "frames", "masks", "pairs ego-exo", "pairs exo-ego", "problems")
@@ -47,9 +47,7 @@ def main() -> int:
     if not args.data_dir.is_dir():
         raise UserError(f"no folder {args.data_dir}; run data/process_data.py first")
     splits = read_splits(args.split_path)
-    names = args.split or [
-        name for name in splits if any((args.data_dir / uid / ANNOTATION).exists() for uid in splits[name])
-    ]
+    names = args.split or [name for name in splits if any(is_processed(args.data_dir, uid) for uid in splits[name])]
     if not names:
         raise UserError(f"{args.data_dir} holds no take of {args.split_path}; run data/process_data.py first")
     rows, problems_of = [COLUMNS], {}
@@ -69,7 +67,7 @@ def main() -> int:
 
 def check_split(args: argparse.Namespace, name: str, uids: list[str]) -> tuple[tuple[str, ...], list[str]]:
     """The split's row of the table, and what is wrong with it, a line each."""
-    there = [uid for uid in uids if (args.data_dir / uid / ANNOTATION).exists()]
+    there = [uid for uid in uids if is_processed(args.data_dir, uid)]
     problems, withdrawn = [], 0
     for uid in sorted(set(uids) - set(there)):
         failures = read_failures(args.data_dir / uid)
@@ -102,7 +100,7 @@ def check_pairs(data_dir: Path, split: str, setting: str, checks: list[TakeCheck
         pairs = PairSet.open(data_dir, split, setting)
     except UserError as error:
         return [str(error)]
-    listed = {track[:4]: len(track.frames) for track in pairs.tracks}
+    listed = {track[:4]: len(track.numbers) for track in pairs.tracks}
     problems = []
     for check in checks:
         lacking = 0
@@ -111,7 +109,7 @@ def check_pairs(data_dir: Path, split: str, setting: str, checks: list[TakeCheck
             if found < (0 if pairs.only_annotated else count):
                 lacking += count - max(found, 0)
         if lacking:
-            path = pairs_path(data_dir, split, setting)
+            path = pairs_path(data_dir, split)
             problems.append(
                 f"take {check.take_uid}: {path.name} lacks {lacking} of its pairs; run data/create_pairs.py again"
             )

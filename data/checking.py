@@ -12,7 +12,7 @@ from data.failures import BROKEN, Failure
 from formats.errors import UserError
 from formats.geometry import Size
 from formats.masks import RLE, run_lengths
-from formats.processed import ProcessedTake, pair_frames
+from formats.processed import ProcessedTake, frames_in, pair_frames
 from formats.takes import SETTINGS, is_ego
 
 HEADER_BYTES = 4096  # of a JPEG file, enough for the tables before its size
@@ -46,7 +46,7 @@ def check_take(data_dir: Path, uid: str, decode: bool = False) -> TakeCheck:
     for camera in sorted(take.cameras):
         tracks = {name: cameras[camera] for name, cameras in take.masks.items() if cameras.get(camera)}
         reasons, mask_size = _check_masks(tracks)
-        there = _frames_in(take.folder / camera)
+        there = frames_in(take.folder / camera)
         wanted = needed.get(camera, set())
         if not there.keys() <= wanted:  # made with `--frames all`: every mask and every second has its frame
             end = max(there) if not is_ego(camera) else max(take.subsample_idx, default=0)  # exo videos may end early
@@ -62,14 +62,6 @@ def check_take(data_dir: Path, uid: str, decode: bool = False) -> TakeCheck:
         for setting in SETTINGS
     }
     return check
-
-
-def _frames_in(folder: Path) -> dict[int, str]:
-    """Path of each frame in a camera's folder."""
-    if not folder.is_dir():
-        return {}
-    with os.scandir(folder) as entries:
-        return {int(entry.name[:-4]): entry.path for entry in entries if entry.name[:-4].isdigit()}
 
 
 def _check_masks(tracks: Mapping[str, Mapping[int, RLE]]) -> tuple[list[str], Size | None]:

@@ -9,7 +9,6 @@ side. It therefore leaves out cameras whose video is missing or broken, and of e
 the shortest of its videos and those with a corrupt mask in any of them. failures.py lists all that.
 """
 
-import os
 import shutil
 from collections.abc import Collection, Iterable
 from dataclasses import dataclass, field
@@ -23,7 +22,7 @@ from data.video import VideoError, VideoIndex, index_video, read_frames
 from formats.errors import UserError
 from formats.files import atomic_write, remove_leftovers, sync_files
 from formats.masks import RLE
-from formats.processed import ANNOTATION, ProcessedTake, pair_frames
+from formats.processed import ANNOTATION, ProcessedTake, frame_path, frames_in, pair_frames
 from formats.takes import FRAME_STEP, Take, Track, is_ego, video_path
 
 EGO_ROWS, EXO_ROWS = 704, 540  # processed frames have no more; 1408 / 2 and 2160 / 4
@@ -192,13 +191,14 @@ def shrink(image: np.ndarray, max_rows: int) -> np.ndarray:
 def _write_frames(job: CameraJob) -> int:
     """Returns how many frames were not there. Raises VideoError if the video is damaged."""
     job.folder.mkdir(parents=True, exist_ok=True)
-    there = _frames_there(job.folder)
-    missing = [frame for frame in job.frames if frame not in there]
+    there = frames_in(job.folder)
+    # A power failure can leave empty files.
+    missing = [frame for frame in job.frames if frame not in there or not Path(there[frame]).stat().st_size]
     for frame, image in read_frames(job.index, missing):
         _, encoded = cv2.imencode(".jpg", shrink(image, EGO_ROWS if is_ego(job.camera) else EXO_ROWS))
-        with atomic_write(job.folder / f"{frame}.jpg", "wb", sync=False) as file:
+        with atomic_write(frame_path(job.folder, frame), "wb", sync=False) as file:
             file.write(encoded)
-    sync_files(job.folder / f"{frame}.jpg" for frame in missing)
+    sync_files(frame_path(job.folder, frame) for frame in missing)
     return len(missing)
 
 
@@ -248,9 +248,7 @@ def _is_complete(take: Take, former: ProcessedTake, choice: str) -> bool:
     }:
         return False
     wanted = _wanted_frames(masked, take.cameras, former.subsample_idx, choice)
-    return all(
-        _frames_there(former.folder / camera, trusted=True).issuperset(frames) for camera, frames in wanted.items()
-    )
+    return all(frames_in(former.folder / camera).keys() >= set(frames) for camera, frames in wanted.items())
 
 
 def _masked_frames(take: Take) -> dict[str, dict[str, set[int]]]:
@@ -275,12 +273,3 @@ def _wanted_frames(
     for tracks in masked.values():  # frames off the grid are in odd annotations only
         frames.update(*tracks.values())
     return {camera: sorted(frames) for camera in cameras}
-
-
-def _frames_there(folder: Path, trusted: bool = False) -> set[int]:
-    """Numbers of the frames in a camera's folder. Empty files, which a power failure can leave, count if `trusted`."""
-    if not folder.is_dir():
-        return set()
-    with os.scandir(folder) as files:
-        names = [file.name for file in files if trusted or file.stat().st_size]
-    return {int(name[:-4]) for name in names if name.endswith(".jpg") and name[:-4].isdigit()}

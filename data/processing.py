@@ -19,7 +19,7 @@ from data.extraction import (
 from data.failures import BROKEN, FAILED_TAKES, MISSING, NOTE, Failure, gather_failures
 from formats.errors import UserError
 from formats.parallel import run_jobs
-from formats.processed import ANNOTATION
+from formats.processed import is_processed
 from formats.takes import FRAME_STEP, Take, annotation_path, is_ego, read_takes
 
 EXO_WORK = 4  # a 3840x2160 frame has about four times the pixels of a 1408x1408 one
@@ -148,7 +148,7 @@ class _Progress:
 def sum_up(data_dir: Path, title: str, names: dict[str, str], failures: dict[str, list[Failure]]) -> int:
     """Write failed_takes.json, print what the takes of `names` (uid -> name) lack, and return the exit status."""
     gather_failures(data_dir)
-    there = [uid for uid in failures if (data_dir / uid / ANNOTATION).exists()]
+    there = [uid for uid in failures if is_processed(data_dir, uid)]
     complete = sum(all(failure.kind == NOTE for failure in failures[uid]) for uid in there)
     print(
         f"{title}: {complete} of {len(failures)} takes complete, {len(there) - complete} in part, "

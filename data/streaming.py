@@ -19,7 +19,7 @@ from data.extraction import Extraction, settled
 from data.failures import BROKEN, FAILED, MISSING, Failure, write_failures
 from data.processing import process_takes
 from formats.errors import UserError
-from formats.processed import ANNOTATION, ProcessedTake
+from formats.processed import ProcessedTake, is_processed
 from formats.takes import Take
 
 LOCK, LOG = ".stream.lock", ".egoexo.log"
@@ -104,9 +104,8 @@ def stream_takes(
             in_a_row = 0
             yield take, _finish(take, extraction, downloader, num_workers)
         else:
-            folder = extraction.data_dir / take.uid
-            if not (folder / ANNOTATION).exists():
-                write_failures(folder, take.name, [Failure(None, BROKEN, error)])
+            if not is_processed(extraction.data_dir, take.uid):
+                write_failures(extraction.data_dir / take.uid, take.name, [Failure(None, BROKEN, error)])
             yield take, error
             in_a_row += 1
             if in_a_row == GIVE_UP:
