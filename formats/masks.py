@@ -4,6 +4,7 @@ A mask is a dict `{"size": [H, W], "counts": str}`, COCO's compressed RLE: run l
 first, down the columns. Masks that an array holds are uint8 of shape (H, W) with values 0 and 1.
 """
 
+import re
 from typing import TypedDict
 
 import numpy as np
@@ -12,6 +13,10 @@ from pycocotools import mask as coco
 
 from formats.geometry import EVAL_SIDE, Size, eval_size, letterbox_axes, nearest_axes
 from formats.lz_text import decompress
+
+MAX_SIDE = 8192  # pixels; no video of the benchmark has more than 3840
+MAX_DIGITS = 7  # of a run length in COCO's text, five bits each: 8192 x 8192 and the sign have room
+_COUNTS = re.compile("[0-o]*[0-O]")  # six bits each; in the last character the one that says "more follow" is not set
 
 
 class RLE(TypedDict):
@@ -49,25 +54,35 @@ def decode_mask(rle: RLE) -> np.ndarray:
     return np.repeat(values, runs).reshape(width, height).T
 
 
+def check_rle(rle: RLE) -> tuple[int, int, str]:
+    """A mask from a file -> (H, W, counts). Raises ValueError if it is no RLE of a plausible size.
+
+    Quick: whether the runs fill the image is left to `run_lengths`.
+    """
+    try:
+        (height, width), counts = rle["size"], rle["counts"]
+    except (TypeError, KeyError, ValueError):
+        raise ValueError(f"mask {str(rle)[:40]!r} has no size [H, W] and counts") from None
+    if not all(isinstance(side, int) and 1 <= side <= MAX_SIDE for side in (height, width)):
+        raise ValueError(f"mask size {str(rle['size'])[:40]} is not [H, W] of 1 to {MAX_SIDE} pixels")
+    if not isinstance(counts, str) or not _COUNTS.fullmatch(counts):
+        raise ValueError(f"mask counts {str(counts)[:24]!r}... are not COCO run-length text")
+    return height, width, counts
+
+
 def run_lengths(rle: RLE) -> np.ndarray:
     """RLE -> (N,) int64 lengths of the runs of zeros and ones in turn, zeros first.
 
-    Raises ValueError if the counts are not COCO's compressed form or do not add up to H x W.
+    Raises ValueError if it is no RLE, or if its runs do not add up to H x W.
     """
-    height, width = rle["size"]
-    try:
-        codes = np.frombuffer(rle["counts"].encode("ascii"), np.uint8).astype(np.int64) - 48
-    except (UnicodeEncodeError, AttributeError):
-        raise ValueError(f"mask counts {str(rle['counts'])[:24]!r}... are not COCO run-length text") from None
+    height, width, counts = check_rle(rle)
+    codes = np.frombuffer(counts.encode(), np.uint8).astype(np.int64) - 48
     # Each number is a little-endian string of 5-bit digits; bit 5 says "more follow", bit 4 of the last is the sign.
-    last = codes & 0x20 == 0
-    if len(codes) == 0 or not last[-1] or codes.min() < 0 or codes.max() > 63:
-        raise ValueError(f"mask counts {rle['counts'][:24]!r}... are not COCO run-length text")
-    ends = np.flatnonzero(last)
+    ends = np.flatnonzero(codes & 0x20 == 0)
     starts = np.concatenate(([0], ends[:-1] + 1))
     digit = np.arange(len(codes)) - np.repeat(starts, ends - starts + 1)
-    if digit.max() > 11:
-        raise ValueError(f"mask counts {rle['counts'][:24]!r}... are not COCO run-length text")
+    if digit.max() >= MAX_DIGITS:
+        raise ValueError(f"mask counts {counts[:24]!r}... are not COCO run-length text")
     runs = np.add.reduceat((codes & 0x1F) << (5 * digit), starts)
     runs -= np.where(codes[ends] & 0x10, np.int64(1) << (5 * (ends - starts + 1)), 0)
     # From the fourth number on, each is the difference to the one two before it.
@@ -76,15 +91,6 @@ def run_lengths(rle: RLE) -> np.ndarray:
     if runs.min() < 0 or runs.sum() != height * width:
         raise ValueError(f"mask runs add up to {runs.sum()} pixels, not to {height}x{width} = {height * width}")
     return runs
-
-
-def mask_area(rle: RLE) -> int:
-    """Pixels of the object, quickly: trusts that the runs fill the image. Raises ValueError if it is no RLE at all."""
-    counts = rle["counts"]
-    # pycocotools would read past the end of text whose last number is cut off.
-    if not isinstance(counts, str) or not counts.isascii() or not counts or (ord(counts[-1]) - 48) & 0x20:
-        raise ValueError(f"mask counts {str(counts)[:24]!r}... are not COCO run-length text")
-    return int(coco.area({"size": rle["size"], "counts": counts.encode()}))
 
 
 def sample_mask(rle: RLE, rows: np.ndarray, cols: np.ndarray) -> np.ndarray:

@@ -1,26 +1,39 @@
-"""The pairs of a split and setting, and their masks: what training draws from.
+"""The pairs of a split in both settings, with their masks: millions that training opens at once.
 
-`<data_dir>/{split}_{egoexo,exoego}_pairs.json`, written by create_pairs.py together with the split's mask index:
+Written by data/create_pairs.py from the annotation.json files, which stay the data; this is a copy that reads fast:
 
-    {"version": 1, "setting": "ego-exo", "only_annotated": false, "index": "0a1b2c3d", "tracks": [
-        {"take_uid": str, "object": str, "query_camera": str, "target_camera": str, "frames": [0, 30, ...]}, ...]}
+    <data_dir>/{split}_pairs.json               the takes, the tracks, and which folder holds the arrays:
+    <data_dir>/{split}_pairs_<run>/masks.npy    a row for each mask: place in counts.txt, frame, height, width
+                                  /counts.txt   the run lengths of all masks, one after the other
+                                  /ego-exo.npy  a row for each pair: rows of its query and its target mask, or -1
+                                  /exo-ego.npy
 
-A pair is one frame of a track; its target mask may be missing (a natural negative).
+Each run writes a folder of its own and names it in the JSON file last, so files of two runs are never mixed.
 """
 
-import json
-from collections.abc import Iterator
+import os
+import secrets
+import shutil
+import time
+import zlib
+from array import array
+from bisect import bisect_right
+from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import IO, Any, NamedTuple
 
 import numpy as np
 
 from formats.errors import UserError
-from formats.files import atomic_write, read_json
-from formats.mask_index import MaskIndex, index_path
-from formats.masks import RLE
+from formats.files import read_json, sync_files, write_json
+from formats.masks import RLE, check_rle
+from formats.processed import ANNOTATION, ProcessedTake, is_processed
+from formats.takes import SETTINGS
 
 VERSION = 1
+MASK = np.dtype([("start", "<i8"), ("length", "<i4"), ("frame", "<i4"), ("height", "<i4"), ("width", "<i4")])
+MASKS, COUNTS = "masks.npy", "counts.txt"
+Annotated = Mapping[tuple[str, str, str], frozenset[int]]  # frames looked at, by take uid, object, camera
 
 
 class Pair(NamedTuple):
@@ -34,180 +47,206 @@ class Pair(NamedTuple):
 
 
 class PairTrack(NamedTuple):
-    """All pairs of an object and two cameras; `frames` ascend."""
+    """All pairs of an object and two cameras: their numbers, in the order of their frames."""
 
     take_uid: str
     object_name: str
     query_camera: str
     target_camera: str
-    frames: list[int]
+    numbers: range
+
+    @property
+    def frames(self) -> range:
+        return self.numbers
 
 
-def pairs_path(data_dir: Path, split: str, setting: str) -> Path:
-    return Path(data_dir) / f"{split}_{setting.replace('-', '')}_pairs.json"
+def pairs_path(data_dir: Path, split: str) -> Path:
+    return Path(data_dir) / f"{split}_pairs.json"
 
 
-def write_pairs(path: Path, setting: str, only_annotated: bool, index_identity: str, tracks: list[PairTrack]) -> None:
-    """Write a pairs file, atomically, a line a track."""
-    about = {"version": VERSION, "setting": setting, "only_annotated": only_annotated, "index": index_identity}
-    with atomic_write(path) as file:
-        file.write(json.dumps(about)[:-1] + ', "tracks": [\n')
-        for number, (take_uid, object_name, query_camera, target_camera, frames) in enumerate(tracks):
-            row = {
-                "take_uid": take_uid,
-                "object": object_name,
-                "query_camera": query_camera,
-                "target_camera": target_camera,
-                "frames": frames,
-            }
-            file.write((",\n" if number else "") + json.dumps(row))
-        file.write("\n]}\n")
+def write_pairs(
+    data_dir: Path, split: str, uids: Iterable[str], missing: list[str], annotated: Annotated | None = None
+) -> dict[str, int]:
+    """Write the pairs of the takes `uids` and their masks, holding one take at a time; how many pairs by setting.
 
-
-def write_legacy_pairs(path: Path, data_dir: Path, tracks: list[PairTrack]) -> None:
-    """Write the pairs as the reference implementation does: a JSON list of four paths a pair.
-
-    Query frame, query mask, target frame, target mask; each joined with double slashes:
-    `data_dir//take_uid//camera//object//rgb//frame` and `...//mask//frame`. The target mask's path is written for
-    natural negatives too. At full size such a file takes hundreds of megabytes.
+    A pair is a frame with a query mask; with `annotated`, only one that was looked at in the target camera. `missing`
+    are the takes of the split that are not processed yet. Raises UserError for a malformed take or mask.
     """
-    with atomic_write(path) as file:
-        file.write("[")
-        separator = "\n"
-        for take_uid, object_name, query_camera, target_camera, frames in tracks:
-            folders = [f"{data_dir}//{take_uid}//{camera}//{object_name}" for camera in (query_camera, target_camera)]
-            for frame in frames:
-                paths = [f"{folder}//{kind}//{frame}" for folder in folders for kind in ("rgb", "mask")]
-                file.write(separator + json.dumps(paths))
-                separator = ",\n"
-        file.write("\n]\n")
-
-
-def read_pairs(path: Path, remedy: str) -> tuple[dict[str, Any], list[PairTrack]]:
-    """A pairs file -> (what it says of itself, tracks). Raises UserError if it is missing or malformed."""
-    raw = read_json(path, remedy)
-    if isinstance(raw, list):
-        raise UserError(f"{path} is in the reference's format of paths, which training does not read; {remedy}")
+    path = pairs_path(data_dir, split)
+    folder = path.with_name(f"{path.stem}_{secrets.token_hex(4)}")
+    stamps: dict[str, list[int]] = {}
+    masks = [np.empty(0, MASK)]
+    tracks: dict[str, list[tuple]] = {setting: [] for setting in SETTINGS}
+    rows = {setting: array("i") for setting in SETTINGS}
     try:
-        if raw["version"] != VERSION:
-            raise ValueError(f"version {raw['version']}, not {VERSION}")
-        tracks = [_parse_track(row) for row in raw.pop("tracks")]
-        return {"only_annotated": bool(raw["only_annotated"]), "index": raw["index"]}, tracks
-    except (KeyError, TypeError, ValueError) as error:
-        raise UserError(f"{path} is malformed ({type(error).__name__}: {error}); {remedy}") from None
+        folder.mkdir(parents=True)
+        with (folder / COUNTS).open("w", encoding="ascii") as counts:
+            for uid in uids:
+                stamps[uid] = _stamp(path.with_name(uid) / ANNOTATION)  # first: a change in between is noticed later
+                take = ProcessedTake.read(data_dir, uid)
+                row_of = _copy_masks(take, counts, masks)
+                for setting in SETTINGS:
+                    for name, query, target in take.camera_pairs(setting):
+                        query_rows, target_rows = row_of[name, query], row_of[name, target]
+                        looked_at = query_rows.keys() if annotated is None else annotated.get((uid, name, target), ())
+                        frames = [frame for frame in query_rows if frame in looked_at]
+                        for frame in frames:
+                            rows[setting].extend((query_rows[frame], target_rows.get(frame, -1)))
+                        tracks[setting].append((uid, name, query, target, len(frames)))
+        np.save(folder / MASKS, np.concatenate(masks))
+        for setting in SETTINGS:
+            np.save(folder / f"{setting}.npy", np.array(rows[setting], np.int32).reshape(-1, 2))
+        sync_files(folder.iterdir())
+        former = read_json(path, "")["arrays"] if path.exists() else None
+        about = {"version": VERSION, "arrays": folder.name, "only_annotated": annotated is not None}
+        write_json(path, about | {"missing": missing, "takes": stamps, "tracks": tracks})
+    except BaseException:
+        shutil.rmtree(folder, ignore_errors=True)
+        raise
+    for other in path.parent.glob(f"{path.stem}_*"):
+        # What a killed run left is removed too, once it is old: a young one may belong to a run that goes on.
+        if other.name == former or (other != folder and time.time() - other.stat().st_mtime > 3600):
+            shutil.rmtree(other, ignore_errors=True)
+    return {setting: len(rows[setting]) // 2 for setting in SETTINGS}
 
 
-def _parse_track(row: dict[str, Any]) -> PairTrack:
-    names = (row["take_uid"], row["object"], row["query_camera"], row["target_camera"])
-    return PairTrack(*names, [int(frame) for frame in row["frames"]])
+def _copy_masks(take: ProcessedTake, counts: IO[str], masks: list[np.ndarray]) -> dict[tuple[str, str], dict[int, int]]:
+    """Append a take's masks; the row of each by object and camera and by frame, which ascend."""
+    row, at = sum(map(len, masks)), counts.tell()
+    found, row_of = [], {}
+    for object_name, cameras in take.masks.items():
+        for camera, rles in cameras.items():
+            row_of[object_name, camera] = rows = {}
+            for frame, rle in sorted(rles.items()):
+                try:
+                    height, width, text = check_rle(rle)
+                except ValueError as error:
+                    raise UserError(
+                        f"mask of {object_name!r} in {take.folder / camera}, frame {frame}: {error}; "
+                        "run data/process_data.py on it again"
+                    ) from None
+                rows[frame] = row + len(found)
+                found.append((at, len(text), frame, height, width))
+                at += len(text)
+                counts.write(text)
+    masks.append(np.array(found, MASK))
+    return row_of
+
+
+def _stamp(path: Path) -> list[int]:
+    """How an annotation.json is now: bytes, time of change in ns, checksum."""
+    stat = path.stat()
+    return [stat.st_size, stat.st_mtime_ns, zlib.crc32(path.read_bytes())]
 
 
 class PairSet:
     """The pairs of a split and setting, numbered 0 to len - 1, those of a take in a row.
 
-    Holds 12 bytes a pair; masks stay in the index file. Cheap to send to loader processes: forked ones share the
-    arrays, spawned ones open the files again.
+    `tracks` lists them by take, object and cameras. Arrays and masks stay in their files; cheap to send to loader
+    processes, which open the same files.
     """
 
-    def __init__(self, data_dir: Path, split: str, setting: str, check: bool = True) -> None:
-        """Use `PairSet.open`. `check` = False trusts that the files fit together and to the annotation files."""
+    def __init__(self, data_dir: Path, split: str, setting: str, arrays: str | None = None) -> None:
+        """Use `PairSet.open`. `arrays` names the folder that must be the current one, as in the parent process."""
         self.data_dir, self.split, self.setting = Path(data_dir), split, setting
-        remedy = f"run `python data/create_pairs.py --data_dir {data_dir} --split {split}`"
-        about, self.tracks = read_pairs(pairs_path(data_dir, split, setting), remedy)
+        self._path = pairs_path(data_dir, split)
+        self._remedy = f"run `python data/create_pairs.py --data_dir {data_dir} --split {split}`"
+        about = read_json(self._path, self._remedy)
+        try:
+            self._parse(about)
+        except (ValueError, KeyError, TypeError, AttributeError, EOFError, OSError) as error:
+            raise UserError(f"{self._path} cannot be used ({type(error).__name__}: {error}); {self._remedy}") from None
+        if arrays not in (None, self._folder.name):
+            raise UserError(f"{self._path} was replaced while it was in use; start again")
+
+    def _parse(self, about: Any) -> None:
+        if about["version"] != VERSION:
+            raise ValueError(f"version {about['version']}, not {VERSION}")
         self.only_annotated: bool = about["only_annotated"]
-        self._index = _open_index(index_path(data_dir, split), remedy)
-        if check and about["index"] != self._index.identity:
-            raise UserError(f"the {setting} pairs and {self._index.path} are of different runs; {remedy}")
-        if check and (reason := self._index.stale(data_dir)):
-            raise UserError(f"{self._index.path} is out of date: {reason}; {remedy}")
-        if not any(track.frames for track in self.tracks):
-            raise UserError(f"{pairs_path(data_dir, split, setting)} has no pairs; process more takes, then {remedy}")
-        lengths = [len(track.frames) for track in self.tracks]
-        self._uids = np.array([track.take_uid for track in self.tracks])
-        self._names = np.array([track.object_name for track in self.tracks])
-        self._track = np.repeat(np.arange(len(lengths), dtype=np.int32), lengths)
-        self._query_row, self._target_row = self._find_rows(remedy)
+        self._stamps, self._missing = about["takes"], about["missing"]
+        self.tracks: list[PairTrack] = []
+        self._tracks_of: dict[str, list[PairTrack]] = {}
+        end = 0
+        for *names, count in about["tracks"][self.setting]:
+            self.tracks.append(PairTrack(*names, range(end, end + count)))
+            self._tracks_of.setdefault(names[0], []).append(self.tracks[-1])
+            end += count
+        self._starts = [track.numbers.start for track in self.tracks]
+        self._folder = self._path.with_name(about["arrays"])
+        self._masks, self._rows = (
+            np.asarray(np.load(self._folder / name, mmap_mode="r")) for name in (MASKS, f"{self.setting}.npy")
+        )
+        self._counts = (self._folder / COUNTS).open("rb", buffering=0)
+        n_bytes = int(self._masks[-1]["start"] + self._masks[-1]["length"]) if len(self._masks) else 0
+        if len(self._rows) != end or (self._folder / COUNTS).stat().st_size != n_bytes:
+            raise ValueError(f"the files in {self._folder} are not whole")
 
     @classmethod
     def open(cls, data_dir: Path, split: str, setting: str) -> "PairSet":
-        """Open the pairs of `<data_dir>`. Raises UserError with the remedy if a file is missing, malformed or stale."""
-        return cls(data_dir, split, setting)
+        """Raises UserError with the remedy if there are no pairs or a file is missing, malformed or out of date."""
+        pairs = cls(data_dir, split, setting)
+        if reason := pairs._out_of_date():
+            raise UserError(f"{pairs._path} is out of date: {reason}; {pairs._remedy}")
+        if not len(pairs):
+            raise UserError(f"{pairs._path} has no pairs; process more takes, then {pairs._remedy}")
+        return pairs
+
+    def _out_of_date(self) -> str | None:
+        """Why the annotation files say something else now. Their contents matter only where the time alone differs, as
+        in a copied data set.
+        """
+        for uid, (n_bytes, mtime_ns, checksum) in self._stamps.items():
+            path = self.data_dir / uid / ANNOTATION
+            try:
+                stat = path.stat()
+                if stat.st_size != n_bytes or (stat.st_mtime_ns != mtime_ns and _stamp(path)[2] != checksum):
+                    return f"{path} has changed"
+            except FileNotFoundError:
+                return f"{path} is gone"
+        return next(
+            (f"take {uid} has been processed" for uid in self._missing if is_processed(self.data_dir, uid)), None
+        )
 
     def __reduce__(self) -> tuple:
-        return PairSet, (self.data_dir, self.split, self.setting, False)
-
-    def _find_rows(self, remedy: str) -> tuple[np.ndarray, np.ndarray]:
-        """Rows of the query and target masks in the index, int32; -1 where the target has none."""
-        query_rows, target_rows = [], []
-        for track in self.tracks:
-            frames = np.asarray(track.frames, np.int32)
-            query, target = (
-                self._index.find(track.take_uid, track.object_name, camera, frames)
-                for camera in (track.query_camera, track.target_camera)
-            )
-            if (query < 0).any():
-                raise UserError(
-                    f"{self._index.path} lacks masks of {track.object_name!r} in take {track.take_uid}; {remedy}"
-                )
-            query_rows.append(query)
-            target_rows.append(target)
-        return np.concatenate(query_rows), np.concatenate(target_rows)
+        return PairSet, (self.data_dir, self.split, self.setting, self._folder.name)
 
     def __len__(self) -> int:
-        return len(self._track)
+        return len(self._rows)
 
     def __getitem__(self, i: int) -> Pair:
-        return Pair(*self.tracks[self._track[i]][:4], int(self._index.frame[self._query_row[i]]))
+        return Pair(*self.track(i)[:4], int(self._masks[self._rows[i, 0]]["frame"]))
+
+    def track(self, i: int) -> PairTrack:
+        """The track of a pair. Its other numbers are other frames of the same object and cameras."""
+        return self.tracks[bisect_right(self._starts, i) - 1]
+
+    def same_frame(self, i: int) -> list[int]:
+        """Numbers of the pairs of other objects in the same frame of the same two cameras."""
+        track, frame, found = self.track(i), self[i].frame, []
+        for other in self._tracks_of[track.take_uid]:
+            if other[2:4] == track[2:4] and other != track:
+                first, rows = other.numbers.start, self._rows[other.numbers.start : other.numbers.stop, 0]
+                found += (first + np.flatnonzero(self._masks["frame"][rows] == frame)).tolist()
+        return found
 
     def query_mask(self, i: int) -> RLE:
-        return self._index.rle(self._query_row[i])
+        return self._mask(self._rows[i, 0])
 
     def target_mask(self, i: int) -> RLE | None:
         """None: the object has no mask in the target view, a natural negative."""
-        return self._index.rle(self._target_row[i]) if self._target_row[i] >= 0 else None
+        return self._mask(self._rows[i, 1]) if self._rows[i, 1] >= 0 else None
+
+    def _mask(self, row: int) -> RLE:
+        # Read, not mapped: a mapping would count every mask ever looked at as memory of each loader worker.
+        start, length, _, height, width = self._masks[row].tolist()
+        return {"size": [height, width], "counts": os.pread(self._counts.fileno(), length, start).decode()}
 
     @property
     def positive(self) -> np.ndarray:
         """(N,) bool: the target has a mask."""
-        return self._target_row >= 0
-
-    def object_sizes(self) -> tuple[np.ndarray, np.ndarray]:
-        """Which part of the image each query and each target mask covers: two (N,) float32 in 0..1, 0 for negatives."""
-        share = self._index.area / (self._index.height.astype(np.int64) * self._index.width)
-        query, target = share[self._query_row], np.where(self.positive, share[self._target_row], 0)
-        return query.astype(np.float32), target.astype(np.float32)
+        return self._rows[:, 1] >= 0
 
     @property
     def takes(self) -> list[str]:
         """The takes that have pairs, in the order of the pairs."""
-        return list(dict.fromkeys(track.take_uid for track in self.tracks if track.frames))
-
-    def pairs_of_take(self, take_uid: str) -> range:
-        """Numbers of the pairs of a take."""
-        numbers = np.flatnonzero((self._uids == take_uid)[self._track])
-        return range(int(numbers[0]), int(numbers[-1]) + 1) if len(numbers) else range(0)
-
-    def masks_at(self, take_uid: str, camera: str, frame: int) -> dict[str, RLE]:
-        """All objects with a mask in a frame, by name."""
-        return self._index.masks_at(take_uid, camera, frame)
-
-    def unrelated(self, i: int, rng: np.random.Generator) -> Pair | None:
-        """A random pair of another take and another object name, whose target frame serves as a synthetic negative.
-
-        Uniform among all such pairs; None if there is none (as with a single take).
-        """
-        uid, object_name = self[i][:2]
-        numbers = np.flatnonzero(((self._uids != uid) & (self._names != object_name))[self._track])
-        return self[int(rng.choice(numbers))] if len(numbers) else None
-
-    def __iter__(self) -> Iterator[Pair]:
-        return (self[i] for i in range(len(self)))
-
-
-def _open_index(path: Path, remedy: str) -> MaskIndex:
-    try:
-        return MaskIndex(path)
-    except FileNotFoundError:
-        raise UserError(f"no file {path}; {remedy}") from None
-    except (ValueError, KeyError, TypeError) as error:
-        raise UserError(f"{path} cannot be read ({error}); {remedy}") from None
+        return list(dict.fromkeys(track.take_uid for track in self.tracks if track.numbers))

@@ -1,16 +1,21 @@
 """create_pairs.py lists the reference's pairs, whatever the takes lack, and says in one line what is wrong."""
 
 import json
+import os
 import re
 import shutil
+import subprocess
+import sys
 
 import numpy as np
 import pytest
 
+from formats import pairs
 from formats.errors import UserError
 from formats.masks import encode_mask
 from formats.pairs import Pair, PairSet, pairs_path
-from tests.golden_takes import SPLITS, create_pairs, golden, write_data_set
+from formats.takes import SETTINGS
+from tests.golden_takes import ROOT, SPLITS, create_pairs, golden, write_data_set
 
 
 @pytest.fixture(scope="module")
@@ -29,11 +34,43 @@ def data_dir(golden_root, tmp_path):
     return tmp_path / "copy" / "processed"
 
 
-def test_a_rerun_writes_the_same_bytes(data_dir):
-    files = {path: path.read_bytes() for path in data_dir.glob("*_*")}
-    assert len(files) == 9
+def contents(data_dir, split="train"):
+    """What the pairs of a split say, whatever the name of the folder with the arrays."""
+    about = json.loads(pairs_path(data_dir, split).read_text())
+    folder = data_dir / about.pop("arrays")
+    return about, {path.name: path.read_bytes() for path in folder.iterdir()}
+
+
+def test_a_rerun_writes_the_same_and_leaves_nothing_of_the_former_run(data_dir):
+    former = contents(data_dir)
+    assert set(former[1]) == {"counts.txt", "masks.npy", "ego-exo.npy", "exo-ego.npy"}
+    names = {path.name for path in data_dir.iterdir()}
     assert create_pairs(data_dir).returncode == 0
-    assert files == {path: path.read_bytes() for path in data_dir.glob("*_*")}
+    assert contents(data_dir) == former
+    assert len(names - {path.name for path in data_dir.iterdir()}) == 3
+    assert len(list(data_dir.glob("*_pairs_*"))) == 3
+
+
+def test_what_a_killed_run_left_is_removed_once_it_is_old(data_dir):
+    for name in ("train_pairs_0000aaaa", "train_pairs_0000bbbb"):
+        (data_dir / name).mkdir()
+    os.utime(data_dir / "train_pairs_0000bbbb", (0, 0))
+    assert create_pairs(data_dir).returncode == 0
+    assert (data_dir / "train_pairs_0000aaaa").exists()  # of a run that goes on, perhaps
+    assert not (data_dir / "train_pairs_0000bbbb").exists()
+
+
+@pytest.mark.parametrize("step", ["sync_files", "write_json"])
+def test_a_run_that_fails_leaves_the_former_pairs(data_dir, monkeypatch, step):
+    def fail(*_):
+        raise OSError("disk full")
+
+    former, before = contents(data_dir), {path.name for path in data_dir.iterdir()}
+    monkeypatch.setattr(pairs, step, fail)
+    with pytest.raises(OSError, match="disk full"):
+        pairs.write_pairs(data_dir, "train", SPLITS["train"], [])
+    assert contents(data_dir) == former
+    assert {path.name for path in data_dir.iterdir()} == before
 
 
 def test_only_frames_looked_at_in_the_target_can_be_kept(data_dir):
@@ -66,21 +103,31 @@ def test_an_annotation_file_of_another_split_is_refused(data_dir):
     assert f"error: {path} lacks take {SPLITS['train'][1]}" in run.stderr
 
 
-def test_the_legacy_file_lists_four_paths_a_pair_and_training_refuses_it(data_dir):
-    pairs = list(PairSet.open(data_dir, "val", "exo-ego"))
+@pytest.mark.parametrize("setting", SETTINGS)
+def test_the_legacy_lists_name_the_ego_view_first_in_both_settings(data_dir, setting):
+    expected_pairs = list(PairSet.open(data_dir, "val", setting))
     assert create_pairs(data_dir, "--split", "val", "--legacy").returncode == 0
-    rows = json.loads(pairs_path(data_dir, "val", "exo-ego").read_text())
-    uid, name, query, target, frame = pairs[0]
-    assert len(rows) == len(pairs)
-    assert rows[0] == [
-        f"{data_dir}//{uid}//{camera}//{name}//{kind}//{frame}"
-        for camera in (query, target)
-        for kind in ("rgb", "mask")
-    ]
-    with pytest.raises(UserError, match=r"reference's format of paths.*run `python data/create_pairs.py"):
+    rows = json.loads((data_dir / f"val_{setting.replace('-', '')}_pairs.json").read_text())
+    expected = []
+    for uid, name, query, target, frame in expected_pairs:
+        ego, exo = (query, target) if setting == "ego-exo" else (target, query)
+        assert ego.startswith("aria")
+        expected.append(
+            [f"{data_dir}//{uid}//{c}//{name}//{kind}//{frame}" for c in (ego, exo) for kind in ("rgb", "mask")]
+        )
+    assert rows == expected
+    assert list(PairSet.open(data_dir, "val", setting)) == expected_pairs  # these are still there
+
+
+def test_where_only_the_legacy_lists_are_training_names_a_command_that_works(data_dir):
+    for path in data_dir.glob("val_pairs*"):
+        shutil.rmtree(path) if path.is_dir() else path.unlink()
+    assert create_pairs(data_dir, "--split", "val", "--legacy").returncode == 0
+    with pytest.raises(UserError, match="run `python (.*)`") as error:
         PairSet.open(data_dir, "val", "exo-ego")
-    assert create_pairs(data_dir, "--split", "val").returncode == 0
-    assert list(PairSet.open(data_dir, "val", "exo-ego")) == pairs
+    command = re.search("`python (.*)`", str(error.value))[1]
+    subprocess.run([sys.executable, *command.split()], cwd=ROOT, check=True)
+    assert len(PairSet.open(data_dir, "val", "exo-ego"))
 
 
 def test_splits_without_processed_takes_are_passed_over(tmp_path):
@@ -88,12 +135,8 @@ def test_splits_without_processed_takes_are_passed_over(tmp_path):
     data_dir = write_data_set(tmp_path, {uid: golden("annotations")[uid]}, SPLITS)
     run = create_pairs(data_dir)
     assert run.returncode == 0
-    assert "train: 2 of 2 takes are not processed" in run.stdout
-    assert sorted(path.name for path in data_dir.glob("*_*")) == [
-        "val_egoexo_pairs.json",
-        "val_exoego_pairs.json",
-        "val_masks.index",
-    ]
+    assert f"train of {tmp_path / 'split.json'}: 2 of 2 takes are not processed" in run.stdout
+    assert {path.name.partition("_")[0] for path in data_dir.glob("*_*")} == {"val"}
 
 
 def test_objects_and_cameras_without_masks_make_no_trouble(tmp_path):
@@ -107,14 +150,14 @@ def test_objects_and_cameras_without_masks_make_no_trouble(tmp_path):
     }
     data_dir = write_data_set(tmp_path, {"uid": {"masks": masks, "subsample_idx": [0, 30]}}, {"train": ["uid"]})
     assert create_pairs(data_dir).returncode == 0
-    pairs = PairSet.open(data_dir, "train", "ego-exo")
-    assert list(pairs) == [
+    train = PairSet.open(data_dir, "train", "ego-exo")
+    assert list(train) == [
         Pair("uid", "never in sight of exo ", "aria01_214-1", "cam01", 30),
         Pair("uid", "never in sight of exo ", "aria01_214-1", "cam01", 60),
         Pair("uid", "two exos", "aria02_214-1", "cam01", 0),
         Pair("uid", "two exos", "aria02_214-1", "gp02", 0),
     ]
-    assert not pairs.positive.any()
+    assert not train.positive.any()
     assert list(PairSet.open(data_dir, "train", "exo-ego")) == [Pair("uid", "two exos", "cam01", "aria02_214-1", 30)]
 
 

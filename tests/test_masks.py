@@ -1,5 +1,7 @@
 """Masks survive every round trip, and sampling from the runs gives the bits of decoding and resizing."""
 
+import contextlib
+
 import cv2
 import numpy as np
 import pytest
@@ -14,7 +16,6 @@ from formats.masks import (
     encode_mask,
     eval_mask,
     letterbox_mask,
-    mask_area,
     resize_mask,
     run_lengths,
     sample_mask,
@@ -40,7 +41,6 @@ def test_encoding_and_decoding_gives_the_mask_back(mask):
     rle = encode_mask(mask)
     assert rle["size"] == list(mask.shape)
     np.testing.assert_array_equal(decode_mask(rle), mask)
-    assert mask_area(rle) == mask.sum()
     assert run_lengths(rle)[1::2].sum() == mask.sum()
 
 
@@ -90,7 +90,6 @@ def test_a_mask_starting_with_the_object_has_a_first_run_of_no_zeros():
 def test_an_empty_mask_is_one_run():
     rle = encode_mask(np.zeros((4, 5), np.uint8))
     assert run_lengths(rle).tolist() == [20]
-    assert mask_area(rle) == 0
     assert not letterbox_mask(rle, 7).any()
 
 
@@ -127,23 +126,14 @@ def test_negative_runs_are_refused():
         run_lengths({"size": [2, 2], "counts": "O5"})  # -1, 5
 
 
-@pytest.mark.parametrize("counts", ["", "P", "4é", None, b"4"])
-def test_the_quick_area_refuses_text_that_its_library_would_read_past(counts):
-    with pytest.raises(ValueError, match="are not COCO run-length text"):
-        mask_area({"size": [2, 2], "counts": counts})
-
-
 @given(masks(max_side=40), st.data())
 def test_damaged_counts_decode_to_something_or_raise_one_kind_of_error(mask, data):
     rle = encode_mask(mask)
     counts = list(rle["counts"])
     counts[data.draw(st.integers(0, len(counts) - 1))] = data.draw(st.characters(max_codepoint=255))
     rle["counts"] = "".join(counts)
-    try:
+    with contextlib.suppress(ValueError):
         assert decode_mask(rle).max() <= 1
-        assert int(decode_mask(rle).sum()) == mask_area(rle)
-    except ValueError:
-        pass
 
 
 @pytest.mark.parametrize("encoded", ["", "A", "%%%", "not lzstring at all", "N4Ig" * 3 + "é", None, 5])

@@ -5,12 +5,9 @@ import os
 import pickle
 import shutil
 
-import numpy as np
 import pytest
 
 from formats.errors import UserError
-from formats.mask_index import index_path
-from formats.masks import decode_mask
 from formats.pairs import PairSet, pairs_path
 from formats.takes import SETTINGS
 from tests.golden_takes import SPLITS, create_pairs, golden, write_data_set
@@ -62,51 +59,24 @@ def test_masks_of_a_pair_are_those_of_annotation_json(golden_root, setting):
     assert negatives > 0
 
 
-def test_object_sizes_are_the_parts_of_the_image_that_the_masks_cover(train):
-    query, target = train.object_sizes()
-    for i in range(len(train)):
-        assert query[i] == pytest.approx(decode_mask(train.query_mask(i)).mean())
-        rle = train.target_mask(i)
-        assert target[i] == pytest.approx(decode_mask(rle).mean() if rle else 0)
-
-
-def test_pairs_of_a_take_are_neighbours(train):
+def test_the_pairs_of_a_track_are_the_frames_of_its_object_and_cameras(train):
     assert train.takes == SPLITS["train"]
-    numbers = [i for uid in train.takes for i in train.pairs_of_take(uid)]
-    assert numbers == list(range(len(train)))
-    assert all(train[i].take_uid == uid for uid in train.takes for i in train.pairs_of_take(uid))
-    assert len(train.pairs_of_take("another")) == 0
+    assert [i for track in train.tracks for i in track.numbers] == list(range(len(train)))
+    for i in range(len(train)):
+        track = train.track(i)
+        assert i in track.numbers
+        assert all(train[j][:4] == track[:4] for j in track.numbers)
+        frames = [train[j].frame for j in track.numbers]
+        assert frames == sorted(set(frames))
 
 
-def test_all_objects_of_a_frame_can_be_asked_for(train):
-    annotation = golden("annotations")[train[0].take_uid]["masks"]
-    frame, camera = train[0].frame, train[0].query_camera
-    expected = {
-        name: cameras[camera][str(frame)]
-        for name, cameras in annotation.items()
-        if str(frame) in cameras.get(camera, {})
-    }
-    assert len(expected) > 1
-    assert train.masks_at(train[0].take_uid, camera, frame) == expected
-    assert train.masks_at(train[0].take_uid, camera, 10**6) == {}
-    assert train.masks_at("another", camera, frame) == {}
-
-
-def test_a_synthetic_negative_is_a_target_frame_of_another_take_and_object(golden_root):
-    rng = np.random.default_rng(0)
-    for setting in SETTINGS:
-        pairs = PairSet.open(golden_root / "processed", "train", setting)
-        for i in range(len(pairs)):
-            other = pairs.unrelated(i, rng)
-            assert other in set(pairs)
-            assert other.take_uid != pairs[i].take_uid
-            assert other.object_name != pairs[i].object_name
-            assert other.target_camera.startswith("aria") == (setting == "exo-ego")
-
-
-def test_a_single_take_has_no_synthetic_negative(golden_root):
-    pairs = PairSet.open(golden_root / "processed", "val", "ego-exo")
-    assert pairs.unrelated(0, np.random.default_rng(0)) is None
+def test_the_other_objects_of_a_frame_can_be_asked_for(train):
+    found = 0
+    for i, (uid, name, query, target, frame) in enumerate(train):
+        others = [j for j, other in enumerate(train) if other[0] == uid and other[2:] == (query, target, frame)]
+        assert train.same_frame(i) == [j for j in others if train[j].object_name != name]
+        found += len(others) - 1
+    assert found > 0
 
 
 def first_pairs(pairs, queue):
@@ -136,30 +106,40 @@ def refused(data_dir, match):
     assert "\n" not in str(error.value)
 
 
+def arrays(data_dir):
+    return next(data_dir.glob("train_pairs_*"))
+
+
 def test_missing_files_are_named(data_dir):
-    index_path(data_dir, "train").unlink()
-    refused(data_dir, "no file .*train_masks.index")
-    pairs_path(data_dir, "train", "ego-exo").unlink()
-    refused(data_dir, "no file .*train_egoexo_pairs.json")
+    (arrays(data_dir) / "masks.npy").unlink()
+    refused(data_dir, "train_pairs.json cannot be used .*masks.npy")
+    pairs_path(data_dir, "train").unlink()
+    refused(data_dir, "no file .*train_pairs.json")
 
 
-@pytest.mark.parametrize("text", ["{", "7", '{"version": 2}', '{"version": 1, "index": "", "tracks": 5}'])
+@pytest.mark.parametrize(
+    "text", ["{", "7", '{"version": 2}', '{"version": 1, "tracks": 5}', '{"version": 1, "arrays": "../a"}']
+)
 def test_a_malformed_pairs_file_is_refused(data_dir, text):
-    pairs_path(data_dir, "train", "ego-exo").write_text(text)
-    refused(data_dir, "train_egoexo_pairs.json is")
+    pairs_path(data_dir, "train").write_text(text)
+    refused(data_dir, "train_pairs.json (cannot be used|is not valid JSON)")
 
 
+@pytest.mark.parametrize("name", ["masks.npy", "ego-exo.npy", "counts.txt"])
 @pytest.mark.parametrize("keep", [0, 10, 0.5, 0.999])
-def test_a_truncated_index_is_refused(data_dir, keep):
-    path = index_path(data_dir, "train")
+def test_a_truncated_array_is_refused(data_dir, name, keep):
+    path = arrays(data_dir) / name
     data = path.read_bytes()
     path.write_bytes(data[: keep if isinstance(keep, int) else int(len(data) * keep)])
-    refused(data_dir, "cannot be read.*not a whole mask index")
+    refused(data_dir, "train_pairs.json cannot be used")
 
 
-def test_files_of_different_runs_are_refused(data_dir):
-    shutil.copy(index_path(data_dir, "val"), index_path(data_dir, "train"))
-    refused(data_dir, "are of different runs")
+def test_a_process_that_opens_the_pairs_of_a_later_run_is_told(data_dir, train):
+    copy = pickle.dumps(train)
+    assert create_pairs(data_dir, "--split", "train").returncode == 0
+    with pytest.raises(UserError, match="was replaced while it was in use"):
+        pickle.loads(copy)
+    assert train.query_mask(0) == PairSet.open(data_dir, "train", "ego-exo").query_mask(0)  # its files stay open
 
 
 def test_a_changed_annotation_is_noticed_even_at_the_same_length(data_dir):
