@@ -8,6 +8,12 @@ class UserError(Exception):
     """Bad input. The message is one line: the thing, its value, and what to do about it."""
 
 
+def printable(text: str) -> str:
+    """The text with escapes (`\\n`, `\\x1b`) for whatever would break a line or steer a terminal: names come from files
+    of others."""
+    return "".join(char if char.isprintable() else ascii(char)[1:-1] for char in text)
+
+
 def run_script(main: Callable[[], int | None]) -> None:
     """Run a script's `main` and exit with its status (None means 0).
 
@@ -18,7 +24,7 @@ def run_script(main: Callable[[], int | None]) -> None:
         status = main()
     except (UserError, OSError) as error:
         name = "" if isinstance(error, UserError) else f"{type(error).__name__}: "
-        print(f"error: {name}{error}", file=sys.stderr)
+        print(f"error: {name}{printable(str(error))}", file=sys.stderr)
         sys.exit(1)
     except KeyboardInterrupt:
         print("interrupted; run the same command again to continue", file=sys.stderr)
