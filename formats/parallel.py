@@ -36,7 +36,14 @@ def run_jobs(function: Callable[[Job], Result], jobs: Iterable[Job], num_workers
             yield job, function(job)
         return
     # Forking is unsafe with the threads of OpenCV and of the executor.
-    pool = ProcessPoolExecutor(num_workers, multiprocessing.get_context("spawn"), _start_worker)
+    context = multiprocessing.get_context("spawn")
+    try:
+        pool = ProcessPoolExecutor(num_workers, context, _start_worker)
+    except OSError as error:  # its locks are files there
+        raise UserError(
+            f"cannot start worker processes ({error.strerror}); free or enlarge /dev/shm (Docker: --shm-size=1g), or "
+            "give --num_workers 1"
+        ) from None
     jobs, running = iter(jobs), {}
     try:
         while True:

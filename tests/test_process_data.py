@@ -1,5 +1,6 @@
 import errno
 import json
+import multiprocessing.synchronize
 import os
 import random
 import shutil
@@ -587,6 +588,17 @@ def test_a_full_disk_ends_the_run_in_one_line_and_a_rerun_completes(root, undist
     assert "run the same command again" in error
     assert process(root) == 0
     assert tree(root / "processed") == undisturbed
+
+
+def test_a_full_dev_shm_is_not_blamed_on_the_output(root, monkeypatch, capsys):
+    def full(*_, **__):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(multiprocessing.synchronize.SemLock, "__init__", full)
+    assert process(root, "--num_workers", "2") == 1
+    error = capsys.readouterr().err.splitlines()[-1]
+    assert error.startswith("error: cannot start worker processes (No space left on device); free or enlarge /dev/shm")
+    assert str(root) not in error
 
 
 def test_output_that_cannot_be_written_is_one_line(root, capsys):
