@@ -29,6 +29,7 @@ EGO_ROWS, EXO_ROWS = 704, 540  # processed frames have no more; 1408 / 2 and 216
 FRAME_CHOICES = ("all", "annotated")
 NO_EGO = Failure(None, MISSING, "no usable ego video, without which a take has no pairs")
 GONE = Failure(None, MISSING, "it lacks some of these frames or masks, and its videos are gone; what is there stays")
+NO_MEMORY = "memory ran out while {} was read; run the same command again, with fewer --num_workers"
 
 
 @dataclass(frozen=True)
@@ -83,12 +84,13 @@ def settled(take: Take, extraction: Extraction) -> list[Failure] | None:
         former = ProcessedTake.read(extraction.data_dir, take.uid)
     except UserError:
         return None
-    if _is_complete(take, former, extraction.frames):
-        return []
+    failures = read_failures(former.folder)
+    if all(failure.kind == NOTE for failure in failures) and _is_complete(take, former, extraction.frames):
+        return failures
     if all(extraction.video_path(take, camera).exists() for camera in former.cameras & set(take.cameras)):
         return None
     # Its videos were deleted after use. What was made of them must not be lost by looking again.
-    return read_failures(former.folder) or [GONE]
+    return failures or [GONE]
 
 
 def plan_take(take: Take, extraction: Extraction) -> TakePlan:
@@ -105,9 +107,18 @@ def plan_take(take: Take, extraction: Extraction) -> TakePlan:
         except VideoError as error:
             plan.failures.append(Failure(camera, BROKEN if path.exists() else MISSING, str(error)))
             continue
+        except MemoryError:
+            plan.failures.append(Failure(camera, BROKEN, NO_MEMORY.format(path)))
+            continue
         plan.lengths[camera] = len(index)
         if index.hidden:
             reason = f"{path} hides {index.hidden} frames by an edit list; frame 0 is the first that players show"
+            plan.failures.append(Failure(camera, NOTE, reason))
+        elif index.uneven:
+            reason = (
+                f"{path} shows {index.uneven} of {len(index)} frames at uneven times; unless it was made so, it is "
+                f"damaged and frames may be mixed up: download it again and delete {plan.folder}"
+            )
             plan.failures.append(Failure(camera, NOTE, reason))
     if not any(map(is_ego, indexes)):
         plan.failures.append(NO_EGO)
@@ -136,6 +147,9 @@ def extract_camera(job: CameraJob) -> CameraResult:
     except OSError as error:
         raise unwritable(job.folder, error) from None
     except Exception as error:
+        if isinstance(error, MemoryError) or getattr(error, "code", None) == cv2.Error.STS_NO_MEM:
+            result.failure = Failure(job.camera, BROKEN, NO_MEMORY.format(job.index.path))
+            return result
         shutil.rmtree(job.folder, ignore_errors=True)  # a better copy of the video must not find this one's frames
         what = "" if isinstance(error, VideoError) else f"unexpected {type(error).__name__}: "
         result.failure = Failure(job.camera, BROKEN, f"{what}{error}")
@@ -241,9 +255,9 @@ def _merge_masks(
 
 
 def _is_complete(take: Take, former: ProcessedTake, choice: str) -> bool:
-    """Whether a former run finished the take without a failure and its frames are still there."""
+    """Whether a former run has left all masks of the take and all their frames."""
     masked = _masked_frames(take)
-    if (former.folder / FAILED).exists() or masked != {
+    if masked != {
         name: {camera: set(rles) for camera, rles in cameras.items()} for name, cameras in former.masks.items()
     }:
         return False

@@ -33,7 +33,8 @@ class VideoIndex:
 
     `packet[n]` is the packet of frame n. `pts[n]`, its presentation time in the stream's time base, is distinct for
     every frame, or `pts` is None: then only a plain decode can tell frames apart. `hidden` frames are cut off by an
-    edit list: they are in the file and needed for decoding, but no player shows them and they have no number.
+    edit list: they are in the file and needed for decoding, but no player shows them and they have no number. `uneven`
+    frames follow the one before at another distance than most do, which also a damaged table of times looks like.
     """
 
     path: Path
@@ -43,13 +44,17 @@ class VideoIndex:
     key_pts: np.ndarray  # (K,) int64
     num_packets: int
     hidden: int
+    uneven: int
 
     def __len__(self) -> int:
         return len(self.packet)
 
 
 def index_video(path: Path) -> VideoIndex:
-    """Read a video's packets. Raises VideoError if it is missing, empty, cut off, damaged or no video at all."""
+    """Read a video's packets.
+
+    Raises VideoError if it is missing, empty, cut off, damaged or no video at all, MemoryError if memory runs out.
+    """
     path = Path(path)
     if not path.is_file():
         raise VideoError(f"no file {path}")
@@ -61,20 +66,30 @@ def index_video(path: Path) -> VideoIndex:
             if not container.streams.video:
                 raise VideoError(f"{path} has no video stream")
             stream = container.streams.video[0]
+            # The index that mp4 files carry counts what an edit list leaves; other containers have a partial one.
+            is_mp4 = "mp4" in container.format.name and stream.frames > 0
+            sizes = [entry.size for entry in stream.index_entries] if is_mp4 else []
+            announced = sum(size > 0 for size in sizes) if is_mp4 else stream.frames
+            file_size = path.stat().st_size
+            if any(not 0 <= size <= file_size for size in sizes):  # the library would try to make room for them
+                raise VideoError(f"{path} is damaged: its index announces frames larger than the file")
             for packet in _whole_packets(container):
                 if HOLE in bytes(packet):
                     raise VideoError(f"{path} is damaged: a hole of zeros in the packet of frame {len(packets)}")
                 packets.append((packet.pts, packet.is_keyframe, packet.is_discard))
-            # The index that mp4 files carry counts what an edit list leaves; other containers have a partial one.
-            is_mp4 = "mp4" in container.format.name and stream.frames > 0
-            announced = sum(entry.size > 0 for entry in stream.index_entries) if is_mp4 else stream.frames
-    except av.error.FFmpegError as error:
-        raise VideoError(f"{path} has no readable header or index (moov atom) ({error.strerror})") from None
+    except (VideoError, MemoryError):  # the file is innocent of want of memory
+        raise
+    except Exception as error:  # damage makes the library stumble in many ways
+        raise VideoError(f"{path} has no readable header or index (moov atom) ({_reason(error)})") from None
     if len(packets) < announced:
         raise VideoError(f"{path} is cut off or damaged: {len(packets)} of {announced} frames are there")
     if not packets:
         raise VideoError(f"{path} has no frames")
     return _index_packets(path, packets)
+
+
+def _reason(error: Exception) -> str:
+    return getattr(error, "strerror", None) or f"{type(error).__name__}: {error}"
 
 
 def _whole_packets(container: av.container.InputContainer) -> Iterator[av.Packet]:
@@ -86,16 +101,20 @@ def _index_packets(path: Path, packets: list[tuple[int | None, bool, bool]]) -> 
     times, is_key, is_hidden = zip(*packets, strict=True)
     shown = np.flatnonzero(~np.array(is_hidden))
     if None in times or len(set(times)) < len(times):
-        return VideoIndex(path, shown, None, shown[:0], shown[:0], len(times), sum(is_hidden))
+        return VideoIndex(path, shown, None, shown[:0], shown[:0], len(times), sum(is_hidden), 0)
     pts, keys = np.array(times, np.int64), np.flatnonzero(is_key)
     packet = shown[np.argsort(pts[shown])]
-    return VideoIndex(path, packet, pts[packet], keys, pts[keys], len(times), sum(is_hidden))
+    steps = np.diff(pts[packet])
+    usual = np.median(steps) if len(steps) else 0
+    uneven = int((abs(steps - usual) > usual / 2).sum())
+    return VideoIndex(path, packet, pts[packet], keys, pts[keys], len(times), sum(is_hidden), uneven)
 
 
 def read_frames(index: VideoIndex, wanted: Sequence[int]) -> Iterator[tuple[int, np.ndarray]]:
     """Decode the frames numbered `wanted` (ascending), on one thread -> (number, (H, W, 3) uint8 BGR), in that order.
 
-    Raises VideoError if the video is damaged where a wanted frame depends on it, IndexError if it is too short.
+    Raises VideoError if the video is damaged where a wanted frame depends on it, MemoryError if memory runs out,
+    IndexError if it is too short.
     """
     wanted = np.asarray(wanted, np.int64)
     if len(wanted) == 0:
@@ -105,14 +124,16 @@ def read_frames(index: VideoIndex, wanted: Sequence[int]) -> Iterator[tuple[int,
     done = 0
     if index.pts is not None:
         try:
-            for frame in _decode_needed(index, wanted):
-                yield int(wanted[done]), frame.to_ndarray(format="bgr24")
+            for image in _decode_needed(index, wanted):
+                yield int(wanted[done]), image
                 done += 1
             return
-        except (_Missing, av.error.FFmpegError):
-            pass  # streams that the shortcuts do not suit, or damage, which the plain decode reports
-    for frame in _decode_plainly(index, wanted[done:]):
-        yield int(wanted[done]), frame.to_ndarray(format="bgr24")
+        except MemoryError:
+            raise
+        except Exception:  # streams that the shortcuts do not suit, or damage, which the plain decode reports
+            pass
+    for image in _decode_plainly(index, wanted[done:]):
+        yield int(wanted[done]), image
         done += 1
 
 
@@ -134,15 +155,15 @@ def _plan(index: VideoIndex, wanted: np.ndarray) -> np.ndarray:
     return plan
 
 
-def _decode_needed(index: VideoIndex, wanted: np.ndarray) -> Iterator[av.VideoFrame]:
-    """The wanted frames in order; raises _Missing at the first that does not turn up or is marked as damaged."""
+def _decode_needed(index: VideoIndex, wanted: np.ndarray) -> Iterator[np.ndarray]:
+    """The images of the wanted frames in order; raises _Missing at the first that does not turn up or is damaged."""
     expected = iter(index.pts[wanted].tolist())
     due = next(expected)
     for frame in _feed(index, _plan(index, wanted)):
         if frame.is_corrupt or frame.pts is None or frame.pts > due:
             raise _Missing
         if frame.pts == due:
-            yield frame
+            yield frame.to_ndarray(format="bgr24")
             due = next(expected, None)
             if due is None:
                 return
@@ -182,8 +203,8 @@ def _decode_stretch(decoder: av.VideoCodecContext, stretch: Iterable[tuple[av.Pa
     yield from decoder.decode(None)
 
 
-def _decode_plainly(index: VideoIndex, wanted: np.ndarray) -> Iterator[av.VideoFrame]:
-    """The wanted frames in order, by decoding everything up to the last of them."""
+def _decode_plainly(index: VideoIndex, wanted: np.ndarray) -> Iterator[np.ndarray]:
+    """The images of the wanted frames in order, by decoding everything up to the last of them."""
     numbers = None if index.pts is None else {time: number for number, time in enumerate(index.pts.tolist())}
     due = iter(wanted.tolist())
     next_due, last = next(due), -1
@@ -198,12 +219,14 @@ def _decode_plainly(index: VideoIndex, wanted: np.ndarray) -> Iterator[av.VideoF
                 if last > next_due:
                     break
                 if last == next_due:
-                    yield frame
+                    yield frame.to_ndarray(format="bgr24")
                     next_due = next(due, None)
                     if next_due is None:
                         return
-    except av.error.FFmpegError as error:
-        raise VideoError(f"{index.path} is damaged after frame {last} of {len(index)} ({error.strerror})") from None
+    except (VideoError, MemoryError):
+        raise
+    except Exception as error:
+        raise VideoError(f"{index.path} is damaged after frame {last} of {len(index)} ({_reason(error)})") from None
     raise VideoError(f"{index.path} is damaged: frame {next_due} of {len(index)} cannot be decoded")
 
 

@@ -9,11 +9,13 @@ import subprocess
 import sys
 import time
 
+import av
 import cv2
 import numpy as np
 import pytest
 
 import data.extraction
+import data.video
 from data.extraction import shrink
 from data.processing import estimated_work
 from formats.masks import encode_lzstring
@@ -404,6 +406,61 @@ def test_an_unreadable_video_costs_its_camera_only_and_the_status_says_so(root, 
     assert tree(root / "processed") == undisturbed
 
 
+def open_with(error, path, mode, monkeypatch):
+    """Let the library raise `error` for one video, when it reads the "index" or first when it is about to "decode"."""
+    original, opened = av.open, []
+
+    def fail(name, *flags, **options):
+        if name == str(path):
+            opened.append(name)
+            if mode == "index" or len(opened) > 1:
+                raise error
+        return original(name, *flags, **options)
+
+    monkeypatch.setattr(data.video.av, "open", fail)
+
+
+@pytest.mark.parametrize("mode", ["index", "decode"])
+@pytest.mark.parametrize(
+    "error", [IndexError("pop"), UnicodeDecodeError("utf-8", b"x", 0, 1, "y"), av.error.EOFError(1, "z")]
+)
+def test_whatever_the_library_makes_of_a_damaged_video_costs_its_camera_only(root, error, mode, monkeypatch):
+    path = video(root, NAMES[A], EXO_1)
+    open_with(error, path, mode, monkeypatch)
+    assert process(root) == 1
+    row = the_failure(root)
+    assert (row["take_uid"], row["camera"], row["kind"]) == (A, EXO_1, "broken") and str(path) in row["reason"]
+    assert_complete(root / "processed", A, without=(EXO_1,))
+    assert_complete(root / "processed", B)
+
+
+@pytest.mark.parametrize("mode", ["index", "decode"])
+def test_memory_that_runs_out_is_not_called_damage_and_costs_no_frame(root, undisturbed, mode, monkeypatch):
+    frame = root / "processed" / A / EXO_1 / "0.jpg"
+    assert process(root) == 0
+    (frame.parent / "30.jpg").unlink()
+    with monkeypatch.context() as patch:
+        open_with(av.error.MemoryError(12, "Cannot allocate memory"), video(root, NAMES[A], EXO_1), mode, patch)
+        assert process(root) == 1
+    reason = the_failure(root)["reason"]
+    assert "memory ran out" in reason and "fewer --num_workers" in reason and "damage" not in reason
+    assert frame.exists()
+    assert process(root) == 0
+    assert tree(root / "processed") == undisturbed
+
+
+def test_uneven_times_are_noted_and_a_rerun_keeps_the_note_and_touches_nothing(root, capsys):
+    path = make_video(video(root, NAMES[C], EXO_1), 95, SIZE, time_of=lambda n: n + n * n // 30)
+    assert process(root, "--split", "val") == 0
+    row = the_failure(root)
+    assert (row["camera"], row["kind"]) == (EXO_1, "note") and f"{path} shows" in row["reason"]
+    assert "1 of 1 takes complete" in capsys.readouterr().out
+    times = {path: path.stat().st_mtime_ns for path in (root / "processed" / C).rglob("*.*")}
+    assert process(root, "--split", "val") == 0
+    assert the_failure(root) == row
+    assert times == {path: path.stat().st_mtime_ns for path in times}
+
+
 @pytest.mark.parametrize("uid, camera", [(A, EXO_2), (C, EGO)])
 def test_a_video_damaged_in_the_middle_leaves_no_frame_behind(root, undisturbed, uid, camera):
     path = video(root, NAMES[uid], camera)
@@ -674,8 +731,6 @@ def _noise_in_the_middle(content):
 
 
 def _plain_frames(path, wanted):
-    import av
-
     with av.open(str(path)) as container:
         for number, frame in enumerate(container.decode(video=0)):
             if number in wanted:

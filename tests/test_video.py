@@ -207,6 +207,52 @@ def test_damage_never_yields_a_wrong_frame_before_it_is_noticed(tmp_path, whole)
                 assert np.array_equal(image, oracle[number])
 
 
+def test_whatever_byte_is_changed_the_video_is_read_or_named(tmp_path, whole):
+    """Most bytes of a small file that are not pictures belong to its index, where the library stumbles in many ways."""
+    path, rng = tmp_path / "v.mp4", np.random.default_rng(0)
+    header = whole.index(b"mdat")
+    refused = 0
+    for number in range(200):
+        content = bytearray(whole)
+        end = header if number % 4 else len(content)
+        for at in rng.integers(0, end, rng.integers(1, 4)):
+            content[at] = rng.integers(256)
+        path.write_bytes(content)
+        try:
+            for _ in read_frames(index := index_video(path), range(0, min(len(index), 60), 30)):
+                pass
+        except VideoError as error:
+            refused += 1
+            assert str(path) in str(error) and "\n" not in str(error)
+        except MemoryError:  # a header may announce tables of any size
+            refused += 1
+    assert 10 < refused < 190
+
+
+def test_want_of_memory_is_not_blamed_on_the_file(tmp_path, whole, monkeypatch):
+    (path := tmp_path / "v.mp4").write_bytes(whole)
+    index = index_video(path)
+
+    def run_out(*_, **__):
+        raise av.error.MemoryError(12, "Cannot allocate memory")
+
+    monkeypatch.setattr(data.video.av, "open", run_out)
+    with pytest.raises(MemoryError):
+        index_video(path)
+    with pytest.raises(MemoryError):
+        next(read_frames(index, [0]))
+
+
+def test_uneven_times_are_counted_but_not_those_of_an_ordinary_video(tmp_path, whole, streams):
+    (path := tmp_path / "v.mp4").write_bytes(whole)
+    assert [index_video(path).uneven, index_video(streams("HEVC")[0]).uneven] == [0, 0]
+    content = bytearray(whole)
+    at = whole.index(b"ctts") + 12 + 8 * 20  # an entry of the table of presentation times: count, then offset
+    struct.pack_into(">i", content, at + 4, struct.unpack_from(">i", content, at + 4)[0] + 40_000)
+    path.write_bytes(content)
+    assert index_video(path).uneven > 0
+
+
 def _hide_first_frames(path: Path, count: int) -> None:
     """Make the edit list of an mp4 file start so many frames later."""
     content = bytearray(path.read_bytes())
