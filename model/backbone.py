@@ -1,8 +1,10 @@
-"""The frozen image backbone: ResNet-50 up to layer3, MoCo v2 weights, features normalized over channels."""
+"""The frozen image backbone: what every one of them does, and the published one (ResNet-50, MoCo v2 weights).
+
+Others are in model/backbones.py, which also chooses one by its name.
+"""
 
 import copy
-import pickle
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
 import torch
@@ -10,12 +12,15 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 from torchvision.models import resnet50
-from torchvision.models.resnet import Bottleneck
 
-PRETRAINED_DIR = Path(__file__).resolve().parent / "pretrained"
-MOCO_PATH = PRETRAINED_DIR / "moco_v2_800ep_pretrain_torchvision.pth.tar"
-MOCO_RAW_PATH = PRETRAINED_DIR / "moco_v2_800ep_pretrain.pth.tar"
-MOCO_PREFIX = "module.encoder_q."
+from formats.errors import UserError
+from model.weights import load_state, named_tensors, read_torch
+from model.xsegtx import STRIDE
+
+MODEL_DIR = Path(__file__).resolve().parent
+MOCO_PATH = MODEL_DIR / "pretrained" / "moco_v2_800ep_pretrain_torchvision.pth.tar"  # converted
+MOCO_RAW_PATH = MODEL_DIR / "pretrained" / "moco_v2_800ep_pretrain.pth.tar"  # as MoCo publishes it
+MOCO_PREFIX = "encoder_q."
 DOWNLOAD = "cd model/pretrained && bash download_model.sh"
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
@@ -23,46 +28,92 @@ IMAGENET_STD = (0.229, 0.224, 0.225)
 CHILDREN = {"conv1": "0", "bn1": "1", "layer1": "4", "layer2": "5", "layer3": "6"}  # of torchvision's ResNet
 
 
-class Backbone(nn.Sequential):
-    """ResNet-50 to layer3. State-dict names are those of the published checkpoints: `0.weight`, `4.0.conv1.weight`, ...
+class Backbone(nn.Module):
+    """Images -> unit vectors on a grid of one cell per 16 pixels, whatever the network's own stride.
 
     Always in eval mode, without gradients: it is never trained. It computes in its weights' dtype (`.to(...)`) and in
     the images' memory layout; channels last is the faster one.
     """
 
-    def __init__(self):
-        super().__init__(*list(resnet50().children())[:7])
+    def __init__(
+        self,
+        name: str,
+        network: nn.Module,
+        channels: int,
+        stride: int = STRIDE,
+        mean: Sequence[float] = IMAGENET_MEAN,
+        std: Sequence[float] = IMAGENET_STD,
+        input_size: int | None = None,
+        weights: Path | None = None,
+        digest: str | None = None,
+    ):
+        """network: (B, 3, H, W) -> (B, channels, H / stride, W / stride). mean, std: of RGB in [0, 1].
+
+        input_size: the side of the square images, if the network takes no other; weights, digest: the file that they
+        are from and what they are, where a checkpoint does not hold them.
+        """
+        super().__init__()
+        self.name, self.network, self.channels, self.stride = name, network, channels, stride
+        self.mean, self.std, self.input_size = mean, std, input_size
+        self.weights, self.digest = weights, digest
         self.requires_grad_(False)
         self.train(False)
 
     def train(self, mode: bool = True) -> "Backbone":
         return super().train(False)
 
+    def normalize(self, images: Tensor) -> Tensor:
+        """RGB uint8 (..., H, W, 3) -> this network's input, float32 (..., 3, H, W), channels last in memory."""
+        return normalize_image(images, self.mean, self.std)
+
     @torch.no_grad()
     def forward(self, images: Tensor) -> Tensor:
-        """images (B, 3, H, W), of `normalize_image` or `mask_to_image` -> (B, 1024, H/16, W/16) float32, unit vectors
+        """images (B, 3, H, W), of `normalize` or `mask_to_image` -> (B, channels, H/16, W/16) float32, unit vectors
         over the channels (a zero vector stays zero).
+
+        A stride that divides 16 ends in average pooling; for any other, such as 14, the images are resized first.
         """
-        features = super().forward(images.to(self[0].weight.dtype))
-        return F.normalize(features.float(), dim=1)
+        if STRIDE % self.stride:
+            size = [length * self.stride // STRIDE for length in images.shape[2:]]
+            images = F.interpolate(images.float(), size, mode="bilinear", antialias=True)
+        features = self.network(images.to(next(self.network.parameters()).dtype)).float()
+        if self.stride < STRIDE and STRIDE % self.stride == 0:
+            features = F.avg_pool2d(features, STRIDE // self.stride)
+        return F.normalize(features, dim=1)
 
 
-def normalize_image(image: Tensor) -> Tensor:
-    """RGB uint8 (..., H, W, 3) -> float32 (..., 3, H, W), ImageNet-normalized, channels last in memory."""
-    mean, std = (torch.tensor(x, device=image.device) for x in (IMAGENET_MEAN, IMAGENET_STD))
+class ResNet50(nn.Sequential):
+    """To layer3. State-dict names are those of the published checkpoints: `0.weight`, `4.0.conv1.weight`, ..."""
+
+    def __init__(self):
+        super().__init__(*list(resnet50().children())[:7])
+
+
+def normalize_image(image: Tensor, mean: Sequence[float] = IMAGENET_MEAN, std: Sequence[float] = IMAGENET_STD):
+    """RGB uint8 (..., H, W, 3) -> float32 (..., 3, H, W) of zero mean, channels last in memory."""
+    mean, std = (torch.tensor(x, device=image.device) for x in (mean, std))
     return image.float().div_(255).sub_(mean).div_(std).movedim(-1, -3)
 
 
 def mask_to_image(mask: Tensor) -> Tensor:
-    """Mask (..., H, W) of 0 and 1, any dtype -> float32 (..., 3, H, W). Not normalized: the published model's input."""
+    """Mask (..., H, W) of 0 and 1, any dtype -> float32 (..., 3, H, W), for every backbone.
+
+    Not normalized, as published: outside the object the network reads 0, which is its mean color and its padding, so
+    the features of an empty mask know no border.
+    """
     return mask.float().unsqueeze(-1).expand(*mask.shape, 3).contiguous().movedim(-1, -3)
+
+
+def resnet50_backbone(name: str = "moco") -> Backbone:
+    """The published architecture, with torchvision's initial weights."""
+    return Backbone(name, ResNet50(), channels=1024)
 
 
 def random_backbone(seed: int) -> Backbone:
     """Untrained weights that depend on the seed alone. Follow with `calibrate_batch_norm`."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        return Backbone()
+        return resnet50_backbone("random")
 
 
 @torch.no_grad()
@@ -86,33 +137,40 @@ def fold_batch_norm(backbone: Backbone) -> Backbone:
 
     Its state dict is not the published layout any more: keep the original for checkpoints.
     """
-    folded = copy.deepcopy(backbone).double()  # the folded weights are rounded once, at the end
-    _fold_pair(folded, "0", "1")
-    for block in folded.modules():
-        if isinstance(block, Bottleneck):
-            for i in "123":
-                _fold_pair(block, f"conv{i}", f"bn{i}")
-            if block.downsample is not None:
-                _fold_pair(block.downsample, "0", "1")
-    return folded.float().to(memory_format=torch.channels_last).requires_grad_(False)
+    folded = copy.deepcopy(backbone)
+    for parent in list(folded.network.modules()):
+        children = list(parent.named_children())
+        for (conv_name, conv), (norm_name, norm) in zip(children, children[1:], strict=False):
+            if isinstance(conv, nn.Conv2d) and isinstance(norm, nn.BatchNorm2d):
+                # In float64: the folded weights are rounded once, at the end.
+                setattr(parent, conv_name, fuse_conv_bn_eval(conv.double(), norm.double()).float())
+                setattr(parent, norm_name, getattr(norm, "act", nn.Identity()))  # timm's norms may end in an activation
+    if not _agree(backbone, folded):  # a network in which neighbors are not what follows each other
+        folded = copy.deepcopy(backbone)
+    return folded.to(memory_format=torch.channels_last).requires_grad_(False)
 
 
-def _fold_pair(parent: nn.Module, conv: str, norm: str) -> None:
-    setattr(parent, conv, fuse_conv_bn_eval(getattr(parent, conv), getattr(parent, norm)))
-    setattr(parent, norm, nn.Identity())
+def _agree(backbone: Backbone, folded: Backbone) -> bool:
+    if not any(isinstance(module, nn.BatchNorm2d) for module in backbone.modules()):
+        return True
+    side = backbone.input_size or 4 * STRIDE
+    weight = next(backbone.parameters())
+    image = torch.randn(1, 3, side, side, generator=torch.Generator().manual_seed(0)).to(weight.device)
+    return bool((backbone(image) - folded(image)).abs().max() < 1e-3)
 
 
 def moco_backbone(path: Path | None = None) -> Backbone:
-    """Backbone with MoCo v2 weights; by default those that download_model.sh leaves in model/pretrained."""
+    """ResNet-50 with MoCo v2 weights, by default those in model/pretrained (download_model.sh) or model."""
     if path is None:
-        path = MOCO_PATH if MOCO_PATH.exists() or not MOCO_RAW_PATH.exists() else MOCO_RAW_PATH
-    backbone = Backbone()
+        places = [folder / p.name for folder in (MOCO_PATH.parent, MODEL_DIR) for p in (MOCO_PATH, MOCO_RAW_PATH)]
+        path = next((place for place in places if place.exists()), MOCO_PATH)
+    backbone = resnet50_backbone()
     state = {}
     for name, tensor in read_moco(path).items():
         child, _, rest = name.partition(".")
         if child in CHILDREN:
             state[f"{CHILDREN[child]}.{rest}"] = tensor
-    backbone.load_state_dict(state)
+    load_state(backbone.network, state, str(path))
     return backbone
 
 
@@ -120,26 +178,19 @@ def read_moco(path: Path) -> dict[str, Tensor]:
     """Weights by torchvision's ResNet-50 names, without `fc`, from either file form (README, Formats): MoCo's own
     `{"state_dict": {"module.encoder_q.conv1.weight": ...}}` or the converted `{"model": {"conv1.weight": ...}}`.
 
-    FileNotFoundError names the download command; ValueError if the file is something else or damaged.
+    UserError if there is no such file, or it is something else or damaged.
     """
-    path = Path(path)
-    if not path.exists():
-        raise FileNotFoundError(f"no MoCo weights {path}; run: {DOWNLOAD}")
-    try:
-        content = torch.load(path, map_location="cpu", weights_only=True)
-    except (RuntimeError, EOFError, pickle.UnpicklingError) as error:
-        reason = str(error).partition("\n")[0]
-        raise ValueError(f"{path} cannot be read ({reason}); delete it and run: {DOWNLOAD}") from None
+    content = read_torch(path, f"get MoCo's weights: {DOWNLOAD}")
     state = {}
     if isinstance(content, Mapping):
-        raw = content.get("state_dict", {})
+        raw = named_tensors(content.get("state_dict", {}), f"{path}, state_dict")
         state = {k.removeprefix(MOCO_PREFIX): v for k, v in raw.items() if k.startswith(MOCO_PREFIX)}
-        state = content.get("model", state)
+        state = named_tensors(content.get("model", state), f"{path}, model")
     with torch.device("meta"):  # names only
         names = resnet50().state_dict()
     expected = {name for name in names if not name.startswith(("fc.", "layer4."))}
     if missing := sorted(expected - set(state)):
-        raise ValueError(
+        raise UserError(
             f"{path} holds no MoCo ResNet-50: {len(missing)} tensors missing ({', '.join(missing[:3])}, ...)"
         )
     return {name: tensor for name, tensor in state.items() if not name.startswith("fc.")}

@@ -1,13 +1,14 @@
 """Checkpoint files: `{"backbone", "encoder", "optimiser"}` as published, and whatever else a training run needs.
 
-`backbone` and `encoder` are the state dicts of `Backbone` and `XSegTx`, `optimizer` is Adam's over
-`XSegTx.parameters()` in their order. Our own files add `config` (the fields of `XSegTxConfig`); a published one does
-without, and its size is read from the shapes.
+`encoder` is the state dict of `XSegTx`, `optimiser` Adam's over `XSegTx.parameters()` in their order. `backbone` is the
+state dict of the published ResNet-50; of any other backbone it is `{"name", "digest", "weights"}`: the weights, large
+and under licences of their own, stay where they are. Our own files add `config` (the fields of `XSegTxConfig`); a
+published one does without, and its size is read from the shapes.
 """
 
 import math
 import os
-import pickle
+import re
 from collections.abc import Mapping
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -16,10 +17,12 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
-from model.backbone import Backbone
+from formats.errors import UserError
+from model.backbone import Backbone, ResNet50, resnet50_backbone
+from model.backbones import make_backbone
+from model.weights import differences, load_state, named_tensors, read_torch, without_wrappers, write_torch
 from model.xsegtx import SIZES, STRIDE, XSegTx, XSegTxConfig
 
-WRAPPER_PREFIXES = ("module.", "_orig_mod.")  # left by data-parallel training and torch.compile
 NETWORK_KEYS = ("backbone", "encoder", "optimiser", "config")
 
 
@@ -38,10 +41,13 @@ def save_checkpoint(
     `model` may be wrapped (DDP, torch.compile). `extra` may hold tensors, plain values and containers of them; paths
     become strings; TypeError for anything else, because it could not be loaded safely.
     """
-    path = Path(path)
-    if any(isinstance(module, nn.Identity) for module in backbone.modules()):
+    if not isinstance(backbone.network, ResNet50):
+        stored = {"name": backbone.name, "digest": backbone.digest, "weights": _plain(backbone.weights, "weights")}
+    elif any(isinstance(module, nn.Identity) for module in backbone.modules()):
         raise ValueError("a folded backbone has lost its batch norms; save the one it was folded from")
-    content = {"backbone": backbone.state_dict(), "encoder": _unwrapped(model.state_dict())}
+    else:
+        stored = backbone.network.state_dict()
+    content = {"backbone": stored, "encoder": without_wrappers(model.state_dict())}
     if optimizer is not None:
         content["optimiser"] = optimizer.state_dict()
     config = next(module.config for module in model.modules() if isinstance(module, XSegTx))
@@ -49,152 +55,161 @@ def save_checkpoint(
     write_torch(path, content)
 
 
-def write_torch(path: Path, content: Any) -> None:
-    """`torch.save` to a temporary file beside `path`, then rename: `path` is never half a file."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        with temporary.open("wb") as file:
-            torch.save(content, file)
-            file.flush()
-            os.fsync(file.fileno())
-        temporary.replace(path)
-    except BaseException:
-        temporary.unlink(missing_ok=True)
-        raise
-
-
-def load_checkpoint(path: Path, **overrides: Any) -> Checkpoint:
+def load_checkpoint(path: Path, backbone_weights: Path | None = None, **overrides: Any) -> Checkpoint:
     """Read a published checkpoint or one of ours. `overrides` replace fields of its `XSegTxConfig` (dropout, ...).
 
-    FileNotFoundError if there is none; ValueError, in one line, if it is damaged or belongs to another model.
+    backbone_weights: the file of a backbone whose weights are not in the checkpoint; by default where they were in
+    training, or where timm gets them. UserError, in one line, if a file is missing, damaged or of another model.
     """
-    content = read_torch(path)
+    content = read_torch(path, "is it a checkpoint, and whole?")
     if not isinstance(content, Mapping) or not {"backbone", "encoder"} <= set(content):
-        raise ValueError(f"{path} is no XSegTx checkpoint: it must hold 'backbone' and 'encoder'")
-    encoder = _unwrapped(content["encoder"])
+        raise UserError(f"{path} is no XSegTx checkpoint: it must hold 'backbone' and 'encoder'")
+    encoder = named_tensors(content["encoder"], f"{path}, encoder")
     config = replace(_config(content.get("config"), encoder, path), **overrides)
-    backbone, model = Backbone(), XSegTx(config)
-    load_state(backbone, _unwrapped(content["backbone"]), f"{path}, backbone")
+    backbone = _backbone(content["backbone"], backbone_weights, config.input_size, path)
+    if backbone.channels != config.feature_channels:
+        raise UserError(
+            f"{path}: its transformer reads {config.feature_channels} channels, {backbone.name} has {backbone.channels}"
+        )
+    model = XSegTx(config)
     load_state(model, encoder, f"{path}, encoder")
     extra = {key: value for key, value in content.items() if key not in NETWORK_KEYS}
     return Checkpoint(backbone, model.eval(), content.get("optimiser"), extra)
 
 
-def read_torch(path: Path) -> Any:
-    """`torch.load` of tensors and plain values onto the CPU, with one-line errors."""
-    if not Path(path).is_file():
-        raise FileNotFoundError(f"no checkpoint file {path}")
-    try:
-        return torch.load(path, map_location="cpu", weights_only=True)
-    except (RuntimeError, EOFError, KeyError, pickle.UnpicklingError) as error:
-        reason = str(error).strip().partition("\n")[0]
-        raise ValueError(f"{path} is no readable checkpoint, truncated perhaps ({reason[:150]})") from None
-
-
-def load_state(module: nn.Module, state: Mapping[str, Tensor], what: str) -> None:
-    """Strict `load_state_dict`; the ValueError is one line that names the first few tensors at fault."""
-    missing, unexpected, misshaped = _differences(module, state)
-    kinds = {"missing": missing, "unexpected": unexpected, "of another shape": misshaped}
-    faults = [f"{len(names)} {kind} ({_first(names)})" for kind, names in kinds.items() if names]
-    if faults:
-        raise ValueError(f"{what}: does not fit this model, tensors {'; '.join(faults)}")
-    module.load_state_dict(state)
-
-
 def load_matching(model: XSegTx, path: Path) -> tuple[list[str], list[str]]:
     """Start from a related model, such as SegSwap's hard_mining_neg5.pth: load the tensors whose name and shape fit.
 
-    Returns (names loaded, descriptions of what did not fit, of either side). ValueError if nothing fits.
+    Returns (names loaded, descriptions of what did not fit, of either side). UserError if nothing fits.
     """
-    content = read_torch(path)
-    state = content
+    state = read_torch(path, "give the file of a trained model")
     for key in ("encoder", "state_dict", "model"):
-        if isinstance(content, Mapping) and isinstance(content.get(key), Mapping):
-            state = content[key]
+        if isinstance(state, Mapping) and isinstance(state.get(key), Mapping):
+            state = state[key]
             break
-    state = _unwrapped(state) if isinstance(state, Mapping) else {}
+    state = named_tensors(state, str(path))
     state = {name if name.startswith("net.") else f"net.{name}": tensor for name, tensor in state.items()}
-    missing, unexpected, misshaped = _differences(model, state)
-    fitting = {name: state[name] for name in model.state_dict() if name in state and name not in misshaped}
+    missing, unexpected, unfit = differences(model, state)
+    fitting = {name: state[name] for name in model.state_dict() if name in state and name not in unfit}
     if not fitting:
-        raise ValueError(f"{path} holds no tensor that fits this model")
-    model.load_state_dict(fitting, strict=False)
+        raise UserError(f"{path} holds no tensor that fits this model")
+    load_state(model, model.state_dict() | fitting, str(path))
     left_out = [f"{name}: not in the file" for name in missing] + [f"{name}: unknown here" for name in unexpected]
-    return list(fitting), left_out + [f"{name}: {shapes}" for name, shapes in misshaped.items()]
+    return list(fitting), left_out + [f"{name}: {reason}" for name, reason in unfit.items()]
 
 
-def load_optimizer(optimizer: torch.optim.Optimizer, state: Mapping, what: str) -> None:
-    """`load_state_dict` of an optimizer over `XSegTx.parameters()`, with the shapes checked (ValueError, one line)."""
+def load_optimizer(optimizer: torch.optim.Adam, state: Any, what: str) -> None:
+    """Take Adam's moments from a state dict over `XSegTx.parameters()`; rates and the like stay the optimizer's own.
+
+    UserError, in one line, if the state is none of Adam or belongs to another model.
+    """
     parameters = [p for group in optimizer.param_groups for p in group["params"]]
     try:
         order = [i for group in state["param_groups"] for i in group["params"]]
-        shapes = [tuple(state["state"][i]["exp_avg"].shape) if i in state["state"] else None for i in order]
-    except (KeyError, TypeError):
-        raise ValueError(f"{what}: no Adam state") from None
-    fits = len(shapes) == len(parameters) and all(
-        s in (None, tuple(p.shape)) for s, p in zip(shapes, parameters, strict=True)
-    )
+        moments = [state["state"].get(i) for i in order]  # None: this tensor has not had a gradient yet
+        fits = len(moments) == len(parameters) and all(
+            moment is None
+            or math.isfinite(moment["step"])
+            and all(_is_average(moment[name], p) for name in ("exp_avg", "exp_avg_sq"))
+            for moment, p in zip(moments, parameters, strict=True)
+        )
+    except (KeyError, TypeError, AttributeError, ValueError, RuntimeError):
+        raise UserError(f"{what}: no Adam state") from None
     if not fits:
-        raise ValueError(f"{what}: the optimizer's state belongs to another model ({len(shapes)} tensors in it)")
-    optimizer.load_state_dict(dict(state))
+        raise UserError(
+            f"{what}: the optimizer's state belongs to another model or is damaged ({len(moments)} tensors)"
+        )
+    own = optimizer.state_dict()["param_groups"]
+    state = {i: dict(moment) for i, moment in enumerate(moments) if moment is not None}
+    optimizer.load_state_dict({"state": state, "param_groups": own})
 
 
-def _config(stored: Mapping | None, encoder: Mapping[str, Tensor], path: Path) -> XSegTxConfig:
+def _is_average(value: Any, parameter: Tensor) -> bool:
+    return (
+        isinstance(value, Tensor)
+        and value.layout == torch.strided
+        and value.shape == parameter.shape
+        and value.is_floating_point()
+        and bool(value.isfinite().all())
+    )
+
+
+def _backbone(stored: Any, weights: Path | None, input_size: int, path: Path) -> Backbone:
+    """The backbone of a checkpoint: its weights are there, or its name and the digest of its weights."""
+    if not isinstance(stored, Mapping) or "digest" not in stored:
+        backbone = resnet50_backbone()
+        load_state(backbone.network, named_tensors(stored, f"{path}, backbone"), f"{path}, backbone")
+        return backbone
+    name, known, file = (stored.get(key) for key in ("name", "digest", "weights"))
+    if not isinstance(name, str) or not isinstance(known, str) or not isinstance(file, str | None):
+        raise UserError(f"{path}, backbone: name, digest and weights must be texts")
+    if weights is None and file is not None and Path(file).is_file():
+        weights = Path(file)
+    backbone = make_backbone(name, weights, input_size)
+    if backbone.digest != known:
+        raise UserError(
+            f"{path} was trained on other weights of {name} than {weights or 'those found now'} (digest {known[:12]}, "
+            f"not {str(backbone.digest)[:12]}); give the right file as --backbone_weights"
+        )
+    return backbone
+
+
+def _config(stored: Any, encoder: Mapping[str, Tensor], path: Path) -> XSegTxConfig:
+    """The configuration that a file holds, checked against its tensors; without one, what the tensors tell."""
+    told = config_of(encoder, path)
     if stored is None:
-        return config_of(encoder, path)
-    known = set(XSegTxConfig.__dataclass_fields__)
-    if unknown := sorted(set(stored) - known):
-        raise ValueError(f"{path} was written by a newer version: its config has {', '.join(unknown)}")
-    return XSegTxConfig(**stored)
+        return told
+    if not isinstance(stored, Mapping):
+        raise UserError(f"{path}: its config is {type(stored).__name__}, no fields by name")
+    default = asdict(told)
+    if unknown := sorted(set(map(str, stored)) - set(default)):
+        raise UserError(f"{path} was written by a newer version: its config has {', '.join(unknown)[:150]}")
+    for name, value in stored.items():
+        kinds = {str: (str,), int: (int,), bool: (bool,), float: (int, float)}.get(type(default[name]), ())
+        if type(value) not in ((str, type(None)) if name == "layer_types" else kinds):
+            raise UserError(f"{path}, config: {name} is of type {type(value).__name__}")
+    try:
+        config = XSegTxConfig(**stored)
+    except UserError as error:
+        raise UserError(f"{path}, config: {error}") from None
+    if _shape(config) != _shape(told):
+        raise UserError(f"{path}: its config does not fit its tensors ({_shape(config)} against {_shape(told)})")
+    return config
+
+
+def _shape(config: XSegTxConfig) -> str:
+    """What of a configuration shows in the tensors."""
+    layers = f"{len(config.layers)} layers {' '.join(config.layers[:20])}"
+    return f"width {SIZES[config.mode][0]}, {layers}, {config.feature_channels} channels, {config.input_size} pixels"
 
 
 def config_of(encoder: Mapping[str, Tensor], path: Path) -> XSegTxConfig:
     """The configuration that an encoder's names and shapes tell; dropout and the like are the defaults."""
     try:
-        width = encoder["net.feat_proj.weight"].shape[0]
+        width, channels = encoder["net.feat_proj.weight"].shape[:2]
         cells = math.isqrt(encoder["net.cls_branch.mlp.0.weight"].shape[1]) + 2
     except KeyError as error:
-        raise ValueError(f"{path}, encoder: does not fit this model, tensor {error.args[0]} missing") from None
-    prefix = "net.encoder_blocks."
-    names = {name.removeprefix(prefix) for name in encoder if name.startswith(prefix)}
-    blocks = 1 + max((int(name.partition(".")[0]) for name in names), default=-1)
-    layers = []
-    for layer in (f"{i}.layer{j}." for i in range(blocks) for j in (1, 2)):
-        kinds = {name.removeprefix(layer).partition(".")[0] for name in names if name.startswith(layer)}
-        layers.append("I" if "inner_encoder_layer" in kinds else "C" if kinds else "N")
+        raise UserError(f"{path}, encoder: does not fit this model, tensor {error.args[0]} missing") from None
+    except (ValueError, IndexError):
+        raise UserError(f"{path}, encoder: does not fit this model, tensors of other shapes") from None
+    found = {}  # (block, layer) -> kinds of its modules
+    for name in encoder:
+        if match := re.match(r"net\.encoder_blocks\.(\d+)\.layer([12])\.([a-z_]+)\.", name):
+            found.setdefault((int(match[1]), int(match[2])), set()).add(match[3])
+    blocks = len({block for block, _ in found})
+    kinds = [found.get((block, layer), set()) for block in range(blocks) for layer in (1, 2)]
+    layers = ["I" if "inner_encoder_layer" in kind else "C" if kind else "N" for kind in kinds]
     modes = [mode for mode, size in SIZES.items() if size[0] == width]
     if not modes:
-        raise ValueError(
+        raise UserError(
             f"{path}, encoder: width {width} is none of {', '.join(f'{m} {s[0]}' for m, s in SIZES.items())}"
         )
     mode = min(modes, key=lambda mode: abs(SIZES[mode][3] - blocks))  # base and large differ in their depth only
-    config = XSegTxConfig(mode, cells * STRIDE)
-    return config if config.layers == layers else replace(config, layer_types=" ".join(layers))
-
-
-def _differences(module: nn.Module, state: Mapping[str, Tensor]) -> tuple[list[str], list[str], dict[str, str]]:
-    """Names (missing in `state`, unexpected in it, misshaped with a description of the shapes)."""
-    own = module.state_dict()
-    missing = [name for name in own if name not in state]
-    unexpected = [name for name in state if name not in own]
-    misshaped = {
-        name: f"{tuple(state[name].shape)} instead of {tuple(own[name].shape)}"
-        for name in own
-        if name in state and state[name].shape != own[name].shape
-    }
-    return missing, unexpected, misshaped
-
-
-def _first(names: list[str] | dict[str, str], count: int = 3) -> str:
-    texts = [f"{k} {v}" for k, v in names.items()] if isinstance(names, dict) else names
-    return ", ".join(texts[:count]) + (", ..." if len(texts) > count else "")
-
-
-def _unwrapped(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    for prefix in WRAPPER_PREFIXES * 2:
-        state = {name.removeprefix(prefix): tensor for name, tensor in state.items()}
-    return state
+    try:
+        config = XSegTxConfig(mode, cells * STRIDE, feature_channels=channels)
+        return config if config.layers == layers else replace(config, layer_types=" ".join(layers))
+    except UserError as error:
+        raise UserError(f"{path}, encoder: {error}") from None
 
 
 def _plain(value: Any, where: str) -> Any:

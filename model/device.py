@@ -2,11 +2,13 @@
 
 import torch
 
+from formats.errors import UserError
+
 
 def resolve_device(name: str = "auto") -> torch.device:
     """`auto` = CUDA if there is a GPU, else MPS (Apple), else the CPU; anything else is torch's own name, checked.
 
-    ValueError names a device that this machine or this PyTorch does not have.
+    UserError names a device that this machine or this PyTorch does not have.
     """
     if name == "auto":
         if torch.cuda.is_available():
@@ -15,13 +17,13 @@ def resolve_device(name: str = "auto") -> torch.device:
     try:
         device = torch.device(name)
     except RuntimeError:
-        raise ValueError(f"device {name!r} is unknown; use auto, cpu, cuda, cuda:1 or mps") from None
+        raise UserError(f"device {name!r} is unknown; use auto, cpu, cuda, cuda:1 or mps") from None
     if device.type == "cuda":
         count = torch.cuda.device_count() if torch.cuda.is_available() else 0
         if (device.index or 0) >= count:
-            raise ValueError(
+            raise UserError(
                 f"device {name!r} asked for, but PyTorch {torch.__version__} sees {count} CUDA GPUs; use cpu"
             )
     if device.type == "mps" and not torch.backends.mps.is_available():
-        raise ValueError(f"device {name!r} asked for, but this machine has no MPS; use cpu")
+        raise UserError(f"device {name!r} asked for, but this machine has no MPS; use cpu")
     return device

@@ -4,6 +4,9 @@ A mask image is zero almost everywhere, and away from the object its features eq
 computed once. Each residual block is run on a window around the object: what has changed so far, grown by the block's
 receptive field, plus a margin. The convolutions pad the window with zeros; that is right where the window ends at the
 image's border, and elsewhere it spoils just the margin, which is thrown away. Exact up to rounding.
+
+This is for the published ResNet-50. The other backbones take the plain way: their cells see the whole image, or they
+are quick anyway.
 """
 
 from typing import NamedTuple
@@ -12,7 +15,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from model.backbone import Backbone, mask_to_image
+from model.backbone import Backbone, ResNet50, mask_to_image
 
 FULL_SHARE = 0.8  # a window with this share of the image's area is not worth cutting out
 
@@ -47,22 +50,26 @@ class Window(NamedTuple):
 
 
 class MaskFeatures:
-    """`MaskFeatures(backbone)(masks)` equals `backbone(mask_to_image(masks))`, faster for small objects.
+    """`MaskFeatures(backbone)(masks)` equals `backbone(mask_to_image(masks))`; a ResNet-50 is faster at small objects.
 
     Made for CPUs: the windows' sizes depend on the masks, which on a GPU costs a synchronisation and new kernels. It
     keeps an empty mask's activations for each image size that it meets: 100 MB for 480x480 in float32.
     """
 
     def __init__(self, backbone: Backbone):
-        children = list(backbone.children())
-        blocks = [block for layer in children[4:] for block in layer]
         self.backbone = backbone
-        self.steps = [Step(nn.Sequential(*children[:4]), 4, 2)] + [Step(block, block.stride, 1) for block in blocks]
+        self.steps: list[Step] = []
+        if isinstance(backbone.network, ResNet50):
+            children = list(backbone.network)
+            blocks = [block for layer in children[4:] for block in layer]
+            self.steps = [Step(nn.Sequential(*children[:4]), 4, 2)] + [Step(block, block.stride, 1) for block in blocks]
         self._empty: dict[tuple[int, int], list[Tensor]] = {}
 
     @torch.no_grad()
     def __call__(self, masks: Tensor) -> Tensor:
-        """masks (B, H, W) of 0 and 1, any dtype, H and W multiples of 16 -> (B, 1024, H/16, W/16) float32."""
+        """masks (B, H, W) of 0 and 1, any dtype, H and W multiples of 16 -> (B, C, H/16, W/16) float32."""
+        if not self.steps:
+            return self.backbone(mask_to_image(masks))
         boxes = bounding_boxes(masks)
         return torch.cat([self._features(mask, box) for mask, box in zip(masks, boxes, strict=True)])
 
@@ -82,7 +89,7 @@ class MaskFeatures:
     def _empty_activations(self, size: tuple[int, int]) -> list[Tensor]:
         """Inputs of each step, and the features, of an empty mask: (1, C, h, w) each."""
         if size not in self._empty:
-            weight = self.backbone[0].weight
+            weight = self.backbone.network[0].weight
             x = mask_to_image(torch.zeros((1, *size), device=weight.device)).to(weight.dtype)
             activations = []
             for step in self.steps:

@@ -10,6 +10,7 @@ The network works on backbone features (model/backbone.py). Two ways to call it:
     target_mask_prob, existence = model.match(query, mask, target)      # once per pair, only what these two need
 """
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
@@ -17,10 +18,11 @@ from typing import NamedTuple
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from formats.errors import UserError
 from model.transformer import ACTIVATIONS, CrossLayer, InnerLayer, sine_position
 
 STRIDE = 16  # pixels per feature cell
-FEATURE_CHANNELS = 1024
+MAX_INPUT_SIZE, MAX_CHANNELS = 4096, 16384  # what asks for more is a damaged file, and would fill the memory
 PROB_EPS = 1e-7
 MASK_CHANNEL = 2  # of the decoder's three; the published checkpoints never trained the other two
 SIZES = {  # mode: (width, heads, feed-forward width, blocks)
@@ -50,14 +52,26 @@ class XSegTxConfig:
     pos_weight: float = 0.1  # of the position encoding
     feat_weight: float = 1.0  # of the tokens that it is added to
     mask_position: bool = False  # add positions before mask conditioning (model/transformer.py, InnerLayer)
+    feature_channels: int = 1024  # of the backbone
 
     def __post_init__(self):
         if self.mode not in SIZES:
-            raise ValueError(f"mode {self.mode!r} is unknown; choose from {', '.join(SIZES)}")
+            raise UserError(f"mode {self.mode!r} is unknown; choose from {', '.join(SIZES)}")
         if self.activation not in ACTIVATIONS:
-            raise ValueError(f"activation {self.activation!r} is unknown; choose from {', '.join(ACTIVATIONS)}")
-        if self.input_size % STRIDE or self.input_size < 3 * STRIDE:
-            raise ValueError(f"input size {self.input_size} must be a multiple of {STRIDE}, at least {3 * STRIDE}")
+            raise UserError(f"activation {self.activation!r} is unknown; choose from {', '.join(ACTIVATIONS)}")
+        if self.input_size % STRIDE or not 3 * STRIDE <= self.input_size <= MAX_INPUT_SIZE:
+            raise UserError(
+                f"input size {self.input_size} must be a multiple of {STRIDE}, at least {3 * STRIDE} and "
+                f"at most {MAX_INPUT_SIZE}"
+            )
+        if not 1 <= self.feature_channels <= MAX_CHANNELS:
+            raise UserError(f"feature_channels {self.feature_channels} must be at least 1 and at most {MAX_CHANNELS}")
+        for name in ("dropout", "drop_feat"):
+            if not 0 <= getattr(self, name) < 1:
+                raise UserError(f"{name} {getattr(self, name)} must be at least 0 and below 1")
+        for name in ("pos_weight", "feat_weight"):
+            if not math.isfinite(getattr(self, name)):
+                raise UserError(f"{name} {getattr(self, name)} must be a number")
         if self.layer_types is not None:
             parse_layer_types(self.layer_types.split())
 
@@ -74,7 +88,7 @@ def parse_layer_types(words: Sequence[str]) -> list[str]:
     """["I_C", "I_N"] or ["I", "C", "I", "N"] -> ["I", "C", "I", "N"]; two layers make a block."""
     layers = [layer for word in words for layer in word.split("_")]
     if not layers or len(layers) % 2 or not set(layers) <= {"I", "C", "N"}:
-        raise ValueError(f"layer types {' '.join(words)!r} must be pairs of I, C and N, such as I_C I_C I_N")
+        raise UserError(f"layer types {' '.join(words)!r} must be pairs of I, C and N, such as I_C I_C I_N")
     return layers
 
 
@@ -124,7 +138,7 @@ class XSegTx(nn.Module):
         blocks = [nn.ModuleDict({"layer1": a, "layer2": b}) for a, b in zip(layers[::2], layers[1::2], strict=True)]
         self.net = nn.ModuleDict(
             {
-                "feat_proj": nn.Conv2d(FEATURE_CHANNELS, width, kernel_size=1),
+                "feat_proj": nn.Conv2d(config.feature_channels, width, kernel_size=1),
                 "encoder_blocks": nn.ModuleList(blocks),
                 "decoder": MaskDecoder(width),
                 "cls_branch": ExistenceHead(width, self.cells),
@@ -151,8 +165,8 @@ class XSegTx(nn.Module):
         target_blocked: Tensor | None = None,
     ) -> Prediction:
         """The forward expects, with h = w = input_size / 16, L = h * w:
-           - query_feat, target_feat: backbone features of the two images, (B, 1024, h, w)
-           - mask_feat: backbone features of the query mask image, (B, 1024, h, w)
+           - query_feat, target_feat: backbone features of the two images, (B, F, h, w) with F = feature_channels
+           - mask_feat: backbone features of the query mask image, (B, F, h, w)
            - query_blocked, target_blocked: optional (B, L) bool, True = no token may attend to this token of the view.
              They act in the layers (c) and C, not in mask conditioning (a). A view with all tokens blocked counts as
              not blocked.
@@ -170,7 +184,7 @@ class XSegTx(nn.Module):
         return Prediction(self._mask_prob(query), self._mask_prob(target), self._existence(target))
 
     def project(self, feat: Tensor) -> Tensor:
-        """Backbone features (B, 1024, h, w) of an image or a mask -> tokens (B, L, C), row by row, float32."""
+        """Backbone features (B, F, h, w) of an image or a mask -> tokens (B, L, C), row by row, float32."""
         tokens = self.net.feat_proj(feat.to(self.net.feat_proj.weight.dtype))
         return tokens.flatten(2).transpose(1, 2).float()
 

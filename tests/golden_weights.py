@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from model.backbone import Backbone, mask_to_image, normalize_image
+from model.backbone import Backbone, mask_to_image, normalize_image, resnet50_backbone
 from model.xsegtx import XSegTx
 
 GAINS = {  # by the name's ending or a part of it
@@ -97,8 +97,8 @@ def golden_batch(case: str) -> dict[str, Tensor]:
 @functools.cache
 def golden_networks() -> tuple[Backbone, XSegTx]:
     """Both networks with golden weights, the transformer in eval mode. Shared: do not change them."""
-    backbone, model = Backbone(), XSegTx()
-    fill(backbone)
+    backbone, model = resnet50_backbone(), XSegTx()
+    fill(backbone.network)
     fill(model)
     return backbone, model.eval()
 

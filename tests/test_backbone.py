@@ -8,6 +8,7 @@ import pytest
 import torch
 from torchvision.models import resnet50
 
+from formats.errors import UserError
 from model.backbone import (
     Backbone,
     calibrate_batch_norm,
@@ -17,6 +18,7 @@ from model.backbone import (
     normalize_image,
     random_backbone,
     read_moco,
+    resnet50_backbone,
 )
 from tests.golden_weights import CASES, golden_batch, golden_features, golden_networks
 
@@ -58,7 +60,7 @@ def test_a_folded_backbone_gives_the_published_features():
 
 def test_names_and_shapes_are_those_of_the_published_checkpoints():
     layout = json.loads((GOLDEN / "checkpoint_layout.json").read_text())["backbone"]
-    assert {name: list(tensor.shape) for name, tensor in Backbone().state_dict().items()} == layout
+    assert {name: list(tensor.shape) for name, tensor in resnet50_backbone().network.state_dict().items()} == layout
 
 
 def test_folding_changes_nothing_but_the_time_and_leaves_the_original_alone(backbone):
@@ -92,15 +94,15 @@ def test_random_weights_depend_on_the_seed_alone():
     state = torch.get_rng_state()
     a, b, c = random_backbone(3), random_backbone(3), random_backbone(4)
     assert torch.equal(torch.get_rng_state(), state)
-    assert torch.equal(a[0].weight, b[0].weight)
-    assert not torch.equal(a[0].weight, c[0].weight)
+    assert torch.equal(a.network[0].weight, b.network[0].weight)
+    assert not torch.equal(a.network[0].weight, c.network[0].weight)
 
 
 def test_calibrated_batch_norms_whiten_the_images_they_were_calibrated_on():
     backbone = random_backbone(1)
     images = normalize_image(random_images(8))
     calibrate_batch_norm(backbone, images.split(4))
-    out = backbone[1](backbone[0](images))  # the first norm's scale is 1 and its shift 0
+    out = backbone.network[1](backbone.network[0](images))  # the first norm's scale is 1 and its shift 0
     assert out.mean((0, 2, 3)).abs().max() < 1e-4
     assert (out.var((0, 2, 3)) - 1).abs().max() < 0.02
     assert not any(module.training for module in backbone.modules())
@@ -141,13 +143,13 @@ def test_both_moco_file_forms_give_the_same_backbone(moco_files):
     torch.manual_seed(5)
     expected = torch.nn.Sequential(*list(resnet50().children())[:7]).state_dict()
     for path in moco_files.values():
-        state = moco_backbone(path).state_dict()
+        state = moco_backbone(path).network.state_dict()
         assert state.keys() == expected.keys()
         assert all(torch.equal(state[name], expected[name]) for name in expected)
 
 
 def test_missing_moco_weights_name_the_file_and_the_command(tmp_path):
-    with pytest.raises(FileNotFoundError, match="absent.pth.*cd model/pretrained && bash download_model.sh"):
+    with pytest.raises(UserError, match="absent.pth.*cd model/pretrained && bash download_model.sh"):
         moco_backbone(tmp_path / "absent.pth")
 
 
@@ -160,6 +162,6 @@ def test_a_file_that_is_no_moco_model_is_refused_in_one_line(content, moco_files
         path.write_text("<html>404</html>")
     else:
         torch.save({"model": {"conv1.weight": torch.zeros(1)}} if content == "another model" else [1], path)
-    with pytest.raises(ValueError, match="bad.pth.tar") as error:
+    with pytest.raises(UserError, match="bad.pth.tar") as error:
         read_moco(path)
     assert "\n" not in str(error.value)

@@ -9,8 +9,10 @@ import pytest
 import torch
 from torch import nn
 
+from formats.errors import UserError
 from model.backbone import fold_batch_norm, random_backbone
-from model.checkpoint import load_checkpoint, load_matching, load_optimizer, save_checkpoint, write_torch
+from model.checkpoint import load_checkpoint, load_matching, load_optimizer, save_checkpoint
+from model.weights import write_torch
 from model.xsegtx import SIZES, XSegTx, XSegTxConfig
 
 LAYOUT = json.loads((Path(__file__).parent / "golden" / "checkpoint_layout.json").read_text())
@@ -33,7 +35,7 @@ def published_file(path: Path, **changes) -> Path:
     """A file as published: no config."""
     torch.manual_seed(1)
     model = XSegTx()
-    content = {"backbone": random_backbone(1).state_dict(), "encoder": model.state_dict()}
+    content = {"backbone": random_backbone(1).network.state_dict(), "encoder": model.state_dict()}
     write_torch(path, content | {"optimiser": trained(model).state_dict()} | changes)
     return path
 
@@ -68,7 +70,7 @@ def test_weights_configuration_and_extras_survive_a_round_trip(mode, backbone, t
 @pytest.mark.parametrize("layers", [None, "C I I C"])
 def test_a_file_without_configuration_tells_its_size_by_its_shapes(mode, layers, backbone, tmp_path):
     model = XSegTx(XSegTxConfig(mode, 96, layers))
-    write_torch(tmp_path / "net.pth", {"backbone": backbone.state_dict(), "encoder": model.state_dict()})
+    write_torch(tmp_path / "net.pth", {"backbone": backbone.network.state_dict(), "encoder": model.state_dict()})
     config = load_checkpoint(tmp_path / "net.pth").model.config
     assert config.layers == model.config.layers and SIZES[config.mode][:3] == SIZES[mode][:3]
     assert config == (replace(model.config, layer_types=None) if layers is None else replace(config, input_size=96))
@@ -84,15 +86,15 @@ def test_wrapped_models_are_saved_and_loaded_without_their_prefix(backbone, tmp_
     save_checkpoint(tmp_path / "net.pth", backbone, nn.DataParallel(model))
     assert list(torch.load(tmp_path / "net.pth")["encoder"]) == list(model.state_dict())
     encoder = {f"module._orig_mod.{name}": tensor for name, tensor in model.state_dict().items()}
-    write_torch(tmp_path / "wrapped.pth", {"backbone": backbone.state_dict(), "encoder": encoder})
+    write_torch(tmp_path / "wrapped.pth", {"backbone": backbone.network.state_dict(), "encoder": encoder})
     assert load_checkpoint(tmp_path / "wrapped.pth").model.config == model.config
 
 
 def test_an_optimizer_goes_on_where_it_stopped(tmp_path):
     loaded = load_checkpoint(published_file(tmp_path / "net.pth"))
-    optimizer = torch.optim.Adam(loaded.model.parameters())
+    optimizer = torch.optim.Adam(loaded.model.parameters(), lr=2e-4)
     load_optimizer(optimizer, loaded.optimizer, "net.pth, optimizer")
-    assert optimizer.param_groups[0]["lr"] == 1e-3
+    assert optimizer.param_groups[0]["lr"] == 2e-4  # its own
     first = next(loaded.model.parameters())
     assert torch.equal(optimizer.state[first]["exp_avg"], loaded.optimizer["state"][0]["exp_avg"])
 
@@ -101,14 +103,14 @@ def test_an_optimizer_of_another_model_is_refused(tmp_path):
     state = load_checkpoint(published_file(tmp_path / "net.pth")).optimizer
     for mode, size in (("large", 480), ("small", 96)):
         optimizer = torch.optim.Adam(XSegTx(XSegTxConfig(mode, size)).parameters())
-        with pytest.raises(ValueError, match="belongs to another model"):
+        with pytest.raises(UserError, match="belongs to another model"):
             load_optimizer(optimizer, state, "net.pth, optimizer")
-    with pytest.raises(ValueError, match="no Adam state"):
+    with pytest.raises(UserError, match="no Adam state"):
         load_optimizer(optimizer, {}, "net.pth, optimizer")
 
 
 def test_a_missing_file_is_named(tmp_path):
-    with pytest.raises(FileNotFoundError, match="absent.pth"):
+    with pytest.raises(UserError, match="absent.pth"):
         load_checkpoint(tmp_path / "absent.pth")
 
 
@@ -120,7 +122,7 @@ def test_a_damaged_file_is_refused_in_one_line(kept, tmp_path):
         path.write_text("<html>404</html>") if kept == "text" else torch.save([1], path)
     else:
         path.write_bytes(whole[: int(kept * len(whole)) if kept < 1 else kept])
-    with pytest.raises(ValueError, match="net.pth") as error:
+    with pytest.raises(UserError, match="net.pth") as error:
         load_checkpoint(path)
     assert "\n" not in str(error.value)
 
@@ -131,7 +133,7 @@ def test_code_in_a_file_is_not_run(tmp_path):
             return (Path.touch, (tmp_path / "exploded",))
 
     torch.save({"backbone": {}, "encoder": {}, "bomb": Bomb()}, tmp_path / "net.pth")
-    with pytest.raises(ValueError, match="net.pth"):
+    with pytest.raises(UserError, match="net.pth"):
         load_checkpoint(tmp_path / "net.pth")
     assert not (tmp_path / "exploded").exists()
 
@@ -150,7 +152,7 @@ def test_a_checkpoint_of_another_model_names_the_first_tensors_at_fault(tmp_path
         (state | {"net.feat_proj.weight": torch.zeros(300, 1024, 1, 1)}, "width 300 is none of tiny 128, small 256"),
     ):
         path = published_file(tmp_path / "net.pth", encoder=encoder)
-        with pytest.raises(ValueError, match=message) as error:
+        with pytest.raises(UserError, match=message) as error:
             load_checkpoint(path)
         assert "\n" not in str(error.value) and "net.pth" in str(error.value)
 
@@ -193,5 +195,5 @@ def test_a_related_model_gives_the_tensors_that_fit_and_the_rest_is_listed(form,
 
 def test_a_file_in_which_nothing_fits_is_refused(tmp_path):
     torch.save({"a": torch.zeros(1)}, tmp_path / "other.pth")
-    with pytest.raises(ValueError, match="no tensor that fits"):
+    with pytest.raises(UserError, match="no tensor that fits"):
         load_matching(XSegTx(), tmp_path / "other.pth")

@@ -3,6 +3,7 @@
 import pytest
 import torch
 
+from formats.errors import UserError
 from model.device import resolve_device
 
 
@@ -32,6 +33,6 @@ def test_a_device_that_is_there_is_taken_by_its_name(monkeypatch):
 def test_a_device_that_is_missing_is_refused_in_one_line(name, message, monkeypatch):
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     monkeypatch.setattr(torch.backends.mps, "is_available", lambda: False)
-    with pytest.raises(ValueError, match=message) as error:
+    with pytest.raises(UserError, match=message) as error:
         resolve_device(name)
     assert "\n" not in str(error.value)

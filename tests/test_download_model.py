@@ -22,9 +22,8 @@ def source(tmp_path_factory) -> Path:
     """The file on the server. Its tensors are views of one number, to keep it small."""
     path = tmp_path_factory.mktemp("server") / "moco.pth.tar"
     with torch.device("meta"):
-        shapes = {name: tensor.shape for name, tensor in resnet50().state_dict().items()}
-    one = torch.ones(())
-    state = {f"module.encoder_q.{name}": one.expand(shape) for name, shape in shapes.items()}
+        tensors = resnet50().state_dict()
+    state = {f"module.encoder_q.{name}": torch.ones((), dtype=t.dtype).expand(t.shape) for name, t in tensors.items()}
     torch.save({"epoch": 800, "arch": "resnet50", "state_dict": state, "optimizer": {}}, path)
     return path
 
@@ -52,7 +51,7 @@ def test_an_interrupted_download_is_continued_converted_and_not_repeated(source,
     assert first.returncode == 0, first.stderr
     assert names(tmp_path) == {MOCO_RAW_PATH.name, MOCO_PATH.name}
     assert (tmp_path / MOCO_RAW_PATH.name).read_bytes() == source.read_bytes()
-    assert moco_backbone(tmp_path / MOCO_PATH.name)[0].weight.eq(1).all()
+    assert moco_backbone(tmp_path / MOCO_PATH.name).network[0].weight.eq(1).all()
     again = run(tmp_path, source, MOCO_URL="file:///nowhere")
     assert again.returncode == 0 and "there already" in again.stdout
 

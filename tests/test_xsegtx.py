@@ -9,6 +9,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
+from formats.errors import UserError
 from model.transformer import sine_position
 from model.xsegtx import SIZES, Prediction, XSegTx, XSegTxConfig, parse_layer_types
 from tests.golden_weights import CASES, golden_batch, golden_features, golden_networks
@@ -215,7 +216,7 @@ def test_layer_types_are_read_in_both_spellings():
     assert parse_layer_types(["I_C", "I_N"]) == parse_layer_types(["I", "C", "I", "N"]) == ["I", "C", "I", "N"]
     assert XSegTxConfig("large").layers == ["I", "C"] * 5 + ["I", "N"]
     for wrong in ([], ["I"], ["I_C", "I"], ["I_X"]):
-        with pytest.raises(ValueError, match="I_C I_C I_N"):
+        with pytest.raises(UserError, match="I_C I_C I_N"):
             parse_layer_types(wrong)
 
 
@@ -230,7 +231,7 @@ def test_layer_types_are_read_in_both_spellings():
     ],
 )
 def test_an_impossible_configuration_is_refused_in_one_line(config, message):
-    with pytest.raises(ValueError, match=message) as error:
+    with pytest.raises(UserError, match=message) as error:
         XSegTxConfig(**config)
     assert "\n" not in str(error.value)
 

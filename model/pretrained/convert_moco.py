@@ -9,8 +9,9 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))  # repository root
 
+from formats.errors import run_script
 from model.backbone import read_moco
-from model.checkpoint import write_torch
+from model.weights import write_torch
 
 
 def main() -> None:
@@ -18,11 +19,8 @@ def main() -> None:
     parser.add_argument("source", type=Path, help="checkpoint as MoCo publishes it")
     parser.add_argument("destination", type=Path, help="file to write")
     args = parser.parse_args()
-    try:
-        write_torch(args.destination, {"model": read_moco(args.source)})
-    except (FileNotFoundError, ValueError) as error:
-        sys.exit(f"error: {error}")
+    write_torch(args.destination, {"model": read_moco(args.source)})
 
 
 if __name__ == "__main__":
-    main()
+    run_script(main)

