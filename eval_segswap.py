@@ -11,6 +11,7 @@ import argparse
 import os
 import sys
 import time
+from collections import Counter
 from datetime import timedelta
 from pathlib import Path
 
@@ -21,17 +22,15 @@ import torch.distributed as dist
 from torch.utils.data import DataLoader
 from tqdm import tqdm
 
+from formats.arguments import Parser, add_data_path, add_setting, add_splits_path, at_least
 from formats.errors import UserError, run_script
-from formats.files import read_json, write_json
-from formats.parallel import split_by_work, start_loader_worker
-from formats.processed import ANNOTATION, DEFAULT_DATA_DIR, ProcessedTake
-from formats.results import results_path, write_results
-from formats.takes import SETTINGS, find_split_path, read_split
+from formats.parallel import default_workers, split_by_work, start_loader_worker
+from formats.processed import ProcessedTake
+from formats.takes import find_split_path, read_split
 from inference.chunks import ChunkDataset, ChunkPlan, plan_chunks
-from inference.parts import Parts, file_digest
 from inference.predict_takes import empty_result, predict_takes
-from inference.predictor import Predictor
-from inference.work import PRECISIONS, default_precision, default_workers
+from inference.predictor import PRECISIONS, Predictor
+from inference.resumable_run import ResumableRun
 from model.device import resolve_device
 
 ROOT = Path(__file__).resolve().parent
@@ -40,64 +39,41 @@ SKIPPED_STATUS = 3  # the results file is there, but takes are missing from it
 
 
 def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = Parser(__doc__)
     add = parser.add_argument
-    add("--setting", choices=SETTINGS, required=True, help="query view - target view")
-    add("--ckpt_path", type=Path, help="checkpoint; default: the best one that train/run_ego.sh (run_exo.sh) left")
-    add(
-        "--data_path",
-        type=Path,
-        default=DEFAULT_DATA_DIR,
-        help=f"processed takes (default: {_short(DEFAULT_DATA_DIR)})",
-    )
-    add("--splits_path", type=Path, help="split.json (default: data/split.json, else the one in the data set)")
-    add("--split", default="val", help="which split of it: train, val, test (default: val)")
-    add("--out_path", type=Path, default=ROOT / "results", help="folder for the results file (default: results)")
+    add_setting(parser)
+    add("--ckpt_path", type=Path, help="checkpoint (default: the best one that train/run_ego.sh or run_exo.sh left)")
+    add_data_path(parser)
+    add_splits_path(parser)
+    add("--split", default="val", help="which of its splits: train, val, test")
+    add("--out_path", type=Path, default=ROOT / "results", help="folder for the results file")
     add("--save_inter", action="store_true", help="keep the per-take files when the results file is complete")
-    add("--device", default="auto", help="auto, cpu, cuda, cuda:1, mps (default: auto)")
-    add("--precision", choices=list(PRECISIONS), help="default: fp32 on a CPU, bf16 on CUDA")
-    add("--batch_size", type=int, help="pairs that the network takes at once (default: by the device's memory)")
-    add("--num_workers", type=int, help="processes that read and letterbox (default: by CPU count; 0: none)")
+    add("--device", default="auto", help="auto, cpu, cuda, cuda:1 or mps")
+    add("--precision", choices=list(PRECISIONS), default="fp32", help="fp32 is exact; bf16 is the fastest on new GPUs")
+    add("--batch_size", type=at_least(1), help="pairs that the network takes at once (default: by the device's memory)")
+    workers = "processes that read and letterbox; 0: none but this one (default: 1 beside a CPU, up to 8 beside a GPU)"
+    add("--num_workers", type=at_least(0), help=workers)
     add("--compile", action="store_true", help="torch.compile: minutes at the start, faster after")
     add("--strict", action="store_true", help="stop at the first take that cannot be read")
     add("--overwrite", action="store_true", help="replace a results file of another checkpoint or of unknown origin")
-    args = parser.parse_args(argv)
-    for name in ("batch_size", "num_workers"):
-        value, least = getattr(args, name), int(name == "batch_size")
-        if value is not None and value < least:
-            parser.error(f"--{name} {value} must be at least {least}")
-    return args
+    return parser.parse_args(argv)
 
 
 def main(argv: list[str] | None = None) -> int:
     args = parse_args(argv)
     rank, world = join_ranks()
-    predictor, run = load_predictor(args)
-    parts = Parts(args.out_path, args.setting, args.split, args.data_path, run)
+    checkpoint = args.ckpt_path or default_checkpoint(args.setting)
+    device = device_of_rank(args.device)
+    predictor = Predictor.load(checkpoint, device, args.precision, args.batch_size, args.compile)
     uids = read_split(args.splits_path or find_split_path(args.data_path), args.split)
-    if already_complete(args, parts, uids):
+    run = ResumableRun(args.out_path, args.setting, args.split, args.data_path, checkpoint, args.precision)
+    if not args.overwrite and run.is_complete(uids):
+        print(f"{run.results_path} is complete already; delete it to predict again")
         return 0
-
     plans, failed = plan_takes(uids, args, predictor.batch_size)
-    mine = split_by_work({uid: sum(plan.pair_count for plan in plans[uid]) for uid in plans}, world)[rank]
-    timer, begin = predictor.timer, time.perf_counter()
-    todo = [plan for uid in mine if not parts.done(uid) for plan in plans[uid]]
-    for uid in mine:
-        if not plans[uid] and not parts.done(uid):  # a take without a pair still has its objects in the file
-            parts.write(uid, empty_result(ProcessedTake.read(args.data_path, uid), args.setting))
-    total = sum(plan.pair_count for uid in mine for plan in plans[uid])
-    pairs = sum(plan.pair_count for plan in todo)
-    loader = make_loader(args, predictor, todo)
-    with tqdm(total=total, initial=total - pairs, unit="pair", disable=rank > 0, smoothing=0.05) as bar:
-        bar.set_description(args.setting)
-        unreadable = predict_takes(
-            predictor, loader, args.data_path, args.setting, parts.write, timer, bar.update, args.strict
-        )
-    report = {"pairs": pairs, "seconds": time.perf_counter() - begin, "stages": timer.seconds(), "failed": unreadable}
-    reports = gather(report, world)
-    if rank == 0:
-        return finish(args, parts, uids, failed, reports)
-    return 0
+    mine = split_by_work({uid: pair_count(plans[uid]) for uid in plans}, world)[rank]
+    reports = gather(predict_share(args, predictor, run, {uid: plans[uid] for uid in mine}, rank), world)
+    return finish(args, run, uids, failed, reports) if rank == 0 else 0
 
 
 def join_ranks() -> tuple[int, int]:
@@ -117,19 +93,12 @@ def gather(report: dict, world: int) -> list[dict]:
     return reports
 
 
-def load_predictor(args: argparse.Namespace) -> tuple[Predictor, dict[str, str]]:
-    """The predictor, and what decides its numbers."""
-    path = args.ckpt_path or default_checkpoint(args.setting)
-    try:
-        device = resolve_device(args.device)
-        if device.type == "cuda" and device.index is None:  # each local rank has a GPU of its own
-            device = resolve_device(f"cuda:{os.environ.get('LOCAL_RANK', 0)}")
-        precision = args.precision or default_precision(device)
-        predictor = Predictor.load(path, device, precision, args.batch_size, args.compile)
-    except (FileNotFoundError, ValueError) as error:
-        raise UserError(f"{error}; --ckpt_path and --device choose others") from None
-    run = {"checkpoint": file_digest(path), "setting": args.setting, "precision": precision}
-    return predictor, run
+def device_of_rank(name: str) -> str:
+    """Each of a machine's ranks has a GPU of its own."""
+    device = resolve_device(name)
+    if device.type == "cuda" and device.index is None:
+        return f"cuda:{os.environ.get('LOCAL_RANK', 0)}"
+    return str(device)
 
 
 def default_checkpoint(setting: str) -> Path:
@@ -154,67 +123,72 @@ def plan_takes(
                 raise
             failed[uid] = str(error)
     if not plans:
-        raise UserError(
-            f"none of the {len(uids)} takes of split {args.split!r} can be read: {next(iter(failed.values()))}"
-        )
+        reason = next(iter(failed.values()))
+        raise UserError(f"none of the {len(uids)} takes of split {args.split!r} can be read: {reason}")
     return plans, failed
+
+
+def pair_count(plans: list[ChunkPlan]) -> int:
+    return sum(plan.pair_count for plan in plans)
+
+
+def predict_share(
+    args: argparse.Namespace, predictor: Predictor, run: ResumableRun, plans: dict[str, list[ChunkPlan]], rank: int
+) -> dict:
+    """Predict this rank's takes, but for those that a stopped run has finished; returns counts and times."""
+    begin = time.perf_counter()
+    todo = [plan for uid in plans if not run.has(uid) for plan in plans[uid]]
+    for uid in plans:
+        if not plans[uid]:  # a take without a pair still has its objects in the file
+            run.write(uid, empty_result(ProcessedTake.read(args.data_path, uid), args.setting))
+    total, pairs = sum(map(pair_count, plans.values())), pair_count(todo)
+    with tqdm(total=total, initial=total - pairs, unit="pair", disable=rank > 0, smoothing=0.05) as bar:
+        bar.set_description(args.setting)
+        failed, stages = predict_takes(
+            predictor,
+            make_loader(args, predictor, todo),
+            args.data_path,
+            args.setting,
+            run.write,
+            bar.update,
+            args.strict,
+        )
+    return {"pairs": pairs, "seconds": time.perf_counter() - begin, "stages": stages, "failed": failed}
 
 
 def make_loader(args: argparse.Namespace, predictor: Predictor, plans: list[ChunkPlan]) -> DataLoader:
     dataset = ChunkDataset(args.data_path, args.setting, predictor.side, plans)
-    workers = default_workers(predictor.device) if args.num_workers is None else args.num_workers
+    on_gpu = predictor.device.type == "cuda"
+    workers = args.num_workers
+    if workers is None:
+        workers = min(8, default_workers()) if on_gpu else 1  # a CPU's cores are busy with the network already
     workers = min(workers, len(plans))
-    pin = predictor.device.type == "cuda"
     cv2.setNumThreads(0)  # they do not survive the fork of a worker
-    return DataLoader(dataset, batch_size=None, num_workers=workers, pin_memory=pin, worker_init_fn=start_loader_worker)
+    return DataLoader(
+        dataset, batch_size=None, num_workers=workers, pin_memory=on_gpu, worker_init_fn=start_loader_worker
+    )
 
 
-def run_record_path(args: argparse.Namespace) -> Path:
-    return args.out_path / f"{args.setting}_{args.split}_run.json"
-
-
-def already_complete(args: argparse.Namespace, parts: Parts, uids: list[str]) -> bool:
-    """Is the results file there, made by this very run? UserError if another made it and it may not be replaced."""
-    path, record_path = results_path(args.out_path, args.setting, args.split), run_record_path(args)
-    if args.overwrite or not path.exists():
-        return False
-    record = read_json(record_path, f"delete it and {path}") if record_path.exists() else {}
-    if record.get("run") != parts.run:
-        raise UserError(
-            f"{path} was made by another checkpoint or precision; give another --out_path, or --overwrite to replace it"
-        )
-    present = {uid: parts.path(uid).name for uid in uids if (args.data_path / uid / ANNOTATION).is_file()}
-    if record["takes"] != present or record["failed"]:
-        return False
-    print(f"{path} is complete already ({len(present)} takes); delete it to predict again")
-    return True
-
-
-def finish(args: argparse.Namespace, parts: Parts, uids: list[str], failed: dict[str, str], reports: list[dict]) -> int:
-    """Join the parts into the results file, write the run's record, print the summary; returns the exit status."""
+def finish(
+    args: argparse.Namespace, run: ResumableRun, uids: list[str], failed: dict[str, str], reports: list[dict]
+) -> int:
+    """Write the results file and the run's record, print the summary; returns the exit status."""
+    stages: Counter[str] = Counter()
     for report in reports:
         failed |= report["failed"]
-    path = results_path(args.out_path, args.setting, args.split)
-    done = [uid for uid in uids if uid not in failed]
-    write_results(path, args.setting, ((uid, parts.read(uid)) for uid in done))
-    seconds = max(report["seconds"] for report in reports)
+        stages.update(report["stages"])
     pairs = sum(report["pairs"] for report in reports)
-    stages = {stage: sum(r["stages"].get(stage, 0) for r in reports) for stage in reports[0]["stages"]}
-    takes = {uid: parts.path(uid).name for uid in done}
-    record = {"run": parts.run, "takes": takes, "failed": failed, "pairs": pairs, "seconds": seconds, "stages": stages}
-    write_json(run_record_path(args), record, indent=1)
+    seconds = max(report["seconds"] for report in reports)
+    done = [uid for uid in uids if uid not in failed]
+    run.finish(done, failed, {"pairs": pairs, "seconds": seconds, "stages": stages})
     if not args.save_inter and not failed:
-        parts.remove()
+        run.remove_parts()
     print(f"{pairs} pairs in {seconds:.1f} s, {pairs / max(seconds, 1e-9):.2f} pairs/s on {len(reports)} process(es)")
     print("time by stage: " + ", ".join(f"{stage} {value:.1f} s" for stage, value in stages.items()))
     for uid, reason in failed.items():
         print(f"skipped take {uid}: {reason}", file=sys.stderr)
-    print(f"{len(done)} takes in {path}" + (f", {len(failed)} skipped" if failed else ""))
+    print(f"{len(done)} takes in {run.results_path}" + (f", {len(failed)} skipped" if failed else ""))
     return SKIPPED_STATUS if failed else 0
-
-
-def _short(path: Path) -> Path:
-    return path.relative_to(ROOT)
 
 
 if __name__ == "__main__":

@@ -20,6 +20,7 @@ import torch
 from torch import Tensor
 from torch.utils.flop_counter import FlopCounterMode
 
+from formats.arguments import Parser
 from model.backbone import calibrate_batch_norm, fold_batch_norm, mask_to_image, normalize_image, random_backbone
 from model.mask_features import MaskFeatures
 
@@ -54,6 +55,7 @@ def operations(function: Callable[[], object]) -> int:
 
 @torch.inference_mode()
 def main() -> None:
+    Parser(__doc__).parse_args()
     images = np.random.default_rng(0).integers(0, 256, (4, 96, 96, 3), dtype=np.uint8)
     backbone = random_backbone(0)
     calibrate_batch_norm(backbone, [normalize_image(torch.from_numpy(images))])

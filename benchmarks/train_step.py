@@ -1,4 +1,4 @@
-"""Training against the published implementation's way (see reference_equivalent.py), in turn on the same machine.
+"""Training against the published implementation's way (tests/joined_attention.py), in turn on the same machine.
 
     python benchmarks/train_step.py                         # 480-pixel input, CPU, or the GPU if there is one
     python benchmarks/train_step.py --amp bf16 --compile
@@ -24,7 +24,6 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from benchmarks.reference_equivalent import joined_forward
 from benchmarks.stand_in import make_take
 from data.create_pairs import main as create_pairs
 from formats.errors import run_script
@@ -34,6 +33,7 @@ from formats.pairs import PairSet
 from model.backbone import mask_to_image, normalize_image, random_backbone
 from model.device import resolve_device
 from model.xsegtx import XSegTx, XSegTxConfig
+from tests.joined_attention import joined_forward
 from train.batches import Batch, collate
 from train.dataset import Samples, Source, TrainSamples
 from train.engine import blocked_tokens

@@ -7,7 +7,6 @@ not depend on the number of workers or processes, nor on where an interrupted ru
 
 from collections import defaultdict
 from collections.abc import Sequence
-from functools import lru_cache
 from pathlib import Path
 from typing import NamedTuple
 
@@ -29,16 +28,20 @@ class ChunkPlan(NamedTuple):
 
 
 class Chunk(NamedTuple):
-    """I images, M masks, P pairs, S the input size. `error` says why it could not be read; the rest is empty then."""
+    """I images, M masks, P pairs, S the input size."""
 
     plan: ChunkPlan
-    error: str | None = None
-    images: Tensor | None = None  # (I, S, S, 3) uint8 RGB
-    masks: Tensor | None = None  # (M, S, S) uint8 of 0 and 1
-    mask_image: Tensor | None = None  # (M,) the image in which each mask was drawn
-    pair_mask: Tensor | None = None  # (P,) the query mask of each pair
-    pair_target: Tensor | None = None  # (P,) the target image of each pair
-    pairs: Sequence[tuple[CameraPair, int, Size]] = ()  # camera pair, frame, size of the target video
+    pairs: Sequence[tuple[CameraPair, int, Size]]  # camera pair, frame, size of the target video
+    images: Tensor  # (I, S, S, 3) uint8 RGB
+    masks: Tensor  # (M, S, S) uint8 of 0 and 1
+    mask_image: Tensor  # (M,) the image in which each mask was drawn
+    pair_mask: Tensor  # (P,) the query mask of each pair
+    pair_target: Tensor  # (P,) the target image of each pair
+
+
+class UnreadableChunk(NamedTuple):
+    plan: ChunkPlan
+    reason: str
 
 
 def pairs_by_frame(take: ProcessedTake, setting: str) -> dict[int, list[CameraPair]]:
@@ -64,71 +67,64 @@ def plan_chunks(take: ProcessedTake, setting: str, batch_size: int) -> list[Chun
     return plans
 
 
-def read_chunk(take: ProcessedTake, by_frame: dict[int, list[CameraPair]], plan: ChunkPlan, side: int) -> Chunk:
-    """Read and letterbox what the frames of `plan` need. UserError names the frame or mask that is unreadable."""
-    images: list[np.ndarray] = []
-    masks: list[np.ndarray] = []
-    mask_image, pair_mask, pair_target, pairs = [], [], [], []
-    for frame in plan.frames:
-        image_index: dict[str, int] = {}  # camera -> position in `images`
-        mask_index: dict[tuple[str, str], int] = {}  # object, camera -> position in `masks`
-        sizes: dict[str, Size] = {}
-
-        def image(camera, frame=frame, image_index=image_index, sizes=sizes):
-            if camera not in image_index:
-                pixels = read_frame(take.frame_path(camera, frame))
-                sizes[camera] = take.video_size(camera) or pixels.shape[:2]
-                image_index[camera] = len(images)
-                images.append(letterbox(pixels, side))
-            return image_index[camera]
-
-        for pair in by_frame[frame]:
-            source = pair.object_name, pair.query_camera
-            if source not in mask_index:
-                mask_index[source] = len(masks)
-                mask_image.append(image(pair.query_camera))
-                masks.append(_query_mask(take, *source, frame, side))
-            pair_mask.append(mask_index[source])
-            pair_target.append(image(pair.target_camera))
-            pairs.append((pair, frame, sizes[pair.target_camera]))
-    return Chunk(
-        plan,
-        None,
-        torch.from_numpy(np.stack(images)),
-        torch.from_numpy(np.stack(masks)),
-        *(torch.tensor(index) for index in (mask_image, pair_mask, pair_target)),
-        pairs,
-    )
-
-
-def _query_mask(take: ProcessedTake, object_name: str, camera: str, frame: int, side: int) -> np.ndarray:
-    try:
-        return letterbox_mask(take.masks[object_name][camera][frame], side)
-    except (ValueError, TypeError, KeyError) as error:
-        raise UserError(
-            f"mask of object {object_name!r}, camera {camera}, frame {frame}, take {take.uid} is unreadable: {error}"
-        ) from None
-
-
 class ChunkDataset(Dataset):
-    """Chunks in the order of `plans`. One that cannot be read comes with an `error`, and the worker lives on."""
+    """The chunks of `plans`, in their order, read and letterboxed to `side` x `side` pixels. One that cannot be read
+    comes as an `UnreadableChunk`, and the worker lives on.
+    """
 
     def __init__(self, data_dir: Path, setting: str, side: int, plans: Sequence[ChunkPlan]):
         self.data_dir, self.setting, self.side, self.plans = data_dir, setting, side, plans
+        self.take: ProcessedTake | None = None  # of the last chunk: the next one is mostly of the same
+        self.pairs: dict[int, list[CameraPair]] = {}
 
     def __len__(self) -> int:
         return len(self.plans)
 
-    def __getitem__(self, index: int) -> Chunk:
+    def __getitem__(self, index: int) -> Chunk | UnreadableChunk:
         plan = self.plans[index]
         try:
-            take, by_frame = _read_take(self.data_dir, plan.take_uid, self.setting)
-            return read_chunk(take, by_frame, plan, self.side)
+            if self.take is None or self.take.uid != plan.take_uid:
+                self.take = ProcessedTake.read(self.data_dir, plan.take_uid)
+                self.pairs = pairs_by_frame(self.take, self.setting)
+            return read_chunk(self.take, self.pairs, plan, self.side)
         except (UserError, OSError) as error:
-            return Chunk(plan, str(error))
+            return UnreadableChunk(plan, str(error))
 
 
-@lru_cache(maxsize=1)  # consecutive chunks are of one take
-def _read_take(data_dir: Path, uid: str, setting: str) -> tuple[ProcessedTake, dict[int, list[CameraPair]]]:
-    take = ProcessedTake.read(data_dir, uid)
-    return take, pairs_by_frame(take, setting)
+def read_chunk(take: ProcessedTake, by_frame: dict[int, list[CameraPair]], plan: ChunkPlan, side: int) -> Chunk:
+    """Read and letterbox what the frames of `plan` need. UserError names the frame or mask that is unreadable."""
+    images: dict[tuple[int, str], np.ndarray] = {}  # by frame and camera
+    sizes: dict[tuple[int, str], Size] = {}  # of their videos
+    masks: dict[tuple[int, str, str], np.ndarray] = {}  # by frame, query camera and object
+    pairs = []
+    for frame in plan.frames:
+        for pair in by_frame[frame]:
+            for camera in (pair.query_camera, pair.target_camera):
+                if (frame, camera) not in images:
+                    pixels = read_frame(take.frame_path(camera, frame))
+                    images[frame, camera] = letterbox(pixels, side)
+                    sizes[frame, camera] = take.video_size(camera) or pixels.shape[:2]
+            if (frame, pair.query_camera, pair.object_name) not in masks:
+                masks[frame, pair.query_camera, pair.object_name] = read_query_mask(take, pair, frame, side)
+            pairs.append((pair, frame, sizes[frame, pair.target_camera]))
+    image_index = {key: i for i, key in enumerate(images)}
+    mask_index = {key: i for i, key in enumerate(masks)}
+    return Chunk(
+        plan,
+        pairs,
+        images=torch.from_numpy(np.stack(list(images.values()))),
+        masks=torch.from_numpy(np.stack(list(masks.values()))),
+        mask_image=torch.tensor([image_index[frame, camera] for frame, camera, _ in masks]),
+        pair_mask=torch.tensor([mask_index[frame, pair.query_camera, pair.object_name] for pair, frame, _ in pairs]),
+        pair_target=torch.tensor([image_index[frame, pair.target_camera] for pair, frame, _ in pairs]),
+    )
+
+
+def read_query_mask(take: ProcessedTake, pair: CameraPair, frame: int, side: int) -> np.ndarray:
+    try:
+        return letterbox_mask(take.masks[pair.object_name][pair.query_camera][frame], side)
+    except (ValueError, TypeError, KeyError) as error:
+        raise UserError(
+            f"mask of object {pair.object_name!r}, camera {pair.query_camera}, frame {frame}, take {take.uid} is "
+            f"unreadable: {error}"
+        ) from None

@@ -5,6 +5,7 @@ mask, existence = predictor.segment(query_image, query_mask, target_image)
 """
 
 import contextlib
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -12,14 +13,17 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from formats.geometry import EVAL_SIDE, letterbox
-from inference.timing import StageTimer
-from inference.work import PRECISIONS, default_batch_size, default_precision
+from formats.geometry import letterbox, unletterbox
 from model.backbone import Backbone, fold_batch_norm, mask_to_image, normalize_image
 from model.checkpoint import load_checkpoint
 from model.device import resolve_device
 from model.mask_features import MaskFeatures
 from model.xsegtx import XSegTx
+
+PRECISIONS = {"fp32": torch.float32, "tf32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
+PAIR_BYTES = {4: 120 << 20, 2: 60 << 20}  # peak memory of a pair at 480 x 480 by bytes per number, generously
+CPU_BATCH = 8
+MAX_BATCH = 128  # more gains nothing on the largest GPUs
 
 
 class Predictor:
@@ -40,29 +44,26 @@ class Predictor:
     ):
         self.device, self.precision, self.side = device, precision, model.config.input_size
         self.batch_size = batch_size or default_batch_size(device, self.side, precision)
-        dtype = PRECISIONS[precision]
-        torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = precision == "tf32"
-        self.backbone = fold_batch_norm(backbone).to(device, dtype)
-        self._windows = MaskFeatures(self.backbone)
+        self.dtype = PRECISIONS[precision]
+        self.backbone = fold_batch_norm(backbone).to(device, self.dtype)
         self.model = model.to(device).eval()
-        self.timer = StageTimer(device)
-        self._autocast = (
-            contextlib.nullcontext()
-            if dtype == torch.float32
-            else torch.autocast(device.type, dtype, cache_enabled=False)
-        )
+        self._windows = MaskFeatures(self.backbone)
         if compile:
             self.backbone = torch.compile(self.backbone, dynamic=True)
             self.model.match = torch.compile(self.model.match, dynamic=True)
 
     @classmethod
     def load(
-        cls, path: Path, device: str | torch.device = "auto", precision: str | None = None, *options
+        cls,
+        path: Path | str,
+        device: torch.device | str = "auto",
+        precision: str = "fp32",
+        batch_size: int | None = None,
+        compile: bool = False,
     ) -> "Predictor":
-        """From a checkpoint file. Raises FileNotFoundError or ValueError, in one line."""
+        """From a checkpoint file. Raises UserError."""
         checkpoint = load_checkpoint(Path(path))
-        device = device if isinstance(device, torch.device) else resolve_device(device)
-        return cls(checkpoint.backbone, checkpoint.model, device, precision or default_precision(device), *options)
+        return cls(checkpoint.backbone, checkpoint.model, resolve_device(str(device)), precision, batch_size, compile)
 
     @torch.inference_mode()
     def predict(
@@ -74,40 +75,33 @@ class Predictor:
         pair_mask (P,), pair_target (P,): the query mask and the target image of each pair.
         Returns the target mask's probability (P, S, S) and existence (P,), float32, on the device.
         """
-        images, masks, mask_image, pair_mask, pair_target = (
-            tensor.to(self.device, non_blocking=True) for tensor in (images, masks, mask_image, pair_mask, pair_target)
+        targets, pair_target = torch.unique(pair_target, return_inverse=True)  # on a GPU the CPU would wait for this
+        images, masks, mask_image, pair_mask, targets, pair_target = (
+            tensor.to(self.device, non_blocking=True)
+            for tensor in (images, masks, mask_image, pair_mask, targets, pair_target)
         )
-        with self.timer("backbone"):
+        half = self.dtype != torch.float32
+        with tf32(self.precision == "tf32"):
             image_feats = self._batches(lambda batch: self.backbone(normalize_image(batch)), images)
-            mask_feats = self._mask_features(masks)
-        with self.timer("transformer"), self._autocast:
-            image_tokens = self._batches(self.model.project, image_feats)
-            mask_tokens = self._batches(self.model.project, mask_feats)
-            query = self._batches(self.model.encode_query, image_tokens[mask_image], mask_tokens)
-            targets, target_of_pair = torch.unique(pair_target, return_inverse=True)
-            target = self._batches(self.model.encode_target, image_tokens[targets])
-            results = [
-                self.model.match(query[m], mask_tokens[m], target[t])
-                for m, t in zip(pair_mask.split(self.batch_size), target_of_pair.split(self.batch_size), strict=True)
-            ]
+            if self.device.type == "cpu":  # compute only what differs from the features of an empty mask
+                mask_feats = self._windows(masks)
+            else:
+                mask_feats = self._batches(lambda batch: self.backbone(mask_to_image(batch)), masks)
+            with torch.autocast(self.device.type, self.dtype, enabled=half, cache_enabled=False):
+                image_tokens = self._batches(self.model.project, image_feats)
+                mask_tokens = self._batches(self.model.project, mask_feats)
+                query = self._batches(self.model.encode_query, image_tokens[mask_image], mask_tokens)
+                target = self._batches(self.model.encode_target, image_tokens[targets])
+                results = [
+                    self.model.match(query[m], mask_tokens[m], target[t])
+                    for m, t in zip(pair_mask.split(self.batch_size), pair_target.split(self.batch_size), strict=True)
+                ]
         mask_prob, existence = (torch.cat(parts) for parts in zip(*results, strict=True))
         return mask_prob, existence
-
-    def _mask_features(self, masks: Tensor) -> Tensor:
-        """(M, S, S) -> (M, 1024, S/16, S/16). On a CPU, only what differs from an empty mask's features is computed."""
-        if self.device.type != "cpu":
-            return self._batches(lambda batch: self.backbone(mask_to_image(batch)), masks)
-        return torch.cat([self._windows(mask) for mask in masks.split(1)])  # each in a window of its own size
 
     def _batches(self, function, *inputs: Tensor) -> Tensor:
         parts = [function(*batch) for batch in zip(*(x.split(self.batch_size) for x in inputs), strict=True)]
         return torch.cat(parts)
-
-    def eval_masks(self, mask_prob: Tensor) -> Tensor:
-        """Target probabilities (P, S, S) -> binary masks (P, 480, 480) uint8, still letterboxed."""
-        if self.side != EVAL_SIDE:
-            mask_prob = resize_prob(mask_prob, (EVAL_SIDE, EVAL_SIDE))
-        return (mask_prob > 0.5).to(torch.uint8)
 
     def segment(
         self, query_image: np.ndarray, query_mask: np.ndarray, target_image: np.ndarray
@@ -121,13 +115,35 @@ class Predictor:
         mask = letterbox((np.asarray(query_mask) != 0).astype(np.uint8), self.side)[None]
         zero, one = torch.tensor([0]), torch.tensor([1])
         prob, existence = self.predict(torch.from_numpy(images), torch.from_numpy(mask), zero, zero, one)
-        height, width = target_image.shape[:2]
-        long = max(height, width)
-        prob = resize_prob(prob, (long, long))[0].cpu().numpy()
-        top, left = (long - height) // 2, (long - width) // 2
-        return (prob[top : top + height, left : left + width] > 0.5).astype(np.uint8), float(existence[0])
+        size = target_image.shape[:2]
+        found = resize_prob(prob, max(size))[0] > 0.5
+        return unletterbox(found.cpu().numpy(), size).astype(np.uint8), float(existence[0])
 
 
-def resize_prob(prob: Tensor, size: tuple[int, int]) -> Tensor:
-    """(P, H, W) -> (P, *size), bilinear."""
-    return F.interpolate(prob[:, None], size, mode="bilinear", align_corners=False)[:, 0]
+def resize_prob(prob: Tensor, side: int) -> Tensor:
+    """(P, S, S) -> (P, side, side), bilinear."""
+    if prob.shape[-1] == side:
+        return prob
+    return F.interpolate(prob[:, None], (side, side), mode="bilinear", align_corners=False)[:, 0]
+
+
+def default_batch_size(device: torch.device, input_size: int, precision: str) -> int:
+    """Pairs at a time: half of a GPU's whole memory. Not of what is free, so that a rerun makes the same batches."""
+    if device.type != "cuda":
+        return CPU_BATCH
+    pair = PAIR_BYTES[PRECISIONS[precision].itemsize] * (input_size / 480) ** 2
+    return int(min(max(torch.cuda.get_device_properties(device).total_memory / 2 / pair, 1), MAX_BATCH))
+
+
+@contextlib.contextmanager
+def tf32(allowed: bool) -> Iterator[None]:
+    """Whether CUDA may round the factors of products to TensorFloat-32 within the block."""
+    switches = torch.backends.cuda.matmul, torch.backends.cudnn
+    before = [switch.allow_tf32 for switch in switches]
+    try:
+        for switch in switches:
+            switch.allow_tf32 = allowed
+        yield
+    finally:
+        for switch, value in zip(switches, before, strict=True):
+            switch.allow_tf32 = value

@@ -1,50 +1,63 @@
-"""The transformer written plainly, as the paper draws it: both views' tokens in one sequence, PyTorch's own encoder
-layer, and an attention mask that keeps the halves apart. Slow and short; the product must agree with it.
+"""The transformer as the paper draws it: each layer is one attention over the joined tokens of both views (or of query
+and mask) under a mask that keeps the halves apart, and everything is computed, the mask tokens' update included.
+
+Slow and short. The product must agree with it, and the benchmarks time it as the published implementation's way.
 """
 
 import torch
-from torch import Tensor, nn
+import torch.nn.functional as F
+from torch import Tensor
 
-from model.transformer import CrossLayer, EncoderLayer
-from model.xsegtx import SIZES, Prediction, XSegTx
+from model.transformer import CrossLayer, EncoderLayer, InnerLayer
+from model.xsegtx import Prediction, XSegTx
 
 
 def joined_forward(
-    model: XSegTx, query_feat, target_feat, mask_feat, query_blocked=None, target_blocked=None
+    model: XSegTx,
+    query_feat: Tensor,
+    target_feat: Tensor,
+    mask_feat: Tensor,
+    query_blocked: Tensor | None = None,
+    target_blocked: Tensor | None = None,
 ) -> Prediction:
-    """What `model(...)` should return, without dropout."""
+    """`model.forward` with joined masked attention; same contract, same numbers to rounding."""
     query, target, mask = (model.project(feat) for feat in (query_feat, target_feat, mask_feat))
-    unblocked = torch.zeros(query.shape[:2], dtype=torch.bool)
-    query_blocked = unblocked if query_blocked is None else query_blocked
-    target_blocked = unblocked if target_blocked is None else target_blocked
-    for block in model.net.encoder_blocks:
-        for layer in (block["layer1"], block["layer2"]):
-            if isinstance(layer, nn.Identity):
-                continue
-            if isinstance(layer, CrossLayer):
-                query, target = _layer(model, layer, query, target, True, query_blocked, target_blocked)
-            else:
-                query, _ = _layer(model, layer.cross_encoder_layer, query, mask, True, unblocked, unblocked)
-                query, target = query + model.position, target + model.position
-                query, target = _layer(
-                    model, layer.inner_encoder_layer, query, target, False, query_blocked, target_blocked
-                )
+    query, target = model._drop(query), model._drop(target)
+    batch, tokens = query.shape[:2]
+    nobody = torch.zeros(batch, tokens, dtype=torch.bool, device=query.device)
+    blocked = torch.cat([nobody if b is None else b for b in (query_blocked, target_blocked)], dim=1)
+    same, other = _halves(tokens, query.device)
+    for block in model.net["encoder_blocks"]:
+        for layer in block.values():
+            if isinstance(layer, InnerLayer):
+                # Query tokens look at mask tokens only; the mask tokens' own update is computed and dropped.
+                joined = torch.cat((query, mask), dim=1)
+                query = _layer(layer.cross_encoder_layer.cross_encoder_layer, joined, other, None)[:, :tokens]
+                both = torch.cat((query + model.position, target + model.position), dim=1)
+                query, target = _layer(layer.inner_encoder_layer, both, same, blocked).chunk(2, dim=1)
+            elif isinstance(layer, CrossLayer):
+                both = torch.cat((query, target), dim=1)
+                query, target = _layer(layer.cross_encoder_layer, both, other, blocked).chunk(2, dim=1)
     return Prediction(model._mask_prob(query), model._mask_prob(target), model._existence(target))
 
 
-def _layer(
-    model: XSegTx, layer: CrossLayer | EncoderLayer, a: Tensor, b: Tensor, across: bool, a_blocked, b_blocked
-) -> tuple[Tensor, Tensor]:
-    """Tokens `a` and `b` through one layer; each attends to the other (`across`) or to itself."""
-    own = getattr(layer, "cross_encoder_layer", layer)
-    width, heads, feedforward, _ = SIZES[model.config.mode]
-    plain = nn.TransformerEncoderLayer(width, heads, feedforward, 0.0, model.config.activation, batch_first=True)
-    parameters = dict(own.named_parameters())
-    B, L, _ = a.shape
-    forbidden = torch.zeros(B, 2 * L, 2 * L, dtype=torch.bool)
-    forbidden[:, :L, :L] = forbidden[:, L:, L:] = across
-    forbidden[:, :L, L:] = forbidden[:, L:, :L] = not across
-    forbidden |= torch.cat((a_blocked, b_blocked), 1)[:, None]
-    mask = forbidden.repeat_interleave(heads, 0)
-    out = torch.func.functional_call(plain, parameters, (torch.cat((a, b), 1),), {"src_mask": mask})
-    return out[:, :L], out[:, L:]
+def _halves(tokens: int, device: torch.device) -> tuple[Tensor, Tensor]:
+    """(2L, 2L) masks, True = may not attend: to the other half, and to the own half."""
+    half = torch.arange(2 * tokens, device=device) >= tokens
+    same_view = half[:, None] == half[None]
+    return ~same_view, same_view
+
+
+def _layer(layer: EncoderLayer, tokens: Tensor, forbidden: Tensor, blocked: Tensor | None) -> Tensor:
+    """A standard post-norm encoder layer over all tokens."""
+    attention = layer.self_attn
+    B, L, C = tokens.shape
+    q, k, v = F.linear(tokens, attention.in_proj_weight, attention.in_proj_bias).chunk(3, dim=-1)
+    q, k, v = (x.unflatten(-1, (attention.heads, -1)).transpose(1, 2) for x in (q, k, v))  # (B, heads, L, C / heads)
+    allowed = ~forbidden if blocked is None else ~(forbidden | blocked[:, None, None])
+    dropout = attention.dropout if layer.training else 0.0
+    out = F.scaled_dot_product_attention(q, k, v, attn_mask=allowed, dropout_p=dropout)
+    out = attention.out_proj(out.transpose(1, 2).reshape(B, L, C))
+    tokens = layer.norm1(tokens + layer.dropout(out))
+    hidden = layer.dropout(layer.activation(layer.linear1(tokens)))
+    return layer.norm2(tokens + layer.dropout(layer.linear2(hidden)))
