@@ -1,6 +1,17 @@
 # Sourced by quickstart.sh and tests/run.sh with the repository root as working directory: makes .venv when it is
 # missing or was made for other requirements, and puts it first on the PATH. Arguments: requirement files.
+# If PYTHON names an interpreter, that one comes first on the PATH and nothing is made or installed.
 setup_env() {
+  if [ -n "${PYTHON:-}" ]; then
+    if ! "$PYTHON" -c 'import torch' 2>/dev/null; then
+      echo "error: PYTHON=$PYTHON is no interpreter with PyTorch; install requirements.txt there, or unset PYTHON" >&2
+      return 1
+    fi
+    PATH="$(cd "$(dirname "$(command -v "$PYTHON")")" && pwd):$PATH"
+    PYTHON=$(command -v "$(basename "$PYTHON")")
+    export PYTHON
+    return
+  fi
   local stamp=.venv/.installed
   if ! .venv/bin/python -m pip --version >/dev/null 2>&1; then  # absent, or an earlier attempt was cut short
     local python
@@ -10,7 +21,10 @@ setup_env() {
       return 1
     fi
     echo "+ $python -m venv .venv"
-    "$python" -m venv --clear .venv || { echo "error: could not make .venv; on Debian and Ubuntu: apt install python3-venv" >&2; return 1; }
+    "$python" -m venv --clear .venv || {
+      echo "error: could not make .venv; on Debian and Ubuntu: apt install python3-venv" >&2
+      return 1
+    }
   fi
   # Each requirement file is installed once; a changed one is installed again.
   local file
@@ -18,7 +32,10 @@ setup_env() {
     local copy="$stamp.$(echo "$file" | tr / -)"
     if ! cmp -s "$file" "$copy"; then
       echo "+ pip install -r $file"
-      .venv/bin/python -m pip install --quiet --disable-pip-version-check -r "$file" || { echo "error: pip could not install $file" >&2; return 1; }
+      .venv/bin/python -m pip install --quiet --disable-pip-version-check -r "$file" || {
+        echo "error: pip could not install $file" >&2
+        return 1
+      }
       cp "$file" "$copy"
     fi
   done

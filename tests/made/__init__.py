@@ -1,0 +1,1 @@
+"""Small data for tests, one module for each kind."""

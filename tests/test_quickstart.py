@@ -1,0 +1,26 @@
+"""quickstart.sh, with two takes and a few training steps, in the environment that runs the tests."""
+
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests.made.checkout import copy_repository
+
+
+@pytest.mark.slow
+def test_the_quickstart_goes_through_every_stage_and_installs_nothing_where_it_is_given_an_interpreter(tmp_path):
+    folder = copy_repository(tmp_path / "house")
+    small = {"QUICKSTART_TAKES": "2", "QUICKSTART_STEPS": "2", "QUICKSTART_DIR": str(tmp_path / "out")}
+    environment = {**os.environ, **small, "PYTHON": sys.executable, "CUDA_VISIBLE_DEVICES": ""}
+    done = subprocess.run(["bash", "quickstart.sh"], cwd=folder, env=environment, capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
+    assert not (folder / ".venv").exists() and "pip install" not in done.stdout
+    for name in ("ego-exo.jpg", "exo-ego.jpg", "ego-exo_report/index.html", "exo-ego_report/index.html"):
+        assert (tmp_path / "out" / name).stat().st_size > 1000
+    said = [line.removeprefix("-> ") for line in done.stdout.splitlines() if line.startswith("-> ")]
+    plain = [name for name in said if not re.search(r"[*{<]", name)]
+    assert len(plain) > 5 and all(Path(name).exists() for name in plain)
