@@ -1,11 +1,20 @@
 """What a user can cause: one clear line on stderr and a non-zero exit status, never a traceback."""
 
+import functools
 import sys
 from collections.abc import Callable
+
+# What it raises to take JSON of some other structure for the expected one, endless nesting and numbers included.
+MALFORMED = (KeyError, TypeError, ValueError, AttributeError, OverflowError, RecursionError)
 
 
 class UserError(Exception):
     """Bad input. The message is one line: the thing, its value, and what to do about it."""
+
+
+@functools.cache
+def warn_once(message: str) -> None:
+    print(f"warning: {printable(message)}", file=sys.stderr)
 
 
 def printable(text: str) -> str:

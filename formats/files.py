@@ -3,6 +3,7 @@
 import contextlib
 import json
 import os
+import re
 import secrets
 import shutil
 import time
@@ -11,6 +12,7 @@ from pathlib import Path
 from typing import IO, Any
 
 import ijson
+import numpy as np
 
 from formats.errors import UserError
 
@@ -94,12 +96,8 @@ def _has_iterator(value: Any) -> bool:
 
 def read_json(path: Path, remedy: str) -> Any:
     """Parse a JSON file; a missing or malformed one is a UserError that ends with `remedy`."""
-    try:
+    with _one_line_errors(path, remedy):
         return json.loads(Path(path).read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise UserError(f"no file {path}; {remedy}") from None
-    except (ValueError, IsADirectoryError) as error:
-        raise UserError(f"{path} is not valid JSON ({error}); {remedy}") from None
 
 
 def iter_json(path: Path, keys: Sequence[str], remedy: str) -> Iterator[tuple[str, Any]]:
@@ -109,20 +107,67 @@ def iter_json(path: Path, keys: Sequence[str], remedy: str) -> Iterator[tuple[st
     no object at `keys`.
     """
     place = ".".join(keys)
+    with _one_line_errors(path, remedy), Path(path).open("rb") as file:
+        members = ijson.kvitems(_Shallow(file), place, use_float=True)
+        if (first := next(members, None)) is not None:
+            yield first
+            yield from members
+            return
+        file.seek(0)  # an empty object, or none?
+        found = []
+        for prefix, event, value in ijson.parse(file):
+            if (prefix, event) == (place, "start_map"):
+                return
+            if (prefix, event) == ("", "map_key"):
+                found.append(value)
+    names = ", ".join(found[:3]) or "no object"
+    raise UserError(f"{path} holds {names}, not {'/'.join(keys) or 'an object'}; {remedy}")
+
+
+class _Shallow:
+    """A JSON file that refuses to be read where it nests too deep: ijson keeps the path to each open bracket."""
+
+    def __init__(self, file: IO[bytes]) -> None:
+        self._file, self._escape, self._in_string, self._depth = file, b"", 0, 0
+
+    def read(self, size: int) -> bytes:
+        block = self._file.read(size)
+        text = _ESCAPED.sub(b"", self._escape + block)
+        self._escape = text[-1:] if text.endswith(b"\\") else b""
+        parts = text.translate(None, _NO_MARKS).split(b'"')
+        steps = _STEP[np.frombuffer(b"".join(parts[self._in_string :: 2]), np.uint8)]  # outside of strings
+        self._in_string ^= 1 - len(parts) % 2
+        if self._depth + np.cumsum(steps).max(initial=0) > MAX_DEPTH:
+            raise ValueError(f"nested more than {MAX_DEPTH} deep")
+        self._depth += int(steps.sum())
+        return block
+
+
+MAX_DEPTH = 100
+_ESCAPED = re.compile(rb"\\.", re.DOTALL)
+_NO_MARKS = bytes(set(range(256)) - set(b'"[{]}'))
+_STEP = np.zeros(256, np.int64)
+_STEP[list(b"[{")], _STEP[list(b"]}")] = 1, -1
+
+
+@contextlib.contextmanager
+def _one_line_errors(path: Path, remedy: str) -> Iterator[None]:
     try:
-        with Path(path).open("rb") as file:
-            members = ijson.kvitems(file, place, use_float=True)
-            if (first := next(members, None)) is not None:
-                yield first
-                yield from members
-                return
-            file.seek(0)  # an empty object, or none
-            if (place, "start_map") in ((prefix, event) for prefix, event, _ in ijson.parse(file)):
-                return
+        yield
     except FileNotFoundError:
         raise UserError(f"no file {path}; {remedy}") from None
-    except (ijson.JSONError, IsADirectoryError) as error:
+    except (ValueError, RecursionError, ijson.JSONError, IsADirectoryError) as error:
         kind, _, excerpt = str(error).partition("\n")
         where = f" at {excerpt.splitlines()[0].strip()[:60]}" if excerpt else ""
         raise UserError(f"{path} is not valid JSON ({kind}{where}); {remedy}") from None
-    raise UserError(f"{path} has no object at {'/'.join(keys) or 'its top'}; {remedy}")
+
+
+def is_file_name(name: Any) -> bool:
+    """Whether something from a file of others can be the name of a file or folder, and stays where it is put.
+
+    Neither hidden, like our temporary files, nor like an option of a command; suffixes have room.
+    """
+    try:
+        return bool(re.fullmatch(r"[^-./\\\0-\x1f][^/\\\0-\x1f]*", name)) and len(name.encode()) <= 200
+    except (TypeError, UnicodeEncodeError):
+        return False

@@ -16,11 +16,14 @@ _DIGIT = np.full(256, _NO_DIGIT, np.uint8)
 _DIGIT[np.frombuffer(ALPHABET, np.uint8)] = np.arange(64)
 
 
-def decompress(text: str) -> str:
-    """The text that `text` stands for. Raises ValueError if it is cut off or is no LZString text."""
+def decompress(text: str, max_length: int) -> str:
+    """The text that `text` stands for. Raises ValueError if it is cut off, no LZString text, or longer than allowed.
+
+    A short text may stand for gigabytes; reading stops when it passes `max_length` characters.
+    """
     stream = _pack(text)
     phrases = ["", "", ""]  # by code
-    former, out = "", []
+    former, out, length = "", [], 0
     at = 0  # bits read
 
     def read(width: int) -> int:
@@ -47,11 +50,14 @@ def decompress(text: str) -> str:
             phrases.append(former + phrase[0])
         former = phrase
         out.append(phrase)
+        length += len(phrase)
+        if length > max_length:
+            raise ValueError(f"LZString text stands for more than {max_length} characters")
     raise ValueError("LZString text is cut off")
 
 
 def _pack(text: str) -> bytes:
-    """The text's bits, eight a byte, the first one lowest; zeros fill the last byte."""
+    """The text's bits, eight per byte, the first one lowest; zeros fill the last byte."""
     digits = _DIGIT[np.frombuffer(text.replace(" ", "+").encode("ascii"), np.uint8)]
     if (digits == _NO_DIGIT).any():
         raise ValueError("LZString text has a character that is not of its alphabet")

@@ -5,7 +5,7 @@ first, down the columns. Masks that an array holds are uint8 of shape (H, W) wit
 """
 
 import re
-from typing import TypedDict
+from typing import Any, TypedDict
 
 import numpy as np
 from lzstring import LZString
@@ -14,7 +14,7 @@ from pycocotools import mask as coco
 from formats.geometry import EVAL_SIDE, Size, eval_size, letterbox_axes, nearest_axes
 from formats.lz_text import decompress
 
-MAX_SIDE = 8192  # pixels; no video of the benchmark has more than 3840
+MAX_SIDE, MAX_ASPECT = 8192, 100  # of masks in pixels, long side by short side; the benchmark's have 3840 and 1.8
 MAX_DIGITS = 7  # of a run length in COCO's text, five bits each: 8192 x 8192 and the sign have room
 _COUNTS = re.compile("[0-o]*[0-O]")  # six bits each; in the last character the one that says "more follow" is not set
 
@@ -24,10 +24,15 @@ class RLE(TypedDict):
     counts: str
 
 
-def decode_lzstring(encoded: str) -> str:
-    """`encodedMask` of the annotation files -> COCO counts string. Raises ValueError if it is not LZString."""
+def decode_lzstring(encoded: str, size: Size = (MAX_SIDE, MAX_SIDE)) -> str:
+    """`encodedMask` of the annotation files -> COCO counts string of a mask of `size` (H, W).
+
+    Raises ValueError if it is not LZString, or of more characters than any mask of that size has.
+    """
+    # Worst case: runs of one pixel each, with a character each. Longer runs are fewer and take less for each pixel.
+    longest = size[0] * size[1] * 9 // 8 + 16
     try:
-        counts = decompress(encoded)
+        counts = decompress(encoded, longest)
     except (ValueError, AttributeError) as error:  # AttributeError: not even text
         raise ValueError(f"mask {str(encoded)[:24]!r}... is not LZString text ({error})") from None
     if not counts or not counts.isascii():
@@ -54,20 +59,27 @@ def decode_mask(rle: RLE) -> np.ndarray:
     return np.repeat(values, runs).reshape(width, height).T
 
 
-def check_rle(rle: RLE) -> tuple[int, int, str]:
+def check_size(size: Any) -> Size:
+    """`size` of a mask from a file -> (H, W) in pixels. Raises ValueError if no picture has it."""
+    if not isinstance(size, list) or len(size) != 2 or not all(type(side) is int and side >= 1 for side in size):
+        raise ValueError(f"mask size {str(size)[:40]} is not [H, W]")
+    if max(size) > MAX_SIDE or max(size) > MAX_ASPECT * min(size):
+        raise ValueError(f"mask size {size[1]}x{size[0]} is not that of a picture")
+    return size[0], size[1]
+
+
+def check_rle(rle: Any) -> tuple[int, int, str]:
     """A mask from a file -> (H, W, counts). Raises ValueError if it is no RLE of a plausible size.
 
     Quick: whether the runs fill the image is left to `run_lengths`.
     """
     try:
-        (height, width), counts = rle["size"], rle["counts"]
-    except (TypeError, KeyError, ValueError):
-        raise ValueError(f"mask {str(rle)[:40]!r} has no size [H, W] and counts") from None
-    if not all(isinstance(side, int) and 1 <= side <= MAX_SIDE for side in (height, width)):
-        raise ValueError(f"mask size {str(rle['size'])[:40]} is not [H, W] of 1 to {MAX_SIDE} pixels")
+        size, counts = rle["size"], rle["counts"]
+    except (TypeError, KeyError):
+        raise ValueError(f"mask {str(rle)[:40]!r} has no size and counts") from None
     if not isinstance(counts, str) or not _COUNTS.fullmatch(counts):
         raise ValueError(f"mask counts {str(counts)[:24]!r}... are not COCO run-length text")
-    return height, width, counts
+    return *check_size(size), counts
 
 
 def run_lengths(rle: RLE) -> np.ndarray:
@@ -98,8 +110,8 @@ def sample_mask(rle: RLE, rows: np.ndarray, cols: np.ndarray) -> np.ndarray:
 
     Both must ascend (repeats are fine). Costs a look-up for each end of a run instead of a visit to each pixel.
     """
-    height = rle["size"][0]
     ends = np.cumsum(run_lengths(rle))
+    height = rle["size"][0]
     # How many of the samples, taken down the columns, lie before each end of a run?
     end_col, end_row = np.divmod(ends, height)
     first_col = np.searchsorted(cols, end_col)
@@ -115,7 +127,7 @@ def sample_mask(rle: RLE, rows: np.ndarray, cols: np.ndarray) -> np.ndarray:
 
 def letterbox_mask(rle: RLE, side: int) -> np.ndarray:
     """The letterboxed mask, (side, side) uint8: the same bits as decoding, padding and resizing it."""
-    rows, cols, row_slice, col_slice = letterbox_axes(tuple(rle["size"]), side)
+    rows, cols, row_slice, col_slice = letterbox_axes(check_rle(rle)[:2], side)
     out = np.zeros((side, side), np.uint8)
     out[row_slice, col_slice] = sample_mask(rle, rows, cols)
     return out
@@ -123,11 +135,10 @@ def letterbox_mask(rle: RLE, side: int) -> np.ndarray:
 
 def resize_mask(rle: RLE, new_size: Size) -> np.ndarray:
     """The mask resized by nearest neighbour to `new_size` (H, W): the same bits as decoding and resizing it."""
-    return sample_mask(rle, *nearest_axes(tuple(rle["size"]), new_size))
+    return sample_mask(rle, *nearest_axes(check_rle(rle)[:2], new_size))
 
 
 def eval_mask(rle: RLE) -> np.ndarray:
     """The mask with its long side resized to 480 pixels, as the benchmark compares it."""
-    if max(rle["size"]) == EVAL_SIDE:
-        return decode_mask(rle)
-    return resize_mask(rle, eval_size(tuple(rle["size"])))
+    size = check_rle(rle)[:2]
+    return decode_mask(rle) if max(size) == EVAL_SIDE else resize_mask(rle, eval_size(size))

@@ -24,7 +24,7 @@ from typing import IO, Any, NamedTuple
 
 import numpy as np
 
-from formats.errors import UserError
+from formats.errors import MALFORMED, UserError
 from formats.files import read_json, sync_files, write_json
 from formats.masks import RLE, check_rle
 from formats.processed import ANNOTATION, ProcessedTake, is_processed
@@ -154,7 +154,7 @@ class PairSet:
         about = read_json(self._path, self._remedy)
         try:
             self._parse(about)
-        except (ValueError, KeyError, TypeError, AttributeError, EOFError, OSError) as error:
+        except (*MALFORMED, EOFError, OSError) as error:
             raise UserError(f"{self._path} cannot be used ({type(error).__name__}: {error}); {self._remedy}") from None
         if arrays not in (None, self._folder.name):
             raise UserError(f"{self._path} was replaced while it was in use; start again")

@@ -4,27 +4,30 @@
     <data_dir>/<take_uid>/annotation.json
 
 annotation.json: `{"masks": {object: {camera: {frame: {"size": [H, W], "counts": str}}}}, "subsample_idx": [0, 30]}`.
-Masks have the size of the video they were drawn on, frames are smaller. Frames without a mask have no key.
+Masks have the size of the video they were drawn on, frames are smaller. Frames without a mask have no key. A camera
+whose kind is not the one that its name tells is listed under a further key, `"is_ego": {camera: true or false}`.
 """
 
+import contextlib
 import os
-from collections.abc import Collection, Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Collection, Iterator, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import cv2
 import numpy as np
 
-from formats.errors import UserError
-from formats.files import read_json, remove_leftovers, write_json
+from formats.errors import MALFORMED, UserError
+from formats.files import is_file_name, read_json, remove_leftovers, write_json
 from formats.geometry import Size
-from formats.masks import RLE
-from formats.takes import DEFAULT_ROOT, is_ego
+from formats.masks import RLE, check_rle
+from formats.takes import DEFAULT_ROOT, is_ego, parse_frame
 
 DEFAULT_DATA_DIR = DEFAULT_ROOT / "processed"
 ANNOTATION = "annotation.json"
 SOURCE = "source.json"
+MAX_FRAME_SIDE = 4096  # pixels; processed frames are at most 704 high
 
 
 def is_processed(data_dir: Path, uid: str) -> bool:
@@ -61,6 +64,7 @@ class ProcessedTake:
     folder: Path
     masks: dict[str, dict[str, dict[int, RLE]]]
     subsample_idx: list[int]
+    stated_ego: dict[str, bool] = field(default_factory=dict)  # by camera, where takes.json departs from the name
 
     @classmethod
     def read(cls, data_dir: Path, uid: str) -> "ProcessedTake":
@@ -79,17 +83,32 @@ class ProcessedTake:
         try:
             masks = {
                 object_name: {
-                    camera: {int(frame): rle for frame, rle in frames.items()} for camera, frames in cameras.items()
+                    camera: {parse_frame(frame): rle for frame, rle in frames.items()}
+                    for camera, frames in cameras.items()
                 }
                 for object_name, cameras in raw["masks"].items()
             }
-            return cls(uid, folder, masks, raw["subsample_idx"])
-        except (KeyError, TypeError, ValueError, AttributeError) as error:
+            subsample_idx = [parse_frame(frame) for frame in raw["subsample_idx"]]
+            stated_ego = {str(camera): bool(ego) for camera, ego in raw.get("is_ego", {}).items()}
+            take = cls(uid, folder, masks, subsample_idx, stated_ego)
+            for camera in take.cameras:
+                if not is_file_name(camera):
+                    raise ValueError(f"camera {camera[:40]!r} cannot be the name of a folder")
+            return take
+        except MALFORMED as error:
             raise ValueError(f"{type(error).__name__}: {error}") from None
+
+    def content(self) -> dict[str, Any]:
+        """What annotation.json holds."""
+        content = {"masks": self.masks, "subsample_idx": self.subsample_idx}
+        return content | ({"is_ego": self.stated_ego} if self.stated_ego else {})
 
     def write_annotation(self) -> None:
         """Write annotation.json, atomically. It comes last: its presence says that the take is complete."""
-        write_json(self.folder / ANNOTATION, {"masks": self.masks, "subsample_idx": self.subsample_idx})
+        write_json(self.folder / ANNOTATION, self.content())
+
+    def is_ego(self, camera: str) -> bool:
+        return self.stated_ego.get(camera, is_ego(camera))
 
     def frame_path(self, camera: str, frame: int) -> Path:
         return frame_path(self.folder / camera, frame)
@@ -102,23 +121,26 @@ class ProcessedTake:
     def camera_pairs(self, setting: str) -> Iterator[CameraPair]:
         """Every object with an ego camera, with each of its exo cameras, in the direction of `setting`."""
         for object_name, cameras in self.masks.items():
-            for ego in filter(is_ego, cameras):
-                for exo in (camera for camera in cameras if not is_ego(camera)):
+            for ego in filter(self.is_ego, cameras):
+                for exo in (camera for camera in cameras if not self.is_ego(camera)):
                     yield CameraPair(object_name, *((ego, exo) if setting == "ego-exo" else (exo, ego)))
 
     def video_size(self, camera: str) -> Size | None:
-        """(H, W) of the camera's video as its masks tell, None if it has no mask."""
+        """(H, W) of the camera's video as its masks tell, None if it has no mask that can be read."""
         for cameras in self.masks.values():
             for rle in cameras.get(camera, {}).values():
-                return rle["size"][0], rle["size"][1]
+                with contextlib.suppress(ValueError):
+                    return check_rle(rle)[:2]
         return None
 
 
-def pair_frames(masked: Mapping[str, Mapping[str, Collection[int]]]) -> dict[str, set[int]]:
+def pair_frames(
+    masked: Mapping[str, Mapping[str, Collection[int]]], is_ego: Callable[[str], bool] = is_ego
+) -> dict[str, set[int]]:
     """The frames of each camera that some pair of either setting needs, the query's or the target's side of it.
 
     `masked[object][camera]` are the frames with a mask, or a mapping whose keys they are. Cameras without a pair are
-    left out.
+    left out. `is_ego` is the take's.
     """
     needed: dict[str, set[int]] = {}
     for cameras in masked.values():
@@ -147,8 +169,27 @@ def claim_data_dir(data_dir: Path, downscaled: bool) -> None:
 
 def read_frame(path: Path) -> np.ndarray:
     """A processed frame -> (H, W, 3) uint8 RGB. Raises UserError if it is missing or cannot be decoded."""
-    image = cv2.imread(str(path), cv2.IMREAD_COLOR) if path.is_file() else None
+    remedy = "process its take again with data/process_data.py"
+    try:
+        data = Path(path).read_bytes()
+    except FileNotFoundError:
+        raise UserError(f"frame {path} is missing; {remedy}") from None
+    size = jpeg_size(data)
+    if size and max(size) > MAX_FRAME_SIDE:  # decoding it could take gigabytes
+        raise UserError(f"frame {path} announces {size[1]}x{size[0]} pixels, which no processed frame has; {remedy}")
+    image = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR) if size else None
     if image is None:
-        what = "cannot be decoded" if path.is_file() else "is missing"
-        raise UserError(f"frame {path} {what}; process its take again with data/process_data.py")
+        raise UserError(f"frame {path} cannot be decoded; {remedy}")
     return cv2.cvtColor(image, cv2.COLOR_BGR2RGB)
+
+
+def jpeg_size(data: bytes) -> Size | None:
+    """(H, W) that the header of a JPEG file announces, None if it is broken. The file's beginning is enough."""
+    at = 2 if data[:2] == b"\xff\xd8" else len(data)
+    while at + 9 <= len(data) and data[at] == 0xFF:
+        marker, length = data[at + 1], int.from_bytes(data[at + 2 : at + 4], "big")
+        if 0xC0 <= marker <= 0xC2:  # start of frame: length, precision, height, width
+            height, width = int.from_bytes(data[at + 5 : at + 7], "big"), int.from_bytes(data[at + 7 : at + 9], "big")
+            return (height, width) if height and width else None
+        at += 2 + length
+    return None

@@ -3,21 +3,21 @@
 <root>/takes/<take_name>/frame_aligned_videos/<camera>.mp4
 <root>/takes/<take_name>/frame_aligned_videos/downscaled/448/<camera>.mp4
 <root>/annotations/relations_{train,val,test}.json
+<root>/takes.json
 """
 
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from formats.errors import UserError
-from formats.files import iter_json, read_json
-from formats.geometry import Size
-from formats.masks import RLE, decode_lzstring, run_lengths
+from formats.errors import MALFORMED, UserError, warn_once
+from formats.files import is_file_name, iter_json, read_json
+from formats.masks import RLE, check_size, decode_lzstring, run_lengths
 
 SPLITS = ("train", "val", "test")
 SETTINGS = ("ego-exo", "exo-ego")
-FRAME_STEP = 30  # videos run at 30 frames a second, annotations at one
+FRAME_STEP = 30  # videos run at 30 frames per second, annotations at one
 SPLIT_REMEDY = "get the paper's with `bash data/download_split.sh` or make one with data/make_split.py"
 DATA_FOLDER = Path(__file__).resolve().parents[1] / "data"
 SPLIT_PATH = DATA_FOLDER / "split.json"  # where download_split.sh puts the paper's
@@ -27,7 +27,10 @@ ANNOTATION_TEMPLATE = Path("annotations") / "relations_{split}.json"  # below <r
 
 
 def is_ego(camera: str) -> bool:
-    """Head-worn (Aria) cameras are the ones whose name starts with `aria`."""
+    """Whether a camera is head-worn, as its name tells: Aria glasses are, whose names start with `aria`.
+
+    What takes.json says comes first: ask `Take.is_ego` or `ProcessedTake.is_ego` where there is one.
+    """
     return camera.startswith("aria")
 
 
@@ -52,7 +55,10 @@ def find_split_path(data_dir: Path, root: Path | None = None) -> Path:
 
 
 def read_splits(path: Path) -> dict[str, list[str]]:
-    """`split.json` -> take uids by split. Raises UserError if it is missing or malformed."""
+    """`split.json` -> take uids by split, without those that cannot be the name of a folder, of which it warns.
+
+    Raises UserError if the file is missing or malformed.
+    """
     splits = read_json(path, SPLIT_REMEDY)
     if not isinstance(splits, dict) or not all(
         isinstance(uids, list) and all(isinstance(uid, str) for uid in uids) for uids in splits.values()
@@ -60,7 +66,9 @@ def read_splits(path: Path) -> dict[str, list[str]]:
         raise UserError(
             f'{path} does not map split names to lists of take uids ({{"train": [...], ...}}); {SPLIT_REMEDY}'
         )
-    return splits
+    if malformed := [uid for uids in splits.values() for uid in uids if not is_file_name(uid)]:
+        warn_once(f"{path}: {len(malformed)} malformed take uids are left out, the first is {malformed[0]:.40}")
+    return {split: list(filter(is_file_name, uids)) for split, uids in splits.items()}
 
 
 def read_split(path: Path, split: str) -> list[str]:
@@ -77,13 +85,13 @@ def read_split(path: Path, split: str) -> list[str]:
 class Track:
     """One object in one camera. `annotated_frames` are all frames looked at; those without a mask show no object."""
 
-    encoded: dict[int, tuple[Size, str]]  # frame -> mask's (H, W) and LZString text
+    encoded: dict[int, tuple[int, int, str]]  # frame -> height, width and LZString text, as they are in the file
     annotated_frames: list[int]
 
     def mask(self, frame: int) -> RLE:
         """The mask of a frame. Raises ValueError if it is corrupt, KeyError if there is none."""
-        (height, width), encoded = self.encoded[frame]
-        rle: RLE = {"size": [height, width], "counts": decode_lzstring(encoded)}
+        height, width, text = self.encoded[frame]
+        rle: RLE = {"size": [height, width], "counts": decode_lzstring(text, check_size([height, width]))}
         run_lengths(rle)
         return rle
 
@@ -96,19 +104,15 @@ class Take:
     name: str
     scenario: str
     objects: dict[str, dict[str, Track]]
+    stated_ego: dict[str, bool] = field(default_factory=dict)  # by camera, where takes.json departs from the name
 
     @property
     def cameras(self) -> list[str]:
         """Every camera in which an object is annotated, sorted: the ones worth decoding."""
         return sorted({camera for tracks in self.objects.values() for camera in tracks})
 
-
-def read_annotations(path: Path) -> dict[str, Any]:
-    """`relations_{split}.json` -> raw annotation by take uid, for `parse_take`. Raises UserError if it is unusable."""
-    raw = read_json(path, ANNOTATION_REMEDY)
-    if not isinstance(raw, dict) or not isinstance(raw.get("annotations"), dict):
-        raise UserError(f'{path} has no "annotations" object keyed by take uid; {ANNOTATION_REMEDY}')
-    return raw["annotations"]
+    def is_ego(self, camera: str) -> bool:
+        return self.stated_ego.get(camera, is_ego(camera))
 
 
 def iter_annotations(path: Path) -> Iterator[tuple[str, Any]]:
@@ -116,24 +120,41 @@ def iter_annotations(path: Path) -> Iterator[tuple[str, Any]]:
     return iter_json(path, ("annotations",), ANNOTATION_REMEDY)
 
 
-def parse_take(uid: str, raw: Any) -> Take:
-    """One value of `read_annotations` -> Take. Raises UserError naming the take if a field is missing or malformed."""
+def parse_take(uid: str, raw: Any, stated_ego: dict[str, bool] | None = None) -> Take:
+    """One value of `iter_annotations` -> Take. Raises UserError naming the take if a field is missing or malformed."""
     try:
-        cameras = {camera for tracks in raw["object_masks"].values() for camera in tracks}
-        for name in (uid, raw["take_name"], *cameras):  # each becomes a folder or a file
-            if name in ("", ".", "..") or "/" in name or "\\" in name:
-                raise ValueError(f"{name!r} cannot be the name of a file")
         objects = {
-            name: {camera: _parse_track(track) for camera, track in cameras.items()}
-            for name, cameras in raw["object_masks"].items()
+            object_name: {camera: _parse_track(track) for camera, track in tracks.items()}
+            for object_name, tracks in raw["object_masks"].items()
         }
-        return Take(uid, raw["take_name"], raw.get("scenario", ""), objects)
-    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        take = Take(uid, raw["take_name"], raw.get("scenario", ""), objects)
+        for name in (uid, take.name, *take.cameras):
+            if not is_file_name(name):
+                raise ValueError(f"{str(name)[:40]!r} cannot be the name of a file")
+    except MALFORMED as error:
         raise UserError(f"the annotation of take {uid} is malformed ({type(error).__name__}: {error})") from None
+    stated = {camera: ego for camera, ego in (stated_ego or {}).items() if camera in take.cameras}
+    return replace(take, stated_ego=stated)
+
+
+def _parse_track(raw: dict) -> Track:
+    masks = {parse_frame(frame): mask for frame, mask in raw["annotation"].items()}
+    encoded = {frame: (mask["height"], mask["width"], mask["encodedMask"]) for frame, mask in masks.items()}
+    looked_at = {parse_frame(frame) for frame in raw.get("annotated_frames", ())}
+    return Track(encoded, sorted(looked_at | encoded.keys()))
+
+
+def parse_frame(number: int | str) -> int:
+    """A frame's number, which is text where it is the key of a JSON object. Raises ValueError if it is none."""
+    frame = int(number)
+    if not 0 <= frame < 2**31:
+        raise ValueError(f"frame {str(number)[:40]} does not exist")
+    return frame
 
 
 def read_takes(path: Path, uids: Iterable[str]) -> tuple[dict[str, Take], dict[str, str], list[str]]:
     """Some takes of an annotation file: those by uid, what is wrong with malformed ones, and which others are there."""
+    stated_ego = _read_stated_ego(path)
     wanted = set(uids)
     takes: dict[str, Take] = {}
     malformed: dict[str, str] = {}
@@ -143,15 +164,32 @@ def read_takes(path: Path, uids: Iterable[str]) -> tuple[dict[str, Take], dict[s
             others.append(uid)
             continue
         try:
-            takes[uid] = parse_take(uid, raw)
+            takes[uid] = parse_take(uid, raw, stated_ego.get(uid))
         except UserError as error:
             malformed[uid] = str(error)
     return takes, malformed, others
 
 
-def _parse_track(raw: dict) -> Track:
-    encoded = {
-        int(frame): ((int(mask["height"]), int(mask["width"])), mask["encodedMask"])
-        for frame, mask in raw["annotation"].items()
-    }
-    return Track(encoded, sorted({int(frame) for frame in raw.get("annotated_frames", encoded)} | encoded.keys()))
+def _read_stated_ego(annotations: Path) -> dict[str, dict[str, bool]]:
+    """Which cameras are head-worn, by take uid, where the data set's takes.json departs from their names.
+
+    It lies beside the annotation files or, as the downloader lays it out, beside their folder: a list of
+    `{"take_uid", "cameras": [{"cam_id", "is_ego"}, ...]}`. Empty if there is none.
+    """
+    folder = annotations.absolute().parent
+    path = next((path for path in (folder / "takes.json", folder.parent / "takes.json") if path.is_file()), None)
+    if path is None:
+        return {}
+    raw = read_json(path, "get it again or remove it")
+    try:
+        return {
+            take["take_uid"]: {
+                camera["cam_id"]: camera["is_ego"]
+                for camera in take["cameras"]
+                if camera.get("is_ego") is (not is_ego(camera["cam_id"]))
+            }
+            for take in raw
+        }
+    except MALFORMED as error:
+        reason = f"{type(error).__name__}: {error}"
+        raise UserError(f"{path} is malformed ({reason}); get it again or remove it") from None

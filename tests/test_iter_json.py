@@ -59,7 +59,7 @@ def test_broken_json_is_a_user_error_wherever_it_breaks(path, text):
 @pytest.mark.parametrize("text", ['{"b": {}}', '{"a": 1}', '{"a": [1]}', "[]", "7", '{"b": {"a": {}}}'])
 def test_a_file_without_the_wanted_object_is_a_user_error(path, text):
     path.write_text(text)
-    with pytest.raises(UserError, match="has no object at a; get it again"):
+    with pytest.raises(UserError, match="holds .*, not a; get it again"):
         list(iter_json(path, ("a",), "get it again"))
 
 
@@ -72,3 +72,30 @@ def test_a_missing_file_a_folder_and_other_bytes_are_user_errors(tmp_path):
     ):
         with pytest.raises(UserError, match=message):
             list(iter_json(path, (), "get it again"))
+
+
+def test_an_object_of_another_name_is_named(path):
+    path.write_text('{"exo-ego": {"results": {"a": 1}}}')
+    with pytest.raises(UserError, match="holds exo-ego, not ego-exo/results; get it again"):
+        list(iter_json(path, ("ego-exo", "results"), "get it again"))
+
+
+@pytest.mark.parametrize("opening", ["[", '{"a":', '[{"a": [], "]": ', '["[]", '])
+def test_endless_nesting_is_a_user_error_in_little_time_and_memory(path, opening):
+    path.write_text('{"a": {"first": 1}, "b": ' + opening * 200_000)
+    with pytest.raises(UserError, match="not valid JSON .nested more than 100 deep.; get it again"):
+        list(iter_json(path, ("a",), "get it again"))
+
+
+def test_brackets_in_texts_are_no_nesting(path):
+    texts = {f"{n}[{{": ["[" * 5000, '\\"[', "\\", "]}" * 5000] for n in range(50)}
+    path.write_text(json.dumps({"a": texts}))
+    assert dict(iter_json(path, ("a",), "")) == texts
+
+
+@pytest.mark.parametrize("number", ["Infinity", "NaN", "1e400", "1" * 400])
+def test_numbers_that_json_does_not_have_or_nobody_needs_are_a_user_error(path, number):
+    path.write_text(f'{{"a": {{"b": {number}}}}}')
+    with pytest.raises(UserError, match="not valid JSON") as error:
+        list(iter_json(path, ("a",), "get it again"))
+    assert "\n" not in str(error.value)

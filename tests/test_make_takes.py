@@ -13,7 +13,7 @@ from pytest import approx
 
 from formats.errors import UserError
 from formats.masks import decode_lzstring, decode_mask
-from formats.takes import SPLITS, is_ego, parse_take, read_annotations, read_splits, video_path
+from formats.takes import SPLITS, is_ego, iter_annotations, parse_take, read_splits, video_path
 from synthetic.make_takes import contact_sheet, make_takes, parse_args
 from synthetic.tabletop import EGO
 from synthetic.take import MIN_VISIBLE, VIDEO_SIZES, TakeId, TakeOptions, build_tabletop
@@ -73,7 +73,7 @@ def test_the_annotation_files_follow_the_schema(root, raw):
 def test_the_owner_of_the_format_reads_them(root, raw):
     for take, annotation in raw.items():
         uid = take.uid(OPTIONS)
-        parsed = parse_take(uid, read_annotations(root / "annotations" / f"relations_{take.split}.json")[uid])
+        parsed = parse_take(uid, dict(iter_annotations(root / "annotations" / f"relations_{take.split}.json"))[uid])
         assert parsed.name == annotation["take_name"]
         assert list(parsed.objects) == annotation["object_names"]
 

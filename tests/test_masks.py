@@ -136,6 +136,38 @@ def test_damaged_counts_decode_to_something_or_raise_one_kind_of_error(mask, dat
         assert decode_mask(rle).max() <= 1
 
 
+SIZES = [None, 5, "22", [], [2], [2, 2, 2], [2, "2"], [2, None], [2, 2.0], [0, 2], [-2, -2], [10**6, 1], [1, 8000]]
+SIZES += [[float("inf"), 2], [10**400, 10**400], {"0": 2}, [True, 4]]
+
+
+@pytest.mark.parametrize("rle", [None, 5, "mask", [], {}, {"size": [2, 2]}, {"counts": "4"}])
+def test_what_is_no_mask_is_refused_in_one_line(rle):
+    for read in (run_lengths, decode_mask, eval_mask, lambda rle: letterbox_mask(rle, 10)):
+        with pytest.raises(ValueError, match="has no size and counts"):
+            read(rle)
+
+
+@pytest.mark.parametrize("size", SIZES)
+def test_sizes_that_no_picture_has_are_refused(size):
+    for read in (run_lengths, decode_mask, eval_mask, lambda rle: letterbox_mask(rle, 10)):
+        with pytest.raises(ValueError, match="mask size .* is not"):
+            read({"size": size, "counts": "4"})
+
+
+@settings(max_examples=1000, deadline=None)
+@given(st.text(st.characters(max_codepoint=0x2FF), max_size=40), st.lists(st.integers(-3, 10_000), max_size=3))
+def test_any_text_and_size_decode_to_a_mask_of_that_size_or_raise_one_kind_of_error(counts, size):
+    with contextlib.suppress(ValueError):
+        assert list(decode_mask({"size": size, "counts": counts}).shape) == size
+
+
+@settings(max_examples=1000, deadline=None)
+@given(st.text(st.characters(min_codepoint=48, max_codepoint=111), min_size=1, max_size=40))
+def test_text_of_the_right_alphabet_decodes_or_raises_one_kind_of_error(counts):
+    with contextlib.suppress(ValueError):
+        run_lengths({"size": [64, 64], "counts": counts})
+
+
 @pytest.mark.parametrize("encoded", ["", "A", "%%%", "not lzstring at all", "N4Ig" * 3 + "é", None, 5])
 def test_text_that_is_no_lzstring_is_refused(encoded):
     with pytest.raises(ValueError, match="is not LZString text"):

@@ -1,14 +1,17 @@
 """A processed take is read back as it was written; what is malformed is named in one line."""
 
+import contextlib
 import json
 
 import cv2
 import numpy as np
 import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 
 from formats.errors import UserError
 from formats.masks import encode_mask
-from formats.processed import CameraPair, ProcessedTake, pair_frames, read_frame
+from formats.processed import CameraPair, ProcessedTake, jpeg_size, pair_frames, read_frame
 from tests.golden_takes import golden
 
 RLE = encode_mask(np.tri(6, 9, dtype=np.uint8))
@@ -42,6 +45,17 @@ def test_every_object_pairs_each_ego_with_each_exo():
     ]
 
 
+def test_a_camera_that_is_stated_to_be_ego_is_paired_as_one_after_reading_too(tmp_path):
+    masks = {"cup": {"gp05": {0: RLE}, "cam01": {0: RLE, 30: RLE}}}
+    ProcessedTake("uid", tmp_path / "uid", masks, [0], {"gp05": True}).write_annotation()
+    take = ProcessedTake.read(tmp_path, "uid")
+    assert list(take.camera_pairs("ego-exo")) == [CameraPair("cup", "gp05", "cam01")]
+    assert pair_frames(take.masks, take.is_ego) == {"gp05": {0, 30}, "cam01": {0, 30}}
+    ProcessedTake("uid", tmp_path / "uid", masks, [0]).write_annotation()
+    assert list(json.loads((tmp_path / "uid" / "annotation.json").read_text())) == ["masks", "subsample_idx"]
+    assert not list(ProcessedTake.read(tmp_path, "uid").camera_pairs("ego-exo"))
+
+
 def test_pairs_need_the_query_frames_of_both_settings_on_both_sides():
     assert pair_frames(MASKS) == {
         "aria01_214-1": {0, 30, 60, 90},
@@ -55,13 +69,24 @@ def test_the_video_size_is_that_of_the_masks(tmp_path):
     take = ProcessedTake("uid", tmp_path / "uid", MASKS, [0])
     assert take.video_size("cam01") == (6, 9)
     assert take.video_size("cam05") is None
+    broken = {"cup": {"cam01": {0: None, 30: {"size": "6x9"}, 60: RLE}}}
+    assert ProcessedTake("uid", tmp_path / "uid", broken, [0]).video_size("cam01") == (6, 9)
     assert take.cameras == {"aria01_214-1", "aria02_214-1", "cam01", "gp02"}
     assert take.frame_path("cam01", 30) == tmp_path / "uid" / "cam01" / "30.jpg"
 
 
 @pytest.mark.parametrize(
     "text",
-    [None, "", "[]", "{}", '{"masks": {}}', '{"masks": [], "subsample_idx": []}', '{"masks": {"a": {"c": {"x": 1}}}}'],
+    [
+        *(None, "", "[]", "{}", "7", '{"masks": {}}', '{"masks": [], "subsample_idx": []}'),
+        *('{"masks": {"a": {"c": {"x": 1}}}}', '{"masks": {"a": {"../c": {}}}, "subsample_idx": []}'),
+        '{"masks": {}, "subsample_idx": [Infinity]}',
+        f'{{"masks": {{}}, "subsample_idx": [{10**400}]}}',
+        f'{{"masks": {{}}, "subsample_idx": {"9" * 5000}}}',
+        '{"masks": {"a": {"c": {"-1": {}}}}, "subsample_idx": []}',
+        '{"masks": {}, "subsample_idx": [], "is_ego": ["gp05"]}',
+        '{"masks": {}, "subsample_idx": ' + "[" * 200_000 + "]" * 200_000 + "}",
+    ],
 )
 def test_an_unusable_annotation_json_is_one_line_with_the_remedy(tmp_path, text):
     if text is not None:
@@ -89,3 +114,37 @@ def test_a_frame_that_cannot_be_read_is_named(tmp_path, content, what):
         path.write_bytes(content)
     with pytest.raises(UserError, match=f"frame {path} {what}"):
         read_frame(path)
+
+
+def jpeg(height, width):
+    return bytearray(cv2.imencode(".jpg", np.random.default_rng(0).integers(0, 256, (height, width, 3), np.uint8))[1])
+
+
+@pytest.mark.parametrize("size", [(65500, 65500), (65500, 1), (16, 5000)])
+def test_a_frame_that_announces_an_absurd_size_is_refused_before_it_is_decoded(tmp_path, monkeypatch, size):
+    data = jpeg(16, 24)
+    at = data.index(b"\xff\xc0") + 5
+    data[at : at + 4] = size[0].to_bytes(2, "big") + size[1].to_bytes(2, "big")
+    (tmp_path / "0.jpg").write_bytes(data)
+    monkeypatch.setattr(cv2, "imdecode", lambda *_: pytest.fail("decoded"))
+    with pytest.raises(UserError, match=f"announces {size[1]}x{size[0]} pixels"):
+        read_frame(tmp_path / "0.jpg")
+
+
+def test_the_size_of_a_jpeg_is_in_its_header():
+    assert jpeg_size(jpeg(37, 61)) == (37, 61)
+    assert jpeg_size(jpeg(37, 61)[:700]) == (37, 61)
+    for data in (b"", b"\xff\xd8", b"\x89PNG", jpeg(37, 61)[:100], jpeg(37, 61)[10:]):
+        assert jpeg_size(data) is None
+
+
+@settings(max_examples=200, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(st.data())
+def test_a_damaged_frame_is_a_picture_or_one_line(tmp_path, data):
+    content = jpeg(16, 24)
+    for _ in range(data.draw(st.integers(1, 4))):
+        content[data.draw(st.integers(0, len(content) - 1))] = data.draw(st.integers(0, 255))
+    path = tmp_path / "0.jpg"
+    path.write_bytes(content[: data.draw(st.integers(0, len(content)))])
+    with contextlib.suppress(UserError):
+        assert read_frame(path).ndim == 3

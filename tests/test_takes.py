@@ -15,7 +15,6 @@ from formats.takes import (
     is_ego,
     iter_annotations,
     parse_take,
-    read_annotations,
     read_split,
     read_splits,
     read_takes,
@@ -79,7 +78,13 @@ def test_every_masked_frame_counts_as_looked_at():
     assert parse_take("uid", raw).objects["cup _0"]["aria01_214-1"].annotated_frames == [0, 30, 300]
 
 
-@pytest.mark.parametrize("change", [{"encodedMask": "AAAA"}, {"encodedMask": ""}, {"height": 7}, {"encodedMask": None}])
+INF, HUGE = float("inf"), 10**400
+CORRUPT = [{"encodedMask": value} for value in ("AAAA", "", None, 7)] + [
+    {"height": value} for value in (7, "6", -6, 0, 10**6, INF, HUGE, None, 6.0, [6])
+]
+
+
+@pytest.mark.parametrize("change", CORRUPT)
 def test_a_corrupt_mask_is_a_value_error_of_its_frame_alone(change):
     raw = raw_take()
     annotation = raw["object_masks"]["cup _0"]["aria01_214-1"]["annotation"]
@@ -103,6 +108,15 @@ def test_a_corrupt_mask_is_a_value_error_of_its_frame_alone(change):
         raw_take(object_masks={"cup": {"cam01": {}}}),
         raw_take(object_masks={"cup": {"cam01": {"annotation": {"first": {}}}}}),
         raw_take(object_masks={"cup": {"cam01": {"annotation": {"0": {"width": 1}}}}}),
+        raw_take(object_masks={"cup": {"cam01": {"annotation": {"0": None}}}}),
+        raw_take(object_masks={"cup": {"cam01": {"annotation": {"-30": {}}}}}),
+        raw_take(object_masks={"cup": {"cam01": {"annotation": {str(HUGE): {}}}}}),
+        raw_take(object_masks={"cup": {"cam01": {"annotation": {}, "annotated_frames": [INF]}}}),
+        raw_take(object_masks={"cup": {"cam01": {"annotation": {}, "annotated_frames": [HUGE]}}}),
+        *(
+            raw_take(take_name=name)
+            for name in ("", ".", "..", "/etc", "a/b", "a\\b", "a\0", "\ud800", "x" * 300, "-rf")
+        ),
     ],
 )
 def test_a_malformed_take_is_named(raw):
@@ -110,11 +124,10 @@ def test_a_malformed_take_is_named(raw):
         parse_take("the-uid", raw)
 
 
-def test_annotations_are_read_at_once_or_a_take_at_a_time(tmp_path):
+def test_annotations_are_read_a_take_at_a_time(tmp_path):
     path = tmp_path / "relations_val.json"
     path.write_text(json.dumps({"version": "1", "annotations": {"b": raw_take(), "a": raw_take()}}))
-    assert list(iter_annotations(path)) == list(read_annotations(path).items())
-    assert [uid for uid, _ in iter_annotations(path)] == ["b", "a"]
+    assert list(iter_annotations(path)) == [("b", raw_take()), ("a", raw_take())]
 
 
 def test_malformed_takes_do_not_keep_others_from_being_read(tmp_path):
@@ -127,13 +140,12 @@ def test_malformed_takes_do_not_keep_others_from_being_read(tmp_path):
 
 
 @pytest.mark.parametrize("text", [None, "", "{", "[]", "{}", '{"annotations": []}', '{"annotations": {"a": 1}'])
-@pytest.mark.parametrize("read", [read_annotations, lambda path: list(iter_annotations(path))])
-def test_an_unusable_annotation_file_is_one_line_with_the_remedy(tmp_path, text, read):
+def test_an_unusable_annotation_file_is_one_line_with_the_remedy(tmp_path, text):
     path = tmp_path / "relations_val.json"
     if text is not None:
         path.write_text(text)
     with pytest.raises(UserError, match="relations_val.json.*download it with `egoexo") as error:
-        read(path)
+        list(iter_annotations(path))
     assert "\n" not in str(error.value)
 
 
@@ -156,3 +168,63 @@ def test_an_unusable_split_file_is_one_line_with_the_remedy(tmp_path, text):
     with pytest.raises(UserError, match="split.json.*download_split.sh") as error:
         read_splits(path)
     assert "\n" not in str(error.value)
+
+
+UIDS = [
+    "good",
+    "../outside",
+    "/etc/outside",
+    "a/b",
+    "nul\0",
+    "\ud800",
+    "x" * 300,
+    "",
+    ".",
+    "-rf",
+    ".hidden",
+    "new\nline",
+]
+
+
+def test_uids_that_cannot_be_folders_are_left_out_of_a_split_and_named(tmp_path, capsys):
+    path = tmp_path / "split.json"
+    path.write_text(json.dumps({"train": UIDS, "val": ["fine"]}))
+    assert read_splits(path) == {"train": ["good"], "val": ["fine"]}
+    assert read_split(path, "train") == ["good"]
+    assert capsys.readouterr().err == f"warning: {path}: 11 malformed take uids are left out, the first is ../outside\n"
+
+
+def test_takes_whose_uid_cannot_be_a_folder_are_malformed(tmp_path):
+    path = tmp_path / "relations_val.json"
+    path.write_text(json.dumps({"annotations": {uid: raw_take() for uid in UIDS if uid != "\ud800"}}))
+    read, malformed, _ = read_takes(path, UIDS)
+    assert list(read) == ["good"]
+    assert set(malformed) == set(UIDS) - {"good", "\ud800"}
+
+
+GOPRO = raw_take(object_masks={"cup": {"gp05": {"annotation": {}}, "aria01_214-1": {"annotation": {}}}})
+
+
+@pytest.mark.parametrize("place", ["takes.json", "annotations/takes.json"])
+def test_what_takes_json_says_of_a_camera_comes_before_its_name(tmp_path, place):
+    path = tmp_path / "annotations" / "relations_val.json"
+    path.parent.mkdir()
+    path.write_text(json.dumps({"annotations": {"a": GOPRO, "b": GOPRO}}))
+    cameras = [("aria01", True), ("gp05", True), ("gp06", True), ("cam01", False)]
+    listed = [{"cam_id": name, "is_ego": ego, "id": 3} for name, ego in cameras] + [{"cam_id": "aria01_214-1"}]
+    (tmp_path / place).write_text(json.dumps([{"take_uid": "a", "take_name": "lab_1", "cameras": listed}]))
+    read, _, _ = read_takes(path, ["a", "b"])
+    assert (read["a"].is_ego("gp05"), read["b"].is_ego("gp05")) == (True, False)
+    assert read["a"].is_ego("aria01_214-1") and read["b"].is_ego("aria01_214-1")
+    assert read["a"].stated_ego == {"gp05": True}
+
+
+@pytest.mark.parametrize(
+    "text", ["{", "[1]", '{"a": 1}', "7", '[{"take_uid": "a"}]', '[{"take_uid": "a", "cameras": [5]}]']
+)
+def test_an_unusable_takes_json_is_one_line(tmp_path, text):
+    path = tmp_path / "relations_val.json"
+    path.write_text(json.dumps({"annotations": {}}))
+    (tmp_path / "takes.json").write_text(text)
+    with pytest.raises(UserError, match=r"takes\.json is .*; get it again or remove it"):
+        read_takes(path, [])
