@@ -25,6 +25,7 @@ from evaluation.inputs import (
     left_out,
     open_truth,
     output_folder,
+    provenance_of,
     score_file,
 )
 from evaluation.outputs import (
@@ -84,7 +85,8 @@ def main(argv: list[str] | None = None) -> None:
     if len(files) > 1:
         compare_files(args, split, truth, files, scores)
         return
-    summary = {"split": split, "results": str(files[0]), **summarize(scores[0], args.resamples)}
+    source = {"split": split, "results": str(files[0]), "provenance": provenance_of(files)}
+    summary = {**source, **summarize(scores[0], args.resamples)}
     out = args.out or output_folder(files[0], "evaluation")
     write_outputs(out, summary, scores[0].cases)
     print("\n".join([format_summary(summary), *left_out(truth, scores[0]), f"written to {out}"]))
@@ -98,7 +100,8 @@ def compare_files(
     cases = common_cases(scores)
     if not cases[0]:
         raise UserError("these results files have no scored frame in common")
-    comparison = compare(names, cases, scores[0], args.resamples)
+    source = {"setting": args.setting, "split": split, "provenance": provenance_of(files)}
+    comparison = {**source, **compare(names, cases, scores[0], args.resamples)}
     changed = [[of_file[i] for of_file in cases] for i in largest_changes(cases[0], cases[-1], args.num // 2)]
     pictures = [f"pictures/{number:04d}.jpg" for number in range(len(changed))]
     plots = [f"plots/iou_{number}.svg" for number in range(1, len(files))]

@@ -2,14 +2,19 @@
 
 import argparse
 import sys
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from tqdm import tqdm
 
+from evaluation.outputs import RECORDED
 from evaluation.score import Scores, score_results
 from evaluation.truth import GroundTruth
 from formats.arguments import add_data_path, add_splits_path
-from formats.errors import UserError
+from formats.errors import UserError, printable
+from formats.files import read_json
+from formats.provenance import provenance
 from formats.results import iter_results, results_path
 from formats.takes import ANNOTATION_TEMPLATE, annotation_path, find_split_path, read_split
 
@@ -60,6 +65,22 @@ def output_folder(results: Path, what: str) -> Path:
     return results.with_name(f"{results.stem.removesuffix('_results')}_{what}")
 
 
+def made_by(results: Path) -> dict[str, str | None]:
+    """How a results file was made, as the run record that eval_segswap.py leaves beside it says; None: it does not."""
+    path = results.with_name(f"{results.stem.removesuffix('_results')}_run.json")
+    try:
+        record = read_json(path, "delete it").get("provenance")
+    except (UserError, AttributeError):  # none there, or none of ours
+        record = None
+    recorded = record if isinstance(record, dict) else {}
+    return {"results": str(results)} | {name: recorded.get(name) and str(recorded[name]) for name in RECORDED}
+
+
+def provenance_of(files: Sequence[Path]) -> dict[str, Any]:
+    """What metrics.json, comparison.json and the pages say about how the predictions and they themselves were made."""
+    return {"predictions": [made_by(path) for path in files], "evaluation": provenance()}
+
+
 def split_uids(data_path: Path, splits_path: Path | None, split: str) -> list[str]:
     return read_split(splits_path or find_split_path(data_path), split)
 
@@ -96,6 +117,10 @@ def score_file(truth: GroundTruth, path: Path, setting: str, num_workers: int, a
     """Score a results file. Raises UserError, after listing every problem, if it is not fit to be scored."""
     with tqdm(total=len(truth.uids), unit="take", desc=path.stem) as bar:
         scores = score_results(truth, iter_results(path, setting), setting, num_workers, bar.update)
+    if not scores.cases and scores.not_in_truth and all(problem.missing for problem in scores.problems):
+        raise UserError(
+            f"{path} holds none of the {len(truth.uids)} takes of the ground truth; is it of another split?"
+        )
     problems = [problem for problem in scores.problems if not (problem.missing and allow_missing)]
     if problems:
         refuse(list(map(str, problems)), str(path), allow_missing)
@@ -106,7 +131,7 @@ def score_file(truth: GroundTruth, path: Path, setting: str, num_workers: int, a
 
 def refuse(problems: list[str], where: str, allow_missing: bool) -> None:
     """List the problems and raise UserError."""
-    print("\n".join(problems), file=sys.stderr)
+    print("\n".join(map(printable, problems)), file=sys.stderr)
     hint = "" if allow_missing else "; --allow_missing scores the rest if something is only missing"
     plural = "" if len(problems) == 1 else "s"
     raise UserError(f"{len(problems)} problem{plural} in {where}, nothing written{hint}")
@@ -114,11 +139,12 @@ def refuse(problems: list[str], where: str, allow_missing: bool) -> None:
 
 def left_out(truth: GroundTruth, scores: Scores) -> list[str]:
     """What was not scored, or not by the official protocol, a line each."""
-    lines = []
+    lines: list[str] = []
     if None in truth.annotated.values():
         lines.append("not the official protocol: every frame counts, also those nobody looked at in the target view")
     if truth.missing:
         lines.append(f"takes of the split without ground truth: {', '.join(truth.missing)}")
     if scores.not_in_truth:
         lines.append(f"takes of the results without ground truth, not scored: {', '.join(scores.not_in_truth)}")
-    return [*lines, *(str(problem) for problem in scores.problems if problem.missing)]
+    lines += [str(problem) for problem in scores.problems if problem.missing]
+    return list(map(printable, lines))

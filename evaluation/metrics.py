@@ -50,6 +50,12 @@ class Metric(NamedTuple):
             return "-"
         return f"{100 * value:{sign}.2f}" if self.percent else f"{value:{sign}.3f}"
 
+    def verdict(self, change: float | None) -> str:
+        """Is a change of it "better" or "worse"? Empty if there is none."""
+        if not change:
+            return ""
+        return "better" if (change > 0) == self.higher_is_better else "worse"
+
 
 METRICS = {  # the first four in the order of the paper's tables
     "iou": Metric("IoU", official=True, percent=True),

@@ -12,11 +12,19 @@ from typing import Any
 from evaluation.metrics import METRICS, OFFICIAL, MaskScores
 from evaluation.published import PUBLISHED, SPLIT, XSEGTX
 from evaluation.score import Case
-from formats.errors import UserError
+from formats.errors import UserError, printable
 from formats.files import atomic_write, read_json, write_json
 
 PRINTED_BREAKDOWNS = ("scenario", "object size", "visibility", "query camera", "target camera")
 OUTPUT_FILES = ("metrics.json", "breakdown.csv", "cases.csv")
+RECORDED = {  # how predictions were made: key in the run record -> title
+    "checkpoint": "checkpoint",
+    "checkpoint_sha256": "SHA-256",
+    "precision": "precision",
+    "date": "date",
+    "command": "command",
+    "commit": "commit",
+}
 LISTING = ".made_here.json"
 CASE_COLUMNS = Case._fields[:5]  # which case it is
 SCORE_COLUMNS = (*Case._fields[5:-1], *MaskScores._fields)  # what it scores in one results file
@@ -75,17 +83,17 @@ def _cell(value: Any) -> Any:
     return int(value) if isinstance(value, bool) else value
 
 
-def printable(text: str) -> str:
-    """The text with escapes (`\\n`, `\\x1b`) for whatever would steer a terminal or break a line."""
-    return "".join(char if char.isprintable() else ascii(char)[1:-1] for char in text)
-
-
 def format_summary(summary: dict[str, Any]) -> str:
     """The tables that evaluate.py prints for one results file."""
     scored, wanted = summary["frames_scored"], summary["frames_wanted"]
     lines = [headline(summary)]
     if scored < wanted:
         lines.append(f"INCOMPLETE: predictions for {wanted - scored:,} of {wanted:,} frames are missing")
+    made = summary["provenance"]["predictions"][0]
+    recorded = [
+        f"{RECORDED[name]} {made[name] or 'unknown'}" for name in ("checkpoint", "checkpoint_sha256", "precision")
+    ]
+    lines.append(printable(", ".join(recorded)))
     published = PUBLISHED[summary["setting"]][XSEGTX]
     rows = [("", "value", "95 % interval", f"paper (v2 {SPLIT})")]
     for name, metric in METRICS.items():
@@ -99,13 +107,16 @@ def format_summary(summary: dict[str, Any]) -> str:
         for name in ("iou", "contour_accuracy"):
             value = METRICS[name].show(summary[f"mean_over_{unit}"][name])
             rows.append((f"{starred(name, official=False)}, mean over {unit}", value, "", ""))
+    visible, hidden = summary["frames_visible"], scored - summary["frames_visible"]
+    missed, invented = (sum(group[name] for group in summary["breakdown"]["take"]) for name in ("missed", "invented"))
     lines += ["", *format_table(rows), "* not part of the benchmark; intervals: takes drawn with replacement"]
+    lines.append(f"* {missed:,} of {visible:,} visible objects missed, {invented:,} of {hidden:,} hidden ones invented")
     for kind in PRINTED_BREAKDOWNS:
         groups = summary["breakdown"][kind]
         if len(groups) > 1:
-            header = (f"* by {BREAKDOWN_TITLES[kind]}", "frames", "visible", *(METRICS[n].heading for n in OFFICIAL))
+            header = ("", "frames", "visible", *(METRICS[name].heading for name in OFFICIAL))
             rows = [(g["label"], f"{g['frames']:,}", f"{g['visible']:,}", *_shown(g)) for g in groups]
-            lines += ["", *format_table([header, *rows])]
+            lines += ["", f"* by {BREAKDOWN_TITLES[kind]}", *format_table([header, *rows])]
     return "\n".join(lines)
 
 
@@ -135,13 +146,14 @@ def split_title(split: str | None) -> str:
 
 def format_comparison(comparison: dict[str, Any]) -> str:
     """The tables that evaluate.py prints for several results files."""
-    tables = []
+    first, tables = comparison["first"], []
     for one in comparison["comparisons"]:
-        rows = [("", comparison["first"], one["second"], "difference", "95 % interval")]
+        rows = [("", first, one["second"], "difference", "95 % interval", f"{one['second']} is")]
         for name, found in one["metrics"].items():
-            values = (METRICS[name].show(found[key]) for key in ("first", "second"))
-            change = METRICS[name].show(found["difference"], "+")
-            rows.append((starred(name), *values, change, interval(name, found["interval_95"], " to ", "+") or "-"))
+            metric, change = METRICS[name], found["difference"]
+            values = [metric.show(found[key]) for key in ("first", "second")]
+            span = interval(name, found["interval_95"], " to ", "+") or "-"
+            rows.append((starred(name), *values, metric.show(change, "+"), span, metric.verdict(change) or "-"))
         tables.append("\n".join(format_table(rows)))
     return "\n\n".join(tables)
 

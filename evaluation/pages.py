@@ -12,7 +12,7 @@ from jinja2 import Environment, FileSystemLoader
 
 from evaluation.compare import is_certain, largest_first
 from evaluation.metrics import METRICS, OFFICIAL
-from evaluation.outputs import BREAKDOWN_TITLES, interval, starred
+from evaluation.outputs import BREAKDOWN_TITLES, RECORDED, interval, starred
 from evaluation.plots import calibration, iou_by_size, iou_histogram, paired_iou, precision_recall, save_plot
 from evaluation.published import PUBLISHED, SPLIT
 from evaluation.score import Case
@@ -57,6 +57,7 @@ def write_page(folder: Path, template: str, **values: Any) -> Path:
         "ORDERS": ORDERS,
         "CHANGE_ORDERS": CHANGE_ORDERS,
         "KINDS": KINDS,
+        "RECORDED": RECORDED,
         "interval": interval,
         "is_certain": is_certain,
         "largest_first": largest_first,
@@ -94,7 +95,7 @@ def draw_paired_plots(folder: Path, names: Sequence[str], cases: Sequence[Sequen
 
 
 def report_card(case: Case, picture: str, take_name: str) -> dict[str, Any]:
-    """A picture of a gallery: its path from the page, words, what it is found and sorted by (the value "" stays below)."""
+    """A picture of a gallery: its path from the page, words, what it is found and sorted by ("" stays below)."""
     kinds = ["visible" if case.visible else "hidden"]
     if case.said_visible != case.visible:
         kinds.append("invented" if case.said_visible else "missed")
@@ -134,7 +135,7 @@ def _place(case: Case, take_name: str) -> str:
 def track_lines(cases: Iterable[Case], names: dict[str, str], shown: Iterable[Case]) -> list[dict[str, Any]]:
     """IoU and confidence over time of the tracks of the cases `shown`, as points of a drawing 1200 x 260 units large.
 
-    Frames run from x 50 to 1190, 0 to 100 % from y 230 up to 10. IoU is in pieces, one per time of visibility. `names`
+    Frames run from x 50 to 1170, 0 to 100 % from y 230 up to 10. IoU is in pieces, one per time of visibility. `names`
     are those of the takes.
     """
     tracks: dict[tuple, list[Case]] = {case.track: [] for case in shown}
@@ -145,7 +146,7 @@ def track_lines(cases: Iterable[Case], names: dict[str, str], shown: Iterable[Ca
     for (take, name, query, target), members in tracks.items():
         members.sort(key=lambda case: case.frame)
         first, span = members[0].frame, max(members[-1].frame - members[0].frame, 1)
-        x = [round(50 + 1140 * (case.frame - first) / span, 1) for case in members]
+        x = [round(50 + 1120 * (case.frame - first) / span, 1) for case in members]
         pieces: list[list[str]] = [[]]
         for place, case in zip(x, members, strict=True):
             if case.visible:

@@ -17,10 +17,10 @@ from PIL import Image, ImageDraw, ImageFont
 from tqdm import tqdm
 
 from evaluation.metrics import METRICS
-from evaluation.outputs import printable
 from evaluation.score import Case
 from evaluation.truth import GroundTruth, TakeTruth
 from formats.drawing import PREDICTION, QUERY, TRUTH, overlay, write_picture
+from formats.errors import printable
 from formats.files import atomic_write
 from formats.geometry import Size
 from formats.masks import resize_mask
@@ -215,7 +215,7 @@ def _header(truth: TakeTruth, predictions: Sequence[Predicted], width: int, heig
     draw = ImageDraw.Draw(paper)
     plain, bold = _font(round(height * 0.7)), _font(round(height * 0.7), bold=True)
     case = predictions[0].case
-    score = "" if len(predictions) > 1 else f"{_score(case)}  confidence {case.confidence:.2f}"
+    score = "" if len(predictions) > 1 else f"{_score(case)}  confidence {100 * case.confidence:.0f} %"
     right = width - draw.textlength(score, bold)
     draw.text((right, 0), score, INK, bold)
     name = printable(case.object_name.strip())

@@ -18,6 +18,7 @@ from evaluation.inputs import (
     left_out,
     open_truth,
     output_folder,
+    provenance_of,
     score_file,
 )
 from evaluation.outputs import OUTPUT_FILES, claim_files, headline, split_title, write_outputs
@@ -50,7 +51,8 @@ def main(argv: list[str] | None = None) -> None:
     )
     results = args.pred_file or default_results(args.setting, split)
     scores = score_file(truth, results, args.setting, args.num_workers, args.allow_missing)
-    summary = {"split": split, "results": str(results), **summarize(scores, args.resamples)}
+    source = {"split": split, "results": str(results), "provenance": provenance_of([results])}
+    summary = {**source, **summarize(scores, args.resamples)}
 
     hidden = sorted((case for case in scores.cases if not case.visible), key=lambda case: -case.confidence)
     shown = choose(scores.cases, "spread", args.num) + hidden[: max(1, args.num // 5)]

@@ -8,6 +8,7 @@ import numpy as np
 from evaluation.metrics import CONFIDENCE_THRESHOLD, MaskScores, score_masks
 from evaluation.predictions import Problem, TakePredictions
 from evaluation.truth import GroundTruth, TakeTruth
+from formats.errors import UserError
 from formats.parallel import run_jobs
 
 
@@ -113,4 +114,8 @@ def score_results(
 def _score_task(task: tuple[GroundTruth, Any, str]) -> TakeScores:
     """`task`: the ground truth of one take, its predictions, the setting."""
     truth, raw, setting = task
-    return score_take(truth.load(truth.uids[0]), raw, setting)
+    uid = truth.uids[0]
+    try:
+        return score_take(truth.load(uid), raw, setting)
+    except UserError as error:  # a malformed take is one problem more, and the others are still looked at
+        return TakeScores(uid, "", "", [], 0, [Problem(uid, None, None, (), f"ground truth: {error}")])

@@ -18,7 +18,7 @@ from formats.errors import UserError
 from formats.files import iter_json, write_json
 from formats.geometry import Size, eval_size
 from formats.masks import eval_mask
-from formats.processed import ANNOTATION, CameraPair, ProcessedTake, read_frame
+from formats.processed import ANNOTATION, CameraPair, ProcessedTake, frames_in, read_frame
 from formats.takes import iter_annotations, parse_take
 
 GT_REMEDY = "write it with `python evaluation/evaluate.py --write_gt`"
@@ -70,8 +70,8 @@ class TakeTruth:
         """(H, W) that predictions in the target view must have; None if neither a mask nor a frame tells."""
         size = self.take.video_size(pair.target_camera)
         if size is None:  # as in a test split whose target masks are secret
-            frame = next((self.take.folder / pair.target_camera).glob("*.jpg"), None)
-            size = frame and read_frame(frame).shape[:2]
+            frame = next(iter(frames_in(self.take.folder / pair.target_camera).values()), None)
+            size = frame and read_frame(Path(frame)).shape[:2]
         return size and eval_size(size)
 
 
@@ -107,7 +107,7 @@ class GroundTruth:
         for uid, raw in iter_json(path, ("annotations",), GT_REMEDY):
             try:
                 takes[uid] = ProcessedTake.parse(uid, Path(data_dir) / uid, raw)
-                annotated[uid] = Annotated(raw["annotated_frames"])
+                annotated[uid] = Annotated(checked_frames(raw["annotated_frames"]))
             except (ValueError, KeyError) as error:
                 raise UserError(f"take {uid} in {path} is malformed ({error}); {GT_REMEDY}") from None
         return cls(list(takes), Path(data_dir), annotated, in_memory=takes)
@@ -135,6 +135,18 @@ class GroundTruth:
             for truth in map(self.load, self.uids)
         )
         write_json(path, {"version": "xx", "challenge": "xx", "annotations": takes})
+
+
+def checked_frames(raw: Any) -> dict[str, dict[str, list[int]]]:
+    """The "annotated_frames" of a ground-truth file. Raises ValueError if they are anything else."""
+    fine = isinstance(raw, dict) and all(
+        isinstance(cameras, dict)
+        and all(isinstance(frames, list) and all(type(f) is int for f in frames) for frames in cameras.values())
+        for cameras in raw.values()
+    )
+    if not fine:
+        raise ValueError("annotated_frames are not lists of frame numbers by object and camera")
+    return raw
 
 
 def read_annotated(uid: str, raw: Any) -> Annotated:

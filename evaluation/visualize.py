@@ -12,6 +12,8 @@ an .mp4, the whole track of the first object and camera pair that fit.
 import argparse
 import re
 import sys
+from collections.abc import Callable, Iterable
+from difflib import SequenceMatcher
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # repository root
@@ -59,9 +61,9 @@ def main(argv: list[str] | None = None) -> None:
         scores = score_results(truth, iter_results(results, args.setting), args.setting, args.num_workers, bar.update)
     if scores.problems:
         print(f"{len(scores.problems)} problems in {results}; evaluate.py lists them", file=sys.stderr)
+    if not scores.cases:
+        raise UserError(f"no prediction in {results} is of these takes; check --split and --take")
     cases = matching(scores.cases, args.object, args.camera, args.frame)
-    if not cases:
-        raise UserError(f"no prediction in {results} fits; check --take, --object, --camera, --frame")
     if out.suffix.lower() == ".mp4":
         cases = sorted((case for case in cases if case.track == cases[0].track), key=lambda case: case.frame)
     else:
@@ -84,9 +86,10 @@ def main(argv: list[str] | None = None) -> None:
 
 def open_takes(data_path: Path, split: str, splits_path: Path | None, take: str) -> GroundTruth:
     """The takes whose uid begins with `take`. Which frames the annotators looked at does not matter here."""
-    uids = [uid for uid in split_uids(data_path, splits_path, split) if uid.startswith(take)]
+    of_split = split_uids(data_path, splits_path, split)
+    uids = [uid for uid in of_split if uid.startswith(take)]
     if not uids:
-        raise UserError(f"no take of split {split!r} begins with {take!r}; name another --take or --split")
+        raise UserError(f"no take of split {split!r} begins with {take!r}; the nearest: {nearest(take, of_split)}")
     truth = GroundTruth.from_processed(data_path, uids, None)
     if not truth.uids:
         raise UserError(f"no take of split {split!r} is in {data_path}; run data/process_data.py first")
@@ -94,14 +97,34 @@ def open_takes(data_path: Path, split: str, splits_path: Path | None, take: str)
 
 
 def matching(cases: list[Case], object_name: str | None, camera: str | None, frame: int | None) -> list[Case]:
-    """Cases of an object (with or without surrounding spaces), a query or target camera, a frame; None fits all."""
-    return [
-        case
-        for case in cases
-        if (object_name is None or object_name.strip() == case.object_name.strip())
-        and camera in (None, case.query_camera, case.target_camera)
-        and frame in (None, case.frame)
-    ]
+    """Cases of an object (with or without surrounding spaces), a query or target camera, a frame; None fits all.
+
+    Raises UserError, which names the nearest that exist, if there are none.
+    """
+    if object_name is not None:
+        cases = fitting(cases, "object", object_name.strip(), lambda case: {case.object_name.strip()})
+    if camera is not None:
+        cases = fitting(cases, "camera", camera, lambda case: {case.query_camera, case.target_camera})
+    if frame is not None:
+        cases = fitting(cases, "frame", frame, lambda case: {case.frame})
+    return cases
+
+
+def fitting(cases: list[Case], flag: str, wanted: str | int, names: Callable[[Case], set]) -> list[Case]:
+    found = [case for case in cases if wanted in names(case)]
+    if not found:
+        near = nearest(wanted, set().union(*map(names, cases)))
+        raise UserError(f"no prediction fits --{flag} {wanted!r}; the nearest there are: {near}")
+    return found
+
+
+def nearest(wanted: str | int, known: Iterable, number: int = 3) -> str:
+    """The most similar of some names, or the closest of some numbers, for a message."""
+    if isinstance(wanted, int):
+        near = sorted(known, key=lambda value: abs(value - wanted))
+    else:
+        near = sorted(known, key=lambda name: -SequenceMatcher(None, wanted.lower(), name.lower()).ratio())
+    return ", ".join(map(repr, near[:number])) or "none at all"
 
 
 def write_folder(folder: Path, cases: list[Case], pictures: list, columns: int) -> None:

@@ -1,6 +1,7 @@
 """Results files against each other, from files to files."""
 
 import json
+import re
 
 import pytest
 
@@ -43,6 +44,25 @@ def test_a_comparison_is_written_as_page_json_and_csv(root, tmp_path, capsys):
     assert "IoU" in capsys.readouterr().out
     header = (tmp_path / "cases.csv").read_text().splitlines()[0]
     assert header.startswith("take_uid,") and "iou of a" in header and "iou of b" in header
+
+
+def test_arrows_point_up_where_the_second_file_is_better(root, tmp_path):
+    compare_main(root, tmp_path, "--num", "0")
+    found = json.loads((tmp_path / "comparison.json").read_text())["comparisons"][0]["metrics"]
+    text = (tmp_path / "index.html").read_text()
+    rows = {name: re.search(rf"<td>{re.escape(title)}</td>.*?</tr>", text, re.DOTALL)[0] for name, title in TITLES}
+    assert (
+        found["iou"]["difference"]
+        < 0
+        < found["location_error"]["difference"]
+        < found["balanced_accuracy"]["difference"]
+    )
+    assert "\u25bc" in rows["iou"] and "\u25bc" in rows["location_error"] and "\u25b2" in rows["balanced_accuracy"]
+
+
+TITLES = [
+    ("iou", "IoU (%)"), ("location_error", "location error"), ("balanced_accuracy", "existence balanced accuracy (%)")
+]  # fmt: skip
 
 
 def test_three_files_are_compared_with_the_first(root, tmp_path):

@@ -3,16 +3,17 @@
 import copy
 import csv
 import json
+import shutil
 
 import numpy as np
 import pytest
 
 from benchmarks import evaluate as benchmark
-from evaluation import evaluate
+from evaluation import evaluate, report, visualize
 from formats.errors import UserError, run_script
 from formats.processed import ANNOTATION
-from tests.make_processed import EGO, make_data_set
-from tests.make_results import GOLDEN, golden, make_annotations, make_results
+from tests.make_processed import EGO, LAYOUT, make_data_set
+from tests.make_results import GOLDEN, golden, make_annotations, make_results, make_results_file
 
 SETTINGS = ("ego-exo", "exo-ego")
 OFFICIAL_NAMES = {
@@ -156,6 +157,7 @@ BROKEN = {
     "confidence is missing": (lambda r: entry(r).pop("confidence"), FRAME_30 + "no confidence"),
     "confidence is a text": (change("confidence", "0.5"), FRAME_30 + "confidence is not a number ('0.5')"),
     "confidence is true": (change("confidence", True), FRAME_30 + "confidence is not a number (True)"),
+    "confidence is nan": (change("confidence", float("nan")), FRAME_30 + "confidence is not between 0 and 1 (nan)"),
     "confidence is a logit": (change("confidence", -3.5), FRAME_30 + "confidence is not between 0 and 1 (-3.5)"),
     "pred_mask is a text": (change("pred_mask", "x"), FRAME_30 + "pred_mask is not an object with size and counts"),
     "the mask has the network's size": (
@@ -210,12 +212,11 @@ def test_all_problems_are_listed_at_once(small_root, good, tmp_path, capsys):
 UNREADABLE = {
     "cut off": ('{"ego-exo": {"results": {"take-a": {"masks"', "is not valid JSON"),
     "empty": ("", "is not valid JSON"),
-    "with NaN": ('{"ego-exo": {"results": {"take-a": NaN}}}', "is not valid JSON"),
     "two texts in one": ('{"ego-exo": {"results": {}}}{}', "is not valid JSON"),
-    "of the other setting": ('{"exo-ego": {"results": {}}}', "has no object at ego-exo/results"),
-    "without results": ('{"ego-exo": {"version": "xx"}}', "has no object at ego-exo/results"),
-    "with a list of results": ('{"ego-exo": {"results": []}}', "has no object at ego-exo/results"),
-    "a list": ("[1, 2]", "has no object at ego-exo/results"),
+    "of the other setting": ('{"exo-ego": {"results": {}}}', "holds exo-ego, not ego-exo"),
+    "without results": ('{"ego-exo": {"version": "xx"}}', "not ego-exo/results"),
+    "with a list of results": ('{"ego-exo": {"results": []}}', "not ego-exo/results"),
+    "a list": ("[1, 2]", "not ego-exo/results"),
 }
 
 
@@ -275,6 +276,113 @@ def test_frames_that_nobody_looked_at_in_the_target_do_not_count(small_root, goo
     assert len(read_cases(tmp_path / "out")) == 15
     evaluate_results(small_root, good, tmp_path, "--all_frames")
     assert len(read_cases(tmp_path / "out")) == 16
+
+
+def test_hyphened_flags_of_the_original_are_understood(golden_root, tmp_path):
+    files = ["--gt-file", golden_root / "gt_val.json", "--pred-file", golden_root / "ego-exo_val_results.json"]
+    run("--setting", "ego-exo", *files, "--out", tmp_path)
+    assert (tmp_path / "metrics.json").is_file()
+
+
+def test_the_ground_truth_can_be_written_without_predictions(golden_root, tmp_path):
+    run("--data_path", golden_root / "processed", "--write_gt", tmp_path / "gt.json")
+    assert json.loads((tmp_path / "gt.json").read_text()) == golden("gt_val")
+    assert [path.name for path in tmp_path.iterdir()] == ["gt.json"]
+
+
+def test_the_headline_names_the_split_of_the_data_and_never_a_default(golden_root, tmp_path, capsys):
+    test_file = ["--setting", "ego-exo", "--pred_file", golden_root / "ego-exo_test_results.json", "--out", tmp_path]
+    gt_file = ["--gt_file", golden_root / "gt_test.json"]
+    heads = {
+        "split test:": ["--data_path", golden_root / "processed", "--split", "test"],
+        "split unknown:": gt_file,
+        "split given:": [*gt_file, "--split", "given"],
+    }
+    for head, where in heads.items():
+        run(*test_file, *where)
+        assert capsys.readouterr().out.startswith(f"ego-exo, {head}")
+    with pytest.raises(UserError, match="does not say of which split"):
+        run("--setting", "ego-exo", *gt_file)
+
+
+def test_results_of_another_split_are_refused_in_one_line(golden_root, tmp_path):
+    with pytest.raises(UserError, match="holds none of the .* takes of the ground truth; is it of another split"):
+        pred_file = golden_root / "ego-exo_test_results.json"
+        run("--setting", "ego-exo", "--data_path", golden_root / "processed", "--pred_file", pred_file)
+
+
+HOSTILE = {
+    "newline": "cup\n=HYPERLINK(1)",
+    "formula": "=cmd|' /C calc'!A0",
+    "terminal": "\x1b[31mred\x1b]0;title\x07",
+    "long": "n" * 300,
+    "path": "../../up",
+}
+
+
+@pytest.mark.parametrize("kind", HOSTILE)
+def test_hostile_names_are_drawn_written_and_printed_harmlessly(tmp_path, capsys, kind):
+    name = HOSTILE[kind]
+    data_dir = make_data_set(tmp_path / "data", {"val": ["take-a"]}, {name: LAYOUT["cup_0"]})
+    pred_file = make_results_file(tmp_path, data_dir, ["take-a"], "ego-exo")
+    where = ["--setting", "ego-exo", "--data_path", data_dir, "--pred_file", pred_file, "--num_workers", "0"]
+    out = tmp_path / "out"
+    evaluate.main([*map(str, where), "--all_frames", "--out", str(out / "evaluation")])
+    report.main([*map(str, where), "--all_frames", "--num", "2", "--out", str(out / "report")])
+    visualize.main([*map(str, where), "--num", "2", "--out", str(out / "pictures")])
+    text = (out / "evaluation" / "cases.csv").read_text()
+    assert len(text.splitlines()) == 1 + 6 and "\x1b" not in text
+    with (out / "evaluation" / "breakdown.csv").open() as file:
+        assert not any(cell[:1] in "=+-@\t\r" for row in csv.reader(file) for cell in row if cell)
+    results = json.loads(pred_file.read_text())
+    del results["ego-exo"]["results"]["take-a"]["masks"][name][f"{EGO}_cam01"]["0"]
+    pred_file.write_text(json.dumps(results))
+    assert status(lambda: evaluate.main([*map(str, where), "--all_frames", "--out", str(out / "no")])) == 1
+    printed = capsys.readouterr()
+    assert "\x1b" not in printed.out + printed.err.replace("\x1b[A", "")
+    assert len(list((out / "pictures").glob("*.jpg"))) == 3
+    assert {path.name for path in tmp_path.iterdir()} == {"data", "out", pred_file.name}
+
+
+ODD_VALUES = {
+    "infinity": "Infinity",
+    "a number too large": "1e999",
+    "a whole number of 400 digits": "1" + "0" * 400,
+    "nested": "[" * 100_000 + "]" * 100_000,
+    "null": "null",
+    "a zero byte": '"\\u0000"',
+    "a huge mask": '{"size": [1000000, 1000000], "counts": ""}',
+}
+
+
+@pytest.mark.parametrize("kind", ODD_VALUES)
+@pytest.mark.parametrize("place", ["take", "mask", "size", "counts", "confidence"])
+def test_hostile_values_in_a_results_file_end_in_one_line(small_root, good, tmp_path, capsys, place, kind):
+    results = copy.deepcopy(good)
+    holders = {
+        "take": (results, "take-a"),
+        "mask": (entry(results), "pred_mask"),
+        "size": (entry(results)["pred_mask"], "size"),
+        "counts": (entry(results)["pred_mask"], "counts"),
+        "confidence": (entry(results), "confidence"),
+    }
+    holder, key = holders[place]
+    holder[key] = "HERE"
+    text = json.dumps({"ego-exo": {"results": results}}).replace('"HERE"', ODD_VALUES[kind])
+    assert evaluate_results(small_root, text, tmp_path) == 1
+    assert "error: " in capsys.readouterr().err and not (tmp_path / "out").exists()
+
+
+def test_a_malformed_take_of_the_ground_truth_is_listed_beside_the_other_problems(small_root, good, tmp_path, capsys):
+    shutil.copytree(small_root / "processed", tmp_path / "processed")
+    (tmp_path / "processed" / "take-a" / ANNOTATION).write_text('{"masks": {"cup_0": 3}, "subsample_idx": []}')
+    results = copy.deepcopy(good)
+    drop("take-b", "masks", "cup_0")(results)
+    shutil.copytree(small_root / "annotations", tmp_path / "annotations")
+    shutil.copy(small_root / "split.json", tmp_path)
+    assert evaluate_results(tmp_path, results, tmp_path) == 1
+    errors = capsys.readouterr().err
+    assert "take take-a: ground truth: " in errors and "take take-b, object 'cup_0': missing" in errors
 
 
 def test_full_size_masks_score_as_in_the_official_way(tmp_path):

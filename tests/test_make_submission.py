@@ -68,3 +68,9 @@ def test_takes_of_another_split_are_left_out_of_a_submission(root, tmp_path, cap
     results = json.loads((tmp_path / "submission.json").read_text())
     assert list(results["ego-exo"]["results"]) == ["take-a"]
     assert "not of the split, left out: take-b" in capsys.readouterr().out
+
+
+def test_a_folder_to_write_to_means_a_file_in_it(root, tmp_path):
+    for out in (tmp_path, tmp_path / "new"):
+        submit(root, out)
+        assert (out / "submission.json").is_file()

@@ -7,6 +7,8 @@ import numpy as np
 import pytest
 
 from evaluation import report
+from evaluation.inputs import made_by
+from formats.errors import UserError
 from formats.masks import encode_mask
 from tests.browser import chromium, needs_browser
 from tests.make_processed import EGO, LAYOUT, make_data_set
@@ -38,7 +40,65 @@ def test_a_report_of_the_same_results_is_the_same(root, tmp_path):
     for name in ("a", "b"):
         report.main([*options(root), "--num", "6", "--out", str(tmp_path / name)])
     for path in (tmp_path / "a").rglob("*.*"):
-        assert path.read_bytes() == (tmp_path / "b" / path.relative_to(tmp_path / "a")).read_bytes()
+        other = tmp_path / "b" / path.relative_to(tmp_path / "a")
+        assert without_dates(path.read_bytes()) == without_dates(other.read_bytes())
+
+
+def without_dates(data):
+    return re.sub(rb"20\d\d-\d\d-\d\dT[0-9:+-]+", b"", data)
+
+
+def test_a_report_says_how_the_predictions_were_made_and_what_is_unknown(root, tmp_path):
+    results = tmp_path / "ego-exo_val_results.json"
+    results.write_bytes((root / "a" / results.name).read_bytes())
+    made = {"checkpoint": "netBest.pth", "checkpoint_sha256": "12ab" * 16, "precision": "bf16"}
+    (tmp_path / "ego-exo_val_run.json").write_text(json.dumps({"provenance": {**made, "commit": None}}))
+    report.main([*options(root), "--pred_file", str(results), "--num", "2", "--out", str(tmp_path / "out")])
+    text = (tmp_path / "out" / "index.html").read_text()
+    assert all(value in text for value in made.values()) and "unknown" in text
+    found = json.loads((tmp_path / "out" / "metrics.json").read_text())["provenance"]
+    assert found["predictions"] == [{"results": str(results), "date": None, "command": None, "commit": None, **made}]
+    assert set(found["evaluation"]) == {"date", "command", "commit"} and found["evaluation"]["date"].startswith("20")
+
+
+@pytest.mark.parametrize("record", ["", "[1]", '{"provenance": 3}', '{"provenance": {"checkpoint": [1, {"a": 2}]}}'])
+def test_a_run_record_of_odd_content_does_no_harm(root, tmp_path, record):
+    (tmp_path / "ego-exo_val_run.json").write_text(record)
+    assert made_by(tmp_path / "ego-exo_val_results.json")["precision"] is None
+
+
+def test_a_report_never_replaces_what_it_did_not_make(root, tmp_path):
+    for name in ("index.html", "cases.csv", "pictures/0001.jpg"):
+        out = tmp_path / name.replace("/", "_")
+        (out / name).parent.mkdir(parents=True)
+        (out / name).write_text("mine")
+        with pytest.raises(UserError, match="was not made by this script"):
+            report.main([*options(root), "--num", "2", "--out", str(out)])
+        assert [path for path in out.rglob("*") if path.is_file()] == [out / name]
+        assert (out / name).read_text() == "mine"
+
+
+def test_a_report_in_its_own_folder_replaces_its_files_and_leaves_no_old_picture(root, tmp_path):
+    report.main([*options(root), "--num", "6", "--out", str(tmp_path)])
+    (tmp_path / "pictures" / "mine.jpg").touch()
+    report.main([*options(root), "--num", "2", "--out", str(tmp_path)])
+    names = sorted(path.name for path in (tmp_path / "pictures").iterdir())
+    assert names == ["0000.jpg", "0001.jpg", "0002.jpg", "mine.jpg"]
+
+
+def test_exo_queries_are_broken_down_by_camera(root, tmp_path):
+    report.main([*options(root, "exo-ego"), "--num", "2", "--out", str(tmp_path)])
+    text = (tmp_path / "index.html").read_text()
+    assert "By query camera" in text and "By target camera" not in text
+
+
+def test_brackets_are_announced_only_where_there_are_any(root, tmp_path):
+    (tmp_path / "split.json").write_text(json.dumps({"val": UIDS[:1]}))
+    for name, uids in (("two", UIDS), ("one", UIDS[:1])):
+        (tmp_path / "split.json").write_text(json.dumps({"val": uids}))
+        where = ["--splits_path", str(tmp_path / "split.json"), "--out", str(tmp_path / name)]
+        report.main([*options(root), *where, "--num", "2"])
+        assert ("In brackets" in (tmp_path / name / "index.html").read_text()) == (name == "two")
 
 
 def test_names_cannot_break_a_page(tmp_path):

@@ -4,10 +4,20 @@ import math
 
 import numpy as np
 import pytest
+from matplotlib.figure import Figure
 
-from evaluation.compare import common_cases, compare, differences, is_certain, largest_changes, short_names
+from evaluation.compare import (
+    common_cases,
+    compare,
+    differences,
+    is_certain,
+    largest_changes,
+    largest_first,
+    short_names,
+)
 from evaluation.metrics import MaskScores
 from evaluation.pictures import choose
+from evaluation.plots import iou_by_size
 from evaluation.score import Case, Scores, TakeScores
 from evaluation.summary import (
     breakdowns,
@@ -220,5 +230,28 @@ def test_cases_are_found_by_object_camera_and_frame():
     cases = make_cases()
     assert {case.object_name for case in matching(cases, " cup_1 ", None, None)} == {"cup_1"}
     assert matching(cases, None, "cam01", None) == matching(cases, None, "aria01_214-1", None) == cases
-    assert matching(cases, None, "cam02", None) == []
     assert [case.frame for case in matching(cases, None, None, 30)] == [30]
+
+
+def test_missed_and_invented_objects_are_counted():
+    seen, *others = [case for case in make_cases() if case.visible]
+    hidden = next(case for case in make_cases() if not case.visible)
+    cases = [seen._replace(confidence=0.5), *(case._replace(confidence=1.0) for case in others)]
+    take = TakeScores("take", "", "", [*cases, hidden._replace(confidence=0.6)], 40, [])
+    (group,) = breakdowns(Scores("ego-exo", [take], []))["take"]
+    assert (group["missed"], group["invented"]) == (1, 1)
+
+
+def test_tables_of_differences_begin_with_the_largest_change_in_either_direction():
+    groups = {"small": 0.01, "fall": -0.3, "rise": 0.2, "none": None}
+    ranked = largest_first({label: {"iou": {"difference": value}} for label, value in groups.items()})
+    assert [label for label, _ in ranked] == ["fall", "rise", "small", "none"]
+
+
+def test_the_plot_by_size_runs_from_left_to_right():
+    masks = [MaskScores(0.5, 0.5, 0, 0, True, size, 1) for size in [0] * 30 + [1] * 10 + [5] * 20 + [900, 7, 6]]
+    cases = [Case("take", "cup", "a", "b", i, True, 1.0, mask) for i, mask in enumerate(masks)]
+    axes = Figure().subplots()
+    iou_by_size(axes, cases)
+    (line,) = axes.lines
+    assert len(line.get_xdata()) > 2 and (np.diff(line.get_xdata()) > 0).all()

@@ -51,8 +51,10 @@ def test_visualize_writes_a_track_as_a_video(root, tmp_path):
 @pytest.mark.parametrize(
     ("wanted", "message"),
     [
-        (["--take", "nobody"], "no take of split 'val' begins with 'nobody'"),
-        (["--object", "nothing"], "no prediction in .* fits"),
+        (["--take", "take-z"], "no take of split 'val' begins with 'take-z'; the nearest: 'take-a', 'take-b'"),
+        (["--object", "milk-carton"], "fits --object 'milk-carton'; the nearest there are: 'Milk carton', 'cup_0'"),
+        (["--camera", "cam03"], "fits --camera 'cam03'; the nearest there are: 'cam0"),
+        (["--frame", "55"], "fits --frame 55; the nearest there are: 60, 30, 0"),
         (["--object", "cup_0", "--frame", "60", "--camera", "cam01"], "none of these objects is visible"),
         (["--split", "test2"], "no split 'test2'"),
     ],
