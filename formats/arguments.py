@@ -10,10 +10,10 @@ from formats.processed import DEFAULT_DATA_DIR
 from formats.takes import SETTINGS
 
 SYNONYMS = (  # what the scripts, the original's among them, call the same thing; each script understands all
-    {"data_path", "data_dir", "outputpath", "train_dir"},  # processed takes
-    {"splits_path", "split_path"},
-    {"annotation_path", "annotationpath"},
-    {"out_path", "out_dir", "out", "output"},
+    ("data_path", "data_dir", "outputpath", "train_dir"),  # processed takes
+    ("splits_path", "split_path"),
+    ("annotation_path", "annotationpath"),
+    ("out_path", "out_dir", "out", "output"),
 )
 
 
@@ -35,20 +35,20 @@ class Parser(argparse.ArgumentParser):
         flag, equals, value = word.partition("=")
         if not flag.startswith("--") or flag in self._option_string_actions:
             return word
-        meanings = _meanings(flag)
-        own = [known for known in self._option_string_actions if known.startswith("--") and _meanings(known) & meanings]
-        return own[0] + equals + value if own else word
+        own = {_name(known): known for known in self._option_string_actions if known.startswith("--")}
+        names = (_name(flag), *next((names for names in SYNONYMS if _name(flag) in names), ()))
+        return next((own[name] for name in names if name in own), flag) + equals + value
 
 
-def _meanings(flag: str) -> set[str]:
-    name = flag.removeprefix("--").replace("-", "_")
-    return next((names for names in SYNONYMS if name in names), {name})
+def _name(flag: str) -> str:
+    return flag.removeprefix("--").replace("-", "_")
 
 
 class _HelpFormatter(argparse.RawDescriptionHelpFormatter):
     def _get_help_string(self, action: argparse.Action) -> str:
         text = action.help or ""
-        told = "default" in text or action.default in (None, False, argparse.SUPPRESS) or not action.option_strings
+        none = action.default is None or action.default is False or action.default == argparse.SUPPRESS
+        told = none or "default" in text or not action.option_strings
         return text if told else f"{text} (default: %(default)s)"
 
 
