@@ -12,8 +12,8 @@ from data.failures import BROKEN, Failure
 from formats.errors import UserError
 from formats.geometry import Size
 from formats.masks import RLE, run_lengths
-from formats.processed import ProcessedTake, frames_in, pair_frames
-from formats.takes import SETTINGS, is_ego
+from formats.processed import MAX_FRAME_SIDE, ProcessedTake, frames_in, jpeg_size, pair_frames
+from formats.takes import SETTINGS
 
 HEADER_BYTES = 4096  # of a JPEG file, enough for the tables before its size
 SHOWN = 5  # frames named in a problem
@@ -27,7 +27,7 @@ class TakeCheck:
     frames: int = 0
     masks: int = 0
     problems: list[Failure] = field(default_factory=list)
-    pairs: dict[str, dict[tuple[str, str, str], int]] = field(default_factory=dict)
+    pairs: dict[str, dict[tuple[str, str, str], int]] = field(default_factory=lambda: {name: {} for name in SETTINGS})
 
 
 def check_take(data_dir: Path, uid: str, decode: bool = False) -> TakeCheck:
@@ -42,14 +42,16 @@ def check_take(data_dir: Path, uid: str, decode: bool = False) -> TakeCheck:
     except UserError as error:
         check.problems.append(Failure(None, BROKEN, str(error)))
         return check
-    needed = pair_frames(take.masks)
+    needed = pair_frames(take.masks, take.is_ego)
     for camera in sorted(take.cameras):
         tracks = {name: cameras[camera] for name, cameras in take.masks.items() if cameras.get(camera)}
         reasons, mask_size = _check_masks(tracks)
         there = frames_in(take.folder / camera)
         wanted = needed.get(camera, set())
         if not there.keys() <= wanted:  # made with `--frames all`: every mask and every second has its frame
-            end = max(there) if not is_ego(camera) else max(take.subsample_idx, default=0)  # exo videos may end early
+            end = (
+                max(there) if not take.is_ego(camera) else max(take.subsample_idx, default=0)
+            )  # exo videos may end early
             wanted = wanted.union(*tracks.values(), (frame for frame in take.subsample_idx if frame <= end))
         reasons += _check_frames({frame: there[frame] for frame in sorted(wanted & there.keys())}, mask_size, decode)
         if missing := sorted(wanted - there.keys()):
@@ -86,8 +88,8 @@ def _check_frames(paths: Mapping[int, str], mask_size: Size | None, decode: bool
     """Problems of the frames of a camera that are there."""
     broken, sizes = [], {}
     for frame, path in paths.items():
-        size = jpeg_size(path)
-        if size is None or (decode and not _decodes(path, size)):
+        size = announced_size(path)
+        if size is None or max(size) > MAX_FRAME_SIDE or (decode and not _decodes(path, size)):
             broken.append(frame)
         else:
             sizes.setdefault(size, f"frame {frame}")
@@ -109,22 +111,13 @@ def _examples(sizes: Mapping[Size, str]) -> str:
     return "; ".join(f"{width}x{height} ({where})" for (height, width), where in sizes.items())
 
 
-def jpeg_size(path: str) -> Size | None:
+def announced_size(path: str) -> Size | None:
     """(H, W) from the header of a JPEG file; None if that is broken or the file does not end as a JPEG does."""
     with open(path, "rb", buffering=0) as file:  # noqa: PTH123, a Path for each of millions of files takes time
-        head = file.read(HEADER_BYTES)
-        if len(head) < 4 or head[:2] != b"\xff\xd8":
-            return None
-        file.seek(-2, os.SEEK_END)
-        if file.read(2) != b"\xff\xd9":
-            return None
-    at = 2
-    while at + 9 <= len(head) and head[at] == 0xFF:
-        marker, length = head[at + 1], int.from_bytes(head[at + 2 : at + 4], "big")
-        if 0xC0 <= marker <= 0xC2:  # start of frame: length, precision, height, width
-            return int.from_bytes(head[at + 5 : at + 7], "big"), int.from_bytes(head[at + 7 : at + 9], "big")
-        at += 2 + length
-    return None
+        size = jpeg_size(file.read(HEADER_BYTES))
+        if size:
+            file.seek(-2, os.SEEK_END)
+        return size if size and file.read(2) == b"\xff\xd9" else None
 
 
 def _decodes(path: str, size: Size) -> bool:

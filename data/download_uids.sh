@@ -70,6 +70,13 @@ while read -r uid <&3 || [ -n "$uid" ]; do
     uid=${uid%$'\r'}
     [ -n "$uid" ] || continue
     total=$((total + 1))
+    case $uid in
+        [!A-Za-z0-9]* | *[!A-Za-z0-9_-]*) # egoexo would take some for options
+            failed+=("$(printf %q "$uid")")
+            echo "line $total of $uids_path is no take uid: ${failed[${#failed[@]} - 1]}" >&2
+            continue
+            ;;
+    esac
     if [ -z "$again" ] && grep -qxF "$uid $what" "$done_list"; then
         skipped=$((skipped + 1))
         continue

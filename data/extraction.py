@@ -20,10 +20,10 @@ import numpy as np
 from data.failures import BROKEN, FAILED, MISSING, NOTE, Failure, read_failures, write_failures
 from data.video import VideoError, VideoIndex, index_video, read_frames
 from formats.errors import UserError
-from formats.files import atomic_write, remove_leftovers, sync_files
+from formats.files import atomic_write, sync_files
 from formats.masks import RLE
 from formats.processed import ANNOTATION, ProcessedTake, frame_path, frames_in, pair_frames
-from formats.takes import FRAME_STEP, Take, Track, is_ego, video_path
+from formats.takes import FRAME_STEP, Take, Track, video_path
 
 EGO_ROWS, EXO_ROWS = 704, 540  # processed frames have no more; 1408 / 2 and 2160 / 4
 FRAME_CHOICES = ("all", "annotated")
@@ -54,6 +54,7 @@ class CameraJob:
     index: VideoIndex
     folder: Path
     frames: list[int]
+    max_rows: int  # of a frame
     tracks: dict[str, Track]
 
 
@@ -120,18 +121,19 @@ def plan_take(take: Take, extraction: Extraction) -> TakePlan:
                 f"damaged and frames may be mixed up: download it again and delete {plan.folder}"
             )
             plan.failures.append(Failure(camera, NOTE, reason))
-    if not any(map(is_ego, indexes)):
+    if not any(map(take.is_ego, indexes)):
         plan.failures.append(NO_EGO)
         return plan
-    wanted = _wanted_frames(_masked_frames(take), indexes, _grid(plan.lengths), extraction.frames)
-    for camera in sorted(indexes, key=is_ego):  # the exo videos, which take longer, go first
+    wanted = _wanted_frames(take, indexes, _grid(take, plan.lengths), extraction.frames)
+    for camera in sorted(indexes, key=take.is_ego):  # the exo videos, which take longer, go first
         index = indexes[camera]
         frames = [frame for frame in wanted[camera] if frame < len(index)]
         if lacking := len(wanted[camera]) - len(frames):
             reason = f"{index.path} ends after {len(index)} frames; {lacking} wanted ones up to {wanted[camera][-1]}"
             plan.failures.append(Failure(camera, MISSING, f"{reason} are left out"))
         tracks = {name: tracks[camera] for name, tracks in take.objects.items() if camera in tracks}
-        plan.jobs.append(CameraJob(take.uid, camera, index, plan.folder / camera, frames, tracks))
+        max_rows = EGO_ROWS if take.is_ego(camera) else EXO_ROWS
+        plan.jobs.append(CameraJob(take.uid, camera, index, plan.folder / camera, frames, max_rows, tracks))
     return plan
 
 
@@ -161,23 +163,22 @@ def finish_take(plan: TakePlan, results: dict[str, CameraResult]) -> list[Failur
 
     Raises UserError if the output cannot be written.
     """
+    take = plan.take
     failed = sorted(camera for camera, result in results.items() if result.failure)
     lengths = {camera: length for camera, length in plan.lengths.items() if camera not in failed}
     failures = plan.failures + [results[camera].failure for camera in failed]
     try:
-        for folder in (plan.folder, *(plan.folder / camera for camera in plan.take.cameras)):
-            remove_leftovers(folder)
-        if not any(map(is_ego, lengths)):
-            failures += [NO_EGO] if any(map(is_ego, failed)) else []
+        if not any(map(take.is_ego, lengths)):
+            failures += [NO_EGO] if any(map(take.is_ego, failed)) else []
             (plan.folder / ANNOTATION).unlink(missing_ok=True)
-            write_failures(plan.folder, plan.take.name, failures)
+            write_failures(plan.folder, take.name, failures)
             return failures
-        masks, corrupt = _merge_masks(plan.take, results, lengths)
+        masks, corrupt = _merge_masks(take, results, lengths)
         failures += corrupt
         # In this order: a take with an annotation.json and no list of failures is one without failures.
         if failures:
-            write_failures(plan.folder, plan.take.name, failures)
-        ProcessedTake(plan.take.uid, plan.folder, masks, _grid(lengths)).write_annotation()
+            write_failures(plan.folder, take.name, failures)
+        ProcessedTake(take.uid, plan.folder, masks, _grid(take, lengths), take.stated_ego).write_annotation()
         if not failures:
             (plan.folder / FAILED).unlink(missing_ok=True)
     except OSError as error:
@@ -209,7 +210,7 @@ def _write_frames(job: CameraJob) -> int:
     # A power failure can leave empty files.
     missing = [frame for frame in job.frames if frame not in there or not Path(there[frame]).stat().st_size]
     for frame, image in read_frames(job.index, missing):
-        _, encoded = cv2.imencode(".jpg", shrink(image, EGO_ROWS if is_ego(job.camera) else EXO_ROWS))
+        _, encoded = cv2.imencode(".jpg", shrink(image, job.max_rows))
         with atomic_write(frame_path(job.folder, frame), "wb", sync=False) as file:
             file.write(encoded)
     sync_files(frame_path(job.folder, frame) for frame in missing)
@@ -256,12 +257,10 @@ def _merge_masks(
 
 def _is_complete(take: Take, former: ProcessedTake, choice: str) -> bool:
     """Whether a former run has left all masks of the take and all their frames."""
-    masked = _masked_frames(take)
-    if masked != {
-        name: {camera: set(rles) for camera, rles in cameras.items()} for name, cameras in former.masks.items()
-    }:
+    masked = {name: {camera: set(rles) for camera, rles in cameras.items()} for name, cameras in former.masks.items()}
+    if masked != _masked_frames(take) or former.stated_ego != take.stated_ego:
         return False
-    wanted = _wanted_frames(masked, take.cameras, former.subsample_idx, choice)
+    wanted = _wanted_frames(take, take.cameras, former.subsample_idx, choice)
     return all(frames_in(former.folder / camera).keys() >= set(frames) for camera, frames in wanted.items())
 
 
@@ -270,18 +269,17 @@ def _masked_frames(take: Take) -> dict[str, dict[str, set[int]]]:
     return {name: {camera: set(track.encoded) for camera, track in cams.items()} for name, cams in take.objects.items()}
 
 
-def _grid(lengths: dict[str, int]) -> list[int]:
+def _grid(take: Take, lengths: dict[str, int]) -> list[int]:
     """The frame of each second of the (longest) ego video."""
-    return list(range(0, max(length for camera, length in lengths.items() if is_ego(camera)), FRAME_STEP))
+    return list(range(0, max(length for camera, length in lengths.items() if take.is_ego(camera)), FRAME_STEP))
 
 
-def _wanted_frames(
-    masked: dict[str, dict[str, set[int]]], cameras: Collection[str], grid: Iterable[int], choice: str
-) -> dict[str, list[int]]:
-    """The frames to extract from each camera, ascending; some may lie past the end of its video."""
+def _wanted_frames(take: Take, cameras: Collection[str], grid: Iterable[int], choice: str) -> dict[str, list[int]]:
+    """The frames to extract from each of `cameras`, ascending; some may lie past the end of its video."""
+    masked = _masked_frames(take)
     if choice == "annotated":
         there = {name: {c: tracks[c] for c in tracks if c in cameras} for name, tracks in masked.items()}
-        needed = pair_frames(there)
+        needed = pair_frames(there, take.is_ego)
         return {camera: sorted(needed.get(camera, ())) for camera in cameras}
     frames = set(grid)
     for tracks in masked.values():  # frames off the grid are in odd annotations only

@@ -36,6 +36,7 @@ class Failure:
 
 def write_failures(folder: Path, take_name: str, failures: list[Failure]) -> None:
     """Write the list of the take in `folder`, atomically."""
+    remove_leftovers(folder, FAILED)
     write_json(folder / FAILED, {"take_name": take_name, "failures": [asdict(failure) for failure in failures]}, 1)
 
 
@@ -50,7 +51,6 @@ def gather_failures(data_dir: Path) -> None:
     for folder in sorted(path.parent for path in data_dir.glob(f"*/{FAILED}")):
         take_name, failures = _read(folder)
         rows += [{"take_uid": folder.name, "take_name": take_name, **asdict(failure)} for failure in failures]
-    remove_leftovers(data_dir, FAILED_TAKES, seconds=3600)
     write_json(data_dir / FAILED_TAKES, rows, indent=1)
 
 

@@ -20,7 +20,7 @@ from data.extraction import FRAME_CHOICES, Extraction
 from data.failures import NOTE, Failure, write_failures
 from data.processing import estimated_work, process_takes, read_split_takes, sum_up
 from formats.arguments import Parser, add_num_workers, add_splits_path
-from formats.errors import UserError, run_script
+from formats.errors import UserError, printable, run_script
 from formats.parallel import split_by_work
 from formats.processed import claim_data_dir
 from formats.takes import ANNOTATION_TEMPLATE, DEFAULT_ROOT, find_split_path, read_split, read_splits
@@ -78,6 +78,8 @@ def main() -> int:
     args = parse_args()
     if not args.takepath.is_dir():
         raise UserError(f"no folder {args.takepath}; make {DEFAULT_ROOT} a link to the data set or give --takepath")
+    if (args.takepath / "takes").is_dir():
+        raise UserError(f"--takepath {args.takepath} holds a folder takes; did you mean {args.takepath / 'takes'}?")
     splits = read_splits(args.split_path)
     names = list(splits) if args.split == ["all"] else list(dict.fromkeys(args.split))
     for name in names:
@@ -96,11 +98,13 @@ def process_split(args: argparse.Namespace, split: str, uids: list[str], splits:
     """Process this shard of the takes `uids`, which are annotated in the file of `split`; returns the exit status."""
     takes, unusable, others = read_split_takes(args.annotationpath, split, uids, args.split_path)
     if homeless := set(others).difference(*splits.values()):
-        print(f"{split}: {len(homeless)} annotated takes are in no split of {args.split_path} and are left out")
+        print(
+            f"{printable(split)}: {len(homeless)} annotated takes are in no split of {args.split_path} and are left out"
+        )
     share, shares = args.shard
     work = {uid: estimated_work(takes[uid]) if uid in takes else 0 for uid in uids}
     names = {uid: takes[uid].name if uid in takes else "" for uid in split_by_work(work, shares)[share - 1]}
-    title = split if shares == 1 else f"{split} {share}/{shares}"
+    title = printable(split) if shares == 1 else f"{printable(split)} {share}/{shares}"
     failures: dict[str, list[Failure]] = {}
 
     def done(uid: str, found: list[Failure]) -> None:
@@ -131,7 +135,7 @@ def _warn_of_leaks(args: argparse.Namespace, splits: dict[str, list[str]], names
         message = f"{len(set(twice))} takes are in more than one split of {args.split_path}: {twice[0]} is in {where}"
         if args.strict:
             raise UserError(f"{message} (fatal by --strict)")
-        print(f"warning: {message}", file=sys.stderr)
+        print(f"warning: {printable(message)}", file=sys.stderr)
 
 
 if __name__ == "__main__":

@@ -17,10 +17,11 @@ from data.extraction import (
     settled,
 )
 from data.failures import BROKEN, FAILED_TAKES, MISSING, NOTE, Failure, gather_failures
-from formats.errors import UserError
+from formats.errors import UserError, printable
+from formats.files import remove_leftovers
 from formats.parallel import run_jobs
 from formats.processed import is_processed
-from formats.takes import FRAME_STEP, Take, annotation_path, is_ego, read_takes
+from formats.takes import FRAME_STEP, Take, annotation_path, read_takes
 
 EXO_WORK = 4  # a 3840x2160 frame has about four times the pixels of a 1408x1408 one
 SHOWN = 10  # failures printed in the end
@@ -57,7 +58,7 @@ def estimated_work(take: Take) -> int:
 def _camera_work(take: Take, camera: str) -> int:
     tracks = [track for cameras in take.objects.values() for track in cameras.values()]
     last = max((max(track.annotated_frames, default=0) for track in tracks), default=0)
-    return (last + FRAME_STEP) * (1 if is_ego(camera) else EXO_WORK)
+    return (last + FRAME_STEP) * (1 if take.is_ego(camera) else EXO_WORK)
 
 
 def process_takes(
@@ -73,12 +74,16 @@ def process_takes(
     workers; what is finished stays. Raises UserError if the output cannot be written or a worker is killed.
     """
     takes = sorted(takes, key=estimated_work, reverse=True)
+    remove_leftovers(extraction.data_dir, seconds=3600)  # younger ones may belong to another shard
     plans: dict[str, TakePlan] = {}
     results: dict[str, dict[str, CameraResult]] = {}  # by take and camera
 
     def camera_jobs() -> Iterator[CameraJob]:
         """The jobs of one take after the other, each take planned when a worker is about to need its jobs."""
         for take in takes:
+            folder = extraction.data_dir / take.uid
+            for path in (folder, *(folder / camera for camera in take.cameras)):
+                remove_leftovers(path)
             failures = settled(take, extraction)
             if failures is None:
                 plan = plan_take(take, extraction)
@@ -156,7 +161,7 @@ def sum_up(data_dir: Path, title: str, names: dict[str, str], failures: dict[str
     )
     lines = [failure.describe(uid, names[uid]) for uid in names for failure in failures[uid]]
     if lines:
-        print("\n".join(f"  {line}" for line in lines[:SHOWN]))
+        print("\n".join(f"  {printable(line)}" for line in lines[:SHOWN]))
         more = f"{len(lines) - SHOWN} more are" if len(lines) > SHOWN else "all this is"
         print(f"  {more} in {data_dir / FAILED_TAKES}")
     broken = any(failure.kind == BROKEN for found in failures.values() for failure in found)

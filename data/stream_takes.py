@@ -21,7 +21,7 @@ from data.failures import Failure, read_failures, write_failures
 from data.processing import read_split_takes, sum_up
 from data.streaming import Downloader, only_one, stream_takes
 from formats.arguments import Parser, add_num_workers, add_splits_path
-from formats.errors import UserError, run_script
+from formats.errors import UserError, printable, run_script
 from formats.processed import claim_data_dir
 from formats.takes import ANNOTATION_TEMPLATE, DEFAULT_ROOT, Take, find_split_path, read_split, read_splits
 
@@ -69,7 +69,8 @@ def main() -> int:
         in_order = [takes[uid] for uid in uids if uid in takes]
         outcomes = stream_takes(in_order, extraction, downloader, args.num_workers, args.retry)
         for number, (take, outcome) in enumerate(outcomes, 1):
-            print(f"[{number}/{len(takes)}] {take.name} ({take.uid}): {outcome}", flush=True)
+            line = printable(f"{take.name} ({take.uid}): {outcome}")
+            print(f"[{number}/{len(takes)}] {line}", flush=True)
     take_names = {uid: takes[uid].name if uid in takes else "" for uid in uids}
     return sum_up(args.outputpath, "all", take_names, {uid: read_failures(args.outputpath / uid) for uid in uids})
 

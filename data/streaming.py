@@ -18,7 +18,7 @@ from data.checking import check_take
 from data.extraction import Extraction, settled
 from data.failures import BROKEN, FAILED, MISSING, Failure, write_failures
 from data.processing import process_takes
-from formats.errors import UserError
+from formats.errors import UserError, printable
 from formats.processed import ProcessedTake, is_processed
 from formats.takes import Take
 
@@ -131,7 +131,7 @@ def _finish(take: Take, extraction: Extraction, downloader: Downloader, num_work
     folder = extraction.takes_dir / take.name
     for attempt in range(1, ATTEMPTS + 1):
         found: dict[str, list[Failure]] = {}
-        process_takes([take], extraction, num_workers, take.name, found.__setitem__)
+        process_takes([take], extraction, num_workers, printable(take.name), found.__setitem__)
         failures = found[take.uid]
         needed = _why_needed(take, extraction)
         whole = not needed and not any(failure.kind == MISSING for failure in failures)

@@ -10,7 +10,7 @@ import cv2
 import numpy as np
 import pytest
 
-from data.checking import check_take, jpeg_size
+from data.checking import announced_size, check_take
 from data.failures import BROKEN, MISSING, Failure, write_failures
 from formats.processed import ProcessedTake
 from formats.takes import SETTINGS
@@ -51,7 +51,7 @@ def test_a_whole_data_set_passes(paired, flags):
     assert result.returncode == 0, result.stdout
     table = [re.split(r"\s{2,}", line.strip()) for line in result.stdout.splitlines()]
     masks = sum(len(frames) for cameras in LAYOUT.values() for frames in cameras.values())
-    assert table[1] == ["train", "2", "2", "0", "18", str(2 * masks), str(2 * 8), str(2 * 7), "0"]
+    assert table[1] == ["train", "2", "2", "18", str(2 * masks), str(2 * 8), str(2 * 7), "0", "0"]
     assert table[2][:2] == ["val", "1"]
 
 
@@ -117,12 +117,22 @@ def test_damage_behind_the_header_is_found_by_decoding(data_dir):
     assert reasons(data_dir, decode=True) == ["1 frames broken: 30"]
 
 
+@pytest.mark.parametrize("decode", [False, True])
+def test_a_frame_that_announces_a_size_that_none_has_is_found_and_never_decoded(data_dir, decode):
+    path = data_dir / "take-a" / "cam01" / "30.jpg"
+    data = bytearray(path.read_bytes())
+    at = data.index(b"\xff\xc0") + 5
+    data[at : at + 4] = (65500).to_bytes(2, "big") * 2
+    path.write_bytes(data)
+    assert reasons(data_dir, decode=decode) == ["1 frames broken: 30"]
+
+
 @pytest.mark.parametrize("quality", [10, 95, 100])
 @pytest.mark.parametrize("flags", [[], [cv2.IMWRITE_JPEG_PROGRESSIVE, 1], [cv2.IMWRITE_JPEG_OPTIMIZE, 1]])
 def test_the_size_in_the_header_is_that_of_the_image(tmp_path, quality, flags):
     path = str(tmp_path / "0.jpg")
     cv2.imwrite(path, np.zeros((37, 61, 3), np.uint8), [cv2.IMWRITE_JPEG_QUALITY, quality, *flags])
-    assert jpeg_size(path) == (37, 61)
+    assert announced_size(path) == (37, 61)
 
 
 def test_a_frame_of_another_size_is_found(data_dir):
@@ -167,10 +177,10 @@ def test_a_malformed_annotation_is_a_problem_of_its_take(paired):
     assert result.returncode == 1
     assert "train, take take-a: " in result.stdout
     assert "is not valid JSON" in result.stdout
-    assert "train_egoexo_pairs.json" not in result.stdout or "out of date" in result.stdout
+    assert "train_pairs.json is out of date" in result.stdout
 
 
-def test_takes_without_videos_are_counted_and_unprocessed_ones_are_problems(data_dir):
+def test_what_the_data_set_lacks_is_listed_and_unprocessed_takes_are_problems(data_dir):
     (data_dir / "take-b" / "annotation.json").unlink()
     run("create_pairs.py", data_dir)
     result = check(data_dir, "--split", "train")
@@ -179,7 +189,30 @@ def test_takes_without_videos_are_counted_and_unprocessed_ones_are_problems(data
     write_failures(data_dir / "take-b", "name", [Failure(None, MISSING, "no folder name")])
     result = check(data_dir, "--split", "train")
     assert result.returncode == 0, result.stdout
-    assert result.stdout.splitlines()[1].split()[:4] == ["train", "2", "1", "1"]
+    assert result.stdout.splitlines()[1].split()[-2:] == ["1", "0"]
+    assert "missing: train, take take-b: no folder name" in result.stdout
+    write_failures(data_dir / "take-a", "name", [Failure("cam05", MISSING, "no file cam05.mp4")])
+    result = check(data_dir, "--split", "train")
+    assert result.returncode == 0, result.stdout
+    assert result.stdout.splitlines()[1].split()[-2:] == ["2", "0"]
+    assert "missing: train, take take-a, camera cam05: no file cam05.mp4" in result.stdout
+
+
+def test_splits_without_a_processed_take_are_named(paired):
+    (paired / "take-c" / "annotation.json").unlink()
+    result = check(paired)
+    assert result.returncode == 0, result.stdout
+    assert "val: none of its 1 takes is processed" in result.stdout
+    assert check(paired, "--split", "val").returncode == 1
+
+
+def test_names_with_escape_sequences_and_newlines_are_printed_harmlessly(data_dir):
+    hostile = "cup\n\x1b[2J\u202e"
+    change_annotation(data_dir, lambda masks: masks.update({hostile: {EGO: {"0": {"size": [1, 1], "counts": "?"}}}}))
+    write_failures(data_dir / "take-b", "name", [Failure(None, BROKEN, f"corrupt masks of {hostile}")])
+    out = check(data_dir, "--skip_pairs").stdout
+    assert out.count("cup\\n\\x1b[2J\\u202e") == 2
+    assert "\x1b" not in out and "\u202e" not in out
 
 
 def test_what_process_data_found_broken_is_a_problem(paired):
@@ -192,7 +225,7 @@ def test_what_process_data_found_broken_is_a_problem(paired):
 def test_missing_and_outdated_pairs_are_found(data_dir):
     result = check(data_dir)
     assert result.returncode == 1
-    assert "train_egoexo_pairs.json; run `python data/create_pairs.py" in result.stdout
+    assert result.stdout.count("train_pairs.json; run `python data/create_pairs.py") == 1
     assert check(data_dir, "--skip_pairs").returncode == 0
     run("create_pairs.py", data_dir)
     assert check(data_dir).returncode == 0
@@ -201,13 +234,15 @@ def test_missing_and_outdated_pairs_are_found(data_dir):
 
 
 def test_lost_pairs_are_found(paired):
-    path = paired / "val_exoego_pairs.json"
+    path = paired / "val_pairs.json"
     raw = json.loads(path.read_text())
-    raw["tracks"][0]["frames"].pop()
+    raw["tracks"]["exo-ego"][-1][-1] -= 1
     path.write_text(json.dumps(raw))
+    rows = paired / raw["arrays"] / "exo-ego.npy"
+    np.save(rows, np.load(rows)[:-1])
     result = check(paired)
     assert result.returncode == 1
-    assert "val, take take-c: val_exoego_pairs.json lacks 1 of its pairs" in result.stdout
+    assert "val, take take-c: val_pairs.json lacks 1 of its exo-ego pairs" in result.stdout
 
 
 def test_only_so_many_problems_are_printed(data_dir):

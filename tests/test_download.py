@@ -204,6 +204,15 @@ def test_takes_that_fail_are_listed_and_retried(get_takes, failing):
     assert result.stdout.splitlines()[-1] == "4 takes: 2 downloaded, 2 were there already, 0 failed"
 
 
+@pytest.mark.parametrize("uid", ["-o", "--s3_profile", "../x", "a b", "take\x1b[2J", "*", "$(touch x)"])
+def test_what_is_no_uid_never_reaches_egoexo(get_takes, uid):
+    result = get_takes(f"take-a\n{uid}\ntake-b\n")
+    assert result.returncode == 1
+    assert [call.split("--uids ")[1] for call in result.calls] == ["take-a --yes", "take-b --yes"]
+    assert "line 2 of" in result.stderr and "1 failed" in result.stdout
+    assert "\x1b" not in result.stderr + result.stdout
+
+
 def test_it_stops_when_one_take_after_the_other_fails(get_takes):
     result = get_takes("".join(f"bad-{number}\n" for number in range(20)))
     assert result.returncode == 1

@@ -155,6 +155,17 @@ def test_a_run_for_all_frames_completes_one_for_annotated_frames(root, undisturb
     assert tree(root / "processed") == undisturbed
 
 
+def test_a_camera_that_takes_json_calls_head_worn_is_an_ego_camera(root):
+    assert process(root) == 0
+    cameras = [{"cam_id": EXO_2, "is_ego": True}, {"cam_id": EGO, "is_ego": True}, {"cam_id": EXO_1, "is_ego": False}]
+    (root / "takes.json").write_text(json.dumps([{"take_uid": A, "cameras": cameras}]))
+    video(root, NAMES[A], EGO).unlink()
+    (root / "processed" / A / "annotation.json").unlink()
+    assert process(root, "--split", "train") == 0  # a take with another ego camera is not without one
+    raw = json.loads((root / "processed" / A / "annotation.json").read_text())
+    assert raw == {"masks": expected_masks(A, (EGO,)), "subsample_idx": [0, 30, 60, 90], "is_ego": {EXO_2: True}}
+
+
 def test_downscaled_videos_are_read_by_a_flag_and_keep_their_size(root):
     folder = video(root, NAMES[C], EGO).parent / "downscaled" / "448"
     for camera in CAMERAS:
@@ -214,6 +225,10 @@ def test_a_rerun_replaces_lost_and_empty_frames_and_follows_a_changed_annotation
     (out / B / "annotation.json").write_text("{")
     (out / C / EXO_2 / ".60.jpg.1.tmp").write_bytes(b"left by a killed run")
     shutil.rmtree(out / C / EXO_1)
+    assert process(root) == 0
+    assert tree(out) == undisturbed
+    for leftover in (".annotation.json.1.tmp", ".failed.json.1.tmp", f"{EGO}/.30.jpg.1.tmp"):
+        (out / A / leftover).write_bytes(b"left by a killed run after the take was done")
     assert process(root) == 0
     assert tree(out) == undisturbed
     annotations = read_annotations(root, "val")
@@ -626,6 +641,50 @@ def test_strict_makes_any_of_them_fatal(root, capsys, fault):
     assert process(root, "--strict", "--split", "val") == 0
 
 
+HOSTILE = ["..", "../x", "a/b", "/absolute", "nul\0", "\ud800", "x" * 300, "-rf", "", "line\nbreak"]
+
+
+def test_uids_that_are_no_file_names_are_refused_and_the_others_done(root, capsys):
+    takes = read_annotations(root, "train")
+    (root / "split.json").write_text(json.dumps({"train": [*HOSTILE, A, B, *HOSTILE], "val": [C]}))
+    write_annotations(root, "train", {**dict.fromkeys(HOSTILE, takes[A]), **takes})
+    before = tree(root)
+    assert process(root, "--num_workers", "2") == 0
+    assert f"{2 * len(HOSTILE)} malformed take uids are left out" in capsys.readouterr().err
+    assert {path.name for path in (root / "processed").iterdir()} == {A, B, C, "failed_takes.json", "source.json"}
+    assert {name: text for name, text in tree(root).items() if not name.startswith("processed/")} == before
+    for uid in (A, B, C):
+        assert_complete(root / "processed", uid)
+
+
+@pytest.mark.parametrize("name", HOSTILE)
+@pytest.mark.parametrize("what", ["take", "camera"])
+def test_names_of_takes_and_cameras_that_are_no_file_names_cost_their_take_only(root, name, what, capsys):
+    takes = read_annotations(root, "train")
+    if what == "take":
+        takes[A]["take_name"] = name
+    else:
+        takes[A]["object_masks"]["cup _0"][name] = takes[A]["object_masks"]["cup _0"][EXO_1]
+    write_annotations(root, "train", takes)
+    before = tree(root)
+    process(root, "--split", "train")
+    assert the_failure(root)["take_uid"] == A
+    assert {name: text for name, text in tree(root).items() if not name.startswith("processed/")} == before
+    assert_complete(root / "processed", B)
+    assert "\0" not in capsys.readouterr().out
+
+
+def test_object_names_are_printed_harmlessly(root, capsys):
+    hostile = "cup\n\x1b[2J\u202e" + "x" * 300
+    takes = read_annotations(root, "train")
+    takes[A]["object_masks"][hostile] = {EGO: {"annotation": {"0": {"height": 2, "width": 2, "encodedMask": "?"}}}}
+    write_annotations(root, "train", takes)
+    assert process(root, "--split", "train") == 1
+    out = capsys.readouterr().out
+    assert "cup\\n\\x1b[2J\\u202e" in out and "\x1b" not in out and "\u202e" not in out
+    assert hostile in json.loads((root / "processed" / A / "annotation.json").read_text())["masks"]
+
+
 # What can be wrong with the machine
 
 
@@ -696,6 +755,7 @@ def test_a_take_whose_folder_is_read_only_ends_the_run_in_one_line(root, capsys,
         (["--annotationpath", "{root}/takes/bad.json"], ["bad.json is not valid JSON"]),
         (["--annotationpath", "{root}/annotations/relations_val.json"], ["annotates none of the 2 takes of train"]),
         (["--takepath", "{root}/nothing"], ["no folder", "--takepath"]),
+        (["--takepath", "{root}"], ["did you mean {root}/takes?"]),
     ],
 )
 def test_bad_input_is_one_line_that_names_it(root, capsys, flags, words):
@@ -703,7 +763,7 @@ def test_bad_input_is_one_line_that_names_it(root, capsys, flags, words):
     assert process(root, *(flag.format(root=root) for flag in flags)) == 1
     error = capsys.readouterr().err.strip()
     assert error.startswith("error: ") and "\n" not in error
-    assert all(word in error for word in words)
+    assert all(word.format(root=root) in error for word in words)
 
 
 @pytest.mark.parametrize("shard", ["0/2", "3/2", "2", "a/b", "1/0"])
