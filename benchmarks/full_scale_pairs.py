@@ -23,6 +23,7 @@ import numpy as np
 from torch.utils.data import DataLoader, Dataset
 from tqdm import tqdm
 
+from formats.arguments import Parser
 from formats.files import write_json
 from formats.masks import encode_mask
 from formats.pairs import PairSet
@@ -130,8 +131,9 @@ def open_training_set(data_dir: Path) -> None:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
-    parser.add_argument("--folder", type=Path, default=Path(tempfile.gettempdir()) / "full_scale_pairs")
+    parser = Parser(__doc__)
+    default = Path(tempfile.gettempdir()) / "full_scale_pairs"
+    parser.add_argument("--folder", type=Path, default=default, help="the takes, kept for the next run")
     parser.add_argument("--open", action="store_true", help=argparse.SUPPRESS)  # the second step, on its own
     args = parser.parse_args()
     data_dir = args.folder / "processed"

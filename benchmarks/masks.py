@@ -15,6 +15,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # repository root
 import numpy as np
 from pycocotools import mask as coco
 
+from formats.arguments import Parser
 from formats.geometry import EVAL_SIDE, letterbox
 from formats.masks import RLE, encode_mask, letterbox_mask
 
@@ -42,6 +43,7 @@ def seconds(function: Callable[[], object], repeats: int) -> float:
 
 
 def main() -> None:
+    Parser(__doc__).parse_args()
     print(f"{'size':>10} {'object':>7} {'decode':>9} {'sample':>9} {'ratio':>6}")
     for size in ((2160, 3840), (1408, 1408)):
         for share in (0.0005, 0.003, 0.02, 0.1):

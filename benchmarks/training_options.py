@@ -22,9 +22,10 @@ import matplotlib.pyplot as plt
 import numpy as np
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # repository root
+from formats.arguments import Parser
 from formats.errors import UserError, run_script
 from formats.files import read_json, write_json
-from train.progress import LOG_NAME, read_log
+from train.log import LOG_NAME, read_log
 
 ROOT = Path(__file__).resolve().parents[1]
 VALIDATIONS = 6
@@ -44,7 +45,7 @@ FIGURES = (  # title, kind of line, name
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = Parser(__doc__)
     parser.add_argument("--train-dir", type=Path, required=True, help="processed takes with pair files")
     parser.add_argument("--reverse", action="store_true", help="exo-ego instead of ego-exo")
     parser.add_argument("--out_dir", type=Path, default=Path("runs/training_options"))
