@@ -1,6 +1,7 @@
 """Files that appear whole or not at all."""
 
 import contextlib
+import itertools
 import json
 import os
 import re
@@ -106,22 +107,33 @@ def iter_json(path: Path, keys: Sequence[str], remedy: str) -> Iterator[tuple[st
     Raises UserError, which ends with `remedy`, if the file is missing or not JSON (at the place where it breaks) or has
     no object at `keys`.
     """
-    place = ".".join(keys)
+    place, count = ".".join(keys), 0
     with _one_line_errors(path, remedy), Path(path).open("rb") as file:
-        members = ijson.kvitems(_Shallow(file), place, use_float=True)
-        if (first := next(members, None)) is not None:
-            yield first
-            yield from members
+        try:
+            for member in ijson.kvitems(_Shallow(file), place, use_float=True):
+                yield member
+                count += 1
+        except ijson.JSONError as error:
+            if not re.search("overflow|NaN|Infinity", str(error)):
+                raise
+            # Python's reader holds the whole file, but takes such numbers: they spoil only the member that has them.
+            file.seek(0)
+            value = json.load(file)
+            for key in keys:
+                value = value.get(key) if isinstance(value, dict) else None
+            for member in itertools.islice(value.items() if isinstance(value, dict) else (), count, None):
+                yield member
+                count += 1
+        if count:
             return
         file.seek(0)  # an empty object, or none?
-        found = []
+        names = []
         for prefix, event, value in ijson.parse(file):
             if (prefix, event) == (place, "start_map"):
                 return
             if (prefix, event) == ("", "map_key"):
-                found.append(value)
-    names = ", ".join(found[:3]) or "no object"
-    raise UserError(f"{path} holds {names}, not {'/'.join(keys) or 'an object'}; {remedy}")
+                names.append(value)
+    raise UserError(f"{path} holds {', '.join(names[:3]) or 'no object'}, not {'/'.join(keys) or 'members'}; {remedy}")
 
 
 class _Shallow:

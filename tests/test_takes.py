@@ -139,6 +139,28 @@ def test_malformed_takes_do_not_keep_others_from_being_read(tmp_path):
     assert others == ["c"]
 
 
+@pytest.mark.parametrize("value", [INF, -INF, float("nan"), HUGE, -HUGE, None, "6", [[[]]]])
+@pytest.mark.parametrize("field", ["annotated_frames", "height", "annotation"])
+def test_an_odd_value_in_one_take_leaves_the_others_as_they_are(tmp_path, field, value):
+    path, odd = tmp_path / "relations_val.json", raw_take()
+    track = json.loads(json.dumps(odd["object_masks"]["cup _0"]["aria01_214-1"]))
+    if field == "height":
+        track["annotation"]["30"]["height"] = value
+    else:
+        track[field] = [value] if field == "annotated_frames" else value
+    odd["object_masks"]["cup _0"]["aria01_214-1"] = track
+    path.write_text(json.dumps({"annotations": {"a": raw_take(), "odd": odd, "c": raw_take()}}))
+    read, malformed, _ = read_takes(path, ["a", "odd", "c"])
+    assert read["a"] == parse_take("a", raw_take()) and read["c"] == parse_take("c", raw_take())
+    if "odd" in read and field == "height":
+        with pytest.raises(ValueError, match="mask size"):
+            read["odd"].objects["cup _0"]["aria01_214-1"].mask(30)
+    elif "odd" in read:
+        assert value == "6"  # a number as text is read as one
+    else:
+        assert list(malformed) == ["odd"]
+
+
 @pytest.mark.parametrize("text", [None, "", "{", "[]", "{}", '{"annotations": []}', '{"annotations": {"a": 1}'])
 def test_an_unusable_annotation_file_is_one_line_with_the_remedy(tmp_path, text):
     path = tmp_path / "relations_val.json"
