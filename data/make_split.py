@@ -12,6 +12,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # repository root
 
+from formats.arguments import Parser
 from formats.errors import UserError, run_script
 from formats.files import read_json, write_json
 from formats.takes import (
@@ -25,12 +26,12 @@ from formats.takes import (
 
 
 def parse_args() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(
-        description=__doc__.partition("\n")[0], formatter_class=argparse.ArgumentDefaultsHelpFormatter
+    parser = Parser(__doc__)
+    parser.add_argument(
+        "--annotationpath", type=Path, default=DEFAULT_ROOT / ANNOTATION_TEMPLATE, help="{split} is filled in"
     )
-    add = parser.add_argument
-    add("--annotationpath", type=Path, default=DEFAULT_ROOT / ANNOTATION_TEMPLATE, help="{split} is filled in")
-    add("--output", type=Path, help="None: split.json in the data set, beside the folder of --annotationpath")
+    beside = "beside the folder of --annotationpath"
+    parser.add_argument("--output", type=Path, help=f"file to write (default: split.json {beside})")
     args = parser.parse_args()
     args.output = args.output or args.annotationpath.absolute().parents[1] / "split.json"
     return args
@@ -50,19 +51,18 @@ def make_split(template: Path) -> dict[str, list[str]]:
     paths = {split: annotation_path(template, split) for split in SPLITS}
     if len(set(paths.values())) < len(paths):
         raise UserError(f"--annotationpath {template} has no {{split}} in it, so all splits would be one file")
-    owner: dict[str, str] = {}
-    takes: dict[str, list[str]] = {}
+    split_of: dict[str, str] = {}
     for split, path in paths.items():
         if not path.exists():
             print(f"no file {path}: {split} stays empty")
-        takes[split] = list(dict.fromkeys(uid for uid, _ in iter_annotations(path))) if path.exists() else []
-        for uid in takes[split]:
-            if uid in owner:
-                print(f"take {uid} is in {owner[uid]} and {split}: it goes to {split}")
-            owner[uid] = split
-    if not owner:
+            continue
+        for uid, _ in iter_annotations(path):
+            if (former := split_of.pop(uid, split)) != split:
+                print(f"take {uid} is in {former} and {split}: it goes to {split}")
+            split_of[uid] = split
+    if not split_of:
         raise UserError(f"no take in any of {template}; {ANNOTATION_REMEDY}")
-    return {split: [uid for uid in uids if owner[uid] == split] for split, uids in takes.items()}
+    return {split: [uid for uid in split_of if split_of[uid] == split] for split in SPLITS}
 
 
 if __name__ == "__main__":

@@ -32,9 +32,9 @@ def test_each_file_makes_up_its_split_in_its_order(make_split, tmp_path):
 
 
 def test_a_take_in_two_files_is_kept_out_of_training(make_split, tmp_path):
-    result = make_split({"train": ["a", "b", "c"], "val": ["b", "d", "c"], "test": ["c"]})
+    result = make_split({"train": ["a", "b", "c"], "val": ["d", "b", "c"], "test": ["c"]})
     assert "take b is in train and val: it goes to val" in result.stdout
-    assert json.loads((tmp_path / "split.json").read_text()) == {"train": ["a"], "val": ["b", "d"], "test": ["c"]}
+    assert json.loads((tmp_path / "split.json").read_text()) == {"train": ["a"], "val": ["d", "b"], "test": ["c"]}
 
 
 def test_splits_without_a_file_stay_empty(make_split, tmp_path):
