@@ -5,16 +5,18 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from evaluation.metrics import METRICS
 from evaluation.score import Case, Scores
 from evaluation.summary import (
     LABEL_ORDERS,
     bootstrap_weights,
+    case_sums,
     labels,
     percentile_interval,
+    places_by_label,
     rates,
-    split_by,
-    take_sums,
     without_nan,
 )
 
@@ -33,11 +35,8 @@ def compare(names: Sequence[str], cases: Sequence[list[Case]], scores: Scores, r
 
     `scores`, of the first file, tells the names and scenarios of the takes.
     """
-    groups = {}
-    for kind in COMPARED:
-        label = labels(scores)[kind]
-        keys = [label(case) for case in cases[0]]
-        groups[kind] = split_by(range(len(keys)), keys.__getitem__, LABEL_ORDERS.get(kind))
+    label = labels(scores)
+    groups = {kind: places_by_label(cases[0], label[kind], LABEL_ORDERS.get(kind)) for kind in COMPARED}
     comparisons = []
     for name, other in zip(names[1:], cases[1:], strict=True):
         by = {
@@ -56,7 +55,8 @@ def differences(first: Sequence[Case], second: Sequence[Case], resamples: int = 
 
     Both are resampled with the same takes, so that what makes a take hard or easy drops out of the difference.
     """
-    rows = [take_sums(split_by(cases, lambda case: case.take_uid).values()) for cases in (first, second)]
+    takes = places_by_label(first, lambda case: case.take_uid).values()
+    rows = [np.stack([sums[at].sum(0) for at in takes]) for sums in (case_sums(first), case_sums(second))]
     weights = bootstrap_weights(len(rows[0]), resamples)
     (before, after), drawn = [rates(row.sum(0)) for row in rows], [rates(weights @ row) for row in rows]
     out = {}

@@ -82,9 +82,9 @@ def score_masks(truth: np.ndarray, prediction: np.ndarray) -> MaskScores:
     """All metrics of a mask against the truth. Raises ValueError if the sizes differ."""
     if truth.shape != prediction.shape:
         raise ValueError(f"the prediction's size {prediction.shape} is not the truth's, {truth.shape}")
-    boxes = Box(*cv2.boundingRect(truth)), Box(*cv2.boundingRect(prediction))
+    boxes = _bounding_box(truth), _bounding_box(prediction)
     window = _window(*boxes, truth.shape)
-    pair = truth[window], prediction[window]
+    pair = np.ascontiguousarray(truth[window]), np.ascontiguousarray(prediction[window])
     truth_pixels, predicted_pixels = map(int, map(np.count_nonzero, pair))
     return MaskScores(
         iou=iou(*pair),
@@ -145,6 +145,13 @@ def location_error(truth: Box, prediction: Box, size: Size, official: bool = Tru
     middle = (height // 2, width // 2) if official else (width // 2, height // 2)
     (x0, y0), (x1, y1) = (_center(box) if box.width else middle for box in (truth, prediction))
     return math.hypot(x0 - x1, y0 - y1) / LOCATION_SCALE
+
+
+def _bounding_box(mask: np.ndarray) -> Box:
+    if mask.flags.c_contiguous:
+        return Box(*cv2.boundingRect(mask))
+    top, left, height, width = cv2.boundingRect(np.ascontiguousarray(mask.T))  # decoded masks run down the columns
+    return Box(left, top, width, height)
 
 
 def _center(box: Box) -> tuple[int, int]:

@@ -3,8 +3,6 @@
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any, NamedTuple
 
-import numpy as np
-
 from evaluation.metrics import CONFIDENCE_THRESHOLD, MaskScores, score_masks
 from evaluation.predictions import Problem, TakePredictions
 from evaluation.truth import GroundTruth, TakeTruth
@@ -74,7 +72,7 @@ def score_take(truth: TakeTruth, raw: Any, setting: str) -> TakeScores:
         found = predictions.read(pair, frames, truth.prediction_size(pair))
         for frame, prediction in found.items():
             mask = truth.target_mask(pair, frame)
-            measured = None if mask is None else score_masks(mask, np.ascontiguousarray(prediction.mask))
+            measured = None if mask is None else score_masks(mask, prediction.mask)
             cases.append(Case(truth.uid, *pair, frame, mask is not None, prediction.confidence, measured))
     name, scenario = (truth.annotated.name, truth.annotated.scenario) if truth.annotated else ("", "")
     return TakeScores(truth.uid, name, scenario, cases, wanted, predictions.problems)

@@ -6,14 +6,14 @@ numbers of any set of cases are those of its rows added up.
 
 import math
 from collections.abc import Callable, Iterable, Sequence
-from typing import Any, TypeVar
+from operator import attrgetter
+from typing import Any
 
 import numpy as np
 
 from evaluation.metrics import MASK_METRICS, METRICS, OFFICIAL
 from evaluation.score import Case, Scores
 
-T = TypeVar("T")
 Interval = tuple[float, float]
 SUMS = (*MASK_METRICS, "visible", "visible_right", "hidden", "hidden_right")
 SIZE_EDGES = (100, 400, 1600, 6400)  # pixels of the true mask at a long side of 480
@@ -59,18 +59,14 @@ def without_nan(value: Any) -> Any:
     return None if isinstance(value, float) and math.isnan(value) else value
 
 
-def take_sums(takes: Iterable[Sequence[Case]]) -> np.ndarray:
-    """(takes, len(SUMS)) from the cases of each take."""
-    return np.stack([case_sums(cases).sum(0) for cases in takes])
-
-
 def case_sums(cases: Sequence[Case]) -> np.ndarray:
     """(N, len(SUMS)): what each case adds to the sums."""
+    mask_metrics = attrgetter(*MASK_METRICS)
     rows = np.zeros((len(cases), len(SUMS)))
     for row, case in zip(rows, cases, strict=True):
         right = case.said_visible == case.visible
         if case.visible:
-            row[:-2] = *(getattr(case.mask, name) for name in MASK_METRICS), 1, right
+            row[:-2] = *mask_metrics(case.mask), 1, right
         else:
             row[-2:] = 1, right
     return rows
@@ -101,7 +97,8 @@ def intervals(takes: Sequence[Sequence[Case]], resamples: int = 2000) -> dict[st
     """95 % percentile bootstrap over takes: frames of one take are alike, so takes and not frames are drawn."""
     if len(takes) < 2:
         return dict.fromkeys(METRICS, (math.nan, math.nan))
-    drawn = rates(bootstrap_weights(len(takes), resamples) @ take_sums(takes))
+    rows = np.stack([case_sums(cases).sum(0) for cases in takes])
+    drawn = rates(bootstrap_weights(len(takes), resamples) @ rows)
     return {name: percentile_interval(values) for name, values in drawn.items()}
 
 
@@ -117,20 +114,24 @@ def percentile_interval(values: np.ndarray) -> Interval:
 def breakdowns(scores: Scores) -> dict[str, list[dict[str, Any]]]:
     """Counts and metrics of the cases with the same label, for each kind of label."""
     cases = scores.cases
-    return {
-        kind: [
-            {
-                "label": key,
-                "frames": len(members),
-                "visible": sum(case.visible for case in members),
-                "missed": sum(case.visible and not case.said_visible for case in members),
-                "invented": sum(case.said_visible and not case.visible for case in members),
-                **metrics(members),
-            }
-            for key, members in split_by(cases, label, LABEL_ORDERS.get(kind)).items()
-        ]
-        for kind, label in labels(scores).items()
-    }
+    rows = case_sums(cases)
+    out: dict[str, list[dict[str, Any]]] = {}
+    for kind, label in labels(scores).items():
+        out[kind] = []
+        for key, places in places_by_label(cases, label, LABEL_ORDERS.get(kind)).items():
+            total = rows[places].sum(0)
+            count = dict(zip(SUMS, map(int, total), strict=True))
+            out[kind].append(
+                {
+                    "label": key,
+                    "frames": len(places),
+                    "visible": count["visible"],
+                    "missed": count["visible"] - count["visible_right"],
+                    "invented": count["hidden"] - count["hidden_right"],
+                    **{name: float(value) for name, value in rates(total).items()},
+                }
+            )
+    return out
 
 
 LABEL_ORDERS = {"object size": SIZE_LABELS, "visibility": VISIBILITY_LABELS}  # others are sorted by name
@@ -157,16 +158,16 @@ def take_names(scores: Scores) -> dict[str, str]:
     return {take.take_uid: take.name or take.take_uid for take in scores.takes}
 
 
-def split_by(
-    items: Iterable[T], label: Callable[[T], str | None], order: Sequence[str] | None = None
-) -> dict[str, list[T]]:
-    """The items of each label, labels in the given order or sorted; the label None leaves an item out."""
-    groups: dict[str, list[T]] = {}
-    for item in items:
-        key = label(item)
+def places_by_label(
+    cases: Sequence[Case], label: Callable[[Case], str | None], order: Sequence[str] | None = None
+) -> dict[str, list[int]]:
+    """Where in `cases` those of each label are, labels in the given order or sorted; the label None leaves one out."""
+    places: dict[str, list[int]] = {}
+    for place, case in enumerate(cases):
+        key = label(case)
         if key is not None:
-            groups.setdefault(key, []).append(item)
-    return {key: groups[key] for key in order or sorted(groups) if key in groups}
+            places.setdefault(key, []).append(place)
+    return {key: places[key] for key in order or sorted(places) if key in places}
 
 
 def track_visibility(cases: Iterable[Case]) -> dict[tuple, float]:

@@ -59,7 +59,7 @@ class TakeTruth:
         """The target's mask, long side 480 pixels, (H, W) uint8; None where the object is not visible."""
         rle = self.take.masks[pair.object_name][pair.target_camera].get(frame)
         try:
-            return None if rle is None else np.ascontiguousarray(eval_mask(rle))
+            return None if rle is None else eval_mask(rle)
         except (ValueError, KeyError, TypeError) as error:
             raise UserError(
                 f"ground truth of take {self.uid}, object {pair.object_name!r}, camera {pair.target_camera}, "

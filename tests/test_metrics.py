@@ -36,6 +36,7 @@ def square(size, top, left, side=40):
 
 def assert_official(truth, prediction):
     scores = score_masks(truth, prediction)
+    assert score_masks(np.asfortranarray(truth), np.asfortranarray(prediction)) == scores  # as RLE are decoded
     assert scores.iou == pytest.approx(official.iou(truth, prediction), abs=1e-12)
     assert scores.contour_accuracy == pytest.approx(official.contour_accuracy(truth, prediction), abs=1e-12)
     assert scores.location_error == pytest.approx(official.location_error(truth, prediction), abs=1e-12)
