@@ -61,7 +61,7 @@ def parse_args() -> argparse.Namespace:
 def main() -> None:
     args = parse_args()
     splits = read_splits(args.split_path)
-    done = False
+    done, malformed = False, {}
     for split in args.split or [split for split in SPLITS if splits.get(split)]:
         uids = read_split(args.split_path, split)
         there = [uid for uid in uids if is_processed(args.data_dir, uid)]
@@ -80,7 +80,8 @@ def main() -> None:
                 path = args.data_dir / f"{split}_{setting.replace('-', '')}_pairs.json"
                 write_original_list(path, args.data_dir, tqdm(there, path.name, unit="take"), setting, annotated)
         else:
-            counts = write_pairs(args.data_dir, split, tqdm(there, split, unit="take"), missing, annotated)
+            counts, bad = write_pairs(args.data_dir, split, tqdm(there, split, unit="take"), missing, annotated)
+            malformed |= bad
             text = ", ".join(f"{count:,} pairs {setting}" for setting, count in counts.items())
             print(f"{pairs_path(args.data_dir, split)}: {text}")
     if not done:
@@ -88,6 +89,8 @@ def main() -> None:
             f"none of the takes in {args.split_path} has an {ANNOTATION} in {args.data_dir}; "
             "run data/process_data.py first"
         )
+    if malformed:
+        raise UserError(f"{len(malformed)} malformed takes are left out: {next(iter(malformed.values()))}")
 
 
 def read_annotated(path: Path, uids: list[str]) -> Annotated:

@@ -66,15 +66,17 @@ def pairs_path(data_dir: Path, split: str) -> Path:
 
 def write_pairs(
     data_dir: Path, split: str, uids: Iterable[str], missing: list[str], annotated: Annotated | None = None
-) -> dict[str, int]:
-    """Write the pairs of the takes `uids` and their masks, holding one take at a time; how many pairs by setting.
+) -> tuple[dict[str, int], dict[str, str]]:
+    """Write the pairs of the takes `uids` and their masks, holding one take at a time.
 
     A pair is a frame with a query mask; with `annotated`, only one that was looked at in the target camera. `missing`
-    are the takes of the split that are not processed yet. Raises UserError for a malformed take or mask.
+    are the takes of the split that are not processed yet. Returns how many pairs there are by setting, and what is
+    wrong with malformed takes, which are left out.
     """
     path = pairs_path(data_dir, split)
     folder = path.with_name(f"{path.stem}_{secrets.token_hex(4)}")
     stamps: dict[str, list[int]] = {}
+    malformed: dict[str, str] = {}
     masks = [np.empty(0, MASK)]
     tracks: dict[str, list[tuple]] = {setting: [] for setting in SETTINGS}
     rows = {setting: array("i") for setting in SETTINGS}
@@ -83,8 +85,12 @@ def write_pairs(
         with (folder / COUNTS).open("w", encoding="ascii") as counts:
             for uid in uids:
                 stamps[uid] = _stamp(path.with_name(uid) / ANNOTATION)  # first: a change in between is noticed later
-                take = ProcessedTake.read(data_dir, uid)
-                row_of = _copy_masks(take, counts, masks)
+                try:
+                    take = ProcessedTake.read(data_dir, uid)
+                    row_of = _copy_masks(take, counts, masks)
+                except UserError as error:
+                    malformed[uid] = str(error)
+                    continue
                 for setting in SETTINGS:
                     for name, query, target in take.camera_pairs(setting):
                         query_rows, target_rows = row_of[name, query], row_of[name, target]
@@ -107,13 +113,16 @@ def write_pairs(
         # What a killed run left is removed too, once it is old: a young one may belong to a run that goes on.
         if other.name == former or (other != folder and time.time() - other.stat().st_mtime > 3600):
             shutil.rmtree(other, ignore_errors=True)
-    return {setting: len(rows[setting]) // 2 for setting in SETTINGS}
+    return {setting: len(rows[setting]) // 2 for setting in SETTINGS}, malformed
 
 
 def _copy_masks(take: ProcessedTake, counts: IO[str], masks: list[np.ndarray]) -> dict[tuple[str, str], dict[int, int]]:
-    """Append a take's masks; the row of each by object and camera and by frame, which ascend."""
+    """Append a take's masks; the row of each by object and camera and by frame, which ascend.
+
+    Raises UserError, and appends nothing, if one is malformed.
+    """
     row, at = sum(map(len, masks)), counts.tell()
-    found, row_of = [], {}
+    found, texts, row_of = [], [], {}
     for object_name, cameras in take.masks.items():
         for camera, rles in cameras.items():
             row_of[object_name, camera] = rows = {}
@@ -121,14 +130,13 @@ def _copy_masks(take: ProcessedTake, counts: IO[str], masks: list[np.ndarray]) -
                 try:
                     height, width, text = check_rle(rle)
                 except ValueError as error:
-                    raise UserError(
-                        f"mask of {object_name!r} in {take.folder / camera}, frame {frame}: {error}; "
-                        "run data/process_data.py on it again"
-                    ) from None
+                    where = f"mask of {object_name!r} in {take.folder / camera}, frame {frame}"
+                    raise UserError(f"{where}: {error}; run data/process_data.py on it again") from None
                 rows[frame] = row + len(found)
                 found.append((at, len(text), frame, height, width))
+                texts.append(text)
                 at += len(text)
-                counts.write(text)
+    counts.write("".join(texts))
     masks.append(np.array(found, MASK))
     return row_of
 
