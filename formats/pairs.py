@@ -55,10 +55,6 @@ class PairTrack(NamedTuple):
     target_camera: str
     numbers: range
 
-    @property
-    def frames(self) -> range:
-        return self.numbers
-
 
 def pairs_path(data_dir: Path, split: str) -> Path:
     return Path(data_dir) / f"{split}_pairs.json"
