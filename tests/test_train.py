@@ -219,7 +219,6 @@ def test_without_moco_weights_the_error_says_how_to_get_them(data_dir, tmp_path,
         (("--input_size", "50"), "multiple of 16"),
         (("--layer-type", "I", "X"), "layer types"),
         (("--resume-pth", "nowhere.pth"), "nowhere.pth"),
-        (("--batch-pos", "0"), "must be at least 1"),
         (("--train-dir", "nowhere"), "create_pairs.py"),
     ],
 )

@@ -29,8 +29,12 @@ def pairs(data_dir, request):
     return PairSet.open(data_dir, "train", request.param)
 
 
+def draws(samples, count=DRAWS):
+    return [samples.draw(np.random.default_rng((samples.seed, n, 0))) for n in range(count)]
+
+
 def sources(samples, count=DRAWS):
-    return [samples.draw(np.random.default_rng((samples.seed, n, 0)))[0] for n in range(count)]
+    return [samples.source(draw.query, draw.target) for draw in draws(samples, count)]
 
 
 def is_synthetic(source):
@@ -48,6 +52,11 @@ def equal(a, b):
 def test_batches_do_not_depend_on_the_number_of_workers(pairs):
     loaders = [make_loader(TrainSamples(pairs, SIDE, 0), StepSampler(range(6), 4), n, pin=False) for n in (0, 2)]
     assert all(equal(a, b) for a, b in zip(*loaders, strict=True))
+
+
+def test_ranks_share_a_stream_that_ends_and_take_the_same_number_of_steps():
+    shares = [list(StepSampler(range(2), 4, rank, 2, count=5)) for rank in range(2)]
+    assert shares == [[[0, 1], [4]], [[2, 3], []]]
 
 
 def test_ranks_together_see_the_batch_of_one_process_and_a_resumed_run_goes_on_where_it_was():
@@ -107,8 +116,7 @@ def test_hard_negatives_never_show_the_object_and_come_from_the_same_take(data_d
 
 
 def test_half_of_the_samples_ask_for_blocked_tokens(pairs):
-    samples = TrainSamples(pairs, SIDE, 0)
-    blocks = [samples.draw(np.random.default_rng((0, n, 0)))[3] for n in range(DRAWS)]
+    blocks = [draw.block for draw in draws(TrainSamples(pairs, SIDE, 0))]
     assert np.mean(blocks) == pytest.approx(0.5, abs=0.05)
 
 
@@ -131,11 +139,13 @@ def test_inside_is_where_the_target_frame_lies_in_the_square(data_dir):
     assert samples[0]["inside"] == [11, 38, 0, 48]  # 180x320 in 48x48
 
 
-def test_images_with_known_features_are_not_read(pairs):
-    known = TrainSamples(pairs, SIDE, 0, known=lambda key: len(key) == 3)
+def test_images_with_cached_features_are_not_read(pairs):
     plain = TrainSamples(pairs, SIDE, 0)
-    assert not known[0]["query_image"].any() and plain[0]["query_image"].any()
-    assert np.array_equal(known[0]["query_mask"], plain[0]["query_mask"])
+    query, target, _ = plain[0]["sources"].image_keys
+    cached = TrainSamples(pairs, SIDE, 0, cached={query})
+    assert not cached[0]["query_image"].any() and plain[0]["query_image"].any()
+    assert np.array_equal(cached[0]["target_image"], plain[0]["target_image"])
+    assert np.array_equal(cached[0]["query_mask"], plain[0]["query_mask"])
 
 
 def test_a_batch_without_a_readable_sample_is_empty():

@@ -12,17 +12,16 @@ import torch
 from formats.errors import UserError
 from formats.pairs import PairSet
 from model.backbone import mask_to_image, normalize_image, random_backbone
+from model.xsegtx import Prediction, XSegTx, XSegTxConfig
 from tests.make_training import ROOT, make_training_set
 from train import plot_log
 from train.batches import Batch, collate
-from train.dataset import Source, TrainSamples
-from train.ema import WeightAverage
-from train.engine import blocked_tokens
+from train.dataset import Samples, Source, TrainSamples
+from train.engine import Schedule, blocked_tokens
 from train.features import FeatureExtractor
-from train.pictures import TRUTH, example_panel
-from train.progress import read_log
-from train.schedule import Schedule
-from train.validation import score, summarize
+from train.log import read_log
+from train.state import TrainState
+from train.validation import Example, draw_example, score, summarize
 
 CPU = torch.device("cpu")
 
@@ -67,7 +66,7 @@ def test_cached_features_equal_fresh_ones_to_half_precision(pairs, backbone):
     samples = TrainSamples(pairs, 64, 0)
     plain, cached = FeatureExtractor(backbone, CPU), FeatureExtractor(backbone, CPU, cache_bytes=10**8)
     first = cached(batch_of(samples, range(8)))
-    blind = TrainSamples(pairs, 64, 0, cached.known)
+    blind = TrainSamples(pairs, 64, 0, cached.cache)
     assert not batch_of(blind, range(8)).query_image.any()
     second = cached(batch_of(blind, range(8)))
     for a, b, c in zip(plain(batch_of(samples, range(8))), first, second, strict=True):
@@ -80,7 +79,7 @@ def test_the_cache_stops_at_its_capacity_and_stays_right(pairs, backbone):
     size = 2 * 1024 * 4 * 4
     small = FeatureExtractor(backbone, CPU, cache_bytes=5 * size)
     for start in (0, 4, 0):
-        batch = batch_of(TrainSamples(pairs, 64, 0, small.known), range(start, start + 4))
+        batch = batch_of(TrainSamples(pairs, 64, 0, small.cache), range(start, start + 4))
         features = small(batch)
         expected = FeatureExtractor(backbone, CPU)(batch_of(samples, range(start, start + 4)))
         assert all(torch.allclose(a, b, rtol=1e-3, atol=1e-4) for a, b in zip(features, expected, strict=True))
@@ -89,14 +88,15 @@ def test_the_cache_stops_at_its_capacity_and_stays_right(pairs, backbone):
 
 def test_the_rate_warms_up_from_0_and_drops_after_epoch_50():
     schedule = Schedule(2e-4, 1000, 1000, 250, (50,))
-    assert [schedule(step) for step in (0, 500, 1000, 50_999)] == pytest.approx([0, 1e-4, 2e-4, 2e-4])
-    assert schedule(51_000) == schedule(250_999) == pytest.approx(1e-5)
-    assert schedule.total_steps == schedule.epoch_ends()[-1] == 251_000
+    assert [schedule.learning_rate(step) for step in (0, 500, 1000, 50_999)] == pytest.approx([0, 1e-4, 2e-4, 2e-4])
+    assert schedule.learning_rate(51_000) == schedule.learning_rate(250_999) == pytest.approx(1e-5)
+    assert [schedule.epoch_end(epoch) for epoch in (0, 1, 250)] == [1000, 2000, 251_000]
+    assert schedule.total_steps == 251_000
 
 
 def test_the_cosine_falls_from_the_full_rate_to_nearly_0():
     schedule = Schedule(1e-3, 10, 100, 3, (1,), cosine=True)
-    rates = [schedule(step) for step in range(10, 310)]
+    rates = [schedule.learning_rate(step) for step in range(10, 310)]
     assert rates[0] == 1e-3 and rates[-1] < 1e-7
     assert all(a > b for a, b in itertools.pairwise(rates))
 
@@ -117,11 +117,8 @@ def test_iou_counts_what_lies_inside_the_frame_only():
     prob[0, 10:20, 10:15] = 0.9
     prob[1, 10:20, 10:20] = 0.9
     prob[1, 0:8] = 0.9  # in the padding
-    rows = score(
-        make_batch(truth, [True, True, True, False], inside=[[8, 24, 0, 32]] * 4),
-        prob,
-        torch.tensor([0.9, 0.4, 0.9, 0.1]),
-    )
+    prediction = Prediction(prob, prob, torch.tensor([0.9, 0.4, 0.9, 0.1]))
+    rows = score(make_batch(truth, [True, True, True, False], inside=[[8, 24, 0, 32]] * 4), prediction)
     assert rows[:3, 0].tolist() == pytest.approx([0.5, 1.0, 1.0])
     assert rows[3, 0].isnan()
     figures = summarize(rows)
@@ -134,24 +131,29 @@ def test_figures_without_samples_are_left_out():
     assert set(summarize(torch.empty(0, 4))) == {"samples", "samples_small", "samples_medium", "samples_large"}
 
 
-def test_the_weight_average_follows_the_weights():
-    model = torch.nn.Linear(2, 1)
-    average = WeightAverage(model, 0.9)
+def test_the_weight_average_follows_the_weights(backbone):
+    network = XSegTx(XSegTxConfig(mode="tiny", input_size=48))
+    state = TrainState(backbone, network, CPU, seed=0, lr=1e-3, ema=0.9)
     with torch.no_grad():
-        model.weight += 1
-    for step in range(200):
-        average.update(model, step)
-    assert not any(p.requires_grad for p in average.model.parameters())
-    torch.testing.assert_close(average.model.weight, model.weight.detach(), rtol=0, atol=1e-6)
+        network.net["feat_proj"].weight += 1
+    for state.step in range(200):
+        state.update_average()
+    assert state.judged is state.average and not any(p.requires_grad for p in state.average.parameters())
+    for average, value in zip(state.average.parameters(), network.parameters(), strict=True):
+        torch.testing.assert_close(average, value.detach(), rtol=0, atol=1e-6)
 
 
-def test_example_panels_show_query_and_target_side_by_side():
-    image, mask = np.full((64, 64, 3), 100, np.uint8), np.zeros((64, 64), np.uint8)
+def test_an_example_shows_query_prediction_and_truth_side_by_side(pairs):
+    samples = Samples(pairs, 64)
+    mask = np.zeros((64, 64), np.uint8)
     mask[20:40, 20:40] = 1
-    panel = example_panel(image, mask, image, mask, np.zeros((64, 64), np.float32))
-    assert panel.shape == (64, 128, 3)
-    assert tuple(panel[20, 64 + 30]) == TRUTH and tuple(panel[30, 64 + 30]) == (100, 100, 100)
-    assert tuple(panel[30, 30]) != (100, 100, 100)
+    source = samples.source(0, 0)
+    picture = draw_example(Example(source, mask, mask, np.zeros((64, 64), np.float32)), samples)
+    assert picture.shape == (64, 192, 3)
+    query, prediction, truth = np.split(picture, 3, axis=1)
+    assert np.array_equal(prediction, samples.image(source.target))  # nothing predicted, nothing drawn
+    assert (query[25:35, 25:35] != samples.image(source.query)[25:35, 25:35]).any()
+    assert (truth[25:35, 25:35] != prediction[25:35, 25:35]).any()
 
 
 def test_a_log_is_plotted_and_its_torn_last_line_ignored(tmp_path, capsys):

@@ -52,10 +52,13 @@ def collate(samples: list[dict]) -> Batch:
 
 
 class StepSampler(Sampler):
-    """Sample numbers of each step's batch: step s of B samples takes s * B ... s * B + B - 1, split over the ranks."""
+    """Sample numbers of each step's batch: step s of B samples takes s * B ... s * B + B - 1, split over the ranks.
 
-    def __init__(self, steps: range, batch_size: int, rank: int = 0, ranks: int = 1):
-        self.steps, self.batch_size = steps, batch_size
+    `count` ends a stream that has an end: the last batch is smaller, even empty on some ranks.
+    """
+
+    def __init__(self, steps: range, batch_size: int, rank: int = 0, ranks: int = 1, count: int | None = None):
+        self.steps, self.batch_size, self.count = steps, batch_size, count
         self.share = range(rank * batch_size // ranks, (rank + 1) * batch_size // ranks)
 
     def __len__(self) -> int:
@@ -63,11 +66,12 @@ class StepSampler(Sampler):
 
     def __iter__(self) -> Iterator[list[int]]:
         for step in self.steps:
-            yield [step * self.batch_size + k for k in self.share]
+            numbers = [step * self.batch_size + k for k in self.share]
+            yield numbers if self.count is None else [n for n in numbers if n < self.count]
 
 
-def make_loader(samples: Samples, batches: Sampler | list[list[int]], workers: int, pin: bool) -> DataLoader:
-    """Batches of sample numbers -> `Batch`es, read ahead by `workers` processes (0 = by this one, when asked)."""
+def make_loader(samples: Samples, batches: StepSampler, workers: int, pin: bool) -> DataLoader:
+    """The batches as `Batch`es, read ahead by `workers` processes (0 = by this one, when asked)."""
     cv2.setNumThreads(0)  # they do not survive the fork of a worker
     ahead = {"prefetch_factor": 4, "worker_init_fn": start_loader_worker} if workers else {}
     return DataLoader(samples, batch_sampler=batches, collate_fn=collate, num_workers=workers, pin_memory=pin, **ahead)

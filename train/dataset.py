@@ -4,8 +4,7 @@ A training sample is a function of (seed, number) alone, so the stream is the sa
 and ranks, and a resumed run continues it from its step without saved random states.
 """
 
-from collections.abc import Callable
-from functools import partial
+from collections.abc import Container
 from typing import NamedTuple
 
 import numpy as np
@@ -14,25 +13,24 @@ from torch.utils.data import Dataset
 from formats.errors import UserError
 from formats.geometry import letterbox, letterbox_axes
 from formats.masks import RLE, letterbox_mask
-from formats.pairs import Pair, PairSet
-from formats.processed import read_frame
+from formats.pairs import PairSet
+from formats.processed import frame_path, read_frame
 from train.augment import augment_view
-from train.negatives import HardNegatives, unrelated_pair
 
 TARGET_SWAP = 0.1  # how often the target frame is swapped for one of another take: a synthetic negative
 HARD_NEGATIVES = 0.1  # with --hard_negatives, how often a pair becomes a negative of the same take
 BLOCK = 0.5  # how often the target tokens outside the object are blocked
 REDRAWS = 16  # unreadable samples in a row before a draw gives up
-ReadMask = Callable[[], RLE | None]
-ImageKey = tuple  # an input image of the backbone: (take, camera, frame), or (take, camera, frame, object) for a mask
+View = tuple[str, str, int]  # take uid, camera, frame
+ImageKey = tuple  # an input image of the backbone: a view, or (*view, object) for a mask
 
 
 class Source(NamedTuple):
     """Where a sample comes from. The two takes or frames differ in negatives that training made up."""
 
     object_name: str
-    query: tuple[str, str, int]  # take uid, camera, frame
-    target: tuple[str, str, int]
+    query: View
+    target: View
 
     def __str__(self) -> str:
         views = [f"{take}/{camera}/{frame}" for take, camera, frame in (self.query, self.target)]
@@ -44,27 +42,24 @@ class Source(NamedTuple):
         return self.query, self.target, (*self.query, self.object_name)
 
 
-def never(_: ImageKey) -> bool:
-    return False
-
-
 class Samples(Dataset):
-    """Reads one sample. `known(key)` says which images need not be read, because their features are at hand."""
+    """Reads one sample. Images whose features are `cached` are left black."""
 
-    def __init__(self, pairs: PairSet, side: int, known: Callable[[ImageKey], bool] = never):
-        self.pairs, self.side, self.known = pairs, side, known
+    def __init__(self, pairs: PairSet, side: int, cached: Container[ImageKey] = ()):
+        self.pairs, self.side, self.cached = pairs, side, cached
 
-    def image(self, view: tuple[str, str, int]) -> np.ndarray:
-        if self.known(view):
-            return np.zeros((self.side, self.side, 3), np.uint8)
-        take_uid, camera, frame = view
-        return letterbox(read_frame(self.pairs.data_dir / take_uid / camera / f"{frame}.jpg"), self.side)
-
-    def mask(self, rle: RLE | None) -> np.ndarray:
-        return np.zeros((self.side, self.side), np.uint8) if rle is None else letterbox_mask(rle, self.side)
+    def source(self, i: int, j: int) -> Source:
+        """Object and query view of pair `i`, target view of pair `j`."""
+        query, target = self.pairs[i], self.pairs[j]
+        return Source(
+            query.object_name,
+            (query.take_uid, query.query_camera, query.frame),
+            (target.take_uid, target.target_camera, target.frame),
+        )
 
     def read(self, source: Source, query_mask: RLE, target_mask: RLE | None, block: bool = False) -> dict:
         """One sample as arrays. Raises UserError or ValueError if a frame or a mask cannot be read."""
+        _, _, rows, cols = letterbox_axes(tuple((target_mask or query_mask)["size"]), self.side)
         return {
             "query_image": self.image(source.query),
             "target_image": self.image(source.target),
@@ -72,21 +67,26 @@ class Samples(Dataset):
             "target_mask": self.mask(target_mask),
             "positive": target_mask is not None,
             "block": block,
-            "inside": self.inside(target_mask or query_mask),
+            "inside": [rows.start, rows.stop, cols.start, cols.stop],
             "sources": source,
         }
 
-    def inside(self, rle: RLE) -> list[int]:
-        _, _, rows, cols = letterbox_axes(tuple(rle["size"]), self.side)
-        return [rows.start, rows.stop, cols.start, cols.stop]
+    def image(self, view: View) -> np.ndarray:
+        if view in self.cached:
+            return np.zeros((self.side, self.side, 3), np.uint8)
+        take_uid, camera, frame = view
+        return letterbox(read_frame(frame_path(self.pairs.data_dir / take_uid / camera, frame)), self.side)
+
+    def mask(self, rle: RLE | None) -> np.ndarray:
+        return np.zeros((self.side, self.side), np.uint8) if rle is None else letterbox_mask(rle, self.side)
 
 
 class ValidationSamples(Samples):
     """A fixed selection of pairs, as they are: no swaps, no blocked tokens."""
 
-    def __init__(self, pairs: PairSet, size: int, side: int, known: Callable[[ImageKey], bool] = never):
+    def __init__(self, pairs: PairSet, size: int, side: int, cached: Container[ImageKey] = ()):
         """`size` pairs (0 = all), the same in every run on the same data."""
-        super().__init__(pairs, side, known)
+        super().__init__(pairs, side, cached)
         size = min(size, len(pairs)) or len(pairs)
         self.numbers = np.sort(np.random.default_rng(0).permutation(len(pairs))[:size])
 
@@ -95,11 +95,20 @@ class ValidationSamples(Samples):
 
     def __getitem__(self, n: int) -> dict:
         i = int(self.numbers[n])
-        source = _source(self.pairs[i])
+        source = self.source(i, i)
         try:
             return self.read(source, self.pairs.query_mask(i), self.pairs.target_mask(i))
         except (UserError, ValueError) as error:
             return {"unreadable": [f"{source}: {error}"]}
+
+
+class Draw(NamedTuple):
+    """What a training sample shows: views of two pairs, which are one pair unless training made up a negative."""
+
+    query: int  # the pair whose query view and mask are shown
+    target: int  # the pair whose target view is shown
+    own_mask: bool  # with that pair's target mask, if it has one; False: the object is not there
+    block: bool  # block the target tokens outside the object
 
 
 class TrainSamples(Samples):
@@ -110,42 +119,66 @@ class TrainSamples(Samples):
         pairs: PairSet,
         side: int,
         seed: int,
-        known: Callable[[ImageKey], bool] = never,
+        cached: Container[ImageKey] = (),
         hard_negatives: bool = False,
         augment: bool = False,
     ):
-        super().__init__(pairs, side, known)
+        super().__init__(pairs, side, cached)
         self.seed, self.augment = seed, augment
-        self.hard_negatives = HardNegatives(pairs) if hard_negatives else None
+        self.hard_negatives, self.positive = hard_negatives, pairs.positive
 
     def __getitem__(self, n: int) -> dict:
         unreadable = []
         for attempt in range(REDRAWS):
             rng = np.random.default_rng((self.seed, n, attempt))
-            source, query_mask, target_mask, block = self.draw(rng)
+            query, target, own_mask, block = self.draw(rng)
+            source = self.source(query, target)
             try:
-                sample = self.read(source, query_mask(), target_mask(), block)
+                target_mask = self.pairs.target_mask(target) if own_mask else None
+                sample = self.read(source, self.pairs.query_mask(query), target_mask, block)
             except (UserError, ValueError) as error:
                 unreadable.append(f"{source}: {error}")
                 continue
             return (augmented(rng, sample) if self.augment else sample) | {"unreadable": unreadable}
         raise UserError(f"{REDRAWS} samples in a row cannot be read; the last: {unreadable[-1]}")
 
-    def draw(self, rng: np.random.Generator) -> tuple[Source, ReadMask, ReadMask, bool]:
-        """What sample to read: its source, functions that read its two masks, and whether to block tokens."""
+    def draw(self, rng: np.random.Generator) -> Draw:
         i = int(rng.integers(len(self.pairs)))
         block = rng.random() < BLOCK
         kind = rng.random()
         if kind < TARGET_SWAP:
-            other = unrelated_pair(self.pairs, i, rng)
-        elif self.hard_negatives and kind < TARGET_SWAP + HARD_NEGATIVES:
-            i, other = self.hard_negatives.draw(i, rng) or (i, None)
-        else:
-            other = None
-        source = _source(self.pairs[i])
-        if other is not None:
-            return source._replace(target=_source(other).target), partial(self.pairs.query_mask, i), _nothing, block
-        return source, partial(self.pairs.query_mask, i), partial(self.pairs.target_mask, i), block
+            j = unrelated_pair(self.pairs, i, rng)
+            return Draw(i, i, True, block) if j is None else Draw(i, j, False, block)
+        if self.hard_negatives and kind < TARGET_SWAP + HARD_NEGATIVES:
+            return Draw(*hard_negative(self.pairs, self.positive, i, rng), True, block)
+        return Draw(i, i, True, block)
+
+
+def unrelated_pair(pairs: PairSet, i: int, rng: np.random.Generator, tries: int = 32) -> int | None:
+    """A random pair of another take and another object, whose target frame is a negative for pair `i`.
+
+    None if there is none. At full size an unlucky draw must not cost a pass over millions of pairs.
+    """
+    own = pairs[i]
+    for j in rng.integers(len(pairs), size=tries).tolist():  # nearly always the first one fits
+        other = pairs[j]
+        if other.take_uid != own.take_uid and other.object_name != own.object_name:
+            return j
+    fits = [track.take_uid != own.take_uid and track.object_name != own.object_name for track in pairs.tracks]
+    numbers = np.flatnonzero(np.repeat(fits, [len(track.numbers) for track in pairs.tracks]))
+    return int(rng.choice(numbers)) if len(numbers) else None
+
+
+def hard_negative(pairs: PairSet, positive: np.ndarray, i: int, rng: np.random.Generator) -> tuple[int, int]:
+    """A negative of the take of pair `i`, the scene being right: numbers of the pairs to show query and target of.
+
+    Either the object's query with a target frame in which it was looked for and not seen, or another object that is
+    seen in the same query frame and not in the target frame; (i, i) if there are none. `positive` is `pairs.positive`.
+    """
+    found = [(i, j) for j in pairs.track(i).numbers if not positive[j] and j != i]
+    found += [(j, j) for j in pairs.same_frame(i) if not positive[j]]
+    found.sort(key=lambda numbers: numbers[1])
+    return found[int(rng.integers(len(found)))] if found else (i, i)
 
 
 def augmented(rng: np.random.Generator, sample: dict) -> dict:
@@ -156,12 +189,3 @@ def augmented(rng: np.random.Generator, sample: dict) -> dict:
     if query_mask.any():
         sample |= {"query_image": query_image, "query_mask": query_mask}
     return sample | {"target_image": target_image, "target_mask": target_mask, "positive": positive}
-
-
-def _source(pair: Pair) -> Source:
-    take_uid, object_name, query_camera, target_camera, frame = pair
-    return Source(object_name, (take_uid, query_camera, frame), (take_uid, target_camera, frame))
-
-
-def _nothing() -> None:
-    return None

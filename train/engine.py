@@ -1,113 +1,113 @@
 """The training loop and validation."""
 
+import math
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import NamedTuple
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
-from model.xsegtx import STRIDE, Prediction, XSegTx
+from model.xsegtx import STRIDE
 from train.batches import Batch
-from train.dataset import Source
-from train.ema import WeightAverage
+from train.distributed import Ranks, Stopped, StopSignal
 from train.features import FeatureExtractor
+from train.log import Log
 from train.losses import compute_losses
-from train.progress import Progress
-from train.ranks import Ranks
-from train.schedule import Schedule
-from train.stopping import StopSignal
-from train.validation import score, summarize
+from train.state import TrainState
+from train.validation import Example, positives, score, summarize
 
+LR_DROP = 0.05  # the learning rate is multiplied by it at each milestone
 EXAMPLES = 4
 
 
-@dataclass
-class Run:
-    """What a training run consists of. `step` counts the steps done, those of the warm-up included."""
+@dataclass(frozen=True)
+class Schedule:
+    """How long to train, and at what rate. Epoch 0 is the warm-up, linear from 0; then the rate is constant with drops
+    at milestones, or a cosine to 0. Everything is a function of the step alone.
+    """
 
-    network: XSegTx
-    model: nn.Module  # the same network, perhaps compiled and wrapped for several processes
-    average: WeightAverage | None
-    features: FeatureExtractor
-    optimizer: torch.optim.Optimizer
-    schedule: Schedule
-    ranks: Ranks
-    progress: Progress
-    stop: StopSignal
-    device: torch.device
-    amp: torch.dtype | None  # of the network's forward pass; weights and losses are float32
-    scaler: torch.amp.GradScaler  # does nothing unless amp is float16
-    seed: int
-    log_every: int
-    step: int = 0
+    lr: float
+    warmup: int  # steps
+    steps_per_epoch: int
+    epochs: int  # after the warm-up
+    milestones: tuple[int, ...] = ()  # epochs after which the rate drops
+    cosine: bool = False
 
     @property
-    def judged(self) -> XSegTx:
-        """The network that is validated and kept."""
-        return self.network if self.average is None else self.average.model
+    def total_steps(self) -> int:
+        return self.epoch_end(self.epochs)
+
+    def epoch_end(self, epoch: int) -> int:
+        """Number of steps done at the end of an epoch."""
+        return self.warmup + epoch * self.steps_per_epoch
+
+    def epoch_name(self, epoch: int) -> str:
+        return f"epoch {epoch}/{self.epochs}" if epoch else "warm-up"
+
+    def learning_rate(self, step: int) -> float:
+        """Of the step with this number, counted from 0."""
+        if step < self.warmup:
+            return self.lr * step / self.warmup
+        if self.cosine:
+            done = (step - self.warmup) / max(self.total_steps - self.warmup, 1)
+            return self.lr * (1 + math.cos(math.pi * done)) / 2
+        epoch = (step - self.warmup) // self.steps_per_epoch
+        return self.lr * LR_DROP ** sum(epoch >= milestone for milestone in self.milestones)
 
 
-class Example(NamedTuple):
-    """A validation sample and its prediction; masks (S, S), on the CPU."""
+def train_one_epoch(
+    model: nn.Module,
+    state: TrainState,
+    features: FeatureExtractor,
+    batches: Iterator[Batch],
+    schedule: Schedule,
+    epoch: int,
+    ranks: Ranks,
+    log: Log,
+    stop: StopSignal,
+) -> None:
+    """Train from `state.step` to the end of the epoch. Raises `Stopped` after the step in which a signal came.
 
-    source: Source
-    query_mask: np.ndarray
-    target_mask: np.ndarray
-    target_mask_prob: np.ndarray
+    `model` is `state.network`, perhaps compiled and wrapped for several processes; `batches` goes on from `state.step`.
+    """
+    model.train()
+    log.restart_clock()
+    end = schedule.epoch_end(epoch)
+    while state.step < end:
+        batch = log.next_batch(batches).to(features.device)
+        lr = schedule.learning_rate(state.step)
+        for group in state.optimizer.param_groups:
+            group["lr"] = lr
+        # Dropout, too, depends on the seed and the step alone: a resumed run needs no saved random state.
+        torch.manual_seed(int(np.random.SeedSequence((state.seed, state.step, ranks.rank)).generate_state(1)[0]))
 
+        query, target, mask = features(batch)
+        with features.autocast():
+            prediction = model(query, target, mask, target_blocked=blocked_tokens(batch))
+        losses = compute_losses(
+            prediction,
+            batch.query_mask,
+            batch.target_mask,
+            batch.positive,
+            batch_size=len(batch) * ranks.size,
+            positive_count=ranks.sum(batch.positive.sum()),
+        )
+        state.optimizer.zero_grad(set_to_none=True)
+        loss = losses.total * ranks.size  # this process's share of the global loss; DDP averages the gradients
+        state.scaler.scale(loss).backward()
+        state.scaler.step(state.optimizer)
+        state.scaler.update()
+        state.update_average()
+        state.step += 1
 
-def train_one_epoch(run: Run, batches: Iterator[Batch], end: int, epoch: str) -> None:
-    """Train up to step `end`; `batches` goes on from `run.step`. Raises `Stopped` after the step in which a signal
-    came."""
-    run.model.train()
-    run.progress.restart_clock()
-    while run.step < end:
-        batch = run.progress.next_batch(batches)
-        lr = run.schedule(run.step)
-        losses = train_step(run, batch, lr)
-        run.progress.add(losses, batch.sources, batch.unreadable)
-        run.step += 1
-        stopped = run.ranks.any(run.stop.requested)
-        if stopped or run.step == end or run.step % run.log_every == 0:
-            run.progress.flush(run.step, epoch, lr)
+        log.add(losses, batch)
+        stopped = stop.requested()
+        if stopped or state.step == end or state.step % log.every == 0:
+            log.flush(state.step, schedule.epoch_name(epoch), lr, schedule.total_steps)
         if stopped:
-            raise run.stop.exception()
-
-
-def train_step(run: Run, batch: Batch, lr: float) -> Tensor:
-    """One step of the optimizer -> (4,) total, mask, dice and existence loss, still on the device."""
-    for group in run.optimizer.param_groups:
-        group["lr"] = lr
-    # Dropout, too, depends on the seed and the step alone: a resumed run needs no saved random state.
-    torch.manual_seed(int(np.random.SeedSequence((run.seed, run.step, run.ranks.rank)).generate_state(1)[0]))
-    batch = batch.to(run.device)
-    prediction = predict(run, run.model, batch, blocked_tokens(batch))
-    losses = compute_losses(
-        prediction,
-        batch.query_mask,
-        batch.target_mask,
-        batch.positive,
-        batch_size=len(batch) * run.ranks.size,
-        positive_count=run.ranks.sum(batch.positive.sum()),
-    )
-    run.optimizer.zero_grad(set_to_none=True)
-    share = losses.total * run.ranks.size  # of the global loss; DDP averages the gradients
-    run.scaler.scale(share).backward()
-    run.scaler.step(run.optimizer)
-    run.scaler.update()
-    if run.average is not None:
-        run.average.update(run.network, run.step)
-    return torch.stack(losses).detach()
-
-
-def predict(run: Run, model: nn.Module, batch: Batch, target_blocked: Tensor | None = None) -> Prediction:
-    """Both masks and the existence for a batch on the device."""
-    query, target, mask = run.features(batch)
-    with torch.autocast(run.device.type, run.amp, enabled=run.amp is not None):
-        return model(query, target, mask, target_blocked=target_blocked)
+            raise Stopped
 
 
 def blocked_tokens(batch: Batch) -> Tensor:
@@ -120,24 +120,26 @@ def blocked_tokens(batch: Batch) -> Tensor:
 
 
 @torch.no_grad()
-def evaluate(run: Run, loader: DataLoader) -> tuple[dict[str, float], list[Example]]:
-    """Figures on the validation samples, without any knowledge of the target mask, and the first positives."""
-    model = run.judged.eval()
+def evaluate(
+    state: TrainState, features: FeatureExtractor, loader: DataLoader, ranks: Ranks, log: Log, stop: StopSignal
+) -> tuple[dict[str, float], list[Example]]:
+    """Figures on the validation samples, without any knowledge of the target mask, and the first positives.
+
+    Raises `Stopped` after the batch in which a signal came.
+    """
+    model = state.judged.eval()
     rows, examples = [torch.empty(0, 4, dtype=torch.float64)], []
     for batch in loader:
-        run.progress.note_unreadable(batch.unreadable)
+        log.note_unreadable(batch)
         if len(batch):
-            batch = batch.to(run.device)
-            prediction = predict(run, model, batch)
-            rows.append(score(batch, prediction.target_mask_prob, prediction.existence))
+            batch = batch.to(features.device)
+            query, target, mask = features(batch)
+            with features.autocast():
+                prediction = model(query, target, mask)
+            rows.append(score(batch, prediction))
             if len(examples) < EXAMPLES:
-                examples += _examples(batch, prediction)
-    run.progress.report_unreadable(run.step)
-    return summarize(torch.cat(run.ranks.gather(torch.cat(rows)), 0)), examples[:EXAMPLES]
-
-
-def _examples(batch: Batch, prediction: Prediction) -> list[Example]:
-    arrays = (batch.query_mask, batch.target_mask, prediction.target_mask_prob)
-    query_mask, target_mask, prob = (x.cpu().numpy() for x in arrays)
-    numbers = batch.positive.cpu().nonzero()[:, 0].tolist()
-    return [Example(batch.sources[i], query_mask[i], target_mask[i], prob[i]) for i in numbers]
+                examples += positives(batch, prediction)
+        if stop.requested():
+            raise Stopped
+    log.report_unreadable(state.step)
+    return summarize(torch.cat(ranks.gather(torch.cat(rows)))), examples[:EXAMPLES]

@@ -24,8 +24,8 @@ def compute_losses(
     target_mask: Tensor,
     positive: Tensor,
     object_weight: float = 10.0,
-    batch_size: int | Tensor | None = None,
-    positive_count: int | Tensor | None = None,
+    batch_size: int | None = None,
+    positive_count: Tensor | None = None,
 ) -> Losses:
     """Losses of a batch, without waiting for the device.
 
@@ -44,17 +44,23 @@ def compute_losses(
         positive = positive.float()
         batch_size = len(positive) if batch_size is None else batch_size
         positive_count = positive.sum() if positive_count is None else positive_count
-        mask = dice = torch.zeros((), device=positive.device)
-        for prob, truth in ((prediction.query_mask_prob, query_mask), (prediction.target_mask_prob, target_mask)):
-            prob, truth = prob.float().flatten(1), truth.float().flatten(1)  # (B, H * W)
-            weight = positive[:, None] * (1 + (object_weight - 1) * truth)
-            mask = mask + _cross_entropy(prob, truth, weight) / truth.shape[1]
-            overlap, area = (prob * truth).sum(1), prob.sum(1) + truth.sum(1)  # (B,)
-            dice = dice + (positive * (1 - (2 * overlap + 1) / (area + 1))).sum()
+
+        query_bce, query_dice = mask_losses(prediction.query_mask_prob, query_mask, positive, object_weight)
+        target_bce, target_dice = mask_losses(prediction.target_mask_prob, target_mask, positive, object_weight)
+        mask = (query_bce + target_bce) / (2 * batch_size)
+        dice = (query_dice + target_dice) / (2 * positive_count.clamp(min=1))
         existence = _cross_entropy(prediction.existence.float(), positive) / batch_size
-        mask = mask / (2 * batch_size)
-        dice = dice / (2 * torch.as_tensor(positive_count, device=positive.device).clamp(min=1))
         return Losses(mask + dice + existence, mask, dice, existence)
+
+
+def mask_losses(prob: Tensor, truth: Tensor, positive: Tensor, object_weight: float) -> tuple[Tensor, Tensor]:
+    """BCE (mean over a view's pixels) and Dice of one view's masks (B, H, W), each summed over the positive samples."""
+    prob, truth = prob.float().flatten(1), truth.float().flatten(1)  # (B, H * W)
+    weight = positive[:, None] * (1 + (object_weight - 1) * truth)
+    bce = _cross_entropy(prob, truth, weight) / truth.shape[1]
+    overlap, area = (prob * truth).sum(1), prob.sum(1) + truth.sum(1)  # (B,)
+    dice = (positive * (1 - (2 * overlap + 1) / (area + 1))).sum()
+    return bce, dice
 
 
 def _cross_entropy(prob: Tensor, truth: Tensor, weight: Tensor | None = None) -> Tensor:

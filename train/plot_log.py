@@ -1,10 +1,9 @@
-"""Plot a training run's loss and validation figures.
+"""Plot loss and validation figures of trainings against steps, one curve per run.
 
 python train/plot_log.py train/checkpoints/egoexo_v2_480x480 --out_path curve.png
 python train/plot_log.py runs/plain runs/mask_position --out_path comparison.png
 """
 
-import argparse
 import sys
 from pathlib import Path
 
@@ -15,8 +14,9 @@ import matplotlib
 matplotlib.use("Agg")
 import matplotlib.pyplot as plt
 
+from formats.arguments import Parser
 from formats.errors import UserError, run_script
-from train.progress import LOG_NAME, read_log
+from train.log import LOG_NAME, read_log
 
 PANELS = (  # title, kind of line, figure
     ("training loss", "train", "loss"),
@@ -26,10 +26,7 @@ PANELS = (  # title, kind of line, figure
 
 
 def main(argv: list[str] | None = None) -> None:
-    parser = argparse.ArgumentParser(
-        description="Plot loss and validation figures against steps, one curve a run.",
-        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
-    )
+    parser = Parser(__doc__)
     parser.add_argument("runs", type=Path, nargs="+", help="output folders of train.py, or their log.jsonl files")
     parser.add_argument("--out_path", type=Path, default=Path("curve.png"), help="picture to write")
     args = parser.parse_args(argv)

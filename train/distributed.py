@@ -1,6 +1,7 @@
-"""One process or many (torchrun): who am I, and what do we agree on. Everything is a no-op for a single process."""
+"""The processes of a run, as torchrun starts them or one alone: who am I, what do we agree on, what asks us to stop."""
 
 import os
+import signal
 from typing import Any
 
 import torch
@@ -8,7 +9,10 @@ import torch.distributed as dist
 
 
 class Ranks:
-    """This process among those that train together. `rank` 0 writes files and talks; `size` counts them."""
+    """This process among those that train together. `rank` 0 writes files and talks; `size` counts them.
+
+    All methods are no-ops for a single process.
+    """
 
     def __init__(self):
         self.rank = int(os.environ.get("RANK", 0))
@@ -30,14 +34,6 @@ class Ranks:
         if self.size > 1 and dist.is_initialized():
             dist.destroy_process_group()
 
-    def any(self, flag: bool) -> bool:
-        """True on every rank if it is true on one."""
-        if self.size == 1:
-            return flag
-        value = torch.tensor(int(flag))
-        dist.all_reduce(value, dist.ReduceOp.MAX, group=self._control)
-        return bool(value)
-
     def gather(self, value: Any) -> list[Any]:
         """Every rank's value, in the order of the ranks, on every rank."""
         if self.size == 1:
@@ -46,9 +42,38 @@ class Ranks:
         dist.all_gather_object(values, value, group=self._control)
         return values
 
+    def any(self, flag: bool) -> bool:
+        """True on every rank if it is true on one."""
+        if self.size == 1:
+            return flag
+        value = torch.tensor(int(flag))
+        dist.all_reduce(value, dist.ReduceOp.MAX, group=self._control)
+        return bool(value)
+
     def sum(self, values: torch.Tensor) -> torch.Tensor:
         """Element-wise sum over the ranks, on the tensor's device; what that device has queued is not waited for."""
         if self.size > 1:
             values = values.clone()
             dist.all_reduce(values)
         return values
+
+
+class Stopped(Exception):
+    """A signal asked the run to stop; the step it was in is done."""
+
+
+class StopSignal:
+    """Notes SIGTERM and SIGUSR1 (what SLURM can send ahead of a time limit) instead of dying from them."""
+
+    def __init__(self, ranks: Ranks):
+        self.ranks = ranks
+        self.name = ""
+        for number in (signal.SIGTERM, signal.SIGUSR1):
+            signal.signal(number, self._note)
+
+    def _note(self, number: int, _frame) -> None:
+        self.name = signal.Signals(number).name
+
+    def requested(self) -> bool:
+        """A signal came, to this process or to another one. To be asked by all ranks at the same place."""
+        return self.ranks.any(bool(self.name))

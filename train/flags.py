@@ -1,0 +1,97 @@
+"""The command line of train.py: the published trainer's flags verbatim, ours in snake_case."""
+
+import argparse
+from pathlib import Path
+
+from formats.arguments import Parser, at_least
+from formats.errors import UserError
+from formats.processed import DEFAULT_DATA_DIR
+from model.transformer import ACTIVATIONS
+from model.xsegtx import SIZES
+
+CHECKPOINT_DIR = Path(__file__).resolve().parent / "checkpoints"
+
+
+def parse_args(argv: list[str] | None, doc: str) -> argparse.Namespace:
+    """Parsed and checked flags. Raises UserError where two of them do not go together."""
+    parser = Parser(doc)
+    _add_recipe(parser)
+    _add_network(parser)
+    _add_start(parser)
+    _add_running(parser)
+    args = parser.parse_args(argv)
+    if args.out_dir is None:
+        args.out_dir = CHECKPOINT_DIR / f"egoexo_v2_480x480{'_reverse' if args.reverse else ''}"
+    if args.num_workers is None:
+        args.num_workers = 0 if args.cache_features else 4  # the cache is in the training process
+    if args.val_size is None:
+        args.val_size = args.iter_epoch_val * args.batch_pos
+    if args.augment and args.cache_features:
+        raise UserError("--augment changes images each time, so --cache_features has nothing to keep; drop one of them")
+    if args.ema >= 1:
+        raise UserError(f"--ema {args.ema} must be below 1")
+    return args
+
+
+def _add_recipe(parser: Parser) -> None:
+    add = parser.add_argument_group("data and recipe (the defaults are the paper's)").add_argument
+    add("--train-dir", type=Path, default=DEFAULT_DATA_DIR, help="processed takes with train and val pair files")
+    add("--reverse", action="store_true", help="train exo-ego instead of ego-exo")
+    add("--batch-pos", type=at_least(1), default=32, help="batch size, over all processes together")
+    add("--batch-neg", type=int, default=0, help="accepted and unused, as in the published trainer")
+    add("--n-epoch", type=at_least(0), default=250, help="epochs after the warm-up")
+    add("--iter-epoch", type=at_least(1), default=1000, help="training steps per epoch")
+    add("--iter-epoch-val", type=at_least(1), default=50, help="validation batches, unless --val_size says otherwise")
+    add("--warmUpIter", type=at_least(0), default=1000, help="steps of warm-up, the learning rate rising from 0")
+    add("--lr", type=at_least(0, float), default=2e-4, help="learning rate of Adam")
+    add("--lr-schedule", type=int, nargs="*", default=[50], help="epochs after which the rate is multiplied by 0.05")
+    add("--weight-decay", type=at_least(0, float), default=0.0, help="weight decay of Adam")
+    add("--cosine", action="store_true", help="let the rate fall along a cosine instead of --lr-schedule's drops")
+    text = "validate and keep averaged weights, for example 0.999; 0 = off"
+    add("--ema", type=at_least(0, float), default=0.0, metavar="DECAY", help=text)
+    add("--augment", action="store_true", help="change colors, scale and crop of both views, and flip them, at random")
+    add("--hard_negatives", action="store_true", help="add negatives of the same take")
+    add("--seed", type=at_least(0), default=0, help="of weights, samples and dropout")
+    text = "validation pairs, the same each time; 0 = the whole split (default: --iter-epoch-val batches)"
+    add("--val_size", type=at_least(0), help=text)
+
+
+def _add_network(parser: Parser) -> None:
+    add = parser.add_argument_group("network").add_argument
+    add("--mode", choices=SIZES, default="small", help="size of the cross-image transformer")
+    text = "two words of I, C, N per block (default: as --mode says, I C I C I N for small)"
+    add("--layer-type", nargs="+", help=text)
+    add("--input_size", type=int, default=480, help="side of the square input in pixels, a multiple of 16")
+    add("--dropout", type=float, default=0.1, help="dropout in the transformer")
+    add("--drop-feat", type=float, default=0.1, help="dropout of whole feature channels")
+    add("--pos-weight", type=float, default=0.1, help="weight of the position encoding")
+    add("--feat-weight", type=float, default=1.0, help="weight of the features that it is added to")
+    add("--activation", choices=ACTIVATIONS, default="relu", help="in the feed-forward layers")
+    add("--mask_position", action="store_true", help="tell query tokens by place, too, whether they lie in the object")
+    add("--backbone", choices=("moco", "random"), default="moco", help="random: seeded, for trying things out")
+
+
+def _add_start(parser: Parser) -> None:
+    add = parser.add_argument_group("where to start").add_argument
+    add("--resume-pth", help="checkpoint to continue; auto = the newest in --out-dir, if there is one")
+    add("--init_weights", type=Path, help="checkpoint of this or a related model to take the tensors from that fit")
+
+
+def _add_running(parser: Parser) -> None:
+    add = parser.add_argument_group("running").add_argument
+    folder = "train/checkpoints/egoexo_v2_480x480, with --reverse …_reverse"
+    add("--out-dir", type=Path, help=f"for checkpoints and logs (default: {folder})")
+    text = "CUDA GPUs, such as 0 or 0,1; several need run_ego.sh or torchrun (default: as --device says)"
+    add("--gpu", help=text)
+    add("--device", default="auto", help="auto, cpu, cuda, cuda:1 or mps")
+    add("--amp", choices=("off", "bf16", "fp16"), default="off", help="precision of the networks; losses are float32")
+    add("--compile", action="store_true", help="compile the transformer: a slow first step, faster ones after it")
+    text = "loader processes of each training process (default: 4, with --cache_features 0)"
+    add("--num_workers", type=at_least(0), help=text)
+    text = "memory for backbone features of images seen"
+    add("--cache_features", type=at_least(0, float), default=0, metavar="GB", help=text)
+    text = "epochs between checkpoints that stay; 0 = only last and best"
+    add("--save_every", type=at_least(0), default=10, help=text)
+    text = "samples that may turn out unreadable before training stops"
+    add("--max_unreadable", type=at_least(0), default=100, help=text)
+    add("--log_every", type=at_least(1), default=20, help="steps between console and log lines")

@@ -1,0 +1,160 @@
+"""What a run tells about itself: a JSON-lines log, TensorBoard, and one console line every few steps."""
+
+import json
+import math
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch.utils.tensorboard import SummaryWriter
+
+from formats.errors import UserError
+from formats.files import atomic_write
+from train.batches import Batch
+from train.dataset import Source
+from train.distributed import Ranks
+from train.losses import Losses
+
+LOG_NAME = "log.jsonl"
+TERMS = {name: "loss" if name == "total" else f"{name}_loss" for name in Losses._fields}
+
+
+class Log:
+    """Writes `<out_dir>/log.jsonl` and `<out_dir>/tensorboard` and talks, on the first rank; silent on the others.
+
+    It collects each step's losses on the device and asks for them only at `flush`: nothing waits in between.
+    """
+
+    def __init__(self, out_dir: Path, step: int, ranks: Ranks, every: int, max_unreadable: int):
+        """Continue the log at `step`: what a killed run wrote after its last checkpoint is dropped."""
+        self.ranks, self.every, self.max_unreadable = ranks, every, max_unreadable
+        self.unreadable: set[str] = set()  # samples, each with its reason
+        self._new_unreadable: list[str] = []
+        self.restart_clock()
+        if not ranks.is_main:
+            return
+        path = Path(out_dir) / LOG_NAME
+        kept = [line for line in read_log(path) if line["step"] <= step] if step and path.exists() else []
+        with atomic_write(path) as file:
+            file.writelines(json.dumps(line) + "\n" for line in kept)
+        self._file = path.open("a", encoding="utf-8", buffering=1)  # line by line, so that others can follow it
+        self._board = SummaryWriter(str(Path(out_dir) / "tensorboard"), purge_step=step or None)
+
+    def write(self, kind: str, step: int, **values: Any) -> None:
+        """One line: `{"kind", "step", "time", ...}`; numbers also become TensorBoard scalars `kind/name`."""
+        if not self.ranks.is_main:
+            return
+        self._file.write(json.dumps({"kind": kind, "step": step, "time": round(time.time(), 1), **values}) + "\n")
+        for name, value in values.items():
+            if isinstance(value, (int, float)) and not isinstance(value, bool):
+                self._board.add_scalar(f"{kind}/{name}", value, step)
+
+    def picture(self, name: str, image: np.ndarray, step: int) -> None:
+        """(H, W, 3) uint8."""
+        if self.ranks.is_main:
+            self._board.add_image(name, image, step, dataformats="HWC")
+
+    def say(self, text: str) -> None:
+        if self.ranks.is_main:
+            print(text, flush=True)
+
+    def close(self) -> None:
+        if self.ranks.is_main:
+            self._file.close()
+            self._board.close()
+
+    def restart_clock(self) -> None:
+        """What lies behind, such as validation, is not training time."""
+        self._losses: list[torch.Tensor] = []
+        self._sources: list[list[Source]] = []
+        self._start, self._waited = time.perf_counter(), 0.0
+
+    def next_batch(self, batches: Iterator[Batch]) -> Batch:
+        """The next batch, with the time it took to come on the account of waiting for data."""
+        start = time.perf_counter()
+        batch = next(batches)
+        self._waited += time.perf_counter() - start
+        return batch
+
+    def add(self, losses: Losses, batch: Batch) -> None:
+        """A step's losses, on the device, and the batch they come from."""
+        self._losses.append(torch.stack(losses).detach())
+        self._sources.append(batch.sources)
+        self.note_unreadable(batch)
+
+    def flush(self, step: int, epoch: str, lr: float, total_steps: int) -> None:
+        """Report the steps since the last flush; `step` is the number of steps done.
+
+        Raises UserError if a loss is not finite or too many samples could not be read.
+        """
+        local = torch.stack(self._losses).double()  # (steps, terms), of this process's share of the global loss
+        losses = self.ranks.sum(local)
+        self._check_finite(local.cpu(), losses.cpu(), step)
+        self.report_unreadable(step)
+        seconds = time.perf_counter() - self._start
+        values = dict(zip(TERMS.values(), losses.mean(0).tolist(), strict=True))
+        rate = sum(map(len, self._sources)) * self.ranks.size / seconds
+        waited = self._waited / seconds
+        speed = {"lr": lr, "samples_per_second": rate, "data_wait": waited, "unreadable": len(self.unreadable)}
+        self.write("train", step, epoch=epoch, **values, **speed)
+        terms = " ".join(f"{name.removesuffix('_loss')} {value:.4f}" for name, value in values.items())
+        left = math.ceil((total_steps - step) * seconds / len(losses) / 60)  # minutes
+        self.say(
+            f"{epoch} step {step}/{total_steps} {terms} lr {lr:.2e} {rate:.1f} samples/s data wait {waited:.0%} left "
+            + (f"{left // 60} h {left % 60:02d} min" if left >= 60 else f"{left} min")
+        )
+        self.restart_clock()
+
+    def validation(self, step: int, epoch: str, figures: dict[str, float]) -> None:
+        """Report the figures of `summarize`."""
+        self.write("val", step, epoch=epoch, **figures)
+        shown = {"IoU": "iou", "existence balanced accuracy": "existence_accuracy"}
+        text = ", ".join(f"{name} {figures[key]:.4f}" for name, key in shown.items() if key in figures)
+        self.say(f"{epoch} validation on {figures['samples']:.0f} pairs: {text or 'no pair with a target mask'}")
+
+    def _check_finite(self, local: torch.Tensor, losses: torch.Tensor, step: int) -> None:
+        bad = (~losses.isfinite()).any(1).nonzero()
+        if not len(bad):
+            return
+        i = int(bad[0])
+        terms = ", ".join(f"{name} {value:g}" for name, value in zip(TERMS.values(), losses[i].tolist(), strict=True))
+        here = not local[i].isfinite().all()
+        samples = "; ".join(map(str, self._sources[i])) if here else "in another process"
+        raise UserError(
+            f"step {step - len(losses) + i + 1}: the loss is not finite ({terms}); the last checkpoint is from "
+            f"before; lower --lr or leave --amp off; the batch: {samples}"
+        )
+
+    def note_unreadable(self, batch: Batch) -> None:
+        """What could not be read of a batch, for the next report."""
+        self._new_unreadable += batch.unreadable
+
+    def report_unreadable(self, step: int) -> None:
+        """Say which samples turned out unreadable, each once. Raises UserError if they are too many."""
+        noted = dict.fromkeys(text for texts in self.ranks.gather(self._new_unreadable) for text in texts)
+        new = [text for text in noted if text not in self.unreadable]
+        self._new_unreadable = []
+        self.unreadable.update(new)
+        for text in new:
+            self.say(f"left out: {text}")
+            self.write("unreadable", step, sample=text)
+        if len(self.unreadable) > self.max_unreadable:
+            raise UserError(
+                f"{len(self.unreadable)} samples could not be read, more than --max_unreadable {self.max_unreadable}; "
+                f"the last: {new[-1]}"
+            )
+
+
+def read_log(path: Path) -> list[dict]:
+    """The lines of a log. An incomplete last line, as a crash leaves it, is ignored."""
+    lines = []
+    for number, text in enumerate(Path(path).read_text(encoding="utf-8").splitlines(), 1):
+        try:
+            lines.append(json.loads(text))
+        except ValueError:
+            if not text.startswith("{"):
+                raise UserError(f"{path}, line {number}, is no log of train.py") from None
+    return lines

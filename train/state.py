@@ -1,0 +1,101 @@
+"""The state of a training: what a step changes and a checkpoint keeps."""
+
+import copy
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from formats.files import link_or_copy
+from model.backbone import Backbone, calibrate_batch_norm, random_backbone
+from model.checkpoint import Checkpoint, load_optimizer, save_checkpoint
+from model.weights import load_state
+from model.xsegtx import XSegTx
+from train.batches import collate
+from train.dataset import TrainSamples
+
+LAST, BEST, WARMUP = "netLast.pth", "netBest.pth", "net_warmup.pth"
+CALIBRATION_BATCHES, CALIBRATION_BATCH = 4, 8  # of pairs of frames
+
+
+class TrainState:
+    """Network and optimizer, and how far they have come: `step` steps, those of the warm-up included.
+
+    history: `{"epoch": epochs finished, "untrained_iou", "best_iou", "best_epoch", "last_iou"}`, of validation.
+    """
+
+    def __init__(
+        self,
+        backbone: Backbone,
+        network: XSegTx,
+        device: torch.device,
+        seed: int,
+        lr: float,
+        weight_decay: float = 0.0,
+        ema: float = 0.0,
+        amp: torch.dtype | None = None,
+    ):
+        """`ema` is the decay of an average of the weights, 0 = none. With `amp` float16, the loss is scaled."""
+        self.backbone = backbone  # as it was loaded, for checkpoints: frozen
+        self.network = network.to(device)
+        self.optimizer = torch.optim.Adam(network.parameters(), lr=lr, weight_decay=weight_decay)
+        self.scaler = torch.amp.GradScaler(device.type, enabled=amp == torch.float16)
+        self.ema = ema
+        self.average = copy.deepcopy(network).eval().requires_grad_(False) if ema else None
+        self.seed, self.step = seed, 0
+        self.history: dict[str, Any] = {}
+
+    @property
+    def judged(self) -> XSegTx:
+        """The network that is validated and kept for inference."""
+        return self.network if self.average is None else self.average
+
+    @torch.no_grad()
+    def update_average(self) -> None:
+        """Take in the weights after step `step`, counted from 0. The average starts fast and settles at `ema`."""
+        if self.average is not None:
+            weight = 1 - min(self.ema, (1 + self.step) / (10 + self.step))
+            for average, value in zip(self.average.parameters(), self.network.parameters(), strict=True):
+                average.lerp_(value, weight)
+
+    def note_validation(self, epoch: int, iou: float) -> bool:
+        """Note an epoch's validation IoU; True if it is the best so far."""
+        self.history |= {"epoch": epoch, "last_iou": iou}
+        best = iou > self.history.get("best_iou", -1.0)
+        if best:
+            self.history |= {"best_iou": iou, "best_epoch": epoch}
+        return best
+
+    def save(self, paths: list[Path], **about: Any) -> None:
+        """Write a checkpoint, under each of `paths`, from which training goes on as if it had never stopped."""
+        if self.average is not None:  # `encoder` is what inference should use
+            about["trained_encoder"] = self.network.state_dict()
+        about |= {"step": self.step, "history": self.history, "scaler": self.scaler.state_dict()}
+        save_checkpoint(paths[0], self.backbone, self.judged, self.optimizer, **about)
+        for path in paths[1:]:
+            link_or_copy(paths[0], path)
+
+    def restore(self, checkpoint: Checkpoint, path: Path) -> None:
+        """Go on from a checkpoint whose `encoder` is the network that this state was made with."""
+        extra = checkpoint.extra
+        if "trained_encoder" in extra:
+            load_state(self.network, extra["trained_encoder"], f"{path}, trained_encoder")
+        if checkpoint.optimizer is not None:
+            load_optimizer(self.optimizer, checkpoint.optimizer, f"{path}, optimizer")
+        if extra.get("scaler"):
+            self.scaler.load_state_dict(extra["scaler"])
+        self.step = extra.get("step", 0)
+        self.history = dict(extra.get("history", {}))
+
+
+def calibrated_backbone(samples: TrainSamples) -> Backbone:
+    """A random backbone whose batch norms have the statistics of training frames: its features differ by content."""
+    backbone = random_backbone(samples.seed)
+
+    def batches():
+        for i in range(CALIBRATION_BATCHES):
+            batch = collate([samples[i * CALIBRATION_BATCH + k] for k in range(CALIBRATION_BATCH)])
+            yield backbone.normalize(torch.cat((batch.query_image, batch.target_image)))
+
+    calibrate_batch_norm(backbone, batches())
+    return backbone
