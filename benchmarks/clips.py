@@ -1,8 +1,10 @@
-"""Long clips to decode: a view that pans over textures, things that cross it, frame numbers in blocks.
+"""Long clips, and the plain ways to get every STEP-th frame of a video.
 
-Each is GROUP frames, encoded at first use and kept in FOLDER, several times in a row.
+A clip shows a view that pans over textures, things that cross it, and frame numbers in blocks. It is GROUP frames,
+encoded at first use and kept in FOLDER, several times in a row.
 """
 
+import importlib.util
 import sys
 from collections.abc import Iterator
 from fractions import Fraction
@@ -15,6 +17,7 @@ from tqdm import tqdm
 
 FOLDER = Path(__file__).with_name(".clips")
 GROUP = 250
+STEP = 30
 GRAIN = 5  # standard deviation of the noise in grey levels; gives files of the size of real ones
 BITS = 16  # blocks in the top rows: bit i of the frame's number
 EXO, EGO = (2160, 3840), (1408, 1408)
@@ -107,3 +110,36 @@ def read_number(image: np.ndarray) -> int:
     rows = slice(int(side * 0.3), max(int(side * 0.7), int(side * 0.3) + 1))
     blocks = [image[rows, int((bit + 0.3) * side) : int((bit + 0.7) * side) + 1].mean() for bit in range(BITS)]
     return sum(int(block > 127) << bit for bit, block in enumerate(blocks))
+
+
+def plain_pyav(path: str, threads: int) -> Iterator[np.ndarray]:
+    """Every STEP-th frame, (H, W, 3) BGR; `threads` 0: as many as the library takes by itself. So the others."""
+    with av.open(path) as container:
+        if threads:
+            container.streams.video[0].codec_context.thread_type = "NONE"
+            container.streams.video[0].codec_context.thread_count = threads
+        for number, frame in enumerate(container.decode(video=0)):
+            if number % STEP == 0:
+                yield frame.to_ndarray(format="bgr24")
+
+
+def opencv(path: str, threads: int) -> Iterator[np.ndarray]:
+    video = cv2.VideoCapture(path, cv2.CAP_FFMPEG, [cv2.CAP_PROP_N_THREADS, threads])
+    number = 0
+    while video.grab():
+        if number % STEP == 0:
+            yield video.retrieve()[1]
+        number += 1
+
+
+def decord(path: str, threads: int) -> Iterator[np.ndarray]:
+    from decord import VideoReader, cpu
+
+    reader = VideoReader(path, ctx=cpu(0), num_threads=threads)
+    for image in reader.get_batch(range(0, len(reader), STEP)).asnumpy():
+        yield np.ascontiguousarray(image[..., ::-1])
+
+
+READERS = {"decord get_batch": decord, "OpenCV grab/retrieve": opencv, "PyAV in sequence": plain_pyav}
+if not importlib.util.find_spec("decord"):
+    del READERS["decord get_batch"]

@@ -9,76 +9,41 @@ picture shows, is checked. decord, whose get_batch the reference uses, joins in 
 """
 
 import argparse
-import importlib.util
 import json
 import re
 import resource
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from statistics import median
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # repository root
 
-import av
-import cv2
 import numpy as np
 
-from benchmarks.clips import FOLDER, GROUP, clip_path, read_number
+from benchmarks.clips import FOLDER, GROUP, READERS, STEP, clip_path, read_number
 from data.video import index_video, read_frames
 from formats.arguments import Parser, at_least
 from formats.errors import UserError, run_script
 
-STEP = 30
 CLIPS = ("h264_gop250", "h264_gop30", "hevc_gop250")
-Frames = Iterator[np.ndarray]
+OURS = "this project"
 
 
-def ours(path: str) -> Frames:
+def ours(path: str, _threads: int) -> Iterator[np.ndarray]:
     index = index_video(path)
     return (image for _, image in read_frames(index, range(0, len(index), STEP)))
 
 
-def plain_pyav(path: str) -> Frames:
-    with av.open(path) as container:
-        container.streams.video[0].codec_context.thread_type = "NONE"
-        container.streams.video[0].codec_context.thread_count = 1
-        for number, frame in enumerate(container.decode(video=0)):
-            if number % STEP == 0:
-                yield frame.to_ndarray(format="bgr24")
-
-
-def opencv(path: str) -> Frames:
-    video = cv2.VideoCapture(path, cv2.CAP_FFMPEG, [cv2.CAP_PROP_N_THREADS, 1])
-    number = 0
-    while video.grab():
-        if number % STEP == 0:
-            yield video.retrieve()[1]
-        number += 1
-
-
-def decord(path: str) -> Frames:
-    from decord import VideoReader, cpu
-
-    reader = VideoReader(path, ctx=cpu(0), num_threads=1)
-    for image in reader.get_batch(range(0, len(reader), STEP)).asnumpy():
-        yield image[..., ::-1]
-
-
-METHODS: dict[str, Callable[[str], Frames]] = {
-    "this project": ours,
-    "decord get_batch": decord,
-    "OpenCV grab/retrieve": opencv,
-    "PyAV in sequence": plain_pyav,
-}
+METHODS = {OURS: ours, **READERS}
 
 
 def run_here(method: str, path: str) -> None:
     """Print what `method` takes, as JSON."""
     before, start = resource.getrusage(resource.RUSAGE_SELF), time.perf_counter()
-    numbers = [read_number(image) for image in METHODS[method](path)]
+    numbers = [read_number(image) for image in METHODS[method](path, 1)]
     after = resource.getrusage(resource.RUSAGE_SELF)
     cpu = after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
     status = Path("/proc/self/status").read_text()  # Linux; getrusage would count the process that started this one
@@ -102,7 +67,7 @@ def compare(path: Path, num_frames: int, methods: list[str], rounds: int) -> Non
             results[method].append(result)
     wanted = len(range(0, num_frames, STEP))
     print(f"\n{path.stem}, {path.stat().st_size / 1e6:.0f} MB, {wanted} of {num_frames} frames")
-    best = median(result["cpu"] for result in results["this project"])
+    best = median(result["cpu"] for result in results[OURS])
     for method, runs in results.items():
         cpu, peak = (median(run[key] for run in runs) for key in ("cpu", "peak_mb"))
         print(f"  {method:22}{cpu:7.2f} CPU s {peak:7.0f} MB    this project takes {best / cpu:.2f} of it")
@@ -120,13 +85,12 @@ def main() -> None:
     if args.run:
         run_here(*args.run)
         return
-    methods = [method for method in METHODS if method != "decord get_batch" or importlib.util.find_spec("decord")]
     for name in args.clips:
-        compare(clip_path(args.folder, name, args.times), args.times * GROUP, methods, args.rounds)
+        compare(clip_path(args.folder, name, args.times), args.times * GROUP, list(METHODS), args.rounds)
     print("\nPeak memory against length, this project")
     for times in (args.times, 4 * args.times):
         path = clip_path(args.folder, args.clips[0], times)
-        print(f"  {times * GROUP:5} frames: {run_apart('this project', path)['peak_mb']:4.0f} MB")
+        print(f"  {times * GROUP:5} frames: {run_apart(OURS, path)['peak_mb']:4.0f} MB")
 
 
 if __name__ == "__main__":

@@ -10,7 +10,6 @@ checked that all write the same annotations and frames that look the same.
 """
 
 import argparse
-import importlib.util
 import json
 import os
 import resource
@@ -23,12 +22,11 @@ from statistics import median
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # repository root
 
-import av
 import cv2
 import numpy as np
 from lzstring import LZString
 
-from benchmarks.clips import EGO, EXO, FOLDER, GROUP, clip_path
+from benchmarks.clips import EGO, EXO, FOLDER, GROUP, READERS, STEP, clip_path
 from formats.arguments import Parser, at_least
 from formats.errors import UserError, run_script
 from formats.masks import encode_lzstring, encode_mask
@@ -52,7 +50,7 @@ def make_takes(root: Path, clips: Path, times: int) -> None:
             path.symlink_to(clip_path(clips, clip, times).resolve())
         objects = {
             f"thing_{i}": {
-                camera: {"annotation": {str(f): _mask(rng, size) for f in range(0, times * GROUP, 30)}}
+                camera: {"annotation": {str(f): _mask(rng, size) for f in range(0, times * GROUP, STEP)}}
                 for camera, (_, size) in CAMERAS.items()
             }
             for i in range(OBJECTS)
@@ -73,17 +71,16 @@ def _mask(rng: np.random.Generator, size: tuple[int, int]) -> dict:
 
 def plain(library: str, root: Path, out: Path) -> None:
     """All takes, one video after the other, in this process."""
-    read = {"PyAV": _read_with_pyav, "OpenCV": _read_with_opencv, "decord": _read_with_decord}[library]
     for uid, take in json.loads((root / "annotations" / "relations_train.json").read_text())["annotations"].items():
         cameras = {camera for tracks in take["object_masks"].values() for camera in tracks}
         for camera in sorted(cameras):
             (out / uid / camera).mkdir(parents=True)
             factor = 2 if is_ego(camera) else 4
-            for frame, image in read(str(video_path(root / "takes", take["take_name"], camera))):
+            images = READERS[library](str(video_path(root / "takes", take["take_name"], camera)), threads=0)
+            for number, image in enumerate(images):
                 height, width = image.shape[:2]
-                cv2.imwrite(
-                    str(out / uid / camera / f"{frame}.jpg"), cv2.resize(image, (width // factor, height // factor))
-                )
+                small = cv2.resize(image, (width // factor, height // factor))
+                cv2.imwrite(str(out / uid / camera / f"{number * STEP}.jpg"), small)
         masks = {
             name: {
                 camera: {f: _decode(mask) for f, mask in track["annotation"].items()}
@@ -98,30 +95,6 @@ def plain(library: str, root: Path, out: Path) -> None:
 def _decode(mask: dict) -> dict:
     counts = LZString().decompressFromEncodedURIComponent(mask["encodedMask"])
     return {"size": [mask["height"], mask["width"]], "counts": counts}
-
-
-def _read_with_pyav(path: str):
-    with av.open(path) as container:
-        for frame, picture in enumerate(container.decode(video=0)):
-            if frame % 30 == 0:
-                yield frame, picture.to_ndarray(format="bgr24")
-
-
-def _read_with_opencv(path: str):
-    video, frame = cv2.VideoCapture(path, cv2.CAP_FFMPEG), 0
-    while video.grab():
-        if frame % 30 == 0:
-            yield frame, video.retrieve()[1]
-        frame += 1
-
-
-def _read_with_decord(path: str):
-    from decord import VideoReader, cpu
-
-    reader = VideoReader(path, ctx=cpu(0))
-    grid = range(0, len(reader), 30)
-    for frame, image in zip(grid, reader.get_batch(grid).asnumpy(), strict=True):
-        yield frame, np.ascontiguousarray(image[..., ::-1])
 
 
 def run(method: str, root: Path, out: Path) -> tuple[float, float]:
@@ -168,7 +141,7 @@ def main() -> None:
     root = args.folder / "takes_to_process"
     root.mkdir(parents=True, exist_ok=True)
     make_takes(root, args.folder, args.times)
-    methods = ["this project", "PyAV", "OpenCV"] + ["decord"] * bool(importlib.util.find_spec("decord"))
+    methods = ["this project", *READERS]
     times: dict[str, list[tuple[float, float]]] = {method: [] for method in methods}
     for number in range(args.rounds):
         for method in methods[number % len(methods) :] + methods[: number % len(methods)]:
@@ -181,7 +154,7 @@ def main() -> None:
     for method, runs in times.items():
         wall, cpu = (median(run[i] for run in runs) for i in (0, 1))
         share = f"this project takes {best / wall:.2f} of the wall time"
-        print(f"  {method:14}{wall:7.1f} s wall {cpu:7.1f} s CPU    {share}")
+        print(f"  {method:22}{wall:7.1f} s wall {cpu:7.1f} s CPU    {share}")
 
 
 if __name__ == "__main__":
