@@ -74,11 +74,11 @@ def our_way(folder: Path, setting: str) -> list[float]:
     return [getattr(case.mask, name) for name in ("iou", "contour_accuracy", "location_error") for case in cases]
 
 
-def main() -> None:
+def main(argv: list[str] | None = None) -> None:
     parser = Parser(__doc__)
     parser.add_argument("--frames", type=at_least(1), default=100, help="in each of four takes")
     parser.add_argument("--repeats", type=at_least(1), default=3, help="runs of each, alternating")
-    args = parser.parse_args()
+    args = parser.parse_args(argv)
     cv2.setNumThreads(1)
     for setting in ("ego-exo", "exo-ego"):
         with tempfile.TemporaryDirectory() as folder:

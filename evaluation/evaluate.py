@@ -107,7 +107,7 @@ def compare_files(
     plots = [f"plots/iou_{number}.svg" for number in range(1, len(files))]
 
     out = args.out or output_folder(files[0], "comparison")
-    claim_files(out, [PAGE, "comparison.json", "cases.csv", *plots, *pictures])
+    claim_files(out, "comparison", [PAGE, "comparison.json", "cases.csv", *plots, *pictures])
     draw_gallery(out, pictures, truth, args.setting, list(zip(names, files, strict=True)), changed, args.height)
     takes = take_names(scores[0])
     lead = f"{args.setting}, {split_title(split)}: {len(cases[0]):,} frames that all files have"

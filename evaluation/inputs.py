@@ -18,6 +18,7 @@ from formats.provenance import provenance
 from formats.results import iter_results, results_path
 from formats.takes import ANNOTATION_TEMPLATE, annotation_path, find_split_path, read_split
 
+MISSING_HINT = "; --allow_missing scores the rest if something is only missing"
 RESULTS_DIR = Path(__file__).resolve().parents[1] / "results"  # where eval_segswap.py writes
 
 
@@ -109,7 +110,7 @@ def open_truth(
             "run data/process_data.py first or name the folder with --data_path"
         )
     if truth.missing and not allow_missing:
-        refuse([f"take {uid}: {why}" for uid, why in truth.missing.items()], "the ground truth", allow_missing)
+        refuse([f"take {uid}: {why}" for uid, why in truth.missing.items()], "the ground truth", MISSING_HINT)
     return truth
 
 
@@ -123,18 +124,16 @@ def score_file(truth: GroundTruth, path: Path, setting: str, num_workers: int, a
         )
     problems = [problem for problem in scores.problems if not (problem.missing and allow_missing)]
     if problems:
-        refuse(list(map(str, problems)), str(path), allow_missing)
+        refuse(problems, str(path), "" if allow_missing else MISSING_HINT)
     if not scores.cases:
         raise UserError(f"{path} has no prediction for any scored frame; is it of another split?")
     return scores
 
 
-def refuse(problems: list[str], where: str, allow_missing: bool) -> None:
+def refuse(problems: Sequence[Any], where: str, hint: str = "") -> None:
     """List the problems and raise UserError."""
-    print("\n".join(map(printable, problems)), file=sys.stderr)
-    hint = "" if allow_missing else "; --allow_missing scores the rest if something is only missing"
-    plural = "" if len(problems) == 1 else "s"
-    raise UserError(f"{len(problems)} problem{plural} in {where}, nothing written{hint}")
+    print("\n".join(printable(str(problem)) for problem in problems), file=sys.stderr)
+    raise UserError(f"{len(problems)} problem{'' if len(problems) == 1 else 's'} in {where}, nothing written{hint}")
 
 
 def left_out(truth: GroundTruth, scores: Scores) -> list[str]:

@@ -19,11 +19,11 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # repository root
 
 from tqdm import tqdm
 
-from evaluation.inputs import RESULTS_DIR, add_split_options, split_uids
+from evaluation.inputs import RESULTS_DIR, add_split_options, refuse, split_uids
 from evaluation.predictions import Problem, TakePredictions
 from evaluation.truth import GroundTruth
 from formats.arguments import Parser
-from formats.errors import UserError, run_script
+from formats.errors import printable, run_script
 from formats.files import write_json
 from formats.results import iter_results, results_path
 from formats.takes import SETTINGS
@@ -56,8 +56,7 @@ def main(argv: list[str] | None = None) -> None:
         uids = split_uids(args.data_path, args.splits_path, args.split)
         truth = GroundTruth.from_processed(args.data_path, uids, None)
     if truth.missing:
-        print("\n".join(f"take {uid}: {why}" for uid, why in truth.missing.items()), file=sys.stderr)
-        raise UserError(f"{len(truth.missing)} takes of split {args.split!r} are not processed; see above")
+        refuse([f"take {uid}: {why}" for uid, why in truth.missing.items()], f"split {args.split!r}")
     files = {
         setting: given or results_path(RESULTS_DIR, setting, args.split)
         for setting, given in zip(SETTINGS, (args.ego_exo, args.exo_ego), strict=True)
@@ -75,8 +74,7 @@ def both_settings(truth: GroundTruth, files: dict[str, Path], bar: tqdm) -> Iter
         takes = checked_takes(truth, setting, results, bar, problems)
         yield setting, {"version": "xx", "challenge": "xx", "results": takes}
     if problems:
-        print("\n".join(map(str, problems)), file=sys.stderr)
-        raise UserError(f"{len(problems)} problem{'' if len(problems) == 1 else 's'} in the results, nothing written")
+        refuse(problems, "the results")
 
 
 def checked_takes(
@@ -102,7 +100,7 @@ def checked_takes(
     problems += [Problem(uid, None, None, (), f"missing in {results}", missing=True) for uid in unseen]
     bar.write(f"{setting}: {len(truth.uids) - len(unseen):,} takes, {predictions:,} predictions")
     if others:
-        bar.write(f"  not of the split, left out: {', '.join(others)}")
+        bar.write(f"  not of the split, left out: {printable(', '.join(others))}")
 
 
 if __name__ == "__main__":

@@ -13,7 +13,7 @@ from evaluation.metrics import METRICS, OFFICIAL, MaskScores
 from evaluation.published import PUBLISHED, SPLIT, XSEGTX
 from evaluation.score import Case
 from formats.errors import UserError, printable
-from formats.files import atomic_write, read_json, write_json
+from formats.files import atomic_write, read_json, remove_leftovers, write_json
 
 PRINTED_BREAKDOWNS = ("scenario", "object size", "visibility", "query camera", "target camera")
 OUTPUT_FILES = ("metrics.json", "breakdown.csv", "cases.csv")
@@ -25,23 +25,25 @@ RECORDED = {  # how predictions were made: key in the run record -> title
     "command": "command",
     "commit": "commit",
 }
-LISTING = ".made_here.json"
 CASE_COLUMNS = Case._fields[:5]  # which case it is
 SCORE_COLUMNS = (*Case._fields[5:-1], *MaskScores._fields)  # what it scores in one results file
 
 
-def claim_files(folder: Path, names: Sequence[str]) -> None:
-    """Make `folder` ready for the files `names`: a listing in it tells which files earlier runs made.
+def claim_files(folder: Path, what: str, names: Sequence[str]) -> None:
+    """Make `folder` ready for the files `names` of a report or the like, `what`: the listing `.{what}.json` in it tells
+    which files earlier ones made, and those are deleted.
 
-    Those are deleted. Raises UserError, and touches nothing, if a file of somebody else's is in the way.
+    Raises UserError, and touches nothing, if a file that is not in the listing is in the way.
     """
-    listing = folder / LISTING
+    listing = folder / f".{what}.json"
     made = read_json(listing, "delete it") if listing.exists() else []
     ours = {name for name in made if isinstance(name, str) and ".." not in Path(name).parts and name[:1] != "/"}
-    if others := [name for name in names if name not in ours and (folder / name).exists()]:
-        raise UserError(f"{folder / others[0]} was not made by this script and stays; name another folder with --out")
-    for name in ours:
-        (folder / name).unlink(missing_ok=True)
+    others = [name for name in names if name not in ours and (folder / name).exists()]
+    if others:
+        raise UserError(f"{folder / others[0]} is of another origin and stays; name another folder with --out")
+    for path in (folder / name for name in ours):
+        path.unlink(missing_ok=True)
+        remove_leftovers(path.parent, path.name)
     write_json(listing, list(names))  # before the files are there: a killed run leaves none that is not listed
 
 
@@ -111,13 +113,21 @@ def format_summary(summary: dict[str, Any]) -> str:
     missed, invented = (sum(group[name] for group in summary["breakdown"]["take"]) for name in ("missed", "invented"))
     lines += ["", *format_table(rows), "* not part of the benchmark; intervals: takes drawn with replacement"]
     lines.append(f"* {missed:,} of {visible:,} visible objects missed, {invented:,} of {hidden:,} hidden ones invented")
+    return "\n".join([*lines, *breakdown_tables(summary["breakdown"])])
+
+
+def breakdown_tables(breakdown: dict[str, list[dict]]) -> list[str]:
+    """Those of PRINTED_BREAKDOWNS that tell groups apart."""
+    lines = []
+    header = ("", "frames", "visible", *(METRICS[name].heading for name in OFFICIAL))
     for kind in PRINTED_BREAKDOWNS:
-        groups = summary["breakdown"][kind]
-        if len(groups) > 1:
-            header = ("", "frames", "visible", *(METRICS[name].heading for name in OFFICIAL))
-            rows = [(g["label"], f"{g['frames']:,}", f"{g['visible']:,}", *_shown(g)) for g in groups]
-            lines += ["", f"* by {BREAKDOWN_TITLES[kind]}", *format_table([header, *rows])]
-    return "\n".join(lines)
+        if len(breakdown[kind]) > 1:
+            rows = [header]
+            for group in breakdown[kind]:
+                values = (METRICS[name].show(group[name]) for name in OFFICIAL)
+                rows.append((group["label"], f"{group['frames']:,}", f"{group['visible']:,}", *values))
+            lines += ["", f"* by {BREAKDOWN_TITLES[kind]}", *format_table(rows)]
+    return lines
 
 
 BREAKDOWN_TITLES = {
@@ -177,7 +187,3 @@ def format_table(rows: Sequence[Sequence[str]]) -> list[str]:
         cells = [text.rjust(width) for text, width in zip(others, widths[1:], strict=True)]
         lines.append("  ".join([first.ljust(widths[0]), *cells]).rstrip())
     return lines
-
-
-def _shown(values: dict[str, float | None]) -> list[str]:
-    return [METRICS[name].show(values[name]) for name in OFFICIAL]

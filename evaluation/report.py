@@ -58,7 +58,7 @@ def main(argv: list[str] | None = None) -> None:
     shown = choose(scores.cases, "spread", args.num) + hidden[: max(1, args.num // 5)]
     pictures = [f"pictures/{number:04d}.jpg" for number in range(len(shown))]
     out = args.out or output_folder(results, "report")
-    claim_files(out, [PAGE, *OUTPUT_FILES, *PLOTS, *pictures])
+    claim_files(out, "report", [PAGE, *OUTPUT_FILES, *PLOTS, *pictures])
     draw_gallery(out, pictures, truth, args.setting, [("", results)], [[case] for case in shown], args.height)
     names = take_names(scores)
     page = write_page(

@@ -130,7 +130,7 @@ def nearest(wanted: str | int, known: Iterable, number: int = 3) -> str:
 def write_folder(folder: Path, cases: list[Case], pictures: list, columns: int) -> None:
     """The pictures and a sheet of them all; those of an earlier run go."""
     names = [file_name(number, case) for number, case in enumerate(cases, 1)]
-    claim_files(folder, ["sheet.jpg", *names])
+    claim_files(folder, "pictures", ["sheet.jpg", *names])
     write_picture(folder / "sheet.jpg", contact_sheet(pictures, columns))
     for name, picture in zip(names, pictures, strict=True):
         write_picture(folder / name, picture)

@@ -12,8 +12,10 @@ from benchmarks import evaluate as benchmark
 from evaluation import evaluate, report, visualize
 from formats.errors import UserError, run_script
 from formats.processed import ANNOTATION
-from tests.make_processed import EGO, LAYOUT, make_data_set
-from tests.make_results import GOLDEN, golden, make_annotations, make_results, make_results_file
+from tests.made import EGO
+from tests.made.golden import GOLDEN, golden
+from tests.made.processed import LAYOUT, make_data_set
+from tests.made.results import make_annotations, make_results, make_results_file
 
 SETTINGS = ("ego-exo", "exo-ego")
 OFFICIAL_NAMES = {
@@ -30,7 +32,7 @@ def golden_root(tmp_path_factory):
     root = tmp_path_factory.mktemp("golden")
     splits = {}
     for split in ("val", "test"):
-        takes = golden(f"gt_{split}")["annotations"]
+        takes = golden(f"evaluation/gt_{split}")["annotations"]
         splits[split] = list(takes)
         for uid, take in takes.items():
             (root / "processed" / uid).mkdir(parents=True)
@@ -38,9 +40,9 @@ def golden_root(tmp_path_factory):
             (root / "processed" / uid / ANNOTATION).write_text(json.dumps(raw))
         looked_at = {uid: take["annotated_frames"] for uid, take in takes.items()}
         make_annotations(root / "annotations" / f"relations_{split}.json", takes, looked_at)
-        (root / f"gt_{split}.json").write_text(json.dumps(golden(f"gt_{split}")))
+        (root / f"gt_{split}.json").write_text(json.dumps(golden(f"evaluation/gt_{split}")))
         for setting in SETTINGS:
-            results = golden(f"near_truth_{setting}_{split}")
+            results = golden(f"evaluation/near_truth_{setting}_{split}")
             (root / f"{setting}_{split}_results.json").write_text(json.dumps(results))
     (root / "split.json").write_text(json.dumps(splits))
     return root
@@ -61,7 +63,7 @@ def test_all_numbers_of_the_golden_predictions_are_the_official_ones(golden_root
     pred_file = golden_root / f"{setting}_{split}_results.json"
     where = ["--data_path", golden_root / "processed", "--split", split, "--write_gt", tmp_path / "gt.json"]
     run("--setting", setting, "--pred_file", pred_file, "--out", tmp_path, *where)
-    official = json.loads((GOLDEN / "official_evaluation.json").read_text())[f"{setting}_{split}"]
+    official = json.loads((GOLDEN / "evaluation" / "official_evaluation.json").read_text())[f"{setting}_{split}"]
 
     summary = json.loads((tmp_path / "metrics.json").read_text())
     for name, printed in OFFICIAL_NAMES.items():
@@ -74,7 +76,7 @@ def test_all_numbers_of_the_golden_predictions_are_the_official_ones(golden_root
     assert presence == official["per_mask"]["existence_accuracy"]
     assert [int(case["visible"]) for case in cases] == official["scored_existence"]["gt"]
     assert [int(float(case["confidence"]) > 0.5) for case in cases] == official["scored_existence"]["pred"]
-    assert json.loads((tmp_path / "gt.json").read_text()) == golden(f"gt_{split}")
+    assert json.loads((tmp_path / "gt.json").read_text()) == golden(f"evaluation/gt_{split}")
 
 
 def test_the_official_ground_truth_file_and_worker_processes_change_no_byte(golden_root, tmp_path):
@@ -286,7 +288,7 @@ def test_hyphened_flags_of_the_original_are_understood(golden_root, tmp_path):
 
 def test_the_ground_truth_can_be_written_without_predictions(golden_root, tmp_path):
     run("--data_path", golden_root / "processed", "--write_gt", tmp_path / "gt.json")
-    assert json.loads((tmp_path / "gt.json").read_text()) == golden("gt_val")
+    assert json.loads((tmp_path / "gt.json").read_text()) == golden("evaluation/gt_val")
     assert [path.name for path in tmp_path.iterdir()] == ["gt.json"]
 
 
@@ -383,6 +385,12 @@ def test_a_malformed_take_of_the_ground_truth_is_listed_beside_the_other_problem
     assert evaluate_results(tmp_path, results, tmp_path) == 1
     errors = capsys.readouterr().err
     assert "take take-a: ground truth: " in errors and "take take-b, object 'cup_0': missing" in errors
+
+
+def test_the_benchmark_of_the_evaluation_prints_its_help(capsys):
+    with pytest.raises(SystemExit) as stop:
+        benchmark.main(["--help"])
+    assert stop.value.code == 0 and "--frames" in capsys.readouterr().out
 
 
 def test_full_size_masks_score_as_in_the_official_way(tmp_path):

@@ -11,8 +11,9 @@ from evaluation.inputs import made_by
 from formats.errors import UserError
 from formats.masks import encode_mask
 from tests.browser import chromium, needs_browser
-from tests.make_processed import EGO, LAYOUT, make_data_set
-from tests.make_results import UIDS, make_results_file, make_scored_data, options
+from tests.made import EGO
+from tests.made.processed import LAYOUT, make_data_set
+from tests.made.results import UIDS, make_results_file, make_scored_data, options
 
 __all__ = ["chromium"]  # a fixture
 NASTY = '<b>"&</script>'
@@ -72,7 +73,7 @@ def test_a_report_never_replaces_what_it_did_not_make(root, tmp_path):
         out = tmp_path / name.replace("/", "_")
         (out / name).parent.mkdir(parents=True)
         (out / name).write_text("mine")
-        with pytest.raises(UserError, match="was not made by this script"):
+        with pytest.raises(UserError, match="is of another origin"):
             report.main([*options(root), "--num", "2", "--out", str(out)])
         assert [path for path in out.rglob("*") if path.is_file()] == [out / name]
         assert (out / name).read_text() == "mine"

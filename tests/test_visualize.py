@@ -6,12 +6,12 @@ import cv2
 import numpy as np
 import pytest
 
-from evaluation import visualize
+from evaluation import report, visualize
 from evaluation.pictures import contact_sheet, write_video
 from formats.drawing import overlay
 from formats.errors import UserError
-from tests.make_processed import make_data_set
-from tests.make_results import UIDS, make_scored_data, options
+from tests.made.processed import make_data_set
+from tests.made.results import UIDS, make_scored_data, options
 
 
 @pytest.fixture(scope="module")
@@ -99,14 +99,16 @@ def test_a_video_takes_pictures_of_odd_and_changing_sizes(tmp_path):
 def test_a_used_folder_loses_its_own_old_pictures_and_keeps_everything_else(root, tmp_path):
     visualize.main([*options(root), "--num", "4", "--out", str(tmp_path)])
     (tmp_path / "001_mine.jpg").touch()
+    report.main([*options(root), "--num", "1", "--out", str(tmp_path)])
     visualize.main([*options(root), "--num", "1", "--out", str(tmp_path)])
     names = sorted(path.name for path in tmp_path.glob("*.jpg"))
     assert len(names) == 3 and {"001_mine.jpg", "sheet.jpg"} < set(names)
+    assert (tmp_path / "index.html").is_file() and len(list((tmp_path / "pictures").iterdir())) == 2
 
 
 def test_a_sheet_of_somebody_else_is_not_replaced(root, tmp_path):
     (tmp_path / "sheet.jpg").write_text("mine")
-    with pytest.raises(UserError, match="sheet.jpg was not made by this script"):
+    with pytest.raises(UserError, match="sheet.jpg is of another origin"):
         visualize.main([*options(root), "--out", str(tmp_path)])
     assert [path.name for path in tmp_path.iterdir()] == ["sheet.jpg"] and (
         tmp_path / "sheet.jpg"
