@@ -23,8 +23,14 @@ from torch.utils.data import DataLoader
 from tqdm import tqdm
 
 from formats.arguments import Parser, add_data_path, add_setting, add_splits_path, at_least
-from formats.errors import UserError, run_script
-from formats.parallel import default_workers, split_by_work, start_loader_worker
+from formats.errors import UserError, printable, run_script
+from formats.parallel import (
+    default_workers,
+    loader_failures,
+    loader_workers,
+    split_by_work,
+    start_loader_worker,
+)
 from formats.processed import ProcessedTake
 from formats.takes import find_split_path, read_split
 from inference.chunks import ChunkDataset, ChunkPlan, plan_chunks
@@ -47,7 +53,10 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     add_splits_path(parser)
     add("--split", default="val", help="which of its splits: train, val, test")
     add("--out_path", type=Path, default=ROOT / "results", help="folder for the results file")
-    add("--save_inter", action="store_true", help="keep the per-take files when the results file is complete")
+    add(
+        "--save_inter", action="store_true", help="also leave <out_path>/<take_uid>/pred_annotations.json for each take"
+    )
+    add("--backbone_weights", type=Path, help="file of a backbone that the checkpoint names (default: as in training)")
     add("--device", default="auto", help="auto, cpu, cuda, cuda:1 or mps")
     add("--precision", choices=list(PRECISIONS), default="fp32", help="fp32 is exact; bf16 is the fastest on new GPUs")
     add("--batch_size", type=at_least(1), help="pairs that the network takes at once (default: by the device's memory)")
@@ -64,16 +73,24 @@ def main(argv: list[str] | None = None) -> int:
     rank, world = join_ranks()
     checkpoint = args.ckpt_path or default_checkpoint(args.setting)
     device = device_of_rank(args.device)
-    predictor = Predictor.load(checkpoint, device, args.precision, args.batch_size, args.compile)
+    predictor = Predictor.load(checkpoint, device, args.precision, args.batch_size, args.compile, args.backbone_weights)
     uids = read_split(args.splits_path or find_split_path(args.data_path), args.split)
+    plans, failed = plan_takes(uids, args, predictor.batch_size)
     run = ResumableRun(args.out_path, args.setting, args.split, args.data_path, checkpoint, args.precision)
+    if rank == 0:
+        run.claim()
+    if world > 1:
+        dist.barrier()  # the others wait until rank 0 has the files for itself
     if not args.overwrite and run.is_complete(uids):
         print(f"{run.results_path} is complete already; delete it to predict again")
-        return 0
-    plans, failed = plan_takes(uids, args, predictor.batch_size)
-    mine = split_by_work({uid: pair_count(plans[uid]) for uid in plans}, world)[rank]
-    reports = gather(predict_share(args, predictor, run, {uid: plans[uid] for uid in mine}, rank), world)
-    return finish(args, run, uids, failed, reports) if rank == 0 else 0
+        status = 0
+    else:
+        mine = split_by_work({uid: pair_count(plans[uid]) for uid in plans}, world)[rank]
+        reports = gather(predict_share(args, predictor, run, {uid: plans[uid] for uid in mine}, rank), world)
+        status = finish(args, run, uids, failed, reports) if rank == 0 else 0
+    if rank == 0 and args.save_inter:
+        run.write_take_files()
+    return status
 
 
 def join_ranks() -> tuple[int, int]:
@@ -142,11 +159,12 @@ def predict_share(
         if not plans[uid]:  # a take without a pair still has its objects in the file
             run.write(uid, empty_result(ProcessedTake.read(args.data_path, uid), args.setting))
     total, pairs = sum(map(pair_count, plans.values())), pair_count(todo)
-    with tqdm(total=total, initial=total - pairs, unit="pair", disable=rank > 0, smoothing=0.05) as bar:
+    loader = make_loader(args, predictor, todo)
+    with loader_failures(), tqdm(total=total, initial=total - pairs, unit="pair", disable=rank > 0) as bar:
         bar.set_description(args.setting)
         failed, stages = predict_takes(
             predictor,
-            make_loader(args, predictor, todo),
+            loader,
             args.data_path,
             args.setting,
             run.write,
@@ -162,7 +180,8 @@ def make_loader(args: argparse.Namespace, predictor: Predictor, plans: list[Chun
     workers = args.num_workers
     if workers is None:
         workers = min(8, default_workers()) if on_gpu else 1  # a CPU's cores are busy with the network already
-    workers = min(workers, len(plans))
+    chunk_bytes = max((plan.planes for plan in plans), default=0) * predictor.side**2
+    workers = loader_workers(min(workers, len(plans)), chunk_bytes)
     cv2.setNumThreads(0)  # they do not survive the fork of a worker
     return DataLoader(
         dataset, batch_size=None, num_workers=workers, pin_memory=on_gpu, worker_init_fn=start_loader_worker
@@ -186,7 +205,7 @@ def finish(
     print(f"{pairs} pairs in {seconds:.1f} s, {pairs / max(seconds, 1e-9):.2f} pairs/s on {len(reports)} process(es)")
     print("time by stage: " + ", ".join(f"{stage} {value:.1f} s" for stage, value in stages.items()))
     for uid, reason in failed.items():
-        print(f"skipped take {uid}: {reason}", file=sys.stderr)
+        print(printable(f"skipped take {uid}: {reason}"), file=sys.stderr)
     print(f"{len(done)} takes in {run.results_path}" + (f", {len(failed)} skipped" if failed else ""))
     return SKIPPED_STATUS if failed else 0
 

@@ -1,13 +1,19 @@
 """Many jobs at once: worker processes, how many, and even shares of uneven work."""
 
+import contextlib
 import multiprocessing
+import multiprocessing.queues
 import os
+import shutil
 import signal
+import sys
 import threading
+import time
 from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
 from multiprocessing.connection import wait as wait_for_exit
+from pathlib import Path
 from typing import TypeVar
 
 import cv2
@@ -17,11 +23,20 @@ from formats.errors import UserError
 Job = TypeVar("Job")
 Result = TypeVar("Result")
 Key = TypeVar("Key", bound=Hashable)
+SHARED_MEMORY = Path("/dev/shm")
 
 
 def default_workers() -> int:
-    """The CPUs that this process may use, which a cluster's scheduler sets; not those of the whole machine."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    """The CPUs that this process may use, which a cluster's scheduler sets; not those of the whole machine. torchrun's
+    processes share them.
+    """
+    cpus = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return max(1, cpus // local_ranks())
+
+
+def local_ranks() -> int:
+    """How many processes torchrun started on this machine; 1 without it."""
+    return int(os.environ.get("LOCAL_WORLD_SIZE", 1))
 
 
 def run_jobs(function: Callable[[Job], Result], jobs: Iterable[Job], num_workers: int) -> Iterator[tuple[Job, Result]]:
@@ -87,6 +102,26 @@ def _end_with_parent() -> None:
     os._exit(1)
 
 
+def loader_workers(num_workers: int, batch_bytes: int, prefetch: int = 2) -> int:
+    """How many of `num_workers` workers of a DataLoader there is shared memory for; says so if not for all.
+
+    Workers hand over batches, of `batch_bytes` each, in /dev/shm, which containers keep small (Docker: 64 MB). Each has
+    `prefetch` of them under way, and the reader holds two.
+    """
+    if not SHARED_MEMORY.is_dir():  # not Linux
+        return num_workers
+    free = shutil.disk_usage(SHARED_MEMORY).free // local_ranks()
+    fitting = max(0, min(num_workers, (free // max(1, batch_bytes) - 2) // prefetch))
+    if fitting < num_workers:
+        needed = (prefetch * num_workers + 2) * batch_bytes
+        print(
+            f"warning: {num_workers} loading processes need {needed >> 20} MB of {SHARED_MEMORY}, {free >> 20} MB are "
+            f"free: {fitting} are used; give it more room (docker run --shm-size 8g) for speed",
+            file=sys.stderr,
+        )
+    return fitting
+
+
 def start_loader_worker(_worker_id: int) -> None:
     """`worker_init_fn` of a DataLoader. Its workers ignore Ctrl-C and what a scheduler sends to all processes of a job
     that it is about to end: the parent still needs them to finish its step and save.
@@ -95,6 +130,31 @@ def start_loader_worker(_worker_id: int) -> None:
     """
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1):
         signal.signal(number, signal.SIG_IGN)
+    multiprocessing.queues.Queue._on_queue_feeder_error = staticmethod(_end_unheard)
+
+
+def _end_unheard(error: Exception, _batch: object) -> None:
+    """Instead of a traceback and a batch that never comes, for which the parent would wait for ever."""
+    print(f"error: a loading process cannot hand over a batch: {error}", file=sys.stderr, flush=True)
+    os._exit(1)
+
+
+@contextlib.contextmanager
+def loader_failures() -> Iterator[None]:
+    """Put this around the use of a DataLoader: UserError if one of its workers dies, which PyTorch may notice and raise
+    anywhere in the block.
+    """
+    try:
+        yield
+    except (RuntimeError, ConnectionError, EOFError) as error:
+        if isinstance(error, RuntimeError) and "DataLoader worker" not in str(error):
+            raise
+        with contextlib.suppress(RuntimeError):
+            time.sleep(1)  # if a broken connection came first, PyTorch raises the death in here, not somewhere later
+        raise UserError(
+            f"a loading process has ended early, perhaps for want of memory or of room in {SHARED_MEMORY}; run the "
+            "same command again with fewer --num_workers (0 needs neither)"
+        ) from None
 
 
 def split_by_work(work: Mapping[Key, float], shares: int) -> list[list[Key]]:

@@ -25,6 +25,7 @@ class ChunkPlan(NamedTuple):
     take_uid: str
     frames: tuple[int, ...]
     pair_count: int
+    planes: int  # of S x S bytes that the chunk takes: three per image, one per mask
 
 
 class Chunk(NamedTuple):
@@ -55,15 +56,17 @@ def pairs_by_frame(take: ProcessedTake, setting: str) -> dict[int, list[CameraPa
 
 def plan_chunks(take: ProcessedTake, setting: str, batch_size: int) -> list[ChunkPlan]:
     """Cut a take into chunks of at most `batch_size` pairs, or of one frame where that has more."""
-    plans, frames, count = [], [], 0
+    plans, frames, count, planes = [], [], 0, 0
     for frame, pairs in pairs_by_frame(take, setting).items():
         if frames and count + len(pairs) > batch_size:
-            plans.append(ChunkPlan(take.uid, tuple(frames), count))
-            frames, count = [], 0
+            plans.append(ChunkPlan(take.uid, tuple(frames), count, planes))
+            frames, count, planes = [], 0, 0
         frames.append(frame)
         count += len(pairs)
+        images = {camera for pair in pairs for camera in (pair.query_camera, pair.target_camera)}
+        planes += 3 * len(images) + len({(pair.object_name, pair.query_camera) for pair in pairs})
     if frames:
-        plans.append(ChunkPlan(take.uid, tuple(frames), count))
+        plans.append(ChunkPlan(take.uid, tuple(frames), count, planes))
     return plans
 
 

@@ -14,7 +14,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from formats.geometry import letterbox, unletterbox
-from model.backbone import Backbone, fold_batch_norm, mask_to_image, normalize_image
+from model.backbone import Backbone, fold_batch_norm, mask_to_image
 from model.checkpoint import load_checkpoint
 from model.device import resolve_device
 from model.mask_features import MaskFeatures
@@ -60,9 +60,10 @@ class Predictor:
         precision: str = "fp32",
         batch_size: int | None = None,
         compile: bool = False,
+        backbone_weights: Path | None = None,
     ) -> "Predictor":
-        """From a checkpoint file. Raises UserError."""
-        checkpoint = load_checkpoint(Path(path))
+        """From a checkpoint file; `backbone_weights` as `load_checkpoint` has it. Raises UserError."""
+        checkpoint = load_checkpoint(Path(path), backbone_weights)
         return cls(checkpoint.backbone, checkpoint.model, resolve_device(str(device)), precision, batch_size, compile)
 
     @torch.inference_mode()
@@ -82,7 +83,7 @@ class Predictor:
         )
         half = self.dtype != torch.float32
         with tf32(self.precision == "tf32"):
-            image_feats = self._batches(lambda batch: self.backbone(normalize_image(batch)), images)
+            image_feats = self._batches(lambda batch: self.backbone(self.backbone.normalize(batch)), images)
             if self.device.type == "cpu":  # compute only what differs from the features of an empty mask
                 mask_feats = self._windows(masks)
             else:

@@ -3,22 +3,25 @@
     <out_path>/{setting}_{split}_results.json       the results, written last, of all takes
     <out_path>/{setting}_{split}_run.json           what they were made by and of
     <out_path>/{setting}_{split}_takes/<run>/<take_uid>.<annotation>.json       each finished take until then
+    <out_path>/.{setting}_{split}.lock              held while a process writes any of these
 
 `run` is a digest of all that decides the numbers (checkpoint, setting, precision), `annotation` one of the take's
 annotation.json. What another checkpoint predicted, or the same one before a take was processed again, has another name
 and is never taken for this run's.
 """
 
+import fcntl
 import hashlib
 import json
+import sys
 from pathlib import Path
 from typing import Any
 
 from formats.errors import UserError
-from formats.files import read_json, write_json
+from formats.files import read_json, remove_leftovers, write_json
 from formats.processed import ANNOTATION, is_processed
 from formats.provenance import provenance
-from formats.results import results_path, write_results
+from formats.results import iter_results, results_path, write_results
 
 
 class ResumableRun:
@@ -28,12 +31,29 @@ class ResumableRun:
         self.setting, self.data_dir = setting, Path(data_dir)
         self.results_path = results_path(out_dir, setting, split)
         self.record_path = Path(out_dir) / f"{setting}_{split}_run.json"
+        self.lock_path = Path(out_dir) / f".{setting}_{split}.lock"
         self.checkpoint = {"checkpoint": Path(checkpoint).name, "checkpoint_sha256": file_digest(checkpoint)}
         self.precision = precision
         decisive = {"checkpoint": self.checkpoint["checkpoint_sha256"], "setting": setting, "precision": precision}
         self.digest = hashlib.sha256(json.dumps(decisive, sort_keys=True).encode()).hexdigest()
         self.folder = Path(out_dir) / f"{setting}_{split}_takes" / self.digest[:12]
         self._annotations: dict[str, str] = {}
+
+    def claim(self) -> None:
+        """Keep other processes from writing these files until this one ends, after waiting for one that does. What
+        killed ones left half-written is removed.
+        """
+        self.lock_path.parent.mkdir(parents=True, exist_ok=True)
+        self._lock = self.lock_path.open("w")
+        try:  # lockf, not flock: loading processes do not inherit it, so it ends with this process
+            fcntl.lockf(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except (BlockingIOError, PermissionError):
+            print(f"another process is writing {self.results_path}; waiting until it ends", file=sys.stderr)
+            fcntl.lockf(self._lock, fcntl.LOCK_EX)
+        for path in (self.results_path, self.record_path):
+            remove_leftovers(path.parent, path.name)
+        for folder in self.folder.parent.glob("*"):
+            remove_leftovers(folder)
 
     def part_path(self, take_uid: str) -> Path:
         if take_uid not in self._annotations:
@@ -73,6 +93,13 @@ class ResumableRun:
             **figures,
         }
         write_json(self.record_path, record, indent=1)
+
+    def write_take_files(self) -> None:
+        """Each take's results as `<out_path>/<take_uid>/pred_annotations.json`, where the original leaves them."""
+        for uid, result in iter_results(self.results_path, self.setting):
+            path = self.results_path.parent / uid / "pred_annotations.json"
+            remove_leftovers(path.parent, path.name, seconds=3600)  # the other setting's process may be writing here
+            write_json(path, result)
 
     def remove_parts(self) -> None:
         """Delete the finished takes of this run; the folder above goes too unless other runs use it."""

@@ -17,6 +17,7 @@ import numpy as np
 from formats.arguments import Parser
 from formats.drawing import PREDICTION, QUERY, overlay, write_picture
 from formats.errors import UserError, run_script
+from formats.geometry import Size
 from inference.predictor import PRECISIONS, Predictor
 
 
@@ -24,9 +25,15 @@ def main(argv: list[str] | None = None) -> None:
     parser = Parser(__doc__)
     add = parser.add_argument
     add("--query_image", type=Path, required=True, help="picture in which the object is known")
-    add("--query_mask", type=Path, required=True, help="mask of the same size, non-zero where the object is")
+    add(
+        "--query_mask",
+        type=Path,
+        required=True,
+        help="its mask, non-zero where the object is; any size of the same shape",
+    )
     add("--target_image", type=Path, required=True, help="picture in which to find it")
     add("--ckpt_path", type=Path, required=True, help="checkpoint of the direction: ego-exo or exo-ego")
+    add("--backbone_weights", type=Path, help="file of a backbone that the checkpoint names (default: as in training)")
     add("--out", type=Path, default=Path("pair"), help="beginning of the two output files' names")
     add("--device", default="auto", help="auto, cpu, cuda, cuda:1 or mps")
     add("--precision", choices=list(PRECISIONS), default="fp32", help="fp32 is exact; bf16 is the fastest on new GPUs")
@@ -34,24 +41,31 @@ def main(argv: list[str] | None = None) -> None:
 
     query, target = read_picture(args.query_image), read_picture(args.target_image)
     query_mask = read_picture(args.query_mask).any(axis=2)
-    if query_mask.shape != query.shape[:2]:
+    if not same_shape(query_mask.shape, query.shape[:2]):
         raise UserError(
             f"{args.query_mask} is {query_mask.shape[1]}x{query_mask.shape[0]}, {args.query_image} is "
-            f"{query.shape[1]}x{query.shape[0]}; the mask must have the size of its image"
+            f"{query.shape[1]}x{query.shape[0]}; the mask may be larger or smaller, but not of another shape"
         )
     if not query_mask.any():
         raise UserError(f"{args.query_mask} is empty; mark the object with non-zero pixels")
-    predictor = Predictor.load(args.ckpt_path, args.device, args.precision)
+    predictor = Predictor.load(args.ckpt_path, args.device, args.precision, backbone_weights=args.backbone_weights)
     mask, existence = predictor.segment(query, query_mask, target)
 
     mask_path, overlay_path = (args.out.with_name(args.out.name + end) for end in ("_mask.png", "_overlay.jpg"))
     write_picture(mask_path, mask * 255)
-    shown = [overlay(query, query_mask, QUERY), overlay(target, mask, PREDICTION)]
+    drawn_mask = cv2.resize(query_mask.astype(np.uint8), query.shape[1::-1], interpolation=cv2.INTER_NEAREST)
+    shown = [overlay(query, drawn_mask, QUERY), overlay(target, mask, PREDICTION)]
     height = max(image.shape[0] for image in shown)
     shown = [cv2.resize(image, (round(image.shape[1] * height / image.shape[0]), height)) for image in shown]
     write_picture(overlay_path, np.hstack(shown))
     print(f"visible with probability {existence:.3f}, {mask.mean():.2%} of the target image")
     print(f"{mask_path}\n{overlay_path}")
+
+
+def same_shape(size: Size, other: Size) -> bool:
+    """Whether an image of one size (H, W), scaled to the other's long side, has the other's size to the pixel."""
+    (height, width), (other_height, other_width) = size, other
+    return abs(height * other_width - width * other_height) <= max(*size, *other)
 
 
 def read_picture(path: Path) -> np.ndarray:

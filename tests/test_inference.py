@@ -1,23 +1,27 @@
 """eval_segswap.py and the modules behind it, on small processed takes and a small random network."""
 
+import hashlib
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
 import time
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import torch
 
 import eval_segswap
+from formats import parallel
 from formats.errors import UserError
 from formats.geometry import eval_size, letterbox, unletterbox
 from formats.masks import decode_mask, letterbox_mask
 from formats.processed import ProcessedTake, read_frame
-from inference.chunks import pairs_by_frame, plan_chunks
+from inference.chunks import ChunkDataset, pairs_by_frame, plan_chunks
 from inference.predictor import resize_prob
 from model.backbone import calibrate_batch_norm, mask_to_image, normalize_image, random_backbone
 from model.checkpoint import load_checkpoint, save_checkpoint
@@ -141,11 +145,57 @@ def test_a_killed_run_continues_to_the_same_bytes(checkpoint, data_path, tmp_pat
     assert all(path.stat().st_mtime_ns == written for path, written in finished.items())
 
 
-def test_per_take_files_stay_only_if_asked_for(checkpoint, data_path, tmp_path):
-    run(checkpoint, data_path, tmp_path / "without")
-    run(checkpoint, data_path, tmp_path / "with", "ego-exo", "--save_inter")
-    assert not list((tmp_path / "without").rglob("take-*.json"))
-    assert len(list((tmp_path / "with").rglob("take-*.json"))) == 3
+def test_per_take_files_stay_only_if_asked_for_and_then_where_the_original_has_them(checkpoint, data_path, tmp_path):
+    path = run(checkpoint, data_path, tmp_path)
+    assert not list(tmp_path.rglob("*.json*.tmp")) and not list(tmp_path.glob("take-*"))
+    before = path.stat().st_mtime_ns
+    run(checkpoint, data_path, tmp_path, "ego-exo", "--save_inter")  # from the results file, which is complete
+    assert path.stat().st_mtime_ns == before
+    for uid, result in json.loads(path.read_text())["ego-exo"]["results"].items():
+        assert json.loads((tmp_path / uid / "pred_annotations.json").read_text()) == result
+    run(checkpoint, data_path, tmp_path / "other", "ego-exo", "--save_inter")
+    assert len(list((tmp_path / "other" / "ego-exo_val_takes").rglob("take-*.json"))) == 3
+
+
+def test_the_record_says_how_the_results_were_made(checkpoint, data_path, tmp_path):
+    run(checkpoint, data_path, tmp_path)
+    made = json.loads((tmp_path / "ego-exo_val_run.json").read_text())["provenance"]
+    assert made.keys() >= {"date", "command", "commit"}
+    assert made["checkpoint"] == "net.pth" and made["precision"] == "fp32"
+    assert made["checkpoint_sha256"] == hashlib.sha256(checkpoint.read_bytes()).hexdigest()
+
+
+def test_what_killed_runs_left_half_written_is_removed(checkpoint, data_path, tmp_path):
+    path = run(checkpoint, data_path, tmp_path, "ego-exo", "--save_inter")
+    path.unlink()
+    (parts,) = (tmp_path / "ego-exo_val_takes").iterdir()
+    left = [f"{folder}/.{name}.0badcafe.tmp" for folder, name in ((tmp_path, path.name), (parts, "take-a.1.json"))]
+    others = tmp_path / ".exo-ego_val_results.json.0badcafe.tmp"  # perhaps being written now
+    for name in (*left, others):
+        Path(name).write_text("{")
+    run(checkpoint, data_path, tmp_path)
+    assert not any(Path(name).exists() for name in left) and others.exists()
+
+
+def test_a_second_run_into_the_same_folder_says_that_it_waits_for_the_first(checkpoint, data_path, tmp_path):
+    whole = run(checkpoint, data_path, tmp_path / "whole")
+    words = arguments(checkpoint, data_path, tmp_path / "both", "ego-exo", "--batch_size", "8")
+    command = [sys.executable, str(ROOT / "eval_segswap.py"), *words]
+    first, second = (subprocess.Popen(command, stderr=subprocess.PIPE, stdout=subprocess.PIPE, text=True) for _ in "12")
+    (out, err), (other_out, other_err) = (process.communicate(timeout=120) for process in (first, second))
+    assert first.returncode == second.returncode == 0
+    assert ("waiting until it ends" in err) != ("waiting until it ends" in other_err)
+    assert ("complete already" in out) != ("complete already" in other_out)
+    assert (tmp_path / "both" / whole.name).read_bytes() == whole.read_bytes()
+
+
+def test_with_a_small_shared_memory_this_process_reads_alone(checkpoint, data_path, tmp_path, monkeypatch, capsys):
+    whole = run(checkpoint, data_path, tmp_path / "whole")
+    monkeypatch.setattr(shutil, "disk_usage", lambda path: SimpleNamespace(free=100_000))
+    monkeypatch.setattr(parallel, "SHARED_MEMORY", tmp_path)
+    path = run(checkpoint, data_path, tmp_path / "small", "ego-exo", "--num_workers", "2")
+    assert f"need 1 MB of {tmp_path}, 0 MB are free: 0 are used" in capsys.readouterr().err
+    assert path.read_bytes() == whole.read_bytes()
 
 
 def test_a_complete_run_is_not_repeated(checkpoint, data_path, tmp_path, capsys):
@@ -283,11 +333,15 @@ def test_bad_input_ends_in_one_line_and_a_status(checkpoint, data_path, tmp_path
     assert not (tmp_path / "out").exists()
 
 
-def test_the_command_line_prints_the_line_without_a_traceback(tmp_path):
-    command = [sys.executable, str(ROOT / "eval_segswap.py"), "--setting", "ego-exo", "--ckpt_path", "nowhere.pth"]
+@pytest.mark.parametrize(
+    ("option", "value"), [("--ckpt_path", "nowhere.pth"), ("--device", "cuda:63"), ("--device", "x")]
+)
+def test_the_command_line_prints_the_line_without_a_traceback(checkpoint, data_path, tmp_path, option, value):
+    words = [*arguments(checkpoint, data_path, tmp_path), option, value]
+    command = [sys.executable, str(ROOT / "eval_segswap.py"), *words]
     done = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path, env=os.environ | {"PYTHONPATH": ""})
     assert done.returncode == 1
-    assert done.stderr.startswith("error: ") and "nowhere.pth" in done.stderr and done.stderr.count("\n") == 1
+    assert done.stderr.startswith("error: ") and value in done.stderr and done.stderr.count("\n") == 1
 
 
 def test_chunks_hold_each_pair_once_and_no_frame_is_cut(data_path):
@@ -298,3 +352,5 @@ def test_chunks_hold_each_pair_once_and_no_frame_is_cut(data_path):
         assert [frame for plan in plans for frame in plan.frames] == list(frames)
         assert sum(plan.pair_count for plan in plans) == sum(map(len, frames.values()))
         assert all(plan.pair_count <= batch_size or len(plan.frames) == 1 for plan in plans)
+        for plan, chunk in zip(plans, ChunkDataset(data_path, "ego-exo", 32, plans), strict=True):
+            assert plan.planes * 32 * 32 == chunk.images.numel() + chunk.masks.numel()

@@ -1,5 +1,7 @@
 """segment_pair.py: picture files in, a mask and an overlay out."""
 
+from pathlib import Path
+
 import cv2
 import numpy as np
 import pytest
@@ -44,12 +46,23 @@ def test_the_mask_has_the_target_images_size_and_the_overlay_shows_both(files, c
     assert "visible with probability" in capsys.readouterr().out
 
 
+@pytest.mark.parametrize("side", [32, 704])
+def test_a_mask_may_be_of_another_size_than_its_image(files, side):
+    call(files)
+    same = cv2.imread(files["out"] + "_mask.png", cv2.IMREAD_UNCHANGED)
+    other = Path(files["query_mask"]).with_name(f"mask{side}.png")
+    cv2.imwrite(str(other), cv2.resize(cv2.imread(files["query_mask"]), (side, side), interpolation=cv2.INTER_NEAREST))
+    call(files | {"query_mask": str(other)})
+    found = cv2.imread(files["out"] + "_mask.png", cv2.IMREAD_UNCHANGED)
+    assert (found == same).mean() > 0.99
+
+
 @pytest.mark.parametrize(
     ("argument", "file", "message"),
     [
         ("query_image", "nowhere.jpg", "nowhere.jpg does not exist"),
         ("target_image", "text.jpg", "text.jpg is no picture"),
-        ("query_mask", "target.jpg", "is 160x90, .*query.jpg is 64x64; the mask must have the size"),
+        ("query_mask", "target.jpg", "is 160x90, .*query.jpg is 64x64; .* not of another shape"),
         ("query_mask", "empty.png", "empty.png is empty"),
         ("ckpt_path", "nowhere.pth", "nowhere.pth"),
         ("ckpt_path", "text.jpg", "text.jpg"),
