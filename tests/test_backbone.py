@@ -20,7 +20,7 @@ from model.backbone import (
     read_moco,
     resnet50_backbone,
 )
-from tests.golden_weights import CASES, golden_batch, golden_features, golden_networks
+from tests.made.golden_network import CASES, golden_batch, golden_features, golden_networks
 
 GOLDEN = Path(__file__).parent / "golden"
 

@@ -14,7 +14,8 @@ from data.checking import announced_size, check_take
 from data.failures import BROKEN, MISSING, Failure, write_failures
 from formats.processed import ProcessedTake
 from formats.takes import SETTINGS
-from tests.make_processed import EGO, LAYOUT, SIZES, make_data_set
+from tests.made import EGO
+from tests.made.processed import LAYOUT, MASK_AND_FRAME_SIZES, make_data_set
 
 ROOT = Path(__file__).parents[1]
 TAKES = {"train": ["take-a", "take-b"], "val": ["take-c"]}
@@ -163,7 +164,7 @@ def test_corrupt_masks_are_found(data_dir, rle):
 
 
 def test_masks_of_two_sizes_are_found(data_dir):
-    height, width = SIZES[False][0]
+    height, width = MASK_AND_FRAME_SIZES[False][0]
     rle = {"size": [2 * height, 2 * width], "counts": ""}
     rle["counts"] = ProcessedTake.read(data_dir, "take-a").masks["cup_0"]["cam01"][0]["counts"]
     empty = {"size": [1, 20], "counts": "d0"}

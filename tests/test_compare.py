@@ -7,7 +7,7 @@ import pytest
 
 from evaluation import evaluate
 from tests.browser import chromium, needs_browser
-from tests.make_results import make_scored_data
+from tests.made.results import make_scored_data
 
 __all__ = ["chromium"]  # a fixture
 

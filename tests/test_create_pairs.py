@@ -15,13 +15,15 @@ from formats.errors import UserError
 from formats.masks import encode_mask
 from formats.pairs import Pair, PairSet, pairs_path
 from formats.takes import SETTINGS
-from tests.golden_takes import ROOT, SPLITS, create_pairs, golden, write_data_set
+from tests.made import ROOT
+from tests.made.golden import GOLDEN_SPLITS, golden
+from tests.made.processed import create_pairs, write_data_set
 
 
 @pytest.fixture(scope="module")
 def golden_root(tmp_path_factory):
     root = tmp_path_factory.mktemp("golden")
-    data_dir = write_data_set(root, golden("annotations"), SPLITS)
+    data_dir = write_data_set(root, golden("pipeline/annotations"), GOLDEN_SPLITS)
     run = create_pairs(data_dir)
     assert run.returncode == 0, run.stderr
     return root
@@ -60,23 +62,68 @@ def test_what_a_killed_run_left_is_removed_once_it_is_old(data_dir):
     assert not (data_dir / "train_pairs_0000bbbb").exists()
 
 
+def questions(data_dir):
+    """Every pair of a setting and its masks, whether or not they are up to date."""
+    found = PairSet(data_dir, "train", "exo-ego")
+    return [(pair, found.query_mask(i), found.target_mask(i)) for i, pair in enumerate(found)]
+
+
+def remove_a_mask(data_dir):
+    path = data_dir / GOLDEN_SPLITS["train"][0] / "annotation.json"
+    annotation = json.loads(path.read_text())
+    next(masks for tracks in annotation["masks"].values() for masks in tracks.values() if masks).popitem()
+    path.write_text(json.dumps(annotation))
+
+
+STEPS = {"_copy_masks": "former", "sync_files": "former", "write_json": "former", "time": "new"}
+
+
+@pytest.mark.parametrize("step", STEPS)
+def test_a_killed_run_leaves_the_former_pairs_or_the_new_ones_never_a_mixture(data_dir, step):
+    former = questions(data_dir)
+    remove_a_mask(data_dir)
+    kill = f"import os; from formats import pairs; pairs.{step} = lambda *_: os._exit(9)"
+    write = f"pairs.write_pairs({str(data_dir)!r}, 'train', {GOLDEN_SPLITS['train']}, [])"
+    if step == "time":  # the former run's folder is about to be removed
+        kill = "import os; from formats import pairs; pairs.shutil.rmtree = lambda *_, **__: os._exit(9)"
+    assert subprocess.run([sys.executable, "-c", f"{kill}; {write}"], cwd=ROOT).returncode == 9
+    left = questions(data_dir)
+    assert create_pairs(data_dir).returncode == 0
+    new = questions(data_dir)
+    assert new != former
+    assert left == (former if STEPS[step] == "former" else new)
+
+
+def test_of_two_runs_at_once_one_wins_whole(data_dir, monkeypatch):
+    def write_after_another_run(path, about):
+        monkeypatch.setattr(pairs, "write_json", write_json)
+        pairs.write_pairs(data_dir, "train", GOLDEN_SPLITS["train"][1:], GOLDEN_SPLITS["train"][:1])
+        assert PairSet(data_dir, "train", "ego-exo").takes == GOLDEN_SPLITS["train"][1:]
+        write_json(path, about)
+
+    expected, write_json = questions(data_dir), pairs.write_json
+    monkeypatch.setattr(pairs, "write_json", write_after_another_run)
+    pairs.write_pairs(data_dir, "train", GOLDEN_SPLITS["train"], [])
+    assert questions(data_dir) == expected
+
+
 @pytest.mark.parametrize("step", ["sync_files", "write_json"])
-def test_a_run_that_fails_leaves_the_former_pairs(data_dir, monkeypatch, step):
+def test_a_run_that_fails_leaves_the_former_pairs_and_nothing_else(data_dir, monkeypatch, step):
     def fail(*_):
         raise OSError("disk full")
 
     former, before = contents(data_dir), {path.name for path in data_dir.iterdir()}
     monkeypatch.setattr(pairs, step, fail)
     with pytest.raises(OSError, match="disk full"):
-        pairs.write_pairs(data_dir, "train", SPLITS["train"], [])
+        pairs.write_pairs(data_dir, "train", GOLDEN_SPLITS["train"], [])
     assert contents(data_dir) == former
     assert {path.name for path in data_dir.iterdir()} == before
 
 
 def test_only_frames_looked_at_in_the_target_can_be_kept(data_dir):
-    annotations = golden("annotations")
+    annotations = golden("pipeline/annotations")
     looked_at = {}
-    for uid in SPLITS["train"]:
+    for uid in GOLDEN_SPLITS["train"]:
         object_masks = {}
         for name, cameras in annotations[uid]["masks"].items():
             tracks = {}
@@ -100,7 +147,7 @@ def test_an_annotation_file_of_another_split_is_refused(data_dir):
     path.write_text('{"annotations": {}}')
     run = create_pairs(data_dir, "--split", "train", "--only_annotated", "--annotationpath", path)
     assert run.returncode == 1
-    assert f"error: {path} lacks take {SPLITS['train'][1]}" in run.stderr
+    assert f"error: {path} lacks take {GOLDEN_SPLITS['train'][1]}" in run.stderr
 
 
 @pytest.mark.parametrize("setting", SETTINGS)
@@ -131,8 +178,8 @@ def test_where_only_the_legacy_lists_are_training_names_a_command_that_works(dat
 
 
 def test_splits_without_processed_takes_are_passed_over(tmp_path):
-    uid = SPLITS["val"][0]
-    data_dir = write_data_set(tmp_path, {uid: golden("annotations")[uid]}, SPLITS)
+    uid = GOLDEN_SPLITS["val"][0]
+    data_dir = write_data_set(tmp_path, {uid: golden("pipeline/annotations")[uid]}, GOLDEN_SPLITS)
     run = create_pairs(data_dir)
     assert run.returncode == 0
     assert f"train of {tmp_path / 'split.json'}: 2 of 2 takes are not processed" in run.stdout
@@ -189,7 +236,21 @@ def test_bad_input_ends_in_one_line(tmp_path, change, message):
     assert last.startswith("error: ")
     assert "Traceback" not in run.stderr
     assert re.search(message, last), last
-    assert not list((tmp_path / "processed").glob("*_*")), "nothing half-written"
+
+
+def test_a_malformed_take_does_not_keep_others_from_being_listed(data_dir):
+    uid, other = GOLDEN_SPLITS["train"]
+    path = data_dir / uid / "annotation.json"
+    content = path.read_text()
+    path.write_text(content.replace('"counts": "', '"counts": "~', 1))
+    run = create_pairs(data_dir, "--split", "train")
+    assert run.returncode == 1
+    assert re.search(f"error: 1 malformed takes are left out: mask of .*{uid}", run.stderr.splitlines()[-1])
+    expected = [question for question in questions(data_dir) if question[0].take_uid == other]
+    assert questions(data_dir) == expected != []
+    path.write_text(content)
+    with pytest.raises(UserError, match="has changed"):
+        PairSet.open(data_dir, "train", "ego-exo")
 
 
 def test_an_unknown_split_is_refused(golden_root):

@@ -318,6 +318,7 @@ HOSTILE = {
     "formula": "=cmd|' /C calc'!A0",
     "terminal": "\x1b[31mred\x1b]0;title\x07",
     "long": "n" * 300,
+    "very long": "n" * 100_000,
     "path": "../../up",
 }
 

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from model.xsegtx import Prediction, XSegTx, XSegTxConfig
-from tests.golden_weights import CASES, fill, golden_batch, golden_features
+from tests.made.golden_network import CASES, fill, golden_batch, golden_features
 from train.losses import compute_losses
 
 GOLDEN = json.loads((Path(__file__).parent / "golden" / "training_steps.json").read_text())

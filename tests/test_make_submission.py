@@ -7,8 +7,9 @@ import pytest
 from evaluation import make_submission
 from formats.errors import UserError
 from formats.processed import ANNOTATION
-from tests.make_processed import EGO, make_data_set
-from tests.make_results import UIDS, make_scored_data
+from tests.made import EGO
+from tests.made.processed import make_data_set
+from tests.made.results import UIDS, make_scored_data
 
 
 @pytest.fixture(scope="module")

@@ -6,7 +6,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from model.backbone import calibrate_batch_norm, fold_batch_norm, mask_to_image, normalize_image, random_backbone
 from model.mask_features import MaskFeatures, Window, bounding_boxes
-from tests.golden_weights import golden_batch, golden_networks
+from tests.made.golden_network import golden_batch, golden_networks
 
 SIZE = (224, 304)
 

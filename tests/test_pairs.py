@@ -10,13 +10,14 @@ import pytest
 from formats.errors import UserError
 from formats.pairs import PairSet, pairs_path
 from formats.takes import SETTINGS
-from tests.golden_takes import SPLITS, create_pairs, golden, write_data_set
+from tests.made.golden import GOLDEN_SPLITS, golden
+from tests.made.processed import create_pairs, write_data_set
 
 
 @pytest.fixture(scope="module")
 def golden_root(tmp_path_factory):
     root = tmp_path_factory.mktemp("golden")
-    data_dir = write_data_set(root, golden("annotations"), SPLITS)
+    data_dir = write_data_set(root, golden("pipeline/annotations"), GOLDEN_SPLITS)
     run = create_pairs(data_dir)
     assert run.returncode == 0, run.stderr
     return root
@@ -37,7 +38,7 @@ def train(data_dir):
 @pytest.mark.parametrize("setting", SETTINGS)
 @pytest.mark.parametrize("split", ["train", "val"])
 def test_pairs_equal_the_reference(golden_root, split, setting):
-    expected = golden("pairs")[f"{split}_{setting.replace('-', '')}_pairs.json"]
+    expected = golden("pipeline/pairs")[f"{split}_{setting.replace('-', '')}_pairs.json"]
     pairs = PairSet.open(golden_root / "processed", split, setting)
     turn = 1 if setting == "ego-exo" else -1
     rows = [(uid, name, *(query, target)[::turn], frame) for uid, name, query, target, frame in pairs]
@@ -47,7 +48,7 @@ def test_pairs_equal_the_reference(golden_root, split, setting):
 
 @pytest.mark.parametrize("setting", SETTINGS)
 def test_masks_of_a_pair_are_those_of_annotation_json(golden_root, setting):
-    annotations = golden("annotations")
+    annotations = golden("pipeline/annotations")
     pairs = PairSet.open(golden_root / "processed", "train", setting)
     negatives = 0
     for i, (uid, name, query, target, frame) in enumerate(pairs):
@@ -60,7 +61,7 @@ def test_masks_of_a_pair_are_those_of_annotation_json(golden_root, setting):
 
 
 def test_the_pairs_of_a_track_are_the_frames_of_its_object_and_cameras(train):
-    assert train.takes == SPLITS["train"]
+    assert train.takes == GOLDEN_SPLITS["train"]
     assert [i for track in train.tracks for i in track.numbers] == list(range(len(train)))
     for i in range(len(train)):
         track = train.track(i)
@@ -143,7 +144,7 @@ def test_a_process_that_opens_the_pairs_of_a_later_run_is_told(data_dir, train):
 
 
 def test_a_changed_annotation_is_noticed_even_at_the_same_length(data_dir):
-    path = data_dir / SPLITS["train"][0] / "annotation.json"
+    path = data_dir / GOLDEN_SPLITS["train"][0] / "annotation.json"
     path.write_text(path.read_text().replace("bread", "bRead"))
     refused(data_dir, f"out of date: {path} has changed")
 
@@ -155,17 +156,17 @@ def test_a_copied_data_set_is_not_out_of_date(data_dir):
 
 
 def test_a_removed_take_is_noticed(data_dir):
-    shutil.rmtree(data_dir / SPLITS["train"][1])
+    shutil.rmtree(data_dir / GOLDEN_SPLITS["train"][1])
     refused(data_dir, "annotation.json is gone")
 
 
 def test_a_take_that_was_processed_since_is_noticed(data_dir):
     hidden = data_dir / "elsewhere"
-    (data_dir / SPLITS["train"][1]).rename(hidden)
+    (data_dir / GOLDEN_SPLITS["train"][1]).rename(hidden)
     run = create_pairs(data_dir, "--split", "train")
     assert "1 of 2 takes are not processed: 38382b7e" in run.stdout
-    assert PairSet.open(data_dir, "train", "ego-exo").takes == SPLITS["train"][:1]
-    hidden.rename(data_dir / SPLITS["train"][1])
+    assert PairSet.open(data_dir, "train", "ego-exo").takes == GOLDEN_SPLITS["train"][:1]
+    hidden.rename(data_dir / GOLDEN_SPLITS["train"][1])
     refused(data_dir, "has been processed")
 
 

@@ -20,15 +20,14 @@ from data.extraction import shrink
 from data.processing import estimated_work
 from formats.masks import encode_lzstring
 from formats.takes import parse_take
-from tests.make_takes import (
+from tests.made import EGO, ROOT
+from tests.made.raw_takes import (
     CAMERAS,
-    EGO,
     EXO_1,
     EXO_2,
     NAMES,
-    ROOT,
+    RAW_SPLITS,
     SIZE,
-    SPLITS,
     assert_complete,
     assert_consistent,
     expected_masks,
@@ -41,7 +40,7 @@ from tests.make_takes import (
     write_annotations,
     write_takes,
 )
-from tests.make_video import make_video, read_number
+from tests.made.videos import make_video, read_number
 
 A, B, C = "uid-a", "uid-b", "uid-c"
 needs_ps = pytest.mark.skipif(not shutil.which("ps"), reason="needs ps to see processes")
@@ -781,7 +780,7 @@ def test_no_take_left_is_not_a_success(root, capsys):
 
 
 def test_the_splits_of_these_tests_are_what_they_say():
-    assert SPLITS == {"train": [A, B], "val": [C]}
+    assert RAW_SPLITS == {"train": [A, B], "val": [C]}
 
 
 def _noise_in_the_middle(content):

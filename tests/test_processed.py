@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from formats.errors import UserError
 from formats.masks import encode_mask
 from formats.processed import CameraPair, ProcessedTake, jpeg_size, pair_frames, read_frame
-from tests.golden_takes import golden
+from tests.made.golden import golden
 
 RLE = encode_mask(np.tri(6, 9, dtype=np.uint8))
 MASKS = {
@@ -24,7 +24,7 @@ MASKS = {
 
 
 def test_annotation_json_of_the_golden_takes_is_written_as_it_was_read(tmp_path):
-    for uid, annotation in golden("annotations").items():
+    for uid, annotation in golden("pipeline/annotations").items():
         take = ProcessedTake.parse(uid, tmp_path / uid, annotation)
         take.write_annotation()
         assert ProcessedTake.read(tmp_path, uid) == take

@@ -7,8 +7,8 @@ import pytest
 from evaluation.score import score_results
 from evaluation.truth import GroundTruth
 from formats.errors import UserError
-from tests.make_processed import make_data_set
-from tests.make_results import make_results
+from tests.made.processed import make_data_set
+from tests.made.results import make_results
 
 UIDS = ["take-a", "take-b", "take-c"]
 

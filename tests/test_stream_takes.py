@@ -13,7 +13,8 @@ import pytest
 
 from data import stream_takes
 from formats.errors import run_script
-from tests.make_takes import EGO, EXO_1, NAMES, ROOT, assert_complete, failures, process, tree, video, write_takes
+from tests.made import EGO, ROOT
+from tests.made.raw_takes import EXO_1, NAMES, assert_complete, failures, process, tree, video, write_takes
 
 A, B, C = "uid-a", "uid-b", "uid-c"
 

@@ -12,7 +12,7 @@ from formats.errors import run_script
 from model import backbone
 from model.checkpoint import load_checkpoint, save_checkpoint
 from model.xsegtx import XSegTx, XSegTxConfig
-from tests.make_training import log_lines, losses, make_training_set, run_training, start_training
+from tests.made.training import log_lines, losses, make_training_set, run_training, start_training
 from train import train
 
 STEPS = 7  # of the recipe

@@ -10,8 +10,8 @@ from formats.geometry import letterbox
 from formats.masks import decode_mask
 from formats.pairs import PairSet
 from formats.processed import ProcessedTake
-from tests.make_processed import EGO
-from tests.make_training import SPLITS, layout, make_training_set
+from tests.made import EGO
+from tests.made.training import TRAINING_SPLITS, layout, make_training_set
 from train.augment import augment_view
 from train.batches import StepSampler, collate, make_loader
 from train.dataset import HARD_NEGATIVES, TARGET_SWAP, TrainSamples, ValidationSamples
@@ -176,4 +176,4 @@ def test_augmented_samples_are_reproducible_and_differ_from_plain_ones(pairs):
 
 
 def test_the_splits_of_the_test_data_share_no_take():
-    assert not set.intersection(*map(set, itertools.chain(SPLITS.values())))
+    assert not set.intersection(*map(set, itertools.chain(TRAINING_SPLITS.values())))

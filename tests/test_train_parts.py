@@ -13,7 +13,8 @@ from formats.errors import UserError
 from formats.pairs import PairSet
 from model.backbone import mask_to_image, normalize_image, random_backbone
 from model.xsegtx import Prediction, XSegTx, XSegTxConfig
-from tests.make_training import ROOT, make_training_set
+from tests.made import ROOT
+from tests.made.training import make_training_set
 from train import plot_log
 from train.batches import Batch, collate
 from train.dataset import Samples, Source, TrainSamples

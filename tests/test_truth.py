@@ -7,8 +7,9 @@ import pytest
 from evaluation.truth import GroundTruth
 from formats.errors import UserError
 from formats.processed import ANNOTATION, CameraPair
-from tests.make_processed import EGO, make_data_set
-from tests.make_results import UIDS, make_annotations
+from tests.made import EGO
+from tests.made.processed import make_data_set
+from tests.made.results import UIDS, make_annotations
 
 
 @pytest.fixture

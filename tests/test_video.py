@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 import data.video
 from data.video import FEED, SKIP, WANT, VideoError, index_video, read_frames
-from tests.make_video import make_video, read_number
+from tests.made.videos import make_video, read_number
 
 FRAMES = 200
 STREAMS = {  # codec, options

@@ -12,8 +12,8 @@ import torch.nn.functional as F
 from formats.errors import UserError
 from model.transformer import sine_position
 from model.xsegtx import SIZES, Prediction, XSegTx, XSegTxConfig, parse_layer_types
-from tests.golden_weights import CASES, golden_batch, golden_features, golden_networks
 from tests.joined_attention import joined_forward
+from tests.made.golden_network import CASES, golden_batch, golden_features, golden_networks
 
 GOLDEN = Path(__file__).parent / "golden"
 NAMES = {"out1": "query_mask_prob", "out2": "target_mask_prob", "exist": "existence"}

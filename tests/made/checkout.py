@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-ROOT = Path(__file__).resolve().parents[2]
+from tests.made import ROOT
 
 
 def copy_repository(folder: Path) -> Path:

@@ -1,0 +1,133 @@
+"""Small takes in the raw layout, videos included, and process_data.py run on them."""
+
+import json
+import random
+import sys
+from pathlib import Path
+
+import cv2
+import numpy as np
+
+from data import process_data
+from formats.errors import run_script
+from formats.masks import decode_mask, encode_lzstring, encode_mask
+from tests.made import EGO
+from tests.made.videos import make_video, read_number
+
+EXO_1, EXO_2 = "cam01", "gp02"
+CAMERAS = (EGO, EXO_1, EXO_2)
+FRAMES = 95  # a second of video more than 3, and annotations at 0, 30, 60, 90
+SIZE = (96, 192)
+RAW_SPLITS = {"train": ["uid-a", "uid-b"], "val": ["uid-c"]}
+TRACKS = {  # object -> camera -> frames with a mask
+    "cup _0": {EGO: [0, 30, 60, 90], EXO_1: [0, 60, 90], EXO_2: [30, 90]},
+    "Milk Carton": {EGO: [0, 30], EXO_2: [0, 30, 60]},
+    "ego only_0": {EGO: [60]},
+    "nowhere_0": {},
+}
+NAMES = {"uid-a": "lab_take_1", "uid-b": "lab_take_2", "uid-c": "kitchen 03-30"}
+
+
+def write_takes(root: Path) -> None:
+    """Write the takes of RAW_SPLITS, their annotations and split.json."""
+    for name in NAMES.values():
+        for camera in CAMERAS:
+            make_video(video(root, name, camera), FRAMES, SIZE, options={"g": "40", "bf": "2", "preset": "fast"})
+    for split, uids in RAW_SPLITS.items():
+        write_annotations(root, split, {uid: annotation(uid) for uid in uids})
+    (root / "split.json").write_text(json.dumps(RAW_SPLITS))
+
+
+def video(root: Path, name: str, camera: str) -> Path:
+    return root / "takes" / name / "frame_aligned_videos" / f"{camera}.mp4"
+
+
+def write_annotations(root: Path, split: str, takes: dict) -> None:
+    path = root / "annotations" / f"relations_{split}.json"
+    path.parent.mkdir(exist_ok=True)
+    path.write_text(json.dumps({"annotations": takes}))
+
+
+def read_annotations(root: Path, split: str) -> dict:
+    return json.loads((root / "annotations" / f"relations_{split}.json").read_text())["annotations"]
+
+
+def annotation(uid: str) -> dict:
+    """A take's entry in the annotation file; frames in random order, as in the real one."""
+    rng = random.Random(uid)
+    objects = {}
+    for name, cameras in TRACKS.items():
+        objects[name] = {}
+        for camera, frames in cameras.items():
+            masks = {str(frame): _encoded(uid, name, camera, frame) for frame in rng.sample(frames, len(frames))}
+            objects[name][camera] = {"annotation": masks, "annotated_frames": [0, 30, 60, 90], "annotation_fps": 1}
+    return {"take_name": NAMES[uid], "scenario": "Cooking", "object_names": {}, "object_masks": objects}
+
+
+def _mask(*key: object) -> dict:
+    mask = np.zeros(SIZE, np.uint8)
+    rng = random.Random(str(key))
+    return encode_mask(cv2.circle(mask, (rng.randrange(40, 150), rng.randrange(20, 70)), rng.randrange(5, 20), 1, -1))
+
+
+def _encoded(*key: object) -> dict:
+    counts = encode_lzstring(_mask(*key)["counts"])
+    return {"height": SIZE[0], "width": SIZE[1], "encodedMask": counts, "intSegClicks": []}
+
+
+def expected_masks(uid: str, without: tuple[str, ...] = ()) -> dict:
+    """What annotation.json holds, frames as text; cameras `without` left out."""
+    return {
+        name: {
+            camera: {str(frame): _mask(uid, name, camera, frame) for frame in frames}
+            for camera, frames in cameras.items()
+            if camera not in without
+        }
+        for name, cameras in TRACKS.items()
+    }
+
+
+def assert_complete(data_dir: Path, uid: str, without: tuple[str, ...] = (), frames: int = FRAMES) -> None:
+    """The take has all that its videos of `frames` frames hold, and every frame is the right one."""
+    raw = json.loads((data_dir / uid / "annotation.json").read_text())
+    assert raw == {"masks": expected_masks(uid, without), "subsample_idx": list(range(0, frames, 30))}
+    assert {path.name for path in (data_dir / uid).iterdir() if path.is_dir()} == set(CAMERAS) - set(without)
+    for camera in set(CAMERAS) - set(without):
+        assert read_frames(data_dir, uid, camera) == {frame: frame for frame in range(0, frames, 30)}
+
+
+def read_frames(data_dir: Path, uid: str, camera: str) -> dict[int, int]:
+    """Each frame's number by its name and by its picture."""
+    return {int(p.stem): read_number(cv2.imread(str(p))) for p in (data_dir / uid / camera).iterdir()}
+
+
+def assert_consistent(data_dir: Path, uid: str) -> None:
+    """Every frame of every pair is there, on both sides."""
+    for cameras in json.loads((data_dir / uid / "annotation.json").read_text())["masks"].values():
+        needed = {frame for masks in cameras.values() for frame in masks}
+        if any(camera.startswith("aria") for camera in cameras) and len(cameras) > 1:
+            assert all((data_dir / uid / camera / f"{frame}.jpg").exists() for camera in cameras for frame in needed)
+        for masks in cameras.values():
+            assert all(decode_mask(rle).any() for rle in masks.values())
+
+
+def process(root: Path, *flags: object) -> int:
+    """Run process_data.py in this process on the takes of `root`, with one worker; returns its exit status."""
+    former, sys.argv = sys.argv, ["process_data.py", "--takepath", str(root / "takes"), "--num_workers", "1"]
+    sys.argv += map(str, flags)
+    try:
+        run_script(process_data.main)
+    except SystemExit as exit_:
+        return exit_.code
+    finally:
+        sys.argv = former
+    raise AssertionError("run_script returned")
+
+
+def failures(data_dir: Path) -> list[dict]:
+    return json.loads((data_dir / "failed_takes.json").read_text())
+
+
+def tree(folder: Path) -> dict[str, bytes]:
+    """Every file below a folder and its content."""
+    return {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*") if path.is_file()}

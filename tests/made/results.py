@@ -1,0 +1,90 @@
+"""Results and annotation files to test the evaluation with: near the truth of a processed data set."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+
+from formats.geometry import eval_size
+from formats.masks import encode_lzstring, encode_mask, eval_mask
+from formats.processed import ANNOTATION, ProcessedTake
+from formats.results import camera_pair_key, results_path, write_results
+from tests.made.processed import make_data_set
+
+
+def make_results(data_dir: Path, uids: list[str], setting: str, seed: int = 0, shift: float = 3) -> dict:
+    """Results by take uid: the true masks moved by some `shift` pixels, empty ones among them."""
+    rng = np.random.default_rng(seed)
+    results = {}
+    for uid in uids:
+        take = ProcessedTake.read(data_dir, uid)
+        masks = {name: {} for name in take.masks}
+        for pair in take.camera_pairs(setting):
+            truth = take.masks[pair.object_name][pair.target_camera]
+            frames = {}
+            for frame in take.masks[pair.object_name][pair.query_camera]:
+                mask = np.zeros(eval_size(take.video_size(pair.target_camera)), np.uint8)
+                if frame in truth and rng.random() > 0.1:
+                    mask = np.roll(eval_mask(truth[frame]), rng.normal(0, shift, 2).astype(int), (0, 1))
+                confidence = 1 / (1 + np.exp(-rng.normal(1.5 if frame in truth else -1)))
+                frames[str(frame)] = {"pred_mask": encode_mask(mask), "confidence": float(confidence)}
+            masks[pair.object_name][camera_pair_key(pair.query_camera, pair.target_camera)] = frames
+        results[uid] = {"masks": masks, "subsample_idx": take.subsample_idx}
+    return results
+
+
+def make_results_file(folder: Path, data_dir: Path, uids: list[str], setting: str, split: str = "val", **how) -> Path:
+    path = results_path(folder, setting, split)
+    write_results(path, setting, make_results(data_dir, uids, setting, **how).items())
+    return path
+
+
+def make_annotations(path: Path, takes: dict[str, dict], annotated_frames: dict[str, dict] | None = None) -> Path:
+    """An annotation file of `takes`, raw annotation.json by uid; by default all frames were looked at."""
+    annotations = {}
+    for uid, take in takes.items():
+        looked_at = (annotated_frames or {}).get(uid)
+        annotations[uid] = {
+            "take_name": f"take_{uid[:4]}",
+            "scenario": "Cooking",
+            "object_masks": {
+                name: {
+                    camera: {
+                        "annotation": {frame: _drawn(rle) for frame, rle in frames.items()},
+                        "annotated_frames": looked_at[name][camera] if looked_at else take["subsample_idx"],
+                    }
+                    for camera, frames in cameras.items()
+                }
+                for name, cameras in take["masks"].items()
+            },
+        }
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(json.dumps({"annotations": annotations}))
+    return path
+
+
+def _drawn(rle: dict) -> dict:
+    height, width = rle["size"]
+    return {"height": height, "width": width, "encodedMask": encode_lzstring(rle["counts"]), "intSegClicks": []}
+
+
+UIDS = ["take-a", "take-b"]
+
+
+def make_scored_data(root: Path) -> Path:
+    """A small data set with annotations, and the results of two models, a (better) and b, in both settings."""
+    data_dir = make_data_set(root, {"val": UIDS})
+    (root / "split.json").write_text(json.dumps({"val": UIDS, "test": UIDS[:1]}))
+    takes = {uid: json.loads((data_dir / uid / ANNOTATION).read_text()) for uid in UIDS}
+    make_annotations(root / "annotations" / "relations_val.json", takes)
+    for model, (seed, shift) in {"a": (0, 3), "b": (1, 12)}.items():
+        for setting in ("ego-exo", "exo-ego"):
+            make_results_file(root / model, data_dir, UIDS, setting, seed=seed, shift=shift)
+    return root
+
+
+def options(root: Path, setting: str = "ego-exo") -> list[str]:
+    """The options of a script that say: model a's results of that data set."""
+    pred_file = root / "a" / f"{setting}_val_results.json"
+    paths = ["--data_path", root / "processed", "--pred_file", pred_file, "--num_workers", "0"]
+    return ["--setting", setting, *map(str, paths)]

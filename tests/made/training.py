@@ -1,0 +1,74 @@
+"""A small data set to train on, and a recipe that takes seconds."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+from tests.made import EGO, ROOT
+from tests.made.processed import create_pairs, make_take
+from train import train
+
+TRAINING_SPLITS = {"train": ["uid-a", "uid-b", "uid-c"], "val": ["uid-d"]}
+FRAMES = [0, 30, 60, 90]
+RECIPE = {
+    "backbone": "random",
+    "mode": "tiny",
+    "input_size": 48,
+    "batch-pos": 4,
+    "warmUpIter": 3,
+    "iter-epoch": 4,
+    "n-epoch": 1,
+    "val_size": 0,
+    "num_workers": 0,
+    "log_every": 1,
+    "save_every": 0,
+    "device": "cpu",
+}
+
+
+def layout(uid: str) -> dict:
+    """Each take has objects of its own and one that all have; the second is out of the exo's view half of the time."""
+    return {
+        f"{uid} cup_0": {EGO: FRAMES, "cam01": FRAMES},
+        f"{uid} lid_0": {EGO: FRAMES, "cam01": FRAMES[:2], "cam02": FRAMES[1:]},
+        "knife_0": {EGO: FRAMES[:3], "cam02": FRAMES},
+    }
+
+
+def make_training_set(root: Path, splits: dict[str, list[str]] = TRAINING_SPLITS) -> Path:
+    """Processed takes and their pairs; returns the data folder."""
+    for seed, uid in enumerate(uid for uids in splits.values() for uid in uids):
+        make_take(root / "processed", uid, layout(uid), seed)
+    (root / "split.json").write_text(json.dumps(splits))
+    run = create_pairs(root / "processed")
+    assert run.returncode == 0, run.stderr
+    return root / "processed"
+
+
+def arguments(data_dir: Path, out_dir: Path, *flags: object) -> list[str]:
+    recipe = [part for name, value in RECIPE.items() for part in (f"--{name}", value)]
+    return list(map(str, [*recipe, "--train-dir", data_dir, "--out-dir", out_dir, *flags]))
+
+
+def run_training(data_dir: Path, out_dir: Path, *flags: object) -> int | None:
+    """train.py in this process."""
+    return train.main(arguments(data_dir, out_dir, *flags))
+
+
+def start_training(data_dir: Path, out_dir: Path, *flags: object, launcher: tuple[str, ...] = ()) -> subprocess.Popen:
+    """train.py in a process of its own."""
+    command = [sys.executable, *launcher, str(ROOT / "train/train.py"), *arguments(data_dir, out_dir, *flags)]
+    return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+
+
+def log_lines(out_dir: Path, kind: str) -> list[dict]:
+    lines = [json.loads(line) for line in (out_dir / "log.jsonl").read_text().splitlines()]
+    return [line for line in lines if line["kind"] == kind]
+
+
+def losses(out_dir: Path) -> dict[int, float]:
+    """Training loss by step."""
+    lines = log_lines(out_dir, "train")
+    assert len({line["step"] for line in lines}) == len(lines)
+    return {line["step"]: line["loss"] for line in lines}
