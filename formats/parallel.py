@@ -1,6 +1,7 @@
 """Many jobs at once: worker processes, how many, and even shares of uneven work."""
 
 import contextlib
+import itertools
 import multiprocessing
 import multiprocessing.queues
 import os
@@ -42,16 +43,16 @@ def local_ranks() -> int:
 def run_jobs(function: Callable[[Job], Result], jobs: Iterable[Job], num_workers: int) -> Iterator[tuple[Job, Result]]:
     """Yield `(job, function(job))` as each is finished, by `num_workers` processes (0 or 1: by this one).
 
-    `jobs` may be a generator: it is asked for a job when a worker is about to need one. An exception of `function` is
-    raised here. It, Ctrl-C and a caller that breaks off end the workers at once, so what they write must appear whole
-    or not at all. Raises UserError if a worker is killed. `function` and jobs must be picklable.
+    `jobs` may be a generator: it is asked for jobs as they are needed, two for each worker. An exception of `function`
+    is raised here. It, Ctrl-C and a caller that breaks off end the workers at once, so what they write must appear
+    whole or not at all. Raises UserError if a worker is killed. `function` and jobs must be picklable.
     """
     if num_workers <= 1:
         for job in jobs:
             yield job, function(job)
         return
     # Forking is unsafe with the threads of OpenCV and of the executor.
-    context = multiprocessing.get_context("spawn")
+    context, others = multiprocessing.get_context("spawn"), set(multiprocessing.active_children())
     try:
         pool = ProcessPoolExecutor(num_workers, context, _start_worker)
     except OSError as error:  # its locks are files there
@@ -62,7 +63,7 @@ def run_jobs(function: Callable[[Job], Result], jobs: Iterable[Job], num_workers
     jobs, running = iter(jobs), {}
     try:
         while True:
-            while len(running) < 2 * num_workers and (job := next(jobs, pool)) is not pool:
+            for job in itertools.islice(jobs, 2 * num_workers - len(running)):  # so that no worker has to wait
                 running[_submit(pool, function, job)] = job
             if not running:
                 break
@@ -75,7 +76,7 @@ def run_jobs(function: Callable[[Job], Result], jobs: Iterable[Job], num_workers
             f"the same command again, with fewer --num_workers (now {num_workers})"
         ) from None
     finally:
-        for process in multiprocessing.active_children():  # none are left after a regular end
+        for process in set(multiprocessing.active_children()) - others:  # none are left after a regular end
             process.kill()
         pool.shutdown(cancel_futures=True)
 
