@@ -37,7 +37,7 @@ from evaluation.outputs import (
     write_outputs,
 )
 from evaluation.pages import PAGE, change_card, draw_paired_plots, write_page
-from evaluation.pictures import draw_gallery
+from evaluation.pictures import draw_gallery, load_predictions
 from evaluation.score import Scores
 from evaluation.summary import summarize, take_names
 from evaluation.truth import GroundTruth
@@ -108,7 +108,11 @@ def compare_files(
 
     out = args.out or output_folder(files[0], "comparison")
     claim_files(out, "comparison", [PAGE, "comparison.json", "cases.csv", *plots, *pictures])
-    draw_gallery(out, pictures, truth, args.setting, list(zip(names, files, strict=True)), changed, args.height)
+    by_file = [
+        load_predictions(path, args.setting, [group[number] for group in changed], names[number])
+        for number, path in enumerate(files)
+    ]
+    draw_gallery(out, pictures, truth, list(zip(*by_file, strict=True)), args.height)
     takes = take_names(scores[0])
     lead = f"{args.setting}, {split_title(split)}: {len(cases[0]):,} frames that all files have"
     page = write_page(

@@ -4,6 +4,7 @@ Images are (H, W, 3) uint8 RGB; colors are RGB.
 """
 
 import random
+from collections import Counter
 from collections.abc import Iterable, Sequence
 from functools import lru_cache
 from pathlib import Path
@@ -40,17 +41,17 @@ def choose(cases: list[Case], order: str, number: int, seed: int = 0) -> list[Ca
     if order == "random":
         ranked = random.Random(seed).sample(cases, len(cases))
     else:
-        ranked = sorted(
-            (case for case in cases if case.visible), key=lambda case: case.mask.iou, reverse=order != "worst"
-        )
+        visible = (case for case in cases if case.visible)
+        ranked = sorted(visible, key=lambda case: case.mask.iou, reverse=order != "worst")
     if order == "spread" and len(ranked) > number > 1:
         return [ranked[round(place * (len(ranked) - 1) / (number - 1))] for place in range(number)]
-    turn: dict[tuple, int] = {}
+    seen: Counter = Counter()
     turns = []
     for case in ranked:
-        turns.append(turn.get(case.track, 0))
-        turn[case.track] = turns[-1] + 1
-    return [ranked[place] for place in sorted(range(len(ranked)), key=lambda place: (turns[place], place))[:number]]
+        turns.append((seen[case.track], case))
+        seen[case.track] += 1
+    turns.sort(key=lambda turn: turn[0])  # keeps the rank within a turn
+    return [case for _, case in turns[:number]]
 
 
 class Predicted(NamedTuple):
@@ -121,38 +122,25 @@ def _close_up(size: Size, *rles: dict | None) -> tuple[slice, slice] | None:
 
 
 def draw_gallery(
-    folder: Path,
-    names: Sequence[str],
-    truth: GroundTruth,
-    setting: str,
-    files: Sequence[tuple[str, Path]],
-    groups: Sequence[Sequence[Case]],
-    height: int,
+    folder: Path, names: Sequence[str], truth: GroundTruth, groups: Sequence[Sequence[Predicted]], height: int
 ) -> None:
-    """Draw each of `groups`, a frame's cases in all results `files` (title, path), to `folder`/name."""
-    masks = [
-        predicted_masks(path, setting, [group[number] for group in groups]) for number, (_, path) in enumerate(files)
-    ]
-    takes = {uid: truth.load(uid) for uid in dict.fromkeys(group[0].take_uid for group in groups)}
+    """Draw each of `groups`, the predictions of all results files for one case, to `folder`/name."""
+    takes = {uid: truth.load(uid) for uid in dict.fromkeys(group[0].case.take_uid for group in groups)}
     for name, group in zip(names, tqdm(groups, unit="picture", desc="pictures"), strict=True):
-        predictions = [
-            Predicted(case, of_file[case.key], title)
-            for case, of_file, (title, _) in zip(group, masks, files, strict=True)
-        ]
-        write_picture(folder / name, draw_case(takes[group[0].take_uid], predictions, height))
+        write_picture(folder / name, draw_case(takes[group[0].case.take_uid], group, height))
 
 
-def predicted_masks(path: Path, setting: str, cases: Sequence[Case]) -> dict[tuple, dict]:
-    """The RLE of each case's prediction, by `case.key`."""
+def load_predictions(path: Path, setting: str, cases: Sequence[Case], name: str = "") -> list[Predicted]:
+    """The predictions of some cases of a results file, in their order."""
     wanted: dict[str, list[Case]] = {}
     for case in cases:
         wanted.setdefault(case.take_uid, []).append(case)
-    found = {}
+    rles = {}
     for uid, take in iter_results(path, setting):
         for case in wanted.get(uid, ()):
             pair = camera_pair_key(case.query_camera, case.target_camera)
-            found[case.key] = take["masks"][case.object_name][pair][str(case.frame)]["pred_mask"]
-    return found
+            rles[case.key] = take["masks"][case.object_name][pair][str(case.frame)]["pred_mask"]
+    return [Predicted(case, rles[case.key], name) for case in cases]
 
 
 def contact_sheet(pictures: list[np.ndarray], columns: int = 2, width: int = 2000) -> np.ndarray:
@@ -218,13 +206,13 @@ def _header(truth: TakeTruth, predictions: Sequence[Predicted], width: int, heig
     score = "" if len(predictions) > 1 else f"{_score(case)}  confidence {100 * case.confidence:.0f} %"
     right = width - draw.textlength(score, bold)
     draw.text((right, 0), score, INK, bold)
-    name = printable(case.object_name.strip())
-    while draw.textlength(name, bold) > right * 0.6:
+    name = printable(case.object_name.strip()[:200])
+    while name and draw.textlength(name, bold) > right * 0.6:
         name = name[:-1]
     draw.text((0, 0), name, INK, bold)
     left = draw.textlength(name + "  ", bold)
     take = (truth.annotated.name if truth.annotated else "") or truth.uid[:8]
-    details = printable(f"{take}, {case.target_camera}, frame {case.frame}")
+    details = printable(f"{take}, {case.target_camera}, frame {case.frame}")[:200]
     while details and left + draw.textlength(details, plain) > right - height:
         details = details[:-1]  # what does not fit is in the file's name
     draw.text((left, 0), details, PALE, plain)
@@ -234,7 +222,7 @@ def _header(truth: TakeTruth, predictions: Sequence[Predicted], width: int, heig
 def _caption(image: np.ndarray, text: str, color: tuple[int, int, int]) -> np.ndarray:
     """Write a label into the upper left corner, with a swatch of its mask's color."""
     size = max(9, image.shape[0] // 22)
-    text = printable(text)
+    text = printable(text[:100])
     paper = Image.fromarray(image)
     draw = ImageDraw.Draw(paper)
     box = draw.textbbox((size * 2, size // 2), text, font=_font(size))

@@ -23,7 +23,7 @@ from evaluation.inputs import (
 )
 from evaluation.outputs import OUTPUT_FILES, claim_files, headline, split_title, write_outputs
 from evaluation.pages import PAGE, PLOTS, draw_plots, report_card, track_lines, write_page
-from evaluation.pictures import choose, draw_gallery
+from evaluation.pictures import choose, draw_gallery, load_predictions
 from evaluation.summary import summarize, take_names
 from formats.arguments import Parser, add_num_workers, add_setting, at_least
 from formats.errors import run_script
@@ -59,7 +59,8 @@ def main(argv: list[str] | None = None) -> None:
     pictures = [f"pictures/{number:04d}.jpg" for number in range(len(shown))]
     out = args.out or output_folder(results, "report")
     claim_files(out, "report", [PAGE, *OUTPUT_FILES, *PLOTS, *pictures])
-    draw_gallery(out, pictures, truth, args.setting, [("", results)], [[case] for case in shown], args.height)
+    predictions = load_predictions(results, args.setting, shown)
+    draw_gallery(out, pictures, truth, [[prediction] for prediction in predictions], args.height)
     names = take_names(scores)
     page = write_page(
         out,

@@ -22,7 +22,7 @@ from tqdm import tqdm
 
 from evaluation.inputs import add_split_options, default_results, output_folder, split_uids
 from evaluation.outputs import claim_files
-from evaluation.pictures import ORDERS, Predicted, choose, contact_sheet, draw_case, predicted_masks, write_video
+from evaluation.pictures import ORDERS, choose, contact_sheet, draw_case, load_predictions, write_video
 from evaluation.score import Case, score_results
 from evaluation.truth import GroundTruth
 from formats.arguments import Parser, add_num_workers, add_setting, at_least
@@ -72,8 +72,8 @@ def main(argv: list[str] | None = None) -> None:
         raise UserError("none of these objects is visible in the target; --order random shows them all the same")
 
     takes = {uid: truth.load(uid) for uid in {case.take_uid for case in cases}}
-    masks = predicted_masks(results, args.setting, cases)
-    pictures = (draw_case(takes[case.take_uid], [Predicted(case, masks[case.key])], args.height) for case in cases)
+    predictions = load_predictions(results, args.setting, cases)
+    pictures = (draw_case(takes[one.case.take_uid], [one], args.height) for one in predictions)
     if out.suffix.lower() == ".mp4":
         print(f"{write_video(out, tqdm(pictures, total=len(cases), unit='frame'), args.fps)} frames: {out}")
     elif out.suffix.lower() in (".jpg", ".jpeg", ".png"):
