@@ -26,7 +26,8 @@ from inference.predictor import resize_prob
 from model.backbone import calibrate_batch_norm, mask_to_image, normalize_image, random_backbone
 from model.checkpoint import load_checkpoint, save_checkpoint
 from model.xsegtx import XSegTx, XSegTxConfig
-from tests.make_processed import EGO, LAYOUT, make_data_set
+from tests.made import EGO
+from tests.made.processed import LAYOUT, make_data_set
 
 ROOT = Path(__file__).resolve().parents[1]
 SIDE = 96

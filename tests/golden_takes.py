@@ -1,1 +1,0 @@
-from tests.made.golden import *  # noqa: F403

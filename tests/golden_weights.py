@@ -1,1 +1,0 @@
-from tests.made.golden_network import *  # noqa: F403

@@ -1,1 +1,0 @@
-from tests.made.processed import *  # noqa: F403

@@ -1,1 +1,0 @@
-from tests.made.results import *  # noqa: F403

@@ -1,1 +1,0 @@
-from tests.made.raw_takes import *  # noqa: F403

@@ -1,1 +1,0 @@
-from tests.made.videos import *  # noqa: F403
