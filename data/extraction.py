@@ -100,9 +100,28 @@ def plan_take(take: Take, extraction: Extraction) -> TakePlan:
     if not (extraction.takes_dir / take.name).is_dir():
         plan.failures.append(Failure(None, MISSING, f"no folder {extraction.takes_dir / take.name}"))
         return plan
+    indexes = _index_videos(plan, extraction)
+    if not any(map(take.is_ego, indexes)):
+        plan.failures.append(NO_EGO)
+        return plan
+    wanted = _wanted_frames(take, indexes, _grid(take, plan.lengths), extraction.frames)
+    for camera in sorted(indexes, key=take.is_ego):  # the exo videos, which take longer, go first
+        index = indexes[camera]
+        frames = [frame for frame in wanted[camera] if frame < len(index)]
+        if lacking := len(wanted[camera]) - len(frames):
+            reason = f"{index.path} ends after {len(index)} frames; {lacking} wanted ones up to {wanted[camera][-1]}"
+            plan.failures.append(Failure(camera, MISSING, f"{reason} are left out"))
+        tracks = {name: tracks[camera] for name, tracks in take.objects.items() if camera in tracks}
+        max_rows = EGO_ROWS if take.is_ego(camera) else EXO_ROWS
+        plan.jobs.append(CameraJob(take.uid, camera, index, plan.folder / camera, frames, max_rows, tracks))
+    return plan
+
+
+def _index_videos(plan: TakePlan, extraction: Extraction) -> dict[str, VideoIndex]:
+    """The index of each usable video by camera; enters lengths and failures into the plan."""
     indexes = {}
-    for camera in take.cameras:
-        path = extraction.video_path(take, camera)
+    for camera in plan.take.cameras:
+        path = extraction.video_path(plan.take, camera)
         try:
             index = indexes[camera] = index_video(path)
         except VideoError as error:
@@ -121,20 +140,7 @@ def plan_take(take: Take, extraction: Extraction) -> TakePlan:
                 f"damaged and frames may be mixed up: download it again and delete {plan.folder}"
             )
             plan.failures.append(Failure(camera, NOTE, reason))
-    if not any(map(take.is_ego, indexes)):
-        plan.failures.append(NO_EGO)
-        return plan
-    wanted = _wanted_frames(take, indexes, _grid(take, plan.lengths), extraction.frames)
-    for camera in sorted(indexes, key=take.is_ego):  # the exo videos, which take longer, go first
-        index = indexes[camera]
-        frames = [frame for frame in wanted[camera] if frame < len(index)]
-        if lacking := len(wanted[camera]) - len(frames):
-            reason = f"{index.path} ends after {len(index)} frames; {lacking} wanted ones up to {wanted[camera][-1]}"
-            plan.failures.append(Failure(camera, MISSING, f"{reason} are left out"))
-        tracks = {name: tracks[camera] for name, tracks in take.objects.items() if camera in tracks}
-        max_rows = EGO_ROWS if take.is_ego(camera) else EXO_ROWS
-        plan.jobs.append(CameraJob(take.uid, camera, index, plan.folder / camera, frames, max_rows, tracks))
-    return plan
+    return indexes
 
 
 def extract_camera(job: CameraJob) -> CameraResult:

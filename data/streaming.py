@@ -16,7 +16,7 @@ from typing import IO
 
 from data.checking import check_take
 from data.extraction import Extraction, settled
-from data.failures import BROKEN, FAILED, MISSING, Failure, write_failures
+from data.failures import BROKEN, MISSING, NOTE, Failure, write_failures
 from data.processing import process_takes
 from formats.errors import UserError, printable
 from formats.processed import ProcessedTake, is_processed
@@ -116,8 +116,8 @@ def _start_download(
     take: Take, extraction: Extraction, downloader: Downloader, retry: bool
 ) -> "Future[str | None] | None":
     """None if nothing is left to do for the take."""
-    again = retry and (extraction.data_dir / take.uid / FAILED).exists()
-    if not again and settled(take, extraction) is not None:
+    lacking = settled(take, extraction)
+    if lacking is not None and not (retry and any(failure.kind != NOTE for failure in lacking)):
         return None
     folder = extraction.takes_dir / take.name
     if not any(folder.rglob("*.mp4")):  # otherwise somebody else put them there
