@@ -15,7 +15,8 @@ from collections import Counter
 from datetime import timedelta
 from pathlib import Path
 
-os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # before torch: threads that spin while they wait slow all others
+if __name__ == "__main__":  # before torch is imported: threads that spin while they wait slow all others
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 import cv2
 import torch.distributed as dist
@@ -53,9 +54,7 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     add_splits_path(parser)
     add("--split", default="val", help="which of its splits: train, val, test")
     add("--out_path", type=Path, default=ROOT / "results", help="folder for the results file")
-    add(
-        "--save_inter", action="store_true", help="also leave <out_path>/<take_uid>/pred_annotations.json for each take"
-    )
+    add("--save_inter", action="store_true", help="also keep each take's <out_path>/<take_uid>/pred_annotations.json")
     add("--backbone_weights", type=Path, help="file of a backbone that the checkpoint names (default: as in training)")
     add("--device", default="auto", help="auto, cpu, cuda, cuda:1 or mps")
     add("--precision", choices=list(PRECISIONS), default="fp32", help="fp32 is exact; bf16 is the fastest on new GPUs")

@@ -13,7 +13,8 @@ from collections.abc import Callable
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # repository root
-os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # idle threads give way: matters where other processes compute
+if __name__ == "__main__":  # before torch is imported: idle threads give way to other processes
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 import numpy as np
 import torch
