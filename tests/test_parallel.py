@@ -1,6 +1,14 @@
-"""formats/parallel.py: how many processes, and loading processes that fail."""
+"""formats/parallel.py: many jobs at once, how many processes, and processes that fail."""
 
+import contextlib
+import multiprocessing
+import os
 import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
@@ -9,7 +17,15 @@ from torch.utils.data import DataLoader
 
 from formats import parallel
 from formats.errors import UserError
-from formats.parallel import default_workers, loader_failures, loader_workers, start_loader_worker
+from formats.parallel import (
+    default_workers,
+    loader_failures,
+    loader_workers,
+    run_jobs,
+    split_by_work,
+    start_loader_worker,
+)
+from tests.made import ROOT
 
 MB = 1 << 20
 
@@ -59,3 +75,134 @@ def test_a_loading_process_that_cannot_hand_over_a_batch_ends_the_loop_in_one_li
 def test_other_errors_in_the_loop_pass_unchanged():
     with pytest.raises(RuntimeError, match="of ours"), loader_failures():
         raise RuntimeError("a bug of ours")
+
+
+def double(number: int) -> int:
+    return 2 * number
+
+
+def fail_at_three(number: int) -> int:
+    if number == 3:
+        raise UserError("job 3 is bad")
+    return number
+
+
+def die_at_three(number: int) -> int:
+    if number == 3:
+        os.kill(os.getpid(), signal.SIGKILL)
+    return number
+
+
+@pytest.mark.parametrize("workers", [0, 1, 2])
+def test_every_job_is_done_once_whatever_the_number_of_processes(workers):
+    assert sorted(run_jobs(double, iter(range(7)), workers)) == [(n, 2 * n) for n in range(7)]
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_jobs_are_drawn_as_they_are_needed(workers):
+    drawn = []
+    jobs = run_jobs(double, (drawn.append(n) or n for n in range(100)), workers)
+    next(jobs)
+    assert len(drawn) <= max(1, 2 * workers)
+    jobs.close()
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_an_error_of_a_job_is_raised_here(workers):
+    with pytest.raises(UserError, match="job 3 is bad"):
+        list(run_jobs(fail_at_three, range(6), workers))
+
+
+def test_a_killed_process_is_named_in_one_line_and_none_is_left():
+    before = set(multiprocessing.active_children())
+    with pytest.raises(UserError, match="killed.*fewer --num_workers .now 2.") as caught:
+        list(run_jobs(die_at_three, range(6), 2))
+    assert "\n" not in str(caught.value) and set(multiprocessing.active_children()) <= before
+
+
+def test_processes_of_others_outlive_a_pool_that_is_broken_off():
+    before = set(multiprocessing.active_children())
+    other = multiprocessing.get_context("spawn").Process(target=time.sleep, args=(60,))
+    other.start()
+    try:
+        jobs = run_jobs(double, range(100), 2)
+        next(jobs)
+        jobs.close()
+        assert other.is_alive() and set(multiprocessing.active_children()) <= before | {other}
+    finally:
+        other.kill()
+        other.join()
+
+
+SLEEPERS = """
+import os, sys, time
+from pathlib import Path
+sys.path.insert(0, {root!r})
+from formats.errors import run_script
+from formats.parallel import run_jobs
+
+def work(folder):
+    (Path(folder) / str(os.getpid())).touch()
+    time.sleep(60)
+
+def main():
+    for _ in run_jobs(work, [{folder!r}] * 6, 2):
+        pass
+
+if __name__ == "__main__":
+    run_script(main)
+"""
+
+
+@pytest.fixture
+def sleepers(tmp_path):
+    """A script whose two workers sleep, once both do, in a process group of its own; and their process ids."""
+    script, folder = tmp_path / "script.py", tmp_path / "workers"
+    folder.mkdir()
+    script.write_text(SLEEPERS.format(root=str(ROOT), folder=str(folder)))
+    process = subprocess.Popen([sys.executable, script], stderr=subprocess.PIPE, text=True, start_new_session=True)
+    wait_until(lambda: len(list(folder.iterdir())) == 2)
+    yield process, [int(path.name) for path in folder.iterdir()]
+    with contextlib.suppress(ProcessLookupError):
+        os.killpg(process.pid, signal.SIGKILL)
+    process.wait()
+
+
+def wait_until(true) -> None:
+    end = time.monotonic() + 60
+    while not true():
+        assert time.monotonic() < end
+        time.sleep(0.05)
+
+
+def is_running(pid: int) -> bool:
+    with contextlib.suppress(FileNotFoundError, ProcessLookupError):
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    return False
+
+
+def test_ctrl_c_ends_all_at_once_without_a_traceback(sleepers):
+    process, workers = sleepers
+    os.killpg(process.pid, signal.SIGINT)  # a terminal sends it to parent and workers alike
+    _, stderr = process.communicate(timeout=30)
+    assert process.returncode == 130
+    assert stderr == "interrupted; run the same command again to continue\n"
+    assert not any(map(is_running, workers))
+
+
+def test_workers_end_with_a_killed_parent(sleepers):
+    process, workers = sleepers
+    process.kill()
+    wait_until(lambda: not any(map(is_running, workers)))
+
+
+@pytest.mark.parametrize("shares", [1, 2, 3, 7])
+def test_work_is_shared_evenly_and_the_same_way_each_time(shares):
+    work = {f"take {number}": number % 7 + 1 for number in range(40)}
+    split = split_by_work(work, shares)
+    assert sorted(key for share in split for key in share) == sorted(work)
+    assert split == split_by_work(dict(work), shares)
+    sums = [sum(work[key] for key in share) for share in split]
+    assert max(sums) - min(sums) <= 7
+    for share in split:
+        assert share == [key for key in work if key in share]
