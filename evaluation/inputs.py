@@ -14,6 +14,7 @@ from evaluation.truth import GroundTruth
 from formats.arguments import add_data_path, add_splits_path
 from formats.errors import UserError, printable
 from formats.files import read_json
+from formats.processed import is_processed
 from formats.provenance import provenance
 from formats.results import iter_results, results_path
 from formats.takes import ANNOTATION_TEMPLATE, annotation_path, find_split_path, read_split
@@ -100,15 +101,16 @@ def open_truth(
     if gt_file and all_frames:
         raise UserError("--gt_file says which frames count; drop --all_frames")
     if gt_file:
-        return GroundTruth.from_official(gt_file, data_path)
-    annotations = annotations or annotation_path(data_path.parent / ANNOTATION_TEMPLATE, split)
-    uids = split_uids(data_path, splits_path, split)
-    truth = GroundTruth.from_processed(data_path, uids, None if all_frames else annotations)
-    if not truth.uids:
-        raise UserError(
-            f"no take of split {split!r} is in {data_path}; "
-            "run data/process_data.py first or name the folder with --data_path"
-        )
+        truth = GroundTruth.from_official(gt_file, data_path)
+    else:
+        annotations = annotations or annotation_path(data_path.parent / ANNOTATION_TEMPLATE, split)
+        uids = split_uids(data_path, splits_path, split)
+        truth = GroundTruth.from_processed(data_path, uids, None if all_frames else annotations)
+        if not any(is_processed(data_path, uid) for uid in uids):
+            raise UserError(
+                f"no take of split {split!r} is in {data_path}; "
+                "run data/process_data.py first or name the folder with --data_path"
+            )
     if truth.missing and not allow_missing:
         refuse([f"take {uid}: {why}" for uid, why in truth.missing.items()], "the ground truth", MISSING_HINT)
     return truth

@@ -116,4 +116,4 @@ def _score_task(task: tuple[GroundTruth, Any, str]) -> TakeScores:
     try:
         return score_take(truth.load(uid), raw, setting)
     except UserError as error:  # a malformed take is one problem more, and the others are still looked at
-        return TakeScores(uid, "", "", [], 0, [Problem(uid, None, None, (), f"ground truth: {error}")])
+        return TakeScores(uid, "", "", [], 0, [Problem(uid, None, None, (), f"ground truth: {error}", missing=True)])

@@ -18,7 +18,7 @@ from formats.errors import UserError
 from formats.files import iter_json, write_json
 from formats.geometry import Size, eval_size
 from formats.masks import eval_mask
-from formats.processed import ANNOTATION, CameraPair, ProcessedTake, frames_in, read_frame
+from formats.processed import ANNOTATION, CameraPair, ProcessedTake, frames_in, is_processed, read_frame
 from formats.takes import iter_annotations, parse_take
 
 GT_REMEDY = "write it with `python evaluation/evaluate.py --write_gt`"
@@ -56,14 +56,21 @@ class TakeTruth:
         return [frame for frame in self.query_frames(pair) if frame in looked_at]
 
     def target_mask(self, pair: CameraPair, frame: int) -> np.ndarray | None:
-        """The target's mask, long side 480 pixels, (H, W) uint8; None where the object is not visible."""
+        """The target's mask, long side 480 pixels, (H, W) uint8; None where the object is not visible.
+
+        Raises UserError if it cannot be decoded or has not the size of the camera's other masks.
+        """
         rle = self.take.masks[pair.object_name][pair.target_camera].get(frame)
+        if rle is None:
+            return None
         try:
-            return None if rle is None else eval_mask(rle)
+            if tuple(rle["size"]) != self.take.video_size(pair.target_camera):
+                raise ValueError(f"its size {rle['size']} is not that of the camera's other masks")
+            return eval_mask(rle)
         except (ValueError, KeyError, TypeError) as error:
             raise UserError(
-                f"ground truth of take {self.uid}, object {pair.object_name!r}, camera {pair.target_camera}, "
-                f"frame {frame}: the mask cannot be decoded ({error}); process the take again"
+                f"object {pair.object_name!r}, camera {pair.target_camera}, frame {frame}: "
+                f"the mask cannot be decoded ({error}); process the take again"
             ) from None
 
     def prediction_size(self, pair: CameraPair) -> Size | None:
@@ -88,29 +95,36 @@ class GroundTruth:
     @classmethod
     def from_processed(cls, data_dir: Path, uids: list[str], annotation_path: Path | None) -> "GroundTruth":
         """The processed takes `uids`, with the annotated frames of `relations_{split}.json`; None counts all frames."""
+        annotated: dict[str, Annotated | None] = {}
+        missing = {}
         if annotation_path is None:
-            annotated: dict[str, Annotated | None] = dict.fromkeys(uids)
+            annotated = dict.fromkeys(uids)
         else:
-            annotated = {
-                uid: read_annotated(uid, raw) for uid, raw in iter_annotations(annotation_path) if uid in set(uids)
-            }
-        missing = {uid: f"not in {annotation_path}" for uid in uids if uid not in annotated}
+            wanted = set(uids)
+            for uid, raw in iter_annotations(annotation_path):
+                if uid in wanted:
+                    try:
+                        annotated[uid] = read_annotated(uid, raw)
+                    except UserError as error:
+                        missing[uid] = str(error)
         for uid in uids:
-            if not (Path(data_dir) / uid / ANNOTATION).is_file():
+            if not is_processed(data_dir, uid):
                 missing[uid] = f"no {ANNOTATION} in {Path(data_dir) / uid}"
+            elif uid not in annotated:
+                missing.setdefault(uid, f"not in {annotation_path}")
         return cls([uid for uid in uids if uid not in missing], Path(data_dir), annotated, missing)
 
     @classmethod
     def from_official(cls, path: Path, data_dir: Path) -> "GroundTruth":
-        """All takes of the benchmark's ground-truth file. Raises UserError if it is missing or malformed."""
-        takes, annotated = {}, {}
+        """All takes of the benchmark's ground-truth file. Raises UserError if it is missing or no such file."""
+        takes, annotated, missing = {}, {}, {}
         for uid, raw in iter_json(path, ("annotations",), GT_REMEDY):
             try:
                 takes[uid] = ProcessedTake.parse(uid, Path(data_dir) / uid, raw)
                 annotated[uid] = Annotated(checked_frames(raw["annotated_frames"]))
             except (ValueError, KeyError) as error:
-                raise UserError(f"take {uid} in {path} is malformed ({error}); {GT_REMEDY}") from None
-        return cls(list(takes), Path(data_dir), annotated, in_memory=takes)
+                missing[uid] = f"malformed in {path} ({type(error).__name__}: {error}); {GT_REMEDY}"
+        return cls(list(annotated), Path(data_dir), annotated, missing, in_memory=takes)
 
     def subset(self, uids: list[str]) -> "GroundTruth":
         """Some of the takes, small enough to be sent to a worker process."""
@@ -156,4 +170,4 @@ def read_annotated(uid: str, raw: Any) -> Annotated:
         object_name: {camera: track.annotated_frames for camera, track in tracks.items()}
         for object_name, tracks in take.objects.items()
     }
-    return Annotated(frames, take.name, take.scenario)
+    return Annotated(frames, take.name, take.scenario if isinstance(take.scenario, str) else "")

@@ -60,13 +60,36 @@ def test_the_official_file_gives_back_what_was_written(data_dir, annotation_path
 
 
 @pytest.mark.parametrize("change", ["masks", "subsample_idx", "annotated_frames"])
-def test_an_official_file_that_lacks_something_is_refused(data_dir, annotation_path, tmp_path, change):
+@pytest.mark.parametrize("value", [None, 3, {"cup_0": [1]}, {"cup_0": {"cam01": ["x"]}}])
+def test_a_malformed_take_of_an_official_file_is_named_and_the_others_are_read(
+    data_dir, annotation_path, tmp_path, change, value
+):
     GroundTruth.from_processed(data_dir, UIDS, annotation_path).write_official(tmp_path / "gt.json")
     raw = json.loads((tmp_path / "gt.json").read_text())
-    del raw["annotations"]["take-b"][change]
+    raw["annotations"]["take-b"][change] = value
+    if value is None:
+        del raw["annotations"]["take-b"][change]
     (tmp_path / "gt.json").write_text(json.dumps(raw))
-    with pytest.raises(UserError, match=f"take take-b in .* is malformed .*{change}"):
-        GroundTruth.from_official(tmp_path / "gt.json", data_dir)
+    truth = GroundTruth.from_official(tmp_path / "gt.json", data_dir)
+    assert truth.uids == ["take-a"] and "malformed" in truth.missing["take-b"]
+
+
+def test_a_malformed_take_of_the_annotations_is_named_and_the_others_are_read(data_dir, annotation_path):
+    raw = json.loads(annotation_path.read_text())
+    raw["annotations"]["take-a"]["object_masks"]["cup_0"] = 7
+    annotation_path.write_text(json.dumps(raw))
+    truth = GroundTruth.from_processed(data_dir, UIDS, annotation_path)
+    assert truth.uids == ["take-b"] and "malformed" in truth.missing["take-a"]
+
+
+def test_a_truth_mask_of_another_size_than_the_cameras_others_is_named(data_dir):
+    path = data_dir / "take-a" / ANNOTATION
+    raw = json.loads(path.read_text())
+    raw["masks"]["cup_0"]["cam01"]["30"] = {"size": [2, 2], "counts": "4"}
+    path.write_text(json.dumps(raw))
+    take = GroundTruth.from_processed(data_dir, UIDS, None).load("take-a")
+    with pytest.raises(UserError, match="frame 30: .* size .*not that of the camera's other masks"):
+        take.target_mask(CUP, 30)
 
 
 def test_a_truth_mask_that_cannot_be_decoded_is_named(data_dir):
@@ -75,7 +98,7 @@ def test_a_truth_mask_that_cannot_be_decoded_is_named(data_dir):
     raw["masks"]["cup_0"]["cam01"]["30"]["counts"] = "1"
     path.write_text(json.dumps(raw))
     take = GroundTruth.from_processed(data_dir, UIDS, None).load("take-a")
-    with pytest.raises(UserError, match="take take-a, object 'cup_0', camera cam01, frame 30: .* cannot be decoded"):
+    with pytest.raises(UserError, match="object 'cup_0', camera cam01, frame 30: .* cannot be decoded"):
         take.target_mask(CUP, 30)
     assert take.target_mask(CUP, 60) is None
 
