@@ -1,6 +1,7 @@
 """The frozen backbone: the published features, folding, calibration and the MoCo files."""
 
 import json
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -9,7 +10,10 @@ import torch
 from torchvision.models import resnet50
 
 from formats.errors import UserError
+from model import backbone as module
 from model.backbone import (
+    MOCO_PATH,
+    MOCO_RAW_PATH,
     Backbone,
     calibrate_batch_norm,
     fold_batch_norm,
@@ -146,6 +150,23 @@ def test_both_moco_file_forms_give_the_same_backbone(moco_files):
         state = moco_backbone(path).network.state_dict()
         assert state.keys() == expected.keys()
         assert all(torch.equal(state[name], expected[name]) for name in expected)
+
+
+@pytest.mark.parametrize("form", ["raw", "converted"])
+def test_moco_weights_are_found_where_the_script_puts_them_and_where_the_original_reads_them(
+    form, moco_files, tmp_path, monkeypatch
+):
+    name = {"raw": MOCO_RAW_PATH.name, "converted": MOCO_PATH.name}[form]
+    monkeypatch.setattr(module, "MODEL_DIR", tmp_path)
+    monkeypatch.setattr(module, "MOCO_PATH", tmp_path / "pretrained" / MOCO_PATH.name)
+    with pytest.raises(UserError, match="download_model.sh"):
+        moco_backbone()
+    shutil.copy(moco_files[form], tmp_path / name)
+    assert moco_backbone().name == "moco"
+    (tmp_path / "pretrained").mkdir()
+    (tmp_path / "pretrained" / name).write_text("looked for first")
+    with pytest.raises(UserError, match="pretrained.* cannot be read"):
+        moco_backbone()
 
 
 def test_missing_moco_weights_name_the_file_and_the_command(tmp_path):
