@@ -1,4 +1,4 @@
-"""Files that appear whole or not at all."""
+"""Files that appear whole or not at all, and JSON that is read and written a member at a time."""
 
 import contextlib
 import itertools
@@ -65,9 +65,10 @@ def link_or_copy(source: Path, path: Path) -> None:
     temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}.tmp")
     try:
         os.link(source, temporary)
+        temporary.replace(path)
     except OSError:  # a file system without links
-        shutil.copyfile(source, temporary)
-    temporary.replace(path)
+        with atomic_write(path, "wb") as file, source.open("rb") as original:
+            shutil.copyfileobj(original, file)
 
 
 def write_json(path: Path, value: Any, indent: int | None = None) -> None:
@@ -85,7 +86,7 @@ def _json_parts(value: Any, indent: int | None = None) -> Iterator[str]:
         return
     separator = "{"
     for key, member in value.items() if isinstance(value, dict) else value:
-        yield f"{separator}{json.dumps(key)}: "
+        yield f"{separator}{json.dumps(str(key))}: "
         yield from _json_parts(member)
         separator = ", "
     yield "{}" if separator == "{" else "}"

@@ -11,6 +11,7 @@ Written by data/create_pairs.py from the annotation.json files, which stay the d
 Each run writes a folder of its own and names it in the JSON file last, so files of two runs are never mixed.
 """
 
+import contextlib
 import os
 import secrets
 import shutil
@@ -99,7 +100,7 @@ def write_pairs(
         for setting in SETTINGS:
             np.save(folder / f"{setting}.npy", np.array(rows[setting], np.int32).reshape(-1, 2))
         sync_files(folder.iterdir())
-        former = read_json(path, "")["arrays"] if path.exists() else None
+        former = _arrays_of(path)
         about = {"version": VERSION, "arrays": folder.name, "only_annotated": annotated is not None}
         write_json(path, about | {"missing": missing, "takes": stamps, "tracks": tracks})
     except BaseException:
@@ -107,9 +108,18 @@ def write_pairs(
         raise
     for other in path.parent.glob(f"{path.stem}_*"):
         # What a killed run left is removed too, once it is old: a young one may belong to a run that goes on.
-        if other.name == former or (other != folder and time.time() - other.stat().st_mtime > 3600):
-            shutil.rmtree(other, ignore_errors=True)
+        with contextlib.suppress(FileNotFoundError):  # two runs may clear up
+            if other.name == former or (other != folder and time.time() - other.stat().st_mtime > 3600):
+                shutil.rmtree(other, ignore_errors=True)  # on NFS, files that a training has open stay
     return {setting: len(rows[setting]) // 2 for setting in SETTINGS}, malformed
+
+
+def _arrays_of(path: Path) -> str | None:
+    """Which folder a pairs file names, None if there is no such file that can be read."""
+    try:
+        return read_json(path, "")["arrays"]
+    except (UserError, *MALFORMED):
+        return None
 
 
 def _copy_masks(take: ProcessedTake, counts: IO[str], masks: list[np.ndarray]) -> dict[tuple[str, str], dict[int, int]]:

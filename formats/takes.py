@@ -6,8 +6,8 @@
 <root>/takes.json
 """
 
-from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, field, replace
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -120,21 +120,21 @@ def iter_annotations(path: Path) -> Iterator[tuple[str, Any]]:
     return iter_json(path, ("annotations",), ANNOTATION_REMEDY)
 
 
-def parse_take(uid: str, raw: Any, stated_ego: dict[str, bool] | None = None) -> Take:
+def parse_take(uid: str, raw: Any, stated_ego: Mapping[str, bool] | None = None) -> Take:
     """One value of `iter_annotations` -> Take. Raises UserError naming the take if a field is missing or malformed."""
     try:
         objects = {
             object_name: {camera: _parse_track(track) for camera, track in tracks.items()}
             for object_name, tracks in raw["object_masks"].items()
         }
-        take = Take(uid, raw["take_name"], raw.get("scenario", ""), objects)
-        for name in (uid, take.name, *take.cameras):
+        cameras = {camera for tracks in objects.values() for camera in tracks}
+        for name in (uid, raw["take_name"], *cameras):
             if not is_file_name(name):
                 raise ValueError(f"{str(name)[:40]!r} cannot be the name of a file")
+        stated_ego = {camera: ego for camera, ego in (stated_ego or {}).items() if camera in cameras}
+        return Take(uid, raw["take_name"], raw.get("scenario", ""), objects, stated_ego)
     except MALFORMED as error:
         raise UserError(f"the annotation of take {uid} is malformed ({type(error).__name__}: {error})") from None
-    stated = {camera: ego for camera, ego in (stated_ego or {}).items() if camera in take.cameras}
-    return replace(take, stated_ego=stated)
 
 
 def _parse_track(raw: dict) -> Track:

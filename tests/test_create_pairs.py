@@ -75,6 +75,14 @@ def remove_a_mask(data_dir):
     path.write_text(json.dumps(annotation))
 
 
+@pytest.mark.parametrize("text", ["", "{", "[]", '{"arrays": 5}'])
+def test_a_damaged_pairs_file_is_replaced(data_dir, text):
+    former = questions(data_dir)
+    pairs_path(data_dir, "train").write_text(text)
+    pairs.write_pairs(data_dir, "train", GOLDEN_SPLITS["train"], [])
+    assert questions(data_dir) == former
+
+
 STEPS = {"_copy_masks": "former", "sync_files": "former", "write_json": "former", "time": "new"}
 
 
