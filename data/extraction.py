@@ -77,6 +77,7 @@ class TakePlan:
     failures: list[Failure] = field(default_factory=list)
     lengths: dict[str, int] = field(default_factory=dict)  # frames of each usable video
     jobs: list[CameraJob] = field(default_factory=list)  # one for each usable video
+    results: dict[str, CameraResult] = field(default_factory=dict)  # of the finished jobs, by camera
 
 
 def settled(take: Take, extraction: Extraction) -> list[Failure] | None:
@@ -164,22 +165,22 @@ def extract_camera(job: CameraJob) -> CameraResult:
     return result
 
 
-def finish_take(plan: TakePlan, results: dict[str, CameraResult]) -> list[Failure]:
-    """Write annotation.json from the results of the cameras, and the list of what is missing; returns the list.
+def finish_take(plan: TakePlan) -> list[Failure]:
+    """Write annotation.json from the results of all jobs, and the list of what is missing; returns the list.
 
     Raises UserError if the output cannot be written.
     """
     take = plan.take
-    failed = sorted(camera for camera, result in results.items() if result.failure)
+    failed = sorted(camera for camera, result in plan.results.items() if result.failure)
     lengths = {camera: length for camera, length in plan.lengths.items() if camera not in failed}
-    failures = plan.failures + [results[camera].failure for camera in failed]
+    failures = plan.failures + [plan.results[camera].failure for camera in failed]
     try:
         if not any(map(take.is_ego, lengths)):
             failures += [NO_EGO] if any(map(take.is_ego, failed)) else []
             (plan.folder / ANNOTATION).unlink(missing_ok=True)
             write_failures(plan.folder, take.name, failures)
             return failures
-        masks, corrupt = _merge_masks(take, results, lengths)
+        masks, corrupt = _merge_masks(take, plan.results, lengths)
         failures += corrupt
         # In this order: a take with an annotation.json and no list of failures is one without failures.
         if failures:

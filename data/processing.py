@@ -75,8 +75,7 @@ def process_takes(
     """
     takes = sorted(takes, key=estimated_work, reverse=True)
     remove_leftovers(extraction.data_dir, seconds=3600)  # younger ones may belong to another shard
-    plans: dict[str, TakePlan] = {}
-    results: dict[str, dict[str, CameraResult]] = {}  # by take and camera
+    plans: dict[str, TakePlan] = {}  # of the takes under way
 
     def camera_jobs() -> Iterator[CameraJob]:
         """The jobs of one take after the other, each take planned when a worker is about to need its jobs."""
@@ -88,20 +87,20 @@ def process_takes(
             if failures is None:
                 plan = plan_take(take, extraction)
                 if plan.jobs:
-                    plans[take.uid], results[take.uid] = plan, {}
+                    plans[take.uid] = plan
                     yield from plan.jobs
                     continue
-                failures = finish_take(plan, {})
+                failures = finish_take(plan)
             bar.close_take(take)
             done(take.uid, failures)
 
     with _Progress(title, takes) as bar:
         for job, result in run_jobs(extract_camera, camera_jobs(), num_workers):
-            plan, of_take = plans[job.take_uid], results[job.take_uid]
-            of_take[job.camera] = result
+            plan = plans[job.take_uid]
+            plan.results[job.camera] = result
             bar.close_camera(plan.take, job, result)
-            if len(of_take) == len(plan.jobs):
-                failures = finish_take(plans.pop(job.take_uid), results.pop(job.take_uid))
+            if len(plan.results) == len(plan.jobs):
+                failures = finish_take(plans.pop(job.take_uid))
                 bar.close_take(plan.take)
                 done(job.take_uid, failures)
 
@@ -110,7 +109,7 @@ class _Progress:
     """A bar whose length is work, so that its time to completion is honest, and which counts takes and frames."""
 
     def __init__(self, title: str, takes: list[Take]) -> None:
-        self.work = {take.uid: estimated_work(take) for take in takes}  # still to do
+        self.work = {take.uid: estimated_work(take) + 1 for take in takes}  # still to do; finishing a take is 1
         self.takes = self.frames = 0
         pause = 0.1 if sys.stderr.isatty() else 60  # the log file of a cluster job need not hold every step
         self.bar = tqdm(
@@ -142,8 +141,8 @@ class _Progress:
     def close_take(self, take: Take) -> None:
         """What was not done of it never will be."""
         self.takes += 1
-        self.bar.total -= self.work[take.uid]
-        self._advance(0)
+        self.bar.total -= self.work[take.uid] - 1
+        self._advance(1)
 
     def _advance(self, work: float) -> None:
         self.bar.set_postfix_str(f"{self.takes}/{len(self.work)} takes, {self.frames} frames", refresh=False)
