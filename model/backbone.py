@@ -176,7 +176,7 @@ def moco_backbone(path: Path | None = None) -> Backbone:
 
 
 def read_moco(path: Path) -> dict[str, Tensor]:
-    """Weights by torchvision's ResNet-50 names, without `fc`, from either file form (README, Formats): MoCo's own
+    """Weights by torchvision's ResNet-50 names, without `fc`, from either file form (docs/formats.md): MoCo's own
     `{"state_dict": {"module.encoder_q.conv1.weight": ...}}` or the converted `{"model": {"conv1.weight": ...}}`.
 
     UserError if there is no such file, or it is something else or damaged.

@@ -1,6 +1,6 @@
 """The layers of the cross-image transformer: each is one or two standard post-norm encoder layers.
 
-The module names follow the published checkpoints (README, Formats), so that state dicts agree name for name.
+The module names follow the published checkpoints (docs/formats.md), so that state dicts agree name for name.
 """
 
 import math

@@ -1,6 +1,7 @@
 """Named tensors: in files, and from there into networks, with everything checked that a file may have wrong."""
 
 import hashlib
+import io
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -13,9 +14,11 @@ from formats.files import atomic_write
 
 
 def write_torch(path: Path, content: Any) -> None:
-    """`torch.save`, whole or not at all."""
+    """`torch.save`, whole or not at all. Through memory: on a full disk torch's own writer raises a RuntimeError."""
+    buffer = io.BytesIO()
+    torch.save(content, buffer)
     with atomic_write(path, "wb") as file:
-        torch.save(content, file)
+        file.write(buffer.getbuffer())
 
 
 def read_torch(path: Path, remedy: str = "is it truncated?") -> Any:

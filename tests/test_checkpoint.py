@@ -1,6 +1,7 @@
 """Checkpoint files: the published layout, round trips, and what a wrong file says."""
 
 import json
+import resource
 from dataclasses import asdict, replace
 from pathlib import Path
 
@@ -200,6 +201,19 @@ def test_a_file_in_which_nothing_fits_is_refused(tmp_path):
     torch.save({"a": torch.zeros(1)}, tmp_path / "other.pth")
     with pytest.raises(UserError, match="no tensor that fits"):
         load_matching(XSegTx(), tmp_path / "other.pth")
+
+
+def test_a_file_that_cannot_grow_is_an_error_of_the_disk_and_leaves_the_former_one(tmp_path):
+    path, limits = tmp_path / "net.pth", resource.getrlimit(resource.RLIMIT_FSIZE)
+    write_torch(path, {"a": 1})
+    before = path.read_bytes()
+    resource.setrlimit(resource.RLIMIT_FSIZE, (2**20, limits[1]))  # as a full disk, to the process
+    try:
+        with pytest.raises(OSError):
+            write_torch(path, {"a": torch.zeros(2**20)})
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    assert [file.name for file in tmp_path.iterdir()] == ["net.pth"] and path.read_bytes() == before
 
 
 def lite0_file(path: Path) -> tuple[Path, XSegTx]:
