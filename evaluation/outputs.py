@@ -40,7 +40,7 @@ def claim_files(folder: Path, what: str, names: Sequence[str]) -> None:
     ours = {name for name in made if isinstance(name, str) and ".." not in Path(name).parts and name[:1] != "/"}
     others = [name for name in names if name not in ours and (folder / name).exists()]
     if others:
-        raise UserError(f"{folder / others[0]} is of another origin and stays; name another folder with --out")
+        raise UserError(f"{folder / others[0]} is of another origin and stays; delete it or name another --out")
     for path in (folder / name for name in ours):
         path.unlink(missing_ok=True)
         remove_leftovers(path.parent, path.name)

@@ -108,7 +108,7 @@ def test_a_used_folder_loses_its_own_old_pictures_and_keeps_everything_else(root
 
 def test_a_sheet_of_somebody_else_is_not_replaced(root, tmp_path):
     (tmp_path / "sheet.jpg").write_text("mine")
-    with pytest.raises(UserError, match="sheet.jpg is of another origin"):
+    with pytest.raises(UserError, match="sheet.jpg is of another origin and stays"):
         visualize.main([*options(root), "--out", str(tmp_path)])
     assert [path.name for path in tmp_path.iterdir()] == ["sheet.jpg"] and (
         tmp_path / "sheet.jpg"
