@@ -1,12 +1,14 @@
 """Files that appear whole or not at all, and JSON that is read and written a member at a time."""
 
 import contextlib
+import fcntl
 import itertools
 import json
 import os
 import re
 import secrets
 import shutil
+import sys
 import time
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
@@ -69,6 +71,24 @@ def link_or_copy(source: Path, path: Path) -> None:
     except OSError:  # a file system without links
         with atomic_write(path, "wb") as file, source.open("rb") as original:
             shutil.copyfileobj(original, file)
+
+
+@contextlib.contextmanager
+def only_one(lock_path: Path, what: str) -> Iterator[IO]:
+    """Of several processes let one at a time, on any machine, into this block; the others say that they wait.
+
+    A killed process leaves the file but not the lock. On file systems without locks nobody waits.
+    """
+    lock_path.parent.mkdir(parents=True, exist_ok=True)
+    with lock_path.open("w") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            print(f"waiting for another process that {what} ({lock_path})", file=sys.stderr)
+            fcntl.flock(lock, fcntl.LOCK_EX)
+        except OSError:
+            pass
+        yield lock
 
 
 def write_json(path: Path, value: Any, indent: int | None = None) -> None:

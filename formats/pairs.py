@@ -15,7 +15,6 @@ import contextlib
 import os
 import secrets
 import shutil
-import time
 import zlib
 from array import array
 from bisect import bisect_right
@@ -26,7 +25,7 @@ from typing import IO, Any, NamedTuple
 import numpy as np
 
 from formats.errors import MALFORMED, UserError
-from formats.files import read_json, sync_files, write_json
+from formats.files import only_one, read_json, sync_files, write_json
 from formats.masks import RLE, check_rle
 from formats.processed import ANNOTATION, ProcessedTake, is_processed
 from formats.takes import SETTINGS
@@ -71,55 +70,62 @@ def write_pairs(
     wrong with malformed takes, which are left out.
     """
     path = pairs_path(data_dir, split)
-    folder = path.with_name(f"{path.stem}_{secrets.token_hex(4)}")
+    with only_one(path.with_name(f".{path.stem}.lock"), f"lists the pairs of {split}"):
+        _remove_other_folders(path)  # left by killed runs
+        folder = path.with_name(f"{path.stem}_{secrets.token_hex(4)}")
+        folder.mkdir()
+        try:
+            about, malformed = _write_arrays(folder, data_dir, uids, annotated)
+            write_json(path, {"version": VERSION, "arrays": folder.name, "missing": missing} | about)
+        except BaseException:
+            shutil.rmtree(folder, ignore_errors=True)
+            raise
+        _remove_other_folders(path)  # the former run's; processes that have its files open keep them
+    counts = {setting: sum(track[-1] for track in tracks) for setting, tracks in about["tracks"].items()}
+    return counts, malformed
+
+
+def _remove_other_folders(path: Path) -> None:
+    """Remove the folders of arrays that a pairs file does not name."""
+    named = None
+    with contextlib.suppress(UserError, *MALFORMED):
+        named = read_json(path, "")["arrays"]
+    for folder in path.parent.glob(f"{path.stem}_*"):
+        if folder.name != named:
+            shutil.rmtree(folder, ignore_errors=True)
+
+
+def _write_arrays(
+    folder: Path, data_dir: Path, uids: Iterable[str], annotated: Annotated | None
+) -> tuple[dict[str, Any], dict[str, str]]:
+    """Write the arrays; what the pairs file says of the takes, and the malformed ones."""
     stamps: dict[str, list[int]] = {}
     malformed: dict[str, str] = {}
     masks = [np.empty(0, MASK)]
     tracks: dict[str, list[tuple]] = {setting: [] for setting in SETTINGS}
     rows = {setting: array("i") for setting in SETTINGS}
-    try:
-        folder.mkdir(parents=True)
-        with (folder / COUNTS).open("w", encoding="ascii") as counts:
-            for uid in uids:
-                stamps[uid] = _stamp(path.with_name(uid) / ANNOTATION)  # first: a change in between is noticed later
-                try:
-                    take = ProcessedTake.read(data_dir, uid)
-                    row_of = _copy_masks(take, counts, masks)
-                except UserError as error:
-                    malformed[uid] = str(error)
-                    continue
-                for setting in SETTINGS:
-                    for name, query, target in take.camera_pairs(setting):
-                        query_rows, target_rows = row_of[name, query], row_of[name, target]
-                        looked_at = query_rows.keys() if annotated is None else annotated.get((uid, name, target), ())
-                        frames = [frame for frame in query_rows if frame in looked_at]
-                        for frame in frames:
-                            rows[setting].extend((query_rows[frame], target_rows.get(frame, -1)))
-                        tracks[setting].append((uid, name, query, target, len(frames)))
-        np.save(folder / MASKS, np.concatenate(masks))
-        for setting in SETTINGS:
-            np.save(folder / f"{setting}.npy", np.array(rows[setting], np.int32).reshape(-1, 2))
-        sync_files(folder.iterdir())
-        former = _arrays_of(path)
-        about = {"version": VERSION, "arrays": folder.name, "only_annotated": annotated is not None}
-        write_json(path, about | {"missing": missing, "takes": stamps, "tracks": tracks})
-    except BaseException:
-        shutil.rmtree(folder, ignore_errors=True)
-        raise
-    for other in path.parent.glob(f"{path.stem}_*"):
-        # What a killed run left is removed too, once it is old: a young one may belong to a run that goes on.
-        with contextlib.suppress(FileNotFoundError):  # two runs may clear up
-            if other.name == former or (other != folder and time.time() - other.stat().st_mtime > 3600):
-                shutil.rmtree(other, ignore_errors=True)  # on NFS, files that a training has open stay
-    return {setting: len(rows[setting]) // 2 for setting in SETTINGS}, malformed
-
-
-def _arrays_of(path: Path) -> str | None:
-    """Which folder a pairs file names, None if there is no such file that can be read."""
-    try:
-        return read_json(path, "")["arrays"]
-    except (UserError, *MALFORMED):
-        return None
+    with (folder / COUNTS).open("w", encoding="ascii") as counts:
+        for uid in uids:
+            stamps[uid] = _stamp(Path(data_dir) / uid / ANNOTATION)  # first: a change in between is noticed later
+            try:
+                take = ProcessedTake.read(data_dir, uid)
+                row_of = _copy_masks(take, counts, masks)
+            except UserError as error:
+                malformed[uid] = str(error)
+                continue
+            for setting in SETTINGS:
+                for name, query, target in take.camera_pairs(setting):
+                    query_rows, target_rows = row_of[name, query], row_of[name, target]
+                    looked_at = query_rows.keys() if annotated is None else annotated.get((uid, name, target), ())
+                    frames = [frame for frame in query_rows if frame in looked_at]
+                    for frame in frames:
+                        rows[setting].extend((query_rows[frame], target_rows.get(frame, -1)))
+                    tracks[setting].append((uid, name, query, target, len(frames)))
+    np.save(folder / MASKS, np.concatenate(masks))
+    for setting in SETTINGS:
+        np.save(folder / f"{setting}.npy", np.array(rows[setting], np.int32).reshape(-1, 2))
+    sync_files(folder.iterdir())
+    return {"only_annotated": annotated is not None, "takes": stamps, "tracks": tracks}, malformed
 
 
 def _copy_masks(take: ProcessedTake, counts: IO[str], masks: list[np.ndarray]) -> dict[tuple[str, str], dict[int, int]]:

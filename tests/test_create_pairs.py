@@ -1,7 +1,6 @@
 """create_pairs.py lists the reference's pairs, whatever the takes lack, and says in one line what is wrong."""
 
 import json
-import os
 import re
 import shutil
 import subprocess
@@ -53,13 +52,11 @@ def test_a_rerun_writes_the_same_and_leaves_nothing_of_the_former_run(data_dir):
     assert len(list(data_dir.glob("*_pairs_*"))) == 3
 
 
-def test_what_a_killed_run_left_is_removed_once_it_is_old(data_dir):
-    for name in ("train_pairs_0000aaaa", "train_pairs_0000bbbb"):
-        (data_dir / name).mkdir()
-    os.utime(data_dir / "train_pairs_0000bbbb", (0, 0))
+def test_what_a_killed_run_left_is_removed(data_dir):
+    (data_dir / "train_pairs_0000aaaa").mkdir()
     assert create_pairs(data_dir).returncode == 0
-    assert (data_dir / "train_pairs_0000aaaa").exists()  # of a run that goes on, perhaps
-    assert not (data_dir / "train_pairs_0000bbbb").exists()
+    assert not (data_dir / "train_pairs_0000aaaa").exists()
+    assert len(list(data_dir.glob("*_pairs_*"))) == 3
 
 
 def questions(data_dir):
@@ -75,25 +72,23 @@ def remove_a_mask(data_dir):
     path.write_text(json.dumps(annotation))
 
 
-@pytest.mark.parametrize("text", ["", "{", "[]", '{"arrays": 5}'])
-def test_a_damaged_pairs_file_is_replaced(data_dir, text):
-    former = questions(data_dir)
+@pytest.mark.parametrize("text", ["", "{", "[]", '{"arrays": 5}', '{"arrays": "uid"}'])
+def test_a_damaged_pairs_file_is_replaced_whatever_folder_it_names(data_dir, text):
+    former, text = questions(data_dir), text.replace("uid", GOLDEN_SPLITS["train"][0])
     pairs_path(data_dir, "train").write_text(text)
     pairs.write_pairs(data_dir, "train", GOLDEN_SPLITS["train"], [])
     assert questions(data_dir) == former
 
 
-STEPS = {"_copy_masks": "former", "sync_files": "former", "write_json": "former", "time": "new"}
+STEPS = {"_copy_masks": "former", "sync_files": "former", "write_json": "former", "shutil.rmtree": "new"}
 
 
 @pytest.mark.parametrize("step", STEPS)
 def test_a_killed_run_leaves_the_former_pairs_or_the_new_ones_never_a_mixture(data_dir, step):
     former = questions(data_dir)
     remove_a_mask(data_dir)
-    kill = f"import os; from formats import pairs; pairs.{step} = lambda *_: os._exit(9)"
+    kill = f"import os; from formats import pairs; pairs.{step} = lambda *_, **__: os._exit(9)"
     write = f"pairs.write_pairs({str(data_dir)!r}, 'train', {GOLDEN_SPLITS['train']}, [])"
-    if step == "time":  # the former run's folder is about to be removed
-        kill = "import os; from formats import pairs; pairs.shutil.rmtree = lambda *_, **__: os._exit(9)"
     assert subprocess.run([sys.executable, "-c", f"{kill}; {write}"], cwd=ROOT).returncode == 9
     left = questions(data_dir)
     assert create_pairs(data_dir).returncode == 0
@@ -102,17 +97,17 @@ def test_a_killed_run_leaves_the_former_pairs_or_the_new_ones_never_a_mixture(da
     assert left == (former if STEPS[step] == "former" else new)
 
 
-def test_of_two_runs_at_once_one_wins_whole(data_dir, monkeypatch):
-    def write_after_another_run(path, about):
-        monkeypatch.setattr(pairs, "write_json", write_json)
-        pairs.write_pairs(data_dir, "train", GOLDEN_SPLITS["train"][1:], GOLDEN_SPLITS["train"][:1])
-        assert PairSet(data_dir, "train", "ego-exo").takes == GOLDEN_SPLITS["train"][1:]
-        write_json(path, about)
-
-    expected, write_json = questions(data_dir), pairs.write_json
-    monkeypatch.setattr(pairs, "write_json", write_after_another_run)
-    pairs.write_pairs(data_dir, "train", GOLDEN_SPLITS["train"], [])
-    assert questions(data_dir) == expected
+def test_of_two_runs_at_once_one_waits_for_the_other(data_dir):
+    former = questions(data_dir)
+    wait = "import time; from formats import pairs; pairs.sync_files = lambda _: (print(flush=True), time.sleep(2))"
+    write = f"pairs.write_pairs({str(data_dir)!r}, 'train', {GOLDEN_SPLITS['train'][1:]}, [])"
+    first = subprocess.Popen([sys.executable, "-c", f"{wait}; {write}"], cwd=ROOT, stdout=subprocess.PIPE)
+    first.stdout.readline()  # it is about to name its folder
+    second = create_pairs(data_dir)
+    assert first.wait() == 0
+    assert "waiting for another process that lists the pairs of train" in second.stderr
+    assert questions(data_dir) == former
+    assert len(list(data_dir.glob("train_pairs_*"))) == 1
 
 
 @pytest.mark.parametrize("step", ["sync_files", "write_json"])
@@ -191,7 +186,7 @@ def test_splits_without_processed_takes_are_passed_over(tmp_path):
     run = create_pairs(data_dir)
     assert run.returncode == 0
     assert f"train of {tmp_path / 'split.json'}: 2 of 2 takes are not processed" in run.stdout
-    assert {path.name.partition("_")[0] for path in data_dir.glob("*_*")} == {"val"}
+    assert {path.name.partition("_")[0] for path in data_dir.glob("[!.]*_*")} == {"val"}
 
 
 def test_objects_and_cameras_without_masks_make_no_trouble(tmp_path):
