@@ -30,9 +30,7 @@ def read_torch(path: Path, remedy: str = "is it truncated?") -> Any:
         raise UserError(f"no file {path}; {remedy}")
     try:
         return torch.load(path, map_location="cpu", weights_only=True)
-    except OSError:
-        raise
-    except Exception as error:  # whatever the unpickler makes of a damaged file
+    except Exception as error:  # torch raises anything on a damaged file, an OSError too
         raise UserError(f"{path} cannot be read ({in_a_line(error)}); {remedy}") from None
 
 
