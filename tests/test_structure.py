@@ -1,0 +1,194 @@
+"""The form of the repository: who may import whom, what importing does, what --help says, and the flags in the docs."""
+
+import ast
+import functools
+import os
+import re
+import subprocess
+import sys
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[1]
+FOLDERS = ("benchmarks", "data", "docs", "evaluation", "formats", "inference", "model", "synthetic", "train")
+FLOORS = {  # folder -> what it may import of ours, besides itself
+    "formats": set(),
+    "model": {"formats.files", "formats.errors"},
+    "data": {"formats"},
+    "synthetic": {"formats"},
+    "train": {"formats", "model"},
+    "inference": {"formats", "model"},
+    "evaluation": {"formats"},
+}
+SOURCES = sorted([*(path for folder in FOLDERS for path in (ROOT / folder).rglob("*.py")), ROOT / "eval_segswap.py"])
+SCRIPTS = [path for path in SOURCES if '__name__ == "__main__"' in path.read_text()]
+DOCUMENTS = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+FOREIGN_FLAGS = {  # of the programs that our documents call
+    *("--parts", "--benchmarks"),  # egoexo
+    *("--nproc_per_node", "--nnodes", "--rdzv_backend", "--rdzv_endpoint"),  # torchrun
+    *("--array", "--cpus-per-task", "--nodes", "--ntasks-per-node", "--gpus-per-node"),  # sbatch
+    *("--shm-size",),  # docker
+}
+
+
+def name_of(path: Path) -> str:
+    return str(path.relative_to(ROOT))
+
+
+def module_of(path: Path) -> str:
+    return name_of(path).removesuffix(".py").removesuffix("/__init__").replace("/", ".")
+
+
+def imports_of(path: Path) -> set[str]:
+    """The modules of ours that a file imports, by dotted name."""
+    found = set()
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            found |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            found |= {node.module, *(f"{node.module}.{alias.name}" for alias in node.names)}
+    return {name for name in found if name.split(".")[0] in (*FOLDERS, "tests", "eval_segswap")}
+
+
+@functools.cache
+def helps() -> dict[str, tuple[int, str]]:
+    """Exit status and text of every script's --help, by the script's name."""
+
+    def run(path: Path) -> tuple[int, str]:
+        environment = {**os.environ, "COLUMNS": "500"}
+        command = [sys.executable, str(path), "--help"] if path.suffix == ".py" else ["bash", str(path), "--help"]
+        try:
+            done = subprocess.run(command, capture_output=True, text=True, env=environment, cwd=ROOT, timeout=60)
+        except subprocess.TimeoutExpired:
+            return 1, "went to work instead of printing help"
+        return done.returncode, done.stdout + done.stderr
+
+    paths = [*SCRIPTS, ROOT / "data/download_uids.sh"]
+    with ThreadPoolExecutor(2) as pool:
+        return dict(zip(map(name_of, paths), pool.map(run, paths), strict=True))
+
+
+def test_no_floor_imports_one_above_it():
+    for path in SOURCES:
+        folder = name_of(path).split("/")[0]
+        if folder not in FLOORS:
+            continue
+        allowed = FLOORS[folder] | {folder}
+        wrong = {name for name in imports_of(path) if not any((name + ".").startswith(top + ".") for top in allowed)}
+        wrong -= {top.split(".")[0] for top in allowed}  # `from formats import files`
+        assert not wrong, f"{name_of(path)} imports {sorted(wrong)}"
+
+
+def test_only_tests_and_benchmarks_import_a_script():
+    scripts = {module_of(path) for path in SCRIPTS}
+    for path in SOURCES:
+        if path.parent.name != "benchmarks":
+            assert not imports_of(path) & scripts, name_of(path)
+            assert not any(name.startswith("tests.") for name in imports_of(path)), name_of(path)
+
+
+def test_help_of_every_script_keeps_the_docstring_with_the_command_to_copy():
+    for name, (status, text) in helps().items():
+        assert status == 0, f"{name} --help: {text[-500:]}"
+        assert "None: " not in text and "(default: None)" not in text, name
+        if name.endswith(".py") and name != "train/Main.py":  # another name of train.py
+            docstring = ast.get_docstring(ast.parse((ROOT / name).read_text()), clean=False) or ""
+            commands = re.findall(r"^ *(?:python|cd|torchrun) .*", docstring, re.MULTILINE)
+            assert commands, f"the docstring of {name} shows no command"
+            assert all(command in text for command in commands), f"{name} --help loses the docstring's commands"
+
+
+def flags_in(text: str) -> set[str]:
+    return set(re.findall(r"(?<![\w-])--[A-Za-z][\w-]*", text))
+
+
+@pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: path.name)
+def test_every_flag_in_the_documents_is_one_that_a_script_has(document):
+    known = set().union(*(flags_in(text) for _, text in helps().values())) | FOREIGN_FLAGS
+    text = document.read_text()
+    if document.name == "original_commands.md":  # the original's own flags stand in the first column
+        text = re.sub(r"^\|[^|]*\|", "", text, flags=re.MULTILINE)
+    assert not flags_in(text) - known
+
+
+def commands_in(text: str) -> list[str]:
+    """Commands that call a script of ours: of the code blocks, and the ones in backquotes."""
+    blocks = "\n".join(re.findall(r"```bash\n(.*?)```", text, re.DOTALL)).replace("\\\n", " ").splitlines()
+    lines = [line.split(" #")[0].strip() for line in blocks] + re.findall(r"`([^`\n]+)`", text)
+    return [line for line in lines if re.search(r"\w+\.(py|sh)\b.* --", line)]
+
+
+@pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: path.name)
+def test_every_command_in_the_documents_uses_flags_of_its_own_script(document):
+    text = document.read_text()
+    if document.name == "original_commands.md":
+        text = re.sub(r"^\|[^|]*\|", "", text, flags=re.MULTILINE)
+    for command in commands_in(text):
+        script = re.search(r"([\w/]+\.(?:py|sh))", command)[1]
+        if Path(script).name in ("run_ego.sh", "run_exo.sh", "slurm.sh"):  # they pass their arguments on
+            script = "train/train.py"
+        if script not in helps():  # named without its folder
+            script = next((name for name in helps() if Path(name).name == Path(script).name), script)
+        assert script in helps(), f"{document.name}: {command}: there is no script {script}"
+        unknown = flags_in(command) - flags_in(helps()[script][1]) - FOREIGN_FLAGS
+        assert not unknown, f"{document.name}: {command}: {script} has no {sorted(unknown)}"
+
+
+@pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: path.name)
+def test_every_link_and_every_path_in_the_documents_leads_somewhere(document):
+    text = document.read_text()
+    for link in re.findall(r"\]\(([^)\s]+)\)", text):
+        if not link.startswith("http"):
+            path, _, anchor = link.partition("#")
+            target = (document.parent / path).resolve() if path else document
+            assert target.exists(), f"{document.name}: {link}"
+            headings = re.findall(r"^#+ (.*)$", target.read_text(), re.MULTILINE) if anchor else []
+            slugs = {re.sub(r"[^\w -]", "", heading.lower()).replace(" ", "-") for heading in headings}
+            assert not anchor or anchor in slugs, f"{document.name}: {link}"
+    for path in re.findall(
+        r"`((?:data|train|inference|evaluation|model|formats|synthetic|benchmarks|docs)/[\w/]*\.?\w*)`", text
+    ):
+        assert (ROOT / path).exists() or path.startswith(MADE), f"{document.name}: {path}"
+
+
+MADE = ("data/egoexo", "data/split.json", "data/correspondence_takes.txt", "train/checkpoints")  # not in the repository
+
+PROBE = """
+import importlib, json, os, sys, threading
+import cv2, numpy, torch
+
+def state():
+    return {
+        "OpenCV's threads": cv2.getNumThreads(),
+        "torch's threads": torch.get_num_threads(),
+        "TF32 in matrix products": torch.backends.cuda.matmul.allow_tf32,
+        "TF32 in cuDNN": torch.backends.cudnn.allow_tf32,
+        "cuDNN's choice of algorithms": torch.backends.cudnn.benchmark,
+        "deterministic algorithms": torch.are_deterministic_algorithms_enabled(),
+        "default dtype": str(torch.get_default_dtype()),
+        "torch's random state": torch.get_rng_state().sum().item(),
+        "numpy's random state": int(numpy.random.get_state()[1].sum()),
+        "environment": {name: value for name, value in os.environ.items() if name.startswith(("OMP", "MKL", "CUDA"))},
+        "threads": threading.active_count(),
+    }
+
+for module in sys.argv[1:]:
+    before = state()
+    importlib.import_module(module)
+    after = state()
+    for what in before:
+        if before[what] != after[what]:
+            print(f"importing {module} changes {what}: {before[what]} -> {after[what]}")
+"""
+
+
+def test_importing_a_module_changes_nothing_outside_it():
+    modules = [module_of(path) for path in SOURCES if path not in SCRIPTS and path.parts[-2] != "benchmarks"]
+    environment = {**os.environ, "OMP_NUM_THREADS": "2", "PYTHONPATH": str(ROOT)}
+    done = subprocess.run(
+        [sys.executable, "-c", PROBE, *modules], capture_output=True, text=True, env=environment, cwd=ROOT
+    )
+    assert done.returncode == 0, done.stderr
+    assert not done.stdout, done.stdout
