@@ -14,6 +14,7 @@ Each run writes a folder of its own and names it in the JSON file last, so files
 import contextlib
 import os
 import secrets
+import shlex
 import shutil
 import zlib
 from array import array
@@ -170,7 +171,7 @@ class PairSet:
         """Use `PairSet.open`. `arrays` names the folder that must be the current one, as in the parent process."""
         self.data_dir, self.split, self.setting = Path(data_dir), split, setting
         self._path = pairs_path(data_dir, split)
-        self._remedy = f"run `python data/create_pairs.py --data_dir {data_dir} --split {split}`"
+        self._remedy = f"run `python data/create_pairs.py --data_dir {shlex.quote(str(data_dir))} --split {split}`"
         about = read_json(self._path, self._remedy)
         try:
             self._parse(about)

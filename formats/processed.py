@@ -161,8 +161,9 @@ def claim_data_dir(data_dir: Path, downscaled: bool) -> None:
         return
     former = read_json(path, "delete it if the frames beside it may stay")
     if former != source:
+        videos = former.get("videos") if isinstance(former, dict) else former
         raise UserError(
-            f"{data_dir} was made of {former.get('videos')} videos, not of {source['videos']}; give another "
+            f"{data_dir} was made of {videos} videos, not of {source['videos']}; give another "
             "--outputpath, or " + ("leave out" if downscaled else "add") + " --downscaled"
         )
 

@@ -2,6 +2,7 @@
 
 import json
 import re
+import shlex
 import shutil
 import subprocess
 import sys
@@ -170,13 +171,14 @@ def test_the_legacy_lists_name_the_ego_view_first_in_both_settings(data_dir, set
 
 
 def test_where_only_the_legacy_lists_are_training_names_a_command_that_works(data_dir):
+    data_dir = data_dir.parent.rename(data_dir.parents[1] / "a set") / "processed"
     for path in data_dir.glob("val_pairs*"):
         shutil.rmtree(path) if path.is_dir() else path.unlink()
     assert create_pairs(data_dir, "--split", "val", "--legacy").returncode == 0
     with pytest.raises(UserError, match="run `python (.*)`") as error:
         PairSet.open(data_dir, "val", "exo-ego")
     command = re.search("`python (.*)`", str(error.value))[1]
-    subprocess.run([sys.executable, *command.split()], cwd=ROOT, check=True)
+    subprocess.run([sys.executable, *shlex.split(command)], cwd=ROOT, check=True)
     assert len(PairSet.open(data_dir, "val", "exo-ego"))
 
 

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from formats.errors import UserError
 from formats.masks import encode_mask
-from formats.processed import CameraPair, ProcessedTake, jpeg_size, pair_frames, read_frame
+from formats.processed import CameraPair, ProcessedTake, claim_data_dir, jpeg_size, pair_frames, read_frame
 from tests.made.golden import golden
 
 RLE = encode_mask(np.tri(6, 9, dtype=np.uint8))
@@ -95,6 +95,15 @@ def test_an_unusable_annotation_json_is_one_line_with_the_remedy(tmp_path, text)
     with pytest.raises(UserError, match="uid/annotation.json.*run data/process_data.py") as error:
         ProcessedTake.read(tmp_path, "uid")
     assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize("text", ['{"videos": "downscaled/448"}', "[]", "7", "null"])
+def test_a_folder_made_of_other_videos_is_refused(tmp_path, text):
+    claim_data_dir(tmp_path, downscaled=False)
+    claim_data_dir(tmp_path, downscaled=False)
+    (tmp_path / "source.json").write_text(text)
+    with pytest.raises(UserError, match="was made of .* videos, not of full size; give another --outputpath"):
+        claim_data_dir(tmp_path, downscaled=False)
 
 
 def test_frames_are_read_as_rgb(tmp_path):
