@@ -3,17 +3,19 @@
 import re
 import shutil
 import signal
+import subprocess
+import sys
 import time
 
 import pytest
 import torch
 
 from formats.errors import run_script
-from model import backbone
+from model.backbone import random_backbone
 from model.checkpoint import load_checkpoint, save_checkpoint
 from model.xsegtx import XSegTx, XSegTxConfig
+from tests.made import ROOT
 from tests.made.training import log_lines, losses, make_training_set, run_training, start_training
-from train import train
 
 STEPS = 7  # of the recipe
 LONG = ("--iter-epoch", 30)  # long enough to be interrupted
@@ -77,17 +79,70 @@ def test_another_seed_gives_other_losses(data_dir, finished, tmp_path):
     assert losses(tmp_path)[1] != losses(finished)[1]
 
 
-def test_a_run_stopped_by_sigterm_saves_and_goes_on_as_if_it_had_never_stopped(data_dir, finished_long, tmp_path):
+@pytest.mark.parametrize(("number", "status"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
+def test_a_signal_makes_a_run_save_and_the_same_command_goes_on_as_if_never_stopped(
+    data_dir, finished_long, tmp_path, number, status
+):
     process = start_training(data_dir, tmp_path, *LONG, "--num_workers", 1)
     wait_for_step(process, tmp_path, 5)
-    process.send_signal(signal.SIGTERM)
+    process.send_signal(number)
     output, _ = process.communicate(timeout=60)
-    assert process.returncode == train.STOPPED_STATUS, output
-    assert "stopped by SIGTERM" in output
+    assert process.returncode == status, output
+    assert f"stopped by {number.name}" in output and "Traceback" not in output
     assert 5 <= torch.load(tmp_path / "netLast.pth", weights_only=True)["step"] < LONG_STEPS
-    run_training(data_dir, tmp_path, *LONG, "--resume-pth", "auto")
+    run_training(data_dir, tmp_path, *LONG)
     assert losses(tmp_path) == losses(finished_long)
     assert log_lines(tmp_path, "val")[-1]["iou"] == log_lines(finished_long, "val")[-1]["iou"]
+
+
+def test_a_second_signal_ends_a_run_at_once_whatever_it_is_doing():
+    code = (
+        "import time\nfrom train.distributed import Ranks, StopSignal\n"
+        "stop = StopSignal(Ranks())\nprint('ready', flush=True)\nwhile True: time.sleep(0.05)"
+    )
+    process = subprocess.Popen(
+        [sys.executable, "-c", code], cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL
+    )
+    process.stdout.readline()
+    process.send_signal(signal.SIGINT)
+    process.send_signal(signal.SIGINT)  # a launcher passes on what the terminal has sent
+    time.sleep(1.2)
+    assert process.poll() is None
+    process.send_signal(signal.SIGINT)
+    assert process.wait(timeout=10) == -signal.SIGINT
+    process.stdout.close()
+
+
+def contents(folder):
+    return {path.name: path.read_bytes() for path in folder.iterdir() if path.is_file()}
+
+
+def test_the_same_command_again_changes_nothing_of_a_finished_run(data_dir, finished, tmp_path, capsys):
+    shutil.copytree(finished, tmp_path / "copy")
+    run_training(data_dir, tmp_path / "copy")
+    assert f"continued at step {STEPS}" in capsys.readouterr().out
+    assert losses(tmp_path / "copy") == losses(finished)
+    run_training(data_dir, tmp_path / "copy", "--n-epoch", 2)
+    assert list(losses(tmp_path / "copy")) == list(range(1, STEPS + 5))
+
+
+def test_a_folder_with_a_run_of_another_recipe_is_refused_and_left_as_it_is(data_dir, finished, tmp_path, capsys):
+    out_dir = shutil.copytree(finished, tmp_path / "copy")
+    for flags in (("--lr", 1), ("--resume-pth", finished / "netBest.pth"), ("--resume-pth", "nowhere.pth")):
+        error = error_line(capsys, data_dir, out_dir, *flags)
+        assert all(way in error for way in ("--resume-pth auto", "another --out-dir", "--overwrite"))
+        assert contents(out_dir) == contents(finished)
+    (out_dir / "netLast.pth").unlink()
+    assert "netBest.pth" in error_line(capsys, data_dir, out_dir)
+    run_training(data_dir, out_dir, "--lr", 1e-3, "--n-epoch", 0, "--overwrite")
+    assert list(losses(out_dir)) == [1, 2, 3] and not (out_dir / "netBest.pth").exists()
+
+
+def test_what_a_kill_left_behind_goes_with_the_next_run(data_dir, finished, tmp_path):
+    out_dir = shutil.copytree(finished, tmp_path / "copy")
+    (out_dir / ".netLast.pth.0a1b2c3d.tmp").write_bytes(b"half a checkpoint")
+    run_training(data_dir, out_dir)
+    assert not list(out_dir.glob(".*.tmp"))
 
 
 def test_a_killed_run_goes_on_from_its_last_checkpoint(data_dir, finished_long, tmp_path):
@@ -96,7 +151,7 @@ def test_a_killed_run_goes_on_from_its_last_checkpoint(data_dir, finished_long, 
     process.kill()
     process.communicate()
     assert (tmp_path / "net_warmup.pth").exists()
-    run_training(data_dir, tmp_path, *LONG, "--resume-pth", "auto")
+    run_training(data_dir, tmp_path, *LONG)
     assert losses(tmp_path) == losses(finished_long)
 
 
@@ -144,20 +199,55 @@ def test_every_kth_epoch_is_kept(data_dir, tmp_path):
     assert sorted(path.name for path in tmp_path.glob("net*")) == ["net002.pth", "netBest.pth", "netLast.pth"]
 
 
-def test_a_published_checkpoint_with_its_optimizer_starts_at_step_0(data_dir, finished, tmp_path):
+@pytest.fixture(scope="module")
+def published(finished, tmp_path_factory):
+    """A checkpoint with what published ones hold."""
     content = torch.load(finished / "netLast.pth", weights_only=True)
-    torch.save({name: content[name] for name in ("backbone", "encoder", "optimiser")}, tmp_path / "published.pth")
-    run_training(data_dir, tmp_path, "--resume-pth", tmp_path / "published.pth", "--n-epoch", 0)
-    assert list(losses(tmp_path)) == [1, 2, 3]
-    assert losses(tmp_path)[1] < losses(finished)[1]
+    path = tmp_path_factory.mktemp("published") / "published.pth"
+    torch.save({name: content[name] for name in ("backbone", "encoder", "optimiser")}, path)
+    return path
+
+
+def test_a_published_checkpoint_goes_on_after_its_warm_up_with_its_optimizer(data_dir, published, tmp_path, capsys):
+    run_training(data_dir, tmp_path, "--resume-pth", published)
+    output = capsys.readouterr().out
+    assert "start validation on" in output and "untrained" not in output
+    assert list(losses(tmp_path)) == [4, 5, 6, 7]
     adam = torch.load(tmp_path / "netLast.pth", weights_only=True)["optimiser"]["state"]
-    assert adam[0]["step"] == STEPS + 3
+    assert adam[0]["step"] == STEPS + 4
+    run_training(data_dir, tmp_path, "--resume-pth", published, "--n-epoch", 2)  # the same command, longer
+    assert list(losses(tmp_path)) == list(range(4, 12))
+
+
+def test_resume_epoch_says_where_a_published_checkpoint_goes_on(data_dir, published, tmp_path, capsys):
+    run_training(data_dir, tmp_path, "--resume-pth", published, "--resume-epoch", 2, "--n-epoch", 3)
+    assert list(losses(tmp_path)) == [12, 13, 14, 15]
+    assert [line["epoch"] for line in log_lines(tmp_path, "val")] == ["start", "epoch 3/3"]
+
+
+@pytest.mark.parametrize(
+    "odd",
+    [{"step": "x"}, {"step": -1}, {"history": [1]}, {"history": {"epoch": "x"}}, {"scaler": 3}, {"arguments": 3}]
+    + [{"trained_encoder": {"a": 1}}, {"trained_encoder": 3}],
+)
+def test_a_checkpoint_of_odd_content_ends_in_one_line(data_dir, finished, tmp_path, capsys, odd):
+    path = tmp_path / "odd.pth"
+    torch.save(torch.load(finished / "netLast.pth", weights_only=True) | odd, path)
+    assert str(path) in error_line(capsys, data_dir, tmp_path / "out", "--resume-pth", path)
+    assert not (tmp_path / "out").exists()
+
+
+def test_flags_that_do_nothing_in_the_published_trainer_are_accepted_and_named(data_dir, tmp_path, capsys):
+    flags = ("--batch-neg", 0, "--prob-dir", "x", "--prob-style", "a", "b", "--feat-pth", "x", "--warp-mask")
+    run_training(data_dir, tmp_path, "--n-epoch", 0, *flags, "--tps-grid", 4, 6, "--eta-corr", 8.0)
+    named = "--batch-neg --prob-dir --prob-style --feat-pth --warp-mask --tps-grid --eta-corr"
+    assert f"unused, as in the published trainer: {named}" in capsys.readouterr().out
 
 
 def test_tensors_that_fit_start_a_network_of_another_kind(data_dir, tmp_path, capsys):
     torch.manual_seed(0)
     related = XSegTx(XSegTxConfig(mode="tiny", input_size=64))
-    save_checkpoint(tmp_path / "related.pth", backbone.random_backbone(0), related)
+    save_checkpoint(tmp_path / "related.pth", random_backbone(0), related)
     run_training(data_dir, tmp_path / "out", "--init_weights", tmp_path / "related.pth", "--n-epoch", 0)
     output = capsys.readouterr().out
     assert "cls_branch.mlp.0.weight: (32, 4) instead of (32, 1)" in output
@@ -203,18 +293,21 @@ def test_frames_that_are_all_missing_end_in_one_line(damaged, tmp_path, capsys):
     assert "samples in a row cannot be read" in error_line(capsys, damaged, tmp_path)
 
 
-def test_without_moco_weights_the_error_says_how_to_get_them(data_dir, tmp_path, capsys, monkeypatch):
-    for name in ("MOCO_PATH", "MOCO_RAW_PATH"):
-        monkeypatch.setattr(backbone, name, tmp_path / "missing.pth.tar")
-    error = error_line(capsys, data_dir, tmp_path, "--backbone", "moco")
+def test_without_moco_weights_the_error_says_how_to_get_them(data_dir, tmp_path, capsys):
+    missing = tmp_path / "missing.pth.tar"
+    error = error_line(capsys, data_dir, tmp_path, "--backbone", "moco", "--moco_path", missing)
     assert "cd model/pretrained && bash download_model.sh" in error and "--backbone random" in error
+    assert str(missing) in error
 
 
 @pytest.mark.parametrize(
     ("flags", "words"),
     [
         (("--gpu", "0"), "device 'cuda:0'"),
-        (("--gpu", "0,1"), "asks for 2 GPUs and there are 1 processes"),
+        (("--gpu", "0,1"), "device 'cuda:0'"),
+        (("--ema", "1"), "below 1"),
+        (("--resume-epoch", "3"), "--resume-pth FILE"),
+        (("--overwrite", "--resume-pth", "auto"), "drop one of them"),
         (("--augment", "--cache_features", "1"), "drop one of them"),
         (("--input_size", "50"), "multiple of 16"),
         (("--layer-type", "I", "X"), "layer types"),
@@ -234,6 +327,11 @@ def test_a_checkpoint_of_another_network_or_cut_off_ends_in_one_line(data_dir, f
     cut = tmp_path / "cut.pth"
     cut.write_bytes(path.read_bytes()[:100000])
     assert str(cut) in error_line(capsys, data_dir, tmp_path, "--resume-pth", cut)
+
+
+def test_the_published_trainers_name_starts_it_too():
+    run = subprocess.run([sys.executable, ROOT / "train" / "Main.py", "--help"], capture_output=True, text=True)
+    assert run.returncode == 0 and "--train-dir" in run.stdout, run.stderr
 
 
 def test_changed_options_are_said_when_resuming(data_dir, finished, tmp_path, capsys):

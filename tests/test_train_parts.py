@@ -2,7 +2,10 @@
 
 import itertools
 import os
+import shutil
 import subprocess
+import sys
+from collections import namedtuple
 
 import matplotlib.image
 import numpy as np
@@ -15,12 +18,13 @@ from model.backbone import mask_to_image, normalize_image, random_backbone
 from model.xsegtx import Prediction, XSegTx, XSegTxConfig
 from tests.made import ROOT
 from tests.made.training import make_training_set
-from train import plot_log
-from train.batches import Batch, collate
+from train import plot_log, train
+from train.batches import Batch, affordable_workers, collate
 from train.dataset import Samples, Source, TrainSamples
+from train.distributed import Ranks
 from train.engine import Schedule, blocked_tokens
 from train.features import FeatureExtractor
-from train.log import read_log
+from train.log import Log, read_log
 from train.state import TrainState
 from train.validation import Example, draw_example, score, summarize
 
@@ -167,6 +171,34 @@ def test_a_log_is_plotted_and_its_torn_last_line_ignored(tmp_path, capsys):
         plot_log.main([str(tmp_path / "nowhere")])
 
 
+def test_a_log_goes_on_at_a_checkpoint_without_what_came_after_it(tmp_path):
+    kinds = [("train", 1), ("val", 1), ("train", 2), ("val", 2), ("train", 3)]
+    (tmp_path / "log.jsonl").write_text("".join(f'{{"kind": "{kind}", "step": {step}}}\n' for kind, step in kinds))
+    Log(tmp_path, step=2, validated=1, ranks=Ranks(), every=1, max_unreadable=0).close()  # not validated after step 2
+    assert [(line["kind"], line["step"]) for line in read_log(tmp_path / "log.jsonl")] == kinds[:3]
+
+
+def test_loaders_take_as_many_workers_as_shared_memory_has_room_for(monkeypatch, capsys):
+    usage = namedtuple("usage", "free")
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: usage(64 << 20))  # Docker's default
+    assert affordable_workers(4, batch_size=32, side=480) == 0
+    assert "/dev/shm" in capsys.readouterr().err
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: usage(8 << 30))
+    assert affordable_workers(4, batch_size=32, side=480) == 4
+
+
+def test_several_gpus_start_a_process_each(monkeypatch):
+    started = []
+    monkeypatch.delenv("WORLD_SIZE", raising=False)
+    monkeypatch.setattr(train, "resolve_device", torch.device)
+    monkeypatch.setattr(os, "execv", lambda _, words: started.append(words) or sys.exit())
+    with pytest.raises(SystemExit):
+        train.main(["--gpu", "0,2", "--batch-pos", "8"])
+    words = started[0]
+    assert words[words.index("--nproc_per_node") + 1] == "2"
+    assert words[-4:] == ["--gpu", "0,2", "--batch-pos", "8"]
+
+
 @pytest.fixture
 def stand_in(tmp_path):
     """An interpreter that only says how it was called."""
@@ -196,9 +228,9 @@ def test_the_shell_scripts_pass_the_recipe_and_then_further_arguments(stand_in, 
 
 @pytest.mark.parametrize(
     ("arguments", "environment", "processes"),
-    [(("--gpu", "0,1"), {}, "2"), (("--gpu=0,2,3",), {}, "3"), ((), {"NPROC": "4"}, "4"), (("--gpu", "1"), {}, None)],
+    [((), {"NPROC": "4"}, "4"), (("--gpu", "0,1"), {}, None), ((), {}, None)],
 )
-def test_the_shell_scripts_start_a_process_a_gpu(stand_in, arguments, environment, processes):
+def test_the_shell_scripts_start_as_many_processes_as_asked_for(stand_in, arguments, environment, processes):
     words = call("run_ego.sh", stand_in, *arguments, **environment)
     if processes is None:
         assert "torch.distributed.run" not in words

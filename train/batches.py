@@ -9,8 +9,11 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Sampler
 
-from formats.parallel import start_loader_worker
+from formats.parallel import loader_workers, start_loader_worker
 from train.dataset import Samples, Source
+
+PREFETCH = 4  # batches that each worker is ahead
+BYTES_PER_PIXEL = 8  # of a sample: two images of three colors, two masks
 
 
 @dataclass
@@ -70,8 +73,13 @@ class StepSampler(Sampler):
             yield numbers if self.count is None else [n for n in numbers if n < self.count]
 
 
+def affordable_workers(workers: int, batch_size: int, side: int) -> int:
+    """How many of `workers` /dev/shm has room for: training's batches stay in it while validation reads its own."""
+    return loader_workers(workers, 2 * batch_size * side * side * BYTES_PER_PIXEL, PREFETCH)
+
+
 def make_loader(samples: Samples, batches: StepSampler, workers: int, pin: bool) -> DataLoader:
     """The batches as `Batch`es, read ahead by `workers` processes (0 = by this one, when asked)."""
     cv2.setNumThreads(0)  # they do not survive the fork of a worker
-    ahead = {"prefetch_factor": 4, "worker_init_fn": start_loader_worker} if workers else {}
+    ahead = {"prefetch_factor": PREFETCH, "worker_init_fn": start_loader_worker} if workers else {}
     return DataLoader(samples, batch_sampler=batches, collate_fn=collate, num_workers=workers, pin_memory=pin, **ahead)

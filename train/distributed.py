@@ -2,6 +2,7 @@
 
 import os
 import signal
+import time
 from typing import Any
 
 import torch
@@ -63,17 +64,33 @@ class Stopped(Exception):
 
 
 class StopSignal:
-    """Notes SIGTERM and SIGUSR1 (what SLURM can send ahead of a time limit) instead of dying from them."""
+    """Notes Ctrl-C, SIGTERM and SIGUSR1 (what SLURM can send ahead of a time limit) instead of dying from them.
+
+    A second one, a second later or more, ends the process at once: files are whole or not there at any time. What
+    comes sooner is the same request again, which torchrun passes on although a terminal has sent it to everyone.
+    """
 
     def __init__(self, ranks: Ranks):
         self.ranks = ranks
-        self.name = ""
-        for number in (signal.SIGTERM, signal.SIGUSR1):
+        self.number: signal.Signals | None = None
+        self._since = 0.0
+        for number in (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1):
             signal.signal(number, self._note)
 
     def _note(self, number: int, _frame) -> None:
-        self.name = signal.Signals(number).name
+        if self.number is None:
+            self.number, self._since = signal.Signals(number), time.monotonic()
+            if self.ranks.is_main:  # print() must not be interrupted by itself
+                os.write(2, f"{self.number.name}: saving after this step; once more ends at once\n".encode())
+        elif time.monotonic() - self._since > 1:
+            signal.signal(number, signal.SIG_DFL)
+            os.kill(os.getpid(), number)
 
     def requested(self) -> bool:
         """A signal came, to this process or to another one. To be asked by all ranks at the same place."""
-        return self.ranks.any(bool(self.name))
+        return self.ranks.any(self.number is not None)
+
+    @property
+    def exit_status(self) -> int:
+        """What a shell reports of a process that Ctrl-C (130) or SIGTERM (143) ended."""
+        return 128 + (signal.SIGINT if self.number == signal.SIGINT else signal.SIGTERM)

@@ -2,6 +2,7 @@
 
 import argparse
 from pathlib import Path
+from typing import Any
 
 from formats.arguments import Parser, at_least
 from formats.errors import UserError
@@ -10,6 +11,17 @@ from model.transformer import ACTIVATIONS
 from model.xsegtx import SIZES
 
 CHECKPOINT_DIR = Path(__file__).resolve().parent / "checkpoints"
+UNUSED = {  # flags of the published trainer that do nothing there
+    "--batch-neg": {"type": int},
+    "--prob-dir": {},
+    "--prob-style": {"nargs": "+"},
+    "--feat-pth": {},
+    "--warp-mask": {"action": "store_true"},
+    "--tps-grid": {"type": int, "nargs": "+"},
+    "--eta-corr": {"type": float},
+}
+NOT_RECIPE = ("out_dir", "resume_pth", "resume_epoch", "overwrite", "moco_path", "gpu", "device", "compile")
+NOT_RECIPE += ("num_workers", "cache_features", "save_every", "max_unreadable", "log_every")
 
 
 def parse_args(argv: list[str] | None, doc: str) -> argparse.Namespace:
@@ -19,7 +31,11 @@ def parse_args(argv: list[str] | None, doc: str) -> argparse.Namespace:
     _add_network(parser)
     _add_start(parser)
     _add_running(parser)
+    for flag, kind in UNUSED.items():
+        parser.add_argument(flag, default=argparse.SUPPRESS, help=argparse.SUPPRESS, **kind)
     args = parser.parse_args(argv)
+    args.unused = [flag for flag in UNUSED if vars(args).pop(flag[2:].replace("-", "_"), None) is not None]
+    args.train_dir = args.train_dir.resolve()  # however it is written, it is the same recipe
     if args.out_dir is None:
         args.out_dir = CHECKPOINT_DIR / f"egoexo_v2_480x480{'_reverse' if args.reverse else ''}"
     if args.num_workers is None:
@@ -30,18 +46,36 @@ def parse_args(argv: list[str] | None, doc: str) -> argparse.Namespace:
         raise UserError("--augment changes images each time, so --cache_features has nothing to keep; drop one of them")
     if args.ema >= 1:
         raise UserError(f"--ema {args.ema} must be below 1")
+    if args.overwrite and args.resume_pth == "auto":
+        raise UserError("--overwrite removes what --resume-pth auto would continue; drop one of them")
+    if args.resume_epoch and args.resume_pth in (None, "auto"):
+        raise UserError(f"--resume-epoch {args.resume_epoch} needs a checkpoint to start from: --resume-pth FILE")
     return args
 
 
+def recipe_of(args: argparse.Namespace) -> dict[str, Any]:
+    """The flags that decide what is learned. More epochs are the same recipe, unless the rate depends on them."""
+    left_out = NOT_RECIPE if args.cosine else (*NOT_RECIPE, "n_epoch")
+    return {name: value for name, value in plain(args).items() if name not in left_out}
+
+
+def plain(args: argparse.Namespace) -> dict[str, Any]:
+    """The flags as a checkpoint can hold them."""
+    values = {name: str(value) if isinstance(value, Path) else value for name, value in vars(args).items()}
+    return {name: value for name, value in values.items() if name not in ("unused", "overwrite")}
+
+
+RECIPE_TITLE = "data and recipe (defaults: the paper's; validation alone differs, being on the same pairs each time)"
+
+
 def _add_recipe(parser: Parser) -> None:
-    add = parser.add_argument_group("data and recipe (the defaults are the paper's)").add_argument
+    add = parser.add_argument_group(RECIPE_TITLE).add_argument
     add("--train-dir", type=Path, default=DEFAULT_DATA_DIR, help="processed takes with train and val pair files")
     add("--reverse", action="store_true", help="train exo-ego instead of ego-exo")
     add("--batch-pos", type=at_least(1), default=32, help="batch size, over all processes together")
-    add("--batch-neg", type=int, default=0, help="accepted and unused, as in the published trainer")
     add("--n-epoch", type=at_least(0), default=250, help="epochs after the warm-up")
     add("--iter-epoch", type=at_least(1), default=1000, help="training steps per epoch")
-    add("--iter-epoch-val", type=at_least(1), default=50, help="validation batches, unless --val_size says otherwise")
+    add("--iter-epoch-val", type=at_least(1), default=100, help="validation batches, unless --val_size says otherwise")
     add("--warmUpIter", type=at_least(0), default=1000, help="steps of warm-up, the learning rate rising from 0")
     add("--lr", type=at_least(0, float), default=2e-4, help="learning rate of Adam")
     add("--lr-schedule", type=int, nargs="*", default=[50], help="epochs after which the rate is multiplied by 0.05")
@@ -68,20 +102,28 @@ def _add_network(parser: Parser) -> None:
     add("--feat-weight", type=float, default=1.0, help="weight of the features that it is added to")
     add("--activation", choices=ACTIVATIONS, default="relu", help="in the feed-forward layers")
     add("--mask_position", action="store_true", help="tell query tokens by place, too, whether they lie in the object")
-    add("--backbone", choices=("moco", "random"), default="moco", help="random: seeded, for trying things out")
+    text = "frozen: moco, efficientnet_lite0, a model of timm, or random (seeded, for trying things out)"
+    add("--backbone", default="moco", help=text)
+    text = "file with the backbone's weights (default: for moco, those in model/pretrained or model)"
+    add("--moco_path", "--backbone_weights", type=Path, help=text)
 
 
 def _add_start(parser: Parser) -> None:
     add = parser.add_argument_group("where to start").add_argument
-    add("--resume-pth", help="checkpoint to continue; auto = the newest in --out-dir, if there is one")
+    text = "checkpoint to start from; auto = netLast.pth in --out-dir, if there is one, even if flags have changed "
+    text += "(default: netLast.pth in --out-dir, if there is one of the same recipe)"
+    add("--resume-pth", help=text)
+    text = "epochs that the checkpoint of --resume-pth has been trained for, where it does not say so itself"
+    add("--resume-epoch", type=at_least(0), default=0, help=text)
     add("--init_weights", type=Path, help="checkpoint of this or a related model to take the tensors from that fit")
+    add("--overwrite", action="store_true", help="remove the run that --out-dir holds, and start anew")
 
 
 def _add_running(parser: Parser) -> None:
     add = parser.add_argument_group("running").add_argument
     folder = "train/checkpoints/egoexo_v2_480x480, with --reverse …_reverse"
     add("--out-dir", type=Path, help=f"for checkpoints and logs (default: {folder})")
-    text = "CUDA GPUs, such as 0 or 0,1; several need run_ego.sh or torchrun (default: as --device says)"
+    text = "CUDA GPUs, such as 0 or 0,1; one process each (default: as --device says)"
     add("--gpu", help=text)
     add("--device", default="auto", help="auto, cpu, cuda, cuda:1 or mps")
     add("--amp", choices=("off", "bf16", "fp16"), default="off", help="precision of the networks; losses are float32")

@@ -1,6 +1,6 @@
-# Sourced by run_ego.sh and run_exo.sh: starts train.py with the arguments given, one process a GPU.
+# Sourced by run_ego.sh and run_exo.sh: starts train.py with the arguments given.
 #   PYTHON  the interpreter; by default python3 if it has PyTorch, else the repository's .venv
-#   NPROC   number of processes; by default the number of GPUs that --gpu lists, else 1
+#   NPROC   number of processes; by default train.py starts one for each GPU that --gpu lists, else there is one
 #   NNODES, NODE_RANK, MASTER_ADDR, MASTER_PORT  for several machines, as torchrun names them
 
 train_dir=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
@@ -12,16 +12,7 @@ if [ -z "${PYTHON:-}" ]; then
 fi
 
 launch() {
-    local argument previous="" gpus=""
-    for argument in "$@"; do
-        case "$argument" in --gpu=*) gpus="${argument#--gpu=}" ;; esac
-        if [ "$previous" = --gpu ]; then gpus="$argument"; fi
-        previous="$argument"
-    done
-    if [ -z "${NPROC:-}" ]; then
-        NPROC=1
-        if [ -n "$gpus" ]; then NPROC=$(echo "$gpus" | tr ',' '\n' | wc -l); fi
-    fi
+    NPROC=${NPROC:-1}
     if [ "${NNODES:-1}" -gt 1 ]; then
         exec "$PYTHON" -m torch.distributed.run --nnodes "$NNODES" --node_rank "${NODE_RANK:-0}" \
             --master_addr "$MASTER_ADDR" --master_port "${MASTER_PORT:-29500}" --nproc_per_node $NPROC \

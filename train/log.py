@@ -28,8 +28,10 @@ class Log:
     It collects each step's losses on the device and asks for them only at `flush`: nothing waits in between.
     """
 
-    def __init__(self, out_dir: Path, step: int, ranks: Ranks, every: int, max_unreadable: int):
-        """Continue the log at `step`: what a killed run wrote after its last checkpoint is dropped."""
+    def __init__(self, out_dir: Path, step: int, validated: int, ranks: Ranks, every: int, max_unreadable: int):
+        """Continue the log at `step`, which has been validated up to step `validated`: what a killed run wrote after
+        its last checkpoint is dropped, because it comes again.
+        """
         self.ranks, self.every, self.max_unreadable = ranks, every, max_unreadable
         self.unreadable: set[str] = set()  # samples, each with its reason
         self._new_unreadable: list[str] = []
@@ -37,11 +39,16 @@ class Log:
         if not ranks.is_main:
             return
         path = Path(out_dir) / LOG_NAME
-        kept = [line for line in read_log(path) if line["step"] <= step] if step and path.exists() else []
+        lines = read_log(path) if path.exists() else []
+        kept = (
+            [line for line in lines if line["step"] <= (validated if line["kind"] == "val" else step)] if step else []
+        )
+        if len(kept) < len(lines):
+            self.say(f"{path}: the last {len(lines) - len(kept)} lines go, there is no checkpoint after step {step}")
         with atomic_write(path) as file:
             file.writelines(json.dumps(line) + "\n" for line in kept)
         self._file = path.open("a", encoding="utf-8", buffering=1)  # line by line, so that others can follow it
-        self._board = SummaryWriter(str(Path(out_dir) / "tensorboard"), purge_step=step or None)
+        self._board = SummaryWriter(str(Path(out_dir) / "tensorboard"), purge_step=step + 1 if step else None)
 
     def write(self, kind: str, step: int, **values: Any) -> None:
         """One line: `{"kind", "step", "time", ...}`; numbers also become TensorBoard scalars `kind/name`."""
@@ -153,8 +160,9 @@ def read_log(path: Path) -> list[dict]:
     lines = []
     for number, text in enumerate(Path(path).read_text(encoding="utf-8").splitlines(), 1):
         try:
-            lines.append(json.loads(text))
-        except ValueError:
-            if not text.startswith("{"):
+            line = json.loads(text)
+            lines.append({"kind": line["kind"], "step": int(line["step"]), **line})
+        except (ValueError, KeyError, TypeError):
+            if not text.startswith('{"kind"'):
                 raise UserError(f"{path}, line {number}, is no log of train.py") from None
     return lines

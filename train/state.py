@@ -1,18 +1,21 @@
 """The state of a training: what a step changes and a checkpoint keeps."""
 
 import copy
+import shutil
 from pathlib import Path
 from typing import Any
 
 import torch
 
+from formats.errors import UserError
 from formats.files import link_or_copy
 from model.backbone import Backbone, calibrate_batch_norm, random_backbone
 from model.checkpoint import Checkpoint, load_optimizer, save_checkpoint
-from model.weights import load_state
+from model.weights import load_state, named_tensors, read_torch
 from model.xsegtx import XSegTx
 from train.batches import collate
 from train.dataset import TrainSamples
+from train.log import LOG_NAME
 
 LAST, BEST, WARMUP = "netLast.pth", "netBest.pth", "net_warmup.pth"
 CALIBRATION_BATCHES, CALIBRATION_BATCH = 4, 8  # of pairs of frames
@@ -21,7 +24,7 @@ CALIBRATION_BATCHES, CALIBRATION_BATCH = 4, 8  # of pairs of frames
 class TrainState:
     """Network and optimizer, and how far they have come: `step` steps, those of the warm-up included.
 
-    history: `{"epoch": epochs finished, "untrained_iou", "best_iou", "best_epoch", "last_iou"}`, of validation.
+    history: `{"epoch": epochs finished, "untrained_iou" or "start_iou", "best_iou", "best_epoch", "last_iou"}`.
     """
 
     def __init__(
@@ -76,16 +79,72 @@ class TrainState:
             link_or_copy(paths[0], path)
 
     def restore(self, checkpoint: Checkpoint, path: Path) -> None:
-        """Go on from a checkpoint whose `encoder` is the network that this state was made with."""
+        """Go on from a checkpoint whose `encoder` is the network that this state was made with.
+
+        UserError if what it says of a training cannot be; a published one says nothing, and `step` stays 0.
+        """
         extra = checkpoint.extra
+        step, history, scaler = (
+            extra.get(name) or empty for name, empty in (("step", 0), ("history", {}), ("scaler", {}))
+        )
+        if not isinstance(step, int) or step < 0 or not isinstance(scaler, dict) or not is_history(history):
+            raise UserError(f"{path} does not hold the state of a training: its step, history or scaler is malformed")
         if "trained_encoder" in extra:
-            load_state(self.network, extra["trained_encoder"], f"{path}, trained_encoder")
+            what = f"{path}, trained_encoder"
+            load_state(self.network, named_tensors(extra["trained_encoder"], what), what)
         if checkpoint.optimizer is not None:
             load_optimizer(self.optimizer, checkpoint.optimizer, f"{path}, optimizer")
-        if extra.get("scaler"):
-            self.scaler.load_state_dict(extra["scaler"])
-        self.step = extra.get("step", 0)
-        self.history = dict(extra.get("history", {}))
+        if scaler.keys() >= self.scaler.state_dict().keys():  # none of a run in another precision
+            self.scaler.load_state_dict(scaler)
+        self.step, self.history = step, dict(history)
+
+
+def is_history(value: Any) -> bool:
+    return isinstance(value, dict) and all(type(number) in (int, float) for number in value.values())
+
+
+def find_start(out_dir: Path, resume_pth: str | None, recipe: dict[str, Any]) -> Path | None:
+    """The checkpoint that a training into `out_dir` starts from; None if from none.
+
+    The folder's own last one, if that run is of the same recipe, else the one that is named. Raises UserError if the
+    folder holds another run, which would be lost. `auto` continues whatever is there.
+    """
+    last, named = Path(out_dir) / LAST, None if resume_pth in (None, "auto") else Path(resume_pth)
+    held = [path for path in run_files(out_dir) if path.name not in (WARMUP, LOG_NAME)]
+    if not held:
+        return named
+    ways = "give another --out-dir, or --overwrite to lose it"
+    if not last.exists():
+        raise UserError(
+            f"{out_dir} holds {held[0].name} of a run and no {LAST} to continue: {ways}; or --resume-pth it"
+        )
+    if resume_pth == "auto" or (named and named.exists() and named.samefile(last)):
+        return last
+    content = read_torch(last, ways)
+    before = content.get("arguments") if isinstance(content, dict) else None
+    before = before if isinstance(before, dict) else {}
+    recipe = recipe | ({"resume_pth": resume_pth} if named else {})
+    changes = [
+        f"{name} {before[name]} -> {value}" for name, value in recipe.items() if before.get(name, value) != value
+    ]
+    if changes:
+        what = f"a run of another recipe ({', '.join(changes[:3])})"
+        raise UserError(f"{out_dir} holds {what}: continue it with --resume-pth auto, {ways}")
+    return last
+
+
+def run_files(out_dir: Path) -> list[Path]:
+    """What a run has left in its folder, but for what TensorBoard reads."""
+    names = (LAST, BEST, WARMUP, "net[0-9][0-9][0-9]*.pth", LOG_NAME)
+    return [path for name in names for path in sorted(Path(out_dir).glob(name))]
+
+
+def remove_run(out_dir: Path, keep: Path | None = None) -> None:
+    """Delete what a run has left in its folder, but for a checkpoint to start from."""
+    for path in run_files(out_dir):
+        if not (keep and keep.exists() and path.samefile(keep)):
+            path.unlink()
+    shutil.rmtree(Path(out_dir) / "tensorboard", ignore_errors=True)
 
 
 def calibrated_backbone(samples: TrainSamples) -> Backbone:

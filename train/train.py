@@ -8,7 +8,9 @@ log.jsonl and tensorboard/ beside them.
 """
 
 import argparse
+import os
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # repository root
@@ -17,23 +19,25 @@ import torch
 from torch.nn.parallel import DistributedDataParallel
 
 from formats.errors import UserError, run_script
+from formats.files import remove_leftovers
 from formats.pairs import PairSet
+from formats.parallel import loader_failures
 from formats.provenance import provenance
-from model.backbone import Backbone, moco_backbone
-from model.checkpoint import load_checkpoint, load_matching
+from model.backbone import Backbone
+from model.backbones import make_backbone
+from model.checkpoint import Checkpoint, load_checkpoint, load_matching
 from model.device import resolve_device
 from model.xsegtx import XSegTx, XSegTxConfig
-from train.batches import StepSampler, make_loader
+from train.batches import StepSampler, affordable_workers, make_loader
 from train.dataset import Samples, TrainSamples, ValidationSamples
 from train.distributed import Ranks, Stopped, StopSignal
 from train.engine import Schedule, evaluate, train_one_epoch
 from train.features import FeatureExtractor
-from train.flags import parse_args
+from train.flags import parse_args, plain, recipe_of
 from train.log import Log
-from train.state import BEST, LAST, WARMUP, TrainState, calibrated_backbone
+from train.state import BEST, LAST, WARMUP, TrainState, calibrated_backbone, find_start, remove_run
 from train.validation import draw_example
 
-STOPPED_STATUS = 143  # what a shell reports of a process that SIGTERM ended
 AMP = {"off": None, "bf16": torch.bfloat16, "fp16": torch.float16}
 FIXED = ("mode", "input_size", "layers", "mask_position")  # a checkpoint's network must have these as asked for
 
@@ -41,10 +45,17 @@ FIXED = ("mode", "input_size", "layers", "mask_position")  # a checkpoint's netw
 def main(argv: list[str] | None = None) -> int | None:
     args = parse_args(argv, __doc__)
     ranks = Ranks()
-    device = choose_device(args, ranks)
+    gpus = args.gpu.split(",") if args.gpu else []
+    if len(gpus) > 1 and "WORLD_SIZE" not in os.environ:
+        for gpu in gpus:
+            resolve_device(f"cuda:{gpu}")  # a missing one is a line of ours, not a traceback of the launcher
+        launcher = ["-m", "torch.distributed.run", "--standalone", "--nproc_per_node", str(len(gpus)), __file__]
+        os.execv(sys.executable, [sys.executable, *launcher, *(sys.argv[1:] if argv is None else argv)])
+    device = choose_device(args, gpus, ranks)
     ranks.start(device)
     try:
-        return train(args, ranks, device)
+        with loader_failures():
+            return train(args, ranks, device)
     finally:
         ranks.stop()
 
@@ -52,12 +63,20 @@ def main(argv: list[str] | None = None) -> int | None:
 def train(args: argparse.Namespace, ranks: Ranks, device: torch.device) -> int | None:
     setting = "exo-ego" if args.reverse else "ego-exo"
     pairs, val_pairs = (PairSet.open(args.train_dir, split, setting) for split in ("train", "val"))
-    state, notes = starting_state(args, pairs, device)
+    start = args.resume_pth and Path(args.resume_pth)
+    if not args.overwrite:
+        start = find_start(args.out_dir, args.resume_pth, recipe_of(args))
+    state, notes = starting_state(args, start, pairs, device)
+    if ranks.is_main:
+        remove_leftovers(args.out_dir)
+        if args.overwrite:
+            remove_run(args.out_dir, keep=start)
     schedule = Schedule(
         args.lr, args.warmUpIter, args.iter_epoch, args.n_epoch, tuple(args.lr_schedule), cosine=args.cosine
     )
-    log = Log(args.out_dir, state.step, ranks, args.log_every, args.max_unreadable)
-    about = {**provenance(), "arguments": plain_arguments(args)}
+    validated = schedule.epoch_end(state.history["epoch"]) if "epoch" in state.history else 0
+    log = Log(args.out_dir, state.step, validated, ranks, args.log_every, args.max_unreadable)
+    about = {**provenance(), "arguments": plain(args)}
     introduce(args, log, state, notes, schedule, pairs, val_pairs, about | {"device": f"{ranks.size} x {device}"})
 
     features = FeatureExtractor(state.backbone, device, AMP[args.amp], int(args.cache_features * 1e9))
@@ -68,9 +87,9 @@ def train(args: argparse.Namespace, ranks: Ranks, device: torch.device) -> int |
     share = (args.batch_pos, ranks.rank, ranks.size)
     steps = StepSampler(range(state.step, schedule.total_steps), *share)
     val_steps = StepSampler(range(-(-len(val_samples) // args.batch_pos)), *share, count=len(val_samples))
-    pin = device.type == "cuda"
-    batches = iter(make_loader(samples, steps, args.num_workers, pin))
-    val_batches = make_loader(val_samples, val_steps, args.num_workers, pin)
+    workers, pin = affordable_workers(args.num_workers, len(steps.share), args.input_size), device.type == "cuda"
+    batches = iter(make_loader(samples, steps, workers, pin))
+    val_batches = make_loader(val_samples, val_steps, workers, pin)
     model = DistributedDataParallel(state.network) if ranks.size > 1 else state.network
     model = torch.compile(model) if args.compile else model
     stop = StopSignal(ranks)
@@ -89,8 +108,9 @@ def train(args: argparse.Namespace, ranks: Ranks, device: torch.device) -> int |
         return figures.get("iou", 0.0)
 
     try:
-        if "untrained_iou" not in state.history:
-            state.history["untrained_iou"] = validate("untrained")
+        before = "start" if "epoch" in state.history else "untrained"  # a published checkpoint has been trained
+        if not state.history.keys() & {"start_iou", "untrained_iou"}:
+            state.history[f"{before}_iou"] = validate(before)
         first = 0 if state.step < schedule.warmup else state.history.get("epoch", 0) + 1
         for epoch in range(first, args.n_epoch + 1):
             train_one_epoch(model, state, features, batches, schedule, epoch, ranks, log, stop)
@@ -103,21 +123,26 @@ def train(args: argparse.Namespace, ranks: Ranks, device: torch.device) -> int |
             save(*keep, *([BEST] if is_best else []), LAST)
     except Stopped:
         save(LAST)
-        log.say(f"stopped by {stop.name or 'another process'} at step {state.step}; continue with --resume-pth auto")
-        return STOPPED_STATUS
+        reason = stop.number.name if stop.number else "another process"
+        log.say(f"stopped by {reason} at step {state.step}; the same command continues")
+        return stop.exit_status
     finally:
         log.close()
-    if "best_iou" in state.history:
-        log.say(
-            "validation IoU: untrained {untrained_iou:.4f}, last {last_iou:.4f}, best {best_iou:.4f} "
-            "(epoch {best_epoch}), kept in ".format(**state.history)
-            + str(args.out_dir / BEST)
-        )
+    iou = state.history
+    if "best_iou" in iou:
+        first = f"untrained {iou['untrained_iou']:.4f}" if "untrained_iou" in iou else f"start {iou['start_iou']:.4f}"
+        best = f"best {iou['best_iou']:.4f} (epoch {iou['best_epoch']}), kept in {args.out_dir / BEST}"
+        log.say(f"validation IoU: {first}, last {iou['last_iou']:.4f}, {best}")
     return None
 
 
-def starting_state(args: argparse.Namespace, pairs: PairSet, device: torch.device) -> tuple[TrainState, list[str]]:
-    """The state to train from and, in words, where it comes from. UserError if a file is missing or does not fit."""
+def starting_state(
+    args: argparse.Namespace, path: Path | None, pairs: PairSet, device: torch.device
+) -> tuple[TrainState, list[str]]:
+    """The state of the checkpoint `path`, or a new one, and in words where it comes from.
+
+    Raises UserError if a file is missing or does not fit.
+    """
     config = XSegTxConfig(
         mode=args.mode,
         input_size=args.input_size,
@@ -129,54 +154,66 @@ def starting_state(args: argparse.Namespace, pairs: PairSet, device: torch.devic
         feat_weight=args.feat_weight,
         mask_position=args.mask_position,
     )
-    path = args.resume_pth and Path(args.resume_pth)
-    if args.resume_pth == "auto":
-        path = args.out_dir / LAST if (args.out_dir / LAST).exists() else None
     if path:
-        free = {name: value for name, value in vars(config).items() if name not in (*FIXED, "layer_types")}
-        checkpoint = load_checkpoint(path, **free)
+        own = (*FIXED, "layer_types", "feature_channels")
+        free = {name: value for name, value in vars(config).items() if name not in own}
+        checkpoint = load_checkpoint(path, backbone_weights=args.moco_path, **free)
         backbone, network = checkpoint.backbone, checkpoint.model
-        for name in FIXED:
-            stored, asked = getattr(network.config, name), getattr(config, name)
-            if stored != asked:
-                raise UserError(f"{path} has {name} {stored}, not {asked}; give the options it was trained with")
-        notes = [f"{path}, step {checkpoint.extra.get('step', 0)}"]
-        before, now = checkpoint.extra.get("arguments", {}), plain_arguments(args)
-        changed = [name for name in before if name in now and before[name] != now[name] and name != "resume_pth"]
-        notes += [f"changed since then: {name} {before[name]} -> {now[name]}" for name in changed]
     else:
         backbone = frozen_backbone(args, pairs)
         torch.manual_seed(args.seed)
-        network, notes = XSegTx(config), [f"{args.backbone} backbone, new transformer"]
-        if args.init_weights:
-            loaded, left_out = load_matching(network, args.init_weights)
-            notes[0] += f", {len(loaded)} of {len(network.state_dict())} tensors from {args.init_weights}"
-            notes += [f"not taken from {args.init_weights}: {text}" for text in left_out]
+        network = XSegTx(replace(config, feature_channels=backbone.channels))
     state = TrainState(
         backbone, network, device, args.seed, args.lr, args.weight_decay, ema=args.ema, amp=AMP[args.amp]
     )
     if path:
-        state.restore(checkpoint, path)
+        return state, continued(args, state, checkpoint, config, path)
+    notes = [f"{args.backbone} backbone, new transformer"]
+    if args.init_weights:
+        loaded, left_out = load_matching(network, args.init_weights)
+        notes[0] += f", {len(loaded)} of {len(network.state_dict())} tensors from {args.init_weights}"
+        notes += [f"not taken from {args.init_weights}: {text}" for text in left_out]
     return state, notes
+
+
+def continued(
+    args: argparse.Namespace, state: TrainState, checkpoint: Checkpoint, config: XSegTxConfig, path: Path
+) -> list[str]:
+    """Restore `state` from a checkpoint; what to say of it. Raises UserError if it is of another network."""
+    before = checkpoint.extra.get("arguments", {})
+    if not isinstance(before, dict):
+        raise UserError(f"{path} does not hold the state of a training: its arguments are malformed")
+    fixed = [(name, getattr(checkpoint.model.config, name), getattr(config, name)) for name in FIXED]
+    for name, stored, asked in (*fixed, ("backbone", before.get("backbone", args.backbone), args.backbone)):
+        if stored != asked:
+            raise UserError(f"{path} has {name} {stored}, not {asked}; give the options it was trained with")
+    state.restore(checkpoint, path)
+    if path == args.out_dir / LAST:
+        args.resume_pth = before.get("resume_pth")  # where this run began: a part of its recipe
+    else:
+        state.history.pop("best_iou", None)  # its netBest.pth is not here
+        if "step" not in checkpoint.extra or args.resume_epoch:  # a published one: its warm-up is done
+            state.step = args.warmUpIter + args.resume_epoch * args.iter_epoch
+            state.history["epoch"] = args.resume_epoch
+    now = plain(args)
+    changed = [name for name in before if name in now and before[name] != now[name]]
+    notes = [f"changed since then: {name} {before[name]} -> {now[name]}" for name in changed]
+    return [f"{path}, continued at step {state.step}", *notes]
 
 
 def frozen_backbone(args: argparse.Namespace, pairs: PairSet) -> Backbone:
     if args.backbone == "random":
         return calibrated_backbone(TrainSamples(pairs, args.input_size, args.seed))
     try:
-        return moco_backbone()
+        return make_backbone(args.backbone, args.moco_path, args.input_size)
     except UserError as error:
         raise UserError(f"{error}, or try things out with --backbone random") from None
 
 
-def choose_device(args: argparse.Namespace, ranks: Ranks) -> torch.device:
+def choose_device(args: argparse.Namespace, gpus: list[str], ranks: Ranks) -> torch.device:
     """The device of this process. Raises UserError if the flags ask for one that is not there."""
-    gpus = [] if args.gpu is None else args.gpu.split(",")
     if gpus and len(gpus) != ranks.size:
-        raise UserError(
-            f"--gpu {args.gpu} asks for {len(gpus)} GPUs and there are {ranks.size} processes; "
-            f"start with run_ego.sh, or torchrun --nproc_per_node {len(gpus)}"
-        )
+        raise UserError(f"--gpu {args.gpu} names {len(gpus)} GPUs and torchrun started {ranks.size} processes")
     if args.batch_pos % ranks.size:
         raise UserError(f"--batch-pos {args.batch_pos} cannot be split evenly over {ranks.size} processes")
     name = args.device
@@ -188,10 +225,6 @@ def choose_device(args: argparse.Namespace, ranks: Ranks) -> torch.device:
     if device.type == "cuda":
         torch.cuda.set_device(device)
     return device
-
-
-def plain_arguments(args: argparse.Namespace) -> dict:
-    return {name: str(value) if isinstance(value, Path) else value for name, value in vars(args).items()}
 
 
 def introduce(args, log: Log, state: TrainState, notes: list[str], schedule: Schedule, pairs, val_pairs, about) -> None:
@@ -216,6 +249,8 @@ def introduce(args, log: Log, state: TrainState, notes: list[str], schedule: Sch
         log.say(f"{name.replace('_', ' ')}: {value}")
     for note in notes[1:]:
         log.say(note)
+    if args.unused:
+        log.say(f"unused, as in the published trainer: {' '.join(args.unused)}")
     log.write("start", state.step, **facts, arguments=about["arguments"])
 
 
