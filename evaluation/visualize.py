@@ -111,6 +111,7 @@ def matching(cases: list[Case], object_name: str | None, camera: str | None, fra
 
 
 def fitting(cases: list[Case], flag: str, wanted: str | int, names: Callable[[Case], set]) -> list[Case]:
+    """The cases that have `wanted` among their `names`; `flag` is the option that asks for it."""
     found = [case for case in cases if wanted in names(case)]
     if not found:
         near = nearest(wanted, set().union(*map(names, cases)))
