@@ -60,7 +60,7 @@ def helps() -> dict[str, tuple[int, str]]:
         environment = {**os.environ, "COLUMNS": "500"}
         command = [sys.executable, str(path), "--help"] if path.suffix == ".py" else ["bash", str(path), "--help"]
         try:
-            done = subprocess.run(command, capture_output=True, text=True, env=environment, cwd=ROOT, timeout=60)
+            done = subprocess.run(command, capture_output=True, text=True, env=environment, cwd=ROOT, timeout=300)
         except subprocess.TimeoutExpired:
             return 1, "went to work instead of printing help"
         return done.returncode, done.stdout + done.stderr
