@@ -12,7 +12,6 @@ import difflib
 import importlib.util
 import io
 import logging
-from collections.abc import Iterator
 from pathlib import Path
 
 import torch
@@ -147,27 +146,20 @@ def _timm_network(name: str, weights: Path | None) -> nn.Module:
 
 
 def _fetched(timm, name: str) -> nn.Module:
+    before = logging.root.manager.disable
+    logging.disable(logging.WARNING)  # the hub's client warns at each of its attempts
     try:
-        with _no_warnings():  # each attempt would be one
-            return timm.create_model(name, pretrained=True)
-    except Exception as error:  # whatever the network, the disk or the hub's client has to say
-        reason, config = in_a_line(error), timm.get_pretrained_cfg(name)
+        return timm.create_model(name, pretrained=True)
+    except Exception as error:  # whatever the network, the disk or the client has to say
+        config = timm.get_pretrained_cfg(name)
         hub = config.hf_hub_id if config is not None else None
         place = f"https://huggingface.co/{hub}/resolve/main/model.safetensors" if hub else "a file with its weights"
         raise UserError(
-            f"the weights of {name} cannot be fetched ({reason}); download {place} yourself and give the file as "
-            "--backbone_weights"
+            f"the weights of {name} cannot be fetched ({in_a_line(error)}); download {place} yourself and give the "
+            "file as --backbone_weights"
         ) from None
-
-
-@contextlib.contextmanager
-def _no_warnings() -> Iterator[None]:
-    former = logging.root.manager.disable
-    logging.disable(logging.WARNING)
-    try:
-        yield
     finally:
-        logging.disable(former)
+        logging.disable(before)
 
 
 def _import_timm():

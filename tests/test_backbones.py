@@ -195,6 +195,17 @@ def test_a_weights_file_that_does_not_fit_is_refused_in_one_line(content, name, 
     assert "weights.pth" in refused(name, path)
 
 
+@pytest.mark.parametrize("name", ["resnet50", "efficientnet_lite0"])
+def test_code_in_a_weights_file_is_not_run(name, tmp_path):
+    class Bomb:
+        def __reduce__(self):
+            return (Path.touch, (tmp_path / "exploded",))
+
+    torch.save({"conv1.weight": torch.zeros(1), "bomb": Bomb()}, tmp_path / "weights.pth")
+    assert "weights.pth" in refused(name, tmp_path / "weights.pth")
+    assert not (tmp_path / "exploded").exists()
+
+
 def test_weights_that_cannot_be_fetched_say_which_file_to_give(monkeypatch):
     def unreachable(*args, **options):
         raise OSError("name or service not known")
