@@ -26,6 +26,7 @@ from torch import Tensor
 
 from benchmarks.stand_in import make_take
 from data.create_pairs import main as create_pairs
+from formats.arguments import Parser, at_least
 from formats.errors import run_script
 from formats.files import write_json
 from formats.masks import decode_mask
@@ -37,7 +38,7 @@ from tests.joined_attention import joined_forward
 from train.batches import Batch, collate
 from train.dataset import Samples, Source, TrainSamples
 from train.engine import blocked_tokens
-from train.features import FeatureExtractor
+from train.features import AMP, FeatureExtractor
 from train.losses import compute_losses
 
 
@@ -62,14 +63,15 @@ def pad_and_resize(image: np.ndarray, side: int) -> np.ndarray:
 
 
 def parse_args() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--input_size", type=int, default=480, help="pixels a side (default: 480)")
-    parser.add_argument("--batch_size", type=int, default=4, help="samples a step (default: 4)")
-    parser.add_argument("--rounds", type=int, default=5, help="(default: 5)")
-    parser.add_argument("--loader_samples", type=int, default=32, help="samples a round of the loader (default: 32)")
-    parser.add_argument("--device", default="auto", help="(default: auto)")
-    parser.add_argument("--amp", choices=("off", "bf16", "fp16"), default="off", help="of our step (default: off)")
-    parser.add_argument("--compile", action="store_true", help="our transformer")
+    parser = Parser(__doc__)
+    add = parser.add_argument
+    add("--input_size", type=at_least(48), default=480, help="pixels per side")
+    add("--batch_size", type=at_least(1), default=4, help="samples per step")
+    add("--rounds", type=at_least(1), default=5, help="of which the median counts")
+    add("--loader_samples", type=at_least(1), default=32, help="samples per round of the loader")
+    add("--device", default="auto", help="auto, cpu, cuda, cuda:1 or mps")
+    add("--amp", choices=AMP, default="off", help="precision of our step")
+    add("--compile", action="store_true", help="our transformer")
     return parser.parse_args()
 
 
@@ -88,24 +90,19 @@ class Step:
     """A training step of the given kind on a fixed batch."""
 
     def __init__(self, args: argparse.Namespace, device: torch.device, batch: Batch, kind: str):
-        self.batch, self.device, self.kind = batch.to(device), device, kind
+        self.batch, self.kind = batch.to(device), kind
         self.model = XSegTx(XSegTxConfig(input_size=args.input_size)).to(device).train()
         self.optimizer = torch.optim.Adam(self.model.parameters(), lr=2e-4)
         self.backbone = random_backbone(0).to(device)
-        amp = {"off": None, "bf16": torch.bfloat16, "fp16": torch.float16}[args.amp] if kind != "plain" else None
-        self.amp = amp
+        amp = AMP[args.amp] if kind != "plain" else None
         cache_bytes = int(1e9) if kind == "cached" else 0
         self.features = FeatureExtractor(random_backbone(0), device, amp, cache_bytes)
         self.forward = torch.compile(self.model) if args.compile and kind != "plain" else self.model
 
     def plain_features(self) -> list[Tensor]:
         batch = self.batch
-        images = (
-            normalize_image(batch.query_image),
-            normalize_image(batch.target_image),
-            mask_to_image(batch.query_mask),
-        )
-        return [self.backbone(image) for image in images]
+        images = normalize_image(batch.query_image), normalize_image(batch.target_image)
+        return [self.backbone(image) for image in (*images, mask_to_image(batch.query_mask))]
 
     def __call__(self) -> None:
         blocked = blocked_tokens(self.batch)
@@ -113,7 +110,7 @@ class Step:
             prediction = joined_forward(self.model, *self.plain_features(), target_blocked=blocked)
         else:
             features = self.features(self.batch)
-            with torch.autocast(self.device.type, self.amp, enabled=self.amp is not None):
+            with self.features.autocast():
                 prediction = self.forward(*features, target_blocked=blocked)
         batch = self.batch
         losses = compute_losses(prediction, batch.query_mask, batch.target_mask, batch.positive)

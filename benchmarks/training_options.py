@@ -2,10 +2,10 @@
 
     python benchmarks/training_options.py --train-dir data/egoexo/processed --reverse
 
-Trains every variant with every seed (a finished run is not repeated, a stopped one continues), then prints validation
-IoU, existence balanced accuracy and training loss at the end, mean and range over the seeds, and draws them against
-steps. The defaults are small enough for a CPU: 192-pixel input, 600 steps of 8 pairs, a frozen random backbone. Each
-run takes one thread, and --jobs run at once.
+Trains every variant with every seed (a finished run is not repeated, a stopped one continues, one of other options in
+its folder is refused), then prints validation IoU, existence balanced accuracy and training loss at the end, mean and
+range over the seeds, and draws them against steps. The defaults are small enough for a CPU: 192-pixel input, 600 steps
+of 8 pairs, a frozen random backbone. Each run takes one thread, and --jobs run at once.
 """
 
 import argparse
@@ -22,9 +22,9 @@ import matplotlib.pyplot as plt
 import numpy as np
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # repository root
-from formats.arguments import Parser
+from formats.arguments import Parser, at_least
 from formats.errors import UserError, run_script
-from formats.files import read_json, write_json
+from formats.parallel import default_workers
 from train.log import LOG_NAME, read_log
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -46,16 +46,17 @@ FIGURES = (  # title, kind of line, name
 
 def main() -> None:
     parser = Parser(__doc__)
-    parser.add_argument("--train-dir", type=Path, required=True, help="processed takes with pair files")
-    parser.add_argument("--reverse", action="store_true", help="exo-ego instead of ego-exo")
-    parser.add_argument("--out_dir", type=Path, default=Path("runs/training_options"))
-    parser.add_argument("--variants", nargs="+", choices=list(VARIANTS), default=list(VARIANTS))
-    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
-    parser.add_argument("--steps", type=int, default=600, help="a tenth of them warm-up (default: 600)")
-    parser.add_argument("--batch_size", type=int, default=8)
-    parser.add_argument("--input_size", type=int, default=192)
-    parser.add_argument("--val_size", type=int, default=150, help="validation pairs (default: 150)")
-    parser.add_argument("--jobs", type=int, default=os.cpu_count(), help="runs at once (default: CPUs)")
+    add = parser.add_argument
+    add("--train-dir", type=Path, required=True, help="processed takes with pair files")
+    add("--reverse", action="store_true", help="exo-ego instead of ego-exo")
+    add("--out_dir", type=Path, default=Path("runs/training_options"), help="a folder for each run, and curves.png")
+    add("--variants", nargs="+", choices=list(VARIANTS), default=list(VARIANTS), metavar="NAME", help="what to compare")
+    add("--seeds", type=at_least(0), nargs="+", default=[0, 1, 2], help="a run of each variant with each")
+    add("--steps", type=at_least(10), default=600, help="a tenth of them warm-up")
+    add("--batch_size", type=at_least(1), default=8, help="pairs per step")
+    add("--input_size", type=at_least(48), default=192, help="pixels per side")
+    add("--val_size", type=at_least(0), default=150, help="validation pairs")
+    add("--jobs", type=at_least(1), default=default_workers(), help="runs at once")
     args = parser.parse_args()
     runs = [(variant, seed) for seed in args.seeds for variant in args.variants]
     with ThreadPoolExecutor(args.jobs) as pool:
@@ -73,14 +74,11 @@ def train(args: argparse.Namespace, variant: str, seed: int) -> None:
     command = [sys.executable, ROOT / "train/train.py", "--train-dir", args.train_dir, "--out-dir", out_dir]
     command += ["--backbone", "random", "--seed", seed, "--input_size", args.input_size, "--batch-pos", args.batch_size]
     command += ["--warmUpIter", warmup, "--iter-epoch", epoch, "--n-epoch", VALIDATIONS, "--val_size", args.val_size]
-    command += ["--reverse"] * args.reverse + ["--resume-pth", "auto", "--save_every", 0, *VARIANTS[variant]]
-    words, record = [str(word) for word in command], out_dir / "command.json"
-    if record.exists() and read_json(record, f"delete {out_dir}")["command"] != words:
-        raise UserError(f"{out_dir} was made with other options; give another --out_dir, or delete it")
-    out_dir.mkdir(parents=True, exist_ok=True)
-    write_json(record, {"command": words})
+    command += ["--reverse"] * args.reverse + ["--save_every", 0, *VARIANTS[variant]]
     print(f"{variant}, seed {seed}: {out_dir / LOG_NAME}", flush=True)
-    run = subprocess.run(words, env=os.environ | {"OMP_NUM_THREADS": "1"}, capture_output=True, text=True)
+    run = subprocess.run(
+        list(map(str, command)), env=os.environ | {"OMP_NUM_THREADS": "1"}, capture_output=True, text=True
+    )
     if run.returncode:
         raise UserError(f"{variant}, seed {seed}: {(run.stderr.strip() or 'failed').splitlines()[-1]}")
 

@@ -8,6 +8,8 @@ from model.mask_features import MaskFeatures
 from train.batches import Batch
 from train.dataset import ImageKey
 
+AMP = {"off": None, "bf16": torch.bfloat16, "fp16": torch.float16}  # precisions by name; None is float32
+
 
 class FeatureCache(dict[ImageKey, Tensor]):
     """Features by image, float16 on the CPU, until `capacity` bytes are used; then it keeps what it has.

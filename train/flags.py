@@ -9,6 +9,7 @@ from formats.errors import UserError
 from formats.processed import DEFAULT_DATA_DIR
 from model.transformer import ACTIVATIONS
 from model.xsegtx import SIZES
+from train.features import AMP
 
 CHECKPOINT_DIR = Path(__file__).resolve().parent / "checkpoints"
 UNUSED = {  # flags of the published trainer that do nothing there
@@ -126,7 +127,7 @@ def _add_running(parser: Parser) -> None:
     text = "CUDA GPUs, such as 0 or 0,1; one process each (default: as --device says)"
     add("--gpu", help=text)
     add("--device", default="auto", help="auto, cpu, cuda, cuda:1 or mps")
-    add("--amp", choices=("off", "bf16", "fp16"), default="off", help="precision of the networks; losses are float32")
+    add("--amp", choices=AMP, default="off", help="precision of the networks; losses are float32")
     add("--compile", action="store_true", help="compile the transformer: a slow first step, faster ones after it")
     text = "loader processes of each training process (default: 4, with --cache_features 0)"
     add("--num_workers", type=at_least(0), help=text)

@@ -32,13 +32,12 @@ from train.batches import StepSampler, affordable_workers, make_loader
 from train.dataset import Samples, TrainSamples, ValidationSamples
 from train.distributed import Ranks, Stopped, StopSignal
 from train.engine import Schedule, evaluate, train_one_epoch
-from train.features import FeatureExtractor
+from train.features import AMP, FeatureExtractor
 from train.flags import parse_args, plain, recipe_of
 from train.log import Log
 from train.state import BEST, LAST, WARMUP, TrainState, calibrated_backbone, find_start, remove_run
 from train.validation import draw_example
 
-AMP = {"off": None, "bf16": torch.bfloat16, "fp16": torch.float16}
 FIXED = ("mode", "input_size", "layers", "mask_position")  # a checkpoint's network must have these as asked for
 
 
