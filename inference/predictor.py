@@ -18,7 +18,7 @@ from model.backbone import Backbone, fold_batch_norm, mask_to_image
 from model.checkpoint import load_checkpoint
 from model.device import resolve_device
 from model.mask_features import MaskFeatures
-from model.xsegtx import XSegTx
+from model.xsegtx import XSegTx, cell_share
 
 PRECISIONS = {"fp32": torch.float32, "tf32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 PAIR_BYTES = {4: 120 << 20, 2: 60 << 20}  # peak memory of a pair at 480 x 480 by bytes per number, generously
@@ -91,12 +91,16 @@ class Predictor:
             with torch.autocast(self.device.type, self.dtype, enabled=half, cache_enabled=False):
                 image_tokens = self._batches(self.model.project, image_feats)
                 mask_tokens = self._batches(self.model.project, mask_feats)
-                query = self._batches(self.model.encode_query, image_tokens[mask_image], mask_tokens)
+                share = cell_share(masks)
+                query = self._batches(self.model.encode_query, image_tokens[mask_image], mask_tokens, share)
                 target = self._batches(self.model.encode_target, image_tokens[targets])
-                results = [
-                    self.model.match(query[m], mask_tokens[m], target[t])
-                    for m, t in zip(pair_mask.split(self.batch_size), pair_target.split(self.batch_size), strict=True)
-                ]
+                results = []
+                for m, t in zip(pair_mask.split(self.batch_size), pair_target.split(self.batch_size), strict=True):
+                    similarity = None
+                    if self.model.prior:
+                        query_feat, target_feat = image_feats[mask_image[m]], image_feats[targets[t]]
+                        similarity = self.model.prior.similarity(query_feat, share[m], target_feat)
+                    results.append(self.model.match(query[m], mask_tokens[m], target[t], similarity))
         mask_prob, existence = (torch.cat(parts) for parts in zip(*results, strict=True))
         return mask_prob, existence
 

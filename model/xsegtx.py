@@ -8,12 +8,16 @@ The network works on backbone features (model/backbone.py). Two ways to call it:
     query = model.encode_query(query, mask)                             # once per object mask
     target = model.encode_target(target)                                # once per target image
     target_mask_prob, existence = model.match(query, mask, target)      # once per pair, only what these two need
+
+A network with `similarity_prior` also takes the query mask's `cell_share`, and per pair the similarity of the target's
+cells with the object.
 """
 
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
@@ -23,6 +27,7 @@ from model.transformer import ACTIVATIONS, CrossLayer, InnerLayer, sine_position
 STRIDE = 16  # pixels per feature cell
 MAX_INPUT_SIZE, MAX_CHANNELS = 4096, 16384  # what asks for more is a damaged file, and would fill the memory
 PROB_EPS = 1e-7
+STANDARD_EPS = 1e-6
 MASK_CHANNEL = 2  # of the decoder's three; the published checkpoints never trained the other two
 SIZES = {  # mode: (width, heads, feed-forward width, blocks)
     "tiny": (128, 2, 256, 3),
@@ -51,6 +56,7 @@ class XSegTxConfig:
     pos_weight: float = 0.1  # of the position encoding
     feat_weight: float = 1.0  # of the tokens that it is added to
     mask_position: bool = False  # add positions before mask conditioning (model/transformer.py, InnerLayer)
+    similarity_prior: bool = False  # tell the tokens which cells look like the object (`SimilarityPrior`)
     feature_channels: int = 1024  # of the backbone
 
     def __post_init__(self):
@@ -119,6 +125,35 @@ class ExistenceHead(nn.Module):
         return self.mlp(x)[:, 0]
 
 
+class SimilarityPrior(nn.Module):
+    """What the frozen features tell without any training: how much each target cell resembles the object.
+
+    The object's feature is the mean of the query's features, weighted by the share of each cell that the mask covers.
+    Its cosine with each target cell is standardized over the cells, because the level differs between views while the
+    order of the cells hardly does. Two learned vectors carry this into the tokens: 2 x width parameters.
+    """
+
+    def __init__(self, width: int):
+        super().__init__()
+        self.query, self.target = (nn.Parameter(0.1 * torch.randn(width)) for _ in range(2))
+
+    def mark_query(self, query: Tensor, share: Tensor) -> Tensor:
+        """query tokens (B, L, C), share of each cell that the object covers (B, L) -> (B, L, C)."""
+        return query + share[..., None] * self.query
+
+    def mark_target(self, target: Tensor, similarity: Tensor) -> Tensor:
+        """target tokens (B, L, C), `similarity` of each (B, L) -> (B, L, C)."""
+        return target + similarity[..., None] * self.target
+
+    @staticmethod
+    def similarity(query_feat: Tensor, share: Tensor, target_feat: Tensor) -> Tensor:
+        """query_feat, target_feat: unit vectors (B, F, h, w); share (B, L) -> (B, L) of mean 0 and deviation 1."""
+        with torch.autocast(share.device.type, enabled=False):
+            prototype = F.normalize(torch.einsum("bfl,bl->bf", query_feat.float().flatten(2), share), dim=1)
+            cosine = torch.einsum("bf,bfl->bl", prototype, target_feat.float().flatten(2))
+        return (cosine - cosine.mean(1, keepdim=True)) / (cosine.std(1, keepdim=True) + STANDARD_EPS)
+
+
 class XSegTx(nn.Module):
     """The cross-image transformer with its mask decoder and existence head. Mixed precision: `torch.autocast`."""
 
@@ -143,6 +178,7 @@ class XSegTx(nn.Module):
                 "cls_branch": ExistenceHead(width, self.cells),
             }
         )
+        self.prior = SimilarityPrior(width) if config.similarity_prior else None
         self.drop_channels = nn.Dropout1d(config.drop_feat)
         position = sine_position(self.cells, self.cells, width, config.pos_weight)
         self.register_buffer("position", position, persistent=False)
@@ -162,6 +198,7 @@ class XSegTx(nn.Module):
         mask_feat: Tensor,
         query_blocked: Tensor | None = None,
         target_blocked: Tensor | None = None,
+        query_share: Tensor | None = None,
     ) -> Prediction:
         """The forward expects, with h = w = input_size / 16, L = h * w:
            - query_feat, target_feat: backbone features of the two images, (B, F, h, w) with F = feature_channels
@@ -169,6 +206,7 @@ class XSegTx(nn.Module):
            - query_blocked, target_blocked: optional (B, L) bool, True = no token may attend to this token of the view.
              They act in the layers (c) and C, not in mask conditioning (a). A view with all tokens blocked counts as
              not blocked.
+           - query_share: (B, L), `cell_share` of the query mask; only the similarity prior reads it
 
         It returns a `Prediction` of
            - query_mask_prob, target_mask_prob: (B, H, W) float32, probability that a pixel belongs to the object
@@ -177,8 +215,10 @@ class XSegTx(nn.Module):
         query_blocked, target_blocked = _attendable(query_blocked), _attendable(target_blocked)
         query, target, mask = self.project(query_feat), self.project(target_feat), self.project(mask_feat)
         query, target = self._drop(query), self._drop(target)
-        query = self.encode_query(query, mask, query_blocked)
+        query = self.encode_query(query, mask, query_share, query_blocked)
         target = self.encode_target(target, target_blocked)
+        if self.prior:
+            target = self.prior.mark_target(target, self.prior.similarity(query_feat, query_share, target_feat))
         query, target = self._exchange(query, mask, target, query_blocked, target_blocked)
         return Prediction(self._mask_prob(query), self._mask_prob(target), self._existence(target))
 
@@ -187,8 +227,14 @@ class XSegTx(nn.Module):
         tokens = self.net.feat_proj(feat.to(self.net.feat_proj.weight.dtype))
         return tokens.flatten(2).transpose(1, 2).float()
 
-    def encode_query(self, query: Tensor, mask: Tensor, blocked: Tensor | None = None) -> Tensor:
-        """The query side's layers that do not depend on the target. query, mask: projected tokens (B, L, C)."""
+    def encode_query(
+        self, query: Tensor, mask: Tensor, share: Tensor | None = None, blocked: Tensor | None = None
+    ) -> Tensor:
+        """The query side's layers that do not depend on the target. query, mask: projected tokens (B, L, C); share
+        (B, L): as `forward` has query_share.
+        """
+        if self.prior:
+            query = self.prior.mark_query(query, share)
         for layer in self._single_view:
             query = layer.query(query, mask, self.position, blocked)
         return query
@@ -199,11 +245,15 @@ class XSegTx(nn.Module):
             target = layer.target(target, self.position, blocked)
         return target
 
-    def match(self, query: Tensor, mask: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:
-        """Encoded query tokens, projected mask tokens, encoded target tokens, each (B, L, C) ->
-        target_mask_prob (B, H, W), existence (B,), both as `forward` gives them, without what only the query's mask
-        needs.
+    def match(
+        self, query: Tensor, mask: Tensor, target: Tensor, similarity: Tensor | None = None
+    ) -> tuple[Tensor, Tensor]:
+        """Encoded query tokens, projected mask tokens, encoded target tokens, each (B, L, C), and `prior.similarity`
+        (B, L) if there is a prior -> target_mask_prob (B, H, W), existence (B,), both as `forward` gives them, without
+        what only the query's mask needs.
         """
+        if self.prior:
+            target = self.prior.mark_target(target, similarity)
         _, target = self._exchange(query, mask, target, target_only=True)
         return self._mask_prob(target), self._existence(target)
 
@@ -230,6 +280,11 @@ class XSegTx(nn.Module):
 
     def _existence(self, tokens: Tensor) -> Tensor:
         return self.net.cls_branch(self._features(tokens)).float().sigmoid()
+
+
+def cell_share(mask: Tensor) -> Tensor:
+    """Mask (B, H, W) of 0 and 1, any dtype -> (B, L) float32: which part of each cell the object covers."""
+    return F.avg_pool2d(mask.float()[:, None], STRIDE).flatten(1)
 
 
 def _attendable(blocked: Tensor | None) -> Tensor | None:

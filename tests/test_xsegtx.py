@@ -11,7 +11,15 @@ import torch.nn.functional as F
 
 from formats.errors import UserError
 from model.transformer import sine_position
-from model.xsegtx import SIZES, Prediction, XSegTx, XSegTxConfig, parse_layer_types
+from model.xsegtx import (
+    SIZES,
+    Prediction,
+    SimilarityPrior,
+    XSegTx,
+    XSegTxConfig,
+    cell_share,
+    parse_layer_types,
+)
 from tests.joined_attention import joined_forward
 from tests.made.golden_network import CASES, golden_batch, golden_features, golden_networks
 
@@ -201,6 +209,36 @@ def test_mask_position_needs_no_parameters_and_tells_where_the_mask_lies():
                 layer.target(layer.cross_encoder_layer(query, mask_tokens), model.position),
             )
     assert spread["plain"] < 1e-5 < spread["positioned"]
+
+
+def test_the_similarity_prior_in_pieces_equals_forward_and_adds_its_two_vectors_only():
+    torch.manual_seed(0)
+    model, plain = make_model(mode="tiny", similarity_prior=True), make_model(mode="tiny")
+    assert model.state_dict().keys() - plain.state_dict().keys() == {"prior.query", "prior.target"}
+    (query_feat, target_feat, mask_feat), masks = make_features(), torch.zeros(2, 96, 96)
+    masks[0, 20:50, 30:70], masks[1, 90:, 90:] = 1, 1
+    share = cell_share(masks)
+    with torch.no_grad():
+        prediction = model(query_feat, target_feat, mask_feat, query_share=share)
+        query, target, mask = map(model.project, (query_feat, target_feat, mask_feat))
+        similarity = model.prior.similarity(query_feat, share, target_feat)
+        found = model.match(model.encode_query(query, mask, share), mask, model.encode_target(target), similarity)
+    assert largest_difference(Prediction(prediction.query_mask_prob, *found), prediction) < 1e-6
+
+
+def test_the_similarity_prior_finds_the_cells_that_look_like_the_object():
+    generator = torch.Generator().manual_seed(0)
+    scene = F.normalize(torch.randn(1, 64, 6, 6, generator=generator), dim=1)
+    target = scene.flip(3)  # the same things, mirrored
+    mask = torch.zeros(1, 96, 96)
+    mask[:, 16:32, 0:24] = 1  # all of cell (1, 0), half of cell (1, 1)
+    assert cell_share(mask).view(6, 6)[1, :3].tolist() == [1, 0.5, 0]
+    similarity = SimilarityPrior.similarity(scene, cell_share(mask), target).view(6, 6)
+    assert similarity.flatten().topk(2).indices.tolist() == [6 + 5, 6 + 4]
+    assert similarity.mean().item() == pytest.approx(0, abs=1e-5)
+    assert similarity.std().item() == pytest.approx(1, abs=1e-3)
+    empty = SimilarityPrior.similarity(scene, torch.zeros(1, 36), target)  # an object too small for the grid
+    assert empty.abs().max() == 0
 
 
 def test_positions_are_detrs_sine_encoding():

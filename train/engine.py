@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
-from model.xsegtx import STRIDE
+from model.xsegtx import STRIDE, cell_share
 from train.batches import Batch
 from train.distributed import Ranks, Stopped, StopSignal
 from train.features import FeatureExtractor
@@ -85,7 +85,7 @@ def train_one_epoch(
 
         query, target, mask = features(batch)
         with features.autocast():
-            prediction = model(query, target, mask, target_blocked=blocked_tokens(batch))
+            prediction = model(query, target, mask, None, blocked_tokens(batch), cell_share(batch.query_mask))
         losses = compute_losses(
             prediction,
             batch.query_mask,
@@ -135,7 +135,7 @@ def evaluate(
             batch = batch.to(features.device)
             query, target, mask = features(batch)
             with features.autocast():
-                prediction = model(query, target, mask)
+                prediction = model(query, target, mask, query_share=cell_share(batch.query_mask))
             rows.append(score(batch, prediction))
             if len(examples) < EXAMPLES:
                 examples += positives(batch, prediction)

@@ -38,7 +38,8 @@ from train.log import Log
 from train.state import BEST, LAST, WARMUP, TrainState, calibrated_backbone, find_start, remove_run
 from train.validation import draw_example
 
-FIXED = ("mode", "input_size", "layers", "mask_position")  # a checkpoint's network must have these as asked for
+# A checkpoint's network must have these as asked for.
+FIXED = ("mode", "input_size", "layers", "mask_position", "similarity_prior")
 
 
 def main(argv: list[str] | None = None) -> int | None:
@@ -152,6 +153,7 @@ def starting_state(
         pos_weight=args.pos_weight,
         feat_weight=args.feat_weight,
         mask_position=args.mask_position,
+        similarity_prior=args.similarity_prior,
     )
     if path:
         own = (*FIXED, "layer_types", "feature_channels")
@@ -162,6 +164,8 @@ def starting_state(
         backbone = frozen_backbone(args, pairs)
         torch.manual_seed(args.seed)
         network = XSegTx(replace(config, feature_channels=backbone.channels))
+        if args.existence_bias is not None:
+            torch.nn.init.constant_(network.net.cls_branch.conv.bias, args.existence_bias)
     state = TrainState(
         backbone, network, device, args.seed, args.lr, args.weight_decay, ema=args.ema, amp=AMP[args.amp]
     )
