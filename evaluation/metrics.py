@@ -7,6 +7,7 @@ costs time happens in the rectangle that holds both objects; the numbers are tho
 """
 
 import math
+from collections.abc import Sequence
 from functools import lru_cache
 from typing import NamedTuple
 
@@ -30,6 +31,8 @@ class MaskScores(NamedTuple):
     mask_presence: bool  # the predicted mask is empty just when the true one is
     truth_pixels: int
     predicted_pixels: int
+    right_object: float = math.nan  # 1 or 0; nan if no other object is in view, see `right_object`
+    objects_in_view: int = 1  # how many of the take's masks in the target frame are not empty, this one included
 
 
 class Metric(NamedTuple):
@@ -64,8 +67,10 @@ METRICS = {  # the first four in the order of the paper's tables
     "balanced_accuracy": Metric("existence balanced accuracy", official=True, percent=True),
     "location_error_corrected": Metric("location error, empty masks centered", higher_is_better=False),
     "mask_presence": Metric("mask empty or not as the truth", percent=True),
+    "right_object": Metric("right object", percent=True),
 }
 OFFICIAL = tuple(name for name, metric in METRICS.items() if metric.official)
+COLUMNS = (*OFFICIAL, "right_object")  # of the breakdowns that are printed
 MASK_METRICS = tuple(name for name in METRICS if name in MaskScores._fields)  # means over masks
 
 
@@ -78,14 +83,41 @@ class Box(NamedTuple):
     height: int
 
 
-def score_masks(truth: np.ndarray, prediction: np.ndarray) -> MaskScores:
-    """All metrics of a mask against the truth. Raises ValueError if the sizes differ."""
+class CutOut(NamedTuple):
+    """A mask without the empty image around its object: small enough to keep those of a whole take."""
+
+    place: tuple[slice, slice]  # rows and columns of the image
+    mask: np.ndarray  # (rows, columns) uint8
+    pixels: int  # of the object
+    size: Size  # (H, W) of the image
+
+    def whole(self) -> np.ndarray:
+        """The mask again, (H, W) uint8."""
+        mask = np.zeros(self.size, np.uint8)
+        mask[self.place] = self.mask
+        return mask
+
+
+def cut_out(mask: np.ndarray, box: Box | None = None) -> CutOut:
+    """A mask, (H, W) uint8, and its bounding box, if that is known already -> the part that holds the object."""
+    left, top, width, height = box or _bounding_box(mask)
+    place = slice(top, top + height), slice(left, left + width)
+    inside = mask[place].copy()
+    return CutOut(place, inside, np.count_nonzero(inside), mask.shape)
+
+
+def score_masks(truth: np.ndarray, prediction: np.ndarray, others: Sequence[CutOut] = ()) -> MaskScores:
+    """All metrics of a mask against the truth. `others` are the true masks of the other objects in the same frame.
+
+    Raises ValueError if the sizes differ.
+    """
     if truth.shape != prediction.shape:
         raise ValueError(f"the prediction's size {prediction.shape} is not the truth's, {truth.shape}")
     boxes = _bounding_box(truth), _bounding_box(prediction)
     window = _window(*boxes, truth.shape)
     pair = np.ascontiguousarray(truth[window]), np.ascontiguousarray(prediction[window])
     truth_pixels, predicted_pixels = map(int, map(np.count_nonzero, pair))
+    others = [other for other in others if other.pixels]
     return MaskScores(
         iou=iou(*pair),
         contour_accuracy=contour_accuracy(*pair, radius=boundary_radius(truth.shape)),
@@ -94,6 +126,8 @@ def score_masks(truth: np.ndarray, prediction: np.ndarray) -> MaskScores:
         mask_presence=(truth_pixels > 0) == (predicted_pixels > 0),
         truth_pixels=truth_pixels,
         predicted_pixels=predicted_pixels,
+        right_object=right_object(cut_out(truth, boxes[0]), prediction, others),
+        objects_in_view=len(others) + (truth_pixels > 0),
     )
 
 
@@ -101,6 +135,23 @@ def iou(truth: np.ndarray, prediction: np.ndarray) -> float:
     """Intersection over union in [0, 1]; 1 if both masks are empty."""
     union = np.count_nonzero(truth | prediction)
     return float(np.count_nonzero(truth & prediction) / (union + 1e-7)) if union else 1.0
+
+
+def right_object(own: CutOut, prediction: np.ndarray, others: Sequence[CutOut]) -> float:
+    """1 if the prediction covers a larger share of its own object than of any of the `others` in view, else 0.
+
+    A tie is wrong, and so is an empty prediction. nan if there is nothing to be told apart: no others, or an empty
+    true mask. It tells whether the object was found or only something that stands out, which IoU does not.
+    """
+    if not own.pixels or not others:
+        return math.nan
+    covered = coverage(prediction, own)
+    return float(all(covered > coverage(prediction, other) for other in others))
+
+
+def coverage(prediction: np.ndarray, cut: CutOut) -> float:
+    """The share of an object's pixels that are predicted."""
+    return np.count_nonzero(prediction[cut.place] & cut.mask) / cut.pixels
 
 
 def contour_accuracy(truth: np.ndarray, prediction: np.ndarray, radius: int) -> float:

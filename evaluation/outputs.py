@@ -9,7 +9,7 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
-from evaluation.metrics import METRICS, OFFICIAL, MaskScores
+from evaluation.metrics import COLUMNS, METRICS, MaskScores
 from evaluation.published import PUBLISHED, SPLIT, XSEGTX
 from evaluation.score import Case
 from formats.errors import UserError, printable
@@ -17,6 +17,7 @@ from formats.files import atomic_write, read_json, remove_leftovers, write_json
 
 PRINTED_BREAKDOWNS = ("scenario", "object size", "visibility", "query camera", "target camera")
 OUTPUT_FILES = ("metrics.json", "breakdown.csv", "cases.csv")
+GROUP_COUNTS = ("frames", "visible", "missed", "invented", "frames_several_objects", "right_object_chance")
 RECORDED = {  # how predictions were made: key in the run record -> title
     "checkpoint": "checkpoint",
     "checkpoint_sha256": "SHA-256",
@@ -50,7 +51,7 @@ def claim_files(folder: Path, what: str, names: Sequence[str]) -> None:
 def write_outputs(folder: Path, summary: dict[str, Any], cases: Sequence[Case]) -> None:
     """metrics.json, breakdown.csv (a line per group) and cases.csv (a line per scored frame), each atomically."""
     groups = [(kind, group) for kind, groups in summary["breakdown"].items() for group in groups]
-    header = ("label", "frames", "visible", "missed", "invented", *METRICS)
+    header = ("label", *GROUP_COUNTS, *METRICS)
     rows = ((kind, *(group[name] for name in header)) for kind, group in groups)
     write_csv(folder / "breakdown.csv", ("by", *header), rows)
     write_cases(folder / "cases.csv", [""], [cases])
@@ -101,7 +102,8 @@ def format_summary(summary: dict[str, Any]) -> str:
     for name, metric in METRICS.items():
         value = {**summary["official"], **summary["extra"]}[name]
         span = interval(name, summary["interval_95"][name], " to ")
-        rows.append((starred(name), metric.show(value), span or "-", metric.show(published.get(name))))
+        title = starred(name) + (beside_right_object(summary) if name == "right_object" else "")
+        rows.append((title, metric.show(value), span or "-", metric.show(published.get(name))))
     for name in ("average_precision", "calibration_error"):
         text = f"* existence, {name.replace('_', ' ')} (%)"
         rows.append((text, METRICS["iou"].show(summary["existence"][name]), "", ""))
@@ -119,12 +121,12 @@ def format_summary(summary: dict[str, Any]) -> str:
 def breakdown_tables(breakdown: dict[str, list[dict]]) -> list[str]:
     """Those of PRINTED_BREAKDOWNS that tell groups apart."""
     lines = []
-    header = ("", "frames", "visible", *(METRICS[name].heading for name in OFFICIAL))
+    header = ("", "frames", "visible", *map(starred, COLUMNS))
     for kind in PRINTED_BREAKDOWNS:
         if len(breakdown[kind]) > 1:
             rows = [header]
             for group in breakdown[kind]:
-                values = (METRICS[name].show(group[name]) for name in OFFICIAL)
+                values = (METRICS[name].show(group[name]) for name in COLUMNS)
                 rows.append((group["label"], f"{group['frames']:,}", f"{group['visible']:,}", *values))
             lines += ["", f"* by {BREAKDOWN_TITLES[kind]}", *format_table(rows)]
     return lines
@@ -166,6 +168,12 @@ def format_comparison(comparison: dict[str, Any]) -> str:
             rows.append((starred(name), *values, metric.show(change, "+"), span, metric.verdict(change) or "-"))
         tables.append("\n".join(format_table(rows)))
     return "\n\n".join(tables)
+
+
+def beside_right_object(summary: dict[str, Any]) -> str:
+    """For the title of `right_object`: how many frames count, and what chance would give."""
+    chance = METRICS["right_object"].show(summary["right_object_chance"])
+    return f", in {summary['frames_several_objects']:,} frames with several objects, chance {chance}"
 
 
 def starred(name: str, official: bool = True) -> str:

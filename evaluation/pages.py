@@ -11,8 +11,8 @@ from typing import Any
 from jinja2 import Environment, FileSystemLoader
 
 from evaluation.compare import is_certain, largest_first
-from evaluation.metrics import METRICS, OFFICIAL
-from evaluation.outputs import BREAKDOWN_TITLES, RECORDED, interval, starred
+from evaluation.metrics import COLUMNS, METRICS, OFFICIAL
+from evaluation.outputs import BREAKDOWN_TITLES, RECORDED, beside_right_object, interval, starred
 from evaluation.plots import calibration, iou_by_size, iou_histogram, paired_iou, precision_recall, save_plot
 from evaluation.published import PUBLISHED, SPLIT
 from evaluation.score import Case
@@ -40,6 +40,7 @@ KINDS = {
     "missed": "visible, said to be not",
     "invented": "not visible, said to be",
     "empty": "visible, empty mask",
+    "wrong": "visible, not the right object",
 }
 
 
@@ -50,7 +51,9 @@ def write_page(folder: Path, template: str, **values: Any) -> Path:
     pages.globals |= {
         "METRICS": METRICS,
         "OFFICIAL": OFFICIAL,
-        "HEADINGS": [METRICS[name].heading for name in OFFICIAL],
+        "COLUMNS": COLUMNS,
+        "OFFICIAL_HEADINGS": list(map(starred, OFFICIAL)),
+        "COLUMN_HEADINGS": list(map(starred, COLUMNS)),
         "BREAKDOWN_TITLES": BREAKDOWN_TITLES,
         "PUBLISHED": PUBLISHED,
         "PUBLISHED_SPLIT": SPLIT,
@@ -58,6 +61,7 @@ def write_page(folder: Path, template: str, **values: Any) -> Path:
         "CHANGE_ORDERS": CHANGE_ORDERS,
         "KINDS": KINDS,
         "RECORDED": RECORDED,
+        "beside_right_object": beside_right_object,
         "interval": interval,
         "is_certain": is_certain,
         "largest_first": largest_first,
@@ -101,6 +105,8 @@ def report_card(case: Case, picture: str, take_name: str) -> dict[str, Any]:
         kinds.append("invented" if case.said_visible else "missed")
     if case.visible and case.mask.predicted_pixels == 0:
         kinds.append("empty")
+    if case.visible and case.mask.right_object == 0:
+        kinds.append("wrong")
     score = f"IoU {METRICS['iou'].show(case.mask.iou)} %" if case.visible else "not visible"
     values = {"confidence": case.confidence, "iou": "", "size": ""}
     if case.visible:

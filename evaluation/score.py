@@ -1,13 +1,16 @@
 """Score a results file against the ground truth, take by take, in as many processes as wanted."""
 
+import contextlib
+import functools
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any, NamedTuple
 
-from evaluation.metrics import CONFIDENCE_THRESHOLD, MaskScores, score_masks
+from evaluation.metrics import CONFIDENCE_THRESHOLD, CutOut, MaskScores, score_masks
 from evaluation.predictions import Problem, TakePredictions
 from evaluation.truth import GroundTruth, TakeTruth
 from formats.errors import UserError
 from formats.parallel import run_jobs
+from formats.processed import CameraPair
 
 
 class Case(NamedTuple):
@@ -63,6 +66,7 @@ class Scores(NamedTuple):
 def score_take(truth: TakeTruth, raw: Any, setting: str) -> TakeScores:
     """Score the predictions `raw` of a take, as the results file has them, None if it does not have them."""
     predictions = TakePredictions(truth.uid, raw)
+    read = functools.cache(truth.cut_out)  # a mask is needed for its own object and again for each other one in view
     cases, wanted = [], 0
     for pair in truth.take.camera_pairs(setting):
         frames = truth.scored_frames(pair)
@@ -71,11 +75,29 @@ def score_take(truth: TakeTruth, raw: Any, setting: str) -> TakeScores:
             continue
         found = predictions.read(pair, frames, truth.prediction_size(pair))
         for frame, prediction in found.items():
-            mask = truth.target_mask(pair, frame)
-            measured = None if mask is None else score_masks(mask, prediction.mask)
-            cases.append(Case(truth.uid, *pair, frame, mask is not None, prediction.confidence, measured))
+            own = read(pair.object_name, pair.target_camera, frame)
+            measured = None
+            if own is not None:
+                others = _others_in_view(truth.take.masks, read, pair, frame)
+                measured = score_masks(own.whole(), prediction.mask, others)
+            cases.append(Case(truth.uid, *pair, frame, own is not None, prediction.confidence, measured))
     name, scenario = (truth.annotated.name, truth.annotated.scenario) if truth.annotated else ("", "")
     return TakeScores(truth.uid, name, scenario, cases, wanted, predictions.problems)
+
+
+def _others_in_view(
+    names: Iterable[str], read: Callable[[str, str, int], CutOut | None], pair: CameraPair, frame: int
+) -> list[CutOut]:
+    """Those of a take's objects, `names`, that have a mask in the target frame, without the pair's own.
+
+    One whose mask is broken is left out; it is an error where that object itself is scored.
+    """
+    others = []
+    for name in names:
+        if name != pair.object_name:
+            with contextlib.suppress(UserError):
+                others.append(read(name, pair.target_camera, frame))
+    return [other for other in others if other is not None]
 
 
 def score_results(

@@ -15,7 +15,7 @@ from evaluation.metrics import MASK_METRICS, METRICS, OFFICIAL
 from evaluation.score import Case, Scores
 
 Interval = tuple[float, float]
-SUMS = (*MASK_METRICS, "visible", "visible_right", "hidden", "hidden_right")
+SUMS = (*MASK_METRICS, "several_objects", "right_object_chance", "visible", "visible_right", "hidden", "hidden_right")
 SIZE_EDGES = (100, 400, 1600, 6400)  # pixels of the true mask at a long side of 480
 SIZE_LABELS = (
     "vanished at 480 px",
@@ -39,6 +39,7 @@ def summarize(scores: Scores, resamples: int = 2000) -> dict[str, Any]:
             "frames_scored": len(cases),
             "frames_wanted": sum(take.wanted for take in scores.takes),
             "frames_visible": sum(case.visible for case in cases),
+            **several_objects(case_sums(cases).sum(0)),
             "official": {name: values[name] for name in OFFICIAL},
             "extra": {name: values[name] for name in METRICS if name not in OFFICIAL},
             "interval_95": intervals([take.cases for take in scores.takes], resamples),
@@ -66,9 +67,13 @@ def case_sums(cases: Sequence[Case]) -> np.ndarray:
     for row, case in zip(rows, cases, strict=True):
         right = case.said_visible == case.visible
         if case.visible:
-            row[:-2] = *mask_metrics(case.mask), 1, right
+            several = not math.isnan(case.mask.right_object)
+            chance = 1 / case.mask.objects_in_view if several else 0
+            row[:-2] = *mask_metrics(case.mask), several, chance, 1, right
         else:
             row[-2:] = 1, right
+    column = SUMS.index("right_object")
+    rows[:, column] = np.nan_to_num(rows[:, column])  # a frame without another object adds nothing
     return rows
 
 
@@ -77,10 +82,24 @@ def rates(rows: np.ndarray) -> dict[str, np.ndarray]:
     column = dict(zip(SUMS, np.moveaxis(rows, -1, 0), strict=True))
     with np.errstate(invalid="ignore", divide="ignore"):
         out = {name: column[name] / column["visible"] for name in MASK_METRICS}
+        out["right_object"] = column["right_object"] / column["several_objects"]
         recall = np.stack([column["visible_right"] / column["visible"], column["hidden_right"] / column["hidden"]])
     known = ~np.isnan(recall)  # a class that does not occur is left out of the mean
     out["balanced_accuracy"] = np.where(known.any(0), np.nansum(recall, 0) / np.maximum(known.sum(0), 1), np.nan)
     return {name: out[name] for name in METRICS}
+
+
+def several_objects(total: np.ndarray) -> dict[str, Any]:
+    """(len(SUMS),) sums -> how many frames count for `right_object`, and what it would be by chance.
+
+    Chance takes one of the objects in view at random.
+    """
+    count = dict(zip(SUMS, total.tolist(), strict=True))
+    frames = count["several_objects"]
+    return {
+        "frames_several_objects": int(frames),
+        "right_object_chance": count["right_object_chance"] / frames if frames else math.nan,
+    }
 
 
 def metrics(cases: Sequence[Case]) -> dict[str, float]:
@@ -128,6 +147,7 @@ def breakdowns(scores: Scores) -> dict[str, list[dict[str, Any]]]:
                     "visible": count["visible"],
                     "missed": count["visible"] - count["visible_right"],
                     "invented": count["hidden"] - count["hidden_right"],
+                    **several_objects(total),
                     **{name: float(value) for name, value in rates(total).items()},
                 }
             )

@@ -12,8 +12,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
+from evaluation.metrics import CutOut, cut_out
 from formats.errors import UserError
 from formats.files import iter_json, write_json
 from formats.geometry import Size, eval_size
@@ -55,21 +54,21 @@ class TakeTruth:
         looked_at = set(self.annotated.frames.get(pair.object_name, {}).get(pair.target_camera, ()))
         return [frame for frame in self.query_frames(pair) if frame in looked_at]
 
-    def target_mask(self, pair: CameraPair, frame: int) -> np.ndarray | None:
-        """The target's mask, long side 480 pixels, (H, W) uint8; None where the object is not visible.
+    def cut_out(self, object_name: str, camera: str, frame: int) -> CutOut | None:
+        """An object's mask, long side 480 pixels; None where the object is not visible.
 
         Raises UserError if it cannot be decoded or has not the size of the camera's other masks.
         """
-        rle = self.take.masks[pair.object_name][pair.target_camera].get(frame)
+        rle = self.take.masks[object_name].get(camera, {}).get(frame)
         if rle is None:
             return None
         try:
-            if tuple(rle["size"]) != self.take.video_size(pair.target_camera):
+            if tuple(rle["size"]) != self.take.video_size(camera):
                 raise ValueError(f"its size {rle['size']} is not that of the camera's other masks")
-            return eval_mask(rle)
+            return cut_out(eval_mask(rle))
         except (ValueError, KeyError, TypeError) as error:
             raise UserError(
-                f"object {pair.object_name!r}, camera {pair.target_camera}, frame {frame}: "
+                f"object {object_name!r}, camera {camera}, frame {frame}: "
                 f"the mask cannot be decoded ({error}); process the take again"
             ) from None
 

@@ -43,7 +43,7 @@ def make_cases(take="take", n=40, seed=0, better=0.0, name="cup"):
         place = (take, f"{name}_{frame % 2}", "aria01_214-1", "cam01", 30 * frame)
         if visible < 0.7:
             iou = min(1, iou + better)
-            mask = MaskScores(iou, iou, 1 - iou, 1 - iou, True, 10 * frame, 5 * frame)
+            mask = MaskScores(iou, iou, 1 - iou, 1 - iou, True, 10 * frame, 5 * frame, float(iou > 0.5), 3)
             cases.append(Case(*place, True, confidence, mask))
         else:
             cases.append(Case(*place, False, confidence))

@@ -89,7 +89,7 @@ def test_a_truth_mask_of_another_size_than_the_cameras_others_is_named(data_dir)
     path.write_text(json.dumps(raw))
     take = GroundTruth.from_processed(data_dir, UIDS, None).load("take-a")
     with pytest.raises(UserError, match="frame 30: .* size .*not that of the camera's other masks"):
-        take.target_mask(CUP, 30)
+        take.cut_out("cup_0", "cam01", 30)
 
 
 def test_a_truth_mask_that_cannot_be_decoded_is_named(data_dir):
@@ -99,8 +99,8 @@ def test_a_truth_mask_that_cannot_be_decoded_is_named(data_dir):
     path.write_text(json.dumps(raw))
     take = GroundTruth.from_processed(data_dir, UIDS, None).load("take-a")
     with pytest.raises(UserError, match="object 'cup_0', camera cam01, frame 30: .* cannot be decoded"):
-        take.target_mask(CUP, 30)
-    assert take.target_mask(CUP, 60) is None
+        take.cut_out("cup_0", "cam01", 30)
+    assert take.cut_out("cup_0", "cam01", 60) is None
 
 
 def test_without_a_target_mask_a_frame_tells_the_size_of_predictions(data_dir):
