@@ -86,8 +86,9 @@ class Box(NamedTuple):
 class CutOut(NamedTuple):
     """A mask without the empty image around its object: small enough to keep those of a whole take."""
 
-    place: tuple[slice, slice]  # rows and columns of the image
-    mask: np.ndarray  # (rows, columns) uint8
+    box: Box
+    place: tuple[slice, slice]  # the box's rows and columns
+    mask: np.ndarray  # (box.height, box.width) uint8
     pixels: int  # of the object
     size: Size  # (H, W) of the image
 
@@ -98,36 +99,36 @@ class CutOut(NamedTuple):
         return mask
 
 
-def cut_out(mask: np.ndarray, box: Box | None = None) -> CutOut:
-    """A mask, (H, W) uint8, and its bounding box, if that is known already -> the part that holds the object."""
-    left, top, width, height = box or _bounding_box(mask)
-    place = slice(top, top + height), slice(left, left + width)
+def cut_out(mask: np.ndarray) -> CutOut:
+    """A mask, (H, W) uint8 -> the part that holds the object."""
+    box = _bounding_box(mask)
+    place = slice(box.top, box.top + box.height), slice(box.left, box.left + box.width)
     inside = mask[place].copy()
-    return CutOut(place, inside, np.count_nonzero(inside), mask.shape)
+    return CutOut(box, place, inside, int(np.count_nonzero(inside)), mask.shape)
 
 
-def score_masks(truth: np.ndarray, prediction: np.ndarray, others: Sequence[CutOut] = ()) -> MaskScores:
-    """All metrics of a mask against the truth. `others` are the true masks of the other objects in the same frame.
+def score_masks(truth: CutOut, prediction: np.ndarray, others: Sequence[CutOut] = ()) -> MaskScores:
+    """All metrics of a mask, (H, W) uint8, against the truth.
 
-    Raises ValueError if the sizes differ.
+    `others` are the true masks of the other objects in the same frame. Raises ValueError if the sizes differ.
     """
-    if truth.shape != prediction.shape:
-        raise ValueError(f"the prediction's size {prediction.shape} is not the truth's, {truth.shape}")
-    boxes = _bounding_box(truth), _bounding_box(prediction)
-    window = _window(*boxes, truth.shape)
-    pair = np.ascontiguousarray(truth[window]), np.ascontiguousarray(prediction[window])
-    truth_pixels, predicted_pixels = map(int, map(np.count_nonzero, pair))
+    if truth.size != prediction.shape:
+        raise ValueError(f"the prediction's size {prediction.shape} is not the truth's, {truth.size}")
+    boxes = truth.box, _bounding_box(prediction)
+    window = _window(*boxes, truth.size)
+    pair = np.ascontiguousarray(truth.whole()[window]), np.ascontiguousarray(prediction[window])
+    predicted_pixels = int(np.count_nonzero(pair[1]))
     others = [other for other in others if other.pixels]
     return MaskScores(
         iou=iou(*pair),
-        contour_accuracy=contour_accuracy(*pair, radius=boundary_radius(truth.shape)),
-        location_error=location_error(*boxes, truth.shape),
-        location_error_corrected=location_error(*boxes, truth.shape, official=False),
-        mask_presence=(truth_pixels > 0) == (predicted_pixels > 0),
-        truth_pixels=truth_pixels,
+        contour_accuracy=contour_accuracy(*pair, radius=boundary_radius(truth.size)),
+        location_error=location_error(*boxes, truth.size),
+        location_error_corrected=location_error(*boxes, truth.size, official=False),
+        mask_presence=(truth.pixels > 0) == (predicted_pixels > 0),
+        truth_pixels=truth.pixels,
         predicted_pixels=predicted_pixels,
-        right_object=right_object(cut_out(truth, boxes[0]), prediction, others),
-        objects_in_view=len(others) + (truth_pixels > 0),
+        right_object=right_object(truth, prediction, others),
+        objects_in_view=len(others) + (truth.pixels > 0),
     )
 
 

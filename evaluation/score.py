@@ -79,7 +79,7 @@ def score_take(truth: TakeTruth, raw: Any, setting: str) -> TakeScores:
             measured = None
             if own is not None:
                 others = _others_in_view(truth.take.masks, read, pair, frame)
-                measured = score_masks(own.whole(), prediction.mask, others)
+                measured = score_masks(own, prediction.mask, others)
             cases.append(Case(truth.uid, *pair, frame, own is not None, prediction.confidence, measured))
     name, scenario = (truth.annotated.name, truth.annotated.scenario) if truth.annotated else ("", "")
     return TakeScores(truth.uid, name, scenario, cases, wanted, predictions.problems)

@@ -4,12 +4,16 @@ import cv2
 import numpy as np
 import pytest
 
-from evaluation.metrics import boundary, boundary_radius, score_masks
+from evaluation.metrics import boundary, boundary_radius, cut_out, score_masks
 from formats.geometry import eval_size
 from formats.masks import encode_mask, eval_mask
 from tests import official_evaluation as official
 
 SIZES = [(270, 480), (480, 480), (480, 270), (271, 480), (1, 480), (480, 1)]
+
+
+def score(truth, prediction):
+    return score_masks(cut_out(truth), prediction)
 
 
 def blobs(rng, size):
@@ -35,8 +39,8 @@ def square(size, top, left, side=40):
 
 
 def assert_official(truth, prediction):
-    scores = score_masks(truth, prediction)
-    assert score_masks(np.asfortranarray(truth), np.asfortranarray(prediction)) == scores  # as RLE are decoded
+    scores = score(truth, prediction)
+    assert score(np.asfortranarray(truth), np.asfortranarray(prediction)) == scores  # as RLE are decoded
     assert scores.iou == pytest.approx(official.iou(truth, prediction), abs=1e-12)
     assert scores.contour_accuracy == pytest.approx(official.contour_accuracy(truth, prediction), abs=1e-12)
     assert scores.location_error == pytest.approx(official.location_error(truth, prediction), abs=1e-12)
@@ -68,19 +72,19 @@ def test_hand_made_masks_score_as_in_the_official_evaluation(size):
 
 def test_two_empty_masks_agree_and_one_empty_mask_scores_nothing():
     empty, some = np.zeros((270, 480), np.uint8), square((270, 480), 100, 100)
-    assert score_masks(empty, empty)[:7] == (1, 1, 0, 0, True, 0, 0)
-    assert score_masks(some, empty)[:2] == score_masks(empty, some)[:2] == (0, 0)
+    assert score(empty, empty)[:7] == (1, 1, 0, 0, True, 0, 0)
+    assert score(some, empty)[:2] == score(empty, some)[:2] == (0, 0)
 
 
 def test_the_corrected_location_error_puts_an_empty_mask_in_the_middle_of_the_image():
     size = (270, 480)
     middle = square(size, 135 - 20, 240 - 20)
-    scores = score_masks(middle, np.zeros(size, np.uint8))
+    scores = score(middle, np.zeros(size, np.uint8))
     assert scores.location_error_corrected < 0.003 < 0.2 < scores.location_error
-    portrait = score_masks(np.ascontiguousarray(middle.T), np.zeros((480, 270), np.uint8))
+    portrait = score(np.ascontiguousarray(middle.T), np.zeros((480, 270), np.uint8))
     assert portrait.location_error_corrected < 0.003 < 0.2 < portrait.location_error
     moved = square(size, 10, 10)
-    assert score_masks(middle, moved).location_error == score_masks(middle, moved).location_error_corrected
+    assert score(middle, moved).location_error == score(middle, moved).location_error_corrected
 
 
 def test_the_border_of_the_image_is_no_contour():
@@ -92,8 +96,8 @@ def test_the_contour_may_be_off_by_five_pixels_in_an_exo_frame_and_six_in_an_ego
     assert [boundary_radius(size) for size in ((270, 480), (480, 480))] == [5, 6]
     for size, radius in (((270, 480), 5), ((480, 480), 6)):
         truth = square(size, 100, 100)
-        assert score_masks(truth, square(size, 100, 100 + radius)).contour_accuracy == 1
-        assert score_masks(truth, square(size, 100, 100 + radius + 1)).contour_accuracy < 1
+        assert score(truth, square(size, 100, 100 + radius)).contour_accuracy == 1
+        assert score(truth, square(size, 100, 100 + radius + 1)).contour_accuracy < 1
 
 
 @pytest.mark.parametrize("size", [(2160, 3840), (1408, 1408), (541, 960), (450, 704), (1001, 450), (123, 457)])
@@ -115,4 +119,4 @@ def test_a_truth_mask_that_vanishes_at_480_pixels_is_matched_by_an_empty_predict
 
 def test_masks_of_different_sizes_cannot_be_compared():
     with pytest.raises(ValueError, match="size"):
-        score_masks(np.zeros((270, 480), np.uint8), np.zeros((480, 480), np.uint8))
+        score(np.zeros((270, 480), np.uint8), np.zeros((480, 480), np.uint8))

@@ -155,7 +155,7 @@ HAND_MADE = {
 def test_only_the_object_that_is_covered_best_is_the_right_one(case):
     own, others, prediction, expected = HAND_MADE[case]
     for order in (np.ascontiguousarray, np.asfortranarray):  # decoded masks run down the columns
-        scores = score_masks(order(own), order(prediction), [cut_out(order(other)) for other in others])
+        scores = score_masks(cut_out(order(own)), order(prediction), [cut_out(order(other)) for other in others])
         assert scores.right_object == pytest.approx(expected, nan_ok=True)
         assert scores.objects_in_view == sum(mask.any() for mask in (own, *others))
 
