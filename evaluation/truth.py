@@ -94,24 +94,20 @@ class GroundTruth:
     @classmethod
     def from_processed(cls, data_dir: Path, uids: list[str], annotation_path: Path | None) -> "GroundTruth":
         """The processed takes `uids`, with the annotated frames of `relations_{split}.json`; None counts all frames."""
-        annotated: dict[str, Annotated | None] = {}
-        missing = {}
-        if annotation_path is None:
-            annotated = dict.fromkeys(uids)
-        else:
-            wanted = set(uids)
-            for uid, raw in iter_annotations(annotation_path):
-                if uid in wanted:
-                    try:
-                        annotated[uid] = read_annotated(uid, raw)
-                    except UserError as error:
-                        missing[uid] = str(error)
+        annotated: dict[str, Annotated | None] = {} if annotation_path else dict.fromkeys(uids)
+        missing, wanted = {}, set(uids)
+        for uid, raw in iter_annotations(annotation_path) if annotation_path else ():
+            if uid in wanted:
+                try:
+                    annotated[uid] = read_annotated(uid, raw)
+                except UserError as error:
+                    missing[uid] = str(error)
         for uid in uids:
             if not is_processed(data_dir, uid):
-                missing[uid] = f"no {ANNOTATION} in {Path(data_dir) / uid}"
+                missing[uid] = f"no {ANNOTATION} in {data_dir / uid}"
             elif uid not in annotated:
                 missing.setdefault(uid, f"not in {annotation_path}")
-        return cls([uid for uid in uids if uid not in missing], Path(data_dir), annotated, missing)
+        return cls([uid for uid in uids if uid not in missing], data_dir, annotated, missing)
 
     @classmethod
     def from_official(cls, path: Path, data_dir: Path) -> "GroundTruth":
@@ -119,11 +115,11 @@ class GroundTruth:
         takes, annotated, missing = {}, {}, {}
         for uid, raw in iter_json(path, ("annotations",), GT_REMEDY):
             try:
-                takes[uid] = ProcessedTake.parse(uid, Path(data_dir) / uid, raw)
+                takes[uid] = ProcessedTake.parse(uid, data_dir / uid, raw)
                 annotated[uid] = Annotated(checked_frames(raw["annotated_frames"]))
             except (ValueError, KeyError) as error:
                 missing[uid] = f"malformed in {path} ({type(error).__name__}: {error}); {GT_REMEDY}"
-        return cls(list(annotated), Path(data_dir), annotated, missing, in_memory=takes)
+        return cls(list(annotated), data_dir, annotated, missing, in_memory=takes)
 
     def subset(self, uids: list[str]) -> "GroundTruth":
         """Some of the takes, small enough to be sent to a worker process."""
@@ -137,14 +133,7 @@ class GroundTruth:
     def write_official(self, path: Path) -> None:
         """Write the benchmark's ground-truth file, atomically, a take at a time."""
         takes = (
-            (
-                truth.uid,
-                {
-                    "masks": truth.take.masks,
-                    "subsample_idx": truth.take.subsample_idx,
-                    "annotated_frames": truth.annotated.frames,
-                },
-            )
+            (truth.uid, truth.take.content() | {"annotated_frames": truth.annotated.frames})
             for truth in map(self.load, self.uids)
         )
         write_json(path, {"version": "xx", "challenge": "xx", "annotations": takes})

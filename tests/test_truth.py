@@ -59,6 +59,13 @@ def test_the_official_file_gives_back_what_was_written(data_dir, annotation_path
     assert read.subset(["take-b"]).load("take-b") == read.load("take-b")
 
 
+def test_the_official_file_keeps_which_cameras_are_head_worn(data_dir, annotation_path, tmp_path):
+    path = data_dir / "take-a" / ANNOTATION
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"is_ego": {"cam01": True}}))
+    GroundTruth.from_processed(data_dir, UIDS, annotation_path).write_official(tmp_path / "gt.json")
+    assert GroundTruth.from_official(tmp_path / "gt.json", data_dir).load("take-a").take.is_ego("cam01")
+
+
 @pytest.mark.parametrize("change", ["masks", "subsample_idx", "annotated_frames"])
 @pytest.mark.parametrize("value", [None, 3, {"cup_0": [1]}, {"cup_0": {"cam01": ["x"]}}])
 def test_a_malformed_take_of_an_official_file_is_named_and_the_others_are_read(
