@@ -1,6 +1,5 @@
 """Results files against each other on the same cases: paired differences with bootstrap intervals over takes."""
 
-import math
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -11,12 +10,12 @@ from evaluation.metrics import METRICS
 from evaluation.score import Case, Scores
 from evaluation.summary import (
     LABEL_ORDERS,
-    bootstrap_weights,
     case_sums,
     labels,
     percentile_interval,
     places_by_label,
     rates,
+    resampled_rates,
     without_nan,
 )
 
@@ -24,13 +23,13 @@ COMPARED = ("scenario", "object size", "query camera", "target camera")  # break
 
 
 def common_cases(all_scores: Sequence[Scores]) -> list[list[Case]]:
-    """The cases that every file has, in the order of the first; one list a file."""
+    """The cases that every file has, in the order of the first; one list per file."""
     by_key = [{case.key: case for case in scores.cases} for scores in all_scores]
     keys = [key for key in by_key[0] if all(key in cases for cases in by_key[1:])]
     return [[cases[key] for key in keys] for cases in by_key]
 
 
-def compare(names: Sequence[str], cases: Sequence[list[Case]], scores: Scores, resamples: int = 2000) -> dict[str, Any]:
+def compare(names: Sequence[str], cases: Sequence[list[Case]], scores: Scores) -> dict[str, Any]:
     """Each of `cases[1:]` with `cases[0]`, as comparison.json has it; all have the same keys.
 
     `scores`, of the first file, tells the names and scenarios of the takes.
@@ -41,34 +40,35 @@ def compare(names: Sequence[str], cases: Sequence[list[Case]], scores: Scores, r
     for name, other in zip(names[1:], cases[1:], strict=True):
         by = {
             kind: {
-                key: differences([cases[0][i] for i in places], [other[i] for i in places], resamples)
+                key: differences([cases[0][i] for i in places], [other[i] for i in places])
                 for key, places in of_kind.items()
             }
             for kind, of_kind in groups.items()
         }
-        comparisons.append({"second": name, "metrics": differences(cases[0], other, resamples), "by": by})
+        comparisons.append({"second": name, "metrics": differences(cases[0], other), "by": by})
     return {"first": names[0], "frames_compared": len(cases[0]), "comparisons": comparisons}
 
 
-def differences(first: Sequence[Case], second: Sequence[Case], resamples: int = 2000) -> dict[str, dict[str, Any]]:
+def differences(first: Sequence[Case], second: Sequence[Case]) -> dict[str, dict[str, Any]]:
     """The metrics of the same cases in two files, second - first with its interval; None for what does not exist.
 
-    Both are resampled with the same takes, so that what makes a take hard or easy drops out of the difference.
+    The same takes are drawn for both, so that what makes a take hard or easy drops out of the difference.
     """
     takes = places_by_label(first, lambda case: case.take_uid).values()
     rows = [np.stack([sums[at].sum(0) for at in takes]) for sums in (case_sums(first), case_sums(second))]
-    weights = bootstrap_weights(len(rows[0]), resamples)
-    (before, after), drawn = [rates(row.sum(0)) for row in rows], [rates(weights @ row) for row in rows]
-    out = {}
-    for name in METRICS:
-        interval = percentile_interval(drawn[1][name] - drawn[0][name])
-        out[name] = {
-            "first": float(before[name]),
-            "second": float(after[name]),
-            "difference": float(after[name] - before[name]),
-            "interval_95": interval if len(rows[0]) > 1 else (math.nan, math.nan),
+    before, after = (rates(row.sum(0)) for row in rows)
+    drawn_before, drawn_after = map(resampled_rates, rows)
+    return without_nan(
+        {
+            name: {
+                "first": float(before[name]),
+                "second": float(after[name]),
+                "difference": float(after[name] - before[name]),
+                "interval_95": percentile_interval(drawn_after[name] - drawn_before[name]),
+            }
+            for name in METRICS
         }
-    return without_nan(out)
+    )
 
 
 def is_certain(difference: dict[str, Any]) -> bool:

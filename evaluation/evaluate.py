@@ -20,11 +20,11 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # repository root
 from evaluation.compare import common_cases, compare, largest_changes, short_names
 from evaluation.inputs import (
     add_truth_options,
+    beside,
     data_split,
     default_results,
     left_out,
     open_truth,
-    output_folder,
     provenance_of,
     score_file,
 )
@@ -55,17 +55,15 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     add("--names", nargs="+", help="what to call several results files (default: names of the files or folders)")
     add("--out", type=Path, help="folder (default: results/{setting}_{split}_evaluation or ..._comparison)")
     add("--write_gt", type=Path, help="write the benchmark's ground-truth JSON here; without --setting only that")
-    add("--resamples", type=at_least(1), default=2000, help="of takes, for the confidence intervals")
     add("--num", type=at_least(0), default=40, help="pictures of a comparison, half of them of rises")
-    add("--height", type=at_least(60), default=260, help="of the pictures' panels, pixels")
     add_num_workers(parser)
     args = parser.parse_args(argv)
     if not args.setting and (args.pred_file or not args.write_gt):
         parser.error("--setting is missing: ego-exo or exo-ego; only --write_gt alone needs none")
     if args.write_gt and args.all_frames:
         parser.error("--write_gt needs the annotated frames that --all_frames does without; drop one of them")
-    if args.names and len(args.names) != len(args.pred_file or [None]):
-        parser.error(f"{len(args.names)} --names for {len(args.pred_file or [None])} results files; give each its own")
+    if args.names and len(args.names) != len(args.pred_file or ()):
+        parser.error("--names needs as many names as --pred_file has files")
     return args
 
 
@@ -86,8 +84,8 @@ def main(argv: list[str] | None = None) -> None:
         compare_files(args, split, truth, files, scores)
         return
     source = {"split": split, "results": str(files[0]), "provenance": provenance_of(files)}
-    summary = {**source, **summarize(scores[0], args.resamples)}
-    out = args.out or output_folder(files[0], "evaluation")
+    summary = {**source, **summarize(scores[0])}
+    out = args.out or beside(files[0], "evaluation")
     write_outputs(out, summary, scores[0].cases)
     print("\n".join([format_summary(summary), *left_out(truth, scores[0]), f"written to {out}"]))
 
@@ -101,18 +99,20 @@ def compare_files(
     if not cases[0]:
         raise UserError("these results files have no scored frame in common")
     source = {"setting": args.setting, "split": split, "provenance": provenance_of(files)}
-    comparison = {**source, **compare(names, cases, scores[0], args.resamples)}
-    changed = [[of_file[i] for of_file in cases] for i in largest_changes(cases[0], cases[-1], args.num // 2)]
-    pictures = [f"pictures/{number:04d}.jpg" for number in range(len(changed))]
+    comparison = {**source, **compare(names, cases, scores[0])}
+    places = largest_changes(cases[0], cases[-1], args.num // 2)
+    changed = [[of_file[place] for place in places] for of_file in cases]
+    pictures = [f"pictures/{number:04d}.jpg" for number in range(len(places))]
     plots = [f"plots/iou_{number}.svg" for number in range(1, len(files))]
 
-    out = args.out or output_folder(files[0], "comparison")
+    out = args.out or beside(files[0], "comparison")
     claim_files(out, "comparison", [PAGE, "comparison.json", "cases.csv", *plots, *pictures])
-    by_file = [
-        load_predictions(path, args.setting, [group[number] for group in changed], names[number])
-        for number, path in enumerate(files)
+    predictions = [
+        load_predictions(path, args.setting, of_file, name)
+        for path, of_file, name in zip(files, changed, names, strict=True)
     ]
-    draw_gallery(out, pictures, truth, list(zip(*by_file, strict=True)), args.height)
+    draw_gallery([out / picture for picture in pictures], truth, list(zip(*predictions, strict=True)))
+    warnings = list(dict.fromkeys(line for one in scores for line in left_out(truth, one)))
     takes = take_names(scores[0])
     lead = f"{args.setting}, {split_title(split)}: {len(cases[0]):,} frames that all files have"
     page = write_page(
@@ -120,17 +120,17 @@ def compare_files(
         "comparison.html",
         title=" against ".join(names),
         lead=lead,
-        warnings=left_out(truth, scores[0]),
+        warnings=warnings,
         comparison=comparison,
-        figures=draw_paired_plots(out, names, cases),
+        figures=draw_paired_plots(out, plots, names, cases),
         cards=[
             change_card(group, picture, names, takes[group[0].take_uid])
-            for group, picture in zip(changed, pictures, strict=True)
+            for picture, *group in zip(pictures, *changed, strict=True)
         ],
     )
     write_json(out / "comparison.json", comparison, indent=1)
     write_cases(out / "cases.csv", names, cases)
-    print(f"{lead}\n\n{format_comparison(comparison)}\n\nreport: open {page}")
+    print("\n".join([lead, *warnings, "", format_comparison(comparison), "", f"report: open {page}"]))
 
 
 if __name__ == "__main__":

@@ -6,13 +6,10 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from tqdm import tqdm
-
-from evaluation.outputs import RECORDED
 from evaluation.score import Scores, score_results
 from evaluation.truth import GroundTruth
 from formats.arguments import add_data_path, add_splits_path
-from formats.errors import UserError, printable
+from formats.errors import MALFORMED, UserError, printable
 from formats.files import read_json
 from formats.processed import is_processed
 from formats.provenance import provenance
@@ -21,6 +18,7 @@ from formats.takes import ANNOTATION_TEMPLATE, annotation_path, find_split_path,
 
 MISSING_HINT = "; --allow_missing scores the rest if something is only missing"
 RESULTS_DIR = Path(__file__).resolve().parents[1] / "results"  # where eval_segswap.py writes
+RECORDED = ("checkpoint", "checkpoint_sha256", "precision", "date", "command", "commit")  # of how predictions were made
 
 
 def add_split_options(parser: argparse.ArgumentParser, split: str | None = "val") -> None:
@@ -62,29 +60,23 @@ def default_results(setting: str, split: str | None) -> Path:
     return results_path(RESULTS_DIR, setting, split)
 
 
-def output_folder(results: Path, what: str) -> Path:
+def beside(results: Path, what: str) -> Path:
     """`results/ego-exo_val_results.json` -> `results/ego-exo_val_{what}`."""
     return results.with_name(f"{results.stem.removesuffix('_results')}_{what}")
 
 
 def made_by(results: Path) -> dict[str, str | None]:
     """How a results file was made, as the run record that eval_segswap.py leaves beside it says; None: it does not."""
-    path = results.with_name(f"{results.stem.removesuffix('_results')}_run.json")
     try:
-        record = read_json(path, "delete it").get("provenance")
-    except (UserError, AttributeError):  # none there, or none of ours
-        record = None
-    recorded = record if isinstance(record, dict) else {}
+        recorded = dict(read_json(beside(results, "run.json"), "delete it")["provenance"])
+    except (UserError, *MALFORMED):  # none there, or none of ours
+        recorded = {}
     return {"results": str(results)} | {name: recorded.get(name) and str(recorded[name]) for name in RECORDED}
 
 
 def provenance_of(files: Sequence[Path]) -> dict[str, Any]:
     """What metrics.json, comparison.json and the pages say about how the predictions and they themselves were made."""
     return {"predictions": [made_by(path) for path in files], "evaluation": provenance()}
-
-
-def split_uids(data_path: Path, splits_path: Path | None, split: str) -> list[str]:
-    return read_split(splits_path or find_split_path(data_path), split)
 
 
 def open_truth(
@@ -96,15 +88,17 @@ def open_truth(
     all_frames: bool = False,
     allow_missing: bool = False,
 ) -> GroundTruth:
-    """The ground truth that the options name. Raises UserError if there is none, or, after naming the takes, if some
-    takes lack it and `allow_missing` is not given."""
+    """The ground truth that the options name.
+
+    Raises UserError if there is none or, after naming the takes, if some lack it and `allow_missing` is not given.
+    """
     if gt_file and all_frames:
         raise UserError("--gt_file says which frames count; drop --all_frames")
     if gt_file:
         truth = GroundTruth.from_official(gt_file, data_path)
     else:
         annotations = annotations or annotation_path(data_path.parent / ANNOTATION_TEMPLATE, split)
-        uids = split_uids(data_path, splits_path, split)
+        uids = read_split(splits_path or find_split_path(data_path), split)
         truth = GroundTruth.from_processed(data_path, uids, None if all_frames else annotations)
         if not any(is_processed(data_path, uid) for uid in uids):
             raise UserError(
@@ -116,10 +110,9 @@ def open_truth(
     return truth
 
 
-def score_file(truth: GroundTruth, path: Path, setting: str, num_workers: int, allow_missing: bool = False) -> Scores:
+def score_file(truth: GroundTruth, path: Path, setting: str, num_workers: int, allow_missing: bool) -> Scores:
     """Score a results file. Raises UserError, after listing every problem, if it is not fit to be scored."""
-    with tqdm(total=len(truth.uids), unit="take", desc=path.stem) as bar:
-        scores = score_results(truth, iter_results(path, setting), setting, num_workers, bar.update)
+    scores = score_results(truth, iter_results(path, setting), setting, num_workers)
     if not scores.cases and scores.not_in_truth and all(problem.missing for problem in scores.problems):
         raise UserError(
             f"{path} holds none of the {len(truth.uids)} takes of the ground truth; is it of another split?"

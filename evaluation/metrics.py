@@ -45,7 +45,8 @@ class Metric(NamedTuple):
 
     @property
     def heading(self) -> str:
-        return f"{self.title} (%)" if self.percent else self.title
+        """The title with its unit, and a star if the metric is not part of the benchmark."""
+        return ("" if self.official else "* ") + self.title + (" (%)" if self.percent else "")
 
     def show(self, value: float | None, sign: str = "") -> str:
         """As the paper prints it; "-" for None and nan. `sign` "+" shows it of positive numbers too."""
@@ -66,7 +67,7 @@ METRICS = {  # the first four in the order of the paper's tables
     "contour_accuracy": Metric("contour accuracy", official=True),
     "balanced_accuracy": Metric("existence balanced accuracy", official=True, percent=True),
     "location_error_corrected": Metric("location error, empty masks centered", higher_is_better=False),
-    "mask_presence": Metric("mask empty or not as the truth", percent=True),
+    "mask_presence": Metric("mask empty exactly where the truth is", percent=True),
     "right_object": Metric("right object", percent=True),
 }
 OFFICIAL = tuple(name for name, metric in METRICS.items() if metric.official)
@@ -82,12 +83,16 @@ class Box(NamedTuple):
     width: int
     height: int
 
+    @property
+    def place(self) -> tuple[slice, slice]:
+        """Its rows and columns of the image."""
+        return slice(self.top, self.top + self.height), slice(self.left, self.left + self.width)
+
 
 class CutOut(NamedTuple):
     """A mask without the empty image around its object: small enough to keep those of a whole take."""
 
     box: Box
-    place: tuple[slice, slice]  # the box's rows and columns
     mask: np.ndarray  # (box.height, box.width) uint8
     pixels: int  # of the object
     size: Size  # (H, W) of the image
@@ -95,16 +100,15 @@ class CutOut(NamedTuple):
     def whole(self) -> np.ndarray:
         """The mask again, (H, W) uint8."""
         mask = np.zeros(self.size, np.uint8)
-        mask[self.place] = self.mask
+        mask[self.box.place] = self.mask
         return mask
 
 
 def cut_out(mask: np.ndarray) -> CutOut:
     """A mask, (H, W) uint8 -> the part that holds the object."""
     box = _bounding_box(mask)
-    place = slice(box.top, box.top + box.height), slice(box.left, box.left + box.width)
-    inside = mask[place].copy()
-    return CutOut(box, place, inside, int(np.count_nonzero(inside)), mask.shape)
+    inside = mask[box.place].copy()
+    return CutOut(box, inside, int(np.count_nonzero(inside)), mask.shape)
 
 
 def score_masks(truth: CutOut, prediction: np.ndarray, others: Sequence[CutOut] = ()) -> MaskScores:
@@ -152,7 +156,7 @@ def right_object(own: CutOut, prediction: np.ndarray, others: Sequence[CutOut]) 
 
 def coverage(prediction: np.ndarray, cut: CutOut) -> float:
     """The share of an object's pixels that are predicted."""
-    return np.count_nonzero(prediction[cut.place] & cut.mask) / cut.pixels
+    return np.count_nonzero(prediction[cut.box.place] & cut.mask) / cut.pixels
 
 
 def contour_accuracy(truth: np.ndarray, prediction: np.ndarray, radius: int) -> float:

@@ -16,25 +16,20 @@ from formats.errors import UserError, printable
 from formats.files import atomic_write, read_json, remove_leftovers, write_json
 
 PRINTED_BREAKDOWNS = ("scenario", "object size", "visibility", "query camera", "target camera")
+BREAKDOWN_TITLES = {  # where they differ from the name
+    "object size": "size of the true mask in the target image (long side 480 px)",
+    "visibility": "visibility in the target view",
+}
 OUTPUT_FILES = ("metrics.json", "breakdown.csv", "cases.csv")
 GROUP_COUNTS = ("frames", "visible", "missed", "invented", "frames_several_objects", "right_object_chance")
-RECORDED = {  # how predictions were made: key in the run record -> title
-    "checkpoint": "checkpoint",
-    "checkpoint_sha256": "SHA-256",
-    "precision": "precision",
-    "date": "date",
-    "command": "command",
-    "commit": "commit",
-}
 CASE_COLUMNS = Case._fields[:5]  # which case it is
 SCORE_COLUMNS = (*Case._fields[5:-1], *MaskScores._fields)  # what it scores in one results file
 
 
 def claim_files(folder: Path, what: str, names: Sequence[str]) -> None:
-    """Make `folder` ready for the files `names` of a report or the like, `what`: the listing `.{what}.json` in it tells
-    which files earlier ones made, and those are deleted.
+    """Make room in `folder` for the files `names`: delete those of an earlier run, which `.{what}.json` in it lists.
 
-    Raises UserError, and touches nothing, if a file that is not in the listing is in the way.
+    Raises UserError, and touches nothing, if a file that is not listed is in the way.
     """
     listing = folder / f".{what}.json"
     made = read_json(listing, "delete it") if listing.exists() else []
@@ -93,16 +88,14 @@ def format_summary(summary: dict[str, Any]) -> str:
     if scored < wanted:
         lines.append(f"INCOMPLETE: predictions for {wanted - scored:,} of {wanted:,} frames are missing")
     made = summary["provenance"]["predictions"][0]
-    recorded = [
-        f"{RECORDED[name]} {made[name] or 'unknown'}" for name in ("checkpoint", "checkpoint_sha256", "precision")
-    ]
+    recorded = (f"{name} {made[name] or 'unknown'}" for name in ("checkpoint", "checkpoint_sha256", "precision"))
     lines.append(printable(", ".join(recorded)))
     published = PUBLISHED[summary["setting"]][XSEGTX]
     rows = [("", "value", "95 % interval", f"paper (v2 {SPLIT})")]
     for name, metric in METRICS.items():
         value = {**summary["official"], **summary["extra"]}[name]
-        span = interval(name, summary["interval_95"][name], " to ")
-        title = starred(name) + (beside_right_object(summary) if name == "right_object" else "")
+        span = interval(name, summary["interval_95"][name])
+        title = metric.heading + (beside_right_object(summary) if name == "right_object" else "")
         rows.append((title, metric.show(value), span or "-", metric.show(published.get(name))))
     for name in ("average_precision", "calibration_error"):
         text = f"* existence, {name.replace('_', ' ')} (%)"
@@ -110,7 +103,7 @@ def format_summary(summary: dict[str, Any]) -> str:
     for unit in ("takes", "objects"):
         for name in ("iou", "contour_accuracy"):
             value = METRICS[name].show(summary[f"mean_over_{unit}"][name])
-            rows.append((f"{starred(name, official=False)}, mean over {unit}", value, "", ""))
+            rows.append((f"* {METRICS[name].heading}, mean over {unit}", value, "", ""))
     visible, hidden = summary["frames_visible"], scored - summary["frames_visible"]
     missed, invented = (sum(group[name] for group in summary["breakdown"]["take"]) for name in ("missed", "invented"))
     lines += ["", *format_table(rows), "* not part of the benchmark; intervals: takes drawn with replacement"]
@@ -121,26 +114,15 @@ def format_summary(summary: dict[str, Any]) -> str:
 def breakdown_tables(breakdown: dict[str, list[dict]]) -> list[str]:
     """Those of PRINTED_BREAKDOWNS that tell groups apart."""
     lines = []
-    header = ("", "frames", "visible", *map(starred, COLUMNS))
+    header = ("", "frames", "visible", *(METRICS[name].heading for name in COLUMNS))
     for kind in PRINTED_BREAKDOWNS:
         if len(breakdown[kind]) > 1:
             rows = [header]
             for group in breakdown[kind]:
                 values = (METRICS[name].show(group[name]) for name in COLUMNS)
                 rows.append((group["label"], f"{group['frames']:,}", f"{group['visible']:,}", *values))
-            lines += ["", f"* by {BREAKDOWN_TITLES[kind]}", *format_table(rows)]
+            lines += ["", f"* by {BREAKDOWN_TITLES.get(kind, kind)}", *format_table(rows)]
     return lines
-
-
-BREAKDOWN_TITLES = {
-    "take": "take",
-    "object": "object",
-    "scenario": "scenario",
-    "query camera": "query camera",
-    "target camera": "target camera",
-    "object size": "size of the true mask in the target image (long side 480 px)",
-    "visibility": "visibility in the target view",
-}
 
 
 def headline(summary: dict[str, Any]) -> str:
@@ -164,8 +146,8 @@ def format_comparison(comparison: dict[str, Any]) -> str:
         for name, found in one["metrics"].items():
             metric, change = METRICS[name], found["difference"]
             values = [metric.show(found[key]) for key in ("first", "second")]
-            span = interval(name, found["interval_95"], " to ", "+") or "-"
-            rows.append((starred(name), *values, metric.show(change, "+"), span, metric.verdict(change) or "-"))
+            span = interval(name, found["interval_95"], "+") or "-"
+            rows.append((metric.heading, *values, metric.show(change, "+"), span, metric.verdict(change) or "-"))
         tables.append("\n".join(format_table(rows)))
     return "\n\n".join(tables)
 
@@ -176,14 +158,9 @@ def beside_right_object(summary: dict[str, Any]) -> str:
     return f", in {summary['frames_several_objects']:,} frames with several objects, chance {chance}"
 
 
-def starred(name: str, official: bool = True) -> str:
-    """A metric's heading, with a star if it is not part of the benchmark."""
-    return ("" if official and METRICS[name].official else "* ") + METRICS[name].heading
-
-
-def interval(name: str, edges: Sequence[float | None], between: str, sign: str = "") -> str:
+def interval(name: str, edges: Sequence[float | None], sign: str = "") -> str:
     """Both edges as the metric is shown; empty if there is no interval."""
-    return "" if edges[0] is None else between.join(METRICS[name].show(edge, sign) for edge in edges)
+    return "" if edges[0] is None else " to ".join(METRICS[name].show(edge, sign) for edge in edges)
 
 
 def format_table(rows: Sequence[Sequence[str]]) -> list[str]:

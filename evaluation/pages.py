@@ -12,14 +12,20 @@ from jinja2 import Environment, FileSystemLoader
 
 from evaluation.compare import is_certain, largest_first
 from evaluation.metrics import COLUMNS, METRICS, OFFICIAL
-from evaluation.outputs import BREAKDOWN_TITLES, RECORDED, beside_right_object, interval, starred
+from evaluation.outputs import BREAKDOWN_TITLES, beside_right_object, interval
+from evaluation.pictures import iou_text
 from evaluation.plots import calibration, iou_by_size, iou_histogram, paired_iou, precision_recall, save_plot
 from evaluation.published import PUBLISHED, SPLIT
 from evaluation.score import Case
 from formats.files import atomic_write
 
 PAGE = "index.html"
-PLOTS = tuple(f"plots/{name}.svg" for name in ("iou_by_size", "iou", "calibration", "precision_recall"))
+PLOTS = {  # of a report: path -> caption
+    "plots/iou_by_size.svg": "IoU by the size of the true mask in the target image",
+    "plots/iou.svg": "distribution of IoU",
+    "plots/calibration.svg": "existence: how often the object is visible at each confidence",
+    "plots/precision_recall.svg": "existence: precision and recall",
+}
 ORDERS = {  # of a gallery: a card's value, "up" or "down" -> what the reader is told
     "iou down": "best first",
     "iou up": "worst first",
@@ -52,20 +58,18 @@ def write_page(folder: Path, template: str, **values: Any) -> Path:
         "METRICS": METRICS,
         "OFFICIAL": OFFICIAL,
         "COLUMNS": COLUMNS,
-        "OFFICIAL_HEADINGS": list(map(starred, OFFICIAL)),
-        "COLUMN_HEADINGS": list(map(starred, COLUMNS)),
+        "OFFICIAL_HEADINGS": [METRICS[name].heading for name in OFFICIAL],
+        "COLUMN_HEADINGS": [METRICS[name].heading for name in COLUMNS],
         "BREAKDOWN_TITLES": BREAKDOWN_TITLES,
         "PUBLISHED": PUBLISHED,
         "PUBLISHED_SPLIT": SPLIT,
         "ORDERS": ORDERS,
         "CHANGE_ORDERS": CHANGE_ORDERS,
         "KINDS": KINDS,
-        "RECORDED": RECORDED,
         "beside_right_object": beside_right_object,
         "interval": interval,
         "is_certain": is_certain,
         "largest_first": largest_first,
-        "starred": starred,
     }
     with atomic_write(folder / PAGE) as file:
         file.write(pages.get_template(template).render(values))
@@ -73,33 +77,31 @@ def write_page(folder: Path, template: str, **values: Any) -> Path:
 
 
 def draw_plots(folder: Path, summary: dict[str, Any], cases: Sequence[Case]) -> list[tuple[str, str]]:
-    """Write a report's PLOTS; returns path and caption of each. Where nothing is visible, nothing has an IoU."""
+    """Write a report's PLOTS, only the calibration if no object is visible; returns path and caption of each."""
     found, share_visible = summary["existence"], summary["frames_visible"] / len(cases)
-    by_size, iou, calibrated, recall = PLOTS
-    figures = [(calibrated, "existence: how often the object is visible at each confidence")]
-    save_plot(folder / calibrated, calibration, found["bins"])
+    save_plot(folder / "plots/calibration.svg", calibration, found["bins"])
     if share_visible:
-        save_plot(folder / by_size, iou_by_size, cases)
-        save_plot(folder / iou, iou_histogram, cases)
-        save_plot(folder / recall, precision_recall, found, share_visible)
-        figures.insert(0, (by_size, "IoU by the size of the true mask in the target image"))
-        figures.insert(1, (iou, "distribution of IoU"))
-        figures.append((recall, "existence: precision and recall"))
-    return figures
+        save_plot(folder / "plots/iou_by_size.svg", iou_by_size, cases)
+        save_plot(folder / "plots/iou.svg", iou_histogram, cases)
+        save_plot(folder / "plots/precision_recall.svg", precision_recall, found, share_visible)
+    return [(path, caption) for path, caption in PLOTS.items() if (folder / path).exists()]
 
 
-def draw_paired_plots(folder: Path, names: Sequence[str], cases: Sequence[Sequence[Case]]) -> list[tuple[str, str]]:
-    """Write a comparison's plots: IoU of each case in the first file and in another one."""
+def draw_paired_plots(
+    folder: Path, plots: Sequence[str], names: Sequence[str], cases: Sequence[Sequence[Case]]
+) -> list[tuple[str, str]]:
+    """Write a comparison's `plots`, IoU of each case in the first file and another one; returns path and caption."""
+    if not any(case.visible for case in cases[0]):
+        return []
     figures = []
-    for number, (name, other) in enumerate(zip(names[1:], cases[1:], strict=True), 1):
-        if any(case.visible for case in other):
-            figures.append((f"plots/iou_{number}.svg", f"each case in {names[0]} and in {name}"))
-            save_plot(folder / figures[-1][0], paired_iou, cases[0], other, (names[0], name), size=(4.5, 4.5))
+    for path, name, other in zip(plots, names[1:], cases[1:], strict=True):
+        save_plot(folder / path, paired_iou, cases[0], other, (names[0], name), size=(4.5, 4.5))
+        figures.append((path, f"each case in {names[0]} and in {name}"))
     return figures
 
 
 def report_card(case: Case, picture: str, take_name: str) -> dict[str, Any]:
-    """A picture of a gallery: its path from the page, words, what it is found and sorted by ("" stays below)."""
+    """A card of the gallery: its picture's path, words, and by what it is found and sorted ("" always comes last)."""
     kinds = ["visible" if case.visible else "hidden"]
     if case.said_visible != case.visible:
         kinds.append("invented" if case.said_visible else "missed")
@@ -107,14 +109,13 @@ def report_card(case: Case, picture: str, take_name: str) -> dict[str, Any]:
         kinds.append("empty")
     if case.visible and case.mask.right_object == 0:
         kinds.append("wrong")
-    score = f"IoU {METRICS['iou'].show(case.mask.iou)} %" if case.visible else "not visible"
     values = {"confidence": case.confidence, "iou": "", "size": ""}
     if case.visible:
         values |= {"iou": round(100 * case.mask.iou, 4), "size": case.mask.truth_pixels}
     return {
         "picture": picture,
         "title": case.object_name.strip(),
-        "caption": f"{_place(case, take_name)}: {score}, confidence {100 * case.confidence:.0f} %",
+        "caption": f"{_place(case, take_name)}: {iou_text(case)}, confidence {100 * case.confidence:.0f} %",
         "kinds": kinds,
         "values": values,
     }

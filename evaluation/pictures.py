@@ -30,6 +30,8 @@ from formats.results import camera_pair_key, iter_results
 
 INK, PALE, PAPER = (20, 20, 20), (110, 110, 110), (255, 255, 255)
 GAP = 6  # pixels between panels
+GALLERY_HEIGHT = 260  # of the panels on a page, pixels
+SHEET_WIDTH = 2000  # pixels
 ORDERS = ("spread", "best", "worst", "random")
 
 
@@ -55,14 +57,14 @@ def choose(cases: list[Case], order: str, number: int, seed: int = 0) -> list[Ca
 
 
 class Predicted(NamedTuple):
-    """A prediction to draw: its case, its RLE, and whose it is if there are several."""
+    """A prediction to draw: its case, its RLE, and the name of its results file if there are several."""
 
     case: Case
     rle: dict
     name: str = ""
 
 
-def draw_case(truth: TakeTruth, predictions: Sequence[Predicted], height: int = 360) -> np.ndarray:
+def draw_case(truth: TakeTruth, predictions: Sequence[Predicted], height: int) -> np.ndarray:
     """A case as panels of `height` pixels: query + mask, target + each prediction, target + truth.
 
     Small objects are shown enlarged in a corner too. Raises UserError if a frame is missing.
@@ -89,7 +91,7 @@ def _panel(
     frame: np.ndarray, rle: dict | None, color: tuple, caption: str, height: int, window: tuple | None
 ) -> np.ndarray:
     """A frame with its mask and a caption, `height` pixels high; `window` (rows, columns) is enlarged in a corner."""
-    image = _fit(frame, height)
+    image = _resize(frame, (height, round(frame.shape[1] * height / frame.shape[0])))
     if rle is not None:
         image = overlay(image, resize_mask(rle, image.shape[:2]), color)
     if window:
@@ -121,17 +123,15 @@ def _close_up(size: Size, *rles: dict | None) -> tuple[slice, slice] | None:
     return None
 
 
-def draw_gallery(
-    folder: Path, names: Sequence[str], truth: GroundTruth, groups: Sequence[Sequence[Predicted]], height: int
-) -> None:
-    """Draw each of `groups`, the predictions of all results files for one case, to `folder`/name."""
-    takes = {uid: truth.load(uid) for uid in dict.fromkeys(group[0].case.take_uid for group in groups)}
-    for name, group in zip(names, tqdm(groups, unit="picture", desc="pictures"), strict=True):
-        write_picture(folder / name, draw_case(takes[group[0].case.take_uid], group, height))
+def draw_gallery(paths: Sequence[Path], truth: GroundTruth, groups: Sequence[Sequence[Predicted]]) -> None:
+    """Draw each of `groups`, the predictions of all results files for one case, to its path."""
+    takes = {uid: truth.load(uid) for uid in {group[0].case.take_uid for group in groups}}
+    for path, group in zip(paths, tqdm(groups, unit="picture", desc="pictures"), strict=True):
+        write_picture(path, draw_case(takes[group[0].case.take_uid], group, GALLERY_HEIGHT))
 
 
 def load_predictions(path: Path, setting: str, cases: Sequence[Case], name: str = "") -> list[Predicted]:
-    """The predictions of some cases of a results file, in their order."""
+    """The predictions of a results file for `cases`, in their order."""
     wanted: dict[str, list[Case]] = {}
     for case in cases:
         wanted.setdefault(case.take_uid, []).append(case)
@@ -143,15 +143,15 @@ def load_predictions(path: Path, setting: str, cases: Sequence[Case], name: str 
     return [Predicted(case, rles[case.key], name) for case in cases]
 
 
-def contact_sheet(pictures: list[np.ndarray], columns: int = 2, width: int = 2000) -> np.ndarray:
-    """Pictures in `columns` on white paper of `width` pixels."""
-    columns = min(columns, len(pictures))
-    cell = (width - GAP * 2 * (columns + 1)) // columns
+def contact_sheet(pictures: list[np.ndarray]) -> np.ndarray:
+    """Pictures in two columns on white paper."""
+    columns = min(2, len(pictures))
+    cell = (SHEET_WIDTH - GAP * 2 * (columns + 1)) // columns
     scaled = [_resize(picture, (round(picture.shape[0] * cell / picture.shape[1]), cell)) for picture in pictures]
     rows = []
     for start in range(0, len(scaled), columns):
         row = scaled[start : start + columns]
-        paper = np.full((max(image.shape[0] for image in row) + GAP * 2, width, 3), PAPER, np.uint8)
+        paper = np.full((max(image.shape[0] for image in row) + GAP * 2, SHEET_WIDTH, 3), PAPER, np.uint8)
         for position, image in enumerate(row):
             left = GAP * 2 + position * (cell + GAP * 2)
             paper[GAP : GAP + image.shape[0], left : left + cell] = image
@@ -159,32 +159,27 @@ def contact_sheet(pictures: list[np.ndarray], columns: int = 2, width: int = 200
     return np.vstack(rows)
 
 
-def write_video(path: Path, images: Iterable[np.ndarray], fps: int) -> int:
-    """Write (H, W, 3) uint8 RGB images as H.264, which every browser plays; returns how many. The file appears whole.
+def write_video(path: Path, images: Iterable[np.ndarray], fps: int) -> None:
+    """Write (H, W, 3) uint8 RGB images as H.264, which every browser plays. The file appears whole.
 
     The first image's size is that of the video, rounded down to even numbers; the others are cut or padded to it.
     """
-    count = 0
     with atomic_write(path, "wb") as file, av.open(file, "w", format="mp4") as container:
         stream = container.add_stream("libx264", rate=fps, options={"crf": "20"})
         stream.pix_fmt = "yuv420p"
-        for image in images:
-            if not count:
+        for number, image in enumerate(images):
+            if number == 0:
                 stream.height, stream.width = (side // 2 * 2 for side in image.shape[:2])
             paper = np.full((stream.height, stream.width, 3), 255, np.uint8)
             part = image[: stream.height, : stream.width]
             paper[: part.shape[0], : part.shape[1]] = part
             container.mux(stream.encode(av.VideoFrame.from_ndarray(paper, format="rgb24")))
-            count += 1
         container.mux(stream.encode())
-    return count
 
 
 def _prediction_caption(predicted: Predicted) -> str:
     case = predicted.case
-    notes = []
-    if predicted.name:
-        notes.append(_score(case))
+    notes = [iou_text(case)] if predicted.name else []
     if case.visible and case.mask.predicted_pixels == 0:
         notes.append("empty")
     if not case.said_visible:
@@ -193,7 +188,7 @@ def _prediction_caption(predicted: Predicted) -> str:
     return f"{title} ({', '.join(notes)})" if notes else title
 
 
-def _score(case: Case) -> str:
+def iou_text(case: Case) -> str:
     return f"IoU {METRICS['iou'].show(case.mask.iou)} %" if case.visible else "not visible"
 
 
@@ -203,7 +198,7 @@ def _header(truth: TakeTruth, predictions: Sequence[Predicted], width: int, heig
     draw = ImageDraw.Draw(paper)
     plain, bold = _font(round(height * 0.7)), _font(round(height * 0.7), bold=True)
     case = predictions[0].case
-    score = "" if len(predictions) > 1 else f"{_score(case)}  confidence {100 * case.confidence:.0f} %"
+    score = "" if len(predictions) > 1 else f"{iou_text(case)}  confidence {100 * case.confidence:.0f} %"
     right = width - draw.textlength(score, bold)
     draw.text((right, 0), score, INK, bold)
     name = printable(case.object_name.strip()[:200])
@@ -236,10 +231,6 @@ def _caption(image: np.ndarray, text: str, color: tuple[int, int, int]) -> np.nd
 def _font(size: int, bold: bool = False) -> ImageFont.FreeTypeFont:
     name = "DejaVuSans-Bold.ttf" if bold else "DejaVuSans.ttf"
     return ImageFont.truetype(Path(matplotlib.get_data_path()) / "fonts" / "ttf" / name, size)
-
-
-def _fit(image: np.ndarray, height: int) -> np.ndarray:
-    return _resize(image, (height, round(image.shape[1] * height / image.shape[0])))
 
 
 def _resize(image: np.ndarray, size: Size) -> np.ndarray:

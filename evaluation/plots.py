@@ -48,14 +48,14 @@ def iou_histogram(axes: Axes, cases: Sequence[Case]) -> None:
     axes.legend()
 
 
-def iou_by_size(axes: Axes, cases: Sequence[Case], groups: int = 12) -> None:
-    """Mean IoU and its middle half over the size of the true mask, in groups of about as many cases each.
+def iou_by_size(axes: Axes, cases: Sequence[Case]) -> None:
+    """Mean IoU and its middle half over the size of the true mask, in a dozen groups of about as many cases each.
 
     Cases of one size are in one group, so that sizes grow from group to group.
     """
     pixels = np.array([max(case.mask.truth_pixels, 0.5) for case in cases if case.visible])  # 0 has no logarithm
     iou = np.array([100 * case.mask.iou for case in cases if case.visible])
-    edges = np.unique(np.quantile(pixels, np.linspace(0, 1, groups + 1)[:-1], method="lower"))
+    edges = np.unique(np.quantile(pixels, np.linspace(0, 1, 13)[:-1], method="lower"))
     group = np.searchsorted(edges, pixels, side="right")
     members = [group == number for number in np.unique(group)]
     sizes = [np.median(pixels[at]) for at in members]

@@ -5,19 +5,21 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from formats.geometry import EVAL_SIDE, Size
-from formats.masks import decode_mask
+from formats.masks import check_rle, decode_mask
 from formats.processed import CameraPair
 from formats.results import camera_pair_key
+
+MISSING = "missing"
 
 
 class Problem(NamedTuple):
     """Something wrong with the predictions of a take, or of an object, a camera pair, some frames in it."""
 
     take_uid: str
-    object_name: str | None
-    camera_pair: str | None
-    frames: tuple[int, ...]
     what: str
+    object_name: str | None = None
+    camera_pair: str | None = None
+    frames: tuple[int, ...] = ()
     missing: bool = False  # nothing there, as opposed to something unusable
 
     def __str__(self) -> str:
@@ -52,43 +54,37 @@ class TakePredictions:
         if entries is None:
             return {}
         found: dict[int, Prediction] = {}
-        at: dict[str, list[int]] = {}  # kind of fault -> frames
-        first: dict[str, str] = {}  # kind of fault -> how it looks at the first of them
+        faulty: dict[str, tuple[str, list[int]]] = {}  # kind of fault -> how it looks in the first frame, the frames
         for frame in frames:
             prediction, faults = read_prediction(entries.get(str(frame)), size)
             if prediction:
                 found[frame] = prediction
             for kind, detail in faults.items():
-                at.setdefault(kind, []).append(frame)
-                first.setdefault(kind, detail)
-        for kind, frames_at in at.items():
-            what = f"{kind} ({first[kind]})" if first[kind] else kind
-            self._report(pair.object_name, _key(pair), frames_at, what, missing=kind == MISSING)
+                faulty.setdefault(kind, (detail, []))[1].append(frame)
+        for kind, (detail, at) in faulty.items():
+            what = f"{kind} ({detail})" if detail else kind
+            self._report(what, pair.object_name, _key(pair), tuple(at), missing=kind == MISSING)
         return found
 
     def _entries(self, pair: CameraPair) -> dict | None:
         """The object that holds the frames of `pair`; None, and a problem more, if the way there is broken."""
         if self._raw is None:
-            return self._report(None, None, (), MISSING, missing=True)
-        place: list[str | None] = [None, None]
-        value = self._raw
+            return self._report(MISSING, missing=True)
+        value, place = self._raw, []
         for depth, key in enumerate(("masks", pair.object_name, _key(pair))):
             if not isinstance(value, dict):
-                return self._report(*place, (), f"is {_type(value)}, not an object")
+                return self._report(f"is {_type(value)}, not an object", *place)
             if depth:
-                place[depth - 1] = key
+                place.append(key)
             if key not in value:
-                return self._report(*place, (), MISSING if depth else 'has no "masks"', missing=depth > 0)
+                return self._report(MISSING if depth else 'has no "masks"', *place, missing=depth > 0)
             value = value[key]
-        return value if isinstance(value, dict) else self._report(*place, (), f"is {_type(value)}, not an object")
+        return value if isinstance(value, dict) else self._report(f"is {_type(value)}, not an object", *place)
 
-    def _report(self, object_name, camera_pair, frames, what: str, missing: bool = False) -> None:
-        problem = Problem(self.take_uid, object_name, camera_pair, tuple(frames), what, missing)
+    def _report(self, what: str, *place: Any, missing: bool = False) -> None:
+        problem = Problem(self.take_uid, what, *place, missing=missing)
         if problem not in self.problems:  # two pairs may share a missing object
             self.problems.append(problem)
-
-
-MISSING = "missing"
 
 
 def read_prediction(raw: Any, size: Size | None) -> tuple[Prediction | None, dict[str, str]]:
@@ -103,40 +99,20 @@ def read_prediction(raw: Any, size: Size | None) -> tuple[Prediction | None, dic
     faults = {f"no {key}": "" for key in ("pred_mask", "confidence") if key not in raw}
     confidence, mask = raw.get("confidence", 0.0), None
     if isinstance(confidence, bool) or not isinstance(confidence, int | float):
-        faults["confidence is not a number"] = _excerpt(confidence)
+        faults["confidence is not a number"] = repr(confidence)[:60]
     elif not 0 <= confidence <= 1:
-        faults["confidence is not between 0 and 1"] = _excerpt(confidence)
+        faults["confidence is not between 0 and 1"] = repr(confidence)[:60]
     if "pred_mask" in raw:
-        fault = _mask_fault(raw["pred_mask"], size)
-        if fault is None:
-            try:
+        try:
+            given = check_rle(raw["pred_mask"])[:2]
+            if given == size or (size is None and max(given) == EVAL_SIDE):
                 mask = decode_mask(raw["pred_mask"])
-            except ValueError as error:
-                fault = "mask cannot be decoded", str(error)
-        if fault:
-            faults[fault[0]] = fault[1]
+            else:
+                expected = list(size) if size else f"a long side of {EVAL_SIDE}"
+                faults["mask has the wrong size"] = f"{list(given)}, expected {expected}"
+        except ValueError as error:
+            faults["mask cannot be decoded"] = str(error)
     return (None if faults else Prediction(mask, float(confidence))), faults
-
-
-def _mask_fault(rle: Any, size: Size | None) -> tuple[str, str] | None:
-    """What is wrong with a mask before it is decoded: kind and detail."""
-    if not isinstance(rle, dict) or not {"size", "counts"} <= rle.keys():
-        return "pred_mask is not an object with size and counts", _type(rle)
-    given = rle["size"]
-    if not isinstance(given, list) or len(given) != 2 or not all(type(n) is int and n > 0 for n in given):
-        return "size of the mask is not [height, width]", _excerpt(given)
-    if size is not None and tuple(given) != size:
-        return "mask has the wrong size", f"{given}, expected {list(size)}"
-    if size is None and max(given) != EVAL_SIDE:
-        return "mask has the wrong size", f"{given}, expected a long side of {EVAL_SIDE}"
-    if not isinstance(rle["counts"], str):
-        return "counts of the mask are not COCO's compressed text", _type(rle["counts"])
-    return None
-
-
-def _excerpt(value: Any) -> str:
-    text = repr(value)
-    return text if len(text) <= 60 else f"{text[:60]}..."
 
 
 def _key(pair: CameraPair) -> str:

@@ -13,11 +13,11 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # repository root
 
 from evaluation.inputs import (
     add_truth_options,
+    beside,
     data_split,
     default_results,
     left_out,
     open_truth,
-    output_folder,
     provenance_of,
     score_file,
 )
@@ -36,8 +36,6 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     add = parser.add_argument
     add("--pred_file", type=Path, help="results (default: results/{setting}_{split}_results.json)")
     add("--num", type=at_least(1), default=100, help="cases in the gallery, and a fifth more where nothing is visible")
-    add("--height", type=at_least(60), default=260, help="of the pictures' panels, pixels")
-    add("--resamples", type=at_least(1), default=2000, help="of takes, for the confidence intervals")
     add("--out", type=Path, help="folder (default: results/{setting}_{split}_report)")
     add_num_workers(parser)
     return parser.parse_args(argv)
@@ -52,15 +50,15 @@ def main(argv: list[str] | None = None) -> None:
     results = args.pred_file or default_results(args.setting, split)
     scores = score_file(truth, results, args.setting, args.num_workers, args.allow_missing)
     source = {"split": split, "results": str(results), "provenance": provenance_of([results])}
-    summary = {**source, **summarize(scores, args.resamples)}
+    summary = {**source, **summarize(scores)}
 
     hidden = sorted((case for case in scores.cases if not case.visible), key=lambda case: -case.confidence)
     shown = choose(scores.cases, "spread", args.num) + hidden[: max(1, args.num // 5)]
     pictures = [f"pictures/{number:04d}.jpg" for number in range(len(shown))]
-    out = args.out or output_folder(results, "report")
+    out = args.out or beside(results, "report")
     claim_files(out, "report", [PAGE, *OUTPUT_FILES, *PLOTS, *pictures])
     predictions = load_predictions(results, args.setting, shown)
-    draw_gallery(out, pictures, truth, [[prediction] for prediction in predictions], args.height)
+    draw_gallery([out / picture for picture in pictures], truth, [[prediction] for prediction in predictions])
     names = take_names(scores)
     page = write_page(
         out,

@@ -5,6 +5,8 @@ import functools
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any, NamedTuple
 
+from tqdm import tqdm
+
 from evaluation.metrics import CONFIDENCE_THRESHOLD, CutOut, MaskScores, score_masks
 from evaluation.predictions import Problem, TakePredictions
 from evaluation.truth import GroundTruth, TakeTruth
@@ -100,13 +102,7 @@ def _others_in_view(
     return [other for other in others if other is not None]
 
 
-def score_results(
-    truth: GroundTruth,
-    results: Iterable[tuple[str, Any]],
-    setting: str,
-    num_workers: int = 0,
-    progress: Callable[[int], None] = lambda takes: None,
-) -> Scores:
+def score_results(truth: GroundTruth, results: Iterable[tuple[str, Any]], setting: str, num_workers: int = 0) -> Scores:
     """Score `results`, pairs of take uid and predictions in any order; takes that it lacks count as missing.
 
     A few takes are held at a time for each worker (0: one, in this process). The values do not depend on how many.
@@ -125,9 +121,9 @@ def score_results(
         for uid in unseen:
             yield truth.subset([uid]), None, setting
 
-    for _, take in run_jobs(_score_task, tasks(), num_workers if len(truth.uids) > 1 else 0):
+    jobs = run_jobs(_score_task, tasks(), num_workers if len(truth.uids) > 1 else 0)
+    for _, take in tqdm(jobs, total=len(truth.uids), unit="take", desc="score"):
         scored[take.take_uid] = take
-        progress(1)
     return Scores(setting, [scored[uid] for uid in truth.uids], not_in_truth)
 
 
@@ -138,4 +134,4 @@ def _score_task(task: tuple[GroundTruth, Any, str]) -> TakeScores:
     try:
         return score_take(truth.load(uid), raw, setting)
     except UserError as error:  # a malformed take is one problem more, and the others are still looked at
-        return TakeScores(uid, "", "", [], 0, [Problem(uid, None, None, (), f"ground truth: {error}", missing=True)])
+        return TakeScores(uid, "", "", [], 0, [Problem(uid, f"ground truth: {error}", missing=True)])

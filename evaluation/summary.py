@@ -25,10 +25,13 @@ SIZE_LABELS = (
 )
 VISIBILITY_EDGES = (0.5, 0.9)  # share of the track's scored frames in which the object is visible
 VISIBILITY_LABELS = ("in under half of the frames", "in 50 to 90 % of the frames", "in at least 90 %", "in all frames")
+LABEL_ORDERS = {"object size": SIZE_LABELS, "visibility": VISIBILITY_LABELS}  # others are sorted by name
+RESAMPLES = 2000  # of the takes, for the intervals
 BINS = 10  # of confidence, for the calibration
+CURVE_POINTS = 101  # of precision over recall, at most
 
 
-def summarize(scores: Scores, resamples: int = 2000) -> dict[str, Any]:
+def summarize(scores: Scores) -> dict[str, Any]:
     """Everything but the cases, as metrics.json has it. Values that do not exist are None."""
     cases = scores.cases
     values, groups = metrics(cases), breakdowns(scores)
@@ -42,7 +45,7 @@ def summarize(scores: Scores, resamples: int = 2000) -> dict[str, Any]:
             **several_objects(case_sums(cases).sum(0)),
             "official": {name: values[name] for name in OFFICIAL},
             "extra": {name: values[name] for name in METRICS if name not in OFFICIAL},
-            "interval_95": intervals([take.cases for take in scores.takes], resamples),
+            "interval_95": intervals([take.cases for take in scores.takes]),
             "mean_over_takes": mean_over_groups(groups["take"]),
             "mean_over_objects": mean_over_groups(groups["object"]),
             "existence": existence(cases),
@@ -72,9 +75,7 @@ def case_sums(cases: Sequence[Case]) -> np.ndarray:
             row[:-2] = *mask_metrics(case.mask), several, chance, 1, right
         else:
             row[-2:] = 1, right
-    column = SUMS.index("right_object")
-    rows[:, column] = np.nan_to_num(rows[:, column])  # a frame without another object adds nothing
-    return rows
+    return np.nan_to_num(rows)  # a frame without another object adds nothing to right_object
 
 
 def rates(rows: np.ndarray) -> dict[str, np.ndarray]:
@@ -107,17 +108,21 @@ def metrics(cases: Sequence[Case]) -> dict[str, float]:
     return {name: float(value) for name, value in rates(case_sums(cases).sum(0)).items()}
 
 
-def bootstrap_weights(n_takes: int, resamples: int, seed: int = 0) -> np.ndarray:
-    """(resamples, n_takes): how often each take is drawn when n_takes are drawn with replacement."""
-    return np.random.default_rng(seed).multinomial(n_takes, np.full(n_takes, 1 / n_takes), resamples)
+def resampled_rates(rows: np.ndarray) -> dict[str, np.ndarray]:
+    """(takes, len(SUMS)) sums -> (RESAMPLES) values of each of METRICS, each of takes drawn with replacement.
+
+    Which takes are drawn depends on their number alone. nan for a single take: there is nothing to draw.
+    """
+    n_takes = len(rows)
+    if n_takes < 2:
+        return dict.fromkeys(METRICS, np.full(RESAMPLES, np.nan))
+    times = np.random.default_rng(0).multinomial(n_takes, np.full(n_takes, 1 / n_takes), RESAMPLES)
+    return rates(times @ rows)
 
 
-def intervals(takes: Sequence[Sequence[Case]], resamples: int = 2000) -> dict[str, Interval]:
+def intervals(takes: Sequence[Sequence[Case]]) -> dict[str, Interval]:
     """95 % percentile bootstrap over takes: frames of one take are alike, so takes and not frames are drawn."""
-    if len(takes) < 2:
-        return dict.fromkeys(METRICS, (math.nan, math.nan))
-    rows = np.stack([case_sums(cases).sum(0) for cases in takes])
-    drawn = rates(bootstrap_weights(len(takes), resamples) @ rows)
+    drawn = resampled_rates(np.array([case_sums(cases).sum(0) for cases in takes]))
     return {name: percentile_interval(values) for name, values in drawn.items()}
 
 
@@ -152,9 +157,6 @@ def breakdowns(scores: Scores) -> dict[str, list[dict[str, Any]]]:
                 }
             )
     return out
-
-
-LABEL_ORDERS = {"object size": SIZE_LABELS, "visibility": VISIBILITY_LABELS}  # others are sorted by name
 
 
 def labels(scores: Scores) -> dict[str, Callable[[Case], str | None]]:
@@ -215,13 +217,13 @@ def mean_over_groups(groups: list[dict[str, Any]]) -> dict[str, float]:
     return out
 
 
-def existence(cases: Sequence[Case], points: int = 101) -> dict[str, Any]:
-    """How far the confidence can be trusted, none of it official: precision over recall, at most `points` long, the
-    area under it, calibration in bins, and its mean error weighted by count."""
+def existence(cases: Sequence[Case]) -> dict[str, Any]:
+    """How far the confidence can be trusted, none of it official: precision over recall, the area under it, calibration
+    in bins, and its mean error weighted by count."""
     confidence = np.array([case.confidence for case in cases], float)
     visible = np.array([case.visible for case in cases], bool)
     recall, precision = precision_recall(visible, confidence)
-    kept = np.unique(np.linspace(0, max(len(recall) - 1, 0), min(points, len(recall))).astype(int))
+    kept = np.unique(np.linspace(0, max(len(recall) - 1, 0), min(CURVE_POINTS, len(recall))).astype(int))
     bins = calibration(visible, confidence)
     errors = [b["count"] * abs(b["mean_confidence"] - b["share_visible"]) for b in bins]
     return {

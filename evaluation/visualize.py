@@ -20,11 +20,10 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # repository root
 
 from tqdm import tqdm
 
-from evaluation.inputs import add_split_options, default_results, output_folder, split_uids
+from evaluation.inputs import add_split_options, beside, default_results, open_truth
 from evaluation.outputs import claim_files
 from evaluation.pictures import ORDERS, choose, contact_sheet, draw_case, load_predictions, write_video
 from evaluation.score import Case, score_results
-from evaluation.truth import GroundTruth
 from formats.arguments import Parser, add_num_workers, add_setting, at_least
 from formats.drawing import write_picture
 from formats.errors import UserError, run_script
@@ -44,7 +43,6 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     add("--object", help="only this object")
     add("--camera", help="only with this camera as query or target")
     add("--frame", type=int, help="only this frame")
-    add("--columns", type=at_least(1), default=2, help="of the contact sheet")
     add("--height", type=at_least(60), default=360, help="of the panels, pixels")
     add("--fps", type=at_least(1), default=3, help="of a video: annotated frames per second")
     add("--out", type=Path, help="folder, or .jpg, .png, .mp4 file (default: results/{setting}_{split}_pictures)")
@@ -55,10 +53,15 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
 def main(argv: list[str] | None = None) -> None:
     args = parse_args(argv)
     results = args.pred_file or default_results(args.setting, args.split)
-    out = args.out or output_folder(results, "pictures")
-    truth = open_takes(args.data_path, args.split, args.splits_path, args.take or "")
-    with tqdm(total=len(truth.uids), unit="take", desc="score") as bar:
-        scores = score_results(truth, iter_results(results, args.setting), args.setting, args.num_workers, bar.update)
+    out = args.out or beside(results, "pictures")
+    truth = open_truth(args.data_path, args.split, args.splits_path, all_frames=True, allow_missing=True)
+    if args.take:
+        uids = [uid for uid in truth.uids if uid.startswith(args.take)]
+        if not uids:
+            near = nearest(args.take, truth.uids)
+            raise UserError(f"no take of split {args.split!r} begins with {args.take!r}; the nearest: {near}")
+        truth = truth.subset(uids)
+    scores = score_results(truth, iter_results(results, args.setting), args.setting, args.num_workers)
     if scores.problems:
         print(f"{len(scores.problems)} problems in {results}; evaluate.py lists them", file=sys.stderr)
     if not scores.cases:
@@ -75,25 +78,14 @@ def main(argv: list[str] | None = None) -> None:
     predictions = load_predictions(results, args.setting, cases)
     pictures = (draw_case(takes[one.case.take_uid], [one], args.height) for one in predictions)
     if out.suffix.lower() == ".mp4":
-        print(f"{write_video(out, tqdm(pictures, total=len(cases), unit='frame'), args.fps)} frames: {out}")
+        write_video(out, tqdm(pictures, total=len(cases), unit="frame"), args.fps)
+        print(f"{len(cases)} frames: {out}")
     elif out.suffix.lower() in (".jpg", ".jpeg", ".png"):
-        write_picture(out, contact_sheet(list(pictures), args.columns))
+        write_picture(out, contact_sheet(list(pictures)))
         print(f"{len(cases)} pictures: {out}")
     else:
-        write_folder(out, cases, list(pictures), args.columns)
+        write_folder(out, cases, list(pictures))
         print(f"{len(cases)} pictures: {out / 'sheet.jpg'}")
-
-
-def open_takes(data_path: Path, split: str, splits_path: Path | None, take: str) -> GroundTruth:
-    """The takes whose uid begins with `take`. Which frames the annotators looked at does not matter here."""
-    of_split = split_uids(data_path, splits_path, split)
-    uids = [uid for uid in of_split if uid.startswith(take)]
-    if not uids:
-        raise UserError(f"no take of split {split!r} begins with {take!r}; the nearest: {nearest(take, of_split)}")
-    truth = GroundTruth.from_processed(data_path, uids, None)
-    if not truth.uids:
-        raise UserError(f"no take of split {split!r} is in {data_path}; run data/process_data.py first")
-    return truth
 
 
 def matching(cases: list[Case], object_name: str | None, camera: str | None, frame: int | None) -> list[Case]:
@@ -128,11 +120,11 @@ def nearest(wanted: str | int, known: Iterable, number: int = 3) -> str:
     return ", ".join(map(repr, near[:number])) or "none at all"
 
 
-def write_folder(folder: Path, cases: list[Case], pictures: list, columns: int) -> None:
+def write_folder(folder: Path, cases: list[Case], pictures: list) -> None:
     """The pictures and a sheet of them all; those of an earlier run go."""
     names = [file_name(number, case) for number, case in enumerate(cases, 1)]
     claim_files(folder, "pictures", ["sheet.jpg", *names])
-    write_picture(folder / "sheet.jpg", contact_sheet(pictures, columns))
+    write_picture(folder / "sheet.jpg", contact_sheet(pictures))
     for name, picture in zip(names, pictures, strict=True):
         write_picture(folder / name, picture)
 

@@ -72,6 +72,17 @@ def test_three_files_are_compared_with_the_first(root, tmp_path):
     assert [one["second"] for one in found] == ["y", "z"] and found[0]["metrics"] == found[1]["metrics"]
 
 
+def test_a_comparison_says_what_any_of_the_files_lacks(root, tmp_path, capsys):
+    results = json.loads((root / "b" / "ego-exo_val_results.json").read_text())
+    del results["ego-exo"]["results"]["take-b"]
+    less = tmp_path / "less_results.json"
+    less.write_text(json.dumps(results))
+    files = ["--pred_file", str(root / "a" / "ego-exo_val_results.json"), str(less), "--allow_missing"]
+    compare_main(root, tmp_path / "out", *files, "--num", "0")
+    assert capsys.readouterr().out.count("take take-b: missing") == 1
+    assert "take take-b: missing" in (tmp_path / "out" / "index.html").read_text()
+
+
 def test_a_comparison_needs_a_name_for_each_file(root, tmp_path):
     with pytest.raises(SystemExit) as stop:
         compare_main(root, tmp_path, "--names", "x")

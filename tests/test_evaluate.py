@@ -161,14 +161,23 @@ BROKEN = {
     "confidence is true": (change("confidence", True), FRAME_30 + "confidence is not a number (True)"),
     "confidence is nan": (change("confidence", float("nan")), FRAME_30 + "confidence is not between 0 and 1 (nan)"),
     "confidence is a logit": (change("confidence", -3.5), FRAME_30 + "confidence is not between 0 and 1 (-3.5)"),
-    "pred_mask is a text": (change("pred_mask", "x"), FRAME_30 + "pred_mask is not an object with size and counts"),
+    "pred_mask is a text": (
+        change("pred_mask", "x"),
+        FRAME_30 + "mask cannot be decoded (mask 'x' has no size and counts)",
+    ),
     "the mask has the network's size": (
         change_mask("size", [480, 480]),
         FRAME_30 + "mask has the wrong size ([480, 480], expected [270, 480])",
     ),
-    "the mask's size is a text": (change_mask("size", "270x480"), FRAME_30 + "size of the mask is not [height, width]"),
-    "the mask's size has three numbers": (change_mask("size", [1, 270, 480]), FRAME_30 + "size of the mask is not"),
-    "the counts are not compressed": (change_mask("counts", [129600]), FRAME_30 + "counts of the mask are not"),
+    "the mask's size is a text": (change_mask("size", "270x480"), FRAME_30 + "mask cannot be decoded (mask size"),
+    "the mask's size has three numbers": (
+        change_mask("size", [1, 270, 480]),
+        FRAME_30 + "mask cannot be decoded (mask size",
+    ),
+    "the counts are not compressed": (
+        change_mask("counts", [129600]),
+        FRAME_30 + "mask cannot be decoded (mask counts",
+    ),
     "the counts are no text of COCO": (change_mask("counts", "\u00e4#!"), FRAME_30 + "mask cannot be decoded"),
     "the counts are cut off": (change_mask("counts", "Pb"), FRAME_30 + "mask cannot be decoded"),
     "the counts are of another size": (change_mask("counts", "1"), FRAME_30 + "mask cannot be decoded"),

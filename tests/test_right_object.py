@@ -121,7 +121,7 @@ def test_random_masks_score_as_the_definition_says(data_dir, setting):
             expected += plain.values()
     counted = [(right, in_view) for right, in_view in expected if not math.isnan(right)]
     assert 5 < len(counted) < len(expected)  # frames of both kinds are there
-    summary = summarize(scores, resamples=10)
+    summary = summarize(scores)
     assert summary["frames_several_objects"] == len(counted)
     assert summary["extra"]["right_object"] == pytest.approx(np.mean([right for right, _ in counted]), abs=1e-12)
     assert summary["right_object_chance"] == pytest.approx(np.mean([1 / n for _, n in counted]), abs=1e-12)

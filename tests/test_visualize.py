@@ -83,15 +83,15 @@ def test_an_overlay_changes_the_object_and_its_outline_alone():
     assert (overlay(image, np.zeros_like(mask), (255, 0, 0)) == image).all()
 
 
-def test_a_contact_sheet_has_the_asked_width_whatever_the_pictures():
+def test_a_contact_sheet_has_the_same_width_whatever_the_pictures():
     pictures = [np.zeros((30 + 7 * i, 200 + 13 * i, 3), np.uint8) for i in range(5)]
-    for columns in (1, 2, 3, 8):
-        assert contact_sheet(pictures, columns, width=700).shape[1] == 700
+    for number in (1, 2, 5):
+        assert contact_sheet(pictures[:number]).shape[1] == 2000
 
 
 def test_a_video_takes_pictures_of_odd_and_changing_sizes(tmp_path):
     images = [np.full((61 + i, 91 - i, 3), 40 * i, np.uint8) for i in range(4)]
-    assert write_video(tmp_path / "a.mp4", images, fps=2) == 4
+    write_video(tmp_path / "a.mp4", images, fps=2)
     video = cv2.VideoCapture(str(tmp_path / "a.mp4"))
     assert [video.read()[1].shape for _ in range(4)] == [(60, 90, 3)] * 4
 

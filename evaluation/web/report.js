@@ -3,8 +3,7 @@
 // Tables: a click on a column's head sorts by it, a second click the other way round. Empty cells stay below.
 function sortTable(head) {
   const table = head.closest("table"), column = head.cellIndex;
-  const descending = head.getAttribute("aria-sort") !== "descending" && column > 0
-    || head.getAttribute("aria-sort") === "ascending";
+  const former = head.getAttribute("aria-sort"), descending = former ? former === "ascending" : column > 0;
   table.querySelectorAll("th").forEach(other => other.removeAttribute("aria-sort"));
   head.setAttribute("aria-sort", descending ? "descending" : "ascending");
   const value = row => row.cells[column].dataset.value ?? row.cells[column].textContent;
