@@ -2,8 +2,8 @@
 
     python data/check_processed.py --data_dir data/egoexo/processed
 
-Prints a table of the splits and lists what is wrong, then what is missing: takes and cameras that the data set itself
-lacks, as process_data.py found. Exit status 0: nothing is wrong, though some may be missing. Status 1: something is.
+Prints a table of the splits, then what is wrong, then what is missing: takes and cameras that process_data.py did not
+find in the data set. Exit status 0: nothing is wrong, though some may be missing. Status 1: something is.
 """
 
 import argparse
@@ -55,8 +55,8 @@ def main() -> int:
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     for row in rows:
         print("  ".join(text.rjust(width) for text, width in zip(row, widths, strict=True)))
-    for name in () if args.split else splits:
-        if name not in names:
+    for name in splits:
+        if name not in names and not args.split:
             print(f"{printable(name)}: none of its {len(splits[name])} takes is processed")
     for name, (_, problems, _) in checks.items():
         print_lines(name, problems, args.show)
@@ -79,13 +79,10 @@ def check_split(args: argparse.Namespace, name: str, uids: list[str]) -> tuple[t
     checks = dict(tqdm(run_jobs(check, there, args.num_workers), printable(name), total=len(there), unit="take"))
     problems, missing = [], []
     for uid in uids:
-        failures = read_failures(args.data_dir / uid)
-        missing += [failure.describe(uid) for failure in failures if failure.kind == MISSING]
-        broken = [failure for failure in failures if failure.kind == BROKEN]
-        if uid in checks:
-            broken = checks[uid].problems + broken
-        problems += [failure.describe(uid) for failure in broken]
-        if uid not in checks and not failures:
+        found = (checks[uid].problems if uid in checks else []) + read_failures(args.data_dir / uid)
+        problems += [failure.describe(uid) for failure in found if failure.kind == BROKEN]
+        missing += [failure.describe(uid) for failure in found if failure.kind == MISSING]
+        if uid not in checks and not found:
             problems.append(f"take {uid}: not processed; run data/process_data.py")
     counts = [sum(sum(checks[uid].pairs[setting].values()) for uid in there) for setting in SETTINGS]
     if any(counts) and not args.skip_pairs and name in SPLITS:

@@ -1,4 +1,4 @@
-"""Is a processed take whole? Looks at every frame and mask that a later stage may ask for."""
+"""Whether a processed take is whole: looks at every frame and mask that a later stage may ask for."""
 
 import os
 from collections.abc import Iterable, Mapping
@@ -33,8 +33,8 @@ class TakeCheck:
 def check_take(data_dir: Path, uid: str, decode: bool = False) -> TakeCheck:
     """Check a processed take: frames there, whole and of one size, masks readable, of one size and fitting the frames.
 
-    Frames are looked at from outside (size in the header, end mark); `decode` decodes each, which takes fifty times
-    as long. Never raises for what it finds.
+    Of a frame it reads the size in the header and the end mark; with `decode` it decodes each frame, which takes fifty
+    times as long.
     """
     check = TakeCheck(uid)
     try:
@@ -49,10 +49,10 @@ def check_take(data_dir: Path, uid: str, decode: bool = False) -> TakeCheck:
         there = frames_in(take.folder / camera)
         wanted = needed.get(camera, set())
         if not there.keys() <= wanted:  # made with `--frames all`: every mask and every second has its frame
-            end = (
-                max(there) if not take.is_ego(camera) else max(take.subsample_idx, default=0)
-            )  # exo videos may end early
-            wanted = wanted.union(*tracks.values(), (frame for frame in take.subsample_idx if frame <= end))
+            seconds = take.subsample_idx
+            if not take.is_ego(camera):  # its video may end early
+                seconds = [frame for frame in seconds if frame <= max(there)]
+            wanted = wanted.union(*tracks.values(), seconds)
         reasons += _check_frames({frame: there[frame] for frame in sorted(wanted & there.keys())}, mask_size, decode)
         if missing := sorted(wanted - there.keys()):
             reasons.append(f"{len(missing)} frames missing: {_some(missing)}")
@@ -75,7 +75,7 @@ def _check_masks(tracks: Mapping[str, Mapping[int, RLE]]) -> tuple[list[str], Si
             try:
                 run_lengths(rle)
                 sizes.setdefault(tuple(rle["size"]), f"{name!r}, frame {frame}")
-            except (ValueError, KeyError, TypeError):
+            except ValueError:
                 corrupt.append(frame)
         if corrupt:
             reasons.append(f"{len(corrupt)} corrupt masks of object {name!r}: {_some(sorted(corrupt))}")

@@ -37,21 +37,14 @@ def parse_args() -> argparse.Namespace:
     parser = Parser(__doc__)
     add_data_path(parser, "--data_dir")
     add_splits_path(parser, "--split_path")
-    parser.add_argument("--split", choices=SPLITS, nargs="+", help="default: all that have processed takes")
-    parser.add_argument(
-        "--only_annotated",
-        action="store_true",
-        help="keep only frames that the annotators looked at in the target camera too, which the evaluation scores",
-    )
-    beside = "beside the folder of --data_dir"
-    parser.add_argument(
-        "--annotationpath", type=Path, help=f"read by --only_annotated (default: {ANNOTATION_TEMPLATE} {beside})"
-    )
-    parser.add_argument(
-        "--legacy",
-        action="store_true",
-        help="write the original implementation's {split}_{egoexo,exoego}_pairs.json instead, for other programs",
-    )
+    add = parser.add_argument
+    add("--split", choices=SPLITS, nargs="+", help="default: all that have processed takes")
+    only = "keep only frames that the annotators looked at in the target camera too, which the evaluation scores"
+    add("--only_annotated", action="store_true", help=only)
+    default = f"{ANNOTATION_TEMPLATE} beside the folder of --data_dir"
+    add("--annotationpath", type=Path, help=f"read by --only_annotated (default: {default})")
+    legacy = "write the original implementation's {split}_{egoexo,exoego}_pairs.json instead, for other programs"
+    add("--legacy", action="store_true", help=legacy)
     args = parser.parse_args()
     args.split_path = args.split_path or find_split_path(args.data_dir)
     args.annotationpath = args.annotationpath or args.data_dir.absolute().parent / ANNOTATION_TEMPLATE

@@ -1,12 +1,12 @@
 """From a take's videos and annotation to its processed form.
 
 Three steps: `plan_take`, then `extract_camera` for each job of the plan, in any process and order, then `finish_take`.
-A kill undoes nothing: a frame appears whole or not at all, annotation.json comes last, and the same steps again do only
-what is missing.
+A kill at any moment does no harm: a frame appears whole or not at all, annotation.json comes last, and the same steps
+again do only what is missing.
 
-annotation.json promises to every later stage that each frame of each pair exists, on the query's and on the target's
-side. It therefore leaves out cameras whose video is missing or broken, and of each object the frames past the end of
-the shortest of its videos and those with a corrupt mask in any of them. failures.py lists all that.
+annotation.json promises to every later stage that both frames of each pair exist. It therefore leaves out cameras whose
+video is missing or broken, and for each object the frames past the end of its shortest video and those with a corrupt
+mask in any camera. Whatever is left out is listed as a `Failure`.
 """
 
 import shutil
@@ -38,8 +38,8 @@ class Extraction:
 
     takes_dir: Path
     data_dir: Path
-    frames: str = "all"
-    downscaled: bool = False
+    frames: str
+    downscaled: bool
 
     def video_path(self, take: Take, camera: str) -> Path:
         return video_path(self.takes_dir, take.name, camera, self.downscaled)
@@ -75,13 +75,12 @@ class TakePlan:
     take: Take
     folder: Path
     failures: list[Failure] = field(default_factory=list)
-    lengths: dict[str, int] = field(default_factory=dict)  # frames of each usable video
     jobs: list[CameraJob] = field(default_factory=list)  # one for each usable video
     results: dict[str, CameraResult] = field(default_factory=dict)  # of the finished jobs, by camera
 
 
 def settled(take: Take, extraction: Extraction) -> list[Failure] | None:
-    """What a take lacks if there is nothing to do for it: it is complete, or cannot become better. Else None."""
+    """What a take lacks, if it is complete or its videos are gone, so that nothing can be done for it; else None."""
     try:
         former = ProcessedTake.read(extraction.data_dir, take.uid)
     except UserError:
@@ -102,13 +101,14 @@ def plan_take(take: Take, extraction: Extraction) -> TakePlan:
         plan.failures.append(Failure(None, MISSING, f"no folder {extraction.takes_dir / take.name}"))
         return plan
     indexes = _index_videos(plan, extraction)
+    lengths = {camera: len(index) for camera, index in indexes.items()}
     if not any(map(take.is_ego, indexes)):
         plan.failures.append(NO_EGO)
         return plan
-    wanted = _wanted_frames(take, indexes, _grid(take, plan.lengths), extraction.frames)
+    wanted = _wanted_frames(take, indexes, _grid(take, lengths), extraction.frames)
     for camera in sorted(indexes, key=take.is_ego):  # the exo videos, which take longer, go first
         index = indexes[camera]
-        frames = [frame for frame in wanted[camera] if frame < len(index)]
+        frames = [frame for frame in wanted[camera] if frame < lengths[camera]]
         if lacking := len(wanted[camera]) - len(frames):
             reason = f"{index.path} ends after {len(index)} frames; {lacking} wanted ones up to {wanted[camera][-1]}"
             plan.failures.append(Failure(camera, MISSING, f"{reason} are left out"))
@@ -119,7 +119,7 @@ def plan_take(take: Take, extraction: Extraction) -> TakePlan:
 
 
 def _index_videos(plan: TakePlan, extraction: Extraction) -> dict[str, VideoIndex]:
-    """The index of each usable video by camera; enters lengths and failures into the plan."""
+    """The index of each usable video by camera; adds to the plan's failures what is wrong with videos."""
     indexes = {}
     for camera in plan.take.cameras:
         path = extraction.video_path(plan.take, camera)
@@ -131,7 +131,6 @@ def _index_videos(plan: TakePlan, extraction: Extraction) -> dict[str, VideoInde
         except MemoryError:
             plan.failures.append(Failure(camera, BROKEN, NO_MEMORY.format(path)))
             continue
-        plan.lengths[camera] = len(index)
         if index.hidden:
             reason = f"{path} hides {index.hidden} frames by an edit list; frame 0 is the first that players show"
             plan.failures.append(Failure(camera, NOTE, reason))
@@ -154,7 +153,7 @@ def extract_camera(job: CameraJob) -> CameraResult:
         result.new_frames = _write_frames(job) if job.frames else 0
         _decode_masks(job.tracks, result)
     except OSError as error:
-        raise unwritable(job.folder, error) from None
+        raise _unwritable(job.folder, error) from None
     except Exception as error:
         if isinstance(error, MemoryError) or getattr(error, "code", None) == cv2.Error.STS_NO_MEM:
             result.failure = Failure(job.camera, BROKEN, NO_MEMORY.format(job.index.path))
@@ -172,33 +171,30 @@ def finish_take(plan: TakePlan) -> list[Failure]:
     """
     take = plan.take
     failed = sorted(camera for camera, result in plan.results.items() if result.failure)
-    lengths = {camera: length for camera, length in plan.lengths.items() if camera not in failed}
+    lengths = {job.camera: len(job.index) for job in plan.jobs if job.camera not in failed}
     failures = plan.failures + [plan.results[camera].failure for camera in failed]
     try:
         if not any(map(take.is_ego, lengths)):
-            failures += [NO_EGO] if any(map(take.is_ego, failed)) else []
+            if any(map(take.is_ego, failed)):
+                failures.append(NO_EGO)
             (plan.folder / ANNOTATION).unlink(missing_ok=True)
             write_failures(plan.folder, take.name, failures)
             return failures
         masks, corrupt = _merge_masks(take, plan.results, lengths)
         failures += corrupt
-        # In this order: a take with an annotation.json and no list of failures is one without failures.
-        if failures:
+        if failures:  # before annotation.json: a take that has one and no list of failures lacks nothing
             write_failures(plan.folder, take.name, failures)
         ProcessedTake(take.uid, plan.folder, masks, _grid(take, lengths), take.stated_ego).write_annotation()
         if not failures:
             (plan.folder / FAILED).unlink(missing_ok=True)
     except OSError as error:
-        raise unwritable(plan.folder, error) from None
+        raise _unwritable(plan.folder, error) from None
     return failures
 
 
-def unwritable(path: Path, error: OSError) -> UserError:
-    """For an output that could not be written, whichever process found out."""
-    return UserError(
-        f"cannot write to {path} ({error.strerror or error}); what is finished stays: run the same command again once "
-        "this is mended"
-    )
+def _unwritable(path: Path, error: OSError) -> UserError:
+    reason = error.strerror or error
+    return UserError(f"cannot write to {path} ({reason}); mend this and run the same command again to continue")
 
 
 def shrink(image: np.ndarray, max_rows: int) -> np.ndarray:
@@ -211,7 +207,7 @@ def shrink(image: np.ndarray, max_rows: int) -> np.ndarray:
 
 
 def _write_frames(job: CameraJob) -> int:
-    """Returns how many frames were not there. Raises VideoError if the video is damaged."""
+    """Returns how many frames were missing. Raises VideoError if the video is damaged."""
     job.folder.mkdir(parents=True, exist_ok=True)
     there = frames_in(job.folder)
     # A power failure can leave empty files.

@@ -1,7 +1,7 @@
 """What is missing from the processed takes, and why.
 
-Whoever processes a take writes what it lacks into `<data_dir>/<take_uid>/failed.json`, so that parallel runs never
-write the same file. `<data_dir>/failed_takes.json` gathers these lists:
+The list of a take is `<data_dir>/<take_uid>/failed.json`, so that parallel runs never write the same file.
+`<data_dir>/failed_takes.json` gathers these lists:
 `[{"take_uid", "take_name", "camera": str or null, "kind": "missing" | "broken" | "note", "reason"}, ...]`.
 """
 
@@ -9,13 +9,13 @@ import json
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from formats.errors import UserError
+from formats.errors import MALFORMED, UserError
 from formats.files import remove_leftovers, write_json
 
 FAILED = "failed.json"
 FAILED_TAKES = "failed_takes.json"
-MISSING = "missing"  # not there at all; usual in the real data set, parts of which were withdrawn
-BROKEN = "broken"  # there but could not be used: a new download, or another run, should help
+MISSING = "missing"  # not there at all, as parts of the real data set were withdrawn
+BROKEN = "broken"  # there but of no use: another download or run should help
 NOTE = "note"  # nothing is lost, but worth knowing
 
 
@@ -62,7 +62,7 @@ def _read(folder: Path) -> tuple[str, list[Failure]]:
         return raw["take_name"], [Failure(**row) for row in raw["failures"]]
     except FileNotFoundError:
         return "", []
-    except (ValueError, KeyError, TypeError) as error:
+    except MALFORMED as error:
         raise UserError(
             f"{path} is malformed ({type(error).__name__}: {error}); delete it and run data/process_data.py again"
         ) from None

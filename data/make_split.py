@@ -27,13 +27,11 @@ from formats.takes import (
 
 def parse_args() -> argparse.Namespace:
     parser = Parser(__doc__)
-    parser.add_argument(
-        "--annotationpath", type=Path, default=DEFAULT_ROOT / ANNOTATION_TEMPLATE, help="{split} is filled in"
-    )
-    beside = "beside the folder of --annotationpath"
-    parser.add_argument("--output", type=Path, help=f"file to write (default: split.json {beside})")
+    add = parser.add_argument
+    add("--annotationpath", type=Path, default=DEFAULT_ROOT / ANNOTATION_TEMPLATE, help="{split} is filled in")
+    add("--output", type=Path, help="file to write (default: split.json beside the folder of --annotationpath)")
     args = parser.parse_args()
-    args.output = args.output or args.annotationpath.absolute().parents[1] / "split.json"
+    args.output = args.output or args.annotationpath.absolute().parent.parent / "split.json"
     return args
 
 
@@ -57,7 +55,8 @@ def make_split(template: Path) -> dict[str, list[str]]:
             print(f"no file {path}: {split} stays empty")
             continue
         for uid, _ in iter_annotations(path):
-            if (former := split_of.pop(uid, split)) != split:
+            former = split_of.pop(uid, split)
+            if former != split:
                 print(f"take {uid} is in {former} and {split}: it goes to {split}")
             split_of[uid] = split
     if not split_of:

@@ -16,14 +16,14 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # repository root
 
-from data.extraction import FRAME_CHOICES, Extraction
+from data.extraction import Extraction
 from data.failures import NOTE, Failure, write_failures
-from data.processing import estimated_work, process_takes, read_split_takes, sum_up
-from formats.arguments import Parser, add_num_workers, add_splits_path
+from data.processing import add_options, chosen_splits, estimated_work, process_takes, read_split_takes, sum_up
+from formats.arguments import Parser, add_num_workers
 from formats.errors import UserError, printable, run_script
 from formats.parallel import split_by_work
 from formats.processed import claim_data_dir
-from formats.takes import ANNOTATION_TEMPLATE, DEFAULT_ROOT, find_split_path, read_split, read_splits
+from formats.takes import ANNOTATION_TEMPLATE, DEFAULT_ROOT, find_split_path, read_splits
 
 
 def parse_args() -> argparse.Namespace:
@@ -31,30 +31,11 @@ def parse_args() -> argparse.Namespace:
     add = parser.add_argument
     add("--takepath", type=Path, default=DEFAULT_ROOT / "takes", help="folder of the takes, usually <root>/takes")
     add("--annotationpath", type=Path, help=f"default: {ANNOTATION_TEMPLATE} beside the folder of --takepath")
-    add_splits_path(parser, "--split_path")
-    add("--split", nargs="+", default=["all"], help="splits of --split_path, or all (default: all)")
     add("--outputpath", type=Path, help="processed takes (default: processed beside the folder of --takepath)")
-    add(
-        "--frames",
-        choices=FRAME_CHOICES,
-        default="all",
-        help="one of each second, or only those that a pair needs: "
-        "less disk, and less time where annotations are sparse",
-    )
-    add(
-        "--downscaled",
-        action="store_true",
-        help="read frame_aligned_videos/downscaled/448/<camera>.mp4 and keep "
-        "frames at that size: tens of times less to download and decode, slightly softer images",
-    )
+    add_options(parser)
     add_num_workers(parser, "processes, each decoding one camera on one thread in up to 0.4 GB")
-    add(
-        "--shard",
-        type=_shard,
-        default=(1, 1),
-        metavar="I/N",
-        help="do the I-th of N shares of about equal work, I from 1 (default: 1/1, all of it)",
-    )
+    shard = "do the I-th of N shares of about equal work, I from 1 (default: 1/1, all of it)"
+    add("--shard", type=_shard, default=(1, 1), metavar="I/N", help=shard)
     add("--strict", action="store_true", help="stop at the first missing or broken video or mask")
     args = parser.parse_args()
     root = args.takepath.absolute().parent
@@ -81,16 +62,13 @@ def main() -> int:
     if (args.takepath / "takes").is_dir():
         raise UserError(f"--takepath {args.takepath} holds a folder takes; did you mean {args.takepath / 'takes'}?")
     splits = read_splits(args.split_path)
-    names = list(splits) if args.split == ["all"] else list(dict.fromkeys(args.split))
-    for name in names:
-        read_split(args.split_path, name)  # a wrong name must not come up after hours of work
+    chosen = chosen_splits(args.split_path, args.split)
     claim_data_dir(args.outputpath, args.downscaled)
-    _warn_of_leaks(args, splits, names)
+    _warn_of_leaks(args, splits, chosen)
     status, seen = 0, set()
-    for name in names:
-        uids = [uid for uid in read_split(args.split_path, name) if uid not in seen]
+    for name, uids in chosen.items():
+        status = max(status, process_split(args, name, [uid for uid in uids if uid not in seen], splits))
         seen.update(uids)
-        status = max(status, process_split(args, name, uids, splits))
     return status
 
 
@@ -98,9 +76,8 @@ def process_split(args: argparse.Namespace, split: str, uids: list[str], splits:
     """Process this shard of the takes `uids`, which are annotated in the file of `split`; returns the exit status."""
     takes, unusable, others = read_split_takes(args.annotationpath, split, uids, args.split_path)
     if homeless := set(others).difference(*splits.values()):
-        print(
-            f"{printable(split)}: {len(homeless)} annotated takes are in no split of {args.split_path} and are left out"
-        )
+        where = f"in no split of {args.split_path}"
+        print(f"{printable(split)}: {len(homeless)} annotated takes are {where} and are left out")
     share, shares = args.shard
     work = {uid: estimated_work(takes[uid]) if uid in takes else 0 for uid in uids}
     names = {uid: takes[uid].name if uid in takes else "" for uid in split_by_work(work, shares)[share - 1]}
@@ -113,23 +90,19 @@ def process_split(args: argparse.Namespace, split: str, uids: list[str], splits:
         if args.strict and serious:
             raise UserError(f"{serious[0].describe(uid, names[uid])} (fatal by --strict)")
 
-    for uid in (uid for uid in names if uid in unusable):
-        write_failures(args.outputpath / uid, "", [unusable[uid]])
-        done(uid, [unusable[uid]])
-    process_takes(
-        [takes[uid] for uid in names if uid in takes],
-        Extraction(args.takepath, args.outputpath, args.frames, args.downscaled),
-        args.num_workers,
-        title,
-        done,
-    )
+    for uid in names:
+        if uid in unusable:
+            write_failures(args.outputpath / uid, "", [unusable[uid]])
+            done(uid, [unusable[uid]])
+    extraction = Extraction(args.takepath, args.outputpath, args.frames, args.downscaled)
+    process_takes([takes[uid] for uid in names if uid in takes], extraction, args.num_workers, title, done)
     return sum_up(args.outputpath, title, names, failures)
 
 
-def _warn_of_leaks(args: argparse.Namespace, splits: dict[str, list[str]], names: list[str]) -> None:
+def _warn_of_leaks(args: argparse.Namespace, splits: dict[str, list[str]], chosen: dict[str, list[str]]) -> None:
     """Say which takes are in two splits; they are processed once, in the first of them."""
     count = Counter(uid for uids in splits.values() for uid in set(uids))
-    twice = [uid for name in names for uid in dict.fromkeys(splits[name]) if count[uid] > 1]
+    twice = [uid for uids in chosen.values() for uid in uids if count[uid] > 1]
     if twice:
         where = " and ".join(name for name, uids in splits.items() if twice[0] in uids)
         message = f"{len(set(twice))} takes are in more than one split of {args.split_path}: {twice[0]} is in {where}"

@@ -1,4 +1,4 @@
-"""Many takes through extraction.py: several cameras at once, one progress bar, one summary."""
+"""Many takes through extraction.py: which ones, several cameras at once, one progress bar, one summary."""
 
 import sys
 from collections.abc import Callable, Iterable, Iterator
@@ -7,6 +7,7 @@ from pathlib import Path
 from tqdm import tqdm
 
 from data.extraction import (
+    FRAME_CHOICES,
     CameraJob,
     CameraResult,
     Extraction,
@@ -17,32 +18,47 @@ from data.extraction import (
     settled,
 )
 from data.failures import BROKEN, FAILED_TAKES, MISSING, NOTE, Failure, gather_failures
+from formats.arguments import Parser, add_splits_path
 from formats.errors import UserError, printable
 from formats.files import remove_leftovers
 from formats.parallel import run_jobs
 from formats.processed import is_processed
-from formats.takes import FRAME_STEP, Take, annotation_path, read_takes
+from formats.takes import FRAME_STEP, Take, annotation_path, read_split, read_splits, read_takes
 
 EXO_WORK = 4  # a 3840x2160 frame has about four times the pixels of a 1408x1408 one
 SHOWN = 10  # failures printed in the end
 
 
+def add_options(parser: Parser) -> None:
+    """The options that the scripts that process takes share: which takes, and which of their frames."""
+    add_splits_path(parser, "--split_path")
+    add = parser.add_argument
+    add("--split", nargs="+", default=["all"], help="splits of --split_path, or all (default: all)")
+    frames = "one of each second, or only those that a pair needs: less disk, less time where annotations are sparse"
+    add("--frames", choices=FRAME_CHOICES, default="all", help=frames)
+    small = "use videos of 448 pixels on the short side and keep that size: tens of times less to get and decode"
+    add("--downscaled", action="store_true", help=f"{small}, slightly softer images")
+
+
+def chosen_splits(split_path: Path, names: list[str]) -> dict[str, list[str]]:
+    """The take uids of the splits `names`; `["all"]` stands for all that have takes. UserError if one has none."""
+    if names == ["all"]:
+        names = [name for name, uids in read_splits(split_path).items() if uids] or names
+    return {name: read_split(split_path, name) for name in names}
+
+
 def read_split_takes(
     template: Path, split: str, uids: list[str], split_path: Path
 ) -> tuple[dict[str, Take], dict[str, Failure], list[str]]:
-    """The annotated takes of a split by uid, what is wrong with the others of `uids`, and which more are annotated.
+    """The usable takes of a split by uid, what is wrong with the others of `uids`, and the uids of all other takes.
 
-    Raises UserError if none of the takes can be used.
+    Raises UserError if the annotation file has none of `uids`.
     """
     path = annotation_path(template, split)
     takes, malformed, others = read_takes(path, uids)
-    unusable = {}
-    for uid in (uid for uid in uids if uid not in takes):
-        if uid in malformed:
-            unusable[uid] = Failure(None, BROKEN, malformed[uid])
-        else:
-            unusable[uid] = Failure(None, MISSING, f"{path} does not annotate it")
-    if uids and not takes:
+    unusable = {uid: Failure(None, MISSING, f"{path} does not annotate it") for uid in uids if uid not in takes}
+    unusable |= {uid: Failure(None, BROKEN, reason) for uid, reason in malformed.items()}
+    if uids and not takes and not malformed:
         raise UserError(f"{path} annotates none of the {len(uids)} takes of {split} in {split_path}; do they match?")
     return takes, unusable, others
 
@@ -50,7 +66,7 @@ def read_split_takes(
 def estimated_work(take: Take) -> int:
     """Effort to process a take, in decoded frames of the size of an ego frame.
 
-    Taken from the annotation alone, so that every machine of a cluster comes to the same, whatever it has on its disk.
+    It depends on the annotation alone, so that all machines of a cluster agree, whatever lies on their disks.
     """
     return sum(_camera_work(take, camera) for camera in take.cameras)
 
@@ -70,15 +86,15 @@ def process_takes(
 ) -> None:
     """Process takes, as many cameras at once as there are workers; calls `done(take_uid, failures)` after each take.
 
-    The longest takes go first: none is left over for one worker in the end. An exception, from `done` too, stops all
-    workers; what is finished stays. Raises UserError if the output cannot be written or a worker is killed.
+    The longest takes go first, so that no long one is left for a single worker in the end. Any exception stops all
+    workers. Raises UserError if the output cannot be written or a worker is killed.
     """
     takes = sorted(takes, key=estimated_work, reverse=True)
     remove_leftovers(extraction.data_dir, seconds=3600)  # younger ones may belong to another shard
     plans: dict[str, TakePlan] = {}  # of the takes under way
 
     def camera_jobs() -> Iterator[CameraJob]:
-        """The jobs of one take after the other, each take planned when a worker is about to need its jobs."""
+        """The jobs of one take after the other; each take is planned when a worker is about to need its jobs."""
         for take in takes:
             folder = extraction.data_dir / take.uid
             for path in (folder, *(folder / camera for camera in take.cameras)):
@@ -106,12 +122,12 @@ def process_takes(
 
 
 class _Progress:
-    """A bar whose length is work, so that its time to completion is honest, and which counts takes and frames."""
+    """A progress bar that counts takes and frames, but measures work, so that its time to completion is honest."""
 
     def __init__(self, title: str, takes: list[Take]) -> None:
         self.work = {take.uid: estimated_work(take) + 1 for take in takes}  # still to do; finishing a take is 1
         self.takes = self.frames = 0
-        pause = 0.1 if sys.stderr.isatty() else 60  # the log file of a cluster job need not hold every step
+        pause = 0.1 if sys.stderr.isatty() else 60  # seconds; a cluster job's log file need not hold every step
         self.bar = tqdm(
             total=sum(self.work.values()),
             desc=title,
@@ -130,7 +146,7 @@ class _Progress:
         self.bar.close()
 
     def close_camera(self, take: Take, job: CameraJob, result: CameraResult) -> None:
-        """Frames that an earlier run left count as none: they tell nothing of this one's speed."""
+        """Frames of an earlier run do not count as work: they say nothing about the speed of this one."""
         work = _camera_work(take, job.camera)
         self.work[take.uid] -= work
         self.frames += result.new_frames
@@ -139,7 +155,7 @@ class _Progress:
         self._advance(now)
 
     def close_take(self, take: Take) -> None:
-        """What was not done of it never will be."""
+        """Whatever was not done for the take never will be."""
         self.takes += 1
         self.bar.total -= self.work[take.uid] - 1
         self._advance(1)

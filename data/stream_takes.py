@@ -2,9 +2,9 @@
 
     python data/stream_takes.py --split val
 
-Needs the annotation files and the `egoexo` command (pip install ego4d). While one take is processed the next one is
-downloaded, so there is room to be for two: some 20 GB. Stop it at any time and run it again to continue. The videos
-of takes that were there before are used and kept.
+Needs the annotation files, the `egoexo` command (pip install ego4d) and room for the videos of two takes, some 20 GB:
+while one take is processed the next one is downloaded. Stop it at any time and run it again to continue. Videos that
+were there before are used and kept.
 
 Exit status 0: every take is processed, as far as the data set has it. Status 1: a take failed; run it again.
 """
@@ -16,14 +16,15 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # repository root
 
-from data.extraction import FRAME_CHOICES, Extraction
+from data.extraction import Extraction
 from data.failures import Failure, read_failures, write_failures
-from data.processing import read_split_takes, sum_up
-from data.streaming import Downloader, only_one, stream_takes
-from formats.arguments import Parser, add_num_workers, add_splits_path
+from data.processing import add_options, chosen_splits, read_split_takes, sum_up
+from data.streaming import LOCK, Downloader, stream_takes
+from formats.arguments import Parser, add_num_workers
 from formats.errors import UserError, printable, run_script
+from formats.files import only_one
 from formats.processed import claim_data_dir
-from formats.takes import ANNOTATION_TEMPLATE, DEFAULT_ROOT, Take, find_split_path, read_split, read_splits
+from formats.takes import ANNOTATION_TEMPLATE, DEFAULT_ROOT, Take, find_split_path
 
 
 def parse_args() -> argparse.Namespace:
@@ -31,11 +32,8 @@ def parse_args() -> argparse.Namespace:
     add = parser.add_argument
     add("--root", type=Path, default=DEFAULT_ROOT, help="the data set: takes/ and annotations/ are below it")
     add("--annotationpath", type=Path, help=f"default: {ANNOTATION_TEMPLATE} below --root")
-    add_splits_path(parser, "--split_path")
-    add("--split", nargs="+", default=["all"], help="splits of --split_path, or all (default: all)")
     add("--outputpath", type=Path, help="processed takes (default: processed below --root)")
-    add("--frames", choices=FRAME_CHOICES, default="all", help="one of each second, or only those that a pair needs")
-    add("--downscaled", action="store_true", help="videos of 448 pixels on the short side: tens of times less to get")
+    add_options(parser)
     add_num_workers(parser, "processes, each decoding one camera")
     add("--retry", action="store_true", help="once more for takes that are done but lack a camera or a mask")
     add("egoexo_flags", nargs="*", help="after --: passed to egoexo as they are, as in -- --s3_profile work")
@@ -50,22 +48,24 @@ def main() -> int:
     args = parse_args()
     if not shutil.which("egoexo"):
         raise UserError("no egoexo command; pip install ego4d, and set up the data set's AWS credentials")
-    names = list(read_splits(args.split_path)) if args.split == ["all"] else args.split
-    uids_of = {name: read_split(args.split_path, name) for name in names}
+    chosen = chosen_splits(args.split_path, args.split)
     claim_data_dir(args.outputpath, args.downscaled)
     takes: dict[str, Take] = {}  # a take in two splits is done once
     unusable: dict[str, Failure] = {}
-    for name, uids in uids_of.items():
+    for name, uids in chosen.items():
         found, lacking, _ = read_split_takes(args.annotationpath, name, uids, args.split_path)
         takes |= found
         unusable |= lacking
-    uids = list(dict.fromkeys(uid for uids in uids_of.values() for uid in uids))
+    uids = list(dict.fromkeys(uid for uids in chosen.values() for uid in uids))
     for uid in uids:
         if uid not in takes:
             write_failures(args.outputpath / uid, "", [unusable[uid]])
     extraction = Extraction(args.root / "takes", args.outputpath, args.frames, args.downscaled)
     part = "downscaled_takes/448" if args.downscaled else "takes"
-    with only_one(args.root) as lock, Downloader(args.root, part, args.egoexo_flags, lock) as downloader:
+    with (
+        only_one(args.root / LOCK, "works on this data set, perhaps a killed run's download") as lock,
+        Downloader(args.root, part, args.egoexo_flags, lock) as downloader,
+    ):
         in_order = [takes[uid] for uid in uids if uid in takes]
         outcomes = stream_takes(in_order, extraction, downloader, args.num_workers, args.retry)
         for number, (take, outcome) in enumerate(outcomes, 1):

@@ -1,12 +1,11 @@
 """Take by take through a data set that does not fit on the disk: download, process, check, delete the videos.
 
-Two rules keep this safe. Videos are deleted only after every annotated camera that has one is in the processed take and
-all its frames have been decoded. And only those of takes that were empty when this came to them, which a marker file in
-the take's folder says, so that a download of the user's own stays.
+Two rules keep this safe. A take's videos are deleted only after each of them is in the processed take and all its
+frames there have been decoded. And they are deleted only if this program downloaded them: a marker file says so in the
+folder of each take that had no video before.
 """
 
 import contextlib
-import fcntl
 import re
 import subprocess
 from collections.abc import Iterator, Sequence
@@ -33,6 +32,7 @@ class Downloader:
     """Runs `egoexo` for one take at a time, in the background. A context manager: leaving it ends the download."""
 
     def __init__(self, root: Path, part: str, flags: list[str], lock: IO) -> None:
+        """`lock` is held for as long as a download runs, even if this process is killed."""
         self.root, self.part, self.flags, self.lock = root, part, flags, lock
         self.pool = ThreadPoolExecutor(1)
         self.process: subprocess.Popen | None = None
@@ -61,7 +61,7 @@ class Downloader:
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=subprocess.STDOUT,
-                pass_fds=[self.lock.fileno()],  # held for as long as the download runs, even if this process is killed
+                pass_fds=[self.lock.fileno()],
             )
             status = self.process.wait()
             log.seek(0)
@@ -72,25 +72,13 @@ class Downloader:
         return f"download failed with status {status}: {(warnings or lines or ['no output'])[-1]}"
 
 
-@contextlib.contextmanager
-def only_one(root: Path) -> Iterator[IO]:
-    """Wait until no other run, nor a download that a killed one left behind, works on this data set."""
-    with (root / LOCK).open("w") as lock:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            print(f"waiting for another run on {root}, or the download of one that was killed, to end", flush=True)
-            fcntl.flock(lock, fcntl.LOCK_EX)
-        yield lock
-
-
 def stream_takes(
     takes: Sequence[Take], extraction: Extraction, downloader: Downloader, num_workers: int, retry: bool
 ) -> Iterator[tuple[Take, str]]:
-    """Bring takes to their processed form one after the other; yields each with what has become of it.
+    """Process takes one after the other; yields each with what has become of it.
 
-    While one is processed the next is downloaded. `retry`: once more those that are done but lack something. Raises
-    UserError if downloading fails again and again.
+    While one is processed the next is downloaded. With `retry`, takes that are done but lack something are downloaded
+    and processed again. Raises UserError after GIVE_UP failed downloads in a row.
     """
     in_a_row = 0
     download = _start_download(takes[0], extraction, downloader, retry) if takes else None

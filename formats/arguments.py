@@ -1,4 +1,4 @@
-"""Command lines: the options that several scripts share have one meaning, one text and one check, here."""
+"""Command lines: options that several scripts share have one meaning, one help text and one check, all here."""
 
 import argparse
 import sys
@@ -9,7 +9,7 @@ from formats.parallel import default_workers
 from formats.processed import DEFAULT_DATA_DIR
 from formats.takes import SETTINGS
 
-SYNONYMS = (  # what the scripts, the original's among them, call the same thing; each script understands all
+SYNONYMS = (  # names that our scripts or the original's give to the same thing; each script understands all of them
     ("data_path", "data_dir", "outputpath", "train_dir"),  # processed takes
     ("splits_path", "split_path"),
     ("annotation_path", "annotationpath"),
@@ -18,7 +18,7 @@ SYNONYMS = (  # what the scripts, the original's among them, call the same thing
 
 
 class Parser(argparse.ArgumentParser):
-    """`Parser(__doc__)`: help keeps the docstring's lines and names every default that there is.
+    """`Parser(__doc__)`: help keeps the docstring's lines and names every default other than None and False.
 
     A flag may be written with hyphens or underscores, and as any of its SYNONYMS.
     """
@@ -47,8 +47,9 @@ def _name(flag: str) -> str:
 class _HelpFormatter(argparse.RawDescriptionHelpFormatter):
     def _get_help_string(self, action: argparse.Action) -> str:
         text = action.help or ""
-        none = action.default is None or action.default is False or action.default == argparse.SUPPRESS
-        told = none or "default" in text or not action.option_strings
+        if action.default in (None, argparse.SUPPRESS) or action.default is False:
+            return text
+        told = "default" in text or not action.option_strings
         return text if told else f"{text} (default: %(default)s)"
 
 

@@ -4,7 +4,7 @@ import functools
 import sys
 from collections.abc import Callable
 
-# What it raises to take JSON of some other structure for the expected one, endless nesting and numbers included.
+# What Python raises where JSON from a file has another structure than expected, or endless nesting or numbers.
 MALFORMED = (KeyError, TypeError, ValueError, AttributeError, OverflowError, RecursionError)
 
 

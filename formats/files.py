@@ -24,10 +24,10 @@ from formats.errors import UserError
 def atomic_write(path: Path, mode: str = "w", sync: bool = True) -> Iterator[IO]:
     """Open a temporary file beside `path` for writing; rename it to `path` if the block ends without an exception.
 
-    The temporary name is random, so that two writers, on two machines even, never share one; a killed one's stays
-    behind for `remove_leftovers`. The data is on disk before the rename: after a crash `path` is the old file or the
-    new one, never a part of either. Without `sync` this holds when the process is killed, but not when the machine is;
-    whoever writes many files calls `sync_files` once at the end.
+    The temporary name is random, so that two writers, even on two machines, never share one; `remove_leftovers` deletes
+    those of killed writers. The data is on disk before the rename: after a crash `path` is the old file or the new one,
+    never a part of either. Without `sync` this holds if the process is killed, but not if the machine is; whoever
+    writes many files calls `sync_files` once at the end.
     """
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -52,9 +52,9 @@ def sync_files(paths: Iterable[Path]) -> None:
 
 
 def remove_leftovers(folder: Path, name: str = "*", seconds: float = 0) -> None:
-    """Delete what killed writers of the files `name` left in `folder`, if it is at least so many seconds old.
+    """Delete what killed writers of the files `name` left in `folder`, if it is at least `seconds` old.
 
-    Where others may be writing these files now, an hour is safe.
+    An hour is safe where others may be writing these files now.
     """
     for path in Path(folder).glob(f".{name}.*.tmp"):
         with contextlib.suppress(FileNotFoundError):
@@ -71,13 +71,16 @@ def link_or_copy(source: Path, path: Path) -> None:
     except OSError:  # a file system without links
         with atomic_write(path, "wb") as file, source.open("rb") as original:
             shutil.copyfileobj(original, file)
+    finally:
+        temporary.unlink(missing_ok=True)  # a rename does nothing if `path` is a name of this file already
 
 
 @contextlib.contextmanager
 def only_one(lock_path: Path, what: str) -> Iterator[IO]:
-    """Of several processes let one at a time, on any machine, into this block; the others say that they wait.
+    """Let one process at a time, on any machine, into this block; the others say that they wait.
 
-    A killed process leaves the file but not the lock. On file systems without locks nobody waits.
+    `what` completes "another process that ...". A killed process leaves the file but not the lock. Nobody waits where
+    the file system has no locks.
     """
     lock_path.parent.mkdir(parents=True, exist_ok=True)
     with lock_path.open("w") as lock:
@@ -128,37 +131,31 @@ def iter_json(path: Path, keys: Sequence[str], remedy: str) -> Iterator[tuple[st
     Raises UserError, which ends with `remedy`, if the file is missing or not JSON (at the place where it breaks) or has
     no object at `keys`.
     """
-    place, count = ".".join(keys), 0
+    count = 0
     with _one_line_errors(path, remedy), Path(path).open("rb") as file:
         try:
-            for member in ijson.kvitems(_Shallow(file), place, use_float=True):
+            for member in ijson.kvitems(_Shallow(file), ".".join(keys), use_float=True):
                 yield member
                 count += 1
+            if count:
+                return
         except ijson.JSONError as error:
             if not re.search("overflow|NaN|Infinity", str(error)):
                 raise
-            # Python's reader holds the whole file, but takes such numbers: they spoil only the member that has them.
-            file.seek(0)
-            value = json.load(file)
-            for key in keys:
-                value = value.get(key) if isinstance(value, dict) else None
-            for member in itertools.islice(value.items() if isinstance(value, dict) else (), count, None):
-                yield member
-                count += 1
-        if count:
-            return
-        file.seek(0)  # an empty object, or none?
-        names = []
-        for prefix, event, value in ijson.parse(file):
-            if (prefix, event) == (place, "start_map"):
-                return
-            if (prefix, event) == ("", "map_key"):
-                names.append(value)
-    raise UserError(f"{path} holds {', '.join(names[:3]) or 'no object'}, not {'/'.join(keys) or 'members'}; {remedy}")
+        # Either there is no member (is the object empty, or is there none?), or ijson refuses a number, which must not
+        # spoil the other members. Python's reader knows, but holds the whole file.
+        file.seek(0)
+        whole = value = json.load(file)
+    for key in keys:
+        value = value.get(key) if isinstance(value, dict) else None
+    if not isinstance(value, dict):
+        found = ", ".join(list(whole)[:3]) if isinstance(whole, dict) else ""
+        raise UserError(f"{path} holds {found or 'no object'}, not {'/'.join(keys) or 'members'}; {remedy}")
+    yield from itertools.islice(value.items(), count, None)
 
 
 class _Shallow:
-    """A JSON file that refuses to be read where it nests too deep: ijson keeps the path to each open bracket."""
+    """A JSON file that refuses to be read where it nests too deep: ijson takes memory by the square of the depth."""
 
     def __init__(self, file: IO[bytes]) -> None:
         self._file, self._escape, self._in_string, self._depth = file, b"", 0, 0
@@ -196,9 +193,9 @@ def _one_line_errors(path: Path, remedy: str) -> Iterator[None]:
 
 
 def is_file_name(name: Any) -> bool:
-    """Whether something from a file of others can be the name of a file or folder, and stays where it is put.
+    """Whether a value from somebody else's file can name a file or folder of ours without leading out of its folder.
 
-    Neither hidden, like our temporary files, nor like an option of a command; suffixes have room.
+    Such a name is not hidden, as our temporary files are, does not look like an option, and has room for suffixes.
     """
     try:
         return bool(re.fullmatch(r"[^-./\\\0-\x1f][^/\\\0-\x1f]*", name)) and len(name.encode()) <= 200

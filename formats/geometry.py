@@ -19,8 +19,6 @@ def letterbox_axes(size: Size, side: int) -> tuple[np.ndarray, np.ndarray, slice
     Returns `(rows, cols, row_slice, col_slice)`: output[row_slice, col_slice] = source[rows][:, cols]; everything
     outside the two slices is padding. `size` is the source's (H, W) in pixels.
     """
-    if min(size) < 1:
-        raise ValueError(f"an image of size {size} cannot be letterboxed; both sides must be at least 1 pixel")
     long = max(size)
     square = np.arange(side, dtype=np.int64) * long // side  # output index -> index in the padded square
     axes = []
@@ -59,9 +57,7 @@ def unletterbox(square: np.ndarray, size: Size) -> np.ndarray:
     """
     side = max(size)
     if square.shape != (side, side):
-        raise ValueError(
-            f"an image of size {size} cannot be cut out of an array of shape {square.shape}; resize it first"
-        )
+        raise ValueError(f"an image of size {size} cannot be cut out of an array of shape {square.shape}")
     height, width = size
     top, left = (side - height) // 2, (side - width) // 2
     return square[top : top + height, left : left + width]
@@ -71,7 +67,7 @@ def unletterbox(square: np.ndarray, size: Size) -> np.ndarray:
 def nearest_axes(size: Size, new_size: Size) -> tuple[np.ndarray, np.ndarray]:
     """Source rows and columns of OpenCV's nearest-neighbour resize from `size` to `new_size` (H, W).
 
-    It is `floor(i * old / new)` but for the rounding of floats, which moves single rows of some odd sizes.
+    OpenCV computes `floor(i * old / new)` in floats, whose rounding moves single rows of some odd sizes.
     """
     rows, cols = (
         np.minimum(np.floor(np.arange(new) * (1.0 / (new / old))).astype(np.int64), old - 1)

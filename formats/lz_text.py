@@ -1,9 +1,9 @@
-"""Reading LZString text, the form that masks have in the annotation files, fast.
+"""A fast reader of LZString text, the form that masks have in the annotation files.
 
 The lzstring package reads bit by bit, which takes hours for the benchmark's two gigabytes; this reads code by code.
 Format: pieroxy's lz-string, `compressToEncodedURIComponent`. Each character holds six bits, the most significant first.
-They spell codes, the least significant bit first, for ever longer phrases, in as many bits as the number of known
-phrases needs.
+The bits spell codes, the least significant bit first. A code stands for a phrase, and each adds a longer phrase to the
+known ones; a code has as many bits as the number of known phrases needs.
 """
 
 import numpy as np

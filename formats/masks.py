@@ -1,4 +1,4 @@
-"""Object masks: COCO run lengths, read without decoding the image, and LZString, their form in the annotations.
+"""Object masks as COCO run lengths, read without decoding the image, and as LZString, their form in the annotations.
 
 A mask is a dict `{"size": [H, W], "counts": str}`, COCO's compressed RLE: run lengths of zeros and ones in turn, zeros
 first, down the columns. Masks that an array holds are uint8 of shape (H, W) with values 0 and 1.
@@ -29,7 +29,7 @@ def decode_lzstring(encoded: str, size: Size = (MAX_SIDE, MAX_SIDE)) -> str:
 
     Raises ValueError if it is not LZString, or of more characters than any mask of that size has.
     """
-    # Worst case: runs of one pixel each, with a character each. Longer runs are fewer and take less for each pixel.
+    # The worst case are runs of one pixel, each with a character; longer runs need fewer characters per pixel.
     longest = size[0] * size[1] * 9 // 8 + 16
     try:
         counts = decompress(encoded, longest)
@@ -112,7 +112,7 @@ def sample_mask(rle: RLE, rows: np.ndarray, cols: np.ndarray) -> np.ndarray:
     """
     ends = np.cumsum(run_lengths(rle))
     height = rle["size"][0]
-    # How many of the samples, taken down the columns, lie before each end of a run?
+    # The number of samples, counted down the columns, that lie before each end of a run.
     end_col, end_row = np.divmod(ends, height)
     first_col = np.searchsorted(cols, end_col)
     same_col = np.searchsorted(cols, end_col, side="right") - first_col

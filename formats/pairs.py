@@ -11,7 +11,6 @@ Written by data/create_pairs.py from the annotation.json files, which stay the d
 Each run writes a folder of its own and names it in the JSON file last, so files of two runs are never mixed.
 """
 
-import contextlib
 import os
 import secrets
 import shlex
@@ -72,7 +71,6 @@ def write_pairs(
     """
     path = pairs_path(data_dir, split)
     with only_one(path.with_name(f".{path.stem}.lock"), f"lists the pairs of {split}"):
-        _remove_other_folders(path)  # left by killed runs
         folder = path.with_name(f"{path.stem}_{secrets.token_hex(4)}")
         folder.mkdir()
         try:
@@ -81,25 +79,18 @@ def write_pairs(
         except BaseException:
             shutil.rmtree(folder, ignore_errors=True)
             raise
-        _remove_other_folders(path)  # the former run's; processes that have its files open keep them
+        # Folders of former and of killed runs go; processes that have their files open can still read them.
+        for other in path.parent.glob(f"{path.stem}_{'[0-9a-f]' * 8}"):
+            if other != folder:
+                shutil.rmtree(other, ignore_errors=True)
     counts = {setting: sum(track[-1] for track in tracks) for setting, tracks in about["tracks"].items()}
     return counts, malformed
-
-
-def _remove_other_folders(path: Path) -> None:
-    """Remove the folders of arrays that a pairs file does not name."""
-    named = None
-    with contextlib.suppress(UserError, *MALFORMED):
-        named = read_json(path, "")["arrays"]
-    for folder in path.parent.glob(f"{path.stem}_*"):
-        if folder.name != named:
-            shutil.rmtree(folder, ignore_errors=True)
 
 
 def _write_arrays(
     folder: Path, data_dir: Path, uids: Iterable[str], annotated: Annotated | None
 ) -> tuple[dict[str, Any], dict[str, str]]:
-    """Write the arrays; what the pairs file says of the takes, and the malformed ones."""
+    """Write the arrays; returns what the pairs file says about the takes, and what is wrong with malformed ones."""
     stamps: dict[str, list[int]] = {}
     malformed: dict[str, str] = {}
     masks = [np.empty(0, MASK)]
@@ -130,7 +121,7 @@ def _write_arrays(
 
 
 def _copy_masks(take: ProcessedTake, counts: IO[str], masks: list[np.ndarray]) -> dict[tuple[str, str], dict[int, int]]:
-    """Append a take's masks; the row of each by object and camera and by frame, which ascend.
+    """Append a take's masks; returns the row of each, by object and camera and then by ascending frame.
 
     Raises UserError, and appends nothing, if one is malformed.
     """
@@ -155,7 +146,7 @@ def _copy_masks(take: ProcessedTake, counts: IO[str], masks: list[np.ndarray]) -
 
 
 def _stamp(path: Path) -> list[int]:
-    """How an annotation.json is now: bytes, time of change in ns, checksum."""
+    """The present state of an annotation.json: bytes, time of change in ns, checksum."""
     stat = path.stat()
     return [stat.st_size, stat.st_mtime_ns, zlib.crc32(path.read_bytes())]
 
@@ -168,7 +159,7 @@ class PairSet:
     """
 
     def __init__(self, data_dir: Path, split: str, setting: str, arrays: str | None = None) -> None:
-        """Use `PairSet.open`. `arrays` names the folder that must be the current one, as in the parent process."""
+        """Use `PairSet.open`, which checks more. `arrays` is the folder that the parent process of a loader uses."""
         self.data_dir, self.split, self.setting = Path(data_dir), split, setting
         self._path = pairs_path(data_dir, split)
         self._remedy = f"run `python data/create_pairs.py --data_dir {shlex.quote(str(data_dir))} --split {split}`"
@@ -213,8 +204,9 @@ class PairSet:
         return pairs
 
     def _out_of_date(self) -> str | None:
-        """Why the annotation files say something else now. Their contents matter only where the time alone differs, as
-        in a copied data set.
+        """Why the pairs do not fit the annotation files any more, None if they do.
+
+        Files of another time but the same size, as in a copied data set, are compared by their contents.
         """
         for uid, (n_bytes, mtime_ns, checksum) in self._stamps.items():
             path = self.data_dir / uid / ANNOTATION
@@ -224,9 +216,10 @@ class PairSet:
                     return f"{path} has changed"
             except FileNotFoundError:
                 return f"{path} is gone"
-        return next(
-            (f"take {uid} has been processed" for uid in self._missing if is_processed(self.data_dir, uid)), None
-        )
+        for uid in self._missing:
+            if is_processed(self.data_dir, uid):
+                return f"take {uid} has been processed"
+        return None
 
     def __reduce__(self) -> tuple:
         return PairSet, (self.data_dir, self.split, self.setting, self._folder.name)

@@ -1,4 +1,4 @@
-"""Many jobs at once: worker processes, how many, and even shares of uneven work."""
+"""Many jobs at once: how many worker processes, what happens when one dies, and even shares of uneven work."""
 
 import contextlib
 import itertools
@@ -28,9 +28,7 @@ SHARED_MEMORY = Path("/dev/shm")
 
 
 def default_workers() -> int:
-    """The CPUs that this process may use, which a cluster's scheduler sets; not those of the whole machine. torchrun's
-    processes share them.
-    """
+    """The number of CPUs that this process may use, which a scheduler may limit; processes of torchrun share them."""
     cpus = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     return max(1, cpus // local_ranks())
 
@@ -44,8 +42,8 @@ def run_jobs(function: Callable[[Job], Result], jobs: Iterable[Job], num_workers
     """Yield `(job, function(job))` as each is finished, by `num_workers` processes (0 or 1: by this one).
 
     `jobs` may be a generator: it is asked for jobs as they are needed, two for each worker. An exception of `function`
-    is raised here. It, Ctrl-C and a caller that breaks off end the workers at once, so what they write must appear
-    whole or not at all. Raises UserError if a worker is killed. `function` and jobs must be picklable.
+    is raised here. Such an exception, Ctrl-C, and a caller that breaks off end the workers at once, so files that they
+    write must appear whole or not at all. Raises UserError if a worker is killed. `function` and `jobs` are pickled.
     """
     if num_workers <= 1:
         for job in jobs:
@@ -55,7 +53,7 @@ def run_jobs(function: Callable[[Job], Result], jobs: Iterable[Job], num_workers
     context, others = multiprocessing.get_context("spawn"), set(multiprocessing.active_children())
     try:
         pool = ProcessPoolExecutor(num_workers, context, _start_worker)
-    except OSError as error:  # its locks are files there
+    except OSError as error:  # its locks are files in /dev/shm
         raise UserError(
             f"cannot start worker processes ({error.strerror}); free or enlarge /dev/shm (Docker: --shm-size=1g), or "
             "give --num_workers 1"
@@ -104,10 +102,10 @@ def _end_with_parent() -> None:
 
 
 def loader_workers(num_workers: int, batch_bytes: int, prefetch: int = 2) -> int:
-    """How many of `num_workers` workers of a DataLoader there is shared memory for; says so if not for all.
+    """How many of `num_workers` workers of a DataLoader have room in shared memory; warns if not all of them have.
 
-    Workers hand over batches, of `batch_bytes` each, in /dev/shm, which containers keep small (Docker: 64 MB). Each has
-    `prefetch` of them under way, and the reader holds two.
+    Workers hand over batches of `batch_bytes` in /dev/shm, which containers keep small (Docker: 64 MB). Each worker has
+    `prefetch` batches under way, and the reader holds two.
     """
     if not SHARED_MEMORY.is_dir():  # not Linux
         return num_workers
@@ -124,8 +122,8 @@ def loader_workers(num_workers: int, batch_bytes: int, prefetch: int = 2) -> int
 
 
 def start_loader_worker(_worker_id: int) -> None:
-    """`worker_init_fn` of a DataLoader. Its workers ignore Ctrl-C and what a scheduler sends to all processes of a job
-    that it is about to end: the parent still needs them to finish its step and save.
+    """`worker_init_fn` of a DataLoader. Its workers ignore Ctrl-C and the signals by which a scheduler announces that a
+    job is about to end: the parent still needs them to finish its step and save.
 
     They are forked, and OpenCV's threads do not survive a fork: call `cv2.setNumThreads(0)` before the loader starts.
     """
@@ -135,16 +133,14 @@ def start_loader_worker(_worker_id: int) -> None:
 
 
 def _end_unheard(error: Exception, _batch: object) -> None:
-    """Instead of a traceback and a batch that never comes, for which the parent would wait for ever."""
+    """End the worker: PyTorch would print a traceback, and the parent would wait for the batch for ever."""
     print(f"error: a loading process cannot hand over a batch: {error}", file=sys.stderr, flush=True)
     os._exit(1)
 
 
 @contextlib.contextmanager
 def loader_failures() -> Iterator[None]:
-    """Put this around the use of a DataLoader: UserError if one of its workers dies, which PyTorch may notice and raise
-    anywhere in the block.
-    """
+    """Put this around the use of a DataLoader: UserError if one of its workers dies, wherever PyTorch notices."""
     try:
         yield
     except (RuntimeError, ConnectionError, EOFError) as error:
@@ -161,11 +157,9 @@ def loader_failures() -> Iterator[None]:
 def split_by_work(work: Mapping[Key, float], shares: int) -> list[list[Key]]:
     """Deal `work` (key -> effort, any unit) out to `shares` lists of about the same sum.
 
-    Largest first, each to the share that has least. A function of its arguments alone, so that processes that never
-    talk to each other agree. Every share keeps the mapping's order.
+    The largest go first, each to the share that has least. The result depends on the arguments alone, so that machines
+    that never talk to each other agree. Every share keeps the mapping's order.
     """
-    if shares < 1:
-        raise ValueError(f"cannot split work into {shares} shares")
     owner: dict[Key, int] = {}
     loads = [0.0] * shares
     for key in sorted(work, key=lambda key: -work[key]):

@@ -4,8 +4,8 @@
     <data_dir>/<take_uid>/annotation.json
 
 annotation.json: `{"masks": {object: {camera: {frame: {"size": [H, W], "counts": str}}}}, "subsample_idx": [0, 30]}`.
-Masks have the size of the video they were drawn on, frames are smaller. Frames without a mask have no key. A camera
-whose kind is not the one that its name tells is listed under a further key, `"is_ego": {camera: true or false}`.
+Masks have the size of the video they were drawn on, frames are smaller. Frames without a mask have no key. If the data
+set says that a camera is ego or exo against its name, a further key does too: `"is_ego": {camera: true or false}`.
 """
 
 import contextlib
@@ -64,7 +64,7 @@ class ProcessedTake:
     folder: Path
     masks: dict[str, dict[str, dict[int, RLE]]]
     subsample_idx: list[int]
-    stated_ego: dict[str, bool] = field(default_factory=dict)  # by camera, where takes.json departs from the name
+    stated_ego: dict[str, bool] = field(default_factory=dict)  # by camera, where takes.json contradicts the name
 
     @classmethod
     def read(cls, data_dir: Path, uid: str) -> "ProcessedTake":
@@ -137,10 +137,9 @@ class ProcessedTake:
 def pair_frames(
     masked: Mapping[str, Mapping[str, Collection[int]]], is_ego: Callable[[str], bool] = is_ego
 ) -> dict[str, set[int]]:
-    """The frames of each camera that some pair of either setting needs, the query's or the target's side of it.
+    """The frames of each camera that some pair of either setting needs, as query or as target.
 
-    `masked[object][camera]` are the frames with a mask, or a mapping whose keys they are. Cameras without a pair are
-    left out. `is_ego` is the take's.
+    `masked[object][camera]` holds the frames with a mask. Cameras without a pair are left out.
     """
     needed: dict[str, set[int]] = {}
     for cameras in masked.values():
@@ -156,16 +155,14 @@ def claim_data_dir(data_dir: Path, downscaled: bool) -> None:
     source = {"videos": "downscaled/448" if downscaled else "full size"}
     path = Path(data_dir) / SOURCE
     if not path.exists():
-        remove_leftovers(data_dir, SOURCE, seconds=3600)  # other shards may be starting too
+        remove_leftovers(data_dir, SOURCE, seconds=3600)  # other shards may start at the same time
         write_json(path, source)
         return
     former = read_json(path, "delete it if the frames beside it may stay")
     if former != source:
         videos = former.get("videos") if isinstance(former, dict) else former
-        raise UserError(
-            f"{data_dir} was made of {videos} videos, not of {source['videos']}; give another "
-            "--outputpath, or " + ("leave out" if downscaled else "add") + " --downscaled"
-        )
+        remedy = f"give another --outputpath, or {'leave out' if downscaled else 'add'} --downscaled"
+        raise UserError(f"{data_dir} was made of {videos} videos, not of {source['videos']}; {remedy}")
 
 
 def read_frame(path: Path) -> np.ndarray:

@@ -1,4 +1,4 @@
-"""What tells later how a file was made: when, by which command, by which commit of this code."""
+"""How a file was made, to be written into it: when, by which command, by which commit of this code."""
 
 import shlex
 import subprocess
@@ -10,16 +10,12 @@ ROOT = Path(__file__).resolve().parents[1]
 
 
 def provenance() -> dict[str, str | None]:
-    """`{"date", "command", "commit"}` of this process. The commit ends with `+` if files differ from it; None without
-    git."""
-    command = shlex.join(["python", *sys.argv])
-    return {"date": datetime.now().astimezone().isoformat(timespec="seconds"), "command": command, "commit": _commit()}
-
-
-def _commit() -> str | None:
+    """`{"date", "command", "commit"}`. The commit ends with `+` if files differ from it, and is None without git."""
+    date = datetime.now().astimezone().isoformat(timespec="seconds")
     commit = _git("rev-parse", "HEAD")
-    changed = commit and _git("status", "--porcelain", "--untracked-files=no")
-    return f"{commit}+" if changed else commit
+    if commit and _git("status", "--porcelain", "--untracked-files=no"):
+        commit += "+"
+    return {"date": date, "command": shlex.join(["python", *sys.argv]), "commit": commit}
 
 
 def _git(*arguments: str) -> str | None:

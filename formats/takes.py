@@ -27,9 +27,9 @@ ANNOTATION_TEMPLATE = Path("annotations") / "relations_{split}.json"  # below <r
 
 
 def is_ego(camera: str) -> bool:
-    """Whether a camera is head-worn, as its name tells: Aria glasses are, whose names start with `aria`.
+    """Whether a camera's name is that of a head-worn one: those of Aria glasses start with `aria`.
 
-    What takes.json says comes first: ask `Take.is_ego` or `ProcessedTake.is_ego` where there is one.
+    `Take.is_ego` and `ProcessedTake.is_ego` know better: they also follow takes.json.
     """
     return camera.startswith("aria")
 
@@ -46,8 +46,10 @@ def annotation_path(template: Path, split: str) -> Path:
 
 
 def find_split_path(data_dir: Path, root: Path | None = None) -> Path:
-    """The split file to use by default: the first that exists of split.json in the folder of processed takes, where
-    the original has it, beside that folder, in the data set's `root` and in `data/`.
+    """The split file to use by default: the first split.json that exists.
+
+    It is looked for in the folder of processed takes, where the original has it, beside that folder, in the data set's
+    `root`, and in `data/`.
     """
     folders = (Path(data_dir), Path(data_dir).absolute().parent, root)
     paths = [folder / "split.json" for folder in folders if folder]
@@ -55,7 +57,7 @@ def find_split_path(data_dir: Path, root: Path | None = None) -> Path:
 
 
 def read_splits(path: Path) -> dict[str, list[str]]:
-    """`split.json` -> take uids by split, without those that cannot be the name of a folder, of which it warns.
+    """`split.json` -> take uids by split. Uids that cannot name a folder are left out, with a warning.
 
     Raises UserError if the file is missing or malformed.
     """
@@ -63,9 +65,7 @@ def read_splits(path: Path) -> dict[str, list[str]]:
     if not isinstance(splits, dict) or not all(
         isinstance(uids, list) and all(isinstance(uid, str) for uid in uids) for uids in splits.values()
     ):
-        raise UserError(
-            f'{path} does not map split names to lists of take uids ({{"train": [...], ...}}); {SPLIT_REMEDY}'
-        )
+        raise UserError(f'{path} does not map split names to lists of take uids ({{"train": [...]}}); {SPLIT_REMEDY}')
     if malformed := [uid for uids in splits.values() for uid in uids if not is_file_name(uid)]:
         warn_once(f"{path}: {len(malformed)} malformed take uids are left out, the first is {malformed[0]:.40}")
     return {split: list(filter(is_file_name, uids)) for split, uids in splits.items()}
@@ -104,7 +104,7 @@ class Take:
     name: str
     scenario: str
     objects: dict[str, dict[str, Track]]
-    stated_ego: dict[str, bool] = field(default_factory=dict)  # by camera, where takes.json departs from the name
+    stated_ego: dict[str, bool] = field(default_factory=dict)  # by camera, where takes.json contradicts the name
 
     @property
     def cameras(self) -> list[str]:
@@ -153,7 +153,7 @@ def parse_frame(number: int | str) -> int:
 
 
 def read_takes(path: Path, uids: Iterable[str]) -> tuple[dict[str, Take], dict[str, str], list[str]]:
-    """Some takes of an annotation file: those by uid, what is wrong with malformed ones, and which others are there."""
+    """The takes `uids` of an annotation file, what is wrong with malformed ones (both by uid), and all other uids."""
     stated_ego = _read_stated_ego(path)
     wanted = set(uids)
     takes: dict[str, Take] = {}
@@ -171,16 +171,17 @@ def read_takes(path: Path, uids: Iterable[str]) -> tuple[dict[str, Take], dict[s
 
 
 def _read_stated_ego(annotations: Path) -> dict[str, dict[str, bool]]:
-    """Which cameras are head-worn, by take uid, where the data set's takes.json departs from their names.
+    """Which cameras are head-worn, by take uid, where the data set's takes.json contradicts their names.
 
-    It lies beside the annotation files or, as the downloader lays it out, beside their folder: a list of
-    `{"take_uid", "cameras": [{"cam_id", "is_ego"}, ...]}`. Empty if there is none.
+    takes.json lies beside the annotation files or, as the downloader lays it out, beside their folder. It is a list of
+    `{"take_uid", "cameras": [{"cam_id", "is_ego"}, ...]}`. Nothing is stated if there is none.
     """
     folder = annotations.absolute().parent
     path = next((path for path in (folder / "takes.json", folder.parent / "takes.json") if path.is_file()), None)
     if path is None:
         return {}
-    raw = read_json(path, "get it again or remove it")
+    remedy = "get it again or remove it"
+    raw = read_json(path, remedy)
     try:
         return {
             take["take_uid"]: {
@@ -191,5 +192,4 @@ def _read_stated_ego(annotations: Path) -> dict[str, dict[str, bool]]:
             for take in raw
         }
     except MALFORMED as error:
-        reason = f"{type(error).__name__}: {error}"
-        raise UserError(f"{path} is malformed ({reason}); get it again or remove it") from None
+        raise UserError(f"{path} is malformed ({type(error).__name__}: {error}); {remedy}") from None

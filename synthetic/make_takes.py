@@ -2,9 +2,9 @@
 
     python synthetic/make_takes.py --outputpath data/egoexo
 
-Solids with printed patterns stand on a table; a wearer with a head camera looks along them and picks some up, static
-cameras look on. Writes `takes/<take_name>/frame_aligned_videos/*.mp4`, `annotations/relations_{train,val,test}.json`,
-`split.json` and, for the eye, `contact_sheet.jpg` (docs/formats.md). Objects of one split never occur in another.
+Solids with printed patterns stand on a table. A wearer with a head camera looks along them and picks some up, while
+static cameras look on. Writes `takes/<take_name>/frame_aligned_videos/*.mp4`, `split.json`, `contact_sheet.jpg` to look
+at, and `annotations/relations_{train,val,test}.json` (docs/formats.md). Objects of one split never occur in another.
 The same options give the same takes; a rerun keeps the finished ones.
 
 The defaults are many takes of few annotated frames, because a network learns more from more objects than from more
@@ -55,10 +55,10 @@ def claim_folder(out: Path, options: TakeOptions) -> None:
     write_json(marker, asdict(options), indent=1)
 
 
-def contact_sheet(out: Path, takes: list[TakeId], per_split: int = 2) -> Path:
-    """The previews of the first takes of each split, one per row -> path of the picture."""
+def contact_sheet(out: Path, takes: list[TakeId]) -> Path:
+    """Write the previews of the first two takes of each split, one per row -> path of the picture."""
     path = out / "contact_sheet.jpg"
-    shown = [take for take in takes if take.index < per_split]
+    shown = [take for take in takes if take.index < 2]
     cv2.imwrite(str(path), np.vstack([cv2.imread(str(out / "takes" / t.name / "preview.jpg")) for t in shown]))
     return path
 

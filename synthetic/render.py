@@ -9,6 +9,7 @@ from formats.geometry import Size
 from synthetic.solids import CORNERS, MISS, RIMS, SHADERS, SUN, Solid
 
 AMBIENT = 0.5  # light that reaches a surface turned away from the sun
+SHADOW_BLUR, SHADOW_DARKNESS = 0.012, 0.55  # as fractions of the table's width and of its light
 NEAR = 1e-2  # nothing nearer than this is drawn
 STRIP = 1 << 14  # pixels drawn at a time; remap takes at most 32767
 
@@ -124,8 +125,8 @@ def _color(texture: np.ndarray, u: np.ndarray, v: np.ndarray, sunlight: np.ndarr
     return cv2.cvtColor(color, cv2.COLOR_BGR2BGRA).view(np.uint32)[0, :, 0]
 
 
-def cast_shadows(table: Solid, solids: list[Solid], softness: float = 0.012, darkness: float = 0.55) -> Solid:
-    """The table with the solids' shadows painted on its top. `softness`: blur as a fraction of the table."""
+def cast_shadows(table: Solid, solids: list[Solid]) -> Solid:
+    """The table with the solids' shadows painted on its top."""
     tile = table.texture.shape[0]
     shadow = np.zeros((tile, tile), np.uint8)
     top = table.position[2] + table.half_axes[2]
@@ -137,8 +138,8 @@ def cast_shadows(table: Solid, solids: list[Solid], softness: float = 0.012, dar
         across = (points - table.position)[:, :2] / table.half_axes[:2] * (0.5, -0.5) + 0.5
         hull = cv2.convexHull((across * tile * 16).astype(np.int32))
         cv2.fillConvexPoly(shadow, hull, 255, cv2.LINE_AA, shift=4)
-    shadow = cv2.GaussianBlur(shadow, (0, 0), softness * tile)
-    light = 1 - darkness / 255 * shadow.astype(np.float32)
+    shadow = cv2.GaussianBlur(shadow, (0, 0), SHADOW_BLUR * tile)
+    light = 1 - SHADOW_DARKNESS / 255 * shadow.astype(np.float32)
     texture = table.texture.copy()
     texture[:, 5 * tile :] = cv2.multiply(texture[:, 5 * tile :], cv2.merge([light] * 3), dtype=cv2.CV_8U)
     return replace(table, texture=texture)

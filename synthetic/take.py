@@ -1,4 +1,4 @@
-"""One take: which cameras annotate which object, its videos, its masks in the data set's schema (docs/formats.md)."""
+"""One rendered take: its videos, and its masks as the annotation files hold them (docs/formats.md)."""
 
 import contextlib
 import uuid
@@ -76,7 +76,7 @@ def build_tabletop(take: TakeId, options: TakeOptions) -> Tabletop:
 
 
 def annotated_cameras(tabletop: Tabletop, take: TakeId) -> list[list[str]]:
-    """Which cameras annotate each object: ego and the exo camera aimed at it, except for each take's last object."""
+    """Which cameras annotate each object: ego and the exo camera aimed at it. For the last object it varies."""
     exos = tabletop.cameras[1:]
     own: dict[int, str] = {}
     for exo, view in zip(exos, tabletop.exo_views, strict=True):
@@ -124,7 +124,7 @@ def make_take(out: Path, take: TakeId, options: TakeOptions) -> dict[str, Any]:
 
 
 def outline_objects(labels: np.ndarray) -> dict[int, Mask]:
-    """What an annotator draws into a picture: label -> mask entry of the annotation file, for every visible object."""
+    """An annotator's masks of a picture: label -> mask entry of the annotation file, for every visible object."""
     height, width = labels.shape
     masks = {}
     for label in np.unique(labels[labels > 0]).tolist():
@@ -136,7 +136,7 @@ def outline_objects(labels: np.ndarray) -> dict[int, Mask]:
         middle = len(rows) // 2
         click = {"x": float(cols[middle]), "y": float(rows[middle]), "timestamp": 1}
         clicks = {"positive": [click], "negative": [], "upperLeft": [], "bottomRight": [], "unlabeled": []}
-        some = clicks if middle % 2 else []  # drawn by hand, without clicks
+        some = clicks if middle % 2 else []  # as if drawn by hand
         masks[label] = {"height": height, "width": width, "encodedMask": encoded, "intSegClicks": some}
     return masks
 
@@ -146,8 +146,8 @@ def annotate(
 ) -> dict[str, Any]:
     """The take's value in `relations_{split}.json`. `masks[camera][frame][label]`, label i + 1 for object i.
 
-    Frame keys come in no order and cameras that never see an object are left out, as in the data set; one track ends a
-    second early: nobody looked at its last frame. An object name without cameras is in every second take.
+    As in the data set, frame keys come in no order, cameras that never see an object are left out, nobody looked at the
+    last frame of one track, and every second take has an object without cameras.
     """
     objects: dict[str, dict[str, Any]] = {}
     for label, (item, cameras) in enumerate(zip(tabletop.items, annotated_cameras(tabletop, take), strict=True), 1):
@@ -176,9 +176,9 @@ def annotate(
     }
 
 
-def preview(pictures: dict[str, Picture], height: int = 216) -> np.ndarray:
-    """All cameras side by side at one moment, masks outlined -> (height, W, 3) uint8 BGR."""
-    row = []
+def preview(pictures: dict[str, Picture]) -> np.ndarray:
+    """All cameras side by side at one moment, masks outlined -> (216, W, 3) uint8 BGR."""
+    row, height = [], 216
     for camera, picture in pictures.items():
         width = picture.image.shape[1] * height // picture.image.shape[0]
         image = cv2.resize(picture.image, (width, height), interpolation=cv2.INTER_AREA)

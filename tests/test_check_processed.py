@@ -11,7 +11,8 @@ import numpy as np
 import pytest
 
 from data.checking import announced_size, check_take
-from data.failures import BROKEN, MISSING, Failure, write_failures
+from data.failures import BROKEN, MISSING, Failure, read_failures, write_failures
+from formats.errors import UserError
 from formats.processed import ProcessedTake
 from formats.takes import SETTINGS
 from tests.made import EGO
@@ -74,6 +75,13 @@ def test_missing_frames_are_listed(paired):
     result = check(paired)
     assert result.returncode == 1
     assert f"train, take take-a, camera {EGO}: 2 frames missing: 0, 30" in result.stdout
+
+
+@pytest.mark.parametrize("text", ["{", "[1]", '{"take_name": "x", "failures": [5]}', "[" * 200_000])
+def test_an_unusable_list_of_failures_is_one_line(tmp_path, text):
+    (tmp_path / "failed.json").write_text(text)
+    with pytest.raises(UserError, match="failed.json is malformed"):
+        read_failures(tmp_path)
 
 
 def test_a_missing_camera_folder_is_its_frames_missing(data_dir):

@@ -53,11 +53,13 @@ def test_a_rerun_writes_the_same_and_leaves_nothing_of_the_former_run(data_dir):
     assert len(list(data_dir.glob("*_pairs_*"))) == 3
 
 
-def test_what_a_killed_run_left_is_removed(data_dir):
+def test_what_a_killed_run_left_is_removed_and_nothing_of_the_users(data_dir):
     (data_dir / "train_pairs_0000aaaa").mkdir()
+    (data_dir / "train_pairs_backup").mkdir()
     assert create_pairs(data_dir).returncode == 0
     assert not (data_dir / "train_pairs_0000aaaa").exists()
-    assert len(list(data_dir.glob("*_pairs_*"))) == 3
+    assert (data_dir / "train_pairs_backup").exists()
+    assert len(list(data_dir.glob("*_pairs_*"))) == 4
 
 
 def questions(data_dir):

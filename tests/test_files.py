@@ -50,6 +50,7 @@ def test_a_second_name_has_the_content_of_the_first(tmp_path, monkeypatch, links
     first.write_text("new")
     second.write_text("old")
     link_or_copy(first, second)
+    link_or_copy(first, second)  # a second time leaves nothing behind either
     with atomic_write(first) as file:  # replacing one leaves the other alone
         file.write("newer")
     assert second.read_text() == "new"

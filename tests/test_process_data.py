@@ -199,6 +199,14 @@ def test_shards_share_the_takes_and_together_do_what_one_run_does(root, undistur
     assert tree(out) == undisturbed
 
 
+def test_all_splits_are_those_that_have_takes(root, undisturbed):
+    (root / "split.json").write_text(json.dumps({**RAW_SPLITS, "test": []}))  # as make_split.py and make_takes.py do
+    assert process(root) == 0
+    assert tree(root / "processed") == undisturbed
+    (root / "split.json").write_text(json.dumps({"train": []}))
+    assert process(root) == 1
+
+
 def test_work_is_estimated_from_the_annotation_alone(root):
     take = parse_take(A, read_annotations(root, "train")[A])
     shutil.rmtree(root / "takes")
@@ -573,6 +581,13 @@ def test_a_malformed_annotation_costs_its_take_only(root, broken):
     assert process(root, "--split", "train") == 1
     assert "is malformed" in the_failure(root)["reason"] and the_failure(root)["take_uid"] == A
     assert_complete(root / "processed", B)
+
+
+def test_a_split_of_malformed_takes_only_is_said_to_be_one(root):
+    (root / "split.json").write_text(json.dumps({"train": [A]}))
+    write_annotations(root, "train", {A: {}})
+    assert process(root) == 1
+    assert "is malformed" in the_failure(root)["reason"]
 
 
 def test_a_take_that_the_annotation_file_lacks_is_listed(root):

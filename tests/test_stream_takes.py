@@ -110,7 +110,7 @@ class Disk:
     def start(self, *flags):
         """Start it in a process of its own."""
         command = [sys.executable, str(ROOT / "data" / "stream_takes.py"), *self.command(*flags)[1:]]
-        return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True)
+        return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
 
 
 @pytest.fixture
@@ -296,7 +296,7 @@ def test_a_run_waits_for_the_download_of_a_killed_one(disk, undisturbed):
     run.kill()
     run.communicate()
     out, _ = disk.start().communicate(timeout=30)
-    assert out.startswith(f"waiting for another run on {disk.root}, or the download of one that was killed, to end")
+    assert out.startswith("waiting for another process that works on this data set, perhaps a killed run's download")
     assert tree(disk.processed) == undisturbed
 
 
