@@ -59,7 +59,7 @@ def main(argv: list[str] | None = None) -> None:
         uids = [uid for uid in truth.uids if uid.startswith(args.take)]
         if not uids:
             near = nearest(args.take, truth.uids)
-            raise UserError(f"no take of split {args.split!r} begins with {args.take!r}; the nearest: {near}")
+            raise UserError(f"no processed take of split {args.split!r} begins with {args.take!r}; the nearest: {near}")
         truth = truth.subset(uids)
     scores = score_results(truth, iter_results(results, args.setting), args.setting, args.num_workers)
     if scores.problems:

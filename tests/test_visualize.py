@@ -51,7 +51,10 @@ def test_visualize_writes_a_track_as_a_video(root, tmp_path):
 @pytest.mark.parametrize(
     ("wanted", "message"),
     [
-        (["--take", "take-z"], "no take of split 'val' begins with 'take-z'; the nearest: 'take-a', 'take-b'"),
+        (
+            ["--take", "take-z"],
+            "no processed take of split 'val' begins with 'take-z'; the nearest: 'take-a', 'take-b'",
+        ),
         (["--object", "milk-carton"], "fits --object 'milk-carton'; the nearest there are: 'Milk carton', 'cup_0'"),
         (["--camera", "cam03"], "fits --camera 'cam03'; the nearest there are: 'cam0"),
         (["--frame", "55"], "fits --frame 55; the nearest there are: 60, 30, 0"),
