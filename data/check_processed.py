@@ -55,9 +55,9 @@ def main() -> int:
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     for row in rows:
         print("  ".join(text.rjust(width) for text, width in zip(row, widths, strict=True)))
-    for name in splits:
-        if name not in names and not args.split:
-            print(f"{printable(name)}: none of its {len(splits[name])} takes is processed")
+    for name, uids in splits.items():
+        if uids and name not in names and not args.split:
+            print(f"{printable(name)}: none of its {len(uids)} takes is processed")
     for name, (_, problems, _) in checks.items():
         print_lines(name, problems, args.show)
     for name, (_, _, missing) in checks.items():

@@ -207,11 +207,12 @@ def test_what_the_data_set_lacks_is_listed_and_unprocessed_takes_are_problems(da
     assert "missing: train, take take-a, camera cam05: no file cam05.mp4" in result.stdout
 
 
-def test_splits_without_a_processed_take_are_named(paired):
+def test_splits_without_a_processed_take_are_named_if_they_have_any(paired):
     (paired / "take-c" / "annotation.json").unlink()
+    (paired / "split.json").write_text(json.dumps({**TAKES, "test": []}))
     result = check(paired)
     assert result.returncode == 0, result.stdout
-    assert "val: none of its 1 takes is processed" in result.stdout
+    assert "val: none of its 1 takes is processed" in result.stdout and "test:" not in result.stdout
     assert check(paired, "--split", "val").returncode == 1
 
 
