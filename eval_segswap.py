@@ -8,6 +8,7 @@ A run that is stopped continues where it was when the same command is given agai
 """
 
 import argparse
+import contextlib
 import os
 import sys
 import time
@@ -25,20 +26,13 @@ from tqdm import tqdm
 
 from formats.arguments import Parser, add_data_path, add_setting, add_splits_path, at_least
 from formats.errors import UserError, printable, run_script
-from formats.parallel import (
-    default_workers,
-    loader_failures,
-    loader_workers,
-    split_by_work,
-    start_loader_worker,
-)
+from formats.parallel import default_workers, loader_failures, loader_workers, split_by_work, start_loader_worker
 from formats.processed import ProcessedTake
 from formats.takes import find_split_path, read_split
 from inference.chunks import ChunkDataset, ChunkPlan, plan_chunks
 from inference.predict_takes import empty_result, predict_takes
 from inference.predictor import PRECISIONS, Predictor
 from inference.resumable_run import ResumableRun
-from model.device import resolve_device
 
 ROOT = Path(__file__).resolve().parent
 CHECKPOINT_DIRS = {"ego-exo": "egoexo_v2_480x480", "exo-ego": "egoexo_v2_480x480_reverse"}
@@ -71,24 +65,24 @@ def main(argv: list[str] | None = None) -> int:
     args = parse_args(argv)
     rank, world = join_ranks()
     checkpoint = args.ckpt_path or default_checkpoint(args.setting)
-    device = device_of_rank(args.device)
-    predictor = Predictor.load(checkpoint, device, args.precision, args.batch_size, args.compile, args.backbone_weights)
+    predictor = Predictor.load(
+        checkpoint, args.device, args.precision, args.batch_size, args.compile, args.backbone_weights
+    )
     uids = read_split(args.splits_path or find_split_path(args.data_path), args.split)
     plans, failed = plan_takes(uids, args, predictor.batch_size)
     run = ResumableRun(args.out_path, args.setting, args.split, args.data_path, checkpoint, args.precision)
-    if rank == 0:
-        run.claim()
-    if world > 1:
-        dist.barrier()  # the others wait until rank 0 has the files for itself
-    if not args.overwrite and run.is_complete(uids):
-        print(f"{run.results_path} is complete already; delete it to predict again")
-        status = 0
-    else:
-        mine = split_by_work({uid: pair_count(plans[uid]) for uid in plans}, world)[rank]
-        reports = gather(predict_share(args, predictor, run, {uid: plans[uid] for uid in mine}, rank), world)
-        status = finish(args, run, uids, failed, reports) if rank == 0 else 0
-    if rank == 0 and args.save_inter:
-        run.write_take_files()
+    with run.claimed() if rank == 0 else contextlib.nullcontext():
+        if world > 1:
+            dist.barrier()  # the others wait until rank 0 has the files for itself
+        if not args.overwrite and run.is_complete(uids):
+            print(f"{run.results_path} is complete already; delete it to predict again")
+            status = 0
+        else:
+            mine = split_by_work({uid: pair_count(plans[uid]) for uid in plans}, world)[rank]
+            reports = gather(predict_share(args, predictor, run, {uid: plans[uid] for uid in mine}, rank), world)
+            status = finish(args, run, uids, failed, reports) if rank == 0 else 0
+        if rank == 0 and args.save_inter:
+            run.write_take_files()
     return status
 
 
@@ -107,14 +101,6 @@ def gather(report: dict, world: int) -> list[dict]:
     dist.all_gather_object(reports, report)
     dist.destroy_process_group()
     return reports
-
-
-def device_of_rank(name: str) -> str:
-    """Each of a machine's ranks has a GPU of its own."""
-    device = resolve_device(name)
-    if device.type == "cuda" and device.index is None:
-        return f"cuda:{os.environ.get('LOCAL_RANK', 0)}"
-    return str(device)
 
 
 def default_checkpoint(setting: str) -> Path:
@@ -162,13 +148,7 @@ def predict_share(
     with loader_failures(), tqdm(total=total, initial=total - pairs, unit="pair", disable=rank > 0) as bar:
         bar.set_description(args.setting)
         failed, stages = predict_takes(
-            predictor,
-            loader,
-            args.data_path,
-            args.setting,
-            run.write,
-            bar.update,
-            args.strict,
+            predictor, loader, args.data_path, args.setting, run.write, bar.update, args.strict
         )
     return {"pairs": pairs, "seconds": time.perf_counter() - begin, "stages": stages, "failed": failed}
 
@@ -181,10 +161,9 @@ def make_loader(args: argparse.Namespace, predictor: Predictor, plans: list[Chun
         workers = min(8, default_workers()) if on_gpu else 1  # a CPU's cores are busy with the network already
     chunk_bytes = max((plan.planes for plan in plans), default=0) * predictor.side**2
     workers = loader_workers(min(workers, len(plans)), chunk_bytes)
-    cv2.setNumThreads(0)  # they do not survive the fork of a worker
-    return DataLoader(
-        dataset, batch_size=None, num_workers=workers, pin_memory=on_gpu, worker_init_fn=start_loader_worker
-    )
+    cv2.setNumThreads(0)  # OpenCV's threads do not survive the fork of a worker
+    options = {"num_workers": workers, "pin_memory": on_gpu, "worker_init_fn": start_loader_worker}
+    return DataLoader(dataset, batch_size=None, **options)
 
 
 def finish(

@@ -56,7 +56,7 @@ class Predictor:
     def load(
         cls,
         path: Path | str,
-        device: torch.device | str = "auto",
+        device: str = "auto",
         precision: str = "fp32",
         batch_size: int | None = None,
         compile: bool = False,
@@ -64,7 +64,7 @@ class Predictor:
     ) -> "Predictor":
         """From a checkpoint file; `backbone_weights` as `load_checkpoint` has it. Raises UserError."""
         checkpoint = load_checkpoint(Path(path), backbone_weights)
-        return cls(checkpoint.backbone, checkpoint.model, resolve_device(str(device)), precision, batch_size, compile)
+        return cls(checkpoint.backbone, checkpoint.model, resolve_device(device), precision, batch_size, compile)
 
     @torch.inference_mode()
     def predict(

@@ -10,15 +10,15 @@ annotation.json. What another checkpoint predicted, or the same one before a tak
 and is never taken for this run's.
 """
 
-import fcntl
+import contextlib
 import hashlib
 import json
-import sys
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 from formats.errors import UserError
-from formats.files import read_json, remove_leftovers, write_json
+from formats.files import only_one, read_json, remove_leftovers, write_json
 from formats.processed import ANNOTATION, is_processed
 from formats.provenance import provenance
 from formats.results import iter_results, results_path, write_results
@@ -39,21 +39,15 @@ class ResumableRun:
         self.folder = Path(out_dir) / f"{setting}_{split}_takes" / self.digest[:12]
         self._annotations: dict[str, str] = {}
 
-    def claim(self) -> None:
-        """Keep other processes from writing these files until this one ends, after waiting for one that does. What
-        killed ones left half-written is removed.
-        """
-        self.lock_path.parent.mkdir(parents=True, exist_ok=True)
-        self._lock = self.lock_path.open("w")
-        try:  # lockf, not flock: loading processes do not inherit it, so it ends with this process
-            fcntl.lockf(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except (BlockingIOError, PermissionError):
-            print(f"another process is writing {self.results_path}; waiting until it ends", file=sys.stderr)
-            fcntl.lockf(self._lock, fcntl.LOCK_EX)
-        for path in (self.results_path, self.record_path):
-            remove_leftovers(path.parent, path.name)
-        for folder in self.folder.parent.glob("*"):
-            remove_leftovers(folder)
+    @contextlib.contextmanager
+    def claimed(self) -> Iterator[None]:
+        """Within the block no other process writes these files; what killed ones left half-written is removed."""
+        with only_one(self.lock_path, f"writes {self.results_path}"):
+            for path in (self.results_path, self.record_path):
+                remove_leftovers(path.parent, path.name)
+            for folder in self.folder.parent.glob("*"):
+                remove_leftovers(folder)
+            yield
 
     def part_path(self, take_uid: str) -> Path:
         if take_uid not in self._annotations:

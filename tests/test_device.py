@@ -11,6 +11,7 @@ def test_auto_takes_cuda_then_mps_then_the_cpu(monkeypatch):
     for cuda, mps, expected in ((True, True, "cuda"), (False, True, "mps"), (False, False, "cpu")):
         monkeypatch.setattr(torch.cuda, "is_available", lambda cuda=cuda: cuda)
         monkeypatch.setattr(torch.backends.mps, "is_available", lambda mps=mps: mps)
+        monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
         assert resolve_device("auto").type == expected
 
 
@@ -21,10 +22,21 @@ def test_a_device_that_is_there_is_taken_by_its_name(monkeypatch):
     assert resolve_device("cuda:1") == torch.device("cuda:1")
 
 
+def test_each_process_of_torchrun_gets_a_gpu_of_its_own(monkeypatch):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    assert resolve_device("auto") == resolve_device("cuda") == torch.device("cuda:0")
+    monkeypatch.setenv("LOCAL_RANK", "1")
+    assert resolve_device("auto") == resolve_device("cuda") == torch.device("cuda:1")
+    monkeypatch.setenv("LOCAL_RANK", "2")
+    with pytest.raises(UserError, match="'cuda:2' asked for, but PyTorch .* sees 2 CUDA GPUs"):
+        resolve_device("auto")
+
+
 @pytest.mark.parametrize(
     ("name", "message"),
     [
-        ("cuda", "'cuda' asked for, but PyTorch .* sees 0 CUDA GPUs; use cpu"),
+        ("cuda", "'cuda:0' asked for, but PyTorch .* sees 0 CUDA GPUs; use cpu"),
         ("cuda:1", "'cuda:1' asked for"),
         ("mps", "this machine has no MPS; use cpu"),
         ("gpu", "device 'gpu' is unknown; use auto, cpu, cuda, cuda:1 or mps"),

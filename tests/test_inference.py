@@ -25,7 +25,7 @@ from inference.chunks import ChunkDataset, pairs_by_frame, plan_chunks
 from inference.predictor import resize_prob
 from model.backbone import calibrate_batch_norm, mask_to_image, normalize_image, random_backbone
 from model.checkpoint import load_checkpoint, save_checkpoint
-from model.xsegtx import XSegTx, XSegTxConfig
+from model.xsegtx import XSegTx, XSegTxConfig, cell_share
 from tests.made import EGO
 from tests.made.processed import LAYOUT, make_data_set
 
@@ -34,14 +34,17 @@ SIDE = 96
 TAKES = {"val": ["take-a", "take-b", "take-c"]}
 
 
-@pytest.fixture(scope="module")
-def checkpoint(tmp_path_factory) -> Path:
+def make_checkpoint(path: Path, **options) -> Path:
     torch.manual_seed(0)
-    backbone, model = random_backbone(0), XSegTx(XSegTxConfig("tiny", SIDE))
+    backbone, model = random_backbone(0), XSegTx(XSegTxConfig("tiny", SIDE, **options))
     calibrate_batch_norm(backbone, [normalize_image(torch.randint(0, 256, (4, SIDE, SIDE, 3), dtype=torch.uint8))])
-    path = tmp_path_factory.mktemp("checkpoint") / "net.pth"
     save_checkpoint(path, backbone, model)
     return path
+
+
+@pytest.fixture(scope="module")
+def checkpoint(tmp_path_factory) -> Path:
+    return make_checkpoint(tmp_path_factory.mktemp("checkpoint") / "net.pth")
 
 
 @pytest.fixture(scope="module")
@@ -67,8 +70,12 @@ def run(*args) -> Path:
     return Path(words[7]) / f"{words[1]}_val_results.json"
 
 
-@pytest.mark.parametrize("setting", ["ego-exo", "exo-ego"])
-def test_results_equal_one_pair_at_a_time_with_the_plain_network(checkpoint, data_path, tmp_path, setting):
+@pytest.mark.parametrize(
+    ("setting", "options"),
+    [("ego-exo", {}), ("exo-ego", {}), ("ego-exo", {"similarity_prior": True}), ("exo-ego", {"mask_position": True})],
+)
+def test_results_equal_one_pair_at_a_time_with_the_plain_network(data_path, tmp_path, setting, options):
+    checkpoint = make_checkpoint(tmp_path / "net.pth", **options)
     results = json.loads(run(checkpoint, data_path, tmp_path, setting).read_text())[setting]["results"]
     backbone, model, *_ = load_checkpoint(checkpoint)
     count = 0
@@ -93,7 +100,8 @@ def plain_prediction(backbone, model, take, pair, frame) -> tuple[np.ndarray, fl
     mask = letterbox_mask(take.masks[pair.object_name][pair.query_camera][frame], SIDE)
     query, target = (backbone(normalize_image(torch.from_numpy(image))[None]) for image in images)
     with torch.inference_mode():
-        prediction = model(query, target, backbone(mask_to_image(torch.from_numpy(mask))[None]))
+        mask = torch.from_numpy(mask)[None]
+        prediction = model(query, target, backbone(mask_to_image(mask)), query_share=cell_share(mask))
     return resize_prob(prediction.target_mask_prob, 480)[0].numpy(), prediction.existence.item()
 
 
@@ -185,7 +193,7 @@ def test_a_second_run_into_the_same_folder_says_that_it_waits_for_the_first(chec
     first, second = (subprocess.Popen(command, stderr=subprocess.PIPE, stdout=subprocess.PIPE, text=True) for _ in "12")
     (out, err), (other_out, other_err) = (process.communicate(timeout=120) for process in (first, second))
     assert first.returncode == second.returncode == 0
-    assert ("waiting until it ends" in err) != ("waiting until it ends" in other_err)
+    assert ("waiting for another process" in err) != ("waiting for another process" in other_err)
     assert ("complete already" in out) != ("complete already" in other_out)
     assert (tmp_path / "both" / whole.name).read_bytes() == whole.read_bytes()
 
