@@ -121,16 +121,13 @@ def random_backbone(seed: int) -> Backbone:
 def calibrate_batch_norm(backbone: Backbone, batches: Iterable[Tensor]) -> None:
     """Set each batch norm's mean and variance to those of `batches` of images (B, 3, H, W), averaged over batches."""
     norms = [module for module in backbone.modules() if isinstance(module, nn.BatchNorm2d)]
-    momenta = [norm.momentum for norm in norms]
     for norm in norms:
         norm.reset_running_stats()
         norm.momentum = None  # a plain average over the batches
         norm.training = True
     for images in batches:
         backbone(images)
-    for norm, momentum in zip(norms, momenta, strict=True):
-        norm.momentum = momentum
-        norm.training = False
+    backbone.train(False)
 
 
 def fold_batch_norm(backbone: Backbone) -> Backbone:
@@ -146,7 +143,7 @@ def fold_batch_norm(backbone: Backbone) -> Backbone:
                 # In float64: the folded weights are rounded once, at the end.
                 setattr(parent, conv_name, fuse_conv_bn_eval(conv.double(), norm.double()).float())
                 setattr(parent, norm_name, getattr(norm, "act", nn.Identity()))  # timm's norms may end in an activation
-    if not _agree(backbone, folded):  # a network in which neighbors are not what follows each other
+    if not _agree(backbone, folded):  # modules side by side that do not follow each other in the forward pass
         folded = copy.deepcopy(backbone)
     return folded.to(memory_format=torch.channels_last).requires_grad_(False)
 

@@ -36,8 +36,7 @@ def make_backbone(name: str, weights: Path | None = None, input_size: int = 480)
     if name == "moco":
         return moco_backbone(weights)
     network = _lite0_network(weights) if name == LITE0 else _timm_network(name, weights)
-    mean, std = (LITE0_MEAN, LITE0_STD) if name == LITE0 else (None, None)
-    return timm_backbone(name, network, input_size, weights, mean, std)
+    return timm_backbone(name, network, input_size, weights)
 
 
 def _lite0_network(path: Path | None) -> nn.Module:
@@ -60,18 +59,10 @@ def _lite0_network(path: Path | None) -> nn.Module:
     return network
 
 
-def timm_backbone(
-    name: str,
-    network: nn.Module,
-    input_size: int = 480,
-    weights: Path | None = None,
-    mean: tuple[float, ...] | None = None,
-    std: tuple[float, ...] | None = None,
-) -> Backbone:
+def timm_backbone(name: str, network: nn.Module, input_size: int = 480, weights: Path | None = None) -> Backbone:
     """A backbone from a timm network: of a pyramid the last layer of stride 16, of a plain vision transformer the last
-    layer, normalized, without class and register tokens. What comes after is cut off.
-
-    mean, std: of RGB in [0, 1], by default those the network was trained with. UserError if there is no such layer.
+    layer, normalized, without class and register tokens. What comes after is cut off. UserError if there is no such
+    layer.
     """
     layers = list(getattr(network, "feature_info", []))
     strides = [layer["reduction"] for layer in layers]
@@ -82,7 +73,6 @@ def timm_backbone(
     network.prune_intermediate_layers([index], prune_norm=not plain, prune_head=True)
     known, stride = digest(network), strides[index]  # before positions are resampled for this input size
     fixed_size = hasattr(network, "set_input_size")
-    config = network.pretrained_cfg
     try:
         if fixed_size:
             side = input_size * stride // STRIDE if STRIDE % stride else input_size
@@ -92,8 +82,8 @@ def timm_backbone(
             Layer(network, index, plain),
             channels=layers[index]["num_chs"],
             stride=stride,
-            mean=mean or config["mean"],
-            std=std or config["std"],
+            mean=LITE0_MEAN if name == LITE0 else network.pretrained_cfg["mean"],
+            std=LITE0_STD if name == LITE0 else network.pretrained_cfg["std"],
             input_size=input_size if fixed_size else None,
             weights=weights,
             digest=known,

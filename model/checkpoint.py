@@ -7,10 +7,9 @@ published one does without, and its size is read from the shapes.
 """
 
 import math
-import os
 import re
 from collections.abc import Mapping
-from dataclasses import asdict, replace
+from dataclasses import asdict, fields, replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -20,7 +19,7 @@ from torch import Tensor, nn
 from formats.errors import UserError
 from model.backbone import Backbone, ResNet50, resnet50_backbone
 from model.backbones import make_backbone
-from model.weights import differences, load_state, named_tensors, read_torch, without_wrappers, write_torch
+from model.weights import differences, load_state, named_tensors, read_torch, write_torch
 from model.xsegtx import SIZES, STRIDE, XSegTx, XSegTxConfig
 
 NETWORK_KEYS = ("backbone", "encoder", "optimiser", "config")
@@ -34,24 +33,22 @@ class Checkpoint(NamedTuple):
 
 
 def save_checkpoint(
-    path: Path, backbone: Backbone, model: nn.Module, optimizer: torch.optim.Optimizer | None = None, **extra: Any
+    path: Path, backbone: Backbone, model: XSegTx, optimizer: torch.optim.Optimizer | None = None, **extra: Any
 ) -> None:
     """Write a checkpoint, whole or not at all. `backbone` is the original one, not a folded copy.
 
-    `model` may be wrapped (DDP, torch.compile). `extra` may hold tensors, plain values and containers of them; paths
-    become strings; TypeError for anything else, because it could not be loaded safely.
+    `extra` may hold tensors, plain values and containers of them: nothing else can be loaded without running code.
     """
     if not isinstance(backbone.network, ResNet50):
-        stored = {"name": backbone.name, "digest": backbone.digest, "weights": _plain(backbone.weights, "weights")}
+        weights = backbone.weights and str(backbone.weights)
+        stored = {"name": backbone.name, "digest": backbone.digest, "weights": weights}
     elif any(isinstance(module, nn.Identity) for module in backbone.modules()):
         raise ValueError("a folded backbone has lost its batch norms; save the one it was folded from")
     else:
         stored = backbone.network.state_dict()
-    content = {"backbone": stored, "encoder": without_wrappers(model.state_dict())}
+    content = {"backbone": stored, "encoder": model.state_dict(), "config": asdict(model.config), **extra}
     if optimizer is not None:
         content["optimiser"] = optimizer.state_dict()
-    config = next(module.config for module in model.modules() if isinstance(module, XSegTx))
-    content |= {"config": asdict(config)} | {key: _plain(value, key) for key, value in extra.items()}
     write_torch(path, content)
 
 
@@ -141,7 +138,7 @@ def _backbone(stored: Any, weights: Path | None, input_size: int, path: Path) ->
     """The backbone of a checkpoint: its weights are there, or its name and the digest of its weights."""
     if not isinstance(stored, Mapping) or "digest" not in stored:
         backbone = resnet50_backbone()
-        load_state(backbone.network, named_tensors(stored, f"{path}, backbone"), f"{path}, backbone")
+        load_state(backbone.network, stored, f"{path}, backbone")
         return backbone
     name, known, file = (stored.get(key) for key in ("name", "digest", "weights"))
     if not isinstance(name, str) or not isinstance(known, str) or not isinstance(file, str | None):
@@ -164,12 +161,11 @@ def _config(stored: Any, encoder: Mapping[str, Tensor], path: Path) -> XSegTxCon
         return told
     if not isinstance(stored, Mapping):
         raise UserError(f"{path}: its config is {type(stored).__name__}, no fields by name")
-    default = asdict(told)
-    if unknown := sorted(set(map(str, stored)) - set(default)):
+    kinds = {field.name: field.type for field in fields(XSegTxConfig)}
+    if unknown := sorted(set(map(str, stored)) - set(kinds)):
         raise UserError(f"{path} was written by a newer version: its config has {', '.join(unknown)[:150]}")
     for name, value in stored.items():
-        kinds = {str: (str,), int: (int,), bool: (bool,), float: (int, float)}.get(type(default[name]), ())
-        if type(value) not in ((str, type(None)) if name == "layer_types" else kinds):
+        if not isinstance(value, int | float if kinds[name] is float else kinds[name]):
             raise UserError(f"{path}, config: {name} is of type {type(value).__name__}")
     try:
         config = XSegTxConfig(**stored)
@@ -213,20 +209,3 @@ def config_of(encoder: Mapping[str, Tensor], path: Path) -> XSegTxConfig:
         return config if config.layers == layers else replace(config, layer_types=" ".join(layers))
     except UserError as error:
         raise UserError(f"{path}, encoder: {error}") from None
-
-
-def _plain(value: Any, where: str) -> Any:
-    """`value` in types that `torch.load(weights_only=True)` accepts."""
-    if value is None or isinstance(value, Tensor):
-        return value
-    if isinstance(value, os.PathLike):
-        return os.fspath(value)
-    if isinstance(value, Mapping):
-        return {key: _plain(item, f"{where}.{key}") for key, item in value.items()}
-    for kind in (list, tuple):
-        if isinstance(value, kind):
-            return kind(_plain(item, where) for item in value)
-    for kind in (bool, int, float, str, bytes):  # also of a subclass, such as numpy.float64
-        if isinstance(value, kind):
-            return kind(value)
-    raise TypeError(f"checkpoint entry {where} has type {type(value).__name__}; store a plain value or a tensor")

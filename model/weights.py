@@ -48,18 +48,16 @@ def named_tensors(state: Any, what: str) -> dict[str, Tensor]:
         plain = isinstance(tensor, Tensor) and tensor.layout == torch.strided and tensor.device.type == "cpu"
         if not isinstance(name, str) or not plain or tensor.is_quantized or tensor.is_nested:
             raise UserError(f"{what}: {name!r:.80} is no ordinary tensor with a name")
-    return without_wrappers(state)
-
-
-def without_wrappers(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """A state dict without the prefixes that data-parallel training and torch.compile add."""
-    for prefix in ("module.", "_orig_mod.") * 2:
+    for prefix in ("module.", "_orig_mod.") * 2:  # of data-parallel training and torch.compile
         state = {name.removeprefix(prefix): tensor for name, tensor in state.items()}
     return state
 
 
-def load_state(module: nn.Module, state: Mapping[str, Tensor], what: str) -> None:
-    """Strict `load_state_dict`; the UserError is one line that names the first few tensors at fault."""
+def load_state(module: nn.Module, state: Any, what: str) -> None:
+    """Strict `load_state_dict` of whatever a file holds; the UserError is one line that names the first few tensors at
+    fault.
+    """
+    state = named_tensors(state, what)
     missing, unexpected, unfit = differences(module, state)
     kinds = {"missing": missing, "unexpected": unexpected, "that do not fit": unfit}
     faults = [f"{len(names)} {kind} ({_first(names)})" for kind, names in kinds.items() if names]
