@@ -167,8 +167,22 @@ def test_two_processes_give_the_losses_of_one(data_dir, tmp_path):
     assert log_lines(tmp_path / "two", "val")[-1]["samples"] == log_lines(tmp_path / "one", "val")[-1]["samples"]
 
 
+def test_ctrl_c_under_torchrun_saves_and_one_process_can_go_on(data_dir, tmp_path):
+    launcher = ("-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2")
+    process = start_training(data_dir, tmp_path, *LONG, launcher=launcher)
+    wait_for_step(process, tmp_path, 5)
+    process.send_signal(signal.SIGINT)
+    output, _ = process.communicate(timeout=60)
+    assert process.returncode != 0 and "stopped by SIGINT at step" in output
+    step = torch.load(tmp_path / "netLast.pth", weights_only=True)["step"]
+    assert 5 <= step < LONG_STEPS and list(losses(tmp_path)) == list(range(1, step + 1))
+    run_training(data_dir, tmp_path, *LONG)
+    assert list(losses(tmp_path)) == list(range(1, LONG_STEPS + 1))
+
+
 def test_extras_together_resume_as_if_never_stopped(data_dir, tmp_path):
     flags = ("--ema", 0.9, "--augment", "--hard_negatives", "--cosine", "--mask_position", "--amp", "bf16")
+    flags += ("--similarity_prior",)
     run_training(data_dir, tmp_path / "whole", *flags)
     run_training(data_dir, tmp_path / "parts", *flags)
     # As if the run had been killed after its warm-up.
@@ -177,7 +191,19 @@ def test_extras_together_resume_as_if_never_stopped(data_dir, tmp_path):
     assert losses(tmp_path / "parts") == losses(tmp_path / "whole")
     parts, whole = (torch.load(tmp_path / x / "netLast.pth", weights_only=True) for x in ("parts", "whole"))
     assert all(torch.equal(parts["encoder"][name], tensor) for name, tensor in whole["encoder"].items())
-    assert whole["config"]["mask_position"]
+    assert whole["config"]["mask_position"] and whole["config"]["similarity_prior"]
+
+
+def test_a_network_with_a_similarity_prior_is_recorded_and_not_continued_without_it(data_dir, tmp_path, capsys):
+    run_training(data_dir, tmp_path / "run", "--n-epoch", 0, "--similarity_prior")
+    last = tmp_path / "run" / "netLast.pth"
+    assert load_checkpoint(last).model.config.similarity_prior
+    optimizer, encoder = (torch.load(last, weights_only=True)[name] for name in ("optimiser", "encoder"))
+    prior = [i for i, name in enumerate(encoder) if name in ("prior.query", "prior.target")]
+    assert len(prior) == 2 and all(optimizer["state"][i]["exp_avg"].any() for i in prior)  # it learns
+    assert "similarity_prior True -> False" in error_line(capsys, data_dir, tmp_path / "run", "--n-epoch", 0)
+    error = error_line(capsys, data_dir, tmp_path / "other", "--resume-pth", last)
+    assert "has similarity_prior True, not False" in error
 
 
 def test_cached_features_give_nearly_the_same_losses(data_dir, finished, tmp_path):
@@ -228,7 +254,8 @@ def test_resume_epoch_says_where_a_published_checkpoint_goes_on(data_dir, publis
 @pytest.mark.parametrize(
     "odd",
     [{"step": "x"}, {"step": -1}, {"history": [1]}, {"history": {"epoch": "x"}}, {"scaler": 3}, {"arguments": 3}]
-    + [{"trained_encoder": {"a": 1}}, {"trained_encoder": 3}],
+    + [{"trained_encoder": {"a": 1}}, {"trained_encoder": 3}, {"history": {"epoch": 1.5}}]
+    + [{name: torch.ones(2)} for name in ("step", "history", "scaler", "arguments", "trained_encoder")],
 )
 def test_a_checkpoint_of_odd_content_ends_in_one_line(data_dir, finished, tmp_path, capsys, odd):
     path = tmp_path / "odd.pth"

@@ -22,9 +22,10 @@ from train import plot_log, train
 from train.batches import Batch, affordable_workers, collate
 from train.dataset import Samples, Source, TrainSamples
 from train.distributed import Ranks
-from train.engine import Schedule, blocked_tokens
+from train.engine import blocked_tokens
 from train.features import FeatureExtractor
 from train.log import Log, read_log
+from train.schedule import Schedule
 from train.state import TrainState
 from train.validation import Example, draw_example, score, summarize
 
@@ -88,7 +89,7 @@ def test_the_cache_stops_at_its_capacity_and_stays_right(pairs, backbone):
         features = small(batch)
         expected = FeatureExtractor(backbone, CPU)(batch_of(samples, range(start, start + 4)))
         assert all(torch.allclose(a, b, rtol=1e-3, atol=1e-4) for a, b in zip(features, expected, strict=True))
-    assert len(small.cache) == 5 and small.cache.used == 5 * size
+    assert len(small.cache) == 5 and all(feature.nbytes == size for feature in small.cache.values())
 
 
 def test_the_rate_warms_up_from_0_and_drops_after_epoch_50():

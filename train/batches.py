@@ -34,7 +34,7 @@ class Batch:
         return len(self.sources)
 
     def tensors(self) -> dict[str, Tensor]:
-        return {f.name: getattr(self, f.name) for f in fields(self) if f.type in (Tensor, "Tensor")}
+        return {f.name: getattr(self, f.name) for f in fields(self) if f.type is Tensor}
 
     def to(self, device: torch.device) -> "Batch":
         return replace(self, **{name: t.to(device, non_blocking=True) for name, t in self.tensors().items()})
@@ -47,7 +47,7 @@ def collate(samples: list[dict]) -> Batch:
     """Stack samples; those that only report why they cannot be read are left out."""
     unreadable = [text for sample in samples for text in sample.get("unreadable", ())]
     samples = [sample for sample in samples if "sources" in sample]
-    names = [f.name for f in fields(Batch) if f.name not in ("sources", "unreadable")]
+    names = [f.name for f in fields(Batch) if f.type is Tensor]
     arrays = {
         name: torch.from_numpy(np.stack([s[name] for s in samples])) if samples else torch.empty(0) for name in names
     }
@@ -79,7 +79,7 @@ def affordable_workers(workers: int, batch_size: int, side: int) -> int:
 
 
 def make_loader(samples: Samples, batches: StepSampler, workers: int, pin: bool) -> DataLoader:
-    """The batches as `Batch`es, read ahead by `workers` processes (0 = by this one, when asked)."""
-    cv2.setNumThreads(0)  # they do not survive the fork of a worker
+    """The batches as `Batch`es, read ahead by `workers` processes; with 0, this process reads each when it is asked."""
+    cv2.setNumThreads(0)  # OpenCV's threads do not survive the fork of a worker
     ahead = {"prefetch_factor": PREFETCH, "worker_init_fn": start_loader_worker} if workers else {}
     return DataLoader(samples, batch_sampler=batches, collate_fn=collate, num_workers=workers, pin_memory=pin, **ahead)

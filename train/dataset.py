@@ -154,13 +154,13 @@ class TrainSamples(Samples):
         return Draw(i, i, True, block)
 
 
-def unrelated_pair(pairs: PairSet, i: int, rng: np.random.Generator, tries: int = 32) -> int | None:
+def unrelated_pair(pairs: PairSet, i: int, rng: np.random.Generator) -> int | None:
     """A random pair of another take and another object, whose target frame is a negative for pair `i`.
 
-    None if there is none. At full size an unlucky draw must not cost a pass over millions of pairs.
+    None if there is none.
     """
     own = pairs[i]
-    for j in rng.integers(len(pairs), size=tries).tolist():  # nearly always the first one fits
+    for j in rng.integers(len(pairs), size=32).tolist():  # nearly always the first fits; a pass over all takes long
         other = pairs[j]
         if other.take_uid != own.take_uid and other.object_name != own.object_name:
             return j

@@ -11,31 +11,19 @@ from train.dataset import ImageKey
 AMP = {"off": None, "bf16": torch.bfloat16, "fp16": torch.float16}  # precisions by name; None is float32
 
 
-class FeatureCache(dict[ImageKey, Tensor]):
-    """Features by image, float16 on the CPU, until `capacity` bytes are used; then it keeps what it has.
-
-    Samples are drawn at random, so whichever images stay are as good as any others.
-    """
-
-    def __init__(self, capacity: int):
-        super().__init__()
-        self.capacity, self.used = capacity, 0
-
-    def add(self, key: ImageKey, feature: Tensor) -> None:
-        size = 2 * feature.numel()
-        if key not in self and self.used + size <= self.capacity:
-            self[key] = feature.to("cpu", torch.float16, copy=True)
-            self.used += size
-
-
 class FeatureExtractor:
-    """Runs the frozen backbone, in the precision `amp` (None = float32). Images in its `cache` are not looked at."""
+    """Runs the frozen backbone, in the precision `amp` (None = float32).
+
+    `cache` keeps features by image, float16 on the CPU, until `cache_bytes` are used, and these images are not looked
+    at again. Samples are drawn at random, so whichever images come first are as good as any others.
+    """
 
     def __init__(self, backbone: Backbone, device: torch.device, amp: torch.dtype | None = None, cache_bytes: int = 0):
         self.backbone = fold_batch_norm(backbone).to(device)
         self.mask_features = MaskFeatures(self.backbone) if device.type == "cpu" else None
         self.device, self.amp = device, amp
-        self.cache = FeatureCache(cache_bytes)
+        self.cache: dict[ImageKey, Tensor] = {}
+        self.cache_bytes = self._bytes_left = cache_bytes
 
     def autocast(self) -> torch.autocast:
         """The precision of all forward passes, for a `with`; weights and losses are float32."""
@@ -45,7 +33,7 @@ class FeatureExtractor:
     def __call__(self, batch: Batch) -> tuple[Tensor, Tensor, Tensor]:
         """A batch on `device` -> features of query image, target image, query mask: each (B, C, h, w) float32."""
         images = torch.cat((batch.query_image, batch.target_image))
-        features = self._cached(batch, images) if self.cache.capacity else self._run(images, batch.query_mask)
+        features = self._cached(batch, images) if self.cache_bytes else self._run(images, batch.query_mask)
         return features.chunk(3)
 
     def _run(self, images: Tensor, masks: Tensor) -> Tensor:
@@ -69,6 +57,8 @@ class FeatureExtractor:
             features = self._run(images[image_rows], batch.query_mask[mask_rows])
             new = dict(zip(new, features.movedim(1, -1).half(), strict=True))  # (h, w, C): channels last
             for key, feature in new.items():
-                self.cache.add(key, feature)
+                if feature.nbytes <= self._bytes_left:
+                    self.cache[key] = feature.to("cpu", copy=True)
+                    self._bytes_left -= feature.nbytes
         rows = [new[key] if key in new else self.cache[key].to(self.device, non_blocking=True) for key in keys]
         return torch.stack(rows).movedim(-1, 1).float()  # float16 either way, so the first visit is like the others

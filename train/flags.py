@@ -21,8 +21,10 @@ UNUSED = {  # flags of the published trainer that do nothing there
     "--tps-grid": {"type": int, "nargs": "+"},
     "--eta-corr": {"type": float},
 }
-NOT_RECIPE = ("out_dir", "resume_pth", "resume_epoch", "overwrite", "moco_path", "gpu", "device", "compile")
-NOT_RECIPE += ("num_workers", "cache_features", "save_every", "max_unreadable", "log_every")
+NOT_RECIPE = (
+    *("out_dir", "resume_pth", "resume_epoch", "moco_path", "gpu", "device", "compile", "num_workers"),
+    *("cache_features", "save_every", "max_unreadable", "log_every"),
+)
 
 
 def parse_args(argv: list[str] | None, doc: str) -> argparse.Namespace:
@@ -66,11 +68,9 @@ def plain(args: argparse.Namespace) -> dict[str, Any]:
     return {name: value for name, value in values.items() if name not in ("unused", "overwrite")}
 
 
-RECIPE_TITLE = "data and recipe (defaults: the paper's; validation alone differs, being on the same pairs each time)"
-
-
 def _add_recipe(parser: Parser) -> None:
-    add = parser.add_argument_group(RECIPE_TITLE).add_argument
+    title = "data and recipe (the defaults are the paper's, except that validation always uses the same pairs)"
+    add = parser.add_argument_group(title).add_argument
     add("--train-dir", type=Path, default=DEFAULT_DATA_DIR, help="processed takes with train and val pair files")
     add("--reverse", action="store_true", help="train exo-ego instead of ego-exo")
     add("--batch-pos", type=at_least(1), default=32, help="batch size, over all processes together")
@@ -81,7 +81,7 @@ def _add_recipe(parser: Parser) -> None:
     add("--lr", type=at_least(0, float), default=2e-4, help="learning rate of Adam")
     add("--lr-schedule", type=int, nargs="*", default=[50], help="epochs after which the rate is multiplied by 0.05")
     add("--weight-decay", type=at_least(0, float), default=0.0, help="weight decay of Adam")
-    add("--cosine", action="store_true", help="let the rate fall along a cosine instead of --lr-schedule's drops")
+    add("--cosine", action="store_true", help="lower the rate along a cosine instead of --lr-schedule's drops")
     text = "validate and keep averaged weights, for example 0.999; 0 = off"
     add("--ema", type=at_least(0, float), default=0.0, metavar="DECAY", help=text)
     add("--augment", action="store_true", help="change colors, scale and crop of both views, and flip them, at random")

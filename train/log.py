@@ -38,17 +38,17 @@ class Log:
         self.restart_clock()
         if not ranks.is_main:
             return
-        path = Path(out_dir) / LOG_NAME
+        path = out_dir / LOG_NAME
         lines = read_log(path) if path.exists() else []
-        kept = (
-            [line for line in lines if line["step"] <= (validated if line["kind"] == "val" else step)] if step else []
-        )
+        kept = [line for line in lines if line["step"] <= (validated if line["kind"] == "val" else step)]
+        if step == 0:  # a new run, whose first lines have this number too
+            kept = []
         if len(kept) < len(lines):
             self.say(f"{path}: the last {len(lines) - len(kept)} lines go, there is no checkpoint after step {step}")
         with atomic_write(path) as file:
             file.writelines(json.dumps(line) + "\n" for line in kept)
         self._file = path.open("a", encoding="utf-8", buffering=1)  # line by line, so that others can follow it
-        self._board = SummaryWriter(str(Path(out_dir) / "tensorboard"), purge_step=step + 1 if step else None)
+        self._board = SummaryWriter(str(out_dir / "tensorboard"), purge_step=step + 1 if step else None)
 
     def write(self, kind: str, step: int, **values: Any) -> None:
         """One line: `{"kind", "step", "time", ...}`; numbers also become TensorBoard scalars `kind/name`."""
@@ -74,13 +74,13 @@ class Log:
             self._board.close()
 
     def restart_clock(self) -> None:
-        """What lies behind, such as validation, is not training time."""
+        """Count time and losses from here on: validation, for one, is not training time."""
         self._losses: list[torch.Tensor] = []
         self._sources: list[list[Source]] = []
         self._start, self._waited = time.perf_counter(), 0.0
 
     def next_batch(self, batches: Iterator[Batch]) -> Batch:
-        """The next batch, with the time it took to come on the account of waiting for data."""
+        """The next batch; the time until it is there counts as waiting for data."""
         start = time.perf_counter()
         batch = next(batches)
         self._waited += time.perf_counter() - start
@@ -158,7 +158,7 @@ class Log:
 def read_log(path: Path) -> list[dict]:
     """The lines of a log. An incomplete last line, as a crash leaves it, is ignored."""
     lines = []
-    for number, text in enumerate(Path(path).read_text(encoding="utf-8").splitlines(), 1):
+    for number, text in enumerate(path.read_text(encoding="utf-8").splitlines(), 1):
         try:
             line = json.loads(text)
             lines.append({"kind": line["kind"], "step": int(line["step"]), **line})

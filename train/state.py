@@ -1,7 +1,6 @@
 """The state of a training: what a step changes and a checkpoint keeps."""
 
 import copy
-import shutil
 from pathlib import Path
 from typing import Any
 
@@ -9,16 +8,10 @@ import torch
 
 from formats.errors import UserError
 from formats.files import link_or_copy
-from model.backbone import Backbone, calibrate_batch_norm, random_backbone
+from model.backbone import Backbone
 from model.checkpoint import Checkpoint, load_optimizer, save_checkpoint
-from model.weights import load_state, named_tensors, read_torch
+from model.weights import load_state
 from model.xsegtx import XSegTx
-from train.batches import collate
-from train.dataset import TrainSamples
-from train.log import LOG_NAME
-
-LAST, BEST, WARMUP = "netLast.pth", "netBest.pth", "net_warmup.pth"
-CALIBRATION_BATCHES, CALIBRATION_BATCH = 4, 8  # of pairs of frames
 
 
 class TrainState:
@@ -81,17 +74,15 @@ class TrainState:
     def restore(self, checkpoint: Checkpoint, path: Path) -> None:
         """Go on from a checkpoint whose `encoder` is the network that this state was made with.
 
-        UserError if what it says of a training cannot be; a published one says nothing, and `step` stays 0.
+        A published checkpoint does not tell its step: 0 then. UserError if what a checkpoint tells is malformed.
         """
         extra = checkpoint.extra
-        step, history, scaler = (
-            extra.get(name) or empty for name, empty in (("step", 0), ("history", {}), ("scaler", {}))
-        )
-        if not isinstance(step, int) or step < 0 or not isinstance(scaler, dict) or not is_history(history):
+        step, history, scaler = extra.get("step", 0), extra.get("history", {}), extra.get("scaler", {})
+        plain = _is_numbers(history) and _is_numbers(scaler)
+        if not plain or any(type(count) is not int or count < 0 for count in (step, history.get("epoch", 0))):
             raise UserError(f"{path} does not hold the state of a training: its step, history or scaler is malformed")
         if "trained_encoder" in extra:
-            what = f"{path}, trained_encoder"
-            load_state(self.network, named_tensors(extra["trained_encoder"], what), what)
+            load_state(self.network, extra["trained_encoder"], f"{path}, trained_encoder")
         if checkpoint.optimizer is not None:
             load_optimizer(self.optimizer, checkpoint.optimizer, f"{path}, optimizer")
         if scaler.keys() >= self.scaler.state_dict().keys():  # none of a run in another precision
@@ -99,62 +90,6 @@ class TrainState:
         self.step, self.history = step, dict(history)
 
 
-def is_history(value: Any) -> bool:
+def _is_numbers(value: Any) -> bool:
+    """Whether it is a dictionary of plain numbers."""
     return isinstance(value, dict) and all(type(number) in (int, float) for number in value.values())
-
-
-def find_start(out_dir: Path, resume_pth: str | None, recipe: dict[str, Any]) -> Path | None:
-    """The checkpoint that a training into `out_dir` starts from; None if from none.
-
-    The folder's own last one, if that run is of the same recipe, else the one that is named. Raises UserError if the
-    folder holds another run, which would be lost. `auto` continues whatever is there.
-    """
-    last, named = Path(out_dir) / LAST, None if resume_pth in (None, "auto") else Path(resume_pth)
-    held = [path for path in run_files(out_dir) if path.name not in (WARMUP, LOG_NAME)]
-    if not held:
-        return named
-    ways = "give another --out-dir, or --overwrite to lose it"
-    if not last.exists():
-        raise UserError(
-            f"{out_dir} holds {held[0].name} of a run and no {LAST} to continue: {ways}; or --resume-pth it"
-        )
-    if resume_pth == "auto" or (named and named.exists() and named.samefile(last)):
-        return last
-    content = read_torch(last, ways)
-    before = content.get("arguments") if isinstance(content, dict) else None
-    before = before if isinstance(before, dict) else {}
-    recipe = recipe | ({"resume_pth": resume_pth} if named else {})
-    changes = [
-        f"{name} {before[name]} -> {value}" for name, value in recipe.items() if before.get(name, value) != value
-    ]
-    if changes:
-        what = f"a run of another recipe ({', '.join(changes[:3])})"
-        raise UserError(f"{out_dir} holds {what}: continue it with --resume-pth auto, {ways}")
-    return last
-
-
-def run_files(out_dir: Path) -> list[Path]:
-    """What a run has left in its folder, but for what TensorBoard reads."""
-    names = (LAST, BEST, WARMUP, "net[0-9][0-9][0-9]*.pth", LOG_NAME)
-    return [path for name in names for path in sorted(Path(out_dir).glob(name))]
-
-
-def remove_run(out_dir: Path, keep: Path | None = None) -> None:
-    """Delete what a run has left in its folder, but for a checkpoint to start from."""
-    for path in run_files(out_dir):
-        if not (keep and keep.exists() and path.samefile(keep)):
-            path.unlink()
-    shutil.rmtree(Path(out_dir) / "tensorboard", ignore_errors=True)
-
-
-def calibrated_backbone(samples: TrainSamples) -> Backbone:
-    """A random backbone whose batch norms have the statistics of training frames: its features differ by content."""
-    backbone = random_backbone(samples.seed)
-
-    def batches():
-        for i in range(CALIBRATION_BATCHES):
-            batch = collate([samples[i * CALIBRATION_BATCH + k] for k in range(CALIBRATION_BATCH)])
-            yield backbone.normalize(torch.cat((batch.query_image, batch.target_image)))
-
-    calibrate_batch_norm(backbone, batches())
-    return backbone

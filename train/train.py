@@ -23,23 +23,26 @@ from formats.files import remove_leftovers
 from formats.pairs import PairSet
 from formats.parallel import loader_failures
 from formats.provenance import provenance
-from model.backbone import Backbone
+from model.backbone import Backbone, calibrate_batch_norm, random_backbone
 from model.backbones import make_backbone
 from model.checkpoint import Checkpoint, load_checkpoint, load_matching
 from model.device import resolve_device
 from model.xsegtx import XSegTx, XSegTxConfig
-from train.batches import StepSampler, affordable_workers, make_loader
+from train.batches import StepSampler, affordable_workers, collate, make_loader
 from train.dataset import Samples, TrainSamples, ValidationSamples
 from train.distributed import Ranks, Stopped, StopSignal
-from train.engine import Schedule, evaluate, train_one_epoch
+from train.engine import evaluate, train_one_epoch
 from train.features import AMP, FeatureExtractor
 from train.flags import parse_args, plain, recipe_of
 from train.log import Log
-from train.state import BEST, LAST, WARMUP, TrainState, calibrated_backbone, find_start, remove_run
+from train.run_folder import BEST, LAST, WARMUP, arguments_of, find_start, remove_run
+from train.schedule import Schedule
+from train.state import TrainState
 from train.validation import draw_example
 
-# A checkpoint's network must have these as asked for.
-FIXED = ("mode", "input_size", "layers", "mask_position", "similarity_prior")
+FIXED = ("mode", "input_size", "layers", "mask_position", "similarity_prior")  # of a network that has been trained
+FREE = ("dropout", "drop_feat", "activation", "pos_weight", "feat_weight")  # may change when it is trained further
+CALIBRATION_BATCHES, CALIBRATION_BATCH = 4, 8  # of pairs of frames, for the random backbone
 
 
 def main(argv: list[str] | None = None) -> int | None:
@@ -51,7 +54,13 @@ def main(argv: list[str] | None = None) -> int | None:
             resolve_device(f"cuda:{gpu}")  # a missing one is a line of ours, not a traceback of the launcher
         launcher = ["-m", "torch.distributed.run", "--standalone", "--nproc_per_node", str(len(gpus)), __file__]
         os.execv(sys.executable, [sys.executable, *launcher, *(sys.argv[1:] if argv is None else argv)])
-    device = choose_device(args, gpus, ranks)
+    if gpus and len(gpus) != ranks.size:
+        raise UserError(f"--gpu {args.gpu} names {len(gpus)} GPUs and torchrun started {ranks.size} processes")
+    if args.batch_pos % ranks.size:
+        raise UserError(f"--batch-pos {args.batch_pos} cannot be split evenly over {ranks.size} processes")
+    device = resolve_device(f"cuda:{gpus[ranks.local_rank]}" if gpus else args.device)
+    if device.type == "cuda":
+        torch.cuda.set_device(device)
     ranks.start(device)
     try:
         with loader_failures():
@@ -71,9 +80,7 @@ def train(args: argparse.Namespace, ranks: Ranks, device: torch.device) -> int |
         remove_leftovers(args.out_dir)
         if args.overwrite:
             remove_run(args.out_dir, keep=start)
-    schedule = Schedule(
-        args.lr, args.warmUpIter, args.iter_epoch, args.n_epoch, tuple(args.lr_schedule), cosine=args.cosine
-    )
+    schedule = Schedule(args.lr, args.warmUpIter, args.iter_epoch, args.n_epoch, tuple(args.lr_schedule), args.cosine)
     validated = schedule.epoch_end(state.history["epoch"]) if "epoch" in state.history else 0
     log = Log(args.out_dir, state.step, validated, ranks, args.log_every, args.max_unreadable)
     about = {**provenance(), "arguments": plain(args)}
@@ -101,10 +108,9 @@ def train(args: argparse.Namespace, ranks: Ranks, device: torch.device) -> int |
     def validate(epoch: str) -> float:
         figures, examples = evaluate(state, features, val_batches, ranks, log, stop)
         log.validation(state.step, epoch, figures)
+        images = Samples(val_pairs, args.input_size)
         for i, example in enumerate(examples):
-            log.picture(
-                f"val/{i} {example.source}", draw_example(example, Samples(val_pairs, args.input_size)), state.step
-            )
+            log.picture(f"val/{i} {example.source}", draw_example(example, images), state.step)
         return figures.get("iou", 0.0)
 
     try:
@@ -128,11 +134,11 @@ def train(args: argparse.Namespace, ranks: Ranks, device: torch.device) -> int |
         return stop.exit_status
     finally:
         log.close()
-    iou = state.history
-    if "best_iou" in iou:
-        first = f"untrained {iou['untrained_iou']:.4f}" if "untrained_iou" in iou else f"start {iou['start_iou']:.4f}"
-        best = f"best {iou['best_iou']:.4f} (epoch {iou['best_epoch']}), kept in {args.out_dir / BEST}"
-        log.say(f"validation IoU: {first}, last {iou['last_iou']:.4f}, {best}")
+    history = state.history
+    if "best_iou" in history:
+        before = "untrained" if "untrained_iou" in history else "start"
+        best = f"best {history['best_iou']:.4f} (epoch {history['best_epoch']}), kept in {args.out_dir / BEST}"
+        log.say(f"validation IoU: {before} {history[f'{before}_iou']:.4f}, last {history['last_iou']:.4f}, {best}")
     return None
 
 
@@ -143,49 +149,39 @@ def starting_state(
 
     Raises UserError if a file is missing or does not fit.
     """
+    free = {name: getattr(args, name) for name in FREE}
     config = XSegTxConfig(
         mode=args.mode,
         input_size=args.input_size,
         layer_types=" ".join(args.layer_type) if args.layer_type else None,
-        dropout=args.dropout,
-        drop_feat=args.drop_feat,
-        activation=args.activation,
-        pos_weight=args.pos_weight,
-        feat_weight=args.feat_weight,
         mask_position=args.mask_position,
         similarity_prior=args.similarity_prior,
+        **free,
     )
+    options = {"seed": args.seed, "lr": args.lr, "weight_decay": args.weight_decay, "ema": args.ema}
+    options["amp"] = AMP[args.amp]
     if path:
-        own = (*FIXED, "layer_types", "feature_channels")
-        free = {name: value for name, value in vars(config).items() if name not in own}
-        checkpoint = load_checkpoint(path, backbone_weights=args.moco_path, **free)
-        backbone, network = checkpoint.backbone, checkpoint.model
-    else:
-        backbone = frozen_backbone(args, pairs)
-        torch.manual_seed(args.seed)
-        network = XSegTx(replace(config, feature_channels=backbone.channels))
-        if args.existence_bias is not None:
-            torch.nn.init.constant_(network.net.cls_branch.conv.bias, args.existence_bias)
-    state = TrainState(
-        backbone, network, device, args.seed, args.lr, args.weight_decay, ema=args.ema, amp=AMP[args.amp]
-    )
-    if path:
+        checkpoint = load_checkpoint(path, args.moco_path, **free)
+        state = TrainState(checkpoint.backbone, checkpoint.model, device, **options)
         return state, continued(args, state, checkpoint, config, path)
+    backbone = frozen_backbone(args, pairs)
+    torch.manual_seed(args.seed)
+    network = XSegTx(replace(config, feature_channels=backbone.channels))
+    if args.existence_bias is not None:
+        torch.nn.init.constant_(network.net.cls_branch.conv.bias, args.existence_bias)
     notes = [f"{args.backbone} backbone, new transformer"]
     if args.init_weights:
         loaded, left_out = load_matching(network, args.init_weights)
         notes[0] += f", {len(loaded)} of {len(network.state_dict())} tensors from {args.init_weights}"
         notes += [f"not taken from {args.init_weights}: {text}" for text in left_out]
-    return state, notes
+    return TrainState(backbone, network, device, **options), notes
 
 
 def continued(
     args: argparse.Namespace, state: TrainState, checkpoint: Checkpoint, config: XSegTxConfig, path: Path
 ) -> list[str]:
     """Restore `state` from a checkpoint; what to say of it. Raises UserError if it is of another network."""
-    before = checkpoint.extra.get("arguments", {})
-    if not isinstance(before, dict):
-        raise UserError(f"{path} does not hold the state of a training: its arguments are malformed")
+    before = arguments_of(checkpoint.extra, path)
     fixed = [(name, getattr(checkpoint.model.config, name), getattr(config, name)) for name in FIXED]
     for name, stored, asked in (*fixed, ("backbone", before.get("backbone", args.backbone), args.backbone)):
         if stored != asked:
@@ -205,29 +201,21 @@ def continued(
 
 
 def frozen_backbone(args: argparse.Namespace, pairs: PairSet) -> Backbone:
-    if args.backbone == "random":
-        return calibrated_backbone(TrainSamples(pairs, args.input_size, args.seed))
-    try:
-        return make_backbone(args.backbone, args.moco_path, args.input_size)
-    except UserError as error:
-        raise UserError(f"{error}, or try things out with --backbone random") from None
-
-
-def choose_device(args: argparse.Namespace, gpus: list[str], ranks: Ranks) -> torch.device:
-    """The device of this process. Raises UserError if the flags ask for one that is not there."""
-    if gpus and len(gpus) != ranks.size:
-        raise UserError(f"--gpu {args.gpu} names {len(gpus)} GPUs and torchrun started {ranks.size} processes")
-    if args.batch_pos % ranks.size:
-        raise UserError(f"--batch-pos {args.batch_pos} cannot be split evenly over {ranks.size} processes")
-    name = args.device
-    if gpus:
-        name = f"cuda:{gpus[ranks.local_rank]}"
-    elif name in ("auto", "cuda") and ranks.size > 1 and torch.cuda.is_available():
-        name = f"cuda:{ranks.local_rank}"
-    device = resolve_device(name)
-    if device.type == "cuda":
-        torch.cuda.set_device(device)
-    return device
+    """The one that the flags name; the batch norms of a random one have the statistics of training frames, so that its
+    features differ by content.
+    """
+    if args.backbone != "random":
+        try:
+            return make_backbone(args.backbone, args.moco_path, args.input_size)
+        except UserError as error:
+            raise UserError(f"{error}, or try things out with --backbone random") from None
+    backbone, samples = random_backbone(args.seed), TrainSamples(pairs, args.input_size, args.seed)
+    images = []
+    for start in range(0, CALIBRATION_BATCHES * CALIBRATION_BATCH, CALIBRATION_BATCH):
+        batch = collate([samples[number] for number in range(start, start + CALIBRATION_BATCH)])
+        images.append(backbone.normalize(torch.cat((batch.query_image, batch.target_image))))
+    calibrate_batch_norm(backbone, images)
+    return backbone
 
 
 def introduce(args, log: Log, state: TrainState, notes: list[str], schedule: Schedule, pairs, val_pairs, about) -> None:
