@@ -3,8 +3,9 @@
 # Every command is printed before it runs: with your own data, run the same ones with your own paths.
 # A second run reuses what is there; `rm -r quickstart` starts afresh. Smaller or larger, by environment variables:
 #   QUICKSTART_DIR    where everything goes (default: quickstart)
-#   QUICKSTART_TAKES  takes for training; an eighth as many for validation and for testing (default: 96)
-#   QUICKSTART_STEPS  training steps per epoch, of three epochs (default: 100)
+#   QUICKSTART_TAKES  takes for training; an eighth as many for validation, a quarter for testing (default: 96)
+#   QUICKSTART_STEPS  training steps per epoch, of four epochs (default: 150)
+#   QUICKSTART_SEED   of the networks and the order of the samples (default: 0)
 #   PYTHON            an interpreter that has the requirements; then nothing is installed
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")"
@@ -12,7 +13,8 @@ source tests/setup_env.sh
 
 out=${QUICKSTART_DIR:-quickstart}
 takes=${QUICKSTART_TAKES:-96}
-steps=${QUICKSTART_STEPS:-100}
+steps=${QUICKSTART_STEPS:-150}
+seed=${QUICKSTART_SEED:-0}
 root=$out/egoexo
 data=$root/processed
 
@@ -28,7 +30,7 @@ setup_env requirements.txt
 
 step "2/7 Takes: videos and annotations in the layout of Ego-Exo4D"
 run python synthetic/make_takes.py --outputpath "$root" --num_train "$takes" --num_val $(((takes + 7) / 8)) \
-  --num_test $(((takes + 7) / 8))
+  --num_test $(((takes + 3) / 4))
 made "$root/takes/*/frame_aligned_videos/*.mp4" "$root/annotations/relations_{train,val,test}.json" "$root/contact_sheet.jpg"
 
 step "3/7 Frames and masks"
@@ -39,31 +41,41 @@ step "4/7 Pairs"
 run python data/create_pairs.py --data_dir "$data"
 made "$data"/{train,val,test}_pairs.json
 
-step "5/7 Training, short and small: 192-pixel input, the tiny network, a random backbone (the real one wants weights)"
+step "5/7 Training, short and small: 192-pixel input, the tiny network, ImageNet features, the similarity prior"
+train() { # setting, name of the checkpoint folder, further flags
+  run bash "train/run_$1.sh" --train-dir "$data" --out-dir "$out/checkpoints/$2" --resume-pth auto --seed "$seed" \
+    --backbone efficientnet_lite0 --mask_position --similarity_prior --existence_bias 1 --mode tiny --input_size 192 \
+    --batch-pos 8 --lr 5e-4 --iter-epoch "$steps" --lr-schedule 3 --val_size 0 --cache_features 2 --num_workers 0 \
+    --log_every 50 "${@:3}"
+}
 for setting in ego exo; do
-  run bash train/run_$setting.sh --train-dir "$data" --out-dir "$out/checkpoints/$setting" --resume-pth auto \
-    --backbone random --mode tiny --mask_position --input_size 192 --batch-pos 8 --lr 5e-4 --warmUpIter 50 \
-    --n-epoch 3 --iter-epoch "$steps" --lr-schedule 2 --val_size 0 --cache_features 2 --num_workers 0 --log_every 50
+  train $setting "${setting}_untrained" --warmUpIter 1 --n-epoch 0 # one step at rate 0, to have something to compare with
+  train $setting $setting --warmUpIter 50 --n-epoch 4
   made "$out/checkpoints/$setting/netBest.pth" "$out/checkpoints/$setting/log.jsonl"
 done
 
-step "6/7 Inference, both settings"
-run python eval_segswap.py --setting ego-exo --split test --data_path "$data" --ckpt_path "$out/checkpoints/ego/netBest.pth" \
-  --out_path "$out/results"
-run python eval_segswap.py --setting exo-ego --split test --data_path "$data" --ckpt_path "$out/checkpoints/exo/netBest.pth" \
-  --out_path "$out/results"
-made "$out"/results/{ego-exo,exo-ego}_test_results.json
+step "6/7 Inference, both settings, before and after training"
+predict() { # setting, checkpoint, output folder
+  run python eval_segswap.py --setting "$1" --split test --data_path "$data" --ckpt_path "$2" --out_path "$3"
+}
+predict ego-exo "$out/checkpoints/ego_untrained/netLast.pth" "$out/results/untrained"
+predict exo-ego "$out/checkpoints/exo_untrained/netLast.pth" "$out/results/untrained"
+predict ego-exo "$out/checkpoints/ego/netBest.pth" "$out/results/trained"
+predict exo-ego "$out/checkpoints/exo/netBest.pth" "$out/results/trained"
+made "$out"/results/{untrained,trained}/{ego-exo,exo-ego}_test_results.json
 
-step "7/7 Score and picture"
+step "7/7 Score, comparison, pictures, report"
 for setting in ego-exo exo-ego; do
-  results=$out/results/${setting}_test_results.json
-  run python evaluation/evaluate.py --setting $setting --split test --data_path "$data" --pred_file "$results" \
-    --out "$out/results/${setting}_evaluation"
-  run python evaluation/visualize.py --setting $setting --split test --data_path "$data" --pred_file "$results" \
-    --order random --num 6 --out "$out/$setting.jpg"
-  run python evaluation/report.py --setting $setting --split test --data_path "$data" --pred_file "$results" \
-    --out "$out/${setting}_report"
+  flags=(--setting $setting --split test --data_path "$data")
+  untrained=$out/results/untrained/${setting}_test_results.json
+  trained=$out/results/trained/${setting}_test_results.json
+  run python evaluation/evaluate.py "${flags[@]}" --pred_file "$trained" --out "$out/${setting}_evaluation"
+  run python evaluation/evaluate.py "${flags[@]}" --pred_file "$untrained" "$trained" --names untrained trained \
+    --out "$out/${setting}_comparison"
+  run python evaluation/visualize.py "${flags[@]}" --pred_file "$trained" --order random --num 6 --out "$out/$setting.jpg"
+  run python evaluation/report.py "${flags[@]}" --pred_file "$trained" --out "$out/${setting}_report"
 done
-made "$out"/{ego-exo,exo-ego}.jpg "$out"/{ego-exo,exo-ego}_report/index.html
+made "$out"/{ego-exo,exo-ego}.jpg "$out"/{ego-exo,exo-ego}_{comparison,report}/index.html
 
-printf '\nDone. Look at %s/ego-exo.jpg (query with mask, prediction, truth; six cases at random) and at the reports.\n' "$out"
+printf '\nDone. %s/ego-exo.jpg shows six test cases, chosen at random: query with mask, prediction, truth.\n' "$out"
+printf 'The report, with all of them: %s/ego-exo_report/index.html\n' "$out"
