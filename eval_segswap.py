@@ -35,7 +35,11 @@ from inference.predictor import PRECISIONS, Predictor
 from inference.resumable_run import ResumableRun
 
 ROOT = Path(__file__).resolve().parent
-CHECKPOINT_DIRS = {"ego-exo": "egoexo_v2_480x480", "exo-ego": "egoexo_v2_480x480_reverse"}
+BOTH_DIR = "egoexo_v2_480x480_both"
+CHECKPOINT_DIRS = {
+    "ego-exo": ("egoexo_v2_480x480", BOTH_DIR),
+    "exo-ego": ("egoexo_v2_480x480_reverse", BOTH_DIR),
+}
 SKIPPED_STATUS = 3  # the results file is there, but takes are missing from it
 
 
@@ -104,12 +108,13 @@ def gather(report: dict, world: int) -> list[dict]:
 
 
 def default_checkpoint(setting: str) -> Path:
-    folder = ROOT / "train" / "checkpoints" / CHECKPOINT_DIRS[setting]
-    best, last = folder / "netBest.pth", folder / "netLast.pth"
-    if not best.exists() and not last.exists():
-        script = "run_ego.sh" if setting == "ego-exo" else "run_exo.sh"
-        raise UserError(f"no checkpoint {best}; train one with `cd train && bash {script}` or give --ckpt_path")
-    return best if best.exists() else last
+    """The best that training left, else its last one; of the setting's own run, else of one for both settings."""
+    folders = [ROOT / "train" / "checkpoints" / name for name in CHECKPOINT_DIRS[setting]]
+    paths = [folder / name for folder in folders for name in ("netBest.pth", "netLast.pth")]
+    if found := next((path for path in paths if path.exists()), None):
+        return found
+    script = "run_ego.sh" if setting == "ego-exo" else "run_exo.sh"
+    raise UserError(f"no checkpoint {paths[0]}; train one with `cd train && bash {script}` or give --ckpt_path")
 
 
 def plan_takes(

@@ -1,19 +1,31 @@
-"""What each training option is worth: several seeds of each, from the same start, on the same data.
+"""What a recipe reaches, and what each of its options gives: rendered takes, equal training time, several seeds.
 
-    python benchmarks/training_options.py --train-dir data/egoexo/processed --reverse
+    python benchmarks/training_options.py --list                      # the variants and their flags
+    python benchmarks/training_options.py                             # all of them, large objects, 192 pixels: hours
+    python benchmarks/training_options.py --variants paper strong --object_size 0.02 0.004 --input_size 192 320
+    python benchmarks/training_options.py --variants strong --backbones efficientnet_lite0 random
 
-Trains every variant with every seed (a finished run is not repeated, a stopped one continues, one of other options in
-its folder is refused), then prints validation IoU, existence balanced accuracy and training loss at the end, mean and
-range over the seeds, and draws them against steps. The defaults are small enough for a CPU: 192-pixel input, 600 steps
-of 8 pairs, a frozen random backbone. Each run takes one thread, and --jobs run at once.
+This is the test bed for accuracy. It renders takes for training, validation and testing, in which no object of
+one split occurs in another, trains each variant with each seed, predicts the test takes and scores them. `--steps` is
+the length of a training for one setting; a network for both settings gets twice as many. No option changes the time per
+step by more than a few percent: figures.csv has each run's samples per second. Prints mean and range over the seeds and
+draws validation figures against steps. What is finished is kept, so a rerun continues.
+
+Each training takes one thread, and --jobs run at once.
 """
 
 import argparse
+import csv
 import os
 import subprocess
 import sys
+from collections import defaultdict
+from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
+from itertools import product
 from pathlib import Path
+from statistics import mean, median
+from typing import NamedTuple
 
 import matplotlib
 
@@ -24,88 +36,181 @@ import numpy as np
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # repository root
 from formats.arguments import Parser, at_least
 from formats.errors import UserError, run_script
+from formats.files import read_json, write_json
+from formats.pairs import BOTH
 from formats.parallel import default_workers
+from formats.results import results_path
+from formats.takes import SETTINGS
+from train.flags import STRONG
 from train.log import LOG_NAME, read_log
+from train.run_folder import BEST
 
 ROOT = Path(__file__).resolve().parents[1]
-VALIDATIONS = 6
-CACHE = ("--cache_features", "3")
-VARIANTS = {  # name: options of train.py
-    "reference recipe": CACHE,
-    "mask_position": (*CACHE, "--mask_position"),
-    "+ hard_negatives": (*CACHE, "--mask_position", "--hard_negatives"),
-    "+ cosine, ema": (*CACHE, "--mask_position", "--cosine", "--ema", "0.99"),
-    "+ augment": ("--mask_position", "--augment", "--num_workers", "0"),
+EPOCHS, WARMUP = 4, 50  # the rate drops after the last but one epoch
+FIGURES = {  # title: where metrics.json has it
+    "IoU": ("official", "iou"),
+    "right object": ("extra", "right_object"),
+    "existence": ("official", "balanced_accuracy"),
 }
-FIGURES = (  # title, kind of line, name
-    ("validation IoU", "val", "iou"),
-    ("existence balanced accuracy", "val", "existence_accuracy"),
-    ("training loss", "train", "loss"),
-)
+ADDITIONS = {"hard_negatives": True, "cosine": True, "ema": 0.99}  # options of train.py that no recipe has
+
+
+def variants() -> dict[str, dict[str, object]]:
+    """Options of train.py by variant: both recipes, `strong` without each of its options, and with each other one."""
+    strong = {"both": True, **STRONG}
+    found: dict[str, dict[str, object]] = {"paper": {}, "strong": strong}
+    found |= {f"strong - {left_out}": {k: v for k, v in strong.items() if k != left_out} for left_out in strong}
+    return found | {f"strong + {name}": {**strong, name: value} for name, value in ADDITIONS.items()}
+
+
+class Run(NamedTuple):
+    """One training. `setting` may be BOTH."""
+
+    variant: str
+    setting: str
+    object_size: float
+    input_size: int
+    backbone: str
+    seed: int
+
+    @property
+    def folder(self) -> str:
+        return "_".join(map(str, self)).replace(" ", "")
 
 
 def main() -> None:
+    args = parse_args()
+    if args.list:
+        print("\n".join(f"{name:<30} {' '.join(flags_of(options))}" for name, options in variants().items()))
+        return
+    beds = {size: make_bed(args.out_dir / f"takes_{size}", size, args.takes) for size in args.object_size}
+    runs = [
+        Run(variant, setting, *cell)
+        for variant in args.variants
+        for setting in ([BOTH] if "both" in variants()[variant] else args.settings)
+        for cell in product(args.object_size, args.input_size, args.backbones, args.seeds)
+    ]
+    with ThreadPoolExecutor(args.jobs) as pool:
+        jobs = {run: pool.submit(train_and_score, args, run, beds[run.object_size]) for run in runs}
+        figures = {run: job.result() for run, job in jobs.items()}
+    report(args, figures)
+    draw_curves(args, runs)
+
+
+def parse_args() -> argparse.Namespace:
     parser = Parser(__doc__)
     add = parser.add_argument
-    add("--train-dir", type=Path, required=True, help="processed takes with pair files")
-    add("--reverse", action="store_true", help="exo-ego instead of ego-exo")
-    add("--out_dir", type=Path, default=Path("runs/training_options"), help="a folder for each run, and curves.png")
-    add("--variants", nargs="+", choices=list(VARIANTS), default=list(VARIANTS), metavar="NAME", help="what to compare")
-    add("--seeds", type=at_least(0), nargs="+", default=[0, 1, 2], help="a run of each variant with each")
-    add("--steps", type=at_least(10), default=600, help="a tenth of them warm-up")
-    add("--batch_size", type=at_least(1), default=8, help="pairs per step")
-    add("--input_size", type=at_least(48), default=192, help="pixels per side")
-    add("--val_size", type=at_least(0), default=150, help="validation pairs")
+    add("--out_dir", type=Path, default=Path("runs/training_options"), help="rendered takes, and a folder for each run")
+    add("--list", action="store_true", help="print the variants and end")
+    add("--variants", nargs="+", choices=variants(), default=list(variants()), metavar="NAME", help="what to compare")
+    add("--settings", nargs="+", choices=SETTINGS, default=SETTINGS, help="of variants with a network for each")
+    add("--object_size", nargs="+", type=float, default=[0.2], help="area of an object in a picture, as a share of it")
+    add("--input_size", nargs="+", type=at_least(48), default=[192], help="pixels per side of the network's input")
+    add("--backbones", nargs="+", default=["efficientnet_lite0"], metavar="NAME", help="as train.py has them")
+    add("--seeds", nargs="+", type=at_least(0), default=[0, 1, 2], help="a run of each variant with each")
+    add("--steps", type=at_least(WARMUP + EPOCHS), default=600, help="of 8 pairs, for one setting")
+    add("--takes", type=at_least(8), default=96, help="for training; an eighth as many for validation, 3/4 for testing")
     add("--jobs", type=at_least(1), default=default_workers(), help="runs at once")
-    args = parser.parse_args()
-    runs = [(variant, seed) for seed in args.seeds for variant in args.variants]
-    with ThreadPoolExecutor(args.jobs) as pool:
-        list(pool.map(lambda run: train(args, *run), runs))
-    report(args)
+    return parser.parse_args()
 
 
-def folder(args: argparse.Namespace, variant: str, seed: int) -> Path:
-    return args.out_dir / f"{variant.strip('+ ').replace(', ', '_').replace(' ', '_')}_seed{seed}"
+def make_bed(root: Path, object_size: float, takes: int) -> Path:
+    """Rendered and processed takes with their pairs -> folder of the processed takes. A rerun makes what is missing."""
+    processed, split = root / "processed", root / "split.json"
+    counts = ("--num_train", takes, "--num_val", takes // 8, "--num_test", takes * 3 // 4)
+    call("synthetic/make_takes.py", "--outputpath", root, "--object_size", object_size, *counts)
+    call("data/process_data.py", "--takepath", root / "takes", "--split_path", split, "--outputpath", processed)
+    call("data/create_pairs.py", "--data_dir", processed)
+    return processed
 
 
-def train(args: argparse.Namespace, variant: str, seed: int) -> None:
-    out_dir = folder(args, variant, seed)
-    warmup, epoch = args.steps // 10, (args.steps - args.steps // 10) // VALIDATIONS
-    command = [sys.executable, ROOT / "train/train.py", "--train-dir", args.train_dir, "--out-dir", out_dir]
-    command += ["--backbone", "random", "--seed", seed, "--input_size", args.input_size, "--batch-pos", args.batch_size]
-    command += ["--warmUpIter", warmup, "--iter-epoch", epoch, "--n-epoch", VALIDATIONS, "--val_size", args.val_size]
-    command += ["--reverse"] * args.reverse + ["--save_every", 0, *VARIANTS[variant]]
-    print(f"{variant}, seed {seed}: {out_dir / LOG_NAME}", flush=True)
-    run = subprocess.run(
-        list(map(str, command)), env=os.environ | {"OMP_NUM_THREADS": "1"}, capture_output=True, text=True
+def call(script: str, *arguments: object, **environment: str) -> None:
+    """Run a script of the repository. Raises UserError with its last line if it fails."""
+    command = list(map(str, (sys.executable, ROOT / script, *arguments)))
+    done = subprocess.run(command, env=os.environ | environment, capture_output=True, text=True)
+    if done.returncode:
+        raise UserError(f"{script}: {(done.stderr.strip() or 'failed').splitlines()[-1]}")
+
+
+def train_and_score(args: argparse.Namespace, run: Run, data: Path) -> dict[str, dict[str, float]]:
+    """Train, predict and score -> FIGURES in percent by setting. What is there from before is not repeated."""
+    folder = args.out_dir / run.folder
+    record = folder / f"figures_{args.steps}.json"
+    if record.exists():
+        return read_json(record, "delete it")
+    print(folder, flush=True)
+    settings = SETTINGS if run.setting == BOTH else (run.setting,)
+    epoch = (args.steps * len(settings) - WARMUP) // EPOCHS
+    call(
+        "train/train.py",
+        *("--train-dir", data, "--out-dir", folder, "--backbone", run.backbone, "--seed", run.seed),
+        *("--mode", "tiny", "--input_size", run.input_size, "--batch-pos", 8, "--lr", 5e-4, "--warmUpIter", WARMUP),
+        *("--iter-epoch", epoch, "--n-epoch", EPOCHS, "--lr-schedule", EPOCHS - 1, "--val_size", 0, "--save_every", 0),
+        *("--cache_features", 4, "--num_workers", 0, *["--reverse"] * (run.setting == "exo-ego")),
+        *flags_of(variants()[run.variant]),
+        OMP_NUM_THREADS="1",
     )
-    if run.returncode:
-        raise UserError(f"{variant}, seed {seed}: {(run.stderr.strip() or 'failed').splitlines()[-1]}")
+    figures = {}
+    for setting in settings:
+        about = ("--setting", setting, "--split", "test", "--data_path", data, "--num_workers", 0)
+        call(
+            *("eval_segswap.py", *about, "--ckpt_path", folder / BEST, "--out_path", folder, "--overwrite"),
+            OMP_NUM_THREADS="1",
+        )
+        results = results_path(folder, setting, "test")
+        call("evaluation/evaluate.py", *about, "--pred_file", results, "--out", folder / setting)
+        metrics = read_json(folder / setting / "metrics.json", "delete it")
+        figures[setting] = {title: 100 * metrics[group][name] for title, (group, name) in FIGURES.items()}
+        lines = [line["samples_per_second"] for line in read_log(folder / LOG_NAME) if line["kind"] == "train"]
+        figures[setting]["samples per second"] = median(lines[len(lines) // 2 :])  # when all features are cached
+    write_json(record, figures)
+    return figures
 
 
-def report(args: argparse.Namespace) -> None:
-    picture, axes = plt.subplots(1, len(FIGURES), figsize=(5 * len(FIGURES), 4), layout="constrained")
-    for axis, (title, kind, name) in zip(axes, FIGURES, strict=True):
-        print(f"{title} at the end, mean (lowest to highest) of {len(args.seeds)} seeds")
-        for variant in args.variants:
-            steps, values = curves(args, variant, kind, name)
-            last = values[:, -1]
-            print(f"  {variant:<20} {last.mean():.4f} ({last.min():.4f} to {last.max():.4f})")
-            axis.plot(steps, values.mean(0), label=variant)
-            axis.fill_between(steps, values.min(0), values.max(0), alpha=0.15)
-        axis.set(title=title, xlabel="step")
-        axis.grid(alpha=0.3)
-    axes[0].legend()
-    picture.savefig(args.out_dir / "curves.png", dpi=100)
-    print(args.out_dir / "curves.png")
+def flags_of(options: Mapping[str, object]) -> list[str]:
+    """{"mask_position": True, "existence_bias": 1} -> --mask_position --existence_bias 1"""
+    return [word for name, value in options.items() for word in (f"--{name}", *([str(value)] * (value is not True)))]
 
 
-def curves(args: argparse.Namespace, variant: str, kind: str, name: str) -> tuple[list[int], np.ndarray]:
-    """Steps, and the figure at each: (seeds, steps)."""
-    lines = [read_log(folder(args, variant, seed) / LOG_NAME) for seed in args.seeds]
-    points = [{line["step"]: line[name] for line in run if line["kind"] == kind and name in line} for run in lines]
-    steps = sorted(set.intersection(*map(set, points)))
-    return steps, np.array([[run[step] for step in steps] for run in points])
+def report(args: argparse.Namespace, figures: dict[Run, dict[str, dict[str, float]]]) -> None:
+    """Print mean and range over the seeds; figures.csv has every run."""
+    rows = [(setting, run, values) for run, found in figures.items() for setting, values in found.items()]
+    rows.sort(key=lambda row: (row[0], *row[1][2:5]))
+    with (args.out_dir / "figures.csv").open("w", newline="", encoding="utf-8") as file:
+        writer = csv.writer(file)
+        writer.writerow(["setting", *Run._fields[:1], *Run._fields[2:], *rows[0][2]])
+        writer.writerows([setting, run.variant, *run[2:], *values.values()] for setting, run, values in rows)
+    groups = defaultdict(list)
+    for setting, run, values in rows:
+        groups[f"{setting}, {run.object_size}, {run.input_size} px, {run.backbone}", run.variant].append(values)
+    before = None
+    for (title, variant), seeds in groups.items():
+        if title != before:
+            print(f"{title}: {', '.join(FIGURES)}; mean (lowest to highest) of {len(seeds)} seeds")
+        before = title
+        parts = [[values[name] for values in seeds] for name in FIGURES]
+        print(f"  {variant:<28}", *(f"{mean(x):5.1f} ({min(x):.1f} to {max(x):.1f})" for x in parts), sep="  ")
+
+
+def draw_curves(args: argparse.Namespace, runs: list[Run]) -> None:
+    """Validation figures against steps, mean and range over the seeds, a picture for each cell of the grid."""
+    for cell in dict.fromkeys(run[1:5] for run in runs):
+        picture, axes = plt.subplots(1, 2, figsize=(11, 4), layout="constrained")
+        for axis, name in zip(axes, ("iou", "existence_accuracy"), strict=True):
+            for variant in dict.fromkeys(run.variant for run in runs if run[1:5] == cell):
+                logs = [read_log(args.out_dir / run.folder / LOG_NAME) for run in runs if run[:5] == (variant, *cell)]
+                lines = [[line for line in log if line["kind"] == "val" and name in line] for log in logs]
+                steps = [line["step"] for line in lines[0]]
+                values = np.array([[line[name] for line in log] for log in lines])  # (seeds, validations)
+                axis.plot(steps, values.mean(0), label=variant)
+                axis.fill_between(steps, values.min(0), values.max(0), alpha=0.15)
+            axis.set(title=f"validation {name.replace('_', ' ')}", xlabel="step")
+            axis.grid(alpha=0.3)
+        axes[0].legend()
+        path = args.out_dir / f"curves_{'_'.join(map(str, cell))}.png"
+        picture.savefig(path, dpi=100)
+        plt.close(picture)
+        print(path)
 
 
 if __name__ == "__main__":

@@ -11,6 +11,7 @@ Written by data/create_pairs.py from the annotation.json files, which stay the d
 Each run writes a folder of its own and names it in the JSON file last, so files of two runs are never mixed.
 """
 
+import itertools
 import os
 import secrets
 import shlex
@@ -31,6 +32,7 @@ from formats.processed import ANNOTATION, ProcessedTake, is_processed
 from formats.takes import SETTINGS
 
 VERSION = 1
+BOTH = "both"  # instead of a setting: the pairs of ego-exo, then those of exo-ego
 MASK = np.dtype([("start", "<i8"), ("length", "<i4"), ("frame", "<i4"), ("height", "<i4"), ("width", "<i4")])
 MASKS, COUNTS = "masks.npy", "counts.txt"
 Annotated = Mapping[tuple[str, str, str], frozenset[int]]  # frames looked at, by take uid, object, camera
@@ -179,15 +181,18 @@ class PairSet:
         self.tracks: list[PairTrack] = []
         self._tracks_of: dict[str, list[PairTrack]] = {}
         end = 0
-        for *names, count in about["tracks"][self.setting]:
+        settings = SETTINGS if self.setting == BOTH else (self.setting,)
+        for *names, count in itertools.chain(*(about["tracks"][setting] for setting in settings)):
             self.tracks.append(PairTrack(*names, range(end, end + count)))
             self._tracks_of.setdefault(names[0], []).append(self.tracks[-1])
             end += count
         self._starts = [track.numbers.start for track in self.tracks]
         self._folder = self._path.with_name(about["arrays"])
-        self._masks, self._rows = (
-            np.asarray(np.load(self._folder / name, mmap_mode="r")) for name in (MASKS, f"{self.setting}.npy")
+        self._masks, *rows = (
+            np.asarray(np.load(self._folder / name, mmap_mode="r"))
+            for name in (MASKS, *(f"{setting}.npy" for setting in settings))
         )
+        self._rows = rows[0] if len(rows) == 1 else np.concatenate(rows)
         self._counts = (self._folder / COUNTS).open("rb", buffering=0)
         n_bytes = int(self._masks[-1]["start"] + self._masks[-1]["length"]) if len(self._masks) else 0
         if len(self._rows) != end or (self._folder / COUNTS).stat().st_size != n_bytes:
@@ -195,7 +200,9 @@ class PairSet:
 
     @classmethod
     def open(cls, data_dir: Path, split: str, setting: str) -> "PairSet":
-        """Raises UserError with the remedy if there are no pairs or a file is missing, malformed or out of date."""
+        """`setting` may be BOTH. Raises UserError with the remedy if there are no pairs or a file is missing, malformed
+        or out of date.
+        """
         pairs = cls(data_dir, split, setting)
         if reason := pairs._out_of_date():
             raise UserError(f"{pairs._path} is out of date: {reason}; {pairs._remedy}")

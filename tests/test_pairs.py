@@ -8,7 +8,7 @@ import shutil
 import pytest
 
 from formats.errors import UserError
-from formats.pairs import PairSet, pairs_path
+from formats.pairs import BOTH, PairSet, pairs_path
 from formats.takes import SETTINGS
 from tests.made.golden import GOLDEN_SPLITS, golden
 from tests.made.processed import create_pairs, write_data_set
@@ -58,6 +58,16 @@ def test_masks_of_a_pair_are_those_of_annotation_json(golden_root, setting):
         assert pairs.positive[i] == (str(frame) in cameras[target])
         negatives += pairs.target_mask(i) is None
     assert negatives > 0
+
+
+def test_the_pairs_of_both_settings_are_those_of_one_and_then_those_of_the_other(golden_root):
+    both, *single = (PairSet.open(golden_root / "processed", "train", setting) for setting in (BOTH, *SETTINGS))
+    assert list(both) == [pair for pairs in single for pair in pairs]
+    assert both.positive.tolist() == [positive for pairs in single for positive in pairs.positive]
+    assert [both.target_mask(i) for i in range(len(both))] == [
+        pairs.target_mask(i) for pairs in single for i in range(len(pairs))
+    ]
+    assert list(pickle.loads(pickle.dumps(both))) == list(both)
 
 
 def test_the_pairs_of_a_track_are_the_frames_of_its_object_and_cameras(train):

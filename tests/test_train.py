@@ -11,11 +11,14 @@ import pytest
 import torch
 
 from formats.errors import run_script
+from formats.pairs import PairSet
+from formats.takes import SETTINGS
 from model.backbone import random_backbone
 from model.checkpoint import load_checkpoint, save_checkpoint
 from model.xsegtx import XSegTx, XSegTxConfig
 from tests.made import ROOT
 from tests.made.training import log_lines, losses, make_training_set, run_training, start_training
+from train.flags import STRONG, parse_args
 
 STEPS = 7  # of the recipe
 LONG = ("--iter-epoch", 30)  # long enough to be interrupted
@@ -181,8 +184,7 @@ def test_ctrl_c_under_torchrun_saves_and_one_process_can_go_on(data_dir, tmp_pat
 
 
 def test_extras_together_resume_as_if_never_stopped(data_dir, tmp_path):
-    flags = ("--ema", 0.9, "--augment", "--hard_negatives", "--cosine", "--mask_position", "--amp", "bf16")
-    flags += ("--similarity_prior",)
+    flags = ("--ema", 0.9, "--augment", "--hard_negatives", "--cosine", "--amp", "bf16", "--both", "--recipe", "strong")
     run_training(data_dir, tmp_path / "whole", *flags)
     run_training(data_dir, tmp_path / "parts", *flags)
     # As if the run had been killed after its warm-up.
@@ -192,6 +194,22 @@ def test_extras_together_resume_as_if_never_stopped(data_dir, tmp_path):
     parts, whole = (torch.load(tmp_path / x / "netLast.pth", weights_only=True) for x in ("parts", "whole"))
     assert all(torch.equal(parts["encoder"][name], tensor) for name, tensor in whole["encoder"].items())
     assert whole["config"]["mask_position"] and whole["config"]["similarity_prior"]
+
+
+def test_a_recipe_sets_what_the_flags_leave_open_and_the_default_is_the_papers():
+    strong = vars(parse_args(["--recipe", "strong", "--block", "0.25"], ""))
+    assert {name: strong[name] for name in STRONG} == STRONG | {"block": 0.25}
+    paper = vars(parse_args([], ""))
+    assert [paper[name] for name in STRONG] == [False, False, None, 0.5]
+
+
+def test_both_settings_are_learned_by_one_network(data_dir, tmp_path, capsys):
+    run_training(data_dir, tmp_path, "--both", "--n-epoch", 0)
+    assert "setting: both" in capsys.readouterr().out
+    assert log_lines(tmp_path, "val")[0]["samples"] == sum(
+        len(PairSet.open(data_dir, "val", setting)) for setting in SETTINGS
+    )
+    assert "drop one of them" in error_line(capsys, data_dir, tmp_path / "other", "--both", "--reverse")
 
 
 def test_a_network_with_a_similarity_prior_is_recorded_and_not_continued_without_it(data_dir, tmp_path, capsys):

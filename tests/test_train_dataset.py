@@ -177,3 +177,9 @@ def test_augmented_samples_are_reproducible_and_differ_from_plain_ones(pairs):
 
 def test_the_splits_of_the_test_data_share_no_take():
     assert not set.intersection(*map(set, itertools.chain(TRAINING_SPLITS.values())))
+
+
+def test_nothing_is_blocked_where_the_recipe_says_so_and_the_rest_of_the_stream_stays(pairs):
+    usual, never = draws(TrainSamples(pairs, SIDE, 0)), draws(TrainSamples(pairs, SIDE, 0, block=0))
+    assert 0.45 < np.mean([draw.block for draw in usual]) < 0.55
+    assert never == [draw._replace(block=False) for draw in usual]

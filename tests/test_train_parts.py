@@ -133,6 +133,15 @@ def test_iou_counts_what_lies_inside_the_frame_only():
     assert figures["iou_large"] == figures["iou"] and "iou_small" not in figures  # by the query mask, all ones here
 
 
+def test_a_head_that_gives_one_answer_to_all_is_told(tmp_path, capsys):
+    log = Log(tmp_path, 0, 0, Ranks(), every=1, max_unreadable=0)
+    for existence, told in (((0.4, 0.4), True), ((0.4, 0.6), False)):
+        rows = torch.tensor([[0.5, p, 1.0, 0.1] for p in existence], dtype=torch.float64)
+        log.validation(0, "untrained", summarize(rows))
+        assert ("--existence_bias" in capsys.readouterr().out) == told
+    log.close()
+
+
 def test_figures_without_samples_are_left_out():
     assert set(summarize(torch.empty(0, 4))) == {"samples", "samples_small", "samples_medium", "samples_large"}
 

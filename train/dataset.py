@@ -19,7 +19,7 @@ from train.augment import augment_view
 
 TARGET_SWAP = 0.1  # how often the target frame is swapped for one of another take: a synthetic negative
 HARD_NEGATIVES = 0.1  # with --hard_negatives, how often a pair becomes a negative of the same take
-BLOCK = 0.5  # how often the target tokens outside the object are blocked
+BLOCK = 0.5  # how often the target tokens outside the object are blocked, in the paper's recipe
 REDRAWS = 16  # unreadable samples in a row before a draw gives up
 View = tuple[str, str, int]  # take uid, camera, frame
 ImageKey = tuple  # an input image of the backbone: a view, or (*view, object) for a mask
@@ -122,9 +122,10 @@ class TrainSamples(Samples):
         cached: Container[ImageKey] = (),
         hard_negatives: bool = False,
         augment: bool = False,
+        block: float = BLOCK,
     ):
         super().__init__(pairs, side, cached)
-        self.seed, self.augment = seed, augment
+        self.seed, self.augment, self.block = seed, augment, block
         self.hard_negatives, self.positive = hard_negatives, pairs.positive
 
     def __getitem__(self, n: int) -> dict:
@@ -144,7 +145,7 @@ class TrainSamples(Samples):
 
     def draw(self, rng: np.random.Generator) -> Draw:
         i = int(rng.integers(len(self.pairs)))
-        block = rng.random() < BLOCK
+        block = rng.random() < self.block
         kind = rng.random()
         if kind < TARGET_SWAP:
             j = unrelated_pair(self.pairs, i, rng)

@@ -9,6 +9,7 @@ from formats.errors import UserError
 from formats.processed import DEFAULT_DATA_DIR
 from model.transformer import ACTIVATIONS
 from model.xsegtx import SIZES
+from train.dataset import BLOCK
 from train.features import AMP
 
 CHECKPOINT_DIR = Path(__file__).resolve().parent / "checkpoints"
@@ -21,6 +22,8 @@ UNUSED = {  # flags of the published trainer that do nothing there
     "--tps-grid": {"type": int, "nargs": "+"},
     "--eta-corr": {"type": float},
 }
+STRONG = {"mask_position": True, "similarity_prior": True, "existence_bias": 1.0, "block": 0.0}
+RECIPES = {"paper": {}, "strong": STRONG}  # other defaults than the paper's, by option; docs/training.md says why
 NOT_RECIPE = (
     *("out_dir", "resume_pth", "resume_epoch", "moco_path", "gpu", "device", "compile", "num_workers"),
     *("cache_features", "save_every", "max_unreadable", "log_every"),
@@ -36,17 +39,23 @@ def parse_args(argv: list[str] | None, doc: str) -> argparse.Namespace:
     _add_running(parser)
     for flag, kind in UNUSED.items():
         parser.add_argument(flag, default=argparse.SUPPRESS, help=argparse.SUPPRESS, **kind)
+    parser.set_defaults(**RECIPES[parser.parse_args(argv).recipe])  # flags that are given win
     args = parser.parse_args(argv)
     args.unused = [flag for flag in UNUSED if vars(args).pop(flag[2:].replace("-", "_"), None) is not None]
     args.train_dir = args.train_dir.resolve()  # however it is written, it is the same recipe
     if args.out_dir is None:
-        args.out_dir = CHECKPOINT_DIR / f"egoexo_v2_480x480{'_reverse' if args.reverse else ''}"
+        kind = "_both" if args.both else "_reverse" if args.reverse else ""
+        args.out_dir = CHECKPOINT_DIR / f"egoexo_v2_480x480{kind}"
+    if args.both and args.reverse:
+        raise UserError("--both trains both settings, --reverse only exo-ego; drop one of them")
     if args.num_workers is None:
         args.num_workers = 0 if args.cache_features else 4  # the cache is in the training process
     if args.val_size is None:
         args.val_size = args.iter_epoch_val * args.batch_pos
     if args.augment and args.cache_features:
         raise UserError("--augment changes images each time, so --cache_features has nothing to keep; drop one of them")
+    if args.block > 1:
+        raise UserError(f"--block {args.block} is a share; it must be at most 1")
     if args.ema >= 1:
         raise UserError(f"--ema {args.ema} must be below 1")
     if args.overwrite and args.resume_pth == "auto":
@@ -71,8 +80,12 @@ def plain(args: argparse.Namespace) -> dict[str, Any]:
 def _add_recipe(parser: Parser) -> None:
     title = "data and recipe (the defaults are the paper's, except that validation always uses the same pairs)"
     add = parser.add_argument_group(title).add_argument
+    flags = " ".join(f"--{name}" if value is True else f"--{name} {value:g}" for name, value in STRONG.items())
+    text = f"what flags that are not given mean: the paper's, or strong: {flags}"
+    add("--recipe", choices=RECIPES, default="paper", help=text)
     add("--train-dir", type=Path, default=DEFAULT_DATA_DIR, help="processed takes with train and val pair files")
     add("--reverse", action="store_true", help="train exo-ego instead of ego-exo")
+    add("--both", action="store_true", help="train one network for both settings")
     add("--batch-pos", type=at_least(1), default=32, help="batch size, over all processes together")
     add("--n-epoch", type=at_least(0), default=250, help="epochs after the warm-up")
     add("--iter-epoch", type=at_least(1), default=1000, help="training steps per epoch")
@@ -86,6 +99,8 @@ def _add_recipe(parser: Parser) -> None:
     add("--ema", type=at_least(0, float), default=0.0, metavar="DECAY", help=text)
     add("--augment", action="store_true", help="change colors, scale and crop of both views, and flip them, at random")
     add("--hard_negatives", action="store_true", help="add negatives of the same take")
+    text = "how often the target tokens outside the object are blocked"
+    add("--block", type=at_least(0, float), default=BLOCK, metavar="SHARE", help=text)
     add("--seed", type=at_least(0), default=0, help="of weights, samples and dropout")
     text = "validation pairs, the same each time; 0 = the whole split (default: --iter-epoch-val batches)"
     add("--val_size", type=at_least(0), help=text)
@@ -126,7 +141,7 @@ def _add_start(parser: Parser) -> None:
 
 def _add_running(parser: Parser) -> None:
     add = parser.add_argument_group("running").add_argument
-    folder = "train/checkpoints/egoexo_v2_480x480, with --reverse …_reverse"
+    folder = "train/checkpoints/egoexo_v2_480x480, with --reverse …_reverse, with --both …_both"
     add("--out-dir", type=Path, help=f"for checkpoints and logs (default: {folder})")
     text = "CUDA GPUs, such as 0 or 0,1; one process each (default: as --device says)"
     add("--gpu", help=text)

@@ -19,6 +19,7 @@ from train.distributed import Ranks
 from train.losses import Losses
 
 LOG_NAME = "log.jsonl"
+CONSTANT = 1e-6  # existence probabilities closer than this are one answer
 TERMS = {name: "loss" if name == "total" else f"{name}_loss" for name in Losses._fields}
 
 
@@ -121,6 +122,11 @@ class Log:
         shown = {"IoU": "iou", "existence balanced accuracy": "existence_accuracy"}
         text = ", ".join(f"{name} {figures[key]:.4f}" for name, key in shown.items() if key in figures)
         self.say(f"{epoch} validation on {figures['samples']:.0f} pairs: {text or 'no pair with a target mask'}")
+        if figures.get("existence_range", 1) < CONSTANT and figures["samples"] > 1:
+            self.say(
+                "the existence head gives every pair the same answer: all outputs of its ReLU may be 0, and then it "
+                "never learns; a new run with --existence_bias 1 starts it where it can"
+            )
 
     def _check_finite(self, local: torch.Tensor, losses: torch.Tensor, step: int) -> None:
         bad = (~losses.isfinite()).any(1).nonzero()

@@ -2,6 +2,7 @@
 
     cd train && bash run_ego.sh                # ego-exo, the paper's recipe
     cd train && bash run_exo.sh --n-epoch 1    # exo-ego; further arguments reach this script
+    cd train && bash run_both.sh               # one network for both settings
 
 Writes net_warmup.pth, netLast.pth, netBest.pth (by validation IoU) and every k-th epoch's checkpoint to --out-dir, with
 log.jsonl and tensorboard/ beside them.
@@ -20,7 +21,7 @@ from torch.nn.parallel import DistributedDataParallel
 
 from formats.errors import UserError, run_script
 from formats.files import remove_leftovers
-from formats.pairs import PairSet
+from formats.pairs import BOTH, PairSet
 from formats.parallel import loader_failures
 from formats.provenance import provenance
 from model.backbone import Backbone, calibrate_batch_norm, random_backbone
@@ -70,7 +71,7 @@ def main(argv: list[str] | None = None) -> int | None:
 
 
 def train(args: argparse.Namespace, ranks: Ranks, device: torch.device) -> int | None:
-    setting = "exo-ego" if args.reverse else "ego-exo"
+    setting = BOTH if args.both else "exo-ego" if args.reverse else "ego-exo"
     pairs, val_pairs = (PairSet.open(args.train_dir, split, setting) for split in ("train", "val"))
     start = args.resume_pth and Path(args.resume_pth)
     if not args.overwrite:
@@ -88,7 +89,13 @@ def train(args: argparse.Namespace, ranks: Ranks, device: torch.device) -> int |
 
     features = FeatureExtractor(state.backbone, device, AMP[args.amp], int(args.cache_features * 1e9))
     samples = TrainSamples(
-        pairs, args.input_size, args.seed, features.cache, hard_negatives=args.hard_negatives, augment=args.augment
+        pairs,
+        args.input_size,
+        args.seed,
+        features.cache,
+        hard_negatives=args.hard_negatives,
+        augment=args.augment,
+        block=args.block,
     )
     val_samples = ValidationSamples(val_pairs, args.val_size, args.input_size, features.cache)
     share = (args.batch_pos, ranks.rank, ranks.size)

@@ -26,7 +26,7 @@ class Example(NamedTuple):
 
 
 def score(batch: Batch, prediction: Prediction) -> Tensor:
-    """(B, 4) float64 on the CPU: IoU (NaN for negatives), predicted existence, true existence, query mask's share.
+    """(B, 4) float64 on the CPU: IoU (NaN for negatives), existence probability, true existence, query mask's share.
 
     What is predicted outside the target frame, in the padding, does not count: the results file has it cropped.
     """
@@ -41,22 +41,25 @@ def score(batch: Batch, prediction: Prediction) -> Tensor:
     iou = torch.where(union == 0, 1.0, iou)  # a mask too small for the grid, and nothing predicted
     iou = torch.where(batch.positive, iou, math.nan)
     share = batch.query_mask.float().mean((1, 2))
-    return torch.stack((iou, prediction.existence > THRESHOLD, batch.positive, share), 1).double().cpu()
+    return torch.stack((iou, prediction.existence, batch.positive, share), 1).double().cpu()
 
 
 def summarize(rows: Tensor) -> dict[str, float]:
-    """(N, 4) rows of `score` -> mean IoU over positives and balanced accuracy of existence, also by object size.
+    """(N, 4) rows of `score` -> mean IoU over positives and balanced accuracy of existence, also by object size, and by
+    how much the existence probabilities differ.
 
     Figures without a sample to rest on are left out.
     """
     figures = _figures(rows, "")
+    if len(rows):
+        figures["existence_range"] = float(rows[:, 1].max() - rows[:, 1].min())
     for name, (low, high) in SIZES.items():
         figures |= _figures(rows[(rows[:, 3] >= low) & (rows[:, 3] < high)], f"_{name}")
     return figures
 
 
 def _figures(rows: Tensor, suffix: str) -> dict[str, float]:
-    iou, predicted, truth = rows[:, 0], rows[:, 1].bool(), rows[:, 2].bool()
+    iou, predicted, truth = rows[:, 0], rows[:, 1] > THRESHOLD, rows[:, 2].bool()
     figures = {}
     if truth.any():
         figures["iou"] = iou[truth].mean()
