@@ -19,6 +19,8 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # repository root
 
 from evaluation.compare import common_cases, compare, largest_changes, short_names
 from evaluation.inputs import (
+    accepted_forms,
+    add_reading_options,
     add_truth_options,
     beside,
     data_split,
@@ -31,6 +33,7 @@ from evaluation.inputs import (
 from evaluation.outputs import (
     claim_files,
     format_comparison,
+    format_protocols,
     format_summary,
     split_title,
     write_cases,
@@ -38,8 +41,9 @@ from evaluation.outputs import (
 )
 from evaluation.pages import PAGE, change_card, draw_paired_plots, write_page
 from evaluation.pictures import draw_gallery, load_predictions
+from evaluation.protocols import OFFICIAL_RULE, PROTOCOLS, under_protocols
 from evaluation.score import Scores
-from evaluation.summary import summarize, take_names
+from evaluation.summary import summarize, take_names, without_nan
 from evaluation.truth import GroundTruth
 from formats.arguments import Parser, add_num_workers, add_setting, at_least
 from formats.errors import UserError, run_script
@@ -50,8 +54,11 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     parser = Parser(__doc__)
     add_setting(parser, required=False)
     add_truth_options(parser)
+    add_reading_options(parser)
     add = parser.add_argument
     add("--pred_file", type=Path, nargs="+", help="results (default: results/{setting}_{split}_results.json)")
+    rules = "also average by the rule of another scorer of the field, beside the official one (docs/protocols.md)"
+    add("--protocol", choices=[*PROTOCOLS, "all"], default=OFFICIAL_RULE, help=rules)
     add("--names", nargs="+", help="what to call several results files (default: names of the files or folders)")
     add("--out", type=Path, help="folder (default: results/{setting}_{split}_evaluation or ..._comparison)")
     add("--write_gt", type=Path, help="write the benchmark's ground-truth JSON here; without --setting only that")
@@ -64,30 +71,38 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
         parser.error("--write_gt needs the annotated frames that --all_frames does without; drop one of them")
     if args.names and len(args.names) != len(args.pred_file or ()):
         parser.error("--names needs as many names as --pred_file has files")
+    if args.protocol != OFFICIAL_RULE and len(args.pred_file or ()) > 1:
+        parser.error("--protocol takes one results file; several are compared by the official rule")
     return args
 
 
 def main(argv: list[str] | None = None) -> None:
     args = parse_args(argv)
     split = data_split(args.split, args.gt_file)
-    truth = open_truth(
-        args.data_path, split, args.splits_path, args.annotation_path, args.gt_file, args.all_frames, args.allow_missing
-    )
+    how = args.annotation_path, args.gt_file, args.all_frames, args.allow_missing, args.lenient
+    truth = open_truth(args.data_path, split, args.splits_path, *how)
     if args.write_gt:
         truth.write_official(args.write_gt)
         print(f"ground truth of {len(truth.uids)} takes written to {args.write_gt}")
     if not args.setting:
         return
     files = args.pred_file or [default_results(args.setting, split)]
-    scores = [score_file(truth, path, args.setting, args.num_workers, args.allow_missing) for path in files]
+    scores = [
+        score_file(truth, path, args.setting, args.num_workers, args.allow_missing, accepted_forms(args))
+        for path in files
+    ]
     if len(files) > 1:
         compare_files(args, split, truth, files, scores)
         return
     source = {"split": split, "results": str(files[0]), "provenance": provenance_of(files)}
     summary = {**source, **summarize(scores[0])}
+    tables = [format_summary(summary)]
+    if args.protocol != OFFICIAL_RULE:
+        summary["protocols"] = without_nan(under_protocols(args.protocol, scores[0].cases))
+        tables += ["", format_protocols(summary["protocols"], args.all_frames)]
     out = args.out or beside(files[0], "evaluation")
     write_outputs(out, summary, scores[0].cases)
-    print("\n".join([format_summary(summary), *left_out(truth, scores[0]), f"written to {out}"]))
+    print("\n".join([*tables, *left_out(truth, scores[0]), f"written to {out}"]))
 
 
 def compare_files(

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from evaluation.predictions import SAID, STRICT, Accept
 from evaluation.score import Scores, score_results
 from evaluation.truth import GroundTruth
 from formats.arguments import add_data_path, add_splits_path
@@ -48,6 +49,26 @@ def add_truth_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--allow_missing", action="store_true", help="score what is there; says how much that is")
 
 
+def add_reading_options(parser: argparse.ArgumentParser) -> None:
+    """Options of `accepted_forms`."""
+    parser.add_argument(
+        "--resize_masks",
+        action="store_true",
+        help="read masks of another size and resize them by nearest neighbor to the official one; says how many",
+    )
+    parser.add_argument(
+        "--lenient",
+        action="store_true",
+        help="read ground truth without subsample_idx, confidences that are a list of one number, and predictions "
+        "without confidence (1 where the mask is not empty); says how many",
+    )
+
+
+def accepted_forms(args: argparse.Namespace) -> Accept:
+    """Which forms of results other than the official one are read."""
+    return Accept(lenient=args.lenient, resize_masks=args.resize_masks)
+
+
 def data_split(split: str | None, gt_file: Path | None) -> str | None:
     """The split as given, else val; a ground-truth file does not say of which split it is."""
     return split or (None if gt_file else "val")
@@ -61,8 +82,9 @@ def default_results(setting: str, split: str | None) -> Path:
 
 
 def beside(results: Path, what: str) -> Path:
-    """`results/ego-exo_val_results.json` -> `results/ego-exo_val_{what}`."""
-    return results.with_name(f"{results.stem.removesuffix('_results')}_{what}")
+    """`results/ego-exo_val_results.json` or `.json.gz` -> `results/ego-exo_val_{what}`."""
+    stem = Path(results.name.removesuffix(".gz")).stem
+    return results.with_name(f"{stem.removesuffix('_results')}_{what}")
 
 
 def made_by(results: Path) -> dict[str, str | None]:
@@ -87,6 +109,7 @@ def open_truth(
     gt_file: Path | None = None,
     all_frames: bool = False,
     allow_missing: bool = False,
+    lenient: bool = False,
 ) -> GroundTruth:
     """The ground truth that the options name.
 
@@ -95,7 +118,7 @@ def open_truth(
     if gt_file and all_frames:
         raise UserError("--gt_file says which frames count; drop --all_frames")
     if gt_file:
-        truth = GroundTruth.from_official(gt_file, data_path)
+        truth = GroundTruth.from_official(gt_file, data_path, lenient)
     else:
         annotations = annotations or annotation_path(data_path.parent / ANNOTATION_TEMPLATE, split)
         uids = read_split(splits_path or find_split_path(data_path), split)
@@ -110,16 +133,20 @@ def open_truth(
     return truth
 
 
-def score_file(truth: GroundTruth, path: Path, setting: str, num_workers: int, allow_missing: bool) -> Scores:
+def score_file(
+    truth: GroundTruth, path: Path, setting: str, num_workers: int, allow_missing: bool, accept: Accept = STRICT
+) -> Scores:
     """Score a results file. Raises UserError, after listing every problem, if it is not fit to be scored."""
-    scores = score_results(truth, iter_results(path, setting), setting, num_workers)
+    scores = score_results(truth, iter_results(path, setting), setting, num_workers, accept)
     if not scores.cases and scores.not_in_truth and all(problem.missing for problem in scores.problems):
         raise UserError(
             f"{path} holds none of the {len(truth.uids)} takes of the ground truth; is it of another split?"
         )
     problems = [problem for problem in scores.problems if not (problem.missing and allow_missing)]
     if problems:
-        refuse(problems, str(path), "" if allow_missing else MISSING_HINT)
+        flags = sorted({problem.flag for problem in problems if problem.flag})
+        hint = f"; {' and '.join(flags)} would accept what is of another form" if flags else ""
+        refuse(problems, str(path), hint + ("" if allow_missing else MISSING_HINT))
     if not scores.cases:
         raise UserError(f"{path} has no prediction for any scored frame; is it of another split?")
     return scores
@@ -140,5 +167,8 @@ def left_out(truth: GroundTruth, scores: Scores) -> list[str]:
         lines.append(f"takes of the split without ground truth: {', '.join(truth.missing)}")
     if scores.not_in_truth:
         lines.append(f"takes of the results without ground truth, not scored: {', '.join(scores.not_in_truth)}")
+    if truth.accepted:
+        lines.append(f"accepted: {len(truth.accepted):,} takes of the ground truth without subsample_idx")
+    lines += [f"accepted: {count:,} {SAID[kind]}" for kind, count in sorted(scores.accepted.items())]
     lines += [str(problem) for problem in scores.problems if problem.missing]
     return list(map(printable, lines))

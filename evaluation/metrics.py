@@ -33,6 +33,8 @@ class MaskScores(NamedTuple):
     predicted_pixels: int
     right_object: float = math.nan  # 1 or 0; nan if no other object is in view, see `right_object`
     objects_in_view: int = 1  # how many of the take's masks in the target frame are not empty, this one included
+    shared_pixels: int = 0  # of both masks
+    location_error_own_diagonal: float = math.nan  # the official distance as a fraction of this image's diagonal
 
 
 class Metric(NamedTuple):
@@ -122,17 +124,20 @@ def score_masks(truth: CutOut, prediction: np.ndarray, others: Sequence[CutOut] 
     window = _window(*boxes, truth.size)
     pair = np.ascontiguousarray(truth.whole()[window]), np.ascontiguousarray(prediction[window])
     predicted_pixels = int(np.count_nonzero(pair[1]))
+    distance = location_error(*boxes, truth.size)
     others = [other for other in others if other.pixels]
     return MaskScores(
         iou=iou(*pair),
         contour_accuracy=contour_accuracy(*pair, radius=boundary_radius(truth.size)),
-        location_error=location_error(*boxes, truth.size),
+        location_error=distance,
         location_error_corrected=location_error(*boxes, truth.size, official=False),
         mask_presence=(truth.pixels > 0) == (predicted_pixels > 0),
         truth_pixels=truth.pixels,
         predicted_pixels=predicted_pixels,
         right_object=right_object(truth, prediction, others),
         objects_in_view=len(others) + (truth.pixels > 0),
+        shared_pixels=int(np.count_nonzero(pair[0] & pair[1])),
+        location_error_own_diagonal=distance * LOCATION_SCALE / math.hypot(*truth.size),
     )
 
 

@@ -9,7 +9,7 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
-from evaluation.metrics import COLUMNS, METRICS, MaskScores
+from evaluation.metrics import COLUMNS, METRICS, OFFICIAL, MaskScores
 from evaluation.published import PUBLISHED, SPLIT, XSEGTX
 from evaluation.score import Case
 from formats.errors import UserError, printable
@@ -23,7 +23,7 @@ BREAKDOWN_TITLES = {  # where they differ from the name
 OUTPUT_FILES = ("metrics.json", "breakdown.csv", "cases.csv")
 GROUP_COUNTS = ("frames", "visible", "missed", "invented", "frames_several_objects", "right_object_chance")
 CASE_COLUMNS = Case._fields[:5]  # which case it is
-SCORE_COLUMNS = (*Case._fields[5:-1], *MaskScores._fields)  # what it scores in one results file
+SCORE_COLUMNS = (*Case._fields[5:7], *MaskScores._fields)  # what it scores in one results file
 
 
 def claim_files(folder: Path, what: str, names: Sequence[str]) -> None:
@@ -58,7 +58,7 @@ def write_cases(path: Path, names: Sequence[str], cases: Sequence[Sequence[Case]
     scores = [f"{column} of {name}" if name else column for name in names for column in SCORE_COLUMNS]
     no_mask = (None,) * len(MaskScores._fields)
     rows = (
-        [*group[0][:5], *(value for case in group for value in (*case[5:-1], *(case.mask or no_mask)))]
+        [*group[0][:5], *(value for case in group for value in (*case[5:7], *(case.mask or no_mask)))]
         for group in zip(*cases, strict=True)
     )
     write_csv(path, (*CASE_COLUMNS, *scores), rows)
@@ -109,6 +109,16 @@ def format_summary(summary: dict[str, Any]) -> str:
     lines += ["", *format_table(rows), "* not part of the benchmark; intervals: takes drawn with replacement"]
     lines.append(f"* {missed:,} of {visible:,} visible objects missed, {invented:,} of {hidden:,} hidden ones invented")
     return "\n".join([*lines, *breakdown_tables(summary["breakdown"])])
+
+
+def format_protocols(protocols: dict[str, dict[str, Any]], all_frames: bool = False) -> str:
+    """The same predictions under each rule; see evaluation/protocols.py. Only the benchmark's own stands unmarked."""
+    rows = [("", *(METRICS[name].heading for name in OFFICIAL), "mean over")]
+    for name, figures in protocols.items():
+        star = "" if name == "official" and not all_frames else "* "
+        values = (METRICS[metric].show(figures[metric]) for metric in OFFICIAL)
+        rows.append((star + name, *values, f"{figures['count']:,} {figures['averaged_over']}"))
+    return "\n".join([*format_table(rows), "* not the benchmark's rule; docs/protocols.md says what each does"])
 
 
 def breakdown_tables(breakdown: dict[str, list[dict]]) -> list[str]:

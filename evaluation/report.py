@@ -12,6 +12,8 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # repository root
 
 from evaluation.inputs import (
+    accepted_forms,
+    add_reading_options,
     add_truth_options,
     beside,
     data_split,
@@ -33,6 +35,7 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     parser = Parser(__doc__)
     add_setting(parser)
     add_truth_options(parser)
+    add_reading_options(parser)
     add = parser.add_argument
     add("--pred_file", type=Path, help="results (default: results/{setting}_{split}_results.json)")
     add("--num", type=at_least(1), default=100, help="cases in the gallery, and a fifth more where nothing is visible")
@@ -44,11 +47,10 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
 def main(argv: list[str] | None = None) -> None:
     args = parse_args(argv)
     split = data_split(args.split, args.gt_file)
-    truth = open_truth(
-        args.data_path, split, args.splits_path, args.annotation_path, args.gt_file, args.all_frames, args.allow_missing
-    )
+    how = args.annotation_path, args.gt_file, args.all_frames, args.allow_missing, args.lenient
+    truth = open_truth(args.data_path, split, args.splits_path, *how)
     results = args.pred_file or default_results(args.setting, split)
-    scores = score_file(truth, results, args.setting, args.num_workers, args.allow_missing)
+    scores = score_file(truth, results, args.setting, args.num_workers, args.allow_missing, accepted_forms(args))
     source = {"split": split, "results": str(results), "provenance": provenance_of([results])}
     summary = {**source, **summarize(scores)}
 

@@ -2,13 +2,16 @@
 
 import contextlib
 import functools
+import math
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any, NamedTuple
 
+import numpy as np
 from tqdm import tqdm
 
 from evaluation.metrics import CONFIDENCE_THRESHOLD, CutOut, MaskScores, score_masks
-from evaluation.predictions import Problem, TakePredictions
+from evaluation.predictions import STRICT, Accept, Prediction, Problem, TakePredictions
 from evaluation.truth import GroundTruth, TakeTruth
 from formats.errors import UserError
 from formats.parallel import run_jobs
@@ -16,7 +19,7 @@ from formats.processed import CameraPair
 
 
 class Case(NamedTuple):
-    """One scored frame of an object. A field added here is a column of cases.csv, and so is one of MaskScores."""
+    """One scored frame of an object. Columns of cases.csv: the fields up to `mask`, and those of MaskScores."""
 
     take_uid: str
     object_name: str
@@ -26,6 +29,8 @@ class Case(NamedTuple):
     visible: bool  # the target has a mask
     confidence: float
     mask: MaskScores | None = None  # None if the object is not visible in the target: no IoU, no sizes
+    own_size: MaskScores | None = None  # of a mask of another size: with the truth resized to that size
+    predicted_share: float = math.nan  # of the image's pixels, those that the mask in the file marks
 
     @property
     def track(self) -> tuple[str, str, str, str]:
@@ -47,6 +52,7 @@ class TakeScores(NamedTuple):
     cases: list[Case]
     wanted: int  # frames to score; less than that in `cases` if predictions are missing
     problems: list[Problem]
+    accepted: Counter[str] = Counter()  # how often what was read that is not of the official form
 
 
 class Scores(NamedTuple):
@@ -64,10 +70,14 @@ class Scores(NamedTuple):
     def problems(self) -> list[Problem]:
         return [problem for take in self.takes for problem in take.problems]
 
+    @property
+    def accepted(self) -> Counter[str]:
+        return sum((take.accepted for take in self.takes), Counter())
 
-def score_take(truth: TakeTruth, raw: Any, setting: str) -> TakeScores:
+
+def score_take(truth: TakeTruth, raw: Any, setting: str, accept: Accept = STRICT) -> TakeScores:
     """Score the predictions `raw` of a take, as the results file has them, None if it does not have them."""
-    predictions = TakePredictions(truth.uid, raw)
+    predictions = TakePredictions(truth.uid, raw, accept)
     read = functools.cache(truth.cut_out)  # a mask is needed for its own object and again for each other one in view
     cases, wanted = [], 0
     for pair in truth.take.camera_pairs(setting):
@@ -78,13 +88,24 @@ def score_take(truth: TakeTruth, raw: Any, setting: str) -> TakeScores:
         found = predictions.read(pair, frames, truth.prediction_size(pair))
         for frame, prediction in found.items():
             own = read(pair.object_name, pair.target_camera, frame)
-            measured = None
+            measured = own_size = None
             if own is not None:
                 others = _others_in_view(truth.take.masks, read, pair, frame)
                 measured = score_masks(own, prediction.mask, others)
-            cases.append(Case(truth.uid, *pair, frame, own is not None, prediction.confidence, measured))
+                own_size = _score_at_own_size(truth, pair, frame, prediction)
+            share = np.count_nonzero(prediction.given) / prediction.given.size
+            visible = own is not None, prediction.confidence
+            cases.append(Case(truth.uid, *pair, frame, *visible, measured, own_size, share))
     name, scenario = (truth.annotated.name, truth.annotated.scenario) if truth.annotated else ("", "")
-    return TakeScores(truth.uid, name, scenario, cases, wanted, predictions.problems)
+    return TakeScores(truth.uid, name, scenario, cases, wanted, predictions.problems, predictions.accepted)
+
+
+def _score_at_own_size(truth: TakeTruth, pair: CameraPair, frame: int, prediction: Prediction) -> MaskScores | None:
+    """The scores of a mask of another size than the official one, as the file has it; None if it has that size."""
+    if prediction.given is prediction.mask:
+        return None
+    own = truth.cut_out(pair.object_name, pair.target_camera, frame, prediction.given.shape)
+    return score_masks(own, prediction.given)
 
 
 def _others_in_view(
@@ -102,7 +123,13 @@ def _others_in_view(
     return [other for other in others if other is not None]
 
 
-def score_results(truth: GroundTruth, results: Iterable[tuple[str, Any]], setting: str, num_workers: int = 0) -> Scores:
+def score_results(
+    truth: GroundTruth,
+    results: Iterable[tuple[str, Any]],
+    setting: str,
+    num_workers: int = 0,
+    accept: Accept = STRICT,
+) -> Scores:
     """Score `results`, pairs of take uid and predictions in any order; takes that it lacks count as missing.
 
     A few takes are held at a time for each worker (0: one, in this process). The values do not depend on how many.
@@ -110,16 +137,16 @@ def score_results(truth: GroundTruth, results: Iterable[tuple[str, Any]], settin
     not_in_truth: list[str] = []
     scored: dict[str, TakeScores] = {}
 
-    def tasks() -> Iterator[tuple[GroundTruth, Any, str]]:
+    def tasks() -> Iterator[tuple[GroundTruth, Any, str, Accept]]:
         unseen = dict.fromkeys(truth.uids)
         for uid, raw in results:
             if uid in unseen:
                 del unseen[uid]
-                yield truth.subset([uid]), raw, setting
+                yield truth.subset([uid]), raw, setting, accept
             else:
                 not_in_truth.append(uid)
         for uid in unseen:
-            yield truth.subset([uid]), None, setting
+            yield truth.subset([uid]), None, setting, accept
 
     jobs = run_jobs(_score_task, tasks(), num_workers if len(truth.uids) > 1 else 0)
     for _, take in tqdm(jobs, total=len(truth.uids), unit="take", desc="score"):
@@ -127,11 +154,11 @@ def score_results(truth: GroundTruth, results: Iterable[tuple[str, Any]], settin
     return Scores(setting, [scored[uid] for uid in truth.uids], not_in_truth)
 
 
-def _score_task(task: tuple[GroundTruth, Any, str]) -> TakeScores:
-    """`task`: the ground truth of one take, its predictions, the setting."""
-    truth, raw, setting = task
+def _score_task(task: tuple[GroundTruth, Any, str, Accept]) -> TakeScores:
+    """`task`: the ground truth of one take, its predictions, the setting, which forms of results are read."""
+    truth, raw, setting, accept = task
     uid = truth.uids[0]
     try:
-        return score_take(truth.load(uid), raw, setting)
+        return score_take(truth.load(uid), raw, setting, accept)
     except UserError as error:  # a malformed take is one problem more, and the others are still looked at
         return TakeScores(uid, "", "", [], 0, [Problem(uid, f"ground truth: {error}", missing=True)])

@@ -16,7 +16,7 @@ from evaluation.metrics import CutOut, cut_out
 from formats.errors import UserError
 from formats.files import iter_json, write_json
 from formats.geometry import Size, eval_size
-from formats.masks import eval_mask
+from formats.masks import eval_mask, resize_mask
 from formats.processed import ANNOTATION, CameraPair, ProcessedTake, frames_in, is_processed, read_frame
 from formats.takes import iter_annotations, parse_take
 
@@ -54,8 +54,8 @@ class TakeTruth:
         looked_at = set(self.annotated.frames.get(pair.object_name, {}).get(pair.target_camera, ()))
         return [frame for frame in self.query_frames(pair) if frame in looked_at]
 
-    def cut_out(self, object_name: str, camera: str, frame: int) -> CutOut | None:
-        """An object's mask, long side 480 pixels; None where the object is not visible.
+    def cut_out(self, object_name: str, camera: str, frame: int, size: Size | None = None) -> CutOut | None:
+        """An object's mask, at `size` (H, W) or with a long side of 480 pixels; None where the object is not visible.
 
         Raises UserError if it cannot be decoded or has not the size of the camera's other masks.
         """
@@ -65,7 +65,7 @@ class TakeTruth:
         try:
             if tuple(rle["size"]) != self.take.video_size(camera):
                 raise ValueError(f"its size {rle['size']} is not that of the camera's other masks")
-            return cut_out(eval_mask(rle))
+            return cut_out(resize_mask(rle, size) if size else eval_mask(rle))
         except (ValueError, KeyError, TypeError) as error:
             raise UserError(
                 f"object {object_name!r}, camera {camera}, frame {frame}: "
@@ -90,6 +90,7 @@ class GroundTruth:
     annotated: dict[str, Annotated | None]
     missing: dict[str, str] = field(default_factory=dict)  # uids of the split that cannot be scored: why not
     in_memory: dict[str, ProcessedTake] = field(default_factory=dict)
+    accepted: list[str] = field(default_factory=list)  # uids of takes in another form than the official one
 
     @classmethod
     def from_processed(cls, data_dir: Path, uids: list[str], annotation_path: Path | None) -> "GroundTruth":
@@ -110,16 +111,25 @@ class GroundTruth:
         return cls([uid for uid in uids if uid not in missing], data_dir, annotated, missing)
 
     @classmethod
-    def from_official(cls, path: Path, data_dir: Path) -> "GroundTruth":
-        """All takes of the benchmark's ground-truth file. Raises UserError if it is missing or no such file."""
-        takes, annotated, missing = {}, {}, {}
+    def from_official(cls, path: Path, data_dir: Path, lenient: bool = False) -> "GroundTruth":
+        """All takes of the benchmark's ground-truth file. Raises UserError if it is missing or no such file.
+
+        The evaluation does not use subsample_idx; with `lenient` a take need not have it.
+        """
+        takes, annotated, missing, accepted = {}, {}, {}, []
         for uid, raw in iter_json(path, ("annotations",), GT_REMEDY):
+            if isinstance(raw, dict) and "subsample_idx" not in raw:
+                if not lenient:
+                    missing[uid] = f"malformed in {path} (no subsample_idx, which --lenient accepts); {GT_REMEDY}"
+                    continue
+                accepted.append(uid)
+                raw["subsample_idx"] = []
             try:
                 takes[uid] = ProcessedTake.parse(uid, data_dir / uid, raw)
                 annotated[uid] = Annotated(checked_frames(raw["annotated_frames"]))
             except (ValueError, KeyError) as error:
                 missing[uid] = f"malformed in {path} ({type(error).__name__}: {error}); {GT_REMEDY}"
-        return cls(list(annotated), data_dir, annotated, missing, in_memory=takes)
+        return cls(list(annotated), data_dir, annotated, missing, takes, accepted)
 
     def subset(self, uids: list[str]) -> "GroundTruth":
         """Some of the takes, small enough to be sent to a worker process."""

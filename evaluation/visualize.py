@@ -20,7 +20,14 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # repository root
 
 from tqdm import tqdm
 
-from evaluation.inputs import add_split_options, beside, default_results, open_truth
+from evaluation.inputs import (
+    accepted_forms,
+    add_reading_options,
+    add_split_options,
+    beside,
+    default_results,
+    open_truth,
+)
 from evaluation.outputs import claim_files
 from evaluation.pictures import ORDERS, choose, contact_sheet, draw_case, load_predictions, write_video
 from evaluation.score import Case, score_results
@@ -34,6 +41,7 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     parser = Parser(__doc__)
     add_setting(parser)
     add_split_options(parser)
+    add_reading_options(parser)
     add = parser.add_argument
     add("--pred_file", type=Path, help="results (default: results/{setting}_{split}_results.json)")
     add("--order", choices=ORDERS, default="spread", help="which cases, by IoU; spread: from best to worst")
@@ -61,7 +69,8 @@ def main(argv: list[str] | None = None) -> None:
             near = nearest(args.take, truth.uids)
             raise UserError(f"no processed take of split {args.split!r} begins with {args.take!r}; the nearest: {near}")
         truth = truth.subset(uids)
-    scores = score_results(truth, iter_results(results, args.setting), args.setting, args.num_workers)
+    takes = iter_results(results, args.setting)
+    scores = score_results(truth, takes, args.setting, args.num_workers, accepted_forms(args))
     if scores.problems:
         print(f"{len(scores.problems)} problems in {results}; evaluate.py lists them", file=sys.stderr)
     if not scores.cases:

@@ -1,7 +1,11 @@
-"""Files that appear whole or not at all, and JSON that is read and written a member at a time."""
+"""Files that appear whole or not at all, and JSON that is read and written a member at a time.
+
+JSON whose name ends in .gz is read through gzip.
+"""
 
 import contextlib
 import fcntl
+import gzip
 import itertools
 import json
 import os
@@ -10,6 +14,7 @@ import secrets
 import shutil
 import sys
 import time
+import zlib
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import IO, Any
@@ -121,8 +126,8 @@ def _has_iterator(value: Any) -> bool:
 
 def read_json(path: Path, remedy: str) -> Any:
     """Parse a JSON file; a missing or malformed one is a UserError that ends with `remedy`."""
-    with _one_line_errors(path, remedy):
-        return json.loads(Path(path).read_text(encoding="utf-8"))
+    with _one_line_errors(path, remedy), _open_json(path) as file:
+        return json.load(file)
 
 
 def iter_json(path: Path, keys: Sequence[str], remedy: str) -> Iterator[tuple[str, Any]]:
@@ -132,7 +137,7 @@ def iter_json(path: Path, keys: Sequence[str], remedy: str) -> Iterator[tuple[st
     no object at `keys`.
     """
     count = 0
-    with _one_line_errors(path, remedy), Path(path).open("rb") as file:
+    with _one_line_errors(path, remedy), _open_json(path) as file:
         try:
             for member in ijson.kvitems(_Shallow(file), ".".join(keys), use_float=True):
                 yield member
@@ -152,6 +157,25 @@ def iter_json(path: Path, keys: Sequence[str], remedy: str) -> Iterator[tuple[st
         found = ", ".join(list(whole)[:3]) if isinstance(whole, dict) else ""
         raise UserError(f"{path} holds {found or 'no object'}, not {'/'.join(keys) or 'members'}; {remedy}")
     yield from itertools.islice(value.items(), count, None)
+
+
+def iter_json_list(path: Path, remedy: str) -> Iterator[Any]:
+    """Yield the items of a JSON file that holds a list, one at a time. Raises UserError as `iter_json` does."""
+    with _one_line_errors(path, remedy), _open_json(path) as file:
+        yield from ijson.items(_Shallow(file), "item", use_float=True)
+
+
+def holds_json_list(path: Path) -> bool:
+    """Whether a JSON file begins as a list; False also for one that cannot be read."""
+    try:
+        with _open_json(path) as file:
+            return file.read(4096).lstrip()[:1] == b"["
+    except (OSError, EOFError, zlib.error):
+        return False
+
+
+def _open_json(path: Path) -> IO[bytes]:
+    return gzip.open(path) if Path(path).suffix == ".gz" else Path(path).open("rb")
 
 
 class _Shallow:
@@ -180,13 +204,16 @@ _STEP = np.zeros(256, np.int64)
 _STEP[list(b"[{")], _STEP[list(b"]}")] = 1, -1
 
 
+_NO_GZIP = (gzip.BadGzipFile, EOFError, zlib.error)  # damaged, cut off
+
+
 @contextlib.contextmanager
 def _one_line_errors(path: Path, remedy: str) -> Iterator[None]:
     try:
         yield
     except FileNotFoundError:
         raise UserError(f"no file {path}; {remedy}") from None
-    except (ValueError, RecursionError, ijson.JSONError, IsADirectoryError) as error:
+    except (ValueError, RecursionError, ijson.JSONError, IsADirectoryError, *_NO_GZIP) as error:
         kind, _, excerpt = str(error).partition("\n")
         where = f" at {excerpt.splitlines()[0].strip()[:60]}" if excerpt else ""
         raise UserError(f"{path} is not valid JSON ({kind}{where}); {remedy}") from None

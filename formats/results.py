@@ -3,14 +3,16 @@
     {setting: {"results": {take_uid: {"masks": {object: {"{query_cam}_{target_cam}": {frame:
         {"pred_mask": {"size": [H, W], "counts": str}, "confidence": float}}}}, "subsample_idx": [0, 30, ...]}}}}
 
-Every object of a take has a key, even without a pair. Predicted masks have a long side of 480 pixels.
+Every object of a take has a key, even without a pair. Predicted masks have a long side of 480 pixels. Further keys are
+passed over, such as "version" and "challenge" beside "results" or beside the setting.
 """
 
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
-from formats.files import iter_json, write_json
+from formats.files import holds_json_list, iter_json, write_json
+from formats.other_results import iter_detections, iter_mask_folder
 
 
 def results_path(out_dir: Path, setting: str, split: str) -> Path:
@@ -29,6 +31,11 @@ def write_results(path: Path, setting: str, takes: Iterable[tuple[str, dict]]) -
 def iter_results(path: Path, setting: str) -> Iterator[tuple[str, Any]]:
     """`(take_uid, results)` of one setting, in the file's order, a take at a time.
 
-    Raises UserError if the file is missing, no JSON, or holds no results of the setting.
+    `path` may also be a folder of PNG masks or a list of detections (formats/other_results.py), with the pairs of both
+    settings. Raises UserError if it is missing, no JSON, or holds no results of the setting.
     """
+    if Path(path).is_dir():
+        return iter_mask_folder(path)
+    if holds_json_list(path):
+        return iter_detections(path)
     return iter_json(path, (setting, "results"), f"make it with `python eval_segswap.py --setting {setting}`")

@@ -227,7 +227,8 @@ UNREADABLE = {
     "of the other setting": ('{"exo-ego": {"results": {}}}', "holds exo-ego, not ego-exo"),
     "without results": ('{"ego-exo": {"version": "xx"}}', "not ego-exo/results"),
     "with a list of results": ('{"ego-exo": {"results": []}}', "not ego-exo/results"),
-    "a list": ("[1, 2]", "not ego-exo/results"),
+    "a list of numbers": ("[1, 2]", "entry 0 (1) is not {"),
+    "an empty list": ("[]", "2 problems in"),
 }
 
 
@@ -244,7 +245,7 @@ def test_a_file_that_is_no_results_file_is_refused_in_one_line(small_root, tmp_p
 def test_missing_and_misplaced_files_are_refused_in_one_line(small_root, tmp_path):
     with pytest.raises(UserError, match="no file .*eval_segswap.py"):
         run("--setting", "ego-exo", "--data_path", small_root / "processed", "--pred_file", tmp_path / "no.json")
-    with pytest.raises(UserError, match="not valid JSON"):
+    with pytest.raises(UserError, match="is a folder without masks {take_uid}/{object}/"):
         run("--setting", "ego-exo", "--data_path", small_root / "processed", "--pred_file", tmp_path)
     with pytest.raises(UserError, match="process_data.py"):
         run("--setting", "ego-exo", "--data_path", tmp_path, "--splits_path", small_root / "split.json", "--all_frames")
