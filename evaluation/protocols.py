@@ -36,7 +36,7 @@ def official(cases: Sequence[Case]) -> Figures:
 
 
 def omama(cases: Sequence[Case]) -> Figures:
-    """O-MaMa's: the truth is resized to the size of the prediction, and distances are parts of that image's diagonal."""
+    """O-MaMa's: the truth takes the prediction's size, and distances are fractions of that image's diagonal."""
     masks = [case.own_size or case.mask for case in cases if case.visible]
     return Figures(
         _mean(mask.iou for mask in masks),

@@ -1,0 +1,123 @@
+"""The figures under each scorer's rule equal those of its plain implementation, on the golden predictions."""
+
+import copy
+import json
+import math
+
+import numpy as np
+import pytest
+from pycocotools import mask as coco
+
+from evaluation import evaluate
+from evaluation.metrics import OFFICIAL, MaskScores
+from evaluation.protocols import PROTOCOLS, under_protocols
+from evaluation.score import Case
+from formats.masks import encode_mask
+from tests import other_protocols
+from tests.made.golden import golden
+
+NETWORK_SIZES = {480: (700, 700), 270: (540, 952)}  # official height -> size of the masks of O-MaMa's results
+
+
+def golden_takes(setting, frames_per_track=None):
+    """Truth and results of the golden takes, all or the first frames of each track."""
+    truth, results = {}, {}
+    for split in ("val", "test"):
+        truth |= golden(f"evaluation/gt_{split}")["annotations"]
+        results |= golden(f"evaluation/near_truth_{setting}_{split}")[setting]["results"]
+    for take in truth.values():
+        for cameras in take["masks"].values():
+            for camera in cameras:
+                cameras[camera] = dict(list(cameras[camera].items())[:frames_per_track])
+    return truth, results
+
+
+def with_masks_of_network_size(results):
+    """O-MaMa's form: masks of another size, confidence in a list, no subsample_idx."""
+    results = copy.deepcopy(results)
+    for take in results.values():
+        del take["subsample_idx"]
+        for pairs in take["masks"].values():
+            for frames in pairs.values():
+                for entry in frames.values():
+                    mask = coco.decode(entry["pred_mask"])
+                    moved = np.roll(other_protocols.resized(mask, NETWORK_SIZES[len(mask)]), 1, axis=0)
+                    entry.update(pred_mask=encode_mask(moved), confidence=[entry["confidence"]])
+    return results
+
+
+def run(folder, truth, results, setting, *flags):
+    (folder / "gt.json").write_text(json.dumps({"annotations": truth}))
+    (folder / "pred.json").write_text(json.dumps({setting: {"results": results}}))
+    files = ["--gt_file", folder / "gt.json", "--pred_file", folder / "pred.json", "--out", folder / "out"]
+    evaluate.main([*map(str, ["--setting", setting, *files, "--num_workers", 0, "--protocol", "all", *flags])])
+    return json.loads((folder / "out" / "metrics.json").read_text())
+
+
+def assert_equal_to_the_plain_rules(figures, truth, results, setting):
+    assert list(figures) == list(PROTOCOLS)
+    for name, found in figures.items():
+        expected = getattr(other_protocols, name)(truth, results, setting)
+        assert {key for key in OFFICIAL if found[key] is not None} == expected.keys(), name
+        for key, value in expected.items():
+            assert found[key] == pytest.approx(value, abs=1e-9), (name, key)
+
+
+@pytest.mark.parametrize("setting", ["ego-exo", "exo-ego"])
+def test_each_rule_gives_what_its_plain_implementation_gives(tmp_path, setting):
+    truth, results = golden_takes(setting)
+    summary = run(tmp_path, truth, results, setting)
+    assert_equal_to_the_plain_rules(summary["protocols"], truth, results, setting)
+    assert {key: summary["protocols"]["official"][key] for key in OFFICIAL} == summary["official"]
+
+
+@pytest.mark.parametrize("setting", ["ego-exo", "exo-ego"])
+def test_each_rule_holds_for_masks_of_another_size_which_are_counted(tmp_path, capsys, setting):
+    truth, results = golden_takes(setting, frames_per_track=2)
+    results = with_masks_of_network_size(results)
+    plain = copy.deepcopy(results)
+    for take in plain.values():
+        for pairs in take["masks"].values():
+            for frames in pairs.values():
+                for entry in frames.values():
+                    (entry["confidence"],) = entry["confidence"]
+    summary = run(tmp_path, truth, results, setting, "--resize_masks", "--lenient")
+    assert_equal_to_the_plain_rules(summary["protocols"], truth, plain, setting)
+    assert summary["protocols"]["omama"]["iou"] != summary["protocols"]["official"]["iou"]
+    printed = capsys.readouterr().out
+    assert f"accepted: {summary['frames_scored']} masks of another size, resized by nearest neighbor" in printed
+    assert f"accepted: {summary['frames_scored']} confidences that are a list of one number" in printed
+
+
+def test_only_the_official_row_stands_without_a_star(tmp_path, capsys):
+    run(tmp_path, *golden_takes("ego-exo", frames_per_track=1), "ego-exo")
+    printed = capsys.readouterr().out
+    for name in PROTOCOLS:
+        (row,) = [line for line in printed.splitlines() if line.removeprefix("* ").startswith(name)]
+        assert row.startswith("* ") == (name != "official")
+
+
+def test_one_rule_is_shown_beside_the_official_one_and_without_cases_there_are_no_figures():
+    assert list(under_protocols("per_pair", [])) == ["official", "per_pair"]
+    for figures in under_protocols("all", []).values():
+        assert figures["count"] == 0 and all(math.isnan(figures[key]) for key in OFFICIAL)
+
+
+def test_what_vanished_at_480_pixels_is_hidden_for_lmeec_and_only_for_it():
+    place = ("take", "cup", "aria01", "cam01")
+    whole = MaskScores(0.5, 0.5, 0.1, 0.1, True, 50, 50)
+    vanished = MaskScores(0.0, 0.0, 0.1, 0.1, False, 0, 50)
+    cases = [
+        Case(*place, 0, True, 0.9, whole, None, 0.002),
+        Case(*place, 30, True, 0.9, vanished, None, 0.0005),
+        Case(*place, 60, False, 0.9, None, None, 0.5),
+    ]
+    figures = under_protocols("lmeec_visibility", cases)
+    assert figures["official"]["iou"] == 0.25 and figures["official"]["balanced_accuracy"] == 0.5
+    assert figures["lmeec_visibility"]["iou"] == 0.5 and figures["lmeec_visibility"]["balanced_accuracy"] == 0.75
+
+
+def test_several_results_files_are_refused(capsys):
+    with pytest.raises(SystemExit):
+        evaluate.main(["--setting", "ego-exo", "--pred_file", "a", "b", "--protocol", "all"])
+    assert "takes one results file" in capsys.readouterr().err
