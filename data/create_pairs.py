@@ -16,6 +16,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # repository root
 
 from tqdm import tqdm
 
+from data.frame_lists import frame_list_path, write_frame_list
 from formats.arguments import Parser, add_data_path, add_splits_path
 from formats.errors import UserError, run_script
 from formats.files import atomic_write
@@ -44,8 +45,13 @@ def parse_args() -> argparse.Namespace:
     default = f"{ANNOTATION_TEMPLATE} beside the folder of --data_dir"
     add("--annotationpath", type=Path, help=f"read by --only_annotated (default: {default})")
     legacy = "write the original implementation's {split}_{egoexo,exoego}_pairs.json instead, for other programs"
-    add("--legacy", action="store_true", help=legacy)
+    others = parser.add_mutually_exclusive_group()
+    others.add_argument("--legacy", action="store_true", help=legacy)
+    frame_lists = "write ObjectRelator's {ego2exo,exo2ego}_{split}_visual.json instead (docs/formats.md)"
+    others.add_argument("--objectrelator", action="store_true", help=frame_lists)
     args = parser.parse_args()
+    if args.objectrelator and args.only_annotated:
+        parser.error("--objectrelator lists frames with masks in both views, whatever --only_annotated says; drop one")
     args.split_path = args.split_path or find_split_path(args.data_dir)
     args.annotationpath = args.annotationpath or args.data_dir.absolute().parent / ANNOTATION_TEMPLATE
     return args
@@ -68,7 +74,13 @@ def main() -> None:
         annotated = None
         if args.only_annotated:
             annotated = read_annotated(annotation_path(args.annotationpath, split), there)
-        if args.legacy:
+        if args.objectrelator:
+            for setting in SETTINGS:
+                path = frame_list_path(args.data_dir, split, setting)
+                count, bad = write_frame_list(path, args.data_dir, tqdm(there, path.name, unit="take"), setting)
+                malformed |= bad
+                print(f"{path}: {count:,} frame pairs")
+        elif args.legacy:
             for setting in SETTINGS:
                 path = args.data_dir / f"{split}_{setting.replace('-', '')}_pairs.json"
                 write_original_list(path, args.data_dir, tqdm(there, path.name, unit="take"), setting, annotated)
