@@ -2,6 +2,7 @@
 
     python evaluation/evaluate.py --setting ego-exo
     python evaluation/evaluate.py --setting exo-ego --split test --pred_file results/exo-ego_test_results.json
+    python evaluation/evaluate.py --setting ego-exo --protocol all --pred_file others.json.gz --resize_masks --lenient
     python evaluation/evaluate.py --setting ego-exo --pred_file a/results.json b/results.json
     python evaluation/evaluate.py --write_gt gt_val.json
 

@@ -23,6 +23,7 @@ from evaluation.truth import GroundTruth
 from formats.arguments import Parser
 from formats.errors import printable, run_script
 from formats.files import write_json
+from formats.processed import ProcessedTake
 from formats.results import iter_results, results_path
 from formats.takes import SETTINGS
 
@@ -58,10 +59,16 @@ def main(argv: list[str] | None = None) -> None:
     wanted = set(truth.uids)
     submission = {}
     for setting, path in files.items():
-        takes = ((uid, raw) for uid, raw in iter_results(path, setting) if uid in wanted)
+        takes = ((uid, whole(raw, truth.load(uid).take)) for uid, raw in iter_results(path, setting) if uid in wanted)
         submission[setting] = {"version": "xx", "challenge": "xx", "results": takes}
     write_json(out, submission)
     print(f"{out}: {out.stat().st_size / 1e6:,.1f} MB")
+
+
+def whole(raw: dict, take: ProcessedTake) -> dict:
+    """A take's results with what the server asks for and others' results may lack: a key per object, subsample_idx."""
+    masks = {name: {} for name in take.masks} | raw["masks"]
+    return {"subsample_idx": take.subsample_idx, **raw, "masks": masks}
 
 
 def find_problems(truth: GroundTruth, setting: str, results: Path) -> list[Problem]:

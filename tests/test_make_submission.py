@@ -34,6 +34,18 @@ def test_a_submission_holds_both_results_files_in_the_official_form(root, tmp_pa
     assert "ego-exo: 2 takes, 16 predictions" in printed and "MB" in printed
 
 
+def test_what_results_of_others_lack_and_the_server_asks_for_is_filled_in(root, tmp_path):
+    submit(root, tmp_path / "expected.json")
+    bare = json.loads((root / "a" / "ego-exo_val_results.json").read_text())
+    for take in bare["ego-exo"]["results"].values():
+        del take["subsample_idx"]
+        del take["masks"]["nothing_0"]  # an object without a pair
+    (tmp_path / "bare.json").write_text(json.dumps(bare))
+    submit(root, tmp_path / "submission.json", "--ego_exo", tmp_path / "bare.json")
+    expected, found = (json.loads((tmp_path / f"{name}.json").read_text()) for name in ("expected", "submission"))
+    assert found == expected and "nothing_0" in found["ego-exo"]["results"]["take-a"]["masks"]
+
+
 def test_a_submission_needs_no_target_masks(root, tmp_path):
     data_dir = make_data_set(tmp_path, {"val": UIDS})
     for uid in UIDS:
