@@ -46,7 +46,8 @@ def test_processes_change_nothing_and_all_takes_are_reported_as_progress(truth, 
     here = score_results(truth, results.items(), "ego-exo")
     there = score_results(truth, results.items(), "ego-exo", 2)
     assert repr(here) == repr(there)
-    assert capsys.readouterr().err.count("3/3") == 2
+    bars = capsys.readouterr().err.split("\n")  # a bar that is drawn again, on a busy machine, stays in its line
+    assert sum("3/3" in bar for bar in bars) == 2
 
 
 def test_results_are_read_no_faster_than_they_are_scored(truth, results, monkeypatch):
