@@ -42,6 +42,7 @@ def summarize(scores: Scores) -> dict[str, Any]:
             "frames_scored": len(cases),
             "frames_wanted": sum(take.wanted for take in scores.takes),
             "frames_visible": sum(case.visible for case in cases),
+            "accepted": dict(scores.accepted),
             **several_objects(case_sums(cases).sum(0)),
             "official": {name: values[name] for name in OFFICIAL},
             "extra": {name: values[name] for name in METRICS if name not in OFFICIAL},
