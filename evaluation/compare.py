@@ -1,6 +1,7 @@
 """Results files against each other on the same cases: paired differences with bootstrap intervals over takes."""
 
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,9 +17,11 @@ from evaluation.summary import (
     places_by_label,
     rates,
     resampled_rates,
+    several_objects,
     without_nan,
 )
 
+ALL_SIZES = "all sizes"
 COMPARED = ("scenario", "object size", "query camera", "target camera")  # breakdowns; see summary.labels
 
 
@@ -46,7 +49,39 @@ def compare(names: Sequence[str], cases: Sequence[list[Case]], scores: Scores) -
             for kind, of_kind in groups.items()
         }
         comparisons.append({"second": name, "metrics": differences(cases[0], other), "by": by})
-    return {"first": names[0], "frames_compared": len(cases[0]), "comparisons": comparisons}
+    return {
+        "names": list(names),
+        "first": names[0],
+        "frames_compared": len(cases[0]),
+        **several_objects(case_sums(cases[0]).sum(0)),
+        "takes_won": {
+            ALL_SIZES: takes_won(cases),
+            **{
+                size: takes_won([[of_file[i] for i in places] for of_file in cases])
+                for size, places in groups["object size"].items()
+            },
+        },
+        "comparisons": comparisons,
+    }
+
+
+def take_means(cases: Sequence[Sequence[Case]]) -> np.ndarray:
+    """(takes, files): mean IoU of each take whose objects are visible, in the order in which takes first occur."""
+    places = places_by_label(cases[0], lambda case: case.take_uid if case.visible else None).values()
+    means = [[np.mean([of_file[i].mask.iou for i in at]) for of_file in cases] for at in places]
+    return np.array(means).reshape(-1, len(cases))
+
+
+def takes_won(cases: Sequence[Sequence[Case]]) -> dict[str, Any]:
+    """In how many takes, and in which share of them, each file has a higher mean IoU than all others.
+
+    Takes without a visible object are left out; those that several files share are `tied`.
+    """
+    means = take_means(cases)
+    best = np.isclose(means, means.max(1, keepdims=True), rtol=0, atol=1e-12)
+    won = best[best.sum(1) == 1].sum(0).tolist()
+    share = [number / len(means) if len(means) else None for number in won]
+    return {"takes": len(means), "tied": len(means) - sum(won), "won": won, "share": share}
 
 
 def differences(first: Sequence[Case], second: Sequence[Case]) -> dict[str, dict[str, Any]]:
@@ -82,12 +117,45 @@ def largest_first(groups: dict[str, dict[str, Any]]) -> list[tuple[str, dict[str
     return sorted(groups.items(), key=lambda item: -abs(item[1]["iou"]["difference"] or 0))
 
 
-def largest_changes(first: Sequence[Case], second: Sequence[Case], number: int) -> list[int]:
-    """Where in the lists IoU changes most, `number` cases each way, the largest rise first, the largest fall last."""
-    pairs = enumerate(zip(first, second, strict=True))
-    changes = [(b.mask.iou - a.mask.iou, i) for i, (a, b) in pairs if a.visible]
-    ranked = [i for _, i in sorted(changes, reverse=True)]
-    return ranked if len(ranked) <= 2 * number else ranked[:number] + ranked[len(ranked) - number :]
+def apart(group: Sequence[Case]) -> float:
+    """How far the files are apart in a case: in IoU, or in confidence where the object is not visible."""
+    values = [case.mask.iou if case.visible else case.confidence for case in group]
+    return max(values) - min(values)
+
+
+def best_file(group: Sequence[Case]) -> int:
+    """Which file is best in a case: the highest IoU, or the lowest confidence where the object is not visible."""
+    return max(range(len(group)), key=lambda i: group[i].mask.iou if group[i].visible else -group[i].confidence)
+
+
+def disagreements(cases: Sequence[Sequence[Case]], number: int) -> list[int]:
+    """Where in the lists the files disagree most, `number` cases, those that are furthest apart first.
+
+    A fifth are cases of objects that are not visible and that only some files say to be. Each file is the best in as
+    many as the others, if there are enough; each track has its turn before one has a second, as its frames look alike.
+    """
+    groups = list(zip(*cases, strict=True))
+    hidden = [i for i, g in enumerate(groups) if not g[0].visible and len({case.said_visible for case in g}) > 1]
+    hidden = _in_turn(groups, hidden)[: number // 5]
+    visible = [i for i, g in enumerate(groups) if g[0].visible and apart(g) > 0]
+    return _furthest_first(groups, _in_turn(groups, visible)[: number - len(hidden)]) + _furthest_first(groups, hidden)
+
+
+def _furthest_first(groups: Sequence[Sequence[Case]], places: Iterable[int]) -> list[int]:
+    return sorted(places, key=lambda i: -apart(groups[i]))
+
+
+def _in_turn(groups: Sequence[Sequence[Case]], places: Iterable[int]) -> list[int]:
+    """`places`, furthest apart first, but tracks and then best files in turn."""
+    ranked = _furthest_first(groups, places)
+    for key in (lambda group: group[0].track, best_file):
+        seen: Counter = Counter()
+        turns = []
+        for i in ranked:
+            turns.append((seen[key(groups[i])], i))
+            seen[key(groups[i])] += 1
+        ranked = [i for _, i in sorted(turns, key=lambda turn: turn[0])]  # keeps the rank within a turn
+    return ranked
 
 
 def short_names(paths: Sequence[Path]) -> list[str]:

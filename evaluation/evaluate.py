@@ -5,10 +5,13 @@
     python evaluation/evaluate.py --setting ego-exo --protocol all --pred_file others.json.gz --resize_masks --lenient
     python evaluation/evaluate.py --setting ego-exo --pred_file a/results.json b/results.json
     python evaluation/evaluate.py --write_gt gt_val.json
+    python evaluation/evaluate.py --describe --split test
 
 One file: prints the benchmark's four numbers and more (marked *), writes metrics.json, breakdown.csv and cases.csv.
 Several: compares each with the first on the frames that all have, paired differences with 95 % intervals, by scenario,
-object size and camera; writes index.html with pictures of the cases that changed most, comparison.json and cases.csv.
+object size and camera, and the takes that each wins; writes index.html with pictures of the cases on which the files
+disagree most, comparison.json and cases.csv.
+--describe says what the data set holds, without predictions, and writes index.html and description.json.
 Checks the predictions first and lists everything that is wrong with them.
 """
 
@@ -18,8 +21,11 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # repository root
 
-from evaluation.compare import common_cases, compare, largest_changes, short_names
+from evaluation.compare import common_cases, compare, disagreements, short_names
+from evaluation.data_page import DATA_PLOTS, format_description, write_description
+from evaluation.describe import describe
 from evaluation.inputs import (
+    RESULTS_DIR,
     accepted_forms,
     add_reading_options,
     add_truth_options,
@@ -40,15 +46,18 @@ from evaluation.outputs import (
     write_cases,
     write_outputs,
 )
-from evaluation.pages import PAGE, change_card, draw_paired_plots, write_page
+from evaluation.pages import PAGE, change_card, comparison_plots, draw_paired_plots, write_page
 from evaluation.pictures import draw_gallery, load_predictions
 from evaluation.protocols import OFFICIAL_RULE, PROTOCOLS, under_protocols
+from evaluation.published import published_rank
 from evaluation.score import Scores
 from evaluation.summary import summarize, take_names, without_nan
 from evaluation.truth import GroundTruth
 from formats.arguments import Parser, add_num_workers, add_setting, at_least
 from formats.errors import UserError, run_script
 from formats.files import write_json
+from formats.provenance import provenance
+from formats.takes import SETTINGS
 
 
 def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
@@ -61,13 +70,17 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     rules = "also average by the rule of another scorer of the field, beside the official one (docs/protocols.md)"
     add("--protocol", choices=[*PROTOCOLS, "all"], default=OFFICIAL_RULE, help=rules)
     add("--names", nargs="+", help="what to call several results files (default: names of the files or folders)")
-    add("--out", type=Path, help="folder (default: results/{setting}_{split}_evaluation or ..._comparison)")
+    default = "results/{setting}_{split}_evaluation or ..._comparison, results/{split}_description"
+    add("--out", type=Path, help=f"folder (default: {default})")
     add("--write_gt", type=Path, help="write the benchmark's ground-truth JSON here; without --setting only that")
-    add("--num", type=at_least(0), default=40, help="pictures of a comparison, half of them of rises")
+    add("--describe", action="store_true", help="describe the data set instead of scoring: both settings or --setting")
+    add("--num", type=at_least(0), default=40, help="pictures of a comparison, of its largest disagreements")
     add_num_workers(parser)
     args = parser.parse_args(argv)
-    if not args.setting and (args.pred_file or not args.write_gt):
-        parser.error("--setting is missing: ego-exo or exo-ego; only --write_gt alone needs none")
+    if args.describe and args.pred_file:
+        parser.error("--describe looks at the ground truth alone; drop --pred_file")
+    if not args.setting and not args.describe and (args.pred_file or not args.write_gt):
+        parser.error("--setting is missing: ego-exo or exo-ego; only --write_gt and --describe need none")
     if args.write_gt and args.all_frames:
         parser.error("--write_gt needs the annotated frames that --all_frames does without; drop one of them")
     if args.names and len(args.names) != len(args.pred_file or ()):
@@ -85,7 +98,9 @@ def main(argv: list[str] | None = None) -> None:
     if args.write_gt:
         truth.write_official(args.write_gt)
         print(f"ground truth of {len(truth.uids)} takes written to {args.write_gt}")
-    if not args.setting:
+    if args.describe:
+        describe_data(args, split, truth)
+    if args.describe or not args.setting:
         return
     files = args.pred_file or [default_results(args.setting, split)]
     scores = [
@@ -97,13 +112,26 @@ def main(argv: list[str] | None = None) -> None:
         return
     source = {"split": split, "results": str(files[0]), "provenance": provenance_of(files)}
     summary = {**source, **summarize(scores[0])}
+    warnings = left_out(truth, scores[0])
+    summary["published_rank"] = published_rank(summary, official=not warnings)
     tables = [format_summary(summary)]
     if args.protocol != OFFICIAL_RULE:
         summary["protocols"] = without_nan(under_protocols(args.protocol, scores[0].cases))
         tables += ["", format_protocols(summary["protocols"], args.all_frames)]
     out = args.out or beside(files[0], "evaluation")
     write_outputs(out, summary, scores[0].cases)
-    print("\n".join([*tables, *left_out(truth, scores[0]), f"written to {out}"]))
+    print("\n".join([*tables, *warnings, f"written to {out}"]))
+
+
+def describe_data(args: argparse.Namespace, split: str | None, truth: GroundTruth) -> None:
+    """Write and print what the data set holds."""
+    settings = [args.setting] if args.setting else SETTINGS
+    description = {"split": split, "made": provenance(), **describe(truth, args.num_workers, settings)}
+    out = args.out or RESULTS_DIR / f"{split or 'data'}_description"
+    claim_files(out, "description", [PAGE, "description.json", *DATA_PLOTS])
+    page = write_description(out, description)
+    write_json(out / "description.json", description, indent=1)
+    print("\n".join([format_description(description), "", *description["problems"], f"report: open {page}"]))
 
 
 def compare_files(
@@ -116,10 +144,10 @@ def compare_files(
         raise UserError("these results files have no scored frame in common")
     source = {"setting": args.setting, "split": split, "provenance": provenance_of(files)}
     comparison = {**source, **compare(names, cases, scores[0])}
-    places = largest_changes(cases[0], cases[-1], args.num // 2)
+    places = disagreements(cases, args.num)
     changed = [[of_file[place] for place in places] for of_file in cases]
     pictures = [f"pictures/{number:04d}.jpg" for number in range(len(places))]
-    plots = [f"plots/iou_{number}.svg" for number in range(1, len(files))]
+    plots = comparison_plots(len(files))
 
     out = args.out or beside(files[0], "comparison")
     claim_files(out, "comparison", [PAGE, "comparison.json", "cases.csv", *plots, *pictures])

@@ -160,11 +160,7 @@ def refuse(problems: Sequence[Any], where: str, hint: str = "") -> None:
 
 def left_out(truth: GroundTruth, scores: Scores) -> list[str]:
     """What was not scored, or not by the official protocol, a line each."""
-    lines: list[str] = []
-    if None in truth.annotated.values():
-        lines.append("not the official protocol: every frame counts, also those nobody looked at in the target view")
-    if truth.missing:
-        lines.append(f"takes of the split without ground truth: {', '.join(truth.missing)}")
+    lines = truth.warnings()
     if scores.not_in_truth:
         lines.append(f"takes of the results without ground truth, not scored: {', '.join(scores.not_in_truth)}")
     if truth.accepted:

@@ -71,6 +71,8 @@ METRICS = {  # the first four in the order of the paper's tables
     "location_error_corrected": Metric("location error, empty masks centered", higher_is_better=False),
     "mask_presence": Metric("mask empty exactly where the truth is", percent=True),
     "right_object": Metric("right object", percent=True),
+    "missed_existence": Metric("missed existence", percent=True, higher_is_better=False),
+    "false_existence": Metric("false existence", percent=True, higher_is_better=False),
 }
 OFFICIAL = tuple(name for name, metric in METRICS.items() if metric.official)
 COLUMNS = (*OFFICIAL, "right_object")  # of the breakdowns that are printed

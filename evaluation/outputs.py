@@ -9,8 +9,9 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
+from evaluation.compare import is_certain
 from evaluation.metrics import COLUMNS, METRICS, OFFICIAL, MaskScores
-from evaluation.published import PUBLISHED, SPLIT, XSEGTX
+from evaluation.published import SPLIT, TAKES, paper_values
 from evaluation.score import Case
 from formats.errors import UserError, printable
 from formats.files import atomic_write, read_json, remove_leftovers, write_json
@@ -90,7 +91,7 @@ def format_summary(summary: dict[str, Any]) -> str:
     made = summary["provenance"]["predictions"][0]
     recorded = (f"{name} {made[name] or 'unknown'}" for name in ("checkpoint", "checkpoint_sha256", "precision"))
     lines.append(printable(", ".join(recorded)))
-    published = PUBLISHED[summary["setting"]][XSEGTX]
+    published = paper_values(summary["setting"])
     rows = [("", "value", "95 % interval", f"paper (v2 {SPLIT})")]
     for name, metric in METRICS.items():
         value = {**summary["official"], **summary["extra"]}[name]
@@ -108,6 +109,7 @@ def format_summary(summary: dict[str, Any]) -> str:
     missed, invented = (sum(group[name] for group in summary["breakdown"]["take"]) for name in ("missed", "invented"))
     lines += ["", *format_table(rows), "* not part of the benchmark; intervals: takes drawn with replacement"]
     lines.append(f"* {missed:,} of {visible:,} visible objects missed, {invented:,} of {hidden:,} hidden ones invented")
+    lines += rank_lines(summary)
     return "\n".join([*lines, *breakdown_tables(summary["breakdown"])])
 
 
@@ -119,6 +121,16 @@ def format_protocols(protocols: dict[str, dict[str, Any]], all_frames: bool = Fa
         values = (METRICS[metric].show(figures[metric]) for metric in OFFICIAL)
         rows.append((star + name, *values, f"{figures['count']:,} {figures['averaged_over']}"))
     return "\n".join([*format_table(rows), "* not the benchmark's rule; docs/protocols.md says what each does"])
+
+
+def rank_lines(summary: dict[str, Any]) -> list[str]:
+    """The line that says where this result would stand among the published ones; none for another split than theirs."""
+    if summary["split"] != SPLIT:
+        return []
+    if rank := summary["published_rank"]:
+        place = f"{rank['rank']} of {rank['of']}, this one included"
+        return [f"* rank by IoU among the published results: {place}; their scorers differ, see docs/results.md"]
+    return [f"* no rank among the published results: it takes all frames of their {TAKES} takes, scored officially"]
 
 
 def breakdown_tables(breakdown: dict[str, list[dict]]) -> list[str]:
@@ -150,16 +162,33 @@ def split_title(split: str | None) -> str:
 
 def format_comparison(comparison: dict[str, Any]) -> str:
     """The tables that evaluate.py prints for several results files."""
-    first, tables = comparison["first"], []
+    first, names = comparison["first"], comparison["names"]
+    tables = []
     for one in comparison["comparisons"]:
         rows = [("", first, one["second"], "difference", "95 % interval", f"{one['second']} is")]
         for name, found in one["metrics"].items():
             metric, change = METRICS[name], found["difference"]
             values = [metric.show(found[key]) for key in ("first", "second")]
             span = interval(name, found["interval_95"], "+") or "-"
-            rows.append((metric.heading, *values, metric.show(change, "+"), span, metric.verdict(change) or "-"))
+            rows.append((metric.heading, *values, metric.show(change, "+"), span, verdict(name, found)))
         tables.append("\n".join(format_table(rows)))
+    rows = [("* takes in which each has the highest IoU (%)", "takes", *names, "tied")]
+    for size, found in comparison["takes_won"].items():
+        rows.append((size, f"{found['takes']:,}", *won_cells(found), str(found["tied"])))
+    tables.append("\n".join(format_table(rows)))
     return "\n\n".join(tables)
+
+
+def verdict(name: str, found: dict[str, Any]) -> str:
+    """What a difference says of the second file: better, worse, or that the takes do not tell."""
+    said = METRICS[name].verdict(found["difference"])
+    return f"{said}{'' if is_certain(found) else ', uncertain'}" if said else "-"
+
+
+def won_cells(found: dict[str, Any]) -> list[str]:
+    """The share of takes that each file wins, in percent, and their number."""
+    shares = (METRICS["iou"].show(share) for share in found["share"])
+    return [f"{share} ({number})" for share, number in zip(shares, found["won"], strict=True)]
 
 
 def beside_right_object(summary: dict[str, Any]) -> str:

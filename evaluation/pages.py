@@ -4,22 +4,33 @@ What they show, and in which order, is in web/report.html and web/comparison.htm
 into words and coordinates what the galleries and the tracks over time show.
 """
 
+import math
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
 from jinja2 import Environment, FileSystemLoader
 
-from evaluation.compare import is_certain, largest_first
+from evaluation.compare import apart, best_file, is_certain, largest_first, take_means
 from evaluation.metrics import COLUMNS, METRICS, OFFICIAL
-from evaluation.outputs import BREAKDOWN_TITLES, beside_right_object, interval
+from evaluation.outputs import BREAKDOWN_TITLES, beside_right_object, interval, verdict, won_cells
 from evaluation.pictures import iou_text
-from evaluation.plots import calibration, iou_by_size, iou_histogram, paired_iou, precision_recall, save_plot
-from evaluation.published import PUBLISHED, SPLIT
+from evaluation.plots import (
+    calibration,
+    compared_iou_by_size,
+    iou_by_size,
+    iou_histogram,
+    paired_iou,
+    precision_recall,
+    save_plot,
+    take_differences,
+)
+from evaluation.published import SPLIT, XSEGTX, leaderboard, paper_values
 from evaluation.score import Case
 from formats.files import atomic_write
 
 PAGE = "index.html"
+DATA_PAGE = "data.html"  # the data set, in a report
 PLOTS = {  # of a report: path -> caption
     "plots/iou_by_size.svg": "IoU by the size of the true mask in the target image",
     "plots/iou.svg": "distribution of IoU",
@@ -35,10 +46,17 @@ ORDERS = {  # of a gallery: a card's value, "up" or "down" -> what the reader is
     "size up": "smallest object first",
 }
 CHANGE_ORDERS = {
-    "magnitude down": "largest change first",
-    "change up": "largest fall first",
-    "change down": "largest rise first",
+    "apart down": "furthest apart first",
+    "change up": "largest fall from first to last file first",
+    "change down": "largest rise from first to last file first",
     "size down": "largest object first",
+    "size up": "smallest object first",
+}
+CHANGE_KINDS = {
+    "existence": "existence: files disagree",
+    "object": "right object: files disagree",
+    "visible": "object visible",
+    "hidden": "object not visible",
 }
 KINDS = {
     "visible": "object visible",
@@ -50,8 +68,8 @@ KINDS = {
 }
 
 
-def write_page(folder: Path, template: str, **values: Any) -> Path:
-    """Fill a template of web/, with style and script inside, and write it as index.html. Returns its path."""
+def write_page(folder: Path, template: str, name: str = PAGE, **values: Any) -> Path:
+    """Fill a template of web/, with style and script inside, and write it to the folder. Returns its path."""
     loader = FileSystemLoader(Path(__file__).parent / "web")
     pages = Environment(loader=loader, autoescape=True, trim_blocks=True, lstrip_blocks=True)
     pages.globals |= {
@@ -61,19 +79,25 @@ def write_page(folder: Path, template: str, **values: Any) -> Path:
         "OFFICIAL_HEADINGS": [METRICS[name].heading for name in OFFICIAL],
         "COLUMN_HEADINGS": [METRICS[name].heading for name in COLUMNS],
         "BREAKDOWN_TITLES": BREAKDOWN_TITLES,
-        "PUBLISHED": PUBLISHED,
         "PUBLISHED_SPLIT": SPLIT,
+        "XSEGTX": XSEGTX,
+        "leaderboard": leaderboard,
+        "paper_values": paper_values,
         "ORDERS": ORDERS,
         "CHANGE_ORDERS": CHANGE_ORDERS,
         "KINDS": KINDS,
         "beside_right_object": beside_right_object,
         "interval": interval,
+        "DATA_PAGE": DATA_PAGE,
+        "change_kinds": change_kinds,
         "is_certain": is_certain,
+        "verdict": verdict,
+        "won_cells": won_cells,
         "largest_first": largest_first,
     }
-    with atomic_write(folder / PAGE) as file:
+    with atomic_write(folder / name) as file:
         file.write(pages.get_template(template).render(values))
-    return folder / PAGE
+    return folder / name
 
 
 def draw_plots(folder: Path, summary: dict[str, Any], cases: Sequence[Case]) -> list[tuple[str, str]]:
@@ -90,14 +114,25 @@ def draw_plots(folder: Path, summary: dict[str, Any], cases: Sequence[Case]) -> 
 def draw_paired_plots(
     folder: Path, plots: Sequence[str], names: Sequence[str], cases: Sequence[Sequence[Case]]
 ) -> list[tuple[str, str]]:
-    """Write a comparison's `plots`, IoU of each case in the first file and another one; returns path and caption."""
+    """Write a comparison's `plots`, those of `comparison_plots`; returns path and caption of each."""
     if not any(case.visible for case in cases[0]):
         return []
-    figures = []
-    for path, name, other in zip(plots, names[1:], cases[1:], strict=True):
-        save_plot(folder / path, paired_iou, cases[0], other, (names[0], name), size=(4.5, 4.5))
-        figures.append((path, f"each case in {names[0]} and in {name}"))
+    by_size, *others = plots
+    save_plot(folder / by_size, compared_iou_by_size, cases, names)
+    figures = [(by_size, "mean IoU by the size of the true mask in the target image")]
+    means = take_means(cases)
+    for number, (in_takes, in_cases) in enumerate(zip(others[::2], others[1::2], strict=True), 1):
+        both = names[0], names[number]
+        save_plot(folder / in_takes, take_differences, means[:, number] - means[:, 0], both)
+        save_plot(folder / in_cases, paired_iou, cases[0], cases[number], both, size=(4.5, 4.5))
+        figures.append((in_takes, f"each take: mean IoU of {both[1]} minus that of {both[0]}"))
+        figures.append((in_cases, f"each case in {both[0]} and in {both[1]}"))
     return figures
+
+
+def comparison_plots(number: int) -> list[str]:
+    """The paths of a comparison's plots: one of all `number` files, then two for each but the first."""
+    return ["plots/iou_by_size.svg", *(f"plots/{what}_{i}.svg" for i in range(1, number) for what in ("takes", "iou"))]
 
 
 def report_card(case: Case, picture: str, take_name: str) -> dict[str, Any]:
@@ -123,16 +158,32 @@ def report_card(case: Case, picture: str, take_name: str) -> dict[str, Any]:
 
 def change_card(cases: Sequence[Case], picture: str, names: Sequence[str], take_name: str) -> dict[str, Any]:
     """The same for a case in several results files."""
-    first, last = cases[0].mask, cases[-1].mask
-    scores = (f"{name} {METRICS['iou'].show(case.mask.iou)}" for name, case in zip(names, cases, strict=True))
-    change = last.iou - first.iou
+    first, last = cases[0], cases[-1]
+    kinds = ["visible" if first.visible else "hidden", f"best-{best_file(cases)}"]
+    if len({case.said_visible for case in cases}) > 1:
+        kinds.append("existence")
+    values = {"iou": "", "change": "", "apart": apart(cases), "size": ""}
+    if first.visible:
+        if len({case.mask.right_object for case in cases if not math.isnan(case.mask.right_object)}) > 1:
+            kinds.append("object")
+        what, numbers = "IoU (%)", (case.mask.iou for case in cases)
+        change = last.mask.iou - first.mask.iou
+        values |= {"iou": 100 * first.mask.iou, "change": change, "size": first.mask.truth_pixels}
+    else:
+        what, numbers = "not visible; confidence (%)", (case.confidence for case in cases)
+    scores = (f"{name} {METRICS['iou'].show(number)}" for name, number in zip(names, numbers, strict=True))
     return {
         "picture": picture,
-        "title": cases[0].object_name.strip(),
-        "caption": f"{_place(cases[0], take_name)}: IoU (%) {', '.join(scores)}",
-        "kinds": ["visible"],
-        "values": {"iou": 100 * first.iou, "change": change, "magnitude": abs(change), "size": first.truth_pixels},
+        "title": first.object_name.strip(),
+        "caption": f"{_place(first, take_name)}: {what} {', '.join(scores)}",
+        "kinds": kinds,
+        "values": values,
     }
+
+
+def change_kinds(names: Sequence[str]) -> dict[str, str]:
+    """What a comparison's gallery can be limited to."""
+    return {f"best-{number}": f"{name} is best" for number, name in enumerate(names)} | CHANGE_KINDS
 
 
 def _place(case: Case, take_name: str) -> str:

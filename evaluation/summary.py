@@ -86,6 +86,7 @@ def rates(rows: np.ndarray) -> dict[str, np.ndarray]:
         out = {name: column[name] / column["visible"] for name in MASK_METRICS}
         out["right_object"] = column["right_object"] / column["several_objects"]
         recall = np.stack([column["visible_right"] / column["visible"], column["hidden_right"] / column["hidden"]])
+        out["missed_existence"], out["false_existence"] = 1 - recall
     known = ~np.isnan(recall)  # a class that does not occur is left out of the mean
     out["balanced_accuracy"] = np.where(known.any(0), np.nansum(recall, 0) / np.maximum(known.sum(0), 1), np.nan)
     return {name: out[name] for name in METRICS}

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from evaluation.metrics import CutOut, cut_out
-from formats.errors import UserError
+from formats.errors import UserError, printable
 from formats.files import iter_json, write_json
 from formats.geometry import Size, eval_size
 from formats.masks import eval_mask, resize_mask
@@ -130,6 +130,17 @@ class GroundTruth:
             except (ValueError, KeyError) as error:
                 missing[uid] = f"malformed in {path} ({type(error).__name__}: {error}); {GT_REMEDY}"
         return cls(list(annotated), data_dir, annotated, missing, takes, accepted)
+
+    def warnings(self) -> list[str]:
+        """What it lacks, or has beyond the official protocol, a line each."""
+        lines = []
+        if None in self.annotated.values():
+            lines.append(
+                "not the official protocol: every frame counts, also those nobody looked at in the target view"
+            )
+        if self.missing:
+            lines.append(printable(f"takes of the split without ground truth: {', '.join(self.missing)}"))
+        return lines
 
     def subset(self, uids: list[str]) -> "GroundTruth":
         """Some of the takes, small enough to be sent to a worker process."""

@@ -20,12 +20,16 @@ def root(tmp_path_factory):
 @needs_browser
 def test_the_comparison_works_in_a_browser(root, tmp_path, chromium):
     compare_main(root, tmp_path, "--num", "6")
-    assert chromium.open_report(tmp_path) == 1 + 6
-    sizes = [abs(float(card["change"])) for card in chromium.shown()]
-    assert sizes == sorted(sizes, reverse=True)
+    assert chromium.open_report(tmp_path) == 3 + 6
+    distances = [float(card["apart"]) for card in chromium.shown()]
+    assert distances == sorted(distances, reverse=True)
     chromium.set("order", "change up")
-    changes = [float(card["change"]) for card in chromium.shown()]
-    assert changes == sorted(changes)
+    changes = [float(card["change"]) for card in chromium.shown() if card["change"]]
+    assert changes == sorted(changes) and len(changes) == 5  # and one that is not visible
+    chromium.set("kind", "best-1")
+    assert all(float(card["change"]) > 0 for card in chromium.shown() if card["change"])
+    chromium.set("kind", "existence")
+    assert "" in [card["change"] for card in chromium.shown()]
     assert chromium.errors() == []
 
 

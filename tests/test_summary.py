@@ -7,19 +7,24 @@ import pytest
 from matplotlib.figure import Figure
 
 from evaluation.compare import (
+    apart,
+    best_file,
     common_cases,
     compare,
     differences,
+    disagreements,
     is_certain,
-    largest_changes,
     largest_first,
     short_names,
+    takes_won,
 )
 from evaluation.metrics import MaskScores
+from evaluation.outputs import verdict
 from evaluation.pictures import choose
 from evaluation.plots import iou_by_size
 from evaluation.score import Case, Scores, TakeScores
 from evaluation.summary import (
+    SIZE_LABELS,
     breakdowns,
     calibration,
     existence,
@@ -187,12 +192,79 @@ def test_only_cases_that_all_files_have_are_compared():
     assert {"scenario", "object size", "target camera"} < set(by) and list(by["scenario"]) == ["Cooking"]
 
 
-def test_the_largest_rises_come_first_and_the_largest_falls_last():
-    first = [case for case in make_cases() if case.visible]
-    second = [case._replace(mask=case.mask._replace(iou=1 - case.mask.iou)) for case in first]
-    changes = [second[i].mask.iou - first[i].mask.iou for i in largest_changes(first, second, 3)]
-    assert len(changes) == 6 and changes == sorted(changes, reverse=True)
-    assert changes[0] == max(b.mask.iou - a.mask.iou for a, b in zip(first, second, strict=True))
+def other_model(cases, seed=5):
+    """The same cases, predicted by another model."""
+    rng = np.random.default_rng(seed)
+    return [
+        case._replace(confidence=rng.random(), mask=case.mask and case.mask._replace(iou=rng.random()))
+        for case in cases
+    ]
+
+
+def test_the_files_are_furthest_apart_in_the_first_case_shown_and_each_is_best_in_as_many():
+    first = [case for take in ("a", "b", "c") for case in make_cases(take, n=60)]
+    files = [first, other_model(first, 5), other_model(first, 6)]
+    shown = [[of_file[i] for of_file in files] for i in disagreements(files, 30)]
+    visible = [group for group in shown if group[0].visible]
+    hidden = [group for group in shown if not group[0].visible]
+    assert (len(visible), len(hidden)) == (24, 6)
+    assert all(len({case.said_visible for case in group}) == 2 for group in hidden)
+    for groups in (visible, hidden):
+        values = [apart(group) for group in groups]
+        assert values == sorted(values, reverse=True) and values[-1] > 0
+        assert {best_file(group) for group in groups} == {0, 1, 2}
+    assert [sum(best_file(group) == number for group in visible) for number in range(3)] == [8, 8, 8]
+    assert max(map(apart, visible)) == max(apart(group) for group in zip(*files, strict=True) if group[0].visible)
+
+
+def test_each_track_shows_a_disagreement_before_one_shows_a_second():
+    first = [case for take in ("a", "b", "c") for case in make_cases(take, n=30) if case.visible]
+    second = [case._replace(mask=case.mask._replace(iou=case.mask.iou / 2)) for case in first]
+    tracks = {first[i].track for i in disagreements([first, second], 6)}
+    assert len(tracks) == 6  # three takes with two objects each
+
+
+def test_files_that_say_the_same_disagree_nowhere():
+    cases = make_cases()
+    assert disagreements([cases, cases], 10) == []
+
+
+def test_a_take_is_won_by_the_highest_mean_iou_and_shared_by_equal_ones():
+    takes = [make_cases(f"take-{number}", seed=number) for number in range(4)]
+    better = [case._replace(mask=case.mask and case.mask._replace(iou=1.0)) for case in takes[0]]
+    first = [case for take in takes for case in take]
+    second = [*better, *first[len(better) :]]
+    found = takes_won([first, second])
+    assert found == {"takes": 4, "tied": 3, "won": [0, 1], "share": [0, 0.25]}
+    hidden = [case for case in first if not case.visible]
+    assert takes_won([hidden, hidden]) == {"takes": 0, "tied": 0, "won": [0, 0], "share": [None, None]}
+
+
+def test_a_file_that_is_better_in_every_case_wins_every_take_at_every_size():
+    scores = make_scores()
+    worse = [case._replace(mask=case.mask and case.mask._replace(iou=case.mask.iou / 2)) for case in scores.cases]
+    won = compare(["a", "b", "c"], [worse, scores.cases, worse], scores)["takes_won"]
+    assert list(won) == ["all sizes", *(label for label in SIZE_LABELS if label in won)] and len(won) > 3
+    for found in won.values():
+        assert found["won"] == [0, found["takes"], 0] and found["share"] == [0, 1, 0] and found["tied"] == 0
+
+
+def test_balanced_accuracy_is_what_missed_and_false_existence_leave():
+    values = metrics(make_cases())
+    assert values["balanced_accuracy"] == pytest.approx(
+        1 - (values["missed_existence"] + values["false_existence"]) / 2, abs=1e-12
+    )
+    seen = [case._replace(confidence=0.9) for case in make_cases()]
+    assert (metrics(seen)["missed_existence"], metrics(seen)["false_existence"]) == (0, 1)
+
+
+def test_a_difference_is_called_better_or_worse_and_uncertain_if_the_interval_holds_0():
+    scores = make_scores()
+    found = differences(scores.cases, make_scores(better=0.02).cases)
+    assert verdict("iou", found["iou"]) == "better"
+    assert verdict("location_error", {"difference": 0.1, "interval_95": [-0.1, 0.2]}) == "worse, uncertain"
+    assert verdict("iou", {"difference": 0.1, "interval_95": [None, None]}) == "better, uncertain"
+    assert verdict("iou", {"difference": 0, "interval_95": [0, 0]}) == "-"
 
 
 def test_results_files_are_called_by_what_tells_them_apart(tmp_path):
