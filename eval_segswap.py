@@ -47,7 +47,11 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     parser = Parser(__doc__)
     add = parser.add_argument
     add_setting(parser)
-    add("--ckpt_path", type=Path, help="checkpoint (default: the best one that train/run_ego.sh or run_exo.sh left)")
+    add(
+        "--ckpt_path",
+        type=Path,
+        help="checkpoint (default: the best one that a script in train/ left)",
+    )
     add_data_path(parser)
     add_splits_path(parser)
     add("--split", default="val", help="which of its splits: train, val, test")

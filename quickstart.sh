@@ -4,7 +4,7 @@
 # A second run reuses what is there; `rm -r quickstart` starts afresh. Smaller or larger, by environment variables:
 #   QUICKSTART_DIR    where everything goes (default: quickstart)
 #   QUICKSTART_TAKES  takes for training; an eighth as many for validation, a quarter for testing (default: 96)
-#   QUICKSTART_STEPS  training steps per epoch, of four epochs (default: 150)
+#   QUICKSTART_STEPS  training steps per epoch, of four epochs (default: 310)
 #   QUICKSTART_SEED   of the networks and the order of the samples (default: 0)
 #   PYTHON            an interpreter that has the requirements; then nothing is installed
 set -euo pipefail
@@ -13,7 +13,7 @@ source tests/setup_env.sh
 
 out=${QUICKSTART_DIR:-quickstart}
 takes=${QUICKSTART_TAKES:-96}
-steps=${QUICKSTART_STEPS:-150}
+steps=${QUICKSTART_STEPS:-310}
 seed=${QUICKSTART_SEED:-0}
 root=$out/egoexo
 data=$root/processed
@@ -41,27 +41,25 @@ step "4/7 Pairs"
 run python data/create_pairs.py --data_dir "$data"
 made "$data"/{train,val,test}_pairs.json
 
-step "5/7 Training, short and small: 192-pixel input, the tiny network, ImageNet features, the similarity prior"
-train() { # setting, name of the checkpoint folder, further flags
-  run bash "train/run_$1.sh" --train-dir "$data" --out-dir "$out/checkpoints/$2" --resume-pth auto --seed "$seed" \
-    --backbone efficientnet_lite0 --mask_position --similarity_prior --existence_bias 1 --mode tiny --input_size 192 \
-    --batch-pos 8 --lr 5e-4 --iter-epoch "$steps" --lr-schedule 3 --val_size 0 --cache_features 2 --num_workers 0 \
-    --log_every 50 "${@:3}"
+step "5/7 Training, short and small: one network for both settings, 192-pixel input, ImageNet features"
+train() { # name of the checkpoint folder, further flags
+  run bash train/run_both.sh --train-dir "$data" --out-dir "$out/checkpoints/$1" --resume-pth auto --seed "$seed" \
+    --backbone efficientnet_lite0 --mode tiny --input_size 192 --batch-pos 8 --lr 5e-4 --iter-epoch "$steps" \
+    --lr-schedule 3 --val_size 0 --cache_features 2 --num_workers 0 --log_every 50 "${@:2}"
 }
-for setting in ego exo; do
-  train $setting "${setting}_untrained" --warmUpIter 1 --n-epoch 0 # one step at rate 0, to have something to compare with
-  train $setting $setting --warmUpIter 50 --n-epoch 4
-  made "$out/checkpoints/$setting/netBest.pth" "$out/checkpoints/$setting/log.jsonl"
-done
+train untrained --warmUpIter 1 --n-epoch 0 # one step at rate 0, to have something to compare with
+train trained --warmUpIter $(((steps + 5) / 6)) --n-epoch 4
+made "$out/checkpoints/trained/netBest.pth" "$out/checkpoints/trained/log.jsonl"
 
 step "6/7 Inference, both settings, before and after training"
-predict() { # setting, checkpoint, output folder
-  run python eval_segswap.py --setting "$1" --split test --data_path "$data" --ckpt_path "$2" --out_path "$3"
+predict() { # setting, name of the checkpoint folder, checkpoint
+  run python eval_segswap.py --setting "$1" --split test --data_path "$data" --ckpt_path "$out/checkpoints/$2/$3" \
+    --out_path "$out/results/$2"
 }
-predict ego-exo "$out/checkpoints/ego_untrained/netLast.pth" "$out/results/untrained"
-predict exo-ego "$out/checkpoints/exo_untrained/netLast.pth" "$out/results/untrained"
-predict ego-exo "$out/checkpoints/ego/netBest.pth" "$out/results/trained"
-predict exo-ego "$out/checkpoints/exo/netBest.pth" "$out/results/trained"
+for setting in ego-exo exo-ego; do
+  predict $setting untrained netLast.pth
+  predict $setting trained netBest.pth
+done
 made "$out"/results/{untrained,trained}/{ego-exo,exo-ego}_test_results.json
 
 step "7/7 Score, comparison, pictures, report"

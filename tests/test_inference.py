@@ -363,3 +363,17 @@ def test_chunks_hold_each_pair_once_and_no_frame_is_cut(data_path):
         assert all(plan.pair_count <= batch_size or len(plan.frames) == 1 for plan in plans)
         for plan, chunk in zip(plans, ChunkDataset(data_path, "ego-exo", 32, plans), strict=True):
             assert plan.planes * 32 * 32 == chunk.images.numel() + chunk.masks.numel()
+
+
+def test_without_a_checkpoint_named_a_settings_own_is_taken_else_that_of_both(tmp_path, monkeypatch):
+    monkeypatch.setattr(eval_segswap, "ROOT", tmp_path)
+    with pytest.raises(UserError, match="run_exo.sh"):
+        eval_segswap.default_checkpoint("exo-ego")
+    folders = [tmp_path / "train/checkpoints" / name for name in ("egoexo_v2_480x480_both", "egoexo_v2_480x480")]
+    for folder in folders:
+        folder.mkdir(parents=True)
+        (folder / "netLast.pth").touch()
+    chosen = [eval_segswap.default_checkpoint(setting).parent for setting in ("exo-ego", "ego-exo")]
+    assert chosen == folders
+    (folders[0] / "netBest.pth").touch()
+    assert eval_segswap.default_checkpoint("exo-ego").name == "netBest.pth"

@@ -79,7 +79,7 @@ def house(tmp_path_factory):
 
 
 def adapted(command: str) -> str:
-    if command.startswith(("bash run_ego.sh", "bash run_exo.sh")):
+    if command.startswith(("bash run_ego.sh", "bash run_exo.sh", "bash run_both.sh")):
         return command + TINY_TRAINING
     return command.replace("--nproc_per_node 8", "--nproc_per_node 1")
 

@@ -127,7 +127,7 @@ def test_every_command_in_the_documents_uses_flags_of_its_own_script(document):
         text = re.sub(r"^\|[^|]*\|", "", text, flags=re.MULTILINE)
     for command in commands_in(text):
         script = re.search(r"([\w/]+\.(?:py|sh))", command)[1]
-        if Path(script).name in ("run_ego.sh", "run_exo.sh", "slurm.sh"):  # they pass their arguments on
+        if Path(script).name in ("run_ego.sh", "run_exo.sh", "run_both.sh", "slurm.sh"):  # they pass their arguments on
             script = "train/train.py"
         if script not in helps():  # named without its folder
             script = next((name for name in helps() if Path(name).name == Path(script).name), script)

@@ -226,14 +226,21 @@ def call(script, stand_in, *arguments, **environment):
     return run.stdout.split("\n")[:-1]
 
 
-@pytest.mark.parametrize(("script", "folder"), [("run_ego.sh", "480x480"), ("run_exo.sh", "480x480_reverse")])
-def test_the_shell_scripts_pass_the_recipe_and_then_further_arguments(stand_in, script, folder):
+@pytest.mark.parametrize(
+    ("script", "folder", "setting"),
+    [
+        ("run_ego.sh", "480x480", []),
+        ("run_exo.sh", "480x480_reverse", ["--reverse"]),
+        ("run_both.sh", "480x480_both", ["--both"]),
+    ],
+)
+def test_the_shell_scripts_pass_the_recipe_and_then_further_arguments(stand_in, script, folder, setting):
     words = call(script, stand_in, "--n-epoch", "1", "--out-dir", "a folder")
     assert words[0].endswith("train/train.py")
     assert words[-4:] == ["--n-epoch", "1", "--out-dir", "a folder"]
     assert words[words.index("--out-dir") + 1].endswith(f"/train/checkpoints/egoexo_v2_{folder}")
     assert words[words.index("--train-dir") + 1].endswith("/data/egoexo/processed")
-    assert ("--reverse" in words) == (script == "run_exo.sh")
+    assert [word for word in words if word in ("--reverse", "--both")] == setting
 
 
 @pytest.mark.parametrize(
