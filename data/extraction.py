@@ -121,6 +121,7 @@ def plan_take(take: Take, extraction: Extraction) -> TakePlan:
 def _index_videos(plan: TakePlan, extraction: Extraction) -> dict[str, VideoIndex]:
     """The index of each usable video by camera; adds to the plan's failures what is wrong with videos."""
     indexes = {}
+    masked = [frame for tracks in plan.take.objects.values() for track in tracks.values() for frame in track.encoded]
     for camera in plan.take.cameras:
         path = extraction.video_path(plan.take, camera)
         try:
@@ -131,7 +132,13 @@ def _index_videos(plan: TakePlan, extraction: Extraction) -> dict[str, VideoInde
         except MemoryError:
             plan.failures.append(Failure(camera, BROKEN, NO_MEMORY.format(path)))
             continue
-        if index.hidden:
+        if (index.hidden or index.uneven) and len(index) <= max(masked, default=0):
+            # Kept, it would cost all cameras the frames behind its end.
+            signs = f"{index.hidden} frames hidden by an edit list, {index.uneven} at uneven times"
+            reason = f"{path} is damaged: {signs}, and it ends after {len(index)}, before the last mask"
+            plan.failures.append(Failure(camera, BROKEN, reason))
+            del indexes[camera]
+        elif index.hidden:
             reason = f"{path} hides {index.hidden} frames by an edit list; frame 0 is the first that players show"
             plan.failures.append(Failure(camera, NOTE, reason))
         elif index.uneven:

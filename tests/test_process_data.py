@@ -40,7 +40,7 @@ from tests.made.raw_takes import (
     write_annotations,
     write_takes,
 )
-from tests.made.videos import make_video, read_number
+from tests.made.videos import hide_first_frames, make_video, read_number
 
 A, B, C = "uid-a", "uid-b", "uid-c"
 needs_ps = pytest.mark.skipif(not shutil.which("ps"), reason="needs ps to see processes")
@@ -481,6 +481,15 @@ def test_uneven_times_are_noted_and_a_rerun_keeps_the_note_and_touches_nothing(r
     assert process(root, "--split", "val") == 0
     assert the_failure(root) == row
     assert times == {path: path.stat().st_mtime_ns for path in times}
+
+
+@pytest.mark.parametrize("hidden", [20, 94])
+def test_an_edit_list_that_hides_annotated_frames_costs_its_camera_only(root, hidden):
+    hide_first_frames(video(root, NAMES[A], EXO_1), hidden)
+    assert process(root) == 1
+    row = the_failure(root)
+    assert (row["camera"], row["kind"]) == (EXO_1, "broken") and "hidden by an edit list" in row["reason"]
+    assert_complete(root / "processed", A, without=(EXO_1,))
 
 
 @pytest.mark.parametrize("uid, camera", [(A, EXO_2), (C, EGO)])

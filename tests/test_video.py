@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 import data.video
 from data.video import FEED, SKIP, WANT, VideoError, index_video, read_frames
-from tests.made.videos import make_video, read_number
+from tests.made.videos import hide_first_frames, make_video, read_number
 
 FRAMES = 200
 STREAMS = {  # codec, options
@@ -117,11 +117,22 @@ def test_an_audio_track_does_not_matter(tmp_path):
 
 def test_frames_that_an_edit_list_hides_have_no_number_and_are_counted(tmp_path):
     path = make_video(tmp_path / "v.mp4", 100, options={"g": "30"})
-    _hide_first_frames(path, 10)
+    hide_first_frames(path, 10)
     assert [read_number(image) for image in decode_all(path)] == list(range(10, 100))
     index = index_video(path)
     assert (len(index), index.hidden) == (90, 10)
     assert read_numbers(path) == [(0, 10), (30, 40), (60, 70)]
+
+
+def test_a_video_that_shows_no_frame_says_so(tmp_path):
+    path = make_video(tmp_path / "v.mp4", 20, options={"g": "30"})
+    hide_first_frames(path, 19)
+    content = bytearray(path.read_bytes())
+    at = content.index(b"elst") + 12  # the duration that is shown
+    content[at : at + 4] = bytes(4)
+    path.write_bytes(content)
+    with pytest.raises(VideoError, match="shows no frame: its edit list hides all 20"):
+        index_video(path)
 
 
 def test_other_containers_work_too(tmp_path):
@@ -251,14 +262,3 @@ def test_uneven_times_are_counted_but_not_those_of_an_ordinary_video(tmp_path, w
     struct.pack_into(">i", content, at + 4, struct.unpack_from(">i", content, at + 4)[0] + 40_000)
     path.write_bytes(content)
     assert index_video(path).uneven > 0
-
-
-def _hide_first_frames(path: Path, count: int) -> None:
-    """Make the edit list of an mp4 file start so many frames later."""
-    content = bytearray(path.read_bytes())
-    at = content.index(b"elst") + 16  # behind the name: version and flags, number of entries, duration, then start time
-    start = struct.unpack_from(">i", content, at)[0]
-    with av.open(str(path)) as container:
-        ticks = round(1 / (30 * container.streams.video[0].time_base))
-    struct.pack_into(">i", content, at, start + count * ticks)
-    path.write_bytes(content)

@@ -1,5 +1,6 @@
 """Small videos whose frames carry their number, for tests."""
 
+import struct
 from collections.abc import Callable, Mapping
 from fractions import Fraction
 from pathlib import Path
@@ -66,3 +67,14 @@ def read_number(image: np.ndarray) -> int:
     strip = image[center].mean(axis=(0, 2))
     blocks = [strip[int((bit + 0.3) * side) : int((bit + 0.7) * side) + 1].mean() for bit in range(BITS)]
     return sum(int(value > 127) << bit for bit, value in enumerate(blocks))
+
+
+def hide_first_frames(path: Path, count: int) -> None:
+    """Make the edit list of an mp4 file start so many frames later."""
+    content = bytearray(path.read_bytes())
+    at = content.index(b"elst") + 16  # behind the name: version and flags, number of entries, duration, then start time
+    start = struct.unpack_from(">i", content, at)[0]
+    with av.open(str(path)) as container:
+        ticks = round(1 / (30 * container.streams.video[0].time_base))
+    struct.pack_into(">i", content, at, start + count * ticks)
+    path.write_bytes(content)
