@@ -22,7 +22,7 @@ from evaluation.predictions import Problem, TakePredictions
 from evaluation.truth import GroundTruth
 from formats.arguments import Parser
 from formats.errors import printable, run_script
-from formats.files import write_json
+from formats.files import remove_leftovers, write_json
 from formats.processed import ProcessedTake
 from formats.results import iter_results, results_path
 from formats.takes import SETTINGS
@@ -56,6 +56,7 @@ def main(argv: list[str] | None = None) -> None:
     if problems:
         refuse(problems, "the results")
     out = args.out if args.out.suffix == ".json" and not args.out.is_dir() else args.out / FILE_NAME
+    remove_leftovers(out.parent, out.name)
     wanted = set(truth.uids)
     submission = {}
     for setting, path in files.items():

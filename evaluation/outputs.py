@@ -33,6 +33,7 @@ def claim_files(folder: Path, what: str, names: Sequence[str]) -> None:
     Raises UserError, and touches nothing, if a file that is not listed is in the way.
     """
     listing = folder / f".{what}.json"
+    remove_leftovers(folder, listing.name)
     made = read_json(listing, "delete it") if listing.exists() else []
     ours = {name for name in made if isinstance(name, str) and ".." not in Path(name).parts and name[:1] != "/"}
     others = [name for name in names if name not in ours and (folder / name).exists()]
@@ -46,6 +47,8 @@ def claim_files(folder: Path, what: str, names: Sequence[str]) -> None:
 
 def write_outputs(folder: Path, summary: dict[str, Any], cases: Sequence[Case]) -> None:
     """metrics.json, breakdown.csv (a line per group) and cases.csv (a line per scored frame), each atomically."""
+    for name in OUTPUT_FILES:
+        remove_leftovers(folder, name)
     groups = [(kind, group) for kind, groups in summary["breakdown"].items() for group in groups]
     header = ("label", *GROUP_COUNTS, *METRICS)
     rows = ((kind, *(group[name] for name in header)) for kind, group in groups)

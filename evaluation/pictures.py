@@ -22,7 +22,7 @@ from evaluation.score import Case
 from evaluation.truth import GroundTruth, TakeTruth
 from formats.drawing import PREDICTION, QUERY, TRUTH, overlay, write_picture
 from formats.errors import printable
-from formats.files import atomic_write
+from formats.files import atomic_write, remove_leftovers
 from formats.geometry import Size
 from formats.masks import resize_mask
 from formats.processed import read_frame
@@ -164,6 +164,7 @@ def write_video(path: Path, images: Iterable[np.ndarray], fps: int) -> None:
 
     The first image's size is that of the video, rounded down to even numbers; the others are cut or padded to it.
     """
+    remove_leftovers(path.parent, path.name)
     with atomic_write(path, "wb") as file, av.open(file, "w", format="mp4") as container:
         stream = container.add_stream("libx264", rate=fps, options={"crf": "20"})
         stream.pix_fmt = "yuv420p"

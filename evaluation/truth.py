@@ -14,7 +14,7 @@ from typing import Any
 
 from evaluation.metrics import CutOut, cut_out
 from formats.errors import UserError, printable
-from formats.files import iter_json, write_json
+from formats.files import iter_json, remove_leftovers, write_json
 from formats.geometry import Size, eval_size
 from formats.masks import eval_mask, resize_mask
 from formats.processed import ANNOTATION, CameraPair, ProcessedTake, frames_in, is_processed, read_frame
@@ -153,6 +153,7 @@ class GroundTruth:
 
     def write_official(self, path: Path) -> None:
         """Write the benchmark's ground-truth file, atomically, a take at a time."""
+        remove_leftovers(path.parent, path.name, seconds=3600)  # the other setting's evaluation may be writing it
         takes = (
             (truth.uid, truth.take.content() | {"annotated_frames": truth.annotated.frames})
             for truth in map(self.load, self.uids)

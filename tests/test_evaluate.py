@@ -3,6 +3,7 @@
 import copy
 import csv
 import json
+import os
 import shutil
 
 import numpy as np
@@ -300,6 +301,16 @@ def test_the_ground_truth_can_be_written_without_predictions(golden_root, tmp_pa
     run("--data_path", golden_root / "processed", "--write_gt", tmp_path / "gt.json")
     assert json.loads((tmp_path / "gt.json").read_text()) == golden("evaluation/gt_val")
     assert [path.name for path in tmp_path.iterdir()] == ["gt.json"]
+
+
+def test_what_a_killed_evaluation_left_is_removed_by_the_next(golden_root, tmp_path):
+    for name in (".metrics.json.12ab.tmp", ".cases.csv.12ab.tmp", ".gt.json.12ab.tmp"):
+        (tmp_path / name).touch()
+    os.utime(tmp_path / ".gt.json.12ab.tmp", (0, 0))  # the other setting's evaluation may be writing a younger one
+    files = ["--data_path", golden_root / "processed", "--pred_file", golden_root / "ego-exo_val_results.json"]
+    run("--setting", "ego-exo", *files, "--write_gt", tmp_path / "gt.json", "--out", tmp_path)
+    names = {"gt.json", "metrics.json", "cases.csv", "breakdown.csv"}
+    assert {path.name for path in tmp_path.iterdir()} == names
 
 
 def test_the_headline_names_the_split_of_the_data_and_never_a_default(golden_root, tmp_path, capsys):

@@ -81,10 +81,13 @@ def test_a_report_never_replaces_what_it_did_not_make(root, tmp_path):
 
 def test_a_report_in_its_own_folder_replaces_its_files_and_leaves_no_old_picture(root, tmp_path):
     report.main([*options(root), "--num", "6", "--out", str(tmp_path)])
-    (tmp_path / "pictures" / "mine.jpg").touch()
+    for name in ("mine.jpg", ".0005.jpg.12ab.tmp"):  # the second one as a killed run leaves it
+        (tmp_path / "pictures" / name).touch()
+    (tmp_path / "..report.json.12ab.tmp").touch()
     report.main([*options(root), "--num", "2", "--out", str(tmp_path)])
     names = sorted(path.name for path in (tmp_path / "pictures").iterdir())
     assert names == ["0000.jpg", "0001.jpg", "0002.jpg", "mine.jpg"]
+    assert not list(tmp_path.glob(".*.tmp"))
 
 
 def test_exo_queries_are_broken_down_by_camera(root, tmp_path):
