@@ -82,16 +82,22 @@ def test_another_seed_gives_other_losses(data_dir, finished, tmp_path):
     assert losses(tmp_path)[1] != losses(finished)[1]
 
 
-@pytest.mark.parametrize(("number", "status"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
+@pytest.mark.parametrize(
+    "number, status, flags, again",
+    [
+        (signal.SIGTERM, 143, (), "the same command continues"),
+        (signal.SIGINT, 130, ("--overwrite",), "the same command without --overwrite continues"),
+    ],
+)
 def test_a_signal_makes_a_run_save_and_the_same_command_goes_on_as_if_never_stopped(
-    data_dir, finished_long, tmp_path, number, status
+    data_dir, finished_long, tmp_path, number, status, flags, again
 ):
-    process = start_training(data_dir, tmp_path, *LONG, "--num_workers", 1)
+    process = start_training(data_dir, tmp_path, *LONG, "--num_workers", 1, *flags)
     wait_for_step(process, tmp_path, 5)
     process.send_signal(number)
     output, _ = process.communicate(timeout=60)
     assert process.returncode == status, output
-    assert f"stopped by {number.name}" in output and "Traceback" not in output
+    assert f"stopped by {number.name}" in output and again in output and "Traceback" not in output
     assert 5 <= torch.load(tmp_path / "netLast.pth", weights_only=True)["step"] < LONG_STEPS
     run_training(data_dir, tmp_path, *LONG)
     assert losses(tmp_path) == losses(finished_long)

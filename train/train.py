@@ -137,7 +137,8 @@ def train(args: argparse.Namespace, ranks: Ranks, device: torch.device) -> int |
     except Stopped:
         save(LAST)
         reason = stop.number.name if stop.number else "another process"
-        log.say(f"stopped by {reason} at step {state.step}; the same command continues")
+        again = " without --overwrite" if args.overwrite else ""
+        log.say(f"stopped by {reason} at step {state.step}; the same command{again} continues")
         return stop.exit_status
     finally:
         log.close()
