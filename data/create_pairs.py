@@ -19,7 +19,7 @@ from tqdm import tqdm
 from data.frame_lists import frame_list_path, write_frame_list
 from formats.arguments import Parser, add_data_path, add_splits_path
 from formats.errors import UserError, run_script
-from formats.files import atomic_write
+from formats.files import atomic_write, remove_leftovers
 from formats.pairs import Annotated, pairs_path, write_pairs
 from formats.processed import ANNOTATION, ProcessedTake, is_processed
 from formats.takes import (
@@ -83,7 +83,8 @@ def main() -> None:
         elif args.legacy:
             for setting in SETTINGS:
                 path = args.data_dir / f"{split}_{setting.replace('-', '')}_pairs.json"
-                write_original_list(path, args.data_dir, tqdm(there, path.name, unit="take"), setting, annotated)
+                takes = tqdm(there, path.name, unit="take")
+                malformed |= write_original_list(path, args.data_dir, takes, setting, annotated)
         else:
             counts, bad = write_pairs(args.data_dir, split, tqdm(there, split, unit="take"), missing, annotated)
             malformed |= bad
@@ -114,17 +115,25 @@ def read_annotated(path: Path, uids: list[str]) -> Annotated:
 
 def write_original_list(
     path: Path, data_dir: Path, uids: Iterable[str], setting: str, annotated: Annotated | None
-) -> None:
+) -> dict[str, str]:
     """Write the pairs of a setting as the original implementation does: a JSON list with four paths for each pair.
 
     Ego frame, ego mask, exo frame, exo mask, whatever the setting; each joined with double slashes:
     `data_dir//take_uid//camera//object//rgb//frame` and `...//mask//frame`. The target mask's path is there for natural
     negatives too. At full size such a file takes hundreds of megabytes.
+
+    Returns what is wrong with malformed takes, which are left out.
     """
+    malformed = {}
+    remove_leftovers(path.parent, path.name)
     with atomic_write(path) as file:
         separator = "[\n"
         for uid in uids:
-            take = ProcessedTake.read(data_dir, uid)
+            try:
+                take = ProcessedTake.read(data_dir, uid)
+            except UserError as error:
+                malformed[uid] = str(error)
+                continue
             for name, query, target in take.camera_pairs(setting):
                 ego_exo = (query, target) if setting == "ego-exo" else (target, query)
                 folders = [f"{data_dir}//{uid}//{camera}//{name}" for camera in ego_exo]
@@ -134,6 +143,7 @@ def write_original_list(
                         file.write(separator + json.dumps(paths))
                         separator = ",\n"
         file.write("[]\n" if separator == "[\n" else "\n]\n")
+    return malformed
 
 
 if __name__ == "__main__":

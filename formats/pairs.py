@@ -26,7 +26,7 @@ from typing import IO, Any, NamedTuple
 import numpy as np
 
 from formats.errors import MALFORMED, UserError
-from formats.files import only_one, read_json, sync_files, write_json
+from formats.files import only_one, read_json, remove_leftovers, sync_files, write_json
 from formats.masks import RLE, check_rle
 from formats.processed import ANNOTATION, ProcessedTake, is_processed
 from formats.takes import SETTINGS
@@ -73,6 +73,7 @@ def write_pairs(
     """
     path = pairs_path(data_dir, split)
     with only_one(path.with_name(f".{path.stem}.lock"), f"lists the pairs of {split}"):
+        remove_leftovers(path.parent, path.name)
         folder = path.with_name(f"{path.stem}_{secrets.token_hex(4)}")
         folder.mkdir()
         try:

@@ -260,5 +260,21 @@ def test_a_malformed_take_does_not_keep_others_from_being_listed(data_dir):
         PairSet.open(data_dir, "train", "ego-exo")
 
 
+def test_a_malformed_take_does_not_keep_others_from_the_legacy_lists(data_dir):
+    uid, other = GOLDEN_SPLITS["train"]
+    (data_dir / uid / "annotation.json").write_text("{")
+    run = create_pairs(data_dir, "--split", "train", "--legacy")
+    assert run.returncode == 1 and "error: 1 malformed takes are left out" in run.stderr.splitlines()[-1]
+    rows = json.loads((data_dir / "train_egoexo_pairs.json").read_text())
+    assert rows and all(f"//{other}//" in path for row in rows for path in row)
+
+
+@pytest.mark.parametrize("flags, name", [([], "train_pairs.json"), (["--legacy"], "train_egoexo_pairs.json")])
+def test_half_written_lists_of_killed_runs_are_removed(data_dir, flags, name):
+    (data_dir / f".{name}.12ab.tmp").touch()
+    assert create_pairs(data_dir, "--split", "train", *flags).returncode == 0
+    assert not list(data_dir.glob("*.tmp"))
+
+
 def test_an_unknown_split_is_refused(golden_root):
     assert create_pairs(golden_root / "processed", "--split", "trial").returncode == 2
