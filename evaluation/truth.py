@@ -16,7 +16,7 @@ from evaluation.metrics import CutOut, cut_out
 from formats.errors import UserError, printable
 from formats.files import iter_json, remove_leftovers, write_json
 from formats.geometry import Size, eval_size
-from formats.masks import eval_mask, resize_mask
+from formats.masks import check_rle, eval_mask, resize_mask
 from formats.processed import ANNOTATION, CameraPair, ProcessedTake, frames_in, is_processed, read_frame
 from formats.takes import iter_annotations, parse_take
 
@@ -63,7 +63,7 @@ class TakeTruth:
         if rle is None:
             return None
         try:
-            if tuple(rle["size"]) != self.take.video_size(camera):
+            if check_rle(rle)[:2] != self.take.video_size(camera):
                 raise ValueError(f"its size {rle['size']} is not that of the camera's other masks")
             return cut_out(resize_mask(rle, size) if size else eval_mask(rle))
         except (ValueError, KeyError, TypeError) as error:

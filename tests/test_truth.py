@@ -110,6 +110,14 @@ def test_a_truth_mask_that_cannot_be_decoded_is_named(data_dir):
     assert take.cut_out("cup_0", "cam01", 60) is None
 
 
+def test_where_no_mask_of_a_camera_can_be_decoded_the_reason_is_not_their_size(data_dir):
+    path = data_dir / "take-a" / ANNOTATION
+    path.write_text(path.read_text().replace('"counts": "', '"counts": "~'))
+    take = GroundTruth.from_processed(data_dir, UIDS, None).load("take-a")
+    with pytest.raises(UserError, match="mask counts '~"):
+        take.cut_out("cup_0", "cam01", 30)
+
+
 def test_without_a_target_mask_a_frame_tells_the_size_of_predictions(data_dir):
     path = data_dir / "take-a" / ANNOTATION
     raw = json.loads(path.read_text())
