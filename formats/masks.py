@@ -32,9 +32,9 @@ def decode_lzstring(encoded: str, size: Size = (MAX_SIDE, MAX_SIDE)) -> str:
     # The worst case are runs of one pixel, each with a character; longer runs need fewer characters per pixel.
     longest = size[0] * size[1] * 9 // 8 + 16
     try:
-        counts = decompress(encoded, longest)
-    except (ValueError, AttributeError) as error:  # AttributeError: not even text
-        raise ValueError(f"mask {str(encoded)[:24]!r}... is not LZString text ({error})") from None
+        counts = decompress(encoded, longest) if isinstance(encoded, str) else ""
+    except ValueError as error:
+        raise ValueError(f"mask {encoded[:24]!r}... is not LZString text ({error})") from None
     if not counts or not counts.isascii():
         raise ValueError(f"mask {str(encoded)[:24]!r}... is not LZString text")
     return counts
@@ -64,7 +64,7 @@ def check_size(size: Any) -> Size:
     if not isinstance(size, list) or len(size) != 2 or not all(type(side) is int and side >= 1 for side in size):
         raise ValueError(f"mask size {str(size)[:40]} is not [H, W]")
     if max(size) > MAX_SIDE or max(size) > MAX_ASPECT * min(size):
-        raise ValueError(f"mask size {size[1]}x{size[0]} is not that of a picture")
+        raise ValueError(f"mask size {str(size)[:40]} is not that of a picture")
     return size[0], size[1]
 
 

@@ -150,7 +150,7 @@ def test_what_is_no_mask_is_refused_in_one_line(rle):
 @pytest.mark.parametrize("size", SIZES)
 def test_sizes_that_no_picture_has_are_refused(size):
     for read in (run_lengths, decode_mask, eval_mask, lambda rle: letterbox_mask(rle, 10)):
-        with pytest.raises(ValueError, match="mask size .* is not"):
+        with pytest.raises(ValueError, match="^mask size .{,40} is not"):
             read({"size": size, "counts": "4"})
 
 
@@ -170,5 +170,6 @@ def test_text_of_the_right_alphabet_decodes_or_raises_one_kind_of_error(counts):
 
 @pytest.mark.parametrize("encoded", ["", "A", "%%%", "not lzstring at all", "N4Ig" * 3 + "é", None, 5])
 def test_text_that_is_no_lzstring_is_refused(encoded):
-    with pytest.raises(ValueError, match="is not LZString text"):
+    with pytest.raises(ValueError, match="is not LZString text") as error:
         decode_lzstring(encoded)
+    assert "object has no attribute" not in str(error.value)
