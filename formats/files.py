@@ -44,8 +44,10 @@ def atomic_write(path: Path, mode: str = "w", sync: bool = True) -> Iterator[IO]
                 file.flush()
                 os.fsync(file.fileno())
         temporary.replace(path)
-    except BaseException:
+    except BaseException as error:
         temporary.unlink(missing_ok=True)
+        if isinstance(error, OSError) and error.filename is None:  # a full disk does not say what did not fit
+            error.filename = str(path)
         raise
 
 

@@ -1,5 +1,6 @@
 """Files appear whole or not at all, whoever is interrupted while writing them."""
 
+import errno
 import json
 import os
 
@@ -19,6 +20,12 @@ def test_a_file_is_replaced_only_when_it_is_whole(tmp_path):
         raise KeyboardInterrupt
     assert path.read_bytes() == b"first"
     assert list(path.parent.iterdir()) == [path]
+
+
+def test_a_full_disk_is_said_to_be_that_of_the_file(tmp_path):
+    path = tmp_path / "file"
+    with pytest.raises(OSError, match=f"No space left on device: '{path}'"), atomic_write(path):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))  # as write() does, without a name
 
 
 def test_two_writers_of_one_file_do_not_meet(tmp_path):
