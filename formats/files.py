@@ -26,6 +26,16 @@ from formats.errors import UserError
 
 
 @contextlib.contextmanager
+def named_errors(path: Path) -> Iterator[None]:
+    """Name `path` in an OSError of the block that names nothing: a full disk does not say what did not fit."""
+    try:
+        yield
+    except OSError as error:
+        error.filename = error.filename or str(path)
+        raise
+
+
+@contextlib.contextmanager
 def atomic_write(path: Path, mode: str = "w", sync: bool = True) -> Iterator[IO]:
     """Open a temporary file beside `path` for writing; rename it to `path` if the block ends without an exception.
 
@@ -38,16 +48,14 @@ def atomic_write(path: Path, mode: str = "w", sync: bool = True) -> Iterator[IO]
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}.tmp")
     try:
-        with temporary.open(mode, encoding=None if "b" in mode else "utf-8") as file:
+        with named_errors(path), temporary.open(mode, encoding=None if "b" in mode else "utf-8") as file:
             yield file
             if sync:
                 file.flush()
                 os.fsync(file.fileno())
         temporary.replace(path)
-    except BaseException as error:
+    except BaseException:
         temporary.unlink(missing_ok=True)
-        if isinstance(error, OSError) and error.filename is None:  # a full disk does not say what did not fit
-            error.filename = str(path)
         raise
 
 

@@ -26,7 +26,7 @@ from typing import IO, Any, NamedTuple
 import numpy as np
 
 from formats.errors import MALFORMED, UserError
-from formats.files import only_one, read_json, remove_leftovers, sync_files, write_json
+from formats.files import named_errors, only_one, read_json, remove_leftovers, sync_files, write_json
 from formats.masks import RLE, check_rle
 from formats.processed import ANNOTATION, ProcessedTake, is_processed
 from formats.takes import SETTINGS
@@ -77,7 +77,8 @@ def write_pairs(
         folder = path.with_name(f"{path.stem}_{secrets.token_hex(4)}")
         folder.mkdir()
         try:
-            about, malformed = _write_arrays(folder, data_dir, uids, annotated)
+            with named_errors(folder):
+                about, malformed = _write_arrays(folder, data_dir, uids, annotated)
             write_json(path, {"version": VERSION, "arrays": folder.name, "missing": missing} | about)
         except BaseException:
             shutil.rmtree(folder, ignore_errors=True)

@@ -1,5 +1,6 @@
 """Many jobs at once: how many worker processes, what happens when one dies, and even shares of uneven work."""
 
+import atexit
 import contextlib
 import itertools
 import multiprocessing
@@ -140,7 +141,12 @@ def _end_unheard(error: Exception, _batch: object) -> None:
 
 @contextlib.contextmanager
 def loader_failures() -> Iterator[None]:
-    """Put this around the use of a DataLoader: UserError if one of its workers dies, wherever PyTorch notices."""
+    """Put this around the use of a DataLoader: UserError if one of its workers dies, wherever PyTorch notices.
+
+    Workers that are left when this process ends, as after an error, end with it.
+    """
+    atexit.unregister(_end_workers)
+    atexit.register(_end_workers)  # goes before multiprocessing's own, which waits for workers that ignore its SIGTERM
     try:
         yield
     except (RuntimeError, ConnectionError, EOFError) as error:
@@ -152,6 +158,12 @@ def loader_failures() -> Iterator[None]:
             f"a loading process has ended early, perhaps for want of memory or of room in {SHARED_MEMORY}; run the "
             "same command again with fewer --num_workers (0 needs neither)"
         ) from None
+
+
+def _end_workers() -> None:
+    signal.signal(signal.SIGCHLD, signal.SIG_DFL)  # PyTorch would raise that a worker has died
+    for process in multiprocessing.active_children():
+        process.kill()
 
 
 def split_by_work(work: Mapping[Key, float], shares: int) -> list[list[Key]]:

@@ -77,6 +77,27 @@ def test_other_errors_in_the_loop_pass_unchanged():
         raise RuntimeError("a bug of ours")
 
 
+FAILING_READER = """
+import sys, time
+from torch.utils.data import DataLoader
+from formats.parallel import loader_failures, start_loader_worker
+kept = []
+try:
+    with loader_failures():
+        batches = iter(DataLoader(range(99), num_workers=1, worker_init_fn=start_loader_worker))
+        next(batches)
+        raise OSError("disk full")
+except OSError as error:
+    kept += [error, kept]
+    sys.exit(1)
+"""
+
+
+def test_loading_processes_end_with_a_reader_whose_error_keeps_them():
+    """Somebody holds the error, and it holds the reader, so that nothing but the end of the process ends the worker."""
+    assert subprocess.run([sys.executable, "-c", FAILING_READER], cwd=ROOT, timeout=60).returncode == 1
+
+
 def double(number: int) -> int:
     return 2 * number
 

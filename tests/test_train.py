@@ -17,7 +17,7 @@ from model.backbone import random_backbone
 from model.checkpoint import load_checkpoint, save_checkpoint
 from model.xsegtx import XSegTx, XSegTxConfig
 from tests.made import ROOT
-from tests.made.training import log_lines, losses, make_training_set, run_training, start_training
+from tests.made.training import arguments, log_lines, losses, make_training_set, run_training, start_training
 from train.flags import STRONG, parse_args
 
 STEPS = 7  # of the recipe
@@ -120,6 +120,15 @@ def test_a_second_signal_ends_a_run_at_once_whatever_it_is_doing():
     process.send_signal(signal.SIGINT)
     assert process.wait(timeout=10) == -signal.SIGINT
     process.stdout.close()
+
+
+def test_a_full_disk_ends_a_run_in_one_line(data_dir, tmp_path):
+    """Files that may have 4 KB are too small for TensorBoard's pictures, which a thread of its own writes."""
+    command = [sys.executable, ROOT / "train/train.py", *arguments(data_dir, tmp_path)]
+    limited = ["bash", "-c", 'ulimit -f 4 && exec "$@"', "-", *map(str, command)]
+    done = subprocess.run(limited, capture_output=True, text=True, timeout=60)
+    assert done.returncode == 1
+    assert done.stderr == f"error: OSError: [Errno 27] File too large: '{tmp_path}'\n"
 
 
 def contents(folder):

@@ -2,6 +2,7 @@
 
 import json
 import math
+import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -49,6 +50,7 @@ class Log:
         with atomic_write(path) as file:
             file.writelines(json.dumps(line) + "\n" for line in kept)
         self._file = path.open("a", encoding="utf-8", buffering=1)  # line by line, so that others can follow it
+        threading.excepthook = _excepthook
         self._board = SummaryWriter(str(out_dir / "tensorboard"), purge_step=step + 1 if step else None)
 
     def write(self, kind: str, step: int, **values: Any) -> None:
@@ -159,6 +161,12 @@ class Log:
                 f"{len(self.unreadable)} samples could not be read, more than --max_unreadable {self.max_unreadable}; "
                 f"the last: {new[-1]}"
             )
+
+
+def _excepthook(args: threading.ExceptHookArgs) -> None:
+    """TensorBoard's thread prints no traceback of a full disk: its writer raises the error once more in our thread."""
+    if not issubclass(args.exc_type, OSError):
+        threading.__excepthook__(args)
 
 
 def read_log(path: Path) -> list[dict]:

@@ -20,7 +20,7 @@ import torch
 from torch.nn.parallel import DistributedDataParallel
 
 from formats.errors import UserError, run_script
-from formats.files import remove_leftovers
+from formats.files import named_errors, remove_leftovers
 from formats.pairs import BOTH, PairSet
 from formats.parallel import loader_failures
 from formats.provenance import provenance
@@ -64,7 +64,7 @@ def main(argv: list[str] | None = None) -> int | None:
         torch.cuda.set_device(device)
     ranks.start(device)
     try:
-        with loader_failures():
+        with loader_failures(), named_errors(args.out_dir):
             return train(args, ranks, device)
     finally:
         ranks.stop()
