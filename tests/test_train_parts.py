@@ -146,6 +146,17 @@ def test_figures_without_samples_are_left_out():
     assert set(summarize(torch.empty(0, 4))) == {"samples", "samples_small", "samples_medium", "samples_large"}
 
 
+def test_the_existence_heads_convolution_may_learn_more_slowly_and_moments_keep_their_order(backbone):
+    network = XSegTx(XSegTxConfig(mode="tiny", input_size=48))
+    usual, slow = (TrainState(backbone, network, CPU, 0, 1e-3, existence_lr=share) for share in (1, 0.1))
+    slow.set_rate(1e-3)
+    rates = {id(p): group["lr"] for group in slow.optimizer.param_groups for p in group["params"]}
+    head = set(map(id, network.net.cls_branch.conv.parameters()))
+    assert all(rates[id(p)] == pytest.approx(1e-4 if id(p) in head else 1e-3) for p in network.parameters())
+    orders = [[id(p) for group in s.optimizer.param_groups for p in group["params"]] for s in (usual, slow)]
+    assert orders[0] == orders[1] == list(map(id, network.parameters()))
+
+
 def test_the_weight_average_follows_the_weights(backbone):
     network = XSegTx(XSegTxConfig(mode="tiny", input_size=48))
     state = TrainState(backbone, network, CPU, seed=0, lr=1e-3, ema=0.9)

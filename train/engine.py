@@ -41,8 +41,7 @@ def train_one_epoch(
     while state.step < end:
         batch = log.next_batch(batches).to(features.device)
         lr = schedule.learning_rate(state.step)
-        for group in state.optimizer.param_groups:
-            group["lr"] = lr
+        state.set_rate(lr)
         # Dropout, too, depends on the seed and the step alone: a resumed run needs no saved random state.
         torch.manual_seed(int(np.random.SeedSequence((state.seed, state.step, ranks.rank)).generate_state(1)[0]))
 

@@ -22,7 +22,7 @@ UNUSED = {  # flags of the published trainer that do nothing there
     "--tps-grid": {"type": int, "nargs": "+"},
     "--eta-corr": {"type": float},
 }
-STRONG = {"mask_position": True, "similarity_prior": True, "existence_bias": 1.0, "block": 0.0}
+STRONG = {"mask_position": True, "similarity_prior": True, "existence_bias": 1.0, "existence_lr": 0.1, "block": 0.0}
 RECIPES = {"paper": {}, "strong": STRONG}  # other defaults than the paper's, by option; docs/training.md says why
 NOT_RECIPE = (
     *("out_dir", "resume_pth", "resume_epoch", "moco_path", "gpu", "device", "compile", "num_workers"),
@@ -93,6 +93,8 @@ def _add_recipe(parser: Parser) -> None:
     add("--warmUpIter", type=at_least(0), default=1000, help="steps of warm-up, the learning rate rising from 0")
     add("--lr", type=at_least(0, float), default=2e-4, help="learning rate of Adam")
     add("--lr-schedule", type=int, nargs="*", default=[50], help="epochs after which the rate is multiplied by 0.05")
+    text = "learning rate of the existence head's convolution, as a share of --lr"
+    add("--existence_lr", type=at_least(0, float), default=1.0, metavar="SHARE", help=text)
     add("--weight-decay", type=at_least(0, float), default=0.0, help="weight decay of Adam")
     add("--cosine", action="store_true", help="lower the rate along a cosine instead of --lr-schedule's drops")
     text = "validate and keep averaged weights, for example 0.999; 0 = off"
@@ -118,7 +120,7 @@ def _add_network(parser: Parser) -> None:
     add("--feat-weight", type=float, default=1.0, help="weight of the features that it is added to")
     add("--activation", choices=ACTIVATIONS, default="relu", help="in the feed-forward layers")
     add("--mask_position", action="store_true", help="tell query tokens by place, too, whether they lie in the object")
-    text = "tell the tokens which cells of the target look like the object to the backbone: 2 x width parameters"
+    text = "tell the tokens which cells of the target look like the object to the backbone: 3 x width parameters"
     add("--similarity_prior", action="store_true", help=text)
     text = "initial bias of the existence head's convolution; 1 keeps it from going silent at the start of a training"
     add("--existence_bias", type=float, metavar="BIAS", help=text)

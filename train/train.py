@@ -167,7 +167,7 @@ def starting_state(
         **free,
     )
     options = {"seed": args.seed, "lr": args.lr, "weight_decay": args.weight_decay, "ema": args.ema}
-    options["amp"] = AMP[args.amp]
+    options |= {"amp": AMP[args.amp], "existence_lr": args.existence_lr}
     if path:
         checkpoint = load_checkpoint(path, args.moco_path, **free)
         state = TrainState(checkpoint.backbone, checkpoint.model, device, **options)
