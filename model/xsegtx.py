@@ -129,34 +129,29 @@ class SimilarityPrior(nn.Module):
     """What the frozen features tell without any training: how much each target cell resembles the object.
 
     The object's feature is the mean of the query's features, weighted by the share of each cell that the mask covers.
-    Its cosine with each target cell comes in two forms. Standardized over the cells it says where the object would be:
-    the level differs between views, the order of the cells hardly does. As it is, it says whether anything in view is
-    like the object at all. Three learned vectors carry this into the tokens: 3 x width parameters.
+    Its cosine with each target cell is standardized over the cells, because the level differs between views while the
+    order of the cells hardly does. Two learned vectors carry this into the tokens: 2 x width parameters.
     """
 
     def __init__(self, width: int):
         super().__init__()
-        self.query = nn.Parameter(0.1 * torch.randn(width))
-        self.target = nn.Parameter(0.1 * torch.randn(2, width))
+        self.query, self.target = (nn.Parameter(0.1 * torch.randn(width)) for _ in range(2))
 
     def mark_query(self, query: Tensor, share: Tensor) -> Tensor:
         """query tokens (B, L, C), share of each cell that the object covers (B, L) -> (B, L, C)."""
         return query + share[..., None] * self.query
 
     def mark_target(self, target: Tensor, similarity: Tensor) -> Tensor:
-        """target tokens (B, L, C), `similarity` of each (B, L, 2) -> (B, L, C)."""
-        return target + similarity @ self.target
+        """target tokens (B, L, C), `similarity` of each (B, L) -> (B, L, C)."""
+        return target + similarity[..., None] * self.target
 
     @staticmethod
     def similarity(query_feat: Tensor, share: Tensor, target_feat: Tensor) -> Tensor:
-        """query_feat, target_feat: unit vectors (B, F, h, w); share (B, L) -> (B, L, 2): the cosines standardized to
-        mean 0 and deviation 1, and as they are.
-        """
+        """query_feat, target_feat: unit vectors (B, F, h, w); share (B, L) -> (B, L) of mean 0 and deviation 1."""
         with torch.autocast(share.device.type, enabled=False):
             prototype = F.normalize(torch.einsum("bfl,bl->bf", query_feat.float().flatten(2), share), dim=1)
             cosine = torch.einsum("bf,bfl->bl", prototype, target_feat.float().flatten(2))
-        standard = (cosine - cosine.mean(1, keepdim=True)) / (cosine.std(1, keepdim=True) + STANDARD_EPS)
-        return torch.stack((standard, cosine), 2)
+        return (cosine - cosine.mean(1, keepdim=True)) / (cosine.std(1, keepdim=True) + STANDARD_EPS)
 
 
 class XSegTx(nn.Module):
@@ -254,7 +249,7 @@ class XSegTx(nn.Module):
         self, query: Tensor, mask: Tensor, target: Tensor, similarity: Tensor | None = None
     ) -> tuple[Tensor, Tensor]:
         """Encoded query tokens, projected mask tokens, encoded target tokens, each (B, L, C), and `prior.similarity`
-        (B, L, 2) if there is a prior -> target_mask_prob (B, H, W), existence (B,), both as `forward` gives them,
+        (B, L) if there is a prior -> target_mask_prob (B, H, W), existence (B,), both as `forward` gives them,
         without what only the query's mask needs.
         """
         if self.prior:
