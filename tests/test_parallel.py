@@ -95,7 +95,7 @@ except OSError as error:
 
 def test_loading_processes_end_with_a_reader_whose_error_keeps_them():
     """Somebody holds the error, and it holds the reader, so that nothing but the end of the process ends the worker."""
-    assert subprocess.run([sys.executable, "-c", FAILING_READER], cwd=ROOT, timeout=60).returncode == 1
+    assert subprocess.run([sys.executable, "-c", FAILING_READER], cwd=ROOT, timeout=120).returncode == 1
 
 
 def double(number: int) -> int:

@@ -126,7 +126,7 @@ def test_a_full_disk_ends_a_run_in_one_line(data_dir, tmp_path):
     """Files that may have 4 KB are too small for TensorBoard's pictures, which a thread of its own writes."""
     command = [sys.executable, ROOT / "train/train.py", *arguments(data_dir, tmp_path)]
     limited = ["bash", "-c", 'ulimit -f 4 && exec "$@"', "-", *map(str, command)]
-    done = subprocess.run(limited, capture_output=True, text=True, timeout=60)
+    done = subprocess.run(limited, capture_output=True, text=True, timeout=120)
     assert done.returncode == 1
     assert done.stderr == f"error: OSError: [Errno 27] File too large: '{tmp_path}'\n"
 
