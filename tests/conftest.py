@@ -1,10 +1,15 @@
-"""One thread for each test process: the suite runs one process a core, and sums on a CPU depend on the thread count in
-their last bits.
-"""
+"""How the suite runs: one thread for each test process, and temporary files in memory where there is room for them."""
 
 import os
+import shutil
+from pathlib import Path
 
-os.environ["OMP_NUM_THREADS"] = "1"  # before torch is imported; inherited by the scripts that tests start
+os.environ["OMP_NUM_THREADS"] = "1"  # before torch is imported; inherited by the scripts that tests start. The suite runs
+# one process a core, and sums on a CPU depend on the thread count in their last bits.
+
+MEMORY = Path("/dev/shm")
+if MEMORY.is_dir() and not os.statvfs(MEMORY).f_flag & os.ST_NOEXEC and shutil.disk_usage(MEMORY).free > 2 << 30:
+    os.environ.setdefault("PYTEST_DEBUG_TEMPROOT", str(MEMORY))  # for tmp_path: thousands of small files
 
 
 def pytest_collection_modifyitems(items):

@@ -2,11 +2,12 @@
 
 import ast
 import functools
+import json
 import os
 import re
 import subprocess
 import sys
-from concurrent.futures import ThreadPoolExecutor
+import tempfile
 from pathlib import Path
 
 import pytest
@@ -52,22 +53,45 @@ def imports_of(path: Path) -> set[str]:
     return {name for name in found if name.split(".")[0] in (*FOLDERS, "tests", "eval_segswap")}
 
 
+HELP = """
+import json, os, runpy, sys, traceback
+import cv2, matplotlib.pyplot, torch, torchvision  # what takes long, once for all scripts
+
+texts = {}
+for name in sys.argv[1:]:
+    read, write = os.pipe()
+    if os.fork() == 0:
+        os.dup2(write, 1)
+        os.dup2(write, 2)
+        os.close(write)
+        sys.path[0], sys.argv = os.path.dirname(name), [name, "--help"]  # as for `python name --help`
+        status = 1
+        try:
+            runpy.run_path(name, run_name="__main__")
+        except SystemExit as end:
+            status = end.code or 0
+        except BaseException:
+            traceback.print_exc()
+        sys.stdout.flush()
+        os._exit(status)  # without a second of taking everything down
+    os.close(write)
+    text = open(read).read()
+    texts[name] = os.waitstatus_to_exitcode(os.wait()[1]), text
+print(json.dumps(texts))
+"""
+
+
 @functools.cache
 def helps() -> dict[str, tuple[int, str]]:
     """Exit status and text of every script's --help, by the script's name."""
-
-    def run(path: Path) -> tuple[int, str]:
-        environment = {**os.environ, "COLUMNS": "500"}
-        command = [sys.executable, str(path), "--help"] if path.suffix == ".py" else ["bash", str(path), "--help"]
-        try:
-            done = subprocess.run(command, capture_output=True, text=True, env=environment, cwd=ROOT, timeout=300)
-        except subprocess.TimeoutExpired:
-            return 1, "went to work instead of printing help"
-        return done.returncode, done.stdout + done.stderr
-
-    paths = [*SCRIPTS, ROOT / "data/download_uids.sh"]
-    with ThreadPoolExecutor(2) as pool:
-        return dict(zip(map(name_of, paths), pool.map(run, paths), strict=True))
+    environment = {**os.environ, "COLUMNS": "500"}
+    words = [sys.executable, "-c", HELP, *map(str, SCRIPTS)]
+    with tempfile.TemporaryDirectory() as elsewhere:  # a script that goes to work instead of printing help runs on
+        done = subprocess.run(words, capture_output=True, text=True, env=environment, cwd=elsewhere, timeout=120)
+    assert done.returncode == 0, done.stderr
+    texts = {name_of(Path(name)): told for name, told in json.loads(done.stdout).items()}
+    shell = subprocess.run(["bash", ROOT / "data/download_uids.sh", "--help"], capture_output=True, text=True)
+    return texts | {"data/download_uids.sh": (shell.returncode, shell.stdout)}
 
 
 def test_no_floor_imports_one_above_it():
