@@ -4,12 +4,13 @@ import os
 import shutil
 from pathlib import Path
 
-os.environ["OMP_NUM_THREADS"] = "1"  # before torch is imported; inherited by the scripts that tests start. The suite runs
-# one process a core, and sums on a CPU depend on the thread count in their last bits.
+# Before torch is imported; inherited by the scripts that tests start. The suite runs one process a core, and sums on a
+# CPU depend on the thread count in their last bits.
+os.environ["OMP_NUM_THREADS"] = "1"
 
 MEMORY = Path("/dev/shm")
 if MEMORY.is_dir() and not os.statvfs(MEMORY).f_flag & os.ST_NOEXEC and shutil.disk_usage(MEMORY).free > 2 << 30:
-    os.environ.setdefault("PYTEST_DEBUG_TEMPROOT", str(MEMORY))  # for tmp_path: thousands of small files
+    os.environ.setdefault("PYTEST_DEBUG_TEMPROOT", str(MEMORY))  # of tmp_path: thousands of small files
 
 
 def pytest_collection_modifyitems(items):

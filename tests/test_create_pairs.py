@@ -102,7 +102,7 @@ def test_a_killed_run_leaves_the_former_pairs_or_the_new_ones_never_a_mixture(da
 
 def test_of_two_runs_at_once_one_waits_for_the_other(data_dir):
     former = questions(data_dir)
-    wait = "import time; from formats import pairs; pairs.sync_files = lambda _: (print(flush=True), time.sleep(2))"
+    wait = "import time; from formats import pairs; pairs.sync_files = lambda _: (print(flush=True), time.sleep(0.5))"
     write = f"pairs.write_pairs({str(data_dir)!r}, 'train', {GOLDEN_SPLITS['train'][1:]}, [])"
     first = subprocess.Popen([sys.executable, "-c", f"{wait}; {write}"], cwd=ROOT, stdout=subprocess.PIPE)
     first.stdout.readline()  # it is about to name its folder

@@ -28,9 +28,10 @@ def test_cut_off_text_is_an_error_wherever_it_is_cut():
 
 
 def test_text_that_is_not_lzstring_is_an_error_that_quotes_it():
-    for text in ("", "!!!", "ÄÖ", "////", None, 7, ["NoA"], "Q" * 40):
-        with pytest.raises(ValueError, match="is not LZString text"):
+    for text in ("", "A", "%%%", "ÄÖ", "////", "N4Ig" * 3 + "é", None, 7, ["NoA"], "Q" * 40):
+        with pytest.raises(ValueError, match="is not LZString text") as error:
             decode_lzstring(text)
+        assert "object has no attribute" not in str(error.value)
 
 
 def test_a_short_text_that_stands_for_a_long_one_is_not_read_to_its_end():

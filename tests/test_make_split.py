@@ -1,13 +1,11 @@
 """make_split.py puts every annotated take into one split, the same way each time."""
 
 import json
-import subprocess
-import sys
-from pathlib import Path
 
 import pytest
 
-SCRIPT = Path(__file__).parents[1] / "data" / "make_split.py"
+from data import make_split as script
+from tests.made.scripts import run_main
 
 
 @pytest.fixture
@@ -18,8 +16,7 @@ def make_split(tmp_path):
         for split, uids in takes.items():
             path = folder / f"relations_{split}.json"
             path.write_text(json.dumps({"annotations": {uid: {"take_name": uid} for uid in uids}}))
-        command = [sys.executable, SCRIPT, "--annotationpath", folder / "relations_{split}.json", *flags]
-        return subprocess.run(list(map(str, command)), capture_output=True, text=True)
+        return run_main(script.main, "--annotationpath", folder / "relations_{split}.json", *flags)
 
     return call
 

@@ -72,7 +72,7 @@ def test_any_rows_and_columns_can_be_sampled_in_order(mask, data):
     np.testing.assert_array_equal(sample_mask(encode_mask(mask), rows, cols), mask[rows[:, None], cols])
 
 
-@pytest.mark.parametrize("size", [(2160, 3840), (1408, 1408), (1080, 1920), (541, 960), (480, 480), (270, 480)])
+@pytest.mark.parametrize("size", [(2160, 3840), (1408, 1408), (541, 960), (1001, 450), (123, 457), (480, 480)])
 def test_masks_of_real_sizes_are_letterboxed_and_scaled_bit_for_bit(size):
     rng = np.random.default_rng(0)
     coarse = rng.integers(0, 2, (size[0] // 40, size[1] // 40), dtype=np.uint8)
@@ -166,10 +166,3 @@ def test_any_text_and_size_decode_to_a_mask_of_that_size_or_raise_one_kind_of_er
 def test_text_of_the_right_alphabet_decodes_or_raises_one_kind_of_error(counts):
     with contextlib.suppress(ValueError):
         run_lengths({"size": [64, 64], "counts": counts})
-
-
-@pytest.mark.parametrize("encoded", ["", "A", "%%%", "not lzstring at all", "N4Ig" * 3 + "é", None, 5])
-def test_text_that_is_no_lzstring_is_refused(encoded):
-    with pytest.raises(ValueError, match="is not LZString text") as error:
-        decode_lzstring(encoded)
-    assert "object has no attribute" not in str(error.value)

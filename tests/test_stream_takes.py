@@ -12,9 +12,9 @@ from pathlib import Path
 import pytest
 
 from data import stream_takes
-from formats.errors import run_script
 from tests.made import EGO, ROOT
 from tests.made.raw_takes import EXO_1, NAMES, assert_complete, failures, process, tree, video, write_takes
+from tests.made.scripts import exit_status
 
 A, B, C = "uid-a", "uid-b", "uid-c"
 
@@ -41,7 +41,7 @@ for path in sorted((source / "takes" / name).rglob("*.mp4")) if mode != "nothing
         continue
     target = out / path.relative_to(source)
     target.parent.mkdir(parents=True, exist_ok=True)
-    time.sleep({{"slow": 0.1, "slower": 0.7}}.get(mode, 0))
+    time.sleep({{"slow": 0.1, "slower": 0.4}}.get(mode, 0))
     data = path.read_bytes()
     if target.exists() and target.stat().st_size == len(data):
         continue
@@ -95,21 +95,15 @@ class Disk:
         return sorted(str(path.relative_to(self.root / "takes")) for path in self.root.rglob("*.mp4"))
 
     def command(self, *flags):
-        return [str(part) for part in ("stream_takes.py", "--root", self.root, "--num_workers", 1, *flags)]
+        return [str(part) for part in ("--root", self.root, "--num_workers", 1, *flags)]
 
     def stream(self, *flags):
         """Run stream_takes.py in this process; returns its exit status."""
-        former, sys.argv = sys.argv, self.command(*flags)
-        try:
-            run_script(stream_takes.main)
-        except SystemExit as exit_:
-            return exit_.code
-        finally:
-            sys.argv = former
+        return exit_status(stream_takes.main, *self.command(*flags))
 
     def start(self, *flags):
         """Start it in a process of its own."""
-        command = [sys.executable, str(ROOT / "data" / "stream_takes.py"), *self.command(*flags)[1:]]
+        command = [sys.executable, str(ROOT / "data" / "stream_takes.py"), *self.command(*flags)]
         return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
 
 
@@ -275,7 +269,7 @@ def test_a_missing_egoexo_is_one_line(disk, monkeypatch, capsys):
 def test_it_can_be_stopped_at_any_time(disk, undisturbed, killing):
     disk.modes(uid_a=["slow"], uid_b=["slow"], uid_c=["slow"])
     before = set()
-    for delay in (0.7, 1.3, 1.9):
+    for delay in (0.6, 1.3):
         run = disk.start()
         time.sleep(delay)
         run.send_signal(killing)

@@ -122,6 +122,7 @@ def test_help_of_every_script_keeps_the_docstring_with_the_command_to_copy():
             commands = re.findall(r"^ *(?:python|cd|torchrun) .*", docstring, re.MULTILINE)
             assert commands, f"the docstring of {name} shows no command"
             assert all(command in text for command in commands), f"{name} --help loses the docstring's commands"
+    assert "--train-dir" in helps()["train/Main.py"][1]
 
 
 def flags_in(text: str) -> set[str]:
@@ -196,6 +197,7 @@ def state():
         "numpy's random state": int(numpy.random.get_state()[1].sum()),
         "environment": {name: value for name, value in os.environ.items() if name.startswith(("OMP", "MKL", "CUDA"))},
         "threads": threading.active_count(),
+        "timm, which takes long to import,": "timm" in sys.modules,
     }
 
 for module in sys.argv[1:]:

@@ -1,7 +1,5 @@
 """What training draws: the same stream for everybody, and negatives that are negatives."""
 
-import itertools
-
 import numpy as np
 import pytest
 import torch
@@ -11,7 +9,7 @@ from formats.masks import decode_mask
 from formats.pairs import PairSet
 from formats.processed import ProcessedTake
 from tests.made import EGO
-from tests.made.training import TRAINING_SPLITS, layout, make_training_set
+from tests.made.training import layout, make_training_set
 from train.augment import augment_view
 from train.batches import StepSampler, collate, make_loader
 from train.dataset import HARD_NEGATIVES, TARGET_SWAP, TrainSamples, ValidationSamples
@@ -173,10 +171,6 @@ def test_augmented_samples_are_reproducible_and_differ_from_plain_ones(pairs):
         assert np.array_equal(once[n]["query_image"], again[n]["query_image"])
         assert not np.array_equal(once[n]["query_image"], plain[n]["query_image"])
         assert once[n]["query_mask"].any()
-
-
-def test_the_splits_of_the_test_data_share_no_take():
-    assert not set.intersection(*map(set, itertools.chain(TRAINING_SPLITS.values())))
 
 
 def test_nothing_is_blocked_where_the_recipe_says_so_and_the_rest_of_the_stream_stays(pairs):

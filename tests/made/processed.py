@@ -2,15 +2,16 @@
 
 import json
 import subprocess
-import sys
 from pathlib import Path
 
 import cv2
 import numpy as np
 
+import data.create_pairs
 from formats.masks import encode_mask
 from formats.processed import ProcessedTake
-from tests.made import EGO, ROOT
+from tests.made import EGO
+from tests.made.scripts import run_main
 
 MASK_AND_FRAME_SIZES = {
     True: ((176, 176), (88, 88)),
@@ -75,5 +76,4 @@ def write_data_set(root: Path, annotations: dict[str, dict], splits: dict[str, l
 
 def create_pairs(data_dir: Path, *flags: object) -> subprocess.CompletedProcess[str]:
     """Run the script."""
-    command = [sys.executable, ROOT / "data/create_pairs.py", "--data_dir", data_dir, *flags]
-    return subprocess.run(list(map(str, command)), capture_output=True, text=True)
+    return run_main(data.create_pairs.main, "--data_dir", data_dir, *flags)

@@ -2,16 +2,15 @@
 
 import json
 import random
-import sys
 from pathlib import Path
 
 import cv2
 import numpy as np
 
 from data import process_data
-from formats.errors import run_script
 from formats.masks import decode_mask, encode_lzstring, encode_mask
 from tests.made import EGO
+from tests.made.scripts import exit_status
 from tests.made.videos import make_video, read_number
 
 EXO_1, EXO_2 = "cam01", "gp02"
@@ -113,15 +112,7 @@ def assert_consistent(data_dir: Path, uid: str) -> None:
 
 def process(root: Path, *flags: object) -> int:
     """Run process_data.py in this process on the takes of `root`, with one worker; returns its exit status."""
-    former, sys.argv = sys.argv, ["process_data.py", "--takepath", str(root / "takes"), "--num_workers", "1"]
-    sys.argv += map(str, flags)
-    try:
-        run_script(process_data.main)
-    except SystemExit as exit_:
-        return exit_.code
-    finally:
-        sys.argv = former
-    raise AssertionError("run_script returned")
+    return exit_status(process_data.main, "--takepath", root / "takes", "--num_workers", 1, *flags)
 
 
 def failures(data_dir: Path) -> list[dict]:

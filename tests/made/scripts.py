@@ -1,0 +1,29 @@
+"""Scripts of ours, run in this process: a new one would take seconds for its imports."""
+
+import contextlib
+import io
+import subprocess
+import sys
+from collections.abc import Callable
+
+from formats.errors import run_script
+
+
+def exit_status(main: Callable[[], int | None], *words: object) -> int:
+    """Run a script's `main` with these words on its command line; returns its exit status."""
+    former, sys.argv = sys.argv, ["script.py", *map(str, words)]
+    try:
+        run_script(main)
+    except SystemExit as end:
+        return end.code or 0
+    finally:
+        sys.argv = former
+    raise AssertionError("run_script returned")
+
+
+def run_main(main: Callable[[], int | None], *words: object) -> subprocess.CompletedProcess[str]:
+    """The same; what it prints is in the answer, as that of `subprocess.run`."""
+    out, err = io.StringIO(), io.StringIO()
+    with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
+        status = exit_status(main, *words)
+    return subprocess.CompletedProcess(words, status, out.getvalue(), err.getvalue())
