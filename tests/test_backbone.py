@@ -121,13 +121,6 @@ def test_images_are_normalized_and_laid_out_channels_last():
     assert out.is_contiguous(memory_format=torch.channels_last)
 
 
-def test_a_mask_becomes_three_equal_channels_of_zero_and_one():
-    mask = torch.rand(2, 5, 4, generator=torch.Generator().manual_seed(0)) < 0.5
-    out = mask_to_image(mask)
-    assert out.shape == (2, 3, 5, 4) and out.dtype == torch.float32
-    assert torch.equal(out, torch.stack([mask.float()] * 3, dim=1))
-
-
 @pytest.fixture(scope="module")
 def moco_files(tmp_path_factory) -> dict[str, Path]:
     """Both file forms, with the same random weights."""

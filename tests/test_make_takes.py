@@ -263,13 +263,6 @@ def test_options_that_cannot_be_met_are_named_in_one_line(flags, capsys):
     assert flags.split()[0] in line and "\n" not in line
 
 
-def test_the_defaults_render_few_frames_of_many_takes():
-    args = parse_args([])
-    rendered = -(-args.num_frames // args.hold) * (1 + args.num_exo)
-    annotated = -(-args.num_frames // 30) * (1 + args.num_exo)
-    assert rendered == annotated <= 9 and args.num_train >= 100
-
-
 def test_the_script_says_where_its_takes_lie(tmp_path):
     script = Path(__file__).parents[1] / "synthetic" / "make_takes.py"
     flags = (

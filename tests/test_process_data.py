@@ -546,16 +546,6 @@ def test_an_ego_video_shorter_than_the_annotation_costs_the_frames_behind_its_en
     assert_consistent(root / "processed", A)
 
 
-def test_awkward_but_whole_videos_give_the_right_frames(root):
-    make_video(video(root, NAMES[A], EXO_1), 95, SIZE, time_of=lambda n: n + n * n // 30)
-    make_video(video(root, NAMES[A], EXO_2), 95, SIZE, time_of=lambda n: n + 500)
-    make_video(video(root, NAMES[A], EGO), 95, SIZE, audio=True)
-    make_video(video(root, NAMES[B], EXO_1), 95, SIZE, options={"x264-params": "intra-refresh=1:keyint=30:bframes=0"})
-    assert process(root, "--split", "train") == 0
-    for uid in (A, B):
-        assert_complete(root / "processed", uid)
-
-
 @pytest.mark.parametrize(
     "encoded, reason",
     [

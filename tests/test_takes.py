@@ -10,7 +10,6 @@ from formats import takes
 from formats.errors import UserError
 from formats.masks import decode_mask, encode_lzstring, encode_mask
 from formats.takes import (
-    annotation_path,
     find_split_path,
     is_ego,
     iter_annotations,
@@ -44,11 +43,6 @@ def test_videos_lie_in_the_folder_of_the_take_name():
     assert video_path(Path("takes"), "lab_1", "cam01") == Path("takes/lab_1/frame_aligned_videos/cam01.mp4")
     small = video_path(Path("takes"), "lab_1", "cam01", downscaled=True)
     assert small == Path("takes/lab_1/frame_aligned_videos/downscaled/448/cam01.mp4")
-
-
-def test_the_split_is_filled_into_the_annotation_path():
-    assert annotation_path(Path("a/relations_{split}.json"), "val") == Path("a/relations_val.json")
-    assert annotation_path(Path("a/b.json"), "val") == Path("a/b.json")
 
 
 def test_a_data_sets_own_split_file_comes_first(tmp_path, monkeypatch):

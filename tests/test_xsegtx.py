@@ -1,7 +1,6 @@
 """The cross-image transformer: the published model's numbers, and properties that hold for every size."""
 
 import json
-from dataclasses import asdict
 from pathlib import Path
 
 import numpy as np
@@ -275,8 +274,3 @@ def test_an_impossible_configuration_is_refused_in_one_line(config, message):
     with pytest.raises(UserError, match=message) as error:
         XSegTxConfig(**config)
     assert "\n" not in str(error.value)
-
-
-def test_a_configuration_survives_the_dictionary_form():
-    config = XSegTxConfig("base", 192, "I_C I_N", 0.2, 0.3, "gelu", mask_position=True)
-    assert XSegTxConfig(**asdict(config)) == config
