@@ -48,6 +48,7 @@ def test_a_saved_file_has_the_published_layout(backbone, tmp_path):
     content = torch.load(tmp_path / "net.pth", weights_only=True)
     for part in ("backbone", "encoder"):
         assert {name: list(tensor.shape) for name, tensor in content[part].items()} == LAYOUT[part]
+    assert [name for name, _ in model.named_parameters()] == list(LAYOUT["encoder"])  # the optimizer's order
     shapes = [list(content["optimiser"]["state"][i]["exp_avg"].shape) for i in range(len(LAYOUT["encoder"]))]
     assert shapes == list(LAYOUT["encoder"].values())
 

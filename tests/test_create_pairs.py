@@ -17,23 +17,10 @@ from formats.pairs import Pair, PairSet, pairs_path
 from formats.takes import SETTINGS
 from tests.made import ROOT
 from tests.made.golden import GOLDEN_SPLITS, golden
+from tests.made.golden_pairs import data_dir, golden_root
 from tests.made.processed import create_pairs, write_data_set
 
-
-@pytest.fixture(scope="module")
-def golden_root(tmp_path_factory):
-    root = tmp_path_factory.mktemp("golden")
-    data_dir = write_data_set(root, golden("pipeline/annotations"), GOLDEN_SPLITS)
-    run = create_pairs(data_dir)
-    assert run.returncode == 0, run.stderr
-    return root
-
-
-@pytest.fixture
-def data_dir(golden_root, tmp_path):
-    """A copy that a test may damage; files keep their times."""
-    shutil.copytree(golden_root, tmp_path / "copy")
-    return tmp_path / "copy" / "processed"
+__all__ = ["data_dir", "golden_root"]  # fixtures
 
 
 def contents(data_dir, split="train"):

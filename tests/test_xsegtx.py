@@ -1,6 +1,5 @@
 """The cross-image transformer: the published model's numbers, and properties that hold for every size."""
 
-import json
 from pathlib import Path
 
 import numpy as np
@@ -66,13 +65,6 @@ def test_masks_and_existence_agree_with_the_published_model(case, kind):
     assert difference["out1"].max() < 3e-3
 
 
-def test_names_shapes_and_order_are_those_of_the_published_checkpoints():
-    layout = json.loads((GOLDEN / "checkpoint_layout.json").read_text())
-    model = XSegTx()
-    assert {name: list(tensor.shape) for name, tensor in model.state_dict().items()} == layout["encoder"]
-    assert [name for name, _ in model.named_parameters()] == list(layout["encoder"])
-
-
 @pytest.mark.parametrize("config", [{"mode": mode} for mode in SIZES] + [{"layer_types": "C I I C C N"}], ids=str)
 @pytest.mark.parametrize("blocking", [False, True])
 def test_separate_halves_equal_one_joined_masked_attention(config, blocking):
@@ -96,16 +88,20 @@ def test_gradients_equal_those_of_one_joined_masked_attention():
 
 @pytest.mark.parametrize(
     "config",
-    [{"mode": mode, "mask_position": mode == "tiny"} for mode in SIZES]
+    [{"mode": mode, "mask_position": mode == "tiny", "similarity_prior": mode == "small"} for mode in SIZES]
     + [{"layer_types": types} for types in ("C I C N", "I N I C", "I N", "I I", "C C")],
     ids=str,
 )
 def test_matching_in_pieces_equals_forward(config):
-    model, (query_feat, target_feat, mask_feat) = make_model(**config, input_size=80), make_features(cells=5)
+    model, (query_feat, target_feat, mask_feat) = make_model(**config), make_features()
+    masks = torch.zeros(2, 96, 96)
+    masks[0, 20:50, 30:70], masks[1, 90:, 90:] = 1, 1
+    share = cell_share(masks)
     with torch.no_grad():
-        prediction = model(query_feat, target_feat, mask_feat)
+        prediction = model(query_feat, target_feat, mask_feat, query_share=share)
         query, target, mask = map(model.project, (query_feat, target_feat, mask_feat))
-        found = model.match(model.encode_query(query, mask), mask, model.encode_target(target))
+        similarity = model.prior.similarity(query_feat, share, target_feat) if model.prior else None
+        found = model.match(model.encode_query(query, mask, share), mask, model.encode_target(target), similarity)
     assert largest_difference(Prediction(prediction.query_mask_prob, *found), prediction) < 1e-6
 
 
@@ -210,19 +206,9 @@ def test_mask_position_needs_no_parameters_and_tells_where_the_mask_lies():
     assert spread["plain"] < 1e-5 < spread["positioned"]
 
 
-def test_the_similarity_prior_in_pieces_equals_forward_and_adds_its_two_vectors_only():
-    torch.manual_seed(0)
-    model, plain = make_model(mode="tiny", similarity_prior=True), make_model(mode="tiny")
-    assert model.state_dict().keys() - plain.state_dict().keys() == {"prior.query", "prior.target"}
-    (query_feat, target_feat, mask_feat), masks = make_features(), torch.zeros(2, 96, 96)
-    masks[0, 20:50, 30:70], masks[1, 90:, 90:] = 1, 1
-    share = cell_share(masks)
-    with torch.no_grad():
-        prediction = model(query_feat, target_feat, mask_feat, query_share=share)
-        query, target, mask = map(model.project, (query_feat, target_feat, mask_feat))
-        similarity = model.prior.similarity(query_feat, share, target_feat)
-        found = model.match(model.encode_query(query, mask, share), mask, model.encode_target(target), similarity)
-    assert largest_difference(Prediction(prediction.query_mask_prob, *found), prediction) < 1e-6
+def test_the_similarity_prior_adds_its_own_vectors_only():
+    plain, prior = make_model(mode="tiny"), make_model(mode="tiny", similarity_prior=True)
+    assert prior.state_dict().keys() - plain.state_dict().keys() == {"prior.query", "prior.target"}
 
 
 def test_the_similarity_prior_finds_the_cells_that_look_like_the_object():
