@@ -39,7 +39,9 @@ def test_training_resuming_and_inference_work_on_another_backbone(name, data_dir
     words = ["--setting", "ego-exo", "--ckpt_path", last, "--data_path", data_dir, "--out_path", tmp_path / "results"]
     assert eval_segswap.main([str(word) for word in [*words, "--num_workers", 0]]) == 0
     image, mask = np.zeros((64, 96, 3), np.uint8), np.ones((64, 96), np.uint8)
-    outputs = [Predictor.load(last, "cpu", precision).segment(image, mask, image) for precision in ("fp32", "bf16")]
+    networks = load_checkpoint(last)[:2]
+    cpu = torch.device("cpu")
+    outputs = [Predictor(*networks, cpu, precision).segment(image, mask, image) for precision in ("fp32", "bf16")]
     assert outputs[0][1] == pytest.approx(outputs[1][1], abs=0.05)
 
 
