@@ -23,7 +23,7 @@ def data_dir(tmp_path_factory) -> Path:
 
 @pytest.mark.parametrize("name", [DINOV2, DINOV3, "efficientnet_lite0"])
 def test_training_resuming_and_inference_work_on_another_backbone(name, data_dir, tmp_path):
-    backbone = ["--backbone", name]
+    backbone = ["--backbone", name, "--warmUpIter", 1, "--iter-epoch", 2]
     if name != "efficientnet_lite0":
         torch.save({key: tensor.half() for key, tensor in original_state(name).items()}, tmp_path / "weights.pth")
         backbone += ["--backbone_weights", tmp_path / "weights.pth"]

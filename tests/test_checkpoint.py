@@ -1,5 +1,6 @@
 """Checkpoint files: the published layout, round trips, and what a wrong file says."""
 
+import functools
 import json
 import resource
 from dataclasses import asdict, replace
@@ -33,12 +34,17 @@ def trained(model: XSegTx) -> torch.optim.Adam:
     return optimizer
 
 
-def published_file(path: Path, **changes) -> Path:
-    """A file as published: no config."""
+@functools.cache
+def published() -> dict:
+    """What a published file holds: no config. Shared: do not change it."""
     torch.manual_seed(1)
     model = XSegTx()
     content = {"backbone": random_backbone(1).network.state_dict(), "encoder": model.state_dict()}
-    write_torch(path, content | {"optimiser": trained(model).state_dict()} | changes)
+    return content | {"optimiser": trained(model).state_dict()}
+
+
+def published_file(path: Path, **changes) -> Path:
+    write_torch(path, published() | changes)
     return path
 
 

@@ -26,6 +26,7 @@ from formats.parallel import (
     start_loader_worker,
 )
 from tests.made import ROOT
+from tests.made.jobs import die_at_three, double, fail_at_three
 
 MB = 1 << 20
 
@@ -98,34 +99,13 @@ def test_loading_processes_end_with_a_reader_whose_error_keeps_them():
     assert subprocess.run([sys.executable, "-c", FAILING_READER], cwd=ROOT, timeout=120).returncode == 1
 
 
-def double(number: int) -> int:
-    return 2 * number
-
-
-def fail_at_three(number: int) -> int:
-    if number == 3:
-        raise UserError("job 3 is bad")
-    return number
-
-
-def die_at_three(number: int) -> int:
-    if number == 3:
-        os.kill(os.getpid(), signal.SIGKILL)
-    return number
-
-
 @pytest.mark.parametrize("workers", [0, 1, 2])
 def test_every_job_is_done_once_whatever_the_number_of_processes(workers):
-    assert sorted(run_jobs(double, iter(range(7)), workers)) == [(n, 2 * n) for n in range(7)]
-
-
-@pytest.mark.parametrize("workers", [0, 2])
-def test_jobs_are_drawn_as_they_are_needed(workers):
     drawn = []
-    jobs = run_jobs(double, (drawn.append(n) or n for n in range(100)), workers)
-    next(jobs)
-    assert len(drawn) <= max(1, 2 * workers)
-    jobs.close()
+    done = run_jobs(double, (drawn.append(n) or n for n in range(9)), workers)
+    first = next(done)
+    assert len(drawn) <= max(1, 2 * workers)  # as they are needed
+    assert sorted([first, *done]) == [(n, 2 * n) for n in range(9)]
 
 
 @pytest.mark.parametrize("workers", [0, 2])
