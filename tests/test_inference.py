@@ -147,19 +147,23 @@ def test_two_ranks_write_the_file_of_one_process_byte_for_byte(checkpoint, data_
     assert (tmp_path / "ranks" / whole.name).read_bytes() == whole.read_bytes()
 
 
+KILLED_AFTER_A_TAKE = """
+import os, signal, sys
+import eval_segswap
+from inference.resumable_run import ResumableRun
+
+write = ResumableRun.write
+ResumableRun.write = lambda *given: (write(*given), os.kill(os.getpid(), signal.SIGKILL))
+eval_segswap.main(sys.argv[1:])
+"""
+
+
 def test_a_killed_run_continues_to_the_same_bytes(checkpoint, data_path, whole, tmp_path):
     words = arguments(checkpoint, data_path, tmp_path / "killed", "ego-exo", "--batch_size", "8")
-    command = [sys.executable, str(ROOT / "eval_segswap.py"), *words]
-    process = subprocess.Popen(command, stderr=subprocess.DEVNULL)
-    deadline = time.monotonic() + 60
-    while (
-        not list((tmp_path / "killed").rglob("take-*.json")) and time.monotonic() < deadline and process.poll() is None
-    ):
-        time.sleep(0.005)
-    process.send_signal(signal.SIGKILL)
-    process.wait()
+    killed = subprocess.run([sys.executable, "-c", KILLED_AFTER_A_TAKE, *words], cwd=ROOT, stderr=subprocess.DEVNULL)
+    assert killed.returncode == -signal.SIGKILL
     finished = {path: path.stat().st_mtime_ns for path in (tmp_path / "killed").rglob("take-*.json")}
-    assert finished and not (tmp_path / "killed" / whole.name).exists()
+    assert len(finished) == 1 and not (tmp_path / "killed" / whole.name).exists()
     assert eval_segswap.main([*words, "--save_inter"]) == 0
     assert (tmp_path / "killed" / whole.name).read_bytes() == whole.read_bytes()
     assert all(path.stat().st_mtime_ns == written for path, written in finished.items())

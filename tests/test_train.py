@@ -40,13 +40,6 @@ def finished(data_dir, tmp_path_factory):
     return out_dir
 
 
-@pytest.fixture(scope="module")
-def finished_long(data_dir, tmp_path_factory):
-    out_dir = tmp_path_factory.mktemp("long")
-    run_training(data_dir, out_dir, *LONG)
-    return out_dir
-
-
 @pytest.fixture
 def damaged(data_dir, tmp_path):
     """A copy of the data whose frames a test may damage."""
@@ -84,29 +77,18 @@ def test_another_seed_gives_other_losses(data_dir, finished, tmp_path):
     assert losses(tmp_path)[1] != losses(finished)[1]
 
 
-def test_ctrl_c_makes_a_run_save_and_the_same_command_goes_on_as_if_never_stopped(data_dir, finished_long, tmp_path):
-    process = start_training(data_dir, tmp_path, *LONG, "--num_workers", 1)
-    wait_for_step(process, tmp_path, 5)
-    process.send_signal(signal.SIGINT)
-    output, _ = process.communicate(timeout=60)
-    assert process.returncode == 130, output
-    assert "stopped by SIGINT" in output and "Traceback" not in output
-    assert 5 <= torch.load(tmp_path / "netLast.pth", weights_only=True)["step"] < LONG_STEPS
-    run_training(data_dir, tmp_path, *LONG)
-    assert losses(tmp_path) == losses(finished_long)
-    assert log_lines(tmp_path, "val")[-1]["iou"] == log_lines(finished_long, "val")[-1]["iou"]
-
-
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGUSR1])
-def test_what_a_scheduler_sends_makes_a_run_save_and_end_too(data_dir, tmp_path, monkeypatch, capsys, number):
-    def send_in_second_step(state):
-        if state.step == 1:
-            os.kill(os.getpid(), number)
-
-    monkeypatch.setattr(TrainState, "update_average", send_in_second_step)
-    assert run_training(data_dir, tmp_path) == 143
-    assert f"stopped by {number.name} at step 2" in capsys.readouterr().out
-    assert torch.load(tmp_path / "netLast.pth", weights_only=True)["step"] == 2
+@pytest.mark.parametrize(("number", "status"), [(signal.SIGINT, 130), (signal.SIGTERM, 143), (signal.SIGUSR1, 143)])
+def test_a_signal_makes_a_run_save_and_the_same_command_goes_on_as_if_never_stopped(
+    data_dir, finished, tmp_path, capsys, number, status
+):
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(TrainState, "update_average", lambda state: state.step == 4 and os.kill(os.getpid(), number))
+        assert run_training(data_dir, tmp_path, "--num_workers", 1) == status
+    assert f"stopped by {number.name} at step 5" in capsys.readouterr().out
+    assert torch.load(tmp_path / "netLast.pth", weights_only=True)["step"] == 5
+    run_training(data_dir, tmp_path)
+    assert losses(tmp_path) == losses(finished)
+    assert log_lines(tmp_path, "val")[-1]["iou"] == log_lines(finished, "val")[-1]["iou"]
 
 
 def test_a_second_signal_ends_a_run_at_once_whatever_it_is_doing():
@@ -168,14 +150,23 @@ def test_what_a_kill_left_behind_goes_with_the_next_run(data_dir, finished, tmp_
     assert not list(out_dir.glob(".*.tmp"))
 
 
-def test_a_killed_run_goes_on_from_its_last_checkpoint(data_dir, finished_long, tmp_path):
-    process = start_training(data_dir, tmp_path, *LONG)
-    wait_for_step(process, tmp_path, 5)
-    process.kill()
-    process.communicate()
+KILLED_IN_STEP_5 = """
+import os, signal, sys
+from train import train
+from train.state import TrainState
+
+TrainState.update_average = lambda state: state.step == 4 and os.kill(os.getpid(), signal.SIGKILL)
+train.main(sys.argv[1:])
+"""
+
+
+def test_a_killed_run_goes_on_from_its_last_checkpoint(data_dir, finished, tmp_path):
+    words = [sys.executable, "-c", KILLED_IN_STEP_5, *arguments(data_dir, tmp_path)]
+    killed = subprocess.run(words, cwd=ROOT, capture_output=True, text=True)
+    assert killed.returncode == -signal.SIGKILL, killed.stderr
     assert (tmp_path / "net_warmup.pth").exists()
-    run_training(data_dir, tmp_path, *LONG)
-    assert losses(tmp_path) == losses(finished_long)
+    run_training(data_dir, tmp_path)
+    assert losses(tmp_path) == losses(finished)
 
 
 def test_two_processes_give_the_losses_of_one(data_dir, tmp_path):
@@ -224,7 +215,7 @@ def test_a_recipe_sets_what_the_flags_leave_open_and_the_default_is_the_papers()
 
 
 def test_both_settings_are_learned_by_one_network(data_dir, tmp_path, capsys):
-    run_training(data_dir, tmp_path, "--both", "--n-epoch", 0)
+    run_training(data_dir, tmp_path, "--both", "--n-epoch", 0, "--val_size", 0)
     assert "setting: both" in capsys.readouterr().out
     assert log_lines(tmp_path, "val")[0]["samples"] == sum(
         len(PairSet.open(data_dir, "val", setting)) for setting in SETTINGS
