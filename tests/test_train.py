@@ -77,14 +77,21 @@ def test_another_seed_gives_other_losses(data_dir, finished, tmp_path):
     assert losses(tmp_path)[1] != losses(finished)[1]
 
 
-@pytest.mark.parametrize(("number", "status"), [(signal.SIGINT, 130), (signal.SIGTERM, 143), (signal.SIGUSR1, 143)])
+@pytest.mark.parametrize(
+    ("number", "status", "flags", "again"),
+    [
+        (signal.SIGINT, 130, ("--overwrite",), "the same command without --overwrite continues"),
+        (signal.SIGTERM, 143, (), "the same command continues"),
+        (signal.SIGUSR1, 143, (), "the same command continues"),
+    ],
+)
 def test_a_signal_makes_a_run_save_and_the_same_command_goes_on_as_if_never_stopped(
-    data_dir, finished, tmp_path, capsys, number, status
+    data_dir, finished, tmp_path, capsys, number, status, flags, again
 ):
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(TrainState, "update_average", lambda state: state.step == 4 and os.kill(os.getpid(), number))
-        assert run_training(data_dir, tmp_path, "--num_workers", 1) == status
-    assert f"stopped by {number.name} at step 5" in capsys.readouterr().out
+        assert run_training(data_dir, tmp_path, "--num_workers", 1, *flags) == status
+    assert f"stopped by {number.name} at step 5; {again}" in capsys.readouterr().out
     assert torch.load(tmp_path / "netLast.pth", weights_only=True)["step"] == 5
     run_training(data_dir, tmp_path)
     assert losses(tmp_path) == losses(finished)
