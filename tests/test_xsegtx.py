@@ -206,7 +206,7 @@ def test_mask_position_needs_no_parameters_and_tells_where_the_mask_lies():
     assert spread["plain"] < 1e-5 < spread["positioned"]
 
 
-def test_the_similarity_prior_adds_its_own_vectors_only():
+def test_the_similarity_prior_adds_its_two_vectors_only():
     plain, prior = make_model(mode="tiny"), make_model(mode="tiny", similarity_prior=True)
     assert prior.state_dict().keys() - plain.state_dict().keys() == {"prior.query", "prior.target"}
 
