@@ -91,7 +91,8 @@ def main() -> None:
         for cell in product(args.object_size, args.input_size, args.backbones, args.seeds)
     ]
     with ThreadPoolExecutor(args.jobs) as pool:
-        jobs = {run: pool.submit(train_and_score, args, run, beds[run.object_size]) for run in runs}
+        longest_first = sorted(runs, key=lambda run: run.setting != BOTH)
+        jobs = {run: pool.submit(train_and_score, args, run, beds[run.object_size]) for run in longest_first}
         figures = {run: job.result() for run, job in jobs.items()}
     report(args, figures)
     draw_curves(args, runs)
@@ -138,7 +139,7 @@ def train_and_score(args: argparse.Namespace, run: Run, data: Path) -> dict[str,
     record = folder / f"figures_{args.steps}.json"
     if record.exists():
         return read_json(record, "delete it")
-    print(folder, flush=True)
+    print(f"{folder}\n", end="", flush=True)  # in one piece: runs go side by side
     settings = SETTINGS if run.setting == BOTH else (run.setting,)
     epoch = (args.steps * len(settings) - WARMUP) // EPOCHS
     call(
