@@ -47,11 +47,7 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     parser = Parser(__doc__)
     add = parser.add_argument
     add_setting(parser)
-    add(
-        "--ckpt_path",
-        type=Path,
-        help="checkpoint (default: the best one that a script in train/ left)",
-    )
+    add("--ckpt_path", type=Path, help="checkpoint (default: the best one that a script in train/ left)")
     add_data_path(parser)
     add_splits_path(parser)
     add("--split", default="val", help="which of its splits: train, val, test")

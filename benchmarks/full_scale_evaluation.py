@@ -1,4 +1,4 @@
-"""Scoring at the size of the real test split: 295 takes, 5.5 objects each, 173 frames an object, 280,000 scored frames.
+"""Scoring at the size of the real test split: 295 takes, 5.5 objects each, 280,000 scored frames.
 
     python benchmarks/full_scale_evaluation.py
 
@@ -29,6 +29,7 @@ from benchmarks.evaluate import EGO, EXO, SIZES, blob
 from benchmarks.full_scale_pairs import MEAN_FRAMES, MEAN_OBJECTS, TAKES, VISIBLE
 from evaluation.truth import GroundTruth
 from formats.arguments import Parser, add_num_workers, at_least
+from formats.errors import run_script
 from formats.files import write_json
 from formats.masks import encode_lzstring, encode_mask, eval_mask
 from formats.processed import ProcessedTake
@@ -62,16 +63,16 @@ def main(argv: list[str] | None = None) -> None:
         write_split(folder, args.takes)
     uids = json.loads((folder / "split.json").read_text())[SPLIT]
     official = official_seconds_per_frame(folder, uids[: args.official_takes])
-    print(f"the official way: {1000 * official:.1f} ms a frame")
+    print(f"the official way: {1000 * official:.1f} ms per frame")
     for share in SHARES:
         n_takes = round(share * len(uids))
         what = ["--setting", SETTING, "--pred_file", results_path(folder, SETTING, SPLIT)]
         wall, own, together = measure(folder, uids[:n_takes], args.num_workers, *what, "--out", folder / "scores")
         n_frames = json.loads((folder / "scores" / "metrics.json").read_text())["frames_scored"]
         print(
-            f"{n_takes} takes, {n_frames:,} scored frames: {wall:.1f} s, {1e6 * wall / n_frames:.0f} microseconds a "
-            f"frame, peak {own:.0f} MB, with its {args.num_workers} workers {together:.0f} MB; the official way would "
-            f"take {official * n_frames / 60:.0f} minutes, {official * n_frames / wall:.0f} times as long"
+            f"{n_takes} takes, {n_frames:,} scored frames: {wall:.1f} s, {1e6 * wall / n_frames:.0f} microseconds "
+            f"per frame, peak {own:.0f} MB, with its {args.num_workers} workers {together:.0f} MB; the official way "
+            f"would take {official * n_frames / 60:.0f} minutes, {official * n_frames / wall:.0f} times as long"
         )
     wall, own, together = measure(folder, uids, args.num_workers, "--describe", "--out", folder / "data")
     print(f"--describe: {wall:.1f} s, peak {own:.0f} MB, with its workers {together:.0f} MB")
@@ -192,4 +193,4 @@ def resident(pid: int) -> Iterator[float]:
 
 
 if __name__ == "__main__":
-    main()
+    run_script(main)

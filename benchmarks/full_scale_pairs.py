@@ -106,6 +106,7 @@ class Masks(Dataset):
 
 
 def open_training_set(data_dir: Path) -> None:
+    """Print time and memory of opening the pairs, of reading masks at random, and of loader workers that do so."""
     start, before = time.perf_counter(), private_memory()
     pairs = PairSet.open(data_dir, "train", "ego-exo")
     opened, used = time.perf_counter() - start, private_memory() - before

@@ -7,9 +7,9 @@
 
 This is the test bed for accuracy. It renders takes for training, validation and testing, in which no object of
 one split occurs in another, trains each variant with each seed, predicts the test takes and scores them. `--steps` is
-the length of a training for one setting; a network for both settings gets twice as many. No option changes the time per
-step by more than a few percent: figures.csv has each run's samples per second. Prints mean and range over the seeds and
-draws validation figures against steps. What is finished is kept, so a rerun continues.
+the length of a training for one setting; a network for both settings gets twice as many. Equal steps are equal time as
+long as the samples per second agree, which figures.csv has for each run. Prints mean and range over the seeds and draws
+validation figures against steps. What is finished is kept, so a rerun continues.
 
 Each training takes one thread, and --jobs run at once.
 """
@@ -52,7 +52,8 @@ FIGURES = {  # title: where metrics.json has it
     "right object": ("extra", "right_object"),
     "existence": ("official", "balanced_accuracy"),
 }
-ADDITIONS = {"hard_negatives": True, "cosine": True, "ema": 0.99}  # options of train.py that no recipe has
+# Options of train.py that no recipe has; but for --augment, which the cached features of the others rule out.
+ADDITIONS = {"hard_negatives": True, "cosine": True, "ema": 0.99}
 
 
 def variants() -> dict[str, dict[str, object]]:
@@ -93,7 +94,7 @@ def main() -> None:
     with ThreadPoolExecutor(args.jobs) as pool:
         longest_first = sorted(runs, key=lambda run: run.setting != BOTH)
         jobs = {run: pool.submit(train_and_score, args, run, beds[run.object_size]) for run in longest_first}
-        figures = {run: job.result() for run, job in jobs.items()}
+        figures = {run: jobs[run].result() for run in runs}
     report(args, figures)
     draw_curves(args, runs)
 
@@ -175,40 +176,45 @@ def flags_of(options: Mapping[str, object]) -> list[str]:
 
 def report(args: argparse.Namespace, figures: dict[Run, dict[str, dict[str, float]]]) -> None:
     """Print mean and range over the seeds; figures.csv has every run."""
-    rows = [(setting, run, values) for run, found in figures.items() for setting, values in found.items()]
-    rows.sort(key=lambda row: (row[0], *row[1][2:5]))
+    rows = [
+        {"tested in": setting, **run._asdict(), **values} for run in figures for setting, values in figures[run].items()
+    ]
     with (args.out_dir / "figures.csv").open("w", newline="", encoding="utf-8") as file:
-        writer = csv.writer(file)
-        writer.writerow(["setting", *Run._fields[:1], *Run._fields[2:], *rows[0][2]])
-        writer.writerows([setting, run.variant, *run[2:], *values.values()] for setting, run, values in rows)
-    groups = defaultdict(list)
-    for setting, run, values in rows:
-        groups[f"{setting}, {run.object_size}, {run.input_size} px, {run.backbone}", run.variant].append(values)
-    before = None
-    for (title, variant), seeds in groups.items():
-        if title != before:
-            print(f"{title}: {', '.join(FIGURES)}; mean (lowest to highest) of {len(seeds)} seeds")
-        before = title
-        parts = [[values[name] for values in seeds] for name in FIGURES]
-        print(f"  {variant:<28}", *(f"{mean(x):5.1f} ({min(x):.1f} to {max(x):.1f})" for x in parts), sep="  ")
+        writer = csv.DictWriter(file, rows[0])
+        writer.writeheader()
+        writer.writerows(rows)
+    groups = defaultdict(lambda: defaultdict(list))  # test -> variant -> a row for each seed
+    for row in rows:
+        title = f"{row['tested in']}, objects of {row['object_size']}, {row['input_size']} px, {row['backbone']}"
+        groups[title][row["variant"]].append(row)
+    for title in sorted(groups):
+        print(f"{title}: {', '.join(FIGURES)}; mean (lowest to highest) of {len(args.seeds)} seeds")
+        for variant, seeds in groups[title].items():
+            parts = [[row[name] for row in seeds] for name in FIGURES]
+            print(f"  {variant:<28}", *(f"{mean(x):5.1f} ({min(x):.1f} to {max(x):.1f})" for x in parts), sep="  ")
 
 
 def draw_curves(args: argparse.Namespace, runs: list[Run]) -> None:
-    """Validation figures against steps, mean and range over the seeds, a picture for each cell of the grid."""
-    for cell in dict.fromkeys(run[1:5] for run in runs):
+    """Validation figures against steps per setting, mean and range over the seeds; a picture per object size, input
+    size and backbone. A network for both settings is validated in both.
+    """
+    curves = defaultdict(lambda: defaultdict(list))  # picture -> curve -> logs of its seeds
+    for run in runs:
+        picture = f"curves_{run.object_size}_{run.input_size}_{run.backbone}.png"
+        curves[picture][run.variant, run.setting].append(read_log(args.out_dir / run.folder / LOG_NAME))
+    for name, of_picture in curves.items():
         picture, axes = plt.subplots(1, 2, figsize=(11, 4), layout="constrained")
-        for axis, name in zip(axes, ("iou", "existence_accuracy"), strict=True):
-            for variant in dict.fromkeys(run.variant for run in runs if run[1:5] == cell):
-                logs = [read_log(args.out_dir / run.folder / LOG_NAME) for run in runs if run[:5] == (variant, *cell)]
-                lines = [[line for line in log if line["kind"] == "val" and name in line] for log in logs]
-                steps = [line["step"] for line in lines[0]]
-                values = np.array([[line[name] for line in log] for log in lines])  # (seeds, validations)
-                axis.plot(steps, values.mean(0), label=variant)
+        for axis, figure in zip(axes, ("iou", "existence_accuracy"), strict=True):
+            for (variant, setting), logs in of_picture.items():
+                lines = [[line for line in log if line["kind"] == "val" and figure in line] for log in logs]
+                steps = np.array([line["step"] for line in lines[0]]) / (2 if setting == BOTH else 1)
+                values = np.array([[line[figure] for line in log] for log in lines])  # (seeds, validations)
+                axis.plot(steps, values.mean(0), label=f"{variant}, {setting}")
                 axis.fill_between(steps, values.min(0), values.max(0), alpha=0.15)
-            axis.set(title=f"validation {name.replace('_', ' ')}", xlabel="step")
+            axis.set(title=f"validation {figure.replace('_', ' ')}", xlabel="step per setting")
             axis.grid(alpha=0.3)
         axes[0].legend()
-        path = args.out_dir / f"curves_{'_'.join(map(str, cell))}.png"
+        path = args.out_dir / name
         picture.savefig(path, dpi=100)
         plt.close(picture)
         print(path)

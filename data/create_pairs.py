@@ -7,7 +7,6 @@ again whenever more takes have been processed.
 """
 
 import argparse
-import json
 import sys
 from collections.abc import Iterable
 from pathlib import Path
@@ -19,7 +18,7 @@ from tqdm import tqdm
 from data.frame_lists import frame_list_path, write_frame_list
 from formats.arguments import Parser, add_data_path, add_splits_path
 from formats.errors import UserError, run_script
-from formats.files import atomic_write, remove_leftovers
+from formats.files import json_list
 from formats.pairs import Annotated, pairs_path, write_pairs
 from formats.processed import ANNOTATION, ProcessedTake, is_processed
 from formats.takes import (
@@ -125,9 +124,7 @@ def write_original_list(
     Returns what is wrong with malformed takes, which are left out.
     """
     malformed = {}
-    remove_leftovers(path.parent, path.name)
-    with atomic_write(path) as file:
-        separator = "[\n"
+    with json_list(path) as append:
         for uid in uids:
             try:
                 take = ProcessedTake.read(data_dir, uid)
@@ -139,10 +136,7 @@ def write_original_list(
                 folders = [f"{data_dir}//{uid}//{camera}//{name}" for camera in ego_exo]
                 for frame in sorted(take.masks[name][query]):
                     if annotated is None or frame in annotated.get((uid, name, target), ()):
-                        paths = [f"{folder}//{kind}//{frame}" for folder in folders for kind in ("rgb", "mask")]
-                        file.write(separator + json.dumps(paths))
-                        separator = ",\n"
-        file.write("[]\n" if separator == "[\n" else "\n]\n")
+                        append([f"{folder}//{kind}//{frame}" for folder in folders for kind in ("rgb", "mask")])
     return malformed
 
 

@@ -12,14 +12,13 @@ Of a take only one exo camera is used, the one that shares most objects with the
 those with a mask of the object that has most masks in the query view.
 """
 
-import json
 import re
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
 from formats.errors import UserError
-from formats.files import atomic_write
+from formats.files import json_list
 from formats.geometry import Size
 from formats.masks import encode_mask, resize_mask
 from formats.processed import ProcessedTake, frames_in, read_frame
@@ -37,7 +36,7 @@ def write_frame_list(path: Path, data_dir: Path, uids: Iterable[str], setting: s
     Returns how many items it has, and what is wrong with malformed takes, which are left out.
     """
     number, malformed = 0, {}
-    with atomic_write(path) as file:
+    with json_list(path) as append:
         for uid in uids:
             try:
                 items = list(frame_pairs(ProcessedTake.read(data_dir, uid), setting))
@@ -45,9 +44,8 @@ def write_frame_list(path: Path, data_dir: Path, uids: Iterable[str], setting: s
                 malformed[uid] = str(error)
                 continue
             for item in items:
-                file.write(("[\n" if number == 0 else ",\n") + json.dumps({**item, "new_img_id": number}))
+                append({**item, "new_img_id": number})
                 number += 1
-        file.write("\n]\n" if number else "[]\n")
     return number, malformed
 
 

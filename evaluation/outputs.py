@@ -23,8 +23,9 @@ BREAKDOWN_TITLES = {  # where they differ from the name
 }
 OUTPUT_FILES = ("metrics.json", "breakdown.csv", "cases.csv")
 GROUP_COUNTS = ("frames", "visible", "missed", "invented", "frames_several_objects", "right_object_chance")
-CASE_COLUMNS = Case._fields[:5]  # which case it is
-SCORE_COLUMNS = (*Case._fields[5:7], *MaskScores._fields)  # what it scores in one results file
+CASE_COLUMNS = Case._fields[:5]  # which case it is, its `key`
+SAID = slice(len(CASE_COLUMNS), Case._fields.index("mask"))  # what truth and one results file say of it
+SCORE_COLUMNS = (*Case._fields[SAID], *MaskScores._fields)
 
 
 def claim_files(folder: Path, what: str, names: Sequence[str]) -> None:
@@ -62,7 +63,7 @@ def write_cases(path: Path, names: Sequence[str], cases: Sequence[Sequence[Case]
     scores = [f"{column} of {name}" if name else column for name in names for column in SCORE_COLUMNS]
     no_mask = (None,) * len(MaskScores._fields)
     rows = (
-        [*group[0][:5], *(value for case in group for value in (*case[5:7], *(case.mask or no_mask)))]
+        [*group[0].key, *(value for case in group for value in (*case[SAID], *(case.mask or no_mask)))]
         for group in zip(*cases, strict=True)
     )
     write_csv(path, (*CASE_COLUMNS, *scores), rows)

@@ -42,9 +42,18 @@ def _iou(percent: float, balanced_accuracy: float | None = None) -> Values:
     return (round(percent / 100, 6), None, None, balanced_accuracy and round(balanced_accuracy / 100, 6))
 
 
+def _in_lm_eec(method: str, backbone: str, ego_exo: float, exo_ego: float, caveat: str = RETRAINED) -> Published:
+    """A row of LM-EEC's table; IoU in percent."""
+    source = "arxiv.org/abs/2510.11417"
+    return Published(method, "in LM-EEC", backbone, "lmeec_visibility", caveat, source, _iou(ego_exo), _iou(exo_ego))
+
+
+def _copied(of: str) -> str:
+    return f"ego-exo is the same as {of}'s in three metrics, probably copied by mistake; {RETRAINED}"
+
+
 _AUTHORS = ("CVPR 2024", "ResNet-50 (MoCo v2)", "official", "", "github.com/EGO4D/ego-exo4d-relation")
 _MEMORY = ("CVPR 2024", "ResNet-50", "official", "", "github.com/EGO4D/ego-exo4d-relation")
-_LM_EEC = ("lmeec_visibility", RETRAINED, "arxiv.org/abs/2510.11417")
 _PSALM = ("not stated", ZERO_SHOT, "github.com/zamling/PSALM")
 _OMAMA = (
     "omama",
@@ -57,29 +66,11 @@ PUBLISHED = (
     Published("XMem", *_MEMORY, (0.1928, 0.151, 0.262, 0.6439), (0.1656, 0.160, 0.204, 0.6035)),
     Published("XView-XMem", *_MEMORY, (0.1484, 0.115, 0.242, 0.6124), (0.2137, 0.139, 0.269, 0.6172)),
     Published("XView-XMem + XSegTx", *_MEMORY, _iou(34.90), _iou(25.00)),
-    Published("STCN", "in LM-EEC", "ResNet-50", *_LM_EEC, _iou(27.39), _iou(27.61)),
-    Published(
-        "QDMN",
-        "in LM-EEC",
-        "ResNet-50",
-        _LM_EEC[0],
-        f"ego-exo is the same as Cutie's in three metrics, probably copied by mistake; {RETRAINED}",
-        _LM_EEC[2],
-        _iou(27.03),
-        _iou(17.56),
-    ),
-    Published("GSFM", "in LM-EEC", "ResNet-50", *_LM_EEC, _iou(3.98), _iou(13.78)),
-    Published("SimVOS", "in LM-EEC", "ViT", *_LM_EEC, _iou(38.26), _iou(40.67)),
-    Published(
-        "Cutie",
-        "in LM-EEC",
-        "ResNet-50",
-        _LM_EEC[0],
-        f"ego-exo is the same as QDMN's in three metrics, probably copied by mistake; {RETRAINED}",
-        _LM_EEC[2],
-        _iou(27.03),
-        _iou(47.52),
-    ),
+    _in_lm_eec("STCN", "ResNet-50", 27.39, 27.61),
+    _in_lm_eec("QDMN", "ResNet-50", 27.03, 17.56, _copied("Cutie")),
+    _in_lm_eec("GSFM", "ResNet-50", 3.98, 13.78),
+    _in_lm_eec("SimVOS", "ViT", 38.26, 40.67),
+    _in_lm_eec("Cutie", "ResNet-50", 27.03, 47.52, _copied("QDMN")),
     Published("SEEM, zero-shot", "-", "-", *_PSALM, _iou(1.53), _iou(4.34)),
     Published("CMX, zero-shot", "-", "-", *_PSALM, _iou(6.80), _iou(12.00)),
     Published("PSALM, zero-shot", "-", "Swin-B + Phi-1.5", *_PSALM, _iou(7.40), _iou(2.10)),
@@ -147,16 +138,7 @@ PUBLISHED = (
         _iou(54.98, 64.2),
         _iou(65.77, 58.1),
     ),
-    Published(
-        "SAM2.1 with two memories",
-        "in LM-EEC",
-        "SAM2.1 Hiera-B+",
-        "lmeec_visibility",
-        OWN_SCORER,
-        "arxiv.org/abs/2510.11417",
-        _iou(52.13),
-        _iou(57.27),
-    ),
+    _in_lm_eec("SAM2.1 with two memories", "SAM2.1 Hiera-B+", 52.13, 57.27, OWN_SCORER),
     Published(
         "Language as bridge",
         "thesis, 2026",

@@ -19,7 +19,7 @@ from formats.processed import CameraPair
 
 
 class Case(NamedTuple):
-    """One scored frame of an object. Columns of cases.csv: the fields up to `mask`, and those of MaskScores."""
+    """One scored frame of an object. A field added before `mask` is a column of cases.csv; so is one of MaskScores."""
 
     take_uid: str
     object_name: str

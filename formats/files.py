@@ -15,7 +15,7 @@ import shutil
 import sys
 import time
 import zlib
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import IO, Any
 
@@ -117,6 +117,22 @@ def write_json(path: Path, value: Any, indent: int | None = None) -> None:
     """
     with atomic_write(path) as file:
         file.writelines(_json_parts(value, indent))
+
+
+@contextlib.contextmanager
+def json_list(path: Path) -> Iterator[Callable[[Any], None]]:
+    """Write a JSON list, atomically, a line for each item: call what the block gets with one item after the other."""
+    remove_leftovers(path.parent, path.name)
+    with atomic_write(path) as file:
+        before = "[\n"
+
+        def append(item: Any) -> None:
+            nonlocal before
+            file.write(before + json.dumps(item))
+            before = ",\n"
+
+        yield append
+        file.write("[]\n" if before == "[\n" else "\n]\n")
 
 
 def _json_parts(value: Any, indent: int | None = None) -> Iterator[str]:

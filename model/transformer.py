@@ -36,6 +36,7 @@ class Attention(nn.Module):
         nn.init.zeros_(self.out_proj.bias)
 
     def forward(self, tokens: Tensor, context: Tensor, blocked: Tensor | None) -> Tensor:
+        """Arguments as `EncoderLayer.forward` has them. Returns (B, L, C)."""
         B, L, C = tokens.shape
         weight, bias = self.in_proj_weight, self.in_proj_bias
         if context is tokens:

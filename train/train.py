@@ -71,6 +71,7 @@ def main(argv: list[str] | None = None) -> int | None:
 
 
 def train(args: argparse.Namespace, ranks: Ranks, device: torch.device) -> int | None:
+    """From pairs to checkpoints, on one of the processes. Returns the exit status of a run that a signal stopped."""
     setting = BOTH if args.both else "exo-ego" if args.reverse else "ego-exo"
     pairs, val_pairs = (PairSet.open(args.train_dir, split, setting) for split in ("train", "val"))
     start = args.resume_pth and Path(args.resume_pth)
