@@ -1,4 +1,3 @@
-import contextlib
 import errno
 import json
 import multiprocessing.synchronize
@@ -289,30 +288,13 @@ def wait_for(root, pattern, count=1):
         time.sleep(0.002)
 
 
-def hit(root, send, pattern="*/*/*.jpg", count=1):
-    """Start a run and `send(run)` when so many files are there; returns it ended, and its error output.
-
-    Once more if the run was faster than the signal, as it can be on a busy machine.
-    """
-    for _ in range(10):
-        run = start(root)
-        wait_for(root, pattern, count)
-        with contextlib.suppress(ProcessLookupError):
-            send(run)
-        _, error = run.communicate(timeout=30)
-        if run.returncode != 0:
-            return run, error
-        shutil.rmtree(root / "processed")
-    raise AssertionError("ten runs ended before the signal came")
-
-
 @pytest.mark.parametrize("pattern, count", [("*/*/*.jpg", 1), ("*/*/*.jpg", 13), ("*/annotation.json", 1)])
 def test_a_run_killed_outright_and_repeated_gives_the_same_bytes(root, undisturbed, pattern, count):
-    def kill(run):
-        time.sleep(random.Random(count).random() * 0.05)
-        os.killpg(run.pid, signal.SIGKILL)  # parent and workers
-
-    run, _ = hit(root, kill, pattern, count)
+    run = start(root)
+    wait_for(root, pattern, count)
+    time.sleep(random.Random(count).random() * 0.05)
+    os.killpg(run.pid, signal.SIGKILL)  # parent and workers
+    run.communicate()
     assert run.returncode == -signal.SIGKILL
     assert process(root) == 0
     assert tree(root / "processed") == undisturbed
@@ -331,7 +313,10 @@ def test_workers_end_with_their_parent_however_it_ends(root, undisturbed):
 
 @needs_ps
 def test_ctrl_c_ends_all_processes_in_one_line_and_a_rerun_completes(root, undisturbed):
-    run, error = hit(root, lambda run: os.killpg(run.pid, signal.SIGINT))  # as a terminal does: parent and workers
+    run = start(root)
+    wait_for(root, "*/*/*.jpg")
+    os.killpg(run.pid, signal.SIGINT)  # as a terminal does: parent and workers
+    _, error = run.communicate(timeout=30)
     assert run.returncode == 130
     assert "interrupted; run the same command again to continue" in error and "Traceback" not in error
     wait_for_the_end(run)
@@ -342,12 +327,13 @@ def test_ctrl_c_ends_all_processes_in_one_line_and_a_rerun_completes(root, undis
 @needs_ps
 @pytest.mark.parametrize("moment", ["it starts", "it works"])
 def test_a_killed_worker_ends_the_run_in_one_line(root, undisturbed, moment):
-    def kill_a_worker(run):
-        while run.poll() is None:
-            if workers := [pid for pid, args in _alive(run).items() if "spawn_main" in args]:
-                return os.kill(workers[0], signal.SIGKILL)
-
-    run, error = hit(root, kill_a_worker, count=moment == "it works")
+    run = start(root)
+    while not (workers := [pid for pid, args in _alive(run).items() if "spawn_main" in args]):
+        assert run.poll() is None
+    if moment == "it works":
+        wait_for(root, "*/*/*.jpg")
+    os.kill(workers[0], signal.SIGKILL)
+    _, error = run.communicate(timeout=30)
     assert run.returncode == 1
     assert "a worker process was killed" in error and "--num_workers (now 2" in error and "Traceback" not in error
     assert process(root) == 0
