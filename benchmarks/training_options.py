@@ -9,7 +9,7 @@ This is the test bed for accuracy. It renders takes for training, validation and
 one split occurs in another, trains each variant with each seed, predicts the test takes and scores them. `--steps` is
 the length of a training for one setting; a network for both settings gets twice as many. Equal steps are equal time as
 long as the samples per second agree, which figures.csv has for each run. Prints mean and range over the seeds and draws
-validation figures against steps. What is finished is kept, so a rerun continues.
+validation figures against training time. What is finished is kept, so a rerun continues.
 
 Each training takes one thread, and --jobs run at once.
 """
@@ -41,27 +41,27 @@ from formats.pairs import BOTH
 from formats.parallel import default_workers
 from formats.results import results_path
 from formats.takes import SETTINGS
+from synthetic.take import VIDEO_SIZES
+from train.features import AMP
 from train.flags import STRONG
 from train.log import LOG_NAME, read_log
 from train.run_folder import BEST
 
 ROOT = Path(__file__).resolve().parents[1]
-EPOCHS, WARMUP = 4, 50  # the rate drops after the last but one epoch
+PROCESSED = "processed"
+BATCH, EPOCHS, WARMUP = 8, 4, 50  # the rate drops after the last but one epoch
 FIGURES = {  # title: where metrics.json has it
     "IoU": ("official", "iou"),
     "right object": ("extra", "right_object"),
     "existence": ("official", "balanced_accuracy"),
 }
-# Options of train.py that no recipe has; but for --augment, which the cached features of the others rule out.
-ADDITIONS = {"hard_negatives": True, "cosine": True, "ema": 0.99}
 
 
 def variants() -> dict[str, dict[str, object]]:
-    """Options of train.py by variant: both recipes, `strong` without each of its options, and with each other one."""
+    """Options of train.py by variant: both recipes, and `strong` without each of its options."""
     strong = {"both": True, **STRONG}
-    found: dict[str, dict[str, object]] = {"paper": {}, "strong": strong}
-    found |= {f"strong - {left_out}": {k: v for k, v in strong.items() if k != left_out} for left_out in strong}
-    return found | {f"strong + {name}": {**strong, name: value} for name, value in ADDITIONS.items()}
+    left_out = {f"strong - {name}": {k: v for k, v in strong.items() if k != name} for name in strong}
+    return {"paper": {}, "strong": strong} | left_out
 
 
 class Run(NamedTuple):
@@ -73,10 +73,13 @@ class Run(NamedTuple):
     input_size: int
     backbone: str
     seed: int
+    steps: int
+    amp: str
 
     @property
     def folder(self) -> str:
-        return "_".join(map(str, self)).replace(" ", "")
+        """Its name within the folder of the takes."""
+        return "_".join(str(value) for name, value in self._asdict().items() if name != "object_size").replace(" ", "")
 
 
 def main() -> None:
@@ -84,19 +87,19 @@ def main() -> None:
     if args.list:
         print("\n".join(f"{name:<30} {' '.join(flags_of(options))}" for name, options in variants().items()))
         return
-    beds = {size: make_bed(args.out_dir / f"takes_{size}", size, args.takes) for size in args.object_size}
+    beds = {size: make_bed(args, size) for size in args.object_size}
     runs = [
         Run(variant, setting, *cell)
         for variant in args.variants
         for setting in ([BOTH] if "both" in variants()[variant] else args.settings)
-        for cell in product(args.object_size, args.input_size, args.backbones, args.seeds)
+        for cell in product(args.object_size, args.input_size, args.backbones, args.seeds, [args.steps], [args.amp])
     ]
     with ThreadPoolExecutor(args.jobs) as pool:
         longest_first = sorted(runs, key=lambda run: run.setting != BOTH)
-        jobs = {run: pool.submit(train_and_score, args, run, beds[run.object_size]) for run in longest_first}
+        jobs = {run: pool.submit(train_and_score, run, beds[run.object_size]) for run in longest_first}
         figures = {run: jobs[run].result() for run in runs}
     report(args, figures)
-    draw_curves(args, runs)
+    draw_curves(args.out_dir, {run: beds[run.object_size] / run.folder for run in runs})
 
 
 def parse_args() -> argparse.Namespace:
@@ -107,23 +110,29 @@ def parse_args() -> argparse.Namespace:
     add("--variants", nargs="+", choices=variants(), default=list(variants()), metavar="NAME", help="what to compare")
     add("--settings", nargs="+", choices=SETTINGS, default=SETTINGS, help="of variants with a network for each")
     add("--object_size", nargs="+", type=float, default=[0.2], help="area of an object in a picture, as a share of it")
+    text = "of the videos, before processing halves the ego video and quarters the others"
+    add("--video_size", choices=VIDEO_SIZES, default="small", help=text)
     add("--input_size", nargs="+", type=at_least(48), default=[192], help="pixels per side of the network's input")
     add("--backbones", nargs="+", default=["efficientnet_lite0"], metavar="NAME", help="as train.py has them")
     add("--seeds", nargs="+", type=at_least(0), default=[0, 1, 2], help="a run of each variant with each")
     add("--steps", type=at_least(WARMUP + EPOCHS), default=600, help="of 8 pairs, for one setting")
-    add("--takes", type=at_least(8), default=96, help="for training; an eighth as many for validation, 3/4 for testing")
+    add("--takes", type=at_least(1), default=96, help="rendered for training")
+    add("--test_takes", type=at_least(2), default=72, help="rendered for testing; a sixth as many for validation")
+    add("--amp", choices=AMP, default="off", help="precision of training; bf16 is faster where the CPU has it")
     add("--jobs", type=at_least(1), default=default_workers(), help="runs at once")
     return parser.parse_args()
 
 
-def make_bed(root: Path, object_size: float, takes: int) -> Path:
-    """Rendered and processed takes with their pairs -> folder of the processed takes. A rerun makes what is missing."""
-    processed, split = root / "processed", root / "split.json"
-    counts = ("--num_train", takes, "--num_val", takes // 8, "--num_test", takes * 3 // 4)
-    call("synthetic/make_takes.py", "--outputpath", root, "--object_size", object_size, *counts)
-    call("data/process_data.py", "--takepath", root / "takes", "--split_path", split, "--outputpath", processed)
+def make_bed(args: argparse.Namespace, object_size: float) -> Path:
+    """Rendered and processed takes with their pairs -> their folder. A rerun makes what is missing."""
+    bed = args.out_dir / f"takes_{object_size}_{args.video_size}_{args.takes}"
+    counts = ("--num_train", args.takes, "--num_val", -(-args.test_takes // 6), "--num_test", args.test_takes)
+    picture = ("--object_size", object_size, "--size", args.video_size)
+    call("synthetic/make_takes.py", "--outputpath", bed, *picture, *counts)
+    split, processed = ("--split_path", bed / "split.json"), bed / PROCESSED
+    call("data/process_data.py", "--takepath", bed / "takes", *split, "--outputpath", processed)
     call("data/create_pairs.py", "--data_dir", processed)
-    return processed
+    return bed
 
 
 def call(script: str, *arguments: object, **environment: str) -> None:
@@ -134,21 +143,21 @@ def call(script: str, *arguments: object, **environment: str) -> None:
         raise UserError(f"{script}: {(done.stderr.strip() or 'failed').splitlines()[-1]}")
 
 
-def train_and_score(args: argparse.Namespace, run: Run, data: Path) -> dict[str, dict[str, float]]:
+def train_and_score(run: Run, bed: Path) -> dict[str, dict[str, float]]:
     """Train, predict and score -> FIGURES in percent by setting. What is there from before is not repeated."""
-    folder = args.out_dir / run.folder
-    record = folder / f"figures_{args.steps}.json"
+    folder, data = bed / run.folder, bed / PROCESSED
+    record = folder / "figures.json"
     if record.exists():
         return read_json(record, "delete it")
     print(f"{folder}\n", end="", flush=True)  # in one piece: runs go side by side
     settings = SETTINGS if run.setting == BOTH else (run.setting,)
-    epoch = (args.steps * len(settings) - WARMUP) // EPOCHS
+    epoch = (run.steps * len(settings) - WARMUP) // EPOCHS
     call(
         "train/train.py",
         *("--train-dir", data, "--out-dir", folder, "--backbone", run.backbone, "--seed", run.seed),
-        *("--mode", "tiny", "--input_size", run.input_size, "--batch-pos", 8, "--lr", 5e-4, "--warmUpIter", WARMUP),
+        *("--mode", "tiny", "--input_size", run.input_size, "--batch-pos", BATCH, "--lr", 5e-4, "--warmUpIter", WARMUP),
         *("--iter-epoch", epoch, "--n-epoch", EPOCHS, "--lr-schedule", EPOCHS - 1, "--val_size", 0, "--save_every", 0),
-        *("--cache_features", 4, "--num_workers", 0, *["--reverse"] * (run.setting == "exo-ego")),
+        *("--cache_features", 4, "--num_workers", 0, "--amp", run.amp, *["--reverse"] * (run.setting == "exo-ego")),
         *flags_of(variants()[run.variant]),
         OMP_NUM_THREADS="1",
     )
@@ -163,8 +172,7 @@ def train_and_score(args: argparse.Namespace, run: Run, data: Path) -> dict[str,
         call("evaluation/evaluate.py", *about, "--pred_file", results, "--out", folder / setting)
         metrics = read_json(folder / setting / "metrics.json", "delete it")
         figures[setting] = {title: 100 * metrics[group][name] for title, (group, name) in FIGURES.items()}
-        lines = [line["samples_per_second"] for line in read_log(folder / LOG_NAME) if line["kind"] == "train"]
-        figures[setting]["samples per second"] = median(lines[len(lines) // 2 :])  # when all features are cached
+        figures[setting]["samples per second"] = samples_per_second(read_log(folder / LOG_NAME))
     write_json(record, figures)
     return figures
 
@@ -194,30 +202,38 @@ def report(args: argparse.Namespace, figures: dict[Run, dict[str, dict[str, floa
             print(f"  {variant:<28}", *(f"{mean(x):5.1f} ({min(x):.1f} to {max(x):.1f})" for x in parts), sep="  ")
 
 
-def draw_curves(args: argparse.Namespace, runs: list[Run]) -> None:
-    """Validation figures against steps per setting, mean and range over the seeds; a picture per object size, input
-    size and backbone. A network for both settings is validated in both.
+def draw_curves(out_dir: Path, folders: Mapping[Run, Path]) -> None:
+    """Validation figures against training time per setting, mean and range over the seeds; a picture per object size,
+    input size and backbone. A network for both settings is validated in both.
     """
     curves = defaultdict(lambda: defaultdict(list))  # picture -> curve -> logs of its seeds
-    for run in runs:
+    for run, folder in folders.items():
         picture = f"curves_{run.object_size}_{run.input_size}_{run.backbone}.png"
-        curves[picture][run.variant, run.setting].append(read_log(args.out_dir / run.folder / LOG_NAME))
+        curves[picture][run.variant, run.setting].append(read_log(folder / LOG_NAME))
     for name, of_picture in curves.items():
         picture, axes = plt.subplots(1, 2, figsize=(11, 4), layout="constrained")
         for axis, figure in zip(axes, ("iou", "existence_accuracy"), strict=True):
             for (variant, setting), logs in of_picture.items():
                 lines = [[line for line in log if line["kind"] == "val" and figure in line] for log in logs]
-                steps = np.array([line["step"] for line in lines[0]]) / (2 if setting == BOTH else 1)
+                rate = mean(samples_per_second(log) for log in logs) * (2 if setting == BOTH else 1)
+                minutes = np.array([line["step"] for line in lines[0]]) * BATCH / rate / 60
                 values = np.array([[line[figure] for line in log] for log in lines])  # (seeds, validations)
-                axis.plot(steps, values.mean(0), label=f"{variant}, {setting}")
-                axis.fill_between(steps, values.min(0), values.max(0), alpha=0.15)
-            axis.set(title=f"validation {figure.replace('_', ' ')}", xlabel="step per setting")
+                axis.plot(minutes, values.mean(0), label=f"{variant}, {setting}")
+                axis.fill_between(minutes, values.min(0), values.max(0), alpha=0.15)
+            about = "minutes of training per setting, one thread"
+            axis.set(title=f"validation {figure.replace('_', ' ')}", xlabel=about)
             axis.grid(alpha=0.3)
         axes[0].legend()
-        path = args.out_dir / name
+        path = out_dir / name
         picture.savefig(path, dpi=100)
         plt.close(picture)
         print(path)
+
+
+def samples_per_second(log: list[dict]) -> float:
+    """When the features of all images are cached."""
+    rates = [line["samples_per_second"] for line in log if line["kind"] == "train"]
+    return median(rates[len(rates) // 2 :])
 
 
 if __name__ == "__main__":

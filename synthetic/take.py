@@ -22,6 +22,7 @@ from synthetic.video_writer import FPS, open_video
 VIDEO_SIZES: dict[str, tuple[Size, Size]] = {
     "tiny": ((192, 192), (216, 384)),
     "small": ((512, 512), (540, 960)),
+    "medium": ((1024, 1024), (1080, 1920)),
     "native": ((1408, 1408), (2160, 3840)),
 }
 MIN_VISIBLE = 5e-4  # of the picture: an annotator does not outline less
