@@ -129,8 +129,9 @@ class SimilarityPrior(nn.Module):
     """What the frozen features tell without any training: how much each target cell resembles the object.
 
     The object's feature is the mean of the query's features, weighted by the share of each cell that the mask covers.
-    Its cosine with each target cell is standardized over the cells, because the level differs between views while the
-    order of the cells hardly does. Two learned vectors carry this into the tokens: 2 x width parameters.
+    Its cosine with each cell of the target is standardized over the cells of both views, so that it does not depend on
+    the backbone; over the target's alone, some cell would stand out even where the object is hidden. What all cells
+    have in common is taken away before. Two learned vectors carry this into the tokens: 2 x width parameters.
     """
 
     def __init__(self, width: int):
@@ -147,11 +148,16 @@ class SimilarityPrior(nn.Module):
 
     @staticmethod
     def similarity(query_feat: Tensor, share: Tensor, target_feat: Tensor) -> Tensor:
-        """query_feat, target_feat: unit vectors (B, F, h, w); share (B, L) -> (B, L) of mean 0 and deviation 1."""
+        """query_feat, target_feat: unit vectors (B, F, h, w); share (B, L) -> (B, L), mean 0 and deviation 1 in both
+        views together.
+        """
         with torch.autocast(share.device.type, enabled=False):
-            prototype = F.normalize(torch.einsum("bfl,bl->bf", query_feat.float().flatten(2), share), dim=1)
-            cosine = torch.einsum("bf,bfl->bl", prototype, target_feat.float().flatten(2))
-        return (cosine - cosine.mean(1, keepdim=True)) / (cosine.std(1, keepdim=True) + STANDARD_EPS)
+            cells = torch.cat((query_feat.float().flatten(2), target_feat.float().flatten(2)), 2)  # (B, F, 2 L)
+            cells = F.normalize(cells - cells.mean(2, keepdim=True), dim=1)
+            prototype = F.normalize(torch.einsum("bfl,bl->bf", cells[:, :, : share.shape[1]], share), dim=1)
+            cosine = torch.einsum("bf,bfl->bl", prototype, cells)
+            cosine = (cosine - cosine.mean(1, keepdim=True)) / (cosine.std(1, keepdim=True) + STANDARD_EPS)
+        return cosine[:, share.shape[1] :]
 
 
 class XSegTx(nn.Module):

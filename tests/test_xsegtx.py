@@ -211,20 +211,27 @@ def test_the_similarity_prior_adds_its_two_vectors_only():
     assert prior.state_dict().keys() - plain.state_dict().keys() == {"prior.query", "prior.target"}
 
 
-def test_the_similarity_prior_finds_the_cells_that_look_like_the_object():
+def test_the_similarity_prior_finds_the_cells_that_look_like_the_object_and_none_where_it_is_hidden():
     generator = torch.Generator().manual_seed(0)
     scene = F.normalize(torch.randn(1, 64, 6, 6, generator=generator), dim=1)
     target = scene.flip(3)  # the same things, mirrored
     mask = torch.zeros(1, 96, 96)
     mask[:, 16:32, 0:24] = 1  # all of cell (1, 0), half of cell (1, 1)
-    assert cell_share(mask).view(6, 6)[1, :3].tolist() == [1, 0.5, 0]
-    similarity = SimilarityPrior.similarity(scene, cell_share(mask), target)[0]
+    share = cell_share(mask)
+    assert share.view(6, 6)[1, :3].tolist() == [1, 0.5, 0]
+    similarity = SimilarityPrior.similarity(scene, share, target)[0]
     assert similarity.topk(2).indices.tolist() == [6 + 5, 6 + 4]
-    assert similarity.mean().item() == pytest.approx(0, abs=1e-5)
-    assert similarity.std().item() == pytest.approx(1, abs=1e-3)
-    prototype = F.normalize(scene[0, :, 1, 0] + 0.5 * scene[0, :, 1, 1], dim=0)
-    cosine = torch.einsum("c,cl->l", prototype, target[0].flatten(1))
-    torch.testing.assert_close(similarity, (cosine - cosine.mean()) / cosine.std(), rtol=1e-4, atol=1e-4)
+
+    cells = torch.cat((scene[0].flatten(1), target[0].flatten(1)), 1)
+    cells = F.normalize(cells - cells.mean(1, keepdim=True), dim=0)
+    cosine = F.normalize(cells[:, 6] + 0.5 * cells[:, 7], dim=0) @ cells
+    torch.testing.assert_close(similarity, ((cosine - cosine.mean()) / cosine.std())[36:], rtol=1e-4, atol=1e-4)
+
+    hidden = target.clone()
+    hidden[:, :, 1, 4:] = target[:, :, 3, 2:4]  # something else in its place
+    assert SimilarityPrior.similarity(scene, share, hidden).max() < similarity.max() / 2
+    query, target = (F.normalize(view + 3 * scene[:, :, :1, :1], dim=1) for view in (scene, target))  # much in common
+    assert SimilarityPrior.similarity(query, share, target)[0].topk(2).indices.tolist() == [6 + 5, 6 + 4]
     empty = SimilarityPrior.similarity(scene, torch.zeros(1, 36), target)  # an object too small for the grid
     assert empty.abs().max() == 0
 
