@@ -181,12 +181,10 @@ class PairSet:
         self.only_annotated: bool = about["only_annotated"]
         self._stamps, self._missing = about["takes"], about["missing"]
         self.tracks: list[PairTrack] = []
-        self._tracks_of: dict[str, list[PairTrack]] = {}
         end = 0
         settings = SETTINGS if self.setting == BOTH else (self.setting,)
         for *names, count in itertools.chain(*(about["tracks"][setting] for setting in settings)):
             self.tracks.append(PairTrack(*names, range(end, end + count)))
-            self._tracks_of.setdefault(names[0], []).append(self.tracks[-1])
             end += count
         self._starts = [track.numbers.start for track in self.tracks]
         self._folder = self._path.with_name(about["arrays"])
@@ -242,15 +240,6 @@ class PairSet:
     def track(self, i: int) -> PairTrack:
         """The track of a pair. Its other numbers are other frames of the same object and cameras."""
         return self.tracks[bisect_right(self._starts, i) - 1]
-
-    def same_frame(self, i: int) -> list[int]:
-        """Numbers of the pairs of other objects in the same frame of the same two cameras."""
-        track, frame, found = self.track(i), self[i].frame, []
-        for other in self._tracks_of[track.take_uid]:
-            if other[2:4] == track[2:4] and other != track:
-                first, rows = other.numbers.start, self._rows[other.numbers.start : other.numbers.stop, 0]
-                found += (first + np.flatnonzero(self._masks["frame"][rows] == frame)).tolist()
-        return found
 
     def query_mask(self, i: int) -> RLE:
         return self._mask(self._rows[i, 0])

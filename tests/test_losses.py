@@ -101,3 +101,10 @@ def test_losses_are_float32_under_autocast():
     with torch.autocast("cpu", torch.bfloat16):
         losses = compute_losses(prediction, query_mask.byte(), target_mask.byte(), positive)
     assert all(torch.equal(a, b) and a.dtype == torch.float32 for a, b in zip(losses, expected, strict=True))
+
+
+def test_the_existence_loss_may_weigh_less_and_is_told_as_it_is():
+    batch = random_batch()
+    whole, light = compute_losses(*batch), compute_losses(*batch, existence_weight=0.2)
+    assert light[1:] == whole[1:]
+    torch.testing.assert_close(light.total, whole.mask + whole.dice + 0.2 * whole.existence)

@@ -68,15 +68,6 @@ def test_the_pairs_of_a_track_are_the_frames_of_its_object_and_cameras(train):
         assert frames == sorted(set(frames))
 
 
-def test_the_other_objects_of_a_frame_can_be_asked_for(train):
-    found = 0
-    for i, (uid, name, query, target, frame) in enumerate(train):
-        others = [j for j, other in enumerate(train) if other[0] == uid and other[2:] == (query, target, frame)]
-        assert train.same_frame(i) == [j for j in others if train[j].object_name != name]
-        found += len(others) - 1
-    assert found > 0
-
-
 def first_pairs(pairs, queue):
     queue.put([(pairs[i], pairs.query_mask(i), pairs.target_mask(i)) for i in range(len(pairs))])
 

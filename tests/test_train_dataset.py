@@ -10,9 +10,8 @@ from formats.pairs import PairSet
 from formats.processed import ProcessedTake
 from tests.made import EGO
 from tests.made.training import layout, make_training_set
-from train.augment import augment_view
 from train.batches import StepSampler, collate, make_loader
-from train.dataset import HARD_NEGATIVES, TARGET_SWAP, TrainSamples, ValidationSamples
+from train.dataset import TARGET_SWAP, TrainSamples, ValidationSamples
 
 SIDE, DRAWS = 48, 1500
 
@@ -100,19 +99,6 @@ def test_a_single_take_gives_no_synthetic_negatives(tmp_path):
     assert not any(map(is_synthetic, sources(samples, 200)))
 
 
-def test_hard_negatives_never_show_the_object_and_come_from_the_same_take(data_dir):
-    pairs = PairSet.open(data_dir, "train", "ego-exo")
-    plain, hard = (sources(TrainSamples(pairs, SIDE, 0, hard_negatives=flag)) for flag in (False, True))
-    changed = [b for a, b in zip(plain, hard, strict=True) if a != b]
-    assert 0 < len(changed) / DRAWS < HARD_NEGATIVES + 0.03
-    for source in changed:
-        uid, camera, frame = source.target
-        assert source.query[0] == uid
-        assert frame in frames_of(uid, source.object_name, EGO)
-        assert frame not in frames_of(uid, source.object_name, camera)
-    assert any(source.query[2] != source.target[2] for source in changed)
-
-
 def test_half_of_the_samples_ask_for_blocked_tokens(pairs):
     blocks = [draw.block for draw in draws(TrainSamples(pairs, SIDE, 0))]
     assert np.mean(blocks) == pytest.approx(0.5, abs=0.05)
@@ -149,28 +135,6 @@ def test_images_with_cached_features_are_not_read(pairs):
 def test_a_batch_without_a_readable_sample_is_empty():
     assert len(collate([{"unreadable": ["why"]}])) == 0
     assert collate([{"unreadable": ["why"]}]).unreadable == ["why"]
-
-
-def test_augmentation_moves_image_and_mask_alike():
-    rows, cols = np.mgrid[:96, :96]
-    mask = ((rows - 40) ** 2 + (cols - 55) ** 2 < 400).astype(np.uint8)
-    image = np.where(mask[..., None], (250, 250, 250), (90, 90, 90)).astype(np.uint8)
-    areas = []
-    for seed in range(30):
-        new_image, new_mask = augment_view(np.random.default_rng(seed), image, mask)
-        assert new_image.dtype == np.uint8 and new_image.shape == image.shape
-        bright = new_image[..., 0] > (int(new_image.max()) + int(np.median(new_image))) / 2
-        assert np.array_equal(bright, new_mask == 1)
-        areas.append(new_mask.sum() / mask.sum())
-    assert min(areas) < 0.8 and max(areas) > 1.2
-
-
-def test_augmented_samples_are_reproducible_and_differ_from_plain_ones(pairs):
-    plain, once, again = (TrainSamples(pairs, SIDE, 0, augment=flag) for flag in (False, True, True))
-    for n in range(8):
-        assert np.array_equal(once[n]["query_image"], again[n]["query_image"])
-        assert not np.array_equal(once[n]["query_image"], plain[n]["query_image"])
-        assert once[n]["query_mask"].any()
 
 
 def test_nothing_is_blocked_where_the_recipe_says_so_and_the_rest_of_the_stream_stays(pairs):

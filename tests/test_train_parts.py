@@ -1,6 +1,5 @@
-"""Feature cache, schedule, validation figures, blocked tokens, weight average, pictures, log and shell scripts."""
+"""Feature cache, schedule, validation figures, blocked tokens, pictures, log and shell scripts."""
 
-import itertools
 import os
 import shutil
 import subprocess
@@ -100,13 +99,6 @@ def test_the_rate_warms_up_from_0_and_drops_after_epoch_50():
     assert schedule.total_steps == 251_000
 
 
-def test_the_cosine_falls_from_the_full_rate_to_nearly_0():
-    schedule = Schedule(1e-3, 10, 100, 3, (1,), cosine=True)
-    rates = [schedule.learning_rate(step) for step in range(10, 310)]
-    assert rates[0] == 1e-3 and rates[-1] < 1e-7
-    assert all(a > b for a, b in itertools.pairwise(rates))
-
-
 def test_tokens_outside_the_target_mask_are_blocked_where_asked_for():
     mask = torch.zeros(3, 64, 64, dtype=torch.uint8)
     mask[:2, 16:33, 0:16] = 1
@@ -155,18 +147,6 @@ def test_the_existence_heads_convolution_may_learn_more_slowly_and_moments_keep_
     assert all(rates[id(p)] == pytest.approx(1e-4 if id(p) in head else 1e-3) for p in network.parameters())
     orders = [[id(p) for group in s.optimizer.param_groups for p in group["params"]] for s in (usual, slow)]
     assert orders[0] == orders[1] == list(map(id, network.parameters()))
-
-
-def test_the_weight_average_follows_the_weights(backbone):
-    network = XSegTx(XSegTxConfig(mode="tiny", input_size=48))
-    state = TrainState(backbone, network, CPU, seed=0, lr=1e-3, ema=0.9)
-    with torch.no_grad():
-        network.net["feat_proj"].weight += 1
-    for state.step in range(200):
-        state.update_average()
-    assert state.judged is state.average and not any(p.requires_grad for p in state.average.parameters())
-    for average, value in zip(state.average.parameters(), network.parameters(), strict=True):
-        torch.testing.assert_close(average, value.detach(), rtol=0, atol=1e-6)
 
 
 def test_an_example_shows_query_prediction_and_truth_side_by_side(pairs):

@@ -15,10 +15,8 @@ from formats.geometry import letterbox, letterbox_axes
 from formats.masks import RLE, letterbox_mask
 from formats.pairs import PairSet
 from formats.processed import frame_path, read_frame
-from train.augment import augment_view
 
 TARGET_SWAP = 0.1  # how often the target frame is swapped for one of another take: a synthetic negative
-HARD_NEGATIVES = 0.1  # with --hard_negatives, how often a pair becomes a negative of the same take
 BLOCK = 0.5  # how often the target tokens outside the object are blocked, in the paper's recipe
 REDRAWS = 16  # unreadable samples in a row before a draw gives up
 View = tuple[str, str, int]  # take uid, camera, frame
@@ -120,13 +118,10 @@ class TrainSamples(Samples):
         side: int,
         seed: int,
         cached: Container[ImageKey] = (),
-        hard_negatives: bool = False,
-        augment: bool = False,
         block: float = BLOCK,
     ):
         super().__init__(pairs, side, cached)
-        self.seed, self.augment, self.block = seed, augment, block
-        self.hard_negatives, self.positive = hard_negatives, pairs.positive
+        self.seed, self.block = seed, block
 
     def __getitem__(self, n: int) -> dict:
         unreadable = []
@@ -140,19 +135,14 @@ class TrainSamples(Samples):
             except (UserError, ValueError) as error:
                 unreadable.append(f"{source}: {error}")
                 continue
-            return (augmented(rng, sample) if self.augment else sample) | {"unreadable": unreadable}
+            return sample | {"unreadable": unreadable}
         raise UserError(f"{REDRAWS} samples in a row cannot be read; the last: {unreadable[-1]}")
 
     def draw(self, rng: np.random.Generator) -> Draw:
         i = int(rng.integers(len(self.pairs)))
         block = rng.random() < self.block
-        kind = rng.random()
-        if kind < TARGET_SWAP:
-            j = unrelated_pair(self.pairs, i, rng)
-            return Draw(i, i, True, block) if j is None else Draw(i, j, False, block)
-        if self.hard_negatives and kind < TARGET_SWAP + HARD_NEGATIVES:
-            return Draw(*hard_negative(self.pairs, self.positive, i, rng), True, block)
-        return Draw(i, i, True, block)
+        j = unrelated_pair(self.pairs, i, rng) if rng.random() < TARGET_SWAP else None
+        return Draw(i, i, True, block) if j is None else Draw(i, j, False, block)
 
 
 def unrelated_pair(pairs: PairSet, i: int, rng: np.random.Generator) -> int | None:
@@ -168,25 +158,3 @@ def unrelated_pair(pairs: PairSet, i: int, rng: np.random.Generator) -> int | No
     fits = [track.take_uid != own.take_uid and track.object_name != own.object_name for track in pairs.tracks]
     numbers = np.flatnonzero(np.repeat(fits, [len(track.numbers) for track in pairs.tracks]))
     return int(rng.choice(numbers)) if len(numbers) else None
-
-
-def hard_negative(pairs: PairSet, positive: np.ndarray, i: int, rng: np.random.Generator) -> tuple[int, int]:
-    """A negative of the take of pair `i`, the scene being right: numbers of the pairs to show query and target of.
-
-    Either the object's query with a target frame in which it was looked for and not seen, or another object that is
-    seen in the same query frame and not in the target frame; (i, i) if there are none. `positive` is `pairs.positive`.
-    """
-    found = [(i, j) for j in pairs.track(i).numbers if not positive[j] and j != i]
-    found += [(j, j) for j in pairs.same_frame(i) if not positive[j]]
-    found.sort(key=lambda numbers: numbers[1])
-    return found[int(rng.integers(len(found)))] if found else (i, i)
-
-
-def augmented(rng: np.random.Generator, sample: dict) -> dict:
-    """Both views of a sample changed at random and independently; a query whose object would be lost stays as it is."""
-    query_image, query_mask = augment_view(rng, sample["query_image"], sample["query_mask"])
-    target_image, target_mask = augment_view(rng, sample["target_image"], sample["target_mask"])
-    positive = sample["positive"] and bool(target_mask.any() or not sample["target_mask"].any())
-    if query_mask.any():
-        sample |= {"query_image": query_image, "query_mask": query_mask}
-    return sample | {"target_image": target_image, "target_mask": target_mask, "positive": positive}

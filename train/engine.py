@@ -26,6 +26,7 @@ def train_one_epoch(
     features: FeatureExtractor,
     batches: Iterator[Batch],
     schedule: Schedule,
+    existence_weight: float,
     epoch: int,
     ranks: Ranks,
     log: Log,
@@ -55,13 +56,13 @@ def train_one_epoch(
             batch.positive,
             batch_size=len(batch) * ranks.size,
             positive_count=ranks.sum(batch.positive.sum()),
+            existence_weight=existence_weight,
         )
         state.optimizer.zero_grad(set_to_none=True)
         loss = losses.total * ranks.size  # this process's share of the global loss; DDP averages the gradients
         state.scaler.scale(loss).backward()
         state.scaler.step(state.optimizer)
         state.scaler.update()
-        state.update_average()
         state.step += 1
 
         log.add(losses, batch)
@@ -89,7 +90,7 @@ def evaluate(
 
     Raises `Stopped` after the batch in which a signal came.
     """
-    model = state.judged.eval()
+    model = state.network.eval()
     rows, examples = [torch.empty(0, 4, dtype=torch.float64)], []
     for batch in loader:
         log.note_unreadable(batch)

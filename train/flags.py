@@ -22,11 +22,18 @@ UNUSED = {  # flags of the published trainer that do nothing there
     "--tps-grid": {"type": int, "nargs": "+"},
     "--eta-corr": {"type": float},
 }
-STRONG = {"mask_position": True, "similarity_prior": True, "existence_bias": 1.0, "existence_lr": 0.1, "block": 0.0}
+STRONG = {
+    "mask_position": True,
+    "similarity_prior": True,
+    "existence_weight": 0.2,
+    "existence_bias": 1.0,
+    "existence_lr": 0.1,
+    "block": 0.0,
+}
 RECIPES = {"paper": {}, "strong": STRONG}  # other defaults than the paper's, by option; docs/training.md says why
 NOT_RECIPE = (
     *("out_dir", "resume_pth", "resume_epoch", "moco_path", "gpu", "device", "compile", "num_workers"),
-    *("cache_features", "save_every", "max_unreadable", "log_every"),
+    *("cache_features", "save_every", "max_unreadable", "log_every", "n_epoch"),
 )
 
 
@@ -52,12 +59,8 @@ def parse_args(argv: list[str] | None, doc: str) -> argparse.Namespace:
         args.num_workers = 0 if args.cache_features else 4  # the cache is in the training process
     if args.val_size is None:
         args.val_size = args.iter_epoch_val * args.batch_pos
-    if args.augment and args.cache_features:
-        raise UserError("--augment changes images each time, so --cache_features has nothing to keep; drop one of them")
     if args.block > 1:
         raise UserError(f"--block {args.block} is a share; it must be at most 1")
-    if args.ema >= 1:
-        raise UserError(f"--ema {args.ema} must be below 1")
     if args.overwrite and args.resume_pth == "auto":
         raise UserError("--overwrite removes what --resume-pth auto would continue; drop one of them")
     if args.resume_epoch and args.resume_pth in (None, "auto"):
@@ -66,9 +69,8 @@ def parse_args(argv: list[str] | None, doc: str) -> argparse.Namespace:
 
 
 def recipe_of(args: argparse.Namespace) -> dict[str, Any]:
-    """The flags that decide what is learned. More epochs are the same recipe, unless the rate depends on them."""
-    left_out = NOT_RECIPE if args.cosine else (*NOT_RECIPE, "n_epoch")
-    return {name: value for name, value in plain(args).items() if name not in left_out}
+    """The flags that decide what is learned. More epochs are the same recipe."""
+    return {name: value for name, value in plain(args).items() if name not in NOT_RECIPE}
 
 
 def plain(args: argparse.Namespace) -> dict[str, Any]:
@@ -93,14 +95,10 @@ def _add_recipe(parser: Parser) -> None:
     add("--warmUpIter", type=at_least(0), default=1000, help="steps of warm-up, the learning rate rising from 0")
     add("--lr", type=at_least(0, float), default=2e-4, help="learning rate of Adam")
     add("--lr-schedule", type=int, nargs="*", default=[50], help="epochs after which the rate is multiplied by 0.05")
+    add("--existence_weight", type=at_least(0, float), default=1.0, metavar="WEIGHT", help="of the existence loss")
     text = "learning rate of the existence head's convolution, as a share of --lr"
     add("--existence_lr", type=at_least(0, float), default=1.0, metavar="SHARE", help=text)
     add("--weight-decay", type=at_least(0, float), default=0.0, help="weight decay of Adam")
-    add("--cosine", action="store_true", help="lower the rate along a cosine instead of --lr-schedule's drops")
-    text = "validate and keep averaged weights, for example 0.999; 0 = off"
-    add("--ema", type=at_least(0, float), default=0.0, metavar="DECAY", help=text)
-    add("--augment", action="store_true", help="change colors, scale and crop of both views, and flip them, at random")
-    add("--hard_negatives", action="store_true", help="add negatives of the same take")
     text = "how often the target tokens outside the object are blocked"
     add("--block", type=at_least(0, float), default=BLOCK, metavar="SHARE", help=text)
     add("--seed", type=at_least(0), default=0, help="of weights, samples and dropout")

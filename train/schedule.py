@@ -1,6 +1,5 @@
 """How long to train, and at what rate."""
 
-import math
 from dataclasses import dataclass
 
 LR_DROP = 0.05  # the learning rate is multiplied by it at each milestone
@@ -8,8 +7,8 @@ LR_DROP = 0.05  # the learning rate is multiplied by it at each milestone
 
 @dataclass(frozen=True)
 class Schedule:
-    """Epoch 0 is the warm-up: the learning rate rises linearly from 0. Then it is constant with drops at milestones, or
-    falls along a cosine to 0. Everything is a function of the step alone.
+    """Epoch 0 is the warm-up: the learning rate rises linearly from 0. Then it is constant with drops at milestones.
+    Everything is a function of the step alone.
     """
 
     lr: float
@@ -17,7 +16,6 @@ class Schedule:
     steps_per_epoch: int
     epochs: int  # after the warm-up
     milestones: tuple[int, ...] = ()  # epochs after which the rate drops
-    cosine: bool = False
 
     @property
     def total_steps(self) -> int:
@@ -34,8 +32,5 @@ class Schedule:
         """Of the step with this number, counted from 0."""
         if step < self.warmup:
             return self.lr * step / self.warmup
-        if self.cosine:
-            done = (step - self.warmup) / max(self.total_steps - self.warmup, 1)
-            return self.lr * (1 + math.cos(math.pi * done)) / 2
         epoch = (step - self.warmup) // self.steps_per_epoch
         return self.lr * LR_DROP ** sum(epoch >= milestone for milestone in self.milestones)

@@ -1,6 +1,5 @@
 """The state of a training: what a step changes and a checkpoint keeps."""
 
-import copy
 import itertools
 from pathlib import Path
 from typing import Any
@@ -11,7 +10,6 @@ from formats.errors import UserError
 from formats.files import link_or_copy
 from model.backbone import Backbone
 from model.checkpoint import Checkpoint, load_optimizer, save_checkpoint
-from model.weights import load_state
 from model.xsegtx import XSegTx
 
 
@@ -29,12 +27,11 @@ class TrainState:
         seed: int,
         lr: float,
         weight_decay: float = 0.0,
-        ema: float = 0.0,
         amp: torch.dtype | None = None,
         existence_lr: float = 1.0,
     ):
-        """`ema` is the decay of an average of the weights, 0 = none. With `amp` float16, the loss is scaled.
-        `existence_lr` is the rate of the existence head's convolution as a share of `lr`.
+        """With `amp` float16, the loss is scaled. `existence_lr` is the rate of the existence head's convolution as a
+        share of `lr`.
         """
         self.backbone = backbone  # as it was loaded, for checkpoints: frozen
         self.network = network.to(device)
@@ -43,27 +40,12 @@ class TrainState:
         groups, self.rates = zip(*((list(run), existence_lr if is_slow else 1.0) for is_slow, run in runs), strict=True)
         self.optimizer = torch.optim.Adam([{"params": g} for g in groups], lr=lr, weight_decay=weight_decay)
         self.scaler = torch.amp.GradScaler(device.type, enabled=amp == torch.float16)
-        self.ema = ema
-        self.average = copy.deepcopy(network).eval().requires_grad_(False) if ema else None
         self.seed, self.step = seed, 0
         self.history: dict[str, Any] = {}
 
     def set_rate(self, lr: float) -> None:
         for group, share in zip(self.optimizer.param_groups, self.rates, strict=True):
             group["lr"] = lr * share
-
-    @property
-    def judged(self) -> XSegTx:
-        """The network that is validated and kept for inference."""
-        return self.network if self.average is None else self.average
-
-    @torch.no_grad()
-    def update_average(self) -> None:
-        """Take in the weights after step `step`, counted from 0. The average starts fast and settles at `ema`."""
-        if self.average is not None:
-            weight = 1 - min(self.ema, (1 + self.step) / (10 + self.step))
-            for average, value in zip(self.average.parameters(), self.network.parameters(), strict=True):
-                average.lerp_(value, weight)
 
     def note_validation(self, epoch: int, iou: float) -> bool:
         """Note an epoch's validation IoU; True if it is the best so far."""
@@ -75,10 +57,8 @@ class TrainState:
 
     def save(self, paths: list[Path], **about: Any) -> None:
         """Write a checkpoint, under each of `paths`, from which training goes on as if it had never stopped."""
-        if self.average is not None:  # `encoder` is what inference should use
-            about["trained_encoder"] = self.network.state_dict()
         about |= {"step": self.step, "history": self.history, "scaler": self.scaler.state_dict()}
-        save_checkpoint(paths[0], self.backbone, self.judged, self.optimizer, **about)
+        save_checkpoint(paths[0], self.backbone, self.network, self.optimizer, **about)
         for path in paths[1:]:
             link_or_copy(paths[0], path)
 
@@ -92,8 +72,6 @@ class TrainState:
         plain = _is_numbers(history) and _is_numbers(scaler)
         if not plain or any(type(count) is not int or count < 0 for count in (step, history.get("epoch", 0))):
             raise UserError(f"{path} does not hold the state of a training: its step, history or scaler is malformed")
-        if "trained_encoder" in extra:
-            load_state(self.network, extra["trained_encoder"], f"{path}, trained_encoder")
         if checkpoint.optimizer is not None:
             load_optimizer(self.optimizer, checkpoint.optimizer, f"{path}, optimizer")
         if scaler.keys() >= self.scaler.state_dict().keys():  # none of a run in another precision

@@ -82,22 +82,14 @@ def train(args: argparse.Namespace, ranks: Ranks, device: torch.device) -> int |
         remove_leftovers(args.out_dir)
         if args.overwrite:
             remove_run(args.out_dir, keep=start)
-    schedule = Schedule(args.lr, args.warmUpIter, args.iter_epoch, args.n_epoch, tuple(args.lr_schedule), args.cosine)
+    schedule = Schedule(args.lr, args.warmUpIter, args.iter_epoch, args.n_epoch, tuple(args.lr_schedule))
     validated = schedule.epoch_end(state.history["epoch"]) if "epoch" in state.history else 0
     log = Log(args.out_dir, state.step, validated, ranks, args.log_every, args.max_unreadable)
     about = {**provenance(), "arguments": plain(args)}
     introduce(args, log, state, notes, schedule, pairs, val_pairs, about | {"device": f"{ranks.size} x {device}"})
 
     features = FeatureExtractor(state.backbone, device, AMP[args.amp], int(args.cache_features * 1e9))
-    samples = TrainSamples(
-        pairs,
-        args.input_size,
-        args.seed,
-        features.cache,
-        hard_negatives=args.hard_negatives,
-        augment=args.augment,
-        block=args.block,
-    )
+    samples = TrainSamples(pairs, args.input_size, args.seed, features.cache, args.block)
     val_samples = ValidationSamples(val_pairs, args.val_size, args.input_size, features.cache)
     share = (args.batch_pos, ranks.rank, ranks.size)
     steps = StepSampler(range(state.step, schedule.total_steps), *share)
@@ -127,7 +119,7 @@ def train(args: argparse.Namespace, ranks: Ranks, device: torch.device) -> int |
             state.history[f"{before}_iou"] = validate(before)
         first = 0 if state.step < schedule.warmup else state.history.get("epoch", 0) + 1
         for epoch in range(first, args.n_epoch + 1):
-            train_one_epoch(model, state, features, batches, schedule, epoch, ranks, log, stop)
+            train_one_epoch(model, state, features, batches, schedule, args.existence_weight, epoch, ranks, log, stop)
             if epoch == 0:  # the warm-up
                 save(WARMUP, LAST)
                 continue
@@ -167,7 +159,7 @@ def starting_state(
         similarity_prior=args.similarity_prior,
         **free,
     )
-    options = {"seed": args.seed, "lr": args.lr, "weight_decay": args.weight_decay, "ema": args.ema}
+    options = {"seed": args.seed, "lr": args.lr, "weight_decay": args.weight_decay}
     options |= {"amp": AMP[args.amp], "existence_lr": args.existence_lr}
     if path:
         checkpoint = load_checkpoint(path, args.moco_path, **free)
