@@ -25,7 +25,7 @@ UNUSED = {  # flags of the published trainer that do nothing there
 STRONG = {
     "mask_position": True,
     "similarity_prior": True,
-    "existence_weight": 0.2,
+    "existence_weight": 0.1,
     "existence_bias": 1.0,
     "existence_lr": 0.1,
     "block": 0.0,
