@@ -4,9 +4,9 @@
     python benchmarks/train_step.py --amp bf16 --compile
     python benchmarks/train_step.py --input_size 192 --batch_size 8
 
-Three ratios, each the median over rounds: samples/s of one loader process (masks decoded in full, padded and resized,
-against sampled from their runs), of a training step on given images, and of a step with cached features. The weights
-are random: the time does not depend on them.
+Ratios, each the median over rounds: samples/s of one loader process (masks decoded in full, padded and resized, against
+sampled from their runs), of a training step on given images, and of a step with cached features, by the paper's and by
+the strong recipe. The weights are random: the time does not depend on them.
 """
 
 import argparse
@@ -33,7 +33,7 @@ from formats.masks import decode_mask
 from formats.pairs import PairSet
 from model.backbone import mask_to_image, normalize_image, random_backbone
 from model.device import resolve_device
-from model.xsegtx import XSegTx, XSegTxConfig
+from model.xsegtx import XSegTx, XSegTxConfig, cell_share
 from tests.joined_attention import joined_forward
 from train.batches import Batch, collate
 from train.dataset import Samples, Source, TrainSamples
@@ -91,11 +91,12 @@ class Step:
 
     def __init__(self, args: argparse.Namespace, device: torch.device, batch: Batch, kind: str):
         self.batch, self.kind = batch.to(device), kind
-        self.model = XSegTx(XSegTxConfig(input_size=args.input_size)).to(device).train()
+        strong = {name: True for name in ("mask_position", "similarity_prior") if kind == "strong"}
+        self.model = XSegTx(XSegTxConfig(input_size=args.input_size, **strong)).to(device).train()
         self.optimizer = torch.optim.Adam(self.model.parameters(), lr=2e-4)
         self.backbone = random_backbone(0).to(device)
         amp = AMP[args.amp] if kind != "plain" else None
-        cache_bytes = int(1e9) if kind == "cached" else 0
+        cache_bytes = int(1e9) if kind in ("cached", "strong") else 0
         self.features = FeatureExtractor(random_backbone(0), device, amp, cache_bytes)
         self.forward = torch.compile(self.model) if args.compile and kind != "plain" else self.model
 
@@ -105,13 +106,14 @@ class Step:
         return [self.backbone(image) for image in (*images, mask_to_image(batch.query_mask))]
 
     def __call__(self) -> None:
-        blocked = blocked_tokens(self.batch)
+        blocked = blocked_tokens(self.batch) if self.kind != "strong" else None
         if self.kind == "plain":
             prediction = joined_forward(self.model, *self.plain_features(), target_blocked=blocked)
         else:
             features = self.features(self.batch)
             with self.features.autocast():
-                prediction = self.forward(*features, target_blocked=blocked)
+                share = cell_share(self.batch.query_mask)
+                prediction = self.forward(*features, target_blocked=blocked, query_share=share)
         batch = self.batch
         losses = compute_losses(prediction, batch.query_mask, batch.target_mask, batch.positive)
         self.optimizer.zero_grad()
@@ -155,7 +157,7 @@ def main() -> None:
             rounds.append(times)
         report("loader", args.loader_samples, rounds)
     print(f"device {device}, {torch.get_num_threads()} threads, input {args.input_size}, batch {args.batch_size}")
-    steps = {kind: Step(args, device, batch, kind) for kind in ("plain", "ours", "cached")}
+    steps = {kind: Step(args, device, batch, kind) for kind in ("plain", "ours", "cached", "strong")}
     for step in steps.values():
         step()  # warm up, compile, fill the cache
     report(
