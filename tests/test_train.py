@@ -11,6 +11,7 @@ import time
 import pytest
 import torch
 
+from benchmarks.training_options import flags_of, variants
 from formats.errors import run_script
 from formats.pairs import PairSet
 from formats.takes import SETTINGS
@@ -222,6 +223,12 @@ def test_a_recipe_sets_what_the_flags_leave_open_and_the_default_is_the_papers()
     assert {name: strong[name] for name in STRONG} == STRONG | {"block": 0.25}
     paper = vars(parse_args([], ""))
     assert [paper[name] for name in STRONG] == [False, False, 1, None, 1, 0.5]
+
+
+def test_the_variants_of_the_training_benchmark_are_flags_of_the_trainer():
+    for options in variants().values():
+        given = vars(parse_args(flags_of(options), ""))
+        assert {name: given[name] for name in options} == options
 
 
 def test_both_settings_are_learned_by_one_network(data_dir, tmp_path, capsys):
