@@ -91,8 +91,8 @@ class Step:
 
     def __init__(self, args: argparse.Namespace, device: torch.device, batch: Batch, kind: str):
         self.batch, self.kind = batch.to(device), kind
-        strong = {name: True for name in ("mask_position", "similarity_prior") if kind == "strong"}
-        self.model = XSegTx(XSegTxConfig(input_size=args.input_size, **strong)).to(device).train()
+        config = XSegTxConfig(input_size=args.input_size, similarity_prior=kind == "strong")
+        self.model = XSegTx(config).to(device).train()
         self.optimizer = torch.optim.Adam(self.model.parameters(), lr=2e-4)
         self.backbone = random_backbone(0).to(device)
         amp = AMP[args.amp] if kind != "plain" else None

@@ -56,6 +56,11 @@ FIGURES = {  # title: where metrics.json has it
     "existence": ("official", "balanced_accuracy"),
 }
 
+CURVES = {  # figure of a validation in log.jsonl: title
+    "iou": "validation IoU",
+    "existence_accuracy": "validation, existence balanced accuracy",
+}
+
 
 def variants() -> dict[str, dict[str, object]]:
     """Options of train.py by variant: both recipes, and `strong` without each of its options."""
@@ -178,7 +183,7 @@ def train_and_score(run: Run, bed: Path) -> dict[str, dict[str, float]]:
 
 
 def flags_of(options: Mapping[str, object]) -> list[str]:
-    """{"mask_position": True, "existence_bias": 1} -> --mask_position --existence_bias 1"""
+    """{"similarity_prior": True, "block": 0} -> --similarity_prior --block 0"""
     return [word for name, value in options.items() for word in (f"--{name}", *([str(value)] * (value is not True)))]
 
 
@@ -212,16 +217,16 @@ def draw_curves(out_dir: Path, folders: Mapping[Run, Path]) -> None:
         curves[picture][run.variant, run.setting].append(read_log(folder / LOG_NAME))
     for name, of_picture in curves.items():
         picture, axes = plt.subplots(1, 2, figsize=(11, 4), layout="constrained")
-        for axis, figure in zip(axes, ("iou", "existence_accuracy"), strict=True):
+        for axis, (figure, title) in zip(axes, CURVES.items(), strict=True):
             for (variant, setting), logs in of_picture.items():
                 lines = [[line for line in log if line["kind"] == "val" and figure in line] for log in logs]
-                rate = mean(samples_per_second(log) for log in logs) * (2 if setting == BOTH else 1)
+                rate = max(map(samples_per_second, logs)) * (2 if setting == BOTH else 1)  # other jobs only slow a run
                 minutes = np.array([line["step"] for line in lines[0]]) * BATCH / rate / 60
                 values = np.array([[line[figure] for line in log] for log in lines])  # (seeds, validations)
                 axis.plot(minutes, values.mean(0), label=f"{variant}, {setting}")
                 axis.fill_between(minutes, values.min(0), values.max(0), alpha=0.15)
             about = "minutes of training per setting, one thread"
-            axis.set(title=f"validation {figure.replace('_', ' ')}", xlabel=about)
+            axis.set(title=title, xlabel=about)
             axis.grid(alpha=0.3)
         axes[0].legend()
         path = out_dir / name

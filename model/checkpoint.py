@@ -22,6 +22,7 @@ from model.backbones import make_backbone
 from model.weights import differences, load_state, named_tensors, read_torch, write_torch
 from model.xsegtx import SIZES, STRIDE, XSegTx, XSegTxConfig
 
+RETIRED = {"mask_position"}  # options of former versions, kept by files that were trained with and without
 NETWORK_KEYS = ("backbone", "encoder", "optimiser", "config")
 
 
@@ -161,6 +162,9 @@ def _config(stored: Any, encoder: Mapping[str, Tensor], path: Path) -> XSegTxCon
         return told
     if not isinstance(stored, Mapping):
         raise UserError(f"{path}: its config is {type(stored).__name__}, no fields by name")
+    stored = {name: value for name, value in stored.items() if name not in RETIRED or value}
+    if gone := sorted(RETIRED & stored.keys()):
+        raise UserError(f"{path} needs the option {gone[0]}, which this version has no more; use the one that wrote it")
     kinds = {field.name: field.type for field in fields(XSegTxConfig)}
     if unknown := sorted(set(map(str, stored)) - set(kinds)):
         raise UserError(f"{path} was written by a newer version: its config has {', '.join(unknown)[:150]}")

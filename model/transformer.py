@@ -92,20 +92,15 @@ class InnerLayer(nn.Module):
     """Type `I`: (a) query tokens attend to the mask tokens, (b) positions are added, (c) each view attends to itself.
 
     The mask tokens themselves never change: the published model computes an update of them and drops it.
-    With `mask_position` the position encoding is also added to the query and the mask tokens before (a), so that a
-    query token can tell by place, not by content alone, whether it lies in the object. This costs no parameters.
     """
 
-    def __init__(self, *layer_args, mask_position: bool = False, feat_weight: float = 1.0):
+    def __init__(self, *layer_args, feat_weight: float = 1.0):
         super().__init__()
         self.inner_encoder_layer = EncoderLayer(*layer_args)
         self.cross_encoder_layer = CrossLayer(*layer_args)
-        self.mask_position = mask_position
         self.feat_weight = feat_weight
 
     def query(self, query: Tensor, mask: Tensor, position: Tensor, query_blocked: Tensor | None = None) -> Tensor:
-        if self.mask_position:
-            query, mask = query + position, mask + position
         return self.target(self.cross_encoder_layer(query, mask), position, query_blocked)
 
     def target(self, tokens: Tensor, position: Tensor, blocked: Tensor | None = None) -> Tensor:

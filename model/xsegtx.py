@@ -55,7 +55,6 @@ class XSegTxConfig:
     activation: str = "relu"
     pos_weight: float = 0.1  # of the position encoding
     feat_weight: float = 1.0  # of the tokens that it is added to
-    mask_position: bool = False  # add positions before mask conditioning (model/transformer.py, InnerLayer)
     similarity_prior: bool = False  # tell the tokens which cells look like the object (`SimilarityPrior`)
     feature_channels: int = 1024  # of the backbone
 
@@ -170,7 +169,7 @@ class XSegTx(nn.Module):
         self.cells = config.input_size // STRIDE
         args = (width, heads, feedforward, config.dropout, config.activation)
         make = {
-            "I": lambda: InnerLayer(*args, mask_position=config.mask_position, feat_weight=config.feat_weight),
+            "I": lambda: InnerLayer(*args, feat_weight=config.feat_weight),
             "C": lambda: CrossLayer(*args),
             "N": nn.Identity,
         }

@@ -60,7 +60,7 @@ def test_a_saved_file_has_the_published_layout(backbone, tmp_path):
 
 
 def test_weights_configuration_and_extras_survive_a_round_trip(backbone, tmp_path):
-    model = XSegTx(XSegTxConfig("tiny", 112, dropout=0.3, mask_position=True))
+    model = XSegTx(XSegTxConfig("tiny", 112, dropout=0.3, similarity_prior=True))
     extra = {"epoch": 3, "best": 0.25, "arguments": {"out_dir": str(tmp_path), "names": ["a"]}, "none": None}
     random_state = torch.get_rng_state()
     save_checkpoint(tmp_path / "net.pth", backbone, model, None, **extra, random=random_state)
@@ -314,6 +314,14 @@ def test_a_huge_or_odd_configuration_is_refused_before_anything_is_made(field, v
     with pytest.raises(UserError, match=f"net.pth.*{message}") as error:
         load_checkpoint(tmp_path / "net.pth")
     assert len(str(error.value)) < 600
+
+
+def test_an_option_that_is_gone_matters_only_where_it_was_used(ours, tmp_path):
+    torch.save(changed(ours, ("config", "mask_position"), False), tmp_path / "without.pth")
+    assert load_checkpoint(tmp_path / "without.pth").model.config == XSegTxConfig(**ours["config"])
+    torch.save(changed(ours, ("config", "mask_position"), True), tmp_path / "with.pth")
+    with pytest.raises(UserError, match="with.pth needs the option mask_position"):
+        load_checkpoint(tmp_path / "with.pth")
 
 
 @pytest.mark.parametrize("name", ["net.feat_proj.weight", "net.cls_branch.mlp.0.weight"])

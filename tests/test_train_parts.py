@@ -14,7 +14,7 @@ import torch
 from formats.errors import UserError
 from formats.pairs import PairSet
 from model.backbone import mask_to_image, normalize_image, random_backbone
-from model.xsegtx import Prediction, XSegTx, XSegTxConfig
+from model.xsegtx import Prediction
 from tests.made import ROOT
 from tests.made.training import make_training_set
 from train import plot_log, train
@@ -25,7 +25,6 @@ from train.engine import blocked_tokens
 from train.features import FeatureExtractor
 from train.log import Log, read_log
 from train.schedule import Schedule
-from train.state import TrainState
 from train.validation import Example, draw_example, score, summarize
 
 CPU = torch.device("cpu")
@@ -136,17 +135,6 @@ def test_a_head_that_gives_one_answer_to_all_is_told(tmp_path, capsys):
 
 def test_figures_without_samples_are_left_out():
     assert set(summarize(torch.empty(0, 4))) == {"samples", "samples_small", "samples_medium", "samples_large"}
-
-
-def test_the_existence_heads_convolution_may_learn_more_slowly_and_moments_keep_their_order(backbone):
-    network = XSegTx(XSegTxConfig(mode="tiny", input_size=48))
-    usual, slow = (TrainState(backbone, network, CPU, 0, 1e-3, existence_lr=share) for share in (1, 0.1))
-    slow.set_rate(1e-3)
-    rates = {id(p): group["lr"] for group in slow.optimizer.param_groups for p in group["params"]}
-    head = set(map(id, network.net.cls_branch.conv.parameters()))
-    assert all(rates[id(p)] == pytest.approx(1e-4 if id(p) in head else 1e-3) for p in network.parameters())
-    orders = [[id(p) for group in s.optimizer.param_groups for p in group["params"]] for s in (usual, slow)]
-    assert orders[0] == orders[1] == list(map(id, network.parameters()))
 
 
 def test_an_example_shows_query_prediction_and_truth_side_by_side(pairs):

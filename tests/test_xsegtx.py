@@ -88,7 +88,7 @@ def test_gradients_equal_those_of_one_joined_masked_attention():
 
 @pytest.mark.parametrize(
     "config",
-    [{"mode": mode, "mask_position": mode == "tiny", "similarity_prior": mode == "small"} for mode in SIZES]
+    [{"mode": mode, "similarity_prior": mode == "small"} for mode in SIZES]
     + [{"layer_types": types} for types in ("C I C N", "I N I C", "I N", "I I", "C C")],
     ids=str,
 )
@@ -183,27 +183,6 @@ def test_float16_features_are_accepted_without_autocast():
     model, features = make_model(mode="tiny"), make_features()
     with torch.no_grad():
         assert largest_difference(model(*features), model(*(x.half() for x in features))) < 0.01
-
-
-def test_mask_position_needs_no_parameters_and_tells_where_the_mask_lies():
-    """With features that are the same everywhere but in the mask, only position can tell the tokens apart."""
-    plain, positioned = make_model(), make_model(mask_position=True)
-    assert plain.state_dict().keys() == positioned.state_dict().keys()
-    image, mask = torch.ones(1, 1024, 6, 6) / 32, torch.zeros(1, 1024, 6, 6)
-    mask[..., 1:3, 1:3] = 1 / 32
-    spread = {}
-    for name, model in (("plain", plain), ("positioned", positioned)):
-        with torch.no_grad():
-            query, mask_tokens = model.project(image), model.project(mask)
-            layer = model.net.encoder_blocks[0]["layer1"]
-            if model.config.mask_position:
-                query, mask_tokens = query + model.position, mask_tokens + model.position
-            spread[name] = layer.cross_encoder_layer(query, mask_tokens).std(dim=1).mean().item()
-            assert torch.equal(
-                layer.query(model.project(image), model.project(mask), model.position),
-                layer.target(layer.cross_encoder_layer(query, mask_tokens), model.position),
-            )
-    assert spread["plain"] < 1e-5 < spread["positioned"]
 
 
 def test_the_similarity_prior_adds_its_two_vectors_only():

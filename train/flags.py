@@ -23,11 +23,9 @@ UNUSED = {  # flags of the published trainer that do nothing there
     "--eta-corr": {"type": float},
 }
 STRONG = {
-    "mask_position": True,
     "similarity_prior": True,
     "existence_weight": 0.1,
     "existence_bias": 1.0,
-    "existence_lr": 0.1,
     "block": 0.0,
 }
 RECIPES = {"paper": {}, "strong": STRONG}  # other defaults than the paper's, by option; docs/training.md says why
@@ -96,8 +94,6 @@ def _add_recipe(parser: Parser) -> None:
     add("--lr", type=at_least(0, float), default=2e-4, help="learning rate of Adam")
     add("--lr-schedule", type=int, nargs="*", default=[50], help="epochs after which the rate is multiplied by 0.05")
     add("--existence_weight", type=at_least(0, float), default=1.0, metavar="WEIGHT", help="of the existence loss")
-    text = "learning rate of the existence head's convolution, as a share of --lr"
-    add("--existence_lr", type=at_least(0, float), default=1.0, metavar="SHARE", help=text)
     add("--weight-decay", type=at_least(0, float), default=0.0, help="weight decay of Adam")
     text = "how often the target tokens outside the object are blocked"
     add("--block", type=at_least(0, float), default=BLOCK, metavar="SHARE", help=text)
@@ -117,7 +113,6 @@ def _add_network(parser: Parser) -> None:
     add("--pos-weight", type=float, default=0.1, help="weight of the position encoding")
     add("--feat-weight", type=float, default=1.0, help="weight of the features that it is added to")
     add("--activation", choices=ACTIVATIONS, default="relu", help="in the feed-forward layers")
-    add("--mask_position", action="store_true", help="tell query tokens by place, too, whether they lie in the object")
     text = "tell the tokens which cells of the target look like the object to the backbone: 2 x width parameters"
     add("--similarity_prior", action="store_true", help=text)
     text = "initial bias of the existence head's convolution; 1 keeps it from going silent at the start of a training"

@@ -1,7 +1,7 @@
 """Plot loss and validation figures of trainings against steps, one curve per run.
 
 python train/plot_log.py train/checkpoints/egoexo_v2_480x480 --out_path curve.png
-python train/plot_log.py runs/plain runs/mask_position --out_path comparison.png
+python train/plot_log.py runs/plain runs/strong --out_path comparison.png
 """
 
 import sys

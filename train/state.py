@@ -1,6 +1,5 @@
 """The state of a training: what a step changes and a checkpoint keeps."""
 
-import itertools
 from pathlib import Path
 from typing import Any
 
@@ -28,24 +27,18 @@ class TrainState:
         lr: float,
         weight_decay: float = 0.0,
         amp: torch.dtype | None = None,
-        existence_lr: float = 1.0,
     ):
-        """With `amp` float16, the loss is scaled. `existence_lr` is the rate of the existence head's convolution as a
-        share of `lr`.
-        """
+        """With `amp` float16, the loss is scaled."""
         self.backbone = backbone  # as it was loaded, for checkpoints: frozen
         self.network = network.to(device)
-        slow = set(network.net.cls_branch.conv.parameters()) if existence_lr != 1 else set()
-        runs = itertools.groupby(network.parameters(), slow.__contains__)  # moments are kept in the parameters' order
-        groups, self.rates = zip(*((list(run), existence_lr if is_slow else 1.0) for is_slow, run in runs), strict=True)
-        self.optimizer = torch.optim.Adam([{"params": g} for g in groups], lr=lr, weight_decay=weight_decay)
+        self.optimizer = torch.optim.Adam(network.parameters(), lr=lr, weight_decay=weight_decay)
         self.scaler = torch.amp.GradScaler(device.type, enabled=amp == torch.float16)
         self.seed, self.step = seed, 0
         self.history: dict[str, Any] = {}
 
     def set_rate(self, lr: float) -> None:
-        for group, share in zip(self.optimizer.param_groups, self.rates, strict=True):
-            group["lr"] = lr * share
+        for group in self.optimizer.param_groups:
+            group["lr"] = lr
 
     def note_validation(self, epoch: int, iou: float) -> bool:
         """Note an epoch's validation IoU; True if it is the best so far."""

@@ -41,7 +41,7 @@ from train.schedule import Schedule
 from train.state import TrainState
 from train.validation import draw_example
 
-FIXED = ("mode", "input_size", "layers", "mask_position", "similarity_prior")  # of a network that has been trained
+FIXED = ("mode", "input_size", "layers", "similarity_prior")  # of a network that has been trained
 FREE = ("dropout", "drop_feat", "activation", "pos_weight", "feat_weight")  # may change when it is trained further
 CALIBRATION_BATCHES, CALIBRATION_BATCH = 4, 8  # of pairs of frames, for the random backbone
 
@@ -155,12 +155,10 @@ def starting_state(
         mode=args.mode,
         input_size=args.input_size,
         layer_types=" ".join(args.layer_type) if args.layer_type else None,
-        mask_position=args.mask_position,
         similarity_prior=args.similarity_prior,
         **free,
     )
-    options = {"seed": args.seed, "lr": args.lr, "weight_decay": args.weight_decay}
-    options |= {"amp": AMP[args.amp], "existence_lr": args.existence_lr}
+    options = {"seed": args.seed, "lr": args.lr, "weight_decay": args.weight_decay, "amp": AMP[args.amp]}
     if path:
         checkpoint = load_checkpoint(path, args.moco_path, **free)
         state = TrainState(checkpoint.backbone, checkpoint.model, device, **options)
