@@ -101,9 +101,9 @@ class Measured:
         self.predictor.predict(images, batch.query_mask, count, count, len(batch) + count)
 
     def train(self, batch: Batch) -> None:
-        features = self.features(batch)
+        inputs = self.features(batch)
         with self.features.autocast():
-            prediction = self.network(*features, target_blocked=blocked_tokens(batch))
+            prediction = self.network(**inputs, target_blocked=blocked_tokens(batch))
         losses = compute_losses(prediction, batch.query_mask, batch.target_mask, batch.positive)
         self.optimizer.zero_grad(set_to_none=True)
         losses.total.backward()

@@ -33,7 +33,7 @@ from formats.masks import decode_mask
 from formats.pairs import PairSet
 from model.backbone import mask_to_image, normalize_image, random_backbone
 from model.device import resolve_device
-from model.xsegtx import XSegTx, XSegTxConfig, cell_share
+from model.xsegtx import XSegTx, XSegTxConfig
 from tests.joined_attention import joined_forward
 from train.batches import Batch, collate
 from train.dataset import Samples, Source, TrainSamples
@@ -97,7 +97,7 @@ class Step:
         self.backbone = random_backbone(0).to(device)
         amp = AMP[args.amp] if kind != "plain" else None
         cache_bytes = int(1e9) if kind in ("cached", "strong") else 0
-        self.features = FeatureExtractor(random_backbone(0), device, amp, cache_bytes)
+        self.features = FeatureExtractor(random_backbone(0), device, amp, cache_bytes, kind == "strong")
         self.forward = torch.compile(self.model) if args.compile and kind != "plain" else self.model
 
     def plain_features(self) -> list[Tensor]:
@@ -110,10 +110,9 @@ class Step:
         if self.kind == "plain":
             prediction = joined_forward(self.model, *self.plain_features(), target_blocked=blocked)
         else:
-            features = self.features(self.batch)
+            inputs = self.features(self.batch)
             with self.features.autocast():
-                share = cell_share(self.batch.query_mask)
-                prediction = self.forward(*features, target_blocked=blocked, query_share=share)
+                prediction = self.forward(**inputs, target_blocked=blocked)
         batch = self.batch
         losses = compute_losses(prediction, batch.query_mask, batch.target_mask, batch.positive)
         self.optimizer.zero_grad()

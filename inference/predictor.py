@@ -14,7 +14,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from formats.geometry import letterbox, unletterbox
-from model.backbone import Backbone, fold_batch_norm, mask_to_image
+from model.backbone import Backbone, fine_features, fold_batch_norm, mask_to_image
 from model.checkpoint import load_checkpoint
 from model.device import resolve_device
 from model.mask_features import MaskFeatures
@@ -84,6 +84,8 @@ class Predictor:
         half = self.dtype != torch.float32
         with tf32(self.precision == "tf32"):
             image_feats = self._batches(lambda batch: self.backbone(self.backbone.normalize(batch)), images)
+            if self.model.prior:
+                fine = self._batches(lambda batch: fine_features(self.backbone, self.backbone.normalize(batch)), images)
             if self.device.type == "cpu":  # compute only what differs from the features of an empty mask
                 mask_feats = self._windows(masks)
             else:
@@ -98,8 +100,8 @@ class Predictor:
                 for m, t in zip(pair_mask.split(self.batch_size), pair_target.split(self.batch_size), strict=True):
                     similarity = None
                     if self.model.prior:
-                        query_feat, target_feat = image_feats[mask_image[m]], image_feats[targets[t]]
-                        similarity = self.model.prior.similarity(query_feat, share[m], target_feat)
+                        query_fine, target_fine = fine[mask_image[m]], fine[targets[t]]
+                        similarity = self.model.prior.similarity(query_fine, masks[m], target_fine)
                     results.append(self.model.match(query[m], mask_tokens[m], target[t], similarity))
         mask_prob, existence = (torch.cat(parts) for parts in zip(*results, strict=True))
         return mask_prob, existence

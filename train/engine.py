@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
-from model.xsegtx import STRIDE, cell_share
+from model.xsegtx import STRIDE
 from train.batches import Batch
 from train.distributed import Ranks, Stopped, StopSignal
 from train.features import FeatureExtractor
@@ -46,9 +46,9 @@ def train_one_epoch(
         # Dropout, too, depends on the seed and the step alone: a resumed run needs no saved random state.
         torch.manual_seed(int(np.random.SeedSequence((state.seed, state.step, ranks.rank)).generate_state(1)[0]))
 
-        query, target, mask = features(batch)
+        inputs = features(batch)
         with features.autocast():
-            prediction = model(query, target, mask, None, blocked_tokens(batch), cell_share(batch.query_mask))
+            prediction = model(**inputs, target_blocked=blocked_tokens(batch))
         losses = compute_losses(
             prediction,
             batch.query_mask,
@@ -96,9 +96,9 @@ def evaluate(
         log.note_unreadable(batch)
         if len(batch):
             batch = batch.to(features.device)
-            query, target, mask = features(batch)
+            inputs = features(batch)
             with features.autocast():
-                prediction = model(query, target, mask, query_share=cell_share(batch.query_mask))
+                prediction = model(**inputs)
             rows.append(score(batch, prediction))
             if len(examples) < EXAMPLES:
                 examples += positives(batch, prediction)

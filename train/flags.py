@@ -113,7 +113,7 @@ def _add_network(parser: Parser) -> None:
     add("--pos-weight", type=float, default=0.1, help="weight of the position encoding")
     add("--feat-weight", type=float, default=1.0, help="weight of the features that it is added to")
     add("--activation", choices=ACTIVATIONS, default="relu", help="in the feed-forward layers")
-    text = "tell the tokens which cells of the target look like the object to the backbone: 2 x width parameters"
+    text = "tell the tokens which parts of the target look like the object to the backbone: 5 x width parameters"
     add("--similarity_prior", action="store_true", help=text)
     text = "initial bias of the existence head's convolution; 1 keeps it from going silent at the start of a training"
     add("--existence_bias", type=float, metavar="BIAS", help=text)

@@ -88,7 +88,8 @@ def train(args: argparse.Namespace, ranks: Ranks, device: torch.device) -> int |
     about = {**provenance(), "arguments": plain(args)}
     introduce(args, log, state, notes, schedule, pairs, val_pairs, about | {"device": f"{ranks.size} x {device}"})
 
-    features = FeatureExtractor(state.backbone, device, AMP[args.amp], int(args.cache_features * 1e9))
+    cache_bytes = int(args.cache_features * 1e9)
+    features = FeatureExtractor(state.backbone, device, AMP[args.amp], cache_bytes, args.similarity_prior)
     samples = TrainSamples(pairs, args.input_size, args.seed, features.cache, args.block)
     val_samples = ValidationSamples(val_pairs, args.val_size, args.input_size, features.cache)
     share = (args.batch_pos, ranks.rank, ranks.size)
