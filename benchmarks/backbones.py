@@ -4,7 +4,8 @@
     python benchmarks/backbones.py --input_size 192 --batch_size 8   # quick on a CPU
     python benchmarks/backbones.py --backbones moco vit_base_patch14_reg4_dinov2.lvd142m --batch_size 32 64
 
-The weights are random: the time does not depend on them. Medians and ranges over the rounds; a round measures every
+Each with the paper's recipe and with the strong one, whose similarity prior looks at enlarged images, too. The weights
+are random: the time does not depend on them. Medians and ranges over the rounds; a round measures every
 backbone once. A batch of B pairs is B pairs of images with an object each, as in training. At the end, training from
 the loader: the share of the time in which a step waits for its samples.
 """
@@ -15,6 +16,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable
+from itertools import product
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # repository root
@@ -34,6 +36,7 @@ from train.batches import Batch, StepSampler, collate, make_loader
 from train.dataset import TrainSamples
 from train.engine import blocked_tokens
 from train.features import FeatureExtractor
+from train.flags import RECIPES
 from train.losses import compute_losses
 
 BACKBONES = (
@@ -48,6 +51,7 @@ def parse_args() -> argparse.Namespace:
     parser = Parser(__doc__)
     add = parser.add_argument
     add("--backbones", nargs="+", default=BACKBONES, metavar="NAME", help="moco, efficientnet_lite0 or models of timm")
+    add("--recipes", nargs="+", choices=RECIPES, default=list(RECIPES), help="of train.py")
     add("--device", default="auto", help="auto, cpu, cuda, cuda:1 or mps")
     text = "(default: fp32 tf32 bf16 on CUDA, fp32 elsewhere)"
     add("--precisions", nargs="+", choices=list(PRECISIONS), help=text)
@@ -72,7 +76,8 @@ def main() -> None:
         samples = TrainSamples(make_pairs(Path(folder)), args.input_size, seed=0)
         for precision in precisions:
             with tf32(precision == "tf32"):
-                runs = {name: Measured(name, args, device, precision) for name in args.backbones}
+                kinds = product(args.backbones, args.recipes)
+                runs = {f"{name}, {recipe}": Measured(name, recipe, args, device, precision) for name, recipe in kinds}
                 for size in sizes:
                     batch = collate([samples[i] for i in range(size)]).to(device)
                     report(runs, batch, args.rounds, f"{precision}, batch {size}")
@@ -83,15 +88,15 @@ def main() -> None:
 
 
 class Measured:
-    """One backbone in both uses."""
+    """One backbone in both uses, with one of RECIPES."""
 
-    def __init__(self, name: str, args: argparse.Namespace, device: torch.device, precision: str):
-        backbone = untrained(name, args.input_size)
-        config = XSegTxConfig(args.mode, args.input_size, feature_channels=backbone.channels)
+    def __init__(self, name: str, recipe: str, args: argparse.Namespace, device: torch.device, precision: str):
+        backbone, prior = untrained(name, args.input_size), RECIPES[recipe].get("similarity_prior", False)
+        config = XSegTxConfig(args.mode, args.input_size, feature_channels=backbone.channels, similarity_prior=prior)
         amp = PRECISIONS[precision] if precision in ("bf16", "fp16") else None
         self.device = device
         self.predictor = Predictor(backbone, XSegTx(config), device, precision, max(args.batch_size or [32]))
-        self.features = FeatureExtractor(backbone, device, amp)
+        self.features = FeatureExtractor(backbone, device, amp, similarity=prior)
         self.network = XSegTx(config).to(device).train()
         self.optimizer = torch.optim.Adam(self.network.parameters(), lr=2e-4)
 
@@ -144,7 +149,7 @@ def report(runs: dict[str, Measured], batch: Batch, rounds: int, title: str) -> 
             middle = statistics.median(seconds)
             rate = f" ({1 / middle:.1f}/s)" if use == 0 else ""
             line.append(f"{middle:.4f} [{seconds[0]:.4f} to {seconds[-1]:.4f}]{rate} x{ratio:.2f}")
-        print(f"  {name:<40} {line[0]:<46} {line[1]}", flush=True)
+        print(f"  {name:<48} {line[0]:<46} {line[1]}", flush=True)
 
 
 def waiting(run: Measured, samples: TrainSamples, batch_size: int, args: argparse.Namespace) -> float:
