@@ -97,7 +97,7 @@ def normalize_image(image: Tensor, mean: Sequence[float] = IMAGENET_MEAN, std: S
 
 def fine_features(backbone: Callable[[Tensor], Tensor], images: Tensor) -> Tensor:
     """Features on a grid twice as fine: of the images, enlarged. `images` as `Backbone.forward` has them, (B, 3, H, W)
-    -> (B, channels, H/8, W/8). Four images at a time take the memory of four times as many, not enlarged.
+    -> (B, channels, H/8, W/8). A quarter of the batch at a time: no more memory than for the batch as it is.
     """
     large = F.interpolate(images, scale_factor=FINE, mode="bilinear", align_corners=False)
     return torch.cat([backbone(part) for part in large.split(max(1, len(images) // FINE**2))])
