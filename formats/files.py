@@ -240,7 +240,9 @@ def _one_line_errors(path: Path, remedy: str) -> Iterator[None]:
         yield
     except FileNotFoundError:
         raise UserError(f"no file {path}; {remedy}") from None
-    except (ValueError, RecursionError, ijson.JSONError, IsADirectoryError, *_NO_GZIP) as error:
+    except IsADirectoryError:
+        raise UserError(f"{path} is a folder, not a JSON file; {remedy}") from None
+    except (ValueError, RecursionError, ijson.JSONError, *_NO_GZIP) as error:
         kind, _, excerpt = str(error).partition("\n")
         where = f" at {excerpt.splitlines()[0].strip()[:60]}" if excerpt else ""
         raise UserError(f"{path} is not valid JSON ({kind}{where}); {remedy}") from None

@@ -67,7 +67,7 @@ def test_a_missing_file_a_folder_and_other_bytes_are_user_errors(tmp_path):
     (tmp_path / "bytes.json").write_bytes(b"\xff\xfe\x00")
     for path, message in (
         (tmp_path / "no.json", "no file"),
-        (tmp_path, "not valid JSON"),
+        (tmp_path, "is a folder, not a JSON file; get it again"),
         (tmp_path / "bytes.json", "not valid JSON"),
     ):
         with pytest.raises(UserError, match=message):
