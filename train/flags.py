@@ -25,7 +25,7 @@ UNUSED = {  # flags of the published trainer that do nothing there
 STRONG = {
     "similarity_prior": True,
     "existence_weight": 0.1,
-    "existence_bias": 1.0,
+    "slow_existence": True,
     "block": 0.0,
 }
 RECIPES = {"paper": {}, "strong": STRONG}  # other defaults than the paper's, by option; docs/training.md says why
@@ -115,8 +115,8 @@ def _add_network(parser: Parser) -> None:
     add("--activation", choices=ACTIVATIONS, default="relu", help="in the feed-forward layers")
     text = "tell the tokens which parts of the target look like the object to the backbone: 5 x width parameters"
     add("--similarity_prior", action="store_true", help=text)
-    text = "initial bias of the existence head's convolution; 1 keeps it from going silent at the start of a training"
-    add("--existence_bias", type=float, metavar="BIAS", help=text)
+    text = "keep the existence head from going silent: its convolution starts with bias 1 and has a tenth of the rate"
+    add("--slow_existence", action="store_true", help=text)
     text = "frozen: moco, efficientnet_lite0, a model of timm, or random (seeded, for trying things out)"
     add("--backbone", default="moco", help=text)
     text = "file with the backbone's weights (default: for moco, those in model/pretrained or model)"

@@ -128,7 +128,7 @@ class Log:
         if figures.get("existence_range", 1) < CONSTANT and figures["samples"] > 1:
             self.say(
                 "the existence head gives every pair the same answer: all outputs of its ReLU may be 0, and then it "
-                "never learns; a new run with --existence_bias 1 keeps it alive"
+                "never learns; a new run with --slow_existence keeps it alive"
             )
 
     def _check_finite(self, local: torch.Tensor, losses: torch.Tensor, step: int) -> None:

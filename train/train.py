@@ -43,6 +43,7 @@ from train.validation import draw_example
 
 FIXED = ("mode", "input_size", "layers", "similarity_prior")  # of a network that has been trained
 FREE = ("dropout", "drop_feat", "activation", "pos_weight", "feat_weight")  # may change when it is trained further
+EXISTENCE_BIAS = 1.0  # with --slow_existence, initial bias of the existence head's convolution
 CALIBRATION_BATCHES, CALIBRATION_BATCH = 4, 8  # of pairs of frames, for the random backbone
 
 
@@ -159,7 +160,8 @@ def starting_state(
         similarity_prior=args.similarity_prior,
         **free,
     )
-    options = {"seed": args.seed, "lr": args.lr, "weight_decay": args.weight_decay, "amp": AMP[args.amp]}
+    options = {"seed": args.seed, "lr": args.lr, "weight_decay": args.weight_decay}
+    options |= {"amp": AMP[args.amp], "slow_existence": args.slow_existence}
     if path:
         checkpoint = load_checkpoint(path, args.moco_path, **free)
         state = TrainState(checkpoint.backbone, checkpoint.model, device, **options)
@@ -167,8 +169,8 @@ def starting_state(
     backbone = frozen_backbone(args, pairs)
     torch.manual_seed(args.seed)
     network = XSegTx(replace(config, feature_channels=backbone.channels))
-    if args.existence_bias is not None:
-        torch.nn.init.constant_(network.net.cls_branch.conv.bias, args.existence_bias)
+    if args.slow_existence:
+        torch.nn.init.constant_(network.net.cls_branch.conv.bias, EXISTENCE_BIAS)
     notes = [f"{args.backbone} backbone, new transformer"]
     if args.init_weights:
         loaded, left_out = load_matching(network, args.init_weights)
