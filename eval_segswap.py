@@ -59,7 +59,7 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     add("--batch_size", type=at_least(1), help="pairs that the network takes at once (default: by the device's memory)")
     workers = "processes that read and letterbox; 0: none but this one (default: 1 beside a CPU, up to 8 beside a GPU)"
     add("--num_workers", type=at_least(0), help=workers)
-    add("--compile", action="store_true", help="torch.compile: minutes at the start, faster after")
+    add("--compile", action="store_true", help="torch.compile; on a CPU only the transformer, as backbones take long")
     add("--strict", action="store_true", help="stop at the first take that cannot be read")
     add("--overwrite", action="store_true", help="replace a results file of another checkpoint or of unknown origin")
     return parser.parse_args(argv)

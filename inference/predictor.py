@@ -49,8 +49,9 @@ class Predictor:
         self.model = model.to(device).eval()
         self._windows = MaskFeatures(self.backbone)
         if compile:
-            self.backbone = torch.compile(self.backbone, dynamic=True)
             self.model.match = torch.compile(self.model.match, dynamic=True)
+            if device.type == "cuda":  # on a CPU a backbone compiles for more than seven minutes
+                self.backbone = torch.compile(self.backbone, dynamic=True)
 
     @classmethod
     def load(

@@ -6,6 +6,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import sysconfig
 import threading
 import time
 from pathlib import Path
@@ -130,8 +131,12 @@ def test_every_object_has_a_key_even_without_a_pair(whole):
     assert results["take-a"]["masks"]["nothing_0"] == results["take-a"]["masks"]["ego only_0"] == {}
 
 
-@pytest.mark.parametrize("more", [("--batch_size", "1"), ("--batch_size", "3", "--num_workers", "2")])
-def test_batch_size_and_workers_change_nothing_that_counts(checkpoint, data_path, whole, tmp_path, more):
+CAN_COMPILE = shutil.which("g++") and Path(sysconfig.get_path("include"), "Python.h").exists()
+COMPILED = pytest.param(("--compile",), marks=pytest.mark.skipif(not CAN_COMPILE, reason="no C++ compiler"))
+
+
+@pytest.mark.parametrize("more", [("--batch_size", "1"), ("--batch_size", "3", "--num_workers", "2"), COMPILED])
+def test_batch_size_workers_and_compilation_change_nothing_that_counts(checkpoint, data_path, whole, tmp_path, more):
     other = read_results(run(checkpoint, data_path, tmp_path, "ego-exo", *more))
     for uid, take in read_results(whole).items():
         for name, cameras in take["masks"].items():
