@@ -50,7 +50,7 @@ class Predictor:
         self._windows = MaskFeatures(self.backbone)
         if compile:
             self.model.match = torch.compile(self.model.match, dynamic=True)
-            if device.type == "cuda":  # on a CPU a backbone compiles for more than seven minutes
+            if device.type == "cuda":  # EfficientNet-Lite0 took over seven minutes on a CPU
                 self.backbone = torch.compile(self.backbone, dynamic=True)
 
     @classmethod
