@@ -9,7 +9,7 @@ import torch
 
 from model.xsegtx import Prediction, XSegTx, XSegTxConfig
 from tests.made.golden_network import CASES, fill, golden_batch, golden_features
-from train.losses import compute_losses
+from train.losses import PAPER_WEIGHTS, LossWeights, compute_losses
 
 GOLDEN = json.loads((Path(__file__).parent / "golden" / "training_steps.json").read_text())
 TERMS = {"total": "trainLoss", "mask": "trainLossMask", "dice": "trainLossDice", "existence": "trainLossCls"}
@@ -50,20 +50,22 @@ def test_two_training_steps_agree_with_the_published_trainer(case):
             optimizer.step()
 
 
-def test_losses_follow_their_definition():
+@pytest.mark.parametrize("weights", [PAPER_WEIGHTS, LossWeights(object=1.5, existence=0.2)])
+def test_losses_follow_their_definition(weights):
     prediction, query_mask, target_mask, positive = random_batch()
-    losses = compute_losses(prediction, query_mask, target_mask, positive)
+    losses = compute_losses(prediction, query_mask, target_mask, positive, weights=weights)
     pixels, dice = [], []
     for i, is_positive in enumerate(positive.tolist()):
         for prob, mask in ((prediction[0], query_mask), (prediction[1], target_mask)):
             p, q = prob[i].double().numpy(), mask[i].double().numpy()
-            bce = -(10 * q * np.log(p) + (1 - q) * np.log(1 - p))
+            bce = -(weights.object * q * np.log(p) + (1 - q) * np.log(1 - p))
             pixels.append(bce * is_positive)
             if is_positive:
                 dice.append(1 - (2 * (p * q).sum() + 1) / (p.sum() + q.sum() + 1))
     e, y = prediction.existence.double().numpy(), positive.numpy()
     existence = -np.where(y, np.log(e), np.log(1 - e)).mean()
-    expected = (np.mean(pixels) + np.mean(dice) + existence, np.mean(pixels), np.mean(dice), existence)
+    total = np.mean(pixels) + np.mean(dice) + weights.existence * existence
+    expected = (total, np.mean(pixels), np.mean(dice), existence)
     assert [x.item() for x in losses] == pytest.approx(expected, rel=1e-5)
 
 
@@ -101,10 +103,3 @@ def test_losses_are_float32_under_autocast():
     with torch.autocast("cpu", torch.bfloat16):
         losses = compute_losses(prediction, query_mask.byte(), target_mask.byte(), positive)
     assert all(torch.equal(a, b) and a.dtype == torch.float32 for a, b in zip(losses, expected, strict=True))
-
-
-def test_the_existence_loss_may_weigh_less_and_is_told_as_it_is():
-    batch = random_batch()
-    whole, light = compute_losses(*batch), compute_losses(*batch, existence_weight=0.2)
-    assert light[1:] == whole[1:]
-    torch.testing.assert_close(light.total, whole.mask + whole.dice + 0.2 * whole.existence)

@@ -11,6 +11,7 @@ from model.transformer import ACTIVATIONS
 from model.xsegtx import SIZES
 from train.dataset import BLOCK
 from train.features import AMP
+from train.losses import PAPER_WEIGHTS
 
 CHECKPOINT_DIR = Path(__file__).resolve().parent / "checkpoints"
 UNUSED = {  # flags of the published trainer that do nothing there
@@ -24,6 +25,7 @@ UNUSED = {  # flags of the published trainer that do nothing there
 }
 STRONG = {
     "similarity_prior": True,
+    "object_weight": 1.0,
     "existence_weight": 0.1,
     "slow_existence": True,
     "block": 0.0,
@@ -93,7 +95,10 @@ def _add_recipe(parser: Parser) -> None:
     add("--warmUpIter", type=at_least(0), default=1000, help="steps of warm-up, the learning rate rising from 0")
     add("--lr", type=at_least(0, float), default=2e-4, help="learning rate of Adam")
     add("--lr-schedule", type=int, nargs="*", default=[50], help="epochs after which the rate is multiplied by 0.05")
-    add("--existence_weight", type=at_least(0, float), default=1.0, metavar="WEIGHT", help="of the existence loss")
+    text = "of a pixel in the object, in the mask loss; others have 1"
+    add("--object_weight", type=at_least(0, float), default=PAPER_WEIGHTS.object, metavar="WEIGHT", help=text)
+    text = "of the existence loss"
+    add("--existence_weight", type=at_least(0, float), default=PAPER_WEIGHTS.existence, metavar="WEIGHT", help=text)
     add("--weight-decay", type=at_least(0, float), default=0.0, help="weight decay of Adam")
     text = "how often the target tokens outside the object are blocked"
     add("--block", type=at_least(0, float), default=BLOCK, metavar="SHARE", help=text)

@@ -36,6 +36,7 @@ from train.engine import evaluate, train_one_epoch
 from train.features import AMP, FeatureExtractor
 from train.flags import parse_args, plain, recipe_of
 from train.log import Log
+from train.losses import LossWeights
 from train.run_folder import BEST, LAST, WARMUP, arguments_of, find_start, remove_run
 from train.schedule import Schedule
 from train.state import TrainState
@@ -101,7 +102,7 @@ def train(args: argparse.Namespace, ranks: Ranks, device: torch.device) -> int |
     val_batches = make_loader(val_samples, val_steps, workers, pin)
     model = DistributedDataParallel(state.network) if ranks.size > 1 else state.network
     model = torch.compile(model) if args.compile else model
-    stop = StopSignal(ranks)
+    weights, stop = LossWeights(args.object_weight, args.existence_weight), StopSignal(ranks)
 
     def save(*names: str) -> None:
         if ranks.is_main:
@@ -121,7 +122,7 @@ def train(args: argparse.Namespace, ranks: Ranks, device: torch.device) -> int |
             state.history[f"{before}_iou"] = validate(before)
         first = 0 if state.step < schedule.warmup else state.history.get("epoch", 0) + 1
         for epoch in range(first, args.n_epoch + 1):
-            train_one_epoch(model, state, features, batches, schedule, args.existence_weight, epoch, ranks, log, stop)
+            train_one_epoch(model, state, features, batches, schedule, weights, epoch, ranks, log, stop)
             if epoch == 0:  # the warm-up
                 save(WARMUP, LAST)
                 continue
