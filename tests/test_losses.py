@@ -50,7 +50,7 @@ def test_two_training_steps_agree_with_the_published_trainer(case):
             optimizer.step()
 
 
-@pytest.mark.parametrize("weights", [PAPER_WEIGHTS, LossWeights(object=1.5, existence=0.2)])
+@pytest.mark.parametrize("weights", [PAPER_WEIGHTS, LossWeights(mask=0.3, existence=0.2, positive_share=0.8)])
 def test_losses_follow_their_definition(weights):
     prediction, query_mask, target_mask, positive = random_batch()
     losses = compute_losses(prediction, query_mask, target_mask, positive, weights=weights)
@@ -58,13 +58,14 @@ def test_losses_follow_their_definition(weights):
     for i, is_positive in enumerate(positive.tolist()):
         for prob, mask in ((prediction[0], query_mask), (prediction[1], target_mask)):
             p, q = prob[i].double().numpy(), mask[i].double().numpy()
-            bce = -(weights.object * q * np.log(p) + (1 - q) * np.log(1 - p))
+            bce = -(10 * q * np.log(p) + (1 - q) * np.log(1 - p))
             pixels.append(bce * is_positive)
             if is_positive:
                 dice.append(1 - (2 * (p * q).sum() + 1) / (p.sum() + q.sum() + 1))
     e, y = prediction.existence.double().numpy(), positive.numpy()
-    existence = -np.where(y, np.log(e), np.log(1 - e)).mean()
-    total = np.mean(pixels) + np.mean(dice) + weights.existence * existence
+    share = weights.positive_share
+    existence = -np.where(y, 0.5 / share * np.log(e), 0.5 / (1 - share) * np.log(1 - e)).mean()
+    total = weights.mask * np.mean(pixels) + np.mean(dice) + weights.existence * existence
     expected = (total, np.mean(pixels), np.mean(dice), existence)
     assert [x.item() for x in losses] == pytest.approx(expected, rel=1e-5)
 

@@ -222,7 +222,7 @@ def test_a_recipe_sets_what_the_flags_leave_open_and_the_default_is_the_papers()
     strong = vars(parse_args(["--recipe", "strong", "--block", "0.25"], ""))
     assert {name: strong[name] for name in STRONG} == STRONG | {"block": 0.25}
     paper = vars(parse_args([], ""))
-    assert [paper[name] for name in STRONG] == [False, 10, 1, False, 0.5]
+    assert [paper[name] for name in STRONG] == [False, 1, 1, False, False, 0.5]
 
 
 def test_the_variants_of_the_training_benchmark_are_flags_of_the_trainer():

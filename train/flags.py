@@ -25,8 +25,9 @@ UNUSED = {  # flags of the published trainer that do nothing there
 }
 STRONG = {
     "similarity_prior": True,
-    "object_weight": 1.0,
+    "mask_weight": 0.1,
     "existence_weight": 0.1,
+    "balance_existence": True,
     "slow_existence": True,
     "block": 0.0,
 }
@@ -95,10 +96,12 @@ def _add_recipe(parser: Parser) -> None:
     add("--warmUpIter", type=at_least(0), default=1000, help="steps of warm-up, the learning rate rising from 0")
     add("--lr", type=at_least(0, float), default=2e-4, help="learning rate of Adam")
     add("--lr-schedule", type=int, nargs="*", default=[50], help="epochs after which the rate is multiplied by 0.05")
-    text = "of a pixel in the object, in the mask loss; others have 1"
-    add("--object_weight", type=at_least(0, float), default=PAPER_WEIGHTS.object, metavar="WEIGHT", help=text)
+    text = "of the mask's cross-entropy"
+    add("--mask_weight", type=at_least(0, float), default=PAPER_WEIGHTS.mask, metavar="WEIGHT", help=text)
     text = "of the existence loss"
     add("--existence_weight", type=at_least(0, float), default=PAPER_WEIGHTS.existence, metavar="WEIGHT", help=text)
+    text = "weigh samples so that those with and without the object in the target count the same in the existence loss"
+    add("--balance_existence", action="store_true", help=text)
     add("--weight-decay", type=at_least(0, float), default=0.0, help="weight decay of Adam")
     text = "how often the target tokens outside the object are blocked"
     add("--block", type=at_least(0, float), default=BLOCK, metavar="SHARE", help=text)

@@ -8,10 +8,13 @@ from torch import Tensor
 
 from model.xsegtx import Prediction
 
+OBJECT_WEIGHT = 10.0  # of a pixel in the object, in the mask loss; 1 elsewhere
+
 
 class LossWeights(NamedTuple):
-    object: float = 10.0  # of a pixel in the object, in the mask loss; 1 elsewhere
-    existence: float = 1.0  # of the existence loss; the other two have 1
+    mask: float = 1.0
+    existence: float = 1.0
+    positive_share: float = 0.5  # of the samples; positives and negatives together count the same in the existence loss
 
 
 PAPER_WEIGHTS = LossWeights()
@@ -39,10 +42,11 @@ def compute_losses(
 
     query_mask, target_mask: (B, H, W) of 0 and 1, any dtype; positive: (B,) bool, the object is visible in the target.
 
-    - mask: BCE per pixel of both views, 0 for negative samples, times `weights.object` where the mask is 1; its mean
+    - mask: BCE per pixel of both views, 0 for negative samples, times `OBJECT_WEIGHT` where the mask is 1; its mean
       over all 2 B H W pixels, those of negatives included.
     - dice: `1 - (2 sum(p q) + 1) / (sum(p) + sum(q) + 1)`, mean over the two views of the positive samples, 0 if none.
-    - existence: BCE of the existence probability against `positive`, mean over the samples.
+    - existence: BCE of the existence probability against `positive`, times `0.5 / positive_share` for positives and
+      `0.5 / (1 - positive_share)` for negatives, mean over the samples.
 
     With several processes, give `batch_size` and `positive_count` of the global batch: each process then returns its
     share, and the shares' sum is the loss of the global batch. DDP averages gradients over processes, so multiply the
@@ -53,18 +57,19 @@ def compute_losses(
         batch_size = len(positive) if batch_size is None else batch_size
         positive_count = positive.sum() if positive_count is None else positive_count
 
-        query_bce, query_dice = mask_losses(prediction.query_mask_prob, query_mask, positive, weights.object)
-        target_bce, target_dice = mask_losses(prediction.target_mask_prob, target_mask, positive, weights.object)
+        query_bce, query_dice = mask_losses(prediction.query_mask_prob, query_mask, positive)
+        target_bce, target_dice = mask_losses(prediction.target_mask_prob, target_mask, positive)
         mask = (query_bce + target_bce) / (2 * batch_size)
         dice = (query_dice + target_dice) / (2 * positive_count.clamp(min=1))
-        existence = _cross_entropy(prediction.existence.float(), positive) / batch_size
-        return Losses(mask + dice + weights.existence * existence, mask, dice, existence)
+        balance = 0.5 / (weights.positive_share * positive + (1 - weights.positive_share) * (1 - positive))  # (B,)
+        existence = _cross_entropy(prediction.existence.float(), positive, balance) / batch_size
+        return Losses(weights.mask * mask + dice + weights.existence * existence, mask, dice, existence)
 
 
-def mask_losses(prob: Tensor, truth: Tensor, positive: Tensor, object_weight: float) -> tuple[Tensor, Tensor]:
+def mask_losses(prob: Tensor, truth: Tensor, positive: Tensor) -> tuple[Tensor, Tensor]:
     """BCE (mean over a view's pixels) and Dice of one view's masks (B, H, W), each summed over the positive samples."""
     prob, truth = prob.float().flatten(1), truth.float().flatten(1)  # (B, H * W)
-    weight = positive[:, None] * (1 + (object_weight - 1) * truth)
+    weight = positive[:, None] * (1 + (OBJECT_WEIGHT - 1) * truth)
     bce = _cross_entropy(prob, truth, weight) / truth.shape[1]
     overlap, area = (prob * truth).sum(1), prob.sum(1) + truth.sum(1)  # (B,)
     dice = (positive * (1 - (2 * overlap + 1) / (area + 1))).sum()
