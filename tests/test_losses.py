@@ -50,7 +50,7 @@ def test_two_training_steps_agree_with_the_published_trainer(case):
             optimizer.step()
 
 
-@pytest.mark.parametrize("weights", [PAPER_WEIGHTS, LossWeights(mask=0.3, existence=0.2, positive_share=0.8)])
+@pytest.mark.parametrize("weights", [PAPER_WEIGHTS, LossWeights(mask=0.3, existence=0.2)])
 def test_losses_follow_their_definition(weights):
     prediction, query_mask, target_mask, positive = random_batch()
     losses = compute_losses(prediction, query_mask, target_mask, positive, weights=weights)
@@ -63,8 +63,7 @@ def test_losses_follow_their_definition(weights):
             if is_positive:
                 dice.append(1 - (2 * (p * q).sum() + 1) / (p.sum() + q.sum() + 1))
     e, y = prediction.existence.double().numpy(), positive.numpy()
-    share = weights.positive_share
-    existence = -np.where(y, 0.5 / share * np.log(e), 0.5 / (1 - share) * np.log(1 - e)).mean()
+    existence = -np.where(y, np.log(e), np.log(1 - e)).mean()
     total = weights.mask * np.mean(pixels) + np.mean(dice) + weights.existence * existence
     expected = (total, np.mean(pixels), np.mean(dice), existence)
     assert [x.item() for x in losses] == pytest.approx(expected, rel=1e-5)

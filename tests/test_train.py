@@ -222,7 +222,20 @@ def test_a_recipe_sets_what_the_flags_leave_open_and_the_default_is_the_papers()
     strong = vars(parse_args(["--recipe", "strong", "--block", "0.25"], ""))
     assert {name: strong[name] for name in STRONG} == STRONG | {"block": 0.25}
     paper = vars(parse_args([], ""))
-    assert [paper[name] for name in STRONG] == [False, 1, 1, False, False, 0.5]
+    assert [paper[name] for name in STRONG] == [False, 1, 1, False, 0.5]
+
+
+def test_the_weights_of_the_losses_reach_the_training(data_dir, tmp_path):
+    flags = {"usual": (), "alone": ("--mask_weight", 0, "--existence_weight", 0)}
+    second = {}
+    for name, options in flags.items():
+        run_training(data_dir, tmp_path / name, "--n-epoch", 0, *options)
+        second[name] = log_lines(tmp_path / name, "train")[1]  # the rate of the first step is 0
+    assert second["alone"]["loss"] == pytest.approx(second["alone"]["dice_loss"])
+    assert second["usual"]["mask_loss"] == second["alone"]["mask_loss"] > 0
+    assert second["usual"]["loss"] == pytest.approx(
+        sum(second["usual"][f"{x}_loss"] for x in ("mask", "dice", "existence"))
+    )
 
 
 def test_the_variants_of_the_training_benchmark_are_flags_of_the_trainer():

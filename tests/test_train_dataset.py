@@ -141,10 +141,3 @@ def test_nothing_is_blocked_where_the_recipe_says_so_and_the_rest_of_the_stream_
     usual, never = draws(TrainSamples(pairs, SIDE, 0)), draws(TrainSamples(pairs, SIDE, 0, block=0))
     assert 0.45 < np.mean([draw.block for draw in usual]) < 0.55
     assert never == [draw._replace(block=False) for draw in usual]
-
-
-def test_the_share_of_positives_is_what_is_drawn(pairs):
-    samples = TrainSamples(pairs, SIDE, 0)
-    drawn = [draw.own_mask and pairs.positive[draw.target] for draw in draws(samples)]
-    assert 0.3 < np.mean(drawn) < 0.9
-    assert samples.positive_share == pytest.approx(np.mean(drawn), abs=0.04)

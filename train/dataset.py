@@ -122,8 +122,6 @@ class TrainSamples(Samples):
     ):
         super().__init__(pairs, side, cached)
         self.seed, self.block = seed, block
-        share = (1 - TARGET_SWAP) * pairs.positive.mean()
-        self.positive_share = float(max(share, TARGET_SWAP))  # how often the object is in the target; never near 0 or 1
 
     def __getitem__(self, n: int) -> dict:
         unreadable = []

@@ -27,7 +27,6 @@ STRONG = {
     "similarity_prior": True,
     "mask_weight": 0.1,
     "existence_weight": 0.1,
-    "balance_existence": True,
     "slow_existence": True,
     "block": 0.0,
 }
@@ -100,8 +99,6 @@ def _add_recipe(parser: Parser) -> None:
     add("--mask_weight", type=at_least(0, float), default=PAPER_WEIGHTS.mask, metavar="WEIGHT", help=text)
     text = "of the existence loss"
     add("--existence_weight", type=at_least(0, float), default=PAPER_WEIGHTS.existence, metavar="WEIGHT", help=text)
-    text = "weigh samples so that those with and without the object in the target count the same in the existence loss"
-    add("--balance_existence", action="store_true", help=text)
     add("--weight-decay", type=at_least(0, float), default=0.0, help="weight decay of Adam")
     text = "how often the target tokens outside the object are blocked"
     add("--block", type=at_least(0, float), default=BLOCK, metavar="SHARE", help=text)

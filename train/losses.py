@@ -14,7 +14,6 @@ OBJECT_WEIGHT = 10.0  # of a pixel in the object, in the mask loss; 1 elsewhere
 class LossWeights(NamedTuple):
     mask: float = 1.0
     existence: float = 1.0
-    positive_share: float = 0.5  # of the samples; positives and negatives together count the same in the existence loss
 
 
 PAPER_WEIGHTS = LossWeights()
@@ -45,8 +44,7 @@ def compute_losses(
     - mask: BCE per pixel of both views, 0 for negative samples, times `OBJECT_WEIGHT` where the mask is 1; its mean
       over all 2 B H W pixels, those of negatives included.
     - dice: `1 - (2 sum(p q) + 1) / (sum(p) + sum(q) + 1)`, mean over the two views of the positive samples, 0 if none.
-    - existence: BCE of the existence probability against `positive`, times `0.5 / positive_share` for positives and
-      `0.5 / (1 - positive_share)` for negatives, mean over the samples.
+    - existence: BCE of the existence probability against `positive`, mean over the samples.
 
     With several processes, give `batch_size` and `positive_count` of the global batch: each process then returns its
     share, and the shares' sum is the loss of the global batch. DDP averages gradients over processes, so multiply the
@@ -61,8 +59,7 @@ def compute_losses(
         target_bce, target_dice = mask_losses(prediction.target_mask_prob, target_mask, positive)
         mask = (query_bce + target_bce) / (2 * batch_size)
         dice = (query_dice + target_dice) / (2 * positive_count.clamp(min=1))
-        balance = 0.5 / (weights.positive_share * positive + (1 - weights.positive_share) * (1 - positive))  # (B,)
-        existence = _cross_entropy(prediction.existence.float(), positive, balance) / batch_size
+        existence = _cross_entropy(prediction.existence.float(), positive) / batch_size
         return Losses(weights.mask * mask + dice + weights.existence * existence, mask, dice, existence)
 
 

@@ -102,9 +102,7 @@ def train(args: argparse.Namespace, ranks: Ranks, device: torch.device) -> int |
     val_batches = make_loader(val_samples, val_steps, workers, pin)
     model = DistributedDataParallel(state.network) if ranks.size > 1 else state.network
     model = torch.compile(model) if args.compile else model
-    positive_share = samples.positive_share if args.balance_existence else 0.5
-    weights = LossWeights(args.mask_weight, args.existence_weight, positive_share)
-    stop = StopSignal(ranks)
+    weights, stop = LossWeights(args.mask_weight, args.existence_weight), StopSignal(ranks)
 
     def save(*names: str) -> None:
         if ranks.is_main:
