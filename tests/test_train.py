@@ -153,6 +153,16 @@ def test_a_folder_with_a_run_of_another_recipe_is_refused_and_left_as_it_is(data
     assert list(losses(out_dir)) == [1, 2, 3] and not (out_dir / "netBest.pth").exists()
 
 
+def test_a_run_from_before_an_option_came_had_its_default(data_dir, finished, tmp_path, capsys):
+    out_dir = shutil.copytree(finished, tmp_path / "copy")
+    content = torch.load(out_dir / "netLast.pth", weights_only=True)
+    del content["arguments"]["mask_weight"]
+    torch.save(content, out_dir / "netLast.pth")
+    assert "mask_weight 1.0 -> 0.1" in error_line(capsys, data_dir, out_dir, "--mask_weight", 0.1)
+    run_training(data_dir, out_dir)
+    assert losses(out_dir) == losses(finished)
+
+
 def test_what_a_kill_left_behind_goes_with_the_next_run(data_dir, finished, tmp_path):
     out_dir = shutil.copytree(finished, tmp_path / "copy")
     (out_dir / ".netLast.pth.0a1b2c3d.tmp").write_bytes(b"half a checkpoint")

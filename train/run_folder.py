@@ -12,11 +12,14 @@ from train.log import LOG_NAME
 LAST, BEST, WARMUP = "netLast.pth", "netBest.pth", "net_warmup.pth"
 
 
-def find_start(out_dir: Path, resume_pth: str | None, recipe: dict[str, Any]) -> Path | None:
+def find_start(
+    out_dir: Path, resume_pth: str | None, recipe: dict[str, Any], defaults: Mapping[str, Any]
+) -> Path | None:
     """The checkpoint that a training into `out_dir` starts from; None if from none.
 
     The folder's own last one, if that run is of the same recipe, else the one that is named. `auto` continues whatever
-    is there. Raises UserError if the folder holds another run, which would be lost.
+    is there. A run from before an option came has `defaults` for it. Raises UserError if the folder holds another run,
+    which would be lost.
     """
     last, named = out_dir / LAST, None if resume_pth in (None, "auto") else Path(resume_pth)
     held = [path for path in run_files(out_dir) if path.name not in (WARMUP, LOG_NAME)]
@@ -31,6 +34,7 @@ def find_start(out_dir: Path, resume_pth: str | None, recipe: dict[str, Any]) ->
         return last
     content = read_torch(last, ways)
     before = arguments_of(content if isinstance(content, dict) else {}, last)
+    before = before and {**defaults, **before}
     if named:
         recipe = recipe | {"resume_pth": resume_pth}
     changes = [

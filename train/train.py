@@ -78,7 +78,8 @@ def train(args: argparse.Namespace, ranks: Ranks, device: torch.device) -> int |
     pairs, val_pairs = (PairSet.open(args.train_dir, split, setting) for split in ("train", "val"))
     start = args.resume_pth and Path(args.resume_pth)
     if not args.overwrite:
-        start = find_start(args.out_dir, args.resume_pth, recipe_of(args))
+        defaults = recipe_of(parse_args([], __doc__))
+        start = find_start(args.out_dir, args.resume_pth, recipe_of(args), defaults)
     state, notes = starting_state(args, start, pairs, device)
     if ranks.is_main:
         remove_leftovers(args.out_dir)
