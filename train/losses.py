@@ -12,6 +12,8 @@ OBJECT_WEIGHT = 10.0  # of a pixel in the object, in the mask loss; 1 elsewhere
 
 
 class LossWeights(NamedTuple):
+    """Of two of the losses in the total; Dice has 1."""
+
     mask: float = 1.0
     existence: float = 1.0
 

@@ -34,7 +34,8 @@ def find_start(
         return last
     content = read_torch(last, ways)
     before = arguments_of(content if isinstance(content, dict) else {}, last)
-    before = before and {**defaults, **before}
+    if before:  # a published checkpoint tells nothing
+        before = {**defaults, **before}
     if named:
         recipe = recipe | {"resume_pth": resume_pth}
     changes = [
