@@ -128,7 +128,7 @@ class Log:
         if figures.get("existence_range", 1) < CONSTANT and figures["samples"] > 1:
             self.say(
                 "the existence head gives every pair the same answer: all outputs of its ReLU may be 0, and then it "
-                "never learns; a new run with --slow_existence keeps it alive"
+                "never learns; --slow_existence makes that rarer"
             )
 
     def _check_finite(self, local: torch.Tensor, losses: torch.Tensor, step: int) -> None:
