@@ -96,7 +96,7 @@ class Measured:
         amp = PRECISIONS[precision] if precision in ("bf16", "fp16") else None
         self.device = device
         self.predictor = Predictor(backbone, XSegTx(config), device, precision, max(args.batch_size or [32]))
-        self.features = FeatureExtractor(backbone, device, amp, similarity=prior)
+        self.features = FeatureExtractor(backbone, device, amp, fine=prior)
         self.network = XSegTx(config).to(device).train()
         self.optimizer = torch.optim.Adam(self.network.parameters(), lr=2e-4)
 

@@ -9,8 +9,8 @@ The network works on backbone features (model/backbone.py). Two ways to call it:
     target = model.encode_target(target)                                # once per target image
     target_mask_prob, existence = model.match(query, mask, target)      # once per pair, only what these two need
 
-A network with `similarity_prior` also takes the query mask's `cell_share`, and per pair the similarity of the target
-with the object (`SimilarityPrior.similarity`).
+A network with `similarity_prior` also takes the query mask and the fine features of both images, and in pieces the
+mask's `cell_share` and per pair the target's `SimilarityPrior.similarity`.
 """
 
 from collections.abc import Sequence
@@ -26,8 +26,10 @@ from model.transformer import ACTIVATIONS, CrossLayer, InnerLayer, sine_position
 
 STRIDE = 16  # pixels per feature cell
 FINE = 2  # parts of a cell per axis that the similarity prior tells apart
+METRIC_WIDTH = 128  # dimensions in which it compares them, at most
 MAX_INPUT_SIZE, MAX_CHANNELS = 4096, 16384  # what asks for more is a damaged file, and would fill the memory
 PROB_EPS = 1e-7
+MASK_GAIN = 0.5  # initial weight of the mask's largest logit in that of existence
 STANDARD_EPS = 1e-6
 MASK_CHANNEL = 2  # of the decoder's three; the published checkpoints never trained the other two
 SIZES = {  # mode: (width, heads, feed-forward width, blocks)
@@ -57,6 +59,7 @@ class XSegTxConfig:
     pos_weight: float = 0.1  # of the position encoding
     feat_weight: float = 1.0  # of the tokens that it is added to
     similarity_prior: bool = False  # tell the tokens which cells look like the object (`SimilarityPrior`)
+    mask_existence: bool = False  # let existence hear of the mask, too
     feature_channels: int = 1024  # of the backbone
 
     def __post_init__(self):
@@ -126,18 +129,23 @@ class ExistenceHead(nn.Module):
 
 
 class SimilarityPrior(nn.Module):
-    """What the frozen features tell without any training: how much each part of the target resembles the object.
+    """How much each part of the target resembles the object: tokens that know it need not discover matching.
 
-    It reads features on a grid `FINE` times as fine as the tokens' (`fine_features` in model/backbone.py), in which
-    small objects and edges show. The object's feature is the mean of the query's features, weighted by the share of
-    each cell that the mask covers. Its cosine with each cell of the target is standardized over the cells of both
-    views, so that it does not depend on the backbone; over the target's alone, some cell would stand out even where the
-    object is hidden. What all cells have in common is taken away before. Learned vectors carry this into the tokens:
-    one for the mask's share of a query cell, one for each part of a target cell; 5 x width parameters.
+    It reads the frozen features on a grid `FINE` times as fine as the tokens' (`fine_features` in model/backbone.py),
+    in which small objects and edges show. The object's feature is the mean of the query's, weighted by the share of
+    each part that the mask covers; its cosine with the target's parts is taken after a learned projection. That begins
+    as a rotation, or as a random one onto `METRIC_WIDTH` dimensions, so that an untrained network sees what the
+    features tell by themselves, and learns which of their differences tell objects apart.
+
+    What all parts of both views have in common is taken away before. The cosines are standardized over both views; over
+    the target's parts alone, some would stand out even where the object is hidden. Learned vectors carry them into the
+    tokens, one for each part of a target cell, and one more the mask's share of a query cell.
     """
 
-    def __init__(self, width: int):
+    def __init__(self, width: int, channels: int):
         super().__init__()
+        self.metric = nn.Linear(channels, min(channels, METRIC_WIDTH), bias=False)
+        nn.init.orthogonal_(self.metric.weight)
         self.query = nn.Parameter(0.1 * torch.randn(width))
         self.target = nn.Parameter(0.1 * torch.randn(FINE**2, width))
 
@@ -149,18 +157,18 @@ class SimilarityPrior(nn.Module):
         """target tokens (B, L, C), `similarity` with their parts (B, L, 4) -> (B, L, C)."""
         return target + similarity @ self.target
 
-    @staticmethod
-    def similarity(query_fine: Tensor, query_mask: Tensor, target_fine: Tensor) -> Tensor:
+    def similarity(self, query_fine: Tensor, query_mask: Tensor, target_fine: Tensor) -> Tensor:
         """query_fine, target_fine: unit vectors (B, F, 2 h, 2 w); query_mask (B, H, W) of 0 and 1, any dtype ->
-        (B, L, 4): of each cell the parts row by row, mean 0 and deviation 1 in both views together.
+        (B, L, 4) float32: of each cell the parts row by row, mean 0 and deviation 1 in both views together.
         """
         share = cell_share(query_mask, STRIDE // FINE)
         with torch.autocast(share.device.type, enabled=False):
-            cells = torch.cat((query_fine.float().flatten(2), target_fine.float().flatten(2)), 2)  # (B, F, 8 L)
-            cells = F.normalize(cells - cells.mean(2, keepdim=True), dim=1)
-            prototype = F.normalize(torch.einsum("bfl,bl->bf", cells[:, :, : share.shape[1]], share), dim=1)
-            cosine = torch.einsum("bf,bfl->bl", prototype, cells)
-            cosine = (cosine - cosine.mean(1, keepdim=True)) / (cosine.std(1, keepdim=True) + STANDARD_EPS)
+            parts = torch.cat((query_fine.flatten(2), target_fine.flatten(2)), 2).float().transpose(1, 2)  # (B, 8 L, F)
+            parts = F.normalize(parts - parts.mean(1, keepdim=True), dim=2)
+            parts = F.normalize(self.metric(parts), dim=2)
+            prototype = F.normalize(torch.einsum("bl,bld->bd", share, parts[:, : share.shape[1]]), dim=1)
+            cosine = torch.einsum("bld,bd->bl", parts, prototype)
+            cosine = F.layer_norm(cosine, cosine.shape[1:], eps=STANDARD_EPS)  # its gradient is finite for equal ones
         of_target = cosine[:, None, share.shape[1] :].unflatten(2, target_fine.shape[2:])  # (B, 1, 2 h, 2 w)
         return F.pixel_unshuffle(of_target, FINE).flatten(2).transpose(1, 2)
 
@@ -189,7 +197,8 @@ class XSegTx(nn.Module):
                 "cls_branch": ExistenceHead(width, self.cells),
             }
         )
-        self.prior = SimilarityPrior(width) if config.similarity_prior else None
+        self.prior = SimilarityPrior(width, config.feature_channels) if config.similarity_prior else None
+        self.mask_gain = nn.Parameter(torch.tensor(MASK_GAIN)) if config.mask_existence else None
         self.drop_channels = nn.Dropout1d(config.drop_feat)
         position = sine_position(self.cells, self.cells, width, config.pos_weight)
         self.register_buffer("position", position, persistent=False)
@@ -209,8 +218,9 @@ class XSegTx(nn.Module):
         mask_feat: Tensor,
         query_blocked: Tensor | None = None,
         target_blocked: Tensor | None = None,
-        query_share: Tensor | None = None,
-        similarity: Tensor | None = None,
+        query_mask: Tensor | None = None,
+        query_fine: Tensor | None = None,
+        target_fine: Tensor | None = None,
     ) -> Prediction:
         """The forward expects, with h = w = input_size / 16, L = h * w:
            - query_feat, target_feat: backbone features of the two images, (B, F, h, w) with F = feature_channels
@@ -218,8 +228,8 @@ class XSegTx(nn.Module):
            - query_blocked, target_blocked: optional (B, L) bool, True = no token may attend to this token of the view.
              They act in the layers (c) and C, not in mask conditioning (a). A view with all tokens blocked counts as
              not blocked.
-           - query_share: (B, L), `cell_share` of the query mask; only the similarity prior reads it
-           - similarity: (B, L, 4), `SimilarityPrior.similarity`; the same
+           - query_mask: (B, H, W) of 0 and 1, any dtype; only the similarity prior reads it
+           - query_fine, target_fine: (B, F, 2 h, 2 w), `fine_features` of the two images; the same
 
         It returns a `Prediction` of
            - query_mask_prob, target_mask_prob: (B, H, W) float32, probability that a pixel belongs to the object
@@ -228,12 +238,13 @@ class XSegTx(nn.Module):
         query_blocked, target_blocked = _attendable(query_blocked), _attendable(target_blocked)
         query, target, mask = self.project(query_feat), self.project(target_feat), self.project(mask_feat)
         query, target = self._drop(query), self._drop(target)
-        query = self.encode_query(query, mask, query_share, query_blocked)
+        share = cell_share(query_mask) if self.prior else None
+        query = self.encode_query(query, mask, share, query_blocked)
         target = self.encode_target(target, target_blocked)
         if self.prior:
-            target = self.prior.mark_target(target, similarity)
+            target = self.prior.mark_target(target, self.prior.similarity(query_fine, query_mask, target_fine))
         query, target = self._exchange(query, mask, target, query_blocked, target_blocked)
-        return Prediction(self._mask_prob(query), self._mask_prob(target), self._existence(target))
+        return Prediction(_probability(self._mask_logits(query)), *self._found(target))
 
     def project(self, feat: Tensor) -> Tensor:
         """Backbone features (B, F, h, w) of an image or a mask -> tokens (B, L, C), row by row, float32."""
@@ -244,7 +255,7 @@ class XSegTx(nn.Module):
         self, query: Tensor, mask: Tensor, share: Tensor | None = None, blocked: Tensor | None = None
     ) -> Tensor:
         """The query side's layers that do not depend on the target. query, mask: projected tokens (B, L, C); share
-        (B, L): as `forward` has query_share.
+        (B, L): `cell_share` of the query mask, for the similarity prior.
         """
         if self.prior:
             query = self.prior.mark_query(query, share)
@@ -268,7 +279,7 @@ class XSegTx(nn.Module):
         if self.prior:
             target = self.prior.mark_target(target, similarity)
         _, target = self._exchange(query, mask, target, target_only=True)
-        return self._mask_prob(target), self._existence(target)
+        return self._found(target)
 
     def _exchange(self, query, mask, target, query_blocked=None, target_blocked=None, target_only=False):
         """All layers from the first C on. With `target_only`, the query side ends where the last C has read it."""
@@ -288,16 +299,24 @@ class XSegTx(nn.Module):
     def _features(self, tokens: Tensor) -> Tensor:
         return tokens.transpose(1, 2).unflatten(2, (self.cells, self.cells))  # (B, L, C) -> (B, C, h, w)
 
-    def _mask_prob(self, tokens: Tensor) -> Tensor:
-        return self.net.decoder(self._features(tokens)).sigmoid().clamp(PROB_EPS, 1 - PROB_EPS)
+    def _mask_logits(self, tokens: Tensor) -> Tensor:
+        return self.net.decoder(self._features(tokens))
 
-    def _existence(self, tokens: Tensor) -> Tensor:
-        return self.net.cls_branch(self._features(tokens)).float().sigmoid()
+    def _found(self, target: Tensor) -> tuple[Tensor, Tensor]:
+        """Mask probability and existence of the last target tokens."""
+        mask, existence = self._mask_logits(target), self.net.cls_branch(self._features(target)).float()
+        if self.mask_gain is not None:  # detached: masks that serve existence are worse masks
+            existence = existence + self.mask_gain * mask.detach().amax((1, 2))
+        return _probability(mask), existence.sigmoid()
 
 
 def cell_share(mask: Tensor, stride: int = STRIDE) -> Tensor:
     """Mask (B, H, W) of 0 and 1, any dtype -> (B, L) float32: which part of each cell the object covers."""
     return F.avg_pool2d(mask.float()[:, None], stride).flatten(1)
+
+
+def _probability(mask_logits: Tensor) -> Tensor:
+    return mask_logits.sigmoid().clamp(PROB_EPS, 1 - PROB_EPS)
 
 
 def _attendable(blocked: Tensor | None) -> Tensor | None:

@@ -27,7 +27,7 @@ from inference.predictor import resize_prob
 from inference.resumable_run import ResumableRun
 from model.backbone import calibrate_batch_norm, fine_features, mask_to_image, normalize_image, random_backbone
 from model.checkpoint import load_checkpoint, save_checkpoint
-from model.xsegtx import SimilarityPrior, XSegTx, XSegTxConfig, cell_share
+from model.xsegtx import XSegTx, XSegTxConfig
 from tests.made import EGO, ROOT
 from tests.made.processed import LAYOUT, make_data_set
 from tests.made.scripts import run_main
@@ -113,11 +113,8 @@ def plain_prediction(backbone, model, take, pair, frame) -> tuple[np.ndarray, fl
     with torch.inference_mode():
         mask = torch.from_numpy(mask)[None]
         query_fine, target_fine = (fine_features(backbone, image) for image in images)
-        about = {
-            "query_share": cell_share(mask),
-            "similarity": SimilarityPrior.similarity(query_fine, mask, target_fine),
-        }
-        prediction = model(*map(backbone, (*images, mask_to_image(mask))), **about)
+        feats = map(backbone, (*images, mask_to_image(mask)))
+        prediction = model(*feats, query_mask=mask, query_fine=query_fine, target_fine=target_fine)
     return resize_prob(prediction.target_mask_prob, 480)[0].numpy(), prediction.existence.item()
 
 

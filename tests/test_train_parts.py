@@ -14,7 +14,7 @@ import torch
 from formats.errors import UserError
 from formats.pairs import PairSet
 from model.backbone import fine_features, mask_to_image, normalize_image, random_backbone
-from model.xsegtx import Prediction, SimilarityPrior, XSegTx, XSegTxConfig
+from model.xsegtx import Prediction, XSegTx, XSegTxConfig
 from tests.made import ROOT
 from tests.made.training import make_training_set
 from train import plot_log, train
@@ -63,20 +63,20 @@ def make_batch(target_mask, positive, block=None, inside=None):
 def test_features_are_the_backbones_of_query_target_and_mask(pairs, backbone):
     batch = batch_of(TrainSamples(pairs, 64, 0), range(3))
     images = (normalize_image(batch.query_image), normalize_image(batch.target_image), mask_to_image(batch.query_mask))
-    inputs = FeatureExtractor(backbone, CPU, similarity=True)(batch)
-    assert list(inputs) == ["query_feat", "target_feat", "mask_feat", "query_share", "similarity"]
+    inputs = FeatureExtractor(backbone, CPU, fine=True)(batch)
+    assert list(inputs) == ["query_feat", "target_feat", "mask_feat", "query_mask", "query_fine", "target_fine"]
     for image, feature in zip(images, inputs.values(), strict=False):
         torch.testing.assert_close(feature, backbone(image), rtol=1e-4, atol=1e-5)
-    query, target = (fine_features(backbone, image) for image in images[:2])
-    expected = SimilarityPrior.similarity(query, batch.query_mask, target)
-    torch.testing.assert_close(inputs["similarity"], expected, rtol=1e-3, atol=1e-3)
+    for image, name in zip(images, ("query_fine", "target_fine"), strict=False):
+        torch.testing.assert_close(inputs[name], fine_features(backbone, image), rtol=1e-4, atol=1e-5)
+    assert torch.equal(inputs["query_mask"], batch.query_mask)
     assert list(FeatureExtractor(backbone, CPU)(batch)) == list(inputs)[:3]
 
 
-@pytest.mark.parametrize("similarity", [False, True])
-def test_cached_features_equal_fresh_ones_to_half_precision(pairs, backbone, similarity):
+@pytest.mark.parametrize("fine", [False, True])
+def test_cached_features_equal_fresh_ones_to_half_precision(pairs, backbone, fine):
     samples = TrainSamples(pairs, 64, 0)
-    plain, cached = (FeatureExtractor(backbone, CPU, None, size, similarity) for size in (0, 10**8))
+    plain, cached = (FeatureExtractor(backbone, CPU, None, size, fine) for size in (0, 10**8))
     first = cached(batch_of(samples, range(8)))
     blind = TrainSamples(pairs, 64, 0, cached.cache)
     assert not batch_of(blind, range(8)).query_image.any()
@@ -85,8 +85,7 @@ def test_cached_features_equal_fresh_ones_to_half_precision(pairs, backbone, sim
     assert fresh.keys() == first.keys()
     for name in fresh:
         assert torch.equal(first[name], second[name])
-        tolerance = {"rtol": 1e-2, "atol": 1e-2} if name == "similarity" else {"rtol": 1e-3, "atol": 1e-4}
-        torch.testing.assert_close(fresh[name], first[name], **tolerance)
+        torch.testing.assert_close(fresh[name], first[name], rtol=1e-3, atol=1e-4)
 
 
 def test_the_cache_stops_at_its_capacity_and_stays_right(pairs, backbone):

@@ -96,12 +96,17 @@ def test_matching_in_pieces_equals_forward(config):
     model, (query_feat, target_feat, mask_feat) = make_model(**config), make_features()
     masks = torch.zeros(2, 96, 96)
     masks[0, 20:50, 30:70], masks[1, 90:, 90:] = 1, 1
-    share, similarity = cell_share(masks), torch.randn(2, 36, 4, generator=torch.Generator().manual_seed(0))
+    query_fine, target_fine, _ = make_features(cells=12)
     with torch.no_grad():
-        prediction = model(query_feat, target_feat, mask_feat, query_share=share, similarity=similarity)
+        prediction = model(
+            query_feat, target_feat, mask_feat, query_mask=masks, query_fine=query_fine, target_fine=target_fine
+        )
         query, target, mask = map(model.project, (query_feat, target_feat, mask_feat))
-        found = model.match(model.encode_query(query, mask, share), mask, model.encode_target(target), similarity)
-    assert largest_difference(Prediction(prediction.query_mask_prob, *found), prediction) < 1e-6
+        similarity = model.prior.similarity(query_fine, masks, target_fine) if model.prior else None
+        query, target = model.encode_query(query, mask, cell_share(masks)), model.encode_target(target)
+        found = model.match(query, mask, target, similarity)
+    for got, expected in zip(found, prediction[1:], strict=True):
+        torch.testing.assert_close(got, expected, rtol=1e-5, atol=1e-6)
 
 
 def test_a_sample_does_not_depend_on_the_others_in_its_batch():
@@ -184,40 +189,92 @@ def test_float16_features_are_accepted_without_autocast():
         assert largest_difference(model(*features), model(*(x.half() for x in features))) < 0.01
 
 
-def test_the_similarity_prior_adds_its_vectors_only():
+def test_the_similarity_prior_adds_its_own_parameters_only():
     plain, prior = make_model(mode="tiny"), make_model(mode="tiny", similarity_prior=True)
-    assert prior.state_dict().keys() - plain.state_dict().keys() == {"prior.query", "prior.target"}
+    added = prior.state_dict().keys() - plain.state_dict().keys()
+    assert added == {"prior.metric.weight", "prior.query", "prior.target"}
 
 
-def test_the_similarity_prior_finds_what_looks_like_the_object_and_nothing_where_it_is_hidden():
-    generator = torch.Generator().manual_seed(0)
-    scene = F.normalize(torch.randn(1, 64, 6, 6, generator=generator), dim=1)  # 3 x 3 cells of 2 x 2 parts
-    target = scene.flip(3)  # the same things, mirrored
-    mask = torch.zeros(1, 48, 48)
-    mask[:, 8:16, 0:12] = 1  # all of the part in row 1, column 0; half of that beside it
+class Scene:
+    """Two views of 3 x 3 cells of 2 x 2 parts, the same things mirrored, and an object in the first one; what a prior
+    that has not been trained makes of them. Its projection is a rotation.
+    """
 
-    def similarity(*views) -> torch.Tensor:
-        """With each part of the target, by row and column."""
-        parts = SimilarityPrior.similarity(views[0], mask, views[1])
+    def __init__(self):
+        torch.manual_seed(0)
+        self.prior = SimilarityPrior(8, 64)
+        self.query = F.normalize(torch.randn(1, 64, 6, 6), dim=1)
+        self.target = self.query.flip(3)
+        self.mask = torch.zeros(1, 48, 48)
+        self.mask[:, 8:16, 0:12] = 1  # all of the part in row 1, column 0; half of that beside it
+        self.own = [6 + 5, 6 + 4]  # of the target's parts, row by row
+
+    def similarity(self) -> torch.Tensor:
+        """With each part of the target, by row and column: (6, 6)."""
+        parts = self.prior.similarity(self.query, self.mask, self.target).detach()
         assert parts.shape == (1, 9, 4)
         return F.pixel_shuffle(parts.transpose(1, 2).unflatten(2, (3, 3)), 2)[0, 0]
 
-    found = similarity(scene, target)
-    assert found.flatten().topk(2).indices.tolist() == [6 + 5, 6 + 4]
 
-    cells = torch.cat((scene[0].flatten(1), target[0].flatten(1)), 1)
-    cells = F.normalize(cells - cells.mean(1, keepdim=True), dim=0)
-    cosine = F.normalize(cells[:, 6] + 0.5 * cells[:, 7], dim=0) @ cells
-    expected = ((cosine - cosine.mean()) / cosine.std())[36:].view(6, 6)
-    torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-4)
+def test_the_similarity_prior_begins_with_the_cosine_of_the_frozen_features():
+    scene = Scene()
+    parts = torch.cat((scene.query[0].flatten(1), scene.target[0].flatten(1)), 1)
+    parts = F.normalize(parts - parts.mean(1, keepdim=True), dim=0)
+    cosine = F.normalize(parts[:, 6] + 0.5 * parts[:, 7], dim=0) @ parts
+    expected = (cosine - cosine.mean()) / cosine.std()
+    torch.testing.assert_close(scene.similarity(), expected[36:].view(6, 6), rtol=1e-2, atol=1e-4)
 
-    hidden = target.clone()
-    hidden[:, :, 1, 4:] = target[:, :, 3, 2:4]  # something else in its place
-    assert similarity(scene, hidden).max() < found.max() / 2
-    alike = [F.normalize(view + 3 * scene[:, :, :1, :1], dim=1) for view in (scene, target)]  # much in common
-    assert similarity(*alike).flatten().topk(2).indices.tolist() == [6 + 5, 6 + 4]
-    mask.zero_()  # an object too small for the grid
-    assert similarity(scene, target).abs().max() == 0
+
+def test_the_similarity_prior_finds_what_looks_like_the_object_and_nothing_where_it_is_hidden():
+    scene = Scene()
+    found = scene.similarity()
+    assert found.flatten().topk(2).indices.tolist() == scene.own
+    scene.target[:, :, 1, 4:] = scene.target[:, :, 3, 2:4]  # something else in its place
+    assert scene.similarity().max() < found.max() / 2
+
+    scene = Scene()
+    common = 3 * scene.query[:, :, :1, :1]
+    scene.query, scene.target = (F.normalize(x + common, dim=1) for x in (scene.query, scene.target))
+    assert scene.similarity().flatten().topk(2).indices.tolist() == scene.own
+
+
+def test_an_object_too_small_for_the_grid_has_no_similarity_and_harmless_gradients():
+    scene = Scene()
+    scene.mask.zero_()
+    similarity = scene.prior.similarity(scene.query, scene.mask, scene.target)
+    assert similarity.abs().max() == 0
+    similarity.square().sum().backward()
+    assert scene.prior.metric.weight.grad.isfinite().all()
+
+
+def test_the_similarity_prior_learns_by_which_differences_to_tell_objects_apart():
+    scene = Scene()
+    own = torch.tensor(scene.own)
+    optimizer = torch.optim.Adam(scene.prior.parameters(), lr=0.01)
+    scene.target[:] = F.normalize(scene.target + 3 * torch.randn(1, 64, 6, 6), dim=1)  # hard to recognize
+    contrast = []
+    for _ in range(20):
+        parts = scene.prior.similarity(scene.query, scene.mask, scene.target)
+        similarity = F.pixel_shuffle(parts.transpose(1, 2).unflatten(2, (3, 3)), 2).flatten()
+        contrast.append(similarity[own].mean() - similarity.mean())
+        optimizer.zero_grad()
+        (-contrast[-1]).backward()
+        optimizer.step()
+    assert contrast[-1] > contrast[0] + 1
+    assert SimilarityPrior(8, 1024).metric.weight.shape == (128, 1024)
+
+
+def test_existence_hears_of_the_mask_and_the_mask_not_of_existence():
+    plain, hearing = make_model(mode="tiny"), make_model(mode="tiny", mask_existence=True)
+    assert hearing.state_dict().keys() - plain.state_dict().keys() == {"mask_gain"}
+    features = make_features()
+    before, after = plain(*features), hearing(*features)
+    assert torch.equal(before.target_mask_prob, after.target_mask_prob)
+    largest = before.target_mask_prob.amax((1, 2)).logit()
+    torch.testing.assert_close(after.existence.logit(), before.existence.logit() + 0.5 * largest, rtol=1e-4, atol=1e-5)
+    after.existence.sum().backward()
+    assert hearing.mask_gain.grad != 0
+    assert all(p.grad is None for p in hearing.net.decoder.parameters())
 
 
 def test_positions_are_detrs_sine_encoding():

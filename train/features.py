@@ -7,7 +7,6 @@ from torch import Tensor
 
 from model.backbone import Backbone, fine_features, fold_batch_norm, mask_to_image
 from model.mask_features import MaskFeatures
-from model.xsegtx import SimilarityPrior, cell_share
 from train.batches import Batch
 from train.dataset import ImageKey
 
@@ -15,7 +14,8 @@ AMP = {"off": None, "bf16": torch.bfloat16, "fp16": torch.float16}  # precisions
 
 
 class FeatureExtractor:
-    """Runs the frozen backbone, in the precision `amp` (None = float32). `similarity`: also what the prior needs.
+    """Runs the frozen backbone, in the precision `amp` (None = float32). `fine`: also on images enlarged, for the
+    similarity prior.
 
     `cache` keeps features by image, float16 on the CPU, until `cache_bytes` are used, and these images are not looked
     at again. Samples are drawn at random, so whichever images come first are as good as any others.
@@ -27,11 +27,11 @@ class FeatureExtractor:
         device: torch.device,
         amp: torch.dtype | None = None,
         cache_bytes: int = 0,
-        similarity: bool = False,
+        fine: bool = False,
     ):
         self.backbone = fold_batch_norm(backbone).to(device)
         self.mask_features = MaskFeatures(self.backbone) if device.type == "cpu" else None
-        self.device, self.amp, self.similarity = device, amp, similarity
+        self.device, self.amp, self.fine = device, amp, fine
         self.cache: dict[ImageKey, list[Tensor]] = {}  # an image's features, and the fine ones if there are any
         self.cache_bytes = self._bytes_left = cache_bytes
 
@@ -45,17 +45,16 @@ class FeatureExtractor:
         images = torch.cat((batch.query_image, batch.target_image))
         features, fine = self._cached(batch, images) if self.cache_bytes else self._run(images, batch.query_mask)
         inputs = dict(zip(("query_feat", "target_feat", "mask_feat"), features.chunk(3), strict=True))
-        if self.similarity:
-            query_fine, target_fine = fine.chunk(2)
-            inputs["query_share"] = cell_share(batch.query_mask)
-            inputs["similarity"] = SimilarityPrior.similarity(query_fine, batch.query_mask, target_fine)
+        if self.fine:
+            inputs["query_mask"] = batch.query_mask
+            inputs["query_fine"], inputs["target_fine"] = fine.chunk(2)
         return inputs
 
     def _run(self, images: Tensor, masks: Tensor) -> tuple[Tensor, Tensor | None]:
         """(N, S, S, 3) uint8 images and (M, S, S) masks -> (N + M, C, h, w), and the images' fine features."""
         images = self.backbone.normalize(images)
         with self.autocast():
-            fine = fine_features(self.backbone, images) if self.similarity and len(images) else None
+            fine = fine_features(self.backbone, images) if self.fine and len(images) else None
             if self.mask_features is None or not len(masks):
                 return self.backbone(torch.cat((images, mask_to_image(masks)))), fine
             features = self.mask_features(masks)
