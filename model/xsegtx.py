@@ -29,7 +29,6 @@ FINE = 2  # parts of a cell per axis that the similarity prior tells apart
 METRIC_WIDTH = 128  # dimensions in which it compares them, at most
 MAX_INPUT_SIZE, MAX_CHANNELS = 4096, 16384  # what asks for more is a damaged file, and would fill the memory
 PROB_EPS = 1e-7
-MASK_GAIN = 0.5  # initial weight of the mask's largest logit in that of existence
 STANDARD_EPS = 1e-6
 MASK_CHANNEL = 2  # of the decoder's three; the published checkpoints never trained the other two
 SIZES = {  # mode: (width, heads, feed-forward width, blocks)
@@ -59,7 +58,6 @@ class XSegTxConfig:
     pos_weight: float = 0.1  # of the position encoding
     feat_weight: float = 1.0  # of the tokens that it is added to
     similarity_prior: bool = False  # tell the tokens which cells look like the object (`SimilarityPrior`)
-    mask_existence: bool = False  # let existence hear of the mask, too
     feature_channels: int = 1024  # of the backbone
 
     def __post_init__(self):
@@ -198,7 +196,6 @@ class XSegTx(nn.Module):
             }
         )
         self.prior = SimilarityPrior(width, config.feature_channels) if config.similarity_prior else None
-        self.mask_gain = nn.Parameter(torch.tensor(MASK_GAIN)) if config.mask_existence else None
         self.drop_channels = nn.Dropout1d(config.drop_feat)
         position = sine_position(self.cells, self.cells, width, config.pos_weight)
         self.register_buffer("position", position, persistent=False)
@@ -244,7 +241,7 @@ class XSegTx(nn.Module):
         if self.prior:
             target = self.prior.mark_target(target, self.prior.similarity(query_fine, query_mask, target_fine))
         query, target = self._exchange(query, mask, target, query_blocked, target_blocked)
-        return Prediction(_probability(self._mask_logits(query)), *self._found(target))
+        return Prediction(self._mask_prob(query), self._mask_prob(target), self._existence(target))
 
     def project(self, feat: Tensor) -> Tensor:
         """Backbone features (B, F, h, w) of an image or a mask -> tokens (B, L, C), row by row, float32."""
@@ -279,7 +276,7 @@ class XSegTx(nn.Module):
         if self.prior:
             target = self.prior.mark_target(target, similarity)
         _, target = self._exchange(query, mask, target, target_only=True)
-        return self._found(target)
+        return self._mask_prob(target), self._existence(target)
 
     def _exchange(self, query, mask, target, query_blocked=None, target_blocked=None, target_only=False):
         """All layers from the first C on. With `target_only`, the query side ends where the last C has read it."""
@@ -299,24 +296,16 @@ class XSegTx(nn.Module):
     def _features(self, tokens: Tensor) -> Tensor:
         return tokens.transpose(1, 2).unflatten(2, (self.cells, self.cells))  # (B, L, C) -> (B, C, h, w)
 
-    def _mask_logits(self, tokens: Tensor) -> Tensor:
-        return self.net.decoder(self._features(tokens))
+    def _mask_prob(self, tokens: Tensor) -> Tensor:
+        return self.net.decoder(self._features(tokens)).sigmoid().clamp(PROB_EPS, 1 - PROB_EPS)
 
-    def _found(self, target: Tensor) -> tuple[Tensor, Tensor]:
-        """Mask probability and existence of the last target tokens."""
-        mask, existence = self._mask_logits(target), self.net.cls_branch(self._features(target)).float()
-        if self.mask_gain is not None:  # detached: masks that serve existence are worse masks
-            existence = existence + self.mask_gain * mask.detach().amax((1, 2))
-        return _probability(mask), existence.sigmoid()
+    def _existence(self, tokens: Tensor) -> Tensor:
+        return self.net.cls_branch(self._features(tokens)).float().sigmoid()
 
 
 def cell_share(mask: Tensor, stride: int = STRIDE) -> Tensor:
     """Mask (B, H, W) of 0 and 1, any dtype -> (B, L) float32: which part of each cell the object covers."""
     return F.avg_pool2d(mask.float()[:, None], stride).flatten(1)
-
-
-def _probability(mask_logits: Tensor) -> Tensor:
-    return mask_logits.sigmoid().clamp(PROB_EPS, 1 - PROB_EPS)
 
 
 def _attendable(blocked: Tensor | None) -> Tensor | None:

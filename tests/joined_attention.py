@@ -38,7 +38,7 @@ def joined_forward(
             elif isinstance(layer, CrossLayer):
                 both = torch.cat((query, target), dim=1)
                 query, target = _layer(layer.cross_encoder_layer, both, other, blocked).chunk(2, dim=1)
-    return Prediction(model._found(query)[0], *model._found(target))
+    return Prediction(model._mask_prob(query), model._mask_prob(target), model._existence(target))
 
 
 def _halves(tokens: int, device: torch.device) -> tuple[Tensor, Tensor]:

@@ -264,19 +264,6 @@ def test_the_similarity_prior_learns_by_which_differences_to_tell_objects_apart(
     assert SimilarityPrior(8, 1024).metric.weight.shape == (128, 1024)
 
 
-def test_existence_hears_of_the_mask_and_the_mask_not_of_existence():
-    plain, hearing = make_model(mode="tiny"), make_model(mode="tiny", mask_existence=True)
-    assert hearing.state_dict().keys() - plain.state_dict().keys() == {"mask_gain"}
-    features = make_features()
-    before, after = plain(*features), hearing(*features)
-    assert torch.equal(before.target_mask_prob, after.target_mask_prob)
-    largest = before.target_mask_prob.amax((1, 2)).logit()
-    torch.testing.assert_close(after.existence.logit(), before.existence.logit() + 0.5 * largest, rtol=1e-4, atol=1e-5)
-    after.existence.sum().backward()
-    assert hearing.mask_gain.grad != 0
-    assert all(p.grad is None for p in hearing.net.decoder.parameters())
-
-
 def test_positions_are_detrs_sine_encoding():
     encoding = sine_position(3, 5, 8, weight=1.0).reshape(3, 5, 8)
     y, x, full = 2, 4, 2 * np.pi

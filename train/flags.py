@@ -25,9 +25,8 @@ UNUSED = {  # flags of the published trainer that do nothing there
 }
 STRONG = {
     "similarity_prior": True,
-    "mask_existence": True,
     "mask_weight": 0.1,
-    "existence_weight": 0.1,
+    "existence_weight": 0.03,
     "slow_existence": True,
     "block": 0.0,
 }
@@ -121,8 +120,6 @@ def _add_network(parser: Parser) -> None:
     add("--activation", choices=ACTIVATIONS, default="relu", help="in the feed-forward layers")
     text = "tell the tokens which parts of the target look like the object, by a learned projection of frozen features"
     add("--similarity_prior", action="store_true", help=text)
-    text = "judge existence also by the largest logit of the target mask, times a learned weight"
-    add("--mask_existence", action="store_true", help=text)
     text = "keep the existence head from going silent: its convolution starts with bias 1 and has a tenth of the rate"
     add("--slow_existence", action="store_true", help=text)
     text = "frozen: moco, efficientnet_lite0, a model of timm, or random (seeded, for trying things out)"

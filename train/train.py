@@ -42,7 +42,7 @@ from train.schedule import Schedule
 from train.state import TrainState
 from train.validation import draw_example
 
-FIXED = ("mode", "input_size", "layers", "similarity_prior", "mask_existence")  # of a network that has been trained
+FIXED = ("mode", "input_size", "layers", "similarity_prior")  # of a network that has been trained
 FREE = ("dropout", "drop_feat", "activation", "pos_weight", "feat_weight")  # may change when it is trained further
 EXISTENCE_BIAS = 1.0  # with --slow_existence, initial bias of the existence head's convolution
 CALIBRATION_BATCHES, CALIBRATION_BATCH = 4, 8  # of pairs of frames, for the random backbone
@@ -160,7 +160,6 @@ def starting_state(
         input_size=args.input_size,
         layer_types=" ".join(args.layer_type) if args.layer_type else None,
         similarity_prior=args.similarity_prior,
-        mask_existence=args.mask_existence,
         **free,
     )
     options = {"seed": args.seed, "lr": args.lr, "weight_decay": args.weight_decay}
