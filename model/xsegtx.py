@@ -27,6 +27,7 @@ from model.transformer import ACTIVATIONS, CrossLayer, InnerLayer, sine_position
 STRIDE = 16  # pixels per feature cell
 FINE = 2  # parts of a cell per axis that the similarity prior tells apart
 METRIC_WIDTH = 128  # dimensions in which it compares them, at most
+THRESHOLD, SLOPE = 0.45, 10.0  # of its existence logit at first: cosines reach 0.4 for hidden objects, 0.6 for others
 MAX_INPUT_SIZE, MAX_CHANNELS = 4096, 16384  # what asks for more is a damaged file, and would fill the memory
 PROB_EPS = 1e-7
 STANDARD_EPS = 1e-6
@@ -43,6 +44,13 @@ class Prediction(NamedTuple):
     query_mask_prob: Tensor  # (B, H, W) float32 in [1e-7, 1 - 1e-7]
     target_mask_prob: Tensor  # (B, H, W) float32 in [1e-7, 1 - 1e-7]
     existence: Tensor  # (B,) float32 in [0, 1]: the object is visible in the target view
+
+
+class Similarity(NamedTuple):
+    """How much the target looks like the object: cosines, in the metric of the `SimilarityPrior`."""
+
+    parts: Tensor  # (B, L, 4) float32: of each target cell the parts row by row, mean 0 and deviation 1 over both views
+    best: Tensor  # (B,) float32 in [-1, 1]: the largest of the target, not standardized
 
 
 @dataclass(frozen=True)
@@ -137,7 +145,9 @@ class SimilarityPrior(nn.Module):
 
     What all parts of both views have in common is taken away before. The cosines are standardized over both views; over
     the target's parts alone, some would stand out even where the object is hidden. Learned vectors carry them into the
-    tokens, one for each part of a target cell, and one more the mask's share of a query cell.
+    tokens, one for each part of a target cell, and one more the mask's share of a query cell. Where not even the best
+    part comes near the object, it is hidden: how far the largest cosine, as it is, lies above a learned threshold joins
+    the existence logit. So existence need not be learned by the tokens, which the masks need for themselves.
     """
 
     def __init__(self, width: int, channels: int):
@@ -146,19 +156,23 @@ class SimilarityPrior(nn.Module):
         nn.init.orthogonal_(self.metric.weight)
         self.query = nn.Parameter(0.1 * torch.randn(width))
         self.target = nn.Parameter(0.1 * torch.randn(FINE**2, width))
+        self.threshold = nn.Parameter(torch.tensor(THRESHOLD))
+        self.slope = nn.Parameter(torch.tensor(SLOPE))
 
     def mark_query(self, query: Tensor, share: Tensor) -> Tensor:
         """query tokens (B, L, C), share of each cell that the object covers (B, L) -> (B, L, C)."""
         return query + share[..., None] * self.query
 
-    def mark_target(self, target: Tensor, similarity: Tensor) -> Tensor:
-        """target tokens (B, L, C), `similarity` with their parts (B, L, 4) -> (B, L, C)."""
-        return target + similarity @ self.target
+    def mark_target(self, target: Tensor, similarity: Similarity) -> Tensor:
+        """target tokens (B, L, C) -> (B, L, C)."""
+        return target + similarity.parts @ self.target
 
-    def similarity(self, query_fine: Tensor, query_mask: Tensor, target_fine: Tensor) -> Tensor:
-        """query_fine, target_fine: unit vectors (B, F, 2 h, 2 w); query_mask (B, H, W) of 0 and 1, any dtype ->
-        (B, L, 4) float32: of each cell the parts row by row, mean 0 and deviation 1 in both views together.
-        """
+    def existence(self, similarity: Similarity) -> Tensor:
+        """Logit (B,) of "the object is visible", to be added to the existence head's."""
+        return self.slope * (similarity.best - self.threshold)
+
+    def similarity(self, query_fine: Tensor, query_mask: Tensor, target_fine: Tensor) -> Similarity:
+        """query_fine, target_fine: unit vectors (B, F, 2 h, 2 w); query_mask (B, H, W) of 0 and 1, any dtype."""
         share = cell_share(query_mask, STRIDE // FINE)
         with torch.autocast(share.device.type, enabled=False):
             parts = torch.cat((query_fine.flatten(2), target_fine.flatten(2)), 2).float().transpose(1, 2)  # (B, 8 L, F)
@@ -166,9 +180,10 @@ class SimilarityPrior(nn.Module):
             parts = F.normalize(self.metric(parts), dim=2)
             prototype = F.normalize(torch.einsum("bl,bld->bd", share, parts[:, : share.shape[1]]), dim=1)
             cosine = torch.einsum("bld,bd->bl", parts, prototype)
+            best = cosine[:, share.shape[1] :].amax(1)
             cosine = F.layer_norm(cosine, cosine.shape[1:], eps=STANDARD_EPS)  # its gradient is finite for equal ones
         of_target = cosine[:, None, share.shape[1] :].unflatten(2, target_fine.shape[2:])  # (B, 1, 2 h, 2 w)
-        return F.pixel_unshuffle(of_target, FINE).flatten(2).transpose(1, 2)
+        return Similarity(F.pixel_unshuffle(of_target, FINE).flatten(2).transpose(1, 2), best)
 
 
 class XSegTx(nn.Module):
@@ -238,10 +253,11 @@ class XSegTx(nn.Module):
         share = cell_share(query_mask) if self.prior else None
         query = self.encode_query(query, mask, share, query_blocked)
         target = self.encode_target(target, target_blocked)
+        similarity = self.prior.similarity(query_fine, query_mask, target_fine) if self.prior else None
         if self.prior:
-            target = self.prior.mark_target(target, self.prior.similarity(query_fine, query_mask, target_fine))
+            target = self.prior.mark_target(target, similarity)
         query, target = self._exchange(query, mask, target, query_blocked, target_blocked)
-        return Prediction(self._mask_prob(query), self._mask_prob(target), self._existence(target))
+        return Prediction(self._mask_prob(query), self._mask_prob(target), self._existence(target, similarity))
 
     def project(self, feat: Tensor) -> Tensor:
         """Backbone features (B, F, h, w) of an image or a mask -> tokens (B, L, C), row by row, float32."""
@@ -267,16 +283,16 @@ class XSegTx(nn.Module):
         return target
 
     def match(
-        self, query: Tensor, mask: Tensor, target: Tensor, similarity: Tensor | None = None
+        self, query: Tensor, mask: Tensor, target: Tensor, similarity: Similarity | None = None
     ) -> tuple[Tensor, Tensor]:
-        """Encoded query tokens, projected mask tokens, encoded target tokens, each (B, L, C), and the similarity
-        (B, L, 4) if there is a prior -> target_mask_prob (B, H, W), existence (B,), both as `forward` gives them,
-        without what only the query's mask needs.
+        """Encoded query tokens, projected mask tokens, encoded target tokens, each (B, L, C), and the similarity if
+        there is a prior -> target_mask_prob (B, H, W), existence (B,), both as `forward` gives them, without what only
+        the query's mask needs.
         """
         if self.prior:
             target = self.prior.mark_target(target, similarity)
         _, target = self._exchange(query, mask, target, target_only=True)
-        return self._mask_prob(target), self._existence(target)
+        return self._mask_prob(target), self._existence(target, similarity)
 
     def _exchange(self, query, mask, target, query_blocked=None, target_blocked=None, target_only=False):
         """All layers from the first C on. With `target_only`, the query side ends where the last C has read it."""
@@ -299,8 +315,9 @@ class XSegTx(nn.Module):
     def _mask_prob(self, tokens: Tensor) -> Tensor:
         return self.net.decoder(self._features(tokens)).sigmoid().clamp(PROB_EPS, 1 - PROB_EPS)
 
-    def _existence(self, tokens: Tensor) -> Tensor:
-        return self.net.cls_branch(self._features(tokens)).float().sigmoid()
+    def _existence(self, tokens: Tensor, similarity: Similarity | None = None) -> Tensor:
+        logit = self.net.cls_branch(self._features(tokens)).float()
+        return (logit + self.prior.existence(similarity) if self.prior else logit).sigmoid()
 
 
 def cell_share(mask: Tensor, stride: int = STRIDE) -> Tensor:

@@ -12,6 +12,7 @@ from model.transformer import sine_position
 from model.xsegtx import (
     SIZES,
     Prediction,
+    Similarity,
     SimilarityPrior,
     XSegTx,
     XSegTxConfig,
@@ -191,7 +192,7 @@ def test_float16_features_are_accepted_without_autocast():
 def test_the_similarity_prior_adds_its_own_parameters_only():
     plain, prior = make_model(mode="tiny"), make_model(mode="tiny", similarity_prior=True)
     added = prior.state_dict().keys() - plain.state_dict().keys()
-    assert added == {"prior.metric.weight", "prior.query", "prior.target"}
+    assert added == {f"prior.{name}" for name in ("metric.weight", "query", "target", "slope", "threshold")}
 
 
 class Scene:
@@ -210,7 +211,7 @@ class Scene:
 
     def similarity(self) -> torch.Tensor:
         """With each part of the target, by row and column: (6, 6)."""
-        parts = self.prior.similarity(self.query, self.mask, self.target)
+        parts, self.best = self.prior.similarity(self.query, self.mask, self.target)
         assert parts.shape == (1, 9, 4)
         return F.pixel_shuffle(parts.transpose(1, 2).unflatten(2, (3, 3)), 2)[0, 0]
 
@@ -222,6 +223,7 @@ def test_the_similarity_prior_begins_with_the_cosine_of_the_frozen_features():
     cosine = F.normalize(parts[:, 6] + 0.5 * parts[:, 7], dim=0) @ parts
     expected = (cosine - cosine.mean()) / cosine.std(correction=0)
     torch.testing.assert_close(scene.similarity(), expected[36:].view(6, 6), rtol=1e-4, atol=1e-4)
+    torch.testing.assert_close(scene.best, cosine[36:].max()[None])
 
 
 def test_the_similarity_prior_finds_what_looks_like_the_object_and_nothing_where_it_is_hidden():
@@ -241,9 +243,18 @@ def test_an_object_too_small_for_the_grid_has_no_similarity_and_harmless_gradien
     scene = Scene()
     scene.mask.zero_()
     similarity = scene.similarity()
-    assert similarity.abs().max() == 0
-    similarity.square().sum().backward()
+    assert similarity.abs().max() == 0 and scene.best == 0
+    (similarity.square().sum() + scene.best.sum()).backward()
     assert scene.prior.metric.weight.grad.isfinite().all()
+
+
+def test_existence_rises_with_the_largest_cosine_whatever_the_existence_head_says():
+    model = make_model(mode="tiny", similarity_prior=True)
+    tokens = torch.randn(2, model.cells**2, 128)
+    same = [Similarity(torch.zeros(2, model.cells**2, 4), torch.tensor(best)) for best in ([0.45, 0.45], [0.2, 0.7])]
+    plain, moved = (model._existence(tokens, similarity).logit() for similarity in same)
+    torch.testing.assert_close(plain, model.net.cls_branch(model._features(tokens)))
+    torch.testing.assert_close(moved - plain, torch.tensor([-2.5, 2.5]))
 
 
 def test_the_similarity_prior_learns_by_which_differences_to_tell_objects_apart():
