@@ -147,7 +147,7 @@ class SimilarityPrior(nn.Module):
     the target's parts alone, some would stand out even where the object is hidden. Learned vectors carry them into the
     tokens, one for each part of a target cell, and one more the mask's share of a query cell. Where not even the best
     part comes near the object, it is hidden: how far the largest cosine, as it is, lies above a learned threshold joins
-    the existence logit. So existence need not be learned by the tokens, which the masks need for themselves.
+    the existence logit. So existence does not rest on the tokens alone, which the masks need, too.
     """
 
     def __init__(self, width: int, channels: int):
