@@ -251,8 +251,10 @@ def test_an_object_too_small_for_the_grid_has_no_similarity_and_harmless_gradien
 def test_existence_rises_with_the_largest_cosine_whatever_the_existence_head_says():
     model = make_model(mode="tiny", similarity_prior=True)
     tokens = torch.randn(2, model.cells**2, 128)
-    same = [Similarity(torch.zeros(2, model.cells**2, 4), torch.tensor(best)) for best in ([0.45, 0.45], [0.2, 0.7])]
-    plain, moved = (model._existence(tokens, similarity).logit() for similarity in same)
+    similarities = [
+        Similarity(torch.zeros(2, model.cells**2, 4), torch.tensor(best)) for best in ([0.45, 0.45], [0.2, 0.7])
+    ]
+    plain, moved = (model._existence(tokens, similarity).logit() for similarity in similarities)
     torch.testing.assert_close(plain, model.net.cls_branch(model._features(tokens)))
     torch.testing.assert_close(moved - plain, torch.tensor([-2.5, 2.5]))
 
