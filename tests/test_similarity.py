@@ -1,0 +1,75 @@
+"""The similarity prior, on its own; with the network around it in tests/test_xsegtx.py."""
+
+import torch
+import torch.nn.functional as F
+
+from model.similarity import SimilarityPrior
+
+
+class Scene:
+    """Two views of 3 x 3 cells of 2 x 2 parts, the same things mirrored, and an object in the first one; what a prior
+    that has not been trained makes of them. Its projection is a rotation.
+    """
+
+    def __init__(self):
+        torch.manual_seed(0)
+        self.prior = SimilarityPrior(8, 64)
+        self.query = F.normalize(torch.randn(1, 64, 6, 6), dim=1)
+        self.target = self.query.flip(3)
+        self.mask = torch.zeros(1, 48, 48)
+        self.mask[:, 8:16, 0:12] = 1  # all of the part in row 1, column 0; half of that beside it
+        self.own = [6 + 5, 6 + 4]  # of the target's parts, row by row
+
+    def similarity(self) -> torch.Tensor:
+        """With each part of the target, by row and column: (6, 6)."""
+        parts, self.best = self.prior.similarity(self.query, self.mask, self.target)
+        assert parts.shape == (1, 9, 4)
+        return F.pixel_shuffle(parts.transpose(1, 2).unflatten(2, (3, 3)), 2)[0, 0]
+
+
+def test_the_similarity_prior_begins_with_the_cosine_of_the_frozen_features():
+    scene = Scene()
+    parts = torch.cat((scene.query[0].flatten(1), scene.target[0].flatten(1)), 1)
+    parts = F.normalize(parts - parts.mean(1, keepdim=True), dim=0)
+    cosine = F.normalize(parts[:, 6] + 0.5 * parts[:, 7], dim=0) @ parts
+    expected = (cosine - cosine.mean()) / cosine.std(correction=0)
+    torch.testing.assert_close(scene.similarity(), expected[36:].view(6, 6), rtol=1e-4, atol=1e-4)
+    torch.testing.assert_close(scene.best, cosine[36:].max()[None])
+
+
+def test_the_similarity_prior_finds_what_looks_like_the_object_and_nothing_where_it_is_hidden():
+    scene = Scene()
+    found = scene.similarity()
+    assert found.flatten().topk(2).indices.tolist() == scene.own
+    scene.target[:, :, 1, 4:] = scene.target[:, :, 3, 2:4]  # something else in its place
+    assert scene.similarity().max() < found.max() / 2
+
+    scene = Scene()
+    common = 3 * scene.query[:, :, :1, :1]
+    scene.query, scene.target = (F.normalize(x + common, dim=1) for x in (scene.query, scene.target))
+    assert scene.similarity().flatten().topk(2).indices.tolist() == scene.own
+
+
+def test_an_object_too_small_for_the_grid_has_no_similarity_and_harmless_gradients():
+    scene = Scene()
+    scene.mask.zero_()
+    similarity = scene.similarity()
+    assert similarity.abs().max() == 0 and scene.best == 0
+    (similarity.square().sum() + scene.best.sum()).backward()
+    assert scene.prior.metric.weight.grad.isfinite().all()
+
+
+def test_the_similarity_prior_learns_by_which_differences_to_tell_objects_apart():
+    scene = Scene()
+    own = torch.tensor(scene.own)
+    optimizer = torch.optim.Adam(scene.prior.parameters(), lr=0.01)
+    scene.target[:] = F.normalize(scene.target + 3 * torch.randn(1, 64, 6, 6), dim=1)  # hard to recognize
+    contrast = []
+    for _ in range(20):
+        similarity = scene.similarity().flatten()
+        contrast.append(similarity[own].mean() - similarity.mean())
+        optimizer.zero_grad()
+        (-contrast[-1]).backward()
+        optimizer.step()
+    assert contrast[-1] > contrast[0] + 1
+    assert SimilarityPrior(8, 1024).metric.weight.shape == (128, 1024)
