@@ -156,11 +156,21 @@ def test_a_folder_with_a_run_of_another_recipe_is_refused_and_left_as_it_is(data
 def test_a_run_from_before_an_option_came_had_its_default(data_dir, finished, tmp_path, capsys):
     out_dir = shutil.copytree(finished, tmp_path / "copy")
     content = torch.load(out_dir / "netLast.pth", weights_only=True)
-    del content["arguments"]["mask_weight"]
+    del content["arguments"]["existence_weight"]
     torch.save(content, out_dir / "netLast.pth")
-    assert "mask_weight 1.0 -> 0.1" in error_line(capsys, data_dir, out_dir, "--mask_weight", 0.1)
+    assert "existence_weight 1.0 -> 0.1" in error_line(capsys, data_dir, out_dir, "--existence_weight", 0.1)
     run_training(data_dir, out_dir)
     assert losses(out_dir) == losses(finished)
+
+
+def test_options_that_this_version_has_no_more_are_told_where_a_run_used_them(data_dir, finished, tmp_path, capsys):
+    out_dir = shutil.copytree(finished, tmp_path / "copy")
+    content = torch.load(out_dir / "netLast.pth", weights_only=True)
+    content["arguments"] |= {"turned_on": True, "left_off": False}
+    torch.save(content, out_dir / "netLast.pth")
+    run_training(data_dir, out_dir)
+    said = capsys.readouterr().out
+    assert "no longer an option: turned_on True" in said and "left_off" not in said
 
 
 def test_what_a_kill_left_behind_goes_with_the_next_run(data_dir, finished, tmp_path):
@@ -232,20 +242,16 @@ def test_a_recipe_sets_what_the_flags_leave_open_and_the_default_is_the_papers()
     strong = vars(parse_args(["--recipe", "strong", "--block", "0.25"], ""))
     assert {name: strong[name] for name in STRONG} == STRONG | {"block": 0.25}
     paper = vars(parse_args([], ""))
-    assert [paper[name] for name in STRONG] == [False, 1, 1, False, 0.5]
+    assert [paper[name] for name in STRONG] == [False, 1, 0.5]
 
 
-def test_the_weights_of_the_losses_reach_the_training(data_dir, tmp_path):
-    flags = {"usual": (), "alone": ("--mask_weight", 0, "--existence_weight", 0)}
-    second = {}
-    for name, options in flags.items():
-        run_training(data_dir, tmp_path / name, "--n-epoch", 0, *options)
-        second[name] = log_lines(tmp_path / name, "train")[1]  # the rate of the first step is 0
-    assert second["alone"]["loss"] == pytest.approx(second["alone"]["dice_loss"])
-    assert second["usual"]["mask_loss"] == second["alone"]["mask_loss"] > 0
-    assert second["usual"]["loss"] == pytest.approx(
-        sum(second["usual"][f"{x}_loss"] for x in ("mask", "dice", "existence"))
-    )
+def test_the_weight_of_the_existence_loss_reaches_the_training(data_dir, tmp_path):
+    for weight in (1, 0.1):
+        run_training(data_dir, tmp_path / str(weight), "--n-epoch", 0, "--existence_weight", weight)
+        losses = log_lines(tmp_path / str(weight), "train")[1]  # the rate of the first step is 0
+        masks = losses["mask_loss"] + losses["dice_loss"]
+        assert losses["existence_loss"] > 0.1
+        assert losses["loss"] == pytest.approx(masks + weight * losses["existence_loss"])
 
 
 def test_the_variants_of_the_training_benchmark_are_flags_of_the_trainer():

@@ -14,7 +14,7 @@ import torch
 from formats.errors import UserError
 from formats.pairs import PairSet
 from model.backbone import fine_features, mask_to_image, normalize_image, random_backbone
-from model.xsegtx import Prediction, XSegTx, XSegTxConfig
+from model.xsegtx import Prediction
 from tests.made import ROOT
 from tests.made.training import make_training_set
 from train import plot_log, train
@@ -25,7 +25,6 @@ from train.engine import blocked_tokens
 from train.features import FeatureExtractor
 from train.log import Log, read_log
 from train.schedule import Schedule
-from train.state import TrainState
 from train.validation import Example, draw_example, score, summarize
 
 CPU = torch.device("cpu")
@@ -108,17 +107,6 @@ def test_the_rate_warms_up_from_0_and_drops_after_epoch_50():
     assert schedule.total_steps == 251_000
 
 
-def test_the_existence_heads_convolution_may_learn_more_slowly_and_moments_keep_their_order(backbone):
-    network = XSegTx(XSegTxConfig(mode="tiny", input_size=48))
-    usual, slow = (TrainState(backbone, network, CPU, 0, 1e-3, slow_existence=on) for on in (False, True))
-    slow.set_rate(1e-3)
-    rates = {id(p): group["lr"] for group in slow.optimizer.param_groups for p in group["params"]}
-    head = set(map(id, network.net.cls_branch.conv.parameters()))
-    assert all(rates[id(p)] == pytest.approx(1e-4 if id(p) in head else 1e-3) for p in network.parameters())
-    orders = [[id(p) for group in s.optimizer.param_groups for p in group["params"]] for s in (usual, slow)]
-    assert orders[0] == orders[1] == list(map(id, network.parameters()))
-
-
 def test_tokens_outside_the_target_mask_are_blocked_where_asked_for():
     mask = torch.zeros(3, 64, 64, dtype=torch.uint8)
     mask[:2, 16:33, 0:16] = 1
@@ -150,7 +138,7 @@ def test_a_head_that_gives_one_answer_to_all_is_told(tmp_path, capsys):
     for existence, told in (((0.4, 0.4), True), ((0.4, 0.6), False)):
         rows = torch.tensor([[0.5, p, 1.0, 0.1] for p in existence], dtype=torch.float64)
         log.validation(0, "untrained", summarize(rows))
-        assert ("--slow_existence" in capsys.readouterr().out) == told
+        assert ("every pair the same answer" in capsys.readouterr().out) == told
     log.close()
 
 

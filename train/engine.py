@@ -12,7 +12,7 @@ from train.batches import Batch
 from train.distributed import Ranks, Stopped, StopSignal
 from train.features import FeatureExtractor
 from train.log import Log
-from train.losses import LossWeights, compute_losses
+from train.losses import compute_losses
 from train.schedule import Schedule
 from train.state import TrainState
 from train.validation import Example, positives, score, summarize
@@ -26,7 +26,7 @@ def train_one_epoch(
     features: FeatureExtractor,
     batches: Iterator[Batch],
     schedule: Schedule,
-    weights: LossWeights,
+    existence_weight: float,
     epoch: int,
     ranks: Ranks,
     log: Log,
@@ -56,7 +56,7 @@ def train_one_epoch(
             batch.positive,
             batch_size=len(batch) * ranks.size,
             positive_count=ranks.sum(batch.positive.sum()),
-            weights=weights,
+            existence_weight=existence_weight,
         )
         state.optimizer.zero_grad(set_to_none=True)
         loss = losses.total * ranks.size  # this process's share of the global loss; DDP averages the gradients

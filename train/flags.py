@@ -11,7 +11,6 @@ from model.transformer import ACTIVATIONS
 from model.xsegtx import SIZES
 from train.dataset import BLOCK
 from train.features import AMP
-from train.losses import PAPER_WEIGHTS
 
 CHECKPOINT_DIR = Path(__file__).resolve().parent / "checkpoints"
 UNUSED = {  # flags of the published trainer that do nothing there
@@ -23,13 +22,7 @@ UNUSED = {  # flags of the published trainer that do nothing there
     "--tps-grid": {"type": int, "nargs": "+"},
     "--eta-corr": {"type": float},
 }
-STRONG = {
-    "similarity_prior": True,
-    "mask_weight": 0.1,
-    "existence_weight": 0.03,
-    "slow_existence": True,
-    "block": 0.0,
-}
+STRONG = {"similarity_prior": True, "existence_weight": 0.03, "block": 0.0}
 RECIPES = {"paper": {}, "strong": STRONG}  # other defaults than the paper's, by option; docs/training.md says why
 NOT_RECIPE = (
     *("out_dir", "resume_pth", "resume_epoch", "moco_path", "gpu", "device", "compile", "num_workers"),
@@ -95,10 +88,8 @@ def _add_recipe(parser: Parser) -> None:
     add("--warmUpIter", type=at_least(0), default=1000, help="steps of warm-up, the learning rate rising from 0")
     add("--lr", type=at_least(0, float), default=2e-4, help="learning rate of Adam")
     add("--lr-schedule", type=int, nargs="*", default=[50], help="epochs after which the rate is multiplied by 0.05")
-    text = "of the mask's cross-entropy"
-    add("--mask_weight", type=at_least(0, float), default=PAPER_WEIGHTS.mask, metavar="WEIGHT", help=text)
-    text = "of the existence loss"
-    add("--existence_weight", type=at_least(0, float), default=PAPER_WEIGHTS.existence, metavar="WEIGHT", help=text)
+    text = "of the existence loss; the masks' losses have weight 1"
+    add("--existence_weight", type=at_least(0, float), default=1.0, metavar="WEIGHT", help=text)
     add("--weight-decay", type=at_least(0, float), default=0.0, help="weight decay of Adam")
     text = "how often the target tokens outside the object are blocked"
     add("--block", type=at_least(0, float), default=BLOCK, metavar="SHARE", help=text)
@@ -120,8 +111,6 @@ def _add_network(parser: Parser) -> None:
     add("--activation", choices=ACTIVATIONS, default="relu", help="in the feed-forward layers")
     text = "tell the tokens which parts of the target look like the object, by a learned projection of frozen features"
     add("--similarity_prior", action="store_true", help=text)
-    text = "keep the existence head from going silent: its convolution starts with bias 1 and has a tenth of the rate"
-    add("--slow_existence", action="store_true", help=text)
     text = "frozen: moco, efficientnet_lite0, a model of timm, or random (seeded, for trying things out)"
     add("--backbone", default="moco", help=text)
     text = "file with the backbone's weights (default: for moco, those in model/pretrained or model)"

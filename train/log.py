@@ -128,7 +128,7 @@ class Log:
         if figures.get("existence_range", 1) < CONSTANT and figures["samples"] > 1:
             self.say(
                 "the existence head gives every pair the same answer: all outputs of its ReLU may be 0, and then it "
-                "never learns; --slow_existence makes that rarer"
+                "never learns; another --seed may help, and with --similarity_prior existence does not rest on it alone"
             )
 
     def _check_finite(self, local: torch.Tensor, losses: torch.Tensor, step: int) -> None:

@@ -11,18 +11,8 @@ from model.xsegtx import Prediction
 OBJECT_WEIGHT = 10.0  # of a pixel in the object, in the mask loss; 1 elsewhere
 
 
-class LossWeights(NamedTuple):
-    """Of two of the losses in the total; Dice has 1."""
-
-    mask: float = 1.0
-    existence: float = 1.0
-
-
-PAPER_WEIGHTS = LossWeights()
-
-
 class Losses(NamedTuple):
-    """Scalars on the device; `total` is the weighted sum of the others, and what to call `backward` on."""
+    """Scalars on the device; `total` is the sum of the others, existence weighted, and what to call `backward` on."""
 
     total: Tensor
     mask: Tensor
@@ -37,7 +27,7 @@ def compute_losses(
     positive: Tensor,
     batch_size: int | None = None,
     positive_count: Tensor | None = None,
-    weights: LossWeights = PAPER_WEIGHTS,
+    existence_weight: float = 1.0,
 ) -> Losses:
     """Losses of a batch, without waiting for the device.
 
@@ -62,7 +52,7 @@ def compute_losses(
         mask = (query_bce + target_bce) / (2 * batch_size)
         dice = (query_dice + target_dice) / (2 * positive_count.clamp(min=1))
         existence = _cross_entropy(prediction.existence.float(), positive) / batch_size
-        return Losses(weights.mask * mask + dice + weights.existence * existence, mask, dice, existence)
+        return Losses(mask + dice + existence_weight * existence, mask, dice, existence)
 
 
 def mask_losses(prob: Tensor, truth: Tensor, positive: Tensor) -> tuple[Tensor, Tensor]:

@@ -1,6 +1,5 @@
 """The state of a training: what a step changes and a checkpoint keeps."""
 
-import itertools
 from pathlib import Path
 from typing import Any
 
@@ -11,11 +10,6 @@ from formats.files import link_or_copy
 from model.backbone import Backbone
 from model.checkpoint import Checkpoint, load_optimizer, save_checkpoint
 from model.xsegtx import XSegTx
-
-# Of the existence head's convolution, with `slow_existence`. Adam moves each of its many weights by the rate, and the
-# tokens have much in common, so that all outputs move together: at the full rate they fall below the ReLU in a few
-# steps, often for ever.
-SLOW_RATE = 0.1
 
 
 class TrainState:
@@ -33,22 +27,18 @@ class TrainState:
         lr: float,
         weight_decay: float = 0.0,
         amp: torch.dtype | None = None,
-        slow_existence: bool = False,
     ):
         """With `amp` float16, the loss is scaled."""
         self.backbone = backbone  # as it was loaded, for checkpoints: frozen
         self.network = network.to(device)
-        slow = set(network.net.cls_branch.conv.parameters()) if slow_existence else set()
-        runs = itertools.groupby(network.parameters(), slow.__contains__)  # moments are kept in the parameters' order
-        groups, self.rates = zip(*((list(run), SLOW_RATE if is_slow else 1.0) for is_slow, run in runs), strict=True)
-        self.optimizer = torch.optim.Adam([{"params": g} for g in groups], lr=lr, weight_decay=weight_decay)
+        self.optimizer = torch.optim.Adam(network.parameters(), lr=lr, weight_decay=weight_decay)
         self.scaler = torch.amp.GradScaler(device.type, enabled=amp == torch.float16)
         self.seed, self.step = seed, 0
         self.history: dict[str, Any] = {}
 
     def set_rate(self, lr: float) -> None:
-        for group, share in zip(self.optimizer.param_groups, self.rates, strict=True):
-            group["lr"] = lr * share
+        for group in self.optimizer.param_groups:
+            group["lr"] = lr
 
     def note_validation(self, epoch: int, iou: float) -> bool:
         """Note an epoch's validation IoU; True if it is the best so far."""

@@ -36,7 +36,6 @@ from train.engine import evaluate, train_one_epoch
 from train.features import AMP, FeatureExtractor
 from train.flags import parse_args, plain, recipe_of
 from train.log import Log
-from train.losses import LossWeights
 from train.run_folder import BEST, LAST, WARMUP, arguments_of, find_start, remove_run
 from train.schedule import Schedule
 from train.state import TrainState
@@ -44,7 +43,6 @@ from train.validation import draw_example
 
 FIXED = ("mode", "input_size", "layers", "similarity_prior")  # of a network that has been trained
 FREE = ("dropout", "drop_feat", "activation", "pos_weight", "feat_weight")  # may change when it is trained further
-EXISTENCE_BIAS = 1.0  # with --slow_existence, initial bias of the existence head's convolution
 CALIBRATION_BATCHES, CALIBRATION_BATCH = 4, 8  # of pairs of frames, for the random backbone
 
 
@@ -103,7 +101,7 @@ def train(args: argparse.Namespace, ranks: Ranks, device: torch.device) -> int |
     val_batches = make_loader(val_samples, val_steps, workers, pin)
     model = DistributedDataParallel(state.network) if ranks.size > 1 else state.network
     model = torch.compile(model) if args.compile else model
-    weights, stop = LossWeights(args.mask_weight, args.existence_weight), StopSignal(ranks)
+    stop = StopSignal(ranks)
 
     def save(*names: str) -> None:
         if ranks.is_main:
@@ -123,7 +121,7 @@ def train(args: argparse.Namespace, ranks: Ranks, device: torch.device) -> int |
             state.history[f"{before}_iou"] = validate(before)
         first = 0 if state.step < schedule.warmup else state.history.get("epoch", 0) + 1
         for epoch in range(first, args.n_epoch + 1):
-            train_one_epoch(model, state, features, batches, schedule, weights, epoch, ranks, log, stop)
+            train_one_epoch(model, state, features, batches, schedule, args.existence_weight, epoch, ranks, log, stop)
             if epoch == 0:  # the warm-up
                 save(WARMUP, LAST)
                 continue
@@ -162,8 +160,7 @@ def starting_state(
         similarity_prior=args.similarity_prior,
         **free,
     )
-    options = {"seed": args.seed, "lr": args.lr, "weight_decay": args.weight_decay}
-    options |= {"amp": AMP[args.amp], "slow_existence": args.slow_existence}
+    options = {"seed": args.seed, "lr": args.lr, "weight_decay": args.weight_decay, "amp": AMP[args.amp]}
     if path:
         checkpoint = load_checkpoint(path, args.moco_path, **free)
         state = TrainState(checkpoint.backbone, checkpoint.model, device, **options)
@@ -171,8 +168,6 @@ def starting_state(
     backbone = frozen_backbone(args, pairs)
     torch.manual_seed(args.seed)
     network = XSegTx(replace(config, feature_channels=backbone.channels))
-    if args.slow_existence:
-        torch.nn.init.constant_(network.net.cls_branch.conv.bias, EXISTENCE_BIAS)
     notes = [f"{args.backbone} backbone, new transformer"]
     if args.init_weights:
         loaded, left_out = load_matching(network, args.init_weights)
@@ -201,6 +196,7 @@ def continued(
     now = plain(args)
     changed = [name for name in before if name in now and before[name] != now[name]]
     notes = [f"changed since then: {name} {before[name]} -> {now[name]}" for name in changed]
+    notes += [f"no longer an option: {name} {value}" for name, value in before.items() if value and name not in now]
     return [f"{path}, continued at step {state.step}", *notes]
 
 
