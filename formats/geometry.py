@@ -2,14 +2,19 @@
 
 Letterbox: pad the shorter side with zeros to a square, `(long - short) // 2` before and the rest behind, then resize to
 `side` x `side` by nearest neighbour, `source = floor(i * long / side)`. Frames and masks alike.
+
+A closer look at an object is a part of the image letterboxed to `ZOOM * side`, as large as the network's input.
 """
 
 from functools import lru_cache
 
 import numpy as np
 
+ZOOM = 3  # how much a closer look enlarges
+CLOSE_EXTENT = 0.75  # side of an object in a closer look, by the view's, at most: the network sees what is around it
 EVAL_SIDE = 480  # long side, in pixels, of the masks that the benchmark compares
 Size = tuple[int, int]  # (H, W)
+Corner = tuple[int, int]  # (top, left)
 
 
 @lru_cache(maxsize=64)
@@ -39,6 +44,29 @@ def letterbox(image: np.ndarray, side: int) -> np.ndarray:
     out = np.zeros((side, side, *image.shape[2:]), image.dtype)
     out[row_slice, col_slice] = image[rows[:, None], cols]
     return out
+
+
+def closer_corner(rows: np.ndarray, cols: np.ndarray, side: int) -> Corner | None:
+    """Where in the image letterboxed to R = ZOOM * side the closer look at an object begins: the object is in its
+    middle, or as near to that as the image's edge allows. None if there is no object, or if it is too large.
+
+    rows, cols: (R,) bool, which of them hold a part of the object.
+    """
+    rows, cols = np.flatnonzero(rows), np.flatnonzero(cols)
+    if not len(rows) or max(rows[-1] - rows[0], cols[-1] - cols[0]) >= CLOSE_EXTENT * side:
+        return None
+    top, left = (int(min(max((x[0] + x[-1] + 1 - side) // 2, 0), (ZOOM - 1) * side)) for x in (rows, cols))
+    return top, left
+
+
+def look(large, side: int, corner: Corner | None):
+    """The closer look (side, side[, C]) that begins at `corner`, of an image letterboxed to ZOOM * side, array or
+    tensor. None: the whole image, the same pixels as letterboxed to `side`.
+    """
+    if corner is None:
+        return large[::ZOOM, ::ZOOM]
+    top, left = corner
+    return large[top : top + side, left : left + side]
 
 
 def eval_size(size: Size) -> Size:

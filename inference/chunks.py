@@ -71,8 +71,8 @@ def plan_chunks(take: ProcessedTake, setting: str, batch_size: int) -> list[Chun
 
 
 class ChunkDataset(Dataset):
-    """The chunks of `plans`, in their order, read and letterboxed to `side` x `side` pixels. One that cannot be read
-    comes as an `UnreadableChunk`, and the worker lives on.
+    """The chunks of `plans`, in their order, read and letterboxed to `side` x `side` pixels (`Predictor.side`). One
+    that cannot be read comes as an `UnreadableChunk`, and the worker lives on.
     """
 
     def __init__(self, data_dir: Path, setting: str, side: int, plans: Sequence[ChunkPlan]):

@@ -13,7 +13,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from formats.geometry import letterbox, unletterbox
+from formats.geometry import ZOOM, closer_corner, letterbox, look, unletterbox
 from model.backbone import Backbone, fine_features, fold_batch_norm, mask_to_image
 from model.checkpoint import load_checkpoint
 from model.device import resolve_device
@@ -32,6 +32,9 @@ class Predictor:
 
     `precision`: fp32 is exact; tf32 is that with TensorFloat-32 products (CUDA); bf16 and fp16 compute the backbone and
     the transformer's products in half precision, and normalization, softmax and outputs in float32.
+
+    `side`: pixels per side of the images that it takes, the network's input size; `ZOOM` times that of a network with
+    `closer_look`, which sees each pair twice: whole, and enlarged where its first answer is.
     """
 
     def __init__(
@@ -43,8 +46,10 @@ class Predictor:
         batch_size: int | None = None,
         compile: bool = False,
     ):
-        self.device, self.precision, self.side = device, precision, model.config.input_size
-        self.batch_size = batch_size or default_batch_size(device, self.side, precision)
+        self.device, self.precision = device, precision
+        self.input_size, self.closer_look = model.config.input_size, model.config.closer_look
+        self.side = self.input_size * (ZOOM if self.closer_look else 1)
+        self.batch_size = batch_size or default_batch_size(device, self.input_size, precision)
         self.dtype = PRECISIONS[precision]
         self.backbone = fold_batch_norm(backbone).to(device, self.dtype)
         self.model = model.to(device).eval()
@@ -76,8 +81,45 @@ class Predictor:
 
         images (I, S, S, 3) uint8 RGB and masks (M, S, S), letterboxed; mask_image (M,): the query image of each mask;
         pair_mask (P,), pair_target (P,): the query mask and the target image of each pair.
-        Returns the target mask's probability (P, S, S) and existence (P,), float32, on the device.
+        Returns the target mask's probability (P, S, S) and existence (P,), float32, on the device; S is `side`.
         """
+        if not self.closer_look:
+            return self._look(images, masks, mask_image, pair_mask, pair_target)
+        whole = images[:, ::ZOOM, ::ZOOM], masks[:, ::ZOOM, ::ZOOM]
+        prob, existence = self._look(*whole, mask_image, pair_mask, pair_target)
+        prob = resize_prob(prob, self.side)
+        self._look_closer(prob, images, masks, mask_image, pair_mask, pair_target)
+        return prob, existence
+
+    def _look_closer(
+        self, prob: Tensor, images: Tensor, masks: Tensor, mask_image: Tensor, pair_mask: Tensor, pair_target: Tensor
+    ) -> None:
+        """Replace the mask probabilities (P, S, S) of objects small enough for a closer look by what that shows."""
+        side = self.input_size
+        corners, query_corners = (
+            [closer_corner(rows, cols, side) for rows, cols in zip(*occupied, strict=True)]
+            for occupied in ([x.any(axis).cpu().numpy() for axis in (2, 1)] for x in (prob > 0.5, masks != 0))
+        )
+        pairs = [p for p, corner in enumerate(corners) if corner is not None]
+        for part in (pairs[i : i + self.batch_size] for i in range(0, len(pairs), self.batch_size)):
+            queries = sorted({int(pair_mask[p]) for p in part})
+            close_queries = [look(images[mask_image[m]], side, query_corners[m]) for m in queries]
+            close_targets = [look(images[pair_target[p]], side, corners[p]) for p in part]
+            close, _ = self._look(
+                torch.stack(close_queries + close_targets),
+                torch.stack([look(masks[m], side, query_corners[m]) for m in queries]),
+                mask_image=torch.arange(len(queries)),
+                pair_mask=torch.tensor([queries.index(int(pair_mask[p])) for p in part]),
+                pair_target=torch.arange(len(queries), len(queries) + len(part)),
+            )
+            for p, of_pair in zip(part, close, strict=True):
+                prob[p] = 0
+                look(prob[p], side, corners[p]).copy_(of_pair)
+
+    def _look(
+        self, images: Tensor, masks: Tensor, mask_image: Tensor, pair_mask: Tensor, pair_target: Tensor
+    ) -> tuple[Tensor, Tensor]:
+        """`predict` at the network's input size, images and masks as they are."""
         targets, pair_target = torch.unique(pair_target, return_inverse=True)  # on a GPU the CPU would wait for this
         images, masks, mask_image, pair_mask, targets, pair_target = (
             tensor.to(self.device, non_blocking=True)

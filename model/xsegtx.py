@@ -55,6 +55,7 @@ class XSegTxConfig:
     pos_weight: float = 0.1  # of the position encoding
     feat_weight: float = 1.0  # of the tokens that it is added to
     similarity_prior: bool = False  # tell the tokens which cells look like the object (`SimilarityPrior`)
+    closer_look: bool = False  # it has also learned from enlarged views: a `Predictor` takes a second look
     feature_channels: int = 1024  # of the backbone
 
     def __post_init__(self):

@@ -1,5 +1,6 @@
 """Letterboxing agrees with the reference's numbers and is undone without loss of position."""
 
+import math
 from pathlib import Path
 
 import cv2
@@ -8,7 +9,18 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from formats.geometry import EVAL_SIDE, eval_size, letterbox, letterbox_axes, nearest_axes, unletterbox
+from formats.geometry import (
+    CLOSE_EXTENT,
+    EVAL_SIDE,
+    ZOOM,
+    closer_corner,
+    eval_size,
+    letterbox,
+    letterbox_axes,
+    look,
+    nearest_axes,
+    unletterbox,
+)
 
 GOLDEN = Path(__file__).parent / "golden"
 SIDES = st.integers(1, 200)
@@ -37,6 +49,36 @@ def test_letterboxing_is_padding_to_a_square_and_nearest_neighbour(height, width
     square[top : top + height, left : left + width] = image
     source = np.arange(side) * long // side
     np.testing.assert_array_equal(letterbox(image, side), square[source[:, None], source])
+
+
+@given(SIDES, SIDES, st.integers(1, 100))
+def test_the_whole_of_an_image_letterboxed_larger_is_the_image_letterboxed(height, width, side):
+    image = np.random.default_rng(0).integers(1, 256, (height, width, 3), dtype=np.uint8)
+    np.testing.assert_array_equal(look(letterbox(image, ZOOM * side), side, None), letterbox(image, side))
+
+
+@given(st.data(), st.integers(4, 100))
+def test_a_closer_look_shows_a_whole_object_in_its_middle_or_at_the_images_edge(data, side):
+    spans, mask = [], np.zeros((ZOOM * side, ZOOM * side), bool)
+    for _ in "yx":
+        length = data.draw(st.integers(1, math.ceil(CLOSE_EXTENT * side)))
+        start = data.draw(st.integers(0, ZOOM * side - length))
+        spans.append((start, start + length))
+    mask[slice(*spans[0]), slice(*spans[1])] = True
+    corner = closer_corner(mask.any(1), mask.any(0), side)
+    assert look(mask, side, corner).shape == (side, side) and look(mask, side, corner).sum() == mask.sum()
+    for (start, end), begin in zip(spans, corner, strict=True):
+        margins = start - begin, begin + side - end
+        assert abs(margins[0] - margins[1]) <= 1 or begin in (0, (ZOOM - 1) * side)
+
+
+def test_no_object_and_one_too_large_get_no_closer_look():
+    side, rows = 64, np.zeros(128, bool)
+    assert closer_corner(rows, rows, side) is None
+    rows[40 : 40 + int(CLOSE_EXTENT * side)] = True
+    assert closer_corner(rows, rows, side) is not None
+    rows[39] = True
+    assert closer_corner(rows, np.roll(rows, 5), side) is None
 
 
 def test_the_shared_axes_cannot_be_written_to():

@@ -17,9 +17,9 @@ import pytest
 import torch
 
 import eval_segswap
-from formats import parallel
+from formats import geometry, parallel
 from formats.errors import UserError
-from formats.geometry import eval_size, letterbox, unletterbox
+from formats.geometry import ZOOM, eval_size, letterbox, unletterbox
 from formats.masks import decode_mask, letterbox_mask
 from formats.processed import ProcessedTake, read_frame
 from inference.chunks import ChunkDataset, pairs_by_frame, plan_chunks
@@ -39,6 +39,8 @@ TAKES = {"val": ["take-a", "take-b", "take-c"]}
 def make_checkpoint(path: Path, **options) -> Path:
     torch.manual_seed(0)
     backbone, model = random_backbone(0), XSegTx(XSegTxConfig("tiny", SIDE, **options))
+    if model.config.closer_look:
+        model.net.decoder.deconv2.bias.data -= 0.55  # untrained masks spread over the whole image: now they are small
     calibrate_batch_norm(backbone, [normalize_image(torch.randint(0, 256, (4, SIDE, SIDE, 3), dtype=torch.uint8))])
     save_checkpoint(path, backbone, model)
     return path
@@ -84,12 +86,18 @@ def run(*args) -> Path:
     return Path(words[7]) / f"{words[1]}_val_results.json"
 
 
-@pytest.mark.parametrize(("setting", "options"), [("ego-exo", {}), ("exo-ego", {"similarity_prior": True})])
+PLAIN, PRIOR = {}, {"similarity_prior": True}
+
+
+@pytest.mark.parametrize(
+    ("setting", "options"),
+    [("ego-exo", PLAIN), ("exo-ego", PRIOR), ("ego-exo", PRIOR | {"closer_look": True})],
+)
 def test_results_equal_one_pair_at_a_time_with_the_plain_network(data_path, tmp_path, setting, options):
     checkpoint = make_checkpoint(tmp_path / "net.pth", **options)
     results = read_results(run(checkpoint, data_path, tmp_path, setting), setting)
     backbone, model, *_ = load_checkpoint(checkpoint)
-    count = 0
+    looked_closer = []
     for uid in TAKES["val"][::2]:
         take = ProcessedTake.read(data_path, uid)
         assert results[uid]["subsample_idx"] == take.subsample_idx
@@ -97,25 +105,48 @@ def test_results_equal_one_pair_at_a_time_with_the_plain_network(data_path, tmp_
             frames = results[uid]["masks"][pair.object_name][f"{pair.query_camera}_{pair.target_camera}"]
             assert set(map(int, frames)) == set(take.masks[pair.object_name][pair.query_camera])
             for frame, value in frames.items():
-                prob, existence = plain_prediction(backbone, model, take, pair, int(frame))
+                prob, existence, looks = plain_prediction(backbone, model, take, pair, int(frame))
+                looked_closer.append(looks == 2)
                 assert value["confidence"] == pytest.approx(existence, abs=1e-4)
                 expected = unletterbox(prob, eval_size(take.video_size(pair.target_camera)))
                 sure = abs(expected - 0.5) > 1e-3
                 assert (decode_mask(value["pred_mask"]) == (expected > 0.5))[sure].all()
-                count += 1
-    assert count == (2 * (6 + 2) if setting == "ego-exo" else 2 * (5 + 2))
+    assert len(looked_closer) == (2 * (6 + 2) if setting == "ego-exo" else 2 * (5 + 2))
+    assert 0 < sum(looked_closer) < len(looked_closer) if "closer_look" in options else not any(looked_closer)
 
 
-def plain_prediction(backbone, model, take, pair, frame) -> tuple[np.ndarray, float]:
-    images = [letterbox(read_frame(take.frame_path(camera, frame)), SIDE) for camera in pair[1:]]
-    mask = letterbox_mask(take.masks[pair.object_name][pair.query_camera][frame], SIDE)
+def plain_prediction(backbone, model, take, pair, frame) -> tuple[np.ndarray, float, int]:
+    """Probabilities (480, 480) and existence, and the number of looks that they took."""
+    frames = [read_frame(take.frame_path(camera, frame)) for camera in pair[1:]]
+    mask = take.masks[pair.object_name][pair.query_camera][frame]
+    images, query_mask = [letterbox(image, SIDE) for image in frames], letterbox_mask(mask, SIDE)
+    prob, existence = plain_look(backbone, model, images, query_mask)
+    if not model.config.closer_look:
+        return resize_prob(prob, 480)[0].numpy(), existence, 1
+    prob = resize_prob(prob, ZOOM * SIDE)
+    large_mask = letterbox_mask(mask, ZOOM * SIDE)
+    query_corner, target_corner = (
+        geometry.closer_corner(x.any(1), x.any(0), SIDE) for x in (large_mask, (prob[0] > 0.5).numpy())
+    )
+    if target_corner is not None:
+        corners = (query_corner, target_corner)
+        images = [
+            geometry.look(letterbox(x, ZOOM * SIDE), SIDE, corner) for x, corner in zip(frames, corners, strict=True)
+        ]
+        close, _ = plain_look(backbone, model, images, geometry.look(large_mask, SIDE, query_corner))
+        prob = torch.zeros_like(prob)
+        geometry.look(prob[0], SIDE, target_corner)[:] = close[0]
+    return resize_prob(prob, 480)[0].numpy(), existence, 1 + (target_corner is not None)
+
+
+def plain_look(backbone, model, images, mask) -> tuple[torch.Tensor, float]:
     images = [normalize_image(torch.from_numpy(image))[None] for image in images]
     with torch.inference_mode():
         mask = torch.from_numpy(mask)[None]
         query_fine, target_fine = (fine_features(backbone, image) for image in images)
         feats = map(backbone, (*images, mask_to_image(mask)))
         prediction = model(*feats, query_mask=mask, query_fine=query_fine, target_fine=target_fine)
-    return resize_prob(prediction.target_mask_prob, 480)[0].numpy(), prediction.existence.item()
+    return prediction.target_mask_prob.clone(), prediction.existence.item()
 
 
 def read_results(path: Path, setting: str = "ego-exo") -> dict:

@@ -53,7 +53,8 @@ def test_two_training_steps_agree_with_the_published_trainer(case):
 @pytest.mark.parametrize("weight", [1.0, 0.2])
 def test_losses_follow_their_definition(weight):
     prediction, query_mask, target_mask, positive = random_batch()
-    losses = compute_losses(prediction, query_mask, target_mask, positive, existence_weight=weight)
+    whole = torch.tensor([True, True, False, True, True, False])
+    losses = compute_losses(prediction, query_mask, target_mask, positive, whole, existence_weight=weight)
     pixels, dice = [], []
     for i, is_positive in enumerate(positive.tolist()):
         for prob, mask in ((prediction[0], query_mask), (prediction[1], target_mask)):
@@ -63,7 +64,7 @@ def test_losses_follow_their_definition(weight):
             if is_positive:
                 dice.append(1 - (2 * (p * q).sum() + 1) / (p.sum() + q.sum() + 1))
     e, y = prediction.existence.double().numpy(), positive.numpy()
-    existence = -np.where(y, np.log(e), np.log(1 - e)).mean()
+    existence = -(np.where(y, np.log(e), np.log(1 - e)) * whole.numpy()).mean()
     total = np.mean(pixels) + np.mean(dice) + weight * existence
     expected = (total, np.mean(pixels), np.mean(dice), existence)
     assert [x.item() for x in losses] == pytest.approx(expected, rel=1e-5)
@@ -79,13 +80,13 @@ def test_a_batch_of_negatives_has_an_existence_loss_only():
 @pytest.mark.parametrize("split", [3, 2])
 def test_the_shares_of_several_processes_sum_up_to_the_global_batch(split):
     prediction, query_mask, target_mask, positive = random_batch()
-    whole = compute_losses(prediction, query_mask, target_mask, positive)
+    together = compute_losses(prediction, query_mask, target_mask, positive)
     parts = zip(*(x.split(split) for x in (*prediction, query_mask, target_mask, positive)), strict=True)
     shares = [
         compute_losses(Prediction(*part[:3]), *part[3:], batch_size=len(positive), positive_count=positive.sum())
         for part in parts
     ]
-    assert torch.stack([torch.stack(share) for share in shares]).sum(0).allclose(torch.stack(whole), rtol=1e-5)
+    assert torch.stack([torch.stack(share) for share in shares]).sum(0).allclose(torch.stack(together), rtol=1e-5)
 
 
 def test_certain_and_wrong_predictions_give_finite_losses_and_gradients():

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from formats.drawing import write_picture
-from formats.geometry import eval_size
+from formats.geometry import ZOOM, eval_size
 from formats.masks import decode_mask, encode_mask, eval_mask
 from formats.processed import ProcessedTake
 from inference.chunks import ChunkDataset, plan_chunks
@@ -20,10 +20,15 @@ OBJECT, OTHER, BACKGROUND = (200, 40, 90), (30, 220, 160), (90, 90, 90)
 class KnownAnswer(Predictor):
     """Its network finds what has the color of the marked query pixels, everywhere and only there."""
 
-    def __init__(self, side: int):
-        self.device, self.side, self.batch_size = torch.device("cpu"), side, 8
+    def __init__(self, input_size: int, closer_look: bool = False, batch_size: int = 8):
+        self.device, self.batch_size = torch.device("cpu"), batch_size
+        self.input_size, self.closer_look = input_size, closer_look
+        self.side = input_size * (ZOOM if closer_look else 1)
+        self.looks = []  # pairs in each
 
-    def predict(self, images, masks, mask_image, pair_mask, pair_target):
+    def _look(self, images, masks, mask_image, pair_mask, pair_target):
+        assert images.shape[1:3] == masks.shape[1:3] == (self.input_size, self.input_size)
+        self.looks.append(len(pair_mask))
         probs = []
         for mask, target in zip(pair_mask, pair_target, strict=True):
             marked = images[mask_image[mask]][masks[mask] != 0].float()
@@ -93,6 +98,43 @@ def test_results_hold_an_object_where_the_benchmark_looks_for_it(tmp_path, size,
     found = decode_mask(results["take"]["masks"]["cup_0"]["aria01_cam01"][0]["pred_mask"])
     assert found.shape == eval_size((2 * size[0], 2 * size[1]))
     assert abs(edges(found) - edges(eval_mask(masks["cam01"][0]))).max() <= (1 if side == 480 else 2)
+
+
+@pytest.mark.parametrize("size", [(108, 192), (192, 108), (192, 192), (191, 192)], ids=str)
+def test_a_closer_look_shows_every_pixel_of_a_small_object(size):
+    query, query_mask = scene(size[::-1], (0.3, 0.51, 0.5, 0.71))
+    target, expected = scene(size, (0.25, 0.4, 0.11, 0.26))
+    predictor = KnownAnswer(192 // ZOOM, closer_look=True)
+    found, existence = predictor.segment(query, query_mask, target)
+    np.testing.assert_array_equal(found, expected)
+    assert predictor.looks == [1, 1] and existence == 1
+
+
+@pytest.mark.parametrize("batch_size", [1, 2, 8])
+def test_each_pair_gets_the_closer_look_at_its_own_object(batch_size):
+    """Two target images and three objects: a small one, one too large to be enlarged, and one that is in one image."""
+    side, rng = 96, np.random.default_rng(0)  # of the images
+    colors = np.array([(200, 40, 90), (30, 220, 160), (60, 60, 240)], np.uint8)
+    masks = np.zeros((3, 3, side, side), np.uint8)  # image, object
+    for image in range(3):
+        for k, length in enumerate((9, 40, 13)):
+            top, left = rng.integers(0, side - length), 32 * k + rng.integers(0, 32 - min(length, 31))
+            masks[image, k, top : top + length, left : left + min(length, 31)] = 1
+    masks[2, 2] = 0
+    images = np.full((3, side, side, 3), BACKGROUND, np.uint8)
+    for image, k in np.ndindex(3, 3):
+        images[image][masks[image, k] == 1] = colors[k]
+    pair_mask, pair_target = map(torch.tensor, zip(*[(k, target) for k in range(3) for target in (1, 2)], strict=True))
+
+    predictor = KnownAnswer(side // ZOOM, closer_look=True, batch_size=batch_size)
+    inputs = torch.from_numpy(images), torch.from_numpy(masks[0]), torch.zeros(3, dtype=torch.long)
+    prob, existence = predictor.predict(*inputs, pair_mask, pair_target)
+    assert existence.tolist() == [1, 1, 1, 1, 1, 0]
+    assert predictor.looks == [6] + {1: [1, 1, 1], 2: [2, 1], 8: [3]}[batch_size]
+    expected = masks[pair_target, pair_mask]
+    large = pair_mask.numpy() == 1
+    np.testing.assert_array_equal(prob.numpy()[~large] > 0.5, expected[~large] == 1)
+    assert ((prob.numpy()[large] > 0.5) != expected[large]).mean() < 0.02
 
 
 def test_predicting_leaves_the_callers_precision_of_products_as_it_was():

@@ -235,14 +235,14 @@ def test_extras_together_resume_as_if_never_stopped(data_dir, tmp_path):
     assert losses(tmp_path / "parts") == losses(tmp_path / "whole")
     parts, whole = (torch.load(tmp_path / x / "netLast.pth", weights_only=True) for x in ("parts", "whole"))
     assert all(torch.equal(parts["encoder"][name], tensor) for name, tensor in whole["encoder"].items())
-    assert whole["config"]["similarity_prior"]
+    assert whole["config"]["similarity_prior"] and whole["config"]["closer_look"]
 
 
 def test_a_recipe_sets_what_the_flags_leave_open_and_the_default_is_the_papers():
     strong = vars(parse_args(["--recipe", "strong", "--block", "0.25"], ""))
     assert {name: strong[name] for name in STRONG} == STRONG | {"block": 0.25}
     paper = vars(parse_args([], ""))
-    assert [paper[name] for name in STRONG] == [False, 1, 0.5]
+    assert [paper[name] for name in STRONG] == [False, False, 1, 0.5]
 
 
 def test_the_weight_of_the_existence_loss_reaches_the_training(data_dir, tmp_path):

@@ -4,10 +4,11 @@ import numpy as np
 import pytest
 import torch
 
-from formats.geometry import letterbox
+from formats import geometry
+from formats.geometry import ZOOM, closer_corner, letterbox, look
 from formats.masks import decode_mask
 from formats.pairs import PairSet
-from formats.processed import ProcessedTake
+from formats.processed import ProcessedTake, frame_path, read_frame
 from tests.made import EGO
 from tests.made.training import layout, make_training_set
 from train.batches import StepSampler, collate, make_loader
@@ -107,6 +108,35 @@ def test_half_of_the_samples_ask_for_blocked_tokens(pairs):
 def test_all_pairs_are_drawn(pairs):
     drawn = {(s.object_name, s.query, s.target) for s in sources(TrainSamples(pairs, SIDE, 0)) if not is_synthetic(s)}
     assert len(drawn) == len(pairs)
+
+
+def test_closer_looks_show_visible_small_objects_enlarged_and_leave_the_rest_of_the_stream(pairs, monkeypatch):
+    monkeypatch.setattr(geometry, "CLOSE_EXTENT", 1)  # these objects are large
+    samples, without = TrainSamples(pairs, SIDE, 0, closer=0.5), draws(TrainSamples(pairs, SIDE, 0))
+    drawn = draws(samples)
+    assert np.mean([draw.closer for draw in drawn]) == pytest.approx(0.5, abs=0.05)
+    assert all(draw == usual for draw, usual in zip(drawn, without, strict=True) if not draw.closer)
+    small_queries = set()
+    for n, draw in enumerate(drawn[:60]):
+        sample, source = samples[n], samples[n]["sources"]
+        assert sample["whole"] != draw.closer
+        if draw.closer:
+            assert sample["positive"] and not is_synthetic(source) and source.target_corner is not None
+            small_queries.add(source.query_corner is not None)
+        masks = pairs.query_mask(draw.query), pairs.target_mask(draw.target) if draw.own_mask else None
+        corners = source.query_corner, source.target_corner
+        for name, view, rle, corner in zip(("query", "target"), source[1:3], masks, corners, strict=True):
+            mask = np.zeros((ZOOM * SIDE, ZOOM * SIDE)) if rle is None else letterbox(decode_mask(rle), ZOOM * SIDE)
+            image = letterbox(read_frame(frame_path(pairs.data_dir / view[0] / view[1], view[2])), ZOOM * SIDE)
+            assert corner == (closer_corner(mask.any(1), mask.any(0), SIDE) if draw.closer else None)
+            assert np.array_equal(sample[f"{name}_image"], look(image, SIDE, corner))
+            assert np.array_equal(sample[f"{name}_mask"], look(mask, SIDE, corner))
+    assert small_queries == {True, False}
+
+
+def test_where_no_object_is_small_enough_nothing_is_seen_closer(pairs, monkeypatch):
+    monkeypatch.setattr(geometry, "CLOSE_EXTENT", 0)
+    assert draws(TrainSamples(pairs, SIDE, 0, closer=1), 50) == draws(TrainSamples(pairs, SIDE, 0), 50)
 
 
 def test_validation_samples_are_fixed_pairs_as_they_are(pairs):

@@ -52,6 +52,7 @@ def make_batch(target_mask, positive, block=None, inside=None):
         query_mask=torch.ones(B, side, side, dtype=torch.uint8),
         target_mask=target_mask,
         positive=torch.tensor(positive),
+        whole=torch.ones(B, dtype=torch.bool),
         block=torch.tensor(block or [False] * B),
         inside=torch.tensor(inside or [[0, side, 0, side]] * B),
         sources=[Source("cup", ("take", "a", 0), ("take", "b", 0))] * B,

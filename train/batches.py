@@ -25,6 +25,7 @@ class Batch:
     query_mask: Tensor  # (B, S, S) uint8
     target_mask: Tensor  # (B, S, S) uint8, zeros for negatives
     positive: Tensor  # (B,) bool, the object is visible in the target view
+    whole: Tensor  # (B,) bool, all of the target view is shown; a closer look tells nothing of existence
     block: Tensor  # (B,) bool, block the target tokens outside the object
     inside: Tensor  # (B, 4) int64, the target frame within the square: first row, end, first column, end
     sources: list[Source]

@@ -4,6 +4,7 @@ A training sample is a function of (seed, number) alone, so the stream is the sa
 and ranks, and a resumed run continues it from its step without saved random states.
 """
 
+import contextlib
 from collections.abc import Container
 from typing import NamedTuple
 
@@ -11,24 +12,30 @@ import numpy as np
 from torch.utils.data import Dataset
 
 from formats.errors import UserError
-from formats.geometry import letterbox, letterbox_axes
+from formats.geometry import ZOOM, Corner, closer_corner, letterbox, letterbox_axes, look
 from formats.masks import RLE, letterbox_mask
 from formats.pairs import PairSet
 from formats.processed import frame_path, read_frame
 
 TARGET_SWAP = 0.1  # how often the target frame is swapped for one of another take: a synthetic negative
 BLOCK = 0.5  # how often the target tokens outside the object are blocked, in the paper's recipe
+CLOSER = 0.25  # how often training looks closer at an object, where the network is to learn that
 REDRAWS = 16  # unreadable samples in a row before a draw gives up
+TRIES = 32  # random pairs in search of one that fits
 View = tuple[str, str, int]  # take uid, camera, frame
-ImageKey = tuple  # an input image of the backbone: a view, or (*view, object) for a mask
+ImageKey = tuple  # an input image of the backbone: (*view, corner), or (*view, object, corner) for a mask
 
 
 class Source(NamedTuple):
-    """Where a sample comes from. The two takes or frames differ in negatives that training made up."""
+    """Where a sample comes from. The two takes or frames differ in negatives that training made up. The corners are
+    those of a closer look, None where the whole view is shown.
+    """
 
     object_name: str
     query: View
     target: View
+    query_corner: Corner | None = None
+    target_corner: Corner | None = None
 
     def __str__(self) -> str:
         views = [f"{take}/{camera}/{frame}" for take, camera, frame in (self.query, self.target)]
@@ -37,7 +44,8 @@ class Source(NamedTuple):
     @property
     def image_keys(self) -> tuple[ImageKey, ImageKey, ImageKey]:
         """Keys of query image, target image, query mask."""
-        return self.query, self.target, (*self.query, self.object_name)
+        query, target = (*self.query, self.query_corner), (*self.target, self.target_corner)
+        return query, target, (*self.query, self.object_name, self.query_corner)
 
 
 class Samples(Dataset):
@@ -59,24 +67,32 @@ class Samples(Dataset):
         """One sample as arrays. Raises UserError or ValueError if a frame or a mask cannot be read."""
         _, _, rows, cols = letterbox_axes(tuple((target_mask or query_mask)["size"]), self.side)
         return {
-            "query_image": self.image(source.query),
-            "target_image": self.image(source.target),
-            "query_mask": self.mask(query_mask),
-            "target_mask": self.mask(target_mask),
+            "query_image": self.image(source.query, source.query_corner),
+            "target_image": self.image(source.target, source.target_corner),
+            "query_mask": self.mask(query_mask, source.query_corner),
+            "target_mask": self.mask(target_mask, source.target_corner),
             "positive": target_mask is not None,
+            "whole": source.target_corner is None,
             "block": block,
             "inside": [rows.start, rows.stop, cols.start, cols.stop],
             "sources": source,
         }
 
-    def image(self, view: View) -> np.ndarray:
-        if view in self.cached:
+    def image(self, view: View, corner: Corner | None = None) -> np.ndarray:
+        if (*view, corner) in self.cached:
             return np.zeros((self.side, self.side, 3), np.uint8)
         take_uid, camera, frame = view
-        return letterbox(read_frame(frame_path(self.pairs.data_dir / take_uid / camera, frame)), self.side)
+        pixels = read_frame(frame_path(self.pairs.data_dir / take_uid / camera, frame))
+        if corner is None:
+            return letterbox(pixels, self.side)
+        return look(letterbox(pixels, ZOOM * self.side), self.side, corner)
 
-    def mask(self, rle: RLE | None) -> np.ndarray:
-        return np.zeros((self.side, self.side), np.uint8) if rle is None else letterbox_mask(rle, self.side)
+    def mask(self, rle: RLE | None, corner: Corner | None = None) -> np.ndarray:
+        if rle is None:
+            return np.zeros((self.side, self.side), np.uint8)
+        if corner is None:
+            return letterbox_mask(rle, self.side)
+        return look(letterbox_mask(rle, ZOOM * self.side), self.side, corner)
 
 
 class ValidationSamples(Samples):
@@ -107,6 +123,7 @@ class Draw(NamedTuple):
     target: int  # the pair whose target view is shown
     own_mask: bool  # with that pair's target mask, if it has one; False: the object is not there
     block: bool  # block the target tokens outside the object
+    closer: bool = False  # look closer at the object
 
 
 class TrainSamples(Samples):
@@ -119,19 +136,24 @@ class TrainSamples(Samples):
         seed: int,
         cached: Container[ImageKey] = (),
         block: float = BLOCK,
+        closer: float = 0.0,
     ):
         super().__init__(pairs, side, cached)
-        self.seed, self.block = seed, block
+        self.seed, self.block, self.closer = seed, block, closer
 
     def __getitem__(self, n: int) -> dict:
         unreadable = []
         for attempt in range(REDRAWS):
             rng = np.random.default_rng((self.seed, n, attempt))
-            query, target, own_mask, block = self.draw(rng)
-            source = self.source(query, target)
+            draw = self.draw(rng)
+            source = self.source(draw.query, draw.target)
             try:
-                target_mask = self.pairs.target_mask(target) if own_mask else None
-                sample = self.read(source, self.pairs.query_mask(query), target_mask, block)
+                query_mask = self.pairs.query_mask(draw.query)
+                target_mask = self.pairs.target_mask(draw.target) if draw.own_mask else None
+                if draw.closer:
+                    corners = (self.corner(mask) for mask in (query_mask, target_mask))
+                    source = Source(*source[:3], *corners)
+                sample = self.read(source, query_mask, target_mask, draw.block)
             except (UserError, ValueError) as error:
                 unreadable.append(f"{source}: {error}")
                 continue
@@ -142,7 +164,25 @@ class TrainSamples(Samples):
         i = int(rng.integers(len(self.pairs)))
         block = rng.random() < self.block
         j = unrelated_pair(self.pairs, i, rng) if rng.random() < TARGET_SWAP else None
+        if rng.random() < self.closer and (small := self.small_pair(rng)) is not None:
+            return Draw(small, small, True, block, closer=True)
         return Draw(i, i, True, block) if j is None else Draw(i, j, False, block)
+
+    def small_pair(self, rng: np.random.Generator) -> int | None:
+        """A random pair for a closer look: its object is visible, and small enough. None if there is hardly any.
+
+        It stands in for whatever was drawn: closer looks do not take small objects out of the whole views.
+        """
+        for i in rng.integers(len(self.pairs), size=TRIES).tolist():
+            with contextlib.suppress(ValueError):  # of an unreadable mask
+                if (mask := self.pairs.target_mask(i)) and self.corner(mask):
+                    return i
+        return None
+
+    def corner(self, rle: RLE) -> Corner | None:
+        """Of the closer look at a mask; None if the object is too large for that."""
+        mask = letterbox_mask(rle, ZOOM * self.side)
+        return closer_corner(mask.any(1), mask.any(0), self.side)
 
 
 def unrelated_pair(pairs: PairSet, i: int, rng: np.random.Generator) -> int | None:
@@ -151,7 +191,7 @@ def unrelated_pair(pairs: PairSet, i: int, rng: np.random.Generator) -> int | No
     None if there is none.
     """
     own = pairs[i]
-    for j in rng.integers(len(pairs), size=32).tolist():  # nearly always the first fits; a pass over all takes long
+    for j in rng.integers(len(pairs), size=TRIES).tolist():  # nearly always the first fits; a pass over all takes long
         other = pairs[j]
         if other.take_uid != own.take_uid and other.object_name != own.object_name:
             return j

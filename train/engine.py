@@ -54,6 +54,7 @@ def train_one_epoch(
             batch.query_mask,
             batch.target_mask,
             batch.positive,
+            batch.whole,
             batch_size=len(batch) * ranks.size,
             positive_count=ranks.sum(batch.positive.sum()),
             existence_weight=existence_weight,

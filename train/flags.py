@@ -22,7 +22,7 @@ UNUSED = {  # flags of the published trainer that do nothing there
     "--tps-grid": {"type": int, "nargs": "+"},
     "--eta-corr": {"type": float},
 }
-STRONG = {"similarity_prior": True, "existence_weight": 0.03, "block": 0.0}
+STRONG = {"similarity_prior": True, "closer_look": True, "existence_weight": 0.03, "block": 0.0}
 RECIPES = {"paper": {}, "strong": STRONG}  # other defaults than the paper's, by option; docs/training.md says why
 NOT_RECIPE = (
     *("out_dir", "resume_pth", "resume_epoch", "moco_path", "gpu", "device", "compile", "num_workers"),
@@ -93,6 +93,8 @@ def _add_recipe(parser: Parser) -> None:
     add("--weight-decay", type=at_least(0, float), default=0.0, help="weight decay of Adam")
     text = "how often the target tokens outside the object are blocked"
     add("--block", type=at_least(0, float), default=BLOCK, metavar="SHARE", help=text)
+    text = "show an enlarged part of the views in a quarter of the samples; prediction takes such a second look"
+    add("--closer_look", action="store_true", help=text)
     add("--seed", type=at_least(0), default=0, help="of weights, samples and dropout")
     text = "validation pairs, the same each time; 0 = the whole split (default: --iter-epoch-val batches)"
     add("--val_size", type=at_least(0), help=text)

@@ -25,18 +25,21 @@ def compute_losses(
     query_mask: Tensor,
     target_mask: Tensor,
     positive: Tensor,
+    whole: Tensor | None = None,
     batch_size: int | None = None,
     positive_count: Tensor | None = None,
     existence_weight: float = 1.0,
 ) -> Losses:
     """Losses of a batch, without waiting for the device.
 
-    query_mask, target_mask: (B, H, W) of 0 and 1, any dtype; positive: (B,) bool, the object is visible in the target.
+    query_mask, target_mask: (B, H, W) of 0 and 1, any dtype; positive: (B,) bool, the object is visible in the target;
+    whole: (B,) bool, the target shows its whole view (None: all do).
 
     - mask: BCE per pixel of both views, 0 for negative samples, times `OBJECT_WEIGHT` where the mask is 1; its mean
       over all 2 B H W pixels, those of negatives included.
     - dice: `1 - (2 sum(p q) + 1) / (sum(p) + sum(q) + 1)`, mean over the two views of the positive samples, 0 if none.
-    - existence: BCE of the existence probability against `positive`, mean over the samples.
+    - existence: BCE of the existence probability against `positive`, 0 where the target is not whole, mean over the
+      samples.
 
     With several processes, give `batch_size` and `positive_count` of the global batch: each process then returns its
     share, and the shares' sum is the loss of the global batch. DDP averages gradients over processes, so multiply the
@@ -51,7 +54,8 @@ def compute_losses(
         target_bce, target_dice = mask_losses(prediction.target_mask_prob, target_mask, positive)
         mask = (query_bce + target_bce) / (2 * batch_size)
         dice = (query_dice + target_dice) / (2 * positive_count.clamp(min=1))
-        existence = _cross_entropy(prediction.existence.float(), positive) / batch_size
+        weight = None if whole is None else whole.float()
+        existence = _cross_entropy(prediction.existence.float(), positive, weight) / batch_size
         return Losses(mask + dice + existence_weight * existence, mask, dice, existence)
 
 

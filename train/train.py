@@ -30,7 +30,7 @@ from model.checkpoint import Checkpoint, load_checkpoint, load_matching
 from model.device import resolve_device
 from model.xsegtx import XSegTx, XSegTxConfig
 from train.batches import StepSampler, affordable_workers, collate, make_loader
-from train.dataset import Samples, TrainSamples, ValidationSamples
+from train.dataset import CLOSER, Samples, TrainSamples, ValidationSamples
 from train.distributed import Ranks, Stopped, StopSignal
 from train.engine import evaluate, train_one_epoch
 from train.features import AMP, FeatureExtractor
@@ -42,7 +42,7 @@ from train.state import TrainState
 from train.validation import draw_example
 
 FIXED = ("mode", "input_size", "layers", "similarity_prior")  # of a network that has been trained
-FREE = ("dropout", "drop_feat", "activation", "pos_weight", "feat_weight")  # may change when it is trained further
+FREE = ("dropout", "drop_feat", "activation", "pos_weight", "feat_weight", "closer_look")  # of one trained further
 CALIBRATION_BATCHES, CALIBRATION_BATCH = 4, 8  # of pairs of frames, for the random backbone
 
 
@@ -91,7 +91,8 @@ def train(args: argparse.Namespace, ranks: Ranks, device: torch.device) -> int |
 
     cache_bytes = int(args.cache_features * 1e9)
     features = FeatureExtractor(state.backbone, device, AMP[args.amp], cache_bytes, args.similarity_prior)
-    samples = TrainSamples(pairs, args.input_size, args.seed, features.cache, args.block)
+    closer = CLOSER * args.closer_look
+    samples = TrainSamples(pairs, args.input_size, args.seed, features.cache, args.block, closer)
     val_samples = ValidationSamples(val_pairs, args.val_size, args.input_size, features.cache)
     share = (args.batch_pos, ranks.rank, ranks.size)
     steps = StepSampler(range(state.step, schedule.total_steps), *share)
