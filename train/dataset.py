@@ -21,7 +21,8 @@ TARGET_SWAP = 0.1  # how often the target frame is swapped for one of another ta
 BLOCK = 0.5  # how often the target tokens outside the object are blocked, in the paper's recipe
 CLOSER = 0.25  # how often training looks closer at an object, where the network is to learn that
 REDRAWS = 16  # unreadable samples in a row before a draw gives up
-TRIES = 32  # random pairs in search of one that fits
+UNRELATED_TRIES = 32  # random pairs in search of an unrelated one: nearly always the first fits
+SMALL_TRIES = 4  # ... of a small object: where few objects are, few samples are spent on them
 View = tuple[str, str, int]  # take uid, camera, frame
 ImageKey = tuple  # an input image of the backbone: (*view, corner), or (*view, object, corner) for a mask
 
@@ -171,9 +172,9 @@ class TrainSamples(Samples):
     def small_pair(self, rng: np.random.Generator) -> int | None:
         """A random pair for a closer look: its object is visible, and small enough. None if there is hardly any.
 
-        It stands in for whatever was drawn: closer looks do not take small objects out of the whole views.
+        It takes the place of whatever was drawn, so whole views show small objects as often as others.
         """
-        for i in rng.integers(len(self.pairs), size=TRIES).tolist():
+        for i in rng.integers(len(self.pairs), size=SMALL_TRIES).tolist():
             with contextlib.suppress(ValueError):  # of an unreadable mask
                 if (mask := self.pairs.target_mask(i)) and self.corner(mask):
                     return i
@@ -191,7 +192,7 @@ def unrelated_pair(pairs: PairSet, i: int, rng: np.random.Generator) -> int | No
     None if there is none.
     """
     own = pairs[i]
-    for j in rng.integers(len(pairs), size=TRIES).tolist():  # nearly always the first fits; a pass over all takes long
+    for j in rng.integers(len(pairs), size=UNRELATED_TRIES).tolist():  # a pass over all takes long
         other = pairs[j]
         if other.take_uid != own.take_uid and other.object_name != own.object_name:
             return j
