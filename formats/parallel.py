@@ -3,6 +3,7 @@
 import atexit
 import contextlib
 import itertools
+import math
 import multiprocessing
 import multiprocessing.queues
 import os
@@ -116,7 +117,7 @@ def loader_workers(num_workers: int, batch_bytes: int, prefetch: int = 2) -> int
         needed = (prefetch * num_workers + 2) * batch_bytes
         print(
             f"warning: {num_workers} loading processes need {needed >> 20} MB of {SHARED_MEMORY}, {free >> 20} MB are "
-            f"free: {fitting} are used; give it more room (docker run --shm-size 8g) for speed",
+            f"free: {fitting} are used; for speed, give more: docker run --shm-size {math.ceil(needed / 2**30)}g",
             file=sys.stderr,
         )
     return fitting

@@ -50,6 +50,7 @@ def test_no_more_loading_processes_than_shared_memory_has_room_for(tmp_path, mon
     assert loader_workers(4, 10 * MB) == fitting
     warning = capsys.readouterr().err
     assert warning.count("\n") == (fitting < 4) and (str(tmp_path) in warning) == (fitting < 4)
+    assert ("--shm-size 1g" in warning) == (fitting < 4)
 
 
 class Unsendable:
