@@ -5,9 +5,9 @@
     python benchmarks/backbones.py --backbones moco vit_base_patch14_reg4_dinov2.lvd142m --batch_size 32 64
 
 Each with the paper's recipe and with the strong one, whose similarity prior looks at enlarged images, too; closer
-looks, as many again at most, are not in it. The weights are random: the time does not depend on them. Medians and
-ranges over the rounds; a round measures every backbone once. A batch of B pairs is B pairs of images with an object
-each, as in training. At the end, training from the loader: the share of the time in which a step waits for its samples.
+looks are not in it. The weights are random: the time does not depend on them. Medians and ranges over the rounds; a
+round measures every backbone once. A batch of B pairs is B pairs of images with an object each, as in training. At the
+end, training from the loader: the share of the time in which a step waits for its samples.
 """
 
 import argparse

@@ -59,9 +59,9 @@ def closer_corner(rows: np.ndarray, cols: np.ndarray, side: int) -> Corner | Non
     return top, left
 
 
-def look(large, side: int, corner: Corner | None):
-    """The closer look (side, side[, C]) that begins at `corner`, of an image letterboxed to ZOOM * side, array or
-    tensor. None: the whole image, the same pixels as letterboxed to `side`.
+def crop(large, side: int, corner: Corner | None):
+    """An image letterboxed to ZOOM * side, (ZOOM * side, ZOOM * side[, C]) array or tensor -> the closer look that begins
+    at `corner`, (side, side[, C]), a view of it. None: the whole image, the same pixels as letterboxed to `side`.
     """
     if corner is None:
         return large[::ZOOM, ::ZOOM]

@@ -13,7 +13,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from formats.geometry import ZOOM, closer_corner, letterbox, look, unletterbox
+from formats.geometry import ZOOM, closer_corner, crop, letterbox, unletterbox
 from model.backbone import Backbone, fine_features, fold_batch_norm, mask_to_image
 from model.checkpoint import load_checkpoint
 from model.device import resolve_device
@@ -103,18 +103,18 @@ class Predictor:
         pairs = [p for p, corner in enumerate(corners) if corner is not None]
         for part in (pairs[i : i + self.batch_size] for i in range(0, len(pairs), self.batch_size)):
             queries = sorted({int(pair_mask[p]) for p in part})
-            close_queries = [look(images[mask_image[m]], side, query_corners[m]) for m in queries]
-            close_targets = [look(images[pair_target[p]], side, corners[p]) for p in part]
+            close_queries = [crop(images[mask_image[m]], side, query_corners[m]) for m in queries]
+            close_targets = [crop(images[pair_target[p]], side, corners[p]) for p in part]
             close, _ = self._look(
                 torch.stack(close_queries + close_targets),
-                torch.stack([look(masks[m], side, query_corners[m]) for m in queries]),
+                torch.stack([crop(masks[m], side, query_corners[m]) for m in queries]),
                 mask_image=torch.arange(len(queries)),
                 pair_mask=torch.tensor([queries.index(int(pair_mask[p])) for p in part]),
                 pair_target=torch.arange(len(queries), len(queries) + len(part)),
             )
             for p, of_pair in zip(part, close, strict=True):
                 prob[p] = 0
-                look(prob[p], side, corners[p]).copy_(of_pair)
+                crop(prob[p], side, corners[p]).copy_(of_pair)
 
     def _look(
         self, images: Tensor, masks: Tensor, mask_image: Tensor, pair_mask: Tensor, pair_target: Tensor

@@ -14,10 +14,10 @@ from formats.geometry import (
     EVAL_SIDE,
     ZOOM,
     closer_corner,
+    crop,
     eval_size,
     letterbox,
     letterbox_axes,
-    look,
     nearest_axes,
     unletterbox,
 )
@@ -54,7 +54,7 @@ def test_letterboxing_is_padding_to_a_square_and_nearest_neighbour(height, width
 @given(SIDES, SIDES, st.integers(1, 100))
 def test_the_whole_of_an_image_letterboxed_larger_is_the_image_letterboxed(height, width, side):
     image = np.random.default_rng(0).integers(1, 256, (height, width, 3), dtype=np.uint8)
-    np.testing.assert_array_equal(look(letterbox(image, ZOOM * side), side, None), letterbox(image, side))
+    np.testing.assert_array_equal(crop(letterbox(image, ZOOM * side), side, None), letterbox(image, side))
 
 
 @given(st.data(), st.integers(4, 100))
@@ -66,7 +66,7 @@ def test_a_closer_look_shows_a_whole_object_in_its_middle_or_at_the_images_edge(
         spans.append((start, start + length))
     mask[slice(*spans[0]), slice(*spans[1])] = True
     corner = closer_corner(mask.any(1), mask.any(0), side)
-    assert look(mask, side, corner).shape == (side, side) and look(mask, side, corner).sum() == mask.sum()
+    assert crop(mask, side, corner).shape == (side, side) and crop(mask, side, corner).sum() == mask.sum()
     for (start, end), begin in zip(spans, corner, strict=True):
         margins = start - begin, begin + side - end
         assert abs(margins[0] - margins[1]) <= 1 or begin in (0, (ZOOM - 1) * side)

@@ -131,11 +131,11 @@ def plain_prediction(backbone, model, take, pair, frame) -> tuple[np.ndarray, fl
     if target_corner is not None:
         corners = (query_corner, target_corner)
         images = [
-            geometry.look(letterbox(x, ZOOM * SIDE), SIDE, corner) for x, corner in zip(frames, corners, strict=True)
+            geometry.crop(letterbox(x, ZOOM * SIDE), SIDE, corner) for x, corner in zip(frames, corners, strict=True)
         ]
-        close, _ = plain_look(backbone, model, images, geometry.look(large_mask, SIDE, query_corner))
+        close, _ = plain_look(backbone, model, images, geometry.crop(large_mask, SIDE, query_corner))
         prob = torch.zeros_like(prob)
-        geometry.look(prob[0], SIDE, target_corner)[:] = close[0]
+        geometry.crop(prob[0], SIDE, target_corner)[:] = close[0]
     return resize_prob(prob, 480)[0].numpy(), existence, 1 + (target_corner is not None)
 
 

@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from formats import geometry
-from formats.geometry import ZOOM, closer_corner, letterbox, look
+from formats.geometry import ZOOM, closer_corner, crop, letterbox
 from formats.masks import decode_mask
 from formats.pairs import PairSet
 from formats.processed import ProcessedTake, frame_path, read_frame
@@ -131,8 +131,8 @@ def test_closer_looks_show_visible_small_objects_enlarged_and_leave_the_rest_of_
             mask = np.zeros((ZOOM * SIDE, ZOOM * SIDE)) if rle is None else letterbox(decode_mask(rle), ZOOM * SIDE)
             image = letterbox(read_frame(frame_path(pairs.data_dir / view[0] / view[1], view[2])), ZOOM * SIDE)
             assert corner == (closer_corner(mask.any(1), mask.any(0), SIDE) if draw.closer else None)
-            assert np.array_equal(sample[f"{name}_image"], look(image, SIDE, corner))
-            assert np.array_equal(sample[f"{name}_mask"], look(mask, SIDE, corner))
+            assert np.array_equal(sample[f"{name}_image"], crop(image, SIDE, corner))
+            assert np.array_equal(sample[f"{name}_mask"], crop(mask, SIDE, corner))
     assert small_queries == {True, False}
 
 

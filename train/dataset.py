@@ -12,7 +12,7 @@ import numpy as np
 from torch.utils.data import Dataset
 
 from formats.errors import UserError
-from formats.geometry import ZOOM, Corner, closer_corner, letterbox, letterbox_axes, look
+from formats.geometry import ZOOM, Corner, closer_corner, crop, letterbox, letterbox_axes
 from formats.masks import RLE, letterbox_mask
 from formats.pairs import PairSet
 from formats.processed import frame_path, read_frame
@@ -86,14 +86,14 @@ class Samples(Dataset):
         pixels = read_frame(frame_path(self.pairs.data_dir / take_uid / camera, frame))
         if corner is None:
             return letterbox(pixels, self.side)
-        return look(letterbox(pixels, ZOOM * self.side), self.side, corner)
+        return crop(letterbox(pixels, ZOOM * self.side), self.side, corner)
 
     def mask(self, rle: RLE | None, corner: Corner | None = None) -> np.ndarray:
         if rle is None:
             return np.zeros((self.side, self.side), np.uint8)
         if corner is None:
             return letterbox_mask(rle, self.side)
-        return look(letterbox_mask(rle, ZOOM * self.side), self.side, corner)
+        return crop(letterbox_mask(rle, ZOOM * self.side), self.side, corner)
 
 
 class ValidationSamples(Samples):
