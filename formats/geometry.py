@@ -60,8 +60,8 @@ def closer_corner(rows: np.ndarray, cols: np.ndarray, side: int) -> Corner | Non
 
 
 def crop(large, side: int, corner: Corner | None):
-    """An image letterboxed to ZOOM * side, (ZOOM * side, ZOOM * side[, C]) array or tensor -> the closer look that begins
-    at `corner`, (side, side[, C]), a view of it. None: the whole image, the same pixels as letterboxed to `side`.
+    """An image letterboxed to R = ZOOM * side, (R, R[, C]) array or tensor -> the closer look that begins at `corner`,
+    (side, side[, C]), a view of it. None: the whole image, the same pixels as letterboxed to `side`.
     """
     if corner is None:
         return large[::ZOOM, ::ZOOM]
