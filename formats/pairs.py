@@ -254,8 +254,8 @@ class PairSet:
         return {"size": [height, width], "counts": os.pread(self._counts.fileno(), length, start).decode()}
 
     @property
-    def positive(self) -> np.ndarray:
-        """(N,) bool: the target has a mask."""
+    def visible(self) -> np.ndarray:
+        """(N,) bool: the object is visible in the target view."""
         return self._rows[:, 1] >= 0
 
     @property

@@ -1,4 +1,4 @@
-"""Many jobs at once: how many worker processes, what happens when one dies, and even shares of uneven work."""
+"""Many jobs at once: how many worker processes, what happens when one dies, and uneven work dealt out evenly."""
 
 import atexit
 import contextlib
@@ -167,16 +167,16 @@ def _end_workers() -> None:
         process.kill()
 
 
-def split_by_work(work: Mapping[Key, float], shares: int) -> list[list[Key]]:
-    """Deal `work` (key -> effort, any unit) out to `shares` lists of about the same sum.
+def split_by_work(work: Mapping[Key, float], count: int) -> list[list[Key]]:
+    """Deal `work` (key -> effort, any unit) out to `count` lists of about the same sum.
 
-    The largest go first, each to the share that has least. The result depends on the arguments alone, so that machines
-    that never talk to each other agree. Every share keeps the mapping's order.
+    The largest go first, each to the list that has least. The result depends on the arguments alone, so that machines
+    that never talk to each other agree. Every list keeps the mapping's order.
     """
     owner: dict[Key, int] = {}
-    loads = [0.0] * shares
+    loads = [0.0] * count
     for key in sorted(work, key=lambda key: -work[key]):
-        share = min(range(shares), key=lambda i: (loads[i], i))
-        owner[key] = share
-        loads[share] += work[key]
-    return [[key for key in work if owner[key] == share] for share in range(shares)]
+        least = min(range(count), key=lambda i: (loads[i], i))
+        owner[key] = least
+        loads[least] += work[key]
+    return [[key for key in work if owner[key] == i] for i in range(count)]

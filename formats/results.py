@@ -14,6 +14,8 @@ from typing import Any
 from formats.files import holds_json_list, iter_json, write_json
 from formats.other_results import iter_detections, iter_mask_folder
 
+THRESHOLD = 0.5  # a pixel with a higher probability belongs to the object, an object with a higher existence is visible
+
 
 def results_path(out_dir: Path, setting: str, split: str) -> Path:
     return Path(out_dir) / f"{setting}_{split}_results.json"

@@ -198,7 +198,7 @@ def test_objects_and_cameras_without_masks_make_no_trouble(tmp_path):
         Pair("uid", "two exos", "aria02_214-1", "cam01", 0),
         Pair("uid", "two exos", "aria02_214-1", "gp02", 0),
     ]
-    assert not train.positive.any()
+    assert not train.visible.any()
     assert list(PairSet.open(data_dir, "train", "exo-ego")) == [Pair("uid", "two exos", "cam01", "aria02_214-1", 30)]
 
 

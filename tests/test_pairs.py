@@ -42,7 +42,7 @@ def test_masks_of_a_pair_are_those_of_annotation_json(golden_root, setting):
         cameras = annotations[uid]["masks"][name]
         assert pairs.query_mask(i) == cameras[query][str(frame)]
         assert pairs.target_mask(i) == cameras[target].get(str(frame))
-        assert pairs.positive[i] == (str(frame) in cameras[target])
+        assert pairs.visible[i] == (str(frame) in cameras[target])
         negatives += pairs.target_mask(i) is None
     assert negatives > 0
 
@@ -50,7 +50,7 @@ def test_masks_of_a_pair_are_those_of_annotation_json(golden_root, setting):
 def test_the_pairs_of_both_settings_are_those_of_one_and_then_those_of_the_other(golden_root):
     both, *single = (PairSet.open(golden_root / "processed", "train", setting) for setting in (BOTH, *SETTINGS))
     assert list(both) == [pair for pairs in single for pair in pairs]
-    assert both.positive.tolist() == [positive for pairs in single for positive in pairs.positive]
+    assert both.visible.tolist() == [visible for pairs in single for visible in pairs.visible]
     assert [both.target_mask(i) for i in range(len(both))] == [
         pairs.target_mask(i) for pairs in single for i in range(len(pairs))
     ]

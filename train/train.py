@@ -224,7 +224,7 @@ def introduce(args, log: Log, state: TrainState, notes: list[str], schedule: Sch
     facts = {
         "setting": pairs.setting,
         "data": str(pairs.data_dir),
-        "train_pairs": f"{len(pairs)} of {len(pairs.takes)} takes, {int((~pairs.positive).sum())} of them negatives",
+        "train_pairs": f"{len(pairs)} of {len(pairs.takes)} takes, {int((~pairs.visible).sum())} of them negatives",
         "val_pairs": f"{min(args.val_size, len(val_pairs)) or len(val_pairs)} of {len(val_pairs)}",
         "start": notes[0],
         "parameters": sum(p.numel() for p in state.network.parameters()),
