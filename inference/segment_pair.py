@@ -18,7 +18,8 @@ from formats.arguments import Parser
 from formats.drawing import PREDICTION, QUERY, overlay, write_picture
 from formats.errors import UserError, run_script
 from formats.geometry import Size
-from inference.predictor import PRECISIONS, Predictor
+from inference.predictor import Predictor
+from model.device import PRECISION_HELP, PRECISIONS
 
 
 def main(argv: list[str] | None = None) -> None:
@@ -36,7 +37,7 @@ def main(argv: list[str] | None = None) -> None:
     add("--backbone_weights", type=Path, help="file of a backbone that the checkpoint names (default: as in training)")
     add("--out", type=Path, default=Path("pair"), help="beginning of the two output files' names")
     add("--device", default="auto", help="auto, cpu, cuda, cuda:1 or mps")
-    add("--precision", choices=list(PRECISIONS), default="fp32", help="fp32 is exact; bf16 is the fastest on new GPUs")
+    add("--precision", choices=list(PRECISIONS), default="fp32", help=PRECISION_HELP)
     args = parser.parse_args(argv)
 
     query, target = read_picture(args.query_image), read_picture(args.target_image)
