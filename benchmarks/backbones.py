@@ -31,7 +31,7 @@ from inference.predictor import PRECISIONS, Predictor, tf32
 from model.backbone import Backbone, random_backbone
 from model.backbones import timm_backbone
 from model.device import resolve_device
-from model.xsegtx import SIZES, XSegTx, XSegTxConfig
+from model.xsegtx import MODES, XSegTx, XSegTxConfig
 from train.batches import Batch, StepSampler, collate, make_loader
 from train.dataset import TrainSamples
 from train.engine import blocked_tokens
@@ -57,7 +57,7 @@ def parse_args() -> argparse.Namespace:
     add("--precisions", nargs="+", choices=list(PRECISIONS), help=text)
     add("--batch_size", nargs="+", type=at_least(1), help="pairs at a time (default: 32 on CUDA, 4 elsewhere)")
     add("--input_size", type=int, default=480, help="side of the square input in pixels, a multiple of 16")
-    add("--mode", choices=SIZES, default="small", help="size of the cross-image transformer")
+    add("--mode", choices=MODES, default="small", help="size of the cross-image transformer")
     add("--rounds", type=at_least(1), default=5, help="measurements of each, after one to warm up")
     add("--num_workers", type=at_least(0), default=4, help="loader processes of the last part")
     add("--loader_steps", type=at_least(0), default=10, help="training steps of the last part; 0 leaves it out")

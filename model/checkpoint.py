@@ -100,7 +100,7 @@ def load_matching(model: XSegTx, path: Path) -> tuple[list[str], list[str]]:
             state = state[key]
             break
     state = named_tensors(state, str(path))
-    state = {name if name.startswith("net.") else f"net.{name}": tensor for name, tensor in state.items()}
+    state = {name if name.startswith(("net.", "prior.")) else f"net.{name}": t for name, t in state.items()}
     missing, unexpected, unfit = differences(model, state)
     fitting = {name: state[name] for name in model.state_dict() if name in state and name not in unfit}
     if not fitting:
