@@ -153,7 +153,7 @@ def _has_iterator(value: Any) -> bool:
 
 def read_json(path: Path, remedy: str) -> Any:
     """Parse a JSON file; a missing or malformed one is a UserError that ends with `remedy`."""
-    with _one_line_errors(path, remedy), _open_json(path) as file:
+    with json_errors(path, remedy), _open_json(path) as file:
         return json.load(file)
 
 
@@ -164,7 +164,7 @@ def iter_json(path: Path, keys: Sequence[str], remedy: str) -> Iterator[tuple[st
     no object at `keys`.
     """
     count = 0
-    with _one_line_errors(path, remedy), _open_json(path) as file:
+    with json_errors(path, remedy), _open_json(path) as file:
         try:
             for member in ijson.kvitems(_Shallow(file), ".".join(keys), use_float=True):
                 yield member
@@ -188,7 +188,7 @@ def iter_json(path: Path, keys: Sequence[str], remedy: str) -> Iterator[tuple[st
 
 def iter_json_list(path: Path, remedy: str) -> Iterator[Any]:
     """Yield the items of a JSON file that holds a list, one at a time. Raises UserError as `iter_json` does."""
-    with _one_line_errors(path, remedy), _open_json(path) as file:
+    with json_errors(path, remedy), _open_json(path) as file:
         yield from ijson.items(_Shallow(file), "item", use_float=True)
 
 
@@ -235,7 +235,8 @@ _NO_GZIP = (gzip.BadGzipFile, EOFError, zlib.error)  # damaged, cut off
 
 
 @contextlib.contextmanager
-def _one_line_errors(path: Path, remedy: str) -> Iterator[None]:
+def json_errors(path: Path, remedy: str) -> Iterator[None]:
+    """Within the block, JSON that is missing or malformed is a UserError that ends with `remedy`."""
     try:
         yield
     except FileNotFoundError:

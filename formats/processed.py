@@ -9,6 +9,10 @@ set says that a camera is ego or exo against its name, a further key does too: `
 """
 
 import contextlib
+import dataclasses
+import hashlib
+import itertools
+import json
 import os
 from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass, field
@@ -19,7 +23,7 @@ import cv2
 import numpy as np
 
 from formats.errors import MALFORMED, UserError
-from formats.files import is_file_name, read_json, remove_leftovers, write_json
+from formats.files import is_file_name, json_errors, read_json, remove_leftovers, write_json
 from formats.geometry import Size
 from formats.masks import RLE, check_rle
 from formats.takes import DEFAULT_ROOT, is_ego, parse_frame
@@ -65,17 +69,21 @@ class ProcessedTake:
     masks: dict[str, dict[str, dict[int, RLE]]]
     subsample_idx: list[int]
     stated_ego: dict[str, bool] = field(default_factory=dict)  # by camera, where takes.json contradicts the name
+    digest: str = field(default="", compare=False)  # SHA-256 of annotation.json, hexadecimal; "": not read from one
 
     @classmethod
     def read(cls, data_dir: Path, uid: str) -> "ProcessedTake":
         """Read a take's annotation.json. Raises UserError if it is missing or malformed."""
         folder = Path(data_dir) / uid
         path = folder / ANNOTATION
-        raw = read_json(path, f"run data/process_data.py for take {uid} first")
+        with json_errors(path, f"run data/process_data.py for take {uid} first"):
+            content = path.read_bytes()
+            raw = json.loads(content)
         try:
-            return cls.parse(uid, folder, raw)
+            take = cls.parse(uid, folder, raw)
         except ValueError as error:
             raise UserError(f"{path} is malformed ({error}); delete it and run data/process_data.py again") from None
+        return dataclasses.replace(take, digest=hashlib.sha256(content).hexdigest())
 
     @classmethod
     def parse(cls, uid: str, folder: Path, raw: Any) -> "ProcessedTake":
@@ -121,9 +129,8 @@ class ProcessedTake:
     def camera_pairs(self, setting: str) -> Iterator[CameraPair]:
         """Every object with an ego camera, with each of its exo cameras, in the direction of `setting`."""
         for object_name, cameras in self.masks.items():
-            for ego in filter(self.is_ego, cameras):
-                for exo in (camera for camera in cameras if not self.is_ego(camera)):
-                    yield CameraPair(object_name, *((ego, exo) if setting == "ego-exo" else (exo, ego)))
+            for ego, exo in _ego_exo_pairs(cameras, self.is_ego):
+                yield CameraPair(object_name, *((ego, exo) if setting == "ego-exo" else (exo, ego)))
 
     def video_size(self, camera: str) -> Size | None:
         """(H, W) of the camera's video as its masks tell, None if it has no mask that can be read."""
@@ -135,7 +142,7 @@ class ProcessedTake:
 
 
 def pair_frames(
-    masked: Mapping[str, Mapping[str, Collection[int]]], is_ego: Callable[[str], bool] = is_ego
+    masked: Mapping[str, Mapping[str, Collection[int]]], is_ego: Callable[[str], bool]
 ) -> dict[str, set[int]]:
     """The frames of each camera that some pair of either setting needs, as query or as target.
 
@@ -143,11 +150,17 @@ def pair_frames(
     """
     needed: dict[str, set[int]] = {}
     for cameras in masked.values():
-        for ego in filter(is_ego, cameras):
-            for exo in (camera for camera in cameras if not is_ego(camera)):
-                for camera in (ego, exo):
-                    needed.setdefault(camera, set()).update(cameras[ego], cameras[exo])
+        for ego, exo in _ego_exo_pairs(cameras, is_ego):
+            for camera in (ego, exo):
+                needed.setdefault(camera, set()).update(cameras[ego], cameras[exo])
     return needed
+
+
+def _ego_exo_pairs(cameras: Collection[str], is_ego: Callable[[str], bool]) -> Iterator[tuple[str, str]]:
+    """Every ego camera with every exo camera, in the order of `cameras`."""
+    egos = [camera for camera in cameras if is_ego(camera)]
+    exos = [camera for camera in cameras if not is_ego(camera)]
+    return itertools.product(egos, exos)
 
 
 def claim_data_dir(data_dir: Path, downscaled: bool) -> None:

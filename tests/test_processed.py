@@ -1,6 +1,7 @@
 """A processed take is read back as it was written; what is malformed is named in one line."""
 
 import contextlib
+import hashlib
 import json
 
 import cv2
@@ -12,6 +13,7 @@ from hypothesis import strategies as st
 from formats.errors import UserError
 from formats.masks import encode_mask
 from formats.processed import CameraPair, ProcessedTake, claim_data_dir, jpeg_size, pair_frames, read_frame
+from formats.takes import is_ego
 from tests.made.golden import golden
 
 RLE = encode_mask(np.tri(6, 9, dtype=np.uint8))
@@ -30,6 +32,14 @@ def test_annotation_json_of_the_golden_takes_is_written_as_it_was_read(tmp_path)
         assert ProcessedTake.read(tmp_path, uid) == take
         again = (tmp_path / uid / "annotation.json").read_text()
         assert json.loads(again) == annotation
+
+
+def test_a_take_that_is_read_knows_the_digest_of_its_file(tmp_path):
+    take = ProcessedTake("uid", tmp_path / "uid", MASKS, [0])
+    take.write_annotation()
+    content = (tmp_path / "uid" / "annotation.json").read_bytes()
+    assert ProcessedTake.read(tmp_path, "uid").digest == hashlib.sha256(content).hexdigest()
+    assert ProcessedTake.parse("uid", tmp_path, json.loads(content)).digest == take.digest == ""
 
 
 def test_every_object_pairs_each_ego_with_each_exo():
@@ -57,7 +67,7 @@ def test_a_camera_that_is_stated_to_be_ego_is_paired_as_one_after_reading_too(tm
 
 
 def test_pairs_need_the_query_frames_of_both_settings_on_both_sides():
-    assert pair_frames(MASKS) == {
+    assert pair_frames(MASKS, is_ego) == {
         "aria01_214-1": {0, 30, 60, 90},
         "aria02_214-1": {0, 90},
         "cam01": {0, 30, 60},
