@@ -25,7 +25,7 @@ import numpy as np
 from formats.errors import MALFORMED, UserError
 from formats.files import is_file_name, json_errors, read_json, remove_leftovers, write_json
 from formats.geometry import Size
-from formats.masks import RLE, check_rle
+from formats.masks import RLE, mask_size
 from formats.takes import DEFAULT_ROOT, is_ego, parse_frame
 
 DEFAULT_DATA_DIR = DEFAULT_ROOT / "processed"
@@ -133,11 +133,11 @@ class ProcessedTake:
                 yield CameraPair(object_name, *((ego, exo) if setting == "ego-exo" else (exo, ego)))
 
     def video_size(self, camera: str) -> Size | None:
-        """(H, W) of the camera's video as its masks tell, None if it has no mask that can be read."""
+        """(H, W) of the camera's video, which its masks have too; None if none of them has a size."""
         for cameras in self.masks.values():
             for rle in cameras.get(camera, {}).values():
                 with contextlib.suppress(ValueError):
-                    return check_rle(rle)[:2]
+                    return mask_size(rle)
         return None
 
 
