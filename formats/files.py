@@ -121,7 +121,7 @@ def write_json(path: Path, value: Any, indent: int | None = None) -> None:
 
 @contextlib.contextmanager
 def json_list(path: Path) -> Iterator[Callable[[Any], None]]:
-    """Write a JSON list, atomically, a line for each item: call what the block gets with one item after the other."""
+    """Write a JSON list, atomically, a line for each item. The block gets a function that appends an item."""
     remove_leftovers(path.parent, path.name)
     with atomic_write(path) as file:
         before = "[\n"
@@ -174,8 +174,8 @@ def iter_json(path: Path, keys: Sequence[str], remedy: str) -> Iterator[tuple[st
         except ijson.JSONError as error:
             if not re.search("overflow|NaN|Infinity", str(error)):
                 raise
-        # Either there is no member (is the object empty, or is there none?), or ijson refuses a number, which must not
-        # spoil the other members. Python's reader knows, but holds the whole file.
+        # Either there is no member (the object is empty, or there is none), or ijson refuses a number, which must not
+        # cost the other members. Python's own reader handles both, but holds the whole file.
         file.seek(0)
         whole = value = json.load(file)
     for key in keys:
@@ -205,6 +205,14 @@ def _open_json(path: Path) -> IO[bytes]:
     return gzip.open(path) if Path(path).suffix == ".gz" else Path(path).open("rb")
 
 
+MAX_DEPTH = 100
+_ESCAPED = re.compile(rb"\\.", re.DOTALL)
+_NO_MARKS = bytes(set(range(256)) - set(b'"[{]}'))
+_STEP = np.zeros(256, np.int64)  # how many levels deeper a byte leads
+_STEP[list(b"[{")], _STEP[list(b"]}")] = 1, -1
+_NO_GZIP = (gzip.BadGzipFile, EOFError, zlib.error)  # damaged, cut off
+
+
 class _Shallow:
     """A JSON file that refuses to be read where it nests too deep: ijson takes memory by the square of the depth."""
 
@@ -222,16 +230,6 @@ class _Shallow:
             raise ValueError(f"nested more than {MAX_DEPTH} deep")
         self._depth += int(steps.sum())
         return block
-
-
-MAX_DEPTH = 100
-_ESCAPED = re.compile(rb"\\.", re.DOTALL)
-_NO_MARKS = bytes(set(range(256)) - set(b'"[{]}'))
-_STEP = np.zeros(256, np.int64)
-_STEP[list(b"[{")], _STEP[list(b"]}")] = 1, -1
-
-
-_NO_GZIP = (gzip.BadGzipFile, EOFError, zlib.error)  # damaged, cut off
 
 
 @contextlib.contextmanager

@@ -1,4 +1,4 @@
-"""Object masks as COCO run lengths, read without decoding the image, and as LZString, their form in the annotations.
+"""Object masks: COCO run lengths, read without decoding the image, and the LZString text of the annotation files.
 
 A mask is a dict `{"size": [H, W], "counts": str}`, COCO's compressed RLE: run lengths of zeros and ones in turn, zeros
 first, down the columns. Masks that an array holds are uint8 of shape (H, W) with values 0 and 1.
@@ -16,7 +16,7 @@ from formats.lz_text import decompress
 
 MAX_SIDE, MAX_ASPECT = 8192, 100  # of masks in pixels, long side by short side; the benchmark's have 3840 and 1.8
 MAX_DIGITS = 7  # of a run length in COCO's text, five bits each: 8192 x 8192 and the sign have room
-_COUNTS = re.compile("[0-o]*[0-O]")  # six bits each; in the last character the one that says "more follow" is not set
+_COUNTS = re.compile("[0-o]*[0-O]")  # six bits a character; the bit "more follow" is not set in the last one
 
 
 class RLE(TypedDict):

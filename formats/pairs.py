@@ -1,6 +1,6 @@
-"""The pairs of a split in both settings, with their masks: millions that training opens at once.
+"""The pairs of a split in both settings, with their masks, in files that training opens without reading them all.
 
-Written by data/create_pairs.py from the annotation.json files, which stay the data; this is a copy that reads fast:
+data/create_pairs.py writes them from the annotation.json files, which stay the data; this copy is fast to read:
 
     <data_dir>/{split}_pairs.json               the takes, the tracks, and which folder holds the arrays:
     <data_dir>/{split}_pairs_<run>/masks.npy    a row for each mask: place in counts.txt, frame, height, width
@@ -94,7 +94,7 @@ def write_pairs(
 def _write_arrays(
     folder: Path, data_dir: Path, uids: Iterable[str], annotated: Annotated | None
 ) -> tuple[dict[str, Any], dict[str, str]]:
-    """Write the arrays; returns what the pairs file says about the takes, and what is wrong with malformed ones."""
+    """Write the arrays; returns the takes and tracks for the pairs file, and what is wrong with malformed takes."""
     stamps: dict[str, list[int]] = {}
     malformed: dict[str, str] = {}
     masks = [np.empty(0, MASK)]

@@ -4,8 +4,8 @@
     <data_dir>/<take_uid>/annotation.json
 
 annotation.json: `{"masks": {object: {camera: {frame: {"size": [H, W], "counts": str}}}}, "subsample_idx": [0, 30]}`.
-Masks have the size of the video they were drawn on, frames are smaller. Frames without a mask have no key. If the data
-set says that a camera is ego or exo against its name, a further key does too: `"is_ego": {camera: true or false}`.
+Masks have the size of the video they were drawn on, frames are smaller. Frames without a mask have no key. Cameras that
+takes.json calls ego or exo against their names stand under a further key: `"is_ego": {camera: true or false}`.
 """
 
 import contextlib

@@ -27,9 +27,9 @@ ANNOTATION_TEMPLATE = Path("annotations") / "relations_{split}.json"  # below <r
 
 
 def is_ego(camera: str) -> bool:
-    """Whether a camera's name is that of a head-worn one: those of Aria glasses start with `aria`.
+    """Whether a camera is head-worn by its name: those of Aria glasses start with `aria`.
 
-    `Take.is_ego` and `ProcessedTake.is_ego` know better: they also follow takes.json.
+    `Take.is_ego` and `ProcessedTake.is_ego` also follow takes.json, which may say otherwise.
     """
     return camera.startswith("aria")
 
