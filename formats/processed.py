@@ -179,7 +179,7 @@ def claim_data_dir(data_dir: Path, downscaled: bool) -> None:
 
 
 def read_frame(path: Path) -> np.ndarray:
-    """A processed frame -> (H, W, 3) uint8 RGB. Raises UserError if it is missing or cannot be decoded."""
+    """A processed frame -> (H, W, 3) uint8 RGB. Raises UserError if it is missing, cut off or cannot be decoded."""
     remedy = "process its take again with data/process_data.py"
     try:
         data = Path(path).read_bytes()
@@ -188,10 +188,17 @@ def read_frame(path: Path) -> np.ndarray:
     size = jpeg_size(data)
     if size and max(size) > MAX_FRAME_SIDE:  # decoding it could take gigabytes
         raise UserError(f"frame {path} announces {size[1]}x{size[0]} pixels, which no processed frame has; {remedy}")
+    if size and not has_jpeg_end(data):  # some versions of OpenCV fill what is missing with gray
+        raise UserError(f"frame {path} is cut off; {remedy}")
     image = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR) if size else None
     if image is None:
         raise UserError(f"frame {path} cannot be decoded; {remedy}")
     return cv2.cvtColor(image, cv2.COLOR_BGR2RGB)
+
+
+def has_jpeg_end(data: bytes) -> bool:
+    """Whether a JPEG file, of which the last bytes are enough, has its end mark. Some encoders add zeros behind it."""
+    return data.rstrip(b"\0").endswith(b"\xff\xd9")
 
 
 def jpeg_size(data: bytes) -> Size | None:

@@ -150,6 +150,24 @@ def test_a_frame_that_announces_an_absurd_size_is_refused_before_it_is_decoded(t
         read_frame(tmp_path / "0.jpg")
 
 
+@pytest.mark.parametrize("keep", [0.3, 0.6, 0.99, -1, -2])
+@pytest.mark.parametrize("padding", [b"", bytes(512)])
+def test_a_frame_that_is_cut_off_is_refused_though_it_can_be_decoded(tmp_path, monkeypatch, keep, padding):
+    content = bytes(jpeg(160, 240))
+    keep = keep if keep < 0 else int(keep * len(content))
+    (tmp_path / "0.jpg").write_bytes(content[:keep] + padding)
+    monkeypatch.setattr(cv2, "imdecode", lambda *_: np.zeros((160, 240, 3), np.uint8))  # as OpenCV 4.10 does
+    with pytest.raises(UserError, match=r"frame .*0\.jpg is cut off; process its take again"):
+        read_frame(tmp_path / "0.jpg")
+
+
+def test_zeros_behind_the_end_of_a_frame_are_no_damage(tmp_path):
+    content = bytes(jpeg(16, 24))
+    for padding in (1, 4096):
+        (tmp_path / "0.jpg").write_bytes(content + bytes(padding))
+        assert read_frame(tmp_path / "0.jpg").shape == (16, 24, 3)
+
+
 def test_the_size_of_a_jpeg_is_in_its_header():
     assert jpeg_size(jpeg(37, 61)) == (37, 61)
     assert jpeg_size(jpeg(37, 61)[:700]) == (37, 61)
