@@ -14,6 +14,7 @@ import hashlib
 import itertools
 import json
 import os
+import re
 from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -26,12 +27,13 @@ from formats.errors import MALFORMED, UserError
 from formats.files import is_file_name, json_errors, read_json, remove_leftovers, write_json
 from formats.geometry import Size
 from formats.masks import RLE, mask_size
-from formats.takes import DEFAULT_ROOT, is_ego, parse_frame
+from formats.takes import DEFAULT_ROOT, by_frame, is_ego, parse_frames
 
 DEFAULT_DATA_DIR = DEFAULT_ROOT / "processed"
 ANNOTATION = "annotation.json"
 SOURCE = "source.json"
 MAX_FRAME_SIDE = 4096  # pixels; processed frames are at most 704 high
+_FRAME_FILE = re.compile(r"(0|[1-9][0-9]{0,9})\.jpg")
 
 
 def is_processed(data_dir: Path, uid: str) -> bool:
@@ -48,8 +50,8 @@ def frames_in(camera_folder: Path) -> dict[int, str]:
     if not Path(camera_folder).is_dir():
         return {}
     with os.scandir(camera_folder) as entries:
-        names = {entry.name: entry.path for entry in entries}
-    return {int(name[:-4]): path for name, path in names.items() if name.endswith(".jpg") and name[:-4].isdecimal()}
+        names = ((_FRAME_FILE.fullmatch(entry.name), entry.path) for entry in entries)
+        return {int(name[1]): path for name, path in names if name}
 
 
 class CameraPair(NamedTuple):
@@ -90,15 +92,13 @@ class ProcessedTake:
         """The content of an annotation.json -> ProcessedTake. Raises ValueError if it is malformed."""
         try:
             masks = {
-                object_name: {
-                    camera: {parse_frame(frame): rle for frame, rle in frames.items()}
-                    for camera, frames in cameras.items()
-                }
+                object_name: {camera: by_frame(frames) for camera, frames in cameras.items()}
                 for object_name, cameras in raw["masks"].items()
             }
-            subsample_idx = [parse_frame(frame) for frame in raw["subsample_idx"]]
-            stated_ego = {str(camera): bool(ego) for camera, ego in raw.get("is_ego", {}).items()}
-            take = cls(uid, folder, masks, subsample_idx, stated_ego)
+            stated_ego = raw.get("is_ego", {})
+            if not all(isinstance(ego, bool) for ego in stated_ego.values()):
+                raise ValueError(f"is_ego is {stated_ego!r:.60}, not true or false for each camera")
+            take = cls(uid, folder, masks, parse_frames(raw["subsample_idx"]), stated_ego)
             for camera in take.cameras:
                 if not is_file_name(camera):
                     raise ValueError(f"camera {camera[:40]!r} cannot be the name of a folder")

@@ -12,7 +12,15 @@ from hypothesis import strategies as st
 
 from formats.errors import UserError
 from formats.masks import encode_mask
-from formats.processed import CameraPair, ProcessedTake, claim_data_dir, jpeg_size, pair_frames, read_frame
+from formats.processed import (
+    CameraPair,
+    ProcessedTake,
+    claim_data_dir,
+    frames_in,
+    jpeg_size,
+    pair_frames,
+    read_frame,
+)
 from formats.takes import is_ego
 from tests.made.golden import golden
 
@@ -94,7 +102,14 @@ def test_the_video_size_is_that_of_the_masks(tmp_path):
         f'{{"masks": {{}}, "subsample_idx": [{10**400}]}}',
         f'{{"masks": {{}}, "subsample_idx": {"9" * 5000}}}',
         '{"masks": {"a": {"c": {"-1": {}}}}, "subsample_idx": []}',
+        *(
+            f'{{"masks": {{}}, "subsample_idx": {frames}}}'
+            for frames in ('"300"', "[30.9]", "[true]", '{"30": 1}', "0")
+        ),
+        '{"masks": {"a": {"c": {"30": {}, "030": {}}}}, "subsample_idx": []}',
+        f'{{"masks": {{"a": {{"c": {{"{"9" * 5000}": {{}}}}}}}}, "subsample_idx": []}}',
         '{"masks": {}, "subsample_idx": [], "is_ego": ["gp05"]}',
+        *(f'{{"masks": {{}}, "subsample_idx": [], "is_ego": {{"gp05": {ego}}}}}' for ego in ('"false"', "0", "null")),
         '{"masks": {}, "subsample_idx": ' + "[" * 200_000 + "]" * 200_000 + "}",
     ],
 )
@@ -114,6 +129,13 @@ def test_a_folder_made_of_other_videos_is_refused(tmp_path, text):
     (tmp_path / "source.json").write_text(text)
     with pytest.raises(UserError, match="was made of .* videos, not of full size; give another --outputpath"):
         claim_data_dir(tmp_path, downscaled=False)
+
+
+def test_a_camera_has_the_frames_whose_files_are_named_as_ours(tmp_path):
+    for name in ("30.jpg", "030.jpg", "\u0663\u0660.jpg", "0.jpg", "60.jpg.part", "-30.jpg", "9" * 200 + ".jpg"):
+        (tmp_path / name).touch()
+    assert frames_in(tmp_path) == {30: str(tmp_path / "30.jpg"), 0: str(tmp_path / "0.jpg")}
+    assert frames_in(tmp_path / "nowhere") == {}
 
 
 def test_frames_are_read_as_rgb(tmp_path):
