@@ -22,7 +22,7 @@ from typing import IO, Any
 import ijson
 import numpy as np
 
-from formats.errors import UserError
+from formats.errors import AccessError, UserError
 
 
 @contextlib.contextmanager
@@ -152,7 +152,7 @@ def _has_iterator(value: Any) -> bool:
 
 
 def read_json(path: Path, remedy: str) -> Any:
-    """Parse a JSON file; a missing or malformed one is a UserError that ends with `remedy`."""
+    """Parse a JSON file. Raises UserError as `json_errors` does."""
     with json_errors(path, remedy), _open_json(path) as file:
         return json.load(file)
 
@@ -234,7 +234,10 @@ class _Shallow:
 
 @contextlib.contextmanager
 def json_errors(path: Path, remedy: str) -> Iterator[None]:
-    """Within the block, JSON that is missing or malformed is a UserError that ends with `remedy`."""
+    """Within the block, JSON that is missing or malformed is a UserError that ends with `remedy`.
+
+    Raises AccessError if it cannot be read.
+    """
     try:
         yield
     except FileNotFoundError:
@@ -245,6 +248,9 @@ def json_errors(path: Path, remedy: str) -> Iterator[None]:
         kind, _, excerpt = str(error).partition("\n")
         where = f" at {excerpt.splitlines()[0].strip()[:60]}" if excerpt else ""
         raise UserError(f"{path} is not valid JSON ({kind}{where}); {remedy}") from None
+    except OSError as error:
+        reason = error.strerror or error
+        raise AccessError(f"{path} cannot be read ({reason}); mend this and run the same command again") from None
 
 
 def is_file_name(name: Any) -> bool:

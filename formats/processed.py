@@ -15,6 +15,7 @@ import itertools
 import json
 import os
 import re
+import stat
 from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -37,8 +38,13 @@ _FRAME_FILE = re.compile(r"(0|[1-9][0-9]{0,9})\.jpg")
 
 
 def is_processed(data_dir: Path, uid: str) -> bool:
-    """Whether a take is complete: its annotation.json comes last."""
-    return (Path(data_dir) / uid / ANNOTATION).is_file()
+    """Whether a take is complete: its annotation.json comes last. True where that is hidden: reading it says why."""
+    try:
+        return stat.S_ISREG((Path(data_dir) / uid / ANNOTATION).stat().st_mode)
+    except (FileNotFoundError, NotADirectoryError):
+        return False
+    except OSError:
+        return True
 
 
 def frame_path(camera_folder: Path, frame: int) -> Path:
@@ -75,7 +81,7 @@ class ProcessedTake:
 
     @classmethod
     def read(cls, data_dir: Path, uid: str) -> "ProcessedTake":
-        """Read a take's annotation.json. Raises UserError if it is missing or malformed."""
+        """Read a take's annotation.json. Raises UserError if it is missing or malformed, AccessError if unreadable."""
         folder = Path(data_dir) / uid
         path = folder / ANNOTATION
         with json_errors(path, f"run data/process_data.py for take {uid} first"):
@@ -185,6 +191,8 @@ def read_frame(path: Path) -> np.ndarray:
         data = Path(path).read_bytes()
     except FileNotFoundError:
         raise UserError(f"frame {path} is missing; {remedy}") from None
+    except OSError as error:
+        raise UserError(f"frame {path} cannot be read ({error.strerror}); mend this or {remedy}") from None
     size = jpeg_size(data)
     if size and max(size) > MAX_FRAME_SIDE:  # decoding it could take gigabytes
         raise UserError(f"frame {path} announces {size[1]}x{size[0]} pixels, which no processed frame has; {remedy}")

@@ -10,19 +10,21 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from formats.errors import UserError
+from formats.errors import AccessError, UserError
 from formats.masks import encode_mask
 from formats.processed import (
     CameraPair,
     ProcessedTake,
     claim_data_dir,
     frames_in,
+    is_processed,
     jpeg_size,
     pair_frames,
     read_frame,
 )
 from formats.takes import is_ego
 from tests.made.golden import golden
+from tests.made.processed import make_unreadable
 
 RLE = encode_mask(np.tri(6, 9, dtype=np.uint8))
 MASKS = {
@@ -122,6 +124,24 @@ def test_an_unusable_annotation_json_is_one_line_with_the_remedy(tmp_path, text)
     assert "\n" not in str(error.value)
 
 
+def test_an_annotation_json_that_cannot_be_read_is_one_line_without_advice_to_replace_it(tmp_path):
+    ProcessedTake("uid", tmp_path / "uid", MASKS, [0]).write_annotation()
+    make_unreadable(tmp_path / "uid" / "annotation.json")
+    with pytest.raises(AccessError, match=r"uid/annotation\.json cannot be read \(.+\); mend this and run") as error:
+        ProcessedTake.read(tmp_path, "uid")
+    assert "process_data" not in str(error.value) and "\n" not in str(error.value)
+
+
+def test_a_take_that_is_hidden_counts_as_processed_so_that_reading_it_says_why(tmp_path):
+    (tmp_path / "file").touch()
+    (tmp_path / "folder" / "annotation.json").mkdir(parents=True)
+    assert not any(is_processed(tmp_path, uid) for uid in ("nowhere", "file", "folder"))
+    (tmp_path / "loop").symlink_to(tmp_path / "loop")
+    assert is_processed(tmp_path, "loop")
+    with pytest.raises(AccessError, match="cannot be read"):
+        ProcessedTake.read(tmp_path, "loop")
+
+
 @pytest.mark.parametrize("text", ['{"videos": "downscaled/448"}', "[]", "7", "null"])
 def test_a_folder_made_of_other_videos_is_refused(tmp_path, text):
     claim_data_dir(tmp_path, downscaled=False)
@@ -155,6 +175,13 @@ def test_a_frame_that_cannot_be_read_is_named(tmp_path, content, what):
         path.write_bytes(content)
     with pytest.raises(UserError, match=f"frame {path} {what}"):
         read_frame(path)
+
+
+def test_a_frame_whose_reading_fails_is_named(tmp_path):
+    (tmp_path / "0.jpg").touch()
+    make_unreadable(tmp_path / "0.jpg")
+    with pytest.raises(UserError, match=r"frame .*0\.jpg cannot be read"):
+        read_frame(tmp_path / "0.jpg")
 
 
 def jpeg(height, width):
