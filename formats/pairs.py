@@ -1,6 +1,6 @@
-"""The pairs of a split in both settings, with their masks: millions that training opens at once.
+"""The pairs of a split in both settings, with their masks, in files that training opens without reading them all.
 
-Written by data/create_pairs.py from the annotation.json files, which stay the data; this is a copy that reads fast:
+data/create_pairs.py writes them from the annotation.json files, which stay the data; this copy is fast to read:
 
     <data_dir>/{split}_pairs.json               the takes, the tracks, and which folder holds the arrays:
     <data_dir>/{split}_pairs_<run>/masks.npy    a row for each mask: place in counts.txt, frame, height, width
@@ -94,8 +94,8 @@ def write_pairs(
 def _write_arrays(
     folder: Path, data_dir: Path, uids: Iterable[str], annotated: Annotated | None
 ) -> tuple[dict[str, Any], dict[str, str]]:
-    """Write the arrays; returns what the pairs file says about the takes, and what is wrong with malformed ones."""
-    stamps: dict[str, list[int]] = {}
+    """Write the arrays; returns the takes and tracks for the pairs file, and what is wrong with malformed takes."""
+    stamps: dict[str, list[int | None]] = {}
     malformed: dict[str, str] = {}
     masks = [np.empty(0, MASK)]
     tracks: dict[str, list[tuple]] = {setting: [] for setting in SETTINGS}
@@ -149,10 +149,13 @@ def _copy_masks(take: ProcessedTake, counts: IO[str], masks: list[np.ndarray]) -
     return row_of
 
 
-def _stamp(path: Path) -> list[int]:
-    """The present state of an annotation.json: bytes, time of change in ns, checksum."""
-    stat = path.stat()
-    return [stat.st_size, stat.st_mtime_ns, zlib.crc32(path.read_bytes())]
+def _stamp(path: Path) -> list[int | None]:
+    """The present state of an annotation.json: bytes, time of change in ns, checksum; None if it cannot be read."""
+    try:
+        stat = path.stat()
+        return [stat.st_size, stat.st_mtime_ns, zlib.crc32(path.read_bytes())]
+    except OSError:
+        return [None, None, None]
 
 
 class PairSet:
@@ -219,10 +222,13 @@ class PairSet:
             path = self.data_dir / uid / ANNOTATION
             try:
                 stat = path.stat()
-                if stat.st_size != n_bytes or (stat.st_mtime_ns != mtime_ns and _stamp(path)[2] != checksum):
-                    return f"{path} has changed"
+                same = (stat.st_size, stat.st_mtime_ns) == (n_bytes, mtime_ns)
             except FileNotFoundError:
                 return f"{path} is gone"
+            except OSError:
+                same = False
+            if not same and _stamp(path)[::2] != [n_bytes, checksum]:
+                return f"{path} has changed"
         for uid in self._missing:
             if is_processed(self.data_dir, uid):
                 return f"take {uid} has been processed"

@@ -4,8 +4,8 @@
     <data_dir>/<take_uid>/annotation.json
 
 annotation.json: `{"masks": {object: {camera: {frame: {"size": [H, W], "counts": str}}}}, "subsample_idx": [0, 30]}`.
-Masks have the size of the video they were drawn on, frames are smaller. Frames without a mask have no key. If the data
-set says that a camera is ego or exo against its name, a further key does too: `"is_ego": {camera: true or false}`.
+Masks have the size of the video they were drawn on, frames are smaller. Frames without a mask have no key. Cameras that
+takes.json calls ego or exo against their names stand under a further key: `"is_ego": {camera: true or false}`.
 """
 
 import contextlib
@@ -14,6 +14,8 @@ import hashlib
 import itertools
 import json
 import os
+import re
+import stat
 from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -25,18 +27,24 @@ import numpy as np
 from formats.errors import MALFORMED, UserError
 from formats.files import is_file_name, json_errors, read_json, remove_leftovers, write_json
 from formats.geometry import Size
-from formats.masks import RLE, check_rle
-from formats.takes import DEFAULT_ROOT, is_ego, parse_frame
+from formats.masks import RLE, mask_size
+from formats.takes import DEFAULT_ROOT, by_frame, is_ego, parse_frames
 
 DEFAULT_DATA_DIR = DEFAULT_ROOT / "processed"
 ANNOTATION = "annotation.json"
 SOURCE = "source.json"
 MAX_FRAME_SIDE = 4096  # pixels; processed frames are at most 704 high
+_FRAME_FILE = re.compile(r"(0|[1-9][0-9]{0,9})\.jpg")
 
 
 def is_processed(data_dir: Path, uid: str) -> bool:
-    """Whether a take is complete: its annotation.json comes last."""
-    return (Path(data_dir) / uid / ANNOTATION).is_file()
+    """Whether a take is complete: its annotation.json comes last. True where that is hidden: reading it says why."""
+    try:
+        return stat.S_ISREG((Path(data_dir) / uid / ANNOTATION).stat().st_mode)
+    except (FileNotFoundError, NotADirectoryError):
+        return False
+    except OSError:
+        return True
 
 
 def frame_path(camera_folder: Path, frame: int) -> Path:
@@ -48,8 +56,8 @@ def frames_in(camera_folder: Path) -> dict[int, str]:
     if not Path(camera_folder).is_dir():
         return {}
     with os.scandir(camera_folder) as entries:
-        names = {entry.name: entry.path for entry in entries}
-    return {int(name[:-4]): path for name, path in names.items() if name.endswith(".jpg") and name[:-4].isdecimal()}
+        names = ((_FRAME_FILE.fullmatch(entry.name), entry.path) for entry in entries)
+        return {int(name[1]): path for name, path in names if name}
 
 
 class CameraPair(NamedTuple):
@@ -73,7 +81,7 @@ class ProcessedTake:
 
     @classmethod
     def read(cls, data_dir: Path, uid: str) -> "ProcessedTake":
-        """Read a take's annotation.json. Raises UserError if it is missing or malformed."""
+        """Read a take's annotation.json. Raises UserError if it is missing or malformed, AccessError if unreadable."""
         folder = Path(data_dir) / uid
         path = folder / ANNOTATION
         with json_errors(path, f"run data/process_data.py for take {uid} first"):
@@ -90,15 +98,13 @@ class ProcessedTake:
         """The content of an annotation.json -> ProcessedTake. Raises ValueError if it is malformed."""
         try:
             masks = {
-                object_name: {
-                    camera: {parse_frame(frame): rle for frame, rle in frames.items()}
-                    for camera, frames in cameras.items()
-                }
+                object_name: {camera: by_frame(frames) for camera, frames in cameras.items()}
                 for object_name, cameras in raw["masks"].items()
             }
-            subsample_idx = [parse_frame(frame) for frame in raw["subsample_idx"]]
-            stated_ego = {str(camera): bool(ego) for camera, ego in raw.get("is_ego", {}).items()}
-            take = cls(uid, folder, masks, subsample_idx, stated_ego)
+            stated_ego = raw.get("is_ego", {})
+            if not all(isinstance(ego, bool) for ego in stated_ego.values()):
+                raise ValueError(f"is_ego is {stated_ego!r:.60}, not true or false for each camera")
+            take = cls(uid, folder, masks, parse_frames(raw["subsample_idx"]), stated_ego)
             for camera in take.cameras:
                 if not is_file_name(camera):
                     raise ValueError(f"camera {camera[:40]!r} cannot be the name of a folder")
@@ -133,11 +139,11 @@ class ProcessedTake:
                 yield CameraPair(object_name, *((ego, exo) if setting == "ego-exo" else (exo, ego)))
 
     def video_size(self, camera: str) -> Size | None:
-        """(H, W) of the camera's video as its masks tell, None if it has no mask that can be read."""
+        """(H, W) of the camera's video, which its masks have too; None if none of them has a size."""
         for cameras in self.masks.values():
             for rle in cameras.get(camera, {}).values():
                 with contextlib.suppress(ValueError):
-                    return check_rle(rle)[:2]
+                    return mask_size(rle)
         return None
 
 
@@ -179,19 +185,28 @@ def claim_data_dir(data_dir: Path, downscaled: bool) -> None:
 
 
 def read_frame(path: Path) -> np.ndarray:
-    """A processed frame -> (H, W, 3) uint8 RGB. Raises UserError if it is missing or cannot be decoded."""
+    """A processed frame -> (H, W, 3) uint8 RGB. Raises UserError if it is missing, cut off or cannot be decoded."""
     remedy = "process its take again with data/process_data.py"
     try:
         data = Path(path).read_bytes()
     except FileNotFoundError:
         raise UserError(f"frame {path} is missing; {remedy}") from None
+    except OSError as error:
+        raise UserError(f"frame {path} cannot be read ({error.strerror}); mend this or {remedy}") from None
     size = jpeg_size(data)
     if size and max(size) > MAX_FRAME_SIDE:  # decoding it could take gigabytes
         raise UserError(f"frame {path} announces {size[1]}x{size[0]} pixels, which no processed frame has; {remedy}")
+    if size and not has_jpeg_end(data):  # some versions of OpenCV fill what is missing with gray
+        raise UserError(f"frame {path} is cut off; {remedy}")
     image = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR) if size else None
     if image is None:
         raise UserError(f"frame {path} cannot be decoded; {remedy}")
     return cv2.cvtColor(image, cv2.COLOR_BGR2RGB)
+
+
+def has_jpeg_end(data: bytes) -> bool:
+    """Whether a JPEG file, of which the last bytes are enough, has its end mark. Some encoders add zeros behind it."""
+    return data.rstrip(b"\0").endswith(b"\xff\xd9")
 
 
 def jpeg_size(data: bytes) -> Size | None:

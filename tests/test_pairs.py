@@ -12,7 +12,7 @@ from formats.pairs import BOTH, PairSet, pairs_path
 from formats.takes import SETTINGS
 from tests.made.golden import GOLDEN_SPLITS, golden
 from tests.made.golden_pairs import data_dir, golden_root
-from tests.made.processed import create_pairs, write_data_set
+from tests.made.processed import create_pairs, make_unreadable, write_data_set
 
 __all__ = ["data_dir", "golden_root"]  # fixtures
 
@@ -156,6 +156,29 @@ def test_a_take_that_was_processed_since_is_noticed(data_dir):
     assert PairSet.open(data_dir, "train", "ego-exo").takes == GOLDEN_SPLITS["train"][:1]
     hidden.rename(data_dir / GOLDEN_SPLITS["train"][1])
     refused(data_dir, "has been processed")
+
+
+def test_a_take_that_cannot_be_read_is_left_out_alone_until_it_can_be_read(data_dir):
+    first, second = GOLDEN_SPLITS["train"]
+    path = data_dir / first / "annotation.json"
+    content = path.read_bytes()
+    make_unreadable(path)
+    run = create_pairs(data_dir, "--split", "train")
+    assert run.returncode == 1
+    assert f"1 malformed takes are left out: {path} cannot be read (Input/output error); mend this" in run.stderr
+    assert PairSet.open(data_dir, "train", "ego-exo").takes == [second]
+    path.unlink()
+    path.write_bytes(content)
+    refused(data_dir, f"out of date: {path} has changed")
+
+
+def test_a_take_that_can_no_longer_be_read_is_noticed(data_dir):
+    path = data_dir / GOLDEN_SPLITS["train"][0] / "annotation.json"
+    make_unreadable(path)
+    refused(data_dir, f"out of date: {path} has changed")
+    path.unlink()
+    path.symlink_to(path)
+    refused(data_dir, f"out of date: {path} has changed")
 
 
 def test_a_set_without_pairs_is_refused(tmp_path):
