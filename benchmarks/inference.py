@@ -21,7 +21,7 @@ import numpy as np
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
-from benchmarks.stand_in import make_take
+from benchmarks.stand_in import make_pool, make_take, write_with_pictures
 from formats.arguments import Parser, at_least
 from formats.errors import UserError, run_script
 from formats.geometry import eval_size, letterbox, unletterbox
@@ -72,7 +72,10 @@ def main() -> None:
 
 def find_take(args: argparse.Namespace, folder: Path) -> ProcessedTake:
     if args.data_path is None:
-        return make_take(folder, "take", args.objects, args.exos_per_object, frames=(args.rounds + 1) * 8)
+        frames = (args.rounds + 1) * 8
+        take = make_take(folder, "take", make_pool(40), args.objects, frames, args.exos_per_object)
+        write_with_pictures(take)
+        return take
     uids = sorted(path.parent.name for path in args.data_path.glob("*/annotation.json"))
     if not uids:
         raise UserError(f"no processed take in {args.data_path}")

@@ -24,7 +24,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from benchmarks.stand_in import make_take
+from benchmarks.stand_in import make_pool, make_take, write_with_pictures
 from data.create_pairs import main as create_pairs
 from formats.arguments import Parser, at_least
 from formats.errors import run_script
@@ -45,12 +45,12 @@ from train.losses import compute_losses
 class PlainSamples(TrainSamples):
     """The same samples, from masks decoded in full and frames padded before they are resized."""
 
-    def image(self, view: tuple) -> np.ndarray:
+    def image(self, view: tuple, *_: object) -> np.ndarray:
         take_uid, camera, frame = view
         path = self.pairs.data_dir / take_uid / camera / f"{frame}.jpg"
         return pad_and_resize(cv2.cvtColor(cv2.imread(str(path)), cv2.COLOR_BGR2RGB), self.side)
 
-    def mask(self, rle) -> np.ndarray:
+    def mask(self, rle, *_: object) -> np.ndarray:
         return super().mask(rle) if rle is None else pad_and_resize(decode_mask(rle), self.side)
 
 
@@ -79,7 +79,7 @@ def make_pairs(folder: Path) -> PairSet:
     """Two takes in the real data's proportions: masks of 4K and of 1408x1408, frames of 960x540 and 704x704."""
     uids = ["take-0", "take-1"]
     for seed, uid in enumerate(uids):
-        make_take(folder / "processed", uid, objects=4, exos_per_object=1, frames=6, seed=seed)
+        write_with_pictures(make_take(folder / "processed", uid, make_pool(40), objects=4, frames=6, seed=seed))
     write_json(folder / "split.json", {"train": uids})
     sys.argv = ["create_pairs.py", "--data_dir", str(folder / "processed")]
     create_pairs()
