@@ -10,7 +10,7 @@
 3. evaluate.py --describe and create_pairs.py go through all of the takes.
 
 The takes have no pictures. They, the annotations and the results (1.8 GB) are made at the first run and stay in
---folder. Linux only.
+--folder.
 """
 
 import argparse
@@ -26,21 +26,20 @@ import cv2
 import numpy as np
 from tqdm import tqdm
 
-from benchmarks.measure import Cost, in_turn, print_times, run_command, timed
-from benchmarks.stand_in import EGO, EGO_SIZE, EXO_SIZE, make_pool, make_take
+from benchmarks.measure import Cost, in_turn, print_times, run_script_apart, timed
+from benchmarks.stand_in import EGO_SIZE, EXO_SIZE, annotation, make_pool, make_take
 from evaluation.score import score_results
 from evaluation.truth import GroundTruth
 from formats.arguments import Parser, add_num_workers, at_least
 from formats.errors import UserError, run_script
 from formats.files import write_json
 from formats.geometry import Size
-from formats.masks import RLE, encode_lzstring, encode_mask, eval_mask
+from formats.masks import RLE, encode_mask, eval_mask
 from formats.processed import ProcessedTake
 from formats.results import camera_pair_key, iter_results, results_path, write_results
 from formats.takes import SETTINGS, is_ego
 from tests import official_evaluation
 
-ROOT = Path(__file__).resolve().parents[1]
 SPLIT = "test"
 TAKES, MEAN_OBJECTS, MEAN_FRAMES, VISIBLE = 295, 5.5, 173, 0.83  # of the real test split
 AREAS = (0.0004, 0.02)  # a typical object has some 400 pixels at 480x270
@@ -79,14 +78,13 @@ def main() -> None:
         print(f"  the official way would take {minutes:.1f} minutes; x{ratio:.2f}", flush=True)
     cost = evaluate(folder, [take.uid for take in takes], args.num_workers, "--describe")
     print_cost(f"evaluate.py --describe, {len(takes)} takes", cost)
-    cost = run_command(ROOT / "data/create_pairs.py", "--data_dir", folder / "processed")
+    cost = run_script_apart("data/create_pairs.py", "--data_dir", folder / "processed")
     masks = sum(len(frames) for take in takes for cameras in take.masks.values() for frames in cameras.values())
     print_cost(f"create_pairs.py, both settings, {masks:,} masks", cost)
 
 
 def print_cost(what: str, cost: Cost) -> None:
-    peak = f"peak {cost.main_memory:.0f} MB, of all its processes {cost.all_memory:.0f} MB"
-    print(f"{what}: {cost.wall:.1f} s, {peak}", flush=True)
+    print(f"{what}: {cost.wall:.1f} s, peak memory {cost.memory:.0f} MB", flush=True)
 
 
 def compare_ways(setting: str, frames: int, rounds: int) -> float:
@@ -94,7 +92,7 @@ def compare_ways(setting: str, frames: int, rounds: int) -> float:
     with tempfile.TemporaryDirectory() as temporary:
         folder = Path(temporary)
         pool = make_pool(min(POOL, 4 * frames), AREAS)
-        takes = [make_take(folder / "processed", f"take-{n}", pool, objects=1, frames=frames, seed=n) for n in range(4)]
+        takes = [make_take(folder / "processed", f"take-{n}", pool, objects=1, frames=frames) for n in range(4)]
         write_files(folder, setting, takes)
         annotations = folder / "annotations" / f"relations_{SPLIT}.json"
         uids = [take.uid for take in takes]
@@ -129,7 +127,7 @@ def evaluate(folder: Path, uids: list[str], num_workers: int, *arguments: object
     split = folder / "part.json"
     write_json(split, {SPLIT: uids})
     where = ("--data_path", folder / "processed", "--split", SPLIT, "--splits_path", split, "--out", folder / "out")
-    return run_command(ROOT / "evaluation/evaluate.py", *where, "--num_workers", num_workers, *arguments)
+    return run_script_apart("evaluation/evaluate.py", *where, "--num_workers", num_workers, *arguments)
 
 
 def draw_takes(data_dir: Path, count: int) -> list[ProcessedTake]:
@@ -140,7 +138,7 @@ def draw_takes(data_dir: Path, count: int) -> list[ProcessedTake]:
         rng = np.random.default_rng(number)
         size = {"objects": 1 + rng.poisson(MEAN_OBJECTS - 1), "frames": max(1, int(rng.gamma(2, MEAN_FRAMES / 2)))}
         uid = f"test-{number:04d}-0000-0000-000000000000"
-        takes.append(make_take(data_dir, uid, pool, **size, visible=VISIBLE, seed=number))
+        takes.append(make_take(data_dir, uid, pool, **size, visible=VISIBLE))
     return takes
 
 
@@ -154,24 +152,8 @@ def write_files(folder: Path, setting: str, takes: list[ProcessedTake]) -> None:
         write_json(folder / "split.json", {SPLIT: [take.uid for take in takes]})
     path = results_path(folder, setting, SPLIT)
     if not path.exists():
-        write_results(
-            path, setting, ((take.uid, result(take, setting)) for take in tqdm(takes, "results", unit="take"))
-        )
-
-
-def annotation(take: ProcessedTake) -> dict:
-    """A take as the annotation file has it; the annotators looked at all frames of an object."""
-    tracks = {
-        name: {
-            camera: {
-                "annotation": {f: drawn(*rle["size"], rle["counts"]) for f, rle in frames.items()},
-                "annotated_frames": list(cameras[EGO]),
-            }
-            for camera, frames in cameras.items()
-        }
-        for name, cameras in take.masks.items()
-    }
-    return {"take_name": f"name of {take.uid}", "scenario": f"scenario {len(tracks) % 8}", "object_masks": tracks}
+        results = ((take.uid, result(take, setting)) for take in tqdm(takes, "results", unit="take"))
+        write_results(path, setting, results)
 
 
 def result(take: ProcessedTake, setting: str) -> dict:
@@ -191,12 +173,6 @@ def result(take: ProcessedTake, setting: str) -> dict:
 @functools.cache
 def empty_mask(size: Size) -> RLE:
     return encode_mask(np.zeros(size, np.uint8))
-
-
-@functools.cache
-def drawn(height: int, width: int, counts: str) -> dict:
-    """A mask as the annotation file has it."""
-    return {"height": height, "width": width, "encodedMask": encode_lzstring(counts)}
 
 
 @functools.cache

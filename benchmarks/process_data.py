@@ -2,9 +2,9 @@
 
     python benchmarks/process_data.py
 
-Two takes of an ego and a 4K exo video each, which are encoded at the first run, in minutes, and stay in --folder. The
-plain programs decode every frame in one process, with as many threads as the library takes by itself, and write the
-same files: with PyAV, with OpenCV and, if it is installed (`pip install decord`), with decord's get_batch as the
+Two takes of an ego and two 4K exo videos each, which are encoded at the first run, in minutes, and stay in --folder.
+The plain programs decode every frame in one process, with as many threads as the library takes by itself, and write
+the same files: with PyAV, with OpenCV and, if it is installed (`pip install decord`), with decord's get_batch as the
 reference does. Prints wall time, CPU time and peak memory, and checks that all write the same annotations and frames
 that look the same.
 """
@@ -16,6 +16,7 @@ import os
 import shutil
 import sys
 from collections.abc import Iterator
+from fractions import Fraction
 from functools import partial
 from pathlib import Path
 from statistics import median
@@ -26,50 +27,18 @@ import av
 import cv2
 import numpy as np
 from lzstring import LZString
+from tqdm import tqdm
 
-from benchmarks.clips import GROUP, clip_path
-from benchmarks.measure import Cost, in_turn, print_times, run_command
-from benchmarks.stand_in import EGO, EGO_SIZE, EXO_SIZE, random_mask
+from benchmarks.measure import Cost, in_turn, print_times, run_script_apart
+from benchmarks.stand_in import EGO_SIZE, EXO_SIZE, STEP, annotation, make_pool, make_take
 from formats.arguments import Parser, at_least
 from formats.errors import UserError, run_script
-from formats.masks import encode_lzstring, encode_mask
+from formats.geometry import Size
 from formats.takes import is_ego, video_path
 
-ROOT = Path(__file__).resolve().parents[1]
 OURS = "this project"
-STEP = 30
-TAKES = ("take_0", "take_1")
 OBJECTS = 5
-
-
-def pyav(path: str) -> Iterator[np.ndarray]:
-    """Every STEP-th frame of a video, (H, W, 3) BGR. So do the other readers."""
-    with av.open(path) as container:
-        for number, frame in enumerate(container.decode(video=0)):
-            if number % STEP == 0:
-                yield frame.to_ndarray(format="bgr24")
-
-
-def opencv(path: str) -> Iterator[np.ndarray]:
-    video = cv2.VideoCapture(path, cv2.CAP_FFMPEG)
-    number = 0
-    while video.grab():
-        if number % STEP == 0:
-            yield video.retrieve()[1]
-        number += 1
-
-
-def decord(path: str) -> Iterator[np.ndarray]:
-    from decord import VideoReader, cpu
-
-    reader = VideoReader(path, ctx=cpu(0))
-    for image in reader.get_batch(range(0, len(reader), STEP)).asnumpy():
-        yield np.ascontiguousarray(image[..., ::-1])
-
-
-READERS = {"PyAV in sequence": pyav, "OpenCV grab/retrieve": opencv}
-if importlib.util.find_spec("decord"):
-    READERS["decord get_batch"] = decord
+GRAIN = 5  # standard deviation of the videos' noise in grey levels; gives files of the size of real ones
 
 
 def main() -> None:
@@ -77,7 +46,7 @@ def main() -> None:
     add = parser.add_argument
     default = Path(__file__).with_name(".clips")
     add("--folder", type=Path, default=default, help="videos, kept between runs, and the takes made of them")
-    add("--times", type=at_least(1), default=3, help=f"length of the videos, in groups of {GROUP} frames")
+    add("--frames", type=at_least(1), default=600, help="of each video")
     add("--shrink", type=at_least(1), default=1, help="divide the sides of the videos by 2, 4 or 8, to try it out")
     add("--rounds", type=at_least(1), default=3, help="runs of each program")
     add("--plain", nargs=3, help=argparse.SUPPRESS)  # a plain program, in a process of its own
@@ -88,64 +57,86 @@ def main() -> None:
     if hasattr(os, "sched_setaffinity"):
         os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[:2])
     root = args.folder / "takes_to_process"
-    make_takes(root, args.folder, args.times, args.shrink)
-    programs = {name: partial(run, name, root, root / "out" / name) for name in (OURS, *READERS)}
+    make_takes(root, args.folder, args.frames, args.shrink)
+    programs = {name: partial(process, name, root, root / "out" / name) for name in (OURS, *READERS)}
     costs = in_turn(programs, args.rounds)
     for name in READERS:
         check_equal(root / "out" / OURS, root / "out" / name)
-    print(f"{len(TAKES)} takes, each with 2 videos of {args.times * GROUP} frames; two cores")
-    print_times("wall time", {name: [cost.wall for cost in of_program] for name, of_program in costs.items()}, "run")
-    print_times("CPU time", {name: [cost.cpu for cost in of_program] for name, of_program in costs.items()}, "run")
-    print("peak memory of all processes:")
+    for title in ("wall", "cpu"):
+        times = {name: [getattr(cost, title) for cost in of_program] for name, of_program in costs.items()}
+        print_times(f"{title} time, 6 videos of {args.frames} frames, two cores", times, "run")
+    print("peak memory:")
     for name, of_program in costs.items():
-        print(f"  {name:<48} {median(cost.all_memory for cost in of_program):>9.0f} MB")
+        print(f"  {name:<48} {median(cost.memory for cost in of_program):>9.0f} MB")
 
 
-def make_takes(root: Path, clips: Path, times: int, shrink: int) -> None:
-    """Write the takes, their annotations and split.json; the videos are links to the clips."""
-    rng = np.random.default_rng(0)
-    sizes = {EGO: EGO_SIZE, "cam01": EXO_SIZE}
-    sizes = {camera: (height // shrink, width // shrink) for camera, (height, width) in sizes.items()}
-    annotations = {}
-    for name in TAKES:
-        for camera, size in sizes.items():
-            path = video_path(root / "takes", name, camera)
+def make_takes(root: Path, videos: Path, frames: int, shrink: int) -> None:
+    """Write two takes, their annotations and split.json; the takes' videos are links to two files."""
+    pool = make_pool(50, shrink=shrink)
+    takes = [make_take(root, f"take_{number}", pool, OBJECTS, frames=-(-frames // STEP)) for number in range(2)]
+    for take in takes:
+        for camera in take.cameras:
+            height, width = EGO_SIZE if is_ego(camera) else EXO_SIZE
+            path = video_path(root / "takes", take.uid, camera)
             path.parent.mkdir(parents=True, exist_ok=True)
             path.unlink(missing_ok=True)
-            path.symlink_to(clip_path(clips, size, times).resolve())
-        objects = {
-            f"thing_{i}": {
-                camera: {"annotation": {str(f): drawn_mask(rng, size) for f in range(0, times * GROUP, STEP)}}
-                for camera, size in sizes.items()
-            }
-            for i in range(OBJECTS)
-        }
-        annotations[f"uid-{name}"] = {"take_name": name, "scenario": "", "object_masks": objects}
+            path.symlink_to(make_video(videos, (height // shrink, width // shrink), frames).resolve())
     (root / "annotations").mkdir(exist_ok=True)
+    annotations = {take.uid: annotation(take) for take in takes}
     (root / "annotations" / "relations_train.json").write_text(json.dumps({"annotations": annotations}))
     (root / "split.json").write_text(json.dumps({"train": list(annotations)}))
 
 
-def drawn_mask(rng: np.random.Generator, size: tuple[int, int]) -> dict:
-    """A mask as an annotation file has it."""
-    counts = encode_mask(random_mask(rng, size))["counts"]
-    return {"height": size[0], "width": size[1], "encodedMask": encode_lzstring(counts)}
+def make_video(folder: Path, size: Size, frames: int) -> Path:
+    """An H.264 video of `size` (H, W), a view that pans over a texture; made now if it is not in the folder."""
+    path = folder / f"{size[1]}x{size[0]}_{frames}.mp4"
+    if path.exists():
+        return path
+    part = path.with_suffix(".part.mp4")
+    options = {"preset": "fast", "crf": "20", "g": "250", "bf": "3", "sc_threshold": "0"}
+    with av.open(str(part), "w") as container:
+        stream = container.add_stream("libx264", rate=30, options=options)
+        stream.height, stream.width, stream.pix_fmt = *size, "yuv420p"
+        stream.codec_context.time_base = Fraction(1, 30)
+        for number, image in enumerate(tqdm(panning_view(size, frames), f"encode {path.name}", frames)):
+            frame = av.VideoFrame.from_ndarray(image, format="bgr24")
+            frame.pts, frame.time_base = number, Fraction(1, 30)
+            container.mux(stream.encode(frame))
+        container.mux(stream.encode(None))
+    part.rename(path)
+    return path
 
 
-def run(name: str, root: Path, out: Path) -> Cost:
+def panning_view(size: Size, frames: int) -> Iterator[np.ndarray]:
+    height, width = size
+    rng = np.random.default_rng(0)
+    scene = np.full((height + 300, width + 600, 3), 120, np.float32)
+    for scale, strength in ((256, 60), (64, 30), (16, 14), (4, 6)):  # as detailed as a photograph
+        noise = rng.normal(0, strength, (scene.shape[0] // scale + 2, scene.shape[1] // scale + 2, 3))
+        scene += cv2.resize(noise.astype(np.float32), scene.shape[1::-1], interpolation=cv2.INTER_CUBIC)
+    scene = np.clip(scene, 0, 255).astype(np.uint8)
+    grain = rng.normal(0, GRAIN, (height + 64, width + 64, 3)).astype(np.int8)
+    for number in range(frames):
+        top, left = int(150 + 140 * np.sin(number / 47)), int(300 + 290 * np.sin(number / 83))
+        y, x = rng.integers(0, 64, 2)
+        image, noise = scene[top : top + height, left : left + width], grain[y : y + height, x : x + width]
+        yield cv2.add(image, noise, dtype=cv2.CV_8U)
+
+
+def process(program: str, root: Path, out: Path) -> Cost:
     shutil.rmtree(out, ignore_errors=True)
-    if name != OURS:
-        return run_command(__file__, "--plain", name, root, out)
-    script = ROOT / "data/process_data.py"
-    return run_command(script, "--takepath", root / "takes", "--outputpath", out, "--num_workers", 2)
+    if program != OURS:
+        return run_script_apart("benchmarks/process_data.py", "--plain", program, root, out)
+    where = ("--takepath", root / "takes", "--outputpath", out)
+    return run_script_apart("data/process_data.py", *where, "--num_workers", 2)
 
 
-def process_plainly(library: str, root: Path, out: Path) -> None:
+def process_plainly(program: str, root: Path, out: Path) -> None:
     """All takes, one video after the other, in this process."""
     for uid, take in json.loads((root / "annotations" / "relations_train.json").read_text())["annotations"].items():
         for camera in sorted({camera for tracks in take["object_masks"].values() for camera in tracks}):
             (out / uid / camera).mkdir(parents=True)
-            images = READERS[library](str(video_path(root / "takes", take["take_name"], camera)))
+            images = READERS[program](str(video_path(root / "takes", take["take_name"], camera)))
             for number, image in enumerate(images):
                 height, width = image.shape[:2]
                 factor = -(-height // (704 if is_ego(camera) else 540))
@@ -165,6 +156,35 @@ def process_plainly(library: str, root: Path, out: Path) -> None:
 def decode(mask: dict) -> dict:
     counts = LZString().decompressFromEncodedURIComponent(mask["encodedMask"])
     return {"size": [mask["height"], mask["width"]], "counts": counts}
+
+
+def pyav(path: str) -> Iterator[np.ndarray]:
+    """Every STEP-th frame of a video, (H, W, 3) BGR. So do the other readers."""
+    with av.open(path) as container:
+        for number, frame in enumerate(container.decode(video=0)):
+            if number % STEP == 0:
+                yield frame.to_ndarray(format="bgr24")
+
+
+def opencv(path: str) -> Iterator[np.ndarray]:
+    video, number = cv2.VideoCapture(path, cv2.CAP_FFMPEG), 0
+    while video.grab():
+        if number % STEP == 0:
+            yield video.retrieve()[1]
+        number += 1
+
+
+def decord(path: str) -> Iterator[np.ndarray]:
+    from decord import VideoReader, cpu
+
+    reader = VideoReader(path, ctx=cpu(0))
+    for image in reader.get_batch(range(0, len(reader), STEP)).asnumpy():
+        yield np.ascontiguousarray(image[..., ::-1])
+
+
+READERS = {"PyAV in sequence": pyav, "OpenCV grab/retrieve": opencv}
+if importlib.util.find_spec("decord"):
+    READERS["decord get_batch"] = decord
 
 
 def check_equal(ours: Path, theirs: Path) -> None:

@@ -6,7 +6,7 @@ import re
 
 import pytest
 
-from benchmarks import evaluation, process_data, training_options
+from benchmarks import evaluation, inference, process_data, train_step, training_options
 from evaluation.truth import GroundTruth
 from formats.files import read_json
 from tests import official_evaluation
@@ -32,14 +32,14 @@ def ratios(lines: list[str], title: str) -> dict[str, float]:
 
 
 def test_process_data_writes_what_the_plain_programs_write(tmp_path):
-    small = ("--folder", tmp_path, "--times", 1, "--shrink", 8, "--rounds", 1)
+    small = ("--folder", tmp_path, "--frames", 61, "--shrink", 8, "--rounds", 1)
     lines = lines_of(run_main(process_data.main, *small))
     names = ["this project", *process_data.READERS]
-    assert list(ratios(lines, "wall time")) == list(ratios(lines, "CPU time")) == names
-    memory = lines[lines.index("peak memory of all processes:") + 1 :]
+    assert list(ratios(lines, "wall time")) == list(ratios(lines, "cpu time")) == names
+    memory = lines[lines.index("peak memory:") + 1 :]
     assert len(memory) == len(names) and all(re.fullmatch(r"  .* \d\d+ MB", line) for line in memory)
     frames = {path.stem for path in (tmp_path / "takes_to_process/out/this project").glob("*/*/*.jpg")}
-    assert frames == {str(frame) for frame in range(0, 250, 30)}
+    assert frames == {"0", "30", "60"}
 
 
 @pytest.fixture
@@ -54,7 +54,9 @@ def test_a_made_split_is_scored_whole_and_as_in_the_official_way(small_split, tm
     lines = lines_of(run_main(evaluation.main, *small, "--num_workers", 0))
     assert ratios(lines, "scoring, ego-exo")["this project"] > 1
     text = "\n".join(lines)
-    assert re.search(r"evaluate.py, 2 takes, .* peak \d\d+ MB.*\n  the official way would take .*; x[\d.]+\n", text)
+    assert re.search(
+        r"evaluate.py, 2 takes, .* peak memory \d\d+ MB\n  the official way would take .*; x[\d.]+\n", text
+    )
     for what in ("evaluate.py, 4 takes, ", "evaluate.py --describe, 4 takes: ", "create_pairs.py, both settings, "):
         assert what in text
 
@@ -68,6 +70,27 @@ def test_a_made_split_is_scored_whole_and_as_in_the_official_way(small_split, tm
     assert found["takes"] == 4 and found["frames_scored"] == found["frames_wanted"] == len(official["gt"])
     mean = sum(official["iou"]) / len(official["iou"])
     assert found["official"]["iou"] == pytest.approx(mean, abs=1e-9) and 0.2 < mean < 0.9
+
+
+def test_both_ways_of_inference_give_the_same_masks():
+    lines = lines_of(run_main(inference.main, "--input_size", 96, "--objects", 2, "--rounds", 1))
+    assert list(ratios(lines, "ego-exo, ")) == ["the published way", "this project"]
+    assert float(re.match(r"masks of the two ways: mean IoU ([\d.]+), ", lines[3])[1]) > 0.999
+    assert float(re.match(r"existence differs by at most (.*)", lines[4])[1]) < 1e-4
+    plain, ours = map(float, re.findall(r"[\d.]+", lines[5]))
+    assert plain > ours > 0
+
+
+def test_training_is_measured_by_loader_step_recipe_and_backbone():
+    small = ("--input_size", 48, "--batch_size", 2, "--rounds", 1, "--loader_samples", 2)
+    lines = lines_of(run_main(train_step.main, *small))
+    assert list(ratios(lines, "loader")) == ["the published way", "this project"]
+    cached = ["cached features", "cached features, strong recipe"]
+    assert list(ratios(lines, "training step")) == ["the published way", "this project", *cached]
+
+    lines = lines_of(run_main(train_step.main, *small, "--backbones", "efficientnet_lite0"))
+    for title in ("training step", "prediction"):
+        assert list(ratios(lines, title)) == ["efficientnet_lite0, paper", "efficientnet_lite0, strong"]
 
 
 def test_training_options_trains_scores_and_draws(tmp_path):
