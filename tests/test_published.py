@@ -58,7 +58,7 @@ def test_the_readme_repeats_the_figures_of_the_benchmarks_authors():
     complete = [row for row in PUBLISHED if None not in (*row.ego_exo, *row.exo_ego)]
     assert len(complete) == 4
     for row in complete:
-        name = "XSegTx, trained: this system" if row.method == XSEGTX else row.method
+        name = "XSegTx, trained (original code, as published)" if row.method == XSEGTX else row.method
         cells = [shown_in_readme(row.values(setting)) for setting in SETTINGS]
         assert f"| {name} | {' | '.join(cells)} |" in text
 
