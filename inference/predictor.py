@@ -8,11 +8,13 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from PIL.Image import Image
 
 from formats.geometry import letterbox, unletterbox
 from formats.results import THRESHOLD
 from inference.closer_look import CloserLook
 from inference.matcher import Matcher, PairBatch, resize_prob
+from inference.pictures import as_image, as_mask
 from model.checkpoint import load_checkpoint
 from model.device import resolve_device
 
@@ -40,16 +42,19 @@ class Predictor:
         return cls(CloserLook(matcher) if checkpoint.arguments.get("closer_look") else matcher)
 
     def segment(
-        self, query_image: np.ndarray, query_mask: np.ndarray, target_image: np.ndarray
+        self, query_image: np.ndarray | Image, query_mask: np.ndarray | Image, target_image: np.ndarray | Image
     ) -> tuple[np.ndarray, float]:
-        """Find one object. Images (H, W, 3) uint8 RGB of any sizes; query_mask (H, W), non-zero = object, of any size
-        with the query image's aspect ratio.
+        """Find one object. Images of any sizes, and the object's mask in the first, of any size with its aspect ratio;
+        inference/pictures.py has the forms that are taken, such as (H, W, 3) uint8 RGB and (H, W) bool.
 
         Returns the object's mask in the target image, (H, W) uint8 of 0 and 1, and the probability that it is visible.
+        Raises UserError, in one line, for anything else.
         """
         side = self.matcher.side
+        query_image, target_image = as_image(query_image, "query image"), as_image(target_image, "target image")
+        query_mask = as_mask(query_mask, "query mask", query_image.shape[:2])
         images = np.stack([letterbox(query_image, side), letterbox(target_image, side)])
-        mask = letterbox((np.asarray(query_mask) != 0).astype(np.uint8), side)[None]
+        mask = letterbox(query_mask, side)[None]
         zero, one = torch.tensor([0]), torch.tensor([1])
         batch = PairBatch(torch.from_numpy(images), torch.from_numpy(mask), zero, pair_mask=zero, pair_target=one)
         prob, existence = self.matcher.predict(batch)

@@ -236,7 +236,7 @@ class Batch:
     target_mask: Tensor  # (B, S, S) uint8, zeros for negatives
     visible: Tensor  # (B,) bool, the object is visible in the target view
     existence_weight: Tensor  # (B,) float64, of the sample in the existence loss
-    block: Tensor  # (B,) bool, block the target tokens outside the object
+    block: Tensor | None  # (B,) bool, block the target tokens outside the object; None: in no sample
     frame_rows: Tensor  # (B, 2) int64, rows of the square that the target frame covers: the first, the end
     frame_cols: Tensor  # (B, 2) int64, columns, likewise
     sources: list[Source]
@@ -246,7 +246,8 @@ class Batch:
         return len(self.sources)
 
     def tensors(self) -> dict[str, Tensor]:
-        return {f.name: getattr(self, f.name) for f in fields(self) if f.type is Tensor}
+        values = {f.name: getattr(self, f.name) for f in fields(self)}
+        return {name: value for name, value in values.items() if isinstance(value, Tensor)}
 
     def to(self, device: torch.device) -> "Batch":
         return replace(self, **{name: t.to(device, non_blocking=True) for name, t in self.tensors().items()})
@@ -259,10 +260,12 @@ def collate(samples: list[dict]) -> Batch:
     """Stack samples; those that only report why they cannot be read are left out."""
     unreadable = [text for sample in samples for text in sample.get("unreadable", ())]
     samples = [sample for sample in samples if "sources" in sample]
-    names = [f.name for f in fields(Batch) if f.type is Tensor]
+    names = [f.name for f in fields(Batch) if f.name not in ("sources", "unreadable")]
     arrays = {
         name: torch.from_numpy(np.stack([s[name] for s in samples])) if samples else torch.empty(0) for name in names
     }
+    if not arrays["block"].any():
+        arrays["block"] = None  # attention without a mask has faster kernels
     return Batch(**arrays, sources=[s["sources"] for s in samples], unreadable=unreadable)
 
 

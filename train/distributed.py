@@ -3,10 +3,14 @@
 import os
 import signal
 import time
+from datetime import timedelta
 from typing import Any
 
 import torch
 import torch.distributed as dist
+
+AGREE_EVERY = 8  # steps; schedulers give minutes, a step takes a second or less
+TIMEOUT = timedelta(days=1)  # rank 0 may wait for another training in its folder; torchrun ends what hangs
 
 
 class Stopped(Exception):
@@ -33,8 +37,9 @@ class Ranks:
     def start(self, device: torch.device) -> None:
         """Join the others. Gradients travel by NCCL between GPUs, by gloo between CPUs."""
         if self.size > 1:
-            dist.init_process_group("nccl" if device.type == "cuda" else "gloo")
-            self._control = dist.new_group(backend="gloo")
+            cuda = {"backend": "nccl", "device_id": device} if device.type == "cuda" else {"backend": "gloo"}
+            dist.init_process_group(timeout=TIMEOUT, **cuda)
+            self._control = dist.new_group(backend="gloo", timeout=TIMEOUT)
 
     def stop(self) -> None:
         if self.size > 1 and dist.is_initialized():
@@ -73,10 +78,14 @@ class Ranks:
             signal.signal(number, signal.SIG_DFL)
             os.kill(os.getpid(), number)
 
-    def stop_requested(self) -> bool:
-        """A signal came, to this process or to another one. To be asked by all ranks at the same place."""
+    def stop_requested(self, step: int = 0) -> bool:
+        """A signal came, to this process or to another one. To be asked by all ranks at the same place; several agree
+        at each `AGREE_EVERY`-th step only, as they have to talk for it.
+        """
         if self.size == 1:
             return self.signal is not None
+        if step % AGREE_EVERY:
+            return False
         value = torch.tensor(int(self.signal is not None))
         dist.all_reduce(value, dist.ReduceOp.MAX, group=self._control)
         return bool(value)

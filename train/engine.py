@@ -55,18 +55,19 @@ def train_one_epoch(
         state.step += 1
 
         log.add(losses, batch)
-        stopped = ranks.stop_requested()
+        stopped = ranks.stop_requested(state.step)
         if stopped or state.step == end or state.step % log.every == 0:
             log.flush(state.step, schedule.epoch_name(epoch), lr, schedule.total_steps)
         if stopped:
             raise Stopped
 
 
-def blocked_tokens(batch: Batch) -> Tensor:
-    """(B, L) bool: tokens outside the target mask, seen at one pixel a token, of the samples that ask for blocking.
-
-    Where that leaves no token, as in negatives, the model blocks nothing.
+def blocked_tokens(batch: Batch) -> Tensor | None:
+    """(B, L) bool: tokens outside the target mask, seen at one pixel a token, of the samples that ask for blocking; None
+    if none does. Where that leaves no token, as in negatives, the model blocks nothing.
     """
+    if batch.block is None:
+        return None
     outside = batch.target_mask[:, ::STRIDE, ::STRIDE] == 0
     return outside.flatten(1) & batch.block[:, None]
 

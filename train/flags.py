@@ -16,7 +16,7 @@ from train.losses import LossWeights
 CHECKPOINT_DIR = Path(__file__).resolve().parent / "checkpoints"
 UNUSED = {  # flags of the published trainer that do nothing there
     "--batch-neg": {"type": int},
-    "--prob-dir": {},
+    "--prob-dir": {"nargs": "+"},
     "--prob-style": {"nargs": "+"},
     "--feat-pth": {},
     "--warp-mask": {"action": "store_true"},

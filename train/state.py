@@ -1,14 +1,15 @@
 """The state of a training: what a step changes and a checkpoint keeps; and the folder that the checkpoints go to."""
 
+import contextlib
 import shutil
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 import torch
 
 from formats.errors import UserError
-from formats.files import link_or_copy
+from formats.files import link_or_copy, only_one
 from model.backbone import Backbone
 from model.checkpoint import Checkpoint, load_optimizer, save_checkpoint, training_arguments
 from model.device import PRECISIONS, autocast
@@ -41,7 +42,8 @@ class TrainState:
         self.backbone = backbone  # as it was loaded, for checkpoints: frozen
         self.network = self.model = network.to(device)
         self.device, self.schedule, self.seed, self.precision = device, schedule, seed, precision
-        self.optimizer = torch.optim.Adam(network.parameters(), lr=schedule.lr, weight_decay=weight_decay)
+        options = {"lr": schedule.lr, "weight_decay": weight_decay, "fused": device.type == "cuda"}
+        self.optimizer = torch.optim.Adam(network.parameters(), **options)
         self.scaler = torch.amp.GradScaler(device.type, enabled=PRECISIONS[precision] == torch.float16)
         self.step = 0
         self.history: dict[str, Any] = {}
@@ -124,6 +126,21 @@ def find_start(
         what = f"a run of another recipe ({', '.join(changes[:3])})"
         raise UserError(f"{out_dir} holds {what}: continue it with --resume-pth auto, {ways}")
     return last
+
+
+@contextlib.contextmanager
+def claimed(out_dir: Path) -> Iterator[None]:
+    """Within the block no other training writes into `out_dir`; a later one waits, and says so. A folder that was made
+    for this and in which nothing was written goes again.
+    """
+    lock, is_new = out_dir / ".lock", not out_dir.exists()
+    try:
+        with only_one(lock, f"trains into {out_dir}"):
+            yield
+    finally:
+        if is_new and out_dir.is_dir() and list(out_dir.iterdir()) == [lock]:
+            lock.unlink()
+            out_dir.rmdir()
 
 
 def run_files(out_dir: Path) -> list[Path]:

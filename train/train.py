@@ -9,6 +9,7 @@ log.jsonl and tensorboard/ beside them.
 """
 
 import argparse
+import contextlib
 import os
 import sys
 from collections.abc import Iterator
@@ -40,7 +41,7 @@ from train.feature_cache import BatchEncoder
 from train.flags import loss_weights, parse_args, plain, recipe_of, sample_options
 from train.log import Log
 from train.schedule import Schedule
-from train.state import BEST, LAST, WARMUP, TrainState, find_start, remove_run
+from train.state import BEST, LAST, WARMUP, TrainState, claimed, find_start, remove_run
 
 FIXED = ("mode", "input_size", "layers", "similarity_prior")  # of a network that has been trained
 FREE = ("dropout", "drop_feat", "activation", "pos_weight", "feat_weight")  # of one that is trained further
@@ -63,12 +64,13 @@ def main(argv: list[str] | None = None) -> int | None:
     device = resolve_device(f"cuda:{gpus[ranks.local_rank]}" if gpus else args.device)
     if device.type == "cuda":
         torch.cuda.set_device(device)
-    ranks.start(device)
-    try:
+    with contextlib.ExitStack() as stack:
+        if ranks.is_main:
+            stack.enter_context(claimed(args.out_dir))
+        ranks.start(device)
+        stack.callback(ranks.stop)
         with loader_failures(), named_errors(args.out_dir), tf32(args.precision == "tf32"):
             return train(args, ranks, device)
-    finally:
-        ranks.stop()
 
 
 def train(args: argparse.Namespace, ranks: Ranks, device: torch.device) -> int | None:
@@ -97,7 +99,9 @@ def train(args: argparse.Namespace, ranks: Ranks, device: torch.device) -> int |
     encoder = Encoder(state.backbone, device, PRECISIONS[args.precision], fine=args.similarity_prior)
     encode = BatchEncoder(encoder, int(args.cache_features * 1e9))
     batches, val_batches = make_loaders(args, state, ranks, pairs, val_pairs, encode)
-    state.model = DistributedDataParallel(state.network) if ranks.size > 1 else state.network
+    if ranks.size > 1:  # the position table is the same everywhere, and every step has the same graph
+        options = {"broadcast_buffers": False, "gradient_as_bucket_view": True, "static_graph": True}
+        state.model = DistributedDataParallel(state.network, **options)
     state.model = torch.compile(state.model) if args.compile else state.model
     weights = loss_weights(args)
     ranks.catch_signals()
