@@ -79,8 +79,8 @@ class TakePlan:
     results: dict[str, CameraResult] = field(default_factory=dict)  # of the finished jobs, by camera
 
 
-def settled(take: Take, extraction: Extraction) -> list[Failure] | None:
-    """What a take lacks, if it is complete or its videos are gone, so that nothing can be done for it; else None."""
+def failures_if_done(take: Take, extraction: Extraction) -> list[Failure] | None:
+    """What a take lacks that is complete, or whose videos are gone. None: process it."""
     try:
         former = ProcessedTake.read(extraction.data_dir, take.uid)
     except UserError:

@@ -17,7 +17,7 @@ import pytest
 import data.extraction
 import data.video
 from data.extraction import shrink
-from data.processing import estimated_work
+from data.process_data import estimated_work
 from formats.masks import encode_lzstring
 from formats.takes import parse_take
 from tests.made import EGO, ROOT
@@ -186,6 +186,16 @@ def test_several_splits_all_of_them_or_one_can_be_named(root):
     assert {path.name for path in (root / "processed").glob("uid-*")} == {C}
     assert process(root, "--split", "train", "val") == 0
     assert {path.name for path in (root / "processed").glob("uid-*")} == {A, B, C}
+
+
+def test_takes_can_be_named_whatever_split_holds_them(root, capsys):
+    assert process(root, "--uids", C, B) == 0
+    assert {path.name for path in (root / "processed").glob("uid-*")} == {B, C}
+    shutil.rmtree(root / "takes" / NAMES[A])
+    assert process(root, "--uids", A) == 0  # withdrawn
+    assert the_failure(root)["take_uid"] == A
+    assert process(root, "--uids", A, "--split", "val") == 1
+    assert f"no take {A} in val of {root / 'split.json'}" in capsys.readouterr().err
 
 
 def test_shards_share_the_takes_and_together_do_what_one_run_does(root, undisturbed):
