@@ -14,7 +14,7 @@ from pytest import approx
 from formats.errors import UserError
 from formats.masks import decode_lzstring, decode_mask
 from formats.takes import SPLITS, is_ego, iter_annotations, parse_take, read_splits, video_path
-from synthetic.make_takes import contact_sheet, make_takes, parse_args
+from synthetic.make_takes import make_takes, parse_args, preview_sheet
 from synthetic.tabletop import EGO
 from synthetic.take import MIN_VISIBLE, VIDEO_SIZES, TakeId, TakeOptions, build_tabletop
 from synthetic.textures import deal_items, deal_looks
@@ -178,14 +178,14 @@ def test_objects_of_one_take_are_told_apart_by_name_and_look(count):
 
 
 @pytest.mark.parametrize("object_size", [0.01, 0.05, 0.2])
-def test_object_size_is_the_share_of_the_picture_that_an_object_fills(object_size):
-    shares = []
+def test_object_size_is_the_fraction_of_the_picture_that_an_object_fills(object_size):
+    areas = []
     for index in range(6):
         tabletop = build_tabletop(TakeId("train", index), replace(OPTIONS, object_size=object_size))
         for k, view in enumerate(tabletop.exo_views):
             labels = tabletop.pictures(0.0)[f"cam{k + 1:02d}"].labels
-            shares += [(labels == item + 1).mean() for item in view]
-    assert np.mean(shares) == approx(object_size, rel=0.25)
+            areas += [(labels == item + 1).mean() for item in view]
+    assert np.mean(areas) == approx(object_size, rel=0.25)
 
 
 @pytest.mark.parametrize("options", [{}, {"object_size": 0.01}, {"num_exo": 6, "num_objects": 2, "num_frames": 900}])
@@ -243,7 +243,7 @@ def test_more_takes_leave_the_others_as_they_are(tmp_path):
     make_takes(tmp_path / "out", {"train": 2, "val": 2, "test": 0}, options, 1)
     after = files_of(tmp_path / "out" / "takes")
     assert before.items() <= after.items() and len(after) == 2 * len(before)
-    assert contact_sheet(tmp_path / "out", small).stat().st_size > 1000
+    assert preview_sheet(tmp_path / "out", small).stat().st_size > 1000
 
 
 def test_a_folder_with_takes_of_somebody_else_is_refused(tmp_path):
