@@ -11,7 +11,9 @@ from pathlib import Path
 
 import pytest
 
-from tests.made.raw_takes import EXO_1, NAMES, assert_complete, failures, process, tree, write_takes
+from tests.made.raw_takes import EXO_1, NAMES, RAW_SPLITS, assert_complete, failures, original, tree, undisturbed
+
+__all__ = ["original", "undisturbed"]  # fixtures
 
 DATA = Path(__file__).parents[1] / "data"
 COUNTS = {"train": 821, "val": 201, "test": 295}
@@ -31,10 +33,6 @@ def run(name, *flags, path, **environment):
     """Run a script with `path` first on the PATH, or as all of it together with the shell's own tools."""
     env = {**os.environ, "PATH": f"{path}:{os.environ['PATH']}", "PYTHON": sys.executable, **environment}
     return subprocess.run(["bash", str(DATA / name), *map(str, flags)], capture_output=True, text=True, env=env)
-
-
-def files_below(folder):
-    return sorted(str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_file())
 
 
 @pytest.fixture
@@ -74,7 +72,7 @@ def test_the_split_is_downloaded_once(get_split, mirror):
     assert first.returncode == 0, first.stderr
     assert "split.json: 821 train, 201 val, 295 test takes" in first.stdout
     assert "correspondence_takes.txt: 1334 takes" in first.stdout
-    assert files_below(get_split.out) == ["correspondence_takes.txt", "split.json"]
+    assert sorted(tree(get_split.out)) == ["correspondence_takes.txt", "split.json"]
     assert (get_split.out / "split.json").read_bytes() == (mirror / "split.json").read_bytes()
     second = get_split()
     assert second.returncode == 0
@@ -98,7 +96,7 @@ def test_a_split_that_is_not_the_benchmarks_is_not_kept(get_split, mirror, chang
     assert result.returncode == 1
     assert result.stderr.splitlines()[-1].startswith("error: ")
     assert message in result.stderr
-    kept = files_below(get_split.out)
+    kept = sorted(tree(get_split.out))
     assert kept in ([], ["split.json"])
     assert ("split.json" in kept) == ("1334" in message)
 
@@ -109,7 +107,7 @@ def test_a_split_of_the_users_own_is_not_overwritten(get_split):
     result = get_split()
     assert result.returncode == 1
     assert "holds 1 train, 0 val, 0 test takes, not the benchmark's" in result.stderr
-    assert files_below(get_split.out) == ["split.json"]
+    assert sorted(tree(get_split.out)) == ["split.json"]
 
 
 def tools_without_curl(folder):
@@ -131,7 +129,7 @@ def test_wget_does_where_there_is_no_curl(tmp_path, mirror):
     script(tools / "wget", WGET)
     result = subprocess.run(command, capture_output=True, text=True, env=env)
     assert result.returncode == 0, result.stderr
-    assert files_below(tmp_path / "out") == ["correspondence_takes.txt", "split.json"]
+    assert sorted(tree(tmp_path / "out")) == ["correspondence_takes.txt", "split.json"]
 
 
 EGOEXO = """
@@ -257,7 +255,7 @@ def test_help_is_the_head_of_the_script(tmp_path):
 
 # --process
 
-A, B, C = "uid-a", "uid-b", "uid-c"
+A, B, C = RAW_SPLITS["train"] + RAW_SPLITS["val"]
 ALL = f"{A}\n{B}\n{C}\n"
 
 # In the place of the real one: copies a take from a folder, in the way that `modes` names, call by call.
@@ -284,21 +282,6 @@ for path in sorted((source / "takes" / {names!r}[uid]).rglob("*.mp4")) if mode !
 if mode == "fail":
     print("WARN: failed to fetch 3 files")
 """
-
-
-@pytest.fixture(scope="module")
-def original(tmp_path_factory):
-    root = tmp_path_factory.mktemp("original")
-    write_takes(root)
-    return root
-
-
-@pytest.fixture(scope="module")
-def undisturbed(original, tmp_path_factory):
-    """What process_data.py makes of the same takes."""
-    out = tmp_path_factory.mktemp("undisturbed")
-    assert process(original, "--outputpath", out) == 0
-    return tree(out)
 
 
 class SmallDisk:
