@@ -187,6 +187,7 @@ def process_takes(args: argparse.Namespace, takes: list[Take], title: str) -> di
     remove_leftovers(args.outputpath, seconds=3600)  # younger ones may belong to another shard
     plans: dict[str, TakePlan] = {}  # of the takes under way
     failures: dict[str, list[Failure]] = {}  # of the finished takes
+    left = {take.uid: estimated_work(take) for take in takes}
 
     def camera_jobs() -> Iterator[CameraJob]:
         """The jobs of one take after the other; each take is planned when a worker is about to need its jobs."""
@@ -206,56 +207,30 @@ def process_takes(args: argparse.Namespace, takes: list[Take], title: str) -> di
 
     def close(take: Take, found: list[Failure]) -> None:
         failures[take.uid] = found
-        progress.close_take(take)
+        bar.total -= left[take.uid]  # it was there already or cannot be done, so that it is no work
+        bar.set_postfix_str(f"{len(failures)}/{len(takes)} takes", refresh=False)
+        bar.update(1)
         _stop_if_strict(args, take.uid, take.name, found)
 
-    with _Progress(title, takes) as progress:
+    with _progress_bar(title, sum(left.values()) + len(takes)) as bar:
         for job, result in run_jobs(extract_camera, camera_jobs(), args.num_workers):
             plan = plans[job.take_uid]
             plan.results[job.camera] = result
-            progress.close_camera(plan.take, job.camera, result.new_frames)
+            if result.new_frames:
+                work = _camera_work(plan.take, job.camera)
+                left[job.take_uid] -= work
+                bar.update(work)
             if len(plan.results) == len(plan.jobs):
                 close(plan.take, finish_take(plans.pop(job.take_uid)))
     return failures
 
 
-class _Progress:
-    """A progress bar that counts takes but measures work, so that its time to completion is honest.
-
-    What turns out to be there already is no work: it says nothing about the speed of this run.
-    """
-
-    def __init__(self, title: str, takes: list[Take]) -> None:
-        self.left = {take.uid: estimated_work(take) + 1 for take in takes}  # work; finishing a take is 1
-        self.closed = 0
-        pause = 0.1 if sys.stderr.isatty() else 60  # seconds; a cluster job's log file need not hold every step
-        self.bar = tqdm(
-            total=sum(self.left.values()),
-            desc=title,
-            bar_format="{desc} {percentage:3.0f}%|{bar}| [{elapsed}<{remaining}{postfix}]",
-            smoothing=0,
-            dynamic_ncols=True,
-            mininterval=pause,
-            maxinterval=max(pause, 10),
-        )
-
-    def __enter__(self) -> "_Progress":
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.bar.close()
-
-    def close_camera(self, take: Take, camera: str, new_frames: int) -> None:
-        work = _camera_work(take, camera)
-        if new_frames:
-            self.left[take.uid] -= work
-            self.bar.update(work)
-
-    def close_take(self, take: Take) -> None:
-        self.closed += 1
-        self.bar.total -= self.left[take.uid] - 1
-        self.bar.set_postfix_str(f"{self.closed}/{len(self.left)} takes", refresh=False)
-        self.bar.update(1)
+def _progress_bar(title: str, total: int) -> tqdm:
+    """It measures work, so that its time to completion is honest."""
+    pause = 0.1 if sys.stderr.isatty() else 60  # seconds; a cluster job's log file need not hold every step
+    layout = "{desc} {percentage:3.0f}%|{bar}| [{elapsed}<{remaining}{postfix}]"
+    limits = {"mininterval": pause, "maxinterval": max(pause, 10), "smoothing": 0, "dynamic_ncols": True}
+    return tqdm(total=total, desc=title, bar_format=layout, **limits)
 
 
 def sum_up(args: argparse.Namespace, title: str, names: dict[str, str], failures: dict[str, list[Failure]]) -> int:
