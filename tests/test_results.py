@@ -1,4 +1,4 @@
-"""Results as other programs write them: each form scores as the official one, behind the flag that accepts it."""
+"""Results files, in the forms of other programs too: each scores as the official one, with the flag that accepts it."""
 
 import copy
 import gzip
