@@ -80,8 +80,11 @@ def _read_png_mask(path: Path) -> Any:
     size = int.from_bytes(data[20:24], "big"), int.from_bytes(data[16:20], "big")  # of the PNG's header
     image = None
     if data[:8] == b"\x89PNG\r\n\x1a\n" and min(size) > 0 and max(size) <= MAX_SIDE:
-        image = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR)
-    return "no PNG picture" if image is None else encode_mask(image.any(axis=2))
+        # Unchanged: other modes lose small values of 16 bits, and turn the picture as its metadata says.
+        image = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_UNCHANGED)
+    if image is None:
+        return "no PNG picture"
+    return encode_mask(image.reshape(*image.shape[:2], -1)[..., :3].any(axis=2))  # without transparency
 
 
 def _iter_detections(path: Path) -> Iterator[tuple[str, Any]]:
