@@ -45,13 +45,20 @@ def iter_results(path: Path, setting: str) -> Iterator[tuple[str, Any]]:
     """`(take_uid, results)` of one setting, in the file's order, a take at a time.
 
     `path` may also be a folder of PNG masks or a list of detections, with the pairs of both settings. Raises UserError
-    if it is missing, no JSON, or holds no results of the setting.
+    if it is missing, no JSON, holds no results of the setting, or holds a take twice.
     """
     if Path(path).is_dir():
-        return _iter_mask_folder(path)
-    if holds_json_list(path):
-        return _iter_detections(path)
-    return iter_json(path, (setting, "results"), f"make it with `python eval_segswap.py --setting {setting}`")
+        takes = _iter_mask_folder(path)
+    elif holds_json_list(path):
+        takes = _iter_detections(path)
+    else:
+        takes = iter_json(path, (setting, "results"), f"make it with `python eval_segswap.py --setting {setting}`")
+    seen = set()
+    for uid, take in takes:
+        if uid in seen:
+            raise UserError(f"{path} holds take {uid} twice; keep one of the two")
+        seen.add(uid)
+        yield uid, take
 
 
 def _iter_mask_folder(folder: Path) -> Iterator[tuple[str, Any]]:

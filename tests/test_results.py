@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from evaluation import evaluate, report, visualize
+from evaluation import evaluate, make_submission, report, visualize
 from formats.errors import UserError
 from formats.masks import decode_mask, encode_mask, resize_mask
 from formats.processed import ANNOTATION
@@ -90,6 +90,24 @@ def test_version_and_challenge_may_stand_anywhere_and_subsample_idx_is_not_neede
         path = tmp_path / f"{number}.json"
         path.write_text(json.dumps(content))
         assert scored(root, setting, path, tmp_path / str(number)) == expected
+
+
+@pytest.mark.parametrize("script", [evaluate, report, visualize, make_submission], ids=lambda script: script.__name__)
+def test_a_take_twice_in_a_results_file_is_refused_by_name(root, tmp_path, script):
+    files = {}
+    for setting in SETTINGS:
+        results = make_results(root / "processed", UIDS, setting)
+        takes = [f"{json.dumps(uid)}: {json.dumps(results[uid])}" for uid in (*UIDS, UIDS[0])]
+        files[setting] = tmp_path / f"{setting}.json"
+        files[setting].write_text(f'{{"{setting}": {{"results": {{{", ".join(takes)}}}}}}}')
+    words = ["--data_path", root / "processed", "--split", "val", "--out", tmp_path / "out"]
+    if script is make_submission:
+        words += ["--ego_exo", files["ego-exo"], "--exo_ego", files["exo-ego"]]
+    else:
+        words += ["--setting", "ego-exo", "--pred_file", files["ego-exo"], "--num_workers", 0]
+    with pytest.raises(UserError, match=f"ego-exo.json holds take {UIDS[0]} twice"):
+        script.main([*map(str, words)])
+    assert not (tmp_path / "out").exists()
 
 
 def test_gzip_is_read_and_its_scores_lie_beside_it_under_the_same_name(root, setting, results, expected, tmp_path):
