@@ -63,8 +63,8 @@ def train_one_epoch(
 
 
 def blocked_tokens(batch: Batch) -> Tensor | None:
-    """(B, L) bool: tokens outside the target mask, seen at one pixel a token, of the samples that ask for blocking; None
-    if none does. Where that leaves no token, as in negatives, the model blocks nothing.
+    """(B, L) bool: tokens outside the target mask, seen at one pixel a token, of the samples that ask for blocking. None
+    if none does. Where no token is left, as in negatives, the model blocks nothing.
     """
     if batch.block is None:
         return None
