@@ -13,6 +13,7 @@ import argparse
 import sys
 import tempfile
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from statistics import mean
 
@@ -31,11 +32,10 @@ from formats.geometry import EVAL_SIDE, eval_size, letterbox, unletterbox
 from formats.masks import decode_mask, encode_mask
 from formats.processed import CameraPair, ProcessedTake, read_frame
 from formats.results import THRESHOLD, camera_pair_key
-from inference.chunks import ChunkDataset, ChunkPlan, plan_chunks
-from inference.predict_takes import predict_takes
-from inference.predictor import PRECISIONS, Predictor
+from inference.matcher import Matcher
+from inference.predict_takes import ChunkDataset, TakePlan, plan_take, predict_takes
 from model.backbone import Backbone, calibrate_batch_norm, mask_to_image, normalize_image, random_backbone
-from model.device import resolve_device
+from model.device import PRECISIONS, resolve_device
 from model.xsegtx import XSegTx, XSegTxConfig
 from tests.joined_attention import joined_forward
 
@@ -62,7 +62,7 @@ def main() -> None:
     backbone, model = random_backbone(0), XSegTx(XSegTxConfig(input_size=args.input_size)).eval()
     noise = torch.randint(0, 256, (2, 480, 480, 3), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
     calibrate_batch_norm(backbone, [normalize_image(noise)])
-    predictor = Predictor(backbone, model, device, args.precision, args.batch_size, args.compile)
+    matcher = Matcher(backbone, model, device, args.precision, args.batch_size, args.compile)
     backbone.to(device)
     times: dict[str, list[float]] = {"the published way": [], "this project": []}
     ious, existence = [], []
@@ -70,24 +70,24 @@ def main() -> None:
         frames = (args.rounds + 1) * 8
         take = make_take(Path(folder), "take", make_pool(40), args.objects, frames, args.exos_per_object)
         write_with_pictures(take)
-        plans = plan_chunks(take, args.setting, predictor.batch_size)
+        plan = plan_take(ProcessedTake.read(Path(folder), "take"), args.setting, matcher.batch_size)
         pairs = list(take.camera_pairs(args.setting))  # of every frame: each object is visible in all of them
         for number in range(args.rounds + 1):
-            plan = plans[number % len(plans)]
-            plain = backbone, model, device, take, pairs, plan.frames[0]
-            ours = predictor, args.setting, take, plan
+            chunk = plan.chunks[number % len(plan.chunks)]
+            plain = backbone, model, device, take, pairs, chunk.frames[0]
+            ours = matcher, args.setting, take, replace(plan, chunks=[chunk])
             plain_seconds, entries = timed(predict_plainly, *plain)
             our_seconds, results = timed(predict_our_way, *ours)
             if number > 0:
                 times["the published way"].append(plain_seconds / len(pairs))
-                times["this project"].append(our_seconds / plan.pair_count)
+                times["this project"].append(our_seconds / chunk.pair_count)
             for (name, *cameras), entry in zip(pairs, entries, strict=True):
-                other = results[name][camera_pair_key(*cameras)][plan.frames[0]]
+                other = results[name][camera_pair_key(*cameras)][chunk.frames[0]]
                 ious.append(iou(decode_mask(entry["pred_mask"]), decode_mask(other["pred_mask"])))
                 existence.append(abs(entry["confidence"] - other["confidence"]))
         plain_work = operations(predict_plainly, *plain) / len(pairs)
-        our_work = operations(predict_our_way, *ours) / plan.pair_count
-    print_times(f"{args.setting}, {device}, {args.precision}, batches of {predictor.batch_size}", times, "pair")
+        our_work = operations(predict_our_way, *ours) / chunk.pair_count
+    print_times(f"{args.setting}, {device}, {args.precision}, batches of {matcher.batch_size}", times, "pair")
     print(f"masks of the two ways: mean IoU {mean(ious):.5f}, least {min(ious):.5f}")
     print(f"existence differs by at most {max(existence):.1e}")
     print(f"GFLOP per pair: the published way {plain_work / 1e9:.1f}, this project {our_work / 1e9:.1f}")
@@ -116,12 +116,11 @@ def predict_plainly(
     return entries
 
 
-def predict_our_way(predictor: Predictor, setting: str, take: ProcessedTake, plan: ChunkPlan) -> dict:
-    """Masks and existence of the pairs of `plan`, as the results file has them."""
-    data_dir, written = take.folder.parent, {}
-    chunks = ChunkDataset(data_dir, setting, predictor.side, [plan])
+def predict_our_way(matcher: Matcher, setting: str, take: ProcessedTake, plan: TakePlan) -> dict:
+    """Masks and existence of the pairs of a plan with one chunk, as the results file has them."""
+    chunks, written = ChunkDataset(take.folder.parent, setting, matcher.side, plan.chunks), {}
     # A generator, so that the reading belongs to the time.
-    predict_takes(predictor, (chunks[i] for i in range(1)), data_dir, setting, written.__setitem__, strict=True)
+    predict_takes(matcher, (chunks[i] for i in range(1)), {take.uid: plan}, written.__setitem__, strict=True)
     return written[take.uid]["masks"]
 
 

@@ -1,7 +1,7 @@
 """Training against the published implementation's way (tests/joined_attention.py), in turn on the same machine.
 
     python benchmarks/train_step.py                         # 480-pixel input, CPU, or the GPU if there is one
-    python benchmarks/train_step.py --amp bf16 --compile
+    python benchmarks/train_step.py --precision bf16 --compile
     python benchmarks/train_step.py --input_size 192 --batch_size 8
     python benchmarks/train_step.py --backbones moco efficientnet_lite0 vit_small_patch14_reg4_dinov2.lvd142m
 
@@ -32,18 +32,18 @@ from formats.errors import run_script
 from formats.masks import RLE, decode_mask
 from formats.pairs import PairSet, write_pairs
 from formats.processed import frame_path
-from inference.predictor import Predictor
+from inference.matcher import Matcher, PairBatch
 from model.backbone import Backbone, mask_to_image, normalize_image, random_backbone
 from model.backbones import LITE0, timm_backbone
-from model.device import resolve_device
+from model.device import PRECISIONS, autocast, resolve_device, tf32
+from model.features import Encoder
 from model.xsegtx import Prediction, XSegTx, XSegTxConfig
 from tests.joined_attention import joined_forward
-from train.batches import Batch, collate
-from train.dataset import Samples, TrainSamples
+from train.dataset import Batch, ImageKey, Samples, TrainSamples, collate
 from train.engine import blocked_tokens
-from train.features import AMP, FeatureExtractor
+from train.feature_cache import BatchEncoder
 from train.flags import RECIPES
-from train.losses import compute_losses
+from train.losses import LossWeights, compute_losses
 
 PLAIN, OURS = "the published way", "this project"
 CACHE_BYTES = int(1e9)
@@ -58,7 +58,7 @@ def parse_args() -> argparse.Namespace:
     add("--loader_samples", type=at_least(1), default=32, help="samples per round of the loader")
     add("--backbones", nargs="+", default=[], metavar="NAME", help="moco, efficientnet_lite0 or models of timm")
     add("--device", default="auto", help="auto, cpu, cuda, cuda:1 or mps")
-    add("--amp", choices=AMP, default="off", help="precision of our training steps")
+    add("--precision", "--amp", choices=PRECISIONS, default="fp32", help="of our way; the published one is fp32")
     add("--compile", action="store_true", help="torch.compile our transformer")
     return parser.parse_args()
 
@@ -112,13 +112,12 @@ def make_pairs(folder: Path) -> PairSet:
 class PlainSamples(TrainSamples):
     """The same samples, from masks decoded in full and frames padded before they are resized."""
 
-    def image(self, view: tuple, *_: object) -> np.ndarray:
-        take_uid, camera, frame = view
-        image = cv2.imread(str(frame_path(self.pairs.data_dir / take_uid / camera, frame)))
+    def image(self, key: ImageKey) -> np.ndarray:
+        image = cv2.imread(str(frame_path(self.pairs.data_dir / key.take_uid / key.camera, key.frame)))
         return pad_and_resize(cv2.cvtColor(image, cv2.COLOR_BGR2RGB), self.side)
 
-    def mask(self, rle: RLE | None, *_: object) -> np.ndarray:
-        return super().mask(rle) if rle is None else pad_and_resize(decode_mask(rle), self.side)
+    def mask(self, rle: RLE | None, key: ImageKey) -> np.ndarray:
+        return super().mask(rle, key) if rle is None else pad_and_resize(decode_mask(rle), self.side)
 
 
 def pad_and_resize(image: np.ndarray, side: int) -> np.ndarray:
@@ -146,23 +145,24 @@ class Step:
         strong: bool = False,
     ):
         self.batch, self.plain, self.device = batch, plain, batch.query_mask.device
+        self.precision = "fp32" if plain else args.precision
         self.backbone = untrained(backbone, args.input_size).to(self.device)
         channels = self.backbone.channels
         config = XSegTxConfig(input_size=args.input_size, similarity_prior=strong, feature_channels=channels)
         self.model = XSegTx(config).to(self.device).train()
         self.network = torch.compile(self.model) if args.compile else self.model
         self.optimizer = torch.optim.Adam(self.model.parameters(), lr=2e-4)
-        cache_bytes = CACHE_BYTES if cached else 0
-        self.features = FeatureExtractor(self.backbone, self.device, AMP[args.amp], cache_bytes, fine=strong)
+        encoder = Encoder(self.backbone, self.device, PRECISIONS[self.precision], fine=strong)
+        self.encode = BatchEncoder(encoder, CACHE_BYTES if cached else 0)
         self.blocked = None if strong else blocked_tokens(batch)
 
     def __call__(self) -> None:
-        batch = self.batch
-        prediction = self.predict_plainly() if self.plain else self.predict_our_way()
-        losses = compute_losses(prediction, batch.query_mask, batch.target_mask, batch.positive)
-        self.optimizer.zero_grad()
-        losses.total.backward()
-        self.optimizer.step()
+        with tf32(self.precision == "tf32"):
+            prediction = self.predict_plainly() if self.plain else self.predict_our_way()
+            losses = compute_losses(prediction, self.batch, LossWeights())
+            self.optimizer.zero_grad()
+            losses.total.backward()
+            self.optimizer.step()
         if self.plain:  # the published trainer prints the loss of every step
             losses.total.item()
         self.wait()
@@ -177,19 +177,19 @@ class Step:
         return joined_forward(self.model, *map(self.backbone, images), target_blocked=self.blocked)
 
     def predict_our_way(self) -> Prediction:
-        inputs = self.features(self.batch)
-        with self.features.autocast():
-            return self.network(**inputs, target_blocked=self.blocked)
+        query, target, mask_feat = self.encode(self.batch)
+        with autocast(self.device, self.precision):
+            return self.network(query, target._replace(blocked=self.blocked), mask_feat)
 
     @cached_property
-    def predictor(self) -> Predictor:
-        return Predictor(self.backbone, XSegTx(self.model.config), self.device, batch_size=len(self.batch))
+    def matcher(self) -> Matcher:
+        return Matcher(self.backbone, XSegTx(self.model.config), self.device, self.precision, len(self.batch))
 
     def predict(self) -> None:
-        """Predict the pairs of the batch, in float32."""
+        """Predict the pairs of the batch."""
         count = torch.arange(len(self.batch))
         images = torch.cat((self.batch.query_image, self.batch.target_image))
-        self.predictor.predict(images, self.batch.query_mask, count, count, len(count) + count)
+        self.matcher.predict(PairBatch(images, self.batch.query_mask, count, count, len(count) + count))
         self.wait()
 
     def wait(self) -> None:

@@ -41,12 +41,12 @@ from formats.parallel import default_workers
 from formats.results import results_path
 from formats.takes import SETTINGS
 from synthetic.take import VIDEO_SIZES
-from train.features import AMP
 from train.flags import STRONG
 from train.log import LOG_NAME, read_log
-from train.run_folder import BEST
+from train.state import BEST
 
 PROCESSED = "processed"
+AMP = ("off", "bf16", "fp16")
 BATCH, EPOCHS, WARMUP = 8, 4, 50  # the rate drops after the last but one epoch
 FIGURES = {  # title: where metrics.json has it
     "IoU": ("official", "iou"),
