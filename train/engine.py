@@ -63,7 +63,7 @@ def train_one_epoch(
 
 
 def blocked_tokens(batch: Batch) -> Tensor | None:
-    """(B, L) bool: tokens outside the target mask, seen at one pixel a token, of the samples that ask for blocking. None
+    """(B, L) bool: tokens outside the target mask, seen at one pixel a token, of the samples that ask for it. None
     if none does. Where no token is left, as in negatives, the model blocks nothing.
     """
     if batch.block is None:
