@@ -20,32 +20,30 @@ class CloserLook:
     @torch.inference_mode()
     def predict(self, batch: PairBatch) -> tuple[Tensor, Tensor]:
         """As `Matcher.predict`; masks are those of the second look if there is one, existence is the first one's."""
-        whole = batch._replace(images=batch.images[:, ::ZOOM, ::ZOOM], masks=batch.masks[:, ::ZOOM, ::ZOOM])
+        # The pixels go to the device once, and all that follows happens there; which belong together stays on the CPU.
+        images, masks = (pixels.to(self.device, non_blocking=True) for pixels in batch[:2])
+        mask_image, pair_mask, pair_target = (tensor.tolist() for tensor in batch[2:])
+        whole = batch._replace(images=images[:, ::ZOOM, ::ZOOM], masks=masks[:, ::ZOOM, ::ZOOM])
         prob, existence = self.matcher.predict(whole)
         prob = resize_prob(prob, self.side)
-        corners, query_corners = self._corners(prob > THRESHOLD), self._corners(batch.masks != 0)
+        corners, query_corners = self._corners(prob > THRESHOLD), self._corners(masks != 0)
         pairs = [p for p, corner in enumerate(corners) if corner is not None]
         for part in (pairs[i : i + self.batch_size] for i in range(0, len(pairs), self.batch_size)):
-            close, _ = self.matcher.predict(self._crops(batch, part, corners, query_corners))
+            given = sorted({pair_mask[p] for p in part})
+            queries = [self._crop(images[mask_image[m]], query_corners[m]) for m in given]
+            targets = [self._crop(images[pair_target[p]], corners[p]) for p in part]
+            crops = PairBatch(
+                torch.stack(queries + targets),
+                torch.stack([self._crop(masks[m], query_corners[m]) for m in given]),
+                mask_image=torch.arange(len(given)),
+                pair_mask=torch.tensor([given.index(pair_mask[p]) for p in part]),
+                pair_target=torch.arange(len(given), len(given) + len(part)),
+            )
+            close, _ = self.matcher.predict(crops)
             for p, of_pair in zip(part, close, strict=True):
                 prob[p] = 0
                 self._crop(prob[p], corners[p]).copy_(of_pair)
         return prob, existence
-
-    def _crops(
-        self, batch: PairBatch, pairs: list[int], corners: list[Corner | None], query_corners: list[Corner | None]
-    ) -> PairBatch:
-        """The `pairs` of a batch, each target cropped at its corner, each query at its own or whole, shared as ever."""
-        masks = sorted({int(batch.pair_mask[p]) for p in pairs})
-        queries = [self._crop(batch.images[batch.mask_image[m]], query_corners[m]) for m in masks]
-        targets = [self._crop(batch.images[batch.pair_target[p]], corners[p]) for p in pairs]
-        return PairBatch(
-            torch.stack(queries + targets),
-            torch.stack([self._crop(batch.masks[m], query_corners[m]) for m in masks]),
-            mask_image=torch.arange(len(masks)),
-            pair_mask=torch.tensor([masks.index(int(batch.pair_mask[p])) for p in pairs]),
-            pair_target=torch.arange(len(masks), len(masks) + len(pairs)),
-        )
 
     def _corners(self, masks: Tensor) -> list[Corner | None]:
         """Of the crop around each of some masks (N, side, side) bool."""
