@@ -52,7 +52,7 @@ def test_a_photograph_is_turned_as_its_camera_says():
         Image.fromarray(np.dstack([OBJECT.astype(np.uint8) * 255] * 3 + [np.full(SIZE, 255, np.uint8)])),
         np.kron(OBJECT, np.ones((2, 2), bool)),
     ],
-    ids=str,
+    ids=range(11),
 )
 def test_masks_of_any_usual_form_mark_what_is_not_zero(mask):
     found = as_mask(mask, "mask", SIZE)
@@ -70,7 +70,7 @@ def test_masks_of_any_usual_form_mark_what_is_not_zero(mask):
         (RGB[:0], "image has the shape"),
         ("a.jpg", "image is str"),
     ],
-    ids=str,
+    ids=range(6),
 )
 def test_other_images_are_refused_in_one_line(image, message):
     with pytest.raises(UserError, match=message):
@@ -88,7 +88,7 @@ def test_other_images_are_refused_in_one_line(image, message):
         ([[0, 1]], "mask is list"),
         (OBJECT.astype(str), "mask is ndarray"),
     ],
-    ids=str,
+    ids=range(7),
 )
 def test_other_masks_are_refused_in_one_line(mask, message):
     with pytest.raises(UserError, match=message):
