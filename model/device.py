@@ -39,7 +39,7 @@ def resolve_device(name: str = "auto") -> torch.device:
 
 def default_precision(device: torch.device) -> str:
     """bf16 on a CUDA GPU that computes in it, else fp32."""
-    return "bf16" if device.type == "cuda" and torch.cuda.is_bf16_supported(including_emulation=False) else "fp32"
+    return "bf16" if device.type == "cuda" and torch.cuda.get_device_capability(device) >= (8, 0) else "fp32"
 
 
 def autocast(device: torch.device, precision: str) -> torch.autocast:
