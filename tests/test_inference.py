@@ -296,9 +296,12 @@ import os, signal, sys
 from pathlib import Path
 import eval_segswap
 
-replace = Path.replace
-kill = lambda: os.kill(os.getpid(), signal.SIGKILL)
-Path.replace = lambda path, to: kill() if str(to).endswith("_results.json") and "_takes" not in str(to) else replace(path, to)
+def replace(path, to, rename=Path.replace):
+    if Path(to).name.endswith("_results.json") and path.parent.parent.name.endswith("_takes"):
+        os.kill(os.getpid(), signal.SIGKILL)
+    rename(path, to)
+
+Path.replace = replace
 eval_segswap.main(sys.argv[1:])
 """
 

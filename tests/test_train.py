@@ -213,9 +213,7 @@ def test_two_processes_give_the_losses_of_one(data_dir, tmp_path):
     assert log_lines(tmp_path / "two", "val")[-1]["samples"] == log_lines(tmp_path / "one", "val")[-1]["samples"]
 
 
-def test_a_second_training_in_the_same_folder_waits_and_then_finds_the_run_finished(
-    data_dir, finished, tmp_path, capsys
-):
+def test_a_second_training_in_the_same_folder_waits_and_then_finds_the_run_finished(data_dir, tmp_path, capsys):
     first = start_training(data_dir, tmp_path, *LONG)
     wait_for_step(first, tmp_path, 1)
     run_training(data_dir, tmp_path, *LONG)
