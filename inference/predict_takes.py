@@ -122,7 +122,7 @@ class ChunkDataset(Dataset):
 
 
 def read_chunk(take: ProcessedTake, by_frame: dict[int, list[CameraPair]], plan: ChunkPlan, side: int) -> Chunk:
-    """Read and letterbox the images and masks of the frames of `plan`. UserError names the frame or mask that is unreadable."""
+    """Read and letterbox the images and masks of the frames of `plan`. UserError names what is unreadable."""
     images: dict[tuple[int, str], np.ndarray] = {}  # by frame and camera
     sizes: dict[tuple[int, str], Size] = {}  # of their videos
     masks: dict[tuple[int, str, str], np.ndarray] = {}  # by frame, query camera and object

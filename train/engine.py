@@ -114,7 +114,7 @@ def validate(state: TrainState, encode: BatchEncoder, loader: DataLoader, log: L
     log.report_unreadable(state.step)
     figures = validation_figures(_joined(log.ranks, parts))
     log.validation(state.step, epoch, figures)
-    images = Samples(loader.dataset.pairs, loader.dataset.side)  # without the cache, whose images are black in `loader.dataset`
+    images = Samples(loader.dataset.pairs, loader.dataset.side)  # none is black, as cached ones are there
     for i, example in enumerate(examples[:EXAMPLES]):
         log.picture(f"val/{i} {example.source}", draw_example(example, images), state.step)
     return figures.get("iou", 0.0)
