@@ -43,7 +43,7 @@ class Prediction(NamedTuple):
 
 @dataclass(frozen=True)
 class XSegTxConfig:
-    """The options that define a network. `layer_types`: two words of I, C, N a block, "I C I C I N"; None = by `mode`."""
+    """The options that define a network. `layer_types`: two words of I, C, N a block, "I C I N"; None = by `mode`."""
 
     mode: str = "small"
     input_size: int = 480  # side of the square input images, pixels
