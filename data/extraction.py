@@ -177,6 +177,11 @@ def finish_take(plan: TakePlan) -> list[Failure]:
     Raises UserError if the output cannot be written.
     """
     take = plan.take
+    for job in plan.jobs:
+        gone = set(job.frames) - frames_in(job.folder).keys()
+        if gone and not plan.results[job.camera].failure:
+            reason = f"{len(gone)} frames of {job.folder} were removed meanwhile; run the same command again"
+            plan.results[job.camera].failure = Failure(job.camera, BROKEN, reason)
     failed = sorted(camera for camera, result in plan.results.items() if result.failure)
     lengths = {job.camera: len(job.index) for job in plan.jobs if job.camera not in failed}
     failures = plan.failures + [plan.results[camera].failure for camera in failed]

@@ -16,6 +16,7 @@ import numpy as np
 import pytest
 
 import data.extraction
+import data.process_data
 import data.video
 from data.extraction import shrink
 from data.process_data import estimated_work
@@ -590,6 +591,26 @@ def test_an_oddity_that_nobody_thought_of_costs_its_camera_only(root, monkeypatc
     assert row["reason"] == "unexpected ZeroDivisionError: surprise"
     for uid in (A, B, C):
         assert_complete(root / "processed", uid, without=(row["camera"],) if uid == row["take_uid"] else ())
+
+
+@pytest.mark.parametrize("camera", [EXO_1, EGO])
+def test_frames_that_somebody_removes_meanwhile_cost_their_camera_until_the_next_run(
+    root, undisturbed, camera, monkeypatch
+):
+    def extract(job, original=data.process_data.extract_camera):
+        result = original(job)
+        if (job.take_uid, job.camera) == (A, camera):
+            shutil.rmtree(job.folder)
+        return result
+
+    with monkeypatch.context() as patch:
+        patch.setattr(data.process_data, "extract_camera", extract)
+        assert process(root) == 1
+    gone = rf"{camera} broken 4 frames of .*/{camera} were removed .*; run the same command again"
+    assert_match(lines_of_failures(root), [gone] + ([NO_EGO] if camera == EGO else []))
+    assert (root / "processed" / A / "annotation.json").exists() == (camera != EGO)
+    assert process(root) == 0
+    assert tree(root / "processed") == undisturbed
 
 
 HOSTILE = ["..", "../x", "a/b", "/absolute", "nul\0", "\ud800", "x" * 300, "-rf", "", "line\nbreak"]
