@@ -19,7 +19,7 @@ import numpy as np
 
 from data.failures import BROKEN, FAILED, MISSING, NOTE, Failure, read_failures, write_failures
 from data.video import VideoError, VideoIndex, index_video, read_frames
-from formats.errors import UserError
+from formats.errors import AccessError, UserError
 from formats.files import atomic_write, sync_files
 from formats.masks import RLE
 from formats.processed import ANNOTATION, ProcessedTake, frame_path, frames_in, pair_frames
@@ -83,6 +83,8 @@ def failures_if_done(take: Take, extraction: Extraction) -> list[Failure] | None
     """What a take lacks that is complete, or whose videos are gone. None: process it."""
     try:
         former = ProcessedTake.read(extraction.data_dir, take.uid)
+    except AccessError:  # what it holds must not be replaced
+        raise
     except UserError:
         return None
     failures = read_failures(former.folder)

@@ -1,9 +1,9 @@
 """Results files against each other on the same cases: paired differences with bootstrap intervals over takes."""
 
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Hashable, Iterable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 
@@ -21,6 +21,7 @@ from evaluation.summary import (
     without_nan,
 )
 
+Item = TypeVar("Item")
 ALL_SIZES = "all sizes"
 COMPARED = ("scenario", "object size", "query camera", "target camera")  # breakdowns; see summary.labels
 
@@ -118,14 +119,14 @@ def largest_first(groups: dict[str, dict[str, Any]]) -> list[tuple[str, dict[str
 
 
 def apart(group: Sequence[Case]) -> float:
-    """How far the files are apart in a case: in IoU, or in confidence where the object is not visible."""
-    values = [case.mask.iou if case.visible else case.confidence for case in group]
+    """How far the files are apart in a case: in IoU, or in existence where the object is not visible."""
+    values = [case.mask.iou if case.visible else case.existence for case in group]
     return max(values) - min(values)
 
 
 def best_file(group: Sequence[Case]) -> int:
-    """Which file is best in a case: the highest IoU, or the lowest confidence where the object is not visible."""
-    return max(range(len(group)), key=lambda i: group[i].mask.iou if group[i].visible else -group[i].confidence)
+    """Which file is best in a case: the highest IoU, or the lowest existence where the object is not visible."""
+    return max(range(len(group)), key=lambda i: group[i].mask.iou if group[i].visible else -group[i].existence)
 
 
 def disagreements(cases: Sequence[Sequence[Case]], number: int) -> list[int]:
@@ -135,27 +136,32 @@ def disagreements(cases: Sequence[Sequence[Case]], number: int) -> list[int]:
     many as the others, if there are enough; each track has its turn before one has a second, as its frames look alike.
     """
     groups = list(zip(*cases, strict=True))
-    hidden = [i for i, g in enumerate(groups) if not g[0].visible and len({case.said_visible for case in g}) > 1]
-    hidden = _in_turn(groups, hidden)[: number // 5]
-    visible = [i for i, g in enumerate(groups) if g[0].visible and apart(g) > 0]
-    return _furthest_first(groups, _in_turn(groups, visible)[: number - len(hidden)]) + _furthest_first(groups, hidden)
+    visible = [i for i, group in enumerate(groups) if group[0].visible and apart(group) > 0]
+    hidden = [
+        i
+        for i, group in enumerate(groups)
+        if not group[0].visible and len({case.predicted_visible for case in group}) > 1
+    ]
+
+    def furthest_first(places: Iterable[int]) -> list[int]:
+        return sorted(places, key=lambda i: -apart(groups[i]))
+
+    def chosen(places: list[int], at_most: int) -> list[int]:
+        by_track = in_turn(furthest_first(places), lambda i: groups[i][0].track)
+        return furthest_first(in_turn(by_track, lambda i: best_file(groups[i]))[:at_most])
+
+    hidden = chosen(hidden, number // 5)
+    return chosen(visible, number - len(hidden)) + hidden
 
 
-def _furthest_first(groups: Sequence[Sequence[Case]], places: Iterable[int]) -> list[int]:
-    return sorted(places, key=lambda i: -apart(groups[i]))
-
-
-def _in_turn(groups: Sequence[Sequence[Case]], places: Iterable[int]) -> list[int]:
-    """`places`, furthest apart first, but tracks and then best files in turn."""
-    ranked = _furthest_first(groups, places)
-    for key in (lambda group: group[0].track, best_file):
-        seen: Counter = Counter()
-        turns = []
-        for i in ranked:
-            turns.append((seen[key(groups[i])], i))
-            seen[key(groups[i])] += 1
-        ranked = [i for _, i in sorted(turns, key=lambda turn: turn[0])]  # keeps the rank within a turn
-    return ranked
+def in_turn(ranked: Iterable[Item], key: Callable[[Item], Hashable]) -> list[Item]:
+    """The first of each key before the second of any, and so on; in each turn by rank."""
+    turns: Counter = Counter()
+    numbered = []
+    for item in ranked:
+        numbered.append((turns[key(item)], item))
+        turns[key(item)] += 1
+    return [item for _, item in sorted(numbered, key=lambda pair: pair[0])]
 
 
 def short_names(paths: Sequence[Path]) -> list[str]:

@@ -1,6 +1,7 @@
 """What a data set holds, without predictions: frames, objects, their sizes and visibility, cameras, scenarios.
 
-Sizes are those of true masks: as a share of their image, and in pixels at a long side of 480, as they are scored.
+Sizes are those of true masks: their area as a fraction of the image, and pixels at a long side of 480, as they are
+scored.
 """
 
 import re
@@ -12,26 +13,36 @@ import numpy as np
 from tqdm import tqdm
 
 from evaluation.summary import SIZE_LABELS, VISIBILITY_LABELS, size_label, visibility_label, without_nan
+from evaluation.tables import Rows, format_table, percent, split_title
 from evaluation.truth import GroundTruth, TakeTruth
 from formats.errors import UserError, printable
 from formats.geometry import Size
-from formats.masks import check_rle, eval_mask, run_lengths
+from formats.masks import eval_mask, run_lengths
 from formats.parallel import run_jobs
 from formats.takes import SETTINGS
 
-KINDS = ("ego", "exo")
+CAMERA_KINDS = ("ego", "exo")
 QUANTILES = {"tenth": 0.1, "median": 0.5, "nine_tenths": 0.9}
+QUANTILE_TITLES = {"tenth": "a tenth is smaller than", "median": "median", "nine_tenths": "a tenth is larger than"}
+SETTING_TITLES = {  # key of a setting in description.json -> title
+    "tracks": "tracks: object, query and target camera",
+    "frames": "frames to predict",
+    "frames_scored": "frames scored",
+    "frames_visible": "... with a visible target",
+    "tracks_never_scored": "tracks without a scored frame",
+}
 
 
 class TrackFacts(NamedTuple):
     """An object in one camera."""
 
+    take_uid: str
     object_name: str
     camera: str
     kind: str  # "ego" or "exo"
     image: Size | None  # (H, W) of the video, None if it has no mask
-    shares: list[float]  # of the image, of each mask in the file's order
-    pixels: list[int]  # the same at a long side of 480
+    areas: list[float]  # fraction of the image, of each mask in the file's order
+    pixels: list[int]  # of the same masks at a long side of 480
 
 
 class PairFacts(NamedTuple):
@@ -45,13 +56,13 @@ class PairFacts(NamedTuple):
 
 class TakeFacts(NamedTuple):
     uid: str
-    name: str
-    scenario: str
-    objects: list[str]
-    unpaired: int  # objects without an ego and an exo camera
-    tracks: list[TrackFacts]
-    pairs: list[PairFacts]
-    problems: list[str]
+    name: str = ""
+    scenario: str = ""
+    objects: Sequence[str] = ()
+    unpaired: int = 0  # objects without an ego and an exo camera
+    tracks: Sequence[TrackFacts] = ()
+    pairs: Sequence[PairFacts] = ()
+    problems: Sequence[str] = ()
 
 
 def describe(truth: GroundTruth, num_workers: int = 0, settings: Sequence[str] = SETTINGS) -> dict[str, Any]:
@@ -66,10 +77,10 @@ def describe(truth: GroundTruth, num_workers: int = 0, settings: Sequence[str] =
             "objects": sum(len(take.objects) for take in takes),
             "objects_without_pair": sum(take.unpaired for take in takes),
             "objects_per_take": spread(len(take.objects) for take in takes),
-            "masks": {kind: sum(len(track.shares) for track in tracks if track.kind == kind) for kind in KINDS},
+            "masks": {kind: sum(len(track.areas) for track in tracks if track.kind == kind) for kind in CAMERA_KINDS},
             "settings": {setting: describe_setting(takes, setting) for setting in settings},
-            "sizes": {kind: describe_sizes([track for track in tracks if track.kind == kind]) for kind in KINDS},
-            "cameras": describe_cameras(takes),
+            "sizes": {kind: describe_sizes([track for track in tracks if track.kind == kind]) for kind in CAMERA_KINDS},
+            "cameras": describe_cameras(tracks),
             "scenarios": [
                 {"scenario": name or "unknown", **counts([take for take in takes if take.scenario == name], settings)}
                 for name in sorted({take.scenario for take in takes})
@@ -89,16 +100,16 @@ def describe_take(truth: TakeTruth) -> TakeFacts:
     tracks = []
     for name, cameras in take.masks.items():
         for camera, masks in cameras.items():
-            shares, pixels = [], []
+            areas, pixels = [], []
             for frame, rle in masks.items():
                 try:
-                    height, width, _ = check_rle(rle)
-                    shares.append(int(run_lengths(rle)[1::2].sum()) / (height * width))
+                    runs = run_lengths(rle)
+                    areas.append(int(runs[1::2].sum()) / int(runs.sum()))
                     pixels.append(int(np.count_nonzero(eval_mask(rle))))
                 except ValueError as error:
                     problems.append(f"take {take.uid}, object {name!r}, camera {camera}, frame {frame}: {error}")
             kind = "ego" if take.is_ego(camera) else "exo"
-            tracks.append(TrackFacts(name, camera, kind, take.video_size(camera), shares, pixels))
+            tracks.append(TrackFacts(take.uid, name, camera, kind, truth.video_sizes[camera], areas, pixels))
     pairs = []
     for setting in SETTINGS:
         for pair in take.camera_pairs(setting):
@@ -106,9 +117,8 @@ def describe_take(truth: TakeTruth) -> TakeFacts:
             visible = sum(frame in target for frame in scored)
             pairs.append(PairFacts(setting, len(truth.query_frames(pair)), len(scored), visible))
     paired = {pair.object_name for pair in take.camera_pairs(SETTINGS[0])}
-    name, scenario = (truth.annotated.name, truth.annotated.scenario) if truth.annotated else ("", "")
     unpaired = len(take.masks) - len(paired)
-    return TakeFacts(take.uid, name, scenario, list(take.masks), unpaired, tracks, pairs, problems)
+    return TakeFacts(take.uid, truth.name, truth.scenario, list(take.masks), unpaired, tracks, pairs, problems)
 
 
 def _describe_task(truth: GroundTruth) -> TakeFacts:
@@ -117,7 +127,7 @@ def _describe_task(truth: GroundTruth) -> TakeFacts:
     try:
         return describe_take(truth.load(uid))
     except UserError as error:
-        return TakeFacts(uid, "", "", [], 0, [], [], [f"take {uid}: {error}"])
+        return TakeFacts(uid, problems=[f"take {uid}: {error}"])
 
 
 def spread(values: Iterable[float]) -> dict[str, float]:
@@ -144,49 +154,35 @@ def describe_setting(takes: Iterable[TakeFacts], setting: str) -> dict[str, Any]
         "frames_per_track": spread(pair.frames for pair in pairs),
         "tracks_never_scored": len(pairs) - len(shares),
         "tracks_by_visibility": {label: labels[label] for label in VISIBILITY_LABELS},
-        "histogram": _histogram(shares, np.linspace(0, 1, 11), "tracks"),
     }
 
 
-def describe_sizes(tracks: Iterable[TrackFacts]) -> dict[str, Any]:
+def describe_sizes(tracks: Sequence[TrackFacts]) -> dict[str, Any]:
     """The sizes of all masks of a kind of camera."""
-    tracks = list(tracks)
-    shares = [share for track in tracks for share in track.shares]
     pixels = [number for track in tracks for number in track.pixels]
     labels = Counter(map(size_label, pixels))
     return {
-        "share": spread(shares),
+        "area": spread(area for track in tracks for area in track.areas),
         "pixels": spread(pixels),
         "masks_by_size": {label: labels[label] for label in SIZE_LABELS},
-        "histogram": _histogram(shares, np.logspace(-7, 0, 43), "masks"),  # six bins per power of ten
     }
 
 
-def _histogram(values: Sequence[float], edges: np.ndarray, what: str) -> dict[str, list]:
-    return {"edges": edges.tolist(), what: np.histogram(values, edges)[0].tolist()}
-
-
-def describe_cameras(takes: Iterable[TakeFacts]) -> list[dict[str, Any]]:
-    """A row per camera name and kind: takes, objects and masks in it, and the sizes of its videos."""
-    rows: dict[tuple[str, str], dict[str, Any]] = {}
-    for take in takes:
-        for track in take.tracks:
-            empty = {"takes": set(), "objects": 0, "masks": 0, "sizes": set()}
-            row = rows.setdefault((track.kind, track.camera), empty)
-            row["takes"].add(take.uid)
-            row["objects"] += 1
-            row["masks"] += len(track.shares)
-            row["sizes"] |= {track.image} - {None}
+def describe_cameras(tracks: Iterable[TrackFacts]) -> list[dict[str, Any]]:
+    """A row per kind and name of camera: takes, objects and masks in it, and the sizes of its videos."""
+    groups: dict[tuple[str, str], list[TrackFacts]] = {}
+    for track in tracks:
+        groups.setdefault((track.kind, track.camera), []).append(track)
     return [
         {
             "camera": camera,
             "kind": kind,
-            "takes": len(row["takes"]),
-            "objects": row["objects"],
-            "masks": row["masks"],
-            "video_sizes": [f"{width}x{height}" for height, width in sorted(row["sizes"])],
+            "takes": len({track.take_uid for track in members}),
+            "objects": len(members),
+            "masks": sum(len(track.areas) for track in members),
+            "video_sizes": [f"{w}x{h}" for h, w in sorted({track.image for track in members} - {None})],
         }
-        for (kind, camera), row in sorted(rows.items())
+        for (kind, camera), members in sorted(groups.items())
     ]
 
 
@@ -196,7 +192,7 @@ def describe_names(takes: Iterable[TakeFacts]) -> list[dict[str, Any]]:
     for take in takes:
         objects.update(map(plain_name, take.objects))
         for track in take.tracks:
-            masks[plain_name(track.object_name)] += len(track.shares)
+            masks[plain_name(track.object_name)] += len(track.areas)
     return [{"name": name, "objects": number, "masks": masks[name]} for name, number in objects.most_common()]
 
 
@@ -212,3 +208,56 @@ def counts(takes: Sequence[TakeFacts], settings: Sequence[str]) -> dict[str, Any
         found = describe_setting(takes, setting)
         row[setting] = {name: found[name] for name in ("frames_scored", "frames_visible", "share_visible")}
     return row
+
+
+def format_description(description: dict[str, Any]) -> str:
+    """What evaluate.py prints: how much there is, and tables of the settings, the sizes, the cameras, the scenarios."""
+    settings, masks = description["settings"], description["masks"]
+    headline = (
+        f"{split_title(description['split'])}: {description['takes']:,} takes, {description['objects']:,} objects, "
+        f"{description['objects_without_pair']:,} of them without a pair of cameras, "
+        f"{masks['ego']:,} ego and {masks['exo']:,} exo masks"
+    )
+    cameras: Rows = [("camera", "kind", "takes", "objects", "masks", "video size")]
+    for row in description["cameras"]:
+        numbers = (f"{row[name]:,}" for name in ("takes", "objects", "masks"))
+        cameras.append((row["camera"], row["kind"], *numbers, ", ".join(row["video_sizes"]) or "-"))
+    scenarios: Rows = [("scenario", "takes", "objects", *(f"{setting} scored (visible, %)" for setting in settings))]
+    for row in description["scenarios"]:
+        cells = (f"{row[s]['frames_scored']:,} ({percent(row[s]['share_visible'])})" for s in settings)
+        scenarios.append((row["scenario"], f"{row['takes']:,}", f"{row['objects']:,}", *cells))
+    tables = (setting_table(settings), size_table(description["sizes"]), cameras, scenarios)
+    return "\n\n".join([headline, *("\n".join(format_table(table)) for table in tables)])
+
+
+def setting_table(settings: dict[str, dict[str, Any]]) -> Rows:
+    """Frames and visibility: a column per setting."""
+    found = list(settings.values())
+    rows: Rows = [("frames and visibility", *settings)]
+    for name, title in SETTING_TITLES.items():
+        rows.append((title, *(f"{one[name]:,}" for one in found)))
+    rows.append(("visible (%)", *(percent(one["share_visible"]) for one in found)))
+    rows.append(("frames per track, median", *(_number(one["frames_per_track"]["median"]) for one in found)))
+    rows.append(("... at most", *(_number(one["frames_per_track"]["largest"]) for one in found)))
+    for label in VISIBILITY_LABELS:
+        rows.append((f"tracks visible {label}", *(f"{one['tracks_by_visibility'][label]:,}" for one in found)))
+    return rows
+
+
+def size_table(sizes: dict[str, dict[str, Any]]) -> Rows:
+    """Sizes of the masks: a column per kind of camera."""
+    found = list(sizes.values())
+    rows: Rows = [("size of the masks", *sizes)]
+    for name, title in QUANTILE_TITLES.items():
+        areas = (one["area"][name] for one in found)
+        rows.append((f"{title}, % of the image", *("-" if area is None else f"{100 * area:.3g}" for area in areas)))
+    for name, title in QUANTILE_TITLES.items():
+        pixels = (_number(one["pixels"][name]) for one in found)
+        rows.append((f"{title}, pixels at a long side of 480", *pixels))
+    for label in SIZE_LABELS:
+        rows.append((f"masks {label}", *(f"{one['masks_by_size'][label]:,}" for one in found)))
+    return rows
+
+
+def _number(value: float | None) -> str:
+    return "-" if value is None else f"{value:,.0f}"

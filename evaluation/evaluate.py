@@ -11,7 +11,7 @@ One file: prints the benchmark's four numbers and more (marked *), writes metric
 Several: compares each with the first on the frames that all have, paired differences with 95 % intervals, by scenario,
 object size and camera, and the takes that each wins; writes index.html with pictures of the cases on which the files
 disagree most, comparison.json and cases.csv.
---describe says what the data set holds, without predictions, and writes index.html and description.json.
+--describe says what the data set holds, without predictions, and writes description.json.
 Checks the predictions first and lists everything that is wrong with them.
 """
 
@@ -22,11 +22,9 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # repository root
 
 from evaluation.compare import common_cases, compare, disagreements, short_names
-from evaluation.data_page import DATA_PLOTS, format_description, write_description
-from evaluation.describe import describe
+from evaluation.describe import describe, format_description
 from evaluation.inputs import (
     RESULTS_DIR,
-    accepted_forms,
     add_reading_options,
     add_truth_options,
     beside,
@@ -36,22 +34,15 @@ from evaluation.inputs import (
     open_truth,
     provenance_of,
     score_file,
+    summarize_file,
 )
-from evaluation.outputs import (
-    claim_files,
-    format_comparison,
-    format_protocols,
-    format_summary,
-    split_title,
-    write_cases,
-    write_outputs,
-)
-from evaluation.pages import PAGE, change_card, comparison_plots, draw_paired_plots, write_page
+from evaluation.outputs import claim_files, write_cases, write_outputs
+from evaluation.pages import PAGE, change_card, comparison_sections, write_page
 from evaluation.pictures import draw_gallery, load_predictions
+from evaluation.plots import comparison_plots, draw_comparison_plots
 from evaluation.protocols import OFFICIAL_RULE, PROTOCOLS, under_protocols
-from evaluation.published import published_rank
-from evaluation.score import Scores
-from evaluation.summary import summarize, take_names, without_nan
+from evaluation.summary import take_names, without_nan
+from evaluation.tables import difference_table, format_protocols, format_summary, format_table, split_title, won_table
 from evaluation.truth import GroundTruth
 from formats.arguments import Parser, add_num_workers, add_setting, at_least
 from formats.errors import UserError, run_script
@@ -92,89 +83,77 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
 
 def main(argv: list[str] | None = None) -> None:
     args = parse_args(argv)
-    split = data_split(args.split, args.gt_file)
-    how = args.annotation_path, args.gt_file, args.all_frames, args.allow_missing, args.lenient
-    truth = open_truth(args.data_path, split, args.splits_path, *how)
+    truth = open_truth(args)
     if args.write_gt:
         truth.write_official(args.write_gt)
         print(f"ground truth of {len(truth.uids)} takes written to {args.write_gt}")
     if args.describe:
-        describe_data(args, split, truth)
-    if args.describe or not args.setting:
-        return
-    files = args.pred_file or [default_results(args.setting, split)]
-    scores = [
-        score_file(truth, path, args.setting, args.num_workers, args.allow_missing, accepted_forms(args))
-        for path in files
-    ]
-    if len(files) > 1:
-        compare_files(args, split, truth, files, scores)
-        return
-    source = {"split": split, "results": str(files[0]), "provenance": provenance_of(files)}
-    summary = {**source, **summarize(scores[0])}
-    warnings = left_out(truth, scores[0])
-    summary["published_rank"] = published_rank(summary, official=not warnings)
+        describe_data(args, truth)
+    elif args.setting:
+        files = args.pred_file or [default_results(args.setting, data_split(args))]
+        if len(files) > 1:
+            compare_files(args, truth, files)
+        else:
+            evaluate_file(args, truth, files[0])
+
+
+def evaluate_file(args: argparse.Namespace, truth: GroundTruth, path: Path) -> None:
+    """Write and print the scores of one results file."""
+    scores, summary, warnings = summarize_file(args, truth, path)
     tables = [format_summary(summary)]
     if args.protocol != OFFICIAL_RULE:
-        summary["protocols"] = without_nan(under_protocols(args.protocol, scores[0].cases))
+        summary["protocols"] = without_nan(under_protocols(args.protocol, scores.cases))
         tables += ["", format_protocols(summary["protocols"], args.all_frames)]
-    out = args.out or beside(files[0], "evaluation")
-    write_outputs(out, summary, scores[0].cases)
+    out = args.out or beside(path, "evaluation")
+    write_outputs(out, summary, scores.cases)
     print("\n".join([*tables, *warnings, f"written to {out}"]))
 
 
-def describe_data(args: argparse.Namespace, split: str | None, truth: GroundTruth) -> None:
+def describe_data(args: argparse.Namespace, truth: GroundTruth) -> None:
     """Write and print what the data set holds."""
+    split = data_split(args)
     settings = [args.setting] if args.setting else SETTINGS
     description = {"split": split, "made": provenance(), **describe(truth, args.num_workers, settings)}
-    out = args.out or RESULTS_DIR / f"{split or 'data'}_description"
-    claim_files(out, "description", [PAGE, "description.json", *DATA_PLOTS])
-    page = write_description(out, description)
-    write_json(out / "description.json", description, indent=1)
-    print("\n".join([format_description(description), "", *description["problems"], f"report: open {page}"]))
+    path = (args.out or RESULTS_DIR / f"{split or 'data'}_description") / "description.json"
+    claim_files(path.parent, "description", [path.name])
+    write_json(path, description, indent=1)
+    print("\n".join([format_description(description), "", *description["problems"], f"written to {path}"]))
 
 
-def compare_files(
-    args: argparse.Namespace, split: str | None, truth: GroundTruth, files: list[Path], scores: list[Scores]
-) -> None:
+def compare_files(args: argparse.Namespace, truth: GroundTruth, files: list[Path]) -> None:
     """Write and print how each of `files` differs from the first."""
+    scores = [score_file(args, truth, path) for path in files]
     names = args.names or short_names(files)
     cases = common_cases(scores)
     if not cases[0]:
         raise UserError("these results files have no scored frame in common")
-    source = {"setting": args.setting, "split": split, "provenance": provenance_of(files)}
+    source = {"setting": args.setting, "split": data_split(args), "provenance": provenance_of(files)}
     comparison = {**source, **compare(names, cases, scores[0])}
     places = disagreements(cases, args.num)
-    changed = [[of_file[place] for place in places] for of_file in cases]
+    shown = [[of_file[place] for place in places] for of_file in cases]
     pictures = [f"pictures/{number:04d}.jpg" for number in range(len(places))]
-    plots = comparison_plots(len(files))
 
     out = args.out or beside(files[0], "comparison")
-    claim_files(out, "comparison", [PAGE, "comparison.json", "cases.csv", *plots, *pictures])
+    claim_files(out, "comparison", [PAGE, "comparison.json", "cases.csv", *comparison_plots(names), *pictures])
     predictions = [
         load_predictions(path, args.setting, of_file, name)
-        for path, of_file, name in zip(files, changed, names, strict=True)
+        for path, of_file, name in zip(files, shown, names, strict=True)
     ]
     draw_gallery([out / picture for picture in pictures], truth, list(zip(*predictions, strict=True)))
-    warnings = list(dict.fromkeys(line for one in scores for line in left_out(truth, one)))
     takes = take_names(scores[0])
-    lead = f"{args.setting}, {split_title(split)}: {len(cases[0]):,} frames that all files have"
-    page = write_page(
-        out,
-        "comparison.html",
-        title=" against ".join(names),
-        lead=lead,
-        warnings=warnings,
-        comparison=comparison,
-        figures=draw_paired_plots(out, plots, names, cases),
-        cards=[
-            change_card(group, picture, names, takes[group[0].take_uid])
-            for picture, *group in zip(pictures, *changed, strict=True)
-        ],
-    )
+    cards = [
+        change_card(group, picture, names, takes[group[0].take_uid])
+        for picture, *group in zip(pictures, *shown, strict=True)
+    ]
+    sections = comparison_sections(comparison, draw_comparison_plots(out, names, cases), cards)
+    lead = f"{args.setting}, {split_title(source['split'])}: {len(cases[0]):,} frames that all files have"
+    warnings = list(dict.fromkeys(line for one in scores for line in left_out(truth, one)))
+    page = write_page(out, " against ".join(names), lead, warnings, sections)
     write_json(out / "comparison.json", comparison, indent=1)
     write_cases(out / "cases.csv", names, cases)
-    print("\n".join([lead, *warnings, "", format_comparison(comparison), "", f"report: open {page}"]))
+    tables = [difference_table(names[0], other) for other in comparison["comparisons"]] + [won_table(comparison)]
+    print("\n".join([lead, *warnings, *(line for table in tables for line in ["", *format_table(table)])]))
+    print(f"\nreport: open {page}")
 
 
 if __name__ == "__main__":

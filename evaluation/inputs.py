@@ -1,4 +1,4 @@
-"""What a command line names for the evaluation: ground truth and results files, opened, checked and scored."""
+"""What a command line names for the evaluation: ground truth and results files, opened, checked, scored, summarized."""
 
 import argparse
 import sys
@@ -6,8 +6,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from evaluation.predictions import SAID, STRICT, Accept
-from evaluation.score import Scores, score_results
+from evaluation.score import ACCEPTED_TEXT, FLAGS, Scores, score_results
+from evaluation.summary import summarize_scores
 from evaluation.truth import GroundTruth
 from formats.arguments import add_data_path, add_splits_path
 from formats.errors import MALFORMED, UserError, printable
@@ -19,7 +19,7 @@ from formats.takes import ANNOTATION_TEMPLATE, annotation_path, find_split_path,
 
 MISSING_HINT = "; --allow_missing scores the rest if something is only missing"
 RESULTS_DIR = Path(__file__).resolve().parents[1] / "results"  # where eval_segswap.py writes
-RECORDED = ("checkpoint", "checkpoint_sha256", "precision", "date", "command", "commit")  # of how predictions were made
+RUN_RECORD = ("checkpoint", "checkpoint_sha256", "precision", "date", "command", "commit")  # of the predictions
 
 
 def add_split_options(parser: argparse.ArgumentParser, split: str | None = "val") -> None:
@@ -50,7 +50,7 @@ def add_truth_options(parser: argparse.ArgumentParser) -> None:
 
 
 def add_reading_options(parser: argparse.ArgumentParser) -> None:
-    """Options of `accepted_forms`."""
+    """Options that accept results and ground truth of another form than the official one."""
     parser.add_argument(
         "--resize_masks",
         action="store_true",
@@ -64,14 +64,14 @@ def add_reading_options(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def accepted_forms(args: argparse.Namespace) -> Accept:
-    """Which forms of results other than the official one are read."""
-    return Accept(lenient=args.lenient, resize_masks=args.resize_masks)
+def accepted_flags(args: argparse.Namespace) -> list[str]:
+    """Which of the flags that accept another form of results were given."""
+    return [flag for flag in sorted(set(FLAGS.values())) if getattr(args, flag.removeprefix("--"))]
 
 
-def data_split(split: str | None, gt_file: Path | None) -> str | None:
+def data_split(args: argparse.Namespace) -> str | None:
     """The split as given, else val; a ground-truth file does not say of which split it is."""
-    return split or (None if gt_file else "val")
+    return args.split or (None if args.gt_file else "val")
 
 
 def default_results(setting: str, split: str | None) -> Path:
@@ -93,7 +93,7 @@ def made_by(results: Path) -> dict[str, str | None]:
         recorded = dict(read_json(beside(results, "run.json"), "delete it")["provenance"])
     except (UserError, *MALFORMED):  # none there, or none of ours
         recorded = {}
-    return {"results": str(results)} | {name: recorded.get(name) and str(recorded[name]) for name in RECORDED}
+    return {"results": str(results)} | {name: recorded.get(name) and str(recorded[name]) for name in RUN_RECORD}
 
 
 def provenance_of(files: Sequence[Path]) -> dict[str, Any]:
@@ -101,55 +101,56 @@ def provenance_of(files: Sequence[Path]) -> dict[str, Any]:
     return {"predictions": [made_by(path) for path in files], "evaluation": provenance()}
 
 
-def open_truth(
-    data_path: Path,
-    split: str | None,
-    splits_path: Path | None = None,
-    annotations: Path | None = None,
-    gt_file: Path | None = None,
-    all_frames: bool = False,
-    allow_missing: bool = False,
-    lenient: bool = False,
-) -> GroundTruth:
-    """The ground truth that the options name.
+def open_truth(args: argparse.Namespace) -> GroundTruth:
+    """The ground truth that the options of `add_truth_options` and `--lenient` name.
 
-    Raises UserError if there is none or, after naming the takes, if some lack it and `allow_missing` is not given.
+    Raises UserError if there is none or, after naming the takes, if some lack it and `--allow_missing` is not given.
     """
-    if gt_file and all_frames:
+    if args.gt_file and args.all_frames:
         raise UserError("--gt_file says which frames count; drop --all_frames")
-    if gt_file:
-        truth = GroundTruth.from_official(gt_file, data_path, lenient)
+    if args.gt_file:
+        truth = GroundTruth.from_official(args.gt_file, args.data_path, args.lenient)
     else:
-        annotations = annotations or annotation_path(data_path.parent / ANNOTATION_TEMPLATE, split)
-        uids = read_split(splits_path or find_split_path(data_path), split)
-        truth = GroundTruth.from_processed(data_path, uids, None if all_frames else annotations)
-        if not any(is_processed(data_path, uid) for uid in uids):
+        split = data_split(args)
+        annotations = args.annotation_path or annotation_path(args.data_path.parent / ANNOTATION_TEMPLATE, split)
+        uids = read_split(args.splits_path or find_split_path(args.data_path), split)
+        truth = GroundTruth.from_processed(args.data_path, uids, None if args.all_frames else annotations)
+        if not any(is_processed(args.data_path, uid) for uid in uids):
             raise UserError(
-                f"no take of split {split!r} is in {data_path}; "
+                f"no take of split {split!r} is in {args.data_path}; "
                 "run data/process_data.py first or name the folder with --data_path"
             )
-    if truth.missing and not allow_missing:
+    if truth.missing and not args.allow_missing:
         refuse([f"take {uid}: {why}" for uid, why in truth.missing.items()], "the ground truth", MISSING_HINT)
     return truth
 
 
-def score_file(
-    truth: GroundTruth, path: Path, setting: str, num_workers: int, allow_missing: bool, accept: Accept = STRICT
-) -> Scores:
+def score_file(args: argparse.Namespace, truth: GroundTruth, path: Path) -> Scores:
     """Score a results file. Raises UserError, after listing every problem, if it is not fit to be scored."""
-    scores = score_results(truth, iter_results(path, setting), setting, num_workers, accept)
+    scores = score_results(
+        truth, iter_results(path, args.setting), args.setting, args.num_workers, accepted_flags(args)
+    )
     if not scores.cases and scores.not_in_truth and all(problem.missing for problem in scores.problems):
         raise UserError(
             f"{path} holds none of the {len(truth.uids)} takes of the ground truth; is it of another split?"
         )
-    problems = [problem for problem in scores.problems if not (problem.missing and allow_missing)]
+    problems = [problem for problem in scores.problems if not (problem.missing and args.allow_missing)]
     if problems:
         flags = sorted({problem.flag for problem in problems if problem.flag})
         hint = f"; {' and '.join(flags)} would accept what is of another form" if flags else ""
-        refuse(problems, str(path), hint + ("" if allow_missing else MISSING_HINT))
+        refuse(problems, str(path), hint + ("" if args.allow_missing else MISSING_HINT))
     if not scores.cases:
         raise UserError(f"{path} has no prediction for any scored frame; is it of another split?")
     return scores
+
+
+def summarize_file(
+    args: argparse.Namespace, truth: GroundTruth, path: Path
+) -> tuple[Scores, dict[str, Any], list[str]]:
+    """Score a results file -> its scores, its summary as metrics.json has it, and the lines of `left_out`."""
+    scores = score_file(args, truth, path)
+    source = {"split": data_split(args), "results": str(path), "provenance": provenance_of([path])}
+    return scores, {**source, **summarize_scores(scores)}, left_out(truth, scores)
 
 
 def refuse(problems: Sequence[Any], where: str, hint: str = "") -> None:
@@ -165,6 +166,6 @@ def left_out(truth: GroundTruth, scores: Scores) -> list[str]:
         lines.append(f"takes of the results without ground truth, not scored: {', '.join(scores.not_in_truth)}")
     if truth.accepted:
         lines.append(f"accepted: {len(truth.accepted):,} takes of the ground truth without subsample_idx")
-    lines += [f"accepted: {count:,} {SAID[kind]}" for kind, count in sorted(scores.accepted.items())]
+    lines += [f"accepted: {count:,} {ACCEPTED_TEXT[kind]}" for kind, count in sorted(scores.accepted.items())]
     lines += [str(problem) for problem in scores.problems if problem.missing]
     return list(map(printable, lines))

@@ -18,7 +18,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # repository root
 from tqdm import tqdm
 
 from evaluation.inputs import RESULTS_DIR, add_split_options, open_truth, refuse
-from evaluation.predictions import Problem, TakePredictions
+from evaluation.score import Problem, TakePredictions
 from evaluation.truth import GroundTruth
 from formats.arguments import Parser
 from formats.errors import printable, run_script
@@ -39,13 +39,15 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
         add(name, type=Path, help=f"results (default: results/{setting}_{{split}}_results.json)")
     add("--gt_file", type=Path, help="check against this ground-truth JSON instead of the processed takes")
     add("--out", type=Path, default=RESULTS_DIR, help=f".json file, or folder for {FILE_NAME} (default: results)")
-    return parser.parse_args(argv)
+    parser.set_defaults(annotation_path=None, allow_missing=True, lenient=False)
+    args = parser.parse_args(argv)
+    args.all_frames = not args.gt_file
+    return args
 
 
 def main(argv: list[str] | None = None) -> None:
     args = parse_args(argv)
-    where = args.data_path, args.split, args.splits_path
-    truth = open_truth(*where, gt_file=args.gt_file, all_frames=not args.gt_file, allow_missing=True)
+    truth = open_truth(args)
     if truth.missing:
         refuse([f"take {uid}: {why}" for uid, why in truth.missing.items()], f"split {args.split!r}")
     files = {

@@ -16,7 +16,6 @@ import numpy as np
 
 from formats.geometry import EVAL_SIDE, Size
 
-CONFIDENCE_THRESHOLD = 0.5  # an object is said to be visible above it
 BOUNDARY_TOLERANCE = 0.008  # of the image's diagonal
 LOCATION_SCALE = math.hypot(EVAL_SIDE, EVAL_SIDE)  # pixels; the same for every image size
 

@@ -1,47 +1,37 @@
-"""The pages that open from disk in any browser: of one results file, and of several compared.
-
-What they show, and in which order, is in web/report.html and web/comparison.html; this module draws the plots and puts
-into words and coordinates what the galleries and the tracks over time show.
-"""
+"""The pages that open from disk in any browser: a list of sections, which web/page.html shows in their order."""
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from jinja2 import Environment, FileSystemLoader
 
-from evaluation.compare import apart, best_file, is_certain, largest_first, take_means
-from evaluation.metrics import COLUMNS, METRICS, OFFICIAL
-from evaluation.outputs import BREAKDOWN_TITLES, beside_right_object, interval, verdict, won_cells
+from evaluation.compare import apart, best_file
+from evaluation.metrics import OFFICIAL
 from evaluation.pictures import iou_text
-from evaluation.plots import (
-    calibration,
-    compared_iou_by_size,
-    iou_by_size,
-    iou_histogram,
-    paired_iou,
-    precision_recall,
-    save_plot,
-    take_differences,
-)
-from evaluation.published import SPLIT, XSEGTX, leaderboard, paper_values
+from evaluation.plots import Captioned
 from evaluation.score import Case
+from evaluation.tables import (
+    BREAKDOWN_TITLES,
+    Rows,
+    breakdown_table,
+    change_table,
+    difference_table,
+    existence_errors_table,
+    figures_table,
+    percent,
+    won_table,
+)
 from formats.files import atomic_write
 
 PAGE = "index.html"
-DATA_PAGE = "data.html"  # the data set, in a report
-PLOTS = {  # of a report: path -> caption
-    "plots/iou_by_size.svg": "IoU by the size of the true mask in the target image",
-    "plots/iou.svg": "distribution of IoU",
-    "plots/calibration.svg": "existence: how often the object is visible at each confidence",
-    "plots/precision_recall.svg": "existence: precision and recall",
-}
-ORDERS = {  # of a gallery: a card's value, "up" or "down" -> what the reader is told
+PUBLISHED = "docs/results.md"
+GALLERY_ORDERS = {  # a card's value, "up" or "down" -> what the reader is told
     "iou down": "best first",
     "iou up": "worst first",
-    "confidence down": "most confident first",
-    "confidence up": "least confident first",
+    "existence down": "highest existence first",
+    "existence up": "lowest existence first",
     "size down": "largest object first",
     "size up": "smallest object first",
 }
@@ -52,13 +42,7 @@ CHANGE_ORDERS = {
     "size down": "largest object first",
     "size up": "smallest object first",
 }
-CHANGE_KINDS = {
-    "existence": "existence: files disagree",
-    "object": "right object: files disagree",
-    "visible": "object visible",
-    "hidden": "object not visible",
-}
-KINDS = {
+CASE_KINDS = {
     "visible": "object visible",
     "hidden": "object not visible",
     "missed": "visible, said to be not",
@@ -66,101 +50,146 @@ KINDS = {
     "empty": "visible, empty mask",
     "wrong": "visible, not the right object",
 }
+CHANGE_KINDS = {
+    "existence": "existence: files disagree",
+    "object": "right object: files disagree",
+    "visible": "object visible",
+    "hidden": "object not visible",
+}
 
 
-def write_page(folder: Path, template: str, name: str = PAGE, **values: Any) -> Path:
-    """Fill a template of web/, with style and script inside, and write it to the folder. Returns its path."""
+class Table(NamedTuple):
+    rows: Rows
+    caption: str = ""
+    wraps: bool = False  # holds long texts
+
+
+class Card(NamedTuple):
+    """A picture of a gallery."""
+
+    picture: str  # its path
+    title: str
+    caption: str
+    kinds: list[str]
+    values: dict[str, Any]  # by which cards are sorted; "" always comes last
+
+
+class Gallery(NamedTuple):
+    cards: list[Card]
+    orders: dict[str, str]  # "value up" or "value down" -> label, the first holds
+    kinds: dict[str, str]  # what it can be limited to -> label
+    wide: bool = False
+
+
+class Section(NamedTuple):
+    title: str
+    note: str = ""
+    tables: Sequence[Table] = ()
+    plots: Captioned = ()
+    gallery: Gallery | None = None
+
+
+def write_page(folder: Path, title: str, lead: str, warnings: Sequence[str], sections: Sequence[Section]) -> Path:
+    """Write the page, with style and script inside, and return its path."""
     loader = FileSystemLoader(Path(__file__).parent / "web")
-    pages = Environment(loader=loader, autoescape=True, trim_blocks=True, lstrip_blocks=True)
-    pages.globals |= {
-        "METRICS": METRICS,
-        "OFFICIAL": OFFICIAL,
-        "COLUMNS": COLUMNS,
-        "OFFICIAL_HEADINGS": [METRICS[name].heading for name in OFFICIAL],
-        "COLUMN_HEADINGS": [METRICS[name].heading for name in COLUMNS],
-        "BREAKDOWN_TITLES": BREAKDOWN_TITLES,
-        "PUBLISHED_SPLIT": SPLIT,
-        "XSEGTX": XSEGTX,
-        "leaderboard": leaderboard,
-        "paper_values": paper_values,
-        "ORDERS": ORDERS,
-        "CHANGE_ORDERS": CHANGE_ORDERS,
-        "KINDS": KINDS,
-        "beside_right_object": beside_right_object,
-        "interval": interval,
-        "DATA_PAGE": DATA_PAGE,
-        "change_kinds": change_kinds,
-        "is_certain": is_certain,
-        "verdict": verdict,
-        "won_cells": won_cells,
-        "largest_first": largest_first,
-    }
-    with atomic_write(folder / name) as file:
-        file.write(pages.get_template(template).render(values))
-    return folder / name
+    template = Environment(loader=loader, autoescape=True, trim_blocks=True, lstrip_blocks=True).get_template(
+        "page.html"
+    )
+    with atomic_write(folder / PAGE) as file:
+        file.write(template.render(title=title, lead=lead, warnings=warnings, sections=sections))
+    return folder / PAGE
 
 
-def draw_plots(folder: Path, summary: dict[str, Any], cases: Sequence[Case]) -> list[tuple[str, str]]:
-    """Write a report's PLOTS, only the calibration if no object is visible; returns path and caption of each."""
-    found, share_visible = summary["existence"], summary["frames_visible"] / len(cases)
-    save_plot(folder / "plots/calibration.svg", calibration, found["bins"])
-    if share_visible:
-        save_plot(folder / "plots/iou_by_size.svg", iou_by_size, cases)
-        save_plot(folder / "plots/iou.svg", iou_histogram, cases)
-        save_plot(folder / "plots/precision_recall.svg", precision_recall, found, share_visible)
-    return [(path, caption) for path, caption in PLOTS.items() if (folder / path).exists()]
+def report_sections(summary: dict[str, Any], plots: Captioned, cards: list[Card]) -> list[Section]:
+    """The page of one results file."""
+    header, *figures = figures_table(summary)
+    official, others = figures[: len(OFFICIAL)], figures[len(OFFICIAL) :]
+    return [
+        Section("The benchmark's numbers", f"What others publish: {PUBLISHED}.", [Table([header, *official])]),
+        Section(
+            "Cases",
+            "Query, prediction and truth, spread evenly from the best to the worst case, and those where the object is "
+            "not visible and the existence highest. Dashed: said not to be visible. A picture opens at full size.",
+            gallery=Gallery(cards, GALLERY_ORDERS, CASE_KINDS),
+        ),
+        Section(
+            "Beyond the benchmark",
+            "None of these is part of the official evaluation.",
+            [Table([header[:3], *(row[:3] for row in others)])],
+        ),
+        Section(
+            "Missed and invented objects",
+            "Missed: visible in the target view, and said not to be. Invented: the reverse. The most missed first.",
+            [Table(existence_errors_table(summary["breakdown"]["object"]))],
+        ),
+        Section("Plots", plots=plots),
+        *(
+            Section(f"By {BREAKDOWN_TITLES.get(kind, kind)}", tables=[Table(breakdown_table(groups))])
+            for kind, groups in summary["breakdown"].items()
+            if len(groups) > 1
+        ),
+        provenance_section(summary["provenance"]),
+    ]
 
 
-def draw_paired_plots(
-    folder: Path, plots: Sequence[str], names: Sequence[str], cases: Sequence[Sequence[Case]]
-) -> list[tuple[str, str]]:
-    """Write a comparison's `plots`, those of `comparison_plots`; returns path and caption of each."""
-    if not any(case.visible for case in cases[0]):
-        return []
-    by_size, *others = plots
-    save_plot(folder / by_size, compared_iou_by_size, cases, names)
-    figures = [(by_size, "mean IoU by the size of the true mask in the target image")]
-    means = take_means(cases)
-    for number, (in_takes, in_cases) in enumerate(zip(others[::2], others[1::2], strict=True), 1):
-        both = names[0], names[number]
-        save_plot(folder / in_takes, take_differences, means[:, number] - means[:, 0], both)
-        save_plot(folder / in_cases, paired_iou, cases[0], cases[number], both, size=(4.5, 4.5))
-        figures.append((in_takes, f"each take: mean IoU of {both[1]} minus that of {both[0]}"))
-        figures.append((in_cases, f"each case in {both[0]} and in {both[1]}"))
-    return figures
+def comparison_sections(comparison: dict[str, Any], plots: Captioned, cards: list[Card]) -> list[Section]:
+    """The page of several results files."""
+    first, others = comparison["first"], comparison["comparisons"]
+    names = comparison["names"]
+    best = {f"best-{number}": f"{name} is best" for number, name in enumerate(names)}
+    sections = [Section("Differences", tables=[Table(difference_table(first, other)) for other in others])]
+    if cards:
+        note = (
+            "The cases on which the files are furthest apart, side by side; each file is the best in as many. A fifth "
+            "are objects that are not visible and that only some files say to be. Dashed: said not to be visible."
+        )
+        gallery = Gallery(cards, CHANGE_ORDERS, best | CHANGE_KINDS, wide=len(names) > 2)
+        sections.append(Section("Disagreements", note, gallery=gallery))
+    sections.append(Section("Takes won", "By size of the true mask.", [Table(won_table(comparison))]))
+    if plots:
+        sections.append(Section("Plots", plots=plots))
+    for kind, groups in others[0]["by"].items():
+        if len(groups) > 1:
+            tables = [Table(change_table(other["by"][kind]), f"{other['second']} - {first}") for other in others]
+            note = "The largest change of IoU first. Arrow up: better. In brackets: 95 % of resamples of the takes."
+            sections.append(Section(f"By {BREAKDOWN_TITLES.get(kind, kind)}", note, tables))
+    return [*sections, provenance_section(comparison["provenance"])]
 
 
-def comparison_plots(number: int) -> list[str]:
-    """The paths of a comparison's plots: one of all `number` files, then two for each but the first."""
-    return ["plots/iou_by_size.svg", *(f"plots/{what}_{i}.svg" for i in range(1, number) for what in ("takes", "iou"))]
+def provenance_section(made: dict[str, Any]) -> Section:
+    """How the predictions, a column per results file, and the page were made."""
+    predictions, page = made["predictions"], made["evaluation"]
+    rows = [(name, *(one[name] or "unknown" for one in predictions)) for name in predictions[0] if name != "results"]
+    return Section(
+        "How this was made",
+        tables=[
+            Table([("predictions", *(one["results"] for one in predictions)), *rows], wraps=True),
+            Table([("this page", ""), *((name, value or "unknown") for name, value in page.items())], wraps=True),
+        ],
+    )
 
 
-def report_card(case: Case, picture: str, take_name: str) -> dict[str, Any]:
-    """A card of the gallery: its picture's path, words, and by what it is found and sorted ("" always comes last)."""
+def report_card(case: Case, picture: str, take_name: str) -> Card:
+    """The card of a case; `picture` is its path."""
     kinds = ["visible" if case.visible else "hidden"]
-    if case.said_visible != case.visible:
-        kinds.append("invented" if case.said_visible else "missed")
+    if case.predicted_visible != case.visible:
+        kinds.append("invented" if case.predicted_visible else "missed")
     if case.visible and case.mask.predicted_pixels == 0:
         kinds.append("empty")
     if case.visible and case.mask.right_object == 0:
         kinds.append("wrong")
-    values = {"confidence": case.confidence, "iou": "", "size": ""}
+    values = {"existence": case.existence, "iou": "", "size": ""}
     if case.visible:
         values |= {"iou": round(100 * case.mask.iou, 4), "size": case.mask.truth_pixels}
-    return {
-        "picture": picture,
-        "title": case.object_name.strip(),
-        "caption": f"{_place(case, take_name)}: {iou_text(case)}, confidence {100 * case.confidence:.0f} %",
-        "kinds": kinds,
-        "values": values,
-    }
+    caption = f"{_place(case, take_name)}: {iou_text(case)}, existence {100 * case.existence:.0f} %"
+    return Card(picture, case.object_name.strip(), caption, kinds, values)
 
 
-def change_card(cases: Sequence[Case], picture: str, names: Sequence[str], take_name: str) -> dict[str, Any]:
+def change_card(cases: Sequence[Case], picture: str, names: Sequence[str], take_name: str) -> Card:
     """The same for a case in several results files."""
     first, last = cases[0], cases[-1]
     kinds = ["visible" if first.visible else "hidden", f"best-{best_file(cases)}"]
-    if len({case.said_visible for case in cases}) > 1:
+    if len({case.predicted_visible for case in cases}) > 1:
         kinds.append("existence")
     values = {"iou": "", "change": "", "apart": apart(cases), "size": ""}
     if first.visible:
@@ -170,55 +199,10 @@ def change_card(cases: Sequence[Case], picture: str, names: Sequence[str], take_
         change = last.mask.iou - first.mask.iou
         values |= {"iou": 100 * first.mask.iou, "change": change, "size": first.mask.truth_pixels}
     else:
-        what, numbers = "not visible; confidence (%)", (case.confidence for case in cases)
-    scores = (f"{name} {METRICS['iou'].show(number)}" for name, number in zip(names, numbers, strict=True))
-    return {
-        "picture": picture,
-        "title": first.object_name.strip(),
-        "caption": f"{_place(first, take_name)}: {what} {', '.join(scores)}",
-        "kinds": kinds,
-        "values": values,
-    }
-
-
-def change_kinds(names: Sequence[str]) -> dict[str, str]:
-    """What a comparison's gallery can be limited to."""
-    return {f"best-{number}": f"{name} is best" for number, name in enumerate(names)} | CHANGE_KINDS
+        what, numbers = "not visible; existence (%)", (case.existence for case in cases)
+    scores = ", ".join(f"{name} {percent(number)}" for name, number in zip(names, numbers, strict=True))
+    return Card(picture, first.object_name.strip(), f"{_place(first, take_name)}: {what} {scores}", kinds, values)
 
 
 def _place(case: Case, take_name: str) -> str:
     return f"{take_name}, {case.query_camera} to {case.target_camera}, frame {case.frame}"
-
-
-def track_lines(cases: Iterable[Case], names: dict[str, str], shown: Iterable[Case]) -> list[dict[str, Any]]:
-    """IoU and confidence over time of the tracks of the cases `shown`, as points of a drawing 1200 x 260 units large.
-
-    Frames run from x 50 to 1170, 0 to 100 % from y 230 up to 10. IoU is in pieces, one per time of visibility. `names`
-    are those of the takes.
-    """
-    tracks: dict[tuple, list[Case]] = {case.track: [] for case in shown}
-    for case in cases:
-        if case.track in tracks:
-            tracks[case.track].append(case)
-    lines = []
-    for (take, name, query, target), members in tracks.items():
-        members.sort(key=lambda case: case.frame)
-        first, span = members[0].frame, max(members[-1].frame - members[0].frame, 1)
-        x = [round(50 + 1120 * (case.frame - first) / span, 1) for case in members]
-        pieces: list[list[str]] = [[]]
-        for place, case in zip(x, members, strict=True):
-            if case.visible:
-                pieces[-1].append(f"{place},{230 - 220 * case.mask.iou:.1f}")
-            else:
-                pieces.append([])
-        confidence = (f"{place},{230 - 220 * case.confidence:.1f}" for place, case in zip(x, members, strict=True))
-        step = -(-len(members) // 12)  # about a dozen frame numbers fit below
-        lines.append(
-            {
-                "label": f"{names[take]} / {name} / {query} to {target}",
-                "ticks": [(x[i], members[i].frame) for i in range(0, len(members), step)],
-                "confidence": " ".join(confidence),
-                "iou": [" ".join(piece) for piece in pieces if piece],
-            }
-        )
-    return lines

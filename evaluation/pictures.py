@@ -4,7 +4,6 @@ Images are (H, W, 3) uint8 RGB; colors are RGB.
 """
 
 import random
-from collections import Counter
 from collections.abc import Iterable, Sequence
 from functools import lru_cache
 from pathlib import Path
@@ -17,10 +16,11 @@ import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 from tqdm import tqdm
 
+from evaluation.compare import in_turn
 from evaluation.metrics import METRICS
 from evaluation.score import Case
 from evaluation.truth import GroundTruth, TakeTruth
-from formats.drawing import PREDICTION, QUERY, TRUTH, overlay, write_picture
+from formats.drawing import PREDICTION, QUERY, TRUTH, Color, overlay, write_picture
 from formats.errors import printable
 from formats.files import atomic_write, remove_leftovers
 from formats.geometry import Size
@@ -32,7 +32,7 @@ INK, PALE, PAPER = (20, 20, 20), (110, 110, 110), (255, 255, 255)
 GAP = 6  # pixels between panels
 GALLERY_HEIGHT = 260  # of the panels on a page, pixels
 SHEET_WIDTH = 2000  # pixels
-ORDERS = ("spread", "best", "worst", "random")
+CASE_ORDERS = ("spread", "best", "worst", "random")
 
 
 def choose(cases: list[Case], order: str, number: int, seed: int = 0) -> list[Case]:
@@ -47,27 +47,50 @@ def choose(cases: list[Case], order: str, number: int, seed: int = 0) -> list[Ca
         ranked = sorted(visible, key=lambda case: case.mask.iou, reverse=order != "worst")
     if order == "spread" and len(ranked) > number > 1:
         return [ranked[round(place * (len(ranked) - 1) / (number - 1))] for place in range(number)]
-    seen: Counter = Counter()
-    turns = []
-    for case in ranked:
-        turns.append((seen[case.track], case))
-        seen[case.track] += 1
-    turns.sort(key=lambda turn: turn[0])  # keeps the rank within a turn
-    return [case for _, case in turns[:number]]
+    return in_turn(ranked, lambda case: case.track)[:number]
 
 
-class Predicted(NamedTuple):
+class PredictedCase(NamedTuple):
     """A prediction to draw: its case, its RLE, and the name of its results file if there are several."""
 
     case: Case
     rle: dict
     name: str = ""
 
+    @property
+    def drawn_rle(self) -> dict | None:
+        """Nothing is drawn where the object is not visible and the prediction says so."""
+        return self.rle if self.case.visible or self.case.predicted_visible else None
 
-def draw_case(truth: TakeTruth, predictions: Sequence[Predicted], height: int) -> np.ndarray:
+    @property
+    def caption(self) -> str:
+        case = self.case
+        notes = [iou_text(case)] if self.name else []
+        if case.visible and case.mask.predicted_pixels == 0:
+            notes.append("empty")
+        if not (case.visible and case.predicted_visible):
+            answer = "says visible" if case.predicted_visible else "says not visible"
+            notes.append(f"{answer}: {'right' if case.predicted_visible == case.visible else 'wrong'}")
+        title = self.name or "prediction"
+        return f"{title} ({', '.join(notes)})" if notes else title
+
+
+class Panel(NamedTuple):
+    """A frame with a mask, (H, W, 3) uint8 RGB and RLE or None, and its caption."""
+
+    frame: np.ndarray
+    rle: dict | None
+    color: Color
+    caption: str
+    window: tuple[slice, slice] | None  # rows and columns of the frame that are shown enlarged in a corner
+    dashed: bool = False
+
+
+def draw_case(truth: TakeTruth, predictions: Sequence[PredictedCase], height: int) -> np.ndarray:
     """A case as panels of `height` pixels: query + mask, target + each prediction, target + truth.
 
-    Small objects are shown enlarged in a corner too. Raises UserError if a frame is missing.
+    Small objects are shown enlarged in a corner too. The mask of an object that is said not to be visible is dashed.
+    Raises UserError if a frame is missing.
     """
     case = predictions[0].case
     masks = truth.take.masks[case.object_name]
@@ -75,36 +98,37 @@ def draw_case(truth: TakeTruth, predictions: Sequence[Predicted], height: int) -
     query = read_frame(truth.take.frame_path(case.query_camera, case.frame))
     target = read_frame(truth.take.frame_path(case.target_camera, case.frame))
     query_window = _close_up(query.shape[:2], query_mask)
-    window = _close_up(target.shape[:2], true_mask, *(predicted.rle for predicted in predictions))
-    caption = "truth" if case.visible else "truth: not visible"
+    window = _close_up(target.shape[:2], true_mask, *(predicted.drawn_rle for predicted in predictions))
     panels = [
-        _panel(query, query_mask, QUERY, f"query {case.query_camera}", height, query_window),
-        *(_panel(target, p.rle, PREDICTION, _prediction_caption(p), height, window) for p in predictions),
-        _panel(target, true_mask, TRUTH, caption, height, window),
+        Panel(query, query_mask, QUERY, f"query {case.query_camera}", query_window),
+        *(
+            Panel(target, one.drawn_rle, PREDICTION, one.caption, window, dashed=not one.case.predicted_visible)
+            for one in predictions
+        ),
+        Panel(target, true_mask, TRUTH, "truth" if case.visible else "truth: not visible", window),
     ]
     gap = np.full((height, GAP, 3), PAPER, np.uint8)
-    body = np.hstack([part for panel in panels for part in (gap, panel)][1:])
+    body = np.hstack([part for panel in panels for part in (gap, _draw_panel(panel, height))][1:])
     return np.vstack([_header(truth, predictions, body.shape[1], height // 12), body])
 
 
-def _panel(
-    frame: np.ndarray, rle: dict | None, color: tuple, caption: str, height: int, window: tuple | None
-) -> np.ndarray:
-    """A frame with its mask and a caption, `height` pixels high; `window` (rows, columns) is enlarged in a corner."""
+def _draw_panel(panel: Panel, height: int) -> np.ndarray:
+    """(height, W, 3) uint8 RGB."""
+    frame, rle, window = panel.frame, panel.rle, panel.window
     image = _resize(frame, (height, round(frame.shape[1] * height / frame.shape[0])))
     if rle is not None:
-        image = overlay(image, resize_mask(rle, image.shape[:2]), color)
+        image = overlay(image, resize_mask(rle, image.shape[:2]), panel.color, panel.dashed)
     if window:
         side = height * 2 // 5
         inset = _resize(frame[window], (side, side))
         if rle is not None:
             mask = resize_mask(rle, frame.shape[:2])[window]
             mask = cv2.resize(np.ascontiguousarray(mask), (side, side), interpolation=cv2.INTER_NEAREST)
-            inset = overlay(inset, mask, color)
+            inset = overlay(inset, mask, panel.color, panel.dashed)
         inset = cv2.copyMakeBorder(inset[2:-2, 2:-2], 2, 2, 2, 2, cv2.BORDER_CONSTANT, value=PAPER)
         on_the_right = window[1].start + window[1].stop > frame.shape[1]
         image[-side:, slice(0, side) if on_the_right else slice(-side, None)] = inset
-    return _caption(image, caption, color)
+    return _caption(image, panel.caption, panel.color)
 
 
 def _close_up(size: Size, *rles: dict | None) -> tuple[slice, slice] | None:
@@ -123,14 +147,14 @@ def _close_up(size: Size, *rles: dict | None) -> tuple[slice, slice] | None:
     return None
 
 
-def draw_gallery(paths: Sequence[Path], truth: GroundTruth, groups: Sequence[Sequence[Predicted]]) -> None:
+def draw_gallery(paths: Sequence[Path], truth: GroundTruth, groups: Sequence[Sequence[PredictedCase]]) -> None:
     """Draw each of `groups`, the predictions of all results files for one case, to its path."""
     takes = {uid: truth.load(uid) for uid in {group[0].case.take_uid for group in groups}}
     for path, group in zip(paths, tqdm(groups, unit="picture", desc="pictures"), strict=True):
         write_picture(path, draw_case(takes[group[0].case.take_uid], group, GALLERY_HEIGHT))
 
 
-def load_predictions(path: Path, setting: str, cases: Sequence[Case], name: str = "") -> list[Predicted]:
+def load_predictions(path: Path, setting: str, cases: Sequence[Case], name: str = "") -> list[PredictedCase]:
     """The predictions of a results file for `cases`, in their order."""
     wanted: dict[str, list[Case]] = {}
     for case in cases:
@@ -140,10 +164,10 @@ def load_predictions(path: Path, setting: str, cases: Sequence[Case], name: str 
         for case in wanted.get(uid, ()):
             pair = camera_pair_key(case.query_camera, case.target_camera)
             rles[case.key] = take["masks"][case.object_name][pair][str(case.frame)]["pred_mask"]
-    return [Predicted(case, rles[case.key], name) for case in cases]
+    return [PredictedCase(case, rles[case.key], name) for case in cases]
 
 
-def contact_sheet(pictures: list[np.ndarray]) -> np.ndarray:
+def case_sheet(pictures: list[np.ndarray]) -> np.ndarray:
     """Pictures in two columns on white paper."""
     columns = min(2, len(pictures))
     cell = (SHEET_WIDTH - GAP * 2 * (columns + 1)) // columns
@@ -178,28 +202,17 @@ def write_video(path: Path, images: Iterable[np.ndarray], fps: int) -> None:
         container.mux(stream.encode())
 
 
-def _prediction_caption(predicted: Predicted) -> str:
-    case = predicted.case
-    notes = [iou_text(case)] if predicted.name else []
-    if case.visible and case.mask.predicted_pixels == 0:
-        notes.append("empty")
-    if not case.said_visible:
-        notes.append("says not visible")
-    title = predicted.name or "prediction"
-    return f"{title} ({', '.join(notes)})" if notes else title
-
-
 def iou_text(case: Case) -> str:
     return f"IoU {METRICS['iou'].show(case.mask.iou)} %" if case.visible else "not visible"
 
 
-def _header(truth: TakeTruth, predictions: Sequence[Predicted], width: int, height: int) -> np.ndarray:
+def _header(truth: TakeTruth, predictions: Sequence[PredictedCase], width: int, height: int) -> np.ndarray:
     """The line above a picture: object, take, camera, frame; at the right end the score, if it is one prediction's."""
     paper = Image.new("RGB", (width, height + GAP), PAPER)
     draw = ImageDraw.Draw(paper)
     plain, bold = _font(round(height * 0.7)), _font(round(height * 0.7), bold=True)
     case = predictions[0].case
-    score = "" if len(predictions) > 1 else f"{iou_text(case)}  confidence {100 * case.confidence:.0f} %"
+    score = "" if len(predictions) > 1 else f"{iou_text(case)}  existence {100 * case.existence:.0f} %"
     right = width - draw.textlength(score, bold)
     draw.text((right, 0), score, INK, bold)
     name = printable(case.object_name.strip()[:200])
@@ -207,7 +220,7 @@ def _header(truth: TakeTruth, predictions: Sequence[Predicted], width: int, heig
         name = name[:-1]
     draw.text((0, 0), name, INK, bold)
     left = draw.textlength(name + "  ", bold)
-    take = (truth.annotated.name if truth.annotated else "") or truth.uid[:8]
+    take = truth.name or truth.uid[:8]
     details = printable(f"{take}, {case.target_camera}, frame {case.frame}")[:200]
     while details and left + draw.textlength(details, plain) > right - height:
         details = details[:-1]  # what does not fit is in the file's name
@@ -215,7 +228,7 @@ def _header(truth: TakeTruth, predictions: Sequence[Predicted], width: int, heig
     return np.array(paper)
 
 
-def _caption(image: np.ndarray, text: str, color: tuple[int, int, int]) -> np.ndarray:
+def _caption(image: np.ndarray, text: str, color: Color) -> np.ndarray:
     """Write a label into the upper left corner, with a swatch of its mask's color."""
     size = max(9, image.shape[0] // 22)
     text = printable(text[:100])

@@ -1,4 +1,4 @@
-"""Plots of a report, written as SVG: the same values give the same file."""
+"""The plots of the pages, written as SVG: the same values give the same file."""
 
 import io
 from collections.abc import Callable, Sequence
@@ -10,6 +10,7 @@ from matplotlib import rc_context
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from evaluation.compare import take_means
 from evaluation.score import Case
 from formats.files import atomic_write
 
@@ -25,6 +26,47 @@ STYLE = {
     "legend.frameon": False,
     "svg.hashsalt": "report",
 }
+REPORT_PLOTS = {  # path -> caption
+    "plots/iou_by_size.svg": "IoU by the size of the true mask in the target image",
+    "plots/iou.svg": "distribution of IoU",
+    "plots/calibration.svg": "existence: how often the object is visible at each predicted value",
+    "plots/precision_recall.svg": "existence: precision and recall",
+}
+Captioned = list[tuple[str, str]]  # path and caption of each plot
+
+
+def draw_report_plots(folder: Path, summary: dict[str, Any], cases: Sequence[Case]) -> Captioned:
+    """Write REPORT_PLOTS, only the calibration if no object is visible."""
+    by_size, distribution, calibrated, curve = (folder / path for path in REPORT_PLOTS)
+    existence, share_visible = summary["existence"], summary["frames_visible"] / len(cases)
+    save_plot(calibrated, calibration, existence["bins"])
+    if share_visible:
+        save_plot(by_size, iou_by_size, [cases], ["mean"])
+        save_plot(distribution, iou_histogram, cases)
+        save_plot(curve, precision_recall, existence, share_visible)
+    return [(path, caption) for path, caption in REPORT_PLOTS.items() if (folder / path).exists()]
+
+
+def comparison_plots(names: Sequence[str]) -> dict[str, str]:
+    """Path -> caption of the plots of a comparison: one of all files, then two for each but the first."""
+    plots = {"plots/iou_by_size.svg": "mean IoU by the size of the true mask in the target image"}
+    for number, name in enumerate(names[1:], 1):
+        plots[f"plots/takes_{number}.svg"] = f"each take: mean IoU of {name} minus that of {names[0]}"
+        plots[f"plots/iou_{number}.svg"] = f"each case in {names[0]} and in {name}"
+    return plots
+
+
+def draw_comparison_plots(folder: Path, names: Sequence[str], cases: Sequence[Sequence[Case]]) -> Captioned:
+    """Write those of `comparison_plots`; none if no object is visible."""
+    if not any(case.visible for case in cases[0]):
+        return []
+    save_plot(folder / "plots/iou_by_size.svg", iou_by_size, cases, names)
+    means = take_means(cases)
+    for number in range(1, len(names)):
+        both = names[0], names[number]
+        save_plot(folder / f"plots/takes_{number}.svg", take_differences, means[:, number] - means[:, 0], both)
+        save_plot(folder / f"plots/iou_{number}.svg", paired_iou, cases[0], cases[number], both, size=(4.5, 4.5))
+    return list(comparison_plots(names).items())
 
 
 def save_plot(path: Path, draw: Callable[..., None], *values: Any, size: tuple[float, float] = (5.4, 3.6)) -> None:
@@ -40,7 +82,7 @@ def save_plot(path: Path, draw: Callable[..., None], *values: Any, size: tuple[f
 
 def iou_histogram(axes: Axes, cases: Sequence[Case]) -> None:
     """How many visible cases have which IoU."""
-    values = [100 * case.mask.iou for case in cases if case.visible]
+    values = _visible_iou(cases)
     axes.hist(values, np.linspace(*PERCENT, 21), color=BLUE, edgecolor="white")
     axes.axvline(np.mean(values), color=ORANGE, label=f"mean {np.mean(values):.2f}")
     axes.axvline(np.median(values), color=ORANGE, ls=":", label=f"median {np.median(values):.2f}")
@@ -48,28 +90,28 @@ def iou_histogram(axes: Axes, cases: Sequence[Case]) -> None:
     axes.legend()
 
 
-def iou_by_size(axes: Axes, cases: Sequence[Case]) -> None:
-    """Mean IoU and its middle half over the size of the true mask, in a dozen groups of about as many cases each.
+def iou_by_size(axes: Axes, cases: Sequence[Sequence[Case]], names: Sequence[str]) -> None:
+    """Mean IoU of each results file over the size of the true mask; of a single one also its middle half.
 
-    Cases of one size are in one group, so that sizes grow from group to group.
+    A dozen groups have about as many cases each. Cases of one size are in one group, so that sizes grow from group to
+    group.
     """
-    sizes, members = _groups_by_size(cases)
-    iou = _visible_iou(cases)
-    low, high = zip(*(np.quantile(iou[at], (0.25, 0.75)) for at in members), strict=True)
-    axes.fill_between(sizes, low, high, color=BLUE, alpha=0.2, lw=0, label="middle half of the cases")
-    axes.plot(sizes, [iou[at].mean() for at in members], "o-", color=BLUE, label="mean")
-    _label_sizes(axes)
-    axes.legend()
-
-
-def compared_iou_by_size(axes: Axes, cases: Sequence[Sequence[Case]], names: Sequence[str]) -> None:
-    """Mean IoU of each results file over the size of the true mask, in the groups of `iou_by_size`."""
-    sizes, members = _groups_by_size(cases[0])
+    pixels = np.array([max(case.mask.truth_pixels, 0.5) for case in cases[0] if case.visible])  # 0 has no logarithm
+    edges = np.unique(np.quantile(pixels, np.linspace(0, 1, 13)[:-1], method="lower"))
+    group = np.searchsorted(edges, pixels, side="right")
+    members = [group == number for number in np.unique(group)]
+    sizes = [float(np.median(pixels[at])) for at in members]
     for name, of_file in zip(names, cases, strict=True):
         iou = _visible_iou(of_file)
         (line,) = axes.plot(sizes, [iou[at].mean() for at in members], "o-", ms=4)
         line.set_label(name.lstrip("_") or " ")  # what begins with "_" gets no place in the legend
-    _label_sizes(axes)
+        if len(cases) == 1:
+            low, high = zip(*(np.quantile(iou[at], (0.25, 0.75)) for at in members), strict=True)
+            axes.fill_between(sizes, low, high, alpha=0.2, lw=0, label="middle half of the cases")
+    axes.set(xscale="log", ylim=PERCENT, ylabel="IoU (%)")
+    axes.set_xlabel("true mask in the target image, pixels at a long side of 480")
+    axes.xaxis.set_major_formatter(lambda value, _: f"{value:g}")
+    axes.xaxis.set_minor_formatter(lambda value, _: f"{value:g}" if f"{value:g}"[0] in "25" else "")
     for text in axes.legend().get_texts():
         text.set_parse_math(False)
 
@@ -78,31 +120,15 @@ def _visible_iou(cases: Sequence[Case]) -> np.ndarray:
     return np.array([100 * case.mask.iou for case in cases if case.visible])
 
 
-def _groups_by_size(cases: Sequence[Case]) -> tuple[list[float], list[np.ndarray]]:
-    """A dozen groups of the visible cases: median pixels of each, and which cases belong to it."""
-    pixels = np.array([max(case.mask.truth_pixels, 0.5) for case in cases if case.visible])  # 0 has no logarithm
-    edges = np.unique(np.quantile(pixels, np.linspace(0, 1, 13)[:-1], method="lower"))
-    group = np.searchsorted(edges, pixels, side="right")
-    members = [group == number for number in np.unique(group)]
-    return [float(np.median(pixels[at])) for at in members], members
-
-
-def _label_sizes(axes: Axes) -> None:
-    axes.set(xscale="log", ylim=PERCENT, ylabel="IoU (%)")
-    axes.set_xlabel("true mask in the target image, pixels at a long side of 480")
-    axes.xaxis.set_major_formatter(lambda value, _: f"{value:g}")
-    axes.xaxis.set_minor_formatter(lambda value, _: f"{value:g}" if f"{value:g}"[0] in "25" else "")
-
-
 def calibration(axes: Axes, bins: Sequence[dict[str, float]]) -> None:
-    """Share of cases that are visible over the confidence that they are, dots as large as groups are."""
+    """Share of cases that are visible over the predicted existence, dots as large as groups are."""
     total = sum(b["count"] for b in bins)
-    confidence = [100 * b["mean_confidence"] for b in bins]
+    predicted = [100 * b["mean_confidence"] for b in bins]
     share = [100 * b["share_visible"] for b in bins]
     axes.plot(PERCENT, PERCENT, color=GRAY, ls="--", label="calibrated")
-    axes.plot(confidence, share, color=BLUE)
-    axes.scatter(confidence, share, [20 + 300 * b["count"] / total for b in bins], color=BLUE, clip_on=False)
-    axes.set(xlim=PERCENT, ylim=PERCENT, xlabel="confidence that the object is visible (%)", ylabel="visible (%)")
+    axes.plot(predicted, share, color=BLUE)
+    axes.scatter(predicted, share, [20 + 300 * b["count"] / total for b in bins], color=BLUE, clip_on=False)
+    axes.set(xlim=PERCENT, ylim=PERCENT, xlabel="predicted existence (%)", ylabel="visible (%)")
     axes.legend(loc="lower right")
 
 
@@ -116,33 +142,6 @@ def precision_recall(axes: Axes, existence: dict[str, Any], share_visible: float
     axes.legend(loc="lower left")
 
 
-def mask_sizes(axes: Axes, sizes: dict[str, dict[str, Any]]) -> None:
-    """How large the masks of ego and exo cameras are: the share of the masks in each bin of size."""
-    filled = []  # edges of the bins that hold masks
-    for kind, color in (("ego", BLUE), ("exo", ORANGE)):
-        edges, count = np.array(sizes[kind]["histogram"]["edges"]), np.array(sizes[kind]["histogram"]["masks"])
-        if count.any():
-            axes.stairs(100 * count / count.sum(), 100 * edges, color=color, fill=True, alpha=0.25)
-            axes.stairs(100 * count / count.sum(), 100 * edges, color=color, label=kind)
-            axes.axvline(100 * sizes[kind]["share"]["median"], color=color, ls=":", label=f"median of {kind}")
-            filled += [*edges[:-1][count > 0], *edges[1:][count > 0]]
-    axes.set(xscale="log", xlabel="mask, % of the image", ylabel="masks (%)")
-    axes.xaxis.set_major_formatter(lambda value, _: f"{value:g}")
-    if filled:
-        axes.set_xlim(100 * min(filled), 100 * max(filled))
-        axes.legend()
-
-
-def visible_shares(axes: Axes, settings: dict[str, dict[str, Any]]) -> None:
-    """In which share of its scored frames the object of a track is visible: how many tracks, by setting."""
-    for (setting, one), color in zip(settings.items(), (BLUE, ORANGE), strict=False):
-        edges = 100 * np.array(one["histogram"]["edges"])
-        axes.stairs(one["histogram"]["tracks"], edges, color=color, fill=True, alpha=0.25)
-        axes.stairs(one["histogram"]["tracks"], edges, color=color, label=setting)
-    axes.set(xlabel="scored frames in which the object is visible (%)", ylabel="tracks", xlim=PERCENT)
-    axes.legend()
-
-
 def take_differences(axes: Axes, differences: np.ndarray, names: tuple[str, str]) -> None:
     """(takes,) mean IoU of the second file minus that of the first, a bar each, from the worst take to the best."""
     differences = 100 * np.sort(differences)
@@ -154,10 +153,10 @@ def take_differences(axes: Axes, differences: np.ndarray, names: tuple[str, str]
 
 def paired_iou(axes: Axes, first: Sequence[Case], second: Sequence[Case], names: tuple[str, str]) -> None:
     """IoU of the same visible cases in two results files, a dot each."""
-    pairs = [(100 * a.mask.iou, 100 * b.mask.iou) for a, b in zip(first, second, strict=True) if a.visible]
+    pairs = _visible_iou(first), _visible_iou(second)
     axes.plot(PERCENT, PERCENT, color=GRAY, ls="--")
-    alpha = min(0.6, 60 / len(pairs) ** 0.5)
-    axes.scatter(*zip(*pairs, strict=True), s=12, alpha=alpha, color=BLUE, lw=0, rasterized=True)
+    alpha = min(0.6, 60 / len(pairs[0]) ** 0.5)
+    axes.scatter(*pairs, s=12, alpha=alpha, color=BLUE, lw=0, rasterized=True)
     axes.set(xlim=PERCENT, ylim=PERCENT, aspect="equal")
     axes.set_xlabel(f"IoU of {names[0]} (%)", parse_math=False)
     axes.set_ylabel(f"IoU of {names[1]} (%)", parse_math=False)

@@ -14,7 +14,7 @@ from evaluation.metrics import OFFICIAL
 from evaluation.score import Case
 from evaluation.summary import metrics
 
-VISIBLE_SHARE = 0.001  # of the image: LM-EEC says "visible" if a mask is larger
+VISIBLE_AREA = 0.001  # of the image: LM-EEC says "visible" if a mask is larger
 OFFICIAL_RULE = "official"
 
 
@@ -37,7 +37,7 @@ def official(cases: Sequence[Case]) -> Figures:
 
 def omama(cases: Sequence[Case]) -> Figures:
     """O-MaMa's: the truth takes the prediction's size, and distances are fractions of that image's diagonal."""
-    masks = [case.own_size or case.mask for case in cases if case.visible]
+    masks = [case.scores_at_file_size or case.mask for case in cases if case.visible]
     return Figures(
         _mean(mask.iou for mask in masks),
         _mean(mask.location_error_own_diagonal for mask in masks),
@@ -79,7 +79,7 @@ def lmeec_visibility(cases: Sequence[Case]) -> Figures:
     """LM-EEC's: a mask larger than 0.1 % of the image says "visible"; what vanished at 480 pixels counts as hidden."""
     seen = [case for case in cases if case.visible and case.mask.truth_pixels]
     truth = np.array([case.visible and case.mask.truth_pixels > 0 for case in cases], bool)
-    said = np.array([case.predicted_share > VISIBLE_SHARE for case in cases], bool)
+    said = np.array([case.predicted_area > VISIBLE_AREA for case in cases], bool)
     recalls = [(said[truth == label] == label).mean() for label in np.unique(truth)]
     return Figures(
         _mean(case.mask.iou for case in seen),

@@ -2,8 +2,7 @@
 
     python evaluation/report.py --setting ego-exo
 
-The benchmark's numbers beside the published ones, where the model fails, plots, a gallery from best to worst, and a
-page on the data set.
+The benchmark's numbers, a gallery of cases from best to worst, where the model fails, and plots.
 """
 
 import argparse
@@ -12,25 +11,21 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # repository root
 
-from evaluation.data_page import DATA_PLOTS, write_description
-from evaluation.describe import describe
 from evaluation.inputs import (
-    accepted_forms,
     add_reading_options,
     add_truth_options,
     beside,
     data_split,
     default_results,
-    left_out,
     open_truth,
-    provenance_of,
-    score_file,
+    summarize_file,
 )
-from evaluation.outputs import OUTPUT_FILES, claim_files, headline, split_title, write_outputs
-from evaluation.pages import DATA_PAGE, PAGE, PLOTS, draw_plots, report_card, track_lines, write_page
+from evaluation.outputs import OUTPUT_FILES, claim_files, write_outputs
+from evaluation.pages import PAGE, report_card, report_sections, write_page
 from evaluation.pictures import choose, draw_gallery, load_predictions
-from evaluation.published import published_rank
-from evaluation.summary import summarize, take_names
+from evaluation.plots import REPORT_PLOTS, draw_report_plots
+from evaluation.summary import take_names
+from evaluation.tables import headline, split_title
 from formats.arguments import Parser, add_num_workers, add_setting, at_least
 from formats.errors import run_script
 
@@ -50,36 +45,24 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
 
 def main(argv: list[str] | None = None) -> None:
     args = parse_args(argv)
-    split = data_split(args.split, args.gt_file)
-    how = args.annotation_path, args.gt_file, args.all_frames, args.allow_missing, args.lenient
-    truth = open_truth(args.data_path, split, args.splits_path, *how)
+    truth, split = open_truth(args), data_split(args)
     results = args.pred_file or default_results(args.setting, split)
-    scores = score_file(truth, results, args.setting, args.num_workers, args.allow_missing, accepted_forms(args))
-    source = {"split": split, "results": str(results), "provenance": provenance_of([results])}
-    summary = {**source, **summarize(scores)}
-    warnings = left_out(truth, scores)
-    summary["published_rank"] = published_rank(summary, official=not warnings)
+    scores, summary, warnings = summarize_file(args, truth, results)
 
-    hidden = sorted((case for case in scores.cases if not case.visible), key=lambda case: -case.confidence)
+    hidden = sorted((case for case in scores.cases if not case.visible), key=lambda case: -case.existence)
     shown = choose(scores.cases, "spread", args.num) + hidden[: max(1, args.num // 5)]
     pictures = [f"pictures/{number:04d}.jpg" for number in range(len(shown))]
     out = args.out or beside(results, "report")
-    claim_files(out, "report", [PAGE, DATA_PAGE, *OUTPUT_FILES, *PLOTS, *DATA_PLOTS, *pictures])
+    claim_files(out, "report", [PAGE, *OUTPUT_FILES, *REPORT_PLOTS, *pictures])
     predictions = load_predictions(results, args.setting, shown)
     draw_gallery([out / picture for picture in pictures], truth, [[prediction] for prediction in predictions])
-    write_description(out, {"split": split, **describe(truth, args.num_workers)}, DATA_PAGE)
+
     names = take_names(scores)
-    page = write_page(
-        out,
-        "report.html",
-        title=f"Object correspondence, {args.setting}, {split_title(split)}",
-        lead=f"{headline(summary)}; results of {results}",
-        warnings=warnings,
-        summary=summary,
-        figures=draw_plots(out, summary, scores.cases),
-        track_lines=track_lines(scores.cases, names, shown),
-        cards=[report_card(case, path, names[case.take_uid]) for case, path in zip(shown, pictures, strict=True)],
-    )
+    cards = [report_card(case, path, names[case.take_uid]) for case, path in zip(shown, pictures, strict=True)]
+    plots = draw_report_plots(out, summary, scores.cases)
+    sections = report_sections(summary, plots, cards)
+    title = f"Object correspondence, {args.setting}, {split_title(split)}"
+    page = write_page(out, title, f"{headline(summary)}; results of {results}", warnings, sections)
     write_outputs(out, summary, scores.cases)
     print(f"report: open {page}")
 

@@ -1,25 +1,182 @@
-"""Score a results file against the ground truth, take by take, in as many processes as wanted."""
+"""Score a results file: check the predictions of each take and compare their masks with the true ones.
+
+Every problem of a results file is found and named, none stops the search. Others write results in slightly other forms:
+these are problems too, and name the flag that accepts them; what a flag accepted is counted.
+"""
 
 import contextlib
 import functools
 import math
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator
 from typing import Any, NamedTuple
 
 import numpy as np
 from tqdm import tqdm
 
-from evaluation.metrics import CONFIDENCE_THRESHOLD, CutOut, MaskScores, score_masks
-from evaluation.predictions import STRICT, Accept, Prediction, Problem, TakePredictions
+from evaluation.metrics import CutOut, MaskScores, score_masks
 from evaluation.truth import GroundTruth, TakeTruth
 from formats.errors import UserError
+from formats.geometry import EVAL_SIDE, Size
+from formats.masks import check_rle, decode_mask, resize_mask
 from formats.parallel import run_jobs
 from formats.processed import CameraPair
+from formats.results import THRESHOLD, camera_pair_key
+
+MISSING = "missing"
+OTHER_SIZE, NO_CONFIDENCE, LISTED = "mask has another size", "no confidence", "confidence is a list of one number"
+FLAGS = {OTHER_SIZE: "--resize_masks", NO_CONFIDENCE: "--lenient", LISTED: "--lenient"}  # problem -> what accepts it
+ACCEPTED_TEXT = {
+    OTHER_SIZE: "masks of another size, resized by nearest neighbor to the official one",
+    NO_CONFIDENCE: "predictions without confidence: 1 where the mask is not empty, else 0",
+    LISTED: "confidences that are a list of one number",
+}
+MAX_DISTORTION = 0.05  # of height by width; beyond it a mask is of another image, or padded, and cannot be resized
+
+
+class Problem(NamedTuple):
+    """Something wrong with the predictions of a take, or of an object, a camera pair, some frames in it."""
+
+    take_uid: str
+    what: str
+    object_name: str | None = None
+    camera_pair: str | None = None
+    frames: tuple[int, ...] = ()
+    missing: bool = False  # nothing there, as opposed to something unusable
+    flag: str = ""  # the option that accepts it
+
+    def __str__(self) -> str:
+        place = [f"take {self.take_uid}"]
+        if self.object_name is not None:
+            place.append(f"object {self.object_name!r}")
+        if self.camera_pair is not None:
+            place.append(f"camera pair {self.camera_pair}")
+        if self.frames:
+            place.append(f"frame{'s' * (len(self.frames) > 1)} {', '.join(map(str, self.frames))}")
+        return f"{', '.join(place)}: {self.what}" + (f"; {self.flag} accepts it" if self.flag else "")
+
+
+class PredictedMask(NamedTuple):
+    mask: np.ndarray  # (H, W) uint8 of 0 and 1
+    existence: float
+    given: np.ndarray  # the mask as the file has it, of any size; `mask` itself if it needed no resizing
+
+
+class TakePredictions:
+    """The predictions of a take, `raw` as the results file has them (None: not at all), read pair by pair.
+
+    `accept` holds the flags that were given. What is wrong with the predictions read so far is in `problems`, how often
+    what was accepted in `accepted`.
+    """
+
+    def __init__(self, take_uid: str, raw: Any, accept: Collection[str] = ()):
+        self.take_uid, self._raw, self._accept = take_uid, raw, accept
+        self.problems: list[Problem] = []
+        self.accepted: Counter[str] = Counter()
+
+    def read(self, pair: CameraPair, frames: list[int], size: Size | None) -> dict[int, PredictedMask]:
+        """The usable ones of `frames`. `size` is the (H, W) that their masks must have, None if it is not known."""
+        entries = self._entries(pair)
+        if entries is None:
+            return {}
+        found: dict[int, PredictedMask] = {}
+        faulty: dict[str, tuple[str, list[int]]] = {}  # kind of fault -> how it looks in the first frame, the frames
+        for frame in frames:
+            prediction, faults = read_prediction(entries.get(str(frame)), size)
+            accepted = {kind for kind in faults if FLAGS.get(kind) in self._accept}
+            self.accepted.update(accepted)
+            if prediction and accepted == faults.keys():
+                found[frame] = prediction
+            for kind in (kind for kind in faults if kind not in accepted):
+                faulty.setdefault(kind, (faults[kind], []))[1].append(frame)
+        for kind, (detail, at) in faulty.items():
+            what = f"{kind} ({detail})" if detail else kind
+            flag = FLAGS.get(kind, "")
+            self._report(what, pair.object_name, _pair_key(pair), tuple(at), missing=kind == MISSING, flag=flag)
+        return found
+
+    def _entries(self, pair: CameraPair) -> dict | None:
+        """The object that holds the frames of `pair`; None, and a problem more, if the way there is broken."""
+        if self._raw is None:
+            return self._report(MISSING, missing=True)
+        value, place = self._raw, []
+        for depth, key in enumerate(("masks", pair.object_name, _pair_key(pair))):
+            if not isinstance(value, dict):
+                return self._report(f"is {_json_type(value)}, not an object", *place)
+            if depth:
+                place.append(key)
+            if key not in value:
+                return self._report(MISSING if depth else 'has no "masks"', *place, missing=depth > 0)
+            value = value[key]
+        return value if isinstance(value, dict) else self._report(f"is {_json_type(value)}, not an object", *place)
+
+    def _report(self, what: str, *place: Any, missing: bool = False, flag: str = "") -> None:
+        problem = Problem(self.take_uid, what, *place, missing=missing, flag=flag)
+        if problem not in self.problems:  # two pairs may share a missing object
+            self.problems.append(problem)
+
+
+def read_prediction(raw: Any, size: Size | None) -> tuple[PredictedMask | None, dict[str, str]]:
+    """One entry of a results file -> what it predicts, and its faults: kind -> detail, which may be empty.
+
+    `size` is the (H, W) that its mask must have, None if it is not known. There is a prediction if the entry has no
+    faults, or only such as FLAGS has.
+    """
+    if raw is None:
+        return None, {MISSING: ""}
+    if not isinstance(raw, dict):
+        return None, {"not an object with pred_mask and confidence": _json_type(raw)}
+    faults: dict[str, str] = {}
+    mask = given = None
+    if "pred_mask" not in raw:
+        faults["no pred_mask"] = ""
+    else:
+        try:
+            mask, given = _read_mask(raw["pred_mask"], size, faults)
+        except ValueError as error:
+            faults["mask cannot be decoded"] = str(error)
+    existence = raw.get("confidence")
+    if "confidence" not in raw:
+        faults[NO_CONFIDENCE] = ""
+        existence = float(given is not None and given.any())
+    elif isinstance(existence, list) and len(existence) == 1:
+        faults[LISTED] = repr(existence)[:60]
+        existence = existence[0]
+    if isinstance(existence, bool) or not isinstance(existence, int | float):
+        faults["confidence is not a number"] = repr(existence)[:60]
+    elif not 0 <= existence <= 1:
+        faults["confidence is not between 0 and 1"] = repr(existence)[:60]
+    if not faults.keys() <= FLAGS.keys():
+        return None, faults
+    return PredictedMask(mask, float(existence), given), faults
+
+
+def _read_mask(rle: Any, size: Size | None, faults: dict[str, str]) -> tuple[np.ndarray | None, np.ndarray | None]:
+    """A mask at the size that it must have, and as it is. Raises ValueError if it cannot be decoded.
+
+    One of another size is a fault more; it can be resized if it shows the same image, neither cut nor padded.
+    """
+    given = check_rle(rle)[:2]
+    if given == size or (size is None and max(given) == EVAL_SIDE):
+        mask = decode_mask(rle)
+        return mask, mask
+    expected = list(size) if size else f"a long side of {EVAL_SIDE}"
+    similar = size is not None and abs(given[0] * size[1] / (given[1] * size[0]) - 1) <= MAX_DISTORTION
+    faults[OTHER_SIZE if similar else "mask has the wrong size"] = f"{list(given)}, expected {expected}"
+    return (resize_mask(rle, size), decode_mask(rle)) if similar else (None, None)
+
+
+def _pair_key(pair: CameraPair) -> str:
+    return camera_pair_key(pair.query_camera, pair.target_camera)
+
+
+def _json_type(value: Any) -> str:
+    names = {dict: "an object", list: "a list", str: "a text", bool: "true or false", type(None): "null"}
+    return names.get(type(value), "a number")
 
 
 class Case(NamedTuple):
-    """One scored frame of an object. A field added before `mask` is a column of cases.csv; so is one of MaskScores."""
+    """One scored frame of an object."""
 
     take_uid: str
     object_name: str
@@ -27,10 +184,10 @@ class Case(NamedTuple):
     target_camera: str
     frame: int
     visible: bool  # the target has a mask
-    confidence: float
+    existence: float
     mask: MaskScores | None = None  # None if the object is not visible in the target: no IoU, no sizes
-    own_size: MaskScores | None = None  # of a mask of another size: with the truth resized to that size
-    predicted_share: float = math.nan  # of the image's pixels, those that the mask in the file marks
+    scores_at_file_size: MaskScores | None = None  # of a mask of another size: with the truth resized to that size
+    predicted_area: float = math.nan  # of the mask in the file, as a fraction of the image
 
     @property
     def track(self) -> tuple[str, str, str, str]:
@@ -41,8 +198,8 @@ class Case(NamedTuple):
         return self[:5]
 
     @property
-    def said_visible(self) -> bool:
-        return self.confidence > CONFIDENCE_THRESHOLD
+    def predicted_visible(self) -> bool:
+        return self.existence > THRESHOLD
 
 
 class TakeScores(NamedTuple):
@@ -75,69 +232,22 @@ class Scores(NamedTuple):
         return sum((take.accepted for take in self.takes), Counter())
 
 
-def score_take(truth: TakeTruth, raw: Any, setting: str, accept: Accept = STRICT) -> TakeScores:
-    """Score the predictions `raw` of a take, as the results file has them, None if it does not have them."""
-    predictions = TakePredictions(truth.uid, raw, accept)
-    read = functools.cache(truth.cut_out)  # a mask is needed for its own object and again for each other one in view
-    cases, wanted = [], 0
-    for pair in truth.take.camera_pairs(setting):
-        frames = truth.scored_frames(pair)
-        wanted += len(frames)
-        if not frames:
-            continue
-        found = predictions.read(pair, frames, truth.prediction_size(pair))
-        for frame, prediction in found.items():
-            own = read(pair.object_name, pair.target_camera, frame)
-            measured = own_size = None
-            if own is not None:
-                others = _others_in_view(truth.take.masks, read, pair, frame)
-                measured = score_masks(own, prediction.mask, others)
-                own_size = _score_at_own_size(truth, pair, frame, prediction)
-            share = np.count_nonzero(prediction.given) / prediction.given.size
-            visible = own is not None, prediction.confidence
-            cases.append(Case(truth.uid, *pair, frame, *visible, measured, own_size, share))
-    name, scenario = (truth.annotated.name, truth.annotated.scenario) if truth.annotated else ("", "")
-    return TakeScores(truth.uid, name, scenario, cases, wanted, predictions.problems, predictions.accepted)
-
-
-def _score_at_own_size(truth: TakeTruth, pair: CameraPair, frame: int, prediction: Prediction) -> MaskScores | None:
-    """The scores of a mask of another size than the official one, as the file has it; None if it has that size."""
-    if prediction.given is prediction.mask:
-        return None
-    own = truth.cut_out(pair.object_name, pair.target_camera, frame, prediction.given.shape)
-    return score_masks(own, prediction.given)
-
-
-def _others_in_view(
-    names: Iterable[str], read: Callable[[str, str, int], CutOut | None], pair: CameraPair, frame: int
-) -> list[CutOut]:
-    """Those of a take's objects, `names`, that have a mask in the target frame, without the pair's own.
-
-    One whose mask is broken is left out; it is an error where that object itself is scored.
-    """
-    others = []
-    for name in names:
-        if name != pair.object_name:
-            with contextlib.suppress(UserError):
-                others.append(read(name, pair.target_camera, frame))
-    return [other for other in others if other is not None]
-
-
 def score_results(
     truth: GroundTruth,
     results: Iterable[tuple[str, Any]],
     setting: str,
     num_workers: int = 0,
-    accept: Accept = STRICT,
+    accept: Collection[str] = (),
 ) -> Scores:
     """Score `results`, pairs of take uid and predictions in any order; takes that it lacks count as missing.
 
     A few takes are held at a time for each worker (0: one, in this process). The values do not depend on how many.
+    `accept` holds the values of FLAGS that were given.
     """
     not_in_truth: list[str] = []
     scored: dict[str, TakeScores] = {}
 
-    def tasks() -> Iterator[tuple[GroundTruth, Any, str, Accept]]:
+    def tasks() -> Iterator[tuple[GroundTruth, Any, str, Collection[str]]]:
         unseen = dict.fromkeys(truth.uids)
         for uid, raw in results:
             if uid in unseen:
@@ -154,11 +264,50 @@ def score_results(
     return Scores(setting, [scored[uid] for uid in truth.uids], not_in_truth)
 
 
-def _score_task(task: tuple[GroundTruth, Any, str, Accept]) -> TakeScores:
-    """`task`: the ground truth of one take, its predictions, the setting, which forms of results are read."""
+def _score_task(task: tuple[GroundTruth, Any, str, Collection[str]]) -> TakeScores:
+    """`task`: the ground truth of one take, its predictions, the setting, the flags that accept other forms."""
     truth, raw, setting, accept = task
     uid = truth.uids[0]
     try:
         return score_take(truth.load(uid), raw, setting, accept)
     except UserError as error:  # a malformed take is one problem more, and the others are still looked at
         return TakeScores(uid, "", "", [], 0, [Problem(uid, f"ground truth: {error}", missing=True)])
+
+
+def score_take(truth: TakeTruth, raw: Any, setting: str, accept: Collection[str] = ()) -> TakeScores:
+    """Score the predictions `raw` of a take, as the results file has them, None if it does not have them."""
+    predictions = TakePredictions(truth.uid, raw, accept)
+    true_mask = functools.cache(truth.cut_out)  # needed for its own object and again for each other one in view
+    cases, wanted = [], 0
+    for pair in truth.take.camera_pairs(setting):
+        frames = truth.scored_frames(pair)
+        wanted += len(frames)
+        if not frames:
+            continue
+        for frame, predicted in predictions.read(pair, frames, truth.prediction_size(pair)).items():
+            own, given = true_mask(pair.object_name, pair.target_camera, frame), predicted.given
+            scores = scores_at_file_size = None
+            if own is not None:
+                scores = score_masks(own, predicted.mask, _others_in_view(truth.take.masks, true_mask, pair, frame))
+                if given is not predicted.mask:
+                    resized = truth.cut_out(pair.object_name, pair.target_camera, frame, given.shape)
+                    scores_at_file_size = score_masks(resized, given)
+            area = np.count_nonzero(given) / given.size
+            visible = own is not None
+            cases.append(Case(truth.uid, *pair, frame, visible, predicted.existence, scores, scores_at_file_size, area))
+    return TakeScores(truth.uid, truth.name, truth.scenario, cases, wanted, predictions.problems, predictions.accepted)
+
+
+def _others_in_view(
+    names: Iterable[str], true_mask: Callable[[str, str, int], CutOut | None], pair: CameraPair, frame: int
+) -> list[CutOut]:
+    """Those of a take's objects, `names`, that have a mask in the target frame, without the pair's own.
+
+    One whose mask is broken is left out; it is an error where that object itself is scored.
+    """
+    others = []
+    for name in names:
+        if name != pair.object_name:
+            with contextlib.suppress(UserError):
+                others.append(true_mask(name, pair.target_camera, frame))
+    return [other for other in others if other is not None]

@@ -6,13 +6,13 @@ numbers of any set of cases are those of its rows added up.
 
 import math
 from collections.abc import Callable, Iterable, Sequence
-from operator import attrgetter
 from typing import Any
 
 import numpy as np
 
 from evaluation.metrics import MASK_METRICS, METRICS, OFFICIAL
 from evaluation.score import Case, Scores
+from formats.results import THRESHOLD
 
 Interval = tuple[float, float]
 SUMS = (*MASK_METRICS, "several_objects", "right_object_chance", "visible", "visible_right", "hidden", "hidden_right")
@@ -27,11 +27,11 @@ VISIBILITY_EDGES = (0.5, 0.9)  # share of the track's scored frames in which the
 VISIBILITY_LABELS = ("in under half of the frames", "in 50 to 90 % of the frames", "in at least 90 %", "in all frames")
 LABEL_ORDERS = {"object size": SIZE_LABELS, "visibility": VISIBILITY_LABELS}  # others are sorted by name
 RESAMPLES = 2000  # of the takes, for the intervals
-BINS = 10  # of confidence, for the calibration
+BINS = 10  # of existence, for the calibration
 CURVE_POINTS = 101  # of precision over recall, at most
 
 
-def summarize(scores: Scores) -> dict[str, Any]:
+def summarize_scores(scores: Scores) -> dict[str, Any]:
     """Everything but the cases, as metrics.json has it. Values that do not exist are None."""
     cases = scores.cases
     values, groups = metrics(cases), breakdowns(scores)
@@ -49,7 +49,7 @@ def summarize(scores: Scores) -> dict[str, Any]:
             "interval_95": intervals([take.cases for take in scores.takes]),
             "mean_over_takes": mean_over_groups(groups["take"]),
             "mean_over_objects": mean_over_groups(groups["object"]),
-            "existence": existence(cases),
+            "existence": existence_quality(cases),
             "breakdown": groups,
         }
     )
@@ -66,17 +66,19 @@ def without_nan(value: Any) -> Any:
 
 def case_sums(cases: Sequence[Case]) -> np.ndarray:
     """(N, len(SUMS)): what each case adds to the sums."""
-    mask_metrics = attrgetter(*MASK_METRICS)
     rows = np.zeros((len(cases), len(SUMS)))
-    for row, case in zip(rows, cases, strict=True):
-        right = case.said_visible == case.visible
-        if case.visible:
-            several = not math.isnan(case.mask.right_object)
-            chance = 1 / case.mask.objects_in_view if several else 0
-            row[:-2] = *mask_metrics(case.mask), several, chance, 1, right
-        else:
-            row[-2:] = 1, right
-    return np.nan_to_num(rows)  # a frame without another object adds nothing to right_object
+    column = dict(zip(SUMS, rows.T, strict=True))  # views
+    visible = np.array([case.visible for case in cases], bool)
+    right = (np.array([case.existence for case in cases]) > THRESHOLD) == visible
+    column["visible"][:], column["visible_right"][:] = visible, visible & right
+    column["hidden"][:], column["hidden_right"][:] = ~visible, ~visible & right
+    masks = [case.mask for case in cases if case.visible]
+    for name in MASK_METRICS:
+        column[name][visible] = [getattr(mask, name) for mask in masks]
+    several = ~np.isnan(column["right_object"][visible])  # a frame without another object adds nothing to right_object
+    column["several_objects"][visible] = several
+    column["right_object_chance"][visible] = several / [mask.objects_in_view or 1 for mask in masks]
+    return np.nan_to_num(rows)
 
 
 def rates(rows: np.ndarray) -> dict[str, np.ndarray]:
@@ -219,14 +221,14 @@ def mean_over_groups(groups: list[dict[str, Any]]) -> dict[str, float]:
     return out
 
 
-def existence(cases: Sequence[Case]) -> dict[str, Any]:
-    """How far the confidence can be trusted, none of it official: precision over recall, the area under it, calibration
-    in bins, and its mean error weighted by count."""
-    confidence = np.array([case.confidence for case in cases], float)
+def existence_quality(cases: Sequence[Case]) -> dict[str, Any]:
+    """How far the predicted existence can be trusted, none of it official: precision over recall, the area under it,
+    calibration in bins, and its mean error weighted by count."""
+    predicted = np.array([case.existence for case in cases], float)
     visible = np.array([case.visible for case in cases], bool)
-    recall, precision = precision_recall(visible, confidence)
+    recall, precision = precision_recall(visible, predicted)
     kept = np.unique(np.linspace(0, max(len(recall) - 1, 0), min(CURVE_POINTS, len(recall))).astype(int))
-    bins = calibration(visible, confidence)
+    bins = calibration(visible, predicted)
     errors = [b["count"] * abs(b["mean_confidence"] - b["share_visible"]) for b in bins]
     return {
         "average_precision": float(np.sum(np.diff(recall, prepend=0) * precision)) if len(recall) else math.nan,
@@ -237,25 +239,25 @@ def existence(cases: Sequence[Case]) -> dict[str, Any]:
     }
 
 
-def precision_recall(visible: np.ndarray, confidence: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Recall and precision at each distinct threshold, from the highest confidence down; empty if none is visible."""
+def precision_recall(visible: np.ndarray, existence: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Recall and precision at each distinct threshold, from the highest down; empty if none is visible."""
     if not visible.any():
         return np.empty(0), np.empty(0)
-    order = np.argsort(-confidence, kind="stable")
+    order = np.argsort(-existence, kind="stable")
     hits = np.cumsum(visible[order])
-    last = np.append(np.flatnonzero(np.diff(confidence[order])), len(order) - 1)  # equal confidences fall together
+    last = np.append(np.flatnonzero(np.diff(existence[order])), len(order) - 1)  # equal values fall together
     return hits[last] / hits[-1], hits[last] / (last + 1)
 
 
-def calibration(visible: np.ndarray, confidence: np.ndarray) -> list[dict[str, float]]:
-    """Bins of equal width in confidence, empty ones left out: how often the object is visible in each."""
-    place = np.minimum((confidence * BINS).astype(int), BINS - 1)
+def calibration(visible: np.ndarray, existence: np.ndarray) -> list[dict[str, float]]:
+    """Bins of equal width in existence, empty ones left out: how often the object is visible in each."""
+    place = np.minimum((existence * BINS).astype(int), BINS - 1)
     return [
         {
             "low": number / BINS,
             "high": (number + 1) / BINS,
             "count": int((place == number).sum()),
-            "mean_confidence": float(confidence[place == number].mean()),
+            "mean_confidence": float(existence[place == number].mean()),
             "share_visible": float(visible[place == number].mean()),
         }
         for number in np.unique(place).tolist()

@@ -9,14 +9,15 @@ whose "masks" and "subsample_idx" are those of annotation.json.
 """
 
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 from evaluation.metrics import CutOut, cut_out
 from formats.errors import UserError, printable
 from formats.files import iter_json, remove_leftovers, write_json
-from formats.geometry import Size, eval_size
-from formats.masks import check_rle, eval_mask, resize_mask
+from formats.geometry import Size, eval_size, nearest_axes
+from formats.masks import check_rle, check_size, sample_mask
 from formats.processed import ANNOTATION, CameraPair, ProcessedTake, frames_in, is_processed, read_frame
 from formats.takes import iter_annotations, parse_take
 
@@ -43,6 +44,19 @@ class TakeTruth:
     def uid(self) -> str:
         return self.take.uid
 
+    @property
+    def name(self) -> str:
+        return self.annotated.name if self.annotated else ""
+
+    @property
+    def scenario(self) -> str:
+        return self.annotated.scenario if self.annotated else ""
+
+    @cached_property
+    def video_sizes(self) -> dict[str, Size | None]:
+        """(H, W) of each camera's video, None where no mask of it can be read."""
+        return {camera: self.take.video_size(camera) for camera in self.take.cameras}
+
     def query_frames(self, pair: CameraPair) -> list[int]:
         """The frames to predict: those with a query mask, in the file's order."""
         return list(self.take.masks[pair.object_name][pair.query_camera])
@@ -63,9 +77,12 @@ class TakeTruth:
         if rle is None:
             return None
         try:
-            if check_rle(rle)[:2] != self.take.video_size(camera):
+            video_size = self.video_sizes[camera]
+            if video_size is None:
+                check_rle(rle)  # says what is wrong with it
+            elif check_size(rle["size"]) != video_size:
                 raise ValueError(f"its size {rle['size']} is not that of the camera's other masks")
-            return cut_out(resize_mask(rle, size) if size else eval_mask(rle))
+            return cut_out(sample_mask(rle, *nearest_axes(video_size, size or eval_size(video_size))))
         except (ValueError, KeyError, TypeError) as error:
             raise UserError(
                 f"object {object_name!r}, camera {camera}, frame {frame}: "
@@ -74,7 +91,7 @@ class TakeTruth:
 
     def prediction_size(self, pair: CameraPair) -> Size | None:
         """(H, W) that predictions in the target view must have; None if neither a mask nor a frame tells."""
-        size = self.take.video_size(pair.target_camera)
+        size = self.video_sizes[pair.target_camera]
         if size is None:  # as in a test split whose target masks are secret
             frame = next(iter(frames_in(self.take.folder / pair.target_camera).values()), None)
             size = frame and read_frame(Path(frame)).shape[:2]

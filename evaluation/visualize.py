@@ -1,4 +1,4 @@
-"""Look at predictions: pictures of the query, the prediction and the truth, each with its IoU and confidence.
+"""Look at predictions: pictures of the query, the prediction and the truth, each with its IoU and existence.
 
     python evaluation/visualize.py --setting ego-exo
     python evaluation/visualize.py --setting ego-exo --order worst --num 20
@@ -12,7 +12,7 @@ an .mp4, the whole track of the first object and camera pair that fit.
 import argparse
 import re
 import sys
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from difflib import SequenceMatcher
 from pathlib import Path
 
@@ -21,7 +21,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # repository root
 from tqdm import tqdm
 
 from evaluation.inputs import (
-    accepted_forms,
+    accepted_flags,
     add_reading_options,
     add_split_options,
     beside,
@@ -29,7 +29,7 @@ from evaluation.inputs import (
     open_truth,
 )
 from evaluation.outputs import claim_files
-from evaluation.pictures import ORDERS, choose, contact_sheet, draw_case, load_predictions, write_video
+from evaluation.pictures import CASE_ORDERS, case_sheet, choose, draw_case, load_predictions, write_video
 from evaluation.score import Case, score_results
 from formats.arguments import Parser, add_num_workers, add_setting, at_least
 from formats.drawing import write_picture
@@ -44,7 +44,7 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     add_reading_options(parser)
     add = parser.add_argument
     add("--pred_file", type=Path, help="results (default: results/{setting}_{split}_results.json)")
-    add("--order", choices=ORDERS, default="spread", help="which cases, by IoU; spread: from best to worst")
+    add("--order", choices=CASE_ORDERS, default="spread", help="which cases, by IoU; spread: from best to worst")
     add("--num", type=at_least(1), default=8, help="how many pictures")
     add("--seed", type=int, default=0, help="for --order random")
     add("--take", help="only this take: its uid or how it begins")
@@ -55,6 +55,7 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     add("--fps", type=at_least(1), default=3, help="of a video: annotated frames per second")
     add("--out", type=Path, help="folder, or .jpg, .png, .mp4 file (default: results/{setting}_{split}_pictures)")
     add_num_workers(parser)
+    parser.set_defaults(annotation_path=None, gt_file=None, all_frames=True, allow_missing=True)
     return parser.parse_args(argv)
 
 
@@ -62,7 +63,7 @@ def main(argv: list[str] | None = None) -> None:
     args = parse_args(argv)
     results = args.pred_file or default_results(args.setting, args.split)
     out = args.out or beside(results, "pictures")
-    truth = open_truth(args.data_path, args.split, args.splits_path, all_frames=True, allow_missing=True)
+    truth = open_truth(args)
     if args.take:
         uids = [uid for uid in truth.uids if uid.startswith(args.take)]
         if not uids:
@@ -70,7 +71,7 @@ def main(argv: list[str] | None = None) -> None:
             raise UserError(f"no processed take of split {args.split!r} begins with {args.take!r}; the nearest: {near}")
         truth = truth.subset(uids)
     takes = iter_results(results, args.setting)
-    scores = score_results(truth, takes, args.setting, args.num_workers, accepted_forms(args))
+    scores = score_results(truth, takes, args.setting, args.num_workers, accepted_flags(args))
     if scores.problems:
         print(f"{len(scores.problems)} problems in {results}; evaluate.py lists them", file=sys.stderr)
     if not scores.cases:
@@ -90,7 +91,7 @@ def main(argv: list[str] | None = None) -> None:
         write_video(out, tqdm(pictures, total=len(cases), unit="frame"), args.fps)
         print(f"{len(cases)} frames: {out}")
     elif out.suffix.lower() in (".jpg", ".jpeg", ".png"):
-        write_picture(out, contact_sheet(list(pictures)))
+        write_picture(out, case_sheet(list(pictures)))
         print(f"{len(cases)} pictures: {out}")
     else:
         write_folder(out, cases, list(pictures))
@@ -102,22 +103,18 @@ def matching(cases: list[Case], object_name: str | None, camera: str | None, fra
 
     Raises UserError, which names the nearest that exist, if there are none.
     """
-    if object_name is not None:
-        cases = fitting(cases, "object", object_name.strip(), lambda case: {case.object_name.strip()})
-    if camera is not None:
-        cases = fitting(cases, "camera", camera, lambda case: {case.query_camera, case.target_camera})
-    if frame is not None:
-        cases = fitting(cases, "frame", frame, lambda case: {case.frame})
+    for flag, wanted, names in (
+        ("object", object_name and object_name.strip(), lambda case: {case.object_name.strip()}),
+        ("camera", camera, lambda case: {case.query_camera, case.target_camera}),
+        ("frame", frame, lambda case: {case.frame}),
+    ):
+        if wanted is not None:
+            fitting = [case for case in cases if wanted in names(case)]
+            if not fitting:
+                near = nearest(wanted, set().union(*map(names, cases)))
+                raise UserError(f"no prediction fits --{flag} {wanted!r}; the nearest there are: {near}")
+            cases = fitting
     return cases
-
-
-def fitting(cases: list[Case], flag: str, wanted: str | int, names: Callable[[Case], set]) -> list[Case]:
-    """The cases that have `wanted` among their `names`; `flag` is the option that asks for it."""
-    found = [case for case in cases if wanted in names(case)]
-    if not found:
-        near = nearest(wanted, set().union(*map(names, cases)))
-        raise UserError(f"no prediction fits --{flag} {wanted!r}; the nearest there are: {near}")
-    return found
 
 
 def nearest(wanted: str | int, known: Iterable, number: int = 3) -> str:
@@ -133,7 +130,7 @@ def write_folder(folder: Path, cases: list[Case], pictures: list) -> None:
     """The pictures and a sheet of them all; those of an earlier run go."""
     names = [file_name(number, case) for number, case in enumerate(cases, 1)]
     claim_files(folder, "pictures", ["sheet.jpg", *names])
-    write_picture(folder / "sheet.jpg", contact_sheet(pictures))
+    write_picture(folder / "sheet.jpg", case_sheet(pictures))
     for name, picture in zip(names, pictures, strict=True):
         write_picture(folder / name, picture)
 

@@ -15,14 +15,19 @@ PREDICTION: Color = (255, 64, 129)
 TRUTH: Color = (64, 200, 255)
 
 
-def overlay(image: np.ndarray, mask: np.ndarray, color: Color) -> np.ndarray:
-    """A copy of `image` with the object tinted and outlined. `mask` is (H, W), bool or 0 and 1, of the image's size."""
+def overlay(image: np.ndarray, mask: np.ndarray, color: Color, dashed: bool = False) -> np.ndarray:
+    """A copy of `image` with the object outlined; the object keeps its colors.
+
+    `mask` is (H, W), bool or 0 and 1, of the image's size.
+    """
     mask = np.ascontiguousarray(mask, dtype=np.uint8)
-    inside = mask.astype(bool)
-    out = image.copy()
-    out[inside] = (0.6 * image[inside] + 0.4 * np.array(color)).astype(np.uint8)
-    outlines, _ = cv2.findContours(mask, cv2.RETR_CCOMP, cv2.CHAIN_APPROX_NONE)
-    return cv2.drawContours(out, outlines, -1, color, max(1, round(image.shape[0] / 240)), cv2.LINE_AA)
+    lines, _ = cv2.findContours(mask, cv2.RETR_CCOMP, cv2.CHAIN_APPROX_NONE)
+    width = max(2, round(image.shape[0] / 240))
+    if dashed:
+        dash = 4 * width  # points of an outline, which are pixels; as many are left out
+        dashes = (line[start : start + dash] for line in lines for start in range(0, len(line), 2 * dash))
+        lines = [np.repeat(points, 2, axis=0) for points in dashes]  # one point alone would not be drawn
+    return cv2.polylines(image.copy(), lines, not dashed, color, width, cv2.LINE_AA)
 
 
 def write_picture(path: Path, image: np.ndarray) -> None:

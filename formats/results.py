@@ -3,18 +3,29 @@
     {setting: {"results": {take_uid: {"masks": {object: {"{query_cam}_{target_cam}": {frame:
         {"pred_mask": {"size": [H, W], "counts": str}, "confidence": float}}}}, "subsample_idx": [0, 30, ...]}}}}
 
-Every object of a take has a key, even without a pair. Predicted masks have a long side of 480 pixels. Further keys are
-passed over, such as "version" and "challenge" beside "results" or beside the setting.
+Every object of a take has a key, even without a pair. Predicted masks have a long side of 480 pixels. `confidence` is
+the predicted existence. Further keys are passed over, such as "version" and "challenge" beside "results" or beside the
+setting.
+
+`iter_results` also reads what other programs write: a folder of PNG masks, whose names are in MASK_LAYOUT and in which
+a slash in an object's name makes a folder in a folder; or a JSON list of detections with COCO's four keys.
 """
 
 from collections.abc import Iterable, Iterator
+from itertools import groupby
 from pathlib import Path
 from typing import Any
 
-from formats.files import holds_json_list, iter_json, write_json
-from formats.other_results import iter_detections, iter_mask_folder
+import cv2
+import numpy as np
+
+from formats.errors import MALFORMED, UserError
+from formats.files import holds_json_list, iter_json, iter_json_list, write_json
+from formats.masks import MAX_SIDE, encode_mask
 
 THRESHOLD = 0.5  # a pixel with a higher probability belongs to the object, an object with a higher existence is visible
+MASK_LAYOUT = "{take_uid}/{object}/{query_cam}_{target_cam}/{frame}.png"
+DETECTION = '{"image_id": "{take_uid}/{query_cam}_{target_cam}/{frame}", "category_id", "segmentation", "score"}'
 
 
 def results_path(out_dir: Path, setting: str, split: str) -> Path:
@@ -33,11 +44,91 @@ def write_results(path: Path, setting: str, takes: Iterable[tuple[str, dict]]) -
 def iter_results(path: Path, setting: str) -> Iterator[tuple[str, Any]]:
     """`(take_uid, results)` of one setting, in the file's order, a take at a time.
 
-    `path` may also be a folder of PNG masks or a list of detections (formats/other_results.py), with the pairs of both
-    settings. Raises UserError if it is missing, no JSON, or holds no results of the setting.
+    `path` may also be a folder of PNG masks or a list of detections, with the pairs of both settings. Raises UserError
+    if it is missing, no JSON, holds no results of the setting, or holds a take twice.
     """
     if Path(path).is_dir():
-        return iter_mask_folder(path)
-    if holds_json_list(path):
-        return iter_detections(path)
-    return iter_json(path, (setting, "results"), f"make it with `python eval_segswap.py --setting {setting}`")
+        takes = _iter_mask_folder(path)
+    elif holds_json_list(path):
+        takes = _iter_detections(path)
+    else:
+        takes = iter_json(path, (setting, "results"), f"make it with `python eval_segswap.py --setting {setting}`")
+    seen = set()
+    for uid, take in takes:
+        if uid in seen:
+            raise UserError(f"{path} holds take {uid} twice; keep one of the two")
+        seen.add(uid)
+        yield uid, take
+
+
+def _iter_mask_folder(folder: Path) -> Iterator[tuple[str, Any]]:
+    """The takes of a folder of PNG masks of any size; what is not black is the object. It has no confidence.
+
+    Raises UserError if there is no mask.
+    """
+    found = False
+    for take in sorted(path for path in Path(folder).iterdir() if path.is_dir()):
+        masks: dict[str, Any] = {}
+        for path in sorted(take.rglob("*.png")):
+            *object_name, pair, _ = path.relative_to(take).parts
+            if object_name and path.stem.isdecimal():
+                frames = masks.setdefault("/".join(object_name), {}).setdefault(pair, {})
+                frames[str(int(path.stem))] = {"pred_mask": _read_png_mask(path)}
+        if masks:
+            found = True
+            yield take.name, {"masks": masks}
+    if not found:
+        raise UserError(f"{folder} is a folder without masks {MASK_LAYOUT}")
+
+
+def _read_png_mask(path: Path) -> Any:
+    """A PNG file -> RLE; a text that says so where it is none, for the check of the predictions to find."""
+    data = path.read_bytes()
+    size = int.from_bytes(data[20:24], "big"), int.from_bytes(data[16:20], "big")  # of the PNG's header
+    image = None
+    if data[:8] == b"\x89PNG\r\n\x1a\n" and min(size) > 0 and max(size) <= MAX_SIDE:
+        # Unchanged: other modes lose small values of 16 bits, and turn the picture as its metadata says.
+        image = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_UNCHANGED)
+    if image is None:
+        return "no PNG picture"
+    return encode_mask(image.reshape(*image.shape[:2], -1)[..., :3].any(axis=2))  # without transparency
+
+
+def _iter_detections(path: Path) -> Iterator[tuple[str, Any]]:
+    """The takes of a list of DETECTION, those of a take one after the other, holding one take at a time.
+
+    Of several detections of an object in an image the one with the highest score counts. Raises UserError, naming the
+    entry, if one is no detection or the entries of a take are scattered.
+    """
+    seen = set()
+    for uid, entries in groupby(_parsed_detections(path), key=lambda entry: entry[0]):
+        if uid in seen:
+            raise UserError(f"{path}: the entries of take {uid} are not one after the other; sort the list by image_id")
+        seen.add(uid)
+        masks: dict[str, Any] = {}
+        for _, object_name, pair, frame, entry in entries:
+            frames = masks.setdefault(object_name, {}).setdefault(pair, {})
+            if frame not in frames or _score(entry) > _score(frames[frame]):
+                frames[frame] = entry
+        yield uid, {"masks": masks}
+
+
+def _parsed_detections(path: Path) -> Iterator[tuple[str, str, str, str, dict[str, Any]]]:
+    """Take uid, object, camera pair, frame and results entry of each detection."""
+    for number, detection in enumerate(iter_json_list(path, f"write it as a list of {DETECTION}")):
+        try:
+            uid, pair, frame = detection["image_id"].split("/")
+            object_name = detection["category_id"]
+            if not isinstance(object_name, str) or not frame.isdecimal():
+                raise ValueError
+        except MALFORMED:
+            raise UserError(f"{path}: entry {number} ({str(detection)[:80]}) is not {DETECTION}") from None
+        keys = {"pred_mask": "segmentation", "confidence": "score"}
+        entry = {key: detection[name] for key, name in keys.items() if name in detection}
+        yield uid, object_name, pair, str(int(frame)), entry
+
+
+def _score(entry: dict[str, Any]) -> float:
+    """To rank by; a score that is no number is the lowest, and is found fault with where it is read."""
+    score = entry.get("confidence")
+    return score if isinstance(score, int | float) else -1.0

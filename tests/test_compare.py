@@ -6,6 +6,8 @@ import re
 import pytest
 
 from evaluation import evaluate
+from evaluation.metrics import COLUMNS, METRICS
+from evaluation.tables import change_table
 from tests.browser import chromium, needs_browser
 from tests.made.results import make_scored_data
 
@@ -50,7 +52,7 @@ def test_a_comparison_is_written_as_page_json_and_csv(root, tmp_path, capsys):
     assert header.startswith("take_uid,") and "iou of a" in header and "iou of b" in header
 
 
-def test_arrows_point_up_where_the_second_file_is_better(root, tmp_path):
+def test_the_page_says_where_the_second_file_is_better(root, tmp_path):
     compare_main(root, tmp_path, "--num", "0")
     found = json.loads((tmp_path / "comparison.json").read_text())["comparisons"][0]["metrics"]
     text = (tmp_path / "index.html").read_text()
@@ -61,7 +63,17 @@ def test_arrows_point_up_where_the_second_file_is_better(root, tmp_path):
         < found["location_error"]["difference"]
         < found["balanced_accuracy"]["difference"]
     )
-    assert "\u25bc" in rows["iou"] and "\u25bc" in rows["location_error"] and "\u25b2" in rows["balanced_accuracy"]
+    assert "worse" in rows["iou"] and "worse" in rows["location_error"] and "better" in rows["balanced_accuracy"]
+
+
+def test_arrows_point_up_where_the_second_file_is_better():
+    change = {"difference": 0.1, "interval_95": [None, None]}
+    table = change_table(
+        {"a group": dict.fromkeys(METRICS, change), "none": dict.fromkeys(METRICS, {**change, "difference": None})}
+    )
+    cells = dict(zip(*table[:2], strict=True))
+    assert cells["IoU (%)"] == "+10.00 \u25b2" and cells["location error"] == "+0.100 \u25bc"
+    assert table[2] == ["none", *["-"] * len(COLUMNS)]
 
 
 TITLES = [

@@ -1,22 +1,19 @@
-"""What a data set holds, without predictions: as text, JSON and a page."""
+"""What a data set holds, without predictions: as text and JSON."""
 
 import json
 
 import numpy as np
 import pytest
 
-from evaluation import evaluate, report
+from evaluation import evaluate
 from evaluation.describe import describe, plain_name
 from evaluation.inputs import open_truth
 from formats.masks import decode_mask, encode_mask, eval_mask
 from formats.processed import ANNOTATION, ProcessedTake
 from formats.takes import SETTINGS
-from tests.browser import chromium, needs_browser
 from tests.made import EGO
 from tests.made.processed import LAYOUT, make_data_set
 from tests.made.results import UIDS, make_scored_data, options
-
-__all__ = ["chromium"]  # a fixture
 
 
 @pytest.fixture(scope="module")
@@ -24,13 +21,14 @@ def root(tmp_path_factory):
     return make_scored_data(tmp_path_factory.mktemp("data"))
 
 
-def truth_of(root, **options):
-    return open_truth(root / "processed", "val", **options)
+def truth_of(data_dir, all_frames=False):
+    args = evaluate.parse_args(["--describe", "--data_path", str(data_dir)] + ["--all_frames"] * all_frames)
+    return open_truth(args)
 
 
 @pytest.fixture(scope="module")
 def found(root):
-    return describe(truth_of(root))
+    return describe(truth_of(root / "processed"))
 
 
 def takes_of(root):
@@ -49,7 +47,6 @@ def test_objects_and_masks_are_counted_whether_or_not_they_have_a_pair(root, fou
             if (camera == EGO) == is_ego
         )
         assert found["masks"][kind] == masks == sum(found["sizes"][kind]["masks_by_size"].values())
-        assert sum(found["sizes"][kind]["histogram"]["masks"]) == masks
     assert found["problems"] == []
 
 
@@ -61,13 +58,13 @@ def test_frames_and_visibility_are_those_that_the_evaluation_scores(root, tmp_pa
     assert one["frames_scored"] == metrics["frames_scored"] and one["frames_visible"] == metrics["frames_visible"]
     tracks = {label: number for label, number in one["tracks_by_visibility"].items() if number}
     assert set(tracks) == {group["label"] for group in metrics["breakdown"]["visibility"]}
-    assert sum(tracks.values()) == sum(one["histogram"]["tracks"]) == one["tracks"] - one["tracks_never_scored"]
+    assert sum(tracks.values()) == one["tracks"] - one["tracks_never_scored"]
     for rows in (found["by_take"], found["scenarios"]):
         assert sum(row[setting]["frames_scored"] for row in rows) == one["frames_scored"]
     assert [row["scenario"] for row in found["scenarios"]] == ["Cooking"]
 
 
-def test_sizes_are_shares_of_the_image_and_pixels_as_they_are_scored(root, found):
+def test_sizes_are_fractions_of_the_image_and_pixels_as_they_are_scored(root, found):
     masks = [
         rle
         for take in takes_of(root)
@@ -77,7 +74,7 @@ def test_sizes_are_shares_of_the_image_and_pixels_as_they_are_scored(root, found
         for rle in frames.values()
     ]
     exo = found["sizes"]["exo"]
-    assert exo["share"]["median"] == pytest.approx(np.median([decode_mask(rle).mean() for rle in masks]), abs=1e-12)
+    assert exo["area"]["median"] == pytest.approx(np.median([decode_mask(rle).mean() for rle in masks]), abs=1e-12)
     assert exo["pixels"]["mean"] == pytest.approx(np.mean([eval_mask(rle).sum() for rle in masks]), abs=1e-9)
     assert exo["pixels"]["largest"] == max(eval_mask(rle).sum() for rle in masks)
 
@@ -97,7 +94,7 @@ def test_names_of_objects_lose_number_and_spaces():
 
 
 def test_worker_processes_change_nothing(root, found):
-    assert describe(truth_of(root), num_workers=2) == found
+    assert describe(truth_of(root / "processed"), num_workers=2) == found
 
 
 def test_a_broken_mask_is_listed_and_the_others_are_still_described(tmp_path):
@@ -107,7 +104,7 @@ def test_a_broken_mask_is_listed_and_the_others_are_still_described(tmp_path):
     raw["masks"]["cup_0"]["cam01"]["30"]["counts"] = "1"
     path.write_text(json.dumps(raw))
     (data_dir / UIDS[1] / ANNOTATION).write_text("[]")
-    found = describe(open_truth(data_dir, "val", all_frames=True))
+    found = describe(truth_of(data_dir, all_frames=True))
     assert [line.split(":")[0] for line in found["problems"]] == [
         "not the official protocol",
         f"take {UIDS[0]}, object 'cup_0', camera cam01, frame 30",
@@ -121,7 +118,7 @@ def test_a_data_set_without_masks_has_no_sizes(tmp_path):
     where = ["--data_path", str(data_dir), "--all_frames", "--num_workers", "0"]
     evaluate.main(["--describe", *where, "--out", str(tmp_path / "out")])
     found = json.loads((tmp_path / "out" / "description.json").read_text())
-    assert found["sizes"]["ego"]["share"]["median"] is None and found["settings"]["ego-exo"]["share_visible"] is None
+    assert found["sizes"]["ego"]["area"]["median"] is None and found["settings"]["ego-exo"]["share_visible"] is None
 
 
 def describe_main(root, out, *more):
@@ -130,16 +127,14 @@ def describe_main(root, out, *more):
     )
 
 
-def test_a_description_is_printed_and_written_as_json_and_page(root, tmp_path, capsys, found):
+def test_a_description_is_printed_and_written_as_json(root, tmp_path, capsys, found):
     describe_main(root, tmp_path)
     printed = capsys.readouterr().out
     assert printed.startswith("split val: 2 takes, 8 objects, 4 of them without a pair of cameras")
     assert all(text in printed for text in ("Cooking", "cam02", "320x180", "masks under 100 px", "exo-ego"))
     written = json.loads((tmp_path / "description.json").read_text())
     assert {key: written[key] for key in found} == found
-    assert {path.name for path in tmp_path.iterdir() if path.name[0] != "."} == {
-        "index.html", "description.json", "plots"
-    }  # fmt: skip
+    assert [path.name for path in tmp_path.iterdir() if path.name[0] != "."] == ["description.json"]
 
 
 def test_one_setting_can_be_described_alone(root, tmp_path, capsys):
@@ -157,23 +152,7 @@ def test_predictions_and_a_description_exclude_each_other(root, tmp_path, capsys
 def test_hostile_names_are_described_harmlessly(tmp_path, capsys):
     data_dir = make_data_set(tmp_path, {"val": UIDS[:1]}, {"<b>\x1b[31m</script>_0": LAYOUT["cup_0"]})
     evaluate.main(["--describe", "--data_path", str(data_dir), "--all_frames", "--out", str(tmp_path / "out")])
-    text = (tmp_path / "out" / "index.html").read_text()
-    assert "&lt;b&gt;" in text and "<b>" not in text and "\x1b" not in capsys.readouterr().out
-
-
-@needs_browser
-def test_the_page_of_a_data_set_works_in_a_browser_alone_and_in_a_report(root, tmp_path, chromium):
-    describe_main(root, tmp_path / "data")
-    assert chromium.open_report(tmp_path / "data") == 2
-    column = "return [...document.querySelectorAll('#cameras tbody tr')].map(row => row.cells[4].dataset.value)"
-    chromium.run("document.querySelectorAll('#cameras th')[4].click()")
-    masks = list(map(int, chromium.run(column)))
-    assert masks == sorted(masks, reverse=True) and len(masks) == 3
-    report.main([*options(root), "--num", "2", "--out", str(tmp_path / "report")])
-    chromium.open(tmp_path / "report" / "index.html")
-    chromium.run("document.querySelector('a[href$=\"data.html\"]').click()")
-    assert chromium.run("return document.title") == "The data set, split val"
-    assert chromium.errors() == []
+    assert "\x1b" not in capsys.readouterr().out
 
 
 def test_a_mask_that_vanishes_at_480_pixels_is_counted_as_such(tmp_path):
@@ -184,6 +163,5 @@ def test_a_mask_that_vanishes_at_480_pixels_is_counted_as_such(tmp_path):
     raw = json.loads(path.read_text())
     raw["masks"]["cup_0"]["cam01"]["0"] = encode_mask(dot)
     path.write_text(json.dumps(raw))
-    exo = describe(open_truth(data_dir, "val", all_frames=True))["sizes"]["exo"]
-    assert exo["masks_by_size"]["vanished at 480 px"] == 1 and exo["share"]["median"] == 1 / (2160 * 3840)
-    assert sum(exo["histogram"]["masks"]) == 1
+    exo = describe(truth_of(data_dir, all_frames=True))["sizes"]["exo"]
+    assert exo["masks_by_size"]["vanished at 480 px"] == 1 and exo["area"]["median"] == 1 / (2160 * 3840)

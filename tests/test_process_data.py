@@ -23,6 +23,7 @@ from data.process_data import estimated_work
 from formats.masks import encode_lzstring
 from formats.takes import parse_take
 from tests.made import EGO, ROOT
+from tests.made.processed import make_unreadable
 from tests.made.raw_takes import (
     CAMERAS,
     EXO_1,
@@ -248,6 +249,16 @@ def test_takes_whose_videos_were_deleted_after_processing_stay(root, undisturbed
     (root / "takes").mkdir()
     assert process(root) == 0
     assert tree(root / "processed") == before
+
+
+def test_an_annotation_json_that_cannot_be_read_is_not_taken_for_missing(root, capsys):
+    process(root)
+    path = root / "processed" / A / "annotation.json"
+    make_unreadable(path)
+    shutil.rmtree(root / "takes" / NAMES[A])
+    assert process(root) == 1
+    assert f"error: {path} cannot be read" in capsys.readouterr().err
+    assert path.is_symlink()
 
 
 def test_frames_that_are_wanted_too_late_are_missed_in_words(root, capsys):

@@ -4,6 +4,7 @@ import csv
 import json
 import math
 import re
+from collections import Counter
 
 import cv2
 import numpy as np
@@ -11,11 +12,11 @@ import pytest
 from pycocotools import mask as coco
 
 from evaluation import evaluate, report
-from evaluation import truth as truth_module
 from evaluation.metrics import MaskScores, cut_out, score_masks
 from evaluation.score import Case, Scores, TakeScores, score_results
-from evaluation.summary import breakdowns, intervals, metrics, summarize
+from evaluation.summary import breakdowns, intervals, metrics, summarize_scores
 from evaluation.truth import GroundTruth
+from formats import masks
 from formats.geometry import eval_size
 from formats.masks import encode_mask
 from formats.processed import ProcessedTake
@@ -121,7 +122,7 @@ def test_random_masks_score_as_the_definition_says(data_dir, setting):
             expected += plain.values()
     counted = [(right, in_view) for right, in_view in expected if not math.isnan(right)]
     assert 5 < len(counted) < len(expected)  # frames of both kinds are there
-    summary = summarize(scores)
+    summary = summarize_scores(scores)
     assert summary["frames_several_objects"] == len(counted)
     assert summary["extra"]["right_object"] == pytest.approx(np.mean([right for right, _ in counted]), abs=1e-12)
     assert summary["right_object_chance"] == pytest.approx(np.mean([1 / n for _, n in counted]), abs=1e-12)
@@ -166,19 +167,25 @@ def test_a_cut_out_gives_the_mask_back(mask):
         assert np.array_equal(cut_out(same).whole(), mask) and cut_out(same).pixels == mask.sum()
 
 
-def test_each_true_mask_is_decoded_once(data_dir, monkeypatch):
-    decoded = []
-
-    def decode(rle):
-        decoded.append(id(rle))
-        return eval_mask(rle)
-
-    eval_mask = truth_module.eval_mask
-    monkeypatch.setattr(truth_module, "eval_mask", decode)
+def test_each_true_mask_is_checked_and_decoded_once(data_dir, monkeypatch):
     truth = GroundTruth.from_processed(data_dir, ["take-a"], None)
-    truth.in_memory["take-a"] = truth.load("take-a").take  # so that the ids stay
-    scores = score_results(truth, random_results(truth, "ego-exo").items(), "ego-exo")
-    assert metrics(scores.cases)["right_object"] > 0 and len(decoded) == len(set(decoded))
+    take = truth.in_memory["take-a"] = truth.load("take-a").take  # so that the ids stay
+    true_masks = {id(rle) for cameras in take.masks.values() for frames in cameras.values() for rle in frames.values()}
+    calls = {"check_rle": Counter(), "run_lengths": Counter()}
+
+    def counted(name, function):
+        def call(rle):
+            calls[name][id(rle)] += 1
+            return function(rle)
+
+        return call
+
+    for name in calls:
+        monkeypatch.setattr(masks, name, counted(name, getattr(masks, name)))
+    scores = score_results(truth, random_results(truth, "exo-ego").items(), "exo-ego")
+    assert metrics(scores.cases)["right_object"] > 0
+    for count in calls.values():
+        assert set(count) & true_masks and all(count[mask] <= 1 for mask in true_masks)
 
 
 def test_a_broken_mask_of_an_object_that_is_not_scored_stops_nothing(data_dir):

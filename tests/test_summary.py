@@ -19,7 +19,6 @@ from evaluation.compare import (
     takes_won,
 )
 from evaluation.metrics import MaskScores
-from evaluation.outputs import verdict
 from evaluation.pictures import choose
 from evaluation.plots import iou_by_size
 from evaluation.score import Case, Scores, TakeScores
@@ -27,7 +26,7 @@ from evaluation.summary import (
     SIZE_LABELS,
     breakdowns,
     calibration,
-    existence,
+    existence_quality,
     intervals,
     mean_over_groups,
     metrics,
@@ -36,6 +35,7 @@ from evaluation.summary import (
     track_visibility,
     visibility_label,
 )
+from evaluation.tables import verdict
 from evaluation.visualize import matching
 from tests.official_evaluation import balanced_accuracy
 
@@ -69,15 +69,15 @@ def test_the_numbers_are_means_over_all_frames_and_not_over_takes():
     values = metrics(scores.cases)
     for name in ("iou", "contour_accuracy", "location_error", "location_error_corrected"):
         assert values[name] == pytest.approx(np.mean([getattr(case.mask, name) for case in visible]), abs=1e-12)
-    expected = balanced_accuracy([c.visible for c in scores.cases], [c.confidence > 0.5 for c in scores.cases])
+    expected = balanced_accuracy([c.visible for c in scores.cases], [c.existence > 0.5 for c in scores.cases])
     assert values["balanced_accuracy"] == pytest.approx(expected, abs=1e-12)
 
 
 def test_a_class_that_does_not_occur_is_left_out_of_balanced_accuracy_and_masks_that_do_not_occur_give_no_number():
     visible = [case for case in make_cases() if case.visible]
-    assert metrics(visible)["balanced_accuracy"] == np.mean([case.confidence > 0.5 for case in visible])
+    assert metrics(visible)["balanced_accuracy"] == np.mean([case.existence > 0.5 for case in visible])
     hidden = [case for case in make_cases() if not case.visible]
-    assert metrics(hidden)["balanced_accuracy"] == np.mean([case.confidence <= 0.5 for case in hidden])
+    assert metrics(hidden)["balanced_accuracy"] == np.mean([case.existence <= 0.5 for case in hidden])
     assert math.isnan(metrics(hidden)["iou"]) and math.isnan(metrics([])["balanced_accuracy"])
 
 
@@ -150,12 +150,12 @@ def test_precision_and_recall_count_equal_confidences_together():
 
 
 def test_a_perfect_confidence_has_average_precision_one_and_a_calibrated_one_no_calibration_error():
-    cases = [case._replace(confidence=float(case.visible)) for case in make_cases(n=200)]
-    found = existence(cases)
+    cases = [case._replace(existence=float(case.visible)) for case in make_cases(n=200)]
+    found = existence_quality(cases)
     assert found["average_precision"] == pytest.approx(1) and found["calibration_error"] == 0
-    wrong = existence([case._replace(confidence=1 - case.confidence) for case in cases])
+    wrong = existence_quality([case._replace(existence=1 - case.existence) for case in cases])
     assert wrong["calibration_error"] == 1
-    assert len(existence(make_cases(n=500))["recall"]) <= 101
+    assert len(existence_quality(make_cases(n=500))["recall"]) <= 101
 
 
 def test_calibration_puts_confidence_one_into_the_last_bin():
@@ -164,7 +164,7 @@ def test_calibration_puts_confidence_one_into_the_last_bin():
 
 
 def test_without_visible_cases_there_is_no_curve():
-    found = existence([case for case in make_cases() if not case.visible])
+    found = existence_quality([case for case in make_cases() if not case.visible])
     assert math.isnan(found["average_precision"]) and found["recall"] == []
 
 
@@ -196,8 +196,7 @@ def other_model(cases, seed=5):
     """The same cases, predicted by another model."""
     rng = np.random.default_rng(seed)
     return [
-        case._replace(confidence=rng.random(), mask=case.mask and case.mask._replace(iou=rng.random()))
-        for case in cases
+        case._replace(existence=rng.random(), mask=case.mask and case.mask._replace(iou=rng.random())) for case in cases
     ]
 
 
@@ -208,7 +207,7 @@ def test_the_files_are_furthest_apart_in_the_first_case_shown_and_each_is_best_i
     visible = [group for group in shown if group[0].visible]
     hidden = [group for group in shown if not group[0].visible]
     assert (len(visible), len(hidden)) == (24, 6)
-    assert all(len({case.said_visible for case in group}) == 2 for group in hidden)
+    assert all(len({case.predicted_visible for case in group}) == 2 for group in hidden)
     for groups in (visible, hidden):
         values = [apart(group) for group in groups]
         assert values == sorted(values, reverse=True) and values[-1] > 0
@@ -254,7 +253,7 @@ def test_balanced_accuracy_is_what_missed_and_false_existence_leave():
     assert values["balanced_accuracy"] == pytest.approx(
         1 - (values["missed_existence"] + values["false_existence"]) / 2, abs=1e-12
     )
-    seen = [case._replace(confidence=0.9) for case in make_cases()]
+    seen = [case._replace(existence=0.9) for case in make_cases()]
     assert (metrics(seen)["missed_existence"], metrics(seen)["false_existence"]) == (0, 1)
 
 
@@ -308,8 +307,8 @@ def test_cases_are_found_by_object_camera_and_frame():
 def test_missed_and_invented_objects_are_counted():
     seen, *others = [case for case in make_cases() if case.visible]
     hidden = next(case for case in make_cases() if not case.visible)
-    cases = [seen._replace(confidence=0.5), *(case._replace(confidence=1.0) for case in others)]
-    take = TakeScores("take", "", "", [*cases, hidden._replace(confidence=0.6)], 40, [])
+    cases = [seen._replace(existence=0.5), *(case._replace(existence=1.0) for case in others)]
+    take = TakeScores("take", "", "", [*cases, hidden._replace(existence=0.6)], 40, [])
     (group,) = breakdowns(Scores("ego-exo", [take], []))["take"]
     assert (group["missed"], group["invented"]) == (1, 1)
 
@@ -324,6 +323,6 @@ def test_the_plot_by_size_runs_from_left_to_right():
     masks = [MaskScores(0.5, 0.5, 0, 0, True, size, 1) for size in [0] * 30 + [1] * 10 + [5] * 20 + [900, 7, 6]]
     cases = [Case("take", "cup", "a", "b", i, True, 1.0, mask) for i, mask in enumerate(masks)]
     axes = Figure().subplots()
-    iou_by_size(axes, cases)
+    iou_by_size(axes, [cases], ["mean"])
     (line,) = axes.lines
     assert len(line.get_xdata()) > 2 and (np.diff(line.get_xdata()) > 0).all()

@@ -7,9 +7,12 @@ import numpy as np
 import pytest
 
 from evaluation import report, visualize
-from evaluation.pictures import contact_sheet, write_video
+from evaluation.metrics import MaskScores
+from evaluation.pictures import PredictedCase, case_sheet, write_video
+from evaluation.score import Case
 from formats.drawing import overlay
 from formats.errors import UserError
+from tests.made import EGO
 from tests.made.processed import make_data_set
 from tests.made.results import UIDS, make_scored_data, options
 
@@ -76,20 +79,42 @@ def test_a_missing_frame_is_named(root, tmp_path):
         visualize.main([*options(root), *where, "--out", str(tmp_path / "out")])
 
 
-def test_an_overlay_changes_the_object_and_its_outline_alone():
+def test_an_overlay_draws_the_outline_alone_and_leaves_the_objects_colors():
     image = np.full((90, 160, 3), 100, np.uint8)
     mask = np.zeros((90, 160), np.uint8)
     mask[30:50, 40:80] = 1
-    changed = (overlay(image, mask, (255, 0, 0)) != image).any(2)
-    near = cv2.dilate(mask, np.ones((5, 5), np.uint8)).astype(bool)
-    assert changed[mask.astype(bool)].all() and not changed[~near].any()
-    assert (overlay(image, np.zeros_like(mask), (255, 0, 0)) == image).all()
+    solid, dashed = ((overlay(image, mask, (255, 0, 0), dashed) != image).any(2) for dashed in (False, True))
+    kernel = np.ones((7, 7), np.uint8)
+    inner, outer = cv2.erode(mask, kernel).astype(bool), cv2.dilate(mask, kernel).astype(bool)
+    outline = mask.astype(bool) & ~cv2.erode(mask, np.ones((3, 3), np.uint8)).astype(bool)
+    for changed in (solid, dashed):
+        assert not changed[inner].any() and not changed[~outer].any()
+    assert solid[outline].all() and 0.3 < dashed[outline].mean() < 0.8
+    for drawn_dashed in (False, True):
+        assert (overlay(image, np.zeros_like(mask), (255, 0, 0), drawn_dashed) == image).all()
+        one_pixel = np.zeros_like(mask)
+        one_pixel[5, 5] = 1
+        assert (overlay(image, one_pixel, (255, 0, 0), drawn_dashed) != image).any()
 
 
-def test_a_contact_sheet_has_the_same_width_whatever_the_pictures():
+def test_a_right_answer_that_the_object_is_not_visible_is_called_so_and_no_mask_is_drawn():
+    mask = MaskScores(0.5, 0.5, 0, 0, True, 100, 100)
+    place = ("take-a", "cup_0", EGO, "cam01", 0)
+    seen, hidden = Case(*place, True, 0.9, mask), Case(*place, False, 0.9)
+    cases = (seen, seen._replace(existence=0.1), hidden._replace(existence=0.1), hidden)
+    shown = [PredictedCase(case, {"size": [1, 1], "counts": "1"}) for case in cases]
+    captions = ["prediction", *(f"prediction (says {what})" for what in ANSWERS)]
+    assert [one.caption for one in shown] == captions
+    assert [one.drawn_rle is None for one in shown] == [False, False, True, False]
+
+
+ANSWERS = ("not visible: wrong", "not visible: right", "visible: wrong")
+
+
+def test_a_case_sheet_has_the_same_width_whatever_the_pictures():
     pictures = [np.zeros((30 + 7 * i, 200 + 13 * i, 3), np.uint8) for i in range(5)]
     for number in (1, 2, 5):
-        assert contact_sheet(pictures[:number]).shape[1] == 2000
+        assert case_sheet(pictures[:number]).shape[1] == 2000
 
 
 def test_a_video_takes_pictures_of_odd_and_changing_sizes(tmp_path):

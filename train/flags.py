@@ -7,15 +7,16 @@ from typing import Any
 from formats.arguments import Parser, at_least
 from formats.errors import UserError
 from formats.processed import DEFAULT_DATA_DIR
+from model.device import PRECISION_HELP, PRECISIONS
 from model.transformer import ACTIVATIONS
-from model.xsegtx import SIZES
-from train.dataset import BLOCK
-from train.features import AMP
+from model.xsegtx import MODES
+from train.dataset import BLOCK, SampleOptions
+from train.losses import LossWeights
 
 CHECKPOINT_DIR = Path(__file__).resolve().parent / "checkpoints"
 UNUSED = {  # flags of the published trainer that do nothing there
     "--batch-neg": {"type": int},
-    "--prob-dir": {},
+    "--prob-dir": {"nargs": "+"},
     "--prob-style": {"nargs": "+"},
     "--feat-pth": {},
     "--warp-mask": {"action": "store_true"},
@@ -61,6 +62,14 @@ def parse_args(argv: list[str] | None, doc: str) -> argparse.Namespace:
     return args
 
 
+def sample_options(args: argparse.Namespace) -> SampleOptions:
+    return SampleOptions(args.block, args.closer_look)
+
+
+def loss_weights(args: argparse.Namespace) -> LossWeights:
+    return LossWeights(existence=args.existence_weight)
+
+
 def recipe_of(args: argparse.Namespace) -> dict[str, Any]:
     """The flags that decide what is learned. More epochs are the same recipe."""
     return {name: value for name, value in plain(args).items() if name not in NOT_RECIPE}
@@ -76,7 +85,7 @@ def _add_recipe(parser: Parser) -> None:
     title = "data and recipe (the defaults are the paper's, except that validation always uses the same pairs)"
     add = parser.add_argument_group(title).add_argument
     flags = " ".join(f"--{name}" if value is True else f"--{name} {value:g}" for name, value in STRONG.items())
-    text = f"what flags that are not given mean: the paper's, or strong: {flags}"
+    text = f"default values: the paper's, or strong ({flags})"
     add("--recipe", choices=RECIPES, default="paper", help=text)
     add("--train-dir", type=Path, default=DEFAULT_DATA_DIR, help="processed takes with train and val pair files")
     add("--reverse", action="store_true", help="train exo-ego instead of ego-exo")
@@ -102,7 +111,7 @@ def _add_recipe(parser: Parser) -> None:
 
 def _add_network(parser: Parser) -> None:
     add = parser.add_argument_group("network").add_argument
-    add("--mode", choices=SIZES, default="small", help="size of the cross-image transformer")
+    add("--mode", choices=MODES, default="small", help="size of the cross-image transformer")
     text = "two words of I, C, N per block (default: as --mode says, I C I C I N for small)"
     add("--layer-type", nargs="+", help=text)
     add("--input_size", type=int, default=480, help="side of the square input in pixels, a multiple of 16")
@@ -130,6 +139,10 @@ def _add_start(parser: Parser) -> None:
     add("--overwrite", action="store_true", help="remove the run that --out-dir holds, and start anew")
 
 
+def _precision(text: str) -> str:
+    return "fp32" if text == "off" else text  # as it was called with --amp
+
+
 def _add_running(parser: Parser) -> None:
     add = parser.add_argument_group("running").add_argument
     folder = "train/checkpoints/egoexo_v2_480x480, with --reverse …_reverse, with --both …_both"
@@ -137,7 +150,8 @@ def _add_running(parser: Parser) -> None:
     text = "CUDA GPUs, such as 0 or 0,1; one process each (default: as --device says)"
     add("--gpu", help=text)
     add("--device", default="auto", help="auto, cpu, cuda, cuda:1 or mps")
-    add("--amp", choices=AMP, default="off", help="precision of the networks; losses are float32")
+    text = f"of the networks; losses are float32; {PRECISION_HELP}"
+    add("--precision", "--amp", type=_precision, choices=PRECISIONS, default="fp32", help=text)
     add("--compile", action="store_true", help="compile the transformer: a slow first step, faster ones after it")
     text = "loader processes of each training process (default: 4, with --cache_features 0)"
     add("--num_workers", type=at_least(0), help=text)

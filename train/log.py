@@ -1,4 +1,4 @@
-"""What a run tells about itself: a JSON-lines log, TensorBoard, and one console line every few steps."""
+"""The log of a run: JSON lines, TensorBoard, and one console line every few steps."""
 
 import json
 import math
@@ -14,8 +14,7 @@ from torch.utils.tensorboard import SummaryWriter
 
 from formats.errors import UserError
 from formats.files import atomic_write
-from train.batches import Batch
-from train.dataset import Source
+from train.dataset import Batch, Source
 from train.distributed import Ranks
 from train.losses import Losses
 
@@ -101,7 +100,7 @@ class Log:
 
         Raises UserError if a loss is not finite or too many samples could not be read.
         """
-        local = torch.stack(self._losses).double()  # (steps, terms), of this process's share of the global loss
+        local = torch.stack(self._losses).double()  # (steps, terms), of this process's part of the global loss
         losses = self.ranks.sum(local)
         self._check_finite(local.cpu(), losses.cpu(), step)
         self.report_unreadable(step)
@@ -120,7 +119,7 @@ class Log:
         self.restart_clock()
 
     def validation(self, step: int, epoch: str, figures: dict[str, float]) -> None:
-        """Report the figures of `summarize`."""
+        """Report the figures of `validation_figures`."""
         self.write("val", step, epoch=epoch, **figures)
         shown = {"IoU": "iou", "existence balanced accuracy": "existence_accuracy"}
         text = ", ".join(f"{name} {figures[key]:.4f}" for name, key in shown.items() if key in figures)
@@ -141,7 +140,7 @@ class Log:
         samples = "; ".join(map(str, self._sources[i])) if here else "in another process"
         raise UserError(
             f"step {step - len(losses) + i + 1}: the loss is not finite ({terms}); the last checkpoint is from "
-            f"before; lower --lr or leave --amp off; the batch: {samples}"
+            f"before; lower --lr or give --precision fp32; the batch: {samples}"
         )
 
     def note_unreadable(self, batch: Batch) -> None:

@@ -1,25 +1,26 @@
 "use strict";
 
-// Tables: a click on a column's head sorts by it, a second click the other way round. Empty cells stay below.
+// Tables: a click on a column's head sorts by the numbers that its cells begin with, the first column by its text; a
+// second click the other way round. Cells without a number stay below.
 function sortTable(head) {
   const table = head.closest("table"), column = head.cellIndex;
   const former = head.getAttribute("aria-sort"), descending = former ? former === "ascending" : column > 0;
   table.querySelectorAll("th").forEach(other => other.removeAttribute("aria-sort"));
   head.setAttribute("aria-sort", descending ? "descending" : "ascending");
-  const value = row => row.cells[column].dataset.value ?? row.cells[column].textContent;
-  const rows = [...table.tBodies[0].rows];
+  const text = row => row.cells[column]?.textContent ?? "";
+  const number = row => parseFloat(text(row).replaceAll(",", ""));
   const compare = (a, b) => {
-    const [x, y] = [value(a), value(b)];
-    if (x === "" || y === "") return (x === "") - (y === "");
-    const order = isNaN(x) || isNaN(y) ? x.localeCompare(y) : x - y;
+    const [x, y] = [number(a), number(b)];
+    if (column > 0 && (isNaN(x) || isNaN(y))) return isNaN(x) - isNaN(y);
+    const order = column > 0 ? x - y : text(a).localeCompare(text(b));
     return descending ? -order : order;
   };
-  table.tBodies[0].append(...rows.sort(compare));
+  table.tBodies[0].append(...[...table.tBodies[0].rows].sort(compare));
 }
 
 // Gallery: cards carry their values as data attributes; what the controls ask for is shown, in the order asked for.
-function updateGallery(gallery) {
-  const control = name => gallery.parentElement.querySelector(`[name=${name}]`).value;
+function updateGallery(controls) {
+  const control = name => controls.querySelector(`[name=${name}]`).value, gallery = controls.nextElementSibling;
   const words = control("search").toLowerCase().split(/\s+/), [low, high] = [control("low"), control("high")];
   const [key, direction] = control("order").split(" "), kind = control("kind");
   const number = card => card.dataset[key] === "" ? null : Number(card.dataset[key]);
@@ -38,19 +39,11 @@ function updateGallery(gallery) {
     shown += fits;
   }
   gallery.append(...cards);
-  gallery.parentElement.querySelector(".count").textContent = `${shown} of ${cards.length}`;
+  controls.querySelector(".count").textContent = `${shown} of ${cards.length}`;
 }
 
-document.querySelectorAll("table.sortable th").forEach(head => head.addEventListener("click", () => sortTable(head)));
-document.querySelectorAll(".gallery").forEach(gallery => {
-  gallery.parentElement.querySelector(".controls").addEventListener("input", () => updateGallery(gallery));
-  updateGallery(gallery);
-});
-document.querySelectorAll("#track").forEach(select => select.addEventListener("input", () =>
-  document.querySelectorAll(".track").forEach((plot, index) => { plot.hidden = index !== select.selectedIndex; })));
-document.querySelectorAll("section").forEach(section => {
-  const link = document.createElement("a");
-  link.href = `#${section.id}`;
-  link.textContent = section.querySelector("h2").textContent;
-  document.querySelector("nav").append(link);
+document.querySelectorAll("th").forEach(head => head.addEventListener("click", () => sortTable(head)));
+document.querySelectorAll(".controls").forEach(controls => {
+  controls.addEventListener("input", () => updateGallery(controls));
+  updateGallery(controls);
 });

@@ -1,4 +1,4 @@
-"""Results as other programs write them: each form scores as the official one, behind the flag that accepts it."""
+"""Results files, in the forms of other programs too: each scores as the official one, with the flag that accepts it."""
 
 import copy
 import gzip
@@ -7,8 +7,9 @@ import json
 import cv2
 import numpy as np
 import pytest
+from PIL import Image
 
-from evaluation import evaluate, report, visualize
+from evaluation import evaluate, make_submission, report, visualize
 from formats.errors import UserError
 from formats.masks import decode_mask, encode_mask, resize_mask
 from formats.processed import ANNOTATION
@@ -89,6 +90,24 @@ def test_version_and_challenge_may_stand_anywhere_and_subsample_idx_is_not_neede
         path = tmp_path / f"{number}.json"
         path.write_text(json.dumps(content))
         assert scored(root, setting, path, tmp_path / str(number)) == expected
+
+
+@pytest.mark.parametrize("script", [evaluate, report, visualize, make_submission], ids=lambda script: script.__name__)
+def test_a_take_twice_in_a_results_file_is_refused_by_name(root, tmp_path, script):
+    files = {}
+    for setting in SETTINGS:
+        results = make_results(root / "processed", UIDS, setting)
+        takes = [f"{json.dumps(uid)}: {json.dumps(results[uid])}" for uid in (*UIDS, UIDS[0])]
+        files[setting] = tmp_path / f"{setting}.json"
+        files[setting].write_text(f'{{"{setting}": {{"results": {{{", ".join(takes)}}}}}}}')
+    words = ["--data_path", root / "processed", "--split", "val", "--out", tmp_path / "out"]
+    if script is make_submission:
+        words += ["--ego_exo", files["ego-exo"], "--exo_ego", files["exo-ego"]]
+    else:
+        words += ["--setting", "ego-exo", "--pred_file", files["ego-exo"], "--num_workers", 0]
+    with pytest.raises(UserError, match=f"ego-exo.json holds take {UIDS[0]} twice"):
+        script.main([*map(str, words)])
+    assert not (tmp_path / "out").exists()
 
 
 def test_gzip_is_read_and_its_scores_lie_beside_it_under_the_same_name(root, setting, results, expected, tmp_path):
@@ -202,6 +221,37 @@ def test_a_folder_of_png_masks_scores_as_the_results_file(root, setting, results
     _, last = refusal(capsys, root, setting, tmp_path / "masks", tmp_path / "no")
     assert "--lenient would accept" in last  # there is no confidence
     assert scored(root, setting, tmp_path / "masks", tmp_path / "out", "--lenient") == expected
+
+
+ORIENTED = Image.Exif()
+ORIENTED[0x0112] = 6  # a viewer turns such a picture by 90 degrees
+PNG_KINDS = {  # of a picture whose mask is 0 and 1
+    "16 bits, values up to 255": lambda mask: {"image": Image.fromarray(mask.astype(np.uint16) * 200)},
+    "16 bits, values of whole hundreds of 256": lambda mask: {
+        "image": Image.fromarray(mask.astype(np.uint16) * 0x6400)
+    },
+    "8 bits, 0 and 1": lambda mask: {"image": Image.fromarray(mask)},
+    "1 bit": lambda mask: {"image": Image.fromarray(mask.astype(bool))},
+    "colors": lambda mask: {"image": Image.fromarray(mask[..., None] * np.uint8([0, 3, 0]))},
+    "opaque everywhere": lambda mask: {"image": Image.fromarray(mask[..., None] * np.uint8([9, 0, 0, 0]) + OPAQUE)},
+    "gray, opaque everywhere": lambda mask: {"image": Image.fromarray(mask * 255).convert("LA")},
+    "palette": lambda mask: {"image": Image.fromarray(mask * 255).convert("P")},
+    "with an orientation": lambda mask: {"image": Image.fromarray(mask * 255), "exif": ORIENTED},
+}
+OPAQUE = np.uint8([0, 0, 0, 255])
+
+
+@pytest.mark.parametrize("kind", PNG_KINDS)
+def test_png_masks_of_every_kind_are_read_pixel_by_pixel(tmp_path, kind):
+    mask = np.zeros((27, 48), np.uint8)
+    mask[3:9, 20:44] = 1
+    path = tmp_path / "take-a" / "cup_0" / f"{EGO}_cam01" / "0.png"
+    path.parent.mkdir(parents=True)
+    options = PNG_KINDS[kind](mask)
+    options.pop("image").save(path, **options)
+    ((_, take),) = iter_results(tmp_path, "ego-exo")
+    (entry,) = entries({"take-a": take})
+    assert np.array_equal(decode_mask(entry["pred_mask"]), mask)
 
 
 def test_a_broken_and_a_missing_png_mask_are_named(root, tmp_path, capsys):
