@@ -10,6 +10,7 @@ Status 1: a video or mask is broken (download it again), or nothing could be pro
 """
 
 import argparse
+import contextlib
 import sys
 from collections import Counter
 from collections.abc import Iterator
@@ -32,9 +33,9 @@ from data.extraction import (
 from data.failures import BROKEN, FAILED_TAKES, MISSING, NOTE, Failure, gather_failures, write_failures
 from formats.arguments import Parser, add_num_workers, add_splits_path
 from formats.errors import UserError, printable, run_script
-from formats.files import remove_leftovers
+from formats.files import only_one, remove_leftovers
 from formats.parallel import run_jobs, split_by_work
-from formats.processed import claim_data_dir, is_processed
+from formats.processed import SOURCE, claim_data_dir, is_processed
 from formats.takes import (
     ANNOTATION_TEMPLATE,
     DEFAULT_ROOT,
@@ -94,13 +95,30 @@ def main() -> int:
         raise UserError(f"--takepath {args.takepath} holds a folder takes; did you mean {args.takepath / 'takes'}?")
     splits = read_splits(args.split_path)
     chosen = choose_takes(args, splits)
-    claim_data_dir(args.outputpath, args.downscaled)
-    _warn_of_leaks(args, splits, chosen)
     status, seen = 0, set()
-    for split, uids in chosen.items():
-        status = max(status, process_split(args, split, [uid for uid in uids if uid not in seen], splits))
-        seen.update(uids)
+    with one_run_at_a_time(args.outputpath, args.shard):
+        for name in (FAILED_TAKES, SOURCE):
+            remove_leftovers(args.outputpath, name, 0 if args.shard == (1, 1) else 3600)  # younger: of another shard?
+        claim_data_dir(args.outputpath, args.downscaled)
+        _warn_of_leaks(args, splits, chosen)
+        for split, uids in chosen.items():
+            status = max(status, process_split(args, split, [uid for uid in uids if uid not in seen], splits))
+            seen.update(uids)
     return status
+
+
+@contextlib.contextmanager
+def one_run_at_a_time(data_dir: Path, shard: tuple[int, int]) -> Iterator[None]:
+    """Wait for other runs that write into `data_dir`, except for other shards of as many: they have other takes."""
+    what = f"processes takes into {data_dir}"
+    with contextlib.ExitStack() as own_lock:
+        with only_one(data_dir / ".process_data.lock", what):  # until this run has looked around, nobody else starts
+            own_lock.enter_context(only_one(data_dir / f".process_data_{shard[0]}_of_{shard[1]}.lock", what))
+            for lock in data_dir.glob(".process_data_*_of_*.lock"):
+                if not lock.name.endswith(f"_of_{shard[1]}.lock"):
+                    with only_one(lock, what):
+                        pass
+        yield
 
 
 def choose_takes(args: argparse.Namespace, splits: dict[str, list[str]]) -> dict[str, list[str]]:
@@ -184,7 +202,6 @@ def process_takes(args: argparse.Namespace, takes: list[Take], title: str) -> di
     """
     takes = sorted(takes, key=estimated_work, reverse=True)
     extraction = Extraction(args.takepath, args.outputpath, args.frames, args.downscaled)
-    remove_leftovers(args.outputpath, seconds=3600)  # younger ones may belong to another shard
     plans: dict[str, TakePlan] = {}  # of the takes under way
     failures: dict[str, list[Failure]] = {}  # of the finished takes
     left = {take.uid: estimated_work(take) for take in takes}

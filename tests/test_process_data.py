@@ -8,6 +8,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import threading
 import time
 
 import av
@@ -214,7 +215,7 @@ def test_work_is_estimated_from_the_annotation_alone(root):
 
 def test_a_rerun_touches_nothing(root):
     assert process(root) == 0
-    times = {path: path.stat().st_mtime_ns for path in (root / "processed").rglob("*.*") if path.name[:6] != "failed"}
+    times = {path: path.stat().st_mtime_ns for path in (root / "processed").rglob("[!.f]*.*")}
     assert process(root) == 0
     assert times == {path: path.stat().st_mtime_ns for path in times}
 
@@ -232,6 +233,8 @@ def test_a_rerun_replaces_lost_and_empty_frames_and_follows_a_changed_annotation
     assert tree(out) == undisturbed
     for leftover in (".annotation.json.1.tmp", ".failed.json.1.tmp", f"{EGO}/.30.jpg.1.tmp"):
         (out / A / leftover).write_bytes(b"left by a killed run after the take was done")
+    for leftover in (".failed_takes.json.1.tmp", ".source.json.1.tmp"):
+        (out / leftover).write_bytes(b"left by a killed run in the end or at the start")
     assert process(root) == 0
     assert tree(out) == undisturbed
     annotations = read_annotations(root, "val")
@@ -334,6 +337,44 @@ def test_two_processes_give_the_same_bytes_as_one(root, undisturbed):
     assert "train: 2 of 2 takes complete" in out
     assert "2/2 takes" in error  # the bar
     assert tree(root / "processed") == undisturbed
+
+
+def test_of_two_runs_at_once_one_waits_and_leaves_the_others_temporary_files_alone(root, undisturbed):
+    out = root / "processed"
+    with data.process_data.one_run_at_a_time(out, (1, 1)):
+        temporary = out / A / EGO / ".0.jpg.1.tmp"
+        temporary.parent.mkdir(parents=True)
+        temporary.touch()
+        run = start(root)
+        assert run.stderr.readline().startswith(f"waiting for another process that processes takes into {out} (")
+        assert temporary.exists() and not list(out.glob("*/*/*.jpg"))
+    assert run.wait(timeout=30) == 0
+    assert tree(out) == undisturbed
+
+
+@pytest.mark.parametrize(
+    "running, shard, waits",
+    [
+        ((1, 1), (1, 2), True),
+        ((1, 2), (1, 1), True),
+        ((1, 2), (1, 2), True),
+        ((1, 2), (1, 3), True),
+        ((1, 2), (2, 2), False),
+    ],
+)
+def test_only_the_shards_of_one_job_run_side_by_side(tmp_path, running, shard, waits):
+    started = threading.Event()
+
+    def run():
+        with data.process_data.one_run_at_a_time(tmp_path, shard):
+            started.set()
+
+    thread = threading.Thread(target=run)
+    with data.process_data.one_run_at_a_time(tmp_path, running):
+        thread.start()
+        assert started.wait(0.2 if waits else 20) != waits
+    thread.join()
+    assert started.is_set()
 
 
 def wait_for_the_end(run):
@@ -634,7 +675,7 @@ def test_uids_that_are_no_file_names_are_refused_and_the_others_done(root, capsy
     before = tree(root)
     assert process(root, "--num_workers", "2") == 0
     assert f"{2 * len(HOSTILE)} malformed take uids are left out" in capsys.readouterr().err
-    assert {path.name for path in (root / "processed").iterdir()} == {A, B, C, "failed_takes.json", "source.json"}
+    assert {path.name for path in (root / "processed").glob("[!.]*")} == {A, B, C, "failed_takes.json", "source.json"}
     assert {name: text for name, text in tree(root).items() if not name.startswith("processed/")} == before
     for uid in (A, B, C):
         assert_complete(root / "processed", uid)
