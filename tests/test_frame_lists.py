@@ -129,6 +129,15 @@ def test_a_malformed_take_is_named_and_the_others_are_listed(tmp_path):
     assert {item["video_name"] for item in items(data_dir)} == {"take-b"}
 
 
+def test_digits_of_other_scripts_and_endless_numbers_in_names_are_only_names(tmp_path):
+    names = ["cup_2", "cup_10", "cup_٣", "٣", "7", "9" * 5000, "cup", ""]
+    take = make_take(tmp_path, "take", {name: {EGO: [0], "cam01": [0]} for name in names})
+    assert sorted(names, key=natural) == ["", "7", "9" * 5000, "cup", "cup_2", "cup_10", "cup_٣", "٣"]
+    assert write_frame_list(tmp_path / "list.json", tmp_path, [take.uid], "ego-exo") == (1, {})
+    (item,) = json.loads((tmp_path / "list.json").read_text())
+    assert len(item["anns"]) == len(names)
+
+
 @pytest.mark.parametrize("other", ["--legacy", "--only_annotated"])
 def test_it_goes_with_no_other_form_of_pairs(data_dir, other):
     done = create_pairs(data_dir, "--objectrelator", other)

@@ -458,6 +458,7 @@ def assert_match(lines, patterns):
 
 
 BAD_OBJECT = {"take_name": "x", "object_masks": {"o": {EGO: {}}}}
+BAD_FRAME = {"take_name": "x", "object_masks": {"o": {EGO: {"annotation": {"9" * 5000: {}}}}}}
 NO_EGO = "None missing no usable ego video"
 MALFORMED = "None broken the annotation of take uid-a is malformed"
 DISASTERS = {  # what is done to take A, its failures, the cameras that it loses; with the ego camera goes the take
@@ -476,6 +477,7 @@ DISASTERS = {  # what is done to take A, its failures, the cameras that it loses
     "empty annotation": (annotate({}), [MALFORMED], {*CAMERAS}),
     "annotation without objects": (annotate({"take_name": "x"}), [MALFORMED], {*CAMERAS}),
     "object without masks": (annotate(BAD_OBJECT), [MALFORMED], {*CAMERAS}),
+    "frame of 5,000 digits": (annotate(BAD_FRAME), [MALFORMED], {*CAMERAS}),
     "annotation of another kind": (annotate([]), [MALFORMED], {*CAMERAS}),
 }
 
