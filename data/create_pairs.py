@@ -17,7 +17,7 @@ from tqdm import tqdm
 
 from data.frame_lists import frame_list_path, write_frame_list
 from formats.arguments import Parser, add_data_path, add_splits_path
-from formats.errors import UserError, run_script
+from formats.errors import UserError, printable, run_script
 from formats.files import json_list
 from formats.pairs import Annotated, pairs_path, write_pairs
 from formats.processed import ANNOTATION, ProcessedTake, is_processed
@@ -66,7 +66,8 @@ def main() -> None:
         missing = sorted(set(uids) - set(there))
         if missing:
             some = ", ".join(missing[:3]) + (", ..." if len(missing) > 3 else "")
-            print(f"{split} of {args.split_path}: {len(missing)} of {len(uids)} takes are not processed: {some}")
+            count = f"{len(missing)} of {len(uids)} takes are not processed"
+            print(printable(f"{split} of {args.split_path}: {count}: {some}"))
         if not there:
             continue
         done = True

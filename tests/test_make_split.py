@@ -34,6 +34,11 @@ def test_a_take_in_two_files_is_kept_out_of_training(make_split, tmp_path):
     assert json.loads((tmp_path / "split.json").read_text()) == {"train": ["a"], "val": ["d", "b"], "test": ["c"]}
 
 
+def test_uids_with_control_characters_are_printed_harmlessly(make_split):
+    result = make_split({"train": ["\x1b[2J"], "val": ["\x1b[2J"]})
+    assert result.returncode == 0 and "take \\x1b[2J is in train and val" in result.stdout
+
+
 def test_splits_without_a_file_stay_empty(make_split, tmp_path):
     result = make_split({"val": ["a"]}, "--output", tmp_path / "my.json")
     assert result.returncode == 0

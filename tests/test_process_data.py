@@ -699,6 +699,18 @@ def test_names_of_takes_and_cameras_that_are_no_file_names_cost_their_take_only(
     assert "\0" not in capsys.readouterr().out
 
 
+def test_patterns_in_names_are_only_names(root, undisturbed):
+    uid, name = "uid-[a]**", "lab [1-9] **?"
+    (root / "takes" / NAMES[A]).rename(root / "takes" / name)
+    takes = read_annotations(root, "train")
+    write_annotations(root, "train", {uid: takes[A] | {"take_name": name}, B: takes[B]})
+    (root / "split.json").write_text(json.dumps({"train": [uid, B], "val": [C]}))
+    (root / "processed" / uid).mkdir(parents=True)
+    (root / "processed" / uid / ".annotation.json.1.tmp").write_bytes(b"left by a killed run")
+    assert process(root) == 0
+    assert {path.replace(uid, A): content for path, content in tree(root / "processed").items()} == undisturbed
+
+
 def test_object_names_are_printed_harmlessly(root, capsys):
     hostile = "cup\n\x1b[2J\u202e" + "x" * 300
     takes = read_annotations(root, "train")
