@@ -102,6 +102,11 @@ def plan_take(take: Take, extraction: Extraction) -> TakePlan:
     if not (extraction.takes_dir / take.name).is_dir():
         plan.failures.append(Failure(None, MISSING, f"no folder {extraction.takes_dir / take.name}"))
         return plan
+    if not any(map(take.is_ego, take.cameras)):
+        cameras = ", ".join(take.cameras) or "there are none"
+        reason = f"none of its annotated cameras ({cameras}) is named aria* or is_ego in takes.json: it has no pairs"
+        plan.failures.append(Failure(None, MISSING, reason))
+        return plan
     indexes = _index_videos(plan, extraction)
     lengths = {camera: len(index) for camera, index in indexes.items()}
     if not any(map(take.is_ego, indexes)):

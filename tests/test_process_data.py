@@ -152,6 +152,24 @@ def test_a_camera_that_takes_json_calls_head_worn_is_an_ego_camera(root):
     assert raw == {"masks": expected_masks(A, (EGO,)), "subsample_idx": [0, 30, 60, 90], "is_ego": {EXO_2: True}}
 
 
+def test_a_take_of_own_cameras_says_how_one_becomes_the_ego_camera(root):
+    names = {EGO: "headcam", EXO_1: "phone"}
+    take = read_annotations(root, "train")[A]
+    for object_name, cameras in take["object_masks"].items():
+        own = {names[camera]: track for camera, track in cameras.items() if camera in names}
+        take["object_masks"][object_name] = own
+    write_annotations(root, "train", {A: take})
+    (root / "split.json").write_text(json.dumps({"train": [A]}))
+    for camera, name in names.items():
+        video(root, NAMES[A], camera).rename(video(root, NAMES[A], name))
+    assert process(root) == 1
+    reason = "none of its annotated cameras (headcam, phone) is named aria* or is_ego in takes.json: it has no pairs"
+    assert the_failure(root)["reason"] == reason
+    cameras = [{"cam_id": "headcam", "is_ego": True}, {"cam_id": "phone", "is_ego": False}]
+    (root / "takes.json").write_text(json.dumps([{"take_uid": A, "cameras": cameras}]))
+    assert process(root) == 0
+
+
 def test_downscaled_videos_are_read_by_a_flag_and_keep_their_size(root):
     folder = video(root, NAMES[C], EGO).parent / "downscaled" / "448"
     for camera in CAMERAS:
