@@ -20,12 +20,13 @@ if __name__ == "__main__":  # before torch is imported: threads that spin while 
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 import cv2
+import torch
 import torch.distributed as dist
 from torch.utils.data import DataLoader
 from tqdm import tqdm
 
 from formats.arguments import Parser, add_data_path, add_setting, add_splits_path, at_least
-from formats.errors import UserError, printable, run_script
+from formats.errors import UserError, printable, run_script, warn_once
 from formats.parallel import default_workers, loader_failures, loader_workers, split_by_work, start_loader_worker
 from formats.processed import ProcessedTake
 from formats.takes import find_split_path, read_split
@@ -33,7 +34,7 @@ from inference.matcher import Matcher
 from inference.predict_takes import ChunkDataset, ChunkPlan, TakePlan, plan_take, predict_takes
 from inference.predictor import Predictor
 from inference.resumable_run import ResumableRun
-from model.device import PRECISION_HELP, PRECISIONS
+from model.device import PRECISION_HELP, PRECISIONS, default_precision, resolve_device
 
 ROOT = Path(__file__).resolve().parent
 BOTH_DIR = "egoexo_v2_480x480_both"
@@ -56,7 +57,7 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     add("--save_inter", action="store_true", help="also keep each take's <out_path>/<take_uid>/pred_annotations.json")
     add("--backbone_weights", type=Path, help="file of a backbone that the checkpoint names (default: as in training)")
     add("--device", default="auto", help="auto, cpu, cuda, cuda:1 or mps")
-    add("--precision", choices=list(PRECISIONS), default="fp32", help=PRECISION_HELP)
+    add("--precision", choices=PRECISIONS, help=PRECISION_HELP)
     add("--batch_size", type=at_least(1), help="pairs that the network takes at once (default: by the device's memory)")
     workers = "processes that read and letterbox; 0: none but this one (default: 1 beside a CPU, up to 8 beside a GPU)"
     add("--num_workers", type=at_least(0), help=workers)
@@ -70,9 +71,16 @@ def main(argv: list[str] | None = None) -> int:
     args = parse_args(argv)
     rank, world = join_ranks()
     checkpoint = args.ckpt_path or default_checkpoint(args.setting)
-    matcher = Predictor.load(
-        checkpoint, args.device, args.precision, args.batch_size, args.compile, args.backbone_weights
-    ).matcher
+    device = resolve_device(args.device)
+    if device.type == "cuda":
+        torch.cuda.set_device(device)  # else other GPUs are touched, too
+    args.precision = args.precision or default_precision(device)
+    predictor = Predictor.load(checkpoint, device, args.precision, args.batch_size, args.compile, args.backbone_weights)
+    matcher = predictor.matcher
+    if rank == 0:
+        print(f"{checkpoint}: {predictor.description}, on {world} x {device} in {args.precision}")
+        if predictor.settings and args.setting not in predictor.settings:
+            warn_once(f"{checkpoint} was trained for {' and '.join(predictor.settings)}, not for {args.setting}")
     uids = read_split(args.splits_path or find_split_path(args.data_path), args.split)
     plans, failed = plan_takes(uids, args, matcher.batch_size)
     run = ResumableRun(args.out_path, args.setting, args.split, checkpoint, args.precision, matcher.batch_size)

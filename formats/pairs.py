@@ -19,7 +19,7 @@ import shutil
 import zlib
 from array import array
 from bisect import bisect_right
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import IO, Any, NamedTuple
 
@@ -307,6 +307,12 @@ class PairSet:
         # Read, not mapped: a mapping would count every mask ever looked at as memory of each loader worker.
         start, length, _, height, width = self._masks[row].tolist()
         return {"size": [height, width], "counts": os.pread(self._counts.fileno(), length, start).decode()}
+
+    def views(self) -> Iterator[tuple[PairTrack, np.ndarray]]:
+        """Each track with the frames (n,) of its pairs."""
+        frames = self._masks["frame"][self._rows[:, 0]]
+        for track in self.tracks:
+            yield track, frames[track.numbers.start : track.numbers.stop]
 
     @property
     def visible(self) -> np.ndarray:

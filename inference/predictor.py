@@ -4,6 +4,7 @@ predictor = Predictor.load("train/checkpoints/egoexo_v2_480x480/netBest.pth")
 mask, existence = predictor.segment(query_image, query_mask, target_image)
 """
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -12,6 +13,7 @@ from PIL.Image import Image
 
 from formats.geometry import letterbox, unletterbox
 from formats.results import THRESHOLD
+from formats.takes import SETTINGS
 from inference.closer_look import CloserLook
 from inference.matcher import Matcher, PairBatch, resize_prob
 from inference.pictures import as_image, as_mask
@@ -20,16 +22,18 @@ from model.device import resolve_device
 
 
 class Predictor:
-    """`matcher` predicts whole batches of pairs, as eval_segswap.py does; `segment` one pair."""
+    """`matcher` predicts whole batches of pairs, as eval_segswap.py does; `segment` one pair. `description` says what
+    network it is, `settings` which ones it was trained for (none: the checkpoint does not say).
+    """
 
-    def __init__(self, matcher: Matcher | CloserLook):
-        self.matcher = matcher
+    def __init__(self, matcher: Matcher | CloserLook, description: str = "", settings: Sequence[str] = ()):
+        self.matcher, self.description, self.settings = matcher, description, settings
 
     @classmethod
     def load(
         cls,
         path: Path | str,
-        device: str = "auto",
+        device: torch.device | str = "auto",
         precision: str = "fp32",
         batch_size: int | None = None,
         compile: bool = False,
@@ -37,9 +41,14 @@ class Predictor:
     ) -> "Predictor":
         """From a checkpoint file; options as `Matcher` and `load_checkpoint` have them. Raises UserError."""
         checkpoint = load_checkpoint(Path(path), backbone_weights)
-        device = resolve_device(device)
+        arguments, config = checkpoint.arguments, checkpoint.model.config
+        device = resolve_device(str(device))
         matcher = Matcher(checkpoint.backbone, checkpoint.model, device, precision, batch_size, compile)
-        return cls(CloserLook(matcher) if checkpoint.arguments.get("closer_look") else matcher)
+        if arguments.get("closer_look"):
+            matcher = CloserLook(matcher)
+        description = f"{config.mode} network of {config.input_size} pixels on {checkpoint.backbone.name} features"
+        settings = SETTINGS if arguments.get("both") else SETTINGS[bool(arguments.get("reverse")) :][:1]
+        return cls(matcher, description, settings if arguments else ())
 
     def segment(
         self, query_image: np.ndarray | Image, query_mask: np.ndarray | Image, target_image: np.ndarray | Image

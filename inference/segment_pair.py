@@ -19,7 +19,7 @@ from formats.drawing import PREDICTION, QUERY, overlay, write_picture
 from formats.errors import run_script
 from inference.pictures import as_image, as_mask, open_picture
 from inference.predictor import Predictor
-from model.device import PRECISION_HELP, PRECISIONS
+from model.device import PRECISION_HELP, PRECISIONS, default_precision, resolve_device
 
 
 def main(argv: list[str] | None = None) -> None:
@@ -37,12 +37,14 @@ def main(argv: list[str] | None = None) -> None:
     add("--backbone_weights", type=Path, help="file of a backbone that the checkpoint names (default: as in training)")
     add("--out", type=Path, default=Path("pair"), help="beginning of the two output files' names")
     add("--device", default="auto", help="auto, cpu, cuda, cuda:1 or mps")
-    add("--precision", choices=list(PRECISIONS), default="fp32", help=PRECISION_HELP)
+    add("--precision", choices=PRECISIONS, help=PRECISION_HELP)
     args = parser.parse_args(argv)
 
     query, target = (as_image(open_picture(path), str(path)) for path in (args.query_image, args.target_image))
     query_mask = as_mask(open_picture(args.query_mask), str(args.query_mask), query.shape[:2])
-    predictor = Predictor.load(args.ckpt_path, args.device, args.precision, backbone_weights=args.backbone_weights)
+    device = resolve_device(args.device)
+    precision = args.precision or default_precision(device)
+    predictor = Predictor.load(args.ckpt_path, device, precision, backbone_weights=args.backbone_weights)
     mask, existence = predictor.segment(query, query_mask, target)
 
     mask_path, overlay_path = (args.out.with_name(args.out.name + end) for end in ("_mask.png", "_overlay.jpg"))

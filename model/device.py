@@ -9,7 +9,7 @@ import torch
 from formats.errors import UserError
 
 PRECISIONS = {"fp32": torch.float32, "tf32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
-PRECISION_HELP = "fp32 is exact; tf32: TensorFloat-32 products, on CUDA; bf16 is the fastest on new GPUs"
+PRECISION_HELP = "fp32 is exact; tf32: TensorFloat-32 products; (default: bf16 on GPUs that compute in it, else fp32)"
 
 
 def resolve_device(name: str = "auto") -> torch.device:
@@ -35,6 +35,11 @@ def resolve_device(name: str = "auto") -> torch.device:
     if device.type == "mps" and not torch.backends.mps.is_available():
         raise UserError(f"device {name!r} asked for, but this machine has no MPS; use cpu")
     return device
+
+
+def default_precision(device: torch.device) -> str:
+    """bf16 on a CUDA GPU that computes in it, else fp32."""
+    return "bf16" if device.type == "cuda" and torch.cuda.get_device_capability(device) >= (8, 0) else "fp32"
 
 
 def autocast(device: torch.device, precision: str) -> torch.autocast:

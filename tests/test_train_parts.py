@@ -84,20 +84,20 @@ def test_iou_counts_what_lies_inside_the_frame_only():
 
 def test_a_head_that_gives_one_answer_to_all_is_told(tmp_path, capsys):
     log = Log(tmp_path, 0, 0, Ranks(), every=1, max_unreadable=0)
-    for existence, told in (((0.4, 0.4), True), ((0.4, 0.6), False)):
-        scores = Scores(*map(torch.tensor, ([0.5, 0.5], existence, [1.0, 1.0], [0.1, 0.1])))
-        log.validation(0, "untrained", validation_figures(scores))
+    same, different = (
+        validation_figures(Scores(*map(torch.tensor, ([0.5, 0.5], existence, [1.0, 1.0], [0.1, 0.1]))))
+        for existence in ((0.4, 0.4), (0.4, 0.6))
+    )
+    cases = [("untrained", same, False), ("epoch 1/3", different, False), ("epoch 2/3", same, True)]
+    for epoch, figures, told in [*cases, ("epoch 3/3", same, False)]:  # told once
+        log.validation(0, epoch, figures)
         assert ("every pair the same answer" in capsys.readouterr().out) == told
     log.close()
 
 
 def test_figures_without_samples_are_left_out():
-    assert set(validation_figures(Scores(*torch.empty(4, 0)))) == {
-        "samples",
-        "samples_small",
-        "samples_medium",
-        "samples_large",
-    }
+    figures = validation_figures(Scores(*torch.empty(4, 0)))
+    assert set(figures) == {"samples", "samples_small", "samples_medium", "samples_large"}
 
 
 def test_an_example_shows_query_prediction_and_truth_side_by_side(pairs):

@@ -8,6 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor
 from torch.utils.data import DataLoader
+from tqdm import tqdm
 
 from formats.drawing import PREDICTION, QUERY, TRUTH, overlay
 from formats.results import THRESHOLD
@@ -96,8 +97,9 @@ def validate(state: TrainState, encode: BatchEncoder, loader: DataLoader, log: L
     with a visible object; returns the IoU. Raises `Stopped` after the batch in which a signal came.
     """
     model = state.network.eval()
+    log.say(f"{epoch} validation ...")
     parts, examples = [Scores(*torch.empty(4, 0, dtype=torch.float64))], []
-    for batch in loader:
+    for batch in tqdm(loader, epoch, unit="batch", leave=False, disable=None if log.ranks.is_main else True):
         log.note_unreadable(batch)
         if len(batch):
             batch = batch.to(state.device)

@@ -11,6 +11,7 @@ from model.device import PRECISION_HELP, PRECISIONS
 from model.transformer import ACTIVATIONS
 from model.xsegtx import MODES
 from train.dataset import BLOCK, SampleOptions
+from train.log import TRACE_NAME
 from train.losses import LossWeights
 
 CHECKPOINT_DIR = Path(__file__).resolve().parent / "checkpoints"
@@ -27,7 +28,7 @@ STRONG = {"similarity_prior": True, "closer_look": True, "existence_weight": 0.0
 RECIPES = {"paper": {}, "strong": STRONG}  # other defaults than the paper's, by option; docs/training.md says why
 NOT_RECIPE = (
     *("out_dir", "resume_pth", "resume_epoch", "moco_path", "gpu", "device", "compile", "num_workers"),
-    *("cache_features", "save_every", "max_unreadable", "log_every", "n_epoch"),
+    *("cache_features", "save_every", "max_unreadable", "log_every", "profile", "n_epoch"),
 )
 
 
@@ -49,8 +50,6 @@ def parse_args(argv: list[str] | None, doc: str) -> argparse.Namespace:
         args.out_dir = CHECKPOINT_DIR / f"egoexo_v2_480x480{kind}"
     if args.both and args.reverse:
         raise UserError("--both trains both settings, --reverse only exo-ego; drop one of them")
-    if args.num_workers is None:
-        args.num_workers = 0 if args.cache_features else 4  # the cache is in the training process
     if args.val_size is None:
         args.val_size = args.iter_epoch_val * args.batch_pos
     if args.block > 1:
@@ -151,9 +150,9 @@ def _add_running(parser: Parser) -> None:
     add("--gpu", help=text)
     add("--device", default="auto", help="auto, cpu, cuda, cuda:1 or mps")
     text = f"of the networks; losses are float32; {PRECISION_HELP}"
-    add("--precision", "--amp", type=_precision, choices=PRECISIONS, default="fp32", help=text)
+    add("--precision", "--amp", type=_precision, choices=PRECISIONS, help=text)
     add("--compile", action="store_true", help="compile the transformer: a slow first step, faster ones after it")
-    text = "loader processes of each training process (default: 4, with --cache_features 0)"
+    text = "loader processes of each training process (default: its CPUs less one; 0 if --cache_features holds all)"
     add("--num_workers", type=at_least(0), help=text)
     text = "memory for backbone features of images seen"
     add("--cache_features", type=at_least(0, float), default=0, metavar="GB", help=text)
@@ -162,3 +161,7 @@ def _add_running(parser: Parser) -> None:
     text = "samples that may turn out unreadable before training stops"
     add("--max_unreadable", type=at_least(0), default=100, help=text)
     add("--log_every", type=at_least(1), default=20, help="steps between console and log lines")
+    text = (
+        f"write a trace of that many steps to {TRACE_NAME} in --out-dir, for TensorBoard, Perfetto or chrome://tracing"
+    )
+    add("--profile", type=at_least(1), metavar="STEPS", help=text)

@@ -31,16 +31,16 @@ from formats.provenance import provenance
 from model.backbone import Backbone, calibrate_batch_norm, random_backbone
 from model.backbones import make_backbone
 from model.checkpoint import Checkpoint, load_checkpoint, load_matching
-from model.device import PRECISIONS, resolve_device, tf32
+from model.device import PRECISIONS, default_precision, resolve_device, tf32
 from model.features import Encoder
 from model.xsegtx import XSegTx, XSegTxConfig
 from train.dataset import Batch, StepSampler, TrainSamples, ValidationSamples, affordable_workers, collate, make_loader
 from train.distributed import Ranks, Stopped
 from train.engine import train_one_epoch, validate
 from train.feature_cache import BatchEncoder
-from train.flags import loss_weights, parse_args, plain, recipe_of, sample_options
+from train.flags import STRONG, loss_weights, parse_args, plain, recipe_of, sample_options
 from train.log import Log
-from train.schedule import Schedule
+from train.schedule import LR_DROP, Schedule
 from train.state import BEST, LAST, WARMUP, TrainState, claimed, find_start, remove_run
 
 FIXED = ("mode", "input_size", "layers", "similarity_prior")  # of a network that has been trained
@@ -64,6 +64,7 @@ def main(argv: list[str] | None = None) -> int | None:
     device = resolve_device(f"cuda:{gpus[ranks.local_rank]}" if gpus else args.device)
     if device.type == "cuda":
         torch.cuda.set_device(device)
+    args.precision = args.precision or default_precision(device)
     with contextlib.ExitStack() as stack:
         if ranks.is_main:
             stack.enter_context(claimed(args.out_dir))
@@ -88,7 +89,7 @@ def train(args: argparse.Namespace, ranks: Ranks, device: torch.device) -> int |
             remove_run(args.out_dir, keep=start)
     schedule, history = state.schedule, state.history
     validated = schedule.epoch_end(history["epoch"]) if "epoch" in history else 0
-    log = Log(args.out_dir, state.step, validated, ranks, args.log_every, args.max_unreadable)
+    log = Log(args.out_dir, state.step, validated, ranks, args.log_every, args.max_unreadable, args.profile)
     about = {**provenance(), "arguments": plain(args)}
     introduce(args, log, state, notes, pairs, val_pairs, about)
 
@@ -98,6 +99,13 @@ def train(args: argparse.Namespace, ranks: Ranks, device: torch.device) -> int |
 
     encoder = Encoder(state.backbone, device, PRECISIONS[args.precision], fine=args.similarity_prior)
     encode = BatchEncoder(encoder, int(args.cache_features * 1e9))
+    if args.cache_features:
+        fitting = encode.fitting(pairs, args.input_size)
+        log.say(
+            f"--cache_features {args.cache_features:g}: room for {fitting:.0%} of the training images, each seen whole"
+        )
+        if fitting == 1 and args.num_workers is None:
+            args.num_workers = 0  # after a while nothing is read any more
     batches, val_batches = make_loaders(args, state, ranks, pairs, val_pairs, encode)
     if ranks.size > 1:  # the position table is the same everywhere, and every step has the same graph
         options = {"broadcast_buffers": False, "gradient_as_bucket_view": True, "static_graph": True}
@@ -233,7 +241,9 @@ def introduce(args, log: Log, state: TrainState, notes: list[str], pairs, val_pa
         "start": notes[0],
         "parameters": sum(p.numel() for p in state.network.parameters()),
         "frozen_parameters": sum(p.numel() for p in state.backbone.parameters()),
+        "recipe": f"{args.recipe}; " + ", ".join(f"{name} {getattr(args, name)}" for name in STRONG),
         "steps": f"{state.schedule.total_steps} of {args.batch_pos} samples",
+        "rate": f"{args.lr:g} after {args.warmUpIter} steps of warm-up, times {LR_DROP} after epoch {args.lr_schedule}",
         "device": f"{log.ranks.size} x {state.device}",
         "precision": args.precision,
         "out_dir": str(args.out_dir),
