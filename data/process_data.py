@@ -32,7 +32,7 @@ from data.extraction import (
 )
 from data.failures import BROKEN, FAILED_TAKES, MISSING, NOTE, Failure, gather_failures, write_failures
 from formats.arguments import Parser, add_num_workers, add_splits_path
-from formats.errors import UserError, printable, run_script
+from formats.errors import UserError, counted, printable, run_script
 from formats.files import only_one, remove_leftovers
 from formats.parallel import run_jobs, split_by_work
 from formats.processed import SOURCE, claim_data_dir, is_processed
@@ -141,7 +141,8 @@ def _warn_of_leaks(args: argparse.Namespace, splits: dict[str, list[str]], chose
     twice = [uid for uids in chosen.values() for uid in uids if count[uid] > 1]
     if twice:
         where = " and ".join(name for name, uids in splits.items() if twice[0] in uids)
-        message = f"{len(set(twice))} takes are in more than one split of {args.split_path}: {twice[0]} is in {where}"
+        count = counted(len(set(twice)), "take")
+        message = f"{count} in more than one split of {args.split_path}: {twice[0]} is in {where}"
         if args.strict:
             raise UserError(f"{message} (fatal by --strict)")
         print(f"warning: {printable(message)}", file=sys.stderr)
@@ -152,11 +153,11 @@ def process_split(args: argparse.Namespace, split: str, uids: list[str], splits:
     path = annotation_path(args.annotationpath, split)
     takes, malformed, others = read_takes(path, uids)
     if uids and not (takes or malformed or args.uids):
-        count = f"{len(uids)} takes of {split}"
-        raise UserError(f"{path} annotates none of the {count} in {args.split_path}; do they match?")
+        count = counted(len(uids), "take")
+        raise UserError(f"{path} annotates no take of {split} in {args.split_path}, which has {count}; do they match?")
     if homeless := set(others).difference(*splits.values()):
-        where = f"in no split of {args.split_path}"
-        print(f"{printable(split)}: {len(homeless)} annotated takes are {where} and are left out")
+        count = counted(len(homeless), "annotated take")
+        print(printable(f"{split}: {count} in no split of {args.split_path}, left out"))
     shard, shards = args.shard
     work = {uid: estimated_work(takes[uid]) if uid in takes else 0 for uid in uids}
     mine = split_by_work(work, shards)[shard - 1]
@@ -225,7 +226,7 @@ def process_takes(args: argparse.Namespace, takes: list[Take], title: str) -> di
     def close(take: Take, found: list[Failure]) -> None:
         failures[take.uid] = found
         bar.total -= left[take.uid]  # it was there already or cannot be done, so that it is no work
-        bar.set_postfix_str(f"{len(failures)}/{len(takes)} takes", refresh=False)
+        bar.set_postfix_str(f"{len(failures)}/{counted(len(takes), 'take')}", refresh=False)
         bar.update(1)
         _stop_if_strict(args, take.uid, take.name, found)
 
@@ -255,7 +256,7 @@ def sum_up(args: argparse.Namespace, title: str, names: dict[str, str], failures
     there = [uid for uid in failures if is_processed(args.outputpath, uid)]
     complete = sum(all(failure.kind == NOTE for failure in failures[uid]) for uid in there)
     print(
-        f"{title}: {complete} of {len(failures)} takes complete, {len(there) - complete} in part, "
+        f"{title}: {complete} of {counted(len(failures), 'take')} complete, {len(there) - complete} in part, "
         f"{len(failures) - len(there)} left out; in {args.outputpath}"
     )
     lines = [failure.describe(uid, names[uid]) for uid in names for failure in failures[uid]]

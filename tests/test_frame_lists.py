@@ -125,7 +125,7 @@ def test_a_malformed_take_is_named_and_the_others_are_listed(tmp_path):
     done = create_pairs(data_dir, "--objectrelator")
     assert done.returncode == 1
     last = done.stderr.splitlines()[-1]
-    assert last.startswith("error: 1 malformed takes are left out: mask of 'cup_2'") and "frame 60: mask runs" in last
+    assert last.startswith("error: 1 malformed take left out: mask of 'cup_2'") and "frame 60: mask runs" in last
     assert {item["video_name"] for item in items(data_dir)} == {"take-b"}
 
 

@@ -25,7 +25,7 @@ def test_each_file_makes_up_its_split_in_its_order(make_split, tmp_path):
     result = make_split({"train": ["c", "a"], "val": ["d"], "test": ["b"]})
     assert result.returncode == 0, result.stderr
     assert json.loads((tmp_path / "split.json").read_text()) == {"train": ["c", "a"], "val": ["d"], "test": ["b"]}
-    assert "2 takes in train, 1 takes in val, 1 takes in test" in result.stdout
+    assert "2 takes in train, 1 take in val, 1 take in test" in result.stdout
 
 
 def test_a_take_in_two_files_is_kept_out_of_training(make_split, tmp_path):
