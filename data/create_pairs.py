@@ -24,6 +24,7 @@ from formats.processed import ANNOTATION, ProcessedTake, is_processed
 from formats.takes import (
     ANNOTATION_TEMPLATE,
     SETTINGS,
+    SPLIT_REMEDY,
     SPLITS,
     annotation_path,
     find_split_path,
@@ -51,7 +52,11 @@ def parse_args() -> argparse.Namespace:
     args = parser.parse_args()
     if args.objectrelator and args.only_annotated:
         parser.error("--objectrelator lists frames with masks in both views, whatever --only_annotated says; drop one")
-    args.split_path = args.split_path or find_split_path(args.data_dir)
+    if args.split_path is None:
+        args.split_path = find_split_path(args.data_dir)
+        if not args.split_path.exists():
+            places = f"{args.data_dir}, {args.data_dir.absolute().parent} or {args.split_path.parent}"
+            raise UserError(f"no split.json in {places}; {SPLIT_REMEDY}")
     args.annotationpath = args.annotationpath or args.data_dir.absolute().parent / ANNOTATION_TEMPLATE
     return args
 
