@@ -28,11 +28,19 @@ from formats.geometry import Size
 from formats.masks import RLE, run_lengths
 from formats.pairs import PairSet, pairs_path
 from formats.parallel import run_jobs
-from formats.processed import MAX_FRAME_SIDE, ProcessedTake, frames_in, is_processed, jpeg_size, pair_frames
+from formats.processed import (
+    MAX_FRAME_SIDE,
+    ProcessedTake,
+    frames_in,
+    has_jpeg_end,
+    is_processed,
+    jpeg_size,
+    pair_frames,
+)
 from formats.takes import SETTINGS, SPLITS, find_split_path, read_split, read_splits
 
 COLUMNS = ("split", "takes", "processed", "frames", "masks", "pairs ego-exo", "pairs exo-ego", "missing", "problems")
-HEADER_BYTES = 4096  # of a JPEG file, enough for the tables before its size
+PEEK_BYTES = 4096  # of a JPEG file's beginning, enough for the tables before its size, and of its end
 MAX_NAMED_FRAMES = 5  # in a problem
 
 
@@ -210,10 +218,9 @@ def _name_some(frames: Iterable[int]) -> str:
 def announced_size(path: str) -> Size | None:
     """(H, W) from the header of a JPEG file; None if that is broken or the file does not end as a JPEG does."""
     with open(path, "rb", buffering=0) as file:  # noqa: PTH123, a Path for each of millions of files takes time
-        size = jpeg_size(file.read(HEADER_BYTES))
-        if size:
-            file.seek(-2, os.SEEK_END)
-        return size if size and file.read(2) == b"\xff\xd9" else None
+        size = jpeg_size(file.read(PEEK_BYTES))
+        file.seek(max(0, os.fstat(file.fileno()).st_size - PEEK_BYTES))
+        return size if size and has_jpeg_end(file.read()) else None
 
 
 def _decodes(path: str, size: Size) -> bool:

@@ -111,6 +111,12 @@ def test_damaged_frames_are_found_without_decoding(data_dir, damage):
     assert problems(data_dir) == ["1 frame broken: 30"]
 
 
+def test_zeros_behind_the_end_of_a_frame_are_no_damage(data_dir):
+    path = data_dir / "take-a" / "cam01" / "30.jpg"
+    path.write_bytes(path.read_bytes() + bytes(7))  # which some encoders add, and read_frame accepts
+    assert problems(data_dir) == problems(data_dir, decode=True) == []
+
+
 def test_damage_behind_the_header_is_found_by_decoding(data_dir):
     path = data_dir / "take-a" / "cam01" / "30.jpg"
     data = path.read_bytes()
