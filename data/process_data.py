@@ -155,7 +155,8 @@ def process_split(args: argparse.Namespace, split: str, uids: list[str], splits:
     if uids and not (takes or malformed or args.uids):
         count = counted(len(uids), "take")
         raise UserError(f"{path} annotates no take of {split} in {args.split_path}, which has {count}; do they match?")
-    if homeless := set(others).difference(*splits.values()):
+    homeless = set(others).difference(*splits.values())
+    if homeless and not args.uids:
         count = counted(len(homeless), "annotated take")
         print(printable(f"{split}: {count} in no split of {args.split_path}, left out"))
     shard, shards = args.shard
