@@ -29,6 +29,11 @@ def printable(text: str) -> str:
     return "".join(char if char.isprintable() else ascii(char)[1:-1] for char in text)
 
 
+def counted(number: int, noun: str) -> str:
+    """`1 take`, `2 takes`, `1,317 takes`."""
+    return f"{number:,} {noun}{'' if number == 1 else 's'}"
+
+
 def run_script(main: Callable[[], int | None]) -> None:
     """Run a script's `main` and exit with its status (None means 0).
 

@@ -288,7 +288,7 @@ def test_a_take_that_was_processed_since_is_noticed(data_dir):
     hidden = data_dir / "elsewhere"
     (data_dir / GOLDEN_SPLITS["train"][1]).rename(hidden)
     run = create_pairs(data_dir, "--split", "train")
-    assert "1 of 2 takes are not processed: 38382b7e" in run.stdout
+    assert "1 of 2 takes not processed: 38382b7e" in run.stdout
     assert PairSet.open(data_dir, "train", "ego-exo").takes == GOLDEN_SPLITS["train"][:1]
     hidden.rename(data_dir / GOLDEN_SPLITS["train"][1])
     refused(data_dir, "has been processed")
@@ -301,7 +301,7 @@ def test_a_take_that_cannot_be_read_is_left_out_alone_until_it_can_be_read(data_
     make_unreadable(path)
     run = create_pairs(data_dir, "--split", "train")
     assert run.returncode == 1
-    assert f"1 malformed takes are left out: {path} cannot be read (Input/output error); mend this" in run.stderr
+    assert f"1 malformed take left out: {path} cannot be read (Input/output error); mend this" in run.stderr
     assert PairSet.open(data_dir, "train", "ego-exo").takes == [second]
     path.unlink()
     path.write_bytes(content)
