@@ -118,7 +118,22 @@ def test_runs_that_do_not_fill_the_image_are_refused(change):
 )
 def test_text_that_is_no_run_lengths_is_refused(counts):
     with pytest.raises(ValueError, match="are not COCO run-length text"):
-        run_lengths({"size": [2, 2], "counts": counts})
+        run_lengths({"size": [40, 40], "counts": counts})
+
+
+@pytest.mark.parametrize("runs", [[1], [1, 1, 18, 1], [1, 1, 1, 18, 18, 1], [17, 1], [1, 530, 530, 1]])
+@pytest.mark.parametrize("side", [1, 2, 5, 64])
+def test_no_mask_is_longer_than_masks_may_be(runs, side):
+    pixels = np.repeat(np.resize([0, 1], 10_000), np.resize(runs, 10_000))[: side * side]
+    for mask in (pixels.reshape(side, side).T, 1 - pixels.reshape(side, side).T):
+        np.testing.assert_array_equal(decode_mask(encode_mask(mask)), mask)
+
+
+@pytest.mark.parametrize(("size", "length"), [([1, 1], 18), ([2, 2], 21), ([64, 64], 4625), ([8192, 8192], 5_000_000)])
+def test_counts_that_are_longer_than_those_of_any_mask_of_their_size_are_refused(size, length):
+    for read in (run_lengths, decode_mask, eval_mask, lambda rle: letterbox_mask(rle, 10)):
+        with pytest.raises(ValueError, match=f"longer than those of any mask of {size[0]}x{size[1]}$"):
+            read({"size": size, "counts": "0" * length})
 
 
 def test_negative_runs_are_refused():
