@@ -40,6 +40,8 @@ def run_script(main: Callable[[], int | None]) -> None:
     UserError and OSError (disk full, no permission, file gone) end in one line and status 1, Ctrl-C in status 130.
     Anything else is a bug of ours and keeps its traceback.
     """
+    if hasattr(sys.stdout, "reconfigure"):  # a terminal without Unicode gets escapes, not an error
+        sys.stdout.reconfigure(errors="backslashreplace")
     try:
         if signal.getsignal(signal.SIGINT) is _end_imports:
             signal.signal(signal.SIGINT, signal.default_int_handler)

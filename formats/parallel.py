@@ -24,7 +24,7 @@ from typing import TypeVar
 
 import cv2
 
-from formats.errors import UserError
+from formats.errors import UserError, printable
 
 Job = TypeVar("Job")
 Result = TypeVar("Result")
@@ -164,7 +164,7 @@ def start_loader_worker(_worker_id: int) -> None:
 
 def _exit_with_message(error: Exception, _batch: object) -> None:
     """End the worker: PyTorch would print a traceback, and the parent would wait for the batch for ever."""
-    print(f"error: a loading process cannot hand over a batch: {error}", file=sys.stderr, flush=True)
+    print(printable(f"error: a loading process cannot hand over a batch: {error}"), file=sys.stderr, flush=True)
     os._exit(1)
 
 
