@@ -30,7 +30,7 @@ Job = TypeVar("Job")
 Result = TypeVar("Result")
 Key = TypeVar("Key", bound=Hashable)
 SHARED_MEMORY = Path("/dev/shm")
-FILES_PER_BATCH, OTHER_FILES = 16, 64  # that a process has open: two for each tensor of a batch under way, all others
+FILES_PER_BATCH, OTHER_FILES = 16, 64  # open at once: two for each of a batch's eight tensors, and all others
 TOO_MANY_FILES = re.compile("Too many open files|received 0 items of ancdata")
 NO_ROOM = (errno.EMFILE, errno.ENFILE, errno.EAGAIN, errno.ENOMEM, errno.ENOSPC)
 
@@ -89,8 +89,7 @@ def _submit(pool: ProcessPoolExecutor, function: Callable[[Job], Result], job: J
     former = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
     try:
         return pool.submit(function, job)
-    except OSError as error:
-        # Else a worker was killed in the middle of this.
+    except OSError as error:  # no worker can start, or one was killed in the middle of this
         raise _cannot_start(error) if error.errno in NO_ROOM else BrokenProcessPool from None
     finally:
         signal.pthread_sigmask(signal.SIG_SETMASK, former)
