@@ -141,6 +141,34 @@ def test_negative_runs_are_refused():
         run_lengths({"size": [2, 2], "counts": "O5"})  # -1, 5
 
 
+def coco_number(number):
+    """A number as COCO's text has it: five bits a character, the lowest first, and whether more follow."""
+    digit, rest = number & 31, number >> 5
+    more = rest != (-1 if digit & 16 else 0)
+    return chr(48 + digit + 32 * more) + (coco_number(rest) if more else "")
+
+
+def test_runs_whose_sum_is_right_only_in_64_bits_are_refused():
+    pixels, rise, tail = 8192 * 8192, 4096, 2**15
+
+    def differences(level, tail_shift=0, last_shift=0):
+        """Of the runs of one parity: a rise to 2^46, a plateau that two shifts fit to the pixel, an end."""
+        shifts = [tail_shift, *[0] * (tail - 1), last_shift]
+        return np.array([0] + [2**34 - 1] * rise + [0] * level + shifts, object)
+
+    def total(differences):
+        return int(np.add.accumulate(differences).sum())
+
+    wanted = 2**64 + pixels
+    level = (wanted - 2 * total(differences(0))) // (2 * rise * (2**34 - 1))
+    tail_shift, last_shift = divmod(wanted - 2 * total(differences(level)), tail + 1)
+    zeros, ones = differences(level, tail_shift, last_shift), differences(level)
+    assert total(zeros) + total(ones) == wanted
+    counts = "".join(map(coco_number, np.stack([zeros, ones], axis=1).ravel().tolist()))
+    with pytest.raises(ValueError, match="add up to"):
+        decode_mask({"size": [8192, 8192], "counts": counts})
+
+
 @given(masks(max_side=40), st.data())
 def test_damaged_counts_decode_to_something_or_raise_one_kind_of_error(mask, data):
     rle = encode_mask(mask)
