@@ -201,6 +201,15 @@ def test_a_pair_of_masks_of_two_frames_is_refused(data_dir):
     refused(data_dir, "masks of different frames")
 
 
+@pytest.mark.parametrize("other", [[1, 0], [0, 0]])
+def test_pairs_in_another_order_than_their_frames_are_refused(data_dir, train, other):
+    rows = np.load(arrays(data_dir) / ROWS)
+    first = next(track.numbers for track in train.tracks if len(track.numbers) > 1)[0]
+    rows[first : first + 2] = rows[first + np.array(other)]
+    np.save(arrays(data_dir) / ROWS, rows)
+    refused(data_dir, "not in the order of their frames")
+
+
 @pytest.mark.parametrize(
     ("field", "value"),
     [("start", -1), ("start", 2**62), ("length", 0), ("length", -5), ("length", 2**31 - 1)]
