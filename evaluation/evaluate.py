@@ -36,7 +36,7 @@ from evaluation.inputs import (
     score_file,
     summarize_file,
 )
-from evaluation.outputs import claim_files, write_cases, write_outputs
+from evaluation.outputs import OUTPUT_FILES, claim_files, write_cases, write_outputs
 from evaluation.pages import PAGE, change_card, comparison_sections, write_page
 from evaluation.pictures import draw_gallery, load_predictions
 from evaluation.plots import comparison_plots, draw_comparison_plots
@@ -105,6 +105,7 @@ def evaluate_file(args: argparse.Namespace, truth: GroundTruth, path: Path) -> N
         summary["protocols"] = without_nan(under_protocols(args.protocol, scores.cases))
         tables += ["", format_protocols(summary["protocols"], args.all_frames)]
     out = args.out or beside(path, "evaluation")
+    claim_files(out, "evaluation", OUTPUT_FILES)
     write_outputs(out, summary, scores.cases)
     print("\n".join([*tables, *warnings, f"written to {out}"]))
 

@@ -33,6 +33,7 @@ def claim_files(folder: Path, what: str, names: Sequence[str]) -> None:
         raise UserError(f"{folder / others[0]} is of another origin and stays; delete it or name another --out")
     for path in (folder / name for name in ours):
         path.unlink(missing_ok=True)
+    for path in (folder / name for name in {*ours, *names}):
         remove_leftovers(path.parent, path.name)
     write_json(listing, list(names))  # before the files are there: a killed run leaves none that is not listed
 
@@ -44,8 +45,6 @@ def _is_ours(name: Any) -> bool:
 
 def write_outputs(folder: Path, summary: dict[str, Any], cases: Sequence[Case]) -> None:
     """metrics.json, breakdown.csv (a line per group) and cases.csv (a line per scored frame), each atomically."""
-    for name in OUTPUT_FILES:
-        remove_leftovers(folder, name)
     header = (*GROUP_COLUMNS, *METRICS)
     rows = (
         (kind, *(group[name] for name in header)) for kind, groups in summary["breakdown"].items() for group in groups

@@ -5,6 +5,7 @@ JSON whose name ends in .gz is read through gzip.
 
 import contextlib
 import fcntl
+import glob
 import gzip
 import itertools
 import json
@@ -72,7 +73,8 @@ def remove_leftovers(folder: Path, name: str = "*", seconds: float = 0) -> None:
 
     An hour is safe where others may be writing these files now.
     """
-    for path in Path(folder).glob(f".{name}.*.tmp"):
+    pattern = name if name == "*" else glob.escape(name)
+    for path in Path(folder).glob(f".{pattern}.*.tmp"):
         with contextlib.suppress(FileNotFoundError):
             if time.time() - path.stat().st_mtime >= seconds:
                 path.unlink()

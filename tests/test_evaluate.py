@@ -309,8 +309,29 @@ def test_what_a_killed_evaluation_left_is_removed_by_the_next(golden_root, tmp_p
     os.utime(tmp_path / ".gt.json.12ab.tmp", (0, 0))  # the other setting's evaluation may be writing a younger one
     files = ["--data_path", golden_root / "processed", "--pred_file", golden_root / "ego-exo_val_results.json"]
     run("--setting", "ego-exo", *files, "--write_gt", tmp_path / "gt.json", "--out", tmp_path)
-    names = {"gt.json", "metrics.json", "cases.csv", "breakdown.csv"}
+    names = {"gt.json", "metrics.json", "cases.csv", "breakdown.csv", ".evaluation.json"}
     assert {path.name for path in tmp_path.iterdir()} == names
+
+
+@pytest.mark.parametrize("name", ["cases.csv", "metrics.json", "breakdown.csv"])
+def test_a_file_that_is_not_of_an_evaluation_is_not_replaced_by_one(small_root, good, tmp_path, capsys, name):
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out" / name).write_text("mine")
+    assert evaluate_results(small_root, good, tmp_path) == 1
+    assert f"{name} is of another origin and stays" in capsys.readouterr().err
+    assert [(path.name, path.read_text()) for path in (tmp_path / "out").iterdir()] == [(name, "mine")]
+    (tmp_path / "out" / name).unlink()
+    assert evaluate_results(small_root, good, tmp_path) == evaluate_results(small_root, good, tmp_path) == 0
+
+
+@pytest.mark.parametrize("name", ["gt [1].json", "gt **.json", "gt ?.json"])
+def test_names_that_are_patterns_name_nothing_but_themselves(golden_root, tmp_path, name):
+    (tmp_path / f".{name}.12ab.tmp").touch()
+    (tmp_path / ".gt 1.json.12ab.tmp").touch()  # of another file, which the pattern would fit
+    for path in tmp_path.iterdir():
+        os.utime(path, (0, 0))
+    run("--data_path", golden_root / "processed", "--write_gt", tmp_path / name)
+    assert {path.name for path in tmp_path.iterdir()} == {name, ".gt 1.json.12ab.tmp"}
 
 
 def test_the_headline_names_the_split_of_the_data_and_never_a_default(golden_root, tmp_path, capsys):
