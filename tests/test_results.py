@@ -3,6 +3,7 @@
 import copy
 import gzip
 import json
+import os
 
 import cv2
 import numpy as np
@@ -264,6 +265,30 @@ def test_a_broken_and_a_missing_png_mask_are_named(root, tmp_path, capsys):
     place = f"take take-a, object 'bicycle _0', camera pair {EGO}_cam01"
     assert f"{place}, frame 0: mask cannot be decoded (mask 'no PNG picture'" in problems
     assert f"{place}, frame 30: missing" in problems and "2 problems in" in last
+
+
+def test_linked_folders_are_read_and_pipes_devices_and_broken_links_are_named(root, tmp_path, capsys):
+    write_mask_folder(tmp_path / "masks", make_results(root / "processed", UIDS, "ego-exo"))
+    expected = scored(root, "ego-exo", tmp_path / "masks", tmp_path / "a", "--lenient")
+    take = tmp_path / "masks" / "take-a"
+    (take / "bicycle _0").rename(tmp_path / "elsewhere")
+    (take / "bicycle _0").symlink_to(tmp_path / "elsewhere")
+    (tmp_path / "masks" / "take-b").rename(tmp_path / "take-b")
+    (tmp_path / "masks" / "take-b").symlink_to(tmp_path / "take-b")
+    (take / "bicycle _0" / "up").symlink_to(take)
+    assert scored(root, "ego-exo", tmp_path / "masks", tmp_path / "b", "--lenient") == expected
+
+    frames = take / "CPR dummy" / f"{EGO}_cam01"
+    for frame in ("0", "30"):
+        (frames / f"{frame}.png").unlink()
+    os.mkfifo(frames / "0.png")
+    (frames / "30.png").symlink_to("/dev/zero")
+    (take / "bicycle _0" / f"{EGO}_cam01" / "0.png").unlink()
+    (take / "bicycle _0" / f"{EGO}_cam01" / "0.png").symlink_to("nowhere")
+    problems, last = refusal(capsys, root, "ego-exo", tmp_path / "masks", tmp_path / "no", "--lenient")
+    assert "'CPR dummy', camera pair aria01_214-1_cam01, frames 0, 30: mask cannot be decoded" in problems
+    assert "'bicycle _0', camera pair aria01_214-1_cam01, frame 0: mask cannot be decoded" in problems
+    assert "2 problems in" in last
 
 
 def detections(results):
