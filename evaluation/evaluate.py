@@ -68,6 +68,12 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     add("--num", type=at_least(0), default=40, help="pictures of a comparison, of its largest disagreements")
     add_num_workers(parser)
     args = parser.parse_args(argv)
+    if (
+        not (args.setting or args.describe or args.pred_file or args.write_gt)
+        and args.out
+        and args.out.suffix == ".json"
+    ):
+        args.write_gt = args.out  # as the original's process_annotations.py with --output_path
     if args.describe and args.pred_file:
         parser.error("--describe looks at the ground truth alone; drop --pred_file")
     if not args.setting and not args.describe and (args.pred_file or not args.write_gt):

@@ -291,10 +291,14 @@ def test_frames_that_nobody_looked_at_in_the_target_do_not_count(small_root, goo
     assert len(read_cases(tmp_path / "out")) == 16
 
 
-def test_hyphened_flags_of_the_original_are_understood(golden_root, tmp_path):
-    files = ["--gt-file", golden_root / "gt_val.json", "--pred-file", golden_root / "ego-exo_val_results.json"]
-    run("--setting", "ego-exo", *files, "--out", tmp_path)
-    assert (tmp_path / "metrics.json").is_file()
+def test_the_originals_commands_of_the_evaluation_work_as_they_are(golden_root, tmp_path):
+    annotations = golden_root / "annotations" / "relations_val.json"
+    where = ["--data_path", golden_root / "processed", "--split", "val", "--annotations_path", annotations]
+    run(*where, "--output_path", tmp_path / "gt.json")  # process_annotations.py
+    assert json.loads((tmp_path / "gt.json").read_text()) == golden("evaluation/gt_val")
+    files = ["--gt-file", tmp_path / "gt.json", "--pred-file", golden_root / "ego-exo_val_results.json"]
+    run("--setting", "ego-exo", *files, "--output_path", tmp_path / "out")  # evaluate_egoexo.py
+    assert (tmp_path / "out" / "metrics.json").is_file()
 
 
 def test_the_ground_truth_can_be_written_without_predictions(golden_root, tmp_path):
