@@ -13,7 +13,7 @@ import numpy as np
 from tqdm import tqdm
 
 from evaluation.summary import SIZE_LABELS, VISIBILITY_LABELS, size_label, visibility_label, without_nan
-from evaluation.tables import Rows, format_table, percent, split_title
+from evaluation.tables import Rows, counted, format_table, percent, split_title
 from evaluation.truth import GroundTruth, TakeTruth
 from formats.errors import UserError, printable
 from formats.geometry import Size
@@ -214,7 +214,8 @@ def format_description(description: dict[str, Any]) -> str:
     """What evaluate.py prints: how much there is, and tables of the settings, the sizes, the cameras, the scenarios."""
     settings, masks = description["settings"], description["masks"]
     headline = (
-        f"{split_title(description['split'])}: {description['takes']:,} takes, {description['objects']:,} objects, "
+        f"{split_title(description['split'])}: {counted(description['takes'], 'take')}, "
+        f"{counted(description['objects'], 'object')}, "
         f"{description['objects_without_pair']:,} of them without a pair of cameras, "
         f"{masks['ego']:,} ego and {masks['exo']:,} exo masks"
     )

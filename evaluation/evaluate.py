@@ -42,7 +42,15 @@ from evaluation.pictures import draw_gallery, load_predictions
 from evaluation.plots import comparison_plots, draw_comparison_plots
 from evaluation.protocols import OFFICIAL_RULE, PROTOCOLS, under_protocols
 from evaluation.summary import take_names, without_nan
-from evaluation.tables import difference_table, format_protocols, format_summary, format_table, split_title, won_table
+from evaluation.tables import (
+    counted,
+    difference_table,
+    format_protocols,
+    format_summary,
+    format_table,
+    split_title,
+    won_table,
+)
 from evaluation.truth import GroundTruth
 from formats.arguments import Parser, add_num_workers, add_setting, at_least
 from formats.errors import UserError, run_script
@@ -92,7 +100,7 @@ def main(argv: list[str] | None = None) -> None:
     truth = open_truth(args)
     if args.write_gt:
         truth.write_official(args.write_gt)
-        print(f"ground truth of {len(truth.uids)} takes written to {args.write_gt}")
+        print(f"ground truth of {counted(len(truth.uids), 'take')} written to {args.write_gt}")
     if args.describe:
         describe_data(args, truth)
     elif args.setting:
@@ -153,7 +161,7 @@ def compare_files(args: argparse.Namespace, truth: GroundTruth, files: list[Path
         for picture, *group in zip(pictures, *shown, strict=True)
     ]
     sections = comparison_sections(comparison, draw_comparison_plots(out, names, cases), cards)
-    lead = f"{args.setting}, {split_title(source['split'])}: {len(cases[0]):,} frames that all files have"
+    lead = f"{args.setting}, {split_title(source['split'])}: {counted(len(cases[0]), 'frame')} that all files have"
     warnings = list(dict.fromkeys(line for one in scores for line in left_out(truth, one)))
     page = write_page(out, " against ".join(names), lead, warnings, sections)
     write_json(out / "comparison.json", comparison, indent=1)

@@ -4,6 +4,7 @@ import copy
 import csv
 import json
 import os
+import re
 import shutil
 
 import numpy as np
@@ -353,8 +354,25 @@ def test_the_headline_names_the_split_of_the_data_and_never_a_default(golden_roo
         run("--setting", "ego-exo", *gt_file)
 
 
+def test_one_take_is_a_take_and_a_comparison_of_it_has_no_verdict(golden_root, tmp_path, capsys):
+    results = golden_root / "ego-exo_val_results.json"
+    where = ["--setting", "ego-exo", "--data_path", golden_root / "processed", "--out"]
+    run(*where, tmp_path / "one", "--pred_file", results)
+    assert capsys.readouterr().out.startswith("ego-exo, split val: 1 take, ")
+    other = json.loads(results.read_text())
+    for entry in other["ego-exo"]["results"][next(iter(other["ego-exo"]["results"]))]["masks"].values():
+        for frames in entry.values():
+            for prediction in frames.values():
+                prediction["confidence"] = 0.0
+    (tmp_path / "other.json").write_text(json.dumps(other))
+    run(*where, tmp_path / "two", "--pred_file", results, tmp_path / "other.json", "--num", "0")
+    text = capsys.readouterr().out + (tmp_path / "two" / "index.html").read_text()
+    assert "existence balanced accuracy" in text and not re.search("better,|better<|worse,|worse<|worse$", text, re.M)
+    assert "In brackets" not in text
+
+
 def test_results_of_another_split_are_refused_in_one_line(golden_root, tmp_path):
-    with pytest.raises(UserError, match="holds none of the .* takes of the ground truth; is it of another split"):
+    with pytest.raises(UserError, match="holds no take of the ground truth; is it of another split"):
         pred_file = golden_root / "ego-exo_test_results.json"
         run("--setting", "ego-exo", "--data_path", golden_root / "processed", "--pred_file", pred_file)
 
