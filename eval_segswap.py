@@ -20,19 +20,21 @@ if __name__ == "__main__":  # before torch is imported: threads that spin while 
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 import cv2
+import torch
 import torch.distributed as dist
 from torch.utils.data import DataLoader
 from tqdm import tqdm
 
 from formats.arguments import Parser, add_data_path, add_setting, add_splits_path, at_least
-from formats.errors import UserError, printable, run_script
+from formats.errors import UserError, printable, run_script, warn_once
 from formats.parallel import default_workers, loader_failures, loader_workers, split_by_work, start_loader_worker
 from formats.processed import ProcessedTake
 from formats.takes import find_split_path, read_split
-from inference.chunks import ChunkDataset, ChunkPlan, plan_chunks
-from inference.predict_takes import empty_result, predict_takes
-from inference.predictor import PRECISIONS, Predictor
+from inference.matcher import Matcher
+from inference.predict_takes import ChunkDataset, ChunkPlan, TakePlan, plan_take, predict_takes
+from inference.predictor import Predictor
 from inference.resumable_run import ResumableRun
+from model.device import PRECISION_HELP, PRECISIONS, default_precision, resolve_device
 
 ROOT = Path(__file__).resolve().parent
 BOTH_DIR = "egoexo_v2_480x480_both"
@@ -55,7 +57,7 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     add("--save_inter", action="store_true", help="also keep each take's <out_path>/<take_uid>/pred_annotations.json")
     add("--backbone_weights", type=Path, help="file of a backbone that the checkpoint names (default: as in training)")
     add("--device", default="auto", help="auto, cpu, cuda, cuda:1 or mps")
-    add("--precision", choices=list(PRECISIONS), default="fp32", help="fp32 is exact; bf16 is the fastest on new GPUs")
+    add("--precision", choices=PRECISIONS, help=PRECISION_HELP)
     add("--batch_size", type=at_least(1), help="pairs that the network takes at once (default: by the device's memory)")
     workers = "processes that read and letterbox; 0: none but this one (default: 1 beside a CPU, up to 8 beside a GPU)"
     add("--num_workers", type=at_least(0), help=workers)
@@ -69,22 +71,29 @@ def main(argv: list[str] | None = None) -> int:
     args = parse_args(argv)
     rank, world = join_ranks()
     checkpoint = args.ckpt_path or default_checkpoint(args.setting)
-    predictor = Predictor.load(
-        checkpoint, args.device, args.precision, args.batch_size, args.compile, args.backbone_weights
-    )
+    device = resolve_device(args.device)
+    if device.type == "cuda":
+        torch.cuda.set_device(device)  # else other GPUs are touched, too
+    args.precision = args.precision or default_precision(device)
+    predictor = Predictor.load(checkpoint, device, args.precision, args.batch_size, args.compile, args.backbone_weights)
+    matcher = predictor.matcher
+    if rank == 0:
+        print(f"{checkpoint}: {predictor.description}, on {world} x {device} in {args.precision}")
+        if predictor.settings and args.setting not in predictor.settings:
+            warn_once(f"{checkpoint} was trained for {' and '.join(predictor.settings)}, not for {args.setting}")
     uids = read_split(args.splits_path or find_split_path(args.data_path), args.split)
-    plans, failed = plan_takes(uids, args, predictor.batch_size)
-    run = ResumableRun(args.out_path, args.setting, args.split, args.data_path, checkpoint, args.precision)
+    plans, failed = plan_takes(uids, args, matcher.batch_size)
+    run = ResumableRun(args.out_path, args.setting, args.split, checkpoint, args.precision, matcher.batch_size)
     with run.claimed() if rank == 0 else contextlib.nullcontext():
         if world > 1:
             dist.barrier()  # the others wait until rank 0 has the files for itself
-        if not args.overwrite and run.is_complete(uids):
+        if not args.overwrite and run.is_complete(plans):
             print(f"{run.results_path} is complete already; delete it to predict again")
             status = 0
         else:
-            mine = split_by_work({uid: pair_count(plans[uid]) for uid in plans}, world)[rank]
-            reports = gather(predict_share(args, predictor, run, {uid: plans[uid] for uid in mine}, rank), world)
-            status = finish(args, run, uids, failed, reports) if rank == 0 else 0
+            mine = split_by_work({uid: plan.pair_count for uid, plan in plans.items()}, world)[rank]
+            reports = gather(predict_part(args, matcher, run, {uid: plans[uid] for uid in mine}, rank), world)
+            status = finish(args, run, plans, failed, reports) if rank == 0 else 0
         if rank == 0 and args.save_inter:
             run.write_take_files()
     return status
@@ -119,12 +128,12 @@ def default_checkpoint(setting: str) -> Path:
 
 def plan_takes(
     uids: list[str], args: argparse.Namespace, batch_size: int
-) -> tuple[dict[str, list[ChunkPlan]], dict[str, str]]:
-    """Chunks by take, and the reasons of the takes that cannot be read. Raises UserError if there is nothing to do."""
+) -> tuple[dict[str, TakePlan], dict[str, str]]:
+    """What to predict by take, and why other takes cannot be read. UserError if there is nothing to do."""
     plans, failed = {}, {}
     for uid in uids:
         try:
-            plans[uid] = plan_chunks(ProcessedTake.read(args.data_path, uid), args.setting, batch_size)
+            plans[uid] = plan_take(ProcessedTake.read(args.data_path, uid), args.setting, batch_size)
         except UserError as error:
             if args.strict:
                 raise
@@ -135,44 +144,39 @@ def plan_takes(
     return plans, failed
 
 
-def pair_count(plans: list[ChunkPlan]) -> int:
-    return sum(plan.pair_count for plan in plans)
-
-
-def predict_share(
-    args: argparse.Namespace, predictor: Predictor, run: ResumableRun, plans: dict[str, list[ChunkPlan]], rank: int
+def predict_part(
+    args: argparse.Namespace, matcher: Matcher, run: ResumableRun, plans: dict[str, TakePlan], rank: int
 ) -> dict:
     """Predict this rank's takes, but for those that a stopped run has finished; returns counts and times."""
     begin = time.perf_counter()
-    todo = [plan for uid in plans if not run.has(uid) for plan in plans[uid]]
-    for uid in plans:
-        if not plans[uid]:  # a take without a pair still has its objects in the file
-            run.write(uid, empty_result(ProcessedTake.read(args.data_path, uid), args.setting))
-    total, pairs = sum(map(pair_count, plans.values())), pair_count(todo)
-    loader = make_loader(args, predictor, todo)
+    todo = [plan for plan in plans.values() if not run.has(plan)]
+    for plan in todo:
+        if not plan.chunks:  # a take without a pair still has its objects in the file
+            run.write(plan, plan.empty_result())
+    total, pairs = (sum(plan.pair_count for plan in some) for some in (plans.values(), todo))
+    loader = make_loader(args, matcher, [chunk for plan in todo for chunk in plan.chunks])
     with loader_failures(), tqdm(total=total, initial=total - pairs, unit="pair", disable=rank > 0) as bar:
         bar.set_description(args.setting)
-        failed, stages = predict_takes(
-            predictor, loader, args.data_path, args.setting, run.write, bar.update, args.strict
-        )
+        write = lambda uid, result: run.write(plans[uid], result)  # noqa: E731
+        failed, stages = predict_takes(matcher, loader, plans, write, bar.update, args.strict)
     return {"pairs": pairs, "seconds": time.perf_counter() - begin, "stages": stages, "failed": failed}
 
 
-def make_loader(args: argparse.Namespace, predictor: Predictor, plans: list[ChunkPlan]) -> DataLoader:
-    dataset = ChunkDataset(args.data_path, args.setting, predictor.side, plans)
-    on_gpu = predictor.device.type == "cuda"
+def make_loader(args: argparse.Namespace, matcher: Matcher, chunks: list[ChunkPlan]) -> DataLoader:
+    dataset = ChunkDataset(args.data_path, args.setting, matcher.side, chunks)
+    on_gpu = matcher.device.type == "cuda"
     workers = args.num_workers
     if workers is None:
         workers = min(8, default_workers()) if on_gpu else 1  # a CPU's cores are busy with the network already
-    chunk_bytes = max((plan.planes for plan in plans), default=0) * predictor.side**2
-    workers = loader_workers(min(workers, len(plans)), chunk_bytes)
+    chunk_bytes = max((chunk.planes for chunk in chunks), default=0) * matcher.side**2
+    workers = loader_workers(min(workers, len(chunks)), chunk_bytes)
     cv2.setNumThreads(0)  # OpenCV's threads do not survive the fork of a worker
     options = {"num_workers": workers, "pin_memory": on_gpu, "worker_init_fn": start_loader_worker}
     return DataLoader(dataset, batch_size=None, **options)
 
 
 def finish(
-    args: argparse.Namespace, run: ResumableRun, uids: list[str], failed: dict[str, str], reports: list[dict]
+    args: argparse.Namespace, run: ResumableRun, plans: dict[str, TakePlan], failed: dict[str, str], reports: list[dict]
 ) -> int:
     """Write the results file and the run's record, print the summary; returns the exit status."""
     stages: Counter[str] = Counter()
@@ -181,7 +185,7 @@ def finish(
         stages.update(report["stages"])
     pairs = sum(report["pairs"] for report in reports)
     seconds = max(report["seconds"] for report in reports)
-    done = [uid for uid in uids if uid not in failed]
+    done = {uid: plan for uid, plan in plans.items() if uid not in failed}
     run.finish(done, failed, {"pairs": pairs, "seconds": seconds, "stages": stages})
     if not args.save_inter and not failed:
         run.remove_parts()

@@ -15,8 +15,8 @@ out=${QUICKSTART_DIR:-quickstart}
 takes=${QUICKSTART_TAKES:-96}
 steps=${QUICKSTART_STEPS:-440}
 seed=${QUICKSTART_SEED:-0}
-amp=off # precision of training: bfloat16 where the CPU computes in it, which is faster and as accurate
-if grep -qsw avx512_bf16 /proc/cpuinfo; then amp=bf16; fi
+precision=fp32 # of training: bfloat16 where the CPU computes in it, which is faster and as accurate
+if grep -qsw avx512_bf16 /proc/cpuinfo; then precision=bf16; fi
 root=$out/egoexo
 data=$root/processed
 
@@ -47,7 +47,7 @@ step "5/7 Training, short and small: one network for both settings, 192-pixel in
 train() { # name of the checkpoint folder, further flags
   run bash train/run_both.sh --train-dir "$data" --out-dir "$out/checkpoints/$1" --resume-pth auto --seed "$seed" \
     --backbone efficientnet_lite0 --mode tiny --input_size 192 --batch-pos 8 --lr 5e-4 --iter-epoch "$steps" \
-    --lr-schedule 3 --val_size 0 --cache_features 2 --num_workers 0 --log_every 50 --amp $amp "${@:2}"
+    --lr-schedule 3 --val_size 0 --cache_features 2 --num_workers 0 --log_every 50 --precision $precision "${@:2}"
 }
 train untrained --warmUpIter 1 --n-epoch 0 # one step at rate 0, to have something to compare with
 train trained --warmUpIter $(((steps + 5) / 6)) --n-epoch 4

@@ -1,20 +1,22 @@
 """Training against the published implementation's way (tests/joined_attention.py), in turn on the same machine.
 
     python benchmarks/train_step.py                         # 480-pixel input, CPU, or the GPU if there is one
-    python benchmarks/train_step.py --amp bf16 --compile
+    python benchmarks/train_step.py --precision bf16 --compile
     python benchmarks/train_step.py --input_size 192 --batch_size 8
+    python benchmarks/train_step.py --backbones moco efficientnet_lite0 vit_small_patch14_reg4_dinov2.lvd142m
 
-Ratios, each the median over rounds: samples/s of one loader process (masks decoded in full, padded and resized, against
-sampled from their runs), of a training step on given images, and of a step with cached features, by the paper's and by
-the strong recipe. The weights are random: the time does not depend on them.
+1. The loader in one process: masks decoded in full, padded and resized, against masks sampled from their run lengths.
+2. A training step on given images, and one with cached features by the paper's recipe and by the strong one.
+   With --backbones, instead: training steps and predictions with each of them, nothing cached, by both recipes.
+
+The weights are random: the time does not depend on them. The strong recipe's closer looks are not part of it.
 """
 
 import argparse
-import statistics
 import sys
 import tempfile
-import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from functools import cached_property, partial
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # repository root
@@ -22,36 +24,100 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # repository root
 import cv2
 import numpy as np
 import torch
-from torch import Tensor
 
-from benchmarks.stand_in import make_take
-from data.create_pairs import main as create_pairs
+from benchmarks.measure import in_turn, print_times, timed
+from benchmarks.stand_in import make_pool, make_take, write_with_pictures
 from formats.arguments import Parser, at_least
 from formats.errors import run_script
-from formats.files import write_json
-from formats.masks import decode_mask
-from formats.pairs import PairSet
-from model.backbone import mask_to_image, normalize_image, random_backbone
-from model.device import resolve_device
-from model.xsegtx import XSegTx, XSegTxConfig
+from formats.masks import RLE, decode_mask
+from formats.pairs import PairSet, write_pairs
+from formats.processed import frame_path
+from inference.matcher import Matcher, PairBatch
+from model.backbone import Backbone, mask_to_image, normalize_image, random_backbone
+from model.backbones import LITE0, timm_backbone
+from model.device import PRECISIONS, autocast, resolve_device, tf32
+from model.features import Encoder
+from model.xsegtx import Prediction, XSegTx, XSegTxConfig
 from tests.joined_attention import joined_forward
-from train.batches import Batch, collate
-from train.dataset import Samples, Source, TrainSamples
+from train.dataset import Batch, ImageKey, Samples, TrainSamples, collate
 from train.engine import blocked_tokens
-from train.features import AMP, FeatureExtractor
-from train.losses import compute_losses
+from train.feature_cache import BatchEncoder
+from train.flags import RECIPES
+from train.losses import LossWeights, compute_losses
+
+PLAIN, OURS = "the published way", "this project"
+CACHE_BYTES = int(1e9)
+
+
+def parse_args() -> argparse.Namespace:
+    parser = Parser(__doc__)
+    add = parser.add_argument
+    add("--input_size", type=at_least(48), default=480, help="pixels per side")
+    add("--batch_size", type=at_least(1), default=4, help="samples per step")
+    add("--rounds", type=at_least(1), default=5, help="measurements of each, after one to warm up")
+    add("--loader_samples", type=at_least(1), default=32, help="samples per round of the loader")
+    add("--backbones", nargs="+", default=[], metavar="NAME", help="moco, efficientnet_lite0 or models of timm")
+    add("--device", default="auto", help="auto, cpu, cuda, cuda:1 or mps")
+    add("--precision", "--amp", choices=PRECISIONS, default="fp32", help="of our way; the published one is fp32")
+    add("--compile", action="store_true", help="torch.compile our transformer")
+    return parser.parse_args()
+
+
+def main() -> None:
+    args = parse_args()
+    device = resolve_device(args.device)
+    print(f"{device}, {torch.get_num_threads()} threads, {args.input_size} pixels, batches of {args.batch_size}")
+    with tempfile.TemporaryDirectory() as folder:
+        pairs = make_pairs(Path(folder))
+        loaders = {PLAIN: PlainSamples(pairs, args.input_size, 0), OURS: TrainSamples(pairs, args.input_size, 0)}
+        reads = {name: partial(read, samples, args.loader_samples) for name, samples in loaders.items()}
+        measure("loader", reads, args.rounds, "sample", args.loader_samples)
+        batch = read(loaders[OURS], args.batch_size).to(device)
+    if args.backbones:
+        steps = {
+            f"{name}, {recipe}": Step(args, batch, name, strong=recipe == "strong")
+            for name in args.backbones
+            for recipe in RECIPES
+        }
+    else:
+        steps = {
+            PLAIN: Step(args, batch, plain=True),
+            OURS: Step(args, batch),
+            "cached features": Step(args, batch, cached=True),
+            "cached features, strong recipe": Step(args, batch, cached=True, strong=True),
+        }
+    measure("training step", steps, args.rounds, "step")
+    if args.backbones:
+        predictions = {name: step.predict for name, step in steps.items()}
+        measure("prediction", predictions, args.rounds, "pair", args.batch_size)
+
+
+def measure(title: str, ways: Mapping[str, Callable[[], object]], rounds: int, unit: str, count: int = 1) -> None:
+    """Print seconds per unit of each way, which is `count` of them, after a run to warm up and fill the cache."""
+    for way in ways.values():
+        way()
+    times = in_turn({name: lambda way=way: timed(way)[0] / count for name, way in ways.items()}, rounds)
+    print_times(title, times, unit)
+
+
+def make_pairs(folder: Path) -> PairSet:
+    """Two takes in the real data's proportions: masks of 4K and of 1408x1408, frames of 960x540 and 704x704."""
+    data_dir, uids, pool = folder / "processed", ["take-0", "take-1"], make_pool(40)
+    for uid in uids:
+        write_with_pictures(make_take(data_dir, uid, pool, objects=4, frames=6))
+    write_pairs(data_dir, "train", uids, missing=[])
+    return PairSet.open(data_dir, "train", "ego-exo")
 
 
 class PlainSamples(TrainSamples):
     """The same samples, from masks decoded in full and frames padded before they are resized."""
 
-    def image(self, view: tuple) -> np.ndarray:
-        take_uid, camera, frame = view
-        path = self.pairs.data_dir / take_uid / camera / f"{frame}.jpg"
-        return pad_and_resize(cv2.cvtColor(cv2.imread(str(path)), cv2.COLOR_BGR2RGB), self.side)
+    def image(self, key: ImageKey) -> np.ndarray:
+        image = cv2.imread(str(frame_path(self.pairs.data_dir / key.take_uid / key.camera, key.frame)))
+        return pad_and_resize(cv2.cvtColor(image, cv2.COLOR_BGR2RGB), self.side)
 
-    def mask(self, rle) -> np.ndarray:
-        return super().mask(rle) if rle is None else pad_and_resize(decode_mask(rle), self.side)
+    def mask(self, rle: RLE | None, key: ImageKey) -> np.ndarray:
+        return super().mask(rle, key) if rle is None else pad_and_resize(decode_mask(rle), self.side)
 
 
 def pad_and_resize(image: np.ndarray, side: int) -> np.ndarray:
@@ -62,108 +128,81 @@ def pad_and_resize(image: np.ndarray, side: int) -> np.ndarray:
     return cv2.resize(square, (side, side), interpolation=cv2.INTER_NEAREST)
 
 
-def parse_args() -> argparse.Namespace:
-    parser = Parser(__doc__)
-    add = parser.add_argument
-    add("--input_size", type=at_least(48), default=480, help="pixels per side")
-    add("--batch_size", type=at_least(1), default=4, help="samples per step")
-    add("--rounds", type=at_least(1), default=5, help="of which the median counts")
-    add("--loader_samples", type=at_least(1), default=32, help="samples per round of the loader")
-    add("--device", default="auto", help="auto, cpu, cuda, cuda:1 or mps")
-    add("--amp", choices=AMP, default="off", help="precision of our step")
-    add("--compile", action="store_true", help="our transformer")
-    return parser.parse_args()
-
-
-def make_pairs(folder: Path) -> PairSet:
-    """Two takes in the real data's proportions: masks of 4K and of 1408x1408, frames of 960x540 and 704x704."""
-    uids = ["take-0", "take-1"]
-    for seed, uid in enumerate(uids):
-        make_take(folder / "processed", uid, objects=4, exos_per_object=1, frames=6, seed=seed)
-    write_json(folder / "split.json", {"train": uids})
-    sys.argv = ["create_pairs.py", "--data_dir", str(folder / "processed")]
-    create_pairs()
-    return PairSet.open(folder / "processed", "train", "ego-exo")
+def read(samples: Samples, count: int) -> Batch:
+    return collate([samples[n] for n in range(count)])
 
 
 class Step:
-    """A training step of the given kind on a fixed batch."""
+    """A training step on a fixed batch, by the paper's recipe or the strong one."""
 
-    def __init__(self, args: argparse.Namespace, device: torch.device, batch: Batch, kind: str):
-        self.batch, self.kind = batch.to(device), kind
-        config = XSegTxConfig(input_size=args.input_size, similarity_prior=kind == "strong")
-        self.model = XSegTx(config).to(device).train()
+    def __init__(
+        self,
+        args: argparse.Namespace,
+        batch: Batch,
+        backbone: str = "moco",
+        plain: bool = False,
+        cached: bool = False,
+        strong: bool = False,
+    ):
+        self.batch, self.plain, self.device = batch, plain, batch.query_mask.device
+        self.precision = "fp32" if plain else args.precision
+        self.backbone = untrained(backbone, args.input_size).to(self.device)
+        channels = self.backbone.channels
+        config = XSegTxConfig(input_size=args.input_size, similarity_prior=strong, feature_channels=channels)
+        self.model = XSegTx(config).to(self.device).train()
+        self.network = torch.compile(self.model) if args.compile else self.model
         self.optimizer = torch.optim.Adam(self.model.parameters(), lr=2e-4)
-        self.backbone = random_backbone(0).to(device)
-        amp = AMP[args.amp] if kind != "plain" else None
-        cache_bytes = int(1e9) if kind in ("cached", "strong") else 0
-        self.features = FeatureExtractor(random_backbone(0), device, amp, cache_bytes, kind == "strong")
-        self.forward = torch.compile(self.model) if args.compile and kind != "plain" else self.model
-
-    def plain_features(self) -> list[Tensor]:
-        batch = self.batch
-        images = normalize_image(batch.query_image), normalize_image(batch.target_image)
-        return [self.backbone(image) for image in (*images, mask_to_image(batch.query_mask))]
+        encoder = Encoder(self.backbone, self.device, PRECISIONS[self.precision], fine=strong)
+        self.encode = BatchEncoder(encoder, CACHE_BYTES if cached else 0)
+        self.blocked = None if strong else blocked_tokens(batch)
 
     def __call__(self) -> None:
-        blocked = blocked_tokens(self.batch) if self.kind != "strong" else None
-        if self.kind == "plain":
-            prediction = joined_forward(self.model, *self.plain_features(), target_blocked=blocked)
-        else:
-            inputs = self.features(self.batch)
-            with self.features.autocast():
-                prediction = self.forward(**inputs, target_blocked=blocked)
-        batch = self.batch
-        losses = compute_losses(prediction, batch.query_mask, batch.target_mask, batch.positive)
-        self.optimizer.zero_grad()
-        losses.total.backward()
-        self.optimizer.step()
-        if self.kind == "plain":  # its trainer prints the loss of every step
+        with tf32(self.precision == "tf32"):
+            prediction = self.predict_plainly() if self.plain else self.predict_our_way()
+            losses = compute_losses(prediction, self.batch, LossWeights())
+            self.optimizer.zero_grad()
+            losses.total.backward()
+            self.optimizer.step()
+        if self.plain:  # the published trainer prints the loss of every step
             losses.total.item()
+        self.wait()
+
+    def predict_plainly(self) -> Prediction:
+        batch = self.batch
+        images = (
+            normalize_image(batch.query_image),
+            normalize_image(batch.target_image),
+            mask_to_image(batch.query_mask),
+        )
+        return joined_forward(self.model, *map(self.backbone, images), target_blocked=self.blocked)
+
+    def predict_our_way(self) -> Prediction:
+        query, target, mask_feat = self.encode(self.batch)
+        with autocast(self.device, self.precision):
+            return self.network(query, target._replace(blocked=self.blocked), mask_feat)
+
+    @cached_property
+    def matcher(self) -> Matcher:
+        return Matcher(self.backbone, XSegTx(self.model.config), self.device, self.precision, len(self.batch))
+
+    def predict(self) -> None:
+        """Predict the pairs of the batch."""
+        count = torch.arange(len(self.batch))
+        images = torch.cat((self.batch.query_image, self.batch.target_image))
+        self.matcher.predict(PairBatch(images, self.batch.query_mask, count, count, len(count) + count))
+        self.wait()
+
+    def wait(self) -> None:
+        if self.device.type == "cuda":
+            torch.cuda.synchronize()
 
 
-def seconds(function: Callable[[], None], device: torch.device) -> float:
-    start = time.perf_counter()
-    function()
-    if device.type == "cuda":
-        torch.cuda.synchronize()
-    return time.perf_counter() - start
+def untrained(name: str, input_size: int) -> Backbone:
+    if name == "moco":
+        return random_backbone(0)
+    import timm  # takes seconds
 
-
-def read(samples: Samples, count: int) -> list[Source]:
-    return collate([samples[n] for n in range(count)]).sources
-
-
-def report(name: str, count: int, rounds: list[dict[str, float]]) -> None:
-    for kind in rounds[0]:
-        rate = statistics.median(count / times[kind] for times in rounds)
-        ratio = statistics.median(times["plain"] / times[kind] for times in rounds)
-        print(f"{name:<14} {kind:<8} {rate:8.2f} samples/s  x{ratio:.2f}", flush=True)
-
-
-def main() -> None:
-    args = parse_args()
-    device = resolve_device(args.device)
-    with tempfile.TemporaryDirectory() as folder:
-        pairs = make_pairs(Path(folder))
-        loaders = {"plain": PlainSamples(pairs, args.input_size, 0), "ours": TrainSamples(pairs, args.input_size, 0)}
-        batch = collate([loaders["ours"][n] for n in range(args.batch_size)])
-        rounds = []
-        for _ in range(args.rounds):
-            times = {
-                k: seconds(lambda s=s: read(s, args.loader_samples), torch.device("cpu")) for k, s in loaders.items()
-            }
-            rounds.append(times)
-        report("loader", args.loader_samples, rounds)
-    print(f"device {device}, {torch.get_num_threads()} threads, input {args.input_size}, batch {args.batch_size}")
-    steps = {kind: Step(args, device, batch, kind) for kind in ("plain", "ours", "cached", "strong")}
-    for step in steps.values():
-        step()  # warm up, compile, fill the cache
-    report(
-        "training step",
-        args.batch_size,
-        [{kind: seconds(step, device) for kind, step in steps.items()} for _ in range(args.rounds)],
-    )
+    return timm_backbone(name, timm.create_model("tf_efficientnet_lite0" if name == LITE0 else name), input_size)
 
 
 if __name__ == "__main__":

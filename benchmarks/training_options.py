@@ -16,8 +16,6 @@ Each training takes one thread, and --jobs run at once.
 
 import argparse
 import csv
-import os
-import subprocess
 import sys
 from collections import defaultdict
 from collections.abc import Mapping
@@ -34,21 +32,21 @@ import matplotlib.pyplot as plt
 import numpy as np
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # repository root
+from benchmarks.measure import run_script_apart
 from formats.arguments import Parser, at_least
-from formats.errors import UserError, run_script
+from formats.errors import run_script
 from formats.files import read_json, write_json
 from formats.pairs import BOTH
 from formats.parallel import default_workers
 from formats.results import results_path
 from formats.takes import SETTINGS
 from synthetic.take import VIDEO_SIZES
-from train.features import AMP
 from train.flags import STRONG
 from train.log import LOG_NAME, read_log
-from train.run_folder import BEST
+from train.state import BEST
 
-ROOT = Path(__file__).resolve().parents[1]
 PROCESSED = "processed"
+AMP = ("off", "bf16", "fp16")
 BATCH, EPOCHS, WARMUP = 8, 4, 50  # the rate drops after the last but one epoch
 FIGURES = {  # title: where metrics.json has it
     "IoU": ("official", "iou"),
@@ -133,19 +131,11 @@ def make_bed(args: argparse.Namespace, object_size: float) -> Path:
     bed = args.out_dir / f"takes_{object_size}_{args.video_size}_{args.takes}"
     counts = ("--num_train", args.takes, "--num_val", -(-args.test_takes // 6), "--num_test", args.test_takes)
     picture = ("--object_size", object_size, "--size", args.video_size)
-    call("synthetic/make_takes.py", "--outputpath", bed, *picture, *counts)
+    run_script_apart("synthetic/make_takes.py", "--outputpath", bed, *picture, *counts)
     split, processed = ("--split_path", bed / "split.json"), bed / PROCESSED
-    call("data/process_data.py", "--takepath", bed / "takes", *split, "--outputpath", processed)
-    call("data/create_pairs.py", "--data_dir", processed)
+    run_script_apart("data/process_data.py", "--takepath", bed / "takes", *split, "--outputpath", processed)
+    run_script_apart("data/create_pairs.py", "--data_dir", processed)
     return bed
-
-
-def call(script: str, *arguments: object, **environment: str) -> None:
-    """Run a script of the repository. Raises UserError with its last line if it fails."""
-    command = list(map(str, (sys.executable, ROOT / script, *arguments)))
-    done = subprocess.run(command, env=os.environ | environment, capture_output=True, text=True)
-    if done.returncode:
-        raise UserError(f"{script}: {(done.stderr.strip() or 'failed').splitlines()[-1]}")
 
 
 def train_and_score(run: Run, bed: Path) -> dict[str, dict[str, float]]:
@@ -157,7 +147,7 @@ def train_and_score(run: Run, bed: Path) -> dict[str, dict[str, float]]:
     print(f"{folder}\n", end="", flush=True)  # in one piece: runs go side by side
     settings = SETTINGS if run.setting == BOTH else (run.setting,)
     epoch = (run.steps * len(settings) - WARMUP) // EPOCHS
-    call(
+    run_script_apart(
         "train/train.py",
         *("--train-dir", data, "--out-dir", folder, "--backbone", run.backbone, "--seed", run.seed),
         *("--mode", "tiny", "--input_size", run.input_size, "--batch-pos", BATCH, "--lr", 5e-4, "--warmUpIter", WARMUP),
@@ -169,12 +159,12 @@ def train_and_score(run: Run, bed: Path) -> dict[str, dict[str, float]]:
     figures = {}
     for setting in settings:
         about = ("--setting", setting, "--split", "test", "--data_path", data, "--num_workers", 0)
-        call(
+        run_script_apart(
             *("eval_segswap.py", *about, "--ckpt_path", folder / BEST, "--out_path", folder, "--overwrite"),
             OMP_NUM_THREADS="1",
         )
         results = results_path(folder, setting, "test")
-        call("evaluation/evaluate.py", *about, "--pred_file", results, "--out", folder / setting)
+        run_script_apart("evaluation/evaluate.py", *about, "--pred_file", results, "--out", folder / setting)
         metrics = read_json(folder / setting / "metrics.json", "delete it")
         figures[setting] = {title: 100 * metrics[group][name] for title, (group, name) in FIGURES.items()}
         figures[setting]["samples per second"] = samples_per_second(read_log(folder / LOG_NAME))

@@ -39,7 +39,7 @@ def parse_args() -> argparse.Namespace:
     add_splits_path(parser, "--split_path")
     add = parser.add_argument
     add("--split", choices=SPLITS, nargs="+", help="default: all that have processed takes")
-    only = "keep only frames that the annotators looked at in the target camera too, which the evaluation scores"
+    only = "keep only frames that the annotators looked at in the target camera too: those that the evaluation scores"
     add("--only_annotated", action="store_true", help=only)
     default = f"{ANNOTATION_TEMPLATE} beside the folder of --data_dir"
     add("--annotationpath", type=Path, help=f"read by --only_annotated (default: {default})")

@@ -19,7 +19,7 @@ import numpy as np
 
 from data.failures import BROKEN, FAILED, MISSING, NOTE, Failure, read_failures, write_failures
 from data.video import VideoError, VideoIndex, index_video, read_frames
-from formats.errors import UserError
+from formats.errors import AccessError, UserError
 from formats.files import atomic_write, sync_files
 from formats.masks import RLE
 from formats.processed import ANNOTATION, ProcessedTake, frame_path, frames_in, pair_frames
@@ -60,12 +60,12 @@ class CameraJob:
 
 @dataclass
 class CameraResult:
-    """What came of a job. A `failure` means that none of the camera's frames is to be used."""
+    """The outcome of a job. With a `failure` none of the camera's frames may be used."""
 
     failure: Failure | None = None
     new_frames: int = 0
     masks: dict[str, dict[int, RLE]] = field(default_factory=dict)  # by object and frame
-    corrupt: dict[str, dict[int, str]] = field(default_factory=dict)  # by object and frame: what is wrong
+    corrupt: dict[str, dict[int, str]] = field(default_factory=dict)  # by object and frame: the reason
 
 
 @dataclass
@@ -79,10 +79,12 @@ class TakePlan:
     results: dict[str, CameraResult] = field(default_factory=dict)  # of the finished jobs, by camera
 
 
-def settled(take: Take, extraction: Extraction) -> list[Failure] | None:
-    """What a take lacks, if it is complete or its videos are gone, so that nothing can be done for it; else None."""
+def failures_if_done(take: Take, extraction: Extraction) -> list[Failure] | None:
+    """What a take lacks that is complete, or whose videos are gone. None: process it."""
     try:
         former = ProcessedTake.read(extraction.data_dir, take.uid)
+    except AccessError:  # what it holds must not be replaced
+        raise
     except UserError:
         return None
     failures = read_failures(former.folder)
@@ -242,8 +244,8 @@ def _merge_masks(
 ) -> tuple[dict[str, dict[str, dict[int, RLE]]], list[Failure]]:
     """The masks by object, camera and frame, and a failure for each camera and object with corrupt ones.
 
-    A frame that is past the end of a video or corrupt in one camera is left out of all: the object would otherwise seem
-    not to be visible there.
+    A frame that is past the end of a video or corrupt in one camera is left out of all: otherwise the object would seem
+    not to be visible in that camera.
     """
     masks: dict[str, dict[str, dict[int, RLE]]] = {}
     failures = []
@@ -266,7 +268,7 @@ def _merge_masks(
 
 
 def _is_complete(take: Take, former: ProcessedTake, choice: str) -> bool:
-    """Whether a former run has left all masks of the take and all their frames."""
+    """Whether a former run has written all masks of the take and all frames that it needs."""
     masked = {name: {camera: set(rles) for camera, rles in cameras.items()} for name, cameras in former.masks.items()}
     if masked != _masked_frames(take) or former.stated_ego != take.stated_ego:
         return False

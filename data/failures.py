@@ -14,9 +14,9 @@ from formats.files import remove_leftovers, write_json
 
 FAILED = "failed.json"
 FAILED_TAKES = "failed_takes.json"
-MISSING = "missing"  # not there at all, as parts of the real data set were withdrawn
-BROKEN = "broken"  # there but of no use: another download or run should help
-NOTE = "note"  # nothing is lost, but worth knowing
+MISSING = "missing"  # not there at all: parts of the real data set were withdrawn
+BROKEN = "broken"  # there, but it cannot be used: another download or run should help
+NOTE = "note"  # nothing is lost, but somebody should look
 
 
 @dataclass(frozen=True)

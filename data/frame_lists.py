@@ -8,8 +8,8 @@ An annotation is `{"segmentation": {"size", "counts"}, "area": float, "category_
 objects in the same order: those with a mask in both views. Paths start at the folder of processed takes, masks have the
 size of the frames there, and a category is the place of the object's name, from 1, among the take's in natural order.
 
-Of a take only one exo camera is used, the one that shares most objects with the ego camera, and of the frames only
-those with a mask of the object that has most masks in the query view.
+A take gives pairs of one exo camera only: the one that shares most objects with the ego camera. Its frames are those
+with a mask of the object that has most masks in the query view.
 """
 
 import re
@@ -57,7 +57,7 @@ def frame_pairs(take: ProcessedTake, setting: str) -> Iterator[dict[str, Any]]:
         return
     query, target = cameras if setting == "ego-exo" else cameras[::-1]
     shared = [name for name in names if {query, target} <= take.masks[name].keys()]
-    longest = max(shared, key=lambda name: len(take.masks[name][query]))  # of several the first
+    longest = max(shared, key=lambda name: len(take.masks[name][query]))  # the first of equals
     there = frames_in(take.folder / query).keys() & frames_in(take.folder / target).keys()
     frames = sorted(there & take.masks[longest][query].keys())
     if not frames:
@@ -85,7 +85,7 @@ def frame_pairs(take: ProcessedTake, setting: str) -> Iterator[dict[str, Any]]:
 
 
 def best_pair(take: ProcessedTake, names: Iterable[str]) -> tuple[str, str] | None:
-    """The first ego camera and the exo camera that shares most objects with it, of several the first; None if none."""
+    """The first ego camera and the first exo camera that shares most objects with it; None if none shares any."""
     cameras = sorted(take.cameras, key=natural)
     ego = next(filter(take.is_ego, cameras), None)
     shared = {
@@ -98,7 +98,7 @@ def best_pair(take: ProcessedTake, names: Iterable[str]) -> tuple[str, str] | No
 def annotation(
     take: ProcessedTake, name: str, camera: str, frame: int, size: Size, category: int
 ) -> dict[str, Any] | None:
-    """An object's mask resized to `size` (H, W); None if it has none there or vanishes at that size."""
+    """An object's mask resized to `size` (H, W); None if there is no mask, or nothing is left of it at that size."""
     rle = take.masks[name][camera].get(frame)
     if rle is None:
         return None

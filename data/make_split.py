@@ -2,8 +2,8 @@
 
     python data/make_split.py --annotationpath "data/egoexo/annotations/relations_{split}.json"
 
-Each file's takes make up its split. A take in several files goes to the last of train, val, test that has it, so that
-nothing is trained on that is evaluated. The paper's own split: `bash data/download_split.sh`.
+The takes of a file make up its split. A take in several files goes to the last of train, val, test that has it, so
+that no take of the evaluation is used for training. The paper's own split: `bash data/download_split.sh`.
 """
 
 import argparse
@@ -39,7 +39,7 @@ def main() -> None:
     args = parse_args()
     splits = make_split(args.annotationpath)
     if args.output.exists() and read_json(args.output, "delete it first") != splits:
-        raise UserError(f"{args.output} exists and says otherwise; give another --output or delete it first")
+        raise UserError(f"{args.output} exists and holds another split; give another --output or delete it first")
     write_json(args.output, splits, indent=1)
     print(f"{args.output}: {', '.join(f'{len(uids)} takes in {split}' for split, uids in splits.items())}")
 

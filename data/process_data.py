@@ -6,24 +6,49 @@ Run it again to continue, or to retry what failed: it does only what is missing.
 or broken is left out and listed with the reason in <outputpath>/failed_takes.json.
 
 Exit status 0: everything that the data set holds is there; videos may be missing, as some were withdrawn from it.
-Status 1: a video or mask is broken (download it again), or nothing could be processed.
+Status 1: a video or mask is broken (download it again), or nothing could be processed although no --uids were given.
 """
 
 import argparse
 import sys
 from collections import Counter
+from collections.abc import Iterator
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # repository root
 
-from data.extraction import Extraction
-from data.failures import NOTE, Failure, write_failures
-from data.processing import add_options, chosen_splits, estimated_work, process_takes, read_split_takes, sum_up
-from formats.arguments import Parser, add_num_workers
+from tqdm import tqdm
+
+from data.extraction import (
+    FRAME_CHOICES,
+    CameraJob,
+    Extraction,
+    TakePlan,
+    extract_camera,
+    failures_if_done,
+    finish_take,
+    plan_take,
+)
+from data.failures import BROKEN, FAILED_TAKES, MISSING, NOTE, Failure, gather_failures, write_failures
+from formats.arguments import Parser, add_num_workers, add_splits_path
 from formats.errors import UserError, printable, run_script
-from formats.parallel import split_by_work
-from formats.processed import claim_data_dir
-from formats.takes import ANNOTATION_TEMPLATE, DEFAULT_ROOT, find_split_path, read_splits
+from formats.files import remove_leftovers
+from formats.parallel import run_jobs, split_by_work
+from formats.processed import claim_data_dir, is_processed
+from formats.takes import (
+    ANNOTATION_TEMPLATE,
+    DEFAULT_ROOT,
+    FRAME_STEP,
+    Take,
+    annotation_path,
+    find_split_path,
+    read_split,
+    read_splits,
+    read_takes,
+)
+
+EXO_WORK = 4  # a 3840x2160 frame has about four times the pixels of a 1408x1408 one
+MAX_PRINTED = 10  # failures; the file has all
 
 
 def parse_args() -> argparse.Namespace:
@@ -32,9 +57,15 @@ def parse_args() -> argparse.Namespace:
     add("--takepath", type=Path, default=DEFAULT_ROOT / "takes", help="folder of the takes, usually <root>/takes")
     add("--annotationpath", type=Path, help=f"default: {ANNOTATION_TEMPLATE} beside the folder of --takepath")
     add("--outputpath", type=Path, help="processed takes (default: processed beside the folder of --takepath)")
-    add_options(parser)
+    add_splits_path(parser, "--split_path")
+    add("--split", nargs="+", default=["all"], help="splits of --split_path, or all (default: all)")
+    add("--uids", nargs="+", metavar="UID", help="process only these takes (default: all takes of the splits)")
+    frames = "one of each second, or only those that a pair needs: less disk, less time where annotations are sparse"
+    add("--frames", choices=FRAME_CHOICES, default="all", help=frames)
+    small = "use videos of 448 pixels on the short side and keep that size: tens of times less to get and decode"
+    add("--downscaled", action="store_true", help=f"{small}, slightly softer images")
     add_num_workers(parser, "processes, each decoding one camera on one thread in up to 0.4 GB")
-    shard = "do the I-th of N shares of about equal work, I from 1 (default: 1/1, all of it)"
+    shard = "do the I-th of N parts of about equal work, I from 1 (default: 1/1, all of it)"
     add("--shard", type=_shard, default=(1, 1), metavar="I/N", help=shard)
     add("--strict", action="store_true", help="stop at the first missing or broken video or mask")
     args = parser.parse_args()
@@ -47,12 +78,12 @@ def parse_args() -> argparse.Namespace:
 
 def _shard(text: str) -> tuple[int, int]:
     try:
-        share, shares = map(int, text.split("/"))
+        shard, shards = map(int, text.split("/"))
     except ValueError:
-        share, shares = 0, 0
-    if not 1 <= share <= shares:
+        shard, shards = 0, 0
+    if not 1 <= shard <= shards:
         raise argparse.ArgumentTypeError(f"{text!r} is not I/N with I from 1 to N, as in 3/16")
-    return share, shares
+    return shard, shards
 
 
 def main() -> int:
@@ -62,41 +93,28 @@ def main() -> int:
     if (args.takepath / "takes").is_dir():
         raise UserError(f"--takepath {args.takepath} holds a folder takes; did you mean {args.takepath / 'takes'}?")
     splits = read_splits(args.split_path)
-    chosen = chosen_splits(args.split_path, args.split)
+    chosen = choose_takes(args, splits)
     claim_data_dir(args.outputpath, args.downscaled)
     _warn_of_leaks(args, splits, chosen)
     status, seen = 0, set()
-    for name, uids in chosen.items():
-        status = max(status, process_split(args, name, [uid for uid in uids if uid not in seen], splits))
+    for split, uids in chosen.items():
+        status = max(status, process_split(args, split, [uid for uid in uids if uid not in seen], splits))
         seen.update(uids)
     return status
 
 
-def process_split(args: argparse.Namespace, split: str, uids: list[str], splits: dict[str, list[str]]) -> int:
-    """Process this shard of the takes `uids`, which are annotated in the file of `split`; returns the exit status."""
-    takes, unusable, others = read_split_takes(args.annotationpath, split, uids, args.split_path)
-    if homeless := set(others).difference(*splits.values()):
-        where = f"in no split of {args.split_path}"
-        print(f"{printable(split)}: {len(homeless)} annotated takes are {where} and are left out")
-    share, shares = args.shard
-    work = {uid: estimated_work(takes[uid]) if uid in takes else 0 for uid in uids}
-    names = {uid: takes[uid].name if uid in takes else "" for uid in split_by_work(work, shares)[share - 1]}
-    title = printable(split) if shares == 1 else f"{printable(split)} {share}/{shares}"
-    failures: dict[str, list[Failure]] = {}
-
-    def done(uid: str, found: list[Failure]) -> None:
-        failures[uid] = found
-        serious = [failure for failure in found if failure.kind != NOTE]
-        if args.strict and serious:
-            raise UserError(f"{serious[0].describe(uid, names[uid])} (fatal by --strict)")
-
-    for uid in names:
-        if uid in unusable:
-            write_failures(args.outputpath / uid, "", [unusable[uid]])
-            done(uid, [unusable[uid]])
-    extraction = Extraction(args.takepath, args.outputpath, args.frames, args.downscaled)
-    process_takes([takes[uid] for uid in names if uid in takes], extraction, args.num_workers, title, done)
-    return sum_up(args.outputpath, title, names, failures)
+def choose_takes(args: argparse.Namespace, splits: dict[str, list[str]]) -> dict[str, list[str]]:
+    """The take uids of --split, all or only those of --uids, by split. Raises UserError if there is none."""
+    names = args.split
+    if names == ["all"]:
+        names = [name for name, uids in splits.items() if uids] or names
+    chosen = {name: read_split(args.split_path, name) for name in names}
+    if args.uids is None:
+        return chosen
+    if unknown := set(args.uids).difference(*chosen.values()):
+        raise UserError(f"no take {min(unknown)} in {', '.join(chosen)} of {args.split_path}; see --uids and --split")
+    named = {name: [uid for uid in uids if uid in args.uids] for name, uids in chosen.items()}
+    return {name: uids for name, uids in named.items() if uids}
 
 
 def _warn_of_leaks(args: argparse.Namespace, splits: dict[str, list[str]], chosen: dict[str, list[str]]) -> None:
@@ -109,6 +127,127 @@ def _warn_of_leaks(args: argparse.Namespace, splits: dict[str, list[str]], chose
         if args.strict:
             raise UserError(f"{message} (fatal by --strict)")
         print(f"warning: {printable(message)}", file=sys.stderr)
+
+
+def process_split(args: argparse.Namespace, split: str, uids: list[str], splits: dict[str, list[str]]) -> int:
+    """Process this shard of the takes `uids`, which are annotated in the file of `split`; returns the exit status."""
+    path = annotation_path(args.annotationpath, split)
+    takes, malformed, others = read_takes(path, uids)
+    if uids and not (takes or malformed or args.uids):
+        count = f"{len(uids)} takes of {split}"
+        raise UserError(f"{path} annotates none of the {count} in {args.split_path}; do they match?")
+    if homeless := set(others).difference(*splits.values()):
+        where = f"in no split of {args.split_path}"
+        print(f"{printable(split)}: {len(homeless)} annotated takes are {where} and are left out")
+    shard, shards = args.shard
+    work = {uid: estimated_work(takes[uid]) if uid in takes else 0 for uid in uids}
+    mine = split_by_work(work, shards)[shard - 1]
+    failures: dict[str, list[Failure]] = {}
+    for uid in mine:
+        if uid not in takes:
+            unannotated = Failure(None, MISSING, f"{path} does not annotate it")
+            failures[uid] = [Failure(None, BROKEN, malformed[uid]) if uid in malformed else unannotated]
+            write_failures(args.outputpath / uid, "", failures[uid])
+            _stop_if_strict(args, uid, "", failures[uid])
+    title = printable(split) if shards == 1 else f"{printable(split)} {shard}/{shards}"
+    failures |= process_takes(args, [takes[uid] for uid in mine if uid in takes], title)
+    gather_failures(args.outputpath)
+    names = {uid: takes[uid].name if uid in takes else "" for uid in mine}
+    return sum_up(args, title, names, failures)
+
+
+def _stop_if_strict(args: argparse.Namespace, uid: str, name: str, failures: list[Failure]) -> None:
+    serious = [failure for failure in failures if failure.kind != NOTE]
+    if args.strict and serious:
+        raise UserError(f"{serious[0].describe(uid, name)} (fatal by --strict)")
+
+
+def estimated_work(take: Take) -> int:
+    """Effort to process a take, in decoded frames of the size of an ego frame.
+
+    It depends on the annotation alone, so that all machines of a cluster agree, whatever lies on their disks.
+    """
+    return sum(_camera_work(take, camera) for camera in take.cameras)
+
+
+def _camera_work(take: Take, camera: str) -> int:
+    tracks = [track for cameras in take.objects.values() for track in cameras.values()]
+    last = max((max(track.annotated_frames, default=0) for track in tracks), default=0)
+    return (last + FRAME_STEP) * (1 if take.is_ego(camera) else EXO_WORK)
+
+
+def process_takes(args: argparse.Namespace, takes: list[Take], title: str) -> dict[str, list[Failure]]:
+    """Process takes, as many cameras at once as there are workers; returns what each of them lacks, by uid.
+
+    The longest takes go first, so that no long one is left for a single worker in the end. Any exception stops all
+    workers. Raises UserError if the output cannot be written, a worker is killed, or --strict stops the run.
+    """
+    takes = sorted(takes, key=estimated_work, reverse=True)
+    extraction = Extraction(args.takepath, args.outputpath, args.frames, args.downscaled)
+    remove_leftovers(args.outputpath, seconds=3600)  # younger ones may belong to another shard
+    plans: dict[str, TakePlan] = {}  # of the takes under way
+    failures: dict[str, list[Failure]] = {}  # of the finished takes
+    left = {take.uid: estimated_work(take) for take in takes}
+
+    def camera_jobs() -> Iterator[CameraJob]:
+        """The jobs of one take after the other; each take is planned when a worker is about to need its jobs."""
+        for take in takes:
+            folder = args.outputpath / take.uid
+            for path in (folder, *(folder / camera for camera in take.cameras)):
+                remove_leftovers(path)
+            found = failures_if_done(take, extraction)
+            if found is None:
+                plan = plan_take(take, extraction)
+                if plan.jobs:
+                    plans[take.uid] = plan
+                    yield from plan.jobs
+                    continue
+                found = finish_take(plan)
+            close(take, found)
+
+    def close(take: Take, found: list[Failure]) -> None:
+        failures[take.uid] = found
+        bar.total -= left[take.uid]  # it was there already or cannot be done, so that it is no work
+        bar.set_postfix_str(f"{len(failures)}/{len(takes)} takes", refresh=False)
+        bar.update(1)
+        _stop_if_strict(args, take.uid, take.name, found)
+
+    with _progress_bar(title, sum(left.values()) + len(takes)) as bar:
+        for job, result in run_jobs(extract_camera, camera_jobs(), args.num_workers):
+            plan = plans[job.take_uid]
+            plan.results[job.camera] = result
+            if result.new_frames:
+                work = _camera_work(plan.take, job.camera)
+                left[job.take_uid] -= work
+                bar.update(work)
+            if len(plan.results) == len(plan.jobs):
+                close(plan.take, finish_take(plans.pop(job.take_uid)))
+    return failures
+
+
+def _progress_bar(title: str, total: int) -> tqdm:
+    """It measures work, so that its time to completion is honest."""
+    pause = 0.1 if sys.stderr.isatty() else 60  # seconds; a cluster job's log file need not hold every step
+    layout = "{desc} {percentage:3.0f}%|{bar}| [{elapsed}<{remaining}{postfix}]"
+    limits = {"mininterval": pause, "maxinterval": max(pause, 10), "smoothing": 0, "dynamic_ncols": True}
+    return tqdm(total=total, desc=title, bar_format=layout, **limits)
+
+
+def sum_up(args: argparse.Namespace, title: str, names: dict[str, str], failures: dict[str, list[Failure]]) -> int:
+    """Print what the takes of `names` (uid -> name) lack, and return the exit status."""
+    there = [uid for uid in failures if is_processed(args.outputpath, uid)]
+    complete = sum(all(failure.kind == NOTE for failure in failures[uid]) for uid in there)
+    print(
+        f"{title}: {complete} of {len(failures)} takes complete, {len(there) - complete} in part, "
+        f"{len(failures) - len(there)} left out; in {args.outputpath}"
+    )
+    lines = [failure.describe(uid, names[uid]) for uid in names for failure in failures[uid]]
+    if lines:
+        print("\n".join(f"  {printable(line)}" for line in lines[:MAX_PRINTED]))
+        more = f"{len(lines) - MAX_PRINTED} more are" if len(lines) > MAX_PRINTED else "all this is"
+        print(f"  {more} in {args.outputpath / FAILED_TAKES}")
+    broken = any(failure.kind == BROKEN for found in failures.values() for failure in found)
+    return int(broken or (bool(failures) and not there and not args.uids))
 
 
 if __name__ == "__main__":

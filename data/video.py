@@ -1,9 +1,12 @@
 """Exact frames from long videos, fast and in constant memory.
 
-A frame's number is its rank in presentation order among the frames that the file shows. The file is read twice: once
-without decoding, to learn every frame's presentation time, and once feeding the decoder only what the wanted frames
-need: the packets from the key frame before them on, and of these only wanted frames and such that others refer to.
-Decoded frames are matched by presentation time, never by counting; where one does not turn up, all is decoded plainly.
+A frame's number is its rank in presentation order among the frames that the file shows. The file is read twice:
+
+1. Without decoding, to learn every frame's presentation time.
+2. The decoder gets only the packets from the key frame before a wanted frame on, and of these it skips frames that are
+   not wanted and that no other frame refers to.
+
+Decoded frames are matched by presentation time, never by counting. If a wanted one does not turn up, all is decoded.
 """
 
 from collections.abc import Iterable, Iterator, Sequence
@@ -34,7 +37,7 @@ class VideoIndex:
     `packet[n]` is the packet of frame n. `pts[n]`, its presentation time in the stream's time base, is distinct for
     every frame, or `pts` is None: then only a plain decode can tell frames apart. `hidden` frames are cut off by an
     edit list: they are in the file and needed for decoding, but no player shows them and they have no number. `uneven`
-    frames follow the one before at another distance than most do, which also a damaged table of times looks like.
+    frames do not follow the one before at the usual distance; a damaged table of times looks like that, too.
     """
 
     path: Path
@@ -77,7 +80,7 @@ def index_video(path: Path) -> VideoIndex:
                 if HOLE in bytes(packet):
                     raise VideoError(f"{path} is damaged: a hole of zeros in the packet of frame {len(packets)}")
                 packets.append((packet.pts, packet.is_keyframe, packet.is_discard))
-    except (VideoError, MemoryError):  # the file is innocent of want of memory
+    except (VideoError, MemoryError):  # memory that runs out says nothing about the file
         raise
     except Exception as error:  # damage makes the library stumble in many ways
         raise VideoError(f"{path} has no readable header or index (moov atom) ({_reason(error)})") from None

@@ -1,15 +1,19 @@
-"""What a user can cause: one clear line on stderr and a non-zero exit status, never a traceback."""
+"""Errors that a user can cause end in one line on stderr and a non-zero exit status, never in a traceback."""
 
 import functools
 import sys
 from collections.abc import Callable
 
-# What Python raises where JSON from a file has another structure than expected, or endless nesting or numbers.
+# What parsing unexpected JSON can raise.
 MALFORMED = (KeyError, TypeError, ValueError, AttributeError, OverflowError, RecursionError)
 
 
 class UserError(Exception):
     """Bad input. The message is one line: the thing, its value, and what to do about it."""
+
+
+class AccessError(UserError):
+    """A file is there but cannot be read now: no permission, a disk error. Its content may be fine and must stay."""
 
 
 @functools.cache
@@ -18,8 +22,10 @@ def warn_once(message: str) -> None:
 
 
 def printable(text: str) -> str:
-    """The text with escapes (`\\n`, `\\x1b`) for whatever would break a line or steer a terminal: names come from files
-    of others."""
+    """The text with escapes (`\\n`, `\\x1b`) for characters that would break the line or control the terminal.
+
+    Names in messages come from files of others.
+    """
     return "".join(char if char.isprintable() else ascii(char)[1:-1] for char in text)
 
 

@@ -23,7 +23,7 @@ from typing import IO, Any
 import ijson
 import numpy as np
 
-from formats.errors import UserError
+from formats.errors import AccessError, UserError
 
 
 @contextlib.contextmanager
@@ -123,7 +123,7 @@ def write_json(path: Path, value: Any, indent: int | None = None) -> None:
 
 @contextlib.contextmanager
 def json_list(path: Path) -> Iterator[Callable[[Any], None]]:
-    """Write a JSON list, atomically, a line for each item: call what the block gets with one item after the other."""
+    """Write a JSON list, atomically, a line for each item. The block gets a function that appends an item."""
     remove_leftovers(path.parent, path.name)
     with atomic_write(path) as file:
         before = "[\n"
@@ -154,8 +154,8 @@ def _has_iterator(value: Any) -> bool:
 
 
 def read_json(path: Path, remedy: str) -> Any:
-    """Parse a JSON file; a missing or malformed one is a UserError that ends with `remedy`."""
-    with _one_line_errors(path, remedy), _open_json(path) as file:
+    """Parse a JSON file. Raises UserError as `json_errors` does."""
+    with json_errors(path, remedy), _open_json(path) as file:
         return json.load(file)
 
 
@@ -166,7 +166,7 @@ def iter_json(path: Path, keys: Sequence[str], remedy: str) -> Iterator[tuple[st
     no object at `keys`.
     """
     count = 0
-    with _one_line_errors(path, remedy), _open_json(path) as file:
+    with json_errors(path, remedy), _open_json(path) as file:
         try:
             for member in ijson.kvitems(_Shallow(file), ".".join(keys), use_float=True):
                 yield member
@@ -176,8 +176,8 @@ def iter_json(path: Path, keys: Sequence[str], remedy: str) -> Iterator[tuple[st
         except ijson.JSONError as error:
             if not re.search("overflow|NaN|Infinity", str(error)):
                 raise
-        # Either there is no member (is the object empty, or is there none?), or ijson refuses a number, which must not
-        # spoil the other members. Python's reader knows, but holds the whole file.
+        # Either there is no member (the object is empty, or there is none), or ijson refuses a number, which must not
+        # cost the other members. Python's own reader handles both, but holds the whole file.
         file.seek(0)
         whole = value = json.load(file)
     for key in keys:
@@ -190,7 +190,7 @@ def iter_json(path: Path, keys: Sequence[str], remedy: str) -> Iterator[tuple[st
 
 def iter_json_list(path: Path, remedy: str) -> Iterator[Any]:
     """Yield the items of a JSON file that holds a list, one at a time. Raises UserError as `iter_json` does."""
-    with _one_line_errors(path, remedy), _open_json(path) as file:
+    with json_errors(path, remedy), _open_json(path) as file:
         yield from ijson.items(_Shallow(file), "item", use_float=True)
 
 
@@ -205,6 +205,14 @@ def holds_json_list(path: Path) -> bool:
 
 def _open_json(path: Path) -> IO[bytes]:
     return gzip.open(path) if Path(path).suffix == ".gz" else Path(path).open("rb")
+
+
+MAX_DEPTH = 100
+_ESCAPED = re.compile(rb"\\.", re.DOTALL)
+_NO_MARKS = bytes(set(range(256)) - set(b'"[{]}'))
+_STEP = np.zeros(256, np.int64)  # how many levels deeper a byte leads
+_STEP[list(b"[{")], _STEP[list(b"]}")] = 1, -1
+_NO_GZIP = (gzip.BadGzipFile, EOFError, zlib.error)  # damaged, cut off
 
 
 class _Shallow:
@@ -226,18 +234,12 @@ class _Shallow:
         return block
 
 
-MAX_DEPTH = 100
-_ESCAPED = re.compile(rb"\\.", re.DOTALL)
-_NO_MARKS = bytes(set(range(256)) - set(b'"[{]}'))
-_STEP = np.zeros(256, np.int64)
-_STEP[list(b"[{")], _STEP[list(b"]}")] = 1, -1
-
-
-_NO_GZIP = (gzip.BadGzipFile, EOFError, zlib.error)  # damaged, cut off
-
-
 @contextlib.contextmanager
-def _one_line_errors(path: Path, remedy: str) -> Iterator[None]:
+def json_errors(path: Path, remedy: str) -> Iterator[None]:
+    """Within the block, JSON that is missing or malformed is a UserError that ends with `remedy`.
+
+    Raises AccessError if it cannot be read.
+    """
     try:
         yield
     except FileNotFoundError:
@@ -248,6 +250,9 @@ def _one_line_errors(path: Path, remedy: str) -> Iterator[None]:
         kind, _, excerpt = str(error).partition("\n")
         where = f" at {excerpt.splitlines()[0].strip()[:60]}" if excerpt else ""
         raise UserError(f"{path} is not valid JSON ({kind}{where}); {remedy}") from None
+    except OSError as error:
+        reason = error.strerror or error
+        raise AccessError(f"{path} cannot be read ({reason}); mend this and run the same command again") from None
 
 
 def is_file_name(name: Any) -> bool:

@@ -1,4 +1,4 @@
-"""A fast reader of LZString text, the form that masks have in the annotation files.
+"""A fast reader of LZString text, which holds the masks in the annotation files.
 
 The lzstring package reads bit by bit, which takes hours for the benchmark's two gigabytes; this reads code by code.
 Format: pieroxy's lz-string, `compressToEncodedURIComponent`. Each character holds six bits, the most significant first.

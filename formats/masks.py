@@ -1,4 +1,4 @@
-"""Object masks as COCO run lengths, read without decoding the image, and as LZString, their form in the annotations.
+"""Object masks: COCO run lengths, read without decoding the image, and the LZString text of the annotation files.
 
 A mask is a dict `{"size": [H, W], "counts": str}`, COCO's compressed RLE: run lengths of zeros and ones in turn, zeros
 first, down the columns. Masks that an array holds are uint8 of shape (H, W) with values 0 and 1.
@@ -11,12 +11,12 @@ import numpy as np
 from lzstring import LZString
 from pycocotools import mask as coco
 
-from formats.geometry import EVAL_SIDE, Size, eval_size, letterbox_axes, nearest_axes
+from formats.geometry import EVAL_SIDE, Corner, Size, eval_size, letterbox_axes, nearest_axes
 from formats.lz_text import decompress
 
 MAX_SIDE, MAX_ASPECT = 8192, 100  # of masks in pixels, long side by short side; the benchmark's have 3840 and 1.8
 MAX_DIGITS = 7  # of a run length in COCO's text, five bits each: 8192 x 8192 and the sign have room
-_COUNTS = re.compile("[0-o]*[0-O]")  # six bits each; in the last character the one that says "more follow" is not set
+_COUNTS = re.compile("[0-o]*[0-O]")  # six bits a character; the bit "more follow" is not set in the last one
 
 
 class RLE(TypedDict):
@@ -68,18 +68,22 @@ def check_size(size: Any) -> Size:
     return size[0], size[1]
 
 
+def mask_size(rle: Any) -> Size:
+    """(H, W) of a mask from a file. Raises ValueError if it has no size and counts, or a size that no picture has."""
+    if not isinstance(rle, dict) or not rle.keys() >= {"size", "counts"}:
+        raise ValueError(f"mask {str(rle)[:40]!r} has no size and counts")
+    return check_size(rle["size"])
+
+
 def check_rle(rle: Any) -> tuple[int, int, str]:
     """A mask from a file -> (H, W, counts). Raises ValueError if it is no RLE of a plausible size.
 
     Quick: whether the runs fill the image is left to `run_lengths`.
     """
-    try:
-        size, counts = rle["size"], rle["counts"]
-    except (TypeError, KeyError):
-        raise ValueError(f"mask {str(rle)[:40]!r} has no size and counts") from None
+    size, counts = mask_size(rle), rle["counts"]
     if not isinstance(counts, str) or not _COUNTS.fullmatch(counts):
         raise ValueError(f"mask counts {str(counts)[:24]!r}... are not COCO run-length text")
-    return *check_size(size), counts
+    return *size, counts
 
 
 def run_lengths(rle: RLE) -> np.ndarray:
@@ -88,15 +92,17 @@ def run_lengths(rle: RLE) -> np.ndarray:
     Raises ValueError if it is no RLE, or if its runs do not add up to H x W.
     """
     height, width, counts = check_rle(rle)
-    codes = np.frombuffer(counts.encode(), np.uint8).astype(np.int64) - 48
+    codes = np.frombuffer(counts.encode(), np.uint8) - np.uint8(48)
     # Each number is a little-endian string of 5-bit digits; bit 5 says "more follow", bit 4 of the last is the sign.
-    ends = np.flatnonzero(codes & 0x20 == 0)
-    starts = np.concatenate(([0], ends[:-1] + 1))
-    digit = np.arange(len(codes)) - np.repeat(starts, ends - starts + 1)
-    if digit.max() >= MAX_DIGITS:
+    ends = np.flatnonzero(codes < 0x20)
+    starts = np.zeros_like(ends)
+    starts[1:] = ends[:-1] + 1
+    last_digit = ends - starts  # 0-based, of each number
+    if last_digit.max() >= MAX_DIGITS:
         raise ValueError(f"mask counts {counts[:24]!r}... are not COCO run-length text")
-    runs = np.add.reduceat((codes & 0x1F) << (5 * digit), starts)
-    runs -= np.where(codes[ends] & 0x10, np.int64(1) << (5 * (ends - starts + 1)), 0)
+    digit = np.arange(len(codes)) - np.repeat(starts, last_digit + 1)
+    runs = np.add.reduceat((codes & 0x1F).astype(np.int64) << (5 * digit), starts)
+    runs -= (codes[ends] & 0x10).astype(np.int64) << (5 * last_digit + 1)
     # From the fourth number on, each is the difference to the one two before it.
     runs[1::2] = np.cumsum(runs[1::2])
     runs[2::2] = np.cumsum(runs[2::2])
@@ -125,9 +131,9 @@ def sample_mask(rle: RLE, rows: np.ndarray, cols: np.ndarray) -> np.ndarray:
     return flat.reshape(len(cols), len(rows)).T
 
 
-def letterbox_mask(rle: RLE, side: int) -> np.ndarray:
-    """The letterboxed mask, (side, side) uint8: the same bits as decoding, padding and resizing it."""
-    rows, cols, row_slice, col_slice = letterbox_axes(check_rle(rle)[:2], side)
+def letterbox_mask(rle: RLE, side: int, corner: Corner | None = None) -> np.ndarray:
+    """The letterboxed mask, (side, side) uint8, or a crop of it: the same bits as decoding, padding and resizing it."""
+    rows, cols, row_slice, col_slice = letterbox_axes(mask_size(rle), side, corner)
     out = np.zeros((side, side), np.uint8)
     out[row_slice, col_slice] = sample_mask(rle, rows, cols)
     return out
@@ -135,10 +141,10 @@ def letterbox_mask(rle: RLE, side: int) -> np.ndarray:
 
 def resize_mask(rle: RLE, new_size: Size) -> np.ndarray:
     """The mask resized by nearest neighbour to `new_size` (H, W): the same bits as decoding and resizing it."""
-    return sample_mask(rle, *nearest_axes(check_rle(rle)[:2], new_size))
+    return sample_mask(rle, *nearest_axes(mask_size(rle), new_size))
 
 
 def eval_mask(rle: RLE) -> np.ndarray:
     """The mask with its long side resized to 480 pixels, as the benchmark compares it."""
-    size = check_rle(rle)[:2]
+    size = mask_size(rle)
     return decode_mask(rle) if max(size) == EVAL_SIDE else resize_mask(rle, eval_size(size))

@@ -1,6 +1,6 @@
-"""The pairs of a split in both settings, with their masks: millions that training opens at once.
+"""The pairs of a split in both settings, with their masks, in files that training opens without reading them all.
 
-Written by data/create_pairs.py from the annotation.json files, which stay the data; this is a copy that reads fast:
+data/create_pairs.py writes them from the annotation.json files, which stay the data; this copy is fast to read:
 
     <data_dir>/{split}_pairs.json               the takes, the tracks, and which folder holds the arrays:
     <data_dir>/{split}_pairs_<run>/masks.npy    a row for each mask: place in counts.txt, frame, height, width
@@ -19,15 +19,15 @@ import shutil
 import zlib
 from array import array
 from bisect import bisect_right
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import IO, Any, NamedTuple
 
 import numpy as np
 
 from formats.errors import MALFORMED, UserError
-from formats.files import named_errors, only_one, read_json, remove_leftovers, sync_files, write_json
-from formats.masks import RLE, check_rle
+from formats.files import is_file_name, named_errors, only_one, read_json, remove_leftovers, sync_files, write_json
+from formats.masks import MAX_ASPECT, MAX_SIDE, RLE, check_rle
 from formats.processed import ANNOTATION, ProcessedTake, is_processed
 from formats.takes import SETTINGS
 
@@ -94,8 +94,8 @@ def write_pairs(
 def _write_arrays(
     folder: Path, data_dir: Path, uids: Iterable[str], annotated: Annotated | None
 ) -> tuple[dict[str, Any], dict[str, str]]:
-    """Write the arrays; returns what the pairs file says about the takes, and what is wrong with malformed ones."""
-    stamps: dict[str, list[int]] = {}
+    """Write the arrays; returns the takes and tracks for the pairs file, and what is wrong with malformed takes."""
+    stamps: dict[str, list[int | None]] = {}
     malformed: dict[str, str] = {}
     masks = [np.empty(0, MASK)]
     tracks: dict[str, list[tuple]] = {setting: [] for setting in SETTINGS}
@@ -149,10 +149,27 @@ def _copy_masks(take: ProcessedTake, counts: IO[str], masks: list[np.ndarray]) -
     return row_of
 
 
-def _stamp(path: Path) -> list[int]:
-    """The present state of an annotation.json: bytes, time of change in ns, checksum."""
-    stat = path.stat()
-    return [stat.st_size, stat.st_mtime_ns, zlib.crc32(path.read_bytes())]
+def _stamp(path: Path) -> list[int | None]:
+    """The present state of an annotation.json: bytes, time of change in ns, checksum; None if it cannot be read."""
+    try:
+        stat = path.stat()
+        return [stat.st_size, stat.st_mtime_ns, zlib.crc32(path.read_bytes())]
+    except OSError:
+        return [None, None, None]
+
+
+def _map_array(path: Path, dtype: np.dtype, *columns: int) -> np.ndarray:
+    """The array (N, *columns) of `dtype` in a file, which is not read yet. Raises ValueError if it is another one."""
+    try:
+        array = np.load(path, mmap_mode="r", allow_pickle=False)
+    except OSError:
+        raise
+    except Exception as error:  # numpy reads the header as Python text, which can fail in any way
+        raise ValueError(f"{path} is not an array ({type(error).__name__})") from None
+    plain = isinstance(array, np.memmap) and array.flags.c_contiguous  # not several arrays, not in Fortran's order
+    if not plain or array.dtype != dtype or not array.ndim or array.shape[1:] != columns:
+        raise ValueError(f"{path} is another array than expected")
+    return np.asarray(array)
 
 
 class PairSet:
@@ -165,38 +182,73 @@ class PairSet:
     def __init__(self, data_dir: Path, split: str, setting: str, arrays: str | None = None) -> None:
         """Use `PairSet.open`, which checks more. `arrays` is the folder that the parent process of a loader uses."""
         self.data_dir, self.split, self.setting = Path(data_dir), split, setting
+        self._settings = SETTINGS if setting == BOTH else (setting,)
         self._path = pairs_path(data_dir, split)
         self._remedy = f"run `python data/create_pairs.py --data_dir {shlex.quote(str(data_dir))} --split {split}`"
         about = read_json(self._path, self._remedy)
         try:
-            self._parse(about)
-        except (*MALFORMED, EOFError, OSError) as error:
+            self._read_tracks(about)
+            self._map_arrays(about["arrays"])
+            if arrays is None:
+                self._check_arrays()
+        except (*MALFORMED, OSError) as error:
             raise UserError(f"{self._path} cannot be used ({type(error).__name__}: {error}); {self._remedy}") from None
         if arrays not in (None, self._folder.name):
             raise UserError(f"{self._path} was replaced while it was in use; start again")
 
-    def _parse(self, about: Any) -> None:
+    def _read_tracks(self, about: Any) -> None:
         if about["version"] != VERSION:
             raise ValueError(f"version {about['version']}, not {VERSION}")
         self.only_annotated: bool = about["only_annotated"]
         self._stamps, self._missing = about["takes"], about["missing"]
+        if not isinstance(self.only_annotated, bool) or not isinstance(self._missing, list):
+            raise ValueError("only_annotated is not true or false, or missing is not a list")
+        if not all(isinstance(stamp, list) and len(stamp) == 3 for stamp in self._stamps.values()):
+            raise ValueError("takes are not listed with size, time and checksum")
         self.tracks: list[PairTrack] = []
         end = 0
-        settings = SETTINGS if self.setting == BOTH else (self.setting,)
-        for *names, count in itertools.chain(*(about["tracks"][setting] for setting in settings)):
-            self.tracks.append(PairTrack(*names, range(end, end + count)))
+        for uid, object_name, *cameras, count in itertools.chain(*(about["tracks"][name] for name in self._settings)):
+            if not isinstance(object_name, str) or type(count) is not int or count < 0:
+                raise ValueError(f"object {object_name!r:.40} of take {uid!r:.40} has {count!r:.40} pairs")
+            self.tracks.append(PairTrack(uid, object_name, *cameras, range(end, end + count)))
             end += count
         self._starts = [track.numbers.start for track in self.tracks]
-        self._folder = self._path.with_name(about["arrays"])
-        self._masks, *rows = (
-            np.asarray(np.load(self._folder / name, mmap_mode="r"))
-            for name in (MASKS, *(f"{setting}.npy" for setting in settings))
-        )
+        uids = {track.take_uid for track in self.tracks}
+        names = uids.union(*((track.query_camera, track.target_camera) for track in self.tracks))
+        if odd := [name for name in (*self._stamps, *self._missing, *names) if not is_file_name(name)]:
+            raise ValueError(f"{odd[0]!r:.40} cannot be the name of a take or a camera")
+        if unlisted := uids - self._stamps.keys():
+            raise ValueError(f"take {min(unlisted)} has pairs but is not listed")
+
+    def _map_arrays(self, folder: str) -> None:
+        if not is_file_name(folder):
+            raise ValueError(f"{folder!r:.40} cannot be the name of a folder")
+        self._folder = self._path.with_name(folder)
+        self._masks = _map_array(self._folder / MASKS, MASK)
+        rows = [_map_array(self._folder / f"{setting}.npy", np.dtype(np.int32), 2) for setting in self._settings]
         self._rows = rows[0] if len(rows) == 1 else np.concatenate(rows)
         self._counts = (self._folder / COUNTS).open("rb", buffering=0)
-        n_bytes = int(self._masks[-1]["start"] + self._masks[-1]["length"]) if len(self._masks) else 0
-        if len(self._rows) != end or (self._folder / COUNTS).stat().st_size != n_bytes:
-            raise ValueError(f"the files in {self._folder} are not whole")
+        count = self.tracks[-1].numbers.stop if self.tracks else 0
+        if len(self._rows) != count:
+            raise ValueError(f"the tracks have {count} pairs, the arrays in {self._folder} {len(self._rows)}")
+
+    def _check_arrays(self) -> None:
+        """Raises ValueError if the arrays do not fit together. Damaged ones could show masks of other objects."""
+        masks, rows, frames = self._masks, self._rows, self._masks["frame"]
+        ends = masks["start"] + masks["length"]
+        n_bytes = os.fstat(self._counts.fileno()).st_size
+        # Each mask starts where the one before ends, the first at 0; the last one ends with the file.
+        if (np.append(masks["start"], n_bytes) != np.append(0, ends)).any() or (masks["length"] < 1).any():
+            raise ValueError(f"{MASKS} and {COUNTS} in {self._folder} do not fit together")
+        short, long = np.minimum(masks["height"], masks["width"]), np.maximum(masks["height"], masks["width"])
+        if short.min(initial=1) < 1 or long.max(initial=1) > MAX_SIDE or (long > MAX_ASPECT * short).any():
+            raise ValueError(f"{MASKS} in {self._folder} has sizes that no picture has")
+        query_rows, target_rows = rows.T
+        if min(query_rows.min(initial=0), target_rows.min(initial=0) + 1) < 0 or rows.max(initial=-1) >= len(masks):
+            raise ValueError(f"the pairs in {self._folder} are of masks that do not exist")
+        visible = target_rows >= 0
+        if (frames[query_rows[visible]] != frames[target_rows[visible]]).any():
+            raise ValueError(f"the pairs in {self._folder} are of masks of different frames")
 
     @classmethod
     def open(cls, data_dir: Path, split: str, setting: str) -> "PairSet":
@@ -219,10 +271,13 @@ class PairSet:
             path = self.data_dir / uid / ANNOTATION
             try:
                 stat = path.stat()
-                if stat.st_size != n_bytes or (stat.st_mtime_ns != mtime_ns and _stamp(path)[2] != checksum):
-                    return f"{path} has changed"
+                same = (stat.st_size, stat.st_mtime_ns) == (n_bytes, mtime_ns)
             except FileNotFoundError:
                 return f"{path} is gone"
+            except OSError:
+                same = False
+            if not same and _stamp(path)[::2] != [n_bytes, checksum]:
+                return f"{path} has changed"
         for uid in self._missing:
             if is_processed(self.data_dir, uid):
                 return f"take {uid} has been processed"
@@ -252,6 +307,12 @@ class PairSet:
         # Read, not mapped: a mapping would count every mask ever looked at as memory of each loader worker.
         start, length, _, height, width = self._masks[row].tolist()
         return {"size": [height, width], "counts": os.pread(self._counts.fileno(), length, start).decode()}
+
+    def views(self) -> Iterator[tuple[PairTrack, np.ndarray]]:
+        """Each track with the frames (n,) of its pairs."""
+        frames = self._masks["frame"][self._rows[:, 0]]
+        for track in self.tracks:
+            yield track, frames[track.numbers.start : track.numbers.stop]
 
     @property
     def visible(self) -> np.ndarray:

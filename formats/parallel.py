@@ -1,4 +1,4 @@
-"""Many jobs at once: how many worker processes, what happens when one dies, and uneven work dealt out evenly."""
+"""Worker processes: how many, jobs and DataLoaders that run in them, what happens when one dies; even parts of work."""
 
 import atexit
 import contextlib
@@ -131,10 +131,10 @@ def start_loader_worker(_worker_id: int) -> None:
     """
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1):
         signal.signal(number, signal.SIG_IGN)
-    multiprocessing.queues.Queue._on_queue_feeder_error = staticmethod(_end_unheard)
+    multiprocessing.queues.Queue._on_queue_feeder_error = staticmethod(_exit_with_message)
 
 
-def _end_unheard(error: Exception, _batch: object) -> None:
+def _exit_with_message(error: Exception, _batch: object) -> None:
     """End the worker: PyTorch would print a traceback, and the parent would wait for the batch for ever."""
     print(f"error: a loading process cannot hand over a batch: {error}", file=sys.stderr, flush=True)
     os._exit(1)
@@ -146,8 +146,8 @@ def loader_failures() -> Iterator[None]:
 
     Workers that are left when this process ends, as after an error, end with it.
     """
-    atexit.unregister(_end_workers)
-    atexit.register(_end_workers)  # goes before multiprocessing's own, which waits for workers that ignore its SIGTERM
+    atexit.unregister(_kill_workers)
+    atexit.register(_kill_workers)  # runs before multiprocessing's own, which waits for workers that ignore its SIGTERM
     try:
         yield
     except (RuntimeError, ConnectionError, EOFError) as error:
@@ -161,7 +161,7 @@ def loader_failures() -> Iterator[None]:
         ) from None
 
 
-def _end_workers() -> None:
+def _kill_workers() -> None:
     signal.signal(signal.SIGCHLD, signal.SIG_DFL)  # PyTorch would raise that a worker has died
     for process in multiprocessing.active_children():
         process.kill()

@@ -4,12 +4,18 @@
     <data_dir>/<take_uid>/annotation.json
 
 annotation.json: `{"masks": {object: {camera: {frame: {"size": [H, W], "counts": str}}}}, "subsample_idx": [0, 30]}`.
-Masks have the size of the video they were drawn on, frames are smaller. Frames without a mask have no key. If the data
-set says that a camera is ego or exo against its name, a further key does too: `"is_ego": {camera: true or false}`.
+Masks have the size of the video they were drawn on, frames are smaller. Frames without a mask have no key. Cameras that
+takes.json calls ego or exo against their names stand under a further key: `"is_ego": {camera: true or false}`.
 """
 
 import contextlib
+import dataclasses
+import hashlib
+import itertools
+import json
 import os
+import re
+import stat
 from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -19,20 +25,26 @@ import cv2
 import numpy as np
 
 from formats.errors import MALFORMED, UserError
-from formats.files import is_file_name, read_json, remove_leftovers, write_json
+from formats.files import is_file_name, json_errors, read_json, remove_leftovers, write_json
 from formats.geometry import Size
-from formats.masks import RLE, check_rle
-from formats.takes import DEFAULT_ROOT, is_ego, parse_frame
+from formats.masks import RLE, mask_size
+from formats.takes import DEFAULT_ROOT, by_frame, is_ego, parse_frames
 
 DEFAULT_DATA_DIR = DEFAULT_ROOT / "processed"
 ANNOTATION = "annotation.json"
 SOURCE = "source.json"
 MAX_FRAME_SIDE = 4096  # pixels; processed frames are at most 704 high
+_FRAME_FILE = re.compile(r"(0|[1-9][0-9]{0,9})\.jpg")
 
 
 def is_processed(data_dir: Path, uid: str) -> bool:
-    """Whether a take is complete: its annotation.json comes last."""
-    return (Path(data_dir) / uid / ANNOTATION).is_file()
+    """Whether a take is complete: its annotation.json comes last. True where that is hidden: reading it says why."""
+    try:
+        return stat.S_ISREG((Path(data_dir) / uid / ANNOTATION).stat().st_mode)
+    except (FileNotFoundError, NotADirectoryError):
+        return False
+    except OSError:
+        return True
 
 
 def frame_path(camera_folder: Path, frame: int) -> Path:
@@ -44,8 +56,8 @@ def frames_in(camera_folder: Path) -> dict[int, str]:
     if not Path(camera_folder).is_dir():
         return {}
     with os.scandir(camera_folder) as entries:
-        names = {entry.name: entry.path for entry in entries}
-    return {int(name[:-4]): path for name, path in names.items() if name.endswith(".jpg") and name[:-4].isdecimal()}
+        names = ((_FRAME_FILE.fullmatch(entry.name), entry.path) for entry in entries)
+        return {int(name[1]): path for name, path in names if name}
 
 
 class CameraPair(NamedTuple):
@@ -65,32 +77,34 @@ class ProcessedTake:
     masks: dict[str, dict[str, dict[int, RLE]]]
     subsample_idx: list[int]
     stated_ego: dict[str, bool] = field(default_factory=dict)  # by camera, where takes.json contradicts the name
+    digest: str = field(default="", compare=False)  # SHA-256 of annotation.json, hexadecimal; "": not read from one
 
     @classmethod
     def read(cls, data_dir: Path, uid: str) -> "ProcessedTake":
-        """Read a take's annotation.json. Raises UserError if it is missing or malformed."""
+        """Read a take's annotation.json. Raises UserError if it is missing or malformed, AccessError if unreadable."""
         folder = Path(data_dir) / uid
         path = folder / ANNOTATION
-        raw = read_json(path, f"run data/process_data.py for take {uid} first")
+        with json_errors(path, f"run data/process_data.py for take {uid} first"):
+            content = path.read_bytes()
+            raw = json.loads(content)
         try:
-            return cls.parse(uid, folder, raw)
+            take = cls.parse(uid, folder, raw)
         except ValueError as error:
             raise UserError(f"{path} is malformed ({error}); delete it and run data/process_data.py again") from None
+        return dataclasses.replace(take, digest=hashlib.sha256(content).hexdigest())
 
     @classmethod
     def parse(cls, uid: str, folder: Path, raw: Any) -> "ProcessedTake":
         """The content of an annotation.json -> ProcessedTake. Raises ValueError if it is malformed."""
         try:
             masks = {
-                object_name: {
-                    camera: {parse_frame(frame): rle for frame, rle in frames.items()}
-                    for camera, frames in cameras.items()
-                }
+                object_name: {camera: by_frame(frames) for camera, frames in cameras.items()}
                 for object_name, cameras in raw["masks"].items()
             }
-            subsample_idx = [parse_frame(frame) for frame in raw["subsample_idx"]]
-            stated_ego = {str(camera): bool(ego) for camera, ego in raw.get("is_ego", {}).items()}
-            take = cls(uid, folder, masks, subsample_idx, stated_ego)
+            stated_ego = raw.get("is_ego", {})
+            if not all(isinstance(ego, bool) for ego in stated_ego.values()):
+                raise ValueError(f"is_ego is {stated_ego!r:.60}, not true or false for each camera")
+            take = cls(uid, folder, masks, parse_frames(raw["subsample_idx"]), stated_ego)
             for camera in take.cameras:
                 if not is_file_name(camera):
                     raise ValueError(f"camera {camera[:40]!r} cannot be the name of a folder")
@@ -121,21 +135,20 @@ class ProcessedTake:
     def camera_pairs(self, setting: str) -> Iterator[CameraPair]:
         """Every object with an ego camera, with each of its exo cameras, in the direction of `setting`."""
         for object_name, cameras in self.masks.items():
-            for ego in filter(self.is_ego, cameras):
-                for exo in (camera for camera in cameras if not self.is_ego(camera)):
-                    yield CameraPair(object_name, *((ego, exo) if setting == "ego-exo" else (exo, ego)))
+            for ego, exo in _ego_exo_pairs(cameras, self.is_ego):
+                yield CameraPair(object_name, *((ego, exo) if setting == "ego-exo" else (exo, ego)))
 
     def video_size(self, camera: str) -> Size | None:
-        """(H, W) of the camera's video as its masks tell, None if it has no mask that can be read."""
+        """(H, W) of the camera's video, which its masks have too; None if none of them has a size."""
         for cameras in self.masks.values():
             for rle in cameras.get(camera, {}).values():
                 with contextlib.suppress(ValueError):
-                    return check_rle(rle)[:2]
+                    return mask_size(rle)
         return None
 
 
 def pair_frames(
-    masked: Mapping[str, Mapping[str, Collection[int]]], is_ego: Callable[[str], bool] = is_ego
+    masked: Mapping[str, Mapping[str, Collection[int]]], is_ego: Callable[[str], bool]
 ) -> dict[str, set[int]]:
     """The frames of each camera that some pair of either setting needs, as query or as target.
 
@@ -143,11 +156,17 @@ def pair_frames(
     """
     needed: dict[str, set[int]] = {}
     for cameras in masked.values():
-        for ego in filter(is_ego, cameras):
-            for exo in (camera for camera in cameras if not is_ego(camera)):
-                for camera in (ego, exo):
-                    needed.setdefault(camera, set()).update(cameras[ego], cameras[exo])
+        for ego, exo in _ego_exo_pairs(cameras, is_ego):
+            for camera in (ego, exo):
+                needed.setdefault(camera, set()).update(cameras[ego], cameras[exo])
     return needed
+
+
+def _ego_exo_pairs(cameras: Collection[str], is_ego: Callable[[str], bool]) -> Iterator[tuple[str, str]]:
+    """Every ego camera with every exo camera, in the order of `cameras`."""
+    egos = [camera for camera in cameras if is_ego(camera)]
+    exos = [camera for camera in cameras if not is_ego(camera)]
+    return itertools.product(egos, exos)
 
 
 def claim_data_dir(data_dir: Path, downscaled: bool) -> None:
@@ -166,19 +185,28 @@ def claim_data_dir(data_dir: Path, downscaled: bool) -> None:
 
 
 def read_frame(path: Path) -> np.ndarray:
-    """A processed frame -> (H, W, 3) uint8 RGB. Raises UserError if it is missing or cannot be decoded."""
+    """A processed frame -> (H, W, 3) uint8 RGB. Raises UserError if it is missing, cut off or cannot be decoded."""
     remedy = "process its take again with data/process_data.py"
     try:
         data = Path(path).read_bytes()
     except FileNotFoundError:
         raise UserError(f"frame {path} is missing; {remedy}") from None
+    except OSError as error:
+        raise UserError(f"frame {path} cannot be read ({error.strerror}); mend this or {remedy}") from None
     size = jpeg_size(data)
     if size and max(size) > MAX_FRAME_SIDE:  # decoding it could take gigabytes
         raise UserError(f"frame {path} announces {size[1]}x{size[0]} pixels, which no processed frame has; {remedy}")
+    if size and not has_jpeg_end(data):  # some versions of OpenCV fill what is missing with gray
+        raise UserError(f"frame {path} is cut off; {remedy}")
     image = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR) if size else None
     if image is None:
         raise UserError(f"frame {path} cannot be decoded; {remedy}")
     return cv2.cvtColor(image, cv2.COLOR_BGR2RGB)
+
+
+def has_jpeg_end(data: bytes) -> bool:
+    """Whether a JPEG file, of which the last bytes are enough, has its end mark. Some encoders add zeros behind it."""
+    return data.rstrip(b"\0").endswith(b"\xff\xd9")
 
 
 def jpeg_size(data: bytes) -> Size | None:

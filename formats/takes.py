@@ -27,9 +27,9 @@ ANNOTATION_TEMPLATE = Path("annotations") / "relations_{split}.json"  # below <r
 
 
 def is_ego(camera: str) -> bool:
-    """Whether a camera's name is that of a head-worn one: those of Aria glasses start with `aria`.
+    """Whether a camera is head-worn by its name: those of Aria glasses start with `aria`.
 
-    `Take.is_ego` and `ProcessedTake.is_ego` know better: they also follow takes.json.
+    `Take.is_ego` and `ProcessedTake.is_ego` also follow takes.json, which may say otherwise.
     """
     return camera.startswith("aria")
 
@@ -132,23 +132,38 @@ def parse_take(uid: str, raw: Any, stated_ego: Mapping[str, bool] | None = None)
             if not is_file_name(name):
                 raise ValueError(f"{str(name)[:40]!r} cannot be the name of a file")
         stated_ego = {camera: ego for camera, ego in (stated_ego or {}).items() if camera in cameras}
-        return Take(uid, raw["take_name"], raw.get("scenario", ""), objects, stated_ego)
+        scenario = raw.get("scenario")
+        return Take(uid, raw["take_name"], scenario if isinstance(scenario, str) else "", objects, stated_ego)
     except MALFORMED as error:
         raise UserError(f"the annotation of take {uid} is malformed ({type(error).__name__}: {error})") from None
 
 
 def _parse_track(raw: dict) -> Track:
-    masks = {parse_frame(frame): mask for frame, mask in raw["annotation"].items()}
+    masks = by_frame(raw["annotation"])
     encoded = {frame: (mask["height"], mask["width"], mask["encodedMask"]) for frame, mask in masks.items()}
-    looked_at = {parse_frame(frame) for frame in raw.get("annotated_frames", ())}
-    return Track(encoded, sorted(looked_at | encoded.keys()))
+    return Track(encoded, sorted({*parse_frames(raw.get("annotated_frames", [])), *encoded}))
 
 
-def parse_frame(number: int | str) -> int:
-    """A frame's number, which is text where it is the key of a JSON object. Raises ValueError if it is none."""
-    frame = int(number)
-    if not 0 <= frame < 2**31:
-        raise ValueError(f"frame {str(number)[:40]} does not exist")
+def by_frame(raw: Any) -> dict[int, Any]:
+    """The values of a JSON object whose keys are frames. Raises ValueError if a key is no frame or is there twice."""
+    frames = {parse_frame(frame): value for frame, value in raw.items()}
+    if len(frames) < len(raw):
+        raise ValueError("a frame is there twice, with and without leading zeros")
+    return frames
+
+
+def parse_frames(raw: Any) -> list[int]:
+    """A list of frames of a JSON file. Raises ValueError if it is anything else."""
+    if not isinstance(raw, list):
+        raise ValueError(f"{raw!r:.40} is not a list of frames")
+    return [parse_frame(frame) for frame in raw]
+
+
+def parse_frame(raw: Any) -> int:
+    """A frame of a JSON file: a whole number, or its digits as text. Raises ValueError if it is anything else."""
+    frame = int(raw) if type(raw) is str and raw.isascii() and raw.isdecimal() and len(raw) <= 10 else raw
+    if type(frame) is not int or not 0 <= frame < 2**31:
+        raise ValueError(f"{raw!r:.40} is not the number of a frame")
     return frame
 
 
@@ -182,14 +197,16 @@ def _read_stated_ego(annotations: Path) -> dict[str, dict[str, bool]]:
         return {}
     remedy = "get it again or remove it"
     raw = read_json(path, remedy)
+    stated: dict[str, dict[str, bool]] = {}
     try:
-        return {
-            take["take_uid"]: {
-                camera["cam_id"]: camera["is_ego"]
-                for camera in take["cameras"]
-                if camera.get("is_ego") is (not is_ego(camera["cam_id"]))
-            }
-            for take in raw
-        }
+        for take in raw:
+            uid, cameras = take["take_uid"], take["cameras"]
+            for camera in cameras:
+                name, ego = camera["cam_id"], camera.get("is_ego")
+                if not isinstance(ego, bool | None):
+                    raise ValueError(f"is_ego of {name} in take {uid} is {ego!r:.40}, not true or false")
+                if ego is not None and ego != is_ego(name):
+                    stated.setdefault(uid, {})[name] = ego
     except MALFORMED as error:
         raise UserError(f"{path} is malformed ({type(error).__name__}: {error}); {remedy}") from None
+    return stated

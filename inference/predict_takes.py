@@ -1,44 +1,184 @@
-"""Run a predictor over processed takes."""
+"""Processed takes -> predictions: batches of whole frames, in which each image and mask is read and encoded once.
+
+All pairs of a frame share its images and masks, and no two frames share anything. So a chunk is some whole frames of
+one take with about `batch_size` pairs. It is a function of the take, the setting and the batch size alone: results do
+not depend on the number of workers or processes, nor on where an interrupted run had stopped.
+"""
 
 import contextlib
 import itertools
 import time
-from collections import Counter
-from collections.abc import Callable, Iterable, Iterator
+from collections import Counter, defaultdict
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
+import numpy as np
 import torch
 from torch import Tensor
+from torch.utils.data import Dataset
 
 from formats.errors import UserError
-from formats.geometry import EVAL_SIDE, eval_size, unletterbox
-from formats.masks import encode_mask
-from formats.processed import ProcessedTake
-from formats.results import camera_pair_key
-from inference.chunks import Chunk, UnreadableChunk
-from inference.predictor import Predictor, resize_prob
+from formats.geometry import EVAL_SIDE, Size, eval_size, letterbox, unletterbox
+from formats.masks import encode_mask, letterbox_mask
+from formats.processed import CameraPair, ProcessedTake, read_frame
+from formats.results import THRESHOLD, camera_pair_key
+from inference.matcher import Matcher, PairBatch, resize_prob
+
+
+class ChunkPlan(NamedTuple):
+    take_uid: str
+    digest: str  # of the take's annotation.json
+    frames: tuple[int, ...]
+    pair_count: int
+    planes: int  # of S x S bytes that the chunk takes: three per image, one per mask
+
+
+@dataclass(frozen=True)
+class TakePlan:
+    """What to predict of a take, so that its annotation.json is parsed once for the plan and once for the masks."""
+
+    uid: str
+    digest: str  # SHA-256 of its annotation.json
+    subsample_idx: list[int]
+    objects: list[str]
+    frames: dict[CameraPair, list[int]]  # every frame with a query mask
+    chunks: list[ChunkPlan]
+
+    @property
+    def pair_count(self) -> int:
+        return sum(chunk.pair_count for chunk in self.chunks)
+
+    def empty_result(self) -> dict:
+        """The results of the take before any is known: every object, camera pair and query frame has its key."""
+        masks: dict = {name: {} for name in self.objects}
+        for pair, frames in self.frames.items():
+            masks[pair.object_name][camera_pair_key(pair.query_camera, pair.target_camera)] = dict.fromkeys(frames)
+        return {"masks": masks, "subsample_idx": self.subsample_idx}
+
+
+class Chunk(NamedTuple):
+    plan: ChunkPlan
+    pairs: Sequence[tuple[CameraPair, int, Size]]  # camera pair, frame, size of the target video
+    batch: PairBatch  # the pairs, in this order
+
+
+class UnreadableChunk(NamedTuple):
+    plan: ChunkPlan
+    reason: str
+
+
+def pairs_by_frame(take: ProcessedTake, setting: str) -> dict[int, list[CameraPair]]:
+    """The pairs to predict, by ascending frame: wherever the query camera has a mask."""
+    frames = defaultdict(list)
+    for pair in take.camera_pairs(setting):
+        for frame in take.masks[pair.object_name][pair.query_camera]:
+            frames[frame].append(pair)
+    return dict(sorted(frames.items()))
+
+
+def plan_take(take: ProcessedTake, setting: str, batch_size: int) -> TakePlan:
+    """Cut a take into chunks of at most `batch_size` pairs, or of one frame where that has more."""
+    chunks, frames, count, planes = [], [], 0, 0
+    for frame, pairs in pairs_by_frame(take, setting).items():
+        if frames and count + len(pairs) > batch_size:
+            chunks.append(ChunkPlan(take.uid, take.digest, tuple(frames), count, planes))
+            frames, count, planes = [], 0, 0
+        frames.append(frame)
+        count += len(pairs)
+        images = {camera for pair in pairs for camera in (pair.query_camera, pair.target_camera)}
+        planes += 3 * len(images) + len({(pair.object_name, pair.query_camera) for pair in pairs})
+    if frames:
+        chunks.append(ChunkPlan(take.uid, take.digest, tuple(frames), count, planes))
+    query_frames = {pair: list(take.masks[pair.object_name][pair.query_camera]) for pair in take.camera_pairs(setting)}
+    return TakePlan(take.uid, take.digest, take.subsample_idx, list(take.masks), query_frames, chunks)
+
+
+class ChunkDataset(Dataset):
+    """The chunks of `plans`, in their order, read and letterboxed to `side` x `side` pixels (`Matcher.side`). One that
+    cannot be read comes as an `UnreadableChunk`, and the worker lives on.
+    """
+
+    def __init__(self, data_dir: Path, setting: str, side: int, plans: Sequence[ChunkPlan]):
+        self.data_dir, self.setting, self.side, self.plans = data_dir, setting, side, plans
+        self.take: ProcessedTake | None = None  # of the last chunk: the next one is mostly of the same
+        self.pairs: dict[int, list[CameraPair]] = {}
+
+    def __len__(self) -> int:
+        return len(self.plans)
+
+    def __getitem__(self, index: int) -> Chunk | UnreadableChunk:
+        plan = self.plans[index]
+        try:
+            if self.take is None or self.take.uid != plan.take_uid:
+                self.take = ProcessedTake.read(self.data_dir, plan.take_uid)
+                self.pairs = pairs_by_frame(self.take, self.setting)
+            if self.take.digest != plan.digest:
+                return UnreadableChunk(plan, "it was processed again in the meantime; run the same command again")
+            return read_chunk(self.take, self.pairs, plan, self.side)
+        except (UserError, OSError) as error:
+            return UnreadableChunk(plan, str(error))
+
+
+def read_chunk(take: ProcessedTake, by_frame: dict[int, list[CameraPair]], plan: ChunkPlan, side: int) -> Chunk:
+    """Read and letterbox what the frames of `plan` need. UserError names the frame or mask that is unreadable."""
+    images: dict[tuple[int, str], np.ndarray] = {}  # by frame and camera
+    sizes: dict[tuple[int, str], Size] = {}  # of their videos
+    masks: dict[tuple[int, str, str], np.ndarray] = {}  # by frame, query camera and object
+    pairs = []
+    for frame in plan.frames:
+        for pair in by_frame[frame]:
+            for camera in (pair.query_camera, pair.target_camera):
+                if (frame, camera) not in images:
+                    pixels = read_frame(take.frame_path(camera, frame))
+                    images[frame, camera] = letterbox(pixels, side)
+                    sizes[frame, camera] = take.video_size(camera) or pixels.shape[:2]
+            if (frame, pair.query_camera, pair.object_name) not in masks:
+                masks[frame, pair.query_camera, pair.object_name] = read_query_mask(take, pair, frame, side)
+            pairs.append((pair, frame, sizes[frame, pair.target_camera]))
+    image_index = {key: i for i, key in enumerate(images)}
+    mask_index = {key: i for i, key in enumerate(masks)}
+    batch = PairBatch(
+        images=torch.from_numpy(np.stack(list(images.values()))),
+        masks=torch.from_numpy(np.stack(list(masks.values()))),
+        mask_image=torch.tensor([image_index[frame, camera] for frame, camera, _ in masks]),
+        pair_mask=torch.tensor([mask_index[frame, pair.query_camera, pair.object_name] for pair, frame, _ in pairs]),
+        pair_target=torch.tensor([image_index[frame, pair.target_camera] for pair, frame, _ in pairs]),
+    )
+    return Chunk(plan, pairs, batch)
+
+
+def read_query_mask(take: ProcessedTake, pair: CameraPair, frame: int, side: int) -> np.ndarray:
+    try:
+        return letterbox_mask(take.masks[pair.object_name][pair.query_camera][frame], side)
+    except (ValueError, TypeError, KeyError) as error:
+        raise UserError(
+            f"mask of object {pair.object_name!r}, camera {pair.query_camera}, frame {frame}, take {take.uid} is "
+            f"unreadable: {error}"
+        ) from None
 
 
 def predict_takes(
-    predictor: Predictor,
+    matcher: Matcher,
     chunks: Iterable[Chunk | UnreadableChunk],
-    data_dir: Path,
-    setting: str,
+    plans: Mapping[str, TakePlan],
     write: Callable[[str, dict], None],
     progress: Callable[[int], None] = lambda pairs: None,
     strict: bool = False,
 ) -> tuple[dict[str, str], dict[str, float]]:
     """Predict every chunk; hand each finished take to `write(take_uid, result)`, as the results file has it.
 
-    The chunks of a take must follow each other. `progress` is told the number of pairs done. Returns the reason for
-    each take that could not be read, and seconds by stage; with `strict` the first reason is raised as a UserError.
+    The chunks of a take must follow each other; `plans` has the plan of each take. `progress` is told the number of
+    pairs done. Returns the reason for each take that could not be read, and seconds by stage; with `strict` the first
+    reason is raised as a UserError.
     """
     failed: dict[str, str] = {}
     seconds = Counter(read=0.0, network=0.0, encode=0.0)
     begin = time.perf_counter()
-    predictions = predict_chunks(predictor, chunks, seconds)
+    predictions = predict_chunks(matcher, chunks, seconds)
     for uid, of_take in itertools.groupby(predictions, key=lambda item: item[0].plan.take_uid):
-        result = empty_result(ProcessedTake.read(data_dir, uid), setting)
+        result = plans[uid].empty_result()
         for chunk, masks, existence in of_take:
             if isinstance(chunk, Chunk):
                 with stage(seconds, "encode"):
@@ -56,7 +196,7 @@ def predict_takes(
 
 
 def predict_chunks(
-    predictor: Predictor, chunks: Iterable[Chunk | UnreadableChunk], seconds: Counter[str]
+    matcher: Matcher, chunks: Iterable[Chunk | UnreadableChunk], seconds: Counter[str]
 ) -> Iterator[tuple[Chunk | UnreadableChunk, Tensor | None, Tensor | None]]:
     """(chunk, masks (P, 480, 480) bool, existence (P,)), on the CPU; both None for a chunk that could not be read.
 
@@ -65,7 +205,7 @@ def predict_chunks(
     waiting = None
     for chunk in itertools.chain(chunks, [None]):
         with stage(seconds, "network"):
-            started = start_prediction(predictor, chunk) if isinstance(chunk, Chunk) else (None, None, None)
+            started = start_prediction(matcher, chunk) if isinstance(chunk, Chunk) else (None, None, None)
             if waiting and (done := waiting[-1]):
                 done.synchronize()
         if waiting:
@@ -73,29 +213,20 @@ def predict_chunks(
         waiting = chunk, *started
 
 
-def start_prediction(predictor: Predictor, chunk: Chunk) -> tuple[Tensor, Tensor, torch.cuda.Event | None]:
+def start_prediction(matcher: Matcher, chunk: Chunk) -> tuple[Tensor, Tensor, torch.cuda.Event | None]:
     """Masks (P, 480, 480) bool and existence (P,), to be read once the event has happened (None: at once)."""
-    prob, existence = predictor.predict(chunk.images, chunk.masks, chunk.mask_image, chunk.pair_mask, chunk.pair_target)
-    masks = resize_prob(prob, EVAL_SIDE) > 0.5
-    if predictor.device.type != "cuda":
+    prob, existence = matcher.predict(chunk.batch)
+    masks = resize_prob(prob, EVAL_SIDE) > THRESHOLD
+    if matcher.device.type != "cuda":
         return masks.cpu(), existence.cpu(), None
     masks, existence = (tensor.to("cpu", non_blocking=True) for tensor in (masks, existence))
     done = torch.cuda.Event()
-    done.record()
+    done.record(torch.cuda.current_stream(matcher.device))
     return masks, existence, done
 
 
-def empty_result(take: ProcessedTake, setting: str) -> dict:
-    """The results of a take before any is known: every object, camera pair and query frame has its key."""
-    masks: dict = {object_name: {} for object_name in take.masks}
-    for pair in take.camera_pairs(setting):
-        key = camera_pair_key(pair.query_camera, pair.target_camera)
-        frames = take.masks[pair.object_name][pair.query_camera]
-        masks[pair.object_name][key] = dict.fromkeys(frames)
-    return {"masks": masks, "subsample_idx": take.subsample_idx}
-
-
 def fill(result: dict, chunk: Chunk, masks: Tensor, existence: Tensor) -> None:
+    """Write the predictions of a chunk into the results of its take."""
     for (pair, frame, size), mask, confidence in zip(chunk.pairs, masks.numpy(), existence.tolist(), strict=True):
         key = camera_pair_key(pair.query_camera, pair.target_camera)
         result["masks"][pair.object_name][key][frame] = {
@@ -106,6 +237,7 @@ def fill(result: dict, chunk: Chunk, masks: Tensor, existence: Tensor) -> None:
 
 @contextlib.contextmanager
 def stage(seconds: Counter[str], name: str) -> Iterator[None]:
+    """Count the time that the block takes."""
     begin = time.perf_counter()
     yield
     seconds[name] += time.perf_counter() - begin

@@ -1,43 +1,42 @@
 """A results file in the making, so that an interrupted run continues where it stopped.
 
-    <out_path>/{setting}_{split}_results.json       the results, written last, of all takes
-    <out_path>/{setting}_{split}_run.json           what they were made by and of
+    <out_path>/{setting}_{split}_results.json       the results of all takes, written last
+    <out_path>/{setting}_{split}_run.json           how and of what they were made, and their SHA-256
     <out_path>/{setting}_{split}_takes/<run>/<take_uid>.<annotation>.json       each finished take until then
     <out_path>/.{setting}_{split}.lock              held while a process writes any of these
 
-`run` is a digest of all that decides the numbers (checkpoint, setting, precision), `annotation` one of the take's
-annotation.json. What another checkpoint predicted, or the same one before a take was processed again, has another name
-and is never taken for this run's.
+`run` is a digest of all that decides the numbers (checkpoint, setting, precision, batch size), `annotation` one of the
+take's annotation.json. What another checkpoint predicted, or the same one before a take was processed again, has
+another name and is never taken for this run's.
 """
 
 import contextlib
 import hashlib
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from formats.errors import UserError
+from formats.errors import MALFORMED, UserError
 from formats.files import only_one, read_json, remove_leftovers, write_json
-from formats.processed import ANNOTATION, is_processed
 from formats.provenance import provenance
 from formats.results import iter_results, results_path, write_results
+from inference.predict_takes import TakePlan
 
 
 class ResumableRun:
     def __init__(
-        self, out_dir: Path, setting: str, split: str, data_dir: Path, checkpoint: Path, precision: str
+        self, out_dir: Path, setting: str, split: str, checkpoint: Path, precision: str, batch_size: int
     ) -> None:
-        self.setting, self.data_dir = setting, Path(data_dir)
+        self.setting = setting
         self.results_path = results_path(out_dir, setting, split)
         self.record_path = Path(out_dir) / f"{setting}_{split}_run.json"
         self.lock_path = Path(out_dir) / f".{setting}_{split}.lock"
-        self.checkpoint = {"checkpoint": Path(checkpoint).name, "checkpoint_sha256": file_digest(checkpoint)}
-        self.precision = precision
-        decisive = {"checkpoint": self.checkpoint["checkpoint_sha256"], "setting": setting, "precision": precision}
+        digest = file_digest(checkpoint)
+        self.made_by = {"checkpoint": Path(checkpoint).name, "checkpoint_sha256": digest, "precision": precision}
+        decisive = {"checkpoint": digest, "setting": setting, "precision": precision, "batch_size": batch_size}
         self.digest = hashlib.sha256(json.dumps(decisive, sort_keys=True).encode()).hexdigest()
         self.folder = Path(out_dir) / f"{setting}_{split}_takes" / self.digest[:12]
-        self._annotations: dict[str, str] = {}
 
     @contextlib.contextmanager
     def claimed(self) -> Iterator[None]:
@@ -49,44 +48,58 @@ class ResumableRun:
                 remove_leftovers(folder)
             yield
 
-    def part_path(self, take_uid: str) -> Path:
-        if take_uid not in self._annotations:
-            self._annotations[take_uid] = file_digest(self.data_dir / take_uid / ANNOTATION)[:12]
-        return self.folder / f"{take_uid}.{self._annotations[take_uid]}.json"
+    def part_path(self, plan: TakePlan) -> Path:
+        return self.folder / f"{plan.uid}.{plan.digest[:12]}.json"
 
-    def has(self, take_uid: str) -> bool:
-        return self.part_path(take_uid).exists()
+    def has(self, plan: TakePlan) -> bool:
+        """Whether the take is finished. A damaged part of it is removed, so that it is predicted again."""
+        path = self.part_path(plan)
+        if not path.exists():
+            return False
+        try:
+            if _fits(json.loads(path.read_text(encoding="utf-8")), plan):
+                return True
+        except MALFORMED:
+            pass
+        path.unlink()
+        return False
 
-    def write(self, take_uid: str, result: dict[str, Any]) -> None:
-        write_json(self.part_path(take_uid), result)
+    def write(self, plan: TakePlan, result: dict[str, Any]) -> None:
+        write_json(self.part_path(plan), result)
 
-    def is_complete(self, take_uids: list[str]) -> bool:
+    def is_complete(self, plans: Mapping[str, TakePlan]) -> bool:
         """Has this very run made the results file, of these takes as they are now? UserError if another run made it."""
         if not self.results_path.exists():
             return False
-        remedy = f"delete it and {self.results_path}"
-        record = read_json(self.record_path, remedy) if self.record_path.exists() else {}
-        if record.get("run") != self.digest:
+        record = read_json(self.record_path, "delete it") if self.record_path.exists() else None
+        if not isinstance(record, dict) or record.get("run") != self.digest:
             raise UserError(
-                f"{self.results_path} was made by another checkpoint or precision; give another --out_path, or "
-                "--overwrite to replace it"
+                f"{self.results_path} was made by another checkpoint, precision or batch size; give another "
+                "--out_path, or --overwrite to replace it"
             )
-        takes = {uid: self.part_path(uid).name for uid in take_uids if is_processed(self.data_dir, uid)}
-        return record["takes"] == takes and not record["failed"]
+        if record.get("results_sha256") != file_digest(self.results_path):
+            return False  # damaged, or another run's, which this one was about to replace
+        takes = {uid: self.part_path(plan).name for uid, plan in plans.items()}
+        return record.get("takes") == takes and not record.get("failed")
 
-    def finish(self, take_uids: list[str], failed: dict[str, str], figures: dict[str, Any]) -> None:
-        """Join the finished takes into the results file, then write the record."""
-        parts = {uid: self.part_path(uid) for uid in take_uids}
-        takes = ((uid, json.loads(path.read_text(encoding="utf-8"))) for uid, path in parts.items())
-        write_results(self.results_path, self.setting, takes)
+    def finish(self, plans: Mapping[str, TakePlan], failed: dict[str, str], figures: dict[str, Any]) -> None:
+        """Join the finished takes into the results file. The record comes before it, and vouches for these bytes
+        only: a kill in between leaves a record without its results, never results with another one's record.
+        """
+        parts = {uid: self.part_path(plan) for uid, plan in plans.items()}
+        takes = ((uid, read_json(path, "delete it and run the same command again")) for uid, path in parts.items())
+        joined = self.folder / self.results_path.name
+        write_results(joined, self.setting, takes)
         record = {
             "run": self.digest,
-            "provenance": provenance() | self.checkpoint | {"precision": self.precision},
+            "results_sha256": file_digest(joined),
+            "provenance": provenance() | self.made_by,
             "takes": {uid: path.name for uid, path in parts.items()},
             "failed": failed,
             **figures,
         }
         write_json(self.record_path, record, indent=1)
+        joined.replace(self.results_path)
 
     def write_take_files(self) -> None:
         """Each take's results as `<out_path>/<take_uid>/pred_annotations.json`, where the original leaves them."""
@@ -104,10 +117,23 @@ class ResumableRun:
                 folder.rmdir()
 
 
+def _fits(result: Any, plan: TakePlan) -> bool:
+    """Whether a part holds a prediction for every frame of the plan and nothing else. May raise one of MALFORMED."""
+    wanted = plan.empty_result()["masks"]
+    if result["masks"].keys() != wanted.keys():
+        return False
+    pairs = [(result["masks"][name][key], frames) for name, keys in wanted.items() for key, frames in keys.items()]
+    return all(
+        found.keys() == {str(frame) for frame in frames}
+        and all(entry.keys() == {"pred_mask", "confidence"} for entry in found.values())
+        for found, frames in pairs
+    )
+
+
 def file_digest(path: Path) -> str:
     """SHA-256 of a file, hexadecimal."""
-    digest = hashlib.sha256()
     with Path(path).open("rb") as file:
+        digest = hashlib.sha256()
         while block := file.read(1 << 20):
             digest.update(block)
     return digest.hexdigest()

@@ -16,9 +16,10 @@ import numpy as np
 
 from formats.arguments import Parser
 from formats.drawing import PREDICTION, QUERY, overlay, write_picture
-from formats.errors import UserError, run_script
-from formats.geometry import Size
-from inference.predictor import PRECISIONS, Predictor
+from formats.errors import run_script
+from inference.pictures import as_image, as_mask, open_picture
+from inference.predictor import Predictor
+from model.device import PRECISION_HELP, PRECISIONS, default_precision, resolve_device
 
 
 def main(argv: list[str] | None = None) -> None:
@@ -36,44 +37,25 @@ def main(argv: list[str] | None = None) -> None:
     add("--backbone_weights", type=Path, help="file of a backbone that the checkpoint names (default: as in training)")
     add("--out", type=Path, default=Path("pair"), help="beginning of the two output files' names")
     add("--device", default="auto", help="auto, cpu, cuda, cuda:1 or mps")
-    add("--precision", choices=list(PRECISIONS), default="fp32", help="fp32 is exact; bf16 is the fastest on new GPUs")
+    add("--precision", choices=PRECISIONS, help=PRECISION_HELP)
     args = parser.parse_args(argv)
 
-    query, target = read_picture(args.query_image), read_picture(args.target_image)
-    query_mask = read_picture(args.query_mask).any(axis=2)
-    if not same_shape(query_mask.shape, query.shape[:2]):
-        raise UserError(
-            f"{args.query_mask} is {query_mask.shape[1]}x{query_mask.shape[0]}, {args.query_image} is "
-            f"{query.shape[1]}x{query.shape[0]}; the mask may be larger or smaller, but not of another shape"
-        )
-    if not query_mask.any():
-        raise UserError(f"{args.query_mask} is empty; mark the object with non-zero pixels")
-    predictor = Predictor.load(args.ckpt_path, args.device, args.precision, backbone_weights=args.backbone_weights)
+    query, target = (as_image(open_picture(path), str(path)) for path in (args.query_image, args.target_image))
+    query_mask = as_mask(open_picture(args.query_mask), str(args.query_mask), query.shape[:2])
+    device = resolve_device(args.device)
+    precision = args.precision or default_precision(device)
+    predictor = Predictor.load(args.ckpt_path, device, precision, backbone_weights=args.backbone_weights)
     mask, existence = predictor.segment(query, query_mask, target)
 
     mask_path, overlay_path = (args.out.with_name(args.out.name + end) for end in ("_mask.png", "_overlay.jpg"))
     write_picture(mask_path, mask * 255)
-    drawn_mask = cv2.resize(query_mask.astype(np.uint8), query.shape[1::-1], interpolation=cv2.INTER_NEAREST)
+    drawn_mask = cv2.resize(query_mask, query.shape[1::-1], interpolation=cv2.INTER_NEAREST)
     shown = [overlay(query, drawn_mask, QUERY), overlay(target, mask, PREDICTION)]
     height = max(image.shape[0] for image in shown)
     shown = [cv2.resize(image, (round(image.shape[1] * height / image.shape[0]), height)) for image in shown]
     write_picture(overlay_path, np.hstack(shown))
     print(f"visible with probability {existence:.3f}, {mask.mean():.2%} of the target image")
     print(f"{mask_path}\n{overlay_path}")
-
-
-def same_shape(size: Size, other: Size) -> bool:
-    """Whether an image of one size (H, W), scaled to the other's long side, has the other's size to the pixel."""
-    (height, width), (other_height, other_width) = size, other
-    return abs(height * other_width - width * other_height) <= max(*size, *other)
-
-
-def read_picture(path: Path) -> np.ndarray:
-    """Any picture file -> (H, W, 3) uint8 RGB."""
-    image = cv2.imread(str(path), cv2.IMREAD_COLOR) if path.is_file() else None
-    if image is None:
-        raise UserError(f"{path} " + ("is no picture that OpenCV can read" if path.exists() else "does not exist"))
-    return cv2.cvtColor(image, cv2.COLOR_BGR2RGB)
 
 
 if __name__ == "__main__":

@@ -3,21 +3,20 @@
 Others are in model/backbones.py, which also chooses one by its name.
 """
 
-import copy
-from collections.abc import Callable, Iterable, Mapping, Sequence
+import functools
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from torch.nn.utils.fusion import fuse_conv_bn_eval
 from torchvision.models import resnet50
 
 from formats.errors import UserError
 from model.weights import load_state, named_tensors, read_torch
 
 STRIDE = 16  # pixels per feature cell
-FINE = 2  # parts of a cell per axis in `fine_features`
+FINE = 2  # parts of a cell per axis, of the fine features in model/features.py
 MODEL_DIR = Path(__file__).resolve().parent
 MOCO_PATH = MODEL_DIR / "pretrained" / "moco_v2_800ep_pretrain_torchvision.pth.tar"  # converted
 MOCO_RAW_PATH = MODEL_DIR / "pretrained" / "moco_v2_800ep_pretrain.pth.tar"  # as MoCo publishes it
@@ -92,24 +91,19 @@ class ResNet50(nn.Sequential):
 
 def normalize_image(image: Tensor, mean: Sequence[float] = IMAGENET_MEAN, std: Sequence[float] = IMAGENET_STD):
     """RGB uint8 (..., H, W, 3) -> float32 (..., 3, H, W) of zero mean, channels last in memory."""
-    mean, std = (torch.tensor(x, device=image.device) for x in (mean, std))
+    mean, std = _constant(tuple(mean), image.device), _constant(tuple(std), image.device)
     return image.float().div_(255).sub_(mean).div_(std).movedim(-1, -3)
 
 
-def fine_features(backbone: Callable[[Tensor], Tensor], images: Tensor) -> Tensor:
-    """Features on a grid twice as fine: of the images, enlarged. `images` as `Backbone.forward` has them, (B, 3, H, W)
-    -> (B, channels, H/8, W/8). A quarter of the batch at a time: no more memory than for the batch as it is.
-    """
-    large = F.interpolate(images, scale_factor=FINE, mode="bilinear", align_corners=False)
-    return torch.cat([backbone(part) for part in large.split(max(1, len(images) // FINE**2))])
+@functools.cache
+def _constant(values: tuple[float, ...], device: torch.device) -> Tensor:
+    """Copied to a device once: each copy of numbers from Python makes the CPU wait for a GPU."""
+    return torch.tensor(values, device=device)
 
 
 def mask_to_image(mask: Tensor) -> Tensor:
-    """Mask (..., H, W) of 0 and 1, any dtype -> float32 (..., 3, H, W), for every backbone.
-
-    Not normalized, as published: outside the object the network reads 0, its mean color and a convolution's padding. A
-    black and white picture, normalized like any other, tells as much: the share of a cell that the object covers is a
-    linear function of EfficientNet-Lite0's features with R2 0.94 either way.
+    """Mask (..., H, W) of 0 and 1, any dtype -> float32 (..., 3, H, W), for every backbone. Not normalized, as
+    published: outside the object the network reads 0, its mean color and a convolution's padding.
     """
     return mask.float().unsqueeze(-1).expand(*mask.shape, 3).contiguous().movedim(-1, -3)
 
@@ -137,33 +131,6 @@ def calibrate_batch_norm(backbone: Backbone, batches: Iterable[Tensor]) -> None:
     for images in batches:
         backbone(images)
     backbone.train(False)
-
-
-def fold_batch_norm(backbone: Backbone) -> Backbone:
-    """A faster copy that computes the same (float32: 1e-6): batch norms folded into convolutions, channels last.
-
-    Its state dict is not the published layout any more: keep the original for checkpoints.
-    """
-    folded = copy.deepcopy(backbone)
-    for parent in list(folded.network.modules()):
-        children = list(parent.named_children())
-        for (conv_name, conv), (norm_name, norm) in zip(children, children[1:], strict=False):
-            if isinstance(conv, nn.Conv2d) and isinstance(norm, nn.BatchNorm2d):
-                # In float64: the folded weights are rounded once, at the end.
-                setattr(parent, conv_name, fuse_conv_bn_eval(conv.double(), norm.double()).float())
-                setattr(parent, norm_name, getattr(norm, "act", nn.Identity()))  # timm's norms may end in an activation
-    if not _agree(backbone, folded):  # modules side by side that do not follow each other in the forward pass
-        folded = copy.deepcopy(backbone)
-    return folded.to(memory_format=torch.channels_last).requires_grad_(False)
-
-
-def _agree(backbone: Backbone, folded: Backbone) -> bool:
-    if not any(isinstance(module, nn.BatchNorm2d) for module in backbone.modules()):
-        return True
-    side = backbone.input_size or 4 * STRIDE
-    weight = next(backbone.parameters())
-    image = torch.randn(1, 3, side, side, generator=torch.Generator().manual_seed(0)).to(weight.device)
-    return bool((backbone(image) - folded(image)).abs().max() < 1e-3)
 
 
 def moco_backbone(path: Path | None = None) -> Backbone:

@@ -121,7 +121,12 @@ class Layer(nn.Module):
 def _timm_network(name: str, weights: Path | None) -> nn.Module:
     """The network with its trained weights. UserError names what is missing, and what to put where."""
     timm = _import_timm()
-    if ":" not in name and not timm.is_model(name):
+    if ":" in name:  # hf-hub:..., local-dir:...: timm would ask the hub or read any folder, at a checkpoint's word
+        raise UserError(
+            f"backbone {name!r:.80} is a place, not a model; give the model's name in timm, and its weights as "
+            "--backbone_weights FILE"
+        )
+    if not timm.is_model(name):
         close = difflib.get_close_matches(name, timm.list_models(), 3)
         hint = f", such as {' or '.join(close)}" if close else ""
         raise UserError(f"backbone {name!r:.80} is unknown; choose moco, {LITE0} or a model of timm{hint}")

@@ -2,8 +2,8 @@
 
 `encoder` is the state dict of `XSegTx`, `optimiser` Adam's over `XSegTx.parameters()` in their order. `backbone` is the
 state dict of the published ResNet-50; of any other backbone it is `{"name", "digest", "weights"}`: the weights, large
-and under licences of their own, stay where they are. Our own files add `config` (the fields of `XSegTxConfig`); a
-published one does without, and its size is read from the shapes.
+and under licences of their own, stay where they are. Our own files add `config` (the fields of `XSegTxConfig`) and
+`arguments` (the flags of the training); a published one does without, and its size is read from the shapes.
 """
 
 import math
@@ -20,16 +20,17 @@ from formats.errors import UserError
 from model.backbone import STRIDE, Backbone, ResNet50, resnet50_backbone
 from model.backbones import make_backbone
 from model.weights import differences, load_state, named_tensors, read_torch, write_torch
-from model.xsegtx import SIZES, XSegTx, XSegTxConfig
+from model.xsegtx import MODES, XSegTx, XSegTxConfig
 
 RETIRED = {"mask_position"}  # options of former versions, kept by files that were trained with and without
-NETWORK_KEYS = ("backbone", "encoder", "optimiser", "config")
+NETWORK_KEYS = ("backbone", "encoder", "optimiser", "config", "arguments")
 
 
 class Checkpoint(NamedTuple):
     backbone: Backbone
     model: XSegTx  # in eval mode, on the CPU
     optimizer: dict | None
+    arguments: dict[str, Any]  # the flags of the training that wrote the file; empty if it does not say
     extra: dict[str, Any]  # every other key of the file
 
 
@@ -63,6 +64,7 @@ def load_checkpoint(path: Path, backbone_weights: Path | None = None, **override
     if not isinstance(content, Mapping) or not {"backbone", "encoder"} <= set(content):
         raise UserError(f"{path} is no XSegTx checkpoint: it must hold 'backbone' and 'encoder'")
     encoder = named_tensors(content["encoder"], f"{path}, encoder")
+    arguments = training_arguments(content, path)
     config = replace(_config(content.get("config"), encoder, path), **overrides)
     backbone = _backbone(content["backbone"], backbone_weights, config.input_size, path)
     if backbone.channels != config.feature_channels:
@@ -72,7 +74,19 @@ def load_checkpoint(path: Path, backbone_weights: Path | None = None, **override
     model = XSegTx(config)
     load_state(model, encoder, f"{path}, encoder")
     extra = {key: value for key, value in content.items() if key not in NETWORK_KEYS}
-    return Checkpoint(backbone, model.eval(), content.get("optimiser"), extra)
+    return Checkpoint(backbone, model.eval(), content.get("optimiser"), arguments, extra)
+
+
+def training_arguments(content: Mapping[str, Any], path: Path) -> dict[str, Any]:
+    """The flags of the training that wrote the checkpoint `path`, by today's names; a published one does not tell."""
+    arguments = content.get("arguments", {})
+    if not isinstance(arguments, dict):
+        raise UserError(f"{path} does not hold the state of a training: its arguments are malformed")
+    arguments = dict(arguments)
+    if "amp" in arguments:  # what --precision was called before
+        arguments["precision"] = {"off": "fp32"}.get(arguments["amp"], arguments["amp"])
+        del arguments["amp"]
+    return arguments
 
 
 def load_matching(model: XSegTx, path: Path) -> tuple[list[str], list[str]]:
@@ -86,7 +100,7 @@ def load_matching(model: XSegTx, path: Path) -> tuple[list[str], list[str]]:
             state = state[key]
             break
     state = named_tensors(state, str(path))
-    state = {name if name.startswith("net.") else f"net.{name}": tensor for name, tensor in state.items()}
+    state = {name if name.startswith(("net.", "prior.")) else f"net.{name}": t for name, t in state.items()}
     missing, unexpected, unfit = differences(model, state)
     fitting = {name: state[name] for name in model.state_dict() if name in state and name not in unfit}
     if not fitting:
@@ -162,7 +176,8 @@ def _config(stored: Any, encoder: Mapping[str, Tensor], path: Path) -> XSegTxCon
         return told
     if not isinstance(stored, Mapping):
         raise UserError(f"{path}: its config is {type(stored).__name__}, no fields by name")
-    stored = {name: value for name, value in stored.items() if name not in RETIRED or value}
+    # Whether a network has learned from closer looks is among the arguments now.
+    stored = {name: value for name, value in stored.items() if name != "closer_look" and (name not in RETIRED or value)}
     if gone := sorted(RETIRED & stored.keys()):
         raise UserError(f"{path} needs the option {gone[0]}, which this version has no more; use the one that wrote it")
     kinds = {field.name: field.type for field in fields(XSegTxConfig)}
@@ -183,7 +198,7 @@ def _config(stored: Any, encoder: Mapping[str, Tensor], path: Path) -> XSegTxCon
 def _shape(config: XSegTxConfig) -> str:
     """What of a configuration shows in the tensors."""
     layers = f"{len(config.layers)} layers {' '.join(config.layers[:20])}"
-    return f"width {SIZES[config.mode][0]}, {layers}, {config.feature_channels} channels, {config.input_size} pixels"
+    return f"width {MODES[config.mode][0]}, {layers}, {config.feature_channels} channels, {config.input_size} pixels"
 
 
 def config_of(encoder: Mapping[str, Tensor], path: Path) -> XSegTxConfig:
@@ -202,12 +217,12 @@ def config_of(encoder: Mapping[str, Tensor], path: Path) -> XSegTxConfig:
     blocks = len({block for block, _ in found})
     kinds = [found.get((block, layer), set()) for block in range(blocks) for layer in (1, 2)]
     layers = ["I" if "inner_encoder_layer" in kind else "C" if kind else "N" for kind in kinds]
-    modes = [mode for mode, size in SIZES.items() if size[0] == width]
+    modes = [mode for mode, size in MODES.items() if size[0] == width]
     if not modes:
         raise UserError(
-            f"{path}, encoder: width {width} is none of {', '.join(f'{m} {s[0]}' for m, s in SIZES.items())}"
+            f"{path}, encoder: width {width} is none of {', '.join(f'{m} {s[0]}' for m, s in MODES.items())}"
         )
-    mode = min(modes, key=lambda mode: abs(SIZES[mode][3] - blocks))  # base and large differ in their depth only
+    mode = min(modes, key=lambda mode: abs(MODES[mode][3] - blocks))  # base and large differ in their depth only
     try:
         config = XSegTxConfig(mode, cells * STRIDE, feature_channels=channels)
         return config if config.layers == layers else replace(config, layer_types=" ".join(layers))

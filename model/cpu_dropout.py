@@ -13,12 +13,12 @@ class Dropout(nn.Dropout):
     """`nn.Dropout`, with `keep_mask` on a CPU."""
 
     def forward(self, x: Tensor) -> Tensor:
-        if self.training and self.p and in_charge(x):
+        if self.training and self.p and use_fast_dropout(x):
             return x * keep_mask(x.shape, self.p).to(x.dtype)
         return super().forward(x)
 
 
-def in_charge(x: Tensor) -> bool:
+def use_fast_dropout(x: Tensor) -> bool:
     """Whether this module's way is the faster one for `x`; a compiled network brings its own random numbers."""
     return x.device.type == "cpu" and not torch.compiler.is_compiling()
 

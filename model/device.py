@@ -1,10 +1,15 @@
-"""Where the network runs."""
+"""Where the network runs, and how precisely."""
 
+import contextlib
 import os
+from collections.abc import Iterator
 
 import torch
 
 from formats.errors import UserError
+
+PRECISIONS = {"fp32": torch.float32, "tf32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
+PRECISION_HELP = "fp32 is exact; tf32: TensorFloat-32 products; (default: bf16 on GPUs that compute in it, else fp32)"
 
 
 def resolve_device(name: str = "auto") -> torch.device:
@@ -30,3 +35,28 @@ def resolve_device(name: str = "auto") -> torch.device:
     if device.type == "mps" and not torch.backends.mps.is_available():
         raise UserError(f"device {name!r} asked for, but this machine has no MPS; use cpu")
     return device
+
+
+def default_precision(device: torch.device) -> str:
+    """bf16 on a CUDA GPU that computes in it, else fp32."""
+    return "bf16" if device.type == "cuda" and torch.cuda.get_device_capability(device) >= (8, 0) else "fp32"
+
+
+def autocast(device: torch.device, precision: str) -> torch.autocast:
+    """For a `with` around a transformer's forward pass: its products in `precision`, a key of PRECISIONS."""
+    dtype = PRECISIONS[precision]
+    return torch.autocast(device.type, dtype, enabled=dtype != torch.float32, cache_enabled=torch.is_grad_enabled())
+
+
+@contextlib.contextmanager
+def tf32(allowed: bool) -> Iterator[None]:
+    """Whether CUDA may round the factors of products to TensorFloat-32 within the block."""
+    switches = torch.backends.cuda.matmul, torch.backends.cudnn
+    before = [switch.allow_tf32 for switch in switches]
+    try:
+        for switch in switches:
+            switch.allow_tf32 = allowed
+        yield
+    finally:
+        for switch, value in zip(switches, before, strict=True):
+            switch.allow_tf32 = value

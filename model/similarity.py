@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from model.backbone import FINE, STRIDE
 
 METRIC_WIDTH = 128  # dimensions in which it compares parts of a cell, at most
-THRESHOLD, SLOPE = 0.45, 10.0  # of its existence logit at first: cosines reach 0.4 for hidden objects, 0.6 for others
+INITIAL_THRESHOLD, INITIAL_SLOPE = 0.45, 10.0  # of existence: cosines reach 0.4 for hidden objects, 0.6 for others
 STANDARD_EPS = 1e-6
 
 
@@ -21,19 +21,20 @@ class Similarity(NamedTuple):
 
 
 class SimilarityPrior(nn.Module):
-    """How much each part of the target resembles the object: tokens that know it need not discover matching.
+    """Tells the tokens how much each part of the target resembles the object, so that the network need not discover
+    matching by itself. A part is a quarter of a cell: it reads the fine features of model/features.py, in which small
+    objects and edges show.
 
-    It reads the frozen features on a grid `FINE` times as fine as the tokens' (`fine_features` in model/backbone.py),
-    in which small objects and edges show. The object's feature is the mean of the query's, weighted by the share of
-    each part that the mask covers; its cosine with the target's parts is taken after a learned projection. That begins
-    as a rotation, or as a random one onto `METRIC_WIDTH` dimensions, so that an untrained network sees what the
-    features tell by themselves, and learns which of their differences tell objects apart.
-
-    What all parts of both views have in common is taken away before. The cosines are standardized over both views; over
-    the target's parts alone, some would stand out even where the object is hidden. Learned vectors carry them into the
-    tokens, one for each part of a target cell, and one more the mask's share of a query cell. Where not even the best
-    part comes near the object, it is hidden: how far the largest cosine, as it is, lies above a learned threshold joins
-    the existence logit. So existence does not rest on the tokens alone, which the masks need, too.
+    1. Center: subtract the mean over the parts of both views, which is what all have in common.
+    2. Project to `METRIC_WIDTH` dimensions by a learned matrix. It begins as a rotation, so that an untrained network
+       sees what the features tell by themselves, and learns which of their differences tell objects apart.
+    3. The prototype of the object is the mean of the query's parts, weighted by how much of each the mask covers.
+    4. Take the cosine of the prototype with every part of both views.
+    5. Standardize over both views: over the target alone, some part would stand out even where the object is hidden.
+    6. Add learned vectors to the tokens: to a target token one for each of its parts, times that part's similarity; to
+       a query token one, times the mask's coverage of its cell.
+    7. Existence: the logit rises by `slope * (largest cosine of the target - threshold)`, both learned. So it does not
+       rest on the tokens alone, which the masks need, too.
     """
 
     def __init__(self, width: int, channels: int):
@@ -42,16 +43,16 @@ class SimilarityPrior(nn.Module):
         nn.init.orthogonal_(self.metric.weight)
         self.query = nn.Parameter(0.1 * torch.randn(width))
         self.target = nn.Parameter(0.1 * torch.randn(FINE**2, width))
-        self.threshold = nn.Parameter(torch.tensor(THRESHOLD))
-        self.slope = nn.Parameter(torch.tensor(SLOPE))
+        self.threshold = nn.Parameter(torch.tensor(INITIAL_THRESHOLD))
+        self.slope = nn.Parameter(torch.tensor(INITIAL_SLOPE))
 
-    def mark_query(self, query: Tensor, share: Tensor) -> Tensor:
-        """query tokens (B, L, C), share of each cell that the object covers (B, L) -> (B, L, C)."""
-        return query + share[..., None] * self.query
+    def mark_query(self, tokens: Tensor, mask: Tensor) -> Tensor:
+        """Query tokens (B, L, C), query mask (B, H, W) of 0 and 1, any dtype -> (B, L, C)."""
+        return tokens + cell_coverage(mask)[..., None] * self.query
 
-    def mark_target(self, target: Tensor, similarity: Similarity) -> Tensor:
-        """target tokens (B, L, C) -> (B, L, C)."""
-        return target + similarity.parts @ self.target
+    def mark_target(self, tokens: Tensor, similarity: Similarity) -> Tensor:
+        """Target tokens (B, L, C) -> (B, L, C)."""
+        return tokens + similarity.parts @ self.target
 
     def existence(self, similarity: Similarity) -> Tensor:
         """Logit (B,) of "the object is visible", to be added to the existence head's."""
@@ -59,19 +60,35 @@ class SimilarityPrior(nn.Module):
 
     def similarity(self, query_fine: Tensor, query_mask: Tensor, target_fine: Tensor) -> Similarity:
         """query_fine, target_fine: unit vectors (B, F, 2 h, 2 w); query_mask (B, H, W) of 0 and 1, any dtype."""
-        share = cell_share(query_mask, STRIDE // FINE)
-        with torch.autocast(share.device.type, enabled=False):
+        coverage = cell_coverage(query_mask, STRIDE // FINE)  # (B, 4 L)
+        with torch.autocast(coverage.device.type, enabled=False):
             parts = torch.cat((query_fine.flatten(2), target_fine.flatten(2)), 2).float().transpose(1, 2)  # (B, 8 L, F)
             parts = F.normalize(parts - parts.mean(1, keepdim=True), dim=2)
             parts = F.normalize(self.metric(parts), dim=2)
-            prototype = F.normalize(torch.einsum("bl,bld->bd", share, parts[:, : share.shape[1]]), dim=1)
+            prototype = F.normalize(torch.einsum("bl,bld->bd", coverage, parts[:, : coverage.shape[1]]), dim=1)
             cosine = torch.einsum("bld,bd->bl", parts, prototype)
-            best = cosine[:, share.shape[1] :].amax(1)
+            best = cosine[:, coverage.shape[1] :].amax(1)
             cosine = F.layer_norm(cosine, cosine.shape[1:], eps=STANDARD_EPS)  # its gradient is finite for equal ones
-        of_target = cosine[:, None, share.shape[1] :].unflatten(2, target_fine.shape[2:])  # (B, 1, 2 h, 2 w)
+        of_target = cosine[:, None, coverage.shape[1] :].unflatten(2, target_fine.shape[2:])  # (B, 1, 2 h, 2 w)
         return Similarity(F.pixel_unshuffle(of_target, FINE).flatten(2).transpose(1, 2), best)
 
 
-def cell_share(mask: Tensor, stride: int = STRIDE) -> Tensor:
+class NoPrior(nn.Module):
+    """In the place of a `SimilarityPrior` where the network has none, as the published one: it changes nothing."""
+
+    def mark_query(self, tokens: Tensor, mask: Tensor | None) -> Tensor:
+        return tokens
+
+    def mark_target(self, tokens: Tensor, similarity: None) -> Tensor:
+        return tokens
+
+    def existence(self, similarity: None) -> float:
+        return 0.0
+
+    def similarity(self, query_fine: Tensor | None, query_mask: Tensor | None, target_fine: Tensor | None) -> None:
+        return None
+
+
+def cell_coverage(mask: Tensor, stride: int = STRIDE) -> Tensor:
     """Mask (B, H, W) of 0 and 1, any dtype -> (B, L) float32: which part of each cell the object covers."""
     return F.avg_pool2d(mask.float()[:, None], stride).flatten(1)

@@ -46,7 +46,7 @@ class Attention(nn.Module):
             k, v = F.linear(context, weight[C:], bias[C:]).chunk(2, dim=-1)
         q, k, v = (x.unflatten(-1, (self.heads, -1)).transpose(1, 2) for x in (q, k, v))  # (B, heads, L, C / heads)
         dropout = self.dropout if self.training else 0.0
-        if dropout and cpu_dropout.in_charge(tokens):
+        if dropout and cpu_dropout.use_fast_dropout(tokens):
             out = cpu_dropout.dropout_attention(q, k, v, blocked, dropout)
         else:
             allowed = None if blocked is None else ~blocked[:, None, None, :]  # (B, 1, 1, L): the same for each query

@@ -2,6 +2,7 @@
 
 import hashlib
 import io
+import zipfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -11,6 +12,8 @@ from torch import Tensor, nn
 
 from formats.errors import UserError
 from formats.files import atomic_write
+
+MAX_UNPACKED = 10  # times a file's size; what unpacks to more is no checkpoint, and would fill the memory
 
 
 def write_torch(path: Path, content: Any) -> None:
@@ -28,10 +31,21 @@ def read_torch(path: Path, remedy: str = "is it truncated?") -> Any:
     """
     if not Path(path).is_file():
         raise UserError(f"no file {path}; {remedy}")
+    if (size := _unpacked_size(path)) > MAX_UNPACKED * Path(path).stat().st_size:
+        raise UserError(f"{path} is compressed and would take {size / 1e9:.1f} GB; {remedy}")
     try:
         return torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # torch raises anything on a damaged file, an OSError too
         raise UserError(f"{path} cannot be read ({in_a_line(error)}); {remedy}") from None
+
+
+def _unpacked_size(path: Path) -> int:
+    """Bytes of a zip file's records; 0 for other files. PyTorch's own are not compressed."""
+    try:
+        with zipfile.ZipFile(path) as archive:
+            return sum(record.file_size for record in archive.infolist() if record.compress_type != zipfile.ZIP_STORED)
+    except (zipfile.BadZipFile, OSError, ValueError):
+        return 0
 
 
 def in_a_line(error: Exception) -> str:

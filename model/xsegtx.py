@@ -1,16 +1,14 @@
 """XSegTx: given an object's mask in the query view, find the object in the target view (arXiv 2311.18259, 2110.15904).
 
-The network works on backbone features (model/backbone.py). Two ways to call it:
+The network works on features of a frozen backbone (model/features.py). Two ways to call it:
 
-    prediction = model(query_feat, target_feat, mask_feat)              # both masks, for training
+    prediction = model(query, target, mask_feat)                        # two `View`s; both masks, for training
 
-    query, target, mask = map(model.project, (query_feat, target_feat, mask_feat))
-    query = model.encode_query(query, mask)                             # once per object mask
+    query, target, mask = map(model.project, (query.feat, target.feat, mask_feat))
+    query = model.encode_query(query, mask, query_mask)                 # once per object mask
     target = model.encode_target(target)                                # once per target image
-    target_mask_prob, existence = model.match(query, mask, target)      # once per pair, only what these two need
-
-A network with `similarity_prior` also takes the query mask and the fine features of both images, and in pieces the
-mask's `cell_share` and per pair the target's `SimilarityPrior.similarity`.
+    similarity = model.prior.similarity(query_fine, query_mask, target_fine)
+    target_mask_prob, existence = model.match(query, mask, target, similarity)     # once per pair, only these two
 """
 
 from collections.abc import Sequence
@@ -22,13 +20,14 @@ from torch import Tensor, nn
 
 from formats.errors import UserError
 from model.backbone import STRIDE
-from model.similarity import Similarity, SimilarityPrior, cell_share
+from model.features import View
+from model.similarity import NoPrior, Similarity, SimilarityPrior
 from model.transformer import ACTIVATIONS, CrossLayer, InnerLayer, sine_position
 
 MAX_INPUT_SIZE, MAX_CHANNELS = 4096, 16384  # what asks for more is a damaged file, and would fill the memory
 PROB_EPS = 1e-7
 MASK_CHANNEL = 2  # of the decoder's three; the published checkpoints never trained the other two
-SIZES = {  # mode: (width, heads, feed-forward width, blocks)
+MODES = {  # name: (width, heads, feed-forward width, blocks)
     "tiny": (128, 2, 256, 3),
     "small": (256, 2, 256, 3),
     "base": (512, 8, 2048, 3),
@@ -55,12 +54,11 @@ class XSegTxConfig:
     pos_weight: float = 0.1  # of the position encoding
     feat_weight: float = 1.0  # of the tokens that it is added to
     similarity_prior: bool = False  # tell the tokens which cells look like the object (`SimilarityPrior`)
-    closer_look: bool = False  # it has also learned from enlarged views: a `Predictor` takes a second look
     feature_channels: int = 1024  # of the backbone
 
     def __post_init__(self):
-        if self.mode not in SIZES:
-            raise UserError(f"mode {self.mode!r} is unknown; choose from {', '.join(SIZES)}")
+        if self.mode not in MODES:
+            raise UserError(f"mode {self.mode!r} is unknown; choose from {', '.join(MODES)}")
         if self.activation not in ACTIVATIONS:
             raise UserError(f"activation {self.activation!r} is unknown; choose from {', '.join(ACTIVATIONS)}")
         if self.input_size % STRIDE or not 3 * STRIDE <= self.input_size <= MAX_INPUT_SIZE:
@@ -83,7 +81,7 @@ class XSegTxConfig:
     def layers(self) -> list[str]:
         """The layers' types in order, two per block."""
         if self.layer_types is None:
-            blocks = SIZES[self.mode][3]
+            blocks = MODES[self.mode][3]
             return ["I", "C"] * (blocks - 1) + ["I", "N"]
         return parse_layer_types(self.layer_types.split())
 
@@ -130,7 +128,7 @@ class XSegTx(nn.Module):
     def __init__(self, config: XSegTxConfig | None = None):
         super().__init__()
         self.config = config = config or XSegTxConfig()
-        width, heads, feedforward, _ = SIZES[config.mode]
+        width, heads, feedforward, _ = MODES[config.mode]
         self.cells = config.input_size // STRIDE
         args = (width, heads, feedforward, config.dropout, config.activation)
         make = {
@@ -148,7 +146,7 @@ class XSegTx(nn.Module):
                 "cls_branch": ExistenceHead(width, self.cells),
             }
         )
-        self.prior = SimilarityPrior(width, config.feature_channels) if config.similarity_prior else None
+        self.prior = SimilarityPrior(width, config.feature_channels) if config.similarity_prior else NoPrior()
         self.drop_channels = nn.Dropout1d(config.drop_feat)
         position = sine_position(self.cells, self.cells, width, config.pos_weight)
         self.register_buffer("position", position, persistent=False)
@@ -161,41 +159,27 @@ class XSegTx(nn.Module):
             (i for i, layer in enumerate(self._two_view) if isinstance(layer, CrossLayer)), default=-1
         )
 
-    def forward(
-        self,
-        query_feat: Tensor,
-        target_feat: Tensor,
-        mask_feat: Tensor,
-        query_blocked: Tensor | None = None,
-        target_blocked: Tensor | None = None,
-        query_mask: Tensor | None = None,
-        query_fine: Tensor | None = None,
-        target_fine: Tensor | None = None,
-    ) -> Prediction:
-        """The forward expects, with h = w = input_size / 16, L = h * w:
-           - query_feat, target_feat: backbone features of the two images, (B, F, h, w) with F = feature_channels
+    def forward(self, query: View, target: View, mask_feat: Tensor) -> Prediction:
+        """The forward expects, with h = w = input_size / 16:
+           - query, target: the two views. Blocked tokens act in the layers (c) and C, not in mask conditioning (a); a
+             view with all tokens blocked counts as not blocked. `query.mask` and both `fine` are for the similarity
+             prior; a network without one does not read them.
            - mask_feat: backbone features of the query mask image, (B, F, h, w)
-           - query_blocked, target_blocked: optional (B, L) bool, True = no token may attend to this token of the view.
-             They act in the layers (c) and C, not in mask conditioning (a). A view with all tokens blocked counts as
-             not blocked.
-           - query_mask: (B, H, W) of 0 and 1, any dtype; only the similarity prior reads it
-           - query_fine, target_fine: (B, F, 2 h, 2 w), `fine_features` of the two images; the same
 
         It returns a `Prediction` of
            - query_mask_prob, target_mask_prob: (B, H, W) float32, probability that a pixel belongs to the object
            - existence: (B,) float32, probability that the object is visible in the target view
         """
-        query_blocked, target_blocked = _attendable(query_blocked), _attendable(target_blocked)
-        query, target, mask = self.project(query_feat), self.project(target_feat), self.project(mask_feat)
-        query, target = self._drop(query), self._drop(target)
-        share = cell_share(query_mask) if self.prior else None
-        query = self.encode_query(query, mask, share, query_blocked)
-        target = self.encode_target(target, target_blocked)
-        similarity = self.prior.similarity(query_fine, query_mask, target_fine) if self.prior else None
-        if self.prior:
-            target = self.prior.mark_target(target, similarity)
-        query, target = self._exchange(query, mask, target, query_blocked, target_blocked)
-        return Prediction(self._mask_prob(query), self._mask_prob(target), self._existence(target, similarity))
+        query_blocked, target_blocked = _attendable(query.blocked), _attendable(target.blocked)
+        query_tokens, target_tokens, mask = map(self.project, (query.feat, target.feat, mask_feat))
+        query_tokens, target_tokens = self._drop(query_tokens), self._drop(target_tokens)
+        query_tokens = self.encode_query(query_tokens, mask, query.mask, query_blocked)
+        target_tokens = self.encode_target(target_tokens, target_blocked)
+        similarity = self.prior.similarity(query.fine, query.mask, target.fine)
+        target_tokens = self.prior.mark_target(target_tokens, similarity)
+        query_tokens, target_tokens = self._exchange(query_tokens, mask, target_tokens, query_blocked, target_blocked)
+        existence = self._existence(target_tokens, similarity)
+        return Prediction(self._mask_prob(query_tokens), self._mask_prob(target_tokens), existence)
 
     def project(self, feat: Tensor) -> Tensor:
         """Backbone features (B, F, h, w) of an image or a mask -> tokens (B, L, C), row by row, float32."""
@@ -203,13 +187,12 @@ class XSegTx(nn.Module):
         return tokens.flatten(2).transpose(1, 2).float()
 
     def encode_query(
-        self, query: Tensor, mask: Tensor, share: Tensor | None = None, blocked: Tensor | None = None
+        self, query: Tensor, mask: Tensor, query_mask: Tensor | None, blocked: Tensor | None = None
     ) -> Tensor:
-        """The query side's layers that do not depend on the target. query, mask: projected tokens (B, L, C); share
-        (B, L): `cell_share` of the query mask, for the similarity prior.
+        """The query side's layers that do not depend on the target. query, mask: projected tokens (B, L, C) of the
+        image and of the mask; query_mask (B, H, W), for the similarity prior.
         """
-        if self.prior:
-            query = self.prior.mark_query(query, share)
+        query = self.prior.mark_query(query, query_mask)
         for layer in self._single_view:
             query = layer.query(query, mask, self.position, blocked)
         return query
@@ -223,12 +206,11 @@ class XSegTx(nn.Module):
     def match(
         self, query: Tensor, mask: Tensor, target: Tensor, similarity: Similarity | None = None
     ) -> tuple[Tensor, Tensor]:
-        """Encoded query tokens, projected mask tokens, encoded target tokens, each (B, L, C), and the similarity if
-        there is a prior -> target_mask_prob (B, H, W), existence (B,), both as `forward` gives them, without what only
-        the query's mask needs.
+        """Encoded query tokens, projected mask tokens, encoded target tokens, each (B, L, C), and what the prior's
+        `similarity` gives -> target_mask_prob (B, H, W), existence (B,), both as `forward` gives them, without what
+        only the query's mask needs.
         """
-        if self.prior:
-            target = self.prior.mark_target(target, similarity)
+        target = self.prior.mark_target(target, similarity)
         _, target = self._exchange(query, mask, target, target_only=True)
         return self._mask_prob(target), self._existence(target, similarity)
 
@@ -255,7 +237,7 @@ class XSegTx(nn.Module):
 
     def _existence(self, tokens: Tensor, similarity: Similarity | None = None) -> Tensor:
         logit = self.net.cls_branch(self._features(tokens)).float()
-        return (logit + self.prior.existence(similarity) if self.prior else logit).sigmoid()
+        return (logit + self.prior.existence(similarity)).sigmoid()
 
 
 def _attendable(blocked: Tensor | None) -> Tensor | None:

@@ -13,7 +13,7 @@ frames of the same ones. `--hold 1 --num_frames 900 --object_size 0.004 --size n
 
 import argparse
 import sys
-from dataclasses import asdict
+from dataclasses import asdict, fields
 from functools import partial
 from pathlib import Path
 
@@ -48,14 +48,14 @@ def make_takes(out: Path, counts: dict[str, int], options: TakeOptions, num_work
 
 
 def claim_folder(out: Path, options: TakeOptions) -> None:
-    """Mark a folder as ours; refuse one that holds annotations of somebody else, such as the real data set's."""
+    """Mark a folder as ours. Raises UserError if it holds takes of somebody else, such as the real data set's."""
     marker = out / MARKER
     if not marker.exists() and ((out / "annotations").exists() or (out / "takes").exists()):
         raise UserError(f"{out} holds takes that this script did not make; choose another --outputpath")
     write_json(marker, asdict(options), indent=1)
 
 
-def contact_sheet(out: Path, takes: list[TakeId]) -> Path:
+def preview_sheet(out: Path, takes: list[TakeId]) -> Path:
     """Write the previews of the first two takes of each split, one per row -> path of the picture."""
     path = out / "contact_sheet.jpg"
     shown = [take for take in takes if take.index < 2]
@@ -74,8 +74,8 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     add("--size", choices=VIDEO_SIZES, default="small", help="of the videos; native is 3840x2160 and 1408x1408")
     add("--num_exo", type=at_least(1), default=2, help="static cameras")
     add("--num_objects", type=at_least(1), default=4, help="objects on the table; each camera sees about two at a time")
-    add("--object_size", type=float, default=0.2, help="area of an object in a picture, as a fraction of it; up to 0.4")
-    add("--hold", type=at_least(1), default=30, help="render each n-th frame only and hold it; a divisor of 30")
+    add("--object_size", type=float, default=0.2, help="area of an object as a fraction of the picture; up to 0.4")
+    add("--hold", type=at_least(1), default=30, help="render only each n-th frame and repeat it; a divisor of 30")
     add("--seed", type=at_least(0), default=0, help="other seeds give other takes")
     add_num_workers(parser, "processes; the takes do not depend on it")
     args = parser.parse_args(argv)
@@ -93,11 +93,9 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
 def main() -> None:
     args = parse_args()
     counts = {"train": args.num_train, "val": args.num_val, "test": args.num_test}
-    options = TakeOptions(
-        args.seed, args.size, args.num_frames, args.num_exo, args.num_objects, args.object_size, args.hold
-    )
+    options = TakeOptions(**{field.name: getattr(args, field.name) for field in fields(TakeOptions)})
     takes = make_takes(args.outputpath, counts, options, args.num_workers)
-    print(f"{len(takes)} takes in {args.outputpath}, some of them in {contact_sheet(args.outputpath, takes)}")
+    print(f"{len(takes)} takes in {args.outputpath}, some of them in {preview_sheet(args.outputpath, takes)}")
 
 
 if __name__ == "__main__":

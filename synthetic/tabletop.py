@@ -6,8 +6,7 @@ Lengths are in units of the mean object width, times in seconds. z is up, the we
 import numpy as np
 
 from formats.geometry import Size
-from synthetic.render import Camera, Picture, cast_shadows, render
-from synthetic.solids import Solid
+from synthetic.render import Camera, Picture, Solid, cast_shadows, render
 from synthetic.textures import TILES, Item, paint_wall, paint_wood
 
 EGO = "aria01_214-1"

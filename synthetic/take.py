@@ -52,7 +52,7 @@ class TakeId:
 
     @property
     def variety(self) -> int:
-        """What is the same in every fourth take only: the scenario, and which camera sees the last object."""
+        """0 to 3 in turn: chooses the scenario and the cameras that annotate the last object."""
         return (self.index + SPLITS.index(self.split)) % 4
 
     @property

@@ -52,15 +52,15 @@ def deal_items(seed: int, split: str, take_index: int, count: int) -> list[Item]
 def deal_looks(seed: int, split: str, take_index: int, count: int) -> list[Look]:
     """Distinct looks for the objects of a take, none of them in another split, and no color twice if possible.
 
-    A split's share of the catalogue is dealt out take by take; when it is used up, it is shuffled and dealt again.
+    A split's part of the catalogue is dealt out take by take; when it is used up, it is shuffled and dealt again.
     """
-    share = SPLITS.index(split)
+    split_index = SPLITS.index(split)
     looks = [(pattern, *colors) for pattern in PATTERNS for colors in itertools.combinations(COLORS, 2)]
     order = np.random.default_rng(seed).permutation(len(looks))
     bounds = np.round(np.cumsum([0.0] + [SHARES[name] for name in SPLITS]) * len(looks)).astype(int)
-    mine = order[bounds[share] : bounds[share + 1]]
+    mine = order[bounds[split_index] : bounds[split_index + 1]]
     for deal in itertools.count():
-        pool = [looks[i] for i in np.random.default_rng([seed, share, deal]).permutation(mine)]
+        pool = [looks[i] for i in np.random.default_rng([seed, split_index, deal]).permutation(mine)]
         hands = _deal(pool, count)
         if take_index < len(hands):
             return hands[take_index]

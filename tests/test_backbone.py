@@ -16,14 +16,13 @@ from model.backbone import (
     MOCO_RAW_PATH,
     Backbone,
     calibrate_batch_norm,
-    fine_features,
-    fold_batch_norm,
     mask_to_image,
     moco_backbone,
     normalize_image,
     random_backbone,
     read_moco,
 )
+from model.features import fine_features, fold_batch_norm
 from tests.made.golden_network import CASES, golden_batch, golden_networks
 
 GOLDEN = Path(__file__).parent / "golden"

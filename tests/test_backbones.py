@@ -15,8 +15,9 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from formats.errors import UserError
-from model.backbone import Backbone, fine_features, fold_batch_norm, mask_to_image
+from model.backbone import Backbone, mask_to_image
 from model.backbones import make_backbone, timm_backbone
+from model.features import fine_features, fold_batch_norm
 from model.mask_features import MaskFeatures
 
 DINOV2, DINOV3 = "vit_small_patch14_reg4_dinov2.lvd142m", "vit_small_patch16_dinov3.lvd1689m"

@@ -10,6 +10,7 @@ import torch
 
 import eval_segswap
 from formats.errors import UserError
+from inference.matcher import Matcher
 from inference.predictor import Predictor
 from model.checkpoint import load_checkpoint
 from tests.made.training import losses, make_training_set, run_training
@@ -41,7 +42,8 @@ def test_training_resuming_and_inference_work_on_another_backbone(name, data_dir
     image, mask = np.zeros((64, 96, 3), np.uint8), np.ones((64, 96), np.uint8)
     networks = load_checkpoint(last)[:2]
     cpu = torch.device("cpu")
-    outputs = [Predictor(*networks, cpu, precision).segment(image, mask, image) for precision in ("fp32", "bf16")]
+    matchers = [Matcher(*networks, cpu, precision) for precision in ("fp32", "bf16")]
+    outputs = [Predictor(matcher).segment(image, mask, image) for matcher in matchers]
     assert outputs[0][1] == pytest.approx(outputs[1][1], abs=0.05)
 
 

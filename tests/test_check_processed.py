@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from data import check_processed
-from data.checking import announced_size, check_take
+from data.check_processed import announced_size, check_take
 from data.failures import BROKEN, MISSING, Failure, read_failures, write_failures
 from formats.errors import UserError
 from formats.processed import ProcessedTake
@@ -36,8 +36,9 @@ def paired(data_dir):
     return data_dir
 
 
-def reasons(data_dir, uid="take-a", decode=False):
-    return [problem.reason for problem in check_take(data_dir, uid, decode).problems]
+def problems(data_dir, uid="take-a", decode=False):
+    """What is wrong with a take, without the names of take and camera."""
+    return [problem.partition(": ")[2] for problem in check_take(data_dir, uid, decode).problems]
 
 
 @pytest.mark.parametrize("flags", [[], ["--decode"]])
@@ -64,7 +65,7 @@ def test_pairs_are_counted_by_object_and_cameras(data_dir):
 def test_missing_frames_are_listed(paired):
     (paired / "take-a" / EGO / "30.jpg").unlink()
     (paired / "take-a" / EGO / "0.jpg").unlink()
-    assert reasons(paired) == ["2 frames missing: 0, 30"]
+    assert problems(paired) == ["2 frames missing: 0, 30"]
     result = check(paired)
     assert result.returncode == 1
     assert f"train, take take-a, camera {EGO}: 2 frames missing: 0, 30" in result.stdout
@@ -79,7 +80,7 @@ def test_an_unusable_list_of_failures_is_one_line(tmp_path, text):
 
 def test_a_missing_camera_folder_is_its_frames_missing(data_dir):
     (data_dir / "take-a" / "cam02").rename(data_dir / "elsewhere")
-    assert reasons(data_dir) == ["3 frames missing: 0, 30, 60"]
+    assert problems(data_dir) == ["3 frames missing: 0, 30, 60"]
 
 
 def test_frames_that_no_pair_needs_may_be_missing_if_all_are(tmp_path):
@@ -87,9 +88,9 @@ def test_frames_that_no_pair_needs_may_be_missing_if_all_are(tmp_path):
     data_dir = make_data_set(tmp_path, {"train": ["take-a"]}, layout)
     folder = data_dir / "take-a" / EGO
     (folder / "60.jpg").unlink()
-    assert reasons(data_dir) == ["1 frames missing: 60"]
+    assert problems(data_dir) == ["1 frames missing: 60"]
     (folder / "90.jpg").unlink()
-    assert reasons(data_dir) == []
+    assert problems(data_dir) == []
 
 
 @pytest.mark.parametrize(
@@ -107,7 +108,7 @@ def test_frames_that_no_pair_needs_may_be_missing_if_all_are(tmp_path):
 def test_damaged_frames_are_found_without_decoding(data_dir, damage):
     path = data_dir / "take-a" / "cam01" / "30.jpg"
     path.write_bytes(damage(path.read_bytes()))
-    assert reasons(data_dir) == ["1 frames broken: 30"]
+    assert problems(data_dir) == ["1 frames broken: 30"]
 
 
 def test_damage_behind_the_header_is_found_by_decoding(data_dir):
@@ -115,8 +116,8 @@ def test_damage_behind_the_header_is_found_by_decoding(data_dir):
     data = path.read_bytes()
     tables = data.index(b"\xff\xc4")
     path.write_bytes(data[:tables] + b"\xff\xd9")
-    assert reasons(data_dir) == []
-    assert reasons(data_dir, decode=True) == ["1 frames broken: 30"]
+    assert problems(data_dir) == []
+    assert problems(data_dir, decode=True) == ["1 frames broken: 30"]
 
 
 @pytest.mark.parametrize("decode", [False, True])
@@ -126,7 +127,7 @@ def test_a_frame_that_announces_a_size_that_none_has_is_found_and_never_decoded(
     at = data.index(b"\xff\xc0") + 5
     data[at : at + 4] = (65500).to_bytes(2, "big") * 2
     path.write_bytes(data)
-    assert reasons(data_dir, decode=decode) == ["1 frames broken: 30"]
+    assert problems(data_dir, decode=decode) == ["1 frames broken: 30"]
 
 
 @pytest.mark.parametrize("flag", [cv2.IMWRITE_JPEG_QUALITY, cv2.IMWRITE_JPEG_PROGRESSIVE, cv2.IMWRITE_JPEG_OPTIMIZE])
@@ -139,13 +140,13 @@ def test_the_size_in_the_header_is_that_of_the_image_however_it_was_encoded(tmp_
 def test_a_frame_of_another_size_is_found(data_dir):
     path = data_dir / "take-a" / "cam01" / "30.jpg"
     cv2.imwrite(str(path), np.zeros((45, 80, 3), np.uint8))
-    assert reasons(data_dir) == ["frames of 2 sizes: 160x90 (frame 0); 80x45 (frame 30)"]
+    assert problems(data_dir) == ["frames of 2 sizes: 160x90 (frame 0); 80x45 (frame 30)"]
 
 
 def test_frames_of_another_shape_than_their_masks_are_found(data_dir):
     for path in (data_dir / "take-a" / "cam01").iterdir():
         cv2.imwrite(str(path), np.zeros((90, 90, 3), np.uint8))
-    assert reasons(data_dir) == ["frames of 90x90 have another shape than their masks of 320x180"]
+    assert problems(data_dir) == ["frames of 90x90 have another shape than their masks of 320x180"]
 
 
 def change_annotation(data_dir, change):
@@ -160,7 +161,7 @@ def change_annotation(data_dir, change):
 )
 def test_corrupt_masks_are_found(data_dir, rle):
     change_annotation(data_dir, lambda masks: masks["cup_0"]["cam01"].update({"30": rle}))
-    assert reasons(data_dir) == ["1 corrupt masks of object 'cup_0': 30"]
+    assert problems(data_dir) == ["1 corrupt masks of object 'cup_0': 30"]
 
 
 def test_masks_of_two_sizes_are_found(data_dir):
@@ -169,7 +170,7 @@ def test_masks_of_two_sizes_are_found(data_dir):
     rle["counts"] = ProcessedTake.read(data_dir, "take-a").masks["cup_0"]["cam01"][0]["counts"]
     empty = {"size": [1, 20], "counts": "d0"}
     change_annotation(data_dir, lambda masks: masks["cup_0"]["cam01"].update({"30": empty}))
-    assert reasons(data_dir) == ["masks of 2 sizes: 320x180 ('cup_0', frame 0); 20x1 ('cup_0', frame 30)"]
+    assert problems(data_dir) == ["masks of 2 sizes: 320x180 ('cup_0', frame 0); 20x1 ('cup_0', frame 30)"]
 
 
 def test_a_malformed_annotation_is_a_problem_of_its_take(paired):

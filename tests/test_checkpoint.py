@@ -12,11 +12,12 @@ import torch
 
 from formats.errors import UserError
 from model import checkpoint
-from model.backbone import fold_batch_norm, random_backbone
+from model.backbone import random_backbone
 from model.backbones import make_backbone
 from model.checkpoint import load_checkpoint, load_matching, load_optimizer, save_checkpoint
+from model.features import fold_batch_norm
 from model.weights import write_torch
-from model.xsegtx import SIZES, XSegTx, XSegTxConfig
+from model.xsegtx import MODES, XSegTx, XSegTxConfig
 
 LAYOUT = json.loads((Path(__file__).parent / "golden" / "checkpoint_layout.json").read_text())
 
@@ -61,24 +62,24 @@ def test_a_saved_file_has_the_published_layout(backbone, tmp_path):
 
 def test_weights_configuration_and_extras_survive_a_round_trip(backbone, tmp_path):
     model = XSegTx(XSegTxConfig("tiny", 112, dropout=0.3, similarity_prior=True))
-    extra = {"epoch": 3, "best": 0.25, "arguments": {"out_dir": str(tmp_path), "names": ["a"]}, "none": None}
+    extra, arguments = {"epoch": 3, "best": 0.25, "none": None}, {"out_dir": str(tmp_path), "names": ["a"]}
     random_state = torch.get_rng_state()
-    save_checkpoint(tmp_path / "net.pth", backbone, model, None, **extra, random=random_state)
+    save_checkpoint(tmp_path / "net.pth", backbone, model, None, **extra, arguments=arguments, random=random_state)
     loaded = load_checkpoint(tmp_path / "net.pth")
     assert loaded.model.config == model.config
     assert all(torch.equal(a, b) for a, b in zip(loaded.model.parameters(), model.parameters(), strict=True))
     assert all(torch.equal(a, b) for a, b in zip(loaded.backbone.parameters(), backbone.parameters(), strict=True))
     assert loaded.extra.pop("random").equal(random_state)
-    assert loaded.extra == extra
+    assert loaded.extra == extra and loaded.arguments == arguments
     assert loaded.optimizer is None and not loaded.model.training
 
 
-@pytest.mark.parametrize(("mode", "layers"), [*((mode, None) for mode in SIZES), ("small", "C I I C")])
+@pytest.mark.parametrize(("mode", "layers"), [*((mode, None) for mode in MODES), ("small", "C I I C")])
 def test_a_file_without_configuration_tells_its_size_by_its_shapes(mode, layers, backbone, tmp_path):
     model = XSegTx(XSegTxConfig(mode, 96, layers))
     write_torch(tmp_path / "net.pth", {"backbone": backbone.network.state_dict(), "encoder": model.state_dict()})
     config = load_checkpoint(tmp_path / "net.pth").model.config
-    assert config.layers == model.config.layers and SIZES[config.mode][:3] == SIZES[mode][:3]
+    assert config.layers == model.config.layers and MODES[config.mode][:3] == MODES[mode][:3]
     assert config == (replace(model.config, layer_types=None) if layers is None else replace(config, input_size=96))
 
 
@@ -322,6 +323,14 @@ def test_an_option_that_is_gone_matters_only_where_it_was_used(ours, tmp_path):
     torch.save(changed(ours, ("config", "mask_position"), True), tmp_path / "with.pth")
     with pytest.raises(UserError, match="with.pth needs the option mask_position"):
         load_checkpoint(tmp_path / "with.pth")
+
+
+def test_files_from_before_an_option_moved_or_was_renamed_are_read_as_they_were_meant(ours, tmp_path):
+    old = changed(ours, ("config", "closer_look"), True) | {"arguments": {"closer_look": True, "amp": "off"}}
+    torch.save(old, tmp_path / "old.pth")
+    loaded = load_checkpoint(tmp_path / "old.pth")
+    assert loaded.model.config == XSegTxConfig(**ours["config"])
+    assert loaded.arguments == {"closer_look": True, "precision": "fp32"}
 
 
 @pytest.mark.parametrize("name", ["net.feat_proj.weight", "net.cls_branch.mlp.0.weight"])

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from formats.errors import UserError
-from model.device import resolve_device
+from model.device import resolve_device, tf32
 
 
 def test_auto_takes_cuda_then_mps_then_the_cpu(monkeypatch):
@@ -48,3 +48,13 @@ def test_a_device_that_is_missing_is_refused_in_one_line(name, message, monkeypa
     with pytest.raises(UserError, match=message) as error:
         resolve_device(name)
     assert "\n" not in str(error.value)
+
+
+def test_predicting_leaves_the_callers_precision_of_products_as_it_was():
+    switches = torch.backends.cuda.matmul, torch.backends.cudnn
+    before = [switch.allow_tf32 for switch in switches]
+    for allowed in (True, False):
+        with pytest.raises(KeyError), tf32(allowed):
+            assert [switch.allow_tf32 for switch in switches] == [allowed, allowed]
+            raise KeyError
+        assert [switch.allow_tf32 for switch in switches] == before

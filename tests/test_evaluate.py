@@ -10,7 +10,6 @@ import shutil
 import numpy as np
 import pytest
 
-from benchmarks import evaluate as benchmark
 from evaluation import evaluate, report, visualize
 from formats.errors import UserError, run_script
 from formats.processed import ANNOTATION
@@ -450,15 +449,3 @@ def test_a_malformed_take_of_the_ground_truth_is_listed_beside_the_other_problem
     assert evaluate_results(tmp_path, results, tmp_path) == 1
     errors = capsys.readouterr().err
     assert "take take-a: ground truth: " in errors and "take take-b, object 'cup_0': missing" in errors
-
-
-def test_the_benchmark_of_the_evaluation_prints_its_help(capsys):
-    with pytest.raises(SystemExit) as stop:
-        benchmark.main(["--help"])
-    assert stop.value.code == 0 and "--frames" in capsys.readouterr().out
-
-
-def test_full_size_masks_score_as_in_the_official_way(tmp_path):
-    benchmark.make_files(tmp_path, "ego-exo", n_frames=2, n_takes=2)
-    expected = benchmark.official_way(tmp_path, "ego-exo")
-    assert benchmark.our_way(tmp_path, "ego-exo") == pytest.approx(expected, abs=1e-12)

@@ -22,11 +22,12 @@ from formats.errors import UserError
 from formats.geometry import ZOOM, eval_size, letterbox, unletterbox
 from formats.masks import decode_mask, letterbox_mask
 from formats.processed import ProcessedTake, read_frame
-from inference.chunks import ChunkDataset, pairs_by_frame, plan_chunks
-from inference.predictor import resize_prob
+from inference.matcher import CPU_BATCH, resize_prob
+from inference.predict_takes import ChunkDataset, pairs_by_frame, plan_take
 from inference.resumable_run import ResumableRun
-from model.backbone import calibrate_batch_norm, fine_features, mask_to_image, normalize_image, random_backbone
+from model.backbone import calibrate_batch_norm, mask_to_image, normalize_image, random_backbone
 from model.checkpoint import load_checkpoint, save_checkpoint
+from model.features import View, fine_features
 from model.xsegtx import XSegTx, XSegTxConfig
 from tests.made import EGO, ROOT
 from tests.made.processed import LAYOUT, make_data_set
@@ -36,13 +37,13 @@ SIDE = 96
 TAKES = {"val": ["take-a", "take-b", "take-c"]}
 
 
-def make_checkpoint(path: Path, **options) -> Path:
+def make_checkpoint(path: Path, closer_look: bool = False, **options) -> Path:
     torch.manual_seed(0)
     backbone, model = random_backbone(0), XSegTx(XSegTxConfig("tiny", SIDE, **options))
-    if model.config.closer_look:
+    if closer_look:
         model.net.decoder.deconv2.bias.data -= 0.55  # untrained masks spread over the whole image: now they are small
     calibrate_batch_norm(backbone, [normalize_image(torch.randint(0, 256, (4, SIDE, SIDE, 3), dtype=torch.uint8))])
-    save_checkpoint(path, backbone, model)
+    save_checkpoint(path, backbone, model, arguments={"closer_look": closer_look})
     return path
 
 
@@ -96,7 +97,7 @@ PLAIN, PRIOR = {}, {"similarity_prior": True}
 def test_results_equal_one_pair_at_a_time_with_the_plain_network(data_path, tmp_path, setting, options):
     checkpoint = make_checkpoint(tmp_path / "net.pth", **options)
     results = read_results(run(checkpoint, data_path, tmp_path, setting), setting)
-    backbone, model, *_ = load_checkpoint(checkpoint)
+    loaded = load_checkpoint(checkpoint)
     looked_closer = []
     for uid in TAKES["val"][::2]:
         take = ProcessedTake.read(data_path, uid)
@@ -105,7 +106,7 @@ def test_results_equal_one_pair_at_a_time_with_the_plain_network(data_path, tmp_
             frames = results[uid]["masks"][pair.object_name][f"{pair.query_camera}_{pair.target_camera}"]
             assert set(map(int, frames)) == set(take.masks[pair.object_name][pair.query_camera])
             for frame, value in frames.items():
-                prob, existence, looks = plain_prediction(backbone, model, take, pair, int(frame))
+                prob, existence, looks = plain_prediction(loaded, take, pair, int(frame))
                 looked_closer.append(looks == 2)
                 assert value["confidence"] == pytest.approx(existence, abs=1e-4)
                 expected = unletterbox(prob, eval_size(take.video_size(pair.target_camera)))
@@ -115,37 +116,38 @@ def test_results_equal_one_pair_at_a_time_with_the_plain_network(data_path, tmp_
     assert 0 < sum(looked_closer) < len(looked_closer) if "closer_look" in options else not any(looked_closer)
 
 
-def plain_prediction(backbone, model, take, pair, frame) -> tuple[np.ndarray, float, int]:
+def plain_prediction(checkpoint, take, pair, frame) -> tuple[np.ndarray, float, int]:
     """Probabilities (480, 480) and existence, and the number of looks that they took."""
     frames = [read_frame(take.frame_path(camera, frame)) for camera in pair[1:]]
     mask = take.masks[pair.object_name][pair.query_camera][frame]
     images, query_mask = [letterbox(image, SIDE) for image in frames], letterbox_mask(mask, SIDE)
-    prob, existence = plain_look(backbone, model, images, query_mask)
-    if not model.config.closer_look:
+    prob, existence = plain_look(checkpoint, images, query_mask)
+    if not checkpoint.arguments["closer_look"]:
         return resize_prob(prob, 480)[0].numpy(), existence, 1
     prob = resize_prob(prob, ZOOM * SIDE)
     large_mask = letterbox_mask(mask, ZOOM * SIDE)
     query_corner, target_corner = (
-        geometry.closer_corner(x.any(1), x.any(0), SIDE) for x in (large_mask, (prob[0] > 0.5).numpy())
+        geometry.crop_corner(x.any(1), x.any(0), SIDE) for x in (large_mask, (prob[0] > 0.5).numpy())
     )
     if target_corner is not None:
-        corners = (query_corner, target_corner)
-        images = [
-            geometry.crop(letterbox(x, ZOOM * SIDE), SIDE, corner) for x, corner in zip(frames, corners, strict=True)
-        ]
-        close, _ = plain_look(backbone, model, images, geometry.crop(large_mask, SIDE, query_corner))
+        query, target = (
+            tuple(slice(first, first + SIDE) for first in corner) if corner else (slice(None, None, ZOOM),) * 2
+            for corner in (query_corner, target_corner)
+        )
+        images = [letterbox(x, ZOOM * SIDE)[part] for x, part in zip(frames, (query, target), strict=True)]
+        close, _ = plain_look(checkpoint, images, large_mask[query])
         prob = torch.zeros_like(prob)
-        geometry.crop(prob[0], SIDE, target_corner)[:] = close[0]
+        prob[0][target] = close[0]
     return resize_prob(prob, 480)[0].numpy(), existence, 1 + (target_corner is not None)
 
 
-def plain_look(backbone, model, images, mask) -> tuple[torch.Tensor, float]:
+def plain_look(checkpoint, images, mask) -> tuple[torch.Tensor, float]:
     images = [normalize_image(torch.from_numpy(image))[None] for image in images]
     with torch.inference_mode():
         mask = torch.from_numpy(mask)[None]
-        query_fine, target_fine = (fine_features(backbone, image) for image in images)
-        feats = map(backbone, (*images, mask_to_image(mask)))
-        prediction = model(*feats, query_mask=mask, query_fine=query_fine, target_fine=target_fine)
+        backbone = checkpoint.backbone
+        query, target = (View(backbone(image), fine_features(backbone, image)) for image in images)
+        prediction = checkpoint.model(query._replace(mask=mask), target, backbone(mask_to_image(mask)))
     return prediction.target_mask_prob.clone(), prediction.existence.item()
 
 
@@ -241,7 +243,7 @@ def test_what_killed_runs_left_half_written_is_removed(checkpoint, data_path, fi
 def test_a_second_run_into_the_same_folder_says_that_it_waits_for_the_first(
     checkpoint, data_path, whole, tmp_path, capsys
 ):
-    first = ResumableRun(tmp_path, "ego-exo", "val", data_path, checkpoint, "fp32")
+    first = ResumableRun(tmp_path, "ego-exo", "val", checkpoint, "fp32", CPU_BATCH)
     second = threading.Thread(target=run, args=(checkpoint, data_path, tmp_path))
     printed = ""
     with first.claimed():
@@ -280,7 +282,7 @@ def test_results_of_another_checkpoint_are_never_mixed_in_nor_replaced_unasked(
     backbone, *_ = load_checkpoint(checkpoint)
     other = tmp_path / "other.pth"
     save_checkpoint(other, backbone, XSegTx(XSegTxConfig("tiny", SIDE)))
-    with pytest.raises(UserError, match="made by another checkpoint.*--overwrite"):
+    with pytest.raises(UserError, match="made by another checkpoint, precision or batch size.*--overwrite"):
         eval_segswap.main(arguments(other, data_path, finished.parent))
     assert finished.read_bytes() == before
     run(other, data_path, finished.parent, "ego-exo", "--overwrite")
@@ -374,12 +376,12 @@ def test_chunks_hold_each_pair_once_and_no_frame_is_cut(data_path):
     take = ProcessedTake.read(data_path, "take-a")
     frames = pairs_by_frame(take, "ego-exo")
     for batch_size in (1, 2, 3, 5, 100):
-        plans = plan_chunks(take, "ego-exo", batch_size)
+        plans = plan_take(take, "ego-exo", batch_size).chunks
         assert [frame for plan in plans for frame in plan.frames] == list(frames)
         assert sum(plan.pair_count for plan in plans) == sum(map(len, frames.values()))
         assert all(plan.pair_count <= batch_size or len(plan.frames) == 1 for plan in plans)
         for plan, chunk in zip(plans, ChunkDataset(data_path, "ego-exo", 32, plans), strict=True):
-            assert plan.planes * 32 * 32 == chunk.images.numel() + chunk.masks.numel()
+            assert plan.planes * 32 * 32 == chunk.batch.images.numel() + chunk.batch.masks.numel()
 
 
 def test_without_a_checkpoint_named_a_settings_own_is_taken_else_that_of_both(tmp_path, monkeypatch):

@@ -2,17 +2,24 @@
 
 import json
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import torch
 
 from model.xsegtx import Prediction, XSegTx, XSegTxConfig
-from tests.made.golden_network import CASES, fill, golden_batch, golden_features
-from train.losses import compute_losses
+from tests.made.golden_network import CASES, fill, golden_batch, golden_views
+from train.losses import Counts, LossWeights, compute_losses
 
 GOLDEN = json.loads((Path(__file__).parent / "golden" / "training_steps.json").read_text())
 TERMS = {"total": "trainLoss", "mask": "trainLossMask", "dice": "trainLossDice", "existence": "trainLossCls"}
+
+
+def samples(query_mask, target_mask, visible, existence_weight=None) -> SimpleNamespace:
+    """What of a Batch the losses read."""
+    weight = torch.ones(len(visible)) if existence_weight is None else existence_weight
+    return SimpleNamespace(query_mask=query_mask, target_mask=target_mask, visible=visible, existence_weight=weight)
 
 
 def random_batch(batch: int = 6, side: int = 16, seed: int = 0):
@@ -20,7 +27,7 @@ def random_batch(batch: int = 6, side: int = 16, seed: int = 0):
     probs = [torch.rand(batch, side, side, generator=generator) for _ in range(2)]
     prediction = Prediction(*probs, torch.rand(batch, generator=generator))
     masks = [torch.rand(batch, side, side, generator=generator) < 0.2 for _ in range(2)]
-    return prediction, *masks, torch.arange(batch) % 3 != 1
+    return prediction, samples(*masks, torch.arange(batch) % 3 != 1)
 
 
 @pytest.mark.parametrize("case", CASES)
@@ -35,8 +42,9 @@ def test_two_training_steps_agree_with_the_published_trainer(case):
     fill(model)
     optimizer = torch.optim.Adam(model.parameters(), lr=2e-4)
     for step in range(2):
-        prediction = model(*golden_features(case), target_blocked=batch["target_blocked"])
-        losses = compute_losses(prediction, batch["query_mask"], batch["target_mask"], batch["positive"])
+        prediction = model(*golden_views(case))
+        given = samples(batch["query_mask"], batch["target_mask"], batch["visible"])
+        losses = compute_losses(prediction, given, LossWeights())
         for term, name in TERMS.items():
             tolerance = {"rel": 1e-4} if step == 0 or term == "total" else {"rel": 3e-4, "abs": 3e-5}
             assert getattr(losses, term).item() == pytest.approx(golden["history"][name][step], **tolerance), term
@@ -52,55 +60,59 @@ def test_two_training_steps_agree_with_the_published_trainer(case):
 
 @pytest.mark.parametrize("weight", [1.0, 0.2])
 def test_losses_follow_their_definition(weight):
-    prediction, query_mask, target_mask, positive = random_batch()
-    whole = torch.tensor([True, True, False, True, True, False])
-    losses = compute_losses(prediction, query_mask, target_mask, positive, whole, existence_weight=weight)
+    prediction, batch = random_batch()
+    batch.existence_weight = torch.tensor([1, 1, 0, 1, 1, 0.5])
+    losses = compute_losses(prediction, batch, LossWeights(existence=weight))
     pixels, dice = [], []
-    for i, is_positive in enumerate(positive.tolist()):
-        for prob, mask in ((prediction[0], query_mask), (prediction[1], target_mask)):
+    for i, visible in enumerate(batch.visible.tolist()):
+        for prob, mask in ((prediction[0], batch.query_mask), (prediction[1], batch.target_mask)):
             p, q = prob[i].double().numpy(), mask[i].double().numpy()
             bce = -(10 * q * np.log(p) + (1 - q) * np.log(1 - p))
-            pixels.append(bce * is_positive)
-            if is_positive:
+            pixels.append(bce * visible)
+            if visible:
                 dice.append(1 - (2 * (p * q).sum() + 1) / (p.sum() + q.sum() + 1))
-    e, y = prediction.existence.double().numpy(), positive.numpy()
-    existence = -(np.where(y, np.log(e), np.log(1 - e)) * whole.numpy()).mean()
+    e, y = prediction.existence.double().numpy(), batch.visible.numpy()
+    existence = -(np.where(y, np.log(e), np.log(1 - e)) * batch.existence_weight.numpy()).mean()
     total = np.mean(pixels) + np.mean(dice) + weight * existence
     expected = (total, np.mean(pixels), np.mean(dice), existence)
     assert [x.item() for x in losses] == pytest.approx(expected, rel=1e-5)
 
 
 def test_a_batch_of_negatives_has_an_existence_loss_only():
-    prediction, query_mask, target_mask, positive = random_batch()
-    losses = compute_losses(prediction, query_mask, target_mask, torch.zeros_like(positive))
+    prediction, batch = random_batch()
+    batch.visible = torch.zeros_like(batch.visible)
+    losses = compute_losses(prediction, batch, LossWeights())
     assert losses.mask == losses.dice == 0
     assert losses.total == losses.existence > 0
 
 
 @pytest.mark.parametrize("split", [3, 2])
-def test_the_shares_of_several_processes_sum_up_to_the_global_batch(split):
-    prediction, query_mask, target_mask, positive = random_batch()
-    together = compute_losses(prediction, query_mask, target_mask, positive)
-    parts = zip(*(x.split(split) for x in (*prediction, query_mask, target_mask, positive)), strict=True)
-    shares = [
-        compute_losses(Prediction(*part[:3]), *part[3:], batch_size=len(positive), positive_count=positive.sum())
-        for part in parts
+def test_the_parts_of_several_processes_sum_up_to_the_loss_of_the_global_batch(split):
+    prediction, batch = random_batch()
+    together = compute_losses(prediction, batch, LossWeights())
+    tensors = (*prediction, batch.query_mask, batch.target_mask, batch.visible)
+    counts = Counts(len(batch.visible), batch.visible.sum())
+    parts = [
+        compute_losses(Prediction(*part[:3]), samples(*part[3:]), LossWeights(), counts)
+        for part in zip(*(x.split(split) for x in tensors), strict=True)
     ]
-    assert torch.stack([torch.stack(share) for share in shares]).sum(0).allclose(torch.stack(together), rtol=1e-5)
+    assert torch.stack([torch.stack(part) for part in parts]).sum(0).allclose(torch.stack(together), rtol=1e-5)
 
 
 def test_certain_and_wrong_predictions_give_finite_losses_and_gradients():
     prob = torch.full((2, 4, 4), 1 - 1e-7).requires_grad_()
     existence = torch.tensor([0.0, 1.0]).requires_grad_()
     masks = torch.zeros(2, 4, 4)
-    losses = compute_losses(Prediction(prob, prob, existence), masks, masks, torch.tensor([True, False]))
+    batch = samples(masks, masks, torch.tensor([True, False]))
+    losses = compute_losses(Prediction(prob, prob, existence), batch, LossWeights())
     losses.total.backward()
     assert losses.total.isfinite() and prob.grad.isfinite().all() and existence.grad.isfinite().all()
 
 
 def test_losses_are_float32_under_autocast():
-    prediction, query_mask, target_mask, positive = random_batch()
-    expected = compute_losses(prediction, query_mask, target_mask, positive)
+    prediction, batch = random_batch()
+    expected = compute_losses(prediction, batch, LossWeights())
     with torch.autocast("cpu", torch.bfloat16):
-        losses = compute_losses(prediction, query_mask.byte(), target_mask.byte(), positive)
+        batch = samples(batch.query_mask.byte(), batch.target_mask.byte(), batch.visible)
+        losses = compute_losses(prediction, batch, LossWeights())
     assert all(torch.equal(a, b) and a.dtype == torch.float32 for a, b in zip(losses, expected, strict=True))

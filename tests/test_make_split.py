@@ -48,7 +48,7 @@ def test_another_split_is_not_overwritten(make_split, tmp_path):
     (tmp_path / "split.json").write_text('{"train": ["paper"]}')
     result = make_split(takes)
     assert result.returncode == 1
-    assert "split.json exists and says otherwise" in result.stderr
+    assert "split.json exists and holds another split" in result.stderr
     assert "paper" in (tmp_path / "split.json").read_text()
 
 

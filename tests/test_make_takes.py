@@ -14,10 +14,11 @@ from pytest import approx
 from formats.errors import UserError
 from formats.masks import decode_lzstring, decode_mask
 from formats.takes import SPLITS, is_ego, iter_annotations, parse_take, read_splits, video_path
-from synthetic.make_takes import contact_sheet, make_takes, parse_args
+from synthetic.make_takes import make_takes, parse_args, preview_sheet
 from synthetic.tabletop import EGO
 from synthetic.take import MIN_VISIBLE, VIDEO_SIZES, TakeId, TakeOptions, build_tabletop
 from synthetic.textures import deal_items, deal_looks
+from tests.made.raw_takes import tree
 
 OPTIONS = TakeOptions(seed=0, size="tiny", num_frames=158, num_exo=2, num_objects=4, object_size=0.2, hold=15)
 COUNTS = {"train": 4, "val": 2, "test": 1}
@@ -178,14 +179,14 @@ def test_objects_of_one_take_are_told_apart_by_name_and_look(count):
 
 
 @pytest.mark.parametrize("object_size", [0.01, 0.05, 0.2])
-def test_object_size_is_the_share_of_the_picture_that_an_object_fills(object_size):
-    shares = []
+def test_object_size_is_the_fraction_of_the_picture_that_an_object_fills(object_size):
+    areas = []
     for index in range(6):
         tabletop = build_tabletop(TakeId("train", index), replace(OPTIONS, object_size=object_size))
         for k, view in enumerate(tabletop.exo_views):
             labels = tabletop.pictures(0.0)[f"cam{k + 1:02d}"].labels
-            shares += [(labels == item + 1).mean() for item in view]
-    assert np.mean(shares) == approx(object_size, rel=0.25)
+            areas += [(labels == item + 1).mean() for item in view]
+    assert np.mean(areas) == approx(object_size, rel=0.25)
 
 
 @pytest.mark.parametrize("options", [{}, {"object_size": 0.01}, {"num_exo": 6, "num_objects": 2, "num_frames": 900}])
@@ -210,13 +211,9 @@ def test_nothing_jumps():
     assert np.linalg.norm(np.diff(head, axis=0), axis=1).max() < 0.35
 
 
-def files_of(root):
-    return {path.relative_to(root): path.read_bytes() for path in sorted(root.rglob("*")) if path.is_file()}
-
-
 def test_the_same_options_give_the_same_files_in_one_process_or_several(root, tmp_path):
     make_takes(tmp_path, {"train": 1, "val": 1, "test": 0}, OPTIONS, num_workers=1)
-    again, first = files_of(tmp_path / "takes"), files_of(root / "takes")
+    again, first = tree(tmp_path / "takes"), tree(root / "takes")
     assert again.items() <= first.items() and len(again) == 2 * len(first) / 7
 
 
@@ -224,13 +221,13 @@ def test_a_rerun_keeps_finished_takes_and_makes_the_others(tmp_path):
     options = replace(OPTIONS, num_frames=31)
     counts = {"train": 2, "val": 0, "test": 0}
     first, second = make_takes(tmp_path / "out", counts, options, 1)
-    before = files_of(tmp_path / "out")
+    before = tree(tmp_path / "out")
     kept = video_path(tmp_path / "out" / "takes", first.name, EGO)
     time = kept.stat().st_mtime_ns
     (tmp_path / "out" / "takes" / second.name / "relations.json").unlink()  # as if stopped in between
     video_path(tmp_path / "out" / "takes", second.name, "cam02").unlink()
     make_takes(tmp_path / "out", counts, options, 1)
-    assert files_of(tmp_path / "out") == before
+    assert tree(tmp_path / "out") == before
     assert kept.stat().st_mtime_ns == time
     make_takes(tmp_path / "out", counts, replace(options, seed=1), 1)
     assert kept.stat().st_mtime_ns != time
@@ -239,11 +236,11 @@ def test_a_rerun_keeps_finished_takes_and_makes_the_others(tmp_path):
 def test_more_takes_leave_the_others_as_they_are(tmp_path):
     options = replace(OPTIONS, num_frames=1)
     small = make_takes(tmp_path / "out", {"train": 1, "val": 1, "test": 0}, options, 1)
-    before = files_of(tmp_path / "out" / "takes")
+    before = tree(tmp_path / "out" / "takes")
     make_takes(tmp_path / "out", {"train": 2, "val": 2, "test": 0}, options, 1)
-    after = files_of(tmp_path / "out" / "takes")
+    after = tree(tmp_path / "out" / "takes")
     assert before.items() <= after.items() and len(after) == 2 * len(before)
-    assert contact_sheet(tmp_path / "out", small).stat().st_size > 1000
+    assert preview_sheet(tmp_path / "out", small).stat().st_size > 1000
 
 
 def test_a_folder_with_takes_of_somebody_else_is_refused(tmp_path):

@@ -1,10 +1,12 @@
 """Masks of pairs are those of the annotation files, in every process; files that do not fit are refused."""
 
+import json
 import multiprocessing
 import os
 import pickle
 import shutil
 
+import numpy as np
 import pytest
 
 from formats.errors import UserError
@@ -12,7 +14,7 @@ from formats.pairs import BOTH, PairSet, pairs_path
 from formats.takes import SETTINGS
 from tests.made.golden import GOLDEN_SPLITS, golden
 from tests.made.golden_pairs import data_dir, golden_root
-from tests.made.processed import create_pairs, write_data_set
+from tests.made.processed import create_pairs, make_unreadable, write_data_set
 
 __all__ = ["data_dir", "golden_root"]  # fixtures
 
@@ -123,6 +125,140 @@ def test_a_truncated_array_is_refused(data_dir, name, keep):
     refused(data_dir, "train_pairs.json cannot be used")
 
 
+def set_track(index, value):
+    return lambda about: about["tracks"]["ego-exo"][0].__setitem__(index, value)
+
+
+DAMAGE = {  # of the pairs file
+    "takes are a number": lambda about: about.update(takes=5),
+    "takes are a list": lambda about: about.update(takes=list(about["takes"])),
+    "a take is a number": lambda about: about["takes"].update(uid=5),
+    "a take has one number more": lambda about: about["takes"].update(uid=[1, 2, 3, 4]),
+    "a take outside the folder": lambda about: about["takes"].update({"../uid": [1, 2, 3]}),
+    "missing is a number": lambda about: about.update(missing=5),
+    "missing is a text": lambda about: about.update(missing="abc"),
+    "missing holds a number": lambda about: about.update(missing=[5]),
+    "missing holds no name": lambda about: about.update(missing=["a\0"]),
+    "only_annotated is a text": lambda about: about.update(only_annotated="false"),
+    "arrays is a number": lambda about: about.update(arrays=5),
+    "arrays lie elsewhere": lambda about: about.update(arrays=".."),
+    "tracks are a number": lambda about: about["tracks"].update({"ego-exo": 5}),
+    "a track is a text": lambda about: about["tracks"]["ego-exo"].append("abcd0"),
+    "a track is short": lambda about: about["tracks"]["ego-exo"].append(["a", 0]),
+    "a take that is not listed": set_track(0, "other"),
+    "a take that is no text": set_track(0, 7),
+    "an object that is no text": set_track(1, None),
+    "a camera that is no text": set_track(2, 7),
+    "a camera that is a list": set_track(3, ["cam01"]),
+    "a camera outside the folder": set_track(3, "../cam01"),
+    "a count below zero": set_track(4, -1),
+    "a fraction of a pair": set_track(4, 1.0),
+    "true pairs": set_track(4, True),
+    "endless pairs": set_track(4, 10**400),
+}
+
+
+@pytest.mark.parametrize("damage", DAMAGE)
+def test_a_damaged_pairs_file_is_refused(data_dir, damage):
+    path = pairs_path(data_dir, "train")
+    about = json.loads(path.read_text())
+    DAMAGE[damage](about)
+    path.write_text(json.dumps(about))
+    refused(data_dir, "train_pairs.json cannot be used")
+
+
+def change(name, *place):
+    """Sets an element of an array, or a field of it."""
+
+    def damage(folder, value):
+        array = np.load(folder / name)
+        row = array[place[0]]
+        row[place[1]] = value
+        np.save(folder / name, array)
+
+    return damage
+
+
+ROWS, MASKS = "ego-exo.npy", "masks.npy"
+
+
+@pytest.mark.parametrize("value", [-(2**31), -2, 10**6, 2**31 - 1])
+@pytest.mark.parametrize("column", [0, 1])
+def test_a_pair_of_masks_that_do_not_exist_is_refused(data_dir, column, value):
+    change(ROWS, 3, column)(arrays(data_dir), value)
+    refused(data_dir, "masks that do not exist")
+
+
+def test_a_query_without_a_mask_is_refused(data_dir):
+    change(ROWS, 3, 0)(arrays(data_dir), -1)
+    refused(data_dir, "masks that do not exist")
+
+
+def test_a_pair_of_masks_of_two_frames_is_refused(data_dir):
+    rows = np.load(arrays(data_dir) / ROWS)
+    number = int(np.flatnonzero(rows[:, 1] >= 0)[3])
+    change(ROWS, number, 1)(arrays(data_dir), rows[number, 1] + 1)
+    refused(data_dir, "masks of different frames")
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [("start", -1), ("start", 2**62), ("length", 0), ("length", -5), ("length", 2**31 - 1)]
+    + [(side, value) for side in ("height", "width") for value in (0, -1, 8193, 2**31 - 1, 1)],
+)
+@pytest.mark.parametrize("row", [0, -1])
+def test_a_mask_in_another_place_or_of_an_absurd_size_is_refused(data_dir, row, field, value):
+    change(MASKS, row, field)(arrays(data_dir), value)
+    refused(data_dir, "do not fit together|sizes that no picture has")
+
+
+class Bomb:
+    def __reduce__(self):
+        return (os.mkdir, ("exploded",))
+
+
+@pytest.mark.parametrize("name", [ROWS, MASKS])
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda array: np.array([Bomb(), 1], object),
+        lambda array: Bomb(),
+        lambda array: array.view("<f4"),
+        lambda array: array[:, None],
+        lambda array: array.ravel()[0],
+        lambda array: np.stack([array, array], axis=-1),
+    ],
+)
+def test_another_array_is_refused_and_no_pickle_runs(data_dir, tmp_path, monkeypatch, name, make):
+    monkeypatch.chdir(tmp_path)
+    path = arrays(data_dir) / name
+    made = make(np.load(path))
+    if isinstance(made, np.ndarray):
+        np.save(path, made)
+    else:
+        path.write_bytes(pickle.dumps(made))
+    refused(data_dir, "is not an array|another array than expected")
+    assert not (tmp_path / "exploded").exists()
+
+
+def test_an_array_whose_columns_come_one_after_the_other_is_refused(data_dir):
+    path = arrays(data_dir) / ROWS
+    path.write_bytes(path.read_bytes().replace(b"'fortran_order': False", b"'fortran_order': True "))
+    refused(data_dir, "another array than expected")
+
+
+@pytest.mark.parametrize("name", [ROWS, MASKS])
+@pytest.mark.parametrize(
+    "header",
+    [b"{'descr': '<i4', 'shape': (", b"(" * 110, b'"""', b"{}", b"\xff" * 50, b"{'descr': '<i4'}", b"\n  x\n y", b""],
+)
+def test_a_broken_array_header_is_refused(data_dir, name, header):
+    path = arrays(data_dir) / name
+    content = path.read_bytes()
+    path.write_bytes(content[:10] + header.ljust(118)[:118] + content[128:])
+    refused(data_dir, "is not an array")
+
+
 def test_a_process_that_opens_the_pairs_of_a_later_run_is_told(data_dir, train):
     copy = pickle.dumps(train)
     assert create_pairs(data_dir, "--split", "train").returncode == 0
@@ -156,6 +292,29 @@ def test_a_take_that_was_processed_since_is_noticed(data_dir):
     assert PairSet.open(data_dir, "train", "ego-exo").takes == GOLDEN_SPLITS["train"][:1]
     hidden.rename(data_dir / GOLDEN_SPLITS["train"][1])
     refused(data_dir, "has been processed")
+
+
+def test_a_take_that_cannot_be_read_is_left_out_alone_until_it_can_be_read(data_dir):
+    first, second = GOLDEN_SPLITS["train"]
+    path = data_dir / first / "annotation.json"
+    content = path.read_bytes()
+    make_unreadable(path)
+    run = create_pairs(data_dir, "--split", "train")
+    assert run.returncode == 1
+    assert f"1 malformed takes are left out: {path} cannot be read (Input/output error); mend this" in run.stderr
+    assert PairSet.open(data_dir, "train", "ego-exo").takes == [second]
+    path.unlink()
+    path.write_bytes(content)
+    refused(data_dir, f"out of date: {path} has changed")
+
+
+def test_a_take_that_can_no_longer_be_read_is_noticed(data_dir):
+    path = data_dir / GOLDEN_SPLITS["train"][0] / "annotation.json"
+    make_unreadable(path)
+    refused(data_dir, f"out of date: {path} has changed")
+    path.unlink()
+    path.symlink_to(path)
+    refused(data_dir, f"out of date: {path} has changed")
 
 
 def test_a_set_without_pairs_is_refused(tmp_path):

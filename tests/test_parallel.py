@@ -198,13 +198,13 @@ def test_workers_end_with_a_killed_parent(sleepers):
     wait_until(lambda: not any(map(is_running, workers)))
 
 
-@pytest.mark.parametrize("shares", [1, 2, 3, 7])
-def test_work_is_shared_evenly_and_the_same_way_each_time(shares):
+@pytest.mark.parametrize("count", [1, 2, 3, 7])
+def test_work_is_dealt_out_evenly_and_the_same_way_each_time(count):
     work = {f"take {number}": number % 7 + 1 for number in range(40)}
-    split = split_by_work(work, shares)
-    assert sorted(key for share in split for key in share) == sorted(work)
-    assert split == split_by_work(dict(work), shares)
-    sums = [sum(work[key] for key in share) for share in split]
+    parts = split_by_work(work, count)
+    assert sorted(key for part in parts for key in part) == sorted(work)
+    assert parts == split_by_work(dict(work), count)
+    sums = [sum(work[key] for key in part) for part in parts]
     assert max(sums) - min(sums) <= 7
-    for share in split:
-        assert share == [key for key in work if key in share]
+    for part in parts:
+        assert part == [key for key in work if key in part]

@@ -1,6 +1,7 @@
 """A processed take is read back as it was written; what is malformed is named in one line."""
 
 import contextlib
+import hashlib
 import json
 
 import cv2
@@ -9,10 +10,21 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from formats.errors import UserError
+from formats.errors import AccessError, UserError
 from formats.masks import encode_mask
-from formats.processed import CameraPair, ProcessedTake, claim_data_dir, jpeg_size, pair_frames, read_frame
+from formats.processed import (
+    CameraPair,
+    ProcessedTake,
+    claim_data_dir,
+    frames_in,
+    is_processed,
+    jpeg_size,
+    pair_frames,
+    read_frame,
+)
+from formats.takes import is_ego
 from tests.made.golden import golden
+from tests.made.processed import make_unreadable
 
 RLE = encode_mask(np.tri(6, 9, dtype=np.uint8))
 MASKS = {
@@ -30,6 +42,14 @@ def test_annotation_json_of_the_golden_takes_is_written_as_it_was_read(tmp_path)
         assert ProcessedTake.read(tmp_path, uid) == take
         again = (tmp_path / uid / "annotation.json").read_text()
         assert json.loads(again) == annotation
+
+
+def test_a_take_that_is_read_knows_the_digest_of_its_file(tmp_path):
+    take = ProcessedTake("uid", tmp_path / "uid", MASKS, [0])
+    take.write_annotation()
+    content = (tmp_path / "uid" / "annotation.json").read_bytes()
+    assert ProcessedTake.read(tmp_path, "uid").digest == hashlib.sha256(content).hexdigest()
+    assert ProcessedTake.parse("uid", tmp_path, json.loads(content)).digest == take.digest == ""
 
 
 def test_every_object_pairs_each_ego_with_each_exo():
@@ -57,7 +77,7 @@ def test_a_camera_that_is_stated_to_be_ego_is_paired_as_one_after_reading_too(tm
 
 
 def test_pairs_need_the_query_frames_of_both_settings_on_both_sides():
-    assert pair_frames(MASKS) == {
+    assert pair_frames(MASKS, is_ego) == {
         "aria01_214-1": {0, 30, 60, 90},
         "aria02_214-1": {0, 90},
         "cam01": {0, 30, 60},
@@ -84,7 +104,14 @@ def test_the_video_size_is_that_of_the_masks(tmp_path):
         f'{{"masks": {{}}, "subsample_idx": [{10**400}]}}',
         f'{{"masks": {{}}, "subsample_idx": {"9" * 5000}}}',
         '{"masks": {"a": {"c": {"-1": {}}}}, "subsample_idx": []}',
+        *(
+            f'{{"masks": {{}}, "subsample_idx": {frames}}}'
+            for frames in ('"300"', "[30.9]", "[true]", '{"30": 1}', "0")
+        ),
+        '{"masks": {"a": {"c": {"30": {}, "030": {}}}}, "subsample_idx": []}',
+        f'{{"masks": {{"a": {{"c": {{"{"9" * 5000}": {{}}}}}}}}, "subsample_idx": []}}',
         '{"masks": {}, "subsample_idx": [], "is_ego": ["gp05"]}',
+        *(f'{{"masks": {{}}, "subsample_idx": [], "is_ego": {{"gp05": {ego}}}}}' for ego in ('"false"', "0", "null")),
         '{"masks": {}, "subsample_idx": ' + "[" * 200_000 + "]" * 200_000 + "}",
     ],
 )
@@ -97,6 +124,24 @@ def test_an_unusable_annotation_json_is_one_line_with_the_remedy(tmp_path, text)
     assert "\n" not in str(error.value)
 
 
+def test_an_annotation_json_that_cannot_be_read_is_one_line_without_advice_to_replace_it(tmp_path):
+    ProcessedTake("uid", tmp_path / "uid", MASKS, [0]).write_annotation()
+    make_unreadable(tmp_path / "uid" / "annotation.json")
+    with pytest.raises(AccessError, match=r"uid/annotation\.json cannot be read \(.+\); mend this and run") as error:
+        ProcessedTake.read(tmp_path, "uid")
+    assert "process_data" not in str(error.value) and "\n" not in str(error.value)
+
+
+def test_a_take_that_is_hidden_counts_as_processed_so_that_reading_it_says_why(tmp_path):
+    (tmp_path / "file").touch()
+    (tmp_path / "folder" / "annotation.json").mkdir(parents=True)
+    assert not any(is_processed(tmp_path, uid) for uid in ("nowhere", "file", "folder"))
+    (tmp_path / "loop").symlink_to(tmp_path / "loop")
+    assert is_processed(tmp_path, "loop")
+    with pytest.raises(AccessError, match="cannot be read"):
+        ProcessedTake.read(tmp_path, "loop")
+
+
 @pytest.mark.parametrize("text", ['{"videos": "downscaled/448"}', "[]", "7", "null"])
 def test_a_folder_made_of_other_videos_is_refused(tmp_path, text):
     claim_data_dir(tmp_path, downscaled=False)
@@ -104,6 +149,13 @@ def test_a_folder_made_of_other_videos_is_refused(tmp_path, text):
     (tmp_path / "source.json").write_text(text)
     with pytest.raises(UserError, match="was made of .* videos, not of full size; give another --outputpath"):
         claim_data_dir(tmp_path, downscaled=False)
+
+
+def test_a_camera_has_the_frames_whose_files_are_named_as_ours(tmp_path):
+    for name in ("30.jpg", "030.jpg", "\u0663\u0660.jpg", "0.jpg", "60.jpg.part", "-30.jpg", "9" * 200 + ".jpg"):
+        (tmp_path / name).touch()
+    assert frames_in(tmp_path) == {30: str(tmp_path / "30.jpg"), 0: str(tmp_path / "0.jpg")}
+    assert frames_in(tmp_path / "nowhere") == {}
 
 
 def test_frames_are_read_as_rgb(tmp_path):
@@ -125,6 +177,13 @@ def test_a_frame_that_cannot_be_read_is_named(tmp_path, content, what):
         read_frame(path)
 
 
+def test_a_frame_whose_reading_fails_is_named(tmp_path):
+    (tmp_path / "0.jpg").touch()
+    make_unreadable(tmp_path / "0.jpg")
+    with pytest.raises(UserError, match=r"frame .*0\.jpg cannot be read"):
+        read_frame(tmp_path / "0.jpg")
+
+
 def jpeg(height, width):
     return bytearray(cv2.imencode(".jpg", np.random.default_rng(0).integers(0, 256, (height, width, 3), np.uint8))[1])
 
@@ -138,6 +197,24 @@ def test_a_frame_that_announces_an_absurd_size_is_refused_before_it_is_decoded(t
     monkeypatch.setattr(cv2, "imdecode", lambda *_: pytest.fail("decoded"))
     with pytest.raises(UserError, match=f"announces {size[1]}x{size[0]} pixels"):
         read_frame(tmp_path / "0.jpg")
+
+
+@pytest.mark.parametrize("keep", [0.3, 0.6, 0.99, -1, -2])
+@pytest.mark.parametrize("padding", [b"", bytes(512)])
+def test_a_frame_that_is_cut_off_is_refused_though_it_can_be_decoded(tmp_path, monkeypatch, keep, padding):
+    content = bytes(jpeg(160, 240))
+    keep = keep if keep < 0 else int(keep * len(content))
+    (tmp_path / "0.jpg").write_bytes(content[:keep] + padding)
+    monkeypatch.setattr(cv2, "imdecode", lambda *_: np.zeros((160, 240, 3), np.uint8))  # as OpenCV 4.10 does
+    with pytest.raises(UserError, match=r"frame .*0\.jpg is cut off; process its take again"):
+        read_frame(tmp_path / "0.jpg")
+
+
+def test_zeros_behind_the_end_of_a_frame_are_no_damage(tmp_path):
+    content = bytes(jpeg(16, 24))
+    for padding in (1, 4096):
+        (tmp_path / "0.jpg").write_bytes(content + bytes(padding))
+        assert read_frame(tmp_path / "0.jpg").shape == (16, 24, 3)
 
 
 def test_the_size_of_a_jpeg_is_in_its_header():

@@ -62,7 +62,7 @@ def test_a_mask_may_be_of_another_size_than_its_image(files, side):
     [
         ("query_image", "nowhere.jpg", "nowhere.jpg does not exist"),
         ("target_image", "text.jpg", "text.jpg is no picture"),
-        ("query_mask", "target.jpg", "is 160x90, .*query.jpg is 64x64; .* not of another shape"),
+        ("query_mask", "target.jpg", "is 160x90, its image 64x64; .* not of another shape"),
         ("query_mask", "empty.png", "empty.png is empty"),
         ("ckpt_path", "nowhere.pth", "nowhere.pth"),
         ("ckpt_path", "text.jpg", "text.jpg"),

@@ -3,8 +3,7 @@
 import numpy as np
 import pytest
 
-from synthetic.render import AMBIENT, Camera, cast_shadows, render
-from synthetic.solids import SUN, Solid
+from synthetic.render import AMBIENT, SUN, Camera, Solid, cast_shadows, render
 from synthetic.textures import TILES
 
 CAMERA = Camera.look_at(np.array([1.0, -6.0, 3.0]), np.array([0.0, 0.0, 0.5]), 260.0, (220, 300), roll=0.2)

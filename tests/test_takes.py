@@ -89,6 +89,9 @@ def test_a_corrupt_mask_is_a_value_error_of_its_frame_alone(change):
     np.testing.assert_array_equal(decode_mask(track.mask(0)), MASK)
 
 
+MASK_ENTRY = {"height": 6, "width": 9, "encodedMask": ""}
+
+
 @pytest.mark.parametrize(
     "raw",
     [
@@ -106,7 +109,12 @@ def test_a_corrupt_mask_is_a_value_error_of_its_frame_alone(change):
         raw_take(object_masks={"cup": {"cam01": {"annotation": {"-30": {}}}}}),
         raw_take(object_masks={"cup": {"cam01": {"annotation": {str(HUGE): {}}}}}),
         raw_take(object_masks={"cup": {"cam01": {"annotation": {}, "annotated_frames": [INF]}}}),
-        raw_take(object_masks={"cup": {"cam01": {"annotation": {}, "annotated_frames": [HUGE]}}}),
+        *(
+            raw_take(object_masks={"cup": {"cam01": {"annotation": {}, "annotated_frames": frames}}})
+            for frames in ([HUGE], "300", {"30": 1}, [30.9], [30.0], [True], [None], ["3_0"], [" 30"], ["\u0663\u0660"])
+        ),
+        raw_take(object_masks={"cup": {"cam01": {"annotation": {"30": MASK_ENTRY, "030": MASK_ENTRY}}}}),
+        raw_take(object_masks={"cup": {"cam01": {"annotation": {"9" * 5000: MASK_ENTRY}}}}),
         *(
             raw_take(take_name=name)
             for name in ("", ".", "..", "/etc", "a/b", "a\\b", "a\0", "\ud800", "x" * 300, "-rf")
@@ -114,8 +122,9 @@ def test_a_corrupt_mask_is_a_value_error_of_its_frame_alone(change):
     ],
 )
 def test_a_malformed_take_is_named(raw):
-    with pytest.raises(UserError, match="annotation of take the-uid is malformed"):
+    with pytest.raises(UserError, match="annotation of take the-uid is malformed") as error:
         parse_take("the-uid", raw)
+    assert len(str(error.value)) < 200
 
 
 def test_annotations_are_read_a_take_at_a_time(tmp_path):
@@ -235,8 +244,23 @@ def test_what_takes_json_says_of_a_camera_comes_before_its_name(tmp_path, place)
     assert read["a"].stated_ego == {"gp05": True}
 
 
+def test_a_camera_of_which_takes_json_says_nothing_is_what_its_name_says(tmp_path):
+    path = tmp_path / "relations_val.json"
+    path.write_text(json.dumps({"annotations": {"a": GOPRO}}))
+    cameras = [{"cam_id": "gp05", "is_ego": None}, {"cam_id": "aria01_214-1"}]
+    (tmp_path / "takes.json").write_text(json.dumps([{"take_uid": "a", "cameras": cameras}]))
+    assert read_takes(path, ["a"])[0]["a"].stated_ego == {}
+
+
+STATED = '[{"take_uid": "a", "cameras": [{"cam_id": "gp05", "is_ego": %s}]}]'
+
+
 @pytest.mark.parametrize(
-    "text", ["{", "[1]", '{"a": 1}', "7", '[{"take_uid": "a"}]', '[{"take_uid": "a", "cameras": [5]}]']
+    "text",
+    [
+        *("{", "[1]", '{"a": 1}', "7", '[{"take_uid": "a"}]', '[{"take_uid": "a", "cameras": [5]}]'),
+        *(STATED % value for value in ('"true"', '"false"', "1", "0", "1.0", "[]", "{}")),
+    ],
 )
 def test_an_unusable_takes_json_is_one_line(tmp_path, text):
     path = tmp_path / "relations_val.json"

@@ -103,8 +103,8 @@ def test_a_signal_makes_a_run_save_and_the_same_command_goes_on_as_if_never_stop
 
 def test_a_second_signal_ends_a_run_at_once_whatever_it_is_doing():
     code = (
-        "import time\nfrom train.distributed import Ranks, StopSignal\n"
-        "stop = StopSignal(Ranks())\nprint('ready', flush=True)\nwhile True: time.sleep(0.05)"
+        "import time\nfrom train.distributed import Ranks\n"
+        "Ranks().catch_signals()\nprint('ready', flush=True)\nwhile True: time.sleep(0.05)"
     )
     process = subprocess.Popen(
         [sys.executable, "-c", code], cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL
@@ -226,7 +226,7 @@ def test_ctrl_c_under_torchrun_saves_and_one_process_can_go_on(data_dir, tmp_pat
 
 
 def test_extras_together_resume_as_if_never_stopped(data_dir, tmp_path):
-    flags = ("--amp", "bf16", "--both", "--recipe", "strong")
+    flags = ("--precision", "bf16", "--both", "--recipe", "strong")
     run_training(data_dir, tmp_path / "whole", *flags)
     run_training(data_dir, tmp_path / "parts", *flags)
     # As if the run had been killed after its warm-up.
@@ -235,7 +235,7 @@ def test_extras_together_resume_as_if_never_stopped(data_dir, tmp_path):
     assert losses(tmp_path / "parts") == losses(tmp_path / "whole")
     parts, whole = (torch.load(tmp_path / x / "netLast.pth", weights_only=True) for x in ("parts", "whole"))
     assert all(torch.equal(parts["encoder"][name], tensor) for name, tensor in whole["encoder"].items())
-    assert whole["config"]["similarity_prior"] and whole["config"]["closer_look"]
+    assert whole["config"]["similarity_prior"] and whole["arguments"]["closer_look"]
 
 
 def test_a_recipe_sets_what_the_flags_leave_open_and_the_default_is_the_papers():

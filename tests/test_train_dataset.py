@@ -5,14 +5,24 @@ import pytest
 import torch
 
 from formats import geometry
-from formats.geometry import ZOOM, closer_corner, crop, letterbox
+from formats.geometry import ZOOM, crop_corner, letterbox
 from formats.masks import decode_mask
 from formats.pairs import PairSet
 from formats.processed import ProcessedTake, frame_path, read_frame
 from tests.made import EGO
 from tests.made.training import layout, make_training_set
-from train.batches import StepSampler, collate, make_loader
-from train.dataset import SMALL_TRIES, TARGET_SWAP, TrainSamples, ValidationSamples
+from train.dataset import (
+    CLOSER_LOOKS,
+    SMALL_TRIES,
+    TARGET_SWAP,
+    ImageKey,
+    SampleOptions,
+    StepSampler,
+    TrainSamples,
+    ValidationSamples,
+    collate,
+    make_loader,
+)
 
 SIDE, DRAWS = 48, 1500
 
@@ -36,7 +46,7 @@ def sources(samples, count=DRAWS):
 
 
 def is_synthetic(source):
-    return source.query[0] != source.target[0]
+    return source.query.take_uid != source.target.take_uid
 
 
 def frames_of(uid, name, camera):
@@ -53,14 +63,14 @@ def test_batches_do_not_depend_on_the_number_of_workers(pairs):
 
 
 def test_ranks_share_a_stream_that_ends_and_take_the_same_number_of_steps():
-    shares = [list(StepSampler(range(2), 4, rank, 2, count=5)) for rank in range(2)]
-    assert shares == [[[0, 1], [4]], [[2, 3], []]]
+    parts = [list(StepSampler(range(2), 4, rank, 2, count=5)) for rank in range(2)]
+    assert parts == [[[0, 1], [4]], [[2, 3], []]]
 
 
 def test_ranks_together_see_the_batch_of_one_process_and_a_resumed_run_goes_on_where_it_was():
     whole = list(StepSampler(range(5), 6))
-    shares = [list(StepSampler(range(5), 6, rank, 3)) for rank in range(3)]
-    assert [sum(step, []) for step in zip(*shares, strict=True)] == whole
+    parts = [list(StepSampler(range(5), 6, rank, 3)) for rank in range(3)]
+    assert [sum(step, []) for step in zip(*parts, strict=True)] == whole
     assert list(StepSampler(range(3, 5), 6)) == whole[3:]
 
 
@@ -69,14 +79,14 @@ def test_a_sample_shows_the_frames_and_masks_of_its_pair(pairs):
     for n in range(20):
         sample = samples[n]
         source = sample["sources"]
-        take = ProcessedTake.read(pairs.data_dir, source.query[0])
-        mask = decode_mask(take.masks[source.object_name][source.query[1]][source.query[2]])
+        take = ProcessedTake.read(pairs.data_dir, source.query.take_uid)
+        mask = decode_mask(take.masks[source.object_name][source.query.camera][source.query.frame])
         assert np.array_equal(sample["query_mask"], letterbox(mask, SIDE))
         assert sample["query_image"].shape == (SIDE, SIDE, 3)
         target_mask = None
         if not is_synthetic(source):
-            target_mask = take.masks[source.object_name][source.target[1]].get(source.target[2])
-        assert sample["positive"] == (target_mask is not None)
+            target_mask = take.masks[source.object_name][source.target.camera].get(source.target.frame)
+        assert sample["visible"] == (target_mask is not None)
         expected = np.zeros((SIDE, SIDE)) if target_mask is None else letterbox(decode_mask(target_mask), SIDE)
         assert np.array_equal(sample["target_mask"], expected)
 
@@ -85,13 +95,13 @@ def test_a_tenth_are_synthetic_negatives_in_the_target_camera_of_another_take_an
     drawn = sources(TrainSamples(pairs, SIDE, 0))
     synthetic = [source for source in drawn if is_synthetic(source)]
     assert len(synthetic) / DRAWS == pytest.approx(TARGET_SWAP, abs=0.03)
-    targets = {(pair.take_uid, pair.target_camera, pair.frame) for pair in pairs}
+    targets = {ImageKey(pair.take_uid, pair.target_camera, pair.frame) for pair in pairs}
     for source in synthetic:
         assert source.target in targets
-        assert (source.target[1] == EGO) == (pairs.setting == "exo-ego")
+        assert (source.target.camera == EGO) == (pairs.setting == "exo-ego")
     samples = TrainSamples(pairs, SIDE, 0)
     numbers = [n for n, source in enumerate(drawn) if is_synthetic(source)][:10]
-    assert not any(samples[n]["positive"] or samples[n]["target_mask"].any() for n in numbers)
+    assert not any(samples[n]["visible"] or samples[n]["target_mask"].any() for n in numbers)
 
 
 def test_a_single_take_gives_no_synthetic_negatives(tmp_path):
@@ -111,54 +121,60 @@ def test_all_pairs_are_drawn(pairs):
 
 
 def test_closer_looks_show_visible_small_objects_enlarged_and_leave_the_rest_of_the_stream(pairs, monkeypatch):
-    monkeypatch.setattr(geometry, "CLOSE_EXTENT", 1)  # these objects are large
-    samples, without = TrainSamples(pairs, SIDE, 0, closer=0.5), draws(TrainSamples(pairs, SIDE, 0))
+    monkeypatch.setattr(geometry, "CROP_EXTENT", 1)  # these objects are large
+    samples = TrainSamples(pairs, SIDE, 0, options=SampleOptions(closer_look=True))
+    without = draws(TrainSamples(pairs, SIDE, 0))
     drawn = draws(samples)
     masks = [pairs.target_mask(i) for i in range(len(pairs))]
     small = np.mean([mask is not None and samples.corner(mask) is not None for mask in masks])
-    assert np.mean([draw.closer for draw in drawn]) == pytest.approx(0.5 * (1 - (1 - small) ** SMALL_TRIES), abs=0.05)
+    share = CLOSER_LOOKS * (1 - (1 - small) ** SMALL_TRIES)
+    assert np.mean([draw.closer for draw in drawn]) == pytest.approx(share, abs=0.04)
     assert all(draw == usual for draw, usual in zip(drawn, without, strict=True) if not draw.closer)
     small_queries = set()
-    for n, draw in enumerate(drawn[:60]):
+    for n, draw in enumerate(drawn[:120]):
         sample, source = samples[n], samples[n]["sources"]
-        assert sample["whole"] != draw.closer
+        assert sample["existence_weight"] == (not draw.closer)
         if draw.closer:
-            assert sample["positive"] and not is_synthetic(source) and source.target_corner is not None
-            small_queries.add(source.query_corner is not None)
-        masks = pairs.query_mask(draw.query), pairs.target_mask(draw.target) if draw.own_mask else None
-        corners = source.query_corner, source.target_corner
-        for name, view, rle, corner in zip(("query", "target"), source[1:3], masks, corners, strict=True):
+            assert sample["visible"] and not is_synthetic(source) and source.target.corner is not None
+            small_queries.add(source.query.corner is not None)
+        masks = pairs.query_mask(draw.query), None if draw.is_negative else pairs.target_mask(draw.target)
+        for name, view, rle in zip(("query", "target"), source[1:], masks, strict=True):
             mask = np.zeros((ZOOM * SIDE, ZOOM * SIDE)) if rle is None else letterbox(decode_mask(rle), ZOOM * SIDE)
-            image = letterbox(read_frame(frame_path(pairs.data_dir / view[0] / view[1], view[2])), ZOOM * SIDE)
-            assert corner == (closer_corner(mask.any(1), mask.any(0), SIDE) if draw.closer else None)
-            assert np.array_equal(sample[f"{name}_image"], crop(image, SIDE, corner))
-            assert np.array_equal(sample[f"{name}_mask"], crop(mask, SIDE, corner))
+            path = frame_path(pairs.data_dir / view.take_uid / view.camera, view.frame)
+            image = letterbox(read_frame(path), ZOOM * SIDE)
+            assert view.corner == (crop_corner(mask.any(1), mask.any(0), SIDE) if draw.closer else None)
+            part = (slice(None, None, ZOOM),) * 2
+            if view.corner:
+                part = tuple(slice(first, first + SIDE) for first in view.corner)
+            assert np.array_equal(sample[f"{name}_image"], image[part])
+            assert np.array_equal(sample[f"{name}_mask"], mask[part])
     assert small_queries == {True, False}
 
 
 def test_where_no_object_is_small_enough_nothing_is_seen_closer(pairs, monkeypatch):
-    monkeypatch.setattr(geometry, "CLOSE_EXTENT", 0)
-    assert draws(TrainSamples(pairs, SIDE, 0, closer=1), 50) == draws(TrainSamples(pairs, SIDE, 0), 50)
+    monkeypatch.setattr(geometry, "CROP_EXTENT", 0)
+    assert draws(TrainSamples(pairs, SIDE, 0, options=SampleOptions(closer_look=True)), 50) == draws(
+        TrainSamples(pairs, SIDE, 0), 50
+    )
 
 
 def test_validation_samples_are_fixed_pairs_as_they_are(pairs):
     few, again, every = (ValidationSamples(pairs, size, SIDE) for size in (5, 5, 0))
     assert len(few) == 5 and np.array_equal(few.numbers, again.numbers)
     assert [every[n]["sources"].query for n in range(len(every))] == [
-        (p.take_uid, p.query_camera, p.frame) for p in pairs
+        ImageKey(p.take_uid, p.query_camera, p.frame) for p in pairs
     ]
     assert not any(few[n]["block"] or is_synthetic(few[n]["sources"]) for n in range(5))
 
 
-def test_inside_is_where_the_target_frame_lies_in_the_square(data_dir):
+def test_a_sample_says_where_the_target_frame_lies_in_the_square(data_dir):
     samples = ValidationSamples(PairSet.open(data_dir, "val", "ego-exo"), 0, SIDE)
-    assert samples[0]["inside"] == [11, 38, 0, 48]  # 180x320 in 48x48
+    assert (samples[0]["frame_rows"], samples[0]["frame_cols"]) == ([11, 38], [0, 48])  # 180x320 in 48x48
 
 
 def test_images_with_cached_features_are_not_read(pairs):
     plain = TrainSamples(pairs, SIDE, 0)
-    query, target, _ = plain[0]["sources"].image_keys
-    cached = TrainSamples(pairs, SIDE, 0, cached={query})
+    cached = TrainSamples(pairs, SIDE, 0, cached={plain[0]["sources"].query})
     assert not cached[0]["query_image"].any() and plain[0]["query_image"].any()
     assert np.array_equal(cached[0]["target_image"], plain[0]["target_image"])
     assert np.array_equal(cached[0]["query_mask"], plain[0]["query_mask"])
@@ -170,6 +186,9 @@ def test_a_batch_without_a_readable_sample_is_empty():
 
 
 def test_nothing_is_blocked_where_the_recipe_says_so_and_the_rest_of_the_stream_stays(pairs):
-    usual, never = draws(TrainSamples(pairs, SIDE, 0)), draws(TrainSamples(pairs, SIDE, 0, block=0))
+    usual, never = (
+        draws(TrainSamples(pairs, SIDE, 0)),
+        draws(TrainSamples(pairs, SIDE, 0, options=SampleOptions(block=0))),
+    )
     assert 0.45 < np.mean([draw.block for draw in usual]) < 0.55
     assert never == [draw._replace(block=False) for draw in usual]

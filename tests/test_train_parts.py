@@ -1,4 +1,4 @@
-"""Feature cache, schedule, validation figures, blocked tokens, pictures, log and shell scripts."""
+"""Schedule, validation figures, blocked tokens, pictures, log and shell scripts."""
 
 import os
 import shutil
@@ -13,21 +13,15 @@ import torch
 
 from formats.errors import UserError
 from formats.pairs import PairSet
-from model.backbone import fine_features, mask_to_image, normalize_image, random_backbone
 from model.xsegtx import Prediction
 from tests.made import ROOT
 from tests.made.training import make_training_set
 from train import plot_log, train
-from train.batches import Batch, affordable_workers, collate
-from train.dataset import Samples, Source, TrainSamples
+from train.dataset import Batch, ImageKey, Samples, Source, affordable_workers
 from train.distributed import Ranks
-from train.engine import blocked_tokens
-from train.features import FeatureExtractor
+from train.engine import Example, Scores, blocked_tokens, draw_example, score_batch, validation_figures
 from train.log import Log, read_log
 from train.schedule import Schedule
-from train.validation import Example, draw_example, score, summarize
-
-CPU = torch.device("cpu")
 
 
 @pytest.fixture(scope="module")
@@ -35,69 +29,21 @@ def pairs(tmp_path_factory):
     return PairSet.open(make_training_set(tmp_path_factory.mktemp("parts")), "train", "ego-exo")
 
 
-@pytest.fixture(scope="module")
-def backbone():
-    return random_backbone(0)
-
-
-def batch_of(samples, numbers):
-    return collate([samples[n] for n in numbers])
-
-
-def make_batch(target_mask, positive, block=None, inside=None):
+def make_batch(target_mask, visible, block=None, frame_rows=None):
     B, side, _ = target_mask.shape
     return Batch(
         query_image=torch.zeros(B, side, side, 3, dtype=torch.uint8),
         target_image=torch.zeros(B, side, side, 3, dtype=torch.uint8),
         query_mask=torch.ones(B, side, side, dtype=torch.uint8),
         target_mask=target_mask,
-        positive=torch.tensor(positive),
-        whole=torch.ones(B, dtype=torch.bool),
+        visible=torch.tensor(visible),
+        existence_weight=torch.ones(B),
         block=torch.tensor(block or [False] * B),
-        inside=torch.tensor(inside or [[0, side, 0, side]] * B),
-        sources=[Source("cup", ("take", "a", 0), ("take", "b", 0))] * B,
+        frame_rows=torch.tensor([frame_rows or [0, side]] * B),
+        frame_cols=torch.tensor([[0, side]] * B),
+        sources=[Source("cup", ImageKey("take", "a", 0), ImageKey("take", "b", 0))] * B,
         unreadable=[],
     )
-
-
-def test_features_are_the_backbones_of_query_target_and_mask(pairs, backbone):
-    batch = batch_of(TrainSamples(pairs, 64, 0), range(3))
-    images = (normalize_image(batch.query_image), normalize_image(batch.target_image), mask_to_image(batch.query_mask))
-    inputs = FeatureExtractor(backbone, CPU, fine=True)(batch)
-    assert list(inputs) == ["query_feat", "target_feat", "mask_feat", "query_mask", "query_fine", "target_fine"]
-    for image, feature in zip(images, inputs.values(), strict=False):
-        torch.testing.assert_close(feature, backbone(image), rtol=1e-4, atol=1e-5)
-    for image, name in zip(images, ("query_fine", "target_fine"), strict=False):
-        torch.testing.assert_close(inputs[name], fine_features(backbone, image), rtol=1e-4, atol=1e-5)
-    assert torch.equal(inputs["query_mask"], batch.query_mask)
-    assert list(FeatureExtractor(backbone, CPU)(batch)) == list(inputs)[:3]
-
-
-@pytest.mark.parametrize("fine", [False, True])
-def test_cached_features_equal_fresh_ones_to_half_precision(pairs, backbone, fine):
-    samples = TrainSamples(pairs, 64, 0)
-    plain, cached = (FeatureExtractor(backbone, CPU, None, size, fine) for size in (0, 10**8))
-    first = cached(batch_of(samples, range(8)))
-    blind = TrainSamples(pairs, 64, 0, cached.cache)
-    assert not batch_of(blind, range(8)).query_image.any()
-    second = cached(batch_of(blind, range(8)))
-    fresh = plain(batch_of(samples, range(8)))
-    assert fresh.keys() == first.keys()
-    for name in fresh:
-        assert torch.equal(first[name], second[name])
-        torch.testing.assert_close(fresh[name], first[name], rtol=1e-3, atol=1e-4)
-
-
-def test_the_cache_stops_at_its_capacity_and_stays_right(pairs, backbone):
-    samples = TrainSamples(pairs, 64, 0)
-    size = 2 * 1024 * 4 * 4
-    small = FeatureExtractor(backbone, CPU, cache_bytes=5 * size)
-    for start in (0, 4, 0):
-        batch = batch_of(TrainSamples(pairs, 64, 0, small.cache), range(start, start + 4))
-        features = small(batch)
-        expected = FeatureExtractor(backbone, CPU)(batch_of(samples, range(start, start + 4)))
-        assert all(torch.allclose(features[name], expected[name], rtol=1e-3, atol=1e-4) for name in expected)
-    assert len(small.cache) == 5 and all(entry[0].nbytes == size for entry in small.cache.values())
 
 
 def test_the_rate_warms_up_from_0_and_drops_after_epoch_50():
@@ -106,6 +52,8 @@ def test_the_rate_warms_up_from_0_and_drops_after_epoch_50():
     assert schedule.learning_rate(51_000) == schedule.learning_rate(250_999) == pytest.approx(1e-5)
     assert [schedule.epoch_end(epoch) for epoch in (0, 1, 250)] == [1000, 2000, 251_000]
     assert schedule.total_steps == 251_000
+    assert [schedule.epoch(step) for step in (0, 999, 1000, 1999, 2000)] == [0, 0, 1, 1, 2]
+    assert Schedule(1, 0, 5, 2).epoch(0) == 1  # without a warm-up
 
 
 def test_tokens_outside_the_target_mask_are_blocked_where_asked_for():
@@ -125,10 +73,10 @@ def test_iou_counts_what_lies_inside_the_frame_only():
     prob[1, 10:20, 10:20] = 0.9
     prob[1, 0:8] = 0.9  # in the padding
     prediction = Prediction(prob, prob, torch.tensor([0.9, 0.4, 0.9, 0.1]))
-    rows = score(make_batch(truth, [True, True, True, False], inside=[[8, 24, 0, 32]] * 4), prediction)
-    assert rows[:3, 0].tolist() == pytest.approx([0.5, 1.0, 1.0])
-    assert rows[3, 0].isnan()
-    figures = summarize(rows)
+    scores = score_batch(make_batch(truth, [True, True, True, False], frame_rows=[8, 24]), prediction)
+    assert scores.iou[:3].tolist() == pytest.approx([0.5, 1.0, 1.0])
+    assert scores.iou[3].isnan()
+    figures = validation_figures(scores)
     assert figures["iou"] == pytest.approx(2.5 / 3)
     assert figures["existence_accuracy"] == pytest.approx((2 / 3 + 1) / 2)
     assert figures["iou_large"] == figures["iou"] and "iou_small" not in figures  # by the query mask, all ones here
@@ -136,15 +84,20 @@ def test_iou_counts_what_lies_inside_the_frame_only():
 
 def test_a_head_that_gives_one_answer_to_all_is_told(tmp_path, capsys):
     log = Log(tmp_path, 0, 0, Ranks(), every=1, max_unreadable=0)
-    for existence, told in (((0.4, 0.4), True), ((0.4, 0.6), False)):
-        rows = torch.tensor([[0.5, p, 1.0, 0.1] for p in existence], dtype=torch.float64)
-        log.validation(0, "untrained", summarize(rows))
+    same, different = (
+        validation_figures(Scores(*map(torch.tensor, ([0.5, 0.5], existence, [1.0, 1.0], [0.1, 0.1]))))
+        for existence in ((0.4, 0.4), (0.4, 0.6))
+    )
+    cases = [("untrained", same, False), ("epoch 1/3", different, False), ("epoch 2/3", same, True)]
+    for epoch, figures, told in [*cases, ("epoch 3/3", same, False)]:  # told once
+        log.validation(0, epoch, figures)
         assert ("every pair the same answer" in capsys.readouterr().out) == told
     log.close()
 
 
 def test_figures_without_samples_are_left_out():
-    assert set(summarize(torch.empty(0, 4))) == {"samples", "samples_small", "samples_medium", "samples_large"}
+    figures = validation_figures(Scores(*torch.empty(4, 0)))
+    assert set(figures) == {"samples", "samples_small", "samples_medium", "samples_large"}
 
 
 def test_an_example_shows_query_prediction_and_truth_side_by_side(pairs):

@@ -182,11 +182,11 @@ def test_a_file_that_is_no_video_says_so(tmp_path):
     assert "no readable header" in _problem(tmp_path / "v.mp4", b"<html>404 Not Found</html>" * 99)
 
 
-@pytest.mark.parametrize("share", [0.3, 0.9, 1])
-def test_a_cut_off_file_says_how_many_frames_it_has_and_should_have(tmp_path, whole, share):
-    message = _problem(tmp_path / "v.mp4", whole[: int(len(whole) * share) - 1])
+@pytest.mark.parametrize("part", [0.3, 0.9, 1])
+def test_a_cut_off_file_says_how_many_frames_it_has_and_should_have(tmp_path, whole, part):
+    message = _problem(tmp_path / "v.mp4", whole[: int(len(whole) * part) - 1])
     there, announced = map(int, message.split(": ")[1].split(" frames")[0].split(" of "))
-    assert announced == 150 and abs(there / 150 - share) < 0.25 and there < 150
+    assert announced == 150 and abs(there / 150 - part) < 0.25 and there < 150
 
 
 def test_noise_in_the_middle_of_a_file_is_noticed(tmp_path, whole):
@@ -240,7 +240,7 @@ def test_whatever_byte_is_changed_the_video_is_read_or_named(tmp_path, whole):
     assert 10 < refused < 190
 
 
-def test_want_of_memory_is_not_blamed_on_the_file(tmp_path, whole, monkeypatch):
+def test_memory_that_runs_out_is_not_blamed_on_the_file(tmp_path, whole, monkeypatch):
     (path := tmp_path / "v.mp4").write_bytes(whole)
     index = index_video(path)
 

@@ -8,11 +8,12 @@ import torch
 import torch.nn.functional as F
 
 from formats.errors import UserError
-from model.similarity import Similarity, cell_share
+from model.features import View
+from model.similarity import Similarity
 from model.transformer import sine_position
-from model.xsegtx import SIZES, Prediction, XSegTx, XSegTxConfig, parse_layer_types
+from model.xsegtx import MODES, Prediction, XSegTx, XSegTxConfig, parse_layer_types
 from tests.joined_attention import joined_forward
-from tests.made.golden_network import CASES, golden_batch, golden_features, golden_networks
+from tests.made.golden_network import CASES, golden_networks, golden_views
 
 GOLDEN = Path(__file__).parent / "golden"
 NAMES = {"out1": "query_mask_prob", "out2": "target_mask_prob", "exist": "existence"}
@@ -30,6 +31,14 @@ def make_features(batch: int = 2, cells: int = 6, seed: int = 1) -> tuple[torch.
     return tuple(10 * F.normalize(x.relu(), dim=1) for x in draw)
 
 
+def views(
+    features: tuple[torch.Tensor, ...], target_blocked: torch.Tensor | None = None, query_blocked=None
+) -> tuple[View, View, torch.Tensor]:
+    """What `XSegTx.forward` takes."""
+    query, target, mask = features
+    return View(query, blocked=query_blocked), View(target, blocked=target_blocked), mask
+
+
 def make_blocked(batch: int = 2, tokens: int = 36) -> torch.Tensor:
     return torch.rand(batch, tokens, generator=torch.Generator().manual_seed(2)) < 0.5
 
@@ -44,9 +53,8 @@ def test_masks_and_existence_agree_with_the_published_model(case, kind):
     """The golden weights make attention so sharp that float32 rounding moves single pixels of the query's mask by
     more than 1e-4, in the published implementation as well (another number of threads does it).
     """
-    blocked = golden_batch(case)["target_blocked"] if kind == "masked" else None
     with torch.no_grad():  # not inference mode: the features are cached, and training tests differentiate through them
-        prediction = golden_networks()[1](*golden_features(case), target_blocked=blocked)
+        prediction = golden_networks()[1](*golden_views(case, blocked=kind == "masked"))
     golden = np.load(GOLDEN / "network.npz")
     assert np.abs(prediction.existence.numpy() - golden[f"{case}/{kind}_exist"][:, 0]).max() < 1e-4
     difference = {}
@@ -58,21 +66,21 @@ def test_masks_and_existence_agree_with_the_published_model(case, kind):
     assert difference["out1"].max() < 3e-3
 
 
-@pytest.mark.parametrize("config", [{"mode": mode} for mode in SIZES] + [{"layer_types": "C I I C C N"}], ids=str)
+@pytest.mark.parametrize("config", [{"mode": mode} for mode in MODES] + [{"layer_types": "C I I C C N"}], ids=str)
 @pytest.mark.parametrize("blocking", [False, True])
 def test_separate_halves_equal_one_joined_masked_attention(config, blocking):
-    model, features = make_model(**config), make_features()
     blocked = (make_blocked(), make_blocked().flip(1)) if blocking else (None, None)
+    model, inputs = make_model(**config), views(make_features(), *blocked)
     with torch.no_grad():
-        assert largest_difference(model(*features, *blocked), joined_forward(model, *features, *blocked)) < 1e-5
+        assert largest_difference(model(*inputs), joined_forward(model, *inputs)) < 1e-5
 
 
 def test_gradients_equal_those_of_one_joined_masked_attention():
-    model, features, blocked = make_model(mode="tiny").train(), make_features(), make_blocked()
+    model, inputs = make_model(mode="tiny").train(), views(make_features(), make_blocked())
     gradients = []
     for forward in (model, lambda *args: joined_forward(model, *args)):
         model.zero_grad()
-        prediction = forward(*features, None, blocked)
+        prediction = forward(*inputs)
         sum(x.log().sum() for x in prediction).backward()
         gradients.append([p.grad.clone() for p in model.parameters()])
     for name, ours, joined in zip(dict(model.named_parameters()), *gradients, strict=True):
@@ -81,7 +89,7 @@ def test_gradients_equal_those_of_one_joined_masked_attention():
 
 @pytest.mark.parametrize(
     "config",
-    [{"mode": mode, "similarity_prior": mode == "small"} for mode in SIZES]
+    [{"mode": mode, "similarity_prior": mode == "small"} for mode in MODES]
     + [{"layer_types": types} for types in ("C I C N", "I N I C", "I N", "I I", "C C")],
     ids=str,
 )
@@ -91,12 +99,10 @@ def test_matching_in_pieces_equals_forward(config):
     masks[0, 20:50, 30:70], masks[1, 90:, 90:] = 1, 1
     query_fine, target_fine, _ = make_features(cells=12)
     with torch.no_grad():
-        prediction = model(
-            query_feat, target_feat, mask_feat, query_mask=masks, query_fine=query_fine, target_fine=target_fine
-        )
+        prediction = model(View(query_feat, query_fine, masks), View(target_feat, target_fine), mask_feat)
         query, target, mask = map(model.project, (query_feat, target_feat, mask_feat))
-        similarity = model.prior.similarity(query_fine, masks, target_fine) if model.prior else None
-        query, target = model.encode_query(query, mask, cell_share(masks)), model.encode_target(target)
+        similarity = model.prior.similarity(query_fine, masks, target_fine)
+        query, target = model.encode_query(query, mask, masks), model.encode_target(target)
         found = model.match(query, mask, target, similarity)
     assert largest_difference(Prediction(prediction.query_mask_prob, *found), prediction) < 1e-6
 
@@ -104,8 +110,8 @@ def test_matching_in_pieces_equals_forward(config):
 def test_a_sample_does_not_depend_on_the_others_in_its_batch():
     model, features, blocked = make_model(), make_features(4), make_blocked(4)
     with torch.no_grad():
-        together = model(*features, None, blocked)
-        alone = [model(*(x[i : i + 1] for x in features), None, blocked[i : i + 1]) for i in range(4)]
+        together = model(*views(features, blocked))
+        alone = [model(*views([x[i : i + 1] for x in features], blocked[i : i + 1])) for i in range(4)]
     assert largest_difference(together, Prediction(*map(torch.cat, zip(*alone, strict=True)))) < 1e-5
 
 
@@ -113,7 +119,7 @@ def test_a_sample_does_not_depend_on_the_others_in_its_batch():
 def test_outputs_have_the_size_of_the_input(size):
     model, features = make_model(mode="tiny", input_size=size), make_features(1, size // 16)
     with torch.no_grad():
-        prediction = model(*features)
+        prediction = model(*views(features))
     assert prediction.query_mask_prob.shape == prediction.target_mask_prob.shape == (1, size, size)
     assert prediction.existence.shape == (1,)
 
@@ -125,8 +131,8 @@ def test_nothing_attends_to_a_blocked_token():
     changed = target.clone()
     changed[:, :, 1, 1] *= -1  # token 7
     with torch.no_grad():
-        a, b = model(query, target, mask, None, blocked), model(query, changed, mask, None, blocked)
-        free = model(query, changed, mask)
+        a, b = (model(*views((query, x, mask), blocked)) for x in (target, changed))
+        free = model(*views((query, changed, mask)))
     assert torch.equal(a.query_mask_prob, b.query_mask_prob)
     assert not torch.equal(a.query_mask_prob, free.query_mask_prob)
 
@@ -136,15 +142,15 @@ def test_a_view_with_every_token_blocked_counts_as_not_blocked():
     blocked = torch.zeros(2, 36, dtype=torch.bool)
     blocked[1] = True
     with torch.no_grad():
-        assert largest_difference(model(*features, blocked, blocked), model(*features)) < 1e-6
+        assert largest_difference(model(*views(features, blocked, blocked)), model(*views(features))) < 1e-6
 
 
 def test_dropout_acts_in_training_mode_only():
-    model, features = make_model(mode="tiny", dropout=0.1, drop_feat=0.1), make_features()
+    model, inputs = make_model(mode="tiny", dropout=0.1, drop_feat=0.1), views(make_features())
     with torch.no_grad():
-        assert torch.equal(model(*features)[1], model(*features)[1])
+        assert torch.equal(model(*inputs)[1], model(*inputs)[1])
         model.train()
-        assert not torch.equal(model(*features)[1], model(*features)[1])
+        assert not torch.equal(model(*inputs)[1], model(*inputs)[1])
 
 
 def test_channel_dropout_spares_the_mask_and_takes_whole_channels():
@@ -152,7 +158,7 @@ def test_channel_dropout_spares_the_mask_and_takes_whole_channels():
     seen = {}
     layer = model.net.encoder_blocks[0]["layer1"]
     layer.query = lambda query, mask, *_: seen.update(query=query, mask=mask) or query
-    model(*make_features())
+    model(*views(make_features()))
     dropped = (seen["query"] == 0).float().mean(1)  # (B, C): share of a channel's tokens
     assert set(dropped.unique().tolist()) == {0.0, 1.0}
     assert not (seen["mask"] == 0).any()
@@ -162,13 +168,13 @@ def test_channel_dropout_spares_the_mask_and_takes_whole_channels():
 def test_half_precision_gives_valid_float32_probabilities_near_float32(dtype):
     model, features = make_model(), make_features()
     with torch.no_grad():
-        exact = model(*features)
+        exact = model(*views(features))
         with torch.autocast("cpu", dtype):
-            half = model(*features)
+            half = model(*views(features))
     assert all(x.dtype == torch.float32 for x in half)
     assert largest_difference(exact, half) < 0.03
     with torch.autocast("cpu", dtype):
-        extreme = model.train()(*(1e4 * x for x in features))
+        extreme = model.train()(*views([1e4 * x for x in features]))
         sum(x.log().mean() for x in extreme[:2]).backward()
     assert all(x.isfinite().all() for x in extreme)
     assert all(x.min() > 0 and x.max() < 1 for x in extreme[:2])
@@ -178,7 +184,7 @@ def test_half_precision_gives_valid_float32_probabilities_near_float32(dtype):
 def test_float16_features_are_accepted_without_autocast():
     model, features = make_model(mode="tiny"), make_features()
     with torch.no_grad():
-        assert largest_difference(model(*features), model(*(x.half() for x in features))) < 0.01
+        assert largest_difference(model(*views(features)), model(*views([x.half() for x in features]))) < 0.01
 
 
 def test_the_similarity_prior_adds_its_own_parameters_only():

@@ -1,52 +1,73 @@
-"""What training draws and validation repeats: pairs of views with their masks.
+"""What training draws and validation repeats: pairs of views with their masks, and the batches of them.
 
 A training sample is a function of (seed, number) alone, so the stream is the same for any number of loader processes
 and ranks, and a resumed run continues it from its step without saved random states.
 """
 
 import contextlib
-from collections.abc import Container
+from collections.abc import Container, Iterator
+from dataclasses import dataclass, fields, replace
 from typing import NamedTuple
 
+import cv2
 import numpy as np
-from torch.utils.data import Dataset
+import torch
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset, Sampler
 
 from formats.errors import UserError
-from formats.geometry import ZOOM, Corner, closer_corner, crop, letterbox, letterbox_axes
+from formats.geometry import ZOOM, Corner, crop_corner, letterbox, letterbox_axes
 from formats.masks import RLE, letterbox_mask
 from formats.pairs import PairSet
+from formats.parallel import default_workers, loader_workers, start_loader_worker
 from formats.processed import frame_path, read_frame
 
 TARGET_SWAP = 0.1  # how often the target frame is swapped for one of another take: a synthetic negative
 BLOCK = 0.5  # how often the target tokens outside the object are blocked, in the paper's recipe
-CLOSER = 0.25  # how often training looks closer at an object, where the network is to learn that
+CLOSER_LOOKS = 0.25  # how often training zooms in, with --closer_look
 REDRAWS = 16  # unreadable samples in a row before a draw gives up
 UNRELATED_TRIES = 32  # random pairs in search of an unrelated one: nearly always the first fits
-SMALL_TRIES = 4  # ... of a small object: where few objects are, few samples are spent on them
-View = tuple[str, str, int]  # take uid, camera, frame
-ImageKey = tuple  # an input image of the backbone: (*view, corner), or (*view, object, corner) for a mask
+SMALL_TRIES = 4  # tries to find a small object to zoom in on; else keep the full view
+MAX_WORKERS = 16  # by default; about 1,000 samples a second, more than one GPU trains on
+PREFETCH = 4  # batches that each worker is ahead
+BYTES_PER_PIXEL = 8  # of a sample: two images of three colors, two masks
+
+
+class ImageKey(NamedTuple):
+    """Everything that decides the pixels of an input image, or of a mask if it names an object.
+
+    Features are cached by it. `Samples.image` and `Samples.mask` get nothing else to work with: whoever adds an
+    augmentation adds what it draws here.
+    """
+
+    take_uid: str
+    camera: str
+    frame: int
+    corner: Corner | None = None  # of the crop that a closer look shows; None: the whole view
+    object_name: str | None = None
 
 
 class Source(NamedTuple):
-    """Where a sample comes from. The two takes or frames differ in negatives that training made up. The corners are
-    those of a closer look, None where the whole view is shown.
-    """
+    """Where a sample comes from. Take and frame of the two views differ in negatives that training made up."""
 
     object_name: str
-    query: View
-    target: View
-    query_corner: Corner | None = None
-    target_corner: Corner | None = None
+    query: ImageKey
+    target: ImageKey
 
     def __str__(self) -> str:
-        views = [f"{take}/{camera}/{frame}" for take, camera, frame in (self.query, self.target)]
+        views = [f"{view.take_uid}/{view.camera}/{view.frame}" for view in (self.query, self.target)]
         return f"{self.object_name!r} {' -> '.join(views)}"
 
     @property
-    def image_keys(self) -> tuple[ImageKey, ImageKey, ImageKey]:
-        """Keys of query image, target image, query mask."""
-        query, target = (*self.query, self.query_corner), (*self.target, self.target_corner)
-        return query, target, (*self.query, self.object_name, self.query_corner)
+    def query_mask(self) -> ImageKey:
+        return self.query._replace(object_name=self.object_name)
+
+
+class SampleOptions(NamedTuple):
+    """What of a training's recipe decides its samples."""
+
+    block: float = BLOCK
+    closer_look: bool = False
 
 
 class Samples(Dataset):
@@ -60,40 +81,38 @@ class Samples(Dataset):
         query, target = self.pairs[i], self.pairs[j]
         return Source(
             query.object_name,
-            (query.take_uid, query.query_camera, query.frame),
-            (target.take_uid, target.target_camera, target.frame),
+            ImageKey(query.take_uid, query.query_camera, query.frame),
+            ImageKey(target.take_uid, target.target_camera, target.frame),
         )
 
     def read(self, source: Source, query_mask: RLE, target_mask: RLE | None, block: bool = False) -> dict:
         """One sample as arrays. Raises UserError or ValueError if a frame or a mask cannot be read."""
         _, _, rows, cols = letterbox_axes(tuple((target_mask or query_mask)["size"]), self.side)
         return {
-            "query_image": self.image(source.query, source.query_corner),
-            "target_image": self.image(source.target, source.target_corner),
-            "query_mask": self.mask(query_mask, source.query_corner),
-            "target_mask": self.mask(target_mask, source.target_corner),
-            "positive": target_mask is not None,
-            "whole": source.target_corner is None,
+            "query_image": self.image(source.query),
+            "target_image": self.image(source.target),
+            "query_mask": self.mask(query_mask, source.query),
+            "target_mask": self.mask(target_mask, source.target),
+            "visible": target_mask is not None,
+            "existence_weight": float(source.target.corner is None),  # a crop around it does not tell
             "block": block,
-            "inside": [rows.start, rows.stop, cols.start, cols.stop],
+            "frame_rows": [rows.start, rows.stop],
+            "frame_cols": [cols.start, cols.stop],
             "sources": source,
         }
 
-    def image(self, view: View, corner: Corner | None = None) -> np.ndarray:
-        if (*view, corner) in self.cached:
+    def image(self, key: ImageKey) -> np.ndarray:
+        """(S, S, 3) uint8 RGB."""
+        if key in self.cached:
             return np.zeros((self.side, self.side, 3), np.uint8)
-        take_uid, camera, frame = view
-        pixels = read_frame(frame_path(self.pairs.data_dir / take_uid / camera, frame))
-        if corner is None:
-            return letterbox(pixels, self.side)
-        return crop(letterbox(pixels, ZOOM * self.side), self.side, corner)
+        pixels = read_frame(frame_path(self.pairs.data_dir / key.take_uid / key.camera, key.frame))
+        return letterbox(pixels, self.side, key.corner)
 
-    def mask(self, rle: RLE | None, corner: Corner | None = None) -> np.ndarray:
+    def mask(self, rle: RLE | None, key: ImageKey) -> np.ndarray:
+        """(S, S) uint8 of 0 and 1; all 0 for None."""
         if rle is None:
             return np.zeros((self.side, self.side), np.uint8)
-        if corner is None:
-            return letterbox_mask(rle, self.side)
-        return crop(letterbox_mask(rle, ZOOM * self.side), self.side, corner)
+        return letterbox_mask(rle, self.side, key.corner)
 
 
 class ValidationSamples(Samples):
@@ -122,9 +141,9 @@ class Draw(NamedTuple):
 
     query: int  # the pair whose query view and mask are shown
     target: int  # the pair whose target view is shown
-    own_mask: bool  # with that pair's target mask, if it has one; False: the object is not there
+    is_negative: bool  # the target view comes from another take, so that the object is not there
     block: bool  # block the target tokens outside the object
-    closer: bool = False  # look closer at the object
+    closer: bool = False  # zoom in on the object in both views
 
 
 class TrainSamples(Samples):
@@ -136,11 +155,10 @@ class TrainSamples(Samples):
         side: int,
         seed: int,
         cached: Container[ImageKey] = (),
-        block: float = BLOCK,
-        closer: float = 0.0,
+        options: SampleOptions | None = None,
     ):
         super().__init__(pairs, side, cached)
-        self.seed, self.block, self.closer = seed, block, closer
+        self.seed, self.options = seed, options or SampleOptions()
 
     def __getitem__(self, n: int) -> dict:
         unreadable = []
@@ -150,10 +168,9 @@ class TrainSamples(Samples):
             source = self.source(draw.query, draw.target)
             try:
                 query_mask = self.pairs.query_mask(draw.query)
-                target_mask = self.pairs.target_mask(draw.target) if draw.own_mask else None
+                target_mask = None if draw.is_negative else self.pairs.target_mask(draw.target)
                 if draw.closer:
-                    corners = (self.corner(mask) for mask in (query_mask, target_mask))
-                    source = Source(*source[:3], *corners)
+                    source = self.zoom_in(source, query_mask, target_mask)
                 sample = self.read(source, query_mask, target_mask, draw.block)
             except (UserError, ValueError) as error:
                 unreadable.append(f"{source}: {error}")
@@ -163,14 +180,15 @@ class TrainSamples(Samples):
 
     def draw(self, rng: np.random.Generator) -> Draw:
         i = int(rng.integers(len(self.pairs)))
-        block = rng.random() < self.block
+        block = rng.random() < self.options.block
         j = unrelated_pair(self.pairs, i, rng) if rng.random() < TARGET_SWAP else None
-        if rng.random() < self.closer and (small := self.small_pair(rng)) is not None:
-            return Draw(small, small, True, block, closer=True)
-        return Draw(i, i, True, block) if j is None else Draw(i, j, False, block)
+        zoom = rng.random() < CLOSER_LOOKS * self.options.closer_look
+        if zoom and (small := self.small_pair(rng)) is not None:
+            return Draw(small, small, False, block, closer=True)
+        return Draw(i, i, False, block) if j is None else Draw(i, j, True, block)
 
     def small_pair(self, rng: np.random.Generator) -> int | None:
-        """A random pair for a closer look: its object is visible, and small enough. None if there is hardly any.
+        """A random pair to zoom in on: its object is visible, and small enough. None if there is hardly any.
 
         It takes the place of whatever was drawn, so whole views show small objects as often as others.
         """
@@ -180,10 +198,18 @@ class TrainSamples(Samples):
                     return i
         return None
 
+    def zoom_in(self, source: Source, query_mask: RLE, target_mask: RLE) -> Source:
+        """The same two views, each cropped around its object; a query whose object is too large stays whole."""
+        query, target = (
+            view._replace(corner=self.corner(mask))
+            for view, mask in zip(source[1:], (query_mask, target_mask), strict=True)
+        )
+        return Source(source.object_name, query, target)
+
     def corner(self, rle: RLE) -> Corner | None:
-        """Of the closer look at a mask; None if the object is too large for that."""
+        """Of the crop around a mask; None if the object is too large for one."""
         mask = letterbox_mask(rle, ZOOM * self.side)
-        return closer_corner(mask.any(1), mask.any(0), self.side)
+        return crop_corner(mask.any(1), mask.any(0), self.side)
 
 
 def unrelated_pair(pairs: PairSet, i: int, rng: np.random.Generator) -> int | None:
@@ -199,3 +225,84 @@ def unrelated_pair(pairs: PairSet, i: int, rng: np.random.Generator) -> int | No
     fits = [track.take_uid != own.take_uid and track.object_name != own.object_name for track in pairs.tracks]
     numbers = np.flatnonzero(np.repeat(fits, [len(track.numbers) for track in pairs.tracks]))
     return int(rng.choice(numbers)) if len(numbers) else None
+
+
+@dataclass
+class Batch:
+    """B samples. Images and masks are square, S pixels a side."""
+
+    query_image: Tensor  # (B, S, S, 3) uint8 RGB
+    target_image: Tensor  # (B, S, S, 3) uint8 RGB
+    query_mask: Tensor  # (B, S, S) uint8
+    target_mask: Tensor  # (B, S, S) uint8, zeros for negatives
+    visible: Tensor  # (B,) bool, the object is visible in the target view
+    existence_weight: Tensor  # (B,) float64, of the sample in the existence loss
+    block: Tensor | None  # (B,) bool, block the target tokens outside the object; None: in no sample
+    frame_rows: Tensor  # (B, 2) int64, rows of the square that the target frame covers: the first, the end
+    frame_cols: Tensor  # (B, 2) int64, columns, likewise
+    sources: list[Source]
+    unreadable: list[str]  # samples left out, with the reason
+
+    def __len__(self) -> int:
+        return len(self.sources)
+
+    def tensors(self) -> dict[str, Tensor]:
+        values = {f.name: getattr(self, f.name) for f in fields(self)}
+        return {name: value for name, value in values.items() if isinstance(value, Tensor)}
+
+    def to(self, device: torch.device) -> "Batch":
+        return replace(self, **{name: t.to(device, non_blocking=True) for name, t in self.tensors().items()})
+
+    def pin_memory(self) -> "Batch":
+        return replace(self, **{name: t.pin_memory() for name, t in self.tensors().items()})
+
+
+def collate(samples: list[dict]) -> Batch:
+    """Stack samples; those that only report why they cannot be read are left out."""
+    unreadable = [text for sample in samples for text in sample.get("unreadable", ())]
+    samples = [sample for sample in samples if "sources" in sample]
+    names = [f.name for f in fields(Batch) if f.name not in ("sources", "unreadable")]
+    arrays = {
+        name: torch.from_numpy(np.stack([s[name] for s in samples])) if samples else torch.empty(0) for name in names
+    }
+    if not arrays["block"].any():
+        arrays["block"] = None  # attention without a mask has faster kernels
+    return Batch(**arrays, sources=[s["sources"] for s in samples], unreadable=unreadable)
+
+
+class StepSampler(Sampler):
+    """Sample numbers of each step's batch: step s of B samples takes s * B ... s * B + B - 1, split over the ranks.
+
+    `count` ends a stream that has an end: the last batch is smaller, even empty on some ranks.
+    """
+
+    def __init__(self, steps: range, batch_size: int, rank: int = 0, ranks: int = 1, count: int | None = None):
+        self.steps, self.batch_size, self.count = steps, batch_size, count
+        self.own = range(rank * batch_size // ranks, (rank + 1) * batch_size // ranks)  # of each batch
+
+    def __len__(self) -> int:
+        return len(self.steps)
+
+    def __iter__(self) -> Iterator[list[int]]:
+        for step in self.steps:
+            numbers = [step * self.batch_size + k for k in self.own]
+            yield numbers if self.count is None else [n for n in numbers if n < self.count]
+
+
+def affordable_workers(workers: int | None, batch_size: int, side: int) -> int:
+    """How many of `workers` /dev/shm has room for: training's batches stay in it while validation reads its own. None:
+    this process's CPUs less one, on which it trains itself.
+    """
+    if workers is None:
+        workers = max(1, min(default_workers() - 1, MAX_WORKERS))
+    return loader_workers(workers, 2 * batch_size * side * side * BYTES_PER_PIXEL, PREFETCH)
+
+
+def make_loader(samples: Samples, batches: StepSampler, workers: int, pin: bool) -> DataLoader:
+    """The batches as `Batch`es, read ahead by `workers` processes, which stay for the next time that the batches are
+    gone through; with 0, this process reads each when it is asked.
+    """
+    cv2.setNumThreads(0)  # OpenCV's threads do not survive the fork of a worker
+    ahead = {"prefetch_factor": PREFETCH, "worker_init_fn": start_loader_worker, "persistent_workers": True}
+    ahead = ahead if workers else {}
+    return DataLoader(samples, batch_sampler=batches, collate_fn=collate, num_workers=workers, pin_memory=pin, **ahead)

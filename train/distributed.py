@@ -1,24 +1,33 @@
-"""The processes of a run, as torchrun starts them or one alone: who am I, what do we agree on, what asks us to stop."""
+"""The processes of a run: rank, collectives and stop signals."""
 
 import os
 import signal
 import time
+from datetime import timedelta
 from typing import Any
 
 import torch
 import torch.distributed as dist
 
+AGREE_EVERY = 8  # steps; schedulers give minutes, a step takes a second or less
+TIMEOUT = timedelta(days=1)  # rank 0 may wait for another training in its folder; torchrun ends what hangs
+
+
+class Stopped(Exception):
+    """A signal asked the run to stop; the step it was in is done."""
+
 
 class Ranks:
-    """This process among those that train together. `rank` 0 writes files and talks; `size` counts them.
-
-    All methods are no-ops for a single process.
+    """This process among those that train together, as torchrun starts them, or one alone. `rank` 0 writes files and
+    prints; `size` counts them. Collectives are no-ops for a single process.
     """
 
     def __init__(self):
         self.rank = int(os.environ.get("RANK", 0))
         self.size = int(os.environ.get("WORLD_SIZE", 1))
         self.local_rank = int(os.environ.get("LOCAL_RANK", 0))
+        self.signal: signal.Signals | None = None  # that asked this process to stop
+        self._since = 0.0
         self._control = None  # a group on the CPU, so that agreeing never waits for a GPU
 
     @property
@@ -28,8 +37,9 @@ class Ranks:
     def start(self, device: torch.device) -> None:
         """Join the others. Gradients travel by NCCL between GPUs, by gloo between CPUs."""
         if self.size > 1:
-            dist.init_process_group("nccl" if device.type == "cuda" else "gloo")
-            self._control = dist.new_group(backend="gloo")
+            cuda = {"backend": "nccl", "device_id": device} if device.type == "cuda" else {"backend": "gloo"}
+            dist.init_process_group(timeout=TIMEOUT, **cuda)
+            self._control = dist.new_group(backend="gloo", timeout=TIMEOUT)
 
     def stop(self) -> None:
         if self.size > 1 and dist.is_initialized():
@@ -43,14 +53,6 @@ class Ranks:
         dist.all_gather_object(values, value, group=self._control)
         return values
 
-    def any(self, flag: bool) -> bool:
-        """True on every rank if it is true on one."""
-        if self.size == 1:
-            return flag
-        value = torch.tensor(int(flag))
-        dist.all_reduce(value, dist.ReduceOp.MAX, group=self._control)
-        return bool(value)
-
     def sum(self, values: torch.Tensor) -> torch.Tensor:
         """Element-wise sum over the ranks, on the tensor's device; what that device has queued is not waited for."""
         if self.size > 1:
@@ -58,39 +60,37 @@ class Ranks:
             dist.all_reduce(values)
         return values
 
+    def catch_signals(self) -> None:
+        """Note Ctrl-C, SIGTERM and SIGUSR1 (what SLURM can send ahead of a time limit) instead of dying from them.
 
-class Stopped(Exception):
-    """A signal asked the run to stop; the step it was in is done."""
-
-
-class StopSignal:
-    """Notes Ctrl-C, SIGTERM and SIGUSR1 (what SLURM can send ahead of a time limit) instead of dying from them.
-
-    A second one, a second later or more, ends the process at once: files are whole or not there at any time. What
-    comes sooner is the same request again, which torchrun passes on although a terminal has sent it to everyone.
-    """
-
-    def __init__(self, ranks: Ranks):
-        self.ranks = ranks
-        self.number: signal.Signals | None = None
-        self._since = 0.0
+        A second one, a second later or more, ends the process at once: files are whole or not there at any time. What
+        comes sooner is the same request again, which torchrun passes on although a terminal has sent it to everyone.
+        """
         for number in (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1):
             signal.signal(number, self._note)
 
-    def _note(self, number: int, _frame) -> None:
-        if self.number is None:
-            self.number, self._since = signal.Signals(number), time.monotonic()
-            if self.ranks.is_main:  # print() must not be interrupted by itself
-                os.write(2, f"{self.number.name}: saving after this step; once more ends at once\n".encode())
+    def _note(self, number: int, _frame: Any) -> None:
+        if self.signal is None:
+            self.signal, self._since = signal.Signals(number), time.monotonic()
+            if self.is_main:  # print() must not be interrupted by itself
+                os.write(2, f"{self.signal.name}: saving after this step; once more ends at once\n".encode())
         elif time.monotonic() - self._since > 1:
             signal.signal(number, signal.SIG_DFL)
             os.kill(os.getpid(), number)
 
-    def requested(self) -> bool:
-        """A signal came, to this process or to another one. To be asked by all ranks at the same place."""
-        return self.ranks.any(self.number is not None)
+    def stop_requested(self, step: int = 0) -> bool:
+        """A signal came, to this process or to another one. To be asked by all ranks at the same place; several agree
+        at each `AGREE_EVERY`-th step only, as they have to talk for it.
+        """
+        if self.size == 1:
+            return self.signal is not None
+        if step % AGREE_EVERY:
+            return False
+        value = torch.tensor(int(self.signal is not None))
+        dist.all_reduce(value, dist.ReduceOp.MAX, group=self._control)
+        return bool(value)
 
     @property
     def exit_status(self) -> int:
         """What a shell reports of a process that Ctrl-C (130) or SIGTERM (143) ended."""
-        return 128 + (signal.SIGINT if self.number == signal.SIGINT else signal.SIGTERM)
+        return 128 + (signal.SIGINT if self.signal == signal.SIGINT else signal.SIGTERM)

@@ -1,109 +1,186 @@
-"""The training loop and validation."""
+"""The training loop, and validation: figures as the official evaluation computes them, on the network's grid."""
 
+import math
 from collections.abc import Iterator
+from typing import NamedTuple
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.utils.data import DataLoader
+from tqdm import tqdm
 
+from formats.drawing import PREDICTION, QUERY, TRUTH, overlay
+from formats.results import THRESHOLD
 from model.backbone import STRIDE
-from train.batches import Batch
-from train.distributed import Ranks, Stopped, StopSignal
-from train.features import FeatureExtractor
+from model.xsegtx import Prediction
+from train.dataset import Batch, Samples, Source
+from train.distributed import Ranks, Stopped
+from train.feature_cache import BatchEncoder
 from train.log import Log
-from train.losses import compute_losses
-from train.schedule import Schedule
+from train.losses import Counts, LossWeights, compute_losses
 from train.state import TrainState
-from train.validation import Example, positives, score, summarize
 
 EXAMPLES = 4
+OBJECT_AREAS = {"small": (0.0, 0.003), "medium": (0.003, 0.015), "large": (0.015, 2.0)}  # of the query mask's image
 
 
 def train_one_epoch(
-    model: nn.Module,
-    state: TrainState,
-    features: FeatureExtractor,
-    batches: Iterator[Batch],
-    schedule: Schedule,
-    existence_weight: float,
-    epoch: int,
-    ranks: Ranks,
-    log: Log,
-    stop: StopSignal,
+    state: TrainState, encode: BatchEncoder, batches: Iterator[Batch], weights: LossWeights, log: Log
 ) -> None:
-    """Train from `state.step` to the end of the epoch. Raises `Stopped` after the step in which a signal came.
+    """Train from `state.step` to the end of its epoch. Raises `Stopped` after the step in which a signal came.
 
-    `model` is `state.network`, perhaps compiled and wrapped for several processes; `batches` goes on from `state.step`.
+    `batches` goes on from `state.step`.
     """
-    model.train()
-    log.restart_clock()
+    schedule, ranks, model = state.schedule, log.ranks, state.model.train()
+    epoch = schedule.epoch(state.step)
     end = schedule.epoch_end(epoch)
+    log.restart_clock()
     while state.step < end:
-        batch = log.next_batch(batches).to(features.device)
+        batch = log.next_batch(batches).to(state.device)
         lr = schedule.learning_rate(state.step)
         state.set_rate(lr)
         # Dropout, too, depends on the seed and the step alone: a resumed run needs no saved random state.
         torch.manual_seed(int(np.random.SeedSequence((state.seed, state.step, ranks.rank)).generate_state(1)[0]))
 
-        inputs = features(batch)
-        with features.autocast():
-            prediction = model(**inputs, target_blocked=blocked_tokens(batch))
-        losses = compute_losses(
-            prediction,
-            batch.query_mask,
-            batch.target_mask,
-            batch.positive,
-            batch.whole,
-            batch_size=len(batch) * ranks.size,
-            positive_count=ranks.sum(batch.positive.sum()),
-            existence_weight=existence_weight,
-        )
+        query, target, mask_feat = encode(batch)
+        with state.autocast():
+            prediction = model(query, target._replace(blocked=blocked_tokens(batch)), mask_feat)
+        counts = Counts(len(batch) * ranks.size, ranks.sum(batch.visible.sum()))
+        losses = compute_losses(prediction, batch, weights, counts)
         state.optimizer.zero_grad(set_to_none=True)
-        loss = losses.total * ranks.size  # this process's share of the global loss; DDP averages the gradients
+        loss = losses.total * ranks.size  # this process's part of the global loss; DDP averages the gradients
         state.scaler.scale(loss).backward()
         state.scaler.step(state.optimizer)
         state.scaler.update()
         state.step += 1
 
         log.add(losses, batch)
-        stopped = stop.requested()
+        stopped = ranks.stop_requested(state.step)
         if stopped or state.step == end or state.step % log.every == 0:
             log.flush(state.step, schedule.epoch_name(epoch), lr, schedule.total_steps)
         if stopped:
             raise Stopped
 
 
-def blocked_tokens(batch: Batch) -> Tensor:
-    """(B, L) bool: tokens outside the target mask, seen at one pixel a token, of the samples that ask for blocking.
-
-    Where that leaves no token, as in negatives, the model blocks nothing.
+def blocked_tokens(batch: Batch) -> Tensor | None:
+    """(B, L) bool: tokens outside the target mask, seen at one pixel a token, of the samples that ask for it. None
+    if none does. Where no token is left, as in negatives, the model blocks nothing.
     """
+    if batch.block is None:
+        return None
     outside = batch.target_mask[:, ::STRIDE, ::STRIDE] == 0
     return outside.flatten(1) & batch.block[:, None]
 
 
-@torch.no_grad()
-def evaluate(
-    state: TrainState, features: FeatureExtractor, loader: DataLoader, ranks: Ranks, log: Log, stop: StopSignal
-) -> tuple[dict[str, float], list[Example]]:
-    """Figures on the validation samples, without any knowledge of the target mask, and the first positives.
+class Scores(NamedTuple):
+    """What validation needs of N samples: (N,) float64 each, on the CPU."""
 
-    Raises `Stopped` after the batch in which a signal came.
+    iou: Tensor  # NaN where the object is not visible
+    existence: Tensor  # predicted probability
+    visible: Tensor  # 1 or 0
+    area: Tensor  # of the query mask, as a fraction of its image
+
+
+class Example(NamedTuple):
+    """A validation sample and its prediction; masks (S, S), on the CPU."""
+
+    source: Source
+    query_mask: np.ndarray
+    target_mask: np.ndarray
+    target_mask_prob: np.ndarray
+
+
+@torch.no_grad()
+def validate(state: TrainState, encode: BatchEncoder, loader: DataLoader, log: Log, epoch: str) -> float:
+    """Report figures of the validation samples, without any knowledge of the target mask, and pictures of the first
+    with a visible object; returns the IoU. Raises `Stopped` after the batch in which a signal came.
     """
     model = state.network.eval()
-    rows, examples = [torch.empty(0, 4, dtype=torch.float64)], []
-    for batch in loader:
+    log.say(f"{epoch} validation ...")
+    parts, examples = [Scores(*torch.empty(4, 0, dtype=torch.float64))], []
+    for batch in tqdm(loader, epoch, unit="batch", leave=False, disable=None if log.ranks.is_main else True):
         log.note_unreadable(batch)
         if len(batch):
-            batch = batch.to(features.device)
-            inputs = features(batch)
-            with features.autocast():
-                prediction = model(**inputs)
-            rows.append(score(batch, prediction))
+            batch = batch.to(state.device)
+            views = encode(batch)
+            with state.autocast():
+                prediction = model(*views)
+            parts.append(score_batch(batch, prediction))
             if len(examples) < EXAMPLES:
-                examples += positives(batch, prediction)
-        if stop.requested():
+                examples += visible_examples(batch, prediction)
+        if log.ranks.stop_requested():
             raise Stopped
     log.report_unreadable(state.step)
-    return summarize(torch.cat(ranks.gather(torch.cat(rows)))), examples[:EXAMPLES]
+    figures = validation_figures(_joined(log.ranks, parts))
+    log.validation(state.step, epoch, figures)
+    images = Samples(loader.dataset.pairs, loader.dataset.side)  # what the cache holds is black there
+    for i, example in enumerate(examples[:EXAMPLES]):
+        log.picture(f"val/{i} {example.source}", draw_example(example, images), state.step)
+    return figures.get("iou", 0.0)
+
+
+def _joined(ranks: Ranks, parts: list[Scores]) -> Scores:
+    """The scores of all batches of all ranks."""
+    own = [torch.cat(values) for values in zip(*parts, strict=True)]
+    return Scores(*map(torch.cat, zip(*ranks.gather(own), strict=True)))
+
+
+def score_batch(batch: Batch, prediction: Prediction) -> Scores:
+    """What is predicted outside the target frame, in the padding, does not count: the results file has it cropped."""
+    cells = torch.arange(batch.target_mask.shape[-1], device=batch.target_mask.device)
+    rows, cols = (  # (B, S) bool
+        (cells >= span[:, :1]) & (cells < span[:, 1:]) for span in (batch.frame_rows, batch.frame_cols)
+    )
+    predicted = (prediction.target_mask_prob > THRESHOLD) & rows[:, :, None] & cols[:, None, :]
+    truth = batch.target_mask.bool()
+    union = (predicted | truth).sum((1, 2))
+    iou = (predicted & truth).sum((1, 2)) / (union + 1e-7)
+    iou = torch.where(union == 0, 1.0, iou)  # a mask too small for the grid, and nothing predicted
+    iou = torch.where(batch.visible, iou, math.nan)
+    area = batch.query_mask.float().mean((1, 2))
+    return Scores(*torch.stack((iou, prediction.existence, batch.visible, area)).double().cpu())
+
+
+def validation_figures(scores: Scores) -> dict[str, float]:
+    """Mean IoU of visible objects and balanced accuracy of existence, also by object size, and by how much the
+    existence probabilities differ. Figures without a sample to rest on are left out.
+    """
+    figures = _figures(scores, "")
+    if len(scores.iou):
+        figures["existence_range"] = float(scores.existence.max() - scores.existence.min())
+    for name, (low, high) in OBJECT_AREAS.items():
+        chosen = (scores.area >= low) & (scores.area < high)
+        figures |= _figures(Scores(*(values[chosen] for values in scores)), f"_{name}")
+    return figures
+
+
+def _figures(scores: Scores, suffix: str) -> dict[str, float]:
+    predicted, visible = scores.existence > THRESHOLD, scores.visible.bool()
+    figures = {}
+    if visible.any():
+        figures["iou"] = scores.iou[visible].mean()
+    recalls = [
+        (predicted[visible == truth] == truth).double().mean() for truth in (True, False) if (visible == truth).any()
+    ]
+    if recalls:
+        figures["existence_accuracy"] = sum(recalls) / len(recalls)
+    figures["samples"] = len(scores.iou)
+    return {f"{name}{suffix}": float(value) for name, value in figures.items()}
+
+
+def visible_examples(batch: Batch, prediction: Prediction) -> list[Example]:
+    """The samples of a batch whose object is visible in the target view."""
+    masks = [x.cpu().numpy() for x in (batch.query_mask, batch.target_mask, prediction.target_mask_prob)]
+    return [Example(batch.sources[i], *(x[i] for x in masks)) for i in batch.visible.nonzero()[:, 0].tolist()]
+
+
+def draw_example(example: Example, images: Samples) -> np.ndarray:
+    """Query with its mask | target with the predicted mask | target with the true one -> (S, 3 S, 3) uint8 RGB."""
+    query, target = images.image(example.source.query), images.image(example.source.target)
+    views = (
+        overlay(query, example.query_mask, QUERY),
+        overlay(target, example.target_mask_prob > THRESHOLD, PREDICTION),
+        overlay(target, example.target_mask, TRUTH),
+    )
+    return np.concatenate(views, axis=1)

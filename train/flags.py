@@ -7,15 +7,17 @@ from typing import Any
 from formats.arguments import Parser, at_least
 from formats.errors import UserError
 from formats.processed import DEFAULT_DATA_DIR
+from model.device import PRECISION_HELP, PRECISIONS
 from model.transformer import ACTIVATIONS
-from model.xsegtx import SIZES
-from train.dataset import BLOCK
-from train.features import AMP
+from model.xsegtx import MODES
+from train.dataset import BLOCK, SampleOptions
+from train.log import TRACE_NAME
+from train.losses import LossWeights
 
 CHECKPOINT_DIR = Path(__file__).resolve().parent / "checkpoints"
 UNUSED = {  # flags of the published trainer that do nothing there
     "--batch-neg": {"type": int},
-    "--prob-dir": {},
+    "--prob-dir": {"nargs": "+"},
     "--prob-style": {"nargs": "+"},
     "--feat-pth": {},
     "--warp-mask": {"action": "store_true"},
@@ -26,7 +28,7 @@ STRONG = {"similarity_prior": True, "closer_look": True, "existence_weight": 0.0
 RECIPES = {"paper": {}, "strong": STRONG}  # other defaults than the paper's, by option; docs/training.md says why
 NOT_RECIPE = (
     *("out_dir", "resume_pth", "resume_epoch", "moco_path", "gpu", "device", "compile", "num_workers"),
-    *("cache_features", "save_every", "max_unreadable", "log_every", "n_epoch"),
+    *("cache_features", "save_every", "max_unreadable", "log_every", "profile", "n_epoch"),
 )
 
 
@@ -48,8 +50,6 @@ def parse_args(argv: list[str] | None, doc: str) -> argparse.Namespace:
         args.out_dir = CHECKPOINT_DIR / f"egoexo_v2_480x480{kind}"
     if args.both and args.reverse:
         raise UserError("--both trains both settings, --reverse only exo-ego; drop one of them")
-    if args.num_workers is None:
-        args.num_workers = 0 if args.cache_features else 4  # the cache is in the training process
     if args.val_size is None:
         args.val_size = args.iter_epoch_val * args.batch_pos
     if args.block > 1:
@@ -59,6 +59,14 @@ def parse_args(argv: list[str] | None, doc: str) -> argparse.Namespace:
     if args.resume_epoch and args.resume_pth in (None, "auto"):
         raise UserError(f"--resume-epoch {args.resume_epoch} needs a checkpoint to start from: --resume-pth FILE")
     return args
+
+
+def sample_options(args: argparse.Namespace) -> SampleOptions:
+    return SampleOptions(args.block, args.closer_look)
+
+
+def loss_weights(args: argparse.Namespace) -> LossWeights:
+    return LossWeights(existence=args.existence_weight)
 
 
 def recipe_of(args: argparse.Namespace) -> dict[str, Any]:
@@ -76,7 +84,7 @@ def _add_recipe(parser: Parser) -> None:
     title = "data and recipe (the defaults are the paper's, except that validation always uses the same pairs)"
     add = parser.add_argument_group(title).add_argument
     flags = " ".join(f"--{name}" if value is True else f"--{name} {value:g}" for name, value in STRONG.items())
-    text = f"what flags that are not given mean: the paper's, or strong: {flags}"
+    text = f"default values: the paper's, or strong ({flags})"
     add("--recipe", choices=RECIPES, default="paper", help=text)
     add("--train-dir", type=Path, default=DEFAULT_DATA_DIR, help="processed takes with train and val pair files")
     add("--reverse", action="store_true", help="train exo-ego instead of ego-exo")
@@ -102,7 +110,7 @@ def _add_recipe(parser: Parser) -> None:
 
 def _add_network(parser: Parser) -> None:
     add = parser.add_argument_group("network").add_argument
-    add("--mode", choices=SIZES, default="small", help="size of the cross-image transformer")
+    add("--mode", choices=MODES, default="small", help="size of the cross-image transformer")
     text = "two words of I, C, N per block (default: as --mode says, I C I C I N for small)"
     add("--layer-type", nargs="+", help=text)
     add("--input_size", type=int, default=480, help="side of the square input in pixels, a multiple of 16")
@@ -130,6 +138,10 @@ def _add_start(parser: Parser) -> None:
     add("--overwrite", action="store_true", help="remove the run that --out-dir holds, and start anew")
 
 
+def _precision(text: str) -> str:
+    return "fp32" if text == "off" else text  # as it was called with --amp
+
+
 def _add_running(parser: Parser) -> None:
     add = parser.add_argument_group("running").add_argument
     folder = "train/checkpoints/egoexo_v2_480x480, with --reverse …_reverse, with --both …_both"
@@ -137,9 +149,10 @@ def _add_running(parser: Parser) -> None:
     text = "CUDA GPUs, such as 0 or 0,1; one process each (default: as --device says)"
     add("--gpu", help=text)
     add("--device", default="auto", help="auto, cpu, cuda, cuda:1 or mps")
-    add("--amp", choices=AMP, default="off", help="precision of the networks; losses are float32")
+    text = f"of the networks; losses are float32; {PRECISION_HELP}"
+    add("--precision", "--amp", type=_precision, choices=PRECISIONS, help=text)
     add("--compile", action="store_true", help="compile the transformer: a slow first step, faster ones after it")
-    text = "loader processes of each training process (default: 4, with --cache_features 0)"
+    text = "loader processes of each training process (default: its CPUs less one; 0 if --cache_features holds all)"
     add("--num_workers", type=at_least(0), help=text)
     text = "memory for backbone features of images seen"
     add("--cache_features", type=at_least(0, float), default=0, metavar="GB", help=text)
@@ -148,3 +161,7 @@ def _add_running(parser: Parser) -> None:
     text = "samples that may turn out unreadable before training stops"
     add("--max_unreadable", type=at_least(0), default=100, help=text)
     add("--log_every", type=at_least(1), default=20, help="steps between console and log lines")
+    text = (
+        f"write a trace of that many steps to {TRACE_NAME} in --out-dir, for TensorBoard, Perfetto or chrome://tracing"
+    )
+    add("--profile", type=at_least(1), metavar="STEPS", help=text)

@@ -1,7 +1,8 @@
-"""What a run tells about itself: a JSON-lines log, TensorBoard, and one console line every few steps."""
+"""The log of a run: JSON lines, TensorBoard, and one console line every few steps."""
 
 import json
 import math
+import os
 import threading
 import time
 from collections.abc import Iterator
@@ -14,12 +15,12 @@ from torch.utils.tensorboard import SummaryWriter
 
 from formats.errors import UserError
 from formats.files import atomic_write
-from train.batches import Batch
-from train.dataset import Source
+from train.dataset import Batch, Source
 from train.distributed import Ranks
 from train.losses import Losses
 
-LOG_NAME = "log.jsonl"
+LOG_NAME, TRACE_NAME = "log.jsonl", "trace.json"
+MUCH_WAITING = 0.3  # share of the time
 CONSTANT = 1e-6  # existence probabilities closer than this are one answer
 TERMS = {name: "loss" if name == "total" else f"{name}_loss" for name in Losses._fields}
 
@@ -30,11 +31,22 @@ class Log:
     It collects each step's losses on the device and asks for them only at `flush`: nothing waits in between.
     """
 
-    def __init__(self, out_dir: Path, step: int, validated: int, ranks: Ranks, every: int, max_unreadable: int):
+    def __init__(
+        self,
+        out_dir: Path,
+        step: int,
+        validated: int,
+        ranks: Ranks,
+        every: int,
+        max_unreadable: int,
+        profile: int | None = None,
+    ):
         """Continue the log at `step`, which has been validated up to step `validated`: what a killed run wrote after
-        its last checkpoint is dropped, because it comes again.
+        its last checkpoint is dropped, because it comes again. `profile`: of how many steps to write a trace.
         """
         self.ranks, self.every, self.max_unreadable = ranks, every, max_unreadable
+        self._said: set[str] = set()  # advice, each once
+        self._profiler = _profiler(out_dir / TRACE_NAME, profile) if profile and ranks.is_main else None
         self.unreadable: set[str] = set()  # samples, each with its reason
         self._new_unreadable: list[str] = []
         self.restart_clock()
@@ -72,6 +84,8 @@ class Log:
             print(text, flush=True)
 
     def close(self) -> None:
+        if self._profiler:
+            self._profiler.stop()
         if self.ranks.is_main:
             self._file.close()
             self._board.close()
@@ -85,6 +99,8 @@ class Log:
 
     def next_batch(self, batches: Iterator[Batch]) -> Batch:
         """The next batch; the time until it is there counts as waiting for data."""
+        if self._profiler:
+            self._profiler.step()
         start = time.perf_counter()
         batch = next(batches)
         self._waited += time.perf_counter() - start
@@ -101,7 +117,7 @@ class Log:
 
         Raises UserError if a loss is not finite or too many samples could not be read.
         """
-        local = torch.stack(self._losses).double()  # (steps, terms), of this process's share of the global loss
+        local = torch.stack(self._losses).double()  # (steps, terms), of this process's part of the global loss
         losses = self.ranks.sum(local)
         self._check_finite(local.cpu(), losses.cpu(), step)
         self.report_unreadable(step)
@@ -110,6 +126,8 @@ class Log:
         rate = sum(map(len, self._sources)) * self.ranks.size / seconds
         waited = self._waited / seconds
         speed = {"lr": lr, "samples_per_second": rate, "data_wait": waited, "unreadable": len(self.unreadable)}
+        if torch.cuda.is_available():
+            speed["peak_gb"] = torch.cuda.max_memory_allocated() / 1e9
         self.write("train", step, epoch=epoch, **values, **speed)
         terms = " ".join(f"{name.removesuffix('_loss')} {value:.4f}" for name, value in values.items())
         left = math.ceil((total_steps - step) * seconds / len(losses) / 60)  # minutes
@@ -117,16 +135,34 @@ class Log:
             f"{epoch} step {step}/{total_steps} {terms} lr {lr:.2e} {rate:.1f} samples/s data wait {waited:.0%} left "
             + (f"{left // 60} h {left % 60:02d} min" if left >= 60 else f"{left} min")
         )
+        self._advise(waited)
         self.restart_clock()
 
+    def _advise(self, waited: float) -> None:
+        """Say, once, what keeps training from being as fast as it could be."""
+        if waited > MUCH_WAITING:
+            self._say_once(
+                f"training waits for its samples {waited:.0%} of the time: give more --num_workers, if there are CPUs, "
+                "or store the frames as the network reads them (data/store_frames.py)"
+            )
+        load, cpus = os.getloadavg()[0], os.cpu_count() or 1
+        if load > 2 * cpus:
+            self._say_once(f"this machine is busy: a load of {load:.0f} on {cpus} CPUs slows training down")
+
+    def _say_once(self, text: str) -> None:
+        if (kind := text.split(":")[0][:20]) not in self._said:
+            self._said.add(kind)
+            self.say(text)
+
     def validation(self, step: int, epoch: str, figures: dict[str, float]) -> None:
-        """Report the figures of `summarize`."""
+        """Report the figures of `validation_figures`."""
         self.write("val", step, epoch=epoch, **figures)
         shown = {"IoU": "iou", "existence balanced accuracy": "existence_accuracy"}
         text = ", ".join(f"{name} {figures[key]:.4f}" for name, key in shown.items() if key in figures)
         self.say(f"{epoch} validation on {figures['samples']:.0f} pairs: {text or 'no pair with a target mask'}")
-        if figures.get("existence_range", 1) < CONSTANT and figures["samples"] > 1:
-            self.say(
+        constant = figures.get("existence_range", 1) < CONSTANT and figures["samples"] > 1
+        if constant and epoch not in ("untrained", "start"):
+            self._say_once(
                 "the existence head gives every pair the same answer: all outputs of its ReLU may be 0, and then it "
                 "never learns; another --seed may help, and with --similarity_prior existence does not rest on it alone"
             )
@@ -141,7 +177,7 @@ class Log:
         samples = "; ".join(map(str, self._sources[i])) if here else "in another process"
         raise UserError(
             f"step {step - len(losses) + i + 1}: the loss is not finite ({terms}); the last checkpoint is from "
-            f"before; lower --lr or leave --amp off; the batch: {samples}"
+            f"before; lower --lr or give --precision fp32; the batch: {samples}"
         )
 
     def note_unreadable(self, batch: Batch) -> None:
@@ -162,6 +198,16 @@ class Log:
                 f"{len(self.unreadable)} samples could not be read, more than --max_unreadable {self.max_unreadable}; "
                 f"the last: {new[-1]}"
             )
+
+
+def _profiler(path: Path, steps: int) -> torch.profiler.profile:
+    """Of `steps` steps after the first few, which are slower than others."""
+    profiler = torch.profiler.profile(
+        schedule=torch.profiler.schedule(wait=2, warmup=2, active=steps, repeat=1),
+        on_trace_ready=lambda profiler: profiler.export_chrome_trace(str(path)),
+    )
+    profiler.start()
+    return profiler
 
 
 def _excepthook(args: threading.ExceptHookArgs) -> None:

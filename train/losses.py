@@ -1,4 +1,7 @@
-"""Training losses of XSegTx: weighted mask BCE + Dice + existence BCE, in float32 (arXiv 2110.15904, section 3)."""
+"""Training losses of XSegTx: weighted mask BCE + Dice + existence BCE, in float32 (arXiv 2110.15904, section 3).
+
+A loss more is a field of `Losses`, its weight a field of `LossWeights` and a line in train/flags.py.
+"""
 
 from typing import NamedTuple
 
@@ -7,12 +10,13 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from model.xsegtx import Prediction
+from train.dataset import Batch
 
 OBJECT_WEIGHT = 10.0  # of a pixel in the object, in the mask loss; 1 elsewhere
 
 
 class Losses(NamedTuple):
-    """Scalars on the device; `total` is the sum of the others, existence weighted, and what to call `backward` on."""
+    """Scalars on the device; `total` is the weighted sum of the others, and what to call `backward` on."""
 
     total: Tensor
     mask: Tensor
@@ -20,56 +24,55 @@ class Losses(NamedTuple):
     existence: Tensor
 
 
-def compute_losses(
-    prediction: Prediction,
-    query_mask: Tensor,
-    target_mask: Tensor,
-    positive: Tensor,
-    whole: Tensor | None = None,
-    batch_size: int | None = None,
-    positive_count: Tensor | None = None,
-    existence_weight: float = 1.0,
-) -> Losses:
+class LossWeights(NamedTuple):
+    """Of the losses in the total; those that are not named have weight 1."""
+
+    existence: float = 1.0
+
+
+class Counts(NamedTuple):
+    """Of the global batch, where several processes have a part of it each."""
+
+    samples: int
+    visible: Tensor  # scalar
+
+
+def compute_losses(prediction: Prediction, batch: Batch, weights: LossWeights, counts: Counts | None = None) -> Losses:
     """Losses of a batch, without waiting for the device.
 
-    query_mask, target_mask: (B, H, W) of 0 and 1, any dtype; positive: (B,) bool, the object is visible in the target;
-    whole: (B,) bool, the target shows its whole view (None: all do).
+    - mask: BCE per pixel of both views, 0 for samples whose object is not visible, times `OBJECT_WEIGHT` where the mask
+      is 1; its mean over all 2 B H W pixels, those of the others included.
+    - dice: `1 - (2 sum(p q) + 1) / (sum(p) + sum(q) + 1)`, mean over the two views of the samples whose object is
+      visible, 0 if there are none.
+    - existence: BCE of the existence probability against `visible`, times the sample's weight, mean over the samples.
 
-    - mask: BCE per pixel of both views, 0 for negative samples, times `OBJECT_WEIGHT` where the mask is 1; its mean
-      over all 2 B H W pixels, those of negatives included.
-    - dice: `1 - (2 sum(p q) + 1) / (sum(p) + sum(q) + 1)`, mean over the two views of the positive samples, 0 if none.
-    - existence: BCE of the existence probability against `positive`, 0 where the target is not whole, mean over the
-      samples.
-
-    With several processes, give `batch_size` and `positive_count` of the global batch: each process then returns its
-    share, and the shares' sum is the loss of the global batch. DDP averages gradients over processes, so multiply the
-    share by their number before `backward`.
+    With several processes, give the `counts` of the global batch: each process then returns its part, and the parts'
+    sum is the loss of the global batch. DDP averages gradients over processes, so multiply the part by their number
+    before `backward`.
     """
-    with torch.autocast(positive.device.type, enabled=False):
-        positive = positive.float()
-        batch_size = len(positive) if batch_size is None else batch_size
-        positive_count = positive.sum() if positive_count is None else positive_count
+    with torch.autocast(batch.visible.device.type, enabled=False):
+        visible = batch.visible.float()
+        samples, count = counts or (len(visible), visible.sum())
 
-        query_bce, query_dice = mask_losses(prediction.query_mask_prob, query_mask, positive)
-        target_bce, target_dice = mask_losses(prediction.target_mask_prob, target_mask, positive)
-        mask = (query_bce + target_bce) / (2 * batch_size)
-        dice = (query_dice + target_dice) / (2 * positive_count.clamp(min=1))
-        weight = None if whole is None else whole.float()
-        existence = _cross_entropy(prediction.existence.float(), positive, weight) / batch_size
-        return Losses(mask + dice + existence_weight * existence, mask, dice, existence)
+        query_bce, query_dice = mask_losses(prediction.query_mask_prob, batch.query_mask, visible)
+        target_bce, target_dice = mask_losses(prediction.target_mask_prob, batch.target_mask, visible)
+        mask = (query_bce + target_bce) / (2 * samples)
+        dice = (query_dice + target_dice) / (2 * count.clamp(min=1))
+        existence = _cross_entropy(prediction.existence.float(), visible, batch.existence_weight.float()) / samples
+        return Losses(mask + dice + weights.existence * existence, mask, dice, existence)
 
 
-def mask_losses(prob: Tensor, truth: Tensor, positive: Tensor) -> tuple[Tensor, Tensor]:
-    """BCE (mean over a view's pixels) and Dice of one view's masks (B, H, W), each summed over the positive samples."""
+def mask_losses(prob: Tensor, truth: Tensor, visible: Tensor) -> tuple[Tensor, Tensor]:
+    """BCE (mean over a view's pixels) and Dice of one view's masks (B, H, W), each summed over the visible samples."""
     prob, truth = prob.float().flatten(1), truth.float().flatten(1)  # (B, H * W)
-    weight = positive[:, None] * (1 + (OBJECT_WEIGHT - 1) * truth)
+    weight = visible[:, None] * (1 + (OBJECT_WEIGHT - 1) * truth)
     bce = _cross_entropy(prob, truth, weight) / truth.shape[1]
     overlap, area = (prob * truth).sum(1), prob.sum(1) + truth.sum(1)  # (B,)
-    dice = (positive * (1 - (2 * overlap + 1) / (area + 1))).sum()
+    dice = (visible * (1 - (2 * overlap + 1) / (area + 1))).sum()
     return bce, dice
 
 
-def _cross_entropy(prob: Tensor, truth: Tensor, weight: Tensor | None = None) -> Tensor:
+def _cross_entropy(prob: Tensor, truth: Tensor, weight: Tensor) -> Tensor:
     """Sum of binary cross-entropies. PyTorch's refuses NaN, on a GPU by ending the process; the Dice loss passes it on
     to the total, so that whoever reads the losses can say where it happened.
     """

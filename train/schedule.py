@@ -25,6 +25,10 @@ class Schedule:
         """Number of steps done at the end of an epoch."""
         return self.warmup + epoch * self.steps_per_epoch
 
+    def epoch(self, step: int) -> int:
+        """The epoch of the step with this number, counted from 0."""
+        return 0 if step < self.warmup else (step - self.warmup) // self.steps_per_epoch + 1
+
     def epoch_name(self, epoch: int) -> str:
         return f"epoch {epoch}/{self.epochs}" if epoch else "warm-up"
 
@@ -32,5 +36,5 @@ class Schedule:
         """Of the step with this number, counted from 0."""
         if step < self.warmup:
             return self.lr * step / self.warmup
-        epoch = (step - self.warmup) // self.steps_per_epoch
-        return self.lr * LR_DROP ** sum(epoch >= milestone for milestone in self.milestones)
+        finished = self.epoch(step) - 1
+        return self.lr * LR_DROP ** sum(finished >= milestone for milestone in self.milestones)

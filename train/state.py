@@ -1,20 +1,30 @@
-"""The state of a training: what a step changes and a checkpoint keeps."""
+"""The state of a training: what a step changes and a checkpoint keeps; and the folder that the checkpoints go to."""
 
+import contextlib
+import shutil
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 import torch
 
 from formats.errors import UserError
-from formats.files import link_or_copy
+from formats.files import link_or_copy, only_one
 from model.backbone import Backbone
-from model.checkpoint import Checkpoint, load_optimizer, save_checkpoint
+from model.checkpoint import Checkpoint, load_optimizer, save_checkpoint, training_arguments
+from model.device import PRECISIONS, autocast
+from model.weights import read_torch
 from model.xsegtx import XSegTx
+from train.log import LOG_NAME
+from train.schedule import Schedule
+
+LAST, BEST, WARMUP = "netLast.pth", "netBest.pth", "net_warmup.pth"
 
 
 class TrainState:
     """Network and optimizer, and how far they have come: `step` steps, those of the warm-up included.
 
+    network: what checkpoints hold; model: the same, perhaps compiled and wrapped for several processes, for training.
     history: `{"epoch": epochs finished, "untrained_iou" or "start_iou", "best_iou", "best_epoch", "last_iou"}`.
     """
 
@@ -23,18 +33,24 @@ class TrainState:
         backbone: Backbone,
         network: XSegTx,
         device: torch.device,
+        schedule: Schedule,
         seed: int,
-        lr: float,
         weight_decay: float = 0.0,
-        amp: torch.dtype | None = None,
+        precision: str = "fp32",
     ):
-        """With `amp` float16, the loss is scaled."""
+        """`precision` is a key of PRECISIONS; with fp16 the loss is scaled."""
         self.backbone = backbone  # as it was loaded, for checkpoints: frozen
-        self.network = network.to(device)
-        self.optimizer = torch.optim.Adam(network.parameters(), lr=lr, weight_decay=weight_decay)
-        self.scaler = torch.amp.GradScaler(device.type, enabled=amp == torch.float16)
-        self.seed, self.step = seed, 0
+        self.network = self.model = network.to(device)
+        self.device, self.schedule, self.seed, self.precision = device, schedule, seed, precision
+        options = {"lr": schedule.lr, "weight_decay": weight_decay, "fused": device.type == "cuda"}
+        self.optimizer = torch.optim.Adam(network.parameters(), **options)
+        self.scaler = torch.amp.GradScaler(device.type, enabled=PRECISIONS[precision] == torch.float16)
+        self.step = 0
         self.history: dict[str, Any] = {}
+
+    def autocast(self) -> torch.autocast:
+        """The precision of the forward pass, for a `with`; weights and losses are float32."""
+        return autocast(self.device, self.precision)
 
     def set_rate(self, lr: float) -> None:
         for group in self.optimizer.param_groups:
@@ -75,3 +91,67 @@ class TrainState:
 def _is_numbers(value: Any) -> bool:
     """Whether it is a dictionary of plain numbers."""
     return isinstance(value, dict) and all(type(number) in (int, float) for number in value.values())
+
+
+def find_start(
+    out_dir: Path, resume_pth: str | None, recipe: dict[str, Any], defaults: Mapping[str, Any]
+) -> Path | None:
+    """The checkpoint that a training into `out_dir` starts from; None if from none.
+
+    The folder's own last one, if that run is of the same recipe, else the one that is named. `auto` continues whatever
+    is there. Options that the run did not know take their `defaults`. Raises UserError if the folder holds another run,
+    which would be lost.
+    """
+    last, named = out_dir / LAST, None if resume_pth in (None, "auto") else Path(resume_pth)
+    held = [path for path in run_files(out_dir) if path.name not in (WARMUP, LOG_NAME)]
+    if not held:
+        return named
+    ways = "give another --out-dir, or --overwrite to lose it"
+    if not last.exists():
+        raise UserError(
+            f"{out_dir} holds {held[0].name} of a run and no {LAST} to continue: {ways}; or --resume-pth it"
+        )
+    if resume_pth == "auto" or (named and named.exists() and named.samefile(last)):
+        return last
+    content = read_torch(last, ways)
+    before = training_arguments(content if isinstance(content, dict) else {}, last)
+    if before:  # a published checkpoint tells nothing
+        before = {**defaults, **before}
+    if named:
+        recipe = recipe | {"resume_pth": resume_pth}
+    changes = [
+        f"{name} {before[name]} -> {value}" for name, value in recipe.items() if before.get(name, value) != value
+    ]
+    if changes:
+        what = f"a run of another recipe ({', '.join(changes[:3])})"
+        raise UserError(f"{out_dir} holds {what}: continue it with --resume-pth auto, {ways}")
+    return last
+
+
+@contextlib.contextmanager
+def claimed(out_dir: Path) -> Iterator[None]:
+    """Within the block no other training writes into `out_dir`; a later one waits, and says so. A folder that was made
+    for this and in which nothing was written goes again.
+    """
+    lock, is_new = out_dir / ".lock", not out_dir.exists()
+    try:
+        with only_one(lock, f"trains into {out_dir}"):
+            yield
+    finally:
+        if is_new and out_dir.is_dir() and list(out_dir.iterdir()) == [lock]:
+            lock.unlink()
+            out_dir.rmdir()
+
+
+def run_files(out_dir: Path) -> list[Path]:
+    """What a run has left in its folder, but for what TensorBoard reads."""
+    names = (LAST, BEST, WARMUP, "net[0-9][0-9][0-9]*.pth", LOG_NAME)
+    return [path for name in names for path in sorted(out_dir.glob(name))]
+
+
+def remove_run(out_dir: Path, keep: Path | None) -> None:
+    """Delete what a run has left in its folder, but for a checkpoint to start from."""
+    for path in run_files(out_dir):
+        if not (keep and path.samefile(keep)):
+            path.unlink()
+    shutil.rmtree(out_dir / "tensorboard", ignore_errors=True)

@@ -9,15 +9,19 @@ log.jsonl and tensorboard/ beside them.
 """
 
 import argparse
+import contextlib
 import os
 import sys
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # repository root
 
 import torch
 from torch.nn.parallel import DistributedDataParallel
+from torch.utils.data import DataLoader
 
 from formats.errors import UserError, run_script
 from formats.files import named_errors, remove_leftovers
@@ -27,22 +31,20 @@ from formats.provenance import provenance
 from model.backbone import Backbone, calibrate_batch_norm, random_backbone
 from model.backbones import make_backbone
 from model.checkpoint import Checkpoint, load_checkpoint, load_matching
-from model.device import resolve_device
+from model.device import PRECISIONS, default_precision, resolve_device, tf32
+from model.features import Encoder
 from model.xsegtx import XSegTx, XSegTxConfig
-from train.batches import StepSampler, affordable_workers, collate, make_loader
-from train.dataset import CLOSER, Samples, TrainSamples, ValidationSamples
-from train.distributed import Ranks, Stopped, StopSignal
-from train.engine import evaluate, train_one_epoch
-from train.features import AMP, FeatureExtractor
-from train.flags import parse_args, plain, recipe_of
+from train.dataset import Batch, StepSampler, TrainSamples, ValidationSamples, affordable_workers, collate, make_loader
+from train.distributed import Ranks, Stopped
+from train.engine import train_one_epoch, validate
+from train.feature_cache import BatchEncoder
+from train.flags import STRONG, loss_weights, parse_args, plain, recipe_of, sample_options
 from train.log import Log
-from train.run_folder import BEST, LAST, WARMUP, arguments_of, find_start, remove_run
-from train.schedule import Schedule
-from train.state import TrainState
-from train.validation import draw_example
+from train.schedule import LR_DROP, Schedule
+from train.state import BEST, LAST, WARMUP, TrainState, claimed, find_start, remove_run
 
 FIXED = ("mode", "input_size", "layers", "similarity_prior")  # of a network that has been trained
-FREE = ("dropout", "drop_feat", "activation", "pos_weight", "feat_weight", "closer_look")  # of one trained further
+FREE = ("dropout", "drop_feat", "activation", "pos_weight", "feat_weight")  # of one that is trained further
 CALIBRATION_BATCHES, CALIBRATION_BATCH = 4, 8  # of pairs of frames, for the random backbone
 
 
@@ -62,12 +64,14 @@ def main(argv: list[str] | None = None) -> int | None:
     device = resolve_device(f"cuda:{gpus[ranks.local_rank]}" if gpus else args.device)
     if device.type == "cuda":
         torch.cuda.set_device(device)
-    ranks.start(device)
-    try:
-        with loader_failures(), named_errors(args.out_dir):
+    args.precision = args.precision or default_precision(device)
+    with contextlib.ExitStack() as stack:
+        if ranks.is_main:
+            stack.enter_context(claimed(args.out_dir))
+        ranks.start(device)
+        stack.callback(ranks.stop)
+        with loader_failures(), named_errors(args.out_dir), tf32(args.precision == "tf32"):
             return train(args, ranks, device)
-    finally:
-        ranks.stop()
 
 
 def train(args: argparse.Namespace, ranks: Ranks, device: torch.device) -> int | None:
@@ -83,67 +87,74 @@ def train(args: argparse.Namespace, ranks: Ranks, device: torch.device) -> int |
         remove_leftovers(args.out_dir)
         if args.overwrite:
             remove_run(args.out_dir, keep=start)
-    schedule = Schedule(args.lr, args.warmUpIter, args.iter_epoch, args.n_epoch, tuple(args.lr_schedule))
-    validated = schedule.epoch_end(state.history["epoch"]) if "epoch" in state.history else 0
-    log = Log(args.out_dir, state.step, validated, ranks, args.log_every, args.max_unreadable)
+    schedule, history = state.schedule, state.history
+    validated = schedule.epoch_end(history["epoch"]) if "epoch" in history else 0
+    log = Log(args.out_dir, state.step, validated, ranks, args.log_every, args.max_unreadable, args.profile)
     about = {**provenance(), "arguments": plain(args)}
-    introduce(args, log, state, notes, schedule, pairs, val_pairs, about | {"device": f"{ranks.size} x {device}"})
-
-    cache_bytes = int(args.cache_features * 1e9)
-    features = FeatureExtractor(state.backbone, device, AMP[args.amp], cache_bytes, args.similarity_prior)
-    closer = CLOSER * args.closer_look
-    samples = TrainSamples(pairs, args.input_size, args.seed, features.cache, args.block, closer)
-    val_samples = ValidationSamples(val_pairs, args.val_size, args.input_size, features.cache)
-    share = (args.batch_pos, ranks.rank, ranks.size)
-    steps = StepSampler(range(state.step, schedule.total_steps), *share)
-    val_steps = StepSampler(range(-(-len(val_samples) // args.batch_pos)), *share, count=len(val_samples))
-    workers, pin = affordable_workers(args.num_workers, len(steps.share), args.input_size), device.type == "cuda"
-    batches = iter(make_loader(samples, steps, workers, pin))
-    val_batches = make_loader(val_samples, val_steps, workers, pin)
-    model = DistributedDataParallel(state.network) if ranks.size > 1 else state.network
-    model = torch.compile(model) if args.compile else model
-    stop = StopSignal(ranks)
+    introduce(args, log, state, notes, pairs, val_pairs, about)
 
     def save(*names: str) -> None:
         if ranks.is_main:
             state.save([args.out_dir / name for name in names], **about)
 
-    def validate(epoch: str) -> float:
-        figures, examples = evaluate(state, features, val_batches, ranks, log, stop)
-        log.validation(state.step, epoch, figures)
-        images = Samples(val_pairs, args.input_size)
-        for i, example in enumerate(examples):
-            log.picture(f"val/{i} {example.source}", draw_example(example, images), state.step)
-        return figures.get("iou", 0.0)
-
+    encoder = Encoder(state.backbone, device, PRECISIONS[args.precision], fine=args.similarity_prior)
+    encode = BatchEncoder(encoder, int(args.cache_features * 1e9))
+    if args.cache_features:
+        fitting = encode.fitting(pairs, args.input_size)
+        log.say(
+            f"--cache_features {args.cache_features:g}: room for {fitting:.0%} of the training images, each seen whole"
+        )
+        if fitting == 1 and args.num_workers is None:
+            args.num_workers = 0  # after a while nothing is read any more
+    batches, val_batches = make_loaders(args, state, ranks, pairs, val_pairs, encode)
+    if ranks.size > 1:  # the position table is the same everywhere, and every step has the same graph
+        options = {"broadcast_buffers": False, "gradient_as_bucket_view": True, "static_graph": True}
+        state.model = DistributedDataParallel(state.network, **options)
+    state.model = torch.compile(state.model) if args.compile else state.model
+    weights = loss_weights(args)
+    ranks.catch_signals()
     try:
-        before = "start" if "epoch" in state.history else "untrained"  # a published checkpoint has been trained
-        if not state.history.keys() & {"start_iou", "untrained_iou"}:
-            state.history[f"{before}_iou"] = validate(before)
-        first = 0 if state.step < schedule.warmup else state.history.get("epoch", 0) + 1
+        before = "start" if "epoch" in history else "untrained"  # a published checkpoint has been trained
+        if not history.keys() & {"start_iou", "untrained_iou"}:
+            history[f"{before}_iou"] = validate(state, encode, val_batches, log, before)
+        first = 0 if state.step < schedule.warmup else history.get("epoch", 0) + 1
         for epoch in range(first, args.n_epoch + 1):
-            train_one_epoch(model, state, features, batches, schedule, args.existence_weight, epoch, ranks, log, stop)
+            train_one_epoch(state, encode, batches, weights, log)
             if epoch == 0:  # the warm-up
                 save(WARMUP, LAST)
                 continue
             save(LAST)  # validation may take longer than a preempted job is given
-            is_best = state.note_validation(epoch, validate(schedule.epoch_name(epoch)))
+            iou = validate(state, encode, val_batches, log, schedule.epoch_name(epoch))
+            is_best = state.note_validation(epoch, iou)
             keep = [f"net{epoch:03d}.pth"] if args.save_every and epoch % args.save_every == 0 else []
             save(*keep, *([BEST] if is_best else []), LAST)
     except Stopped:
         save(LAST)
-        reason = stop.number.name if stop.number else "another process"
+        reason = ranks.signal.name if ranks.signal else "another process"
         again = " without --overwrite" if args.overwrite else ""
         log.say(f"stopped by {reason} at step {state.step}; the same command{again} continues")
-        return stop.exit_status
+        return ranks.exit_status
     finally:
         log.close()
-    history = state.history
     if "best_iou" in history:
         before = "untrained" if "untrained_iou" in history else "start"
         best = f"best {history['best_iou']:.4f} (epoch {history['best_epoch']}), kept in {args.out_dir / BEST}"
         log.say(f"validation IoU: {before} {history[f'{before}_iou']:.4f}, last {history['last_iou']:.4f}, {best}")
     return None
+
+
+def make_loaders(
+    args: argparse.Namespace, state: TrainState, ranks: Ranks, pairs: PairSet, val_pairs: PairSet, encode: BatchEncoder
+) -> tuple[Iterator[Batch], DataLoader]:
+    """The training batches of this rank from `state.step` on, and its validation batches."""
+    samples = TrainSamples(pairs, args.input_size, args.seed, encode.cache, sample_options(args))
+    val_samples = ValidationSamples(val_pairs, args.val_size, args.input_size, encode.cache)
+    part = (args.batch_pos, ranks.rank, ranks.size)
+    steps = StepSampler(range(state.step, state.schedule.total_steps), *part)
+    val_steps = StepSampler(range(-(-len(val_samples) // args.batch_pos)), *part, count=len(val_samples))
+    pin = state.device.type == "cuda"
+    workers = affordable_workers(args.num_workers, len(steps.own), args.input_size)
+    return iter(make_loader(samples, steps, workers, pin)), make_loader(val_samples, val_steps, workers, pin)
 
 
 def starting_state(
@@ -161,10 +172,11 @@ def starting_state(
         similarity_prior=args.similarity_prior,
         **free,
     )
-    options = {"seed": args.seed, "lr": args.lr, "weight_decay": args.weight_decay, "amp": AMP[args.amp]}
+    schedule = Schedule(args.lr, args.warmUpIter, args.iter_epoch, args.n_epoch, tuple(args.lr_schedule))
+    options = (device, schedule, args.seed, args.weight_decay, args.precision)
     if path:
         checkpoint = load_checkpoint(path, args.moco_path, **free)
-        state = TrainState(checkpoint.backbone, checkpoint.model, device, **options)
+        state = TrainState(checkpoint.backbone, checkpoint.model, *options)
         return state, continued(args, state, checkpoint, config, path)
     backbone = frozen_backbone(args, pairs)
     torch.manual_seed(args.seed)
@@ -174,14 +186,14 @@ def starting_state(
         loaded, left_out = load_matching(network, args.init_weights)
         notes[0] += f", {len(loaded)} of {len(network.state_dict())} tensors from {args.init_weights}"
         notes += [f"not taken from {args.init_weights}: {text}" for text in left_out]
-    return TrainState(backbone, network, device, **options), notes
+    return TrainState(backbone, network, *options), notes
 
 
 def continued(
     args: argparse.Namespace, state: TrainState, checkpoint: Checkpoint, config: XSegTxConfig, path: Path
 ) -> list[str]:
     """Restore `state` from a checkpoint; what to say of it. Raises UserError if it is of another network."""
-    before = arguments_of(checkpoint.extra, path)
+    before = checkpoint.arguments
     fixed = [(name, getattr(checkpoint.model.config, name), getattr(config, name)) for name in FIXED]
     for name, stored, asked in (*fixed, ("backbone", before.get("backbone", args.backbone), args.backbone)):
         if stored != asked:
@@ -219,7 +231,7 @@ def frozen_backbone(args: argparse.Namespace, pairs: PairSet) -> Backbone:
     return backbone
 
 
-def introduce(args, log: Log, state: TrainState, notes: list[str], schedule: Schedule, pairs, val_pairs, about) -> None:
+def introduce(args, log: Log, state: TrainState, notes: list[str], pairs, val_pairs, about: dict[str, Any]) -> None:
     """Say what will be trained on what, on the console and in the log."""
     facts = {
         "setting": pairs.setting,
@@ -229,9 +241,11 @@ def introduce(args, log: Log, state: TrainState, notes: list[str], schedule: Sch
         "start": notes[0],
         "parameters": sum(p.numel() for p in state.network.parameters()),
         "frozen_parameters": sum(p.numel() for p in state.backbone.parameters()),
-        "steps": f"{schedule.total_steps} of {args.batch_pos} samples",
-        "device": about["device"],
-        "precision": "float32" if args.amp == "off" else args.amp,
+        "recipe": f"{args.recipe}; " + ", ".join(f"{name} {getattr(args, name)}" for name in STRONG),
+        "steps": f"{state.schedule.total_steps} of {args.batch_pos} samples",
+        "rate": f"{args.lr:g} after {args.warmUpIter} steps of warm-up, times {LR_DROP} after epoch {args.lr_schedule}",
+        "device": f"{log.ranks.size} x {state.device}",
+        "precision": args.precision,
         "out_dir": str(args.out_dir),
         "torch": torch.__version__,
         "commit": about["commit"],

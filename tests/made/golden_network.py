@@ -14,6 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from model.backbone import Backbone, mask_to_image, normalize_image, resnet50_backbone
+from model.features import View
 from model.xsegtx import XSegTx
 
 GAINS = {  # by the name's ending or a part of it
@@ -79,7 +80,7 @@ def golden_mask(k: int) -> np.ndarray:
 
 @functools.cache
 def golden_batch(case: str) -> dict[str, Tensor]:
-    """Images (B, 480, 480, 3) and masks (B, 480, 480) uint8, `positive` (B,) and `target_blocked` (B, 900) bool."""
+    """Images (B, 480, 480, 3) and masks (B, 480, 480) uint8, `visible` (B,) and `target_blocked` (B, 900) bool."""
     samples, negatives, blocked = CASES[case]
     target_mask = [golden_mask(2 * s + 1) * (s not in negatives) for s in samples]
     tokens = [cv2.resize(mask, (30, 30), interpolation=cv2.INTER_NEAREST).reshape(-1) == 0 for mask in target_mask]
@@ -89,7 +90,7 @@ def golden_batch(case: str) -> dict[str, Tensor]:
         "query_mask": [golden_mask(2 * s) for s in samples],
         "target_mask": target_mask,
         "target_blocked": [t & (s in blocked) for t, s in zip(tokens, samples, strict=True)],
-        "positive": [s not in negatives for s in samples],
+        "visible": [s not in negatives for s in samples],
     }
     return {name: torch.from_numpy(np.stack(values)) for name, values in batch.items()}
 
@@ -101,6 +102,12 @@ def golden_networks() -> tuple[Backbone, XSegTx]:
     fill(backbone.network)
     fill(model)
     return backbone, model.eval()
+
+
+def golden_views(case: str, blocked: bool = True) -> tuple[View, View, Tensor]:
+    """What `XSegTx.forward` takes, of a case in CASES; `blocked`: with its blocked target tokens."""
+    query, target, mask = golden_features(case)
+    return View(query), View(target, blocked=golden_batch(case)["target_blocked"] if blocked else None), mask
 
 
 @functools.cache

@@ -1,4 +1,4 @@
-"""Small takes in the raw layout, videos included, and process_data.py run on them."""
+"""Small takes in the raw layout, videos included, and process_data.py run on them; fixtures to import."""
 
 import json
 import random
@@ -6,6 +6,7 @@ from pathlib import Path
 
 import cv2
 import numpy as np
+import pytest
 
 from data import process_data
 from formats.masks import decode_mask, encode_lzstring, encode_mask
@@ -35,6 +36,22 @@ def write_takes(root: Path) -> None:
     for split, uids in RAW_SPLITS.items():
         write_annotations(root, split, {uid: annotation(uid) for uid in uids})
     (root / "split.json").write_text(json.dumps(RAW_SPLITS))
+
+
+@pytest.fixture(scope="module")
+def original(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Takes that nothing is wrong with."""
+    root = tmp_path_factory.mktemp("original")
+    write_takes(root)
+    return root
+
+
+@pytest.fixture(scope="module")
+def undisturbed(original: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, bytes]:
+    """What process_data.py makes of them."""
+    out = tmp_path_factory.mktemp("undisturbed")
+    assert process(original, "--outputpath", out) == 0
+    return tree(out)
 
 
 def video(root: Path, name: str, camera: str) -> Path:

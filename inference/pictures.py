@@ -1,0 +1,73 @@
+"""Images and masks in the forms that people have them -> arrays that the network is given, or a line that says why not.
+
+An image is a PIL image or a uint8 array, (H, W) gray, (H, W, 3) RGB or (H, W, 4) RGBA. A mask is a PIL image or an
+array of booleans or integers, (H, W) or (H, W, channels), non-zero where the object is; floats must be 0 and 1.
+"""
+
+import warnings
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from PIL import Image, ImageOps
+
+from formats.errors import UserError
+from formats.geometry import Size
+
+
+def as_image(image: Any, what: str) -> np.ndarray:
+    """-> (H, W, 3) uint8 RGB. Raises UserError, which begins with `what` it is, if it is none of the forms above."""
+    if isinstance(image, Image.Image):
+        image = np.asarray(ImageOps.exif_transpose(image).convert("RGB"))
+    if not isinstance(image, np.ndarray):
+        raise UserError(f"{what} is {type(image).__name__}; give a PIL image or a numpy array")
+    if image.dtype != np.uint8:
+        raise UserError(f"{what} is an array of {image.dtype}; give uint8, 0 to 255")
+    if image.ndim == 2:
+        image = image[..., None]
+    if image.ndim != 3 or image.shape[2] not in (1, 3, 4) or not image.size:
+        raise UserError(f"{what} has the shape {image.shape}; give (H, W), (H, W, 3) or (H, W, 4)")
+    return np.broadcast_to(image[..., :3], (*image.shape[:2], 3))
+
+
+def as_mask(mask: Any, what: str, size: Size) -> np.ndarray:
+    """-> (H, W) uint8 of 0 and 1. Raises UserError, which begins with `what` it is, if it is none of the forms above,
+    empty, or not of the shape of its image, whose (H, W) is `size`; it may be larger or smaller.
+    """
+    if isinstance(mask, Image.Image):
+        mask = np.asarray(mask.convert("RGB") if mask.mode in ("P", "PA", "RGBA", "LA") else mask)  # no alpha channel
+    if not isinstance(mask, np.ndarray) or mask.dtype.kind not in "biuf":
+        raise UserError(f"{what} is {type(mask).__name__}; give a PIL image, or an array of booleans or integers")
+    if mask.dtype.kind == "f" and not np.isin(mask, (0, 1)).all():
+        raise UserError(f"{what} holds floats other than 0 and 1; give mask > threshold")
+    if mask.ndim not in (2, 3):
+        raise UserError(f"{what} has the shape {mask.shape}; give (H, W)")
+    found = mask != 0 if mask.ndim == 2 else (mask != 0).any(axis=2)
+    if not found.any():
+        raise UserError(f"{what} is empty; mark the object with non-zero pixels")
+    if not same_shape(found.shape, size):
+        raise UserError(
+            f"{what} is {found.shape[1]}x{found.shape[0]}, its image {size[1]}x{size[0]}; it may be larger or smaller, "
+            "but not of another shape"
+        )
+    return found.astype(np.uint8)
+
+
+def same_shape(size: Size, other: Size) -> bool:
+    """Whether an image of one size (H, W), scaled to the other's long side, has the other's size to the pixel."""
+    (height, width), (other_height, other_width) = size, other
+    return abs(height * other_width - width * other_height) <= max(*size, *other)
+
+
+def open_picture(path: Path) -> Image.Image:
+    """Any picture file, read whole. Raises UserError if there is none, or if it cannot be read."""
+    if not Path(path).is_file():
+        raise UserError(f"{path} " + ("is no file" if Path(path).exists() else "does not exist"))
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("error", Image.DecompressionBombWarning)  # gigabytes, announced by a small file
+            image = Image.open(path)
+            image.load()
+    except (OSError, ValueError, SyntaxError, Image.DecompressionBombWarning, Image.DecompressionBombError) as error:
+        raise UserError(f"{path} is no picture that can be read ({' '.join(str(error).split())[:100]})") from None
+    return image

@@ -1,0 +1,88 @@
+"""What the network is given of a batch, fresh and from the cache."""
+
+import numpy as np
+import pytest
+import torch
+
+from formats import geometry
+from formats.pairs import PairSet
+from model.backbone import mask_to_image, normalize_image, random_backbone
+from model.features import Encoder, fine_features
+from tests.made.training import make_training_set
+from train.dataset import SampleOptions, TrainSamples, collate
+from train.feature_cache import BatchEncoder
+
+CPU = torch.device("cpu")
+
+
+@pytest.fixture(scope="module")
+def pairs(tmp_path_factory):
+    return PairSet.open(make_training_set(tmp_path_factory.mktemp("cache")), "train", "ego-exo")
+
+
+@pytest.fixture(scope="module")
+def backbone():
+    return random_backbone(0)
+
+
+def batch_of(samples, numbers):
+    return collate([samples[n] for n in numbers])
+
+
+def tensors(inputs) -> dict[str, torch.Tensor]:
+    query, target, mask_feat = inputs
+    named = {"query": query.feat, "target": target.feat, "mask": mask_feat}
+    return named | {"query_fine": query.fine, "target_fine": target.fine}
+
+
+def test_the_views_of_a_batch_are_the_backbones_features_of_query_target_and_mask(pairs, backbone):
+    batch = batch_of(TrainSamples(pairs, 64, 0), range(3))
+    images = {"query": normalize_image(batch.query_image), "target": normalize_image(batch.target_image)}
+    inputs = BatchEncoder(Encoder(backbone, CPU, fine=True))(batch)
+    found = tensors(inputs)
+    for name, image in (images | {"mask": mask_to_image(batch.query_mask)}).items():
+        torch.testing.assert_close(found[name], backbone(image), rtol=1e-4, atol=1e-5)
+    for name, image in images.items():
+        torch.testing.assert_close(found[f"{name}_fine"], fine_features(backbone, image), rtol=1e-4, atol=1e-5)
+    assert torch.equal(inputs[0].mask, batch.query_mask) and inputs[1].mask is None
+    assert not BatchEncoder(Encoder(backbone, CPU))(batch)[0].fine.numel()
+
+
+@pytest.mark.parametrize("fine", [False, True])
+def test_cached_features_equal_fresh_ones_to_half_precision(pairs, backbone, fine):
+    samples, encoder = TrainSamples(pairs, 64, 0), Encoder(backbone, CPU, fine=fine)
+    plain, cached = (BatchEncoder(encoder, size) for size in (0, 10**8))
+    first = tensors(cached(batch_of(samples, range(8))))
+    blind = TrainSamples(pairs, 64, 0, cached.cache)
+    assert not batch_of(blind, range(8)).query_image.any()
+    second = tensors(cached(batch_of(blind, range(8))))
+    for name, fresh in tensors(plain(batch_of(samples, range(8)))).items():
+        assert torch.equal(first[name], second[name])
+        torch.testing.assert_close(fresh, first[name], rtol=1e-3, atol=1e-4)
+
+
+def test_the_cache_stops_at_its_capacity_and_stays_right(pairs, backbone):
+    samples, encoder = TrainSamples(pairs, 64, 0), Encoder(backbone, CPU)
+    size = 2 * 1024 * 4 * 4
+    small = BatchEncoder(encoder, cache_bytes=5 * size)
+    for start in (0, 4, 0):
+        found = tensors(small(batch_of(TrainSamples(pairs, 64, 0, small.cache), range(start, start + 4))))
+        expected = tensors(BatchEncoder(encoder)(batch_of(samples, range(start, start + 4))))
+        assert all(torch.allclose(found[name], expected[name], rtol=1e-3, atol=1e-4) for name in expected)
+    assert len(small.cache) == 5 and all(entry[0].nbytes == size for entry in small.cache.values())
+
+
+def test_one_key_never_stands_for_two_images_whatever_the_recipe_draws(pairs, monkeypatch):
+    """Else the cache would show the first one for ever."""
+    monkeypatch.setattr(geometry, "CROP_EXTENT", 1)  # these objects are large
+    samples, seen = TrainSamples(pairs, 48, 0, options=SampleOptions(closer_look=True)), {}
+    for n in range(150):
+        sample = samples[n]
+        source = sample["sources"]
+        for key, name in (
+            (source.query, "query_image"),
+            (source.target, "target_image"),
+            (source.query_mask, "query_mask"),
+        ):
+            assert np.array_equal(seen.setdefault(key, sample[name]), sample[name])
+    assert any(key.corner for key in seen) and len(seen) < 3 * 150

@@ -1,0 +1,110 @@
+"""inference/pictures.py: what people give as images and masks, read as they mean it or refused in one line."""
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from formats.errors import UserError
+from inference.pictures import as_image, as_mask, open_picture
+
+SIZE = (6, 9)
+RGB = np.random.default_rng(0).integers(0, 256, (*SIZE, 3), np.uint8)
+OBJECT = np.zeros(SIZE, bool)
+OBJECT[2:5, 3:7] = True
+
+
+@pytest.mark.parametrize(
+    ("image", "expected"),
+    [
+        (RGB, RGB),
+        (Image.fromarray(RGB), RGB),
+        (Image.fromarray(np.dstack([RGB, RGB[..., 0]])), RGB),
+        (np.dstack([RGB, RGB[..., 0]]), RGB),
+        (RGB[..., 1], np.dstack([RGB[..., 1]] * 3)),
+        (RGB[..., 1:2], np.dstack([RGB[..., 1]] * 3)),
+        (Image.fromarray(RGB[..., 1]), np.dstack([RGB[..., 1]] * 3)),
+    ],
+    ids=["array", "PIL", "PIL RGBA", "RGBA", "gray", "one channel", "PIL gray"],
+)
+def test_images_of_any_usual_form_are_rgb(image, expected):
+    assert np.array_equal(as_image(image, "image"), expected)
+
+
+def test_a_photograph_is_turned_as_its_camera_says():
+    image = Image.fromarray(RGB)
+    image.getexif()[0x0112] = 6  # turn clockwise
+    assert np.array_equal(as_image(image, "image"), np.rot90(RGB, -1))
+
+
+@pytest.mark.parametrize(
+    "mask",
+    [
+        OBJECT,
+        OBJECT.astype(np.uint8) * 255,
+        OBJECT.astype(np.int64),
+        OBJECT.astype(np.float32),
+        np.dstack([OBJECT] * 3),
+        Image.fromarray(OBJECT),
+        Image.fromarray(OBJECT.astype(np.uint8)),
+        Image.fromarray(OBJECT.astype(np.uint16) * 3),  # 16 bits, as annotation tools write labels
+        Image.fromarray(OBJECT.astype(np.uint8) * 255).convert("P"),
+        Image.fromarray(np.dstack([OBJECT.astype(np.uint8) * 255] * 3 + [np.full(SIZE, 255, np.uint8)])),
+        np.kron(OBJECT, np.ones((2, 2), bool)),
+    ],
+    ids=range(11),
+)
+def test_masks_of_any_usual_form_mark_what_is_not_zero(mask):
+    found = as_mask(mask, "mask", SIZE)
+    step = found.shape[0] // SIZE[0]
+    assert found.dtype == np.uint8 and np.array_equal(found[::step, ::step], OBJECT)
+
+
+@pytest.mark.parametrize(
+    ("image", "message"),
+    [
+        (RGB / 255, "image is an array of float64; give uint8"),
+        (torch.from_numpy(RGB), "image is Tensor; give a PIL image or a numpy array"),
+        (RGB[..., :2], r"image has the shape \(6, 9, 2\)"),
+        (RGB[None], "image has the shape"),
+        (RGB[:0], "image has the shape"),
+        ("a.jpg", "image is str"),
+    ],
+    ids=range(6),
+)
+def test_other_images_are_refused_in_one_line(image, message):
+    with pytest.raises(UserError, match=message):
+        as_image(image, "image")
+
+
+@pytest.mark.parametrize(
+    ("mask", "message"),
+    [
+        (OBJECT * 0.7, "mask holds floats other than 0 and 1"),
+        (OBJECT * np.nan, "mask holds floats"),
+        (OBJECT.T, "mask is 6x9, its image 9x6; it may be larger"),
+        (OBJECT & False, "mask is empty"),
+        (OBJECT[None, None], "mask has the shape"),
+        ([[0, 1]], "mask is list"),
+        (OBJECT.astype(str), "mask is ndarray"),
+    ],
+    ids=range(7),
+)
+def test_other_masks_are_refused_in_one_line(mask, message):
+    with pytest.raises(UserError, match=message):
+        as_mask(mask, "mask", SIZE)
+
+
+def test_files_that_are_no_pictures_are_refused_in_one_line(tmp_path):
+    Image.fromarray(RGB).save(tmp_path / "whole.png")
+    (tmp_path / "cut.png").write_bytes((tmp_path / "whole.png").read_bytes()[:60])
+    (tmp_path / "text.png").write_text("no picture")
+    header = Image.new("1", (60_000, 60_000))  # gigabytes in a few kilobytes
+    header.save(tmp_path / "huge.png")
+    for name, message in {"cut": "no picture", "text": "no picture", "huge": "no picture", "none": "does not"}.items():
+        with pytest.raises(UserError, match=f"{name}.png .*{message}") as error:
+            open_picture(tmp_path / f"{name}.png")
+        assert "\n" not in str(error.value)
+    with pytest.raises(UserError, match="is no file"):
+        open_picture(tmp_path)
+    assert np.array_equal(as_image(open_picture(tmp_path / "whole.png"), ""), RGB)
