@@ -21,6 +21,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # repository root
 
+from evaluation.case_pictures import draw_gallery, load_predictions
 from evaluation.compare import common_cases, compare, disagreements, short_names
 from evaluation.describe import describe, format_description
 from evaluation.inputs import (
@@ -38,7 +39,6 @@ from evaluation.inputs import (
 )
 from evaluation.outputs import OUTPUT_FILES, claim_files, write_cases, write_outputs
 from evaluation.pages import PAGE, change_card, comparison_sections, write_page
-from evaluation.pictures import draw_gallery, load_predictions
 from evaluation.plots import comparison_plots, draw_comparison_plots
 from evaluation.protocols import OFFICIAL_RULE, PROTOCOLS, under_protocols
 from evaluation.summary import take_names, without_nan

@@ -7,9 +7,9 @@ from typing import Any, NamedTuple
 
 from jinja2 import Environment, FileSystemLoader
 
+from evaluation.case_pictures import iou_text
 from evaluation.compare import apart, best_file
 from evaluation.metrics import OFFICIAL
-from evaluation.pictures import iou_text
 from evaluation.plots import Captioned
 from evaluation.score import Case
 from evaluation.tables import (

@@ -20,6 +20,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # repository root
 
 from tqdm import tqdm
 
+from evaluation.case_pictures import CASE_ORDERS, case_sheet, choose, draw_case, load_predictions, write_video
 from evaluation.inputs import (
     accepted_flags,
     add_reading_options,
@@ -29,7 +30,6 @@ from evaluation.inputs import (
     open_truth,
 )
 from evaluation.outputs import claim_files
-from evaluation.pictures import CASE_ORDERS, case_sheet, choose, draw_case, load_predictions, write_video
 from evaluation.score import Case, score_results
 from evaluation.tables import counted
 from formats.arguments import Parser, add_num_workers, add_setting, at_least

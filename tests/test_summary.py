@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from matplotlib.figure import Figure
 
+from evaluation.case_pictures import choose
 from evaluation.compare import (
     apart,
     best_file,
@@ -19,7 +20,6 @@ from evaluation.compare import (
     takes_won,
 )
 from evaluation.metrics import MaskScores
-from evaluation.pictures import choose
 from evaluation.plots import iou_by_size
 from evaluation.score import Case, Scores, TakeScores
 from evaluation.summary import (
