@@ -89,7 +89,7 @@ def find_problems(truth: GroundTruth, setting: str, results: Path) -> list[Probl
         del unseen[uid]
         take, checked = truth.load(uid), TakePredictions(uid, raw)
         for pair in take.take.camera_pairs(setting):
-            predictions += len(checked.read(pair, take.query_frames(pair), take.prediction_size(pair)))
+            predictions += len(checked.read(pair, take.prediction_sizes(pair, take.query_frames(pair))))
         problems += checked.problems
     problems += [Problem(uid, f"missing in {results}", missing=True) for uid in unseen]
     takes = counted(len(truth.uids) - len(unseen), "take")

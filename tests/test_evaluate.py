@@ -12,7 +12,9 @@ import pytest
 
 from evaluation import evaluate, report, visualize
 from formats.errors import UserError, run_script
+from formats.masks import encode_mask, eval_mask, resize_mask
 from formats.processed import ANNOTATION
+from tests import official_evaluation
 from tests.made import EGO
 from tests.made.golden import GOLDEN, golden
 from tests.made.processed import LAYOUT, make_data_set
@@ -167,7 +169,7 @@ BROKEN = {
         FRAME_30 + "mask cannot be decoded (mask 'x' has no size and counts)",
     ),
     "the mask has the network's size": (
-        change_mask("size", [480, 480]),
+        change("pred_mask", encode_mask(np.eye(480))),
         FRAME_30 + "mask has the wrong size ([480, 480], expected [270, 480])",
     ),
     "the mask's size is a text": (change_mask("size", "270x480"), FRAME_30 + "mask cannot be decoded (mask size"),
@@ -437,6 +439,32 @@ def test_hostile_values_in_a_results_file_end_in_one_line(small_root, good, tmp_
     text = json.dumps({"ego-exo": {"results": results}}).replace('"HERE"', ODD_VALUES[kind])
     assert evaluate_results(small_root, text, tmp_path) == 1
     assert "error: " in capsys.readouterr().err and not (tmp_path / "out").exists()
+
+
+def test_photos_of_different_sizes_in_one_camera_score_as_in_the_official_evaluation(small_root, tmp_path):
+    rng = np.random.default_rng(0)
+    data_dir = tmp_path / "processed"
+    shutil.copytree(small_root / "processed", data_dir)
+    (tmp_path / "split.json").write_text(json.dumps({"val": ["take-a"]}))
+    path = data_dir / "take-a" / ANNOTATION
+    raw = json.loads(path.read_text())
+    results = make_results(data_dir, ["take-a"], "ego-exo")
+    for name, cameras in raw["masks"].items():
+        for camera in cameras.keys() - {EGO}:
+            for frame, rle in cameras[camera].items():
+                size = ((240, 320), (320, 240), (180, 320))[int(frame) // 30]
+                cameras[camera][frame] = encode_mask(resize_mask(rle, size))
+                mask = np.roll(eval_mask(cameras[camera][frame]), rng.integers(-9, 9, 2), (0, 1))
+                if prediction := results["take-a"]["masks"][name][f"{EGO}_{camera}"].get(frame):
+                    prediction["pred_mask"] = encode_mask(mask)
+    path.write_text(json.dumps(raw))
+    assert evaluate_results(tmp_path, results, tmp_path, "--all_frames") == 0
+    looked_at = {name: dict.fromkeys(cameras, raw["subsample_idx"]) for name, cameras in raw["masks"].items()}
+    expected = official_evaluation.evaluate({"take-a": raw | {"annotated_frames": looked_at}}, results, "ego-exo")
+    visible = [case for case in read_cases(tmp_path / "out") if case["visible"] == "1"]
+    assert len(visible) == len(expected["iou"]) == 6
+    for name in ("iou", "contour_accuracy", "location_error"):
+        np.testing.assert_allclose([float(case[name]) for case in visible], expected[name], atol=1e-9)
 
 
 def test_a_malformed_take_of_the_ground_truth_is_listed_beside_the_other_problems(small_root, good, tmp_path, capsys):
