@@ -13,7 +13,7 @@ import numpy as np
 from tqdm import tqdm
 
 from evaluation.summary import SIZE_LABELS, VISIBILITY_LABELS, size_label, visibility_label, without_nan
-from evaluation.tables import Rows, format_table, percent, split_title
+from evaluation.tables import Rows, counted, format_table, percent, split_title
 from evaluation.truth import GroundTruth, TakeTruth
 from formats.errors import UserError, printable
 from formats.geometry import Size
@@ -40,7 +40,7 @@ class TrackFacts(NamedTuple):
     object_name: str
     camera: str
     kind: str  # "ego" or "exo"
-    image: Size | None  # (H, W) of the video, None if it has no mask
+    image_sizes: set[Size]  # (H, W) of the camera's masks
     areas: list[float]  # fraction of the image, of each mask in the file's order
     pixels: list[int]  # of the same masks at a long side of 480
 
@@ -109,7 +109,7 @@ def describe_take(truth: TakeTruth) -> TakeFacts:
                 except ValueError as error:
                     problems.append(f"take {take.uid}, object {name!r}, camera {camera}, frame {frame}: {error}")
             kind = "ego" if take.is_ego(camera) else "exo"
-            tracks.append(TrackFacts(take.uid, name, camera, kind, truth.video_sizes[camera], areas, pixels))
+            tracks.append(TrackFacts(take.uid, name, camera, kind, truth.mask_sizes[camera], areas, pixels))
     pairs = []
     for setting in SETTINGS:
         for pair in take.camera_pairs(setting):
@@ -180,7 +180,7 @@ def describe_cameras(tracks: Iterable[TrackFacts]) -> list[dict[str, Any]]:
             "takes": len({track.take_uid for track in members}),
             "objects": len(members),
             "masks": sum(len(track.areas) for track in members),
-            "video_sizes": [f"{w}x{h}" for h, w in sorted({track.image for track in members} - {None})],
+            "video_sizes": [f"{w}x{h}" for h, w in sorted(set().union(*(track.image_sizes for track in members)))],
         }
         for (kind, camera), members in sorted(groups.items())
     ]
@@ -214,7 +214,8 @@ def format_description(description: dict[str, Any]) -> str:
     """What evaluate.py prints: how much there is, and tables of the settings, the sizes, the cameras, the scenarios."""
     settings, masks = description["settings"], description["masks"]
     headline = (
-        f"{split_title(description['split'])}: {description['takes']:,} takes, {description['objects']:,} objects, "
+        f"{split_title(description['split'])}: {counted(description['takes'], 'take')}, "
+        f"{counted(description['objects'], 'object')}, "
         f"{description['objects_without_pair']:,} of them without a pair of cameras, "
         f"{masks['ego']:,} ego and {masks['exo']:,} exo masks"
     )

@@ -8,6 +8,7 @@ from typing import Any
 
 from evaluation.score import ACCEPTED_TEXT, FLAGS, Scores, score_results
 from evaluation.summary import summarize_scores
+from evaluation.tables import counted
 from evaluation.truth import GroundTruth
 from formats.arguments import add_data_path, add_splits_path
 from formats.errors import MALFORMED, UserError, printable
@@ -131,9 +132,7 @@ def score_file(args: argparse.Namespace, truth: GroundTruth, path: Path) -> Scor
         truth, iter_results(path, args.setting), args.setting, args.num_workers, accepted_flags(args)
     )
     if not scores.cases and scores.not_in_truth and all(problem.missing for problem in scores.problems):
-        raise UserError(
-            f"{path} holds none of the {len(truth.uids)} takes of the ground truth; is it of another split?"
-        )
+        raise UserError(f"{path} holds no take of the ground truth; is it of another split?")
     problems = [problem for problem in scores.problems if not (problem.missing and args.allow_missing)]
     if problems:
         flags = sorted({problem.flag for problem in problems if problem.flag})
@@ -156,7 +155,7 @@ def summarize_file(
 def refuse(problems: Sequence[Any], where: str, hint: str = "") -> None:
     """List the problems and raise UserError."""
     print("\n".join(printable(str(problem)) for problem in problems), file=sys.stderr)
-    raise UserError(f"{len(problems)} problem{'' if len(problems) == 1 else 's'} in {where}, nothing written{hint}")
+    raise UserError(f"{counted(len(problems), 'problem')} in {where}, nothing written{hint}")
 
 
 def left_out(truth: GroundTruth, scores: Scores) -> list[str]:
@@ -165,7 +164,7 @@ def left_out(truth: GroundTruth, scores: Scores) -> list[str]:
     if scores.not_in_truth:
         lines.append(f"takes of the results without ground truth, not scored: {', '.join(scores.not_in_truth)}")
     if truth.accepted:
-        lines.append(f"accepted: {len(truth.accepted):,} takes of the ground truth without subsample_idx")
+        lines.append(f"accepted: {counted(len(truth.accepted), 'take')} of the ground truth without subsample_idx")
     lines += [f"accepted: {count:,} {ACCEPTED_TEXT[kind]}" for kind, count in sorted(scores.accepted.items())]
     lines += [str(problem) for problem in scores.problems if problem.missing]
     return list(map(printable, lines))

@@ -7,9 +7,9 @@ from typing import Any, NamedTuple
 
 from jinja2 import Environment, FileSystemLoader
 
+from evaluation.case_pictures import iou_text
 from evaluation.compare import apart, best_file
 from evaluation.metrics import OFFICIAL
-from evaluation.pictures import iou_text
 from evaluation.plots import Captioned
 from evaluation.score import Case
 from evaluation.tables import (
@@ -151,7 +151,9 @@ def comparison_sections(comparison: dict[str, Any], plots: Captioned, cards: lis
     for kind, groups in others[0]["by"].items():
         if len(groups) > 1:
             tables = [Table(change_table(other["by"][kind]), f"{other['second']} - {first}") for other in others]
-            note = "The largest change of IoU first. Arrow up: better. In brackets: 95 % of resamples of the takes."
+            note = "The largest change of IoU first. Arrow up: better."
+            if others[0]["metrics"]["iou"]["interval_95"][0] is not None:
+                note += " In brackets: 95 % of resamples of the takes."
             sections.append(Section(f"By {BREAKDOWN_TITLES.get(kind, kind)}", note, tables))
     return [*sections, provenance_section(comparison["provenance"])]
 

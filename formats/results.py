@@ -69,7 +69,7 @@ def _iter_mask_folder(folder: Path) -> Iterator[tuple[str, Any]]:
     found = False
     for take in sorted(path for path in Path(folder).iterdir() if path.is_dir()):
         masks: dict[str, Any] = {}
-        for path in sorted(take.rglob("*.png")):
+        for path in _png_files(take):
             *object_name, pair, _ = path.relative_to(take).parts
             if object_name and path.stem.isdecimal():
                 frames = masks.setdefault("/".join(object_name), {}).setdefault(pair, {})
@@ -81,9 +81,20 @@ def _iter_mask_folder(folder: Path) -> Iterator[tuple[str, Any]]:
         raise UserError(f"{folder} is a folder without masks {MASK_LAYOUT}")
 
 
+def _png_files(folder: Path, above: tuple[Path, ...] = ()) -> Iterator[Path]:
+    """The files below a folder that are called *.png, in linked folders too; `above` are the folders around it."""
+    folder_itself = folder.resolve()
+    if folder_itself not in above:  # a link that leads up again
+        for path in sorted(folder.iterdir()):
+            if path.is_dir():
+                yield from _png_files(path, (*above, folder_itself))
+            elif path.suffix == ".png":
+                yield path
+
+
 def _read_png_mask(path: Path) -> Any:
     """A PNG file -> RLE; a text that says so where it is none, for the check of the predictions to find."""
-    data = path.read_bytes()
+    data = path.read_bytes() if path.is_file() else b""  # a pipe or a device may never end
     size = int.from_bytes(data[20:24], "big"), int.from_bytes(data[16:20], "big")  # of the PNG's header
     image = None
     if data[:8] == b"\x89PNG\r\n\x1a\n" and min(size) > 0 and max(size) <= MAX_SIDE:
