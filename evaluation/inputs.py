@@ -8,10 +8,9 @@ from typing import Any
 
 from evaluation.score import ACCEPTED_TEXT, FLAGS, Scores, score_results
 from evaluation.summary import summarize_scores
-from evaluation.tables import counted
 from evaluation.truth import GroundTruth
 from formats.arguments import add_data_path, add_splits_path
-from formats.errors import MALFORMED, UserError, printable
+from formats.errors import MALFORMED, UserError, counted, printable
 from formats.files import read_json
 from formats.processed import is_processed
 from formats.provenance import provenance

@@ -11,6 +11,7 @@ test split may keep secret, are not needed. The file:
 
 import argparse
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # repository root
@@ -19,12 +20,10 @@ from tqdm import tqdm
 
 from evaluation.inputs import RESULTS_DIR, add_split_options, open_truth, refuse
 from evaluation.score import Problem, TakePredictions
-from evaluation.tables import counted
 from evaluation.truth import GroundTruth
 from formats.arguments import Parser
-from formats.errors import printable, run_script
+from formats.errors import counted, printable, run_script
 from formats.files import remove_leftovers, write_json
-from formats.processed import ProcessedTake
 from formats.results import iter_results, results_path
 from formats.takes import SETTINGS
 
@@ -60,19 +59,20 @@ def main(argv: list[str] | None = None) -> None:
         refuse(problems, "the results")
     out = args.out if args.out.suffix == ".json" and not args.out.is_dir() else args.out / FILE_NAME
     remove_leftovers(out.parent, out.name)
-    wanted = set(truth.uids)
     submission = {}
     for setting, path in files.items():
-        takes = ((uid, whole(raw, truth.load(uid).take)) for uid, raw in iter_results(path, setting) if uid in wanted)
-        submission[setting] = {"version": "xx", "challenge": "xx", "results": takes}
+        submission[setting] = {"version": "xx", "challenge": "xx", "results": whole_takes(truth, path, setting)}
     write_json(out, submission)
     print(f"{out}: {out.stat().st_size / 1e6:,.1f} MB")
 
 
-def whole(raw: dict, take: ProcessedTake) -> dict:
-    """A take's results with what the server asks for and others' results may lack: a key per object, subsample_idx."""
-    masks = {name: {} for name in take.masks} | raw["masks"]
-    return {"subsample_idx": take.subsample_idx, **raw, "masks": masks}
+def whole_takes(truth: GroundTruth, path: Path, setting: str) -> Iterator[tuple[str, dict]]:
+    """The results with what the server asks for and others' results may lack: a key per object, subsample_idx."""
+    for uid, raw in iter_results(path, setting):
+        if uid in truth.uids:
+            take = truth.load(uid).take
+            masks = dict.fromkeys(take.masks, {}) | raw["masks"]
+            yield uid, {"subsample_idx": take.subsample_idx, **raw, "masks": masks}
 
 
 def find_problems(truth: GroundTruth, setting: str, results: Path) -> list[Problem]:

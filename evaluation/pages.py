@@ -3,18 +3,15 @@
 import math
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 from jinja2 import Environment, FileSystemLoader
 
 from evaluation.case_pictures import iou_text
 from evaluation.compare import apart, best_file
 from evaluation.metrics import OFFICIAL
-from evaluation.plots import Captioned
-from evaluation.score import Case
-from evaluation.tables import (
+from evaluation.outputs import (
     BREAKDOWN_TITLES,
-    Rows,
     breakdown_table,
     change_table,
     difference_table,
@@ -23,10 +20,10 @@ from evaluation.tables import (
     percent,
     won_table,
 )
+from evaluation.score import Case
 from formats.files import atomic_write
 
 PAGE = "index.html"
-PUBLISHED = "docs/results.md"
 GALLERY_ORDERS = {  # a card's value, "up" or "down" -> what the reader is told
     "iou down": "best first",
     "iou up": "worst first",
@@ -58,121 +55,94 @@ CHANGE_KINDS = {
 }
 
 
-class Table(NamedTuple):
-    rows: Rows
-    caption: str = ""
-    wraps: bool = False  # holds long texts
+def write_page(folder: Path, title: str, lead: str, warnings: Sequence[str], sections: Sequence[dict]) -> Path:
+    """Write the page, with style and script inside, and return its path.
 
-
-class Card(NamedTuple):
-    """A picture of a gallery."""
-
-    picture: str  # its path
-    title: str
-    caption: str
-    kinds: list[str]
-    values: dict[str, Any]  # by which cards are sorted; "" always comes last
-
-
-class Gallery(NamedTuple):
-    cards: list[Card]
-    orders: dict[str, str]  # "value up" or "value down" -> label, the first holds
-    kinds: dict[str, str]  # what it can be limited to -> label
-    wide: bool = False
-
-
-class Section(NamedTuple):
-    title: str
-    note: str = ""
-    tables: Sequence[Table] = ()
-    plots: Captioned = ()
-    gallery: Gallery | None = None
-
-
-def write_page(folder: Path, title: str, lead: str, warnings: Sequence[str], sections: Sequence[Section]) -> Path:
-    """Write the page, with style and script inside, and return its path."""
+    A section has a title and perhaps a note, tables (see outputs.py), plots (path -> caption), cards (pictures to sort
+    and filter, by `orders` and `kinds`).
+    """
     loader = FileSystemLoader(Path(__file__).parent / "web")
-    template = Environment(loader=loader, autoescape=True, trim_blocks=True, lstrip_blocks=True).get_template(
-        "page.html"
-    )
+    environment = Environment(loader=loader, autoescape=True, trim_blocks=True, lstrip_blocks=True)
+    template = environment.get_template("page.html")
     with atomic_write(folder / PAGE) as file:
         file.write(template.render(title=title, lead=lead, warnings=warnings, sections=sections))
     return folder / PAGE
 
 
-def report_sections(summary: dict[str, Any], plots: Captioned, cards: list[Card]) -> list[Section]:
+def report_sections(summary: dict[str, Any], plots: dict[str, str], cards: list[dict]) -> list[dict]:
     """The page of one results file."""
     header, *figures = figures_table(summary)
     official, others = figures[: len(OFFICIAL)], figures[len(OFFICIAL) :]
-    return [
-        Section("The benchmark's numbers", f"What others publish: {PUBLISHED}.", [Table([header, *official])]),
-        Section(
-            "Cases",
-            "Query, prediction and truth, spread evenly from the best to the worst case, and those where the object is "
-            "not visible and the existence highest. Dashed: said not to be visible. A picture opens at full size.",
-            gallery=Gallery(cards, GALLERY_ORDERS, CASE_KINDS),
-        ),
-        Section(
-            "Beyond the benchmark",
-            "None of these is part of the official evaluation.",
-            [Table([header[:3], *(row[:3] for row in others)])],
-        ),
-        Section(
-            "Missed and invented objects",
-            "Missed: visible in the target view, and said not to be. Invented: the reverse. The most missed first.",
-            [Table(existence_errors_table(summary["breakdown"]["object"]))],
-        ),
-        Section("Plots", plots=plots),
-        *(
-            Section(f"By {BREAKDOWN_TITLES.get(kind, kind)}", tables=[Table(breakdown_table(groups))])
-            for kind, groups in summary["breakdown"].items()
-            if len(groups) > 1
-        ),
-        provenance_section(summary["provenance"]),
+    cases = (
+        "Query, prediction and truth, spread evenly from the best to the worst case, and those where the object is "
+        "not visible and the existence highest. Dashed: said not to be visible. A picture opens at full size."
+    )
+    errors = "Missed: visible in the target view, and said not to be. Invented: the reverse. The most missed first."
+    sections = [
+        {
+            "title": "The benchmark's numbers",
+            "note": "What others publish: docs/results.md.",
+            "tables": [[header, *official]],
+        },
+        {"title": "Cases", "note": cases, "cards": cards, "orders": GALLERY_ORDERS, "kinds": CASE_KINDS},
+        {
+            "title": "Beyond the benchmark",
+            "note": "None of these is part of the official evaluation.",
+            "tables": [[row[:3] for row in (header, *others)]],
+        },
+        {
+            "title": "Missed and invented objects",
+            "note": errors,
+            "tables": [existence_errors_table(summary["breakdown"]["object"])],
+        },
+        {"title": "Plots", "plots": plots},
     ]
+    for kind, groups in summary["breakdown"].items():
+        if len(groups) > 1:
+            sections.append({"title": by_title(kind), "tables": [breakdown_table(groups)]})
+    return [*sections, provenance_section(summary["provenance"])]
 
 
-def comparison_sections(comparison: dict[str, Any], plots: Captioned, cards: list[Card]) -> list[Section]:
+def comparison_sections(comparison: dict[str, Any], plots: dict[str, str], cards: list[dict]) -> list[dict]:
     """The page of several results files."""
-    first, others = comparison["first"], comparison["comparisons"]
-    names = comparison["names"]
-    best = {f"best-{number}": f"{name} is best" for number, name in enumerate(names)}
-    sections = [Section("Differences", tables=[Table(difference_table(first, other)) for other in others])]
+    first, names, others = comparison["first"], comparison["names"], comparison["comparisons"]
+    sections = [{"title": "Differences", "tables": [difference_table(first, other) for other in others]}]
     if cards:
         note = (
             "The cases on which the files are furthest apart, side by side; each file is the best in as many. A fifth "
             "are objects that are not visible and that only some files say to be. Dashed: said not to be visible."
         )
-        gallery = Gallery(cards, CHANGE_ORDERS, best | CHANGE_KINDS, wide=len(names) > 2)
-        sections.append(Section("Disagreements", note, gallery=gallery))
-    sections.append(Section("Takes won", "By size of the true mask.", [Table(won_table(comparison))]))
-    if plots:
-        sections.append(Section("Plots", plots=plots))
+        kinds = {f"best-{number}": f"{name} is best" for number, name in enumerate(names)} | CHANGE_KINDS
+        gallery = {"cards": cards, "orders": CHANGE_ORDERS, "kinds": kinds, "wide": len(names) > 2}
+        sections.append({"title": "Disagreements", "note": note, **gallery})
+    won = {"title": "Takes won", "note": "By size of the true mask.", "tables": [won_table(comparison)]}
+    sections += [won, {"title": "Plots", "plots": plots}] if plots else [won]
     for kind, groups in others[0]["by"].items():
         if len(groups) > 1:
-            tables = [Table(change_table(other["by"][kind]), f"{other['second']} - {first}") for other in others]
+            tables = [change_table(other["by"][kind], f"{other['second']} - {first}") for other in others]
             note = "The largest change of IoU first. Arrow up: better."
             if others[0]["metrics"]["iou"]["interval_95"][0] is not None:
                 note += " In brackets: 95 % of resamples of the takes."
-            sections.append(Section(f"By {BREAKDOWN_TITLES.get(kind, kind)}", note, tables))
+            sections.append({"title": by_title(kind), "note": note, "tables": tables})
     return [*sections, provenance_section(comparison["provenance"])]
 
 
-def provenance_section(made: dict[str, Any]) -> Section:
+def by_title(kind: str) -> str:
+    return f"By {BREAKDOWN_TITLES.get(kind, kind)}"
+
+
+def provenance_section(made: dict[str, Any]) -> dict[str, Any]:
     """How the predictions, a column per results file, and the page were made."""
-    predictions, page = made["predictions"], made["evaluation"]
-    rows = [(name, *(one[name] or "unknown" for one in predictions)) for name in predictions[0] if name != "results"]
-    return Section(
-        "How this was made",
-        tables=[
-            Table([("predictions", *(one["results"] for one in predictions)), *rows], wraps=True),
-            Table([("this page", ""), *((name, value or "unknown") for name, value in page.items())], wraps=True),
-        ],
-    )
+    predictions = made["predictions"]
+    rows = [("predictions", *(one["results"] for one in predictions))]
+    for name in [name for name in predictions[0] if name != "results"]:
+        rows.append((name, *(one[name] or "unknown" for one in predictions)))
+    page = [("this page", ""), *((name, value or "unknown") for name, value in made["evaluation"].items())]
+    return {"title": "How this was made", "tables": [rows, page]}
 
 
-def report_card(case: Case, picture: str, take_name: str) -> Card:
-    """The card of a case; `picture` is its path."""
+def report_card(case: Case, picture: str, take_name: str) -> dict[str, Any]:
+    """A case in the gallery: `picture`, its path, texts, the kinds it is of, values to sort by ("" comes last)."""
     kinds = ["visible" if case.visible else "hidden"]
     if case.predicted_visible != case.visible:
         kinds.append("invented" if case.predicted_visible else "missed")
@@ -183,11 +153,11 @@ def report_card(case: Case, picture: str, take_name: str) -> Card:
     values = {"existence": case.existence, "iou": "", "size": ""}
     if case.visible:
         values |= {"iou": round(100 * case.mask.iou, 4), "size": case.mask.truth_pixels}
-    caption = f"{_place(case, take_name)}: {iou_text(case)}, existence {100 * case.existence:.0f} %"
-    return Card(picture, case.object_name.strip(), caption, kinds, values)
+    scores = f"{iou_text(case)}, existence {100 * case.existence:.0f} %"
+    return card(case, picture, take_name, scores, kinds, values)
 
 
-def change_card(cases: Sequence[Case], picture: str, names: Sequence[str], take_name: str) -> Card:
+def change_card(cases: Sequence[Case], picture: str, names: Sequence[str], take_name: str) -> dict[str, Any]:
     """The same for a case in several results files."""
     first, last = cases[0], cases[-1]
     kinds = ["visible" if first.visible else "hidden", f"best-{best_file(cases)}"]
@@ -203,8 +173,10 @@ def change_card(cases: Sequence[Case], picture: str, names: Sequence[str], take_
     else:
         what, numbers = "not visible; existence (%)", (case.existence for case in cases)
     scores = ", ".join(f"{name} {percent(number)}" for name, number in zip(names, numbers, strict=True))
-    return Card(picture, first.object_name.strip(), f"{_place(first, take_name)}: {what} {scores}", kinds, values)
+    return card(first, picture, take_name, f"{what} {scores}", kinds, values)
 
 
-def _place(case: Case, take_name: str) -> str:
-    return f"{take_name}, {case.query_camera} to {case.target_camera}, frame {case.frame}"
+def card(case: Case, picture: str, take_name: str, scores: str, kinds: list[str], values: dict) -> dict[str, Any]:
+    place = f"{take_name}, {case.query_camera} to {case.target_camera}, frame {case.frame}"
+    title = case.object_name.strip()
+    return {"picture": picture, "title": title, "caption": f"{place}: {scores}", "kinds": kinds, "data": values}
