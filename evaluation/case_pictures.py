@@ -151,21 +151,19 @@ def _close_up(size: Size, *rles: dict | None) -> tuple[slice, slice] | None:
     return None
 
 
-def draw_gallery(paths: Sequence[Path], truth: GroundTruth, groups: Sequence[Sequence[PredictedCase]]) -> None:
-    """Draw each of `groups`, the predictions of all results files for one case, to its path."""
-    takes = {uid: truth.load(uid) for uid in {group[0].case.take_uid for group in groups}}
-    for path, group in zip(paths, tqdm(groups, unit="picture", desc="pictures"), strict=True):
+def draw_gallery(paths: Sequence[Path], truth: GroundTruth, predictions: Sequence[Sequence[PredictedCase]]) -> None:
+    """Draw a picture to each path: a case, with the predictions of each results file, a list per file, side by side."""
+    takes = {uid: truth.load(uid) for uid in {one.case.take_uid for one in predictions[0]}}
+    groups = tqdm(list(zip(*predictions, strict=True)), unit="picture", desc="pictures")
+    for path, group in zip(paths, groups, strict=True):
         write_picture(path, draw_case(takes[group[0].case.take_uid], group, GALLERY_HEIGHT))
 
 
 def load_predictions(path: Path, setting: str, cases: Sequence[Case], name: str = "") -> list[PredictedCase]:
     """The predictions of a results file for `cases`, in their order."""
-    wanted: dict[str, list[Case]] = {}
-    for case in cases:
-        wanted.setdefault(case.take_uid, []).append(case)
     rles = {}
     for uid, take in iter_results(path, setting):
-        for case in wanted.get(uid, ()):
+        for case in (case for case in cases if case.take_uid == uid):
             pair = camera_pair_key(case.query_camera, case.target_camera)
             rles[case.key] = take["masks"][case.object_name][pair][str(case.frame)]["pred_mask"]
     return [PredictedCase(case, rles[case.key], name) for case in cases]

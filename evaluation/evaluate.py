@@ -150,7 +150,7 @@ def compare_files(args: argparse.Namespace, truth: GroundTruth, files: list[Path
         load_predictions(path, args.setting, of_file, name)
         for path, of_file, name in zip(files, shown, names, strict=True)
     ]
-    draw_gallery([out / picture for picture in pictures], truth, list(zip(*predictions, strict=True)))
+    draw_gallery([out / picture for picture in pictures], truth, predictions)
     takes, cards = take_names(scores[0]), []
     for picture, *group in zip(pictures, *shown, strict=True):
         cards.append(change_card(group, picture, names, takes[group[0].take_uid]))

@@ -19,7 +19,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # repository root
 from tqdm import tqdm
 
 from evaluation.inputs import RESULTS_DIR, add_split_options, open_truth, refuse
-from evaluation.score import Problem, TakePredictions
+from evaluation.score import TakePredictions
 from evaluation.truth import GroundTruth
 from formats.arguments import Parser
 from formats.errors import counted, printable, run_script
@@ -75,7 +75,7 @@ def whole_takes(truth: GroundTruth, path: Path, setting: str) -> Iterator[tuple[
             yield uid, {"subsample_idx": take.subsample_idx, **raw, "masks": masks}
 
 
-def find_problems(truth: GroundTruth, setting: str, results: Path) -> list[Problem]:
+def find_problems(truth: GroundTruth, setting: str, results: Path) -> list[str]:
     """Check a results file, say what it holds, and return what is missing or unusable.
 
     Every query frame of every camera pair must have a usable prediction, whether or not the target's masks are known.
@@ -90,8 +90,8 @@ def find_problems(truth: GroundTruth, setting: str, results: Path) -> list[Probl
         take, checked = truth.load(uid), TakePredictions(uid, raw)
         for pair in take.take.camera_pairs(setting):
             predictions += len(checked.read(pair, take.prediction_sizes(pair, take.query_frames(pair))))
-        problems += checked.problems
-    problems += [Problem(uid, f"missing in {results}", missing=True) for uid in unseen]
+        problems += [problem.text for problem in checked.problems]
+    problems += [f"take {uid}: missing in {results}" for uid in unseen]
     takes = counted(len(truth.uids) - len(unseen), "take")
     print(f"{setting}: {takes}, {counted(predictions, 'prediction')}")
     if others:

@@ -12,6 +12,7 @@ from evaluation.compare import apart, best_file
 from evaluation.metrics import OFFICIAL
 from evaluation.outputs import (
     BREAKDOWN_TITLES,
+    Rows,
     breakdown_table,
     change_table,
     difference_table,
@@ -56,11 +57,7 @@ CHANGE_KINDS = {
 
 
 def write_page(folder: Path, title: str, lead: str, warnings: Sequence[str], sections: Sequence[dict]) -> Path:
-    """Write the page, with style and script inside, and return its path.
-
-    A section has a title and perhaps a note, tables (see outputs.py), plots (path -> caption), cards (pictures to sort
-    and filter, by `orders` and `kinds`).
-    """
+    """Write the page, with style and script inside, and return its path."""
     loader = FileSystemLoader(Path(__file__).parent / "web")
     environment = Environment(loader=loader, autoescape=True, trim_blocks=True, lstrip_blocks=True)
     template = environment.get_template("page.html")
@@ -78,35 +75,26 @@ def report_sections(summary: dict[str, Any], plots: dict[str, str], cards: list[
         "not visible and the existence highest. Dashed: said not to be visible. A picture opens at full size."
     )
     errors = "Missed: visible in the target view, and said not to be. Invented: the reverse. The most missed first."
-    sections = [
-        {
-            "title": "The benchmark's numbers",
-            "note": "What others publish: docs/results.md.",
-            "tables": [[header, *official]],
-        },
-        {"title": "Cases", "note": cases, "cards": cards, "orders": GALLERY_ORDERS, "kinds": CASE_KINDS},
-        {
-            "title": "Beyond the benchmark",
-            "note": "None of these is part of the official evaluation.",
-            "tables": [[row[:3] for row in (header, *others)]],
-        },
-        {
-            "title": "Missed and invented objects",
-            "note": errors,
-            "tables": [existence_errors_table(summary["breakdown"]["object"])],
-        },
-        {"title": "Plots", "plots": plots},
+    breakdown = summary["breakdown"]
+    return [
+        section("The benchmark's numbers", [header, *official], note="What others publish: docs/results.md."),
+        section("Cases", note=cases, cards=cards, orders=GALLERY_ORDERS, kinds=CASE_KINDS),
+        section(
+            "Beyond the benchmark",
+            [row[:3] for row in (header, *others)],
+            note="None of these is part of the official evaluation.",
+        ),
+        section("Missed and invented objects", existence_errors_table(breakdown["object"]), note=errors),
+        section("Plots", plots=plots),
+        *(section(by_title(kind), breakdown_table(groups)) for kind, groups in breakdown.items() if len(groups) > 1),
+        provenance_section(summary["provenance"]),
     ]
-    for kind, groups in summary["breakdown"].items():
-        if len(groups) > 1:
-            sections.append({"title": by_title(kind), "tables": [breakdown_table(groups)]})
-    return [*sections, provenance_section(summary["provenance"])]
 
 
 def comparison_sections(comparison: dict[str, Any], plots: dict[str, str], cards: list[dict]) -> list[dict]:
     """The page of several results files."""
     first, names, others = comparison["first"], comparison["names"], comparison["comparisons"]
-    sections = [{"title": "Differences", "tables": [difference_table(first, other) for other in others]}]
+    sections = [section("Differences", *(difference_table(first, other) for other in others))]
     if cards:
         note = (
             "The cases on which the files are furthest apart, side by side; each file is the best in as many. A fifth "
@@ -114,17 +102,23 @@ def comparison_sections(comparison: dict[str, Any], plots: dict[str, str], cards
         )
         kinds = {f"best-{number}": f"{name} is best" for number, name in enumerate(names)} | CHANGE_KINDS
         gallery = {"cards": cards, "orders": CHANGE_ORDERS, "kinds": kinds, "wide": len(names) > 2}
-        sections.append({"title": "Disagreements", "note": note, **gallery})
-    won = {"title": "Takes won", "note": "By size of the true mask.", "tables": [won_table(comparison)]}
-    sections += [won, {"title": "Plots", "plots": plots}] if plots else [won]
+        sections.append(section("Disagreements", note=note, **gallery))
+    sections.append(section("Takes won", won_table(comparison), note="By size of the true mask."))
+    if plots:
+        sections.append(section("Plots", plots=plots))
+    note = "The largest change of IoU first. Arrow up: better."
+    if others[0]["metrics"]["iou"]["interval_95"][0] is not None:
+        note += " In brackets: 95 % of resamples of the takes."
     for kind, groups in others[0]["by"].items():
         if len(groups) > 1:
-            tables = [change_table(other["by"][kind], f"{other['second']} - {first}") for other in others]
-            note = "The largest change of IoU first. Arrow up: better."
-            if others[0]["metrics"]["iou"]["interval_95"][0] is not None:
-                note += " In brackets: 95 % of resamples of the takes."
-            sections.append({"title": by_title(kind), "note": note, "tables": tables})
+            tables = (change_table(other["by"][kind], f"{other['second']} - {first}") for other in others)
+            sections.append(section(by_title(kind), *tables, note=note))
     return [*sections, provenance_section(comparison["provenance"])]
+
+
+def section(title: str, *tables: Rows, note: str = "", **more: Any) -> dict[str, Any]:
+    """What page.html shows; `more`: plots (path -> caption), or cards with the `orders` and `kinds` to choose from."""
+    return {"title": title, "note": note, "tables": tables, **more}
 
 
 def by_title(kind: str) -> str:
@@ -135,10 +129,9 @@ def provenance_section(made: dict[str, Any]) -> dict[str, Any]:
     """How the predictions, a column per results file, and the page were made."""
     predictions = made["predictions"]
     rows = [("predictions", *(one["results"] for one in predictions))]
-    for name in [name for name in predictions[0] if name != "results"]:
-        rows.append((name, *(one[name] or "unknown" for one in predictions)))
+    rows += [(name, *(one[name] or "unknown" for one in predictions)) for name in predictions[0] if name != "results"]
     page = [("this page", ""), *((name, value or "unknown") for name, value in made["evaluation"].items())]
-    return {"title": "How this was made", "tables": [rows, page]}
+    return section("How this was made", rows, page)
 
 
 def report_card(case: Case, picture: str, take_name: str) -> dict[str, Any]:

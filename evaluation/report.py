@@ -54,7 +54,7 @@ def main(argv: list[str] | None = None) -> None:
     out = args.out or beside(results, "report")
     claim_files(out, "report", [PAGE, *OUTPUT_FILES, *REPORT_PLOTS, *pictures])
     predictions = load_predictions(results, args.setting, shown)
-    draw_gallery([out / picture for picture in pictures], truth, [[prediction] for prediction in predictions])
+    draw_gallery([out / picture for picture in pictures], truth, [predictions])
 
     names = take_names(scores)
     cards = [report_card(case, path, names[case.take_uid]) for case, path in zip(shown, pictures, strict=True)]

@@ -37,23 +37,9 @@ MAX_DISTORTION = 0.05  # of height by width; beyond it a mask is of another imag
 class Problem(NamedTuple):
     """Something wrong with the predictions of a take, or of an object, a camera pair, some frames in it."""
 
-    take_uid: str
-    what: str
-    object_name: str | None = None
-    camera_pair: str | None = None
-    frames: tuple[int, ...] = ()
+    text: str  # where and what, a line
     missing: bool = False  # nothing there, as opposed to something unusable
     flag: str = ""  # the option that accepts it
-
-    def __str__(self) -> str:
-        place = [f"take {self.take_uid}"]
-        if self.object_name is not None:
-            place.append(f"object {self.object_name!r}")
-        if self.camera_pair is not None:
-            place.append(f"camera pair {self.camera_pair}")
-        if self.frames:
-            place.append(f"frame{'s' * (len(self.frames) > 1)} {', '.join(map(str, self.frames))}")
-        return f"{', '.join(place)}: {self.what}" + (f"; {self.flag} accepts it" if self.flag else "")
 
 
 class PredictedMask(NamedTuple):
@@ -77,11 +63,22 @@ class TakePredictions:
     def read(self, pair: CameraPair, sizes: dict[int, Size | None]) -> dict[int, PredictedMask]:
         """The usable ones. `sizes`: frame -> (H, W) that its mask must have, None if that is not known."""
         pair_key = camera_pair_key(pair.query_camera, pair.target_camera)
-        entries = self._entries(pair.object_name, pair_key)
+        place, entries = f"take {self.take_uid}", self._raw
         if entries is None:
-            return {}
+            return self._report(f"{place}: {MISSING}", missing=True)
+        names = f", object {pair.object_name!r}", f", camera pair {pair_key}"
+        for key, name in zip(("masks", pair.object_name, pair_key), ("", *names), strict=True):
+            if not isinstance(entries, dict):
+                return self._report(f"{place}: is {_json_type(entries)}, not an object")
+            place += name
+            if key not in entries:
+                return self._report(f"{place}: " + (MISSING if name else 'has no "masks"'), missing=name != "")
+            entries = entries[key]
+        if not isinstance(entries, dict):
+            return self._report(f"{place}: is {_json_type(entries)}, not an object")
+
         found: dict[int, PredictedMask] = {}
-        faulty: dict[str, tuple[str, list[int]]] = {}  # kind of fault -> how it looks in the first frame, the frames
+        faulty: dict[str, tuple[str, list[str]]] = {}  # kind of fault -> how it looks in the first frame, the frames
         for frame, size in sizes.items():
             prediction, faults = read_prediction(entries.get(str(frame)), size)
             accepted = {kind for kind in faults if FLAGS.get(kind) in self._accept}
@@ -89,31 +86,19 @@ class TakePredictions:
             if prediction and accepted == faults.keys():
                 found[frame] = prediction
             for kind in (kind for kind in faults if kind not in accepted):
-                faulty.setdefault(kind, (faults[kind], []))[1].append(frame)
-        for kind, (detail, at) in faulty.items():
-            what, flag = f"{kind} ({detail})" if detail else kind, FLAGS.get(kind, "")
-            self._report(what, pair.object_name, pair_key, tuple(at), missing=kind == MISSING, flag=flag)
+                faulty.setdefault(kind, (faults[kind], []))[1].append(str(frame))
+        for kind, (detail, frames) in faulty.items():
+            flag = FLAGS.get(kind, "")
+            text = f"{place}, frame{'s' * (len(frames) > 1)} {', '.join(frames)}: {kind}"
+            text += f" ({detail})" * bool(detail) + f"; {flag} accepts it" * bool(flag)
+            self._report(text, missing=kind == MISSING, flag=flag)
         return found
 
-    def _entries(self, object_name: str, pair_key: str) -> dict | None:
-        """The frames of a camera pair; None, and a problem more, if the way there is broken."""
-        if self._raw is None:
-            return self._report(MISSING, missing=True)
-        value, place = self._raw, []
-        for depth, key in enumerate(("masks", object_name, pair_key)):
-            if not isinstance(value, dict):
-                return self._report(f"is {_json_type(value)}, not an object", *place)
-            if depth:
-                place.append(key)
-            if key not in value:
-                return self._report(MISSING if depth else 'has no "masks"', *place, missing=depth > 0)
-            value = value[key]
-        return value if isinstance(value, dict) else self._report(f"is {_json_type(value)}, not an object", *place)
-
-    def _report(self, what: str, *place: Any, missing: bool = False, flag: str = "") -> None:
-        problem = Problem(self.take_uid, what, *place, missing=missing, flag=flag)
-        if problem not in self.problems:  # two pairs may share a missing object
+    def _report(self, text: str, missing: bool = False, flag: str = "") -> dict:
+        """One problem more, unless two pairs share it; nothing to read."""
+        if (problem := Problem(text, missing, flag)) not in self.problems:
             self.problems.append(problem)
+        return {}
 
 
 def read_prediction(raw: Any, size: Size | None) -> tuple[PredictedMask | None, dict[str, str]]:
@@ -266,7 +251,7 @@ def _score_task(task: tuple[GroundTruth, Any, str, Collection[str]]) -> TakeScor
     try:
         return score_take(truth.load(uid), raw, setting, accept)
     except UserError as error:  # a malformed take is one problem more, and the others are still looked at
-        return TakeScores(uid, "", "", [], 0, [Problem(uid, f"ground truth: {error}", missing=True)])
+        return TakeScores(uid, "", "", [], 0, [Problem(f"take {uid}: ground truth: {error}", missing=True)])
 
 
 def score_take(truth: TakeTruth, raw: Any, setting: str, accept: Collection[str] = ()) -> TakeScores:

@@ -16,12 +16,7 @@ from formats.results import THRESHOLD
 
 SUMS = (*MASK_METRICS, "several_objects", "right_object_chance", "visible", "visible_right", "hidden", "hidden_right")
 SIZE_EDGES = (100, 400, 1600, 6400)  # pixels of the true mask at a long side of 480
-SIZE_LABELS = (
-    "vanished at 480 px",
-    f"under {SIZE_EDGES[0]} px",
-    *(f"{low} to {high} px" for low, high in zip(SIZE_EDGES, SIZE_EDGES[1:], strict=False)),
-    f"from {SIZE_EDGES[-1]} px",
-)
+SIZE_LABELS = "vanished at 480 px", "under 100 px", "100 to 400 px", "400 to 1600 px", "1600 to 6400 px", "from 6400 px"
 VISIBILITY_EDGES = (0.5, 0.9)  # share of the track's scored frames in which the object is visible
 VISIBILITY_LABELS = ("in under half of the frames", "in 50 to 90 % of the frames", "in at least 90 %", "in all frames")
 LABEL_ORDERS = {"object size": SIZE_LABELS, "visibility": VISIBILITY_LABELS}  # others are sorted by name
