@@ -4,7 +4,6 @@ Sizes are those of true masks: their area as a fraction of the image, and pixels
 scored.
 """
 
-import re
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from typing import Any, NamedTuple
@@ -76,7 +75,6 @@ def describe(truth: GroundTruth, num_workers: int = 0, settings: Sequence[str] =
             "takes": len(takes),
             "objects": sum(len(take.objects) for take in takes),
             "objects_without_pair": sum(take.unpaired for take in takes),
-            "objects_per_take": spread(len(take.objects) for take in takes),
             "masks": {kind: sum(len(track.areas) for track in tracks if track.kind == kind) for kind in CAMERA_KINDS},
             "settings": {setting: describe_setting(takes, setting) for setting in settings},
             "sizes": {kind: describe_sizes([track for track in tracks if track.kind == kind]) for kind in CAMERA_KINDS},
@@ -85,7 +83,6 @@ def describe(truth: GroundTruth, num_workers: int = 0, settings: Sequence[str] =
                 {"scenario": name or "unknown", **counts([take for take in takes if take.scenario == name], settings)}
                 for name in sorted({take.scenario for take in takes})
             ],
-            "object_names": describe_names(takes),
             "by_take": [
                 {"take": take.name or take.uid, "scenario": take.scenario, **counts([take], settings)} for take in takes
             ],
@@ -184,21 +181,6 @@ def describe_cameras(tracks: Iterable[TrackFacts]) -> list[dict[str, Any]]:
         }
         for (kind, camera), members in sorted(groups.items())
     ]
-
-
-def describe_names(takes: Iterable[TakeFacts]) -> list[dict[str, Any]]:
-    """What objects are called without their number, the most frequent first."""
-    objects, masks = Counter(), Counter()
-    for take in takes:
-        objects.update(map(plain_name, take.objects))
-        for track in take.tracks:
-            masks[plain_name(track.object_name)] += len(track.areas)
-    return [{"name": name, "objects": number, "masks": masks[name]} for name, number in objects.most_common()]
-
-
-def plain_name(object_name: str) -> str:
-    """`bicycle _0` -> `bicycle`."""
-    return re.sub(r"_\d+$", "", object_name.strip()).strip()
 
 
 def counts(takes: Sequence[TakeFacts], settings: Sequence[str]) -> dict[str, Any]:

@@ -70,7 +70,7 @@ def main(argv: list[str] | None = None) -> None:
 
 
 def whole(raw: dict, take: ProcessedTake) -> dict:
-    """A take's results with what the server asks for and others' results may lack: a key per object, subsample_idx."""
+    """A take's results with a key per object and subsample_idx: the server wants both, some results lack them."""
     masks = {name: {} for name in take.masks} | raw["masks"]
     return {"subsample_idx": take.subsample_idx, **raw, "masks": masks}
 
