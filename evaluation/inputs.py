@@ -1,4 +1,4 @@
-"""What a command line names for the evaluation: ground truth and results files, opened, checked, scored, summarized."""
+"""From the command line of an evaluation to ground truth and results files, opened, checked, scored, summarized."""
 
 import argparse
 import sys
@@ -89,7 +89,7 @@ def made_by(results: Path) -> dict[str, str | None]:
 
 
 def provenance_of(files: Sequence[Path]) -> dict[str, Any]:
-    """What metrics.json, comparison.json and the pages say about how the predictions and they themselves were made."""
+    """How the predictions and the evaluation were made, for metrics.json, comparison.json and the pages."""
     return {"predictions": [made_by(path) for path in files], "evaluation": provenance()}
 
 
@@ -149,7 +149,7 @@ def refuse(problems: Sequence[str], where: str, hint: str = "") -> None:
 
 
 def left_out(truth: GroundTruth, scores: Scores) -> list[str]:
-    """What was not scored, or not by the official protocol, a line each."""
+    """A line for each thing that was not scored, or not by the official protocol."""
     lines = truth.warnings()
     if scores.not_in_truth:
         lines.append(f"takes of the results without ground truth, not scored: {', '.join(scores.not_in_truth)}")

@@ -16,13 +16,15 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # repository root
 
+from formats.errors import run_script  # isort: split
+
 from tqdm import tqdm
 
 from evaluation.inputs import RESULTS_DIR, add_split_options, open_truth, refuse
 from evaluation.score import TakePredictions
 from evaluation.truth import GroundTruth
 from formats.arguments import Parser
-from formats.errors import counted, printable, run_script
+from formats.errors import counted, printable
 from formats.files import remove_leftovers, write_json
 from formats.results import iter_results, results_path
 from formats.takes import SETTINGS
@@ -67,7 +69,7 @@ def main(argv: list[str] | None = None) -> None:
 
 
 def whole_takes(truth: GroundTruth, path: Path, setting: str) -> Iterator[tuple[str, dict]]:
-    """The results with what the server asks for and others' results may lack: a key per object, subsample_idx."""
+    """The results with a key per object and subsample_idx: the server wants both, some results lack them."""
     for uid, raw in iter_results(path, setting):
         if uid in truth.uids:
             take = truth.load(uid).take

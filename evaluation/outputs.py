@@ -75,7 +75,7 @@ def split_title(split: str | None) -> str:
 def figures_table(summary: dict[str, Any]) -> Rows:
     """All figures of a results file: a row for each of METRICS, in their order, then existence and other means.
 
-    The paper's stand beside those of all takes of its test split, and of nothing else.
+    The paper's figures stand beside them only if all takes of its test split were scored.
     """
     paper = PAPER[summary["setting"]] if (summary["split"], summary["takes"]) == ("test", PAPER_TAKES) else None
     rows: Rows = [("", "value", "95 % interval", *(["paper (v2 test)"] if paper else []))]
@@ -162,7 +162,7 @@ def change_table(groups: dict[str, dict[str, Any]], title: str = "") -> Rows:
 
 
 def verdict(name: str, found: dict[str, Any]) -> str:
-    """Is the second file better or worse? Uncertain if 0 lies in the interval; "-" if equal, and of a single take."""
+    """Whether the second file is better or worse, "uncertain" if its interval holds 0; "-" if there is no interval."""
     (low, high), change = found["interval_95"], METRICS[name].verdict(found["difference"])
     if low is None or not change:
         return "-"

@@ -25,35 +25,7 @@ from evaluation.score import Case
 from formats.files import atomic_write
 
 PAGE = "index.html"
-GALLERY_ORDERS = {  # a card's value, "up" or "down" -> what the reader is told
-    "iou down": "best first",
-    "iou up": "worst first",
-    "existence down": "highest existence first",
-    "existence up": "lowest existence first",
-    "size down": "largest object first",
-    "size up": "smallest object first",
-}
-CHANGE_ORDERS = {
-    "apart down": "furthest apart first",
-    "change up": "largest fall from first to last file first",
-    "change down": "largest rise from first to last file first",
-    "size down": "largest object first",
-    "size up": "smallest object first",
-}
-CASE_KINDS = {
-    "visible": "object visible",
-    "hidden": "object not visible",
-    "missed": "visible, said to be not",
-    "invented": "not visible, said to be",
-    "empty": "visible, empty mask",
-    "wrong": "visible, not the right object",
-}
-CHANGE_KINDS = {
-    "existence": "existence: files disagree",
-    "object": "right object: files disagree",
-    "visible": "object visible",
-    "hidden": "object not visible",
-}
+VISIBLE, HIDDEN = "object visible", "object not visible"
 
 
 def write_page(folder: Path, title: str, lead: str, warnings: Sequence[str], sections: Sequence[dict]) -> Path:
@@ -78,7 +50,7 @@ def report_sections(summary: dict[str, Any], plots: dict[str, str], cards: list[
     breakdown = summary["breakdown"]
     return [
         section("The benchmark's numbers", [header, *official], note="What others publish: docs/results.md."),
-        section("Cases", note=cases, cards=cards, orders=GALLERY_ORDERS, kinds=CASE_KINDS),
+        section("Cases", note=cases, cards=cards),
         section(
             "Beyond the benchmark",
             [row[:3] for row in (header, *others)],
@@ -93,16 +65,14 @@ def report_sections(summary: dict[str, Any], plots: dict[str, str], cards: list[
 
 def comparison_sections(comparison: dict[str, Any], plots: dict[str, str], cards: list[dict]) -> list[dict]:
     """The page of several results files."""
-    first, names, others = comparison["first"], comparison["names"], comparison["comparisons"]
+    first, others = comparison["first"], comparison["comparisons"]
     sections = [section("Differences", *(difference_table(first, other) for other in others))]
     if cards:
         note = (
             "The cases on which the files are furthest apart, side by side; each file is the best in as many. A fifth "
             "are objects that are not visible and that only some files say to be. Dashed: said not to be visible."
         )
-        kinds = {f"best-{number}": f"{name} is best" for number, name in enumerate(names)} | CHANGE_KINDS
-        gallery = {"cards": cards, "orders": CHANGE_ORDERS, "kinds": kinds, "wide": len(names) > 2}
-        sections.append(section("Disagreements", note=note, **gallery))
+        sections.append(section("Disagreements", note=note, cards=cards, wide=len(comparison["names"]) > 2))
     sections.append(section("Takes won", won_table(comparison), note="By size of the true mask."))
     if plots:
         sections.append(section("Plots", plots=plots))
@@ -116,9 +86,10 @@ def comparison_sections(comparison: dict[str, Any], plots: dict[str, str], cards
     return [*sections, provenance_section(comparison["provenance"])]
 
 
-def section(title: str, *tables: Rows, note: str = "", **more: Any) -> dict[str, Any]:
-    """What page.html shows; `more`: plots (path -> caption), or cards with the `orders` and `kinds` to choose from."""
-    return {"title": title, "note": note, "tables": tables, **more}
+def section(title: str, *tables: Rows, note: str = "", cards: Sequence[dict] = (), **more: Any) -> dict[str, Any]:
+    """A section as page.html shows it; `more`: plots (path -> caption), and whether the pictures on cards are wide."""
+    kinds = sorted({kind for card in cards for kind in card["kinds"]})
+    return {"title": title, "note": note, "tables": tables, "cards": cards, "kinds": kinds, **more}
 
 
 def by_title(kind: str) -> str:
@@ -135,41 +106,48 @@ def provenance_section(made: dict[str, Any]) -> dict[str, Any]:
 
 
 def report_card(case: Case, picture: str, take_name: str) -> dict[str, Any]:
-    """A case in the gallery: `picture`, its path, texts, the kinds it is of, values to sort by ("" comes last)."""
-    kinds = ["visible" if case.visible else "hidden"]
+    """The card of a case; `picture` is its path."""
+    kinds = [VISIBLE if case.visible else HIDDEN]
     if case.predicted_visible != case.visible:
-        kinds.append("invented" if case.predicted_visible else "missed")
+        kinds.append("not visible, said to be" if case.predicted_visible else "visible, said to be not")
     if case.visible and case.mask.predicted_pixels == 0:
-        kinds.append("empty")
+        kinds.append("visible, empty mask")
     if case.visible and case.mask.right_object == 0:
-        kinds.append("wrong")
-    values = {"existence": case.existence, "iou": "", "size": ""}
+        kinds.append("visible, not the right object")
+    values = {"IoU": "", "existence": case.existence, "object size": ""}
     if case.visible:
-        values |= {"iou": round(100 * case.mask.iou, 4), "size": case.mask.truth_pixels}
+        values |= {"IoU": 100 * case.mask.iou, "object size": case.mask.truth_pixels}
     scores = f"{iou_text(case)}, existence {100 * case.existence:.0f} %"
-    return card(case, picture, take_name, scores, kinds, values)
+    return card(case, picture, take_name, scores, values, kinds)
 
 
 def change_card(cases: Sequence[Case], picture: str, names: Sequence[str], take_name: str) -> dict[str, Any]:
     """The same for a case in several results files."""
     first, last = cases[0], cases[-1]
-    kinds = ["visible" if first.visible else "hidden", f"best-{best_file(cases)}"]
+    kinds = [VISIBLE if first.visible else HIDDEN, f"{names[best_file(cases)]} is best"]
     if len({case.predicted_visible for case in cases}) > 1:
-        kinds.append("existence")
-    values = {"iou": "", "change": "", "apart": apart(cases), "size": ""}
+        kinds.append("existence: files disagree")
+    values = {"distance": apart(cases), "change from first to last file": "", "object size": ""}
     if first.visible:
         if len({case.mask.right_object for case in cases if not math.isnan(case.mask.right_object)}) > 1:
-            kinds.append("object")
+            kinds.append("right object: files disagree")
         what, numbers = "IoU (%)", (case.mask.iou for case in cases)
         change = last.mask.iou - first.mask.iou
-        values |= {"iou": 100 * first.mask.iou, "change": change, "size": first.mask.truth_pixels}
+        values |= {"change from first to last file": change, "object size": first.mask.truth_pixels}
     else:
         what, numbers = "not visible; existence (%)", (case.existence for case in cases)
     scores = ", ".join(f"{name} {percent(number)}" for name, number in zip(names, numbers, strict=True))
-    return card(first, picture, take_name, f"{what} {scores}", kinds, values)
+    return card(first, picture, take_name, f"{what} {scores}", values, kinds)
 
 
-def card(case: Case, picture: str, take_name: str, scores: str, kinds: list[str], values: dict) -> dict[str, Any]:
+def card(case: Case, picture: str, take_name: str, scores: str, values: dict, kinds: list[str]) -> dict[str, Any]:
+    """`values` are what cards can be sorted by, "" always last; `kinds` what they can be limited to."""
     place = f"{take_name}, {case.query_camera} to {case.target_camera}, frame {case.frame}"
-    title = case.object_name.strip()
-    return {"picture": picture, "title": title, "caption": f"{place}: {scores}", "kinds": kinds, "data": values}
+    return {
+        "picture": picture,
+        "title": case.object_name.strip(),
+        "caption": f"{place}: {scores}",
+        "iou": 100 * case.mask.iou if case.visible else "",
+        "orders": values,
+        "kinds": kinds,
+    }

@@ -1,7 +1,7 @@
 """The rules by which this field averages its scores, each over the same scored cases; docs/protocols.md defines them.
 
-Only `official` is the benchmark's. The others are those of published systems' own scorers, so that a figure can be
-compared with theirs; what a rule does not define is nan.
+Only `official` is the benchmark's. The others are the rules of published systems' own scorers: they make a figure
+comparable with theirs. A score that a rule does not define is nan.
 """
 
 import math
@@ -20,7 +20,10 @@ OFFICIAL_RULE = "official"
 
 
 def figures(*values: float, averaged_over: str, count: int) -> dict[str, Any]:
-    """Values of OFFICIAL, nan where a rule defines none; the masks' scores are a mean over `count` such things."""
+    """The scores by one rule, in the order of OFFICIAL; nan if the rule does not define a score.
+
+    `averaged_over` is "masks", "takes" or "frame pairs": the scores are means over `count` of them.
+    """
     return {**dict(zip(OFFICIAL, values, strict=True)), "averaged_over": averaged_over, "count": count}
 
 
@@ -68,7 +71,7 @@ def per_pair(cases: Sequence[Case]) -> dict[str, Any]:
 
 
 def lmeec_visibility(cases: Sequence[Case]) -> dict[str, Any]:
-    """LM-EEC's: a mask larger than 0.1 % of the image says "visible"; what vanished at 480 pixels counts as hidden."""
+    """LM-EEC's: a mask of over 0.1 % of the image says "visible"; an object that vanished at 480 pixels is hidden."""
     masks = [case.mask for case in cases if case.visible and case.mask.truth_pixels]
     truth = np.array([case.visible and case.mask.truth_pixels > 0 for case in cases], bool)
     said = np.array([case.predicted_area > VISIBLE_AREA for case in cases], bool)

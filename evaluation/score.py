@@ -1,7 +1,7 @@
 """Score a results file: check the predictions of each take and compare their masks with the true ones.
 
-Every problem of a results file is found and named, none stops the search. Others write results in slightly other forms:
-these are problems too, and name the flag that accepts them; what a flag accepted is counted.
+Every problem of a results file is found and named; none stops the search. Results of other programs have slightly other
+forms: each such form is a problem that names the flag which accepts it, and accepted ones are counted.
 """
 
 import contextlib
@@ -51,8 +51,8 @@ class PredictedMask(NamedTuple):
 class TakePredictions:
     """The predictions of a take, `raw` as the results file has them (None: not at all), read pair by pair.
 
-    `accept` holds the flags that were given. What is wrong with the predictions read so far is in `problems`, how often
-    what was accepted in `accepted`.
+    `accept` holds the flags that were given. `problems` lists the problems of the predictions read so far, `accepted`
+    counts the ones that a flag accepted.
     """
 
     def __init__(self, take_uid: str, raw: Any, accept: Collection[str] = ()):
@@ -192,7 +192,7 @@ class TakeScores(NamedTuple):
     cases: list[Case]
     wanted: int  # frames to score; less than that in `cases` if predictions are missing
     problems: list[Problem]
-    accepted: Counter[str] = Counter()  # how often what was read that is not of the official form
+    accepted: Counter[str] = Counter()  # form other than the official one -> how often it was read
 
 
 class Scores(NamedTuple):

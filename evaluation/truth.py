@@ -27,7 +27,7 @@ GT_REMEDY = "write it with `python evaluation/evaluate.py --write_gt`"
 
 @dataclass(frozen=True)
 class Annotated:
-    """What annotation.json lacks: the frames looked at, by object and camera, and what the take is called."""
+    """The part that annotation.json lacks: frames looked at, by object and camera, name and scenario of the take."""
 
     frames: dict[str, dict[str, list[int]]] | None = None  # None: every frame counts as looked at
     name: str = ""
@@ -155,7 +155,7 @@ class GroundTruth:
         return cls(list(annotated), data_dir, annotated, missing, takes, accepted)
 
     def warnings(self) -> list[str]:
-        """What it lacks, or has beyond the official protocol, a line each."""
+        """A line for each thing that it lacks, or has beyond the official protocol."""
         lines = []
         if any(annotated.frames is None for annotated in self.annotated.values()):
             lines.append(

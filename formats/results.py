@@ -7,8 +7,8 @@ Every object of a take has a key, even without a pair. Predicted masks have a lo
 the predicted existence. Further keys are passed over, such as "version" and "challenge" beside "results" or beside the
 setting.
 
-`iter_results` also reads what other programs write: a folder of PNG masks, whose names are in MASK_LAYOUT and in which
-a slash in an object's name makes a folder in a folder; or a JSON list of detections with COCO's four keys.
+`iter_results` also reads two forms of other programs: a folder of PNG masks, laid out as MASK_LAYOUT (a slash in an
+object's name makes a folder in a folder), and a JSON list of detections with COCO's four keys.
 """
 
 from collections.abc import Iterable, Iterator
@@ -62,7 +62,7 @@ def iter_results(path: Path, setting: str) -> Iterator[tuple[str, Any]]:
 
 
 def _iter_mask_folder(folder: Path) -> Iterator[tuple[str, Any]]:
-    """The takes of a folder of PNG masks of any size; what is not black is the object. It has no confidence.
+    """The takes of a folder of PNG masks of any size; pixels that are not black are the object. It has no confidence.
 
     Raises UserError if there is no mask.
     """
@@ -140,6 +140,6 @@ def _parsed_detections(path: Path) -> Iterator[tuple[str, str, str, str, dict[st
 
 
 def _score(entry: dict[str, Any]) -> float:
-    """To rank by; a score that is no number is the lowest, and is found fault with where it is read."""
+    """To rank by; a score that is no number is the lowest here; the check of the predictions names it."""
     score = entry.get("confidence")
     return score if isinstance(score, int | float) else -1.0

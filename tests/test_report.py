@@ -168,11 +168,11 @@ def test_the_report_works_in_a_browser(root, tmp_path, chromium):
 
     iou = [float(card["iou"]) for card in chromium.shown() if card["iou"]]
     assert iou == sorted(iou, reverse=True) and len(iou) == 8
-    chromium.set("order", "iou up")
+    chromium.set("order", "0 up")
     assert [float(card["iou"]) for card in chromium.shown() if card["iou"]] == iou[::-1]
-    chromium.set("kind", "hidden")
+    chromium.set("kind", "object not visible")
     assert [card["iou"] for card in chromium.shown()] == [""]
-    chromium.set("kind", "all")
+    chromium.set("kind", "")
     chromium.set("low", "50")
     assert len(chromium.shown()) == sum(value >= 50 for value in iou)
     assert run("return document.querySelector('.count').textContent") == f"{sum(v >= 50 for v in iou)} of 9"
