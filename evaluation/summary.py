@@ -163,6 +163,7 @@ def labels(scores: Scores) -> dict[str, Callable[[Case], str | None]]:
     seen: dict[tuple, list[bool]] = {}
     for case in scores.cases:
         seen.setdefault(case.track, []).append(case.visible)
+    shares = {track: sum(visible) / len(visible) for track, visible in seen.items()}
     return {
         "take": lambda case: names[case.take_uid],
         "object": lambda case: f"{names[case.take_uid]} / {case.object_name}",
@@ -170,7 +171,7 @@ def labels(scores: Scores) -> dict[str, Callable[[Case], str | None]]:
         "query camera": lambda case: case.query_camera,
         "target camera": lambda case: case.target_camera,
         "object size": lambda case: size_label(case.mask.truth_pixels) if case.visible else None,
-        "visibility": lambda case: visibility_label(np.mean(seen[case.track])),
+        "visibility": lambda case: visibility_label(shares[case.track]),
     }
 
 
