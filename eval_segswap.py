@@ -129,7 +129,7 @@ def default_checkpoint(setting: str) -> Path:
 def plan_takes(
     uids: list[str], args: argparse.Namespace, batch_size: int
 ) -> tuple[dict[str, TakePlan], dict[str, str]]:
-    """What to predict by take, and why other takes cannot be read. UserError if there is nothing to do."""
+    """The plan of each take, and why others cannot be read. UserError if there is nothing to do."""
     plans, failed = {}, {}
     for uid in uids:
         try:

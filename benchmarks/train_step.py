@@ -36,7 +36,7 @@ from inference.matcher import Matcher, PairBatch
 from model.backbone import Backbone, mask_to_image, normalize_image, random_backbone
 from model.backbones import LITE0, timm_backbone
 from model.device import PRECISIONS, autocast, resolve_device, tf32
-from model.features import Encoder
+from model.features import Encoder, View
 from model.xsegtx import Prediction, XSegTx, XSegTxConfig
 from tests.joined_attention import joined_forward
 from train.dataset import Batch, ImageKey, Samples, TrainSamples, collate
@@ -174,7 +174,8 @@ class Step:
             normalize_image(batch.target_image),
             mask_to_image(batch.query_mask),
         )
-        return joined_forward(self.model, *map(self.backbone, images), target_blocked=self.blocked)
+        query_feat, target_feat, mask_feat = map(self.backbone, images)
+        return joined_forward(self.model, View(query_feat), View(target_feat, blocked=self.blocked), mask_feat)
 
     def predict_our_way(self) -> Prediction:
         query, target, mask_feat = self.encode(self.batch)

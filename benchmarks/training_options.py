@@ -40,6 +40,7 @@ from formats.pairs import BOTH
 from formats.parallel import default_workers
 from formats.results import results_path
 from formats.takes import SETTINGS
+from model.device import PRECISIONS
 from synthetic.take import VIDEO_SIZES
 from train.flags import STRONG
 from train.log import LOG_NAME, read_log
@@ -77,7 +78,7 @@ class Run(NamedTuple):
     backbone: str
     seed: int
     steps: int
-    amp: str
+    precision: str
 
     @property
     def folder(self) -> str:
@@ -91,11 +92,12 @@ def main() -> None:
         print("\n".join(f"{name:<30} {' '.join(flags_of(options))}" for name, options in variants().items()))
         return
     beds = {size: make_bed(args, size) for size in args.object_size}
+    cells = list(product(args.object_size, args.input_size, args.backbones, args.seeds, [args.steps], [args.precision]))
     runs = [
         Run(variant, setting, *cell)
         for variant in args.variants
         for setting in ([BOTH] if "both" in variants()[variant] else args.settings)
-        for cell in product(args.object_size, args.input_size, args.backbones, args.seeds, [args.steps], [args.amp])
+        for cell in cells
     ]
     with ThreadPoolExecutor(args.jobs) as pool:
         longest_first = sorted(runs, key=lambda run: run.setting != BOTH)
@@ -121,7 +123,8 @@ def parse_args() -> argparse.Namespace:
     add("--steps", type=at_least(WARMUP + EPOCHS), default=600, help="of 8 pairs, for one setting")
     add("--takes", type=at_least(1), default=96, help="rendered for training")
     add("--test_takes", type=at_least(2), default=72, help="rendered for testing; a sixth as many for validation")
-    add("--amp", choices=AMP, default="off", help="precision of training; bf16 is faster where the CPU has it")
+    precision = {"type": lambda text: "fp32" if text == "off" else text, "choices": PRECISIONS, "default": "fp32"}
+    add("--precision", "--amp", **precision, help="of training; bf16 is faster where the CPU has it; off: fp32")
     add("--jobs", type=at_least(1), default=default_workers(), help="runs at once")
     return parser.parse_args()
 
@@ -152,7 +155,8 @@ def train_and_score(run: Run, bed: Path) -> dict[str, dict[str, float]]:
         *("--train-dir", data, "--out-dir", folder, "--backbone", run.backbone, "--seed", run.seed),
         *("--mode", "tiny", "--input_size", run.input_size, "--batch-pos", BATCH, "--lr", 5e-4, "--warmUpIter", WARMUP),
         *("--iter-epoch", epoch, "--n-epoch", EPOCHS, "--lr-schedule", EPOCHS - 1, "--val_size", 0, "--save_every", 0),
-        *("--cache_features", 4, "--num_workers", 0, "--amp", run.amp, *["--reverse"] * (run.setting == "exo-ego")),
+        *("--cache_features", 4, "--num_workers", 0, "--precision", run.precision),
+        *["--reverse"] * (run.setting == "exo-ego"),
         *flags_of(variants()[run.variant]),
         OMP_NUM_THREADS="1",
     )

@@ -23,16 +23,24 @@ from tqdm import tqdm
 
 from data.failures import BROKEN, MISSING, read_failures
 from formats.arguments import Parser, add_data_path, add_num_workers, add_splits_path
-from formats.errors import UserError, printable, run_script
+from formats.errors import UserError, counted, printable, run_script
 from formats.geometry import Size
 from formats.masks import RLE, run_lengths
 from formats.pairs import PairSet, pairs_path
 from formats.parallel import run_jobs
-from formats.processed import MAX_FRAME_SIDE, ProcessedTake, frames_in, is_processed, jpeg_size, pair_frames
+from formats.processed import (
+    MAX_FRAME_SIDE,
+    ProcessedTake,
+    frames_in,
+    has_jpeg_end,
+    is_processed,
+    jpeg_size,
+    pair_frames,
+)
 from formats.takes import SETTINGS, SPLITS, find_split_path, read_split, read_splits
 
 COLUMNS = ("split", "takes", "processed", "frames", "masks", "pairs ego-exo", "pairs exo-ego", "missing", "problems")
-HEADER_BYTES = 4096  # of a JPEG file, enough for the tables before its size
+PEEK_BYTES = 4096  # of a JPEG file's beginning, enough for the tables before its size, and of its end
 MAX_NAMED_FRAMES = 5  # in a problem
 
 
@@ -66,7 +74,7 @@ def main() -> int:
         print("  ".join(text.rjust(width) for text, width in zip(row, widths, strict=True)))
     for name, uids in splits.items():
         if uids and name not in names and not args.split:
-            print(f"{printable(name)}: none of its {len(uids)} takes is processed")
+            print(f"{printable(name)}: 0 of {counted(len(uids), 'take')} processed")
     for name, check in checks.items():
         print_lines(name, check.problems, args.show)
     for name, check in checks.items():
@@ -146,7 +154,7 @@ def check_take(data_dir: Path, uid: str, decode: bool = False) -> TakeCheck:
             wanted = wanted.union(*tracks.values(), seconds)
         problems += _check_frames({frame: there[frame] for frame in sorted(wanted & there.keys())}, mask_size, decode)
         if missing := sorted(wanted - there.keys()):
-            problems.append(f"{len(missing)} frames missing: {_name_some(missing)}")
+            problems.append(f"{counted(len(missing), 'frame')} missing: {_name_some(missing)}")
         check.frames += len(wanted)
         check.masks += sum(map(len, tracks.values()))
         check.problems += [f"take {uid}, camera {camera}: {problem}" for problem in problems]
@@ -169,7 +177,8 @@ def _check_masks(tracks: Mapping[str, Mapping[int, RLE]]) -> tuple[list[str], Si
             except ValueError:
                 corrupt.append(frame)
         if corrupt:
-            problems.append(f"{len(corrupt)} corrupt masks of object {name!r}: {_name_some(sorted(corrupt))}")
+            count = counted(len(corrupt), "corrupt mask")
+            problems.append(f"{count} of object {name!r}: {_name_some(sorted(corrupt))}")
     if len(sizes) > 1:
         problems.append(f"masks of {len(sizes)} sizes: {_examples(sizes)}")
     return problems, next(iter(sizes), None)
@@ -184,7 +193,7 @@ def _check_frames(paths: Mapping[int, str], mask_size: Size | None, decode: bool
             broken.append(frame)
         else:
             sizes.setdefault(size, f"frame {frame}")
-    problems = [f"{len(broken)} frames broken: {_name_some(broken)}"] if broken else []
+    problems = [f"{counted(len(broken), 'frame')} broken: {_name_some(broken)}"] if broken else []
     if len(sizes) > 1:
         problems.append(f"frames of {len(sizes)} sizes: {_examples(sizes)}")
     elif sizes and mask_size:
@@ -209,10 +218,9 @@ def _name_some(frames: Iterable[int]) -> str:
 def announced_size(path: str) -> Size | None:
     """(H, W) from the header of a JPEG file; None if that is broken or the file does not end as a JPEG does."""
     with open(path, "rb", buffering=0) as file:  # noqa: PTH123, a Path for each of millions of files takes time
-        size = jpeg_size(file.read(HEADER_BYTES))
-        if size:
-            file.seek(-2, os.SEEK_END)
-        return size if size and file.read(2) == b"\xff\xd9" else None
+        size = jpeg_size(file.read(PEEK_BYTES))
+        file.seek(max(0, os.fstat(file.fileno()).st_size - PEEK_BYTES))
+        return size if size and has_jpeg_end(file.read()) else None
 
 
 def _decodes(path: str, size: Size) -> bool:

@@ -17,13 +17,14 @@ from tqdm import tqdm
 
 from data.frame_lists import frame_list_path, write_frame_list
 from formats.arguments import Parser, add_data_path, add_splits_path
-from formats.errors import UserError, run_script
+from formats.errors import UserError, counted, printable, run_script
 from formats.files import json_list
 from formats.pairs import Annotated, pairs_path, write_pairs
 from formats.processed import ANNOTATION, ProcessedTake, is_processed
 from formats.takes import (
     ANNOTATION_TEMPLATE,
     SETTINGS,
+    SPLIT_REMEDY,
     SPLITS,
     annotation_path,
     find_split_path,
@@ -51,7 +52,11 @@ def parse_args() -> argparse.Namespace:
     args = parser.parse_args()
     if args.objectrelator and args.only_annotated:
         parser.error("--objectrelator lists frames with masks in both views, whatever --only_annotated says; drop one")
-    args.split_path = args.split_path or find_split_path(args.data_dir)
+    if args.split_path is None:
+        args.split_path = find_split_path(args.data_dir)
+        if not args.split_path.exists():
+            places = f"{args.data_dir}, {args.data_dir.absolute().parent} or {args.split_path.parent}"
+            raise UserError(f"no split.json in {places}; {SPLIT_REMEDY}")
     args.annotationpath = args.annotationpath or args.data_dir.absolute().parent / ANNOTATION_TEMPLATE
     return args
 
@@ -66,7 +71,8 @@ def main() -> None:
         missing = sorted(set(uids) - set(there))
         if missing:
             some = ", ".join(missing[:3]) + (", ..." if len(missing) > 3 else "")
-            print(f"{split} of {args.split_path}: {len(missing)} of {len(uids)} takes are not processed: {some}")
+            count = f"{len(missing)} of {counted(len(uids), 'take')}"
+            print(printable(f"{split} of {args.split_path}: {count} not processed: {some}"))
         if not there:
             continue
         done = True
@@ -78,7 +84,7 @@ def main() -> None:
                 path = frame_list_path(args.data_dir, split, setting)
                 count, bad = write_frame_list(path, args.data_dir, tqdm(there, path.name, unit="take"), setting)
                 malformed |= bad
-                print(f"{path}: {count:,} frame pairs")
+                print(f"{path}: {counted(count, 'frame pair')}")
         elif args.legacy:
             for setting in SETTINGS:
                 path = args.data_dir / f"{split}_{setting.replace('-', '')}_pairs.json"
@@ -87,7 +93,7 @@ def main() -> None:
         else:
             counts, bad = write_pairs(args.data_dir, split, tqdm(there, split, unit="take"), missing, annotated)
             malformed |= bad
-            text = ", ".join(f"{count:,} pairs {setting}" for setting, count in counts.items())
+            text = ", ".join(f"{counted(count, 'pair')} {setting}" for setting, count in counts.items())
             print(f"{pairs_path(args.data_dir, split)}: {text}")
     if not done:
         raise UserError(
@@ -95,7 +101,7 @@ def main() -> None:
             "run data/process_data.py first"
         )
     if malformed:
-        raise UserError(f"{len(malformed)} malformed takes are left out: {next(iter(malformed.values()))}")
+        raise UserError(f"{counted(len(malformed), 'malformed take')} left out: {next(iter(malformed.values()))}")
 
 
 def read_annotated(path: Path, uids: list[str]) -> Annotated:

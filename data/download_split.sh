@@ -25,7 +25,8 @@ text = open(sys.argv[1], encoding="utf-8").read()
 if text.lstrip().startswith("{"):
     print(", ".join(f"{len(set(json.loads(text)[split]))} {split}" for split in ("train", "val", "test")), "takes")
 else:
-    print(len({line.strip() for line in text.splitlines() if len(line.strip()) == 36}), "takes")
+    count = len({line.strip() for line in text.splitlines() if len(line.strip()) == 36})
+    print(count, "take" if count == 1 else "takes")
 PYTHON
 }
 

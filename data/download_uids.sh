@@ -125,6 +125,7 @@ get_take() {
 
 total=0 skipped=0 succeeded=0 in_a_row=0 failed=()
 count=$(grep -c '[^[:space:]]' "$uids_path")
+takes="$count take$([ "$count" -eq 1 ] || echo s)"
 while read -r uid <&3 || [ -n "$uid" ]; do
     uid=${uid%$'\r'}
     [ -n "$uid" ] || continue
@@ -161,7 +162,7 @@ done 3<"$uids_path"
 
 rm -f "$log"
 [ -z "$process" ] || rmdir "$out_dir/.fetched" 2>/dev/null
-echo "$count takes: $succeeded $verb, $skipped were there already, ${#failed[@]} failed"
+echo "$takes: $succeeded $verb, $skipped were there already, ${#failed[@]} failed"
 if [ ${#failed[@]} -gt 0 ]; then
     echo "failed, run again to retry:"
     printf '  %s\n' "${failed[@]}"

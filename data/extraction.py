@@ -19,7 +19,7 @@ import numpy as np
 
 from data.failures import BROKEN, FAILED, MISSING, NOTE, Failure, read_failures, write_failures
 from data.video import VideoError, VideoIndex, index_video, read_frames
-from formats.errors import AccessError, UserError
+from formats.errors import AccessError, UserError, counted
 from formats.files import atomic_write, sync_files
 from formats.masks import RLE
 from formats.processed import ANNOTATION, ProcessedTake, frame_path, frames_in, pair_frames
@@ -102,6 +102,11 @@ def plan_take(take: Take, extraction: Extraction) -> TakePlan:
     if not (extraction.takes_dir / take.name).is_dir():
         plan.failures.append(Failure(None, MISSING, f"no folder {extraction.takes_dir / take.name}"))
         return plan
+    if not any(map(take.is_ego, take.cameras)):
+        cameras = ", ".join(take.cameras) or "there are none"
+        reason = f"none of its annotated cameras ({cameras}) is named aria* or is_ego in takes.json: it has no pairs"
+        plan.failures.append(Failure(None, MISSING, reason))
+        return plan
     indexes = _index_videos(plan, extraction)
     lengths = {camera: len(index) for camera, index in indexes.items()}
     if not any(map(take.is_ego, indexes)):
@@ -112,8 +117,9 @@ def plan_take(take: Take, extraction: Extraction) -> TakePlan:
         index = indexes[camera]
         frames = [frame for frame in wanted[camera] if frame < lengths[camera]]
         if lacking := len(wanted[camera]) - len(frames):
-            reason = f"{index.path} ends after {len(index)} frames; {lacking} wanted ones up to {wanted[camera][-1]}"
-            plan.failures.append(Failure(camera, MISSING, f"{reason} are left out"))
+            end, lost = counted(len(index), "frame"), counted(lacking, "wanted frame")
+            reason = f"{index.path} ends after {end}; {lost} up to {wanted[camera][-1]} left out"
+            plan.failures.append(Failure(camera, MISSING, reason))
         tracks = {name: tracks[camera] for name, tracks in take.objects.items() if camera in tracks}
         max_rows = EGO_ROWS if take.is_ego(camera) else EXO_ROWS
         plan.jobs.append(CameraJob(take.uid, camera, index, plan.folder / camera, frames, max_rows, tracks))
@@ -136,12 +142,14 @@ def _index_videos(plan: TakePlan, extraction: Extraction) -> dict[str, VideoInde
             continue
         if (index.hidden or index.uneven) and len(index) <= max(masked, default=0):
             # Kept, it would cost all cameras the frames behind its end.
-            signs = f"{index.hidden} frames hidden by an edit list, {index.uneven} at uneven times"
+            signs = f"{counted(index.hidden, 'frame')} hidden by an edit list, {index.uneven} at uneven times"
             reason = f"{path} is damaged: {signs}, and it ends after {len(index)}, before the last mask"
             plan.failures.append(Failure(camera, BROKEN, reason))
             del indexes[camera]
         elif index.hidden:
-            reason = f"{path} hides {index.hidden} frames by an edit list; frame 0 is the first that players show"
+            reason = (
+                f"{path} hides {counted(index.hidden, 'frame')} by an edit list; frame 0 is the first that players show"
+            )
             plan.failures.append(Failure(camera, NOTE, reason))
         elif index.uneven:
             reason = (
@@ -179,6 +187,11 @@ def finish_take(plan: TakePlan) -> list[Failure]:
     Raises UserError if the output cannot be written.
     """
     take = plan.take
+    for job in plan.jobs:
+        gone = set(job.frames) - frames_in(job.folder).keys()
+        if gone and not plan.results[job.camera].failure:
+            reason = f"{job.folder} has lost {counted(len(gone), 'frame')} meanwhile; run the same command again"
+            plan.results[job.camera].failure = Failure(job.camera, BROKEN, reason)
     failed = sorted(camera for camera, result in plan.results.items() if result.failure)
     lengths = {job.camera: len(job.index) for job in plan.jobs if job.camera not in failed}
     failures = plan.failures + [plan.results[camera].failure for camera in failed]

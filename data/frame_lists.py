@@ -111,6 +111,8 @@ def annotation(
     return {"segmentation": encode_mask(mask), "area": float(area), "category_id": float(category)} if area else None
 
 
-def natural(name: str) -> list[str | int]:
+def natural(name: str) -> list[str | tuple[int, str]]:
     """The key of natural order, in which `cam2` comes before `cam10`."""
-    return [int(part) if part.isdecimal() else part for part in re.split("([0-9]+)", name)]
+    parts = re.split("([0-9]+)", name)
+    parts[1::2] = [(len(digits), digits) for digits in (part.lstrip("0") for part in parts[1::2])]  # of any length
+    return parts

@@ -13,7 +13,7 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # repository root
 
 from formats.arguments import Parser
-from formats.errors import UserError, run_script
+from formats.errors import UserError, counted, printable, run_script
 from formats.files import read_json, write_json
 from formats.takes import (
     ANNOTATION_REMEDY,
@@ -41,7 +41,8 @@ def main() -> None:
     if args.output.exists() and read_json(args.output, "delete it first") != splits:
         raise UserError(f"{args.output} exists and holds another split; give another --output or delete it first")
     write_json(args.output, splits, indent=1)
-    print(f"{args.output}: {', '.join(f'{len(uids)} takes in {split}' for split, uids in splits.items())}")
+    counts = ", ".join(f"{counted(len(uids), 'take')} in {split}" for split, uids in splits.items())
+    print(f"{args.output}: {counts}")
 
 
 def make_split(template: Path) -> dict[str, list[str]]:
@@ -57,7 +58,7 @@ def make_split(template: Path) -> dict[str, list[str]]:
         for uid, _ in iter_annotations(path):
             former = split_of.pop(uid, split)
             if former != split:
-                print(f"take {uid} is in {former} and {split}: it goes to {split}")
+                print(printable(f"take {uid} is in {former} and {split}: it goes to {split}"))
             split_of[uid] = split
     if not split_of:
         raise UserError(f"no take in any of {template}; {ANNOTATION_REMEDY}")

@@ -10,6 +10,7 @@ Status 1: a video or mask is broken (download it again), or nothing could be pro
 """
 
 import argparse
+import contextlib
 import sys
 from collections import Counter
 from collections.abc import Iterator
@@ -31,10 +32,10 @@ from data.extraction import (
 )
 from data.failures import BROKEN, FAILED_TAKES, MISSING, NOTE, Failure, gather_failures, write_failures
 from formats.arguments import Parser, add_num_workers, add_splits_path
-from formats.errors import UserError, printable, run_script
-from formats.files import remove_leftovers
+from formats.errors import UserError, counted, printable, run_script
+from formats.files import only_one, remove_leftovers
 from formats.parallel import run_jobs, split_by_work
-from formats.processed import claim_data_dir, is_processed
+from formats.processed import SOURCE, claim_data_dir, is_processed
 from formats.takes import (
     ANNOTATION_TEMPLATE,
     DEFAULT_ROOT,
@@ -94,13 +95,30 @@ def main() -> int:
         raise UserError(f"--takepath {args.takepath} holds a folder takes; did you mean {args.takepath / 'takes'}?")
     splits = read_splits(args.split_path)
     chosen = choose_takes(args, splits)
-    claim_data_dir(args.outputpath, args.downscaled)
-    _warn_of_leaks(args, splits, chosen)
     status, seen = 0, set()
-    for split, uids in chosen.items():
-        status = max(status, process_split(args, split, [uid for uid in uids if uid not in seen], splits))
-        seen.update(uids)
+    with one_run_at_a_time(args.outputpath, args.shard):
+        for name in (FAILED_TAKES, SOURCE):
+            remove_leftovers(args.outputpath, name, 0 if args.shard == (1, 1) else 3600)  # younger: of another shard?
+        claim_data_dir(args.outputpath, args.downscaled)
+        _warn_of_leaks(args, splits, chosen)
+        for split, uids in chosen.items():
+            status = max(status, process_split(args, split, [uid for uid in uids if uid not in seen], splits))
+            seen.update(uids)
     return status
+
+
+@contextlib.contextmanager
+def one_run_at_a_time(data_dir: Path, shard: tuple[int, int]) -> Iterator[None]:
+    """Wait for other runs that write into `data_dir`, except for other shards of as many: they have other takes."""
+    what = f"processes takes into {data_dir}"
+    with contextlib.ExitStack() as own_lock:
+        with only_one(data_dir / ".process_data.lock", what):  # until this run has looked around, nobody else starts
+            own_lock.enter_context(only_one(data_dir / f".process_data_{shard[0]}_of_{shard[1]}.lock", what))
+            for lock in data_dir.glob(".process_data_*_of_*.lock"):
+                if not lock.name.endswith(f"_of_{shard[1]}.lock"):
+                    with only_one(lock, what):
+                        pass
+        yield
 
 
 def choose_takes(args: argparse.Namespace, splits: dict[str, list[str]]) -> dict[str, list[str]]:
@@ -123,7 +141,8 @@ def _warn_of_leaks(args: argparse.Namespace, splits: dict[str, list[str]], chose
     twice = [uid for uids in chosen.values() for uid in uids if count[uid] > 1]
     if twice:
         where = " and ".join(name for name, uids in splits.items() if twice[0] in uids)
-        message = f"{len(set(twice))} takes are in more than one split of {args.split_path}: {twice[0]} is in {where}"
+        count = counted(len(set(twice)), "take")
+        message = f"{count} in more than one split of {args.split_path}: {twice[0]} is in {where}"
         if args.strict:
             raise UserError(f"{message} (fatal by --strict)")
         print(f"warning: {printable(message)}", file=sys.stderr)
@@ -134,11 +153,12 @@ def process_split(args: argparse.Namespace, split: str, uids: list[str], splits:
     path = annotation_path(args.annotationpath, split)
     takes, malformed, others = read_takes(path, uids)
     if uids and not (takes or malformed or args.uids):
-        count = f"{len(uids)} takes of {split}"
-        raise UserError(f"{path} annotates none of the {count} in {args.split_path}; do they match?")
-    if homeless := set(others).difference(*splits.values()):
-        where = f"in no split of {args.split_path}"
-        print(f"{printable(split)}: {len(homeless)} annotated takes are {where} and are left out")
+        count = counted(len(uids), "take")
+        raise UserError(f"{path} annotates no take of {split} in {args.split_path}, which has {count}; do they match?")
+    homeless = set(others).difference(*splits.values())
+    if homeless and not args.uids:
+        count = counted(len(homeless), "annotated take")
+        print(printable(f"{split}: {count} in no split of {args.split_path}, left out"))
     shard, shards = args.shard
     work = {uid: estimated_work(takes[uid]) if uid in takes else 0 for uid in uids}
     mine = split_by_work(work, shards)[shard - 1]
@@ -184,7 +204,6 @@ def process_takes(args: argparse.Namespace, takes: list[Take], title: str) -> di
     """
     takes = sorted(takes, key=estimated_work, reverse=True)
     extraction = Extraction(args.takepath, args.outputpath, args.frames, args.downscaled)
-    remove_leftovers(args.outputpath, seconds=3600)  # younger ones may belong to another shard
     plans: dict[str, TakePlan] = {}  # of the takes under way
     failures: dict[str, list[Failure]] = {}  # of the finished takes
     left = {take.uid: estimated_work(take) for take in takes}
@@ -208,7 +227,7 @@ def process_takes(args: argparse.Namespace, takes: list[Take], title: str) -> di
     def close(take: Take, found: list[Failure]) -> None:
         failures[take.uid] = found
         bar.total -= left[take.uid]  # it was there already or cannot be done, so that it is no work
-        bar.set_postfix_str(f"{len(failures)}/{len(takes)} takes", refresh=False)
+        bar.set_postfix_str(f"{len(failures)}/{counted(len(takes), 'take')}", refresh=False)
         bar.update(1)
         _stop_if_strict(args, take.uid, take.name, found)
 
@@ -238,7 +257,7 @@ def sum_up(args: argparse.Namespace, title: str, names: dict[str, str], failures
     there = [uid for uid in failures if is_processed(args.outputpath, uid)]
     complete = sum(all(failure.kind == NOTE for failure in failures[uid]) for uid in there)
     print(
-        f"{title}: {complete} of {len(failures)} takes complete, {len(there) - complete} in part, "
+        f"{title}: {complete} of {counted(len(failures), 'take')} complete, {len(there) - complete} in part, "
         f"{len(failures) - len(there)} left out; in {args.outputpath}"
     )
     lines = [failure.describe(uid, names[uid]) for uid in names for failure in failures[uid]]

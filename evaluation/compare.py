@@ -86,9 +86,9 @@ def takes_won(cases: Sequence[Sequence[Case]]) -> dict[str, Any]:
 
 
 def differences(first: Sequence[Case], second: Sequence[Case]) -> dict[str, dict[str, Any]]:
-    """The metrics of the same cases in two files, second - first with its interval; None for what does not exist.
+    """The metrics of the same cases in two files, second - first with its interval; None where there is no value.
 
-    The same takes are drawn for both, so that what makes a take hard or easy drops out of the difference.
+    The same takes are drawn for both: whether a take is hard or easy does not matter for the difference.
     """
     takes = places_by_label(first, lambda case: case.take_uid).values()
     rows = [np.stack([sums[at].sum(0) for at in takes]) for sums in (case_sums(first), case_sums(second))]

@@ -4,7 +4,6 @@ Sizes are those of true masks: their area as a fraction of the image, and pixels
 scored.
 """
 
-import re
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from typing import Any, NamedTuple
@@ -13,7 +12,7 @@ import numpy as np
 from tqdm import tqdm
 
 from evaluation.summary import SIZE_LABELS, VISIBILITY_LABELS, size_label, visibility_label, without_nan
-from evaluation.tables import Rows, format_table, percent, split_title
+from evaluation.tables import Rows, counted, format_table, percent, split_title
 from evaluation.truth import GroundTruth, TakeTruth
 from formats.errors import UserError, printable
 from formats.geometry import Size
@@ -40,7 +39,7 @@ class TrackFacts(NamedTuple):
     object_name: str
     camera: str
     kind: str  # "ego" or "exo"
-    image: Size | None  # (H, W) of the video, None if it has no mask
+    image_sizes: set[Size]  # (H, W) of the camera's masks
     areas: list[float]  # fraction of the image, of each mask in the file's order
     pixels: list[int]  # of the same masks at a long side of 480
 
@@ -76,7 +75,6 @@ def describe(truth: GroundTruth, num_workers: int = 0, settings: Sequence[str] =
             "takes": len(takes),
             "objects": sum(len(take.objects) for take in takes),
             "objects_without_pair": sum(take.unpaired for take in takes),
-            "objects_per_take": spread(len(take.objects) for take in takes),
             "masks": {kind: sum(len(track.areas) for track in tracks if track.kind == kind) for kind in CAMERA_KINDS},
             "settings": {setting: describe_setting(takes, setting) for setting in settings},
             "sizes": {kind: describe_sizes([track for track in tracks if track.kind == kind]) for kind in CAMERA_KINDS},
@@ -85,7 +83,6 @@ def describe(truth: GroundTruth, num_workers: int = 0, settings: Sequence[str] =
                 {"scenario": name or "unknown", **counts([take for take in takes if take.scenario == name], settings)}
                 for name in sorted({take.scenario for take in takes})
             ],
-            "object_names": describe_names(takes),
             "by_take": [
                 {"take": take.name or take.uid, "scenario": take.scenario, **counts([take], settings)} for take in takes
             ],
@@ -109,7 +106,7 @@ def describe_take(truth: TakeTruth) -> TakeFacts:
                 except ValueError as error:
                     problems.append(f"take {take.uid}, object {name!r}, camera {camera}, frame {frame}: {error}")
             kind = "ego" if take.is_ego(camera) else "exo"
-            tracks.append(TrackFacts(take.uid, name, camera, kind, truth.video_sizes[camera], areas, pixels))
+            tracks.append(TrackFacts(take.uid, name, camera, kind, truth.mask_sizes[camera], areas, pixels))
     pairs = []
     for setting in SETTINGS:
         for pair in take.camera_pairs(setting):
@@ -180,25 +177,10 @@ def describe_cameras(tracks: Iterable[TrackFacts]) -> list[dict[str, Any]]:
             "takes": len({track.take_uid for track in members}),
             "objects": len(members),
             "masks": sum(len(track.areas) for track in members),
-            "video_sizes": [f"{w}x{h}" for h, w in sorted({track.image for track in members} - {None})],
+            "video_sizes": [f"{w}x{h}" for h, w in sorted(set().union(*(track.image_sizes for track in members)))],
         }
         for (kind, camera), members in sorted(groups.items())
     ]
-
-
-def describe_names(takes: Iterable[TakeFacts]) -> list[dict[str, Any]]:
-    """What objects are called without their number, the most frequent first."""
-    objects, masks = Counter(), Counter()
-    for take in takes:
-        objects.update(map(plain_name, take.objects))
-        for track in take.tracks:
-            masks[plain_name(track.object_name)] += len(track.areas)
-    return [{"name": name, "objects": number, "masks": masks[name]} for name, number in objects.most_common()]
-
-
-def plain_name(object_name: str) -> str:
-    """`bicycle _0` -> `bicycle`."""
-    return re.sub(r"_\d+$", "", object_name.strip()).strip()
 
 
 def counts(takes: Sequence[TakeFacts], settings: Sequence[str]) -> dict[str, Any]:
@@ -214,7 +196,8 @@ def format_description(description: dict[str, Any]) -> str:
     """What evaluate.py prints: how much there is, and tables of the settings, the sizes, the cameras, the scenarios."""
     settings, masks = description["settings"], description["masks"]
     headline = (
-        f"{split_title(description['split'])}: {description['takes']:,} takes, {description['objects']:,} objects, "
+        f"{split_title(description['split'])}: {counted(description['takes'], 'take')}, "
+        f"{counted(description['objects'], 'object')}, "
         f"{description['objects_without_pair']:,} of them without a pair of cameras, "
         f"{masks['ego']:,} ego and {masks['exo']:,} exo masks"
     )

@@ -21,6 +21,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # repository root
 
+from evaluation.case_pictures import draw_gallery, load_predictions
 from evaluation.compare import common_cases, compare, disagreements, short_names
 from evaluation.describe import describe, format_description
 from evaluation.inputs import (
@@ -36,13 +37,20 @@ from evaluation.inputs import (
     score_file,
     summarize_file,
 )
-from evaluation.outputs import claim_files, write_cases, write_outputs
+from evaluation.outputs import OUTPUT_FILES, claim_files, write_cases, write_outputs
 from evaluation.pages import PAGE, change_card, comparison_sections, write_page
-from evaluation.pictures import draw_gallery, load_predictions
 from evaluation.plots import comparison_plots, draw_comparison_plots
 from evaluation.protocols import OFFICIAL_RULE, PROTOCOLS, under_protocols
 from evaluation.summary import take_names, without_nan
-from evaluation.tables import difference_table, format_protocols, format_summary, format_table, split_title, won_table
+from evaluation.tables import (
+    counted,
+    difference_table,
+    format_protocols,
+    format_summary,
+    format_table,
+    split_title,
+    won_table,
+)
 from evaluation.truth import GroundTruth
 from formats.arguments import Parser, add_num_workers, add_setting, at_least
 from formats.errors import UserError, run_script
@@ -68,6 +76,12 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     add("--num", type=at_least(0), default=40, help="pictures of a comparison, of its largest disagreements")
     add_num_workers(parser)
     args = parser.parse_args(argv)
+    if (
+        not (args.setting or args.describe or args.pred_file or args.write_gt)
+        and args.out
+        and args.out.suffix == ".json"
+    ):
+        args.write_gt = args.out  # as the original's process_annotations.py with --output_path
     if args.describe and args.pred_file:
         parser.error("--describe looks at the ground truth alone; drop --pred_file")
     if not args.setting and not args.describe and (args.pred_file or not args.write_gt):
@@ -86,7 +100,7 @@ def main(argv: list[str] | None = None) -> None:
     truth = open_truth(args)
     if args.write_gt:
         truth.write_official(args.write_gt)
-        print(f"ground truth of {len(truth.uids)} takes written to {args.write_gt}")
+        print(f"ground truth of {counted(len(truth.uids), 'take')} written to {args.write_gt}")
     if args.describe:
         describe_data(args, truth)
     elif args.setting:
@@ -105,6 +119,7 @@ def evaluate_file(args: argparse.Namespace, truth: GroundTruth, path: Path) -> N
         summary["protocols"] = without_nan(under_protocols(args.protocol, scores.cases))
         tables += ["", format_protocols(summary["protocols"], args.all_frames)]
     out = args.out or beside(path, "evaluation")
+    claim_files(out, "evaluation", OUTPUT_FILES)
     write_outputs(out, summary, scores.cases)
     print("\n".join([*tables, *warnings, f"written to {out}"]))
 
@@ -146,7 +161,7 @@ def compare_files(args: argparse.Namespace, truth: GroundTruth, files: list[Path
         for picture, *group in zip(pictures, *shown, strict=True)
     ]
     sections = comparison_sections(comparison, draw_comparison_plots(out, names, cases), cards)
-    lead = f"{args.setting}, {split_title(source['split'])}: {len(cases[0]):,} frames that all files have"
+    lead = f"{args.setting}, {split_title(source['split'])}: {counted(len(cases[0]), 'frame')} that all files have"
     warnings = list(dict.fromkeys(line for one in scores for line in left_out(truth, one)))
     page = write_page(out, " against ".join(names), lead, warnings, sections)
     write_json(out / "comparison.json", comparison, indent=1)

@@ -1,4 +1,4 @@
-"""What a command line names for the evaluation: ground truth and results files, opened, checked, scored, summarized."""
+"""From the command line of an evaluation to ground truth and results files, opened, checked, scored, summarized."""
 
 import argparse
 import sys
@@ -8,6 +8,7 @@ from typing import Any
 
 from evaluation.score import ACCEPTED_TEXT, FLAGS, Scores, score_results
 from evaluation.summary import summarize_scores
+from evaluation.tables import counted
 from evaluation.truth import GroundTruth
 from formats.arguments import add_data_path, add_splits_path
 from formats.errors import MALFORMED, UserError, printable
@@ -97,7 +98,7 @@ def made_by(results: Path) -> dict[str, str | None]:
 
 
 def provenance_of(files: Sequence[Path]) -> dict[str, Any]:
-    """What metrics.json, comparison.json and the pages say about how the predictions and they themselves were made."""
+    """How the predictions and the evaluation were made, for metrics.json, comparison.json and the pages."""
     return {"predictions": [made_by(path) for path in files], "evaluation": provenance()}
 
 
@@ -131,9 +132,7 @@ def score_file(args: argparse.Namespace, truth: GroundTruth, path: Path) -> Scor
         truth, iter_results(path, args.setting), args.setting, args.num_workers, accepted_flags(args)
     )
     if not scores.cases and scores.not_in_truth and all(problem.missing for problem in scores.problems):
-        raise UserError(
-            f"{path} holds none of the {len(truth.uids)} takes of the ground truth; is it of another split?"
-        )
+        raise UserError(f"{path} holds no take of the ground truth; is it of another split?")
     problems = [problem for problem in scores.problems if not (problem.missing and args.allow_missing)]
     if problems:
         flags = sorted({problem.flag for problem in problems if problem.flag})
@@ -156,16 +155,16 @@ def summarize_file(
 def refuse(problems: Sequence[Any], where: str, hint: str = "") -> None:
     """List the problems and raise UserError."""
     print("\n".join(printable(str(problem)) for problem in problems), file=sys.stderr)
-    raise UserError(f"{len(problems)} problem{'' if len(problems) == 1 else 's'} in {where}, nothing written{hint}")
+    raise UserError(f"{counted(len(problems), 'problem')} in {where}, nothing written{hint}")
 
 
 def left_out(truth: GroundTruth, scores: Scores) -> list[str]:
-    """What was not scored, or not by the official protocol, a line each."""
+    """A line for each thing that was not scored, or not by the official protocol."""
     lines = truth.warnings()
     if scores.not_in_truth:
         lines.append(f"takes of the results without ground truth, not scored: {', '.join(scores.not_in_truth)}")
     if truth.accepted:
-        lines.append(f"accepted: {len(truth.accepted):,} takes of the ground truth without subsample_idx")
+        lines.append(f"accepted: {counted(len(truth.accepted), 'take')} of the ground truth without subsample_idx")
     lines += [f"accepted: {count:,} {ACCEPTED_TEXT[kind]}" for kind, count in sorted(scores.accepted.items())]
     lines += [str(problem) for problem in scores.problems if problem.missing]
     return list(map(printable, lines))

@@ -19,6 +19,7 @@ from tqdm import tqdm
 
 from evaluation.inputs import RESULTS_DIR, add_split_options, open_truth, refuse
 from evaluation.score import Problem, TakePredictions
+from evaluation.tables import counted
 from evaluation.truth import GroundTruth
 from formats.arguments import Parser
 from formats.errors import printable, run_script
@@ -69,7 +70,7 @@ def main(argv: list[str] | None = None) -> None:
 
 
 def whole(raw: dict, take: ProcessedTake) -> dict:
-    """A take's results with what the server asks for and others' results may lack: a key per object, subsample_idx."""
+    """A take's results with a key per object and subsample_idx: the server wants both, some results lack them."""
     masks = {name: {} for name in take.masks} | raw["masks"]
     return {"subsample_idx": take.subsample_idx, **raw, "masks": masks}
 
@@ -88,10 +89,11 @@ def find_problems(truth: GroundTruth, setting: str, results: Path) -> list[Probl
         del unseen[uid]
         take, checked = truth.load(uid), TakePredictions(uid, raw)
         for pair in take.take.camera_pairs(setting):
-            predictions += len(checked.read(pair, take.query_frames(pair), take.prediction_size(pair)))
+            predictions += len(checked.read(pair, take.prediction_sizes(pair, take.query_frames(pair))))
         problems += checked.problems
     problems += [Problem(uid, f"missing in {results}", missing=True) for uid in unseen]
-    print(f"{setting}: {len(truth.uids) - len(unseen):,} takes, {predictions:,} predictions")
+    takes = counted(len(truth.uids) - len(unseen), "take")
+    print(f"{setting}: {takes}, {counted(predictions, 'prediction')}")
     if others:
         print(f"  not of the split, left out: {printable(', '.join(others))}")
     return problems

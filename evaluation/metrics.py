@@ -1,9 +1,9 @@
-"""The metrics: what each is called and how it is shown, and how those of a mask are computed.
+"""The metrics: their names, how they are shown, and how those of a mask are computed.
 
 To add one that is a mean over masks, add a field to MaskScores, its value to `score_masks`, and a line to METRICS.
 
-Masks are (H, W) uint8 arrays of 0 and 1, long side 480 pixels, truth and prediction of the same size. Everything that
-costs time happens in the rectangle that holds both objects; the numbers are those of the whole image.
+Masks are (H, W) uint8 arrays of 0 and 1, long side 480 pixels, truth and prediction of the same size. The slow
+steps look only at the rectangle that holds both objects; the numbers equal those of the whole image.
 """
 
 import math

@@ -9,7 +9,7 @@ from typing import Any
 from evaluation.metrics import METRICS, MaskScores
 from evaluation.score import Case
 from formats.errors import UserError, printable
-from formats.files import atomic_write, read_json, remove_leftovers, write_json
+from formats.files import atomic_write, is_file_name, read_json, remove_leftovers, write_json
 
 OUTPUT_FILES = ("metrics.json", "breakdown.csv", "cases.csv")
 GROUP_COLUMNS = ("label", "frames", "visible", "missed", "invented", "frames_several_objects", "right_object_chance")
@@ -25,20 +25,26 @@ def claim_files(folder: Path, what: str, names: Sequence[str]) -> None:
     listing = folder / f".{what}.json"
     remove_leftovers(folder, listing.name)
     made = read_json(listing, "delete it") if listing.exists() else []
-    ours = {name for name in made if isinstance(name, str) and ".." not in Path(name).parts and name[:1] != "/"}
+    if not isinstance(made, list) or not all(map(_is_ours, made)):
+        raise UserError(f"{listing} is no list of files in its folder; delete it")
+    ours = set(made)
     others = [name for name in names if name not in ours and (folder / name).exists()]
     if others:
         raise UserError(f"{folder / others[0]} is of another origin and stays; delete it or name another --out")
     for path in (folder / name for name in ours):
         path.unlink(missing_ok=True)
+    for path in (folder / name for name in {*ours, *names}):
         remove_leftovers(path.parent, path.name)
     write_json(listing, list(names))  # before the files are there: a killed run leaves none that is not listed
 
 
+def _is_ours(name: Any) -> bool:
+    """Whether an item of a listing is a path below its folder, as this program writes them."""
+    return isinstance(name, str) and all(map(is_file_name, name.split("/")))
+
+
 def write_outputs(folder: Path, summary: dict[str, Any], cases: Sequence[Case]) -> None:
     """metrics.json, breakdown.csv (a line per group) and cases.csv (a line per scored frame), each atomically."""
-    for name in OUTPUT_FILES:
-        remove_leftovers(folder, name)
     header = (*GROUP_COLUMNS, *METRICS)
     rows = (
         (kind, *(group[name] for name in header)) for kind, groups in summary["breakdown"].items() for group in groups

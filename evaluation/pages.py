@@ -7,9 +7,9 @@ from typing import Any, NamedTuple
 
 from jinja2 import Environment, FileSystemLoader
 
+from evaluation.case_pictures import iou_text
 from evaluation.compare import apart, best_file
 from evaluation.metrics import OFFICIAL
-from evaluation.pictures import iou_text
 from evaluation.plots import Captioned
 from evaluation.score import Case
 from evaluation.tables import (
@@ -27,35 +27,7 @@ from formats.files import atomic_write
 
 PAGE = "index.html"
 PUBLISHED = "docs/results.md"
-GALLERY_ORDERS = {  # a card's value, "up" or "down" -> what the reader is told
-    "iou down": "best first",
-    "iou up": "worst first",
-    "existence down": "highest existence first",
-    "existence up": "lowest existence first",
-    "size down": "largest object first",
-    "size up": "smallest object first",
-}
-CHANGE_ORDERS = {
-    "apart down": "furthest apart first",
-    "change up": "largest fall from first to last file first",
-    "change down": "largest rise from first to last file first",
-    "size down": "largest object first",
-    "size up": "smallest object first",
-}
-CASE_KINDS = {
-    "visible": "object visible",
-    "hidden": "object not visible",
-    "missed": "visible, said to be not",
-    "invented": "not visible, said to be",
-    "empty": "visible, empty mask",
-    "wrong": "visible, not the right object",
-}
-CHANGE_KINDS = {
-    "existence": "existence: files disagree",
-    "object": "right object: files disagree",
-    "visible": "object visible",
-    "hidden": "object not visible",
-}
+VISIBLE, HIDDEN = "object visible", "object not visible"
 
 
 class Table(NamedTuple):
@@ -70,15 +42,18 @@ class Card(NamedTuple):
     picture: str  # its path
     title: str
     caption: str
-    kinds: list[str]
-    values: dict[str, Any]  # by which cards are sorted; "" always comes last
+    iou: float | None  # in percent
+    values: dict[str, float | str]  # what it can be sorted by; "" always comes last
+    kinds: list[str]  # what the gallery can be limited to
 
 
 class Gallery(NamedTuple):
     cards: list[Card]
-    orders: dict[str, str]  # "value up" or "value down" -> label, the first holds
-    kinds: dict[str, str]  # what it can be limited to -> label
     wide: bool = False
+
+    @property
+    def kinds(self) -> list[str]:
+        return sorted({kind for card in self.cards for kind in card.kinds})
 
 
 class Section(NamedTuple):
@@ -110,7 +85,7 @@ def report_sections(summary: dict[str, Any], plots: Captioned, cards: list[Card]
             "Cases",
             "Query, prediction and truth, spread evenly from the best to the worst case, and those where the object is "
             "not visible and the existence highest. Dashed: said not to be visible. A picture opens at full size.",
-            gallery=Gallery(cards, GALLERY_ORDERS, CASE_KINDS),
+            gallery=Gallery(cards),
         ),
         Section(
             "Beyond the benchmark",
@@ -136,22 +111,22 @@ def comparison_sections(comparison: dict[str, Any], plots: Captioned, cards: lis
     """The page of several results files."""
     first, others = comparison["first"], comparison["comparisons"]
     names = comparison["names"]
-    best = {f"best-{number}": f"{name} is best" for number, name in enumerate(names)}
     sections = [Section("Differences", tables=[Table(difference_table(first, other)) for other in others])]
     if cards:
         note = (
             "The cases on which the files are furthest apart, side by side; each file is the best in as many. A fifth "
             "are objects that are not visible and that only some files say to be. Dashed: said not to be visible."
         )
-        gallery = Gallery(cards, CHANGE_ORDERS, best | CHANGE_KINDS, wide=len(names) > 2)
-        sections.append(Section("Disagreements", note, gallery=gallery))
+        sections.append(Section("Disagreements", note, gallery=Gallery(cards, wide=len(names) > 2)))
     sections.append(Section("Takes won", "By size of the true mask.", [Table(won_table(comparison))]))
     if plots:
         sections.append(Section("Plots", plots=plots))
     for kind, groups in others[0]["by"].items():
         if len(groups) > 1:
             tables = [Table(change_table(other["by"][kind]), f"{other['second']} - {first}") for other in others]
-            note = "The largest change of IoU first. Arrow up: better. In brackets: 95 % of resamples of the takes."
+            note = "The largest change of IoU first. Arrow up: better."
+            if others[0]["metrics"]["iou"]["interval_95"][0] is not None:
+                note += " In brackets: 95 % of resamples of the takes."
             sections.append(Section(f"By {BREAKDOWN_TITLES.get(kind, kind)}", note, tables))
     return [*sections, provenance_section(comparison["provenance"])]
 
@@ -171,37 +146,38 @@ def provenance_section(made: dict[str, Any]) -> Section:
 
 def report_card(case: Case, picture: str, take_name: str) -> Card:
     """The card of a case; `picture` is its path."""
-    kinds = ["visible" if case.visible else "hidden"]
+    kinds = [VISIBLE if case.visible else HIDDEN]
     if case.predicted_visible != case.visible:
-        kinds.append("invented" if case.predicted_visible else "missed")
+        kinds.append("not visible, said to be" if case.predicted_visible else "visible, said to be not")
     if case.visible and case.mask.predicted_pixels == 0:
-        kinds.append("empty")
+        kinds.append("visible, empty mask")
     if case.visible and case.mask.right_object == 0:
-        kinds.append("wrong")
-    values = {"existence": case.existence, "iou": "", "size": ""}
-    if case.visible:
-        values |= {"iou": round(100 * case.mask.iou, 4), "size": case.mask.truth_pixels}
+        kinds.append("visible, not the right object")
+    iou = 100 * case.mask.iou if case.visible else None
+    size = case.mask.truth_pixels if case.visible else ""
+    values = {"IoU": "" if iou is None else iou, "existence": case.existence, "object size": size}
     caption = f"{_place(case, take_name)}: {iou_text(case)}, existence {100 * case.existence:.0f} %"
-    return Card(picture, case.object_name.strip(), caption, kinds, values)
+    return Card(picture, case.object_name.strip(), caption, iou, values, kinds)
 
 
 def change_card(cases: Sequence[Case], picture: str, names: Sequence[str], take_name: str) -> Card:
     """The same for a case in several results files."""
     first, last = cases[0], cases[-1]
-    kinds = ["visible" if first.visible else "hidden", f"best-{best_file(cases)}"]
+    kinds = [VISIBLE if first.visible else HIDDEN, f"{names[best_file(cases)]} is best"]
     if len({case.predicted_visible for case in cases}) > 1:
-        kinds.append("existence")
-    values = {"iou": "", "change": "", "apart": apart(cases), "size": ""}
+        kinds.append("existence: files disagree")
+    iou, change, size = None, "", ""
     if first.visible:
         if len({case.mask.right_object for case in cases if not math.isnan(case.mask.right_object)}) > 1:
-            kinds.append("object")
+            kinds.append("right object: files disagree")
         what, numbers = "IoU (%)", (case.mask.iou for case in cases)
-        change = last.mask.iou - first.mask.iou
-        values |= {"iou": 100 * first.mask.iou, "change": change, "size": first.mask.truth_pixels}
+        iou, change, size = 100 * first.mask.iou, last.mask.iou - first.mask.iou, first.mask.truth_pixels
     else:
         what, numbers = "not visible; existence (%)", (case.existence for case in cases)
+    values = {"distance": apart(cases), "change from first to last file": change, "object size": size}
     scores = ", ".join(f"{name} {percent(number)}" for name, number in zip(names, numbers, strict=True))
-    return Card(picture, first.object_name.strip(), f"{_place(first, take_name)}: {what} {scores}", kinds, values)
+    caption = f"{_place(first, take_name)}: {what} {scores}"
+    return Card(picture, first.object_name.strip(), caption, iou, values, kinds)
 
 
 def _place(case: Case, take_name: str) -> str:

@@ -93,8 +93,8 @@ def iou_histogram(axes: Axes, cases: Sequence[Case]) -> None:
 def iou_by_size(axes: Axes, cases: Sequence[Sequence[Case]], names: Sequence[str]) -> None:
     """Mean IoU of each results file over the size of the true mask; of a single one also its middle half.
 
-    A dozen groups have about as many cases each. Cases of one size are in one group, so that sizes grow from group to
-    group.
+    There are about a dozen groups of equal numbers of cases. Cases of one size are in one group: sizes grow from group
+    to group.
     """
     pixels = np.array([max(case.mask.truth_pixels, 0.5) for case in cases[0] if case.visible])  # 0 has no logarithm
     edges = np.unique(np.quantile(pixels, np.linspace(0, 1, 13)[:-1], method="lower"))

@@ -1,7 +1,7 @@
 """The rules by which this field averages its scores, each over the same scored cases; docs/protocols.md defines them.
 
-Only `official` is the benchmark's. The others are those of published systems' own scorers, so that a figure can be
-compared with theirs; what a rule does not define is nan.
+Only `official` is the benchmark's. The others are the rules of published systems' own scorers: they make a figure
+comparable with theirs. A score that a rule does not define is nan.
 """
 
 import math
@@ -19,13 +19,13 @@ OFFICIAL_RULE = "official"
 
 
 class Figures(NamedTuple):
-    """What one rule gives: fractions, nan for what it does not define."""
+    """The scores by one rule, as fractions; nan if the rule does not define a score."""
 
     iou: float
     location_error: float
     contour_accuracy: float
     balanced_accuracy: float
-    averaged_over: str  # what the masks' scores are a mean of, and how many
+    averaged_over: str  # "masks", "takes" or "frame pairs": the scores are means over `count` of them
     count: int
 
 
@@ -76,7 +76,7 @@ def per_pair(cases: Sequence[Case]) -> Figures:
 
 
 def lmeec_visibility(cases: Sequence[Case]) -> Figures:
-    """LM-EEC's: a mask larger than 0.1 % of the image says "visible"; what vanished at 480 pixels counts as hidden."""
+    """LM-EEC's: a mask of over 0.1 % of the image says "visible"; an object that vanished at 480 pixels is hidden."""
     seen = [case for case in cases if case.visible and case.mask.truth_pixels]
     truth = np.array([case.visible and case.mask.truth_pixels > 0 for case in cases], bool)
     said = np.array([case.predicted_area > VISIBLE_AREA for case in cases], bool)

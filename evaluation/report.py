@@ -11,6 +11,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # repository root
 
+from evaluation.case_pictures import choose, draw_gallery, load_predictions
 from evaluation.inputs import (
     add_reading_options,
     add_truth_options,
@@ -22,7 +23,6 @@ from evaluation.inputs import (
 )
 from evaluation.outputs import OUTPUT_FILES, claim_files, write_outputs
 from evaluation.pages import PAGE, report_card, report_sections, write_page
-from evaluation.pictures import choose, draw_gallery, load_predictions
 from evaluation.plots import REPORT_PLOTS, draw_report_plots
 from evaluation.summary import take_names
 from evaluation.tables import headline, split_title

@@ -1,7 +1,7 @@
 """Score a results file: check the predictions of each take and compare their masks with the true ones.
 
-Every problem of a results file is found and named, none stops the search. Others write results in slightly other forms:
-these are problems too, and name the flag that accepts them; what a flag accepted is counted.
+Every problem of a results file is found and named; none stops the search. Results of other programs have slightly other
+forms: each such form is a problem that names the flag which accepts it, and accepted ones are counted.
 """
 
 import contextlib
@@ -65,8 +65,8 @@ class PredictedMask(NamedTuple):
 class TakePredictions:
     """The predictions of a take, `raw` as the results file has them (None: not at all), read pair by pair.
 
-    `accept` holds the flags that were given. What is wrong with the predictions read so far is in `problems`, how often
-    what was accepted in `accepted`.
+    `accept` holds the flags that were given. `problems` lists the problems of the predictions read so far, `accepted`
+    counts the ones that a flag accepted.
     """
 
     def __init__(self, take_uid: str, raw: Any, accept: Collection[str] = ()):
@@ -74,14 +74,14 @@ class TakePredictions:
         self.problems: list[Problem] = []
         self.accepted: Counter[str] = Counter()
 
-    def read(self, pair: CameraPair, frames: list[int], size: Size | None) -> dict[int, PredictedMask]:
-        """The usable ones of `frames`. `size` is the (H, W) that their masks must have, None if it is not known."""
+    def read(self, pair: CameraPair, sizes: dict[int, Size | None]) -> dict[int, PredictedMask]:
+        """The usable ones. `sizes`: frame -> (H, W) that its mask must have, None if that is not known."""
         entries = self._entries(pair)
         if entries is None:
             return {}
         found: dict[int, PredictedMask] = {}
         faulty: dict[str, tuple[str, list[int]]] = {}  # kind of fault -> how it looks in the first frame, the frames
-        for frame in frames:
+        for frame, size in sizes.items():
             prediction, faults = read_prediction(entries.get(str(frame)), size)
             accepted = {kind for kind in faults if FLAGS.get(kind) in self._accept}
             self.accepted.update(accepted)
@@ -154,16 +154,19 @@ def read_prediction(raw: Any, size: Size | None) -> tuple[PredictedMask | None, 
 def _read_mask(rle: Any, size: Size | None, faults: dict[str, str]) -> tuple[np.ndarray | None, np.ndarray | None]:
     """A mask at the size that it must have, and as it is. Raises ValueError if it cannot be decoded.
 
-    One of another size is a fault more; it can be resized if it shows the same image, neither cut nor padded.
+    One of another size is a fault more; it can be resized if it shows the same image, neither cut nor padded, or if it
+    is empty.
     """
     given = check_rle(rle)[:2]
     if given == size or (size is None and max(given) == EVAL_SIDE):
         mask = decode_mask(rle)
         return mask, mask
+    mask = decode_mask(rle)
     expected = list(size) if size else f"a long side of {EVAL_SIDE}"
     similar = size is not None and abs(given[0] * size[1] / (given[1] * size[0]) - 1) <= MAX_DISTORTION
-    faults[OTHER_SIZE if similar else "mask has the wrong size"] = f"{list(given)}, expected {expected}"
-    return (resize_mask(rle, size), decode_mask(rle)) if similar else (None, None)
+    resizable = size is not None and (similar or not mask.any())
+    faults[OTHER_SIZE if resizable else "mask has the wrong size"] = f"{list(given)}, expected {expected}"
+    return (resize_mask(rle, size), mask) if resizable else (None, None)
 
 
 def _pair_key(pair: CameraPair) -> str:
@@ -209,7 +212,7 @@ class TakeScores(NamedTuple):
     cases: list[Case]
     wanted: int  # frames to score; less than that in `cases` if predictions are missing
     problems: list[Problem]
-    accepted: Counter[str] = Counter()  # how often what was read that is not of the official form
+    accepted: Counter[str] = Counter()  # form other than the official one -> how often it was read
 
 
 class Scores(NamedTuple):
@@ -284,11 +287,12 @@ def score_take(truth: TakeTruth, raw: Any, setting: str, accept: Collection[str]
         wanted += len(frames)
         if not frames:
             continue
-        for frame, predicted in predictions.read(pair, frames, truth.prediction_size(pair)).items():
+        for frame, predicted in predictions.read(pair, truth.prediction_sizes(pair, frames)).items():
             own, given = true_mask(pair.object_name, pair.target_camera, frame), predicted.given
             scores = scores_at_file_size = None
             if own is not None:
-                scores = score_masks(own, predicted.mask, _others_in_view(truth.take.masks, true_mask, pair, frame))
+                others = _others_in_view(truth.take.masks, true_mask, pair, frame)
+                scores = score_masks(own, predicted.mask, [other for other in others if other.size == own.size])
                 if given is not predicted.mask:
                     resized = truth.cut_out(pair.object_name, pair.target_camera, frame, given.shape)
                     scores_at_file_size = score_masks(resized, given)

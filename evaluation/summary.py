@@ -1,7 +1,7 @@
 """From scored cases to the benchmark's four numbers, their confidence intervals, breakdowns, and existence curves.
 
-Every number is a ratio of sums over cases. So a case, a take or a split is a row of sums, (len(SUMS),) floats, and the
-numbers of any set of cases are those of its rows added up.
+Every number is a ratio of sums over cases. So a case, a take or a split is a row of sums, (len(SUMS),) floats; to get
+the numbers of a set of cases, add up its rows.
 """
 
 import math
@@ -131,7 +131,7 @@ def intervals(takes: Sequence[Sequence[Case]]) -> dict[str, Interval]:
 
 
 def percentile_interval(values: np.ndarray) -> Interval:
-    """What holds the middle 95 % of the values; nan if there are none."""
+    """The range of the middle 95 % of the values; nan if there are none."""
     values = values[~np.isnan(values)]
     if not len(values):
         return math.nan, math.nan
@@ -180,7 +180,7 @@ def labels(scores: Scores) -> dict[str, Callable[[Case], str | None]]:
 
 
 def take_names(scores: Scores) -> dict[str, str]:
-    """What to call each take: its name if it is known, else its uid."""
+    """The name of each take if it is known, else its uid."""
     return {take.take_uid: take.name or take.take_uid for take in scores.takes}
 
 

@@ -15,6 +15,7 @@ PAPER = {  # this network as the benchmark's authors trained it, on their v2 tes
     "ego-exo": {"iou": 0.1899, "location_error": 0.070, "contour_accuracy": 0.386, "balanced_accuracy": 0.6631},
     "exo-ego": {"iou": 0.2714, "location_error": 0.104, "contour_accuracy": 0.358, "balanced_accuracy": 0.8201},
 }
+PAPER_TAKES = 295  # of that split
 PRINTED_BREAKDOWNS = ("scenario", "object size", "visibility", "query camera", "target camera")
 BREAKDOWN_TITLES = {  # where they differ from the name
     "object size": "size of the true mask in the target image (long side 480 px)",
@@ -55,10 +56,13 @@ def format_summary(summary: dict[str, Any]) -> str:
 
 def headline(summary: dict[str, Any]) -> str:
     """Setting, split and how much was scored, in one line."""
-    return (
-        f"{summary['setting']}, {split_title(summary['split'])}: {summary['takes']} takes, "
-        f"{summary['frames_scored']:,} frames scored, {summary['frames_visible']:,} of them with a visible target"
-    )
+    takes, frames = counted(summary["takes"], "take"), counted(summary["frames_scored"], "frame")
+    visible = f"{summary['frames_visible']:,} of them with a visible target"
+    return f"{summary['setting']}, {split_title(summary['split'])}: {takes}, {frames} scored, {visible}"
+
+
+def counted(number: int, noun: str) -> str:
+    return f"{number:,} {noun}{'' if number == 1 else 's'}"
 
 
 def split_title(split: str | None) -> str:
@@ -67,20 +71,25 @@ def split_title(split: str | None) -> str:
 
 
 def figures_table(summary: dict[str, Any]) -> Rows:
-    """All figures of a results file: a row for each of METRICS, in their order, then existence and other means."""
-    rows: Rows = [("", "value", "95 % interval", "paper (v2 test)")]
+    """All figures of a results file: a row for each of METRICS, in their order, then existence and other means.
+
+    The paper's figures stand beside them only if all takes of its test split were scored.
+    """
+    paper = PAPER[summary["setting"]] if (summary["split"], summary["takes"]) == ("test", PAPER_TAKES) else None
+    rows: Rows = [("", "value", "95 % interval", *(["paper (v2 test)"] if paper else []))]
     values = {**summary["official"], **summary["extra"]}
     for name, metric in METRICS.items():
         title = metric.heading + (beside_right_object(summary) if name == "right_object" else "")
         span = interval(name, summary["interval_95"][name]) or "-"
-        rows.append((title, metric.show(values[name]), span, metric.show(PAPER[summary["setting"]].get(name))))
+        rows.append((title, metric.show(values[name]), span, *([metric.show(paper.get(name))] if paper else [])))
+    others = {}
     for name in ("average_precision", "calibration_error"):
-        title = f"* existence, {name.replace('_', ' ')} (%)"
-        rows.append((title, percent(summary["existence"][name]), "", ""))
+        others[f"* existence, {name.replace('_', ' ')} (%)"] = percent(summary["existence"][name])
     for unit in ("takes", "objects"):
         for name in ("iou", "contour_accuracy"):
-            value = METRICS[name].show(summary[f"mean_over_{unit}"][name])
-            rows.append((f"* {METRICS[name].heading}, mean over {unit}", value, "", ""))
+            value = summary[f"mean_over_{unit}"][name]
+            others[f"* {METRICS[name].heading}, mean over {unit}"] = METRICS[name].show(value)
+    rows += [(title, text, *[""] * (len(rows[0]) - 2)) for title, text in others.items()]
     return rows
 
 
@@ -150,8 +159,8 @@ def change_table(groups: dict[str, dict[str, Any]]) -> Rows:
 
 
 def verdict(name: str, found: dict[str, Any]) -> str:
-    """What a difference says of the second file: better, worse, or that the takes do not tell."""
-    change = METRICS[name].verdict(found["difference"])
+    """Whether the second file is better or worse, "uncertain" if its interval holds 0; "-" if there is no interval."""
+    change = METRICS[name].verdict(found["difference"]) if found["interval_95"][0] is not None else ""
     return f"{change}{'' if is_certain(found) else ', uncertain'}" if change else "-"
 
 

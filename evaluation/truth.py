@@ -8,6 +8,7 @@ It can also be read from and written to the benchmark's own ground-truth file:
 whose "masks" and "subsample_idx" are those of annotation.json.
 """
 
+import contextlib
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -17,7 +18,7 @@ from evaluation.metrics import CutOut, cut_out
 from formats.errors import UserError, printable
 from formats.files import iter_json, remove_leftovers, write_json
 from formats.geometry import Size, eval_size, nearest_axes
-from formats.masks import check_rle, check_size, sample_mask
+from formats.masks import mask_size, sample_mask
 from formats.processed import ANNOTATION, CameraPair, ProcessedTake, frames_in, is_processed, read_frame
 from formats.takes import iter_annotations, parse_take
 
@@ -26,7 +27,7 @@ GT_REMEDY = "write it with `python evaluation/evaluate.py --write_gt`"
 
 @dataclass(frozen=True)
 class Annotated:
-    """What annotation.json lacks: the frames looked at, by object and camera, and what the take is called."""
+    """The part that annotation.json lacks: frames looked at, by object and camera, name and scenario of the take."""
 
     frames: dict[str, dict[str, list[int]]]
     name: str = ""
@@ -53,9 +54,15 @@ class TakeTruth:
         return self.annotated.scenario if self.annotated else ""
 
     @cached_property
-    def video_sizes(self) -> dict[str, Size | None]:
-        """(H, W) of each camera's video, None where no mask of it can be read."""
-        return {camera: self.take.video_size(camera) for camera in self.take.cameras}
+    def mask_sizes(self) -> dict[str, set[Size]]:
+        """(H, W) of each camera's masks: of a video one, of photos perhaps several, none where no mask tells."""
+        sizes: dict[str, set[Size]] = {camera: set() for camera in self.take.cameras}
+        for cameras in self.take.masks.values():
+            for camera, masks in cameras.items():
+                for rle in masks.values():
+                    with contextlib.suppress(ValueError):
+                        sizes[camera].add(mask_size(rle))
+        return sizes
 
     def query_frames(self, pair: CameraPair) -> list[int]:
         """The frames to predict: those with a query mask, in the file's order."""
@@ -71,31 +78,37 @@ class TakeTruth:
     def cut_out(self, object_name: str, camera: str, frame: int, size: Size | None = None) -> CutOut | None:
         """An object's mask, at `size` (H, W) or with a long side of 480 pixels; None where the object is not visible.
 
-        Raises UserError if it cannot be decoded or has not the size of the camera's other masks.
+        Raises UserError if it cannot be decoded.
         """
         rle = self.take.masks[object_name].get(camera, {}).get(frame)
         if rle is None:
             return None
         try:
-            video_size = self.video_sizes[camera]
-            if video_size is None:
-                check_rle(rle)  # says what is wrong with it
-            elif check_size(rle["size"]) != video_size:
-                raise ValueError(f"its size {rle['size']} is not that of the camera's other masks")
-            return cut_out(sample_mask(rle, *nearest_axes(video_size, size or eval_size(video_size))))
-        except (ValueError, KeyError, TypeError) as error:
+            given = mask_size(rle)
+            return cut_out(sample_mask(rle, *nearest_axes(given, size or eval_size(given))))
+        except ValueError as error:
             raise UserError(
                 f"object {object_name!r}, camera {camera}, frame {frame}: "
                 f"the mask cannot be decoded ({error}); process the take again"
             ) from None
 
-    def prediction_size(self, pair: CameraPair) -> Size | None:
-        """(H, W) that predictions in the target view must have; None if neither a mask nor a frame tells."""
-        size = self.video_sizes[pair.target_camera]
-        if size is None:  # as in a test split whose target masks are secret
-            frame = next(iter(frames_in(self.take.folder / pair.target_camera).values()), None)
-            size = frame and read_frame(Path(frame)).shape[:2]
-        return size and eval_size(size)
+    def prediction_sizes(self, pair: CameraPair, frames: list[int]) -> dict[int, Size | None]:
+        """(H, W) that predictions in the target view must have, by frame: that of the true mask, or else of all masks.
+
+        None where neither tells: the object is hidden, and the camera's masks have several sizes or none.
+        """
+        sizes = {eval_size(size) for size in self.mask_sizes[pair.target_camera]}
+        if not sizes:  # as in a test split whose target masks are secret
+            picture = next(iter(frames_in(self.take.folder / pair.target_camera).values()), None)
+            sizes = {eval_size(read_frame(Path(picture)).shape[:2])} if picture else set()
+        if len(sizes) == 1:
+            return dict.fromkeys(frames, sizes.pop())
+        found: dict[int, Size | None] = dict.fromkeys(frames)
+        masks = self.take.masks[pair.object_name][pair.target_camera]
+        for frame in found.keys() & masks.keys():
+            with contextlib.suppress(ValueError):  # one that is broken is named where it is read
+                found[frame] = eval_size(mask_size(masks[frame]))
+        return found
 
 
 @dataclass(frozen=True)
@@ -149,7 +162,7 @@ class GroundTruth:
         return cls(list(annotated), data_dir, annotated, missing, takes, accepted)
 
     def warnings(self) -> list[str]:
-        """What it lacks, or has beyond the official protocol, a line each."""
+        """A line for each thing that it lacks, or has beyond the official protocol."""
         lines = []
         if None in self.annotated.values():
             lines.append(

@@ -20,6 +20,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # repository root
 
 from tqdm import tqdm
 
+from evaluation.case_pictures import CASE_ORDERS, case_sheet, choose, draw_case, load_predictions, write_video
 from evaluation.inputs import (
     accepted_flags,
     add_reading_options,
@@ -29,8 +30,8 @@ from evaluation.inputs import (
     open_truth,
 )
 from evaluation.outputs import claim_files
-from evaluation.pictures import CASE_ORDERS, case_sheet, choose, draw_case, load_predictions, write_video
 from evaluation.score import Case, score_results
+from evaluation.tables import counted
 from formats.arguments import Parser, add_num_workers, add_setting, at_least
 from formats.drawing import write_picture
 from formats.errors import UserError, run_script
@@ -73,7 +74,7 @@ def main(argv: list[str] | None = None) -> None:
     takes = iter_results(results, args.setting)
     scores = score_results(truth, takes, args.setting, args.num_workers, accepted_flags(args))
     if scores.problems:
-        print(f"{len(scores.problems)} problems in {results}; evaluate.py lists them", file=sys.stderr)
+        print(f"{counted(len(scores.problems), 'problem')} in {results}; evaluate.py lists them", file=sys.stderr)
     if not scores.cases:
         raise UserError(f"no prediction in {results} is of these takes; check --split and --take")
     cases = matching(scores.cases, args.object, args.camera, args.frame)
@@ -89,13 +90,13 @@ def main(argv: list[str] | None = None) -> None:
     pictures = (draw_case(takes[one.case.take_uid], [one], args.height) for one in predictions)
     if out.suffix.lower() == ".mp4":
         write_video(out, tqdm(pictures, total=len(cases), unit="frame"), args.fps)
-        print(f"{len(cases)} frames: {out}")
+        print(f"{counted(len(cases), 'frame')}: {out}")
     elif out.suffix.lower() in (".jpg", ".jpeg", ".png"):
         write_picture(out, case_sheet(list(pictures)))
-        print(f"{len(cases)} pictures: {out}")
+        print(f"{counted(len(cases), 'picture')}: {out}")
     else:
         write_folder(out, cases, list(pictures))
-        print(f"{len(cases)} pictures: {out / 'sheet.jpg'}")
+        print(f"{counted(len(cases), 'picture')}: {out / 'sheet.jpg'}")
 
 
 def matching(cases: list[Case], object_name: str | None, camera: str | None, frame: int | None) -> list[Case]:

@@ -12,8 +12,10 @@ from formats.takes import SETTINGS
 SYNONYMS = (  # names that our scripts or the original's give to the same thing; each script understands all of them
     ("data_path", "data_dir", "outputpath", "train_dir"),  # processed takes
     ("splits_path", "split_path"),
-    ("annotation_path", "annotationpath"),
-    ("out_path", "out_dir", "out", "output"),
+    ("annotation_path", "annotationpath", "annotations_path"),
+    ("out_path", "out_dir", "out", "output", "output_path"),
+    ("ego_exo", "ego_exo_preds"),
+    ("exo_ego", "exo_ego_preds"),
 )
 
 

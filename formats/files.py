@@ -5,6 +5,7 @@ JSON whose name ends in .gz is read through gzip.
 
 import contextlib
 import fcntl
+import glob
 import gzip
 import itertools
 import json
@@ -22,7 +23,7 @@ from typing import IO, Any
 import ijson
 import numpy as np
 
-from formats.errors import AccessError, UserError
+from formats.errors import AccessError, UserError, printable
 
 
 @contextlib.contextmanager
@@ -67,12 +68,12 @@ def sync_files(paths: Iterable[Path]) -> None:
             os.fsync(file.fileno())
 
 
-def remove_leftovers(folder: Path, name: str = "*", seconds: float = 0) -> None:
-    """Delete what killed writers of the files `name` left in `folder`, if it is at least `seconds` old.
+def remove_leftovers(folder: Path, name: str | None = None, seconds: float = 0) -> None:
+    """Delete what killed writers of the file `name`, or of any file, left in `folder`, if it is at least `seconds` old.
 
     An hour is safe where others may be writing these files now.
     """
-    for path in Path(folder).glob(f".{name}.*.tmp"):
+    for path in Path(folder).glob(f".{'*' if name is None else glob.escape(name)}.*.tmp"):
         with contextlib.suppress(FileNotFoundError):
             if time.time() - path.stat().st_mtime >= seconds:
                 path.unlink()
@@ -103,7 +104,7 @@ def only_one(lock_path: Path, what: str) -> Iterator[IO]:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
-            print(f"waiting for another process that {what} ({lock_path})", file=sys.stderr)
+            print(printable(f"waiting for another process that {what} ({lock_path})"), file=sys.stderr)
             fcntl.flock(lock, fcntl.LOCK_EX)
         except OSError:
             pass
@@ -253,12 +254,16 @@ def json_errors(path: Path, remedy: str) -> Iterator[None]:
         raise AccessError(f"{path} cannot be read ({reason}); mend this and run the same command again") from None
 
 
+_FILE_NAME = re.compile(r"(?![-.])[^/\\\0-\x1f\x7f-\x9f]+")
+
+
 def is_file_name(name: Any) -> bool:
     """Whether a value from somebody else's file can name a file or folder of ours without leading out of its folder.
 
-    Such a name is not hidden, as our temporary files are, does not look like an option, and has room for suffixes.
+    Such a name is not hidden, as our temporary files are, does not look like an option, has no control characters, and
+    has room for suffixes.
     """
     try:
-        return bool(re.fullmatch(r"[^-./\\\0-\x1f][^/\\\0-\x1f]*", name)) and len(name.encode()) <= 200
+        return bool(_FILE_NAME.fullmatch(name)) and len(name.encode()) <= 200
     except (TypeError, UnicodeEncodeError):
         return False

@@ -15,6 +15,7 @@ from formats.geometry import EVAL_SIDE, Corner, Size, eval_size, letterbox_axes,
 from formats.lz_text import decompress
 
 MAX_SIDE, MAX_ASPECT = 8192, 100  # of masks in pixels, long side by short side; the benchmark's have 3840 and 1.8
+MAX_RUNS = 1 << 22  # of a mask: noise over a picture of 3840x2160 has as many, an object that somebody drew thousands
 MAX_DIGITS = 7  # of a run length in COCO's text, five bits each: 8192 x 8192 and the sign have room
 _COUNTS = re.compile("[0-o]*[0-O]")  # six bits a character; the bit "more follow" is not set in the last one
 
@@ -29,10 +30,8 @@ def decode_lzstring(encoded: str, size: Size = (MAX_SIDE, MAX_SIDE)) -> str:
 
     Raises ValueError if it is not LZString, or of more characters than any mask of that size has.
     """
-    # The worst case are runs of one pixel, each with a character; longer runs need fewer characters per pixel.
-    longest = size[0] * size[1] * 9 // 8 + 16
     try:
-        counts = decompress(encoded, longest) if isinstance(encoded, str) else ""
+        counts = decompress(encoded, _max_length(size)) if isinstance(encoded, str) else ""
     except ValueError as error:
         raise ValueError(f"mask {encoded[:24]!r}... is not LZString text ({error})") from None
     if not counts or not counts.isascii():
@@ -81,9 +80,19 @@ def check_rle(rle: Any) -> tuple[int, int, str]:
     Quick: whether the runs fill the image is left to `run_lengths`.
     """
     size, counts = mask_size(rle), rle["counts"]
+    if isinstance(counts, str) and len(counts) > _max_length(size):
+        raise ValueError(f"mask counts {counts[:24]!r}... are longer than those of any mask of {size[0]}x{size[1]}")
     if not isinstance(counts, str) or not _COUNTS.fullmatch(counts):
         raise ValueError(f"mask counts {str(counts)[:24]!r}... are not COCO run-length text")
     return *size, counts
+
+
+def _max_length(size: Size) -> int:
+    """The most characters that the counts of a mask of `size` (H, W) need.
+
+    The worst case are runs of one pixel, each with a character; longer runs need fewer characters per pixel.
+    """
+    return min(size[0] * size[1], MAX_RUNS) * 9 // 8 + 16
 
 
 def run_lengths(rle: RLE) -> np.ndarray:
@@ -106,7 +115,8 @@ def run_lengths(rle: RLE) -> np.ndarray:
     # From the fourth number on, each is the difference to the one two before it.
     runs[1::2] = np.cumsum(runs[1::2])
     runs[2::2] = np.cumsum(runs[2::2])
-    if runs.min() < 0 or runs.sum() != height * width:
+    # The sum alone proves nothing: that of very long runs wraps around in 64 bits.
+    if runs.min() < 0 or runs.max() > height * width or runs.sum() != height * width:
         raise ValueError(f"mask runs add up to {runs.sum()} pixels, not to {height}x{width} = {height * width}")
     return runs
 

@@ -249,6 +249,12 @@ class PairSet:
         visible = target_rows >= 0
         if (frames[query_rows[visible]] != frames[target_rows[visible]]).any():
             raise ValueError(f"the pairs in {self._folder} are of masks of different frames")
+        # An object's masks in a camera lie one after the other, in the order of their frames.
+        track_numbers = np.repeat(np.arange(len(self.tracks)), [len(track.numbers) for track in self.tracks])
+        for column in (query_rows, target_rows):
+            own_track = np.diff(track_numbers[column >= 0]) == 0
+            if (own_track & (np.diff(column[column >= 0]) <= 0)).any():
+                raise ValueError(f"the pairs in {self._folder} are not in the order of their frames")
 
     @classmethod
     def open(cls, data_dir: Path, split: str, setting: str) -> "PairSet":

@@ -2,11 +2,14 @@
 
 import atexit
 import contextlib
+import errno
 import itertools
 import math
 import multiprocessing
 import multiprocessing.queues
 import os
+import re
+import resource
 import shutil
 import signal
 import sys
@@ -21,12 +24,15 @@ from typing import TypeVar
 
 import cv2
 
-from formats.errors import UserError
+from formats.errors import UserError, printable
 
 Job = TypeVar("Job")
 Result = TypeVar("Result")
 Key = TypeVar("Key", bound=Hashable)
 SHARED_MEMORY = Path("/dev/shm")
+FILES_PER_BATCH, OTHER_FILES = 16, 64  # open at once: two for each of a batch's eight tensors, and all others
+TOO_MANY_FILES = re.compile("Too many open files|received 0 items of ancdata")
+NO_ROOM = (errno.EMFILE, errno.ENFILE, errno.EAGAIN, errno.ENOMEM, errno.ENOSPC)
 
 
 def default_workers() -> int:
@@ -56,10 +62,7 @@ def run_jobs(function: Callable[[Job], Result], jobs: Iterable[Job], num_workers
     try:
         pool = ProcessPoolExecutor(num_workers, context, _start_worker)
     except OSError as error:  # its locks are files in /dev/shm
-        raise UserError(
-            f"cannot start worker processes ({error.strerror}); free or enlarge /dev/shm (Docker: --shm-size=1g), or "
-            "give --num_workers 1"
-        ) from None
+        raise _cannot_start(error) from None
     jobs, running = iter(jobs), {}
     try:
         while True:
@@ -86,10 +89,17 @@ def _submit(pool: ProcessPoolExecutor, function: Callable[[Job], Result], job: J
     former = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
     try:
         return pool.submit(function, job)
-    except OSError:  # no worker can start, or one was killed in the middle of this
-        raise BrokenProcessPool from None
+    except OSError as error:  # no worker can start, or one was killed in the middle of this
+        raise _cannot_start(error) if error.errno in NO_ROOM else BrokenProcessPool from None
     finally:
         signal.pthread_sigmask(signal.SIG_SETMASK, former)
+
+
+def _cannot_start(error: OSError) -> UserError:
+    return UserError(
+        f"cannot start worker processes ({error.strerror}); free or enlarge {SHARED_MEMORY} (Docker: --shm-size=1g), "
+        "allow more open files (ulimit -n 4096), or give --num_workers 1"
+    )
 
 
 def _start_worker() -> None:
@@ -104,23 +114,40 @@ def _end_with_parent() -> None:
 
 
 def loader_workers(num_workers: int, batch_bytes: int, prefetch: int = 2) -> int:
-    """How many of `num_workers` workers of a DataLoader have room in shared memory; warns if not all of them have.
+    """How many of `num_workers` workers of a DataLoader have room in shared memory and may open their files; warns if
+    not all of them do.
 
-    Workers hand over batches of `batch_bytes` in /dev/shm, which containers keep small (Docker: 64 MB). Each worker has
-    `prefetch` batches under way, and the reader holds two.
+    Workers hand over batches of `batch_bytes` in /dev/shm, which containers keep small (Docker: 64 MB); each tensor is
+    an open file. Each worker has `prefetch` batches under way, and the reader holds two.
     """
-    if not SHARED_MEMORY.is_dir():  # not Linux
-        return num_workers
-    free = shutil.disk_usage(SHARED_MEMORY).free // local_ranks()
-    fitting = max(0, min(num_workers, (free // max(1, batch_bytes) - 2) // prefetch))
+    batches = prefetch * num_workers + 2
+    needed_bytes, needed_files = batches * batch_bytes, batches * FILES_PER_BATCH + OTHER_FILES
+    free = shutil.disk_usage(SHARED_MEMORY).free // local_ranks() if SHARED_MEMORY.is_dir() else sys.maxsize
+    files = _allowed_files(needed_files)
+    in_memory = (free // max(1, batch_bytes) - 2) // prefetch
+    in_files = ((files - OTHER_FILES) // FILES_PER_BATCH - 2) // prefetch
+    fitting = max(0, min(num_workers, in_memory, in_files))
     if fitting < num_workers:
-        needed = (prefetch * num_workers + 2) * batch_bytes
+        lack = f"{needed_bytes >> 20} MB of {SHARED_MEMORY}, {free >> 20} MB are free"
+        remedy = f"docker run --shm-size {math.ceil(needed_bytes / 2**30)}g"
+        if in_files < in_memory:
+            lack, remedy = f"{needed_files} open files, {files} are allowed", f"ulimit -n {needed_files}"
         print(
-            f"warning: {num_workers} loading processes need {needed >> 20} MB of {SHARED_MEMORY}, {free >> 20} MB are "
-            f"free: {fitting} are used; for speed, give more: docker run --shm-size {math.ceil(needed / 2**30)}g",
+            f"warning: {num_workers} loading processes need {lack}: {fitting} are used; for speed, give more: {remedy}",
             file=sys.stderr,
         )
     return fitting
+
+
+def _allowed_files(wanted: int) -> int:
+    """How many files this process may have open, after it has asked for `wanted`."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if soft == resource.RLIM_INFINITY:
+        return sys.maxsize
+    if soft < wanted:
+        soft = wanted if hard == resource.RLIM_INFINITY else min(wanted, hard)
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+    return soft
 
 
 def start_loader_worker(_worker_id: int) -> None:
@@ -136,7 +163,7 @@ def start_loader_worker(_worker_id: int) -> None:
 
 def _exit_with_message(error: Exception, _batch: object) -> None:
     """End the worker: PyTorch would print a traceback, and the parent would wait for the batch for ever."""
-    print(f"error: a loading process cannot hand over a batch: {error}", file=sys.stderr, flush=True)
+    print(printable(f"error: a loading process cannot hand over a batch: {error}"), file=sys.stderr, flush=True)
     os._exit(1)
 
 
@@ -150,8 +177,13 @@ def loader_failures() -> Iterator[None]:
     atexit.register(_kill_workers)  # runs before multiprocessing's own, which waits for workers that ignore its SIGTERM
     try:
         yield
-    except (RuntimeError, ConnectionError, EOFError) as error:
-        if isinstance(error, RuntimeError) and "DataLoader worker" not in str(error):
+    except (RuntimeError, OSError, EOFError) as error:
+        if TOO_MANY_FILES.search(str(error)):
+            raise UserError(
+                "the loading processes have too many files open; allow more (ulimit -n 4096) or run the same command "
+                "again with fewer --num_workers (0 needs none)"
+            ) from None
+        if "DataLoader worker" not in str(error) and not isinstance(error, ConnectionError | EOFError):
             raise
         with contextlib.suppress(RuntimeError):
             time.sleep(1)  # if a broken connection came first, PyTorch raises the death in here, not somewhere later

@@ -38,7 +38,10 @@ _FRAME_FILE = re.compile(r"(0|[1-9][0-9]{0,9})\.jpg")
 
 
 def is_processed(data_dir: Path, uid: str) -> bool:
-    """Whether a take is complete: its annotation.json comes last. True where that is hidden: reading it says why."""
+    """Whether a take is complete: its annotation.json comes last.
+
+    True, too, if there is no permission to look: whoever then reads the take learns why it cannot be used.
+    """
     try:
         return stat.S_ISREG((Path(data_dir) / uid / ANNOTATION).stat().st_mode)
     except (FileNotFoundError, NotADirectoryError):

@@ -7,8 +7,8 @@ Every object of a take has a key, even without a pair. Predicted masks have a lo
 the predicted existence. Further keys are passed over, such as "version" and "challenge" beside "results" or beside the
 setting.
 
-`iter_results` also reads what other programs write: a folder of PNG masks, whose names are in MASK_LAYOUT and in which
-a slash in an object's name makes a folder in a folder; or a JSON list of detections with COCO's four keys.
+`iter_results` also reads two forms of other programs: a folder of PNG masks, laid out as MASK_LAYOUT (a slash in an
+object's name makes a folder in a folder), and a JSON list of detections with COCO's four keys.
 """
 
 from collections.abc import Iterable, Iterator
@@ -62,14 +62,14 @@ def iter_results(path: Path, setting: str) -> Iterator[tuple[str, Any]]:
 
 
 def _iter_mask_folder(folder: Path) -> Iterator[tuple[str, Any]]:
-    """The takes of a folder of PNG masks of any size; what is not black is the object. It has no confidence.
+    """The takes of a folder of PNG masks of any size; pixels that are not black are the object. It has no confidence.
 
     Raises UserError if there is no mask.
     """
     found = False
     for take in sorted(path for path in Path(folder).iterdir() if path.is_dir()):
         masks: dict[str, Any] = {}
-        for path in sorted(take.rglob("*.png")):
+        for path in _png_files(take):
             *object_name, pair, _ = path.relative_to(take).parts
             if object_name and path.stem.isdecimal():
                 frames = masks.setdefault("/".join(object_name), {}).setdefault(pair, {})
@@ -81,9 +81,20 @@ def _iter_mask_folder(folder: Path) -> Iterator[tuple[str, Any]]:
         raise UserError(f"{folder} is a folder without masks {MASK_LAYOUT}")
 
 
+def _png_files(folder: Path, above: tuple[Path, ...] = ()) -> Iterator[Path]:
+    """The files below a folder that are called *.png, in linked folders too; `above` are the folders around it."""
+    folder_itself = folder.resolve()
+    if folder_itself not in above:  # a link that leads up again
+        for path in sorted(folder.iterdir()):
+            if path.is_dir():
+                yield from _png_files(path, (*above, folder_itself))
+            elif path.suffix == ".png":
+                yield path
+
+
 def _read_png_mask(path: Path) -> Any:
     """A PNG file -> RLE; a text that says so where it is none, for the check of the predictions to find."""
-    data = path.read_bytes()
+    data = path.read_bytes() if path.is_file() else b""  # a pipe or a device may never end
     size = int.from_bytes(data[20:24], "big"), int.from_bytes(data[16:20], "big")  # of the PNG's header
     image = None
     if data[:8] == b"\x89PNG\r\n\x1a\n" and min(size) > 0 and max(size) <= MAX_SIDE:
@@ -129,6 +140,6 @@ def _parsed_detections(path: Path) -> Iterator[tuple[str, str, str, str, dict[st
 
 
 def _score(entry: dict[str, Any]) -> float:
-    """To rank by; a score that is no number is the lowest, and is found fault with where it is read."""
+    """To rank by; a score that is no number is the lowest here; the check of the predictions names it."""
     score = entry.get("confidence")
     return score if isinstance(score, int | float) else -1.0

@@ -100,7 +100,7 @@ class Matcher:
     def _similarity(
         self, fine: Tensor, query: Tensor, masks: Tensor, mask: Tensor, target: Tensor
     ) -> Similarity | None:
-        """What the prior gives for pairs of rows of `fine`, `masks` and `fine`, `PRIOR_BATCH` pairs at a time."""
+        """The prior's similarity of pairs: rows of `fine`, `masks` and `fine`, `PRIOR_BATCH` pairs at a time."""
         parts = zip(*(rows.split(PRIOR_BATCH) for rows in (query, mask, target)), strict=True)
         found = [self.model.prior.similarity(fine[q], masks[m], fine[t]) for q, m, t in parts]
         return None if found[0] is None else Similarity(*map(torch.cat, zip(*found, strict=True)))
@@ -118,7 +118,7 @@ def resize_prob(prob: Tensor, side: int) -> Tensor:
 
 
 def default_batch_size(device: torch.device, input_size: int, precision: str) -> int:
-    """Pairs at a time: half of a GPU's whole memory. Not of what is free, so that a rerun makes the same batches."""
+    """Pairs at a time, for half of a GPU's whole memory: by its free memory, a rerun would have other batches."""
     if device.type != "cuda":
         return CPU_BATCH
     pair = PAIR_BYTES[PRECISIONS[precision].itemsize] * (input_size / 480) ** 2

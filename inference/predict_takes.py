@@ -37,7 +37,7 @@ class ChunkPlan(NamedTuple):
 
 @dataclass(frozen=True)
 class TakePlan:
-    """What to predict of a take, so that its annotation.json is parsed once for the plan and once for the masks."""
+    """The pairs to predict of a take: all that is needed of its annotation.json, except for the masks."""
 
     uid: str
     digest: str  # SHA-256 of its annotation.json
@@ -122,7 +122,7 @@ class ChunkDataset(Dataset):
 
 
 def read_chunk(take: ProcessedTake, by_frame: dict[int, list[CameraPair]], plan: ChunkPlan, side: int) -> Chunk:
-    """Read and letterbox what the frames of `plan` need. UserError names the frame or mask that is unreadable."""
+    """Read and letterbox the images and masks of the frames of `plan`. UserError names what is unreadable."""
     images: dict[tuple[int, str], np.ndarray] = {}  # by frame and camera
     sizes: dict[tuple[int, str], Size] = {}  # of their videos
     masks: dict[tuple[int, str, str], np.ndarray] = {}  # by frame, query camera and object

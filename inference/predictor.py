@@ -22,8 +22,8 @@ from model.device import resolve_device
 
 
 class Predictor:
-    """`matcher` predicts whole batches of pairs, as eval_segswap.py does; `segment` one pair. `description` says what
-    network it is, `settings` which ones it was trained for (none: the checkpoint does not say).
+    """`matcher` predicts whole batches of pairs, as eval_segswap.py does; `segment` one pair. `description` is of the
+    network; `settings` are those that it was trained for, none if the checkpoint does not say.
     """
 
     def __init__(self, matcher: Matcher | CloserLook, description: str = "", settings: Sequence[str] = ()):

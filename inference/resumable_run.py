@@ -6,8 +6,8 @@
     <out_path>/.{setting}_{split}.lock              held while a process writes any of these
 
 `run` is a digest of all that decides the numbers (checkpoint, setting, precision, batch size), `annotation` one of the
-take's annotation.json. What another checkpoint predicted, or the same one before a take was processed again, has
-another name and is never taken for this run's.
+take's annotation.json. Predictions of another checkpoint, or of this one before a take was processed again, have
+another name and are never taken for this run's.
 """
 
 import contextlib
@@ -40,7 +40,7 @@ class ResumableRun:
 
     @contextlib.contextmanager
     def claimed(self) -> Iterator[None]:
-        """Within the block no other process writes these files; what killed ones left half-written is removed."""
+        """Within the block no other process writes these files; half-written files of killed ones are removed."""
         with only_one(self.lock_path, f"writes {self.results_path}"):
             for path in (self.results_path, self.record_path):
                 remove_leftovers(path.parent, path.name)

@@ -1,4 +1,4 @@
-"""The frozen image backbone: what every one of them does, and the published one (ResNet-50, MoCo v2 weights).
+"""Frozen image backbones: their common interface, and the published one (ResNet-50, MoCo v2 weights).
 
 Others are in model/backbones.py, which also chooses one by its name.
 """
@@ -29,7 +29,7 @@ CHILDREN = {"conv1": "0", "bn1": "1", "layer1": "4", "layer2": "5", "layer3": "6
 
 
 class Backbone(nn.Module):
-    """Images -> unit vectors on a grid of one cell per 16 pixels, whatever the network's own stride.
+    """Images -> unit vectors on a grid of one cell for each 16 pixels, whatever the network's own stride.
 
     Always in eval mode, without gradients: it is never trained. It computes in its weights' dtype (`.to(...)`) and in
     the images' memory layout; channels last is the faster one.

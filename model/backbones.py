@@ -61,7 +61,7 @@ def _lite0_network(path: Path | None) -> nn.Module:
 
 def timm_backbone(name: str, network: nn.Module, input_size: int = 480, weights: Path | None = None) -> Backbone:
     """A backbone from a timm network: of a pyramid the last layer of stride 16, of a plain vision transformer the last
-    layer, normalized, without class and register tokens. What comes after is cut off. UserError if there is no such
+    layer, normalized, without class and register tokens. Later layers are cut off. UserError if there is no such
     layer.
     """
     layers = list(getattr(network, "feature_info", []))

@@ -83,7 +83,7 @@ def training_arguments(content: Mapping[str, Any], path: Path) -> dict[str, Any]
     if not isinstance(arguments, dict):
         raise UserError(f"{path} does not hold the state of a training: its arguments are malformed")
     arguments = dict(arguments)
-    if "amp" in arguments:  # what --precision was called before
+    if "amp" in arguments:  # the former name of --precision
         arguments["precision"] = {"off": "fp32"}.get(arguments["amp"], arguments["amp"])
         del arguments["amp"]
     return arguments
@@ -170,10 +170,10 @@ def _backbone(stored: Any, weights: Path | None, input_size: int, path: Path) ->
 
 
 def _config(stored: Any, encoder: Mapping[str, Tensor], path: Path) -> XSegTxConfig:
-    """The configuration that a file holds, checked against its tensors; without one, what the tensors tell."""
-    told = config_of(encoder, path)
+    """The configuration in a file, checked against its tensors; if it has none, the one that its tensors imply."""
+    implied = config_of(encoder, path)
     if stored is None:
-        return told
+        return implied
     if not isinstance(stored, Mapping):
         raise UserError(f"{path}: its config is {type(stored).__name__}, no fields by name")
     # Whether a network has learned from closer looks is among the arguments now.
@@ -190,19 +190,19 @@ def _config(stored: Any, encoder: Mapping[str, Tensor], path: Path) -> XSegTxCon
         config = XSegTxConfig(**stored)
     except UserError as error:
         raise UserError(f"{path}, config: {error}") from None
-    if _shape(config) != _shape(told):
-        raise UserError(f"{path}: its config does not fit its tensors ({_shape(config)} against {_shape(told)})")
+    if _shape(config) != _shape(implied):
+        raise UserError(f"{path}: its config does not fit its tensors ({_shape(config)} against {_shape(implied)})")
     return config
 
 
 def _shape(config: XSegTxConfig) -> str:
-    """What of a configuration shows in the tensors."""
+    """The part of a configuration that shapes the tensors."""
     layers = f"{len(config.layers)} layers {' '.join(config.layers[:20])}"
     return f"width {MODES[config.mode][0]}, {layers}, {config.feature_channels} channels, {config.input_size} pixels"
 
 
 def config_of(encoder: Mapping[str, Tensor], path: Path) -> XSegTxConfig:
-    """The configuration that an encoder's names and shapes tell; dropout and the like are the defaults."""
+    """The configuration that an encoder's names and shapes imply; dropout and the like have their defaults."""
     try:
         width, channels = encoder["net.feat_proj.weight"].shape[:2]
         cells = math.isqrt(encoder["net.cls_branch.mlp.0.weight"].shape[1]) + 2

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
-VALUES = 1 << 16  # what a random int16 can be
+VALUES = 1 << 16  # of a random int16
 
 
 class Dropout(nn.Dropout):

@@ -24,7 +24,7 @@ class View(NamedTuple):
 class Encoder:
     """Runs the frozen backbone on one device, `batch_size` images at a time (None: all at once).
 
-    `dtype` is what the backbone computes in; features are float32. With `fine`, images are also encoded on a grid
+    The backbone computes in `dtype`; features are float32. With `fine`, images are also encoded on a grid
     `FINE` times as fine.
     """
 

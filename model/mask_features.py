@@ -1,9 +1,9 @@
 """Backbone features of masks, computed only where they differ from those of an empty mask.
 
 A mask image is zero almost everywhere, and away from the object its features equal those of an empty mask, which are
-computed once. Each residual block is run on a window around the object: what has changed so far, grown by the block's
-receptive field, plus a margin. The convolutions pad the window with zeros; that is right where the window ends at the
-image's border, and elsewhere it spoils just the margin, which is thrown away. Exact up to rounding.
+computed once. Each residual block is run on a window around the object: the cells that differ so far, grown by the
+block's receptive field, plus a margin. The convolutions pad the window with zeros; that is right where the window ends
+at the image's border, and elsewhere it spoils just the margin, which is thrown away. Exact up to rounding.
 
 This is for the published ResNet-50. The other backbones take the plain way: their cells see the whole image, or they
 are quick anyway.

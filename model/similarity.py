@@ -1,4 +1,4 @@
-"""The similarity prior: what in the target view looks like the object, by frozen features (for model/xsegtx.py)."""
+"""The similarity prior: which parts of the target view look like the object, by frozen features."""
 
 from typing import NamedTuple
 
@@ -25,9 +25,9 @@ class SimilarityPrior(nn.Module):
     matching by itself. A part is a quarter of a cell: it reads the fine features of model/features.py, in which small
     objects and edges show.
 
-    1. Center: subtract the mean over the parts of both views, which is what all have in common.
+    1. Center: subtract the mean over the parts of both views.
     2. Project to `METRIC_WIDTH` dimensions by a learned matrix. It begins as a rotation, so that an untrained network
-       sees what the features tell by themselves, and learns which of their differences tell objects apart.
+       starts from the features as they are, and it learns which of their differences tell objects apart.
     3. The prototype of the object is the mean of the query's parts, weighted by how much of each the mask covers.
     4. Take the cosine of the prototype with every part of both views.
     5. Standardize over both views: over the target alone, some part would stand out even where the object is hidden.

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from formats.errors import UserError
 from formats.files import atomic_write
 
-MAX_UNPACKED = 10  # times a file's size; what unpacks to more is no checkpoint, and would fill the memory
+MAX_UNPACKED = 10  # times a file's size; a file that unpacks to more is no checkpoint, and would fill the memory
 
 
 def write_torch(path: Path, content: Any) -> None:
@@ -49,7 +49,7 @@ def _unpacked_size(path: Path) -> int:
 
 
 def in_a_line(error: Exception) -> str:
-    """What happened, short enough to be part of a line."""
+    """The message of an error, short enough to be part of a line."""
     text = " ".join(str(error).split())
     return text[:150] + "..." * (len(text) > 150) if text else type(error).__name__
 

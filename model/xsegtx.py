@@ -24,7 +24,7 @@ from model.features import View
 from model.similarity import NoPrior, Similarity, SimilarityPrior
 from model.transformer import ACTIVATIONS, CrossLayer, InnerLayer, sine_position
 
-MAX_INPUT_SIZE, MAX_CHANNELS = 4096, 16384  # what asks for more is a damaged file, and would fill the memory
+MAX_INPUT_SIZE, MAX_CHANNELS = 4096, 16384  # a file that asks for more is damaged, and would fill the memory
 PROB_EPS = 1e-7
 MASK_CHANNEL = 2  # of the decoder's three; the published checkpoints never trained the other two
 MODES = {  # name: (width, heads, feed-forward width, blocks)
@@ -43,7 +43,7 @@ class Prediction(NamedTuple):
 
 @dataclass(frozen=True)
 class XSegTxConfig:
-    """What defines a network. `layer_types`: two words of I, C, N per block, e.g. "I C I C I N"; None = by `mode`."""
+    """The options that define a network. `layer_types`: two words of I, C, N a block, "I C I N"; None = by `mode`."""
 
     mode: str = "small"
     input_size: int = 480  # side of the square input images, pixels
@@ -206,9 +206,9 @@ class XSegTx(nn.Module):
     def match(
         self, query: Tensor, mask: Tensor, target: Tensor, similarity: Similarity | None = None
     ) -> tuple[Tensor, Tensor]:
-        """Encoded query tokens, projected mask tokens, encoded target tokens, each (B, L, C), and what the prior's
-        `similarity` gives -> target_mask_prob (B, H, W), existence (B,), both as `forward` gives them, without what
-        only the query's mask needs.
+        """Encoded query tokens, projected mask tokens, encoded target tokens, each (B, L, C), and the
+        prior's `similarity` -> target_mask_prob (B, H, W) and existence (B,), as `forward` gives them. The parts of the
+        network that only the query's mask needs are left out.
         """
         target = self.prior.mark_target(target, similarity)
         _, target = self._exchange(query, mask, target, target_only=True)

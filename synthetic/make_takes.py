@@ -23,7 +23,7 @@ from tqdm import tqdm
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # repository root
 from formats.arguments import Parser, add_num_workers, at_least
-from formats.errors import UserError, run_script
+from formats.errors import UserError, counted, run_script
 from formats.files import write_json
 from formats.parallel import run_jobs
 from formats.takes import ANNOTATION_TEMPLATE, DEFAULT_ROOT, FRAME_STEP, SPLITS, annotation_path
@@ -95,7 +95,8 @@ def main() -> None:
     counts = {"train": args.num_train, "val": args.num_val, "test": args.num_test}
     options = TakeOptions(**{field.name: getattr(args, field.name) for field in fields(TakeOptions)})
     takes = make_takes(args.outputpath, counts, options, args.num_workers)
-    print(f"{len(takes)} takes in {args.outputpath}, some of them in {preview_sheet(args.outputpath, takes)}")
+    sheet = preview_sheet(args.outputpath, takes)
+    print(f"{counted(len(takes), 'take')} in {args.outputpath}, some of them in {sheet}")
 
 
 if __name__ == "__main__":

@@ -18,7 +18,14 @@ if MEMORY.is_dir() and not os.statvfs(MEMORY).f_flag & os.ST_NOEXEC and shutil.d
 
 
 # These start first, so that no process is left with one of them at the end.
-LONGEST = ["test_train.py", "test_inference.py", "test_quickstart.py", "test_readme.py", "test_process_data.py"]
+LONGEST = [
+    "test_benchmarks.py",
+    "test_train.py",
+    "test_inference.py",
+    "test_quickstart.py",
+    "test_readme.py",
+    "test_process_data.py",
+]
 
 
 def pytest_collection_modifyitems(items):

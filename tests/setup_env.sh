@@ -31,8 +31,10 @@ setup_env() {
   for file in "$@"; do
     local copy="$stamp.$(echo "$file" | tr / -)"
     if ! cmp -s "$file" "$copy"; then
-      echo "+ pip install -r $file"
-      .venv/bin/python -m pip install --quiet --disable-pip-version-check -r "$file" || {
+      echo "+ pip install -r $file    # minutes at the first time: 1.6 GB in all"
+      local quiet=--quiet
+      if [ -t 1 ]; then quiet=; fi # somebody is watching: with pip's bars
+      .venv/bin/python -m pip install $quiet --disable-pip-version-check -r "$file" || {
         echo "error: pip could not install $file" >&2
         return 1
       }

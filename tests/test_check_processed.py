@@ -88,7 +88,7 @@ def test_frames_that_no_pair_needs_may_be_missing_if_all_are(tmp_path):
     data_dir = make_data_set(tmp_path, {"train": ["take-a"]}, layout)
     folder = data_dir / "take-a" / EGO
     (folder / "60.jpg").unlink()
-    assert problems(data_dir) == ["1 frames missing: 60"]
+    assert problems(data_dir) == ["1 frame missing: 60"]
     (folder / "90.jpg").unlink()
     assert problems(data_dir) == []
 
@@ -108,7 +108,13 @@ def test_frames_that_no_pair_needs_may_be_missing_if_all_are(tmp_path):
 def test_damaged_frames_are_found_without_decoding(data_dir, damage):
     path = data_dir / "take-a" / "cam01" / "30.jpg"
     path.write_bytes(damage(path.read_bytes()))
-    assert problems(data_dir) == ["1 frames broken: 30"]
+    assert problems(data_dir) == ["1 frame broken: 30"]
+
+
+def test_zeros_behind_the_end_of_a_frame_are_no_damage(data_dir):
+    path = data_dir / "take-a" / "cam01" / "30.jpg"
+    path.write_bytes(path.read_bytes() + bytes(7))  # which some encoders add, and read_frame accepts
+    assert problems(data_dir) == problems(data_dir, decode=True) == []
 
 
 def test_damage_behind_the_header_is_found_by_decoding(data_dir):
@@ -117,7 +123,7 @@ def test_damage_behind_the_header_is_found_by_decoding(data_dir):
     tables = data.index(b"\xff\xc4")
     path.write_bytes(data[:tables] + b"\xff\xd9")
     assert problems(data_dir) == []
-    assert problems(data_dir, decode=True) == ["1 frames broken: 30"]
+    assert problems(data_dir, decode=True) == ["1 frame broken: 30"]
 
 
 @pytest.mark.parametrize("decode", [False, True])
@@ -127,7 +133,7 @@ def test_a_frame_that_announces_a_size_that_none_has_is_found_and_never_decoded(
     at = data.index(b"\xff\xc0") + 5
     data[at : at + 4] = (65500).to_bytes(2, "big") * 2
     path.write_bytes(data)
-    assert problems(data_dir, decode=decode) == ["1 frames broken: 30"]
+    assert problems(data_dir, decode=decode) == ["1 frame broken: 30"]
 
 
 @pytest.mark.parametrize("flag", [cv2.IMWRITE_JPEG_QUALITY, cv2.IMWRITE_JPEG_PROGRESSIVE, cv2.IMWRITE_JPEG_OPTIMIZE])
@@ -161,7 +167,7 @@ def change_annotation(data_dir, change):
 )
 def test_corrupt_masks_are_found(data_dir, rle):
     change_annotation(data_dir, lambda masks: masks["cup_0"]["cam01"].update({"30": rle}))
-    assert problems(data_dir) == ["1 corrupt masks of object 'cup_0': 30"]
+    assert problems(data_dir) == ["1 corrupt mask of object 'cup_0': 30"]
 
 
 def test_masks_of_two_sizes_are_found(data_dir):
@@ -205,7 +211,7 @@ def test_splits_without_a_processed_take_are_named_if_they_have_any(paired):
     (paired / "split.json").write_text(json.dumps({**TAKES, "test": []}))
     result = check(paired)
     assert result.returncode == 0, result.stdout
-    assert "val: none of its 1 takes is processed" in result.stdout and "test:" not in result.stdout
+    assert "val: 0 of 1 take processed" in result.stdout and "test:" not in result.stdout
     assert check(paired, "--split", "val").returncode == 1
 
 

@@ -3,6 +3,7 @@
 import functools
 import json
 import resource
+import zipfile
 from dataclasses import asdict, replace
 from pathlib import Path
 
@@ -248,6 +249,34 @@ def test_a_backbone_from_a_file_is_looked_for_where_it_was_and_where_one_says(tm
     assert load_checkpoint(path, moved).backbone.digest == backbone.digest
     with pytest.raises(UserError, match="net.pth was trained on other weights of resnet10t.*--backbone_weights"):
         load_checkpoint(path, weights("second.pth", 1))
+
+
+def test_a_file_that_unpacks_to_gigabytes_is_refused_before_it_is_read(tmp_path):
+    torch.save({"backbone": torch.zeros(1 << 24)}, tmp_path / "plain.pth")
+    path = tmp_path / "packed.pth"
+    with zipfile.ZipFile(tmp_path / "plain.pth") as plain, zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as packed:
+        for record in plain.infolist():
+            packed.writestr(record.filename, plain.read(record))
+    assert path.stat().st_size < 1 << 20
+    with pytest.raises(UserError, match="packed.pth is compressed and would take 0.1 GB"):
+        load_checkpoint(path)
+
+
+def test_a_checkpoint_names_no_place_to_get_its_backbone_from(tmp_path):
+    path, _ = lite0_file(tmp_path / "net.pth")
+    content = torch.load(path, weights_only=True)
+    for name in ("hf-hub:somebody/model", f"local-dir:{tmp_path}"):
+        torch.save(changed(content, ("backbone", "name"), name), path)
+        with pytest.raises(UserError, match="is a place, not a model"):
+            load_checkpoint(path, path)
+
+
+def test_the_similarity_prior_of_another_checkpoint_starts_a_training(backbone, tmp_path):
+    first, second = (XSegTx(XSegTxConfig("tiny", 96, similarity_prior=True)) for _ in range(2))
+    save_checkpoint(tmp_path / "net.pth", backbone, first)
+    loaded, left_out = load_matching(second, tmp_path / "net.pth")
+    assert not left_out and set(loaded) == set(first.state_dict())
+    assert all(torch.equal(a, b) for a, b in zip(first.parameters(), second.parameters(), strict=True))
 
 
 def test_weights_of_nan_are_refused(tmp_path):

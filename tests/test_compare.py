@@ -21,18 +21,23 @@ def root(tmp_path_factory):
 
 @needs_browser
 def test_the_comparison_works_in_a_browser(root, tmp_path, chromium):
-    compare_main(root, tmp_path, "--num", "6")
+    compare_main(root, tmp_path, "--num", "6", "--names", "a", "b")
     assert chromium.open_report(tmp_path) == 3 + 6
-    distances = [float(card["apart"]) for card in chromium.shown()]
+    distances = [distance for distance, *_ in values(chromium)]
     assert distances == sorted(distances, reverse=True)
-    chromium.set("order", "change up")
-    changes = [float(card["change"]) for card in chromium.shown() if card["change"]]
+    chromium.set("order", "1 up")
+    changes = [change for _, change, _ in values(chromium) if change != ""]
     assert changes == sorted(changes) and len(changes) == 5  # and one that is not visible
-    chromium.set("kind", "best-1")
-    assert all(float(card["change"]) > 0 for card in chromium.shown() if card["change"])
-    chromium.set("kind", "existence")
-    assert "" in [card["change"] for card in chromium.shown()]
+    chromium.set("kind", "b is best")
+    assert all(change > 0 for _, change, _ in values(chromium) if change != "")
+    chromium.set("kind", "existence: files disagree")
+    assert "" in [change for _, change, _ in values(chromium)]
     assert chromium.errors() == []
+
+
+def values(chromium):
+    """Distance, change and size of the cards that are shown."""
+    return [json.loads(card["values"]) for card in chromium.shown()]
 
 
 def compare_main(root, out, *more, models=("a", "b")):

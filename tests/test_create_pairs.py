@@ -10,7 +10,7 @@ import sys
 import numpy as np
 import pytest
 
-from formats import pairs
+from formats import pairs, takes
 from formats.errors import UserError
 from formats.masks import encode_mask
 from formats.pairs import Pair, PairSet, pairs_path
@@ -176,8 +176,14 @@ def test_splits_without_processed_takes_are_passed_over(tmp_path):
     data_dir = write_data_set(tmp_path, {uid: golden("pipeline/annotations")[uid]}, GOLDEN_SPLITS)
     run = create_pairs(data_dir)
     assert run.returncode == 0
-    assert f"train of {tmp_path / 'split.json'}: 2 of 2 takes are not processed" in run.stdout
+    assert f"train of {tmp_path / 'split.json'}: 2 of 2 takes not processed" in run.stdout
     assert {path.name.partition("_")[0] for path in data_dir.glob("[!.]*_*")} == {"val"}
+
+
+def test_uids_with_control_characters_are_printed_harmlessly(tmp_path):
+    splits = {"train": ["uid", "take\x9b2J\u202e"]}
+    data_dir = write_data_set(tmp_path, {"uid": {"masks": {}, "subsample_idx": []}}, splits)
+    assert "not processed: take\\x9b2J\\u202e\n" in create_pairs(data_dir).stdout
 
 
 def test_objects_and_cameras_without_masks_make_no_trouble(tmp_path):
@@ -232,6 +238,15 @@ def test_bad_input_ends_in_one_line(tmp_path, change, message):
     assert re.search(message, last), last
 
 
+def test_a_split_that_is_nowhere_is_said_to_be_in_none_of_the_places_where_it_was_sought(data_dir, monkeypatch):
+    (data_dir.parent / "split.json").unlink()
+    monkeypatch.setattr(takes, "SPLIT_PATH", data_dir / "elsewhere" / "split.json")
+    run = create_pairs(data_dir)
+    assert run.returncode == 1
+    places = f"{data_dir}, {data_dir.parent} or {data_dir / 'elsewhere'}"
+    assert run.stderr.startswith(f"error: no split.json in {places}; get the paper's with ")
+
+
 def test_a_malformed_take_does_not_keep_others_from_being_listed(data_dir):
     uid, other = GOLDEN_SPLITS["train"]
     path = data_dir / uid / "annotation.json"
@@ -239,7 +254,7 @@ def test_a_malformed_take_does_not_keep_others_from_being_listed(data_dir):
     path.write_text(content.replace('"counts": "', '"counts": "~', 1))
     run = create_pairs(data_dir, "--split", "train")
     assert run.returncode == 1
-    assert re.search(f"error: 1 malformed takes are left out: mask of .*{uid}", run.stderr.splitlines()[-1])
+    assert re.search(f"error: 1 malformed take left out: mask of .*{uid}", run.stderr.splitlines()[-1])
     expected = [question for question in questions(data_dir) if question[0].take_uid == other]
     assert questions(data_dir) == expected != []
     path.write_text(content)
@@ -251,7 +266,7 @@ def test_a_malformed_take_does_not_keep_others_from_the_legacy_lists(data_dir):
     uid, other = GOLDEN_SPLITS["train"]
     (data_dir / uid / "annotation.json").write_text("{")
     run = create_pairs(data_dir, "--split", "train", "--legacy")
-    assert run.returncode == 1 and "error: 1 malformed takes are left out" in run.stderr.splitlines()[-1]
+    assert run.returncode == 1 and "error: 1 malformed take left out" in run.stderr.splitlines()[-1]
     rows = json.loads((data_dir / "train_egoexo_pairs.json").read_text())
     assert rows and all(f"//{other}//" in path for row in rows for path in row)
 

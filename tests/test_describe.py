@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from evaluation import evaluate
-from evaluation.describe import describe, plain_name
+from evaluation.describe import describe
 from evaluation.inputs import open_truth
 from formats.masks import decode_mask, encode_mask, eval_mask
 from formats.processed import ANNOTATION, ProcessedTake
@@ -86,11 +86,6 @@ def test_cameras_say_in_how_many_takes_they_are_and_how_large_their_videos_are(f
         "camera": EGO, "kind": "ego", "takes": 2, "objects": 6, "masks": None, "video_sizes": ["176x176"]
     }  # fmt: skip
     assert rows["cam01"]["masks"] == 2 * 2 and rows["cam02"]["video_sizes"] == ["320x180"]
-
-
-def test_names_of_objects_lose_number_and_spaces():
-    names = ("bicycle _0", "CPR dummy", "a/b_12", "cup_", " x_1_2 ")
-    assert [plain_name(name) for name in names] == ["bicycle", "CPR dummy", "a/b", "cup_", "x_1"]
 
 
 def test_worker_processes_change_nothing(root, found):

@@ -4,6 +4,7 @@ import copy
 import csv
 import json
 import os
+import re
 import shutil
 
 import numpy as np
@@ -11,7 +12,9 @@ import pytest
 
 from evaluation import evaluate, report, visualize
 from formats.errors import UserError, run_script
+from formats.masks import encode_mask, eval_mask, resize_mask
 from formats.processed import ANNOTATION
+from tests import official_evaluation
 from tests.made import EGO
 from tests.made.golden import GOLDEN, golden
 from tests.made.processed import LAYOUT, make_data_set
@@ -166,7 +169,7 @@ BROKEN = {
         FRAME_30 + "mask cannot be decoded (mask 'x' has no size and counts)",
     ),
     "the mask has the network's size": (
-        change_mask("size", [480, 480]),
+        change("pred_mask", encode_mask(np.eye(480))),
         FRAME_30 + "mask has the wrong size ([480, 480], expected [270, 480])",
     ),
     "the mask's size is a text": (change_mask("size", "270x480"), FRAME_30 + "mask cannot be decoded (mask size"),
@@ -290,10 +293,14 @@ def test_frames_that_nobody_looked_at_in_the_target_do_not_count(small_root, goo
     assert len(read_cases(tmp_path / "out")) == 16
 
 
-def test_hyphened_flags_of_the_original_are_understood(golden_root, tmp_path):
-    files = ["--gt-file", golden_root / "gt_val.json", "--pred-file", golden_root / "ego-exo_val_results.json"]
-    run("--setting", "ego-exo", *files, "--out", tmp_path)
-    assert (tmp_path / "metrics.json").is_file()
+def test_the_originals_commands_of_the_evaluation_work_as_they_are(golden_root, tmp_path):
+    annotations = golden_root / "annotations" / "relations_val.json"
+    where = ["--data_path", golden_root / "processed", "--split", "val", "--annotations_path", annotations]
+    run(*where, "--output_path", tmp_path / "gt.json")  # process_annotations.py
+    assert json.loads((tmp_path / "gt.json").read_text()) == golden("evaluation/gt_val")
+    files = ["--gt-file", tmp_path / "gt.json", "--pred-file", golden_root / "ego-exo_val_results.json"]
+    run("--setting", "ego-exo", *files, "--output_path", tmp_path / "out")  # evaluate_egoexo.py
+    assert (tmp_path / "out" / "metrics.json").is_file()
 
 
 def test_the_ground_truth_can_be_written_without_predictions(golden_root, tmp_path):
@@ -308,8 +315,29 @@ def test_what_a_killed_evaluation_left_is_removed_by_the_next(golden_root, tmp_p
     os.utime(tmp_path / ".gt.json.12ab.tmp", (0, 0))  # the other setting's evaluation may be writing a younger one
     files = ["--data_path", golden_root / "processed", "--pred_file", golden_root / "ego-exo_val_results.json"]
     run("--setting", "ego-exo", *files, "--write_gt", tmp_path / "gt.json", "--out", tmp_path)
-    names = {"gt.json", "metrics.json", "cases.csv", "breakdown.csv"}
+    names = {"gt.json", "metrics.json", "cases.csv", "breakdown.csv", ".evaluation.json"}
     assert {path.name for path in tmp_path.iterdir()} == names
+
+
+@pytest.mark.parametrize("name", ["cases.csv", "metrics.json", "breakdown.csv"])
+def test_a_file_that_is_not_of_an_evaluation_is_not_replaced_by_one(small_root, good, tmp_path, capsys, name):
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out" / name).write_text("mine")
+    assert evaluate_results(small_root, good, tmp_path) == 1
+    assert f"{name} is of another origin and stays" in capsys.readouterr().err
+    assert [(path.name, path.read_text()) for path in (tmp_path / "out").iterdir()] == [(name, "mine")]
+    (tmp_path / "out" / name).unlink()
+    assert evaluate_results(small_root, good, tmp_path) == evaluate_results(small_root, good, tmp_path) == 0
+
+
+@pytest.mark.parametrize("name", ["gt [1].json", "gt **.json", "gt ?.json"])
+def test_names_that_are_patterns_name_nothing_but_themselves(golden_root, tmp_path, name):
+    (tmp_path / f".{name}.12ab.tmp").touch()
+    (tmp_path / ".gt 1.json.12ab.tmp").touch()  # of another file, which the pattern would fit
+    for path in tmp_path.iterdir():
+        os.utime(path, (0, 0))
+    run("--data_path", golden_root / "processed", "--write_gt", tmp_path / name)
+    assert {path.name for path in tmp_path.iterdir()} == {name, ".gt 1.json.12ab.tmp"}
 
 
 def test_the_headline_names_the_split_of_the_data_and_never_a_default(golden_root, tmp_path, capsys):
@@ -327,8 +355,25 @@ def test_the_headline_names_the_split_of_the_data_and_never_a_default(golden_roo
         run("--setting", "ego-exo", *gt_file)
 
 
+def test_one_take_is_a_take_and_a_comparison_of_it_has_no_verdict(golden_root, tmp_path, capsys):
+    results = golden_root / "ego-exo_val_results.json"
+    where = ["--setting", "ego-exo", "--data_path", golden_root / "processed", "--out"]
+    run(*where, tmp_path / "one", "--pred_file", results)
+    assert capsys.readouterr().out.startswith("ego-exo, split val: 1 take, ")
+    other = json.loads(results.read_text())
+    for entry in other["ego-exo"]["results"][next(iter(other["ego-exo"]["results"]))]["masks"].values():
+        for frames in entry.values():
+            for prediction in frames.values():
+                prediction["confidence"] = 0.0
+    (tmp_path / "other.json").write_text(json.dumps(other))
+    run(*where, tmp_path / "two", "--pred_file", results, tmp_path / "other.json", "--num", "0")
+    text = capsys.readouterr().out + (tmp_path / "two" / "index.html").read_text()
+    assert "existence balanced accuracy" in text and not re.search("better,|better<|worse,|worse<|worse$", text, re.M)
+    assert "In brackets" not in text
+
+
 def test_results_of_another_split_are_refused_in_one_line(golden_root, tmp_path):
-    with pytest.raises(UserError, match="holds none of the .* takes of the ground truth; is it of another split"):
+    with pytest.raises(UserError, match="holds no take of the ground truth; is it of another split"):
         pred_file = golden_root / "ego-exo_test_results.json"
         run("--setting", "ego-exo", "--data_path", golden_root / "processed", "--pred_file", pred_file)
 
@@ -394,6 +439,32 @@ def test_hostile_values_in_a_results_file_end_in_one_line(small_root, good, tmp_
     text = json.dumps({"ego-exo": {"results": results}}).replace('"HERE"', ODD_VALUES[kind])
     assert evaluate_results(small_root, text, tmp_path) == 1
     assert "error: " in capsys.readouterr().err and not (tmp_path / "out").exists()
+
+
+def test_photos_of_different_sizes_in_one_camera_score_as_in_the_official_evaluation(small_root, tmp_path):
+    rng = np.random.default_rng(0)
+    data_dir = tmp_path / "processed"
+    shutil.copytree(small_root / "processed", data_dir)
+    (tmp_path / "split.json").write_text(json.dumps({"val": ["take-a"]}))
+    path = data_dir / "take-a" / ANNOTATION
+    raw = json.loads(path.read_text())
+    results = make_results(data_dir, ["take-a"], "ego-exo")
+    for name, cameras in raw["masks"].items():
+        for camera in cameras.keys() - {EGO}:
+            for frame, rle in cameras[camera].items():
+                size = ((240, 320), (320, 240), (180, 320))[int(frame) // 30]
+                cameras[camera][frame] = encode_mask(resize_mask(rle, size))
+                mask = np.roll(eval_mask(cameras[camera][frame]), rng.integers(-9, 9, 2), (0, 1))
+                if prediction := results["take-a"]["masks"][name][f"{EGO}_{camera}"].get(frame):
+                    prediction["pred_mask"] = encode_mask(mask)
+    path.write_text(json.dumps(raw))
+    assert evaluate_results(tmp_path, results, tmp_path, "--all_frames") == 0
+    looked_at = {name: dict.fromkeys(cameras, raw["subsample_idx"]) for name, cameras in raw["masks"].items()}
+    expected = official_evaluation.evaluate({"take-a": raw | {"annotated_frames": looked_at}}, results, "ego-exo")
+    visible = [case for case in read_cases(tmp_path / "out") if case["visible"] == "1"]
+    assert len(visible) == len(expected["iou"]) == 6
+    for name in ("iou", "contour_accuracy", "location_error"):
+        np.testing.assert_allclose([float(case[name]) for case in visible], expected[name], atol=1e-9)
 
 
 def test_a_malformed_take_of_the_ground_truth_is_listed_beside_the_other_problems(small_root, good, tmp_path, capsys):

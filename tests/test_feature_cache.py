@@ -72,6 +72,18 @@ def test_the_cache_stops_at_its_capacity_and_stays_right(pairs, backbone):
     assert len(small.cache) == 5 and all(entry[0].nbytes == size for entry in small.cache.values())
 
 
+def test_the_share_that_fits_counts_each_image_and_mask_once(pairs, backbone):
+    samples = TrainSamples(pairs, 48, 0)
+    keys = set()
+    for i in range(len(pairs)):
+        source = samples.source(i, i)
+        keys |= {source.query, source.target, source.query_mask}
+    encode = BatchEncoder(Encoder(backbone, CPU), cache_bytes=2 * 1024 * 3 * 3 * len(keys) // 4)
+    assert encode.fitting(pairs, 48) == pytest.approx(0.25, rel=0.01)
+    encode.cache_bytes *= 5
+    assert encode.fitting(pairs, 48) == 1
+
+
 def test_one_key_never_stands_for_two_images_whatever_the_recipe_draws(pairs, monkeypatch):
     """Else the cache would show the first one for ever."""
     monkeypatch.setattr(geometry, "CROP_EXTENT", 1)  # these objects are large

@@ -1,13 +1,14 @@
 """Files appear whole or not at all, whoever is interrupted while writing them."""
 
 import errno
+import fcntl
 import json
 import os
 
 import pytest
 
 from formats.errors import UserError
-from formats.files import atomic_write, link_or_copy, read_json, remove_leftovers, write_json
+from formats.files import atomic_write, link_or_copy, only_one, read_json, remove_leftovers, write_json
 
 
 def test_a_file_is_replaced_only_when_it_is_whole(tmp_path):
@@ -44,6 +45,29 @@ def test_leftovers_of_one_file_are_removed_when_they_are_old(tmp_path):
     os.utime(tmp_path / ".a.json.12ab.tmp", (0, 0))
     remove_leftovers(tmp_path, "a.json", seconds=3600)
     assert {path.name for path in tmp_path.iterdir()} == {".b.json.12ab.tmp", "a.json"}
+
+
+@pytest.mark.parametrize("name", ["a[1].json", "**.json", "*", "?", "a.json", ".*"])
+def test_leftovers_of_a_file_are_those_of_its_own_name_whatever_signs_are_in_it(tmp_path, name):
+    own = tmp_path / f".{name}.12ab.tmp"
+    others = [tmp_path / f".{other}.12ab.tmp" for other in ("a1.json", "ab.json", "b", "..b")]
+    for path in (own, *others):
+        path.touch()
+    remove_leftovers(tmp_path, name)
+    assert sorted(tmp_path.iterdir()) == sorted(others)
+    remove_leftovers(tmp_path)
+    assert not list(tmp_path.iterdir())
+
+
+def test_waiting_for_a_lock_prints_no_escape_sequence(tmp_path, capsys, monkeypatch):
+    def locked(_, how):
+        if how & fcntl.LOCK_NB:
+            raise BlockingIOError
+
+    monkeypatch.setattr(fcntl, "flock", locked)
+    with only_one(tmp_path / "\x1b[31m.lock", "writes \x9b2J"):
+        pass
+    assert capsys.readouterr().err == f"waiting for another process that writes \\x9b2J ({tmp_path}/\\x1b[31m.lock)\n"
 
 
 @pytest.mark.parametrize("links", [True, False])

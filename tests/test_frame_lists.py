@@ -125,8 +125,17 @@ def test_a_malformed_take_is_named_and_the_others_are_listed(tmp_path):
     done = create_pairs(data_dir, "--objectrelator")
     assert done.returncode == 1
     last = done.stderr.splitlines()[-1]
-    assert last.startswith("error: 1 malformed takes are left out: mask of 'cup_2'") and "frame 60: mask runs" in last
+    assert last.startswith("error: 1 malformed take left out: mask of 'cup_2'") and "frame 60: mask runs" in last
     assert {item["video_name"] for item in items(data_dir)} == {"take-b"}
+
+
+def test_digits_of_other_scripts_and_endless_numbers_in_names_are_only_names(tmp_path):
+    names = ["cup_2", "cup_10", "cup_٣", "٣", "7", "9" * 5000, "cup", ""]
+    take = make_take(tmp_path, "take", {name: {EGO: [0], "cam01": [0]} for name in names})
+    assert sorted(names, key=natural) == ["", "7", "9" * 5000, "cup", "cup_2", "cup_10", "cup_٣", "٣"]
+    assert write_frame_list(tmp_path / "list.json", tmp_path, [take.uid], "ego-exo") == (1, {})
+    (item,) = json.loads((tmp_path / "list.json").read_text())
+    assert len(item["anns"]) == len(names)
 
 
 @pytest.mark.parametrize("other", ["--legacy", "--only_annotated"])

@@ -24,6 +24,7 @@ from formats.masks import decode_mask, letterbox_mask
 from formats.processed import ProcessedTake, read_frame
 from inference.matcher import CPU_BATCH, resize_prob
 from inference.predict_takes import ChunkDataset, pairs_by_frame, plan_take
+from inference.predictor import Predictor
 from inference.resumable_run import ResumableRun
 from model.backbone import calibrate_batch_norm, mask_to_image, normalize_image, random_backbone
 from model.checkpoint import load_checkpoint, save_checkpoint
@@ -37,13 +38,14 @@ SIDE = 96
 TAKES = {"val": ["take-a", "take-b", "take-c"]}
 
 
-def make_checkpoint(path: Path, closer_look: bool = False, **options) -> Path:
+def make_checkpoint(path: Path, closer_look: bool = False, both=None, reverse=None, **options) -> Path:
     torch.manual_seed(0)
     backbone, model = random_backbone(0), XSegTx(XSegTxConfig("tiny", SIDE, **options))
     if closer_look:
         model.net.decoder.deconv2.bias.data -= 0.55  # untrained masks spread over the whole image: now they are small
     calibrate_batch_norm(backbone, [normalize_image(torch.randint(0, 256, (4, SIDE, SIDE, 3), dtype=torch.uint8))])
-    save_checkpoint(path, backbone, model, arguments={"closer_look": closer_look})
+    arguments = {} if reverse is None else {"both": both, "reverse": reverse}
+    save_checkpoint(path, backbone, model, arguments=arguments | {"closer_look": True} if closer_look else arguments)
     return path
 
 
@@ -122,7 +124,7 @@ def plain_prediction(checkpoint, take, pair, frame) -> tuple[np.ndarray, float, 
     mask = take.masks[pair.object_name][pair.query_camera][frame]
     images, query_mask = [letterbox(image, SIDE) for image in frames], letterbox_mask(mask, SIDE)
     prob, existence = plain_look(checkpoint, images, query_mask)
-    if not checkpoint.arguments["closer_look"]:
+    if not checkpoint.arguments.get("closer_look"):
         return resize_prob(prob, 480)[0].numpy(), existence, 1
     prob = resize_prob(prob, ZOOM * SIDE)
     large_mask = letterbox_mask(mask, ZOOM * SIDE)
@@ -287,6 +289,105 @@ def test_results_of_another_checkpoint_are_never_mixed_in_nor_replaced_unasked(
     assert finished.read_bytes() == before
     run(other, data_path, finished.parent, "ego-exo", "--overwrite")
     assert finished.read_bytes() != before
+
+
+KILLED_BEFORE_THE_RESULTS = """
+import os, signal, sys
+from pathlib import Path
+import eval_segswap
+
+def replace(path, to, rename=Path.replace):
+    if Path(to).name.endswith("_results.json") and path.parent.parent.name.endswith("_takes"):
+        os.kill(os.getpid(), signal.SIGKILL)
+    rename(path, to)
+
+Path.replace = replace
+eval_segswap.main(sys.argv[1:])
+"""
+
+
+def killed_before_the_results(words: list[str]) -> None:
+    killed = subprocess.run([sys.executable, "-c", KILLED_BEFORE_THE_RESULTS, *words], cwd=ROOT, capture_output=True)
+    assert killed.returncode == -signal.SIGKILL, killed.stderr
+
+
+def test_a_run_killed_between_record_and_results_is_completed_by_the_same_command(
+    checkpoint, data_path, whole, tmp_path
+):
+    words = arguments(checkpoint, data_path, tmp_path)
+    killed_before_the_results(words)
+    assert (tmp_path / "ego-exo_val_run.json").exists() and not (tmp_path / whole.name).exists()
+    assert eval_segswap.main(words) == 0
+    assert (tmp_path / whole.name).read_bytes() == whole.read_bytes()
+
+
+def test_results_are_never_vouched_for_as_those_of_another_checkpoint(checkpoint, data_path, finished, tmp_path):
+    other = make_checkpoint(tmp_path / "other.pth", similarity_prior=True)
+    before = finished.read_bytes()
+    killed_before_the_results([*arguments(other, data_path, finished.parent), "--overwrite"])
+    assert finished.read_bytes() == before  # the first one's, beside the record of the second
+    with pytest.raises(UserError, match="made by another checkpoint"):
+        eval_segswap.main(arguments(checkpoint, data_path, finished.parent))
+    run(other, data_path, finished.parent)
+    assert finished.read_bytes() != before
+    fresh = run(other, data_path, tmp_path / "fresh")
+    assert finished.read_bytes() == fresh.read_bytes()
+
+
+def test_a_results_file_cut_short_is_written_again(checkpoint, data_path, finished):
+    content = finished.read_bytes()
+    finished.write_bytes(content[: len(content) // 2])
+    run(checkpoint, data_path, finished.parent)
+    assert finished.read_bytes() == content
+
+
+@pytest.mark.parametrize("damage", ['{"masks": {', "5", "[]", '{"masks": {}}', '{"masks": 3}', ""])
+def test_a_damaged_part_is_predicted_again(checkpoint, data_path, finished, damage):
+    content = finished.read_bytes()
+    finished.unlink()
+    for part in (finished.parent / "ego-exo_val_takes").rglob("take-[ab]*.json"):
+        part.write_text(damage)
+    run(checkpoint, data_path, finished.parent)
+    assert finished.read_bytes() == content
+
+
+@pytest.mark.parametrize("record", ["[]", "null", "5", "{}", '{"run": 3}'])
+def test_a_record_of_odd_content_is_one_of_another_run(checkpoint, data_path, finished, record):
+    finished.with_name("ego-exo_val_run.json").write_text(record)
+    with pytest.raises(UserError, match="made by another checkpoint"):
+        eval_segswap.main(arguments(checkpoint, data_path, finished.parent))
+
+
+def test_another_batch_size_is_another_run(checkpoint, data_path, finished):
+    with pytest.raises(UserError, match="another checkpoint, precision or batch size"):
+        eval_segswap.main(arguments(checkpoint, data_path, finished.parent, "ego-exo", "--batch_size", "3"))
+
+
+def test_a_checkpoint_of_the_other_setting_is_used_with_a_warning(data_path, tmp_path, capsys):
+    trained = {"ego-exo": {"reverse": False}, "exo-ego": {"reverse": True}, "both": {"both": True, "reverse": False}}
+    for setting, flags in trained.items():
+        checkpoint = make_checkpoint(tmp_path / f"{setting}.pth", **flags)
+        run(checkpoint, data_path, tmp_path / setting, "exo-ego")
+        said = capsys.readouterr()
+        assert f"{checkpoint}: tiny network of 96 pixels on random features, on 1 x cpu in fp32" in said.out
+        assert ("was trained for ego-exo, not for exo-ego" in said.err) == (setting == "ego-exo")
+
+
+def test_a_gpu_out_of_memory_gets_smaller_batches_and_one_line_in_the_end(checkpoint, monkeypatch, capsys):
+    matcher = Predictor.load(checkpoint, "cpu", batch_size=8).matcher
+    room = 3
+
+    def predict(batch):
+        if matcher.batch_size > room:
+            raise torch.cuda.OutOfMemoryError
+        return batch
+
+    monkeypatch.setattr(matcher, "_predict", predict)
+    assert matcher.predict("pairs") == "pairs" and matcher.batch_size == matcher.encoder.batch_size == 2
+    assert "going on with --batch_size 2" in capsys.readouterr().err
+    room = 0
+    with pytest.raises(UserError, match="too little free memory for a single pair"):
+        matcher.predict("pairs")
 
 
 def test_a_take_processed_again_is_predicted_again(checkpoint, own_data, finished):

@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from lzstring import LZString
 
-from formats.lz_text import decompress
+from formats.lz_text import ALPHABET, decompress
 from formats.masks import decode_lzstring
 
 
@@ -32,6 +32,26 @@ def test_text_that_is_not_lzstring_is_an_error_that_quotes_it():
         with pytest.raises(ValueError, match="is not LZString text") as error:
             decode_lzstring(text)
         assert "object has no attribute" not in str(error.value)
+
+
+def repeated(character, codes):
+    """LZString text of which each code stands for one character more than the one before."""
+    known = 4  # three marks and the first character
+    numbers = [(0, 2), (ord(character), 8)]  # value, bits
+    for known in range(4, 4 + codes):
+        numbers.append((known, known.bit_length()))
+    numbers.append((2, (known + 1).bit_length()))
+    bits = [value >> bit & 1 for value, width in numbers for bit in range(width)]
+    sixes = [bits[at : at + 6] + [0] * 5 for at in range(0, len(bits), 6)]
+    return "".join(chr(ALPHABET[int("".join(map(str, six[:6])), 2)]) for six in sixes)
+
+
+def test_a_mask_of_any_size_is_bounded_however_short_its_text():
+    assert LZString().decompressFromEncodedURIComponent(repeated("0", 50)) == "0" * (51 * 52 // 2)
+    encoded = repeated("0", 3200)
+    assert len(encoded) < 7000
+    with pytest.raises(ValueError, match="is not LZString text .*stands for more than 4718608 characters"):
+        decode_lzstring(encoded, (8192, 8192))
 
 
 def test_a_short_text_that_stands_for_a_long_one_is_not_read_to_its_end():

@@ -25,13 +25,18 @@ def test_each_file_makes_up_its_split_in_its_order(make_split, tmp_path):
     result = make_split({"train": ["c", "a"], "val": ["d"], "test": ["b"]})
     assert result.returncode == 0, result.stderr
     assert json.loads((tmp_path / "split.json").read_text()) == {"train": ["c", "a"], "val": ["d"], "test": ["b"]}
-    assert "2 takes in train, 1 takes in val, 1 takes in test" in result.stdout
+    assert "2 takes in train, 1 take in val, 1 take in test" in result.stdout
 
 
 def test_a_take_in_two_files_is_kept_out_of_training(make_split, tmp_path):
     result = make_split({"train": ["a", "b", "c"], "val": ["d", "b", "c"], "test": ["c"]})
     assert "take b is in train and val: it goes to val" in result.stdout
     assert json.loads((tmp_path / "split.json").read_text()) == {"train": ["a"], "val": ["d", "b"], "test": ["c"]}
+
+
+def test_uids_with_control_characters_are_printed_harmlessly(make_split):
+    result = make_split({"train": ["\x1b[2J"], "val": ["\x1b[2J"]})
+    assert result.returncode == 0 and "take \\x1b[2J is in train and val" in result.stdout
 
 
 def test_splits_without_a_file_stay_empty(make_split, tmp_path):

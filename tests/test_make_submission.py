@@ -36,6 +36,15 @@ def test_a_submission_holds_both_results_files_in_the_official_form(root, tmp_pa
     assert "ego-exo: 2 takes, 16 predictions" in printed and "MB" in printed
 
 
+def test_the_originals_command_works_as_it_is(root, tmp_path):
+    submit(root, tmp_path / "expected")
+    files = ["--ego_exo_preds", root / "a" / "ego-exo_val_results.json", "--exo_ego_preds"]
+    files += [root / "a" / "exo-ego_val_results.json", "--output_path", tmp_path / "found"]
+    make_submission.main([*map(str, [*files, "--data_path", root / "processed", "--split", "val"])])
+    found, expected = ((tmp_path / name / "submission.json").read_bytes() for name in ("found", "expected"))
+    assert found == expected
+
+
 def test_what_results_of_others_lack_and_the_server_asks_for_is_filled_in(root, tmp_path):
     submit(root, tmp_path / "expected.json")
     bare = json.loads((root / "a" / "ego-exo_val_results.json").read_text())

@@ -267,7 +267,7 @@ def test_the_script_says_where_its_takes_lie(tmp_path):
     )
     run = subprocess.run([sys.executable, script, *flags.split()], cwd=tmp_path, capture_output=True, text=True)
     assert run.returncode == 0, run.stderr
-    assert "1 takes in out" in run.stdout and (tmp_path / "out" / "contact_sheet.jpg").exists()
+    assert "1 take in out" in run.stdout and (tmp_path / "out" / "contact_sheet.jpg").exists()
     refused = subprocess.run([sys.executable, script, "--hold", "7"], cwd=tmp_path, capture_output=True, text=True)
     assert refused.returncode == 1
     assert refused.stderr.startswith("error: ") and refused.stderr.count("\n") == 1

@@ -201,6 +201,15 @@ def test_a_pair_of_masks_of_two_frames_is_refused(data_dir):
     refused(data_dir, "masks of different frames")
 
 
+@pytest.mark.parametrize("other", [[1, 0], [0, 0]])
+def test_pairs_in_another_order_than_their_frames_are_refused(data_dir, train, other):
+    rows = np.load(arrays(data_dir) / ROWS)
+    first = next(track.numbers for track in train.tracks if len(track.numbers) > 1)[0]
+    rows[first : first + 2] = rows[first + np.array(other)]
+    np.save(arrays(data_dir) / ROWS, rows)
+    refused(data_dir, "not in the order of their frames")
+
+
 @pytest.mark.parametrize(
     ("field", "value"),
     [("start", -1), ("start", 2**62), ("length", 0), ("length", -5), ("length", 2**31 - 1)]
@@ -288,7 +297,7 @@ def test_a_take_that_was_processed_since_is_noticed(data_dir):
     hidden = data_dir / "elsewhere"
     (data_dir / GOLDEN_SPLITS["train"][1]).rename(hidden)
     run = create_pairs(data_dir, "--split", "train")
-    assert "1 of 2 takes are not processed: 38382b7e" in run.stdout
+    assert "1 of 2 takes not processed: 38382b7e" in run.stdout
     assert PairSet.open(data_dir, "train", "ego-exo").takes == GOLDEN_SPLITS["train"][:1]
     hidden.rename(data_dir / GOLDEN_SPLITS["train"][1])
     refused(data_dir, "has been processed")
@@ -301,7 +310,7 @@ def test_a_take_that_cannot_be_read_is_left_out_alone_until_it_can_be_read(data_
     make_unreadable(path)
     run = create_pairs(data_dir, "--split", "train")
     assert run.returncode == 1
-    assert f"1 malformed takes are left out: {path} cannot be read (Input/output error); mend this" in run.stderr
+    assert f"1 malformed take left out: {path} cannot be read (Input/output error); mend this" in run.stderr
     assert PairSet.open(data_dir, "train", "ego-exo").takes == [second]
     path.unlink()
     path.write_bytes(content)

@@ -8,6 +8,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import threading
 import time
 
 import av
@@ -16,6 +17,7 @@ import numpy as np
 import pytest
 
 import data.extraction
+import data.process_data
 import data.video
 from data.extraction import shrink
 from data.process_data import estimated_work
@@ -74,7 +76,7 @@ def test_every_frame_and_mask_of_whole_takes_arrives(root, capsys):
         assert_complete(root / "processed", uid)
     assert failures(root / "processed") == []
     out = capsys.readouterr().out
-    assert "train: 2 of 2 takes complete, 0 in part, 0 left out" in out and "val: 1 of 1 takes complete" in out
+    assert "train: 2 of 2 takes complete, 0 in part, 0 left out" in out and "val: 1 of 1 take complete" in out
 
 
 def test_ego_frames_are_halved_and_exo_frames_quartered_as_opencv_saves_them(original, tmp_path):
@@ -150,6 +152,24 @@ def test_a_camera_that_takes_json_calls_head_worn_is_an_ego_camera(root):
     assert raw == {"masks": expected_masks(A, (EGO,)), "subsample_idx": [0, 30, 60, 90], "is_ego": {EXO_2: True}}
 
 
+def test_a_take_of_own_cameras_says_how_one_becomes_the_ego_camera(root):
+    names = {EGO: "headcam", EXO_1: "phone"}
+    take = read_annotations(root, "train")[A]
+    for object_name, cameras in take["object_masks"].items():
+        own = {names[camera]: track for camera, track in cameras.items() if camera in names}
+        take["object_masks"][object_name] = own
+    write_annotations(root, "train", {A: take})
+    (root / "split.json").write_text(json.dumps({"train": [A]}))
+    for camera, name in names.items():
+        video(root, NAMES[A], camera).rename(video(root, NAMES[A], name))
+    assert process(root) == 1
+    reason = "none of its annotated cameras (headcam, phone) is named aria* or is_ego in takes.json: it has no pairs"
+    assert the_failure(root)["reason"] == reason
+    cameras = [{"cam_id": "headcam", "is_ego": True}, {"cam_id": "phone", "is_ego": False}]
+    (root / "takes.json").write_text(json.dumps([{"take_uid": A, "cameras": cameras}]))
+    assert process(root) == 0
+
+
 def test_downscaled_videos_are_read_by_a_flag_and_keep_their_size(root):
     folder = video(root, NAMES[C], EGO).parent / "downscaled" / "448"
     for camera in CAMERAS:
@@ -213,7 +233,7 @@ def test_work_is_estimated_from_the_annotation_alone(root):
 
 def test_a_rerun_touches_nothing(root):
     assert process(root) == 0
-    times = {path: path.stat().st_mtime_ns for path in (root / "processed").rglob("*.*") if path.name[:6] != "failed"}
+    times = {path: path.stat().st_mtime_ns for path in (root / "processed").rglob("[!.f]*.*")}
     assert process(root) == 0
     assert times == {path: path.stat().st_mtime_ns for path in times}
 
@@ -231,6 +251,8 @@ def test_a_rerun_replaces_lost_and_empty_frames_and_follows_a_changed_annotation
     assert tree(out) == undisturbed
     for leftover in (".annotation.json.1.tmp", ".failed.json.1.tmp", f"{EGO}/.30.jpg.1.tmp"):
         (out / A / leftover).write_bytes(b"left by a killed run after the take was done")
+    for leftover in (".failed_takes.json.1.tmp", ".source.json.1.tmp"):
+        (out / leftover).write_bytes(b"left by a killed run in the end or at the start")
     assert process(root) == 0
     assert tree(out) == undisturbed
     annotations = read_annotations(root, "val")
@@ -267,7 +289,7 @@ def test_frames_that_are_wanted_too_late_are_missed_in_words(root, capsys):
     before = tree(root / "processed")
     assert process(root, "--split", "val") == 0
     out = capsys.readouterr().out
-    assert "0 of 1 takes complete, 1 in part" in out and "it lacks some of these frames or masks" in out
+    assert "0 of 1 take complete, 1 in part" in out and "it lacks some of these frames or masks" in out
     assert tree(root / "processed") == before
 
 
@@ -333,6 +355,44 @@ def test_two_processes_give_the_same_bytes_as_one(root, undisturbed):
     assert "train: 2 of 2 takes complete" in out
     assert "2/2 takes" in error  # the bar
     assert tree(root / "processed") == undisturbed
+
+
+def test_of_two_runs_at_once_one_waits_and_leaves_the_others_temporary_files_alone(root, undisturbed):
+    out = root / "processed"
+    with data.process_data.one_run_at_a_time(out, (1, 1)):
+        temporary = out / A / EGO / ".0.jpg.1.tmp"
+        temporary.parent.mkdir(parents=True)
+        temporary.touch()
+        run = start(root)
+        assert run.stderr.readline().startswith(f"waiting for another process that processes takes into {out} (")
+        assert temporary.exists() and not list(out.glob("*/*/*.jpg"))
+    assert run.wait(timeout=30) == 0
+    assert tree(out) == undisturbed
+
+
+@pytest.mark.parametrize(
+    "running, shard, waits",
+    [
+        ((1, 1), (1, 2), True),
+        ((1, 2), (1, 1), True),
+        ((1, 2), (1, 2), True),
+        ((1, 2), (1, 3), True),
+        ((1, 2), (2, 2), False),
+    ],
+)
+def test_only_the_shards_of_one_job_run_side_by_side(tmp_path, running, shard, waits):
+    started = threading.Event()
+
+    def run():
+        with data.process_data.one_run_at_a_time(tmp_path, shard):
+            started.set()
+
+    thread = threading.Thread(target=run)
+    with data.process_data.one_run_at_a_time(tmp_path, running):
+        thread.start()
+        assert started.wait(0.2 if waits else 20) != waits
+    thread.join()
+    assert started.is_set()
 
 
 def wait_for_the_end(run):
@@ -416,6 +476,7 @@ def assert_match(lines, patterns):
 
 
 BAD_OBJECT = {"take_name": "x", "object_masks": {"o": {EGO: {}}}}
+BAD_FRAME = {"take_name": "x", "object_masks": {"o": {EGO: {"annotation": {"9" * 5000: {}}}}}}
 NO_EGO = "None missing no usable ego video"
 MALFORMED = "None broken the annotation of take uid-a is malformed"
 DISASTERS = {  # what is done to take A, its failures, the cameras that it loses; with the ego camera goes the take
@@ -434,6 +495,7 @@ DISASTERS = {  # what is done to take A, its failures, the cameras that it loses
     "empty annotation": (annotate({}), [MALFORMED], {*CAMERAS}),
     "annotation without objects": (annotate({"take_name": "x"}), [MALFORMED], {*CAMERAS}),
     "object without masks": (annotate(BAD_OBJECT), [MALFORMED], {*CAMERAS}),
+    "frame of 5,000 digits": (annotate(BAD_FRAME), [MALFORMED], {*CAMERAS}),
     "annotation of another kind": (annotate([]), [MALFORMED], {*CAMERAS}),
 }
 
@@ -457,7 +519,12 @@ def test_a_bad_video_or_annotation_costs_its_camera_or_take_only_until_it_is_men
 
 CORRUPT = r"cam01 broken corrupt masks of object 'cup _0', frames left out: 60 \(.*"
 SMALL_DISASTERS = {  # what is done to take A, its failure, the frame that objects lose, the lengths of its new videos
-    "short exo": (remake(EXO_1, 70), "cam01 missing .* ends after 70 frames; 1 wanted", {"cup _0": "90"}, {EXO_1: 70}),
+    "short exo": (
+        remake(EXO_1, 70),
+        "cam01 missing .* ends after 70 frames; 1 wanted frame up to 90 left out$",
+        {"cup _0": "90"},
+        {EXO_1: 70},
+    ),
     "short ego": (remake(EGO, 61), f"{EGO} missing .* ends after 61 frames", dict.fromkeys(TRACKS, "90"), {EGO: 61}),
     "no LZString": (replace_mask("!!not lzstring!!"), f"{CORRUPT} is not LZString text", {"cup _0": "60"}, {}),
     "no text": (replace_mask(None), f"{CORRUPT} is not LZString text", {"cup _0": "60"}, {}),
@@ -552,7 +619,7 @@ def test_uneven_times_are_noted_and_a_rerun_keeps_the_note_and_touches_nothing(r
     assert process(root, "--split", "val") == 0
     row = the_failure(root)
     assert (row["camera"], row["kind"]) == (EXO_1, "note") and f"{path} shows" in row["reason"]
-    assert "1 of 1 takes complete" in capsys.readouterr().out
+    assert "1 of 1 take complete" in capsys.readouterr().out
     times = {path: path.stat().st_mtime_ns for path in (root / "processed" / C).rglob("*.*")}
     assert process(root, "--split", "val") == 0
     assert the_failure(root) == row
@@ -569,7 +636,7 @@ def test_a_split_of_malformed_takes_only_is_said_to_be_one(root):
 def test_an_annotated_take_that_is_in_no_split_is_counted_and_left_out(root, capsys):
     (root / "split.json").write_text(json.dumps({"train": [A], "val": [C]}))
     assert process(root) == 0
-    assert "train: 1 annotated takes are in no split" in capsys.readouterr().out
+    assert "train: 1 annotated take in no split" in capsys.readouterr().out
     assert not (root / "processed" / B).exists()
     assert_complete(root / "processed", A)
 
@@ -578,7 +645,7 @@ def test_a_take_in_two_splits_is_processed_once_with_a_warning(root, capsys):
     (root / "split.json").write_text(json.dumps({"train": [A, B, A], "val": [C, B]}))
     assert process(root) == 0
     captured = capsys.readouterr()
-    assert f"1 takes are in more than one split of {root / 'split.json'}: {B} is in train and val" in captured.err
+    assert f"1 take in more than one split of {root / 'split.json'}: {B} is in train and val" in captured.err
     for uid in (A, B, C):
         assert_complete(root / "processed", uid)
     assert process(root, "--strict") == 1
@@ -603,6 +670,26 @@ def test_an_oddity_that_nobody_thought_of_costs_its_camera_only(root, monkeypatc
         assert_complete(root / "processed", uid, without=(row["camera"],) if uid == row["take_uid"] else ())
 
 
+@pytest.mark.parametrize("camera", [EXO_1, EGO])
+def test_frames_that_somebody_removes_meanwhile_cost_their_camera_until_the_next_run(
+    root, undisturbed, camera, monkeypatch
+):
+    def extract(job, original=data.process_data.extract_camera):
+        result = original(job)
+        if (job.take_uid, job.camera) == (A, camera):
+            shutil.rmtree(job.folder)
+        return result
+
+    with monkeypatch.context() as patch:
+        patch.setattr(data.process_data, "extract_camera", extract)
+        assert process(root) == 1
+    gone = rf"{camera} broken .*/{camera} has lost 4 frames meanwhile; run the same command again"
+    assert_match(lines_of_failures(root), [gone] + ([NO_EGO] if camera == EGO else []))
+    assert (root / "processed" / A / "annotation.json").exists() == (camera != EGO)
+    assert process(root) == 0
+    assert tree(root / "processed") == undisturbed
+
+
 HOSTILE = ["..", "../x", "a/b", "/absolute", "nul\0", "\ud800", "x" * 300, "-rf", "", "line\nbreak"]
 
 
@@ -613,7 +700,7 @@ def test_uids_that_are_no_file_names_are_refused_and_the_others_done(root, capsy
     before = tree(root)
     assert process(root, "--num_workers", "2") == 0
     assert f"{2 * len(HOSTILE)} malformed take uids are left out" in capsys.readouterr().err
-    assert {path.name for path in (root / "processed").iterdir()} == {A, B, C, "failed_takes.json", "source.json"}
+    assert {path.name for path in (root / "processed").glob("[!.]*")} == {A, B, C, "failed_takes.json", "source.json"}
     assert {name: text for name, text in tree(root).items() if not name.startswith("processed/")} == before
     for uid in (A, B, C):
         assert_complete(root / "processed", uid)
@@ -633,6 +720,18 @@ def test_names_of_takes_and_cameras_that_are_no_file_names_cost_their_take_only(
     assert {name: text for name, text in tree(root).items() if not name.startswith("processed/")} == before
     assert_complete(root / "processed", B)
     assert "\0" not in capsys.readouterr().out
+
+
+def test_patterns_in_names_are_only_names(root, undisturbed):
+    uid, name = "uid-[a]**", "lab [1-9] **?"
+    (root / "takes" / NAMES[A]).rename(root / "takes" / name)
+    takes = read_annotations(root, "train")
+    write_annotations(root, "train", {uid: takes[A] | {"take_name": name}, B: takes[B]})
+    (root / "split.json").write_text(json.dumps({"train": [uid, B], "val": [C]}))
+    (root / "processed" / uid).mkdir(parents=True)
+    (root / "processed" / uid / ".annotation.json.1.tmp").write_bytes(b"left by a killed run")
+    assert process(root) == 0
+    assert {path.replace(uid, A): content for path, content in tree(root / "processed").items()} == undisturbed
 
 
 def test_object_names_are_printed_harmlessly(root, capsys):
@@ -714,7 +813,7 @@ def test_a_take_whose_folder_is_read_only_ends_the_run_in_one_line(root, capsys,
         (["--split_path", "{root}/takes/bad.json"], ["bad.json is not valid JSON"]),
         (["--annotationpath", "{root}/none_{{split}}.json"], ["no file", "none_train.json", "egoexo"]),
         (["--annotationpath", "{root}/takes/bad.json"], ["bad.json is not valid JSON"]),
-        (["--annotationpath", "{root}/annotations/relations_val.json"], ["annotates none of the 2 takes of train"]),
+        (["--annotationpath", "{root}/annotations/relations_val.json"], ["annotates no take of train in "]),
         (["--takepath", "{root}/nothing"], ["no folder", "--takepath"]),
         (["--takepath", "{root}"], ["did you mean {root}/takes?"]),
     ],
@@ -737,7 +836,7 @@ def test_no_take_left_is_not_a_success(root, capsys):
     shutil.rmtree(root / "takes")
     (root / "takes").mkdir()
     assert process(root, "--split", "val") == 1
-    assert "0 of 1 takes complete, 0 in part, 1 left out" in capsys.readouterr().out
+    assert "0 of 1 take complete, 0 in part, 1 left out" in capsys.readouterr().out
     assert the_failure(root)["take_uid"] == C
 
 

@@ -63,7 +63,9 @@ def test_a_report_says_how_the_predictions_were_made_and_what_is_unknown(root, t
     assert set(found["evaluation"]) == {"date", "command", "commit"} and found["evaluation"]["date"].startswith("20")
 
 
-@pytest.mark.parametrize("record", ["", "[1]", '{"provenance": 3}', '{"provenance": {"checkpoint": [1, {"a": 2}]}}'])
+@pytest.mark.parametrize(
+    "record", ["", "[]", "[1]", "null", "5", "{}", '{"provenance": 3}', '{"provenance": {"checkpoint": [1, {"a": 2}]}}']
+)
 def test_a_run_record_of_odd_content_does_no_harm(root, tmp_path, record):
     (tmp_path / "ego-exo_val_run.json").write_text(record)
     assert made_by(tmp_path / "ego-exo_val_results.json")["precision"] is None
@@ -78,6 +80,20 @@ def test_a_report_never_replaces_what_it_did_not_make(root, tmp_path):
             report.main([*options(root), "--num", "2", "--out", str(out)])
         assert [path for path in out.rglob("*") if path.is_file()] == [out / name]
         assert (out / name).read_text() == "mine"
+
+
+@pytest.mark.parametrize(
+    "listing",
+    ["5", "null", "{}", '"index.html"', "[5]", '["../mine.txt"]', '["/mine.txt"]', '["."]', '[""]', '["a\\u0000"]'],
+)
+def test_a_listing_of_odd_content_is_refused_in_one_line_and_deletes_nothing(root, tmp_path, listing):
+    (tmp_path / "mine.txt").write_text("mine")
+    out = tmp_path / "out"
+    out.mkdir()
+    (out / ".report.json").write_text(listing)
+    with pytest.raises(UserError, match=r"\.report\.json is no list of files in its folder; delete it"):
+        report.main([*options(root), "--num", "2", "--out", str(out)])
+    assert [path.name for path in out.iterdir()] == [".report.json"] and (tmp_path / "mine.txt").is_file()
 
 
 def test_a_report_in_its_own_folder_replaces_its_files_and_leaves_no_old_picture(root, tmp_path):
@@ -152,11 +168,11 @@ def test_the_report_works_in_a_browser(root, tmp_path, chromium):
 
     iou = [float(card["iou"]) for card in chromium.shown() if card["iou"]]
     assert iou == sorted(iou, reverse=True) and len(iou) == 8
-    chromium.set("order", "iou up")
+    chromium.set("order", "0 up")
     assert [float(card["iou"]) for card in chromium.shown() if card["iou"]] == iou[::-1]
-    chromium.set("kind", "hidden")
+    chromium.set("kind", "object not visible")
     assert [card["iou"] for card in chromium.shown()] == [""]
-    chromium.set("kind", "all")
+    chromium.set("kind", "")
     chromium.set("low", "50")
     assert len(chromium.shown()) == sum(value >= 50 for value in iou)
     assert run("return document.querySelector('.count').textContent") == f"{sum(v >= 50 for v in iou)} of 9"

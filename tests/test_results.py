@@ -3,6 +3,7 @@
 import copy
 import gzip
 import json
+import os
 
 import cv2
 import numpy as np
@@ -184,10 +185,37 @@ def test_masks_of_another_size_are_listed_and_resized_by_nearest_neighbor(root, 
 @pytest.mark.parametrize("size", [(480, 480), (480, 270), (270, 240)])
 def test_masks_of_another_shape_are_padded_or_cut_and_never_resized(root, tmp_path, capsys, size):
     results = make_results(root / "processed", UIDS, "ego-exo")
-    next(entries(results))["pred_mask"] = encode_mask(np.zeros(size))
+    next(entries(results))["pred_mask"] = encode_mask(np.ones(size))
     (tmp_path / "r.json").write_text(json.dumps({"ego-exo": {"results": results}}))
     problems, last = refusal(capsys, root, "ego-exo", tmp_path / "r.json", tmp_path / "no", "--resize_masks")
     assert f"mask has the wrong size ({list(size)}, expected [270, 480])" in problems and "1 problem in" in last
+
+
+def test_an_empty_mask_of_any_size_is_accepted_by_resize_masks(root, setting, results, tmp_path, capsys):
+    given, resized = copy.deepcopy(results), copy.deepcopy(results)
+    count = 0
+    for before, after in zip(entries(given), entries(resized), strict=True):
+        if not decode_mask(before["pred_mask"]).any() or count < 3:  # as some writers leave what they did not find
+            before["pred_mask"] = encode_mask(np.zeros((480, 481)))
+            after["pred_mask"] = encode_mask(np.zeros(after["pred_mask"]["size"]))
+            count += 1
+    for name, content in {"given": given, "resized": resized}.items():
+        (tmp_path / f"{name}.json").write_text(json.dumps({setting: {"results": content}}))
+    problems, last = refusal(capsys, root, setting, tmp_path / "given.json", tmp_path / "no")
+    assert "mask has another size ([480, 481], expected [" in problems and "--resize_masks would accept" in last
+    expected = scored(root, setting, tmp_path / "resized.json", tmp_path / "a", "--protocol", "all")
+    assert (
+        scored(root, setting, tmp_path / "given.json", tmp_path / "b", "--resize_masks", "--protocol", "all")
+        == expected
+    )
+    assert f"accepted: {count} masks of another size" in capsys.readouterr().out
+
+
+def test_an_exo_ego_file_under_the_key_ego_exo_gets_its_hint(root, tmp_path):
+    results = make_results(root / "processed", UIDS, "exo-ego")
+    (tmp_path / "r.json").write_text(json.dumps({"ego-exo": {"results": results}}))
+    with pytest.raises(UserError, match="holds ego-exo, not exo-ego/results"):
+        scored(root, "exo-ego", tmp_path / "r.json", tmp_path / "no")
 
 
 def test_ground_truth_without_subsample_idx_is_listed_and_accepted_by_lenient(
@@ -264,6 +292,30 @@ def test_a_broken_and_a_missing_png_mask_are_named(root, tmp_path, capsys):
     place = f"take take-a, object 'bicycle _0', camera pair {EGO}_cam01"
     assert f"{place}, frame 0: mask cannot be decoded (mask 'no PNG picture'" in problems
     assert f"{place}, frame 30: missing" in problems and "2 problems in" in last
+
+
+def test_linked_folders_are_read_and_pipes_devices_and_broken_links_are_named(root, tmp_path, capsys):
+    write_mask_folder(tmp_path / "masks", make_results(root / "processed", UIDS, "ego-exo"))
+    expected = scored(root, "ego-exo", tmp_path / "masks", tmp_path / "a", "--lenient")
+    take = tmp_path / "masks" / "take-a"
+    (take / "bicycle _0").rename(tmp_path / "elsewhere")
+    (take / "bicycle _0").symlink_to(tmp_path / "elsewhere")
+    (tmp_path / "masks" / "take-b").rename(tmp_path / "take-b")
+    (tmp_path / "masks" / "take-b").symlink_to(tmp_path / "take-b")
+    (take / "bicycle _0" / "up").symlink_to(take)
+    assert scored(root, "ego-exo", tmp_path / "masks", tmp_path / "b", "--lenient") == expected
+
+    frames = take / "CPR dummy" / f"{EGO}_cam01"
+    for frame in ("0", "30"):
+        (frames / f"{frame}.png").unlink()
+    os.mkfifo(frames / "0.png")
+    (frames / "30.png").symlink_to("/dev/zero")
+    (take / "bicycle _0" / f"{EGO}_cam01" / "0.png").unlink()
+    (take / "bicycle _0" / f"{EGO}_cam01" / "0.png").symlink_to("nowhere")
+    problems, last = refusal(capsys, root, "ego-exo", tmp_path / "masks", tmp_path / "no", "--lenient")
+    assert "'CPR dummy', camera pair aria01_214-1_cam01, frames 0, 30: mask cannot be decoded" in problems
+    assert "'bicycle _0', camera pair aria01_214-1_cam01, frame 0: mask cannot be decoded" in problems
+    assert "2 problems in" in last
 
 
 def detections(results):

@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).resolve().parents[1]
-FOLDERS = ("benchmarks", "data", "docs", "evaluation", "formats", "inference", "model", "synthetic", "train")
+FOLDERS = ("benchmarks", "data", "evaluation", "formats", "inference", "model", "synthetic", "train")
 FLOORS = {  # folder -> what it may import of ours, besides itself
     "formats": set(),
     "model": {"formats.files", "formats.errors"},

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from matplotlib.figure import Figure
 
+from evaluation.case_pictures import choose
 from evaluation.compare import (
     apart,
     best_file,
@@ -19,7 +20,6 @@ from evaluation.compare import (
     takes_won,
 )
 from evaluation.metrics import MaskScores
-from evaluation.pictures import choose
 from evaluation.plots import iou_by_size
 from evaluation.score import Case, Scores, TakeScores
 from evaluation.summary import (
@@ -32,10 +32,11 @@ from evaluation.summary import (
     metrics,
     precision_recall,
     size_label,
+    summarize_scores,
     track_visibility,
     visibility_label,
 )
-from evaluation.tables import verdict
+from evaluation.tables import figures_table, verdict
 from evaluation.visualize import matching
 from tests.official_evaluation import balanced_accuracy
 
@@ -262,8 +263,15 @@ def test_a_difference_is_called_better_or_worse_and_uncertain_if_the_interval_ho
     found = differences(scores.cases, make_scores(better=0.02).cases)
     assert verdict("iou", found["iou"]) == "better"
     assert verdict("location_error", {"difference": 0.1, "interval_95": [-0.1, 0.2]}) == "worse, uncertain"
-    assert verdict("iou", {"difference": 0.1, "interval_95": [None, None]}) == "better, uncertain"
+    assert verdict("iou", {"difference": 0.1, "interval_95": [None, None]}) == "-"  # of a single take
     assert verdict("iou", {"difference": 0, "interval_95": [0, 0]}) == "-"
+
+
+@pytest.mark.parametrize(("split", "takes"), [("test", 295), ("test", 294), ("val", 295), (None, 295)])
+def test_the_papers_figures_stand_beside_those_of_its_test_split_and_no_others(split, takes):
+    table = figures_table({**summarize_scores(make_scores()), "split": split, "takes": takes})
+    assert ("paper (v2 test)" in table[0]) == ((split, takes) == ("test", 295))
+    assert {len(row) for row in table} == {len(table[0])}
 
 
 def test_results_files_are_called_by_what_tells_them_apart(tmp_path):

@@ -117,7 +117,7 @@ MASK_ENTRY = {"height": 6, "width": 9, "encodedMask": ""}
         raw_take(object_masks={"cup": {"cam01": {"annotation": {"9" * 5000: MASK_ENTRY}}}}),
         *(
             raw_take(take_name=name)
-            for name in ("", ".", "..", "/etc", "a/b", "a\\b", "a\0", "\ud800", "x" * 300, "-rf")
+            for name in ("", ".", "..", "/etc", "a/b", "a\\b", "a\0", "\x7f", "a\x9b31m", "\ud800", "x" * 300, "-rf")
         ),
     ],
 )

@@ -1,5 +1,6 @@
 """train.py: reproducible, resumable, equal on one process and two, and one line for what goes wrong."""
 
+import json
 import os
 import re
 import shutil
@@ -212,6 +213,26 @@ def test_two_processes_give_the_losses_of_one(data_dir, tmp_path):
     assert log_lines(tmp_path / "two", "val")[-1]["samples"] == log_lines(tmp_path / "one", "val")[-1]["samples"]
 
 
+def test_a_second_training_in_the_same_folder_waits_and_then_finds_the_run_finished(data_dir, tmp_path, capsys):
+    first = start_training(data_dir, tmp_path, *LONG)
+    wait_for_step(first, tmp_path, 1)
+    run_training(data_dir, tmp_path, *LONG)
+    assert first.wait(timeout=60) == 0
+    first.stdout.close()
+    said = capsys.readouterr()
+    assert f"waiting for another process that trains into {tmp_path}" in said.err
+    assert f"continued at step {LONG_STEPS}" in said.out
+    assert list(losses(tmp_path)) == list(range(1, LONG_STEPS + 1))
+
+
+def test_a_trace_of_some_steps_is_written_where_asked_for(data_dir, tmp_path):
+    run_training(data_dir, tmp_path, "--profile", 2)
+    trace = json.loads((tmp_path / "trace.json").read_text())
+    names = [event.get("name", "") for event in trace["traceEvents"]]
+    assert len({name for name in names if name.startswith("ProfilerStep")}) == 2
+    assert any("linear" in name for name in names)
+
+
 def test_ctrl_c_under_torchrun_saves_and_one_process_can_go_on(data_dir, tmp_path):
     launcher = ("-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2")
     process = start_training(data_dir, tmp_path, *LONG, launcher=launcher)
@@ -281,8 +302,9 @@ def test_a_network_with_a_similarity_prior_is_recorded_and_not_continued_without
     assert "has similarity_prior True, not False" in error
 
 
-def test_cached_features_give_nearly_the_same_losses(data_dir, finished, tmp_path):
+def test_cached_features_give_nearly_the_same_losses(data_dir, finished, tmp_path, capsys):
     run_training(data_dir, tmp_path, "--cache_features", 1)
+    assert "--cache_features 1: room for 100% of the training images" in capsys.readouterr().out
     assert losses(tmp_path) == pytest.approx(losses(finished), rel=2e-3)
 
 
@@ -340,7 +362,7 @@ def test_a_checkpoint_of_odd_content_ends_in_one_line(data_dir, finished, tmp_pa
 
 
 def test_flags_that_do_nothing_in_the_published_trainer_are_accepted_and_named(data_dir, tmp_path, capsys):
-    flags = ("--batch-neg", 0, "--prob-dir", "x", "--prob-style", "a", "b", "--feat-pth", "x", "--warp-mask")
+    flags = ("--batch-neg", 0, "--prob-dir", 0.5, 0.5, "--prob-style", "a", "b", "--feat-pth", "x", "--warp-mask")
     run_training(data_dir, tmp_path, "--n-epoch", 0, *flags, "--tps-grid", 4, 6, "--eta-corr", 8.0)
     named = "--batch-neg --prob-dir --prob-style --feat-pth --warp-mask --tps-grid --eta-corr"
     assert f"unused, as in the published trainer: {named}" in capsys.readouterr().out

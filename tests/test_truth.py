@@ -2,10 +2,12 @@
 
 import json
 
+import numpy as np
 import pytest
 
 from evaluation.truth import GroundTruth
 from formats.errors import UserError
+from formats.masks import encode_mask
 from formats.processed import ANNOTATION, CameraPair
 from tests.made import EGO
 from tests.made.processed import make_data_set
@@ -89,14 +91,14 @@ def test_a_malformed_take_of_the_annotations_is_named_and_the_others_are_read(da
     assert truth.uids == ["take-b"] and "malformed" in truth.missing["take-a"]
 
 
-def test_a_truth_mask_of_another_size_than_the_cameras_others_is_named(data_dir):
+def test_photos_of_one_camera_may_have_different_sizes(data_dir):
     path = data_dir / "take-a" / ANNOTATION
     raw = json.loads(path.read_text())
-    raw["masks"]["cup_0"]["cam01"]["30"] = {"size": [2, 2], "counts": "4"}
+    raw["masks"]["cup_0"]["cam01"]["30"] = encode_mask(np.ones((240, 320)))
     path.write_text(json.dumps(raw))
     take = GroundTruth.from_processed(data_dir, UIDS, None).load("take-a")
-    with pytest.raises(UserError, match="frame 30: .* size .*not that of the camera's other masks"):
-        take.cut_out("cup_0", "cam01", 30)
+    assert [take.cut_out("cup_0", "cam01", frame).size for frame in (0, 30)] == [(270, 480), (360, 480)]
+    assert take.prediction_sizes(CUP, [60, 0, 30]) == {60: None, 0: (270, 480), 30: (360, 480)}
 
 
 def test_a_truth_mask_that_cannot_be_decoded_is_named(data_dir):
@@ -125,7 +127,7 @@ def test_without_a_target_mask_a_frame_tells_the_size_of_predictions(data_dir):
         if "cam01" in cameras:
             cameras["cam01"] = {}
     path.write_text(json.dumps(raw))
-    assert GroundTruth.from_processed(data_dir, UIDS, None).load("take-a").prediction_size(CUP) == (270, 480)
+    assert GroundTruth.from_processed(data_dir, UIDS, None).load("take-a").prediction_sizes(CUP, [0]) == {0: (270, 480)}
     for frame in (data_dir / "take-a" / "cam01").glob("*.jpg"):
         frame.unlink()
-    assert GroundTruth.from_processed(data_dir, UIDS, None).load("take-a").prediction_size(CUP) is None
+    assert GroundTruth.from_processed(data_dir, UIDS, None).load("take-a").prediction_sizes(CUP, [0]) == {0: None}

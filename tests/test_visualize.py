@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 
 from evaluation import report, visualize
+from evaluation.case_pictures import PredictedCase, case_sheet, write_video
 from evaluation.metrics import MaskScores
-from evaluation.pictures import PredictedCase, case_sheet, write_video
 from evaluation.score import Case
 from formats.drawing import overlay
 from formats.errors import UserError

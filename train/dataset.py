@@ -1,4 +1,4 @@
-"""What training draws and validation repeats: pairs of views with their masks, and the batches of them.
+"""Samples for training and validation, which are pairs of views with their masks, and batches of them.
 
 A training sample is a function of (seed, number) alone, so the stream is the same for any number of loader processes
 and ranks, and a resumed run continues it from its step without saved random states.
@@ -36,8 +36,8 @@ BYTES_PER_PIXEL = 8  # of a sample: two images of three colors, two masks
 class ImageKey(NamedTuple):
     """Everything that decides the pixels of an input image, or of a mask if it names an object.
 
-    Features are cached by it. `Samples.image` and `Samples.mask` get nothing else to work with: whoever adds an
-    augmentation adds what it draws here.
+    Features are cached by it. `Samples.image` and `Samples.mask` get nothing else to work with: an augmentation
+    adds its random numbers here.
     """
 
     take_uid: str
@@ -64,7 +64,7 @@ class Source(NamedTuple):
 
 
 class SampleOptions(NamedTuple):
-    """What of a training's recipe decides its samples."""
+    """The part of a training's recipe that decides its samples."""
 
     block: float = BLOCK
     closer_look: bool = False
@@ -137,7 +137,7 @@ class ValidationSamples(Samples):
 
 
 class Draw(NamedTuple):
-    """What a training sample shows: views of two pairs, which are one pair unless training made up a negative."""
+    """The views of a training sample: of two pairs, which are one pair unless training made up a negative."""
 
     query: int  # the pair whose query view and mask are shown
     target: int  # the pair whose target view is shown

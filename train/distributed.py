@@ -54,14 +54,14 @@ class Ranks:
         return values
 
     def sum(self, values: torch.Tensor) -> torch.Tensor:
-        """Element-wise sum over the ranks, on the tensor's device; what that device has queued is not waited for."""
+        """Element-wise sum over the ranks, on the tensor's device, without waiting for that device."""
         if self.size > 1:
             values = values.clone()
             dist.all_reduce(values)
         return values
 
     def catch_signals(self) -> None:
-        """Note Ctrl-C, SIGTERM and SIGUSR1 (what SLURM can send ahead of a time limit) instead of dying from them.
+        """Note Ctrl-C, SIGTERM and SIGUSR1 (which SLURM can send ahead of a time limit) instead of dying from them.
 
         A second one, a second later or more, ends the process at once: files are whole or not there at any time. What
         comes sooner is the same request again, which torchrun passes on although a terminal has sent it to everyone.
@@ -92,5 +92,5 @@ class Ranks:
 
     @property
     def exit_status(self) -> int:
-        """What a shell reports of a process that Ctrl-C (130) or SIGTERM (143) ended."""
+        """The status by which a shell reports that Ctrl-C (130) or SIGTERM (143) ended a process."""
         return 128 + (signal.SIGINT if self.signal == signal.SIGINT else signal.SIGTERM)

@@ -74,7 +74,7 @@ def blocked_tokens(batch: Batch) -> Tensor | None:
 
 
 class Scores(NamedTuple):
-    """What validation needs of N samples: (N,) float64 each, on the CPU."""
+    """The scores of N validation samples: (N,) float64 each, on the CPU."""
 
     iou: Tensor  # NaN where the object is not visible
     existence: Tensor  # predicted probability
@@ -114,7 +114,7 @@ def validate(state: TrainState, encode: BatchEncoder, loader: DataLoader, log: L
     log.report_unreadable(state.step)
     figures = validation_figures(_joined(log.ranks, parts))
     log.validation(state.step, epoch, figures)
-    images = Samples(loader.dataset.pairs, loader.dataset.side)  # what the cache holds is black there
+    images = Samples(loader.dataset.pairs, loader.dataset.side)  # none is black, as cached ones are there
     for i, example in enumerate(examples[:EXAMPLES]):
         log.picture(f"val/{i} {example.source}", draw_example(example, images), state.step)
     return figures.get("iou", 0.0)
@@ -127,7 +127,7 @@ def _joined(ranks: Ranks, parts: list[Scores]) -> Scores:
 
 
 def score_batch(batch: Batch, prediction: Prediction) -> Scores:
-    """What is predicted outside the target frame, in the padding, does not count: the results file has it cropped."""
+    """The scores of a batch. Predictions in the padding do not count: the results file has them cropped."""
     cells = torch.arange(batch.target_mask.shape[-1], device=batch.target_mask.device)
     rows, cols = (  # (B, S) bool
         (cells >= span[:, :1]) & (cells < span[:, 1:]) for span in (batch.frame_rows, batch.frame_cols)

@@ -55,7 +55,7 @@ def parse_args(argv: list[str] | None, doc: str) -> argparse.Namespace:
     if args.block > 1:
         raise UserError(f"--block {args.block} is a share; it must be at most 1")
     if args.overwrite and args.resume_pth == "auto":
-        raise UserError("--overwrite removes what --resume-pth auto would continue; drop one of them")
+        raise UserError("--overwrite removes the run that --resume-pth auto would continue; drop one of them")
     if args.resume_epoch and args.resume_pth in (None, "auto"):
         raise UserError(f"--resume-epoch {args.resume_epoch} needs a checkpoint to start from: --resume-pth FILE")
     return args

@@ -139,7 +139,7 @@ class Log:
         self.restart_clock()
 
     def _advise(self, waited: float) -> None:
-        """Say, once, what keeps training from being as fast as it could be."""
+        """Say, once each, why training is slower than it could be."""
         if waited > MUCH_WAITING:
             self._say_once(
                 f"training waits for its samples {waited:.0%} of the time: give more --num_workers, if there are CPUs, "
@@ -181,7 +181,7 @@ class Log:
         )
 
     def note_unreadable(self, batch: Batch) -> None:
-        """What could not be read of a batch, for the next report."""
+        """Note the samples of a batch that could not be read, for the next report."""
         self._new_unreadable += batch.unreadable
 
     def report_unreadable(self, step: int) -> None:

@@ -16,7 +16,7 @@ OBJECT_WEIGHT = 10.0  # of a pixel in the object, in the mask loss; 1 elsewhere
 
 
 class Losses(NamedTuple):
-    """Scalars on the device; `total` is the weighted sum of the others, and what to call `backward` on."""
+    """Scalars on the device; call `backward` on `total`, the weighted sum of the others."""
 
     total: Tensor
     mask: Tensor

@@ -13,7 +13,7 @@
 set -uo pipefail
 gpus=${SLURM_GPUS_ON_NODE:-1}
 
-NPROC=$gpus bash train/run_ego.sh --resume-pth auto --num_workers $((${SLURM_CPUS_PER_TASK:-8} / gpus - 1)) "$@" &
+NPROC=$gpus bash train/run_ego.sh --resume-pth auto "$@" &
 child=$!
 interrupted=0
 pass_on() {

@@ -1,4 +1,4 @@
-"""The state of a training: what a step changes and a checkpoint keeps; and the folder that the checkpoints go to."""
+"""The state of a training, which its checkpoints keep, and the folder that they go to."""
 
 import contextlib
 import shutil
@@ -24,7 +24,7 @@ LAST, BEST, WARMUP = "netLast.pth", "netBest.pth", "net_warmup.pth"
 class TrainState:
     """Network and optimizer, and how far they have come: `step` steps, those of the warm-up included.
 
-    network: what checkpoints hold; model: the same, perhaps compiled and wrapped for several processes, for training.
+    network: as checkpoints hold it; model: the same for training, perhaps compiled and wrapped for several processes.
     history: `{"epoch": epochs finished, "untrained_iou" or "start_iou", "best_iou", "best_epoch", "last_iou"}`.
     """
 
@@ -74,7 +74,7 @@ class TrainState:
     def restore(self, checkpoint: Checkpoint, path: Path) -> None:
         """Go on from a checkpoint whose `encoder` is the network that this state was made with.
 
-        A published checkpoint does not tell its step: 0 then. UserError if what a checkpoint tells is malformed.
+        The step of a published checkpoint is not known: 0 then. UserError if the checkpoint is malformed.
         """
         extra = checkpoint.extra
         step, history, scaler = extra.get("step", 0), extra.get("history", {}), extra.get("scaler", {})
@@ -144,13 +144,13 @@ def claimed(out_dir: Path) -> Iterator[None]:
 
 
 def run_files(out_dir: Path) -> list[Path]:
-    """What a run has left in its folder, but for what TensorBoard reads."""
+    """The files of a run in its folder, without TensorBoard's."""
     names = (LAST, BEST, WARMUP, "net[0-9][0-9][0-9]*.pth", LOG_NAME)
     return [path for name in names for path in sorted(out_dir.glob(name))]
 
 
 def remove_run(out_dir: Path, keep: Path | None) -> None:
-    """Delete what a run has left in its folder, but for a checkpoint to start from."""
+    """Delete the files of a run in its folder, except for a checkpoint to start from."""
     for path in run_files(out_dir):
         if not (keep and path.samefile(keep)):
             path.unlink()

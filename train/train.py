@@ -192,7 +192,7 @@ def starting_state(
 def continued(
     args: argparse.Namespace, state: TrainState, checkpoint: Checkpoint, config: XSegTxConfig, path: Path
 ) -> list[str]:
-    """Restore `state` from a checkpoint; what to say of it. Raises UserError if it is of another network."""
+    """Restore `state` from a checkpoint; returns lines about it. Raises UserError if it is of another network."""
     before = checkpoint.arguments
     fixed = [(name, getattr(checkpoint.model.config, name), getattr(config, name)) for name in FIXED]
     for name, stored, asked in (*fixed, ("backbone", before.get("backbone", args.backbone), args.backbone)):
@@ -232,7 +232,7 @@ def frozen_backbone(args: argparse.Namespace, pairs: PairSet) -> Backbone:
 
 
 def introduce(args, log: Log, state: TrainState, notes: list[str], pairs, val_pairs, about: dict[str, Any]) -> None:
-    """Say what will be trained on what, on the console and in the log."""
+    """Print and log the data, the network and the recipe of a run."""
     facts = {
         "setting": pairs.setting,
         "data": str(pairs.data_dir),

@@ -22,24 +22,21 @@ function sortTable(head) {
 function updateGallery(controls) {
   const control = name => controls.querySelector(`[name=${name}]`).value, gallery = controls.nextElementSibling;
   const words = control("search").toLowerCase().split(/\s+/), [low, high] = [control("low"), control("high")];
-  const [key, direction] = control("order").split(" "), kind = control("kind");
-  const number = card => card.dataset[key] === "" ? null : Number(card.dataset[key]);
+  const [place, direction] = control("order").split(" "), kind = control("kind");
+  const value = card => JSON.parse(card.dataset.values)[place];
   const cards = [...gallery.children].sort((a, b) => {
-    const [x, y] = [number(a), number(b)];
-    if (x === null || y === null) return (x === null) - (y === null);
+    const [x, y] = [value(a), value(b)];
+    if (x === "" || y === "") return (x === "") - (y === "");
     return direction === "down" ? y - x : x - y;
   });
-  let shown = 0;
   for (const card of cards) {
     const iou = card.dataset.iou;
     const inRange = iou === "" ? low === "0" && high === "100" : Number(iou) >= Number(low) && Number(iou) <= Number(high);
-    const fits = words.every(word => card.dataset.text.includes(word))
-      && (kind === "all" || card.dataset.kind.split(" ").includes(kind)) && inRange;
-    card.hidden = !fits;
-    shown += fits;
+    card.hidden = !(inRange && words.every(word => card.dataset.text.includes(word))
+      && (kind === "" || JSON.parse(card.dataset.kinds).includes(kind)));
   }
   gallery.append(...cards);
-  controls.querySelector(".count").textContent = `${shown} of ${cards.length}`;
+  controls.querySelector(".count").textContent = `${cards.filter(card => !card.hidden).length} of ${cards.length}`;
 }
 
 document.querySelectorAll("th").forEach(head => head.addEventListener("click", () => sortTable(head)));

@@ -1,0 +1,34 @@
+"""formats/errors.py: what a user can cause ends in one line."""
+
+import os
+import signal
+import subprocess
+import sys
+
+from tests.made import ROOT
+
+SLOW_IMPORT = "import time; print('importing', flush=True); time.sleep(60)"
+
+
+def test_ctrl_c_while_a_script_imports_what_it_needs_is_one_line(tmp_path):
+    (tmp_path / "cv2.py").write_text(SLOW_IMPORT)
+    command = [sys.executable, ROOT / "data" / "make_split.py", "--help"]
+    environment = {**os.environ, "PYTHONPATH": str(tmp_path)}
+    process = subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    assert process.stdout.readline() == "importing\n"
+    process.send_signal(signal.SIGINT)
+    _, stderr = process.communicate(timeout=30)
+    assert (process.returncode, stderr) == (130, "interrupted; run the same command again to continue\n")
+
+
+def test_a_program_that_is_not_ours_keeps_its_way_with_ctrl_c():
+    script = "import signal, formats.takes; print(signal.getsignal(signal.SIGINT) is signal.default_int_handler)"
+    done = subprocess.run([sys.executable, "-c", script], cwd=ROOT, capture_output=True, text=True)
+    assert done.stdout == "True\n"
+
+
+def test_what_the_terminal_cannot_show_is_escaped():
+    script = r"from formats.errors import run_script; run_script(lambda: print('240\u00d7240 \ud800'))"
+    environment = {**os.environ, "PYTHONIOENCODING": "ascii"}
+    done = subprocess.run([sys.executable, "-c", script], cwd=ROOT, env=environment, capture_output=True, text=True)
+    assert (done.returncode, done.stdout, done.stderr) == (0, "240\\xd7240 \\ud800\n", "")
