@@ -1,8 +1,7 @@
 """Training and prediction on a pretended GPU: the CPU's numbers, no tensor in the wrong place, and nothing that waits.
 
-What is pretended is one device, in float32. Not seen are autocast's casts and GradScaler, several processes,
-torch.compile, and what is done for `device.type == "cuda"` alone, such as the fused optimizer; the pinned memory of the
-loaders is asked for here.
+What is pretended is one device. Not seen are several processes, torch.compile, and what is done for
+`device.type == "cuda"` alone, such as the fused optimizer; the pinned memory of the loaders is asked for here.
 """
 
 import contextlib
@@ -50,6 +49,7 @@ CACHING = {  # for each image that is new to the cache or comes from it, so any 
     "train/feature_cache.py _cached: copy to the device",
     "train/feature_cache.py _cached: copy to the device from memory that is not pinned",
 }
+SCALER = {"train/engine.py train_one_epoch: _local_scalar_dense": 1}  # each step: is a gradient infinite? not if fused
 VALIDATION = {"train/engine.py score_batch: copy to the CPU": 1}  # of each batch
 PICTURES = {  # of each batch, until there are enough
     "train/engine.py visible_examples: copy to the CPU": 4,
@@ -71,6 +71,7 @@ SIDE = 48
 TAKES = {"val": ["take-a", "take-b"]}
 LOG_EVERY = 2
 FLAGS = ("--warmUpIter", 1, "--iter-epoch", 4, "--log_every", LOG_EVERY, "--val_size", 4)
+BRIEF = ("--iter-epoch", 2, "--val_size", 2)
 STRONG = ("--recipe", "strong")
 RECIPES = {"paper": (), "strong": STRONG, "cached": (*STRONG, "--cache_features", 1)}
 Change = Callable[[pytest.MonkeyPatch, PretendedDevice], None]  # what to do wrong
@@ -201,10 +202,10 @@ def check_waits(waits: list[Wait], expected: dict[str, int]) -> None:
     assert counted(waits) == expected, "; ".join(map(str, waits))
 
 
-def check_steps(training: Training) -> None:
+def check_steps(training: Training, in_each: dict[str, int] | None = None) -> None:
     for step in list(training.steps)[1:-1]:  # one is the warm-up, and validation follows the last
         waits = [wait for wait in training.steps[step] if not counted([wait]).keys() & CACHING]
-        check_waits(waits, LOG if (step + 1) % LOG_EVERY == 0 else {})
+        check_waits(waits, Counter(in_each) + Counter(LOG if (step + 1) % LOG_EVERY == 0 else {}))
 
 
 WAITS = {  # what is done with x, three numbers on the device -> why the CPU waits
@@ -264,6 +265,16 @@ def test_the_device_refuses_what_a_gpu_refuses(run, expression):
         run(done, expression)
 
 
+def product_in_autocast() -> tuple[torch.dtype, torch.dtype]:
+    with PretendedDevice() as gpu, torch.autocast(gpu.device.type, torch.bfloat16):
+        x = torch.ones(3, 3).to(gpu.device)
+        return (x @ x).dtype, (x + x).dtype
+
+
+def test_autocast_casts_the_factors_of_products(run):
+    assert run(product_in_autocast) == (torch.bfloat16, torch.float32)
+
+
 @pytest.mark.parametrize("recipe", RECIPES)
 def test_training_on_another_device_gives_the_cpus_numbers_and_waits_where_it_is_known_to(
     run, data_dir, tmp_path, recipe
@@ -283,6 +294,18 @@ def test_training_on_another_device_gives_the_cpus_numbers_and_waits_where_it_is
         waits = [wait for wait in waits if not counted([wait]).keys() & CACHING]
         batches = {place: 2 * times for place, times in (VALIDATION | PICTURES).items()}
         check_waits(waits, batches | (CONSTANTS if number == 0 else {}))
+
+
+@pytest.mark.parametrize(("precision", "waits"), [("bf16", {}), ("fp16", SCALER)])
+def test_training_in_half_precision_gives_the_cpus_losses_nearly_and_waits_where_it_is_known_to(
+    run, data_dir, tmp_path, precision, waits
+):
+    """On a GPU other operations are cast than on a CPU."""
+    flags = ("--precision", precision, *BRIEF)
+    expected, found = (run(trained, on, data_dir, tmp_path / str(on), flags) for on in (False, True))
+    losses, others = ([line["loss"] for line in of.lines if line["kind"] == "train"] for of in (expected, found))
+    assert others == pytest.approx(losses, rel=0.01)
+    check_steps(found, waits)
 
 
 @pytest.mark.parametrize("closer_look", [False, True])
@@ -388,7 +411,7 @@ HERE = rf"tests/{Path(__file__).name}:\d+"
 )
 def test_a_tensor_in_the_wrong_place_and_a_wait_are_found_and_named(run, data_dir, tmp_path, change, error, message):
     with pytest.raises(error, match=message):
-        check_steps(run(trained, True, data_dir, tmp_path, ("--iter-epoch", 2, "--val_size", 2), change))
+        check_steps(run(trained, True, data_dir, tmp_path, BRIEF, change))
 
 
 def third_gpu(patch, gpu, stream: int = 3):

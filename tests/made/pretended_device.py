@@ -6,9 +6,10 @@
     gpu.waits                   # where the CPU would have waited for a GPU
 
 As with CUDA, tensors of two devices do not mix, numpy reads none of them, and a copy to the CPU that nobody waits for
-arrives late. Numbers are the CPU's, in float32: autocast casts nothing here.
+arrives late. Numbers are the CPU's; autocast casts what goes into products, and nothing back.
 """
 
+import functools
 import os
 import sys
 from collections.abc import Callable
@@ -39,6 +40,9 @@ ASKS = {  # whose result, or its shape, is in the values: to the CPU with them
     aten.repeat_interleave.Tensor,
     aten.bincount.default,
 }
+PRODUCTS = ("linear", "matmul", "bmm", "einsum", "conv2d", "conv_transpose2d.input", "scaled_dot_product_attention")
+AUTOCAST = "AutocastPrivateUse1"
+_libraries = []  # what is registered goes with its library
 
 
 class MixedDevices(RuntimeError):
@@ -72,6 +76,7 @@ def register() -> str | None:
     )
     try:
         backend_registration._setup_privateuseone_for_python_backend(NAME, module)
+        _register_autocast()
         with PretendedDevice() as gpu:
             weight = torch.ones(2).to(gpu.device).requires_grad_()
             (3 * weight).sum().backward()
@@ -79,6 +84,23 @@ def register() -> str | None:
     except Exception as error:  # whatever another version may raise
         return f"PyTorch {torch.__version__} registers no device from Python ({type(error).__name__}: {error})"
     return None if works else f"PyTorch {torch.__version__} computes nothing on a device registered from Python"
+
+
+def _register_autocast() -> None:
+    others, products = torch.library.Library("_", "IMPL", AUTOCAST), torch.library.Library("aten", "IMPL", AUTOCAST)
+    others.fallback(torch.library.fallthrough_kernel)
+    for name in PRODUCTS:
+        packet, _, overload = name.partition(".")
+        products.impl(name, functools.partial(_product, getattr(getattr(aten, packet), overload or "default")))
+    _libraries.extend((others, products))
+
+
+def _product(func, *args: Any, **kwargs: Any) -> Tensor:
+    """An operation of factors in autocast's precision."""
+    dtype = torch.get_autocast_dtype(NAME)
+    cast = lambda x: x.to(dtype) if isinstance(x, Tensor) and x.is_floating_point() else x  # noqa: E731
+    with torch._C._ExcludeDispatchKeyGuard(torch._C.DispatchKeySet(getattr(torch._C.DispatchKey, AUTOCAST))):
+        return func(*_each(cast, args), **_each(cast, kwargs))
 
 
 class OnDevice(Tensor):
