@@ -19,6 +19,8 @@ from pathlib import Path
 if __name__ == "__main__":  # before torch is imported: threads that spin while they wait slow all others
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
+from formats.errors import run_script  # isort: split
+
 import cv2
 import torch
 import torch.distributed as dist
@@ -26,7 +28,7 @@ from torch.utils.data import DataLoader
 from tqdm import tqdm
 
 from formats.arguments import Parser, add_data_path, add_setting, add_splits_path, at_least
-from formats.errors import UserError, printable, run_script, warn_once
+from formats.errors import UserError, printable, warn_once
 from formats.parallel import default_workers, loader_failures, loader_workers, split_by_work, start_loader_worker
 from formats.processed import ProcessedTake
 from formats.takes import find_split_path, read_split

@@ -17,13 +17,15 @@ from typing import NamedTuple
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # repository root
 
+from formats.errors import run_script  # isort: split
+
 import cv2
 import numpy as np
 from tqdm import tqdm
 
 from data.failures import BROKEN, MISSING, read_failures
 from formats.arguments import Parser, add_data_path, add_num_workers, add_splits_path
-from formats.errors import UserError, counted, printable, run_script
+from formats.errors import UserError, counted, printable
 from formats.geometry import Size
 from formats.masks import RLE, run_lengths
 from formats.pairs import PairSet, pairs_path

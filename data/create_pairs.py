@@ -13,11 +13,13 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # repository root
 
+from formats.errors import run_script  # isort: split
+
 from tqdm import tqdm
 
 from data.frame_lists import frame_list_path, write_frame_list
 from formats.arguments import Parser, add_data_path, add_splits_path
-from formats.errors import UserError, counted, printable, run_script
+from formats.errors import UserError, counted, printable
 from formats.files import json_list
 from formats.pairs import Annotated, pairs_path, write_pairs
 from formats.processed import ANNOTATION, ProcessedTake, is_processed

@@ -12,8 +12,10 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # repository root
 
+from formats.errors import run_script  # isort: split
+
 from formats.arguments import Parser
-from formats.errors import UserError, counted, printable, run_script
+from formats.errors import UserError, counted, printable
 from formats.files import read_json, write_json
 from formats.takes import (
     ANNOTATION_REMEDY,

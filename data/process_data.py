@@ -18,6 +18,8 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # repository root
 
+from formats.errors import run_script  # isort: split
+
 from tqdm import tqdm
 
 from data.extraction import (
@@ -32,7 +34,7 @@ from data.extraction import (
 )
 from data.failures import BROKEN, FAILED_TAKES, MISSING, NOTE, Failure, gather_failures, write_failures
 from formats.arguments import Parser, add_num_workers, add_splits_path
-from formats.errors import UserError, counted, printable, run_script
+from formats.errors import UserError, counted, printable
 from formats.files import only_one, remove_leftovers
 from formats.parallel import run_jobs, split_by_work
 from formats.processed import SOURCE, claim_data_dir, is_processed

@@ -21,6 +21,8 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # repository root
 
+from formats.errors import run_script  # isort: split
+
 from evaluation.case_pictures import draw_gallery, load_predictions
 from evaluation.compare import common_cases, compare, disagreements, short_names
 from evaluation.describe import describe, format_description
@@ -53,7 +55,7 @@ from evaluation.tables import (
 )
 from evaluation.truth import GroundTruth
 from formats.arguments import Parser, add_num_workers, add_setting, at_least
-from formats.errors import UserError, run_script
+from formats.errors import UserError
 from formats.files import write_json
 from formats.provenance import provenance
 from formats.takes import SETTINGS

@@ -15,6 +15,8 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # repository root
 
+from formats.errors import run_script  # isort: split
+
 from tqdm import tqdm
 
 from evaluation.inputs import RESULTS_DIR, add_split_options, open_truth, refuse
@@ -22,7 +24,7 @@ from evaluation.score import Problem, TakePredictions
 from evaluation.tables import counted
 from evaluation.truth import GroundTruth
 from formats.arguments import Parser
-from formats.errors import printable, run_script
+from formats.errors import printable
 from formats.files import remove_leftovers, write_json
 from formats.processed import ProcessedTake
 from formats.results import iter_results, results_path

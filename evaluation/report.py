@@ -11,6 +11,8 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # repository root
 
+from formats.errors import run_script  # isort: split
+
 from evaluation.case_pictures import choose, draw_gallery, load_predictions
 from evaluation.inputs import (
     add_reading_options,
@@ -27,7 +29,6 @@ from evaluation.plots import REPORT_PLOTS, draw_report_plots
 from evaluation.summary import take_names
 from evaluation.tables import headline, split_title
 from formats.arguments import Parser, add_num_workers, add_setting, at_least
-from formats.errors import run_script
 
 
 def parse_args(argv: list[str] | None = None) -> argparse.Namespace:

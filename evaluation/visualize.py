@@ -18,6 +18,8 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # repository root
 
+from formats.errors import run_script  # isort: split
+
 from tqdm import tqdm
 
 from evaluation.case_pictures import CASE_ORDERS, case_sheet, choose, draw_case, load_predictions, write_video
@@ -34,7 +36,7 @@ from evaluation.score import Case, score_results
 from evaluation.tables import counted
 from formats.arguments import Parser, add_num_workers, add_setting, at_least
 from formats.drawing import write_picture
-from formats.errors import UserError, run_script
+from formats.errors import UserError
 from formats.results import iter_results
 
 

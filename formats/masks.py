@@ -69,7 +69,7 @@ def check_size(size: Any) -> Size:
 
 def mask_size(rle: Any) -> Size:
     """(H, W) of a mask from a file. Raises ValueError if it has no size and counts, or a size that no picture has."""
-    if not isinstance(rle, dict) or not rle.keys() >= {"size", "counts"}:
+    if not isinstance(rle, dict) or "size" not in rle or "counts" not in rle:
         raise ValueError(f"mask {str(rle)[:40]!r} has no size and counts")
     return check_size(rle["size"])
 
@@ -80,8 +80,6 @@ def check_rle(rle: Any) -> tuple[int, int, str]:
     Quick: whether the runs fill the image is left to `run_lengths`.
     """
     size, counts = mask_size(rle), rle["counts"]
-    if isinstance(counts, str) and len(counts) > _max_length(size):
-        raise ValueError(f"mask counts {counts[:24]!r}... are longer than those of any mask of {size[0]}x{size[1]}")
     if not isinstance(counts, str) or not _COUNTS.fullmatch(counts):
         raise ValueError(f"mask counts {str(counts)[:24]!r}... are not COCO run-length text")
     return *size, counts
@@ -101,6 +99,8 @@ def run_lengths(rle: RLE) -> np.ndarray:
     Raises ValueError if it is no RLE, or if its runs do not add up to H x W.
     """
     height, width, counts = check_rle(rle)
+    if len(counts) > _max_length((height, width)):
+        raise ValueError(f"mask counts {counts[:24]!r}... are longer than those of any mask of {height}x{width}")
     codes = np.frombuffer(counts.encode(), np.uint8) - np.uint8(48)
     # Each number is a little-endian string of 5-bit digits; bit 5 says "more follow", bit 4 of the last is the sign.
     ends = np.flatnonzero(codes < 0x20)

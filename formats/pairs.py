@@ -198,7 +198,7 @@ class PairSet:
 
     def _read_tracks(self, about: Any) -> None:
         if about["version"] != VERSION:
-            raise ValueError(f"version {about['version']}, not {VERSION}")
+            raise ValueError(f"version {about['version']!r:.40}, not {VERSION}")
         self.only_annotated: bool = about["only_annotated"]
         self._stamps, self._missing = about["takes"], about["missing"]
         if not isinstance(self.only_annotated, bool) or not isinstance(self._missing, list):

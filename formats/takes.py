@@ -6,6 +6,7 @@
 <root>/takes.json
 """
 
+import functools
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -159,6 +160,7 @@ def parse_frames(raw: Any) -> list[int]:
     return [parse_frame(frame) for frame in raw]
 
 
+@functools.lru_cache(4096, typed=True)  # of the same frames many objects and cameras have masks
 def parse_frame(raw: Any) -> int:
     """A frame of a JSON file: a whole number, or its digits as text. Raises ValueError if it is anything else."""
     frame = int(raw) if type(raw) is str and raw.isascii() and raw.isdecimal() and len(raw) <= 10 else raw

@@ -17,13 +17,16 @@ from dataclasses import asdict, fields
 from functools import partial
 from pathlib import Path
 
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # repository root
+
+from formats.errors import run_script  # isort: split
+
 import cv2
 import numpy as np
 from tqdm import tqdm
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # repository root
 from formats.arguments import Parser, add_num_workers, at_least
-from formats.errors import UserError, counted, run_script
+from formats.errors import UserError, counted
 from formats.files import write_json
 from formats.parallel import run_jobs
 from formats.takes import ANNOTATION_TEMPLATE, DEFAULT_ROOT, FRAME_STEP, SPLITS, annotation_path

@@ -5,16 +5,23 @@ import signal
 import subprocess
 import sys
 
+import pytest
+
 from tests.made import ROOT
+from tests.test_structure import SCRIPTS
 
 SLOW_IMPORT = "import time; print('importing', flush=True); time.sleep(60)"
 
 
-def test_ctrl_c_while_a_script_imports_what_it_needs_is_one_line(tmp_path):
-    (tmp_path / "cv2.py").write_text(SLOW_IMPORT)
-    command = [sys.executable, ROOT / "data" / "make_split.py", "--help"]
+@pytest.mark.parametrize(
+    "script", [path for path in SCRIPTS if path.parent.name != "benchmarks"], ids=lambda path: path.name
+)
+def test_ctrl_c_while_a_script_imports_what_it_needs_is_one_line(tmp_path, script):
+    for name in ("cv2", "matplotlib", "numpy", "torch", "tqdm"):
+        (tmp_path / f"{name}.py").write_text(SLOW_IMPORT)
     environment = {**os.environ, "PYTHONPATH": str(tmp_path)}
-    process = subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
+    process = subprocess.Popen([sys.executable, script, "--help"], env=environment, **pipes)
     assert process.stdout.readline() == "importing\n"
     process.send_signal(signal.SIGINT)
     _, stderr = process.communicate(timeout=30)

@@ -19,11 +19,13 @@ from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # repository root
 
+from formats.errors import run_script  # isort: split
+
 import torch
 from torch.nn.parallel import DistributedDataParallel
 from torch.utils.data import DataLoader
 
-from formats.errors import UserError, run_script
+from formats.errors import UserError
 from formats.files import named_errors, remove_leftovers
 from formats.pairs import BOTH, PairSet
 from formats.parallel import loader_failures
