@@ -62,8 +62,8 @@ class Wait(NamedTuple):
 
 
 def register() -> str | None:
-    """Make the device known to this process, for good. Returns why it cannot be, if this PyTorch has not what it takes:
-    the interface is an experimental one.
+    """Make the device known to this process, for good. Returns the reason if this version of PyTorch cannot do it: the
+    interface is experimental.
     """
     module = SimpleNamespace(
         is_available=lambda: True,
