@@ -75,17 +75,6 @@ class PredictedCase(NamedTuple):
         return f"{title} ({', '.join(notes)})" if notes else title
 
 
-class Panel(NamedTuple):
-    """A frame with a mask, (H, W, 3) uint8 RGB and RLE or None, and its caption."""
-
-    frame: np.ndarray
-    rle: dict | None
-    color: Color
-    caption: str
-    window: tuple[slice, slice] | None  # rows and columns of the frame that are shown enlarged in a corner
-    dashed: bool = False
-
-
 def draw_case(truth: TakeTruth, predictions: Sequence[PredictedCase], height: int) -> np.ndarray:
     """A case as panels of `height` pixels: query + mask, target + each prediction, target + truth.
 
@@ -98,37 +87,52 @@ def draw_case(truth: TakeTruth, predictions: Sequence[PredictedCase], height: in
     query = read_frame(truth.take.frame_path(case.query_camera, case.frame))
     target = read_frame(truth.take.frame_path(case.target_camera, case.frame))
     query_window = _close_up(query.shape[:2], query_mask)
-    window = _close_up(target.shape[:2], true_mask, *(predicted.drawn_rle for predicted in predictions))
-    panels = [
-        Panel(query, query_mask, QUERY, f"query {case.query_camera}", query_window),
-        *(
-            Panel(target, one.drawn_rle, PREDICTION, one.caption, window, dashed=not one.case.predicted_visible)
-            for one in predictions
-        ),
-        Panel(target, true_mask, TRUTH, "truth" if case.visible else "truth: not visible", window),
-    ]
+    window = _close_up(target.shape[:2], true_mask, *(one.drawn_rle for one in predictions))
+
+    panels = [_draw_panel(query, query_mask, QUERY, f"query {case.query_camera}", query_window, height)]
+    for one in predictions:
+        dashed = not one.case.predicted_visible
+        panels.append(_draw_panel(target, one.drawn_rle, PREDICTION, one.caption, window, height, dashed))
+    caption = "truth" if case.visible else "truth: not visible"
+    panels.append(_draw_panel(target, true_mask, TRUTH, caption, window, height))
     gap = np.full((height, GAP, 3), PAPER, np.uint8)
-    body = np.hstack([part for panel in panels for part in (gap, _draw_panel(panel, height))][1:])
+    body = np.hstack([part for panel in panels for part in (gap, panel)][1:])
     return np.vstack([_header(truth, predictions, body.shape[1], height // 12), body])
 
 
-def _draw_panel(panel: Panel, height: int) -> np.ndarray:
-    """(height, W, 3) uint8 RGB."""
-    frame, rle, window = panel.frame, panel.rle, panel.window
+def _draw_panel(
+    frame: np.ndarray,
+    rle: dict | None,
+    color: Color,
+    caption: str,
+    window: tuple[slice, slice] | None,
+    height: int,
+    dashed: bool = False,
+) -> np.ndarray:
+    """(height, W, 3) uint8 RGB: a frame with a mask; `window`, rows and columns, is shown enlarged in a corner."""
     image = _resize(frame, (height, round(frame.shape[1] * height / frame.shape[0])))
     if rle is not None:
-        image = overlay(image, resize_mask(rle, image.shape[:2]), panel.color, panel.dashed)
+        image = overlay(image, resize_mask(rle, image.shape[:2]), color, dashed)
     if window:
         side = height * 2 // 5
         inset = _resize(frame[window], (side, side))
         if rle is not None:
-            mask = resize_mask(rle, frame.shape[:2])[window]
-            mask = cv2.resize(np.ascontiguousarray(mask), (side, side), interpolation=cv2.INTER_NEAREST)
-            inset = overlay(inset, mask, panel.color, panel.dashed)
+            mask = np.ascontiguousarray(resize_mask(rle, frame.shape[:2])[window])
+            mask = cv2.resize(mask, (side, side), interpolation=cv2.INTER_NEAREST)
+            inset = overlay(inset, mask, color, dashed)
         inset = cv2.copyMakeBorder(inset[2:-2, 2:-2], 2, 2, 2, 2, cv2.BORDER_CONSTANT, value=PAPER)
         on_the_right = window[1].start + window[1].stop > frame.shape[1]
         image[-side:, slice(0, side) if on_the_right else slice(-side, None)] = inset
-    return _caption(image, panel.caption, panel.color)
+
+    size = max(9, height // 22)  # of the caption, in the upper left corner beside a swatch of the mask's color
+    paper = Image.fromarray(image)
+    draw = ImageDraw.Draw(paper)
+    caption = printable(caption[:100])
+    box = draw.textbbox((size * 2, size // 2), caption, font=_font(size))
+    draw.rectangle((0, 0, box[2] + size // 2, box[3] + size // 2), fill=INK)
+    draw.rectangle((size // 2, box[1], size * 3 // 2, box[3]), fill=color)
+    draw.text((size * 2, size // 2), caption, PAPER, _font(size))
+    return np.array(paper)
 
 
 def _close_up(size: Size, *rles: dict | None) -> tuple[slice, slice] | None:
@@ -147,21 +151,19 @@ def _close_up(size: Size, *rles: dict | None) -> tuple[slice, slice] | None:
     return None
 
 
-def draw_gallery(paths: Sequence[Path], truth: GroundTruth, groups: Sequence[Sequence[PredictedCase]]) -> None:
-    """Draw each of `groups`, the predictions of all results files for one case, to its path."""
-    takes = {uid: truth.load(uid) for uid in {group[0].case.take_uid for group in groups}}
-    for path, group in zip(paths, tqdm(groups, unit="picture", desc="pictures"), strict=True):
+def draw_gallery(paths: Sequence[Path], truth: GroundTruth, predictions: Sequence[Sequence[PredictedCase]]) -> None:
+    """Draw a picture to each path: a case, with the predictions of each results file, a list per file, side by side."""
+    takes = {uid: truth.load(uid) for uid in {one.case.take_uid for one in predictions[0]}}
+    groups = tqdm(list(zip(*predictions, strict=True)), unit="picture", desc="pictures")
+    for path, group in zip(paths, groups, strict=True):
         write_picture(path, draw_case(takes[group[0].case.take_uid], group, GALLERY_HEIGHT))
 
 
 def load_predictions(path: Path, setting: str, cases: Sequence[Case], name: str = "") -> list[PredictedCase]:
     """The predictions of a results file for `cases`, in their order."""
-    wanted: dict[str, list[Case]] = {}
-    for case in cases:
-        wanted.setdefault(case.take_uid, []).append(case)
     rles = {}
     for uid, take in iter_results(path, setting):
-        for case in wanted.get(uid, ()):
+        for case in (case for case in cases if case.take_uid == uid):
             pair = camera_pair_key(case.query_camera, case.target_camera)
             rles[case.key] = take["masks"][case.object_name][pair][str(case.frame)]["pred_mask"]
     return [PredictedCase(case, rles[case.key], name) for case in cases]
@@ -169,16 +171,16 @@ def load_predictions(path: Path, setting: str, cases: Sequence[Case], name: str 
 
 def case_sheet(pictures: list[np.ndarray]) -> np.ndarray:
     """Pictures in two columns on white paper."""
-    columns = min(2, len(pictures))
-    cell = (SHEET_WIDTH - GAP * 2 * (columns + 1)) // columns
-    scaled = [_resize(picture, (round(picture.shape[0] * cell / picture.shape[1]), cell)) for picture in pictures]
+    columns, margin = min(2, len(pictures)), 2 * GAP
+    width = (SHEET_WIDTH - margin * (columns + 1)) // columns
+    scaled = [_resize(picture, (round(picture.shape[0] * width / picture.shape[1]), width)) for picture in pictures]
     rows = []
     for start in range(0, len(scaled), columns):
         row = scaled[start : start + columns]
-        paper = np.full((max(image.shape[0] for image in row) + GAP * 2, SHEET_WIDTH, 3), PAPER, np.uint8)
-        for position, image in enumerate(row):
-            left = GAP * 2 + position * (cell + GAP * 2)
-            paper[GAP : GAP + image.shape[0], left : left + cell] = image
+        paper = np.full((max(map(len, row)) + margin, SHEET_WIDTH, 3), PAPER, np.uint8)
+        for column, image in enumerate(row):
+            left = margin + column * (width + margin)
+            paper[GAP : GAP + len(image), left : left + width] = image
         rows.append(paper)
     return np.vstack(rows)
 
@@ -220,24 +222,11 @@ def _header(truth: TakeTruth, predictions: Sequence[PredictedCase], width: int, 
         name = name[:-1]
     draw.text((0, 0), name, INK, bold)
     left = draw.textlength(name + "  ", bold)
-    take = truth.name or truth.uid[:8]
+    take = truth.annotated.name or truth.take.uid[:8]
     details = printable(f"{take}, {case.target_camera}, frame {case.frame}")[:200]
     while details and left + draw.textlength(details, plain) > right - height:
         details = details[:-1]  # what does not fit is in the file's name
     draw.text((left, 0), details, PALE, plain)
-    return np.array(paper)
-
-
-def _caption(image: np.ndarray, text: str, color: Color) -> np.ndarray:
-    """Write a label into the upper left corner, with a swatch of its mask's color."""
-    size = max(9, image.shape[0] // 22)
-    text = printable(text[:100])
-    paper = Image.fromarray(image)
-    draw = ImageDraw.Draw(paper)
-    box = draw.textbbox((size * 2, size // 2), text, font=_font(size))
-    draw.rectangle((0, 0, box[2] + size // 2, box[3] + size // 2), fill=INK)
-    draw.rectangle((size // 2, box[1], size * 3 // 2, box[3]), fill=color)
-    draw.text((size * 2, size // 2), text, PAPER, _font(size))
     return np.array(paper)
 
 

@@ -3,7 +3,7 @@
 from collections import Counter
 from collections.abc import Callable, Hashable, Iterable, Sequence
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 import numpy as np
 
@@ -21,8 +21,6 @@ from evaluation.summary import (
     without_nan,
 )
 
-Item = TypeVar("Item")
-ALL_SIZES = "all sizes"
 COMPARED = ("scenario", "object size", "query camera", "target camera")  # breakdowns; see summary.labels
 
 
@@ -42,26 +40,20 @@ def compare(names: Sequence[str], cases: Sequence[list[Case]], scores: Scores) -
     groups = {kind: places_by_label(cases[0], label[kind], LABEL_ORDERS.get(kind)) for kind in COMPARED}
     comparisons = []
     for name, other in zip(names[1:], cases[1:], strict=True):
-        by = {
-            kind: {
-                key: differences([cases[0][i] for i in places], [other[i] for i in places])
-                for key, places in of_kind.items()
-            }
-            for kind, of_kind in groups.items()
-        }
+        by = {kind: {} for kind in COMPARED}
+        for kind in COMPARED:
+            for key, places in groups[kind].items():
+                by[kind][key] = differences([cases[0][i] for i in places], [other[i] for i in places])
         comparisons.append({"second": name, "metrics": differences(cases[0], other), "by": by})
+    won = {"all sizes": takes_won(cases)}
+    for size, places in groups["object size"].items():
+        won[size] = takes_won([[of_file[i] for i in places] for of_file in cases])
     return {
         "names": list(names),
         "first": names[0],
         "frames_compared": len(cases[0]),
         **several_objects(case_sums(cases[0]).sum(0)),
-        "takes_won": {
-            ALL_SIZES: takes_won(cases),
-            **{
-                size: takes_won([[of_file[i] for i in places] for of_file in cases])
-                for size, places in groups["object size"].items()
-            },
-        },
+        "takes_won": won,
         "comparisons": comparisons,
     }
 
@@ -107,17 +99,6 @@ def differences(first: Sequence[Case], second: Sequence[Case]) -> dict[str, dict
     )
 
 
-def is_certain(difference: dict[str, Any]) -> bool:
-    """0 lies outside the interval."""
-    low, high = difference["interval_95"]
-    return low is not None and (low > 0 or high < 0)
-
-
-def largest_first(groups: dict[str, dict[str, Any]]) -> list[tuple[str, dict[str, Any]]]:
-    """Groups of a comparison by how far IoU moved, in either direction."""
-    return sorted(groups.items(), key=lambda item: -abs(item[1]["iou"]["difference"] or 0))
-
-
 def apart(group: Sequence[Case]) -> float:
     """How far the files are apart in a case: in IoU, or in existence where the object is not visible."""
     values = [case.mask.iou if case.visible else case.existence for case in group]
@@ -136,12 +117,6 @@ def disagreements(cases: Sequence[Sequence[Case]], number: int) -> list[int]:
     many as the others, if there are enough; each track has its turn before one has a second, as its frames look alike.
     """
     groups = list(zip(*cases, strict=True))
-    visible = [i for i, group in enumerate(groups) if group[0].visible and apart(group) > 0]
-    hidden = [
-        i
-        for i, group in enumerate(groups)
-        if not group[0].visible and len({case.predicted_visible for case in group}) > 1
-    ]
 
     def furthest_first(places: Iterable[int]) -> list[int]:
         return sorted(places, key=lambda i: -apart(groups[i]))
@@ -150,11 +125,17 @@ def disagreements(cases: Sequence[Sequence[Case]], number: int) -> list[int]:
         by_track = in_turn(furthest_first(places), lambda i: groups[i][0].track)
         return furthest_first(in_turn(by_track, lambda i: best_file(groups[i]))[:at_most])
 
+    visible, hidden = [], []
+    for i, group in enumerate(groups):
+        if group[0].visible and apart(group) > 0:
+            visible.append(i)
+        elif not group[0].visible and len({case.predicted_visible for case in group}) > 1:
+            hidden.append(i)
     hidden = chosen(hidden, number // 5)
     return chosen(visible, number - len(hidden)) + hidden
 
 
-def in_turn(ranked: Iterable[Item], key: Callable[[Item], Hashable]) -> list[Item]:
+def in_turn(ranked: Iterable[Any], key: Callable[[Any], Hashable]) -> list[Any]:
     """The first of each key before the second of any, and so on; in each turn by rank."""
     turns: Counter = Counter()
     numbered = []

@@ -1,100 +1,78 @@
-"""What a data set holds, without predictions: frames, objects, their sizes and visibility, cameras, scenarios.
-
-Sizes are those of true masks: their area as a fraction of the image, and pixels at a long side of 480, as they are
-scored.
-"""
+"""What a data set holds, without predictions: objects, frames to score, sizes of the masks, cameras, scenarios."""
 
 from collections import Counter
-from collections.abc import Iterable, Sequence
-from typing import Any, NamedTuple
+from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 from tqdm import tqdm
 
-from evaluation.summary import SIZE_LABELS, VISIBILITY_LABELS, size_label, visibility_label, without_nan
-from evaluation.tables import Rows, counted, format_table, percent, split_title
-from evaluation.truth import GroundTruth, TakeTruth
-from formats.errors import UserError, printable
-from formats.geometry import Size
+from evaluation.outputs import format_table, percent, split_title
+from evaluation.summary import SIZE_LABELS, size_label, without_nan
+from evaluation.truth import GroundTruth
+from formats.errors import UserError, counted, printable
 from formats.masks import eval_mask, run_lengths
 from formats.parallel import run_jobs
 from formats.takes import SETTINGS
 
-CAMERA_KINDS = ("ego", "exo")
-QUANTILES = {"tenth": 0.1, "median": 0.5, "nine_tenths": 0.9}
-QUANTILE_TITLES = {"tenth": "a tenth is smaller than", "median": "median", "nine_tenths": "a tenth is larger than"}
-SETTING_TITLES = {  # key of a setting in description.json -> title
+QUANTILES = {  # key in description.json -> title, share of the masks that are smaller
+    "tenth": ("a tenth is smaller than", 0.1),
+    "median": ("median", 0.5),
+    "nine_tenths": ("a tenth is larger than", 0.9),
+}
+COUNTS = {  # key of a setting in description.json -> title
     "tracks": "tracks: object, query and target camera",
     "frames": "frames to predict",
     "frames_scored": "frames scored",
     "frames_visible": "... with a visible target",
-    "tracks_never_scored": "tracks without a scored frame",
 }
-
-
-class TrackFacts(NamedTuple):
-    """An object in one camera."""
-
-    take_uid: str
-    object_name: str
-    camera: str
-    kind: str  # "ego" or "exo"
-    image_sizes: set[Size]  # (H, W) of the camera's masks
-    areas: list[float]  # fraction of the image, of each mask in the file's order
-    pixels: list[int]  # of the same masks at a long side of 480
-
-
-class PairFacts(NamedTuple):
-    """An object with a query and a target camera, in one setting."""
-
-    setting: str
-    frames: int  # with a query mask: those to predict
-    scored: int
-    visible: int  # scored frames with a target mask
-
-
-class TakeFacts(NamedTuple):
-    uid: str
-    name: str = ""
-    scenario: str = ""
-    objects: Sequence[str] = ()
-    unpaired: int = 0  # objects without an ego and an exo camera
-    tracks: Sequence[TrackFacts] = ()
-    pairs: Sequence[PairFacts] = ()
-    problems: Sequence[str] = ()
 
 
 def describe(truth: GroundTruth, num_workers: int = 0, settings: Sequence[str] = SETTINGS) -> dict[str, Any]:
     """All of description.json but where it comes from; a line in `problems` for each mask or take that is broken."""
-    jobs = run_jobs(_describe_task, (truth.subset([uid]) for uid in truth.uids), num_workers)
-    facts = {take.uid: take for _, take in tqdm(jobs, total=len(truth.uids), unit="take", desc="describe")}
-    takes = [facts[uid] for uid in truth.uids]
-    tracks = [track for take in takes for track in take.tracks]
+    jobs = run_jobs(describe_take, (truth.subset([uid]) for uid in truth.uids), num_workers)
+    found = {take["uid"]: take for _, take in tqdm(jobs, total=len(truth.uids), unit="take", desc="describe")}
+    takes = [found[uid] for uid in truth.uids]
+    tracks = [track for take in takes for track in take["tracks"]]
+    by_kind = {kind: [track for track in tracks if track["kind"] == kind] for kind in ("ego", "exo")}
+    scenarios = []
+    for name in sorted({take["scenario"] for take in takes}):
+        members = [take for take in takes if take["scenario"] == name]
+        objects = sum(take["objects"] for take in members)
+        row = {"scenario": name or "unknown", "takes": len(members), "objects": objects}
+        for setting in settings:
+            counts = setting_counts(members, setting)
+            row[setting] = {key: counts[key] for key in ("frames_scored", "frames_visible", "share_visible")}
+        scenarios.append(row)
     return without_nan(
         {
             "takes": len(takes),
-            "objects": sum(len(take.objects) for take in takes),
-            "objects_without_pair": sum(take.unpaired for take in takes),
-            "masks": {kind: sum(len(track.areas) for track in tracks if track.kind == kind) for kind in CAMERA_KINDS},
-            "settings": {setting: describe_setting(takes, setting) for setting in settings},
-            "sizes": {kind: describe_sizes([track for track in tracks if track.kind == kind]) for kind in CAMERA_KINDS},
-            "cameras": describe_cameras(tracks),
-            "scenarios": [
-                {"scenario": name or "unknown", **counts([take for take in takes if take.scenario == name], settings)}
-                for name in sorted({take.scenario for take in takes})
-            ],
-            "by_take": [
-                {"take": take.name or take.uid, "scenario": take.scenario, **counts([take], settings)} for take in takes
-            ],
-            "problems": [*truth.warnings(), *(printable(problem) for take in takes for problem in take.problems)],
+            "objects": sum(take["objects"] for take in takes),
+            "objects_without_pair": sum(take["objects_without_pair"] for take in takes),
+            "masks": {kind: sum(len(track["pixels"]) for track in tracks) for kind, tracks in by_kind.items()},
+            "settings": {setting: setting_counts(takes, setting) for setting in settings},
+            "sizes": {kind: sizes(tracks) for kind, tracks in by_kind.items()},
+            "cameras": camera_rows(tracks),
+            "scenarios": scenarios,
+            "problems": [*truth.warnings(), *(printable(problem) for take in takes for problem in take["problems"])],
         }
     )
 
 
-def describe_take(truth: TakeTruth) -> TakeFacts:
-    """The facts of one take. Broken masks are left out of the sizes and listed."""
-    take, problems = truth.take, []
-    tracks = []
+def describe_take(truth: GroundTruth) -> dict[str, Any]:
+    """What the only take of `truth` holds; its `tracks` have an item for each object in each camera.
+
+    Broken masks are left out of the sizes and listed; a malformed take is listed and holds nothing.
+    """
+    (uid,) = truth.uids
+    found = {"uid": uid, "scenario": "", "objects": 0, "objects_without_pair": 0}
+    found |= {"tracks": [], "problems": [], "settings": {setting: Counter() for setting in SETTINGS}}
+    try:
+        one = truth.load(uid)
+    except UserError as error:
+        found["problems"].append(f"take {uid}: {error}")
+        return found
+    take = one.take
     for name, cameras in take.masks.items():
         for camera, masks in cameras.items():
             areas, pixels = [], []
@@ -104,92 +82,51 @@ def describe_take(truth: TakeTruth) -> TakeFacts:
                     areas.append(int(runs[1::2].sum()) / int(runs.sum()))
                     pixels.append(int(np.count_nonzero(eval_mask(rle))))
                 except ValueError as error:
-                    problems.append(f"take {take.uid}, object {name!r}, camera {camera}, frame {frame}: {error}")
-            kind = "ego" if take.is_ego(camera) else "exo"
-            tracks.append(TrackFacts(take.uid, name, camera, kind, truth.mask_sizes[camera], areas, pixels))
-    pairs = []
+                    found["problems"].append(f"take {uid}, object {name!r}, camera {camera}, frame {frame}: {error}")
+            about = {"take": uid, "camera": camera, "kind": "ego" if take.is_ego(camera) else "exo"}
+            found["tracks"].append({**about, "image_sizes": one.mask_sizes[camera], "areas": areas, "pixels": pixels})
+    paired = set()
     for setting in SETTINGS:
         for pair in take.camera_pairs(setting):
-            scored, target = truth.scored_frames(pair), take.masks[pair.object_name][pair.target_camera]
-            visible = sum(frame in target for frame in scored)
-            pairs.append(PairFacts(setting, len(truth.query_frames(pair)), len(scored), visible))
-    paired = {pair.object_name for pair in take.camera_pairs(SETTINGS[0])}
+            paired.add(pair.object_name)
+            scored, target = one.scored_frames(pair), take.masks[pair.object_name][pair.target_camera]
+            found["settings"][setting].update(
+                tracks=1,
+                frames=len(one.query_frames(pair)),
+                frames_scored=len(scored),
+                frames_visible=sum(frame in target for frame in scored),
+            )
     unpaired = len(take.masks) - len(paired)
-    return TakeFacts(take.uid, truth.name, truth.scenario, list(take.masks), unpaired, tracks, pairs, problems)
+    return found | {"scenario": one.annotated.scenario, "objects": len(take.masks), "objects_without_pair": unpaired}
 
 
-def _describe_task(truth: GroundTruth) -> TakeFacts:
-    """`truth`: that of one take. A malformed one is one problem more, and the others are still looked at."""
-    uid = truth.uids[0]
-    try:
-        return describe_take(truth.load(uid))
-    except UserError as error:
-        return TakeFacts(uid, problems=[f"take {uid}: {error}"])
-
-
-def spread(values: Iterable[float]) -> dict[str, float]:
-    """Mean, tenth, median, nine tenths and largest of some values; nan if there are none."""
-    values = np.array(list(values), float)
-    if not len(values):
-        return dict.fromkeys(("mean", *QUANTILES, "largest"), float("nan"))
-    quantiles = {name: float(np.quantile(values, share)) for name, share in QUANTILES.items()}
-    return {"mean": float(values.mean()), **quantiles, "largest": float(values.max())}
-
-
-def describe_setting(takes: Iterable[TakeFacts], setting: str) -> dict[str, Any]:
+def setting_counts(takes: Sequence[dict[str, Any]], setting: str) -> dict[str, float]:
     """How much there is to predict and to score, and how often the object is visible in the target view."""
-    pairs = [pair for take in takes for pair in take.pairs if pair.setting == setting]
-    scored, visible = sum(pair.scored for pair in pairs), sum(pair.visible for pair in pairs)
-    shares = [pair.visible / pair.scored for pair in pairs if pair.scored]
-    labels = Counter(map(visibility_label, shares))
-    return {
-        "tracks": len(pairs),
-        "frames": sum(pair.frames for pair in pairs),
-        "frames_scored": scored,
-        "frames_visible": visible,
-        "share_visible": visible / scored if scored else float("nan"),
-        "frames_per_track": spread(pair.frames for pair in pairs),
-        "tracks_never_scored": len(pairs) - len(shares),
-        "tracks_by_visibility": {label: labels[label] for label in VISIBILITY_LABELS},
-    }
+    total = {key: sum(take["settings"][setting][key] for take in takes) for key in COUNTS}
+    scored = total["frames_scored"]
+    return {**total, "share_visible": total["frames_visible"] / scored if scored else float("nan")}
 
 
-def describe_sizes(tracks: Sequence[TrackFacts]) -> dict[str, Any]:
-    """The sizes of all masks of a kind of camera."""
-    pixels = [number for track in tracks for number in track.pixels]
-    labels = Counter(map(size_label, pixels))
-    return {
-        "area": spread(area for track in tracks for area in track.areas),
-        "pixels": spread(pixels),
-        "masks_by_size": {label: labels[label] for label in SIZE_LABELS},
-    }
+def sizes(tracks: Sequence[dict[str, Any]]) -> dict[str, dict[str, float]]:
+    """Fractions of the image, pixels at a long side of 480, as masks are scored, and how many masks have which size."""
+    found = {}
+    for key, name in (("area", "areas"), ("pixels", "pixels")):
+        values = [value for track in tracks for value in track[name]] or [float("nan")]
+        found[key] = {quantile: float(np.quantile(values, share)) for quantile, (_, share) in QUANTILES.items()}
+    labels = Counter(size_label(pixels) for track in tracks for pixels in track["pixels"])
+    return {**found, "masks_by_size": {label: labels[label] for label in SIZE_LABELS}}
 
 
-def describe_cameras(tracks: Iterable[TrackFacts]) -> list[dict[str, Any]]:
+def camera_rows(tracks: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
     """A row per kind and name of camera: takes, objects and masks in it, and the sizes of its videos."""
-    groups: dict[tuple[str, str], list[TrackFacts]] = {}
-    for track in tracks:
-        groups.setdefault((track.kind, track.camera), []).append(track)
-    return [
-        {
-            "camera": camera,
-            "kind": kind,
-            "takes": len({track.take_uid for track in members}),
-            "objects": len(members),
-            "masks": sum(len(track.areas) for track in members),
-            "video_sizes": [f"{w}x{h}" for h, w in sorted(set().union(*(track.image_sizes for track in members)))],
-        }
-        for (kind, camera), members in sorted(groups.items())
-    ]
-
-
-def counts(takes: Sequence[TakeFacts], settings: Sequence[str]) -> dict[str, Any]:
-    """The columns of a row of some takes."""
-    row: dict[str, Any] = {"takes": len(takes), "objects": sum(len(take.objects) for take in takes)}
-    for setting in settings:
-        found = describe_setting(takes, setting)
-        row[setting] = {name: found[name] for name in ("frames_scored", "frames_visible", "share_visible")}
-    return row
+    rows = []
+    for kind, camera in sorted({(track["kind"], track["camera"]) for track in tracks}):
+        members = [track for track in tracks if (track["kind"], track["camera"]) == (kind, camera)]
+        row = {"camera": camera, "kind": kind, "takes": len({track["take"] for track in members})}
+        row |= {"objects": len(members), "masks": sum(len(track["pixels"]) for track in members)}
+        image_sizes = sorted(set().union(*(track["image_sizes"] for track in members)))
+        rows.append({**row, "video_sizes": [f"{width}x{height}" for height, width in image_sizes]})
+    return rows
 
 
 def format_description(description: dict[str, Any]) -> str:
@@ -201,46 +138,28 @@ def format_description(description: dict[str, Any]) -> str:
         f"{description['objects_without_pair']:,} of them without a pair of cameras, "
         f"{masks['ego']:,} ego and {masks['exo']:,} exo masks"
     )
-    cameras: Rows = [("camera", "kind", "takes", "objects", "masks", "video size")]
+    frames = [("frames and visibility", *settings)]
+    frames += [(title, *(f"{counts[key]:,}" for counts in settings.values())) for key, title in COUNTS.items()]
+    frames.append(("visible (%)", *(percent(counts["share_visible"]) for counts in settings.values())))
+
+    by_kind = description["sizes"].values()
+    size_rows = [("size of the masks", *description["sizes"])]
+    for key, unit, scale, digits in (
+        ("area", "% of the image", 100, ".3g"),
+        ("pixels", "pixels at a long side of 480", 1, ",.0f"),
+    ):
+        for quantile, (title, _) in QUANTILES.items():
+            values = (found[key][quantile] for found in by_kind)
+            texts = ("-" if value is None else f"{scale * value:{digits}}" for value in values)
+            size_rows.append((f"{title}, {unit}", *texts))
+    size_rows += [(f"masks {name}", *(f"{one['masks_by_size'][name]:,}" for one in by_kind)) for name in SIZE_LABELS]
+
+    cameras = [("camera", "kind", "takes", "objects", "masks", "video size")]
     for row in description["cameras"]:
         numbers = (f"{row[name]:,}" for name in ("takes", "objects", "masks"))
         cameras.append((row["camera"], row["kind"], *numbers, ", ".join(row["video_sizes"]) or "-"))
-    scenarios: Rows = [("scenario", "takes", "objects", *(f"{setting} scored (visible, %)" for setting in settings))]
+    scenarios = [("scenario", "takes", "objects", *(f"{setting} scored (visible, %)" for setting in settings))]
     for row in description["scenarios"]:
         cells = (f"{row[s]['frames_scored']:,} ({percent(row[s]['share_visible'])})" for s in settings)
         scenarios.append((row["scenario"], f"{row['takes']:,}", f"{row['objects']:,}", *cells))
-    tables = (setting_table(settings), size_table(description["sizes"]), cameras, scenarios)
-    return "\n\n".join([headline, *("\n".join(format_table(table)) for table in tables)])
-
-
-def setting_table(settings: dict[str, dict[str, Any]]) -> Rows:
-    """Frames and visibility: a column per setting."""
-    found = list(settings.values())
-    rows: Rows = [("frames and visibility", *settings)]
-    for name, title in SETTING_TITLES.items():
-        rows.append((title, *(f"{one[name]:,}" for one in found)))
-    rows.append(("visible (%)", *(percent(one["share_visible"]) for one in found)))
-    rows.append(("frames per track, median", *(_number(one["frames_per_track"]["median"]) for one in found)))
-    rows.append(("... at most", *(_number(one["frames_per_track"]["largest"]) for one in found)))
-    for label in VISIBILITY_LABELS:
-        rows.append((f"tracks visible {label}", *(f"{one['tracks_by_visibility'][label]:,}" for one in found)))
-    return rows
-
-
-def size_table(sizes: dict[str, dict[str, Any]]) -> Rows:
-    """Sizes of the masks: a column per kind of camera."""
-    found = list(sizes.values())
-    rows: Rows = [("size of the masks", *sizes)]
-    for name, title in QUANTILE_TITLES.items():
-        areas = (one["area"][name] for one in found)
-        rows.append((f"{title}, % of the image", *("-" if area is None else f"{100 * area:.3g}" for area in areas)))
-    for name, title in QUANTILE_TITLES.items():
-        pixels = (_number(one["pixels"][name]) for one in found)
-        rows.append((f"{title}, pixels at a long side of 480", *pixels))
-    for label in SIZE_LABELS:
-        rows.append((f"masks {label}", *(f"{one['masks_by_size'][label]:,}" for one in found)))
-    return rows
-
-
-def _number(value: float | None) -> str:
-    return "-" if value is None else f"{value:,.0f}"
+    return "\n\n".join([headline, *("\n".join(format_table(rows)) for rows in (frames, size_rows, cameras, scenarios))])

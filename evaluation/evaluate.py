@@ -39,23 +39,25 @@ from evaluation.inputs import (
     score_file,
     summarize_file,
 )
-from evaluation.outputs import OUTPUT_FILES, claim_files, write_cases, write_outputs
-from evaluation.pages import PAGE, change_card, comparison_sections, write_page
-from evaluation.plots import comparison_plots, draw_comparison_plots
-from evaluation.protocols import OFFICIAL_RULE, PROTOCOLS, under_protocols
-from evaluation.summary import take_names, without_nan
-from evaluation.tables import (
-    counted,
+from evaluation.outputs import (
+    OUTPUT_FILES,
+    claim_files,
     difference_table,
     format_protocols,
     format_summary,
     format_table,
     split_title,
     won_table,
+    write_cases,
+    write_outputs,
 )
+from evaluation.pages import PAGE, change_card, comparison_sections, write_page
+from evaluation.plots import comparison_plots, draw_comparison_plots
+from evaluation.protocols import OFFICIAL_RULE, PROTOCOLS, under_protocols
+from evaluation.summary import take_names, without_nan
 from evaluation.truth import GroundTruth
 from formats.arguments import Parser, add_num_workers, add_setting, at_least
-from formats.errors import UserError
+from formats.errors import UserError, counted
 from formats.files import write_json
 from formats.provenance import provenance
 from formats.takes import SETTINGS
@@ -78,11 +80,8 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     add("--num", type=at_least(0), default=40, help="pictures of a comparison, of its largest disagreements")
     add_num_workers(parser)
     args = parser.parse_args(argv)
-    if (
-        not (args.setting or args.describe or args.pred_file or args.write_gt)
-        and args.out
-        and args.out.suffix == ".json"
-    ):
+    nothing_to_do = not (args.setting or args.describe or args.pred_file or args.write_gt)
+    if nothing_to_do and args.out and args.out.suffix == ".json":
         args.write_gt = args.out  # as the original's process_annotations.py with --output_path
     if args.describe and args.pred_file:
         parser.error("--describe looks at the ground truth alone; drop --pred_file")
@@ -114,7 +113,6 @@ def main(argv: list[str] | None = None) -> None:
 
 
 def evaluate_file(args: argparse.Namespace, truth: GroundTruth, path: Path) -> None:
-    """Write and print the scores of one results file."""
     scores, summary, warnings = summarize_file(args, truth, path)
     tables = [format_summary(summary)]
     if args.protocol != OFFICIAL_RULE:
@@ -127,7 +125,6 @@ def evaluate_file(args: argparse.Namespace, truth: GroundTruth, path: Path) -> N
 
 
 def describe_data(args: argparse.Namespace, truth: GroundTruth) -> None:
-    """Write and print what the data set holds."""
     split = data_split(args)
     settings = [args.setting] if args.setting else SETTINGS
     description = {"split": split, "made": provenance(), **describe(truth, args.num_workers, settings)}
@@ -138,14 +135,13 @@ def describe_data(args: argparse.Namespace, truth: GroundTruth) -> None:
 
 
 def compare_files(args: argparse.Namespace, truth: GroundTruth, files: list[Path]) -> None:
-    """Write and print how each of `files` differs from the first."""
     scores = [score_file(args, truth, path) for path in files]
     names = args.names or short_names(files)
     cases = common_cases(scores)
     if not cases[0]:
         raise UserError("these results files have no scored frame in common")
-    source = {"setting": args.setting, "split": data_split(args), "provenance": provenance_of(files)}
-    comparison = {**source, **compare(names, cases, scores[0])}
+    comparison = {"setting": args.setting, "split": data_split(args), "provenance": provenance_of(files)}
+    comparison |= compare(names, cases, scores[0])
     places = disagreements(cases, args.num)
     shown = [[of_file[place] for place in places] for of_file in cases]
     pictures = [f"pictures/{number:04d}.jpg" for number in range(len(places))]
@@ -156,14 +152,12 @@ def compare_files(args: argparse.Namespace, truth: GroundTruth, files: list[Path
         load_predictions(path, args.setting, of_file, name)
         for path, of_file, name in zip(files, shown, names, strict=True)
     ]
-    draw_gallery([out / picture for picture in pictures], truth, list(zip(*predictions, strict=True)))
-    takes = take_names(scores[0])
-    cards = [
-        change_card(group, picture, names, takes[group[0].take_uid])
-        for picture, *group in zip(pictures, *shown, strict=True)
-    ]
+    draw_gallery([out / picture for picture in pictures], truth, predictions)
+    takes, cards = take_names(scores[0]), []
+    for picture, *group in zip(pictures, *shown, strict=True):
+        cards.append(change_card(group, picture, names, takes[group[0].take_uid]))
     sections = comparison_sections(comparison, draw_comparison_plots(out, names, cases), cards)
-    lead = f"{args.setting}, {split_title(source['split'])}: {counted(len(cases[0]), 'frame')} that all files have"
+    lead = f"{args.setting}, {split_title(comparison['split'])}: {counted(len(cases[0]), 'frame')} that all files have"
     warnings = list(dict.fromkeys(line for one in scores for line in left_out(truth, one)))
     page = write_page(out, " against ".join(names), lead, warnings, sections)
     write_json(out / "comparison.json", comparison, indent=1)

@@ -8,10 +8,9 @@ from typing import Any
 
 from evaluation.score import ACCEPTED_TEXT, FLAGS, Scores, score_results
 from evaluation.summary import summarize_scores
-from evaluation.tables import counted
 from evaluation.truth import GroundTruth
 from formats.arguments import add_data_path, add_splits_path
-from formats.errors import MALFORMED, UserError, printable
+from formats.errors import MALFORMED, UserError, counted, printable
 from formats.files import read_json
 from formats.processed import is_processed
 from formats.provenance import provenance
@@ -33,36 +32,28 @@ def add_split_options(parser: argparse.ArgumentParser, split: str | None = "val"
 def add_truth_options(parser: argparse.ArgumentParser) -> None:
     """Options for the ground truth of `open_truth`."""
     add_split_options(parser, None)
-    parser.add_argument(
-        "--annotation_path",
-        type=Path,
-        help="annotations, for annotated_frames (default: annotations/relations_{split}.json beside --data_path)",
+    add = parser.add_argument
+    default = "annotations/relations_{split}.json beside --data_path"
+    add("--annotation_path", type=Path, help=f"annotations, for annotated_frames (default: {default})")
+    replaces = "the benchmark's ground-truth JSON; replaces processed takes, split, annotations"
+    add("--gt_file", type=Path, help=replaces)
+    every = (
+        "score every frame with a query mask, also those that nobody looked at in the target view; needs no "
+        "annotation file, but is not the official protocol"
     )
-    parser.add_argument(
-        "--gt_file", type=Path, help="the benchmark's ground-truth JSON; replaces processed takes, split, annotations"
-    )
-    parser.add_argument(
-        "--all_frames",
-        action="store_true",
-        help="score every frame with a query mask, also those that nobody looked at in the target view; needs no "
-        "annotation file, but is not the official protocol",
-    )
-    parser.add_argument("--allow_missing", action="store_true", help="score what is there; says how much that is")
+    add("--all_frames", action="store_true", help=every)
+    add("--allow_missing", action="store_true", help="score what is there; says how much that is")
 
 
 def add_reading_options(parser: argparse.ArgumentParser) -> None:
     """Options that accept results and ground truth of another form than the official one."""
-    parser.add_argument(
-        "--resize_masks",
-        action="store_true",
-        help="read masks of another size and resize them by nearest neighbor to the official one; says how many",
+    resize = "read masks of another size and resize them by nearest neighbor to the official one; says how many"
+    parser.add_argument("--resize_masks", action="store_true", help=resize)
+    lenient = (
+        "read ground truth without subsample_idx, confidences that are a list of one number, and predictions "
+        "without confidence (1 where the mask is not empty); says how many"
     )
-    parser.add_argument(
-        "--lenient",
-        action="store_true",
-        help="read ground truth without subsample_idx, confidences that are a list of one number, and predictions "
-        "without confidence (1 where the mask is not empty); says how many",
-    )
+    parser.add_argument("--lenient", action="store_true", help=lenient)
 
 
 def accepted_flags(args: argparse.Namespace) -> list[str]:
@@ -128,16 +119,15 @@ def open_truth(args: argparse.Namespace) -> GroundTruth:
 
 def score_file(args: argparse.Namespace, truth: GroundTruth, path: Path) -> Scores:
     """Score a results file. Raises UserError, after listing every problem, if it is not fit to be scored."""
-    scores = score_results(
-        truth, iter_results(path, args.setting), args.setting, args.num_workers, accepted_flags(args)
-    )
+    results = iter_results(path, args.setting)
+    scores = score_results(truth, results, args.setting, args.num_workers, accepted_flags(args))
     if not scores.cases and scores.not_in_truth and all(problem.missing for problem in scores.problems):
         raise UserError(f"{path} holds no take of the ground truth; is it of another split?")
     problems = [problem for problem in scores.problems if not (problem.missing and args.allow_missing)]
     if problems:
         flags = sorted({problem.flag for problem in problems if problem.flag})
         hint = f"; {' and '.join(flags)} would accept what is of another form" if flags else ""
-        refuse(problems, str(path), hint + ("" if args.allow_missing else MISSING_HINT))
+        refuse([problem.text for problem in problems], str(path), hint + ("" if args.allow_missing else MISSING_HINT))
     if not scores.cases:
         raise UserError(f"{path} has no prediction for any scored frame; is it of another split?")
     return scores
@@ -152,9 +142,9 @@ def summarize_file(
     return scores, {**source, **summarize_scores(scores)}, left_out(truth, scores)
 
 
-def refuse(problems: Sequence[Any], where: str, hint: str = "") -> None:
+def refuse(problems: Sequence[str], where: str, hint: str = "") -> None:
     """List the problems and raise UserError."""
-    print("\n".join(printable(str(problem)) for problem in problems), file=sys.stderr)
+    print("\n".join(map(printable, problems)), file=sys.stderr)
     raise UserError(f"{counted(len(problems), 'problem')} in {where}, nothing written{hint}")
 
 
@@ -166,5 +156,5 @@ def left_out(truth: GroundTruth, scores: Scores) -> list[str]:
     if truth.accepted:
         lines.append(f"accepted: {counted(len(truth.accepted), 'take')} of the ground truth without subsample_idx")
     lines += [f"accepted: {count:,} {ACCEPTED_TEXT[kind]}" for kind, count in sorted(scores.accepted.items())]
-    lines += [str(problem) for problem in scores.problems if problem.missing]
+    lines += [problem.text for problem in scores.problems if problem.missing]
     return list(map(printable, lines))

@@ -11,6 +11,7 @@ test split may keep secret, are not needed. The file:
 
 import argparse
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # repository root
@@ -20,13 +21,11 @@ from formats.errors import run_script  # isort: split
 from tqdm import tqdm
 
 from evaluation.inputs import RESULTS_DIR, add_split_options, open_truth, refuse
-from evaluation.score import Problem, TakePredictions
-from evaluation.tables import counted
+from evaluation.score import TakePredictions
 from evaluation.truth import GroundTruth
 from formats.arguments import Parser
-from formats.errors import printable
+from formats.errors import counted, printable
 from formats.files import remove_leftovers, write_json
-from formats.processed import ProcessedTake
 from formats.results import iter_results, results_path
 from formats.takes import SETTINGS
 
@@ -62,22 +61,23 @@ def main(argv: list[str] | None = None) -> None:
         refuse(problems, "the results")
     out = args.out if args.out.suffix == ".json" and not args.out.is_dir() else args.out / FILE_NAME
     remove_leftovers(out.parent, out.name)
-    wanted = set(truth.uids)
     submission = {}
     for setting, path in files.items():
-        takes = ((uid, whole(raw, truth.load(uid).take)) for uid, raw in iter_results(path, setting) if uid in wanted)
-        submission[setting] = {"version": "xx", "challenge": "xx", "results": takes}
+        submission[setting] = {"version": "xx", "challenge": "xx", "results": whole_takes(truth, path, setting)}
     write_json(out, submission)
     print(f"{out}: {out.stat().st_size / 1e6:,.1f} MB")
 
 
-def whole(raw: dict, take: ProcessedTake) -> dict:
-    """A take's results with a key per object and subsample_idx: the server wants both, some results lack them."""
-    masks = {name: {} for name in take.masks} | raw["masks"]
-    return {"subsample_idx": take.subsample_idx, **raw, "masks": masks}
+def whole_takes(truth: GroundTruth, path: Path, setting: str) -> Iterator[tuple[str, dict]]:
+    """The results with a key per object and subsample_idx: the server wants both, some results lack them."""
+    for uid, raw in iter_results(path, setting):
+        if uid in truth.uids:
+            take = truth.load(uid).take
+            masks = dict.fromkeys(take.masks, {}) | raw["masks"]
+            yield uid, {"subsample_idx": take.subsample_idx, **raw, "masks": masks}
 
 
-def find_problems(truth: GroundTruth, setting: str, results: Path) -> list[Problem]:
+def find_problems(truth: GroundTruth, setting: str, results: Path) -> list[str]:
     """Check a results file, say what it holds, and return what is missing or unusable.
 
     Every query frame of every camera pair must have a usable prediction, whether or not the target's masks are known.
@@ -92,8 +92,8 @@ def find_problems(truth: GroundTruth, setting: str, results: Path) -> list[Probl
         take, checked = truth.load(uid), TakePredictions(uid, raw)
         for pair in take.take.camera_pairs(setting):
             predictions += len(checked.read(pair, take.prediction_sizes(pair, take.query_frames(pair))))
-        problems += checked.problems
-    problems += [Problem(uid, f"missing in {results}", missing=True) for uid in unseen]
+        problems += [problem.text for problem in checked.problems]
+    problems += [f"take {uid}: missing in {results}" for uid in unseen]
     takes = counted(len(truth.uids) - len(unseen), "take")
     print(f"{setting}: {takes}, {counted(predictions, 'prediction')}")
     if others:

@@ -18,6 +18,7 @@ from formats.geometry import EVAL_SIDE, Size
 
 BOUNDARY_TOLERANCE = 0.008  # of the image's diagonal
 LOCATION_SCALE = math.hypot(EVAL_SIDE, EVAL_SIDE)  # pixels; the same for every image size
+Box = tuple[int, int, int, int]  # left, top, width, height in pixels; the last two are 0 around an empty mask
 
 
 class MaskScores(NamedTuple):
@@ -78,39 +79,31 @@ COLUMNS = (*OFFICIAL, "right_object")  # of the breakdowns that are printed
 MASK_METRICS = tuple(name for name in METRICS if name in MaskScores._fields)  # means over masks
 
 
-class Box(NamedTuple):
-    """Smallest rectangle around a mask's object, in pixels; `width` and `height` are 0 if the mask is empty."""
-
-    left: int
-    top: int
-    width: int
-    height: int
-
-    @property
-    def place(self) -> tuple[slice, slice]:
-        """Its rows and columns of the image."""
-        return slice(self.top, self.top + self.height), slice(self.left, self.left + self.width)
-
-
 class CutOut(NamedTuple):
     """A mask without the empty image around its object: small enough to keep those of a whole take."""
 
     box: Box
-    mask: np.ndarray  # (box.height, box.width) uint8
+    mask: np.ndarray  # (height, width) of the box, uint8
     pixels: int  # of the object
     size: Size  # (H, W) of the image
+
+    @property
+    def place(self) -> tuple[slice, slice]:
+        """Rows and columns of the image."""
+        left, top, width, height = self.box
+        return slice(top, top + height), slice(left, left + width)
 
     def whole(self) -> np.ndarray:
         """The mask again, (H, W) uint8."""
         mask = np.zeros(self.size, np.uint8)
-        mask[self.box.place] = self.mask
+        mask[self.place] = self.mask
         return mask
 
 
 def cut_out(mask: np.ndarray) -> CutOut:
     """A mask, (H, W) uint8 -> the part that holds the object."""
-    box = _bounding_box(mask)
-    inside = mask[box.place].copy()
+    box = left, top, width, height = _bounding_box(mask)
+    inside = mask[top : top + height, left : left + width].copy()
     return CutOut(box, inside, int(np.count_nonzero(inside)), mask.shape)
 
 
@@ -162,7 +155,7 @@ def right_object(own: CutOut, prediction: np.ndarray, others: Sequence[CutOut]) 
 
 def coverage(prediction: np.ndarray, cut: CutOut) -> float:
     """The share of an object's pixels that are predicted."""
-    return np.count_nonzero(prediction[cut.box.place] & cut.mask) / cut.pixels
+    return np.count_nonzero(prediction[cut.place] & cut.mask) / cut.pixels
 
 
 def contour_accuracy(truth: np.ndarray, prediction: np.ndarray, radius: int) -> float:
@@ -203,30 +196,28 @@ def location_error(truth: Box, prediction: Box, size: Size, official: bool = Tru
     An empty mask counts as centered in the image. The official center swaps its x and y, which puts it off-center in
     every image that is not square; `official=False` does not.
     """
-    height, width = size
-    middle = (height // 2, width // 2) if official else (width // 2, height // 2)
-    (x0, y0), (x1, y1) = (_center(box) if box.width else middle for box in (truth, prediction))
+    middle = (size[0] // 2, size[1] // 2) if official else (size[1] // 2, size[0] // 2)
+    centers = []
+    for left, top, width, height in (truth, prediction):
+        centers.append(((2 * left + width - 1) // 2, (2 * top + height - 1) // 2) if width else middle)
+    (x0, y0), (x1, y1) = centers
     return math.hypot(x0 - x1, y0 - y1) / LOCATION_SCALE
 
 
 def _bounding_box(mask: np.ndarray) -> Box:
     if mask.flags.c_contiguous:
-        return Box(*cv2.boundingRect(mask))
+        return tuple(cv2.boundingRect(mask))
     top, left, height, width = cv2.boundingRect(np.ascontiguousarray(mask.T))  # decoded masks run down the columns
-    return Box(left, top, width, height)
-
-
-def _center(box: Box) -> tuple[int, int]:
-    return (2 * box.left + box.width - 1) // 2, (2 * box.top + box.height - 1) // 2
+    return left, top, width, height
 
 
 def _window(truth: Box, prediction: Box, size: Size) -> tuple[slice, slice]:
     """Rows and columns that hold both objects and, where the image goes on, one pixel more: room for the contour."""
-    boxes = [box for box in (truth, prediction) if box.width]
-    if not boxes:
+    edges = [(left, top, left + width, top + height) for left, top, width, height in (truth, prediction) if width]
+    if not edges:
         return slice(0, 1), slice(0, 1)
-    top, left = min(box.top for box in boxes), min(box.left for box in boxes)
-    bottom, right = max(box.top + box.height for box in boxes), max(box.left + box.width for box in boxes)
+    lefts, tops, rights, bottoms = zip(*edges, strict=True)
+    left, top, right, bottom = min(lefts), min(tops), max(rights), max(bottoms)
     return slice(max(top - 1, 0), min(bottom + 1, size[0])), slice(max(left - 1, 0), min(right + 1, size[1]))
 
 

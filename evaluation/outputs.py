@@ -1,4 +1,8 @@
-"""The files that the scripts write. Names in them come from files of others: a CSV cell never begins as a formula."""
+"""What the scripts print and write: tables of figures, CSV files, metrics.json.
+
+A table is a list of rows of text, its header first, a row's label in the first column; scripts print it and pages show
+it. Names come from files of others: in print they lose control characters, and a CSV cell never begins as a formula.
+"""
 
 import csv
 import math
@@ -6,15 +10,172 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
-from evaluation.metrics import METRICS, MaskScores
+from evaluation.metrics import COLUMNS, METRICS, OFFICIAL, MaskScores
 from evaluation.score import Case
-from formats.errors import UserError, printable
+from formats.errors import UserError, counted, printable
 from formats.files import atomic_write, is_file_name, read_json, remove_leftovers, write_json
 
+Rows = list[Sequence[str]]
+PAPER = {  # this network as the benchmark's authors trained it, on their v2 test split; docs/results.md has the others
+    "ego-exo": {"iou": 0.1899, "location_error": 0.070, "contour_accuracy": 0.386, "balanced_accuracy": 0.6631},
+    "exo-ego": {"iou": 0.2714, "location_error": 0.104, "contour_accuracy": 0.358, "balanced_accuracy": 0.8201},
+}
+PAPER_TAKES = 295  # of that split
+PRINTED_BREAKDOWNS = ("scenario", "object size", "visibility", "query camera", "target camera")
+BREAKDOWN_TITLES = {  # where they differ from the name
+    "object size": "size of the true mask in the target image (long side 480 px)",
+    "visibility": "visibility in the target view",
+}
 OUTPUT_FILES = ("metrics.json", "breakdown.csv", "cases.csv")
 GROUP_COLUMNS = ("label", "frames", "visible", "missed", "invented", "frames_several_objects", "right_object_chance")
 CASE_COLUMNS = ("take_uid", "object_name", "query_camera", "target_camera", "frame")  # Case.key
 PREDICTED_COLUMNS = ("visible", "confidence", *MaskScores._fields)  # of a case in one results file
+
+
+def format_table(rows: Rows) -> list[str]:
+    """Aligned columns for the terminal: the first to the left, the others to the right."""
+    rows = [[printable(text) for text in row] for row in rows]
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    lines = []
+    for first, *others in rows:
+        cells = [text.rjust(width) for text, width in zip(others, widths[1:], strict=True)]
+        lines.append("  ".join([first.ljust(widths[0]), *cells]).rstrip())
+    return lines
+
+
+def format_summary(summary: dict[str, Any]) -> str:
+    scored, wanted = summary["frames_scored"], summary["frames_wanted"]
+    lines = [headline(summary)]
+    if scored < wanted:
+        lines.append(f"INCOMPLETE: predictions for {wanted - scored:,} of {wanted:,} frames are missing")
+    made = summary["provenance"]["predictions"][0]
+    recorded = (f"{name} {made[name] or 'unknown'}" for name in ("checkpoint", "checkpoint_sha256", "precision"))
+    lines += [printable(", ".join(recorded)), "", *format_table(figures_table(summary))]
+    lines.append("* not part of the benchmark; intervals: takes drawn with replacement")
+    visible, hidden = summary["frames_visible"], scored - summary["frames_visible"]
+    missed, invented = (sum(group[name] for group in summary["breakdown"]["take"]) for name in ("missed", "invented"))
+    lines.append(f"* {missed:,} of {visible:,} visible objects missed, {invented:,} of {hidden:,} hidden ones invented")
+    for kind in PRINTED_BREAKDOWNS:
+        groups = summary["breakdown"][kind]
+        if len(groups) > 1:
+            lines += ["", f"* by {BREAKDOWN_TITLES.get(kind, kind)}", *format_table(breakdown_table(groups))]
+    return "\n".join(lines)
+
+
+def headline(summary: dict[str, Any]) -> str:
+    takes, frames = counted(summary["takes"], "take"), counted(summary["frames_scored"], "frame")
+    visible = f"{summary['frames_visible']:,} of them with a visible target"
+    return f"{summary['setting']}, {split_title(summary['split'])}: {takes}, {frames} scored, {visible}"
+
+
+def split_title(split: str | None) -> str:
+    return f"split {split}" if split else "split unknown"
+
+
+def figures_table(summary: dict[str, Any]) -> Rows:
+    """All figures of a results file: a row for each of METRICS, in their order, then existence and other means.
+
+    The paper's figures stand beside them only if all takes of its test split were scored.
+    """
+    paper = PAPER[summary["setting"]] if (summary["split"], summary["takes"]) == ("test", PAPER_TAKES) else None
+    rows: Rows = [("", "value", "95 % interval", *(["paper (v2 test)"] if paper else []))]
+    values = {**summary["official"], **summary["extra"]}
+    for name, metric in METRICS.items():
+        title = metric.heading
+        if name == "right_object":
+            frames, chance = summary["frames_several_objects"], percent(summary["right_object_chance"])
+            title += f", in {frames:,} frames with several objects, chance {chance}"
+        span = interval(name, summary["interval_95"][name]) or "-"
+        rows.append((title, metric.show(values[name]), span, *([metric.show(paper.get(name))] if paper else [])))
+    empty = [""] * (len(rows[0]) - 2)
+    for name in ("average_precision", "calibration_error"):
+        rows.append((f"* existence, {name.replace('_', ' ')} (%)", percent(summary["existence"][name]), *empty))
+    for unit in ("takes", "objects"):
+        for name in ("iou", "contour_accuracy"):
+            text = METRICS[name].show(summary[f"mean_over_{unit}"][name])
+            rows.append((f"* {METRICS[name].heading}, mean over {unit}", text, *empty))
+    return rows
+
+
+def breakdown_table(groups: Sequence[dict[str, Any]]) -> Rows:
+    rows: Rows = [("", "frames", "visible", *(METRICS[name].heading for name in COLUMNS))]
+    for group in groups:
+        values = (METRICS[name].show(group[name]) for name in COLUMNS)
+        rows.append((group["label"], f"{group['frames']:,}", f"{group['visible']:,}", *values))
+    return rows
+
+
+def existence_errors_table(groups: Sequence[dict[str, Any]]) -> Rows:
+    """The groups of a breakdown in which objects were missed or invented, the most missed first."""
+    rows: Rows = [("", "frames", "visible", "missed", "not visible", "invented")]
+    for group in sorted(groups, key=lambda group: (-group["missed"], -group["invented"])):
+        if group["missed"] or group["invented"]:
+            counts = (group["visible"], group["missed"], group["frames"] - group["visible"], group["invented"])
+            rows.append((group["label"], f"{group['frames']:,}", *(f"{count:,}" for count in counts)))
+    return rows
+
+
+def format_protocols(protocols: dict[str, dict[str, Any]], all_frames: bool = False) -> str:
+    """The same predictions under each rule; see evaluation/protocols.py. Only the benchmark's own stands unmarked."""
+    rows: Rows = [("", *(METRICS[name].heading for name in OFFICIAL), "mean over")]
+    for name, figures in protocols.items():
+        star = "" if name == "official" and not all_frames else "* "
+        values = (METRICS[metric].show(figures[metric]) for metric in OFFICIAL)
+        rows.append((star + name, *values, f"{figures['count']:,} {figures['averaged_over']}"))
+    return "\n".join([*format_table(rows), "* not the benchmark's rule; docs/protocols.md says what each does"])
+
+
+def difference_table(first: str, other: dict[str, Any]) -> Rows:
+    """How a results file differs from the one called `first`; `other` is an item of comparison.json's comparisons."""
+    rows: Rows = [("", first, other["second"], "difference", "95 % interval", f"{other['second']} is")]
+    for name, found in other["metrics"].items():
+        metric, change = METRICS[name], found["difference"]
+        cells = [metric.show(found["first"]), metric.show(found["second"]), metric.show(change, "+")]
+        cells += [interval(name, found["interval_95"], "+") or "-", verdict(name, found)]
+        rows.append((metric.heading, *cells))
+    return rows
+
+
+def won_table(comparison: dict[str, Any]) -> Rows:
+    """In which share of the takes each file has the highest IoU, and in how many; all sizes, then each size."""
+    rows: Rows = [("* takes in which each has the highest IoU (%)", "takes", *comparison["names"], "tied")]
+    for size, found in comparison["takes_won"].items():
+        won = (f"{percent(share)} ({count})" for share, count in zip(found["share"], found["won"], strict=True))
+        rows.append((size, f"{found['takes']:,}", *won, str(found["tied"])))
+    return rows
+
+
+def change_table(groups: dict[str, dict[str, Any]], title: str = "") -> Rows:
+    """The differences of each group of a comparison with intervals, the largest change of IoU, up or down, first.
+
+    An arrow points up where the second file is better.
+    """
+    rows: Rows = [(title, *(METRICS[name].heading for name in COLUMNS))]
+    for label, found in sorted(groups.items(), key=lambda item: -abs(item[1]["iou"]["difference"] or 0)):
+        cells = [label]
+        for name in COLUMNS:
+            change, span = found[name]["difference"], interval(name, found[name]["interval_95"], "+")
+            arrow = {"better": " ▲", "worse": " ▼", "": ""}[METRICS[name].verdict(change)]
+            cells.append(METRICS[name].show(change, "+") + arrow + (f" [{span}]" if span else ""))
+        rows.append(cells)
+    return rows
+
+
+def verdict(name: str, found: dict[str, Any]) -> str:
+    """Whether the second file is better or worse, "uncertain" if its interval holds 0; "-" if there is no interval."""
+    (low, high), change = found["interval_95"], METRICS[name].verdict(found["difference"])
+    if low is None or not change:
+        return "-"
+    return change if low > 0 or high < 0 else f"{change}, uncertain"
+
+
+def interval(name: str, edges: Sequence[float | None], sign: str = "") -> str:
+    """Both edges as the metric is shown; empty if there is no interval."""
+    return "" if edges[0] is None else " to ".join(METRICS[name].show(edge, sign) for edge in edges)
+
+
+def percent(value: float | None) -> str:
+    return METRICS["iou"].show(value)
 
 
 def claim_files(folder: Path, what: str, names: Sequence[str]) -> None:
@@ -24,31 +185,26 @@ def claim_files(folder: Path, what: str, names: Sequence[str]) -> None:
     """
     listing = folder / f".{what}.json"
     remove_leftovers(folder, listing.name)
-    made = read_json(listing, "delete it") if listing.exists() else []
-    if not isinstance(made, list) or not all(map(_is_ours, made)):
+    ours = read_json(listing, "delete it") if listing.exists() else []
+    if not isinstance(ours, list) or not all(
+        isinstance(name, str) and all(map(is_file_name, name.split("/"))) for name in ours
+    ):
         raise UserError(f"{listing} is no list of files in its folder; delete it")
-    ours = set(made)
-    others = [name for name in names if name not in ours and (folder / name).exists()]
-    if others:
-        raise UserError(f"{folder / others[0]} is of another origin and stays; delete it or name another --out")
-    for path in (folder / name for name in ours):
-        path.unlink(missing_ok=True)
+    for name in names:
+        if name not in ours and (folder / name).exists():
+            raise UserError(f"{folder / name} is of another origin and stays; delete it or name another --out")
+    for name in ours:
+        (folder / name).unlink(missing_ok=True)
     for path in (folder / name for name in {*ours, *names}):
         remove_leftovers(path.parent, path.name)
     write_json(listing, list(names))  # before the files are there: a killed run leaves none that is not listed
 
 
-def _is_ours(name: Any) -> bool:
-    """Whether an item of a listing is a path below its folder, as this program writes them."""
-    return isinstance(name, str) and all(map(is_file_name, name.split("/")))
-
-
 def write_outputs(folder: Path, summary: dict[str, Any], cases: Sequence[Case]) -> None:
     """metrics.json, breakdown.csv (a line per group) and cases.csv (a line per scored frame), each atomically."""
     header = (*GROUP_COLUMNS, *METRICS)
-    rows = (
-        (kind, *(group[name] for name in header)) for kind, groups in summary["breakdown"].items() for group in groups
-    )
+    breakdown = summary["breakdown"].items()
+    rows = [(kind, *(group[name] for name in header)) for kind, groups in breakdown for group in groups]
     write_csv(folder / "breakdown.csv", ("by", *header), rows)
     write_cases(folder / "cases.csv", [""], [cases])
     write_json(folder / "metrics.json", summary, indent=1)
@@ -58,11 +214,10 @@ def write_cases(path: Path, names: Sequence[str], cases: Sequence[Sequence[Case]
     """A line per case, with the scores of each results file beside each other. `names` are those of the files."""
     columns = [f"{column} of {name}" if name else column for name in names for column in PREDICTED_COLUMNS]
     no_mask = (None,) * len(MaskScores._fields)
-
-    def scores(case: Case) -> Iterable[Any]:
-        return (case.visible, case.existence, *(case.mask or no_mask))
-
-    rows = ([*group[0].key, *(value for case in group for value in scores(case))] for group in zip(*cases, strict=True))
+    rows = []
+    for group in zip(*cases, strict=True):
+        scores = (value for case in group for value in (case.visible, case.existence, *(case.mask or no_mask)))
+        rows.append((*group[0].key, *scores))
     write_csv(path, (*CASE_COLUMNS, *columns), rows)
 
 

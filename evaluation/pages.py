@@ -3,16 +3,14 @@
 import math
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 from jinja2 import Environment, FileSystemLoader
 
 from evaluation.case_pictures import iou_text
 from evaluation.compare import apart, best_file
 from evaluation.metrics import OFFICIAL
-from evaluation.plots import Captioned
-from evaluation.score import Case
-from evaluation.tables import (
+from evaluation.outputs import (
     BREAKDOWN_TITLES,
     Rows,
     breakdown_table,
@@ -23,128 +21,91 @@ from evaluation.tables import (
     percent,
     won_table,
 )
+from evaluation.score import Case
 from formats.files import atomic_write
 
 PAGE = "index.html"
-PUBLISHED = "docs/results.md"
 VISIBLE, HIDDEN = "object visible", "object not visible"
 
 
-class Table(NamedTuple):
-    rows: Rows
-    caption: str = ""
-    wraps: bool = False  # holds long texts
-
-
-class Card(NamedTuple):
-    """A picture of a gallery."""
-
-    picture: str  # its path
-    title: str
-    caption: str
-    iou: float | None  # in percent
-    values: dict[str, float | str]  # what it can be sorted by; "" always comes last
-    kinds: list[str]  # what the gallery can be limited to
-
-
-class Gallery(NamedTuple):
-    cards: list[Card]
-    wide: bool = False
-
-    @property
-    def kinds(self) -> list[str]:
-        return sorted({kind for card in self.cards for kind in card.kinds})
-
-
-class Section(NamedTuple):
-    title: str
-    note: str = ""
-    tables: Sequence[Table] = ()
-    plots: Captioned = ()
-    gallery: Gallery | None = None
-
-
-def write_page(folder: Path, title: str, lead: str, warnings: Sequence[str], sections: Sequence[Section]) -> Path:
+def write_page(folder: Path, title: str, lead: str, warnings: Sequence[str], sections: Sequence[dict]) -> Path:
     """Write the page, with style and script inside, and return its path."""
     loader = FileSystemLoader(Path(__file__).parent / "web")
-    template = Environment(loader=loader, autoescape=True, trim_blocks=True, lstrip_blocks=True).get_template(
-        "page.html"
-    )
+    environment = Environment(loader=loader, autoescape=True, trim_blocks=True, lstrip_blocks=True)
+    template = environment.get_template("page.html")
     with atomic_write(folder / PAGE) as file:
         file.write(template.render(title=title, lead=lead, warnings=warnings, sections=sections))
     return folder / PAGE
 
 
-def report_sections(summary: dict[str, Any], plots: Captioned, cards: list[Card]) -> list[Section]:
+def report_sections(summary: dict[str, Any], plots: dict[str, str], cards: list[dict]) -> list[dict]:
     """The page of one results file."""
     header, *figures = figures_table(summary)
     official, others = figures[: len(OFFICIAL)], figures[len(OFFICIAL) :]
+    cases = (
+        "Query, prediction and truth, spread evenly from the best to the worst case, and those where the object is "
+        "not visible and the existence highest. Dashed: said not to be visible. A picture opens at full size."
+    )
+    errors = "Missed: visible in the target view, and said not to be. Invented: the reverse. The most missed first."
+    breakdown = summary["breakdown"]
     return [
-        Section("The benchmark's numbers", f"What others publish: {PUBLISHED}.", [Table([header, *official])]),
-        Section(
-            "Cases",
-            "Query, prediction and truth, spread evenly from the best to the worst case, and those where the object is "
-            "not visible and the existence highest. Dashed: said not to be visible. A picture opens at full size.",
-            gallery=Gallery(cards),
-        ),
-        Section(
+        section("The benchmark's numbers", [header, *official], note="What others publish: docs/results.md."),
+        section("Cases", note=cases, cards=cards),
+        section(
             "Beyond the benchmark",
-            "None of these is part of the official evaluation.",
-            [Table([header[:3], *(row[:3] for row in others)])],
+            [row[:3] for row in (header, *others)],
+            note="None of these is part of the official evaluation.",
         ),
-        Section(
-            "Missed and invented objects",
-            "Missed: visible in the target view, and said not to be. Invented: the reverse. The most missed first.",
-            [Table(existence_errors_table(summary["breakdown"]["object"]))],
-        ),
-        Section("Plots", plots=plots),
-        *(
-            Section(f"By {BREAKDOWN_TITLES.get(kind, kind)}", tables=[Table(breakdown_table(groups))])
-            for kind, groups in summary["breakdown"].items()
-            if len(groups) > 1
-        ),
+        section("Missed and invented objects", existence_errors_table(breakdown["object"]), note=errors),
+        section("Plots", plots=plots),
+        *(section(by_title(kind), breakdown_table(groups)) for kind, groups in breakdown.items() if len(groups) > 1),
         provenance_section(summary["provenance"]),
     ]
 
 
-def comparison_sections(comparison: dict[str, Any], plots: Captioned, cards: list[Card]) -> list[Section]:
+def comparison_sections(comparison: dict[str, Any], plots: dict[str, str], cards: list[dict]) -> list[dict]:
     """The page of several results files."""
     first, others = comparison["first"], comparison["comparisons"]
-    names = comparison["names"]
-    sections = [Section("Differences", tables=[Table(difference_table(first, other)) for other in others])]
+    sections = [section("Differences", *(difference_table(first, other) for other in others))]
     if cards:
         note = (
             "The cases on which the files are furthest apart, side by side; each file is the best in as many. A fifth "
             "are objects that are not visible and that only some files say to be. Dashed: said not to be visible."
         )
-        sections.append(Section("Disagreements", note, gallery=Gallery(cards, wide=len(names) > 2)))
-    sections.append(Section("Takes won", "By size of the true mask.", [Table(won_table(comparison))]))
+        sections.append(section("Disagreements", note=note, cards=cards, wide=len(comparison["names"]) > 2))
+    sections.append(section("Takes won", won_table(comparison), note="By size of the true mask."))
     if plots:
-        sections.append(Section("Plots", plots=plots))
+        sections.append(section("Plots", plots=plots))
+    note = "The largest change of IoU first. Arrow up: better."
+    if others[0]["metrics"]["iou"]["interval_95"][0] is not None:
+        note += " In brackets: 95 % of resamples of the takes."
     for kind, groups in others[0]["by"].items():
         if len(groups) > 1:
-            tables = [Table(change_table(other["by"][kind]), f"{other['second']} - {first}") for other in others]
-            note = "The largest change of IoU first. Arrow up: better."
-            if others[0]["metrics"]["iou"]["interval_95"][0] is not None:
-                note += " In brackets: 95 % of resamples of the takes."
-            sections.append(Section(f"By {BREAKDOWN_TITLES.get(kind, kind)}", note, tables))
+            tables = (change_table(other["by"][kind], f"{other['second']} - {first}") for other in others)
+            sections.append(section(by_title(kind), *tables, note=note))
     return [*sections, provenance_section(comparison["provenance"])]
 
 
-def provenance_section(made: dict[str, Any]) -> Section:
+def section(title: str, *tables: Rows, note: str = "", cards: Sequence[dict] = (), **more: Any) -> dict[str, Any]:
+    """A section as page.html shows it; `more`: plots (path -> caption), and whether the pictures on cards are wide."""
+    kinds = sorted({kind for card in cards for kind in card["kinds"]})
+    return {"title": title, "note": note, "tables": tables, "cards": cards, "kinds": kinds, **more}
+
+
+def by_title(kind: str) -> str:
+    return f"By {BREAKDOWN_TITLES.get(kind, kind)}"
+
+
+def provenance_section(made: dict[str, Any]) -> dict[str, Any]:
     """How the predictions, a column per results file, and the page were made."""
-    predictions, page = made["predictions"], made["evaluation"]
-    rows = [(name, *(one[name] or "unknown" for one in predictions)) for name in predictions[0] if name != "results"]
-    return Section(
-        "How this was made",
-        tables=[
-            Table([("predictions", *(one["results"] for one in predictions)), *rows], wraps=True),
-            Table([("this page", ""), *((name, value or "unknown") for name, value in page.items())], wraps=True),
-        ],
-    )
+    predictions = made["predictions"]
+    rows = [("predictions", *(one["results"] for one in predictions))]
+    rows += [(name, *(one[name] or "unknown" for one in predictions)) for name in predictions[0] if name != "results"]
+    page = [("this page", ""), *((name, value or "unknown") for name, value in made["evaluation"].items())]
+    return section("How this was made", rows, page)
 
 
-def report_card(case: Case, picture: str, take_name: str) -> Card:
+def report_card(case: Case, picture: str, take_name: str) -> dict[str, Any]:
     """The card of a case; `picture` is its path."""
     kinds = [VISIBLE if case.visible else HIDDEN]
     if case.predicted_visible != case.visible:
@@ -153,32 +114,40 @@ def report_card(case: Case, picture: str, take_name: str) -> Card:
         kinds.append("visible, empty mask")
     if case.visible and case.mask.right_object == 0:
         kinds.append("visible, not the right object")
-    iou = 100 * case.mask.iou if case.visible else None
-    size = case.mask.truth_pixels if case.visible else ""
-    values = {"IoU": "" if iou is None else iou, "existence": case.existence, "object size": size}
-    caption = f"{_place(case, take_name)}: {iou_text(case)}, existence {100 * case.existence:.0f} %"
-    return Card(picture, case.object_name.strip(), caption, iou, values, kinds)
+    values = {"IoU": "", "existence": case.existence, "object size": ""}
+    if case.visible:
+        values |= {"IoU": 100 * case.mask.iou, "object size": case.mask.truth_pixels}
+    scores = f"{iou_text(case)}, existence {100 * case.existence:.0f} %"
+    return card(case, picture, take_name, scores, values, kinds)
 
 
-def change_card(cases: Sequence[Case], picture: str, names: Sequence[str], take_name: str) -> Card:
+def change_card(cases: Sequence[Case], picture: str, names: Sequence[str], take_name: str) -> dict[str, Any]:
     """The same for a case in several results files."""
     first, last = cases[0], cases[-1]
     kinds = [VISIBLE if first.visible else HIDDEN, f"{names[best_file(cases)]} is best"]
     if len({case.predicted_visible for case in cases}) > 1:
         kinds.append("existence: files disagree")
-    iou, change, size = None, "", ""
+    values = {"distance": apart(cases), "change from first to last file": "", "object size": ""}
     if first.visible:
         if len({case.mask.right_object for case in cases if not math.isnan(case.mask.right_object)}) > 1:
             kinds.append("right object: files disagree")
         what, numbers = "IoU (%)", (case.mask.iou for case in cases)
-        iou, change, size = 100 * first.mask.iou, last.mask.iou - first.mask.iou, first.mask.truth_pixels
+        change = last.mask.iou - first.mask.iou
+        values |= {"change from first to last file": change, "object size": first.mask.truth_pixels}
     else:
         what, numbers = "not visible; existence (%)", (case.existence for case in cases)
-    values = {"distance": apart(cases), "change from first to last file": change, "object size": size}
     scores = ", ".join(f"{name} {percent(number)}" for name, number in zip(names, numbers, strict=True))
-    caption = f"{_place(first, take_name)}: {what} {scores}"
-    return Card(picture, first.object_name.strip(), caption, iou, values, kinds)
+    return card(first, picture, take_name, f"{what} {scores}", values, kinds)
 
 
-def _place(case: Case, take_name: str) -> str:
-    return f"{take_name}, {case.query_camera} to {case.target_camera}, frame {case.frame}"
+def card(case: Case, picture: str, take_name: str, scores: str, values: dict, kinds: list[str]) -> dict[str, Any]:
+    """`values` are what cards can be sorted by, "" always last; `kinds` what they can be limited to."""
+    place = f"{take_name}, {case.query_camera} to {case.target_camera}, frame {case.frame}"
+    return {
+        "picture": picture,
+        "title": case.object_name.strip(),
+        "caption": f"{place}: {scores}",
+        "iou": 100 * case.mask.iou if case.visible else "",
+        "orders": values,
+        "kinds": kinds,
+    }

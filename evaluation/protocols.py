@@ -5,12 +5,13 @@ comparable with theirs. A score that a rule does not define is nan.
 """
 
 import math
-from collections.abc import Callable, Hashable, Iterable, Sequence
-from typing import Any, NamedTuple
+from collections import Counter
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any
 
 import numpy as np
 
-from evaluation.metrics import OFFICIAL
+from evaluation.metrics import OFFICIAL, MaskScores
 from evaluation.score import Case
 from evaluation.summary import metrics
 
@@ -18,80 +19,78 @@ VISIBLE_AREA = 0.001  # of the image: LM-EEC says "visible" if a mask is larger
 OFFICIAL_RULE = "official"
 
 
-class Figures(NamedTuple):
-    """The scores by one rule, as fractions; nan if the rule does not define a score."""
+def figures(*values: float, averaged_over: str, count: int) -> dict[str, Any]:
+    """The scores by one rule, in the order of OFFICIAL; nan if the rule does not define a score.
 
-    iou: float
-    location_error: float
-    contour_accuracy: float
-    balanced_accuracy: float
-    averaged_over: str  # "masks", "takes" or "frame pairs": the scores are means over `count` of them
-    count: int
+    `averaged_over` is "masks", "takes" or "frame pairs": the scores are means over `count` of them.
+    """
+    return {**dict(zip(OFFICIAL, values, strict=True)), "averaged_over": averaged_over, "count": count}
 
 
-def official(cases: Sequence[Case]) -> Figures:
+def official(cases: Sequence[Case]) -> dict[str, Any]:
     """The benchmark's: means over all frames in which the target has a mask."""
     values = metrics(cases)
-    return Figures(*(values[name] for name in OFFICIAL), "masks", sum(case.visible for case in cases))
+    return figures(*(values[name] for name in OFFICIAL), averaged_over="masks", count=sum(c.visible for c in cases))
 
 
-def omama(cases: Sequence[Case]) -> Figures:
+def omama(cases: Sequence[Case]) -> dict[str, Any]:
     """O-MaMa's: the truth takes the prediction's size, and distances are fractions of that image's diagonal."""
     masks = [case.scores_at_file_size or case.mask for case in cases if case.visible]
-    return Figures(
-        _mean(mask.iou for mask in masks),
-        _mean(mask.location_error_own_diagonal for mask in masks),
-        _mean(mask.contour_accuracy for mask in masks),
+    return figures(
+        mean(mask.iou for mask in masks),
+        mean(mask.location_error_own_diagonal for mask in masks),
+        mean(mask.contour_accuracy for mask in masks),
         metrics(cases)["balanced_accuracy"],
-        "masks",
-        len(masks),
+        averaged_over="masks",
+        count=len(masks),
     )
 
 
-def pooled_per_take(cases: Sequence[Case]) -> Figures:
+def pooled_per_take(cases: Sequence[Case]) -> dict[str, Any]:
     """ObjectRelator's IoU: intersections and unions are summed over all masks of a take; mean over takes."""
-    takes = _groups((case for case in cases if case.visible), lambda case: case.take_uid)
-    pooled = []
-    for group in takes:
-        shared = sum(case.mask.shared_pixels for case in group)
-        union = sum(case.mask.truth_pixels + case.mask.predicted_pixels for case in group) - shared
-        pooled.append(shared / (union + 1e-10))
-    return Figures(_mean(pooled), math.nan, math.nan, math.nan, "takes", len(takes))
+    shared, union = Counter(), Counter()
+    for case in cases:
+        if case.visible:
+            mask = case.mask
+            shared[case.take_uid] += mask.shared_pixels
+            union[case.take_uid] += mask.truth_pixels + mask.predicted_pixels - mask.shared_pixels
+    pooled = mean(shared[uid] / (union[uid] + 1e-10) for uid in union)
+    return figures(pooled, math.nan, math.nan, math.nan, averaged_over="takes", count=len(union))
 
 
-def per_pair(cases: Sequence[Case]) -> Figures:
+def per_pair(cases: Sequence[Case]) -> dict[str, Any]:
     """V2-SAM's "frame level": mean over the objects of a pair of query and target frame, then over the pairs."""
-    pairs = _groups(
-        (case for case in cases if case.visible),
-        lambda case: (case.take_uid, case.query_camera, case.target_camera, case.frame),
-    )
-    return Figures(
-        _mean(_mean(case.mask.iou for case in pair) for pair in pairs),
-        _mean(_mean(case.mask.location_error for case in pair) for pair in pairs),
-        _mean(_mean(case.mask.contour_accuracy for case in pair) for pair in pairs),
-        math.nan,
-        "frame pairs",
-        len(pairs),
-    )
+    pairs: dict[tuple, list[MaskScores]] = {}
+    for case in cases:
+        if case.visible:
+            pair = case.take_uid, case.query_camera, case.target_camera, case.frame
+            pairs.setdefault(pair, []).append(case.mask)
+    names = ("iou", "location_error", "contour_accuracy")
+    values = (mean(mean(getattr(mask, name) for mask in masks) for masks in pairs.values()) for name in names)
+    return figures(*values, math.nan, averaged_over="frame pairs", count=len(pairs))
 
 
-def lmeec_visibility(cases: Sequence[Case]) -> Figures:
+def lmeec_visibility(cases: Sequence[Case]) -> dict[str, Any]:
     """LM-EEC's: a mask of over 0.1 % of the image says "visible"; an object that vanished at 480 pixels is hidden."""
-    seen = [case for case in cases if case.visible and case.mask.truth_pixels]
+    masks = [case.mask for case in cases if case.visible and case.mask.truth_pixels]
     truth = np.array([case.visible and case.mask.truth_pixels > 0 for case in cases], bool)
     said = np.array([case.predicted_area > VISIBLE_AREA for case in cases], bool)
-    recalls = [(said[truth == label] == label).mean() for label in np.unique(truth)]
-    return Figures(
-        _mean(case.mask.iou for case in seen),
-        _mean(case.mask.location_error for case in seen),
-        _mean(case.mask.contour_accuracy for case in seen),
-        _mean(recalls),
-        "masks",
-        len(seen),
+    return figures(
+        mean(mask.iou for mask in masks),
+        mean(mask.location_error for mask in masks),
+        mean(mask.contour_accuracy for mask in masks),
+        mean((said[truth == label] == label).mean() for label in np.unique(truth)),
+        averaged_over="masks",
+        count=len(masks),
     )
 
 
-PROTOCOLS: dict[str, Callable[[Sequence[Case]], Figures]] = {
+def mean(values: Iterable[float]) -> float:
+    values = list(values)
+    return float(np.mean(values)) if values else math.nan
+
+
+PROTOCOLS: dict[str, Callable[[Sequence[Case]], dict[str, Any]]] = {
     OFFICIAL_RULE: official,
     "omama": omama,
     "pooled_per_take": pooled_per_take,
@@ -103,16 +102,4 @@ PROTOCOLS: dict[str, Callable[[Sequence[Case]], Figures]] = {
 def under_protocols(protocol: str, cases: Sequence[Case]) -> dict[str, dict[str, Any]]:
     """The figures of the official rule and of `protocol`, a name in PROTOCOLS or "all", by name of the rule."""
     names = PROTOCOLS if protocol == "all" else dict.fromkeys((OFFICIAL_RULE, protocol))
-    return {name: PROTOCOLS[name](cases)._asdict() for name in names}
-
-
-def _groups(cases: Iterable[Case], key: Callable[[Case], Hashable]) -> list[list[Case]]:
-    groups: dict[Hashable, list[Case]] = {}
-    for case in cases:
-        groups.setdefault(key(case), []).append(case)
-    return list(groups.values())
-
-
-def _mean(values: Iterable[float]) -> float:
-    values = list(values)
-    return float(np.mean(values)) if values else math.nan
+    return {name: PROTOCOLS[name](cases) for name in names}

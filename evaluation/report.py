@@ -23,11 +23,10 @@ from evaluation.inputs import (
     open_truth,
     summarize_file,
 )
-from evaluation.outputs import OUTPUT_FILES, claim_files, write_outputs
+from evaluation.outputs import OUTPUT_FILES, claim_files, headline, split_title, write_outputs
 from evaluation.pages import PAGE, report_card, report_sections, write_page
 from evaluation.plots import REPORT_PLOTS, draw_report_plots
 from evaluation.summary import take_names
-from evaluation.tables import headline, split_title
 from formats.arguments import Parser, add_num_workers, add_setting, at_least
 
 
@@ -56,11 +55,11 @@ def main(argv: list[str] | None = None) -> None:
     out = args.out or beside(results, "report")
     claim_files(out, "report", [PAGE, *OUTPUT_FILES, *REPORT_PLOTS, *pictures])
     predictions = load_predictions(results, args.setting, shown)
-    draw_gallery([out / picture for picture in pictures], truth, [[prediction] for prediction in predictions])
+    draw_gallery([out / picture for picture in pictures], truth, [predictions])
 
     names = take_names(scores)
     cards = [report_card(case, path, names[case.take_uid]) for case, path in zip(shown, pictures, strict=True)]
-    plots = draw_report_plots(out, summary, scores.cases)
+    plots = draw_report_plots(out, summary["existence"]["bins"], scores.cases)
     sections = report_sections(summary, plots, cards)
     title = f"Object correspondence, {args.setting}, {split_title(split)}"
     page = write_page(out, title, f"{headline(summary)}; results of {results}", warnings, sections)

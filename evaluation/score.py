@@ -8,13 +8,13 @@ import contextlib
 import functools
 import math
 from collections import Counter
-from collections.abc import Callable, Collection, Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from typing import Any, NamedTuple
 
 import numpy as np
 from tqdm import tqdm
 
-from evaluation.metrics import CutOut, MaskScores, score_masks
+from evaluation.metrics import MaskScores, score_masks
 from evaluation.truth import GroundTruth, TakeTruth
 from formats.errors import UserError
 from formats.geometry import EVAL_SIDE, Size
@@ -37,23 +37,9 @@ MAX_DISTORTION = 0.05  # of height by width; beyond it a mask is of another imag
 class Problem(NamedTuple):
     """Something wrong with the predictions of a take, or of an object, a camera pair, some frames in it."""
 
-    take_uid: str
-    what: str
-    object_name: str | None = None
-    camera_pair: str | None = None
-    frames: tuple[int, ...] = ()
+    text: str  # where and what, a line
     missing: bool = False  # nothing there, as opposed to something unusable
     flag: str = ""  # the option that accepts it
-
-    def __str__(self) -> str:
-        place = [f"take {self.take_uid}"]
-        if self.object_name is not None:
-            place.append(f"object {self.object_name!r}")
-        if self.camera_pair is not None:
-            place.append(f"camera pair {self.camera_pair}")
-        if self.frames:
-            place.append(f"frame{'s' * (len(self.frames) > 1)} {', '.join(map(str, self.frames))}")
-        return f"{', '.join(place)}: {self.what}" + (f"; {self.flag} accepts it" if self.flag else "")
 
 
 class PredictedMask(NamedTuple):
@@ -76,11 +62,23 @@ class TakePredictions:
 
     def read(self, pair: CameraPair, sizes: dict[int, Size | None]) -> dict[int, PredictedMask]:
         """The usable ones. `sizes`: frame -> (H, W) that its mask must have, None if that is not known."""
-        entries = self._entries(pair)
+        pair_key = camera_pair_key(pair.query_camera, pair.target_camera)
+        place, entries = f"take {self.take_uid}", self._raw
         if entries is None:
-            return {}
+            return self._report(f"{place}: {MISSING}", missing=True)
+        names = f", object {pair.object_name!r}", f", camera pair {pair_key}"
+        for key, name in zip(("masks", pair.object_name, pair_key), ("", *names), strict=True):
+            if not isinstance(entries, dict):
+                return self._report(f"{place}: is {_json_type(entries)}, not an object")
+            place += name
+            if key not in entries:
+                return self._report(f"{place}: " + (MISSING if name else 'has no "masks"'), missing=name != "")
+            entries = entries[key]
+        if not isinstance(entries, dict):
+            return self._report(f"{place}: is {_json_type(entries)}, not an object")
+
         found: dict[int, PredictedMask] = {}
-        faulty: dict[str, tuple[str, list[int]]] = {}  # kind of fault -> how it looks in the first frame, the frames
+        faulty: dict[str, tuple[str, list[str]]] = {}  # kind of fault -> how it looks in the first frame, the frames
         for frame, size in sizes.items():
             prediction, faults = read_prediction(entries.get(str(frame)), size)
             accepted = {kind for kind in faults if FLAGS.get(kind) in self._accept}
@@ -88,32 +86,19 @@ class TakePredictions:
             if prediction and accepted == faults.keys():
                 found[frame] = prediction
             for kind in (kind for kind in faults if kind not in accepted):
-                faulty.setdefault(kind, (faults[kind], []))[1].append(frame)
-        for kind, (detail, at) in faulty.items():
-            what = f"{kind} ({detail})" if detail else kind
+                faulty.setdefault(kind, (faults[kind], []))[1].append(str(frame))
+        for kind, (detail, frames) in faulty.items():
             flag = FLAGS.get(kind, "")
-            self._report(what, pair.object_name, _pair_key(pair), tuple(at), missing=kind == MISSING, flag=flag)
+            text = f"{place}, frame{'s' * (len(frames) > 1)} {', '.join(frames)}: {kind}"
+            text += f" ({detail})" * bool(detail) + f"; {flag} accepts it" * bool(flag)
+            self._report(text, missing=kind == MISSING, flag=flag)
         return found
 
-    def _entries(self, pair: CameraPair) -> dict | None:
-        """The object that holds the frames of `pair`; None, and a problem more, if the way there is broken."""
-        if self._raw is None:
-            return self._report(MISSING, missing=True)
-        value, place = self._raw, []
-        for depth, key in enumerate(("masks", pair.object_name, _pair_key(pair))):
-            if not isinstance(value, dict):
-                return self._report(f"is {_json_type(value)}, not an object", *place)
-            if depth:
-                place.append(key)
-            if key not in value:
-                return self._report(MISSING if depth else 'has no "masks"', *place, missing=depth > 0)
-            value = value[key]
-        return value if isinstance(value, dict) else self._report(f"is {_json_type(value)}, not an object", *place)
-
-    def _report(self, what: str, *place: Any, missing: bool = False, flag: str = "") -> None:
-        problem = Problem(self.take_uid, what, *place, missing=missing, flag=flag)
-        if problem not in self.problems:  # two pairs may share a missing object
+    def _report(self, text: str, missing: bool = False, flag: str = "") -> dict:
+        """One problem more, unless two pairs share it; nothing to read."""
+        if (problem := Problem(text, missing, flag)) not in self.problems:
             self.problems.append(problem)
+        return {}
 
 
 def read_prediction(raw: Any, size: Size | None) -> tuple[PredictedMask | None, dict[str, str]]:
@@ -158,19 +143,14 @@ def _read_mask(rle: Any, size: Size | None, faults: dict[str, str]) -> tuple[np.
     is empty.
     """
     given = check_rle(rle)[:2]
-    if given == size or (size is None and max(given) == EVAL_SIDE):
-        mask = decode_mask(rle)
-        return mask, mask
     mask = decode_mask(rle)
+    if given == size or (size is None and max(given) == EVAL_SIDE):
+        return mask, mask
     expected = list(size) if size else f"a long side of {EVAL_SIDE}"
     similar = size is not None and abs(given[0] * size[1] / (given[1] * size[0]) - 1) <= MAX_DISTORTION
     resizable = size is not None and (similar or not mask.any())
     faults[OTHER_SIZE if resizable else "mask has the wrong size"] = f"{list(given)}, expected {expected}"
     return (resize_mask(rle, size), mask) if resizable else (None, None)
-
-
-def _pair_key(pair: CameraPair) -> str:
-    return camera_pair_key(pair.query_camera, pair.target_camera)
 
 
 def _json_type(value: Any) -> str:
@@ -248,7 +228,6 @@ def score_results(
     `accept` holds the values of FLAGS that were given.
     """
     not_in_truth: list[str] = []
-    scored: dict[str, TakeScores] = {}
 
     def tasks() -> Iterator[tuple[GroundTruth, Any, str, Collection[str]]]:
         unseen = dict.fromkeys(truth.uids)
@@ -262,27 +241,26 @@ def score_results(
             yield truth.subset([uid]), None, setting, accept
 
     jobs = run_jobs(_score_task, tasks(), num_workers if len(truth.uids) > 1 else 0)
-    for _, take in tqdm(jobs, total=len(truth.uids), unit="take", desc="score"):
-        scored[take.take_uid] = take
+    scored = {take.take_uid: take for _, take in tqdm(jobs, total=len(truth.uids), unit="take", desc="score")}
     return Scores(setting, [scored[uid] for uid in truth.uids], not_in_truth)
 
 
 def _score_task(task: tuple[GroundTruth, Any, str, Collection[str]]) -> TakeScores:
-    """`task`: the ground truth of one take, its predictions, the setting, the flags that accept other forms."""
     truth, raw, setting, accept = task
     uid = truth.uids[0]
     try:
         return score_take(truth.load(uid), raw, setting, accept)
     except UserError as error:  # a malformed take is one problem more, and the others are still looked at
-        return TakeScores(uid, "", "", [], 0, [Problem(uid, f"ground truth: {error}", missing=True)])
+        return TakeScores(uid, "", "", [], 0, [Problem(f"take {uid}: ground truth: {error}", missing=True)])
 
 
 def score_take(truth: TakeTruth, raw: Any, setting: str, accept: Collection[str] = ()) -> TakeScores:
     """Score the predictions `raw` of a take, as the results file has them, None if it does not have them."""
-    predictions = TakePredictions(truth.uid, raw, accept)
+    take, about = truth.take, truth.annotated
+    predictions = TakePredictions(take.uid, raw, accept)
     true_mask = functools.cache(truth.cut_out)  # needed for its own object and again for each other one in view
     cases, wanted = [], 0
-    for pair in truth.take.camera_pairs(setting):
+    for pair in take.camera_pairs(setting):
         frames = truth.scored_frames(pair)
         wanted += len(frames)
         if not frames:
@@ -291,27 +269,15 @@ def score_take(truth: TakeTruth, raw: Any, setting: str, accept: Collection[str]
             own, given = true_mask(pair.object_name, pair.target_camera, frame), predicted.given
             scores = scores_at_file_size = None
             if own is not None:
-                others = _others_in_view(truth.take.masks, true_mask, pair, frame)
-                scores = score_masks(own, predicted.mask, [other for other in others if other.size == own.size])
+                others = []
+                for name in take.masks.keys() - {pair.object_name}:
+                    with contextlib.suppress(UserError):  # a broken mask is an error where its own object is scored
+                        others.append(true_mask(name, pair.target_camera, frame))
+                others = [other for other in others if other is not None and other.size == own.size]
+                scores = score_masks(own, predicted.mask, others)
                 if given is not predicted.mask:
                     resized = truth.cut_out(pair.object_name, pair.target_camera, frame, given.shape)
                     scores_at_file_size = score_masks(resized, given)
-            area = np.count_nonzero(given) / given.size
-            visible = own is not None
-            cases.append(Case(truth.uid, *pair, frame, visible, predicted.existence, scores, scores_at_file_size, area))
-    return TakeScores(truth.uid, truth.name, truth.scenario, cases, wanted, predictions.problems, predictions.accepted)
-
-
-def _others_in_view(
-    names: Iterable[str], true_mask: Callable[[str, str, int], CutOut | None], pair: CameraPair, frame: int
-) -> list[CutOut]:
-    """Those of a take's objects, `names`, that have a mask in the target frame, without the pair's own.
-
-    One whose mask is broken is left out; it is an error where that object itself is scored.
-    """
-    others = []
-    for name in names:
-        if name != pair.object_name:
-            with contextlib.suppress(UserError):
-                others.append(true_mask(name, pair.target_camera, frame))
-    return [other for other in others if other is not None]
+            visible, area = own is not None, np.count_nonzero(given) / given.size
+            cases.append(Case(take.uid, *pair, frame, visible, predicted.existence, scores, scores_at_file_size, area))
+    return TakeScores(take.uid, about.name, about.scenario, cases, wanted, predictions.problems, predictions.accepted)

@@ -1,11 +1,11 @@
-"""From scored cases to the benchmark's four numbers, their confidence intervals, breakdowns, and existence curves.
+"""From scored cases to the benchmark's four numbers, their confidence intervals and breakdowns.
 
 Every number is a ratio of sums over cases. So a case, a take or a split is a row of sums, (len(SUMS),) floats; to get
 the numbers of a set of cases, add up its rows.
 """
 
 import math
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -14,21 +14,14 @@ from evaluation.metrics import MASK_METRICS, METRICS, OFFICIAL
 from evaluation.score import Case, Scores
 from formats.results import THRESHOLD
 
-Interval = tuple[float, float]
 SUMS = (*MASK_METRICS, "several_objects", "right_object_chance", "visible", "visible_right", "hidden", "hidden_right")
 SIZE_EDGES = (100, 400, 1600, 6400)  # pixels of the true mask at a long side of 480
-SIZE_LABELS = (
-    "vanished at 480 px",
-    f"under {SIZE_EDGES[0]} px",
-    *(f"{low} to {high} px" for low, high in zip(SIZE_EDGES, SIZE_EDGES[1:], strict=False)),
-    f"from {SIZE_EDGES[-1]} px",
-)
+SIZE_LABELS = "vanished at 480 px", "under 100 px", "100 to 400 px", "400 to 1600 px", "1600 to 6400 px", "from 6400 px"
 VISIBILITY_EDGES = (0.5, 0.9)  # share of the track's scored frames in which the object is visible
 VISIBILITY_LABELS = ("in under half of the frames", "in 50 to 90 % of the frames", "in at least 90 %", "in all frames")
 LABEL_ORDERS = {"object size": SIZE_LABELS, "visibility": VISIBILITY_LABELS}  # others are sorted by name
 RESAMPLES = 2000  # of the takes, for the intervals
 BINS = 10  # of existence, for the calibration
-CURVE_POINTS = 101  # of precision over recall, at most
 
 
 def summarize_scores(scores: Scores) -> dict[str, Any]:
@@ -124,13 +117,13 @@ def resampled_rates(rows: np.ndarray) -> dict[str, np.ndarray]:
     return rates(times @ rows)
 
 
-def intervals(takes: Sequence[Sequence[Case]]) -> dict[str, Interval]:
+def intervals(takes: Sequence[Sequence[Case]]) -> dict[str, tuple[float, float]]:
     """95 % percentile bootstrap over takes: frames of one take are alike, so takes and not frames are drawn."""
     drawn = resampled_rates(np.array([case_sums(cases).sum(0) for cases in takes]))
     return {name: percentile_interval(values) for name, values in drawn.items()}
 
 
-def percentile_interval(values: np.ndarray) -> Interval:
+def percentile_interval(values: np.ndarray) -> tuple[float, float]:
     """The range of the middle 95 % of the values; nan if there are none."""
     values = values[~np.isnan(values)]
     if not len(values):
@@ -167,7 +160,9 @@ def labels(scores: Scores) -> dict[str, Callable[[Case], str | None]]:
     """How each kind of breakdown labels a case; None leaves it out."""
     names = take_names(scores)
     scenarios = {take.take_uid: take.scenario or None for take in scores.takes}
-    shares = track_visibility(scores.cases)
+    seen: dict[tuple, list[bool]] = {}
+    for case in scores.cases:
+        seen.setdefault(case.track, []).append(case.visible)
     return {
         "take": lambda case: names[case.take_uid],
         "object": lambda case: f"{names[case.take_uid]} / {case.object_name}",
@@ -175,7 +170,7 @@ def labels(scores: Scores) -> dict[str, Callable[[Case], str | None]]:
         "query camera": lambda case: case.query_camera,
         "target camera": lambda case: case.target_camera,
         "object size": lambda case: size_label(case.mask.truth_pixels) if case.visible else None,
-        "visibility": lambda case: visibility_label(shares[case.track]),
+        "visibility": lambda case: visibility_label(np.mean(seen[case.track])),
     }
 
 
@@ -196,14 +191,6 @@ def places_by_label(
     return {key: places[key] for key in order or sorted(places) if key in places}
 
 
-def track_visibility(cases: Iterable[Case]) -> dict[tuple, float]:
-    """Share of the scored frames in which the object is visible, by (take, object, query camera, target camera)."""
-    seen: dict[tuple, list[bool]] = {}
-    for case in cases:
-        seen.setdefault(case.track, []).append(case.visible)
-    return {key: sum(visible) / len(visible) for key, visible in seen.items()}
-
-
 def size_label(pixels: int) -> str:
     return SIZE_LABELS[0 if pixels == 0 else 1 + sum(pixels >= edge for edge in SIZE_EDGES)]
 
@@ -222,31 +209,30 @@ def mean_over_groups(groups: list[dict[str, Any]]) -> dict[str, float]:
 
 
 def existence_quality(cases: Sequence[Case]) -> dict[str, Any]:
-    """How far the predicted existence can be trusted, none of it official: precision over recall, the area under it,
-    calibration in bins, and its mean error weighted by count."""
-    predicted = np.array([case.existence for case in cases], float)
+    """How far the predicted existence can be trusted, none of it official.
+
+    Average precision of "the object is visible", calibration in bins, and its mean error weighted by count.
+    """
+    existence = np.array([case.existence for case in cases], float)
     visible = np.array([case.visible for case in cases], bool)
-    recall, precision = precision_recall(visible, predicted)
-    kept = np.unique(np.linspace(0, max(len(recall) - 1, 0), min(CURVE_POINTS, len(recall))).astype(int))
-    bins = calibration(visible, predicted)
+    bins = calibration(visible, existence)
     errors = [b["count"] * abs(b["mean_confidence"] - b["share_visible"]) for b in bins]
     return {
-        "average_precision": float(np.sum(np.diff(recall, prepend=0) * precision)) if len(recall) else math.nan,
+        "average_precision": average_precision(visible, existence),
         "calibration_error": sum(errors) / len(cases) if cases else math.nan,
-        "recall": recall[kept].tolist(),
-        "precision": precision[kept].tolist(),
         "bins": bins,
     }
 
 
-def precision_recall(visible: np.ndarray, existence: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Recall and precision at each distinct threshold, from the highest down; empty if none is visible."""
+def average_precision(visible: np.ndarray, existence: np.ndarray) -> float:
+    """Area under precision over recall, a step for each distinct threshold; nan if no object is visible."""
     if not visible.any():
-        return np.empty(0), np.empty(0)
+        return math.nan
     order = np.argsort(-existence, kind="stable")
     hits = np.cumsum(visible[order])
     last = np.append(np.flatnonzero(np.diff(existence[order])), len(order) - 1)  # equal values fall together
-    return hits[last] / hits[-1], hits[last] / (last + 1)
+    recall, precision = hits[last] / hits[-1], hits[last] / (last + 1)
+    return float(np.sum(np.diff(recall, prepend=0) * precision))
 
 
 def calibration(visible: np.ndarray, existence: np.ndarray) -> list[dict[str, float]]:

@@ -29,29 +29,15 @@ GT_REMEDY = "write it with `python evaluation/evaluate.py --write_gt`"
 class Annotated:
     """The part that annotation.json lacks: frames looked at, by object and camera, name and scenario of the take."""
 
-    frames: dict[str, dict[str, list[int]]]
+    frames: dict[str, dict[str, list[int]]] | None = None  # None: every frame counts as looked at
     name: str = ""
     scenario: str = ""
 
 
 @dataclass(frozen=True)
 class TakeTruth:
-    """One take. Without `annotated` every frame counts as looked at."""
-
     take: ProcessedTake
-    annotated: Annotated | None = None
-
-    @property
-    def uid(self) -> str:
-        return self.take.uid
-
-    @property
-    def name(self) -> str:
-        return self.annotated.name if self.annotated else ""
-
-    @property
-    def scenario(self) -> str:
-        return self.annotated.scenario if self.annotated else ""
+    annotated: Annotated
 
     @cached_property
     def mask_sizes(self) -> dict[str, set[Size]]:
@@ -70,7 +56,7 @@ class TakeTruth:
 
     def scored_frames(self, pair: CameraPair) -> list[int]:
         """The frames that count: of those to predict, the ones that the annotators looked at in the target view."""
-        if self.annotated is None:
+        if self.annotated.frames is None:
             return self.query_frames(pair)
         looked_at = set(self.annotated.frames.get(pair.object_name, {}).get(pair.target_camera, ()))
         return [frame for frame in self.query_frames(pair) if frame in looked_at]
@@ -117,7 +103,7 @@ class GroundTruth:
 
     uids: list[str]
     data_dir: Path
-    annotated: dict[str, Annotated | None]
+    annotated: dict[str, Annotated]
     missing: dict[str, str] = field(default_factory=dict)  # uids of the split that cannot be scored: why not
     in_memory: dict[str, ProcessedTake] = field(default_factory=dict)
     accepted: list[str] = field(default_factory=list)  # uids of takes in another form than the official one
@@ -125,14 +111,21 @@ class GroundTruth:
     @classmethod
     def from_processed(cls, data_dir: Path, uids: list[str], annotation_path: Path | None) -> "GroundTruth":
         """The processed takes `uids`, with the annotated frames of `relations_{split}.json`; None counts all frames."""
-        annotated: dict[str, Annotated | None] = {} if annotation_path else dict.fromkeys(uids)
+        annotated = {} if annotation_path else dict.fromkeys(uids, Annotated())
         missing, wanted = {}, set(uids)
         for uid, raw in iter_annotations(annotation_path) if annotation_path else ():
             if uid in wanted:
                 try:
-                    annotated[uid] = read_annotated(uid, raw)
+                    take = parse_take(uid, raw)
                 except UserError as error:
                     missing[uid] = str(error)
+                    continue
+                frames = {
+                    name: {camera: track.annotated_frames for camera, track in tracks.items()}
+                    for name, tracks in take.objects.items()
+                }
+                scenario = take.scenario if isinstance(take.scenario, str) else ""
+                annotated[uid] = Annotated(frames, take.name, scenario)
         for uid in uids:
             if not is_processed(data_dir, uid):
                 missing[uid] = f"no {ANNOTATION} in {data_dir / uid}"
@@ -164,7 +157,7 @@ class GroundTruth:
     def warnings(self) -> list[str]:
         """A line for each thing that it lacks, or has beyond the official protocol."""
         lines = []
-        if None in self.annotated.values():
+        if any(annotated.frames is None for annotated in self.annotated.values()):
             lines.append(
                 "not the official protocol: every frame counts, also those nobody looked at in the target view"
             )
@@ -185,7 +178,7 @@ class GroundTruth:
         """Write the benchmark's ground-truth file, atomically, a take at a time."""
         remove_leftovers(path.parent, path.name, seconds=3600)  # the other setting's evaluation may be writing it
         takes = (
-            (truth.uid, truth.take.content() | {"annotated_frames": truth.annotated.frames})
+            (truth.take.uid, truth.take.content() | {"annotated_frames": truth.annotated.frames})
             for truth in map(self.load, self.uids)
         )
         write_json(path, {"version": "xx", "challenge": "xx", "annotations": takes})
@@ -201,13 +194,3 @@ def checked_frames(raw: Any) -> dict[str, dict[str, list[int]]]:
     if not fine:
         raise ValueError("annotated_frames are not lists of frame numbers by object and camera")
     return raw
-
-
-def read_annotated(uid: str, raw: Any) -> Annotated:
-    """A take's raw annotation -> what the evaluation needs of it. Raises UserError if it is malformed."""
-    take = parse_take(uid, raw)
-    frames = {
-        object_name: {camera: track.annotated_frames for camera, track in tracks.items()}
-        for object_name, tracks in take.objects.items()
-    }
-    return Annotated(frames, take.name, take.scenario if isinstance(take.scenario, str) else "")

@@ -33,10 +33,9 @@ from evaluation.inputs import (
 )
 from evaluation.outputs import claim_files
 from evaluation.score import Case, score_results
-from evaluation.tables import counted
 from formats.arguments import Parser, add_num_workers, add_setting, at_least
 from formats.drawing import write_picture
-from formats.errors import UserError
+from formats.errors import UserError, counted
 from formats.results import iter_results
 
 
@@ -97,7 +96,12 @@ def main(argv: list[str] | None = None) -> None:
         write_picture(out, case_sheet(list(pictures)))
         print(f"{counted(len(cases), 'picture')}: {out}")
     else:
-        write_folder(out, cases, list(pictures))
+        names = [file_name(number, case) for number, case in enumerate(cases, 1)]
+        pictures = list(pictures)  # before the folder is touched: a frame may be missing
+        claim_files(out, "pictures", ["sheet.jpg", *names])
+        write_picture(out / "sheet.jpg", case_sheet(pictures))
+        for name, picture in zip(names, pictures, strict=True):
+            write_picture(out / name, picture)
         print(f"{counted(len(cases), 'picture')}: {out / 'sheet.jpg'}")
 
 
@@ -120,22 +124,13 @@ def matching(cases: list[Case], object_name: str | None, camera: str | None, fra
     return cases
 
 
-def nearest(wanted: str | int, known: Iterable, number: int = 3) -> str:
-    """The most similar of some names, or the closest of some numbers, for a message."""
+def nearest(wanted: str | int, known: Iterable) -> str:
+    """The three most similar of some names, or the closest of some numbers, for a message."""
     if isinstance(wanted, int):
         near = sorted(known, key=lambda value: abs(value - wanted))
     else:
         near = sorted(known, key=lambda name: -SequenceMatcher(None, wanted.lower(), name.lower()).ratio())
-    return ", ".join(map(repr, near[:number])) or "none at all"
-
-
-def write_folder(folder: Path, cases: list[Case], pictures: list) -> None:
-    """The pictures and a sheet of them all; those of an earlier run go."""
-    names = [file_name(number, case) for number, case in enumerate(cases, 1)]
-    claim_files(folder, "pictures", ["sheet.jpg", *names])
-    write_picture(folder / "sheet.jpg", case_sheet(pictures))
-    for name, picture in zip(names, pictures, strict=True):
-        write_picture(folder / name, picture)
+    return ", ".join(map(repr, near[:3])) or "none at all"
 
 
 def file_name(number: int, case: Case) -> str:

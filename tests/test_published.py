@@ -3,7 +3,7 @@
 import csv
 
 from evaluation.metrics import METRICS, OFFICIAL
-from evaluation.tables import PAPER
+from evaluation.outputs import PAPER
 from formats.takes import SETTINGS
 from tests.made import ROOT
 

@@ -1,4 +1,4 @@
-"""Means, breakdowns, intervals, existence curves, differences of scored cases."""
+"""Means, breakdowns, intervals, quality of existence, differences of scored cases."""
 
 import math
 
@@ -14,29 +14,26 @@ from evaluation.compare import (
     compare,
     differences,
     disagreements,
-    is_certain,
-    largest_first,
     short_names,
     takes_won,
 )
-from evaluation.metrics import MaskScores
+from evaluation.metrics import METRICS, MaskScores
+from evaluation.outputs import change_table, figures_table, verdict
 from evaluation.plots import iou_by_size
 from evaluation.score import Case, Scores, TakeScores
 from evaluation.summary import (
     SIZE_LABELS,
+    average_precision,
     breakdowns,
     calibration,
     existence_quality,
     intervals,
     mean_over_groups,
     metrics,
-    precision_recall,
     size_label,
     summarize_scores,
-    track_visibility,
     visibility_label,
 )
-from evaluation.tables import figures_table, verdict
 from evaluation.visualize import matching
 from tests.official_evaluation import balanced_accuracy
 
@@ -107,8 +104,6 @@ def test_labels_cut_at_their_edges():
     ]
     labels = [visibility_label(share) for share in (0.49, 0.5, 0.89, 0.9, 0.99, 1)]
     assert labels[0] != labels[1] == labels[2] != labels[3] == labels[4] != labels[5]
-    cases = make_cases()
-    assert track_visibility(cases)[cases[0].track] == np.mean([c.visible for c in cases[::2]])
 
 
 def test_the_mean_over_groups_gives_each_the_same_weight():
@@ -143,11 +138,11 @@ def test_the_interval_of_a_mean_is_that_of_the_normal_approximation_if_there_are
     assert (low, high) == pytest.approx((values.mean() - half, values.mean() + half), abs=0.1 * half)
 
 
-def test_precision_and_recall_count_equal_confidences_together():
+def test_average_precision_counts_equal_confidences_together():
     visible, confidence = np.array([1, 0, 1, 1, 0], bool), np.array([0.9, 0.8, 0.8, 0.3, 0.1])
-    recall, precision = precision_recall(visible, confidence)
-    assert recall.tolist() == pytest.approx([1 / 3, 2 / 3, 1, 1])
-    assert precision.tolist() == pytest.approx([1, 2 / 3, 3 / 4, 3 / 5])
+    assert average_precision(visible, confidence) == pytest.approx((1 + 2 / 3 + 3 / 4) / 3)
+    for order in ([0, 2, 1, 3, 4], [4, 3, 2, 1, 0]):
+        assert average_precision(visible[order], confidence[order]) == average_precision(visible, confidence)
 
 
 def test_a_perfect_confidence_has_average_precision_one_and_a_calibrated_one_no_calibration_error():
@@ -156,7 +151,6 @@ def test_a_perfect_confidence_has_average_precision_one_and_a_calibrated_one_no_
     assert found["average_precision"] == pytest.approx(1) and found["calibration_error"] == 0
     wrong = existence_quality([case._replace(existence=1 - case.existence) for case in cases])
     assert wrong["calibration_error"] == 1
-    assert len(existence_quality(make_cases(n=500))["recall"]) <= 101
 
 
 def test_calibration_puts_confidence_one_into_the_last_bin():
@@ -164,22 +158,22 @@ def test_calibration_puts_confidence_one_into_the_last_bin():
     assert [(b["low"], b["high"], b["count"], b["share_visible"]) for b in bins] == [(0, 0.1, 1, 0), (0.9, 1, 1, 1)]
 
 
-def test_without_visible_cases_there_is_no_curve():
+def test_without_visible_cases_there_is_no_average_precision():
     found = existence_quality([case for case in make_cases() if not case.visible])
-    assert math.isnan(found["average_precision"]) and found["recall"] == []
+    assert math.isnan(found["average_precision"]) and found["calibration_error"] > 0
 
 
 def test_a_file_compared_with_itself_does_not_differ():
     cases = make_scores().cases
-    for found in differences(cases, cases).values():
-        assert found["difference"] == 0 and found["interval_95"] == [0, 0] and not is_certain(found)
+    for name, found in differences(cases, cases).items():
+        assert found["difference"] == 0 and found["interval_95"] == [0, 0] and verdict(name, found) == "-"
 
 
 def test_a_small_gain_on_every_take_is_certain_though_takes_differ_more_than_that():
     first, second = make_scores().cases, make_scores(better=0.02).cases
     found = differences(first, second)["iou"]
     low, high = found["interval_95"]
-    assert is_certain(found) and 0 < low <= found["difference"] <= high < 0.021
+    assert 0 < low <= found["difference"] <= high < 0.021
     low, high = intervals(cases_by_take(make_scores()))["iou"]
     assert high - low > 0.02  # unpaired, nothing could be said
 
@@ -323,8 +317,9 @@ def test_missed_and_invented_objects_are_counted():
 
 def test_tables_of_differences_begin_with_the_largest_change_in_either_direction():
     groups = {"small": 0.01, "fall": -0.3, "rise": 0.2, "none": None}
-    ranked = largest_first({label: {"iou": {"difference": value}} for label, value in groups.items()})
-    assert [label for label, _ in ranked] == ["fall", "rise", "small", "none"]
+    changes = {label: {"difference": value, "interval_95": [None, None]} for label, value in groups.items()}
+    table = change_table({label: dict.fromkeys(METRICS, change) for label, change in changes.items()})
+    assert [row[0] for row in table[1:]] == ["fall", "rise", "small", "none"]
 
 
 def test_the_plot_by_size_runs_from_left_to_right():
