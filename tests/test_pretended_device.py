@@ -43,11 +43,10 @@ from train.state import TrainState
 
 # Where the CPU waits for a GPU, and how often. Another place or number is a wait that nobody has asked for.
 CONSTANTS = {"model/backbone.py _constant: copy to the device": 2}  # once: mean and deviation of images
-LOG = {"train/log.py flush: copy to the CPU": 3}  # each --log_every steps: losses of this process, of all, their mean
-CACHING = {  # for each image that is new to the cache or comes from it, so any number: a run of the backbone is saved
-    "train/feature_cache.py _cached: copy to the CPU",
-    "train/feature_cache.py _cached: copy to the device",
-    "train/feature_cache.py _cached: copy to the device from memory that is not pinned",
+LOG = {"train/log.py flush: copy to the CPU": 1}  # each --log_every steps: losses of this process and of all
+CACHING = {  # of images that are new to the cache or come from it, so any number: a run of the backbone is saved
+    "train/feature_cache.py _keep: copy to the CPU",
+    "train/feature_cache.py _gather: copy to the device from memory that is not pinned",  # CUDA has it pinned
 }
 SCALER = {"train/engine.py train_one_epoch: _local_scalar_dense": 1}  # each step: is a gradient infinite? not if fused
 VALIDATION = {"train/engine.py score_batch: copy to the CPU": 1}  # of each batch
@@ -59,9 +58,7 @@ CHUNK = {  # of pairs
     "inference/matcher.py _predict: copy to the device from memory that is not pinned": 2,  # a few row numbers
     "inference/predict_takes.py start_prediction: copy to the CPU": 2,  # masks and existence; CUDA does not wait here
 }
-CLOSER_LOOK = {
-    "inference/closer_look.py _corners: copy to the CPU": 4
-}  # rows, columns, of query and target: of a chunk
+CLOSER_LOOK = {"inference/closer_look.py _corners: copy to the CPU": 1}  # of a chunk: where to look
 SECOND_LOOK = {  # of some of its pairs
     "inference/matcher.py _predict: copy to the device from memory that is not pinned": 2,
     "inference/matcher.py to: copy to the device from memory that is not pinned": 3,
