@@ -14,8 +14,11 @@ class CloserLook:
     """
 
     def __init__(self, matcher: Matcher):
-        self.matcher, self.device, self.batch_size = matcher, matcher.device, matcher.batch_size
-        self.side = ZOOM * matcher.side
+        self.matcher, self.device, self.side = matcher, matcher.device, ZOOM * matcher.side
+
+    @property
+    def batch_size(self) -> int:
+        return self.matcher.batch_size
 
     @torch.inference_mode()
     def predict(self, batch: PairBatch) -> tuple[Tensor, Tensor]:
@@ -26,7 +29,8 @@ class CloserLook:
         whole = batch._replace(images=images[:, ::ZOOM, ::ZOOM], masks=masks[:, ::ZOOM, ::ZOOM])
         prob, existence = self.matcher.predict(whole)
         prob = resize_prob(prob, self.side)
-        corners, query_corners = self._corners(prob > THRESHOLD), self._corners(masks != 0)
+        corners = self._corners(torch.cat((prob > THRESHOLD, masks != 0)))
+        corners, query_corners = corners[: len(prob)], corners[len(prob) :]
         pairs = [p for p, corner in enumerate(corners) if corner is not None]
         for part in (pairs[i : i + self.batch_size] for i in range(0, len(pairs), self.batch_size)):
             given = sorted({pair_mask[p] for p in part})
@@ -47,7 +51,7 @@ class CloserLook:
 
     def _corners(self, masks: Tensor) -> list[Corner | None]:
         """Of the crop around each of some masks (N, side, side) bool."""
-        rows, cols = (masks.any(axis).cpu().numpy() for axis in (2, 1))
+        rows, cols = torch.stack((masks.any(2), masks.any(1))).cpu().numpy()  # the only wait for the device
         return [crop_corner(*lines, self.matcher.side) for lines in zip(rows, cols, strict=True)]
 
     def _crop(self, image: Tensor, corner: Corner | None) -> Tensor:

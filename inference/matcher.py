@@ -101,9 +101,11 @@ class Matcher:
         self, fine: Tensor, query: Tensor, masks: Tensor, mask: Tensor, target: Tensor
     ) -> Similarity | None:
         """The prior's similarity of pairs: rows of `fine`, `masks` and `fine`, `PRIOR_BATCH` pairs at a time."""
+        if not self.encoder.fine:
+            return None
         parts = zip(*(rows.split(PRIOR_BATCH) for rows in (query, mask, target)), strict=True)
         found = [self.model.prior.similarity(fine[q], masks[m], fine[t]) for q, m, t in parts]
-        return None if found[0] is None else Similarity(*map(torch.cat, zip(*found, strict=True)))
+        return Similarity(*map(torch.cat, zip(*found, strict=True)))
 
     def _batches(self, function: Callable[..., Tensor], *inputs: Tensor) -> Tensor:
         parts = [function(*part) for part in zip(*(x.split(self.batch_size) for x in inputs), strict=True)]

@@ -1,6 +1,7 @@
 """A batch's views as the network reads them, from the encoder or from a cache, since the backbone never changes."""
 
 from collections import defaultdict
+from collections.abc import Iterable
 
 import torch
 from torch import Tensor
@@ -52,26 +53,41 @@ class BatchEncoder:
         sources = batch.sources
         image_keys = [source.query for source in sources] + [source.target for source in sources]
         mask_keys = [source.query_mask for source in sources]
-        new: dict[ImageKey, list[Tensor]] = {}
+        new: dict[ImageKey, tuple[Tensor, ...]] = {}
         if rows := self._missing(image_keys):
-            parts = self.encoder.images(images[list(rows.values())])
-            new |= dict(zip(rows, zip(*map(_compact, parts), strict=True), strict=True))
+            parts = self.encoder.images(torch.stack([images[row] for row in rows.values()]))
+            new |= self._keep(rows, *parts)
         if rows := self._missing(mask_keys):
-            features = self.encoder.masks(batch.query_mask[list(rows.values())])
-            new |= dict(zip(rows, zip(_compact(features), strict=True), strict=True))
-        for key, entry in new.items():
+            masks = torch.stack([batch.query_mask[row] for row in rows.values()])
+            new |= self._keep(rows, self.encoder.masks(masks))
+        # float16 either way, so the first visit is like the others
+        feat, fine = (self._gather(image_keys, new, part) for part in (0, 1))
+        return (feat, fine), self._gather(mask_keys, new, 0)
+
+    def _keep(self, keys: Iterable[ImageKey], *parts: Tensor) -> dict[ImageKey, tuple[Tensor, ...]]:
+        """Parts of features, (N, C, h, w) each, in float16 by key; a copy goes to the cache if there is room."""
+        compact = [part.movedim(1, -1).half() for part in parts]  # (N, h, w, C)
+        copies = [part.cpu() for part in compact]
+        for row, key in enumerate(keys):
+            entry = [copy[row] for copy in copies]
             size = sum(part.nbytes for part in entry)
             if size <= self._bytes_left:
-                self.cache[key] = [part.to("cpu", copy=True) for part in entry]
+                self.cache[key] = [part.clone() for part in entry]
                 self._bytes_left -= size
-        # float16 either way, so the first visit is like the others
+        return dict(zip(keys, zip(*compact, strict=True), strict=True))
+
+    def _gather(self, keys: list[ImageKey], new: dict[ImageKey, tuple[Tensor, ...]], part: int) -> Tensor:
+        """A part of the features of `keys`, (N, C, h, w) float32 on the device; old ones travel there together."""
         device = self.encoder.device
-        found = {
-            key: new[key] if key in new else [part.to(device, non_blocking=True) for part in self.cache[key]]
-            for key in dict.fromkeys(image_keys + mask_keys)
-        }
-        feat, fine = zip(*(found[key] for key in image_keys), strict=True)
-        return (_stack(feat), _stack(fine)), _stack([found[key][0] for key in mask_keys])
+        found = {key: entry[part] for key, entry in new.items() if part < len(entry)}
+        old = [key for key in dict.fromkeys(keys) if key not in found]
+        features = [self.cache[key][part] for key in old]
+        if old and device.type != "cpu":
+            together = torch.stack(features)
+            together = together.pin_memory() if device.type == "cuda" else together
+            features = together.to(device, non_blocking=True)
+        found |= zip(old, features, strict=True)
+        return torch.stack([found[key] for key in keys]).movedim(-1, 1).float()
 
     def _missing(self, keys: list[ImageKey]) -> dict[ImageKey, int]:
         """The keys that are not in the cache, each with the first row that it stands for."""
@@ -80,13 +96,3 @@ class BatchEncoder:
             if key not in self.cache:
                 rows.setdefault(key, row)
         return rows
-
-
-def _compact(features: Tensor) -> Tensor:
-    """(N, C, h, w) -> (N, h, w, C) float16."""
-    return features.movedim(1, -1).half()
-
-
-def _stack(features: list[Tensor]) -> Tensor:
-    """N of (h, w, C) float16 -> (N, C, h, w) float32."""
-    return torch.stack(features).movedim(-1, 1).float()

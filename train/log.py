@@ -118,15 +118,15 @@ class Log:
         Raises UserError if a loss is not finite or too many samples could not be read.
         """
         local = torch.stack(self._losses).double()  # (steps, terms), of this process's part of the global loss
-        losses = self.ranks.sum(local)
-        self._check_finite(local.cpu(), losses.cpu(), step)
+        local, losses = torch.stack((local, self.ranks.sum(local))).cpu()  # the only wait for the device
+        self._check_finite(local, losses, step)
         self.report_unreadable(step)
         seconds = time.perf_counter() - self._start
         values = dict(zip(TERMS.values(), losses.mean(0).tolist(), strict=True))
         rate = sum(map(len, self._sources)) * self.ranks.size / seconds
         waited = self._waited / seconds
         speed = {"lr": lr, "samples_per_second": rate, "data_wait": waited, "unreadable": len(self.unreadable)}
-        if torch.cuda.is_available():
+        if torch.cuda.is_initialized():
             speed["peak_gb"] = torch.cuda.max_memory_allocated() / 1e9
         self.write("train", step, epoch=epoch, **values, **speed)
         terms = " ".join(f"{name.removesuffix('_loss')} {value:.4f}" for name, value in values.items())
