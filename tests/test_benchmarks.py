@@ -3,12 +3,15 @@
 import csv
 import json
 import re
+from types import SimpleNamespace
 
 import pytest
+import torch
 
-from benchmarks import evaluation, inference, process_data, train_step, training_options
+from benchmarks import evaluation, inference, process_data, roofline, train_step, training_options
 from evaluation.truth import GroundTruth
 from formats.files import read_json
+from model.backbone import Backbone
 from tests import official_evaluation
 from tests.made.scripts import run_main
 
@@ -102,3 +105,29 @@ def test_training_options_trains_scores_and_draws(tmp_path):
     (row,) = csv.DictReader((tmp_path / "figures.csv").open())
     assert row["variant"] == "paper" and row["steps"] == "54" and float(row["samples per second"]) > 0
     assert (tmp_path / "curves_0.2_48_random.png").stat().st_size > 1000
+
+
+def test_the_roofline_counts_a_product_and_names_what_bounds_each_job(monkeypatch):
+    rates = SimpleNamespace(hbm=3.0, conv_tflops=300.0, matmul_tflops=400.0, fp32_tflops=50.0, cores=16)
+    with roofline.Meter(rates) as meter:
+        product = roofline.FAKE.from_tensor(torch.zeros(640, 320)) @ torch.zeros(320, 160)
+        product.t()  # a view costs nothing
+        del product
+    moved = 4 * (640 * 320 + 320 * 160 + 640 * 160)
+    assert (meter.flops, meter.launches, meter.traffic, meter.peak) == (2 * 640 * 320 * 160, 1, moved, moved)
+    assert meter.seconds == meter.products == meter.flops / 50e12 > meter.traffic / 3e12 and meter.live < moved
+    assert roofline.bounded(meter, 1, True, reading=1.0)[3:] == ["4.6 h, loader", "8.7 h, loader"]
+    assert roofline.bounded(meter, 1, True, reading=1e-9)[3:] == ["0.0 h, launches", "0.0 h, launches"]
+
+    closer = "predict strong, closer look"
+    small = {"RECIPES": ["paper"], "PREDICTIONS": {closer: (True, True)}, "MAX_BATCH": 5, "POOL": 2, "ROUNDS": 1}
+    plain = {"random_backbone": lambda seed: Backbone("conv", torch.nn.Conv2d(3, 1024, 16, 16), 1024)}
+    for name, value in (small | plain | {"COUNTED": ["bf16"]}).items():
+        monkeypatch.setattr(roofline, name, value)
+    lines = lines_of(run_main(roofline.main, "--input_size", 48, "--batch_size", 2, "--cores", 2))
+    for line, name in zip(lines[2:4], ("train paper", closer), strict=True):
+        gflop, moved, launches, peak, *milliseconds = map(float, line.removeprefix(name).split()[1:9])
+        assert gflop > 0 and moved > peak > 0 and milliseconds[3] == milliseconds[2] > milliseconds[0] > 0
+        assert milliseconds[2] == pytest.approx(0.006 * launches, rel=0.01)
+    assert re.fullmatch(r"train paper +bf16( +\d+){3}(  +\d+\.\d h, loader){2}", lines[6])
+    assert re.fullmatch(closer + r" +bf16( +\d+){3}(  +\d+\.\d min, loader){2}", lines[7])
