@@ -14,7 +14,9 @@ from model.features import Encoder
 from model.similarity import Similarity
 from model.xsegtx import XSegTx
 
-PAIR_BYTES = {4: 120 << 20, 2: 60 << 20}  # peak memory of a pair at 480 x 480 by bytes per number, generously
+# Peak memory of a pair at 480 x 480, as benchmarks/roofline.py counts it: by bytes per number; and with a similarity
+# prior, in any precision, closer looks included.
+PAIR_BYTES, PRIOR_PAIR_BYTES = {4: 50 << 20, 2: 32 << 20}, 125 << 20
 CPU_BATCH = 8
 MAX_BATCH = 128  # more gains nothing on the largest GPUs
 PRIOR_BATCH = 8  # pairs that the similarity prior compares at once: it takes 110 MB for each at 480 pixels
@@ -51,8 +53,8 @@ class Matcher:
         compile: bool = False,
     ):
         self.device, self.precision, self.side = device, precision, model.config.input_size
-        self.batch_size = batch_size or default_batch_size(device, self.side, precision)
         fine = model.config.similarity_prior
+        self.batch_size = batch_size or default_batch_size(device, self.side, precision, fine)
         self.encoder = Encoder(backbone, device, PRECISIONS[precision], fine, self.batch_size)
         self.model = model.to(device).eval()
         if compile:
@@ -119,9 +121,10 @@ def resize_prob(prob: Tensor, side: int) -> Tensor:
     return F.interpolate(prob[:, None], (side, side), mode="bilinear", align_corners=False)[:, 0]
 
 
-def default_batch_size(device: torch.device, input_size: int, precision: str) -> int:
+def default_batch_size(device: torch.device, input_size: int, precision: str, prior: bool) -> int:
     """Pairs at a time, for half of a GPU's whole memory: by its free memory, a rerun would have other batches."""
     if device.type != "cuda":
         return CPU_BATCH
-    pair = PAIR_BYTES[PRECISIONS[precision].itemsize] * (input_size / 480) ** 2
-    return int(min(max(torch.cuda.get_device_properties(device).total_memory / 2 / pair, 1), MAX_BATCH))
+    pair_bytes = PRIOR_PAIR_BYTES if prior else PAIR_BYTES[PRECISIONS[precision].itemsize]
+    fitting = torch.cuda.get_device_properties(device).total_memory / 2 / (pair_bytes * (input_size / 480) ** 2)
+    return int(min(max(fitting, 1), MAX_BATCH))

@@ -13,7 +13,8 @@ import torch
 
 from formats.errors import UserError
 from formats.pairs import PairSet
-from model.xsegtx import Prediction
+from model.backbone import random_backbone
+from model.xsegtx import Prediction, XSegTx, XSegTxConfig
 from tests.made import ROOT
 from tests.made.training import make_training_set
 from train import plot_log, train
@@ -22,6 +23,7 @@ from train.distributed import Ranks
 from train.engine import Example, Scores, blocked_tokens, draw_example, score_batch, validation_figures
 from train.log import Log, read_log
 from train.schedule import Schedule
+from train.utilization import full_speed, sample_flops
 
 
 @pytest.fixture(scope="module")
@@ -54,6 +56,18 @@ def test_the_rate_warms_up_from_0_and_drops_after_epoch_50():
     assert schedule.total_steps == 251_000
     assert [schedule.epoch(step) for step in (0, 999, 1000, 1999, 2000)] == [0, 0, 1, 1, 2]
     assert Schedule(1, 0, 5, 2).epoch(0) == 1  # without a warm-up
+
+
+def test_the_operations_of_a_sample_are_counted_on_shapes():
+    backbone, counts = random_backbone(0), {}
+    for prior in (False, True):
+        network = XSegTx(XSegTxConfig(similarity_prior=prior))
+        counts[prior] = [sample_flops(backbone, network, cached) / 1e9 for cached in (False, True)]
+    (paper, paper_cached), (strong, strong_cached) = counts[False], counts[True]
+    assert paper - paper_cached == pytest.approx(92, rel=0.02)  # three images through ResNet-50 to layer3
+    assert strong - strong_cached == pytest.approx(92 * (3 + 2 * 4) / 3, rel=0.02)  # two of them also twice as large
+    assert 60 < paper_cached < strong_cached < 75
+    assert full_speed(backbone, network, False, torch.device("cpu")) is None
 
 
 def test_tokens_outside_the_target_mask_are_blocked_where_asked_for():

@@ -45,6 +45,7 @@ class Log:
         its last checkpoint is dropped, because it comes again. `profile`: of how many steps to write a trace.
         """
         self.ranks, self.every, self.max_unreadable = ranks, every, max_unreadable
+        self.full_speed: float | None = None  # samples per second at a GPU's peak (train/utilization.py)
         self._said: set[str] = set()  # advice, each once
         self._profiler = _profiler(out_dir / TRACE_NAME, profile) if profile and ranks.is_main else None
         self.unreadable: set[str] = set()  # samples, each with its reason
@@ -126,6 +127,8 @@ class Log:
         rate = sum(map(len, self._sources)) * self.ranks.size / seconds
         waited = self._waited / seconds
         speed = {"lr": lr, "samples_per_second": rate, "data_wait": waited, "unreadable": len(self.unreadable)}
+        if self.full_speed:
+            speed["flop_utilization"] = rate / (self.full_speed * self.ranks.size)
         if torch.cuda.is_initialized():
             speed["peak_gb"] = torch.cuda.max_memory_allocated() / 1e9
         self.write("train", step, epoch=epoch, **values, **speed)

@@ -44,6 +44,7 @@ from train.flags import STRONG, loss_weights, parse_args, plain, recipe_of, samp
 from train.log import Log
 from train.schedule import LR_DROP, Schedule
 from train.state import BEST, LAST, WARMUP, TrainState, claimed, find_start, remove_run
+from train.utilization import full_speed
 
 FIXED = ("mode", "input_size", "layers", "similarity_prior")  # of a network that has been trained
 FREE = ("dropout", "drop_feat", "activation", "pos_weight", "feat_weight")  # of one that is trained further
@@ -108,6 +109,7 @@ def train(args: argparse.Namespace, ranks: Ranks, device: torch.device) -> int |
         )
         if fitting == 1 and args.num_workers is None:
             args.num_workers = 0  # after a while nothing is read any more
+    log.full_speed = full_speed(state.backbone, state.network, bool(args.cache_features), device)
     batches, val_batches = make_loaders(args, state, ranks, pairs, val_pairs, encode)
     if ranks.size > 1:  # the position table is the same everywhere, and every step has the same graph
         options = {"broadcast_buffers": False, "gradient_as_bucket_view": True, "static_graph": True}
