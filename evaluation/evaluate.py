@@ -41,7 +41,7 @@ from evaluation.inputs import (
 )
 from evaluation.outputs import (
     OUTPUT_FILES,
-    claim_files,
+    claimed_files,
     difference_table,
     format_protocols,
     format_summary,
@@ -119,9 +119,9 @@ def evaluate_file(args: argparse.Namespace, truth: GroundTruth, path: Path) -> N
         summary["protocols"] = without_nan(under_protocols(args.protocol, scores.cases))
         tables += ["", format_protocols(summary["protocols"], args.all_frames)]
     out = args.out or beside(path, "evaluation")
-    claim_files(out, "evaluation", OUTPUT_FILES)
-    write_outputs(out, summary, scores.cases)
-    print("\n".join([*tables, *warnings, f"written to {out}"]))
+    with claimed_files(out, "evaluation", OUTPUT_FILES):
+        write_outputs(out, summary, scores.cases)
+        print("\n".join([*tables, *warnings, f"written to {out}"]))
 
 
 def describe_data(args: argparse.Namespace, truth: GroundTruth) -> None:
@@ -129,9 +129,9 @@ def describe_data(args: argparse.Namespace, truth: GroundTruth) -> None:
     settings = [args.setting] if args.setting else SETTINGS
     description = {"split": split, "made": provenance(), **describe(truth, args.num_workers, settings)}
     path = (args.out or RESULTS_DIR / f"{split or 'data'}_description") / "description.json"
-    claim_files(path.parent, "description", [path.name])
-    write_json(path, description, indent=1)
-    print("\n".join([format_description(description), "", *description["problems"], f"written to {path}"]))
+    with claimed_files(path.parent, "description", [path.name]):
+        write_json(path, description, indent=1)
+        print("\n".join([format_description(description), "", *description["problems"], f"written to {path}"]))
 
 
 def compare_files(args: argparse.Namespace, truth: GroundTruth, files: list[Path]) -> None:
@@ -147,24 +147,26 @@ def compare_files(args: argparse.Namespace, truth: GroundTruth, files: list[Path
     pictures = [f"pictures/{number:04d}.jpg" for number in range(len(places))]
 
     out = args.out or beside(files[0], "comparison")
-    claim_files(out, "comparison", [PAGE, "comparison.json", "cases.csv", *comparison_plots(names), *pictures])
-    predictions = [
-        load_predictions(path, args.setting, of_file, name)
-        for path, of_file, name in zip(files, shown, names, strict=True)
-    ]
-    draw_gallery([out / picture for picture in pictures], truth, predictions)
-    takes, cards = take_names(scores[0]), []
-    for picture, *group in zip(pictures, *shown, strict=True):
-        cards.append(change_card(group, picture, names, takes[group[0].take_uid]))
-    sections = comparison_sections(comparison, draw_comparison_plots(out, names, cases), cards)
-    lead = f"{args.setting}, {split_title(comparison['split'])}: {counted(len(cases[0]), 'frame')} that all files have"
-    warnings = list(dict.fromkeys(line for one in scores for line in left_out(truth, one)))
-    page = write_page(out, " against ".join(names), lead, warnings, sections)
-    write_json(out / "comparison.json", comparison, indent=1)
-    write_cases(out / "cases.csv", names, cases)
-    tables = [difference_table(names[0], other) for other in comparison["comparisons"]] + [won_table(comparison)]
-    print("\n".join([lead, *warnings, *(line for table in tables for line in ["", *format_table(table)])]))
-    print(f"\nreport: open {page}")
+    with claimed_files(out, "comparison", [PAGE, "comparison.json", "cases.csv", *comparison_plots(names), *pictures]):
+        predictions = [
+            load_predictions(path, args.setting, of_file, name)
+            for path, of_file, name in zip(files, shown, names, strict=True)
+        ]
+        draw_gallery([out / picture for picture in pictures], truth, predictions)
+        takes, cards = take_names(scores[0]), []
+        for picture, *group in zip(pictures, *shown, strict=True):
+            cards.append(change_card(group, picture, names, takes[group[0].take_uid]))
+        sections = comparison_sections(comparison, draw_comparison_plots(out, names, cases), cards)
+        lead = (
+            f"{args.setting}, {split_title(comparison['split'])}: {counted(len(cases[0]), 'frame')} that all files have"
+        )
+        warnings = list(dict.fromkeys(line for one in scores for line in left_out(truth, one)))
+        page = write_page(out, " against ".join(names), lead, warnings, sections)
+        write_json(out / "comparison.json", comparison, indent=1)
+        write_cases(out / "cases.csv", names, cases)
+        tables = [difference_table(names[0], other) for other in comparison["comparisons"]] + [won_table(comparison)]
+        print("\n".join([lead, *warnings, *(line for table in tables for line in ["", *format_table(table)])]))
+        print(f"\nreport: open {page}")
 
 
 if __name__ == "__main__":

@@ -4,16 +4,17 @@ A table is a list of rows of text, its header first, a row's label in the first 
 it. Names come from files of others: in print they lose control characters, and a CSV cell never begins as a formula.
 """
 
+import contextlib
 import csv
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 from evaluation.metrics import COLUMNS, METRICS, OFFICIAL, MaskScores
 from evaluation.score import Case
 from formats.errors import UserError, counted, printable
-from formats.files import atomic_write, is_file_name, read_json, remove_leftovers, write_json
+from formats.files import atomic_write, is_file_name, only_one, read_json, remove_leftovers, write_json
 
 Rows = list[Sequence[str]]
 PAPER = {  # this network as the benchmark's authors trained it, on their v2 test split; docs/results.md has the others
@@ -178,26 +179,30 @@ def percent(value: float | None) -> str:
     return METRICS["iou"].show(value)
 
 
-def claim_files(folder: Path, what: str, names: Sequence[str]) -> None:
+@contextlib.contextmanager
+def claimed_files(folder: Path, what: str, names: Sequence[str]) -> Iterator[None]:
     """Make room in `folder` for the files `names`: delete those of an earlier run, which `.{what}.json` in it lists.
+    Within the block no other process does the same; a later one waits.
 
     Raises UserError, and touches nothing, if a file that is not listed is in the way.
     """
-    listing = folder / f".{what}.json"
-    remove_leftovers(folder, listing.name)
-    ours = read_json(listing, "delete it") if listing.exists() else []
-    if not isinstance(ours, list) or not all(
-        isinstance(name, str) and all(map(is_file_name, name.split("/"))) for name in ours
-    ):
-        raise UserError(f"{listing} is no list of files in its folder; delete it")
-    for name in names:
-        if name not in ours and (folder / name).exists():
-            raise UserError(f"{folder / name} is of another origin and stays; delete it or name another --out")
-    for name in ours:
-        (folder / name).unlink(missing_ok=True)
-    for path in (folder / name for name in {*ours, *names}):
-        remove_leftovers(path.parent, path.name)
-    write_json(listing, list(names))  # before the files are there: a killed run leaves none that is not listed
+    listing, place = folder / f".{what}.json", folder.absolute()
+    with only_one(place.with_name(f".{place.name}.lock"), f"writes into {folder}"):
+        remove_leftovers(folder, listing.name)
+        ours = read_json(listing, "delete it") if listing.exists() else []
+        if not isinstance(ours, list) or not all(
+            isinstance(name, str) and all(map(is_file_name, name.split("/"))) for name in ours
+        ):
+            raise UserError(f"{listing} is no list of files in its folder; delete it")
+        for name in names:
+            if name not in ours and (folder / name).exists():
+                raise UserError(f"{folder / name} is of another origin and stays; delete it or name another --out")
+        for name in ours:
+            (folder / name).unlink(missing_ok=True)
+        for path in (folder / name for name in {*ours, *names}):
+            remove_leftovers(path.parent, path.name)
+        write_json(listing, list(names))  # before the files are there: a killed run leaves none that is not listed
+        yield
 
 
 def write_outputs(folder: Path, summary: dict[str, Any], cases: Sequence[Case]) -> None:

@@ -23,7 +23,7 @@ from evaluation.inputs import (
     open_truth,
     summarize_file,
 )
-from evaluation.outputs import OUTPUT_FILES, claim_files, headline, split_title, write_outputs
+from evaluation.outputs import OUTPUT_FILES, claimed_files, headline, split_title, write_outputs
 from evaluation.pages import PAGE, report_card, report_sections, write_page
 from evaluation.plots import REPORT_PLOTS, draw_report_plots
 from evaluation.summary import take_names
@@ -53,18 +53,18 @@ def main(argv: list[str] | None = None) -> None:
     shown = choose(scores.cases, "spread", args.num) + hidden[: max(1, args.num // 5)]
     pictures = [f"pictures/{number:04d}.jpg" for number in range(len(shown))]
     out = args.out or beside(results, "report")
-    claim_files(out, "report", [PAGE, *OUTPUT_FILES, *REPORT_PLOTS, *pictures])
-    predictions = load_predictions(results, args.setting, shown)
-    draw_gallery([out / picture for picture in pictures], truth, [predictions])
+    with claimed_files(out, "report", [PAGE, *OUTPUT_FILES, *REPORT_PLOTS, *pictures]):
+        predictions = load_predictions(results, args.setting, shown)
+        draw_gallery([out / picture for picture in pictures], truth, [predictions])
 
-    names = take_names(scores)
-    cards = [report_card(case, path, names[case.take_uid]) for case, path in zip(shown, pictures, strict=True)]
-    plots = draw_report_plots(out, summary["existence"]["bins"], scores.cases)
-    sections = report_sections(summary, plots, cards)
-    title = f"Object correspondence, {args.setting}, {split_title(split)}"
-    page = write_page(out, title, f"{headline(summary)}; results of {results}", warnings, sections)
-    write_outputs(out, summary, scores.cases)
-    print(f"report: open {page}")
+        names = take_names(scores)
+        cards = [report_card(case, path, names[case.take_uid]) for case, path in zip(shown, pictures, strict=True)]
+        plots = draw_report_plots(out, summary["existence"]["bins"], scores.cases)
+        sections = report_sections(summary, plots, cards)
+        title = f"Object correspondence, {args.setting}, {split_title(split)}"
+        page = write_page(out, title, f"{headline(summary)}; results of {results}", warnings, sections)
+        write_outputs(out, summary, scores.cases)
+        print(f"report: open {page}")
 
 
 if __name__ == "__main__":

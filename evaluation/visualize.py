@@ -31,7 +31,7 @@ from evaluation.inputs import (
     default_results,
     open_truth,
 )
-from evaluation.outputs import claim_files
+from evaluation.outputs import claimed_files
 from evaluation.score import Case, score_results
 from formats.arguments import Parser, add_num_workers, add_setting, at_least
 from formats.drawing import write_picture
@@ -98,11 +98,11 @@ def main(argv: list[str] | None = None) -> None:
     else:
         names = [file_name(number, case) for number, case in enumerate(cases, 1)]
         pictures = list(pictures)  # before the folder is touched: a frame may be missing
-        claim_files(out, "pictures", ["sheet.jpg", *names])
-        write_picture(out / "sheet.jpg", case_sheet(pictures))
-        for name, picture in zip(names, pictures, strict=True):
-            write_picture(out / name, picture)
-        print(f"{counted(len(cases), 'picture')}: {out / 'sheet.jpg'}")
+        with claimed_files(out, "pictures", ["sheet.jpg", *names]):
+            write_picture(out / "sheet.jpg", case_sheet(pictures))
+            for name, picture in zip(names, pictures, strict=True):
+                write_picture(out / name, picture)
+            print(f"{counted(len(cases), 'picture')}: {out / 'sheet.jpg'}")
 
 
 def matching(cases: list[Case], object_name: str | None, camera: str | None, frame: int | None) -> list[Case]:

@@ -3,12 +3,15 @@
 import html
 import json
 import re
+import threading
+import time
 
 import numpy as np
 import pytest
 
 from evaluation import evaluate, report
 from evaluation.inputs import made_by
+from evaluation.outputs import claimed_files
 from formats.errors import UserError
 from formats.masks import encode_mask
 from tests.browser import chromium, needs_browser
@@ -187,3 +190,25 @@ def test_the_report_works_in_a_browser(root, tmp_path, chromium):
     assert [float(value) for value in run(column)] == down[::-1] == sorted(down)
 
     assert chromium.errors() == []
+
+
+def test_a_second_process_that_writes_into_the_same_folder_waits_for_the_first(tmp_path, capsys):
+    written = []
+
+    def write(number: int) -> None:
+        with claimed_files(tmp_path / "report", "report", ["a.txt"]):
+            written.append(number)
+            (tmp_path / "report" / "a.txt").write_text(str(number))
+
+    with claimed_files(tmp_path / "report", "report", ["a.txt"]):
+        second = threading.Thread(target=write, args=(2,))
+        second.start()
+        printed = ""
+        while "waiting for another process that writes into" not in printed:
+            assert second.is_alive()
+            printed += capsys.readouterr().err
+            time.sleep(0.01)
+        (tmp_path / "report" / "a.txt").write_text("1")
+        assert not written
+    second.join()
+    assert (tmp_path / "report" / "a.txt").read_text() == "2"
