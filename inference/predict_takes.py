@@ -20,10 +20,11 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from formats.errors import UserError
-from formats.geometry import EVAL_SIDE, Size, eval_size, letterbox, unletterbox
+from formats.geometry import EVAL_SIDE, Size, eval_size, unletterbox
 from formats.masks import encode_mask, letterbox_mask
-from formats.processed import CameraPair, ProcessedTake, read_frame
+from formats.processed import CameraPair, ProcessedTake
 from formats.results import THRESHOLD, camera_pair_key
+from formats.stored_frames import read_letterboxed
 from inference.matcher import Matcher, PairBatch, resize_prob
 
 
@@ -131,9 +132,8 @@ def read_chunk(take: ProcessedTake, by_frame: dict[int, list[CameraPair]], plan:
         for pair in by_frame[frame]:
             for camera in (pair.query_camera, pair.target_camera):
                 if (frame, camera) not in images:
-                    pixels = read_frame(take.frame_path(camera, frame))
-                    images[frame, camera] = letterbox(pixels, side)
-                    sizes[frame, camera] = take.video_size(camera) or pixels.shape[:2]
+                    images[frame, camera], size = read_letterboxed(take.folder / camera, frame, side)
+                    sizes[frame, camera] = take.video_size(camera) or size
             if (frame, pair.query_camera, pair.object_name) not in masks:
                 masks[frame, pair.query_camera, pair.object_name] = read_query_mask(take, pair, frame, side)
             pairs.append((pair, frame, sizes[frame, pair.target_camera]))

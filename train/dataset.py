@@ -21,6 +21,7 @@ from formats.masks import RLE, letterbox_mask
 from formats.pairs import PairSet
 from formats.parallel import default_workers, loader_workers, start_loader_worker
 from formats.processed import frame_path, read_frame
+from formats.stored_frames import read_letterboxed
 
 TARGET_SWAP = 0.1  # how often the target frame is swapped for one of another take: a synthetic negative
 BLOCK = 0.5  # how often the target tokens outside the object are blocked, in the paper's recipe
@@ -105,8 +106,10 @@ class Samples(Dataset):
         """(S, S, 3) uint8 RGB."""
         if key in self.cached:
             return np.zeros((self.side, self.side, 3), np.uint8)
-        pixels = read_frame(frame_path(self.pairs.data_dir / key.take_uid / key.camera, key.frame))
-        return letterbox(pixels, self.side, key.corner)
+        folder = self.pairs.data_dir / key.take_uid / key.camera
+        if key.corner is None:
+            return read_letterboxed(folder, key.frame, self.side)[0]
+        return letterbox(read_frame(frame_path(folder, key.frame)), self.side, key.corner)
 
     def mask(self, rle: RLE | None, key: ImageKey) -> np.ndarray:
         """(S, S) uint8 of 0 and 1; all 0 for None."""

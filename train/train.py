@@ -30,6 +30,7 @@ from formats.files import named_errors, remove_leftovers
 from formats.pairs import BOTH, PairSet
 from formats.parallel import loader_failures
 from formats.provenance import provenance
+from formats.stored_frames import count_stored
 from model.backbone import Backbone, calibrate_batch_norm, random_backbone
 from model.backbones import make_backbone
 from model.checkpoint import Checkpoint, load_checkpoint, load_matching
@@ -237,11 +238,18 @@ def frozen_backbone(args: argparse.Namespace, pairs: PairSet) -> Backbone:
 
 def introduce(args, log: Log, state: TrainState, notes: list[str], pairs, val_pairs, about: dict[str, Any]) -> None:
     """Print and log the data, the network and the recipe of a run."""
+    a_frame = {
+        pairs.data_dir / track.take_uid / camera: pairs[track.numbers[0]].frame
+        for track in pairs.tracks
+        if track.numbers
+        for camera in (track.query_camera, track.target_camera)
+    }
     facts = {
         "setting": pairs.setting,
         "data": str(pairs.data_dir),
         "train_pairs": f"{len(pairs)} of {len(pairs.takes)} takes, {int((~pairs.visible).sum())} of them negatives",
         "val_pairs": f"{min(args.val_size, len(val_pairs)) or len(val_pairs)} of {len(val_pairs)}",
+        "stored_frames": count_stored(a_frame, args.input_size),
         "start": notes[0],
         "parameters": sum(p.numel() for p in state.network.parameters()),
         "frozen_parameters": sum(p.numel() for p in state.backbone.parameters()),
