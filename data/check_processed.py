@@ -39,6 +39,7 @@ from formats.processed import (
     jpeg_size,
     pair_frames,
 )
+from formats.stored_frames import check_stored_frames
 from formats.takes import SETTINGS, SPLITS, find_split_path, read_split, read_splits
 
 COLUMNS = ("split", "takes", "processed", "frames", "masks", "pairs ego-exo", "pairs exo-ego", "missing", "problems")
@@ -155,6 +156,7 @@ def check_take(data_dir: Path, uid: str, decode: bool = False) -> TakeCheck:
                 seconds = [frame for frame in seconds if frame <= max(there)]
             wanted = wanted.union(*tracks.values(), seconds)
         problems += _check_frames({frame: there[frame] for frame in sorted(wanted & there.keys())}, mask_size, decode)
+        problems += check_stored_frames(take.folder / camera, wanted & needed.get(camera, set()) & there.keys())
         if missing := sorted(wanted - there.keys()):
             problems.append(f"{counted(len(missing), 'frame')} missing: {_name_some(missing)}")
         check.frames += len(wanted)

@@ -11,7 +11,8 @@ from data import check_processed
 from data.check_processed import announced_size, check_take
 from data.failures import BROKEN, MISSING, Failure, read_failures, write_failures
 from formats.errors import UserError
-from formats.processed import ProcessedTake
+from formats.processed import ProcessedTake, pair_frames
+from formats.stored_frames import store_frames, stored_path
 from formats.takes import SETTINGS
 from tests.made import EGO
 from tests.made.processed import LAYOUT, MASK_AND_FRAME_SIZES, create_pairs, make_data_set
@@ -270,3 +271,13 @@ def test_a_folder_without_takes_is_refused_in_one_line(tmp_path):
     (tmp_path / "processed").mkdir()
     result = check(tmp_path / "processed")
     assert re.match(r"error: .* holds no take of .*split.json; run data/process_data.py first\n$", result.stderr)
+
+
+def test_stored_frames_that_do_not_fit_are_found(data_dir):
+    take = ProcessedTake.read(data_dir, "take-a")
+    store_frames(take.folder / EGO, pair_frames(take.masks, take.is_ego)[EGO], 48)
+    assert not problems(data_dir)
+    path = stored_path(take.folder / EGO, 48)
+    path.write_bytes(path.read_bytes()[:-1])
+    (problem,) = problems(data_dir)
+    assert problem.endswith(f"{EGO}.48.frames is not whole; run data/store_frames.py --side 48 again or delete it")
