@@ -27,6 +27,7 @@ import torch
 
 from benchmarks.measure import in_turn, print_times, timed
 from benchmarks.stand_in import make_pool, make_take, write_with_pictures
+from data.store_frames import store_take
 from formats.arguments import Parser, at_least
 from formats.errors import run_script
 from formats.masks import RLE, decode_mask
@@ -69,7 +70,11 @@ def main() -> None:
     print(f"{device}, {torch.get_num_threads()} threads, {args.input_size} pixels, batches of {args.batch_size}")
     with tempfile.TemporaryDirectory() as folder:
         pairs = make_pairs(Path(folder))
+        stored = make_pairs(Path(folder) / "stored")
+        for uid in stored.takes:
+            store_take(stored.data_dir, args.input_size, uid)
         loaders = {PLAIN: PlainSamples(pairs, args.input_size, 0), OURS: TrainSamples(pairs, args.input_size, 0)}
+        loaders["stored frames"] = TrainSamples(stored, args.input_size, 0)
         reads = {name: partial(read, samples, args.loader_samples) for name, samples in loaders.items()}
         measure("loader", reads, args.rounds, "sample", args.loader_samples)
         batch = read(loaders[OURS], args.batch_size).to(device)

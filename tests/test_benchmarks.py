@@ -87,7 +87,7 @@ def test_both_ways_of_inference_give_the_same_masks():
 def test_training_is_measured_by_loader_step_recipe_and_backbone():
     small = ("--input_size", 48, "--batch_size", 2, "--rounds", 1, "--loader_samples", 2)
     lines = lines_of(run_main(train_step.main, *small))
-    assert list(ratios(lines, "loader")) == ["the published way", "this project"]
+    assert list(ratios(lines, "loader")) == ["the published way", "this project", "stored frames"]
     cached = ["cached features", "cached features, strong recipe"]
     assert list(ratios(lines, "training step")) == ["the published way", "this project", *cached]
 
