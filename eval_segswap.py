@@ -16,8 +16,8 @@ from collections import Counter
 from datetime import timedelta
 from pathlib import Path
 
-if __name__ == "__main__":  # before torch is imported: threads that spin while they wait slow all others
-    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+if __name__ == "__main__":  # before torch is imported: waiting threads spin for a moment, then let others work
+    os.environ.setdefault("GOMP_SPINCOUNT", "2000")
 
 from formats.errors import run_script  # isort: split
 

@@ -17,6 +17,8 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+if __name__ == "__main__":  # before torch is imported: waiting threads spin for a moment, then let others work
+    os.environ.setdefault("GOMP_SPINCOUNT", "2000")
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # repository root
 
 from formats.errors import run_script  # isort: split
