@@ -298,6 +298,9 @@ class PairSet:
     def __getitem__(self, i: int) -> Pair:
         return Pair(*self.track(i)[:4], int(self._masks[self._rows[i, 0]]["frame"]))
 
+    def camera_folder(self, take_uid: str, camera: str) -> Path:
+        return self.data_dir / take_uid / camera
+
     def track(self, i: int) -> PairTrack:
         """The track of a pair. Its other numbers are other frames of the same object and cameras."""
         return self.tracks[bisect_right(self._starts, i) - 1]
@@ -329,3 +332,67 @@ class PairSet:
     def takes(self) -> list[str]:
         """The takes that have pairs, in the order of the pairs."""
         return list(dict.fromkeys(track.take_uid for track in self.tracks if track.numbers))
+
+
+class JoinedPairs:
+    """The pairs of several data sets in a row, for training: what it asks of a PairSet, it can ask of this."""
+
+    def __init__(self, parts: list[PairSet]) -> None:
+        """Raises UserError if a take is in two of them."""
+        self.setting = parts[0].setting
+        self._parts = parts
+        self._starts = [0, *itertools.accumulate(map(len, parts))]
+        self._part_of: dict[str, PairSet] = {}
+        self.tracks: list[PairTrack] = []
+        for part, start in zip(parts, self._starts[:-1], strict=True):
+            for uid in part.takes:
+                if uid in self._part_of:
+                    raise UserError(f"take {uid} is in {self._part_of[uid].data_dir} and in {part.data_dir}; drop one")
+                self._part_of[uid] = part
+            for track in part.tracks:
+                numbers = range(track.numbers.start + start, track.numbers.stop + start)
+                self.tracks.append(track._replace(numbers=numbers))
+
+    def _find(self, i: int) -> tuple[PairSet, int]:
+        """The part that has pair `i`, and its number there."""
+        part = bisect_right(self._starts, i) - 1
+        return self._parts[part], i - self._starts[part]
+
+    def __len__(self) -> int:
+        return self._starts[-1]
+
+    def __getitem__(self, i: int) -> Pair:
+        part, number = self._find(i)
+        return part[number]
+
+    def camera_folder(self, take_uid: str, camera: str) -> Path:
+        return self._part_of[take_uid].camera_folder(take_uid, camera)
+
+    def query_mask(self, i: int) -> RLE:
+        part, number = self._find(i)
+        return part.query_mask(number)
+
+    def target_mask(self, i: int) -> RLE | None:
+        part, number = self._find(i)
+        return part.target_mask(number)
+
+    def views(self) -> Iterator[tuple[PairTrack, np.ndarray]]:
+        frames = (frames for part in self._parts for _, frames in part.views())
+        return zip(self.tracks, frames, strict=True)
+
+    @property
+    def visible(self) -> np.ndarray:
+        return np.concatenate([part.visible for part in self._parts])
+
+    @property
+    def takes(self) -> list[str]:
+        return list(self._part_of)
+
+
+Pairs = PairSet | JoinedPairs
+
+
+def open_pairs(data_dirs: Iterable[Path], split: str, setting: str) -> Pairs:
+    """The pairs of one data set or of several. Raises UserError as PairSet.open, or if a take is in two of them."""
+    parts = [PairSet.open(data_dir, split, setting) for data_dir in data_dirs]
+    return parts[0] if len(parts) == 1 else JoinedPairs(parts)

@@ -20,6 +20,7 @@ from model.backbone import random_backbone
 from model.checkpoint import load_checkpoint, save_checkpoint
 from model.xsegtx import XSegTx, XSegTxConfig
 from tests.made import ROOT
+from tests.made.processed import create_pairs
 from tests.made.training import arguments, log_lines, losses, make_training_set, run_training, start_training
 from train.flags import STRONG, parse_args
 from train.state import TrainState
@@ -288,6 +289,25 @@ def test_both_settings_are_learned_by_one_network(data_dir, tmp_path, capsys):
         len(PairSet.open(data_dir, "val", setting)) for setting in SETTINGS
     )
     assert "drop one of them" in error_line(capsys, data_dir, tmp_path / "other", "--both", "--reverse")
+
+
+def test_several_data_sets_are_learned_from_as_if_they_were_one(finished, tmp_path):
+    splits = {"train": ["uid-a", "uid-b", "uid-c"], "val": ["uid-d", "uid-e"]}
+    both = make_training_set(tmp_path / "a", splits), make_training_set(tmp_path / "b", splits)
+    for folder, uids in zip(both, (("uid-c", "uid-e"), ("uid-a", "uid-b", "uid-d")), strict=True):
+        for uid in uids:
+            shutil.rmtree(folder / uid)
+        assert create_pairs(folder).returncode == 0
+    run_training(both[0], tmp_path / "run", "--num_workers", 1, "--train-dir", *both, "--val_size", 0)
+    assert losses(tmp_path / "run") == losses(finished)
+    start = log_lines(tmp_path / "run", "start")[0]
+    assert start["val_pairs"] == "30 of 30" and all(str(folder) in start["data"] for folder in both)
+
+
+def test_a_take_in_two_data_sets_is_refused(data_dir, tmp_path, capsys):
+    shutil.copytree(data_dir, tmp_path / "copy")
+    message = error_line(capsys, data_dir, tmp_path / "run", "--train-dir", data_dir, tmp_path / "copy")
+    assert "take uid-a is in" in message and "drop one" in message
 
 
 def test_a_network_with_a_similarity_prior_is_recorded_and_not_continued_without_it(data_dir, tmp_path, capsys):

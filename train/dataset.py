@@ -18,7 +18,7 @@ from torch.utils.data import DataLoader, Dataset, Sampler
 from formats.errors import UserError
 from formats.geometry import ZOOM, Corner, crop_corner, letterbox, letterbox_axes
 from formats.masks import RLE, letterbox_mask
-from formats.pairs import PairSet
+from formats.pairs import Pairs
 from formats.parallel import default_workers, loader_workers, start_loader_worker
 from formats.processed import frame_path, read_frame
 from formats.stored_frames import read_letterboxed
@@ -74,7 +74,7 @@ class SampleOptions(NamedTuple):
 class Samples(Dataset):
     """Reads one sample. Images whose features are `cached` are left black."""
 
-    def __init__(self, pairs: PairSet, side: int, cached: Container[ImageKey] = ()):
+    def __init__(self, pairs: Pairs, side: int, cached: Container[ImageKey] = ()):
         self.pairs, self.side, self.cached = pairs, side, cached
 
     def source(self, i: int, j: int) -> Source:
@@ -106,7 +106,7 @@ class Samples(Dataset):
         """(S, S, 3) uint8 RGB."""
         if key in self.cached:
             return np.zeros((self.side, self.side, 3), np.uint8)
-        folder = self.pairs.data_dir / key.take_uid / key.camera
+        folder = self.pairs.camera_folder(key.take_uid, key.camera)
         if key.corner is None:
             return read_letterboxed(folder, key.frame, self.side)[0]
         return letterbox(read_frame(frame_path(folder, key.frame)), self.side, key.corner)
@@ -121,7 +121,7 @@ class Samples(Dataset):
 class ValidationSamples(Samples):
     """A fixed selection of pairs, as they are: no swaps, no blocked tokens."""
 
-    def __init__(self, pairs: PairSet, size: int, side: int, cached: Container[ImageKey] = ()):
+    def __init__(self, pairs: Pairs, size: int, side: int, cached: Container[ImageKey] = ()):
         """`size` pairs (0 = all), the same in every run on the same data."""
         super().__init__(pairs, side, cached)
         size = min(size, len(pairs)) or len(pairs)
@@ -154,7 +154,7 @@ class TrainSamples(Samples):
 
     def __init__(
         self,
-        pairs: PairSet,
+        pairs: Pairs,
         side: int,
         seed: int,
         cached: Container[ImageKey] = (),
@@ -215,7 +215,7 @@ class TrainSamples(Samples):
         return crop_corner(mask.any(1), mask.any(0), self.side)
 
 
-def unrelated_pair(pairs: PairSet, i: int, rng: np.random.Generator) -> int | None:
+def unrelated_pair(pairs: Pairs, i: int, rng: np.random.Generator) -> int | None:
     """A random pair of another take and another object, whose target frame is a negative for pair `i`.
 
     None if there is none.

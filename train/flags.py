@@ -44,7 +44,7 @@ def parse_args(argv: list[str] | None, doc: str) -> argparse.Namespace:
     parser.set_defaults(**RECIPES[parser.parse_args(argv).recipe])  # flags that are given win
     args = parser.parse_args(argv)
     args.unused = [flag for flag in UNUSED if vars(args).pop(flag[2:].replace("-", "_"), None) is not None]
-    args.train_dir = args.train_dir.resolve()  # however it is written, it is the same recipe
+    args.train_dir = [folder.resolve() for folder in args.train_dir]  # however written, it is the same recipe
     if args.out_dir is None:
         kind = "_both" if args.both else "_reverse" if args.reverse else ""
         args.out_dir = CHECKPOINT_DIR / f"egoexo_v2_480x480{kind}"
@@ -77,6 +77,7 @@ def recipe_of(args: argparse.Namespace) -> dict[str, Any]:
 def plain(args: argparse.Namespace) -> dict[str, Any]:
     """The flags as a checkpoint can hold them."""
     values = {name: str(value) if isinstance(value, Path) else value for name, value in vars(args).items()}
+    values["train_dir"] = " ".join(map(str, args.train_dir))
     return {name: value for name, value in values.items() if name not in ("unused", "overwrite")}
 
 
@@ -86,7 +87,8 @@ def _add_recipe(parser: Parser) -> None:
     flags = " ".join(f"--{name}" if value is True else f"--{name} {value:g}" for name, value in STRONG.items())
     text = f"default values: the paper's, or strong ({flags})"
     add("--recipe", choices=RECIPES, default="paper", help=text)
-    add("--train-dir", type=Path, default=DEFAULT_DATA_DIR, help="processed takes with train and val pair files")
+    text = "folders of processed takes, each with train and val pair files"
+    add("--train-dir", type=Path, nargs="+", default=[DEFAULT_DATA_DIR], metavar="DIR", help=text)
     add("--reverse", action="store_true", help="train exo-ego instead of ego-exo")
     add("--both", action="store_true", help="train one network for both settings")
     add("--batch-pos", type=at_least(1), default=32, help="batch size, over all processes together")

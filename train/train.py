@@ -29,7 +29,7 @@ from torch.utils.data import DataLoader
 
 from formats.errors import UserError
 from formats.files import named_errors, remove_leftovers
-from formats.pairs import BOTH, PairSet
+from formats.pairs import BOTH, Pairs, open_pairs
 from formats.parallel import loader_failures
 from formats.provenance import provenance
 from formats.stored_frames import count_stored
@@ -83,7 +83,7 @@ def main(argv: list[str] | None = None) -> int | None:
 def train(args: argparse.Namespace, ranks: Ranks, device: torch.device) -> int | None:
     """From pairs to checkpoints, on one of the processes. Returns the exit status of a run that a signal stopped."""
     setting = BOTH if args.both else "exo-ego" if args.reverse else "ego-exo"
-    pairs, val_pairs = (PairSet.open(args.train_dir, split, setting) for split in ("train", "val"))
+    pairs, val_pairs = (open_pairs(args.train_dir, split, setting) for split in ("train", "val"))
     start = args.resume_pth and Path(args.resume_pth)
     if not args.overwrite:
         defaults = recipe_of(parse_args([], __doc__))
@@ -151,7 +151,7 @@ def train(args: argparse.Namespace, ranks: Ranks, device: torch.device) -> int |
 
 
 def make_loaders(
-    args: argparse.Namespace, state: TrainState, ranks: Ranks, pairs: PairSet, val_pairs: PairSet, encode: BatchEncoder
+    args: argparse.Namespace, state: TrainState, ranks: Ranks, pairs: Pairs, val_pairs: Pairs, encode: BatchEncoder
 ) -> tuple[Iterator[Batch], DataLoader]:
     """The training batches of this rank from `state.step` on, and its validation batches."""
     samples = TrainSamples(pairs, args.input_size, args.seed, encode.cache, sample_options(args))
@@ -165,7 +165,7 @@ def make_loaders(
 
 
 def starting_state(
-    args: argparse.Namespace, path: Path | None, pairs: PairSet, device: torch.device
+    args: argparse.Namespace, path: Path | None, pairs: Pairs, device: torch.device
 ) -> tuple[TrainState, list[str]]:
     """The state of the checkpoint `path`, or a new one, and in words where it comes from.
 
@@ -220,7 +220,7 @@ def continued(
     return [f"{path}, continued at step {state.step}", *notes]
 
 
-def frozen_backbone(args: argparse.Namespace, pairs: PairSet) -> Backbone:
+def frozen_backbone(args: argparse.Namespace, pairs: Pairs) -> Backbone:
     """The one that the flags name; the batch norms of a random one have the statistics of training frames, so that its
     features differ by content.
     """
@@ -241,14 +241,14 @@ def frozen_backbone(args: argparse.Namespace, pairs: PairSet) -> Backbone:
 def introduce(args, log: Log, state: TrainState, notes: list[str], pairs, val_pairs, about: dict[str, Any]) -> None:
     """Print and log the data, the network and the recipe of a run."""
     a_frame = {
-        pairs.data_dir / track.take_uid / camera: pairs[track.numbers[0]].frame
+        pairs.camera_folder(track.take_uid, camera): pairs[track.numbers[0]].frame
         for track in pairs.tracks
         if track.numbers
         for camera in (track.query_camera, track.target_camera)
     }
     facts = {
         "setting": pairs.setting,
-        "data": str(pairs.data_dir),
+        "data": about["arguments"]["train_dir"],
         "train_pairs": f"{len(pairs)} of {len(pairs.takes)} takes, {int((~pairs.visible).sum())} of them negatives",
         "val_pairs": f"{min(args.val_size, len(val_pairs)) or len(val_pairs)} of {len(val_pairs)}",
         "stored_frames": count_stored(a_frame, args.input_size),
