@@ -106,8 +106,12 @@ def check_split(args: argparse.Namespace, name: str, uids: list[str]) -> SplitCh
     checks = dict(tqdm(run_jobs(check, there, args.num_workers), printable(name), total=len(there), unit="take"))
     problems, missing = [], []
     for uid in uids:
-        failures = read_failures(args.data_dir / uid)
         problems += checks[uid].problems if uid in checks else []
+        try:
+            failures = read_failures(args.data_dir / uid)
+        except UserError as error:
+            problems.append(f"take {uid}: {error}")
+            continue
         problems += [failure.describe(uid) for failure in failures if failure.kind == BROKEN]
         missing += [failure.describe(uid) for failure in failures if failure.kind == MISSING]
         if uid not in checks and not failures:
@@ -146,27 +150,36 @@ def check_take(data_dir: Path, uid: str, decode: bool = False) -> TakeCheck:
         return check
     needed = pair_frames(take.masks, take.is_ego)
     for camera in sorted(take.cameras):
-        tracks = {name: cameras[camera] for name, cameras in take.masks.items() if cameras.get(camera)}
-        problems, mask_size = _check_masks(tracks)
-        there = frames_in(take.folder / camera)
-        wanted = needed.get(camera, set())
-        if not there.keys() <= wanted:  # made with `--frames all`: every mask and every second has its frame
-            seconds = take.subsample_idx
-            if not take.is_ego(camera):  # its video may end early
-                seconds = [frame for frame in seconds if frame <= max(there)]
-            wanted = wanted.union(*tracks.values(), seconds)
-        problems += _check_frames({frame: there[frame] for frame in sorted(wanted & there.keys())}, mask_size, decode)
-        problems += check_stored_frames(take.folder / camera, wanted & needed.get(camera, set()) & there.keys())
-        if missing := sorted(wanted - there.keys()):
-            problems.append(f"{counted(len(missing), 'frame')} missing: {_name_some(missing)}")
-        check.frames += len(wanted)
-        check.masks += sum(map(len, tracks.values()))
+        try:
+            problems = _check_camera(check, take, camera, needed.get(camera, set()), decode)
+        except OSError as error:  # a folder or file that this user may not read, a failing disk
+            problems = [f"{error.strerror}: {error.filename}"]
         check.problems += [f"take {uid}, camera {camera}: {problem}" for problem in problems]
     check.pairs = {
         setting: {pair: len(take.masks[pair.object_name][pair.query_camera]) for pair in take.camera_pairs(setting)}
         for setting in SETTINGS
     }
     return check
+
+
+def _check_camera(check: TakeCheck, take: ProcessedTake, camera: str, needed: set[int], decode: bool) -> list[str]:
+    """Problems of a camera whose pairs need the frames `needed`; counts its frames and masks in `check`."""
+    tracks = {name: cameras[camera] for name, cameras in take.masks.items() if cameras.get(camera)}
+    problems, mask_size = _check_masks(tracks)
+    check.masks += sum(map(len, tracks.values()))
+    there = frames_in(take.folder / camera)
+    wanted = needed
+    if not there.keys() <= wanted:  # made with `--frames all`: every mask and every second has its frame
+        seconds = take.subsample_idx
+        if not take.is_ego(camera):  # its video may end early
+            seconds = [frame for frame in seconds if frame <= max(there)]
+        wanted = wanted.union(*tracks.values(), seconds)
+    check.frames += len(wanted)
+    problems += _check_frames({frame: there[frame] for frame in sorted(wanted & there.keys())}, mask_size, decode)
+    problems += check_stored_frames(take.folder / camera, wanted & needed & there.keys())
+    if missing := sorted(wanted - there.keys()):
+        problems.append(f"{counted(len(missing), 'frame')} missing: {_name_some(missing)}")
+    return problems
 
 
 def _check_masks(tracks: Mapping[str, Mapping[int, RLE]]) -> tuple[list[str], Size | None]:

@@ -62,6 +62,8 @@ def _read(folder: Path) -> tuple[str, list[Failure]]:
         return raw["take_name"], [Failure(**row) for row in raw["failures"]]
     except FileNotFoundError:
         return "", []
+    except OSError as error:
+        raise UserError(f"{path} cannot be read ({error.strerror})") from None
     except MALFORMED as error:
         raise UserError(
             f"{path} is malformed ({type(error).__name__}: {error}); delete it and run data/process_data.py again"

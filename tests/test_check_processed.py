@@ -72,6 +72,19 @@ def test_missing_frames_are_listed(paired):
     assert f"train, take take-a, camera {EGO}: 2 frames missing: 0, 30" in result.stdout
 
 
+def test_what_cannot_be_read_is_a_problem_and_the_other_takes_are_checked(paired):
+    frame, failures = paired / "take-a" / EGO / "30.jpg", paired / "take-b" / "failed.json"
+    frame.unlink()
+    frame.mkdir()
+    failures.mkdir()
+    (paired / "take-c" / EGO / "0.jpg").unlink()
+    result = check(paired)
+    assert result.returncode == 1
+    assert f"take take-a, camera {EGO}: Is a directory: {frame}" in result.stdout
+    assert f"take take-b: {failures} cannot be read (Is a directory)" in result.stdout
+    assert f"val, take take-c, camera {EGO}: 1 frame missing: 0" in result.stdout
+
+
 @pytest.mark.parametrize("text", ["{", "[1]", '{"take_name": "x", "failures": [5]}', "[" * 200_000])
 def test_an_unusable_list_of_failures_is_one_line(tmp_path, text):
     (tmp_path / "failed.json").write_text(text)
