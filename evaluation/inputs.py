@@ -155,6 +155,8 @@ def left_out(truth: GroundTruth, scores: Scores) -> list[str]:
         lines.append(f"takes of the results without ground truth, not scored: {', '.join(scores.not_in_truth)}")
     if truth.accepted:
         lines.append(f"accepted: {counted(len(truth.accepted), 'take')} of the ground truth without subsample_idx")
-    lines += [f"accepted: {count:,} {ACCEPTED_TEXT[kind]}" for kind, count in sorted(scores.accepted.items())]
+    for kind, count in sorted(scores.accepted.items()):
+        noun, text = ACCEPTED_TEXT[kind]
+        lines.append(f"accepted: {counted(count, noun)} {text}")
     lines += [problem.text for problem in scores.problems if problem.missing]
     return list(map(printable, lines))

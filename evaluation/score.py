@@ -26,10 +26,10 @@ from formats.results import THRESHOLD, camera_pair_key
 MISSING = "missing"
 OTHER_SIZE, NO_CONFIDENCE, LISTED = "mask has another size", "no confidence", "confidence is a list of one number"
 FLAGS = {OTHER_SIZE: "--resize_masks", NO_CONFIDENCE: "--lenient", LISTED: "--lenient"}  # problem -> what accepts it
-ACCEPTED_TEXT = {
-    OTHER_SIZE: "masks of another size, resized by nearest neighbor to the official one",
-    NO_CONFIDENCE: "predictions without confidence: 1 where the mask is not empty, else 0",
-    LISTED: "confidences that are a list of one number",
+ACCEPTED_TEXT = {  # what is counted, and what it has
+    OTHER_SIZE: ("mask", "of another size, resized by nearest neighbor to the official one"),
+    NO_CONFIDENCE: ("prediction", "without confidence: 1 where the mask is not empty, else 0"),
+    LISTED: ("confidence", "given as a list of one number"),
 }
 MAX_DISTORTION = 0.05  # of height by width; beyond it a mask is of another image, or padded, and cannot be resized
 

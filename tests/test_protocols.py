@@ -88,7 +88,7 @@ def test_each_rule_holds_for_masks_of_another_size_which_are_counted(tmp_path, c
     assert summary["accepted"] == {"mask has another size": count, "confidence is a list of one number": count}
     printed = capsys.readouterr().out
     assert f"accepted: {count} masks of another size, resized by nearest neighbor" in printed
-    assert f"accepted: {count} confidences that are a list of one number" in printed
+    assert f"accepted: {count} confidences given as a list of one number" in printed
 
 
 def test_only_the_official_row_stands_without_a_star(tmp_path, capsys):

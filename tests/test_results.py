@@ -138,7 +138,7 @@ def test_a_confidence_in_a_list_is_listed_and_accepted_by_lenient(root, setting,
     assert "; --lenient accepts it" in problems and "--lenient would accept" in last
     assert scored(root, setting, tmp_path / "r.json", tmp_path / "out", "--lenient") == expected
     count = sum(1 for _ in entries(listed))
-    assert f"accepted: {count} confidences that are a list of one number" in capsys.readouterr().out
+    assert f"accepted: {count} confidences given as a list of one number" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize("confidence", [[], [0.5, 0.5], ["0.5"], [[0.5]], [2], [None]])
