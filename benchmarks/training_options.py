@@ -47,7 +47,6 @@ from train.log import LOG_NAME, read_log
 from train.state import BEST
 
 PROCESSED = "processed"
-AMP = ("off", "bf16", "fp16")
 BATCH, EPOCHS, WARMUP = 8, 4, 50  # the rate drops after the last but one epoch
 FIGURES = {  # title: where metrics.json has it
     "IoU": ("official", "iou"),

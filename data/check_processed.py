@@ -101,6 +101,7 @@ class SplitCheck(NamedTuple):
 
 
 def check_split(args: argparse.Namespace, name: str, uids: list[str]) -> SplitCheck:
+    """Check the processed takes of a split, its pairs, and what process_data.py could not make."""
     there = [uid for uid in uids if is_processed(args.data_dir, uid)]
     check = partial(check_take, args.data_dir, decode=args.decode)
     checks = dict(tqdm(run_jobs(check, there, args.num_workers), printable(name), total=len(there), unit="take"))

@@ -135,6 +135,7 @@ def describe_data(args: argparse.Namespace, truth: GroundTruth) -> None:
 
 
 def compare_files(args: argparse.Namespace, truth: GroundTruth, files: list[Path]) -> None:
+    """Write and print how several results files compare on the frames that all of them have."""
     scores = [score_file(args, truth, path) for path in files]
     names = args.names or short_names(files)
     cases = common_cases(scores)

@@ -45,6 +45,7 @@ def format_table(rows: Rows) -> list[str]:
 
 
 def format_summary(summary: dict[str, Any]) -> str:
+    """What evaluate.py prints of a results file: the figures, their intervals, the breakdowns."""
     scored, wanted = summary["frames_scored"], summary["frames_wanted"]
     lines = [headline(summary)]
     if scored < wanted:
