@@ -113,7 +113,11 @@ def sizes(tracks: Sequence[dict[str, Any]]) -> dict[str, dict[str, float]]:
     for key, name in (("area", "areas"), ("pixels", "pixels")):
         values = [value for track in tracks for value in track[name]] or [float("nan")]
         found[key] = {quantile: float(np.quantile(values, share)) for quantile, (_, share) in QUANTILES.items()}
-    labels = Counter(size_label(pixels) for track in tracks for pixels in track["pixels"])
+    labels = Counter(
+        size_label(area if pixels else 0)
+        for track in tracks
+        for area, pixels in zip(track["areas"], track["pixels"], strict=True)
+    )
     return {**found, "masks_by_size": {label: labels[label] for label in SIZE_LABELS}}
 
 

@@ -35,6 +35,12 @@ class MaskScores(NamedTuple):
     objects_in_view: int = 1  # how many of the take's masks in the target frame are not empty, this one included
     shared_pixels: int = 0  # of both masks
     location_error_own_diagonal: float = math.nan  # the official distance as a fraction of this image's diagonal
+    image_pixels: int = EVAL_SIDE**2
+
+    @property
+    def truth_area(self) -> float:
+        """Of the true mask, as a fraction of the image."""
+        return self.truth_pixels / self.image_pixels
 
 
 class Metric(NamedTuple):
@@ -132,6 +138,7 @@ def score_masks(truth: CutOut, prediction: np.ndarray, others: Sequence[CutOut] 
         objects_in_view=len(others) + (truth.pixels > 0),
         shared_pixels=int(np.count_nonzero(pair[0] & pair[1])),
         location_error_own_diagonal=distance * LOCATION_SCALE / math.hypot(*truth.size),
+        image_pixels=math.prod(truth.size),
     )
 
 

@@ -24,7 +24,7 @@ PAPER = {  # this network as the benchmark's authors trained it, on their v2 tes
 PAPER_TAKES = 295  # of that split
 PRINTED_BREAKDOWNS = ("scenario", "object size", "visibility", "query camera", "target camera")
 BREAKDOWN_TITLES = {  # where they differ from the name
-    "object size": "size of the true mask in the target image (long side 480 px)",
+    "object size": "share of the target image that the object covers",
     "visibility": "visibility in the target view",
 }
 OUTPUT_FILES = ("metrics.json", "breakdown.csv", "cases.csv")

@@ -15,8 +15,8 @@ from evaluation.score import Case, Scores
 from formats.results import THRESHOLD
 
 SUMS = (*MASK_METRICS, "several_objects", "right_object_chance", "visible", "visible_right", "hidden", "hidden_right")
-SIZE_EDGES = (100, 400, 1600, 6400)  # pixels of the true mask at a long side of 480
-SIZE_LABELS = "vanished at 480 px", "under 100 px", "100 to 400 px", "400 to 1600 px", "1600 to 6400 px", "from 6400 px"
+SIZE_EDGES = (0.0005, 0.0015, 0.005, 0.02)  # of the true mask, as a fraction of the image
+SIZE_LABELS = "vanished at 480 px", "under 0.05 %", "0.05 to 0.15 %", "0.15 to 0.5 %", "0.5 to 2 %", "from 2 %"
 VISIBILITY_EDGES = (0.5, 0.9)  # share of the track's scored frames in which the object is visible
 VISIBILITY_LABELS = ("in under half of the frames", "in 50 to 90 % of the frames", "in at least 90 %", "in all frames")
 LABEL_ORDERS = {"object size": SIZE_LABELS, "visibility": VISIBILITY_LABELS}  # others are sorted by name
@@ -170,7 +170,7 @@ def labels(scores: Scores) -> dict[str, Callable[[Case], str | None]]:
         "scenario": lambda case: scenarios[case.take_uid],
         "query camera": lambda case: case.query_camera,
         "target camera": lambda case: case.target_camera,
-        "object size": lambda case: size_label(case.mask.truth_pixels) if case.visible else None,
+        "object size": lambda case: size_label(case.mask.truth_area) if case.visible else None,
         "visibility": lambda case: visibility_label(shares[case.track]),
     }
 
@@ -192,8 +192,9 @@ def places_by_label(
     return {key: places[key] for key in order or sorted(places) if key in places}
 
 
-def size_label(pixels: int) -> str:
-    return SIZE_LABELS[0 if pixels == 0 else 1 + sum(pixels >= edge for edge in SIZE_EDGES)]
+def size_label(area: float) -> str:
+    """Of a mask with that fraction of its image: quartiles of real ones are 0.04 and 0.3 % (exo), 0.15 and 1 % (ego)."""
+    return SIZE_LABELS[0 if area == 0 else 1 + sum(area >= edge for edge in SIZE_EDGES)]
 
 
 def visibility_label(share: float) -> str:

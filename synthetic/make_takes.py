@@ -8,10 +8,12 @@ at, and `annotations/relations_{train,val,test}.json` (docs/formats.md). Objects
 The same options give the same takes; a rerun keeps the finished ones.
 
 The defaults are many takes of few annotated frames, because a network learns more from more objects than from more
-frames of the same ones. `--hold 1 --num_frames 900 --object_size 0.004 --size native` comes closer to the real data.
+frames of the same ones. `--object_size real --size medium --clutter 24 --num_objects 6 --blur 1.5 --noise 3` has
+objects as large as the real data set's among others like them, and `--size native --hold 1 --num_frames 900` its files.
 """
 
 import argparse
+import math
 import sys
 from dataclasses import asdict, fields
 from functools import partial
@@ -30,6 +32,7 @@ from formats.errors import UserError, counted
 from formats.files import write_json
 from formats.parallel import run_jobs
 from formats.takes import ANNOTATION_TEMPLATE, DEFAULT_ROOT, FRAME_STEP, SPLITS, annotation_path
+from synthetic.tabletop import REAL, ObjectSizes
 from synthetic.take import VIDEO_SIZES, TakeId, TakeOptions, make_take
 
 MARKER = "synthetic_takes.json"  # says that a folder is ours to write into
@@ -77,7 +80,12 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     add("--size", choices=VIDEO_SIZES, default="small", help="of the videos; native is 3840x2160 and 1408x1408")
     add("--num_exo", type=at_least(1), default=2, help="static cameras")
     add("--num_objects", type=at_least(1), default=4, help="objects on the table; each camera sees about two at a time")
-    add("--object_size", type=float, default=0.2, help="area of an object as a fraction of the picture; up to 0.4")
+    text = "area of an object as a fraction of the picture, up to 0.4: one for all, or the range that nine of ten are in "
+    text += "(LOW HIGH); or real, those of Ego-Exo4D: smaller in the exo pictures than in the ego ones"
+    add("--object_size", nargs="+", default=["0.2"], metavar="SIZE", help=text)
+    add("--clutter", type=at_least(0), default=0, help="further things on the table, at most; never annotated")
+    add("--blur", type=at_least(0, float), default=0, help="of each video, up to this many pixels, Gaussian")
+    add("--noise", type=at_least(0, float), default=0, help="of the pictures in gray levels, Gaussian")
     add("--hold", type=at_least(1), default=30, help="render only each n-th frame and repeat it; a divisor of 30")
     add("--seed", type=at_least(0), default=0, help="other seeds give other takes")
     add_num_workers(parser, "processes; the takes do not depend on it")
@@ -86,11 +94,26 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
         raise UserError("--num_train, --num_val and --num_test are all 0; nothing to render")
     if FRAME_STEP % args.hold:
         raise UserError(f"--hold {args.hold} does not divide {FRAME_STEP}; annotated frames would not be exact")
-    if not 0 < args.object_size <= 0.4:
-        raise UserError(f"--object_size {args.object_size} is not a fraction between 0 and 0.4 of the picture")
+    args.object_size = object_sizes(args.object_size)
     if args.num_objects > 18:
         raise UserError(f"--num_objects {args.num_objects} is more than the table holds; 18 at most")
     return args
+
+
+def object_sizes(words: list[str]) -> ObjectSizes:
+    """What `--object_size` means. Raises UserError."""
+    if words == ["real"]:
+        return REAL
+    try:
+        low, high = float(words[0]), float(words[-1])
+    except ValueError:
+        low = high = -1.0
+    if len(words) > 2 or not 0 < low <= high <= 0.4:
+        raise UserError(
+            f"--object_size {' '.join(words)} is not real, nor one or two fractions between 0 and 0.4 of the picture"
+        )
+    median = (low * high) ** 0.5
+    return ObjectSizes(ego=median, exo=median, spread=math.log(high / low) / 3.29)  # 3.29 deviations hold nine of ten
 
 
 def main() -> None:

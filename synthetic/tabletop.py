@@ -3,6 +3,8 @@
 Lengths are in units of the mean object width, times in seconds. z is up, the wearer stands on the side of negative y.
 """
 
+from dataclasses import dataclass, replace
+
 import numpy as np
 
 from formats.geometry import Size
@@ -23,6 +25,34 @@ def camera_names(num_exo: int) -> list[str]:
     return [EGO, *(f"cam{number:02d}" for number in range(1, num_exo + 1))]
 
 
+@dataclass(frozen=True)
+class ObjectSizes:
+    """How large objects are in the pictures. Areas are fractions of a picture, of an unoccluded object."""
+
+    ego: float  # area of a median object
+    exo: float  # of the same object there
+    spread: float = 0.0  # standard deviation of the logarithm of an object's area; 0: all are of one size
+    cameras: float = 0.0  # of the logarithm of an exo camera's distance
+
+    @property
+    def mixed(self) -> bool:
+        return self.spread > 0
+
+    @property
+    def least(self) -> float:
+        """An annotator does not outline what is smaller."""
+        return 2e-5 if self.mixed else 5e-4  # 10 pixels of a frame of 540 x 960
+
+    def scales(self, rng: np.random.Generator, count: int) -> np.ndarray:
+        """Widths of `count` objects in units of the median one's."""
+        return np.exp(rng.normal(0, self.spread / 2, count).clip(-1.5, 1.5))
+
+
+# Quantiles of the masks of four Ego-Exo4D takes, in percent: ego 0.05, 0.15, 0.4, 0.95, 2.5 and more; exo 0.01, 0.04,
+# 0.1, 0.3, 1.5 (at 5, 25, 50, 75 and 95 %), a close camera's more.
+REAL = ObjectSizes(ego=7e-3, exo=1.7e-3, spread=1.3, cameras=0.35)
+
+
 class Tabletop:
     """One take's world. Solids carry label i + 1 for object i; everything else carries 0."""
 
@@ -30,36 +60,44 @@ class Tabletop:
         self,
         rng: np.random.Generator,
         items: list[Item],
+        clutter: list[Item],
         exo_views: list[list[int]],
         sizes: tuple[Size, Size],
-        object_size: float,
+        object_size: ObjectSizes,
         seconds: float,
     ) -> None:
-        """`exo_views[k]`: which objects exo camera k is aimed at; `sizes`: (H, W) of ego and exo pictures;
-        `object_size`: area of an object in a picture as a fraction of it, unoccluded, on average."""
-        self.items, self.exo_views, (ego_size, exo_size) = items, exo_views, sizes
+        """`exo_views[k]`: which objects exo camera k is aimed at; `sizes`: (H, W) of ego and exo pictures."""
+        self.exo_views, (ego_size, exo_size), self.mixed = exo_views, sizes, object_size.mixed
+        variety = np.random.default_rng(rng.integers(1 << 32)) if self.mixed or clutter else rng
+        self.scales = object_size.scales(variety, len(items))
+        self.items = [replace(item, half_axes=item.half_axes * k) for item, k in zip(items, self.scales, strict=True)]
         ego_distance, exo_distance = (
-            focal * np.sqrt(OBJECT_AREA / object_size * width / height)
-            for focal, (height, width) in ((EGO_FOCAL, ego_size), (EXO_FOCAL, exo_size))
+            focal * np.sqrt(OBJECT_AREA / area * width / height)
+            for focal, area, (height, width) in (
+                (EGO_FOCAL, object_size.ego, ego_size),
+                (EXO_FOCAL, object_size.exo, exo_size),
+            )
         )
+        exo_distances = exo_distance * np.exp(variety.normal(0, object_size.cameras, len(exo_views)).clip(-1, 0.7))
         self.spacing = max(1.5, 0.3 * ego_distance / EGO_FOCAL)
         self.places = self._place_items(rng)
         self.yaws = rng.uniform(-0.5, 0.5, len(items)) * np.pi
-        self.room, self.table = self._build_room(rng, 1.2 * max(ego_distance, exo_distance))
+        self.room, self.table = self._build_room(rng, 1.2 * max(ego_distance, *exo_distances))
+        self.clutter = self._scatter(variety, clutter, object_size)
         self._plan_wearer(rng, seconds, ego_distance)
         self.ego_size = ego_size
         self.exo_cameras = [
-            self._aim_exo(rng, number, [self.places[i] for i in view], exo_distance, exo_size)
-            for number, view in enumerate(exo_views)
+            self._aim_exo(rng, number, [self.places[i] for i in view], distance, exo_size)
+            for number, (view, distance) in enumerate(zip(exo_views, exo_distances, strict=True))
         ]
         self.cameras = camera_names(len(exo_views))
-        self.exo_rooms = [render(camera, [self.room]) for camera in self.exo_cameras]
+        self.exo_rooms = [render(camera, [self.room, *self.clutter]) for camera in self.exo_cameras]
 
     def pictures(self, second: float) -> dict[str, Picture]:
         """What each camera sees."""
         solids = self.solids(second)
-        solids.append(cast_shadows(self.table, solids))
-        pictures = {EGO: render(self.ego_camera(second), [*solids, self.room])}
+        solids.append(cast_shadows(self.table, solids + self.clutter))
+        pictures = {EGO: render(self.ego_camera(second), [*solids, *self.clutter, self.room])}
         for name, camera, room in zip(self.cameras[1:], self.exo_cameras, self.exo_rooms, strict=True):
             pictures[name] = render(camera, solids, room)
         return pictures
@@ -83,7 +121,8 @@ class Tabletop:
         """Centers of the objects: a row along x with ragged depth, standing on the table."""
         count = len(self.items)
         x = (np.arange(count) - (count - 1) / 2) * self.spacing
-        y = rng.uniform(-0.5, 0.5, count) * min(1.0, self.spacing - 0.7)
+        ragged = self.spacing - 0.7
+        y = rng.uniform(-0.5, 0.5, count) * (ragged if self.mixed else min(1.0, ragged))
         return np.stack([x, y, [TABLE_HEIGHT + item.half_axes[2] for item in self.items]], 1)
 
     def _build_room(self, rng: np.random.Generator, reach: float) -> tuple[Solid, Solid]:
@@ -97,6 +136,23 @@ class Tabletop:
         table_half = np.array([width + 0.9, max(1.9, self.spacing), TABLE_HEIGHT / 2])
         return room, Solid("box", np.array([0, 0, TABLE_HEIGHT / 2]), table_half, wood)
 
+    def _scatter(self, rng: np.random.Generator, things: list[Item], object_size: ObjectSizes) -> list[Solid]:
+        """Things at random places of the table where nothing stands yet; those that find none are left out."""
+        taken = [(*place[:2], item.half_axes[:2].max()) for place, item in zip(self.places, self.items, strict=True)]
+        solids = []
+        for thing, scale in zip(things, object_size.scales(rng, len(things)), strict=True):
+            half = thing.half_axes * scale
+            radius = half[:2].max()
+            for _ in range(20):
+                x, y = rng.uniform(-1, 1, 2) * (self.table.half_axes[:2] - min(radius, 1))
+                if all(np.hypot(x - u, y - v) > radius + r + 0.1 for u, v, r in taken):
+                    taken.append((x, y, radius))
+                    turned = _turn(2, rng.uniform(-np.pi, np.pi))
+                    place = np.array([x, y, TABLE_HEIGHT + half[2]])
+                    solids.append(Solid(thing.shape, place, half, thing.texture, rotation=turned))
+                    break
+        return solids
+
     def _plan_wearer(self, rng: np.random.Generator, seconds: float, distance: float) -> None:
         """Episodes: look at an object, reach for it, lift it out of the exo cameras' view, look at it, put it back."""
         elevation = np.deg2rad(rng.uniform(32, 42))
@@ -104,7 +160,7 @@ class Tabletop:
         self.sway_speed, self.sway_phase = rng.uniform(0.6, 1.6, 4), rng.uniform(0, 2 * np.pi, 4)
         self.head += self.places.mean(0) * (0.3, 0.7, 0.4)
         self.grip = np.array([0.42, -0.42, 0.12])  # the hand beside the center of the object that it holds
-        self.lift = np.array([0, -0.2, 2.2])
+        self.lift = 0.4 * self.head * (0, 1, 1) if self.mixed else np.array([0, -0.2, 2.2])
         episodes = max(1, int(np.ceil(seconds / EPISODE)))
         # One order for everything looked at, so that each object has its turn: glance, pick up, glance, pick up ...
         order = np.concatenate([rng.permutation(len(self.items)) for _ in range(2 * episodes + 1)])

@@ -1,6 +1,7 @@
 """One rendered take: its videos, and its masks as the annotation files hold them (docs/formats.md)."""
 
 import contextlib
+import json
 import uuid
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -14,8 +15,8 @@ from formats.geometry import Size
 from formats.masks import encode_lzstring, encode_mask
 from formats.takes import FRAME_STEP, SPLITS, video_path
 from synthetic.render import Picture
-from synthetic.tabletop import EGO, Tabletop, camera_names
-from synthetic.textures import deal_items
+from synthetic.tabletop import EGO, ObjectSizes, Tabletop, camera_names
+from synthetic.textures import deal_clutter, deal_items, deal_looks
 from synthetic.video_writer import FPS, open_video
 
 # (H, W) of ego and exo videos. Processing halves the one and quarters the other.
@@ -25,7 +26,6 @@ VIDEO_SIZES: dict[str, tuple[Size, Size]] = {
     "medium": ((1024, 1024), (1080, 1920)),
     "native": ((1408, 1408), (2160, 3840)),
 }
-MIN_VISIBLE = 5e-4  # of the picture: an annotator does not outline less
 Mask = dict[str, Any]
 SCENARIOS = ("Cooking", "Bike Repair", "Health", "Music")
 
@@ -39,8 +39,11 @@ class TakeOptions:
     num_frames: int
     num_exo: int
     num_objects: int
-    object_size: float
+    object_size: ObjectSizes
     hold: int
+    clutter: int = 0
+    blur: float = 0.0
+    noise: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -64,26 +67,30 @@ class TakeId:
         return np.random.default_rng([options.seed, SPLITS.index(self.split), self.index, purpose])
 
     def uid(self, options: TakeOptions) -> str:
-        return str(uuid.UUID(bytes=self.rng(options, 0).bytes(16), version=4))
+        return str(uuid.uuid5(uuid.NAMESPACE_OID, f"{self.name} {json.dumps(asdict(options))}"))
 
 
 def build_tabletop(take: TakeId, options: TakeOptions) -> Tabletop:
     """The world of a take: a function of its place in the data set and the options."""
     views = [list(view) for view in np.array_split(range(options.num_objects), options.num_exo)]
     views = [view or [k % options.num_objects] for k, view in enumerate(views)]  # more cameras than objects
-    items = deal_items(options.seed, take.split, take.index, options.num_objects)
-    seconds = options.num_frames / FPS
-    return Tabletop(take.rng(options, 1), items, views, VIDEO_SIZES[options.size], options.object_size, seconds)
+    which = (options.seed, take.split, take.index)
+    items = deal_items(*which, options.num_objects)
+    clutter = deal_clutter(*which, deal_looks(*which, options.num_objects), options.clutter)
+    sizes, seconds = VIDEO_SIZES[options.size], options.num_frames / FPS
+    return Tabletop(take.rng(options, 1), items, clutter, views, sizes, options.object_size, seconds)
 
 
 def annotated_cameras(tabletop: Tabletop, take: TakeId) -> list[list[str]]:
-    """Which cameras annotate each object: ego and the exo camera aimed at it. For the last object it varies."""
+    """Which cameras annotate each object: ego and the exo camera aimed at it, or all where sizes are mixed. For the
+    last object it varies.
+    """
     exos = tabletop.cameras[1:]
     own: dict[int, str] = {}
     for exo, view in zip(exos, tabletop.exo_views, strict=True):
         for item in view:
             own.setdefault(item, exo)
-    cameras = [[own[item], EGO] for item in range(len(tabletop.items))]
+    cameras = [[*exos, EGO] if tabletop.mixed else [own[item], EGO] for item in range(len(tabletop.items))]
     last = own[len(tabletop.items) - 1]
     cameras[-1] = ([*exos, EGO], [EGO], [last], [last, EGO])[take.variety]
     return cameras
@@ -105,6 +112,8 @@ def make_take(out: Path, take: TakeId, options: TakeOptions) -> dict[str, Any]:
     tabletop = build_tabletop(take, options)
     masks: dict[str, dict[int, dict[int, Mask]]] = {camera: {} for camera in paths}
     previews = []
+    rng = take.rng(options, 4)
+    blurs = {camera: rng.uniform(0, options.blur) for camera in paths}
     with contextlib.ExitStack() as stack:
         write = {
             camera: stack.enter_context(open_video(path, VIDEO_SIZES[options.size][camera != EGO]))
@@ -113,9 +122,10 @@ def make_take(out: Path, take: TakeId, options: TakeOptions) -> dict[str, Any]:
         for frame in range(0, options.num_frames, options.hold):
             pictures = tabletop.pictures(frame / FPS)
             for camera, picture in pictures.items():
-                write[camera](picture.image, min(options.hold, options.num_frames - frame))
+                image = filmed(picture.image, blurs[camera], options.noise, rng)
+                write[camera](image, min(options.hold, options.num_frames - frame))
                 if frame % FRAME_STEP == 0:
-                    masks[camera][frame] = outline_objects(picture.labels)
+                    masks[camera][frame] = outline_objects(picture.labels, options.object_size.least)
             if frame in (0, options.num_frames // 2 // FRAME_STEP * FRAME_STEP):
                 previews.append(preview(pictures))
     cv2.imwrite(str(folder / "preview.jpg"), np.hstack(previews))
@@ -124,13 +134,27 @@ def make_take(out: Path, take: TakeId, options: TakeOptions) -> dict[str, Any]:
     return annotation
 
 
-def outline_objects(labels: np.ndarray) -> dict[int, Mask]:
-    """An annotator's masks of a picture: label -> mask entry of the annotation file, for every visible object."""
+def filmed(image: np.ndarray, blur: float, noise: float, rng: np.random.Generator) -> np.ndarray:
+    """(H, W, 3) uint8 as a camera would record it: out of focus by `blur` pixels, with noise of `noise` gray levels
+    (both standard deviations of a Gaussian; 0: neither).
+    """
+    if blur:
+        image = cv2.GaussianBlur(image, (0, 0), blur)
+    if noise:
+        grain = rng.normal(0, noise, image.shape).astype(np.float32)
+        image = cv2.add(image, grain, dtype=cv2.CV_8U)
+    return image
+
+
+def outline_objects(labels: np.ndarray, least: float) -> dict[int, Mask]:
+    """An annotator's masks of a picture: label -> mask entry of the annotation file, for every object of which at
+    least the fraction `least` of the picture is visible.
+    """
     height, width = labels.shape
     masks = {}
     for label in np.unique(labels[labels > 0]).tolist():
         mask = labels == label
-        if mask.mean() < MIN_VISIBLE:
+        if mask.mean() < least:
             continue
         encoded = encode_lzstring(encode_mask(mask)["counts"])
         rows, cols = np.nonzero(mask)

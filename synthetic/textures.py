@@ -54,13 +54,10 @@ def deal_looks(seed: int, split: str, take_index: int, count: int) -> list[Look]
 
     A split's part of the catalogue is dealt out take by take; when it is used up, it is shuffled and dealt again.
     """
-    split_index = SPLITS.index(split)
-    looks = [(pattern, *colors) for pattern in PATTERNS for colors in itertools.combinations(COLORS, 2)]
-    order = np.random.default_rng(seed).permutation(len(looks))
-    bounds = np.round(np.cumsum([0.0] + [SHARES[name] for name in SPLITS]) * len(looks)).astype(int)
-    mine = order[bounds[split_index] : bounds[split_index + 1]]
+    looks = _looks_of(seed, split)
     for deal in itertools.count():
-        pool = [looks[i] for i in np.random.default_rng([seed, split_index, deal]).permutation(mine)]
+        order = np.random.default_rng([seed, SPLITS.index(split), deal]).permutation(len(looks))
+        pool = [looks[i] for i in order]
         hands = _deal(pool, count)
         if take_index < len(hands):
             return hands[take_index]
@@ -82,6 +79,26 @@ def _deal(pool: list[Look], count: int) -> list[list[Look]]:
         hands.append(hand)
         pool = [look for look in pool if look not in hand]
     return hands
+
+
+def deal_clutter(seed: int, split: str, take_index: int, looks: list[Look], count: int) -> list[Item]:
+    """Things that stand around and are never annotated, with looks of the same split that no object of the take has
+    (`looks`). Every second one is a look-alike: it shares the pattern or a color with one of the objects.
+    """
+    rng = np.random.default_rng([seed, SPLITS.index(split), take_index, 3])
+    others = [look for look in _looks_of(seed, split) if look not in looks]
+    alike = [look for look in others if any(look[0] == own[0] or set(look[1:]) & set(own[1:]) for own in looks)]
+    pools = (others, alike)
+    return [_make_item(rng, pools[k % 2][rng.integers(len(pools[k % 2]))], k) for k in range(count)]
+
+
+def _looks_of(seed: int, split: str) -> list[Look]:
+    """The part of the catalogue that a split's objects wear."""
+    looks = [(pattern, *colors) for pattern in PATTERNS for colors in itertools.combinations(COLORS, 2)]
+    order = np.random.default_rng(seed).permutation(len(looks))
+    bounds = np.round(np.cumsum([0.0] + [SHARES[name] for name in SPLITS]) * len(looks)).astype(int)
+    index = SPLITS.index(split)
+    return [looks[i] for i in order[bounds[index] : bounds[index + 1]]]
 
 
 def _make_item(rng: np.random.Generator, look: Look, number: int) -> Item:

@@ -126,7 +126,7 @@ def test_a_description_is_printed_and_written_as_json(root, tmp_path, capsys, fo
     describe_main(root, tmp_path)
     printed = capsys.readouterr().out
     assert printed.startswith("split val: 2 takes, 8 objects, 4 of them without a pair of cameras")
-    assert all(text in printed for text in ("Cooking", "cam02", "320x180", "masks under 100 px", "exo-ego"))
+    assert all(text in printed for text in ("Cooking", "cam02", "320x180", "masks from 2 %", "exo-ego"))
     written = json.loads((tmp_path / "description.json").read_text())
     assert {key: written[key] for key in found} == found
     assert [path.name for path in tmp_path.iterdir() if path.name[0] != "."] == ["description.json"]

@@ -94,13 +94,13 @@ def count_visible(cases):
 
 
 def test_labels_cut_at_their_edges():
-    assert [size_label(p) for p in (0, 1, 99, 100, 6399, 6400)] == [
+    assert [size_label(area) for area in (0, 1e-6, 0.00049, 0.0005, 0.0199, 0.02)] == [
         "vanished at 480 px",
-        "under 100 px",
-        "under 100 px",
-        "100 to 400 px",
-        "1600 to 6400 px",
-        "from 6400 px",
+        "under 0.05 %",
+        "under 0.05 %",
+        "0.05 to 0.15 %",
+        "0.5 to 2 %",
+        "from 2 %",
     ]
     labels = [visibility_label(share) for share in (0.49, 0.5, 0.89, 0.9, 0.99, 1)]
     assert labels[0] != labels[1] == labels[2] != labels[3] == labels[4] != labels[5]
