@@ -41,7 +41,7 @@ from torch.utils.flop_counter import flop_registry
 from benchmarks.stand_in import make_pool, make_take, write_with_pictures
 from formats.arguments import Parser, at_least
 from formats.errors import run_script
-from formats.geometry import ZOOM, Corner
+from formats.geometry import Corner
 from formats.pairs import PairSet, write_pairs
 from formats.processed import ProcessedTake
 from inference.closer_look import CloserLook
@@ -56,7 +56,7 @@ from train.dataset import Batch, TrainSamples, collate
 from train.distributed import Ranks
 from train.engine import train_one_epoch
 from train.feature_cache import BatchEncoder
-from train.flags import RECIPES, loss_weights, sample_options
+from train.flags import RECIPES, STRONG, loss_weights, sample_options
 from train.flags import parse_args as train_args
 from train.schedule import Schedule
 from train.state import TrainState
@@ -65,10 +65,10 @@ CPU = torch.device("cpu")
 COUNTED = ("bf16", "fp32")  # precisions
 STEPS, PAIRS = 251_000, 280_000  # of the paper's training, of a prediction
 OBJECTS = 5  # of a predicted frame; each is one pair, and they share three images
-PREDICTIONS = {  # with the similarity prior? with the closer look?
-    "predict paper": (False, False),
-    "predict strong": (True, False),
-    "predict strong, closer look": (True, True),
+PREDICTIONS = {  # zoom, with the similarity prior if it is not 1; with the closer look?
+    "predict paper": (1, False),
+    "predict strong": (STRONG["zoom"], False),
+    "predict strong, closer look": (STRONG["zoom"], True),
 }
 LAUNCH = 6e-6  # seconds in which a CPU starts an operation of a GPU
 GPUS = 8
@@ -167,24 +167,26 @@ def fused_attention(q: Tensor, k: Tensor, v: Tensor, attn_mask: Tensor | None, d
 def count_training(args: argparse.Namespace, recipe: argparse.Namespace, precision: str, batch: Batch) -> Meter:
     """A step, from images to new weights; without the log, and without what several GPUs tell each other."""
     backbone = random_backbone(recipe.seed)
-    network = XSegTx(XSegTxConfig(input_size=args.input_size, similarity_prior=recipe.similarity_prior))
+    options = {"similarity_prior": recipe.similarity_prior, "zoom": recipe.zoom}
+    network = XSegTx(XSegTxConfig(input_size=args.input_size, **options))
     state = TrainState(backbone, network, CPU, Schedule(recipe.lr, 1, 1, 1), recipe.seed, precision=precision)
     state.optimizer.param_groups[0]["fused"] = True
     batch = replace(batch, **{name: FAKE.from_tensor(tensor) for name, tensor in batch.tensors().items()})
     with as_on_cuda(), Meter(args) as meter:
-        encode = BatchEncoder(Encoder(backbone, CPU, PRECISIONS[precision], fine=recipe.similarity_prior))
+        encode = BatchEncoder(Encoder(backbone, CPU, PRECISIONS[precision], recipe.zoom))
         log = Mock(ranks=Ranks(), every=2, next_batch=next)
         train_one_epoch(state, encode, iter([batch]), loss_weights(recipe), log)
     return meter
 
 
-def count_prediction(args: argparse.Namespace, strong: bool, closer: bool, precision: str, batch: PairBatch) -> Meter:
+def count_prediction(args: argparse.Namespace, zoom: int, closer: bool, precision: str, batch: PairBatch) -> Meter:
     """A batch, from images to masks of 480 pixels."""
-    network = XSegTx(XSegTxConfig(input_size=args.input_size, similarity_prior=strong))
+    network = XSegTx(XSegTxConfig(input_size=args.input_size, similarity_prior=zoom > 1, zoom=zoom))
     batch = batch._replace(images=FAKE.from_tensor(batch.images), masks=FAKE.from_tensor(batch.masks))
     with as_on_cuda(), Meter(args) as meter:
         matcher = Matcher(random_backbone(0), network, CPU, precision, MAX_BATCH)
-        start_prediction(EveryObject(matcher) if closer else matcher, Chunk(None, (), batch))
+        matcher.closer_look = EveryObject(args.input_size, zoom) if closer else None
+        start_prediction(matcher, Chunk(None, (), batch))
     return meter
 
 
@@ -216,10 +218,10 @@ def make_jobs(args: argparse.Namespace, data_dir: Path) -> dict[str, tuple[Calla
         read = lambda samples=samples: collate([samples[n] for n in range(args.batch_size)])  # noqa: E731
         jobs[f"train {name}"] = read, partial(count_training, args, recipe)
     chunks = plan_take(ProcessedTake.read(data_dir, uids[0]), "ego-exo", MAX_BATCH).chunks
-    for name, (strong, closer) in PREDICTIONS.items():
-        dataset = ChunkDataset(data_dir, "ego-exo", args.input_size * (ZOOM if closer else 1), chunks)
+    for name, (zoom, closer) in PREDICTIONS.items():
+        dataset = ChunkDataset(data_dir, "ego-exo", args.input_size * zoom, chunks)
         read = lambda dataset=dataset: dataset[0].batch  # noqa: E731
-        jobs[name] = read, partial(count_prediction, args, strong, closer)
+        jobs[name] = read, partial(count_prediction, args, zoom, closer)
     return jobs
 
 

@@ -16,6 +16,7 @@ import argparse
 import sys
 import tempfile
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from functools import cached_property, partial
 from pathlib import Path
 
@@ -43,7 +44,7 @@ from tests.joined_attention import joined_forward
 from train.dataset import Batch, ImageKey, Samples, TrainSamples, collate
 from train.engine import blocked_tokens
 from train.feature_cache import BatchEncoder
-from train.flags import RECIPES
+from train.flags import RECIPES, STRONG
 from train.losses import LossWeights, compute_losses
 
 PLAIN, OURS = "the published way", "this project"
@@ -121,8 +122,8 @@ class PlainSamples(TrainSamples):
         image = cv2.imread(str(frame_path(self.pairs.data_dir / key.take_uid / key.camera, key.frame)))
         return pad_and_resize(cv2.cvtColor(image, cv2.COLOR_BGR2RGB), self.side)
 
-    def mask(self, rle: RLE | None, key: ImageKey) -> np.ndarray:
-        return super().mask(rle, key) if rle is None else pad_and_resize(decode_mask(rle), self.side)
+    def mask(self, rle: RLE | None) -> np.ndarray:
+        return super().mask(rle) if rle is None else pad_and_resize(decode_mask(rle), self.side)
 
 
 def pad_and_resize(image: np.ndarray, side: int) -> np.ndarray:
@@ -137,6 +138,13 @@ def read(samples: Samples, count: int) -> Batch:
     return collate([samples[n] for n in range(count)])
 
 
+def enlarge(batch: Batch, zoom: int) -> Batch:
+    """The same samples for a network that looks closely; their pixels are repeated, as time does not depend on them."""
+    names = ("query_image", "target_image", "query_coverage")
+    larger = {n: getattr(batch, n).repeat_interleave(zoom, 1).repeat_interleave(zoom, 2) for n in names}
+    return replace(batch, **larger)
+
+
 class Step:
     """A training step on a fixed batch, by the paper's recipe or the strong one."""
 
@@ -149,15 +157,16 @@ class Step:
         cached: bool = False,
         strong: bool = False,
     ):
-        self.batch, self.plain, self.device = batch, plain, batch.query_mask.device
+        zoom = STRONG["zoom"] if strong else 1
+        self.batch, self.plain, self.device = enlarge(batch, zoom), plain, batch.query_mask.device
         self.precision = "fp32" if plain else args.precision
         self.backbone = untrained(backbone, args.input_size).to(self.device)
-        channels = self.backbone.channels
-        config = XSegTxConfig(input_size=args.input_size, similarity_prior=strong, feature_channels=channels)
+        options = {"zoom": zoom, "similarity_prior": strong, "feature_channels": self.backbone.channels}
+        config = XSegTxConfig(input_size=args.input_size, **options)
         self.model = XSegTx(config).to(self.device).train()
         self.network = torch.compile(self.model) if args.compile else self.model
         self.optimizer = torch.optim.Adam(self.model.parameters(), lr=2e-4)
-        encoder = Encoder(self.backbone, self.device, PRECISIONS[self.precision], fine=strong)
+        encoder = Encoder(self.backbone, self.device, PRECISIONS[self.precision], zoom)
         self.encode = BatchEncoder(encoder, CACHE_BYTES if cached else 0)
         self.blocked = None if strong else blocked_tokens(batch)
 
@@ -195,7 +204,8 @@ class Step:
         """Predict the pairs of the batch."""
         count = torch.arange(len(self.batch))
         images = torch.cat((self.batch.query_image, self.batch.target_image))
-        self.matcher.predict(PairBatch(images, self.batch.query_mask, count, count, len(count) + count))
+        masks = self.batch.query_mask.repeat_interleave(self.matcher.zoom, 1).repeat_interleave(self.matcher.zoom, 2)
+        self.matcher.predict(PairBatch(images, masks, count, count, len(count) + count))
         self.wait()
 
     def wait(self) -> None:

@@ -193,7 +193,7 @@ def places_by_label(
 
 
 def size_label(area: float) -> str:
-    """Of a mask with that fraction of its image: quartiles of real ones are 0.04 and 0.3 % (exo), 0.15 and 1 % (ego)."""
+    """Of a mask with that fraction of its image. Quartiles of real ones: 0.04 and 0.3 % (exo), 0.15 and 1 % (ego)."""
     return SIZE_LABELS[0 if area == 0 else 1 + sum(area >= edge for edge in SIZE_EDGES)]
 
 

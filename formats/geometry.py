@@ -3,14 +3,14 @@
 Letterbox: pad the shorter side with zeros to a square, `(long - short) // 2` before and the rest behind, then resize to
 `side` x `side` by nearest neighbour, `source = floor(i * long / side)`. Frames and masks alike.
 
-A closer look at an object is a crop, as large as the network's input, of the image letterboxed to `ZOOM * side`.
+A network that looks closely reads images letterboxed to `zoom * side`, which keep more of a frame's own pixels. Every
+`zoom`-th row and column of one is the image letterboxed to `side`; a closer look is a crop of it, `side` pixels large.
 """
 
 from functools import lru_cache
 
 import numpy as np
 
-ZOOM = 3  # how much a closer look enlarges
 CROP_EXTENT = 0.75  # of an object, by the crop's side, at most: the network sees what is around it
 EVAL_SIDE = 480  # long side, in pixels, of the masks that the benchmark compares
 Size = tuple[int, int]  # (H, W)
@@ -18,17 +18,16 @@ Corner = tuple[int, int]  # (top, left)
 
 
 @lru_cache(maxsize=64)
-def letterbox_axes(size: Size, side: int, corner: Corner | None = None) -> tuple[np.ndarray, np.ndarray, slice, slice]:
+def letterbox_axes(size: Size, side: int) -> tuple[np.ndarray, np.ndarray, slice, slice]:
     """Which source pixels a letterboxed image shows, and where.
 
     Returns `(rows, cols, row_slice, col_slice)`: output[row_slice, col_slice] = source[rows][:, cols]; everything
-    outside the two slices is padding. `size` is the source's (H, W) in pixels. With a `corner`, the output is the crop
-    that begins there in the image letterboxed to `ZOOM * side`.
+    outside the two slices is padding. `size` is the source's (H, W) in pixels.
     """
-    long, whole = max(size), side if corner is None else ZOOM * side
+    long = max(size)
+    square = np.arange(side, dtype=np.int64) * long // side  # index in the padded square
     axes = []
-    for length, first in zip(size, corner or (0, 0), strict=True):
-        square = np.arange(first, first + side, dtype=np.int64) * long // whole  # index in the padded square
+    for length in size:
         source = square - (long - length) // 2
         inside = np.flatnonzero((source >= 0) & (source < length))
         # Empty when an image is so thin that no output pixel looks at it.
@@ -39,25 +38,26 @@ def letterbox_axes(size: Size, side: int, corner: Corner | None = None) -> tuple
     return rows, cols, row_slice, col_slice
 
 
-def letterbox(image: np.ndarray, side: int, corner: Corner | None = None) -> np.ndarray:
-    """(H, W) or (H, W, C) array -> (side, side[, C]) of the same dtype, padding 0; `corner` as `letterbox_axes`."""
-    rows, cols, row_slice, col_slice = letterbox_axes(image.shape[:2], side, corner)
+def letterbox(image: np.ndarray, side: int) -> np.ndarray:
+    """(H, W) or (H, W, C) array -> (side, side[, C]) of the same dtype, padding 0."""
+    rows, cols, row_slice, col_slice = letterbox_axes(image.shape[:2], side)
     out = np.zeros((side, side, *image.shape[2:]), image.dtype)
     out[row_slice, col_slice] = image.take(rows, 0).take(cols, 1)  # several times as fast as indexing both at once
     return out
 
 
-def crop_corner(rows: np.ndarray, cols: np.ndarray, side: int) -> Corner | None:
-    """Top-left corner of the crop centered on an object, in the image letterboxed to R = ZOOM * side, or as near to
-    that as the image's edge allows. None if there is no object, or if it is too large.
+def crop_corner(rows: np.ndarray, cols: np.ndarray, side: int, step: int) -> Corner | None:
+    """Top-left corner of the crop of `side` pixels centered on an object, in an image letterboxed to R > side: a
+    multiple of `step`, as near to that as the image's edge allows. None if there is no object, or if it is too large.
 
     rows, cols: (R,) bool, which of them hold a part of the object.
     """
+    last = len(rows) - side
     rows, cols = np.flatnonzero(rows), np.flatnonzero(cols)
     if not len(rows) or max(rows[-1] - rows[0], cols[-1] - cols[0]) >= CROP_EXTENT * side:
         return None
-    top, left = (int(min(max((x[0] + x[-1] + 1 - side) // 2, 0), (ZOOM - 1) * side)) for x in (rows, cols))
-    return top, left
+    top, left = (round((x[0] + x[-1] + 1 - side) / (2 * step)) * step for x in (rows, cols))
+    return tuple(int(min(max(first, 0), last)) for first in (top, left))
 
 
 def eval_size(size: Size) -> Size:

@@ -11,7 +11,7 @@ import numpy as np
 from lzstring import LZString
 from pycocotools import mask as coco
 
-from formats.geometry import EVAL_SIDE, Corner, Size, eval_size, letterbox_axes, nearest_axes
+from formats.geometry import EVAL_SIDE, Size, eval_size, letterbox_axes, nearest_axes
 from formats.lz_text import decompress
 
 MAX_SIDE, MAX_ASPECT = 8192, 100  # of masks in pixels, long side by short side; the benchmark's have 3840 and 1.8
@@ -141,9 +141,9 @@ def sample_mask(rle: RLE, rows: np.ndarray, cols: np.ndarray) -> np.ndarray:
     return flat.reshape(len(cols), len(rows)).T
 
 
-def letterbox_mask(rle: RLE, side: int, corner: Corner | None = None) -> np.ndarray:
-    """The letterboxed mask, (side, side) uint8, or a crop of it: the same bits as decoding, padding and resizing it."""
-    rows, cols, row_slice, col_slice = letterbox_axes(mask_size(rle), side, corner)
+def letterbox_mask(rle: RLE, side: int) -> np.ndarray:
+    """The letterboxed mask, (side, side) uint8: the same bits as decoding, padding and resizing it."""
+    rows, cols, row_slice, col_slice = letterbox_axes(mask_size(rle), side)
     out = np.zeros((side, side), np.uint8)
     out[row_slice, col_slice] = sample_mask(rle, rows, cols)
     return out

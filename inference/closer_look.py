@@ -1,61 +1,63 @@
-"""A second look at small objects, enlarged, by a network that has learned from such views (train.py --closer_look)."""
+"""Looks at small objects, enlarged, by a network that has learned from such views (train.py --closer_look): where to
+look in images `zoom` times as large as the network's input, and what the answers make together.
+"""
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
-from formats.geometry import ZOOM, Corner, crop_corner
+from formats.geometry import crop_corner
 from formats.results import THRESHOLD
-from inference.matcher import Matcher, PairBatch, resize_prob
+from model.backbone import STRIDE
 
 
 class CloserLook:
-    """Used like the `Matcher` that it wraps, on images `ZOOM` times as large. The matcher sees each pair whole, and
-    where its answer is small a second time, both views cropped around the object at full size.
+    """Query views are cropped around their objects, if these are small. A target is seen whole first, and where the
+    answer is small a second time, cropped around it. `input_size`: pixels per side of what the network sees.
     """
 
-    def __init__(self, matcher: Matcher):
-        self.matcher, self.device, self.side = matcher, matcher.device, ZOOM * matcher.side
+    def __init__(self, input_size: int, zoom: int):
+        self.input_size, self.zoom = input_size, zoom
 
-    @property
-    def batch_size(self) -> int:
-        return self.matcher.batch_size
+    def queries(self, masks: Tensor) -> tuple[Tensor, Tensor]:
+        """Masks (M, side, side) -> the part that the network sees of each (M, S, S), and the corners (M, 2) int64 of
+        the crops, in pixels, on the device; negative where it sees all.
+        """
+        corners = self._corners(masks != 0)
+        parts = [
+            mask[:: self.zoom, :: self.zoom] if corner is None else self._crop(mask, corner)
+            for mask, corner in zip(masks, corners, strict=True)
+        ]
+        whole = (-STRIDE, -STRIDE)
+        return torch.stack(parts), torch.tensor([corner or whole for corner in corners], device=masks.device)
 
-    @torch.inference_mode()
-    def predict(self, batch: PairBatch) -> tuple[Tensor, Tensor]:
-        """As `Matcher.predict`; masks are those of the second look if there is one, existence is the first one's."""
-        # The pixels go to the device once, and all that follows happens there; which belong together stays on the CPU.
-        images, masks = (pixels.to(self.device, non_blocking=True) for pixels in batch[:2])
-        mask_image, pair_mask, pair_target = (tensor.tolist() for tensor in batch[2:])
-        whole = batch._replace(images=images[:, ::ZOOM, ::ZOOM], masks=masks[:, ::ZOOM, ::ZOOM])
-        prob, existence = self.matcher.predict(whole)
-        prob = resize_prob(prob, self.side)
-        corners = self._corners(torch.cat((prob > THRESHOLD, masks != 0)))
-        corners, query_corners = corners[: len(prob)], corners[len(prob) :]
+    def places(self, prob: Tensor) -> tuple[Tensor, Tensor]:
+        """Probabilities of a first look, (P, side, side) -> the pairs that get a second one, (N,) int64, and the
+        corners of their crops, (N, 2) int64, in pixels, on the device.
+        """
+        corners = self._corners(prob > THRESHOLD)
         pairs = [p for p, corner in enumerate(corners) if corner is not None]
-        for part in (pairs[i : i + self.batch_size] for i in range(0, len(pairs), self.batch_size)):
-            given = sorted({pair_mask[p] for p in part})
-            queries = [self._crop(images[mask_image[m]], query_corners[m]) for m in given]
-            targets = [self._crop(images[pair_target[p]], corners[p]) for p in part]
-            crops = PairBatch(
-                torch.stack(queries + targets),
-                torch.stack([self._crop(masks[m], query_corners[m]) for m in given]),
-                mask_image=torch.arange(len(given)),
-                pair_mask=torch.tensor([given.index(pair_mask[p]) for p in part]),
-                pair_target=torch.arange(len(given), len(given) + len(part)),
-            )
-            close, _ = self.matcher.predict(crops)
-            for p, of_pair in zip(part, close, strict=True):
-                prob[p] = 0
-                self._crop(prob[p], corners[p]).copy_(of_pair)
-        return prob, existence
+        kwargs = {"dtype": torch.int64, "device": prob.device}
+        return torch.tensor(pairs, **kwargs), torch.tensor([corners[p] for p in pairs], **kwargs).view(-1, 2)
 
-    def _corners(self, masks: Tensor) -> list[Corner | None]:
+    def fill(self, prob: Tensor, pairs: Tensor, corners: Tensor, close: Tensor) -> None:
+        """Replace the first look's answers by those of the second one, (N, S, S), in place."""
+        for p, corner, of_pair in zip(pairs.tolist(), corners.tolist(), close, strict=True):
+            prob[p] = 0
+            self._crop(prob[p], corner).copy_(of_pair)
+
+    def _corners(self, masks: Tensor) -> list[tuple[int, int] | None]:
         """Of the crop around each of some masks (N, side, side) bool."""
         rows, cols = torch.stack((masks.any(2), masks.any(1))).cpu().numpy()  # the only wait for the device
-        return [crop_corner(*lines, self.matcher.side) for lines in zip(rows, cols, strict=True)]
+        return [crop_corner(*lines, self.input_size, STRIDE) for lines in zip(rows, cols, strict=True)]
 
-    def _crop(self, image: Tensor, corner: Corner | None) -> Tensor:
-        """(side, side[, C]) -> a view of the crop, as large as the matcher's input; None: the whole image, reduced."""
-        if corner is None:
-            return image[::ZOOM, ::ZOOM]
-        return image[tuple(slice(first, first + self.matcher.side) for first in corner)]
+    def _crop(self, image: Tensor, corner: tuple[int, int]) -> Tensor:
+        """(side, side) -> a view of the crop, (S, S)."""
+        return image[tuple(slice(first, first + self.input_size) for first in corner)]
+
+
+def resize_prob(prob: Tensor, side: int) -> Tensor:
+    """(P, S, S) -> (P, side, side), bilinear."""
+    if prob.shape[-1] == side:
+        return prob
+    return F.interpolate(prob[:, None], (side, side), mode="bilinear", align_corners=False)[:, 0]

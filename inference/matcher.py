@@ -4,15 +4,15 @@ from collections.abc import Callable
 from typing import NamedTuple
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from formats.errors import UserError, warn_once
-from model.backbone import Backbone
+from inference.closer_look import CloserLook, resize_prob
+from model.backbone import STRIDE, Backbone
 from model.device import PRECISIONS, autocast, tf32
-from model.features import Encoder
-from model.similarity import Similarity
-from model.xsegtx import XSegTx
+from model.features import Encoder, View, crop, seen
+from model.similarity import Similarity, cell_coverage
+from model.xsegtx import XSegTx, XSegTxConfig
 
 # Peak memory of a pair at 480 x 480, as benchmarks/roofline.py counts it: by bytes per number; and with a similarity
 # prior, in any precision, closer looks included.
@@ -23,10 +23,10 @@ PRIOR_BATCH = 8  # pairs that the similarity prior compares at once: it takes 11
 
 
 class PairBatch(NamedTuple):
-    """P pairs that share I images and M query masks, letterboxed to S x S pixels."""
+    """P pairs that share I images and M query masks, letterboxed to `Matcher.side` pixels."""
 
-    images: Tensor  # (I, S, S, 3) uint8 RGB
-    masks: Tensor  # (M, S, S) uint8 of 0 and 1
+    images: Tensor  # (I, side, side, 3) uint8 RGB
+    masks: Tensor  # (M, side, side) uint8 of 0 and 1
     mask_image: Tensor  # (M,) int64: the image in which each mask was drawn
     pair_mask: Tensor  # (P,) int64: the query mask of each pair
     pair_target: Tensor  # (P,) int64: the target image of each pair
@@ -35,12 +35,24 @@ class PairBatch(NamedTuple):
         return PairBatch(*(tensor.to(device, non_blocking=True) for tensor in self))
 
 
+class Encoded(NamedTuple):
+    """All that the pairs of a batch share, computed once: what depends on one view only, and the similarity."""
+
+    query: Tensor  # (M, L, C) tokens
+    mask: Tensor  # (M, L, C) tokens
+    target: Tensor  # (T, L, C) tokens of the images that are targets
+    target_fine: Tensor  # (T, F, k h, k w)
+    pair_mask: Tensor  # (P,) int64, rows of `query` and `mask`
+    pair_target: Tensor  # (P,) int64, rows of `target`
+    similarity: Similarity | None  # of the pairs
+
+
 class Matcher:
     """Backbone and cross-image transformer on one device, `batch_size` pairs at a time (None: by the device's memory).
 
     `precision`: fp32 is exact; tf32 is that with TensorFloat-32 products (CUDA); bf16 and fp16 compute the backbone and
     the transformer's products in half precision, and normalization, softmax and outputs in float32.
-    `side`: pixels per side of the images that `predict` takes.
+    `side`: pixels per side of the images that `predict` takes; `input_size` of the masks that it gives.
     """
 
     def __init__(
@@ -51,11 +63,14 @@ class Matcher:
         precision: str = "fp32",
         batch_size: int | None = None,
         compile: bool = False,
+        closer_look: bool = False,
     ):
-        self.device, self.precision, self.side = device, precision, model.config.input_size
-        fine = model.config.similarity_prior
-        self.batch_size = batch_size or default_batch_size(device, self.side, precision, fine)
-        self.encoder = Encoder(backbone, device, PRECISIONS[precision], fine, self.batch_size)
+        self.device, self.precision, self.input_size = device, precision, model.config.input_size
+        self.batch_size = batch_size or default_batch_size(device, precision, model.config)
+        self.zoom = model.config.zoom
+        self.encoder = Encoder(backbone, device, PRECISIONS[precision], self.zoom, self.batch_size)
+        self.side = self.zoom * self.input_size
+        self.closer_look = CloserLook(self.input_size, self.zoom) if closer_look else None
         self.model = model.to(device).eval()
         if compile:
             self.model.match = torch.compile(self.model.match, dynamic=True)
@@ -63,7 +78,8 @@ class Matcher:
                 self.encoder.backbone = torch.compile(self.encoder.backbone, dynamic=True)
 
     def predict(self, batch: PairBatch) -> tuple[Tensor, Tensor]:
-        """The target mask's probability (P, S, S) and existence (P,) of each pair, float32, on the device.
+        """The target mask's probability (P, S, S) and existence (P,) of each pair, float32, on the device; S is
+        `input_size`, or `side` with closer looks.
 
         Where a GPU's memory does not do, half as many pairs are tried, and said. UserError if it does not do for one.
         """
@@ -85,46 +101,70 @@ class Matcher:
         batch = batch.to(self.device)
         targets, pair_target = (x.to(self.device, non_blocking=True) for x in (targets, pair_target))
         with tf32(self.precision == "tf32"):
-            feat, fine = self.encoder.images(batch.images)
-            mask_feat = self.encoder.masks(batch.masks)
-            with autocast(self.device, self.precision):
-                model = self.model
-                image_tokens, mask_tokens = (self._batches(model.project, x) for x in (feat, mask_feat))
-                query = self._batches(model.encode_query, image_tokens[batch.mask_image], mask_tokens, batch.masks)
-                target = self._batches(model.encode_target, image_tokens[targets])
-                found = []
-                for m, t in zip(*(x.split(self.batch_size) for x in (batch.pair_mask, pair_target)), strict=True):
-                    similarity = self._similarity(fine, batch.mask_image[m], batch.masks, m, targets[t])
-                    found.append(model.match(query[m], mask_tokens[m], target[t], similarity))
+            encoded = self._encode(batch, targets, pair_target)
+            prob, existence = self._look(encoded)
+            if self.closer_look:
+                prob = resize_prob(prob, self.side)
+                pairs, corners = self.closer_look.places(prob)
+                if len(pairs):
+                    self.closer_look.fill(prob, pairs, corners, self._look(encoded, pairs, corners // STRIDE)[0])
+        return prob, existence
+
+    def _encode(self, batch: PairBatch, targets: Tensor, pair_target: Tensor) -> Encoded:
+        feat, fine = self.encoder.images(batch.images)
+        masks, corner, query_feat = batch.masks[:, :: self.zoom, :: self.zoom], None, feat[batch.mask_image]
+        if self.closer_look:
+            masks, corner = self.closer_look.queries(batch.masks)
+            query_feat = seen(query_feat, fine[batch.mask_image], corner // STRIDE)
+        mask_feat = self.encoder.masks(masks)
+        with autocast(self.device, self.precision):
+            model, pair_mask = self.model, batch.pair_mask
+            query_tokens, mask_tokens = (self._batches(model.project, x) for x in (query_feat, mask_feat))
+            query = self._batches(model.encode_query, query_tokens, mask_tokens, masks)
+            target = self._batches(model.encode_target, self._batches(model.project, feat[targets]))
+            target_fine, similarity = fine[targets], None
+            if model.config.similarity_prior:
+                coverage = cell_coverage(batch.masks)
+                parts = zip(pair_mask.split(PRIOR_BATCH), pair_target.split(PRIOR_BATCH), strict=True)
+                found = [
+                    model.prior.similarity(
+                        View(query_feat, fine=fine[batch.mask_image[m]], coverage=coverage[m]),
+                        View(feat, fine=target_fine[t]),
+                    )
+                    for m, t in parts
+                ]
+                similarity = Similarity(*map(torch.cat, zip(*found, strict=True)))
+        return Encoded(query, mask_tokens, target, target_fine, pair_mask, pair_target, similarity)
+
+    def _look(self, encoded: Encoded, pairs: Tensor | None = None, corner: Tensor | None = None) -> tuple[Tensor, ...]:
+        """Masks (P, S, S) and existence (P,) of the `pairs` (None: all) in whole targets, or in crops at `corner`."""
+        found = []
+        count = len(encoded.pair_mask) if pairs is None else len(pairs)
+        with autocast(self.device, self.precision):
+            for start in range(0, count, self.batch_size):
+                some = slice(start, start + self.batch_size)
+                rows = some if pairs is None else pairs[some]
+                m, t = encoded.pair_mask[rows], encoded.pair_target[rows]
+                similarity = encoded.similarity and Similarity(*(x[rows] for x in encoded.similarity))
+                if corner is None:
+                    target = encoded.target[t]
+                else:
+                    cut = crop(encoded.target_fine[t], corner[some], self.input_size // STRIDE)
+                    target = self.model.encode_target(self.model.project(cut))
+                of_rows = corner if corner is None else corner[some]
+                found.append(self.model.match(encoded.query[m], encoded.mask[m], target, similarity, of_rows))
         mask_prob, existence = (torch.cat(parts) for parts in zip(*found, strict=True))
         return mask_prob, existence
-
-    def _similarity(
-        self, fine: Tensor, query: Tensor, masks: Tensor, mask: Tensor, target: Tensor
-    ) -> Similarity | None:
-        """The prior's similarity of pairs: rows of `fine`, `masks` and `fine`, `PRIOR_BATCH` pairs at a time."""
-        if not self.encoder.fine:
-            return None
-        parts = zip(*(rows.split(PRIOR_BATCH) for rows in (query, mask, target)), strict=True)
-        found = [self.model.prior.similarity(fine[q], masks[m], fine[t]) for q, m, t in parts]
-        return Similarity(*map(torch.cat, zip(*found, strict=True)))
 
     def _batches(self, function: Callable[..., Tensor], *inputs: Tensor) -> Tensor:
         parts = [function(*part) for part in zip(*(x.split(self.batch_size) for x in inputs), strict=True)]
         return torch.cat(parts)
 
 
-def resize_prob(prob: Tensor, side: int) -> Tensor:
-    """(P, S, S) -> (P, side, side), bilinear."""
-    if prob.shape[-1] == side:
-        return prob
-    return F.interpolate(prob[:, None], (side, side), mode="bilinear", align_corners=False)[:, 0]
-
-
-def default_batch_size(device: torch.device, input_size: int, precision: str, prior: bool) -> int:
+def default_batch_size(device: torch.device, precision: str, config: XSegTxConfig) -> int:
     """Pairs at a time, for half of a GPU's whole memory: by its free memory, a rerun would have other batches."""
     if device.type != "cuda":
         return CPU_BATCH
-    pair_bytes = PRIOR_PAIR_BYTES if prior else PAIR_BYTES[PRECISIONS[precision].itemsize]
-    fitting = torch.cuda.get_device_properties(device).total_memory / 2 / (pair_bytes * (input_size / 480) ** 2)
+    pair_bytes = PRIOR_PAIR_BYTES if config.similarity_prior else PAIR_BYTES[PRECISIONS[precision].itemsize]
+    fitting = torch.cuda.get_device_properties(device).total_memory / 2 / (pair_bytes * (config.input_size / 480) ** 2)
     return int(min(max(fitting, 1), MAX_BATCH))

@@ -25,7 +25,8 @@ from formats.masks import encode_mask, letterbox_mask
 from formats.processed import CameraPair, ProcessedTake
 from formats.results import THRESHOLD, camera_pair_key
 from formats.stored_frames import read_letterboxed
-from inference.matcher import Matcher, PairBatch, resize_prob
+from inference.closer_look import resize_prob
+from inference.matcher import Matcher, PairBatch
 
 
 class ChunkPlan(NamedTuple):

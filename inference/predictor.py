@@ -14,8 +14,8 @@ from PIL.Image import Image
 from formats.geometry import letterbox, unletterbox
 from formats.results import THRESHOLD
 from formats.takes import SETTINGS
-from inference.closer_look import CloserLook
-from inference.matcher import Matcher, PairBatch, resize_prob
+from inference.closer_look import resize_prob
+from inference.matcher import Matcher, PairBatch
 from inference.pictures import as_image, as_mask
 from model.checkpoint import load_checkpoint
 from model.device import resolve_device
@@ -26,7 +26,7 @@ class Predictor:
     network; `settings` are those that it was trained for, none if the checkpoint does not say.
     """
 
-    def __init__(self, matcher: Matcher | CloserLook, description: str = "", settings: Sequence[str] = ()):
+    def __init__(self, matcher: Matcher, description: str = "", settings: Sequence[str] = ()):
         self.matcher, self.description, self.settings = matcher, description, settings
 
     @classmethod
@@ -43,9 +43,9 @@ class Predictor:
         checkpoint = load_checkpoint(Path(path), backbone_weights)
         arguments, config = checkpoint.arguments, checkpoint.model.config
         device = resolve_device(str(device))
-        matcher = Matcher(checkpoint.backbone, checkpoint.model, device, precision, batch_size, compile)
-        if arguments.get("closer_look"):
-            matcher = CloserLook(matcher)
+        closer_look = bool(arguments.get("closer_look"))
+        options = (device, precision, batch_size, compile, closer_look)
+        matcher = Matcher(checkpoint.backbone, checkpoint.model, *options)
         description = f"{config.mode} network of {config.input_size} pixels on {checkpoint.backbone.name} features"
         settings = SETTINGS if arguments.get("both") else SETTINGS[bool(arguments.get("reverse")) :][:1]
         return cls(matcher, description, settings if arguments else ())

@@ -16,7 +16,6 @@ from formats.errors import UserError
 from model.weights import load_state, named_tensors, read_torch
 
 STRIDE = 16  # pixels per feature cell
-FINE = 2  # parts of a cell per axis, of the fine features in model/features.py
 MODEL_DIR = Path(__file__).resolve().parent
 MOCO_PATH = MODEL_DIR / "pretrained" / "moco_v2_800ep_pretrain_torchvision.pth.tar"  # converted
 MOCO_RAW_PATH = MODEL_DIR / "pretrained" / "moco_v2_800ep_pretrain.pth.tar"  # as MoCo publishes it

@@ -19,7 +19,7 @@ import torch
 from torch import Tensor, nn
 
 from formats.errors import UserError
-from model.backbone import FINE, STRIDE, Backbone, moco_backbone
+from model.backbone import STRIDE, Backbone, moco_backbone
 from model.weights import digest, in_a_line, load_state, named_tensors, read_torch
 
 LITE0 = "efficientnet_lite0"
@@ -77,8 +77,6 @@ def timm_backbone(name: str, network: nn.Module, input_size: int = 480, weights:
         layer = Layer(network, index, plain)
         if fixed_size:
             side = input_size * stride // STRIDE if STRIDE % stride else input_size
-            layer.enlarged = copy.deepcopy(network, {id(weight): weight for weight in network.parameters()})  # shared
-            layer.enlarged.set_input_size(img_size=(FINE * side, FINE * side))
             network.set_input_size(img_size=(side, side))
             layer.side = side
         backbone = Backbone(
@@ -103,16 +101,22 @@ def timm_backbone(name: str, network: nn.Module, input_size: int = 480, weights:
 class Layer(nn.Module):
     """A timm network up to one layer: (B, 3, H, W) -> (B, C, H / stride, W / stride).
 
-    Where a network takes images of one size only, `side`, there is another one for enlarged images (`fine_features`).
+    Where a network takes images of one size only, `side`, it makes another one, which shares the weights, for others.
     """
 
     def __init__(self, network: nn.Module, index: int, norm: bool):
         super().__init__()
         self.network, self.index, self.norm = network, index, norm
-        self.side, self.enlarged = None, None
+        self.side, self.others = None, {}  # by side
 
     def forward(self, images: Tensor) -> Tensor:
-        network = self.enlarged if self.side and images.shape[-1] > self.side else self.network
+        network, side = self.network, images.shape[-1]
+        if self.side and side != self.side:
+            if side not in self.others:
+                shared = {id(weight): weight for weight in self.network.parameters()}
+                self.others[side] = copy.deepcopy(self.network, shared)
+                self.others[side].set_input_size(img_size=(side, side))
+            network = self.others[side]
         return network.forward_intermediates(
             images, indices=[self.index], norm=self.norm, stop_early=True, intermediates_only=True
         )[0]

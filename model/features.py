@@ -4,28 +4,33 @@ import copy
 from typing import NamedTuple
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
-from model.backbone import FINE, STRIDE, Backbone, mask_to_image
+from model.backbone import STRIDE, Backbone, mask_to_image
 from model.mask_features import MaskFeatures
 
 
 class View(NamedTuple):
-    """One view of B pairs, as the network reads it; h = w = input size / 16."""
+    """One view of B pairs, as the network reads it; h = w = input size / 16.
 
-    feat: Tensor  # (B, F, h, w) float32: features of the image
-    fine: Tensor | None = None  # (B, F, 2 h, 2 w) float32: the same on a finer grid; only the similarity prior reads it
-    mask: Tensor | None = None  # (B, H, W) of 0 and 1, any dtype: the object, in the query view; the same
+    `fine`, `coverage` and `corner` are for the similarity prior and closer looks; a network without them reads none.
+    They are about the image as the encoder got it, k times as large (`XSegTxConfig.zoom`).
+    """
+
+    feat: Tensor  # (B, F, h, w) float32: features of what it shows, the image or a crop of the enlarged one
+    fine: Tensor | None = None  # (B, F, k h, k w) float32: features of the whole image, enlarged
+    mask: Tensor | None = None  # (B, H, W) of 0 and 1, any dtype: the object, in the query view; in the same crop
     blocked: Tensor | None = None  # (B, h * w) bool, True = no token may attend to this token of the view
+    coverage: Tensor | None = None  # (B, k h, k w) float32: which part of each of these cells the query's object covers
+    corner: Tensor | None = None  # (B, 2) int64: first row and column of `fine` that it shows, -1: all, reduced
 
 
 class Encoder:
     """Runs the frozen backbone on one device, `batch_size` images at a time (None: all at once).
 
-    The backbone computes in `dtype`; features are float32. With `fine`, images are also encoded on a grid
-    `FINE` times as fine.
+    The backbone computes in `dtype`; features are float32. Images are `zoom` times as large as the network's input, and
+    are encoded both reduced to it and as they are.
     """
 
     def __init__(
@@ -33,25 +38,28 @@ class Encoder:
         backbone: Backbone,
         device: torch.device,
         dtype: torch.dtype = torch.float32,
-        fine: bool = False,
+        zoom: int = 1,
         batch_size: int | None = None,
     ):
-        self.device, self.fine, self.batch_size = device, fine, batch_size
+        self.device, self.zoom, self.batch_size = device, zoom, batch_size
         self.backbone = fold_batch_norm(backbone).to(device, dtype)
         # Windows around the objects depend on the masks: on a GPU they would cost a synchronization and new kernels.
         self._mask_features = MaskFeatures(self.backbone) if device.type == "cpu" else None
 
     @torch.no_grad()
     def images(self, images: Tensor) -> tuple[Tensor, Tensor]:
-        """(N, S, S, 3) uint8 RGB on the device -> features (N, F, h, w) and fine features (N, F, 2 h, 2 w), or an empty
-        (N, 0, h, w) without `fine`; unit vectors, float32.
+        """(N, zoom S, zoom S, 3) uint8 RGB on the device -> features (N, F, h, w) and fine features (N, F, k h, k w);
+        unit vectors, float32. Both are the same tensor with a zoom of 1.
         """
-        feats, fines = [], []
-        for part in images.split(self.batch_size or len(images)):
-            part = self.backbone.normalize(part)
-            feats.append(self.backbone(part))
-            fines.append(fine_features(self.backbone, part) if self.fine else feats[-1][:, :0])
-        return torch.cat(feats), torch.cat(fines)
+        feat = self._encode(images[:, :: self.zoom, :: self.zoom], self.batch_size)
+        if self.zoom == 1:
+            return feat, feat
+        some = max(1, (self.batch_size or len(images)) // self.zoom**2)  # no more memory than for the reduced ones
+        return feat, self._encode(images, some)
+
+    def _encode(self, images: Tensor, batch_size: int | None) -> Tensor:
+        parts = images.split(batch_size or len(images))
+        return torch.cat([self.backbone(self.backbone.normalize(part)) for part in parts])
 
     @torch.no_grad()
     def masks(self, masks: Tensor) -> Tensor:
@@ -62,12 +70,19 @@ class Encoder:
         return torch.cat([self.backbone(mask_to_image(part)) for part in parts])
 
 
-def fine_features(backbone: nn.Module, images: Tensor) -> Tensor:
-    """Features on a grid twice as fine: of the images, enlarged. `images` as `Backbone.forward` has them, (B, 3, H, W)
-    -> (B, F, H / 8, W / 8). A quarter of the batch at a time: no more memory than for the batch as it is.
-    """
-    large = F.interpolate(images, scale_factor=FINE, mode="bilinear", align_corners=False)
-    return torch.cat([backbone(part) for part in large.split(max(1, len(images) // FINE**2))])
+def seen(feat: Tensor, fine: Tensor, corner: Tensor | None) -> Tensor:
+    """Features of what each view shows, (B, F, h, w): `feat`, of the whole image, or the crop of `fine` at `corner`."""
+    if corner is None or fine.shape == feat.shape:
+        return feat
+    closer = crop(fine, corner.clamp(min=0), feat.shape[2])
+    return torch.where((corner[:, 0] >= 0)[:, None, None, None], closer, feat)
+
+
+def crop(maps: Tensor, corner: Tensor, side: int) -> Tensor:
+    """(B, C, H, W) -> (B, C, side, side), each beginning at its `corner`, (B, 2) int64 row and column."""
+    rows, cols = (corner[:, [axis]] + torch.arange(side, device=maps.device) for axis in (0, 1))  # (B, side)
+    batch = torch.arange(len(maps), device=maps.device)[:, None, None]
+    return maps.movedim(1, 3)[batch, rows[:, :, None], cols[:, None, :]].movedim(3, 1)
 
 
 def fold_batch_norm(backbone: Backbone) -> Backbone:

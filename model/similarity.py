@@ -6,7 +6,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from model.backbone import FINE, STRIDE
+from model.backbone import STRIDE
+from model.features import View, seen
 
 METRIC_WIDTH = 128  # dimensions in which it compares parts of a cell, at most
 INITIAL_THRESHOLD, INITIAL_SLOPE = 0.45, 10.0  # of existence: cosines reach 0.4 for hidden objects, 0.6 for others
@@ -16,14 +17,14 @@ STANDARD_EPS = 1e-6
 class Similarity(NamedTuple):
     """How much the target looks like the object: cosines, in the metric of the `SimilarityPrior`."""
 
-    parts: Tensor  # (B, L, 4) float32: of each target cell the parts row by row, mean 0 and deviation 1 over both views
+    parts: Tensor  # (B, k h, k w) float32: of each part of the whole target; mean 0 and deviation 1 over both views
     best: Tensor  # (B,) float32 in [-1, 1]: the largest of the target, not standardized
 
 
 class SimilarityPrior(nn.Module):
     """Tells the tokens how much each part of the target resembles the object, so that the network need not discover
-    matching by itself. A part is a quarter of a cell: it reads the fine features of model/features.py, in which small
-    objects and edges show.
+    matching by itself. A part is a cell of the image as the encoder got it, k = `zoom` times as large as the network's
+    input: small objects show there.
 
     1. Center: subtract the mean over the parts of both views.
     2. Project to `METRIC_WIDTH` dimensions by a learned matrix. It begins as a rotation, so that an untrained network
@@ -32,45 +33,47 @@ class SimilarityPrior(nn.Module):
     4. Take the cosine of the prototype with every part of both views.
     5. Standardize over both views: over the target alone, some part would stand out even where the object is hidden.
     6. Add learned vectors to the tokens: to a target token one for each of its parts, times that part's similarity; to
-       a query token one, times the mask's coverage of its cell.
+       a query token one, times the mask's coverage of its cell. A token of a closer look has one part, for all of them.
     7. Existence: the logit rises by `slope * (largest cosine of the target - threshold)`, both learned. So it does not
        rest on the tokens alone, which the masks need, too.
     """
 
-    def __init__(self, width: int, channels: int):
+    def __init__(self, width: int, channels: int, zoom: int):
         super().__init__()
+        self.zoom = zoom
         self.metric = nn.Linear(channels, min(channels, METRIC_WIDTH), bias=False)
         nn.init.orthogonal_(self.metric.weight)
         self.query = nn.Parameter(0.1 * torch.randn(width))
-        self.target = nn.Parameter(0.1 * torch.randn(FINE**2, width))
+        self.target = nn.Parameter(0.1 * torch.randn(zoom**2, width))
         self.threshold = nn.Parameter(torch.tensor(INITIAL_THRESHOLD))
         self.slope = nn.Parameter(torch.tensor(INITIAL_SLOPE))
 
     def mark_query(self, tokens: Tensor, mask: Tensor) -> Tensor:
         """Query tokens (B, L, C), query mask (B, H, W) of 0 and 1, any dtype -> (B, L, C)."""
-        return tokens + cell_coverage(mask)[..., None] * self.query
+        return tokens + cell_coverage(mask).flatten(1)[..., None] * self.query
 
-    def mark_target(self, tokens: Tensor, similarity: Similarity) -> Tensor:
-        """Target tokens (B, L, C) -> (B, L, C)."""
-        return tokens + similarity.parts @ self.target
+    def mark_target(self, tokens: Tensor, similarity: Similarity, corner: Tensor | None) -> Tensor:
+        """Target tokens (B, L, C), and the `View.corner` of what they show -> (B, L, C)."""
+        parts = F.pixel_unshuffle(similarity.parts[:, None], self.zoom)  # (B, k k, h, w)
+        parts = seen(parts, similarity.parts[:, None], corner)
+        return tokens + parts.flatten(2).transpose(1, 2) @ self.target
 
     def existence(self, similarity: Similarity) -> Tensor:
         """Logit (B,) of "the object is visible", to be added to the existence head's."""
         return self.slope * (similarity.best - self.threshold)
 
-    def similarity(self, query_fine: Tensor, query_mask: Tensor, target_fine: Tensor) -> Similarity:
-        """query_fine, target_fine: unit vectors (B, F, 2 h, 2 w); query_mask (B, H, W) of 0 and 1, any dtype."""
-        coverage = cell_coverage(query_mask, STRIDE // FINE)  # (B, 4 L)
+    def similarity(self, query: View, target: View) -> Similarity:
+        """Of two views, whatever crops they show: from `fine` of both and the query's `coverage`."""
+        coverage = query.coverage.flatten(1)  # (B, k k L)
         with torch.autocast(coverage.device.type, enabled=False):
-            parts = torch.cat((query_fine.flatten(2), target_fine.flatten(2)), 2).float().transpose(1, 2)  # (B, 8 L, F)
-            parts = F.normalize(parts - parts.mean(1, keepdim=True), dim=2)
+            parts = torch.cat((query.fine.flatten(2), target.fine.flatten(2)), 2).float().transpose(1, 2)
+            parts = F.normalize(parts - parts.mean(1, keepdim=True), dim=2)  # (B, 2 k k L, F)
             parts = F.normalize(self.metric(parts), dim=2)
             prototype = F.normalize(torch.einsum("bl,bld->bd", coverage, parts[:, : coverage.shape[1]]), dim=1)
             cosine = torch.einsum("bld,bd->bl", parts, prototype)
             best = cosine[:, coverage.shape[1] :].amax(1)
             cosine = F.layer_norm(cosine, cosine.shape[1:], eps=STANDARD_EPS)  # its gradient is finite for equal ones
-        of_target = cosine[:, None, coverage.shape[1] :].unflatten(2, target_fine.shape[2:])  # (B, 1, 2 h, 2 w)
-        return Similarity(F.pixel_unshuffle(of_target, FINE).flatten(2).transpose(1, 2), best)
+        return Similarity(cosine[:, coverage.shape[1] :].unflatten(1, target.fine.shape[2:]), best)
 
 
 class NoPrior(nn.Module):
@@ -79,16 +82,16 @@ class NoPrior(nn.Module):
     def mark_query(self, tokens: Tensor, mask: Tensor | None) -> Tensor:
         return tokens
 
-    def mark_target(self, tokens: Tensor, similarity: None) -> Tensor:
+    def mark_target(self, tokens: Tensor, similarity: None, corner: None) -> Tensor:
         return tokens
 
     def existence(self, similarity: None) -> float:
         return 0.0
 
-    def similarity(self, query_fine: Tensor | None, query_mask: Tensor | None, target_fine: Tensor | None) -> None:
+    def similarity(self, query: View, target: View) -> None:
         return None
 
 
-def cell_coverage(mask: Tensor, stride: int = STRIDE) -> Tensor:
-    """Mask (B, H, W) of 0 and 1, any dtype -> (B, L) float32: which part of each cell the object covers."""
-    return F.avg_pool2d(mask.float()[:, None], stride).flatten(1)
+def cell_coverage(mask: Tensor) -> Tensor:
+    """Mask (B, H, W) of 0 and 1, any dtype -> (B, H / 16, W / 16) float32: how much of each cell the object covers."""
+    return F.avg_pool2d(mask.float()[:, None], STRIDE)[:, 0]

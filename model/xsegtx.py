@@ -7,8 +7,8 @@ The network works on features of a frozen backbone (model/features.py). Two ways
     query, target, mask = map(model.project, (query.feat, target.feat, mask_feat))
     query = model.encode_query(query, mask, query_mask)                 # once per object mask
     target = model.encode_target(target)                                # once per target image
-    similarity = model.prior.similarity(query_fine, query_mask, target_fine)
-    target_mask_prob, existence = model.match(query, mask, target, similarity)     # once per pair, only these two
+    similarity = model.prior.similarity(query_view, target_view)        # once per pair, like all that follows
+    target_mask_prob, existence = model.match(query, mask, target, similarity, target_view.corner)   # only these two
 """
 
 from collections.abc import Sequence
@@ -54,6 +54,7 @@ class XSegTxConfig:
     pos_weight: float = 0.1  # of the position encoding
     feat_weight: float = 1.0  # of the tokens that it is added to
     similarity_prior: bool = False  # tell the tokens which cells look like the object (`SimilarityPrior`)
+    zoom: int = 1  # side of the images that it compares, and closer looks show parts of, in units of `input_size`
     feature_channels: int = 1024  # of the backbone
 
     def __post_init__(self):
@@ -65,6 +66,11 @@ class XSegTxConfig:
             raise UserError(
                 f"input size {self.input_size} must be a multiple of {STRIDE}, at least {3 * STRIDE} and "
                 f"at most {MAX_INPUT_SIZE}"
+            )
+        if not 1 <= self.zoom <= MAX_INPUT_SIZE // self.input_size or self.zoom > 1 and not self.similarity_prior:
+            raise UserError(
+                f"zoom {self.zoom} must be at least 1, need similarity_prior if it is more, and images of "
+                f"{self.zoom * self.input_size} pixels must be at most {MAX_INPUT_SIZE}"
             )
         if not 1 <= self.feature_channels <= MAX_CHANNELS:
             raise UserError(f"feature_channels {self.feature_channels} must be at least 1 and at most {MAX_CHANNELS}")
@@ -146,7 +152,8 @@ class XSegTx(nn.Module):
                 "cls_branch": ExistenceHead(width, self.cells),
             }
         )
-        self.prior = SimilarityPrior(width, config.feature_channels) if config.similarity_prior else NoPrior()
+        prior = (width, config.feature_channels, config.zoom)
+        self.prior = SimilarityPrior(*prior) if config.similarity_prior else NoPrior()
         self.drop_channels = nn.Dropout1d(config.drop_feat)
         position = sine_position(self.cells, self.cells, width, config.pos_weight)
         self.register_buffer("position", position, persistent=False)
@@ -162,8 +169,7 @@ class XSegTx(nn.Module):
     def forward(self, query: View, target: View, mask_feat: Tensor) -> Prediction:
         """The forward expects, with h = w = input_size / 16:
            - query, target: the two views. Blocked tokens act in the layers (c) and C, not in mask conditioning (a); a
-             view with all tokens blocked counts as not blocked. `query.mask` and both `fine` are for the similarity
-             prior; a network without one does not read them.
+             view with all tokens blocked counts as not blocked. `query.mask` is for the similarity prior, too.
            - mask_feat: backbone features of the query mask image, (B, F, h, w)
 
         It returns a `Prediction` of
@@ -175,8 +181,8 @@ class XSegTx(nn.Module):
         query_tokens, target_tokens = self._drop(query_tokens), self._drop(target_tokens)
         query_tokens = self.encode_query(query_tokens, mask, query.mask, query_blocked)
         target_tokens = self.encode_target(target_tokens, target_blocked)
-        similarity = self.prior.similarity(query.fine, query.mask, target.fine)
-        target_tokens = self.prior.mark_target(target_tokens, similarity)
+        similarity = self.prior.similarity(query, target)
+        target_tokens = self.prior.mark_target(target_tokens, similarity, target.corner)
         query_tokens, target_tokens = self._exchange(query_tokens, mask, target_tokens, query_blocked, target_blocked)
         existence = self._existence(target_tokens, similarity)
         return Prediction(self._mask_prob(query_tokens), self._mask_prob(target_tokens), existence)
@@ -204,13 +210,18 @@ class XSegTx(nn.Module):
         return target
 
     def match(
-        self, query: Tensor, mask: Tensor, target: Tensor, similarity: Similarity | None = None
+        self,
+        query: Tensor,
+        mask: Tensor,
+        target: Tensor,
+        similarity: Similarity | None = None,
+        corner: Tensor | None = None,
     ) -> tuple[Tensor, Tensor]:
-        """Encoded query tokens, projected mask tokens, encoded target tokens, each (B, L, C), and the
-        prior's `similarity` -> target_mask_prob (B, H, W) and existence (B,), as `forward` gives them. The parts of the
-        network that only the query's mask needs are left out.
+        """Encoded query tokens, projected mask tokens, encoded target tokens, each (B, L, C), the prior's `similarity`
+        and the target's `View.corner` -> target_mask_prob (B, H, W) and existence (B,), as `forward` gives them. The
+        parts of the network that only the query's mask needs are left out.
         """
-        target = self.prior.mark_target(target, similarity)
+        target = self.prior.mark_target(target, similarity, corner)
         _, target = self._exchange(query, mask, target, target_only=True)
         return self._mask_prob(target), self._existence(target, similarity)
 

@@ -80,8 +80,8 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     add("--size", choices=VIDEO_SIZES, default="small", help="of the videos; native is 3840x2160 and 1408x1408")
     add("--num_exo", type=at_least(1), default=2, help="static cameras")
     add("--num_objects", type=at_least(1), default=4, help="objects on the table; each camera sees about two at a time")
-    text = "area of an object as a fraction of the picture, up to 0.4: one for all, or the range that nine of ten are in "
-    text += "(LOW HIGH); or real, those of Ego-Exo4D: smaller in the exo pictures than in the ego ones"
+    text = "area of an object as a fraction of the picture, up to 0.4: of all, or the range of nine in ten (LOW HIGH); "
+    text += "or real, areas as in Ego-Exo4D: smaller in the exo pictures than in the ego ones"
     add("--object_size", nargs="+", default=["0.2"], metavar="SIZE", help=text)
     add("--clutter", type=at_least(0), default=0, help="further things on the table, at most; never annotated")
     add("--blur", type=at_least(0, float), default=0, help="of each video, up to this many pixels, Gaussian")

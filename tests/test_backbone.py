@@ -6,7 +6,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-import torch.nn.functional as F
 from torchvision.models import resnet50
 
 from formats.errors import UserError
@@ -22,7 +21,7 @@ from model.backbone import (
     random_backbone,
     read_moco,
 )
-from model.features import fine_features, fold_batch_norm
+from model.features import fold_batch_norm
 from tests.made.golden_network import CASES, golden_batch, golden_networks
 
 GOLDEN = Path(__file__).parent / "golden"
@@ -48,13 +47,6 @@ def test_features_of_images_and_masks_agree_with_the_published_ones(case):
         for name, image in (("x", normalize_image(batch["query_image"])), ("mask", mask_to_image(batch["query_mask"]))):
             ours = network(image[:1])[0, ::32, ::6, ::6].numpy()  # golden has the first sample's
             assert np.abs(ours - golden[f"{case}/feature_{name}"]).max() < tolerance
-
-
-def test_fine_features_are_those_of_the_enlarged_image(backbone):
-    images = normalize_image(random_images(5))  # not a multiple of how many are looked at together
-    fine = fine_features(backbone, images)
-    expected = torch.cat([backbone(F.interpolate(image[None], (128, 128), mode="bilinear")) for image in images])
-    torch.testing.assert_close(fine, expected, rtol=1e-4, atol=1e-5)
 
 
 def test_folding_changes_nothing_but_the_time_and_leaves_the_original_alone(backbone):

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from formats.errors import UserError
 from model.backbone import Backbone, mask_to_image
 from model.backbones import make_backbone, timm_backbone
-from model.features import fine_features, fold_batch_norm
+from model.features import fold_batch_norm
 from model.mask_features import MaskFeatures
 
 DINOV2, DINOV3 = "vit_small_patch14_reg4_dinov2.lvd142m", "vit_small_patch16_dinov3.lvd1689m"
@@ -52,12 +52,12 @@ def random_images(side: int, count: int = 1, seed: int = 0) -> Tensor:
 
 
 @pytest.mark.parametrize("name", [*TRANSFORMERS, *PYRAMIDS])
-def test_fine_features_are_those_of_a_backbone_for_images_twice_as_large(name):
+def test_features_of_enlarged_images_are_those_of_a_backbone_for_images_as_large(name):
     backbone, large = (backbone_of(name, side) for side in (96, 192))
-    images = backbone.normalize(random_images(96))
-    expected = large(F.interpolate(images, (192, 192), mode="bilinear"))
+    images = backbone.normalize(random_images(192))
+    expected = large(images)
     for network in (backbone, fold_batch_norm(backbone)):
-        assert (fine_features(network, images) - expected).abs().max() < 1e-5
+        assert (network(images) - expected).abs().max() < 1e-5
     assert len(list(backbone.parameters())) <= len(list(timm_network(name).parameters())) + 1  # its positions
 
 

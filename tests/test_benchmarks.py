@@ -120,7 +120,7 @@ def test_the_roofline_counts_a_product_and_names_what_bounds_each_job(monkeypatc
     assert roofline.bounded(meter, 1, True, reading=1e-9)[3:] == ["0.0 h, launches", "0.0 h, launches"]
 
     closer = "predict strong, closer look"
-    small = {"RECIPES": ["paper"], "PREDICTIONS": {closer: (True, True)}, "MAX_BATCH": 5, "POOL": 2, "ROUNDS": 1}
+    small = {"RECIPES": ["paper"], "PREDICTIONS": {closer: (2, True)}, "MAX_BATCH": 5, "POOL": 2, "ROUNDS": 1}
     plain = {"random_backbone": lambda seed: Backbone("conv", torch.nn.Conv2d(3, 1024, 16, 16), 1024)}
     for name, value in (small | plain | {"COUNTED": ["bf16"]}).items():
         monkeypatch.setattr(roofline, name, value)

@@ -1,48 +1,43 @@
-"""inference/closer_look.py: what the second look shows, on images whose answer is known."""
+"""inference/closer_look.py: what the looks show, and what becomes of their answers."""
 
-import numpy as np
 import pytest
 import torch
 
-from formats.geometry import ZOOM
-from inference.closer_look import CloserLook
-from inference.matcher import PairBatch
-from inference.predictor import Predictor
-from tests.made.known_answer import BACKGROUND, KnownAnswer, scene
+from inference.closer_look import CloserLook, resize_prob
+
+SIDE = 64  # of what the network sees
 
 
-@pytest.mark.parametrize("size", [(108, 192), (192, 108), (192, 192), (191, 192)], ids=str)
-def test_a_closer_look_shows_every_pixel_of_a_small_object(size):
-    query, query_mask = scene(size[::-1], (0.3, 0.51, 0.5, 0.71))
-    target, expected = scene(size, (0.25, 0.4, 0.11, 0.26))
-    matcher = KnownAnswer(192 // ZOOM)
-    found, existence = Predictor(CloserLook(matcher)).segment(query, query_mask, target)
-    np.testing.assert_array_equal(found, expected)
-    assert matcher.looks == [1, 1] and existence == 1
+def masks_with(boxes: list[tuple[int, int, int, int] | None], side: int) -> torch.Tensor:
+    masks = torch.zeros(len(boxes), side, side)
+    for mask, box in zip(masks, boxes, strict=True):
+        if box:
+            top, left, height, width = box
+            mask[top : top + height, left : left + width] = 1
+    return masks
 
 
-@pytest.mark.parametrize("batch_size", [1, 2, 8])
-def test_each_pair_gets_the_closer_look_at_its_own_object(batch_size):
-    """Two target images and three objects: a small one, one too large to be enlarged, and one that is in one image."""
-    side, rng = 96, np.random.default_rng(0)  # of the images
-    colors = np.array([(200, 40, 90), (30, 220, 160), (60, 60, 240)], np.uint8)
-    masks = np.zeros((3, 3, side, side), np.uint8)  # image, object
-    for image in range(3):
-        for k, length in enumerate((9, 40, 13)):
-            top, left = rng.integers(0, side - length), 32 * k + rng.integers(0, 32 - min(length, 31))
-            masks[image, k, top : top + length, left : left + min(length, 31)] = 1
-    masks[2, 2] = 0
-    images = np.full((3, side, side, 3), BACKGROUND, np.uint8)
-    for image, k in np.ndindex(3, 3):
-        images[image][masks[image, k] == 1] = colors[k]
-    pair_mask, pair_target = map(torch.tensor, zip(*[(k, target) for k in range(3) for target in (1, 2)], strict=True))
+@pytest.mark.parametrize("zoom", [2, 3])
+def test_a_small_object_is_seen_enlarged_and_whole_and_a_large_one_in_the_whole_view(zoom):
+    masks = masks_with([(70, 5, 9, 17), (0, 0, 60, 60), (100, 90, 1, 1)], zoom * SIDE)
+    seen, corners = CloserLook(SIDE, zoom).queries(masks)
+    assert seen.shape == (3, SIDE, SIDE)
+    assert seen.sum((1, 2)).tolist() == [9 * 17, (60 // zoom) ** 2, 1]
+    assert (corners[1] < 0).all() and (corners[[0, 2]] >= 0).all() and not (corners[[0, 2]] % 16).any()
 
-    matcher = KnownAnswer(side // ZOOM, batch_size)
-    inputs = torch.from_numpy(images), torch.from_numpy(masks[0]), torch.zeros(3, dtype=torch.long)
-    prob, existence = CloserLook(matcher).predict(PairBatch(*inputs, pair_mask, pair_target))
-    assert existence.tolist() == [1, 1, 1, 1, 1, 0]
-    assert matcher.looks == [6] + {1: [1, 1, 1], 2: [2, 1], 8: [3]}[batch_size]
-    expected = masks[pair_target, pair_mask]
-    large = pair_mask.numpy() == 1
-    np.testing.assert_array_equal(prob.numpy()[~large] > 0.5, expected[~large] == 1)
-    assert ((prob.numpy()[large] > 0.5) != expected[large]).mean() < 0.02
+
+def test_only_small_answers_are_looked_at_again_and_replaced():
+    look, boxes = CloserLook(SIDE, 3), [(100, 120, 20, 30), None, (0, 0, 190, 20), (2, 150, 5, 5)]
+    prob = resize_prob(masks_with(boxes, 3 * SIDE)[:, ::3, ::3], 3 * SIDE)
+    before = prob.clone()
+    pairs, corners = look.places(prob)
+    assert pairs.tolist() == [0, 3]
+    better = masks_with([(101, 119, 22, 28), (3, 151, 4, 4)], 3 * SIDE)
+    close = torch.stack([mask[r : r + SIDE, c : c + SIDE] for mask, (r, c) in zip(better, corners, strict=True)])
+    look.fill(prob, pairs, corners, close)
+    assert torch.equal(prob[pairs], better) and torch.equal(prob[[1, 2]], before[[1, 2]])
+
+
+def test_without_a_small_answer_there_is_no_second_look():
+    pairs, corners = CloserLook(SIDE, 3).places(torch.zeros(2, 3 * SIDE, 3 * SIDE))
+    assert pairs.shape == (0,) and corners.shape == (0, 2)

@@ -7,7 +7,7 @@ import torch
 from formats import geometry
 from formats.pairs import PairSet
 from model.backbone import mask_to_image, normalize_image, random_backbone
-from model.features import Encoder, fine_features
+from model.features import Encoder
 from tests.made.training import make_training_set
 from train.dataset import SampleOptions, TrainSamples, collate
 from train.feature_cache import BatchEncoder
@@ -36,24 +36,45 @@ def tensors(inputs) -> dict[str, torch.Tensor]:
 
 
 def test_the_views_of_a_batch_are_the_backbones_features_of_query_target_and_mask(pairs, backbone):
-    batch = batch_of(TrainSamples(pairs, 64, 0), range(3))
+    batch = batch_of(TrainSamples(pairs, 64, 0, options=SampleOptions(zoom=3)), range(3))
     images = {"query": normalize_image(batch.query_image), "target": normalize_image(batch.target_image)}
-    inputs = BatchEncoder(Encoder(backbone, CPU, fine=True))(batch)
+    inputs = BatchEncoder(Encoder(backbone, CPU, zoom=3))(batch)
     found = tensors(inputs)
-    for name, image in (images | {"mask": mask_to_image(batch.query_mask)}).items():
+    reduced = {name: image[:, :, ::3, ::3] for name, image in images.items()}
+    for name, image in (reduced | {"mask": mask_to_image(batch.query_mask)}).items():
         torch.testing.assert_close(found[name], backbone(image), rtol=1e-4, atol=1e-5)
     for name, image in images.items():
-        torch.testing.assert_close(found[f"{name}_fine"], fine_features(backbone, image), rtol=1e-4, atol=1e-5)
+        torch.testing.assert_close(found[f"{name}_fine"], backbone(image), rtol=1e-4, atol=1e-5)
     assert torch.equal(inputs[0].mask, batch.query_mask) and inputs[1].mask is None
-    assert not BatchEncoder(Encoder(backbone, CPU))(batch)[0].fine.numel()
+    plain = BatchEncoder(Encoder(backbone, CPU))(batch_of(TrainSamples(pairs, 64, 0), range(3)))
+    assert plain[0].fine is plain[0].feat
+    torch.testing.assert_close(plain[0].feat, found["query"], rtol=1e-4, atol=1e-5)
 
 
-@pytest.mark.parametrize("fine", [False, True])
-def test_cached_features_equal_fresh_ones_to_half_precision(pairs, backbone, fine):
-    samples, encoder = TrainSamples(pairs, 64, 0), Encoder(backbone, CPU, fine=fine)
+def test_a_closer_look_shows_the_features_of_its_part_of_the_enlarged_image(pairs, backbone, monkeypatch):
+    monkeypatch.setattr(geometry, "CROP_EXTENT", 1)  # these objects are large
+    samples = TrainSamples(pairs, 48, 0, options=SampleOptions(zoom=3, closer_look=True))
+    for encode in (BatchEncoder(Encoder(backbone, CPU, zoom=3), size) for size in (0, 10**8)):
+        batch = batch_of(samples, range(12))
+        query, target, _ = encode(batch)
+        assert {corner is None for source in batch.sources for corner in (source.target.corner,)} == {True, False}
+        for view, keys in ((query, [s.query for s in batch.sources]), (target, [s.target for s in batch.sources])):
+            for feat, fine, key in zip(view.feat, view.fine, keys, strict=True):
+                if key.corner:
+                    row, col = (first // 16 for first in key.corner)
+                    assert torch.equal(feat, fine[:, row : row + 3, col : col + 3])
+                else:
+                    shown = normalize_image(torch.from_numpy(samples.seen(samples.image(key), key))[None])
+                    torch.testing.assert_close(feat[None], backbone(shown), rtol=1e-3, atol=1e-4)
+
+
+@pytest.mark.parametrize("zoom", [1, 2])
+def test_cached_features_equal_fresh_ones_to_half_precision(pairs, backbone, zoom):
+    options = SampleOptions(zoom=zoom)
+    samples, encoder = TrainSamples(pairs, 64, 0, options=options), Encoder(backbone, CPU, zoom)
     plain, cached = (BatchEncoder(encoder, size) for size in (0, 10**8))
     first = tensors(cached(batch_of(samples, range(8))))
-    blind = TrainSamples(pairs, 64, 0, cached.cache)
+    blind = TrainSamples(pairs, 64, 0, cached.cache, options)
     assert not batch_of(blind, range(8)).query_image.any()
     second = tensors(cached(batch_of(blind, range(8))))
     for name, fresh in tensors(plain(batch_of(samples, range(8)))).items():
@@ -87,13 +108,13 @@ def test_the_share_that_fits_counts_each_image_and_mask_once(pairs, backbone):
 def test_one_key_never_stands_for_two_images_whatever_the_recipe_draws(pairs, monkeypatch):
     """Else the cache would show the first one for ever."""
     monkeypatch.setattr(geometry, "CROP_EXTENT", 1)  # these objects are large
-    samples, seen = TrainSamples(pairs, 48, 0, options=SampleOptions(closer_look=True)), {}
+    samples, seen = TrainSamples(pairs, 48, 0, options=SampleOptions(zoom=3, closer_look=True)), {}
     for n in range(150):
         sample = samples[n]
         source = sample["sources"]
         for key, name in (
-            (source.query, "query_image"),
-            (source.target, "target_image"),
+            (source.query.whole, "query_image"),
+            (source.target.whole, "target_image"),
             (source.query_mask, "query_mask"),
         ):
             assert np.array_equal(seen.setdefault(key, sample[name]), sample[name])

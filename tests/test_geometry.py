@@ -12,7 +12,6 @@ from hypothesis import strategies as st
 from formats.geometry import (
     CROP_EXTENT,
     EVAL_SIDE,
-    ZOOM,
     crop_corner,
     eval_size,
     letterbox,
@@ -51,44 +50,39 @@ def test_letterboxing_is_padding_to_a_square_and_nearest_neighbour(height, width
     np.testing.assert_array_equal(letterbox(image, side), square[source[:, None], source])
 
 
-@given(SIDES, SIDES, st.integers(1, 100), st.floats(0, 1), st.floats(0, 1))
-def test_a_crop_is_a_part_of_the_image_letterboxed_larger_which_reduced_is_the_image_letterboxed(
-    height, width, side, y, x
-):
+@given(SIDES, SIDES, st.integers(1, 100), st.integers(1, 4))
+def test_every_nth_pixel_of_an_image_letterboxed_larger_is_the_image_letterboxed(height, width, side, zoom):
     image = np.random.default_rng(0).integers(1, 256, (height, width, 3), dtype=np.uint8)
-    large = letterbox(image, ZOOM * side)
-    np.testing.assert_array_equal(large[::ZOOM, ::ZOOM], letterbox(image, side))
-    top, left = (int(place * (ZOOM - 1) * side) for place in (y, x))
-    part = large[top : top + side, left : left + side]
-    np.testing.assert_array_equal(letterbox(image, side, (top, left)), part)
+    np.testing.assert_array_equal(letterbox(image, zoom * side)[::zoom, ::zoom], letterbox(image, side))
     mask = image[..., 0] > 128
-    expected = letterbox(mask, ZOOM * side)[top : top + side, left : left + side]
     if 100 * min(height, width) >= max(height, width):  # thinner ones are no masks
-        np.testing.assert_array_equal(letterbox_mask(encode_mask(mask), side, (top, left)), expected)
+        np.testing.assert_array_equal(letterbox_mask(encode_mask(mask), zoom * side), letterbox(mask, zoom * side))
 
 
-@given(st.data(), st.integers(4, 100))
-def test_a_closer_look_shows_a_whole_object_in_its_middle_or_at_the_images_edge(data, side):
-    spans, mask = [], np.zeros((ZOOM * side, ZOOM * side), bool)
+@given(st.data(), st.integers(1, 16), st.integers(4, 12))
+def test_a_closer_look_shows_a_whole_object_in_its_middle_or_at_the_images_edge(data, step, cells):
+    side = step * cells
+    spans, mask = [], np.zeros((3 * side, 3 * side), bool)
     for _ in "yx":
         length = data.draw(st.integers(1, math.ceil(CROP_EXTENT * side)))
-        start = data.draw(st.integers(0, ZOOM * side - length))
+        start = data.draw(st.integers(0, 3 * side - length))
         spans.append((start, start + length))
     mask[slice(*spans[0]), slice(*spans[1])] = True
-    corner = crop_corner(mask.any(1), mask.any(0), side)
+    corner = crop_corner(mask.any(1), mask.any(0), side, step)
+    assert not any(first % step for first in corner)
     assert mask[corner[0] : corner[0] + side, corner[1] : corner[1] + side].sum() == mask.sum()
     for (start, end), begin in zip(spans, corner, strict=True):
         margins = start - begin, begin + side - end
-        assert abs(margins[0] - margins[1]) <= 1 or begin in (0, (ZOOM - 1) * side)
+        assert abs(margins[0] - margins[1]) <= step or begin in (0, 2 * side)
 
 
 def test_no_object_and_one_too_large_get_no_closer_look():
     side, rows = 64, np.zeros(128, bool)
-    assert crop_corner(rows, rows, side) is None
+    assert crop_corner(rows, rows, side, 16) is None
     rows[40 : 40 + int(CROP_EXTENT * side)] = True
-    assert crop_corner(rows, rows, side) is not None
+    assert crop_corner(rows, rows, side, 16) is not None
     rows[39] = True
-    assert crop_corner(rows, np.roll(rows, 5), side) is None
+    assert crop_corner(rows, np.roll(rows, 5), side, 16) is None
 
 
 def test_the_shared_axes_cannot_be_written_to():

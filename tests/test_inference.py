@@ -20,16 +20,18 @@ import eval_segswap
 from data import store_frames
 from formats import geometry, parallel, stored_frames
 from formats.errors import UserError
-from formats.geometry import ZOOM, eval_size, letterbox, unletterbox
+from formats.geometry import eval_size, letterbox, unletterbox
 from formats.masks import decode_mask, letterbox_mask
 from formats.processed import ProcessedTake, read_frame
-from inference.matcher import CPU_BATCH, resize_prob
+from inference.closer_look import resize_prob
+from inference.matcher import CPU_BATCH
 from inference.predict_takes import ChunkDataset, pairs_by_frame, plan_take
 from inference.predictor import Predictor
 from inference.resumable_run import ResumableRun
 from model.backbone import calibrate_batch_norm, mask_to_image, normalize_image, random_backbone
 from model.checkpoint import load_checkpoint, save_checkpoint
-from model.features import View, fine_features
+from model.features import View
+from model.similarity import cell_coverage
 from model.xsegtx import XSegTx, XSegTxConfig
 from tests.made import EGO, ROOT
 from tests.made.processed import LAYOUT, make_data_set
@@ -91,11 +93,12 @@ def run(*args) -> Path:
 
 
 PLAIN, PRIOR = {}, {"similarity_prior": True}
+ZOOM = 3
 
 
 @pytest.mark.parametrize(
     ("setting", "options"),
-    [("ego-exo", PLAIN), ("exo-ego", PRIOR), ("ego-exo", PRIOR | {"closer_look": True})],
+    [("ego-exo", PLAIN), ("exo-ego", PRIOR), ("ego-exo", PRIOR | {"zoom": ZOOM, "closer_look": True})],
 )
 def test_results_equal_one_pair_at_a_time_with_the_plain_network(data_path, tmp_path, setting, options):
     checkpoint = make_checkpoint(tmp_path / "net.pth", **options)
@@ -121,36 +124,47 @@ def test_results_equal_one_pair_at_a_time_with_the_plain_network(data_path, tmp_
 
 def plain_prediction(checkpoint, take, pair, frame) -> tuple[np.ndarray, float, int]:
     """Probabilities (480, 480) and existence, and the number of looks that they took."""
-    frames = [read_frame(take.frame_path(camera, frame)) for camera in pair[1:]]
-    mask = take.masks[pair.object_name][pair.query_camera][frame]
-    images, query_mask = [letterbox(image, SIDE) for image in frames], letterbox_mask(mask, SIDE)
-    prob, existence = plain_look(checkpoint, images, query_mask)
+    config, mask = checkpoint.model.config, take.masks[pair.object_name][pair.query_camera][frame]
+    side = config.zoom * SIDE
+    images = [letterbox(read_frame(take.frame_path(camera, frame)), side) for camera in pair[1:]]
+    mask = letterbox_mask(mask, side)
     if not checkpoint.arguments.get("closer_look"):
+        prob, existence = plain_look(checkpoint, images, mask, None, None)
         return resize_prob(prob, 480)[0].numpy(), existence, 1
-    prob = resize_prob(prob, ZOOM * SIDE)
-    large_mask = letterbox_mask(mask, ZOOM * SIDE)
-    query_corner, target_corner = (
-        geometry.crop_corner(x.any(1), x.any(0), SIDE) for x in (large_mask, (prob[0] > 0.5).numpy())
-    )
-    if target_corner is not None:
-        query, target = (
-            tuple(slice(first, first + SIDE) for first in corner) if corner else (slice(None, None, ZOOM),) * 2
-            for corner in (query_corner, target_corner)
-        )
-        images = [letterbox(x, ZOOM * SIDE)[part] for x, part in zip(frames, (query, target), strict=True)]
-        close, _ = plain_look(checkpoint, images, large_mask[query])
+    corner_of = lambda x: geometry.crop_corner(x.any(1), x.any(0), SIDE, 16)  # noqa: E731
+    prob, existence = plain_look(checkpoint, images, mask, corner_of(mask), None)
+    prob = resize_prob(prob, side)
+    corner = corner_of((prob[0] > 0.5).numpy())
+    if corner is not None:
+        close, _ = plain_look(checkpoint, images, mask, corner_of(mask), corner)
         prob = torch.zeros_like(prob)
-        prob[0][target] = close[0]
-    return resize_prob(prob, 480)[0].numpy(), existence, 1 + (target_corner is not None)
+        prob[0][part_of(corner, config.zoom)] = close[0]
+    return resize_prob(prob, 480)[0].numpy(), existence, 1 + (corner is not None)
 
 
-def plain_look(checkpoint, images, mask) -> tuple[torch.Tensor, float]:
+def part_of(corner, zoom) -> tuple[slice, slice]:
+    """The rows and columns of an enlarged image that the network sees."""
+    if corner is None:
+        return slice(None, None, zoom), slice(None, None, zoom)
+    return tuple(slice(first, first + SIDE) for first in corner)
+
+
+def plain_look(checkpoint, images, mask, query_corner, target_corner) -> tuple[torch.Tensor, float]:
+    """A whole pair in a batch of one; features of a crop are cut out of those of the enlarged image."""
+    backbone, zoom = checkpoint.backbone, checkpoint.model.config.zoom
     images = [normalize_image(torch.from_numpy(image))[None] for image in images]
     with torch.inference_mode():
-        mask = torch.from_numpy(mask)[None]
-        backbone = checkpoint.backbone
-        query, target = (View(backbone(image), fine_features(backbone, image)) for image in images)
-        prediction = checkpoint.model(query._replace(mask=mask), target, backbone(mask_to_image(mask)))
+        views = []
+        for image, corner in zip(images, (query_corner, target_corner), strict=True):
+            fine = backbone(image)
+            feat = backbone(image[..., ::zoom, ::zoom])
+            if corner is not None:
+                row, col = (first // 16 for first in corner)
+                feat = fine[..., row : row + SIDE // 16, col : col + SIDE // 16]
+            views.append(View(feat, fine, corner=torch.tensor([corner or (-16, -16)]) // 16))
+        large, seen = torch.from_numpy(mask)[None], torch.from_numpy(mask[part_of(query_corner, zoom)])[None]
+        query = views[0]._replace(mask=seen, coverage=cell_coverage(large))
+        prediction = checkpoint.model(query, views[1], backbone(mask_to_image(seen)))
     return prediction.target_mask_prob.clone(), prediction.existence.item()
 
 

@@ -28,7 +28,6 @@ import train.train
 from formats import geometry
 from formats.masks import decode_mask
 from formats.processed import ProcessedTake
-from inference.closer_look import CloserLook
 from inference.matcher import Matcher, PairBatch
 from inference.predict_takes import Chunk, ChunkDataset, plan_take, predict_takes
 from inference.predictor import Predictor
@@ -167,8 +166,7 @@ def predicted(pretended: bool, data_path: Path, closer_look: bool, change: Chang
         patch.setattr(Matcher, "predict", noted_predict)
         if change:
             change(patch, gpu)
-        matcher = Matcher(backbone, network, device, batch_size=4)
-        matcher = CloserLook(matcher) if closer_look else matcher
+        matcher = Matcher(backbone, network, device, batch_size=4, closer_look=closer_look)
         plans = {uid: plan_take(ProcessedTake.read(data_path, uid), "ego-exo", 4) for uid in TAKES["val"]}
         chunks = ChunkDataset(data_path, "ego-exo", matcher.side, [c for plan in plans.values() for c in plan.chunks])
         failed, _ = predict_takes(matcher, noted(chunks), plans, results.__setitem__)
@@ -184,7 +182,10 @@ def predicted(pretended: bool, data_path: Path, closer_look: bool, change: Chang
 
 def random_networks(closer_look: bool) -> tuple[Backbone, XSegTx]:
     torch.manual_seed(0)
-    backbone, network = random_backbone(0), XSegTx(XSegTxConfig("tiny", SIDE, similarity_prior=closer_look))
+    backbone, network = (
+        random_backbone(0),
+        XSegTx(XSegTxConfig("tiny", SIDE, similarity_prior=closer_look, zoom=1 + 2 * closer_look)),
+    )
     calibrate_batch_norm(backbone, [normalize_image(torch.randint(0, 256, (4, SIDE, SIDE, 3), dtype=torch.uint8))])
     if closer_look:  # untrained masks spread over the whole image: now they are small
         network.net.decoder.deconv2.bias.data[MASK_CHANNEL] -= 0.55

@@ -3,28 +3,30 @@
 import torch
 import torch.nn.functional as F
 
-from model.similarity import SimilarityPrior
+from model.features import View
+from model.similarity import Similarity, SimilarityPrior
 
 
 class Scene:
-    """Two views of 3 x 3 cells of 2 x 2 parts, the same things mirrored, and an object in the first one; what a prior
-    that has not been trained makes of them. Its projection is a rotation.
+    """Two views of 6 x 6 parts, the same things mirrored, and an object in the first one; what a prior that has not
+    been trained makes of them. Its projection is a rotation.
     """
 
     def __init__(self):
         torch.manual_seed(0)
-        self.prior = SimilarityPrior(8, 64)
+        self.prior = SimilarityPrior(8, 64, zoom=2)
         self.query = F.normalize(torch.randn(1, 64, 6, 6), dim=1)
         self.target = self.query.flip(3)
-        self.mask = torch.zeros(1, 48, 48)
-        self.mask[:, 8:16, 0:12] = 1  # all of the part in row 1, column 0; half of that beside it
+        self.coverage = torch.zeros(1, 6, 6)
+        self.coverage[:, 1, :2] = torch.tensor([1, 0.5])
         self.own = [6 + 5, 6 + 4]  # of the target's parts, row by row
 
     def similarity(self) -> torch.Tensor:
         """With each part of the target, by row and column: (6, 6)."""
-        parts, self.best = self.prior.similarity(self.query, self.mask, self.target)
-        assert parts.shape == (1, 9, 4)
-        return F.pixel_shuffle(parts.transpose(1, 2).unflatten(2, (3, 3)), 2)[0, 0]
+        parts, self.best = self.prior.similarity(
+            View(None, self.query, coverage=self.coverage), View(None, self.target)
+        )
+        return parts[0]
 
 
 def test_the_similarity_prior_begins_with_the_cosine_of_the_frozen_features():
@@ -52,7 +54,7 @@ def test_the_similarity_prior_finds_what_looks_like_the_object_and_nothing_where
 
 def test_an_object_too_small_for_the_grid_has_no_similarity_and_harmless_gradients():
     scene = Scene()
-    scene.mask.zero_()
+    scene.coverage.zero_()
     similarity = scene.similarity()
     assert similarity.abs().max() == 0 and scene.best == 0
     (similarity.square().sum() + scene.best.sum()).backward()
@@ -72,4 +74,13 @@ def test_the_similarity_prior_learns_by_which_differences_to_tell_objects_apart(
         (-contrast[-1]).backward()
         optimizer.step()
     assert contrast[-1] > contrast[0] + 1
-    assert SimilarityPrior(8, 1024).metric.weight.shape == (128, 1024)
+    assert SimilarityPrior(8, 1024, zoom=1).metric.weight.shape == (128, 1024)
+
+
+def test_a_token_of_the_whole_view_reads_its_own_parts_and_one_of_a_closer_look_its_only_part():
+    torch.manual_seed(0)
+    prior, parts = SimilarityPrior(8, 64, zoom=2), torch.randn(2, 6, 6)
+    marks = prior.mark_target(torch.zeros(2, 9, 8), Similarity(parts, None), torch.tensor([[-1, -1], [1, 3]]))
+    own = parts[0, 2:4, :2].flatten()  # of the first cell in the second row
+    torch.testing.assert_close(marks[0, 3], own @ prior.target)
+    torch.testing.assert_close(marks[1, 3], parts[1, 2, 3] * prior.target.sum(0))

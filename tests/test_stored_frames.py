@@ -72,8 +72,8 @@ def data_dir(tmp_path):
     return make_training_set(tmp_path / "data")
 
 
-def store_all(data_dir, *flags):
-    return run_main(script.main, "--data_dir", data_dir, "--side", SIDE, "--num_workers", 0, *flags)
+def store_all(data_dir, *flags, side=SIDE):
+    return run_main(script.main, "--data_dir", data_dir, "--side", side, "--num_workers", 0, *flags)
 
 
 @pytest.mark.parametrize("side", [33, 48, 160, 480])
@@ -247,14 +247,14 @@ def arrays(sample):
 
 
 @pytest.mark.parametrize(
-    "options", [SampleOptions(), SampleOptions(block=0, closer_look=True)], ids=["paper", "strong"]
+    "options", [SampleOptions(), SampleOptions(block=0, zoom=2, closer_look=True)], ids=["paper", "strong"]
 )
 def test_200_samples_of_either_recipe_are_the_same_with_stored_frames(data_dir, monkeypatch, options):
     monkeypatch.setattr(geometry, "CROP_EXTENT", 1)  # these objects are large
     samples = TrainSamples(PairSet.open(data_dir, "train", "ego-exo"), SIDE, 0, options=options)
     before = [arrays(samples[n]) for n in range(200)]
     assert any(sample["sources"].target.corner for sample in before) == options.closer_look
-    assert store_all(data_dir).returncode == 0
+    assert store_all(data_dir, side=options.zoom * SIDE).returncode == 0
     forbid_decoding(monkeypatch)
     assert [arrays(samples[n]) for n in range(200)] == before
 

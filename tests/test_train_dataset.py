@@ -5,10 +5,11 @@ import pytest
 import torch
 
 from formats import geometry
-from formats.geometry import ZOOM, crop_corner, letterbox
+from formats.geometry import crop_corner, letterbox
 from formats.masks import decode_mask
 from formats.pairs import PairSet
 from formats.processed import ProcessedTake, frame_path, read_frame
+from model.backbone import STRIDE
 from tests.made import EGO
 from tests.made.training import layout, make_training_set
 from train.dataset import (
@@ -24,7 +25,7 @@ from train.dataset import (
     make_loader,
 )
 
-SIDE, DRAWS = 48, 1500
+SIDE, ZOOM, DRAWS = 48, 3, 1500
 
 
 @pytest.fixture(scope="module")
@@ -122,11 +123,11 @@ def test_all_pairs_are_drawn(pairs):
 
 def test_closer_looks_show_visible_small_objects_enlarged_and_leave_the_rest_of_the_stream(pairs, monkeypatch):
     monkeypatch.setattr(geometry, "CROP_EXTENT", 1)  # these objects are large
-    samples = TrainSamples(pairs, SIDE, 0, options=SampleOptions(closer_look=True))
+    samples = TrainSamples(pairs, SIDE, 0, options=SampleOptions(zoom=ZOOM, closer_look=True))
     without = draws(TrainSamples(pairs, SIDE, 0))
     drawn = draws(samples)
     masks = [pairs.target_mask(i) for i in range(len(pairs))]
-    small = np.mean([mask is not None and samples.corner(mask) is not None for mask in masks])
+    small = np.mean([mask is not None and samples.corner(samples.mask(mask)) is not None for mask in masks])
     share = CLOSER_LOOKS * (1 - (1 - small) ** SMALL_TRIES)
     assert np.mean([draw.closer for draw in drawn]) == pytest.approx(share, abs=0.04)
     assert all(draw == usual for draw, usual in zip(drawn, without, strict=True) if not draw.closer)
@@ -142,18 +143,25 @@ def test_closer_looks_show_visible_small_objects_enlarged_and_leave_the_rest_of_
             mask = np.zeros((ZOOM * SIDE, ZOOM * SIDE)) if rle is None else letterbox(decode_mask(rle), ZOOM * SIDE)
             path = frame_path(pairs.data_dir / view.take_uid / view.camera, view.frame)
             image = letterbox(read_frame(path), ZOOM * SIDE)
-            assert view.corner == (crop_corner(mask.any(1), mask.any(0), SIDE) if draw.closer else None)
+            closer = draw.closer or name == "query"
+            assert view.corner == (crop_corner(mask.any(1), mask.any(0), SIDE, STRIDE) if closer else None)
             part = (slice(None, None, ZOOM),) * 2
             if view.corner:
                 part = tuple(slice(first, first + SIDE) for first in view.corner)
-            assert np.array_equal(sample[f"{name}_image"], image[part])
+            assert np.array_equal(sample[f"{name}_image"], image)
+            assert np.array_equal(samples.seen(samples.image(view), view), image[part])
             assert np.array_equal(sample[f"{name}_mask"], mask[part])
+            assert sample[f"{name}_corner"].tolist() == (
+                [x // STRIDE for x in view.corner] if view.corner else [-1, -1]
+            )
+            if name == "query":
+                assert sample["query_coverage"].sum() * STRIDE**2 == pytest.approx(mask.sum())
     assert small_queries == {True, False}
 
 
 def test_where_no_object_is_small_enough_nothing_is_seen_closer(pairs, monkeypatch):
     monkeypatch.setattr(geometry, "CROP_EXTENT", 0)
-    assert draws(TrainSamples(pairs, SIDE, 0, options=SampleOptions(closer_look=True)), 50) == draws(
+    assert draws(TrainSamples(pairs, SIDE, 0, options=SampleOptions(zoom=ZOOM, closer_look=True)), 50) == draws(
         TrainSamples(pairs, SIDE, 0), 50
     )
 

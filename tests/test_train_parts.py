@@ -38,6 +38,9 @@ def make_batch(target_mask, visible, block=None, frame_rows=None):
         target_image=torch.zeros(B, side, side, 3, dtype=torch.uint8),
         query_mask=torch.ones(B, side, side, dtype=torch.uint8),
         target_mask=target_mask,
+        query_coverage=torch.empty(B, 0, 0),
+        query_corner=torch.full((B, 2), -1),
+        target_corner=torch.full((B, 2), -1),
         visible=torch.tensor(visible),
         existence_weight=torch.ones(B),
         block=torch.tensor(block or [False] * B),
@@ -61,11 +64,11 @@ def test_the_rate_warms_up_from_0_and_drops_after_epoch_50():
 def test_the_operations_of_a_sample_are_counted_on_shapes():
     backbone, counts = random_backbone(0), {}
     for prior in (False, True):
-        network = XSegTx(XSegTxConfig(similarity_prior=prior))
+        network = XSegTx(XSegTxConfig(similarity_prior=prior, zoom=1 + prior))
         counts[prior] = [sample_flops(backbone, network, cached) / 1e9 for cached in (False, True)]
     (paper, paper_cached), (strong, strong_cached) = counts[False], counts[True]
     assert paper - paper_cached == pytest.approx(92, rel=0.02)  # three images through ResNet-50 to layer3
-    assert strong - strong_cached == pytest.approx(92 * (3 + 2 * 4) / 3, rel=0.02)  # two of them also twice as large
+    assert strong - strong_cached == pytest.approx(92 * (3 + 2 * 2**2) / 3, rel=0.02)  # two of them enlarged, too
     assert 60 < paper_cached < strong_cached < 75
     assert full_speed(backbone, network, False, torch.device("cpu")) is None
 
@@ -147,10 +150,10 @@ def test_a_log_goes_on_at_a_checkpoint_without_what_came_after_it(tmp_path):
 def test_loaders_take_as_many_workers_as_shared_memory_has_room_for(monkeypatch, capsys):
     usage = namedtuple("usage", "free")
     monkeypatch.setattr(shutil, "disk_usage", lambda _: usage(64 << 20))  # Docker's default
-    assert affordable_workers(4, batch_size=32, side=480) == 0
+    assert affordable_workers(4, batch_size=32, image_side=480) == 0
     assert "/dev/shm" in capsys.readouterr().err
     monkeypatch.setattr(shutil, "disk_usage", lambda _: usage(8 << 30))
-    assert affordable_workers(4, batch_size=32, side=480) == 4
+    assert affordable_workers(4, batch_size=32, image_side=480) == 4
 
 
 def test_several_gpus_start_a_process_each(monkeypatch):

@@ -9,7 +9,7 @@ import torch.nn.functional as F
 
 from formats.errors import UserError
 from model.features import View
-from model.similarity import Similarity
+from model.similarity import Similarity, cell_coverage
 from model.transformer import sine_position
 from model.xsegtx import MODES, Prediction, XSegTx, XSegTxConfig, parse_layer_types
 from tests.joined_attention import joined_forward
@@ -89,7 +89,8 @@ def test_gradients_equal_those_of_one_joined_masked_attention():
 
 @pytest.mark.parametrize(
     "config",
-    [{"mode": mode, "similarity_prior": mode == "small"} for mode in MODES]
+    [{"mode": mode} for mode in MODES]
+    + [{"similarity_prior": True, "zoom": zoom} for zoom in (1, 3)]
     + [{"layer_types": types} for types in ("C I C N", "I N I C", "I N", "I I", "C C")],
     ids=str,
 )
@@ -97,13 +98,16 @@ def test_matching_in_pieces_equals_forward(config):
     model, (query_feat, target_feat, mask_feat) = make_model(**config), make_features()
     masks = torch.zeros(2, 96, 96)
     masks[0, 20:50, 30:70], masks[1, 90:, 90:] = 1, 1
-    query_fine, target_fine, _ = make_features(cells=12)
+    zoom = model.config.zoom
+    query_fine, target_fine, _ = make_features(cells=6 * zoom)
+    query_view = View(query_feat, query_fine, masks, coverage=cell_coverage(masks.repeat(1, zoom, zoom)))
+    target_view = View(target_feat, target_fine, corner=torch.tensor([[-1, -1], [3, 7]]) if zoom > 1 else None)
     with torch.no_grad():
-        prediction = model(View(query_feat, query_fine, masks), View(target_feat, target_fine), mask_feat)
+        prediction = model(query_view, target_view, mask_feat)
         query, target, mask = map(model.project, (query_feat, target_feat, mask_feat))
-        similarity = model.prior.similarity(query_fine, masks, target_fine)
+        similarity = model.prior.similarity(query_view, target_view)
         query, target = model.encode_query(query, mask, masks), model.encode_target(target)
-        found = model.match(query, mask, target, similarity)
+        found = model.match(query, mask, target, similarity, target_view.corner)
     assert largest_difference(Prediction(prediction.query_mask_prob, *found), prediction) < 1e-6
 
 

@@ -16,12 +16,12 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, Sampler
 
 from formats.errors import UserError
-from formats.geometry import ZOOM, Corner, crop_corner, letterbox, letterbox_axes
+from formats.geometry import Corner, crop_corner, letterbox_axes
 from formats.masks import RLE, letterbox_mask
 from formats.pairs import Pairs
 from formats.parallel import default_workers, loader_workers, start_loader_worker
-from formats.processed import frame_path, read_frame
 from formats.stored_frames import read_letterboxed
+from model.backbone import STRIDE
 
 TARGET_SWAP = 0.1  # how often the target frame is swapped for one of another take: a synthetic negative
 BLOCK = 0.5  # how often the target tokens outside the object are blocked, in the paper's recipe
@@ -35,10 +35,10 @@ BYTES_PER_PIXEL = 8  # of a sample: two images of three colors, two masks
 
 
 class ImageKey(NamedTuple):
-    """Everything that decides the pixels of an input image, or of a mask if it names an object.
+    """Everything that decides the pixels of a view, or of a mask if it names an object.
 
-    Features are cached by it. `Samples.image` and `Samples.mask` get nothing else to work with: an augmentation
-    adds its random numbers here.
+    Features are cached by it, those of an image by its `whole`. `Samples.image` gets nothing else to work with: an
+    augmentation adds its random numbers here.
     """
 
     take_uid: str
@@ -46,6 +46,10 @@ class ImageKey(NamedTuple):
     frame: int
     corner: Corner | None = None  # of the crop that a closer look shows; None: the whole view
     object_name: str | None = None
+
+    @property
+    def whole(self) -> "ImageKey":
+        return self._replace(corner=None)
 
 
 class Source(NamedTuple):
@@ -68,14 +72,16 @@ class SampleOptions(NamedTuple):
     """The part of a training's recipe that decides its samples."""
 
     block: float = BLOCK
-    closer_look: bool = False
+    zoom: int = 1  # side of the images in units of the network's input
+    closer_look: bool = False  # query views are cropped around small objects, and so are some target views
 
 
 class Samples(Dataset):
     """Reads one sample. Images whose features are `cached` are left black."""
 
-    def __init__(self, pairs: Pairs, side: int, cached: Container[ImageKey] = ()):
-        self.pairs, self.side, self.cached = pairs, side, cached
+    def __init__(self, pairs: Pairs, side: int, cached: Container[ImageKey] = (), options: SampleOptions | None = None):
+        self.pairs, self.side, self.cached, self.options = pairs, side, cached, options or SampleOptions()
+        self.image_side = side * self.options.zoom
 
     def source(self, i: int, j: int) -> Source:
         """Object and query view of pair `i`, target view of pair `j`."""
@@ -86,15 +92,27 @@ class Samples(Dataset):
             ImageKey(target.take_uid, target.target_camera, target.frame),
         )
 
-    def read(self, source: Source, query_mask: RLE, target_mask: RLE | None, block: bool = False) -> dict:
-        """One sample as arrays. Raises UserError or ValueError if a frame or a mask cannot be read."""
-        _, _, rows, cols = letterbox_axes(tuple((target_mask or query_mask)["size"]), self.side)
+    def read(
+        self, source: Source, query_rle: RLE, target_rle: RLE | None, block: bool = False, closer: bool = False
+    ) -> dict:
+        """One sample as arrays; `closer`: the target view, too, is cropped around its object. Raises UserError or
+        ValueError if a frame or a mask cannot be read.
+        """
+        query_mask, target_mask = self.mask(query_rle), self.mask(target_rle)
+        if self.options.closer_look:
+            source = source._replace(query=source.query._replace(corner=self.corner(query_mask)))
+        if closer:
+            source = source._replace(target=source.target._replace(corner=self.corner(target_mask)))
+        _, _, rows, cols = letterbox_axes(tuple((target_rle or query_rle)["size"]), self.side)
         return {
             "query_image": self.image(source.query),
             "target_image": self.image(source.target),
-            "query_mask": self.mask(query_mask, source.query),
-            "target_mask": self.mask(target_mask, source.target),
-            "visible": target_mask is not None,
+            "query_mask": self.seen(query_mask, source.query),
+            "target_mask": self.seen(target_mask, source.target),
+            "query_coverage": coverage(query_mask),
+            "query_corner": cells(source.query.corner),
+            "target_corner": cells(source.target.corner),
+            "visible": target_rle is not None,
             "existence_weight": float(source.target.corner is None),  # a crop around it does not tell
             "block": block,
             "frame_rows": [rows.start, rows.stop],
@@ -103,27 +121,52 @@ class Samples(Dataset):
         }
 
     def image(self, key: ImageKey) -> np.ndarray:
-        """(S, S, 3) uint8 RGB."""
-        if key in self.cached:
-            return np.zeros((self.side, self.side, 3), np.uint8)
-        folder = self.pairs.camera_folder(key.take_uid, key.camera)
-        if key.corner is None:
-            return read_letterboxed(folder, key.frame, self.side)[0]
-        return letterbox(read_frame(frame_path(folder, key.frame)), self.side, key.corner)
+        """(image_side, image_side, 3) uint8 RGB: all of it, whatever `key.corner` is."""
+        if key.whole in self.cached:
+            return np.zeros((self.image_side, self.image_side, 3), np.uint8)
+        return read_letterboxed(self.pairs.camera_folder(key.take_uid, key.camera), key.frame, self.image_side)[0]
 
-    def mask(self, rle: RLE | None, key: ImageKey) -> np.ndarray:
-        """(S, S) uint8 of 0 and 1; all 0 for None."""
+    def mask(self, rle: RLE | None) -> np.ndarray:
+        """(image_side, image_side) uint8 of 0 and 1; all 0 for None."""
         if rle is None:
-            return np.zeros((self.side, self.side), np.uint8)
-        return letterbox_mask(rle, self.side, key.corner)
+            return np.zeros((self.image_side, self.image_side), np.uint8)
+        return letterbox_mask(rle, self.image_side)
+
+    def seen(self, image: np.ndarray, key: ImageKey) -> np.ndarray:
+        """What the network sees of an image or a mask: (S, S, ...)."""
+        if key.corner is None:
+            return image[:: self.options.zoom, :: self.options.zoom]
+        return image[tuple(slice(first, first + self.side) for first in key.corner)]
+
+    def corner(self, mask: np.ndarray) -> Corner | None:
+        """Of the crop around a mask, (image_side, image_side); None if the object is too large for one."""
+        return crop_corner(mask.any(1), mask.any(0), self.side, STRIDE)
+
+
+def coverage(mask: np.ndarray) -> np.ndarray:
+    """(H, W) of 0 and 1 -> (H / 16, W / 16) float32: which part of each cell the object covers."""
+    height, width = mask.shape
+    return mask.reshape(height // STRIDE, STRIDE, width // STRIDE, STRIDE).mean((1, 3), dtype=np.float32)
+
+
+def cells(corner: Corner | None) -> np.ndarray:
+    """`View.corner` of a crop."""
+    return np.array((-1, -1) if corner is None else corner) // (1 if corner is None else STRIDE)
 
 
 class ValidationSamples(Samples):
     """A fixed selection of pairs, as they are: no swaps, no blocked tokens."""
 
-    def __init__(self, pairs: Pairs, size: int, side: int, cached: Container[ImageKey] = ()):
+    def __init__(
+        self,
+        pairs: Pairs,
+        size: int,
+        side: int,
+        cached: Container[ImageKey] = (),
+        options: SampleOptions | None = None,
+    ):
         """`size` pairs (0 = all), the same in every run on the same data."""
-        super().__init__(pairs, side, cached)
+        super().__init__(pairs, side, cached, options)
         size = min(size, len(pairs)) or len(pairs)
         self.numbers = np.sort(np.random.default_rng(0).permutation(len(pairs))[:size])
 
@@ -160,8 +203,8 @@ class TrainSamples(Samples):
         cached: Container[ImageKey] = (),
         options: SampleOptions | None = None,
     ):
-        super().__init__(pairs, side, cached)
-        self.seed, self.options = seed, options or SampleOptions()
+        super().__init__(pairs, side, cached, options)
+        self.seed = seed
 
     def __getitem__(self, n: int) -> dict:
         unreadable = []
@@ -172,9 +215,7 @@ class TrainSamples(Samples):
             try:
                 query_mask = self.pairs.query_mask(draw.query)
                 target_mask = None if draw.is_negative else self.pairs.target_mask(draw.target)
-                if draw.closer:
-                    source = self.zoom_in(source, query_mask, target_mask)
-                sample = self.read(source, query_mask, target_mask, draw.block)
+                sample = self.read(source, query_mask, target_mask, draw.block, draw.closer)
             except (UserError, ValueError) as error:
                 unreadable.append(f"{source}: {error}")
                 continue
@@ -197,22 +238,9 @@ class TrainSamples(Samples):
         """
         for i in rng.integers(len(self.pairs), size=SMALL_TRIES).tolist():
             with contextlib.suppress(ValueError):  # of an unreadable mask
-                if (mask := self.pairs.target_mask(i)) and self.corner(mask):
+                if (rle := self.pairs.target_mask(i)) and self.corner(self.mask(rle)):
                     return i
         return None
-
-    def zoom_in(self, source: Source, query_mask: RLE, target_mask: RLE) -> Source:
-        """The same two views, each cropped around its object; a query whose object is too large stays whole."""
-        query, target = (
-            view._replace(corner=self.corner(mask))
-            for view, mask in zip(source[1:], (query_mask, target_mask), strict=True)
-        )
-        return Source(source.object_name, query, target)
-
-    def corner(self, rle: RLE) -> Corner | None:
-        """Of the crop around a mask; None if the object is too large for one."""
-        mask = letterbox_mask(rle, ZOOM * self.side)
-        return crop_corner(mask.any(1), mask.any(0), self.side)
 
 
 def unrelated_pair(pairs: Pairs, i: int, rng: np.random.Generator) -> int | None:
@@ -232,12 +260,15 @@ def unrelated_pair(pairs: Pairs, i: int, rng: np.random.Generator) -> int | None
 
 @dataclass
 class Batch:
-    """B samples. Images and masks are square, S pixels a side."""
+    """B samples. Masks are square, S pixels a side, and show a part of their images where there is a corner."""
 
-    query_image: Tensor  # (B, S, S, 3) uint8 RGB
-    target_image: Tensor  # (B, S, S, 3) uint8 RGB
+    query_image: Tensor  # (B, k S, k S, 3) uint8 RGB, k the zoom
+    target_image: Tensor  # likewise
     query_mask: Tensor  # (B, S, S) uint8
     target_mask: Tensor  # (B, S, S) uint8, zeros for negatives
+    query_coverage: Tensor  # (B, k h, k w) float32, which part of each of its cells the object covers
+    query_corner: Tensor  # (B, 2) int64, of the crop that the network sees, in cells of the image; -1: all, reduced
+    target_corner: Tensor  # likewise
     visible: Tensor  # (B,) bool, the object is visible in the target view
     existence_weight: Tensor  # (B,) float64, of the sample in the existence loss
     block: Tensor | None  # (B,) bool, block the target tokens outside the object; None: in no sample
@@ -292,13 +323,13 @@ class StepSampler(Sampler):
             yield numbers if self.count is None else [n for n in numbers if n < self.count]
 
 
-def affordable_workers(workers: int | None, batch_size: int, side: int) -> int:
+def affordable_workers(workers: int | None, batch_size: int, image_side: int) -> int:
     """How many of `workers` /dev/shm has room for: training's batches stay in it while validation reads its own. None:
     this process's CPUs less one, on which it trains itself.
     """
     if workers is None:
         workers = max(1, min(default_workers() - 1, MAX_WORKERS))
-    return loader_workers(workers, 2 * batch_size * side * side * BYTES_PER_PIXEL, PREFETCH)
+    return loader_workers(workers, 2 * batch_size * image_side**2 * BYTES_PER_PIXEL, PREFETCH)
 
 
 def make_loader(samples: Samples, batches: StepSampler, workers: int, pin: bool) -> DataLoader:

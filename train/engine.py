@@ -114,7 +114,8 @@ def validate(state: TrainState, encode: BatchEncoder, loader: DataLoader, log: L
     log.report_unreadable(state.step)
     figures = validation_figures(_joined(log.ranks, parts))
     log.validation(state.step, epoch, figures)
-    images = Samples(loader.dataset.pairs, loader.dataset.side)  # none is black, as cached ones are there
+    samples = loader.dataset
+    images = Samples(samples.pairs, samples.side, options=samples.options)  # none is black, as cached ones are there
     for i, example in enumerate(examples[:EXAMPLES]):
         log.picture(f"val/{i} {example.source}", draw_example(example, images), state.step)
     return figures.get("iou", 0.0)
@@ -177,7 +178,7 @@ def visible_examples(batch: Batch, prediction: Prediction) -> list[Example]:
 
 def draw_example(example: Example, images: Samples) -> np.ndarray:
     """Query with its mask | target with the predicted mask | target with the true one -> (S, 3 S, 3) uint8 RGB."""
-    query, target = images.image(example.source.query), images.image(example.source.target)
+    query, target = (images.seen(images.image(key), key) for key in example.source[1:])
     views = (
         overlay(query, example.query_mask, QUERY),
         overlay(target, example.target_mask_prob > THRESHOLD, PREDICTION),

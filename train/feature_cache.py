@@ -7,8 +7,8 @@ import torch
 from torch import Tensor
 
 from formats.pairs import Pairs
-from model.backbone import FINE, STRIDE
-from model.features import Encoder, View
+from model.backbone import STRIDE
+from model.features import Encoder, View, seen
 from train.dataset import Batch, ImageKey
 
 
@@ -34,7 +34,7 @@ class BatchEncoder:
         images = sum(len(frames) for key, frames in seen.items() if len(key) == 2)
         masks = sum(len(frames) for key, frames in seen.items() if len(key) == 3)
         cell_bytes = 2 * self.encoder.backbone.channels * (side // STRIDE) ** 2
-        needed = cell_bytes * (images * (1 + FINE**2 * self.encoder.fine) + masks)
+        needed = cell_bytes * (images * (1 + self.encoder.zoom**2 * (self.encoder.zoom > 1)) + masks)
         return min(1.0, self.cache_bytes / max(needed, 1))
 
     @torch.no_grad()
@@ -46,12 +46,15 @@ class BatchEncoder:
         else:
             (feat, fine), mask_feat = self.encoder.images(images), self.encoder.masks(batch.query_mask)
         (query_feat, target_feat), (query_fine, target_fine) = feat.chunk(2), fine.chunk(2)
-        return View(query_feat, query_fine, batch.query_mask), View(target_feat, target_fine), mask_feat
+        query_feat = seen(query_feat, query_fine, batch.query_corner)
+        target_feat = seen(target_feat, target_fine, batch.target_corner)
+        query = View(query_feat, query_fine, batch.query_mask, None, batch.query_coverage, batch.query_corner)
+        return query, View(target_feat, target_fine, corner=batch.target_corner), mask_feat
 
     def _cached(self, batch: Batch, images: Tensor) -> tuple[tuple[Tensor, Tensor], Tensor]:
         """As above; each image and mask that is not in the cache is encoded once."""
         sources = batch.sources
-        image_keys = [source.query for source in sources] + [source.target for source in sources]
+        image_keys = [source.query.whole for source in sources] + [source.target.whole for source in sources]
         mask_keys = [source.query_mask for source in sources]
         new: dict[ImageKey, tuple[Tensor, ...]] = {}
         if rows := self._missing(image_keys):

@@ -24,7 +24,7 @@ UNUSED = {  # flags of the published trainer that do nothing there
     "--tps-grid": {"type": int, "nargs": "+"},
     "--eta-corr": {"type": float},
 }
-STRONG = {"similarity_prior": True, "closer_look": True, "existence_weight": 0.03, "block": 0.0}
+STRONG = {"similarity_prior": True, "zoom": 2, "closer_look": True, "existence_weight": 0.03, "block": 0.0}
 RECIPES = {"paper": {}, "strong": STRONG}  # other defaults than the paper's, by option; docs/training.md says why
 NOT_RECIPE = (
     *("out_dir", "resume_pth", "resume_epoch", "moco_path", "gpu", "device", "compile", "num_workers"),
@@ -52,6 +52,8 @@ def parse_args(argv: list[str] | None, doc: str) -> argparse.Namespace:
         raise UserError("--both trains both settings, --reverse only exo-ego; drop one of them")
     if args.val_size is None:
         args.val_size = args.iter_epoch_val * args.batch_pos
+    if args.closer_look and args.zoom == 1:
+        raise UserError("--closer_look shows parts of enlarged images; give --zoom, too, which is 1")
     if args.block > 1:
         raise UserError(f"--block {args.block} is a share; it must be at most 1")
     if args.overwrite and args.resume_pth == "auto":
@@ -62,7 +64,7 @@ def parse_args(argv: list[str] | None, doc: str) -> argparse.Namespace:
 
 
 def sample_options(args: argparse.Namespace) -> SampleOptions:
-    return SampleOptions(args.block, args.closer_look)
+    return SampleOptions(args.block, args.zoom, args.closer_look)
 
 
 def loss_weights(args: argparse.Namespace) -> LossWeights:
@@ -123,6 +125,9 @@ def _add_network(parser: Parser) -> None:
     add("--activation", choices=ACTIVATIONS, default="relu", help="in the feed-forward layers")
     text = "tell the tokens which parts of the target look like the object, by a learned projection of frozen features"
     add("--similarity_prior", action="store_true", help=text)
+    text = "side of the images that the prior compares, and closer looks show parts of, in units of --input_size; "
+    text += "frames have 704 and 960 pixels"
+    add("--zoom", type=at_least(1), default=1, help=text)
     text = "frozen: moco, efficientnet_lite0, a model of timm, or random (seeded, for trying things out)"
     add("--backbone", default="moco", help=text)
     text = "file with the backbone's weights (default: for moco, those in model/pretrained or model)"

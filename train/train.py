@@ -49,7 +49,7 @@ from train.schedule import LR_DROP, Schedule
 from train.state import BEST, LAST, WARMUP, TrainState, claimed, find_start, remove_run
 from train.utilization import full_speed
 
-FIXED = ("mode", "input_size", "layers", "similarity_prior")  # of a network that has been trained
+FIXED = ("mode", "input_size", "layers", "similarity_prior", "zoom")  # of a network that has been trained
 FREE = ("dropout", "drop_feat", "activation", "pos_weight", "feat_weight")  # of one that is trained further
 CALIBRATION_BATCHES, CALIBRATION_BATCH = 4, 8  # of pairs of frames, for the random backbone
 
@@ -103,13 +103,11 @@ def train(args: argparse.Namespace, ranks: Ranks, device: torch.device) -> int |
         if ranks.is_main:
             state.save([args.out_dir / name for name in names], **about)
 
-    encoder = Encoder(state.backbone, device, PRECISIONS[args.precision], fine=args.similarity_prior)
+    encoder = Encoder(state.backbone, device, PRECISIONS[args.precision], args.zoom)
     encode = BatchEncoder(encoder, int(args.cache_features * 1e9))
     if args.cache_features:
         fitting = encode.fitting(pairs, args.input_size)
-        log.say(
-            f"--cache_features {args.cache_features:g}: room for {fitting:.0%} of the training images, each seen whole"
-        )
+        log.say(f"--cache_features {args.cache_features:g}: room for {fitting:.0%} of the training images")
         if fitting == 1 and args.num_workers is None:
             args.num_workers = 0  # after a while nothing is read any more
     log.full_speed = full_speed(state.backbone, state.network, bool(args.cache_features), device)
@@ -154,13 +152,14 @@ def make_loaders(
     args: argparse.Namespace, state: TrainState, ranks: Ranks, pairs: Pairs, val_pairs: Pairs, encode: BatchEncoder
 ) -> tuple[Iterator[Batch], DataLoader]:
     """The training batches of this rank from `state.step` on, and its validation batches."""
-    samples = TrainSamples(pairs, args.input_size, args.seed, encode.cache, sample_options(args))
-    val_samples = ValidationSamples(val_pairs, args.val_size, args.input_size, encode.cache)
+    options = sample_options(args)
+    samples = TrainSamples(pairs, args.input_size, args.seed, encode.cache, options)
+    val_samples = ValidationSamples(val_pairs, args.val_size, args.input_size, encode.cache, options)
     part = (args.batch_pos, ranks.rank, ranks.size)
     steps = StepSampler(range(state.step, state.schedule.total_steps), *part)
     val_steps = StepSampler(range(-(-len(val_samples) // args.batch_pos)), *part, count=len(val_samples))
     pin = state.device.type == "cuda"
-    workers = affordable_workers(args.num_workers, len(steps.own), args.input_size)
+    workers = affordable_workers(args.num_workers, len(steps.own), samples.image_side)
     return iter(make_loader(samples, steps, workers, pin)), make_loader(val_samples, val_steps, workers, pin)
 
 
@@ -177,6 +176,7 @@ def starting_state(
         input_size=args.input_size,
         layer_types=" ".join(args.layer_type) if args.layer_type else None,
         similarity_prior=args.similarity_prior,
+        zoom=args.zoom,
         **free,
     )
     schedule = Schedule(args.lr, args.warmUpIter, args.iter_epoch, args.n_epoch, tuple(args.lr_schedule))
@@ -251,7 +251,7 @@ def introduce(args, log: Log, state: TrainState, notes: list[str], pairs, val_pa
         "data": about["arguments"]["train_dir"],
         "train_pairs": f"{len(pairs)} of {len(pairs.takes)} takes, {int((~pairs.visible).sum())} of them negatives",
         "val_pairs": f"{min(args.val_size, len(val_pairs)) or len(val_pairs)} of {len(val_pairs)}",
-        "stored_frames": count_stored(a_frame, args.input_size),
+        "stored_frames": count_stored(a_frame, args.input_size * args.zoom),
         "start": notes[0],
         "parameters": sum(p.numel() for p in state.network.parameters()),
         "frozen_parameters": sum(p.numel() for p in state.backbone.parameters()),

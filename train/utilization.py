@@ -7,8 +7,8 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
-from model.backbone import Backbone
-from model.features import View, fine_features
+from model.backbone import STRIDE, Backbone
+from model.features import View
 from model.xsegtx import XSegTx
 
 PEAKS = {  # TFLOP/s of dense matrix products in half precision, by a part of the GPU's name; the first that fits counts
@@ -39,14 +39,15 @@ def sample_flops(backbone: Backbone, network: XSegTx, cached: bool) -> int:
     """
     backbone, network = (copy.deepcopy(module).cpu().eval() for module in (backbone, network))
     side = network.config.input_size
-    images = FakeTensorMode(allow_non_fake_inputs=True).from_tensor(
-        torch.zeros(3, 3, side, side)
-    )  # query, target, mask
+    large = side * network.config.zoom
+    fake = FakeTensorMode(allow_non_fake_inputs=True).from_tensor
+    images, enlarged = (fake(torch.zeros(3, 3, s, s)) for s in (side, large))  # query, target, mask
     with torch.no_grad(), sdpa_kernel(SDPBackend.MATH):  # whose products are counted
         with FlopCounterMode(display=False) as frozen:
             feat = backbone(images)
-            fine = fine_features(backbone, images[:2]) if network.config.similarity_prior else feat[:2, :0]
+            fine = backbone(enlarged[:2]) if large > side else feat
         with FlopCounterMode(display=False) as trained:
-            query, target = (View(feat[[i]], fine[[i]], images[2:, 0]) for i in range(2))
+            coverage = fake(torch.zeros(1, large // STRIDE, large // STRIDE))
+            query, target = (View(feat[[i]], fine[[i]], images[2:, 0], None, coverage) for i in range(2))
             network(query, target, feat[2:])
     return (0 if cached else frozen.get_total_flops()) + 3 * trained.get_total_flops()
