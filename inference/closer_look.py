@@ -1,59 +1,86 @@
 """Looks at small objects, enlarged, by a network that has learned from such views (train.py --closer_look): where to
 look in images `zoom` times as large as the network's input, and what the answers make together.
+
+All of it happens on the device, without waiting for it: no step depends on what an earlier one has found.
 """
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from formats.geometry import crop_corner
+from formats.geometry import CROP_EXTENT
 from formats.results import THRESHOLD
 from model.backbone import STRIDE
+from model.features import crop
+from model.similarity import Similarity
+
+FULL = 0.9  # of a crop's side: an answer as large is not all of the object
+PEAK = 4  # where an answer is strongest: in a square of a quarter of the network's input
 
 
 class CloserLook:
-    """Query views are cropped around their objects, if these are small. A target is seen whole first, and where the
-    answer is small a second time, cropped around it. `input_size`: pixels per side of what the network sees.
+    """Query views are cropped around their objects, if these are small. A target is seen whole first, then cropped, at
+    several places; the look that finds the object most surely counts. `input_size`: pixels per side of what the network
+    sees. Corners are first rows and columns of crops in cells of `STRIDE` pixels, (..., 2) int64.
     """
 
     def __init__(self, input_size: int, zoom: int):
-        self.input_size, self.zoom = input_size, zoom
+        self.input_size, self.zoom, self.cells = input_size, zoom, input_size // STRIDE
 
     def queries(self, masks: Tensor) -> tuple[Tensor, Tensor]:
-        """Masks (M, side, side) -> the part that the network sees of each (M, S, S), and the corners (M, 2) int64 of
-        the crops, in pixels, on the device; negative where it sees all.
+        """Masks (M, side, side) -> the part that the network sees of each (M, S, S), and its corner; -1: all of it."""
+        corner, extent = self._around(masks != 0)
+        fits = (extent >= 0) & (extent < CROP_EXTENT * self.input_size)
+        closer = crop(masks[:, None], corner * STRIDE, self.input_size)[:, 0]
+        seen = torch.where(fits[:, None, None], closer, masks[:, :: self.zoom, :: self.zoom])
+        return seen, torch.where(fits[:, None], corner, -1)
+
+    def places(self, prob: Tensor, similarity: Similarity) -> Tensor:
+        """Where to look again: corners (2, P, 2).
+
+        1. Around the first look's answer, probabilities (P, side, side); where it is strongest, if it is too large.
+        2. Around the part that is most similar to the object.
         """
-        corners = self._corners(masks != 0)
-        parts = [
-            mask[:: self.zoom, :: self.zoom] if corner is None else self._crop(mask, corner)
-            for mask, corner in zip(masks, corners, strict=True)
-        ]
-        whole = (-STRIDE, -STRIDE)
-        return torch.stack(parts), torch.tensor([corner or whole for corner in corners], device=masks.device)
+        corner, extent = self._around(prob > THRESHOLD)
+        fits = (extent >= 0) & (extent < CROP_EXTENT * self.input_size)
+        window = self.input_size // PEAK
+        strongest = self._centered(F.avg_pool2d(prob[:, None], window, STRIDE)[:, 0], window / 2)
+        smooth = F.avg_pool2d(similarity.parts[:, None], 3, 1, 1)[:, 0]
+        return torch.stack((torch.where(fits[:, None], corner, strongest), self._centered(smooth, STRIDE / 2)))
 
-    def places(self, prob: Tensor) -> tuple[Tensor, Tensor]:
-        """Probabilities of a first look, (P, side, side) -> the pairs that get a second one, (N,) int64, and the
-        corners of their crops, (N, 2) int64, in pixels, on the device.
+    def combine(self, prob: Tensor, existence: Tensor, corners: Tensor, close: Tensor, judged: Tensor) -> tuple:
+        """The first look's answers (P, side, side) and existence (P,), and those of n looks at `corners` (n, P, 2), (n,
+        P, S, S) and (n, P) -> what they say together. A look counts if it shows an object and all of it.
         """
-        corners = self._corners(prob > THRESHOLD)
-        pairs = [p for p, corner in enumerate(corners) if corner is not None]
-        kwargs = {"dtype": torch.int64, "device": prob.device}
-        return torch.tensor(pairs, **kwargs), torch.tensor([corners[p] for p in pairs], **kwargs).view(-1, 2)
+        extent = self._around(close.flatten(0, 1) > THRESHOLD)[1].view_as(judged)
+        score = judged.where((extent >= 0) & (extent < FULL * self.input_size), -1.0)
+        best, which = score.max(0)
+        pairs = torch.arange(len(prob), device=prob.device)
+        rows, cols = (
+            corners[which, pairs] * STRIDE + torch.arange(self.input_size, device=prob.device)[:, None, None]
+        ).unbind(2)
+        closer = torch.zeros_like(prob)
+        closer[pairs[:, None, None], rows.T[:, :, None], cols.T[:, None, :]] = close[which, pairs]
+        return torch.where(best[:, None, None] < 0, prob, closer), existence
 
-    def fill(self, prob: Tensor, pairs: Tensor, corners: Tensor, close: Tensor) -> None:
-        """Replace the first look's answers by those of the second one, (N, S, S), in place."""
-        for p, corner, of_pair in zip(pairs.tolist(), corners.tolist(), close, strict=True):
-            prob[p] = 0
-            self._crop(prob[p], corner).copy_(of_pair)
+    def _around(self, masks: Tensor) -> tuple[Tensor, Tensor]:
+        """Of masks (N, H, H) bool: the corner of the crop centered on each as `formats.geometry.crop_corner` has it,
+        and the larger of its height and width (N,), less one; -1 if it is empty.
+        """
+        lines = torch.stack((masks.any(2), masks.any(1)), 1).byte()  # (N, 2, H)
+        first, last = lines.argmax(2), lines.shape[2] - 1 - lines.flip(2).argmax(2)
+        corner = ((first + last + 1 - self.input_size) / (2 * STRIDE)).round().long()
+        extent = torch.where(lines.amax((1, 2)) > 0, (last - first).amax(1), -1)
+        return corner.clamp(0, (self.zoom - 1) * self.cells), extent
 
-    def _corners(self, masks: Tensor) -> list[tuple[int, int] | None]:
-        """Of the crop around each of some masks (N, side, side) bool."""
-        rows, cols = torch.stack((masks.any(2), masks.any(1))).cpu().numpy()  # the only wait for the device
-        return [crop_corner(*lines, self.input_size, STRIDE) for lines in zip(rows, cols, strict=True)]
-
-    def _crop(self, image: Tensor, corner: tuple[int, int]) -> Tensor:
-        """(side, side) -> a view of the crop, (S, S)."""
-        return image[tuple(slice(first, first + self.input_size) for first in corner)]
+    def _centered(self, maps: Tensor, offset: float) -> Tensor:
+        """Of maps (P, n, n) with a step of `STRIDE` pixels, the corner of the crop centered on the largest value of
+        each; `offset`: pixels from the edge of the picture to the center of the first value.
+        """
+        place = maps.flatten(1).argmax(1)
+        center = torch.stack((place // maps.shape[2], place % maps.shape[2]), 1) * STRIDE + offset
+        corner = ((center - self.input_size / 2) / STRIDE).round().long()
+        return corner.clamp(0, (self.zoom - 1) * self.cells)
 
 
 def resize_prob(prob: Tensor, side: int) -> Tensor:

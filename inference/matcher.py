@@ -105,9 +105,10 @@ class Matcher:
             prob, existence = self._look(encoded)
             if self.closer_look:
                 prob = resize_prob(prob, self.side)
-                pairs, corners = self.closer_look.places(prob)
-                if len(pairs):
-                    self.closer_look.fill(prob, pairs, corners, self._look(encoded, pairs, corners // STRIDE)[0])
+                corners = self.closer_look.places(prob, encoded.similarity)
+                looks = [self._look(encoded, corner) for corner in corners]
+                close, judged = map(torch.stack, zip(*looks, strict=True))
+                prob, existence = self.closer_look.combine(prob, existence, corners, close, judged)
         return prob, existence
 
     def _encode(self, batch: PairBatch, targets: Tensor, pair_target: Tensor) -> Encoded:
@@ -115,7 +116,7 @@ class Matcher:
         masks, corner, query_feat = batch.masks[:, :: self.zoom, :: self.zoom], None, feat[batch.mask_image]
         if self.closer_look:
             masks, corner = self.closer_look.queries(batch.masks)
-            query_feat = seen(query_feat, fine[batch.mask_image], corner // STRIDE)
+            query_feat = seen(query_feat, fine[batch.mask_image], corner)
         mask_feat = self.encoder.masks(masks)
         with autocast(self.device, self.precision):
             model, pair_mask = self.model, batch.pair_mask
@@ -136,22 +137,20 @@ class Matcher:
                 similarity = Similarity(*map(torch.cat, zip(*found, strict=True)))
         return Encoded(query, mask_tokens, target, target_fine, pair_mask, pair_target, similarity)
 
-    def _look(self, encoded: Encoded, pairs: Tensor | None = None, corner: Tensor | None = None) -> tuple[Tensor, ...]:
-        """Masks (P, S, S) and existence (P,) of the `pairs` (None: all) in whole targets, or in crops at `corner`."""
+    def _look(self, encoded: Encoded, corner: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        """Masks (P, S, S) and existence (P,) of the pairs, in whole targets or in crops at `corner`."""
         found = []
-        count = len(encoded.pair_mask) if pairs is None else len(pairs)
         with autocast(self.device, self.precision):
-            for start in range(0, count, self.batch_size):
-                some = slice(start, start + self.batch_size)
-                rows = some if pairs is None else pairs[some]
+            for start in range(0, len(encoded.pair_mask), self.batch_size):
+                rows = slice(start, start + self.batch_size)
                 m, t = encoded.pair_mask[rows], encoded.pair_target[rows]
                 similarity = encoded.similarity and Similarity(*(x[rows] for x in encoded.similarity))
                 if corner is None:
-                    target = encoded.target[t]
+                    target, of_rows = encoded.target[t], None
                 else:
-                    cut = crop(encoded.target_fine[t], corner[some], self.input_size // STRIDE)
+                    of_rows = corner[rows]
+                    cut = crop(encoded.target_fine[t], of_rows, self.input_size // STRIDE)
                     target = self.model.encode_target(self.model.project(cut))
-                of_rows = corner if corner is None else corner[some]
                 found.append(self.model.match(encoded.query[m], encoded.mask[m], target, similarity, of_rows))
         mask_prob, existence = (torch.cat(parts) for parts in zip(*found, strict=True))
         return mask_prob, existence

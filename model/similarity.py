@@ -7,7 +7,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from model.backbone import STRIDE
-from model.features import View, seen
+from model.features import View, crop, seen
 
 METRIC_WIDTH = 128  # dimensions in which it compares parts of a cell, at most
 INITIAL_THRESHOLD, INITIAL_SLOPE = 0.45, 10.0  # of existence: cosines reach 0.4 for hidden objects, 0.6 for others
@@ -18,7 +18,7 @@ class Similarity(NamedTuple):
     """How much the target looks like the object: cosines, in the metric of the `SimilarityPrior`."""
 
     parts: Tensor  # (B, k h, k w) float32: of each part of the whole target; mean 0 and deviation 1 over both views
-    best: Tensor  # (B,) float32 in [-1, 1]: the largest of the target, not standardized
+    cosine: Tensor  # (B, k h, k w) float32 in [-1, 1]: the same, not standardized
 
 
 class SimilarityPrior(nn.Module):
@@ -58,9 +58,13 @@ class SimilarityPrior(nn.Module):
         parts = seen(parts, similarity.parts[:, None], corner)
         return tokens + parts.flatten(2).transpose(1, 2) @ self.target
 
-    def existence(self, similarity: Similarity) -> Tensor:
-        """Logit (B,) of "the object is visible", to be added to the existence head's."""
-        return self.slope * (similarity.best - self.threshold)
+    def existence(self, similarity: Similarity, corner: Tensor | None) -> Tensor:
+        """Logit (B,) of "the object is visible" in what the target shows, to be added to the existence head's."""
+        best = similarity.cosine.amax((1, 2))
+        if corner is not None and self.zoom > 1:
+            closer = crop(similarity.cosine[:, None], corner.clamp(min=0), similarity.cosine.shape[1] // self.zoom)
+            best = torch.where(corner[:, 0] >= 0, closer.amax((1, 2, 3)), best)
+        return self.slope * (best - self.threshold)
 
     def similarity(self, query: View, target: View) -> Similarity:
         """Of two views, whatever crops they show: from `fine` of both and the query's `coverage`."""
@@ -71,9 +75,9 @@ class SimilarityPrior(nn.Module):
             parts = F.normalize(self.metric(parts), dim=2)
             prototype = F.normalize(torch.einsum("bl,bld->bd", coverage, parts[:, : coverage.shape[1]]), dim=1)
             cosine = torch.einsum("bld,bd->bl", parts, prototype)
-            best = cosine[:, coverage.shape[1] :].amax(1)
-            cosine = F.layer_norm(cosine, cosine.shape[1:], eps=STANDARD_EPS)  # its gradient is finite for equal ones
-        return Similarity(cosine[:, coverage.shape[1] :].unflatten(1, target.fine.shape[2:]), best)
+            standard = F.layer_norm(cosine, cosine.shape[1:], eps=STANDARD_EPS)  # its gradient is finite for equal ones
+        of_target = (x[:, coverage.shape[1] :].unflatten(1, target.fine.shape[2:]) for x in (standard, cosine))
+        return Similarity(*of_target)
 
 
 class NoPrior(nn.Module):
@@ -85,7 +89,7 @@ class NoPrior(nn.Module):
     def mark_target(self, tokens: Tensor, similarity: None, corner: None) -> Tensor:
         return tokens
 
-    def existence(self, similarity: None) -> float:
+    def existence(self, similarity: None, corner: None) -> float:
         return 0.0
 
     def similarity(self, query: View, target: View) -> None:

@@ -184,7 +184,7 @@ class XSegTx(nn.Module):
         similarity = self.prior.similarity(query, target)
         target_tokens = self.prior.mark_target(target_tokens, similarity, target.corner)
         query_tokens, target_tokens = self._exchange(query_tokens, mask, target_tokens, query_blocked, target_blocked)
-        existence = self._existence(target_tokens, similarity)
+        existence = self._existence(target_tokens, similarity, target.corner)
         return Prediction(self._mask_prob(query_tokens), self._mask_prob(target_tokens), existence)
 
     def project(self, feat: Tensor) -> Tensor:
@@ -223,7 +223,7 @@ class XSegTx(nn.Module):
         """
         target = self.prior.mark_target(target, similarity, corner)
         _, target = self._exchange(query, mask, target, target_only=True)
-        return self._mask_prob(target), self._existence(target, similarity)
+        return self._mask_prob(target), self._existence(target, similarity, corner)
 
     def _exchange(self, query, mask, target, query_blocked=None, target_blocked=None, target_only=False):
         """All layers from the first C on. With `target_only`, the query side ends where the last C has read it."""
@@ -246,9 +246,9 @@ class XSegTx(nn.Module):
     def _mask_prob(self, tokens: Tensor) -> Tensor:
         return self.net.decoder(self._features(tokens)).sigmoid().clamp(PROB_EPS, 1 - PROB_EPS)
 
-    def _existence(self, tokens: Tensor, similarity: Similarity | None = None) -> Tensor:
+    def _existence(self, tokens: Tensor, similarity: Similarity | None, corner: Tensor | None) -> Tensor:
         logit = self.net.cls_branch(self._features(tokens)).float()
-        return (logit + self.prior.existence(similarity)).sigmoid()
+        return (logit + self.prior.existence(similarity, corner)).sigmoid()
 
 
 def _attendable(blocked: Tensor | None) -> Tensor | None:

@@ -1,14 +1,20 @@
 """inference/closer_look.py: what the looks show, and what becomes of their answers."""
 
+import numpy as np
 import pytest
 import torch
+from hypothesis import given
+from hypothesis import strategies as st
 
-from inference.closer_look import CloserLook, resize_prob
+from formats.geometry import crop_corner
+from inference.closer_look import CloserLook
+from model.similarity import Similarity
 
 SIDE = 64  # of what the network sees
+CELLS = SIDE // 16
 
 
-def masks_with(boxes: list[tuple[int, int, int, int] | None], side: int) -> torch.Tensor:
+def masks_with(*boxes: tuple[int, int, int, int] | None, side: int) -> torch.Tensor:
     masks = torch.zeros(len(boxes), side, side)
     for mask, box in zip(masks, boxes, strict=True):
         if box:
@@ -17,27 +23,47 @@ def masks_with(boxes: list[tuple[int, int, int, int] | None], side: int) -> torc
     return masks
 
 
-@pytest.mark.parametrize("zoom", [2, 3])
-def test_a_small_object_is_seen_enlarged_and_whole_and_a_large_one_in_the_whole_view(zoom):
-    masks = masks_with([(70, 5, 9, 17), (0, 0, 60, 60), (100, 90, 1, 1)], zoom * SIDE)
-    seen, corners = CloserLook(SIDE, zoom).queries(masks)
-    assert seen.shape == (3, SIDE, SIDE)
-    assert seen.sum((1, 2)).tolist() == [9 * 17, (60 // zoom) ** 2, 1]
-    assert (corners[1] < 0).all() and (corners[[0, 2]] >= 0).all() and not (corners[[0, 2]] % 16).any()
+@given(st.integers(2, 4), st.data())
+def test_crops_are_where_training_has_them(zoom, data):
+    side = zoom * SIDE
+    top, left = (data.draw(st.integers(0, side - 1)) for _ in range(2))
+    mask = masks_with((top, left, *(data.draw(st.integers(0, side // 2)) for _ in range(2))), side=side)
+    seen, corner = CloserLook(SIDE, zoom).queries(mask)
+    rows, cols = np.asarray(mask[0].any(1)), np.asarray(mask[0].any(0))
+    expected = crop_corner(rows, cols, SIDE, 16)
+    if expected is None:
+        assert corner.tolist() == [[-1, -1]] and torch.equal(seen[0], mask[0, ::zoom, ::zoom])
+    else:
+        assert (16 * corner[0]).tolist() == list(expected) and seen.sum() == mask.sum()
 
 
-def test_only_small_answers_are_looked_at_again_and_replaced():
-    look, boxes = CloserLook(SIDE, 3), [(100, 120, 20, 30), None, (0, 0, 190, 20), (2, 150, 5, 5)]
-    prob = resize_prob(masks_with(boxes, 3 * SIDE)[:, ::3, ::3], 3 * SIDE)
-    before = prob.clone()
-    pairs, corners = look.places(prob)
-    assert pairs.tolist() == [0, 3]
-    better = masks_with([(101, 119, 22, 28), (3, 151, 4, 4)], 3 * SIDE)
-    close = torch.stack([mask[r : r + SIDE, c : c + SIDE] for mask, (r, c) in zip(better, corners, strict=True)])
-    look.fill(prob, pairs, corners, close)
-    assert torch.equal(prob[pairs], better) and torch.equal(prob[[1, 2]], before[[1, 2]])
+def similarity_with(row: int, col: int, zoom: int) -> Similarity:
+    parts = torch.zeros(1, zoom * CELLS, zoom * CELLS)
+    parts[0, row - 1 : row + 2, col - 1 : col + 2] = 1
+    return Similarity(parts, parts)
 
 
-def test_without_a_small_answer_there_is_no_second_look():
-    pairs, corners = CloserLook(SIDE, 3).places(torch.zeros(2, 3 * SIDE, 3 * SIDE))
-    assert pairs.shape == (0,) and corners.shape == (0, 2)
+@pytest.mark.parametrize(
+    ("answer", "expected"),
+    [((70, 90, 20, 30), (48, 80)), ((0, 0, 30, 190), (0, 64)), (None, (0, 0))],
+    ids=["small", "large", "empty"],
+)
+def test_the_looks_are_around_the_answer_or_its_strongest_part_and_at_what_is_most_similar(answer, expected):
+    prob = masks_with(answer, side=3 * SIDE)
+    prob[0, 8:24, 88:104] *= 1.5  # the strongest part of the large answer
+    at_answer, at_similar = CloserLook(SIDE, 3).places(prob, similarity_with(9, 4, zoom=3))
+    assert (16 * at_answer[0]).tolist() == list(expected)
+    assert (16 * at_similar[0]).tolist() == [(9 * 16 + 8 - 32) // 16 * 16, (4 * 16 + 8 - 32) // 16 * 16 + 16]
+
+
+def test_the_surest_look_that_shows_all_of_an_object_counts_and_else_the_first_one():
+    look, first = CloserLook(SIDE, 2), masks_with((0, 0, 9, 9), (5, 5, 9, 9), (8, 8, 9, 9), side=2 * SIDE)
+    close = torch.stack([masks_with((2, 3, 4, 5), None, (0, 0, SIDE, 3), side=SIDE)] * 2)
+    close[1, 0, 30] = 1  # the second look of the first pair sees a line across the whole crop
+    close[1, 1, 7, 7] = 1
+    corners = torch.tensor([[[1, 2], [0, 0], [0, 0]], [[3, 3], [4, 4], [0, 0]]])
+    judged = torch.tensor([[0.2, 0.9, 0.9], [0.8, 0.3, 0.9]])
+    prob, existence = look.combine(first, torch.tensor([0.1, 0.2, 0.3]), corners, close, judged)
+    assert torch.equal(prob[0], masks_with((18, 35, 4, 5), side=2 * SIDE)[0])
+    assert torch.equal(prob[1], masks_with((71, 71, 1, 1), side=2 * SIDE)[0])
+    assert torch.equal(prob[2], first[2]) and existence.tolist() == pytest.approx([0.1, 0.2, 0.3])

@@ -47,7 +47,7 @@ def test_the_views_of_a_batch_are_the_backbones_features_of_query_target_and_mas
         torch.testing.assert_close(found[f"{name}_fine"], backbone(image), rtol=1e-4, atol=1e-5)
     assert torch.equal(inputs[0].mask, batch.query_mask) and inputs[1].mask is None
     plain = BatchEncoder(Encoder(backbone, CPU))(batch_of(TrainSamples(pairs, 64, 0), range(3)))
-    assert plain[0].fine is plain[0].feat
+    assert torch.equal(plain[0].fine, plain[0].feat)
     torch.testing.assert_close(plain[0].feat, found["query"], rtol=1e-4, atol=1e-5)
 
 

@@ -16,10 +16,9 @@ GOLDEN = json.loads((Path(__file__).parent / "golden" / "training_steps.json").r
 TERMS = {"total": "trainLoss", "mask": "trainLossMask", "dice": "trainLossDice", "existence": "trainLossCls"}
 
 
-def samples(query_mask, target_mask, visible, existence_weight=None) -> SimpleNamespace:
+def samples(query_mask, target_mask, visible) -> SimpleNamespace:
     """What of a Batch the losses read."""
-    weight = torch.ones(len(visible)) if existence_weight is None else existence_weight
-    return SimpleNamespace(query_mask=query_mask, target_mask=target_mask, visible=visible, existence_weight=weight)
+    return SimpleNamespace(query_mask=query_mask, target_mask=target_mask, visible=visible)
 
 
 def random_batch(batch: int = 6, side: int = 16, seed: int = 0):
@@ -61,7 +60,6 @@ def test_two_training_steps_agree_with_the_published_trainer(case):
 @pytest.mark.parametrize("weight", [1.0, 0.2])
 def test_losses_follow_their_definition(weight):
     prediction, batch = random_batch()
-    batch.existence_weight = torch.tensor([1, 1, 0, 1, 1, 0.5])
     losses = compute_losses(prediction, batch, LossWeights(existence=weight))
     pixels, dice = [], []
     for i, visible in enumerate(batch.visible.tolist()):
@@ -72,7 +70,7 @@ def test_losses_follow_their_definition(weight):
             if visible:
                 dice.append(1 - (2 * (p * q).sum() + 1) / (p.sum() + q.sum() + 1))
     e, y = prediction.existence.double().numpy(), batch.visible.numpy()
-    existence = -(np.where(y, np.log(e), np.log(1 - e)) * batch.existence_weight.numpy()).mean()
+    existence = -np.where(y, np.log(e), np.log(1 - e)).mean()
     total = np.mean(pixels) + np.mean(dice) + weight * existence
     expected = (total, np.mean(pixels), np.mean(dice), existence)
     assert [x.item() for x in losses] == pytest.approx(expected, rel=1e-5)

@@ -182,10 +182,8 @@ def predicted(pretended: bool, data_path: Path, closer_look: bool, change: Chang
 
 def random_networks(closer_look: bool) -> tuple[Backbone, XSegTx]:
     torch.manual_seed(0)
-    backbone, network = (
-        random_backbone(0),
-        XSegTx(XSegTxConfig("tiny", SIDE, similarity_prior=closer_look, zoom=1 + 2 * closer_look)),
-    )
+    options = {"similarity_prior": True, "zoom": 3} if closer_look else {}
+    backbone, network = random_backbone(0), XSegTx(XSegTxConfig("tiny", SIDE, **options))
     calibrate_batch_norm(backbone, [normalize_image(torch.randint(0, 256, (4, SIDE, SIDE, 3), dtype=torch.uint8))])
     if closer_look:  # untrained masks spread over the whole image: now they are small
         network.net.decoder.deconv2.bias.data[MASK_CHANNEL] -= 0.55

@@ -23,9 +23,10 @@ class Scene:
 
     def similarity(self) -> torch.Tensor:
         """With each part of the target, by row and column: (6, 6)."""
-        parts, self.best = self.prior.similarity(
+        parts, cosine = self.prior.similarity(
             View(None, self.query, coverage=self.coverage), View(None, self.target)
         )
+        self.best = cosine.amax((1, 2))
         return parts[0]
 
 
@@ -84,3 +85,10 @@ def test_a_token_of_the_whole_view_reads_its_own_parts_and_one_of_a_closer_look_
     own = parts[0, 2:4, :2].flatten()  # of the first cell in the second row
     torch.testing.assert_close(marks[0, 3], own @ prior.target)
     torch.testing.assert_close(marks[1, 3], parts[1, 2, 3] * prior.target.sum(0))
+
+
+def test_existence_follows_the_most_similar_part_of_what_the_target_shows():
+    prior, cosine = SimilarityPrior(8, 64, zoom=2), torch.zeros(2, 6, 6)
+    cosine[:, 0, 5], cosine[:, 4, 1] = 0.9, 0.6
+    logits = prior.existence(Similarity(cosine, cosine), torch.tensor([[-1, -1], [2, 0]]))
+    torch.testing.assert_close(logits, prior.slope * (torch.tensor([0.9, 0.6]) - prior.threshold))

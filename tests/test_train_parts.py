@@ -42,7 +42,6 @@ def make_batch(target_mask, visible, block=None, frame_rows=None):
         query_corner=torch.full((B, 2), -1),
         target_corner=torch.full((B, 2), -1),
         visible=torch.tensor(visible),
-        existence_weight=torch.ones(B),
         block=torch.tensor(block or [False] * B),
         frame_rows=torch.tensor([frame_rows or [0, side]] * B),
         frame_cols=torch.tensor([[0, side]] * B),

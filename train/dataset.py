@@ -25,7 +25,9 @@ from model.backbone import STRIDE
 
 TARGET_SWAP = 0.1  # how often the target frame is swapped for one of another take: a synthetic negative
 BLOCK = 0.5  # how often the target tokens outside the object are blocked, in the paper's recipe
-CLOSER_LOOKS = 0.25  # how often training zooms in, with --closer_look
+CLOSER_LOOKS = 0.4  # how often training zooms in, with --closer_look
+ELSEWHERE = 0.5  # how often it then looks at another object's place, so that the network learns to judge looks
+WITHIN = 0.5  # of an object must be in a crop that shows it
 REDRAWS = 16  # unreadable samples in a row before a draw gives up
 UNRELATED_TRIES = 32  # random pairs in search of an unrelated one: nearly always the first fits
 SMALL_TRIES = 4  # tries to find a small object to zoom in on; else keep the full view
@@ -93,27 +95,32 @@ class Samples(Dataset):
         )
 
     def read(
-        self, source: Source, query_rle: RLE, target_rle: RLE | None, block: bool = False, closer: bool = False
+        self,
+        source: Source,
+        query_rle: RLE,
+        target_rle: RLE | None,
+        block: bool = False,
+        look_at: RLE | None = None,
     ) -> dict:
-        """One sample as arrays; `closer`: the target view, too, is cropped around its object. Raises UserError or
-        ValueError if a frame or a mask cannot be read.
+        """One sample as arrays; the target view is cropped around the object of the mask `look_at`, if there is one.
+        Raises UserError or ValueError if a frame or a mask cannot be read.
         """
         query_mask, target_mask = self.mask(query_rle), self.mask(target_rle)
         if self.options.closer_look:
             source = source._replace(query=source.query._replace(corner=self.corner(query_mask)))
-        if closer:
-            source = source._replace(target=source.target._replace(corner=self.corner(target_mask)))
+        if look_at is not None:
+            source = source._replace(target=self.closer(source.target, target_mask, self.mask(look_at)))
+        target_seen = self.seen(target_mask, source.target)
         _, _, rows, cols = letterbox_axes(tuple((target_rle or query_rle)["size"]), self.side)
         return {
             "query_image": self.image(source.query),
             "target_image": self.image(source.target),
             "query_mask": self.seen(query_mask, source.query),
-            "target_mask": self.seen(target_mask, source.target),
+            "target_mask": target_seen,
             "query_coverage": coverage(query_mask),
             "query_corner": cells(source.query.corner),
             "target_corner": cells(source.target.corner),
-            "visible": target_rle is not None,
-            "existence_weight": float(source.target.corner is None),  # a crop around it does not tell
+            "visible": target_rle is not None and (source.target.corner is None or bool(target_seen.any())),
             "block": block,
             "frame_rows": [rows.start, rows.stop],
             "frame_cols": [cols.start, cols.stop],
@@ -137,6 +144,14 @@ class Samples(Dataset):
         if key.corner is None:
             return image[:: self.options.zoom, :: self.options.zoom]
         return image[tuple(slice(first, first + self.side) for first in key.corner)]
+
+    def closer(self, view: ImageKey, mask: np.ndarray, look_at: np.ndarray) -> ImageKey:
+        """The view cropped around what `look_at` shows if that has all of the object or nothing, else around it."""
+        there = view._replace(corner=self.corner(look_at))
+        inside = 0 if there.corner is None else self.seen(mask, there).sum()
+        if there.corner is None or 0 < inside < WITHIN * mask.sum():
+            return view._replace(corner=self.corner(mask))
+        return there
 
     def corner(self, mask: np.ndarray) -> Corner | None:
         """Of the crop around a mask, (image_side, image_side); None if the object is too large for one."""
@@ -189,7 +204,7 @@ class Draw(NamedTuple):
     target: int  # the pair whose target view is shown
     is_negative: bool  # the target view comes from another take, so that the object is not there
     block: bool  # block the target tokens outside the object
-    closer: bool = False  # zoom in on the object in both views
+    look_at: int | None = None  # crop the target view around the object of that pair
 
 
 class TrainSamples(Samples):
@@ -205,6 +220,7 @@ class TrainSamples(Samples):
     ):
         super().__init__(pairs, side, cached, options)
         self.seed = seed
+        self._tracks: dict[tuple[str, str], list[range]] = {}  # by take and target camera
 
     def __getitem__(self, n: int) -> dict:
         unreadable = []
@@ -215,7 +231,8 @@ class TrainSamples(Samples):
             try:
                 query_mask = self.pairs.query_mask(draw.query)
                 target_mask = None if draw.is_negative else self.pairs.target_mask(draw.target)
-                sample = self.read(source, query_mask, target_mask, draw.block, draw.closer)
+                look_at = None if draw.look_at is None else self.pairs.target_mask(draw.look_at) or target_mask
+                sample = self.read(source, query_mask, target_mask, draw.block, look_at)
             except (UserError, ValueError) as error:
                 unreadable.append(f"{source}: {error}")
                 continue
@@ -228,8 +245,19 @@ class TrainSamples(Samples):
         j = unrelated_pair(self.pairs, i, rng) if rng.random() < TARGET_SWAP else None
         zoom = rng.random() < CLOSER_LOOKS * self.options.closer_look
         if zoom and (small := self.small_pair(rng)) is not None:
-            return Draw(small, small, False, block, closer=True)
+            look_at = self.neighbor(small, rng) if rng.random() < ELSEWHERE else small
+            return Draw(small, small, False, block, look_at)
         return Draw(i, i, False, block) if j is None else Draw(i, j, True, block)
+
+    def neighbor(self, i: int, rng: np.random.Generator) -> int:
+        """A random pair whose target is an object of the same take and camera, at any time."""
+        if not self._tracks:
+            for track in self.pairs.tracks:
+                self._tracks.setdefault((track.take_uid, track.target_camera), []).append(track.numbers)
+        own = self.pairs[i]
+        tracks = [numbers for numbers in self._tracks[own.take_uid, own.target_camera] if numbers]
+        numbers = tracks[rng.integers(len(tracks))]
+        return numbers[rng.integers(len(numbers))]
 
     def small_pair(self, rng: np.random.Generator) -> int | None:
         """A random pair to zoom in on: its object is visible, and small enough. None if there is hardly any.
@@ -265,12 +293,11 @@ class Batch:
     query_image: Tensor  # (B, k S, k S, 3) uint8 RGB, k the zoom
     target_image: Tensor  # likewise
     query_mask: Tensor  # (B, S, S) uint8
-    target_mask: Tensor  # (B, S, S) uint8, zeros for negatives
+    target_mask: Tensor  # (B, S, S) uint8, zeros where the object is not visible
     query_coverage: Tensor  # (B, k h, k w) float32, which part of each of its cells the object covers
     query_corner: Tensor  # (B, 2) int64, of the crop that the network sees, in cells of the image; -1: all, reduced
     target_corner: Tensor  # likewise
-    visible: Tensor  # (B,) bool, the object is visible in the target view
-    existence_weight: Tensor  # (B,) float64, of the sample in the existence loss
+    visible: Tensor  # (B,) bool, the object is visible in the target view, or in the crop of it that is shown
     block: Tensor | None  # (B,) bool, block the target tokens outside the object; None: in no sample
     frame_rows: Tensor  # (B, 2) int64, rows of the square that the target frame covers: the first, the end
     frame_cols: Tensor  # (B, 2) int64, columns, likewise

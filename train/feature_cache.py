@@ -59,12 +59,13 @@ class BatchEncoder:
         new: dict[ImageKey, tuple[Tensor, ...]] = {}
         if rows := self._missing(image_keys):
             parts = self.encoder.images(torch.stack([images[row] for row in rows.values()]))
-            new |= self._keep(rows, *parts)
+            new |= self._keep(rows, *(parts if self.encoder.zoom > 1 else parts[:1]))
         if rows := self._missing(mask_keys):
             masks = torch.stack([batch.query_mask[row] for row in rows.values()])
             new |= self._keep(rows, self.encoder.masks(masks))
         # float16 either way, so the first visit is like the others
-        feat, fine = (self._gather(image_keys, new, part) for part in (0, 1))
+        feat = self._gather(image_keys, new, 0)
+        fine = self._gather(image_keys, new, 1) if self.encoder.zoom > 1 else feat
         return (feat, fine), self._gather(mask_keys, new, 0)
 
     def _keep(self, keys: Iterable[ImageKey], *parts: Tensor) -> dict[ImageKey, tuple[Tensor, ...]]:

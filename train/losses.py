@@ -44,7 +44,7 @@ def compute_losses(prediction: Prediction, batch: Batch, weights: LossWeights, c
       is 1; its mean over all 2 B H W pixels, those of the others included.
     - dice: `1 - (2 sum(p q) + 1) / (sum(p) + sum(q) + 1)`, mean over the two views of the samples whose object is
       visible, 0 if there are none.
-    - existence: BCE of the existence probability against `visible`, times the sample's weight, mean over the samples.
+    - existence: BCE of the existence probability against `visible`, mean over the samples.
 
     With several processes, give the `counts` of the global batch: each process then returns its part, and the parts'
     sum is the loss of the global batch. DDP averages gradients over processes, so multiply the part by their number
@@ -58,7 +58,7 @@ def compute_losses(prediction: Prediction, batch: Batch, weights: LossWeights, c
         target_bce, target_dice = mask_losses(prediction.target_mask_prob, batch.target_mask, visible)
         mask = (query_bce + target_bce) / (2 * samples)
         dice = (query_dice + target_dice) / (2 * count.clamp(min=1))
-        existence = _cross_entropy(prediction.existence.float(), visible, batch.existence_weight.float()) / samples
+        existence = _cross_entropy(prediction.existence.float(), visible) / samples
         return Losses(mask + dice + weights.existence * existence, mask, dice, existence)
 
 
@@ -72,7 +72,7 @@ def mask_losses(prob: Tensor, truth: Tensor, visible: Tensor) -> tuple[Tensor, T
     return bce, dice
 
 
-def _cross_entropy(prob: Tensor, truth: Tensor, weight: Tensor) -> Tensor:
+def _cross_entropy(prob: Tensor, truth: Tensor, weight: Tensor | None = None) -> Tensor:
     """Sum of binary cross-entropies. PyTorch's refuses NaN, on a GPU by ending the process; the Dice loss passes it on
     to the total, so that whoever reads the losses can say where it happened.
     """
