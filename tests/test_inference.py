@@ -23,7 +23,7 @@ from formats.errors import UserError
 from formats.geometry import eval_size, letterbox, unletterbox
 from formats.masks import decode_mask, letterbox_mask
 from formats.processed import ProcessedTake, read_frame
-from inference.closer_look import resize_prob
+from inference.closer_look import CloserLook, resize_prob
 from inference.matcher import CPU_BATCH
 from inference.predict_takes import ChunkDataset, pairs_by_frame, plan_take
 from inference.predictor import Predictor
@@ -31,7 +31,7 @@ from inference.resumable_run import ResumableRun
 from model.backbone import calibrate_batch_norm, mask_to_image, normalize_image, random_backbone
 from model.checkpoint import load_checkpoint, save_checkpoint
 from model.features import View
-from model.similarity import cell_coverage
+from model.similarity import Similarity, cell_coverage
 from model.xsegtx import XSegTx, XSegTxConfig
 from tests.made import EGO, ROOT
 from tests.made.processed import LAYOUT, make_data_set
@@ -129,27 +129,26 @@ def plain_prediction(checkpoint, take, pair, frame) -> tuple[np.ndarray, float, 
     images = [letterbox(read_frame(take.frame_path(camera, frame)), side) for camera in pair[1:]]
     mask = letterbox_mask(mask, side)
     if not checkpoint.arguments.get("closer_look"):
-        prob, existence = plain_look(checkpoint, images, mask, None, None)
-        return resize_prob(prob, 480)[0].numpy(), existence, 1
-    corner_of = lambda x: geometry.crop_corner(x.any(1), x.any(0), SIDE, 16)  # noqa: E731
-    prob, existence = plain_look(checkpoint, images, mask, corner_of(mask), None)
+        prob, existence, _ = plain_look(checkpoint, images, mask, None, None)
+        return resize_prob(prob, 480)[0].numpy(), existence.item(), 1
+    closer, query_corner = CloserLook(SIDE, config.zoom), geometry.crop_corner(mask.any(1), mask.any(0), SIDE, 16)
+    prob, existence, similarity = plain_look(checkpoint, images, mask, query_corner, None)
     prob = resize_prob(prob, side)
-    corner = corner_of((prob[0] > 0.5).numpy())
-    if corner is not None:
-        close, _ = plain_look(checkpoint, images, mask, corner_of(mask), corner)
-        prob = torch.zeros_like(prob)
-        prob[0][part_of(corner, config.zoom)] = close[0]
-    return resize_prob(prob, 480)[0].numpy(), existence, 1 + (corner is not None)
+    corners = closer.places(prob, similarity)
+    looks = [plain_look(checkpoint, images, mask, query_corner, 16 * corner[0])[:2] for corner in corners]
+    close, judged = map(torch.stack, zip(*looks, strict=True))
+    combined, existence = closer.combine(prob, existence, corners, close, judged)
+    return resize_prob(combined, 480)[0].numpy(), existence.item(), 1 + (not torch.equal(combined, prob))
 
 
 def part_of(corner, zoom) -> tuple[slice, slice]:
     """The rows and columns of an enlarged image that the network sees."""
     if corner is None:
         return slice(None, None, zoom), slice(None, None, zoom)
-    return tuple(slice(first, first + SIDE) for first in corner)
+    return tuple(slice(int(first), int(first) + SIDE) for first in corner)
 
 
-def plain_look(checkpoint, images, mask, query_corner, target_corner) -> tuple[torch.Tensor, float]:
+def plain_look(checkpoint, images, mask, query_corner, target_corner) -> tuple[torch.Tensor, torch.Tensor, Similarity]:
     """A whole pair in a batch of one; features of a crop are cut out of those of the enlarged image."""
     backbone, zoom = checkpoint.backbone, checkpoint.model.config.zoom
     images = [normalize_image(torch.from_numpy(image))[None] for image in images]
@@ -159,13 +158,15 @@ def plain_look(checkpoint, images, mask, query_corner, target_corner) -> tuple[t
             fine = backbone(image)
             feat = backbone(image[..., ::zoom, ::zoom])
             if corner is not None:
-                row, col = (first // 16 for first in corner)
+                row, col = (int(first) // 16 for first in corner)
                 feat = fine[..., row : row + SIDE // 16, col : col + SIDE // 16]
-            views.append(View(feat, fine, corner=torch.tensor([corner or (-16, -16)]) // 16))
+            cells = torch.tensor([(-1, -1) if corner is None else [int(first) // 16 for first in corner]])
+            views.append(View(feat, fine, corner=cells))
         large, seen = torch.from_numpy(mask)[None], torch.from_numpy(mask[part_of(query_corner, zoom)])[None]
         query = views[0]._replace(mask=seen, coverage=cell_coverage(large))
         prediction = checkpoint.model(query, views[1], backbone(mask_to_image(seen)))
-    return prediction.target_mask_prob.clone(), prediction.existence.item()
+        similarity = checkpoint.model.prior.similarity(query, views[1])
+    return prediction.target_mask_prob.clone(), prediction.existence.clone(), similarity
 
 
 def read_results(path: Path, setting: str = "ego-exo") -> dict:

@@ -23,9 +23,7 @@ class Scene:
 
     def similarity(self) -> torch.Tensor:
         """With each part of the target, by row and column: (6, 6)."""
-        parts, cosine = self.prior.similarity(
-            View(None, self.query, coverage=self.coverage), View(None, self.target)
-        )
+        parts, cosine = self.prior.similarity(View(None, self.query, coverage=self.coverage), View(None, self.target))
         self.best = cosine.amax((1, 2))
         return parts[0]
 

@@ -15,6 +15,7 @@ from tests.made.training import layout, make_training_set
 from train.dataset import (
     CLOSER_LOOKS,
     SMALL_TRIES,
+    WITHIN,
     TARGET_SWAP,
     ImageKey,
     SampleOptions,
@@ -129,22 +130,24 @@ def test_closer_looks_show_visible_small_objects_enlarged_and_leave_the_rest_of_
     masks = [pairs.target_mask(i) for i in range(len(pairs))]
     small = np.mean([mask is not None and samples.corner(samples.mask(mask)) is not None for mask in masks])
     share = CLOSER_LOOKS * (1 - (1 - small) ** SMALL_TRIES)
-    assert np.mean([draw.closer for draw in drawn]) == pytest.approx(share, abs=0.04)
-    assert all(draw == usual for draw, usual in zip(drawn, without, strict=True) if not draw.closer)
-    small_queries = set()
+    assert np.mean([draw.look_at is not None for draw in drawn]) == pytest.approx(share, abs=0.04)
+    assert all(draw == usual for draw, usual in zip(drawn, without, strict=True) if draw.look_at is None)
+    small_queries, shown = set(), set()
     for n, draw in enumerate(drawn[:120]):
         sample, source = samples[n], samples[n]["sources"]
-        assert sample["existence_weight"] == (not draw.closer)
-        if draw.closer:
-            assert sample["visible"] and not is_synthetic(source) and source.target.corner is not None
+        closer = draw.look_at is not None
+        if closer:
+            assert not is_synthetic(source) and source.target.corner is not None
             small_queries.add(source.query.corner is not None)
+            shown.add(sample["visible"])
         masks = pairs.query_mask(draw.query), None if draw.is_negative else pairs.target_mask(draw.target)
         for name, view, rle in zip(("query", "target"), source[1:], masks, strict=True):
             mask = np.zeros((ZOOM * SIDE, ZOOM * SIDE)) if rle is None else letterbox(decode_mask(rle), ZOOM * SIDE)
             path = frame_path(pairs.data_dir / view.take_uid / view.camera, view.frame)
             image = letterbox(read_frame(path), ZOOM * SIDE)
-            closer = draw.closer or name == "query"
-            assert view.corner == (crop_corner(mask.any(1), mask.any(0), SIDE, STRIDE) if closer else None)
+            if name == "query" or not closer or draw.look_at == draw.target:
+                corner = crop_corner(mask.any(1), mask.any(0), SIDE, STRIDE) if name == "query" or closer else None
+                assert view.corner == corner
             part = (slice(None, None, ZOOM),) * 2
             if view.corner:
                 part = tuple(slice(first, first + SIDE) for first in view.corner)
@@ -156,7 +159,9 @@ def test_closer_looks_show_visible_small_objects_enlarged_and_leave_the_rest_of_
             )
             if name == "query":
                 assert sample["query_coverage"].sum() * STRIDE**2 == pytest.approx(mask.sum())
-    assert small_queries == {True, False}
+            elif closer:  # enough of the object, or nothing
+                assert sample["visible"] == (mask[part].sum() >= WITHIN * mask.sum()) == bool(mask[part].any())
+    assert small_queries == shown == {True, False}
 
 
 def test_where_no_object_is_small_enough_nothing_is_seen_closer(pairs, monkeypatch):
