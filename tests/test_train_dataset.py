@@ -15,8 +15,8 @@ from tests.made.training import layout, make_training_set
 from train.dataset import (
     CLOSER_LOOKS,
     SMALL_TRIES,
-    WITHIN,
     TARGET_SWAP,
+    WITHIN,
     ImageKey,
     SampleOptions,
     StepSampler,
