@@ -33,6 +33,7 @@ import numpy as np
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # repository root
 from benchmarks.measure import run_script_apart
+from evaluation.summary import SIZE_LABELS
 from formats.arguments import Parser, at_least
 from formats.errors import run_script
 from formats.files import read_json, write_json
@@ -47,12 +48,15 @@ from train.log import LOG_NAME, read_log
 from train.state import BEST
 
 PROCESSED = "processed"
+REAL = ("--num_objects", 6, "--clutter", 24, "--blur", 1.5, "--noise", 3)  # further options of takes with real sizes
 BATCH, EPOCHS, WARMUP = 8, 4, 50  # the rate drops after the last but one epoch
 FIGURES = {  # title: where metrics.json has it
     "IoU": ("official", "iou"),
     "right object": ("extra", "right_object"),
     "existence": ("official", "balanced_accuracy"),
 }
+
+BY_SIZE = {"IoU": "iou", "right object": "right_object"}  # likewise, of each size of the target
 
 CURVES = {  # figure of a validation in log.jsonl: title
     "iou": "validation IoU",
@@ -72,7 +76,7 @@ class Run(NamedTuple):
 
     variant: str
     setting: str
-    object_size: float
+    object_size: str
     input_size: int
     backbone: str
     seed: int
@@ -113,7 +117,8 @@ def parse_args() -> argparse.Namespace:
     add("--list", action="store_true", help="print the variants and end")
     add("--variants", nargs="+", choices=variants(), default=list(variants()), metavar="NAME", help="what to compare")
     add("--settings", nargs="+", choices=SETTINGS, default=SETTINGS, help="of variants with a network for each")
-    add("--object_size", nargs="+", type=float, default=[0.2], help="area of an object in a picture, as a share of it")
+    text = "area of an object in a picture, as a share of it, or real, with other things around, as in Ego-Exo4D"
+    add("--object_size", nargs="+", default=["0.2"], metavar="SIZE", help=text)
     text = "of the videos, before processing halves the ego video and quarters the others"
     add("--video_size", choices=VIDEO_SIZES, default="small", help=text)
     add("--input_size", nargs="+", type=at_least(48), default=[192], help="pixels per side of the network's input")
@@ -128,11 +133,11 @@ def parse_args() -> argparse.Namespace:
     return parser.parse_args()
 
 
-def make_bed(args: argparse.Namespace, object_size: float) -> Path:
+def make_bed(args: argparse.Namespace, object_size: str) -> Path:
     """Rendered and processed takes with their pairs -> their folder. A rerun makes what is missing."""
     bed = args.out_dir / f"takes_{object_size}_{args.video_size}_{args.takes}"
     counts = ("--num_train", args.takes, "--num_val", -(-args.test_takes // 6), "--num_test", args.test_takes)
-    picture = ("--object_size", object_size, "--size", args.video_size)
+    picture = ("--object_size", object_size, "--size", args.video_size, *(REAL if object_size == "real" else ()))
     run_script_apart("synthetic/make_takes.py", "--outputpath", bed, *picture, *counts)
     split, processed = ("--split_path", bed / "split.json"), bed / PROCESSED
     run_script_apart("data/process_data.py", "--takepath", bed / "takes", *split, "--outputpath", processed)
@@ -170,9 +175,20 @@ def train_and_score(run: Run, bed: Path) -> dict[str, dict[str, float]]:
         run_script_apart("evaluation/evaluate.py", *about, "--pred_file", results, "--out", folder / setting)
         metrics = read_json(folder / setting / "metrics.json", "delete it")
         figures[setting] = {title: 100 * metrics[group][name] for title, (group, name) in FIGURES.items()}
+        figures[setting] |= by_size(metrics["breakdown"]["object size"])
         figures[setting]["samples per second"] = samples_per_second(read_log(folder / LOG_NAME))
     write_json(record, figures)
     return figures
+
+
+def by_size(groups: list[dict]) -> dict[str, float]:
+    """IoU and right object in percent by the size of the target, where there are any."""
+    return {
+        f"{title}, {group['label']}": 100 * group[name]
+        for group in groups
+        for title, name in BY_SIZE.items()
+        if group.get(name) is not None
+    }
 
 
 def flags_of(options: Mapping[str, object]) -> list[str]:
@@ -186,7 +202,8 @@ def report(args: argparse.Namespace, figures: dict[Run, dict[str, dict[str, floa
         {"tested in": setting, **run._asdict(), **values} for run in figures for setting, values in figures[run].items()
     ]
     with (args.out_dir / "figures.csv").open("w", newline="", encoding="utf-8") as file:
-        writer = csv.DictWriter(file, rows[0])
+        names = dict.fromkeys(name for row in rows for name in row)  # not every size occurs everywhere
+        writer = csv.DictWriter(file, names)
         writer.writeheader()
         writer.writerows(rows)
     groups = defaultdict(lambda: defaultdict(list))  # test -> variant -> a row for each seed
@@ -196,8 +213,16 @@ def report(args: argparse.Namespace, figures: dict[Run, dict[str, dict[str, floa
     for title in sorted(groups):
         print(f"{title}: {', '.join(FIGURES)}; mean (lowest to highest) of {len(args.seeds)} seeds")
         for variant, seeds in groups[title].items():
-            parts = [[row[name] for row in seeds] for name in FIGURES]
-            print(f"  {variant:<28}", *(f"{mean(x):5.1f} ({min(x):.1f} to {max(x):.1f})" for x in parts), sep="  ")
+            print(f"  {variant:<28}", *spreads([[row[name] for row in seeds] for name in FIGURES]), sep="  ")
+            for label in SIZE_LABELS:
+                parts = [[row[f"{name}, {label}"] for row in seeds if f"{name}, {label}" in row] for name in BY_SIZE]
+                if all(parts):
+                    print(f"    {label:<26}", *spreads(parts), sep="  ")
+
+
+def spreads(values: list[list[float]]) -> list[str]:
+    """Of each figure the mean, the least and the largest of the seeds."""
+    return [f"{mean(x):5.1f} ({min(x):.1f} to {max(x):.1f})" for x in values]
 
 
 def draw_curves(out_dir: Path, folders: Mapping[Run, Path]) -> None:

@@ -7,6 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import av
+import cv2
 import numpy as np
 import pytest
 from pytest import approx
@@ -14,13 +15,14 @@ from pytest import approx
 from formats.errors import UserError
 from formats.masks import decode_lzstring, decode_mask
 from formats.takes import SPLITS, is_ego, iter_annotations, parse_take, read_splits, video_path
-from synthetic.make_takes import make_takes, parse_args, preview_sheet
-from synthetic.tabletop import EGO
-from synthetic.take import MIN_VISIBLE, VIDEO_SIZES, TakeId, TakeOptions, build_tabletop
-from synthetic.textures import deal_items, deal_looks
+from synthetic.make_takes import make_takes, object_sizes, parse_args, preview_sheet
+from synthetic.tabletop import EGO, REAL
+from synthetic.take import VIDEO_SIZES, TakeId, TakeOptions, build_tabletop, filmed, outline_objects
+from synthetic.textures import deal_clutter, deal_items, deal_looks
 from tests.made.raw_takes import tree
 
-OPTIONS = TakeOptions(seed=0, size="tiny", num_frames=158, num_exo=2, num_objects=4, object_size=0.2, hold=15)
+LARGE = object_sizes(["0.2"])
+OPTIONS = TakeOptions(seed=0, size="tiny", num_frames=158, num_exo=2, num_objects=4, object_size=LARGE, hold=15)
 COUNTS = {"train": 4, "val": 2, "test": 1}
 FRAMES = list(range(0, 158, 30))
 
@@ -114,7 +116,7 @@ def test_masks_are_exactly_what_is_visible(raw):
             for frame in track["annotated_frames"]:
                 visible = pictures[frame][camera].labels == number + 1
                 mask = track["annotation"].get(str(frame))
-                if visible.mean() < MIN_VISIBLE:
+                if visible.mean() < LARGE.least:
                     assert mask is None
                 else:
                     np.testing.assert_array_equal(decoded(mask), visible)
@@ -182,14 +184,62 @@ def test_objects_of_one_take_are_told_apart_by_name_and_look(count):
 def test_object_size_is_the_fraction_of_the_picture_that_an_object_fills(object_size):
     areas = []
     for index in range(6):
-        tabletop = build_tabletop(TakeId("train", index), replace(OPTIONS, object_size=object_size))
+        options = replace(OPTIONS, object_size=object_sizes([str(object_size)]))
+        tabletop = build_tabletop(TakeId("train", index), options)
         for k, view in enumerate(tabletop.exo_views):
             labels = tabletop.pictures(0.0)[f"cam{k + 1:02d}"].labels
             areas += [(labels == item + 1).mean() for item in view]
     assert np.mean(areas) == approx(object_size, rel=0.25)
 
 
-@pytest.mark.parametrize("options", [{}, {"object_size": 0.01}, {"num_exo": 6, "num_objects": 2, "num_frames": 900}])
+def test_real_sizes_are_as_far_apart_as_in_the_data_set_and_smaller_in_exo_views():
+    """Quartiles of real masks in percent: exo 0.04 and 0.3, ego 0.15 and 0.95, less what hides them here."""
+    options = replace(OPTIONS, object_size=REAL, size="small", num_objects=6, clutter=8)
+    areas: dict[bool, list[float]] = {True: [], False: []}
+    for index in range(8):
+        tabletop = build_tabletop(TakeId("train", index), options)
+        for camera, picture in tabletop.pictures(0.0).items():
+            masks = outline_objects(picture.labels, REAL.least).values()
+            areas[is_ego(camera)] += [100 * decoded(mask).mean() for mask in masks]
+    ego, exo = (np.quantile(areas[kind], (0.25, 0.75)) for kind in (True, False))
+    assert 0.02 < exo[0] < 0.08 and 0.15 < exo[1] < 0.6
+    assert 0.07 < ego[0] < 0.3 and 0.5 < ego[1] < 2
+
+
+def test_clutter_hides_objects_and_is_never_outlined():
+    options = replace(OPTIONS, object_size=REAL, clutter=24)
+    plain, full = (build_tabletop(TakeId("val", 1), replace(options, clutter=count)) for count in (0, 24))
+    assert len(full.clutter) > 12 and not plain.clutter and not any(solid.label for solid in full.clutter)
+    one, other = (tabletop.pictures(1.0) for tabletop in (plain, full))
+    for camera in plain.cameras:
+        labels = other[camera].labels
+        assert (one[camera].labels[labels > 0] == labels[labels > 0]).all()  # the objects stand where they stood
+        assert (one[camera].colors != other[camera].colors).mean() > 0.002
+    looks = deal_looks(0, "val", 1, 4)
+    things = deal_clutter(0, "val", 1, looks, 10)
+    own = {frozenset(colors) for _, *colors in looks}
+    assert sum(bool(set(thing.colors) & set().union(*own)) for thing in things) >= 3  # some look like the objects
+
+
+def test_a_blurred_and_noisy_camera_records_the_same_scene():
+    rng = np.random.default_rng(0)
+    image = cv2.resize(rng.integers(0, 256, (12, 12, 3), np.uint8), (96, 96), interpolation=cv2.INTER_NEAREST)
+    assert filmed(image, 0, 0, rng) is image
+    soft, grainy = filmed(image, 2, 0, rng), filmed(image, 0, 5, rng)
+    assert np.abs(np.diff(soft.astype(int), axis=0)).max() < np.abs(np.diff(image.astype(int), axis=0)).max()
+    inside = (image > 20) & (image < 235)
+    assert (grainy.astype(int) - image)[inside].std() == approx(5, rel=0.1)
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {},
+        {"object_size": object_sizes(["0.01"])},
+        {"object_size": REAL, "clutter": 12},
+        {"num_exo": 6, "num_objects": 2, "num_frames": 900},
+    ],
+)
 def test_cameras_stay_in_the_room_and_above_the_table(options):
     options = replace(OPTIONS, **options)
     for index in range(4):
@@ -251,7 +301,17 @@ def test_a_folder_with_takes_of_somebody_else_is_refused(tmp_path):
 
 @pytest.mark.parametrize(
     "flags",
-    ["--hold 7", "--hold 0", "--object_size 0", "--object_size 0.9", "--num_objects 40", "--num_exo 0", "--seed -1"],
+    [
+        "--hold 7",
+        "--hold 0",
+        "--object_size 0",
+        "--object_size 0.9",
+        "--object_size 0.2 0.1",
+        "--object_size huge",
+        "--num_objects 40",
+        "--num_exo 0",
+        "--seed -1",
+    ],
 )
 def test_options_that_cannot_be_met_are_named_in_one_line(flags, capsys):
     with pytest.raises((UserError, SystemExit)) as error:  # argparse checks what concerns one option alone
