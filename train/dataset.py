@@ -146,7 +146,9 @@ class Samples(Dataset):
         return image[tuple(slice(first, first + self.side) for first in key.corner)]
 
     def closer(self, view: ImageKey, mask: np.ndarray, look_at: np.ndarray) -> ImageKey:
-        """The view cropped around what `look_at` shows if that has all of the object or nothing, else around it."""
+        """The view cropped around what `look_at` shows. Where that is too large, or the crop has a part of the object
+        and not enough of it, around the object; if that is too large, the whole view.
+        """
         there = view._replace(corner=self.corner(look_at))
         inside = 0 if there.corner is None else self.seen(mask, there).sum()
         if there.corner is None or 0 < inside < WITHIN * mask.sum():
@@ -231,7 +233,7 @@ class TrainSamples(Samples):
             try:
                 query_mask = self.pairs.query_mask(draw.query)
                 target_mask = None if draw.is_negative else self.pairs.target_mask(draw.target)
-                look_at = None if draw.look_at is None else self.pairs.target_mask(draw.look_at) or target_mask
+                look_at = None if draw.look_at is None else self.pairs.target_mask(draw.look_at)
                 sample = self.read(source, query_mask, target_mask, draw.block, look_at)
             except (UserError, ValueError) as error:
                 unreadable.append(f"{source}: {error}")
@@ -244,9 +246,10 @@ class TrainSamples(Samples):
         block = rng.random() < self.options.block
         j = unrelated_pair(self.pairs, i, rng) if rng.random() < TARGET_SWAP else None
         zoom = rng.random() < CLOSER_LOOKS * self.options.closer_look
+        if zoom and rng.random() < ELSEWHERE:
+            return Draw(i, i, False, block, self.neighbor(i, rng))
         if zoom and (small := self.small_pair(rng)) is not None:
-            look_at = self.neighbor(small, rng) if rng.random() < ELSEWHERE else small
-            return Draw(small, small, False, block, look_at)
+            return Draw(small, small, False, block, small)
         return Draw(i, i, False, block) if j is None else Draw(i, j, True, block)
 
     def neighbor(self, i: int, rng: np.random.Generator) -> int:
