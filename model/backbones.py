@@ -77,6 +77,7 @@ def timm_backbone(name: str, network: nn.Module, input_size: int = 480, weights:
         layer = Layer(network, index, plain)
         if fixed_size:
             side = input_size * stride // STRIDE if STRIDE % stride else input_size
+            layer.original = shared_copy(network)
             network.set_input_size(img_size=(side, side))
             layer.side = side
         backbone = Backbone(
@@ -107,19 +108,23 @@ class Layer(nn.Module):
     def __init__(self, network: nn.Module, index: int, norm: bool):
         super().__init__()
         self.network, self.index, self.norm = network, index, norm
-        self.side, self.others = None, {}  # by side
+        self.side, self.original, self.others = None, None, nn.ModuleDict()  # of images of other sizes, by side
 
     def forward(self, images: Tensor) -> Tensor:
         network, side = self.network, images.shape[-1]
         if self.side and side != self.side:
-            if side not in self.others:
-                shared = {id(weight): weight for weight in self.network.parameters()}
-                self.others[side] = copy.deepcopy(self.network, shared)
-                self.others[side].set_input_size(img_size=(side, side))
-            network = self.others[side]
+            if str(side) not in self.others:
+                self.others[str(side)] = shared_copy(self.original)
+                self.others[str(side)].set_input_size(img_size=(side, side))
+            network = self.others[str(side)]
         return network.forward_intermediates(
             images, indices=[self.index], norm=self.norm, stop_early=True, intermediates_only=True
         )[0]
+
+
+def shared_copy(network: nn.Module) -> nn.Module:
+    """A copy with the same weights in memory; positions are replaced when it is set to another size."""
+    return copy.deepcopy(network, {id(weight): weight for weight in network.parameters()})
 
 
 def _timm_network(name: str, weights: Path | None) -> nn.Module:

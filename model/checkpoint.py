@@ -180,7 +180,7 @@ def _config(stored: Any, encoder: Mapping[str, Tensor], path: Path) -> XSegTxCon
     stored = {name: value for name, value in stored.items() if name != "closer_look" and (name not in RETIRED or value)}
     if gone := sorted(RETIRED & stored.keys()):
         raise UserError(f"{path} needs the option {gone[0]}, which this version has no more; use the one that wrote it")
-    if stored.get("similarity_prior") and "zoom" not in stored:
+    if stored.get("similarity_prior") is True and "zoom" not in stored:
         raise UserError(f"{path} compares images as former versions enlarged them; use the version that wrote it")
     kinds = {field.name: field.type for field in fields(XSegTxConfig)}
     if unknown := sorted(set(map(str, stored)) - set(kinds)):

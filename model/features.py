@@ -80,7 +80,7 @@ def seen(feat: Tensor, fine: Tensor, corner: Tensor | None) -> Tensor:
 
 def crop(maps: Tensor, corner: Tensor, side: int) -> Tensor:
     """(B, C, H, W) -> (B, C, side, side), each beginning at its `corner`, (B, 2) int64 row and column."""
-    rows, cols = (corner[:, [axis]] + torch.arange(side, device=maps.device) for axis in (0, 1))  # (B, side)
+    rows, cols = (corner[:, axis, None] + torch.arange(side, device=maps.device) for axis in (0, 1))  # (B, side)
     batch = torch.arange(len(maps), device=maps.device)[:, None, None]
     return maps.movedim(1, 3)[batch, rows[:, :, None], cols[:, None, :]].movedim(3, 1)
 

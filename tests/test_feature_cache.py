@@ -71,7 +71,7 @@ def test_a_closer_look_shows_the_features_of_its_part_of_the_enlarged_image(pair
 @pytest.mark.parametrize("zoom", [1, 2])
 def test_cached_features_equal_fresh_ones_to_half_precision(pairs, backbone, zoom):
     options = SampleOptions(zoom=zoom)
-    samples, encoder = TrainSamples(pairs, 64, 0, options=options), Encoder(backbone, CPU, zoom)
+    samples, encoder = TrainSamples(pairs, 64, 0, options=options), Encoder(backbone, CPU, zoom=zoom)
     plain, cached = (BatchEncoder(encoder, size) for size in (0, 10**8))
     first = tensors(cached(batch_of(samples, range(8))))
     blind = TrainSamples(pairs, 64, 0, cached.cache, options)
