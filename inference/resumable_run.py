@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from formats.errors import MALFORMED, UserError
-from formats.files import only_one, read_json, remove_leftovers, write_json
+from formats.files import only_one, open_file, read_file, read_json, remove_leftovers, write_json
 from formats.provenance import provenance
 from formats.results import iter_results, results_path, write_results
 from inference.predict_takes import TakePlan
@@ -58,7 +58,7 @@ class ResumableRun:
         if not path.exists():
             return False
         try:
-            if _fits(json.loads(path.read_text(encoding="utf-8")), plan):
+            if _fits(json.loads(read_file(path)), plan):
                 return True
         except MALFORMED:
             pass
@@ -135,7 +135,7 @@ def _fits(result: Any, plan: TakePlan) -> bool:
 
 def file_digest(path: Path) -> str:
     """SHA-256 of a file, hexadecimal."""
-    with Path(path).open("rb") as file:
+    with open_file(path) as file:
         digest = hashlib.sha256()
         while block := file.read(1 << 20):
             digest.update(block)

@@ -7,8 +7,16 @@ import os
 
 import pytest
 
-from formats.errors import UserError
-from formats.files import atomic_write, link_or_copy, only_one, read_json, remove_leftovers, write_json
+from formats.errors import AccessError, UserError
+from formats.files import (
+    atomic_write,
+    link_or_copy,
+    only_one,
+    read_file,
+    read_json,
+    remove_leftovers,
+    write_json,
+)
 
 
 def test_a_file_is_replaced_only_when_it_is_whole(tmp_path):
@@ -123,3 +131,12 @@ def test_json_that_cannot_be_read_is_one_line_with_the_remedy(tmp_path):
         with pytest.raises(UserError, match=f"{what}.*; get it again") as error:
             read_json(path, "get it again")
         assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize("name", ["a.json", "a.json.gz"])
+def test_a_pipe_or_a_device_is_refused_in_one_line(tmp_path, put_special, name):
+    path = put_special(tmp_path / name)
+    with pytest.raises(OSError, match=f"it is a pipe or a device: '{path}'"):
+        read_file(path)
+    with pytest.raises(AccessError, match=rf"{name} cannot be read \(it is a pipe or a device\); mend this"):
+        read_json(path, "get it again")
