@@ -131,6 +131,14 @@ def only_one(lock_path: Path, what: str) -> Iterator[IO]:
         yield lock
 
 
+@contextlib.contextmanager
+def only_writer(path: Path) -> Iterator[None]:
+    """Let one process at a time into this block, which writes `path`; what killed ones have left of it is removed."""
+    with only_one(path.with_name(f".{path.name}.lock"), f"writes {path}"):
+        remove_leftovers(path.parent, path.name)
+        yield
+
+
 def write_json(path: Path, value: Any, indent: int | None = None) -> None:
     """Write `value` as JSON, atomically.
 
@@ -143,8 +151,7 @@ def write_json(path: Path, value: Any, indent: int | None = None) -> None:
 @contextlib.contextmanager
 def json_list(path: Path) -> Iterator[Callable[[Any], None]]:
     """Write a JSON list, atomically, a line for each item. The block gets a function that appends an item."""
-    remove_leftovers(path.parent, path.name)
-    with atomic_write(path) as file:
+    with only_writer(path), atomic_write(path) as file:
         before = "[\n"
 
         def append(item: Any) -> None:

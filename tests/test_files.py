@@ -4,12 +4,14 @@ import errno
 import fcntl
 import json
 import os
+import threading
 
 import pytest
 
 from formats.errors import AccessError, UserError
 from formats.files import (
     atomic_write,
+    json_list,
     link_or_copy,
     only_one,
     read_file,
@@ -29,6 +31,26 @@ def test_a_file_is_replaced_only_when_it_is_whole(tmp_path):
         raise KeyboardInterrupt
     assert path.read_bytes() == b"first"
     assert list(path.parent.iterdir()) == [path]
+
+
+def test_a_second_writer_of_a_list_waits_and_takes_nothing_from_the_first(tmp_path, capsys):
+    path, waited = tmp_path / "list.json", threading.Event()
+
+    def write_second():
+        waited.set()
+        with json_list(path) as append:
+            append("second")
+
+    with json_list(path) as append:
+        second = threading.Thread(target=write_second)
+        second.start()
+        waited.wait()
+        while "waiting for another process that writes" not in capsys.readouterr().err:
+            assert second.is_alive()
+        append("first")
+    second.join()
+    assert json.loads(path.read_text()) == ["second"]
+    assert {file.name for file in tmp_path.iterdir()} == {"list.json", ".list.json.lock"}
 
 
 def test_a_full_disk_is_said_to_be_that_of_the_file(tmp_path):
