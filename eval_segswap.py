@@ -98,6 +98,8 @@ def main(argv: list[str] | None = None) -> int:
             status = finish(args, run, plans, failed, reports) if rank == 0 else 0
         if rank == 0 and args.save_inter:
             run.write_take_files()
+        elif rank == 0 and not status:
+            run.remove_parts()
     return status
 
 
@@ -189,8 +191,6 @@ def finish(
     seconds = max(report["seconds"] for report in reports)
     done = {uid: plan for uid, plan in plans.items() if uid not in failed}
     run.finish(done, failed, {"pairs": pairs, "seconds": seconds, "stages": stages})
-    if not args.save_inter and not failed:
-        run.remove_parts()
     print(f"{pairs} pairs in {seconds:.1f} s, {pairs / max(seconds, 1e-9):.2f} pairs/s on {len(reports)} process(es)")
     print("time by stage: " + ", ".join(f"{stage} {value:.1f} s" for stage, value in stages.items()))
     for uid, reason in failed.items():

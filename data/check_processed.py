@@ -26,6 +26,7 @@ from tqdm import tqdm
 from data.failures import BROKEN, MISSING, read_failures
 from formats.arguments import Parser, add_data_path, add_num_workers, add_splits_path
 from formats.errors import UserError, counted, printable
+from formats.files import open_file, read_file
 from formats.geometry import Size
 from formats.masks import RLE, run_lengths
 from formats.pairs import PairSet, pairs_path
@@ -235,14 +236,14 @@ def _name_some(frames: Iterable[int]) -> str:
 
 def announced_size(path: str) -> Size | None:
     """(H, W) from the header of a JPEG file; None if that is broken or the file does not end as a JPEG does."""
-    with open(path, "rb", buffering=0) as file:  # noqa: PTH123, a Path for each of millions of files takes time
+    with open_file(path, buffering=0) as file:
         size = jpeg_size(file.read(PEEK_BYTES))
         file.seek(max(0, os.fstat(file.fileno()).st_size - PEEK_BYTES))
         return size if size and has_jpeg_end(file.read()) else None
 
 
 def _decodes(path: str, size: Size) -> bool:
-    image = cv2.imdecode(np.fromfile(path, np.uint8), cv2.IMREAD_COLOR)
+    image = cv2.imdecode(np.frombuffer(read_file(path), np.uint8), cv2.IMREAD_COLOR)
     return image is not None and image.shape[:2] == size
 
 

@@ -7,6 +7,7 @@ again whenever more takes have been processed.
 """
 
 import argparse
+import os
 import sys
 from collections.abc import Iterable
 from pathlib import Path
@@ -56,7 +57,7 @@ def parse_args() -> argparse.Namespace:
         parser.error("--objectrelator lists frames with masks in both views, whatever --only_annotated says; drop one")
     if args.split_path is None:
         args.split_path = find_split_path(args.data_dir)
-        if not args.split_path.exists():
+        if not os.path.lexists(args.split_path):
             places = f"{args.data_dir}, {args.data_dir.absolute().parent} or {args.split_path.parent}"
             raise UserError(f"no split.json in {places}; {SPLIT_REMEDY}")
     args.annotationpath = args.annotationpath or args.data_dir.absolute().parent / ANNOTATION_TEMPLATE

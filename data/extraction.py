@@ -231,9 +231,10 @@ def shrink(image: np.ndarray, max_rows: int) -> np.ndarray:
 def _write_frames(job: CameraJob) -> int:
     """Returns how many frames were missing. Raises VideoError if the video is damaged."""
     job.folder.mkdir(parents=True, exist_ok=True)
-    there = frames_in(job.folder)
-    # A power failure can leave empty files.
-    missing = [frame for frame in job.frames if frame not in there or not Path(there[frame]).stat().st_size]
+    there = {frame: Path(path) for frame, path in frames_in(job.folder).items()}
+    # A power failure can leave empty files; a broken link or a folder is no frame either.
+    whole = {frame for frame, path in there.items() if path.is_file() and path.stat().st_size}
+    missing = [frame for frame in job.frames if frame not in whole]
     for frame, image in read_frames(job.index, missing):
         _, encoded = cv2.imencode(".jpg", shrink(image, job.max_rows))
         with atomic_write(frame_path(job.folder, frame), "wb", sync=False) as file:

@@ -10,7 +10,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from formats.errors import MALFORMED, UserError
-from formats.files import remove_leftovers, write_json
+from formats.files import read_file, remove_leftovers, write_json
 
 FAILED = "failed.json"
 FAILED_TAKES = "failed_takes.json"
@@ -58,7 +58,7 @@ def _read(folder: Path) -> tuple[str, list[Failure]]:
     """The take's name and its list."""
     path = folder / FAILED
     try:
-        raw = json.loads(path.read_text(encoding="utf-8"))
+        raw = json.loads(read_file(path))
         return raw["take_name"], [Failure(**row) for row in raw["failures"]]
     except FileNotFoundError:
         return "", []

@@ -16,7 +16,7 @@ from formats.errors import run_script  # isort: split
 
 from formats.arguments import Parser
 from formats.errors import UserError, counted, printable
-from formats.files import read_json, write_json
+from formats.files import only_writer, read_json, write_json
 from formats.takes import (
     ANNOTATION_REMEDY,
     ANNOTATION_TEMPLATE,
@@ -40,9 +40,10 @@ def parse_args() -> argparse.Namespace:
 def main() -> None:
     args = parse_args()
     splits = make_split(args.annotationpath)
-    if args.output.exists() and read_json(args.output, "delete it first") != splits:
-        raise UserError(f"{args.output} exists and holds another split; give another --output or delete it first")
-    write_json(args.output, splits, indent=1)
+    with only_writer(args.output):
+        if args.output.exists() and read_json(args.output, "delete it first") != splits:
+            raise UserError(f"{args.output} exists and holds another split; give another --output or delete it first")
+        write_json(args.output, splits, indent=1)
     counts = ", ".join(f"{counted(len(uids), 'take')} in {split}" for split, uids in splits.items())
     print(f"{args.output}: {counts}")
 

@@ -25,7 +25,7 @@ from evaluation.score import TakePredictions
 from evaluation.truth import GroundTruth
 from formats.arguments import Parser
 from formats.errors import counted, printable
-from formats.files import remove_leftovers, write_json
+from formats.files import only_writer, write_json
 from formats.results import iter_results, results_path
 from formats.takes import SETTINGS
 
@@ -60,11 +60,11 @@ def main(argv: list[str] | None = None) -> None:
     if problems:
         refuse(problems, "the results")
     out = args.out if args.out.suffix == ".json" and not args.out.is_dir() else args.out / FILE_NAME
-    remove_leftovers(out.parent, out.name)
     submission = {}
     for setting, path in files.items():
         submission[setting] = {"version": "xx", "challenge": "xx", "results": whole_takes(truth, path, setting)}
-    write_json(out, submission)
+    with only_writer(out):
+        write_json(out, submission)
     print(f"{out}: {out.stat().st_size / 1e6:,.1f} MB")
 
 

@@ -16,7 +16,7 @@ from typing import Any
 
 from evaluation.metrics import CutOut, cut_out
 from formats.errors import UserError, printable
-from formats.files import iter_json, remove_leftovers, write_json
+from formats.files import iter_json, only_writer, write_json
 from formats.geometry import Size, eval_size, nearest_axes
 from formats.masks import mask_size, sample_mask
 from formats.processed import ANNOTATION, CameraPair, ProcessedTake, frames_in, is_processed, read_frame
@@ -176,12 +176,12 @@ class GroundTruth:
 
     def write_official(self, path: Path) -> None:
         """Write the benchmark's ground-truth file, atomically, a take at a time."""
-        remove_leftovers(path.parent, path.name, seconds=3600)  # the other setting's evaluation may be writing it
         takes = (
             (truth.take.uid, truth.take.content() | {"annotated_frames": truth.annotated.frames})
             for truth in map(self.load, self.uids)
         )
-        write_json(path, {"version": "xx", "challenge": "xx", "annotations": takes})
+        with only_writer(path):  # the other setting's evaluation may be writing it
+            write_json(path, {"version": "xx", "challenge": "xx", "annotations": takes})
 
 
 def checked_frames(raw: Any) -> dict[str, dict[str, list[int]]]:

@@ -4,6 +4,7 @@ JSON whose name ends in .gz is read through gzip.
 """
 
 import contextlib
+import errno
 import fcntl
 import glob
 import gzip
@@ -13,6 +14,7 @@ import os
 import re
 import secrets
 import shutil
+import stat
 import sys
 import time
 import zlib
@@ -35,6 +37,24 @@ def named_errors(path: Path) -> Iterator[None]:
         if error.errno and not error.filename:
             error.filename = str(path)
         raise
+
+
+def open_file(path: Path, buffering: int = -1) -> IO[bytes]:
+    """Open a file to read its bytes. OSError, too, if it is a pipe or a device: reading those may never end."""
+    descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK)  # else opening a pipe waits for somebody to write into it
+    kind = stat.S_IFMT(os.fstat(descriptor).st_mode)
+    if kind == stat.S_IFREG:
+        return os.fdopen(descriptor, "rb", buffering)
+    os.close(descriptor)
+    if kind == stat.S_IFDIR:
+        raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), str(path))
+    raise OSError(errno.EINVAL, "it is a pipe or a device", str(path))
+
+
+def read_file(path: Path) -> bytes:
+    """All bytes of a file. OSError as `open_file`."""
+    with open_file(path) as file:
+        return file.read()
 
 
 @contextlib.contextmanager
@@ -111,6 +131,14 @@ def only_one(lock_path: Path, what: str) -> Iterator[IO]:
         yield lock
 
 
+@contextlib.contextmanager
+def only_writer(path: Path) -> Iterator[None]:
+    """Let one process at a time into this block, which writes `path`; what killed ones have left of it is removed."""
+    with only_one(path.with_name(f".{path.name}.lock"), f"writes {path}"):
+        remove_leftovers(path.parent, path.name)
+        yield
+
+
 def write_json(path: Path, value: Any, indent: int | None = None) -> None:
     """Write `value` as JSON, atomically.
 
@@ -123,8 +151,7 @@ def write_json(path: Path, value: Any, indent: int | None = None) -> None:
 @contextlib.contextmanager
 def json_list(path: Path) -> Iterator[Callable[[Any], None]]:
     """Write a JSON list, atomically, a line for each item. The block gets a function that appends an item."""
-    remove_leftovers(path.parent, path.name)
-    with atomic_write(path) as file:
+    with only_writer(path), atomic_write(path) as file:
         before = "[\n"
 
         def append(item: Any) -> None:
@@ -203,7 +230,11 @@ def holds_json_list(path: Path) -> bool:
 
 
 def _open_json(path: Path) -> IO[bytes]:
-    return gzip.open(path) if Path(path).suffix == ".gz" else Path(path).open("rb")
+    file = open_file(path)
+    if Path(path).suffix != ".gz":
+        return file
+    file.close()
+    return gzip.open(path)
 
 
 MAX_DEPTH = 100

@@ -26,7 +26,17 @@ from typing import IO, Any, NamedTuple
 import numpy as np
 
 from formats.errors import MALFORMED, UserError
-from formats.files import is_file_name, named_errors, only_one, read_json, remove_leftovers, sync_files, write_json
+from formats.files import (
+    is_file_name,
+    named_errors,
+    only_one,
+    open_file,
+    read_file,
+    read_json,
+    remove_leftovers,
+    sync_files,
+    write_json,
+)
 from formats.masks import MAX_ASPECT, MAX_SIDE, RLE, check_rle
 from formats.processed import ANNOTATION, ProcessedTake, is_processed
 from formats.takes import SETTINGS
@@ -153,7 +163,7 @@ def _stamp(path: Path) -> list[int | None]:
     """The present state of an annotation.json: bytes, time of change in ns, checksum; None if it cannot be read."""
     try:
         stat = path.stat()
-        return [stat.st_size, stat.st_mtime_ns, zlib.crc32(path.read_bytes())]
+        return [stat.st_size, stat.st_mtime_ns, zlib.crc32(read_file(path))]
     except OSError:
         return [None, None, None]
 
@@ -161,6 +171,7 @@ def _stamp(path: Path) -> list[int | None]:
 def _map_array(path: Path, dtype: np.dtype, *columns: int) -> np.ndarray:
     """The array (N, *columns) of `dtype` in a file, which is not read yet. Raises ValueError if it is another one."""
     try:
+        open_file(path).close()  # numpy would wait at a pipe
         array = np.load(path, mmap_mode="r", allow_pickle=False)
     except OSError:
         raise
@@ -227,7 +238,7 @@ class PairSet:
         self._masks = _map_array(self._folder / MASKS, MASK)
         rows = [_map_array(self._folder / f"{setting}.npy", np.dtype(np.int32), 2) for setting in self._settings]
         self._rows = rows[0] if len(rows) == 1 else np.concatenate(rows)
-        self._counts = (self._folder / COUNTS).open("rb", buffering=0)
+        self._counts = open_file(self._folder / COUNTS, buffering=0)
         count = self.tracks[-1].numbers.stop if self.tracks else 0
         if len(self._rows) != count:
             raise ValueError(f"the tracks have {count} pairs, the arrays in {self._folder} {len(self._rows)}")

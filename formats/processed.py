@@ -25,7 +25,7 @@ import cv2
 import numpy as np
 
 from formats.errors import MALFORMED, UserError
-from formats.files import is_file_name, json_errors, read_json, remove_leftovers, write_json
+from formats.files import is_file_name, json_errors, read_file, read_json, remove_leftovers, write_json
 from formats.geometry import Size
 from formats.masks import RLE, mask_size
 from formats.takes import DEFAULT_ROOT, by_frame, is_ego, parse_frames
@@ -88,7 +88,7 @@ class ProcessedTake:
         folder = Path(data_dir) / uid
         path = folder / ANNOTATION
         with json_errors(path, f"run data/process_data.py for take {uid} first"):
-            content = path.read_bytes()
+            content = read_file(path)
             raw = json.loads(content)
         try:
             take = cls.parse(uid, folder, raw)
@@ -191,7 +191,7 @@ def read_frame(path: Path) -> np.ndarray:
     """A processed frame -> (H, W, 3) uint8 RGB. Raises UserError if it is missing, cut off or cannot be decoded."""
     remedy = "process its take again with data/process_data.py"
     try:
-        data = Path(path).read_bytes()
+        data = read_file(path)
     except FileNotFoundError:
         raise UserError(f"frame {path} is missing; {remedy}") from None
     except OSError as error:

@@ -17,7 +17,7 @@ from pathlib import Path
 import numpy as np
 
 from formats.errors import UserError, counted, warn_once
-from formats.files import atomic_write
+from formats.files import atomic_write, open_file
 from formats.geometry import Size, letterbox, letterbox_axes
 from formats.processed import MAX_FRAME_SIDE, frame_path, read_frame
 
@@ -116,7 +116,7 @@ def _opened(camera_folder: Path, side: int) -> Iterator[tuple[int, Size, np.ndar
     Raises FileNotFoundError if there is no file, ValueError if it cannot be read, is not whole or of another kind.
     """
     try:
-        with stored_path(camera_folder, side).open("rb", buffering=0) as file:
+        with open_file(stored_path(camera_folder, side), buffering=0) as file:
             head = os.pread(file.fileno(), HEAD.itemsize, 0).ljust(HEAD.itemsize)
             magic, own_side, height, width, count = np.frombuffer(head, HEAD)[0].tolist()
             if (magic, own_side) != (MAGIC, side) or not all(0 < x <= MAX_FRAME_SIDE for x in (height, width)):

@@ -7,6 +7,7 @@
 """
 
 import functools
+import os
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -54,7 +55,7 @@ def find_split_path(data_dir: Path, root: Path | None = None) -> Path:
     """
     folders = (Path(data_dir), Path(data_dir).absolute().parent, root)
     paths = [folder / "split.json" for folder in folders if folder]
-    return next((path for path in paths if path.exists()), SPLIT_PATH)
+    return next((path for path in paths if os.path.lexists(path)), SPLIT_PATH)  # a broken link is not passed over
 
 
 def read_splits(path: Path) -> dict[str, list[str]]:
@@ -194,7 +195,8 @@ def _read_stated_ego(annotations: Path) -> dict[str, dict[str, bool]]:
     `{"take_uid", "cameras": [{"cam_id", "is_ego"}, ...]}`. Nothing is stated if there is none.
     """
     folder = annotations.absolute().parent
-    path = next((path for path in (folder / "takes.json", folder.parent / "takes.json") if path.is_file()), None)
+    paths = (folder / "takes.json", folder.parent / "takes.json")
+    path = next((path for path in paths if os.path.lexists(path)), None)  # a broken link is not passed over
     if path is None:
         return {}
     remedy = "get it again or remove it"

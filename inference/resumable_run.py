@@ -4,6 +4,7 @@
     <out_path>/{setting}_{split}_run.json           how and of what they were made, and their SHA-256
     <out_path>/{setting}_{split}_takes/<run>/<take_uid>.<annotation>.json       each finished take until then
     <out_path>/.{setting}_{split}.lock              held while a process writes any of these
+    <out_path>/.pred_annotations.lock               held while one writes --save_inter's files
 
 `run` is a digest of all that decides the numbers (checkpoint, setting, precision, batch size), `annotation` one of the
 take's annotation.json. Predictions of another checkpoint, or of this one before a take was processed again, have
@@ -18,7 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from formats.errors import MALFORMED, UserError
-from formats.files import only_one, read_json, remove_leftovers, write_json
+from formats.files import only_one, open_file, read_file, read_json, remove_leftovers, write_json
 from formats.provenance import provenance
 from formats.results import iter_results, results_path, write_results
 from inference.predict_takes import TakePlan
@@ -57,7 +58,7 @@ class ResumableRun:
         if not path.exists():
             return False
         try:
-            if _fits(json.loads(path.read_text(encoding="utf-8")), plan):
+            if _fits(json.loads(read_file(path)), plan):
                 return True
         except MALFORMED:
             pass
@@ -103,10 +104,12 @@ class ResumableRun:
 
     def write_take_files(self) -> None:
         """Each take's results as `<out_path>/<take_uid>/pred_annotations.json`, where the original leaves them."""
-        for uid, result in iter_results(self.results_path, self.setting):
-            path = self.results_path.parent / uid / "pred_annotations.json"
-            remove_leftovers(path.parent, path.name, seconds=3600)  # the other setting's process may be writing here
-            write_json(path, result)
+        lock_path = self.results_path.with_name(".pred_annotations.lock")  # the other setting's go by the same names
+        with only_one(lock_path, f"writes the takes' files in {lock_path.parent}"):
+            for uid, result in iter_results(self.results_path, self.setting):
+                path = self.results_path.parent / uid / "pred_annotations.json"
+                remove_leftovers(path.parent, path.name)
+                write_json(path, result)
 
     def remove_parts(self) -> None:
         """Delete the finished takes of this run; the folder above goes too unless other runs use it."""
@@ -132,7 +135,7 @@ def _fits(result: Any, plan: TakePlan) -> bool:
 
 def file_digest(path: Path) -> str:
     """SHA-256 of a file, hexadecimal."""
-    with Path(path).open("rb") as file:
+    with open_file(path) as file:
         digest = hashlib.sha256()
         while block := file.read(1 << 20):
             digest.update(block)

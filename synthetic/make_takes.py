@@ -13,8 +13,10 @@ objects as large as the real data set's among others like them, and `--size nati
 """
 
 import argparse
+import contextlib
 import math
 import sys
+from collections.abc import Iterator
 from dataclasses import asdict, fields
 from functools import partial
 from pathlib import Path
@@ -29,44 +31,53 @@ from tqdm import tqdm
 
 from formats.arguments import Parser, add_num_workers, at_least
 from formats.errors import UserError, counted
-from formats.files import write_json
+from formats.files import only_one, remove_leftovers, write_json
 from formats.parallel import run_jobs
 from formats.takes import ANNOTATION_TEMPLATE, DEFAULT_ROOT, FRAME_STEP, SPLITS, annotation_path
 from synthetic.tabletop import REAL, ObjectSizes
 from synthetic.take import VIDEO_SIZES, TakeId, TakeOptions, make_take
 
 MARKER = "synthetic_takes.json"  # says that a folder is ours to write into
+CONTACT_SHEET = "contact_sheet.jpg"
 
 
 def make_takes(out: Path, counts: dict[str, int], options: TakeOptions, num_workers: int) -> list[TakeId]:
-    """Render `counts[split]` takes of each split and write the annotation files and split.json."""
+    """Render `counts[split]` takes of each split and write the annotation files, split.json and the contact sheet."""
     takes = [TakeId(split, index) for split in SPLITS for index in range(counts[split])]
-    claim_folder(out, options)
-    jobs = run_jobs(partial(make_take, out, options=options), takes, num_workers)
-    annotations = dict(tqdm(jobs, "render", len(takes), unit="take", disable=None))
-    by_split: dict[str, dict] = {split: {} for split in SPLITS}
-    for take in takes:
-        by_split[take.split][take.uid(options)] = annotations[take]
-    for split, mine in by_split.items():
-        write_json(annotation_path(out / ANNOTATION_TEMPLATE, split), {"annotations": mine})
-    write_json(out / "split.json", {split: list(mine) for split, mine in by_split.items()})
+    with claimed(out, options):
+        jobs = run_jobs(partial(make_take, out, options=options), takes, num_workers)
+        annotations = dict(tqdm(jobs, "render", len(takes), unit="take", disable=None))
+        by_split: dict[str, dict] = {split: {} for split in SPLITS}
+        for take in takes:
+            by_split[take.split][take.uid(options)] = annotations[take]
+        for split, mine in by_split.items():
+            write_json(annotation_path(out / ANNOTATION_TEMPLATE, split), {"annotations": mine})
+        write_json(out / "split.json", {split: list(mine) for split, mine in by_split.items()})
+        write_contact_sheet(out, takes)
     return takes
 
 
-def claim_folder(out: Path, options: TakeOptions) -> None:
-    """Mark a folder as ours. Raises UserError if it holds takes of somebody else, such as the real data set's."""
+@contextlib.contextmanager
+def claimed(out: Path, options: TakeOptions) -> Iterator[None]:
+    """Mark a folder as ours. Within the block no other process renders into it; half-written files of killed ones go.
+
+    Raises UserError if it holds takes of somebody else, such as the real data set's.
+    """
     marker = out / MARKER
     if not marker.exists() and ((out / "annotations").exists() or (out / "takes").exists()):
         raise UserError(f"{out} holds takes that this script did not make; choose another --outputpath")
-    write_json(marker, asdict(options), indent=1)
+    with only_one(out / ".make_takes.lock", f"renders takes into {out}"):
+        for folder in (out, out / "annotations"):
+            remove_leftovers(folder)
+        write_json(marker, asdict(options), indent=1)
+        yield
 
 
-def preview_sheet(out: Path, takes: list[TakeId]) -> Path:
-    """Write the previews of the first two takes of each split, one per row -> path of the picture."""
-    path = out / "contact_sheet.jpg"
+def write_contact_sheet(out: Path, takes: list[TakeId]) -> None:
+    """The previews of the first two takes of each split, one per row."""
     shown = [take for take in takes if take.index < 2]
-    cv2.imwrite(str(path), np.vstack([cv2.imread(str(out / "takes" / t.name / "preview.jpg")) for t in shown]))
-    return path
+    rows = [cv2.imread(str(out / "takes" / take.name / "preview.jpg")) for take in shown]
+    cv2.imwrite(str(out / CONTACT_SHEET), np.vstack(rows))
 
 
 def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
@@ -121,8 +132,7 @@ def main() -> None:
     counts = {"train": args.num_train, "val": args.num_val, "test": args.num_test}
     options = TakeOptions(**{field.name: getattr(args, field.name) for field in fields(TakeOptions)})
     takes = make_takes(args.outputpath, counts, options, args.num_workers)
-    sheet = preview_sheet(args.outputpath, takes)
-    print(f"{counted(len(takes), 'take')} in {args.outputpath}, some of them in {sheet}")
+    print(f"{counted(len(takes), 'take')} in {args.outputpath}, some of them in {args.outputpath / CONTACT_SHEET}")
 
 
 if __name__ == "__main__":

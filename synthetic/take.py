@@ -10,7 +10,7 @@ from typing import Any
 import cv2
 import numpy as np
 
-from formats.files import read_json, write_json
+from formats.files import read_json, remove_leftovers, write_json
 from formats.geometry import Size
 from formats.masks import encode_lzstring, encode_mask
 from formats.takes import FRAME_STEP, SPLITS, video_path
@@ -106,9 +106,11 @@ def make_take(out: Path, take: TakeId, options: TakeOptions) -> dict[str, Any]:
     paths = {camera: video_path(out / "takes", take.name, camera) for camera in camera_names(options.num_exo)}
     if all(path.exists() for path in (record, folder / "preview.jpg", *paths.values())):
         done = read_json(record, "delete it and run again")
-        if done.get("options") == asdict(options):
+        if isinstance(done, dict) and done.get("options") == asdict(options):
             return done["annotation"]
     record.unlink(missing_ok=True)
+    for path in (record, *paths.values()):
+        remove_leftovers(path.parent, path.name)
     tabletop = build_tabletop(take, options)
     masks: dict[str, dict[int, dict[int, Mask]]] = {camera: {} for camera in paths}
     previews = []

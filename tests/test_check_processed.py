@@ -85,6 +85,16 @@ def test_what_cannot_be_read_is_a_problem_and_the_other_takes_are_checked(paired
     assert f"val, take take-c, camera {EGO}: 1 frame missing: 0" in result.stdout
 
 
+@pytest.mark.parametrize("decode", [False, True])
+def test_a_frame_or_list_that_is_a_pipe_or_a_device_is_a_problem(paired, put_special, decode):
+    frame = put_special(paired / "take-a" / EGO / "30.jpg")
+    failures = put_special(paired / "take-b" / "failed.json")
+    result = check(paired, *["--decode"] * decode)
+    assert result.returncode == 1
+    assert f"take take-a, camera {EGO}: it is a pipe or a device: {frame}" in result.stdout
+    assert f"take take-b: {failures} cannot be read (it is a pipe or a device)" in result.stdout
+
+
 @pytest.mark.parametrize("text", ["{", "[1]", '{"take_name": "x", "failures": [5]}', "[" * 200_000])
 def test_an_unusable_list_of_failures_is_one_line(tmp_path, text):
     (tmp_path / "failed.json").write_text(text)

@@ -306,16 +306,15 @@ def test_the_originals_commands_of_the_evaluation_work_as_they_are(golden_root, 
 def test_the_ground_truth_can_be_written_without_predictions(golden_root, tmp_path):
     run("--data_path", golden_root / "processed", "--write_gt", tmp_path / "gt.json")
     assert json.loads((tmp_path / "gt.json").read_text()) == golden("evaluation/gt_val")
-    assert [path.name for path in tmp_path.iterdir()] == ["gt.json"]
+    assert {path.name for path in tmp_path.iterdir()} == {"gt.json", ".gt.json.lock"}
 
 
 def test_what_a_killed_evaluation_left_is_removed_by_the_next(golden_root, tmp_path):
     for name in (".metrics.json.12ab.tmp", ".cases.csv.12ab.tmp", ".gt.json.12ab.tmp"):
         (tmp_path / name).touch()
-    os.utime(tmp_path / ".gt.json.12ab.tmp", (0, 0))  # the other setting's evaluation may be writing a younger one
     files = ["--data_path", golden_root / "processed", "--pred_file", golden_root / "ego-exo_val_results.json"]
     run("--setting", "ego-exo", *files, "--write_gt", tmp_path / "gt.json", "--out", tmp_path)
-    names = {"gt.json", "metrics.json", "cases.csv", "breakdown.csv", ".evaluation.json"}
+    names = {"gt.json", ".gt.json.lock", "metrics.json", "cases.csv", "breakdown.csv", ".evaluation.json"}
     assert {path.name for path in tmp_path.iterdir()} == names
 
 
@@ -337,7 +336,7 @@ def test_names_that_are_patterns_name_nothing_but_themselves(golden_root, tmp_pa
     for path in tmp_path.iterdir():
         os.utime(path, (0, 0))
     run("--data_path", golden_root / "processed", "--write_gt", tmp_path / name)
-    assert {path.name for path in tmp_path.iterdir()} == {name, ".gt 1.json.12ab.tmp"}
+    assert {path.name for path in tmp_path.iterdir()} == {name, f".{name}.lock", ".gt 1.json.12ab.tmp"}
 
 
 def test_the_headline_names_the_split_of_the_data_and_never_a_default(golden_root, tmp_path, capsys):

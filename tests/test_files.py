@@ -4,11 +4,21 @@ import errno
 import fcntl
 import json
 import os
+import threading
 
 import pytest
 
-from formats.errors import UserError
-from formats.files import atomic_write, link_or_copy, only_one, read_json, remove_leftovers, write_json
+from formats.errors import AccessError, UserError
+from formats.files import (
+    atomic_write,
+    json_list,
+    link_or_copy,
+    only_one,
+    read_file,
+    read_json,
+    remove_leftovers,
+    write_json,
+)
 
 
 def test_a_file_is_replaced_only_when_it_is_whole(tmp_path):
@@ -21,6 +31,26 @@ def test_a_file_is_replaced_only_when_it_is_whole(tmp_path):
         raise KeyboardInterrupt
     assert path.read_bytes() == b"first"
     assert list(path.parent.iterdir()) == [path]
+
+
+def test_a_second_writer_of_a_list_waits_and_takes_nothing_from_the_first(tmp_path, capsys):
+    path, waited = tmp_path / "list.json", threading.Event()
+
+    def write_second():
+        waited.set()
+        with json_list(path) as append:
+            append("second")
+
+    with json_list(path) as append:
+        second = threading.Thread(target=write_second)
+        second.start()
+        waited.wait()
+        while "waiting for another process that writes" not in capsys.readouterr().err:
+            assert second.is_alive()
+        append("first")
+    second.join()
+    assert json.loads(path.read_text()) == ["second"]
+    assert {file.name for file in tmp_path.iterdir()} == {"list.json", ".list.json.lock"}
 
 
 def test_a_full_disk_is_said_to_be_that_of_the_file(tmp_path):
@@ -123,3 +153,12 @@ def test_json_that_cannot_be_read_is_one_line_with_the_remedy(tmp_path):
         with pytest.raises(UserError, match=f"{what}.*; get it again") as error:
             read_json(path, "get it again")
         assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize("name", ["a.json", "a.json.gz"])
+def test_a_pipe_or_a_device_is_refused_in_one_line(tmp_path, put_special, name):
+    path = put_special(tmp_path / name)
+    with pytest.raises(OSError, match=f"it is a pipe or a device: '{path}'"):
+        read_file(path)
+    with pytest.raises(AccessError, match=rf"{name} cannot be read \(it is a pipe or a device\); mend this"):
+        read_json(path, "get it again")

@@ -257,11 +257,17 @@ def test_what_killed_runs_left_half_written_is_removed(checkpoint, data_path, fi
     folder = finished.parent
     (parts,) = (folder / "ego-exo_val_takes").iterdir()
     left = [folder / f".{finished.name}.0badcafe.tmp", parts / ".take-a.1.json.0badcafe.tmp"]
+    left += [folder / "take-b" / ".pred_annotations.json.0badcafe.tmp"]
     others = folder / ".exo-ego_val_results.json.0badcafe.tmp"  # perhaps being written now
     for path in (*left, others):
         path.write_text("{")
-    run(checkpoint, data_path, folder)
+    run(checkpoint, data_path, folder, "ego-exo", "--save_inter")
     assert not any(path.exists() for path in left) and others.exists()
+
+
+def test_what_a_run_killed_while_it_removed_parts_left_of_them_is_removed(checkpoint, data_path, finished, capsys):
+    run(checkpoint, data_path, finished.parent)
+    assert "complete already" in capsys.readouterr().out and not (finished.parent / "ego-exo_val_takes").exists()
 
 
 def test_a_second_run_into_the_same_folder_says_that_it_waits_for_the_first(

@@ -3,6 +3,7 @@
 import json
 import subprocess
 import sys
+import threading
 from dataclasses import replace
 from pathlib import Path
 
@@ -15,7 +16,7 @@ from pytest import approx
 from formats.errors import UserError
 from formats.masks import decode_lzstring, decode_mask
 from formats.takes import SPLITS, is_ego, iter_annotations, parse_take, read_splits, video_path
-from synthetic.make_takes import make_takes, object_sizes, parse_args, preview_sheet
+from synthetic.make_takes import CONTACT_SHEET, claimed, make_takes, object_sizes, parse_args
 from synthetic.tabletop import EGO, REAL
 from synthetic.take import VIDEO_SIZES, TakeId, TakeOptions, build_tabletop, filmed, outline_objects
 from synthetic.textures import deal_clutter, deal_items, deal_looks
@@ -275,7 +276,10 @@ def test_a_rerun_keeps_finished_takes_and_makes_the_others(tmp_path):
     kept = video_path(tmp_path / "out" / "takes", first.name, EGO)
     time = kept.stat().st_mtime_ns
     (tmp_path / "out" / "takes" / second.name / "relations.json").unlink()  # as if stopped in between
-    video_path(tmp_path / "out" / "takes", second.name, "cam02").unlink()
+    video = video_path(tmp_path / "out" / "takes", second.name, "cam02")
+    video.unlink()
+    for path in (video, tmp_path / "out" / "split.json"):  # as a killed run leaves them
+        path.with_name(f".{path.name}.12ab.tmp").touch()
     make_takes(tmp_path / "out", counts, options, 1)
     assert tree(tmp_path / "out") == before
     assert kept.stat().st_mtime_ns == time
@@ -285,18 +289,43 @@ def test_a_rerun_keeps_finished_takes_and_makes_the_others(tmp_path):
 
 def test_more_takes_leave_the_others_as_they_are(tmp_path):
     options = replace(OPTIONS, num_frames=1)
-    small = make_takes(tmp_path / "out", {"train": 1, "val": 1, "test": 0}, options, 1)
+    make_takes(tmp_path / "out", {"train": 1, "val": 1, "test": 0}, options, 1)
+    sheet = (tmp_path / "out" / CONTACT_SHEET).stat().st_size
     before = tree(tmp_path / "out" / "takes")
     make_takes(tmp_path / "out", {"train": 2, "val": 2, "test": 0}, options, 1)
     after = tree(tmp_path / "out" / "takes")
     assert before.items() <= after.items() and len(after) == 2 * len(before)
-    assert preview_sheet(tmp_path / "out", small).stat().st_size > 1000
+    assert (tmp_path / "out" / CONTACT_SHEET).stat().st_size > sheet > 1000
+
+
+def test_a_second_run_into_the_same_folder_waits_for_the_first(tmp_path, capsys):
+    options = replace(OPTIONS, num_frames=1)
+    arguments = (tmp_path, {"train": 1, "val": 0, "test": 0}, options, 1)
+    second = threading.Thread(target=make_takes, args=arguments)
+    with claimed(tmp_path, options):
+        second.start()
+        while "waiting for another process that renders takes into" not in capsys.readouterr().err:
+            assert second.is_alive()
+        assert not (tmp_path / "takes").exists()
+    second.join()
+    assert (tmp_path / CONTACT_SHEET).exists()
+
+
+@pytest.mark.parametrize("text", ["5", "[]", "{}"])
+def test_a_take_whose_record_is_not_ours_is_rendered_again(tmp_path, text):
+    arguments = (tmp_path, {"train": 1, "val": 0, "test": 0}, replace(OPTIONS, num_frames=1), 1)
+    (take,) = make_takes(*arguments)
+    before = tree(tmp_path)
+    (tmp_path / "takes" / take.name / "relations.json").write_text(text)
+    make_takes(*arguments)
+    assert tree(tmp_path) == before
 
 
 def test_a_folder_with_takes_of_somebody_else_is_refused(tmp_path):
     (tmp_path / "annotations").mkdir()
     with pytest.raises(UserError, match="holds takes that this script did not make; choose another --outputpath"):
         make_takes(tmp_path, COUNTS, OPTIONS, 1)
+    assert [path.name for path in tmp_path.iterdir()] == ["annotations"]
 
 
 @pytest.mark.parametrize(

@@ -327,6 +327,12 @@ def test_a_take_that_can_no_longer_be_read_is_noticed(data_dir):
     refused(data_dir, f"out of date: {path} has changed")
 
 
+@pytest.mark.parametrize("name", ["masks.npy", "ego-exo.npy", "counts.txt"])
+def test_an_array_that_is_a_pipe_or_a_device_is_refused(data_dir, put_special, name):
+    put_special(arrays(data_dir) / name)
+    refused(data_dir, f"cannot be used .*it is a pipe or a device.*{name}")
+
+
 def test_a_set_without_pairs_is_refused(tmp_path):
     data_dir = write_data_set(tmp_path, {"uid": {"masks": {}, "subsample_idx": []}}, {"train": ["uid"]})
     assert create_pairs(data_dir).returncode == 0

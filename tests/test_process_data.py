@@ -244,6 +244,8 @@ def test_a_rerun_replaces_lost_and_empty_frames_and_follows_a_changed_annotation
     (out / A / EGO / "30.jpg").unlink()
     (out / A / EXO_1 / "0.jpg").unlink()
     (out / A / EXO_1 / "60.jpg").write_bytes(b"")
+    (out / A / EXO_1 / "90.jpg").unlink()
+    (out / A / EXO_1 / "90.jpg").symlink_to("nowhere")
     (out / B / "annotation.json").write_text("{")
     (out / C / EXO_2 / ".60.jpg.1.tmp").write_bytes(b"left by a killed run")
     shutil.rmtree(out / C / EXO_1)

@@ -161,6 +161,13 @@ def write_at(place, content):
 
 
 UNFIT, OTHER, PART = "does not fit .*30.jpg", "holds no frames of 48 pixels", "is not whole"
+
+
+def put_pipe(camera):
+    stored_path(camera, SIDE).unlink()
+    os.mkfifo(stored_path(camera, SIDE))
+
+
 DAMAGES = {
     "another JPEG file": (rewrite, UNFIT),
     "another JPEG file of as many bytes": (rewrite_with_as_many_bytes, UNFIT),
@@ -180,6 +187,7 @@ DAMAGES = {
     "of no frames": (write_at(32, bytes(8)), PART),
     "of absurdly many frames": (write_at(32, b"\x7f" * 8), PART),
     "of negatively many frames": (write_at(32, b"\xff" * 8), PART),
+    "a pipe": (put_pipe, "cannot be read"),
     "unreadable": (lambda camera: make_unreadable(stored_path(camera, SIDE)), "cannot be read"),
 }
 

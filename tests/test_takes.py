@@ -48,7 +48,7 @@ def test_videos_lie_in_the_folder_of_the_take_name():
 def test_a_data_sets_own_split_file_comes_first(tmp_path, monkeypatch):
     monkeypatch.setattr(takes, "SPLIT_PATH", tmp_path / "downloaded.json")
     assert find_split_path(tmp_path) == tmp_path / "downloaded.json"
-    (tmp_path / "split.json").touch()
+    (tmp_path / "split.json").symlink_to("nowhere")  # another split's takes would be a wrong result
     assert find_split_path(tmp_path) == tmp_path / "split.json"
 
 
@@ -267,4 +267,14 @@ def test_an_unusable_takes_json_is_one_line(tmp_path, text):
     path.write_text(json.dumps({"annotations": {}}))
     (tmp_path / "takes.json").write_text(text)
     with pytest.raises(UserError, match=r"takes\.json is .*; get it again or remove it"):
+        read_takes(path, [])
+
+
+@pytest.mark.parametrize("place", ["takes.json", "annotations/takes.json"])
+def test_a_takes_json_that_cannot_be_read_is_not_passed_over(tmp_path, place):
+    path = tmp_path / "annotations" / "relations_val.json"
+    path.parent.mkdir()
+    path.write_text(json.dumps({"annotations": {}}))
+    (tmp_path / place).symlink_to("nowhere")
+    with pytest.raises(UserError, match=r"no file .*takes\.json; get it again or remove it"):
         read_takes(path, [])

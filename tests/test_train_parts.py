@@ -139,6 +139,12 @@ def test_a_log_is_plotted_and_its_torn_last_line_ignored(tmp_path, capsys):
         plot_log.main([str(tmp_path / "nowhere")])
 
 
+def test_bytes_that_are_no_log_are_one_line(tmp_path):
+    (tmp_path / "log.jsonl").write_bytes(b"\x89PNG\xff")
+    with pytest.raises(UserError, match="log.jsonl, line 1, is no log of train.py"):
+        read_log(tmp_path / "log.jsonl")
+
+
 def test_a_log_goes_on_at_a_checkpoint_without_what_came_after_it(tmp_path):
     kinds = [("train", 1), ("val", 1), ("train", 2), ("val", 2), ("train", 3)]
     (tmp_path / "log.jsonl").write_text("".join(f'{{"kind": "{kind}", "step": {step}}}\n' for kind, step in kinds))

@@ -14,7 +14,7 @@ import torch
 from torch.utils.tensorboard import SummaryWriter
 
 from formats.errors import UserError
-from formats.files import atomic_write
+from formats.files import atomic_write, read_file
 from train.dataset import Batch, Source
 from train.distributed import Ranks
 from train.losses import Losses
@@ -222,11 +222,11 @@ def _excepthook(args: threading.ExceptHookArgs) -> None:
 def read_log(path: Path) -> list[dict]:
     """The lines of a log. An incomplete last line, as a crash leaves it, is ignored."""
     lines = []
-    for number, text in enumerate(path.read_text(encoding="utf-8").splitlines(), 1):
+    for number, text in enumerate(read_file(path).splitlines(), 1):
         try:
             line = json.loads(text)
             lines.append({"kind": line["kind"], "step": int(line["step"]), **line})
         except (ValueError, KeyError, TypeError):
-            if not text.startswith('{"kind"'):
+            if not text.startswith(b'{"kind"'):
                 raise UserError(f"{path}, line {number}, is no log of train.py") from None
     return lines
