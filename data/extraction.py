@@ -18,7 +18,7 @@ import cv2
 import numpy as np
 
 from data.failures import BROKEN, FAILED, MISSING, NOTE, Failure, read_failures, write_failures
-from data.video import VideoError, VideoIndex, index_video, read_frames
+from formats.video import VideoError, VideoIndex, index_video, read_frames
 from formats.errors import AccessError, UserError, counted
 from formats.files import atomic_write, sync_files
 from formats.masks import RLE

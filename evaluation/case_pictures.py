@@ -3,13 +3,13 @@
 Images are (H, W, 3) uint8 RGB; colors are RGB.
 """
 
+import itertools
 import random
 from collections.abc import Iterable, Sequence
 from functools import lru_cache
 from pathlib import Path
 from typing import NamedTuple
 
-import av
 import cv2
 import matplotlib
 import numpy as np
@@ -22,11 +22,12 @@ from evaluation.score import Case
 from evaluation.truth import GroundTruth, TakeTruth
 from formats.drawing import PREDICTION, QUERY, TRUTH, Color, overlay, write_picture
 from formats.errors import printable
-from formats.files import atomic_write, remove_leftovers
+from formats.files import remove_leftovers
 from formats.geometry import Size
 from formats.masks import resize_mask
 from formats.processed import read_frame
 from formats.results import camera_pair_key, iter_results
+from formats.video_writer import open_video
 
 INK, PALE, PAPER = (20, 20, 20), (110, 110, 110), (255, 255, 255)
 GAP = 6  # pixels between panels
@@ -191,17 +192,15 @@ def write_video(path: Path, images: Iterable[np.ndarray], fps: int) -> None:
     The first image's size is that of the video, rounded down to even numbers; the others are cut or padded to it.
     """
     remove_leftovers(path.parent, path.name)
-    with atomic_write(path, "wb") as file, av.open(file, "w", format="mp4") as container:
-        stream = container.add_stream("libx264", rate=fps, options={"crf": "20"})
-        stream.pix_fmt = "yuv420p"
-        for number, image in enumerate(images):
-            if number == 0:
-                stream.height, stream.width = (side // 2 * 2 for side in image.shape[:2])
-            paper = np.full((stream.height, stream.width, 3), 255, np.uint8)
-            part = image[: stream.height, : stream.width]
+    images = iter(images)
+    first = next(images)
+    height, width = (side // 2 * 2 for side in first.shape[:2])
+    with open_video(path, (height, width), fps, crf="20") as write:
+        for image in itertools.chain([first], images):
+            paper = np.full((height, width, 3), 255, np.uint8)
+            part = image[:height, :width]
             paper[: part.shape[0], : part.shape[1]] = part
-            container.mux(stream.encode(av.VideoFrame.from_ndarray(paper, format="rgb24")))
-        container.mux(stream.encode())
+            write(paper)
 
 
 def iou_text(case: Case) -> str:
