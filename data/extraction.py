@@ -18,12 +18,12 @@ import cv2
 import numpy as np
 
 from data.failures import BROKEN, FAILED, MISSING, NOTE, Failure, read_failures, write_failures
-from formats.video import VideoError, VideoIndex, index_video, read_frames
 from formats.errors import AccessError, UserError, counted
 from formats.files import atomic_write, sync_files
 from formats.masks import RLE
 from formats.processed import ANNOTATION, ProcessedTake, frame_path, frames_in, pair_frames
 from formats.takes import FRAME_STEP, Take, Track, video_path
+from formats.video import VideoError, VideoIndex, index_video, read_frames
 
 EGO_ROWS, EXO_ROWS = 704, 540  # processed frames have no more; 1408 / 2 and 2160 / 4
 FRAME_CHOICES = ("all", "annotated")

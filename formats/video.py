@@ -115,9 +115,7 @@ def _index_packets(path: Path, packets: list[tuple[int | None, bool, bool]]) -> 
     return VideoIndex(path, packet, pts[packet], keys, pts[keys], len(times), sum(is_hidden), uneven)
 
 
-def read_frames(
-    index: VideoIndex, wanted: Sequence[int], pixels: str = "bgr24"
-) -> Iterator[tuple[int, np.ndarray]]:
+def read_frames(index: VideoIndex, wanted: Sequence[int], pixels: str = "bgr24") -> Iterator[tuple[int, np.ndarray]]:
     """Decode the frames numbered `wanted` (ascending), on one thread -> (number, (H, W, 3) uint8), in that order.
 
     `pixels`: "bgr24", as OpenCV has them, or "rgb24".
