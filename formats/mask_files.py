@@ -16,7 +16,7 @@ import numpy as np
 from pycocotools import mask as coco
 
 from formats.errors import MALFORMED, UserError
-from formats.files import name_number, read_json
+from formats.files import is_file_name, name_number, read_json
 from formats.geometry import Size, same_shape
 from formats.masks import MAX_SIDE, RLE, check_size, encode_mask, resize_mask, run_lengths
 
@@ -64,6 +64,9 @@ def find_masks(path: Path, frame: int = 0) -> MaskFiles:
         raise UserError(
             f"{path} holds no masks" + ("" if path.exists() else ": it does not exist") + f"; give {LAYOUTS}"
         )
+    for name in objects:
+        if not all(map(is_file_name, name.split("/"))):
+            raise UserError(f"{path}: object {name[:40]!r} cannot be the name of a folder; call it otherwise")
     return MaskFiles(path, objects)
 
 
