@@ -14,6 +14,7 @@ import sys
 from collections.abc import Mapping, Sequence
 from itertools import cycle
 from pathlib import Path
+from typing import NamedTuple
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # repository root
 
@@ -43,6 +44,18 @@ from model.device import PRECISION_HELP, PRECISIONS, default_precision, resolve_
 
 Found = dict[tuple[str, str], tuple[np.ndarray, float]]  # by camera and object: probability (S, S), existence
 COLORS = ((255, 64, 129), (64, 200, 255), (255, 190, 40), (0, 200, 130), (170, 120, 255), (240, 228, 66))
+
+
+class Answer(NamedTuple):
+    """A row of existence.csv. `share`: of the camera's picture that the mask covers."""
+
+    frame: int
+    seconds: float
+    camera: str
+    camera_frame: int
+    object: str
+    existence: float
+    share: float
 
 
 def parse_args(argv: list[str] | None) -> argparse.Namespace:
@@ -75,11 +88,9 @@ def main(argv: list[str] | None = None) -> None:
     fps = 1 / (step * float(np.median(np.diff(moments)))) if len(moments) > 1 else 1
     sizes = {name: panel_size(footage.size, args.height) for name, footage in cameras.items()}
     video_size = sizes[query][0], sum(width for _, width in sizes.values())
-    curves: dict[str, dict[str, list[tuple[float, float]]]] = {}  # of target cameras and objects: time, existence
     pictures = zip(*(footage.read(shown[name][moments]) for name, footage in cameras.items()), strict=True)
-    with atomic_folder(args.out) as out, (out / "existence.csv").open("w", newline="", encoding="utf-8") as file:
-        rows = csv.writer(file)
-        rows.writerow(["frame", "seconds", "camera", "camera_frame", "object", "existence", "share_of_picture"])
+    answers = []
+    with atomic_folder(args.out) as out:
         with open_video(out / "video.mp4", video_size, fps, preset="veryfast", crf="20") as write:
             for moment, natives in zip(tqdm(moments, "segment", unit="frame"), pictures, strict=True):
                 images = {name: shrink(image, EGO_ROWS) for name, image in zip(cameras, natives, strict=True)}
@@ -89,11 +100,14 @@ def main(argv: list[str] | None = None) -> None:
                 for (camera, name), (prob, existence) in found.items():
                     mask = mask_in_image(prob, eval_size(cameras[camera].size))
                     write_mask(out / "masks" / camera / name / f"{numbers[camera]:05d}.png", mask)
-                    place = [numbers[query], f"{moment * step:.3f}", camera, numbers[camera], name]
-                    rows.writerow([*place, f"{existence:.4f}", f"{mask.mean():.6f}"])
-                    curves.setdefault(camera, {}).setdefault(name, []).append((moment * step, existence))
+                    share = round(float(mask.mean()), 6)
+                    answers.append(
+                        Answer(numbers[query], moment * step, camera, numbers[camera], name, existence, share)
+                    )
                 write(draw_moment(images, sizes, query, known, found, objects))
-        plot_existence(out / "existence.png", curves, objects)
+        with (out / "existence.csv").open("w", newline="", encoding="utf-8") as file:
+            csv.writer(file).writerows([Answer._fields, *answers])
+        plot_existence(out / "existence.png", answers, objects)
     print(f"{counted(len(moments), 'frame')}: {args.out / 'video.mp4'}; masks and existence lie beside it")
 
 
@@ -173,17 +187,16 @@ def draw_moment(
     return np.hstack(panels)
 
 
-def plot_existence(
-    path: Path, curves: Mapping[str, Mapping[str, Sequence[tuple[float, float]]]], objects: Sequence[str]
-) -> None:
+def plot_existence(path: Path, answers: Sequence[Answer], objects: Sequence[str]) -> None:
     """The existence of each object over time, in a plot for each target camera."""
-    figure = Figure(figsize=(8, 0.6 + 2 * len(curves)), layout="constrained")
-    plots = figure.subplots(len(curves), squeeze=False)[:, 0] if curves else []
-    for axes, (camera, of_camera) in zip(plots, curves.items(), strict=True):
+    cameras = list(dict.fromkeys(answer.camera for answer in answers))
+    figure = Figure(figsize=(8, 0.6 + 2 * len(cameras)), layout="constrained")
+    for row, camera in enumerate(cameras):
+        axes = figure.add_subplot(len(cameras), 1, row + 1)
         for name, color in zip(objects, cycle(COLORS), strict=False):
-            if name in of_camera:
-                line = {"color": np.array(color) / 255, "marker": ".", "markersize": 4}
-                axes.plot(*zip(*of_camera[name], strict=True), label=printable(name), **line)
+            curve = [(a.seconds, a.existence) for a in answers if (a.camera, a.object) == (camera, name)]
+            if curve:
+                axes.plot(*zip(*curve, strict=True), ".-", color=np.array(color) / 255, label=printable(name))
         axes.axhline(THRESHOLD, color="gray", linewidth=0.8, linestyle="--")
         axes.set(title=printable(camera), ylim=(-0.03, 1.03), ylabel="existence", xlabel="seconds")
         axes.legend(fontsize="small", loc="upper left", bbox_to_anchor=(1, 1))
