@@ -37,6 +37,8 @@ from formats.takes import (
 )
 from formats.video_writer import open_video
 
+NOT_ANNOTATED = {"annotation": {}, "annotated_frames": []}  # the track of an object that nobody looked for
+
 
 def parse_args() -> argparse.Namespace:
     parser = Parser(__doc__)
@@ -61,8 +63,8 @@ def main() -> None:
     length = min(map(len, positions.values()))
     positions = {camera: shown[:length] for camera, shown in positions.items()}
     objects, count, left_out = {}, 0, 0
-    for camera, path in args.masks:
-        masks = find_masks(path, args.mask_frame)
+    for camera in dict(args.masks):
+        masks = find_masks([path for name, path in args.masks if name == camera], args.mask_frame)
         for name in masks.objects:
             track, lost = read_track(masks, name, cameras[camera], positions[camera])
             objects.setdefault(name, {})[camera] = track
@@ -71,8 +73,7 @@ def main() -> None:
         raise UserError("no mask shows an object in a frame that all cameras have; look at --masks and --offset")
     if args.split != "train":
         for tracks in objects.values():
-            for camera in cameras.keys() - tracks.keys():
-                tracks[camera] = {"annotation": {}, "annotated_frames": []}
+            tracks |= {name: NOT_ANNOTATED for name in cameras if name not in tracks}
 
     with only_one(args.root / ".import_take.lock", f"adds a take to {args.root}"):
         lists = extended_lists(args, list(cameras), objects)
@@ -96,9 +97,9 @@ def read_track(masks: MaskFiles, name: str, footage: Footage, shown: np.ndarray)
     frame_of = {position: frame for frame, position in reversed(list(enumerate(shown.tolist())))}
     annotation, annotated_frames = {}, []
     numbers = sorted(masks.objects[name])
-    for number in tqdm(numbers, f"{masks.path.name}: {printable(name)}", unit="mask", leave=False):
+    for number in tqdm(numbers, printable(name), unit="mask", leave=False):
         if number not in position_of:
-            raise UserError(f"{masks.path} has a mask of frame {number}, which {footage.path} has not")
+            raise UserError(f"{masks} has a mask of frame {number}, which {footage.path} has not")
         rle = masks.read(name, number, footage.size)
         frame = frame_of.get(position_of[number])
         if frame is not None:
@@ -130,6 +131,7 @@ def extended_lists(args: argparse.Namespace, cameras: list[str], objects: dict[s
     stated = [{"cam_id": name, "is_ego": name == args.ego} for name in cameras]
     track = {"take_name": args.name, "scenario": "", "object_names": list(objects), "object_masks": objects}
     try:
+        takes = [take for take in takes if take["take_uid"] != args.name]  # of an import that was deleted
         takes.append({"take_uid": args.name, "cameras": stated})
         annotated["annotations"][args.name] = track
     except MALFORMED:

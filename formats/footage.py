@@ -73,14 +73,16 @@ def open_footage(path: Path, fps: float = 30) -> Footage:
     try:
         index = index_video(path)
         with av.open(str(path)) as container:
+            rate = container.streams.video[0].average_rate or fps
             frame = next(container.decode(video=0))
-            rate, time_base = float(frame.time_base and container.streams.video[0].average_rate or fps), frame.time_base
     except VideoError as error:
         raise UserError(str(error)) from None
     except (av.FFmpegError, StopIteration) as error:
         raise UserError(f"{path} is damaged: its first frame cannot be decoded ({error})") from None
-    pts = index.pts
-    seconds = np.arange(len(index)) / rate if pts is None else (pts - pts[0]) * float(time_base)
+    if index.pts is None:
+        seconds = np.arange(len(index)) / float(rate)
+    else:
+        seconds = (index.pts - index.pts[0]) * float(frame.time_base)
     turns = round(frame.rotation / 90) % 4
     size = (frame.height, frame.width) if turns % 2 == 0 else (frame.width, frame.height)
     return Footage(path, size, range(len(index)), seconds, index, turns)

@@ -6,7 +6,7 @@ A camera's masks are a folder `{object}/{frame}.png`; one PNG file, called by it
 objects of a category apart. The frame is in the file's name or the image's `file_name`, its last digits.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -28,8 +28,11 @@ class MaskFiles:
     """One camera's masks. `objects[object][frame]` is where its mask is found; frames are those that somebody looked
     at, and None says that the object is not visible."""
 
-    path: Path
+    paths: Sequence[Path]
     objects: dict[str, dict[int, Path | tuple[Any, Any] | None]]
+
+    def __str__(self) -> str:
+        return " and ".join(map(str, self.paths))
 
     def read(self, object_name: str, frame: int, size: Size) -> RLE | None:
         """The mask, brought to `size` (H, W) of its video; None if the object is not visible. Raises UserError."""
@@ -44,30 +47,39 @@ class MaskFiles:
                 return None
             return rle if tuple(rle["size"]) == tuple(size) else encode_mask(resize_mask(rle, size))
         except MALFORMED as error:
-            raise UserError(f"{self.path}: mask of {object_name!r} in frame {frame}: {error}") from None
+            raise UserError(f"{self}: mask of {object_name!r} in frame {frame}: {error}") from None
 
 
-def find_masks(path: Path, frame: int = 0) -> MaskFiles:
-    """The masks of one camera; `frame` is that of a single PNG file. Raises UserError if there are none."""
+def find_masks(paths: Sequence[Path], frame: int = 0) -> MaskFiles:
+    """The masks of one camera; `frame` is that of single PNG files. Raises UserError if a path holds none."""
     objects: dict[str, dict[int, Any]] = {}
+    for path in paths:
+        found = _find_masks(path, frame)
+        if not found:
+            fault = "holds no masks" if path.exists() else "does not exist"
+            raise UserError(f"{path} {fault}; give {LAYOUTS}")
+        for name in found:
+            if not all(map(is_file_name, name.split("/"))):
+                raise UserError(f"{path}: object {name[:40]!r} cannot be the name of a folder; call it otherwise")
+            if name in objects:
+                raise UserError(f"{path} holds {name!r}, which another path of the camera holds too; call it otherwise")
+        objects |= found
+    return MaskFiles(paths, objects)
+
+
+def _find_masks(path: Path, frame: int) -> dict[str, dict[int, Any]]:
     if path.suffix.lower() == ".json":
-        objects = _find_coco(path)
-    elif path.is_dir():
-        for file in (file for folder in sorted(path.iterdir()) if folder.is_dir() for file in png_files(folder)):
+        return _find_coco(path)
+    if path.suffix.lower() == ".png" and path.is_file():
+        return {path.stem: {frame: path}}
+    objects: dict[str, dict[int, Path]] = {}
+    for folder in sorted(path.iterdir()) if path.is_dir() else ():
+        for file in png_files(folder) if folder.is_dir() else ():
             frames = objects.setdefault("/".join(file.relative_to(path).parts[:-1]), {})
             if (number := name_number(file)) in frames:
                 raise UserError(f"{file} and {frames[number].name} are both frame {number}; remove one")
             frames[number] = file
-    elif path.suffix.lower() == ".png" and path.exists():
-        objects = {path.stem: {frame: path}}
-    if not objects:
-        raise UserError(
-            f"{path} holds no masks" + ("" if path.exists() else ": it does not exist") + f"; give {LAYOUTS}"
-        )
-    for name in objects:
-        if not all(map(is_file_name, name.split("/"))):
-            raise UserError(f"{path}: object {name[:40]!r} cannot be the name of a folder; call it otherwise")
-    return MaskFiles(path, objects)
+    return objects
 
 
 def png_files(folder: Path, above: tuple[Path, ...] = ()) -> Iterator[Path]:
@@ -125,11 +137,7 @@ def _read_segmentation(segmentation: Any, size: Any) -> RLE:
         for polygon in segmentation:  # the library crashes at some others
             if len(polygon) < 6 or len(polygon) % 2 or not (abs(np.array(polygon, float)) < 2 * MAX_SIDE).all():
                 raise ValueError(f"polygon {str(polygon)[:40]} is not [x, y, x, y, x, y, ...]")
-        rle = (
-            coco.merge(coco.frPyObjects(segmentation, height, width))
-            if segmentation
-            else coco.encode(np.zeros((height, width), np.uint8, "F"))
-        )
+        rle = coco.merge(coco.frPyObjects(segmentation or [[0] * 6], height, width))
     else:
         height, width = check_size(segmentation["size"])
         if not all(type(run) is int and 0 <= run <= height * width for run in segmentation["counts"]):

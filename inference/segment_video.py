@@ -75,9 +75,9 @@ def parse_args(argv: list[str] | None) -> argparse.Namespace:
 def main(argv: list[str] | None = None) -> None:
     args = parse_args(argv)
     cameras, offsets = open_cameras(args)
-    if len(args.masks) > 1:
+    if len(dict(args.masks)) > 1:
         raise UserError("--masks takes the masks of one camera here, which is the query camera")
-    query, masks = args.masks[0][0], find_masks(args.masks[0][1], args.mask_frame)
+    query, masks = args.masks[0][0], find_masks([path for _, path in args.masks], args.mask_frame)
     shown = synchronize(cameras, offsets, query)
     moments = choose_moments(masks, cameras[query], shown, query)[:: args.stride]
     device = resolve_device(args.device)
@@ -115,11 +115,11 @@ def choose_moments(masks: MaskFiles, footage: Footage, shown: Mapping[str, np.nd
     """The moments that all cameras saw and of which the query camera has a mask. Raises UserError if there are none."""
     numbers = {number for frames in masks.objects.values() for number in frames}
     if missing := numbers.difference(footage.numbers):
-        raise UserError(f"{masks.path} has a mask of frame {min(missing)}, which {footage.path} has not")
+        raise UserError(f"{masks} has a mask of frame {min(missing)}, which {footage.path} has not")
     length = min(map(len, shown.values()))
     moments = [m for m, position in enumerate(shown[query][:length].tolist()) if footage.numbers[position] in numbers]
     if not moments:
-        raise UserError(f"no mask in {masks.path} is of a frame that all cameras have; look at --masks and --offset")
+        raise UserError(f"no mask in {masks} is of a frame that all cameras have; look at --masks and --offset")
     return moments
 
 

@@ -36,7 +36,7 @@ def png_file(path, mask):
 
 @pytest.mark.parametrize("form", FORMS)
 def test_each_form_of_coco_gives_the_mask_that_was_drawn(tmp_path, form):
-    masks = find_masks(coco_file(tmp_path / "a.json", [{"segmentation": FORMS[form]}]))
+    masks = find_masks([coco_file(tmp_path / "a.json", [{"segmentation": FORMS[form]}])])
     assert {name: list(frames) for name, frames in masks.objects.items()} == {"cup": [45]}
     assert np.array_equal(decode_mask(masks.read("cup", 45, SIZE)), BOX)
 
@@ -45,7 +45,7 @@ def test_each_form_of_coco_gives_the_mask_that_was_drawn(tmp_path, form):
 def test_coco_tells_objects_of_a_category_apart_by_track(tmp_path, key):
     tracks = [{"segmentation": FORMS["polygon"], key: {"track_id": n} if key == "attributes" else n} for n in (1, 2)]
     images = [{"id": 7, "file_name": "1.jpg"}, {"id": 8, "file_name": "2.jpg"}]
-    masks = find_masks(coco_file(tmp_path / "a.json", tracks, images))
+    masks = find_masks([coco_file(tmp_path / "a.json", tracks, images)])
     assert list(masks.objects) == ["cup_1", "cup_2"]
     assert masks.read("cup_1", 1, SIZE) and masks.read("cup_1", 2, SIZE) is None  # an image without it: not visible
 
@@ -53,14 +53,14 @@ def test_coco_tells_objects_of_a_category_apart_by_track(tmp_path, key):
 def test_a_folder_and_a_single_file_are_read_by_object_and_frame(tmp_path):
     png_file(tmp_path / "m" / "red cup" / "00012.png", BOX)
     png_file(tmp_path / "m" / "red cup" / "00013.png", BOX * 0)
-    masks = find_masks(tmp_path / "m")
+    masks = find_masks([tmp_path / "m"])
     assert np.array_equal(decode_mask(masks.read("red cup", 12, SIZE)), BOX)
     assert masks.read("red cup", 13, SIZE) is None
-    assert find_masks(tmp_path / "m" / "red cup" / "00012.png", 5).objects.keys() == {"00012"}
+    assert find_masks([tmp_path / "m" / "red cup" / "00012.png"], 5).objects.keys() == {"00012"}
 
 
 def test_a_mask_of_another_size_is_brought_to_its_videos(tmp_path):
-    masks = find_masks(png_file(tmp_path / "cup.png", BOX * 255))
+    masks = find_masks([png_file(tmp_path / "cup.png", BOX * 255)])
     double = decode_mask(masks.read("cup", 0, (80, 120)))
     assert np.array_equal(double, np.kron(BOX, np.ones((2, 2), np.uint8)))
     with pytest.raises(UserError, match="cup.png: mask of 'cup' in frame 0: it is 60x40, its video 60x60"):
@@ -80,20 +80,20 @@ def test_a_mask_of_another_size_is_brought_to_its_videos(tmp_path):
     ],
 )
 def test_a_segmentation_that_is_none_is_named(tmp_path, segmentation, message):
-    masks = find_masks(coco_file(tmp_path / "a.json", [{"segmentation": segmentation}]))
+    masks = find_masks([coco_file(tmp_path / "a.json", [{"segmentation": segmentation}])])
     with pytest.raises(UserError, match=message):
         masks.read("cup", 45, SIZE)
 
 
 def test_two_masks_of_one_object_are_not_mixed(tmp_path):
     with pytest.raises(UserError, match="two masks of 'cup' in frame 45; give each object a track_id"):
-        find_masks(coco_file(tmp_path / "a.json", [{"segmentation": FORMS["polygon"]}] * 2))
+        find_masks([coco_file(tmp_path / "a.json", [{"segmentation": FORMS["polygon"]}] * 2)])
 
 
 @pytest.mark.parametrize(
     ("make", "message"),
     [
-        (lambda folder: None, "holds no masks: it does not exist; give a folder of"),
+        (lambda folder: None, "masks does not exist; give a folder of"),
         (lambda folder: folder.mkdir(), "holds no masks; give a folder of"),
         (lambda folder: png_file(folder / "cup" / "mask.png", BOX), "mask.png has no number in its name"),
         (lambda folder: [png_file(folder / "cup" / name, BOX) for name in ("1.png", "a1.png")], "both frame 1"),
@@ -103,11 +103,11 @@ def test_two_masks_of_one_object_are_not_mixed(tmp_path):
 def test_what_holds_no_masks_is_said_in_one_line(tmp_path, make, message):
     make(tmp_path / "masks")
     with pytest.raises(UserError, match=message):
-        find_masks(tmp_path / "masks")
+        find_masks([tmp_path / "masks"])
 
 
 @pytest.mark.parametrize("text", ["[]", '{"images": 5}', '{"images": [], "annotations": [{}], "categories": []}', "no"])
 def test_json_that_is_no_coco_is_said_in_one_line(tmp_path, text):
     (tmp_path / "a.json").write_text(text)
     with pytest.raises(UserError, match="a.json is no"):
-        find_masks(tmp_path / "a.json")
+        find_masks([tmp_path / "a.json"])

@@ -88,7 +88,7 @@ def test_the_video_shows_the_cameras_side_by_side_at_one_moment(found):
 
 
 def test_masks_can_be_read_again_and_are_numbered_as_their_own_videos_frames(found):
-    masks = find_masks(found / "masks" / "left")
+    masks = find_masks([found / "masks" / "left"])
     assert {name: set(frames) for name, frames in masks.objects.items()} == {
         name: {frame + 4 for frame in frames if frame != 6 and frame < 36} for name, frames in OBJECTS.items()
     }
