@@ -15,17 +15,24 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import cv2
-import numpy as np
 
 from data.failures import BROKEN, FAILED, MISSING, NOTE, Failure, read_failures, write_failures
-from data.video import VideoError, VideoIndex, index_video, read_frames
 from formats.errors import AccessError, UserError, counted
 from formats.files import atomic_write, sync_files
 from formats.masks import RLE
-from formats.processed import ANNOTATION, ProcessedTake, frame_path, frames_in, pair_frames
+from formats.processed import (
+    ANNOTATION,
+    EGO_ROWS,
+    EXO_ROWS,
+    ProcessedTake,
+    frame_path,
+    frames_in,
+    pair_frames,
+    shrink,
+)
 from formats.takes import FRAME_STEP, Take, Track, video_path
+from formats.video import VideoError, VideoIndex, index_video, read_frames
 
-EGO_ROWS, EXO_ROWS = 704, 540  # processed frames have no more; 1408 / 2 and 2160 / 4
 FRAME_CHOICES = ("all", "annotated")
 NO_EGO = Failure(None, MISSING, "no usable ego video, without which a take has no pairs")
 GONE = Failure(None, MISSING, "it lacks some of these frames or masks, and its videos are gone; what is there stays")
@@ -217,15 +224,6 @@ def finish_take(plan: TakePlan) -> list[Failure]:
 def _unwritable(path: Path, error: OSError) -> UserError:
     reason = error.strerror or error
     return UserError(f"cannot write to {path} ({reason}); mend this and run the same command again to continue")
-
-
-def shrink(image: np.ndarray, max_rows: int) -> np.ndarray:
-    """(H, W, 3) -> at most `max_rows` rows, by a whole-number factor; bilinear, as the benchmark's frames are."""
-    height, width = image.shape[:2]
-    factor = -(-height // max_rows)
-    if factor == 1:
-        return image
-    return cv2.resize(image, (max(width // factor, 1), height // factor), interpolation=cv2.INTER_LINEAR)
 
 
 def _write_frames(job: CameraJob) -> int:

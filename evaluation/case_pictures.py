@@ -3,30 +3,29 @@
 Images are (H, W, 3) uint8 RGB; colors are RGB.
 """
 
+import itertools
 import random
 from collections.abc import Iterable, Sequence
-from functools import lru_cache
 from pathlib import Path
 from typing import NamedTuple
 
-import av
 import cv2
-import matplotlib
 import numpy as np
-from PIL import Image, ImageDraw, ImageFont
+from PIL import Image, ImageDraw
 from tqdm import tqdm
 
 from evaluation.compare import in_turn
 from evaluation.metrics import METRICS
 from evaluation.score import Case
 from evaluation.truth import GroundTruth, TakeTruth
-from formats.drawing import PREDICTION, QUERY, TRUTH, Color, overlay, write_picture
+from formats.drawing import PREDICTION, QUERY, TRUTH, Color, font, overlay, write_picture
 from formats.errors import printable
-from formats.files import atomic_write, remove_leftovers
+from formats.files import remove_leftovers
 from formats.geometry import Size
 from formats.masks import resize_mask
 from formats.processed import read_frame
 from formats.results import camera_pair_key, iter_results
+from formats.video_writer import open_video
 
 INK, PALE, PAPER = (20, 20, 20), (110, 110, 110), (255, 255, 255)
 GAP = 6  # pixels between panels
@@ -128,10 +127,10 @@ def _draw_panel(
     paper = Image.fromarray(image)
     draw = ImageDraw.Draw(paper)
     caption = printable(caption[:100])
-    box = draw.textbbox((size * 2, size // 2), caption, font=_font(size))
+    box = draw.textbbox((size * 2, size // 2), caption, font=font(size))
     draw.rectangle((0, 0, box[2] + size // 2, box[3] + size // 2), fill=INK)
     draw.rectangle((size // 2, box[1], size * 3 // 2, box[3]), fill=color)
-    draw.text((size * 2, size // 2), caption, PAPER, _font(size))
+    draw.text((size * 2, size // 2), caption, PAPER, font(size))
     return np.array(paper)
 
 
@@ -191,17 +190,15 @@ def write_video(path: Path, images: Iterable[np.ndarray], fps: int) -> None:
     The first image's size is that of the video, rounded down to even numbers; the others are cut or padded to it.
     """
     remove_leftovers(path.parent, path.name)
-    with atomic_write(path, "wb") as file, av.open(file, "w", format="mp4") as container:
-        stream = container.add_stream("libx264", rate=fps, options={"crf": "20"})
-        stream.pix_fmt = "yuv420p"
-        for number, image in enumerate(images):
-            if number == 0:
-                stream.height, stream.width = (side // 2 * 2 for side in image.shape[:2])
-            paper = np.full((stream.height, stream.width, 3), 255, np.uint8)
-            part = image[: stream.height, : stream.width]
+    images = iter(images)
+    first = next(images)
+    height, width = (side // 2 * 2 for side in first.shape[:2])
+    with open_video(path, (height, width), fps, crf="20") as write:
+        for image in itertools.chain([first], images):
+            paper = np.full((height, width, 3), 255, np.uint8)
+            part = image[:height, :width]
             paper[: part.shape[0], : part.shape[1]] = part
-            container.mux(stream.encode(av.VideoFrame.from_ndarray(paper, format="rgb24")))
-        container.mux(stream.encode())
+            write(paper)
 
 
 def iou_text(case: Case) -> str:
@@ -212,7 +209,7 @@ def _header(truth: TakeTruth, predictions: Sequence[PredictedCase], width: int, 
     """The line above a picture: object, take, camera, frame; at the right end the score, if it is one prediction's."""
     paper = Image.new("RGB", (width, height + GAP), PAPER)
     draw = ImageDraw.Draw(paper)
-    plain, bold = _font(round(height * 0.7)), _font(round(height * 0.7), bold=True)
+    plain, bold = font(round(height * 0.7)), font(round(height * 0.7), bold=True)
     case = predictions[0].case
     score = "" if len(predictions) > 1 else f"{iou_text(case)}  existence {100 * case.existence:.0f} %"
     right = width - draw.textlength(score, bold)
@@ -228,12 +225,6 @@ def _header(truth: TakeTruth, predictions: Sequence[PredictedCase], width: int, 
         details = details[:-1]  # what does not fit is in the file's name
     draw.text((left, 0), details, PALE, plain)
     return np.array(paper)
-
-
-@lru_cache
-def _font(size: int, bold: bool = False) -> ImageFont.FreeTypeFont:
-    name = "DejaVuSans-Bold.ttf" if bold else "DejaVuSans.ttf"
-    return ImageFont.truetype(Path(matplotlib.get_data_path()) / "fonts" / "ttf" / name, size)
 
 
 def _resize(image: np.ndarray, size: Size) -> np.ndarray:

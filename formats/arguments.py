@@ -4,6 +4,7 @@ import argparse
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
 from formats.parallel import default_workers
 from formats.processed import DEFAULT_DATA_DIR
@@ -65,6 +66,19 @@ def at_least(least: float, kind: Callable[[str], float] = int) -> Callable[[str]
         return value
 
     parse.__name__ = kind.__name__  # "invalid int value: 'x'"
+    return parse
+
+
+def named(kind: Callable[[str], Any]) -> Callable[[str], tuple[str, Any]]:
+    """The `type` of an option `NAME=VALUE` -> (name, value)."""
+
+    def parse(text: str) -> tuple[str, Any]:
+        name, equals, value = text.partition("=")
+        if not name or not value:
+            raise argparse.ArgumentTypeError(f"{text!r} is not NAME=VALUE")
+        return name, kind(value)
+
+    parse.__name__ = f"NAME={kind.__name__}"  # "invalid NAME=int value: 'left=x'"
     return parse
 
 

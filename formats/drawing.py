@@ -1,11 +1,13 @@
 """Masks drawn onto images, and pictures written to disk. Images are (H, W, 3) uint8 RGB; colors are RGB."""
 
 import io
+from functools import lru_cache
 from pathlib import Path
 
 import cv2
+import matplotlib
 import numpy as np
-from PIL import Image
+from PIL import Image, ImageFont
 
 from formats.files import atomic_write
 
@@ -28,6 +30,12 @@ def overlay(image: np.ndarray, mask: np.ndarray, color: Color, dashed: bool = Fa
         dashes = (line[start : start + dash] for line in lines for start in range(0, len(line), 2 * dash))
         lines = [np.repeat(points, 2, axis=0) for points in dashes]  # one point alone would not be drawn
     return cv2.polylines(image.copy(), lines, not dashed, color, width, cv2.LINE_AA)
+
+
+@lru_cache
+def font(size: int, bold: bool = False) -> ImageFont.FreeTypeFont:
+    name = "DejaVuSans-Bold.ttf" if bold else "DejaVuSans.ttf"
+    return ImageFont.truetype(Path(matplotlib.get_data_path()) / "fonts" / "ttf" / name, size)
 
 
 def write_picture(path: Path, image: np.ndarray) -> None:

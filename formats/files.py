@@ -81,6 +81,25 @@ def atomic_write(path: Path, mode: str = "w", sync: bool = True) -> Iterator[IO]
         raise
 
 
+@contextlib.contextmanager
+def atomic_folder(path: Path) -> Iterator[Path]:
+    """Gives an empty folder beside `path`; renames it to `path` if the block ends without an exception.
+
+    Raises UserError if there is something at `path`. What a killed run left is deleted.
+    """
+    if path.exists():
+        raise UserError(f"{path} exists; give another name, or delete it first")
+    temporary = path.absolute().with_name(f".{path.name}.tmp")
+    shutil.rmtree(temporary, ignore_errors=True)
+    temporary.mkdir(parents=True)
+    try:
+        yield temporary
+        temporary.rename(path)
+    except BaseException:
+        shutil.rmtree(temporary, ignore_errors=True)
+        raise
+
+
 def sync_files(paths: Iterable[Path]) -> None:
     """Return when the contents of all these files are on disk."""
     for path in paths:
@@ -298,3 +317,11 @@ def is_file_name(name: Any) -> bool:
         return bool(_FILE_NAME.fullmatch(name)) and len(name.encode()) <= 200
     except (TypeError, UnicodeEncodeError):
         return False
+
+
+def name_number(path: str | Path) -> int:
+    """The last digits of a file's name: 45 of `frame_000045.png`. Raises UserError if it has none."""
+    digits = re.findall(r"\d+", Path(path).stem)
+    if not digits:
+        raise UserError(f"{path} has no number in its name; call it by its frame, such as 00045{Path(path).suffix}")
+    return int(digits[-1])

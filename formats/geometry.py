@@ -68,6 +68,12 @@ def eval_size(size: Size) -> Size:
     return int(height * (1.0 / width * EVAL_SIDE)), EVAL_SIDE
 
 
+def same_shape(size: Size, other: Size) -> bool:
+    """Whether an image of one size (H, W), scaled to the other's long side, has the other's size to the pixel."""
+    (height, width), (other_height, other_width) = size, other
+    return abs(height * other_width - width * other_height) <= max(*size, *other)
+
+
 def unletterbox(square: np.ndarray, size: Size) -> np.ndarray:
     """Cut the image out of its padding: (S, S) array -> (*size) array.
 

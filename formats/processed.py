@@ -33,6 +33,7 @@ from formats.takes import DEFAULT_ROOT, by_frame, is_ego, parse_frames
 DEFAULT_DATA_DIR = DEFAULT_ROOT / "processed"
 ANNOTATION = "annotation.json"
 SOURCE = "source.json"
+EGO_ROWS, EXO_ROWS = 704, 540  # processed frames have no more; 1408 / 2 and 2160 / 4
 MAX_FRAME_SIDE = 4096  # pixels; processed frames are at most 704 high
 _FRAME_FILE = re.compile(r"(0|[1-9][0-9]{0,9})\.jpg")
 
@@ -185,6 +186,15 @@ def claim_data_dir(data_dir: Path, downscaled: bool) -> None:
         videos = former.get("videos") if isinstance(former, dict) else former
         remedy = f"give another --outputpath, or {'leave out' if downscaled else 'add'} --downscaled"
         raise UserError(f"{data_dir} was made of {videos} videos, not of {source['videos']}; {remedy}")
+
+
+def shrink(image: np.ndarray, max_rows: int) -> np.ndarray:
+    """(H, W, 3) -> at most `max_rows` rows, by a whole-number factor; bilinear, as the benchmark's frames are."""
+    height, width = image.shape[:2]
+    factor = -(-height // max_rows)
+    if factor == 1:
+        return image
+    return cv2.resize(image, (max(width // factor, 1), height // factor), interpolation=cv2.INTER_LINEAR)
 
 
 def read_frame(path: Path) -> np.ndarray:

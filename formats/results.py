@@ -16,12 +16,9 @@ from itertools import groupby
 from pathlib import Path
 from typing import Any
 
-import cv2
-import numpy as np
-
 from formats.errors import MALFORMED, UserError
 from formats.files import holds_json_list, iter_json, iter_json_list, write_json
-from formats.masks import MAX_SIDE, encode_mask
+from formats.mask_files import png_files, read_png_mask
 
 THRESHOLD = 0.5  # a pixel with a higher probability belongs to the object, an object with a higher existence is visible
 MASK_LAYOUT = "{take_uid}/{object}/{query_cam}_{target_cam}/{frame}.png"
@@ -69,11 +66,11 @@ def _iter_mask_folder(folder: Path) -> Iterator[tuple[str, Any]]:
     found = False
     for take in sorted(path for path in Path(folder).iterdir() if path.is_dir()):
         masks: dict[str, Any] = {}
-        for path in _png_files(take):
+        for path in png_files(take):
             *object_name, pair, _ = path.relative_to(take).parts
             if object_name and path.stem.isdecimal():
                 frames = masks.setdefault("/".join(object_name), {}).setdefault(pair, {})
-                frames[str(int(path.stem))] = {"pred_mask": _read_png_mask(path)}
+                frames[str(int(path.stem))] = {"pred_mask": _read_png(path)}
         if masks:
             found = True
             yield take.name, {"masks": masks}
@@ -81,28 +78,12 @@ def _iter_mask_folder(folder: Path) -> Iterator[tuple[str, Any]]:
         raise UserError(f"{folder} is a folder without masks {MASK_LAYOUT}")
 
 
-def _png_files(folder: Path, above: tuple[Path, ...] = ()) -> Iterator[Path]:
-    """The files below a folder that are called *.png, in linked folders too; `above` are the folders around it."""
-    folder_itself = folder.resolve()
-    if folder_itself not in above:  # a link that leads up again
-        for path in sorted(folder.iterdir()):
-            if path.is_dir():
-                yield from _png_files(path, (*above, folder_itself))
-            elif path.suffix == ".png":
-                yield path
-
-
-def _read_png_mask(path: Path) -> Any:
-    """A PNG file -> RLE; a text that says so where it is none, for the check of the predictions to find."""
-    data = path.read_bytes() if path.is_file() else b""  # a pipe or a device may never end
-    size = int.from_bytes(data[20:24], "big"), int.from_bytes(data[16:20], "big")  # of the PNG's header
-    image = None
-    if data[:8] == b"\x89PNG\r\n\x1a\n" and min(size) > 0 and max(size) <= MAX_SIDE:
-        # Unchanged: other modes lose small values of 16 bits, and turn the picture as its metadata says.
-        image = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_UNCHANGED)
-    if image is None:
-        return "no PNG picture"
-    return encode_mask(image.reshape(*image.shape[:2], -1)[..., :3].any(axis=2))  # without transparency
+def _read_png(path: Path) -> Any:
+    """RLE, or a text that says why there is none, for the check of the predictions to find."""
+    try:
+        return read_png_mask(path)
+    except ValueError as error:
+        return str(error)
 
 
 def _iter_detections(path: Path) -> Iterator[tuple[str, Any]]:

@@ -188,16 +188,20 @@ def read_takes(path: Path, uids: Iterable[str]) -> tuple[dict[str, Take], dict[s
     return takes, malformed, others
 
 
+def find_takes_json(annotations: Path) -> Path:
+    """takes.json lies beside the annotation files or, as the downloader lays it out, beside their folder."""
+    folder = annotations.absolute().parent
+    path = folder / "takes.json"
+    return path if os.path.lexists(path) else folder.parent / "takes.json"
+
+
 def _read_stated_ego(annotations: Path) -> dict[str, dict[str, bool]]:
     """Which cameras are head-worn, by take uid, where the data set's takes.json contradicts their names.
 
-    takes.json lies beside the annotation files or, as the downloader lays it out, beside their folder. It is a list of
-    `{"take_uid", "cameras": [{"cam_id", "is_ego"}, ...]}`. Nothing is stated if there is none.
+    takes.json is a list of `{"take_uid", "cameras": [{"cam_id", "is_ego"}, ...]}`. Nothing is stated if there is none.
     """
-    folder = annotations.absolute().parent
-    paths = (folder / "takes.json", folder.parent / "takes.json")
-    path = next((path for path in paths if os.path.lexists(path)), None)  # a broken link is not passed over
-    if path is None:
+    path = find_takes_json(annotations)
+    if not os.path.lexists(path):  # a broken link is not passed over
         return {}
     remedy = "get it again or remove it"
     raw = read_json(path, remedy)

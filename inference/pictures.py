@@ -12,7 +12,7 @@ import numpy as np
 from PIL import Image, ImageOps
 
 from formats.errors import UserError
-from formats.geometry import Size
+from formats.geometry import Size, same_shape
 
 
 def as_image(image: Any, what: str) -> np.ndarray:
@@ -51,12 +51,6 @@ def as_mask(mask: Any, what: str, size: Size) -> np.ndarray:
             "but not of another shape"
         )
     return found.astype(np.uint8)
-
-
-def same_shape(size: Size, other: Size) -> bool:
-    """Whether an image of one size (H, W), scaled to the other's long side, has the other's size to the pixel."""
-    (height, width), (other_height, other_width) = size, other
-    return abs(height * other_width - width * other_height) <= max(*size, *other)
 
 
 def open_picture(path: Path) -> Image.Image:

@@ -7,14 +7,14 @@ mask, existence = predictor.segment(query_image, query_mask, target_image)
 from collections.abc import Sequence
 from pathlib import Path
 
+import cv2
 import numpy as np
 import torch
 from PIL.Image import Image
 
-from formats.geometry import letterbox, unletterbox
+from formats.geometry import Size, letterbox, unletterbox
 from formats.results import THRESHOLD
 from formats.takes import SETTINGS
-from inference.closer_look import resize_prob
 from inference.matcher import Matcher, PairBatch
 from inference.pictures import as_image, as_mask
 from model.checkpoint import load_checkpoint
@@ -67,6 +67,11 @@ class Predictor:
         zero, one = torch.tensor([0]), torch.tensor([1])
         batch = PairBatch(torch.from_numpy(images), torch.from_numpy(mask), zero, pair_mask=zero, pair_target=one)
         prob, existence = self.matcher.predict(batch)
-        size = target_image.shape[:2]
-        found = resize_prob(prob, max(size))[0] > THRESHOLD
-        return unletterbox(found.cpu().numpy(), size).astype(np.uint8), float(existence[0])
+        return mask_in_image(prob[0].cpu().numpy(), target_image.shape[:2]), float(existence[0])
+
+
+def mask_in_image(prob: np.ndarray, size: Size) -> np.ndarray:
+    """A predicted probability, (S, S) float32 -> the mask in its target image of `size`, (H, W) uint8 of 0 and 1."""
+    long = max(size)
+    found = cv2.resize(prob, (long, long), interpolation=cv2.INTER_LINEAR) > THRESHOLD
+    return unletterbox(found, size).astype(np.uint8)

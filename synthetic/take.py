@@ -14,10 +14,10 @@ from formats.files import read_json, remove_leftovers, write_json
 from formats.geometry import Size
 from formats.masks import encode_lzstring, encode_mask
 from formats.takes import FRAME_STEP, SPLITS, video_path
+from formats.video_writer import open_video
 from synthetic.render import Picture
 from synthetic.tabletop import EGO, ObjectSizes, Tabletop, camera_names
 from synthetic.textures import deal_clutter, deal_items, deal_looks
-from synthetic.video_writer import FPS, open_video
 
 # (H, W) of ego and exo videos. Processing halves the one and quarters the other.
 VIDEO_SIZES: dict[str, tuple[Size, Size]] = {
@@ -26,6 +26,8 @@ VIDEO_SIZES: dict[str, tuple[Size, Size]] = {
     "medium": ((1024, 1024), (1080, 1920)),
     "native": ((1408, 1408), (2160, 3840)),
 }
+FPS = 30
+ENCODER = {"pixels": "bgr24", "silence": True, "preset": "veryfast", "crf": "24"}  # much as the data set's videos
 Mask = dict[str, Any]
 SCENARIOS = ("Cooking", "Bike Repair", "Health", "Music")
 
@@ -118,7 +120,7 @@ def make_take(out: Path, take: TakeId, options: TakeOptions) -> dict[str, Any]:
     blurs = {camera: rng.uniform(0, options.blur) for camera in paths}
     with contextlib.ExitStack() as stack:
         write = {
-            camera: stack.enter_context(open_video(path, VIDEO_SIZES[options.size][camera != EGO]))
+            camera: stack.enter_context(open_video(path, VIDEO_SIZES[options.size][camera != EGO], FPS, **ENCODER))
             for camera, path in paths.items()
         }
         for frame in range(0, options.num_frames, options.hold):

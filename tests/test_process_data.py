@@ -18,7 +18,7 @@ import pytest
 
 import data.extraction
 import data.process_data
-import data.video
+import formats.video
 from data.extraction import shrink
 from data.process_data import estimated_work
 from formats.masks import encode_lzstring
@@ -584,7 +584,7 @@ def open_with(error, path, mode, monkeypatch):
                 raise error
         return original(name, *flags, **options)
 
-    monkeypatch.setattr(data.video.av, "open", fail)
+    monkeypatch.setattr(formats.video.av, "open", fail)
 
 
 @pytest.mark.parametrize("mode", ["index", "decode"])

@@ -8,8 +8,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-import data.video
-from data.video import FEED, SKIP, WANT, VideoError, index_video, read_frames
+import formats.video
+from formats.video import FEED, SKIP, WANT, VideoError, index_video, read_frames
 from tests.made.videos import hide_first_frames, make_video, read_number
 
 FRAMES = 200
@@ -79,13 +79,13 @@ def test_any_choice_of_frames_comes_out_exactly(streams, name, data):
 
 def test_the_decoder_gets_nothing_before_the_key_frame_or_behind_the_wanted_frame(streams):
     path, _ = streams("H.264, no B pictures")
-    plan = data.video._plan(index_video(path), np.array([20, 110]))
+    plan = formats.video._plan(index_video(path), np.array([20, 110]))
     expected = [FEED] * 20 + [WANT] + [SKIP] * 79 + [FEED] * 10 + [WANT] + [SKIP] * 89
     assert plan.tolist() == expected
 
 
 def test_ordinary_streams_never_need_the_plain_decode(streams, monkeypatch):
-    monkeypatch.setattr(data.video, "_decode_plainly", None)
+    monkeypatch.setattr(formats.video, "_decode_plainly", None)
     for name in ("H.264, one long group", "H.264, open groups", "HEVC"):
         index = index_video(streams(name)[0])
         assert len(list(read_frames(index, range(0, FRAMES, 30)))) == 7
@@ -247,7 +247,7 @@ def test_memory_that_runs_out_is_not_blamed_on_the_file(tmp_path, whole, monkeyp
     def run_out(*_, **__):
         raise av.error.MemoryError(12, "Cannot allocate memory")
 
-    monkeypatch.setattr(data.video.av, "open", run_out)
+    monkeypatch.setattr(formats.video.av, "open", run_out)
     with pytest.raises(MemoryError):
         index_video(path)
     with pytest.raises(MemoryError):

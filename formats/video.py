@@ -115,8 +115,10 @@ def _index_packets(path: Path, packets: list[tuple[int | None, bool, bool]]) -> 
     return VideoIndex(path, packet, pts[packet], keys, pts[keys], len(times), sum(is_hidden), uneven)
 
 
-def read_frames(index: VideoIndex, wanted: Sequence[int]) -> Iterator[tuple[int, np.ndarray]]:
-    """Decode the frames numbered `wanted` (ascending), on one thread -> (number, (H, W, 3) uint8 BGR), in that order.
+def read_frames(index: VideoIndex, wanted: Sequence[int], pixels: str = "bgr24") -> Iterator[tuple[int, np.ndarray]]:
+    """Decode the frames numbered `wanted` (ascending), on one thread -> (number, (H, W, 3) uint8), in that order.
+
+    `pixels`: "bgr24", as OpenCV has them, or "rgb24".
 
     Raises VideoError if the video is damaged where a wanted frame depends on it, MemoryError if memory runs out,
     IndexError if it is too short.
@@ -129,7 +131,7 @@ def read_frames(index: VideoIndex, wanted: Sequence[int]) -> Iterator[tuple[int,
     done = 0
     if index.pts is not None:
         try:
-            for image in _decode_needed(index, wanted):
+            for image in _decode_needed(index, wanted, pixels):
                 yield int(wanted[done]), image
                 done += 1
             return
@@ -137,7 +139,7 @@ def read_frames(index: VideoIndex, wanted: Sequence[int]) -> Iterator[tuple[int,
             raise
         except Exception:  # streams that the shortcuts do not suit, or damage, which the plain decode reports
             pass
-    for image in _decode_plainly(index, wanted[done:]):
+    for image in _decode_plainly(index, wanted[done:], pixels):
         yield int(wanted[done]), image
         done += 1
 
@@ -160,7 +162,7 @@ def _plan(index: VideoIndex, wanted: np.ndarray) -> np.ndarray:
     return plan
 
 
-def _decode_needed(index: VideoIndex, wanted: np.ndarray) -> Iterator[np.ndarray]:
+def _decode_needed(index: VideoIndex, wanted: np.ndarray, pixels: str) -> Iterator[np.ndarray]:
     """The images of the wanted frames in order; raises _Missing at the first that does not turn up or is damaged."""
     expected = iter(index.pts[wanted].tolist())
     due = next(expected)
@@ -168,7 +170,7 @@ def _decode_needed(index: VideoIndex, wanted: np.ndarray) -> Iterator[np.ndarray
         if frame.is_corrupt or frame.pts is None or frame.pts > due:
             raise _Missing
         if frame.pts == due:
-            yield frame.to_ndarray(format="bgr24")
+            yield frame.to_ndarray(format=pixels)
             due = next(expected, None)
             if due is None:
                 return
@@ -208,7 +210,7 @@ def _decode_stretch(decoder: av.VideoCodecContext, stretch: Iterable[tuple[av.Pa
     yield from decoder.decode(None)
 
 
-def _decode_plainly(index: VideoIndex, wanted: np.ndarray) -> Iterator[np.ndarray]:
+def _decode_plainly(index: VideoIndex, wanted: np.ndarray, pixels: str) -> Iterator[np.ndarray]:
     """The images of the wanted frames in order, by decoding everything up to the last of them."""
     numbers = None if index.pts is None else {time: number for number, time in enumerate(index.pts.tolist())}
     due = iter(wanted.tolist())
@@ -224,7 +226,7 @@ def _decode_plainly(index: VideoIndex, wanted: np.ndarray) -> Iterator[np.ndarra
                 if last > next_due:
                     break
                 if last == next_due:
-                    yield frame.to_ndarray(format="bgr24")
+                    yield frame.to_ndarray(format=pixels)
                     next_due = next(due, None)
                     if next_due is None:
                         return

@@ -1,0 +1,156 @@
+"""Make a take of your own synchronized videos and masks; then all the other stages run on it.
+
+    python data/import_take.py --name kitchen --videos head=head.mp4 left=left.mp4 --ego head --masks head=masks/head
+
+Adds the take to a data folder, in the layout of Ego-Exo4D (docs/own_data.md): videos, annotation, split, and which
+cameras are head-worn. Its frame f is the same moment in every camera: a video that begins earlier than another
+(--offset), has another frame rate than the --ego camera's or uneven times, lies on its side, or is a folder of pictures
+is written anew; the others are linked, or copied where links cannot be.
+"""
+
+import argparse
+import sys
+from pathlib import Path
+from typing import Any
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # repository root
+
+from formats.errors import run_script  # isort: split
+
+import numpy as np
+from tqdm import tqdm
+
+from formats.arguments import Parser
+from formats.errors import MALFORMED, UserError, counted, printable
+from formats.files import atomic_folder, is_file_name, link_or_copy, only_one, read_json, write_json
+from formats.footage import Footage, add_footage_options, open_cameras, synchronize
+from formats.mask_files import MaskFiles, find_masks
+from formats.masks import encode_lzstring
+from formats.takes import (
+    ANNOTATION_TEMPLATE,
+    DEFAULT_ROOT,
+    SPLITS,
+    annotation_path,
+    find_takes_json,
+    read_splits,
+    video_path,
+)
+from formats.video_writer import open_video
+
+NOT_ANNOTATED = {"annotation": {}, "annotated_frames": []}  # the track of an object that nobody looked for
+
+
+def parse_args() -> argparse.Namespace:
+    parser = Parser(__doc__)
+    add = parser.add_argument
+    add("--name", required=True, help="of the take, in its data folder")
+    add_footage_options(parser)
+    add("--ego", required=True, metavar="CAMERA", help="the head-worn camera; the others are exo cameras")
+    add("--root", type=Path, default=DEFAULT_ROOT, help="data folder to add the take to")
+    use = "train: a camera without masks of an object is no pair; otherwise the object is sought there, but not scored"
+    add("--split", choices=SPLITS, default="test", help=use)
+    return parser.parse_args()
+
+
+def main() -> None:
+    args = parse_args()
+    if not is_file_name(args.name):
+        raise UserError(f"--name {args.name!r} cannot be the name of a folder; give another")
+    cameras, offsets = open_cameras(args)
+    if args.ego not in cameras:
+        raise UserError(f"--ego {args.ego!r} is none of the cameras {', '.join(cameras)}")
+    positions = synchronize(cameras, offsets, args.ego)
+    length = min(map(len, positions.values()))
+    positions = {camera: shown[:length] for camera, shown in positions.items()}
+    objects, count, left_out = {}, 0, 0
+    for camera in dict(args.masks):
+        masks = find_masks([path for name, path in args.masks if name == camera], args.mask_frame)
+        for name in masks.objects:
+            track, lost = read_track(masks, name, cameras[camera], positions[camera])
+            objects.setdefault(name, {})[camera] = track
+            count, left_out = count + len(track["annotation"]), left_out + lost
+    if not count:
+        raise UserError("no mask shows an object in a frame that all cameras have; look at --masks and --offset")
+    if args.split != "train":
+        for tracks in objects.values():
+            tracks |= {name: NOT_ANNOTATED for name in cameras if name not in tracks}
+
+    with only_one(args.root / ".import_take.lock", f"adds a take to {args.root}"):
+        lists = extended_lists(args, list(cameras), objects)
+        with atomic_folder(args.root / "takes" / args.name) as folder:
+            for camera, footage in cameras.items():
+                path = video_path(folder.parent, folder.name, camera)
+                write_video(path, footage, positions[camera], 1 / cameras[args.ego].step)
+        for path, content in lists.items():
+            write_json(path, content)
+    print(printable(f"{args.name}: {counted(length, 'frame')}, {counted(count, 'mask')} in {args.root}"))
+    if left_out:
+        print(f"{counted(left_out, 'mask')} left out: at no moment of the take, which all cameras have")
+
+
+def read_track(masks: MaskFiles, name: str, footage: Footage, shown: np.ndarray) -> tuple[dict[str, Any], int]:
+    """An object in a camera as annotation files have it, and the number of its masks that no frame of the take shows.
+
+    `shown[f]` is the position in `footage` of the take's frame f.
+    """
+    position_of = {number: position for position, number in enumerate(footage.numbers)}
+    frame_of = {position: frame for frame, position in reversed(list(enumerate(shown.tolist())))}
+    annotation, annotated_frames = {}, []
+    numbers = sorted(masks.objects[name])
+    for number in tqdm(numbers, printable(name), unit="mask", leave=False):
+        if number not in position_of:
+            raise UserError(f"{masks} has a mask of frame {number}, which {footage.path} has not")
+        rle = masks.read(name, number, footage.size)
+        frame = frame_of.get(position_of[number])
+        if frame is not None:
+            annotated_frames.append(frame)
+            if rle:
+                (height, width), text = rle["size"], encode_lzstring(rle["counts"])
+                annotation[str(frame)] = {"height": height, "width": width, "encodedMask": text}
+    track = {"annotation": annotation, "annotated_frames": annotated_frames}
+    return track, len(numbers) - len(annotated_frames)
+
+
+def extended_lists(args: argparse.Namespace, cameras: list[str], objects: dict[str, Any]) -> dict[Path, Any]:
+    """The data folder's lists with the new take, by path; its uid is its name. Raises UserError if they have it."""
+    annotations = annotation_path(args.root / ANNOTATION_TEMPLATE, args.split)
+    processed, splits = args.root / "processed", args.root / "split.json"
+    if (processed / splits.name).exists():
+        splits = processed / splits.name  # the stages look there first
+    if annotations.exists() and not splits.exists():
+        raise UserError(
+            f"{args.root} has annotations but no split.json; run data/make_split.py, or give another --root"
+        )
+    remedy = "mend or delete it"
+    split = read_splits(splits) if splits.exists() else {name: [] for name in SPLITS}
+    takes_json = find_takes_json(annotations)
+    takes = read_json(takes_json, remedy) if takes_json.exists() else []
+    annotated = read_json(annotations, remedy) if annotations.exists() else {"annotations": {}}
+    if any(args.name in uids for uids in split.values()) or (processed / args.name).exists():
+        raise UserError(f"{args.root} has a take {args.name!r}; give another --name")
+    stated = [{"cam_id": name, "is_ego": name == args.ego} for name in cameras]
+    track = {"take_name": args.name, "scenario": "", "object_names": list(objects), "object_masks": objects}
+    try:
+        takes = [take for take in takes if take["take_uid"] != args.name]  # of an import that was deleted
+        takes.append({"take_uid": args.name, "cameras": stated})
+        annotated["annotations"][args.name] = track
+    except MALFORMED:
+        raise UserError(f"{takes_json} is no list, or {annotations} has no annotations; {remedy}") from None
+    split.setdefault(args.split, []).append(args.name)
+    return {takes_json: takes, annotations: annotated, splits: split}
+
+
+def write_video(path: Path, footage: Footage, positions: np.ndarray, fps: float) -> None:
+    """Link or write a camera's video, whose frame f is the footage's at `positions[f]`."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    is_video, steady = not isinstance(footage.source, list), np.array_equal(positions, np.arange(len(positions)))
+    if is_video and steady and not footage.turns:
+        link_or_copy(footage.path.resolve(), path)
+        return
+    with open_video(path, footage.size, fps, preset="veryfast", crf="16") as write:
+        for image in tqdm(footage.read(positions), path.name, len(positions), unit="frame"):
+            write(image)
+
+
+if __name__ == "__main__":
+    run_script(main)

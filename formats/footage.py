@@ -1,0 +1,161 @@
+"""What a camera recorded, as people have it: a video file, or a folder of pictures with numbered names.
+
+A frame has a position, 0-based in the order in which players show frames, and a number, by which its masks are called:
+in a video its position, in a folder the last digits of its file's name.
+"""
+
+import argparse
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import av
+import cv2
+import numpy as np
+
+from formats.arguments import Parser, at_least, named
+from formats.errors import UserError
+from formats.files import is_file_name, name_number
+from formats.geometry import Size
+from formats.video import VideoError, VideoIndex, index_video, read_frames
+
+PICTURES = (".bmp", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp")
+
+
+@dataclass(frozen=True)
+class Footage:
+    """N frames. `seconds` (N,) float64 ascend from 0; `turns` are quarter turns, counter-clockwise, by which players
+    turn a video's pictures; `size` (H, W) is that of a turned one."""
+
+    path: Path
+    size: Size
+    numbers: Sequence[int]
+    seconds: np.ndarray
+    source: VideoIndex | list[Path]
+    turns: int = 0
+
+    @property
+    def step(self) -> float:
+        """Seconds from a frame to the next, without the gaps where a camera left frames out."""
+        steps = np.diff(self.seconds)
+        usual = np.median(steps) if len(steps) else 1 / 30
+        return float(steps[abs(steps - usual) <= usual / 2].mean()) if len(steps) else usual
+
+    def read(self, positions: Sequence[int]) -> Iterator[np.ndarray]:
+        """(H, W, 3) uint8 RGB for each of `positions`, which ascend and may repeat; holds one picture at a time.
+
+        Raises UserError if one cannot be read or is of another size.
+        """
+        wanted, counts = np.unique(positions, return_counts=True)
+        for (name, image), count in zip(self._pictures(wanted), counts.tolist(), strict=True):
+            if image.shape[:2] != self.size:
+                found, first = (f"{width}x{height}" for height, width in (image.shape[:2], self.size))
+                raise UserError(f"{name} is {found}, the first frame {first}; bring all to one size")
+            for _ in range(count):
+                yield image
+
+    def _pictures(self, wanted: np.ndarray) -> Iterator[tuple[str, np.ndarray]]:
+        if isinstance(self.source, list):
+            for position in wanted:
+                yield str(self.source[position]), _read_picture(self.source[position])
+            return
+        try:
+            for position, image in read_frames(self.source, wanted, "rgb24"):
+                yield f"frame {position} of {self.path}", np.rot90(image, self.turns)
+        except VideoError as error:
+            raise UserError(str(error)) from None
+
+
+def open_footage(path: Path, fps: float = 30) -> Footage:
+    """`fps`: of the pictures in a folder, which have no times. Raises UserError if there is nothing to read."""
+    if path.is_dir():
+        return _open_folder(path, fps)
+    try:
+        index = index_video(path)
+        with av.open(str(path)) as container:
+            rate = container.streams.video[0].average_rate or fps
+            frame = next(container.decode(video=0))
+    except VideoError as error:
+        raise UserError(str(error)) from None
+    except (av.FFmpegError, StopIteration) as error:
+        raise UserError(f"{path} is damaged: its first frame cannot be decoded ({error})") from None
+    if index.pts is None:
+        seconds = np.arange(len(index)) / float(rate)
+    else:
+        seconds = (index.pts - index.pts[0]) * float(frame.time_base)
+    turns = round(frame.rotation / 90) % 4
+    size = (frame.height, frame.width) if turns % 2 == 0 else (frame.width, frame.height)
+    return Footage(path, size, range(len(index)), seconds, index, turns)
+
+
+def _open_folder(path: Path, fps: float) -> Footage:
+    files: dict[int, Path] = {}
+    for file in path.iterdir():
+        if file.suffix.lower() in PICTURES and is_file_name(file.name):
+            number = name_number(file)
+            if number in files:
+                raise UserError(f"{file} and {files[number].name} are both frame {number}; rename one")
+            files[number] = file
+    if not files:
+        raise UserError(f"no pictures in {path}; give a video, or a folder of {', '.join(PICTURES)}")
+    ordered = [files[number] for number in sorted(files)]
+    size = _read_picture(ordered[0]).shape[:2]
+    return Footage(path, size, sorted(files), np.arange(len(files)) / fps, ordered)
+
+
+def _read_picture(path: Path) -> np.ndarray:
+    image = cv2.imread(str(path), cv2.IMREAD_COLOR)
+    if image is None:
+        raise UserError(f"{path} is no picture that can be read; replace it")
+    return cv2.cvtColor(image, cv2.COLOR_BGR2RGB)
+
+
+def synchronize(cameras: Mapping[str, Footage], offsets: Mapping[str, int], clock: str) -> dict[str, np.ndarray]:
+    """Which frame each camera shows at each moment of a take -> by camera, (T_c,) int64 of positions.
+
+    `offsets[camera]` is the frame that shows what all other cameras show at theirs, 0 where none is given. Moments have
+    the rate of camera `clock`; the first is the first that all have seen, and each camera's last is its own. A frame is
+    the one nearest in time: those of cameras of the same steady rate follow one another.
+    """
+    start = {}
+    for name, footage in cameras.items():
+        offset = offsets.get(name, 0)
+        within = 0 <= offset < len(footage.seconds)
+        start[name] = footage.seconds[offset] if within else offset * footage.step
+    earliest, step = min(start.values()), cameras[clock].step
+    positions = {}
+    for name, footage in cameras.items():
+        first = start[name] - earliest
+        length = int((footage.seconds[-1] - first) / step + 1.5)
+        if length < 1:
+            raise UserError(f"{footage.path} ends before the other cameras begin; look at --offset")
+        middles = (footage.seconds[1:] + footage.seconds[:-1]) / 2
+        positions[name] = np.searchsorted(middles, first + np.arange(length) * step)
+    return positions
+
+
+def add_footage_options(parser: Parser) -> None:
+    add, form = parser.add_argument, {"nargs": "+", "action": "extend", "required": True}
+    text = "synchronized videos, or folders of pictures with numbers in their names, and what to call the cameras"
+    add("--videos", type=named(Path), metavar="CAMERA=PATH", help=text, **form)
+    text = "a folder {object}/{frame}.png, COCO's JSON, or a PNG of one object in one frame; not black is the object"
+    add("--masks", type=named(Path), metavar="CAMERA=PATH", help=text, **form)
+    add("--mask_frame", type=at_least(0), default=0, help="the frame of masks that are a single PNG")
+    text = "its video's frame that shows what the others show at their frame 0, or at their offsets"
+    offset = {"nargs": "+", "action": "extend", "default": [], "type": named(int)}
+    add("--offset", metavar="CAMERA=FRAME", help=f"{text}; -5: it began 5 frames later (default: 0)", **offset)
+    add("--fps", type=at_least(1e-3, float), default=30, help="frames a second of folders of pictures")
+
+
+def open_cameras(args: argparse.Namespace) -> tuple[dict[str, Footage], dict[str, int]]:
+    """Footage and offset by camera, of the options above. Raises UserError if they do not fit together."""
+    cameras, offsets = dict(args.videos), dict(args.offset)
+    if len(cameras) < max(2, len(args.videos)):
+        raise UserError("--videos takes two or more cameras, each once")
+    for name in cameras:
+        if not is_file_name(name):
+            raise UserError(f"camera {name!r} cannot be the name of a file; call it otherwise")
+    for flag, names in (("--masks", dict(args.masks)), ("--offset", offsets)):
+        if unknown := names.keys() - cameras.keys():
+            raise UserError(f"{flag} names camera {min(unknown)!r}; --videos has {', '.join(cameras)}")
+    return {name: open_footage(path, args.fps) for name, path in cameras.items()}, offsets

@@ -1,0 +1,146 @@
+"""Masks that other programs wrote: PNG files, and COCO's JSON. In a PNG file, pixels that are not black are the object.
+
+A camera's masks are a folder `{object}/{frame}.png`; one PNG file, called by its object; or COCO's
+`{"images": [{"id", "file_name", "height", "width"}], "annotations": [{"image_id", "category_id", "segmentation"}],
+"categories": [{"id", "name"}]}`, where a `track_id` or `instance_id` of an annotation, or of its `attributes`, tells
+objects of a category apart. The frame is in the file's name or the image's `file_name`, its last digits.
+"""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+from pycocotools import mask as coco
+
+from formats.errors import MALFORMED, UserError
+from formats.files import is_file_name, name_number, read_json
+from formats.geometry import Size, same_shape
+from formats.masks import MAX_SIDE, RLE, check_size, encode_mask, resize_mask, run_lengths
+
+LAYOUTS = "a folder of {object}/{frame}.png, a PNG file, or COCO's JSON"
+
+
+@dataclass(frozen=True)
+class MaskFiles:
+    """One camera's masks. `objects[object][frame]` is where its mask is found; frames are those that somebody looked
+    at, and None says that the object is not visible."""
+
+    paths: Sequence[Path]
+    objects: dict[str, dict[int, Path | tuple[Any, Any] | None]]
+
+    def __str__(self) -> str:
+        return " and ".join(map(str, self.paths))
+
+    def read(self, object_name: str, frame: int, size: Size) -> RLE | None:
+        """The mask, brought to `size` (H, W) of its video; None if the object is not visible. Raises UserError."""
+        found = self.objects[object_name][frame]
+        try:
+            if found is None:
+                return None
+            rle = read_png_mask(found) if isinstance(found, Path) else _read_segmentation(*found)
+            if not same_shape(rle["size"], size):
+                raise ValueError(f"it is {rle['size'][1]}x{rle['size'][0]}, its video {size[1]}x{size[0]}")
+            if not run_lengths(rle)[1::2].any():
+                return None
+            return rle if tuple(rle["size"]) == tuple(size) else encode_mask(resize_mask(rle, size))
+        except MALFORMED as error:
+            raise UserError(f"{self}: mask of {object_name!r} in frame {frame}: {error}") from None
+
+
+def find_masks(paths: Sequence[Path], frame: int = 0) -> MaskFiles:
+    """The masks of one camera; `frame` is that of single PNG files. Raises UserError if a path holds none."""
+    objects: dict[str, dict[int, Any]] = {}
+    for path in paths:
+        found = _find_masks(path, frame)
+        if not found:
+            fault = "holds no masks" if path.exists() else "does not exist"
+            raise UserError(f"{path} {fault}; give {LAYOUTS}")
+        for name in found:
+            if not all(map(is_file_name, name.split("/"))):
+                raise UserError(f"{path}: object {name[:40]!r} cannot be the name of a folder; call it otherwise")
+            if name in objects:
+                raise UserError(f"{path} holds {name!r}, which another path of the camera holds too; call it otherwise")
+        objects |= found
+    return MaskFiles(paths, objects)
+
+
+def _find_masks(path: Path, frame: int) -> dict[str, dict[int, Any]]:
+    if path.suffix.lower() == ".json":
+        return _find_coco(path)
+    if path.suffix.lower() == ".png" and path.is_file():
+        return {path.stem: {frame: path}}
+    objects: dict[str, dict[int, Path]] = {}
+    for folder in sorted(path.iterdir()) if path.is_dir() else ():
+        for file in png_files(folder) if folder.is_dir() else ():
+            frames = objects.setdefault("/".join(file.relative_to(path).parts[:-1]), {})
+            if (number := name_number(file)) in frames:
+                raise UserError(f"{file} and {frames[number].name} are both frame {number}; remove one")
+            frames[number] = file
+    return objects
+
+
+def png_files(folder: Path, above: tuple[Path, ...] = ()) -> Iterator[Path]:
+    """The files below a folder that are called *.png, in linked folders too; `above` are the folders around it."""
+    folder_itself = folder.resolve()
+    if folder_itself not in above:  # a link that leads up again
+        for path in sorted(folder.iterdir()):
+            if path.is_dir():
+                yield from png_files(path, (*above, folder_itself))
+            elif path.suffix == ".png":
+                yield path
+
+
+def read_png_mask(path: Path) -> RLE:
+    """Raises ValueError if the file is no PNG picture of a plausible size."""
+    data = path.read_bytes() if path.is_file() else b""  # a pipe or a device may never end
+    size = int.from_bytes(data[20:24], "big"), int.from_bytes(data[16:20], "big")  # of the PNG's header
+    image = None
+    if data[:8] == b"\x89PNG\r\n\x1a\n" and min(size) > 0 and max(size) <= MAX_SIDE:
+        # Unchanged: other modes lose small values of 16 bits, and turn the picture as its metadata says.
+        image = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_UNCHANGED)
+    if image is None:
+        raise ValueError("no PNG picture")
+    return encode_mask(image.reshape(*image.shape[:2], -1)[..., :3].any(axis=2))  # without transparency
+
+
+def _find_coco(path: Path) -> dict[str, dict[int, Any]]:
+    raw = read_json(path, f"give {LAYOUTS}")
+    try:
+        categories = {category["id"]: str(category["name"]) for category in raw["categories"]}
+        images = {image["id"]: (name_number(image["file_name"]), image) for image in raw["images"]}
+        if len({number for number, _ in images.values()}) < len(images):
+            raise ValueError("two images have the same number in their file_name")
+        objects: dict[str, dict[int, Any]] = {}
+        for annotation in raw["annotations"]:
+            name, tracked = categories[annotation["category_id"]], annotation.get("attributes", {}) | annotation
+            track = tracked.get("track_id", tracked.get("instance_id"))
+            name = name if track is None else f"{name}_{track}"
+            number, image = images[annotation["image_id"]]
+            frames = objects.setdefault(name, {number: None for number, _ in images.values()})
+            if frames[number]:
+                raise ValueError(f"two masks of {name!r} in frame {number}; give each object a track_id of its own")
+            frames[number] = annotation["segmentation"], [image["height"], image["width"]]
+        return objects
+    except MALFORMED as error:
+        raise UserError(f"{path} is no COCO annotation ({type(error).__name__}: {error}); give {LAYOUTS}") from None
+
+
+def _read_segmentation(segmentation: Any, size: Any) -> RLE:
+    """COCO's polygons, run lengths or compressed run lengths -> RLE. Raises one of MALFORMED if it is none of them."""
+    height, width = check_size(size)
+    if isinstance(segmentation, dict) and isinstance(segmentation["counts"], str):
+        return {"size": list(check_size(segmentation["size"])), "counts": segmentation["counts"]}
+    if isinstance(segmentation, list):
+        for polygon in segmentation:  # the library crashes at some others
+            if len(polygon) < 6 or len(polygon) % 2 or not (abs(np.array(polygon, float)) < 2 * MAX_SIDE).all():
+                raise ValueError(f"polygon {str(polygon)[:40]} is not [x, y, x, y, x, y, ...]")
+        rle = coco.merge(coco.frPyObjects(segmentation or [[0] * 6], height, width))
+    else:
+        height, width = check_size(segmentation["size"])
+        if not all(type(run) is int and 0 <= run <= height * width for run in segmentation["counts"]):
+            raise ValueError("its counts are no run lengths")
+        rle = coco.frPyObjects(segmentation, height, width)
+    return {"size": [height, width], "counts": rle["counts"].decode()}

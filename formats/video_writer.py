@@ -1,0 +1,52 @@
+"""H.264 videos in MP4, which every browser plays. A file appears whole or not at all."""
+
+import contextlib
+from collections.abc import Callable, Iterator
+from fractions import Fraction
+from pathlib import Path
+
+import av
+import numpy as np
+
+from formats.files import atomic_write
+from formats.geometry import Size
+
+SAMPLE_RATE = 48000  # of the audio track, in hertz
+
+
+@contextlib.contextmanager
+def open_video(
+    path: Path, size: Size, fps: float, pixels: str = "rgb24", silence: bool = False, **options: str
+) -> Iterator[Callable[..., None]]:
+    """Gives `write(image, count=1)`: append a picture (H, W, 3) uint8 and hold it for `count` frames.
+
+    `size`: (H, W); few players show one that is odd. `pixels`: of the pictures, "rgb24" or "bgr24". `silence`: with an
+    audio track, as the data set's videos have one; `fps` must then divide SAMPLE_RATE. `options`: of the encoder, such
+    as preset and crf (0 to 51, the larger the smaller the file).
+    """
+    rate = Fraction(fps).limit_denominator(1001)
+    with atomic_write(path, "wb") as file, av.open(file, "w", format="mp4") as container:
+        video = container.add_stream("libx264", rate=rate, options=options)
+        video.height, video.width = size
+        video.pix_fmt = "yuv420p" if size[0] % 2 == size[1] % 2 == 0 else "yuv444p"
+        video.codec_context.thread_count = 1  # takes are what runs in parallel
+        audio = container.add_stream("aac", rate=SAMPLE_RATE, layout="mono") if silence else None
+        samples = np.zeros((1, int(SAMPLE_RATE / rate)), np.float32)
+        length = 0
+
+        def write(image: np.ndarray, count: int = 1) -> None:
+            nonlocal length
+            frame = av.VideoFrame.from_ndarray(image, format=pixels).reformat(format=video.pix_fmt)
+            for _ in range(count):
+                frame.pts, frame.time_base = length, 1 / rate
+                container.mux(video.encode(frame))
+                if audio:
+                    sound = av.AudioFrame.from_ndarray(samples, format="fltp", layout="mono")
+                    sound.sample_rate, sound.pts = SAMPLE_RATE, length * samples.shape[1]
+                    container.mux(audio.encode(sound))
+                length += 1
+
+        yield write
+        container.mux(video.encode())
+        if audio:
+            container.mux(audio.encode())

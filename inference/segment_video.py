@@ -1,0 +1,207 @@
+"""Find the objects of one camera's video in the videos of others, which ran at the same time.
+
+    python inference/segment_video.py --videos head=head.mp4 left=left.mp4 --masks head=masks/head --out found
+
+The camera with masks is the query camera, all others are targets; each frame with a mask is looked for, by itself. The
+folder --out, which must not exist, gets video.mp4 (all cameras side by side; dashed: predicted hidden), existence.csv,
+existence.png and masks/{camera}/{object}/{frame}.png: as in results files, they have a long side of 480 pixels, and
+objects that are predicted hidden have one too.
+"""
+
+import argparse
+import csv
+import sys
+from collections.abc import Mapping, Sequence
+from itertools import cycle
+from pathlib import Path
+from typing import NamedTuple
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # repository root
+
+from formats.errors import run_script  # isort: split
+
+import cv2
+import numpy as np
+import torch
+from matplotlib.figure import Figure
+from PIL import Image, ImageDraw
+from tqdm import tqdm
+
+from formats.arguments import Parser, at_least
+from formats.drawing import font, overlay
+from formats.errors import UserError, counted, printable
+from formats.files import atomic_folder
+from formats.footage import Footage, add_footage_options, open_cameras, synchronize
+from formats.geometry import Size, eval_size, letterbox
+from formats.mask_files import MaskFiles, find_masks
+from formats.masks import RLE, letterbox_mask, resize_mask
+from formats.processed import EGO_ROWS, shrink
+from formats.results import THRESHOLD
+from formats.video_writer import open_video
+from inference.matcher import PairBatch
+from inference.predictor import Predictor, mask_in_image
+from model.device import PRECISION_HELP, PRECISIONS, default_precision, resolve_device
+
+Found = dict[tuple[str, str], tuple[np.ndarray, float]]  # by camera and object: probability (S, S), existence
+COLORS = ((255, 64, 129), (64, 200, 255), (255, 190, 40), (0, 200, 130), (170, 120, 255), (240, 228, 66))
+
+
+class Answer(NamedTuple):
+    """A row of existence.csv. `share`: of the camera's picture that the mask covers."""
+
+    frame: int
+    seconds: float
+    camera: str
+    camera_frame: int
+    object: str
+    existence: float
+    share: float
+
+
+def parse_args(argv: list[str] | None) -> argparse.Namespace:
+    parser = Parser(__doc__)
+    add_footage_options(parser)
+    add = parser.add_argument
+    add("--out", type=Path, required=True, help="folder to make")
+    add("--stride", type=at_least(1), default=1, help="predict each n-th of the frames with a mask")
+    add("--height", type=at_least(64), default=480, help="of the video's panels, pixels")
+    add("--ckpt_path", type=Path, help="checkpoint of the direction (default: the network in the repository)")
+    add("--backbone_weights", type=Path, help="file of a backbone that the checkpoint names (default: as in training)")
+    add("--device", default="auto", help="auto, cpu, cuda, cuda:1 or mps")
+    add("--precision", choices=PRECISIONS, help=PRECISION_HELP)
+    return parser.parse_args(argv)
+
+
+def main(argv: list[str] | None = None) -> None:
+    args = parse_args(argv)
+    cameras, offsets = open_cameras(args)
+    if len(dict(args.masks)) > 1:
+        raise UserError("--masks takes the masks of one camera here, which is the query camera")
+    query, masks = args.masks[0][0], find_masks([path for _, path in args.masks], args.mask_frame)
+    shown = synchronize(cameras, offsets, query)
+    moments = choose_moments(masks, cameras[query], shown, query)[:: args.stride]
+    device = resolve_device(args.device)
+    precision = args.precision or default_precision(device)
+    predictor = Predictor.load(args.ckpt_path, device, precision, backbone_weights=args.backbone_weights)
+
+    step, objects = cameras[query].step, list(masks.objects)
+    fps = 1 / (step * float(np.median(np.diff(moments)))) if len(moments) > 1 else 1
+    sizes = {name: panel_size(footage.size, args.height) for name, footage in cameras.items()}
+    video_size = sizes[query][0], sum(width for _, width in sizes.values())
+    pictures = zip(*(footage.read(shown[name][moments]) for name, footage in cameras.items()), strict=True)
+    answers = []
+    with atomic_folder(args.out) as out:
+        with open_video(out / "video.mp4", video_size, fps, preset="veryfast", crf="20") as write:
+            for moment, natives in zip(tqdm(moments, "segment", unit="frame"), pictures, strict=True):
+                images = {name: shrink(image, EGO_ROWS) for name, image in zip(cameras, natives, strict=True)}
+                numbers = {name: footage.numbers[shown[name][moment]] for name, footage in cameras.items()}
+                known = read_query_masks(masks, numbers[query], cameras[query])
+                found = predict(predictor, query, images, known)
+                for (camera, name), (prob, existence) in found.items():
+                    mask = mask_in_image(prob, eval_size(cameras[camera].size))
+                    write_mask(out / "masks" / camera / name / f"{numbers[camera]:05d}.png", mask)
+                    share = round(float(mask.mean()), 6)
+                    answers.append(
+                        Answer(numbers[query], moment * step, camera, numbers[camera], name, existence, share)
+                    )
+                write(draw_moment(images, sizes, query, known, found, objects))
+        with (out / "existence.csv").open("w", newline="", encoding="utf-8") as file:
+            csv.writer(file).writerows([Answer._fields, *answers])
+        plot_existence(out / "existence.png", answers, objects)
+    print(f"{counted(len(moments), 'frame')}: {args.out / 'video.mp4'}; masks and existence lie beside it")
+
+
+def choose_moments(masks: MaskFiles, footage: Footage, shown: Mapping[str, np.ndarray], query: str) -> list[int]:
+    """The moments that all cameras saw and of which the query camera has a mask. Raises UserError if there are none."""
+    numbers = {number for frames in masks.objects.values() for number in frames}
+    if missing := numbers.difference(footage.numbers):
+        raise UserError(f"{masks} has a mask of frame {min(missing)}, which {footage.path} has not")
+    length = min(map(len, shown.values()))
+    moments = [m for m, position in enumerate(shown[query][:length].tolist()) if footage.numbers[position] in numbers]
+    if not moments:
+        raise UserError(f"no mask in {masks} is of a frame that all cameras have; look at --masks and --offset")
+    return moments
+
+
+def read_query_masks(masks: MaskFiles, number: int, footage: Footage) -> dict[str, RLE]:
+    """The masks of a frame by object, without those that are not visible."""
+    found = {name: masks.read(name, number, footage.size) for name, frames in masks.objects.items() if number in frames}
+    return {name: rle for name, rle in found.items() if rle}
+
+
+def predict(predictor: Predictor, query: str, images: Mapping[str, np.ndarray], known: Mapping[str, RLE]) -> Found:
+    """Look for the objects of `known`, masks in the query camera's image, in all other images."""
+    cameras, side = list(images), predictor.matcher.side
+    pairs = [(camera, name) for camera in cameras if camera != query for name in known]
+    if not pairs:
+        return {}
+    batch = PairBatch(
+        images=torch.from_numpy(np.stack([letterbox(image, side) for image in images.values()])),
+        masks=torch.from_numpy(np.stack([letterbox_mask(rle, side) for rle in known.values()])),
+        mask_image=torch.full((len(known),), cameras.index(query)),
+        pair_mask=torch.tensor([list(known).index(name) for _, name in pairs]),
+        pair_target=torch.tensor([cameras.index(camera) for camera, _ in pairs]),
+    )
+    prob, existence = (values.cpu().numpy() for values in predictor.matcher.predict(batch))
+    return dict(zip(pairs, zip(prob, existence.tolist(), strict=True), strict=True))
+
+
+def write_mask(path: Path, mask: np.ndarray) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_bytes(cv2.imencode(".png", mask * 255, [cv2.IMWRITE_PNG_BILEVEL, 1])[1])
+
+
+def panel_size(size: Size, height: int) -> Size:
+    """(H, W) of a camera's panel, even numbers, as H.264 wants them."""
+    height = height // 2 * 2
+    return height, max(2, round(size[1] * height / size[0] / 2) * 2)
+
+
+def draw_moment(
+    images: Mapping[str, np.ndarray],
+    sizes: Mapping[str, Size],
+    query: str,
+    known: Mapping[str, RLE],
+    found: Found,
+    objects: Sequence[str],
+) -> np.ndarray:
+    """All cameras side by side, (H, W, 3) uint8 RGB; each object's outline and caption have a color of its own."""
+    panels = []
+    for camera, image in images.items():
+        size, lines = sizes[camera], [(camera, (255, 255, 255))]
+        panel = cv2.resize(image, size[::-1], interpolation=cv2.INTER_AREA)
+        for name, color in zip(objects, cycle(COLORS), strict=False):
+            if camera == query and name in known:
+                panel = overlay(panel, resize_mask(known[name], size), color)
+                lines.append((name, color))
+            elif (camera, name) in found:
+                prob, existence = found[camera, name]
+                panel = overlay(panel, mask_in_image(prob, size), color, dashed=existence <= THRESHOLD)
+                lines.append((f"{name} {existence:.2f}", color))
+        paper, line = Image.fromarray(panel), max(10, size[0] // 26)
+        draw = ImageDraw.Draw(paper)
+        for row, (text, color) in enumerate(lines):
+            place = line // 2, line // 2 + row * line * 5 // 4
+            draw.text(place, printable(text[:60]), color, font(line, bold=True), stroke_width=2, stroke_fill=(0, 0, 0))
+        panels.append(np.array(paper))
+    return np.hstack(panels)
+
+
+def plot_existence(path: Path, answers: Sequence[Answer], objects: Sequence[str]) -> None:
+    """The existence of each object over time, in a plot for each target camera."""
+    cameras = list(dict.fromkeys(answer.camera for answer in answers))
+    figure = Figure(figsize=(8, 0.6 + 2 * len(cameras)), layout="constrained")
+    for row, camera in enumerate(cameras):
+        axes = figure.add_subplot(len(cameras), 1, row + 1)
+        for name, color in zip(objects, cycle(COLORS), strict=False):
+            curve = [(a.seconds, a.existence) for a in answers if (a.camera, a.object) == (camera, name)]
+            if curve:
+                axes.plot(*zip(*curve, strict=True), ".-", color=np.array(color) / 255, label=printable(name))
+        axes.axhline(THRESHOLD, color="gray", linewidth=0.8, linestyle="--")
+        axes.set(title=printable(camera), ylim=(-0.03, 1.03), ylabel="existence", xlabel="seconds")
+        axes.legend(fontsize="small", loc="upper left", bbox_to_anchor=(1, 1))
+    figure.savefig(path, dpi=120)
+
+
+if __name__ == "__main__":
+    run_script(main)

@@ -1,0 +1,133 @@
+"""import_take.py: the frames and masks that process_data.py then extracts are those of one moment.
+
+Each picture carries its number, and a mask covers as many rows as its number says.
+"""
+
+import json
+
+import cv2
+import numpy as np
+import pytest
+
+from data import create_pairs, import_take
+from formats.masks import decode_mask
+from formats.processed import ProcessedTake
+from tests.made.raw_takes import process, read_frames
+from tests.made.scripts import run_main
+from tests.made.videos import make_video, numbered_image
+
+SIZE = (192, 384)
+HEAD, LEFT, PHOTOS = "head", "left cam", "photos"
+OFFSETS = {HEAD: 0, LEFT: 5, PHOTOS: 3}  # frame 0 of the head camera is frame 5 of the left one
+
+
+@pytest.fixture(scope="module")
+def inputs(tmp_path_factory):
+    """Two videos and a folder of pictures, with masks of two cameras."""
+    folder = tmp_path_factory.mktemp("inputs")
+    make_video(folder / "head.mp4", 70, SIZE)
+    make_video(folder / "left.mp4", 80, SIZE, options={"bf": "3"})
+    (folder / "photos").mkdir()
+    for number in range(70):
+        cv2.imwrite(str(folder / "photos" / f"{number:04d}.jpg"), numbered_image(number, (97, 193)))
+    for camera in (HEAD, LEFT):
+        for number in range(OFFSETS[camera], OFFSETS[camera] + 65, 10):
+            mask = np.zeros(SIZE, np.uint8)
+            mask[: number + 1] = 255
+            path = folder / "masks" / camera / "cup" / f"{number:05d}.png"
+            path.parent.mkdir(parents=True, exist_ok=True)
+            cv2.imwrite(str(path), mask)
+    return folder
+
+
+def words(inputs, root, **other):
+    """The command line; `other` replaces or adds options."""
+    options = {
+        "name": "kitchen",
+        "root": root,
+        "videos": [f"{HEAD}={inputs}/head.mp4", f"{LEFT}={inputs}/left.mp4", f"{PHOTOS}={inputs}/photos"],
+        "masks": [f"{camera}={inputs}/masks/{camera}" for camera in (HEAD, LEFT)],
+        "ego": HEAD,
+        "offset": [f"{camera}={offset}" for camera, offset in OFFSETS.items()],
+    } | other
+    lists = ((flag, value if isinstance(value, list) else [value]) for flag, value in options.items() if value)
+    return [word for flag, values in lists for word in (f"--{flag}", *values)]
+
+
+def test_frames_and_masks_of_all_cameras_are_of_one_moment(inputs, tmp_path):
+    done = run_main(import_take.main, *words(inputs, tmp_path))
+    assert done.returncode == 0 and "kitchen: 67 frames, 14 masks" in done.stdout, done.stderr
+    assert process(tmp_path, "--split", "test") == 0
+    data_dir = tmp_path / "processed"
+    take = ProcessedTake.read(data_dir, "kitchen")
+    for camera, offset in OFFSETS.items():
+        frames = read_frames(data_dir, "kitchen", camera)
+        assert frames == {frame: frame + offset for frame in range(0, 70, 10) if frame < 67}
+        for frame, rle in take.masks["cup"][camera].items():
+            assert decode_mask(rle)[:, 0].sum() == frame + offset + 1
+    assert {camera: take.is_ego(camera) for camera in OFFSETS} == {HEAD: True, LEFT: False, PHOTOS: False}
+    assert list(take.camera_pairs("ego-exo")) == [("cup", HEAD, LEFT), ("cup", HEAD, PHOTOS)]
+    assert run_main(create_pairs.main, "--data_dir", data_dir).returncode == 0
+
+
+def test_only_what_does_not_fit_is_written_anew(inputs, tmp_path):
+    assert run_main(import_take.main, *words(inputs, tmp_path, offset=f"{LEFT}=-5")).returncode == 0
+    folder = tmp_path / "takes" / "kitchen" / "frame_aligned_videos"
+    assert (folder / f"{LEFT}.mp4").samefile(inputs / "left.mp4")  # it began last
+    assert not (folder / f"{HEAD}.mp4").samefile(inputs / "head.mp4")
+
+
+def test_several_takes_share_a_data_folder_and_none_replaces_another(inputs, tmp_path):
+    for name, split in {"one": "train", "two": "test", "three": "test"}.items():
+        assert run_main(import_take.main, *words(inputs, tmp_path, name=name, split=split)).returncode == 0
+    splits = {"train": ["one"], "val": [], "test": ["two", "three"]}
+    assert json.loads((tmp_path / "split.json").read_text()) == splits
+    before = {path: path.read_bytes() for path in tmp_path.rglob("*.json")}
+    again = run_main(import_take.main, *words(inputs, tmp_path, name="two"))
+    assert again.returncode == 1 and "has a take 'two'; give another --name" in again.stderr
+    assert before == {path: path.read_bytes() for path in tmp_path.rglob("*.json")}
+    assert process(tmp_path) == 0
+    take = ProcessedTake.read(tmp_path / "processed", "one")
+    assert list(take.camera_pairs("ego-exo")) == [("cup", HEAD, LEFT)]  # training must not learn "not visible"
+
+
+def test_a_single_mask_and_coco_are_enough(inputs, tmp_path):
+    box = [10, 10, 50, 10, 50, 60, 10, 60]
+    coco = {"images": [{"id": 1, "file_name": "frame_00035.png", "height": SIZE[0], "width": SIZE[1]}]}
+    coco["annotations"] = [{"image_id": 1, "category_id": 2, "segmentation": [box]}]
+    (tmp_path / "left.json").write_text(json.dumps(coco | {"categories": [{"id": 2, "name": "cup"}]}))
+    cv2.imwrite(str(tmp_path / "cup.png"), np.ones(SIZE, np.uint8))
+    masks = [f"{HEAD}={tmp_path}/cup.png", f"{LEFT}={tmp_path}/left.json"]
+    done = run_main(import_take.main, *words(inputs, tmp_path / "root", masks=masks, mask_frame=30))
+    assert done.returncode == 0, done.stderr
+    annotations = json.loads((tmp_path / "root" / "annotations" / "relations_test.json").read_text())["annotations"]
+    tracks = annotations["kitchen"]["object_masks"]["cup"]
+    assert {camera: track["annotated_frames"] for camera, track in tracks.items()} == {
+        HEAD: [30],
+        LEFT: [30],
+        PHOTOS: [],
+    }
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"name": "../x"}, "--name '../x' cannot be the name of a folder"),
+        ({"ego": "nose"}, "--ego 'nose' is none of the cameras head, left cam, photos"),
+        ({"videos": "head={}/head.mp4", "offset": []}, "--videos takes two or more cameras"),
+        ({"masks": "nose={}/masks/head"}, "--masks names camera 'nose'"),
+        ({"masks": "head={}/photos/0000.jpg"}, "0000.jpg holds no masks; give a folder"),
+        ({"masks": "head={}/masks/head", "offset": f"{LEFT}=80"}, "left.mp4 ends before"),
+        ({"masks": "head={}/masks/head", "offset": [f"{HEAD}=69"]}, "no mask shows an object in a frame that all"),
+        ({"videos": ["head={}/head.mp4", "photos={}/nothing"], "offset": []}, "no file "),
+    ],
+)
+def test_what_cannot_be_is_said_in_one_line_and_nothing_is_written(inputs, tmp_path, options, message):
+    def fill(value):
+        return [text.format(inputs) for text in value] if isinstance(value, list) else str(value).format(inputs)
+
+    options = {"masks": f"{HEAD}={inputs}/masks/{HEAD}"} | {flag: fill(value) for flag, value in options.items()}
+    done = run_main(import_take.main, *words(inputs, tmp_path / "root", **options))
+    assert done.returncode == 1 and done.stderr.count("error:") == 1
+    assert message in done.stderr
+    assert not (tmp_path / "root").exists()

@@ -1,0 +1,113 @@
+"""formats/mask_files.py: masks of other programs. That folders of results read PNG files is in test_results.py."""
+
+import json
+
+import cv2
+import numpy as np
+import pytest
+
+from formats.errors import UserError
+from formats.mask_files import find_masks
+from formats.masks import decode_mask, encode_mask
+
+SIZE = (40, 60)
+BOX = np.zeros(SIZE, np.uint8)
+BOX[10:20, 15:40] = 1
+FORMS = {
+    "polygon": [[15, 10, 40, 10, 40, 20, 15, 20]],
+    "compressed": encode_mask(BOX),
+    "run lengths": {"size": list(SIZE), "counts": [15 * 40 + 10, *[10, 30] * 24, 10, 20 + 20 * 40]},
+}
+
+
+def coco_file(path, annotations, images=({"id": 7, "file_name": "frame_000045.png"},)):
+    images = [{"height": SIZE[0], "width": SIZE[1], **image} for image in images]
+    annotations = [{"image_id": 7, "category_id": 1, **annotation} for annotation in annotations]
+    categories = [{"id": 1, "name": "cup"}]
+    path.write_text(json.dumps({"images": images, "annotations": annotations, "categories": categories}))
+    return path
+
+
+def png_file(path, mask):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    cv2.imwrite(str(path), mask)
+    return path
+
+
+@pytest.mark.parametrize("form", FORMS)
+def test_each_form_of_coco_gives_the_mask_that_was_drawn(tmp_path, form):
+    masks = find_masks([coco_file(tmp_path / "a.json", [{"segmentation": FORMS[form]}])])
+    assert {name: list(frames) for name, frames in masks.objects.items()} == {"cup": [45]}
+    assert np.array_equal(decode_mask(masks.read("cup", 45, SIZE)), BOX)
+
+
+@pytest.mark.parametrize("key", ["track_id", "instance_id", "attributes"])
+def test_coco_tells_objects_of_a_category_apart_by_track(tmp_path, key):
+    tracks = [{"segmentation": FORMS["polygon"], key: {"track_id": n} if key == "attributes" else n} for n in (1, 2)]
+    images = [{"id": 7, "file_name": "1.jpg"}, {"id": 8, "file_name": "2.jpg"}]
+    masks = find_masks([coco_file(tmp_path / "a.json", tracks, images)])
+    assert list(masks.objects) == ["cup_1", "cup_2"]
+    assert masks.read("cup_1", 1, SIZE) and masks.read("cup_1", 2, SIZE) is None  # an image without it: not visible
+
+
+def test_a_folder_and_a_single_file_are_read_by_object_and_frame(tmp_path):
+    png_file(tmp_path / "m" / "red cup" / "00012.png", BOX)
+    png_file(tmp_path / "m" / "red cup" / "00013.png", BOX * 0)
+    masks = find_masks([tmp_path / "m"])
+    assert np.array_equal(decode_mask(masks.read("red cup", 12, SIZE)), BOX)
+    assert masks.read("red cup", 13, SIZE) is None
+    assert find_masks([tmp_path / "m" / "red cup" / "00012.png"], 5).objects.keys() == {"00012"}
+
+
+def test_a_mask_of_another_size_is_brought_to_its_videos(tmp_path):
+    masks = find_masks([png_file(tmp_path / "cup.png", BOX * 255)])
+    double = decode_mask(masks.read("cup", 0, (80, 120)))
+    assert np.array_equal(double, np.kron(BOX, np.ones((2, 2), np.uint8)))
+    with pytest.raises(UserError, match="cup.png: mask of 'cup' in frame 0: it is 60x40, its video 60x60"):
+        masks.read("cup", 0, (60, 60))
+
+
+@pytest.mark.parametrize(
+    ("segmentation", "message"),
+    [
+        ([[1, 2, 3, 4]], "polygon .* is not"),
+        ([[1, 2, 3, 4, 5, float("1e30")]], "polygon .* is not"),
+        ({"size": list(SIZE), "counts": [1, 2]}, "runs add up to 3"),
+        ({"size": list(SIZE), "counts": [-1, 2]}, "no run lengths"),
+        ({"size": list(SIZE), "counts": "~~~"}, "COCO run-length text"),
+        ("text", "mask of 'cup' in frame 45"),
+        (5, "mask of 'cup' in frame 45"),
+    ],
+)
+def test_a_segmentation_that_is_none_is_named(tmp_path, segmentation, message):
+    masks = find_masks([coco_file(tmp_path / "a.json", [{"segmentation": segmentation}])])
+    with pytest.raises(UserError, match=message):
+        masks.read("cup", 45, SIZE)
+
+
+def test_two_masks_of_one_object_are_not_mixed(tmp_path):
+    with pytest.raises(UserError, match="two masks of 'cup' in frame 45; give each object a track_id"):
+        find_masks([coco_file(tmp_path / "a.json", [{"segmentation": FORMS["polygon"]}] * 2)])
+
+
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (lambda folder: None, "masks does not exist; give a folder of"),
+        (lambda folder: folder.mkdir(), "holds no masks; give a folder of"),
+        (lambda folder: png_file(folder / "cup" / "mask.png", BOX), "mask.png has no number in its name"),
+        (lambda folder: [png_file(folder / "cup" / name, BOX) for name in ("1.png", "a1.png")], "both frame 1"),
+        (lambda folder: png_file(folder / "-cup" / "1.png", BOX), "object '-cup' cannot be the name of a folder"),
+    ],
+)
+def test_what_holds_no_masks_is_said_in_one_line(tmp_path, make, message):
+    make(tmp_path / "masks")
+    with pytest.raises(UserError, match=message):
+        find_masks([tmp_path / "masks"])
+
+
+@pytest.mark.parametrize("text", ["[]", '{"images": 5}', '{"images": [], "annotations": [{}], "categories": []}', "no"])
+def test_json_that_is_no_coco_is_said_in_one_line(tmp_path, text):
+    (tmp_path / "a.json").write_text(text)
+    with pytest.raises(UserError, match="a.json is no"):
+        find_masks([tmp_path / "a.json"])

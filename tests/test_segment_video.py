@@ -1,0 +1,150 @@
+"""segment_video.py: masks of one camera in; video, masks and existence of the others out."""
+
+import csv
+import re
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+import torch
+
+from formats.geometry import eval_size, unletterbox
+from formats.mask_files import find_masks
+from formats.results import THRESHOLD
+from inference import segment_video
+from inference.closer_look import resize_prob
+from inference.matcher import Matcher
+from inference.predictor import Predictor, mask_in_image
+from model.backbone import calibrate_batch_norm, normalize_image, random_backbone
+from model.checkpoint import save_checkpoint
+from model.xsegtx import XSegTx, XSegTxConfig
+from tests.made.scripts import run_main
+from tests.made.videos import make_video, read_number
+
+SIZE = (96, 192)
+OBJECTS = {"cup": range(0, 38, 3), "red pan": range(0, 40, 6)}
+
+
+@pytest.fixture(scope="module")
+def inputs(tmp_path_factory) -> Path:
+    folder = tmp_path_factory.mktemp("inputs")
+    torch.manual_seed(0)
+    backbone = random_backbone(0)
+    calibrate_batch_norm(backbone, [normalize_image(torch.randint(0, 256, (2, 96, 96, 3), dtype=torch.uint8))])
+    save_checkpoint(folder / "net.pth", backbone, XSegTx(XSegTxConfig("tiny", 96)))
+    for name in ("head", "left", "right"):
+        make_video(folder / f"{name}.mp4", 40, SIZE)
+    for name, frames in OBJECTS.items():
+        for frame in frames:
+            mask = np.zeros(SIZE, np.uint8)
+            if frame != 6:  # hidden there
+                mask[50:80, 20 + frame : 60 + frame] = 255
+            path = folder / "masks" / name / f"{frame:05d}.png"
+            path.parent.mkdir(parents=True, exist_ok=True)
+            cv2.imwrite(str(path), mask)
+    return folder
+
+
+def call(inputs, out, *more):
+    videos = [f"{name}={inputs}/{name}.mp4" for name in ("head", "left", "right")]
+    words = ["--videos", *videos, "--masks", f"head={inputs}/masks", "--ckpt_path", inputs / "net.pth"]
+    return run_main(segment_video.main, *words, "--out", out, "--device", "cpu", *more)
+
+
+@pytest.fixture(scope="module")
+def found(inputs, tmp_path_factory) -> Path:
+    out = tmp_path_factory.mktemp("made") / "found"
+    done = call(inputs, out, "--offset", "left=4", "--height", 96)
+    assert done.returncode == 0, done.stderr
+    return out
+
+
+def rows_of(found):
+    with (found / "existence.csv").open(newline="") as file:
+        return list(csv.DictReader(file))
+
+
+def test_each_object_is_sought_in_each_other_camera_in_each_frame_in_which_it_is_visible(found):
+    rows = [(row["object"], row["camera"], int(row["frame"]), int(row["camera_frame"])) for row in rows_of(found)]
+    expected = {
+        (name, camera, frame, frame + offset)
+        for name, frames in OBJECTS.items()
+        for camera, offset in {"left": 4, "right": 0}.items()
+        for frame in frames
+        if frame != 6 and frame < 36
+    }
+    assert set(rows) == expected and len(rows) == len(expected)
+
+
+def test_the_video_shows_the_cameras_side_by_side_at_one_moment(found):
+    video = cv2.VideoCapture(str(found / "video.mp4"))
+    frames = [image for ok, image in iter(video.read, (False, None)) if ok]
+    assert len(frames) == 12 and frames[0].shape == (96, 3 * 192, 3)  # also the one in which both are hidden
+    assert video.get(cv2.CAP_PROP_FPS) == pytest.approx(10)  # every third frame, in the time that it took
+    for image, frame in zip(frames, range(0, 36, 3), strict=True):
+        head, left, right = (read_number(panel) >> 2 for panel in np.hsplit(image, 3))  # names lie over two bits
+        assert (head, left, right) == (frame >> 2, frame + 4 >> 2, frame >> 2)
+
+
+def test_masks_can_be_read_again_and_are_numbered_as_their_own_videos_frames(found):
+    masks = find_masks([found / "masks" / "left"])
+    assert {name: set(frames) for name, frames in masks.objects.items()} == {
+        name: {frame + 4 for frame in frames if frame != 6 and frame < 36} for name, frames in OBJECTS.items()
+    }
+    shape = cv2.imread(str(found / "masks" / "left" / "cup" / "00004.png"), cv2.IMREAD_UNCHANGED).shape
+    assert shape == eval_size(SIZE)
+
+
+def test_answers_are_those_of_the_predictor(inputs, found):
+    predictor = Predictor.load(inputs / "net.pth", "cpu")
+    query, target = (read_frame(inputs / f"{name}.mp4", number) for name, number in (("head", 12), ("left", 16)))
+    query_mask = cv2.imread(str(inputs / "masks" / "cup" / "00012.png"), cv2.IMREAD_UNCHANGED)
+    _, existence = predictor.segment(query, query_mask, target)
+    row = next(row for row in rows_of(found) if (row["object"], row["camera"], row["frame"]) == ("cup", "left", "12"))
+    assert float(row["existence"]) == pytest.approx(existence, abs=2e-4)
+
+
+def read_frame(path, number):
+    video = cv2.VideoCapture(str(path))
+    images = [image for _, image in (video.read() for _ in range(number + 1))]
+    return cv2.cvtColor(images[-1], cv2.COLOR_BGR2RGB)
+
+
+def test_a_frames_images_are_encoded_once(inputs, tmp_path, monkeypatch):
+    batches = []
+    original = Matcher.predict
+    monkeypatch.setattr(Matcher, "predict", lambda self, batch: batches.append(batch) or original(self, batch))
+    assert call(inputs, tmp_path / "found", "--stride", 4).returncode == 0
+    assert [(len(batch.images), len(batch.masks), len(batch.pair_mask)) for batch in batches] == [
+        (3, 2, 4) if frame % 6 == 0 else (3, 1, 2) for frame in range(0, 40, 12)
+    ]
+
+
+def test_a_mask_in_its_image_is_the_probability_enlarged_and_cut(size=(45, 80)):
+    prob = torch.rand(1, 32, 32)
+    expected = unletterbox((resize_prob(prob, 80)[0] > THRESHOLD).numpy(), size)
+    assert (mask_in_image(prob[0].numpy(), size) != expected).mean() < 0.01
+
+
+@pytest.mark.parametrize(
+    ("more", "message"),
+    [
+        (("--masks", "left={}/masks"), "--masks takes the masks of one camera here"),
+        (("--offset", "head=37"), "no mask in .* is of a frame that all cameras have"),
+        (("--ckpt_path", "nowhere.pth"), "nowhere.pth"),
+        (("--out", "{}"), "exists; give another name, or delete it first"),
+    ],
+)
+def test_what_cannot_be_is_said_in_one_line_and_leaves_nothing(inputs, tmp_path, more, message):
+    done = call(inputs, tmp_path / "found", *(str(word).format(inputs) for word in more))
+    assert done.returncode == 1 and done.stderr.count("error:") == 1 and not list(tmp_path.iterdir())
+    assert re.search(message, done.stderr)
+
+
+def test_ctrl_c_leaves_nothing(inputs, tmp_path, monkeypatch):
+    def interrupt(*_):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(segment_video, "plot_existence", interrupt)
+    assert call(inputs, tmp_path / "found").returncode == 130 and not list(tmp_path.iterdir())
