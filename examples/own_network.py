@@ -43,8 +43,8 @@ class OwnNetwork(nn.Module):
     def forward(self, query: Tensor, target: Tensor, mask: Tensor) -> Prediction:
         """Backbone features (B, F, h, w) of both views, query mask (B, S, S) -> masks (B, S, S) and existence (B,)."""
         views = [self.project(view) for view in (query, target)]  # (B, C, h, w) each
-        coverage = F.normalize(cell_coverage(mask), p=1, dim=1)
-        prototype = torch.einsum("bchw,bhw->bc", views[0], coverage.unflatten(1, query.shape[2:]))
+        coverage = F.normalize(cell_coverage(mask).flatten(1), p=1, dim=1)  # (B, L), sum 1
+        prototype = torch.einsum("bcl,bl->bc", views[0].flatten(2), coverage)
         logits = [self.decode(view * prototype[:, :, None, None]) for view in views]  # (B, 1, h, w) each
         existence = logits[1].amax((1, 2, 3)).sigmoid()
         large = [F.interpolate(x, mask.shape[1:], mode="bilinear")[:, 0] for x in logits]

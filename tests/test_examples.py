@@ -45,7 +45,7 @@ def scenes(tmp_path_factory) -> ProcessedTake:
 @pytest.mark.parametrize("name", ["MaskedCosine", "WithMemory"])
 def test_what_looks_like_the_object_is_found_without_training(scenes, tmp_path, name):
     example = f"{ROOT / 'examples' / 'masked_cosine.py'}:{name}"
-    results = predicted(scenes.folder.parent, tmp_path, example, "side=192", "share=0.8")
+    results = predicted(scenes.folder.parent, tmp_path, example, "side=384", "share=0.8")
     for frame, entry in results["take"]["masks"]["cup_0"]["aria01_cam01"].items():
         found, truth = decode_mask(entry["pred_mask"]), eval_mask(scenes.masks["cup_0"]["cam01"][int(frame)])
         assert np.count_nonzero(found & truth) / np.count_nonzero(found | truth) > 0.5
