@@ -3,6 +3,7 @@
     python eval_segswap.py --setting ego-exo
     python eval_segswap.py --setting exo-ego --split test --ckpt_path exoego.pth --out_path results
     torchrun --nproc_per_node 8 eval_segswap.py --setting ego-exo        # eight GPUs, the same file
+    python eval_segswap.py --setting ego-exo --predictor my_method.py:Method    # your own, see docs/extending.md
 
 A run that is stopped continues where it was when the same command is given again.
 """
@@ -33,6 +34,7 @@ from formats.parallel import default_workers, loader_failures, loader_workers, s
 from formats.processed import ProcessedTake
 from formats.takes import find_split_path, read_split
 from inference.matcher import Matcher
+from inference.own_method import MethodMatcher
 from inference.predict_takes import ChunkDataset, ChunkPlan, TakePlan, plan_take, predict_takes
 from inference.predictor import Predictor
 from inference.resumable_run import ResumableRun
@@ -44,6 +46,7 @@ CHECKPOINT_DIRS = {
     "ego-exo": ("egoexo_v2_480x480", BOTH_DIR),
     "exo-ego": ("egoexo_v2_480x480_reverse", BOTH_DIR),
 }
+NETWORK_OPTIONS = ("ckpt_path", "backbone_weights", "precision", "batch_size", "compile")  # not of an own method
 SKIPPED_STATUS = 3  # the results file is there, but takes are missing from it
 
 
@@ -52,6 +55,8 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     add = parser.add_argument
     add_setting(parser)
     add("--ckpt_path", type=Path, help="checkpoint (default: the best one that a script in train/ left)")
+    own = "class that predicts in the network's place, and what it is made with; docs/extending.md"
+    add("--predictor", nargs="+", metavar=("FILE.py:CLASS", "KEY=VALUE"), help=own)
     add_data_path(parser)
     add_splits_path(parser)
     add("--split", default="val", help="which of its splits: train, val, test")
@@ -66,26 +71,24 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     add("--compile", action="store_true", help="torch.compile; on a CPU only the transformer, as backbones take long")
     add("--strict", action="store_true", help="stop at the first take that cannot be read")
     add("--overwrite", action="store_true", help="replace a results file of another checkpoint or of unknown origin")
-    return parser.parse_args(argv)
+    args = parser.parse_args(argv)
+    for name in NETWORK_OPTIONS:
+        if args.predictor and getattr(args, name):
+            raise UserError(f"--{name} is for the network; a method of your own takes KEY=VALUE behind --predictor")
+    return args
 
 
 def main(argv: list[str] | None = None) -> int:
     args = parse_args(argv)
     rank, world = join_ranks()
-    checkpoint = args.ckpt_path or default_checkpoint(args.setting)
     device = resolve_device(args.device)
     if device.type == "cuda":
         torch.cuda.set_device(device)  # else other GPUs are touched, too
-    args.precision = args.precision or default_precision(device)
-    predictor = Predictor.load(checkpoint, device, args.precision, args.batch_size, args.compile, args.backbone_weights)
-    matcher = predictor.matcher
-    if rank == 0:
-        print(f"{checkpoint}: {predictor.description}, on {world} x {device} in {args.precision}")
-        if predictor.settings and args.setting not in predictor.settings:
-            warn_once(f"{checkpoint} was trained for {' and '.join(predictor.settings)}, not for {args.setting}")
+    matcher, source = load_matcher(args, device, world, rank)
     uids = read_split(args.splits_path or find_split_path(args.data_path), args.split)
     plans, failed = plan_takes(uids, args, matcher.batch_size)
-    run = ResumableRun(args.out_path, args.setting, args.split, checkpoint, args.precision, matcher.batch_size)
+    more = {"predictor": matcher.class_name, "predictor_args": matcher.arguments} if args.predictor else {}
+    run = ResumableRun(args.out_path, args.setting, args.split, source, args.precision, matcher.batch_size, **more)
     with run.claimed() if rank == 0 else contextlib.nullcontext():
         if world > 1:
             dist.barrier()  # the others wait until rank 0 has the files for itself
@@ -101,6 +104,27 @@ def main(argv: list[str] | None = None) -> int:
         elif rank == 0 and not status:
             run.remove_parts()
     return status
+
+
+def load_matcher(
+    args: argparse.Namespace, device: torch.device, world: int, rank: int
+) -> tuple[Matcher | MethodMatcher, Path]:
+    """The network, or a method of the user's own, and the file that it is from."""
+    if args.predictor:
+        matcher = MethodMatcher(*args.predictor, device=device)
+        source, description = matcher.path, f"{' '.join(args.predictor)}, on {world} x {device}"
+    else:
+        source = args.ckpt_path or default_checkpoint(args.setting)
+        args.precision = args.precision or default_precision(device)
+        options = (args.precision, args.batch_size, args.compile, args.backbone_weights)
+        predictor = Predictor.load(source, device, *options)
+        matcher = predictor.matcher
+        description = f"{source}: {predictor.description}, on {world} x {device} in {args.precision}"
+        if rank == 0 and predictor.settings and args.setting not in predictor.settings:
+            warn_once(f"{source} was trained for {' and '.join(predictor.settings)}, not for {args.setting}")
+    if rank == 0:
+        print(description)
+    return matcher, source
 
 
 def join_ranks() -> tuple[int, int]:
@@ -149,7 +173,7 @@ def plan_takes(
 
 
 def predict_part(
-    args: argparse.Namespace, matcher: Matcher, run: ResumableRun, plans: dict[str, TakePlan], rank: int
+    args: argparse.Namespace, matcher: Matcher | MethodMatcher, run: ResumableRun, plans: dict[str, TakePlan], rank: int
 ) -> dict:
     """Predict this rank's takes, but for those that a stopped run has finished; returns counts and times."""
     begin = time.perf_counter()
@@ -166,13 +190,13 @@ def predict_part(
     return {"pairs": pairs, "seconds": time.perf_counter() - begin, "stages": stages, "failed": failed}
 
 
-def make_loader(args: argparse.Namespace, matcher: Matcher, chunks: list[ChunkPlan]) -> DataLoader:
-    dataset = ChunkDataset(args.data_path, args.setting, matcher.side, chunks)
+def make_loader(args: argparse.Namespace, matcher: Matcher | MethodMatcher, chunks: list[ChunkPlan]) -> DataLoader:
+    dataset = ChunkDataset(args.data_path, args.setting, matcher.side, chunks, single=bool(args.predictor))
     on_gpu = matcher.device.type == "cuda"
     workers = args.num_workers
     if workers is None:
         workers = min(8, default_workers()) if on_gpu else 1  # a CPU's cores are busy with the network already
-    chunk_bytes = max((chunk.planes for chunk in chunks), default=0) * matcher.side**2
+    chunk_bytes = max((chunk.planes for chunk in chunks), default=0) * (matcher.side or 0) ** 2
     workers = loader_workers(min(workers, len(chunks)), chunk_bytes)
     cv2.setNumThreads(0)  # OpenCV's threads do not survive the fork of a worker
     options = {"num_workers": workers, "pin_memory": on_gpu, "worker_init_fn": start_loader_worker}

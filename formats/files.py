@@ -8,6 +8,7 @@ import errno
 import fcntl
 import glob
 import gzip
+import hashlib
 import itertools
 import json
 import os
@@ -116,6 +117,15 @@ def remove_leftovers(folder: Path, name: str | None = None, seconds: float = 0) 
         with contextlib.suppress(FileNotFoundError):
             if time.time() - path.stat().st_mtime >= seconds:
                 path.unlink()
+
+
+def file_digest(path: Path) -> str:
+    """SHA-256 of a file, hexadecimal."""
+    with open_file(path) as file:
+        digest = hashlib.sha256()
+        while block := file.read(1 << 20):
+            digest.update(block)
+    return digest.hexdigest()
 
 
 def link_or_copy(source: Path, path: Path) -> None:

@@ -21,12 +21,13 @@ from torch.utils.data import Dataset
 
 from formats.errors import UserError
 from formats.geometry import EVAL_SIDE, Size, eval_size, unletterbox
-from formats.masks import encode_mask, letterbox_mask
-from formats.processed import CameraPair, ProcessedTake
+from formats.masks import encode_mask, letterbox_mask, resize_mask
+from formats.processed import CameraPair, ProcessedTake, read_frame
 from formats.results import THRESHOLD, camera_pair_key
 from formats.stored_frames import read_letterboxed
 from inference.closer_look import resize_prob
 from inference.matcher import Matcher, PairBatch
+from inference.own_method import Frame, MethodMatcher
 
 
 class ChunkPlan(NamedTuple):
@@ -63,7 +64,7 @@ class TakePlan:
 class Chunk(NamedTuple):
     plan: ChunkPlan
     pairs: Sequence[tuple[CameraPair, int, Size]]  # camera pair, frame, size of the target video
-    batch: PairBatch  # the pairs, in this order
+    batch: PairBatch | Frame  # the pairs, in this order
 
 
 class UnreadableChunk(NamedTuple):
@@ -99,11 +100,14 @@ def plan_take(take: ProcessedTake, setting: str, batch_size: int) -> TakePlan:
 
 class ChunkDataset(Dataset):
     """The chunks of `plans`, in their order, read and letterboxed to `side` x `side` pixels (`Matcher.side`). One that
-    cannot be read comes as an `UnreadableChunk`, and the worker lives on.
+    cannot be read comes as an `UnreadableChunk`, and the worker lives on. `single`: the batch of each, of one frame, is
+    a `Frame` for a method of the user's own, which may also have no `side`.
     """
 
-    def __init__(self, data_dir: Path, setting: str, side: int, plans: Sequence[ChunkPlan]):
-        self.data_dir, self.setting, self.side, self.plans = data_dir, setting, side, plans
+    def __init__(
+        self, data_dir: Path, setting: str, side: int | None, plans: Sequence[ChunkPlan], single: bool = False
+    ):
+        self.data_dir, self.setting, self.side, self.plans, self.single = data_dir, setting, side, plans, single
         self.take: ProcessedTake | None = None  # of the last chunk: the next one is mostly of the same
         self.pairs: dict[int, list[CameraPair]] = {}
 
@@ -118,41 +122,38 @@ class ChunkDataset(Dataset):
                 self.pairs = pairs_by_frame(self.take, self.setting)
             if self.take.digest != plan.digest:
                 return UnreadableChunk(plan, "it was processed again in the meantime; run the same command again")
-            return read_chunk(self.take, self.pairs, plan, self.side)
+            frames = [read_pairs(self.take, number, self.pairs[number], self.side) for number in plan.frames]
         except (UserError, OSError) as error:
             return UnreadableChunk(plan, str(error))
+        pairs = [(pair, frame.number, frame.video_sizes[pair[2]]) for frame in frames for pair in frame.pairs]
+        return Chunk(plan, pairs, frames[0] if self.single else batch_of(frames))
 
 
-def read_chunk(take: ProcessedTake, by_frame: dict[int, list[CameraPair]], plan: ChunkPlan, side: int) -> Chunk:
-    """Read and letterbox the images and masks of the frames of `plan`. UserError names what is unreadable."""
-    images: dict[tuple[int, str], np.ndarray] = {}  # by frame and camera
-    sizes: dict[tuple[int, str], Size] = {}  # of their videos
-    masks: dict[tuple[int, str, str], np.ndarray] = {}  # by frame, query camera and object
-    pairs = []
-    for frame in plan.frames:
-        for pair in by_frame[frame]:
-            for camera in (pair.query_camera, pair.target_camera):
-                if (frame, camera) not in images:
-                    images[frame, camera], size = read_letterboxed(take.folder / camera, frame, side)
-                    sizes[frame, camera] = take.video_size(camera) or size
-            if (frame, pair.query_camera, pair.object_name) not in masks:
-                masks[frame, pair.query_camera, pair.object_name] = read_query_mask(take, pair, frame, side)
-            pairs.append((pair, frame, sizes[frame, pair.target_camera]))
-    image_index = {key: i for i, key in enumerate(images)}
-    mask_index = {key: i for i, key in enumerate(masks)}
-    batch = PairBatch(
-        images=torch.from_numpy(np.stack(list(images.values()))),
-        masks=torch.from_numpy(np.stack(list(masks.values()))),
-        mask_image=torch.tensor([image_index[frame, camera] for frame, camera, _ in masks]),
-        pair_mask=torch.tensor([mask_index[frame, pair.query_camera, pair.object_name] for pair, frame, _ in pairs]),
-        pair_target=torch.tensor([image_index[frame, pair.target_camera] for pair, frame, _ in pairs]),
-    )
-    return Chunk(plan, pairs, batch)
+def read_pairs(take: ProcessedTake, number: int, pairs: Sequence[CameraPair], side: int | None) -> Frame:
+    """Read the images and masks of a frame's pairs, letterboxed to `side` or of the frame's own size. UserError names
+    what is unreadable.
+    """
+    frame = Frame(take.uid, number, take.folder, pairs, images={}, masks={}, video_sizes={})
+    for pair in pairs:
+        for camera in pair[1:]:
+            if camera not in frame.images:
+                if side:
+                    image, size = read_letterboxed(take.folder / camera, number, side)
+                else:
+                    image = read_frame(take.frame_path(camera, number))
+                    size = image.shape[:2]
+                frame.images[camera], frame.video_sizes[camera] = image, take.video_size(camera) or size
+        if pair[:2] not in frame.masks:
+            size = side or frame.images[pair.query_camera].shape[:2]
+            frame.masks[pair[:2]] = read_query_mask(take, pair, number, size)
+    return frame
 
 
-def read_query_mask(take: ProcessedTake, pair: CameraPair, frame: int, side: int) -> np.ndarray:
+def read_query_mask(take: ProcessedTake, pair: CameraPair, frame: int, size: int | Size) -> np.ndarray:
+    """Letterboxed to the side `size`, or resized to (H, W)."""
     try:
-        return letterbox_mask(take.masks[pair.object_name][pair.query_camera][frame], side)
+        rle = take.masks[pair.object_name][pair.query_camera][frame]
+        return letterbox_mask(rle, size) if isinstance(size, int) else resize_mask(rle, size)
     except (ValueError, TypeError, KeyError) as error:
         raise UserError(
             f"mask of object {pair.object_name!r}, camera {pair.query_camera}, frame {frame}, take {take.uid} is "
@@ -160,8 +161,24 @@ def read_query_mask(take: ProcessedTake, pair: CameraPair, frame: int, side: int
         ) from None
 
 
+def batch_of(frames: Sequence[Frame]) -> PairBatch:
+    """The pairs of some letterboxed frames of a take."""
+    images = {(frame.number, camera): image for frame in frames for camera, image in frame.images.items()}
+    masks = {(frame.number, *key): mask for frame in frames for key, mask in frame.masks.items()}
+    image_index = {key: i for i, key in enumerate(images)}
+    mask_index = {key: i for i, key in enumerate(masks)}
+    pairs = [(frame.number, pair) for frame in frames for pair in frame.pairs]
+    return PairBatch(
+        images=torch.from_numpy(np.stack(list(images.values()))),
+        masks=torch.from_numpy(np.stack(list(masks.values()))),
+        mask_image=torch.tensor([image_index[number, camera] for number, _, camera in masks]),
+        pair_mask=torch.tensor([mask_index[(number, *pair[:2])] for number, pair in pairs]),
+        pair_target=torch.tensor([image_index[number, pair.target_camera] for number, pair in pairs]),
+    )
+
+
 def predict_takes(
-    matcher: Matcher,
+    matcher: Matcher | MethodMatcher,
     chunks: Iterable[Chunk | UnreadableChunk],
     plans: Mapping[str, TakePlan],
     write: Callable[[str, dict], None],
@@ -197,7 +214,7 @@ def predict_takes(
 
 
 def predict_chunks(
-    matcher: Matcher, chunks: Iterable[Chunk | UnreadableChunk], seconds: Counter[str]
+    matcher: Matcher | MethodMatcher, chunks: Iterable[Chunk | UnreadableChunk], seconds: Counter[str]
 ) -> Iterator[tuple[Chunk | UnreadableChunk, Tensor | None, Tensor | None]]:
     """(chunk, masks (P, 480, 480) bool, existence (P,)), on the CPU; both None for a chunk that could not be read.
 
@@ -214,7 +231,7 @@ def predict_chunks(
         waiting = chunk, *started
 
 
-def start_prediction(matcher: Matcher, chunk: Chunk) -> tuple[Tensor, Tensor, torch.cuda.Event | None]:
+def start_prediction(matcher: Matcher | MethodMatcher, chunk: Chunk) -> tuple[Tensor, Tensor, torch.cuda.Event | None]:
     """Masks (P, 480, 480) bool and existence (P,), to be read once the event has happened (None: at once)."""
     prob, existence = matcher.predict(chunk.batch)
     masks = resize_prob(prob, EVAL_SIDE) > THRESHOLD

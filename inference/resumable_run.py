@@ -6,9 +6,9 @@
     <out_path>/.{setting}_{split}.lock              held while a process writes any of these
     <out_path>/.pred_annotations.lock               held while one writes --save_inter's files
 
-`run` is a digest of all that decides the numbers (checkpoint, setting, precision, batch size), `annotation` one of the
-take's annotation.json. Predictions of another checkpoint, or of this one before a take was processed again, have
-another name and are never taken for this run's.
+`run` is a digest of all that decides the numbers (checkpoint, setting, precision, batch size; of a method of the user's
+own its file and arguments), `annotation` one of the take's annotation.json. Predictions of another checkpoint, or of
+this one before a take was processed again, have another name and are never taken for this run's.
 """
 
 import contextlib
@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from formats.errors import MALFORMED, UserError
-from formats.files import only_one, open_file, read_file, read_json, remove_leftovers, write_json
+from formats.files import file_digest, only_one, read_file, read_json, remove_leftovers, write_json
 from formats.provenance import provenance
 from formats.results import iter_results, results_path, write_results
 from inference.predict_takes import TakePlan
@@ -27,15 +27,16 @@ from inference.predict_takes import TakePlan
 
 class ResumableRun:
     def __init__(
-        self, out_dir: Path, setting: str, split: str, checkpoint: Path, precision: str, batch_size: int
+        self, out_dir: Path, setting: str, split: str, source: Path, precision: str | None, batch_size: int, **more: Any
     ) -> None:
+        """source: a checkpoint, or the file of a method of the user's own; more: what else decides the numbers."""
         self.setting = setting
         self.results_path = results_path(out_dir, setting, split)
         self.record_path = Path(out_dir) / f"{setting}_{split}_run.json"
         self.lock_path = Path(out_dir) / f".{setting}_{split}.lock"
-        digest = file_digest(checkpoint)
-        self.made_by = {"checkpoint": Path(checkpoint).name, "checkpoint_sha256": digest, "precision": precision}
-        decisive = {"checkpoint": digest, "setting": setting, "precision": precision, "batch_size": batch_size}
+        digest = file_digest(source)
+        self.made_by = {"checkpoint": source.name, "checkpoint_sha256": digest, "precision": precision, **more}
+        decisive = {"checkpoint": digest, "setting": setting, "precision": precision, "batch_size": batch_size, **more}
         self.digest = hashlib.sha256(json.dumps(decisive, sort_keys=True).encode()).hexdigest()
         self.folder = Path(out_dir) / f"{setting}_{split}_takes" / self.digest[:12]
 
@@ -75,8 +76,8 @@ class ResumableRun:
         record = read_json(self.record_path, "delete it") if self.record_path.exists() else None
         if not isinstance(record, dict) or record.get("run") != self.digest:
             raise UserError(
-                f"{self.results_path} was made by another checkpoint, precision or batch size; give another "
-                "--out_path, or --overwrite to replace it"
+                f"{self.results_path} was made by another checkpoint or method, precision or batch size; give "
+                "another --out_path, or --overwrite to replace it"
             )
         if record.get("results_sha256") != file_digest(self.results_path):
             return False  # damaged, or another run's, which this one was about to replace
@@ -131,12 +132,3 @@ def _fits(result: Any, plan: TakePlan) -> bool:
         and all(entry.keys() == {"pred_mask", "confidence"} for entry in found.values())
         for found, frames in pairs
     )
-
-
-def file_digest(path: Path) -> str:
-    """SHA-256 of a file, hexadecimal."""
-    with open_file(path) as file:
-        digest = hashlib.sha256()
-        while block := file.read(1 << 20):
-            digest.update(block)
-    return digest.hexdigest()

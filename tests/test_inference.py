@@ -312,7 +312,7 @@ def test_results_of_another_checkpoint_are_never_mixed_in_nor_replaced_unasked(
     backbone, *_ = load_checkpoint(checkpoint)
     other = tmp_path / "other.pth"
     save_checkpoint(other, backbone, XSegTx(XSegTxConfig("tiny", SIDE)))
-    with pytest.raises(UserError, match="made by another checkpoint, precision or batch size.*--overwrite"):
+    with pytest.raises(UserError, match="made by another checkpoint or method, precision or batch size.*--overwrite"):
         eval_segswap.main(arguments(other, data_path, finished.parent))
     assert finished.read_bytes() == before
     run(other, data_path, finished.parent, "ego-exo", "--overwrite")
@@ -387,7 +387,7 @@ def test_a_record_of_odd_content_is_one_of_another_run(checkpoint, data_path, fi
 
 
 def test_another_batch_size_is_another_run(checkpoint, data_path, finished):
-    with pytest.raises(UserError, match="another checkpoint, precision or batch size"):
+    with pytest.raises(UserError, match="another checkpoint or method, precision or batch size"):
         eval_segswap.main(arguments(checkpoint, data_path, finished.parent, "ego-exo", "--batch_size", "3"))
 
 

@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).resolve().parents[1]
-FOLDERS = ("benchmarks", "data", "evaluation", "formats", "inference", "model", "synthetic", "train")
+FOLDERS = ("benchmarks", "data", "evaluation", "examples", "formats", "inference", "model", "synthetic", "train")
 FLOORS = {  # folder -> what it may import of ours, besides itself
     "formats": set(),
     "model": {"formats.files", "formats.errors"},
@@ -22,6 +22,7 @@ FLOORS = {  # folder -> what it may import of ours, besides itself
     "train": {"formats", "model"},
     "inference": {"formats", "model"},
     "evaluation": {"formats"},
+    "examples": {"formats", "model", "train"},
 }
 SOURCES = sorted([*(path for folder in FOLDERS for path in (ROOT / folder).rglob("*.py")), ROOT / "eval_segswap.py"])
 SCRIPTS = [path for path in SOURCES if '__name__ == "__main__"' in path.read_text()]
@@ -173,7 +174,7 @@ def test_every_link_and_every_path_in_the_documents_leads_somewhere(document):
             slugs = {re.sub(r"[^\w -]", "", heading.lower()).replace(" ", "-") for heading in headings}
             assert not anchor or anchor in slugs, f"{document.name}: {link}"
     for path in re.findall(
-        r"`((?:data|train|inference|evaluation|model|formats|synthetic|benchmarks|docs)/[\w/]*\.?\w*)`", text
+        r"`((?:data|train|inference|evaluation|examples|model|formats|synthetic|benchmarks|docs)/[\w/]*\.?\w*)`", text
     ):
         assert (ROOT / path).exists() or path.startswith(MADE), f"{document.name}: {path}"
 

@@ -1,0 +1,106 @@
+"""Train a network of your own on this repository's samples and losses, then predict with it.
+
+python examples/own_network.py --setting ego-exo --out_path own.pth
+python eval_segswap.py --setting ego-exo --predictor examples/own_network.py:Method weights=own.pth
+"""
+
+import sys
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # repository root
+
+from formats.errors import run_script  # isort: split
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from tqdm import tqdm
+
+from formats.arguments import Parser, add_data_path, add_setting, at_least
+from formats.pairs import open_pairs
+from formats.parallel import loader_failures
+from model.backbones import make_backbone
+from model.device import resolve_device
+from model.features import Encoder
+from model.similarity import cell_coverage
+from model.weights import load_state, read_torch, write_torch
+from model.xsegtx import Prediction
+from train.dataset import StepSampler, TrainSamples, affordable_workers, make_loader
+from train.losses import LossWeights, compute_losses
+
+BACKBONE = "efficientnet_lite0"
+
+
+class OwnNetwork(nn.Module):
+    """The object's mean feature, times each cell's features, through convolutions: a mask of either view."""
+
+    def __init__(self, channels: int, width: int = 64):
+        super().__init__()
+        self.project = nn.Conv2d(channels, width, kernel_size=1)
+        self.decode = nn.Sequential(nn.Conv2d(width, width, 3, padding=1), nn.ReLU(), nn.Conv2d(width, 1, 3, padding=1))
+
+    def forward(self, query: Tensor, target: Tensor, mask: Tensor) -> Prediction:
+        """Backbone features (B, F, h, w) of both views, query mask (B, S, S) -> masks (B, S, S) and existence (B,)."""
+        views = [self.project(view) for view in (query, target)]  # (B, C, h, w) each
+        coverage = F.normalize(cell_coverage(mask).flatten(1), p=1, dim=1)  # (B, L), sum 1
+        prototype = torch.einsum("bcl,bl->bc", views[0].flatten(2), coverage)
+        logits = [self.decode(view * prototype[:, :, None, None]) for view in views]  # (B, 1, h, w) each
+        existence = logits[1].amax((1, 2, 3)).sigmoid()
+        large = [F.interpolate(x, mask.shape[1:], mode="bilinear")[:, 0] for x in logits]
+        return Prediction(large[0].sigmoid(), large[1].sigmoid(), existence)
+
+
+class Method:
+    """For eval_segswap.py."""
+
+    def __init__(self, weights: str):
+        trained = read_torch(Path(weights))
+        self.side, self.device, backbone = trained["side"], resolve_device(), make_backbone(BACKBONE)
+        self.encoder, self.network = Encoder(backbone, self.device), OwnNetwork(backbone.channels).to(self.device)
+        load_state(self.network, trained["network"], weights)
+
+    @torch.no_grad()
+    def predict(self, frame):
+        images = torch.from_numpy(np.stack(list(frame.images.values()))).to(self.device)  # (N, side, side, 3)
+        features = dict(zip(frame.images, self.encoder.images(images)[0][:, None], strict=True))
+        answers = []
+        for pair in frame.pairs:
+            mask = torch.from_numpy(frame.masks[pair[:2]])[None].to(self.device)
+            found = self.network(features[pair.query_camera], features[pair.target_camera], mask)
+            answers.append((found.target_mask_prob[0], found.existence[0]))
+        return answers
+
+
+def main(argv: list[str] | None = None) -> None:
+    parser = Parser(__doc__)
+    add_setting(parser)
+    add_data_path(parser)
+    parser.add_argument("--input_size", type=at_least(48), default=480, help="side of the square input in pixels")
+    parser.add_argument("--batch_size", type=at_least(1), default=8, help="pairs of a step")
+    parser.add_argument("--steps", type=at_least(1), default=2000, help="of training")
+    parser.add_argument("--out_path", type=Path, default=Path("own.pth"), help="file for the network")
+    args = parser.parse_args(argv)
+
+    torch.manual_seed(0)
+    device, backbone = resolve_device(), make_backbone(BACKBONE)
+    encoder, network = Encoder(backbone, device), OwnNetwork(backbone.channels).to(device)
+    optimizer = torch.optim.Adam(network.parameters(), lr=1e-3)
+    samples = TrainSamples(open_pairs([args.data_path], "train", args.setting), args.input_size, seed=0)
+    workers = affordable_workers(None, args.batch_size, args.input_size)
+    batches = make_loader(samples, StepSampler(range(args.steps), args.batch_size), workers, device.type == "cuda")
+    with loader_failures(), tqdm(batches, unit="step") as bar:
+        for batch in bar:
+            batch = batch.to(device)
+            (query, _), (target, _) = encoder.images(batch.query_image), encoder.images(batch.target_image)
+            prediction = network(query, target, batch.query_mask)
+            losses = compute_losses(prediction, batch, LossWeights())
+            optimizer.zero_grad()
+            losses.total.backward()
+            optimizer.step()
+            bar.set_postfix(loss=f"{losses.total.item():.3f}")
+    write_torch(args.out_path, {"network": network.state_dict(), "side": args.input_size})
+
+
+if __name__ == "__main__":
+    run_script(main)

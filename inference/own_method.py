@@ -1,0 +1,141 @@
+"""A method of your own in the place of the network: eval_segswap.py --predictor my_method.py:Method
+
+`Method` says what such a class has, `Frame` what it is given; docs/extending.md has examples.
+"""
+
+import ast
+import contextlib
+import sys
+import traceback
+import types
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from formats.errors import UserError
+from formats.files import file_digest
+from formats.geometry import EVAL_SIDE, Size, letterbox
+from formats.processed import CameraPair
+from inference.closer_look import resize_prob
+from model.weights import in_a_line
+
+
+@dataclass
+class Frame:
+    """All that is asked about one frame of a take: to find each object with a mask in a query view in target views."""
+
+    take_uid: str
+    number: int  # 0-based position in the 30 fps video
+    folder: Path  # of the processed take: frames of other times are <folder>/<camera>/<number>.jpg
+    pairs: Sequence[CameraPair]  # the questions: (object_name, query_camera, target_camera)
+    images: dict[str, np.ndarray]  # by camera: (H, W, 3) uint8 RGB
+    masks: dict[tuple[str, str], np.ndarray]  # by pair[:2]: the query mask, (H, W) uint8 of 0 and 1, as its image
+    video_sizes: dict[str, Size]  # by camera: (H, W) of the video, often larger than the frame
+
+
+class Method(Protocol):
+    """Made once in each process, with keyword arguments of `--predictor my_method.py:Method key=value ...`: numbers and
+    other Python literals as such, everything else as text.
+
+    A process predicts one take after the other, and the frames of a take in ascending order. Processes share takes, and
+    a stopped run continues with a whole take. So an answer may depend on earlier frames of its own take, but on no
+    other take: forget what you keep when `take_uid` changes. Under torchrun, "cuda" is the process's own GPU.
+    """
+
+    side: int | None = (
+        None  # of the squares that images and masks are letterboxed to; None or left out: frames as they are
+    )
+
+    def predict(self, frame: Frame) -> Sequence[tuple[np.ndarray | Tensor, float]]:
+        """(mask, existence) for each of `frame.pairs`, in their order. The mask is as large as the target's image and
+        holds booleans or probabilities; it is resized, and what is above 0.5 then is the object. The existence is the
+        probability that the object is visible there.
+        """
+
+
+class MethodMatcher:
+    """Used like a `Matcher`, a frame at a time: each chunk's batch is a `Frame`."""
+
+    batch_size = 1
+
+    def __init__(self, name: str, *arguments: str, device: torch.device):
+        """name: `my_method.py:Method`; arguments: `key=value`. `self.arguments` has them by key, and in the place of a
+        file's name, such as of weights, its SHA-256. UserError if a method cannot be made of this.
+        """
+        file, _, self.class_name = name.rpartition(":")
+        self.name, self.path, self.device = name, Path(file), device
+        given = {key: value for key, _, value in (text.partition("=") for text in arguments)}
+        self.arguments = {key: file_digest(Path(x)) if Path(x).is_file() else x for key, x in given.items()}
+        if not self.path.is_file():
+            raise UserError(f"--predictor {name} names no file; give my_method.py:Method")
+        if odd := [text for text in arguments if "=" not in text]:
+            raise UserError(f"--predictor {name} {odd[0]}: not of the form key=value")
+        sys.path.append(str(self.path.resolve().parent))  # it may import its neighbors
+        module = sys.modules["own_method"] = types.ModuleType("own_method")
+        module.__file__ = str(self.path)
+        with self._own_code(f"--predictor {name}"):
+            exec(compile(self.path.read_bytes(), self.path, "exec", dont_inherit=True), vars(module))
+            made = getattr(module, self.class_name, None)
+            if not callable(getattr(made, "predict", None)):
+                raise UserError(f"the file has no class {self.class_name} with a method predict(frame)")
+            self.method = made(**{key: _value(text) for key, text in given.items()})
+            self.side = getattr(self.method, "side", None)
+            if self.side is not None and (type(self.side) is not int or self.side < 1):
+                raise UserError(f"side is {self.side!r:.40}; it must be a number of pixels or None")
+
+    def predict(self, frame: Frame) -> tuple[Tensor, Tensor]:
+        """The mask's probability (P, 480, 480), letterboxed, and the existence (P,) of each pair, float32."""
+        where = f"{self.name}, take {frame.take_uid}, frame {frame.number}"
+        with self._own_code(where):
+            answers = self.method.predict(frame)
+        if not isinstance(answers, list | tuple) or len(answers) != len(frame.pairs):
+            found = f"{len(answers)} answers" if isinstance(answers, list | tuple) else type(answers).__name__
+            raise UserError(f"{where}: predict returned {found}, not a list of {len(frame.pairs)}")
+        masks, existence = torch.zeros(len(answers), EVAL_SIDE, EVAL_SIDE), torch.zeros(len(answers))
+        for i, (pair, answer) in enumerate(zip(frame.pairs, answers, strict=True)):
+            try:
+                mask, existence[i] = _checked(answer, frame.images[pair.target_camera].shape[:2])
+            except ValueError as error:
+                raise UserError(f"{where}, {' '.join(pair)}: {error}") from None
+            square = torch.from_numpy(letterbox(mask, max(mask.shape)))  # padding alone; nothing if it is one already
+            masks[i] = resize_prob(square[None], EVAL_SIDE)[0]
+        return masks, existence
+
+    @contextlib.contextmanager
+    def _own_code(self, where: str) -> Iterator[None]:
+        """Around the method's code. Its traceback is printed, without our part of it; one line ends the script."""
+        try:
+            yield
+        except UserError as error:
+            raise UserError(f"{where}: {error}") from None
+        except Exception as error:
+            frames = error.__traceback__
+            while frames and frames.tb_frame.f_code.co_filename != str(self.path):
+                frames = frames.tb_next
+            traceback.print_exception(type(error), error, frames)
+            raise UserError(f"{where}: {type(error).__name__}: {in_a_line(error)}") from None
+
+
+def _value(text: str) -> Any:
+    try:
+        return ast.literal_eval(text)
+    except (ValueError, SyntaxError):
+        return text
+
+
+def _checked(answer: Any, size: Size) -> tuple[np.ndarray, float]:
+    """An answer -> mask (*size) float32 in [0, 1] and existence. Raises ValueError if it is not of that form."""
+    if not isinstance(answer, tuple | list) or len(answer) != 2:
+        raise ValueError(f"the answer is {type(answer).__name__}; give a pair (mask, existence)")
+    mask, existence = (x.detach().cpu().float().numpy() if isinstance(x, Tensor) else np.asarray(x) for x in answer)
+    for what, values, shape in (("mask", mask, size), ("existence", existence.squeeze(), ())):
+        if values.dtype.kind not in "biuf" or values.shape != shape:
+            raise ValueError(f"the {what} is {values.dtype} of shape {values.shape}; give numbers of shape {shape}")
+        if not ((values >= 0) & (values <= 1)).all():  # NaN neither
+            raise ValueError(f"the {what} holds {values.min()} to {values.max()}; give numbers from 0 to 1")
+    return mask.astype(np.float32), float(existence.squeeze())

@@ -1,0 +1,286 @@
+"""inference/own_method.py: classes of the user's own in the network's place, from command line to results file."""
+
+import json
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import eval_segswap
+from formats.errors import UserError
+from formats.geometry import eval_size
+from formats.masks import decode_mask, eval_mask
+from formats.processed import ProcessedTake
+from tests.made import EGO, ROOT
+from tests.made.processed import MASK_AND_FRAME_SIZES, make_data_set
+from tests.made.scripts import run_main
+
+TAKES = {"val": ["take-a", "take-b", "take-c"]}
+METHOD = """
+import numpy as np
+
+class Method:
+    '''Answers with the query's mask, and notes what it was given; remembers how many frames of a take it has seen.'''
+
+    def __init__(self, side=None, notes=None, existence=0.75):
+        self.side, self.notes, self.existence, self.take_uid = side, notes, existence, None
+
+    def predict(self, frame):
+        if frame.take_uid != self.take_uid:
+            self.take_uid, self.seen = frame.take_uid, 0
+        self.seen += 1
+        if self.notes:
+            with open(self.notes, "a") as file:
+                print(frame.take_uid, frame.number, *sorted(frame.images), file=file)
+        return [self.answer(frame, pair) for pair in frame.pairs]
+
+    def answer(self, frame, pair):
+        target = frame.images[pair.target_camera]
+        assert frame.masks[pair[:2]].shape == frame.images[pair.query_camera].shape[:2]
+        assert target.dtype == np.uint8 and (frame.folder / pair.target_camera / f"{frame.number}.jpg").is_file()
+        mask = np.zeros(target.shape[:2], bool)
+        height, width = mask.shape
+        mask[height // 2 - 2 * self.seen : height // 2 + 2 * self.seen, width // 3 : width // 2] = True
+        return mask, self.existence / self.seen
+"""
+
+
+@pytest.fixture(scope="module")
+def data_path(tmp_path_factory) -> Path:
+    return make_data_set(tmp_path_factory.mktemp("data"), TAKES)
+
+
+@pytest.fixture
+def method(tmp_path) -> Path:
+    path = tmp_path / "my_method.py"
+    path.write_text(METHOD)
+    return path
+
+
+def arguments(data_path, out_path, *predictor, setting="ego-exo") -> list[str]:
+    named = {"--setting": setting, "--data_path": data_path, "--out_path": out_path, "--device": "cpu"}
+    return [str(x) for x in (*(x for pair in named.items() for x in pair), "--predictor", *predictor)]
+
+
+def run(data_path, out_path, *predictor, setting="ego-exo", more=("--num_workers", "0")) -> Path:
+    """Run the script in this process; returns the results file."""
+    assert eval_segswap.main([*arguments(data_path, out_path, *predictor, setting=setting), *more]) == 0
+    return out_path / f"{setting}_val_results.json"
+
+
+def read_results(path: Path, setting: str = "ego-exo") -> dict:
+    return json.loads(path.read_text())[setting]["results"]
+
+
+@pytest.mark.parametrize("setting", ["ego-exo", "exo-ego"])
+@pytest.mark.parametrize("side", [None, 480, 97])
+def test_every_pair_is_asked_with_all_that_a_method_may_need_and_frames_come_in_order(
+    data_path, method, tmp_path, setting, side
+):
+    notes = tmp_path / "notes.txt"
+    path = run(data_path, tmp_path / "out", f"{method}:Method", f"side={side}", f"notes={notes}", setting=setting)
+    asked = [line.split() for line in notes.read_text().splitlines()]
+    assert [words[0] for words in asked] == sorted(words[0] for words in asked)  # a take after the other
+    results = read_results(path, setting)
+    assert list(results) == TAKES["val"]
+    for uid, result in results.items():
+        numbers = [int(words[1]) for words in asked if words[0] == uid]
+        assert numbers == sorted(set(numbers)) == [0, 30, 60]
+        take = ProcessedTake.read(data_path, uid)
+        for pair in take.camera_pairs(setting):
+            frames = result["masks"][pair.object_name][f"{pair.query_camera}_{pair.target_camera}"]
+            assert set(map(int, frames)) == set(take.masks[pair.object_name][pair.query_camera])
+            for frame, entry in frames.items():
+                seen = 1 + numbers.index(int(frame))
+                assert entry["confidence"] == pytest.approx(0.75 / seen)
+                found = decode_mask(entry["pred_mask"])
+                assert found.shape == eval_size(take.video_size(pair.target_camera))
+                height, width = MASK_AND_FRAME_SIZES[pair.target_camera == EGO][1] if side is None else (side, side)
+                scale = 480 / max(height, width)
+                rows, cols = np.flatnonzero(found.any(1)), np.flatnonzero(found.any(0))
+                assert abs(len(rows) - 4 * seen * scale) <= 2 and abs(np.mean(rows) - found.shape[0] / 2) <= scale + 1
+                assert abs(len(cols) - (width // 2 - width // 3) * scale) <= 2
+
+
+ECHO = """
+class Method:
+    def predict(self, frame):
+        return [(frame.masks[pair[:2]], 1) for pair in frame.pairs]
+"""
+
+
+@pytest.mark.parametrize("side", [480, None])
+def test_a_mask_that_is_handed_back_is_the_one_on_disk(tmp_path, side):
+    """Query and target views of one size, so that the query's mask fits the target's image."""
+    layout = {"cup": {"aria01": [0, 30], "aria02": [0, 30]}}
+    data_path = make_data_set(tmp_path, {"val": ["take"]}, layout)
+    annotation = data_path / "take" / "annotation.json"
+    content = json.loads(annotation.read_text()) | {"is_ego": {"aria02": False}}
+    annotation.write_text(json.dumps(content))
+    (tmp_path / "echo.py").write_text(ECHO + f"    side = {side}\n")
+    results = read_results(run(data_path, tmp_path / "out", f"{tmp_path / 'echo.py'}:Method"))
+    for frame, entry in results["take"]["masks"]["cup"]["aria01_aria02"].items():
+        expected = eval_mask(content["masks"]["cup"]["aria01"][frame])
+        assert (decode_mask(entry["pred_mask"]) != expected).mean() < 0.01
+
+
+KILLED_AFTER_A_TAKE = """
+import os, signal, sys
+import eval_segswap
+from inference.resumable_run import ResumableRun
+
+write = ResumableRun.write
+ResumableRun.write = lambda *given: (write(*given), os.kill(os.getpid(), signal.SIGKILL))
+eval_segswap.main(sys.argv[1:])
+"""
+
+
+def test_a_killed_run_continues_to_the_same_bytes_and_so_do_two_ranks(data_path, method, tmp_path):
+    """Of a method whose answers depend on the frames before, as those of a memory over time do."""
+    whole = run(data_path, tmp_path / "whole", f"{method}:Method", "side=96")
+    words = arguments(data_path, tmp_path / "killed", f"{method}:Method", "side=96")
+    for _ in range(2):  # one take more each time
+        killed = subprocess.run(
+            [sys.executable, "-c", KILLED_AFTER_A_TAKE, *words, "--num_workers", "0"],
+            cwd=ROOT,
+            stderr=subprocess.DEVNULL,
+        )
+        assert killed.returncode == -signal.SIGKILL
+    assert len(list((tmp_path / "killed").rglob("take-*.json"))) == 2
+    resumed = run(data_path, tmp_path / "killed", f"{method}:Method", "side=96", more=())
+    assert resumed.read_bytes() == whole.read_bytes()
+
+    ranks = [sys.executable, "-m", "torch.distributed.run", "--nproc_per_node", "2", "--standalone"]
+    words = arguments(data_path, tmp_path / "ranks", f"{method}:Method", "side=96")
+    subprocess.run([*ranks, str(ROOT / "eval_segswap.py"), *words], check=True, capture_output=True, timeout=300)
+    assert (tmp_path / "ranks" / whole.name).read_bytes() == whole.read_bytes()
+
+
+def test_another_file_class_or_argument_is_another_run(data_path, method, tmp_path, capsys):
+    weights = tmp_path / "weights.txt"
+    weights.write_text("1")
+    method.write_text(METHOD + "\n\nclass Other(Method):\n    pass\n")
+    same = ("side=96", f"notes={weights}")
+    path = run(data_path, tmp_path / "out", f"{method}:Method", *same)
+    record = json.loads((path.parent / "ego-exo_val_run.json").read_text())["provenance"]
+    assert (record["checkpoint"], record["predictor"], record["predictor_args"]["side"]) == (
+        method.name,
+        "Method",
+        "96",
+    )
+    weights.write_text("1")  # the method has noted its frames in this file
+    run(data_path, tmp_path / "out", f"{method}:Method", *same)
+    assert "complete already" in capsys.readouterr().out
+
+    def refused(*predictor):
+        with pytest.raises(UserError, match="made by another checkpoint or method"):
+            eval_segswap.main(arguments(data_path, tmp_path / "out", *predictor))
+
+    refused(f"{method}:Other", *same)
+    refused(f"{method}:Method", "side=97", same[1])
+    refused(f"{method}:Method")
+    weights.write_text("2")
+    refused(f"{method}:Method", *same)
+    weights.write_text("1")
+    method.write_text(method.read_text() + "# changed\n")
+    refused(f"{method}:Method", *same)
+
+
+ANSWER = """
+import numpy as np
+import torch
+
+class Method:
+    side = 96
+
+    def predict(self, frame):
+        mask = torch.zeros(96, 96)
+        answers = [(mask, 0.5) for _ in frame.pairs]
+        {change}
+        return answers
+"""
+WRONG = {  # what a method does -> what the line says
+    "answers = None": "predict returned NoneType, not a list of 3",
+    "answers = answers[1:]": "predict returned 2 answers, not a list of 3",
+    "answers[1] = mask": "the answer is Tensor; give a pair (mask, existence)",
+    "answers[1] = (mask, 0.5, 1)": "the answer is tuple; give a pair (mask, existence)",
+    "answers[1] = (mask[1:], 0.5)": "the mask is float32 of shape (95, 96); give numbers of shape (96, 96)",
+    "answers[1] = (mask.numpy()[..., None], 0.5)": "of shape (96, 96, 1); give numbers of shape (96, 96)",
+    "answers[1] = (np.full((96, 96), 'x'), 0.5)": "the mask is <U1 of shape (96, 96)",
+    "answers[1] = (mask + np.nan, 0.5)": "the mask holds nan to nan; give numbers from 0 to 1",
+    "answers[1] = (255 * np.ones((96, 96), np.uint8), 0.5)": "the mask holds 255 to 255; give numbers from 0 to 1",
+    "answers[1] = (mask - 0.1, 0.5)": "the mask holds -0.1",
+    "answers[1] = ({'size': [96, 96], 'counts': ''}, 0.5)": "the mask is object of shape (); give numbers of shape (96",
+    "answers[1] = (mask, float('nan'))": "the existence holds nan to nan; give numbers from 0 to 1",
+    "answers[1] = (mask, 1.5)": "the existence holds 1.5 to 1.5",
+    "answers[1] = (mask, None)": "the existence is object of shape (); give numbers of shape ()",
+    "answers[1] = (mask, torch.zeros(2))": "the existence is float32 of shape (2,); give numbers of shape ()",
+}
+
+
+@pytest.mark.parametrize("change", WRONG)
+def test_a_wrong_answer_is_one_line_that_says_where_and_what(data_path, tmp_path, change):
+    (tmp_path / "m.py").write_text(ANSWER.format(change=f"if frame.number == 30: {change}"))
+    words = arguments(data_path, tmp_path / "out", f"{tmp_path / 'm.py'}:Method")
+    done = run_main(eval_segswap.main, *words, "--num_workers", 0)
+    line = done.stderr.splitlines()[-1]
+    assert done.returncode == 1 and "Traceback" not in done.stderr
+    assert line.startswith(f"error: {tmp_path / 'm.py'}:Method, take take-a, frame 30") and WRONG[change] in line
+    assert ("aria01_214-1 cam02" in line) == ("answers[1]" in change)
+
+
+RIGHT = [
+    "mask > 0",
+    "mask.to(torch.bfloat16)",
+    "mask.numpy().astype(np.int64)",
+    "mask.requires_grad_()",
+    "mask.tolist()",
+]
+
+
+@pytest.mark.parametrize("mask", RIGHT)
+def test_masks_may_be_arrays_or_tensors_of_many_kinds(data_path, tmp_path, mask):
+    (tmp_path / "m.py").write_text(ANSWER.format(change=f"answers[0] = ({mask}, torch.ones(1))"))
+    results = read_results(run(data_path, tmp_path / "out", f"{tmp_path / 'm.py'}:Method"))
+    assert results["take-a"]["masks"]["cup_0"][f"{EGO}_cam01"]["0"]["confidence"] == 1
+
+
+def test_an_error_of_the_method_shows_its_own_traceback_and_where_it_was(data_path, tmp_path):
+    path = tmp_path / "m.py"
+    path.write_text(ANSWER.format(change="return answers[frame.number]['x']"))
+    done = run_main(eval_segswap.main, *arguments(data_path, tmp_path / "out", f"{path}:Method"), "--num_workers", 0)
+    assert done.returncode == 1 and "answers[frame.number]['x']" in done.stderr
+    assert "own_method.py" not in done.stderr and "eval_segswap.py" not in done.stderr
+    last = done.stderr.splitlines()[-1]
+    assert last.startswith(f"error: {path}:Method, take take-a, frame 0: TypeError: ")
+
+
+BAD_PREDICTORS = {
+    "nowhere.py:Method": "names no file; give my_method.py:Method",
+    "Method": "names no file",
+    "{tmp}/m.py:": "has no class ",
+    "{tmp}/m.py:Metod": "has no class Metod with a method predict(frame)",
+    "{tmp}/m.py:np": "has no class np",
+    "{tmp}/m.py:Method side": "side: not of the form key=value",
+    "{tmp}/m.py:Method share=2": "TypeError: Method() takes no arguments",
+    "{tmp}/side.py:Method": "side is '480'; it must be a number of pixels or None",
+    "{tmp}/syntax.py:Method": "SyntaxError: ",
+    "{tmp}/imports.py:Method": "ModuleNotFoundError: No module named 'nothing_of_this_name'",
+    "{tmp}/m.py:Method --ckpt_path net.pth": "--ckpt_path is for the network",
+    "{tmp}/m.py:Method --precision bf16": "--precision is for the network",
+}
+
+
+@pytest.mark.parametrize("words", BAD_PREDICTORS)
+def test_what_is_no_method_ends_in_one_line(data_path, tmp_path, words):
+    (tmp_path / "m.py").write_text(ANSWER.format(change=""))
+    (tmp_path / "side.py").write_text(ANSWER.format(change="").replace("side = 96", "side = '480'"))
+    (tmp_path / "syntax.py").write_text("class Method\n")
+    (tmp_path / "imports.py").write_text("import nothing_of_this_name\n")
+    done = run_main(eval_segswap.main, *arguments(data_path, tmp_path / "out", *words.format(tmp=tmp_path).split()))
+    last = done.stderr.splitlines()[-1]
+    assert done.returncode == 1 and last.startswith("error: ") and BAD_PREDICTORS[words] in last
+    assert not (tmp_path / "out").exists()
