@@ -1,6 +1,6 @@
 """A trained model that finds one object at a time, in pictures of any size.
 
-predictor = Predictor.load("train/checkpoints/egoexo_v2_480x480/netBest.pth")
+predictor = Predictor.load()  # the network of this repository, or a checkpoint of yours: Predictor.load("netBest.pth")
 mask, existence = predictor.segment(query_image, query_mask, target_image)
 """
 
@@ -11,6 +11,7 @@ import numpy as np
 import torch
 from PIL.Image import Image
 
+from formats.errors import UserError
 from formats.geometry import letterbox, unletterbox
 from formats.results import THRESHOLD
 from formats.takes import SETTINGS
@@ -19,6 +20,9 @@ from inference.matcher import Matcher, PairBatch, resize_prob
 from inference.pictures import as_image, as_mask
 from model.checkpoint import load_checkpoint
 from model.device import resolve_device
+
+SHIPPED = Path(__file__).resolve().parents[1] / "model" / "pretrained" / "xsegtx_tiny.pth"  # trained on rendered takes
+CKPT_HELP = f"checkpoint (default: {SHIPPED.name}, the network of this repository)"
 
 
 class Predictor:
@@ -32,15 +36,20 @@ class Predictor:
     @classmethod
     def load(
         cls,
-        path: Path | str,
+        path: Path | str | None = None,
         device: torch.device | str = "auto",
         precision: str = "fp32",
         batch_size: int | None = None,
         compile: bool = False,
         backbone_weights: Path | None = None,
     ) -> "Predictor":
-        """From a checkpoint file; options as `Matcher` and `load_checkpoint` have them. Raises UserError."""
-        checkpoint = load_checkpoint(Path(path), backbone_weights)
+        """From a checkpoint file, by default SHIPPED; options as `Matcher` and `load_checkpoint` have them. Raises
+        UserError.
+        """
+        path = Path(SHIPPED if path is None else path)
+        if path == SHIPPED and not path.is_file():
+            raise UserError(f"no file {path}, the network of this repository; get it with git, or give a checkpoint")
+        checkpoint = load_checkpoint(path, backbone_weights)
         arguments, config = checkpoint.arguments, checkpoint.model.config
         device = resolve_device(str(device))
         matcher = Matcher(checkpoint.backbone, checkpoint.model, device, precision, batch_size, compile)
