@@ -5,15 +5,12 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pytest
-import torch
 from PIL import Image
 
 from formats.errors import UserError
 from inference import predictor, segment_pair
-from model.backbone import calibrate_batch_norm, normalize_image, random_backbone
-from model.checkpoint import save_checkpoint
-from model.xsegtx import XSegTx, XSegTxConfig
 from tests.made import ROOT
+from tests.made.networks import make_network
 
 SAMPLES = sorted(path for path in (ROOT / "assets/samples").iterdir() if path.is_dir())
 
@@ -22,10 +19,7 @@ SAMPLES = sorted(path for path in (ROOT / "assets/samples").iterdir() if path.is
 def files(tmp_path_factory) -> dict[str, str]:
     """Argument -> path of a valid call."""
     folder = tmp_path_factory.mktemp("pair")
-    torch.manual_seed(0)
-    backbone = random_backbone(0)
-    calibrate_batch_norm(backbone, [normalize_image(torch.randint(0, 256, (2, 96, 96, 3), dtype=torch.uint8))])
-    save_checkpoint(folder / "net.pth", backbone, XSegTx(XSegTxConfig("tiny", 96)))
+    make_network(folder / "net.pth")
     rng = np.random.default_rng(0)
     for name, size in {"query": (64, 64), "target": (90, 160)}.items():
         cv2.imwrite(str(folder / f"{name}.jpg"), rng.integers(0, 256, (*size, 3), np.uint8))
