@@ -6,6 +6,7 @@ from torch import Tensor
 from formats.geometry import ZOOM, Corner, crop_corner
 from formats.results import THRESHOLD
 from inference.matcher import Matcher, PairBatch, resize_prob
+from model.features import Encoder
 
 
 class CloserLook:
@@ -19,6 +20,10 @@ class CloserLook:
     @property
     def batch_size(self) -> int:
         return self.matcher.batch_size
+
+    @property
+    def encoder(self) -> Encoder:
+        return self.matcher.encoder
 
     @torch.inference_mode()
     def predict(self, batch: PairBatch) -> tuple[Tensor, Tensor]:

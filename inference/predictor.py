@@ -68,14 +68,26 @@ class Predictor:
         Returns the object's mask in the target image, (H, W) uint8 of 0 and 1, and the probability that it is visible.
         Raises UserError, in one line, for anything else.
         """
+        return self.segment_all(query_image, query_mask, [target_image])[0]
+
+    def segment_all(
+        self,
+        query_image: np.ndarray | Image,
+        query_mask: np.ndarray | Image,
+        target_images: Sequence[np.ndarray | Image],
+    ) -> list[tuple[np.ndarray, float]]:
+        """As `segment`, for each of some target images; the query is encoded once."""
         side = self.matcher.side
-        query_image, target_image = as_image(query_image, "query image"), as_image(target_image, "target image")
-        query_mask = as_mask(query_mask, "query mask", query_image.shape[:2])
-        images = np.stack([letterbox(query_image, side), letterbox(target_image, side)])
-        mask = letterbox(query_mask, side)[None]
-        zero, one = torch.tensor([0]), torch.tensor([1])
-        batch = PairBatch(torch.from_numpy(images), torch.from_numpy(mask), zero, pair_mask=zero, pair_target=one)
+        query_image = as_image(query_image, "query image")
+        targets = [as_image(image, "target image") for image in target_images]
+        mask = letterbox(as_mask(query_mask, "query mask", query_image.shape[:2]), side)[None]
+        images = np.stack([letterbox(image, side) for image in (query_image, *targets)])
+        zeros, places = torch.zeros(len(targets), dtype=torch.int64), torch.arange(1, len(images))
+        batch = PairBatch(torch.from_numpy(images), torch.from_numpy(mask), zeros[:1], zeros, places)
         prob, existence = self.matcher.predict(batch)
-        size = target_image.shape[:2]
-        found = resize_prob(prob, max(size))[0] > THRESHOLD
-        return unletterbox(found.cpu().numpy(), size).astype(np.uint8), float(existence[0])
+        found = []
+        for target, target_prob, visible in zip(targets, prob, existence.tolist(), strict=True):
+            size = target.shape[:2]
+            target_mask = resize_prob(target_prob[None], max(size))[0] > THRESHOLD
+            found.append((unletterbox(target_mask.cpu().numpy(), size).astype(np.uint8), visible))
+        return found
