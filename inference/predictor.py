@@ -1,6 +1,6 @@
 """A trained model that finds one object at a time, in pictures of any size.
 
-predictor = Predictor.load("train/checkpoints/egoexo_v2_480x480/netBest.pth")
+predictor = Predictor.load()  # the network of this repository, or a checkpoint of yours: Predictor.load("netBest.pth")
 mask, existence = predictor.segment(query_image, query_mask, target_image)
 """
 
@@ -12,6 +12,7 @@ import numpy as np
 import torch
 from PIL.Image import Image
 
+from formats.errors import UserError
 from formats.geometry import Size, letterbox, unletterbox
 from formats.results import THRESHOLD
 from formats.takes import SETTINGS
@@ -19,6 +20,9 @@ from inference.matcher import Matcher, PairBatch
 from inference.pictures import as_image, as_mask
 from model.checkpoint import load_checkpoint
 from model.device import resolve_device
+
+SHIPPED = Path(__file__).resolve().parents[1] / "model" / "pretrained" / "xsegtx_tiny.pth"  # trained on rendered takes
+CKPT_HELP = f"checkpoint (default: {SHIPPED.name}, the network of this repository)"
 
 
 class Predictor:
@@ -32,15 +36,20 @@ class Predictor:
     @classmethod
     def load(
         cls,
-        path: Path | str,
+        path: Path | str | None = None,
         device: torch.device | str = "auto",
         precision: str = "fp32",
         batch_size: int | None = None,
         compile: bool = False,
         backbone_weights: Path | None = None,
     ) -> "Predictor":
-        """From a checkpoint file; options as `Matcher` and `load_checkpoint` have them. Raises UserError."""
-        checkpoint = load_checkpoint(Path(path), backbone_weights)
+        """From a checkpoint file, by default SHIPPED; options as `Matcher` and `load_checkpoint` have them. Raises
+        UserError.
+        """
+        path = Path(SHIPPED if path is None else path)
+        if path == SHIPPED and not path.is_file():
+            raise UserError(f"no file {path}, the network of this repository; get it with git, or give a checkpoint")
+        checkpoint = load_checkpoint(path, backbone_weights)
         arguments, config = checkpoint.arguments, checkpoint.model.config
         device = resolve_device(str(device))
         closer_look = bool(arguments.get("closer_look"))
@@ -59,15 +68,27 @@ class Predictor:
         Returns the object's mask in the target image, (H, W) uint8 of 0 and 1, and the probability that it is visible.
         Raises UserError, in one line, for anything else.
         """
+        return self.segment_all(query_image, query_mask, [target_image])[0]
+
+    def segment_all(
+        self,
+        query_image: np.ndarray | Image,
+        query_mask: np.ndarray | Image,
+        target_images: Sequence[np.ndarray | Image],
+    ) -> list[tuple[np.ndarray, float]]:
+        """As `segment`, for each of some target images; the query is encoded once."""
         side = self.matcher.side
-        query_image, target_image = as_image(query_image, "query image"), as_image(target_image, "target image")
-        query_mask = as_mask(query_mask, "query mask", query_image.shape[:2])
-        images = np.stack([letterbox(query_image, side), letterbox(target_image, side)])
-        mask = letterbox(query_mask, side)[None]
-        zero, one = torch.tensor([0]), torch.tensor([1])
-        batch = PairBatch(torch.from_numpy(images), torch.from_numpy(mask), zero, pair_mask=zero, pair_target=one)
+        query_image = as_image(query_image, "query image")
+        targets = [as_image(image, "target image") for image in target_images]
+        mask = letterbox(as_mask(query_mask, "query mask", query_image.shape[:2]), side)[None]
+        images = np.stack([letterbox(image, side) for image in (query_image, *targets)])
+        zeros, places = torch.zeros(len(targets), dtype=torch.int64), torch.arange(1, len(images))
+        batch = PairBatch(torch.from_numpy(images), torch.from_numpy(mask), zeros[:1], zeros, places)
         prob, existence = self.matcher.predict(batch)
-        return mask_in_image(prob[0].cpu().numpy(), target_image.shape[:2]), float(existence[0])
+        return [
+            (mask_in_image(target_prob, target.shape[:2]), visible)
+            for target, target_prob, visible in zip(targets, prob.cpu().numpy(), existence.tolist(), strict=True)
+        ]
 
 
 def mask_in_image(prob: np.ndarray, size: Size) -> np.ndarray:

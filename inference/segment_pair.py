@@ -1,9 +1,10 @@
 """Find one object of a picture in another: two images and a mask file -> a mask and an overlay picture.
 
-    python inference/segment_pair.py --query_image a.jpg --query_mask mask.png --target_image b.jpg --ckpt_path net.pth
+    python inference/segment_pair.py --query_image a.jpg --query_mask a.png --target_image b.jpg
+    python inference/segment_pair.py --query_image a.jpg --query_mask a.png --target_image b.jpg --ckpt_path net.pth
 
-Writes <out>_mask.png (0 and 255, the size of the target image) and <out>_overlay.jpg, and prints the probability that
-the object is visible in the target image.
+Writes <out>_mask.png (0 and 255, the size of the target image) and <out>_overlay.jpg, and prints which network it used
+and the probability that the object is visible in the target image. assets/samples/ has pictures to try.
 """
 
 import sys
@@ -19,7 +20,7 @@ import numpy as np
 from formats.arguments import Parser
 from formats.drawing import PREDICTION, QUERY, overlay, write_picture
 from inference.pictures import as_image, as_mask, open_picture
-from inference.predictor import Predictor
+from inference.predictor import CKPT_HELP, SHIPPED, Predictor
 from model.device import PRECISION_HELP, PRECISIONS, default_precision, resolve_device
 
 
@@ -34,7 +35,7 @@ def main(argv: list[str] | None = None) -> None:
         help="its mask, non-zero where the object is; any size of the same shape",
     )
     add("--target_image", type=Path, required=True, help="picture in which to find it")
-    add("--ckpt_path", type=Path, required=True, help="checkpoint of the direction: ego-exo or exo-ego")
+    add("--ckpt_path", type=Path, default=SHIPPED, help=CKPT_HELP)
     add("--backbone_weights", type=Path, help="file of a backbone that the checkpoint names (default: as in training)")
     add("--out", type=Path, default=Path("pair"), help="beginning of the two output files' names")
     add("--device", default="auto", help="auto, cpu, cuda, cuda:1 or mps")
@@ -55,6 +56,7 @@ def main(argv: list[str] | None = None) -> None:
     height = max(image.shape[0] for image in shown)
     shown = [cv2.resize(image, (round(image.shape[1] * height / image.shape[0]), height)) for image in shown]
     write_picture(overlay_path, np.hstack(shown))
+    print(f"{args.ckpt_path}: {predictor.description}")
     print(f"visible with probability {existence:.3f}, {mask.mean():.2%} of the target image")
     print(f"{mask_path}\n{overlay_path}")
 

@@ -6,6 +6,7 @@ import json
 import shutil
 import subprocess
 import tempfile
+import time
 import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
@@ -27,8 +28,9 @@ class Page:
     def __init__(self, session: str):
         self._session = session
 
-    def open(self, path: Path) -> None:
-        _post(f"{self._session}/url", {"url": path.resolve().as_uri()})
+    def open(self, page: Path | str) -> None:
+        """A file, or an address."""
+        _post(f"{self._session}/url", {"url": page if isinstance(page, str) else page.resolve().as_uri()})
 
     def open_report(self, folder: Path) -> int:
         """Open the page of a folder, have all its pictures loaded, and return how many there are."""
@@ -51,6 +53,35 @@ class Page:
             control,
             value,
         )
+
+    def wait_for(self, script: str, *arguments: Any, seconds: float = 60) -> Any:
+        """The first value of a JavaScript function body that is true, asked for again and again."""
+        end = time.monotonic() + seconds
+        while not (value := self.run(script, *arguments)):
+            assert time.monotonic() < end, f"not after {seconds} s: {script}"
+            time.sleep(0.05)
+        return value
+
+    def upload(self, control: str, path: Path) -> None:
+        """Give a file to an <input type=file>, named by its CSS selector, once it is there."""
+        self.wait_for("return document.querySelector(arguments[0]) != null", control)
+        element = _post(f"{self._session}/element", {"using": "css selector", "value": control})
+        _post(f"{self._session}/element/{next(iter(element.values()))}/value", {"text": str(path)})
+
+    def drag(self, control: str, *points: tuple[float, float]) -> None:
+        """Press the mouse at the first of some points of an element, as parts of its width and height, move it along
+        the others, and let go. With one point it is a click.
+        """
+        self.run("document.querySelector(arguments[0]).scrollIntoView({block: 'center'})", control)
+        box = "const box = document.querySelector(arguments[0]).getBoundingClientRect();"
+        left, top, width, height = self.run(f"{box} return [box.left, box.top, box.width, box.height]", control)
+        moves = [
+            {"type": "pointerMove", "x": round(left + x * width), "y": round(top + y * height), "duration": 50}
+            for x, y in points
+        ]
+        actions = [moves[0], {"type": "pointerDown", "button": 0}, *moves[1:], {"type": "pointerUp", "button": 0}]
+        mouse = {"type": "pointer", "id": "mouse", "parameters": {"pointerType": "mouse"}, "actions": actions}
+        _post(f"{self._session}/actions", {"actions": [mouse]})
 
     def run(self, script: str, *arguments: Any) -> Any:
         """The value that a JavaScript function body returns."""

@@ -5,23 +5,21 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pytest
-import torch
+from PIL import Image
 
 from formats.errors import UserError
-from inference import segment_pair
-from model.backbone import calibrate_batch_norm, normalize_image, random_backbone
-from model.checkpoint import save_checkpoint
-from model.xsegtx import XSegTx, XSegTxConfig
+from inference import predictor, segment_pair
+from tests.made import ROOT
+from tests.made.networks import make_network
+
+SAMPLES = sorted(path for path in (ROOT / "assets/samples").iterdir() if path.is_dir())
 
 
 @pytest.fixture(scope="module")
 def files(tmp_path_factory) -> dict[str, str]:
     """Argument -> path of a valid call."""
     folder = tmp_path_factory.mktemp("pair")
-    torch.manual_seed(0)
-    backbone = random_backbone(0)
-    calibrate_batch_norm(backbone, [normalize_image(torch.randint(0, 256, (2, 96, 96, 3), dtype=torch.uint8))])
-    save_checkpoint(folder / "net.pth", backbone, XSegTx(XSegTxConfig("tiny", 96)))
+    make_network(folder / "net.pth")
     rng = np.random.default_rng(0)
     for name, size in {"query": (64, 64), "target": (90, 160)}.items():
         cv2.imwrite(str(folder / f"{name}.jpg"), rng.integers(0, 256, (*size, 3), np.uint8))
@@ -44,6 +42,45 @@ def test_the_mask_has_the_target_images_size_and_the_overlay_shows_both(files, c
     assert mask.shape == (90, 160) and set(np.unique(mask)) <= {0, 255}
     assert cv2.imread(files["out"] + "_overlay.jpg").shape == (90, 90 + 160, 3)
     assert "visible with probability" in capsys.readouterr().out
+
+
+def without(files: dict[str, str], name: str) -> dict[str, str]:
+    return {other: path for other, path in files.items() if other != name}
+
+
+@pytest.mark.parametrize("pair", SAMPLES, ids=lambda path: path.name)
+def test_a_sample_pair_is_segmented_by_the_repositorys_network_which_is_named(files, pair, monkeypatch, capsys):
+    monkeypatch.setattr(segment_pair, "SHIPPED", Path(files["ckpt_path"]))
+    pictures = {
+        name: str(pair / file)
+        for name, file in {
+            "query_image": "query.jpg",
+            "query_mask": "query_mask.png",
+            "target_image": "target.jpg",
+        }.items()
+    }
+    call(without(files, "ckpt_path") | pictures)
+    assert f"{files['ckpt_path']}: tiny network of 96 pixels" in capsys.readouterr().out
+    found = cv2.imread(files["out"] + "_mask.png", cv2.IMREAD_UNCHANGED)
+    assert found.shape == cv2.imread(str(pair / "target_mask.png"), cv2.IMREAD_UNCHANGED).shape
+
+
+def test_the_sample_pairs_are_small_and_their_masks_fit_their_images():
+    assert len(SAMPLES) == 2
+    for pair in SAMPLES:
+        assert sum(path.stat().st_size for path in pair.iterdir()) < 300_000
+        for view in ("query", "target"):
+            mask = np.asarray(Image.open(pair / f"{view}_mask.png"))
+            assert mask.shape == Image.open(pair / f"{view}.jpg").size[::-1] and 0.01 < mask.mean() < 0.5
+
+
+def test_the_predictor_loads_the_repositorys_network_unless_told_otherwise(files, monkeypatch, tmp_path):
+    monkeypatch.setattr(predictor, "SHIPPED", Path(files["ckpt_path"]))
+    assert predictor.Predictor.load(device="cpu").matcher.side == 96
+    monkeypatch.setattr(predictor, "SHIPPED", tmp_path / "xsegtx_tiny.pth")
+    with pytest.raises(UserError, match="no file .*xsegtx_tiny.pth, the network of this repository") as caught:
+        predictor.Predictor.load()
+    assert "\n" not in str(caught.value)
 
 
 @pytest.mark.parametrize("side", [32, 704])
