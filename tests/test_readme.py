@@ -7,7 +7,6 @@ by a stand-in or left out (SKIPPED says why).
 import json
 import os
 import re
-import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -27,6 +26,7 @@ SKIPPED = {  # beginning of a command -> why it is not run here
     "bash data/download_split.sh": "downloads; tests/test_download.py has a server for it",
     "bash quickstart.sh": "tests/test_quickstart.py runs it",
     "bash tests/run.sh": "is what runs this test",
+    "python inference/demo.py": "serves until it is stopped; tests/test_demo.py opens its page",
 }
 TINY_TRAINING = (
     " --backbone random --mode tiny --input_size 64 --batch-pos 2 --warmUpIter 2 --n-epoch 1 --iter-epoch 2"
@@ -44,7 +44,7 @@ def blocks(text: str, language: str) -> list[str]:
 
 
 def lines_of(block: str) -> list[str]:
-    return [line.split(" #")[0].strip() for line in block.strip().splitlines()]
+    return [line.split(" #")[0].strip() for line in block.strip().replace("\\\n", "").splitlines()]
 
 
 class Shell:
@@ -98,16 +98,16 @@ def test_every_command_of_the_readme_runs(house):
     assert (folder / "results" / "submission.json").is_file()
     assert (folder / "curve.png").is_file()
 
-    shutil.copy(folder / "train/checkpoints/egoexo_v2_480x480/netBest.pth", folder / "egoexo.pth")
     (take,) = json.loads((folder / "data/egoexo/split.json").read_text())["test"]
     make_pictures(folder, take)
     shell = Shell(folder, stand_ins)
-    published = section("Use a published checkpoint")
-    for block in blocks(published, "bash"):
+    pictures = section("Two pictures")
+    for block in blocks(pictures, "bash"):
         for command in lines_of(block):
-            shell.run(command)
+            if not command.startswith(tuple(SKIPPED)):
+                shell.run(command)
             done.add(command)
-    (code,) = blocks(published, "python")
+    (code,) = blocks(pictures, "python")
     code = f"{PRELUDE}{code}\nprint(mask.shape, 0 <= existence <= 1)\n"
     assert shell.run(f"python - <<'END'\n{code}END").endswith("True\n")
 
