@@ -25,7 +25,8 @@ PICTURES = (".bmp", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp")
 @dataclass(frozen=True)
 class Footage:
     """N frames. `seconds` (N,) float64 ascend from 0; `turns` are quarter turns, counter-clockwise, by which players
-    turn a video's pictures; `size` (H, W) is that of a turned one."""
+    turn a video's pictures; `size` (H, W) is that of a turned one.
+    """
 
     path: Path
     size: Size

@@ -26,7 +26,8 @@ LAYOUTS = "a folder of {object}/{frame}.png, a PNG file, or COCO's JSON"
 @dataclass(frozen=True)
 class MaskFiles:
     """One camera's masks. `objects[object][frame]` is where its mask is found; frames are those that somebody looked
-    at, and None says that the object is not visible."""
+    at, and None says that the object is not visible.
+    """
 
     paths: Sequence[Path]
     objects: dict[str, dict[int, Path | tuple[Any, Any] | None]]
