@@ -3,6 +3,7 @@
 python model/pretrained/export.py train/checkpoints/egoexo_v2_480x480_both/netBest.pth small.pth
 """
 
+import argparse
 import sys
 from pathlib import Path
 
@@ -10,14 +11,13 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[2]))  # repository root
 
 from formats.errors import run_script  # isort: split
 
-from formats.arguments import Parser
 from model.checkpoint import load_checkpoint, save_checkpoint
 
 KEPT = ("both", "reverse", "closer_look")  # arguments of training that prediction asks for
 
 
 def main(argv: list[str] | None = None) -> None:
-    parser = Parser(__doc__)
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("checkpoint", type=Path, help="of train/train.py")
     parser.add_argument("out", type=Path, help="file to write")
     parser.add_argument("--backbone_weights", type=Path, help="file of the backbone (default: as in training)")
