@@ -5,7 +5,7 @@
 
 1. Counted: the project's own training step and prediction of a batch, on fake tensors, which have shapes and no values.
    An operation reads its inputs and writes its outputs; none is fused with another, except in attention and dropout, as
-   on CUDA. `--compile` would fuse more. Closer looks are taken at every object, though only small ones need them.
+   on CUDA. `--compile` would fuse more.
 2. Measured: CPU time of one loader process on made frames of 960x540 and 704x704 pixels; other load does not count.
 3. Estimated: an operation takes as long as its traffic or its products, whichever is slower; a batch takes as long as
    its operations, or as the CPU needs to launch them. Each GPU's process has a core, the loader the others.
@@ -41,10 +41,8 @@ from torch.utils.flop_counter import flop_registry
 from benchmarks.stand_in import make_pool, make_take, write_with_pictures
 from formats.arguments import Parser, at_least
 from formats.errors import run_script
-from formats.geometry import Corner
 from formats.pairs import PairSet, write_pairs
 from formats.processed import ProcessedTake
-from inference.closer_look import CloserLook
 from inference.matcher import MAX_BATCH, Matcher, PairBatch
 from inference.predict_takes import Chunk, ChunkDataset, plan_take, start_prediction
 from model import cpu_dropout, features
@@ -184,18 +182,9 @@ def count_prediction(args: argparse.Namespace, zoom: int, closer: bool, precisio
     network = XSegTx(XSegTxConfig(input_size=args.input_size, similarity_prior=zoom > 1, zoom=zoom))
     batch = batch._replace(images=FAKE.from_tensor(batch.images), masks=FAKE.from_tensor(batch.masks))
     with as_on_cuda(), Meter(args) as meter:
-        matcher = Matcher(random_backbone(0), network, CPU, precision, MAX_BATCH)
-        matcher.closer_look = EveryObject(args.input_size, zoom) if closer else None
+        matcher = Matcher(random_backbone(0), network, CPU, precision, MAX_BATCH, closer_look=closer)
         start_prediction(matcher, Chunk(None, (), batch))
     return meter
-
-
-class EveryObject(CloserLook):
-    """Takes a closer look at every object: fake masks do not tell which are small."""
-
-    def _corners(self, masks: Tensor) -> list[Corner]:
-        masks.any(2), masks.any(1)
-        return [(0, 0)] * len(masks)
 
 
 def own_images(batch: PairBatch) -> PairBatch:

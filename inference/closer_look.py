@@ -15,6 +15,7 @@ from model.features import crop
 from model.similarity import Similarity
 
 FULL = 0.9  # of a crop's side: an answer as large is not all of the object
+COMPACT = 0.3  # of its box: a first answer that fills more of it is one large object, not several guesses
 PEAK = 4  # where an answer is strongest: in a square of a quarter of the network's input
 
 
@@ -29,8 +30,8 @@ class CloserLook:
 
     def queries(self, masks: Tensor) -> tuple[Tensor, Tensor]:
         """Masks (M, side, side) -> the part that the network sees of each (M, S, S), and its corner; -1: all of it."""
-        corner, extent = self._around(masks != 0)
-        fits = (extent >= 0) & (extent < CROP_EXTENT * self.input_size)
+        corner, size = self._around(masks != 0)
+        fits = self._within(size, CROP_EXTENT)
         closer = crop(masks[:, None], corner * STRIDE, self.input_size)[:, 0]
         seen = torch.where(fits[:, None, None], closer, masks[:, :: self.zoom, :: self.zoom])
         return seen, torch.where(fits[:, None], corner, -1)
@@ -41,37 +42,44 @@ class CloserLook:
         1. Around the first look's answer, probabilities (P, side, side); where it is strongest, if it is too large.
         2. Around the part that is most similar to the object.
         """
-        corner, extent = self._around(prob > THRESHOLD)
-        fits = (extent >= 0) & (extent < CROP_EXTENT * self.input_size)
+        corner, size = self._around(prob > THRESHOLD)
         window = self.input_size // PEAK
         strongest = self._centered(F.avg_pool2d(prob[:, None], window, STRIDE)[:, 0], window / 2)
         smooth = F.avg_pool2d(similarity.parts[:, None], 3, 1, 1)[:, 0]
-        return torch.stack((torch.where(fits[:, None], corner, strongest), self._centered(smooth, STRIDE / 2)))
+        around = torch.where(self._within(size, CROP_EXTENT)[:, None], corner, strongest)
+        return torch.stack((around, self._centered(smooth, STRIDE / 2)))
 
-    def combine(self, prob: Tensor, existence: Tensor, corners: Tensor, close: Tensor, judged: Tensor) -> tuple:
-        """The first look's answers (P, side, side) and existence (P,), and those of n looks at `corners` (n, P, 2), (n,
-        P, S, S) and (n, P) -> what they say together. A look counts if it shows an object and all of it.
+    def combine(self, first: Tensor, corners: Tensor, close: Tensor, judged: Tensor) -> Tensor:
+        """The first look's answers (P, side, side), and those of n looks at `corners` (n, P, 2): masks (n, P, S, S) and
+        existence (n, P) -> masks (P, side, side). A look counts if it shows an object, all of it, and the first answer
+        is not one large object.
         """
-        extent = self._around(close.flatten(0, 1) > THRESHOLD)[1].view_as(judged)
-        score = judged.where((extent >= 0) & (extent < FULL * self.input_size), -1.0)
-        best, which = score.max(0)
-        pairs = torch.arange(len(prob), device=prob.device)
-        rows, cols = (
-            corners[which, pairs] * STRIDE + torch.arange(self.input_size, device=prob.device)[:, None, None]
-        ).unbind(2)
-        closer = torch.zeros_like(prob)
-        closer[pairs[:, None, None], rows.T[:, :, None], cols.T[:, None, :]] = close[which, pairs]
-        return torch.where(best[:, None, None] < 0, prob, closer), existence
+        answer = first > THRESHOLD
+        size = self._around(answer)[1]
+        compact = answer.sum((1, 2)) > COMPACT * size.prod(1)
+        large = compact & ~self._within(size, CROP_EXTENT)
+        whole = self._within(self._around(close.flatten(0, 1) > THRESHOLD)[1], FULL)
+        best, which = judged.where(whole.view_as(judged), -1.0).max(0)
+        pairs = torch.arange(len(first), device=first.device)
+        line = torch.arange(self.input_size, device=first.device)
+        rows, cols = (corners[which, pairs] * STRIDE)[..., None].add(line).unbind(1)  # (P, S)
+        closer = torch.zeros_like(first)
+        closer[pairs[:, None, None], rows[:, :, None], cols[:, None, :]] = close[which, pairs]
+        return torch.where((large | (best < 0))[:, None, None], first, closer)
 
     def _around(self, masks: Tensor) -> tuple[Tensor, Tensor]:
-        """Of masks (N, H, H) bool: the corner of the crop centered on each as `formats.geometry.crop_corner` has it,
-        and the larger of its height and width (N,), less one; -1 if it is empty.
+        """Of masks (N, H, H) bool: the corner of the crop centered on each, as `formats.geometry.crop_corner` has it,
+        and the rows and columns that it spans, (N, 2) int64; 0 if it is empty.
         """
         lines = torch.stack((masks.any(2), masks.any(1)), 1).byte()  # (N, 2, H)
         first, last = lines.argmax(2), lines.shape[2] - 1 - lines.flip(2).argmax(2)
         corner = ((first + last + 1 - self.input_size) / (2 * STRIDE)).round().long()
-        extent = torch.where(lines.amax((1, 2)) > 0, (last - first).amax(1), -1)
-        return corner.clamp(0, (self.zoom - 1) * self.cells), extent
+        return corner.clamp(0, (self.zoom - 1) * self.cells), (last - first + 1) * lines.amax(2)
+
+    def _within(self, size: Tensor, share: float) -> Tensor:
+        """Which objects of some rows and columns (N, 2) are there, and span less than a share of a crop's side."""
+        largest = size.amax(1)
+        return (largest > 0) & (largest - 1 < share * self.input_size)
 
     def _centered(self, maps: Tensor, offset: float) -> Tensor:
         """Of maps (P, n, n) with a step of `STRIDE` pixels, the corner of the crop centered on the largest value of

@@ -108,7 +108,7 @@ class Matcher:
                 corners = self.closer_look.places(prob, encoded.similarity)
                 looks = [self._look(encoded, corner) for corner in corners]
                 close, judged = map(torch.stack, zip(*looks, strict=True))
-                prob, existence = self.closer_look.combine(prob, existence, corners, close, judged)
+                prob = self.closer_look.combine(prob, corners, close, judged)
         return prob, existence
 
     def _encode(self, batch: PairBatch, targets: Tensor, pair_target: Tensor) -> Encoded:

@@ -63,8 +63,19 @@ def test_the_surest_look_that_shows_all_of_an_object_counts_and_else_the_first_o
     close[1, 0, 30] = 1  # the second look of the first pair sees a line across the whole crop
     close[1, 1, 7, 7] = 1
     corners = torch.tensor([[[1, 2], [0, 0], [0, 0]], [[3, 3], [4, 4], [0, 0]]])
-    judged = torch.tensor([[0.2, 0.9, 0.9], [0.8, 0.3, 0.9]])
-    prob, existence = look.combine(first, torch.tensor([0.1, 0.2, 0.3]), corners, close, judged)
+    prob = look.combine(first, corners, close, torch.tensor([[0.2, 0.9, 0.9], [0.8, 0.3, 0.9]]))
     assert torch.equal(prob[0], masks_with((18, 35, 4, 5), side=2 * SIDE)[0])
     assert torch.equal(prob[1], masks_with((71, 71, 1, 1), side=2 * SIDE)[0])
-    assert torch.equal(prob[2], first[2]) and existence.tolist() == pytest.approx([0.1, 0.2, 0.3])
+    assert torch.equal(prob[2], first[2])
+
+
+def test_a_first_answer_that_is_one_large_object_counts_and_scattered_guesses_do_not():
+    first = masks_with((0, 0, 60, 70), (0, 0, 8, 8), side=2 * SIDE)
+    first[1, 90:95, 90:95] = 1
+    close, corners = (
+        masks_with((10, 10, 5, 5), (10, 10, 5, 5), side=SIDE)[None],
+        torch.zeros(1, 2, 2, dtype=torch.int64),
+    )
+    prob = CloserLook(SIDE, 2).combine(first, corners, close, torch.ones(1, 2))
+    assert torch.equal(prob[0], first[0])
+    assert torch.equal(prob[1], masks_with((10, 10, 5, 5), side=2 * SIDE)[0])

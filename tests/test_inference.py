@@ -137,7 +137,7 @@ def plain_prediction(checkpoint, take, pair, frame) -> tuple[np.ndarray, float, 
     corners = closer.places(prob, similarity)
     looks = [plain_look(checkpoint, images, mask, query_corner, 16 * corner[0])[:2] for corner in corners]
     close, judged = map(torch.stack, zip(*looks, strict=True))
-    combined, existence = closer.combine(prob, existence, corners, close, judged)
+    combined = closer.combine(prob, corners, close, judged)
     return resize_prob(combined, 480)[0].numpy(), existence.item(), 1 + (not torch.equal(combined, prob))
 
 
