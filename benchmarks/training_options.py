@@ -49,6 +49,7 @@ from train.state import BEST
 
 PROCESSED = "processed"
 REAL = ("--num_objects", 6, "--clutter", 24, "--blur", 1.5, "--noise", 3)  # further options of takes with real sizes
+NEEDED_BY = {"similarity_prior": ("zoom", "closer_look"), "zoom": ("closer_look",)}  # what goes with an option
 BATCH, EPOCHS, WARMUP = 8, 4, 50  # the rate drops after the last but one epoch
 FIGURES = {  # title: where metrics.json has it
     "IoU": ("official", "iou"),
@@ -65,9 +66,12 @@ CURVES = {  # figure of a validation in log.jsonl: title
 
 
 def variants() -> dict[str, dict[str, object]]:
-    """Options of train.py by variant: both recipes, and `strong` without each of its options."""
+    """Options of train.py by variant: both recipes, and `strong` without each of its options and what needs it."""
     strong = {"both": True, **STRONG}
-    left_out = {f"strong - {name}": {k: v for k, v in strong.items() if k != name} for name in strong}
+    left_out = {}
+    for name in strong:
+        gone = {name, *NEEDED_BY.get(name, ())}
+        left_out[f"strong - {name}"] = {k: v for k, v in strong.items() if k not in gone}
     return {"paper": {}, "strong": strong} | left_out
 
 

@@ -246,7 +246,7 @@ class XSegTx(nn.Module):
     def _mask_prob(self, tokens: Tensor) -> Tensor:
         return self.net.decoder(self._features(tokens)).sigmoid().clamp(PROB_EPS, 1 - PROB_EPS)
 
-    def _existence(self, tokens: Tensor, similarity: Similarity | None, corner: Tensor | None) -> Tensor:
+    def _existence(self, tokens: Tensor, similarity: Similarity | None = None, corner: Tensor | None = None) -> Tensor:
         logit = self.net.cls_branch(self._features(tokens)).float()
         return (logit + self.prior.existence(similarity, corner)).sigmoid()
 

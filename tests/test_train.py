@@ -264,7 +264,7 @@ def test_a_recipe_sets_what_the_flags_leave_open_and_the_default_is_the_papers()
     strong = vars(parse_args(["--recipe", "strong", "--block", "0.25"], ""))
     assert {name: strong[name] for name in STRONG} == STRONG | {"block": 0.25}
     paper = vars(parse_args([], ""))
-    assert [paper[name] for name in STRONG] == [False, False, 1, 0.5]
+    assert [paper[name] for name in STRONG] == [False, 1, False, 1, 0.5]
 
 
 def test_the_weight_of_the_existence_loss_reaches_the_training(data_dir, tmp_path):
