@@ -105,7 +105,7 @@ def _open_folder(path: Path, fps: float) -> Footage:
 
 
 def _read_picture(path: Path) -> np.ndarray:
-    image = cv2.imread(str(path), cv2.IMREAD_COLOR)
+    image = cv2.imread(str(path), cv2.IMREAD_COLOR) if path.is_file() else None  # it would wait at a pipe
     if image is None:
         raise UserError(f"{path} is no picture that can be read; replace it")
     return cv2.cvtColor(image, cv2.COLOR_BGR2RGB)
