@@ -1,4 +1,9 @@
-"""docs/tour.ipynb, its cells run one after the other as a notebook runs them."""
+"""docs/tour.ipynb, its cells run one after the other as a notebook runs them.
+
+This runs it and saves its outputs (pip install nbconvert ipykernel):
+
+    jupyter nbconvert --to notebook --execute --inplace docs/tour.ipynb
+"""
 
 import json
 import sys
