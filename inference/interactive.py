@@ -43,8 +43,8 @@ def read_upload(path: str | None, what: str) -> np.ndarray:
         raise UserError(f"the {what} is missing; drop one first")
     try:
         image = np.ascontiguousarray(as_image(open_picture(Path(path)), what))
-    except UserError as error:
-        raise UserError(str(error).replace(path, f"the {what} {Path(path).name}")) from None
+    except UserError:  # its text names a path of this machine
+        raise UserError(f"the {what} {Path(path).name} is no picture that can be read; give JPEG or PNG") from None
     return reduced(image, SHOWN_SIDE)
 
 
