@@ -68,7 +68,7 @@ class Tabletop:
     ) -> None:
         """`exo_views[k]`: which objects exo camera k is aimed at; `sizes`: (H, W) of ego and exo pictures."""
         self.exo_views, (ego_size, exo_size), self.mixed = exo_views, sizes, object_size.mixed
-        variety = np.random.default_rng(rng.integers(1 << 32)) if self.mixed or clutter else rng
+        variety = np.random.default_rng(rng.integers(1 << 32) if self.mixed or clutter else 0)
         self.scales = object_size.scales(variety, len(items))
         self.items = [replace(item, half_axes=item.half_axes * k) for item, k in zip(items, self.scales, strict=True)]
         ego_distance, exo_distance = (

@@ -126,6 +126,7 @@ def test_a_visitor_asks_about_pictures_by_clicks_by_painting_and_by_a_sample(add
     page.wait_for("return document.body.innerText.includes('text.jpg')")
     page.open(address)
     page.wait_for("return document.querySelectorAll('#targets img').length == 2")
+    page.errors()  # leaving the page has cut off what it waited for
     press(page, "Your pictures")
     for view in ("query", "target"):
         page.upload(f"#own_{view} input[type=file]", SAMPLE / f"{view}.jpg")

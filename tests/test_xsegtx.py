@@ -200,9 +200,11 @@ def test_the_similarity_prior_adds_its_own_parameters_only():
 def test_existence_rises_with_the_largest_cosine_whatever_the_existence_head_says():
     model = make_model(mode="tiny", similarity_prior=True)
     tokens = torch.randn(2, model.cells**2, 128)
-    similarities = [
-        Similarity(torch.zeros(2, model.cells**2, 4), torch.tensor(best)) for best in ([0.45, 0.45], [0.2, 0.7])
-    ]
+    similarities = []
+    for best in ([0.45, 0.45], [0.2, 0.7]):
+        cosine = torch.full((2, model.cells, model.cells), -0.5)
+        cosine[:, 2, 1] = torch.tensor(best)
+        similarities.append(Similarity(torch.zeros_like(cosine), cosine))
     plain, moved = (model._existence(tokens, similarity).logit() for similarity in similarities)
     torch.testing.assert_close(plain, model.net.cls_branch(model._features(tokens)))
     torch.testing.assert_close(moved - plain, torch.tensor([-2.5, 2.5]))
