@@ -47,9 +47,8 @@ class Method(Protocol):
     other take: forget what you keep when `take_uid` changes. Under torchrun, "cuda" is the process's own GPU.
     """
 
-    side: int | None = (
-        None  # of the squares that images and masks are letterboxed to; None or left out: frames as they are
-    )
+    # Of the squares that images and masks are letterboxed to; None or left out: frames as they are.
+    side: int | None = None
 
     def predict(self, frame: Frame) -> Sequence[tuple[np.ndarray | Tensor, float]]:
         """(mask, existence) for each of `frame.pairs`, in their order. The mask is as large as the target's image and

@@ -69,8 +69,8 @@ class XSegTxConfig:
             )
         if not 1 <= self.zoom <= MAX_INPUT_SIZE // self.input_size or self.zoom > 1 and not self.similarity_prior:
             raise UserError(
-                f"zoom {self.zoom} must be at least 1, need similarity_prior if it is more, and images of "
-                f"{self.zoom * self.input_size} pixels must be at most {MAX_INPUT_SIZE}"
+                f"zoom {self.zoom} must be 1, or more with similarity_prior, and zoom times input size "
+                f"{self.input_size} at most {MAX_INPUT_SIZE}"
             )
         if not 1 <= self.feature_channels <= MAX_CHANNELS:
             raise UserError(f"feature_channels {self.feature_channels} must be at least 1 and at most {MAX_CHANNELS}")

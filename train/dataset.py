@@ -22,6 +22,7 @@ from formats.pairs import Pairs
 from formats.parallel import default_workers, loader_workers, start_loader_worker
 from formats.stored_frames import read_letterboxed
 from model.backbone import STRIDE
+from model.similarity import cell_coverage
 
 TARGET_SWAP = 0.1  # how often the target frame is swapped for one of another take: a synthetic negative
 BLOCK = 0.5  # how often the target tokens outside the object are blocked, in the paper's recipe
@@ -117,7 +118,7 @@ class Samples(Dataset):
             "target_image": self.image(source.target),
             "query_mask": self.seen(query_mask, source.query),
             "target_mask": target_seen,
-            "query_coverage": coverage(query_mask),
+            "query_coverage": cell_coverage(torch.from_numpy(query_mask)[None])[0].numpy(),
             "query_corner": cells(source.query.corner),
             "target_corner": cells(source.target.corner),
             "visible": target_rle is not None and (source.target.corner is None or bool(target_seen.any())),
@@ -160,15 +161,9 @@ class Samples(Dataset):
         return crop_corner(mask.any(1), mask.any(0), self.side, STRIDE)
 
 
-def coverage(mask: np.ndarray) -> np.ndarray:
-    """(H, W) of 0 and 1 -> (H / 16, W / 16) float32: which part of each cell the object covers."""
-    height, width = mask.shape
-    return mask.reshape(height // STRIDE, STRIDE, width // STRIDE, STRIDE).mean((1, 3), dtype=np.float32)
-
-
 def cells(corner: Corner | None) -> np.ndarray:
     """`View.corner` of a crop."""
-    return np.array((-1, -1) if corner is None else corner) // (1 if corner is None else STRIDE)
+    return np.array((-1, -1) if corner is None else [first // STRIDE for first in corner])
 
 
 class ValidationSamples(Samples):
