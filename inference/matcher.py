@@ -10,7 +10,7 @@ from formats.errors import UserError, warn_once
 from inference.closer_look import CloserLook, resize_prob
 from model.backbone import STRIDE, Backbone
 from model.device import PRECISIONS, autocast, tf32
-from model.features import Encoder, View, crop, seen
+from model.features import Encoder, crop, seen
 from model.similarity import Similarity, cell_coverage
 from model.xsegtx import XSegTx, XSegTxConfig
 
@@ -125,14 +125,10 @@ class Matcher:
             target = self._batches(model.encode_target, self._batches(model.project, feat[targets]))
             target_fine, similarity = fine[targets], None
             if model.config.similarity_prior:
-                coverage = cell_coverage(batch.masks)
-                parts = zip(pair_mask.split(PRIOR_BATCH), pair_target.split(PRIOR_BATCH), strict=True)
+                coverage, parts = cell_coverage(batch.masks), model.prior.parts(fine)
+                rows = zip(pair_mask.split(PRIOR_BATCH), batch.pair_target.split(PRIOR_BATCH), strict=True)
                 found = [
-                    model.prior.similarity(
-                        View(query_feat, fine=fine[batch.mask_image[m]], coverage=coverage[m]),
-                        View(feat, fine=target_fine[t]),
-                    )
-                    for m, t in parts
+                    model.prior.similarity(parts[batch.mask_image[m]], coverage[m], parts[target]) for m, target in rows
                 ]
                 similarity = Similarity(*map(torch.cat, zip(*found, strict=True)))
         return Encoded(query, mask_tokens, target, target_fine, pair_mask, pair_target, similarity)

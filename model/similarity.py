@@ -7,11 +7,12 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from model.backbone import STRIDE
-from model.features import View, crop, seen
+from model.features import crop, seen
 
 METRIC_WIDTH = 128  # dimensions in which it compares parts of a cell, at most
 INITIAL_THRESHOLD, INITIAL_SLOPE = 0.45, 10.0  # of existence: cosines reach 0.4 for hidden objects, 0.6 for others
 STANDARD_EPS = 1e-6
+DISTANCE_EPS = 1e-6  # squared; parts that differ less are equal, but for rounding
 
 
 class Similarity(NamedTuple):
@@ -26,9 +27,9 @@ class SimilarityPrior(nn.Module):
     matching by itself. A part is a cell of the image as the encoder got it, k = `zoom` times as large as the network's
     input: small objects show there.
 
-    1. Center: subtract the mean over the parts of both views.
-    2. Project to `METRIC_WIDTH` dimensions by a learned matrix. It begins as a rotation, so that an untrained network
+    1. Project to `METRIC_WIDTH` dimensions by a learned matrix. It begins as a rotation, so that an untrained network
        starts from the features as they are, and it learns which of their differences tell objects apart.
+    2. Center: subtract the mean over the parts of both views, and scale to unit length.
     3. The prototype of the object is the mean of the query's parts, weighted by how much of each the mask covers.
     4. Take the cosine of the prototype with every part of both views.
     5. Standardize over both views: over the target alone, some part would stand out even where the object is hidden.
@@ -66,18 +67,31 @@ class SimilarityPrior(nn.Module):
             best = torch.where(corner[:, 0] >= 0, closer.amax((1, 2, 3)), best)
         return self.slope * (best - self.threshold)
 
-    def similarity(self, query: View, target: View) -> Similarity:
-        """Of two views, whatever crops they show: from `fine` of both and the query's `coverage`."""
-        coverage = query.coverage.flatten(1)  # (B, k k L)
+    def parts(self, fine: Tensor) -> Tensor:
+        """`View.fine` of some images (I, F, k h, k w) -> their parts in the metric (I, k k L, D) float32."""
+        with torch.autocast(fine.device.type, enabled=False):
+            return self.metric(fine.flatten(2).transpose(1, 2).float())
+
+    def similarity(self, query: Tensor, coverage: Tensor, target: Tensor) -> Similarity:
+        """`parts` of both views (B, k k L, D), whatever crops they show, and the query's `View.coverage`."""
         with torch.autocast(coverage.device.type, enabled=False):
-            parts = torch.cat((query.fine.flatten(2), target.fine.flatten(2)), 2).float().transpose(1, 2)
-            parts = F.normalize(parts - parts.mean(1, keepdim=True), dim=2)  # (B, 2 k k L, F)
-            parts = F.normalize(self.metric(parts), dim=2)
-            prototype = F.normalize(torch.einsum("bl,bld->bd", coverage, parts[:, : coverage.shape[1]]), dim=1)
-            cosine = torch.einsum("bld,bd->bl", parts, prototype)
+            center = (query.mean(1) + target.mean(1))[..., None] / 2  # (B, D, 1)
+            weight = coverage.flatten(1) / _distance(query, center)
+            prototype = weight[:, None] @ query - weight.sum(1)[:, None, None] * center.mT  # (B, 1, D)
+            prototype = F.normalize(prototype, dim=2).mT
+            products = [(parts @ prototype - center.mT @ prototype)[..., 0] for parts in (query, target)]
+            cosines = [x / _distance(parts, center) for x, parts in zip(products, (query, target), strict=True)]
+            cosine = torch.cat(cosines, 1)
             standard = F.layer_norm(cosine, cosine.shape[1:], eps=STANDARD_EPS)  # its gradient is finite for equal ones
-        of_target = (x[:, coverage.shape[1] :].unflatten(1, target.fine.shape[2:]) for x in (standard, cosine))
-        return Similarity(*of_target)
+        return Similarity(*(x[:, query.shape[1] :].unflatten(1, coverage.shape[1:]) for x in (standard, cosine)))
+
+
+def _distance(parts: Tensor, center: Tensor) -> Tensor:
+    """(B, N, D), (B, D, 1) -> (B, N): by products, as the differences themselves would take the most of the prior's
+    time and memory.
+    """
+    squared = parts.square().sum(2) - 2 * (parts @ center)[..., 0] + center.square().sum(1)
+    return squared.clamp(min=DISTANCE_EPS).sqrt()
 
 
 class NoPrior(nn.Module):
@@ -92,7 +106,10 @@ class NoPrior(nn.Module):
     def existence(self, similarity: None, corner: None) -> float:
         return 0.0
 
-    def similarity(self, query: View, target: View) -> None:
+    def parts(self, fine: Tensor | None) -> None:
+        return None
+
+    def similarity(self, query: None, coverage: Tensor | None, target: None) -> None:
         return None
 
 

@@ -7,7 +7,8 @@ The network works on features of a frozen backbone (model/features.py). Two ways
     query, target, mask = map(model.project, (query.feat, target.feat, mask_feat))
     query = model.encode_query(query, mask, query_mask)                 # once per object mask
     target = model.encode_target(target)                                # once per target image
-    similarity = model.prior.similarity(query_view, target_view)        # once per pair, like all that follows
+    query_parts, target_parts = map(model.prior.parts, (query_view.fine, target_view.fine))             # once per image
+    similarity = model.prior.similarity(query_parts, query_view.coverage, target_parts)  # once per pair, like the rest
     target_mask_prob, existence = model.match(query, mask, target, similarity, target_view.corner)   # only these two
 """
 
@@ -181,7 +182,8 @@ class XSegTx(nn.Module):
         query_tokens, target_tokens = self._drop(query_tokens), self._drop(target_tokens)
         query_tokens = self.encode_query(query_tokens, mask, query.mask, query_blocked)
         target_tokens = self.encode_target(target_tokens, target_blocked)
-        similarity = self.prior.similarity(query, target)
+        parts = self.prior.parts(query.fine), self.prior.parts(target.fine)
+        similarity = self.prior.similarity(parts[0], query.coverage, parts[1])
         target_tokens = self.prior.mark_target(target_tokens, similarity, target.corner)
         query_tokens, target_tokens = self._exchange(query_tokens, mask, target_tokens, query_blocked, target_blocked)
         existence = self._existence(target_tokens, similarity, target.corner)

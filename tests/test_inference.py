@@ -165,7 +165,8 @@ def plain_look(checkpoint, images, mask, query_corner, target_corner) -> tuple[t
         large, seen = torch.from_numpy(mask)[None], torch.from_numpy(mask[part_of(query_corner, zoom)])[None]
         query = views[0]._replace(mask=seen, coverage=cell_coverage(large))
         prediction = checkpoint.model(query, views[1], backbone(mask_to_image(seen)))
-        similarity = checkpoint.model.prior.similarity(query, views[1])
+        parts = [checkpoint.model.prior.parts(view.fine) for view in (query, views[1])]
+        similarity = checkpoint.model.prior.similarity(parts[0], query.coverage, parts[1])
     return prediction.target_mask_prob.clone(), prediction.existence.clone(), similarity
 
 

@@ -3,7 +3,6 @@
 import torch
 import torch.nn.functional as F
 
-from model.features import View
 from model.similarity import Similarity, SimilarityPrior
 
 
@@ -23,7 +22,8 @@ class Scene:
 
     def similarity(self) -> torch.Tensor:
         """With each part of the target, by row and column: (6, 6)."""
-        parts, cosine = self.prior.similarity(View(None, self.query, coverage=self.coverage), View(None, self.target))
+        query, target = map(self.prior.parts, (self.query, self.target))
+        parts, cosine = self.prior.similarity(query, self.coverage, target)
         self.best = cosine.amax((1, 2))
         return parts[0]
 

@@ -105,7 +105,8 @@ def test_matching_in_pieces_equals_forward(config):
     with torch.no_grad():
         prediction = model(query_view, target_view, mask_feat)
         query, target, mask = map(model.project, (query_feat, target_feat, mask_feat))
-        similarity = model.prior.similarity(query_view, target_view)
+        parts = [model.prior.parts(view.fine) for view in (query_view, target_view)]
+        similarity = model.prior.similarity(parts[0], query_view.coverage, parts[1])
         query, target = model.encode_query(query, mask, masks), model.encode_target(target)
         found = model.match(query, mask, target, similarity, target_view.corner)
     assert largest_difference(Prediction(prediction.query_mask_prob, *found), prediction) < 1e-6
