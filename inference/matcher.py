@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from formats.errors import UserError, warn_once
-from inference.closer_look import CloserLook, resize_prob
+from inference.closer_look import CloserLook
 from model.backbone import STRIDE, Backbone
 from model.device import PRECISIONS, autocast, tf32
 from model.features import Encoder, crop, seen
@@ -104,11 +104,8 @@ class Matcher:
             encoded = self._encode(batch, targets, pair_target)
             prob, existence = self._look(encoded)
             if self.closer_look:
-                prob = resize_prob(prob, self.side)
-                corners = self.closer_look.places(prob, encoded.similarity)
-                looks = [self._look(encoded, corner) for corner in corners]
-                close, judged = map(torch.stack, zip(*looks, strict=True))
-                prob = self.closer_look.combine(prob, corners, close, judged)
+                corner = self.closer_look.place(prob, encoded.similarity)
+                prob = self.closer_look.combine(prob, corner, self._look(encoded, corner)[0])
         return prob, existence
 
     def _encode(self, batch: PairBatch, targets: Tensor, pair_target: Tensor) -> Encoded:

@@ -133,12 +133,10 @@ def plain_prediction(checkpoint, take, pair, frame) -> tuple[np.ndarray, float, 
         return resize_prob(prob, 480)[0].numpy(), existence.item(), 1
     closer, query_corner = CloserLook(SIDE, config.zoom), geometry.crop_corner(mask.any(1), mask.any(0), SIDE, 16)
     prob, existence, similarity = plain_look(checkpoint, images, mask, query_corner, None)
-    prob = resize_prob(prob, side)
-    corners = closer.places(prob, similarity)
-    looks = [plain_look(checkpoint, images, mask, query_corner, 16 * corner[0])[:2] for corner in corners]
-    close, judged = map(torch.stack, zip(*looks, strict=True))
-    combined = closer.combine(prob, corners, close, judged)
-    return resize_prob(combined, 480)[0].numpy(), existence.item(), 1 + (not torch.equal(combined, prob))
+    corner = closer.place(prob, similarity)
+    close = plain_look(checkpoint, images, mask, query_corner, 16 * corner[0])[0]
+    combined = closer.combine(prob, corner, close)
+    return resize_prob(combined, 480)[0].numpy(), existence.item(), 1 + (not torch.equal(combined, resize_prob(prob, side)))
 
 
 def part_of(corner, zoom) -> tuple[slice, slice]:
