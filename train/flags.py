@@ -105,7 +105,7 @@ def _add_recipe(parser: Parser) -> None:
     add("--weight-decay", type=at_least(0, float), default=0.0, help="weight decay of Adam")
     text = "how often the target tokens outside the object are blocked"
     add("--block", type=at_least(0, float), default=BLOCK, metavar="SHARE", help=text)
-    text = "show an enlarged part of the views in a quarter of the samples; prediction takes such a second look"
+    text = "crop views around small objects, from the enlarged images; prediction takes such a second look"
     add("--closer_look", action="store_true", help=text)
     add("--seed", type=at_least(0), default=0, help="of weights, samples and dropout")
     text = "validation pairs, the same each time; 0 = the whole split (default: --iter-epoch-val batches)"
