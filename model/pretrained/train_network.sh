@@ -2,7 +2,7 @@
 # Makes xsegtx_tiny.pth, the network of this repository, anew: on rendered takes with objects as large as real ones and
 # takes with large objects. Everything goes to the folder given (default: runs/xsegtx_tiny); a second run continues.
 #   bash model/pretrained/train_network.sh [FOLDER]
-# Environment: STEPS of training in each of five epochs (default: 450), PYTHON as for quickstart.sh; SEED of the training
+# Environment: STEPS of training in each of five epochs (default: 700), PYTHON as for quickstart.sh; SEED of the training
 # (default: 0; only that one becomes the network of this repository, others stay in the folder).
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/../.."
@@ -21,7 +21,7 @@ for kind in real large; do
 done
 bash train/run_both.sh --train-dir "$out"/{real,large}/processed --out-dir "$out/seed_$seed" --seed "$seed" --resume-pth auto \
   --backbone efficientnet_lite0 --mode tiny --input_size 192 --zoom 4 --batch-pos 8 --lr 5e-4 --warmUpIter 100 \
-  --iter-epoch "${STEPS:-450}" --n-epoch 5 --lr-schedule 4 --val_size 200 --cache_features 3 --num_workers 0
+  --iter-epoch "${STEPS:-700}" --n-epoch 5 --lr-schedule 4 --val_size 200 --cache_features 3 --num_workers 0
 if [ "$seed" = 0 ]; then
   python model/pretrained/export.py "$out/seed_0/netLast.pth" model/pretrained/xsegtx_tiny.pth
 fi
