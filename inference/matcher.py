@@ -16,10 +16,9 @@ from model.xsegtx import XSegTx, XSegTxConfig
 
 # Peak memory of a pair at 480 x 480, as benchmarks/roofline.py counts it: by bytes per number; and with a similarity
 # prior, in any precision, closer looks included.
-PAIR_BYTES, PRIOR_PAIR_BYTES = {4: 50 << 20, 2: 32 << 20}, 125 << 20
+PAIR_BYTES, PRIOR_PAIR_BYTES = {4: 50 << 20, 2: 34 << 20}, 83 << 20
 CPU_BATCH = 8
 MAX_BATCH = 128  # more gains nothing on the largest GPUs
-PRIOR_BATCH = 8  # pairs that the similarity prior compares at once: it takes 110 MB for each at 480 pixels
 
 
 class PairBatch(NamedTuple):
@@ -123,7 +122,7 @@ class Matcher:
             target_fine, similarity = fine[targets], None
             if model.config.similarity_prior:
                 coverage, parts = cell_coverage(batch.masks), model.prior.parts(fine)
-                rows = zip(pair_mask.split(PRIOR_BATCH), batch.pair_target.split(PRIOR_BATCH), strict=True)
+                rows = zip(*(x.split(self.batch_size) for x in (pair_mask, batch.pair_target)), strict=True)
                 found = [
                     model.prior.similarity(parts[batch.mask_image[m]], coverage[m], parts[target]) for m, target in rows
                 ]
