@@ -49,8 +49,8 @@ class ObjectSizes:
 
 
 # Masks of four Ego-Exo4D takes have, in percent, at 5, 25, 50, 75 and 95 %: ego 0.05, 0.15, 0.4, 0.95, 2.5 and more;
-# exo 0.01, 0.04, 0.1, 0.3, 1.5. Those of 126 takes rendered so (6 objects, 24 other things) are somewhat
-# larger: ego 0.06, 0.30, 0.75, 1.9, 7.2; exo 0.01, 0.06, 0.17, 0.49, 2.1.
+# exo 0.01, 0.04, 0.1, 0.3, 1.5. Those of 126 takes rendered so (6 objects, 24 other things): ego 0.04, 0.17, 0.41, 1.0,
+# 3.8; exo 0.01, 0.04, 0.11, 0.32, 1.4.
 REAL = ObjectSizes(ego=3.8e-3, exo=1.15e-3, spread=1.3, cameras=0.35)
 
 

@@ -203,8 +203,8 @@ def test_real_sizes_are_as_far_apart_as_in_the_data_set_and_smaller_in_exo_views
             masks = outline_objects(picture.labels, REAL.least).values()
             areas[is_ego(camera)] += [100 * decoded(mask).mean() for mask in masks]
     ego, exo = (np.quantile(areas[kind], (0.25, 0.75)) for kind in (True, False))
-    assert 0.02 < exo[0] < 0.08 and 0.15 < exo[1] < 0.6
-    assert 0.07 < ego[0] < 0.3 and 0.5 < ego[1] < 4
+    assert 0.02 < exo[0] < 0.06 and 0.15 < exo[1] < 0.45
+    assert 0.08 < ego[0] < 0.25 and 0.5 < ego[1] < 1.9
 
 
 def test_clutter_hides_objects_and_is_never_outlined():
