@@ -27,7 +27,7 @@ from model.similarity import cell_coverage
 TARGET_SWAP = 0.1  # how often the target frame is swapped for one of another take: a synthetic negative
 BLOCK = 0.5  # how often the target tokens outside the object are blocked, in the paper's recipe
 CLOSER_LOOKS = 0.4  # how often training zooms in, with --closer_look
-ELSEWHERE = 0.5  # how often it then looks at another object's place, so that the network learns to judge looks
+ELSEWHERE = 0.5  # how often it then looks at another object's place: crops must not always show what is asked for
 WITHIN = 0.5  # of an object must be in a crop that shows it
 REDRAWS = 16  # unreadable samples in a row before a draw gives up
 UNRELATED_TRIES = 32  # random pairs in search of an unrelated one: nearly always the first fits
