@@ -42,6 +42,7 @@ from formats.parallel import default_workers
 from formats.results import results_path
 from formats.takes import SETTINGS
 from model.device import PRECISIONS
+from model.xsegtx import MODES
 from synthetic.take import VIDEO_SIZES
 from train.flags import STRONG
 from train.log import LOG_NAME, read_log
@@ -86,6 +87,7 @@ class Run(NamedTuple):
     seed: int
     steps: int
     precision: str
+    mode: str
 
     @property
     def folder(self) -> str:
@@ -99,7 +101,8 @@ def main() -> None:
         print("\n".join(f"{name:<30} {' '.join(flags_of(options))}" for name, options in variants().items()))
         return
     beds = {size: make_bed(args, size) for size in args.object_size}
-    cells = list(product(args.object_size, args.input_size, args.backbones, args.seeds, [args.steps], [args.precision]))
+    common = [args.steps], [args.precision], [args.mode]
+    cells = list(product(args.object_size, args.input_size, args.backbones, args.seeds, *common))
     runs = [
         Run(variant, setting, *cell)
         for variant in args.variants
@@ -126,6 +129,7 @@ def parse_args() -> argparse.Namespace:
     text = "of the videos, before processing halves the ego video and quarters the others"
     add("--video_size", choices=VIDEO_SIZES, default="small", help=text)
     add("--input_size", nargs="+", type=at_least(48), default=[192], help="pixels per side of the network's input")
+    add("--mode", choices=MODES, default="tiny", help="size of the network")
     add("--backbones", nargs="+", default=["efficientnet_lite0"], metavar="NAME", help="as train.py has them")
     add("--seeds", nargs="+", type=at_least(0), default=[0, 1, 2], help="a run of each variant with each")
     add("--steps", type=at_least(WARMUP + EPOCHS), default=600, help="of 8 pairs, for one setting")
@@ -161,7 +165,8 @@ def train_and_score(run: Run, bed: Path) -> dict[str, dict[str, float]]:
     run_script_apart(
         "train/train.py",
         *("--train-dir", data, "--out-dir", folder, "--backbone", run.backbone, "--seed", run.seed),
-        *("--mode", "tiny", "--input_size", run.input_size, "--batch-pos", BATCH, "--lr", 5e-4, "--warmUpIter", WARMUP),
+        *("--mode", run.mode, "--input_size", run.input_size, "--batch-pos", BATCH),
+        *("--lr", 5e-4, "--warmUpIter", WARMUP),
         *("--iter-epoch", epoch, "--n-epoch", EPOCHS, "--lr-schedule", EPOCHS - 1, "--val_size", 0, "--save_every", 0),
         *("--cache_features", 4, "--num_workers", 0, "--precision", run.precision),
         *["--reverse"] * (run.setting == "exo-ego"),

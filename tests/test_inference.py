@@ -136,7 +136,8 @@ def plain_prediction(checkpoint, take, pair, frame) -> tuple[np.ndarray, float, 
     corner = closer.place(prob, similarity)
     close = plain_look(checkpoint, images, mask, query_corner, 16 * corner[0])[0]
     combined = closer.combine(prob, corner, close)
-    return resize_prob(combined, 480)[0].numpy(), existence.item(), 1 + (not torch.equal(combined, resize_prob(prob, side)))
+    looks = 1 if torch.equal(combined, resize_prob(prob, side)) else 2
+    return resize_prob(combined, 480)[0].numpy(), existence.item(), looks
 
 
 def part_of(corner, zoom) -> tuple[slice, slice]:
