@@ -15,6 +15,7 @@ from model.features import crop
 from model.similarity import Similarity
 
 ANSWER_WEIGHT = 2.0  # of the first answer's probability, beside standard deviations of similarity, in where to look
+NEARLY, NEAR = 0.3, 3  # what a cell of the same object scores less, at most; how far it is: a third of a crop's side
 FULL = 0.9  # of a crop's side: an answer as large is not all of the object
 COMPACT = 0.3  # of its box: a first answer that fills more of it is one large object, not several guesses
 
@@ -38,13 +39,19 @@ class CloserLook:
         return seen, torch.where(fits[:, None], corner, -1)
 
     def place(self, prob: Tensor, similarity: Similarity) -> Tensor:
-        """Where to look again: the corner of the crop around the part that is likely and similar to the object, by the
-        first look's answer, probabilities (P, S, S).
+        """Where to look again: the corner of the crop around the cells that are likely and similar to the object, by
+        the first look's answer, probabilities (P, S, S). It is the best cell, with those around that are nearly as
+        good: a small object has but one, and a large one should not be cut off.
         """
-        similar = F.avg_pool2d(similarity.parts[:, None], 3, 1, 1)
-        likely = F.adaptive_max_pool2d(prob[:, None], similar.shape[2:])
-        best, width = (similar + ANSWER_WEIGHT * likely).flatten(1).argmax(1), similar.shape[3]
-        return self._corner((torch.stack((best // width, best % width), 1) + 0.5) * STRIDE)
+        score = similarity.parts + ANSWER_WEIGHT * F.adaptive_max_pool2d(prob, similarity.parts.shape[1:])
+        best, place = score.flatten(1).max(1)
+        center = torch.stack((place // score.shape[2], place % score.shape[2]), 1)  # (P, 2)
+        line = torch.arange(score.shape[1], device=score.device)
+        near = ((line - center[..., None]).abs() <= self.cells // NEAR).unbind(1)  # (P, k h) each, as images are square
+        least = (best - NEARLY * best.abs())[:, None, None]
+        weight = (score >= least) & near[0][:, :, None] & near[1][:, None]
+        middle = torch.stack([(weight.sum(axis) * line).sum(1) for axis in (2, 1)], 1) / weight.sum((1, 2))[:, None]
+        return self._corner((middle + 0.5) * STRIDE)
 
     def combine(self, first: Tensor, corner: Tensor, close: Tensor) -> Tensor:
         """The first look's answers and those of looks at `corner`, both (P, S, S) -> masks (P, side, side). A look

@@ -54,6 +54,18 @@ def test_the_look_is_at_what_is_similar_and_the_first_answer_decides_between_pla
         assert middle == pytest.approx(nearest, abs=8)
 
 
+def test_the_look_is_in_the_middle_of_a_large_object_and_at_the_only_cell_of_a_small_one():
+    look, nothing, parts = CloserLook(128, 2), torch.zeros(3, 128, 128), torch.full((3, 16, 16), -1.0)
+    parts[0, 5:8, 6] = torch.tensor([2, 1.6, 1.5])  # three cells, the best one at the edge
+    parts[0, 14, 6] = 1.9  # too far away
+    parts[1, 9, 6] = 2
+    parts[1, 9, 7] = 1  # not similar enough
+    parts[2, 9, 6] = -0.5  # nothing stands out
+    corner = look.place(nothing, Similarity(parts, parts))
+    middle = 16 * corner + 64
+    assert (middle - 16 * torch.tensor([[6.5, 6.5], [9.5, 6.5], [9.5, 6.5]])).abs().max() <= 8
+
+
 def test_a_look_that_shows_all_of_an_object_counts_and_else_the_first_one():
     first = masks_with((0, 0, 9, 9), (5, 5, 9, 9), (8, 8, 9, 9), side=SIDE)
     close = masks_with((2, 3, 4, 5), None, (0, 0, SIDE, 3), side=SIDE)  # the last one goes on beyond the crop
