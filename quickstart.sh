@@ -4,7 +4,7 @@
 # A second run reuses what is there; `rm -r quickstart` starts afresh. Smaller or larger, by environment variables:
 #   QUICKSTART_DIR    where everything goes (default: quickstart)
 #   QUICKSTART_TAKES  takes for training; an eighth as many for validation, a quarter for testing (default: 96)
-#   QUICKSTART_STEPS  training steps per epoch, of four epochs (default: 440)
+#   QUICKSTART_STEPS  training steps per epoch, of four epochs (default: 300)
 #   QUICKSTART_SEED   of the networks and the order of the samples (default: 0)
 #   PYTHON            an interpreter that has the requirements; then nothing is installed
 set -euo pipefail
@@ -13,7 +13,7 @@ source tests/setup_env.sh
 
 out=${QUICKSTART_DIR:-quickstart}
 takes=${QUICKSTART_TAKES:-96}
-steps=${QUICKSTART_STEPS:-440}
+steps=${QUICKSTART_STEPS:-300}
 seed=${QUICKSTART_SEED:-0}
 precision=fp32 # of training: bfloat16 where the CPU computes in it, which is faster and as accurate
 if grep -qsw avx512_bf16 /proc/cpuinfo; then precision=bf16; fi
