@@ -15,7 +15,8 @@ from model.features import crop
 from model.similarity import Similarity
 
 ANSWER_WEIGHT = 2.0  # of the first answer's probability, beside standard deviations of similarity, in where to look
-NEARLY, NEAR = 0.3, 3  # what a cell of the same object scores less, at most; how far it is: a third of a crop's side
+SCORE_DROP = 0.3  # from the best cell to others of the same object, at most, as a share
+REACH = 1 / 3  # of a crop's side: how far they are, at most
 FULL = 0.9  # of a crop's side: an answer as large is not all of the object
 COMPACT = 0.3  # of its box: a first answer that fills more of it is one large object, not several guesses
 
@@ -47,8 +48,8 @@ class CloserLook:
         best, place = score.flatten(1).max(1)
         center = torch.stack((place // score.shape[2], place % score.shape[2]), 1)  # (P, 2)
         line = torch.arange(score.shape[1], device=score.device)
-        near = ((line - center[..., None]).abs() <= self.cells // NEAR).unbind(1)  # (P, k h) each, as images are square
-        least = (best - NEARLY * best.abs())[:, None, None]
+        near = ((line - center[..., None]).abs() <= int(self.cells * REACH)).unbind(1)  # (P, k h) each
+        least = (best - SCORE_DROP * best.abs())[:, None, None]
         weight = (score >= least) & near[0][:, :, None] & near[1][:, None]
         middle = torch.stack([(weight.sum(axis) * line).sum(1) for axis in (2, 1)], 1) / weight.sum((1, 2))[:, None]
         return self._corner((middle + 0.5) * STRIDE)

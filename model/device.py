@@ -18,7 +18,7 @@ def resolve_device(name: str = "auto") -> torch.device:
     """`auto` = CUDA if there is a GPU, else MPS (Apple), else the CPU; anything else is torch's own name, checked.
 
     A plain `cuda` is the GPU of this process: the first, or under torchrun the one with the number of its local rank.
-    UserError names a device that this machine or this PyTorch does not have.
+    For a CPU, the process from then on keeps the memory that it frees. UserError names a device that this machine or this PyTorch does not have.
     """
     if name == "auto":
         name = "cuda" if torch.cuda.is_available() else "mps" if torch.backends.mps.is_available() else "cpu"
@@ -43,7 +43,7 @@ def resolve_device(name: str = "auto") -> torch.device:
 
 def _keep_memory() -> None:
     """Let this process use freed memory again. By default glibc gives large blocks, such as the backbone's feature
-    maps, back at once, and the kernel clears each page of the next ones, which takes as long as to compute them.
+    maps, back at once, and the kernel has to clear each page of the next ones.
     """
     with contextlib.suppress(AttributeError, TypeError):  # another C library
         mallopt = ctypes.CDLL(None).mallopt
