@@ -18,7 +18,8 @@ def resolve_device(name: str = "auto") -> torch.device:
     """`auto` = CUDA if there is a GPU, else MPS (Apple), else the CPU; anything else is torch's own name, checked.
 
     A plain `cuda` is the GPU of this process: the first, or under torchrun the one with the number of its local rank.
-    For a CPU, the process from then on keeps the memory that it frees. UserError names a device that this machine or this PyTorch does not have.
+    For a CPU, the process from then on keeps the memory that it frees.
+    UserError names a device that this machine or this PyTorch does not have.
     """
     if name == "auto":
         name = "cuda" if torch.cuda.is_available() else "mps" if torch.backends.mps.is_available() else "cpu"
