@@ -15,6 +15,7 @@ from model.features import crop
 from model.similarity import Similarity
 
 ANSWER_WEIGHT = 2.0  # of the first answer's probability, beside standard deviations of similarity, in where to look
+WIDE_WEIGHT = 1.3  # of the similarity of 3 x 3 cells, which varies less, beside that of one
 SCORE_DROP = 0.3  # from the best cell to others of the same object, at most, as a share
 REACH = 1 / 3  # of a crop's side: how far they are, at most
 FULL = 0.9  # of a crop's side: an answer as large is not all of the object
@@ -41,10 +42,13 @@ class CloserLook:
 
     def place(self, prob: Tensor, similarity: Similarity) -> Tensor:
         """Where to look again: the corner of the crop around the cells that are likely and similar to the object, by
-        the first look's answer, probabilities (P, S, S). It is the best cell, with those around that are nearly as
-        good: a small object has but one, and a large one should not be cut off.
+        the first look's answer, probabilities (P, S, S). It is the best cell, or the best nine, as a small object has
+        but one and a large one stands out only as a whole, with those around that are nearly as good: a large object
+        should not be cut off.
         """
-        score = similarity.parts + ANSWER_WEIGHT * F.adaptive_max_pool2d(prob, similarity.parts.shape[1:])
+        wide = F.avg_pool2d(similarity.parts, 3, 1, 1, count_include_pad=False)
+        similar = torch.maximum(similarity.parts, WIDE_WEIGHT * wide)
+        score = similar + ANSWER_WEIGHT * F.adaptive_max_pool2d(prob, similar.shape[1:])
         best, place = score.flatten(1).max(1)
         center = torch.stack((place // score.shape[2], place % score.shape[2]), 1)  # (P, 2)
         line = torch.arange(score.shape[1], device=score.device)

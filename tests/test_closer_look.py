@@ -66,6 +66,17 @@ def test_the_look_is_in_the_middle_of_a_large_object_and_at_the_only_cell_of_a_s
     assert (middle - 16 * torch.tensor([[6.5, 6.5], [9.5, 6.5], [9.5, 6.5]])).abs().max() <= 8
 
 
+@pytest.mark.parametrize("small, expected", [(2, (16 * 6.5, 16 * 10.5)), (2.6, (16 * 13.5, 16 * 4.5))])
+def test_a_large_object_wins_against_a_cell_a_little_more_similar_and_a_small_one_against_a_less_similar_part(
+    small, expected
+):
+    parts = torch.full((1, 16, 16), -0.2)
+    parts[0, 5:8, 9:12] = 1.8
+    parts[0, 13, 4] = small
+    corner = CloserLook(64, 4).place(torch.zeros(1, 64, 64), Similarity(parts, parts))
+    assert (16 * corner[0] + 32).tolist() == pytest.approx(expected, abs=8)
+
+
 def test_a_look_that_shows_all_of_an_object_counts_and_else_the_first_one():
     first = masks_with((0, 0, 9, 9), (5, 5, 9, 9), (8, 8, 9, 9), side=SIDE)
     close = masks_with((2, 3, 4, 5), None, (0, 0, SIDE, 3), side=SIDE)  # the last one goes on beyond the crop
