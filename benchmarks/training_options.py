@@ -243,11 +243,14 @@ def draw_curves(out_dir: Path, folders: Mapping[Run, Path]) -> None:
         picture = f"curves_{run.object_size}_{run.input_size}_{run.backbone}.png"
         curves[picture][run.variant, run.setting].append(read_log(folder / LOG_NAME))
     for name, of_picture in curves.items():
+        rates = defaultdict(float)  # samples per second; other jobs only slow a run, and both settings cost the same
+        for (variant, _), logs in of_picture.items():
+            rates[variant] = max(rates[variant], *map(samples_per_second, logs))
         picture, axes = plt.subplots(1, 2, figsize=(11, 4), layout="constrained")
         for axis, (figure, title) in zip(axes, CURVES.items(), strict=True):
             for (variant, setting), logs in of_picture.items():
                 lines = [[line for line in log if line["kind"] == "val" and figure in line] for log in logs]
-                rate = max(map(samples_per_second, logs)) * (2 if setting == BOTH else 1)  # other jobs only slow a run
+                rate = rates[variant] * (2 if setting == BOTH else 1)
                 minutes = np.array([line["step"] for line in lines[0]]) * BATCH / rate / 60
                 values = np.array([[line[figure] for line in log] for log in lines])  # (seeds, validations)
                 axis.plot(minutes, values.mean(0), label=f"{variant}, {setting}")
