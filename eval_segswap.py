@@ -20,7 +20,7 @@ from pathlib import Path
 if __name__ == "__main__":  # before torch is imported: waiting threads spin for a moment, then let others work
     os.environ.setdefault("GOMP_SPINCOUNT", "2000")
 
-from formats.errors import run_script  # isort: split
+from common.errors import run_script  # isort: split
 
 import cv2
 import torch
@@ -28,9 +28,9 @@ import torch.distributed as dist
 from torch.utils.data import DataLoader
 from tqdm import tqdm
 
-from formats.arguments import Parser, add_data_path, add_setting, add_splits_path, at_least
-from formats.errors import UserError, printable, warn_once
-from formats.parallel import default_workers, loader_failures, loader_workers, split_by_work, start_loader_worker
+from common.arguments import Parser, add_data_path, add_setting, add_splits_path, at_least
+from common.errors import UserError, printable, warn_once
+from common.parallel import default_workers, loader_failures, loader_workers, split_by_work, start_loader_worker
 from formats.processed import ProcessedTake
 from formats.takes import find_split_path, read_split
 from inference.matcher import Matcher

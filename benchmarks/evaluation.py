@@ -28,16 +28,16 @@ from tqdm import tqdm
 
 from benchmarks.measure import Cost, in_turn, print_times, run_script_apart, timed
 from benchmarks.stand_in import EGO_SIZE, EXO_SIZE, annotation, make_pool, make_take
+from common.arguments import SETTINGS, Parser, add_num_workers, at_least
+from common.errors import UserError, run_script
+from common.files import write_json
 from evaluation.score import score_results
 from evaluation.truth import GroundTruth
-from formats.arguments import Parser, add_num_workers, at_least
-from formats.errors import UserError, run_script
-from formats.files import write_json
 from formats.geometry import Size
 from formats.masks import RLE, encode_mask, eval_mask
 from formats.processed import ProcessedTake
 from formats.results import camera_pair_key, iter_results, results_path, write_results
-from formats.takes import SETTINGS, is_ego
+from formats.takes import is_ego
 from tests import official_evaluation
 
 SPLIT = "test"

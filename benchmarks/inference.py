@@ -26,8 +26,8 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from benchmarks.measure import print_times, timed
 from benchmarks.stand_in import make_pool, make_take, write_with_pictures
-from formats.arguments import Parser, add_setting, at_least
-from formats.errors import run_script
+from common.arguments import Parser, add_setting, at_least
+from common.errors import run_script
 from formats.geometry import EVAL_SIDE, eval_size, letterbox, unletterbox
 from formats.masks import decode_mask, encode_mask
 from formats.processed import CameraPair, ProcessedTake, read_frame

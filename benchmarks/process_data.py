@@ -31,8 +31,8 @@ from tqdm import tqdm
 
 from benchmarks.measure import Cost, in_turn, print_times, run_script_apart
 from benchmarks.stand_in import EGO_SIZE, EXO_SIZE, STEP, annotation, make_pool, make_take
-from formats.arguments import Parser, at_least
-from formats.errors import UserError, run_script
+from common.arguments import Parser, at_least
+from common.errors import UserError, run_script
 from formats.geometry import Size
 from formats.takes import is_ego, video_path
 

@@ -39,8 +39,8 @@ from torch.utils._pytree import tree_leaves
 from torch.utils.flop_counter import flop_registry
 
 from benchmarks.stand_in import make_pool, make_take, write_with_pictures
-from formats.arguments import Parser, at_least
-from formats.errors import run_script
+from common.arguments import Parser, at_least
+from common.errors import run_script
 from formats.pairs import PairSet, write_pairs
 from formats.processed import ProcessedTake
 from inference.matcher import MAX_BATCH, Matcher, PairBatch

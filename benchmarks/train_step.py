@@ -28,9 +28,9 @@ import torch
 
 from benchmarks.measure import in_turn, print_times, timed
 from benchmarks.stand_in import make_pool, make_take, write_with_pictures
+from common.arguments import Parser, at_least
+from common.errors import run_script
 from data.store_frames import store_take
-from formats.arguments import Parser, at_least
-from formats.errors import run_script
 from formats.masks import RLE, decode_mask
 from formats.pairs import PairSet, write_pairs
 from formats.processed import frame_path

@@ -33,14 +33,13 @@ import numpy as np
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # repository root
 from benchmarks.measure import run_script_apart
+from common.arguments import SETTINGS, Parser, at_least
+from common.errors import run_script
+from common.files import read_json, write_json
+from common.parallel import default_workers
 from evaluation.summary import SIZE_LABELS
-from formats.arguments import Parser, at_least
-from formats.errors import run_script
-from formats.files import read_json, write_json
 from formats.pairs import BOTH
-from formats.parallel import default_workers
 from formats.results import results_path
-from formats.takes import SETTINGS
 from model.device import PRECISIONS
 from model.xsegtx import MODES
 from synthetic.take import VIDEO_SIZES

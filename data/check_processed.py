@@ -17,20 +17,20 @@ from typing import NamedTuple
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # repository root
 
-from formats.errors import run_script  # isort: split
+from common.errors import run_script  # isort: split
 
 import cv2
 import numpy as np
 from tqdm import tqdm
 
+from common.arguments import SETTINGS, Parser, add_data_path, add_num_workers, add_splits_path
+from common.errors import UserError, counted, printable
+from common.files import open_file, read_file
+from common.parallel import run_jobs
 from data.failures import BROKEN, MISSING, read_failures
-from formats.arguments import Parser, add_data_path, add_num_workers, add_splits_path
-from formats.errors import UserError, counted, printable
-from formats.files import open_file, read_file
 from formats.geometry import Size
 from formats.masks import RLE, run_lengths
 from formats.pairs import PairSet, pairs_path
-from formats.parallel import run_jobs
 from formats.processed import (
     MAX_FRAME_SIDE,
     ProcessedTake,
@@ -41,7 +41,7 @@ from formats.processed import (
     pair_frames,
 )
 from formats.stored_frames import check_stored_frames
-from formats.takes import SETTINGS, SPLITS, find_split_path, read_split, read_splits
+from formats.takes import SPLITS, find_split_path, read_split, read_splits
 
 COLUMNS = ("split", "takes", "processed", "frames", "masks", "pairs ego-exo", "pairs exo-ego", "missing", "problems")
 PEEK_BYTES = 4096  # of a JPEG file's beginning, enough for the tables before its size, and of its end

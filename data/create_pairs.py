@@ -14,19 +14,18 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # repository root
 
-from formats.errors import run_script  # isort: split
+from common.errors import run_script  # isort: split
 
 from tqdm import tqdm
 
+from common.arguments import SETTINGS, Parser, add_data_path, add_splits_path
+from common.errors import UserError, counted, printable
+from common.files import json_list
 from data.frame_lists import frame_list_path, write_frame_list
-from formats.arguments import Parser, add_data_path, add_splits_path
-from formats.errors import UserError, counted, printable
-from formats.files import json_list
 from formats.pairs import Annotated, pairs_path, write_pairs
 from formats.processed import ANNOTATION, ProcessedTake, is_processed
 from formats.takes import (
     ANNOTATION_TEMPLATE,
-    SETTINGS,
     SPLIT_REMEDY,
     SPLITS,
     annotation_path,

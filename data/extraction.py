@@ -16,9 +16,9 @@ from pathlib import Path
 
 import cv2
 
+from common.errors import AccessError, UserError, counted
+from common.files import atomic_write, sync_files
 from data.failures import BROKEN, FAILED, MISSING, NOTE, Failure, read_failures, write_failures
-from formats.errors import AccessError, UserError, counted
-from formats.files import atomic_write, sync_files
 from formats.masks import RLE
 from formats.processed import (
     ANNOTATION,

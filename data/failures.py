@@ -9,8 +9,8 @@ import json
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from formats.errors import MALFORMED, UserError
-from formats.files import read_file, remove_leftovers, write_json
+from common.errors import MALFORMED, UserError
+from common.files import read_file, remove_leftovers, write_json
 
 FAILED = "failed.json"
 FAILED_TAKES = "failed_takes.json"

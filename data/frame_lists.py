@@ -17,8 +17,8 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
-from formats.errors import UserError
-from formats.files import json_list
+from common.errors import UserError
+from common.files import json_list
 from formats.geometry import Size
 from formats.masks import encode_mask, resize_mask
 from formats.processed import ProcessedTake, frames_in, read_frame

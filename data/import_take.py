@@ -15,20 +15,19 @@ from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # repository root
 
-from formats.errors import run_script  # isort: split
+from common.errors import run_script  # isort: split
 
 import numpy as np
 from tqdm import tqdm
 
-from formats.arguments import Parser
-from formats.errors import MALFORMED, UserError, counted, printable
-from formats.files import atomic_folder, is_file_name, link_or_copy, only_one, read_json, write_json
+from common.arguments import DEFAULT_ROOT, Parser
+from common.errors import MALFORMED, UserError, counted, printable
+from common.files import atomic_folder, is_file_name, link_or_copy, only_one, read_json, write_json
 from formats.footage import Footage, add_footage_options, open_cameras, synchronize
 from formats.mask_files import MaskFiles, find_masks
 from formats.masks import encode_lzstring
 from formats.takes import (
     ANNOTATION_TEMPLATE,
-    DEFAULT_ROOT,
     SPLITS,
     annotation_path,
     find_takes_json,

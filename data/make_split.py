@@ -12,15 +12,14 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # repository root
 
-from formats.errors import run_script  # isort: split
+from common.errors import run_script  # isort: split
 
-from formats.arguments import Parser
-from formats.errors import UserError, counted, printable
-from formats.files import only_writer, read_json, write_json
+from common.arguments import DEFAULT_ROOT, Parser
+from common.errors import UserError, counted, printable
+from common.files import only_writer, read_json, write_json
 from formats.takes import (
     ANNOTATION_REMEDY,
     ANNOTATION_TEMPLATE,
-    DEFAULT_ROOT,
     SPLITS,
     annotation_path,
     iter_annotations,

@@ -18,10 +18,14 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # repository root
 
-from formats.errors import run_script  # isort: split
+from common.errors import run_script  # isort: split
 
 from tqdm import tqdm
 
+from common.arguments import DEFAULT_ROOT, Parser, add_num_workers, add_splits_path
+from common.errors import UserError, counted, printable
+from common.files import only_one, remove_leftovers
+from common.parallel import run_jobs, split_by_work
 from data.extraction import (
     FRAME_CHOICES,
     CameraJob,
@@ -33,14 +37,9 @@ from data.extraction import (
     plan_take,
 )
 from data.failures import BROKEN, FAILED_TAKES, MISSING, NOTE, Failure, gather_failures, write_failures
-from formats.arguments import Parser, add_num_workers, add_splits_path
-from formats.errors import UserError, counted, printable
-from formats.files import only_one, remove_leftovers
-from formats.parallel import run_jobs, split_by_work
 from formats.processed import SOURCE, claim_data_dir, is_processed
 from formats.takes import (
     ANNOTATION_TEMPLATE,
-    DEFAULT_ROOT,
     FRAME_STEP,
     Take,
     annotation_path,

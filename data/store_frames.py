@@ -14,14 +14,14 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # repository root
 
-from formats.errors import run_script  # isort: split
+from common.errors import run_script  # isort: split
 
 from tqdm import tqdm
 
-from formats.arguments import Parser, add_data_path, add_num_workers, add_splits_path, at_least
-from formats.errors import UserError, counted, printable
-from formats.files import only_one, remove_leftovers
-from formats.parallel import run_jobs
+from common.arguments import Parser, add_data_path, add_num_workers, add_splits_path, at_least
+from common.errors import UserError, counted, printable
+from common.files import only_one, remove_leftovers
+from common.parallel import run_jobs
 from formats.processed import ProcessedTake, is_processed, pair_frames
 from formats.stored_frames import problem_of, store_frames, stored_path
 from formats.takes import find_split_path, read_split, read_splits

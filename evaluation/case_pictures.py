@@ -14,13 +14,13 @@ import numpy as np
 from PIL import Image, ImageDraw
 from tqdm import tqdm
 
+from common.drawing import PREDICTION, QUERY, TRUTH, Color, font, overlay, write_picture
+from common.errors import printable
+from common.files import remove_leftovers
 from evaluation.compare import in_turn
 from evaluation.metrics import METRICS
 from evaluation.score import Case
 from evaluation.truth import GroundTruth, TakeTruth
-from formats.drawing import PREDICTION, QUERY, TRUTH, Color, font, overlay, write_picture
-from formats.errors import printable
-from formats.files import remove_leftovers
 from formats.geometry import Size
 from formats.masks import resize_mask
 from formats.processed import read_frame

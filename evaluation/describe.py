@@ -7,13 +7,13 @@ from typing import Any
 import numpy as np
 from tqdm import tqdm
 
+from common.arguments import SETTINGS
+from common.errors import UserError, counted, printable
+from common.parallel import run_jobs
 from evaluation.outputs import format_table, percent, split_title
 from evaluation.summary import SIZE_LABELS, size_label, without_nan
 from evaluation.truth import GroundTruth
-from formats.errors import UserError, counted, printable
 from formats.masks import eval_mask, run_lengths
-from formats.parallel import run_jobs
-from formats.takes import SETTINGS
 
 QUANTILES = {  # key in description.json -> title, share of the masks that are smaller
     "tenth": ("a tenth is smaller than", 0.1),

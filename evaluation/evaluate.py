@@ -21,8 +21,12 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # repository root
 
-from formats.errors import run_script  # isort: split
+from common.errors import run_script  # isort: split
 
+from common.arguments import SETTINGS, Parser, add_num_workers, add_setting, at_least
+from common.errors import UserError, counted
+from common.files import write_json
+from common.provenance import provenance
 from evaluation.case_pictures import draw_gallery, load_predictions
 from evaluation.compare import common_cases, compare, disagreements, short_names
 from evaluation.describe import describe, format_description
@@ -56,11 +60,6 @@ from evaluation.plots import comparison_plots, draw_comparison_plots
 from evaluation.protocols import OFFICIAL_RULE, PROTOCOLS, under_protocols
 from evaluation.summary import take_names, without_nan
 from evaluation.truth import GroundTruth
-from formats.arguments import Parser, add_num_workers, add_setting, at_least
-from formats.errors import UserError, counted
-from formats.files import write_json
-from formats.provenance import provenance
-from formats.takes import SETTINGS
 
 
 def parse_args(argv: list[str] | None = None) -> argparse.Namespace:

@@ -6,14 +6,14 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from common.arguments import add_data_path, add_splits_path
+from common.errors import MALFORMED, UserError, counted, printable
+from common.files import read_json
+from common.provenance import provenance
 from evaluation.score import ACCEPTED_TEXT, FLAGS, Scores, score_results
 from evaluation.summary import summarize_scores
 from evaluation.truth import GroundTruth
-from formats.arguments import add_data_path, add_splits_path
-from formats.errors import MALFORMED, UserError, counted, printable
-from formats.files import read_json
 from formats.processed import is_processed
-from formats.provenance import provenance
 from formats.results import iter_results, results_path
 from formats.takes import ANNOTATION_TEMPLATE, annotation_path, find_split_path, read_split
 

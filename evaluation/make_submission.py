@@ -16,18 +16,17 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # repository root
 
-from formats.errors import run_script  # isort: split
+from common.errors import run_script  # isort: split
 
 from tqdm import tqdm
 
+from common.arguments import SETTINGS, Parser
+from common.errors import counted, printable
+from common.files import only_writer, write_json
 from evaluation.inputs import RESULTS_DIR, add_split_options, open_truth, refuse
 from evaluation.score import TakePredictions
 from evaluation.truth import GroundTruth
-from formats.arguments import Parser
-from formats.errors import counted, printable
-from formats.files import only_writer, write_json
 from formats.results import iter_results, results_path
-from formats.takes import SETTINGS
 
 FILE_NAME = "submission.json"
 

@@ -11,10 +11,10 @@ from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+from common.errors import UserError, counted, printable
+from common.files import atomic_write, is_file_name, only_one, read_json, remove_leftovers, write_json
 from evaluation.metrics import COLUMNS, METRICS, OFFICIAL, MaskScores
 from evaluation.score import Case
-from formats.errors import UserError, counted, printable
-from formats.files import atomic_write, is_file_name, only_one, read_json, remove_leftovers, write_json
 
 Rows = list[Sequence[str]]
 PAPER = {  # this network as the benchmark's authors trained it, on their v2 test split; docs/results.md has the others

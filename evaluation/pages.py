@@ -7,6 +7,7 @@ from typing import Any
 
 from jinja2 import Environment, FileSystemLoader
 
+from common.files import atomic_write
 from evaluation.case_pictures import iou_text
 from evaluation.compare import apart, best_file
 from evaluation.metrics import OFFICIAL
@@ -22,7 +23,6 @@ from evaluation.outputs import (
     won_table,
 )
 from evaluation.score import Case
-from formats.files import atomic_write
 
 PAGE = "index.html"
 VISIBLE, HIDDEN = "object visible", "object not visible"

@@ -10,9 +10,9 @@ from matplotlib import rc_context
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from common.files import atomic_write
 from evaluation.compare import take_means
 from evaluation.score import Case
-from formats.files import atomic_write
 
 BLUE, ORANGE, GRAY = "#1f6fb4", "#e07b00", "#8c8c8c"
 PERCENT = (0, 100)

@@ -11,8 +11,9 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # repository root
 
-from formats.errors import run_script  # isort: split
+from common.errors import run_script  # isort: split
 
+from common.arguments import Parser, add_num_workers, add_setting, at_least
 from evaluation.case_pictures import choose, draw_gallery, load_predictions
 from evaluation.inputs import (
     add_reading_options,
@@ -27,7 +28,6 @@ from evaluation.outputs import OUTPUT_FILES, claimed_files, headline, split_titl
 from evaluation.pages import PAGE, report_card, report_sections, write_page
 from evaluation.plots import REPORT_PLOTS, draw_report_plots
 from evaluation.summary import take_names
-from formats.arguments import Parser, add_num_workers, add_setting, at_least
 
 
 def parse_args(argv: list[str] | None = None) -> argparse.Namespace:

@@ -14,12 +14,12 @@ from typing import Any, NamedTuple
 import numpy as np
 from tqdm import tqdm
 
+from common.errors import UserError
+from common.parallel import run_jobs
 from evaluation.metrics import MaskScores, score_masks
 from evaluation.truth import GroundTruth, TakeTruth
-from formats.errors import UserError
 from formats.geometry import EVAL_SIDE, Size
 from formats.masks import check_rle, decode_mask, resize_mask
-from formats.parallel import run_jobs
 from formats.processed import CameraPair
 from formats.results import THRESHOLD, camera_pair_key
 

@@ -14,9 +14,9 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+from common.errors import UserError, printable
+from common.files import iter_json, only_writer, write_json
 from evaluation.metrics import CutOut, cut_out
-from formats.errors import UserError, printable
-from formats.files import iter_json, only_writer, write_json
 from formats.geometry import Size, eval_size, nearest_axes
 from formats.masks import mask_size, sample_mask
 from formats.processed import ANNOTATION, CameraPair, ProcessedTake, frames_in, is_processed, read_frame

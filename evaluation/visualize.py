@@ -18,10 +18,13 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # repository root
 
-from formats.errors import run_script  # isort: split
+from common.errors import run_script  # isort: split
 
 from tqdm import tqdm
 
+from common.arguments import Parser, add_num_workers, add_setting, at_least
+from common.drawing import write_picture
+from common.errors import UserError, counted
 from evaluation.case_pictures import CASE_ORDERS, case_sheet, choose, draw_case, load_predictions, write_video
 from evaluation.inputs import (
     accepted_flags,
@@ -33,9 +36,6 @@ from evaluation.inputs import (
 )
 from evaluation.outputs import claimed_files
 from evaluation.score import Case, score_results
-from formats.arguments import Parser, add_num_workers, add_setting, at_least
-from formats.drawing import write_picture
-from formats.errors import UserError, counted
 from formats.results import iter_results
 
 

@@ -9,7 +9,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # repository root
 
-from formats.errors import run_script  # isort: split
+from common.errors import run_script  # isort: split
 
 import numpy as np
 import torch
@@ -17,9 +17,9 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from tqdm import tqdm
 
-from formats.arguments import Parser, add_data_path, add_setting, at_least
+from common.arguments import Parser, add_data_path, add_setting, at_least
+from common.parallel import loader_failures
 from formats.pairs import open_pairs
-from formats.parallel import loader_failures
 from model.backbones import make_backbone
 from model.device import resolve_device
 from model.features import Encoder

@@ -13,9 +13,9 @@ import av
 import cv2
 import numpy as np
 
-from formats.arguments import Parser, at_least, named
-from formats.errors import UserError
-from formats.files import is_file_name, name_number
+from common.arguments import Parser, at_least, named
+from common.errors import UserError
+from common.files import is_file_name, name_number
 from formats.geometry import Size
 from formats.video import VideoError, VideoIndex, index_video, read_frames
 

@@ -15,8 +15,8 @@ import cv2
 import numpy as np
 from pycocotools import mask as coco
 
-from formats.errors import MALFORMED, UserError
-from formats.files import is_file_name, name_number, read_json
+from common.errors import MALFORMED, UserError
+from common.files import is_file_name, name_number, read_json
 from formats.geometry import Size, same_shape
 from formats.masks import MAX_SIDE, RLE, check_size, encode_mask, resize_mask, run_lengths
 

@@ -25,8 +25,9 @@ from typing import IO, Any, NamedTuple
 
 import numpy as np
 
-from formats.errors import MALFORMED, UserError
-from formats.files import (
+from common.arguments import SETTINGS
+from common.errors import MALFORMED, UserError
+from common.files import (
     is_file_name,
     named_errors,
     only_one,
@@ -39,7 +40,6 @@ from formats.files import (
 )
 from formats.masks import MAX_ASPECT, MAX_SIDE, RLE, check_rle
 from formats.processed import ANNOTATION, ProcessedTake, is_processed
-from formats.takes import SETTINGS
 
 VERSION = 1
 BOTH = "both"  # instead of a setting: the pairs of ego-exo, then those of exo-ego

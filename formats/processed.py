@@ -24,13 +24,12 @@ from typing import Any, NamedTuple
 import cv2
 import numpy as np
 
-from formats.errors import MALFORMED, UserError
-from formats.files import is_file_name, json_errors, read_file, read_json, remove_leftovers, write_json
+from common.errors import MALFORMED, UserError
+from common.files import is_file_name, json_errors, read_file, read_json, remove_leftovers, write_json
 from formats.geometry import Size
 from formats.masks import RLE, mask_size
-from formats.takes import DEFAULT_ROOT, by_frame, is_ego, parse_frames
+from formats.takes import by_frame, is_ego, parse_frames
 
-DEFAULT_DATA_DIR = DEFAULT_ROOT / "processed"
 ANNOTATION = "annotation.json"
 SOURCE = "source.json"
 EGO_ROWS, EXO_ROWS = 704, 540  # processed frames have no more; 1408 / 2 and 2160 / 4

@@ -16,8 +16,8 @@ from itertools import groupby
 from pathlib import Path
 from typing import Any
 
-from formats.errors import MALFORMED, UserError
-from formats.files import holds_json_list, iter_json, iter_json_list, write_json
+from common.errors import MALFORMED, UserError
+from common.files import holds_json_list, iter_json, iter_json_list, write_json
 from formats.mask_files import png_files, read_png_mask
 
 THRESHOLD = 0.5  # a pixel with a higher probability belongs to the object, an object with a higher existence is visible

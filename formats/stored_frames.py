@@ -16,8 +16,8 @@ from pathlib import Path
 
 import numpy as np
 
-from formats.errors import UserError, counted, warn_once
-from formats.files import atomic_write, open_file
+from common.errors import UserError, counted, warn_once
+from common.files import atomic_write, open_file
 from formats.geometry import Size, letterbox, letterbox_axes
 from formats.processed import MAX_FRAME_SIDE, frame_path, read_frame
 

@@ -13,18 +13,16 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from formats.errors import MALFORMED, UserError, warn_once
-from formats.files import is_file_name, iter_json, read_json
+from common.arguments import DATA_FOLDER
+from common.errors import MALFORMED, UserError, warn_once
+from common.files import is_file_name, iter_json, read_json
 from formats.masks import RLE, check_size, decode_lzstring, run_lengths
 
 SPLITS = ("train", "val", "test")
-SETTINGS = ("ego-exo", "exo-ego")
 FRAME_STEP = 30  # videos run at 30 frames per second, annotations at one
 SPLIT_REMEDY = "get the paper's with `bash data/download_split.sh` or make one with data/make_split.py"
-DATA_FOLDER = Path(__file__).resolve().parents[1] / "data"
 SPLIT_PATH = DATA_FOLDER / "split.json"  # where download_split.sh puts the paper's
 ANNOTATION_REMEDY = "download it with `egoexo -o <root> --parts annotations --benchmarks relations`"
-DEFAULT_ROOT = DATA_FOLDER / "egoexo"  # the data set, or a link to it
 ANNOTATION_TEMPLATE = Path("annotations") / "relations_{split}.json"  # below <root>
 
 

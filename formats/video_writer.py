@@ -8,7 +8,7 @@ from pathlib import Path
 import av
 import numpy as np
 
-from formats.files import atomic_write
+from common.files import atomic_write
 from formats.geometry import Size
 
 SAMPLE_RATE = 48000  # of the audio track, in hertz

@@ -20,7 +20,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # repository root
 if __name__ == "__main__":  # before torch is imported: waiting threads spin for a moment, then let others work
     os.environ.setdefault("GOMP_SPINCOUNT", "2000")
 
-from formats.errors import run_script  # isort: split
+from common.errors import run_script  # isort: split
 
 import cv2
 import numpy as np
@@ -30,8 +30,8 @@ try:
 except ImportError:  # the page is an extra
     gr = None
 
-from formats.arguments import Parser, add_data_path, at_least
-from formats.errors import UserError
+from common.arguments import Parser, add_data_path, at_least
+from common.errors import UserError
 from formats.processed import ProcessedTake
 from inference import interactive
 from inference.interactive import View, frames_of, objects_of, read_upload

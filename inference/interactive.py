@@ -11,8 +11,8 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 
-from formats.drawing import PREDICTION, QUERY, TRUTH, overlay
-from formats.errors import UserError
+from common.drawing import PREDICTION, QUERY, TRUTH, overlay
+from common.errors import UserError
 from formats.geometry import letterbox, unletterbox
 from formats.masks import decode_mask, resize_mask
 from formats.processed import ProcessedTake, frames_in, is_processed, read_frame

@@ -6,7 +6,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from formats.errors import UserError, warn_once
+from common.errors import UserError, warn_once
 from inference.closer_look import CloserLook
 from model.backbone import STRIDE, Backbone
 from model.device import PRECISIONS, autocast, tf32

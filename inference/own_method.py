@@ -17,8 +17,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from formats.errors import UserError
-from formats.files import file_digest
+from common.errors import UserError
+from common.files import file_digest
 from formats.geometry import EVAL_SIDE, Size, letterbox
 from formats.processed import CameraPair
 from inference.closer_look import resize_prob

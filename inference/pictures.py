@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from PIL import Image, ImageOps
 
-from formats.errors import UserError
+from common.errors import UserError
 from formats.geometry import Size, same_shape
 
 

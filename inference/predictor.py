@@ -12,10 +12,10 @@ import numpy as np
 import torch
 from PIL.Image import Image
 
-from formats.errors import UserError
+from common.arguments import SETTINGS
+from common.errors import UserError
 from formats.geometry import Size, letterbox, unletterbox
 from formats.results import THRESHOLD
-from formats.takes import SETTINGS
 from inference.matcher import Matcher, PairBatch
 from inference.pictures import as_image, as_mask
 from model.checkpoint import load_checkpoint

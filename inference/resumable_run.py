@@ -18,9 +18,9 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from formats.errors import MALFORMED, UserError
-from formats.files import file_digest, only_one, read_file, read_json, remove_leftovers, write_json
-from formats.provenance import provenance
+from common.errors import MALFORMED, UserError
+from common.files import file_digest, only_one, read_file, read_json, remove_leftovers, write_json
+from common.provenance import provenance
 from formats.results import iter_results, results_path, write_results
 from inference.predict_takes import TakePlan
 

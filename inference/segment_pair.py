@@ -12,13 +12,13 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # repository root
 
-from formats.errors import run_script  # isort: split
+from common.errors import run_script  # isort: split
 
 import cv2
 import numpy as np
 
-from formats.arguments import Parser
-from formats.drawing import PREDICTION, QUERY, overlay, write_picture
+from common.arguments import Parser
+from common.drawing import PREDICTION, QUERY, overlay, write_picture
 from inference.pictures import as_image, as_mask, open_picture
 from inference.predictor import CKPT_HELP, SHIPPED, Predictor
 from model.device import PRECISION_HELP, PRECISIONS, default_precision, resolve_device

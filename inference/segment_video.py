@@ -18,7 +18,7 @@ from typing import NamedTuple
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # repository root
 
-from formats.errors import run_script  # isort: split
+from common.errors import run_script  # isort: split
 
 import cv2
 import numpy as np
@@ -27,10 +27,10 @@ from matplotlib.figure import Figure
 from PIL import Image, ImageDraw
 from tqdm import tqdm
 
-from formats.arguments import Parser, at_least
-from formats.drawing import font, overlay
-from formats.errors import UserError, counted, printable
-from formats.files import atomic_folder
+from common.arguments import Parser, at_least
+from common.drawing import font, overlay
+from common.errors import UserError, counted, printable
+from common.files import atomic_folder
 from formats.footage import Footage, add_footage_options, open_cameras, synchronize
 from formats.geometry import Size, eval_size, letterbox
 from formats.mask_files import MaskFiles, find_masks

@@ -12,7 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torchvision.models import resnet50
 
-from formats.errors import UserError
+from common.errors import UserError
 from model.weights import load_state, named_tensors, read_torch
 
 STRIDE = 16  # pixels per feature cell

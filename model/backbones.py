@@ -18,7 +18,7 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from formats.errors import UserError
+from common.errors import UserError
 from model.backbone import STRIDE, Backbone, moco_backbone
 from model.weights import digest, in_a_line, load_state, named_tensors, read_torch
 

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 
 import torch
 
-from formats.errors import UserError
+from common.errors import UserError
 
 PRECISIONS = {"fp32": torch.float32, "tf32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 M_TRIM_THRESHOLD, M_MMAP_MAX = -1, -4  # of glibc's mallopt

@@ -10,8 +10,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from formats.errors import UserError
-from formats.files import atomic_write
+from common.errors import UserError
+from common.files import atomic_write
 
 MAX_UNPACKED = 10  # times a file's size; a file that unpacks to more is no checkpoint, and would fill the memory
 

@@ -19,7 +19,7 @@ from typing import NamedTuple
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from formats.errors import UserError
+from common.errors import UserError
 from model.backbone import STRIDE
 from model.features import View
 from model.similarity import NoPrior, Similarity, SimilarityPrior

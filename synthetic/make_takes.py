@@ -23,17 +23,17 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # repository root
 
-from formats.errors import run_script  # isort: split
+from common.errors import run_script  # isort: split
 
 import cv2
 import numpy as np
 from tqdm import tqdm
 
-from formats.arguments import Parser, add_num_workers, at_least
-from formats.errors import UserError, counted
-from formats.files import only_one, remove_leftovers, write_json
-from formats.parallel import run_jobs
-from formats.takes import ANNOTATION_TEMPLATE, DEFAULT_ROOT, FRAME_STEP, SPLITS, annotation_path
+from common.arguments import DEFAULT_ROOT, Parser, add_num_workers, at_least
+from common.errors import UserError, counted
+from common.files import only_one, remove_leftovers, write_json
+from common.parallel import run_jobs
+from formats.takes import ANNOTATION_TEMPLATE, FRAME_STEP, SPLITS, annotation_path
 from synthetic.tabletop import REAL, ObjectSizes
 from synthetic.take import VIDEO_SIZES, TakeId, TakeOptions, make_take
 

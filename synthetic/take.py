@@ -10,7 +10,7 @@ from typing import Any
 import cv2
 import numpy as np
 
-from formats.files import read_json, remove_leftovers, write_json
+from common.files import read_json, remove_leftovers, write_json
 from formats.geometry import Size
 from formats.masks import encode_lzstring, encode_mask
 from formats.takes import FRAME_STEP, SPLITS, video_path

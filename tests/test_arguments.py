@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from formats.arguments import Parser, add_data_path, add_num_workers, add_setting, add_splits_path, at_least
+from common.arguments import Parser, add_data_path, add_num_workers, add_setting, add_splits_path, at_least
 
 ROOT = Path(__file__).parents[1]
 

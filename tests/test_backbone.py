@@ -8,7 +8,7 @@ import pytest
 import torch
 from torchvision.models import resnet50
 
-from formats.errors import UserError
+from common.errors import UserError
 from model import backbone as module
 from model.backbone import (
     MOCO_PATH,

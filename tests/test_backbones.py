@@ -14,7 +14,7 @@ from efficientnet_lite_pytorch import EfficientNet
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from formats.errors import UserError
+from common.errors import UserError
 from model.backbone import Backbone, mask_to_image
 from model.backbones import make_backbone, timm_backbone
 from model.features import fold_batch_norm

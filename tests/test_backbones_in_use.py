@@ -9,7 +9,7 @@ import timm
 import torch
 
 import eval_segswap
-from formats.errors import UserError
+from common.errors import UserError
 from inference.matcher import Matcher
 from inference.predictor import Predictor
 from model.checkpoint import load_checkpoint

@@ -9,8 +9,8 @@ import pytest
 import torch
 
 from benchmarks import evaluation, inference, process_data, roofline, train_step, training_options
+from common.files import read_json
 from evaluation.truth import GroundTruth
-from formats.files import read_json
 from model.backbone import Backbone
 from tests import official_evaluation
 from tests.made.scripts import run_main

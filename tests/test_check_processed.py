@@ -7,13 +7,13 @@ import cv2
 import numpy as np
 import pytest
 
+from common.arguments import SETTINGS
+from common.errors import UserError
 from data import check_processed
 from data.check_processed import announced_size, check_take
 from data.failures import BROKEN, MISSING, Failure, read_failures, write_failures
-from formats.errors import UserError
 from formats.processed import ProcessedTake, pair_frames
 from formats.stored_frames import store_frames, stored_path
-from formats.takes import SETTINGS
 from tests.made import EGO
 from tests.made.processed import LAYOUT, MASK_AND_FRAME_SIZES, create_pairs, make_data_set
 from tests.made.scripts import run_main

@@ -11,7 +11,7 @@ import pytest
 import timm
 import torch
 
-from formats.errors import UserError
+from common.errors import UserError
 from model import checkpoint
 from model.backbone import random_backbone
 from model.backbones import make_backbone

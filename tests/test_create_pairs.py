@@ -10,11 +10,11 @@ import sys
 import numpy as np
 import pytest
 
+from common.arguments import SETTINGS
+from common.errors import UserError
 from formats import pairs, takes
-from formats.errors import UserError
 from formats.masks import encode_mask
 from formats.pairs import Pair, PairSet, pairs_path
-from formats.takes import SETTINGS
 from tests.made import ROOT
 from tests.made.golden import GOLDEN_SPLITS, golden
 from tests.made.golden_pairs import data_dir, golden_root

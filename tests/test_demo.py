@@ -11,7 +11,7 @@ import cv2
 import numpy as np
 import pytest
 
-from formats.errors import UserError
+from common.errors import UserError
 from formats.processed import ProcessedTake
 from inference import demo
 from inference.interactive import object_at

@@ -5,12 +5,12 @@ import json
 import numpy as np
 import pytest
 
+from common.arguments import SETTINGS
 from evaluation import evaluate
 from evaluation.describe import describe
 from evaluation.inputs import open_truth
 from formats.masks import decode_mask, encode_mask, eval_mask
 from formats.processed import ANNOTATION, ProcessedTake
-from formats.takes import SETTINGS
 from tests.made import EGO
 from tests.made.processed import LAYOUT, make_data_set
 from tests.made.results import UIDS, make_scored_data, options

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from formats.errors import UserError
+from common.errors import UserError
 from model.device import resolve_device, tf32
 
 

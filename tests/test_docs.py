@@ -11,7 +11,7 @@ import pytest
 from tests.made import ROOT
 
 DOCUMENTS = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
-FOLDERS = ("data", "formats", "model", "train", "inference", "evaluation")
+FOLDERS = ("common", "data", "formats", "model", "train", "inference", "evaluation")
 FIELD = "\0"  # in place of a field of an f-string
 
 

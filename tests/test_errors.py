@@ -1,4 +1,4 @@
-"""formats/errors.py: what a user can cause ends in one line."""
+"""common/errors.py: what a user can cause ends in one line."""
 
 import os
 import signal
@@ -35,7 +35,7 @@ def test_a_program_that_is_not_ours_keeps_its_way_with_ctrl_c():
 
 
 def test_what_the_terminal_cannot_show_is_escaped():
-    script = r"from formats.errors import run_script; run_script(lambda: print('240\u00d7240 \ud800'))"
+    script = r"from common.errors import run_script; run_script(lambda: print('240\u00d7240 \ud800'))"
     environment = {**os.environ, "PYTHONIOENCODING": "ascii"}
     done = subprocess.run([sys.executable, "-c", script], cwd=ROOT, env=environment, capture_output=True, text=True)
     assert (done.returncode, done.stdout, done.stderr) == (0, "240\\xd7240 \\ud800\n", "")

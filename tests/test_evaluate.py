@@ -10,8 +10,8 @@ import shutil
 import numpy as np
 import pytest
 
+from common.errors import UserError, run_script
 from evaluation import evaluate, report, visualize
-from formats.errors import UserError, run_script
 from formats.masks import encode_mask, eval_mask, resize_mask
 from formats.processed import ANNOTATION
 from tests import official_evaluation

@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 
 import eval_segswap
+from common.drawing import write_picture
 from examples import own_network
-from formats.drawing import write_picture
 from formats.masks import decode_mask, encode_mask, eval_mask
 from formats.processed import ProcessedTake
 from tests.made import ROOT

@@ -8,8 +8,8 @@ import threading
 
 import pytest
 
-from formats.errors import AccessError, UserError
-from formats.files import (
+from common.errors import AccessError, UserError
+from common.files import (
     atomic_write,
     json_list,
     link_or_copy,

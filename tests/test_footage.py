@@ -6,7 +6,7 @@ import cv2
 import numpy as np
 import pytest
 
-from formats.errors import UserError
+from common.errors import UserError
 from formats.footage import open_footage, synchronize
 from tests.made.videos import make_video, numbered_image, read_number
 

@@ -17,9 +17,10 @@ import pytest
 import torch
 
 import eval_segswap
+from common import parallel
+from common.errors import UserError
 from data import store_frames
-from formats import geometry, parallel, stored_frames
-from formats.errors import UserError
+from formats import geometry, stored_frames
 from formats.geometry import eval_size, letterbox, unletterbox
 from formats.masks import decode_mask, letterbox_mask
 from formats.processed import ProcessedTake, read_frame

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from formats.errors import UserError
+from common.errors import UserError
 from formats.masks import decode_mask, encode_mask
 from formats.processed import ProcessedTake
 from inference import interactive

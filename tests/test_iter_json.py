@@ -6,8 +6,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from formats.errors import UserError
-from formats.files import iter_json
+from common.errors import UserError
+from common.files import iter_json
 
 values = st.recursive(
     st.none()

@@ -4,8 +4,8 @@ import json
 
 import pytest
 
+from common.errors import UserError
 from evaluation import make_submission
-from formats.errors import UserError
 from formats.processed import ANNOTATION
 from tests.made import EGO
 from tests.made.processed import make_data_set

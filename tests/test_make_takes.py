@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 from pytest import approx
 
-from formats.errors import UserError
+from common.errors import UserError
 from formats.masks import decode_lzstring, decode_mask
 from formats.takes import SPLITS, is_ego, iter_annotations, parse_take, read_splits, video_path
 from synthetic.make_takes import CONTACT_SHEET, claimed, make_takes, object_sizes, parse_args

@@ -6,7 +6,7 @@ import cv2
 import numpy as np
 import pytest
 
-from formats.errors import UserError
+from common.errors import UserError
 from formats.mask_files import find_masks
 from formats.masks import decode_mask, encode_mask
 

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 import eval_segswap
-from formats.errors import UserError
+from common.errors import UserError
 from formats.geometry import eval_size
 from formats.masks import decode_mask, eval_mask
 from formats.processed import ProcessedTake

@@ -9,9 +9,9 @@ import shutil
 import numpy as np
 import pytest
 
-from formats.errors import UserError
+from common.arguments import SETTINGS
+from common.errors import UserError
 from formats.pairs import BOTH, PairSet, pairs_path
-from formats.takes import SETTINGS
 from tests.made.golden import GOLDEN_SPLITS, golden
 from tests.made.golden_pairs import data_dir, golden_root
 from tests.made.processed import create_pairs, make_unreadable, write_data_set

@@ -1,4 +1,4 @@
-"""formats/parallel.py: many jobs at once, how many processes, and processes that fail."""
+"""common/parallel.py: many jobs at once, how many processes, and processes that fail."""
 
 import contextlib
 import errno
@@ -16,9 +16,9 @@ import pytest
 import torch
 from torch.utils.data import DataLoader
 
-from formats import parallel
-from formats.errors import UserError
-from formats.parallel import (
+from common import parallel
+from common.errors import UserError
+from common.parallel import (
     default_workers,
     loader_failures,
     loader_workers,
@@ -123,8 +123,8 @@ def test_too_many_open_files_end_the_loop_in_one_line_with_the_remedy(error):
 def test_a_pool_that_may_not_open_enough_files_is_one_line_with_the_remedy(files):
     script = f"""
 import resource
-from formats.errors import run_script
-from formats.parallel import run_jobs
+from common.errors import run_script
+from common.parallel import run_jobs
 from tests.made.jobs import double
 resource.setrlimit(resource.RLIMIT_NOFILE, ({files}, {files}))
 run_script(lambda: print(list(run_jobs(double, range(9), 4))))
@@ -138,7 +138,7 @@ run_script(lambda: print(list(run_jobs(double, range(9), 4))))
 FAILING_READER = """
 import sys, time
 from torch.utils.data import DataLoader
-from formats.parallel import loader_failures, start_loader_worker
+from common.parallel import loader_failures, start_loader_worker
 kept = []
 try:
     with loader_failures():
@@ -196,8 +196,8 @@ SLEEPERS = """
 import os, sys, time
 from pathlib import Path
 sys.path.insert(0, {root!r})
-from formats.errors import run_script
-from formats.parallel import run_jobs
+from common.errors import run_script
+from common.parallel import run_jobs
 
 def work(folder):
     (Path(folder) / str(os.getpid())).touch()

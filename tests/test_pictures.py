@@ -5,7 +5,7 @@ import pytest
 import torch
 from PIL import Image
 
-from formats.errors import UserError
+from common.errors import UserError
 from inference.pictures import as_image, as_mask, open_picture
 
 SIZE = (6, 9)

@@ -5,7 +5,7 @@ import math
 import numpy as np
 import pytest
 
-from formats.drawing import write_picture
+from common.drawing import write_picture
 from formats.geometry import eval_size
 from formats.masks import decode_mask, encode_mask, eval_mask
 from formats.processed import ProcessedTake

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from formats.errors import AccessError, UserError
+from common.errors import AccessError, UserError
 from formats.masks import encode_mask
 from formats.processed import (
     CameraPair,

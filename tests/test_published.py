@@ -2,9 +2,9 @@
 
 import csv
 
+from common.arguments import SETTINGS
 from evaluation.metrics import METRICS, OFFICIAL
 from evaluation.outputs import PAPER
-from formats.takes import SETTINGS
 from tests.made import ROOT
 
 XSEGTX = "XSegTx, trained, as published"

@@ -9,10 +9,10 @@ import time
 import numpy as np
 import pytest
 
+from common.errors import UserError
 from evaluation import evaluate, report
 from evaluation.inputs import made_by
 from evaluation.outputs import claimed_files
-from formats.errors import UserError
 from formats.masks import encode_mask
 from tests.browser import chromium, needs_browser
 from tests.made import EGO

@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from common.errors import UserError
 from evaluation import evaluate, make_submission, report, visualize
-from formats.errors import UserError
 from formats.masks import decode_mask, encode_mask, resize_mask
 from formats.processed import ANNOTATION
 from formats.results import iter_results

@@ -4,10 +4,10 @@ import os
 
 import pytest
 
+from common.errors import UserError
 from evaluation import score
 from evaluation.score import score_results
 from evaluation.truth import GroundTruth
-from formats.errors import UserError
 from tests.made.processed import make_data_set
 from tests.made.results import make_results
 

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from formats.errors import UserError
+from common.errors import UserError
 from inference import predictor, segment_pair
 from tests.made import ROOT
 from tests.made.networks import make_network

@@ -15,9 +15,9 @@ import numpy as np
 import pytest
 import torch
 
+from common.errors import UserError
 from data import store_frames as script
 from formats import geometry, stored_frames
-from formats.errors import UserError
 from formats.geometry import letterbox
 from formats.pairs import PairSet
 from formats.processed import ProcessedTake, frame_path, read_frame

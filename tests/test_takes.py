@@ -6,8 +6,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from common.errors import UserError
 from formats import takes
-from formats.errors import UserError
 from formats.masks import decode_mask, encode_lzstring, encode_mask
 from formats.takes import (
     find_split_path,

@@ -13,9 +13,9 @@ import pytest
 import torch
 
 from benchmarks.training_options import flags_of, variants
-from formats.errors import run_script
+from common.arguments import SETTINGS
+from common.errors import run_script
 from formats.pairs import PairSet
-from formats.takes import SETTINGS
 from model.backbone import random_backbone
 from model.checkpoint import load_checkpoint, save_checkpoint
 from model.xsegtx import XSegTx, XSegTxConfig

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 import torch
 
-from formats.errors import UserError
+from common.errors import UserError
 from formats.pairs import PairSet
 from model.backbone import random_backbone
 from model.xsegtx import Prediction, XSegTx, XSegTxConfig

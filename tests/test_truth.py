@@ -5,8 +5,8 @@ import json
 import numpy as np
 import pytest
 
+from common.errors import UserError
 from evaluation.truth import GroundTruth
-from formats.errors import UserError
 from formats.masks import encode_mask
 from formats.processed import ANNOTATION, CameraPair
 from tests.made import EGO

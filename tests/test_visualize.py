@@ -6,12 +6,12 @@ import cv2
 import numpy as np
 import pytest
 
+from common.drawing import overlay
+from common.errors import UserError
 from evaluation import report, visualize
 from evaluation.case_pictures import PredictedCase, case_sheet, write_video
 from evaluation.metrics import MaskScores
 from evaluation.score import Case
-from formats.drawing import overlay
-from formats.errors import UserError
 from tests.made import EGO
 from tests.made.processed import make_data_set
 from tests.made.results import UIDS, make_scored_data, options

@@ -7,7 +7,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from formats.errors import UserError
+from common.errors import UserError
 from model.features import View
 from model.similarity import Similarity, cell_coverage
 from model.transformer import sine_position

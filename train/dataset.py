@@ -15,11 +15,11 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, Sampler
 
-from formats.errors import UserError
+from common.errors import UserError
+from common.parallel import default_workers, loader_workers, start_loader_worker
 from formats.geometry import Corner, crop_corner, letterbox_axes
 from formats.masks import RLE, letterbox_mask
 from formats.pairs import Pairs
-from formats.parallel import default_workers, loader_workers, start_loader_worker
 from formats.stored_frames import read_letterboxed
 from model.backbone import STRIDE
 from model.similarity import cell_coverage

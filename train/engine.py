@@ -10,7 +10,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader
 from tqdm import tqdm
 
-from formats.drawing import PREDICTION, QUERY, TRUTH, overlay
+from common.drawing import PREDICTION, QUERY, TRUTH, overlay
 from formats.results import THRESHOLD
 from model.backbone import STRIDE
 from model.xsegtx import Prediction

@@ -4,9 +4,8 @@ import argparse
 from pathlib import Path
 from typing import Any
 
-from formats.arguments import Parser, at_least
-from formats.errors import UserError
-from formats.processed import DEFAULT_DATA_DIR
+from common.arguments import DEFAULT_DATA_DIR, Parser, at_least
+from common.errors import UserError
 from model.device import PRECISION_HELP, PRECISIONS
 from model.transformer import ACTIVATIONS
 from model.xsegtx import MODES

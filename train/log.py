@@ -13,8 +13,8 @@ import numpy as np
 import torch
 from torch.utils.tensorboard import SummaryWriter
 
-from formats.errors import UserError
-from formats.files import atomic_write, read_file
+from common.errors import UserError
+from common.files import atomic_write, read_file
 from train.dataset import Batch, Source
 from train.distributed import Ranks
 from train.losses import Losses

@@ -9,15 +9,15 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # repository root
 
-from formats.errors import run_script  # isort: split
+from common.errors import run_script  # isort: split
 
 import matplotlib
 
 matplotlib.use("Agg")
 import matplotlib.pyplot as plt
 
-from formats.arguments import Parser
-from formats.errors import UserError
+from common.arguments import Parser
+from common.errors import UserError
 from train.log import LOG_NAME, read_log
 
 PANELS = (  # title, kind of line, figure

@@ -8,8 +8,8 @@ from typing import Any
 
 import torch
 
-from formats.errors import UserError
-from formats.files import link_or_copy, only_one
+from common.errors import UserError
+from common.files import link_or_copy, only_one
 from model.backbone import Backbone
 from model.checkpoint import Checkpoint, load_optimizer, save_checkpoint, training_arguments
 from model.device import PRECISIONS, autocast

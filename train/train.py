@@ -21,17 +21,17 @@ if __name__ == "__main__":  # before torch is imported: waiting threads spin for
     os.environ.setdefault("GOMP_SPINCOUNT", "2000")
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # repository root
 
-from formats.errors import run_script  # isort: split
+from common.errors import run_script  # isort: split
 
 import torch
 from torch.nn.parallel import DistributedDataParallel
 from torch.utils.data import DataLoader
 
-from formats.errors import UserError
-from formats.files import named_errors, remove_leftovers
+from common.errors import UserError
+from common.files import named_errors, remove_leftovers
+from common.parallel import loader_failures
+from common.provenance import provenance
 from formats.pairs import BOTH, Pairs, open_pairs
-from formats.parallel import loader_failures
-from formats.provenance import provenance
 from formats.stored_frames import count_stored
 from model.backbone import Backbone, calibrate_batch_norm, random_backbone
 from model.backbones import make_backbone

@@ -3,7 +3,7 @@
 import os
 import signal
 
-from formats.errors import UserError
+from common.errors import UserError
 
 
 def double(number: int) -> int:

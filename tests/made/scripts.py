@@ -6,7 +6,7 @@ import subprocess
 import sys
 from collections.abc import Callable
 
-from formats.errors import run_script
+from common.errors import run_script
 
 
 def exit_status(main: Callable[[], int | None], *words: object) -> int:

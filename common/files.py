@@ -26,7 +26,7 @@ from typing import IO, Any
 import ijson
 import numpy as np
 
-from formats.errors import AccessError, UserError, printable
+from common.errors import AccessError, UserError, printable
 
 
 @contextlib.contextmanager

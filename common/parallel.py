@@ -24,7 +24,7 @@ from typing import TypeVar
 
 import cv2
 
-from formats.errors import UserError, printable
+from common.errors import UserError, printable
 
 Job = TypeVar("Job")
 Result = TypeVar("Result")

@@ -6,10 +6,12 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from formats.parallel import default_workers
-from formats.processed import DEFAULT_DATA_DIR
-from formats.takes import SETTINGS
+from common.parallel import default_workers
 
+SETTINGS = ("ego-exo", "exo-ego")
+DATA_FOLDER = Path(__file__).resolve().parents[1] / "data"
+DEFAULT_ROOT = DATA_FOLDER / "egoexo"  # the data set, or a link to it
+DEFAULT_DATA_DIR = DEFAULT_ROOT / "processed"
 SYNONYMS = (  # names that our scripts or the original's give to the same thing; each script understands all of them
     ("data_path", "data_dir", "outputpath", "train_dir"),  # processed takes
     ("splits_path", "split_path"),

@@ -9,7 +9,7 @@ import matplotlib
 import numpy as np
 from PIL import Image, ImageFont
 
-from formats.files import atomic_write
+from common.files import atomic_write
 
 Color = tuple[int, int, int]
 QUERY: Color = (255, 190, 40)  # these three can be told apart by color-blind eyes too
