@@ -1,6 +1,8 @@
 """From the command line of an evaluation to ground truth and results files, opened, checked, scored, summarized."""
 
 import argparse
+import gzip
+import hashlib
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -80,10 +82,16 @@ def beside(results: Path, what: str) -> Path:
 
 
 def made_by(results: Path) -> dict[str, str | None]:
-    """How a results file was made, as the run record that eval_segswap.py leaves beside it says; None: it does not."""
+    """How a results file was made, as the run record that eval_segswap.py leaves beside it says; None: it does not.
+
+    The record vouches for the bytes that it was written for, gzipped or not, and for no others under their name.
+    """
     try:
-        recorded = dict(read_json(beside(results, "run.json"), "delete it")["provenance"])
-    except (UserError, *MALFORMED):  # none there, or none of ours
+        record = read_json(beside(results, "run.json"), "delete it")
+        with gzip.open(results) if results.suffix == ".gz" else results.open("rb") as file:
+            vouched = record["results_sha256"] == hashlib.file_digest(file, "sha256").hexdigest()
+        recorded = dict(record["provenance"]) if vouched else {}
+    except (UserError, *MALFORMED, OSError, EOFError):  # none there, none of ours, or a folder of masks
         recorded = {}
     return {"results": str(results)} | {name: recorded.get(name) and str(recorded[name]) for name in RUN_RECORD}
 

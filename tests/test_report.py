@@ -1,8 +1,11 @@
 """The report's page, as files and in a real browser."""
 
+import gzip
+import hashlib
 import html
 import json
 import re
+import shutil
 import threading
 import time
 
@@ -53,25 +56,75 @@ def without_dates(data):
     return re.sub(rb"20\d\d-\d\d-\d\dT[0-9:+-]+", b"", data)
 
 
+def record_of(results, checkpoint):
+    """What eval_segswap.py writes beside its results: here of one checkpoint."""
+    made = {"checkpoint": checkpoint, "checkpoint_sha256": "12ab" * 16, "precision": "bf16", "commit": None}
+    record = {"results_sha256": hashlib.sha256(results.read_bytes()).hexdigest(), "provenance": made}
+    results.with_name("ego-exo_val_run.json").write_text(json.dumps(record))
+    return made
+
+
 def test_a_report_says_how_the_predictions_were_made_and_what_is_unknown(root, tmp_path):
     results = tmp_path / "ego-exo_val_results.json"
     results.write_bytes((root / "a" / results.name).read_bytes())
-    made = {"checkpoint": "netBest.pth", "checkpoint_sha256": "12ab" * 16, "precision": "bf16"}
-    (tmp_path / "ego-exo_val_run.json").write_text(json.dumps({"provenance": {**made, "commit": None}}))
+    made = record_of(results, "netBest.pth")
     report.main([*options(root), "--pred_file", str(results), "--num", "2", "--out", str(tmp_path / "out")])
     text = (tmp_path / "out" / "index.html").read_text()
-    assert all(value in text for value in made.values()) and "unknown" in text
+    assert all(value in text for value in made.values() if value) and "unknown" in text
     found = json.loads((tmp_path / "out" / "metrics.json").read_text())["provenance"]
-    assert found["predictions"] == [{"results": str(results), "date": None, "command": None, "commit": None, **made}]
+    assert found["predictions"] == [{"results": str(results), "date": None, "command": None, **made}]
     assert set(found["evaluation"]) == {"date", "command", "commit"} and found["evaluation"]["date"].startswith("20")
 
 
+def replaced(folder, results):
+    results.write_bytes((folder / "b" / results.name).read_bytes())
+    return results
+
+
+def edited(folder, results):
+    results.write_text(results.read_text().replace('"confidence": 0', '"confidence":  0', 1))
+    return results
+
+
+def of_the_other_setting(folder, results):
+    shutil.copy(results.with_name("ego-exo_val_run.json"), results.with_name("exo-ego_val_run.json"))
+    return replaced(folder, results).rename(results.with_name("exo-ego_val_results.json"))
+
+
+def renamed(folder, results):
+    return results.rename(results.with_name("mine_results.json"))
+
+
+def other_results_gzipped(folder, results):
+    replaced(folder, results)
+    return gzipped(folder, results)
+
+
+def gzipped(folder, results):
+    results.with_name(f"{results.name}.gz").write_bytes(gzip.compress(results.read_bytes()))
+    results.unlink()
+    return results.with_name(f"{results.name}.gz")
+
+
 @pytest.mark.parametrize(
-    "record", ["", "[]", "[1]", "null", "5", "{}", '{"provenance": 3}', '{"provenance": {"checkpoint": [1, {"a": 2}]}}']
+    "change", [replaced, edited, of_the_other_setting, renamed, other_results_gzipped, gzipped, lambda folder, x: x]
 )
-def test_a_run_record_of_odd_content_does_no_harm(root, tmp_path, record):
+def test_results_are_said_to_be_a_checkpoints_only_if_it_made_these_very_bytes(root, tmp_path, change):
+    results = tmp_path / "ego-exo_val_results.json"
+    results.write_bytes((root / "a" / results.name).read_bytes())
+    record_of(results, "A.pth")
+    same = change.__name__ in ("gzipped", "<lambda>")
+    assert made_by(change(root, results))["checkpoint"] == ("A.pth" if same else None)
+
+
+@pytest.mark.parametrize(
+    "record", ["", "[]", "null", "{}", '{"provenance": 3}', '{"results_sha256": "", "provenance": {}}']
+)
+def test_a_run_record_of_odd_content_does_no_harm(tmp_path, record):
+    results = tmp_path / "ego-exo_val_results.json"
+    results.write_text("{}")
     (tmp_path / "ego-exo_val_run.json").write_text(record)
-    assert made_by(tmp_path / "ego-exo_val_results.json")["precision"] is None
+    assert made_by(results)["precision"] is made_by(tmp_path)["precision"] is None
 
 
 def test_a_report_never_replaces_what_it_did_not_make(root, tmp_path):
