@@ -19,6 +19,7 @@ import cv2
 from common.errors import AccessError, UserError, counted
 from common.files import atomic_write, sync_files
 from data.failures import BROKEN, FAILED, MISSING, NOTE, Failure, read_failures, write_failures
+from formats.geometry import Size, same_shape
 from formats.masks import RLE
 from formats.processed import (
     ANNOTATION,
@@ -174,8 +175,9 @@ def extract_camera(job: CameraJob) -> CameraResult:
     """
     result = CameraResult()
     try:
-        result.new_frames = _write_frames(job) if job.frames else 0
         _decode_masks(job.tracks, result)
+        sizes = {tuple(rle["size"]) for masks in result.masks.values() for rle in masks.values()}
+        result.new_frames = _write_frames(job, sizes) if job.frames else 0
     except OSError as error:
         raise _unwritable(job.folder, error) from None
     except Exception as error:
@@ -226,14 +228,18 @@ def _unwritable(path: Path, error: OSError) -> UserError:
     return UserError(f"cannot write to {path} ({reason}); mend this and run the same command again to continue")
 
 
-def _write_frames(job: CameraJob) -> int:
-    """Returns how many frames were missing. Raises VideoError if the video is damaged."""
+def _write_frames(job: CameraJob, mask_sizes: Collection[Size]) -> int:
+    """Returns how many frames were missing. Raises VideoError if the video is damaged, or not what the masks are of."""
     job.folder.mkdir(parents=True, exist_ok=True)
     there = {frame: Path(path) for frame, path in frames_in(job.folder).items()}
     # A power failure can leave empty files; a broken link or a folder is no frame either.
     whole = {frame for frame, path in there.items() if path.is_file() and path.stat().st_size}
     missing = [frame for frame in job.frames if frame not in whole]
     for frame, image in read_frames(job.index, missing):
+        size = image.shape[:2]
+        if other := next((other for other in mask_sizes if not same_shape(size, other)), None):
+            found = f"{size[1]}x{size[0]}, masks of its camera are {other[1]}x{other[0]}"
+            raise VideoError(f"{job.index.path} is {found}: it lies on its side, or one of them is of another camera")
         _, encoded = cv2.imencode(".jpg", shrink(image, job.max_rows))
         with atomic_write(frame_path(job.folder, frame), "wb", sync=False) as file:
             file.write(encoded)

@@ -24,7 +24,7 @@ from tqdm import tqdm
 
 from common.arguments import DEFAULT_ROOT, Parser, add_num_workers, add_splits_path
 from common.errors import UserError, counted, printable
-from common.files import only_one, remove_leftovers
+from common.files import only_one, remove_leftovers, write_json
 from common.parallel import run_jobs, split_by_work
 from data.extraction import (
     FRAME_CHOICES,
@@ -101,6 +101,7 @@ def main() -> int:
         for name in (FAILED_TAKES, SOURCE):
             remove_leftovers(args.outputpath, name, 0 if args.shard == (1, 1) else 3600)  # younger: of another shard?
         claim_data_dir(args.outputpath, args.downscaled)
+        hand_on_split(args, splits)
         _warn_of_leaks(args, splits, chosen)
         for split, uids in chosen.items():
             status = max(status, process_split(args, split, [uid for uid in uids if uid not in seen], splits))
@@ -134,6 +135,23 @@ def choose_takes(args: argparse.Namespace, splits: dict[str, list[str]]) -> dict
         raise UserError(f"no take {min(unknown)} in {', '.join(chosen)} of {args.split_path}; see --uids and --split")
     named = {name: [uid for uid in uids if uid in args.uids] for name, uids in chosen.items()}
     return {name: uids for name, uids in named.items() if uids}
+
+
+def hand_on_split(args: argparse.Namespace, splits: dict[str, list[str]]) -> None:
+    """See to it that the later stages find this split: they look into the output folder first.
+
+    A split.json that is there already stays, as trainings may use it.
+    """
+    found, own = find_split_path(args.outputpath), args.outputpath / "split.json"
+    if found.exists() and read_splits(found) == splits:
+        return
+    if own.exists():
+        message = (
+            f"{own} is another split and stays; delete it, or give --split_path {args.split_path} to later stages too"
+        )
+        print(f"warning: {printable(message)}", file=sys.stderr)
+    else:
+        write_json(own, splits, indent=1)
 
 
 def _warn_of_leaks(args: argparse.Namespace, splits: dict[str, list[str]], chosen: dict[str, list[str]]) -> None:

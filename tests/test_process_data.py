@@ -24,7 +24,7 @@ from data.process_data import estimated_work
 from formats.masks import encode_lzstring
 from formats.takes import parse_take
 from tests.made import EGO, ROOT
-from tests.made.processed import make_unreadable
+from tests.made.processed import create_pairs, make_unreadable
 from tests.made.raw_takes import (
     CAMERAS,
     EXO_1,
@@ -84,7 +84,9 @@ def test_ego_frames_are_halved_and_exo_frames_quartered_as_opencv_saves_them(ori
     sizes = {EGO: ((1408, 512), 2), EXO_1: ((2160, 512), 4), EXO_2: ((1080, 512), 2)}
     for camera, (size, _) in sizes.items():
         make_video(video(root, NAMES[C], camera), 31, size, options={"preset": "ultrafast"})
-    shutil.copytree(original / "annotations", root / "annotations")
+    take = read_annotations(original, "val")[C]
+    take["object_masks"] = {"cup": {camera: {"annotation": {}} for camera in sizes}}
+    write_annotations(root, "val", {C: take})
     shutil.copy(original / "split.json", root)
     process(root, "--split", "val")
     for camera, ((height, width), factor) in sizes.items():
@@ -173,10 +175,10 @@ def test_a_take_of_own_cameras_says_how_one_becomes_the_ego_camera(root):
 def test_downscaled_videos_are_read_by_a_flag_and_keep_their_size(root):
     folder = video(root, NAMES[C], EGO).parent / "downscaled" / "448"
     for camera in CAMERAS:
-        make_video(folder / f"{camera}.mp4", 95, (448, 448 if camera == EGO else 796), options={"preset": "ultrafast"})
+        make_video(folder / f"{camera}.mp4", 95, (448, 896), options={"preset": "ultrafast"})
     assert process(root, "--downscaled", "--split", "val") == 0
     assert_complete(root / "processed", C)
-    assert cv2.imread(str(root / "processed" / C / EXO_1 / "90.jpg")).shape == (448, 796, 3)
+    assert cv2.imread(str(root / "processed" / C / EXO_1 / "90.jpg")).shape == (448, 896, 3)
 
 
 def test_frames_of_downscaled_and_of_full_size_videos_are_not_mixed(root, capsys):
@@ -220,6 +222,18 @@ def test_all_splits_are_those_that_have_takes(root, undisturbed):
     assert tree(root / "processed") == undisturbed
     (root / "split.json").write_text(json.dumps({"train": []}))
     assert process(root) == 1
+
+
+def test_a_split_from_elsewhere_goes_along_so_that_the_later_stages_find_it(root, tmp_path, capsys):
+    split = (root / "split.json").rename(tmp_path / "my_split.json")
+    assert process(root, "--split_path", split) == 0
+    assert create_pairs(root / "processed").returncode == 0
+    assert len(list((root / "processed").glob("*_pairs.json"))) == 2
+    split.write_text(json.dumps({"train": [A]}))
+    capsys.readouterr()
+    assert process(root, "--split_path", split) == 0  # a training may use what is there
+    assert f"warning: {root / 'processed' / 'split.json'} is another split and stays" in capsys.readouterr().err
+    assert json.loads((root / "processed" / "split.json").read_text()) == RAW_SPLITS
 
 
 def test_work_is_estimated_from_the_annotation_alone(root):
@@ -429,8 +443,8 @@ def rewrite(camera, change):
     return do
 
 
-def remake(camera, num_frames):
-    return lambda root: make_video(video(root, NAMES[A], camera), num_frames, SIZE)
+def remake(camera, num_frames, size=SIZE):
+    return lambda root: make_video(video(root, NAMES[A], camera), num_frames, size)
 
 
 def hide(count):
@@ -493,6 +507,7 @@ DISASTERS = {  # what is done to take A, its failures, the cameras that it loses
     "noise in ego": (rewrite(EGO, add_noise), [f"{EGO} broken .* is damaged.* of 95", NO_EGO], {EGO}),
     "edit list": (hide(20), ["cam01 broken .* hidden by an edit list"], {EXO_1}),
     "edit list that hides all but one": (hide(94), ["cam01 broken .* hidden by an edit list"], {EXO_1}),
+    "on its side": (remake(EXO_1, 95, SIZE[::-1]), ["cam01 broken .* 96x192, masks of its camera are 192x96"], {EXO_1}),
     "no annotation": (unannotate, ["None missing .*/relations_train.json does not annotate it"], {*CAMERAS}),
     "empty annotation": (annotate({}), [MALFORMED], {*CAMERAS}),
     "annotation without objects": (annotate({"take_name": "x"}), [MALFORMED], {*CAMERAS}),

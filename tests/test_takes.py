@@ -181,7 +181,7 @@ def test_a_split_lists_each_take_once_in_order(tmp_path):
     assert read_split(path, "trial") == ["a"]
     with pytest.raises(UserError, match="no split 'test' in .*split.json; it has 'train', 'val', 'trial'"):
         read_split(path, "test")
-    with pytest.raises(UserError, match="split 'val' in .* has no takes"):
+    with pytest.raises(UserError, match="split 'val' in .* has no takes; add one with data/import_take.py --split val"):
         read_split(path, "val")
 
 

@@ -2,6 +2,7 @@
 
 import json
 import random
+import shutil
 from pathlib import Path
 
 import cv2
@@ -49,7 +50,9 @@ def original(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def undisturbed(original: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, bytes]:
     """What process_data.py makes of them."""
-    out = tmp_path_factory.mktemp("undisturbed")
+    root = tmp_path_factory.mktemp("undisturbed")
+    shutil.copy(original / "split.json", root)
+    out = root / "processed"
     assert process(original, "--outputpath", out) == 0
     return tree(out)
 
