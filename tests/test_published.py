@@ -1,4 +1,4 @@
-"""The published results: what documents and code repeat of them is what docs/published_results.csv holds."""
+"""The published results: what the README and evaluate.py repeat of them is what docs/published_results.csv holds."""
 
 import csv
 
@@ -8,7 +8,7 @@ from evaluation.outputs import PAPER
 from tests.made import ROOT
 
 XSEGTX = "XSegTx, trained, as published"
-AUTHORS = ("XSegTx, random weights", XSEGTX, "XMem", "XView-XMem")  # whom README.md repeats
+AUTHORS = (XSEGTX, "XMem", "XView-XMem")  # whom README.md repeats
 NAMES = dict(zip(("IoU", "location error", "contour accuracy", "existence"), OFFICIAL, strict=True))
 
 
@@ -20,24 +20,6 @@ def published():
 
 def figures(row, setting):
     return [row[f"{setting} {name}"] or "-" for name in NAMES]
-
-
-def document_table():
-    """The table of docs/results.md, ordered by the ego-exo IoU."""
-    columns = [f"{setting} {name}" for setting in SETTINGS for name in NAMES]
-    lines = [f"| method | scorer | {' | '.join(columns)} |", f"|{'---|' * (2 + len(columns))}"]
-    for row in sorted(published(), key=lambda row: -float(row["ego-exo IoU"])):
-        bold = "**" if row["method"] == XSEGTX else ""
-        method = f"{bold}[{row['method']}](https://{row['source']}){bold}"
-        cells = [method, row["scorer"], *(cell for setting in SETTINGS for cell in figures(row, setting))]
-        lines.append(f"| {' | '.join(cells)} |")
-    return lines
-
-
-def test_the_document_holds_just_the_table_of_the_data():
-    lines = [line for line in (ROOT / "docs/results.md").read_text().splitlines() if line.startswith("|")]
-    expected = document_table()
-    assert lines == expected, "the table should be:\n" + "\n".join(expected)
 
 
 def test_the_readme_repeats_the_figures_of_the_benchmarks_authors():
