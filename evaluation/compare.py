@@ -105,9 +105,10 @@ def apart(group: Sequence[Case]) -> float:
     return max(values) - min(values)
 
 
-def best_file(group: Sequence[Case]) -> int:
-    """Which file is best in a case: the highest IoU, or the lowest existence where the object is not visible."""
-    return max(range(len(group)), key=lambda i: group[i].mask.iou if group[i].visible else -group[i].existence)
+def best_files(group: Sequence[Case]) -> list[int]:
+    """Which files are best in a case: of highest IoU, or of lowest existence where the object is not visible."""
+    values = [case.mask.iou if case.visible else -case.existence for case in group]
+    return [number for number, value in enumerate(values) if value == max(values)]
 
 
 def disagreements(cases: Sequence[Sequence[Case]], number: int) -> list[int]:
@@ -123,7 +124,7 @@ def disagreements(cases: Sequence[Sequence[Case]], number: int) -> list[int]:
 
     def chosen(places: list[int], at_most: int) -> list[int]:
         by_track = in_turn(furthest_first(places), lambda i: groups[i][0].track)
-        return furthest_first(in_turn(by_track, lambda i: best_file(groups[i]))[:at_most])
+        return furthest_first(in_turn(by_track, lambda i: best_files(groups[i])[0])[:at_most])
 
     visible, hidden = [], []
     for i, group in enumerate(groups):

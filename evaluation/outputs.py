@@ -30,6 +30,7 @@ BREAKDOWN_TITLES = {  # where they differ from the name
 OUTPUT_FILES = ("metrics.json", "breakdown.csv", "cases.csv")
 GROUP_COLUMNS = ("label", "frames", "visible", "missed", "invented", "frames_several_objects", "right_object_chance")
 CASE_COLUMNS = ("take_uid", "object_name", "query_camera", "target_camera", "frame")  # Case.key
+NO_DIFFERENCE = {"first": None, "second": None, "difference": None, "interval_95": [None, None]}
 PREDICTED_COLUMNS = ("visible", "confidence", *MaskScores._fields)  # of a case in one results file
 
 
@@ -74,6 +75,16 @@ def split_title(split: str | None) -> str:
     return f"split {split}" if split else "split unknown"
 
 
+def as_shown(values: dict[str, Any], nothing: Any = None) -> dict[str, Any]:
+    """Values by metric as they are printed: no balanced accuracy where the target is visible in all frames, or in none.
+
+    The benchmark, and with it metrics.json, then counts the only kind that occurs: always saying the same scores 100.
+    `nothing` is what a value is that does not exist.
+    """
+    one_kind = nothing in (values["missed_existence"], values["false_existence"])
+    return {**values, "balanced_accuracy": nothing} if one_kind else values
+
+
 def figures_table(summary: dict[str, Any]) -> Rows:
     """All figures of a results file: a row for each of METRICS, in their order, then existence and other means.
 
@@ -81,14 +92,14 @@ def figures_table(summary: dict[str, Any]) -> Rows:
     """
     paper = PAPER[summary["setting"]] if (summary["split"], summary["takes"]) == ("test", PAPER_TAKES) else None
     rows: Rows = [("", "value", "95 % interval", *(["paper (v2 test)"] if paper else []))]
-    values = {**summary["official"], **summary["extra"]}
+    values = as_shown({**summary["official"], **summary["extra"]})
     for name, metric in METRICS.items():
         title = metric.heading
         if name == "right_object":
             frames, chance = summary["frames_several_objects"], percent(summary["right_object_chance"])
             title += f", in {frames:,} frames with several objects, chance {chance}"
-        span = interval(name, summary["interval_95"][name]) or "-"
-        rows.append((title, metric.show(values[name]), span, *([metric.show(paper.get(name))] if paper else [])))
+        span = interval(name, summary["interval_95"][name]) if values[name] is not None else ""
+        rows.append((title, metric.show(values[name]), span or "-", *([metric.show(paper.get(name))] if paper else [])))
     empty = [""] * (len(rows[0]) - 2)
     for name in ("average_precision", "calibration_error"):
         rows.append((f"* existence, {name.replace('_', ' ')} (%)", percent(summary["existence"][name]), *empty))
@@ -102,7 +113,8 @@ def figures_table(summary: dict[str, Any]) -> Rows:
 def breakdown_table(groups: Sequence[dict[str, Any]]) -> Rows:
     rows: Rows = [("", "frames", "visible", *(METRICS[name].heading for name in COLUMNS))]
     for group in groups:
-        values = (METRICS[name].show(group[name]) for name in COLUMNS)
+        shown = as_shown(group)
+        values = (METRICS[name].show(shown[name]) for name in COLUMNS)
         rows.append((group["label"], f"{group['frames']:,}", f"{group['visible']:,}", *values))
     return rows
 
@@ -130,7 +142,7 @@ def format_protocols(protocols: dict[str, dict[str, Any]], all_frames: bool = Fa
 def difference_table(first: str, other: dict[str, Any]) -> Rows:
     """How a results file differs from the one called `first`; `other` is an item of comparison.json's comparisons."""
     rows: Rows = [("", first, other["second"], "difference", "95 % interval", f"{other['second']} is")]
-    for name, found in other["metrics"].items():
+    for name, found in as_shown(other["metrics"], NO_DIFFERENCE).items():
         metric, change = METRICS[name], found["difference"]
         cells = [metric.show(found["first"]), metric.show(found["second"]), metric.show(change, "+")]
         cells += [interval(name, found["interval_95"], "+") or "-", verdict(name, found)]
@@ -154,7 +166,7 @@ def change_table(groups: dict[str, dict[str, Any]], title: str = "") -> Rows:
     """
     rows: Rows = [(title, *(METRICS[name].heading for name in COLUMNS))]
     for label, found in sorted(groups.items(), key=lambda item: -abs(item[1]["iou"]["difference"] or 0)):
-        cells = [label]
+        cells, found = [label], as_shown(found, NO_DIFFERENCE)
         for name in COLUMNS:
             change, span = found[name]["difference"], interval(name, found[name]["interval_95"], "+")
             arrow = {"better": " ▲", "worse": " ▼", "": ""}[METRICS[name].verdict(change)]

@@ -9,7 +9,7 @@ from jinja2 import Environment, FileSystemLoader
 
 from common.files import atomic_write
 from evaluation.case_pictures import iou_text
-from evaluation.compare import apart, best_file
+from evaluation.compare import apart, best_files
 from evaluation.metrics import OFFICIAL
 from evaluation.outputs import (
     BREAKDOWN_TITLES,
@@ -68,9 +68,13 @@ def comparison_sections(comparison: dict[str, Any], plots: dict[str, str], cards
     first, others = comparison["first"], comparison["comparisons"]
     sections = [section("Differences", *(difference_table(first, other) for other in others))]
     if cards:
+        best = (
+            f"{name} in {sum(f'{name} is best' in card['kinds'] for card in cards)}" for name in comparison["names"]
+        )
         note = (
-            "The cases on which the files are furthest apart, side by side; each file is the best in as many. A fifth "
-            "are objects that are not visible and that only some files say to be. Dashed: said not to be visible."
+            f"The cases on which the files are furthest apart, side by side. The best is {', '.join(best)} of them. A "
+            "fifth at most are objects that are not visible and that only some files say to be. Dashed: said not to be "
+            "visible."
         )
         sections.append(section("Disagreements", note=note, cards=cards, wide=len(comparison["names"]) > 2))
     sections.append(section("Takes won", won_table(comparison), note="By size of the true mask."))
@@ -124,7 +128,7 @@ def report_card(case: Case, picture: str, take_name: str) -> dict[str, Any]:
 def change_card(cases: Sequence[Case], picture: str, names: Sequence[str], take_name: str) -> dict[str, Any]:
     """The same for a case in several results files."""
     first, last = cases[0], cases[-1]
-    kinds = [VISIBLE if first.visible else HIDDEN, f"{names[best_file(cases)]} is best"]
+    kinds = [VISIBLE if first.visible else HIDDEN, *(f"{names[number]} is best" for number in best_files(cases))]
     if len({case.predicted_visible for case in cases}) > 1:
         kinds.append("existence: files disagree")
     values = {"distance": apart(cases), "change from first to last file": "", "object size": ""}

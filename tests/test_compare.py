@@ -86,6 +86,14 @@ TITLES = [
 ]  # fmt: skip
 
 
+def test_the_page_says_in_how_many_of_the_cases_shown_each_file_is_best(root, tmp_path):
+    compare_main(root, tmp_path, "--names", "a", "b", "c", models=("a", "b", "b"))
+    text = (tmp_path / "index.html").read_text()
+    best = re.search("The best is a in ([0-9]+), b in ([0-9]+), c in ([0-9]+) of them", text)
+    assert [int(number) for number in best.groups()] == [text.count(f'"{name} is best"') for name in "abc"]
+    assert best[1] != best[2] == best[3]
+
+
 def test_three_files_are_compared_with_the_first(root, tmp_path):
     compare_main(root, tmp_path, "--num", "0", "--names", "x", "y", "z", models=("a", "b", "b"))
     found = json.loads((tmp_path / "comparison.json").read_text())["comparisons"]

@@ -9,7 +9,7 @@ from matplotlib.figure import Figure
 from evaluation.case_pictures import choose
 from evaluation.compare import (
     apart,
-    best_file,
+    best_files,
     common_cases,
     compare,
     differences,
@@ -206,8 +206,8 @@ def test_the_files_are_furthest_apart_in_the_first_case_shown_and_each_is_best_i
     for groups in (visible, hidden):
         values = [apart(group) for group in groups]
         assert values == sorted(values, reverse=True) and values[-1] > 0
-        assert {best_file(group) for group in groups} == {0, 1, 2}
-    assert [sum(best_file(group) == number for group in visible) for number in range(3)] == [8, 8, 8]
+        assert {best_files(group)[0] for group in groups} == {0, 1, 2}
+    assert [sum(best_files(group) == [number] for group in visible) for number in range(3)] == [8, 8, 8]
     assert max(map(apart, visible)) == max(apart(group) for group in zip(*files, strict=True) if group[0].visible)
 
 
