@@ -17,7 +17,7 @@ from evaluation.summary import summarize_scores
 from evaluation.truth import GroundTruth
 from formats.processed import is_processed
 from formats.results import iter_results, results_path
-from formats.takes import ANNOTATION_TEMPLATE, annotation_path, find_split_path, read_split
+from formats.takes import ANNOTATION_REMEDY, ANNOTATION_TEMPLATE, annotation_path, find_split_path, read_split
 
 MISSING_HINT = "; --allow_missing scores the rest if something is only missing"
 RESULTS_DIR = Path(__file__).resolve().parents[1] / "results"  # where eval_segswap.py writes
@@ -35,8 +35,7 @@ def add_truth_options(parser: argparse.ArgumentParser) -> None:
     """Options for the ground truth of `open_truth`."""
     add_split_options(parser, None)
     add = parser.add_argument
-    default = "annotations/relations_{split}.json beside --data_path"
-    add("--annotation_path", type=Path, help=f"annotations, for annotated_frames (default: {default})")
+    add_annotation_path(parser, "annotations/relations_{split}.json beside --data_path")
     replaces = "the benchmark's ground-truth JSON; replaces processed takes, split, annotations"
     add("--gt_file", type=Path, help=replaces)
     every = (
@@ -45,6 +44,11 @@ def add_truth_options(parser: argparse.ArgumentParser) -> None:
     )
     add("--all_frames", action="store_true", help=every)
     add("--allow_missing", action="store_true", help="score what is there; says how much that is")
+
+
+def add_annotation_path(parser: argparse.ArgumentParser, default: str) -> None:
+    text = f"annotations, or their folder: only frames that somebody looked at count (default: {default})"
+    parser.add_argument("--annotation_path", type=Path, help=text)
 
 
 def add_reading_options(parser: argparse.ArgumentParser) -> None:
@@ -114,8 +118,15 @@ def open_truth(args: argparse.Namespace) -> GroundTruth:
         truth = GroundTruth.from_official(args.gt_file, args.data_path, args.lenient)
     else:
         split = data_split(args)
-        annotations = args.annotation_path or annotation_path(args.data_path.parent / ANNOTATION_TEMPLATE, split)
+        if not args.data_path.is_dir():
+            raise UserError(f"no folder {args.data_path}; name that of the processed takes with --data_path")
         uids = read_split(args.splits_path or find_split_path(args.data_path), split)
+        annotations = annotation_path(args.annotation_path or args.data_path.parent / ANNOTATION_TEMPLATE, split)
+        if not (args.all_frames or annotations.is_file()):
+            raise UserError(
+                f"no file {annotations}; name it with --annotation_path, or score without it by --all_frames; "
+                f"data/import_take.py writes that of your own takes; Ego-Exo4D's: {ANNOTATION_REMEDY}"
+            )
         truth = GroundTruth.from_processed(args.data_path, uids, None if args.all_frames else annotations)
         if not any(is_processed(args.data_path, uid) for uid in uids):
             raise UserError(

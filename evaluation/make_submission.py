@@ -21,7 +21,7 @@ from common.errors import run_script  # isort: split
 from tqdm import tqdm
 
 from common.arguments import SETTINGS, Parser
-from common.errors import counted, printable
+from common.errors import UserError, counted, printable
 from common.files import only_writer, write_json
 from evaluation.inputs import RESULTS_DIR, add_split_options, open_truth, refuse
 from evaluation.score import TakePredictions
@@ -55,10 +55,12 @@ def main(argv: list[str] | None = None) -> None:
         setting: given or results_path(RESULTS_DIR, setting, args.split)
         for setting, given in zip(SETTINGS, (args.ego_exo, args.exo_ego), strict=True)
     }
+    out = args.out if args.out.suffix == ".json" and not args.out.is_dir() else args.out / FILE_NAME
+    if out.resolve() in (path.resolve() for path in files.values()):
+        raise UserError(f"--out {out} is one of the results; name another file")
     problems = [problem for setting, path in files.items() for problem in find_problems(truth, setting, path)]
     if problems:
         refuse(problems, "the results")
-    out = args.out if args.out.suffix == ".json" and not args.out.is_dir() else args.out / FILE_NAME
     submission = {}
     for setting, path in files.items():
         submission[setting] = {"version": "xx", "challenge": "xx", "results": whole_takes(truth, path, setting)}

@@ -28,6 +28,7 @@ from common.errors import UserError, counted
 from evaluation.case_pictures import CASE_ORDERS, case_sheet, choose, draw_case, load_predictions, write_video
 from evaluation.inputs import (
     accepted_flags,
+    add_annotation_path,
     add_reading_options,
     add_split_options,
     beside,
@@ -43,6 +44,7 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     parser = Parser(__doc__)
     add_setting(parser)
     add_split_options(parser)
+    add_annotation_path(parser, "every frame with a query mask counts")
     add_reading_options(parser)
     add = parser.add_argument
     add("--pred_file", type=Path, help="results (default: results/{setting}_{split}_results.json)")
@@ -57,8 +59,10 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     add("--fps", type=at_least(1), default=3, help="of a video: annotated frames per second")
     add("--out", type=Path, help="folder, or .jpg, .png, .mp4 file (default: results/{setting}_{split}_pictures)")
     add_num_workers(parser)
-    parser.set_defaults(annotation_path=None, gt_file=None, all_frames=True, allow_missing=True)
-    return parser.parse_args(argv)
+    parser.set_defaults(gt_file=None, allow_missing=True)
+    args = parser.parse_args(argv)
+    args.all_frames = args.annotation_path is None
+    return args
 
 
 def main(argv: list[str] | None = None) -> None:

@@ -41,8 +41,9 @@ def video_path(takes_dir: Path, take_name: str, camera: str, downscaled: bool = 
 
 
 def annotation_path(template: Path, split: str) -> Path:
-    """`template` with `{split}` filled in."""
-    return Path(str(template).replace("{split}", split))
+    """`template` with `{split}` filled in; of a folder, the annotation file of the split in it."""
+    path = Path(str(template).replace("{split}", split))
+    return path / ANNOTATION_TEMPLATE.name.replace("{split}", split) if path.is_dir() else path
 
 
 def find_split_path(data_dir: Path, root: Path | None = None) -> Path:

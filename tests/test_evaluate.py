@@ -293,6 +293,32 @@ def test_frames_that_nobody_looked_at_in_the_target_do_not_count(small_root, goo
     assert len(read_cases(tmp_path / "out")) == 16
 
 
+def test_annotations_are_found_in_a_folder_and_without_any_the_message_says_what_to_do(
+    small_root, good, tmp_path, capsys
+):
+    for given in ("", "relations_{split}.json"):
+        folder = small_root / "annotations" / given
+        assert evaluate_results(small_root, good, tmp_path, "--annotation_path", folder) == 0
+    assert evaluate_results(small_root, good, tmp_path, "--annotation_path", tmp_path) == 1
+    error = capsys.readouterr().err.splitlines()[-1]
+    ways = ("relations_val.json", "--annotation_path", "--all_frames", "data/import_take.py", "egoexo")
+    assert error.startswith("error: no file ") and all(way in error for way in ways)
+
+
+def test_where_nothing_is_hidden_no_balanced_accuracy_is_shown_and_the_files_have_the_benchmarks(tmp_path, capsys):
+    data_dir = make_data_set(tmp_path, {"val": ["take-a", "take-b"]}, {"cup_0": {EGO: [0, 30], "cam01": [0, 30]}})
+    files = [make_results_file(tmp_path / str(n), data_dir, ["take-a", "take-b"], "ego-exo", seed=n) for n in (0, 1)]
+    where = ["--setting", "ego-exo", "--data_path", data_dir, "--all_frames", "--out"]
+    run(*where, tmp_path / "one", "--pred_file", files[0])
+    line = "existence balanced accuracy \\(%\\)"
+    assert re.search(f"^{line} +- +-$", capsys.readouterr().out, re.M)
+    run(*where, tmp_path / "two", "--pred_file", *files)
+    assert re.search(f"^{line} +- +- +- +- +-$", capsys.readouterr().out, re.M)
+    said = [float(case["confidence"]) > 0.5 for case in read_cases(tmp_path / "one")]
+    official = json.loads((tmp_path / "one" / "metrics.json").read_text())["official"]["balanced_accuracy"]
+    assert official == official_evaluation.balanced_accuracy([1] * len(said), said)
+
+
 def test_the_originals_commands_of_the_evaluation_work_as_they_are(golden_root, tmp_path):
     annotations = golden_root / "annotations" / "relations_val.json"
     where = ["--data_path", golden_root / "processed", "--split", "val", "--annotations_path", annotations]

@@ -94,6 +94,14 @@ def test_takes_of_another_split_are_left_out_of_a_submission(root, tmp_path, cap
     assert "not of the split, left out: take-b" in capsys.readouterr().out
 
 
+def test_a_submission_never_replaces_the_results_that_it_is_made_of(root, tmp_path):
+    path = tmp_path / "results.json"
+    path.write_bytes((root / "a" / "ego-exo_val_results.json").read_bytes())
+    with pytest.raises(UserError, match="is one of the results; name another file"):
+        submit(root, tmp_path / "." / "results.json", "--ego_exo", path)
+    assert path.read_bytes() == (root / "a" / "ego-exo_val_results.json").read_bytes()
+
+
 def test_a_folder_to_write_to_means_a_file_in_it(root, tmp_path):
     for out in (tmp_path, tmp_path / "new"):
         submit(root, out)

@@ -1,5 +1,6 @@
 """Pictures of predictions: which cases, and that they are drawn."""
 
+import json
 import re
 
 import cv2
@@ -42,6 +43,16 @@ def test_visualize_draws_the_cases_that_are_asked_for(root, tmp_path):
     assert sorted(path.name for path in (tmp_path / "one").glob("*.jpg"))[0].endswith("take-a_Milk_carton_cam02_60.jpg")
     visualize.main([*options(root), "--num", "2", "--out", str(tmp_path / "sheet.png")])
     assert is_picture(tmp_path / "sheet.png") and len(list(tmp_path.glob("[!.]*"))) == 2
+
+
+def test_visualize_draws_only_frames_that_somebody_looked_at_if_it_is_told_which(root, tmp_path):
+    raw = json.loads((root / "annotations" / "relations_val.json").read_text())
+    raw["annotations"]["take-a"]["object_masks"]["cup_0"]["cam01"]["annotated_frames"] = [0, 30]  # not 60: hidden
+    (tmp_path / "relations_val.json").write_text(json.dumps(raw))
+    for name, given in {"all": [], "annotated": ["--annotation_path", str(tmp_path)]}.items():
+        visualize.main([*options(root), *given, "--order", "random", "--num", "99", "--out", str(tmp_path / name)])
+    drawn = [{path.name[4:] for path in (tmp_path / name).glob("0*.jpg")} for name in ("all", "annotated")]
+    assert drawn[0] - drawn[1] == {"not-visible_take-a_cup_0_cam01_60.jpg"} and drawn[1] < drawn[0]
 
 
 def test_visualize_writes_a_track_as_a_video(root, tmp_path):
