@@ -3,6 +3,7 @@
 import argparse
 import sys
 from collections.abc import Callable, Sequence
+from dataclasses import field, fields
 from pathlib import Path
 from typing import Any
 
@@ -82,6 +83,35 @@ def named(kind: Callable[[str], Any]) -> Callable[[str], tuple[str, Any]]:
 
     parse.__name__ = f"NAME={kind.__name__}"  # "invalid NAME=int value: 'left=x'"
     return parse
+
+
+def option(default: Any, *flags: str, **about: Any) -> Any:
+    """A field of a dataclass that is an option of command lines, too: its default, the flag's spellings, and what
+    `add_argument` takes, such as `help` and `choices`. A bool is False unless its flag is given.
+    """
+    return field(default=default, metadata={"flags": flags, "about": about})
+
+
+def add_fields(add: Callable[..., Any], kind: type) -> None:
+    """A flag for each `option` of the dataclass `kind`; `add` is a parser's or a group's `add_argument`."""
+    for each in fields(kind):
+        if each.metadata:
+            how = {"action": "store_true"} if each.type is bool else {}
+            if each.type in (int, float):
+                how["type"] = each.type
+            add(*each.metadata["flags"], dest=each.name, default=each.default, **how, **each.metadata["about"])
+
+
+def values_of(args: argparse.Namespace, kind: type) -> dict[str, Any]:
+    """The values of the flags of `add_fields`, by field."""
+    return {each.name: getattr(args, each.name) for each in fields(kind) if each.metadata}
+
+
+class Words(argparse.Action):
+    """`nargs="+"` whose value is one text."""
+
+    def __call__(self, parser, namespace, values, option_string=None) -> None:
+        setattr(namespace, self.dest, " ".join(values))
 
 
 def add_setting(parser: argparse.ArgumentParser, required: bool = True) -> None:

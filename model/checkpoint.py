@@ -89,10 +89,25 @@ def training_arguments(content: Mapping[str, Any], path: Path) -> dict[str, Any]
     return arguments
 
 
+def stored_options(path: Path) -> dict[str, Any]:
+    """What `load_matching` needs to take all of the file `path`: the options of training that define its network, by
+    field of `XSegTxConfig`, the name of its `backbone`, and whether it has learned from a `closer_look`. Empty if it is
+    no XSegTx checkpoint, as SegSwap's.
+    """
+    content = read_torch(path, "give the file of a trained model")
+    if not isinstance(content, Mapping) or not {"backbone", "encoder"} <= set(content):
+        return {}
+    options = asdict(_config(content.get("config"), named_tensors(content["encoder"], f"{path}, encoder"), path))
+    del options["feature_channels"]  # the backbone's
+    options["backbone"] = content["backbone"]["name"] if "digest" in content["backbone"] else "moco"
+    return options | {"closer_look": bool(training_arguments(content, path).get("closer_look"))}
+
+
 def load_matching(model: XSegTx, path: Path) -> tuple[list[str], list[str]]:
     """Start from a related model, such as SegSwap's hard_mining_neg5.pth: load the tensors whose name and shape fit.
 
-    Returns (names loaded, descriptions of what did not fit, of either side). UserError if nothing fits.
+    Returns (names loaded, descriptions of what did not fit, of either side). UserError if fewer than half of the
+    model's tensors are there.
     """
     state = read_torch(path, "give the file of a trained model")
     for key in ("encoder", "state_dict", "model"):
@@ -103,11 +118,15 @@ def load_matching(model: XSegTx, path: Path) -> tuple[list[str], list[str]]:
     state = {name if name.startswith(("net.", "prior.")) else f"net.{name}": t for name, t in state.items()}
     missing, unexpected, unfit = differences(model, state)
     fitting = {name: state[name] for name in model.state_dict() if name in state and name not in unfit}
-    if not fitting:
-        raise UserError(f"{path} holds no tensor that fits this model")
+    left_out = [f"{name}: {reason}" for name, reason in unfit.items()]
+    left_out += [f"{name}: not in the file" for name in missing] + [f"{name}: unknown here" for name in unexpected]
+    if 2 * len(fitting) < len(model.state_dict()):
+        raise UserError(
+            f"{path} has {len(fitting)} of the {len(model.state_dict())} tensors of this network ({left_out[0]}); "
+            "leave out the flags of the network, or give those that it was trained with"
+        )
     load_state(model, model.state_dict() | fitting, str(path))
-    left_out = [f"{name}: not in the file" for name in missing] + [f"{name}: unknown here" for name in unexpected]
-    return list(fitting), left_out + [f"{name}: {reason}" for name, reason in unfit.items()]
+    return list(fitting), left_out
 
 
 def load_optimizer(optimizer: torch.optim.Adam, state: Any, what: str) -> None:
@@ -226,7 +245,6 @@ def config_of(encoder: Mapping[str, Tensor], path: Path) -> XSegTxConfig:
         )
     mode = min(modes, key=lambda mode: abs(MODES[mode][3] - blocks))  # base and large differ in their depth only
     try:
-        config = XSegTxConfig(mode, cells * STRIDE, feature_channels=channels)
-        return config if config.layers == layers else replace(config, layer_types=" ".join(layers))
+        return XSegTxConfig(mode, cells * STRIDE, " ".join(layers), feature_channels=channels)
     except UserError as error:
         raise UserError(f"{path}, encoder: {error}") from None

@@ -19,6 +19,7 @@ from typing import NamedTuple
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from common.arguments import Words, option
 from common.errors import UserError
 from model.backbone import STRIDE
 from model.features import View
@@ -42,20 +43,46 @@ class Prediction(NamedTuple):
     existence: Tensor  # (B,) float32 in [0, 1]: the object is visible in the target view
 
 
+FREE = (
+    "dropout",
+    "drop_feat",
+    "activation",
+    "pos_weight",
+    "feat_weight",
+)  # may change when a network is trained further
+
+
 @dataclass(frozen=True)
 class XSegTxConfig:
-    """The options that define a network. `layer_types`: two words of I, C, N a block, "I C I N"; None = by `mode`."""
+    """The options that define a network, with their flags of train/train.py. `layer_types`: two words of I, C, N per
+    block, "I C I N", or None where they are those of `mode`.
+    """
 
-    mode: str = "small"
-    input_size: int = 480  # side of the square input images, pixels
-    layer_types: str | None = None
-    dropout: float = 0.1
-    drop_feat: float = 0.1  # probability to drop a whole channel of the projected image features
-    activation: str = "relu"
-    pos_weight: float = 0.1  # of the position encoding
-    feat_weight: float = 1.0  # of the tokens that it is added to
-    similarity_prior: bool = False  # tell the tokens which cells look like the object (`SimilarityPrior`)
-    zoom: int = 1  # side of the images that it compares, and closer looks show parts of, in units of `input_size`
+    mode: str = option("small", "--mode", choices=MODES, help="size of the cross-image transformer")
+    input_size: int = option(480, "--input_size", help="side of the square input in pixels, a multiple of 16")
+    layer_types: str | None = option(
+        None,
+        "--layer-type",
+        nargs="+",
+        action=Words,
+        help="two words of I, C, N per block (default: as --mode says, I C I C I N for small)",
+    )
+    dropout: float = option(0.1, "--dropout", help="dropout in the transformer")
+    drop_feat: float = option(0.1, "--drop-feat", help="dropout of whole channels of the projected image features")
+    activation: str = option("relu", "--activation", choices=ACTIVATIONS, help="in the feed-forward layers")
+    pos_weight: float = option(0.1, "--pos-weight", help="weight of the position encoding")
+    feat_weight: float = option(1.0, "--feat-weight", help="weight of the features that it is added to")
+    similarity_prior: bool = option(
+        False,
+        "--similarity_prior",
+        help="tell the tokens which parts of the target look like the object (SimilarityPrior)",
+    )
+    zoom: int = option(
+        1,
+        "--zoom",
+        help="side of the images that the prior compares, and closer looks show parts of, in units of --input_size; "
+        "frames have 704 and 960 pixels",
+    )
     feature_channels: int = 1024  # of the backbone
 
     def __post_init__(self):
@@ -81,16 +108,18 @@ class XSegTxConfig:
         for name in ("pos_weight", "feat_weight"):
             if not abs(getattr(self, name)) < 1e9:  # nor NaN
                 raise UserError(f"{name} {getattr(self, name):.10g} must be a number below 1e9")
-        if self.layer_types is not None:
-            parse_layer_types(self.layer_types.split())
+        if self.layer_types is not None:  # one spelling of each, so that equal networks have equal configurations
+            layers = parse_layer_types(self.layer_types.split())
+            object.__setattr__(self, "layer_types", None if layers == layers_of(self.mode) else " ".join(layers))
 
     @property
     def layers(self) -> list[str]:
         """The layers' types in order, two per block."""
-        if self.layer_types is None:
-            blocks = MODES[self.mode][3]
-            return ["I", "C"] * (blocks - 1) + ["I", "N"]
-        return parse_layer_types(self.layer_types.split())
+        return layers_of(self.mode) if self.layer_types is None else self.layer_types.split()
+
+
+def layers_of(mode: str) -> list[str]:
+    return ["I", "C"] * (MODES[mode][3] - 1) + ["I", "N"]
 
 
 def parse_layer_types(words: Sequence[str]) -> list[str]:

@@ -15,7 +15,7 @@ from common.errors import UserError
 from model import checkpoint
 from model.backbone import random_backbone
 from model.backbones import make_backbone
-from model.checkpoint import load_checkpoint, load_matching, load_optimizer, save_checkpoint
+from model.checkpoint import load_checkpoint, load_matching, load_optimizer, save_checkpoint, stored_options
 from model.features import fold_batch_norm
 from model.weights import write_torch
 from model.xsegtx import MODES, XSegTx, XSegTxConfig
@@ -197,10 +197,35 @@ def test_a_related_model_gives_the_tensors_that_fit_and_the_rest_is_listed(form,
     assert "net.cls_branch.mlp.0.weight: (32, 100) instead of (32, 784)" in left_out
 
 
-def test_a_file_in_which_nothing_fits_is_refused(tmp_path):
-    torch.save({"a": torch.zeros(1)}, tmp_path / "other.pth")
-    with pytest.raises(UserError, match="no tensor that fits"):
-        load_matching(XSegTx(), tmp_path / "other.pth")
+def test_a_file_of_which_less_than_half_fits_is_refused_and_changes_nothing(tmp_path):
+    model = XSegTx()
+    before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
+    torch.save(XSegTx(XSegTxConfig("tiny")).state_dict(), tmp_path / "tiny.pth")
+    with pytest.raises(UserError, match=r"tiny.pth has 14 of the 108 tensors of this network \(net.*instead of"):
+        load_matching(model, tmp_path / "tiny.pth")
+    assert all(torch.equal(tensor, before[name]) for name, tensor in model.state_dict().items())
+
+
+@pytest.mark.parametrize(
+    "options", [{}, {"layer_types": "I C I C"}, {"similarity_prior": True, "zoom": 2, "pos_weight": 0.3}]
+)
+def test_the_options_that_a_file_holds_make_a_network_in_which_all_of_it_fits(options, tmp_path):
+    backbone = make_backbone("efficientnet_lite0")
+    model = XSegTx(XSegTxConfig("tiny", 96, feature_channels=backbone.channels, **options))
+    closer_look = "zoom" in options
+    save_checkpoint(tmp_path / "net.pth", backbone, model, arguments={"closer_look": closer_look, "lr": 1})
+    found = stored_options(tmp_path / "net.pth")
+    assert found.pop("closer_look") == closer_look and found.pop("backbone") == "efficientnet_lite0"
+    again = XSegTx(XSegTxConfig(**found, feature_channels=112))
+    assert load_matching(again, tmp_path / "net.pth") == (list(model.state_dict()), [])
+    assert again.config == model.config
+
+
+def test_a_published_file_tells_its_options_by_its_tensors_and_a_related_model_tells_none(tmp_path):
+    found = stored_options(published_file(tmp_path / "net.pth"))
+    assert (found["mode"], found["input_size"], found["backbone"]) == ("small", 480, "moco")
+    torch.save(published()["encoder"], tmp_path / "bare.pth")
+    assert stored_options(tmp_path / "bare.pth") == {}
 
 
 def test_a_file_that_cannot_grow_is_an_error_of_the_disk_and_leaves_the_former_one(tmp_path):

@@ -4,11 +4,10 @@ import argparse
 from pathlib import Path
 from typing import Any
 
-from common.arguments import DEFAULT_DATA_DIR, Parser, at_least
+from common.arguments import DEFAULT_DATA_DIR, Parser, add_fields, at_least
 from common.errors import UserError
 from model.device import PRECISION_HELP, PRECISIONS
-from model.transformer import ACTIVATIONS
-from model.xsegtx import MODES
+from model.xsegtx import XSegTxConfig
 from train.dataset import BLOCK, SampleOptions
 from train.log import TRACE_NAME
 from train.losses import LossWeights
@@ -113,20 +112,7 @@ def _add_recipe(parser: Parser) -> None:
 
 def _add_network(parser: Parser) -> None:
     add = parser.add_argument_group("network").add_argument
-    add("--mode", choices=MODES, default="small", help="size of the cross-image transformer")
-    text = "two words of I, C, N per block (default: as --mode says, I C I C I N for small)"
-    add("--layer-type", nargs="+", help=text)
-    add("--input_size", type=int, default=480, help="side of the square input in pixels, a multiple of 16")
-    add("--dropout", type=float, default=0.1, help="dropout in the transformer")
-    add("--drop-feat", type=float, default=0.1, help="dropout of whole feature channels")
-    add("--pos-weight", type=float, default=0.1, help="weight of the position encoding")
-    add("--feat-weight", type=float, default=1.0, help="weight of the features that it is added to")
-    add("--activation", choices=ACTIVATIONS, default="relu", help="in the feed-forward layers")
-    text = "tell the tokens which parts of the target look like the object, by a learned projection of frozen features"
-    add("--similarity_prior", action="store_true", help=text)
-    text = "side of the images that the prior compares, and closer looks show parts of, in units of --input_size; "
-    text += "frames have 704 and 960 pixels"
-    add("--zoom", type=at_least(1), default=1, help=text)
+    add_fields(add, XSegTxConfig)
     text = "frozen: moco, efficientnet_lite0, a model of timm, or random (seeded, for trying things out)"
     add("--backbone", default="moco", help=text)
     text = "file with the backbone's weights (default: for moco, those in model/pretrained or model)"

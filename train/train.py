@@ -27,6 +27,7 @@ import torch
 from torch.nn.parallel import DistributedDataParallel
 from torch.utils.data import DataLoader
 
+from common.arguments import values_of
 from common.errors import UserError
 from common.files import named_errors, remove_leftovers
 from common.parallel import loader_failures
@@ -38,7 +39,7 @@ from model.backbones import make_backbone
 from model.checkpoint import Checkpoint, load_checkpoint, load_matching
 from model.device import PRECISIONS, default_precision, resolve_device, tf32
 from model.features import Encoder
-from model.xsegtx import XSegTx, XSegTxConfig
+from model.xsegtx import FREE, XSegTx, XSegTxConfig
 from train.dataset import Batch, StepSampler, TrainSamples, ValidationSamples, affordable_workers, collate, make_loader
 from train.distributed import Ranks, Stopped
 from train.engine import train_one_epoch, validate
@@ -49,8 +50,6 @@ from train.schedule import LR_DROP, Schedule
 from train.state import BEST, LAST, WARMUP, TrainState, claimed, find_start, remove_run
 from train.utilization import full_speed
 
-FIXED = ("mode", "input_size", "layers", "similarity_prior", "zoom")  # of a network that has been trained
-FREE = ("dropout", "drop_feat", "activation", "pos_weight", "feat_weight")  # of one that is trained further
 CALIBRATION_BATCHES, CALIBRATION_BATCH = 4, 8  # of pairs of frames, for the random backbone
 
 
@@ -170,19 +169,11 @@ def starting_state(
 
     Raises UserError if a file is missing or does not fit.
     """
-    free = {name: getattr(args, name) for name in FREE}
-    config = XSegTxConfig(
-        mode=args.mode,
-        input_size=args.input_size,
-        layer_types=" ".join(args.layer_type) if args.layer_type else None,
-        similarity_prior=args.similarity_prior,
-        zoom=args.zoom,
-        **free,
-    )
+    config = XSegTxConfig(**values_of(args, XSegTxConfig))
     schedule = Schedule(args.lr, args.warmUpIter, args.iter_epoch, args.n_epoch, tuple(args.lr_schedule))
     options = (device, schedule, args.seed, args.weight_decay, args.precision)
     if path:
-        checkpoint = load_checkpoint(path, args.moco_path, **free)
+        checkpoint = load_checkpoint(path, args.moco_path, **{name: getattr(args, name) for name in FREE})
         state = TrainState(checkpoint.backbone, checkpoint.model, *options)
         return state, continued(args, state, checkpoint, config, path)
     backbone = frozen_backbone(args, pairs)
@@ -200,8 +191,8 @@ def continued(
     args: argparse.Namespace, state: TrainState, checkpoint: Checkpoint, config: XSegTxConfig, path: Path
 ) -> list[str]:
     """Restore `state` from a checkpoint; returns lines about it. Raises UserError if it is of another network."""
-    before = checkpoint.arguments
-    fixed = [(name, getattr(checkpoint.model.config, name), getattr(config, name)) for name in FIXED]
+    before, trained = checkpoint.arguments, checkpoint.model.config
+    fixed = [(name, getattr(trained, name), getattr(config, name)) for name in values_of(args, XSegTxConfig)]
     for name, stored, asked in (*fixed, ("backbone", before.get("backbone", args.backbone), args.backbone)):
         if stored != asked:
             raise UserError(f"{path} has {name} {stored}, not {asked}; give the options it was trained with")
