@@ -10,13 +10,13 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import av
-import cv2
 import numpy as np
 
 from common.arguments import Parser, at_least, named
 from common.errors import UserError
 from common.files import is_file_name, name_number
 from formats.geometry import Size
+from formats.picture_files import read_picture
 from formats.video import VideoError, VideoIndex, index_video, read_frames
 
 PICTURES = (".bmp", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp")
@@ -58,7 +58,7 @@ class Footage:
     def _pictures(self, wanted: np.ndarray) -> Iterator[tuple[str, np.ndarray]]:
         if isinstance(self.source, list):
             for position in wanted:
-                yield str(self.source[position]), _read_picture(self.source[position])
+                yield str(self.source[position]), read_picture(self.source[position])
             return
         try:
             for position, image in read_frames(self.source, wanted, "rgb24"):
@@ -100,15 +100,8 @@ def _open_folder(path: Path, fps: float) -> Footage:
     if not files:
         raise UserError(f"no pictures in {path}; give a video, or a folder of {', '.join(PICTURES)}")
     ordered = [files[number] for number in sorted(files)]
-    size = _read_picture(ordered[0]).shape[:2]
+    size = read_picture(ordered[0]).shape[:2]
     return Footage(path, size, sorted(files), np.arange(len(files)) / fps, ordered)
-
-
-def _read_picture(path: Path) -> np.ndarray:
-    image = cv2.imread(str(path), cv2.IMREAD_COLOR) if path.is_file() else None  # it would wait at a pipe
-    if image is None:
-        raise UserError(f"{path} is no picture that can be read; replace it")
-    return cv2.cvtColor(image, cv2.COLOR_BGR2RGB)
 
 
 def synchronize(cameras: Mapping[str, Footage], offsets: Mapping[str, int], clock: str) -> dict[str, np.ndarray]:

@@ -1,4 +1,4 @@
-"""Masks that other programs wrote: PNG files, and COCO's JSON. In a PNG file, pixels that are not black are the object.
+"""Masks of other programs: pictures, whose object is what is neither black nor transparent, and COCO's JSON.
 
 A camera's masks are a folder `{object}/{frame}.png`; one PNG file, called by its object; or COCO's
 `{"images": [{"id", "file_name", "height", "width"}], "annotations": [{"image_id", "category_id", "segmentation"}],
@@ -13,12 +13,14 @@ from typing import Any
 
 import cv2
 import numpy as np
+from PIL import Image
 from pycocotools import mask as coco
 
 from common.errors import MALFORMED, UserError
 from common.files import is_file_name, name_number, read_json
 from formats.geometry import Size, same_shape
 from formats.masks import MAX_SIDE, RLE, check_size, encode_mask, resize_mask, run_lengths
+from formats.picture_files import opened_picture
 
 LAYOUTS = "a folder of {object}/{frame}.png, a PNG file, or COCO's JSON"
 
@@ -41,7 +43,7 @@ class MaskFiles:
         try:
             if found is None:
                 return None
-            rle = read_png_mask(found) if isinstance(found, Path) else _read_segmentation(*found)
+            rle = encode_mask(read_mask(found)) if isinstance(found, Path) else _read_segmentation(*found)
             if not same_shape(rle["size"], size):
                 raise ValueError(f"it is {rle['size'][1]}x{rle['size'][0]}, its video {size[1]}x{size[0]}")
             if not run_lengths(rle)[1::2].any():
@@ -94,17 +96,41 @@ def png_files(folder: Path, above: tuple[Path, ...] = ()) -> Iterator[Path]:
                 yield path
 
 
-def read_png_mask(path: Path) -> RLE:
-    """Raises ValueError if the file is no PNG picture of a plausible size."""
-    data = path.read_bytes() if path.is_file() else b""  # a pipe or a device may never end
-    size = int.from_bytes(data[20:24], "big"), int.from_bytes(data[16:20], "big")  # of the PNG's header
-    image = None
-    if data[:8] == b"\x89PNG\r\n\x1a\n" and min(size) > 0 and max(size) <= MAX_SIDE:
-        # Unchanged: other modes lose small values of 16 bits, and turn the picture as its metadata says.
-        image = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_UNCHANGED)
-    if image is None:
-        raise ValueError("no PNG picture")
-    return encode_mask(image.reshape(*image.shape[:2], -1)[..., :3].any(axis=2))  # without transparency
+def read_mask(path: Path) -> np.ndarray:
+    """A mask in a picture file -> (H, W) uint8 of 0 and 1, its pixels as they lie in the file. Raises UserError."""
+    with opened_picture(path) as image:
+        pixel_type = image.tile[0][3] if image.tile else None
+        image.load()
+        if pixel_type in ("RGB;16B", "RGBA;16B"):
+            image = cv2.imread(str(path), cv2.IMREAD_UNCHANGED)  # PIL keeps 8 bits of a color
+        return to_mask(image, str(path))
+
+
+def to_mask(mask: Any, what: str = "mask") -> np.ndarray:
+    """A PIL image, or an array of booleans or integers (H, W) or (H, W, channels) -> (H, W) uint8 of 0 and 1.
+
+    Zeros are background, and so is what is transparent: the second of two channels and the fourth of four are opacity.
+    Where all that is opaque is black, it is the object. Floats must be 0 and 1. Raises UserError, which begins with
+    `what`, for anything else.
+    """
+    if isinstance(mask, Image.Image):
+        if mask.mode in ("P", "PA") or (mask.mode in ("1", "L", "RGB") and "transparency" in mask.info):
+            mask = mask.convert("RGBA")
+        elif mask.mode in ("CMYK", "YCbCr", "LAB", "HSV"):
+            mask = mask.convert("RGB")
+        mask = np.asarray(mask)
+    if not isinstance(mask, np.ndarray) or mask.dtype.kind not in "biuf":
+        raise UserError(f"{what} is {type(mask).__name__}; give a PIL image, or an array of booleans or integers")
+    if mask.dtype.kind == "f" and not np.isin(mask, (0, 1)).all():
+        raise UserError(f"{what} holds floats other than 0 and 1; give mask > threshold")
+    if mask.ndim not in (2, 3):
+        raise UserError(f"{what} has the shape {mask.shape}; give (H, W)")
+    channels = np.atleast_3d(mask) != 0
+    if channels.shape[2] not in (2, 4):
+        return channels.any(axis=2).astype(np.uint8)
+    opaque = channels[..., -1]
+    found = channels[..., :-1].any(axis=2) & opaque
+    return (found if found.any() or opaque.all() else opaque).astype(np.uint8)
 
 
 def _find_coco(path: Path) -> dict[str, dict[int, Any]]:

@@ -18,7 +18,8 @@ from typing import Any
 
 from common.errors import MALFORMED, UserError
 from common.files import holds_json_list, iter_json, iter_json_list, write_json
-from formats.mask_files import png_files, read_png_mask
+from formats.mask_files import png_files, read_mask
+from formats.masks import encode_mask
 
 THRESHOLD = 0.5  # a pixel with a higher probability belongs to the object, an object with a higher existence is visible
 MASK_LAYOUT = "{take_uid}/{object}/{query_cam}_{target_cam}/{frame}.png"
@@ -81,9 +82,9 @@ def _iter_mask_folder(folder: Path) -> Iterator[tuple[str, Any]]:
 def _read_png(path: Path) -> Any:
     """RLE, or a text that says why there is none, for the check of the predictions to find."""
     try:
-        return read_png_mask(path)
-    except ValueError as error:
-        return str(error)
+        return encode_mask(read_mask(path))
+    except UserError:
+        return "no picture that can be read"
 
 
 def _iter_detections(path: Path) -> Iterator[tuple[str, Any]]:

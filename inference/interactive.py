@@ -15,8 +15,9 @@ from common.drawing import PREDICTION, QUERY, TRUTH, overlay
 from common.errors import UserError
 from formats.geometry import letterbox, unletterbox
 from formats.masks import decode_mask, resize_mask
+from formats.picture_files import open_picture
 from formats.processed import ProcessedTake, frames_in, is_processed, read_frame
-from inference.pictures import as_image, open_picture
+from inference.pictures import as_image
 from inference.predictor import Predictor
 from model.features import Encoder
 

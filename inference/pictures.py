@@ -1,11 +1,9 @@
 """Images and masks in the forms that people have them -> arrays that the network is given, or a line that says why not.
 
-An image is a PIL image or a uint8 array, (H, W) gray, (H, W, 3) RGB or (H, W, 4) RGBA. A mask is a PIL image or an
-array of booleans or integers, (H, W) or (H, W, channels), non-zero where the object is; floats must be 0 and 1.
+An image is a PIL image or a uint8 array, (H, W) gray, (H, W, 3) RGB or (H, W, 4) RGBA. Masks have the forms of
+`formats.mask_files.to_mask`.
 """
 
-import warnings
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -13,6 +11,7 @@ from PIL import Image, ImageOps
 
 from common.errors import UserError
 from formats.geometry import Size, same_shape
+from formats.mask_files import to_mask
 
 
 def as_image(image: Any, what: str) -> np.ndarray:
@@ -34,15 +33,7 @@ def as_mask(mask: Any, what: str, size: Size) -> np.ndarray:
     """-> (H, W) uint8 of 0 and 1. Raises UserError, which begins with `what` it is, if it is none of the forms above,
     empty, or not of the shape of its image, whose (H, W) is `size`; it may be larger or smaller.
     """
-    if isinstance(mask, Image.Image):
-        mask = np.asarray(mask.convert("RGB") if mask.mode in ("P", "PA", "RGBA", "LA") else mask)  # no alpha channel
-    if not isinstance(mask, np.ndarray) or mask.dtype.kind not in "biuf":
-        raise UserError(f"{what} is {type(mask).__name__}; give a PIL image, or an array of booleans or integers")
-    if mask.dtype.kind == "f" and not np.isin(mask, (0, 1)).all():
-        raise UserError(f"{what} holds floats other than 0 and 1; give mask > threshold")
-    if mask.ndim not in (2, 3):
-        raise UserError(f"{what} has the shape {mask.shape}; give (H, W)")
-    found = mask != 0 if mask.ndim == 2 else (mask != 0).any(axis=2)
+    found = to_mask(mask, what)
     if not found.any():
         raise UserError(f"{what} is empty; mark the object with non-zero pixels")
     if not same_shape(found.shape, size):
@@ -50,18 +41,4 @@ def as_mask(mask: Any, what: str, size: Size) -> np.ndarray:
             f"{what} is {found.shape[1]}x{found.shape[0]}, its image {size[1]}x{size[0]}; it may be larger or smaller, "
             "but not of another shape"
         )
-    return found.astype(np.uint8)
-
-
-def open_picture(path: Path) -> Image.Image:
-    """Any picture file, read whole. Raises UserError if there is none, or if it cannot be read."""
-    if not Path(path).is_file():
-        raise UserError(f"{path} " + ("is no file" if Path(path).exists() else "does not exist"))
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("error", Image.DecompressionBombWarning)  # gigabytes, announced by a small file
-            image = Image.open(path)
-            image.load()
-    except (OSError, ValueError, SyntaxError, Image.DecompressionBombWarning, Image.DecompressionBombError) as error:
-        raise UserError(f"{path} is no picture that can be read ({' '.join(str(error).split())[:100]})") from None
-    return image
+    return found

@@ -87,13 +87,6 @@ def test_pictures_are_counted_by_the_numbers_in_their_names(tmp_path):
     assert numbers_seen(footage, [0, 0, 2]) == [9, 9, 100]
 
 
-def test_a_picture_that_is_a_pipe_or_a_device_is_named(tmp_path, put_special):
-    folder = make_folder(tmp_path / "photos", [1, 2])
-    put_special(folder / "img_00001.png")
-    with pytest.raises(UserError, match="img_00001.png is no picture that can be read"):
-        open_footage(folder)
-
-
 @pytest.mark.parametrize(
     ("make", "message"),
     [

@@ -6,7 +6,7 @@ import torch
 from PIL import Image
 
 from common.errors import UserError
-from inference.pictures import as_image, as_mask, open_picture
+from inference.pictures import as_image, as_mask
 
 SIZE = (6, 9)
 RGB = np.random.default_rng(0).integers(0, 256, (*SIZE, 3), np.uint8)
@@ -93,18 +93,3 @@ def test_other_images_are_refused_in_one_line(image, message):
 def test_other_masks_are_refused_in_one_line(mask, message):
     with pytest.raises(UserError, match=message):
         as_mask(mask, "mask", SIZE)
-
-
-def test_files_that_are_no_pictures_are_refused_in_one_line(tmp_path):
-    Image.fromarray(RGB).save(tmp_path / "whole.png")
-    (tmp_path / "cut.png").write_bytes((tmp_path / "whole.png").read_bytes()[:60])
-    (tmp_path / "text.png").write_text("no picture")
-    header = Image.new("1", (60_000, 60_000))  # gigabytes in a few kilobytes
-    header.save(tmp_path / "huge.png")
-    for name, message in {"cut": "no picture", "text": "no picture", "huge": "no picture", "none": "does not"}.items():
-        with pytest.raises(UserError, match=f"{name}.png .*{message}") as error:
-            open_picture(tmp_path / f"{name}.png")
-        assert "\n" not in str(error.value)
-    with pytest.raises(UserError, match="is no file"):
-        open_picture(tmp_path)
-    assert np.array_equal(as_image(open_picture(tmp_path / "whole.png"), ""), RGB)
