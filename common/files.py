@@ -15,6 +15,7 @@ import os
 import re
 import secrets
 import shutil
+import socket
 import stat
 import sys
 import time
@@ -86,19 +87,20 @@ def atomic_write(path: Path, mode: str = "w", sync: bool = True) -> Iterator[IO]
 def atomic_folder(path: Path) -> Iterator[Path]:
     """Gives an empty folder beside `path`; renames it to `path` if the block ends without an exception.
 
-    Raises UserError if there is something at `path`. What a killed run left is deleted.
+    Claims `path`, so that a second writer waits. Raises UserError if there is something at `path`.
     """
-    if path.exists():
-        raise UserError(f"{path} exists; give another name, or delete it first")
-    temporary = path.absolute().with_name(f".{path.name}.tmp")
-    shutil.rmtree(temporary, ignore_errors=True)
-    temporary.mkdir(parents=True)
-    try:
-        yield temporary
-        temporary.rename(path)
-    except BaseException:
-        shutil.rmtree(temporary, ignore_errors=True)
-        raise
+    path = Path(path).absolute()
+    with claimed(path.parent, path.name, f"writes {path}"):
+        if path.exists():
+            raise UserError(f"{path} exists; give another name, or delete it first")
+        temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}.tmp")
+        temporary.mkdir()
+        try:
+            yield temporary
+            temporary.rename(path)
+        except BaseException:
+            shutil.rmtree(temporary, ignore_errors=True)
+            raise
 
 
 def sync_files(paths: Iterable[Path]) -> None:
@@ -109,13 +111,18 @@ def sync_files(paths: Iterable[Path]) -> None:
 
 
 def remove_leftovers(folder: Path, name: str | None = None, seconds: float = 0) -> None:
-    """Delete what killed writers of the file `name`, or of any file, left in `folder`, if it is at least `seconds` old.
+    """Delete what killed writers of `name`, or of anything, left in `folder`, if it is at least `seconds` old.
 
     An hour is safe where others may be writing these files now.
     """
-    for path in Path(folder).glob(f".{'*' if name is None else glob.escape(name)}.*.tmp"):
+    pattern = ".*.tmp" if name is None else f".{glob.escape(name)}.{'[0-9a-f]' * 8}.tmp"
+    for path in Path(folder).glob(pattern):
         with contextlib.suppress(FileNotFoundError):
-            if time.time() - path.stat().st_mtime >= seconds:
+            if time.time() - path.stat().st_mtime < seconds:
+                continue
+            if path.is_dir():
+                shutil.rmtree(path)
+            else:
                 path.unlink()
 
 
@@ -142,30 +149,46 @@ def link_or_copy(source: Path, path: Path) -> None:
 
 
 @contextlib.contextmanager
-def only_one(lock_path: Path, what: str) -> Iterator[IO]:
-    """Let one process at a time, on any machine, into this block; the others say that they wait.
+def claimed(folder: Path, name: str, what: str, files: Iterable[str] = ()) -> Iterator[None]:
+    """Let one process at a time, on any machine, write `name` in `folder`: a file, a folder, or a group of `files`.
 
-    `what` completes "another process that ...". A killed process leaves the file but not the lock. Nobody waits where
-    the file system has no locks.
+    A later process says that it waits for the one that `what` ("writes results.json") describes. What killed writers
+    of `name` and of `files` left is deleted. Nobody waits where the file system has no locks.
     """
-    lock_path.parent.mkdir(parents=True, exist_ok=True)
-    with lock_path.open("w") as lock:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            print(printable(f"waiting for another process that {what} ({lock_path})"), file=sys.stderr)
-            fcntl.flock(lock, fcntl.LOCK_EX)
-        except OSError:
-            pass
-        yield lock
+    with only_one(Path(folder) / f".{name}.lock", what):
+        for file in (name, *files):
+            remove_leftovers(folder, file)
+        yield
 
 
 @contextlib.contextmanager
-def only_writer(path: Path) -> Iterator[None]:
-    """Let one process at a time into this block, which writes `path`; what killed ones have left of it is removed."""
-    with only_one(path.with_name(f".{path.name}.lock"), f"writes {path}"):
-        remove_leftovers(path.parent, path.name)
+def only_one(path: Path, what: str) -> Iterator[None]:
+    """Hold the lock file `path`. It stays; the lock goes with the process.
+
+    It is a record lock: a forked child that outlives its parent does not have it. Threads of one process all have it,
+    and the process loses it as soon as it closes the file anywhere, so it must not take it twice.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.open("a+", encoding="utf-8") as lock:  # "w" would erase who holds it
+        try:
+            fcntl.lockf(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except (BlockingIOError, PermissionError):
+            lock.seek(0)
+            pid, _, host = lock.read().partition(" ")
+            holder = f"process {pid} on {host}" if host else "another process"  # which has not written its name yet
+            print(printable(f"waiting for {holder}, which {what} ({path})"), file=sys.stderr)
+            fcntl.lockf(lock, fcntl.LOCK_EX)
+        except OSError:
+            pass
+        lock.truncate(0)
+        lock.write(f"{os.getpid()} {socket.gethostname()}")
+        lock.flush()
         yield
+
+
+def only_writer(path: Path) -> contextlib.AbstractContextManager[None]:
+    """`claimed` for one file."""
+    return claimed(path.parent, path.name, f"writes {path}")
 
 
 def write_json(path: Path, value: Any, indent: int | None = None) -> None:

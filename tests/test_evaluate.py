@@ -336,7 +336,7 @@ def test_the_ground_truth_can_be_written_without_predictions(golden_root, tmp_pa
 
 
 def test_what_a_killed_evaluation_left_is_removed_by_the_next(golden_root, tmp_path):
-    for name in (".metrics.json.12ab.tmp", ".cases.csv.12ab.tmp", ".gt.json.12ab.tmp"):
+    for name in (".metrics.json.0123abcd.tmp", ".cases.csv.0123abcd.tmp", ".gt.json.0123abcd.tmp"):
         (tmp_path / name).touch()
     files = ["--data_path", golden_root / "processed", "--pred_file", golden_root / "ego-exo_val_results.json"]
     run("--setting", "ego-exo", *files, "--write_gt", tmp_path / "gt.json", "--out", tmp_path)
@@ -357,12 +357,12 @@ def test_a_file_that_is_not_of_an_evaluation_is_not_replaced_by_one(small_root, 
 
 @pytest.mark.parametrize("name", ["gt [1].json", "gt **.json", "gt ?.json"])
 def test_names_that_are_patterns_name_nothing_but_themselves(golden_root, tmp_path, name):
-    (tmp_path / f".{name}.12ab.tmp").touch()
-    (tmp_path / ".gt 1.json.12ab.tmp").touch()  # of another file, which the pattern would fit
+    (tmp_path / f".{name}.0123abcd.tmp").touch()
+    (tmp_path / ".gt 1.json.0123abcd.tmp").touch()  # of another file, which the pattern would fit
     for path in tmp_path.iterdir():
         os.utime(path, (0, 0))
     run("--data_path", golden_root / "processed", "--write_gt", tmp_path / name)
-    assert {path.name for path in tmp_path.iterdir()} == {name, f".{name}.lock", ".gt 1.json.12ab.tmp"}
+    assert {path.name for path in tmp_path.iterdir()} == {name, f".{name}.lock", ".gt 1.json.0123abcd.tmp"}
 
 
 def test_the_headline_names_the_split_of_the_data_and_never_a_default(golden_root, tmp_path, capsys):

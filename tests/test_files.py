@@ -1,24 +1,27 @@
 """Files appear whole or not at all, whoever is interrupted while writing them."""
 
 import errno
-import fcntl
 import json
 import os
-import threading
+import signal
+import socket
+import subprocess
+import sys
+from pathlib import Path
 
 import pytest
 
 from common.errors import AccessError, UserError
 from common.files import (
     atomic_write,
-    json_list,
     link_or_copy,
-    only_one,
     read_file,
     read_json,
     remove_leftovers,
     write_json,
 )
+from tests.made import ROOT
+from tests.made.claims import claimed_elsewhere
 
 
 def test_a_file_is_replaced_only_when_it_is_whole(tmp_path):
@@ -33,24 +36,104 @@ def test_a_file_is_replaced_only_when_it_is_whole(tmp_path):
     assert list(path.parent.iterdir()) == [path]
 
 
-def test_a_second_writer_of_a_list_waits_and_takes_nothing_from_the_first(tmp_path, capsys):
-    path, waited = tmp_path / "list.json", threading.Event()
+def wait_until_it_waits(process: subprocess.Popen, holder: subprocess.Popen) -> str:
+    """The line in which a process says that it waits for another one."""
+    line = process.stderr.readline()
+    assert line.startswith(f"waiting for process {holder.pid} on {socket.gethostname()}, which "), line
+    return line
 
-    def write_second():
-        waited.set()
-        with json_list(path) as append:
-            append("second")
 
-    with json_list(path) as append:
-        second = threading.Thread(target=write_second)
-        second.start()
-        waited.wait()
-        while "waiting for another process that writes" not in capsys.readouterr().err:
-            assert second.is_alive()
-        append("first")
-    second.join()
-    assert json.loads(path.read_text()) == ["second"]
-    assert {file.name for file in tmp_path.iterdir()} == {"list.json", ".list.json.lock"}
+def start(code: str, *words: str | Path) -> subprocess.Popen:
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
+    return subprocess.Popen([sys.executable, "-c", code, *words], cwd=ROOT, **pipes)
+
+
+WRITE_FOLDER = """
+import sys
+from pathlib import Path
+from common.errors import run_script
+from common.files import atomic_folder
+def main():
+    with atomic_folder(Path(sys.argv[1])) as folder:
+        (folder / "a").write_text("a")
+        print("half", flush=True)
+        sys.argv[2:] and sys.stdin.read()
+        (folder / "b").write_text("b")
+run_script(main)
+"""
+
+
+def test_a_second_writer_names_the_first_waits_for_it_and_then_writes(tmp_path):
+    with claimed_elsewhere(tmp_path, "a.json") as first:
+        being_written = tmp_path / ".a.json.0badcafe.tmp"
+        being_written.touch()
+        code = "import sys; from pathlib import Path; from common.files import json_list\n"
+        second = start(code + "with json_list(Path(sys.argv[1])) as append: append(2)", tmp_path / "a.json")
+        line = wait_until_it_waits(second, first)
+        assert line.endswith(f", which writes {tmp_path / 'a.json'} ({tmp_path / '.a.json.lock'})\n")
+        assert being_written.exists() and not (tmp_path / "a.json").exists()
+    assert second.communicate(timeout=60) == ("", "") and second.returncode == 0
+    assert json.loads((tmp_path / "a.json").read_text()) == [2]
+    assert not being_written.exists()
+
+
+def test_a_killed_writer_leaves_no_lock_not_even_through_a_child_that_outlives_it(tmp_path):
+    code = """
+import os, sys, time
+from pathlib import Path
+from common.files import claimed
+with claimed(Path(sys.argv[1]), "a", "writes a"):
+    if child := os.fork():
+        print(child, flush=True)
+    time.sleep(600)
+"""
+    killed = start(code, tmp_path)
+    child = int(killed.stdout.readline())
+    killed.kill()
+    with claimed_elsewhere(tmp_path, "a"):
+        os.kill(child, signal.SIGKILL)  # it was still there
+    killed.communicate()
+
+
+def test_a_process_that_holds_a_lock_for_long_lets_the_next_ones_in_one_by_one(tmp_path):
+    code = """
+import sys
+from pathlib import Path
+from common.files import claimed
+path = Path(sys.argv[1])
+for _ in range(50):
+    with claimed(path.parent, path.name, "counts"):
+        path.write_text(str(int(path.read_text()) + 1))
+"""
+    (tmp_path / "count").write_text("0")
+    for process in [start(code, tmp_path / "count") for _ in range(3)]:
+        process.communicate(timeout=60)
+    assert (tmp_path / "count").read_text() == "150"
+
+
+def test_of_two_writers_of_a_folder_the_second_waits_and_then_names_what_is_there(tmp_path):
+    folder = tmp_path / "folder"
+    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
+    first = subprocess.Popen([sys.executable, "-c", WRITE_FOLDER, folder, "slowly"], cwd=ROOT, **pipes)
+    assert first.stdout.readline() == "half\n"
+    second = start(WRITE_FOLDER, folder)
+    wait_until_it_waits(second, first)
+    assert first.communicate(timeout=60) == ("", "") and first.returncode == 0
+    assert second.communicate(timeout=60)[1] == f"error: {folder} exists; give another name, or delete it first\n"
+    assert second.returncode == 1
+    assert sorted(path.name for path in tmp_path.rglob("*")) == [".folder.lock", "a", "b", "folder"]
+
+
+def test_a_killed_writer_of_a_folder_leaves_nothing_that_the_next_one_would_keep(tmp_path):
+    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True}
+    for name in ("folder", "folder.2"):  # whose leftovers are its own
+        words = [sys.executable, "-c", WRITE_FOLDER, tmp_path / name, "slowly"]
+        with subprocess.Popen(words, cwd=ROOT, **pipes) as killed:
+            assert killed.stdout.readline() == "half\n"
+            killed.kill()
+    assert start(WRITE_FOLDER, tmp_path / "folder").wait(timeout=60) == 0
+    (left,) = tmp_path.glob("*.tmp")
+    assert left.name.startswith(".folder.2.") and {path.name for path in (tmp_path / "folder").iterdir()} == {"a", "b"}
 
 
 def test_a_full_disk_is_said_to_be_that_of_the_file(tmp_path):
@@ -68,36 +151,25 @@ def test_two_writers_of_one_file_do_not_meet(tmp_path):
 
 
 def test_leftovers_of_one_file_are_removed_when_they_are_old(tmp_path):
-    for name in (".a.json.12ab.tmp", ".b.json.12ab.tmp", "a.json"):
+    for name in (".a.json.0123abcd.tmp", ".b.json.0123abcd.tmp", "a.json"):
         (tmp_path / name).touch()
     remove_leftovers(tmp_path, "a.json", seconds=3600)
     assert len(list(tmp_path.iterdir())) == 3
-    os.utime(tmp_path / ".a.json.12ab.tmp", (0, 0))
+    os.utime(tmp_path / ".a.json.0123abcd.tmp", (0, 0))
     remove_leftovers(tmp_path, "a.json", seconds=3600)
-    assert {path.name for path in tmp_path.iterdir()} == {".b.json.12ab.tmp", "a.json"}
+    assert {path.name for path in tmp_path.iterdir()} == {".b.json.0123abcd.tmp", "a.json"}
 
 
 @pytest.mark.parametrize("name", ["a[1].json", "**.json", "*", "?", "a.json", ".*"])
 def test_leftovers_of_a_file_are_those_of_its_own_name_whatever_signs_are_in_it(tmp_path, name):
-    own = tmp_path / f".{name}.12ab.tmp"
-    others = [tmp_path / f".{other}.12ab.tmp" for other in ("a1.json", "ab.json", "b", "..b")]
+    own = tmp_path / f".{name}.0123abcd.tmp"
+    others = [tmp_path / f".{other}.0123abcd.tmp" for other in ("a1.json", "ab.json", "b", "..b")]
     for path in (own, *others):
         path.touch()
     remove_leftovers(tmp_path, name)
     assert sorted(tmp_path.iterdir()) == sorted(others)
     remove_leftovers(tmp_path)
     assert not list(tmp_path.iterdir())
-
-
-def test_waiting_for_a_lock_prints_no_escape_sequence(tmp_path, capsys, monkeypatch):
-    def locked(_, how):
-        if how & fcntl.LOCK_NB:
-            raise BlockingIOError
-
-    monkeypatch.setattr(fcntl, "flock", locked)
-    with only_one(tmp_path / "\x1b[31m.lock", "writes \x9b2J"):
-        pass
-    assert capsys.readouterr().err == f"waiting for another process that writes \\x9b2J ({tmp_path}/\\x1b[31m.lock)\n"
 
 
 @pytest.mark.parametrize("links", [True, False])

@@ -25,16 +25,15 @@ from formats.geometry import eval_size, letterbox, unletterbox
 from formats.masks import decode_mask, letterbox_mask
 from formats.processed import ProcessedTake, read_frame
 from inference.closer_look import CloserLook, resize_prob
-from inference.matcher import CPU_BATCH
 from inference.predict_takes import ChunkDataset, pairs_by_frame, plan_take
 from inference.predictor import Predictor
-from inference.resumable_run import ResumableRun
 from model.backbone import calibrate_batch_norm, mask_to_image, normalize_image, random_backbone
 from model.checkpoint import load_checkpoint, save_checkpoint
 from model.features import View
 from model.similarity import Similarity, cell_coverage
 from model.xsegtx import XSegTx, XSegTxConfig
 from tests.made import EGO, ROOT
+from tests.made.claims import claimed_elsewhere
 from tests.made.processed import LAYOUT, make_data_set
 from tests.made.scripts import run_main
 
@@ -274,12 +273,11 @@ def test_what_a_run_killed_while_it_removed_parts_left_of_them_is_removed(checkp
 def test_a_second_run_into_the_same_folder_says_that_it_waits_for_the_first(
     checkpoint, data_path, whole, tmp_path, capsys
 ):
-    first = ResumableRun(tmp_path, "ego-exo", "val", checkpoint, "fp32", CPU_BATCH)
     second = threading.Thread(target=run, args=(checkpoint, data_path, tmp_path))
     printed = ""
-    with first.claimed():
+    with claimed_elsewhere(tmp_path, "ego-exo_val") as first:
         second.start()
-        while "waiting for another process" not in printed:
+        while f"waiting for process {first.pid} on " not in printed:
             assert second.is_alive()
             printed += capsys.readouterr().err
             time.sleep(0.01)

@@ -16,10 +16,11 @@ from pytest import approx
 from common.errors import UserError
 from formats.masks import decode_lzstring, decode_mask
 from formats.takes import SPLITS, is_ego, iter_annotations, parse_take, read_splits, video_path
-from synthetic.make_takes import CONTACT_SHEET, claimed, make_takes, object_sizes, parse_args
+from synthetic.make_takes import CONTACT_SHEET, make_takes, object_sizes, parse_args
 from synthetic.tabletop import EGO, REAL
 from synthetic.take import VIDEO_SIZES, TakeId, TakeOptions, build_tabletop, filmed, outline_objects
 from synthetic.textures import deal_clutter, deal_items, deal_looks
+from tests.made.claims import claimed_elsewhere
 from tests.made.raw_takes import tree
 
 LARGE = object_sizes(["0.2"])
@@ -279,7 +280,7 @@ def test_a_rerun_keeps_finished_takes_and_makes_the_others(tmp_path):
     video = video_path(tmp_path / "out" / "takes", second.name, "cam02")
     video.unlink()
     for path in (video, tmp_path / "out" / "split.json"):  # as a killed run leaves them
-        path.with_name(f".{path.name}.12ab.tmp").touch()
+        path.with_name(f".{path.name}.0123abcd.tmp").touch()
     make_takes(tmp_path / "out", counts, options, 1)
     assert tree(tmp_path / "out") == before
     assert kept.stat().st_mtime_ns == time
@@ -302,9 +303,9 @@ def test_a_second_run_into_the_same_folder_waits_for_the_first(tmp_path, capsys)
     options = replace(OPTIONS, num_frames=1)
     arguments = (tmp_path, {"train": 1, "val": 0, "test": 0}, options, 1)
     second = threading.Thread(target=make_takes, args=arguments)
-    with claimed(tmp_path, options):
+    with claimed_elsewhere(tmp_path, "make_takes") as first:
         second.start()
-        while "waiting for another process that renders takes into" not in capsys.readouterr().err:
+        while f"waiting for process {first.pid} on " not in capsys.readouterr().err:
             assert second.is_alive()
         assert not (tmp_path / "takes").exists()
     second.join()

@@ -24,6 +24,7 @@ from data.process_data import estimated_work
 from formats.masks import encode_lzstring
 from formats.takes import parse_take
 from tests.made import EGO, ROOT
+from tests.made.claims import claimed_elsewhere
 from tests.made.processed import create_pairs, make_unreadable
 from tests.made.raw_takes import (
     CAMERAS,
@@ -261,13 +262,13 @@ def test_a_rerun_replaces_lost_and_empty_frames_and_follows_a_changed_annotation
     (out / A / EXO_1 / "90.jpg").unlink()
     (out / A / EXO_1 / "90.jpg").symlink_to("nowhere")
     (out / B / "annotation.json").write_text("{")
-    (out / C / EXO_2 / ".60.jpg.1.tmp").write_bytes(b"left by a killed run")
+    (out / C / EXO_2 / ".60.jpg.0123abcd.tmp").write_bytes(b"left by a killed run")
     shutil.rmtree(out / C / EXO_1)
     assert process(root) == 0
     assert tree(out) == undisturbed
-    for leftover in (".annotation.json.1.tmp", ".failed.json.1.tmp", f"{EGO}/.30.jpg.1.tmp"):
+    for leftover in (".annotation.json.0123abcd.tmp", ".failed.json.0123abcd.tmp", f"{EGO}/.30.jpg.0123abcd.tmp"):
         (out / A / leftover).write_bytes(b"left by a killed run after the take was done")
-    for leftover in (".failed_takes.json.1.tmp", ".source.json.1.tmp"):
+    for leftover in (".failed_takes.json.0123abcd.tmp", ".source.json.0123abcd.tmp"):
         (out / leftover).write_bytes(b"left by a killed run in the end or at the start")
     assert process(root) == 0
     assert tree(out) == undisturbed
@@ -376,11 +377,11 @@ def test_two_processes_give_the_same_bytes_as_one(root, undisturbed):
 def test_of_two_runs_at_once_one_waits_and_leaves_the_others_temporary_files_alone(root, undisturbed):
     out = root / "processed"
     with data.process_data.one_run_at_a_time(out, (1, 1)):
-        temporary = out / A / EGO / ".0.jpg.1.tmp"
+        temporary = out / A / EGO / ".0.jpg.0123abcd.tmp"
         temporary.parent.mkdir(parents=True)
         temporary.touch()
         run = start(root)
-        assert run.stderr.readline().startswith(f"waiting for another process that processes takes into {out} (")
+        assert run.stderr.readline().startswith(f"waiting for process {os.getpid()} on ")
         assert temporary.exists() and not list(out.glob("*/*/*.jpg"))
     assert run.wait(timeout=30) == 0
     assert tree(out) == undisturbed
@@ -404,7 +405,7 @@ def test_only_the_shards_of_one_job_run_side_by_side(tmp_path, running, shard, w
             started.set()
 
     thread = threading.Thread(target=run)
-    with data.process_data.one_run_at_a_time(tmp_path, running):
+    with claimed_elsewhere(tmp_path, f"process_data_{running[0]}_of_{running[1]}"):
         thread.start()
         assert started.wait(0.2 if waits else 20) != waits
     thread.join()
@@ -746,7 +747,7 @@ def test_patterns_in_names_are_only_names(root, undisturbed):
     write_annotations(root, "train", {uid: takes[A] | {"take_name": name}, B: takes[B]})
     (root / "split.json").write_text(json.dumps({"train": [uid, B], "val": [C]}))
     (root / "processed" / uid).mkdir(parents=True)
-    (root / "processed" / uid / ".annotation.json.1.tmp").write_bytes(b"left by a killed run")
+    (root / "processed" / uid / ".annotation.json.0123abcd.tmp").write_bytes(b"left by a killed run")
     assert process(root) == 0
     assert {path.replace(uid, A): content for path, content in tree(root / "processed").items()} == undisturbed
 

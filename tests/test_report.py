@@ -19,6 +19,7 @@ from evaluation.outputs import claimed_files
 from formats.masks import encode_mask
 from tests.browser import chromium, needs_browser
 from tests.made import EGO
+from tests.made.claims import claimed_elsewhere
 from tests.made.processed import LAYOUT, make_data_set
 from tests.made.results import UIDS, make_results_file, make_scored_data, options
 
@@ -154,9 +155,9 @@ def test_a_listing_of_odd_content_is_refused_in_one_line_and_deletes_nothing(roo
 
 def test_a_report_in_its_own_folder_replaces_its_files_and_leaves_no_old_picture(root, tmp_path):
     report.main([*options(root), "--num", "6", "--out", str(tmp_path)])
-    for name in ("mine.jpg", ".0005.jpg.12ab.tmp"):  # the second one as a killed run leaves it
+    for name in ("mine.jpg", ".0005.jpg.0123abcd.tmp"):  # the second one as a killed run leaves it
         (tmp_path / "pictures" / name).touch()
-    (tmp_path / "..report.json.12ab.tmp").touch()
+    (tmp_path / "..report.json.0123abcd.tmp").touch()
     report.main([*options(root), "--num", "2", "--out", str(tmp_path)])
     names = sorted(path.name for path in (tmp_path / "pictures").iterdir())
     assert names == ["0000.jpg", "0001.jpg", "0002.jpg", "mine.jpg"]
@@ -246,22 +247,18 @@ def test_the_report_works_in_a_browser(root, tmp_path, chromium):
 
 
 def test_a_second_process_that_writes_into_the_same_folder_waits_for_the_first(tmp_path, capsys):
-    written = []
-
-    def write(number: int) -> None:
+    def write() -> None:
         with claimed_files(tmp_path / "report", "report", ["a.txt"]):
-            written.append(number)
-            (tmp_path / "report" / "a.txt").write_text(str(number))
+            (tmp_path / "report" / "a.txt").touch()
 
-    with claimed_files(tmp_path / "report", "report", ["a.txt"]):
-        second = threading.Thread(target=write, args=(2,))
+    second = threading.Thread(target=write)
+    with claimed_elsewhere(tmp_path, "report") as first:
         second.start()
         printed = ""
-        while "waiting for another process that writes into" not in printed:
+        while f"waiting for process {first.pid} on " not in printed:
             assert second.is_alive()
             printed += capsys.readouterr().err
             time.sleep(0.01)
-        (tmp_path / "report" / "a.txt").write_text("1")
-        assert not written
+        assert not (tmp_path / "report").exists()
     second.join()
-    assert (tmp_path / "report" / "a.txt").read_text() == "2"
+    assert (tmp_path / "report" / "a.txt").exists()

@@ -142,9 +142,10 @@ def test_what_cannot_be_is_said_in_one_line_and_leaves_nothing(inputs, tmp_path,
     assert re.search(message, done.stderr)
 
 
-def test_ctrl_c_leaves_nothing(inputs, tmp_path, monkeypatch):
+def test_ctrl_c_leaves_nothing_but_a_lock_file(inputs, tmp_path, monkeypatch):
     def interrupt(*_):
         raise KeyboardInterrupt
 
     monkeypatch.setattr(segment_video, "plot_existence", interrupt)
-    assert call(inputs, tmp_path / "found").returncode == 130 and not list(tmp_path.iterdir())
+    assert call(inputs, tmp_path / "found").returncode == 130
+    assert [path.name for path in tmp_path.iterdir()] == [".found.lock"]
