@@ -1,13 +1,11 @@
-"""Different ways to do the same work, measured in turn, and the one way to print what they take."""
+"""Different ways to do the same work, measured in turn, on rendered takes; and the one way to print what they take."""
 
-import contextlib
 import os
 import resource
 import subprocess
 import sys
-import tempfile
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from statistics import median
 from typing import NamedTuple, TypeVar
@@ -15,15 +13,15 @@ from typing import NamedTuple, TypeVar
 from common.errors import UserError
 
 ROOT = Path(__file__).resolve().parents[1]
+PROCESSED = "processed"
 T = TypeVar("T")
 
 
 class Cost(NamedTuple):
-    """Seconds of wall time and of CPU time, and the peak memory of all processes together, in MB."""
+    """Seconds of wall time and of CPU time."""
 
     wall: float
     cpu: float
-    memory: float
 
 
 def in_turn(ways: Mapping[str, Callable[[], T]], rounds: int) -> dict[str, list[T]]:
@@ -59,30 +57,24 @@ def print_times(title: str, times: Mapping[str, Sequence[float]], unit: str) -> 
 
 
 def run_script_apart(script: str, *arguments: object, **environment: str) -> Cost:
-    """Run a script of the repository in a process of its own. Raises UserError with its last line if it fails.
-
-    The memory is read from /proc: 0 on other systems than Linux.
-    """
-    command = [sys.executable, ROOT / script, *arguments]
-    with tempfile.TemporaryFile("w+") as errors:
-        before, start, memory = resource.getrusage(resource.RUSAGE_CHILDREN), time.perf_counter(), 0.0
-        process = subprocess.Popen(
-            list(map(str, command)), env=os.environ | environment, stdout=subprocess.DEVNULL, stderr=errors
-        )
-        while process.poll() is None:
-            memory = max(memory, sum(_resident(process.pid)))
-            time.sleep(0.05)
-        wall, after = time.perf_counter() - start, resource.getrusage(resource.RUSAGE_CHILDREN)
-        if process.returncode:
-            errors.seek(0)
-            raise UserError(f"{script}: {(errors.read().strip() or 'failed').splitlines()[-1]}")
-    return Cost(wall, after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime, memory)
+    """Run a script of the repository in a process of its own. Raises UserError with its last line if it fails."""
+    before, start = resource.getrusage(resource.RUSAGE_CHILDREN), time.perf_counter()
+    command = list(map(str, (sys.executable, ROOT / script, *arguments)))
+    done = subprocess.run(command, env=os.environ | environment, capture_output=True, text=True)
+    wall, after = time.perf_counter() - start, resource.getrusage(resource.RUSAGE_CHILDREN)
+    if done.returncode:
+        raise UserError(f"{script}: {(done.stderr.strip() or 'failed').splitlines()[-1]}")
+    return Cost(wall, after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime)
 
 
-def _resident(pid: int) -> Iterator[float]:
-    """Resident memory in MB of a process and of each of its descendants."""
-    with contextlib.suppress(FileNotFoundError, ProcessLookupError, StopIteration):  # it has just ended
-        lines = Path(f"/proc/{pid}/status").read_text().splitlines()
-        yield next(int(line.split()[1]) / 1024 for line in lines if line.startswith("VmRSS"))
-        for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split():
-            yield from _resident(int(child))
+def make_takes(root: Path, *options: object) -> None:
+    """Rendered takes in `root`, with the options of make_takes.py; a rerun keeps what is there."""
+    run_script_apart("synthetic/make_takes.py", "--outputpath", root, *options)
+
+
+def process_takes(root: Path) -> Path:
+    """The takes of `root` processed, with their pairs -> the folder of processed takes."""
+    where = ("--takepath", root / "takes", "--split_path", root / "split.json", "--outputpath", root / PROCESSED)
+    run_script_apart("data/process_data.py", *where)
+    run_script_apart("data/create_pairs.py", "--data_dir", root / PROCESSED)
+    return root / PROCESSED

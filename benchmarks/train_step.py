@@ -1,13 +1,11 @@
 """Training against the published implementation's way (tests/joined_attention.py), in turn on the same machine.
 
     python benchmarks/train_step.py                         # 480-pixel input, CPU, or the GPU if there is one
-    python benchmarks/train_step.py --precision bf16 --compile
+    python benchmarks/train_step.py --precision bf16
     python benchmarks/train_step.py --input_size 192 --batch_size 8
-    python benchmarks/train_step.py --backbones moco efficientnet_lite0 vit_small_patch14_reg4_dinov2.lvd142m
 
 1. The loader in one process: masks decoded in full, padded and resized, against masks sampled from their run lengths.
 2. A training step on given images, and one with cached features by the paper's recipe and by the strong one.
-   With --backbones, instead: training steps and predictions with each of them, nothing cached, by both recipes.
 
 The weights are random: the time does not depend on them. The strong recipe's closer looks are not part of it.
 """
@@ -17,7 +15,7 @@ import sys
 import tempfile
 from collections.abc import Callable, Mapping
 from dataclasses import replace
-from functools import cached_property, partial
+from functools import partial
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # repository root
@@ -26,17 +24,13 @@ import cv2
 import numpy as np
 import torch
 
-from benchmarks.measure import in_turn, print_times, timed
-from benchmarks.stand_in import make_pool, make_take, write_with_pictures
+from benchmarks.measure import in_turn, make_takes, print_times, process_takes, timed
 from common.arguments import Parser, at_least
 from common.errors import run_script
-from data.store_frames import store_take
 from formats.masks import RLE, decode_mask
-from formats.pairs import PairSet, write_pairs
+from formats.pairs import open_pairs
 from formats.processed import frame_path
-from inference.matcher import Matcher, PairBatch
-from model.backbone import Backbone, mask_to_image, normalize_image, random_backbone
-from model.backbones import LITE0, timm_backbone
+from model.backbone import mask_to_image, normalize_image, resnet50_backbone
 from model.device import PRECISIONS, autocast, resolve_device, tf32
 from model.features import Encoder, View
 from model.xsegtx import Prediction, XSegTx, XSegTxConfig
@@ -44,7 +38,7 @@ from tests.joined_attention import joined_forward
 from train.dataset import Batch, ImageKey, Samples, TrainSamples, collate
 from train.engine import blocked_tokens
 from train.feature_cache import BatchEncoder
-from train.flags import RECIPES, STRONG
+from train.flags import STRONG
 from train.losses import LossWeights, compute_losses
 
 PLAIN, OURS = "the published way", "this project"
@@ -58,10 +52,9 @@ def parse_args() -> argparse.Namespace:
     add("--batch_size", type=at_least(1), default=4, help="samples per step")
     add("--rounds", type=at_least(1), default=5, help="measurements of each, after one to warm up")
     add("--loader_samples", type=at_least(1), default=32, help="samples per round of the loader")
-    add("--backbones", nargs="+", default=[], metavar="NAME", help="moco, efficientnet_lite0 or models of timm")
+    add("--size", default="native", help="of the rendered videos, as make_takes.py has them")
     add("--device", default="auto", help="auto, cpu, cuda, cuda:1 or mps")
-    add("--precision", "--amp", choices=PRECISIONS, default="fp32", help="of our way; the published one is fp32")
-    add("--compile", action="store_true", help="torch.compile our transformer")
+    add("--precision", choices=PRECISIONS, default="fp32", help="of our way; the published one is fp32")
     return parser.parse_args()
 
 
@@ -70,32 +63,19 @@ def main() -> None:
     device = resolve_device(args.device)
     print(f"{device}, {torch.get_num_threads()} threads, {args.input_size} pixels, batches of {args.batch_size}")
     with tempfile.TemporaryDirectory() as folder:
-        pairs = make_pairs(Path(folder))
-        stored = make_pairs(Path(folder) / "stored")
-        for uid in stored.takes:
-            store_take(stored.data_dir, args.input_size, uid)
+        make_takes(Path(folder), "--num_train", 2, "--num_val", 0, "--num_test", 0, "--size", args.size)
+        pairs = open_pairs([process_takes(Path(folder))], "train", "ego-exo")
         loaders = {PLAIN: PlainSamples(pairs, args.input_size, 0), OURS: TrainSamples(pairs, args.input_size, 0)}
-        loaders["stored frames"] = TrainSamples(stored, args.input_size, 0)
         reads = {name: partial(read, samples, args.loader_samples) for name, samples in loaders.items()}
         measure("loader", reads, args.rounds, "sample", args.loader_samples)
         batch = read(loaders[OURS], args.batch_size).to(device)
-    if args.backbones:
-        steps = {
-            f"{name}, {recipe}": Step(args, batch, name, strong=recipe == "strong")
-            for name in args.backbones
-            for recipe in RECIPES
-        }
-    else:
-        steps = {
-            PLAIN: Step(args, batch, plain=True),
-            OURS: Step(args, batch),
-            "cached features": Step(args, batch, cached=True),
-            "cached features, strong recipe": Step(args, batch, cached=True, strong=True),
-        }
+    steps = {
+        PLAIN: Step(args, batch, plain=True),
+        OURS: Step(args, batch),
+        "cached features": Step(args, batch, cached=True),
+        "cached features, strong recipe": Step(args, batch, cached=True, strong=True),
+    }
     measure("training step", steps, args.rounds, "step")
-    if args.backbones:
-        predictions = {name: step.predict for name, step in steps.items()}
-        measure("prediction", predictions, args.rounds, "pair", args.batch_size)
 
 
 def measure(title: str, ways: Mapping[str, Callable[[], object]], rounds: int, unit: str, count: int = 1) -> None:
@@ -106,20 +86,11 @@ def measure(title: str, ways: Mapping[str, Callable[[], object]], rounds: int, u
     print_times(title, times, unit)
 
 
-def make_pairs(folder: Path) -> PairSet:
-    """Two takes in the real data's proportions: masks of 4K and of 1408x1408, frames of 960x540 and 704x704."""
-    data_dir, uids, pool = folder / "processed", ["take-0", "take-1"], make_pool(40)
-    for uid in uids:
-        write_with_pictures(make_take(data_dir, uid, pool, objects=4, frames=6))
-    write_pairs(data_dir, "train", uids, missing=[])
-    return PairSet.open(data_dir, "train", "ego-exo")
-
-
 class PlainSamples(TrainSamples):
     """The same samples, from masks decoded in full and frames padded before they are resized."""
 
     def image(self, key: ImageKey) -> np.ndarray:
-        image = cv2.imread(str(frame_path(self.pairs.data_dir / key.take_uid / key.camera, key.frame)))
+        image = cv2.imread(str(frame_path(self.pairs.camera_folder(key.take_uid, key.camera), key.frame)))
         return pad_and_resize(cv2.cvtColor(image, cv2.COLOR_BGR2RGB), self.side)
 
     def mask(self, rle: RLE | None) -> np.ndarray:
@@ -148,23 +119,13 @@ def enlarge(batch: Batch, zoom: int) -> Batch:
 class Step:
     """A training step on a fixed batch, by the paper's recipe or the strong one."""
 
-    def __init__(
-        self,
-        args: argparse.Namespace,
-        batch: Batch,
-        backbone: str = "moco",
-        plain: bool = False,
-        cached: bool = False,
-        strong: bool = False,
-    ):
+    def __init__(self, args: argparse.Namespace, batch: Batch, plain=False, cached=False, strong=False):
         zoom = STRONG["zoom"] if strong else 1
         self.batch, self.plain, self.device = enlarge(batch, zoom), plain, batch.query_mask.device
         self.precision = "fp32" if plain else args.precision
-        self.backbone = untrained(backbone, args.input_size).to(self.device)
-        options = {"zoom": zoom, "similarity_prior": strong, "feature_channels": self.backbone.channels}
-        config = XSegTxConfig(input_size=args.input_size, **options)
+        self.backbone = resnet50_backbone().to(self.device)
+        config = XSegTxConfig(input_size=args.input_size, zoom=zoom, similarity_prior=strong)
         self.model = XSegTx(config).to(self.device).train()
-        self.network = torch.compile(self.model) if args.compile else self.model
         self.optimizer = torch.optim.Adam(self.model.parameters(), lr=2e-4)
         encoder = Encoder(self.backbone, self.device, PRECISIONS[self.precision], zoom)
         self.encode = BatchEncoder(encoder, CACHE_BYTES if cached else 0)
@@ -179,7 +140,8 @@ class Step:
             self.optimizer.step()
         if self.plain:  # the published trainer prints the loss of every step
             losses.total.item()
-        self.wait()
+        if self.device.type == "cuda":
+            torch.cuda.synchronize()
 
     def predict_plainly(self) -> Prediction:
         batch = self.batch
@@ -194,31 +156,7 @@ class Step:
     def predict_our_way(self) -> Prediction:
         query, target, mask_feat = self.encode(self.batch)
         with autocast(self.device, self.precision):
-            return self.network(query, target._replace(blocked=self.blocked), mask_feat)
-
-    @cached_property
-    def matcher(self) -> Matcher:
-        return Matcher(self.backbone, XSegTx(self.model.config), self.device, self.precision, len(self.batch))
-
-    def predict(self) -> None:
-        """Predict the pairs of the batch."""
-        count = torch.arange(len(self.batch))
-        images = torch.cat((self.batch.query_image, self.batch.target_image))
-        masks = self.batch.query_mask.repeat_interleave(self.matcher.zoom, 1).repeat_interleave(self.matcher.zoom, 2)
-        self.matcher.predict(PairBatch(images, masks, count, count, len(count) + count))
-        self.wait()
-
-    def wait(self) -> None:
-        if self.device.type == "cuda":
-            torch.cuda.synchronize()
-
-
-def untrained(name: str, input_size: int) -> Backbone:
-    if name == "moco":
-        return random_backbone(0)
-    import timm  # takes seconds
-
-    return timm_backbone(name, timm.create_model("tf_efficientnet_lite0" if name == LITE0 else name), input_size)
+            return self.model(query, target._replace(blocked=self.blocked), mask_feat)
 
 
 if __name__ == "__main__":

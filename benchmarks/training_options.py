@@ -1,9 +1,7 @@
 """What a recipe reaches, and what each of its options gives: rendered takes, equal training time, several seeds.
 
-    python benchmarks/training_options.py --list                      # the variants and their flags
-    python benchmarks/training_options.py                             # all of them, large objects, 192 pixels: hours
-    python benchmarks/training_options.py --variants paper strong --object_size 0.02 0.004 --input_size 192 320
-    python benchmarks/training_options.py --variants strong --backbones efficientnet_lite0 random
+    python benchmarks/training_options.py                             # all variants, large objects, 192 pixels: hours
+    python benchmarks/training_options.py --variants paper strong --object_size real --video_size medium
 
 This is the test bed for accuracy. It renders takes for training, validation and testing, in which no object of
 one split occurs in another, trains each variant with each seed, predicts the test takes and scores them. `--steps` is
@@ -20,19 +18,15 @@ import sys
 from collections import defaultdict
 from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
-from itertools import product
 from pathlib import Path
 from statistics import mean, median
 from typing import NamedTuple
 
-import matplotlib
-
-matplotlib.use("Agg")
-import matplotlib.pyplot as plt
 import numpy as np
+from matplotlib.figure import Figure
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # repository root
-from benchmarks.measure import run_script_apart
+from benchmarks.measure import PROCESSED, make_takes, process_takes, run_script_apart
 from common.arguments import SETTINGS, Parser, at_least
 from common.errors import run_script
 from common.files import read_json, write_json
@@ -47,7 +41,6 @@ from train.flags import STRONG
 from train.log import LOG_NAME, read_log
 from train.state import BEST
 
-PROCESSED = "processed"
 REAL = ("--num_objects", 6, "--clutter", 24, "--blur", 1.5, "--noise", 3)  # further options of takes with real sizes
 NEEDED_BY = {"similarity_prior": ("zoom", "closer_look"), "zoom": ("closer_look",)}  # what goes with an option
 BATCH, EPOCHS, WARMUP = 8, 4, 50  # the rate drops after the last but one epoch
@@ -56,22 +49,15 @@ FIGURES = {  # title: where metrics.json has it
     "right object": ("extra", "right_object"),
     "existence": ("official", "balanced_accuracy"),
 }
-
 BY_SIZE = {"IoU": "iou", "right object": "right_object"}  # likewise, of each size of the target
-
-CURVES = {  # figure of a validation in log.jsonl: title
-    "iou": "validation IoU",
-    "existence_accuracy": "validation, existence balanced accuracy",
-}
+CURVES = {"iou": "validation IoU", "existence_accuracy": "validation, existence balanced accuracy"}
 
 
 def variants() -> dict[str, dict[str, object]]:
     """Options of train.py by variant: both recipes, and `strong` without each of its options and what needs it."""
     strong = {"both": True, **STRONG}
-    left_out = {}
-    for name in strong:
-        gone = {name, *NEEDED_BY.get(name, ())}
-        left_out[f"strong - {name}"] = {k: v for k, v in strong.items() if k not in gone}
+    gone = {name: {name, *NEEDED_BY.get(name, ())} for name in strong}
+    left_out = {f"strong - {name}": {k: v for k, v in strong.items() if k not in gone[name]} for name in strong}
     return {"paper": {}, "strong": strong} | left_out
 
 
@@ -80,94 +66,80 @@ class Run(NamedTuple):
 
     variant: str
     setting: str
-    object_size: str
-    input_size: int
-    backbone: str
     seed: int
-    steps: int
-    precision: str
-    mode: str
-
-    @property
-    def folder(self) -> str:
-        """Its name within the folder of the takes."""
-        return "_".join(str(value) for name, value in self._asdict().items() if name != "object_size").replace(" ", "")
 
 
 def main() -> None:
     args = parse_args()
-    if args.list:
-        print("\n".join(f"{name:<30} {' '.join(flags_of(options))}" for name, options in variants().items()))
-        return
-    beds = {size: make_bed(args, size) for size in args.object_size}
-    common = [args.steps], [args.precision], [args.mode]
-    cells = list(product(args.object_size, args.input_size, args.backbones, args.seeds, *common))
+    bed = make_bed(args)
     runs = [
-        Run(variant, setting, *cell)
+        Run(variant, setting, seed)
         for variant in args.variants
         for setting in ([BOTH] if "both" in variants()[variant] else args.settings)
-        for cell in cells
+        for seed in args.seeds
     ]
     with ThreadPoolExecutor(args.jobs) as pool:
         longest_first = sorted(runs, key=lambda run: run.setting != BOTH)
-        jobs = {run: pool.submit(train_and_score, run, beds[run.object_size]) for run in longest_first}
+        jobs = {run: pool.submit(train_and_score, args, bed, run) for run in longest_first}
         figures = {run: jobs[run].result() for run in runs}
     report(args, figures)
-    draw_curves(args.out_dir, {run: beds[run.object_size] / run.folder for run in runs})
+    draw_curves(args.out_dir / "curves.png", {run: read_log(folder_of(args, bed, run) / LOG_NAME) for run in runs})
 
 
 def parse_args() -> argparse.Namespace:
     parser = Parser(__doc__)
     add = parser.add_argument
     add("--out_dir", type=Path, default=Path("runs/training_options"), help="rendered takes, and a folder for each run")
-    add("--list", action="store_true", help="print the variants and end")
-    add("--variants", nargs="+", choices=variants(), default=list(variants()), metavar="NAME", help="what to compare")
+    names = f"what to compare: {', '.join(variants())}"
+    add("--variants", nargs="+", choices=variants(), default=list(variants()), metavar="NAME", help=names)
     add("--settings", nargs="+", choices=SETTINGS, default=SETTINGS, help="of variants with a network for each")
     text = "area of an object in a picture, as a share of it, or real, with other things around, as in Ego-Exo4D"
-    add("--object_size", nargs="+", default=["0.2"], metavar="SIZE", help=text)
+    add("--object_size", default="0.2", metavar="SIZE", help=text)
     text = "of the videos, before processing halves the ego video and quarters the others"
     add("--video_size", choices=VIDEO_SIZES, default="small", help=text)
-    add("--input_size", nargs="+", type=at_least(48), default=[192], help="pixels per side of the network's input")
+    add("--input_size", type=at_least(48), default=192, help="pixels per side of the network's input")
     add("--mode", choices=MODES, default="tiny", help="size of the network")
-    add("--backbones", nargs="+", default=["efficientnet_lite0"], metavar="NAME", help="as train.py has them")
+    add("--backbone", default="efficientnet_lite0", help="as train.py has it")
     add("--seeds", nargs="+", type=at_least(0), default=[0, 1, 2], help="a run of each variant with each")
     add("--steps", type=at_least(WARMUP + EPOCHS), default=600, help="of 8 pairs, for one setting")
     add("--takes", type=at_least(1), default=96, help="rendered for training")
     add("--test_takes", type=at_least(2), default=72, help="rendered for testing; a sixth as many for validation")
-    precision = {"type": lambda text: "fp32" if text == "off" else text, "choices": PRECISIONS, "default": "fp32"}
-    add("--precision", "--amp", **precision, help="of training; bf16 is faster where the CPU has it; off: fp32")
+    add("--precision", choices=PRECISIONS, default="fp32", help="of training; bf16 is faster where the CPU has it")
     add("--jobs", type=at_least(1), default=default_workers(), help="runs at once")
     return parser.parse_args()
 
 
-def make_bed(args: argparse.Namespace, object_size: str) -> Path:
+def make_bed(args: argparse.Namespace) -> Path:
     """Rendered and processed takes with their pairs -> their folder. A rerun makes what is missing."""
-    bed = args.out_dir / f"takes_{object_size}_{args.video_size}_{args.takes}"
+    bed = args.out_dir / f"takes_{args.object_size}_{args.video_size}_{args.takes}"
     counts = ("--num_train", args.takes, "--num_val", -(-args.test_takes // 6), "--num_test", args.test_takes)
-    picture = ("--object_size", object_size, "--size", args.video_size, *(REAL if object_size == "real" else ()))
-    run_script_apart("synthetic/make_takes.py", "--outputpath", bed, *picture, *counts)
-    split, processed = ("--split_path", bed / "split.json"), bed / PROCESSED
-    run_script_apart("data/process_data.py", "--takepath", bed / "takes", *split, "--outputpath", processed)
-    run_script_apart("data/create_pairs.py", "--data_dir", processed)
+    size = ("--object_size", args.object_size, "--size", args.video_size)
+    make_takes(bed, *size, *(REAL if args.object_size == "real" else ()), *counts)
+    process_takes(bed)
     return bed
 
 
-def train_and_score(run: Run, bed: Path) -> dict[str, dict[str, float]]:
+def folder_of(args: argparse.Namespace, bed: Path, run: Run) -> Path:
+    about = (args.input_size, args.backbone, args.steps, args.precision, args.mode)
+    return bed / "_".join(map(str, (*run, *about))).replace(" ", "")
+
+
+def train_and_score(args: argparse.Namespace, bed: Path, run: Run) -> dict[str, dict[str, float]]:
     """Train, predict and score -> FIGURES in percent by setting. What is there from before is not repeated."""
-    folder, data = bed / run.folder, bed / PROCESSED
+    folder, data = folder_of(args, bed, run), bed / PROCESSED
     record = folder / "figures.json"
     if record.exists():
         return read_json(record, "delete it")
     print(f"{folder}\n", end="", flush=True)  # in one piece: runs go side by side
     settings = SETTINGS if run.setting == BOTH else (run.setting,)
-    epoch = (run.steps * len(settings) - WARMUP) // EPOCHS
+    epoch = (args.steps * len(settings) - WARMUP) // EPOCHS
     run_script_apart(
         "train/train.py",
-        *("--train-dir", data, "--out-dir", folder, "--backbone", run.backbone, "--seed", run.seed),
-        *("--mode", run.mode, "--input_size", run.input_size, "--batch-pos", BATCH),
+        *("--train-dir", data, "--out-dir", folder, "--backbone", args.backbone, "--seed", run.seed),
+        *("--mode", args.mode, "--input_size", args.input_size, "--batch-pos", BATCH),
         *("--lr", 5e-4, "--warmUpIter", WARMUP),
         *("--iter-epoch", epoch, "--n-epoch", EPOCHS, "--lr-schedule", EPOCHS - 1, "--val_size", 0, "--save_every", 0),
-        *("--cache_features", 4, "--num_workers", 0, "--precision", run.precision),
+        *("--cache_features", 4, "--num_workers", 0, "--precision", args.precision),
         *["--reverse"] * (run.setting == "exo-ego"),
         *flags_of(variants()[run.variant]),
         OMP_NUM_THREADS="1",
@@ -175,10 +147,8 @@ def train_and_score(run: Run, bed: Path) -> dict[str, dict[str, float]]:
     figures = {}
     for setting in settings:
         about = ("--setting", setting, "--split", "test", "--data_path", data, "--num_workers", 0)
-        run_script_apart(
-            *("eval_segswap.py", *about, "--ckpt_path", folder / BEST, "--out_path", folder, "--overwrite"),
-            OMP_NUM_THREADS="1",
-        )
+        network = ("--ckpt_path", folder / BEST, "--out_path", folder, "--overwrite")
+        run_script_apart("eval_segswap.py", *about, *network, OMP_NUM_THREADS="1")
         results = results_path(folder, setting, "test")
         run_script_apart("evaluation/evaluate.py", *about, "--pred_file", results, "--out", folder / setting)
         metrics = read_json(folder / setting / "metrics.json", "delete it")
@@ -191,12 +161,8 @@ def train_and_score(run: Run, bed: Path) -> dict[str, dict[str, float]]:
 
 def by_size(groups: list[dict]) -> dict[str, float]:
     """IoU and right object in percent by the size of the target, where there are any."""
-    return {
-        f"{title}, {group['label']}": 100 * group[name]
-        for group in groups
-        for title, name in BY_SIZE.items()
-        if group.get(name) is not None
-    }
+    sizes = [(f"{title}, {group['label']}", group.get(name)) for group in groups for title, name in BY_SIZE.items()]
+    return {title: 100 * value for title, value in sizes if value is not None}
 
 
 def flags_of(options: Mapping[str, object]) -> list[str]:
@@ -210,58 +176,52 @@ def report(args: argparse.Namespace, figures: dict[Run, dict[str, dict[str, floa
         {"tested in": setting, **run._asdict(), **values} for run in figures for setting, values in figures[run].items()
     ]
     with (args.out_dir / "figures.csv").open("w", newline="", encoding="utf-8") as file:
-        names = dict.fromkeys(name for row in rows for name in row)  # not every size occurs everywhere
-        writer = csv.DictWriter(file, names)
+        writer = csv.DictWriter(
+            file, dict.fromkeys(name for row in rows for name in row)
+        )  # not every size is everywhere
         writer.writeheader()
         writer.writerows(rows)
-    groups = defaultdict(lambda: defaultdict(list))  # test -> variant -> a row for each seed
-    for row in rows:
-        title = f"{row['tested in']}, objects of {row['object_size']}, {row['input_size']} px, {row['backbone']}"
-        groups[title][row["variant"]].append(row)
-    for title in sorted(groups):
-        print(f"{title}: {', '.join(FIGURES)}; mean (lowest to highest) of {len(args.seeds)} seeds")
-        for variant, seeds in groups[title].items():
-            print(f"  {variant:<28}", *spreads([[row[name] for row in seeds] for name in FIGURES]), sep="  ")
+    for setting in dict.fromkeys(row["tested in"] for row in rows):
+        print(f"{setting}: {', '.join(FIGURES)}; mean (lowest to highest) of {len(args.seeds)} seeds")
+        for variant in args.variants:
+            seeds = [row for row in rows if (row["tested in"], row["variant"]) == (setting, variant)]
+            print(f"  {variant:<28}", *spreads(seeds, FIGURES), sep="  ")
             for label in SIZE_LABELS:
-                parts = [[row[f"{name}, {label}"] for row in seeds if f"{name}, {label}" in row] for name in BY_SIZE]
-                if all(parts):
-                    print(f"    {label:<26}", *spreads(parts), sep="  ")
+                names = [f"{name}, {label}" for name in BY_SIZE]
+                if all(name in row for row in seeds for name in names):
+                    print(f"    {label:<26}", *spreads(seeds, names), sep="  ")
 
 
-def spreads(values: list[list[float]]) -> list[str]:
+def spreads(rows: list[dict], names: list[str]) -> list[str]:
     """Of each figure the mean, the least and the largest of the seeds."""
+    values = [[row[name] for row in rows] for name in names]
     return [f"{mean(x):5.1f} ({min(x):.1f} to {max(x):.1f})" for x in values]
 
 
-def draw_curves(out_dir: Path, folders: Mapping[Run, Path]) -> None:
-    """Validation figures against training time per setting, mean and range over the seeds; a picture per object size,
-    input size and backbone. A network for both settings is validated in both.
+def draw_curves(path: Path, logs: Mapping[Run, list[dict]]) -> None:
+    """Validation figures against training time, mean and range over the seeds; a network for both settings is validated
+    in both.
     """
-    curves = defaultdict(lambda: defaultdict(list))  # picture -> curve -> logs of its seeds
-    for run, folder in folders.items():
-        picture = f"curves_{run.object_size}_{run.input_size}_{run.backbone}.png"
-        curves[picture][run.variant, run.setting].append(read_log(folder / LOG_NAME))
-    for name, of_picture in curves.items():
-        rates = defaultdict(float)  # samples per second; other jobs only slow a run, and both settings cost the same
-        for (variant, _), logs in of_picture.items():
-            rates[variant] = max(rates[variant], *map(samples_per_second, logs))
-        picture, axes = plt.subplots(1, 2, figsize=(11, 4), layout="constrained")
-        for axis, (figure, title) in zip(axes, CURVES.items(), strict=True):
-            for (variant, setting), logs in of_picture.items():
-                lines = [[line for line in log if line["kind"] == "val" and figure in line] for log in logs]
-                rate = rates[variant] * (2 if setting == BOTH else 1)
-                minutes = np.array([line["step"] for line in lines[0]]) * BATCH / rate / 60
-                values = np.array([[line[figure] for line in log] for log in lines])  # (seeds, validations)
-                axis.plot(minutes, values.mean(0), label=f"{variant}, {setting}")
-                axis.fill_between(minutes, values.min(0), values.max(0), alpha=0.15)
-            about = "minutes of training per setting, one thread"
-            axis.set(title=title, xlabel=about)
-            axis.grid(alpha=0.3)
-        axes[0].legend()
-        path = out_dir / name
-        picture.savefig(path, dpi=100)
-        plt.close(picture)
-        print(path)
+    curves, rates = defaultdict(list), defaultdict(float)
+    for run, log in logs.items():
+        curves[run.variant, run.setting].append(log)
+        # Other jobs only slow a run, and both settings cost the same.
+        rates[run.variant] = max(rates[run.variant], samples_per_second(log))
+    picture = Figure(figsize=(11, 4), layout="constrained")
+    axes = picture.subplots(1, 2)
+    for axis, (figure, title) in zip(axes, CURVES.items(), strict=True):
+        for (variant, setting), seeds in curves.items():
+            lines = [[line for line in log if line["kind"] == "val" and figure in line] for log in seeds]
+            rate = rates[variant] * (2 if setting == BOTH else 1)
+            minutes = np.array([line["step"] for line in lines[0]]) * BATCH / rate / 60
+            values = np.array([[line[figure] for line in log] for log in lines])  # (seeds, validations)
+            axis.plot(minutes, values.mean(0), label=f"{variant}, {setting}")
+            axis.fill_between(minutes, values.min(0), values.max(0), alpha=0.15)
+        axis.set(title=title, xlabel="minutes of training per setting, one thread")
+        axis.grid(alpha=0.3)
+    axes[0].legend()
+    picture.savefig(path, dpi=100)
+    print(path)
 
 
 def samples_per_second(log: list[dict]) -> float:
