@@ -5,10 +5,11 @@
 Adds the take to a data folder, in the layout of Ego-Exo4D (docs/own_data.md): videos, annotation, split, and which
 cameras are head-worn. Its frame f is the same moment in every camera: a video that begins earlier than another
 (--offset), has another frame rate than the --ego camera's or uneven times, lies on its side, or is a folder of pictures
-is written anew; the others are linked, or copied where links cannot be.
+is written anew; the others are copied. After a kill the same command starts this take again.
 """
 
 import argparse
+import shutil
 import sys
 from pathlib import Path
 from typing import Any
@@ -22,12 +23,13 @@ from tqdm import tqdm
 
 from common.arguments import DEFAULT_ROOT, Parser
 from common.errors import MALFORMED, UserError, counted, printable
-from common.files import atomic_folder, is_file_name, link_or_copy, only_one, read_json, write_json
+from common.files import atomic_folder, claimed, is_file_name, read_json, remove_leftovers, write_json
 from formats.footage import Footage, add_footage_options, open_cameras, synchronize
 from formats.mask_files import MaskFiles, find_masks
 from formats.masks import encode_lzstring
 from formats.takes import (
     ANNOTATION_TEMPLATE,
+    SPLIT_REMEDY,
     SPLITS,
     annotation_path,
     find_takes_json,
@@ -36,6 +38,7 @@ from formats.takes import (
 )
 from formats.video_writer import open_video
 
+FILES = (".json", ".npz")  # that stages write beside the folders of takes and cameras
 NOT_ANNOTATED = {"annotation": {}, "annotated_frames": []}  # the track of an object that nobody looked for
 
 
@@ -53,9 +56,15 @@ def parse_args() -> argparse.Namespace:
 
 def main() -> None:
     args = parse_args()
-    if not is_file_name(args.name):
-        raise UserError(f"--name {args.name!r} cannot be the name of a folder; give another")
+    if not is_file_name(args.name) or args.name.lower() == "takes":  # `takes/takes` reads as a wrong --takepath
+        raise UserError(f"--name {args.name!r} cannot be the name of a take's folder; give another")
+    for folder in (args.root / "takes" / args.name, args.root / "processed" / args.name):
+        if any(path.is_dir() for path in folder.glob("*")):
+            raise UserError(f"{folder} holds a take; give another --name, or delete it first")
     cameras, offsets = open_cameras(args)
+    for name in (args.name, *cameras):
+        if name.lower().endswith(FILES):
+            raise UserError(f"{name!r} looks like a file of the data folder; call the take or camera otherwise")
     if args.ego not in cameras:
         raise UserError(f"--ego {args.ego!r} is none of the cameras {', '.join(cameras)}")
     positions = synchronize(cameras, offsets, args.ego)
@@ -74,14 +83,17 @@ def main() -> None:
         for tracks in objects.values():
             tracks |= {name: NOT_ANNOTATED for name in cameras if name not in tracks}
 
-    with only_one(args.root / ".import_take.lock", f"adds a take to {args.root}"):
-        lists = extended_lists(args, list(cameras), objects)
-        with atomic_folder(args.root / "takes" / args.name) as folder:
+    takes = args.root / "takes"
+    with claimed(args.root, "import_take", f"adds a take to {args.root}"):
+        remove_leftovers(takes)
+        with atomic_folder(takes / args.name) as folder:
+            lists = extended_lists(args, list(cameras), objects)
             for camera, footage in cameras.items():
-                path = video_path(folder.parent, folder.name, camera)
+                path = video_path(takes, folder.name, camera)
                 write_video(path, footage, positions[camera], 1 / cameras[args.ego].step)
-        for path, content in lists.items():
-            write_json(path, content)
+            for path, content in lists.items():  # the folder comes last: it says that the take is complete
+                remove_leftovers(path.parent, path.name)
+                write_json(path, content)
     print(printable(f"{args.name}: {counted(length, 'frame')}, {counted(count, 'mask')} in {args.root}"))
     if left_out:
         print(f"{counted(left_out, 'mask')} left out: at no moment of the take, which all cameras have")
@@ -111,40 +123,40 @@ def read_track(masks: MaskFiles, name: str, footage: Footage, shown: np.ndarray)
 
 
 def extended_lists(args: argparse.Namespace, cameras: list[str], objects: dict[str, Any]) -> dict[Path, Any]:
-    """The data folder's lists with the new take, by path; its uid is its name. Raises UserError if they have it."""
+    """The data folder's lists with the new take, by path, in the order in which to write them; its uid is its name.
+
+    What they say of a take of this name is replaced: its import was killed, or its folder was deleted.
+    """
     annotations = annotation_path(args.root / ANNOTATION_TEMPLATE, args.split)
-    processed, splits = args.root / "processed", args.root / "split.json"
-    if (processed / splits.name).exists():
-        splits = processed / splits.name  # the stages look there first
-    if annotations.exists() and not splits.exists():
-        raise UserError(
-            f"{args.root} has annotations but no split.json; run data/make_split.py, or give another --root"
-        )
+    splits = args.root / "split.json"
+    if (args.root / "processed" / splits.name).exists():
+        splits = args.root / "processed" / splits.name  # the stages look there first
+    if annotations.parent.exists() and not splits.exists():
+        raise UserError(f"{args.root} has annotations but no split.json; {SPLIT_REMEDY}, or give another --root")
     remedy = "mend or delete it"
     split = read_splits(splits) if splits.exists() else {name: [] for name in SPLITS}
     takes_json = find_takes_json(annotations)
     takes = read_json(takes_json, remedy) if takes_json.exists() else []
     annotated = read_json(annotations, remedy) if annotations.exists() else {"annotations": {}}
-    if any(args.name in uids for uids in split.values()) or (processed / args.name).exists():
-        raise UserError(f"{args.root} has a take {args.name!r}; give another --name")
     stated = [{"cam_id": name, "is_ego": name == args.ego} for name in cameras]
     track = {"take_name": args.name, "scenario": "", "object_names": list(objects), "object_masks": objects}
     try:
-        takes = [take for take in takes if take["take_uid"] != args.name]  # of an import that was deleted
+        takes = [take for take in takes if take["take_uid"] != args.name]
         takes.append({"take_uid": args.name, "cameras": stated})
         annotated["annotations"][args.name] = track
     except MALFORMED:
         raise UserError(f"{takes_json} is no list, or {annotations} has no annotations; {remedy}") from None
+    split = {name: [uid for uid in uids if uid != args.name] for name, uids in split.items()}
     split.setdefault(args.split, []).append(args.name)
-    return {takes_json: takes, annotations: annotated, splits: split}
+    return {splits: split, takes_json: takes, annotations: annotated}  # annotations without split.json are refused
 
 
 def write_video(path: Path, footage: Footage, positions: np.ndarray, fps: float) -> None:
-    """Link or write a camera's video, whose frame f is the footage's at `positions[f]`."""
+    """Copy or write a camera's video, whose frame f is the footage's at `positions[f]`."""
     path.parent.mkdir(parents=True, exist_ok=True)
     is_video, steady = not isinstance(footage.source, list), np.array_equal(positions, np.arange(len(positions)))
     if is_video and steady and not footage.turns:
-        link_or_copy(footage.path.resolve(), path)
+        shutil.copyfile(footage.path, path)  # a link would change when somebody writes the original again in place
         return
     with open_video(path, footage.size, fps, preset="veryfast", crf="16") as write:
         for image in tqdm(footage.read(positions), path.name, len(positions), unit="frame"):

@@ -4,6 +4,7 @@ Each picture carries its number, and a mask covers as many rows as its number sa
 """
 
 import json
+import shutil
 
 import cv2
 import numpy as np
@@ -12,7 +13,8 @@ import pytest
 from data import create_pairs, import_take
 from formats.masks import decode_mask
 from formats.processed import ProcessedTake
-from tests.made.raw_takes import process, read_frames
+from tests.made.kills import killed_at
+from tests.made.raw_takes import process, read_frames, tree
 from tests.made.scripts import run_main
 from tests.made.videos import make_video, numbered_image
 
@@ -73,8 +75,55 @@ def test_frames_and_masks_of_all_cameras_are_of_one_moment(inputs, tmp_path):
 def test_only_what_does_not_fit_is_written_anew(inputs, tmp_path):
     assert run_main(import_take.main, *words(inputs, tmp_path, offset=f"{LEFT}=-5")).returncode == 0
     folder = tmp_path / "takes" / "kitchen" / "frame_aligned_videos"
-    assert (folder / f"{LEFT}.mp4").samefile(inputs / "left.mp4")  # it began last
-    assert not (folder / f"{HEAD}.mp4").samefile(inputs / "head.mp4")
+    assert (folder / f"{LEFT}.mp4").read_bytes() == (inputs / "left.mp4").read_bytes()  # it began last
+    assert (folder / f"{HEAD}.mp4").read_bytes() != (inputs / "head.mp4").read_bytes()
+
+
+def test_an_imported_take_stays_when_its_original_is_written_again_in_place(inputs, tmp_path):
+    for name in ("head", "left"):
+        shutil.copy(inputs / f"{name}.mp4", tmp_path)
+    videos = [f"{HEAD}={tmp_path}/head.mp4", f"{LEFT}={tmp_path}/left.mp4"]
+    assert run_main(import_take.main, *words(inputs, tmp_path / "root", videos=videos, offset=[])).returncode == 0
+    before = tree(tmp_path / "root")
+    for name in ("head", "left"):
+        with (tmp_path / f"{name}.mp4").open("r+b") as file:
+            file.write(bytes(1000))
+    assert tree(tmp_path / "root") == before
+
+
+def test_an_import_killed_at_any_file_event_is_continued_by_the_same_command(inputs, tmp_path):
+    videos = [f"{HEAD}={inputs}/head.mp4", f"{LEFT}={inputs}/left.mp4"]
+    short = {"videos": videos, "masks": f"{HEAD}={inputs}/masks/{HEAD}", "offset": []}
+    former = tmp_path / "former"
+    assert run_main(import_take.main, *words(inputs, former, name="former", split="train", **short)).returncode == 0
+    for event in range(100):
+        root = shutil.copytree(former, tmp_path / "root")
+        if killed := killed_at(event, root, import_take.main, *words(inputs, root, **short)):
+            assert len(list(root.glob("takes/[!.]*"))) == 1  # the folder comes last
+            again = run_main(import_take.main, *words(inputs, root, **short))
+            assert again.returncode == 0, (event, again.stderr)
+        left = tree(root)
+        if not event:  # it ran undisturbed
+            whole = left
+        assert left == whole, event
+        shutil.rmtree(root)
+        if event and not killed:
+            break
+    assert event > 15
+
+
+def test_a_take_that_was_deleted_by_hand_can_be_imported_again(inputs, tmp_path):
+    assert run_main(import_take.main, *words(inputs, tmp_path)).returncode == 0
+    assert process(tmp_path) == 0
+    again = words(inputs, tmp_path, split="val", offset=[])
+    for folder in ("takes", "processed"):  # old frames must not come to new masks
+        message = f"error: {tmp_path / folder / 'kitchen'} holds a take; give another --name, or delete it first\n"
+        assert run_main(import_take.main, *again).stderr == message
+        shutil.rmtree(tmp_path / folder / "kitchen")
+    assert run_main(import_take.main, *again).returncode == 0
+    assert json.loads((tmp_path / "split.json").read_text()) == {"train": [], "val": ["kitchen"], "test": []}
+    assert process(tmp_path) == 0
+    assert read_frames(tmp_path / "processed", "kitchen", LEFT) == {frame: frame for frame in range(0, 70, 5)}
 
 
 def test_several_takes_share_a_data_folder_and_none_replaces_another(inputs, tmp_path):
@@ -84,7 +133,7 @@ def test_several_takes_share_a_data_folder_and_none_replaces_another(inputs, tmp
     assert json.loads((tmp_path / "split.json").read_text()) == splits
     before = {path: path.read_bytes() for path in tmp_path.rglob("*.json")}
     again = run_main(import_take.main, *words(inputs, tmp_path, name="two"))
-    assert again.returncode == 1 and "has a take 'two'; give another --name" in again.stderr
+    assert again.returncode == 1 and f"{tmp_path}/takes/two holds a take; give another --name" in again.stderr
     assert before == {path: path.read_bytes() for path in tmp_path.rglob("*.json")}
     assert process(tmp_path) == 0
     take = ProcessedTake.read(tmp_path / "processed", "one")
@@ -112,7 +161,10 @@ def test_a_single_mask_and_coco_are_enough(inputs, tmp_path):
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"name": "../x"}, "--name '../x' cannot be the name of a folder"),
+        ({"name": "../x"}, "--name '../x' cannot be the name of a take's folder"),
+        ({"name": "Takes"}, "--name 'Takes' cannot be the name of a take's folder"),
+        ({"name": "split.json"}, "'split.json' looks like a file of the data folder"),
+        ({"videos": ["head={}/head.mp4", "annotation.json={}/left.mp4"], "offset": []}, "looks like a file of"),
         ({"ego": "nose"}, "--ego 'nose' is none of the cameras head, left cam, photos"),
         ({"videos": "head={}/head.mp4", "offset": []}, "--videos takes two or more cameras"),
         ({"masks": "nose={}/masks/head"}, "--masks names camera 'nose'"),
