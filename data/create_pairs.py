@@ -21,7 +21,6 @@ from tqdm import tqdm
 from common.arguments import SETTINGS, Parser, add_data_path, add_splits_path
 from common.errors import UserError, counted, printable
 from common.files import json_list
-from data.frame_lists import frame_list_path, write_frame_list
 from formats.pairs import Annotated, pairs_path, write_pairs
 from formats.processed import ANNOTATION, ProcessedTake, is_processed
 from formats.takes import (
@@ -47,13 +46,8 @@ def parse_args() -> argparse.Namespace:
     default = f"{ANNOTATION_TEMPLATE} beside the folder of --data_dir"
     add("--annotationpath", type=Path, help=f"read by --only_annotated (default: {default})")
     legacy = "write the original implementation's {split}_{egoexo,exoego}_pairs.json instead, for other programs"
-    others = parser.add_mutually_exclusive_group()
-    others.add_argument("--legacy", action="store_true", help=legacy)
-    frame_lists = "write ObjectRelator's {ego2exo,exo2ego}_{split}_visual.json instead (docs/formats.md)"
-    others.add_argument("--objectrelator", action="store_true", help=frame_lists)
+    add("--legacy", action="store_true", help=legacy)
     args = parser.parse_args()
-    if args.objectrelator and args.only_annotated:
-        parser.error("--objectrelator lists frames with masks in both views, whatever --only_annotated says; drop one")
     if args.split_path is None:
         args.split_path = find_split_path(args.data_dir)
         if not os.path.lexists(args.split_path):
@@ -81,13 +75,7 @@ def main() -> None:
         annotated = None
         if args.only_annotated:
             annotated = read_annotated(annotation_path(args.annotationpath, split), there)
-        if args.objectrelator:
-            for setting in SETTINGS:
-                path = frame_list_path(args.data_dir, split, setting)
-                count, bad = write_frame_list(path, args.data_dir, tqdm(there, path.name, unit="take"), setting)
-                malformed |= bad
-                print(f"{path}: {counted(count, 'frame pair')}")
-        elif args.legacy:
+        if args.legacy:
             for setting in SETTINGS:
                 path = args.data_dir / f"{split}_{setting.replace('-', '')}_pairs.json"
                 takes = tqdm(there, path.name, unit="take")

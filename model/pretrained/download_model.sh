@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Get the backbone's weights (MoCo v2, 800 epochs, ResNet-50) and convert them:
+# Get the backbone's weights (MoCo v2, 800 epochs, ResNet-50):
 #
 #   cd model/pretrained && bash download_model.sh
 #
@@ -12,15 +12,9 @@ cd "$(dirname "${BASH_SOURCE[0]}")"
 url=${MOCO_URL:-https://dl.fbaipublicfiles.com/moco/moco_checkpoints/moco_v2_800ep/moco_v2_800ep_pretrain.pth.tar}
 md5=${MOCO_MD5:-a04e12f8}
 folder=${MOCO_DIR:-$PWD}
-raw=$folder/moco_v2_800ep_pretrain.pth.tar
-converted=$folder/moco_v2_800ep_pretrain_torchvision.pth.tar
+file=$folder/moco_v2_800ep_pretrain.pth.tar
 python=${PYTHON:-../../.venv/bin/python}
 command -v "$python" >/dev/null || python=python3
-
-if [ -e "$converted" ]; then
-    echo "$converted is there already"
-    exit
-fi
 
 fail() {
     echo "error: $1" >&2
@@ -35,25 +29,27 @@ sys.exit(not (path.exists() and hashlib.md5(path.read_bytes()).hexdigest().start
 PYTHON
 }
 
-mkdir -p "$folder"
-if ! is_complete "$raw"; then
-    part=$raw.part
-    if ! is_complete "$part"; then
-        echo "downloading $url"
-        if command -v curl >/dev/null; then
-            download=(curl --fail --location --retry 3 --continue-at - --output)
-        elif command -v wget >/dev/null; then
-            download=(wget --tries 3 --continue --output-document)
-        else
-            fail "neither curl nor wget is installed; install one, or put $url into $folder yourself"
-        fi
-        "${download[@]}" "$part" "$url" || fail "no download of $url; run again to continue, or delete $part first"
-        if ! is_complete "$part"; then
-            rm -f "$part"
-            fail "the md5 of $url does not begin with $md5; the download was deleted, run again"
-        fi
-    fi
-    mv "$part" "$raw"
+converted=$folder/moco_v2_800ep_pretrain_torchvision.pth.tar # by the original's script; it does as well
+if [ -e "$converted" ] || is_complete "$file"; then
+    echo "the weights are in $folder already"
+    exit
 fi
-"$python" convert_moco.py "$raw" "$converted"
-echo "done: $converted"
+mkdir -p "$folder"
+part=$file.part
+if ! is_complete "$part"; then
+    echo "downloading $url"
+    if command -v curl >/dev/null; then
+        download=(curl --fail --location --retry 3 --continue-at - --output)
+    elif command -v wget >/dev/null; then
+        download=(wget --tries 3 --continue --output-document)
+    else
+        fail "neither curl nor wget is installed; install one, or put $url into $folder yourself"
+    fi
+    "${download[@]}" "$part" "$url" || fail "no download of $url; run again to continue, or delete $part first"
+    if ! is_complete "$part"; then
+        rm -f "$part"
+        fail "the md5 of $url does not begin with $md5; the download was deleted, run again"
+    fi
+fi
+mv "$part" "$file"
+echo "done: $file"
