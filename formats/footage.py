@@ -128,6 +128,13 @@ def synchronize(cameras: Mapping[str, Footage], offsets: Mapping[str, int], cloc
     return positions
 
 
+def frame_rate(text: str) -> float:
+    """The `type` of an option that is a number of frames a second."""
+    if not 1e-3 <= float(text) <= 1e3:  # nan too
+        raise argparse.ArgumentTypeError(f"{text} is not between 0.001 and 1000")
+    return float(text)
+
+
 def add_footage_options(parser: Parser) -> None:
     add, form = parser.add_argument, {"nargs": "+", "action": "extend", "required": True}
     text = "synchronized videos, or folders of pictures with numbers in their names, and what to call the cameras"
@@ -138,7 +145,7 @@ def add_footage_options(parser: Parser) -> None:
     text = "its video's frame that shows what the others show at their frame 0, or at their offsets"
     offset = {"nargs": "+", "action": "extend", "default": [], "type": named(int)}
     add("--offset", metavar="CAMERA=FRAME", help=f"{text}; -5: it began 5 frames later (default: 0)", **offset)
-    add("--fps", type=at_least(1e-3, float), default=30, help="frames a second of folders of pictures")
+    add("--fps", type=frame_rate, default=30, help="frames a second of folders of pictures")
 
 
 def open_cameras(args: argparse.Namespace) -> tuple[dict[str, Footage], dict[str, int]]:

@@ -8,10 +8,12 @@ from pathlib import Path
 import av
 import numpy as np
 
+from common.errors import UserError
 from common.files import atomic_write
 from formats.geometry import Size
 
 SAMPLE_RATE = 48000  # of the audio track, in hertz
+SLOWEST = 1e-3  # frames a second; players cannot hold a picture for hours
 
 
 @contextlib.contextmanager
@@ -20,12 +22,12 @@ def open_video(
 ) -> Iterator[Callable[..., None]]:
     """Gives `write(image, count=1)`: append a picture (H, W, 3) uint8 and hold it for `count` frames.
 
-    `size`: (H, W); few players show one that is odd. `pixels`: of the pictures, "rgb24" or "bgr24". `silence`: with an
-    audio track, as the data set's videos have one; `fps` must then divide SAMPLE_RATE. `options`: of the encoder, such
-    as preset and crf (0 to 51, the larger the smaller the file).
+    `size`: (H, W); few players show one that is odd. `fps`: SLOWEST at least, else that. `pixels`: of the pictures,
+    "rgb24" or "bgr24". `silence`: with an audio track, as the data set's videos have one; `fps` must then divide
+    SAMPLE_RATE. `options`: of the encoder, such as preset and crf (0 to 51, the larger the smaller the file).
     """
-    rate = Fraction(fps).limit_denominator(1001)
-    with atomic_write(path, "wb") as file, av.open(file, "w", format="mp4") as container:
+    rate = Fraction(max(fps, SLOWEST)).limit_denominator(1001)
+    with atomic_write(path, "wb") as file, _named_failures(path), av.open(file, "w", format="mp4") as container:
         video = container.add_stream("libx264", rate=rate, options=options)
         video.height, video.width = size
         video.pix_fmt = "yuv420p" if size[0] % 2 == size[1] % 2 == 0 else "yuv444p"
@@ -50,3 +52,14 @@ def open_video(
         container.mux(video.encode())
         if audio:
             container.mux(audio.encode())
+
+
+@contextlib.contextmanager
+def _named_failures(path: Path) -> Iterator[None]:
+    """PyAV hides what writing to its file raises, such as a full disk. Raises UserError instead."""
+    try:
+        yield
+    except av.FFmpegError as error:
+        raise UserError(
+            f"{path} cannot be written ({error.__context__ or error}); make room, then start again"
+        ) from None

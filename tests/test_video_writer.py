@@ -1,21 +1,24 @@
 """formats/video_writer.py: what is written is what is read."""
 
+import resource
+
 import numpy as np
 import pytest
 
+from common.errors import UserError
 from formats.footage import open_footage
 from formats.video_writer import open_video
 from tests.made.videos import numbered_image, read_number
 
 
 @pytest.mark.parametrize("size", [(96, 192), (97, 193), (193, 97)])
-@pytest.mark.parametrize("fps", [30, 30000 / 1001, 0.5])
+@pytest.mark.parametrize("fps", [30, 30000 / 1001, 0.5, 1e-3, 1e-9])
 def test_size_rate_and_order_of_frames_are_kept(tmp_path, size, fps):
     with open_video(tmp_path / "a.mp4", size, fps, crf="20") as write:
         for number in range(0, 40, 2):
             write(numbered_image(number, size), 2)
     footage = open_footage(tmp_path / "a.mp4")
-    assert footage.size == size and 1 / footage.step == pytest.approx(fps, rel=1e-3)
+    assert footage.size == size and 1 / footage.step == pytest.approx(max(fps, 1e-3), rel=1e-3)
     numbers = [read_number(image) for image in footage.read(range(40))]
     assert numbers == [number // 2 * 2 for number in range(40)]
 
@@ -24,4 +27,22 @@ def test_a_video_that_is_not_finished_is_not_there(tmp_path):
     with pytest.raises(ZeroDivisionError), open_video(tmp_path / "a.mp4", (16, 16), 30) as write:
         write(np.zeros((16, 16, 3), np.uint8))
         raise ZeroDivisionError
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("silence", [False, True])
+@pytest.mark.parametrize("room", [0, 1000, 60_000, 150_000, 200_000])
+def test_a_full_disk_is_named_in_one_line_and_leaves_nothing(tmp_path, room, silence):
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    noise = np.random.default_rng(0)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (room, limits[1]))  # as a full disk, to the process
+    try:
+        with (
+            pytest.raises((UserError, OSError), match="^[^\n]*a.mp4[^\n]*$"),
+            open_video(tmp_path / "a.mp4", (256, 256), 30, silence=silence, crf="0") as write,
+        ):
+            for _ in range(12):
+                write(noise.integers(0, 256, (256, 256, 3), np.uint8))
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
     assert not list(tmp_path.iterdir())
