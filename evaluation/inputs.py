@@ -123,10 +123,7 @@ def open_truth(args: argparse.Namespace) -> GroundTruth:
         uids = read_split(args.splits_path or find_split_path(args.data_path), split)
         annotations = annotation_path(args.annotation_path or args.data_path.parent / ANNOTATION_TEMPLATE, split)
         if not (args.all_frames or annotations.is_file()):
-            raise UserError(
-                f"no file {annotations}; name it with --annotation_path, or score without it by --all_frames; "
-                f"data/import_take.py writes that of your own takes; Ego-Exo4D's: {ANNOTATION_REMEDY}"
-            )
+            raise UserError(f"no file {annotations}; score without it by --all_frames, or {ANNOTATION_REMEDY}")
         truth = GroundTruth.from_processed(args.data_path, uids, None if args.all_frames else annotations)
         if not any(is_processed(args.data_path, uid) for uid in uids):
             raise UserError(

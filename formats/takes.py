@@ -20,9 +20,15 @@ from formats.masks import RLE, check_size, decode_lzstring, run_lengths
 
 SPLITS = ("train", "val", "test")
 FRAME_STEP = 30  # videos run at 30 frames per second, annotations at one
-SPLIT_REMEDY = "get the paper's with `bash data/download_split.sh`, or make one (data/import_take.py, docs/own_data.md)"
+SPLIT_REMEDY = (
+    "name it with --split_path; data/import_take.py writes that of your own takes (docs/own_data.md); "
+    "the paper's: `bash data/download_split.sh`"
+)
 SPLIT_PATH = DATA_FOLDER / "split.json"  # where download_split.sh puts the paper's
-ANNOTATION_REMEDY = "download it with `egoexo -o <root> --parts annotations --benchmarks relations`"
+ANNOTATION_REMEDY = (
+    "name it with --annotation_path; data/import_take.py writes that of your own takes; Ego-Exo4D's: "
+    "`egoexo -o <root> --parts annotations --benchmarks relations`"
+)
 ANNOTATION_TEMPLATE = Path("annotations") / "relations_{split}.json"  # below <root>
 
 

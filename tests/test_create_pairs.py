@@ -244,9 +244,11 @@ def test_a_split_that_is_nowhere_is_said_to_be_in_none_of_the_places_where_it_wa
     run = create_pairs(data_dir)
     assert run.returncode == 1
     places = f"{data_dir}, {data_dir.parent} or {data_dir / 'elsewhere'}"
-    assert run.stderr.startswith(f"error: no split.json in {places}; get the paper's with ")
+    assert run.stderr.startswith(f"error: no split.json in {places}; name it with --split_path; ")
     (data_dir / "split.json").symlink_to("nowhere")
-    assert create_pairs(data_dir).stderr.startswith(f"error: no file {data_dir / 'split.json'}; get the paper's with ")
+    assert create_pairs(data_dir).stderr.startswith(
+        f"error: no file {data_dir / 'split.json'}; name it with --split_path; "
+    )
 
 
 def test_a_malformed_take_does_not_keep_others_from_being_listed(data_dir):

@@ -480,7 +480,7 @@ BAD_INPUT = {
     "--ckpt_path nowhere.pth": "nowhere.pth",
     "--ckpt_path {tmp}/truncated.pth": "truncated.pth",
     "--ckpt_path {tmp}/text": "/text ",
-    "--splits_path nowhere.json": "no file nowhere.json; get the paper's",
+    "--splits_path nowhere.json": "no file nowhere.json; name it with --split_path",
     "--splits_path {tmp}/truncated.pth": "truncated.pth is not valid JSON",
     "--split test": "no split 'test'",
     "--data_path {tmp}/nowhere --splits_path {data}/split.json": "none of the 3 takes of split 'val' can be read",

@@ -169,7 +169,7 @@ def test_an_unusable_annotation_file_is_one_line_with_the_remedy(tmp_path, text)
     path = tmp_path / "relations_val.json"
     if text is not None:
         path.write_text(text)
-    with pytest.raises(UserError, match="relations_val.json.*download it with `egoexo") as error:
+    with pytest.raises(UserError, match="relations_val.json.*import_take.py .*`egoexo") as error:
         list(iter_annotations(path))
     assert "\n" not in str(error.value)
 
@@ -190,7 +190,7 @@ def test_an_unusable_split_file_is_one_line_with_the_remedy(tmp_path, text):
     path = tmp_path / "split.json"
     if text is not None:
         path.write_text(text)
-    with pytest.raises(UserError, match="split.json.*download_split.sh") as error:
+    with pytest.raises(UserError, match="split.json.*import_take.py .*download_split.sh") as error:
         read_splits(path)
     assert "\n" not in str(error.value)
 
