@@ -13,10 +13,8 @@ objects as large as the real data set's among others like them, and `--size nati
 """
 
 import argparse
-import contextlib
 import math
 import sys
-from collections.abc import Iterator
 from dataclasses import asdict, fields
 from functools import partial
 from pathlib import Path
@@ -30,8 +28,9 @@ import numpy as np
 from tqdm import tqdm
 
 from common.arguments import DEFAULT_ROOT, Parser, add_num_workers, at_least
+from common.drawing import write_picture
 from common.errors import UserError, counted
-from common.files import only_one, remove_leftovers, write_json
+from common.files import claimed, remove_leftovers, write_json
 from common.parallel import run_jobs
 from formats.takes import ANNOTATION_TEMPLATE, FRAME_STEP, SPLITS, annotation_path
 from synthetic.tabletop import REAL, ObjectSizes
@@ -42,9 +41,18 @@ CONTACT_SHEET = "contact_sheet.jpg"
 
 
 def make_takes(out: Path, counts: dict[str, int], options: TakeOptions, num_workers: int) -> list[TakeId]:
-    """Render `counts[split]` takes of each split and write the annotation files, split.json and the contact sheet."""
+    """Render `counts[split]` takes of each split and write the annotation files, split.json and the contact sheet.
+
+    Raises UserError if `out` holds takes of somebody else, such as the real data set's.
+    """
     takes = [TakeId(split, index) for split in SPLITS for index in range(counts[split])]
-    with claimed(out, options):
+    marker = out / MARKER
+    if not marker.exists() and ((out / "annotations").exists() or (out / "takes").exists()):
+        raise UserError(f"{out} holds takes that this script did not make; choose another --outputpath")
+    with claimed(out, "make_takes", f"renders takes into {out}"):
+        for folder in (out, out / "annotations"):
+            remove_leftovers(folder)
+        write_json(marker, asdict(options), indent=1)
         jobs = run_jobs(partial(make_take, out, options=options), takes, num_workers)
         annotations = dict(tqdm(jobs, "render", len(takes), unit="take", disable=None))
         by_split: dict[str, dict] = {split: {} for split in SPLITS}
@@ -57,27 +65,11 @@ def make_takes(out: Path, counts: dict[str, int], options: TakeOptions, num_work
     return takes
 
 
-@contextlib.contextmanager
-def claimed(out: Path, options: TakeOptions) -> Iterator[None]:
-    """Mark a folder as ours. Within the block no other process renders into it; half-written files of killed ones go.
-
-    Raises UserError if it holds takes of somebody else, such as the real data set's.
-    """
-    marker = out / MARKER
-    if not marker.exists() and ((out / "annotations").exists() or (out / "takes").exists()):
-        raise UserError(f"{out} holds takes that this script did not make; choose another --outputpath")
-    with only_one(out / ".make_takes.lock", f"renders takes into {out}"):
-        for folder in (out, out / "annotations"):
-            remove_leftovers(folder)
-        write_json(marker, asdict(options), indent=1)
-        yield
-
-
 def write_contact_sheet(out: Path, takes: list[TakeId]) -> None:
     """The previews of the first two takes of each split, one per row."""
     shown = [take for take in takes if take.index < 2]
     rows = [cv2.imread(str(out / "takes" / take.name / "preview.jpg")) for take in shown]
-    cv2.imwrite(str(out / CONTACT_SHEET), np.vstack(rows))
+    write_picture(out / CONTACT_SHEET, np.vstack(rows)[..., ::-1])
 
 
 def parse_args(argv: list[str] | None = None) -> argparse.Namespace:

@@ -10,6 +10,7 @@ from typing import Any
 import cv2
 import numpy as np
 
+from common.drawing import write_picture
 from common.files import read_json, remove_leftovers, write_json
 from formats.geometry import Size
 from formats.masks import encode_lzstring, encode_mask
@@ -108,7 +109,7 @@ def make_take(out: Path, take: TakeId, options: TakeOptions) -> dict[str, Any]:
     paths = {camera: video_path(out / "takes", take.name, camera) for camera in camera_names(options.num_exo)}
     if all(path.exists() for path in (record, folder / "preview.jpg", *paths.values())):
         done = read_json(record, "delete it and run again")
-        if isinstance(done, dict) and done.get("options") == asdict(options):
+        if done["options"] == asdict(options):
             return done["annotation"]
     record.unlink(missing_ok=True)
     for path in (record, *paths.values()):
@@ -132,7 +133,7 @@ def make_take(out: Path, take: TakeId, options: TakeOptions) -> dict[str, Any]:
                     masks[camera][frame] = outline_objects(picture.labels, options.object_size.least)
             if frame in (0, options.num_frames // 2 // FRAME_STEP * FRAME_STEP):
                 previews.append(preview(pictures))
-    cv2.imwrite(str(folder / "preview.jpg"), np.hstack(previews))
+    write_picture(folder / "preview.jpg", np.hstack(previews)[..., ::-1])
     annotation = annotate(take, tabletop, masks, take.rng(options, 2))
     write_json(record, {"options": asdict(options), "annotation": annotation})
     return annotation
@@ -161,12 +162,7 @@ def outline_objects(labels: np.ndarray, least: float) -> dict[int, Mask]:
         if mask.mean() < least:
             continue
         encoded = encode_lzstring(encode_mask(mask)["counts"])
-        rows, cols = np.nonzero(mask)
-        middle = len(rows) // 2
-        click = {"x": float(cols[middle]), "y": float(rows[middle]), "timestamp": 1}
-        clicks = {"positive": [click], "negative": [], "upperLeft": [], "bottomRight": [], "unlabeled": []}
-        some = clicks if middle % 2 else []  # as if drawn by hand
-        masks[label] = {"height": height, "width": width, "encodedMask": encoded, "intSegClicks": some}
+        masks[label] = {"height": height, "width": width, "encodedMask": encoded, "intSegClicks": []}
     return masks
 
 
