@@ -104,13 +104,17 @@ def _cannot_start(error: OSError) -> UserError:
 
 def _start_worker() -> None:
     cv2.setNumThreads(1)  # the processes are the parallelism
-    threading.Thread(target=_end_with_parent, daemon=True).start()
+    _end_with_parent()
 
 
 def _end_with_parent() -> None:
-    """A worker that outlived a killed parent would get in the way of the next run."""
-    wait_for_exit([multiprocessing.parent_process().sentinel])
-    os._exit(1)
+    """A worker that outlived a killed parent would wait for ever for somebody to take what it has made."""
+
+    def watch() -> None:
+        wait_for_exit([multiprocessing.parent_process().sentinel])
+        os._exit(1)
+
+    threading.Thread(target=watch, daemon=True).start()
 
 
 def loader_workers(num_workers: int, batch_bytes: int, prefetch: int = 2) -> int:
@@ -158,6 +162,7 @@ def start_loader_worker(_worker_id: int) -> None:
     """
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1):
         signal.signal(number, signal.SIG_IGN)
+    _end_with_parent()
     multiprocessing.queues.Queue._on_queue_feeder_error = staticmethod(_exit_with_message)
 
 

@@ -1,6 +1,7 @@
 """inference/own_method.py: classes of the user's own in the network's place, from command line to results file."""
 
 import json
+import os
 import signal
 import subprocess
 import sys
@@ -16,7 +17,7 @@ from formats.masks import decode_mask, eval_mask
 from formats.processed import ProcessedTake
 from tests.made import EGO, ROOT
 from tests.made.processed import MASK_AND_FRAME_SIZES, make_data_set
-from tests.made.scripts import run_main
+from tests.made.scripts import run_main, wait_for_the_end
 
 TAKES = {"val": ["take-a", "take-b", "take-c"]}
 METHOD = """
@@ -157,6 +158,40 @@ def test_a_killed_run_continues_to_the_same_bytes_and_so_do_two_ranks(data_path,
     words = arguments(data_path, tmp_path / "ranks", f"{method}:Method", "side=96")
     subprocess.run([*ranks, str(ROOT / "eval_segswap.py"), *words], check=True, capture_output=True, timeout=300)
     assert (tmp_path / "ranks" / whole.name).read_bytes() == whole.read_bytes()
+
+
+STOPS = """
+import time
+from pathlib import Path
+from my_method import Method
+
+class Stops(Method):
+    def predict(self, frame):
+        if not Path(__file__).with_name("go_on").exists():
+            print("in the method", flush=True)
+            time.sleep(600)
+        return super().predict(frame)
+"""
+
+
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM])
+def test_a_run_that_is_killed_takes_its_loading_process_along_and_the_same_command_finishes(
+    data_path, method, tmp_path, number
+):
+    method.with_name("stops.py").write_text(STOPS)
+    flags = [*arguments(data_path, tmp_path / "killed", "stops.py:Stops"), "--num_workers", "1"]
+    environment = {**os.environ, "PYTHONPATH": str(tmp_path)}
+    command = {"args": [sys.executable, ROOT / "eval_segswap.py", *flags], "cwd": tmp_path, "env": environment}
+    killed = subprocess.Popen(**command, stdout=subprocess.PIPE, text=True, start_new_session=True)
+    while killed.stdout.readline() != "in the method\n":
+        assert killed.poll() is None
+    killed.send_signal(number)
+    assert killed.wait() == -number
+    method.with_name("go_on").touch()
+    subprocess.run(**command, check=True, timeout=120)
+    undisturbed = run(data_path, tmp_path / "undisturbed", f"{method}:Method")
+    assert (tmp_path / "killed" / undisturbed.name).read_bytes() == undisturbed.read_bytes()
+    wait_for_the_end(killed)
 
 
 def test_another_file_class_or_argument_is_another_run(data_path, method, tmp_path, capsys):

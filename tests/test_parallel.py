@@ -9,7 +9,6 @@ import signal
 import subprocess
 import sys
 import time
-from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
@@ -28,6 +27,7 @@ from common.parallel import (
 )
 from tests.made import ROOT
 from tests.made.jobs import die_at_three, double, fail_at_three
+from tests.made.scripts import living, wait_for_the_end
 
 MB = 1 << 20
 
@@ -192,66 +192,65 @@ def test_processes_of_others_outlive_a_pool_that_is_broken_off():
         other.join()
 
 
-SLEEPERS = """
-import os, sys, time
-from pathlib import Path
-sys.path.insert(0, {root!r})
+BUSY = """
+import sys, time
+import numpy as np
+from torch.utils.data import DataLoader
 from common.errors import run_script
-from common.parallel import run_jobs
+from common.parallel import loader_failures, run_jobs, start_loader_worker
+from tests.made.jobs import sleep
 
-def work(folder):
-    (Path(folder) / str(os.getpid())).touch()
-    time.sleep(60)
+class Pictures:
+    def __len__(self):
+        return 9
 
-def main():
-    for _ in run_jobs(work, [{folder!r}] * 6, 2):
+    def __getitem__(self, index):
+        if index == 2:
+            print("busy", flush=True)
+        return np.zeros(1 << 20, np.uint8)  # more than a pipe takes
+
+def pool():
+    for _ in run_jobs(sleep, range(6), 2):
         pass
 
+def loader():
+    with loader_failures():
+        for _ in DataLoader(Pictures(), batch_size=None, num_workers=2, worker_init_fn=start_loader_worker):
+            time.sleep(600)
+
 if __name__ == "__main__":
-    run_script(main)
+    run_script(globals()[sys.argv[1]])
 """
 
 
 @pytest.fixture
-def sleepers(tmp_path):
-    """A script whose two workers sleep, once both do, in a process group of its own; and their process ids."""
-    script, folder = tmp_path / "script.py", tmp_path / "workers"
-    folder.mkdir()
-    script.write_text(SLEEPERS.format(root=str(ROOT), folder=str(folder)))
-    process = subprocess.Popen([sys.executable, script], stderr=subprocess.PIPE, text=True, start_new_session=True)
-    wait_until(lambda: len(list(folder.iterdir())) == 2)
-    yield process, [int(path.name) for path in folder.iterdir()]
+def busy(tmp_path, request):
+    """A script whose two workers are busy, in a session of its own."""
+    script = tmp_path / "script.py"
+    script.write_text(BUSY)
+    command, pipes = [sys.executable, script, request.param], {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    process = subprocess.Popen(command, **pipes, text=True, env=environment, start_new_session=True)
+    assert process.stdout.readline() == "busy\n"
+    yield process
     with contextlib.suppress(ProcessLookupError):
         os.killpg(process.pid, signal.SIGKILL)
-    process.wait()
+    process.communicate()
 
 
-def wait_until(true) -> None:
-    end = time.monotonic() + 60
-    while not true():
-        assert time.monotonic() < end
-        time.sleep(0.05)
+@pytest.mark.parametrize("busy", ["pool", "loader"], indirect=True)
+def test_ctrl_c_ends_all_at_once_without_a_traceback(busy):
+    os.killpg(busy.pid, signal.SIGINT)  # a terminal sends it to parent and workers alike
+    _, stderr = busy.communicate(timeout=60)
+    assert (busy.returncode, stderr) == (130, "interrupted; run the same command again to continue\n")
+    assert not living(busy)
 
 
-def is_running(pid: int) -> bool:
-    with contextlib.suppress(FileNotFoundError, ProcessLookupError):
-        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
-    return False
-
-
-def test_ctrl_c_ends_all_at_once_without_a_traceback(sleepers):
-    process, workers = sleepers
-    os.killpg(process.pid, signal.SIGINT)  # a terminal sends it to parent and workers alike
-    _, stderr = process.communicate(timeout=30)
-    assert process.returncode == 130
-    assert stderr == "interrupted; run the same command again to continue\n"
-    assert not any(map(is_running, workers))
-
-
-def test_workers_end_with_a_killed_parent(sleepers):
-    process, workers = sleepers
-    process.kill()
-    wait_until(lambda: not any(map(is_running, workers)))
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM])
+@pytest.mark.parametrize("busy", ["pool", "loader"], indirect=True)
+def test_workers_end_with_a_killed_parent(busy, number):
+    busy.send_signal(number)
+    wait_for_the_end(busy)
 
 
 @pytest.mark.parametrize("count", [1, 2, 3, 7])

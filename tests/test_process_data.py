@@ -47,6 +47,7 @@ from tests.made.raw_takes import (
     video,
     write_annotations,
 )
+from tests.made.scripts import living, wait_for_the_end
 from tests.made.videos import hide_first_frames, make_video, read_number
 
 __all__ = ["original", "undisturbed"]  # fixtures
@@ -353,7 +354,7 @@ def test_a_killed_run_leaves_no_process_and_a_rerun_gives_the_same_bytes(root, u
 @pytest.mark.parametrize("moment", ["it starts", "it works"])
 def test_a_killed_worker_ends_the_run_in_one_line(root, undisturbed, moment):
     run = start(root)
-    while not (workers := [pid for pid, args in _alive(run).items() if "spawn_main" in args]):
+    while not (workers := [pid for pid, args in living(run).items() if "spawn_main" in args]):
         assert run.poll() is None
     if moment == "it works":
         wait_for(root, "*/*/*.jpg")
@@ -410,23 +411,6 @@ def test_only_the_shards_of_one_job_run_side_by_side(tmp_path, running, shard, w
         assert started.wait(0.2 if waits else 20) != waits
     thread.join()
     assert started.is_set()
-
-
-def wait_for_the_end(run):
-    """Return when no process of a run is left."""
-    deadline = time.monotonic() + 20
-    while _alive(run):
-        assert time.monotonic() < deadline
-        time.sleep(0.05)
-
-
-def _alive(run):
-    """The living processes of a run, without zombies: process id -> command line."""
-    listing = subprocess.run(
-        ["ps", "-ww", "-eo", "pid=,pgid=,stat=,args="], capture_output=True, text=True, check=True
-    ).stdout
-    rows = (line.split(maxsplit=3) for line in listing.splitlines())
-    return {int(pid): args for pid, group, state, args in rows if group == str(run.pid) and state[0] != "Z"}
 
 
 # What can be wrong with the data

@@ -2,6 +2,7 @@
 
 import os
 import signal
+import time
 
 from common.errors import UserError
 
@@ -20,3 +21,8 @@ def die_at_three(number: int) -> int:
     if number == 3:
         os.kill(os.getpid(), signal.SIGKILL)
     return number
+
+
+def sleep(number: int) -> None:
+    print("busy", flush=True)
+    time.sleep(600)
