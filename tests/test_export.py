@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 
+from common.errors import UserError
 from inference.predictor import SHIPPED, Predictor
 from model.checkpoint import load_checkpoint
 from model.pretrained import export
@@ -20,6 +21,18 @@ def test_an_exported_network_is_smaller_and_predicts_the_same(tmp_path):
     found, others = (Predictor.load(file, "cpu").segment(query, mask, target) for file in (path, small))
     assert others[1] == pytest.approx(found[1], abs=1e-3)
     assert np.mean(found[0] == others[0]) > 0.99
+
+
+def test_an_export_replaces_no_file_and_leaves_nothing_else_behind(tmp_path):
+    path, small = make_checkpoint(tmp_path / "net.pth"), tmp_path / "small.pth"
+    whole = path.read_bytes()
+    with pytest.raises(UserError, match="net.pth exists"):
+        export.main([str(path), str(path)])
+    (tmp_path / ".small.pth.0a1b2c3d.tmp").write_bytes(b"of a killed export")
+    export.main([str(path), str(small)])
+    with pytest.raises(UserError, match="small.pth exists"):
+        export.main([str(path), str(small)])
+    assert path.read_bytes() == whole and not list(tmp_path.glob(".*.tmp"))
 
 
 def test_the_network_of_the_repository_finds_a_small_object_and_is_small_itself():

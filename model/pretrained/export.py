@@ -11,6 +11,8 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[2]))  # repository root
 
 from common.errors import run_script  # isort: split
 
+from common.errors import UserError
+from common.files import only_writer
 from model.checkpoint import load_checkpoint, save_checkpoint
 
 KEPT = ("both", "reverse", "closer_look")  # arguments of training that prediction asks for
@@ -22,10 +24,13 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument("out", type=Path, help="file to write")
     parser.add_argument("--backbone_weights", type=Path, help="file of the backbone (default: as in training)")
     args = parser.parse_args(argv)
-    checkpoint = load_checkpoint(args.checkpoint, args.backbone_weights)
-    kept = {name: checkpoint.arguments[name] for name in KEPT if name in checkpoint.arguments}
-    checkpoint.backbone.weights = None  # a place on this machine
-    save_checkpoint(args.out, checkpoint.backbone, checkpoint.model.half(), arguments=kept)
+    with only_writer(args.out):
+        if args.out.exists():
+            raise UserError(f"{args.out} exists; give another name, or delete it first")
+        checkpoint = load_checkpoint(args.checkpoint, args.backbone_weights)
+        kept = {name: checkpoint.arguments[name] for name in KEPT if name in checkpoint.arguments}
+        checkpoint.backbone.weights = None  # a place on this machine
+        save_checkpoint(args.out, checkpoint.backbone, checkpoint.model.half(), arguments=kept)
     print(f"{args.out}: {args.out.stat().st_size / 1e6:.1f} MB")
 
 

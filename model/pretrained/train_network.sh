@@ -23,5 +23,7 @@ bash train/run_both.sh --train-dir "$out"/{real,large}/processed --out-dir "$out
   --backbone efficientnet_lite0 --mode tiny --input_size 192 --zoom 4 --batch-pos 8 --lr 5e-4 --warmUpIter 100 \
   --iter-epoch "${STEPS:-700}" --n-epoch 5 --lr-schedule 4 --val_size 200 --cache_features 3 --num_workers 0
 if [ "$seed" = 0 ]; then
-  python model/pretrained/export.py "$out/seed_0/netLast.pth" model/pretrained/xsegtx_tiny.pth
+  rm -f "$out/xsegtx_tiny.pth"
+  python model/pretrained/export.py "$out/seed_0/netLast.pth" "$out/xsegtx_tiny.pth"
+  mv -f "$out/xsegtx_tiny.pth" model/pretrained/
 fi
