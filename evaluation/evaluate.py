@@ -5,13 +5,11 @@
     python evaluation/evaluate.py --setting ego-exo --protocol all --pred_file others.json.gz --resize_masks --lenient
     python evaluation/evaluate.py --setting ego-exo --pred_file a/results.json b/results.json
     python evaluation/evaluate.py --write_gt gt_val.json
-    python evaluation/evaluate.py --describe --split test
 
 One file: prints the benchmark's four numbers and more (marked *), writes metrics.json, breakdown.csv and cases.csv.
 Several: compares each with the first on the frames that all have, paired differences with 95 % intervals, by scenario,
 object size and camera, and the takes that each wins; writes index.html with pictures of the cases on which the files
 disagree most, comparison.json and cases.csv.
---describe says what the data set holds, without predictions, and writes description.json.
 Checks the predictions first and lists everything that is wrong with them.
 """
 
@@ -23,15 +21,12 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # repository root
 
 from common.errors import run_script  # isort: split
 
-from common.arguments import SETTINGS, Parser, add_num_workers, add_setting, at_least
+from common.arguments import Parser, add_num_workers, add_setting, at_least
 from common.errors import UserError, counted
 from common.files import write_json
-from common.provenance import provenance
 from evaluation.case_pictures import draw_gallery, load_predictions
 from evaluation.compare import common_cases, compare, disagreements, short_names
-from evaluation.describe import describe, format_description
 from evaluation.inputs import (
-    RESULTS_DIR,
     add_reading_options,
     add_truth_options,
     beside,
@@ -72,20 +67,16 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     rules = "also average by the rule of another scorer of the field, beside the official one (docs/protocols.md)"
     add("--protocol", choices=[*PROTOCOLS, "all"], default=OFFICIAL_RULE, help=rules)
     add("--names", nargs="+", help="what to call several results files (default: names of the files or folders)")
-    default = "results/{setting}_{split}_evaluation or ..._comparison, results/{split}_description"
-    add("--out", type=Path, help=f"folder (default: {default})")
+    add("--out", type=Path, help="folder (default: results/{setting}_{split}_evaluation or ..._comparison)")
     add("--write_gt", type=Path, help="write the benchmark's ground-truth JSON here; without --setting only that")
-    add("--describe", action="store_true", help="describe the data set instead of scoring: both settings or --setting")
     add("--num", type=at_least(0), default=40, help="pictures of a comparison, of its largest disagreements")
     add_num_workers(parser)
     args = parser.parse_args(argv)
-    nothing_to_do = not (args.setting or args.describe or args.pred_file or args.write_gt)
+    nothing_to_do = not (args.setting or args.pred_file or args.write_gt)
     if nothing_to_do and args.out and args.out.suffix == ".json":
         args.write_gt = args.out  # as the original's process_annotations.py with --output_path
-    if args.describe and args.pred_file:
-        parser.error("--describe looks at the ground truth alone; drop --pred_file")
-    if not args.setting and not args.describe and (args.pred_file or not args.write_gt):
-        parser.error("--setting is missing: ego-exo or exo-ego; only --write_gt and --describe need none")
+    if not args.setting and (args.pred_file or not args.write_gt):
+        parser.error("--setting is missing: ego-exo or exo-ego; only --write_gt needs none")
     if args.write_gt and args.all_frames:
         parser.error("--write_gt needs the annotated frames that --all_frames does without; drop one of them")
     if args.names and len(args.names) != len(args.pred_file or ()):
@@ -101,9 +92,7 @@ def main(argv: list[str] | None = None) -> None:
     if args.write_gt:
         truth.write_official(args.write_gt)
         print(f"ground truth of {counted(len(truth.uids), 'take')} written to {args.write_gt}")
-    if args.describe:
-        describe_data(args, truth)
-    elif args.setting:
+    if args.setting:
         files = args.pred_file or [default_results(args.setting, data_split(args))]
         if len(files) > 1:
             compare_files(args, truth, files)
@@ -121,16 +110,6 @@ def evaluate_file(args: argparse.Namespace, truth: GroundTruth, path: Path) -> N
     with claimed_files(out, "evaluation", OUTPUT_FILES):
         write_outputs(out, summary, scores.cases)
         print("\n".join([*tables, *warnings, f"written to {out}"]))
-
-
-def describe_data(args: argparse.Namespace, truth: GroundTruth) -> None:
-    split = data_split(args)
-    settings = [args.setting] if args.setting else SETTINGS
-    description = {"split": split, "made": provenance(), **describe(truth, args.num_workers, settings)}
-    path = (args.out or RESULTS_DIR / f"{split or 'data'}_description") / "description.json"
-    with claimed_files(path.parent, "description", [path.name]):
-        write_json(path, description, indent=1)
-        print("\n".join([format_description(description), "", *description["problems"], f"written to {path}"]))
 
 
 def compare_files(args: argparse.Namespace, truth: GroundTruth, files: list[Path]) -> None:

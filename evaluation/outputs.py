@@ -86,7 +86,7 @@ def as_shown(values: dict[str, Any], nothing: Any = None) -> dict[str, Any]:
 
 
 def figures_table(summary: dict[str, Any]) -> Rows:
-    """All figures of a results file: a row for each of METRICS, in their order, then existence and other means.
+    """All figures of a results file: a row for each of METRICS, in their order, then other means.
 
     The paper's figures stand beside them only if all takes of its test split were scored.
     """
@@ -101,8 +101,6 @@ def figures_table(summary: dict[str, Any]) -> Rows:
         span = interval(name, summary["interval_95"][name]) if values[name] is not None else ""
         rows.append((title, metric.show(values[name]), span or "-", *([metric.show(paper.get(name))] if paper else [])))
     empty = [""] * (len(rows[0]) - 2)
-    for name in ("average_precision", "calibration_error"):
-        rows.append((f"* existence, {name.replace('_', ' ')} (%)", percent(summary["existence"][name]), *empty))
     for unit in ("takes", "objects"):
         for name in ("iou", "contour_accuracy"):
             text = METRICS[name].show(summary[f"mean_over_{unit}"][name])

@@ -57,7 +57,7 @@ def report_sections(summary: dict[str, Any], plots: dict[str, str], cards: list[
             note="None of these is part of the official evaluation.",
         ),
         section("Missed and invented objects", existence_errors_table(breakdown["object"]), note=errors),
-        section("Plots", plots=plots),
+        *([section("Plots", plots=plots)] if plots else []),
         *(section(by_title(kind), breakdown_table(groups)) for kind, groups in breakdown.items() if len(groups) > 1),
         provenance_section(summary["provenance"]),
     ]

@@ -26,11 +26,8 @@ STYLE = {
     "legend.frameon": False,
     "svg.hashsalt": "report",
 }
-BY_SIZE, CALIBRATION = "plots/iou_by_size.svg", "plots/calibration.svg"
-REPORT_PLOTS = {  # path -> caption
-    BY_SIZE: "IoU by the size of the true mask in the target image",
-    CALIBRATION: "existence: how often the object is visible at each predicted value",
-}
+BY_SIZE = "plots/iou_by_size.svg"
+REPORT_PLOTS = {BY_SIZE: "IoU by the size of the true mask in the target image"}  # path -> caption
 
 
 def comparison_plots(names: Sequence[str]) -> dict[str, str]:
@@ -41,12 +38,10 @@ def comparison_plots(names: Sequence[str]) -> dict[str, str]:
     return plots
 
 
-def draw_report_plots(folder: Path, bins: Sequence[dict[str, float]], cases: Sequence[Case]) -> dict[str, str]:
-    """Write REPORT_PLOTS and return them; only the calibration if no object is visible."""
-    with new_plot(folder / CALIBRATION) as axes:
-        calibration(axes, bins)
+def draw_report_plots(folder: Path, cases: Sequence[Case]) -> dict[str, str]:
+    """Write REPORT_PLOTS and return them; none if no object is visible."""
     if not any(case.visible for case in cases):
-        return {CALIBRATION: REPORT_PLOTS[CALIBRATION]}
+        return {}
     with new_plot(folder / BY_SIZE) as axes:
         iou_by_size(axes, [cases], ["mean"])
     return REPORT_PLOTS
@@ -101,18 +96,6 @@ def iou_by_size(axes: Axes, cases: Sequence[Sequence[Case]], names: Sequence[str
     axes.xaxis.set_minor_formatter(lambda value, _: f"{value:g}" if f"{value:g}"[0] in "25" else "")
     for text in axes.legend().get_texts():
         text.set_parse_math(False)
-
-
-def calibration(axes: Axes, bins: Sequence[dict[str, float]]) -> None:
-    """Share of cases that are visible over the predicted existence, dots as large as groups are."""
-    total = sum(b["count"] for b in bins)
-    predicted = [100 * b["mean_confidence"] for b in bins]
-    share = [100 * b["share_visible"] for b in bins]
-    axes.plot(PERCENT, PERCENT, color=GRAY, ls="--", label="calibrated")
-    axes.plot(predicted, share, color=BLUE)
-    axes.scatter(predicted, share, [20 + 300 * b["count"] / total for b in bins], color=BLUE, clip_on=False)
-    axes.set(xlim=PERCENT, ylim=PERCENT, xlabel="predicted existence (%)", ylabel="visible (%)")
-    axes.legend(loc="lower right")
 
 
 def take_differences(axes: Axes, differences: np.ndarray, first: str, second: str) -> None:

@@ -59,7 +59,7 @@ def main(argv: list[str] | None = None) -> None:
 
         names = take_names(scores)
         cards = [report_card(case, path, names[case.take_uid]) for case, path in zip(shown, pictures, strict=True)]
-        plots = draw_report_plots(out, summary["existence"]["bins"], scores.cases)
+        plots = draw_report_plots(out, scores.cases)
         sections = report_sections(summary, plots, cards)
         title = f"Object correspondence, {args.setting}, {split_title(split)}"
         page = write_page(out, title, f"{headline(summary)}; results of {results}", warnings, sections)

@@ -21,7 +21,6 @@ VISIBILITY_EDGES = (0.5, 0.9)  # share of the track's scored frames in which the
 VISIBILITY_LABELS = ("in under half of the frames", "in 50 to 90 % of the frames", "in at least 90 %", "in all frames")
 LABEL_ORDERS = {"object size": SIZE_LABELS, "visibility": VISIBILITY_LABELS}  # others are sorted by name
 RESAMPLES = 2000  # of the takes, for the intervals
-BINS = 10  # of existence, for the calibration
 
 
 def summarize_scores(scores: Scores) -> dict[str, Any]:
@@ -42,7 +41,6 @@ def summarize_scores(scores: Scores) -> dict[str, Any]:
             "interval_95": intervals([take.cases for take in scores.takes]),
             "mean_over_takes": mean_over_groups(groups["take"]),
             "mean_over_objects": mean_over_groups(groups["object"]),
-            "existence": existence_quality(cases),
             "breakdown": groups,
         }
     )
@@ -208,45 +206,3 @@ def mean_over_groups(groups: list[dict[str, Any]]) -> dict[str, float]:
         values = [group[name] for group in groups if not math.isnan(group[name])]
         out[name] = float(np.mean(values)) if values else math.nan
     return out
-
-
-def existence_quality(cases: Sequence[Case]) -> dict[str, Any]:
-    """How far the predicted existence can be trusted, none of it official.
-
-    Average precision of "the object is visible", calibration in bins, and its mean error weighted by count.
-    """
-    existence = np.array([case.existence for case in cases], float)
-    visible = np.array([case.visible for case in cases], bool)
-    bins = calibration(visible, existence)
-    errors = [b["count"] * abs(b["mean_confidence"] - b["share_visible"]) for b in bins]
-    return {
-        "average_precision": average_precision(visible, existence),
-        "calibration_error": sum(errors) / len(cases) if cases else math.nan,
-        "bins": bins,
-    }
-
-
-def average_precision(visible: np.ndarray, existence: np.ndarray) -> float:
-    """Area under precision over recall, a step for each distinct threshold; nan if no object is visible."""
-    if not visible.any():
-        return math.nan
-    order = np.argsort(-existence, kind="stable")
-    hits = np.cumsum(visible[order])
-    last = np.append(np.flatnonzero(np.diff(existence[order])), len(order) - 1)  # equal values fall together
-    recall, precision = hits[last] / hits[-1], hits[last] / (last + 1)
-    return float(np.sum(np.diff(recall, prepend=0) * precision))
-
-
-def calibration(visible: np.ndarray, existence: np.ndarray) -> list[dict[str, float]]:
-    """Bins of equal width in existence, empty ones left out: how often the object is visible in each."""
-    place = np.minimum((existence * BINS).astype(int), BINS - 1)
-    return [
-        {
-            "low": number / BINS,
-            "high": (number + 1) / BINS,
-            "count": int((place == number).sum()),
-            "mean_confidence": float(existence[place == number].mean()),
-            "share_visible": float(visible[place == number].mean()),
-        }
-        for number in np.unique(place).tolist()
-    ]

@@ -1,4 +1,4 @@
-"""Means, breakdowns, intervals, quality of existence, differences of scored cases."""
+"""Means, breakdowns, intervals, differences of scored cases."""
 
 import math
 
@@ -23,10 +23,7 @@ from evaluation.plots import iou_by_size
 from evaluation.score import Case, Scores, TakeScores
 from evaluation.summary import (
     SIZE_LABELS,
-    average_precision,
     breakdowns,
-    calibration,
-    existence_quality,
     intervals,
     mean_over_groups,
     metrics,
@@ -136,31 +133,6 @@ def test_the_interval_of_a_mean_is_that_of_the_normal_approximation_if_there_are
     low, high = intervals(takes)["iou"]
     half = 1.96 * values.std() / 20
     assert (low, high) == pytest.approx((values.mean() - half, values.mean() + half), abs=0.1 * half)
-
-
-def test_average_precision_counts_equal_confidences_together():
-    visible, confidence = np.array([1, 0, 1, 1, 0], bool), np.array([0.9, 0.8, 0.8, 0.3, 0.1])
-    assert average_precision(visible, confidence) == pytest.approx((1 + 2 / 3 + 3 / 4) / 3)
-    for order in ([0, 2, 1, 3, 4], [4, 3, 2, 1, 0]):
-        assert average_precision(visible[order], confidence[order]) == average_precision(visible, confidence)
-
-
-def test_a_perfect_confidence_has_average_precision_one_and_a_calibrated_one_no_calibration_error():
-    cases = [case._replace(existence=float(case.visible)) for case in make_cases(n=200)]
-    found = existence_quality(cases)
-    assert found["average_precision"] == pytest.approx(1) and found["calibration_error"] == 0
-    wrong = existence_quality([case._replace(existence=1 - case.existence) for case in cases])
-    assert wrong["calibration_error"] == 1
-
-
-def test_calibration_puts_confidence_one_into_the_last_bin():
-    bins = calibration(np.array([True, False]), np.array([1.0, 0.0]))
-    assert [(b["low"], b["high"], b["count"], b["share_visible"]) for b in bins] == [(0, 0.1, 1, 0), (0.9, 1, 1, 1)]
-
-
-def test_without_visible_cases_there_is_no_average_precision():
-    found = existence_quality([case for case in make_cases() if not case.visible])
-    assert math.isnan(found["average_precision"]) and found["calibration_error"] > 0
 
 
 def test_a_file_compared_with_itself_does_not_differ():
