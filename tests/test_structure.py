@@ -134,15 +134,6 @@ def flags_in(text: str) -> set[str]:
     return set(re.findall(r"(?<![\w-])--[A-Za-z][\w-]*", text))
 
 
-@pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: path.name)
-def test_every_flag_in_the_documents_is_one_that_a_script_has(document):
-    known = set().union(*(flags_in(text) for _, text in helps().values())) | FOREIGN_FLAGS
-    text = document.read_text()
-    if document.name == "differences.md":  # the original's own flags stand in the first column
-        text = re.sub(r"^\|[^|]*\|", "", text, flags=re.MULTILINE)
-    assert not flags_in(text) - known
-
-
 def commands_in(text: str) -> list[str]:
     """Commands that call a script of ours: of the code blocks, and the ones in backquotes."""
     blocks = "\n".join(re.findall(r"```bash\n(.*?)```", text, re.DOTALL)).replace("\\\n", " ").splitlines()
