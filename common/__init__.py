@@ -1,10 +1,16 @@
-"""What every stage needs and what is no format: errors, files, processes, options. It imports no folder of ours."""
+"""What every stage needs and is no format: errors, files, processes, options. It imports no folder of ours.
+
+Scripts import it before anything that has to be installed, so that a Python without it is told so in one line.
+"""
 
 import sys
+from importlib.util import find_spec
 
-if sys.version_info < (3, 10):  # noqa: UP036, every script comes through here before it meets newer syntax
-    sys.exit(f"error: needs Python 3.10 or newer; this is Python {sys.version.split()[0]}")
+NEEDED = ("torch", "torchvision", "numpy", "scipy", "cv2", "pycocotools", "PIL", "av", "lzstring", "ijson", "tqdm")
+NEEDED += ("matplotlib", "jinja2", "timm")
 
-from common.errors import end_imports_on_interrupt
-
-end_imports_on_interrupt()
+if missing := next((name for name in NEEDED if find_spec(name) is None), None):
+    sys.exit(
+        f"error: {sys.executable} has no module {missing}; activate this project's environment (README.md), or "
+        "pip install -r requirements.txt"
+    )

@@ -1,14 +1,9 @@
 """Errors that a user can cause end in one line on stderr and a non-zero exit status, never in a traceback."""
 
 import functools
-import os
-import signal
 import sys
 from collections.abc import Callable
-from pathlib import Path
-from types import FrameType
 
-INTERRUPTED, INTERRUPTED_STATUS = "interrupted; run the same command again to continue", 130
 # What parsing unexpected JSON can raise.
 MALFORMED = (KeyError, TypeError, ValueError, AttributeError, OverflowError, RecursionError)
 
@@ -48,34 +43,12 @@ def run_script(main: Callable[[], int | None]) -> None:
     if hasattr(sys.stdout, "reconfigure"):  # a terminal without Unicode gets escapes, not an error
         sys.stdout.reconfigure(errors="backslashreplace")
     try:
-        if signal.getsignal(signal.SIGINT) is _end_imports:
-            signal.signal(signal.SIGINT, signal.default_int_handler)
         status = main()
     except (UserError, OSError) as error:
         name = "" if isinstance(error, UserError) else f"{type(error).__name__}: "
         print(f"error: {name}{printable(str(error))}", file=sys.stderr)
         sys.exit(1)
     except KeyboardInterrupt:
-        print(INTERRUPTED, file=sys.stderr)
-        sys.exit(INTERRUPTED_STATUS)
+        print("interrupted; run the same command again to continue", file=sys.stderr)
+        sys.exit(130)
     sys.exit(status)
-
-
-def end_imports_on_interrupt() -> None:
-    """If the running program is a script of ours, Ctrl-C while it imports its modules ends it at once and in one line.
-
-    PyTorch takes seconds, and libraries that are imported by half turn Ctrl-C into errors of their own.
-    """
-    script = Path(getattr(sys.modules["__main__"], "__file__", None) or "/").resolve()
-    ours = script.is_relative_to(Path(__file__).resolve().parents[1]) and not script.is_relative_to(sys.prefix)
-    if ours and signal.getsignal(signal.SIGINT) is signal.default_int_handler:  # not where Ctrl-C is ignored
-        signal.signal(signal.SIGINT, _end_imports)
-
-
-def _end_imports(number: int, frame: FrameType | None) -> None:
-    while frame and not frame.f_code.co_filename.startswith("<frozen importlib"):
-        frame = frame.f_back
-    if frame is None:  # nothing is being imported
-        signal.default_int_handler(number, frame)
-    os.write(2, f"{INTERRUPTED}\n".encode())
-    os._exit(INTERRUPTED_STATUS)

@@ -1,8 +1,5 @@
 """Every script understands the others' spelling of its options and says what it does by default."""
 
-import ast
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -67,19 +64,3 @@ def test_an_unknown_flag_is_refused(parser, capsys):
     with pytest.raises(SystemExit):
         parser.parse_args(["--setting", "ego-exo", "--nowhere", "x"])
     assert "unrecognized arguments: --nowhere" in capsys.readouterr().err
-
-
-def test_an_older_python_is_told_so_in_one_line():
-    code = "import sys; sys.version_info = (3, 9, 18); import formats.takes"
-    run = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True)
-    assert run.returncode == 1
-    assert run.stderr.startswith("error: needs Python 3.10 or newer; this is Python 3.") and run.stderr.count("\n") == 1
-
-
-@pytest.mark.parametrize(
-    "path",
-    [path for path in ROOT.glob("[!.]*/*.py") if "__main__" in path.read_text()] + [ROOT / "eval_segswap.py"],
-    ids=lambda path: path.stem,
-)
-def test_an_older_python_can_parse_every_script_and_so_comes_to_that_line(path):
-    ast.parse(path.read_text(), feature_version=(3, 9))
