@@ -7,6 +7,7 @@ again whenever more takes have been processed.
 """
 
 import argparse
+import json
 import os
 import sys
 from collections.abc import Iterable
@@ -19,8 +20,8 @@ from common.errors import run_script  # isort: split
 from tqdm import tqdm
 
 from common.arguments import SETTINGS, Parser, add_data_path, add_splits_path
-from common.errors import UserError, counted, printable
-from common.files import json_list
+from common.errors import UserError, counted
+from common.files import atomic_write, claimed
 from formats.pairs import Annotated, pairs_path, write_pairs
 from formats.processed import ANNOTATION, ProcessedTake, is_processed
 from formats.takes import (
@@ -68,7 +69,7 @@ def main() -> None:
         if missing:
             some = ", ".join(missing[:3]) + (", ..." if len(missing) > 3 else "")
             count = f"{len(missing)} of {counted(len(uids), 'take')}"
-            print(printable(f"{split} of {args.split_path}: {count} not processed: {some}"))
+            print(f"{split} of {args.split_path}: {count} not processed: {some}")
         if not there:
             continue
         done = True
@@ -119,8 +120,8 @@ def write_original_list(
 
     Returns what is wrong with malformed takes, which are left out.
     """
-    malformed = {}
-    with json_list(path) as append:
+    malformed, before = {}, "[\n"
+    with claimed(path.parent, path.name, f"writes {path}"), atomic_write(path) as file:
         for uid in uids:
             try:
                 take = ProcessedTake.read(data_dir, uid)
@@ -132,7 +133,10 @@ def write_original_list(
                 folders = [f"{data_dir}//{uid}//{camera}//{name}" for camera in ego_exo]
                 for frame in sorted(take.masks[name][query]):
                     if annotated is None or frame in annotated.get((uid, name, target), ()):
-                        append([f"{folder}//{kind}//{frame}" for folder in folders for kind in ("rgb", "mask")])
+                        row = [f"{folder}//{kind}//{frame}" for folder in folders for kind in ("rgb", "mask")]
+                        file.write(before + json.dumps(row))
+                        before = ",\n"
+        file.write("[]\n" if before == "[\n" else "\n]\n")
     return malformed
 
 

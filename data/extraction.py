@@ -1,4 +1,4 @@
-"""From a take's videos and annotation to its processed form.
+"""From a take's videos and annotation to its processed form, and the list of what could not be made.
 
 Three steps: `plan_take`, then `extract_camera` for each job of the plan, in any process and order, then `finish_take`.
 A kill at any moment does no harm: a frame appears whole or not at all, annotation.json comes last, and the same steps
@@ -6,51 +6,48 @@ again do only what is missing.
 
 annotation.json promises to every later stage that both frames of each pair exist. It therefore leaves out cameras whose
 video is missing or broken, and for each object the frames past the end of its shortest video and those with a corrupt
-mask in any camera. Whatever is left out is listed as a `Failure`.
+mask in any camera. Whatever is left out is a `Failure` in `<data_dir>/<take_uid>/failed.json`;
+`<data_dir>/failed_takes.json` gathers these lists:
+`[{"take_uid", "take_name", "camera": str or null, "kind": "missing" | "broken", "reason"}, ...]`.
 """
 
+import json
 import shutil
-from collections.abc import Collection, Iterable
-from dataclasses import dataclass, field
+from collections.abc import Collection
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
 import cv2
 
-from common.errors import AccessError, UserError, counted
-from common.files import atomic_write, sync_files
-from data.failures import BROKEN, FAILED, MISSING, NOTE, Failure, read_failures, write_failures
+from common.errors import MALFORMED, UserError, counted
+from common.files import atomic_write, claimed, write_json
 from formats.geometry import Size, same_shape
 from formats.masks import RLE
-from formats.processed import (
-    ANNOTATION,
-    EGO_ROWS,
-    EXO_ROWS,
-    ProcessedTake,
-    frame_path,
-    frames_in,
-    pair_frames,
-    shrink,
-)
+from formats.processed import ANNOTATION, EGO_ROWS, EXO_ROWS, ProcessedTake, frame_path, frames_in, shrink
 from formats.takes import FRAME_STEP, Take, Track, video_path
 from formats.video import VideoError, VideoIndex, index_video, read_frames
 
-FRAME_CHOICES = ("all", "annotated")
-NO_EGO = Failure(None, MISSING, "no usable ego video, without which a take has no pairs")
-GONE = Failure(None, MISSING, "it lacks some of these frames or masks, and its videos are gone; what is there stays")
-NO_MEMORY = "memory ran out while {} was read; run the same command again, with fewer --num_workers"
+FAILED, FAILED_TAKES = "failed.json", "failed_takes.json"
+MISSING = "missing"  # not there at all: parts of the real data set were withdrawn
+BROKEN = "broken"  # there, but it cannot be used: another download should help
 
 
 @dataclass(frozen=True)
-class Extraction:
-    """Where from, where to, and which frames: "all" of each second, or the "annotated" ones, which pairs need."""
+class Failure:
+    """Something that is missing from a take; `camera` None concerns all of it."""
 
-    takes_dir: Path
-    data_dir: Path
-    frames: str
-    downscaled: bool
+    camera: str | None
+    kind: str
+    reason: str
 
-    def video_path(self, take: Take, camera: str) -> Path:
-        return video_path(self.takes_dir, take.name, camera, self.downscaled)
+    def describe(self, uid: str, take_name: str = "") -> str:
+        """The failure of a take in one line."""
+        name = f" ({take_name})" if take_name else ""
+        camera = f", camera {self.camera}" if self.camera else ""
+        return f"take {uid}{name}{camera}: {self.reason}"
+
+
+NO_EGO = Failure(None, MISSING, "no usable ego video, without which a take has no pairs")
 
 
 @dataclass(frozen=True)
@@ -87,46 +84,54 @@ class TakePlan:
     results: dict[str, CameraResult] = field(default_factory=dict)  # of the finished jobs, by camera
 
 
-def failures_if_done(take: Take, extraction: Extraction) -> list[Failure] | None:
+def failures_if_done(take: Take, takes_dir: Path, data_dir: Path, downscaled: bool) -> list[Failure] | None:
     """What a take lacks that is complete, or whose videos are gone. None: process it."""
     try:
-        former = ProcessedTake.read(extraction.data_dir, take.uid)
-    except AccessError:  # what it holds must not be replaced
-        raise
+        former = ProcessedTake.read(data_dir, take.uid)
     except UserError:
         return None
     failures = read_failures(former.folder)
-    if all(failure.kind == NOTE for failure in failures) and _is_complete(take, former, extraction.frames):
-        return failures
-    if all(extraction.video_path(take, camera).exists() for camera in former.cameras & set(take.cameras)):
+    if not failures and _is_complete(take, former):
+        return []
+    paths = {camera: video_path(takes_dir, take.name, camera, downscaled) for camera in take.cameras}
+    gone = [camera for camera in take.cameras if camera in former.cameras and not paths[camera].exists()]
+    if not gone:
         return None
     # Its videos were deleted after use. What was made of them must not be lost by looking again.
-    return failures or [GONE]
+    if not failures:
+        failures = [Failure(camera, MISSING, f"no file {paths[camera]}") for camera in gone]
+        write_failures(former.folder, take.name, failures)
+    return failures
 
 
-def plan_take(take: Take, extraction: Extraction) -> TakePlan:
+def plan_take(take: Take, takes_dir: Path, data_dir: Path, downscaled: bool) -> TakePlan:
     """Find out what of a take is there and what to do for it. Reads its videos' packets, decodes nothing."""
-    plan = TakePlan(take, extraction.data_dir / take.uid)
-    if not (extraction.takes_dir / take.name).is_dir():
-        plan.failures.append(Failure(None, MISSING, f"no folder {extraction.takes_dir / take.name}"))
+    plan = TakePlan(take, data_dir / take.uid)
+    if not (takes_dir / take.name).is_dir():
+        plan.failures.append(Failure(None, MISSING, f"no folder {takes_dir / take.name}"))
         return plan
     if not any(map(take.is_ego, take.cameras)):
         cameras = ", ".join(take.cameras) or "there are none"
         reason = f"none of its annotated cameras ({cameras}) is named aria* or is_ego in takes.json: it has no pairs"
         plan.failures.append(Failure(None, MISSING, reason))
         return plan
-    indexes = _index_videos(plan, extraction)
-    lengths = {camera: len(index) for camera, index in indexes.items()}
+    indexes: dict[str, VideoIndex] = {}
+    for camera in take.cameras:
+        path = video_path(takes_dir, take.name, camera, downscaled)
+        try:
+            indexes[camera] = index_video(path)
+        except VideoError as error:
+            plan.failures.append(Failure(camera, BROKEN if path.exists() else MISSING, str(error)))
     if not any(map(take.is_ego, indexes)):
         plan.failures.append(NO_EGO)
         return plan
-    wanted = _wanted_frames(take, indexes, _grid(take, lengths), extraction.frames)
+    wanted = _wanted_frames(take, _grid(take, indexes))
     for camera in sorted(indexes, key=take.is_ego):  # the exo videos, which take longer, go first
         index = indexes[camera]
-        frames = [frame for frame in wanted[camera] if frame < lengths[camera]]
-        if lacking := len(wanted[camera]) - len(frames):
+        frames = [frame for frame in wanted if frame < len(index)]
+        if lacking := len(wanted) - len(frames):
             end, lost = counted(len(index), "frame"), counted(lacking, "wanted frame")
-            reason = f"{index.path} ends after {end}; {lost} up to {wanted[camera][-1]} left out"
+            reason = f"{index.path} ends after {end}; {lost} up to {wanted[-1]} left out"
             plan.failures.append(Failure(camera, MISSING, reason))
         tracks = {name: tracks[camera] for name, tracks in take.objects.items() if camera in tracks}
         max_rows = EGO_ROWS if take.is_ego(camera) else EXO_ROWS
@@ -134,117 +139,23 @@ def plan_take(take: Take, extraction: Extraction) -> TakePlan:
     return plan
 
 
-def _index_videos(plan: TakePlan, extraction: Extraction) -> dict[str, VideoIndex]:
-    """The index of each usable video by camera; adds to the plan's failures what is wrong with videos."""
-    indexes = {}
-    masked = [frame for tracks in plan.take.objects.values() for track in tracks.values() for frame in track.encoded]
-    for camera in plan.take.cameras:
-        path = extraction.video_path(plan.take, camera)
-        try:
-            index = indexes[camera] = index_video(path)
-        except VideoError as error:
-            plan.failures.append(Failure(camera, BROKEN if path.exists() else MISSING, str(error)))
-            continue
-        except MemoryError:
-            plan.failures.append(Failure(camera, BROKEN, NO_MEMORY.format(path)))
-            continue
-        if (index.hidden or index.uneven) and len(index) <= max(masked, default=0):
-            # Kept, it would cost all cameras the frames behind its end.
-            signs = f"{counted(index.hidden, 'frame')} hidden by an edit list, {index.uneven} at uneven times"
-            reason = f"{path} is damaged: {signs}, and it ends after {len(index)}, before the last mask"
-            plan.failures.append(Failure(camera, BROKEN, reason))
-            del indexes[camera]
-        elif index.hidden:
-            reason = (
-                f"{path} hides {counted(index.hidden, 'frame')} by an edit list; frame 0 is the first that players show"
-            )
-            plan.failures.append(Failure(camera, NOTE, reason))
-        elif index.uneven:
-            reason = (
-                f"{path} shows {index.uneven} of {len(index)} frames at uneven times; unless it was made so, it is "
-                f"damaged and frames may be mixed up: download it again and delete {plan.folder}"
-            )
-            plan.failures.append(Failure(camera, NOTE, reason))
-    return indexes
-
-
 def extract_camera(job: CameraJob) -> CameraResult:
-    """Write the frames of a job that are not there yet and decode its masks.
+    """Decode the masks of a job and write the frames that are not there yet.
 
-    Raises UserError if the output cannot be written. Everything else that goes wrong is a failure of this camera alone.
+    Raises OSError if the output cannot be written. Everything else that goes wrong is a failure of this camera alone.
     """
     result = CameraResult()
     try:
         _decode_masks(job.tracks, result)
         sizes = {tuple(rle["size"]) for masks in result.masks.values() for rle in masks.values()}
-        result.new_frames = _write_frames(job, sizes) if job.frames else 0
-    except OSError as error:
-        raise _unwritable(job.folder, error) from None
-    except Exception as error:
-        if isinstance(error, MemoryError) or getattr(error, "code", None) == cv2.Error.STS_NO_MEM:
-            result.failure = Failure(job.camera, BROKEN, NO_MEMORY.format(job.index.path))
-            return result
+        result.new_frames = _write_frames(job, sizes)
+    except OSError:
+        raise
+    except Exception as error:  # damage makes libraries stumble in many ways
         shutil.rmtree(job.folder, ignore_errors=True)  # a better copy of the video must not find this one's frames
         what = "" if isinstance(error, VideoError) else f"unexpected {type(error).__name__}: "
         result.failure = Failure(job.camera, BROKEN, f"{what}{error}")
     return result
-
-
-def finish_take(plan: TakePlan) -> list[Failure]:
-    """Write annotation.json from the results of all jobs, and the list of what is missing; returns the list.
-
-    Raises UserError if the output cannot be written.
-    """
-    take = plan.take
-    for job in plan.jobs:
-        gone = set(job.frames) - frames_in(job.folder).keys()
-        if gone and not plan.results[job.camera].failure:
-            reason = f"{job.folder} has lost {counted(len(gone), 'frame')} meanwhile; run the same command again"
-            plan.results[job.camera].failure = Failure(job.camera, BROKEN, reason)
-    failed = sorted(camera for camera, result in plan.results.items() if result.failure)
-    lengths = {job.camera: len(job.index) for job in plan.jobs if job.camera not in failed}
-    failures = plan.failures + [plan.results[camera].failure for camera in failed]
-    try:
-        if not any(map(take.is_ego, lengths)):
-            if any(map(take.is_ego, failed)):
-                failures.append(NO_EGO)
-            (plan.folder / ANNOTATION).unlink(missing_ok=True)
-            write_failures(plan.folder, take.name, failures)
-            return failures
-        masks, corrupt = _merge_masks(take, plan.results, lengths)
-        failures += corrupt
-        if failures:  # before annotation.json: a take that has one and no list of failures lacks nothing
-            write_failures(plan.folder, take.name, failures)
-        ProcessedTake(take.uid, plan.folder, masks, _grid(take, lengths), take.stated_ego).write_annotation()
-        if not failures:
-            (plan.folder / FAILED).unlink(missing_ok=True)
-    except OSError as error:
-        raise _unwritable(plan.folder, error) from None
-    return failures
-
-
-def _unwritable(path: Path, error: OSError) -> UserError:
-    reason = error.strerror or error
-    return UserError(f"cannot write to {path} ({reason}); mend this and run the same command again to continue")
-
-
-def _write_frames(job: CameraJob, mask_sizes: Collection[Size]) -> int:
-    """Returns how many frames were missing. Raises VideoError if the video is damaged, or not what the masks are of."""
-    job.folder.mkdir(parents=True, exist_ok=True)
-    there = {frame: Path(path) for frame, path in frames_in(job.folder).items()}
-    # A power failure can leave empty files; a broken link or a folder is no frame either.
-    whole = {frame for frame, path in there.items() if path.is_file() and path.stat().st_size}
-    missing = [frame for frame in job.frames if frame not in whole]
-    for frame, image in read_frames(job.index, missing):
-        size = image.shape[:2]
-        if other := next((other for other in mask_sizes if not same_shape(size, other)), None):
-            found = f"{size[1]}x{size[0]}, masks of its camera are {other[1]}x{other[0]}"
-            raise VideoError(f"{job.index.path} is {found}: it lies on its side, or one of them is of another camera")
-        _, encoded = cv2.imencode(".jpg", shrink(image, job.max_rows))
-        with atomic_write(frame_path(job.folder, frame), "wb", sync=False) as file:
-            file.write(encoded)
-    sync_files(frame_path(job.folder, frame) for frame in missing)
-    return len(missing)
 
 
 def _decode_masks(tracks: dict[str, Track], result: CameraResult) -> None:
@@ -255,6 +166,42 @@ def _decode_masks(tracks: dict[str, Track], result: CameraResult) -> None:
                 result.masks[name][frame] = track.mask(frame)
             except ValueError as error:
                 result.corrupt[name][frame] = str(error)
+
+
+def _write_frames(job: CameraJob, mask_sizes: Collection[Size]) -> int:
+    """Returns how many frames were missing. Raises VideoError if the video is damaged, or not what the masks are of."""
+    missing = sorted(set(job.frames) - frames_in(job.folder).keys())
+    for frame, image in read_frames(job.index, missing):
+        size = image.shape[:2]
+        if other := next((other for other in mask_sizes if not same_shape(size, other)), None):
+            found = f"{size[1]}x{size[0]}, masks of its camera are {other[1]}x{other[0]}"
+            raise VideoError(f"{job.index.path} is {found}: it lies on its side, or one of them is of another camera")
+        _, encoded = cv2.imencode(".jpg", shrink(image, job.max_rows))
+        with atomic_write(frame_path(job.folder, frame), "wb") as file:
+            file.write(encoded)
+    return len(missing)
+
+
+def finish_take(plan: TakePlan) -> list[Failure]:
+    """Write annotation.json from the results of all jobs, and the list of what is missing; returns the list."""
+    take = plan.take
+    broken = {camera: result.failure for camera, result in sorted(plan.results.items()) if result.failure}
+    indexes = {job.camera: job.index for job in plan.jobs if job.camera not in broken}
+    failures = [*plan.failures, *broken.values()]
+    if not any(map(take.is_ego, indexes)):
+        if any(map(take.is_ego, broken)):
+            failures.append(NO_EGO)
+        (plan.folder / ANNOTATION).unlink(missing_ok=True)
+        write_failures(plan.folder, take.name, failures)
+        return failures
+    masks, corrupt = _merge_masks(take, plan.results, {camera: len(index) for camera, index in indexes.items()})
+    failures += corrupt
+    if failures:  # before annotation.json: a take that has one and no list of failures lacks nothing
+        write_failures(plan.folder, take.name, failures)
+    ProcessedTake(take.uid, plan.folder, masks, _grid(take, indexes), take.stated_ego).write_annotation()
+    if not failures:
+        (plan.folder / FAILED).unlink(missing_ok=True)
+    return failures
 
 
 def _merge_masks(
@@ -285,33 +232,55 @@ def _merge_masks(
     return masks, failures
 
 
-def _is_complete(take: Take, former: ProcessedTake, choice: str) -> bool:
+def _is_complete(take: Take, former: ProcessedTake) -> bool:
     """Whether a former run has written all masks of the take and all frames that it needs."""
-    masked = {name: {camera: set(rles) for camera, rles in cameras.items()} for name, cameras in former.masks.items()}
-    if masked != _masked_frames(take) or former.stated_ego != take.stated_ego:
+    expected = {name: {c: track.encoded.keys() for c, track in tracks.items()} for name, tracks in take.objects.items()}
+    found = {name: {camera: rles.keys() for camera, rles in tracks.items()} for name, tracks in former.masks.items()}
+    if found != expected or former.stated_ego != take.stated_ego:
         return False
-    wanted = _wanted_frames(take, take.cameras, former.subsample_idx, choice)
-    return all(frames_in(former.folder / camera).keys() >= set(frames) for camera, frames in wanted.items())
+    wanted = set(_wanted_frames(take, former.subsample_idx))
+    return all(frames_in(former.folder / camera).keys() >= wanted for camera in take.cameras)
 
 
-def _masked_frames(take: Take) -> dict[str, dict[str, set[int]]]:
-    """The frames with a mask, by object and camera."""
-    return {name: {camera: set(track.encoded) for camera, track in cams.items()} for name, cams in take.objects.items()}
-
-
-def _grid(take: Take, lengths: dict[str, int]) -> list[int]:
+def _grid(take: Take, indexes: dict[str, VideoIndex]) -> list[int]:
     """The frame of each second of the (longest) ego video."""
-    return list(range(0, max(length for camera, length in lengths.items() if take.is_ego(camera)), FRAME_STEP))
+    return list(range(0, max(len(index) for camera, index in indexes.items() if take.is_ego(camera)), FRAME_STEP))
 
 
-def _wanted_frames(take: Take, cameras: Collection[str], grid: Iterable[int], choice: str) -> dict[str, list[int]]:
-    """The frames to extract from each of `cameras`, ascending; some may lie past the end of its video."""
-    masked = _masked_frames(take)
-    if choice == "annotated":
-        there = {name: {c: tracks[c] for c in tracks if c in cameras} for name, tracks in masked.items()}
-        needed = pair_frames(there, take.is_ego)
-        return {camera: sorted(needed.get(camera, ())) for camera in cameras}
-    frames = set(grid)
-    for tracks in masked.values():  # frames off the grid are in odd annotations only
-        frames.update(*tracks.values())
-    return {camera: sorted(frames) for camera in cameras}
+def _wanted_frames(take: Take, grid: Collection[int]) -> list[int]:
+    """The frames to extract from each camera, ascending; some may lie past the end of its video."""
+    tracks = [track for cameras in take.objects.values() for track in cameras.values()]
+    return sorted({*grid}.union(*(track.encoded for track in tracks)))  # masks off the grid are in odd annotations only
+
+
+def write_failures(folder: Path, take_name: str, failures: list[Failure]) -> None:
+    """Write the list of the take in `folder`, so that parallel runs never write the same file."""
+    write_json(folder / FAILED, {"take_name": take_name, "failures": [asdict(failure) for failure in failures]}, 1)
+
+
+def read_failures(folder: Path) -> list[Failure]:
+    """The list of the take in `folder`; empty if it has none. Raises UserError if it is malformed."""
+    return _read_failures(folder)[1]
+
+
+def gather_failures(data_dir: Path) -> None:
+    """Write failed_takes.json from the lists of all takes."""
+    with claimed(data_dir, FAILED_TAKES, f"writes {data_dir / FAILED_TAKES}"):
+        rows = []
+        for folder in sorted(path.parent for path in data_dir.glob(f"*/{FAILED}")):
+            take_name, failures = _read_failures(folder)
+            rows += [{"take_uid": folder.name, "take_name": take_name, **asdict(failure)} for failure in failures]
+        write_json(data_dir / FAILED_TAKES, rows, indent=1)
+
+
+def _read_failures(folder: Path) -> tuple[str, list[Failure]]:
+    """The take's name and its list."""
+    path = folder / FAILED
+    try:
+        raw = json.loads(path.read_bytes())
+        return raw["take_name"], [Failure(**row) for row in raw["failures"]]
+    except FileNotFoundError:
+        return "", []
+    except MALFORMED as error:
+        remedy = "delete it and run data/process_data.py again"
+        raise UserError(f"{path} is malformed ({type(error).__name__}: {error}); {remedy}") from None

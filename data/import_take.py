@@ -22,7 +22,7 @@ import numpy as np
 from tqdm import tqdm
 
 from common.arguments import DEFAULT_ROOT, Parser
-from common.errors import MALFORMED, UserError, counted, printable
+from common.errors import MALFORMED, UserError, counted
 from common.files import atomic_folder, claimed, is_file_name, read_json, remove_leftovers, write_json
 from formats.footage import Footage, add_footage_options, open_cameras, synchronize
 from formats.mask_files import MaskFiles, find_masks
@@ -94,7 +94,7 @@ def main() -> None:
             for path, content in lists.items():  # the folder comes last: it says that the take is complete
                 remove_leftovers(path.parent, path.name)
                 write_json(path, content)
-    print(printable(f"{args.name}: {counted(length, 'frame')}, {counted(count, 'mask')} in {args.root}"))
+    print(f"{args.name}: {counted(length, 'frame')}, {counted(count, 'mask')} in {args.root}")
     if left_out:
         print(f"{counted(left_out, 'mask')} left out: at no moment of the take, which all cameras have")
 
@@ -108,7 +108,7 @@ def read_track(masks: MaskFiles, name: str, footage: Footage, shown: np.ndarray)
     frame_of = {position: frame for frame, position in reversed(list(enumerate(shown.tolist())))}
     annotation, annotated_frames = {}, []
     numbers = sorted(masks.objects[name])
-    for number in tqdm(numbers, printable(name), unit="mask", leave=False):
+    for number in tqdm(numbers, name, unit="mask", leave=False):
         if number not in position_of:
             raise UserError(f"{masks} has a mask of frame {number}, which {footage.path} has not")
         rle = masks.read(name, number, footage.size)

@@ -10,9 +10,7 @@ Status 1: a video or mask is broken (download it again), or nothing could be pro
 """
 
 import argparse
-import contextlib
 import sys
-from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -23,20 +21,23 @@ from common.errors import run_script  # isort: split
 from tqdm import tqdm
 
 from common.arguments import DEFAULT_ROOT, Parser, add_num_workers, add_splits_path
-from common.errors import UserError, counted, printable
-from common.files import only_one, remove_leftovers, write_json
+from common.errors import UserError, counted
+from common.files import claimed, remove_leftovers, write_json
 from common.parallel import run_jobs, split_by_work
 from data.extraction import (
-    FRAME_CHOICES,
+    BROKEN,
+    FAILED_TAKES,
+    MISSING,
     CameraJob,
-    Extraction,
+    Failure,
     TakePlan,
     extract_camera,
     failures_if_done,
     finish_take,
+    gather_failures,
     plan_take,
+    write_failures,
 )
-from data.failures import BROKEN, FAILED_TAKES, MISSING, NOTE, Failure, gather_failures, write_failures
 from formats.processed import SOURCE, claim_data_dir, is_processed
 from formats.takes import (
     ANNOTATION_TEMPLATE,
@@ -62,14 +63,11 @@ def parse_args() -> argparse.Namespace:
     add_splits_path(parser, "--split_path")
     add("--split", nargs="+", default=["all"], help="splits of --split_path, or all (default: all)")
     add("--uids", nargs="+", metavar="UID", help="process only these takes (default: all takes of the splits)")
-    frames = "one of each second, or only those that a pair needs: less disk, less time where annotations are sparse"
-    add("--frames", choices=FRAME_CHOICES, default="all", help=frames)
     small = "use videos of 448 pixels on the short side and keep that size: tens of times less to get and decode"
     add("--downscaled", action="store_true", help=f"{small}, slightly softer images")
     add_num_workers(parser, "processes, each decoding one camera on one thread in up to 0.4 GB")
-    shard = "do the I-th of N parts of about equal work, I from 1 (default: 1/1, all of it)"
+    shard = "do the I-th of N parts of about equal work, I from 1; all jobs with the same N (default: 1/1, all of it)"
     add("--shard", type=_shard, default=(1, 1), metavar="I/N", help=shard)
-    add("--strict", action="store_true", help="stop at the first missing or broken video or mask")
     args = parser.parse_args()
     root = args.takepath.absolute().parent
     args.annotationpath = args.annotationpath or root / ANNOTATION_TEMPLATE
@@ -97,30 +95,16 @@ def main() -> int:
     splits = read_splits(args.split_path)
     chosen = choose_takes(args, splits)
     status, seen = 0, set()
-    with one_run_at_a_time(args.outputpath, args.shard):
-        for name in (FAILED_TAKES, SOURCE):
-            remove_leftovers(args.outputpath, name, 0 if args.shard == (1, 1) else 3600)  # younger: of another shard?
-        claim_data_dir(args.outputpath, args.downscaled)
-        hand_on_split(args, splits)
-        _warn_of_leaks(args, splits, chosen)
+    shard, shards = args.shard
+    what = f"processes takes into {args.outputpath}"
+    with claimed(args.outputpath, f"process_data_{shard}_of_{shards}", what):
+        with claimed(args.outputpath, SOURCE, what, ["split.json"]):
+            claim_data_dir(args.outputpath, args.downscaled)
+            hand_on_split(args, splits)
         for split, uids in chosen.items():
             status = max(status, process_split(args, split, [uid for uid in uids if uid not in seen], splits))
             seen.update(uids)
     return status
-
-
-@contextlib.contextmanager
-def one_run_at_a_time(data_dir: Path, shard: tuple[int, int]) -> Iterator[None]:
-    """Wait for other runs that write into `data_dir`, except for other shards of as many: they have other takes."""
-    what = f"processes takes into {data_dir}"
-    with contextlib.ExitStack() as own_lock:
-        with only_one(data_dir / ".process_data.lock", what):  # until this run has looked around, nobody else starts
-            own_lock.enter_context(only_one(data_dir / f".process_data_{shard[0]}_of_{shard[1]}.lock", what))
-            for lock in data_dir.glob(".process_data_*_of_*.lock"):
-                if not lock.name.endswith(f"_of_{shard[1]}.lock"):
-                    with only_one(lock, what):
-                        pass
-        yield
 
 
 def choose_takes(args: argparse.Namespace, splits: dict[str, list[str]]) -> dict[str, list[str]]:
@@ -149,22 +133,9 @@ def hand_on_split(args: argparse.Namespace, splits: dict[str, list[str]]) -> Non
         message = (
             f"{own} is another split and stays; delete it, or give --split_path {args.split_path} to later stages too"
         )
-        print(f"warning: {printable(message)}", file=sys.stderr)
+        print(f"warning: {message}", file=sys.stderr)
     else:
         write_json(own, splits, indent=1)
-
-
-def _warn_of_leaks(args: argparse.Namespace, splits: dict[str, list[str]], chosen: dict[str, list[str]]) -> None:
-    """Say which takes are in two splits; they are processed once, in the first of them."""
-    count = Counter(uid for uids in splits.values() for uid in set(uids))
-    twice = [uid for uids in chosen.values() for uid in uids if count[uid] > 1]
-    if twice:
-        where = " and ".join(name for name, uids in splits.items() if twice[0] in uids)
-        count = counted(len(set(twice)), "take")
-        message = f"{count} in more than one split of {args.split_path}: {twice[0]} is in {where}"
-        if args.strict:
-            raise UserError(f"{message} (fatal by --strict)")
-        print(f"warning: {printable(message)}", file=sys.stderr)
 
 
 def process_split(args: argparse.Namespace, split: str, uids: list[str], splits: dict[str, list[str]]) -> int:
@@ -177,7 +148,7 @@ def process_split(args: argparse.Namespace, split: str, uids: list[str], splits:
     homeless = set(others).difference(*splits.values())
     if homeless and not args.uids:
         count = counted(len(homeless), "annotated take")
-        print(printable(f"{split}: {count} in no split of {args.split_path}, left out"))
+        print(f"{split}: {count} in no split of {args.split_path}, left out")
     shard, shards = args.shard
     work = {uid: estimated_work(takes[uid]) if uid in takes else 0 for uid in uids}
     mine = split_by_work(work, shards)[shard - 1]
@@ -186,19 +157,13 @@ def process_split(args: argparse.Namespace, split: str, uids: list[str], splits:
         if uid not in takes:
             unannotated = Failure(None, MISSING, f"{path} does not annotate it")
             failures[uid] = [Failure(None, BROKEN, malformed[uid]) if uid in malformed else unannotated]
+            remove_leftovers(args.outputpath / uid)
             write_failures(args.outputpath / uid, "", failures[uid])
-            _stop_if_strict(args, uid, "", failures[uid])
-    title = printable(split) if shards == 1 else f"{printable(split)} {shard}/{shards}"
+    title = split if shards == 1 else f"{split} {shard}/{shards}"
     failures |= process_takes(args, [takes[uid] for uid in mine if uid in takes], title)
     gather_failures(args.outputpath)
     names = {uid: takes[uid].name if uid in takes else "" for uid in mine}
     return sum_up(args, title, names, failures)
-
-
-def _stop_if_strict(args: argparse.Namespace, uid: str, name: str, failures: list[Failure]) -> None:
-    serious = [failure for failure in failures if failure.kind != NOTE]
-    if args.strict and serious:
-        raise UserError(f"{serious[0].describe(uid, name)} (fatal by --strict)")
 
 
 def estimated_work(take: Take) -> int:
@@ -219,10 +184,10 @@ def process_takes(args: argparse.Namespace, takes: list[Take], title: str) -> di
     """Process takes, as many cameras at once as there are workers; returns what each of them lacks, by uid.
 
     The longest takes go first, so that no long one is left for a single worker in the end. Any exception stops all
-    workers. Raises UserError if the output cannot be written, a worker is killed, or --strict stops the run.
+    workers. Raises OSError if the output cannot be written, UserError if a worker is killed.
     """
     takes = sorted(takes, key=estimated_work, reverse=True)
-    extraction = Extraction(args.takepath, args.outputpath, args.frames, args.downscaled)
+    places = args.takepath, args.outputpath, args.downscaled
     plans: dict[str, TakePlan] = {}  # of the takes under way
     failures: dict[str, list[Failure]] = {}  # of the finished takes
     left = {take.uid: estimated_work(take) for take in takes}
@@ -233,9 +198,9 @@ def process_takes(args: argparse.Namespace, takes: list[Take], title: str) -> di
             folder = args.outputpath / take.uid
             for path in (folder, *(folder / camera for camera in take.cameras)):
                 remove_leftovers(path)
-            found = failures_if_done(take, extraction)
+            found = failures_if_done(take, *places)
             if found is None:
-                plan = plan_take(take, extraction)
+                plan = plan_take(take, *places)
                 if plan.jobs:
                     plans[take.uid] = plan
                     yield from plan.jobs
@@ -248,7 +213,6 @@ def process_takes(args: argparse.Namespace, takes: list[Take], title: str) -> di
         bar.total -= left[take.uid]  # it was there already or cannot be done, so that it is no work
         bar.set_postfix_str(f"{len(failures)}/{counted(len(takes), 'take')}", refresh=False)
         bar.update(1)
-        _stop_if_strict(args, take.uid, take.name, found)
 
     with _progress_bar(title, sum(left.values()) + len(takes)) as bar:
         for job, result in run_jobs(extract_camera, camera_jobs(), args.num_workers):
@@ -274,14 +238,14 @@ def _progress_bar(title: str, total: int) -> tqdm:
 def sum_up(args: argparse.Namespace, title: str, names: dict[str, str], failures: dict[str, list[Failure]]) -> int:
     """Print what the takes of `names` (uid -> name) lack, and return the exit status."""
     there = [uid for uid in failures if is_processed(args.outputpath, uid)]
-    complete = sum(all(failure.kind == NOTE for failure in failures[uid]) for uid in there)
+    complete = sum(not failures[uid] for uid in there)
     print(
         f"{title}: {complete} of {counted(len(failures), 'take')} complete, {len(there) - complete} in part, "
         f"{len(failures) - len(there)} left out; in {args.outputpath}"
     )
     lines = [failure.describe(uid, names[uid]) for uid in names for failure in failures[uid]]
     if lines:
-        print("\n".join(f"  {printable(line)}" for line in lines[:MAX_PRINTED]))
+        print("\n".join(f"  {line}" for line in lines[:MAX_PRINTED]))
         more = f"{len(lines) - MAX_PRINTED} more are" if len(lines) > MAX_PRINTED else "all this is"
         print(f"  {more} in {args.outputpath / FAILED_TAKES}")
     broken = any(failure.kind == BROKEN for found in failures.values() for failure in found)

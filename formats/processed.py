@@ -25,7 +25,7 @@ import cv2
 import numpy as np
 
 from common.errors import MALFORMED, UserError
-from common.files import is_file_name, json_errors, read_file, read_json, remove_leftovers, write_json
+from common.files import is_file_name, json_errors, read_file, read_json, write_json
 from formats.geometry import Size
 from formats.masks import RLE, mask_size
 from formats.takes import by_frame, is_ego, parse_frames
@@ -177,7 +177,6 @@ def claim_data_dir(data_dir: Path, downscaled: bool) -> None:
     source = {"videos": "downscaled/448" if downscaled else "full size"}
     path = Path(data_dir) / SOURCE
     if not path.exists():
-        remove_leftovers(data_dir, SOURCE, seconds=3600)  # other shards may start at the same time
         write_json(path, source)
         return
     former = read_json(path, "delete it if the frames beside it may stay")

@@ -180,12 +180,6 @@ def test_splits_without_processed_takes_are_passed_over(tmp_path):
     assert {path.name.partition("_")[0] for path in data_dir.glob("[!.]*_*")} == {"val"}
 
 
-def test_uids_with_control_characters_are_printed_harmlessly(tmp_path):
-    splits = {"train": ["uid", "take\u202e"]}
-    data_dir = write_data_set(tmp_path, {"uid": {"masks": {}, "subsample_idx": []}}, splits)
-    assert "not processed: take\\u202e\n" in create_pairs(data_dir).stdout
-
-
 def test_objects_and_cameras_without_masks_make_no_trouble(tmp_path):
     rle = encode_mask(np.eye(8, dtype=np.uint8))
     masks = {

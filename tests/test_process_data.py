@@ -1,6 +1,5 @@
 import errno
 import json
-import multiprocessing.synchronize
 import os
 import random
 import re
@@ -8,7 +7,6 @@ import shutil
 import signal
 import subprocess
 import sys
-import threading
 import time
 
 import av
@@ -17,15 +15,13 @@ import numpy as np
 import pytest
 
 import data.extraction
-import data.process_data
 import formats.video
-from data.extraction import shrink
 from data.process_data import estimated_work
-from formats.masks import encode_lzstring
+from formats.processed import shrink
 from formats.takes import parse_take
 from tests.made import EGO, ROOT
 from tests.made.claims import claimed_elsewhere
-from tests.made.processed import create_pairs, make_unreadable
+from tests.made.processed import create_pairs
 from tests.made.raw_takes import (
     CAMERAS,
     EXO_1,
@@ -47,13 +43,12 @@ from tests.made.raw_takes import (
     video,
     write_annotations,
 )
-from tests.made.scripts import living, wait_for_the_end
-from tests.made.videos import hide_first_frames, make_video, read_number
+from tests.made.scripts import wait_for_the_end
+from tests.made.videos import make_video
 
 __all__ = ["original", "undisturbed"]  # fixtures
 
 A, B, C = RAW_SPLITS["train"] + RAW_SPLITS["val"]
-needs_ps = pytest.mark.skipif(not shutil.which("ps"), reason="needs ps to see processes")
 
 
 @pytest.fixture
@@ -61,12 +56,6 @@ def root(original, tmp_path):
     """A copy of the takes, to break something in."""
     shutil.copytree(original, tmp_path / "data")
     return tmp_path / "data"
-
-
-def the_failure(root):
-    """The only failure there is."""
-    (row,) = failures(root / "processed")
-    return row
 
 
 # What it makes of whole takes
@@ -115,36 +104,6 @@ def test_videos_of_any_size_shrink_by_a_whole_number_and_never_grow(size, max_ro
     assert shrink(np.zeros((*size, 3), np.uint8), max_rows).shape == (*expected, 3)
 
 
-def test_annotated_frames_are_those_that_a_pair_needs(root):
-    assert process(root, "--frames", "annotated", "--split", "val") == 0
-    out = root / "processed"
-    # The cup is in all cameras in all four frames, the carton in gp02 at 60 too, the third object in no pair.
-    assert {camera: sorted(read_frames(out, C, camera)) for camera in CAMERAS} == {
-        EGO: [0, 30, 60, 90],
-        EXO_1: [0, 30, 60, 90],
-        EXO_2: [0, 30, 60, 90],
-    }
-    annotations = read_annotations(root, "train")
-    for cameras in annotations[A]["object_masks"].values():
-        for camera, track in cameras.items():
-            last = "60" if camera == EXO_2 else "30"
-            track["annotation"] = {f: mask for f, mask in track["annotation"].items() if f == last}
-    write_annotations(root, "train", annotations)
-    assert process(root, "--frames", "annotated", "--split", "train") == 0
-    assert {camera: sorted(read_frames(out, A, camera)) for camera in CAMERAS if (out / A / camera).exists()} == {
-        EGO: [30, 60],
-        EXO_2: [30, 60],
-        EXO_1: [30],
-    }
-    assert_consistent(out, A)
-
-
-def test_a_run_for_all_frames_completes_one_for_annotated_frames(root, undisturbed):
-    assert process(root, "--frames", "annotated") == 0
-    assert process(root) == 0
-    assert tree(root / "processed") == undisturbed
-
-
 def test_a_camera_that_takes_json_calls_head_worn_is_an_ego_camera(root):
     assert process(root) == 0
     cameras = [{"cam_id": EXO_2, "is_ego": True}, {"cam_id": EGO, "is_ego": True}, {"cam_id": EXO_1, "is_ego": False}]
@@ -168,7 +127,7 @@ def test_a_take_of_own_cameras_says_how_one_becomes_the_ego_camera(root):
         video(root, NAMES[A], camera).rename(video(root, NAMES[A], name))
     assert process(root) == 1
     reason = "none of its annotated cameras (headcam, phone) is named aria* or is_ego in takes.json: it has no pairs"
-    assert the_failure(root)["reason"] == reason
+    assert [row["reason"] for row in failures(root / "processed")] == [reason]
     cameras = [{"cam_id": "headcam", "is_ego": True}, {"cam_id": "phone", "is_ego": False}]
     (root / "takes.json").write_text(json.dumps([{"take_uid": A, "cameras": cameras}]))
     assert process(root) == 0
@@ -202,7 +161,7 @@ def test_takes_can_be_named_whatever_split_holds_them(root, capsys):
     assert {path.name for path in (root / "processed").glob("uid-*")} == {B, C}
     shutil.rmtree(root / "takes" / NAMES[A])
     assert process(root, "--uids", A) == 0  # withdrawn
-    assert the_failure(root)["take_uid"] == A
+    assert [row["take_uid"] for row in failures(root / "processed")] == [A]
     assert process(root, "--uids", A, "--split", "val") == 1
     assert f"no take {A} in val of {root / 'split.json'}" in capsys.readouterr().err
 
@@ -254,23 +213,15 @@ def test_a_rerun_touches_nothing(root):
     assert times == {path: path.stat().st_mtime_ns for path in times}
 
 
-def test_a_rerun_replaces_lost_and_empty_frames_and_follows_a_changed_annotation(root, undisturbed):
+def test_a_rerun_replaces_lost_frames_removes_leftovers_and_follows_a_changed_annotation(root, undisturbed):
     assert process(root) == 0
     out = root / "processed"
     (out / A / EGO / "30.jpg").unlink()
     (out / A / EXO_1 / "0.jpg").unlink()
-    (out / A / EXO_1 / "60.jpg").write_bytes(b"")
-    (out / A / EXO_1 / "90.jpg").unlink()
-    (out / A / EXO_1 / "90.jpg").symlink_to("nowhere")
     (out / B / "annotation.json").write_text("{")
-    (out / C / EXO_2 / ".60.jpg.0123abcd.tmp").write_bytes(b"left by a killed run")
     shutil.rmtree(out / C / EXO_1)
-    assert process(root) == 0
-    assert tree(out) == undisturbed
-    for leftover in (".annotation.json.0123abcd.tmp", ".failed.json.0123abcd.tmp", f"{EGO}/.30.jpg.0123abcd.tmp"):
-        (out / A / leftover).write_bytes(b"left by a killed run after the take was done")
-    for leftover in (".failed_takes.json.0123abcd.tmp", ".source.json.0123abcd.tmp"):
-        (out / leftover).write_bytes(b"left by a killed run in the end or at the start")
+    for leftover in (".annotation.json", ".failed.json", f"{EGO}/.30.jpg", "../.failed_takes.json", "../.source.json"):
+        (out / A / f"{leftover}.0123abcd.tmp").write_bytes(b"left by a killed run")
     assert process(root) == 0
     assert tree(out) == undisturbed
     annotations = read_annotations(root, "val")
@@ -280,35 +231,22 @@ def test_a_rerun_replaces_lost_and_empty_frames_and_follows_a_changed_annotation
     assert "60" not in json.loads((out / C / "annotation.json").read_text())["masks"]["cup _0"][EXO_1]
 
 
-def test_takes_whose_videos_were_deleted_after_processing_stay(root, undisturbed):
-    video(root, NAMES[B], EXO_2).unlink()  # one take has a failure on record
+def test_what_was_made_of_videos_that_were_deleted_afterwards_stays_and_what_it_lacks_is_listed(root):
+    video(root, NAMES[B], EXO_2).unlink()
     process(root)
     before = tree(root / "processed")
+    (row,) = failures(root / "processed")
     shutil.rmtree(root / "takes")
     (root / "takes").mkdir()
     assert process(root) == 0
     assert tree(root / "processed") == before
-
-
-def test_an_annotation_json_that_cannot_be_read_is_not_taken_for_missing(root, capsys):
-    process(root)
-    path = root / "processed" / A / "annotation.json"
-    make_unreadable(path)
-    shutil.rmtree(root / "takes" / NAMES[A])
-    assert process(root) == 1
-    assert f"error: {path} cannot be read" in capsys.readouterr().err
-    assert path.is_symlink()
-
-
-def test_frames_that_are_wanted_too_late_are_missed_in_words(root, capsys):
-    assert process(root, "--split", "val") == 0
     (root / "processed" / C / EGO / "30.jpg").unlink()
-    video(root, NAMES[C], EGO).unlink()
-    before = tree(root / "processed")
-    assert process(root, "--split", "val") == 0
-    out = capsys.readouterr().out
-    assert "0 of 1 take complete, 1 in part" in out and "it lacks some of these frames or masks" in out
-    assert tree(root / "processed") == before
+    assert process(root) == 0
+    assert [row["reason"] for row in failures(root / "processed") if row["take_uid"] == C] == [
+        f"no file {video(root, NAMES[C], camera)}" for camera in CAMERAS
+    ]
+    assert row in failures(root / "processed")
+    assert (root / "processed" / C / "annotation.json").exists()
 
 
 def start(root):
@@ -324,44 +262,21 @@ def wait_for(root, pattern, count=1):
         time.sleep(0.002)
 
 
-KILLS = {  # how, with which signal, and after how many of which files
-    "all, at the first frame": (os.killpg, signal.SIGKILL, "*/*/*.jpg", 1),
-    "all, at some frame": (os.killpg, signal.SIGKILL, "*/*/*.jpg", 13),
-    "all, at the first take": (os.killpg, signal.SIGKILL, "*/annotation.json", 1),
-    "the parent alone": (os.kill, signal.SIGKILL, "*/*/*.jpg", 1),
-    "Ctrl-C, which reaches all": (os.killpg, signal.SIGINT, "*/*/*.jpg", 1),
-}
-
-
-@needs_ps
-@pytest.mark.parametrize("name", KILLS)
-def test_a_killed_run_leaves_no_process_and_a_rerun_gives_the_same_bytes(root, undisturbed, name):
-    kill, killing, pattern, count = KILLS[name]
+@pytest.mark.skipif(not shutil.which("ps"), reason="needs ps to see processes")
+@pytest.mark.parametrize("killing", [signal.SIGKILL, signal.SIGINT])
+def test_a_killed_run_leaves_no_process_and_a_rerun_gives_the_same_bytes(root, undisturbed, killing):
     run = start(root)
-    wait_for(root, pattern, count)
-    time.sleep(random.Random(count).random() * 0.05)
-    kill(run.pid, killing)
-    _, error = run.communicate(timeout=30)
+    deadline = time.monotonic() + 60
+    while len(list((root / "processed").glob("*/*/*.jpg"))) < 13:
+        assert time.monotonic() < deadline
+        time.sleep(0.002)
+    time.sleep(random.random() * 0.05)
+    os.killpg(run.pid, signal.SIGINT) if killing == signal.SIGINT else os.kill(run.pid, signal.SIGKILL)
+    _, error = run.communicate(timeout=60)
     assert run.returncode == (130 if killing == signal.SIGINT else -killing)
     if killing == signal.SIGINT:
         assert "interrupted; run the same command again to continue" in error and "Traceback" not in error
     wait_for_the_end(run)
-    assert process(root) == 0
-    assert tree(root / "processed") == undisturbed
-
-
-@needs_ps
-@pytest.mark.parametrize("moment", ["it starts", "it works"])
-def test_a_killed_worker_ends_the_run_in_one_line(root, undisturbed, moment):
-    run = start(root)
-    while not (workers := [pid for pid, args in living(run).items() if "spawn_main" in args]):
-        assert run.poll() is None
-    if moment == "it works":
-        wait_for(root, "*/*/*.jpg")
-    os.kill(workers[0], signal.SIGKILL)
-    _, error = run.communicate(timeout=30)
-    assert run.returncode == 1
-    assert "a worker process was killed" in error and "--num_workers (now 2" in error and "Traceback" not in error
     assert process(root) == 0
     assert tree(root / "processed") == undisturbed
 
@@ -375,42 +290,15 @@ def test_two_processes_give_the_same_bytes_as_one(root, undisturbed):
     assert tree(root / "processed") == undisturbed
 
 
-def test_of_two_runs_at_once_one_waits_and_leaves_the_others_temporary_files_alone(root, undisturbed):
-    out = root / "processed"
-    with data.process_data.one_run_at_a_time(out, (1, 1)):
-        temporary = out / A / EGO / ".0.jpg.0123abcd.tmp"
-        temporary.parent.mkdir(parents=True)
-        temporary.touch()
+def test_a_second_run_waits_for_the_first_and_another_shard_does_not(root, undisturbed):
+    with claimed_elsewhere(root / "processed", "process_data_1_of_1") as first:
         run = start(root)
-        assert run.stderr.readline().startswith(f"waiting for process {os.getpid()} on ")
-        assert temporary.exists() and not list(out.glob("*/*/*.jpg"))
-    assert run.wait(timeout=30) == 0
-    assert tree(out) == undisturbed
-
-
-@pytest.mark.parametrize(
-    "running, shard, waits",
-    [
-        ((1, 1), (1, 2), True),
-        ((1, 2), (1, 1), True),
-        ((1, 2), (1, 2), True),
-        ((1, 2), (1, 3), True),
-        ((1, 2), (2, 2), False),
-    ],
-)
-def test_only_the_shards_of_one_job_run_side_by_side(tmp_path, running, shard, waits):
-    started = threading.Event()
-
-    def run():
-        with data.process_data.one_run_at_a_time(tmp_path, shard):
-            started.set()
-
-    thread = threading.Thread(target=run)
-    with claimed_elsewhere(tmp_path, f"process_data_{running[0]}_of_{running[1]}"):
-        thread.start()
-        assert started.wait(0.2 if waits else 20) != waits
-    thread.join()
-    assert started.is_set()
+        assert run.stderr.readline().startswith(f"waiting for process {first.pid} on ")
+        assert not list((root / "processed").glob("uid-*"))
+    assert run.wait(timeout=60) == 0
+    assert tree(root / "processed") == undisturbed
+    with claimed_elsewhere(root / "processed", "process_data_1_of_2"):
+        assert process(root, "--shard", "2/2") == 0
 
 
 # What can be wrong with the data
@@ -430,10 +318,6 @@ def rewrite(camera, change):
 
 def remake(camera, num_frames, size=SIZE):
     return lambda root: make_video(video(root, NAMES[A], camera), num_frames, size)
-
-
-def hide(count):
-    return lambda root: hide_first_frames(video(root, NAMES[A], EXO_1), count)
 
 
 def annotate(raw):
@@ -476,8 +360,6 @@ def assert_match(lines, patterns):
     assert all(re.match(pattern, line) for line, pattern in zip(lines, patterns, strict=True)), lines
 
 
-BAD_OBJECT = {"take_name": "x", "object_masks": {"o": {EGO: {}}}}
-BAD_FRAME = {"take_name": "x", "object_masks": {"o": {EGO: {"annotation": {"9" * 5000: {}}}}}}
 NO_EGO = "None missing no usable ego video"
 MALFORMED = "None broken the annotation of take uid-a is malformed"
 DISASTERS = {  # what is done to take A, its failures, the cameras that it loses; with the ego camera goes the take
@@ -485,20 +367,12 @@ DISASTERS = {  # what is done to take A, its failures, the cameras that it loses
     "no ego video": (remove(EGO), [f"{EGO} missing no file .*/{EGO}.mp4$", NO_EGO], {*CAMERAS}),
     "no folder": (lambda root: shutil.rmtree(root / "takes" / NAMES[A]), ["None missing no folder .*_1$"], {*CAMERAS}),
     "empty video": (rewrite(EXO_1, lambda _: b""), [r"cam01 broken .*/cam01.mp4 is empty \(0 bytes\)"], {EXO_1}),
-    "cut off": (rewrite(EXO_1, lambda v: v[:-2000]), [r"cam01 broken .* no readable .* \(moov atom\)"], {EXO_1}),
     "web page": (rewrite(EXO_1, lambda _: b"<html>not found"), ["cam01 broken .*/cam01.mp4 has no readable"], {EXO_1}),
     "cut off at 3/4": (cut_off_behind_the_index, [r"cam01 broken .* is cut off or damaged: \d+ of 95 frames"], {EXO_1}),
-    "noise in exo": (rewrite(EXO_2, add_noise), ["gp02 broken .*/gp02.mp4 is damaged.* of 95"], {EXO_2}),
     "noise in ego": (rewrite(EGO, add_noise), [f"{EGO} broken .* is damaged.* of 95", NO_EGO], {EGO}),
-    "edit list": (hide(20), ["cam01 broken .* hidden by an edit list"], {EXO_1}),
-    "edit list that hides all but one": (hide(94), ["cam01 broken .* hidden by an edit list"], {EXO_1}),
     "on its side": (remake(EXO_1, 95, SIZE[::-1]), ["cam01 broken .* 96x192, masks of its camera are 192x96"], {EXO_1}),
     "no annotation": (unannotate, ["None missing .*/relations_train.json does not annotate it"], {*CAMERAS}),
     "empty annotation": (annotate({}), [MALFORMED], {*CAMERAS}),
-    "annotation without objects": (annotate({"take_name": "x"}), [MALFORMED], {*CAMERAS}),
-    "object without masks": (annotate(BAD_OBJECT), [MALFORMED], {*CAMERAS}),
-    "frame of 5,000 digits": (annotate(BAD_FRAME), [MALFORMED], {*CAMERAS}),
-    "annotation of another kind": (annotate([]), [MALFORMED], {*CAMERAS}),
 }
 
 
@@ -529,9 +403,6 @@ SMALL_DISASTERS = {  # what is done to take A, its failure, the frame that objec
     ),
     "short ego": (remake(EGO, 61), f"{EGO} missing .* ends after 61 frames", dict.fromkeys(TRACKS, "90"), {EGO: 61}),
     "no LZString": (replace_mask("!!not lzstring!!"), f"{CORRUPT} is not LZString text", {"cup _0": "60"}, {}),
-    "no text": (replace_mask(None), f"{CORRUPT} is not LZString text", {"cup _0": "60"}, {}),
-    "no run lengths": (replace_mask(encode_lzstring("not run lengths")), f"{CORRUPT}mask", {"cup _0": "60"}, {}),
-    "runs too long": (replace_mask(encode_lzstring("PPYo0")), f"{CORRUPT}mask", {"cup _0": "60"}, {}),
 }
 
 
@@ -553,15 +424,6 @@ def test_a_short_video_or_a_corrupt_mask_costs_frames_only_in_all_cameras_of_the
     assert_complete(out, B)
 
 
-@pytest.mark.parametrize("name", ["no exo video", "noise in ego", "no annotation", "short exo", "no text"])
-def test_strict_makes_any_of_them_fatal(root, capsys, name):
-    (DISASTERS | SMALL_DISASTERS)[name][0](root)
-    assert process(root, "--strict", "--split", "train") == 1
-    error = capsys.readouterr().err.splitlines()[-1]
-    assert error.startswith(f"error: take {A}") and error.endswith("(fatal by --strict)")
-    assert process(root, "--strict", "--split", "val") == 0
-
-
 def test_what_is_missing_is_listed_and_printed_with_all_that_is_known(root, capsys):
     path = video(root, NAMES[A], EXO_1)
     path.unlink()
@@ -573,66 +435,21 @@ def test_what_is_missing_is_listed_and_printed_with_all_that_is_known(root, caps
     assert f"take {A} ({NAMES[A]}), camera {EXO_1}: no file {path}" in out
 
 
-def open_with(error, path, mode, monkeypatch):
-    """Let the library raise `error` for one video, when it reads the "index" or first when it is about to "decode"."""
-    original, opened = av.open, []
+def test_whatever_the_library_makes_of_a_damaged_video_costs_its_camera_only(root, monkeypatch):
+    path, open_video, opened = video(root, NAMES[A], EXO_1), av.open, []
 
     def fail(name, *flags, **options):
-        if name == str(path):
-            opened.append(name)
-            if mode == "index" or len(opened) > 1:
-                raise error
-        return original(name, *flags, **options)
+        opened.append(name)
+        if name == str(path) and opened.count(name) > 1:  # not when the index is read
+            raise IndexError("pop")
+        return open_video(name, *flags, **options)
 
     monkeypatch.setattr(formats.video.av, "open", fail)
-
-
-@pytest.mark.parametrize("mode", ["index", "decode"])
-@pytest.mark.parametrize(
-    "error", [IndexError("pop"), UnicodeDecodeError("utf-8", b"x", 0, 1, "y"), av.error.EOFError(1, "z")]
-)
-def test_whatever_the_library_makes_of_a_damaged_video_costs_its_camera_only(root, error, mode, monkeypatch):
-    path = video(root, NAMES[A], EXO_1)
-    open_with(error, path, mode, monkeypatch)
     assert process(root) == 1
-    row = the_failure(root)
+    (row,) = failures(root / "processed")
     assert (row["take_uid"], row["camera"], row["kind"]) == (A, EXO_1, "broken") and str(path) in row["reason"]
     assert_complete(root / "processed", A, without=(EXO_1,))
     assert_complete(root / "processed", B)
-
-
-@pytest.mark.parametrize("mode", ["index", "decode"])
-def test_memory_that_runs_out_is_not_called_damage_and_costs_no_frame(root, undisturbed, mode, monkeypatch):
-    frame = root / "processed" / A / EXO_1 / "0.jpg"
-    assert process(root) == 0
-    (frame.parent / "30.jpg").unlink()
-    with monkeypatch.context() as patch:
-        open_with(av.error.MemoryError(12, "Cannot allocate memory"), video(root, NAMES[A], EXO_1), mode, patch)
-        assert process(root) == 1
-    reason = the_failure(root)["reason"]
-    assert "memory ran out" in reason and "fewer --num_workers" in reason and "damage" not in reason
-    assert frame.exists()
-    assert process(root) == 0
-    assert tree(root / "processed") == undisturbed
-
-
-def test_uneven_times_are_noted_and_a_rerun_keeps_the_note_and_touches_nothing(root, capsys):
-    path = make_video(video(root, NAMES[C], EXO_1), 95, SIZE, time_of=lambda n: n + n * n // 30)
-    assert process(root, "--split", "val") == 0
-    row = the_failure(root)
-    assert (row["camera"], row["kind"]) == (EXO_1, "note") and f"{path} shows" in row["reason"]
-    assert "1 of 1 take complete" in capsys.readouterr().out
-    times = {path: path.stat().st_mtime_ns for path in (root / "processed" / C).rglob("*.*")}
-    assert process(root, "--split", "val") == 0
-    assert the_failure(root) == row
-    assert times == {path: path.stat().st_mtime_ns for path in times}
-
-
-def test_a_split_of_malformed_takes_only_is_said_to_be_one(root):
-    (root / "split.json").write_text(json.dumps({"train": [A]}))
-    write_annotations(root, "train", {A: {}})
-    assert process(root) == 1
-    assert "is malformed" in the_failure(root)["reason"]
 
 
 def test_an_annotated_take_that_is_in_no_split_is_counted_and_left_out(root, capsys):
@@ -643,165 +460,54 @@ def test_an_annotated_take_that_is_in_no_split_is_counted_and_left_out(root, cap
     assert_complete(root / "processed", A)
 
 
-def test_a_take_in_two_splits_is_processed_once_with_a_warning(root, capsys):
+def test_a_take_in_two_splits_is_processed_once(root, capsys):
     (root / "split.json").write_text(json.dumps({"train": [A, B, A], "val": [C, B]}))
     assert process(root) == 0
-    captured = capsys.readouterr()
-    assert f"1 take in more than one split of {root / 'split.json'}: {B} is in train and val" in captured.err
-    for uid in (A, B, C):
-        assert_complete(root / "processed", uid)
-    assert process(root, "--strict") == 1
-    for shard in ("1/2", "2/2"):
-        assert process(root, "--outputpath", root / "shards", "--shard", shard) == 0
-    assert tree(root / "shards") == tree(root / "processed")
+    out = capsys.readouterr().out
+    assert "train: 2 of 2 takes" in out and "val: 1 of 1 take" in out
 
 
-def test_an_oddity_that_nobody_thought_of_costs_its_camera_only(root, monkeypatch):
-    def surprise(image, max_rows, original=data.extraction.shrink):
-        if read_number(image) == 60 and surprise.left:
-            surprise.left = False
-            raise ZeroDivisionError("surprise")
-        return original(image, max_rows)
-
-    surprise.left = True
-    monkeypatch.setattr(data.extraction, "shrink", surprise)
-    assert process(root) == 1
-    row = the_failure(root)
-    assert row["reason"] == "unexpected ZeroDivisionError: surprise"
-    for uid in (A, B, C):
-        assert_complete(root / "processed", uid, without=(row["camera"],) if uid == row["take_uid"] else ())
-
-
-@pytest.mark.parametrize("camera", [EXO_1, EGO])
-def test_frames_that_somebody_removes_meanwhile_cost_their_camera_until_the_next_run(
-    root, undisturbed, camera, monkeypatch
-):
-    def extract(job, original=data.process_data.extract_camera):
-        result = original(job)
-        if (job.take_uid, job.camera) == (A, camera):
-            shutil.rmtree(job.folder)
-        return result
-
-    with monkeypatch.context() as patch:
-        patch.setattr(data.process_data, "extract_camera", extract)
-        assert process(root) == 1
-    gone = rf"{camera} broken .*/{camera} has lost 4 frames meanwhile; run the same command again"
-    assert_match(lines_of_failures(root), [gone] + ([NO_EGO] if camera == EGO else []))
-    assert (root / "processed" / A / "annotation.json").exists() == (camera != EGO)
-    assert process(root) == 0
-    assert tree(root / "processed") == undisturbed
-
-
-HOSTILE = ["..", "../x", "a/b", "/absolute", "nul\0", "\ud800", "x" * 300, "-rf", "", "line\nbreak"]
-
-
-def test_uids_that_are_no_file_names_are_refused_and_the_others_done(root, capsys):
-    takes = read_annotations(root, "train")
-    (root / "split.json").write_text(json.dumps({"train": [*HOSTILE, A, B, *HOSTILE], "val": [C]}))
-    write_annotations(root, "train", {**dict.fromkeys(HOSTILE, takes[A]), **takes})
-    before = tree(root)
-    assert process(root, "--num_workers", "2") == 0
-    assert f"{2 * len(HOSTILE)} malformed take uids are left out" in capsys.readouterr().err
-    assert {path.name for path in (root / "processed").glob("[!.]*")} == {A, B, C, "failed_takes.json", "source.json"}
-    assert {name: text for name, text in tree(root).items() if not name.startswith("processed/")} == before
-    for uid in (A, B, C):
-        assert_complete(root / "processed", uid)
-
-
-def test_names_of_takes_and_cameras_that_are_no_file_names_cost_their_take_only(root, capsys):
+def test_names_that_are_no_file_names_cost_their_take_only(root, capsys):
+    hostile = ["..", "../x", "a/b", "/absolute", "nul\0", ""]
     takes = read_annotations(root, "train")
     good, bad = takes[A]["object_masks"], {}
-    for number, name in enumerate(HOSTILE):
+    for number, name in enumerate(hostile):
         bad[f"take-{number}"] = takes[A] | {"take_name": name}
         bad[f"camera-{number}"] = takes[A] | {"object_masks": good | {"lid": {name: good["cup _0"][EXO_1]}}}
-    write_annotations(root, "train", bad | {B: takes[B]})
-    (root / "split.json").write_text(json.dumps({"train": [*bad, B]}))
+    write_annotations(root, "train", {**dict.fromkeys(hostile, takes[A]), **bad, B: takes[B]})
+    (root / "split.json").write_text(json.dumps({"train": [*hostile, *bad, B]}))
     before = tree(root)
     assert process(root) == 1
+    assert f"{len(hostile)} malformed take uids are left out" in capsys.readouterr().err
     assert {row["take_uid"] for row in failures(root / "processed")} == set(bad)
     assert {name: text for name, text in tree(root).items() if not name.startswith("processed/")} == before
     assert_complete(root / "processed", B)
-    assert "\0" not in capsys.readouterr().out
-
-
-def test_patterns_in_names_are_only_names(root, undisturbed):
-    uid, name = "uid-[a]**", "lab [1-9] **?"
-    (root / "takes" / NAMES[A]).rename(root / "takes" / name)
-    takes = read_annotations(root, "train")
-    write_annotations(root, "train", {uid: takes[A] | {"take_name": name}, B: takes[B]})
-    (root / "split.json").write_text(json.dumps({"train": [uid, B], "val": [C]}))
-    (root / "processed" / uid).mkdir(parents=True)
-    (root / "processed" / uid / ".annotation.json.0123abcd.tmp").write_bytes(b"left by a killed run")
-    assert process(root) == 0
-    assert {path.replace(uid, A): content for path, content in tree(root / "processed").items()} == undisturbed
-
-
-def test_object_names_are_printed_harmlessly(root, capsys):
-    hostile = "cup\n\x1b[2J\u202e" + "x" * 300
-    takes = read_annotations(root, "train")
-    takes[A]["object_masks"][hostile] = {EGO: {"annotation": {"0": {"height": 2, "width": 2, "encodedMask": "?"}}}}
-    write_annotations(root, "train", takes)
-    assert process(root, "--split", "train") == 1
-    out = capsys.readouterr().out
-    assert "cup\\n\\x1b[2J\\u202e" in out and "\x1b" not in out and "\u202e" not in out
-    assert hostile in json.loads((root / "processed" / A / "annotation.json").read_text())["masks"]
 
 
 # What can be wrong with the machine
 
 
 def test_a_full_disk_ends_the_run_in_one_line_and_a_rerun_completes(root, undisturbed, monkeypatch, capsys):
-    def full_disk(path, mode="w", sync=True, original=data.extraction.atomic_write):
+    def full_disk(path, mode="w", original=data.extraction.atomic_write):
         full_disk.files += 1
         if full_disk.files == 17:
-            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
-        return original(path, mode, sync)
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(path))
+        return original(path, mode)
 
     full_disk.files = 0
     with monkeypatch.context() as patch:
         patch.setattr(data.extraction, "atomic_write", full_disk)
         assert process(root) == 1
     error = capsys.readouterr().err.splitlines()[-1]
-    assert error.startswith(f"error: cannot write to {root / 'processed'}") and "(No space left on device)" in error
-    assert "run the same command again" in error
+    assert error.startswith("error: ") and "No space left on device" in error and str(root / "processed") in error
     assert process(root) == 0
     assert tree(root / "processed") == undisturbed
-
-
-def test_a_full_dev_shm_is_not_blamed_on_the_output(root, monkeypatch, capsys):
-    def full(*_, **__):
-        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
-
-    monkeypatch.setattr(multiprocessing.synchronize.SemLock, "__init__", full)
-    assert process(root, "--num_workers", "2") == 1
-    error = capsys.readouterr().err.splitlines()[-1]
-    assert error.startswith("error: cannot start worker processes (No space left on device); free or enlarge /dev/shm")
-    assert str(root) not in error
 
 
 def test_output_that_cannot_be_written_is_one_line(root, capsys):
     (root / "file").write_text("in the way")
     assert process(root, "--outputpath", root / "file" / "out") == 1
     assert str(root / "file" / "out") in capsys.readouterr().err.splitlines()[-1]
-
-
-@pytest.mark.skipif(os.name != "posix" or os.geteuid() == 0, reason="needs a user whom permissions bind")
-def test_read_only_output_is_one_line(root, capsys):
-    (root / "processed").mkdir(mode=0o500)
-    assert process(root) == 1
-    assert "Permission denied" in capsys.readouterr().err.splitlines()[-1]
-
-
-def test_a_take_whose_folder_is_read_only_ends_the_run_in_one_line(root, capsys, monkeypatch):
-    def read_only(path, *_, **__):
-        raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(path))
-
-    assert process(root, "--split", "val") == 0
-    with monkeypatch.context() as patch:
-        patch.setattr(data.extraction, "atomic_write", read_only)
-        assert process(root, "--split", "train") == 1
-    assert "(Permission denied)" in capsys.readouterr().err.splitlines()[-1]
-    assert_complete(root / "processed", C)
 
 
 # What can be wrong with the command
@@ -828,7 +534,7 @@ def test_bad_input_is_one_line_that_names_it(root, capsys, flags, words):
     assert all(word.format(root=root) in error for word in words)
 
 
-@pytest.mark.parametrize("shard", ["0/2", "3/2", "2", "a/b", "1/0"])
+@pytest.mark.parametrize("shard", ["0/2", "3/2", "a/b"])
 def test_a_shard_that_makes_no_sense_is_refused(root, capsys, shard):
     assert process(root, "--shard", shard) == 2
     assert f"{shard!r} is not I/N" in capsys.readouterr().err
@@ -839,7 +545,7 @@ def test_no_take_left_is_not_a_success(root, capsys):
     (root / "takes").mkdir()
     assert process(root, "--split", "val") == 1
     assert "0 of 1 take complete, 0 in part, 1 left out" in capsys.readouterr().out
-    assert the_failure(root)["take_uid"] == C
+    assert [row["take_uid"] for row in failures(root / "processed")] == [C]
 
 
 def _plain_frames(path, wanted):
