@@ -160,7 +160,7 @@ def read_moco(path: Path) -> dict[str, Tensor]:
 
     UserError if there is no such file, or it is something else or damaged.
     """
-    content = read_torch(path, f"get MoCo's weights ({DOWNLOAD}), or choose another backbone")
+    content = read_torch(path, f"give --backbone efficientnet_lite0, or get MoCo's weights ({DOWNLOAD})")
     state = {}
     if isinstance(content, Mapping):
         raw = named_tensors(content.get("state_dict", {}), f"{path}, state_dict")

@@ -99,7 +99,7 @@ def test_iou_counts_what_lies_inside_the_frame_only():
 
 
 def test_a_head_that_gives_one_answer_to_all_is_told(tmp_path, capsys):
-    log = Log(tmp_path, 0, 0, Ranks(), every=1, max_unreadable=0)
+    log = Log(tmp_path, 0, False, Ranks(), every=1, max_unreadable=0)
     same, different = (
         validation_figures(Scores(*map(torch.tensor, ([0.5, 0.5], existence, [1.0, 1.0], [0.1, 0.1]))))
         for existence in ((0.4, 0.4), (0.4, 0.6))
@@ -148,7 +148,9 @@ def test_bytes_that_are_no_log_are_one_line(tmp_path):
 def test_a_log_goes_on_at_a_checkpoint_without_what_came_after_it(tmp_path):
     kinds = [("train", 1), ("val", 1), ("train", 2), ("val", 2), ("train", 3)]
     (tmp_path / "log.jsonl").write_text("".join(f'{{"kind": "{kind}", "step": {step}}}\n' for kind, step in kinds))
-    Log(tmp_path, step=2, validated=1, ranks=Ranks(), every=1, max_unreadable=0).close()  # not validated after step 2
+    Log(
+        tmp_path, step=2, validated=False, ranks=Ranks(), every=1, max_unreadable=0
+    ).close()  # not validated after step 2
     assert [(line["kind"], line["step"]) for line in read_log(tmp_path / "log.jsonl")] == kinds[:3]
 
 

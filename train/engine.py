@@ -8,7 +8,6 @@ import numpy as np
 import torch
 from torch import Tensor
 from torch.utils.data import DataLoader
-from tqdm import tqdm
 
 from common.drawing import PREDICTION, QUERY, TRUTH, overlay
 from formats.results import THRESHOLD
@@ -26,17 +25,17 @@ OBJECT_AREAS = {"small": (0.0, 0.003), "medium": (0.003, 0.015), "large": (0.015
 
 
 def train_one_epoch(
-    state: TrainState, encode: BatchEncoder, batches: Iterator[Batch], weights: LossWeights, log: Log
+    state: TrainState, encode: BatchEncoder, batches: Iterator[Batch], weights: LossWeights, log: Log, epoch: int
 ) -> None:
-    """Train from `state.step` to the end of its epoch. Raises `Stopped` after the step in which a signal came.
+    """Train from `state.step` to the end of `epoch`. Raises `Stopped` after the step in which a signal came, unless it
+    is the last: what is owed after it, such as a validation, stops by itself.
 
     `batches` goes on from `state.step`.
     """
     schedule, ranks, model = state.schedule, log.ranks, state.model.train()
-    epoch = schedule.epoch(state.step)
     end = schedule.epoch_end(epoch)
     log.restart_clock()
-    while state.step < end:
+    for _ in log.bar(range(state.step, end), schedule.epoch_name(epoch), "step"):
         batch = log.next_batch(batches).to(state.device)
         lr = schedule.learning_rate(state.step)
         state.set_rate(lr)
@@ -59,7 +58,7 @@ def train_one_epoch(
         stopped = ranks.stop_requested(state.step)
         if stopped or state.step == end or state.step % log.every == 0:
             log.flush(state.step, schedule.epoch_name(epoch), lr, schedule.total_steps)
-        if stopped:
+        if stopped and state.step < end:
             raise Stopped
 
 
@@ -99,7 +98,7 @@ def validate(state: TrainState, encode: BatchEncoder, loader: DataLoader, log: L
     model = state.network.eval()
     log.say(f"{epoch} validation ...")
     parts, examples = [Scores(*torch.empty(4, 0, dtype=torch.float64))], []
-    for batch in tqdm(loader, epoch, unit="batch", leave=False, disable=None if log.ranks.is_main else True):
+    for batch in log.bar(loader, epoch, "batch"):
         log.note_unreadable(batch)
         if len(batch):
             batch = batch.to(state.device)

@@ -1,6 +1,7 @@
 """The command line of train.py: the published trainer's flags verbatim, ours in snake_case."""
 
 import argparse
+from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,7 @@ from model.xsegtx import XSegTxConfig
 from train.dataset import BLOCK, SampleOptions
 from train.log import TRACE_NAME
 from train.losses import LossWeights
+from train.schedule import usual_warmup
 
 CHECKPOINT_DIR = Path(__file__).resolve().parent / "checkpoints"
 UNUSED = {  # flags of the published trainer that do nothing there
@@ -24,6 +26,7 @@ UNUSED = {  # flags of the published trainer that do nothing there
 }
 STRONG = {"similarity_prior": True, "zoom": 2, "closer_look": True, "existence_weight": 0.03, "block": 0.0}
 RECIPES = {"paper": {}, "strong": STRONG}  # other defaults than the paper's, by option; docs/training.md says why
+NETWORK = (*(field.name for field in fields(XSegTxConfig) if field.metadata), "backbone", "closer_look")
 NOT_RECIPE = (
     *("out_dir", "resume_pth", "resume_epoch", "moco_path", "gpu", "device", "compile", "num_workers"),
     *("cache_features", "save_every", "max_unreadable", "log_every", "profile", "n_epoch"),
@@ -41,6 +44,10 @@ def parse_args(argv: list[str] | None, doc: str) -> argparse.Namespace:
         parser.add_argument(flag, default=argparse.SUPPRESS, help=argparse.SUPPRESS, **kind)
     parser.set_defaults(**RECIPES[parser.parse_args(argv).recipe])  # flags that are given win
     args = parser.parse_args(argv)
+    parser.set_defaults(**dict.fromkeys(NETWORK))
+    args.given = {name for name, value in vars(parser.parse_args(argv)).items() if value is not None}
+    if args.warmUpIter is None:
+        args.warmUpIter = usual_warmup(args.n_epoch * args.iter_epoch)
     args.unused = [flag for flag in UNUSED if vars(args).pop(flag[2:].replace("-", "_"), None) is not None]
     args.train_dir = [folder.resolve() for folder in args.train_dir]  # however written, it is the same recipe
     if args.out_dir is None:
@@ -50,8 +57,6 @@ def parse_args(argv: list[str] | None, doc: str) -> argparse.Namespace:
         raise UserError("--both trains both settings, --reverse only exo-ego; drop one of them")
     if args.val_size is None:
         args.val_size = args.iter_epoch_val * args.batch_pos
-    if args.closer_look and args.zoom == 1:
-        raise UserError("--closer_look shows parts of enlarged images; give --zoom, too, which is 1")
     if args.block > 1:
         raise UserError(f"--block {args.block} is a share; it must be at most 1")
     if args.overwrite and args.resume_pth == "auto":
@@ -70,15 +75,16 @@ def loss_weights(args: argparse.Namespace) -> LossWeights:
 
 
 def recipe_of(args: argparse.Namespace) -> dict[str, Any]:
-    """The flags that decide what is learned. More epochs are the same recipe."""
-    return {name: value for name, value in plain(args).items() if name not in NOT_RECIPE}
+    """The flags that decide what is learned, but for those of the network. More epochs are the same recipe."""
+    left_out = {*NOT_RECIPE, *NETWORK, *({"warmUpIter"} - args.given)}
+    return {name: value for name, value in plain(args).items() if name not in left_out}
 
 
 def plain(args: argparse.Namespace) -> dict[str, Any]:
     """The flags as a checkpoint can hold them."""
     values = {name: str(value) if isinstance(value, Path) else value for name, value in vars(args).items()}
     values["train_dir"] = " ".join(map(str, args.train_dir))
-    return {name: value for name, value in values.items() if name not in ("unused", "overwrite")}
+    return {name: value for name, value in values.items() if name not in ("given", "unused", "overwrite")}
 
 
 def _add_recipe(parser: Parser) -> None:
@@ -95,7 +101,10 @@ def _add_recipe(parser: Parser) -> None:
     add("--n-epoch", type=at_least(0), default=250, help="epochs after the warm-up")
     add("--iter-epoch", type=at_least(1), default=1000, help="training steps per epoch")
     add("--iter-epoch-val", type=at_least(1), default=100, help="validation batches, unless --val_size says otherwise")
-    add("--warmUpIter", type=at_least(0), default=1000, help="steps of warm-up, the learning rate rising from 0")
+    text = (
+        "steps of warm-up, the learning rate rising from 0 (default: 1000; a tenth of the others where they are fewer)"
+    )
+    add("--warmUpIter", type=at_least(0), help=text)
     add("--lr", type=at_least(0, float), default=2e-4, help="learning rate of Adam")
     add("--lr-schedule", type=int, nargs="*", default=[50], help="epochs after which the rate is multiplied by 0.05")
     text = "of the existence loss; the masks' losses have weight 1"
@@ -111,9 +120,10 @@ def _add_recipe(parser: Parser) -> None:
 
 
 def _add_network(parser: Parser) -> None:
-    add = parser.add_argument_group("network").add_argument
+    title = "network (where training starts from a checkpoint, what is not given is as there)"
+    add = parser.add_argument_group(title).add_argument
     add_fields(add, XSegTxConfig)
-    text = "frozen: moco, efficientnet_lite0, a model of timm, or random (seeded, for trying things out)"
+    text = "frozen: moco, efficientnet_lite0, or a model of timm"
     add("--backbone", default="moco", help=text)
     text = "file with the backbone's weights (default: for moco, those in model/pretrained or model)"
     add("--moco_path", "--backbone_weights", type=Path, help=text)
@@ -126,7 +136,11 @@ def _add_start(parser: Parser) -> None:
     add("--resume-pth", help=text)
     text = "epochs that the checkpoint of --resume-pth has been trained for, where it does not say so itself"
     add("--resume-epoch", type=at_least(0), default=0, help=text)
-    add("--init_weights", type=Path, help="checkpoint of this or a related model to take the tensors from that fit")
+    add(
+        "--init_weights",
+        type=Path,
+        help="network to train further, or a related model: a new training with its tensors",
+    )
     add("--overwrite", action="store_true", help="remove the run that --out-dir holds, and start anew")
 
 

@@ -3,15 +3,17 @@
 import json
 import math
 import os
+import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sized
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 from torch.utils.tensorboard import SummaryWriter
+from tqdm import tqdm
 
 from common.errors import UserError
 from common.files import atomic_write, read_file
@@ -35,14 +37,14 @@ class Log:
         self,
         out_dir: Path,
         step: int,
-        validated: int,
+        validated: bool,
         ranks: Ranks,
         every: int,
         max_unreadable: int,
         profile: int | None = None,
     ):
-        """Continue the log at `step`, which has been validated up to step `validated`: what a killed run wrote after
-        its last checkpoint is dropped, because it comes again. `profile`: of how many steps to write a trace.
+        """Continue the log at `step`, and after its validation if it is `validated`: what a killed run wrote after its
+        last checkpoint is dropped, because it comes again. `profile`: of how many steps to write a trace.
         """
         self.ranks, self.every, self.max_unreadable = ranks, every, max_unreadable
         self.full_speed: float | None = None  # samples per second at a GPU's peak (train/utilization.py)
@@ -55,7 +57,7 @@ class Log:
             return
         path = out_dir / LOG_NAME
         lines = read_log(path) if path.exists() else []
-        kept = [line for line in lines if line["step"] <= (validated if line["kind"] == "val" else step)]
+        kept = [line for line in lines if line["step"] < step + (validated or line["kind"] != "val")]
         if step == 0:  # a new run, whose first lines have this number too
             kept = []
         if len(kept) < len(lines):
@@ -82,7 +84,12 @@ class Log:
 
     def say(self, text: str) -> None:
         if self.ranks.is_main:
-            print(text, flush=True)
+            tqdm.write(text)  # above a bar, if there is one
+            sys.stdout.flush()
+
+    def bar(self, things: Sized, name: str, unit: str) -> tqdm:
+        """To go through things: with a bar on a terminal, whose lines take long to come."""
+        return tqdm(things, name, unit=unit, leave=False, disable=None if self.ranks.is_main else True)
 
     def close(self) -> None:
         if self._profiler:

@@ -3,6 +3,12 @@
 from dataclasses import dataclass
 
 LR_DROP = 0.05  # the learning rate is multiplied by it at each milestone
+USUAL_WARMUP = 1000  # steps, as in the paper
+
+
+def usual_warmup(steps: int) -> int:
+    """Steps of warm-up before so many others; where the usual ones were more than those, a tenth as many as those."""
+    return max(1, steps // 10) if 0 < steps < USUAL_WARMUP else USUAL_WARMUP
 
 
 @dataclass(frozen=True)
@@ -26,7 +32,7 @@ class Schedule:
         return self.warmup + epoch * self.steps_per_epoch
 
     def epoch(self, step: int) -> int:
-        """The epoch of the step with this number, counted from 0."""
+        """The epoch of the step with this number, counted from 0; of -1 it is 0."""
         return 0 if step < self.warmup else (step - self.warmup) // self.steps_per_epoch + 1
 
     def epoch_name(self, epoch: int) -> str:

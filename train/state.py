@@ -1,19 +1,16 @@
 """The state of a training, which its checkpoints keep, and the folder that they go to."""
 
-import contextlib
 import shutil
-from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 import torch
 
 from common.errors import UserError
-from common.files import link_or_copy, only_one
+from common.files import link_or_copy
 from model.backbone import Backbone
-from model.checkpoint import Checkpoint, load_optimizer, save_checkpoint, training_arguments
+from model.checkpoint import Checkpoint, load_optimizer, save_checkpoint
 from model.device import PRECISIONS, autocast
-from model.weights import read_torch
 from model.xsegtx import XSegTx
 from train.log import LOG_NAME
 from train.schedule import Schedule
@@ -25,7 +22,8 @@ class TrainState:
     """Network and optimizer, and how far they have come: `step` steps, those of the warm-up included.
 
     network: as checkpoints hold it; model: the same for training, perhaps compiled and wrapped for several processes.
-    history: `{"epoch": epochs finished, "untrained_iou" or "start_iou", "best_iou", "best_epoch", "last_iou"}`.
+    history: `{"epoch": the last one that was validated, "untrained_iou" or "start_iou", "best_iou", "best_epoch",
+    "last_iou"}`. It lags behind `step` where a run ended between an epoch's last step and the end of its validation.
     """
 
     def __init__(
@@ -55,6 +53,17 @@ class TrainState:
     def set_rate(self, lr: float) -> None:
         for group in self.optimizer.param_groups:
             group["lr"] = lr
+
+    @property
+    def next_epoch(self) -> int:
+        """The epoch of which something is to be done: steps, or its validation alone. 0 is the warm-up."""
+        return max(self.history.get("epoch", -1) + 1, self.schedule.epoch(self.step - 1))
+
+    @property
+    def is_validated(self) -> bool:
+        """Whether the validation that comes at this step, if any does, is in the history."""
+        begun = bool(self.history.keys() & {"untrained_iou", "start_iou"})
+        return begun and self.history.get("epoch", 0) >= self.schedule.epoch(self.step - 1)
 
     def note_validation(self, epoch: int, iou: float) -> bool:
         """Note an epoch's validation IoU; True if it is the best so far."""
@@ -86,61 +95,13 @@ class TrainState:
         if scaler.keys() >= self.scaler.state_dict().keys():  # none of a run in another precision
             self.scaler.load_state_dict(scaler)
         self.step, self.history = step, dict(history)
+        if step:
+            self.set_rate(self.schedule.learning_rate(step - 1))  # as the step before has left it
 
 
 def _is_numbers(value: Any) -> bool:
     """Whether it is a dictionary of plain numbers."""
     return isinstance(value, dict) and all(type(number) in (int, float) for number in value.values())
-
-
-def find_start(
-    out_dir: Path, resume_pth: str | None, recipe: dict[str, Any], defaults: Mapping[str, Any]
-) -> Path | None:
-    """The checkpoint that a training into `out_dir` starts from; None if from none.
-
-    The folder's own last one, if that run is of the same recipe, else the one that is named. `auto` continues whatever
-    is there. Options that the run did not know take their `defaults`. Raises UserError if the folder holds another run,
-    which would be lost.
-    """
-    last, named = out_dir / LAST, None if resume_pth in (None, "auto") else Path(resume_pth)
-    held = [path for path in run_files(out_dir) if path.name not in (WARMUP, LOG_NAME)]
-    if not held:
-        return named
-    ways = "give another --out-dir, or --overwrite to lose it"
-    if not last.exists():
-        raise UserError(
-            f"{out_dir} holds {held[0].name} of a run and no {LAST} to continue: {ways}; or --resume-pth it"
-        )
-    if resume_pth == "auto" or (named and named.exists() and named.samefile(last)):
-        return last
-    content = read_torch(last, ways)
-    before = training_arguments(content if isinstance(content, dict) else {}, last)
-    if before:  # a published checkpoint tells nothing
-        before = {**defaults, **before}
-    if named:
-        recipe = recipe | {"resume_pth": resume_pth}
-    changes = [
-        f"{name} {before[name]} -> {value}" for name, value in recipe.items() if before.get(name, value) != value
-    ]
-    if changes:
-        what = f"a run of another recipe ({', '.join(changes[:3])})"
-        raise UserError(f"{out_dir} holds {what}: continue it with --resume-pth auto, {ways}")
-    return last
-
-
-@contextlib.contextmanager
-def claimed(out_dir: Path) -> Iterator[None]:
-    """Within the block no other training writes into `out_dir`; a later one waits, and says so. A folder that was made
-    for this and in which nothing was written goes again.
-    """
-    lock, is_new = out_dir / ".lock", not out_dir.exists()
-    try:
-        with only_one(lock, f"trains into {out_dir}"):
-            yield
-    finally:
-        if is_new and out_dir.is_dir() and list(out_dir.iterdir()) == [lock]:
-            lock.unlink()
-            out_dir.rmdir()
 
 
 def run_files(out_dir: Path) -> list[Path]:

@@ -13,7 +13,6 @@ import contextlib
 import os
 import sys
 from collections.abc import Iterator
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -27,30 +26,24 @@ import torch
 from torch.nn.parallel import DistributedDataParallel
 from torch.utils.data import DataLoader
 
-from common.arguments import values_of
 from common.errors import UserError
-from common.files import named_errors, remove_leftovers
+from common.files import claimed, named_errors, remove_leftovers
 from common.parallel import loader_failures
 from common.provenance import provenance
 from formats.pairs import BOTH, Pairs, open_pairs
 from formats.stored_frames import count_stored
-from model.backbone import Backbone, calibrate_batch_norm, random_backbone
-from model.backbones import make_backbone
-from model.checkpoint import Checkpoint, load_checkpoint, load_matching
 from model.device import PRECISIONS, default_precision, resolve_device, tf32
 from model.features import Encoder
-from model.xsegtx import FREE, XSegTx, XSegTxConfig
-from train.dataset import Batch, StepSampler, TrainSamples, ValidationSamples, affordable_workers, collate, make_loader
+from train.dataset import Batch, StepSampler, TrainSamples, ValidationSamples, affordable_workers, make_loader
 from train.distributed import Ranks, Stopped
 from train.engine import train_one_epoch, validate
 from train.feature_cache import BatchEncoder
-from train.flags import STRONG, loss_weights, parse_args, plain, recipe_of, sample_options
+from train.flags import STRONG, loss_weights, parse_args, plain, sample_options
 from train.log import Log
-from train.schedule import LR_DROP, Schedule
-from train.state import BEST, LAST, WARMUP, TrainState, claimed, find_start, remove_run
+from train.schedule import LR_DROP, USUAL_WARMUP
+from train.start import find_start, starting_state
+from train.state import BEST, LAST, WARMUP, TrainState, remove_run
 from train.utilization import full_speed
-
-CALIBRATION_BATCHES, CALIBRATION_BATCH = 4, 8  # of pairs of frames, for the random backbone
 
 
 def main(argv: list[str] | None = None) -> int | None:
@@ -72,7 +65,7 @@ def main(argv: list[str] | None = None) -> int | None:
     args.precision = args.precision or default_precision(device)
     with contextlib.ExitStack() as stack:
         if ranks.is_main:
-            stack.enter_context(claimed(args.out_dir))
+            stack.enter_context(claimed(args.out_dir, "training", f"trains into {args.out_dir}"))
         ranks.start(device)
         stack.callback(ranks.stop)
         with loader_failures(), named_errors(args.out_dir), tf32(args.precision == "tf32"):
@@ -85,16 +78,14 @@ def train(args: argparse.Namespace, ranks: Ranks, device: torch.device) -> int |
     pairs, val_pairs = (open_pairs(args.train_dir, split, setting) for split in ("train", "val"))
     start = args.resume_pth and Path(args.resume_pth)
     if not args.overwrite:
-        defaults = recipe_of(parse_args([], __doc__))
-        start = find_start(args.out_dir, args.resume_pth, recipe_of(args), defaults)
-    state, notes = starting_state(args, start, pairs, device)
+        start = find_start(args, defaults=parse_args([], __doc__))
+    state, notes = starting_state(args, start, device)
     if ranks.is_main:
         remove_leftovers(args.out_dir)
         if args.overwrite:
             remove_run(args.out_dir, keep=start)
     schedule, history = state.schedule, state.history
-    validated = schedule.epoch_end(history["epoch"]) if "epoch" in history else 0
-    log = Log(args.out_dir, state.step, validated, ranks, args.log_every, args.max_unreadable, args.profile)
+    log = Log(args.out_dir, state.step, state.is_validated, ranks, args.log_every, args.max_unreadable, args.profile)
     about = {**provenance(), "arguments": plain(args)}
     introduce(args, log, state, notes, pairs, val_pairs, about)
 
@@ -118,14 +109,14 @@ def train(args: argparse.Namespace, ranks: Ranks, device: torch.device) -> int |
     weights = loss_weights(args)
     ranks.catch_signals()
     try:
-        before = "start" if "epoch" in history else "untrained"  # a published checkpoint has been trained
+        before = "start" if "epoch" in history or args.init_weights else "untrained"
         if not history.keys() & {"start_iou", "untrained_iou"}:
             history[f"{before}_iou"] = validate(state, encode, val_batches, log, before)
-        first = 0 if state.step < schedule.warmup else history.get("epoch", 0) + 1
-        for epoch in range(first, args.n_epoch + 1):
-            train_one_epoch(state, encode, batches, weights, log)
+        for epoch in range(state.next_epoch, args.n_epoch + 1):
+            train_one_epoch(state, encode, batches, weights, log, epoch)
             if epoch == 0:  # the warm-up
-                save(WARMUP, LAST)
+                if schedule.warmup:
+                    save(WARMUP, LAST)
                 continue
             save(LAST)  # validation may take longer than a preempted job is given
             iou = validate(state, encode, val_batches, log, schedule.epoch_name(epoch))
@@ -162,73 +153,6 @@ def make_loaders(
     return iter(make_loader(samples, steps, workers, pin)), make_loader(val_samples, val_steps, workers, pin)
 
 
-def starting_state(
-    args: argparse.Namespace, path: Path | None, pairs: Pairs, device: torch.device
-) -> tuple[TrainState, list[str]]:
-    """The state of the checkpoint `path`, or a new one, and in words where it comes from.
-
-    Raises UserError if a file is missing or does not fit.
-    """
-    config = XSegTxConfig(**values_of(args, XSegTxConfig))
-    schedule = Schedule(args.lr, args.warmUpIter, args.iter_epoch, args.n_epoch, tuple(args.lr_schedule))
-    options = (device, schedule, args.seed, args.weight_decay, args.precision)
-    if path:
-        checkpoint = load_checkpoint(path, args.moco_path, **{name: getattr(args, name) for name in FREE})
-        state = TrainState(checkpoint.backbone, checkpoint.model, *options)
-        return state, continued(args, state, checkpoint, config, path)
-    backbone = frozen_backbone(args, pairs)
-    torch.manual_seed(args.seed)
-    network = XSegTx(replace(config, feature_channels=backbone.channels))
-    notes = [f"{args.backbone} backbone, new transformer"]
-    if args.init_weights:
-        loaded, left_out = load_matching(network, args.init_weights)
-        notes[0] += f", {len(loaded)} of {len(network.state_dict())} tensors from {args.init_weights}"
-        notes += [f"not taken from {args.init_weights}: {text}" for text in left_out]
-    return TrainState(backbone, network, *options), notes
-
-
-def continued(
-    args: argparse.Namespace, state: TrainState, checkpoint: Checkpoint, config: XSegTxConfig, path: Path
-) -> list[str]:
-    """Restore `state` from a checkpoint; returns lines about it. Raises UserError if it is of another network."""
-    before, trained = checkpoint.arguments, checkpoint.model.config
-    fixed = [(name, getattr(trained, name), getattr(config, name)) for name in values_of(args, XSegTxConfig)]
-    for name, stored, asked in (*fixed, ("backbone", before.get("backbone", args.backbone), args.backbone)):
-        if stored != asked:
-            raise UserError(f"{path} has {name} {stored}, not {asked}; give the options it was trained with")
-    state.restore(checkpoint, path)
-    if path == args.out_dir / LAST:
-        args.resume_pth = before.get("resume_pth")  # where this run began: a part of its recipe
-    else:
-        state.history.pop("best_iou", None)  # its netBest.pth is not here
-        if "step" not in checkpoint.extra or args.resume_epoch:  # a published one: its warm-up is done
-            state.step = args.warmUpIter + args.resume_epoch * args.iter_epoch
-            state.history["epoch"] = args.resume_epoch
-    now = plain(args)
-    changed = [name for name in before if name in now and before[name] != now[name]]
-    notes = [f"changed since then: {name} {before[name]} -> {now[name]}" for name in changed]
-    notes += [f"no longer an option: {name} {value}" for name, value in before.items() if value and name not in now]
-    return [f"{path}, continued at step {state.step}", *notes]
-
-
-def frozen_backbone(args: argparse.Namespace, pairs: Pairs) -> Backbone:
-    """The one that the flags name; the batch norms of a random one have the statistics of training frames, so that its
-    features differ by content.
-    """
-    if args.backbone != "random":
-        try:
-            return make_backbone(args.backbone, args.moco_path, args.input_size)
-        except UserError as error:
-            raise UserError(f"{error}, or try things out with --backbone random") from None
-    backbone, samples = random_backbone(args.seed), TrainSamples(pairs, args.input_size, args.seed)
-    images = []
-    for start in range(0, CALIBRATION_BATCHES * CALIBRATION_BATCH, CALIBRATION_BATCH):
-        batch = collate([samples[number] for number in range(start, start + CALIBRATION_BATCH)])
-        images.append(backbone.normalize(torch.cat((batch.query_image, batch.target_image))))
-    calibrate_batch_norm(backbone, images)
-    return backbone
-
-
 def introduce(args, log: Log, state: TrainState, notes: list[str], pairs, val_pairs, about: dict[str, Any]) -> None:
     """Print and log the data, the network and the recipe of a run."""
     a_frame = {
@@ -237,6 +161,8 @@ def introduce(args, log: Log, state: TrainState, notes: list[str], pairs, val_pa
         if track.numbers
         for camera in (track.query_camera, track.target_camera)
     }
+    few = args.warmUpIter < USUAL_WARMUP and "warmUpIter" not in args.given
+    warmup = f"{args.warmUpIter} steps of warm-up" + few * " (few, as the run is short: --warmUpIter sets them)"
     facts = {
         "setting": pairs.setting,
         "data": about["arguments"]["train_dir"],
@@ -248,7 +174,7 @@ def introduce(args, log: Log, state: TrainState, notes: list[str], pairs, val_pa
         "frozen_parameters": sum(p.numel() for p in state.backbone.parameters()),
         "recipe": f"{args.recipe}; " + ", ".join(f"{name} {getattr(args, name)}" for name in STRONG),
         "steps": f"{state.schedule.total_steps} of {args.batch_pos} samples",
-        "rate": f"{args.lr:g} after {args.warmUpIter} steps of warm-up, times {LR_DROP} after epoch {args.lr_schedule}",
+        "rate": f"{args.lr:g} after {warmup}, times {LR_DROP} after epoch {args.lr_schedule}",
         "device": f"{log.ranks.size} x {state.device}",
         "precision": args.precision,
         "out_dir": str(args.out_dir),

@@ -12,7 +12,7 @@ from train import train
 TRAINING_SPLITS = {"train": ["uid-a", "uid-b", "uid-c"], "val": ["uid-d"]}
 FRAMES = [0, 30, 60, 90]
 RECIPE = {
-    "backbone": "random",
+    "backbone": "efficientnet_lite0",
     "mode": "tiny",
     "input_size": 48,
     "batch-pos": 2,

@@ -1,0 +1,83 @@
+"""Trainings in processes of their own that end where a test wants it: by a signal, or because the disk is full."""
+
+import errno
+import multiprocessing
+import os
+import signal
+from collections.abc import Callable
+from typing import Any
+
+import timm  # noqa: F401, to be there in every copy of this process
+
+import train.engine
+import train.state
+from common.errors import run_script
+from tests.made.training import run_training
+from train.log import Log
+from train.state import TrainState
+
+FULL_DISK = "a full disk"
+WRITES = ("checkpoint", "further name", "line of the log")  # kinds of events at which the disk can be full
+# Imports take seconds: they are done once, in a process of which all others are copies.
+context = multiprocessing.get_context("forkserver")
+context.set_forkserver_preload([__name__])
+
+
+def train_until(end: tuple | None, how: signal.Signals | str, *given: object) -> int:
+    """`run_training(*given)`, ended `how` at the event `end`, one of `all_events`, or never -> its exit status."""
+    process = context.Process(target=_train, args=(end, how, None, given))
+    process.start()
+    process.join()
+    return process.exitcode
+
+
+def all_events(*given: object) -> list[tuple[str, int, int]]:
+    """All that `run_training(*given)` does at which it can be ended: kind, step, number of this kind at this step."""
+    queue = context.SimpleQueue()
+    process = context.Process(target=_train, args=(None, "", queue, given))
+    process.start()
+    events = list(iter(queue.get, None))
+    process.join()
+    assert process.exitcode == 0
+    return events
+
+
+def _train(end: tuple | None, how: signal.Signals | str, queue: Any, given: tuple) -> None:
+    known, numbers = [], {}
+    init = TrainState.__init__
+    TrainState.__init__ = lambda state, *args: (known.append(state), init(state, *args))[1]
+
+    def note_calls(owner: Any, name: str, kind: str, when_full: Callable | None = None) -> None:
+        function = getattr(owner, name)
+
+        def noted(*args, **kwargs):
+            step = known[0].step
+            numbers[kind, step] = number = numbers.get((kind, step), 0) + 1
+            if queue:
+                queue.put((kind, step, number))
+            if (kind, step, number) == end:
+                when_full(*args) if how == FULL_DISK else os.kill(os.getpid(), how)
+            return function(*args, **kwargs)
+
+        setattr(owner, name, noted)
+
+    def fill_disk(*_: Any) -> None:
+        def no_space(_: int) -> None:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+        os.fsync = no_space
+
+    def write_half(log: Log, *_: Any) -> None:
+        log._file.write('{"kind": "tr')
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    note_calls(TrainState, "set_rate", "step")
+    note_calls(train.engine, "score_batch", "batch of a validation")
+    note_calls(train.state, "save_checkpoint", "checkpoint", fill_disk)
+    note_calls(train.state, "link_or_copy", "further name", fill_disk)
+    note_calls(Log, "write", "line of the log", write_half)
+    try:
+        run_script(lambda: run_training(*given))
+    finally:
+        if queue:
+            queue.put(None)

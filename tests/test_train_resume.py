@@ -1,0 +1,71 @@
+"""A training that ends before its time, anywhere and however, goes on by the same command as if nothing had been."""
+
+import json
+import random
+import signal
+
+import pytest
+import torch
+
+from tests.made.stops import FULL_DISK, WRITES, all_events, train_until
+from tests.made.training import make_training_set
+
+# Two validations of two batches, of which the first is the best, and a checkpoint of each epoch to keep.
+FLAGS = ("--n-epoch", 2, "--save_every", 1, "--val_size", 4)
+STATUS = {signal.SIGINT: 130, signal.SIGTERM: 143, signal.SIGUSR1: 143, signal.SIGKILL: -signal.SIGKILL, FULL_DISK: 1}
+CLOCK = ("time", "samples_per_second", "data_wait", "peak_gb")
+
+
+@pytest.fixture(scope="module")
+def data_dir(tmp_path_factory):
+    return make_training_set(tmp_path_factory.mktemp("training"))
+
+
+@pytest.fixture(scope="module")
+def undisturbed(data_dir, tmp_path_factory):
+    """The folder of a run that nobody stops, and its events."""
+    out_dir = tmp_path_factory.mktemp("undisturbed")
+    return out_dir, all_events(data_dir, out_dir, *FLAGS)
+
+
+def outcome(out_dir):
+    """What a run leaves: its checkpoints, without when and by which command they were made, and its log's figures."""
+    left = {}
+    for path in sorted(out_dir.glob("*.pth")):
+        content = torch.load(path, weights_only=True)
+        left[path.name] = {k: v for k, v in content.items() if k not in ("date", "command", "commit", "arguments")}
+    lines = [json.loads(line) for line in (out_dir / "log.jsonl").read_text().splitlines()]
+    shown = [{k: v for k, v in line.items() if k not in CLOCK} for line in lines if line["kind"] != "start"]
+    return left | {"log": shown}
+
+
+def check_equal(found, expected, name=""):
+    if isinstance(expected, torch.Tensor):
+        assert torch.equal(found, expected), name
+    elif isinstance(expected, dict):
+        assert list(found) == list(expected), name
+        for key, value in expected.items():
+            check_equal(found[key], value, f"{name}/{key}")
+    elif isinstance(expected, list):
+        assert len(found) == len(expected), name
+        for number, value in enumerate(expected):
+            check_equal(found[number], value, f"{name}/{number}")
+    else:
+        assert found == expected, name
+
+
+@pytest.mark.parametrize("how", STATUS, ids=str)
+def test_a_run_stopped_in_each_validation_and_in_steps_and_files_ends_as_an_undisturbed_one(
+    data_dir, undisturbed, tmp_path, how
+):
+    finished, events = undisturbed
+    chosen = random.Random(str(how))
+    ends = [event for event in events if event[0] in WRITES] if how == FULL_DISK else events
+    validations = [event for event in ends if event[0] == "batch of a validation" and event[2] == 1]
+    assert len(validations) == (0 if how == FULL_DISK else 3)
+    stops = {*validations, *chosen.sample(ends, 4)}
+    statuses = {train_until(stop, how, data_dir, tmp_path, *FLAGS) for stop in events if stop in stops}
+    # Before a run catches signals they end it at once, and after its last validation it has nothing to stop.
+    assert STATUS[how] in statuses <= {STATUS[how], 0} | ({-how} if how != FULL_DISK else set())
+    assert train_until(None, how, data_dir, tmp_path, *FLAGS) == 0
+    check_equal(outcome(tmp_path), outcome(finished))

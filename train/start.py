@@ -1,0 +1,132 @@
+"""Where a training starts: anew, with the tensors of a trained network, or where a checkpoint was left.
+
+The options of the network that are not given come from the file that it starts from.
+"""
+
+import argparse
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from common.arguments import values_of
+from common.errors import UserError
+from model.backbone import Backbone
+from model.backbones import make_backbone
+from model.checkpoint import Checkpoint, load_checkpoint, load_matching, stored_options, training_arguments
+from model.weights import read_torch
+from model.xsegtx import FREE, XSegTx, XSegTxConfig
+from train.flags import plain, recipe_of
+from train.log import LOG_NAME
+from train.schedule import Schedule
+from train.state import LAST, WARMUP, TrainState, run_files
+
+
+def find_start(args: argparse.Namespace, defaults: argparse.Namespace) -> Path | None:
+    """The checkpoint that a training into `args.out_dir` continues; None if none.
+
+    The folder's own last one, if that run is of the same recipe, else that of --resume-pth. `auto` continues whatever
+    is there. Options that the run did not know take their `defaults`. Raises UserError if the folder holds another run,
+    which would be lost.
+    """
+    last, named = args.out_dir / LAST, None if args.resume_pth in (None, "auto") else Path(args.resume_pth)
+    held = [path for path in run_files(args.out_dir) if path.name not in (WARMUP, LOG_NAME)]
+    if not held:
+        return named
+    ways = "give another --out-dir, or --overwrite to lose it"
+    if not last.exists():
+        what = f"{args.out_dir} holds {held[0].name} of a run and no {LAST} to continue"
+        raise UserError(f"{what}: {ways}; or --resume-pth it")
+    if args.resume_pth == "auto" or (named and named.exists() and named.samefile(last)):
+        return last
+    content = read_torch(last, ways)
+    before = training_arguments(content if isinstance(content, dict) else {}, last)
+    recipe = recipe_of(args) | ({"resume_pth": args.resume_pth} if named else {})
+    if before:  # a published checkpoint tells nothing
+        before = plain(defaults) | before
+    changed = [f"{x} {before[x]} -> {value}" for x, value in recipe.items() if before.get(x, value) != value]
+    if changed:
+        what = f"{args.out_dir} holds a run of another recipe ({', '.join(changed[:3])})"
+        raise UserError(f"{what}: continue it with --resume-pth auto, {ways}")
+    return last
+
+
+def starting_state(args: argparse.Namespace, path: Path | None, device: torch.device) -> tuple[TrainState, list[str]]:
+    """The state of the checkpoint `path`, or a new one, and in words where it comes from. `args` get the options of the
+    network that are not given and come from a file.
+
+    Raises UserError if a file is missing or does not fit.
+    """
+    if path:
+        stored = stored_options(path)
+        check_same_network(args, stored, path)
+        take_options(args, stored)
+        checkpoint = load_checkpoint(path, args.moco_path, **{name: getattr(args, name) for name in FREE})
+        if "warmUpIter" not in args.given:
+            args.warmUpIter = checkpoint.arguments.get("warmUpIter", args.warmUpIter)
+        backbone, network = checkpoint.backbone, checkpoint.model
+    else:
+        backbone, network, notes = new_network(args)
+    if args.closer_look and args.zoom == 1:
+        raise UserError("--closer_look shows parts of enlarged images; give --zoom, too, which is 1")
+    schedule = Schedule(args.lr, args.warmUpIter, args.iter_epoch, args.n_epoch, tuple(args.lr_schedule))
+    state = TrainState(backbone, network, device, schedule, args.seed, args.weight_decay, args.precision)
+    if path:
+        go_on(args, state, checkpoint, path)
+        notes = [f"{path}, continued at step {state.step}", *changed_options(args, checkpoint.arguments)]
+    return state, notes
+
+
+def new_network(args: argparse.Namespace) -> tuple[Backbone, XSegTx, list[str]]:
+    """An untrained network, or one with the tensors of --init_weights, and in words which."""
+    file = args.init_weights
+    stored = stored_options(file) if file else {}  # none of a related model
+    take_options(args, stored)
+    if stored and "backbone" not in args.given:
+        backbone = load_checkpoint(file, args.moco_path).backbone
+    else:
+        backbone = make_backbone(args.backbone, args.moco_path, args.input_size)
+    torch.manual_seed(args.seed)
+    network = XSegTx(XSegTxConfig(**values_of(args, XSegTxConfig), feature_channels=backbone.channels))
+    notes = [f"{args.backbone} backbone, new transformer"]
+    if file:
+        loaded, left_out = load_matching(network, file)
+        notes[0] += f", {len(loaded)} of {len(network.state_dict())} tensors from {file}"
+        notes += [f"not taken from {file}: {text}" for text in left_out]
+    return backbone, network, notes
+
+
+def take_options(args: argparse.Namespace, stored: Mapping[str, Any]) -> None:
+    for name in stored.keys() - args.given:
+        setattr(args, name, stored[name])
+
+
+def check_same_network(args: argparse.Namespace, stored: Mapping[str, Any], path: Path) -> None:
+    """Raises UserError if the flags ask for another network than the one that is to be continued."""
+    for name in (stored.keys() & args.given) - {*FREE}:
+        if getattr(args, name) != stored[name]:
+            what = f"{path} has {name} {stored[name]}, not {getattr(args, name)}"
+            raise UserError(f"{what}; leave that out to continue it, or give another --out-dir or --overwrite")
+
+
+def go_on(args: argparse.Namespace, state: TrainState, checkpoint: Checkpoint, path: Path) -> None:
+    """Continue the training of a checkpoint: of this folder, of another one, or a published one."""
+    state.restore(checkpoint, path)
+    if path == args.out_dir / LAST:
+        args.resume_pth = checkpoint.arguments.get("resume_pth")  # where this run began: a part of its recipe
+        return
+    state.history.pop("best_iou", None)  # its netBest.pth is not here
+    if "step" not in checkpoint.extra or args.resume_epoch:  # a published one: its warm-up is done
+        state.step = state.schedule.epoch_end(args.resume_epoch)
+        state.history["epoch"] = args.resume_epoch
+
+
+def changed_options(args: argparse.Namespace, before: dict[str, Any]) -> list[str]:
+    """What a run is continued with that it was not begun with, a line each."""
+    now = plain(args)
+    changed = [name for name in before if name in now and before[name] != now[name]]
+    notes = [f"changed since then: {name} {before[name]} -> {now[name]}" for name in changed]
+    return notes + [
+        f"no longer an option: {name} {value}" for name, value in before.items() if value and name not in now
+    ]
