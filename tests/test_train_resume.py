@@ -2,6 +2,7 @@
 
 import json
 import random
+import shutil
 import signal
 
 import pytest
@@ -69,3 +70,30 @@ def test_a_run_stopped_in_each_validation_and_in_steps_and_files_ends_as_an_undi
     assert STATUS[how] in statuses <= {STATUS[how], 0} | ({-how} if how != FULL_DISK else set())
     assert train_until(None, how, data_dir, tmp_path, *FLAGS) == 0
     check_equal(outcome(tmp_path), outcome(finished))
+
+
+def test_all_extras_together_go_on_after_a_kill_which_ends_the_loader_processes_too(data_dir, tmp_path):
+    flags = ("--precision", "bf16", "--both", "--recipe", "strong", "--num_workers", 1)
+    assert train_until(None, "", data_dir, tmp_path / "whole", *flags) == 0
+    assert train_until(("step", 5, 1), signal.SIGKILL, data_dir, tmp_path / "parts", *flags) == -signal.SIGKILL
+    assert train_until(None, "", data_dir, tmp_path / "parts", *flags) == 0
+    check_equal(outcome(tmp_path / "parts"), outcome(tmp_path / "whole"))
+    arguments = torch.load(tmp_path / "whole" / "netLast.pth", weights_only=True)["arguments"]
+    assert arguments["similarity_prior"] and arguments["closer_look"]
+
+
+@pytest.mark.parametrize("known", [1, 0])
+def test_a_run_that_a_former_version_stopped_during_a_validation_and_took_for_the_next_epoch_gets_its_validation(
+    data_dir, undisturbed, tmp_path, known
+):
+    """Its history lags behind its step, by one epoch or by two."""
+    out_dir = shutil.copytree(undisturbed[0], tmp_path / "copy")
+    last = torch.load(out_dir / "netLast.pth", weights_only=True)
+    last["history"] = torch.load(out_dir / ("net001.pth" if known else "net_warmup.pth"), weights_only=True)["history"]
+    (out_dir / "net002.pth").unlink()
+    torch.save(last, out_dir / "netLast.pth")
+    assert train_until(None, "", data_dir, out_dir, *FLAGS) == 0
+    found, expected = outcome(out_dir), outcome(undisturbed[0])
+    assert found["netLast.pth"]["history"]["epoch"] == 2 and list(found) == list(expected)
+    if known:
+        check_equal(found, expected)

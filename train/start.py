@@ -5,6 +5,7 @@ The options of the network that are not given come from the file that it starts 
 
 import argparse
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -83,12 +84,13 @@ def new_network(args: argparse.Namespace) -> tuple[Backbone, XSegTx, list[str]]:
     file = args.init_weights
     stored = stored_options(file) if file else {}  # none of a related model
     take_options(args, stored)
+    config = XSegTxConfig(**values_of(args, XSegTxConfig))
     if stored and "backbone" not in args.given:
         backbone = load_checkpoint(file, args.moco_path).backbone
     else:
         backbone = make_backbone(args.backbone, args.moco_path, args.input_size)
     torch.manual_seed(args.seed)
-    network = XSegTx(XSegTxConfig(**values_of(args, XSegTxConfig), feature_channels=backbone.channels))
+    network = XSegTx(replace(config, feature_channels=backbone.channels))
     notes = [f"{args.backbone} backbone, new transformer"]
     if file:
         loaded, left_out = load_matching(network, file)

@@ -24,10 +24,15 @@ context.set_forkserver_preload([__name__])
 
 
 def train_until(end: tuple | None, how: signal.Signals | str, *given: object) -> int:
-    """`run_training(*given)`, ended `how` at the event `end`, one of `all_events`, or never -> its exit status."""
-    process = context.Process(target=_train, args=(end, how, None, given))
+    """`run_training(*given)`, ended `how` at the event `end`, one of `all_events`, or never -> its exit status, when
+    all its processes have gone.
+    """
+    until_gone, held = context.Pipe(duplex=False)  # the other end is open in whatever the process forks
+    process = context.Process(target=_train, args=(end, how, None, given, held))
     process.start()
+    held.close()
     process.join()
+    assert until_gone.poll(timeout=60), "a loader process lives on"
     return process.exitcode
 
 
@@ -42,7 +47,7 @@ def all_events(*given: object) -> list[tuple[str, int, int]]:
     return events
 
 
-def _train(end: tuple | None, how: signal.Signals | str, queue: Any, given: tuple) -> None:
+def _train(end: tuple | None, how: signal.Signals | str, queue: Any, given: tuple, held: Any = None) -> None:
     known, numbers = [], {}
     init = TrainState.__init__
     TrainState.__init__ = lambda state, *args: (known.append(state), init(state, *args))[1]
