@@ -40,7 +40,6 @@ def parse_args() -> argparse.Namespace:
     add("--decode", action="store_true", help="decode every frame instead of looking at its end: some 50x slower")
     add("--skip_pairs", action="store_true", help="do not look at the pairs files, which create_pairs.py writes")
     add_num_workers(parser)
-    add("--show", type=int, default=30, help="problems printed per split, and as many of what is missing")
     args = parser.parse_args()
     args.split_path = args.split_path or find_split_path(args.data_dir)
     return args
@@ -62,18 +61,11 @@ def main() -> int:
     for name, uids in splits.items():
         if uids and name not in names and not args.split:
             print(f"{name}: 0 of {counted(len(uids), 'take')} processed")
-    for name, check in checks.items():
-        print_lines(name, check.problems, args.show)
-    for name, check in checks.items():
-        print_lines(f"missing: {name}", check.missing, args.show)
+    lines = [f"{name}, {problem}" for name, check in checks.items() for problem in check.problems]
+    lines += [f"missing: {name}, {what}" for name, check in checks.items() for what in check.missing]
+    for line in lines:
+        print(line)
     return int(any(check.problems for check in checks.values()))
-
-
-def print_lines(start: str, lines: list[str], show: int) -> None:
-    for line in lines[:show]:
-        print(f"{start}, {line}")
-    if len(lines) > show:
-        print(f"{start}: {len(lines) - show} more; --show {len(lines)} prints all")
 
 
 class SplitCheck(NamedTuple):

@@ -8,7 +8,6 @@ again whenever more takes have been processed.
 
 import argparse
 import json
-import os
 import sys
 from collections.abc import Iterable
 from pathlib import Path
@@ -26,7 +25,6 @@ from formats.pairs import Annotated, pairs_path, write_pairs
 from formats.processed import ANNOTATION, ProcessedTake, is_processed
 from formats.takes import (
     ANNOTATION_TEMPLATE,
-    SPLIT_REMEDY,
     SPLITS,
     annotation_path,
     find_split_path,
@@ -49,11 +47,7 @@ def parse_args() -> argparse.Namespace:
     legacy = "write the original implementation's {split}_{egoexo,exoego}_pairs.json instead, for other programs"
     add("--legacy", action="store_true", help=legacy)
     args = parser.parse_args()
-    if args.split_path is None:
-        args.split_path = find_split_path(args.data_dir)
-        if not os.path.lexists(args.split_path):
-            places = f"{args.data_dir}, {args.data_dir.absolute().parent} or {args.split_path.parent}"
-            raise UserError(f"no split.json in {places}; {SPLIT_REMEDY}")
+    args.split_path = args.split_path or find_split_path(args.data_dir)
     args.annotationpath = args.annotationpath or args.data_dir.absolute().parent / ANNOTATION_TEMPLATE
     return args
 

@@ -214,7 +214,10 @@ def process_takes(args: argparse.Namespace, takes: list[Take], title: str) -> di
         bar.set_postfix_str(f"{len(failures)}/{counted(len(takes), 'take')}", refresh=False)
         bar.update(1)
 
-    with _progress_bar(title, sum(left.values()) + len(takes)) as bar:
+    pause = 0.1 if sys.stderr.isatty() else 60  # seconds; a cluster job's log file need not hold every step
+    layout = "{desc} {percentage:3.0f}%|{bar}| [{elapsed}<{remaining}{postfix}]"
+    total = sum(left.values()) + len(takes)  # work, so that the time to completion is honest
+    with tqdm(desc=title, total=total, bar_format=layout, mininterval=pause, maxinterval=60, smoothing=0) as bar:
         for job, result in run_jobs(extract_camera, camera_jobs(), args.num_workers):
             plan = plans[job.take_uid]
             plan.results[job.camera] = result
@@ -225,14 +228,6 @@ def process_takes(args: argparse.Namespace, takes: list[Take], title: str) -> di
             if len(plan.results) == len(plan.jobs):
                 close(plan.take, finish_take(plans.pop(job.take_uid)))
     return failures
-
-
-def _progress_bar(title: str, total: int) -> tqdm:
-    """It measures work, so that its time to completion is honest."""
-    pause = 0.1 if sys.stderr.isatty() else 60  # seconds; a cluster job's log file need not hold every step
-    layout = "{desc} {percentage:3.0f}%|{bar}| [{elapsed}<{remaining}{postfix}]"
-    limits = {"mininterval": pause, "maxinterval": max(pause, 10), "smoothing": 0, "dynamic_ncols": True}
-    return tqdm(total=total, desc=title, bar_format=layout, **limits)
 
 
 def sum_up(args: argparse.Namespace, title: str, names: dict[str, str], failures: dict[str, list[Failure]]) -> int:

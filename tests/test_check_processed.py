@@ -130,14 +130,6 @@ def test_missing_and_outdated_pairs_are_found(data_dir):
     assert "out of date" in check(data_dir).stdout
 
 
-def test_only_so_many_problems_are_printed(data_dir):
-    for path in data_dir.glob("take-?/*/*.jpg"):
-        path.unlink()
-    lines = check(data_dir, "--skip_pairs", "--show", "2", "--split", "train").stdout.splitlines()
-    assert len(lines) == 2 + 2 + 1
-    assert lines[-1] == "train: 4 more; --show 6 prints all"
-
-
 def test_a_folder_without_takes_is_refused_in_one_line(tmp_path):
     (tmp_path / "split.json").write_text('{"train": ["a"]}')
     assert re.match(r"error: no folder .*run data/process_data.py first\n$", check(tmp_path / "processed").stderr)

@@ -12,7 +12,7 @@ import pytest
 
 from common.arguments import SETTINGS
 from common.errors import UserError
-from formats import pairs, takes
+from formats import pairs
 from formats.masks import encode_mask
 from formats.pairs import Pair, PairSet, pairs_path
 from tests.made import ROOT
@@ -230,19 +230,6 @@ def test_bad_input_ends_in_one_line(tmp_path, change, message):
     assert last.startswith("error: ")
     assert "Traceback" not in run.stderr
     assert re.search(message, last), last
-
-
-def test_a_split_that_is_nowhere_is_said_to_be_in_none_of_the_places_where_it_was_sought(data_dir, monkeypatch):
-    (data_dir.parent / "split.json").unlink()
-    monkeypatch.setattr(takes, "SPLIT_PATH", data_dir / "elsewhere" / "split.json")
-    run = create_pairs(data_dir)
-    assert run.returncode == 1
-    places = f"{data_dir}, {data_dir.parent} or {data_dir / 'elsewhere'}"
-    assert run.stderr.startswith(f"error: no split.json in {places}; name it with --split_path; ")
-    (data_dir / "split.json").symlink_to("nowhere")
-    assert create_pairs(data_dir).stderr.startswith(
-        f"error: no file {data_dir / 'split.json'}; name it with --split_path; "
-    )
 
 
 def test_a_malformed_take_does_not_keep_others_from_being_listed(data_dir):

@@ -1,7 +1,6 @@
 import errno
 import json
 import os
-import random
 import re
 import shutil
 import signal
@@ -15,7 +14,6 @@ import numpy as np
 import pytest
 
 import data.extraction
-import formats.video
 from data.process_data import estimated_work
 from formats.processed import shrink
 from formats.takes import parse_take
@@ -93,10 +91,7 @@ def test_ego_frames_are_halved_and_exo_frames_quartered_as_opencv_saves_them(ori
         ((1408, 1408), 704, (704, 704)),
         ((2160, 3840), 540, (540, 960)),
         ((1080, 1920), 540, (540, 960)),
-        ((1440, 2560), 540, (480, 853)),
         ((448, 796), 540, (448, 796)),
-        ((448, 448), 704, (448, 448)),
-        ((541, 7), 540, (270, 3)),
         ((705, 1), 704, (352, 1)),
     ],
 )
@@ -149,13 +144,6 @@ def test_frames_of_downscaled_and_of_full_size_videos_are_not_mixed(root, capsys
     assert "was made of full size videos, not of downscaled/448" in error and "leave out --downscaled" in error
 
 
-def test_several_splits_all_of_them_or_one_can_be_named(root):
-    assert process(root, "--split", "val") == 0
-    assert {path.name for path in (root / "processed").glob("uid-*")} == {C}
-    assert process(root, "--split", "train", "val") == 0
-    assert {path.name for path in (root / "processed").glob("uid-*")} == {A, B, C}
-
-
 def test_takes_can_be_named_whatever_split_holds_them(root, capsys):
     assert process(root, "--uids", C, B) == 0
     assert {path.name for path in (root / "processed").glob("uid-*")} == {B, C}
@@ -178,7 +166,7 @@ def test_shards_divide_the_takes_and_together_do_what_one_run_does(root, undistu
 
 
 def test_all_splits_are_those_that_have_takes(root, undisturbed):
-    (root / "split.json").write_text(json.dumps({**RAW_SPLITS, "test": []}))  # as make_split.py and make_takes.py do
+    (root / "split.json").write_text(json.dumps({**RAW_SPLITS, "test": []}))  # as make_takes.py does
     assert process(root) == 0
     assert tree(root / "processed") == undisturbed
     (root / "split.json").write_text(json.dumps({"train": []}))
@@ -255,22 +243,14 @@ def start(root):
     return subprocess.Popen(command, stdout=pipe, stderr=pipe, text=True, start_new_session=True)
 
 
-def wait_for(root, pattern, count=1):
-    deadline = time.monotonic() + 60
-    while len(list((root / "processed").glob(pattern))) < count:
-        assert time.monotonic() < deadline
-        time.sleep(0.002)
-
-
 @pytest.mark.skipif(not shutil.which("ps"), reason="needs ps to see processes")
 @pytest.mark.parametrize("killing", [signal.SIGKILL, signal.SIGINT])
 def test_a_killed_run_leaves_no_process_and_a_rerun_gives_the_same_bytes(root, undisturbed, killing):
     run = start(root)
     deadline = time.monotonic() + 60
-    while len(list((root / "processed").glob("*/*/*.jpg"))) < 13:
+    while len(list((root / "processed").glob("*/*/*.jpg"))) < 2:
         assert time.monotonic() < deadline
         time.sleep(0.002)
-    time.sleep(random.random() * 0.05)
     os.killpg(run.pid, signal.SIGINT) if killing == signal.SIGINT else os.kill(run.pid, signal.SIGKILL)
     _, error = run.communicate(timeout=60)
     assert run.returncode == (130 if killing == signal.SIGINT else -killing)
@@ -281,21 +261,13 @@ def test_a_killed_run_leaves_no_process_and_a_rerun_gives_the_same_bytes(root, u
     assert tree(root / "processed") == undisturbed
 
 
-def test_two_processes_give_the_same_bytes_as_one(root, undisturbed):
-    run = start(root)
-    out, error = run.communicate(timeout=60)
-    assert run.returncode == 0, error
-    assert "train: 2 of 2 takes complete" in out
-    assert "2/2 takes" in error  # the bar
-    assert tree(root / "processed") == undisturbed
-
-
-def test_a_second_run_waits_for_the_first_and_another_shard_does_not(root, undisturbed):
+def test_a_second_run_waits_for_the_first_and_two_processes_give_the_same_bytes_as_one(root, undisturbed):
     with claimed_elsewhere(root / "processed", "process_data_1_of_1") as first:
         run = start(root)
         assert run.stderr.readline().startswith(f"waiting for process {first.pid} on ")
         assert not list((root / "processed").glob("uid-*"))
-    assert run.wait(timeout=60) == 0
+    out, error = run.communicate(timeout=60)
+    assert run.returncode == 0 and "train: 2 of 2 takes complete" in out and "2/2 takes" in error  # the bar
     assert tree(root / "processed") == undisturbed
     with claimed_elsewhere(root / "processed", "process_data_1_of_2"):
         assert process(root, "--shard", "2/2") == 0
@@ -435,23 +407,6 @@ def test_what_is_missing_is_listed_and_printed_with_all_that_is_known(root, caps
     assert f"take {A} ({NAMES[A]}), camera {EXO_1}: no file {path}" in out
 
 
-def test_whatever_the_library_makes_of_a_damaged_video_costs_its_camera_only(root, monkeypatch):
-    path, open_video, opened = video(root, NAMES[A], EXO_1), av.open, []
-
-    def fail(name, *flags, **options):
-        opened.append(name)
-        if name == str(path) and opened.count(name) > 1:  # not when the index is read
-            raise IndexError("pop")
-        return open_video(name, *flags, **options)
-
-    monkeypatch.setattr(formats.video.av, "open", fail)
-    assert process(root) == 1
-    (row,) = failures(root / "processed")
-    assert (row["take_uid"], row["camera"], row["kind"]) == (A, EXO_1, "broken") and str(path) in row["reason"]
-    assert_complete(root / "processed", A, without=(EXO_1,))
-    assert_complete(root / "processed", B)
-
-
 def test_an_annotated_take_that_is_in_no_split_is_counted_and_left_out(root, capsys):
     (root / "split.json").write_text(json.dumps({"train": [A], "val": [C]}))
     assert process(root) == 0
@@ -504,12 +459,6 @@ def test_a_full_disk_ends_the_run_in_one_line_and_a_rerun_completes(root, undist
     assert tree(root / "processed") == undisturbed
 
 
-def test_output_that_cannot_be_written_is_one_line(root, capsys):
-    (root / "file").write_text("in the way")
-    assert process(root, "--outputpath", root / "file" / "out") == 1
-    assert str(root / "file" / "out") in capsys.readouterr().err.splitlines()[-1]
-
-
 # What can be wrong with the command
 
 
@@ -518,8 +467,6 @@ def test_output_that_cannot_be_written_is_one_line(root, capsys):
     [
         (["--split", "nowhere"], ["no split 'nowhere'", "'train', 'val'"]),
         (["--split_path", "{root}/none.json"], ["no file", "none.json", "download_split.sh"]),
-        (["--split_path", "{root}/takes/bad.json"], ["bad.json is not valid JSON"]),
-        (["--annotationpath", "{root}/none_{{split}}.json"], ["no file", "none_train.json", "egoexo"]),
         (["--annotationpath", "{root}/takes/bad.json"], ["bad.json is not valid JSON"]),
         (["--annotationpath", "{root}/annotations/relations_val.json"], ["annotates no take of train in "]),
         (["--takepath", "{root}/nothing"], ["no folder", "--takepath"]),
