@@ -2,21 +2,17 @@
 
 import atexit
 import contextlib
-import errno
 import itertools
 import math
 import multiprocessing
-import multiprocessing.queues
 import os
-import re
-import resource
 import shutil
 import signal
 import sys
 import threading
 import time
 from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping
-from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
+from concurrent.futures import FIRST_COMPLETED, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
 from multiprocessing.connection import wait as wait_for_exit
 from pathlib import Path
@@ -24,15 +20,12 @@ from typing import TypeVar
 
 import cv2
 
-from common.errors import UserError, printable
+from common.errors import UserError
 
 Job = TypeVar("Job")
 Result = TypeVar("Result")
 Key = TypeVar("Key", bound=Hashable)
 SHARED_MEMORY = Path("/dev/shm")
-FILES_PER_BATCH, OTHER_FILES = 16, 64  # open at once: two for each of a batch's eight tensors, and all others
-TOO_MANY_FILES = re.compile("Too many open files|received 0 items of ancdata")
-NO_ROOM = (errno.EMFILE, errno.ENFILE, errno.EAGAIN, errno.ENOMEM, errno.ENOSPC)
 
 
 def default_workers() -> int:
@@ -59,15 +52,12 @@ def run_jobs(function: Callable[[Job], Result], jobs: Iterable[Job], num_workers
         return
     # Forking is unsafe with the threads of OpenCV and of the executor.
     context, others = multiprocessing.get_context("spawn"), set(multiprocessing.active_children())
-    try:
-        pool = ProcessPoolExecutor(num_workers, context, _start_worker)
-    except OSError as error:  # its locks are files in /dev/shm
-        raise _cannot_start(error) from None
+    pool = ProcessPoolExecutor(num_workers, context, _start_worker)
     jobs, running = iter(jobs), {}
     try:
         while True:
             for job in itertools.islice(jobs, 2 * num_workers - len(running)):  # so that no worker has to wait
-                running[_submit(pool, function, job)] = job
+                running[pool.submit(function, job)] = job
             if not running:
                 break
             for future in wait(running, return_when=FIRST_COMPLETED).done:
@@ -84,25 +74,8 @@ def run_jobs(function: Callable[[Job], Result], jobs: Iterable[Job], num_workers
         pool.shutdown(cancel_futures=True)
 
 
-def _submit(pool: ProcessPoolExecutor, function: Callable[[Job], Result], job: Job) -> Future:
-    """Workers start in `submit` and inherit that Ctrl-C is blocked: it is for the parent, which ends them."""
-    former = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
-    try:
-        return pool.submit(function, job)
-    except OSError as error:  # no worker can start, or one was killed in the middle of this
-        raise _cannot_start(error) if error.errno in NO_ROOM else BrokenProcessPool from None
-    finally:
-        signal.pthread_sigmask(signal.SIG_SETMASK, former)
-
-
-def _cannot_start(error: OSError) -> UserError:
-    return UserError(
-        f"cannot start worker processes ({error.strerror}); free or enlarge {SHARED_MEMORY} (Docker: --shm-size=1g), "
-        "allow more open files (ulimit -n 4096), or give --num_workers 1"
-    )
-
-
 def _start_worker() -> None:
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the parent, which ends its workers
     cv2.setNumThreads(1)  # the processes are the parallelism
     _end_with_parent()
 
@@ -118,40 +91,21 @@ def _end_with_parent() -> None:
 
 
 def loader_workers(num_workers: int, batch_bytes: int, prefetch: int = 2) -> int:
-    """How many of `num_workers` workers of a DataLoader have room in shared memory and may open their files; warns if
-    not all of them do.
+    """How many of `num_workers` workers of a DataLoader have room in shared memory; warns if not all of them do.
 
-    Workers hand over batches of `batch_bytes` in /dev/shm, which containers keep small (Docker: 64 MB); each tensor is
-    an open file. Each worker has `prefetch` batches under way, and the reader holds two.
+    Workers hand over batches of `batch_bytes` in /dev/shm, which containers keep small (Docker: 64 MB). Each worker has
+    `prefetch` batches under way, and the reader holds two.
     """
-    batches = prefetch * num_workers + 2
-    needed_bytes, needed_files = batches * batch_bytes, batches * FILES_PER_BATCH + OTHER_FILES
+    needed = (prefetch * num_workers + 2) * batch_bytes
     free = shutil.disk_usage(SHARED_MEMORY).free // local_ranks() if SHARED_MEMORY.is_dir() else sys.maxsize
-    files = _allowed_files(needed_files)
-    in_memory = (free // max(1, batch_bytes) - 2) // prefetch
-    in_files = ((files - OTHER_FILES) // FILES_PER_BATCH - 2) // prefetch
-    fitting = max(0, min(num_workers, in_memory, in_files))
+    fitting = max(0, min(num_workers, (free // max(1, batch_bytes) - 2) // prefetch))
     if fitting < num_workers:
-        lack = f"{needed_bytes >> 20} MB of {SHARED_MEMORY}, {free >> 20} MB are free"
-        remedy = f"docker run --shm-size {math.ceil(needed_bytes / 2**30)}g"
-        if in_files < in_memory:
-            lack, remedy = f"{needed_files} open files, {files} are allowed", f"ulimit -n {needed_files}"
         print(
-            f"warning: {num_workers} loading processes need {lack}: {fitting} are used; for speed, give more: {remedy}",
+            f"warning: {num_workers} loading processes need {needed >> 20} MB of {SHARED_MEMORY}, {free >> 20} MB are "
+            f"free: {fitting} are used; for speed, give more: docker run --shm-size {math.ceil(needed / 2**30)}g",
             file=sys.stderr,
         )
     return fitting
-
-
-def _allowed_files(wanted: int) -> int:
-    """How many files this process may have open, after it has asked for `wanted`."""
-    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    if soft == resource.RLIM_INFINITY:
-        return sys.maxsize
-    if soft < wanted:
-        soft = wanted if hard == resource.RLIM_INFINITY else min(wanted, hard)
-        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
-    return soft
 
 
 def start_loader_worker(_worker_id: int) -> None:
@@ -163,13 +117,6 @@ def start_loader_worker(_worker_id: int) -> None:
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1):
         signal.signal(number, signal.SIG_IGN)
     _end_with_parent()
-    multiprocessing.queues.Queue._on_queue_feeder_error = staticmethod(_exit_with_message)
-
-
-def _exit_with_message(error: Exception, _batch: object) -> None:
-    """End the worker: PyTorch would print a traceback, and the parent would wait for the batch for ever."""
-    print(printable(f"error: a loading process cannot hand over a batch: {error}"), file=sys.stderr, flush=True)
-    os._exit(1)
 
 
 @contextlib.contextmanager
@@ -178,16 +125,10 @@ def loader_failures() -> Iterator[None]:
 
     Workers that are left when this process ends, as after an error, end with it.
     """
-    atexit.unregister(_kill_workers)
     atexit.register(_kill_workers)  # runs before multiprocessing's own, which waits for workers that ignore its SIGTERM
     try:
         yield
     except (RuntimeError, OSError, EOFError) as error:
-        if TOO_MANY_FILES.search(str(error)):
-            raise UserError(
-                "the loading processes have too many files open; allow more (ulimit -n 4096) or run the same command "
-                "again with fewer --num_workers (0 needs none)"
-            ) from None
         if "DataLoader worker" not in str(error) and not isinstance(error, ConnectionError | EOFError):
             raise
         with contextlib.suppress(RuntimeError):

@@ -1,7 +1,6 @@
 """common/parallel.py: many jobs at once, how many processes, and processes that fail."""
 
 import contextlib
-import errno
 import multiprocessing
 import os
 import shutil
@@ -12,8 +11,6 @@ import time
 from types import SimpleNamespace
 
 import pytest
-import torch
-from torch.utils.data import DataLoader
 
 from common import parallel
 from common.errors import UserError
@@ -23,7 +20,6 @@ from common.parallel import (
     loader_workers,
     run_jobs,
     split_by_work,
-    start_loader_worker,
 )
 from tests.made import ROOT
 from tests.made.jobs import die_at_three, double, fail_at_three
@@ -54,85 +50,10 @@ def test_no_more_loading_processes_than_shared_memory_has_room_for(tmp_path, mon
     assert ("--shm-size 1g" in warning) == (fitting < 4)
 
 
-@pytest.mark.parametrize(
-    ("soft", "hard", "fitting", "soft_then"),
-    [
-        (64, 64, 0, 64),
-        (200, 200, 3, 200),
-        (224, 224, 4, 224),
-        (1024, 4096, 4, 1024),
-        (64, 100, 0, 100),
-        (64, 4096, 4, 224),
-        (64, -1, 4, 224),
-        (-1, -1, 4, -1),
-    ],
-)
-def test_no_more_loading_processes_than_may_open_their_files(monkeypatch, capsys, soft, hard, fitting, soft_then):
-    """Of 2 + 2 * 4 batches each has 16 files open, and all others are 64: together 224."""
-    limits = {parallel.resource.RLIMIT_NOFILE: (soft, hard)}
-    monkeypatch.setattr(parallel.resource, "getrlimit", limits.get)
-    monkeypatch.setattr(parallel.resource, "setrlimit", limits.__setitem__)
-    assert loader_workers(4, 1) == fitting
-    assert limits == {parallel.resource.RLIMIT_NOFILE: (soft_then, hard)}
-    warning = capsys.readouterr().err
-    assert ("4 loading processes need 224 open files" in warning and "ulimit -n 224" in warning) == (fitting < 4)
-    assert warning.count("\n") == (fitting < 4)
-
-
-class Unsendable:
-    def __reduce__(self):
-        raise RuntimeError("unable to allocate shared memory")
-
-
-class Items:
-    def __len__(self):
-        return 4
-
-    def __getitem__(self, index):
-        return Unsendable() if index == 2 else torch.tensor(index)
-
-
-def test_a_loading_process_that_cannot_hand_over_a_batch_ends_the_loop_in_one_line():
-    loader = DataLoader(Items(), batch_size=None, num_workers=1, worker_init_fn=start_loader_worker, timeout=60)
-    with pytest.raises(UserError, match="fewer --num_workers") as caught, loader_failures():
-        for _ in loader:
-            pass
-    assert "\n" not in str(caught.value)
-
-
 @pytest.mark.parametrize("error", [RuntimeError("a bug of ours"), OSError("disk full")])
 def test_other_errors_in_the_loop_pass_unchanged(error):
     with pytest.raises(type(error), match=str(error)), loader_failures():
         raise error
-
-
-@pytest.mark.parametrize(
-    "error",
-    [
-        RuntimeError("Too many open files. Communication with the workers is no longer possible."),
-        RuntimeError("received 0 items of ancdata"),
-        OSError(errno.EMFILE, "Too many open files"),
-    ],
-)
-def test_too_many_open_files_end_the_loop_in_one_line_with_the_remedy(error):
-    with pytest.raises(UserError, match=r"too many files open; allow more \(ulimit"), loader_failures():
-        raise error
-
-
-@pytest.mark.parametrize("files", [10, 20])
-def test_a_pool_that_may_not_open_enough_files_is_one_line_with_the_remedy(files):
-    script = f"""
-import resource
-from common.errors import run_script
-from common.parallel import run_jobs
-from tests.made.jobs import double
-resource.setrlimit(resource.RLIMIT_NOFILE, ({files}, {files}))
-run_script(lambda: print(list(run_jobs(double, range(9), 4))))
-"""
-    done = subprocess.run([sys.executable, "-c", script], cwd=ROOT, capture_output=True, text=True, timeout=120)
-    assert done.returncode == 1
-    assert done.stderr.startswith("error: cannot start worker processes (Too many open files); ")
-    assert "ulimit -n" in done.stderr and done.stderr.count("\n") == 1
 
 
 FAILING_READER = """
