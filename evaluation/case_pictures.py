@@ -5,7 +5,7 @@ Images are (H, W, 3) uint8 RGB; colors are RGB.
 
 import itertools
 import random
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -14,9 +14,7 @@ import numpy as np
 from PIL import Image, ImageDraw
 from tqdm import tqdm
 
-from common.drawing import PREDICTION, QUERY, TRUTH, Color, font, overlay, write_picture
-from common.errors import printable
-from common.files import remove_leftovers
+from common.drawing import PREDICTION, QUERY, TRUTH, Color, font, overlay
 from evaluation.compare import in_turn
 from evaluation.metrics import METRICS
 from evaluation.score import Case
@@ -29,7 +27,6 @@ from formats.video_writer import open_video
 
 INK, PALE, PAPER = (20, 20, 20), (110, 110, 110), (255, 255, 255)
 GAP = 6  # pixels between panels
-GALLERY_HEIGHT = 260  # of the panels on a page, pixels
 SHEET_WIDTH = 2000  # pixels
 CASE_ORDERS = ("spread", "best", "worst", "random")
 
@@ -126,7 +123,7 @@ def _draw_panel(
     size = max(9, height // 22)  # of the caption, in the upper left corner beside a swatch of the mask's color
     paper = Image.fromarray(image)
     draw = ImageDraw.Draw(paper)
-    caption = printable(caption[:100])
+    caption = caption[:100]
     box = draw.textbbox((size * 2, size // 2), caption, font=font(size))
     draw.rectangle((0, 0, box[2] + size // 2, box[3] + size // 2), fill=INK)
     draw.rectangle((size // 2, box[1], size * 3 // 2, box[3]), fill=color)
@@ -150,15 +147,23 @@ def _close_up(size: Size, *rles: dict | None) -> tuple[slice, slice] | None:
     return None
 
 
-def draw_gallery(paths: Sequence[Path], truth: GroundTruth, predictions: Sequence[Sequence[PredictedCase]]) -> None:
-    """Draw a picture to each path: a case, with the predictions of each results file, a list per file, side by side."""
-    takes = {uid: truth.load(uid) for uid in {one.case.take_uid for one in predictions[0]}}
-    groups = tqdm(list(zip(*predictions, strict=True)), unit="picture", desc="pictures")
-    for path, group in zip(paths, groups, strict=True):
-        write_picture(path, draw_case(takes[group[0].case.take_uid], group, GALLERY_HEIGHT))
+def draw_cases(
+    truth: GroundTruth, setting: str, files: dict[str, Path], cases: Sequence[Sequence[Case]], height: int
+) -> Iterator[np.ndarray]:
+    """A picture of each case, with the predictions of all results files side by side.
+
+    `files` has the path of each by its name, "" if it is the only one; `cases` a list for each, the same cases in all.
+    """
+    predictions = [
+        load_predictions(path, setting, of_file, name)
+        for (name, path), of_file in zip(files.items(), cases, strict=True)
+    ]
+    takes = {uid: truth.load(uid) for uid in {case.take_uid for case in cases[0]}}
+    for group in tqdm(list(zip(*predictions, strict=True)), unit="picture", desc="pictures"):
+        yield draw_case(takes[group[0].case.take_uid], group, height)
 
 
-def load_predictions(path: Path, setting: str, cases: Sequence[Case], name: str = "") -> list[PredictedCase]:
+def load_predictions(path: Path, setting: str, cases: Sequence[Case], name: str) -> list[PredictedCase]:
     """The predictions of a results file for `cases`, in their order."""
     rles = {}
     for uid, take in iter_results(path, setting):
@@ -184,12 +189,11 @@ def case_sheet(pictures: list[np.ndarray]) -> np.ndarray:
     return np.vstack(rows)
 
 
-def write_video(path: Path, images: Iterable[np.ndarray], fps: int) -> None:
+def write_track(path: Path, images: Iterable[np.ndarray], fps: int) -> None:
     """Write (H, W, 3) uint8 RGB images as H.264, which every browser plays. The file appears whole.
 
     The first image's size is that of the video, rounded down to even numbers; the others are cut or padded to it.
     """
-    remove_leftovers(path.parent, path.name)
     images = iter(images)
     first = next(images)
     height, width = (side // 2 * 2 for side in first.shape[:2])
@@ -214,13 +218,13 @@ def _header(truth: TakeTruth, predictions: Sequence[PredictedCase], width: int, 
     score = "" if len(predictions) > 1 else f"{iou_text(case)}  existence {100 * case.existence:.0f} %"
     right = width - draw.textlength(score, bold)
     draw.text((right, 0), score, INK, bold)
-    name = printable(case.object_name.strip()[:200])
+    name = " ".join(case.object_name.split())[:200]
     while name and draw.textlength(name, bold) > right * 0.6:
         name = name[:-1]
     draw.text((0, 0), name, INK, bold)
     left = draw.textlength(name + "  ", bold)
-    take = truth.annotated.name or truth.take.uid[:8]
-    details = printable(f"{take}, {case.target_camera}, frame {case.frame}")[:200]
+    take = truth.info.name or truth.take.uid[:8]
+    details = f"{take}, {case.target_camera}, frame {case.frame}"[:200]
     while details and left + draw.textlength(details, plain) > right - height:
         details = details[:-1]  # what does not fit is in the file's name
     draw.text((left, 0), details, PALE, plain)

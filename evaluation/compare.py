@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from evaluation.metrics import METRICS
-from evaluation.score import Case, Scores
+from evaluation.score import Case, SplitScores
 from evaluation.summary import (
     LABEL_ORDERS,
     case_sums,
@@ -24,14 +24,14 @@ from evaluation.summary import (
 COMPARED = ("scenario", "object size", "query camera", "target camera")  # breakdowns; see summary.labels
 
 
-def common_cases(all_scores: Sequence[Scores]) -> list[list[Case]]:
+def common_cases(all_scores: Sequence[SplitScores]) -> list[list[Case]]:
     """The cases that every file has, in the order of the first; one list per file."""
     by_key = [{case.key: case for case in scores.cases} for scores in all_scores]
     keys = [key for key in by_key[0] if all(key in cases for cases in by_key[1:])]
     return [[cases[key] for key in keys] for cases in by_key]
 
 
-def compare(names: Sequence[str], cases: Sequence[list[Case]], scores: Scores) -> dict[str, Any]:
+def compare(names: Sequence[str], cases: Sequence[list[Case]], scores: SplitScores) -> dict[str, Any]:
     """Each of `cases[1:]` with `cases[0]`, as comparison.json has it; all have the same keys.
 
     `scores`, of the first file, tells the names and scenarios of the takes.
@@ -43,8 +43,8 @@ def compare(names: Sequence[str], cases: Sequence[list[Case]], scores: Scores) -
         by = {kind: {} for kind in COMPARED}
         for kind in COMPARED:
             for key, places in groups[kind].items():
-                by[kind][key] = differences([cases[0][i] for i in places], [other[i] for i in places])
-        comparisons.append({"second": name, "metrics": differences(cases[0], other), "by": by})
+                by[kind][key] = paired_differences([cases[0][i] for i in places], [other[i] for i in places])
+        comparisons.append({"second": name, "metrics": paired_differences(cases[0], other), "by": by})
     won = {"all sizes": takes_won(cases)}
     for size, places in groups["object size"].items():
         won[size] = takes_won([[of_file[i] for i in places] for of_file in cases])
@@ -77,7 +77,7 @@ def takes_won(cases: Sequence[Sequence[Case]]) -> dict[str, Any]:
     return {"takes": len(means), "tied": len(means) - sum(won), "won": won, "share": share}
 
 
-def differences(first: Sequence[Case], second: Sequence[Case]) -> dict[str, dict[str, Any]]:
+def paired_differences(first: Sequence[Case], second: Sequence[Case]) -> dict[str, dict[str, Any]]:
     """The metrics of the same cases in two files, second - first with its interval; None where there is no value.
 
     The same takes are drawn for both: whether a take is hard or easy does not matter for the difference.

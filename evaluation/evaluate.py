@@ -22,37 +22,32 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # repository root
 from common.errors import run_script  # isort: split
 
 from common.arguments import Parser, add_num_workers, add_setting, at_least
+from common.drawing import write_picture
 from common.errors import UserError, counted
 from common.files import write_json
-from evaluation.case_pictures import draw_gallery, load_predictions
+from evaluation.case_pictures import draw_cases
 from evaluation.compare import common_cases, compare, disagreements, short_names
-from evaluation.inputs import (
-    add_reading_options,
-    add_truth_options,
-    beside,
-    data_split,
-    default_results,
-    left_out,
-    open_truth,
-    provenance_of,
-    score_file,
-    summarize_file,
-)
+from evaluation.options import add_reading_options, add_truth_options, open_truth
 from evaluation.outputs import (
     OUTPUT_FILES,
-    claimed_files,
+    beside,
+    default_results,
     difference_table,
     format_protocols,
     format_summary,
     format_table,
+    output_folder,
+    provenance_of,
     split_title,
+    summarize_file,
     won_table,
     write_cases,
     write_outputs,
 )
-from evaluation.pages import PAGE, change_card, comparison_sections, write_page
+from evaluation.pages import PAGE, PICTURE_HEIGHT, change_card, comparison_sections, gallery_paths, write_page
 from evaluation.plots import comparison_plots, draw_comparison_plots
 from evaluation.protocols import OFFICIAL_RULE, PROTOCOLS, under_protocols
+from evaluation.score import SplitScores, left_out, score_file
 from evaluation.summary import take_names, without_nan
 from evaluation.truth import GroundTruth
 
@@ -81,6 +76,8 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
         parser.error("--write_gt needs the annotated frames that --all_frames does without; drop one of them")
     if args.names and len(args.names) != len(args.pred_file or ()):
         parser.error("--names needs as many names as --pred_file has files")
+    if args.names and len(set(args.names)) < len(args.names):
+        parser.error("--names are to tell the files apart; give each another one")
     if args.protocol != OFFICIAL_RULE and len(args.pred_file or ()) > 1:
         parser.error("--protocol takes one results file; several are compared by the official rule")
     return args
@@ -92,53 +89,55 @@ def main(argv: list[str] | None = None) -> None:
     if args.write_gt:
         truth.write_official(args.write_gt)
         print(f"ground truth of {counted(len(truth.uids), 'take')} written to {args.write_gt}")
-    if args.setting:
-        files = args.pred_file or [default_results(args.setting, data_split(args))]
-        if len(files) > 1:
-            compare_files(args, truth, files)
-        else:
-            evaluate_file(args, truth, files[0])
+    if not args.setting:
+        return
+    files = args.pred_file or [default_results(args.setting, truth.split)]
+    reading = (args.num_workers, args.accept, args.allow_missing)
+    scores = [score_file(truth, path, args.setting, *reading) for path in files]
+    if len(files) == 1:
+        evaluate_file(truth, files[0], scores[0], args.protocol, args.out or beside(files[0], "evaluation"))
+    else:
+        named = dict(zip(args.names or short_names(files), files, strict=True))
+        compare_files(truth, named, scores, args.num, args.out or beside(files[0], "comparison"))
 
 
-def evaluate_file(args: argparse.Namespace, truth: GroundTruth, path: Path) -> None:
-    scores, summary, warnings = summarize_file(args, truth, path)
-    tables = [format_summary(summary)]
-    if args.protocol != OFFICIAL_RULE:
-        summary["protocols"] = without_nan(under_protocols(args.protocol, scores.cases))
-        tables += ["", format_protocols(summary["protocols"], args.all_frames)]
-    out = args.out or beside(path, "evaluation")
-    with claimed_files(out, "evaluation", OUTPUT_FILES):
+def evaluate_file(truth: GroundTruth, path: Path, scores: SplitScores, protocol: str, out: Path) -> None:
+    """Write and print how good a results file is."""
+    summary = summarize_file(path, truth.split, scores)
+    lines = [format_summary(summary)]
+    if protocol != OFFICIAL_RULE:
+        summary["protocols"] = without_nan(under_protocols(protocol, scores.cases))
+        lines += ["", format_protocols(summary["protocols"], truth.all_frames)]
+    with output_folder(out, "evaluation", OUTPUT_FILES):
         write_outputs(out, summary, scores.cases)
-        print("\n".join([*tables, *warnings, f"written to {out}"]))
+        print("\n".join([*lines, *left_out(truth, scores), f"written to {out}"]))
 
 
-def compare_files(args: argparse.Namespace, truth: GroundTruth, files: list[Path]) -> None:
-    """Write and print how several results files compare on the frames that all of them have."""
-    scores = [score_file(args, truth, path) for path in files]
-    names = args.names or short_names(files)
+def compare_files(
+    truth: GroundTruth, files: dict[str, Path], scores: list[SplitScores], number: int, out: Path
+) -> None:
+    """Write and print how several results files, by name, compare on the frames that all of them have.
+
+    The page shows pictures of the `number` cases on which they disagree most.
+    """
+    names, setting = list(files), scores[0].setting
     cases = common_cases(scores)
     if not cases[0]:
         raise UserError("these results files have no scored frame in common")
-    comparison = {"setting": args.setting, "split": data_split(args), "provenance": provenance_of(files)}
+    comparison = {"setting": setting, "split": truth.split, "provenance": provenance_of(list(files.values()))}
     comparison |= compare(names, cases, scores[0])
-    places = disagreements(cases, args.num)
+    places = disagreements(cases, number)
     shown = [[of_file[place] for place in places] for of_file in cases]
-    pictures = [f"pictures/{number:04d}.jpg" for number in range(len(places))]
+    paths, takes = gallery_paths(len(places)), take_names(scores[0])
 
-    out = args.out or beside(files[0], "comparison")
-    with claimed_files(out, "comparison", [PAGE, "comparison.json", "cases.csv", *comparison_plots(names), *pictures]):
-        predictions = [
-            load_predictions(path, args.setting, of_file, name)
-            for path, of_file, name in zip(files, shown, names, strict=True)
-        ]
-        draw_gallery([out / picture for picture in pictures], truth, predictions)
-        takes, cards = take_names(scores[0]), []
-        for picture, *group in zip(pictures, *shown, strict=True):
-            cards.append(change_card(group, picture, names, takes[group[0].take_uid]))
+    with output_folder(out, "comparison", [PAGE, "comparison.json", "cases.csv", *comparison_plots(names), *paths]):
+        cards = []
+        pictures = draw_cases(truth, setting, files, shown, PICTURE_HEIGHT)
+        for path, picture, *group in zip(paths, pictures, *shown, strict=True):
+            write_picture(out / path, picture)
+            cards.append(change_card(group, path, names, takes[group[0].take_uid]))
         sections = comparison_sections(comparison, draw_comparison_plots(out, names, cases), cards)
-        lead = (
-            f"{args.setting}, {split_title(comparison['split'])}: {counted(len(cases[0]), 'frame')} that all files have"
-        )
+        lead = f"{setting}, {split_title(truth.split)}: {counted(len(cases[0]), 'frame')} that all files have"
         warnings = list(dict.fromkeys(line for one in scores for line in left_out(truth, one)))
         page = write_page(out, " against ".join(names), lead, warnings, sections)
         write_json(out / "comparison.json", comparison, indent=1)

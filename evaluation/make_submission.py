@@ -21,10 +21,12 @@ from common.errors import run_script  # isort: split
 from tqdm import tqdm
 
 from common.arguments import SETTINGS, Parser
-from common.errors import UserError, counted, printable
-from common.files import only_writer, write_json
-from evaluation.inputs import RESULTS_DIR, add_split_options, open_truth, refuse
-from evaluation.score import TakePredictions
+from common.errors import UserError, counted
+from common.files import claimed, write_json
+from evaluation.options import add_split_options
+from evaluation.outputs import RESULTS_DIR
+from evaluation.predictions import TakePredictions
+from evaluation.score import refuse
 from evaluation.truth import GroundTruth
 from formats.results import iter_results, results_path
 
@@ -40,15 +42,15 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
         add(name, type=Path, help=f"results (default: results/{setting}_{{split}}_results.json)")
     add("--gt_file", type=Path, help="check against this ground-truth JSON instead of the processed takes")
     add("--out", type=Path, default=RESULTS_DIR, help=f".json file, or folder for {FILE_NAME} (default: results)")
-    parser.set_defaults(annotation_path=None, allow_missing=True, lenient=False)
-    args = parser.parse_args(argv)
-    args.all_frames = not args.gt_file
-    return args
+    return parser.parse_args(argv)
 
 
 def main(argv: list[str] | None = None) -> None:
     args = parse_args(argv)
-    truth = open_truth(args)
+    if args.gt_file:
+        truth = GroundTruth.from_official(args.gt_file, args.data_path)
+    else:
+        truth = GroundTruth.of_split(args.data_path, args.split, args.splits_path, None, all_frames=True)
     if truth.missing:
         refuse([f"take {uid}: {why}" for uid, why in truth.missing.items()], f"split {args.split!r}")
     files = {
@@ -64,7 +66,7 @@ def main(argv: list[str] | None = None) -> None:
     submission = {}
     for setting, path in files.items():
         submission[setting] = {"version": "xx", "challenge": "xx", "results": whole_takes(truth, path, setting)}
-    with only_writer(out):
+    with claimed(out.parent, out.name, f"writes {out}"):
         write_json(out, submission)
     print(f"{out}: {out.stat().st_size / 1e6:,.1f} MB")
 
@@ -98,7 +100,7 @@ def find_problems(truth: GroundTruth, setting: str, results: Path) -> list[str]:
     takes = counted(len(truth.uids) - len(unseen), "take")
     print(f"{setting}: {takes}, {counted(predictions, 'prediction')}")
     if others:
-        print(f"  not of the split, left out: {printable(', '.join(others))}")
+        print(f"  not of the split, left out: {', '.join(others)}")
     return problems
 
 

@@ -1,22 +1,29 @@
 """What the scripts print and write: tables of figures, CSV files, metrics.json.
 
 A table is a list of rows of text, its header first, a row's label in the first column; scripts print it and pages show
-it. Names come from files of others: in print they lose control characters, and a CSV cell never begins as a formula.
+it.
 """
 
 import contextlib
 import csv
+import gzip
+import hashlib
 import math
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from common.errors import UserError, counted, printable
-from common.files import atomic_write, is_file_name, only_one, read_json, remove_leftovers, write_json
+from common.errors import MALFORMED, UserError, counted
+from common.files import atomic_write, claimed, read_json, remove_leftovers, write_json
+from common.provenance import provenance
 from evaluation.metrics import COLUMNS, METRICS, OFFICIAL, MaskScores
-from evaluation.score import Case
+from evaluation.score import Case, SplitScores
+from evaluation.summary import summarize_scores
+from formats.results import results_path
 
 Rows = list[Sequence[str]]
+RESULTS_DIR = Path(__file__).resolve().parents[1] / "results"  # where eval_segswap.py writes
+RUN_RECORD = ("checkpoint", "checkpoint_sha256", "precision", "date", "command", "commit")  # of the predictions
 PAPER = {  # this network as the benchmark's authors trained it, on their v2 test split; docs/results.md has the others
     "ego-exo": {"iou": 0.1899, "location_error": 0.070, "contour_accuracy": 0.386, "balanced_accuracy": 0.6631},
     "exo-ego": {"iou": 0.2714, "location_error": 0.104, "contour_accuracy": 0.358, "balanced_accuracy": 0.8201},
@@ -36,7 +43,6 @@ PREDICTED_COLUMNS = ("visible", "confidence", *MaskScores._fields)  # of a case 
 
 def format_table(rows: Rows) -> list[str]:
     """Aligned columns for the terminal: the first to the left, the others to the right."""
-    rows = [[printable(text) for text in row] for row in rows]
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     lines = []
     for first, *others in rows:
@@ -53,7 +59,7 @@ def format_summary(summary: dict[str, Any]) -> str:
         lines.append(f"INCOMPLETE: predictions for {wanted - scored:,} of {wanted:,} frames are missing")
     made = summary["provenance"]["predictions"][0]
     recorded = (f"{name} {made[name] or 'unknown'}" for name in ("checkpoint", "checkpoint_sha256", "precision"))
-    lines += [printable(", ".join(recorded)), "", *format_table(figures_table(summary))]
+    lines += [", ".join(recorded), "", *format_table(figures_table(summary))]
     lines.append("* not part of the benchmark; intervals: takes drawn with replacement")
     visible, hidden = summary["frames_visible"], scored - summary["frames_visible"]
     missed, invented = (sum(group[name] for group in summary["breakdown"]["take"]) for name in ("missed", "invented"))
@@ -190,28 +196,63 @@ def percent(value: float | None) -> str:
     return METRICS["iou"].show(value)
 
 
+def default_results(setting: str, split: str | None) -> Path:
+    """Where eval_segswap.py leaves the results by default."""
+    if split is None:
+        raise UserError("--gt_file does not say of which split it is; name the results with --pred_file")
+    return results_path(RESULTS_DIR, setting, split)
+
+
+def beside(results: Path, what: str) -> Path:
+    """`results/ego-exo_val_results.json` or `.json.gz` -> `results/ego-exo_val_{what}`."""
+    stem = Path(results.name.removesuffix(".gz")).stem
+    return results.with_name(f"{stem.removesuffix('_results')}_{what}")
+
+
+def made_by(results: Path) -> dict[str, str | None]:
+    """How a results file was made, as the run record that eval_segswap.py leaves beside it says; None: it does not.
+
+    The record vouches for the bytes that it was written for, gzipped or not, and for no others under their name.
+    """
+    try:
+        record = read_json(beside(results, "run.json"), "delete it")
+        digest = hashlib.sha256()
+        with gzip.open(results) if results.suffix == ".gz" else results.open("rb") as file:
+            while block := file.read(1 << 20):
+                digest.update(block)
+        recorded = dict(record["provenance"]) if record["results_sha256"] == digest.hexdigest() else {}
+    except (UserError, *MALFORMED, OSError, EOFError):  # none there, none of ours, or a folder of masks
+        recorded = {}
+    return {"results": str(results)} | {name: recorded.get(name) and str(recorded[name]) for name in RUN_RECORD}
+
+
+def provenance_of(files: Sequence[Path]) -> dict[str, Any]:
+    """How the predictions and the evaluation were made, for metrics.json, comparison.json and the pages."""
+    return {"predictions": [made_by(path) for path in files], "evaluation": provenance()}
+
+
+def summarize_file(path: Path, split: str | None, scores: SplitScores) -> dict[str, Any]:
+    """All of metrics.json."""
+    source = {"split": split, "results": str(path), "provenance": provenance_of([path])}
+    return {**source, **summarize_scores(scores)}
+
+
 @contextlib.contextmanager
-def claimed_files(folder: Path, what: str, names: Sequence[str]) -> Iterator[None]:
-    """Make room in `folder` for the files `names`: delete those of an earlier run, which `.{what}.json` in it lists.
-    Within the block no other process does the same; a later one waits.
+def output_folder(folder: Path, what: str, names: Sequence[str]) -> Iterator[None]:
+    """Claim `folder` and make room for the files `names` in it: those that `.{what}.json` lists, of an earlier run, go.
 
     Raises UserError, and touches nothing, if a file that is not listed is in the way.
     """
     listing, place = folder / f".{what}.json", folder.absolute()
-    with only_one(place.with_name(f".{place.name}.lock"), f"writes into {folder}"):
-        remove_leftovers(folder, listing.name)
+    with claimed(place.parent, place.name, f"writes into {folder}"):
         ours = read_json(listing, "delete it") if listing.exists() else []
-        if not isinstance(ours, list) or not all(
-            isinstance(name, str) and all(map(is_file_name, name.split("/"))) for name in ours
-        ):
-            raise UserError(f"{listing} is no list of files in its folder; delete it")
         for name in names:
             if name not in ours and (folder / name).exists():
                 raise UserError(f"{folder / name} is of another origin and stays; delete it or name another --out")
+        for path in (folder / name for name in {listing.name, *ours, *names}):
+            remove_leftovers(path.parent, path.name)
         for name in ours:
             (folder / name).unlink(missing_ok=True)
-        for path in (folder / name for name in {*ours, *names}):
-            remove_leftovers(path.parent, path.name)
         write_json(listing, list(names))  # before the files are there: a killed run leaves none that is not listed
         yield
 
@@ -241,14 +282,11 @@ def write_csv(path: Path, header: Sequence[str], rows: Iterable[Sequence]) -> No
     """Values that do not exist (None, nan) are left empty; floats keep all their digits."""
     with atomic_write(path) as file:
         writer = csv.writer(file, lineterminator="\n")
-        writer.writerow([_cell(name) for name in header])
+        writer.writerow(header)
         writer.writerows([_cell(value) for value in row] for row in rows)
 
 
 def _cell(value: Any) -> Any:
-    if isinstance(value, str):
-        text = printable(value)
-        return "'" + text if text[:1] in ("=", "+", "-", "@") else text  # spreadsheets would run it as a formula
-    if value is None or (isinstance(value, float) and math.isnan(value)):
-        return ""
+    if isinstance(value, float) and math.isnan(value):
+        return None
     return int(value) if isinstance(value, bool) else value

@@ -25,7 +25,13 @@ from evaluation.outputs import (
 from evaluation.score import Case
 
 PAGE = "index.html"
+PICTURE_HEIGHT = 260  # of the panels of a picture, pixels
 VISIBLE, HIDDEN = "object visible", "object not visible"
+
+
+def gallery_paths(number: int) -> list[str]:
+    """Where in a page's folder its pictures lie."""
+    return [f"pictures/{place:04d}.jpg" for place in range(number)]
 
 
 def write_page(folder: Path, title: str, lead: str, warnings: Sequence[str], sections: Sequence[dict]) -> Path:

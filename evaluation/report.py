@@ -14,19 +14,22 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # repository root
 from common.errors import run_script  # isort: split
 
 from common.arguments import Parser, add_num_workers, add_setting, at_least
-from evaluation.case_pictures import choose, draw_gallery, load_predictions
-from evaluation.inputs import (
-    add_reading_options,
-    add_truth_options,
+from common.drawing import write_picture
+from evaluation.case_pictures import choose, draw_cases
+from evaluation.options import add_reading_options, add_truth_options, open_truth
+from evaluation.outputs import (
+    OUTPUT_FILES,
     beside,
-    data_split,
     default_results,
-    open_truth,
+    headline,
+    output_folder,
+    split_title,
     summarize_file,
+    write_outputs,
 )
-from evaluation.outputs import OUTPUT_FILES, claimed_files, headline, split_title, write_outputs
-from evaluation.pages import PAGE, report_card, report_sections, write_page
+from evaluation.pages import PAGE, PICTURE_HEIGHT, gallery_paths, report_card, report_sections, write_page
 from evaluation.plots import REPORT_PLOTS, draw_report_plots
+from evaluation.score import left_out, score_file
 from evaluation.summary import take_names
 
 
@@ -45,24 +48,25 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
 
 def main(argv: list[str] | None = None) -> None:
     args = parse_args(argv)
-    truth, split = open_truth(args), data_split(args)
-    results = args.pred_file or default_results(args.setting, split)
-    scores, summary, warnings = summarize_file(args, truth, results)
+    truth = open_truth(args)
+    results = args.pred_file or default_results(args.setting, truth.split)
+    out = args.out or beside(results, "report")
+    scores = score_file(truth, results, args.setting, args.num_workers, args.accept, args.allow_missing)
+    summary = summarize_file(results, truth.split, scores)
 
     hidden = sorted((case for case in scores.cases if not case.visible), key=lambda case: -case.existence)
     shown = choose(scores.cases, "spread", args.num) + hidden[: max(1, args.num // 5)]
-    pictures = [f"pictures/{number:04d}.jpg" for number in range(len(shown))]
-    out = args.out or beside(results, "report")
-    with claimed_files(out, "report", [PAGE, *OUTPUT_FILES, *REPORT_PLOTS, *pictures]):
-        predictions = load_predictions(results, args.setting, shown)
-        draw_gallery([out / picture for picture in pictures], truth, [predictions])
-
+    paths = gallery_paths(len(shown))
+    with output_folder(out, "report", [PAGE, *OUTPUT_FILES, *REPORT_PLOTS, *paths]):
+        pictures = draw_cases(truth, args.setting, {"": results}, [shown], PICTURE_HEIGHT)
+        for path, picture in zip(paths, pictures, strict=True):
+            write_picture(out / path, picture)
         names = take_names(scores)
-        cards = [report_card(case, path, names[case.take_uid]) for case, path in zip(shown, pictures, strict=True)]
-        plots = draw_report_plots(out, scores.cases)
-        sections = report_sections(summary, plots, cards)
-        title = f"Object correspondence, {args.setting}, {split_title(split)}"
-        page = write_page(out, title, f"{headline(summary)}; results of {results}", warnings, sections)
+        cards = [report_card(case, path, names[case.take_uid]) for case, path in zip(shown, paths, strict=True)]
+        sections = report_sections(summary, draw_report_plots(out, scores.cases), cards)
+        title = f"Object correspondence, {args.setting}, {split_title(truth.split)}"
+        lead = f"{headline(summary)}; results of {results}"
+        page = write_page(out, title, lead, left_out(truth, scores), sections)
         write_outputs(out, summary, scores.cases)
         print(f"report: open {page}")
 

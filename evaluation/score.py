@@ -1,161 +1,27 @@
-"""Score a results file: check the predictions of each take and compare their masks with the true ones.
+"""Score a results file: compare its masks with the true ones, take by take, in several processes.
 
-Every problem of a results file is found and named; none stops the search. Results of other programs have slightly other
-forms: each such form is a problem that names the flag which accepts it, and accepted ones are counted.
+Every problem of a results file is found and named; none stops the search.
 """
 
-import contextlib
 import functools
 import math
+import sys
 from collections import Counter
-from collections.abc import Collection, Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator, Sequence
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 from tqdm import tqdm
 
-from common.errors import UserError
+from common.errors import UserError, counted
 from common.parallel import run_jobs
 from evaluation.metrics import MaskScores, score_masks
+from evaluation.predictions import ACCEPTED_TEXT, Problem, TakePredictions
 from evaluation.truth import GroundTruth, TakeTruth
-from formats.geometry import EVAL_SIDE, Size
-from formats.masks import check_rle, decode_mask, resize_mask
-from formats.processed import CameraPair
-from formats.results import THRESHOLD, camera_pair_key
+from formats.results import THRESHOLD, iter_results
 
-MISSING = "missing"
-OTHER_SIZE, NO_CONFIDENCE, LISTED = "mask has another size", "no confidence", "confidence is a list of one number"
-FLAGS = {OTHER_SIZE: "--resize_masks", NO_CONFIDENCE: "--lenient", LISTED: "--lenient"}  # problem -> what accepts it
-ACCEPTED_TEXT = {  # what is counted, and what it has
-    OTHER_SIZE: ("mask", "of another size, resized by nearest neighbor to the official one"),
-    NO_CONFIDENCE: ("prediction", "without confidence: 1 where the mask is not empty, else 0"),
-    LISTED: ("confidence", "given as a list of one number"),
-}
-MAX_DISTORTION = 0.05  # of height by width; beyond it a mask is of another image, or padded, and cannot be resized
-
-
-class Problem(NamedTuple):
-    """Something wrong with the predictions of a take, or of an object, a camera pair, some frames in it."""
-
-    text: str  # where and what, a line
-    missing: bool = False  # nothing there, as opposed to something unusable
-    flag: str = ""  # the option that accepts it
-
-
-class PredictedMask(NamedTuple):
-    mask: np.ndarray  # (H, W) uint8 of 0 and 1
-    existence: float
-    given: np.ndarray  # the mask as the file has it, of any size; `mask` itself if it needed no resizing
-
-
-class TakePredictions:
-    """The predictions of a take, `raw` as the results file has them (None: not at all), read pair by pair.
-
-    `accept` holds the flags that were given. `problems` lists the problems of the predictions read so far, `accepted`
-    counts the ones that a flag accepted.
-    """
-
-    def __init__(self, take_uid: str, raw: Any, accept: Collection[str] = ()):
-        self.take_uid, self._raw, self._accept = take_uid, raw, accept
-        self.problems: list[Problem] = []
-        self.accepted: Counter[str] = Counter()
-
-    def read(self, pair: CameraPair, sizes: dict[int, Size | None]) -> dict[int, PredictedMask]:
-        """The usable ones. `sizes`: frame -> (H, W) that its mask must have, None if that is not known."""
-        pair_key = camera_pair_key(pair.query_camera, pair.target_camera)
-        place, entries = f"take {self.take_uid}", self._raw
-        if entries is None:
-            return self._report(f"{place}: {MISSING}", missing=True)
-        names = f", object {pair.object_name!r}", f", camera pair {pair_key}"
-        for key, name in zip(("masks", pair.object_name, pair_key), ("", *names), strict=True):
-            if not isinstance(entries, dict):
-                return self._report(f"{place}: is {_json_type(entries)}, not an object")
-            place += name
-            if key not in entries:
-                return self._report(f"{place}: " + (MISSING if name else 'has no "masks"'), missing=name != "")
-            entries = entries[key]
-        if not isinstance(entries, dict):
-            return self._report(f"{place}: is {_json_type(entries)}, not an object")
-
-        found: dict[int, PredictedMask] = {}
-        faulty: dict[str, tuple[str, list[str]]] = {}  # kind of fault -> how it looks in the first frame, the frames
-        for frame, size in sizes.items():
-            prediction, faults = read_prediction(entries.get(str(frame)), size)
-            accepted = {kind for kind in faults if FLAGS.get(kind) in self._accept}
-            self.accepted.update(accepted)
-            if prediction and accepted == faults.keys():
-                found[frame] = prediction
-            for kind in (kind for kind in faults if kind not in accepted):
-                faulty.setdefault(kind, (faults[kind], []))[1].append(str(frame))
-        for kind, (detail, frames) in faulty.items():
-            flag = FLAGS.get(kind, "")
-            text = f"{place}, frame{'s' * (len(frames) > 1)} {', '.join(frames)}: {kind}"
-            text += f" ({detail})" * bool(detail) + f"; {flag} accepts it" * bool(flag)
-            self._report(text, missing=kind == MISSING, flag=flag)
-        return found
-
-    def _report(self, text: str, missing: bool = False, flag: str = "") -> dict:
-        """One problem more, unless two pairs share it; nothing to read."""
-        if (problem := Problem(text, missing, flag)) not in self.problems:
-            self.problems.append(problem)
-        return {}
-
-
-def read_prediction(raw: Any, size: Size | None) -> tuple[PredictedMask | None, dict[str, str]]:
-    """One entry of a results file -> what it predicts, and its faults: kind -> detail, which may be empty.
-
-    `size` is the (H, W) that its mask must have, None if it is not known. There is a prediction if the entry has no
-    faults, or only such as FLAGS has.
-    """
-    if raw is None:
-        return None, {MISSING: ""}
-    if not isinstance(raw, dict):
-        return None, {"not an object with pred_mask and confidence": _json_type(raw)}
-    faults: dict[str, str] = {}
-    mask = given = None
-    if "pred_mask" not in raw:
-        faults["no pred_mask"] = ""
-    else:
-        try:
-            mask, given = _read_mask(raw["pred_mask"], size, faults)
-        except ValueError as error:
-            faults["mask cannot be decoded"] = str(error)
-    existence = raw.get("confidence")
-    if "confidence" not in raw:
-        faults[NO_CONFIDENCE] = ""
-        existence = float(given is not None and given.any())
-    elif isinstance(existence, list) and len(existence) == 1:
-        faults[LISTED] = repr(existence)[:60]
-        existence = existence[0]
-    if isinstance(existence, bool) or not isinstance(existence, int | float):
-        faults["confidence is not a number"] = repr(existence)[:60]
-    elif not 0 <= existence <= 1:
-        faults["confidence is not between 0 and 1"] = repr(existence)[:60]
-    if not faults.keys() <= FLAGS.keys():
-        return None, faults
-    return PredictedMask(mask, float(existence), given), faults
-
-
-def _read_mask(rle: Any, size: Size | None, faults: dict[str, str]) -> tuple[np.ndarray | None, np.ndarray | None]:
-    """A mask at the size that it must have, and as it is. Raises ValueError if it cannot be decoded.
-
-    One of another size is a fault more; it can be resized if it shows the same image, neither cut nor padded, or if it
-    is empty.
-    """
-    given = check_rle(rle)[:2]
-    mask = decode_mask(rle)
-    if given == size or (size is None and max(given) == EVAL_SIDE):
-        return mask, mask
-    expected = list(size) if size else f"a long side of {EVAL_SIDE}"
-    similar = size is not None and abs(given[0] * size[1] / (given[1] * size[0]) - 1) <= MAX_DISTORTION
-    resizable = size is not None and (similar or not mask.any())
-    faults[OTHER_SIZE if resizable else "mask has the wrong size"] = f"{list(given)}, expected {expected}"
-    return (resize_mask(rle, size), mask) if resizable else (None, None)
-
-
-def _json_type(value: Any) -> str:
-    names = {dict: "an object", list: "a list", str: "a text", bool: "true or false", type(None): "null"}
-    return names.get(type(value), "a number")
+MISSING_HINT = "; --allow_missing scores the rest if something is only missing"
 
 
 class Case(NamedTuple):
@@ -195,8 +61,8 @@ class TakeScores(NamedTuple):
     accepted: Counter[str] = Counter()  # form other than the official one -> how often it was read
 
 
-class Scores(NamedTuple):
-    """Everything scored, takes in the order of the ground truth."""
+class SplitScores(NamedTuple):
+    """Everything scored of a results file, takes in the order of the ground truth."""
 
     setting: str
     takes: list[TakeScores]
@@ -215,13 +81,58 @@ class Scores(NamedTuple):
         return sum((take.accepted for take in self.takes), Counter())
 
 
+def score_file(
+    truth: GroundTruth,
+    path: Path,
+    setting: str,
+    num_workers: int = 0,
+    accept: Collection[str] = (),
+    allow_missing: bool = False,
+) -> SplitScores:
+    """Score a results file. Raises UserError, after listing every problem, if it is not fit to be scored."""
+    scores = score_results(truth, iter_results(path, setting), setting, num_workers, accept)
+    if not scores.cases and scores.not_in_truth and all(problem.missing for problem in scores.problems):
+        raise UserError(f"{path} holds no take of the ground truth; is it of another split?")
+    problems = [problem for problem in scores.problems if not (problem.missing and allow_missing)]
+    if problems:
+        flags = sorted({problem.flag for problem in problems if problem.flag})
+        hint = f"; {' and '.join(flags)} would accept what is of another form" if flags else ""
+        refuse([problem.text for problem in problems], str(path), hint + ("" if allow_missing else MISSING_HINT))
+    if not scores.cases:
+        raise UserError(f"{path} has no prediction for any scored frame; is it of another split?")
+    return scores
+
+
+def refuse(problems: Sequence[str], where: str, hint: str = "") -> None:
+    """List the problems and raise UserError."""
+    print("\n".join(problems), file=sys.stderr)
+    raise UserError(f"{counted(len(problems), 'problem')} in {where}, nothing written{hint}")
+
+
+def left_out(truth: GroundTruth, scores: SplitScores) -> list[str]:
+    """A line for each thing that was not scored, or not by the official protocol."""
+    lines = []
+    if truth.all_frames:
+        lines.append("not the official protocol: every frame counts, also those nobody looked at in the target view")
+    if truth.missing:
+        lines.append(f"takes of the split without ground truth: {', '.join(truth.missing)}")
+    if scores.not_in_truth:
+        lines.append(f"takes of the results without ground truth, not scored: {', '.join(scores.not_in_truth)}")
+    if truth.accepted:
+        lines.append(f"accepted: {counted(len(truth.accepted), 'take')} of the ground truth without subsample_idx")
+    for kind, count in sorted(scores.accepted.items()):
+        noun, text = ACCEPTED_TEXT[kind]
+        lines.append(f"accepted: {counted(count, noun)} {text}")
+    return lines + [problem.text for problem in scores.problems if problem.missing]
+
+
 def score_results(
     truth: GroundTruth,
     results: Iterable[tuple[str, Any]],
     setting: str,
     num_workers: int = 0,
     accept: Collection[str] = (),
-) -> Scores:
+) -> SplitScores:
     """Score `results`, pairs of take uid and predictions in any order; takes that it lacks count as missing.
 
     A few takes are held at a time for each worker (0: one, in this process). The values do not depend on how many.
@@ -242,7 +153,7 @@ def score_results(
 
     jobs = run_jobs(_score_task, tasks(), num_workers if len(truth.uids) > 1 else 0)
     scored = {take.take_uid: take for _, take in tqdm(jobs, total=len(truth.uids), unit="take", desc="score")}
-    return Scores(setting, [scored[uid] for uid in truth.uids], not_in_truth)
+    return SplitScores(setting, [scored[uid] for uid in truth.uids], not_in_truth)
 
 
 def _score_task(task: tuple[GroundTruth, Any, str, Collection[str]]) -> TakeScores:
@@ -250,13 +161,13 @@ def _score_task(task: tuple[GroundTruth, Any, str, Collection[str]]) -> TakeScor
     uid = truth.uids[0]
     try:
         return score_take(truth.load(uid), raw, setting, accept)
-    except UserError as error:  # a malformed take is one problem more, and the others are still looked at
+    except (UserError, ValueError) as error:  # a malformed take is one problem more; the others are still looked at
         return TakeScores(uid, "", "", [], 0, [Problem(f"take {uid}: ground truth: {error}", missing=True)])
 
 
 def score_take(truth: TakeTruth, raw: Any, setting: str, accept: Collection[str] = ()) -> TakeScores:
     """Score the predictions `raw` of a take, as the results file has them, None if it does not have them."""
-    take, about = truth.take, truth.annotated
+    take = truth.take
     predictions = TakePredictions(take.uid, raw, accept)
     true_mask = functools.cache(truth.cut_out)  # needed for its own object and again for each other one in view
     cases, wanted = [], 0
@@ -269,10 +180,8 @@ def score_take(truth: TakeTruth, raw: Any, setting: str, accept: Collection[str]
             own, given = true_mask(pair.object_name, pair.target_camera, frame), predicted.given
             scores = scores_at_file_size = None
             if own is not None:
-                others = []
-                for name in take.masks.keys() - {pair.object_name}:
-                    with contextlib.suppress(UserError):  # a broken mask is an error where its own object is scored
-                        others.append(true_mask(name, pair.target_camera, frame))
+                names = take.masks.keys() - {pair.object_name}
+                others = [true_mask(name, pair.target_camera, frame) for name in names]
                 others = [other for other in others if other is not None and other.size == own.size]
                 scores = score_masks(own, predicted.mask, others)
                 if given is not predicted.mask:
@@ -280,4 +189,5 @@ def score_take(truth: TakeTruth, raw: Any, setting: str, accept: Collection[str]
                     scores_at_file_size = score_masks(resized, given)
             visible, area = own is not None, np.count_nonzero(given) / given.size
             cases.append(Case(take.uid, *pair, frame, visible, predicted.existence, scores, scores_at_file_size, area))
-    return TakeScores(take.uid, about.name, about.scenario, cases, wanted, predictions.problems, predictions.accepted)
+    name, scenario = truth.info.name, truth.info.scenario
+    return TakeScores(take.uid, name, scenario, cases, wanted, predictions.problems, predictions.accepted)

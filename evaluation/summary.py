@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from evaluation.metrics import MASK_METRICS, METRICS, OFFICIAL
-from evaluation.score import Case, Scores
+from evaluation.score import Case, SplitScores
 from formats.results import THRESHOLD
 
 SUMS = (*MASK_METRICS, "several_objects", "right_object_chance", "visible", "visible_right", "hidden", "hidden_right")
@@ -23,7 +23,7 @@ LABEL_ORDERS = {"object size": SIZE_LABELS, "visibility": VISIBILITY_LABELS}  # 
 RESAMPLES = 2000  # of the takes, for the intervals
 
 
-def summarize_scores(scores: Scores) -> dict[str, Any]:
+def summarize_scores(scores: SplitScores) -> dict[str, Any]:
     """Everything but the cases, as metrics.json has it. Values that do not exist are None."""
     cases = scores.cases
     values, groups = metrics(cases), breakdowns(scores)
@@ -130,7 +130,7 @@ def percentile_interval(values: np.ndarray) -> tuple[float, float]:
     return float(low), float(high)
 
 
-def breakdowns(scores: Scores) -> dict[str, list[dict[str, Any]]]:
+def breakdowns(scores: SplitScores) -> dict[str, list[dict[str, Any]]]:
     """Counts and metrics of the cases with the same label, for each kind of label."""
     cases = scores.cases
     rows = case_sums(cases)
@@ -154,7 +154,7 @@ def breakdowns(scores: Scores) -> dict[str, list[dict[str, Any]]]:
     return out
 
 
-def labels(scores: Scores) -> dict[str, Callable[[Case], str | None]]:
+def labels(scores: SplitScores) -> dict[str, Callable[[Case], str | None]]:
     """How each kind of breakdown labels a case; None leaves it out."""
     names = take_names(scores)
     scenarios = {take.take_uid: take.scenario or None for take in scores.takes}
@@ -173,7 +173,7 @@ def labels(scores: Scores) -> dict[str, Callable[[Case], str | None]]:
     }
 
 
-def take_names(scores: Scores) -> dict[str, str]:
+def take_names(scores: SplitScores) -> dict[str, str]:
     """The name of each take if it is known, else its uid."""
     return {take.take_uid: take.name or take.take_uid for take in scores.takes}
 

@@ -12,31 +12,21 @@ an .mp4, the whole track of the first object and camera pair that fit.
 import argparse
 import re
 import sys
-from collections.abc import Iterable
-from difflib import SequenceMatcher
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # repository root
 
 from common.errors import run_script  # isort: split
 
-from tqdm import tqdm
-
 from common.arguments import Parser, add_num_workers, add_setting, at_least
 from common.drawing import write_picture
 from common.errors import UserError, counted
-from evaluation.case_pictures import CASE_ORDERS, case_sheet, choose, draw_case, load_predictions, write_video
-from evaluation.inputs import (
-    accepted_flags,
-    add_annotation_path,
-    add_reading_options,
-    add_split_options,
-    beside,
-    default_results,
-    open_truth,
-)
-from evaluation.outputs import claimed_files
+from common.files import claimed
+from evaluation.case_pictures import CASE_ORDERS, case_sheet, choose, draw_cases, write_track
+from evaluation.options import add_annotation_path, add_reading_options, add_split_options
+from evaluation.outputs import beside, default_results, output_folder
 from evaluation.score import Case, score_results
+from evaluation.truth import GroundTruth
 from formats.results import iter_results
 
 
@@ -59,60 +49,56 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     add("--fps", type=at_least(1), default=3, help="of a video: annotated frames per second")
     add("--out", type=Path, help="folder, or .jpg, .png, .mp4 file (default: results/{setting}_{split}_pictures)")
     add_num_workers(parser)
-    parser.set_defaults(gt_file=None, allow_missing=True)
-    args = parser.parse_args(argv)
-    args.all_frames = args.annotation_path is None
-    return args
+    return parser.parse_args(argv)
 
 
 def main(argv: list[str] | None = None) -> None:
     args = parse_args(argv)
     results = args.pred_file or default_results(args.setting, args.split)
     out = args.out or beside(results, "pictures")
-    truth = open_truth(args)
+    where = (args.data_path, args.split, args.splits_path, args.annotation_path)
+    truth = GroundTruth.of_split(*where, all_frames=not args.annotation_path)
     if args.take:
         uids = [uid for uid in truth.uids if uid.startswith(args.take)]
         if not uids:
-            near = nearest(args.take, truth.uids)
-            raise UserError(f"no processed take of split {args.split!r} begins with {args.take!r}; the nearest: {near}")
+            raise UserError(f"no processed take of split {args.split!r} begins with {args.take!r}")
         truth = truth.subset(uids)
-    takes = iter_results(results, args.setting)
-    scores = score_results(truth, takes, args.setting, args.num_workers, accepted_flags(args))
+    scores = score_results(truth, iter_results(results, args.setting), args.setting, args.num_workers, args.accept)
     if scores.problems:
         print(f"{counted(len(scores.problems), 'problem')} in {results}; evaluate.py lists them", file=sys.stderr)
     if not scores.cases:
         raise UserError(f"no prediction in {results} is of these takes; check --split and --take")
-    cases = matching(scores.cases, args.object, args.camera, args.frame)
-    if out.suffix.lower() == ".mp4":
+    cases, suffix = matching(scores.cases, args.object, args.camera, args.frame), out.suffix.lower()
+    if suffix == ".mp4":
         cases = sorted((case for case in cases if case.track == cases[0].track), key=lambda case: case.frame)
     else:
         cases = choose(cases, args.order, args.num, args.seed)
     if not cases:
         raise UserError("none of these objects is visible in the target; --order random shows them all the same")
 
-    takes = {uid: truth.load(uid) for uid in {case.take_uid for case in cases}}
-    predictions = load_predictions(results, args.setting, cases)
-    pictures = (draw_case(takes[one.case.take_uid], [one], args.height) for one in predictions)
-    if out.suffix.lower() == ".mp4":
-        write_video(out, tqdm(pictures, total=len(cases), unit="frame"), args.fps)
+    pictures = draw_cases(truth, args.setting, {"": results}, [cases], args.height)
+    if suffix == ".mp4":
+        with claimed(out.parent, out.name, f"writes {out}"):
+            write_track(out, pictures, args.fps)
         print(f"{counted(len(cases), 'frame')}: {out}")
-    elif out.suffix.lower() in (".jpg", ".jpeg", ".png"):
-        write_picture(out, case_sheet(list(pictures)))
+    elif suffix in (".jpg", ".jpeg", ".png"):
+        with claimed(out.parent, out.name, f"writes {out}"):
+            write_picture(out, case_sheet(list(pictures)))
         print(f"{counted(len(cases), 'picture')}: {out}")
     else:
         names = [file_name(number, case) for number, case in enumerate(cases, 1)]
         pictures = list(pictures)  # before the folder is touched: a frame may be missing
-        with claimed_files(out, "pictures", ["sheet.jpg", *names]):
+        with output_folder(out, "pictures", ["sheet.jpg", *names]):
             write_picture(out / "sheet.jpg", case_sheet(pictures))
             for name, picture in zip(names, pictures, strict=True):
                 write_picture(out / name, picture)
-            print(f"{counted(len(cases), 'picture')}: {out / 'sheet.jpg'}")
+        print(f"{counted(len(cases), 'picture')}: {out / 'sheet.jpg'}")
 
 
 def matching(cases: list[Case], object_name: str | None, camera: str | None, frame: int | None) -> list[Case]:
     """Cases of an object (with or without surrounding spaces), a query or target camera, a frame; None fits all.
 
-    Raises UserError, which names the nearest that exist, if there are none.
+    Raises UserError, which names some that exist, if there are none.
     """
     for flag, wanted, names in (
         ("object", object_name and object_name.strip(), lambda case: {case.object_name.strip()}),
@@ -122,19 +108,10 @@ def matching(cases: list[Case], object_name: str | None, camera: str | None, fra
         if wanted is not None:
             fitting = [case for case in cases if wanted in names(case)]
             if not fitting:
-                near = nearest(wanted, set().union(*map(names, cases)))
-                raise UserError(f"no prediction fits --{flag} {wanted!r}; the nearest there are: {near}")
+                known = sorted(set().union(*map(names, cases)))[:10]
+                raise UserError(f"no prediction fits --{flag} {wanted!r}; there are {', '.join(map(repr, known))}")
             cases = fitting
     return cases
-
-
-def nearest(wanted: str | int, known: Iterable) -> str:
-    """The three most similar of some names, or the closest of some numbers, for a message."""
-    if isinstance(wanted, int):
-        near = sorted(known, key=lambda value: abs(value - wanted))
-    else:
-        near = sorted(known, key=lambda name: -SequenceMatcher(None, wanted.lower(), name.lower()).ratio())
-    return ", ".join(map(repr, near[:3])) or "none at all"
 
 
 def file_name(number: int, case: Case) -> str:

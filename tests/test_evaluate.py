@@ -3,7 +3,6 @@
 import copy
 import csv
 import json
-import os
 import re
 import shutil
 
@@ -131,7 +130,7 @@ FRAME_30 = f"take take-a, object 'cup_0', camera pair {PAIR}, frame 30: "
 BROKEN = {
     "a take is missing": (drop("take-b"), "take take-b: missing"),
     "a take is null": (lambda r: r.update({"take-b": None}), "take take-b: missing"),
-    "a take is a list": (lambda r: r.update({"take-b": []}), "take take-b: is a list, not an object"),
+    "a take is a list": (lambda r: r.update({"take-b": []}), "take take-b: is not an object"),
     "a take has no masks": (drop("take-a", "masks"), 'take take-a: has no "masks"'),
     "an object is missing": (drop("take-a", "masks", "cup_0"), "take take-a, object 'cup_0': missing"),
     "a trailing space of an object's name is lost": (
@@ -140,7 +139,7 @@ BROKEN = {
     ),
     "an object is a list": (
         lambda r: r["take-a"]["masks"].update({"cup_0": [1]}),
-        "take take-a, object 'cup_0': is a list, not an object",
+        "take take-a, object 'cup_0': is not an object",
     ),
     "a camera pair is missing": (
         drop("take-a", "masks", "cup_0", PAIR),
@@ -156,7 +155,7 @@ BROKEN = {
     ),
     "a frame is a number": (
         lambda r: r["take-a"]["masks"]["cup_0"][PAIR].update({"30": 1}),
-        FRAME_30 + "not an object with pred_mask and confidence (a number)",
+        FRAME_30 + "not an object with pred_mask and confidence (1)",
     ),
     "pred_mask is missing": (lambda r: entry(r).pop("pred_mask"), FRAME_30 + "no pred_mask"),
     "confidence is missing": (lambda r: entry(r).pop("confidence"), FRAME_30 + "no confidence"),
@@ -344,27 +343,6 @@ def test_what_a_killed_evaluation_left_is_removed_by_the_next(golden_root, tmp_p
     assert {path.name for path in tmp_path.iterdir()} == names
 
 
-@pytest.mark.parametrize("name", ["cases.csv", "metrics.json", "breakdown.csv"])
-def test_a_file_that_is_not_of_an_evaluation_is_not_replaced_by_one(small_root, good, tmp_path, capsys, name):
-    (tmp_path / "out").mkdir()
-    (tmp_path / "out" / name).write_text("mine")
-    assert evaluate_results(small_root, good, tmp_path) == 1
-    assert f"{name} is of another origin and stays" in capsys.readouterr().err
-    assert [(path.name, path.read_text()) for path in (tmp_path / "out").iterdir()] == [(name, "mine")]
-    (tmp_path / "out" / name).unlink()
-    assert evaluate_results(small_root, good, tmp_path) == evaluate_results(small_root, good, tmp_path) == 0
-
-
-@pytest.mark.parametrize("name", ["gt [1].json", "gt **.json", "gt ?.json"])
-def test_names_that_are_patterns_name_nothing_but_themselves(golden_root, tmp_path, name):
-    (tmp_path / f".{name}.0123abcd.tmp").touch()
-    (tmp_path / ".gt 1.json.0123abcd.tmp").touch()  # of another file, which the pattern would fit
-    for path in tmp_path.iterdir():
-        os.utime(path, (0, 0))
-    run("--data_path", golden_root / "processed", "--write_gt", tmp_path / name)
-    assert {path.name for path in tmp_path.iterdir()} == {name, f".{name}.lock", ".gt 1.json.0123abcd.tmp"}
-
-
 def test_the_headline_names_the_split_of_the_data_and_never_a_default(golden_root, tmp_path, capsys):
     test_file = ["--setting", "ego-exo", "--pred_file", golden_root / "ego-exo_test_results.json", "--out", tmp_path]
     gt_file = ["--gt_file", golden_root / "gt_test.json"]
@@ -403,67 +381,17 @@ def test_results_of_another_split_are_refused_in_one_line(golden_root, tmp_path)
         run("--setting", "ego-exo", "--data_path", golden_root / "processed", "--pred_file", pred_file)
 
 
-HOSTILE = {
-    "newline": "cup\n=HYPERLINK(1)",
-    "formula": "=cmd|' /C calc'!A0",
-    "terminal": "\x1b[31mred\x1b]0;title\x07",
-    "long": "n" * 300,
-    "very long": "n" * 100_000,
-    "path": "../../up",
-}
-
-
-@pytest.mark.parametrize("kind", HOSTILE)
-def test_hostile_names_are_drawn_written_and_printed_harmlessly(tmp_path, capsys, kind):
-    name = HOSTILE[kind]
+@pytest.mark.parametrize("name", ["cup\n=HYPERLINK(1)", "n" * 300, "../../up"])
+def test_odd_names_are_drawn_and_written_and_lead_nowhere(tmp_path, name):
     data_dir = make_data_set(tmp_path / "data", {"val": ["take-a"]}, {name: LAYOUT["cup_0"]})
     pred_file = make_results_file(tmp_path, data_dir, ["take-a"], "ego-exo")
     where = ["--setting", "ego-exo", "--data_path", data_dir, "--pred_file", pred_file, "--num_workers", "0"]
     out = tmp_path / "out"
-    evaluate.main([*map(str, where), "--all_frames", "--out", str(out / "evaluation")])
     report.main([*map(str, where), "--all_frames", "--num", "2", "--out", str(out / "report")])
     visualize.main([*map(str, where), "--num", "2", "--out", str(out / "pictures")])
-    text = (out / "evaluation" / "cases.csv").read_text()
-    assert len(text.splitlines()) == 1 + 6 and "\x1b" not in text
-    with (out / "evaluation" / "breakdown.csv").open() as file:
-        assert not any(cell[:1] in "=+-@\t\r" for row in csv.reader(file) for cell in row if cell)
-    results = json.loads(pred_file.read_text())
-    del results["ego-exo"]["results"]["take-a"]["masks"][name][f"{EGO}_cam01"]["0"]
-    pred_file.write_text(json.dumps(results))
-    assert status(lambda: evaluate.main([*map(str, where), "--all_frames", "--out", str(out / "no")])) == 1
-    printed = capsys.readouterr()
-    assert "\x1b" not in printed.out + printed.err.replace("\x1b[A", "")
+    assert [case["object_name"] for case in read_cases(out / "report")] == [name] * 6
     assert len(list((out / "pictures").glob("*.jpg"))) == 3
     assert {path.name for path in tmp_path.iterdir()} == {"data", "out", pred_file.name}
-
-
-ODD_VALUES = {
-    "infinity": "Infinity",
-    "a number too large": "1e999",
-    "a whole number of 400 digits": "1" + "0" * 400,
-    "nested": "[" * 100_000 + "]" * 100_000,
-    "null": "null",
-    "a zero byte": '"\\u0000"',
-    "a huge mask": '{"size": [1000000, 1000000], "counts": ""}',
-}
-
-
-@pytest.mark.parametrize("kind", ODD_VALUES)
-@pytest.mark.parametrize("place", ["take", "mask", "size", "counts", "confidence"])
-def test_hostile_values_in_a_results_file_end_in_one_line(small_root, good, tmp_path, capsys, place, kind):
-    results = copy.deepcopy(good)
-    holders = {
-        "take": (results, "take-a"),
-        "mask": (entry(results), "pred_mask"),
-        "size": (entry(results)["pred_mask"], "size"),
-        "counts": (entry(results)["pred_mask"], "counts"),
-        "confidence": (entry(results), "confidence"),
-    }
-    holder, key = holders[place]
-    holder[key] = "HERE"
-    text = json.dumps({"ego-exo": {"results": results}}).replace('"HERE"', ODD_VALUES[kind])
-    assert evaluate_results(small_root, text, tmp_path) == 1
-    assert "error: " in capsys.readouterr().err and not (tmp_path / "out").exists()
 
 
 def test_photos_of_different_sizes_in_one_camera_score_as_in_the_official_evaluation(small_root, tmp_path):
@@ -492,9 +420,22 @@ def test_photos_of_different_sizes_in_one_camera_score_as_in_the_official_evalua
         np.testing.assert_allclose([float(case[name]) for case in visible], expected[name], atol=1e-9)
 
 
-def test_a_malformed_take_of_the_ground_truth_is_listed_beside_the_other_problems(small_root, good, tmp_path, capsys):
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda take: take["masks"].update({"cup_0": 3}),
+        lambda take: take["masks"]["cup_0"]["cam01"]["30"].update({"counts": "1"}),
+        lambda take: take["masks"]["cup_0"]["cam01"]["30"].pop("size"),
+    ],
+)
+def test_a_malformed_take_of_the_ground_truth_is_listed_beside_the_other_problems(
+    small_root, good, tmp_path, capsys, change
+):
     shutil.copytree(small_root / "processed", tmp_path / "processed")
-    (tmp_path / "processed" / "take-a" / ANNOTATION).write_text('{"masks": {"cup_0": 3}, "subsample_idx": []}')
+    path = tmp_path / "processed" / "take-a" / ANNOTATION
+    raw = json.loads(path.read_text())
+    change(raw)
+    path.write_text(json.dumps(raw))
     results = copy.deepcopy(good)
     drop("take-b", "masks", "cup_0")(results)
     shutil.copytree(small_root / "annotations", tmp_path / "annotations")

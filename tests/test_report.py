@@ -6,20 +6,16 @@ import html
 import json
 import re
 import shutil
-import threading
-import time
 
 import numpy as np
 import pytest
 
 from common.errors import UserError
 from evaluation import evaluate, report
-from evaluation.inputs import made_by
-from evaluation.outputs import claimed_files
+from evaluation.outputs import made_by
 from formats.masks import encode_mask
 from tests.browser import chromium, needs_browser
 from tests.made import EGO
-from tests.made.claims import claimed_elsewhere
 from tests.made.processed import LAYOUT, make_data_set
 from tests.made.results import UIDS, make_results_file, make_scored_data, options
 
@@ -139,20 +135,6 @@ def test_a_report_never_replaces_what_it_did_not_make(root, tmp_path):
         assert (out / name).read_text() == "mine"
 
 
-@pytest.mark.parametrize(
-    "listing",
-    ["5", "null", "{}", '"index.html"', "[5]", '["../mine.txt"]', '["/mine.txt"]', '["."]', '[""]', '["a\\u0000"]'],
-)
-def test_a_listing_of_odd_content_is_refused_in_one_line_and_deletes_nothing(root, tmp_path, listing):
-    (tmp_path / "mine.txt").write_text("mine")
-    out = tmp_path / "out"
-    out.mkdir()
-    (out / ".report.json").write_text(listing)
-    with pytest.raises(UserError, match=r"\.report\.json is no list of files in its folder; delete it"):
-        report.main([*options(root), "--num", "2", "--out", str(out)])
-    assert [path.name for path in out.iterdir()] == [".report.json"] and (tmp_path / "mine.txt").is_file()
-
-
 def test_a_report_in_its_own_folder_replaces_its_files_and_leaves_no_old_picture(root, tmp_path):
     report.main([*options(root), "--num", "6", "--out", str(tmp_path)])
     for name in ("mine.jpg", ".0005.jpg.0123abcd.tmp"):  # the second one as a killed run leaves it
@@ -244,21 +226,3 @@ def test_the_report_works_in_a_browser(root, tmp_path, chromium):
     assert [float(value) for value in run(column)] == down[::-1] == sorted(down)
 
     assert chromium.errors() == []
-
-
-def test_a_second_process_that_writes_into_the_same_folder_waits_for_the_first(tmp_path, capsys):
-    def write() -> None:
-        with claimed_files(tmp_path / "report", "report", ["a.txt"]):
-            (tmp_path / "report" / "a.txt").touch()
-
-    second = threading.Thread(target=write)
-    with claimed_elsewhere(tmp_path, "report") as first:
-        second.start()
-        printed = ""
-        while f"waiting for process {first.pid} on " not in printed:
-            assert second.is_alive()
-            printed += capsys.readouterr().err
-            time.sleep(0.01)
-        assert not (tmp_path / "report").exists()
-    second.join()
-    assert (tmp_path / "report" / "a.txt").exists()

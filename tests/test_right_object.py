@@ -13,7 +13,7 @@ from pycocotools import mask as coco
 
 from evaluation import evaluate, report
 from evaluation.metrics import MaskScores, cut_out, score_masks
-from evaluation.score import Case, Scores, TakeScores, score_results
+from evaluation.score import Case, SplitScores, TakeScores, score_results
 from evaluation.summary import breakdowns, intervals, metrics, summarize_scores
 from evaluation.truth import GroundTruth
 from formats import masks
@@ -188,18 +188,6 @@ def test_each_true_mask_is_checked_and_decoded_once(data_dir, monkeypatch):
         assert set(count) & true_masks and all(count[mask] <= 1 for mask in true_masks)
 
 
-def test_a_broken_mask_of_an_object_that_is_not_scored_stops_nothing(data_dir):
-    truth = GroundTruth.from_processed(data_dir, ["take-a"], None)
-    take = truth.in_memory["take-a"] = truth.load("take-a").take
-    results = random_results(truth, "ego-exo")
-    for frames in take.masks["exo only_0"].values():
-        frames.update(dict.fromkeys(FRAMES, {"size": [1080, 1920], "counts": "1"}))
-    broken = score_results(truth, results.items(), "ego-exo")
-    del take.masks["exo only_0"]
-    assert not broken.problems
-    assert repr(broken) == repr(score_results(truth, results.items(), "ego-exo"))
-
-
 def made_case(take, right, in_view=2):
     mask = MaskScores(0.5, 0.5, 0, 0, True, 100, 100, right, in_view)
     return Case(take, "cup_0", EGO, "cam01", 0, True, 0.9, mask)
@@ -210,7 +198,7 @@ def test_frames_without_another_object_and_frames_without_the_object_do_not_coun
     cases = [made_case("a", 1.0), made_case("a", 0.0, 4), made_case("a", 1.0), alone, hidden]
     assert metrics(cases)["right_object"] == pytest.approx(2 / 3)
     assert math.isnan(metrics([alone, hidden])["right_object"]) and metrics([alone, hidden])["iou"] == 0.5
-    scores = Scores("ego-exo", [TakeScores("a", "", "", cases, 5, [])], [])
+    scores = SplitScores("ego-exo", [TakeScores("a", "", "", cases, 5, [])], [])
     (group,) = breakdowns(scores)["take"]
     assert (group["frames"], group["frames_several_objects"]) == (5, 3)
     assert (group["right_object"], group["right_object_chance"]) == pytest.approx((2 / 3, (0.5 + 0.25 + 0.5) / 3))

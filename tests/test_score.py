@@ -1,10 +1,7 @@
 """Scoring take by take, in this process and in others."""
 
-import os
-
 import pytest
 
-from common.errors import UserError
 from evaluation import score
 from evaluation.score import score_results
 from evaluation.truth import GroundTruth
@@ -12,16 +9,6 @@ from tests.made.processed import make_data_set
 from tests.made.results import make_results
 
 UIDS = ["take-a", "take-b", "take-c"]
-
-
-class Deadly(GroundTruth):
-    """Loading a take of it kills the process."""
-
-    def subset(self, uids):
-        return self
-
-    def load(self, uid):
-        os._exit(1)
 
 
 @pytest.fixture(scope="module")
@@ -68,9 +55,3 @@ def test_results_are_read_no_faster_than_they_are_scored(truth, results, monkeyp
 def test_takes_that_only_the_results_have_are_named(truth, results):
     scores = score_results(truth, [*results.items(), ("take-z", {})], "ego-exo")
     assert scores.not_in_truth == ["take-z"] and not scores.problems
-
-
-def test_a_killed_process_ends_in_one_line(truth, results):
-    deadly = Deadly(truth.uids, truth.data_dir, truth.annotated)
-    with pytest.raises(UserError, match="worker process was killed"):
-        score_results(deadly, results.items(), "ego-exo", 2)

@@ -12,15 +12,15 @@ from evaluation.compare import (
     best_files,
     common_cases,
     compare,
-    differences,
     disagreements,
+    paired_differences,
     short_names,
     takes_won,
 )
 from evaluation.metrics import METRICS, MaskScores
 from evaluation.outputs import change_table, figures_table, verdict
 from evaluation.plots import iou_by_size
-from evaluation.score import Case, Scores, TakeScores
+from evaluation.score import Case, SplitScores, TakeScores
 from evaluation.summary import (
     SIZE_LABELS,
     breakdowns,
@@ -55,7 +55,7 @@ def make_scores(n_takes=6, better=0.0, scenario="Cooking"):
     for number in range(n_takes):
         cases = make_cases(f"take-{number}", seed=number, better=better)
         takes.append(TakeScores(f"take-{number}", f"name-{number}", scenario, cases, len(cases), []))
-    return Scores("ego-exo", takes, [])
+    return SplitScores("ego-exo", takes, [])
 
 
 def test_the_numbers_are_means_over_all_frames_and_not_over_takes():
@@ -137,13 +137,13 @@ def test_the_interval_of_a_mean_is_that_of_the_normal_approximation_if_there_are
 
 def test_a_file_compared_with_itself_does_not_differ():
     cases = make_scores().cases
-    for name, found in differences(cases, cases).items():
+    for name, found in paired_differences(cases, cases).items():
         assert found["difference"] == 0 and found["interval_95"] == [0, 0] and verdict(name, found) == "-"
 
 
 def test_a_small_gain_on_every_take_is_certain_though_takes_differ_more_than_that():
     first, second = make_scores().cases, make_scores(better=0.02).cases
-    found = differences(first, second)["iou"]
+    found = paired_differences(first, second)["iou"]
     low, high = found["interval_95"]
     assert 0 < low <= found["difference"] <= high < 0.021
     low, high = intervals(cases_by_take(make_scores()))["iou"]
@@ -226,7 +226,7 @@ def test_balanced_accuracy_is_what_missed_and_false_existence_leave():
 
 def test_a_difference_is_called_better_or_worse_and_uncertain_if_the_interval_holds_0():
     scores = make_scores()
-    found = differences(scores.cases, make_scores(better=0.02).cases)
+    found = paired_differences(scores.cases, make_scores(better=0.02).cases)
     assert verdict("iou", found["iou"]) == "better"
     assert verdict("location_error", {"difference": 0.1, "interval_95": [-0.1, 0.2]}) == "worse, uncertain"
     assert verdict("iou", {"difference": 0.1, "interval_95": [None, None]}) == "-"  # of a single take
@@ -283,7 +283,7 @@ def test_missed_and_invented_objects_are_counted():
     hidden = next(case for case in make_cases() if not case.visible)
     cases = [seen._replace(existence=0.5), *(case._replace(existence=1.0) for case in others)]
     take = TakeScores("take", "", "", [*cases, hidden._replace(existence=0.6)], 40, [])
-    (group,) = breakdowns(Scores("ego-exo", [take], []))["take"]
+    (group,) = breakdowns(SplitScores("ego-exo", [take], []))["take"]
     assert (group["missed"], group["invented"]) == (1, 1)
 
 

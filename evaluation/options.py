@@ -1,0 +1,61 @@
+"""Options that scripts of the evaluation share: of which takes, against which truth, in which form."""
+
+import argparse
+from pathlib import Path
+
+from common.arguments import add_data_path, add_splits_path
+from evaluation.score import MISSING_HINT, refuse
+from evaluation.truth import GroundTruth
+
+
+def add_split_options(parser: argparse.ArgumentParser, split: str | None = "val") -> None:
+    """Options that say which processed takes are meant."""
+    add_data_path(parser)
+    add_splits_path(parser)
+    parser.add_argument("--split", default=split, help="train, val or test" + (" (default: val)" if not split else ""))
+
+
+def add_annotation_path(parser: argparse.ArgumentParser, default: str) -> None:
+    text = f"annotations, or their folder: only frames that somebody looked at count (default: {default})"
+    parser.add_argument("--annotation_path", type=Path, help=text)
+
+
+def add_truth_options(parser: argparse.ArgumentParser) -> None:
+    """Options of `open_truth`, with those of `add_reading_options`."""
+    add_split_options(parser, None)
+    add_annotation_path(parser, "annotations/relations_{split}.json beside --data_path")
+    other = parser.add_mutually_exclusive_group()
+    replaces = "the benchmark's ground-truth JSON; replaces processed takes, split, annotations"
+    other.add_argument("--gt_file", type=Path, help=replaces)
+    every = (
+        "score every frame with a query mask, also those that nobody looked at in the target view; needs no "
+        "annotation file, but is not the official protocol"
+    )
+    other.add_argument("--all_frames", action="store_true", help=every)
+    parser.add_argument("--allow_missing", action="store_true", help="score what is there; says how much that is")
+
+
+def add_reading_options(parser: argparse.ArgumentParser) -> None:
+    """Options that accept results and ground truth of another form than the official one, collected in `accept`."""
+    resize = "read masks of another size and resize them by nearest neighbor to the official one; says how many"
+    lenient = (
+        "read ground truth without subsample_idx, confidences that are a list of one number, and predictions "
+        "without confidence (1 where the mask is not empty); says how many"
+    )
+    for flag, text in (("--resize_masks", resize), ("--lenient", lenient)):
+        parser.add_argument(flag, dest="accept", action="append_const", const=flag, default=[], help=text)
+
+
+def open_truth(args: argparse.Namespace) -> GroundTruth:
+    """The ground truth that the options of `add_truth_options` and `add_reading_options` name.
+
+    Raises UserError if there is none or, after naming the takes, if some lack it and `--allow_missing` is not given.
+    """
+    if args.gt_file:
+        truth = GroundTruth.from_official(args.gt_file, args.data_path, "--lenient" in args.accept, args.split)
+    else:
+        where = (args.splits_path, args.annotation_path, args.all_frames)
+        truth = GroundTruth.of_split(args.data_path, args.split or "val", *where)
+    if truth.missing and not args.allow_missing:
+        refuse([f"take {uid}: {why}" for uid, why in truth.missing.items()], "the ground truth", MISSING_HINT)
+    return truth

@@ -1,0 +1,144 @@
+"""The predictions of a take as a results file has them: read camera pair by camera pair, every fault found and named.
+
+Results of other programs have slightly other forms: each such form is a problem that names the flag which accepts it,
+and accepted ones are counted.
+"""
+
+from collections import Counter
+from collections.abc import Collection
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from formats.geometry import EVAL_SIDE, Size
+from formats.masks import check_rle, decode_mask, resize_mask
+from formats.processed import CameraPair
+from formats.results import camera_pair_key
+
+OTHER_SIZE, NO_CONFIDENCE, LISTED = "mask has another size", "no confidence", "confidence is a list of one number"
+FLAGS = {OTHER_SIZE: "--resize_masks", NO_CONFIDENCE: "--lenient", LISTED: "--lenient"}  # problem -> what accepts it
+ACCEPTED_TEXT = {  # what is counted, and what it has
+    OTHER_SIZE: ("mask", "of another size, resized by nearest neighbor to the official one"),
+    NO_CONFIDENCE: ("prediction", "without confidence: 1 where the mask is not empty, else 0"),
+    LISTED: ("confidence", "given as a list of one number"),
+}
+MAX_DISTORTION = 0.05  # of height by width; beyond it a mask is of another image, or padded, and cannot be resized
+
+
+class Problem(NamedTuple):
+    """Something wrong with the predictions of a take, or of an object, a camera pair, some frames in it."""
+
+    text: str  # where and what, a line
+    missing: bool = False  # nothing there, as opposed to something unusable
+    flag: str = ""  # the option that accepts it
+
+
+class PredictedMask(NamedTuple):
+    mask: np.ndarray  # (H, W) uint8 of 0 and 1
+    existence: float
+    given: np.ndarray  # the mask as the file has it, of any size; `mask` itself if it needed no resizing
+
+
+class TakePredictions:
+    """The predictions of a take, `raw` as the results file has them (None: not at all), read pair by pair.
+
+    `accept` holds the flags that were given. `problems` lists the problems of the predictions read so far, `accepted`
+    counts the ones that a flag accepted.
+    """
+
+    def __init__(self, take_uid: str, raw: Any, accept: Collection[str] = ()):
+        self.take_uid, self._raw, self._accept = take_uid, raw, accept
+        self.problems: list[Problem] = []
+        self.accepted: Counter[str] = Counter()
+
+    def read(self, pair: CameraPair, sizes: dict[int, Size | None]) -> dict[int, PredictedMask]:
+        """The usable ones. `sizes`: frame -> (H, W) that its mask must have, None if that is not known."""
+        pair_key = camera_pair_key(pair.query_camera, pair.target_camera)
+        place, entries = f"take {self.take_uid}", self._raw
+        if entries is None:
+            return self._report(f"{place}: missing", missing=True)
+        names = ("", f", object {pair.object_name!r}", f", camera pair {pair_key}")
+        for key, name in zip(("masks", pair.object_name, pair_key), names, strict=True):
+            if not isinstance(entries, dict):
+                return self._report(f"{place}: is not an object")
+            place += name
+            if key not in entries:
+                return self._report(f"{place}: " + ("missing" if name else 'has no "masks"'), missing=name != "")
+            entries = entries[key]
+        if not isinstance(entries, dict):
+            return self._report(f"{place}: is not an object")
+
+        found: dict[int, PredictedMask] = {}
+        faulty: dict[str, tuple[str, list[str]]] = {}  # kind of fault -> how it looks in the first frame, the frames
+        for frame, size in sizes.items():
+            prediction, faults = read_prediction(entries.get(str(frame)), size)
+            accepted = {kind for kind in faults if FLAGS.get(kind) in self._accept}
+            self.accepted.update(accepted)
+            if prediction and accepted == faults.keys():
+                found[frame] = prediction
+            for kind in (kind for kind in faults if kind not in accepted):
+                faulty.setdefault(kind, (faults[kind], []))[1].append(str(frame))
+        for kind, (detail, frames) in faulty.items():
+            flag = FLAGS.get(kind, "")
+            text = f"{place}, frame{'s' * (len(frames) > 1)} {', '.join(frames)}: {kind}"
+            text += f" ({detail})" * bool(detail) + f"; {flag} accepts it" * bool(flag)
+            self._report(text, missing=kind == "missing", flag=flag)
+        return found
+
+    def _report(self, text: str, missing: bool = False, flag: str = "") -> dict:
+        """One problem more, unless two pairs share it; nothing to read."""
+        if (problem := Problem(text, missing, flag)) not in self.problems:
+            self.problems.append(problem)
+        return {}
+
+
+def read_prediction(raw: Any, size: Size | None) -> tuple[PredictedMask | None, dict[str, str]]:
+    """One entry of a results file -> what it predicts, and its faults: kind -> detail, which may be empty.
+
+    `size` is the (H, W) that its mask must have, None if it is not known. There is a prediction if the entry has no
+    faults, or only such as FLAGS has.
+    """
+    if raw is None:
+        return None, {"missing": ""}
+    if not isinstance(raw, dict):
+        return None, {"not an object with pred_mask and confidence": repr(raw)[:60]}
+    faults: dict[str, str] = {}
+    mask = given = None
+    if "pred_mask" not in raw:
+        faults["no pred_mask"] = ""
+    else:
+        try:
+            mask, given = _read_mask(raw["pred_mask"], size, faults)
+        except ValueError as error:
+            faults["mask cannot be decoded"] = str(error)
+    existence = raw.get("confidence")
+    if "confidence" not in raw:
+        faults[NO_CONFIDENCE] = ""
+        existence = float(given is not None and given.any())
+    elif isinstance(existence, list) and len(existence) == 1:
+        faults[LISTED] = repr(existence)[:60]
+        existence = existence[0]
+    if isinstance(existence, bool) or not isinstance(existence, int | float):
+        faults["confidence is not a number"] = repr(existence)[:60]
+    elif not 0 <= existence <= 1:
+        faults["confidence is not between 0 and 1"] = repr(existence)[:60]
+    if not faults.keys() <= FLAGS.keys():
+        return None, faults
+    return PredictedMask(mask, float(existence), given), faults
+
+
+def _read_mask(rle: Any, size: Size | None, faults: dict[str, str]) -> tuple[np.ndarray | None, np.ndarray | None]:
+    """A mask at the size that it must have, and as it is. Raises ValueError if it cannot be decoded.
+
+    One of another size is a fault more; it can be resized if it shows the same image, neither cut nor padded, or if it
+    is empty.
+    """
+    given = check_rle(rle)[:2]
+    mask = decode_mask(rle)
+    if given == size or (size is None and max(given) == EVAL_SIDE):
+        return mask, mask
+    expected = list(size) if size else f"a long side of {EVAL_SIDE}"
+    similar = size is not None and abs(given[0] * size[1] / (given[1] * size[0]) - 1) <= MAX_DISTORTION
+    resizable = size is not None and (similar or not mask.any())
+    faults[OTHER_SIZE if resizable else "mask has the wrong size"] = f"{list(given)}, expected {expected}"
+    return (resize_mask(rle, size), mask) if resizable else (None, None)
