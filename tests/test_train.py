@@ -15,12 +15,21 @@ import torch
 from benchmarks.training_options import flags_of, variants
 from common.arguments import SETTINGS
 from common.errors import run_script
-from formats.pairs import PairSet
+from data import process_data
+from formats.pairs import BOTH, PairSet, open_pairs
+from inference.predictor import SHIPPED
 from model.checkpoint import load_checkpoint
+from model.features import Encoder
 from model.xsegtx import XSegTx, XSegTxConfig
+from synthetic import make_takes
 from tests.made import ROOT
 from tests.made.processed import create_pairs
+from tests.made.scripts import run_main
 from tests.made.training import arguments, log_lines, losses, make_training_set, run_training, start_training
+from train import train
+from train.dataset import SampleOptions, ValidationSamples, collate
+from train.engine import score_batch
+from train.feature_cache import BatchEncoder
 from train.flags import STRONG, parse_args
 
 STEPS = 7  # of the recipe
@@ -202,6 +211,18 @@ def test_a_recipe_sets_what_the_flags_leave_open_and_the_default_is_the_papers()
     assert [paper[name] for name in STRONG] == [False, 1, False, 1, 0.5]
 
 
+def test_a_short_run_has_a_short_warm_up_unless_it_is_given_and_every_other_run_the_papers(data_dir, tmp_path, capsys):
+    runs = {(): 1000, ("--n-epoch", "1"): 1000, ("--n-epoch", "0"): 1000, ("--iter-epoch", "40", "--n-epoch", "3"): 12}
+    runs[*list(runs)[-1], "--warmUpIter", "1000"] = 1000
+    assert {flags: parse_args(list(flags), "").warmUpIter for flags in runs} == runs
+    without = arguments(data_dir, tmp_path, "--n-epoch", 3)
+    del without[(place := without.index("--warmUpIter")) : place + 2]
+    train.main(without)
+    assert "1 steps of warm-up (few, as the run is short: --warmUpIter sets them)" in capsys.readouterr().out
+    train.main([*without, "--n-epoch", "4"])  # longer: the same recipe still
+    assert list(losses(tmp_path)) == list(range(1, 18))
+
+
 def test_the_weight_of_the_existence_loss_reaches_the_training(data_dir, tmp_path):
     for weight in (1, 0.1):
         run_training(data_dir, tmp_path / str(weight), "--n-epoch", 0, "--existence_weight", weight)
@@ -332,6 +353,33 @@ def test_tensors_that_fit_start_a_network_of_another_kind(data_dir, tmp_path, ca
     output = capsys.readouterr().out
     assert "cls_branch.mlp.0.weight: (32, 4) instead of (32, 1)" in output
     assert output.count("not taken from") == 1
+
+
+def test_the_network_of_the_repository_is_fine_tuned_on_rendered_takes_from_where_it_is(tmp_path, capsys):
+    root = tmp_path / "egoexo"
+    takes = ("--num_train", 2, "--num_val", 1, "--num_test", 0, "--num_exo", 1, "--num_workers", 1, "--seed", 5)
+    places = ("--takepath", root / "takes", "--split_path", root / "split.json", "--outputpath", root / "processed")
+    for script, *words in ((make_takes, "--outputpath", root, *takes), (process_data, *places, "--num_workers", 1)):
+        assert run_main(script.main, *words).returncode == 0
+    assert create_pairs(root / "processed").returncode == 0
+    flags = ("--init_weights", SHIPPED, "--train-dir", root / "processed", "--both", "--batch-pos", 4, "--val_size", 4)
+    words = ("--iter-epoch", 1, "--n-epoch", 1, "--num_workers", 0, "--log_every", 1, "--device", "cpu", *flags)
+    run = run_main(train.main, "--out-dir", tmp_path / "run", *words)
+    assert run.returncode == 0 and "113 of 113 tensors from" in run.stdout
+
+    shipped = load_checkpoint(SHIPPED)
+    samples = ValidationSamples(open_pairs([root / "processed"], "val", BOTH), 4, 192, (), SampleOptions(zoom=4))
+    batch = collate([samples[n] for n in range(4)])
+    prediction = shipped.model(*BatchEncoder(Encoder(shipped.backbone, torch.device("cpu"), zoom=4))(batch))
+    expected = score_batch(batch, prediction).iou.nanmean().item()
+    first = log_lines(tmp_path / "run", "val")[0]
+    assert first["epoch"] == "start" and first["iou"] == pytest.approx(expected, rel=1e-4)
+    assert expected > 0.2  # an untrained network has next to nothing
+    tuned = load_checkpoint(tmp_path / "run" / "netLast.pth")
+    assert tuned.model.config == shipped.model.config and tuned.arguments["closer_look"]
+
+    error = error_line(capsys, root / "processed", tmp_path / "other", "--init_weights", SHIPPED, "--mode", "small")
+    assert "of the 11" in error and "leave out the flags of the network" in error
 
 
 def test_start_up_and_end_say_what_was_trained_and_what_came_of_it(data_dir, tmp_path, capsys):

@@ -129,14 +129,23 @@ def test_an_example_shows_query_prediction_and_truth_side_by_side(pairs):
     assert (truth[18:42, 18:42] != prediction[18:42, 18:42]).any()
 
 
-def test_a_log_is_plotted_and_its_torn_last_line_ignored(tmp_path, capsys):
-    lines = ['{"kind": "train", "step": 1, "loss": 2.0}', '{"kind": "val", "step": 1, "iou": 0.1}', '{"kind": "tr']
-    (tmp_path / "log.jsonl").write_text("\n".join(lines))
-    assert len(read_log(tmp_path / "log.jsonl")) == 2
-    plot_log.main([str(tmp_path), "--out_path", str(tmp_path / "plots" / "curve.png")])
-    assert matplotlib.image.imread(tmp_path / "plots" / "curve.png").shape[1] == 1800
-    with pytest.raises(UserError, match="no training log"):
-        plot_log.main([str(tmp_path / "nowhere")])
+def test_the_curves_that_a_log_has_are_plotted_and_its_torn_last_line_ignored(tmp_path, capsys):
+    lines = [f'{{"kind": "train", "step": {step}, "loss": 2.0, "dice_loss": 0.5}}' for step in (20, 40)]
+    lines.insert(0, '{"kind": "val", "step": 0, "iou": 0.1}')
+    out_path = tmp_path / "plots" / "curve.png"
+    for more, panels in (([], 2), (['{"kind": "val", "step": 40, "iou": 0.2}'], 3)):
+        (tmp_path / "log.jsonl").write_text("\n".join([*lines, *more, '{"kind": "tr']))
+        plot_log.main([str(tmp_path), "--out_path", str(out_path)])
+        assert matplotlib.image.imread(out_path).shape[1] == panels * 600
+        assert ("not drawn, less than two points yet: validation IoU" in capsys.readouterr().out) == (panels == 2)
+    for folder, message in (
+        (tmp_path / "nowhere", "no training log"),
+        (tmp_path / "begun", "a curve needs two points"),
+    ):
+        (tmp_path / "begun").mkdir(exist_ok=True)
+        (tmp_path / "begun" / "log.jsonl").write_text(lines[0])
+        with pytest.raises(UserError, match=message):
+            plot_log.main([str(folder)])
 
 
 def test_bytes_that_are_no_log_are_one_line(tmp_path):

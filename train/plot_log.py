@@ -20,11 +20,12 @@ from common.arguments import Parser
 from common.errors import UserError
 from train.log import LOG_NAME, read_log
 
-PANELS = (  # title, kind of line, figure
-    ("training loss", "train", "loss"),
-    ("validation IoU", "val", "iou"),
-    ("existence balanced accuracy", "val", "existence_accuracy"),
-)
+PANELS = {  # title: kind of line, figure
+    "training loss": ("train", "loss"),
+    "Dice loss": ("train", "dice_loss"),
+    "validation IoU": ("val", "iou"),
+    "existence balanced accuracy": ("val", "existence_accuracy"),
+}
 
 
 def main(argv: list[str] | None = None) -> None:
@@ -32,21 +33,31 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument("runs", type=Path, nargs="+", help="output folders of train.py, or their log.jsonl files")
     parser.add_argument("--out_path", type=Path, default=Path("curve.png"), help="picture to write")
     args = parser.parse_args(argv)
-    figure, axes = plt.subplots(1, len(PANELS), figsize=(5 * len(PANELS), 4), layout="constrained")
-    for run in args.runs:
-        lines = read_run(run)
-        for axis, (title, kind, name) in zip(axes, PANELS, strict=True):
-            points = [(line["step"], line[name]) for line in lines if line["kind"] == kind and name in line]
+    logs = {run: read_run(run) for run in args.runs}
+    curves = {
+        title: {
+            run: [(line["step"], line[figure]) for line in lines if line["kind"] == kind and figure in line]
+            for run, lines in logs.items()
+        }
+        for title, (kind, figure) in PANELS.items()
+    }
+    drawn = [title for title, of_run in curves.items() if max(map(len, of_run.values())) > 1]
+    if not drawn:
+        raise UserError(f"{args.runs[0]}: a curve needs two points, and there is one at most; wait for the next line")
+    figure, axes = plt.subplots(1, len(drawn), figsize=(5 * len(drawn), 4), layout="constrained", squeeze=False)
+    for axis, title in zip(axes[0], drawn, strict=True):
+        for run, points in curves[title].items():
             if points:
-                axis.plot(*zip(*points, strict=True), marker="o" if kind == "val" else None, ms=3, label=run.name)
-            axis.set(title=title, xlabel="step")
-    for axis in axes:
+                axis.plot(*zip(*points, strict=True), marker="o" if len(points) < 50 else None, ms=3, label=run.name)
+        axis.set(title=title, xlabel="step")
         axis.grid(alpha=0.3)
     if len(args.runs) > 1:
-        axes[0].legend()
+        axes[0, 0].legend()
     args.out_path.parent.mkdir(parents=True, exist_ok=True)
     figure.savefig(args.out_path, dpi=120)
     plt.close(figure)
+    for title in curves.keys() - drawn:
+        print(f"not drawn, less than two points yet: {title}")
     print(args.out_path)
 
 
