@@ -212,9 +212,10 @@ def test_a_recipe_sets_what_the_flags_leave_open_and_the_default_is_the_papers()
 
 
 def test_a_short_run_has_a_short_warm_up_unless_it_is_given_and_every_other_run_the_papers(data_dir, tmp_path, capsys):
-    runs = {(): 1000, ("--n-epoch", "1"): 1000, ("--n-epoch", "0"): 1000, ("--iter-epoch", "40", "--n-epoch", "3"): 12}
-    runs[*list(runs)[-1], "--warmUpIter", "1000"] = 1000
-    assert {flags: parse_args(list(flags), "").warmUpIter for flags in runs} == runs
+    usual = {"": 1000, "--n-epoch 1": 1000, "--n-epoch 0": 1000}
+    short = {"--iter-epoch 40 --n-epoch 3": 12, "--iter-epoch 40 --n-epoch 3 --warmUpIter 1000": 1000}
+    for flags, steps in (usual | short).items():
+        assert parse_args(flags.split(), "").warmUpIter == steps
     without = arguments(data_dir, tmp_path, "--n-epoch", 3)
     del without[(place := without.index("--warmUpIter")) : place + 2]
     train.main(without)
