@@ -12,10 +12,6 @@ class UserError(Exception):
     """Bad input. The message is one line: the thing, its value, and what to do about it."""
 
 
-class AccessError(UserError):
-    """A file is there but cannot be read now: no permission, a disk error. Its content may be fine and must stay."""
-
-
 @functools.cache
 def warn_once(message: str) -> None:
     print(f"warning: {printable(message)}", file=sys.stderr)

@@ -27,7 +27,7 @@ from typing import IO, Any
 import ijson
 import numpy as np
 
-from common.errors import AccessError, UserError, printable
+from common.errors import UserError, printable
 
 
 @contextlib.contextmanager
@@ -318,10 +318,7 @@ class _Shallow:
 
 @contextlib.contextmanager
 def json_errors(path: Path, remedy: str) -> Iterator[None]:
-    """Within the block, JSON that is missing or malformed is a UserError that ends with `remedy`.
-
-    Raises AccessError if it cannot be read.
-    """
+    """Within the block, JSON that is missing, malformed or not readable is a UserError that ends with a remedy."""
     try:
         yield
     except FileNotFoundError:
@@ -334,7 +331,7 @@ def json_errors(path: Path, remedy: str) -> Iterator[None]:
         raise UserError(f"{path} is not valid JSON ({kind}{where}); {remedy}") from None
     except OSError as error:
         reason = error.strerror or error
-        raise AccessError(f"{path} cannot be read ({reason}); mend this and run the same command again") from None
+        raise UserError(f"{path} cannot be read ({reason}); mend this and run the same command again") from None
 
 
 _FILE_NAME = re.compile(r"(?![-.])[^/\\\0-\x1f\x7f-\x9f]+")

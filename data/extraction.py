@@ -191,7 +191,8 @@ def finish_take(plan: TakePlan) -> list[Failure]:
     if not any(map(take.is_ego, indexes)):
         if any(map(take.is_ego, broken)):
             failures.append(NO_EGO)
-        (plan.folder / ANNOTATION).unlink(missing_ok=True)
+        if broken:  # their frames are gone; otherwise what a former run made stays, as its videos may be deleted
+            (plan.folder / ANNOTATION).unlink(missing_ok=True)
         write_failures(plan.folder, take.name, failures)
         return failures
     masks, corrupt = _merge_masks(take, plan.results, {camera: len(index) for camera, index in indexes.items()})

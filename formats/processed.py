@@ -84,7 +84,7 @@ class ProcessedTake:
 
     @classmethod
     def read(cls, data_dir: Path, uid: str) -> "ProcessedTake":
-        """Read a take's annotation.json. Raises UserError if it is missing or malformed, AccessError if unreadable."""
+        """Read a take's annotation.json. Raises UserError if it is missing, malformed or cannot be read."""
         folder = Path(data_dir) / uid
         path = folder / ANNOTATION
         with json_errors(path, f"run data/process_data.py for take {uid} first"):

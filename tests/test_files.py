@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from common.errors import AccessError, UserError
+from common.errors import UserError
 from common.files import (
     atomic_write,
     link_or_copy,
@@ -232,5 +232,5 @@ def test_a_pipe_or_a_device_is_refused_in_one_line(tmp_path, put_special, name):
     path = put_special(tmp_path / name)
     with pytest.raises(OSError, match=f"it is a pipe or a device: '{path}'"):
         read_file(path)
-    with pytest.raises(AccessError, match=rf"{name} cannot be read \(it is a pipe or a device\); mend this"):
+    with pytest.raises(UserError, match=rf"{name} cannot be read \(it is a pipe or a device\); mend this"):
         read_json(path, "get it again")

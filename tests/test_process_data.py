@@ -19,7 +19,7 @@ from formats.processed import shrink
 from formats.takes import parse_take
 from tests.made import EGO, ROOT
 from tests.made.claims import claimed_elsewhere
-from tests.made.processed import create_pairs
+from tests.made.processed import create_pairs, make_unreadable
 from tests.made.raw_takes import (
     CAMERAS,
     EXO_1,
@@ -234,7 +234,9 @@ def test_what_was_made_of_videos_that_were_deleted_afterwards_stays_and_what_it_
         f"no file {video(root, NAMES[C], camera)}" for camera in CAMERAS
     ]
     assert row in failures(root / "processed")
-    assert (root / "processed" / C / "annotation.json").exists()
+    make_unreadable(root / "processed" / C / "annotation.json")
+    assert process(root, "--uids", C) == 0
+    assert (root / "processed" / C / "annotation.json").is_symlink()
 
 
 def start(root):

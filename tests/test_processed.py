@@ -10,7 +10,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from common.errors import AccessError, UserError
+from common.errors import UserError
 from formats.masks import encode_mask
 from formats.processed import (
     CameraPair,
@@ -127,7 +127,7 @@ def test_an_unusable_annotation_json_is_one_line_with_the_remedy(tmp_path, text)
 def test_an_annotation_json_that_cannot_be_read_is_one_line_without_advice_to_replace_it(tmp_path):
     ProcessedTake("uid", tmp_path / "uid", MASKS, [0]).write_annotation()
     make_unreadable(tmp_path / "uid" / "annotation.json")
-    with pytest.raises(AccessError, match=r"uid/annotation\.json cannot be read \(.+\); mend this and run") as error:
+    with pytest.raises(UserError, match=r"uid/annotation\.json cannot be read \(.+\); mend this and run") as error:
         ProcessedTake.read(tmp_path, "uid")
     assert "process_data" not in str(error.value) and "\n" not in str(error.value)
 
@@ -138,7 +138,7 @@ def test_a_take_that_is_hidden_counts_as_processed_so_that_reading_it_says_why(t
     assert not any(is_processed(tmp_path, uid) for uid in ("nowhere", "file", "folder"))
     (tmp_path / "loop").symlink_to(tmp_path / "loop")
     assert is_processed(tmp_path, "loop")
-    with pytest.raises(AccessError, match="cannot be read"):
+    with pytest.raises(UserError, match="cannot be read"):
         ProcessedTake.read(tmp_path, "loop")
 
 
