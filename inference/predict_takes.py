@@ -20,11 +20,10 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from common.errors import UserError
-from formats.geometry import EVAL_SIDE, Size, eval_size, unletterbox
+from formats.geometry import EVAL_SIDE, Size, eval_size, letterbox, unletterbox
 from formats.masks import encode_mask, letterbox_mask, resize_mask
 from formats.processed import CameraPair, ProcessedTake, read_frame
 from formats.results import THRESHOLD, camera_pair_key
-from formats.stored_frames import read_letterboxed
 from inference.closer_look import resize_prob
 from inference.matcher import Matcher, PairBatch
 from inference.own_method import Frame, MethodMatcher
@@ -137,12 +136,9 @@ def read_pairs(take: ProcessedTake, number: int, pairs: Sequence[CameraPair], si
     for pair in pairs:
         for camera in pair[1:]:
             if camera not in frame.images:
-                if side:
-                    image, size = read_letterboxed(take.folder / camera, number, side)
-                else:
-                    image = read_frame(take.frame_path(camera, number))
-                    size = image.shape[:2]
-                frame.images[camera], frame.video_sizes[camera] = image, take.video_size(camera) or size
+                image = read_frame(take.frame_path(camera, number))
+                frame.images[camera] = letterbox(image, side) if side else image
+                frame.video_sizes[camera] = take.video_size(camera) or image.shape[:2]
         if pair[:2] not in frame.masks:
             size = side or frame.images[pair.query_camera].shape[:2]
             frame.masks[pair[:2]] = read_query_mask(take, pair, number, size)

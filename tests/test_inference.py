@@ -19,8 +19,7 @@ import torch
 import eval_segswap
 from common import parallel
 from common.errors import UserError
-from data import store_frames
-from formats import geometry, stored_frames
+from formats import geometry
 from formats.geometry import eval_size, letterbox, unletterbox
 from formats.masks import decode_mask, letterbox_mask
 from formats.processed import ProcessedTake, read_frame
@@ -201,12 +200,6 @@ def test_two_ranks_write_the_file_of_one_process_byte_for_byte(checkpoint, data_
     command = [sys.executable, "-m", "torch.distributed.run", "--nproc_per_node", "2", "--standalone"]
     subprocess.run([*command, str(ROOT / "eval_segswap.py"), *words], check=True, capture_output=True, timeout=120)
     assert (tmp_path / "ranks" / whole.name).read_bytes() == whole.read_bytes()
-
-
-def test_frames_that_are_stored_change_no_byte_of_the_results(checkpoint, own_data, whole, tmp_path, monkeypatch):
-    assert run_main(store_frames.main, "--data_dir", own_data, "--side", SIDE, "--num_workers", 0).returncode == 0
-    monkeypatch.setattr(stored_frames, "read_frame", lambda path: pytest.fail(f"{path} was decoded"))
-    assert run(checkpoint, own_data, tmp_path, "ego-exo").read_bytes() == whole.read_bytes()
 
 
 KILLED_AFTER_A_TAKE = """

@@ -388,7 +388,6 @@ def test_start_up_and_end_say_what_was_trained_and_what_came_of_it(data_dir, tmp
     output = capsys.readouterr().out
     assert "setting: exo-ego" in output
     assert "train pairs: 39 of 3 takes, 3 of them negatives" in output
-    assert "stored frames: 0 of 9 cameras" in output
     assert "validation IoU: untrained 0." in output and "(epoch 1)" in output
 
 

@@ -17,10 +17,10 @@ from torch.utils.data import DataLoader, Dataset, Sampler
 
 from common.errors import UserError
 from common.parallel import default_workers, loader_workers, start_loader_worker
-from formats.geometry import Corner, crop_corner, letterbox_axes
+from formats.geometry import Corner, crop_corner, letterbox, letterbox_axes
 from formats.masks import RLE, letterbox_mask
 from formats.pairs import Pairs
-from formats.stored_frames import read_letterboxed
+from formats.processed import frame_path, read_frame
 from model.backbone import STRIDE
 from model.similarity import cell_coverage
 
@@ -132,7 +132,8 @@ class Samples(Dataset):
         """(image_side, image_side, 3) uint8 RGB: all of it, whatever `key.corner` is."""
         if key.whole in self.cached:
             return np.zeros((self.image_side, self.image_side, 3), np.uint8)
-        return read_letterboxed(self.pairs.camera_folder(key.take_uid, key.camera), key.frame, self.image_side)[0]
+        path = frame_path(self.pairs.camera_folder(key.take_uid, key.camera), key.frame)
+        return letterbox(read_frame(path), self.image_side)
 
     def mask(self, rle: RLE | None) -> np.ndarray:
         """(image_side, image_side) uint8 of 0 and 1; all 0 for None."""

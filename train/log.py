@@ -152,8 +152,7 @@ class Log:
         """Say, once each, why training is slower than it could be."""
         if waited > MUCH_WAITING:
             self._say_once(
-                f"training waits for its samples {waited:.0%} of the time: give more --num_workers, if there are CPUs, "
-                "or store the frames as the network reads them (data/store_frames.py)"
+                f"training waits for its samples {waited:.0%} of the time: give more --num_workers, if there are CPUs"
             )
         load, cpus = os.getloadavg()[0], os.cpu_count() or 1
         if load > 2 * cpus:

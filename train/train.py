@@ -31,7 +31,6 @@ from common.files import claimed, named_errors, remove_leftovers
 from common.parallel import loader_failures
 from common.provenance import provenance
 from formats.pairs import BOTH, Pairs, open_pairs
-from formats.stored_frames import count_stored
 from model.device import PRECISIONS, default_precision, resolve_device, tf32
 from model.features import Encoder
 from train.dataset import Batch, StepSampler, TrainSamples, ValidationSamples, affordable_workers, make_loader
@@ -155,12 +154,6 @@ def make_loaders(
 
 def introduce(args, log: Log, state: TrainState, notes: list[str], pairs, val_pairs, about: dict[str, Any]) -> None:
     """Print and log the data, the network and the recipe of a run."""
-    a_frame = {
-        pairs.camera_folder(track.take_uid, camera): pairs[track.numbers[0]].frame
-        for track in pairs.tracks
-        if track.numbers
-        for camera in (track.query_camera, track.target_camera)
-    }
     few = args.warmUpIter < USUAL_WARMUP and "warmUpIter" not in args.given
     warmup = f"{args.warmUpIter} steps of warm-up" + few * " (few, as the run is short: --warmUpIter sets them)"
     facts = {
@@ -168,7 +161,6 @@ def introduce(args, log: Log, state: TrainState, notes: list[str], pairs, val_pa
         "data": about["arguments"]["train_dir"],
         "train_pairs": f"{len(pairs)} of {len(pairs.takes)} takes, {int((~pairs.visible).sum())} of them negatives",
         "val_pairs": f"{min(args.val_size, len(val_pairs)) or len(val_pairs)} of {len(val_pairs)}",
-        "stored_frames": count_stored(a_frame, args.input_size * args.zoom),
         "start": notes[0],
         "parameters": sum(p.numel() for p in state.network.parameters()),
         "frozen_parameters": sum(p.numel() for p in state.backbone.parameters()),
