@@ -1,7 +1,6 @@
 """Command lines: options that several scripts share have one meaning, one help text and one check, all here."""
 
 import argparse
-import sys
 from collections.abc import Callable, Sequence
 from dataclasses import field, fields
 from pathlib import Path
@@ -33,21 +32,15 @@ class Parser(argparse.ArgumentParser):
         super().__init__(description=doc, formatter_class=_HelpFormatter)
 
     def parse_known_args(self, args: Sequence[str] | None = None, namespace: argparse.Namespace | None = None):
-        words = list(sys.argv[1:] if args is None else args)
-        end = words.index("--") if "--" in words else len(words)  # what follows is not for us
-        return super().parse_known_args([*map(self._own_spelling, words[:end]), *words[end:]], namespace)
-
-    def _own_spelling(self, word: str) -> str:
-        flag, equals, value = word.partition("=")
-        if not flag.startswith("--") or flag in self._option_string_actions:
-            return word
-        own = {_name(known): known for known in self._option_string_actions if known.startswith("--")}
-        names = (_name(flag), *next((names for names in SYNONYMS if _name(flag) in names), ()))
-        return next((own[name] for name in names if name in own), flag) + equals + value
-
-
-def _name(flag: str) -> str:
-    return flag.removeprefix("--").replace("-", "_")
+        options = self._option_string_actions
+        own = {flag[2:].replace("-", "_"): action for flag, action in options.items() if flag.startswith("--")}
+        synonyms = {
+            name: own[known] for names in SYNONYMS for known in reversed(names) if known in own for name in names
+        }
+        for name, action in (synonyms | own).items():
+            for spelling in (name, name.replace("_", "-")):
+                options.setdefault(f"--{spelling}", action)
+        return super().parse_known_args(args, namespace)
 
 
 class _HelpFormatter(argparse.RawDescriptionHelpFormatter):
