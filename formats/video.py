@@ -35,9 +35,8 @@ class VideoIndex:
     """What the packets of a video say without decoding them; M packets in file order, N frames in presentation order.
 
     `packet[n]` is the packet of frame n. `pts[n]`, its presentation time in the stream's time base, is distinct for
-    every frame, or `pts` is None: then only a plain decode can tell frames apart. `hidden` frames are cut off by an
-    edit list: they are in the file and needed for decoding, but no player shows them and they have no number. `uneven`
-    frames do not follow the one before at the usual distance; a damaged table of times looks like that, too.
+    every frame, or `pts` is None: then only a plain decode can tell frames apart. Frames that an edit list cuts off are
+    in the file and needed for decoding, but no player shows them and they have no number.
     """
 
     path: Path
@@ -46,18 +45,13 @@ class VideoIndex:
     key_packet: np.ndarray  # (K,) int64: packets at which decoding can start
     key_pts: np.ndarray  # (K,) int64
     num_packets: int
-    hidden: int
-    uneven: int
 
     def __len__(self) -> int:
         return len(self.packet)
 
 
 def index_video(path: Path) -> VideoIndex:
-    """Read a video's packets.
-
-    Raises VideoError if it is missing, empty, cut off, damaged or no video at all, MemoryError if memory runs out.
-    """
+    """Read a video's packets. Raises VideoError if it is missing, empty, cut off, damaged or no video at all."""
     path = Path(path)
     if not path.is_file():
         raise VideoError(f"no file {path}")
@@ -80,7 +74,7 @@ def index_video(path: Path) -> VideoIndex:
                 if HOLE in bytes(packet):
                     raise VideoError(f"{path} is damaged: a hole of zeros in the packet of frame {len(packets)}")
                 packets.append((packet.pts, packet.is_keyframe, packet.is_discard))
-    except (VideoError, MemoryError):  # memory that runs out says nothing about the file
+    except VideoError:
         raise
     except Exception as error:  # damage makes the library stumble in many ways
         raise VideoError(f"{path} has no readable header or index (moov atom) ({_reason(error)})") from None
@@ -106,13 +100,10 @@ def _index_packets(path: Path, packets: list[tuple[int | None, bool, bool]]) -> 
     if not len(shown):
         raise VideoError(f"{path} shows no frame: its edit list hides all {len(packets)}")
     if None in times or len(set(times)) < len(times):
-        return VideoIndex(path, shown, None, shown[:0], shown[:0], len(times), sum(is_hidden), 0)
+        return VideoIndex(path, shown, None, shown[:0], shown[:0], len(times))
     pts, keys = np.array(times, np.int64), np.flatnonzero(is_key)
     packet = shown[np.argsort(pts[shown])]
-    steps = np.diff(pts[packet])
-    usual = np.median(steps) if len(steps) else 0
-    uneven = int((abs(steps - usual) > usual / 2).sum())
-    return VideoIndex(path, packet, pts[packet], keys, pts[keys], len(times), sum(is_hidden), uneven)
+    return VideoIndex(path, packet, pts[packet], keys, pts[keys], len(times))
 
 
 def read_frames(index: VideoIndex, wanted: Sequence[int], pixels: str = "bgr24") -> Iterator[tuple[int, np.ndarray]]:
@@ -120,8 +111,7 @@ def read_frames(index: VideoIndex, wanted: Sequence[int], pixels: str = "bgr24")
 
     `pixels`: "bgr24", as OpenCV has them, or "rgb24".
 
-    Raises VideoError if the video is damaged where a wanted frame depends on it, MemoryError if memory runs out,
-    IndexError if it is too short.
+    Raises VideoError if the video is damaged where a wanted frame depends on it, IndexError if it is too short.
     """
     wanted = np.asarray(wanted, np.int64)
     if len(wanted) == 0:
@@ -135,8 +125,6 @@ def read_frames(index: VideoIndex, wanted: Sequence[int], pixels: str = "bgr24")
                 yield int(wanted[done]), image
                 done += 1
             return
-        except MemoryError:
-            raise
         except Exception:  # streams that the shortcuts do not suit, or damage, which the plain decode reports
             pass
     for image in _decode_plainly(index, wanted[done:], pixels):
@@ -230,7 +218,7 @@ def _decode_plainly(index: VideoIndex, wanted: np.ndarray, pixels: str) -> Itera
                     next_due = next(due, None)
                     if next_due is None:
                         return
-    except (VideoError, MemoryError):
+    except VideoError:
         raise
     except Exception as error:
         raise VideoError(f"{index.path} is damaged after frame {last} of {len(index)} ({_reason(error)})") from None
