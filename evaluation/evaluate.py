@@ -32,15 +32,9 @@ from evaluation.outputs import (
     OUTPUT_FILES,
     beside,
     default_results,
-    difference_table,
-    format_protocols,
-    format_summary,
-    format_table,
     output_folder,
     provenance_of,
-    split_title,
     summarize_file,
-    won_table,
     write_cases,
     write_outputs,
 )
@@ -49,6 +43,7 @@ from evaluation.plots import comparison_plots, draw_comparison_plots
 from evaluation.protocols import OFFICIAL_RULE, PROTOCOLS, under_protocols
 from evaluation.score import SplitScores, left_out, score_file
 from evaluation.summary import take_names, without_nan
+from evaluation.tables import difference_table, format_protocols, format_summary, format_table, split_title, won_table
 from evaluation.truth import GroundTruth
 
 
@@ -74,10 +69,8 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
         parser.error("--setting is missing: ego-exo or exo-ego; only --write_gt needs none")
     if args.write_gt and args.all_frames:
         parser.error("--write_gt needs the annotated frames that --all_frames does without; drop one of them")
-    if args.names and len(args.names) != len(args.pred_file or ()):
-        parser.error("--names needs as many names as --pred_file has files")
-    if args.names and len(set(args.names)) < len(args.names):
-        parser.error("--names are to tell the files apart; give each another one")
+    if args.names and not len(set(args.names)) == len(args.names) == len(args.pred_file or ()):
+        parser.error("--names needs as many names, all different, as --pred_file has files")
     if args.protocol != OFFICIAL_RULE and len(args.pred_file or ()) > 1:
         parser.error("--protocol takes one results file; several are compared by the official rule")
     return args

@@ -11,7 +11,8 @@ from common.files import atomic_write
 from evaluation.case_pictures import iou_text
 from evaluation.compare import apart, best_files
 from evaluation.metrics import OFFICIAL
-from evaluation.outputs import (
+from evaluation.score import Case
+from evaluation.tables import (
     BREAKDOWN_TITLES,
     Rows,
     breakdown_table,
@@ -22,7 +23,6 @@ from evaluation.outputs import (
     percent,
     won_table,
 )
-from evaluation.score import Case
 
 PAGE = "index.html"
 PICTURE_HEIGHT = 260  # of the panels of a picture, pixels

@@ -85,8 +85,7 @@ def iou_by_size(axes: Axes, cases: Sequence[Sequence[Case]], names: Sequence[str
     sizes = [float(np.median(pixels[at])) for at in members]
     for name, of_file in zip(names, cases, strict=True):
         iou = np.array([100 * case.mask.iou for case in of_file if case.visible])
-        (line,) = axes.plot(sizes, [iou[at].mean() for at in members], "o-", ms=4)
-        line.set_label(name.lstrip("_") or " ")  # what begins with "_" gets no place in the legend
+        axes.plot(sizes, [iou[at].mean() for at in members], "o-", ms=4, label=name)
         if len(cases) == 1:
             low, high = zip(*(np.quantile(iou[at], (0.25, 0.75)) for at in members), strict=True)
             axes.fill_between(sizes, low, high, alpha=0.2, lw=0, label="middle half of the cases")
@@ -94,8 +93,7 @@ def iou_by_size(axes: Axes, cases: Sequence[Sequence[Case]], names: Sequence[str
     axes.set_xlabel("true mask in the target image, pixels at a long side of 480")
     axes.xaxis.set_major_formatter(lambda value, _: f"{value:g}")
     axes.xaxis.set_minor_formatter(lambda value, _: f"{value:g}" if f"{value:g}"[0] in "25" else "")
-    for text in axes.legend().get_texts():
-        text.set_parse_math(False)
+    axes.legend()
 
 
 def take_differences(axes: Axes, differences: np.ndarray, first: str, second: str) -> None:
@@ -104,4 +102,4 @@ def take_differences(axes: Axes, differences: np.ndarray, first: str, second: st
     axes.bar(np.arange(1, len(differences) + 1), differences, color=np.where(differences > 0, BLUE, ORANGE), width=0.9)
     axes.axhline(0, color=GRAY, lw=0.8)
     axes.set(xlabel="takes, sorted", xlim=(0.4, len(differences) + 0.6))
-    axes.set_ylabel(f"IoU of {second} - {first} (points)", parse_math=False)
+    axes.set_ylabel(f"IoU of {second} - {first} (points)")

@@ -17,20 +17,12 @@ from common.arguments import Parser, add_num_workers, add_setting, at_least
 from common.drawing import write_picture
 from evaluation.case_pictures import choose, draw_cases
 from evaluation.options import add_reading_options, add_truth_options, open_truth
-from evaluation.outputs import (
-    OUTPUT_FILES,
-    beside,
-    default_results,
-    headline,
-    output_folder,
-    split_title,
-    summarize_file,
-    write_outputs,
-)
+from evaluation.outputs import OUTPUT_FILES, beside, default_results, output_folder, summarize_file, write_outputs
 from evaluation.pages import PAGE, PICTURE_HEIGHT, gallery_paths, report_card, report_sections, write_page
 from evaluation.plots import REPORT_PLOTS, draw_report_plots
 from evaluation.score import left_out, score_file
 from evaluation.summary import take_names
+from evaluation.tables import headline, split_title
 
 
 def parse_args(argv: list[str] | None = None) -> argparse.Namespace:

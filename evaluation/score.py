@@ -91,15 +91,13 @@ def score_file(
 ) -> SplitScores:
     """Score a results file. Raises UserError, after listing every problem, if it is not fit to be scored."""
     scores = score_results(truth, iter_results(path, setting), setting, num_workers, accept)
-    if not scores.cases and scores.not_in_truth and all(problem.missing for problem in scores.problems):
-        raise UserError(f"{path} holds no take of the ground truth; is it of another split?")
+    if not scores.cases and all(problem.missing for problem in scores.problems):
+        raise UserError(f"{path} has no prediction for any scored frame; is it of another split?")
     problems = [problem for problem in scores.problems if not (problem.missing and allow_missing)]
     if problems:
         flags = sorted({problem.flag for problem in problems if problem.flag})
         hint = f"; {' and '.join(flags)} would accept what is of another form" if flags else ""
         refuse([problem.text for problem in problems], str(path), hint + ("" if allow_missing else MISSING_HINT))
-    if not scores.cases:
-        raise UserError(f"{path} has no prediction for any scored frame; is it of another split?")
     return scores
 
 

@@ -122,14 +122,14 @@ class GroundTruth:
         if not data_dir.is_dir():
             raise UserError(f"no folder {data_dir}; name that of the processed takes with --data_path")
         uids = read_split(splits_path or find_split_path(data_dir), split)
-        path = None if all_frames else annotation_path(annotations or data_dir.parent / ANNOTATION_TEMPLATE, split)
-        if path and not path.is_file():
-            raise UserError(f"no file {path}; score without it by --all_frames, or {ANNOTATION_REMEDY}")
         if not any(is_processed(data_dir, uid) for uid in uids):
             raise UserError(
                 f"no take of split {split!r} is in {data_dir}; "
                 "run data/process_data.py first or name the folder with --data_path"
             )
+        path = None if all_frames else annotation_path(annotations or data_dir.parent / ANNOTATION_TEMPLATE, split)
+        if path and not path.is_file():
+            raise UserError(f"no file {path}; score without it by --all_frames, or {ANNOTATION_REMEDY}")
         return dataclasses.replace(cls.from_processed(data_dir, uids, path), split=split)
 
     @classmethod

@@ -7,7 +7,7 @@ import pytest
 
 from evaluation import evaluate
 from evaluation.metrics import COLUMNS, METRICS
-from evaluation.outputs import change_table
+from evaluation.tables import change_table
 from tests.browser import chromium, needs_browser
 from tests.made.results import make_scored_data
 
@@ -110,9 +110,3 @@ def test_a_comparison_says_what_any_of_the_files_lacks(root, tmp_path, capsys):
     compare_main(root, tmp_path / "out", *files, "--num", "0")
     assert capsys.readouterr().out.count("take take-b: missing") == 1
     assert "take take-b: missing" in (tmp_path / "out" / "index.html").read_text()
-
-
-def test_a_comparison_needs_a_name_for_each_file(root, tmp_path):
-    with pytest.raises(SystemExit) as stop:
-        compare_main(root, tmp_path, "--names", "x")
-    assert stop.value.code == 2

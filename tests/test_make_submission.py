@@ -100,9 +100,3 @@ def test_a_submission_never_replaces_the_results_that_it_is_made_of(root, tmp_pa
     with pytest.raises(UserError, match="is one of the results; name another file"):
         submit(root, tmp_path / "." / "results.json", "--ego_exo", path)
     assert path.read_bytes() == (root / "a" / "ego-exo_val_results.json").read_bytes()
-
-
-def test_a_folder_to_write_to_means_a_file_in_it(root, tmp_path):
-    for out in (tmp_path, tmp_path / "new"):
-        submit(root, out)
-        assert (out / "submission.json").is_file()

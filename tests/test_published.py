@@ -4,7 +4,7 @@ import csv
 
 from common.arguments import SETTINGS
 from evaluation.metrics import METRICS, OFFICIAL
-from evaluation.outputs import PAPER
+from evaluation.tables import PAPER
 from tests.made import ROOT
 
 XSEGTX = "XSegTx, trained, as published"

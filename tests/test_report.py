@@ -135,29 +135,6 @@ def test_a_report_never_replaces_what_it_did_not_make(root, tmp_path):
         assert (out / name).read_text() == "mine"
 
 
-def test_a_report_in_its_own_folder_replaces_its_files_and_leaves_no_old_picture(root, tmp_path):
-    report.main([*options(root), "--num", "6", "--out", str(tmp_path)])
-    for name in ("mine.jpg", ".0005.jpg.0123abcd.tmp"):  # the second one as a killed run leaves it
-        (tmp_path / "pictures" / name).touch()
-    (tmp_path / "..report.json.0123abcd.tmp").touch()
-    report.main([*options(root), "--num", "2", "--out", str(tmp_path)])
-    names = sorted(path.name for path in (tmp_path / "pictures").iterdir())
-    assert names == ["0000.jpg", "0001.jpg", "0002.jpg", "mine.jpg"]
-    assert not list(tmp_path.glob(".*.tmp"))
-
-
-def test_exo_queries_are_broken_down_by_camera(root, tmp_path):
-    report.main([*options(root, "exo-ego"), "--num", "2", "--out", str(tmp_path)])
-    text = (tmp_path / "index.html").read_text()
-    assert "By query camera" in text and "By target camera" not in text
-
-
-def test_the_cases_come_first_after_the_benchmarks_numbers(root, tmp_path):
-    report.main([*options(root), "--num", "2", "--out", str(tmp_path)])
-    titles = re.findall("<h2>(.*?)</h2>", (tmp_path / "index.html").read_text())
-    assert titles[:3] == ["The benchmark&#39;s numbers", "Cases", "Beyond the benchmark"]
-
-
 def test_page_and_terminal_show_the_same_figures(root, tmp_path, capsys):
     report.main([*options(root), "--num", "2", "--out", str(tmp_path / "report")])
     capsys.readouterr()

@@ -2,11 +2,9 @@
 
 import json
 
-import numpy as np
 import pytest
 
 from evaluation.truth import GroundTruth
-from formats.masks import encode_mask
 from formats.processed import ANNOTATION, CameraPair
 from tests.made import EGO
 from tests.made.processed import make_data_set
@@ -88,16 +86,6 @@ def test_a_malformed_take_of_the_annotations_is_named_and_the_others_are_read(da
     annotation_path.write_text(json.dumps(raw))
     truth = GroundTruth.from_processed(data_dir, UIDS, annotation_path)
     assert truth.uids == ["take-b"] and "malformed" in truth.missing["take-a"]
-
-
-def test_photos_of_one_camera_may_have_different_sizes(data_dir):
-    path = data_dir / "take-a" / ANNOTATION
-    raw = json.loads(path.read_text())
-    raw["masks"]["cup_0"]["cam01"]["30"] = encode_mask(np.ones((240, 320)))
-    path.write_text(json.dumps(raw))
-    take = GroundTruth.from_processed(data_dir, UIDS, None).load("take-a")
-    assert [take.cut_out("cup_0", "cam01", frame).size for frame in (0, 30)] == [(270, 480), (360, 480)]
-    assert take.prediction_sizes(CUP, [60, 0, 30]) == {60: None, 0: (270, 480), 30: (360, 480)}
 
 
 def test_without_a_target_mask_a_frame_tells_the_size_of_predictions(data_dir):

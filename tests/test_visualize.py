@@ -10,7 +10,7 @@ import pytest
 from common.drawing import overlay
 from common.errors import UserError
 from evaluation import report, visualize
-from evaluation.case_pictures import PredictedCase, case_sheet, write_track
+from evaluation.case_pictures import PredictedCase, write_track
 from evaluation.metrics import MaskScores
 from evaluation.score import Case
 from tests.made import EGO
@@ -117,12 +117,6 @@ def test_a_right_answer_that_the_object_is_not_visible_is_called_so_and_no_mask_
 
 
 ANSWERS = ("not visible: wrong", "not visible: right", "visible: wrong")
-
-
-def test_a_case_sheet_has_the_same_width_whatever_the_pictures():
-    pictures = [np.zeros((30 + 7 * i, 200 + 13 * i, 3), np.uint8) for i in range(5)]
-    for number in (1, 2, 5):
-        assert case_sheet(pictures[:number]).shape[1] == 2000
 
 
 def test_a_video_takes_pictures_of_odd_and_changing_sizes(tmp_path):
