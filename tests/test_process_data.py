@@ -128,20 +128,15 @@ def test_a_take_of_own_cameras_says_how_one_becomes_the_ego_camera(root):
     assert process(root) == 0
 
 
-def test_downscaled_videos_are_read_by_a_flag_and_keep_their_size(root):
+def test_downscaled_videos_are_read_by_a_flag_and_keep_their_size(root, capsys):
     folder = video(root, NAMES[C], EGO).parent / "downscaled" / "448"
     for camera in CAMERAS:
         make_video(folder / f"{camera}.mp4", 95, (448, 896), options={"preset": "ultrafast"})
     assert process(root, "--downscaled", "--split", "val") == 0
     assert_complete(root / "processed", C)
     assert cv2.imread(str(root / "processed" / C / EXO_1 / "90.jpg")).shape == (448, 896, 3)
-
-
-def test_frames_of_downscaled_and_of_full_size_videos_are_not_mixed(root, capsys):
-    assert process(root, "--split", "val") == 0
-    assert process(root, "--split", "val", "--downscaled") == 1
-    error = capsys.readouterr().err.splitlines()[-1]
-    assert "was made of full size videos, not of downscaled/448" in error and "leave out --downscaled" in error
+    assert process(root, "--split", "val") == 1  # frames of both are not mixed
+    assert "was made of downscaled/448 videos" in capsys.readouterr().err.splitlines()[-1]
 
 
 def test_takes_can_be_named_whatever_split_holds_them(root, capsys):
