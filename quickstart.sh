@@ -41,7 +41,7 @@ made "$data/<take_uid>/<camera>/<frame>.jpg" "$data/<take_uid>/annotation.json"
 
 step "4/7 Pairs"
 run python data/create_pairs.py --data_dir "$data"
-made "$data"/{train,val,test}_pairs.json
+made "$data"/{train,val,test}_pairs.npz
 
 step "5/7 Training, short and small: one network for both settings, 192-pixel input, ImageNet features"
 train() { # name of the checkpoint folder, further flags

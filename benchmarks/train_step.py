@@ -28,7 +28,7 @@ from benchmarks.measure import in_turn, make_takes, print_times, process_takes, 
 from common.arguments import Parser, at_least
 from common.errors import run_script
 from formats.masks import RLE, decode_mask
-from formats.pairs import open_pairs
+from formats.pairs import PairSet
 from formats.processed import frame_path
 from model.backbone import mask_to_image, normalize_image, resnet50_backbone
 from model.device import PRECISIONS, autocast, resolve_device, tf32
@@ -64,7 +64,7 @@ def main() -> None:
     print(f"{device}, {torch.get_num_threads()} threads, {args.input_size} pixels, batches of {args.batch_size}")
     with tempfile.TemporaryDirectory() as folder:
         make_takes(Path(folder), "--num_train", 2, "--num_val", 0, "--num_test", 0, "--size", args.size)
-        pairs = open_pairs([process_takes(Path(folder))], "train", "ego-exo")
+        pairs = PairSet([process_takes(Path(folder))], "train", "ego-exo")
         loaders = {PLAIN: PlainSamples(pairs, args.input_size, 0), OURS: TrainSamples(pairs, args.input_size, 0)}
         reads = {name: partial(read, samples, args.loader_samples) for name, samples in loaders.items()}
         measure("loader", reads, args.rounds, "sample", args.loader_samples)

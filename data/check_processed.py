@@ -94,7 +94,7 @@ def check_split(args: argparse.Namespace, name: str, uids: list[str]) -> SplitCh
         try:
             for setting, count in zip(SETTINGS, pairs, strict=True):
                 if count:
-                    PairSet.open(args.data_dir, name, setting)
+                    PairSet([args.data_dir], name, setting)
         except UserError as error:  # no pairs file, or one that is out of date
             problems.append(str(error))
     numbers = (len(uids), len(there), frames, masks, *pairs, len(missing), len(problems))

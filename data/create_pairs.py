@@ -1,9 +1,9 @@
-"""List the pairs of every split and both settings, with their masks, in files that training opens at once.
+"""List the pairs of every split and both settings, with their masks, in a file that training opens at once.
 
     python data/create_pairs.py --data_dir data/egoexo/processed
 
-Reads each take's annotation.json and writes {split}_pairs.json and a folder of arrays into the data folder. Run it
-again whenever more takes have been processed.
+Reads each take's annotation.json and writes {split}_pairs.npz into the data folder. Run it again whenever more takes
+have been processed.
 """
 
 import argparse
@@ -21,7 +21,7 @@ from tqdm import tqdm
 from common.arguments import SETTINGS, Parser, add_data_path, add_splits_path
 from common.errors import UserError, counted
 from common.files import atomic_write, claimed
-from formats.pairs import Annotated, pairs_path, write_pairs
+from formats.pairs import LookedAt, pairs_path, write_pairs
 from formats.processed import ANNOTATION, ProcessedTake, is_processed
 from formats.takes import (
     ANNOTATION_TEMPLATE,
@@ -89,7 +89,7 @@ def main() -> None:
         raise UserError(f"{counted(len(malformed), 'malformed take')} left out: {next(iter(malformed.values()))}")
 
 
-def read_annotated(path: Path, uids: list[str]) -> Annotated:
+def read_annotated(path: Path, uids: list[str]) -> LookedAt:
     """The frames that were looked at, by take, object and camera."""
     takes, malformed, _ = read_takes(path, uids)
     if lacking := set(uids) - takes.keys():
@@ -104,7 +104,7 @@ def read_annotated(path: Path, uids: list[str]) -> Annotated:
 
 
 def write_original_list(
-    path: Path, data_dir: Path, uids: Iterable[str], setting: str, annotated: Annotated | None
+    path: Path, data_dir: Path, uids: Iterable[str], setting: str, annotated: LookedAt | None
 ) -> dict[str, str]:
     """Write the pairs of a setting as the original implementation does: a JSON list with four paths for each pair.
 

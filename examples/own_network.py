@@ -19,7 +19,7 @@ from tqdm import tqdm
 
 from common.arguments import Parser, add_data_path, add_setting, at_least
 from common.parallel import loader_failures
-from formats.pairs import open_pairs
+from formats.pairs import PairSet
 from model.backbones import make_backbone
 from model.device import resolve_device
 from model.features import Encoder
@@ -86,7 +86,7 @@ def main(argv: list[str] | None = None) -> None:
     device, backbone = resolve_device(), make_backbone(BACKBONE)
     encoder, network = Encoder(backbone, device), OwnNetwork(backbone.channels).to(device)
     optimizer = torch.optim.Adam(network.parameters(), lr=1e-3)
-    samples = TrainSamples(open_pairs([args.data_path], "train", args.setting), args.input_size, seed=0)
+    samples = TrainSamples(PairSet([args.data_path], "train", args.setting), args.input_size, seed=0)
     workers = affordable_workers(None, args.batch_size, args.input_size)
     batches = make_loader(samples, StepSampler(range(args.steps), args.batch_size), workers, device.type == "cuda")
     with loader_failures(), tqdm(batches, unit="step") as bar:

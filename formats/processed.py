@@ -27,7 +27,7 @@ import numpy as np
 from common.errors import MALFORMED, UserError
 from common.files import is_file_name, json_errors, read_file, read_json, write_json
 from formats.geometry import Size
-from formats.masks import RLE, mask_size
+from formats.masks import RLE, check_rle, mask_size
 from formats.takes import by_frame, is_ego, parse_frames
 
 ANNOTATION = "annotation.json"
@@ -104,6 +104,13 @@ class ProcessedTake:
                 object_name: {camera: by_frame(frames) for camera, frames in cameras.items()}
                 for object_name, cameras in raw["masks"].items()
             }
+            for object_name, cameras in masks.items():
+                for camera, rles in cameras.items():
+                    for frame, rle in rles.items():
+                        try:
+                            check_rle(rle)
+                        except ValueError as error:
+                            raise ValueError(f"{object_name!r} in {camera}, frame {frame}: {error}") from None
             stated_ego = raw.get("is_ego", {})
             if not all(isinstance(ego, bool) for ego in stated_ego.values()):
                 raise ValueError(f"is_ego is {stated_ego!r:.60}, not true or false for each camera")

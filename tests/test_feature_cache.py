@@ -17,7 +17,7 @@ CPU = torch.device("cpu")
 
 @pytest.fixture(scope="module")
 def pairs(tmp_path_factory):
-    return PairSet.open(make_training_set(tmp_path_factory.mktemp("cache")), "train", "ego-exo")
+    return PairSet([make_training_set(tmp_path_factory.mktemp("cache"))], "train", "ego-exo")
 
 
 @pytest.fixture(scope="module")

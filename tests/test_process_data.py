@@ -173,7 +173,7 @@ def test_a_split_from_elsewhere_goes_along_so_that_the_later_stages_find_it(root
     split = (root / "split.json").rename(tmp_path / "my_split.json")
     assert process(root, "--split_path", split) == 0
     assert create_pairs(root / "processed").returncode == 0
-    assert len(list((root / "processed").glob("*_pairs.json"))) == 2
+    assert len(list((root / "processed").glob("*_pairs.npz"))) == 2
     split.write_text(json.dumps({"train": [A]}))
     capsys.readouterr()
     assert process(root, "--split_path", split) == 0  # a training may use what is there

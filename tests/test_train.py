@@ -16,7 +16,7 @@ from benchmarks.training_options import flags_of, variants
 from common.arguments import SETTINGS
 from common.errors import run_script
 from data import process_data
-from formats.pairs import BOTH, PairSet, open_pairs
+from formats.pairs import BOTH, PairSet
 from inference.predictor import SHIPPED
 from model.checkpoint import load_checkpoint
 from model.features import Encoder
@@ -243,7 +243,7 @@ def test_both_settings_are_learned_by_one_network(data_dir, tmp_path, capsys):
     run_training(data_dir, tmp_path, "--both", "--n-epoch", 0, "--val_size", 0)
     assert "setting: both" in capsys.readouterr().out
     assert log_lines(tmp_path, "val")[0]["samples"] == sum(
-        len(PairSet.open(data_dir, "val", setting)) for setting in SETTINGS
+        len(PairSet([data_dir], "val", setting)) for setting in SETTINGS
     )
     assert "drop one of them" in error_line(capsys, data_dir, tmp_path / "other", "--both", "--reverse")
 
@@ -369,7 +369,7 @@ def test_the_network_of_the_repository_is_fine_tuned_on_rendered_takes_from_wher
     assert run.returncode == 0 and "113 of 113 tensors from" in run.stdout
 
     shipped = load_checkpoint(SHIPPED)
-    samples = ValidationSamples(open_pairs([root / "processed"], "val", BOTH), 4, 192, (), SampleOptions(zoom=4))
+    samples = ValidationSamples(PairSet([root / "processed"], "val", BOTH), 4, 192, (), SampleOptions(zoom=4))
     batch = collate([samples[n] for n in range(4)])
     prediction = shipped.model(*BatchEncoder(Encoder(shipped.backbone, torch.device("cpu"), zoom=4))(batch))
     expected = score_batch(batch, prediction).iou.nanmean().item()

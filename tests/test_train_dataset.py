@@ -37,7 +37,7 @@ def data_dir(tmp_path_factory):
 
 @pytest.fixture(scope="module", params=["ego-exo", "exo-ego"])
 def pairs(data_dir, request):
-    return PairSet.open(data_dir, "train", request.param)
+    return PairSet([data_dir], "train", request.param)
 
 
 def draws(samples, count=DRAWS):
@@ -82,7 +82,7 @@ def test_a_sample_shows_the_frames_and_masks_of_its_pair(pairs):
     for n in range(20):
         sample = samples[n]
         source = sample["sources"]
-        take = ProcessedTake.read(pairs.data_dir, source.query.take_uid)
+        take = ProcessedTake.read(pairs.camera_folder(*source.query[:2]).parents[1], source.query.take_uid)
         mask = decode_mask(take.masks[source.object_name][source.query.camera][source.query.frame])
         assert np.array_equal(sample["query_mask"], letterbox(mask, SIDE))
         assert sample["query_image"].shape == (SIDE, SIDE, 3)
@@ -109,7 +109,7 @@ def test_a_tenth_are_synthetic_negatives_in_the_target_camera_of_another_take_an
 
 def test_a_single_take_gives_no_synthetic_negatives(tmp_path):
     data_dir = make_training_set(tmp_path, {"train": ["uid-a"]})
-    samples = TrainSamples(PairSet.open(data_dir, "train", "ego-exo"), SIDE, 0)
+    samples = TrainSamples(PairSet([data_dir], "train", "ego-exo"), SIDE, 0)
     assert not any(map(is_synthetic, sources(samples, 200)))
 
 
@@ -144,7 +144,7 @@ def test_closer_looks_show_visible_small_objects_enlarged_and_leave_the_rest_of_
         masks = pairs.query_mask(draw.query), None if draw.is_negative else pairs.target_mask(draw.target)
         for name, view, rle in zip(("query", "target"), source[1:], masks, strict=True):
             mask = np.zeros((ZOOM * SIDE, ZOOM * SIDE)) if rle is None else letterbox(decode_mask(rle), ZOOM * SIDE)
-            path = frame_path(pairs.data_dir / view.take_uid / view.camera, view.frame)
+            path = frame_path(pairs.camera_folder(view.take_uid, view.camera), view.frame)
             image = letterbox(read_frame(path), ZOOM * SIDE)
             if name == "query" or not closer or draw.look_at == draw.target:
                 corner = crop_corner(mask.any(1), mask.any(0), SIDE, STRIDE) if name == "query" or closer else None
@@ -182,7 +182,7 @@ def test_validation_samples_are_fixed_pairs_as_they_are(pairs):
 
 
 def test_a_sample_says_where_the_target_frame_lies_in_the_square(data_dir):
-    samples = ValidationSamples(PairSet.open(data_dir, "val", "ego-exo"), 0, SIDE)
+    samples = ValidationSamples(PairSet([data_dir], "val", "ego-exo"), 0, SIDE)
     assert (samples[0]["frame_rows"], samples[0]["frame_cols"]) == ([11, 38], [0, 48])  # 180x320 in 48x48
 
 

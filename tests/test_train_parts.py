@@ -28,7 +28,7 @@ from train.utilization import full_speed, sample_flops
 
 @pytest.fixture(scope="module")
 def pairs(tmp_path_factory):
-    return PairSet.open(make_training_set(tmp_path_factory.mktemp("parts")), "train", "ego-exo")
+    return PairSet([make_training_set(tmp_path_factory.mktemp("parts"))], "train", "ego-exo")
 
 
 def make_batch(target_mask, visible, block=None, frame_rows=None):

@@ -19,7 +19,7 @@ from common.errors import UserError
 from common.parallel import default_workers, loader_workers, start_loader_worker
 from formats.geometry import Corner, crop_corner, letterbox, letterbox_axes
 from formats.masks import RLE, letterbox_mask
-from formats.pairs import Pairs
+from formats.pairs import PairSet
 from formats.processed import frame_path, read_frame
 from model.backbone import STRIDE
 from model.similarity import cell_coverage
@@ -82,7 +82,9 @@ class SampleOptions(NamedTuple):
 class Samples(Dataset):
     """Reads one sample. Images whose features are `cached` are left black."""
 
-    def __init__(self, pairs: Pairs, side: int, cached: Container[ImageKey] = (), options: SampleOptions | None = None):
+    def __init__(
+        self, pairs: PairSet, side: int, cached: Container[ImageKey] = (), options: SampleOptions | None = None
+    ):
         self.pairs, self.side, self.cached, self.options = pairs, side, cached, options or SampleOptions()
         self.image_side = side * self.options.zoom
 
@@ -172,7 +174,7 @@ class ValidationSamples(Samples):
 
     def __init__(
         self,
-        pairs: Pairs,
+        pairs: PairSet,
         size: int,
         side: int,
         cached: Container[ImageKey] = (),
@@ -210,7 +212,7 @@ class TrainSamples(Samples):
 
     def __init__(
         self,
-        pairs: Pairs,
+        pairs: PairSet,
         side: int,
         seed: int,
         cached: Container[ImageKey] = (),
@@ -270,7 +272,7 @@ class TrainSamples(Samples):
         return None
 
 
-def unrelated_pair(pairs: Pairs, i: int, rng: np.random.Generator) -> int | None:
+def unrelated_pair(pairs: PairSet, i: int, rng: np.random.Generator) -> int | None:
     """A random pair of another take and another object, whose target frame is a negative for pair `i`.
 
     None if there is none.

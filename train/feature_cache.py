@@ -6,7 +6,7 @@ from collections.abc import Iterable
 import torch
 from torch import Tensor
 
-from formats.pairs import Pairs
+from formats.pairs import PairSet
 from model.backbone import STRIDE
 from model.features import Encoder, View, seen
 from train.dataset import Batch, ImageKey
@@ -24,7 +24,7 @@ class BatchEncoder:
         self.cache: dict[ImageKey, list[Tensor]] = {}  # an image's features and fine features, a mask's features
         self.cache_bytes = self._bytes_left = cache_bytes
 
-    def fitting(self, pairs: Pairs, side: int) -> float:
+    def fitting(self, pairs: PairSet, side: int) -> float:
         """The share of the images and masks of `pairs`, each whole, that the cache has room for."""
         seen: dict[tuple, set[int]] = defaultdict(set)  # frames by take and camera, and by these and object
         for track, frames in pairs.views():

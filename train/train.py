@@ -30,7 +30,7 @@ from common.errors import UserError
 from common.files import claimed, named_errors, remove_leftovers
 from common.parallel import loader_failures
 from common.provenance import provenance
-from formats.pairs import BOTH, Pairs, open_pairs
+from formats.pairs import BOTH, PairSet
 from model.device import PRECISIONS, default_precision, resolve_device, tf32
 from model.features import Encoder
 from train.dataset import Batch, StepSampler, TrainSamples, ValidationSamples, affordable_workers, make_loader
@@ -74,7 +74,7 @@ def main(argv: list[str] | None = None) -> int | None:
 def train(args: argparse.Namespace, ranks: Ranks, device: torch.device) -> int | None:
     """From pairs to checkpoints, on one of the processes. Returns the exit status of a run that a signal stopped."""
     setting = BOTH if args.both else "exo-ego" if args.reverse else "ego-exo"
-    pairs, val_pairs = (open_pairs(args.train_dir, split, setting) for split in ("train", "val"))
+    pairs, val_pairs = (PairSet(args.train_dir, split, setting) for split in ("train", "val"))
     start = args.resume_pth and Path(args.resume_pth)
     if not args.overwrite:
         start = find_start(args, defaults=parse_args([], __doc__))
@@ -138,7 +138,7 @@ def train(args: argparse.Namespace, ranks: Ranks, device: torch.device) -> int |
 
 
 def make_loaders(
-    args: argparse.Namespace, state: TrainState, ranks: Ranks, pairs: Pairs, val_pairs: Pairs, encode: BatchEncoder
+    args: argparse.Namespace, state: TrainState, ranks: Ranks, pairs: PairSet, val_pairs: PairSet, encode: BatchEncoder
 ) -> tuple[Iterator[Batch], DataLoader]:
     """The training batches of this rank from `state.step` on, and its validation batches."""
     options = sample_options(args)
