@@ -14,7 +14,7 @@ import numpy as np
 from PIL import Image, ImageDraw
 from tqdm import tqdm
 
-from common.drawing import PREDICTION, QUERY, TRUTH, Color, font, overlay
+from common.drawing import PREDICTION, QUERY, TRUTH, Color, font, overlay, write_picture
 from evaluation.compare import in_turn
 from evaluation.metrics import METRICS
 from evaluation.score import Case
@@ -27,6 +27,7 @@ from formats.video_writer import open_video
 
 INK, PALE, PAPER = (20, 20, 20), (110, 110, 110), (255, 255, 255)
 GAP = 6  # pixels between panels
+GALLERY_HEIGHT = 260  # of the panels on a page, pixels
 SHEET_WIDTH = 2000  # pixels
 CASE_ORDERS = ("spread", "best", "worst", "random")
 
@@ -161,6 +162,17 @@ def draw_cases(
     takes = {uid: truth.load(uid) for uid in {case.take_uid for case in cases[0]}}
     for group in tqdm(list(zip(*predictions, strict=True)), unit="picture", desc="pictures"):
         yield draw_case(takes[group[0].case.take_uid], group, height)
+
+
+def draw_gallery(
+    folder: Path, truth: GroundTruth, setting: str, files: dict[str, Path], cases: Sequence[Sequence[Case]]
+) -> list[str]:
+    """Write the pictures of `draw_cases` for a page in `folder` -> their paths in it."""
+    paths = []
+    for number, picture in enumerate(draw_cases(truth, setting, files, cases, GALLERY_HEIGHT)):
+        paths.append(f"pictures/{number:04d}.jpg")
+        write_picture(folder / paths[-1], picture)
+    return paths
 
 
 def load_predictions(path: Path, setting: str, cases: Sequence[Case], name: str) -> list[PredictedCase]:

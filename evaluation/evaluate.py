@@ -22,14 +22,12 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # repository root
 from common.errors import run_script  # isort: split
 
 from common.arguments import Parser, add_num_workers, add_setting, at_least
-from common.drawing import write_picture
 from common.errors import UserError, counted
 from common.files import write_json
-from evaluation.case_pictures import draw_cases
+from evaluation.case_pictures import draw_gallery
 from evaluation.compare import common_cases, compare, disagreements, short_names
 from evaluation.options import add_reading_options, add_truth_options, open_truth
 from evaluation.outputs import (
-    OUTPUT_FILES,
     beside,
     default_results,
     output_folder,
@@ -38,8 +36,8 @@ from evaluation.outputs import (
     write_cases,
     write_outputs,
 )
-from evaluation.pages import PAGE, PICTURE_HEIGHT, change_card, comparison_sections, gallery_paths, write_page
-from evaluation.plots import comparison_plots, draw_comparison_plots
+from evaluation.pages import PAGE, change_card, comparison_sections, write_page
+from evaluation.plots import draw_comparison_plots
 from evaluation.protocols import OFFICIAL_RULE, PROTOCOLS, under_protocols
 from evaluation.score import SplitScores, left_out, score_file
 from evaluation.summary import take_names, without_nan
@@ -101,9 +99,9 @@ def evaluate_file(truth: GroundTruth, path: Path, scores: SplitScores, protocol:
     if protocol != OFFICIAL_RULE:
         summary["protocols"] = without_nan(under_protocols(protocol, scores.cases))
         lines += ["", format_protocols(summary["protocols"], truth.all_frames)]
-    with output_folder(out, "evaluation", OUTPUT_FILES):
-        write_outputs(out, summary, scores.cases)
-        print("\n".join([*lines, *left_out(truth, scores), f"written to {out}"]))
+    with output_folder(out, "evaluation") as folder:
+        write_outputs(folder, summary, scores.cases)
+    print("\n".join([*lines, *left_out(truth, scores), f"written to {out}"]))
 
 
 def compare_files(
@@ -121,23 +119,23 @@ def compare_files(
     comparison |= compare(names, cases, scores[0])
     places = disagreements(cases, number)
     shown = [[of_file[place] for place in places] for of_file in cases]
-    paths, takes = gallery_paths(len(places)), take_names(scores[0])
+    takes = take_names(scores[0])
+    lead = f"{setting}, {split_title(truth.split)}: {counted(len(cases[0]), 'frame')} that all files have"
+    warnings = list(dict.fromkeys(line for one in scores for line in left_out(truth, one)))
 
-    with output_folder(out, "comparison", [PAGE, "comparison.json", "cases.csv", *comparison_plots(names), *paths]):
-        cards = []
-        pictures = draw_cases(truth, setting, files, shown, PICTURE_HEIGHT)
-        for path, picture, *group in zip(paths, pictures, *shown, strict=True):
-            write_picture(out / path, picture)
-            cards.append(change_card(group, path, names, takes[group[0].take_uid]))
-        sections = comparison_sections(comparison, draw_comparison_plots(out, names, cases), cards)
-        lead = f"{setting}, {split_title(truth.split)}: {counted(len(cases[0]), 'frame')} that all files have"
-        warnings = list(dict.fromkeys(line for one in scores for line in left_out(truth, one)))
-        page = write_page(out, " against ".join(names), lead, warnings, sections)
-        write_json(out / "comparison.json", comparison, indent=1)
-        write_cases(out / "cases.csv", names, cases)
-        tables = [difference_table(names[0], other) for other in comparison["comparisons"]] + [won_table(comparison)]
-        print("\n".join([lead, *warnings, *(line for table in tables for line in ["", *format_table(table)])]))
-        print(f"\nreport: open {page}")
+    with output_folder(out, "comparison") as folder:
+        pictures = draw_gallery(folder, truth, setting, files, shown)
+        cards = [
+            change_card(group, picture, names, takes[group[0].take_uid])
+            for picture, *group in zip(pictures, *shown, strict=True)
+        ]
+        sections = comparison_sections(comparison, draw_comparison_plots(folder, names, cases), cards)
+        write_page(folder, " against ".join(names), lead, warnings, sections)
+        write_json(folder / "comparison.json", comparison, indent=1)
+        write_cases(folder / "cases.csv", names, cases)
+    tables = [difference_table(names[0], other) for other in comparison["comparisons"]] + [won_table(comparison)]
+    print("\n".join([lead, *warnings, *(line for table in tables for line in ["", *format_table(table)])]))
+    print(f"\nreport: open {out / PAGE}")
 
 
 if __name__ == "__main__":

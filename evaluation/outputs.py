@@ -5,12 +5,14 @@ import csv
 import gzip
 import hashlib
 import math
+import secrets
+import shutil
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 from common.errors import MALFORMED, UserError
-from common.files import atomic_write, claimed, read_json, remove_leftovers, write_json
+from common.files import atomic_write, claimed, read_json, write_json
 from common.provenance import provenance
 from evaluation.metrics import METRICS, MaskScores
 from evaluation.score import Case, SplitScores
@@ -19,7 +21,6 @@ from formats.results import results_path
 
 RESULTS_DIR = Path(__file__).resolve().parents[1] / "results"  # where eval_segswap.py writes
 RUN_RECORD = ("checkpoint", "checkpoint_sha256", "precision", "date", "command", "commit")  # of the predictions
-OUTPUT_FILES = ("metrics.json", "breakdown.csv", "cases.csv")
 GROUP_COLUMNS = ("label", "frames", "visible", "missed", "invented", "frames_several_objects", "right_object_chance")
 CASE_COLUMNS = ("take_uid", "object_name", "query_camera", "target_camera", "frame")  # Case.key
 PREDICTED_COLUMNS = ("visible", "confidence", *MaskScores._fields)  # of a case in one results file
@@ -67,23 +68,32 @@ def summarize_file(path: Path, split: str | None, scores: SplitScores) -> dict[s
 
 
 @contextlib.contextmanager
-def output_folder(folder: Path, what: str, names: Sequence[str]) -> Iterator[None]:
-    """Claim `folder` and make room for the files `names` in it: those that `.{what}.json` lists, of an earlier run, go.
+def output_folder(folder: Path, what: str) -> Iterator[Path]:
+    """Gives an empty folder. At the end its files move to `folder` and those of an earlier run go, which `.{what}.json`
+    in `folder` lists; others stay.
 
-    Raises UserError, and touches nothing, if a file that is not listed is in the way.
+    Raises UserError, and changes nothing, if a file that is not listed is in the way.
     """
     listing, place = folder / f".{what}.json", folder.absolute()
     with claimed(place.parent, place.name, f"writes into {folder}"):
-        ours = read_json(listing, "delete it") if listing.exists() else []
-        for name in names:
-            if name not in ours and (folder / name).exists():
-                raise UserError(f"{folder / name} is of another origin and stays; delete it or name another --out")
-        for path in (folder / name for name in {listing.name, *ours, *names}):
-            remove_leftovers(path.parent, path.name)
-        for name in ours:
-            (folder / name).unlink(missing_ok=True)
-        write_json(listing, list(names))  # before the files are there: a killed run leaves none that is not listed
-        yield
+        new = place.with_name(f".{place.name}.{secrets.token_hex(4)}.tmp")
+        try:
+            new.mkdir()
+            yield new
+            names = [str(path.relative_to(new)) for path in sorted(new.rglob("*")) if path.is_file()]
+            former = read_json(listing, "delete it") if listing.exists() else []
+            for name in names:
+                if name not in former and (folder / name).exists():
+                    raise UserError(f"{folder / name} is of another origin and stays; delete it or name another --out")
+            write_json(listing, sorted({*former, *names}))  # a killed run leaves no file that is not listed
+            for name in former:
+                (folder / name).unlink(missing_ok=True)
+            for name in names:
+                (folder / name).parent.mkdir(parents=True, exist_ok=True)
+                (new / name).replace(folder / name)
+            write_json(listing, names)
+        finally:
+            shutil.rmtree(new, ignore_errors=True)
 
 
 def write_outputs(folder: Path, summary: dict[str, Any], cases: Sequence[Case]) -> None:

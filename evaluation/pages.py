@@ -25,23 +25,16 @@ from evaluation.tables import (
 )
 
 PAGE = "index.html"
-PICTURE_HEIGHT = 260  # of the panels of a picture, pixels
 VISIBLE, HIDDEN = "object visible", "object not visible"
 
 
-def gallery_paths(number: int) -> list[str]:
-    """Where in a page's folder its pictures lie."""
-    return [f"pictures/{place:04d}.jpg" for place in range(number)]
-
-
-def write_page(folder: Path, title: str, lead: str, warnings: Sequence[str], sections: Sequence[dict]) -> Path:
-    """Write the page, with style and script inside, and return its path."""
+def write_page(folder: Path, title: str, lead: str, warnings: Sequence[str], sections: Sequence[dict]) -> None:
+    """Write the page, with style and script inside."""
     loader = FileSystemLoader(Path(__file__).parent / "web")
     environment = Environment(loader=loader, autoescape=True, trim_blocks=True, lstrip_blocks=True)
     template = environment.get_template("page.html")
     with atomic_write(folder / PAGE) as file:
         file.write(template.render(title=title, lead=lead, warnings=warnings, sections=sections))
-    return folder / PAGE
 
 
 def report_sections(summary: dict[str, Any], plots: dict[str, str], cards: list[dict]) -> list[dict]:

@@ -27,37 +27,31 @@ STYLE = {
     "svg.hashsalt": "report",
 }
 BY_SIZE = "plots/iou_by_size.svg"
-REPORT_PLOTS = {BY_SIZE: "IoU by the size of the true mask in the target image"}  # path -> caption
-
-
-def comparison_plots(names: Sequence[str]) -> dict[str, str]:
-    """Path -> caption of the plots of a comparison: one of all files, then one for each but the first."""
-    plots = {BY_SIZE: "mean IoU by the size of the true mask in the target image"}
-    for number, name in enumerate(names[1:], 1):
-        plots[f"plots/takes_{number}.svg"] = f"each take: mean IoU of {name} minus that of {names[0]}"
-    return plots
 
 
 def draw_report_plots(folder: Path, cases: Sequence[Case]) -> dict[str, str]:
-    """Write REPORT_PLOTS and return them; none if no object is visible."""
+    """Write the plots of a report -> the caption of each by its path; none if no object is visible."""
     if not any(case.visible for case in cases):
         return {}
     with new_plot(folder / BY_SIZE) as axes:
         iou_by_size(axes, [cases], ["mean"])
-    return REPORT_PLOTS
+    return {BY_SIZE: "IoU by the size of the true mask in the target image"}
 
 
 def draw_comparison_plots(folder: Path, names: Sequence[str], cases: Sequence[Sequence[Case]]) -> dict[str, str]:
-    """Write those of `comparison_plots` and return them; none if no object is visible."""
+    """Write the plots of a comparison, one of all files, then one for each but the first -> their captions by path."""
     if not any(case.visible for case in cases[0]):
         return {}
     with new_plot(folder / BY_SIZE) as axes:
         iou_by_size(axes, cases, names)
+    plots = {BY_SIZE: "mean IoU by the size of the true mask in the target image"}
     means = take_means(cases)
     for number, name in enumerate(names[1:], 1):
-        with new_plot(folder / f"plots/takes_{number}.svg") as axes:
+        path = f"plots/takes_{number}.svg"
+        with new_plot(folder / path) as axes:
             take_differences(axes, means[:, number] - means[:, 0], names[0], name)
-    return comparison_plots(names)
+        plots[path] = f"each take: mean IoU of {name} minus that of {names[0]}"
+    return plots
 
 
 @contextmanager

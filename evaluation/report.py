@@ -14,12 +14,11 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # repository root
 from common.errors import run_script  # isort: split
 
 from common.arguments import Parser, add_num_workers, add_setting, at_least
-from common.drawing import write_picture
-from evaluation.case_pictures import choose, draw_cases
+from evaluation.case_pictures import choose, draw_gallery
 from evaluation.options import add_reading_options, add_truth_options, open_truth
-from evaluation.outputs import OUTPUT_FILES, beside, default_results, output_folder, summarize_file, write_outputs
-from evaluation.pages import PAGE, PICTURE_HEIGHT, gallery_paths, report_card, report_sections, write_page
-from evaluation.plots import REPORT_PLOTS, draw_report_plots
+from evaluation.outputs import beside, default_results, output_folder, summarize_file, write_outputs
+from evaluation.pages import PAGE, report_card, report_sections, write_page
+from evaluation.plots import draw_report_plots
 from evaluation.score import left_out, score_file
 from evaluation.summary import take_names
 from evaluation.tables import headline, split_title
@@ -48,19 +47,16 @@ def main(argv: list[str] | None = None) -> None:
 
     hidden = sorted((case for case in scores.cases if not case.visible), key=lambda case: -case.existence)
     shown = choose(scores.cases, "spread", args.num) + hidden[: max(1, args.num // 5)]
-    paths = gallery_paths(len(shown))
-    with output_folder(out, "report", [PAGE, *OUTPUT_FILES, *REPORT_PLOTS, *paths]):
-        pictures = draw_cases(truth, args.setting, {"": results}, [shown], PICTURE_HEIGHT)
-        for path, picture in zip(paths, pictures, strict=True):
-            write_picture(out / path, picture)
-        names = take_names(scores)
-        cards = [report_card(case, path, names[case.take_uid]) for case, path in zip(shown, paths, strict=True)]
-        sections = report_sections(summary, draw_report_plots(out, scores.cases), cards)
+    names = take_names(scores)
+    with output_folder(out, "report") as folder:
+        pictures = draw_gallery(folder, truth, args.setting, {"": results}, [shown])
+        cards = [report_card(case, path, names[case.take_uid]) for case, path in zip(shown, pictures, strict=True)]
+        sections = report_sections(summary, draw_report_plots(folder, scores.cases), cards)
         title = f"Object correspondence, {args.setting}, {split_title(truth.split)}"
         lead = f"{headline(summary)}; results of {results}"
-        page = write_page(out, title, lead, left_out(truth, scores), sections)
-        write_outputs(out, summary, scores.cases)
-        print(f"report: open {page}")
+        write_page(folder, title, lead, left_out(truth, scores), sections)
+        write_outputs(folder, summary, scores.cases)
+    print(f"report: open {out / PAGE}")
 
 
 if __name__ == "__main__":

@@ -86,12 +86,11 @@ def main(argv: list[str] | None = None) -> None:
             write_picture(out, case_sheet(list(pictures)))
         print(f"{counted(len(cases), 'picture')}: {out}")
     else:
-        names = [file_name(number, case) for number, case in enumerate(cases, 1)]
-        pictures = list(pictures)  # before the folder is touched: a frame may be missing
-        with output_folder(out, "pictures", ["sheet.jpg", *names]):
-            write_picture(out / "sheet.jpg", case_sheet(pictures))
-            for name, picture in zip(names, pictures, strict=True):
-                write_picture(out / name, picture)
+        with output_folder(out, "pictures") as folder:
+            pictures = list(pictures)
+            write_picture(folder / "sheet.jpg", case_sheet(pictures))
+            for number, (case, picture) in enumerate(zip(cases, pictures, strict=True), 1):
+                write_picture(folder / file_name(number, case), picture)
         print(f"{counted(len(cases), 'picture')}: {out / 'sheet.jpg'}")
 
 

@@ -294,12 +294,13 @@ def test_the_originals_commands_of_the_evaluation_work_as_they_are(golden_root, 
 
 
 def test_what_a_killed_evaluation_left_is_removed_by_the_next(golden_root, tmp_path):
-    for name in (".metrics.json.0123abcd.tmp", ".cases.csv.0123abcd.tmp", ".gt.json.0123abcd.tmp"):
-        (tmp_path / name).touch()
+    (tmp_path / ".out.0123abcd.tmp").mkdir()
+    (tmp_path / ".gt.json.0123abcd.tmp").touch()
     files = ["--data_path", golden_root / "processed", "--pred_file", golden_root / "ego-exo_val_results.json"]
-    run("--setting", "ego-exo", *files, "--write_gt", tmp_path / "gt.json", "--out", tmp_path)
-    names = {"gt.json", ".gt.json.lock", "metrics.json", "cases.csv", "breakdown.csv", ".evaluation.json"}
-    assert {path.name for path in tmp_path.iterdir()} == names
+    run("--setting", "ego-exo", *files, "--write_gt", tmp_path / "gt.json", "--out", tmp_path / "out")
+    assert {path.name for path in tmp_path.iterdir()} == {"gt.json", ".gt.json.lock", "out", ".out.lock"}
+    names = {"metrics.json", "cases.csv", "breakdown.csv", ".evaluation.json"}
+    assert {path.name for path in (tmp_path / "out").iterdir()} == names
 
 
 def test_the_headline_names_the_split_of_the_data_and_never_a_default(golden_root, tmp_path, capsys):

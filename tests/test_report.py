@@ -135,6 +135,19 @@ def test_a_report_never_replaces_what_it_did_not_make(root, tmp_path):
         assert (out / name).read_text() == "mine"
 
 
+def test_a_report_that_cannot_be_finished_leaves_the_former_one_whole(root, tmp_path):
+    data_dir = make_data_set(tmp_path, {"val": UIDS})
+    where = ["--data_path", str(data_dir), "--all_frames", "--out", str(tmp_path / "out")]
+    report.main([*options(root), *where, "--num", "4"])
+    before = {path: path.read_bytes() for path in (tmp_path / "out").rglob("*") if path.is_file()}
+    for path in (data_dir / "take-b" / "cam02").iterdir():
+        path.unlink()
+    with pytest.raises(UserError, match="cam02/.* is missing"):
+        report.main([*options(root), *where, "--num", "12"])
+    assert before == {path: path.read_bytes() for path in (tmp_path / "out").rglob("*") if path.is_file()}
+    assert not list(tmp_path.glob(".out.*.tmp"))
+
+
 def test_page_and_terminal_show_the_same_figures(root, tmp_path, capsys):
     report.main([*options(root), "--num", "2", "--out", str(tmp_path / "report")])
     capsys.readouterr()
