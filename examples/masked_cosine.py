@@ -19,7 +19,7 @@ class MaskedCosine:
 
     def __init__(self, backbone="efficientnet_lite0", side=960, share=0.7):
         self.side, self.share, self.device = side, share, resolve_device()
-        self.encoder = Encoder(make_backbone(backbone, input_size=side), self.device)
+        self.encoder = Encoder(make_backbone(backbone), self.device)
 
     def predict(self, frame):
         images = torch.from_numpy(np.stack(list(frame.images.values()))).to(self.device)  # (N, side, side, 3)

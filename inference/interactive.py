@@ -65,8 +65,7 @@ def grow_mask(encoder: Encoder, image: np.ndarray, point: Point) -> np.ndarray:
     3. GrabCut decides by color, pixel by pixel, and what hangs together with the point remains.
     """
     backbone, size = encoder.backbone, image.shape[:2]
-    side = backbone.input_size or GROW_SIDE
-    pixels = torch.from_numpy(letterbox(image, side))[None].to(encoder.device)
+    pixels = torch.from_numpy(letterbox(image, GROW_SIDE))[None].to(encoder.device)
     features = backbone(backbone.normalize(pixels))[0]  # (C, h, w)
     features = F.normalize(features - features.mean((1, 2), keepdim=True), dim=0)
     long, (x, y) = max(size), point

@@ -4,7 +4,7 @@ Others are in model/backbones.py, which also chooses one by its name.
 """
 
 import functools
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import torch
@@ -20,7 +20,10 @@ MODEL_DIR = Path(__file__).resolve().parent
 MOCO_PATH = MODEL_DIR / "pretrained" / "moco_v2_800ep_pretrain_torchvision.pth.tar"  # converted
 MOCO_RAW_PATH = MODEL_DIR / "pretrained" / "moco_v2_800ep_pretrain.pth.tar"  # as MoCo publishes it
 MOCO_PREFIX = "encoder_q."
-DOWNLOAD = "cd model/pretrained && bash download_model.sh"
+REMEDY = (
+    "give --backbone efficientnet_lite0, which needs no download, or get MoCo's weights: "
+    "cd model/pretrained && bash download_model.sh"
+)
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
@@ -42,21 +45,15 @@ class Backbone(nn.Module):
         stride: int = STRIDE,
         mean: Sequence[float] = IMAGENET_MEAN,
         std: Sequence[float] = IMAGENET_STD,
-        input_size: int | None = None,
         weights: Path | None = None,
-        digest: str | None = None,
     ):
         """network: (B, 3, H, W) -> (B, channels, H / stride, W / stride). mean, std: of RGB in [0, 1].
 
-        input_size: the side of the square images, if the network takes no other; weights: the file that they are from;
-        digest: of the weights in it, if the network changes them for a size of images.
+        weights: the file that they are from, where a checkpoint does not hold them.
         """
         super().__init__()
         self.name, self.network, self.channels, self.stride = name, network, channels, stride
-        self.mean, self.std, self.input_size = mean, std, input_size
-        self.weights = weights
-        if digest:
-            self.digest = digest
+        self.mean, self.std, self.weights = mean, std, weights
         self.requires_grad_(False)
         self.train(False)
 
@@ -119,58 +116,25 @@ def resnet50_backbone(name: str = "moco") -> Backbone:
     return Backbone(name, ResNet50(), channels=1024)
 
 
-def random_backbone(seed: int) -> Backbone:
-    """Untrained weights that depend on the seed alone. Follow with `calibrate_batch_norm`."""
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
-        return resnet50_backbone("random")
-
-
-@torch.no_grad()
-def calibrate_batch_norm(backbone: Backbone, batches: Iterable[Tensor]) -> None:
-    """Set each batch norm's mean and variance to those of `batches` of images (B, 3, H, W), averaged over batches."""
-    norms = [module for module in backbone.modules() if isinstance(module, nn.BatchNorm2d)]
-    for norm in norms:
-        norm.reset_running_stats()
-        norm.momentum = None  # a plain average over the batches
-        norm.training = True
-    for images in batches:
-        backbone(images)
-    backbone.train(False)
-
-
 def moco_backbone(path: Path | None = None) -> Backbone:
-    """ResNet-50 with MoCo v2 weights, by default those in model/pretrained (download_model.sh) or model."""
-    if path is None:
-        places = [folder / p.name for folder in (MOCO_PATH.parent, MODEL_DIR) for p in (MOCO_PATH, MOCO_RAW_PATH)]
-        path = next((place for place in places if place.exists()), MOCO_PATH)
-    backbone = resnet50_backbone()
-    state = {}
-    for name, tensor in read_moco(path).items():
-        child, _, rest = name.partition(".")
-        if child in CHILDREN:
-            state[f"{CHILDREN[child]}.{rest}"] = tensor
-    load_state(backbone.network, state, str(path))
-    return backbone
-
-
-def read_moco(path: Path) -> dict[str, Tensor]:
-    """Weights by torchvision's ResNet-50 names, without `fc`, from either file form (docs/formats.md): MoCo's own
-    `{"state_dict": {"module.encoder_q.conv1.weight": ...}}` or the converted `{"model": {"conv1.weight": ...}}`.
+    """ResNet-50 with MoCo v2 weights, by default those in model/pretrained (download_model.sh) or model, in either file
+    form (docs/formats.md): MoCo's own `{"state_dict": {"module.encoder_q.conv1.weight": ...}}` or the converted
+    `{"model": {"conv1.weight": ...}}`.
 
     UserError if there is no such file, or it is something else or damaged.
     """
-    content = read_torch(path, f"give --backbone efficientnet_lite0, or get MoCo's weights ({DOWNLOAD})")
+    if path is None:
+        places = [folder / p.name for folder in (MOCO_PATH.parent, MODEL_DIR) for p in (MOCO_PATH, MOCO_RAW_PATH)]
+        path = next((place for place in places if place.exists()), MOCO_RAW_PATH)
+    content = read_torch(path, REMEDY)
+    forms = [form for form in ("model", "state_dict") if isinstance(content, Mapping) and form in content]
+    if not forms:
+        raise UserError(f"{path} holds no MoCo ResNet-50; {REMEDY}")
     state = {}
-    if isinstance(content, Mapping):
-        raw = named_tensors(content.get("state_dict", {}), f"{path}, state_dict")
-        state = {k.removeprefix(MOCO_PREFIX): v for k, v in raw.items() if k.startswith(MOCO_PREFIX)}
-        state = named_tensors(content.get("model", state), f"{path}, model")
-    with torch.device("meta"):  # names only
-        names = resnet50().state_dict()
-    expected = {name for name in names if not name.startswith(("fc.", "layer4."))}
-    if missing := sorted(expected - set(state)):
-        raise UserError(
-            f"{path} holds no MoCo ResNet-50: {len(missing)} tensors missing ({', '.join(missing[:3])}, ...)"
-        )
-    return {name: tensor for name, tensor in state.items() if not name.startswith("fc.")}
+    for name, tensor in named_tensors(content[forms[0]], str(path)).items():
+        child, _, rest = name.removeprefix(MOCO_PREFIX).partition(".")
+        if child in CHILDREN:
+            state[f"{CHILDREN[child]}.{rest}"] = tensor
+    backbone = resnet50_backbone()
+    load_state(backbone.network, state, str(path))
+    return backbone

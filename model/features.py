@@ -8,6 +8,7 @@ from torch import Tensor, nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 from model.backbone import STRIDE, Backbone, mask_to_image
+from model.device import keep_freed_memory
 from model.mask_features import MaskFeatures
 
 
@@ -27,7 +28,8 @@ class View(NamedTuple):
 
 
 class Encoder:
-    """Runs the frozen backbone on one device, `batch_size` images at a time (None: all at once).
+    """Runs the frozen backbone on one device, `batch_size` images at a time (None: all at once). On a CPU, the process
+    keeps the memory that it frees from then on.
 
     The backbone computes in `dtype`; features are float32. Images are `zoom` times as large as the network's input, and
     are encoded both reduced to it and as they are.
@@ -42,6 +44,8 @@ class Encoder:
         batch_size: int | None = None,
     ):
         self.device, self.zoom, self.batch_size = device, zoom, batch_size
+        if device.type == "cpu":
+            keep_freed_memory()
         self.backbone = fold_batch_norm(backbone).to(device, dtype)
         # Windows around the objects depend on the masks: on a GPU they would cost a synchronization and new kernels.
         self._mask_features = MaskFeatures(self.backbone) if device.type == "cpu" else None
@@ -106,7 +110,6 @@ def fold_batch_norm(backbone: Backbone) -> Backbone:
 def _agree(backbone: Backbone, folded: Backbone) -> bool:
     if not any(isinstance(module, nn.BatchNorm2d) for module in backbone.modules()):
         return True
-    side = backbone.input_size or 4 * STRIDE
     weight = next(backbone.parameters())
-    image = torch.randn(1, 3, side, side, generator=torch.Generator().manual_seed(0)).to(weight.device)
+    image = torch.randn(1, 3, 4 * STRIDE, 4 * STRIDE, generator=torch.Generator().manual_seed(0)).to(weight.device)
     return bool((backbone(image) - folded(image)).abs().max() < 1e-3)

@@ -17,7 +17,7 @@ from model.backbone import Backbone
 from model.checkpoint import load_checkpoint
 from tests.made.training import losses, make_training_set, run_training
 from tests.test_backbones import DINOV2, DINOV3, original_state
-from train import train
+from train import start
 
 
 @pytest.fixture(scope="module")
@@ -61,7 +61,7 @@ def test_a_backbone_of_ones_own_trains_and_its_checkpoint_is_loaded_with_the_sam
         network.load_state_dict({"weight": weights, "bias": torch.zeros(20)})
         return Backbone(name, network, 20)
 
-    for module in (train, checkpoint):
+    for module in (start, checkpoint):
         monkeypatch.setattr(module, "make_backbone", make_own)
     last = tmp_path / "netLast.pth"
     assert run_training(data_dir, tmp_path, "--backbone", "own", "--n-epoch", 0) is None
@@ -85,5 +85,5 @@ def test_a_checkpoint_whose_backbone_has_gone_names_it_and_takes_the_file_given(
     words = ["--setting", "ego-exo", "--ckpt_path", str(last), "--data_path", str(data_dir)]
     with pytest.raises(UserError, match="netLast.pth was trained on other weights of resnet10t than .*other.pth"):
         eval_segswap.main([*words, "--backbone_weights", str(other), "--out_path", str(tmp_path / "results")])
-    with pytest.raises(UserError, match="netLast.pth has backbone resnet10t, not random"):
+    with pytest.raises(UserError, match="netLast.pth has backbone resnet10t, not efficientnet_lite0"):
         run_training(data_dir, tmp_path / "else", "--resume-pth", last)

@@ -6,8 +6,9 @@ import torch
 
 from formats import geometry
 from formats.pairs import PairSet
-from model.backbone import mask_to_image, normalize_image, random_backbone
+from model.backbone import mask_to_image, normalize_image
 from model.features import Encoder
+from tests.made.networks import random_backbone
 from tests.made.training import make_training_set
 from train.dataset import SampleOptions, TrainSamples, collate
 from train.feature_cache import BatchEncoder

@@ -26,13 +26,14 @@ from formats.processed import ProcessedTake, read_frame
 from inference.closer_look import CloserLook, resize_prob
 from inference.predict_takes import ChunkDataset, pairs_by_frame, plan_take
 from inference.predictor import Predictor
-from model.backbone import calibrate_batch_norm, mask_to_image, normalize_image, random_backbone
+from model.backbone import mask_to_image, normalize_image
 from model.checkpoint import load_checkpoint, save_checkpoint
 from model.features import View
 from model.similarity import Similarity, cell_coverage
 from model.xsegtx import XSegTx, XSegTxConfig
 from tests.made import EGO, ROOT
 from tests.made.claims import claimed_elsewhere
+from tests.made.networks import calibrate_batch_norm, random_backbone
 from tests.made.processed import LAYOUT, make_data_set
 from tests.made.scripts import run_main
 

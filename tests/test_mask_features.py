@@ -4,10 +4,11 @@ import pytest
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
-from model.backbone import calibrate_batch_norm, mask_to_image, normalize_image, random_backbone
+from model.backbone import mask_to_image, normalize_image
 from model.features import fold_batch_norm
 from model.mask_features import MaskFeatures, Window, bounding_boxes
 from tests.made.golden_network import golden_batch, golden_networks
+from tests.made.networks import calibrate_batch_norm, random_backbone
 
 SIZE = (224, 304)
 

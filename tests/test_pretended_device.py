@@ -32,8 +32,9 @@ from inference.matcher import Matcher, PairBatch
 from inference.predict_takes import Chunk, ChunkDataset, plan_take, predict_takes
 from inference.predictor import Predictor
 from model import cpu_dropout
-from model.backbone import Backbone, calibrate_batch_norm, normalize_image, random_backbone
+from model.backbone import Backbone, normalize_image
 from model.xsegtx import MASK_CHANNEL, XSegTx, XSegTxConfig
+from tests.made.networks import calibrate_batch_norm, random_backbone
 from tests.made.pretended_device import MixedDevices, PretendedDevice, Wait, register
 from tests.made.processed import make_data_set
 from tests.made.training import arguments, log_lines, make_training_set, run_training

@@ -16,9 +16,10 @@ from inference import segment_video
 from inference.closer_look import resize_prob
 from inference.matcher import Matcher
 from inference.predictor import Predictor, mask_in_image
-from model.backbone import calibrate_batch_norm, normalize_image, random_backbone
+from model.backbone import normalize_image
 from model.checkpoint import save_checkpoint
 from model.xsegtx import XSegTx, XSegTxConfig
+from tests.made.networks import calibrate_batch_norm, random_backbone
 from tests.made.scripts import run_main
 from tests.made.videos import make_video, read_number
 

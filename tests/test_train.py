@@ -422,6 +422,13 @@ def test_frames_that_are_all_missing_end_in_one_line(damaged, tmp_path, capsys):
     assert "samples in a row cannot be read" in error_line(capsys, damaged, tmp_path)
 
 
+def test_the_same_command_continues_a_run_with_layers_in_either_spelling(data_dir, tmp_path, capsys):
+    flags = ("--layer-type", "I_C", "I_C", "I_N", "--n-epoch", 0)
+    for _ in range(2):
+        run_training(data_dir, tmp_path, *flags)
+    assert "netLast.pth, continued at step 3" in capsys.readouterr().out
+
+
 def test_without_moco_weights_the_error_says_how_to_get_them(data_dir, tmp_path, capsys):
     missing = tmp_path / "missing.pth.tar"
     error = error_line(capsys, data_dir, tmp_path, "--backbone", "moco", "--moco_path", missing)

@@ -13,9 +13,9 @@ import torch
 
 from common.errors import UserError
 from formats.pairs import PairSet
-from model.backbone import random_backbone
 from model.xsegtx import Prediction, XSegTx, XSegTxConfig
 from tests.made import ROOT
+from tests.made.networks import random_backbone
 from tests.made.training import make_training_set
 from train import plot_log, train
 from train.dataset import Batch, ImageKey, Samples, Source, affordable_workers

@@ -5,7 +5,7 @@ The options of the network that are not given come from the file that it starts 
 
 import argparse
 from collections.abc import Mapping
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -88,7 +88,7 @@ def new_network(args: argparse.Namespace) -> tuple[Backbone, XSegTx, list[str]]:
     if stored and "backbone" not in args.given:
         backbone = load_checkpoint(file, args.moco_path).backbone
     else:
-        backbone = make_backbone(args.backbone, args.moco_path, args.input_size)
+        backbone = make_backbone(args.backbone, args.moco_path)
     torch.manual_seed(args.seed)
     network = XSegTx(replace(config, feature_channels=backbone.channels))
     notes = [f"{args.backbone} backbone, new transformer"]
@@ -106,9 +106,12 @@ def take_options(args: argparse.Namespace, stored: Mapping[str, Any]) -> None:
 
 def check_same_network(args: argparse.Namespace, stored: Mapping[str, Any], path: Path) -> None:
     """Raises UserError if the flags ask for another network than the one that is to be continued."""
-    for name in (stored.keys() & args.given) - {*FREE}:
-        if getattr(args, name) != stored[name]:
-            what = f"{path} has {name} {stored[name]}, not {getattr(args, name)}"
+    asked = {**stored, **{name: getattr(args, name) for name in stored.keys() & args.given}}
+    network = {name: asked[name] for name in stored.keys() & values_of(args, XSegTxConfig).keys()}
+    asked |= asdict(XSegTxConfig(**network))  # layers have several spellings
+    for name in stored.keys() - {*FREE}:
+        if asked[name] != stored[name]:
+            what = f"{path} has {name} {stored[name]}, not {asked[name]}"
             raise UserError(f"{what}; leave that out to continue it, or give another --out-dir or --overwrite")
 
 

@@ -12,7 +12,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[2]))  # repository root
 from common.errors import run_script  # isort: split
 
 from common.errors import UserError
-from common.files import only_writer
+from common.files import claimed
 from model.checkpoint import load_checkpoint, save_checkpoint
 
 KEPT = ("both", "reverse", "closer_look")  # arguments of training that prediction asks for
@@ -24,7 +24,7 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument("out", type=Path, help="file to write")
     parser.add_argument("--backbone_weights", type=Path, help="file of the backbone (default: as in training)")
     args = parser.parse_args(argv)
-    with only_writer(args.out):
+    with claimed(args.out.parent, args.out.name, f"writes {args.out}"):
         if args.out.exists():
             raise UserError(f"{args.out} exists; give another name, or delete it first")
         checkpoint = load_checkpoint(args.checkpoint, args.backbone_weights)

@@ -1,12 +1,36 @@
-"""A small untrained network that answers."""
+"""Networks with random weights: the frozen backbone, and a small one that answers."""
 
+from collections.abc import Iterable
 from pathlib import Path
 
 import torch
+from torch import Tensor, nn
 
-from model.backbone import calibrate_batch_norm, normalize_image, random_backbone
+from model.backbone import Backbone, normalize_image, resnet50_backbone
 from model.checkpoint import save_checkpoint
 from model.xsegtx import XSegTx, XSegTxConfig
+
+
+def random_backbone(seed: int) -> Backbone:
+    """The published architecture; weights that depend on the seed alone. Follow with `calibrate_batch_norm`."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        return resnet50_backbone()
+
+
+@torch.no_grad()
+def calibrate_batch_norm(backbone: Backbone, batches: Iterable[Tensor]) -> None:
+    """Set each batch norm's mean and variance to those of `batches` of images (B, 3, H, W), so that features differ by
+    content.
+    """
+    norms = [module for module in backbone.modules() if isinstance(module, nn.BatchNorm2d)]
+    for norm in norms:
+        norm.reset_running_stats()
+        norm.momentum = None  # a plain average over the batches
+        norm.training = True
+    for images in batches:
+        backbone(images)
+    backbone.train(False)
 
 
 def make_network(path: Path) -> Path:
