@@ -116,10 +116,8 @@ def cut_out(mask: np.ndarray) -> CutOut:
 def score_masks(truth: CutOut, prediction: np.ndarray, others: Sequence[CutOut] = ()) -> MaskScores:
     """All metrics of a mask, (H, W) uint8, against the truth.
 
-    `others` are the true masks of the other objects in the same frame. Raises ValueError if the sizes differ.
+    All masks have one size. `others` are the true masks of the other objects in the same frame.
     """
-    if truth.size != prediction.shape:
-        raise ValueError(f"the prediction's size {prediction.shape} is not the truth's, {truth.size}")
     boxes = truth.box, _bounding_box(prediction)
     window = _window(*boxes, truth.size)
     pair = np.ascontiguousarray(truth.whole()[window]), np.ascontiguousarray(prediction[window])

@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from formats.geometry import EVAL_SIDE, Size
-from formats.masks import check_rle, decode_mask, resize_mask
+from formats.masks import decode_mask, resize_mask
 from formats.processed import CameraPair
 from formats.results import camera_pair_key
 
@@ -133,8 +133,8 @@ def _read_mask(rle: Any, size: Size | None, faults: dict[str, str]) -> tuple[np.
     One of another size is a fault more; it can be resized if it shows the same image, neither cut nor padded, or if it
     is empty.
     """
-    given = check_rle(rle)[:2]
     mask = decode_mask(rle)
+    given = mask.shape
     if given == size or (size is None and max(given) == EVAL_SIDE):
         return mask, mask
     expected = list(size) if size else f"a long side of {EVAL_SIDE}"

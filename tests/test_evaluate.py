@@ -191,16 +191,6 @@ def test_every_problem_of_a_broken_results_file_is_named(small_root, good, tmp_p
     assert not (tmp_path / "out").exists()
 
 
-def test_all_problems_are_listed_at_once(small_root, good, tmp_path, capsys):
-    results = copy.deepcopy(good)
-    for edit in (change("confidence", None), change_mask("counts", "1"), drop("take-b", "masks", "cup_0")):
-        edit(results)
-    assert evaluate_results(small_root, results, tmp_path) == 1
-    errors = capsys.readouterr().err
-    assert "confidence is not a number" in errors and "cannot be decoded" in errors
-    assert "object 'cup_0': missing" in errors and "3 problems" in errors
-
-
 REFUSED = {  # flags -> how the message begins
     "--pred_file {tmp}/none.json": "no file {tmp}/none.json; make it with `python eval_segswap.py --setting ego-exo`",
     "--pred_file {tmp}": "{tmp} is a folder without masks",

@@ -38,15 +38,6 @@ def test_frames_count_where_the_query_has_a_mask_and_somebody_looked_at_the_targ
     assert (take.info.name, take.info.scenario) == ("take_take", "Cooking")
 
 
-def test_takes_that_are_not_processed_or_not_annotated_are_told_apart(data_dir, annotation_path):
-    raw = json.loads(annotation_path.read_text())
-    raw["annotations"]["take-c"] = raw["annotations"].pop("take-b")
-    annotation_path.write_text(json.dumps(raw))
-    truth = GroundTruth.from_processed(data_dir, [*UIDS, "take-c"], annotation_path)
-    assert truth.uids == ["take-a"]
-    assert "not in" in truth.missing["take-b"] and "no annotation.json" in truth.missing["take-c"]
-
-
 def test_the_official_file_gives_back_what_was_written(data_dir, annotation_path, tmp_path):
     written = GroundTruth.from_processed(data_dir, UIDS, annotation_path)
     written.write_official(tmp_path / "gt.json")
@@ -86,16 +77,3 @@ def test_a_malformed_take_of_the_annotations_is_named_and_the_others_are_read(da
     annotation_path.write_text(json.dumps(raw))
     truth = GroundTruth.from_processed(data_dir, UIDS, annotation_path)
     assert truth.uids == ["take-b"] and "malformed" in truth.missing["take-a"]
-
-
-def test_without_a_target_mask_a_frame_tells_the_size_of_predictions(data_dir):
-    path = data_dir / "take-a" / ANNOTATION
-    raw = json.loads(path.read_text())
-    for cameras in raw["masks"].values():
-        if "cam01" in cameras:
-            cameras["cam01"] = {}
-    path.write_text(json.dumps(raw))
-    assert GroundTruth.from_processed(data_dir, UIDS, None).load("take-a").prediction_sizes(CUP, [0]) == {0: (270, 480)}
-    for frame in (data_dir / "take-a" / "cam01").glob("*.jpg"):
-        frame.unlink()
-    assert GroundTruth.from_processed(data_dir, UIDS, None).load("take-a").prediction_sizes(CUP, [0]) == {0: None}

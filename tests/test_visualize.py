@@ -14,8 +14,7 @@ from evaluation.case_pictures import PredictedCase, write_track
 from evaluation.metrics import MaskScores
 from evaluation.score import Case
 from tests.made import EGO
-from tests.made.processed import make_data_set
-from tests.made.results import UIDS, make_scored_data, options
+from tests.made.results import make_scored_data, options
 
 
 @pytest.fixture(scope="module")
@@ -77,14 +76,6 @@ def test_visualize_says_why_there_is_nothing_to_see(root, tmp_path, wanted, mess
     with pytest.raises(UserError, match=message):
         visualize.main([*options(root), *wanted, "--out", str(tmp_path / "out")])
     assert not (tmp_path / "out").exists()
-
-
-def test_a_missing_frame_is_named(root, tmp_path):
-    data_dir = make_data_set(tmp_path, {"val": UIDS})
-    (data_dir / "take-a" / "cam01" / "0.jpg").unlink()
-    where = ["--data_path", str(data_dir), "--take", "take-a", "--camera", "cam01", "--frame", "0"]
-    with pytest.raises(UserError, match=r"cam01/0\.jpg is missing"):
-        visualize.main([*options(root), *where, "--out", str(tmp_path / "out")])
 
 
 def test_an_overlay_draws_the_outline_alone_and_leaves_the_objects_colors():
