@@ -32,7 +32,7 @@ SOURCES = sorted([*(path for folder in FOLDERS for path in (ROOT / folder).rglob
 SCRIPTS = [path for path in SOURCES if '__name__ == "__main__"' in path.read_text()]
 DOCUMENTS = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
 FOREIGN_FLAGS = {  # of the programs that our documents call
-    *("--parts", "--benchmarks"),  # egoexo
+    *("--parts", "--benchmarks", "--uids", "--yes"),  # egoexo
     *("--nproc_per_node", "--nnodes", "--rdzv_backend", "--rdzv_endpoint"),  # torchrun
     *("--array", "--cpus-per-task", "--nodes", "--ntasks-per-node", "--gpus-per-node"),  # sbatch
     *("--shm-size",),  # docker
