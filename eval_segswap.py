@@ -92,8 +92,10 @@ def main(argv: list[str] | None = None) -> int:
     with run.claimed() if rank == 0 else contextlib.nullcontext():
         if world > 1:
             dist.barrier()  # the others wait until rank 0 has the files for itself
-        if not args.overwrite and run.is_complete(plans):
-            print(f"{run.results_path} is complete already; delete it to predict again")
+        made = None if args.overwrite else run.made_already(plans)
+        if made:
+            when = f"by commit {made['commit']}, {made['date']}"
+            print(f"{run.results_path} is complete already ({when}); delete it to predict again")
             status = 0
         else:
             mine = split_by_work({uid: plan.pair_count for uid, plan in plans.items()}, world)[rank]

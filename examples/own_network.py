@@ -2,6 +2,8 @@
 
 python examples/own_network.py --setting ego-exo --out_path own.pth
 python eval_segswap.py --setting ego-exo --predictor examples/own_network.py:Method weights=own.pth
+
+The 2,000 steps take about an hour on two CPU cores; --steps 200 are enough to see that it works.
 """
 
 import sys

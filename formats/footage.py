@@ -42,6 +42,10 @@ class Footage:
         usual = np.median(steps) if len(steps) else 1 / 30
         return float(steps[abs(steps - usual) <= usual / 2].mean()) if len(steps) else usual
 
+    def time(self, position: int) -> float:
+        """Seconds of a frame, which may lie before the first or behind the last."""
+        return float(self.seconds[position]) if 0 <= position < len(self.seconds) else position * self.step
+
     def read(self, positions: Sequence[int]) -> Iterator[np.ndarray]:
         """(H, W, 3) uint8 RGB for each of `positions`, which ascend and may repeat; holds one picture at a time.
 
@@ -111,11 +115,7 @@ def synchronize(cameras: Mapping[str, Footage], offsets: Mapping[str, int], cloc
     the rate of camera `clock`; the first is the first that all have seen, and each camera's last is its own. A frame is
     the one nearest in time: those of cameras of the same steady rate follow one another.
     """
-    start = {}
-    for name, footage in cameras.items():
-        offset = offsets.get(name, 0)
-        within = 0 <= offset < len(footage.seconds)
-        start[name] = footage.seconds[offset] if within else offset * footage.step
+    start = {name: footage.time(offsets.get(name, 0)) for name, footage in cameras.items()}
     earliest, step = min(start.values()), cameras[clock].step
     positions = {}
     for name, footage in cameras.items():

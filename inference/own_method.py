@@ -5,9 +5,9 @@
 
 import ast
 import contextlib
+import importlib.util
+import os
 import sys
-import traceback
-import types
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,7 +22,6 @@ from common.files import file_digest
 from formats.geometry import EVAL_SIDE, Size, letterbox
 from formats.processed import CameraPair
 from inference.closer_look import resize_prob
-from model.weights import in_a_line
 
 
 @dataclass
@@ -68,29 +67,31 @@ class MethodMatcher:
         """
         file, _, self.class_name = name.rpartition(":")
         self.name, self.path, self.device = name, Path(file), device
-        given = {key: value for key, _, value in (text.partition("=") for text in arguments)}
-        self.arguments = {key: file_digest(Path(x)) if Path(x).is_file() else x for key, x in given.items()}
-        if not self.path.is_file():
+        spec = importlib.util.spec_from_file_location("own_method", file)
+        if spec is None or not self.path.is_file():
             raise UserError(f"--predictor {name} names no file; give my_method.py:Method")
         if odd := [text for text in arguments if "=" not in text]:
             raise UserError(f"--predictor {name} {odd[0]}: not of the form key=value")
+        given = {key: value for key, _, value in (text.partition("=") for text in arguments)}
+        is_file = os.path.isfile  # a text longer than names may be is none
+        self.arguments = {key: file_digest(Path(text)) if is_file(text) else text for key, text in given.items()}
         sys.path.append(str(self.path.resolve().parent))  # it may import its neighbors
-        module = sys.modules["own_method"] = types.ModuleType("own_method")
-        module.__file__ = str(self.path)
-        with self._own_code(f"--predictor {name}"):
-            exec(compile(self.path.read_bytes(), self.path, "exec", dont_inherit=True), vars(module))
-            made = getattr(module, self.class_name, None)
-            if not callable(getattr(made, "predict", None)):
-                raise UserError(f"the file has no class {self.class_name} with a method predict(frame)")
+        module = sys.modules[spec.name] = importlib.util.module_from_spec(spec)
+        with own_code(f"--predictor {name}"):
+            spec.loader.exec_module(module)
+        made = getattr(module, self.class_name, None)
+        if not callable(getattr(made, "predict", None)):
+            raise UserError(f"--predictor {name}: the file has no class {self.class_name} with a method predict(frame)")
+        with own_code(f"--predictor {name}"):
             self.method = made(**{key: _value(text) for key, text in given.items()})
-            self.side = getattr(self.method, "side", None)
-            if self.side is not None and (type(self.side) is not int or self.side < 1):
-                raise UserError(f"side is {self.side!r:.40}; it must be a number of pixels or None")
+        self.side = getattr(self.method, "side", None)
+        if self.side is not None and (type(self.side) is not int or self.side < 1):
+            raise UserError(f"--predictor {name}: side is {self.side!r:.40}; it must be a number of pixels or None")
 
     def predict(self, frame: Frame) -> tuple[Tensor, Tensor]:
         """The mask's probability (P, 480, 480), letterboxed, and the existence (P,) of each pair, float32."""
         where = f"{self.name}, take {frame.take_uid}, frame {frame.number}"
-        with self._own_code(where):
+        with own_code(where):
             answers = self.method.predict(frame)
         if not isinstance(answers, list | tuple) or len(answers) != len(frame.pairs):
             found = f"{len(answers)} answers" if isinstance(answers, list | tuple) else type(answers).__name__
@@ -105,19 +106,17 @@ class MethodMatcher:
             masks[i] = resize_prob(square[None], EVAL_SIDE)[0]
         return masks, existence
 
-    @contextlib.contextmanager
-    def _own_code(self, where: str) -> Iterator[None]:
-        """Around the method's code. Its traceback is printed, without our part of it; one line ends the script."""
-        try:
-            yield
-        except UserError as error:
-            raise UserError(f"{where}: {error}") from None
-        except Exception as error:
-            frames = error.__traceback__
-            while frames and frames.tb_frame.f_code.co_filename != str(self.path):
-                frames = frames.tb_next
-            traceback.print_exception(type(error), error, frames)
-            raise UserError(f"{where}: {type(error).__name__}: {in_a_line(error)}") from None
+
+@contextlib.contextmanager
+def own_code(where: str) -> Iterator[None]:
+    """Around the method's code: a line that says where it was goes before Python's traceback of its error."""
+    try:
+        yield
+    except SystemExit as error:
+        raise UserError(f"{where}: the method called sys.exit({error.code!r})") from None
+    except Exception:
+        print(f"error in {where}:", file=sys.stderr)
+        raise
 
 
 def _value(text: str) -> Any:

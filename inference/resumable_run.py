@@ -69,10 +69,12 @@ class ResumableRun:
     def write(self, plan: TakePlan, result: dict[str, Any]) -> None:
         write_json(self.part_path(plan), result)
 
-    def is_complete(self, plans: Mapping[str, TakePlan]) -> bool:
-        """Has this very run made the results file, of these takes as they are now? UserError if another run made it."""
+    def made_already(self, plans: Mapping[str, TakePlan]) -> dict[str, Any] | None:
+        """The provenance of the results file, if this very run made it, of these takes as they are now. UserError if
+        another run made it.
+        """
         if not self.results_path.exists():
-            return False
+            return None
         record = read_json(self.record_path, "delete it") if self.record_path.exists() else None
         if not isinstance(record, dict) or record.get("run") != self.digest:
             raise UserError(
@@ -80,9 +82,9 @@ class ResumableRun:
                 "another --out_path, or --overwrite to replace it"
             )
         if record.get("results_sha256") != file_digest(self.results_path):
-            return False  # damaged, or another run's, which this one was about to replace
+            return None  # damaged, or another run's, which this one was about to replace
         takes = {uid: self.part_path(plan).name for uid, plan in plans.items()}
-        return record.get("takes") == takes and not record.get("failed")
+        return record["provenance"] if record["takes"] == takes and not record["failed"] else None
 
     def finish(self, plans: Mapping[str, TakePlan], failed: dict[str, str], figures: dict[str, Any]) -> None:
         """Join the finished takes into the results file. The record comes before it, and vouches for these bytes

@@ -2,10 +2,10 @@
 
     python inference/segment_video.py --videos head=head.mp4 left=left.mp4 --masks head=masks/head --out found
 
-The camera with masks is the query camera, all others are targets; each frame with a mask is looked for, by itself. The
-folder --out, which must not exist, gets video.mp4 (all cameras side by side; dashed: predicted hidden), existence.csv,
-existence.png and masks/{camera}/{object}/{frame}.png: as in results files, they have a long side of 480 pixels, and
-objects that are predicted hidden have one too.
+The camera with masks is the query camera, all others are targets. Each frame with a mask is looked for, by itself, in
+the cameras that have a picture of that time. The folder --out, which must not exist, gets video.mp4 (all cameras side
+by side; dashed: predicted hidden), existence.csv, existence.png and masks/{camera}/{object}/{frame}.png: as in results
+files, they have a long side of 480 pixels, and objects that are predicted hidden have one too.
 """
 
 import argparse
@@ -31,7 +31,7 @@ from common.arguments import Parser, at_least
 from common.drawing import font, overlay
 from common.errors import UserError, counted, printable
 from common.files import atomic_folder
-from formats.footage import Footage, add_footage_options, open_cameras, synchronize
+from formats.footage import Footage, add_footage_options, open_cameras
 from formats.geometry import Size, eval_size, letterbox
 from formats.mask_files import MaskFiles, find_masks
 from formats.masks import RLE, letterbox_mask, resize_mask
@@ -44,10 +44,11 @@ from model.device import PRECISION_HELP, PRECISIONS, default_precision, resolve_
 
 Found = dict[tuple[str, str], tuple[np.ndarray, float]]  # by camera and object: probability (S, S), existence
 COLORS = ((255, 64, 129), (64, 200, 255), (255, 190, 40), (0, 200, 130), (170, 120, 255), (240, 228, 66))
+MAX_VIDEO_SIDE = 16384
 
 
 class Answer(NamedTuple):
-    """A row of existence.csv. `share`: of the camera's picture that the mask covers."""
+    """A row of existence.csv. `frame`, `seconds`: of the query camera; `share`: of the picture that the mask covers."""
 
     frame: int
     seconds: float
@@ -78,49 +79,73 @@ def main(argv: list[str] | None = None) -> None:
     if len(dict(args.masks)) > 1:
         raise UserError("--masks takes the masks of one camera here, which is the query camera")
     query, masks = args.masks[0][0], find_masks([path for _, path in args.masks], args.mask_frame)
-    shown = synchronize(cameras, offsets, query)
-    moments = choose_moments(masks, cameras[query], shown, query)[:: args.stride]
+    footage = cameras[query]
+    wanted = masked_positions(masks, footage)[:: args.stride]
+    start = {name: offsets.get(name, 0) for name in cameras}
+    shown = {name: shown_at(wanted, footage, start[query], camera, start[name]) for name, camera in cameras.items()}
+    moments = [position for position in wanted if sum(position in match for match in shown.values()) > 1]
+    if not moments:
+        raise UserError(f"no mask in {masks} is of a frame that another camera has; look at --masks and --offset")
     device = resolve_device(args.device)
     precision = args.precision or default_precision(device)
     predictor = Predictor.load(args.ckpt_path, device, precision, backbone_weights=args.backbone_weights)
 
-    step, objects = cameras[query].step, list(masks.objects)
-    fps = 1 / (step * float(np.median(np.diff(moments)))) if len(moments) > 1 else 1
-    sizes = {name: panel_size(footage.size, args.height) for name, footage in cameras.items()}
+    seconds, objects = footage.seconds, list(masks.objects)
+    step = float(np.median(np.diff(seconds[moments]))) if len(moments) > 1 else 1
+    sizes = {name: panel_size(camera.size, args.height) for name, camera in cameras.items()}
     video_size = sizes[query][0], sum(width for _, width in sizes.values())
-    pictures = zip(*(footage.read(shown[name][moments]) for name, footage in cameras.items()), strict=True)
+    if max(video_size) > MAX_VIDEO_SIDE:
+        made = f"{video_size[1]}x{video_size[0]} pixels, more than H.264's {MAX_VIDEO_SIDE}"
+        raise UserError(f"--height {args.height} makes a video of {made}; give less")
+    fps = 1 / max(step, 1 / 120)
+    pictures = {
+        name: camera.read([shown[name][m] for m in moments if m in shown[name]]) for name, camera in cameras.items()
+    }
     answers = []
     with atomic_folder(args.out) as out:
         with open_video(out / "video.mp4", video_size, fps, preset="veryfast", crf="20") as write:
-            for moment, natives in zip(tqdm(moments, "segment", unit="frame"), pictures, strict=True):
-                images = {name: shrink(image, EGO_ROWS) for name, image in zip(cameras, natives, strict=True)}
-                numbers = {name: footage.numbers[shown[name][moment]] for name, footage in cameras.items()}
-                known = read_query_masks(masks, numbers[query], cameras[query])
+            for moment in tqdm(moments, "segment", unit="frame"):
+                numbers = {
+                    name: cameras[name].numbers[match[moment]] for name, match in shown.items() if moment in match
+                }
+                images = {name: shrink(next(pictures[name]), EGO_ROWS) for name in numbers}
+                known = read_query_masks(masks, numbers[query], footage)
                 found = predict(predictor, query, images, known)
                 for (camera, name), (prob, existence) in found.items():
                     mask = mask_in_image(prob, eval_size(cameras[camera].size))
                     write_mask(out / "masks" / camera / name / f"{numbers[camera]:05d}.png", mask)
-                    share = round(float(mask.mean()), 6)
-                    answers.append(
-                        Answer(numbers[query], moment * step, camera, numbers[camera], name, existence, share)
-                    )
+                    row = numbers[query], float(seconds[moment]), camera, numbers[camera], name, existence
+                    answers.append(Answer(*row, round(float(mask.mean()), 6)))
                 write(draw_moment(images, sizes, query, known, found, objects))
         with (out / "existence.csv").open("w", newline="", encoding="utf-8") as file:
             csv.writer(file).writerows([Answer._fields, *answers])
         plot_existence(out / "existence.png", answers, objects)
+    for name, match in shown.items():
+        if without := [footage.numbers[position] for position in wanted if position not in match]:
+            frames, few = counted(len(without), "frame"), ", ".join(map(str, without[:12]))
+            more = ", ..." if len(without) > 12 else ""
+            print(f"{name} has no picture at {frames} with a mask, not answered there: {few}{more}")
     print(f"{counted(len(moments), 'frame')}: {args.out / 'video.mp4'}; masks and existence lie beside it")
 
 
-def choose_moments(masks: MaskFiles, footage: Footage, shown: Mapping[str, np.ndarray], query: str) -> list[int]:
-    """The moments that all cameras saw and of which the query camera has a mask. Raises UserError if there are none."""
+def masked_positions(masks: MaskFiles, footage: Footage) -> list[int]:
+    """The frames of the query camera of which there is a mask. Raises UserError if it has not all of them."""
     numbers = {number for frames in masks.objects.values() for number in frames}
     if missing := numbers.difference(footage.numbers):
         raise UserError(f"{masks} has a mask of frame {min(missing)}, which {footage.path} has not")
-    length = min(map(len, shown.values()))
-    moments = [m for m, position in enumerate(shown[query][:length].tolist()) if footage.numbers[position] in numbers]
-    if not moments:
-        raise UserError(f"no mask in {masks} is of a frame that all cameras have; look at --masks and --offset")
-    return moments
+    return [position for position, number in enumerate(footage.numbers) if number in numbers]
+
+
+def shown_at(
+    positions: Sequence[int], query: Footage, start: int, target: Footage, target_start: int
+) -> dict[int, int]:
+    """The target camera's frame that is nearest in time to each of some frames of the query camera, as far as it has a
+    picture then. The cameras' frames `start` and `target_start` show the same.
+    """
+    times = query.seconds[positions] - query.time(start) + target.time(target_start)
+    inside = (times >= -target.step / 2) & (times <= target.seconds[-1] + target.step / 2)
+    nearest = np.searchsorted((target.seconds[1:] + target.seconds[:-1]) / 2, times)
+    return {position: int(n) for position, n, there in zip(positions, nearest, inside, strict=True) if there}
 
 
 def read_query_masks(masks: MaskFiles, number: int, footage: Footage) -> dict[str, RLE]:
@@ -167,8 +192,10 @@ def draw_moment(
 ) -> np.ndarray:
     """All cameras side by side, (H, W, 3) uint8 RGB; each object's outline and caption have a color of its own."""
     panels = []
-    for camera, image in images.items():
-        size, lines = sizes[camera], [(camera, (255, 255, 255))]
+    for camera, size in sizes.items():
+        seen = camera in images
+        lines = [(camera if seen else f"{camera}: no picture", (255, 255, 255))]
+        image = images[camera] if seen else np.zeros((1, 1, 3), np.uint8)
         panel = cv2.resize(image, size[::-1], interpolation=cv2.INTER_AREA)
         for name, color in zip(objects, cycle(COLORS), strict=False):
             if camera == query and name in known:

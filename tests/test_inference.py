@@ -290,10 +290,13 @@ def test_with_a_small_shared_memory_this_process_reads_alone(
     assert path.read_bytes() == whole.read_bytes()
 
 
-def test_a_complete_run_is_not_repeated(checkpoint, data_path, finished, capsys):
+def test_a_complete_run_is_not_repeated_and_its_commit_is_named(checkpoint, data_path, finished, capsys):
+    """Whoever has changed the code meanwhile reads which commit made the results."""
     written = finished.stat().st_mtime_ns
+    made = json.loads(finished.with_name("ego-exo_val_run.json").read_text())["provenance"]
     run(checkpoint, data_path, finished.parent)
-    assert "complete already" in capsys.readouterr().out
+    said = capsys.readouterr().out
+    assert f"complete already (by commit {made['commit']}, {made['date']}); delete it" in said
     assert finished.stat().st_mtime_ns == written
 
 
