@@ -25,7 +25,7 @@ import cv2
 import numpy as np
 
 from common.errors import MALFORMED, UserError
-from common.files import is_file_name, json_errors, read_file, read_json, write_json
+from common.files import is_file_name, json_errors, read_json, write_json
 from formats.geometry import Size
 from formats.masks import RLE, check_rle, mask_size
 from formats.takes import by_frame, is_ego, parse_frames
@@ -88,7 +88,7 @@ class ProcessedTake:
         folder = Path(data_dir) / uid
         path = folder / ANNOTATION
         with json_errors(path, f"run data/process_data.py for take {uid} first"):
-            content = read_file(path)
+            content = path.read_bytes()
             raw = json.loads(content)
         try:
             take = cls.parse(uid, folder, raw)
@@ -206,7 +206,7 @@ def read_frame(path: Path) -> np.ndarray:
     """A processed frame -> (H, W, 3) uint8 RGB. Raises UserError if it is missing, cut off or cannot be decoded."""
     remedy = "process its take again with data/process_data.py"
     try:
-        data = read_file(path)
+        data = path.read_bytes()
     except FileNotFoundError:
         raise UserError(f"frame {path} is missing; {remedy}") from None
     except OSError as error:

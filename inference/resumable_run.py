@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from common.errors import MALFORMED, UserError
-from common.files import file_digest, only_one, read_file, read_json, remove_leftovers, write_json
+from common.files import file_digest, only_one, read_json, remove_leftovers, write_json
 from common.provenance import provenance
 from formats.results import iter_results, results_path, write_results
 from inference.predict_takes import TakePlan
@@ -59,7 +59,7 @@ class ResumableRun:
         if not path.exists():
             return False
         try:
-            if _fits(json.loads(read_file(path)), plan):
+            if _fits(json.loads(path.read_bytes()), plan):
                 return True
         except MALFORMED:
             pass

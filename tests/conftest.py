@@ -3,10 +3,7 @@
 import os
 import shutil
 import signal
-from collections.abc import Callable, Iterator
 from pathlib import Path
-
-import pytest
 
 # Before torch is imported; inherited by the scripts that tests start. The suite runs one process a core, and sums on a
 # CPU depend on the thread count in their last bits.
@@ -35,22 +32,3 @@ LONGEST = [
 def pytest_collection_modifyitems(items):
     order = {name: place for place, name in enumerate(LONGEST)}
     items.sort(key=lambda item: order.get(item.path.name, len(order)))
-
-
-@pytest.fixture(params=["pipe", "device"])
-def put_special(request) -> Iterator[Callable[[Path], Path]]:
-    """`put_special(path)` puts a pipe or a device in a file's place; a test that waits there fails after 20 seconds."""
-
-    def put(path: Path) -> Path:
-        path.unlink(missing_ok=True)
-        if request.param == "pipe":
-            os.mkfifo(path)
-        else:
-            path.symlink_to("/dev/null")
-        return path
-
-    former = signal.signal(signal.SIGALRM, lambda *_: pytest.fail("waited at a pipe"))
-    signal.alarm(20)
-    yield put
-    signal.alarm(0)
-    signal.signal(signal.SIGALRM, former)

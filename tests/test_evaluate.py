@@ -155,7 +155,6 @@ BROKEN = {
     "pred_mask is missing": (lambda r: entry(r).pop("pred_mask"), FRAME_30 + "no pred_mask"),
     "confidence is missing": (lambda r: entry(r).pop("confidence"), FRAME_30 + "no confidence"),
     "confidence is a text": (change("confidence", "0.5"), FRAME_30 + "confidence is not a number ('0.5')"),
-    "confidence is nan": (change("confidence", float("nan")), FRAME_30 + "confidence is not between 0 and 1 (nan)"),
     "pred_mask is a text": (change("pred_mask", "x"), FRAME_30 + "mask cannot be decoded (mask 'x' has no size"),
     "the mask has the network's size": (
         change("pred_mask", encode_mask(np.eye(480))),

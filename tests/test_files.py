@@ -15,7 +15,6 @@ from common.errors import UserError
 from common.files import (
     atomic_write,
     link_or_copy,
-    read_file,
     read_json,
     remove_leftovers,
     write_json,
@@ -63,14 +62,23 @@ run_script(main)
 """
 
 
+WRITE_FILE = """
+import sys
+from pathlib import Path
+from common.files import claimed, write_json
+folder, name = Path(sys.argv[1]), sys.argv[2]
+with claimed(folder, name, "writes numbers"):
+    write_json(folder / name, [2])
+"""
+
+
 def test_a_second_writer_names_the_first_waits_for_it_and_then_writes(tmp_path):
     with claimed_elsewhere(tmp_path, "a.json") as first:
         being_written = tmp_path / ".a.json.0badcafe.tmp"
         being_written.touch()
-        code = "import sys; from pathlib import Path; from common.files import json_list\n"
-        second = start(code + "with json_list(Path(sys.argv[1])) as append: append(2)", tmp_path / "a.json")
+        second = start(WRITE_FILE, tmp_path, "a.json")
         line = wait_until_it_waits(second, first)
-        assert line.endswith(f", which writes {tmp_path / 'a.json'} ({tmp_path / '.a.json.lock'})\n")
+        assert line.endswith(f", which writes numbers ({tmp_path / '.a.json.lock'})\n")
         assert being_written.exists() and not (tmp_path / "a.json").exists()
     assert second.communicate(timeout=60) == ("", "") and second.returncode == 0
     assert json.loads((tmp_path / "a.json").read_text()) == [2]
@@ -150,16 +158,6 @@ def test_two_writers_of_one_file_do_not_meet(tmp_path):
     assert path.read_text() == "first"  # it was closed last
 
 
-def test_leftovers_of_one_file_are_removed_when_they_are_old(tmp_path):
-    for name in (".a.json.0123abcd.tmp", ".b.json.0123abcd.tmp", "a.json"):
-        (tmp_path / name).touch()
-    remove_leftovers(tmp_path, "a.json", seconds=3600)
-    assert len(list(tmp_path.iterdir())) == 3
-    os.utime(tmp_path / ".a.json.0123abcd.tmp", (0, 0))
-    remove_leftovers(tmp_path, "a.json", seconds=3600)
-    assert {path.name for path in tmp_path.iterdir()} == {".b.json.0123abcd.tmp", "a.json"}
-
-
 @pytest.mark.parametrize("name", ["a[1].json", "**.json", "*", "?", "a.json", ".*"])
 def test_leftovers_of_a_file_are_those_of_its_own_name_whatever_signs_are_in_it(tmp_path, name):
     own = tmp_path / f".{name}.0123abcd.tmp"
@@ -225,12 +223,3 @@ def test_json_that_cannot_be_read_is_one_line_with_the_remedy(tmp_path):
         with pytest.raises(UserError, match=f"{what}.*; get it again") as error:
             read_json(path, "get it again")
         assert "\n" not in str(error.value)
-
-
-@pytest.mark.parametrize("name", ["a.json", "a.json.gz"])
-def test_a_pipe_or_a_device_is_refused_in_one_line(tmp_path, put_special, name):
-    path = put_special(tmp_path / name)
-    with pytest.raises(OSError, match=f"it is a pipe or a device: '{path}'"):
-        read_file(path)
-    with pytest.raises(UserError, match=rf"{name} cannot be read \(it is a pipe or a device\); mend this"):
-        read_json(path, "get it again")

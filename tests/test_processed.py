@@ -184,15 +184,6 @@ def test_a_frame_whose_reading_fails_is_named(tmp_path):
         read_frame(tmp_path / "0.jpg")
 
 
-def test_a_frame_or_annotation_json_that_is_a_pipe_or_a_device_is_refused(tmp_path, put_special):
-    with pytest.raises(UserError, match=r"frame .*0\.jpg cannot be read \(it is a pipe or a device\)"):
-        read_frame(put_special(tmp_path / "0.jpg"))
-    (tmp_path / "uid").mkdir()
-    put_special(tmp_path / "uid" / "annotation.json")
-    with pytest.raises(UserError, match=r"annotation\.json cannot be read \(it is a pipe or a device\)"):
-        ProcessedTake.read(tmp_path, "uid")
-
-
 def jpeg(height, width):
     return bytearray(cv2.imencode(".jpg", np.random.default_rng(0).integers(0, 256, (height, width, 3), np.uint8))[1])
 

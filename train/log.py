@@ -16,7 +16,7 @@ from torch.utils.tensorboard import SummaryWriter
 from tqdm import tqdm
 
 from common.errors import UserError
-from common.files import atomic_write, read_file
+from common.files import atomic_write
 from train.dataset import Batch, Source
 from train.distributed import Ranks
 from train.losses import Losses
@@ -228,7 +228,7 @@ def _excepthook(args: threading.ExceptHookArgs) -> None:
 def read_log(path: Path) -> list[dict]:
     """The lines of a log. An incomplete last line, as a crash leaves it, is ignored."""
     lines = []
-    for number, text in enumerate(read_file(path).splitlines(), 1):
+    for number, text in enumerate(path.read_bytes().splitlines(), 1):
         try:
             line = json.loads(text)
             lines.append({"kind": line["kind"], "step": int(line["step"]), **line})
