@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from formats.geometry import EVAL_SIDE, Size
-from formats.masks import decode_mask, resize_mask
+from formats.masks import check_rle, decode_mask, resize_mask
 from formats.processed import CameraPair
 from formats.results import camera_pair_key
 
@@ -133,7 +133,7 @@ def _read_mask(rle: Any, size: Size | None, faults: dict[str, str]) -> tuple[np.
     One of another size is a fault more; it can be resized if it shows the same image, neither cut nor padded, or if it
     is empty.
     """
-    mask = decode_mask(rle)
+    mask = decode_mask(check_rle(rle))
     given = mask.shape
     if given == size or (size is None and max(given) == EVAL_SIDE):
         return mask, mask

@@ -16,14 +16,11 @@ _DIGIT = np.full(256, _NO_DIGIT, np.uint8)
 _DIGIT[np.frombuffer(ALPHABET, np.uint8)] = np.arange(64)
 
 
-def decompress(text: str, max_length: int) -> str:
-    """The text that `text` stands for. Raises ValueError if it is cut off, no LZString text, or longer than allowed.
-
-    A short text may stand for gigabytes; reading stops when it passes `max_length` characters.
-    """
+def decompress(text: str) -> str:
+    """The text that `text` stands for. Raises ValueError if it is cut off or no LZString text."""
     stream = _pack(text)
     phrases = ["", "", ""]  # by code
-    former, out, length = "", [], 0
+    former, out = "", []
     at = 0  # bits read
 
     def read(width: int) -> int:
@@ -50,9 +47,6 @@ def decompress(text: str, max_length: int) -> str:
             phrases.append(former + phrase[0])
         former = phrase
         out.append(phrase)
-        length += len(phrase)
-        if length > max_length:
-            raise ValueError(f"LZString text stands for more than {max_length} characters")
     raise ValueError("LZString text is cut off")
 
 

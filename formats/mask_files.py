@@ -19,7 +19,7 @@ from pycocotools import mask as coco
 from common.errors import MALFORMED, UserError
 from common.files import is_file_name, name_number, read_json
 from formats.geometry import Size, same_shape
-from formats.masks import MAX_SIDE, RLE, check_size, encode_mask, resize_mask, run_lengths
+from formats.masks import RLE, check_rle, check_size, encode_mask, resize_mask, run_lengths
 from formats.picture_files import opened_picture
 
 LAYOUTS = "a folder of {object}/{frame}.png, a PNG file, or COCO's JSON"
@@ -157,17 +157,13 @@ def _find_coco(path: Path) -> dict[str, dict[int, Any]]:
 
 def _read_segmentation(segmentation: Any, size: Any) -> RLE:
     """COCO's polygons, run lengths or compressed run lengths -> RLE. Raises one of MALFORMED if it is none of them."""
-    height, width = check_size(size)
     if isinstance(segmentation, dict) and isinstance(segmentation["counts"], str):
-        return {"size": list(check_size(segmentation["size"])), "counts": segmentation["counts"]}
-    if isinstance(segmentation, list):
-        for polygon in segmentation:  # the library crashes at some others
-            if len(polygon) < 6 or len(polygon) % 2 or not (abs(np.array(polygon, float)) < 2 * MAX_SIDE).all():
-                raise ValueError(f"polygon {str(polygon)[:40]} is not [x, y, x, y, x, y, ...]")
+        return check_rle(segmentation)
+    height, width = check_size(size if isinstance(segmentation, list) else segmentation["size"])
+    if not isinstance(segmentation, list):
+        rle = coco.frPyObjects(segmentation, height, width)
+    elif all(len(polygon) >= 6 for polygon in segmentation):  # four numbers would be a box to the library
         rle = coco.merge(coco.frPyObjects(segmentation or [[0] * 6], height, width))
     else:
-        height, width = check_size(segmentation["size"])
-        if not all(type(run) is int and 0 <= run <= height * width for run in segmentation["counts"]):
-            raise ValueError("its counts are no run lengths")
-        rle = coco.frPyObjects(segmentation, height, width)
+        raise ValueError("a polygon has fewer than three points")
     return {"size": [height, width], "counts": rle["counts"].decode()}

@@ -16,7 +16,7 @@ from typing import Any
 from common.arguments import DATA_FOLDER
 from common.errors import MALFORMED, UserError, warn_once
 from common.files import is_file_name, iter_json, read_json
-from formats.masks import RLE, check_size, decode_lzstring, run_lengths
+from formats.masks import RLE, check_rle, decode_lzstring, run_lengths
 
 SPLITS = ("train", "val", "test")
 FRAME_STEP = 30  # videos run at 30 frames per second, annotations at one
@@ -99,7 +99,7 @@ class Track:
     def mask(self, frame: int) -> RLE:
         """The mask of a frame. Raises ValueError if it is corrupt, KeyError if there is none."""
         height, width, text = self.encoded[frame]
-        rle: RLE = {"size": [height, width], "counts": decode_lzstring(text, check_size([height, width]))}
+        rle = check_rle({"size": [height, width], "counts": decode_lzstring(text)})
         run_lengths(rle)
         return rle
 

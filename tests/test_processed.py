@@ -17,8 +17,6 @@ from formats.processed import (
     ProcessedTake,
     claim_data_dir,
     frames_in,
-    is_processed,
-    jpeg_size,
     pair_frames,
     read_frame,
 )
@@ -89,8 +87,6 @@ def test_the_video_size_is_that_of_the_masks(tmp_path):
     take = ProcessedTake("uid", tmp_path / "uid", MASKS, [0])
     assert take.video_size("cam01") == (6, 9)
     assert take.video_size("cam05") is None
-    broken = {"cup": {"cam01": {0: None, 30: {"size": "6x9"}, 60: RLE}}}
-    assert ProcessedTake("uid", tmp_path / "uid", broken, [0]).video_size("cam01") == (6, 9)
     assert take.cameras == {"aria01_214-1", "aria02_214-1", "cam01", "gp02"}
     assert take.frame_path("cam01", 30) == tmp_path / "uid" / "cam01" / "30.jpg"
 
@@ -100,19 +96,11 @@ def test_the_video_size_is_that_of_the_masks(tmp_path):
     [
         *(None, "", "[]", "{}", "7", '{"masks": {}}', '{"masks": [], "subsample_idx": []}'),
         *('{"masks": {"a": {"c": {"x": 1}}}}', '{"masks": {"a": {"../c": {}}}, "subsample_idx": []}'),
-        '{"masks": {}, "subsample_idx": [Infinity]}',
-        f'{{"masks": {{}}, "subsample_idx": [{10**400}]}}',
-        f'{{"masks": {{}}, "subsample_idx": {"9" * 5000}}}',
+        *('{"masks": {"a": {"c": {"0": 5}}}, "subsample_idx": []}', '{"masks": {}, "subsample_idx": [30.9]}'),
+        '{"masks": {"a": {"c": {"0": {"size": [2], "counts": "4"}}}}, "subsample_idx": []}',
+        '{"masks": {"a": {"c": {"0": {"size": [2, 2], "counts": "P"}}}}, "subsample_idx": []}',
         '{"masks": {"a": {"c": {"-1": {}}}}, "subsample_idx": []}',
-        *(
-            f'{{"masks": {{}}, "subsample_idx": {frames}}}'
-            for frames in ('"300"', "[30.9]", "[true]", '{"30": 1}', "0")
-        ),
-        '{"masks": {"a": {"c": {"30": {}, "030": {}}}}, "subsample_idx": []}',
-        f'{{"masks": {{"a": {{"c": {{"{"9" * 5000}": {{}}}}}}}}, "subsample_idx": []}}',
-        '{"masks": {}, "subsample_idx": [], "is_ego": ["gp05"]}',
-        *(f'{{"masks": {{}}, "subsample_idx": [], "is_ego": {{"gp05": {ego}}}}}' for ego in ('"false"', "0", "null")),
-        '{"masks": {}, "subsample_idx": ' + "[" * 200_000 + "]" * 200_000 + "}",
+        '{"masks": {}, "subsample_idx": [], "is_ego": {"gp05": "false"}}',
     ],
 )
 def test_an_unusable_annotation_json_is_one_line_with_the_remedy(tmp_path, text):
@@ -130,16 +118,6 @@ def test_an_annotation_json_that_cannot_be_read_is_one_line_without_advice_to_re
     with pytest.raises(UserError, match=r"uid/annotation\.json cannot be read \(.+\); mend this and run") as error:
         ProcessedTake.read(tmp_path, "uid")
     assert "process_data" not in str(error.value) and "\n" not in str(error.value)
-
-
-def test_a_take_that_is_hidden_counts_as_processed_so_that_reading_it_says_why(tmp_path):
-    (tmp_path / "file").touch()
-    (tmp_path / "folder" / "annotation.json").mkdir(parents=True)
-    assert not any(is_processed(tmp_path, uid) for uid in ("nowhere", "file", "folder"))
-    (tmp_path / "loop").symlink_to(tmp_path / "loop")
-    assert is_processed(tmp_path, "loop")
-    with pytest.raises(UserError, match="cannot be read"):
-        ProcessedTake.read(tmp_path, "loop")
 
 
 @pytest.mark.parametrize("text", ['{"videos": "downscaled/448"}', "[]", "7", "null"])
@@ -168,7 +146,10 @@ def test_frames_are_read_as_rgb(tmp_path):
     assert frame[..., 0].mean() < 10
 
 
-@pytest.mark.parametrize(("content", "what"), [(None, "is missing"), (b"", "cannot be decoded"), (b"x", "cannot be")])
+@pytest.mark.parametrize(
+    ("content", "what"),
+    [(None, "is missing"), (b"", "is cut off"), (b"x", "is cut off"), (b"\xff\xd9", "is cut off or damaged")],
+)
 def test_a_frame_that_cannot_be_read_is_named(tmp_path, content, what):
     path = tmp_path / "30.jpg"
     if content is not None:
@@ -188,17 +169,6 @@ def jpeg(height, width):
     return bytearray(cv2.imencode(".jpg", np.random.default_rng(0).integers(0, 256, (height, width, 3), np.uint8))[1])
 
 
-@pytest.mark.parametrize("size", [(65500, 65500), (65500, 1), (16, 5000)])
-def test_a_frame_that_announces_an_absurd_size_is_refused_before_it_is_decoded(tmp_path, monkeypatch, size):
-    data = jpeg(16, 24)
-    at = data.index(b"\xff\xc0") + 5
-    data[at : at + 4] = size[0].to_bytes(2, "big") + size[1].to_bytes(2, "big")
-    (tmp_path / "0.jpg").write_bytes(data)
-    monkeypatch.setattr(cv2, "imdecode", lambda *_: pytest.fail("decoded"))
-    with pytest.raises(UserError, match=f"announces {size[1]}x{size[0]} pixels"):
-        read_frame(tmp_path / "0.jpg")
-
-
 @pytest.mark.parametrize("keep", [0.3, 0.6, 0.99, -1, -2])
 @pytest.mark.parametrize("padding", [b"", bytes(512)])
 def test_a_frame_that_is_cut_off_is_refused_though_it_can_be_decoded(tmp_path, monkeypatch, keep, padding):
@@ -206,7 +176,7 @@ def test_a_frame_that_is_cut_off_is_refused_though_it_can_be_decoded(tmp_path, m
     keep = keep if keep < 0 else int(keep * len(content))
     (tmp_path / "0.jpg").write_bytes(content[:keep] + padding)
     monkeypatch.setattr(cv2, "imdecode", lambda *_: np.zeros((160, 240, 3), np.uint8))  # as OpenCV 4.10 does
-    with pytest.raises(UserError, match=r"frame .*0\.jpg is cut off; process its take again"):
+    with pytest.raises(UserError, match=r"frame .*0\.jpg is cut off or damaged; process its take again"):
         read_frame(tmp_path / "0.jpg")
 
 
@@ -215,13 +185,6 @@ def test_zeros_behind_the_end_of_a_frame_are_no_damage(tmp_path):
     for padding in (1, 4096):
         (tmp_path / "0.jpg").write_bytes(content + bytes(padding))
         assert read_frame(tmp_path / "0.jpg").shape == (16, 24, 3)
-
-
-def test_the_size_of_a_jpeg_is_in_its_header():
-    assert jpeg_size(jpeg(37, 61)) == (37, 61)
-    assert jpeg_size(jpeg(37, 61)[:700]) == (37, 61)
-    for data in (b"", b"\xff\xd8", b"\x89PNG", jpeg(37, 61)[:100], jpeg(37, 61)[10:]):
-        assert jpeg_size(data) is None
 
 
 @settings(max_examples=200, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])

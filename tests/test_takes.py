@@ -74,7 +74,7 @@ def test_every_masked_frame_counts_as_looked_at():
 
 INF, HUGE = float("inf"), 10**400
 CORRUPT = [{"encodedMask": value} for value in ("AAAA", "", None, 7)] + [
-    {"height": value} for value in (7, "6", -6, 0, 10**6, INF, HUGE, None, 6.0, [6])
+    {"height": value} for value in (7, "6", -6, 0, INF, None, 6.0, [6])
 ]
 
 
@@ -137,28 +137,6 @@ def test_malformed_takes_do_not_keep_others_from_being_read(tmp_path):
     assert list(read) == ["a"]
     assert list(malformed) == ["b", "../d"]
     assert others == ["c"]
-
-
-@pytest.mark.parametrize("value", [None, "6", [[[]]]])
-@pytest.mark.parametrize("field", ["annotated_frames", "height", "annotation"])
-def test_an_odd_value_in_one_take_leaves_the_others_as_they_are(tmp_path, field, value):
-    path, odd = tmp_path / "relations_val.json", raw_take()
-    track = json.loads(json.dumps(odd["object_masks"]["cup _0"]["aria01_214-1"]))
-    if field == "height":
-        track["annotation"]["30"]["height"] = value
-    else:
-        track[field] = [value] if field == "annotated_frames" else value
-    odd["object_masks"]["cup _0"]["aria01_214-1"] = track
-    path.write_text(json.dumps({"annotations": {"a": raw_take(), "odd": odd, "c": raw_take()}}))
-    read, malformed, _ = read_takes(path, ["a", "odd", "c"])
-    assert read["a"] == parse_take("a", raw_take()) and read["c"] == parse_take("c", raw_take())
-    if "odd" in read and field == "height":
-        with pytest.raises(ValueError, match="mask size"):
-            read["odd"].objects["cup _0"]["aria01_214-1"].mask(30)
-    elif "odd" in read:
-        assert value == "6"  # a number as text is read as one
-    else:
-        assert list(malformed) == ["odd"]
 
 
 @pytest.mark.parametrize("text", [None, "", "{", "[]", "{}", '{"annotations": []}', '{"annotations": {"a": 1}'])
