@@ -253,21 +253,3 @@ def name_number(path: str | Path) -> int:
 def only_one(path: Path, what: str) -> Iterator[None]:
     with claimed(path.parent, path.name.removesuffix(".lock")[1:], what):
         yield
-
-
-def only_writer(path: Path) -> contextlib.AbstractContextManager[None]:
-    return claimed(path.parent, path.name, f"writes {path}")
-
-
-def sync_files(paths: Iterable[Path]) -> None:
-    for path in paths:
-        with Path(path).open("rb") as file:
-            os.fsync(file.fileno())
-
-
-def open_file(path: Path, buffering: int = -1) -> IO[bytes]:
-    return Path(path).open("rb", buffering)
-
-
-def read_file(path: Path) -> bytes:
-    return Path(path).read_bytes()

@@ -234,7 +234,8 @@ def test_a_rerun_keeps_finished_takes_and_makes_the_others(tmp_path):
     (tmp_path / "out" / "takes" / second.name / "relations.json").unlink()  # as if stopped in between
     video = video_path(tmp_path / "out" / "takes", second.name, "cam02")
     video.unlink()
-    for path in (video, tmp_path / "out" / "split.json"):  # as a killed run leaves them
+    preview = tmp_path / "out" / "takes" / second.name / "preview.jpg"
+    for path in (video, preview, tmp_path / "out" / "split.json"):  # as a killed run leaves them
         path.with_name(f".{path.name}.0123abcd.tmp").touch()
     make_takes(tmp_path / "out", counts, options, 1)
     assert tree(tmp_path / "out") == before
