@@ -105,14 +105,14 @@ def make_take(out: Path, take: TakeId, options: TakeOptions) -> dict[str, Any]:
     `relations.json` comes last; a take that has one made with the same options is kept.
     """
     folder = out / "takes" / take.name
-    record, preview = folder / "relations.json", folder / "preview.jpg"
+    record, sheet = folder / "relations.json", folder / "preview.jpg"
     paths = {camera: video_path(out / "takes", take.name, camera) for camera in camera_names(options.num_exo)}
-    if all(path.exists() for path in (record, preview, *paths.values())):
+    if all(path.exists() for path in (record, sheet, *paths.values())):
         done = read_json(record, "delete it and run again")
         if done["options"] == asdict(options):
             return done["annotation"]
     record.unlink(missing_ok=True)
-    for path in (record, preview, *paths.values()):
+    for path in (record, sheet, *paths.values()):
         remove_leftovers(path.parent, path.name)
     tabletop = build_tabletop(take, options)
     masks: dict[str, dict[int, dict[int, Mask]]] = {camera: {} for camera in paths}
@@ -133,7 +133,7 @@ def make_take(out: Path, take: TakeId, options: TakeOptions) -> dict[str, Any]:
                     masks[camera][frame] = outline_objects(picture.labels, options.object_size.least)
             if frame in (0, options.num_frames // 2 // FRAME_STEP * FRAME_STEP):
                 previews.append(preview(pictures))
-    write_picture(preview, np.hstack(previews)[..., ::-1])
+    write_picture(sheet, np.hstack(previews)[..., ::-1])
     annotation = annotate(take, tabletop, masks, take.rng(options, 2))
     write_json(record, {"options": asdict(options), "annotation": annotation})
     return annotation
