@@ -74,7 +74,7 @@ def output_folder(folder: Path, what: str) -> Iterator[Path]:
 
     Raises UserError, and changes nothing, if a file that is not listed is in the way.
     """
-    listing, place = folder / f".{what}.json", folder.absolute()
+    listing, place = folder / f".{what}.json", folder.resolve()  # a link may lead to another disk
     with claimed(place.parent, place.name, f"writes into {folder}"):
         new = place.with_name(f".{place.name}.{secrets.token_hex(4)}.tmp")
         try:

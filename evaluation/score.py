@@ -91,7 +91,8 @@ def score_file(
 ) -> SplitScores:
     """Score a results file. Raises UserError, after listing every problem, if it is not fit to be scored."""
     scores = score_results(truth, iter_results(path, setting), setting, num_workers, accept)
-    if not scores.cases and all(problem.missing for problem in scores.problems):
+    nothing = not scores.cases and all(problem.missing for problem in scores.problems)
+    if nothing and (scores.not_in_truth or allow_missing):
         raise UserError(f"{path} has no prediction for any scored frame; is it of another split?")
     problems = [problem for problem in scores.problems if not (problem.missing and allow_missing)]
     if problems:
