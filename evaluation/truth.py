@@ -25,7 +25,7 @@ from formats.takes import (
     annotation_path,
     find_split_path,
     iter_annotations,
-    parse_frames,
+    parse_frame,
     parse_take,
     read_split,
 )
@@ -175,7 +175,7 @@ class GroundTruth:
             try:
                 takes[uid] = ProcessedTake.parse(uid, data_dir / uid, raw)
                 looked_at = {
-                    name: {camera: parse_frames(frames) for camera, frames in cameras.items()}
+                    name: {camera: list(map(parse_frame, frames)) for camera, frames in cameras.items()}
                     for name, cameras in raw["annotated_frames"].items()
                 }
                 infos[uid] = TakeInfo(looked_at)

@@ -14,9 +14,9 @@ import numpy as np
 
 from common.arguments import Parser, at_least, named
 from common.errors import UserError
-from common.files import is_file_name, name_number
+from common.files import is_file_name
 from formats.geometry import Size
-from formats.picture_files import read_picture
+from formats.picture_files import by_number, read_picture
 from formats.video import VideoError, VideoIndex, index_video, read_frames
 
 PICTURES = (".bmp", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp")
@@ -94,18 +94,11 @@ def open_footage(path: Path, fps: float = 30) -> Footage:
 
 
 def _open_folder(path: Path, fps: float) -> Footage:
-    files: dict[int, Path] = {}
-    for file in path.iterdir():
-        if file.suffix.lower() in PICTURES and is_file_name(file.name):
-            number = name_number(file)
-            if number in files:
-                raise UserError(f"{file} and {files[number].name} are both frame {number}; rename one")
-            files[number] = file
+    files = by_number(file for file in path.iterdir() if file.suffix.lower() in PICTURES and file.name[0] != ".")
     if not files:
         raise UserError(f"no pictures in {path}; give a video, or a folder of {', '.join(PICTURES)}")
-    ordered = [files[number] for number in sorted(files)]
-    size = read_picture(ordered[0]).shape[:2]
-    return Footage(path, size, sorted(files), np.arange(len(files)) / fps, ordered)
+    ordered = list(files.values())
+    return Footage(path, read_picture(ordered[0]).shape[:2], list(files), np.arange(len(files)) / fps, ordered)
 
 
 def synchronize(cameras: Mapping[str, Footage], offsets: Mapping[str, int], clock: str) -> dict[str, np.ndarray]:

@@ -6,7 +6,8 @@ A camera's masks are a folder `{object}/{frame}.png`; one PNG file, called by it
 objects of a category apart. The frame is in the file's name or the image's `file_name`, its last digits.
 """
 
-from collections.abc import Iterator, Sequence
+import glob
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -20,7 +21,7 @@ from common.errors import MALFORMED, UserError
 from common.files import is_file_name, name_number, read_json
 from formats.geometry import Size, same_shape
 from formats.masks import RLE, check_rle, check_size, encode_mask, resize_mask, run_lengths
-from formats.picture_files import opened_picture
+from formats.picture_files import by_number, opened_picture
 
 LAYOUTS = "a folder of {object}/{frame}.png, a PNG file, or COCO's JSON"
 
@@ -75,25 +76,16 @@ def _find_masks(path: Path, frame: int) -> dict[str, dict[int, Any]]:
         return _find_coco(path)
     if path.suffix.lower() == ".png" and path.is_file():
         return {path.stem: {frame: path}}
-    objects: dict[str, dict[int, Path]] = {}
-    for folder in sorted(path.iterdir()) if path.is_dir() else ():
-        for file in png_files(folder) if folder.is_dir() else ():
-            frames = objects.setdefault("/".join(file.relative_to(path).parts[:-1]), {})
-            if (number := name_number(file)) in frames:
-                raise UserError(f"{file} and {frames[number].name} are both frame {number}; remove one")
-            frames[number] = file
-    return objects
+    files: dict[str, list[Path]] = {}
+    for file in png_files(path):
+        if file.parent != path:
+            files.setdefault("/".join(file.relative_to(path).parts[:-1]), []).append(file)
+    return {name: by_number(pictures) for name, pictures in files.items()}
 
 
-def png_files(folder: Path, above: tuple[Path, ...] = ()) -> Iterator[Path]:
-    """The files below a folder that are called *.png, in linked folders too; `above` are the folders around it."""
-    folder_itself = folder.resolve()
-    if folder_itself not in above:  # a link that leads up again
-        for path in sorted(folder.iterdir()):
-            if path.is_dir():
-                yield from png_files(path, (*above, folder_itself))
-            elif path.suffix == ".png":
-                yield path
+def png_files(folder: Path) -> list[Path]:
+    """The files below a folder that are called *.png, in linked folders too, which Path.glob passes over."""
+    return sorted(folder / name for name in glob.glob("**/*.png", root_dir=folder, recursive=True))  # noqa: PTH207
 
 
 def read_mask(path: Path) -> np.ndarray:

@@ -3,7 +3,7 @@
 import contextlib
 import re
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 import cv2
@@ -11,6 +11,7 @@ import numpy as np
 from PIL import Image
 
 from common.errors import UserError
+from common.files import name_number
 
 
 @contextlib.contextmanager
@@ -48,3 +49,14 @@ def read_picture(path: Path) -> np.ndarray:
         if image is None:
             raise ValueError("cut off or damaged")
     return cv2.cvtColor(image, cv2.COLOR_BGR2RGB)
+
+
+def by_number(files: Iterable[Path]) -> dict[int, Path]:
+    """Files by the numbers in their names, ascending. Raises UserError if two have the same."""
+    found: dict[int, Path] = {}
+    for file in files:
+        number = name_number(file)
+        if number in found:
+            raise UserError(f"{file} and {found[number].name} are both frame {number}; remove one")
+        found[number] = file
+    return dict(sorted(found.items()))

@@ -26,7 +26,7 @@ from common.errors import MALFORMED, UserError
 from common.files import is_file_name, json_errors, read_json, write_json
 from formats.geometry import Size
 from formats.masks import RLE, check_rle, mask_size
-from formats.takes import by_frame, is_ego, parse_frames
+from formats.takes import by_frame, is_ego, parse_frame
 
 ANNOTATION = "annotation.json"
 SOURCE = "source.json"
@@ -103,7 +103,7 @@ class ProcessedTake:
             stated_ego = raw.get("is_ego", {})
             if not all(isinstance(ego, bool) for ego in stated_ego.values()):
                 raise ValueError(f"is_ego is {stated_ego!r:.60}, not true or false for each camera")
-            take = cls(uid, folder, masks, parse_frames(raw["subsample_idx"]), stated_ego)
+            take = cls(uid, folder, masks, list(map(parse_frame, raw["subsample_idx"])), stated_ego)
             for camera in take.cameras:
                 if not is_file_name(camera):
                     raise ValueError(f"camera {camera[:40]!r} cannot be the name of a folder")

@@ -149,29 +149,19 @@ def parse_take(uid: str, raw: Any, stated_ego: Mapping[str, bool] | None = None)
 def _parse_track(raw: dict) -> Track:
     masks = by_frame(raw["annotation"])
     encoded = {frame: (mask["height"], mask["width"], mask["encodedMask"]) for frame, mask in masks.items()}
-    return Track(encoded, sorted({*parse_frames(raw.get("annotated_frames", [])), *encoded}))
+    return Track(encoded, sorted({*map(parse_frame, raw.get("annotated_frames", [])), *encoded}))
 
 
-def by_frame(raw: Any) -> dict[int, Any]:
-    """The values of a JSON object whose keys are frames. Raises ValueError if a key is no frame or is there twice."""
-    frames = {parse_frame(frame): value for frame, value in raw.items()}
-    if len(frames) < len(raw):
-        raise ValueError("a frame is there twice, with and without leading zeros")
-    return frames
-
-
-def parse_frames(raw: Any) -> list[int]:
-    """A list of frames of a JSON file. Raises ValueError if it is anything else."""
-    if not isinstance(raw, list):
-        raise ValueError(f"{raw!r:.40} is not a list of frames")
-    return [parse_frame(frame) for frame in raw]
+def by_frame(raw: dict[str, Any]) -> dict[int, Any]:
+    """The values of a JSON object whose keys are frames. Raises ValueError if a key is no frame."""
+    return {parse_frame(frame): value for frame, value in raw.items()}
 
 
 @functools.lru_cache(4096, typed=True)  # of the same frames many objects and cameras have masks
 def parse_frame(raw: Any) -> int:
     """A frame of a JSON file: a whole number, or its digits as text. Raises ValueError if it is anything else."""
-    frame = int(raw) if type(raw) is str and raw.isascii() and raw.isdecimal() and len(raw) <= 10 else raw
-    if type(frame) is not int or not 0 <= frame < 2**31:
+    frame = int(raw) if isinstance(raw, str) and raw.isdecimal() else raw
+    if type(frame) is not int or frame < 0:
         raise ValueError(f"{raw!r:.40} is not the number of a frame")
     return frame
 
@@ -214,13 +204,12 @@ def _read_stated_ego(annotations: Path) -> dict[str, dict[str, bool]]:
     stated: dict[str, dict[str, bool]] = {}
     try:
         for take in raw:
-            uid, cameras = take["take_uid"], take["cameras"]
-            for camera in cameras:
+            for camera in take["cameras"]:
                 name, ego = camera["cam_id"], camera.get("is_ego")
                 if not isinstance(ego, bool | None):
-                    raise ValueError(f"is_ego of {name} in take {uid} is {ego!r:.40}, not true or false")
+                    raise ValueError(f"is_ego of {name} in take {take['take_uid']} is {ego!r:.40}, not true or false")
                 if ego is not None and ego != is_ego(name):
-                    stated.setdefault(uid, {})[name] = ego
+                    stated.setdefault(take["take_uid"], {})[name] = ego
     except MALFORMED as error:
         raise UserError(f"{path} is malformed ({type(error).__name__}: {error}); {remedy}") from None
     return stated

@@ -65,11 +65,7 @@ def index_video(path: Path) -> VideoIndex:
             stream = container.streams.video[0]
             # The index that mp4 files carry counts what an edit list leaves; other containers have a partial one.
             is_mp4 = "mp4" in container.format.name and stream.frames > 0
-            sizes = [entry.size for entry in stream.index_entries] if is_mp4 else []
-            announced = sum(size > 0 for size in sizes) if is_mp4 else stream.frames
-            file_size = path.stat().st_size
-            if any(not 0 <= size <= file_size for size in sizes):  # the library would try to make room for them
-                raise VideoError(f"{path} is damaged: its index announces frames larger than the file")
+            announced = sum(entry.size > 0 for entry in stream.index_entries) if is_mp4 else stream.frames
             for packet in _whole_packets(container):
                 if HOLE in bytes(packet):
                     raise VideoError(f"{path} is damaged: a hole of zeros in the packet of frame {len(packets)}")
