@@ -129,7 +129,8 @@ class GroundTruth:
             )
         path = None if all_frames else annotation_path(annotations or data_dir.parent / ANNOTATION_TEMPLATE, split)
         if path and not path.is_file():
-            raise UserError(f"no file {path}; score without it by --all_frames, or {ANNOTATION_REMEDY}")
+            without = "" if annotations else "score without it by --all_frames, or "
+            raise UserError(f"no file {path}; {without}{ANNOTATION_REMEDY}")
         return dataclasses.replace(cls.from_processed(data_dir, uids, path), split=split)
 
     @classmethod

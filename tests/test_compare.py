@@ -94,13 +94,6 @@ def test_the_page_says_in_how_many_of_the_cases_shown_each_file_is_best(root, tm
     assert best[1] != best[2] == best[3]
 
 
-def test_three_files_are_compared_with_the_first(root, tmp_path):
-    compare_main(root, tmp_path, "--num", "0", "--names", "x", "y", "z", models=("a", "b", "b"))
-    found = json.loads((tmp_path / "comparison.json").read_text())["comparisons"]
-    assert not (tmp_path / "pictures").exists()
-    assert [one["second"] for one in found] == ["y", "z"] and found[0]["metrics"] == found[1]["metrics"]
-
-
 def test_a_comparison_says_what_any_of_the_files_lacks(root, tmp_path, capsys):
     results = json.loads((root / "b" / "ego-exo_val_results.json").read_text())
     del results["ego-exo"]["results"]["take-b"]

@@ -252,7 +252,9 @@ def test_annotations_are_found_in_a_folder_and_without_any_the_message_says_what
     for given in ("", "relations_{split}.json"):
         folder = small_root / "annotations" / given
         assert evaluate_results(small_root, good, tmp_path, "--annotation_path", folder) == 0
-    assert evaluate_results(small_root, good, tmp_path, "--annotation_path", tmp_path) == 1
+    (tmp_path / "processed").symlink_to(small_root / "processed")
+    (tmp_path / "split.json").symlink_to(small_root / "split.json")
+    assert evaluate_results(tmp_path, good, tmp_path) == 1
     error = capsys.readouterr().err.splitlines()[-1]
     ways = ("relations_val.json", "--annotation_path", "--all_frames", "data/import_take.py", "egoexo")
     assert error.startswith("error: no file ") and all(way in error for way in ways)
@@ -324,7 +326,7 @@ def test_one_take_is_a_take_and_a_comparison_of_it_has_no_verdict(golden_root, t
     assert "In brackets" not in text
 
 
-@pytest.mark.parametrize("name", ["cup\n=HYPERLINK(1)", "n" * 300, "../../up"])
+@pytest.mark.parametrize("name", ["cup\n=HYPERLINK(1)", "n" * 300, "../../up", '<b>"&</script>'])
 def test_odd_names_are_drawn_and_written_and_lead_nowhere(tmp_path, name):
     data_dir = make_data_set(tmp_path / "data", {"val": ["take-a"]}, {name: LAYOUT["cup_0"]})
     pred_file = make_results_file(tmp_path, data_dir, ["take-a"], "ego-exo")
@@ -334,6 +336,8 @@ def test_odd_names_are_drawn_and_written_and_lead_nowhere(tmp_path, name):
     visualize.main([*map(str, where), "--num", "2", "--out", str(out / "pictures")])
     assert [case["object_name"] for case in read_cases(out / "report")] == [name] * 6
     assert len(list((out / "pictures").glob("*.jpg"))) == 3
+    page = (out / "report" / "index.html").read_text()
+    assert page.count("</script>") == 1 and '<b>"' not in page
     assert {path.name for path in tmp_path.iterdir()} == {"data", "out", pred_file.name}
 
 
