@@ -56,7 +56,7 @@ def main() -> None:
     args = parse_args()
     splits = read_splits(args.split_path)
     done, malformed = False, {}
-    for split in args.split or [split for split in SPLITS if splits.get(split)]:
+    for split in args.split or [split for split in SPLITS if splits.get(split)] or SPLITS:
         uids = read_split(args.split_path, split)
         there = [uid for uid in uids if is_processed(args.data_dir, uid)]
         missing = sorted(set(uids) - set(there))

@@ -56,15 +56,8 @@ def parse_args() -> argparse.Namespace:
 
 def main() -> None:
     args = parse_args()
-    if not is_file_name(args.name) or args.name.lower() == "takes":  # `takes/takes` reads as a wrong --takepath
-        raise UserError(f"--name {args.name!r} cannot be the name of a take's folder; give another")
-    for folder in (args.root / "takes" / args.name, args.root / "processed" / args.name):
-        if any(path.is_dir() for path in folder.glob("*")):
-            raise UserError(f"{folder} holds a take; give another --name, or delete it first")
+    check_names(args)
     cameras, offsets = open_cameras(args)
-    for name in (args.name, *cameras):
-        if name.lower().endswith(FILES):
-            raise UserError(f"{name!r} looks like a file of the data folder; call the take or camera otherwise")
     if args.ego not in cameras:
         raise UserError(f"--ego {args.ego!r} is none of the cameras {', '.join(cameras)}")
     positions = synchronize(cameras, offsets, args.ego)
@@ -97,6 +90,18 @@ def main() -> None:
     print(f"{args.name}: {counted(length, 'frame')}, {counted(count, 'mask')} in {args.root}")
     if left_out:
         print(f"{counted(left_out, 'mask')} left out: at no moment of the take, which all cameras have")
+
+
+def check_names(args: argparse.Namespace) -> None:
+    """Raises UserError if a name would be in the way of the data folder's own, or the take is there already."""
+    if not is_file_name(args.name) or args.name.lower() == "takes":  # `takes/takes` reads as a wrong --takepath
+        raise UserError(f"--name {args.name!r} cannot be the name of a take's folder; give another")
+    for name in (args.name, *dict(args.videos)):
+        if name.lower().endswith(FILES):
+            raise UserError(f"{name!r} looks like a file of the data folder; call the take or camera otherwise")
+    for folder in (args.root / "takes" / args.name, args.root / "processed" / args.name):
+        if any(path.is_dir() for path in folder.glob("*")):
+            raise UserError(f"{folder} holds a take; give another --name, or delete it first")
 
 
 def read_track(masks: MaskFiles, name: str, footage: Footage, shown: np.ndarray) -> tuple[dict[str, Any], int]:

@@ -135,7 +135,10 @@ def test_objects_and_cameras_without_masks_make_no_trouble(tmp_path):
             lambda root: (root / "split.json").write_text('{"train": ["x"]}'),
             "none of the takes .* run data/process",
         ),
-        (lambda root: (root / "split.json").write_text('{"train": []}'), "none of the takes"),
+        (
+            lambda root: (root / "split.json").write_text('{"train": []}'),
+            "add one with data/import_take.py --split train",
+        ),
         (lambda root: (root / "processed/uid/annotation.json").write_text("{"), "annotation.json is not valid JSON"),
         (
             lambda root: (root / "processed/uid/annotation.json").write_text(

@@ -25,7 +25,7 @@ def script(path, text):
 
 
 def run(name, *flags, path, **environment):
-    """Run a script with `path` first on the PATH, or as all of it together with the shell's own tools."""
+    """Run a script with `path` first on the PATH."""
     env = {**os.environ, "PATH": f"{path}:{os.environ['PATH']}", "PYTHON": sys.executable, **environment}
     return subprocess.run(["bash", str(DATA / name), *map(str, flags)], capture_output=True, text=True, env=env)
 
@@ -47,13 +47,12 @@ while [ $# -gt 1 ]; do [ "$1" = --output ] && out=$2; shift; done
 echo "$1" >>"$LOG"
 cp "$1" "$out"
 """
-WGET = CURL.replace("--output", "--output-document")
 
 
 @pytest.fixture
 def get_split(tmp_path, mirror):
-    def call(tool="curl", text=CURL):
-        script(tmp_path / "bin" / tool, text)
+    def call():
+        script(tmp_path / "bin" / "curl", CURL)
         log = str(tmp_path / "log")
         return run("download_split.sh", path=tmp_path / "bin", SPLIT_URL=str(mirror), SPLIT_DIR=str(out), LOG=log)
 
@@ -102,28 +101,6 @@ def test_a_split_of_the_users_own_is_not_overwritten(get_split):
     assert result.returncode == 1
     assert "holds 1 train, 0 val, 0 test takes, not the benchmark's" in result.stderr
     assert sorted(tree(get_split.out)) == ["split.json"]
-
-
-def tools_without_curl(folder):
-    """A PATH with the few tools that the script calls, to which a downloader can be added."""
-    folder.mkdir()
-    for tool in ("bash", "dirname", "rm", "mv", "cp", "mkdir", "sh"):
-        (folder / tool).symlink_to(subprocess.check_output(["sh", "-c", f"command -v {tool}"], text=True).strip())
-    return folder
-
-
-def test_wget_does_where_there_is_no_curl(tmp_path, mirror):
-    tools = tools_without_curl(tmp_path / "tools")
-    env = {"SPLIT_URL": str(mirror), "SPLIT_DIR": str(tmp_path / "out"), "LOG": str(tmp_path / "log")}
-    env |= {"PATH": str(tools), "PYTHON": sys.executable}
-    command = ["bash", str(DATA / "download_split.sh")]
-    result = subprocess.run(command, capture_output=True, text=True, env=env)
-    assert result.returncode == 1
-    assert "error: neither curl nor wget is installed" in result.stderr
-    script(tools / "wget", WGET)
-    result = subprocess.run(command, capture_output=True, text=True, env=env)
-    assert result.returncode == 0, result.stderr
-    assert sorted(tree(tmp_path / "out")) == ["correspondence_takes.txt", "split.json"]
 
 
 EGOEXO = """
@@ -227,11 +204,3 @@ def test_wrong_flags_are_one_line(get_takes, flags, message):
     assert result.returncode == 1
     assert result.stderr.startswith(f"error: {message}")
     assert result.stderr.count("\n") == 1
-
-
-def test_a_missing_egoexo_is_one_line(tmp_path):
-    tools = tools_without_curl(tmp_path / "tools")
-    command = ["bash", str(DATA / "download_uids.sh")]
-    result = subprocess.run(command, capture_output=True, text=True, env={"PATH": str(tools)})
-    assert result.returncode == 1
-    assert result.stderr.startswith("error: no egoexo command; pip install ego4d")

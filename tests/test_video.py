@@ -233,6 +233,4 @@ def test_whatever_byte_is_changed_the_video_is_read_or_named(tmp_path, whole):
         except VideoError as error:
             refused += 1
             assert str(path) in str(error) and "\n" not in str(error)
-        except MemoryError:  # a header may announce tables of any size
-            refused += 1
     assert 10 < refused < 190
