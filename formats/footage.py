@@ -104,9 +104,9 @@ def _open_folder(path: Path, fps: float) -> Footage:
 def synchronize(cameras: Mapping[str, Footage], offsets: Mapping[str, int], clock: str) -> dict[str, np.ndarray]:
     """Which frame each camera shows at each moment of a take -> by camera, (T_c,) int64 of positions.
 
-    `offsets[camera]` is the frame that shows what all other cameras show at theirs, 0 where none is given. Moments have
-    the rate of camera `clock`; the first is the first that all have seen, and each camera's last is its own. A frame is
-    the one nearest in time: those of cameras of the same steady rate follow one another.
+    `offsets[c]`: the frame of c at the instant that all have in common (default 0). Moments have the rate of camera
+    `clock`, and begin where all cameras have begun; each camera has its own last one. A moment's frame is the one
+    nearest in time.
     """
     start = {name: footage.time(offsets.get(name, 0)) for name, footage in cameras.items()}
     earliest, step = min(start.values()), cameras[clock].step

@@ -90,16 +90,12 @@ class ProcessedTake:
         """The content of an annotation.json -> ProcessedTake. Raises ValueError if it is malformed."""
         try:
             masks = {
-                object_name: {camera: by_frame(frames) for camera, frames in cameras.items()}
+                object_name: {
+                    camera: {frame: check_rle(rle) for frame, rle in by_frame(frames).items()}
+                    for camera, frames in cameras.items()
+                }
                 for object_name, cameras in raw["masks"].items()
             }
-            for object_name, cameras in masks.items():
-                for camera, rles in cameras.items():
-                    for frame, rle in rles.items():
-                        try:
-                            check_rle(rle)
-                        except ValueError as error:
-                            raise ValueError(f"{object_name!r} in {camera}, frame {frame}: {error}") from None
             stated_ego = raw.get("is_ego", {})
             if not all(isinstance(ego, bool) for ego in stated_ego.values()):
                 raise ValueError(f"is_ego is {stated_ego!r:.60}, not true or false for each camera")
