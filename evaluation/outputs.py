@@ -5,14 +5,13 @@ import csv
 import gzip
 import hashlib
 import math
-import secrets
 import shutil
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 from common.errors import MALFORMED, UserError
-from common.files import atomic_write, claimed, read_json, write_json
+from common.files import atomic_write, claimed, read_json, remove_leftovers, temporary_name, write_json
 from common.provenance import provenance
 from evaluation.metrics import METRICS, MaskScores
 from evaluation.score import Case, SplitScores
@@ -76,7 +75,8 @@ def output_folder(folder: Path, what: str) -> Iterator[Path]:
     """
     listing, place = folder / f".{what}.json", folder.resolve()  # a link may lead to another disk
     with claimed(place.parent, place.name, f"writes into {folder}"):
-        new = place.with_name(f".{place.name}.{secrets.token_hex(4)}.tmp")
+        remove_leftovers(folder, listing.name)
+        new = temporary_name(place)
         try:
             new.mkdir()
             yield new

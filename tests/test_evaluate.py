@@ -286,7 +286,9 @@ def test_the_originals_commands_of_the_evaluation_work_as_they_are(golden_root, 
 
 def test_what_a_killed_evaluation_left_is_removed_by_the_next(golden_root, tmp_path):
     (tmp_path / ".out.0123abcd.tmp").mkdir()
-    (tmp_path / ".gt.json.0123abcd.tmp").touch()
+    (tmp_path / "out").mkdir()
+    for left in (tmp_path / ".gt.json.0123abcd.tmp", tmp_path / "out" / "..evaluation.json.0123abcd.tmp"):
+        left.touch()
     files = ["--data_path", golden_root / "processed", "--pred_file", golden_root / "ego-exo_val_results.json"]
     run("--setting", "ego-exo", *files, "--write_gt", tmp_path / "gt.json", "--out", tmp_path / "out")
     assert {path.name for path in tmp_path.iterdir()} == {"gt.json", ".gt.json.lock", "out", ".out.lock"}
