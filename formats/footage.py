@@ -132,7 +132,7 @@ def add_footage_options(parser: Parser) -> None:
     add, form = parser.add_argument, {"nargs": "+", "action": "extend", "required": True}
     text = "synchronized videos, or folders of pictures with numbers in their names, and what to call the cameras"
     add("--videos", type=named(Path), metavar="CAMERA=PATH", help=text, **form)
-    text = "a folder {object}/{frame}.png, COCO's JSON, or a PNG of one object in one frame; not black is the object"
+    text = "a folder {object}/{frame}.png, COCO's JSON, or a PNG of one object in one frame; black is background"
     add("--masks", type=named(Path), metavar="CAMERA=PATH", help=text, **form)
     add("--mask_frame", type=at_least(0), default=0, help="the frame of masks that are a single PNG")
     text = "its video's frame that shows what the others show at their frame 0, or at their offsets"

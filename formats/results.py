@@ -60,7 +60,7 @@ def iter_results(path: Path, setting: str) -> Iterator[tuple[str, Any]]:
 
 
 def _iter_mask_folder(folder: Path) -> Iterator[tuple[str, Any]]:
-    """The takes of a folder of PNG masks of any size; pixels that are not black are the object. It has no confidence.
+    """The takes of a folder of PNG masks of any size. It has no confidence.
 
     Raises UserError if there is no mask.
     """

@@ -3,14 +3,13 @@
 import copy
 import gzip
 import json
-import os
 
 import cv2
 import numpy as np
 import pytest
 
 from common.errors import UserError
-from evaluation import evaluate, make_submission, report, visualize
+from evaluation import evaluate, report, visualize
 from formats.masks import decode_mask, encode_mask, resize_mask
 from formats.processed import ANNOTATION
 from formats.results import iter_results
@@ -92,22 +91,10 @@ def test_version_and_challenge_may_stand_anywhere_and_subsample_idx_is_not_neede
         assert scored(root, setting, path, tmp_path / str(number)) == expected
 
 
-@pytest.mark.parametrize("script", [evaluate, report, visualize, make_submission], ids=lambda script: script.__name__)
-def test_a_take_twice_in_a_results_file_is_refused_by_name(root, tmp_path, script):
-    files = {}
-    for setting in SETTINGS:
-        results = make_results(root / "processed", UIDS, setting)
-        takes = [f"{json.dumps(uid)}: {json.dumps(results[uid])}" for uid in (*UIDS, UIDS[0])]
-        files[setting] = tmp_path / f"{setting}.json"
-        files[setting].write_text(f'{{"{setting}": {{"results": {{{", ".join(takes)}}}}}}}')
-    words = ["--data_path", root / "processed", "--split", "val", "--out", tmp_path / "out"]
-    if script is make_submission:
-        words += ["--ego_exo", files["ego-exo"], "--exo_ego", files["exo-ego"]]
-    else:
-        words += ["--setting", "ego-exo", "--pred_file", files["ego-exo"], "--num_workers", 0]
-    with pytest.raises(UserError, match=f"ego-exo.json holds take {UIDS[0]} twice"):
-        script.main([*map(str, words)])
-    assert not (tmp_path / "out").exists()
+def test_a_take_twice_in_a_results_file_is_refused_by_name(tmp_path):
+    (tmp_path / "r.json").write_text('{"ego-exo": {"results": {"a": {}, "b": {}, "a": {}}}}')
+    with pytest.raises(UserError, match="r.json holds take a twice"):
+        list(iter_results(tmp_path / "r.json", "ego-exo"))
 
 
 def test_gzip_is_read_and_its_scores_lie_beside_it_under_the_same_name(root, setting, results, expected, tmp_path):
@@ -116,15 +103,6 @@ def test_gzip_is_read_and_its_scores_lie_beside_it_under_the_same_name(root, set
     where = ["--data_path", root / "processed", "--pred_file", path, "--num_workers", 0]
     evaluate.main([*map(str, ["--setting", setting, *where])])
     assert (tmp_path / f"{setting}_val_evaluation" / "cases.csv").read_text() == expected[0]
-
-
-@pytest.mark.parametrize("damage", [lambda data: data[:-20], lambda data: b"{}", lambda data: b"\x1f\x8b" + b"x" * 40])
-def test_damaged_gzip_is_refused_in_one_line(tmp_path, damage):
-    path = tmp_path / "results.json.gz"
-    path.write_bytes(damage(gzip.compress(json.dumps({"ego-exo": {"results": {"a": 1}}}).encode())))
-    with pytest.raises(UserError, match="results.json.gz is not valid JSON .*eval_segswap.py") as error:
-        list(iter_results(path, "ego-exo"))
-    assert "\n" not in str(error.value)
 
 
 def test_a_confidence_in_a_list_is_listed_and_accepted_by_lenient(root, setting, results, expected, tmp_path, capsys):
@@ -262,28 +240,18 @@ def test_a_broken_and_a_missing_png_mask_are_named(root, tmp_path, capsys):
     assert f"{place}, frame 30: missing" in problems and "2 problems in" in last
 
 
-def test_linked_folders_are_read_and_pipes_devices_and_broken_links_are_named(root, tmp_path, capsys):
+def test_linked_folders_are_read_and_broken_links_are_named(root, tmp_path, capsys):
     write_mask_folder(tmp_path / "masks", make_results(root / "processed", UIDS, "ego-exo"))
     expected = scored(root, "ego-exo", tmp_path / "masks", tmp_path / "a", "--lenient")
-    take = tmp_path / "masks" / "take-a"
-    (take / "bicycle _0").rename(tmp_path / "elsewhere")
-    (take / "bicycle _0").symlink_to(tmp_path / "elsewhere")
-    (tmp_path / "masks" / "take-b").rename(tmp_path / "take-b")
-    (tmp_path / "masks" / "take-b").symlink_to(tmp_path / "take-b")
-    (take / "bicycle _0" / "up").symlink_to(take)
+    for linked in (tmp_path / "masks" / "take-a" / "bicycle _0", tmp_path / "masks" / "take-b"):
+        linked.rename(tmp_path / linked.name)
+        linked.symlink_to(tmp_path / linked.name)
     assert scored(root, "ego-exo", tmp_path / "masks", tmp_path / "b", "--lenient") == expected
-
-    frames = take / "CPR dummy" / f"{EGO}_cam01"
-    for frame in ("0", "30"):
-        (frames / f"{frame}.png").unlink()
-    os.mkfifo(frames / "0.png")
-    (frames / "30.png").symlink_to("/dev/zero")
-    (take / "bicycle _0" / f"{EGO}_cam01" / "0.png").unlink()
-    (take / "bicycle _0" / f"{EGO}_cam01" / "0.png").symlink_to("nowhere")
-    problems, last = refusal(capsys, root, "ego-exo", tmp_path / "masks", tmp_path / "no", "--lenient")
-    assert "'CPR dummy', camera pair aria01_214-1_cam01, frames 0, 30: mask cannot be decoded" in problems
+    broken = tmp_path / "masks" / "take-a" / "bicycle _0" / f"{EGO}_cam01" / "0.png"
+    broken.unlink()
+    broken.symlink_to("nowhere")
+    problems, _ = refusal(capsys, root, "ego-exo", tmp_path / "masks", tmp_path / "no", "--lenient")
     assert "'bicycle _0', camera pair aria01_214-1_cam01, frame 0: mask cannot be decoded" in problems
-    assert "2 problems in" in last
 
 
 def detections(results):

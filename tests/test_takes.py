@@ -163,16 +163,7 @@ def test_an_unusable_split_file_is_one_line_with_the_remedy(tmp_path, text):
     assert "\n" not in str(error.value)
 
 
-UIDS = [
-    "good",
-    "../outside",
-    "/etc/outside",
-    "a/b",
-    "",
-    ".",
-    "-rf",
-    ".hidden",
-]
+UIDS = ["good", "../outside", "/etc/outside", "a/b", "", ".", "-rf", ".hidden"]
 
 
 def test_uids_that_cannot_be_folders_are_left_out_of_a_split_and_named(tmp_path, capsys):
@@ -181,14 +172,6 @@ def test_uids_that_cannot_be_folders_are_left_out_of_a_split_and_named(tmp_path,
     assert read_splits(path) == {"train": ["good"], "val": ["fine"]}
     assert read_split(path, "train") == ["good"]
     assert capsys.readouterr().err == f"warning: {path}: 7 malformed take uids are left out, the first is ../outside\n"
-
-
-def test_takes_whose_uid_cannot_be_a_folder_are_malformed(tmp_path):
-    path = tmp_path / "relations_val.json"
-    path.write_text(json.dumps({"annotations": {uid: raw_take() for uid in UIDS}}))
-    read, malformed, _ = read_takes(path, UIDS)
-    assert list(read) == ["good"]
-    assert set(malformed) == set(UIDS) - {"good"}
 
 
 GOPRO = raw_take(object_masks={"cup": {"gp05": {"annotation": {}}, "aria01_214-1": {"annotation": {}}}})
