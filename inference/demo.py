@@ -14,7 +14,7 @@ import os
 import sys
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # repository root
 if __name__ == "__main__":  # before torch is imported: waiting threads spin for a moment, then let others work
@@ -31,11 +31,14 @@ except ImportError:  # the page is an extra
     gr = None
 
 from common.arguments import Parser, add_data_path, at_least
+from common.drawing import QUERY
 from common.errors import UserError
+from formats.mask_files import read_mask
 from formats.processed import ProcessedTake
 from inference import interactive
-from inference.interactive import View, frames_of, objects_of, read_upload
-from inference.pictures import as_mask
+from inference.cut_out import cut_out
+from inference.interactive import Panel, frames_of, objects_of
+from inference.pictures import as_image, as_mask
 from inference.predictor import CKPT_HELP, SHIPPED, Predictor
 from model.device import default_precision, resolve_device
 
@@ -46,29 +49,40 @@ NO_TAKES = """There are no processed takes in `{folder}`. These two commands mak
     python data/process_data.py --takepath {root}/takes --outputpath {folder}
 """
 NETWORK = {"concurrency_limit": 1, "concurrency_id": "network"}  # one answer at a time, first come first served
-UPLOAD = {"type": "filepath", "image_mode": None, "sources": ("upload", "clipboard"), "height": 360}
-LEGEND = "Yellow: the given mask. Pink: the answer. Blue, dashed: the truth. White: other objects, click on one."
+HIDDEN = {"show_progress": "hidden"}  # what shows progress cannot be clicked on
+LEGEND = "Yellow: the given object. Pink: where it was found."
+TAKE_LEGEND = f"{LEGEND} Blue, dashed: the truth. White, dashed: other objects, click on one."
+LIMITS = """The network of this repository is small and has seen rendered pictures alone: it takes look-alikes for the
+object, and its probability of objects that were not there has been as high as 70 %."""
 CSS = """.views {display: grid; grid-template-columns: repeat(auto-fit, minmax(min(100%, 300px), 1fr)); gap: 12px}
 .views figure {margin: 0} .views meter {width: 6em}
-.views img {width: 100%; max-height: 420px; object-fit: contain; object-position: left}"""
+.views img {width: 100%; max-height: 420px; object-fit: contain; object-position: left}
+a[download] {display: inline-block; margin: 4px; padding: 2px 12px; border: 1px solid; border-radius: 6px}
+.problem {color: #c02020; font-weight: bold}"""
 
 
-def as_html(views: list[View]) -> str:
-    """Pictures side by side, each with its title, existence and IoU."""
+def as_html(panels: list[Panel]) -> str:
+    """Pictures side by side, each with its title, existence, IoU, and a button that saves its mask."""
     figures = []
-    for view in views:
-        jpeg = cv2.imencode(".jpg", view.image[..., ::-1])[1].tobytes()
-        text = f"<b>{html.escape(view.title)}</b>"
-        if view.existence is not None:
-            text += f" visible: <meter value={view.existence:.3f}></meter> {view.existence:.0%}"
-        if view.iou is not None:
-            text += f", IoU {view.iou:.0%}"
-        source = f"data:image/jpeg;base64,{base64.b64encode(jpeg).decode()}"
-        figures.append(f'<figure><img src="{source}" alt=""><figcaption>{text}</figcaption></figure>')
+    for panel in panels:
+        text = f"<b>{html.escape(panel.title)}</b>"
+        if panel.existence is not None:
+            text += f" visible: <meter value={panel.existence:.3f}></meter> {panel.existence:.0%}"
+        if panel.iou is not None:
+            text += f", IoU {panel.iou:.0%}"
+        if panel.mask is not None:
+            text += f' <a download="mask.png" href="{data_url("png", panel.mask * 255)}">Save the mask</a>'
+        source, alternative = data_url("jpeg", panel.image[..., ::-1]), html.escape(f"{panel.title}, outlined")
+        figures.append(f'<figure><img src="{source}" alt="{alternative}"><figcaption>{text}</figcaption></figure>')
     return f'<div class="views">{"".join(figures)}</div>'
 
 
-def shown(function: Callable) -> Callable:
+def data_url(kind: str, image: np.ndarray) -> str:
+    """A (H, W, 3) BGR or (H, W) uint8 picture as an address."""
+    return f"data:image/{kind};base64,{base64.b64encode(cv2.imencode(f'.{kind}', image)[1]).decode()}"
+
+
+def errors_shown(function: Callable) -> Callable:
     """A UserError becomes a message on the page."""
 
     @functools.wraps(function)
@@ -81,7 +95,7 @@ def shown(function: Callable) -> Callable:
     return wrapped
 
 
-def take_tab(page: "gr.Blocks", predictor: Predictor, data_dir: Path) -> None:
+def take_tab(tab: "gr.Tab", predictor: Predictor, data_dir: Path) -> None:
     """Take, query camera, object and frame, each chosen among what the one before has; every target camera."""
     if not (uids := interactive.take_uids(data_dir)):
         gr.Markdown(NO_TAKES.format(folder=data_dir, root=data_dir.parent), elem_id="no_takes")
@@ -100,7 +114,7 @@ def take_tab(page: "gr.Blocks", predictor: Predictor, data_dir: Path) -> None:
             query = gr.Image(label="query view: click on an object", elem_id="query", interactive=False, buttons=[])
         with gr.Column(scale=3, min_width=300):
             targets = gr.HTML(elem_id="targets")
-    gr.Markdown(LEGEND)
+    gr.Markdown(TAKE_LEGEND)
     timer, playing = gr.Timer(0.5, active=False), gr.State(False)
 
     def look(uid: str, camera: str, name: str, frame: float, truth: bool, ahead: bool = False) -> list:
@@ -116,12 +130,14 @@ def take_tab(page: "gr.Blocks", predictor: Predictor, data_dir: Path) -> None:
         later = [f for f in frames if f > frame] if ahead else []
         at = (later or frames)[0] if ahead else min(frames, key=lambda f: abs(f - frame))
         step = int(np.gcd.reduce(np.diff(frames))) if len(frames) > 1 else 1
-        slider = gr.Slider(frames[0], max(frames[-1], frames[0] + 1), at, step=step, interactive=len(frames) > 1)
+        several = len(frames) > 1
+        slider = gr.Slider(frames[0], max(frames[-1], frames[0] + 1), at, step=step, visible=several)
         first, *others = interactive.answer_take(predictor, taken, name, camera, at, truth)
         return [
             gr.Dropdown(cameras, value=camera),
             gr.Dropdown(names, value=name),
             slider,
+            gr.Button(visible=several),
             first.image,
             as_html(others),
         ]
@@ -132,60 +148,132 @@ def take_tab(page: "gr.Blocks", predictor: Predictor, data_dir: Path) -> None:
             gr.Info("No object of this take is there.")
         return look(uid, camera, hit or name, frame, truth)
 
-    inputs, outputs = [take, camera, name, frame, truth], [camera, name, frame, query, targets]
-    for event in (page.load, take.input, camera.input, name.input, frame.input, truth.input):
-        event(shown(look), inputs, outputs, trigger_mode="always_last", show_progress="hidden", **NETWORK)
-    query.select(shown(click), inputs, outputs, show_progress="hidden", **NETWORK)
-    timer.tick(shown(functools.partial(look, ahead=True)), inputs, outputs, show_progress="hidden", **NETWORK)
+    inputs, outputs = [take, camera, name, frame, truth], [camera, name, frame, play, query, targets]
+    for event in (tab.select, take.input, camera.input, name.input, frame.input, truth.input):
+        event(errors_shown(look), inputs, outputs, trigger_mode="always_last", show_progress="hidden", **NETWORK)
+    query.select(errors_shown(click), inputs, outputs, show_progress="hidden", **NETWORK)
+    timer.tick(errors_shown(functools.partial(look, ahead=True)), inputs, outputs, show_progress="hidden", **NETWORK)
     start_or_stop = lambda on: (not on, gr.Timer(active=not on), "Play" if on else "Stop")  # noqa: E731
     play.click(start_or_stop, playing, [playing, timer, play])
 
 
+class Asked(NamedTuple):
+    """The object that a visitor gave, or what was wrong with it; in the picture `query`, which may be gone by now."""
+
+    query: str | None = None  # path
+    mask: np.ndarray | None = None
+    problem: str = ""
+
+
+class Answer(NamedTuple):
+    """What the page shows while these two pictures are on it."""
+
+    query: str | None = None  # paths
+    target: str | None = None
+    content: str = ""
+
+
+def told(function: Callable, *otherwise: Any) -> Callable:
+    """A function whose last output is an Asked: after a UserError its outputs are `otherwise` and the problem."""
+
+    @functools.wraps(function)
+    def wrapped(query: str | None, *args: Any) -> Any:
+        try:
+            return function(query, *args)
+        except UserError as error:
+            problem = Asked(query, None, str(error))
+            return (*otherwise, problem) if otherwise else problem
+
+    return wrapped
+
+
+def upload(label: str, elem_id: str) -> "gr.Image":
+    """A place for a picture file, which our reader reads: gradio's own ends in a traceback if it is none."""
+    image = gr.Image(label=label, elem_id=elem_id, type="filepath", sources=("upload", "clipboard"), height=360)
+    image.preprocess = lambda file: file and file.path
+    return image
+
+
+def read_image(path: str, what: str) -> np.ndarray:
+    return as_image(interactive.read_upload(path, what), f"the {what}")
+
+
 def pictures_tab(predictor: Predictor) -> None:
-    """Two pictures of the visitor's; the object by a click, by painting, or by a mask file."""
-    mask = gr.State()  # the last one, to ask again when the target changes
+    """Two pictures of the visitor's; the object by a box, by painting, or by a mask file."""
+    asked, answer = gr.State(Asked()), gr.State(Answer())
+    drawable, corner = gr.State(), gr.State()  # path of the picture to draw on, first corner of a box on it
     with gr.Row():
         with gr.Column(min_width=300):
-            with gr.Tab("Click on the object"):
-                query = gr.Image(label="query", elem_id="own_query", **UPLOAD)
-            with gr.Tab("Paint it", elem_id="paint_tab") as paint:
+            query = upload("1 query", "own_query")
+        with gr.Column(min_width=300):
+            gr.Markdown("2 its object")
+            with gr.Tab("Box"):
+                label = "click on two opposite corners of a box around it"
+                canvas = gr.Image(
+                    label=label, elem_id="canvas", interactive=False, height=360, format="jpeg", buttons=[]
+                )
+            with gr.Tab("Paint"):
                 brush = gr.Brush(colors=["#ffbe28"], color_mode="fixed")
                 editor = gr.ImageEditor(sources=(), transforms=(), layers=False, brush=brush, elem_id="editor")
+                editor.preprocess = lambda drawn: drawn and next((layer.path for layer in drawn.layers), None)
                 find = gr.Button("Find it", variant="primary", elem_id="find")
-            with gr.Tab("Give its mask"):
-                file = gr.Image(label="mask", elem_id="own_mask", **UPLOAD)
+            with gr.Tab("Mask file"):
+                file = upload("black where the object is not", "own_mask")
         with gr.Column(min_width=300):
-            target = gr.Image(label="target", elem_id="own_target", **UPLOAD)
-    views = gr.HTML(elem_id="answer")
+            target = upload("3 target", "own_target")
+    shown = gr.HTML(elem_id="answer")
+    gr.Markdown(LEGEND)
 
-    def ask(query: str, target: str | None, mask: np.ndarray | None) -> tuple:
-        other = None if target is None else read_upload(target, "target picture")
-        if mask is None:
-            return None, ""
-        views = interactive.answer_pictures(predictor, read_upload(query, "query picture"), mask, other)
-        return mask, as_html(views)
+    def load(query: str | None) -> tuple:
+        if query is None:
+            return None, None, None, None, Asked()
+        image = interactive.reduced(read_image(query, "query picture"))
+        return query, None, image, image, gr.skip()  # a sample brings its mask at the same time
 
-    def click(query: str, target: str | None, event: "gr.SelectData") -> tuple:
-        image = read_upload(query, "query picture")
-        return ask(query, target, interactive.grow_mask(predictor.matcher.encoder, image, event.index))
+    def click(drawable: str, corner: list[int] | None, event: "gr.SelectData") -> tuple:
+        image = interactive.reduced(read_image(drawable, "query picture"))
+        if corner is None:
+            return event.index, interactive.corner_marked(image, event.index), Asked()
+        mask = cut_out(image, interactive.box_between(corner, event.index))
+        return None, interactive.outlined(image, mask, QUERY), Asked(drawable, mask)
 
-    def painted(query: str, target: str | None, picture: dict) -> tuple:
-        image, layers = read_upload(query, "query picture"), [layer[..., 3] > 0 for layer in picture["layers"]]
-        mask = np.any(layers, axis=0) if layers else np.zeros(image.shape[:2], bool)
-        return ask(query, target, as_mask(mask, "the painted mask", image.shape[:2]))
+    def painted(drawable: str | None, painting: str | None) -> Asked:
+        size = interactive.reduced(read_image(drawable, "query picture")).shape[:2]
+        mask = interactive.read_upload(painting, "painting", interactive.read_layer)
+        return Asked(drawable, as_mask(mask, "the painting", size))
 
-    def given(query: str, target: str | None, file: str | None) -> tuple:
-        image, mask = read_upload(query, "query picture"), read_upload(file, "mask")
-        return ask(query, target, as_mask(mask, "the mask", image.shape[:2]))
+    def given(query: str | None, file: str | None) -> Asked:
+        size, mask = read_image(query, "query picture").shape[:2], interactive.read_upload(file, "mask", read_mask)
+        return Asked(query, as_mask(mask, "the mask", size))
 
-    query.select(shown(click), [query, target], [mask, views], **NETWORK)
-    gr.on((query.upload, query.clear), lambda: (None, ""), None, [mask, views])
-    target.upload(shown(ask), [query, target, mask], [mask, views], **NETWORK)
-    file.upload(shown(given), [query, target, file], [mask, views], **NETWORK)
-    gr.on((paint.select, query.change), shown(lambda path: path and read_upload(path, "query picture")), query, editor)
-    find.click(shown(painted), [query, target, editor], [mask, views], **NETWORK)
+    def ask(query: str | None, target: str | None, asked: Asked) -> Answer:
+        content = ""
+        try:
+            other = read_image(target, "target picture") if target else None
+            if asked.query == query and asked.problem:
+                raise UserError(asked.problem)
+            if asked.query == query and asked.mask is not None:
+                image = read_image(query, "query picture")
+                content = as_html(interactive.answer_pictures(predictor, image, asked.mask, other))
+        except UserError as error:
+            content = f'<p class="problem">{html.escape(str(error))}</p>'
+        return Answer(query, target, content)
+
+    def show(query: str | None, target: str | None, answer: Answer) -> str:
+        return answer.content if answer[:2] == (query, target) else ""
+
+    gr.on((query.change, target.change), show, [query, target, answer], shown, queue=False)  # what was, goes at once
     samples = [[str(p / n) for n in ("query.jpg", "target.jpg", "query_mask.png")] for p in sorted(SAMPLES.glob("*/"))]
-    gr.Examples(samples, [query, target, file], [mask, views], shown(given), run_on_click=True, label="samples")
+    sample = gr.Examples(samples, [query, target, file], label="samples").load_input_event
+    objects = (
+        query.change(told(load, None, None, None, None), query, [drawable, corner, canvas, editor, asked], **HIDDEN),
+        canvas.select(told(click, None, gr.skip()), [drawable, corner], [corner, canvas, asked], **HIDDEN),
+        find.click(told(painted), [drawable, editor], asked),
+        file.upload(told(given), [query, file], asked),
+        sample.then(told(given), [query, file], asked),
+    )
+    for then in (*(event.then for event in objects), target.change):
+        then(ask, [query, target, asked], answer, **NETWORK).then(show, [query, target, answer], shown)
 
 
 def main(argv: list[str] | None = None) -> None:
@@ -205,17 +293,21 @@ def main(argv: list[str] | None = None) -> None:
         args.ckpt_path, device, default_precision(device), backbone_weights=args.backbone_weights
     )
     print(f"{args.ckpt_path}: {predictor.description}")
-    page, options = build_page(predictor, args.data_path), {"server_name": args.host, "server_port": args.port}
-    page.launch(**options, css=CSS, ssr_mode=False, footer_links=[], show_error=True, max_file_size="30mb")
+    page = build_page(predictor, args.data_path, LIMITS if args.ckpt_path == SHIPPED else "")
+    options = {"css": CSS, "ssr_mode": False, "footer_links": [], "show_error": True, "max_file_size": "30mb"}
+    try:
+        page.launch(server_name=args.host, server_port=args.port, **options)
+    except OSError:
+        raise UserError(f"port {args.port} is taken; give --port") from None
 
 
-def build_page(predictor: Predictor, data_dir: Path) -> "gr.Blocks":
+def build_page(predictor: Predictor, data_dir: Path, limits: str) -> "gr.Blocks":
     with gr.Blocks(title="XSegTx", analytics_enabled=False, delete_cache=(3600, 3600)) as page:
-        gr.Markdown(f"# The same object, seen by another camera\n{predictor.description}")
-        with gr.Tab("A take", elem_id="take_tab"):
-            take_tab(page, predictor, data_dir)
+        gr.Markdown(f"# The same object, seen by another camera\n{predictor.description}. {limits}")
         with gr.Tab("Your pictures", elem_id="pictures_tab"):
             pictures_tab(predictor)
+        with gr.Tab("A take", elem_id="take_tab") as tab:
+            take_tab(tab, predictor, data_dir)
     return page
 
 

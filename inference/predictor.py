@@ -2,6 +2,7 @@
 
 predictor = Predictor.load()  # the network of this repository, or a checkpoint of yours: Predictor.load("netBest.pth")
 mask, existence = predictor.segment(query_image, query_mask, target_image)
+mask, existence = predictor.segment(query_image, None, target_image, query_box=(left, top, right, bottom))
 """
 
 from collections.abc import Sequence
@@ -16,6 +17,7 @@ from common.arguments import SETTINGS
 from common.errors import UserError
 from formats.geometry import Size, letterbox, unletterbox
 from formats.results import THRESHOLD
+from inference.cut_out import Box, cut_out
 from inference.matcher import Matcher, PairBatch
 from inference.pictures import as_image, as_mask
 from model.checkpoint import load_checkpoint
@@ -60,27 +62,39 @@ class Predictor:
         return cls(matcher, description, settings if arguments else ())
 
     def segment(
-        self, query_image: np.ndarray | Image, query_mask: np.ndarray | Image, target_image: np.ndarray | Image
+        self,
+        query_image: np.ndarray | Image,
+        query_mask: np.ndarray | Image | None,
+        target_image: np.ndarray | Image,
+        query_box: Box | None = None,
     ) -> tuple[np.ndarray, float]:
         """Find one object. Images of any sizes, and the object's mask in the first, of any size with its aspect ratio;
-        inference/pictures.py has the forms that are taken, such as (H, W, 3) uint8 RGB and (H, W) bool.
+        inference/pictures.py has the forms that are taken, such as (H, W, 3) uint8 RGB and (H, W) bool. Or, instead of
+        the mask, a box around the object, (left, top, right, bottom) in the image's pixels, that `cut_out` is given.
 
         Returns the object's mask in the target image, (H, W) uint8 of 0 and 1, and the probability that it is visible.
         Raises UserError, in one line, for anything else.
         """
-        return self.segment_all(query_image, query_mask, [target_image])[0]
+        return self.segment_all(query_image, query_mask, [target_image], query_box)[0]
 
     def segment_all(
         self,
         query_image: np.ndarray | Image,
-        query_mask: np.ndarray | Image,
+        query_mask: np.ndarray | Image | None,
         target_images: Sequence[np.ndarray | Image],
+        query_box: Box | None = None,
     ) -> list[tuple[np.ndarray, float]]:
         """As `segment`, for each of some target images; the query is encoded once."""
+        if (query_mask is None) == (query_box is None):
+            raise UserError("give either the query mask, or None and a query_box")
         side = self.matcher.side
         query_image = as_image(query_image, "query image")
         targets = [as_image(image, "target image") for image in target_images]
-        mask = letterbox(as_mask(query_mask, "query mask", query_image.shape[:2]), side)[None]
+        if query_box is None:
+            query_mask = as_mask(query_mask, "query mask", query_image.shape[:2])
+        else:
+            query_mask = cut_out(query_image, query_box)
+        mask = letterbox(query_mask, side)[None]
         images = np.stack([letterbox(image, side) for image in (query_image, *targets)])
         zeros, places = torch.zeros(len(targets), dtype=torch.int64), torch.arange(1, len(images))
         batch = PairBatch(torch.from_numpy(images), torch.from_numpy(mask), zeros[:1], zeros, places)

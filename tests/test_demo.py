@@ -1,16 +1,21 @@
 """demo.py: the page in a real browser."""
 
+import base64
 import importlib.util
 import os
+import re
 import socket
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import cv2
 import numpy as np
 import pytest
+from PIL import Image
 
+from common.drawing import QUERY
 from common.errors import UserError
 from formats.processed import ProcessedTake
 from inference import demo
@@ -39,26 +44,34 @@ def data_dir(tmp_path_factory) -> Path:
 
 @pytest.fixture(scope="module")
 def address(tmp_path_factory, data_dir) -> str:
-    """Of a page that runs in a process of its own."""
+    """Of a page that runs in a process of its own, whose console has no traceback at the end."""
     network = make_network(tmp_path_factory.mktemp("net") / "net.pth")
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
     command = [sys.executable, ROOT / "inference/demo.py", "--data_path", data_dir, "--ckpt_path", network]
     command += ["--port", str(port), "--device", "cpu"]
-    environment = {**os.environ, "GRADIO_TEMP_DIR": str(tmp_path_factory.mktemp("uploads"))}
-    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=environment) as server:
-        try:
-            lines = []
-            for line in server.stdout:
-                lines.append(line)
-                if "Running on" in line:
-                    break
-            assert server.poll() is None, "".join(lines)
-            assert f"{network}: tiny network of 96 pixels" in lines[0]
-            yield f"http://127.0.0.1:{port}/"
-        finally:
-            server.terminate()
+    console, uploads = tmp_path_factory.mktemp("console") / "console.txt", tmp_path_factory.mktemp("uploads")
+    with console.open("w") as file:
+        server = subprocess.Popen(
+            command, stdout=file, stderr=subprocess.STDOUT, env={**os.environ, "GRADIO_TEMP_DIR": str(uploads)}
+        )
+    try:
+        while "Running on" not in console.read_text():
+            assert server.poll() is None, console.read_text()
+            time.sleep(0.1)
+        assert f"{network}: tiny network of 96 pixels" in console.read_text()
+        yield f"http://127.0.0.1:{port}/"
+    finally:
+        server.terminate()
+        server.wait()
+    assert "Traceback" not in console.read_text()
+
+
+def visit(page: Page, address: str) -> None:
+    page.open(address)
+    page.wait_for("return document.querySelector('#own_query input')")
+    page.errors()  # what leaving the former page has cut off
 
 
 def answer(page: Page, place: str, former: str = "") -> str:
@@ -76,11 +89,57 @@ def value(page: Page, control: str) -> str:
     return page.run("return document.querySelector(arguments[0]).value", control)
 
 
+def drop(page: Page, place: str, path: Path) -> None:
+    """A file onto one of the places for pictures, and wait until the page has it."""
+    source = "document.querySelector(arguments[0] + ' img')?.src"
+    former = page.run(f"return {source}", f"#{place}")
+    page.upload(f"#{place} input[type=file]", path)
+    page.wait_for(f"return {source} && {source} != arguments[1]", f"#{place}", former)
+
+
+def drop_query(page: Page, path: Path) -> None:
+    """And wait until a box can be drawn on it."""
+    source = "document.querySelector('#canvas img')?.src"
+    former = page.run(f"return {source}")
+    drop(page, "own_query", path)
+    page.wait_for(f"return {source} && {source} != arguments[0]", former)
+
+
+def draw_box(page: Page, *corners: tuple[float, float]) -> None:
+    for corner in corners:
+        former = page.run("return document.querySelector('#canvas img').src")
+        page.drag("#canvas img", corner)
+        page.wait_for("return document.querySelector('#canvas img').src != arguments[0]", former)
+
+
+def told(page: Page, text: str) -> None:
+    """Wait until the answer is this text, and nothing else."""
+    page.wait_for("return document.querySelector('#answer').innerText.trim() == arguments[0]", text)
+
+
+def pictures(content: str) -> list[np.ndarray]:
+    """Those of an answer, and last the mask to save."""
+    data = [base64.b64decode(text) for text in re.findall(r'base64,([^"]*)"', content)]
+    return [cv2.imdecode(np.frombuffer(picture, np.uint8), cv2.IMREAD_UNCHANGED) for picture in data]
+
+
+def disc(path: Path, side: int, gray: int = 150) -> Path:
+    """A picture of a blue disc, right and below its middle."""
+    image = np.full((side, side, 3), gray, np.uint8)
+    cv2.circle(image, (round(0.7 * side), round(0.65 * side)), round(0.2 * side), (200, 60, 20), -1)
+    cv2.imwrite(str(path), image)
+    return path
+
+
+DISC = (0.48, 0.42), (0.92, 0.88)  # corners of a box around it
+
+
 @needs_browser
 @needs_gradio
 def test_a_visitor_looks_through_a_take(address, data_dir, chromium):
     page = chromium
-    page.open(address)
+    visit(page, address)
+    press(page, "A take")
     page.wait_for("return document.querySelectorAll('#targets img').length == 2")
     text = page.run("return document.querySelector('#targets').innerText")
     assert "cam01 visible" in text and "cam02 visible" in text and "IoU" not in text
@@ -116,45 +175,115 @@ def test_a_visitor_looks_through_a_take(address, data_dir, chromium):
 
 @needs_browser
 @needs_gradio
-def test_a_visitor_asks_about_pictures_by_clicks_by_painting_and_by_a_sample(address, chromium, tmp_path):
+def test_a_box_gives_the_object_inside_it_in_pictures_of_every_size(address, chromium, tmp_path):
     page = chromium
-    page.open(address)
-    page.wait_for("return document.querySelectorAll('#targets img').length == 2")
-    press(page, "Your pictures")
+    visit(page, address)
+    content = ""
+    for side in (704, 1408, 2816):
+        drop_query(page, disc(tmp_path / f"{side}.png", side))
+        drop(page, "own_target", disc(tmp_path / f"target{side}.png", side))
+        draw_box(page, *DISC)
+        content = answer(page, "#answer", content)
+        query, _, mask = pictures(content)
+        yellow = abs(query.astype(int) - QUERY[::-1]).max(axis=2) < 60
+        found = np.array([(at.min(), at.max()) for at in np.nonzero(yellow)]) / query.shape[0]
+        assert abs(found - [(0.45, 0.85), (0.5, 0.9)]).max() < 0.03
+        assert mask.shape == (side, side) and set(np.unique(mask)) <= {0, 255}  # as large as the target itself
+    assert page.errors() == []
+
+
+@needs_browser
+@needs_gradio
+def test_no_answer_stays_that_is_of_other_pictures(address, chromium, tmp_path):
+    page = chromium
+    visit(page, address)
+    first, second = disc(tmp_path / "first.png", 500), disc(tmp_path / "second.png", 500, 60)
     (tmp_path / "text.jpg").write_text("no picture")
-    page.upload("#own_query input[type=file]", tmp_path / "text.jpg")
-    page.wait_for("return document.body.innerText.includes('text.jpg')")
-    page.open(address)
-    page.wait_for("return document.querySelectorAll('#targets img').length == 2")
-    page.errors()  # leaving the page has cut off what it waited for
-    press(page, "Your pictures")
-    for view in ("query", "target"):
-        page.upload(f"#own_{view} input[type=file]", SAMPLE / f"{view}.jpg")
-        page.wait_for("return document.querySelector(arguments[0])?.naturalWidth", f"#own_{view} img")
-    page.drag("#own_query img", (0.58, 0.52))
-    clicked = answer(page, "#answer")
-    assert clicked.count("<img") == 2
+    drop_query(page, first)
+    drop(page, "own_target", SAMPLE / "target.jpg")
+    draw_box(page, *DISC)
+    content = answer(page, "#answer")
+    page.run("document.querySelector('#own_target button[aria-label=\"Remove Image\"]').click()")
+    alone = answer(page, "#answer", content)
+    assert alone.count("<img") == 1 and "found" not in alone
+    drop(page, "own_target", tmp_path / "text.jpg")
+    told(page, "the target picture text.jpg is no picture that can be read; give JPEG or PNG")
+    drop(page, "own_target", SAMPLE / "target.jpg")
+    answer(page, "#answer")
+    draw_box(page, DISC[0])  # the first corner of another object
+    told(page, "")
 
-    with browser() as other:  # has nothing of the first visitor's
-        other.open(address)
-        other.wait_for("return document.querySelectorAll('#targets img').length == 2")
-        press(other, "Your pictures")
-        other.upload("#own_target input[type=file]", SAMPLE / "target.jpg")
-        other.wait_for("return document.querySelector('#own_target img')?.naturalWidth")
-        press(other, "Paint it")
-        press(other, "Find it")
-        other.wait_for("return document.body.innerText.includes('query picture is missing')")
-        assert other.run("return document.querySelector('#answer .views')") is None
+    draw_box(page, DISC[1])
+    drop_query(page, second)  # while the first is being answered
+    drop(page, "own_target", SAMPLE / "query.jpg")  # the mask of the first must not be asked about in it
+    draw_box(page, *DISC)
+    query, *_ = pictures(answer(page, "#answer"))
+    assert abs(int(query[10, 10, 0]) - 60) < 5
+    assert page.errors() == []
 
-    press(page, "Paint it")
+
+@needs_browser
+@needs_gradio
+def test_odd_uploads_end_in_one_line_on_the_page(address, chromium, tmp_path):
+    page = chromium
+    visit(page, address)
+    (tmp_path / "text.jpg").write_text("no picture")
+    (tmp_path / "empty.png").touch()
+    (tmp_path / "half.jpg").write_bytes((SAMPLE / "query.jpg").read_bytes()[:9000])
+    Image.new("1", (30_000, 30_000)).save(tmp_path / "huge.png")
+    for name, reason in {
+        "text.jpg": "is no picture that can be read; give JPEG or PNG",
+        "empty.png": "is no picture that can be read; give JPEG or PNG",
+        "half.jpg": "is no picture that can be read (image file is truncated",
+        "huge.png": "has 900 million pixels, the limit is 179; reduce it",
+    }.items():
+        page.upload("#own_query input[type=file]", tmp_path / name)
+        page.wait_for(
+            "return document.querySelector('#answer').innerText.trim().startsWith(arguments[0])",
+            f"the query picture {name} {reason}",
+        )
+    page.errors()  # it could not show them
+
+
+@needs_browser
+@needs_gradio
+def test_visitors_ask_by_painting_and_by_samples_and_do_not_see_each_others(address, chromium):
+    page = chromium
+    visit(page, address)
+    drop_query(page, SAMPLE / "query.jpg")
+    drop(page, "own_target", SAMPLE / "target.jpg")
+    press(page, "Paint")
     page.wait_for("return document.querySelector('#editor canvas')")
     page.wait_for("return document.querySelector('#editor').innerText.includes('%')")
-    page.drag("#editor canvas", (0.45, 0.5), (0.5, 0.6), (0.55, 0.5))
-    press(page, "Find it")
-    painted = answer(page, "#answer", clicked)
+    for _ in range(20):  # the editor takes a while until it listens
+        page.drag("#editor canvas", (0.45, 0.5), (0.5, 0.6), (0.55, 0.5))
+        press(page, "Find it")
+        text = "const text = document.querySelector('#answer').innerText;"
+        if "found" in page.wait_for(f"{text} return (text.includes('found') || text.includes('missing')) && text"):
+            break
+    painted = answer(page, "#answer")
+    assert painted.count("<img") == 2
+
+    with browser() as other:
+        visit(other, address)
+        drop(other, "own_target", SAMPLE / "target.jpg")
+        press(other, "Paint")
+        press(other, "Find it")
+        told(other, "the query picture is missing; give it first")
+
     page.run("document.querySelectorAll('tr.tr-body')[1].querySelector('td').click()")
-    assert answer(page, "#answer", painted).count("<img") == 2
+    sample = answer(page, "#answer", painted)
+    assert sample.count("<img") == 2 and pictures(sample)[0].shape != pictures(painted)[0].shape
     assert page.errors() == []
+
+
+@needs_gradio
+def test_a_taken_port_is_named(tmp_path):
+    network = make_network(tmp_path / "net.pth")
+    with socket.create_server(("127.0.0.1", 0)) as other:
+        port = other.getsockname()[1]
+        with pytest.raises(UserError, match=f"port {port} is taken; give --port"):
+            demo.main(["--ckpt_path", str(network), "--device", "cpu", "--port", str(port)])
 
 
 def test_without_gradio_one_line_says_what_to_install(monkeypatch):
@@ -164,5 +293,5 @@ def test_without_gradio_one_line_says_what_to_install(monkeypatch):
 
 
 def test_names_cannot_break_the_page():
-    view = demo.View(np.zeros((4, 4, 3), np.uint8), '<b>"&', 0.5, 0.25)
-    assert "&lt;b&gt;&quot;&amp;" in demo.as_html([view]) and "<b>&quot;" not in demo.as_html([view])
+    panel = demo.Panel(np.zeros((4, 4, 3), np.uint8), '<b>"&', 0.5, 0.25)
+    assert "&lt;b&gt;&quot;&amp;" in demo.as_html([panel]) and "<b>&quot;" not in demo.as_html([panel])

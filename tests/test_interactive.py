@@ -1,7 +1,5 @@
 """inference/interactive.py: what the page shows, without the page."""
 
-from pathlib import Path
-
 import cv2
 import numpy as np
 import pytest
@@ -10,8 +8,8 @@ from PIL import Image
 from common.errors import UserError
 from formats.masks import decode_mask, encode_mask
 from formats.processed import ProcessedTake
-from inference import interactive
-from inference.interactive import answer_pictures, answer_take, grow_mask, object_at, read_upload, take_uids
+from inference import demo
+from inference.interactive import answer_take, object_at, read_layer, read_upload, take_uids
 from inference.predictor import Predictor
 from tests.made import EGO, ROOT
 from tests.made.networks import make_network
@@ -28,29 +26,6 @@ def predictor(tmp_path_factory) -> Predictor:
 @pytest.fixture(scope="module")
 def take(tmp_path_factory) -> ProcessedTake:
     return make_take(tmp_path_factory.mktemp("data"), "take", LAYOUT)
-
-
-@pytest.mark.parametrize("size", [(300, 480), (480, 300), (1200, 900)], ids=str)
-def test_a_mask_grows_from_a_click_over_the_object_and_holds_the_click(predictor, size):
-    image = np.random.default_rng(0).integers(90, 130, (*size, 3), np.uint8)
-    center, radius = (size[1] // 3, size[0] // 2), min(size) // 5
-    image = cv2.circle(image, center, radius, (220, 40, 30), -1)
-    disc = cv2.circle(np.zeros(size, np.uint8), center, radius, 1, -1)
-    mask = grow_mask(predictor.matcher.encoder, image, center)
-    assert mask.shape == size and mask[center[::-1]] == 1
-    assert (mask & disc).sum() / (mask | disc).sum() > 0.8
-
-
-@pytest.mark.parametrize("point", [(0, 0), (740, 499), (740, 0), (0, 499), (370, 250)], ids=str)
-def test_a_click_anywhere_grows_a_mask_and_the_same_one_each_time(predictor, point):
-    image = read_upload(str(PHOTO), "query picture")
-    mask = grow_mask(predictor.matcher.encoder, image, point)
-    assert mask[point[::-1]] == 1 and set(np.unique(mask)) <= {0, 1}
-    np.testing.assert_array_equal(mask, grow_mask(predictor.matcher.encoder, image, point))
-
-
-def test_a_picture_of_one_color_grows_a_mask_too(predictor):
-    assert grow_mask(predictor.matcher.encoder, np.zeros((90, 160, 3), np.uint8), (80, 45))[45, 80] == 1
 
 
 def test_several_targets_at_once_are_answered_as_one_by_one(predictor):
@@ -95,44 +70,29 @@ def test_a_folder_without_processed_takes_has_none(tmp_path):
     assert take_uids(tmp_path) == take_uids(tmp_path / "nowhere") == []
 
 
-def test_without_a_target_the_grown_mask_is_shown_alone(predictor):
-    image = read_upload(str(PHOTO), "query picture")
-    views = answer_pictures(predictor, image, np.ones(image.shape[:2], np.uint8), None)
-    assert [view.title for view in views] == ["your object"]
+@pytest.mark.parametrize("counts", ["oops", "00000"], ids=str)
+def test_a_malformed_mask_is_named(predictor, take, counts):
+    masks = take.masks | {"bad": {EGO: {0: {"size": [4, 4], "counts": counts}}}}
+    with pytest.raises(UserError, match=f"take take, {EGO}, frame 0: the mask of 'bad' is malformed"):
+        answer_take(predictor, ProcessedTake("take", take.folder, masks, [0]), "cup_0", EGO, 0, truth=False)
 
 
-def bad_uploads(folder: Path) -> list[Path]:
-    """Twenty files that are no pictures, whatever they are called."""
-    photo = PHOTO.read_bytes()
-    huge = bytearray((ROOT / "assets/samples/jar/query_mask.png").read_bytes())
-    huge[16:24] = (60000).to_bytes(4, "big") * 2  # announces gigabytes
-    contents = {f"empty.{end}": b"" for end in ("jpg", "png")}
-    contents |= {f"text.{end}": b"no picture" for end in ("jpg", "png", "py")}
-    contents |= {f"zeros.{end}": bytes(9000) for end in ("jpg", "webp")}
-    contents |= {f"noise.{end}": bytes(range(256)) * 40 for end in ("jpg", "gif")}
-    contents |= {"half.jpg": photo[: len(photo) // 2], "head.jpg": photo[:30], "tail.jpg": photo[-3000:]}
-    contents |= {"huge.png": bytes(huge), "head.png": photo[:1] + b"PNG", "head.gif": b"GIF89a", "head.tif": b"II*\0"}
-    contents |= {"page.svg": b"<svg></svg>", "page.html": b"<html></html>", "paper.pdf": b"%PDF-1.7"}
-    contents |= {"archive.zip": b"PK\3\4" + bytes(30)}
-    for name, content in contents.items():
-        (folder / name).write_bytes(content)
-    return [folder / name for name in contents]
+def test_a_painting_is_not_decoded_if_it_is_larger_than_any_picture_that_is_shown(tmp_path):
+    Image.new("RGBA", (13_000, 1)).save(tmp_path / "layer.png")
+    with pytest.raises(UserError, match="layer.png is 13000x1; its picture has at most 960 pixels a side"):
+        read_layer(tmp_path / "layer.png")
 
 
-def test_twenty_bad_uploads_are_twenty_messages_of_one_line_that_name_the_file(tmp_path):
-    paths = bad_uploads(tmp_path)
-    assert len(paths) == 20
-    for path in paths:
-        with pytest.raises(UserError, match=f"^the target picture {path.name} is no picture") as caught:
-            read_upload(str(path), "target picture")
-        assert "\n" not in str(caught.value) and str(tmp_path) not in str(caught.value)
-    with pytest.raises(UserError, match="the target picture is missing"):
-        read_upload(None, "target picture")
-
-
-def test_pictures_are_reduced_and_upright(tmp_path):
-    image = Image.fromarray(np.zeros((1000, 3000, 3), np.uint8))
+def test_pictures_are_upright(tmp_path):
+    image = Image.fromarray(np.zeros((100, 300, 3), np.uint8))
     exif = image.getexif()
     exif[274] = 6  # lies on its side, as phones write it
     image.save(tmp_path / "phone.jpg", exif=exif)
-    assert read_upload(str(tmp_path / "phone.jpg"), "query picture").shape == (interactive.SHOWN_SIDE, 320, 3)
+    assert demo.read_image(str(tmp_path / "phone.jpg"), "query picture").shape == (300, 100, 3)
+
+
+def test_an_upload_that_is_no_picture_is_named_without_a_path_of_this_machine(tmp_path):
+    (tmp_path / "text.jpg").write_text("no picture")
+    with pytest.raises(UserError) as caught:
+        read_upload(str(tmp_path / "text.jpg"), "query picture")
+    assert str(caught.value) == "the query picture text.jpg is no picture that can be read; give JPEG or PNG"

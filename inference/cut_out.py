@@ -1,0 +1,67 @@
+"""The object inside a box that a person drew -> its mask, by its colors."""
+
+import cv2
+import numpy as np
+
+from common.errors import UserError
+
+Box = tuple[int, int, int, int]  # left, top, right, bottom in pixels; right and bottom are the first ones outside
+
+MIN_SIDE = 4  # pixels of a box
+WORK_SIDE = 240  # a box's long side where colors are compared, pixels
+MARGIN = 0.35  # of the box's sides; its surroundings show what is not the object
+CORE = 0.5  # of the box's sides; an ellipse in its middle that is taken to be the object
+CRUMB, HOLE = 0.1, 0.05  # parts below this share of the largest one, and holes below this share of all, are errors
+
+
+def cut_out(image: np.ndarray, box: Box) -> np.ndarray:
+    """(H, W, 3) uint8 RGB and the box around an object -> its mask, (H, W) uint8 of 0 and 1, nothing outside the box.
+
+    1. The box with a margin around it is reduced, and smoothed between its edges.
+    2. GrabCut (Rother et al. 2004): outside the box is background, the box's core is object, colors decide the rest.
+    3. Crumbs go, holes are filled.
+
+    Raises UserError if the box does not lie in the image or has less than MIN_SIDE pixels.
+    """
+    (height, width), (left, top, right, bottom) = image.shape[:2], box
+    if not (0 <= left <= right - MIN_SIDE and right <= width and 0 <= top <= bottom - MIN_SIDE and bottom <= height):
+        raise UserError(
+            f"the box {tuple(box)} is not left, top, right, bottom, in pixels of its {width}x{height} image and at "
+            f"least {MIN_SIDE} apart"
+        )
+    aside, above = round(MARGIN * (right - left)) + 1, round(MARGIN * (bottom - top)) + 1
+    window = np.s_[max(0, top - above) : bottom + above, max(0, left - aside) : right + aside]
+    around = image[window]
+    scale = min(1, WORK_SIDE / max(right - left, bottom - top))
+    size = [max(MIN_SIDE, round(length * scale)) for length in around.shape[1::-1]]
+    small = cv2.resize(np.ascontiguousarray(around), size, interpolation=cv2.INTER_AREA)
+    small = cv2.bilateralFilter(small, 5, 40, 5)
+
+    center = np.array([left + right, top + bottom]) / 2 - (window[1].start, window[0].start)
+    half = np.array([right - left, bottom - top]) / 2
+    x, y = np.meshgrid(*((np.arange(n) + 0.5) * whole / n for n, whole in zip(size, around.shape[1::-1], strict=True)))
+    x, y = abs(x - center[0]) / half[0], abs(y - center[1]) / half[1]  # 1 at the box's sides
+    labels = np.where((x < 1) & (y < 1), cv2.GC_PR_FGD, cv2.GC_BGD).astype(np.uint8)
+    labels[[0, -1]] = labels[:, [0, -1]] = cv2.GC_BGD  # there is some background, even if the box is the whole image
+    labels[np.hypot(x, y) < CORE] = cv2.GC_FGD
+    cv2.setRNGSeed(0)  # its clusters begin at random
+    cv2.grabCut(small, labels, None, np.zeros((1, 65)), np.zeros((1, 65)), 3, cv2.GC_INIT_WITH_MASK)
+    found = _without_crumbs(np.isin(labels, (cv2.GC_FGD, cv2.GC_PR_FGD)).astype(np.uint8))
+
+    mask = np.zeros((height, width), np.uint8)
+    mask[window] = cv2.resize(found, around.shape[1::-1], interpolation=cv2.INTER_NEAREST)
+    inside = np.zeros_like(mask)
+    inside[top:bottom, left:right] = 1
+    return mask & inside
+
+
+def _without_crumbs(mask: np.ndarray) -> np.ndarray:
+    """(h, w) uint8 of 0 and 1, without small parts and small holes."""
+    _, parts, stats, _ = cv2.connectedComponentsWithStats(mask)
+    areas = stats[:, cv2.CC_STAT_AREA]
+    areas[0] = 0  # the background
+    mask = (areas >= CRUMB * areas.max())[parts] & (parts > 0)
+    _, parts, stats, _ = cv2.connectedComponentsWithStats((~mask).astype(np.uint8), connectivity=4)
+    holes = stats[:, cv2.CC_STAT_AREA] < HOLE * mask.sum()
+    holes[np.unique(np.concatenate([parts[0], parts[-1], parts[:, 0], parts[:, -1]]))] = False  # open to the outside
+    return (mask | holes[parts]).astype(np.uint8)
