@@ -65,13 +65,6 @@ def test_a_file_with_another_md5_is_deleted_and_refused(source, tmp_path):
     assert files(tmp_path / "weights") == {}
 
 
-@needs_curl
-def test_an_address_that_does_not_answer_is_named(source, tmp_path):
-    result = run(tmp_path, source, MOCO_URL=(tmp_path / "absent").as_uri())
-    assert result.returncode != 0
-    assert "absent; run again to continue" in result.stderr.splitlines()[-1]
-
-
 def test_wget_is_used_where_curl_is_missing(source, tmp_path):
     tools = tmp_path / "bin"
     tools.mkdir()
