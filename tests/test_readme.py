@@ -30,7 +30,7 @@ SKIPPED = {  # beginning of a command -> why it is not run here
     "python inference/demo.py": "serves until it is stopped; tests/test_demo.py opens its page",
 }
 TINY_TRAINING = (
-    " --backbone random --mode tiny --input_size 64 --batch-pos 2 --warmUpIter 2 --n-epoch 1 --iter-epoch 2"
+    " --backbone efficientnet_lite0 --mode tiny --input_size 64 --batch-pos 2 --warmUpIter 2 --n-epoch 1 --iter-epoch 2"
     " --val_size 4 --num_workers 0 --device cpu"
 )
 SMALL_TAKES = ["--size", "tiny", "--num_train", "2", "--num_val", "1", "--num_test", "1", "--num_frames", "31"]
