@@ -135,18 +135,12 @@ def load_optimizer(optimizer: torch.optim.Adam, state: Any, what: str) -> None:
 
     UserError, in one line, if the state is none of Adam or belongs to another model.
     """
-    parameters = [p for group in optimizer.param_groups for p in group["params"]]
-    try:
-        order = [i for group in state["param_groups"] for i in group["params"]]
-        moments = [state["state"].get(i) for i in order]  # None: this tensor has not had a gradient yet
-        shapes = [moment and moment["exp_avg"].shape for moment in moments]
-    except (KeyError, TypeError, AttributeError):
-        raise UserError(f"{what}: no Adam state") from None
-    if len(shapes) != len(parameters) or any(s not in (None, p.shape) for s, p in zip(shapes, parameters, strict=True)):
-        raise UserError(f"{what}: the optimizer's state belongs to another model ({len(shapes)} tensors)")
     own = optimizer.state_dict()["param_groups"]
-    state = {i: dict(moment) for i, moment in enumerate(moments) if moment is not None}
-    optimizer.load_state_dict({"state": state, "param_groups": own})
+    try:
+        groups = [mine | {"params": group["params"]} for mine, group in zip(own, state["param_groups"], strict=True)]
+        optimizer.load_state_dict({"state": state["state"], "param_groups": groups})
+    except (KeyError, TypeError, AttributeError, ValueError) as error:
+        raise UserError(f"{what}: does not fit this model ({in_a_line(error)})") from None
 
 
 def stored_backbone(stored: Any, weights: Path | None, path: Path) -> Backbone:

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from common.errors import UserError
 from common.files import atomic_write
 
-MAX_WEIGHT = 1e6  # of trained networks, by far; products of larger ones become infinite, and answers NaN
+MAX_WEIGHT = 1e4  # trained ones are below 100; with larger ones than this, products are infinite and answers NaN
 
 
 def write_torch(path: Path, content: Any) -> None:
@@ -59,7 +59,8 @@ def load_state(module: nn.Module, state: Any, what: str) -> None:
         module.load_state_dict(state)
     except RuntimeError as error:
         raise UserError(f"{what}: does not fit this model ({in_a_line(error)})") from None
-    if broken := [name for name, x in state.items() if x.is_floating_point() and not (x.abs() < MAX_WEIGHT).all()]:
+    limits = {name: torch.inf for name, _ in module.named_buffers()}  # variances of batch norms may be large
+    if broken := [name for name, x in state.items() if not (x.abs() < limits.get(name, MAX_WEIGHT)).all()]:
         found = f"{len(broken)} tensors hold NaN or numbers above {MAX_WEIGHT:g}, the first is {broken[0]}"
         raise UserError(f"{what}: {found}; take an earlier file")
 

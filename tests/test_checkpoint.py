@@ -7,13 +7,15 @@ import resource
 from dataclasses import asdict, replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 
 from common.errors import UserError
+from inference.predictor import Predictor
 from model.backbones import make_backbone
 from model.checkpoint import load_checkpoint, load_matching, load_optimizer, save_checkpoint, stored_options
-from model.weights import write_torch
+from model.weights import MAX_WEIGHT, write_torch
 from model.xsegtx import MODES, XSegTx, XSegTxConfig
 from tests.made.networks import random_backbone
 
@@ -114,22 +116,17 @@ def test_wrapped_models_are_loaded_without_their_prefix(backbone, tmp_path):
     assert load_checkpoint(tmp_path / "wrapped.pth").model.config == model.config
 
 
-def test_an_optimizer_goes_on_where_it_stopped(tmp_path):
+def test_an_optimizer_goes_on_where_it_stopped_and_one_of_another_model_is_refused(tmp_path):
     loaded = load_checkpoint(published_file(tmp_path / "net.pth"))
     optimizer = torch.optim.Adam(loaded.model.parameters(), lr=2e-4)
     load_optimizer(optimizer, loaded.optimizer, "net.pth, optimizer")
     assert optimizer.param_groups[0]["lr"] == 2e-4  # its own
     first = next(loaded.model.parameters())
     assert torch.equal(optimizer.state[first]["exp_avg"], loaded.optimizer["state"][0]["exp_avg"])
-
-
-def test_an_optimizer_of_another_model_is_refused(tmp_path):
-    state = load_checkpoint(published_file(tmp_path / "net.pth")).optimizer
-    for config in (XSegTxConfig("large"), XSegTxConfig("small", 96)):
-        with pytest.raises(UserError, match="belongs to another model"):
-            load_optimizer(torch.optim.Adam(XSegTx(config).parameters()), state, "net.pth, optimizer")
-    with pytest.raises(UserError, match="no Adam state"):
-        load_optimizer(torch.optim.Adam(XSegTx().parameters()), {}, "net.pth, optimizer")
+    other = torch.optim.Adam(XSegTx(XSegTxConfig("large")).parameters())
+    for state in (loaded.optimizer, {}, [1]):
+        with pytest.raises(UserError, match="net.pth, optimizer: does not fit this model"):
+            load_optimizer(other, state, "net.pth, optimizer")
 
 
 def test_a_damaged_file_is_refused_in_one_line(tmp_path):
@@ -266,8 +263,15 @@ def test_a_checkpoint_names_no_place_to_get_its_backbone_from(ours, tmp_path):
             load_checkpoint(tmp_path / "net.pth", tmp_path / "net.pth")
 
 
-def test_weights_that_would_give_no_number_are_refused(tmp_path):
-    state = XSegTx().state_dict()
+def test_weights_that_would_give_no_number_are_refused(ours, tmp_path):
     for bad in (torch.nan, torch.inf, 1e30):
-        encoder = {name: torch.full_like(tensor, bad) for name, tensor in state.items()}
-        assert "encoder: 108 tensors hold NaN" in refused(published_file(tmp_path / "net.pth", encoder=encoder))
+        encoder = {name: torch.full_like(tensor, bad) for name, tensor in ours["encoder"].items()}
+        torch.save(ours | {"encoder": encoder}, tmp_path / "net.pth")
+        assert "encoder: 108 tensors hold NaN" in refused(tmp_path / "net.pth")
+
+
+def test_the_largest_weights_that_are_taken_give_numbers(ours, tmp_path):
+    encoder = {name: torch.full_like(tensor, 0.99 * MAX_WEIGHT) for name, tensor in ours["encoder"].items()}
+    torch.save(ours | {"encoder": encoder}, tmp_path / "net.pth")
+    picture, mask = np.random.default_rng(0).integers(0, 256, (96, 96, 3), np.uint8), np.eye(96, dtype=bool)
+    assert np.isfinite(Predictor.load(tmp_path / "net.pth", "cpu").segment(picture, mask, picture)[1])
