@@ -1,15 +1,19 @@
 """docs/tour.ipynb, its cells run one after the other as a notebook runs them.
 
-This runs it and saves its outputs (pip install nbconvert ipykernel):
+This runs it and saves its outputs (pip install nbconvert ipykernel ipywidgets):
 
     jupyter nbconvert --to notebook --execute --inplace docs/tour.ipynb
 """
 
+import base64
+import io
 import json
+import re
 import sys
 from pathlib import Path
 
 import matplotlib
+from PIL import Image
 
 from inference import predictor
 from tests.made import ROOT
@@ -33,5 +37,13 @@ def test_the_tour_runs_from_its_first_cell_to_its_last(tmp_path, monkeypatch, ca
     assert not Path(names["folder"].name).exists()
 
 
-def test_the_tour_is_small_enough_to_open_on_the_web():
-    assert NOTEBOOK.stat().st_size < 1_500_000
+def test_what_the_tour_shows_is_found_whole_and_visible():
+    outputs = [out for cell in json.loads(NOTEBOOK.read_text())["cells"] for out in cell.get("outputs", ())]
+    printed = "".join("".join(out["text"]) for out in outputs if out["output_type"] == "stream")
+    found = [int(percent) for percent in re.findall(r"IoU (\d+)%", printed)]
+    assert len(found) == 3 and min(found) > 50
+    assert {out.get("name", "stdout") for out in outputs} == {"stdout"} and "/" not in printed  # no warnings, no paths
+    pictures = [base64.b64decode(out["data"]["image/jpeg"]) for out in outputs if "data" in out]
+    assert len(pictures) == 4
+    assert all(Image.open(io.BytesIO(picture)).width >= 1000 for picture in pictures)
+    assert NOTEBOOK.stat().st_size < 1_000_000  # the web shows it
