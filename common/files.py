@@ -123,19 +123,6 @@ def named_errors(path: Path) -> Iterator[None]:
         raise
 
 
-def link_or_copy(source: Path, path: Path) -> None:
-    """Give a finished file a second name, atomically. Files are replaced, never changed, so sharing is safe."""
-    temporary = temporary_name(path)
-    try:
-        os.link(source, temporary)
-        temporary.replace(path)
-    except OSError:  # a file system without links
-        with atomic_write(path, "wb") as file, source.open("rb") as original:
-            shutil.copyfileobj(original, file)
-    finally:
-        temporary.unlink(missing_ok=True)  # a rename does nothing if `path` is a name of this file already
-
-
 def file_digest(path: Path) -> str:
     """SHA-256 of a file, hexadecimal."""
     digest = hashlib.sha256()

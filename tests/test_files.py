@@ -14,7 +14,6 @@ import pytest
 from common.errors import UserError
 from common.files import (
     atomic_write,
-    link_or_copy,
     read_json,
     remove_leftovers,
     write_json,
@@ -43,7 +42,7 @@ def wait_until_it_waits(process: subprocess.Popen, holder: subprocess.Popen) -> 
 
 
 def start(code: str, *words: str | Path) -> subprocess.Popen:
-    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
+    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
     return subprocess.Popen([sys.executable, "-c", code, *words], cwd=ROOT, **pipes)
 
 
@@ -121,8 +120,7 @@ for _ in range(50):
 
 def test_of_two_writers_of_a_folder_the_second_waits_and_then_names_what_is_there(tmp_path):
     folder = tmp_path / "folder"
-    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
-    first = subprocess.Popen([sys.executable, "-c", WRITE_FOLDER, folder, "slowly"], cwd=ROOT, **pipes)
+    first = start(WRITE_FOLDER, folder, "slowly")
     assert first.stdout.readline() == "half\n"
     second = start(WRITE_FOLDER, folder)
     wait_until_it_waits(second, first)
@@ -133,10 +131,8 @@ def test_of_two_writers_of_a_folder_the_second_waits_and_then_names_what_is_ther
 
 
 def test_a_killed_writer_of_a_folder_leaves_nothing_that_the_next_one_would_keep(tmp_path):
-    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True}
     for name in ("folder", "folder.2"):  # whose leftovers are its own
-        words = [sys.executable, "-c", WRITE_FOLDER, tmp_path / name, "slowly"]
-        with subprocess.Popen(words, cwd=ROOT, **pipes) as killed:
+        with start(WRITE_FOLDER, tmp_path / name, "slowly") as killed:
             assert killed.stdout.readline() == "half\n"
             killed.kill()
     assert start(WRITE_FOLDER, tmp_path / "folder").wait(timeout=60) == 0
@@ -168,24 +164,6 @@ def test_leftovers_of_a_file_are_those_of_its_own_name_whatever_signs_are_in_it(
     assert sorted(tmp_path.iterdir()) == sorted(others)
     remove_leftovers(tmp_path)
     assert not list(tmp_path.iterdir())
-
-
-@pytest.mark.parametrize("links", [True, False])
-def test_a_second_name_has_the_content_of_the_first(tmp_path, monkeypatch, links):
-    def refuse(*_):
-        raise PermissionError
-
-    if not links:
-        monkeypatch.setattr(os, "link", refuse)
-    first, second = tmp_path / "first", tmp_path / "second"
-    first.write_text("new")
-    second.write_text("old")
-    link_or_copy(first, second)
-    link_or_copy(first, second)  # a second time leaves nothing behind either
-    with atomic_write(first) as file:  # replacing one leaves the other alone
-        file.write("newer")
-    assert second.read_text() == "new"
-    assert len(list(tmp_path.iterdir())) == 2
 
 
 def test_iterators_of_pairs_are_written_as_objects_one_pair_at_a_time(tmp_path):

@@ -7,7 +7,6 @@ import shutil
 import signal
 import subprocess
 import sys
-import time
 from types import SimpleNamespace
 
 import pytest
@@ -23,7 +22,7 @@ from common.parallel import (
 )
 from tests.made import ROOT
 from tests.made.jobs import die_at_three, double, fail_at_three
-from tests.made.scripts import living, wait_for_the_end
+from tests.made.scripts import wait_for_the_end
 
 MB = 1 << 20
 
@@ -99,35 +98,21 @@ def test_a_killed_process_is_named_in_one_line_and_none_is_left():
     assert "\n" not in str(caught.value) and set(multiprocessing.active_children()) <= before
 
 
-def test_processes_of_others_outlive_a_pool_that_is_broken_off():
-    before = set(multiprocessing.active_children())
-    other = multiprocessing.get_context("spawn").Process(target=time.sleep, args=(60,))
-    other.start()
-    try:
-        jobs = run_jobs(double, range(100), 2)
-        next(jobs)
-        jobs.close()
-        assert other.is_alive() and set(multiprocessing.active_children()) <= before | {other}
-    finally:
-        other.kill()
-        other.join()
-
-
 BUSY = """
 import sys, time
 import numpy as np
 from torch.utils.data import DataLoader
 from common.errors import run_script
 from common.parallel import loader_failures, run_jobs, start_loader_worker
-from tests.made.jobs import sleep
+from tests.made.jobs import say_busy, sleep
 
 class Pictures:
     def __len__(self):
         return 9
 
     def __getitem__(self, index):
-        if index == 2:
-            print("busy", flush=True)
+        if index in (2, 3):
+            say_busy()
         return np.zeros(1 << 20, np.uint8)  # more than a pipe takes
 
 def pool():
@@ -152,7 +137,7 @@ def busy(tmp_path, request):
     command, pipes = [sys.executable, script, request.param], {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
     environment = {**os.environ, "PYTHONPATH": str(ROOT)}
     process = subprocess.Popen(command, **pipes, text=True, env=environment, start_new_session=True)
-    assert process.stdout.readline() == "busy\n"
+    assert process.stdout.readline() == process.stdout.readline() == "busy\n"
     yield process
     with contextlib.suppress(ProcessLookupError):
         os.killpg(process.pid, signal.SIGKILL)
@@ -164,7 +149,7 @@ def test_ctrl_c_ends_all_at_once_without_a_traceback(busy):
     os.killpg(busy.pid, signal.SIGINT)  # a terminal sends it to parent and workers alike
     _, stderr = busy.communicate(timeout=60)
     assert (busy.returncode, stderr) == (130, "interrupted; run the same command again to continue\n")
-    assert not living(busy)
+    wait_for_the_end(busy)
 
 
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM])

@@ -7,7 +7,6 @@ from typing import Any
 import torch
 
 from common.errors import UserError
-from common.files import link_or_copy
 from model.backbone import Backbone
 from model.checkpoint import Checkpoint, load_optimizer, save_checkpoint
 from model.device import PRECISIONS, autocast
@@ -76,9 +75,8 @@ class TrainState:
     def save(self, paths: list[Path], **about: Any) -> None:
         """Write a checkpoint, under each of `paths`, from which training goes on as if it had never stopped."""
         about |= {"step": self.step, "history": self.history, "scaler": self.scaler.state_dict()}
-        save_checkpoint(paths[0], self.backbone, self.network, self.optimizer, **about)
-        for path in paths[1:]:
-            link_or_copy(paths[0], path)
+        for path in paths:
+            save_checkpoint(path, self.backbone, self.network, self.optimizer, **about)
 
     def restore(self, checkpoint: Checkpoint, path: Path) -> None:
         """Go on from a checkpoint whose `encoder` is the network that this state was made with.

@@ -2,6 +2,7 @@
 
 import os
 import signal
+import sys
 import time
 
 from common.errors import UserError
@@ -23,6 +24,11 @@ def die_at_three(number: int) -> int:
     return number
 
 
+def say_busy() -> None:
+    sys.stdout.write("busy\n")  # at once, unlike print: two processes write into one pipe
+    sys.stdout.flush()
+
+
 def sleep(number: int) -> None:
-    print("busy", flush=True)
+    say_busy()
     time.sleep(600)

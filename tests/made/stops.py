@@ -17,7 +17,7 @@ from train.log import Log
 from train.state import TrainState
 
 FULL_DISK = "a full disk"
-WRITES = ("checkpoint", "further name", "line of the log")  # kinds of events at which the disk can be full
+WRITES = ("checkpoint", "line of the log")  # kinds of events at which the disk can be full
 # Imports take seconds: they are done once, in a process of which all others are copies.
 context = multiprocessing.get_context("forkserver")
 context.set_forkserver_preload([__name__])
@@ -79,7 +79,6 @@ def _train(end: tuple | None, how: signal.Signals | str, queue: Any, given: tupl
     note_calls(TrainState, "set_rate", "step")
     note_calls(train.engine, "score_batch", "batch of a validation")
     note_calls(train.state, "save_checkpoint", "checkpoint", fill_disk)
-    note_calls(train.state, "link_or_copy", "further name", fill_disk)
     note_calls(Log, "write", "line of the log", write_half)
     try:
         run_script(lambda: run_training(*given))
