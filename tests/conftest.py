@@ -5,12 +5,18 @@ import shutil
 import signal
 from pathlib import Path
 
+from hypothesis import HealthCheck, settings
+
 # Before torch is imported; inherited by the scripts that tests start. The suite runs one process a core, and sums on a
 # CPU depend on the thread count in their last bits.
 os.environ["OMP_NUM_THREADS"] = "1"
 
 # A shell ignores Ctrl-C in what it starts with `&`, and all processes started from there would inherit that.
 signal.signal(signal.SIGINT, signal.default_int_handler)
+
+# No test measures time, also not how long an example takes or how long it takes to be drawn.
+settings.register_profile("suite", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("suite")
 
 MEMORY = Path("/dev/shm")
 if MEMORY.is_dir() and not os.statvfs(MEMORY).f_flag & os.ST_NOEXEC and shutil.disk_usage(MEMORY).free > 4 << 30:

@@ -25,7 +25,7 @@ def path(tmp_path_factory):
     return tmp_path_factory.mktemp("json") / "file.json"
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 @given(
     inner=st.dictionaries(st.text(), values, max_size=4),
     others=st.dictionaries(st.text(), values),

@@ -51,13 +51,13 @@ def test_lzstring_gives_the_counts_back(mask):
     assert decode_lzstring(encode_lzstring(counts)) == counts
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 @given(masks(), st.integers(1, 120))
 def test_letterboxing_from_the_runs_equals_decoding_padding_and_resizing(mask, side):
     np.testing.assert_array_equal(letterbox_mask(encode_mask(mask), side), letterbox(mask, side))
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 @given(masks(), st.integers(1, 200), st.integers(1, 200))
 def test_resizing_from_the_runs_equals_opencvs_nearest_neighbour(mask, height, width):
     expected = cv2.resize(mask, (width, height), interpolation=cv2.INTER_NEAREST)

@@ -180,7 +180,7 @@ def test_zeros_behind_the_end_of_a_frame_are_no_damage(tmp_path):
         assert read_frame(tmp_path / "0.jpg").shape == (16, 24, 3)
 
 
-@settings(max_examples=200, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=200, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(st.data())
 def test_a_damaged_frame_is_a_picture_or_one_line(tmp_path, data):
     content = jpeg(16, 24)

@@ -66,7 +66,7 @@ def test_every_wanted_frame_is_the_one_that_a_plain_decode_shows_at_its_rank(str
         assert all(read_number(image) == number for number, image in frames)
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(name=st.sampled_from([name for name in STREAMS if name.startswith("H.264")]), data=st.data())
 def test_any_choice_of_frames_comes_out_exactly(streams, name, data):
     path, oracle = streams(name)
