@@ -29,13 +29,13 @@ from torch.utils.data import DataLoader
 from tqdm import tqdm
 
 from common.arguments import Parser, add_data_path, add_setting, add_splits_path, at_least
-from common.errors import UserError, printable, warn_once
+from common.errors import UserError, warn_once
+from common.files import write_json
 from common.parallel import default_workers, loader_failures, loader_workers, split_by_work, start_loader_worker
 from formats.processed import ProcessedTake
 from formats.takes import find_split_path, read_split
-from inference.matcher import Matcher
 from inference.own_method import MethodMatcher
-from inference.predict_takes import ChunkDataset, ChunkPlan, TakePlan, plan_take, predict_takes
+from inference.predict_takes import AnyMatcher, ChunkDataset, ChunkPlan, TakeChunks, plan_chunks, predict_takes
 from inference.predictor import Predictor
 from inference.resumable_run import ResumableRun
 from model.device import PRECISION_HELP, PRECISIONS, default_precision, resolve_device
@@ -46,7 +46,13 @@ CHECKPOINT_DIRS = {
     "ego-exo": ("egoexo_v2_480x480", BOTH_DIR),
     "exo-ego": ("egoexo_v2_480x480_reverse", BOTH_DIR),
 }
-NETWORK_OPTIONS = ("ckpt_path", "backbone_weights", "precision", "batch_size", "compile")  # not of an own method
+NETWORK_Oplan_takesIONS = (
+    "ckpt_path",
+    "backbone_weights",
+    "precision",
+    "batch_size",
+    "compile",
+)  # not of an own method
 SKIPPED_STATUS = 3  # the results file is there, but takes are missing from it
 
 
@@ -69,10 +75,9 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     workers = "processes that read and letterbox; 0: none but this one (default: 1 beside a CPU, up to 8 beside a GPU)"
     add("--num_workers", type=at_least(0), help=workers)
     add("--compile", action="store_true", help="torch.compile; on a CPU only the transformer, as backbones take long")
-    add("--strict", action="store_true", help="stop at the first take that cannot be read")
     add("--overwrite", action="store_true", help="replace a results file of another checkpoint or of unknown origin")
     args = parser.parse_args(argv)
-    for name in NETWORK_OPTIONS:
+    for name in NETWORK_Oplan_takesIONS:
         if args.predictor and getattr(args, name):
             raise UserError(f"--{name} is for the network; a method of your own takes KEY=VALUE behind --predictor")
     return args
@@ -88,12 +93,11 @@ def main(argv: list[str] | None = None) -> int:
     uids = read_split(args.splits_path or find_split_path(args.data_path), args.split)
     plans, failed = plan_takes(uids, args, matcher.batch_size)
     more = {"predictor": matcher.class_name, "predictor_args": matcher.arguments} if args.predictor else {}
-    run = ResumableRun(args.out_path, args.setting, args.split, source, args.precision, matcher.batch_size, **more)
+    run = ResumableRun(args.out_path, args.setting, args.split, source, matcher.precision, matcher.batch_size, **more)
     with run.claimed() if rank == 0 else contextlib.nullcontext():
         if world > 1:
             dist.barrier()  # the others wait until rank 0 has the files for itself
-        made = None if args.overwrite else run.made_already(plans)
-        if made:
+        if not args.overwrite and (made := run.made_already(plans)):
             when = f"by commit {made['commit']}, {made['date']}"
             print(f"{run.results_path} is complete already ({when}); delete it to predict again")
             status = 0
@@ -108,20 +112,17 @@ def main(argv: list[str] | None = None) -> int:
     return status
 
 
-def load_matcher(
-    args: argparse.Namespace, device: torch.device, world: int, rank: int
-) -> tuple[Matcher | MethodMatcher, Path]:
+def load_matcher(args: argparse.Namespace, device: torch.device, world: int, rank: int) -> tuple[AnyMatcher, Path]:
     """The network, or a method of the user's own, and the file that it is from."""
     if args.predictor:
         matcher = MethodMatcher(*args.predictor, device=device)
         source, description = matcher.path, f"{' '.join(args.predictor)}, on {world} x {device}"
     else:
         source = args.ckpt_path or default_checkpoint(args.setting)
-        args.precision = args.precision or default_precision(device)
-        options = (args.precision, args.batch_size, args.compile, args.backbone_weights)
-        predictor = Predictor.load(source, device, *options)
+        precision = args.precision or default_precision(device)
+        predictor = Predictor.load(source, device, precision, args.batch_size, args.compile, args.backbone_weights)
         matcher = predictor.matcher
-        description = f"{source}: {predictor.description}, on {world} x {device} in {args.precision}"
+        description = f"{source}: {predictor.description}, on {world} x {device} in {precision}"
         if rank == 0 and predictor.settings and args.setting not in predictor.settings:
             warn_once(f"{source} was trained for {' and '.join(predictor.settings)}, not for {args.setting}")
     if rank == 0:
@@ -158,15 +159,13 @@ def default_checkpoint(setting: str) -> Path:
 
 def plan_takes(
     uids: list[str], args: argparse.Namespace, batch_size: int
-) -> tuple[dict[str, TakePlan], dict[str, str]]:
+) -> tuple[dict[str, TakeChunks], dict[str, str]]:
     """The plan of each take, and why others cannot be read. UserError if there is nothing to do."""
     plans, failed = {}, {}
     for uid in uids:
         try:
-            plans[uid] = plan_take(ProcessedTake.read(args.data_path, uid), args.setting, batch_size)
+            plans[uid] = plan_chunks(ProcessedTake.read(args.data_path, uid), args.setting, batch_size)
         except UserError as error:
-            if args.strict:
-                raise
             failed[uid] = str(error)
     if not plans:
         reason = next(iter(failed.values()))
@@ -175,24 +174,28 @@ def plan_takes(
 
 
 def predict_part(
-    args: argparse.Namespace, matcher: Matcher | MethodMatcher, run: ResumableRun, plans: dict[str, TakePlan], rank: int
+    args: argparse.Namespace,
+    matcher: AnyMatcher,
+    run: ResumableRun,
+    plans: dict[str, TakeChunks],
+    rank: int,
 ) -> dict:
     """Predict this rank's takes, but for those that a stopped run has finished; returns counts and times."""
     begin = time.perf_counter()
-    todo = [plan for plan in plans.values() if not run.has(plan)]
+    todo = [plan for plan in plans.values() if not run.part_path(plan).exists()]
+    write = lambda uid, result: write_json(run.part_path(plans[uid]), result)  # noqa: E731
     for plan in todo:
         if not plan.chunks:  # a take without a pair still has its objects in the file
-            run.write(plan, plan.empty_result())
+            write(plan.uid, plan.empty_result())
     total, pairs = (sum(plan.pair_count for plan in some) for some in (plans.values(), todo))
     loader = make_loader(args, matcher, [chunk for plan in todo for chunk in plan.chunks])
     with loader_failures(), tqdm(total=total, initial=total - pairs, unit="pair", disable=rank > 0) as bar:
         bar.set_description(args.setting)
-        write = lambda uid, result: run.write(plans[uid], result)  # noqa: E731
-        failed, stages = predict_takes(matcher, loader, plans, write, bar.update, args.strict)
+        failed, stages = predict_takes(matcher, loader, plans, write, bar.update)
     return {"pairs": pairs, "seconds": time.perf_counter() - begin, "stages": stages, "failed": failed}
 
 
-def make_loader(args: argparse.Namespace, matcher: Matcher | MethodMatcher, chunks: list[ChunkPlan]) -> DataLoader:
+def make_loader(args: argparse.Namespace, matcher: AnyMatcher, chunks: list[ChunkPlan]) -> DataLoader:
     dataset = ChunkDataset(args.data_path, args.setting, matcher.side, chunks, single=bool(args.predictor))
     on_gpu = matcher.device.type == "cuda"
     workers = args.num_workers
@@ -206,7 +209,11 @@ def make_loader(args: argparse.Namespace, matcher: Matcher | MethodMatcher, chun
 
 
 def finish(
-    args: argparse.Namespace, run: ResumableRun, plans: dict[str, TakePlan], failed: dict[str, str], reports: list[dict]
+    args: argparse.Namespace,
+    run: ResumableRun,
+    plans: dict[str, TakeChunks],
+    failed: dict[str, str],
+    reports: list[dict],
 ) -> int:
     """Write the results file and the run's record, print the summary; returns the exit status."""
     stages: Counter[str] = Counter()
@@ -220,7 +227,7 @@ def finish(
     print(f"{pairs} pairs in {seconds:.1f} s, {pairs / max(seconds, 1e-9):.2f} pairs/s on {len(reports)} process(es)")
     print("time by stage: " + ", ".join(f"{stage} {value:.1f} s" for stage, value in stages.items()))
     for uid, reason in failed.items():
-        print(printable(f"skipped take {uid}: {reason}"), file=sys.stderr)
+        print(f"skipped take {uid}: {reason}", file=sys.stderr)
     print(f"{len(done)} takes in {run.results_path}" + (f", {len(failed)} skipped" if failed else ""))
     return SKIPPED_STATUS if failed else 0
 

@@ -31,7 +31,7 @@ from formats.masks import decode_mask, encode_mask
 from formats.processed import ProcessedTake, read_frame
 from formats.results import THRESHOLD, camera_pair_key
 from inference.matcher import Matcher
-from inference.predict_takes import ChunkDataset, TakePlan, plan_take, predict_takes
+from inference.predict_takes import ChunkDataset, TakeChunks, plan_chunks, predict_takes
 from model.backbone import Backbone, mask_to_image, normalize_image, resnet50_backbone
 from model.device import PRECISIONS, resolve_device
 from model.features import View
@@ -71,7 +71,7 @@ def main() -> None:
         processed = process_takes(Path(folder))
         (uid,) = read_json(Path(folder) / "split.json", "run it again")["test"]
         take = ProcessedTake.read(processed, uid)
-        plan = plan_take(take, args.setting, matcher.batch_size)
+        plan = plan_chunks(take, args.setting, matcher.batch_size)
         for number in range(args.rounds + 1):
             chunk = plan.chunks[number % len(plan.chunks)]
             frame = chunk.frames[number % len(chunk.frames)]
@@ -116,11 +116,11 @@ def predict_plainly(
     return entries
 
 
-def predict_our_way(matcher: Matcher, setting: str, take: ProcessedTake, plan: TakePlan) -> dict:
+def predict_our_way(matcher: Matcher, setting: str, take: ProcessedTake, plan: TakeChunks) -> dict:
     """Masks and existence of the pairs of a plan with one chunk, as the results file has them."""
     chunks, written = ChunkDataset(take.folder.parent, setting, matcher.side, plan.chunks), {}
     # A generator, so that the reading belongs to the time.
-    predict_takes(matcher, (chunks[i] for i in range(1)), {take.uid: plan}, written.__setitem__, strict=True)
+    predict_takes(matcher, (chunks[i] for i in range(1)), {take.uid: plan}, written.__setitem__)
     return written[take.uid]["masks"]
 
 

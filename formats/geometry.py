@@ -75,17 +75,17 @@ def same_shape(size: Size, other: Size) -> bool:
 
 
 def unletterbox(square: np.ndarray, size: Size) -> np.ndarray:
-    """Cut the image out of its padding: (S, S) array -> (*size) array.
+    """Cut the image out of its padding: (..., S, S) array or tensor -> (..., *size).
 
     `size` is the image's (H, W) as it lies in the square, with a long side of S: `eval_size(...)` of a prediction that
     goes to the benchmark, the image's own size if the square was resized to its long side.
     """
     side = max(size)
-    if square.shape != (side, side):
+    if tuple(square.shape[-2:]) != (side, side):
         raise ValueError(f"an image of size {size} cannot be cut out of an array of shape {square.shape}")
     height, width = size
     top, left = (side - height) // 2, (side - width) // 2
-    return square[top : top + height, left : left + width]
+    return square[..., top : top + height, left : left + width]
 
 
 @lru_cache(maxsize=64)

@@ -7,7 +7,9 @@ import torch
 from torch import Tensor
 
 from common.errors import UserError, warn_once
-from inference.closer_look import CloserLook
+from formats.geometry import Size, unletterbox
+from formats.results import THRESHOLD
+from inference.closer_look import CloserLook, resize_prob
 from model.backbone import STRIDE, Backbone
 from model.device import PRECISIONS, autocast, tf32
 from model.features import Encoder, crop, seen
@@ -150,6 +152,11 @@ class Matcher:
     def _batches(self, function: Callable[..., Tensor], *inputs: Tensor) -> Tensor:
         parts = [function(*part) for part in zip(*(x.split(self.batch_size) for x in inputs), strict=True)]
         return torch.cat(parts)
+
+
+def mask_in_image(prob: Tensor, size: Size) -> Tensor:
+    """Probabilities (P, S, S) in letterboxed images -> masks (P, H, W) bool in the images, which are of `size`."""
+    return unletterbox(resize_prob(prob, max(size)) > THRESHOLD, size)
 
 
 def default_batch_size(device: torch.device, precision: str, config: XSegTxConfig) -> int:

@@ -23,10 +23,11 @@ from common.errors import UserError
 from formats.geometry import EVAL_SIDE, Size, eval_size, letterbox, unletterbox
 from formats.masks import encode_mask, letterbox_mask, resize_mask
 from formats.processed import CameraPair, ProcessedTake, read_frame
-from formats.results import THRESHOLD, camera_pair_key
-from inference.closer_look import resize_prob
-from inference.matcher import Matcher, PairBatch
+from formats.results import camera_pair_key
+from inference.matcher import Matcher, PairBatch, mask_in_image
 from inference.own_method import Frame, MethodMatcher
+
+AnyMatcher = Matcher | MethodMatcher
 
 
 class ChunkPlan(NamedTuple):
@@ -38,7 +39,7 @@ class ChunkPlan(NamedTuple):
 
 
 @dataclass(frozen=True)
-class TakePlan:
+class TakeChunks:
     """The pairs to predict of a take: all that is needed of its annotation.json, except for the masks."""
 
     uid: str
@@ -80,7 +81,7 @@ def pairs_by_frame(take: ProcessedTake, setting: str) -> dict[int, list[CameraPa
     return dict(sorted(frames.items()))
 
 
-def plan_take(take: ProcessedTake, setting: str, batch_size: int) -> TakePlan:
+def plan_chunks(take: ProcessedTake, setting: str, batch_size: int) -> TakeChunks:
     """Cut a take into chunks of at most `batch_size` pairs, or of one frame where that has more."""
     chunks, frames, count, planes = [], [], 0, 0
     for frame, pairs in pairs_by_frame(take, setting).items():
@@ -94,7 +95,7 @@ def plan_take(take: ProcessedTake, setting: str, batch_size: int) -> TakePlan:
     if frames:
         chunks.append(ChunkPlan(take.uid, take.digest, tuple(frames), count, planes))
     query_frames = {pair: list(take.masks[pair.object_name][pair.query_camera]) for pair in take.camera_pairs(setting)}
-    return TakePlan(take.uid, take.digest, take.subsample_idx, list(take.masks), query_frames, chunks)
+    return TakeChunks(take.uid, take.digest, take.subsample_idx, list(take.masks), query_frames, chunks)
 
 
 class ChunkDataset(Dataset):
@@ -129,8 +130,8 @@ class ChunkDataset(Dataset):
 
 
 def read_pairs(take: ProcessedTake, number: int, pairs: Sequence[CameraPair], side: int | None) -> Frame:
-    """Read the images and masks of a frame's pairs, letterboxed to `side` or of the frame's own size. UserError names
-    what is unreadable.
+    """Read the images and masks of a frame's pairs, letterboxed to `side` or of the frame's own size. Raises UserError
+    if an image cannot be read.
     """
     frame = Frame(take.uid, number, take.folder, pairs, images={}, masks={}, video_sizes={})
     for pair in pairs:
@@ -140,21 +141,10 @@ def read_pairs(take: ProcessedTake, number: int, pairs: Sequence[CameraPair], si
                 frame.images[camera] = letterbox(image, side) if side else image
                 frame.video_sizes[camera] = take.video_size(camera) or image.shape[:2]
         if pair[:2] not in frame.masks:
-            size = side or frame.images[pair.query_camera].shape[:2]
-            frame.masks[pair[:2]] = read_query_mask(take, pair, number, size)
+            rle = take.masks[pair.object_name][pair.query_camera][number]
+            image = frame.images[pair.query_camera]
+            frame.masks[pair[:2]] = letterbox_mask(rle, side) if side else resize_mask(rle, image.shape[:2])
     return frame
-
-
-def read_query_mask(take: ProcessedTake, pair: CameraPair, frame: int, size: int | Size) -> np.ndarray:
-    """Letterboxed to the side `size`, or resized to (H, W)."""
-    try:
-        rle = take.masks[pair.object_name][pair.query_camera][frame]
-        return letterbox_mask(rle, size) if isinstance(size, int) else resize_mask(rle, size)
-    except (ValueError, TypeError, KeyError) as error:
-        raise UserError(
-            f"mask of object {pair.object_name!r}, camera {pair.query_camera}, frame {frame}, take {take.uid} is "
-            f"unreadable: {error}"
-        ) from None
 
 
 def batch_of(frames: Sequence[Frame]) -> PairBatch:
@@ -174,18 +164,16 @@ def batch_of(frames: Sequence[Frame]) -> PairBatch:
 
 
 def predict_takes(
-    matcher: Matcher | MethodMatcher,
+    matcher: AnyMatcher,
     chunks: Iterable[Chunk | UnreadableChunk],
-    plans: Mapping[str, TakePlan],
+    plans: Mapping[str, TakeChunks],
     write: Callable[[str, dict], None],
     progress: Callable[[int], None] = lambda pairs: None,
-    strict: bool = False,
 ) -> tuple[dict[str, str], dict[str, float]]:
     """Predict every chunk; hand each finished take to `write(take_uid, result)`, as the results file has it.
 
     The chunks of a take must follow each other; `plans` has the plan of each take. `progress` is told the number of
-    pairs done. Returns the reason for each take that could not be read, and seconds by stage; with `strict` the first
-    reason is raised as a UserError.
+    pairs done. Returns the reason for each take that could not be read, and seconds by stage.
     """
     failed: dict[str, str] = {}
     seconds = Counter(read=0.0, network=0.0, encode=0.0)
@@ -197,8 +185,6 @@ def predict_takes(
             if isinstance(chunk, Chunk):
                 with stage(seconds, "encode"):
                     fill(result, chunk, masks, existence)
-            elif strict:
-                raise UserError(f"take {uid}: {chunk.reason}")
             else:
                 failed.setdefault(uid, chunk.reason)
             progress(chunk.plan.pair_count)
@@ -210,7 +196,7 @@ def predict_takes(
 
 
 def predict_chunks(
-    matcher: Matcher | MethodMatcher, chunks: Iterable[Chunk | UnreadableChunk], seconds: Counter[str]
+    matcher: AnyMatcher, chunks: Iterable[Chunk | UnreadableChunk], seconds: Counter[str]
 ) -> Iterator[tuple[Chunk | UnreadableChunk, Tensor | None, Tensor | None]]:
     """(chunk, masks (P, 480, 480) bool, existence (P,)), on the CPU; both None for a chunk that could not be read.
 
@@ -227,10 +213,10 @@ def predict_chunks(
         waiting = chunk, *started
 
 
-def start_prediction(matcher: Matcher | MethodMatcher, chunk: Chunk) -> tuple[Tensor, Tensor, torch.cuda.Event | None]:
+def start_prediction(matcher: AnyMatcher, chunk: Chunk) -> tuple[Tensor, Tensor, torch.cuda.Event | None]:
     """Masks (P, 480, 480) bool and existence (P,), to be read once the event has happened (None: at once)."""
     prob, existence = matcher.predict(chunk.batch)
-    masks = resize_prob(prob, EVAL_SIDE) > THRESHOLD
+    masks = mask_in_image(prob, (EVAL_SIDE, EVAL_SIDE))  # what is around the images is cut off by `fill`
     if matcher.device.type != "cuda":
         return masks.cpu(), existence.cpu(), None
     masks, existence = (tensor.to("cpu", non_blocking=True) for tensor in (masks, existence))

@@ -8,17 +8,15 @@ mask, existence = predictor.segment(query_image, None, target_image, query_box=(
 from collections.abc import Sequence
 from pathlib import Path
 
-import cv2
 import numpy as np
 import torch
 from PIL.Image import Image
 
 from common.arguments import SETTINGS
 from common.errors import UserError
-from formats.geometry import Size, letterbox, unletterbox
-from formats.results import THRESHOLD
+from formats.geometry import letterbox
 from inference.cut_out import Box, cut_out
-from inference.matcher import Matcher, PairBatch
+from inference.matcher import Matcher, PairBatch, mask_in_image
 from inference.pictures import as_image, as_mask
 from model.checkpoint import load_checkpoint
 from model.device import resolve_device
@@ -99,14 +97,5 @@ class Predictor:
         zeros, places = torch.zeros(len(targets), dtype=torch.int64), torch.arange(1, len(images))
         batch = PairBatch(torch.from_numpy(images), torch.from_numpy(mask), zeros[:1], zeros, places)
         prob, existence = self.matcher.predict(batch)
-        return [
-            (mask_in_image(target_prob, target.shape[:2]), visible)
-            for target, target_prob, visible in zip(targets, prob.cpu().numpy(), existence.tolist(), strict=True)
-        ]
-
-
-def mask_in_image(prob: np.ndarray, size: Size) -> np.ndarray:
-    """A predicted probability, (S, S) float32 -> the mask in its target image of `size`, (H, W) uint8 of 0 and 1."""
-    long = max(size)
-    found = cv2.resize(prob, (long, long), interpolation=cv2.INTER_LINEAR) > THRESHOLD
-    return unletterbox(found, size).astype(np.uint8)
+        masks = [mask_in_image(p[None], target.shape[:2])[0] for p, target in zip(prob, targets, strict=True)]
+        return [(mask.byte().cpu().numpy(), x) for mask, x in zip(masks, existence.tolist(), strict=True)]

@@ -18,11 +18,11 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from common.errors import MALFORMED, UserError
-from common.files import file_digest, only_one, read_json, remove_leftovers, write_json
+from common.errors import UserError
+from common.files import claimed, file_digest, read_json, remove_leftovers, write_json
 from common.provenance import provenance
 from formats.results import iter_results, results_path, write_results
-from inference.predict_takes import TakePlan
+from inference.predict_takes import TakeChunks
 
 
 class ResumableRun:
@@ -30,63 +30,46 @@ class ResumableRun:
         self, out_dir: Path, setting: str, split: str, source: Path, precision: str | None, batch_size: int, **more: Any
     ) -> None:
         """source: a checkpoint, or the file of a method of the user's own; more: what else decides the numbers."""
-        self.setting = setting
+        self.out_dir, self.setting, self.name = Path(out_dir), setting, f"{setting}_{split}"
         self.results_path = results_path(out_dir, setting, split)
-        self.record_path = Path(out_dir) / f"{setting}_{split}_run.json"
-        self.lock_path = Path(out_dir) / f".{setting}_{split}.lock"
+        self.record_path = self.out_dir / f"{self.name}_run.json"
         digest = file_digest(source)
         self.made_by = {"checkpoint": source.name, "checkpoint_sha256": digest, "precision": precision, **more}
         decisive = {"checkpoint": digest, "setting": setting, "precision": precision, "batch_size": batch_size, **more}
         self.digest = hashlib.sha256(json.dumps(decisive, sort_keys=True).encode()).hexdigest()
-        self.folder = Path(out_dir) / f"{setting}_{split}_takes" / self.digest[:12]
+        self.folder = self.out_dir / f"{self.name}_takes" / self.digest[:12]
 
     @contextlib.contextmanager
     def claimed(self) -> Iterator[None]:
         """Within the block no other process writes these files; half-written files of killed ones are removed."""
-        with only_one(self.lock_path, f"writes {self.results_path}"):
-            for path in (self.results_path, self.record_path):
-                remove_leftovers(path.parent, path.name)
+        files = self.results_path.name, self.record_path.name
+        with claimed(self.out_dir, self.name, f"writes {self.results_path}", files):
             for folder in self.folder.parent.glob("*"):
                 remove_leftovers(folder)
             yield
 
-    def part_path(self, plan: TakePlan) -> Path:
+    def part_path(self, plan: TakeChunks) -> Path:
+        """Where the results of a finished take are, until all are."""
         return self.folder / f"{plan.uid}.{plan.digest[:12]}.json"
 
-    def has(self, plan: TakePlan) -> bool:
-        """Whether the take is finished. A damaged part of it is removed, so that it is predicted again."""
-        path = self.part_path(plan)
-        if not path.exists():
-            return False
-        try:
-            if _fits(json.loads(path.read_bytes()), plan):
-                return True
-        except MALFORMED:
-            pass
-        path.unlink()
-        return False
-
-    def write(self, plan: TakePlan, result: dict[str, Any]) -> None:
-        write_json(self.part_path(plan), result)
-
-    def made_already(self, plans: Mapping[str, TakePlan]) -> dict[str, Any] | None:
+    def made_already(self, plans: Mapping[str, TakeChunks]) -> dict[str, Any] | None:
         """The provenance of the results file, if this very run made it, of these takes as they are now. UserError if
         another run made it.
         """
         if not self.results_path.exists():
             return None
-        record = read_json(self.record_path, "delete it") if self.record_path.exists() else None
-        if not isinstance(record, dict) or record.get("run") != self.digest:
+        record = read_json(self.record_path, "delete it") if self.record_path.exists() else {}
+        if record.get("run") != self.digest:
             raise UserError(
                 f"{self.results_path} was made by another checkpoint or method, precision or batch size; give "
                 "another --out_path, or --overwrite to replace it"
             )
-        if record.get("results_sha256") != file_digest(self.results_path):
+        if record["results_sha256"] != file_digest(self.results_path):
             return None  # damaged, or another run's, which this one was about to replace
         takes = {uid: self.part_path(plan).name for uid, plan in plans.items()}
         return record["provenance"] if record["takes"] == takes and not record["failed"] else None
 
-    def finish(self, plans: Mapping[str, TakePlan], failed: dict[str, str], figures: dict[str, Any]) -> None:
+    def finish(self, plans: Mapping[str, TakeChunks], failed: dict[str, str], figures: dict[str, Any]) -> None:
         """Join the finished takes into the results file. The record comes before it, and vouches for these bytes
         only: a kill in between leaves a record without its results, never results with another one's record.
         """
@@ -107,10 +90,10 @@ class ResumableRun:
 
     def write_take_files(self) -> None:
         """Each take's results as `<out_path>/<take_uid>/pred_annotations.json`, where the original leaves them."""
-        lock_path = self.results_path.with_name(".pred_annotations.lock")  # the other setting's go by the same names
-        with only_one(lock_path, f"writes the takes' files in {lock_path.parent}"):
+        what = f"writes the takes' files in {self.out_dir}"
+        with claimed(self.out_dir, "pred_annotations", what):  # the other setting's go by the same names
             for uid, result in iter_results(self.results_path, self.setting):
-                path = self.results_path.parent / uid / "pred_annotations.json"
+                path = self.out_dir / uid / "pred_annotations.json"
                 remove_leftovers(path.parent, path.name)
                 write_json(path, result)
 
@@ -121,16 +104,3 @@ class ResumableRun:
         for folder in (self.folder, self.folder.parent):
             if folder.is_dir() and not any(folder.iterdir()):
                 folder.rmdir()
-
-
-def _fits(result: Any, plan: TakePlan) -> bool:
-    """Whether a part holds a prediction for every frame of the plan and nothing else. May raise one of MALFORMED."""
-    wanted = plan.empty_result()["masks"]
-    if result["masks"].keys() != wanted.keys():
-        return False
-    pairs = [(result["masks"][name][key], frames) for name, keys in wanted.items() for key, frames in keys.items()]
-    return all(
-        found.keys() == {str(frame) for frame in frames}
-        and all(entry.keys() == {"pred_mask", "confidence"} for entry in found.values())
-        for found, frames in pairs
-    )

@@ -29,7 +29,7 @@ from tqdm import tqdm
 
 from common.arguments import Parser, at_least
 from common.drawing import font, overlay
-from common.errors import UserError, counted, printable
+from common.errors import UserError, counted
 from common.files import atomic_folder
 from formats.footage import Footage, add_footage_options, open_cameras
 from formats.geometry import Size, eval_size, letterbox
@@ -38,11 +38,11 @@ from formats.masks import RLE, letterbox_mask, resize_mask
 from formats.processed import EGO_ROWS, shrink
 from formats.results import THRESHOLD
 from formats.video_writer import open_video
-from inference.matcher import PairBatch
-from inference.predictor import Predictor, mask_in_image
+from inference.matcher import PairBatch, mask_in_image
+from inference.predictor import Predictor
 from model.device import PRECISION_HELP, PRECISIONS, default_precision, resolve_device
 
-Found = dict[tuple[str, str], tuple[np.ndarray, float]]  # by camera and object: probability (S, S), existence
+Found = dict[tuple[str, str], tuple[torch.Tensor, float]]  # by camera and object: probability (1, S, S), existence
 COLORS = ((255, 64, 129), (64, 200, 255), (255, 190, 40), (0, 200, 130), (170, 120, 255), (240, 228, 66))
 MAX_VIDEO_SIDE = 16384
 
@@ -112,7 +112,7 @@ def main(argv: list[str] | None = None) -> None:
                 known = read_query_masks(masks, numbers[query], footage)
                 found = predict(predictor, query, images, known)
                 for (camera, name), (prob, existence) in found.items():
-                    mask = mask_in_image(prob, eval_size(cameras[camera].size))
+                    mask = mask_in_image(prob, eval_size(cameras[camera].size))[0].byte().numpy()
                     write_mask(out / "masks" / camera / name / f"{numbers[camera]:05d}.png", mask)
                     row = numbers[query], float(seconds[moment]), camera, numbers[camera], name, existence
                     answers.append(Answer(*row, round(float(mask.mean()), 6)))
@@ -167,8 +167,8 @@ def predict(predictor: Predictor, query: str, images: Mapping[str, np.ndarray], 
         pair_mask=torch.tensor([list(known).index(name) for _, name in pairs]),
         pair_target=torch.tensor([cameras.index(camera) for camera, _ in pairs]),
     )
-    prob, existence = (values.cpu().numpy() for values in predictor.matcher.predict(batch))
-    return dict(zip(pairs, zip(prob, existence.tolist(), strict=True), strict=True))
+    prob, existence = predictor.matcher.predict(batch)
+    return dict(zip(pairs, zip(prob.cpu().split(1), existence.tolist(), strict=True), strict=True))
 
 
 def write_mask(path: Path, mask: np.ndarray) -> None:
@@ -203,13 +203,15 @@ def draw_moment(
                 lines.append((name, color))
             elif (camera, name) in found:
                 prob, existence = found[camera, name]
-                panel = overlay(panel, mask_in_image(prob, size), color, dashed=existence <= THRESHOLD)
+                panel = overlay(
+                    panel, mask_in_image(prob, size)[0].byte().numpy(), color, dashed=existence <= THRESHOLD
+                )
                 lines.append((f"{name} {existence:.2f}", color))
         paper, line = Image.fromarray(panel), max(10, size[0] // 26)
         draw = ImageDraw.Draw(paper)
         for row, (text, color) in enumerate(lines):
             place = line // 2, line // 2 + row * line * 5 // 4
-            draw.text(place, printable(text[:60]), color, font(line, bold=True), stroke_width=2, stroke_fill=(0, 0, 0))
+            draw.text(place, text[:60], color, font(line, bold=True), stroke_width=2, stroke_fill=(0, 0, 0))
         panels.append(np.array(paper))
     return np.hstack(panels)
 
@@ -223,9 +225,9 @@ def plot_existence(path: Path, answers: Sequence[Answer], objects: Sequence[str]
         for name, color in zip(objects, cycle(COLORS), strict=False):
             curve = [(a.seconds, a.existence) for a in answers if (a.camera, a.object) == (camera, name)]
             if curve:
-                axes.plot(*zip(*curve, strict=True), ".-", color=np.array(color) / 255, label=printable(name))
+                axes.plot(*zip(*curve, strict=True), ".-", color=np.array(color) / 255, label=name)
         axes.axhline(THRESHOLD, color="gray", linewidth=0.8, linestyle="--")
-        axes.set(title=printable(camera), ylim=(-0.03, 1.03), ylabel="existence", xlabel="seconds")
+        axes.set(title=camera, ylim=(-0.03, 1.03), ylabel="existence", xlabel="seconds")
         axes.legend(fontsize="small", loc="upper left", bbox_to_anchor=(1, 1))
     figure.savefig(path, dpi=120)
 

@@ -174,14 +174,6 @@ def test_a_stopped_run_continues_to_the_same_bytes_at_once(data_path, method, tm
     assert (tmp_path / "out" / whole.name).read_bytes() == whole.read_bytes()
 
 
-def test_two_ranks_write_the_file_of_one_process(data_path, method, tmp_path):
-    whole = run(data_path, tmp_path / "whole", f"{method}:Method", "side=96")
-    ranks = [sys.executable, "-m", "torch.distributed.run", "--nproc_per_node", "2", "--standalone"]
-    words = arguments(data_path, tmp_path / "ranks", f"{method}:Method", "side=96")
-    subprocess.run([*ranks, str(ROOT / "eval_segswap.py"), *words], check=True, capture_output=True, timeout=300)
-    assert (tmp_path / "ranks" / whole.name).read_bytes() == whole.read_bytes()
-
-
 def test_another_file_class_or_argument_is_another_run(data_path, method, tmp_path, capsys):
     weights = tmp_path / "weights.txt"
     weights.write_text("1")

@@ -9,7 +9,7 @@ from common.drawing import write_picture
 from formats.geometry import eval_size
 from formats.masks import decode_mask, encode_mask, eval_mask
 from formats.processed import ProcessedTake
-from inference.predict_takes import ChunkDataset, plan_take, predict_takes
+from inference.predict_takes import ChunkDataset, plan_chunks, predict_takes
 from inference.predictor import Predictor
 from tests.made.known_answer import KnownAnswer, scene
 
@@ -61,7 +61,7 @@ def test_results_hold_an_object_where_the_benchmark_looks_for_it(tmp_path, size,
     take.write_annotation()
 
     results = {}
-    plan = plan_take(ProcessedTake.read(tmp_path, "take"), "ego-exo", 8)
+    plan = plan_chunks(ProcessedTake.read(tmp_path, "take"), "ego-exo", 8)
     dataset = ChunkDataset(tmp_path, "ego-exo", side, plan.chunks)
     predict_takes(KnownAnswer(side), [dataset[0]], {"take": plan}, results.__setitem__)
     found = decode_mask(results["take"]["masks"]["cup_0"]["aria01_cam01"][0]["pred_mask"])

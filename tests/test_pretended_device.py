@@ -29,7 +29,7 @@ from formats import geometry
 from formats.masks import decode_mask
 from formats.processed import ProcessedTake
 from inference.matcher import Matcher, PairBatch
-from inference.predict_takes import Chunk, ChunkDataset, plan_take, predict_takes
+from inference.predict_takes import Chunk, ChunkDataset, plan_chunks, predict_takes
 from inference.predictor import Predictor
 from model import cpu_dropout
 from model.backbone import Backbone, normalize_image
@@ -163,7 +163,7 @@ def predicted(pretended: bool, data_path: Path, closer_look: bool, change: Chang
         if change:
             change(patch, gpu)
         matcher = Matcher(backbone, network, device, batch_size=4, closer_look=closer_look)
-        plans = {uid: plan_take(ProcessedTake.read(data_path, uid), "ego-exo", 4) for uid in TAKES["val"]}
+        plans = {uid: plan_chunks(ProcessedTake.read(data_path, uid), "ego-exo", 4) for uid in TAKES["val"]}
         chunks = ChunkDataset(data_path, "ego-exo", matcher.side, [c for plan in plans.values() for c in plan.chunks])
         failed, _ = predict_takes(matcher, noted(chunks), plans, results.__setitem__)
     assert not failed

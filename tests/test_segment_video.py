@@ -13,13 +13,12 @@ import numpy as np
 import pytest
 import torch
 
-from formats.geometry import eval_size, unletterbox
+from formats.geometry import eval_size
 from formats.mask_files import find_masks
 from formats.results import THRESHOLD
 from inference import segment_video
-from inference.closer_look import resize_prob
-from inference.matcher import Matcher
-from inference.predictor import Predictor, mask_in_image
+from inference.matcher import Matcher, mask_in_image
+from inference.predictor import Predictor
 from model.backbone import normalize_image
 from model.checkpoint import save_checkpoint
 from model.xsegtx import XSegTx, XSegTxConfig
@@ -155,8 +154,8 @@ def test_a_frames_images_are_encoded_once(inputs, tmp_path, monkeypatch):
 
 def test_a_mask_in_its_image_is_the_probability_enlarged_and_cut(size=(45, 80)):
     prob = torch.rand(1, 32, 32)
-    expected = unletterbox((resize_prob(prob, 80)[0] > THRESHOLD).numpy(), size)
-    assert (mask_in_image(prob[0].numpy(), size) != expected).mean() < 0.01
+    expected = cv2.resize(prob[0].numpy(), (80, 80), interpolation=cv2.INTER_LINEAR)[17:62] > THRESHOLD
+    assert (mask_in_image(prob, size)[0].numpy() != expected).mean() < 0.01
 
 
 @pytest.mark.parametrize(
