@@ -114,12 +114,12 @@ def atomic_folder(path: Path) -> Iterator[Path]:
 
 @contextlib.contextmanager
 def named_errors(path: Path) -> Iterator[None]:
-    """Name `path` in an OSError of the block that names nothing: a full disk does not say what did not fit."""
+    """Name `path` in an OSError of the block that names nothing, as a full disk does, or a temporary file."""
     try:
         yield
     except OSError as error:
-        if error.errno and not error.filename:
-            error.filename = str(path)
+        if error.errno and (not error.filename or Path(error.filename).suffix == ".tmp"):
+            raise OSError(error.errno, error.strerror, str(path)) from None
         raise
 
 

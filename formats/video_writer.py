@@ -8,7 +8,6 @@ from pathlib import Path
 import av
 import numpy as np
 
-from common.errors import UserError
 from common.files import atomic_write
 from formats.geometry import Size
 
@@ -27,7 +26,8 @@ def open_video(
     SAMPLE_RATE. `options`: of the encoder, such as preset and crf (0 to 51, the larger the smaller the file).
     """
     rate = Fraction(max(fps, SLOWEST)).limit_denominator(1001)
-    with atomic_write(path, "wb") as file, _named_failures(path), av.open(file, "w", format="mp4") as container:
+    # By its name: what interrupts or fails in a Python file's write(), called by the encoder, would be lost.
+    with atomic_write(path, "wb") as file, av.open(file.name, "w", format="mp4") as container:
         video = container.add_stream("libx264", rate=rate, options=options)
         video.height, video.width = size
         video.pix_fmt = "yuv420p" if size[0] % 2 == size[1] % 2 == 0 else "yuv444p"
@@ -52,14 +52,3 @@ def open_video(
         container.mux(video.encode())
         if audio:
             container.mux(audio.encode())
-
-
-@contextlib.contextmanager
-def _named_failures(path: Path) -> Iterator[None]:
-    """PyAV hides what writing to its file raises, such as a full disk. Raises UserError instead."""
-    try:
-        yield
-    except av.FFmpegError as error:
-        raise UserError(
-            f"{path} cannot be written ({error.__context__ or error}); make room, then start again"
-        ) from None
