@@ -468,7 +468,7 @@ def gpus(monkeypatch) -> set[int]:
 
 def test_a_process_that_predicts_touches_no_gpu_but_its_own(gpus, data_path, tmp_path, monkeypatch):
     class OnItsGpu:
-        device, side, batch_size = torch.device("cuda:3"), SIDE, 4
+        device, side, batch_size, precision = torch.device("cuda:3"), SIDE, 4, "fp32"
 
         def predict(self, batch: PairBatch) -> tuple[torch.Tensor, torch.Tensor]:
             pairs = len(batch.pair_mask)
