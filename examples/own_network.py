@@ -28,7 +28,7 @@ from model.features import Encoder
 from model.similarity import cell_coverage
 from model.weights import load_state, read_torch, write_torch
 from model.xsegtx import Prediction
-from train.dataset import StepSampler, TrainSamples, affordable_workers, make_loader
+from train.dataset import StepSampler, TrainSamples, affordable_workers, batch_loader
 from train.losses import LossWeights, compute_losses
 
 BACKBONE = "efficientnet_lite0"
@@ -90,7 +90,7 @@ def main(argv: list[str] | None = None) -> None:
     optimizer = torch.optim.Adam(network.parameters(), lr=1e-3)
     samples = TrainSamples(PairSet([args.data_path], "train", args.setting), args.input_size, seed=0)
     workers = affordable_workers(None, args.batch_size, args.input_size)
-    batches = make_loader(samples, StepSampler(range(args.steps), args.batch_size), workers, device.type == "cuda")
+    batches = batch_loader(samples, StepSampler(range(args.steps), args.batch_size), workers, device.type == "cuda")
     with loader_failures(), tqdm(batches, unit="step") as bar:
         for batch in bar:
             batch = batch.to(device)

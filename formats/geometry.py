@@ -47,16 +47,17 @@ def letterbox(image: np.ndarray, side: int) -> np.ndarray:
 
 
 def crop_corner(rows: np.ndarray, cols: np.ndarray, side: int, step: int) -> Corner | None:
-    """Top-left corner of the crop of `side` pixels centered on an object, in an image letterboxed to R > side: a
-    multiple of `step`, as near to that as the image's edge allows. None if there is no object, or if it is too large.
+    """Top-left corner, in steps of `step` pixels, of the crop of `side` pixels centered on an object, in an image
+    letterboxed to R > side, as near to that as the image's edge allows. None if there is no object, or if it is too
+    large.
 
     rows, cols: (R,) bool, which of them hold a part of the object.
     """
-    last = len(rows) - side
+    last = (len(rows) - side) // step
     rows, cols = np.flatnonzero(rows), np.flatnonzero(cols)
     if not len(rows) or max(rows[-1] - rows[0], cols[-1] - cols[0]) >= CROP_EXTENT * side:
         return None
-    top, left = (round((x[0] + x[-1] + 1 - side) / (2 * step)) * step for x in (rows, cols))
+    top, left = (round((x[0] + x[-1] + 1 - side) / (2 * step)) for x in (rows, cols))
     return tuple(int(min(max(first, 0), last)) for first in (top, left))
 
 

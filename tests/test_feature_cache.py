@@ -62,10 +62,10 @@ def test_a_closer_look_shows_the_features_of_its_part_of_the_enlarged_image(pair
         for view, keys in ((query, [s.query for s in batch.sources]), (target, [s.target for s in batch.sources])):
             for feat, fine, key in zip(view.feat, view.fine, keys, strict=True):
                 if key.corner:
-                    row, col = (first // 16 for first in key.corner)
+                    row, col = key.corner
                     assert torch.equal(feat, fine[:, row : row + 3, col : col + 3])
                 else:
-                    shown = normalize_image(torch.from_numpy(samples.seen(samples.image(key), key))[None])
+                    shown = normalize_image(torch.from_numpy(samples.shown(samples.image(key), key))[None])
                     torch.testing.assert_close(feat[None], backbone(shown), rtol=1e-3, atol=1e-4)
 
 
@@ -92,18 +92,6 @@ def test_the_cache_stops_at_its_capacity_and_stays_right(pairs, backbone):
         expected = tensors(BatchEncoder(encoder)(batch_of(samples, range(start, start + 4))))
         assert all(torch.allclose(found[name], expected[name], rtol=1e-3, atol=1e-4) for name in expected)
     assert len(small.cache) == 5 and all(entry[0].nbytes == size for entry in small.cache.values())
-
-
-def test_the_share_that_fits_counts_each_image_and_mask_once(pairs, backbone):
-    samples = TrainSamples(pairs, 48, 0)
-    keys = set()
-    for i in range(len(pairs)):
-        source = samples.source(i, i)
-        keys |= {source.query, source.target, source.query_mask}
-    encode = BatchEncoder(Encoder(backbone, CPU), cache_bytes=2 * 1024 * 3 * 3 * len(keys) // 4)
-    assert encode.fitting(pairs, 48) == pytest.approx(0.25, rel=0.01)
-    encode.cache_bytes *= 5
-    assert encode.fitting(pairs, 48) == 1
 
 
 def test_one_key_never_stands_for_two_images_whatever_the_recipe_draws(pairs, monkeypatch):

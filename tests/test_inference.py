@@ -132,7 +132,7 @@ def plain_prediction(checkpoint, take, pair, frame) -> tuple[np.ndarray, float, 
     closer, query_corner = CloserLook(SIDE, config.zoom), geometry.crop_corner(mask.any(1), mask.any(0), SIDE, 16)
     prob, existence, similarity = plain_look(checkpoint, images, mask, query_corner, None)
     corner = closer.place(prob, similarity)
-    close = plain_look(checkpoint, images, mask, query_corner, 16 * corner[0])[0]
+    close = plain_look(checkpoint, images, mask, query_corner, corner[0].tolist())[0]
     combined = closer.combine(prob, corner, close)
     looks = 1 if torch.equal(combined, resize_prob(prob, side)) else 2
     return resize_prob(combined, 480)[0].numpy(), existence.item(), looks
@@ -142,7 +142,7 @@ def part_of(corner, zoom) -> tuple[slice, slice]:
     """The rows and columns of an enlarged image that the network sees."""
     if corner is None:
         return slice(None, None, zoom), slice(None, None, zoom)
-    return tuple(slice(int(first), int(first) + SIDE) for first in corner)
+    return tuple(slice(16 * first, 16 * first + SIDE) for first in corner)
 
 
 def plain_look(checkpoint, images, mask, query_corner, target_corner) -> tuple[torch.Tensor, torch.Tensor, Similarity]:
@@ -155,10 +155,9 @@ def plain_look(checkpoint, images, mask, query_corner, target_corner) -> tuple[t
             fine = backbone(image)
             feat = backbone(image[..., ::zoom, ::zoom])
             if corner is not None:
-                row, col = (int(first) // 16 for first in corner)
+                row, col = corner
                 feat = fine[..., row : row + SIDE // 16, col : col + SIDE // 16]
-            cells = torch.tensor([(-1, -1) if corner is None else [int(first) // 16 for first in corner]])
-            views.append(View(feat, fine, corner=cells))
+            views.append(View(feat, fine, corner=torch.tensor([corner or (-1, -1)])))
         large, seen = torch.from_numpy(mask)[None], torch.from_numpy(mask[part_of(query_corner, zoom)])[None]
         query = views[0]._replace(mask=seen, coverage=cell_coverage(large))
         prediction = checkpoint.model(query, views[1], backbone(mask_to_image(seen)))

@@ -1,6 +1,5 @@
 """train.py: reproducible, resumable, equal on one process and two, and one line for what goes wrong."""
 
-import json
 import re
 import shutil
 import signal
@@ -149,16 +148,6 @@ def test_a_run_from_before_an_option_came_had_its_default(data_dir, finished, tm
     assert losses(out_dir) == losses(finished)
 
 
-def test_options_that_this_version_has_no_more_are_told_where_a_run_used_them(data_dir, finished, tmp_path, capsys):
-    out_dir = shutil.copytree(finished, tmp_path / "copy")
-    content = torch.load(out_dir / "netLast.pth", weights_only=True)
-    content["arguments"] |= {"turned_on": True, "left_off": False}
-    torch.save(content, out_dir / "netLast.pth")
-    run_training(data_dir, out_dir)
-    said = capsys.readouterr().out
-    assert "no longer an option: turned_on True" in said and "left_off" not in said
-
-
 def test_two_processes_give_the_losses_of_one(data_dir, tmp_path):
     flags = ("--dropout", 0, "--drop-feat", 0)
     run_training(data_dir, tmp_path / "one", *flags)
@@ -181,14 +170,6 @@ def test_a_second_training_in_the_same_folder_waits_and_then_finds_the_run_finis
     assert f"waiting for process {first.pid} on {socket.gethostname()}, which trains into {tmp_path}" in said.err
     assert f"continued at step {LONG_STEPS}" in said.out
     assert list(losses(tmp_path)) == list(range(1, LONG_STEPS + 1))
-
-
-def test_a_trace_of_some_steps_is_written_where_asked_for(data_dir, tmp_path):
-    run_training(data_dir, tmp_path, "--profile", 2)
-    trace = json.loads((tmp_path / "trace.json").read_text())
-    names = [event.get("name", "") for event in trace["traceEvents"]]
-    assert len({name for name in names if name.startswith("ProfilerStep")}) == 2
-    assert any("linear" in name for name in names)
 
 
 def test_ctrl_c_under_torchrun_saves_and_one_process_can_go_on(data_dir, tmp_path):
@@ -281,9 +262,8 @@ def test_a_network_is_continued_with_the_options_that_it_has(data_dir, tmp_path,
         assert "has zoom 1, not 2" in error
 
 
-def test_cached_features_give_nearly_the_same_losses(data_dir, finished, tmp_path, capsys):
+def test_cached_features_give_nearly_the_same_losses(data_dir, finished, tmp_path):
     run_training(data_dir, tmp_path, "--cache_features", 1)
-    assert "--cache_features 1: room for 100% of the training images" in capsys.readouterr().out
     assert losses(tmp_path) == pytest.approx(losses(finished), rel=2e-3)
 
 
@@ -325,18 +305,6 @@ def test_resume_epoch_says_where_a_published_checkpoint_goes_on(data_dir, publis
     run_training(data_dir, tmp_path, "--resume-pth", published, "--resume-epoch", 2, "--n-epoch", 3)
     assert list(losses(tmp_path)) == [12, 13, 14, 15]
     assert [line["epoch"] for line in log_lines(tmp_path, "val")] == ["start", "epoch 3/3"]
-
-
-@pytest.mark.parametrize(
-    "odd",
-    [{"step": "x"}, {"step": -1}, {"history": [1]}, {"history": {"epoch": "x"}}, {"scaler": 3}, {"arguments": 3}]
-    + [{"history": {"epoch": 1.5}}]
-    + [{name: torch.ones(2)} for name in ("step", "history", "scaler", "arguments")],
-)
-def test_a_checkpoint_of_odd_content_ends_in_one_line(data_dir, finished, tmp_path, capsys, odd):
-    path = tmp_path / "odd.pth"
-    torch.save(torch.load(finished / "netLast.pth", weights_only=True) | odd, path)
-    assert str(path) in error_line(capsys, data_dir, tmp_path / "out", "--resume-pth", path)
 
 
 def test_flags_that_do_nothing_in_the_published_trainer_are_accepted_and_named(data_dir, tmp_path, capsys):
@@ -440,7 +408,7 @@ def test_without_moco_weights_the_error_says_how_to_get_them(data_dir, tmp_path,
     ("flags", "words"),
     [
         (("--gpu", "0"), "device 'cuda:0'"),
-        (("--gpu", "0,1"), "device 'cuda:0'"),
+        (("--gpu", "0,1"), "NPROC=2 bash train/run_ego.sh"),
         (("--resume-epoch", "3"), "--resume-pth FILE"),
         (("--overwrite", "--resume-pth", "auto"), "drop one of them"),
         (("--input_size", "50"), "multiple of 16"),

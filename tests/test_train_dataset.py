@@ -23,8 +23,8 @@ from train.dataset import (
     StepSampler,
     TrainSamples,
     ValidationSamples,
+    batch_loader,
     collate,
-    make_loader,
 )
 
 SIDE, ZOOM, DRAWS = 48, 3, 1500
@@ -61,7 +61,7 @@ def equal(a, b):
 
 
 def test_batches_do_not_depend_on_the_number_of_workers(pairs):
-    loaders = [make_loader(TrainSamples(pairs, SIDE, 0), StepSampler(range(6), 4), n, pin=False) for n in (0, 2)]
+    loaders = [batch_loader(TrainSamples(pairs, SIDE, 0), StepSampler(range(6), 4), n, pin=False) for n in (0, 2)]
     assert all(equal(a, b) for a, b in zip(*loaders, strict=True))
 
 
@@ -151,13 +151,11 @@ def test_closer_looks_show_visible_small_objects_enlarged_and_leave_the_rest_of_
                 assert view.corner == corner
             part = (slice(None, None, ZOOM),) * 2
             if view.corner:
-                part = tuple(slice(first, first + SIDE) for first in view.corner)
+                part = tuple(slice(STRIDE * first, STRIDE * first + SIDE) for first in view.corner)
             assert np.array_equal(sample[f"{name}_image"], image)
-            assert np.array_equal(samples.seen(samples.image(view), view), image[part])
+            assert np.array_equal(samples.shown(samples.image(view), view), image[part])
             assert np.array_equal(sample[f"{name}_mask"], mask[part])
-            assert sample[f"{name}_corner"].tolist() == (
-                [x // STRIDE for x in view.corner] if view.corner else [-1, -1]
-            )
+            assert tuple(sample[f"{name}_corner"]) == (view.corner or (-1, -1))
             if name == "query":
                 assert sample["query_coverage"].sum() * STRIDE**2 == pytest.approx(mask.sum())
             elif closer:  # enough of the object, or nothing

@@ -34,6 +34,7 @@ UNRELATED_TRIES = 32  # random pairs in search of an unrelated one: nearly alway
 SMALL_TRIES = 4  # tries to find a small object to zoom in on; else keep the full view
 MAX_WORKERS = 16  # by default; about 1,000 samples a second, more than one GPU trains on
 PREFETCH = 4  # batches that each worker is ahead
+WHOLE = (-1, -1)  # in a corner's place, where there is no crop
 BYTES_PER_PIXEL = 8  # of a sample: two images of three colors, two masks
 
 
@@ -47,7 +48,7 @@ class ImageKey(NamedTuple):
     take_uid: str
     camera: str
     frame: int
-    corner: Corner | None = None  # of the crop that a closer look shows; None: the whole view
+    corner: Corner | None = None  # of the crop that a closer look shows, in cells of the image; None: the whole view
     object_name: str | None = None
 
     @property
@@ -113,17 +114,17 @@ class Samples(Dataset):
             source = source._replace(query=source.query._replace(corner=self.corner(query_mask)))
         if look_at is not None:
             source = source._replace(target=self.closer(source.target, target_mask, self.mask(look_at)))
-        target_seen = self.seen(target_mask, source.target)
+        target_shown = self.shown(target_mask, source.target)
         _, _, rows, cols = letterbox_axes(tuple((target_rle or query_rle)["size"]), self.side)
         return {
             "query_image": self.image(source.query),
             "target_image": self.image(source.target),
-            "query_mask": self.seen(query_mask, source.query),
-            "target_mask": target_seen,
+            "query_mask": self.shown(query_mask, source.query),
+            "target_mask": target_shown,
             "query_coverage": cell_coverage(torch.from_numpy(query_mask)[None])[0].numpy(),
-            "query_corner": cells(source.query.corner),
-            "target_corner": cells(source.target.corner),
-            "visible": target_rle is not None and (source.target.corner is None or bool(target_seen.any())),
+            "query_corner": np.array(source.query.corner or WHOLE),
+            "target_corner": np.array(source.target.corner or WHOLE),
+            "visible": target_rle is not None and (source.target.corner is None or bool(target_shown.any())),
             "block": block,
             "frame_rows": [rows.start, rows.stop],
             "frame_cols": [cols.start, cols.stop],
@@ -143,30 +144,25 @@ class Samples(Dataset):
             return np.zeros((self.image_side, self.image_side), np.uint8)
         return letterbox_mask(rle, self.image_side)
 
-    def seen(self, image: np.ndarray, key: ImageKey) -> np.ndarray:
-        """What the network sees of an image or a mask: (S, S, ...)."""
+    def shown(self, image: np.ndarray, key: ImageKey) -> np.ndarray:
+        """What the network is shown of an image or a mask: (S, S, ...)."""
         if key.corner is None:
             return image[:: self.options.zoom, :: self.options.zoom]
-        return image[tuple(slice(first, first + self.side) for first in key.corner)]
+        return image[tuple(slice(first * STRIDE, first * STRIDE + self.side) for first in key.corner)]
 
     def closer(self, view: ImageKey, mask: np.ndarray, look_at: np.ndarray) -> ImageKey:
-        """The view cropped around what `look_at` shows. Where that is too large, or the crop has a part of the object
-        and not enough of it, around the object; if that is too large, the whole view.
+        """Crop around `look_at`. If it does not fit, or the crop cuts off half of our object, crop around our object.
+        If that does not fit either, show the whole view.
         """
         there = view._replace(corner=self.corner(look_at))
-        inside = 0 if there.corner is None else self.seen(mask, there).sum()
+        inside = 0 if there.corner is None else self.shown(mask, there).sum()
         if there.corner is None or 0 < inside < WITHIN * mask.sum():
             return view._replace(corner=self.corner(mask))
         return there
 
     def corner(self, mask: np.ndarray) -> Corner | None:
-        """Of the crop around a mask, (image_side, image_side); None if the object is too large for one."""
+        """Of the crop around a mask, (image_side, image_side), in cells; None if the object is too large for one."""
         return crop_corner(mask.any(1), mask.any(0), self.side, STRIDE)
-
-
-def cells(corner: Corner | None) -> np.ndarray:
-    """`View.corner` of a crop."""
-    return np.array((-1, -1) if corner is None else [first // STRIDE for first in corner])
 
 
 class ValidationSamples(Samples):
@@ -360,7 +356,7 @@ def affordable_workers(workers: int | None, batch_size: int, image_side: int) ->
     return loader_workers(workers, 2 * batch_size * image_side**2 * BYTES_PER_PIXEL, PREFETCH)
 
 
-def make_loader(samples: Samples, batches: StepSampler, workers: int, pin: bool) -> DataLoader:
+def batch_loader(samples: Samples, batches: StepSampler, workers: int, pin: bool) -> DataLoader:
     """The batches as `Batch`es, read ahead by `workers` processes, which stay for the next time that the batches are
     gone through; with 0, this process reads each when it is asked.
     """

@@ -72,7 +72,7 @@ def blocked_tokens(batch: Batch) -> Tensor | None:
     return outside.flatten(1) & batch.block[:, None]
 
 
-class Scores(NamedTuple):
+class SampleScores(NamedTuple):
     """The scores of N validation samples: (N,) float64 each, on the CPU."""
 
     iou: Tensor  # NaN where the object is not visible
@@ -97,7 +97,7 @@ def validate(state: TrainState, encode: BatchEncoder, loader: DataLoader, log: L
     """
     model = state.network.eval()
     log.say(f"{epoch} validation ...")
-    parts, examples = [Scores(*torch.empty(4, 0, dtype=torch.float64))], []
+    parts, examples = [SampleScores(*torch.empty(4, 0, dtype=torch.float64))], []
     for batch in log.bar(loader, epoch, "batch"):
         log.note_unreadable(batch)
         if len(batch):
@@ -120,13 +120,13 @@ def validate(state: TrainState, encode: BatchEncoder, loader: DataLoader, log: L
     return figures.get("iou", 0.0)
 
 
-def _joined(ranks: Ranks, parts: list[Scores]) -> Scores:
+def _joined(ranks: Ranks, parts: list[SampleScores]) -> SampleScores:
     """The scores of all batches of all ranks."""
     own = [torch.cat(values) for values in zip(*parts, strict=True)]
-    return Scores(*map(torch.cat, zip(*ranks.gather(own), strict=True)))
+    return SampleScores(*map(torch.cat, zip(*ranks.gather(own), strict=True)))
 
 
-def score_batch(batch: Batch, prediction: Prediction) -> Scores:
+def score_batch(batch: Batch, prediction: Prediction) -> SampleScores:
     """The scores of a batch. Predictions in the padding do not count: the results file has them cropped."""
     cells = torch.arange(batch.target_mask.shape[-1], device=batch.target_mask.device)
     rows, cols = (  # (B, S) bool
@@ -139,10 +139,10 @@ def score_batch(batch: Batch, prediction: Prediction) -> Scores:
     iou = torch.where(union == 0, 1.0, iou)  # a mask too small for the grid, and nothing predicted
     iou = torch.where(batch.visible, iou, math.nan)
     area = batch.query_mask.float().mean((1, 2))
-    return Scores(*torch.stack((iou, prediction.existence, batch.visible, area)).double().cpu())
+    return SampleScores(*torch.stack((iou, prediction.existence, batch.visible, area)).double().cpu())
 
 
-def validation_figures(scores: Scores) -> dict[str, float]:
+def validation_figures(scores: SampleScores) -> dict[str, float]:
     """Mean IoU of visible objects and balanced accuracy of existence, also by object size, and by how much the
     existence probabilities differ. Figures without a sample to rest on are left out.
     """
@@ -151,11 +151,11 @@ def validation_figures(scores: Scores) -> dict[str, float]:
         figures["existence_range"] = float(scores.existence.max() - scores.existence.min())
     for name, (low, high) in OBJECT_AREAS.items():
         chosen = (scores.area >= low) & (scores.area < high)
-        figures |= _figures(Scores(*(values[chosen] for values in scores)), f"_{name}")
+        figures |= _figures(SampleScores(*(values[chosen] for values in scores)), f"_{name}")
     return figures
 
 
-def _figures(scores: Scores, suffix: str) -> dict[str, float]:
+def _figures(scores: SampleScores, suffix: str) -> dict[str, float]:
     predicted, visible = scores.existence > THRESHOLD, scores.visible.bool()
     figures = {}
     if visible.any():
@@ -177,7 +177,7 @@ def visible_examples(batch: Batch, prediction: Prediction) -> list[Example]:
 
 def draw_example(example: Example, images: Samples) -> np.ndarray:
     """Query with its mask | target with the predicted mask | target with the true one -> (S, 3 S, 3) uint8 RGB."""
-    query, target = (images.seen(images.image(key), key) for key in example.source[1:])
+    query, target = (images.shown(images.image(key), key) for key in example.source[1:])
     views = (
         overlay(query, example.query_mask, QUERY),
         overlay(target, example.target_mask_prob > THRESHOLD, PREDICTION),

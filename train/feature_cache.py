@@ -1,13 +1,10 @@
 """A batch's views as the network reads them, from the encoder or from a cache, since the backbone never changes."""
 
-from collections import defaultdict
 from collections.abc import Iterable
 
 import torch
 from torch import Tensor
 
-from formats.pairs import PairSet
-from model.backbone import STRIDE
 from model.features import Encoder, View, seen
 from train.dataset import Batch, ImageKey
 
@@ -23,19 +20,6 @@ class BatchEncoder:
         self.encoder = encoder
         self.cache: dict[ImageKey, list[Tensor]] = {}  # an image's features and fine features, a mask's features
         self.cache_bytes = self._bytes_left = cache_bytes
-
-    def fitting(self, pairs: PairSet, side: int) -> float:
-        """The share of the images and masks of `pairs`, each whole, that the cache has room for."""
-        seen: dict[tuple, set[int]] = defaultdict(set)  # frames by take and camera, and by these and object
-        for track, frames in pairs.views():
-            for camera in (track.query_camera, track.target_camera):
-                seen[track.take_uid, camera].update(frames.tolist())
-            seen[track.take_uid, track.query_camera, track.object_name].update(frames.tolist())
-        images = sum(len(frames) for key, frames in seen.items() if len(key) == 2)
-        masks = sum(len(frames) for key, frames in seen.items() if len(key) == 3)
-        cell_bytes = 2 * self.encoder.backbone.channels * (side // STRIDE) ** 2
-        needed = cell_bytes * (images * (1 + self.encoder.zoom**2 * (self.encoder.zoom > 1)) + masks)
-        return min(1.0, self.cache_bytes / max(needed, 1))
 
     @torch.no_grad()
     def __call__(self, batch: Batch) -> tuple[View, View, Tensor]:

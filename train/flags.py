@@ -10,7 +10,6 @@ from common.errors import UserError
 from model.device import PRECISION_HELP, PRECISIONS
 from model.xsegtx import XSegTxConfig
 from train.dataset import BLOCK, SampleOptions
-from train.log import TRACE_NAME
 from train.losses import LossWeights
 from train.schedule import usual_warmup
 
@@ -29,7 +28,7 @@ RECIPES = {"paper": {}, "strong": STRONG}  # other defaults than the paper's, by
 NETWORK = (*(field.name for field in fields(XSegTxConfig) if field.metadata), "backbone", "closer_look")
 NOT_RECIPE = (
     *("out_dir", "resume_pth", "resume_epoch", "moco_path", "gpu", "device", "compile", "num_workers"),
-    *("cache_features", "save_every", "max_unreadable", "log_every", "profile", "n_epoch"),
+    *("cache_features", "save_every", "max_unreadable", "log_every", "n_epoch"),
 )
 
 
@@ -152,13 +151,13 @@ def _add_running(parser: Parser) -> None:
     add = parser.add_argument_group("running").add_argument
     folder = "train/checkpoints/egoexo_v2_480x480, with --reverse …_reverse, with --both …_both"
     add("--out-dir", type=Path, help=f"for checkpoints and logs (default: {folder})")
-    text = "CUDA GPUs, such as 0 or 0,1; one process each (default: as --device says)"
+    text = "CUDA GPUs, such as 0 or 0,1; each of several has a process, which run_ego.sh and its like start"
     add("--gpu", help=text)
     add("--device", default="auto", help="auto, cpu, cuda, cuda:1 or mps")
     text = f"of the networks; losses are float32; {PRECISION_HELP}"
     add("--precision", "--amp", type=_precision, choices=PRECISIONS, help=text)
     add("--compile", action="store_true", help="compile the transformer: a slow first step, faster ones after it")
-    text = "loader processes of each training process (default: its CPUs less one; 0 if --cache_features holds all)"
+    text = "loader processes of each training process (default: its CPUs less one; 0 with --cache_features)"
     add("--num_workers", type=at_least(0), help=text)
     text = "memory for backbone features of images seen"
     add("--cache_features", type=at_least(0, float), default=0, metavar="GB", help=text)
@@ -167,7 +166,3 @@ def _add_running(parser: Parser) -> None:
     text = "samples that may turn out unreadable before training stops"
     add("--max_unreadable", type=at_least(0), default=100, help=text)
     add("--log_every", type=at_least(1), default=20, help="steps between console and log lines")
-    text = (
-        f"write a trace of that many steps to {TRACE_NAME} in --out-dir, for TensorBoard, Perfetto or chrome://tracing"
-    )
-    add("--profile", type=at_least(1), metavar="STEPS", help=text)

@@ -1,6 +1,6 @@
 # Sourced by run_ego.sh and run_exo.sh: starts train.py with the arguments given.
 #   PYTHON  the interpreter; by default python3 if it has PyTorch, else the repository's .venv
-#   NPROC   number of processes; by default train.py starts one for each GPU that --gpu lists, else there is one
+#   NPROC   number of processes; by default one for each GPU that --gpu lists, else one
 #   NNODES, NODE_RANK, MASTER_ADDR, MASTER_PORT  for several machines, as torchrun names them
 
 train_dir=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
@@ -12,7 +12,10 @@ if [ -z "${PYTHON:-}" ]; then
 fi
 
 launch() {
-    NPROC=${NPROC:-1}
+    local gpus commas
+    gpus=$(printf '%s\n' "$@" | grep -x -A1 -e --gpu | tail -n 1 || true) # 0,1
+    commas=${gpus//[^,]/}
+    NPROC=${NPROC:-$((${#commas} + 1))}
     if [ "${NNODES:-1}" -gt 1 ]; then
         exec "$PYTHON" -m torch.distributed.run --nnodes "$NNODES" --node_rank "${NODE_RANK:-0}" \
             --master_addr "$MASTER_ADDR" --master_port "${MASTER_PORT:-29500}" --nproc_per_node $NPROC \

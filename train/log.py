@@ -2,7 +2,6 @@
 
 import json
 import math
-import os
 import sys
 import threading
 import time
@@ -21,9 +20,7 @@ from train.dataset import Batch, Source
 from train.distributed import Ranks
 from train.losses import Losses
 
-LOG_NAME, TRACE_NAME = "log.jsonl", "trace.json"
-MUCH_WAITING = 0.3  # share of the time
-CONSTANT = 1e-6  # existence probabilities closer than this are one answer
+LOG_NAME = "log.jsonl"
 TERMS = {name: "loss" if name == "total" else f"{name}_loss" for name in Losses._fields}
 
 
@@ -33,40 +30,15 @@ class Log:
     It collects each step's losses on the device and asks for them only at `flush`: nothing waits in between.
     """
 
-    def __init__(
-        self,
-        out_dir: Path,
-        step: int,
-        validated: bool,
-        ranks: Ranks,
-        every: int,
-        max_unreadable: int,
-        profile: int | None = None,
-    ):
-        """Continue the log at `step`, and after its validation if it is `validated`: what a killed run wrote after its
-        last checkpoint is dropped, because it comes again. `profile`: of how many steps to write a trace.
-        """
+    def __init__(self, out_dir: Path, step: int, ranks: Ranks, every: int, max_unreadable: int):
+        """Goes on at `step` with the log that is there."""
         self.ranks, self.every, self.max_unreadable = ranks, every, max_unreadable
-        self.full_speed: float | None = None  # samples per second at a GPU's peak (train/utilization.py)
-        self._said: set[str] = set()  # advice, each once
-        self._profiler = _profiler(out_dir / TRACE_NAME, profile) if profile and ranks.is_main else None
         self.unreadable: set[str] = set()  # samples, each with its reason
         self._new_unreadable: list[str] = []
         self.restart_clock()
-        if not ranks.is_main:
-            return
-        path = out_dir / LOG_NAME
-        lines = read_log(path) if path.exists() else []
-        kept = [line for line in lines if line["step"] < step + (validated or line["kind"] != "val")]
-        if step == 0:  # a new run, whose first lines have this number too
-            kept = []
-        if len(kept) < len(lines):
-            self.say(f"{path}: the last {len(lines) - len(kept)} lines go, there is no checkpoint after step {step}")
-        with atomic_write(path) as file:
-            file.writelines(json.dumps(line) + "\n" for line in kept)
-        self._file = path.open("a", encoding="utf-8", buffering=1)  # line by line, so that others can follow it
-        threading.excepthook = _excepthook
-        self._board = SummaryWriter(str(out_dir / "tensorboard"), purge_step=step + 1 if step else None)
+        if ranks.is_main:  # written line by line, so that others can follow it
+            self._file = (out_dir / LOG_NAME).open("a", encoding="utf-8", buffering=1)
+            self._board = SummaryWriter(str(out_dir / "tensorboard"), purge_step=step + 1 if step else None)
 
     def write(self, kind: str, step: int, **values: Any) -> None:
         """One line: `{"kind", "step", "time", ...}`; numbers also become TensorBoard scalars `kind/name`."""
@@ -92,12 +64,9 @@ class Log:
         return tqdm(things, name, unit=unit, leave=False, disable=None if self.ranks.is_main else True)
 
     def close(self) -> None:
-        if self._profiler:
-            self._profiler.stop()
         if self.ranks.is_main:
             self._file.close()
             self._board.close()
-            threading.excepthook = threading.__excepthook__
 
     def restart_clock(self) -> None:
         """Count time and losses from here on: validation, for one, is not training time."""
@@ -107,8 +76,6 @@ class Log:
 
     def next_batch(self, batches: Iterator[Batch]) -> Batch:
         """The next batch; the time until it is there counts as waiting for data."""
-        if self._profiler:
-            self._profiler.step()
         start = time.perf_counter()
         batch = next(batches)
         self._waited += time.perf_counter() - start
@@ -134,8 +101,6 @@ class Log:
         rate = sum(map(len, self._sources)) * self.ranks.size / seconds
         waited = self._waited / seconds
         speed = {"lr": lr, "samples_per_second": rate, "data_wait": waited, "unreadable": len(self.unreadable)}
-        if self.full_speed:
-            speed["flop_utilization"] = rate / (self.full_speed * self.ranks.size)
         if torch.cuda.is_initialized():
             speed["peak_gb"] = torch.cuda.max_memory_allocated() / 1e9
         self.write("train", step, epoch=epoch, **values, **speed)
@@ -145,23 +110,7 @@ class Log:
             f"{epoch} step {step}/{total_steps} {terms} lr {lr:.2e} {rate:.1f} samples/s data wait {waited:.0%} left "
             + (f"{left // 60} h {left % 60:02d} min" if left >= 60 else f"{left} min")
         )
-        self._advise(waited)
         self.restart_clock()
-
-    def _advise(self, waited: float) -> None:
-        """Say, once each, why training is slower than it could be."""
-        if waited > MUCH_WAITING:
-            self._say_once(
-                f"training waits for its samples {waited:.0%} of the time: give more --num_workers, if there are CPUs"
-            )
-        load, cpus = os.getloadavg()[0], os.cpu_count() or 1
-        if load > 2 * cpus:
-            self._say_once(f"this machine is busy: a load of {load:.0f} on {cpus} CPUs slows training down")
-
-    def _say_once(self, text: str) -> None:
-        if (kind := text.split(":")[0][:20]) not in self._said:
-            self._said.add(kind)
-            self.say(text)
 
     def validation(self, step: int, epoch: str, figures: dict[str, float]) -> None:
         """Report the figures of `validation_figures`."""
@@ -169,12 +118,6 @@ class Log:
         shown = {"IoU": "iou", "existence balanced accuracy": "existence_accuracy"}
         text = ", ".join(f"{name} {figures[key]:.4f}" for name, key in shown.items() if key in figures)
         self.say(f"{epoch} validation on {figures['samples']:.0f} pairs: {text or 'no pair with a target mask'}")
-        constant = figures.get("existence_range", 1) < CONSTANT and figures["samples"] > 1
-        if constant and epoch not in ("untrained", "start"):
-            self._say_once(
-                "the existence head gives every pair the same answer: all outputs of its ReLU may be 0, and then it "
-                "never learns; another --seed may help, and with --similarity_prior existence does not rest on it alone"
-            )
 
     def _check_finite(self, local: torch.Tensor, losses: torch.Tensor, step: int) -> None:
         bad = (~losses.isfinite()).any(1).nonzero()
@@ -209,20 +152,20 @@ class Log:
             )
 
 
-def _profiler(path: Path, steps: int) -> torch.profiler.profile:
-    """Of `steps` steps after the first few, which are slower than others."""
-    profiler = torch.profiler.profile(
-        schedule=torch.profiler.schedule(wait=2, warmup=2, active=steps, repeat=1),
-        on_trace_ready=lambda profiler: profiler.export_chrome_trace(str(path)),
-    )
-    profiler.start()
-    return profiler
+def cut_log(path: Path, step: int, validated: bool) -> None:
+    """Drop the lines of a log that come again when a training goes on at `step`: those of a killed run after its last
+    checkpoint, and those of the validation at `step` unless it is `validated`.
+    """
+    lines = read_log(path) if path.exists() and step else []
+    kept = [line for line in lines if line["step"] < step + (validated or line["kind"] != "val")]
+    with atomic_write(path) as file:
+        file.writelines(json.dumps(line) + "\n" for line in kept)
 
 
-def _excepthook(args: threading.ExceptHookArgs) -> None:
+def silence_disk_errors_of_threads() -> None:
     """TensorBoard's thread prints no traceback of a full disk: its writer raises the error once more in our thread."""
-    if not issubclass(args.exc_type, OSError):
-        threading.__excepthook__(args)
+    show = threading.__excepthook__
+    threading.excepthook = lambda args: None if issubclass(args.exc_type, OSError) else show(args)
 
 
 def read_log(path: Path) -> list[dict]:

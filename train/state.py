@@ -6,7 +6,6 @@ from typing import Any
 
 import torch
 
-from common.errors import UserError
 from model.backbone import Backbone
 from model.checkpoint import Checkpoint, load_optimizer, save_checkpoint
 from model.device import PRECISIONS, autocast
@@ -81,25 +80,16 @@ class TrainState:
     def restore(self, checkpoint: Checkpoint, path: Path) -> None:
         """Go on from a checkpoint whose `encoder` is the network that this state was made with.
 
-        The step of a published checkpoint is not known: 0 then. UserError if the checkpoint is malformed.
+        The step of a published checkpoint is not known: 0 then. UserError if its optimizer is another network's.
         """
-        extra = checkpoint.extra
-        step, history, scaler = extra.get("step", 0), extra.get("history", {}), extra.get("scaler", {})
-        plain = _is_numbers(history) and _is_numbers(scaler)
-        if not plain or any(type(count) is not int or count < 0 for count in (step, history.get("epoch", 0))):
-            raise UserError(f"{path} does not hold the state of a training: its step, history or scaler is malformed")
         if checkpoint.optimizer is not None:
             load_optimizer(self.optimizer, checkpoint.optimizer, f"{path}, optimizer")
+        scaler = checkpoint.extra.get("scaler", {})
         if scaler.keys() >= self.scaler.state_dict().keys():  # none of a run in another precision
             self.scaler.load_state_dict(scaler)
-        self.step, self.history = step, dict(history)
-        if step:
-            self.set_rate(self.schedule.learning_rate(step - 1))  # as the step before has left it
-
-
-def _is_numbers(value: Any) -> bool:
-    """Whether it is a dictionary of plain numbers."""
-    return isinstance(value, dict) and all(type(number) in (int, float) for number in value.values())
+        self.step, self.history = checkpoint.extra.get("step", 0), dict(checkpoint.extra.get("history", {}))
+        if self.step:
+            self.set_rate(self.schedule.learning_rate(self.step - 1))  # as the step before has left it
 
 
 def run_files(out_dir: Path) -> list[Path]:

@@ -33,29 +33,24 @@ from common.provenance import provenance
 from formats.pairs import BOTH, PairSet
 from model.device import PRECISIONS, default_precision, resolve_device, tf32
 from model.features import Encoder
-from train.dataset import Batch, StepSampler, TrainSamples, ValidationSamples, affordable_workers, make_loader
+from train.dataset import Batch, StepSampler, TrainSamples, ValidationSamples, affordable_workers, batch_loader
 from train.distributed import Ranks, Stopped
 from train.engine import train_one_epoch, validate
 from train.feature_cache import BatchEncoder
 from train.flags import STRONG, loss_weights, parse_args, plain, sample_options
-from train.log import Log
+from train.log import LOG_NAME, Log, cut_log, silence_disk_errors_of_threads
 from train.schedule import LR_DROP, USUAL_WARMUP
 from train.start import find_start, starting_state
 from train.state import BEST, LAST, WARMUP, TrainState, remove_run
-from train.utilization import full_speed
 
 
 def main(argv: list[str] | None = None) -> int | None:
     args = parse_args(argv, __doc__)
     ranks = Ranks()
     gpus = args.gpu.split(",") if args.gpu else []
-    if len(gpus) > 1 and "WORLD_SIZE" not in os.environ:
-        for gpu in gpus:
-            resolve_device(f"cuda:{gpu}")  # a missing one is a line of ours, not a traceback of the launcher
-        launcher = ["-m", "torch.distributed.run", "--standalone", "--nproc_per_node", str(len(gpus)), __file__]
-        os.execv(sys.executable, [sys.executable, *launcher, *(sys.argv[1:] if argv is None else argv)])
     if gpus and len(gpus) != ranks.size:
-        raise UserError(f"--gpu {args.gpu} names {len(gpus)} GPUs and torchrun started {ranks.size} processes")
+        what = f"--gpu {args.gpu} names {len(gpus)} GPUs for {ranks.size} processes"
+        raise UserError(f"{what}; start one for each: NPROC={len(gpus)} bash train/run_ego.sh, or torchrun")
     if args.batch_pos % ranks.size:
         raise UserError(f"--batch-pos {args.batch_pos} cannot be split evenly over {ranks.size} processes")
     device = resolve_device(f"cuda:{gpus[ranks.local_rank]}" if gpus else args.device)
@@ -83,8 +78,9 @@ def train(args: argparse.Namespace, ranks: Ranks, device: torch.device) -> int |
         remove_leftovers(args.out_dir)
         if args.overwrite:
             remove_run(args.out_dir, keep=start)
+        cut_log(args.out_dir / LOG_NAME, state.step, state.is_validated)
     schedule, history = state.schedule, state.history
-    log = Log(args.out_dir, state.step, state.is_validated, ranks, args.log_every, args.max_unreadable, args.profile)
+    log = Log(args.out_dir, state.step, ranks, args.log_every, args.max_unreadable)
     about = {**provenance(), "arguments": plain(args)}
     introduce(args, log, state, notes, pairs, val_pairs, about)
 
@@ -94,12 +90,8 @@ def train(args: argparse.Namespace, ranks: Ranks, device: torch.device) -> int |
 
     encoder = Encoder(state.backbone, device, PRECISIONS[args.precision], args.zoom)
     encode = BatchEncoder(encoder, int(args.cache_features * 1e9))
-    if args.cache_features:
-        fitting = encode.fitting(pairs, args.input_size)
-        log.say(f"--cache_features {args.cache_features:g}: room for {fitting:.0%} of the training images")
-        if fitting == 1 and args.num_workers is None:
-            args.num_workers = 0  # after a while nothing is read any more
-    log.full_speed = full_speed(state.backbone, state.network, bool(args.cache_features), device)
+    if args.cache_features and args.num_workers is None:
+        args.num_workers = 0  # after a while nothing is read any more
     batches, val_batches = make_loaders(args, state, ranks, pairs, val_pairs, encode)
     if ranks.size > 1:  # the position table is the same everywhere, and every step has the same graph
         options = {"broadcast_buffers": False, "gradient_as_bucket_view": True, "static_graph": True}
@@ -107,6 +99,7 @@ def train(args: argparse.Namespace, ranks: Ranks, device: torch.device) -> int |
     state.model = torch.compile(state.model) if args.compile else state.model
     weights = loss_weights(args)
     ranks.catch_signals()
+    silence_disk_errors_of_threads()
     try:
         before = "start" if "epoch" in history or args.init_weights else "untrained"
         if not history.keys() & {"start_iou", "untrained_iou"}:
@@ -149,7 +142,7 @@ def make_loaders(
     val_steps = StepSampler(range(-(-len(val_samples) // args.batch_pos)), *part, count=len(val_samples))
     pin = state.device.type == "cuda"
     workers = affordable_workers(args.num_workers, len(steps.own), samples.image_side)
-    return iter(make_loader(samples, steps, workers, pin)), make_loader(val_samples, val_steps, workers, pin)
+    return iter(batch_loader(samples, steps, workers, pin)), batch_loader(val_samples, val_steps, workers, pin)
 
 
 def introduce(args, log: Log, state: TrainState, notes: list[str], pairs, val_pairs, about: dict[str, Any]) -> None:
@@ -162,17 +155,12 @@ def introduce(args, log: Log, state: TrainState, notes: list[str], pairs, val_pa
         "train_pairs": f"{len(pairs)} of {len(pairs.takes)} takes, {int((~pairs.visible).sum())} of them negatives",
         "val_pairs": f"{min(args.val_size, len(val_pairs)) or len(val_pairs)} of {len(val_pairs)}",
         "start": notes[0],
-        "parameters": sum(p.numel() for p in state.network.parameters()),
-        "frozen_parameters": sum(p.numel() for p in state.backbone.parameters()),
         "recipe": f"{args.recipe}; " + ", ".join(f"{name} {getattr(args, name)}" for name in STRONG),
         "steps": f"{state.schedule.total_steps} of {args.batch_pos} samples",
         "rate": f"{args.lr:g} after {warmup}, times {LR_DROP} after epoch {args.lr_schedule}",
-        "device": f"{log.ranks.size} x {state.device}",
-        "precision": args.precision,
+        "device": f"{log.ranks.size} x {state.device}, {args.precision}",
         "out_dir": str(args.out_dir),
-        "torch": torch.__version__,
-        "commit": about["commit"],
-        "command": about["command"],
+        **{name: about[name] for name in ("commit", "command")},
     }
     for name, value in facts.items():
         log.say(f"{name.replace('_', ' ')}: {value}")
