@@ -131,7 +131,4 @@ def changed_options(args: argparse.Namespace, before: dict[str, Any]) -> list[st
     """What a run is continued with that it was not begun with, a line each."""
     now = plain(args)
     changed = [name for name in before if name in now and before[name] != now[name]]
-    notes = [f"changed since then: {name} {before[name]} -> {now[name]}" for name in changed]
-    return notes + [
-        f"no longer an option: {name} {value}" for name, value in before.items() if value and name not in now
-    ]
+    return [f"changed since then: {name} {before[name]} -> {now[name]}" for name in changed]
