@@ -19,7 +19,11 @@ CLOCK = ("time", "samples_per_second", "data_wait", "peak_gb")
 
 @pytest.fixture(scope="module")
 def data_dir(tmp_path_factory):
-    return make_training_set(tmp_path_factory.mktemp("training"))
+    """Some frames are damaged, of training and of validation."""
+    data_dir = make_training_set(tmp_path_factory.mktemp("training"))
+    for path in (*data_dir.glob("uid-a/cam01/*.jpg"), *data_dir.glob("uid-d/cam02/*.jpg")):
+        path.write_bytes(b"no picture")
+    return data_dir
 
 
 @pytest.fixture(scope="module")
@@ -60,6 +64,7 @@ def test_a_run_stopped_in_each_validation_and_in_steps_and_files_ends_as_an_undi
     data_dir, undisturbed, tmp_path, how
 ):
     finished, events = undisturbed
+    assert len({line["step"] for line in outcome(finished)["log"] if line["kind"] == "unreadable"}) > 1
     chosen = random.Random(str(how))
     ends = [event for event in events if event[0] in WRITES] if how == FULL_DISK else events
     validations = [event for event in ends if event[0] == "batch of a validation" and event[2] == 1]

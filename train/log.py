@@ -33,7 +33,9 @@ class Log:
     def __init__(self, out_dir: Path, step: int, ranks: Ranks, every: int, max_unreadable: int):
         """Goes on at `step` with the log that is there."""
         self.ranks, self.every, self.max_unreadable = ranks, every, max_unreadable
-        self.unreadable: set[str] = set()  # samples, each with its reason
+        known = read_log(out_dir / LOG_NAME) if ranks.is_main and step else []
+        known = [line["sample"] for line in known if line["kind"] == "unreadable"]
+        self.unreadable: set[str] = set(ranks.gather(known)[0])  # samples, each with its reason
         self._new_unreadable: list[str] = []
         self.restart_clock()
         if ranks.is_main:  # written line by line, so that others can follow it
