@@ -242,12 +242,6 @@ def test_several_data_sets_are_learned_from_as_if_they_were_one(finished, tmp_pa
     assert start["val_pairs"] == "30 of 30" and all(str(folder) in start["data"] for folder in both)
 
 
-def test_a_take_in_two_data_sets_is_refused(data_dir, tmp_path, capsys):
-    shutil.copytree(data_dir, tmp_path / "copy")
-    message = error_line(capsys, data_dir, tmp_path / "run", "--train-dir", data_dir, tmp_path / "copy")
-    assert "take uid-a is in" in message and "drop one" in message
-
-
 def test_a_network_is_continued_with_the_options_that_it_has(data_dir, tmp_path, capsys):
     run_training(data_dir, tmp_path / "run", "--n-epoch", 0, "--similarity_prior")
     last = tmp_path / "run" / "netLast.pth"
@@ -274,11 +268,6 @@ def test_checkpoints_hold_the_published_keys_and_how_they_were_made(finished):
     assert content["step"] == STEPS
     assert len(content["optimiser"]["state"]) == len(load_checkpoint(finished / "netLast.pth").model.state_dict())
     assert (finished / "netBest.pth").exists()
-
-
-def test_every_kth_epoch_is_kept(data_dir, tmp_path):
-    run_training(data_dir, tmp_path, "--save_every", 2, "--warmUpIter", 0, "--iter-epoch", 1, "--n-epoch", 2)
-    assert sorted(path.name for path in tmp_path.glob("net*")) == ["net002.pth", "netBest.pth", "netLast.pth"]
 
 
 @pytest.fixture(scope="module")

@@ -1,9 +1,7 @@
 """Schedule, validation figures, blocked tokens, pictures, log and shell scripts."""
 
 import os
-import shutil
 import subprocess
-from collections import namedtuple
 
 import matplotlib.image
 import numpy as np
@@ -16,7 +14,7 @@ from model.xsegtx import Prediction
 from tests.made import ROOT
 from tests.made.training import make_training_set
 from train import plot_log
-from train.dataset import Batch, ImageKey, Samples, Source, affordable_workers
+from train.dataset import Batch, ImageKey, Samples, Source
 from train.engine import Example, SampleScores, blocked_tokens, draw_example, score_batch, validation_figures
 from train.log import cut_log, read_log
 from train.schedule import Schedule
@@ -131,15 +129,6 @@ def test_a_log_goes_on_at_a_checkpoint_without_what_came_after_it(tmp_path, vali
     path.write_text("".join(f'{{"kind": "{kind}", "step": {step}}}\n' for kind, step in kinds))
     cut_log(path, step=2, validated=validated)
     assert [(line["kind"], line["step"]) for line in read_log(path)] == kinds[:kept]
-
-
-def test_loaders_take_as_many_workers_as_shared_memory_has_room_for(monkeypatch, capsys):
-    usage = namedtuple("usage", "free")
-    monkeypatch.setattr(shutil, "disk_usage", lambda _: usage(64 << 20))  # Docker's default
-    assert affordable_workers(4, batch_size=32, image_side=480) == 0
-    assert "/dev/shm" in capsys.readouterr().err
-    monkeypatch.setattr(shutil, "disk_usage", lambda _: usage(8 << 30))
-    assert affordable_workers(4, batch_size=32, image_side=480) == 4
 
 
 @pytest.fixture

@@ -106,10 +106,10 @@ def take_options(args: argparse.Namespace, stored: Mapping[str, Any]) -> None:
 
 def check_same_network(args: argparse.Namespace, stored: Mapping[str, Any], path: Path) -> None:
     """Raises UserError if the flags ask for another network than the one that is to be continued."""
-    asked = {**stored, **{name: getattr(args, name) for name in stored.keys() & args.given}}
-    network = {name: asked[name] for name in stored.keys() & values_of(args, XSegTxConfig).keys()}
-    asked |= asdict(XSegTxConfig(**network))  # layers have several spellings
-    for name in stored.keys() - {*FREE}:
+    given = {name: getattr(args, name) for name in stored.keys() & args.given}
+    of_network = values_of(args, XSegTxConfig)
+    asked = stored | given | asdict(XSegTxConfig(**{name: (stored | given)[name] for name in of_network}))
+    for name in given.keys() - {*FREE}:
         if asked[name] != stored[name]:
             what = f"{path} has {name} {stored[name]}, not {asked[name]}"
             raise UserError(f"{what}; leave that out to continue it, or give another --out-dir or --overwrite")
