@@ -49,6 +49,7 @@ NO_TAKES = """There are no processed takes in `{folder}`. These two commands mak
     python data/process_data.py --takepath {root}/takes --outputpath {folder}
 """
 NETWORK = {"concurrency_limit": 1, "concurrency_id": "network"}  # one answer at a time, first come first served
+CLICKED = {"interactive": False, "buttons": [], "show_label": False}  # nothing lies over the picture
 HIDDEN = {"show_progress": "hidden"}  # what shows progress cannot be clicked on
 LEGEND = "Yellow: the given object. Pink: where it was found."
 TAKE_LEGEND = f"{LEGEND} Blue, dashed: the truth. White, dashed: other objects, click on one."
@@ -111,7 +112,8 @@ def take_tab(tab: "gr.Tab", predictor: Predictor, data_dir: Path) -> None:
             play = gr.Button("Play", elem_id="play", size="sm")
     with gr.Row():
         with gr.Column(scale=2, min_width=300):
-            query = gr.Image(label="query view: click on an object", elem_id="query", interactive=False, buttons=[])
+            gr.Markdown("Query view: click on an object.")
+            query = gr.Image(elem_id="query", **CLICKED)
         with gr.Column(scale=3, min_width=300):
             targets = gr.HTML(elem_id="targets")
     gr.Markdown(TAKE_LEGEND)
@@ -208,10 +210,8 @@ def pictures_tab(predictor: Predictor) -> None:
         with gr.Column(min_width=300):
             gr.Markdown("2 its object")
             with gr.Tab("Box"):
-                label = "click on two opposite corners of a box around it"
-                canvas = gr.Image(
-                    label=label, elem_id="canvas", interactive=False, height=360, format="jpeg", buttons=[]
-                )
+                gr.Markdown("Click on two opposite corners of a box around it.")
+                canvas = gr.Image(elem_id="canvas", format="jpeg", **CLICKED)
             with gr.Tab("Paint"):
                 brush = gr.Brush(colors=["#ffbe28"], color_mode="fixed")
                 editor = gr.ImageEditor(sources=(), transforms=(), layers=False, brush=brush, elem_id="editor")
@@ -225,10 +225,8 @@ def pictures_tab(predictor: Predictor) -> None:
     gr.Markdown(LEGEND)
 
     def load(query: str | None) -> tuple:
-        if query is None:
-            return None, None, None, None, Asked()
-        image = interactive.reduced(read_image(query, "query picture"))
-        return query, None, image, image, gr.skip()  # a sample brings its mask at the same time
+        image = interactive.reduced(read_image(query, "query picture")) if query else None
+        return query, None, image, image, Asked()
 
     def click(drawable: str, corner: list[int] | None, event: "gr.SelectData") -> tuple:
         image = interactive.reduced(read_image(drawable, "query picture"))
@@ -262,17 +260,19 @@ def pictures_tab(predictor: Predictor) -> None:
     def show(query: str | None, target: str | None, answer: Answer) -> str:
         return answer.content if answer[:2] == (query, target) else ""
 
-    gr.on((query.change, target.change), show, [query, target, answer], shown, queue=False)  # what was, goes at once
     samples = [[str(p / n) for n in ("query.jpg", "target.jpg", "query_mask.png")] for p in sorted(SAMPLES.glob("*/"))]
     sample = gr.Examples(samples, [query, target, file], label="samples").load_input_event
+    gr.on((query.change, target.change), show, [query, target, answer], shown, queue=False)  # what was, goes at once
+    load, loaded = told(load, None, None, None, None), [drawable, corner, canvas, editor, asked]
     objects = (
-        query.change(told(load, None, None, None, None), query, [drawable, corner, canvas, editor, asked], **HIDDEN),
+        query.upload(load, query, loaded, **HIDDEN),
+        query.clear(load, query, loaded, **HIDDEN),
+        sample.then(load, query, loaded, **HIDDEN).then(told(given), [query, file], asked),
         canvas.select(told(click, None, gr.skip()), [drawable, corner], [corner, canvas, asked], **HIDDEN),
         find.click(told(painted), [drawable, editor], asked),
         file.upload(told(given), [query, file], asked),
-        sample.then(told(given), [query, file], asked),
     )
-    for then in (*(event.then for event in objects), target.change):
+    for then in (*(event.then for event in objects), target.upload, target.clear):
         then(ask, [query, target, asked], answer, **NETWORK).then(show, [query, target, answer], shown)
 
 
