@@ -35,7 +35,7 @@ from common.parallel import default_workers, loader_failures, loader_workers, sp
 from formats.processed import ProcessedTake
 from formats.takes import find_split_path, read_split
 from inference.own_method import MethodMatcher
-from inference.predict_takes import AnyMatcher, ChunkDataset, ChunkPlan, TakeChunks, plan_chunks, predict_takes
+from inference.predict_takes import AnyMatcher, ChunkDataset, ChunkPlan, Plans, plan_chunks, predict_takes
 from inference.predictor import Predictor
 from inference.resumable_run import ResumableRun
 from model.device import PRECISION_HELP, PRECISIONS, default_precision, resolve_device
@@ -104,7 +104,7 @@ def main(argv: list[str] | None = None) -> int:
         else:
             mine = split_by_work({uid: plan.pair_count for uid, plan in plans.items()}, world)[rank]
             reports = gather(predict_part(args, matcher, run, {uid: plans[uid] for uid in mine}, rank), world)
-            status = finish(args, run, plans, failed, reports) if rank == 0 else 0
+            status = finish(run, plans, failed, reports) if rank == 0 else 0
         if rank == 0 and args.save_inter:
             run.write_take_files()
         elif rank == 0 and not status:
@@ -157,9 +157,7 @@ def default_checkpoint(setting: str) -> Path:
     raise UserError(f"no checkpoint {paths[0]}; train one with `cd train && bash {script}` or give --ckpt_path")
 
 
-def plan_takes(
-    uids: list[str], args: argparse.Namespace, batch_size: int
-) -> tuple[dict[str, TakeChunks], dict[str, str]]:
+def plan_takes(uids: list[str], args: argparse.Namespace, batch_size: int) -> tuple[Plans, dict[str, str]]:
     """The plan of each take, and why others cannot be read. UserError if there is nothing to do."""
     plans, failed = {}, {}
     for uid in uids:
@@ -173,13 +171,7 @@ def plan_takes(
     return plans, failed
 
 
-def predict_part(
-    args: argparse.Namespace,
-    matcher: AnyMatcher,
-    run: ResumableRun,
-    plans: dict[str, TakeChunks],
-    rank: int,
-) -> dict:
+def predict_part(args: argparse.Namespace, matcher: AnyMatcher, run: ResumableRun, plans: Plans, rank: int) -> dict:
     """Predict this rank's takes, but for those that a stopped run has finished; returns counts and times."""
     begin = time.perf_counter()
     todo = [plan for plan in plans.values() if not run.part_path(plan).exists()]
@@ -208,13 +200,7 @@ def make_loader(args: argparse.Namespace, matcher: AnyMatcher, chunks: list[Chun
     return DataLoader(dataset, batch_size=None, **options)
 
 
-def finish(
-    args: argparse.Namespace,
-    run: ResumableRun,
-    plans: dict[str, TakeChunks],
-    failed: dict[str, str],
-    reports: list[dict],
-) -> int:
+def finish(run: ResumableRun, plans: Plans, failed: dict[str, str], reports: list[dict]) -> int:
     """Write the results file and the run's record, print the summary; returns the exit status."""
     stages: Counter[str] = Counter()
     for report in reports:

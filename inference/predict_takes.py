@@ -9,7 +9,7 @@ import contextlib
 import itertools
 import time
 from collections import Counter, defaultdict
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
@@ -59,6 +59,9 @@ class TakeChunks:
         for pair, frames in self.frames.items():
             masks[pair.object_name][camera_pair_key(pair.query_camera, pair.target_camera)] = dict.fromkeys(frames)
         return {"masks": masks, "subsample_idx": self.subsample_idx}
+
+
+Plans = dict[str, TakeChunks]  # by uid
 
 
 class Chunk(NamedTuple):
@@ -166,7 +169,7 @@ def batch_of(frames: Sequence[Frame]) -> PairBatch:
 def predict_takes(
     matcher: AnyMatcher,
     chunks: Iterable[Chunk | UnreadableChunk],
-    plans: Mapping[str, TakeChunks],
+    plans: Plans,
     write: Callable[[str, dict], None],
     progress: Callable[[int], None] = lambda pairs: None,
 ) -> tuple[dict[str, str], dict[str, float]]:

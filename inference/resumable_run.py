@@ -14,7 +14,7 @@ this one before a take was processed again, have another name and are never take
 import contextlib
 import hashlib
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +22,7 @@ from common.errors import UserError
 from common.files import claimed, file_digest, read_json, remove_leftovers, write_json
 from common.provenance import provenance
 from formats.results import iter_results, results_path, write_results
-from inference.predict_takes import TakeChunks
+from inference.predict_takes import Plans, TakeChunks
 
 
 class ResumableRun:
@@ -52,7 +52,7 @@ class ResumableRun:
         """Where the results of a finished take are, until all are."""
         return self.folder / f"{plan.uid}.{plan.digest[:12]}.json"
 
-    def made_already(self, plans: Mapping[str, TakeChunks]) -> dict[str, Any] | None:
+    def made_already(self, plans: Plans) -> dict[str, Any] | None:
         """The provenance of the results file, if this very run made it, of these takes as they are now. UserError if
         another run made it.
         """
@@ -69,7 +69,7 @@ class ResumableRun:
         takes = {uid: self.part_path(plan).name for uid, plan in plans.items()}
         return record["provenance"] if record["takes"] == takes and not record["failed"] else None
 
-    def finish(self, plans: Mapping[str, TakeChunks], failed: dict[str, str], figures: dict[str, Any]) -> None:
+    def finish(self, plans: Plans, failed: dict[str, str], figures: dict[str, Any]) -> None:
         """Join the finished takes into the results file. The record comes before it, and vouches for these bytes
         only: a kill in between leaves a record without its results, never results with another one's record.
         """
