@@ -14,15 +14,7 @@ class UserError(Exception):
 
 @functools.cache
 def warn_once(message: str) -> None:
-    print(f"warning: {printable(message)}", file=sys.stderr)
-
-
-def printable(text: str) -> str:
-    """The text with escapes (`\\n`, `\\x1b`) for characters that would break the line or control the terminal.
-
-    Names in messages come from files of others.
-    """
-    return "".join(char if char.isprintable() else ascii(char)[1:-1] for char in text)
+    print(f"warning: {message}", file=sys.stderr)
 
 
 def counted(number: int, noun: str) -> str:
@@ -42,7 +34,7 @@ def run_script(main: Callable[[], int | None]) -> None:
         status = main()
     except (UserError, OSError) as error:
         name = "" if isinstance(error, UserError) else f"{type(error).__name__}: "
-        print(f"error: {name}{printable(str(error))}", file=sys.stderr)
+        print(f"error: {name}{' '.join(str(error).splitlines())}", file=sys.stderr)  # libraries' errors may have more
         sys.exit(1)
     except KeyboardInterrupt:
         print("interrupted; run the same command again to continue", file=sys.stderr)

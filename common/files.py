@@ -22,7 +22,7 @@ from typing import IO, Any
 
 import ijson
 
-from common.errors import UserError, printable
+from common.errors import UserError
 
 
 @contextlib.contextmanager
@@ -45,7 +45,7 @@ def claimed(folder: Path, name: str, what: str, files: Iterable[str] = ()) -> It
             lock.seek(0)
             pid, _, host = lock.read().partition(" ")
             holder = f"process {pid} on {host}" if host else "another process"  # which has not written its name yet
-            print(printable(f"waiting for {holder}, which {what} ({path})"), file=sys.stderr)
+            print(f"waiting for {holder}, which {what} ({path})", file=sys.stderr)
             fcntl.lockf(lock, fcntl.LOCK_EX)
         except OSError:
             pass
@@ -231,12 +231,3 @@ def name_number(path: str | Path) -> int:
     if not digits:
         raise UserError(f"{path} has no number in its name; call it by its frame, such as 00045{Path(path).suffix}")
     return int(digits[-1])
-
-
-# TODO until everybody has moved to `claimed`
-
-
-@contextlib.contextmanager
-def only_one(path: Path, what: str) -> Iterator[None]:
-    with claimed(path.parent, path.name.removesuffix(".lock")[1:], what):
-        yield
