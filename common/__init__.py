@@ -6,7 +6,7 @@ Scripts import it before anything that has to be installed, so that a Python wit
 import sys
 from importlib.util import find_spec
 
-NEEDED = ("torch", "torchvision", "numpy", "scipy", "cv2", "pycocotools", "PIL", "av", "lzstring", "ijson", "tqdm")
+NEEDED = ("torch", "torchvision", "numpy", "cv2", "pycocotools", "PIL", "av", "lzstring", "ijson", "tqdm")
 NEEDED += ("matplotlib", "jinja2", "timm")
 
 if missing := next((name for name in NEEDED if find_spec(name) is None), None):

@@ -14,7 +14,6 @@ import pytest
 from common.errors import UserError
 from common.files import (
     atomic_write,
-    read_json,
     remove_leftovers,
     write_json,
 )
@@ -102,7 +101,7 @@ with claimed(Path(sys.argv[1]), "a", "writes a"):
     killed.communicate()
 
 
-def test_a_process_that_holds_a_lock_for_long_lets_the_next_ones_in_one_by_one(tmp_path):
+def test_processes_that_claim_the_same_come_one_by_one(tmp_path):
     code = """
 import sys
 from pathlib import Path
@@ -193,11 +192,3 @@ def test_an_iterator_that_fails_leaves_no_file(tmp_path):
     with pytest.raises(UserError, match="no more"):
         write_json(tmp_path / "file.json", {"members": members()})
     assert not list(tmp_path.iterdir())
-
-
-def test_json_that_cannot_be_read_is_one_line_with_the_remedy(tmp_path):
-    (tmp_path / "half.json").write_text('{"a": ')
-    for path, what in ((tmp_path / "none.json", "no file"), (tmp_path / "half.json", "not valid"), (tmp_path, "not")):
-        with pytest.raises(UserError, match=f"{what}.*; get it again") as error:
-            read_json(path, "get it again")
-        assert "\n" not in str(error.value)

@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from common.errors import UserError
-from common.files import iter_json
+from common.files import iter_json, read_json
 
 values = st.recursive(
     st.none()
@@ -67,11 +67,13 @@ def test_a_missing_file_a_folder_and_other_bytes_are_user_errors(tmp_path):
     (tmp_path / "bytes.json").write_bytes(b"\xff\xfe\x00")
     for path, message in (
         (tmp_path / "no.json", "no file"),
-        (tmp_path, "is a folder, not a JSON file; get it again"),
+        (tmp_path, "is a folder, not a JSON file"),
         (tmp_path / "bytes.json", "not valid JSON"),
     ):
-        with pytest.raises(UserError, match=message):
-            list(iter_json(path, (), "get it again"))
+        for read in (read_json, lambda path, remedy: list(iter_json(path, (), remedy))):
+            with pytest.raises(UserError, match=f"{message}.*get it again") as error:
+                read(path, "get it again")
+            assert "\n" not in str(error.value)
 
 
 def test_an_object_of_another_name_is_named(path):
