@@ -78,7 +78,7 @@ def test_a_second_writer_names_the_first_waits_for_it_and_then_writes(tmp_path):
         line = wait_until_it_waits(second, first)
         assert line.endswith(f", which writes numbers ({tmp_path / '.a.json.lock'})\n")
         assert being_written.exists() and not (tmp_path / "a.json").exists()
-    assert second.communicate(timeout=60) == ("", "") and second.returncode == 0
+    assert second.communicate(timeout=300) == ("", "") and second.returncode == 0
     assert json.loads((tmp_path / "a.json").read_text()) == [2]
     assert not being_written.exists()
 
@@ -113,7 +113,7 @@ for _ in range(50):
 """
     (tmp_path / "count").write_text("0")
     for process in [start(code, tmp_path / "count") for _ in range(3)]:
-        process.communicate(timeout=60)
+        process.communicate(timeout=300)
     assert (tmp_path / "count").read_text() == "150"
 
 
@@ -123,8 +123,8 @@ def test_of_two_writers_of_a_folder_the_second_waits_and_then_names_what_is_ther
     assert first.stdout.readline() == "half\n"
     second = start(WRITE_FOLDER, folder)
     wait_until_it_waits(second, first)
-    assert first.communicate(timeout=60) == ("", "") and first.returncode == 0
-    assert second.communicate(timeout=60)[1] == f"error: {folder} exists; give another name, or delete it first\n"
+    assert first.communicate(timeout=300) == ("", "") and first.returncode == 0
+    assert second.communicate(timeout=300)[1] == f"error: {folder} exists; give another name, or delete it first\n"
     assert second.returncode == 1
     assert sorted(path.name for path in tmp_path.rglob("*")) == [".folder.lock", "a", "b", "folder"]
 
@@ -134,7 +134,7 @@ def test_a_killed_writer_of_a_folder_leaves_nothing_that_the_next_one_would_keep
         with start(WRITE_FOLDER, tmp_path / name, "slowly") as killed:
             assert killed.stdout.readline() == "half\n"
             killed.kill()
-    assert start(WRITE_FOLDER, tmp_path / "folder").wait(timeout=60) == 0
+    assert start(WRITE_FOLDER, tmp_path / "folder").wait(timeout=300) == 0
     (left,) = tmp_path.glob("*.tmp")
     assert left.name.startswith(".folder.2.") and {path.name for path in (tmp_path / "folder").iterdir()} == {"a", "b"}
 

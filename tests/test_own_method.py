@@ -168,7 +168,7 @@ def test_a_stopped_run_continues_to_the_same_bytes_at_once(data_path, method, tm
     (part,) = (tmp_path / "out").rglob("take-*.json")
     written = part.stat().st_mtime_ns
     (tmp_path / "go").touch()
-    resumed = subprocess.run([*command, "--save_inter"], capture_output=True, text=True, timeout=120)
+    resumed = subprocess.run([*command, "--save_inter"], capture_output=True, text=True, timeout=300)
     assert resumed.returncode == 0 and "waiting" not in resumed.stderr, resumed.stderr
     assert part.stat().st_mtime_ns == written
     assert (tmp_path / "out" / whole.name).read_bytes() == whole.read_bytes()

@@ -73,7 +73,7 @@ except OSError as error:
 
 def test_loading_processes_end_with_a_reader_whose_error_keeps_them():
     """Somebody holds the error, and it holds the reader, so that nothing but the end of the process ends the worker."""
-    assert subprocess.run([sys.executable, "-c", FAILING_READER], cwd=ROOT, timeout=120).returncode == 1
+    assert subprocess.run([sys.executable, "-c", FAILING_READER], cwd=ROOT, timeout=300).returncode == 1
 
 
 @pytest.mark.parametrize("workers", [0, 1, 2])
@@ -147,7 +147,7 @@ def busy(tmp_path, request):
 @pytest.mark.parametrize("busy", ["pool", "loader"], indirect=True)
 def test_ctrl_c_ends_all_at_once_without_a_traceback(busy):
     os.killpg(busy.pid, signal.SIGINT)  # a terminal sends it to parent and workers alike
-    _, stderr = busy.communicate(timeout=60)
+    _, stderr = busy.communicate(timeout=300)
     assert (busy.returncode, stderr) == (130, "interrupted; run the same command again to continue\n")
     wait_for_the_end(busy)
 

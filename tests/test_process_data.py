@@ -227,7 +227,7 @@ def test_a_killed_run_leaves_no_process_and_a_rerun_gives_the_same_bytes(root, u
         assert time.monotonic() < deadline
         time.sleep(0.002)
     os.killpg(run.pid, signal.SIGINT) if killing == signal.SIGINT else os.kill(run.pid, signal.SIGKILL)
-    _, error = run.communicate(timeout=60)
+    _, error = run.communicate(timeout=300)
     assert run.returncode == (130 if killing == signal.SIGINT else -killing)
     if killing == signal.SIGINT:
         assert error.splitlines()[-1] == "interrupted; run the same command again to continue"
@@ -241,7 +241,7 @@ def test_a_second_run_waits_for_the_first_and_two_processes_give_the_same_bytes_
         run = start(root)
         assert run.stderr.readline().startswith(f"waiting for process {first.pid} on ")
         assert not list((root / "processed").glob("uid-*"))
-    out, error = run.communicate(timeout=60)
+    out, error = run.communicate(timeout=300)
     assert run.returncode == 0 and "train: 2 of 2 takes complete" in out and "2/2 takes" in error  # the bar
     assert tree(root / "processed") == undisturbed
     with claimed_elsewhere(root / "processed", "process_data_1_of_2"):

@@ -92,7 +92,7 @@ def helps() -> dict[str, tuple[int, str]]:
     environment = {**os.environ, "COLUMNS": "500"}
     words = [sys.executable, "-c", HELP, *map(str, SCRIPTS)]
     with tempfile.TemporaryDirectory() as elsewhere:  # a script that goes to work instead of printing help runs on
-        done = subprocess.run(words, capture_output=True, text=True, env=environment, cwd=elsewhere, timeout=120)
+        done = subprocess.run(words, capture_output=True, text=True, env=environment, cwd=elsewhere, timeout=600)
     assert done.returncode == 0, done.stderr
     texts = {name_of(Path(name)): told for name, told in json.loads(done.stdout).items()}
     shell = subprocess.run(["bash", ROOT / "data/download_uids.sh", "--help"], capture_output=True, text=True)

@@ -100,7 +100,7 @@ def test_a_second_signal_ends_a_run_at_once_whatever_it_is_doing():
     time.sleep(1.2)
     assert process.poll() is None
     process.send_signal(signal.SIGINT)
-    assert process.wait(timeout=10) == -signal.SIGINT
+    assert process.wait(timeout=60) == -signal.SIGINT
     process.stdout.close()
 
 
@@ -108,7 +108,7 @@ def test_a_full_disk_ends_a_run_in_one_line(data_dir, tmp_path):
     """Files that may have 4 KB are too small for TensorBoard's pictures, which a thread of its own writes."""
     command = [sys.executable, ROOT / "train/train.py", *arguments(data_dir, tmp_path)]
     limited = ["bash", "-c", 'ulimit -f 4 && exec "$@"', "-", *map(str, command)]
-    done = subprocess.run(limited, capture_output=True, text=True, timeout=120)
+    done = subprocess.run(limited, capture_output=True, text=True, timeout=300)
     assert done.returncode == 1
     assert done.stderr == f"error: OSError: [Errno 27] File too large: '{tmp_path}'\n"
 
@@ -153,7 +153,7 @@ def test_two_processes_give_the_losses_of_one(data_dir, tmp_path):
     run_training(data_dir, tmp_path / "one", *flags)
     launcher = ("-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2")
     process = start_training(data_dir, tmp_path / "two", *flags, launcher=launcher)
-    output, _ = process.communicate(timeout=120)
+    output, _ = process.communicate(timeout=300)
     assert process.returncode == 0, output
     one, two = losses(tmp_path / "one"), losses(tmp_path / "two")
     assert two == pytest.approx(one, rel=1e-5)
@@ -164,7 +164,7 @@ def test_a_second_training_in_the_same_folder_waits_and_then_finds_the_run_finis
     first = start_training(data_dir, tmp_path, *LONG)
     wait_for_step(first, tmp_path, 1)
     run_training(data_dir, tmp_path, *LONG)
-    assert first.wait(timeout=60) == 0
+    assert first.wait(timeout=300) == 0
     first.stdout.close()
     said = capsys.readouterr()
     assert f"waiting for process {first.pid} on {socket.gethostname()}, which trains into {tmp_path}" in said.err
@@ -177,7 +177,7 @@ def test_ctrl_c_under_torchrun_saves_and_one_process_can_go_on(data_dir, tmp_pat
     process = start_training(data_dir, tmp_path, *LONG, launcher=launcher)
     wait_for_step(process, tmp_path, 5)
     process.send_signal(signal.SIGINT)
-    output, _ = process.communicate(timeout=60)
+    output, _ = process.communicate(timeout=300)
     assert process.returncode != 0 and "stopped by SIGINT at step" in output
     step = torch.load(tmp_path / "netLast.pth", weights_only=True)["step"]
     assert 5 <= step < LONG_STEPS and list(losses(tmp_path)) == list(range(1, step + 1))

@@ -32,7 +32,7 @@ def train_until(end: tuple | None, how: signal.Signals | str, *given: object) ->
     process.start()
     held.close()
     process.join()
-    assert until_gone.poll(timeout=60), "a loader process lives on"
+    assert until_gone.poll(timeout=300), "a loader process lives on"
     return process.exitcode
 
 
