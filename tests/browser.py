@@ -54,7 +54,7 @@ class Page:
             value,
         )
 
-    def wait_for(self, script: str, *arguments: Any, seconds: float = 60) -> Any:
+    def wait_for(self, script: str, *arguments: Any, seconds: float = 300) -> Any:
         """The first value of a JavaScript function body that is true, asked for again and again."""
         end = time.monotonic() + seconds
         while not (value := self.run(script, *arguments)):

@@ -56,7 +56,7 @@ def damaged(data_dir, tmp_path):
 
 
 def wait_for_step(process, out_dir, step):
-    deadline = time.monotonic() + 60
+    deadline = time.monotonic() + 300
     while time.monotonic() < deadline:
         assert process.poll() is None, process.stdout.read()
         if (out_dir / "log.jsonl").exists() and f'"train", "step": {step},' in (out_dir / "log.jsonl").read_text():

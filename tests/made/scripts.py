@@ -40,7 +40,7 @@ def living(process: subprocess.Popen) -> dict[int, str]:
 
 def wait_for_the_end(process: subprocess.Popen) -> None:
     """Return when no process is left of one that was started with a new session."""
-    deadline = time.monotonic() + 60
+    deadline = time.monotonic() + 300
     while left := living(process):
         assert time.monotonic() < deadline, left
         time.sleep(0.05)
