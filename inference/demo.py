@@ -84,14 +84,15 @@ def data_url(kind: str, image: np.ndarray) -> str:
 
 
 def errors_shown(function: Callable) -> Callable:
-    """A UserError becomes a message on the page."""
+    """A function of a take's uid, whose UserError, or ValueError of a malformed mask, becomes a message on the page."""
 
     @functools.wraps(function)
-    def wrapped(*args: Any) -> Any:
+    def wrapped(uid: str, *args: Any) -> Any:
         try:
-            return function(*args)
-        except UserError as error:
-            raise gr.Error(html.escape(str(error), quote=False), print_exception=False) from None
+            return function(uid, *args)
+        except (UserError, ValueError) as error:
+            text = str(error) if isinstance(error, UserError) else f"take {uid}: {error}; process it again"
+            raise gr.Error(html.escape(text, quote=False), print_exception=False) from None
 
     return wrapped
 
@@ -231,8 +232,9 @@ def pictures_tab(predictor: Predictor) -> None:
     def click(drawable: str, corner: list[int] | None, event: "gr.SelectData") -> tuple:
         image = interactive.reduced(read_image(drawable, "query picture"))
         if corner is None:
-            return event.index, interactive.corner_marked(image, event.index), Asked()
-        mask = cut_out(image, interactive.box_between(corner, event.index))
+            return event.index, cv2.drawMarker(image, event.index, QUERY, cv2.MARKER_CROSS, 40, 3), Asked()
+        (left, right), (top, bottom) = (sorted(both) for both in zip(corner, event.index, strict=True))
+        mask = cut_out(image, (left, top, right + 1, bottom + 1))
         return None, interactive.outlined(image, mask, QUERY), Asked(drawable, mask)
 
     def painted(drawable: str | None, painting: str | None) -> Asked:

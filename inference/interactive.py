@@ -1,4 +1,4 @@
-"""What the page of demo.py shows, without the page: uploads, boxes, answers for pictures and for a take.
+"""What the page of demo.py shows, without the page: uploads, and answers for pictures and for a take.
 
 Images are (H, W, 3) uint8 RGB, masks (H, W) of 0 and 1; a point is (x, y) in the image's pixels.
 """
@@ -13,12 +13,10 @@ from PIL import Image
 
 from common.drawing import PREDICTION, QUERY, TRUTH, Color, overlay
 from common.errors import UserError
-from formats.geometry import Size
 from formats.mask_files import to_mask
 from formats.masks import decode_mask, resize_mask
 from formats.picture_files import open_picture, opened_picture
 from formats.processed import ProcessedTake, frames_in, is_processed, read_frame
-from inference.cut_out import Box
 from inference.predictor import Predictor
 
 SHOWN_SIDE = 960  # long side of pictures on the page, pixels
@@ -59,18 +57,6 @@ def outlined(image: np.ndarray, mask: np.ndarray, color: Color) -> np.ndarray:
     return overlay(image, cv2.resize(mask, image.shape[1::-1], interpolation=cv2.INTER_NEAREST), color)
 
 
-def corner_marked(image: np.ndarray, corner: Point) -> np.ndarray:
-    """A copy with a cross at one corner of a box that is not whole yet."""
-    return cv2.drawMarker(image.copy(), corner, QUERY, cv2.MARKER_CROSS, max(image.shape) // 20, 2)
-
-
-def box_between(corner: Point, opposite: Point) -> Box:
-    """The box of two clicks, both of which it holds."""
-    left, right = sorted((corner[0], opposite[0]))
-    top, bottom = sorted((corner[1], opposite[1]))
-    return left, top, right + 1, bottom + 1
-
-
 def read_layer(path: Path) -> np.ndarray:
     """What was painted over a reduced picture -> its mask. Raises UserError."""
     with opened_picture(path) as image:
@@ -108,22 +94,10 @@ def objects_of(take: ProcessedTake, camera: str) -> list[str]:
     return [name for name in take.masks if frames_of(take, name, camera)]
 
 
-def mask_at(take: ProcessedTake, object_name: str, camera: str, frame: int, size: Size) -> np.ndarray:
-    """The object's mask, of the `size` of its picture. Raises UserError if it is malformed."""
-    try:
-        return resize_mask(take.masks[object_name][camera][frame], size)
-    except ValueError as error:
-        raise UserError(
-            f"take {take.uid}, {camera}, frame {frame}: the mask of {object_name!r} is malformed ({error}); "
-            "process the take again"
-        ) from None
-
-
 def object_at(take: ProcessedTake, camera: str, frame: int, point: Point) -> str | None:
     """The smallest object whose mask in this frame holds a point of its picture."""
     size = read_frame(take.frame_path(camera, frame)).shape[:2]
-    annotated = [name for name, cameras in take.masks.items() if frame in cameras.get(camera, {})]
-    masks = {name: mask_at(take, name, camera, frame, size) for name in annotated}
+    masks = {name: resize_mask(m[camera][frame], size) for name, m in take.masks.items() if frame in m.get(camera, {})}
     hit = [name for name, mask in masks.items() if mask[point[::-1]]]
     return min(hit, key=lambda name: masks[name].sum(), default=None)
 
@@ -139,17 +113,17 @@ def answer_take(
     cameras = [c for c in sorted(take.cameras) if take.is_ego(c) != take.is_ego(camera)]
     cameras = [c for c in cameras if take.frame_path(c, frame).is_file()]
     targets = [read_frame(take.frame_path(c, frame)) for c in cameras]
-    drawn, size = query, query.shape[:2]
-    for name, cameras_with_masks in take.masks.items():
-        if frame in cameras_with_masks.get(camera, {}):
-            drawn = overlay(drawn, mask_at(take, name, camera, frame, size), OTHERS, dashed=True)
-    panels = [Panel(overlay(drawn, mask_at(take, object_name, camera, frame, size), QUERY), camera)]
-    given = decode_mask(take.masks[object_name][camera][frame])
-    answers = predictor.segment_all(query, given, targets) if targets else []
+    drawn = query
+    for masks in take.masks.values():
+        if frame in masks.get(camera, {}):
+            drawn = overlay(drawn, resize_mask(masks[camera][frame], query.shape[:2]), OTHERS, dashed=True)
+    rle = take.masks[object_name][camera][frame]
+    panels = [Panel(overlay(drawn, resize_mask(rle, query.shape[:2]), QUERY), camera)]
+    answers = predictor.segment_all(query, decode_mask(rle), targets) if targets else []
     for name, target, (found, existence) in zip(cameras, targets, answers, strict=True):
         image, iou = overlay(target, found, PREDICTION), None
-        if truth and frame in take.masks[object_name].get(name, {}):
-            mask = mask_at(take, object_name, name, frame, target.shape[:2])
+        if truth and (true := take.masks[object_name].get(name, {}).get(frame)):
+            mask = resize_mask(true, target.shape[:2])
             image, iou = overlay(image, mask, TRUTH, dashed=True), float((found & mask).sum() / (found | mask).sum())
         panels.append(Panel(image, name, existence, iou))
     return panels

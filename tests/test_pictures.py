@@ -38,29 +38,6 @@ def test_a_photograph_is_turned_as_its_camera_says():
 
 
 @pytest.mark.parametrize(
-    "mask",
-    [
-        OBJECT,
-        OBJECT.astype(np.uint8) * 255,
-        OBJECT.astype(np.int64),
-        OBJECT.astype(np.float32),
-        np.dstack([OBJECT] * 3),
-        Image.fromarray(OBJECT),
-        Image.fromarray(OBJECT.astype(np.uint8)),
-        Image.fromarray(OBJECT.astype(np.uint16) * 3),  # 16 bits, as annotation tools write labels
-        Image.fromarray(OBJECT.astype(np.uint8) * 255).convert("P"),
-        Image.fromarray(np.dstack([OBJECT.astype(np.uint8) * 255] * 3 + [np.full(SIZE, 255, np.uint8)])),
-        np.kron(OBJECT, np.ones((2, 2), bool)),
-    ],
-    ids=range(11),
-)
-def test_masks_of_any_usual_form_mark_what_is_not_zero(mask):
-    found = as_mask(mask, "mask", SIZE)
-    step = found.shape[0] // SIZE[0]
-    assert found.dtype == np.uint8 and np.array_equal(found[::step, ::step], OBJECT)
-
-
-@pytest.mark.parametrize(
     ("image", "message"),
     [
         (RGB / 255, "image is an array of float64; give uint8"),

@@ -5,7 +5,6 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pytest
-from PIL import Image
 
 from common.errors import UserError
 from inference import predictor, segment_pair
@@ -65,16 +64,6 @@ def test_a_sample_pair_is_segmented_by_the_repositorys_network_which_is_named(fi
     assert found.shape == cv2.imread(str(pair / "target_mask.png"), cv2.IMREAD_UNCHANGED).shape
 
 
-def test_the_sample_pairs_are_small_and_their_masks_fit_their_images():
-    assert len(SAMPLES) == 2
-    for pair in SAMPLES:
-        assert sum(path.stat().st_size for path in pair.iterdir()) < 300_000
-        for view in ("query", "target"):
-            mask = np.asarray(Image.open(pair / f"{view}_mask.png"))
-            assert mask.shape == Image.open(pair / f"{view}.jpg").size[::-1]
-            assert 0.005 < (mask > 0).mean() < 0.5
-
-
 def test_the_predictor_loads_the_repositorys_network_unless_told_otherwise(files, monkeypatch, tmp_path):
     monkeypatch.setattr(predictor, "SHIPPED", Path(files["ckpt_path"]))
     assert predictor.Predictor.load(device="cpu").matcher.side == 96
@@ -84,8 +73,7 @@ def test_the_predictor_loads_the_repositorys_network_unless_told_otherwise(files
     assert "\n" not in str(caught.value)
 
 
-@pytest.mark.parametrize("side", [32, 704])
-def test_a_mask_may_be_of_another_size_than_its_image(files, side):
+def test_a_mask_may_be_of_another_size_than_its_image(files, side=704):
     call(files)
     same = cv2.imread(files["out"] + "_mask.png", cv2.IMREAD_UNCHANGED)
     other = Path(files["query_mask"]).with_name(f"mask{side}.png")
