@@ -153,9 +153,9 @@ def take_tab(tab: "gr.Tab", predictor: Predictor, data_dir: Path) -> None:
 
     inputs, outputs = [take, camera, name, frame, truth], [camera, name, frame, play, query, targets]
     for event in (tab.select, take.input, camera.input, name.input, frame.input, truth.input):
-        event(errors_shown(look), inputs, outputs, trigger_mode="always_last", show_progress="hidden", **NETWORK)
-    query.select(errors_shown(click), inputs, outputs, show_progress="hidden", **NETWORK)
-    timer.tick(errors_shown(functools.partial(look, ahead=True)), inputs, outputs, show_progress="hidden", **NETWORK)
+        event(errors_shown(look), inputs, outputs, trigger_mode="always_last", **HIDDEN, **NETWORK)
+    query.select(errors_shown(click), inputs, outputs, **HIDDEN, **NETWORK)
+    timer.tick(errors_shown(functools.partial(look, ahead=True)), inputs, outputs, **HIDDEN, **NETWORK)
     start_or_stop = lambda on: (not on, gr.Timer(active=not on), "Play" if on else "Stop")  # noqa: E731
     play.click(start_or_stop, playing, [playing, timer, play])
 
@@ -300,7 +300,8 @@ def main(argv: list[str] | None = None) -> None:
     try:
         page.launch(server_name=args.host, server_port=args.port, **options)
     except OSError:
-        raise UserError(f"port {args.port} is taken; give --port") from None
+        where = f", or {args.host} is no address of this machine: --host" if args.host != "127.0.0.1" else ""
+        raise UserError(f"port {args.port} is taken; give --port{where}") from None
 
 
 def build_page(predictor: Predictor, data_dir: Path, limits: str) -> "gr.Blocks":

@@ -16,7 +16,7 @@ from model.features import Encoder, crop, seen
 from model.similarity import Similarity, cell_coverage
 from model.xsegtx import XSegTx, XSegTxConfig
 
-# Peak memory of a pair at 480 x 480, as benchmarks/roofline.py counts it: by bytes per number; and with a similarity
+# Peak memory of a pair at 480 x 480, counted operation by operation: by bytes per number; and with a similarity
 # prior, in any precision, closer looks included.
 PAIR_BYTES, PRIOR_PAIR_BYTES = {4: 50 << 20, 2: 34 << 20}, 83 << 20
 CPU_BATCH = 8
