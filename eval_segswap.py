@@ -46,13 +46,7 @@ CHECKPOINT_DIRS = {
     "ego-exo": ("egoexo_v2_480x480", BOTH_DIR),
     "exo-ego": ("egoexo_v2_480x480_reverse", BOTH_DIR),
 }
-NETWORK_Oplan_takesIONS = (
-    "ckpt_path",
-    "backbone_weights",
-    "precision",
-    "batch_size",
-    "compile",
-)  # not of an own method
+NETWORK_OPTIONS = ("ckpt_path", "backbone_weights", "precision", "batch_size", "compile")  # not of an own method
 SKIPPED_STATUS = 3  # the results file is there, but takes are missing from it
 
 
@@ -77,7 +71,7 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     add("--compile", action="store_true", help="torch.compile; on a CPU only the transformer, as backbones take long")
     add("--overwrite", action="store_true", help="replace a results file of another checkpoint or of unknown origin")
     args = parser.parse_args(argv)
-    for name in NETWORK_Oplan_takesIONS:
+    for name in NETWORK_OPTIONS:
         if args.predictor and getattr(args, name):
             raise UserError(f"--{name} is for the network; a method of your own takes KEY=VALUE behind --predictor")
     return args
