@@ -23,11 +23,10 @@ from common.errors import UserError, run_script
 from common.files import read_json
 from evaluation.score import score_results
 from evaluation.truth import GroundTruth
-from formats.masks import encode_mask, eval_mask
-from formats.processed import ProcessedTake
-from formats.results import camera_pair_key, iter_results, results_path, write_results
+from formats.results import iter_results, results_path, write_results
 from formats.takes import ANNOTATION_TEMPLATE, annotation_path
 from tests import official_evaluation
+from tests.made.results import make_results
 
 SPLIT = "test"
 OPTIONS = ("--size", "native", "--object_size", "real", "--num_objects", 6, "--num_frames", 241)  # as the real ones are
@@ -60,21 +59,10 @@ def write_files(folder: Path, processed: Path, setting: str) -> int:
     uids = read_json(folder / "split.json", "run it again")[SPLIT]
     annotations = annotation_path(folder / ANNOTATION_TEMPLATE, SPLIT)
     GroundTruth.from_processed(processed, uids, annotations).write_official(folder / "gt.json")
-    rng, results, count = np.random.default_rng(0), {}, 0
-    for uid in uids:
-        take = ProcessedTake.read(processed, uid)
-        masks: dict[str, dict] = {name: {} for name in take.masks}
-        for name, query, target in take.camera_pairs(setting):
-            true, entries = take.masks[name][target], {}
-            for frame in take.masks[name][query]:
-                mask = eval_mask(true[frame]) if frame in true else np.zeros_like(eval_mask(next(iter(true.values()))))
-                moved = np.roll(mask, rng.integers(-6, 7, 2), (0, 1))
-                entries[frame] = {"pred_mask": encode_mask(moved), "confidence": float(rng.random())}
-            masks[name][camera_pair_key(query, target)] = entries
-            count += len(entries)
-        results[uid] = {"masks": masks, "subsample_idx": take.subsample_idx}
-    write_results(results_path(folder, setting, SPLIT), setting, iter(results.items()))
-    return count
+    results = make_results(processed, uids, setting)
+    write_results(results_path(folder, setting, SPLIT), setting, results.items())
+    pairs = [frames for take in results.values() for pairs in take["masks"].values() for frames in pairs.values()]
+    return sum(map(len, pairs))
 
 
 def official_way(folder: Path, setting: str) -> list[float]:

@@ -4,8 +4,8 @@
 
 Two rendered takes with an ego and two 4K exo videos each, which are made at the first run, in minutes, and stay in
 --folder. The plain programs decode every frame in one process, with as many threads as the library takes by itself, and
-write the same frames: with PyAV, with OpenCV and, if it is installed (`pip install decord`), with decord's get_batch as
-the reference does. Prints wall time and CPU time, and checks that all frames look the same.
+write the same frames: with OpenCV and, if it is installed (`pip install decord`), with decord's get_batch as the
+reference does. Prints wall time and CPU time, and checks that all frames look the same.
 """
 
 import argparse
@@ -20,7 +20,6 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # repository root
 
-import av
 import cv2
 import numpy as np
 
@@ -83,15 +82,8 @@ def process_plainly(takes: Path, program: str, out: Path) -> None:
             cv2.imwrite(str(folder / f"{number * FRAME_STEP}.jpg"), small)
 
 
-def pyav(path: str) -> Iterator[np.ndarray]:
-    """Every 30th frame of a video, (H, W, 3) BGR. So do the other readers."""
-    with av.open(path) as container:
-        for number, frame in enumerate(container.decode(video=0)):
-            if number % FRAME_STEP == 0:
-                yield frame.to_ndarray(format="bgr24")
-
-
 def opencv(path: str) -> Iterator[np.ndarray]:
+    """Every 30th frame of a video, (H, W, 3) BGR. So does the other reader."""
     video, number = cv2.VideoCapture(path, cv2.CAP_FFMPEG), 0
     while video.grab():
         if number % FRAME_STEP == 0:
@@ -107,7 +99,7 @@ def decord(path: str) -> Iterator[np.ndarray]:
         yield np.ascontiguousarray(image[..., ::-1])
 
 
-READERS = {"PyAV in sequence": pyav, "OpenCV grab/retrieve": opencv}
+READERS = {"OpenCV grab/retrieve": opencv}
 if importlib.util.find_spec("decord"):
     READERS["decord get_batch"] = decord
 

@@ -16,8 +16,8 @@ from pathlib import Path
 from common.errors import MALFORMED, UserError
 from common.files import claimed, iter_json, write_json
 from evaluation.metrics import CutOut, cut_out
-from formats.geometry import Size, eval_size, nearest_axes
-from formats.masks import mask_size, sample_mask
+from formats.geometry import Size, eval_size
+from formats.masks import mask_size, resize_mask
 from formats.processed import ANNOTATION, CameraPair, ProcessedTake, frames_in, is_processed, read_frame
 from formats.takes import (
     ANNOTATION_REMEDY,
@@ -75,8 +75,7 @@ class TakeTruth:
         rle = self.take.masks[object_name].get(camera, {}).get(frame)
         if rle is None:
             return None
-        given = mask_size(rle)
-        return cut_out(sample_mask(rle, *nearest_axes(given, size or eval_size(given))))
+        return cut_out(resize_mask(rle, size or eval_size(mask_size(rle))))
 
     def prediction_sizes(self, pair: CameraPair, frames: list[int]) -> dict[int, Size | None]:
         """(H, W) that predictions in the target view must have, by frame: that of the true mask, or else of all masks.

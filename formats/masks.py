@@ -11,7 +11,7 @@ import numpy as np
 from lzstring import LZString
 from pycocotools import mask as coco
 
-from formats.geometry import EVAL_SIDE, Size, eval_size, letterbox_axes, nearest_axes
+from formats.geometry import Size, letterbox_axes, nearest_axes
 from formats.lz_text import decompress
 
 _COUNTS = re.compile("[0-o]*[0-O]")  # six bits a character; the bit "more follow" is not set in the last one
@@ -130,9 +130,3 @@ def letterbox_mask(rle: RLE, side: int) -> np.ndarray:
 def resize_mask(rle: RLE, new_size: Size) -> np.ndarray:
     """The mask resized by nearest neighbour to `new_size` (H, W): the same bits as decoding and resizing it."""
     return sample_mask(rle, *nearest_axes(mask_size(rle), new_size))
-
-
-def eval_mask(rle: RLE) -> np.ndarray:
-    """The mask with its long side resized to 480 pixels, as the benchmark compares it."""
-    size = mask_size(rle)
-    return decode_mask(rle) if max(size) == EVAL_SIDE else resize_mask(rle, eval_size(size))

@@ -57,7 +57,7 @@ def test_training_is_measured_by_loader_step_and_recipe():
     assert list(ratios(lines, "training step")) == ["the published way", "this project", *cached]
 
 
-def test_training_options_trains_scores_and_draws(tmp_path):
+def test_training_options_trains_and_scores(tmp_path):
     small = ("--takes", 1, "--test_takes", 2, "--input_size", 48, "--steps", 54, "--seeds", 0, "--jobs", 1)
     only = ("--variants", "paper", "--settings", "ego-exo", "--video_size", "tiny")
     lines = lines_of(run_main(training_options.main, "--out_dir", tmp_path, *small, *only))
@@ -65,4 +65,3 @@ def test_training_options_trains_scores_and_draws(tmp_path):
     assert re.fullmatch(r"  paper +(  +[\d.nan]+ \([\d.nan]+ to [\d.nan]+\)){3}", lines[2])
     (row,) = csv.DictReader((tmp_path / "figures.csv").open())
     assert row["variant"] == "paper" and float(row["samples per second"]) > 0
-    assert (tmp_path / "curves.png").stat().st_size > 1000

@@ -12,13 +12,13 @@ import pytest
 
 from common.errors import UserError, run_script
 from evaluation import evaluate, report, visualize
-from formats.masks import encode_mask, eval_mask, resize_mask
+from formats.masks import encode_mask, resize_mask
 from formats.processed import ANNOTATION
 from tests import official_evaluation
 from tests.made import EGO
 from tests.made.golden import GOLDEN, golden
 from tests.made.processed import LAYOUT, make_data_set
-from tests.made.results import make_annotations, make_results, make_results_file
+from tests.made.results import eval_mask, make_annotations, make_results, make_results_file
 
 SETTINGS = ("ego-exo", "exo-ego")
 OFFICIAL_NAMES = {

@@ -9,11 +9,12 @@ import pytest
 import eval_segswap
 from common.drawing import write_picture
 from examples import own_network
-from formats.masks import decode_mask, encode_mask, eval_mask
+from formats.masks import decode_mask, encode_mask
 from formats.processed import ProcessedTake
 from tests.made import ROOT
 from tests.made.known_answer import scene
 from tests.made.processed import create_pairs, make_data_set
+from tests.made.results import eval_mask
 from tests.made.scripts import run_main
 
 

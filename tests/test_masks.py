@@ -15,7 +15,6 @@ from formats.masks import (
     decode_mask,
     encode_lzstring,
     encode_mask,
-    eval_mask,
     letterbox_mask,
     resize_mask,
     run_lengths,
@@ -81,48 +80,30 @@ def test_masks_of_real_sizes_are_letterboxed_and_scaled_bit_for_bit(size):
     rle = encode_mask(mask)
     np.testing.assert_array_equal(letterbox_mask(rle, EVAL_SIDE), letterbox(mask, EVAL_SIDE))
     expected = cv2.resize(mask, eval_size(size)[::-1], interpolation=cv2.INTER_NEAREST)
-    np.testing.assert_array_equal(eval_mask(rle), expected)
+    np.testing.assert_array_equal(resize_mask(rle, eval_size(size)), expected)
 
 
-def test_a_mask_starting_with_the_object_has_a_first_run_of_no_zeros():
-    assert run_lengths(encode_mask(np.ones((3, 2), np.uint8))).tolist() == [0, 6]
-
-
-def test_an_empty_mask_is_one_run():
-    rle = encode_mask(np.zeros((4, 5), np.uint8))
-    assert run_lengths(rle).tolist() == [20]
-    assert not letterbox_mask(rle, 7).any()
-
-
-@pytest.mark.parametrize("change", [(1, 0), (0, 1), (-1, 0), (1000, 1000)])
-def test_runs_that_do_not_fill_the_image_are_refused(change):
-    rle = encode_mask(np.eye(6, dtype=np.uint8))
-    rle["size"] = [rle["size"][0] + change[0], rle["size"][1] + change[1]]
-    with pytest.raises(ValueError, match="runs add up to 36 pixels, not to"):
-        decode_mask(rle)
-
-
-@pytest.mark.parametrize(
-    "counts",
-    [
-        "",
-        "P",  # a number that goes on after the text's end
-        "4é",
-        "!!",  # below the alphabet
-        "~",  # above it
-        None,
-        7,
-        b"4",
+NO_MASKS = {
+    "has no size and counts": [None, 5, "mask", [], {"size": [2, 2]}, {"counts": "4"}],
+    "mask size .{,40} is not": [
+        {"size": size, "counts": "4"} for size in (None, "22", [2], [2, 2.0], [0, 2], [-2, -2])
     ],
-)
-def test_text_that_is_no_run_lengths_is_refused(counts):
-    with pytest.raises(ValueError, match="are not COCO run-length text"):
-        check_rle({"size": [40, 40], "counts": counts})
+    # A number that goes on after the text's end, a sign below the alphabet, one above it.
+    "are not COCO run-length text": [{"size": [40, 40], "counts": counts} for counts in ("", "P", "!!", "~", "4é", 7)],
+}
 
 
-def test_negative_runs_are_refused():
-    with pytest.raises(ValueError, match="add up to"):
-        run_lengths({"size": [2, 2], "counts": "O5"})  # -1, 5
+@pytest.mark.parametrize("message", NO_MASKS)
+def test_what_is_no_mask_is_refused_in_one_line(message):
+    for rle in NO_MASKS[message]:
+        with pytest.raises(ValueError, match=message):
+            check_rle(rle)
+
+
+@pytest.mark.parametrize(("size", "counts"), [([7, 6], "T1"), ([5, 6], "T1"), ([2, 2], "O5")])  # 36; 36; -1, 5
+def test_runs_that_do_not_fill_the_image_or_are_negative_are_refused(size, counts):
+    with pytest.raises(ValueError, match="runs add up to .* pixels, not to"):
+        decode_mask({"size": size, "counts": counts})
 
 
 @given(masks(max_side=40), st.data())
@@ -133,15 +114,3 @@ def test_damaged_counts_decode_to_something_or_raise_one_kind_of_error(mask, dat
     rle["counts"] = "".join(counts)
     with contextlib.suppress(ValueError):
         assert decode_mask(check_rle(rle)).max() <= 1
-
-
-@pytest.mark.parametrize("rle", [None, 5, "mask", [], {}, {"size": [2, 2]}, {"counts": "4"}])
-def test_what_is_no_mask_is_refused_in_one_line(rle):
-    with pytest.raises(ValueError, match="has no size and counts"):
-        check_rle(rle)
-
-
-@pytest.mark.parametrize("size", [None, 5, "22", [], [2], [2, 2, 2], [2, "2"], [2, 2.0], [0, 2], [-2, -2], [True, 4]])
-def test_what_is_no_size_is_refused(size):
-    with pytest.raises(ValueError, match="^mask size .{,40} is not"):
-        check_rle({"size": size, "counts": "4"})

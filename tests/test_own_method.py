@@ -13,10 +13,11 @@ import pytest
 import eval_segswap
 from common.errors import UserError
 from formats.geometry import eval_size
-from formats.masks import decode_mask, eval_mask
+from formats.masks import decode_mask
 from formats.processed import ProcessedTake
 from tests.made import EGO, ROOT
 from tests.made.processed import MASK_AND_FRAME_SIZES, make_data_set
+from tests.made.results import eval_mask
 from tests.made.scripts import run_main, wait_for_the_end
 
 TAKES = {"val": ["take-a", "take-b", "take-c"]}

@@ -7,11 +7,12 @@ import pytest
 
 from common.drawing import write_picture
 from formats.geometry import eval_size
-from formats.masks import decode_mask, encode_mask, eval_mask
+from formats.masks import decode_mask, encode_mask
 from formats.processed import ProcessedTake
 from inference.predict_takes import ChunkDataset, plan_chunks, predict_takes
 from inference.predictor import Predictor
 from tests.made.known_answer import KnownAnswer, scene
+from tests.made.results import eval_mask
 
 
 def edges(mask: np.ndarray) -> np.ndarray:
