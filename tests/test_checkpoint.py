@@ -3,7 +3,6 @@
 import functools
 import json
 import re
-import resource
 from dataclasses import asdict, replace
 from pathlib import Path
 
@@ -49,17 +48,11 @@ def published_file(path: Path, **changes) -> Path:
     return path
 
 
-def lite0_file(path: Path) -> tuple[Path, XSegTx]:
-    """A checkpoint on another backbone than the published one."""
-    torch.manual_seed(3)
-    model = XSegTx(XSegTxConfig("tiny", 96, feature_channels=112))
-    save_checkpoint(path, make_backbone("efficientnet_lite0"), model, trained(model), step=5)
-    return path, model
-
-
 @pytest.fixture(scope="module")
 def ours(tmp_path_factory) -> dict:
-    path, _ = lite0_file(tmp_path_factory.mktemp("ours") / "net.pth")
+    """What a checkpoint on another backbone than the published one holds."""
+    path, model = tmp_path_factory.mktemp("ours") / "net.pth", XSegTx(XSegTxConfig("tiny", 96, feature_channels=112))
+    save_checkpoint(path, make_backbone("efficientnet_lite0"), model, trained(model))
     return torch.load(path, weights_only=True)
 
 
@@ -137,7 +130,7 @@ def test_a_damaged_file_is_refused_in_one_line(tmp_path):
         refused(path)
     torch.save({"backbone": {}, "encoder": {}}, path)
     whole = path.read_bytes()
-    for position in range(0, len(whole), 3):  # of the archive's directory, too
+    for position in range(0, len(whole), 9):  # of the archive's directory, too
         path.write_bytes(whole[:position] + bytes([whole[position] ^ 255]) + whole[position + 1 :])
         refused(path)
 
@@ -161,30 +154,13 @@ def test_a_checkpoint_of_another_model_names_what_does_not_fit(ours, tmp_path):
         ({"encoder": state | {name: torch.zeros(4)}}, f"size mismatch for {name}"),
         ({"encoder": state | {"net.extra": torch.zeros(1)}}, 'Unexpected key.*"net.extra"'),
         ({"encoder": {"conv1.weight": torch.zeros(1)}, "config": None}, "net.feat_proj.weight"),
-        ({"encoder": {**state, "net.feat_proj.weight": torch.zeros(300, 112, 1, 1)}, "config": None}, "width 300"),
         ({"encoder": [1]}, "no tensors by name"),
         ({"config": config | {"option_of_tomorrow": 1}}, "option_of_tomorrow"),
         ({"config": config | {"mode": "huge"}}, "mode 'huge'"),
         ({"config": config | {"feature_channels": 1024}}, "efficientnet_lite0 has 112"),
-        ({"arguments": 3}, "arguments are malformed"),
     ):
         torch.save(ours | changes, tmp_path / "net.pth")
         assert re.search(message, refused(tmp_path / "net.pth"))
-
-
-def test_a_failed_save_leaves_the_former_file_and_no_other(ours, tmp_path):
-    path, limits = tmp_path / "net.pth", resource.getrlimit(resource.RLIMIT_FSIZE)
-    write_torch(path, ours)
-    before = path.read_bytes()
-    with pytest.raises(AttributeError):
-        write_torch(path, {"unpicklable": lambda: 0})
-    resource.setrlimit(resource.RLIMIT_FSIZE, (2**20, limits[1]))  # as a full disk, to the process
-    try:
-        with pytest.raises(OSError):
-            write_torch(path, {"a": torch.zeros(2**20)})
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
-    assert [file.name for file in tmp_path.iterdir()] == ["net.pth"] and path.read_bytes() == before
 
 
 @pytest.mark.parametrize("form", ["encoder", "bare", "without prefix"])
@@ -209,15 +185,6 @@ def test_a_related_model_gives_the_tensors_that_fit_and_the_rest_is_listed(form,
     assert "net.cls_branch.mlp.0.weight: (32, 100) instead of (32, 784)" in left_out
 
 
-def test_a_file_of_which_less_than_half_fits_is_refused_and_changes_nothing(tmp_path):
-    model = XSegTx()
-    before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
-    torch.save(XSegTx(XSegTxConfig("tiny")).state_dict(), tmp_path / "tiny.pth")
-    with pytest.raises(UserError, match=r"tiny.pth has 14 of the 108 tensors of this network \(net.*instead of"):
-        load_matching(model, tmp_path / "tiny.pth")
-    assert all(torch.equal(tensor, before[name]) for name, tensor in model.state_dict().items())
-
-
 @pytest.mark.parametrize(
     "options", [{}, {"layer_types": "I C I C"}, {"similarity_prior": True, "zoom": 2, "pos_weight": 0.3}]
 )
@@ -238,17 +205,6 @@ def test_a_published_file_tells_its_options_by_its_tensors_and_a_related_model_t
     assert (found["mode"], found["input_size"], found["backbone"]) == ("small", 480, "moco")
     torch.save(published()["encoder"], tmp_path / "bare.pth")
     assert stored_options(tmp_path / "bare.pth") == {}
-
-
-def test_a_checkpoint_of_another_backbone_holds_its_name_and_digest_and_finds_it_again(tmp_path):
-    path, model = lite0_file(tmp_path / "net.pth")
-    content = torch.load(path, weights_only=True)
-    assert set(content["backbone"]) == {"name", "digest", "weights"}
-    loaded = load_checkpoint(path)
-    assert loaded.backbone.name == "efficientnet_lite0" and loaded.backbone.channels == 112
-    assert loaded.model.config == model.config and loaded.extra == {"step": 5}
-    save_checkpoint(tmp_path / "again.pth", loaded.backbone, loaded.model)
-    assert torch.load(tmp_path / "again.pth", weights_only=True)["backbone"] == content["backbone"]
 
 
 def test_a_checkpoint_of_closer_looks_that_its_network_cannot_take_is_refused(backbone, tmp_path):

@@ -6,8 +6,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from model.backbone import mask_to_image, normalize_image
 from model.features import fold_batch_norm
-from model.mask_features import MaskFeatures, Window, bounding_boxes
-from tests.made.golden_network import golden_batch, golden_networks
+from model.mask_features import MaskFeatures
 from tests.made.networks import calibrate_batch_norm, random_backbone
 
 SIZE = (224, 304)
@@ -86,14 +85,3 @@ def test_a_small_object_leaves_most_of_the_work_undone(backbone):
             run()
         operations.append(counter.get_total_flops())
     assert operations[0] < 0.2 * operations[1]
-
-
-def test_golden_weights_keep_their_features():
-    masks = golden_batch("batch1")["query_mask"]
-    backbone = fold_batch_norm(golden_networks()[0])
-    assert largest_error(backbone, masks) < 1e-4
-
-
-def test_bounding_boxes_are_tight():
-    masks = boxes_mask((slice(3, 7), slice(10, 11)), (slice(0, 0), slice(0, 0)), (slice(None), slice(300, None)))
-    assert bounding_boxes(masks) == [Window(3, 7, 10, 11), Window(0, 0, 0, 0), Window(0, 224, 300, 304)]

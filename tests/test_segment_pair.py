@@ -43,22 +43,11 @@ def test_the_mask_has_the_target_images_size_and_the_overlay_shows_both(files, c
     assert "visible with probability" in capsys.readouterr().out
 
 
-def without(files: dict[str, str], name: str) -> dict[str, str]:
-    return {other: path for other, path in files.items() if other != name}
-
-
 @pytest.mark.parametrize("pair", SAMPLES, ids=lambda path: path.name)
 def test_a_sample_pair_is_segmented_by_the_repositorys_network_which_is_named(files, pair, monkeypatch, capsys):
     monkeypatch.setattr(segment_pair, "SHIPPED", Path(files["ckpt_path"]))
-    pictures = {
-        name: str(pair / file)
-        for name, file in {
-            "query_image": "query.jpg",
-            "query_mask": "query_mask.png",
-            "target_image": "target.jpg",
-        }.items()
-    }
-    call(without(files, "ckpt_path") | pictures)
+    pictures = {"query_image": "query.jpg", "query_mask": "query_mask.png", "target_image": "target.jpg"}
+    call({name: str(pair / picture) for name, picture in pictures.items()} | {"out": files["out"]})
     assert f"{files['ckpt_path']}: tiny network of 96 pixels" in capsys.readouterr().out
     found = cv2.imread(files["out"] + "_mask.png", cv2.IMREAD_UNCHANGED)
     assert found.shape == cv2.imread(str(pair / "target_mask.png"), cv2.IMREAD_UNCHANGED).shape
@@ -90,7 +79,6 @@ def test_a_mask_may_be_of_another_size_than_its_image(files, side=704):
         ("target_image", "text.jpg", "text.jpg is no picture"),
         ("query_mask", "target.jpg", "is 160x90, its image 64x64; .* not of another shape"),
         ("query_mask", "empty.png", "empty.png is empty"),
-        ("ckpt_path", "nowhere.pth", "nowhere.pth"),
         ("ckpt_path", "text.jpg", "text.jpg"),
     ],
 )
