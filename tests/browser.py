@@ -1,6 +1,5 @@
 """A headless Chromium under the control of a test, through chromedriver's own protocol."""
 
-import base64
 import contextlib
 import json
 import shutil
@@ -92,9 +91,6 @@ class Page:
         entries = _post(f"{self._session}/se/log", {"type": "browser"})
         return [entry["message"] for entry in entries if entry["level"] == "SEVERE"]
 
-    def screenshot(self, path: Path) -> None:
-        path.write_bytes(base64.b64decode(_post(f"{self._session}/screenshot")))
-
 
 @pytest.fixture(scope="module")
 def chromium():
@@ -129,8 +125,8 @@ def _port(driver: subprocess.Popen) -> int:
     raise RuntimeError("chromedriver ended before it listened")
 
 
-def _post(url: str, body: dict | None = None) -> Any:
-    return _request("POST", url, body or {}) if body is not None else _request("GET", url)
+def _post(url: str, body: dict) -> Any:
+    return _request("POST", url, body)
 
 
 def _request(method: str, url: str, body: dict | None = None) -> Any:

@@ -13,7 +13,6 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pytest
-from PIL import Image
 
 from common.drawing import QUERY
 from common.errors import UserError
@@ -220,29 +219,6 @@ def test_no_answer_stays_that_is_of_other_pictures(address, chromium, tmp_path):
     query, *_ = pictures(answer(page, "#answer"))
     assert abs(int(query[10, 10, 0]) - 60) < 5
     assert page.errors() == []
-
-
-@needs_browser
-@needs_gradio
-def test_odd_uploads_end_in_one_line_on_the_page(address, chromium, tmp_path):
-    page = chromium
-    visit(page, address)
-    (tmp_path / "text.jpg").write_text("no picture")
-    (tmp_path / "empty.png").touch()
-    (tmp_path / "half.jpg").write_bytes((SAMPLE / "query.jpg").read_bytes()[:9000])
-    Image.new("1", (30_000, 30_000)).save(tmp_path / "huge.png")
-    for name, reason in {
-        "text.jpg": "is no picture that can be read; give JPEG or PNG",
-        "empty.png": "is no picture that can be read; give JPEG or PNG",
-        "half.jpg": "is no picture that can be read (image file is truncated",
-        "huge.png": "has 900 million pixels, the limit is 179; reduce it",
-    }.items():
-        page.upload("#own_query input[type=file]", tmp_path / name)
-        page.wait_for(
-            "return document.querySelector('#answer').innerText.trim().startsWith(arguments[0])",
-            f"the query picture {name} {reason}",
-        )
-    page.errors()  # it could not show them
 
 
 @needs_browser
