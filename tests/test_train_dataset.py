@@ -2,7 +2,6 @@
 
 import numpy as np
 import pytest
-import torch
 
 from formats import geometry
 from formats.geometry import crop_corner, letterbox
@@ -23,7 +22,6 @@ from train.dataset import (
     StepSampler,
     TrainSamples,
     ValidationSamples,
-    batch_loader,
     collate,
 )
 
@@ -54,15 +52,6 @@ def is_synthetic(source):
 
 def frames_of(uid, name, camera):
     return layout(uid)[name].get(camera, [])
-
-
-def equal(a, b):
-    return a.sources == b.sources and all(torch.equal(x, b.tensors()[name]) for name, x in a.tensors().items())
-
-
-def test_batches_do_not_depend_on_the_number_of_workers(pairs):
-    loaders = [batch_loader(TrainSamples(pairs, SIDE, 0), StepSampler(range(6), 4), n, pin=False) for n in (0, 2)]
-    assert all(equal(a, b) for a, b in zip(*loaders, strict=True))
 
 
 def test_ranks_share_a_stream_that_ends_and_take_the_same_number_of_steps():
@@ -111,11 +100,6 @@ def test_a_single_take_gives_no_synthetic_negatives(tmp_path):
     data_dir = make_training_set(tmp_path, {"train": ["uid-a"]})
     samples = TrainSamples(PairSet([data_dir], "train", "ego-exo"), SIDE, 0)
     assert not any(map(is_synthetic, sources(samples, 200)))
-
-
-def test_half_of_the_samples_ask_for_blocked_tokens(pairs):
-    blocks = [draw.block for draw in draws(TrainSamples(pairs, SIDE, 0))]
-    assert np.mean(blocks) == pytest.approx(0.5, abs=0.05)
 
 
 def test_all_pairs_are_drawn(pairs):

@@ -16,7 +16,6 @@ from tests.made.training import make_training_set
 from train import plot_log
 from train.dataset import Batch, ImageKey, Samples, Source
 from train.engine import Example, SampleScores, blocked_tokens, draw_example, score_batch, validation_figures
-from train.log import cut_log, read_log
 from train.schedule import Schedule
 
 
@@ -115,20 +114,6 @@ def test_the_curves_that_a_log_has_are_plotted_and_its_torn_last_line_ignored(tm
         (tmp_path / "begun" / "log.jsonl").write_text(lines[0])
         with pytest.raises(UserError, match=message):
             plot_log.main([str(folder)])
-
-
-def test_bytes_that_are_no_log_are_one_line(tmp_path):
-    (tmp_path / "log.jsonl").write_bytes(b"\x89PNG\xff")
-    with pytest.raises(UserError, match="log.jsonl, line 1, is no log of train.py"):
-        read_log(tmp_path / "log.jsonl")
-
-
-@pytest.mark.parametrize(("validated", "kept"), [(False, 3), (True, 4)])
-def test_a_log_goes_on_at_a_checkpoint_without_what_came_after_it(tmp_path, validated, kept):
-    path, kinds = tmp_path / "log.jsonl", [("train", 1), ("val", 1), ("train", 2), ("val", 2), ("train", 3)]
-    path.write_text("".join(f'{{"kind": "{kind}", "step": {step}}}\n' for kind, step in kinds))
-    cut_log(path, step=2, validated=validated)
-    assert [(line["kind"], line["step"]) for line in read_log(path)] == kinds[:kept]
 
 
 @pytest.fixture

@@ -2,7 +2,6 @@
 
 import json
 import random
-import shutil
 import signal
 
 import pytest
@@ -85,20 +84,3 @@ def test_all_extras_together_go_on_after_a_kill_which_ends_the_loader_processes_
     check_equal(outcome(tmp_path / "parts"), outcome(tmp_path / "whole"))
     arguments = torch.load(tmp_path / "whole" / "netLast.pth", weights_only=True)["arguments"]
     assert arguments["similarity_prior"] and arguments["closer_look"]
-
-
-@pytest.mark.parametrize("known", [1, 0])
-def test_a_run_that_a_former_version_stopped_during_a_validation_and_took_for_the_next_epoch_gets_its_validation(
-    data_dir, undisturbed, tmp_path, known
-):
-    """Its history lags behind its step, by one epoch or by two."""
-    out_dir = shutil.copytree(undisturbed[0], tmp_path / "copy")
-    last = torch.load(out_dir / "netLast.pth", weights_only=True)
-    last["history"] = torch.load(out_dir / ("net001.pth" if known else "net_warmup.pth"), weights_only=True)["history"]
-    (out_dir / "net002.pth").unlink()
-    torch.save(last, out_dir / "netLast.pth")
-    assert train_until(None, "", data_dir, out_dir, *FLAGS) == 0
-    found, expected = outcome(out_dir), outcome(undisturbed[0])
-    assert found["netLast.pth"]["history"]["epoch"] == 2 and list(found) == list(expected)
-    if known:
-        check_equal(found, expected)
