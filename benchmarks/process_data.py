@@ -26,7 +26,7 @@ import numpy as np
 from benchmarks.measure import Cost, in_turn, make_takes, print_times, run_script_apart
 from common.arguments import Parser, at_least
 from common.errors import UserError, run_script
-from formats.takes import ANNOTATION_TEMPLATE, FRAME_STEP, annotation_path, is_ego, iter_annotations
+from formats.takes import ANNOTATION_TEMPLATE, FRAME_STEP, KINDS, annotation_path, iter_annotations, kind_of
 from synthetic.take import VIDEO_SIZES
 
 OURS = "this project"
@@ -77,7 +77,7 @@ def process_plainly(takes: Path, program: str, out: Path) -> None:
         folder.mkdir(parents=True)
         for number, image in enumerate(READERS[program](str(path))):
             height, width = image.shape[:2]
-            factor = -(-height // (704 if is_ego(camera) else 540))
+            factor = -(-height // KINDS[kind_of(camera)].max_rows)
             small = cv2.resize(image, (width // factor, height // factor))
             cv2.imwrite(str(folder / f"{number * FRAME_STEP}.jpg"), small)
 

@@ -8,7 +8,7 @@ from typing import Any
 
 from common.parallel import default_workers
 
-SETTINGS = ("ego-exo", "exo-ego")
+SETTINGS = {"ego-exo": ("ego", "exo"), "exo-ego": ("exo", "ego")}  # kinds of the query and of the target camera
 DATA_FOLDER = Path(__file__).resolve().parents[1] / "data"
 DEFAULT_ROOT = DATA_FOLDER / "egoexo"  # the data set, or a link to it
 DEFAULT_DATA_DIR = DEFAULT_ROOT / "processed"

@@ -24,10 +24,11 @@ from common.errors import UserError, counted
 from common.parallel import run_jobs
 from data.extraction import BROKEN, MISSING, read_failures
 from formats.pairs import PairSet
-from formats.processed import ProcessedTake, frames_in, has_jpeg_end, is_processed, pair_frames, read_frame
+from formats.processed import ProcessedTake, frames_in, has_jpeg_end, is_processed, read_frame
 from formats.takes import SPLITS, find_split_path, read_split, read_splits
 
-COLUMNS = ("split", "takes", "processed", "frames", "masks", "pairs ego-exo", "pairs exo-ego", "missing", "problems")
+PAIRS = tuple(f"pairs {setting}" for setting in SETTINGS)
+COLUMNS = ("split", "takes", "processed", "frames", "masks", *PAIRS, "missing", "problems")
 END_BYTES = 4096  # of a JPEG file, which hold its end mark
 
 
@@ -84,12 +85,12 @@ def check_split(args: argparse.Namespace, name: str, uids: list[str]) -> SplitCh
     problems, missing = [], []
     for uid in uids:
         problems += checks[uid].problems if uid in checks else []
-        failures = read_failures(args.data_dir / uid)
+        _, failures = read_failures(args.data_dir / uid)
         problems += [failure.describe(uid) for failure in failures if failure.kind == BROKEN]
         missing += [failure.describe(uid) for failure in failures if failure.kind == MISSING]
         if uid not in checks and not failures:
             problems.append(f"take {uid}: not processed; run data/process_data.py")
-    frames, masks, *pairs = (sum(take.counts[i] for take in checks.values()) for i in range(4))
+    frames, masks, *pairs = (sum(take.counts[i] for take in checks.values()) for i in range(2 + len(PAIRS)))
     if name in SPLITS and not args.skip_pairs:
         try:
             for setting, count in zip(SETTINGS, pairs, strict=True):
@@ -105,7 +106,7 @@ class TakeCheck(NamedTuple):
     """What is wrong with a take; the numbers of its frames, its masks and its pairs in each setting."""
 
     problems: list[str]
-    counts: tuple[int, int, int, int] = (0, 0, 0, 0)
+    counts: tuple[int, ...] = (0,) * (2 + len(PAIRS))
 
 
 def check_take(data_dir: Path, uid: str, decode: bool = False) -> TakeCheck:
@@ -118,7 +119,7 @@ def check_take(data_dir: Path, uid: str, decode: bool = False) -> TakeCheck:
     except UserError as error:
         return TakeCheck([f"take {uid}: {error}"])
     problems, num_frames = [], 0
-    for camera, needed in sorted(pair_frames(take.masks, take.is_ego).items()):
+    for camera, needed in sorted(take.needed_frames().items()):
         there = frames_in(take.folder / camera)
         missing = sorted(needed - there.keys())
         broken = [frame for frame in sorted(needed & there.keys()) if not _is_whole(Path(there[frame]), decode)]

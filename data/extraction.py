@@ -23,8 +23,8 @@ from common.errors import MALFORMED, UserError, counted
 from common.files import atomic_write, claimed, write_json
 from formats.geometry import Size, same_shape
 from formats.masks import RLE
-from formats.processed import ANNOTATION, EGO_ROWS, EXO_ROWS, ProcessedTake, frame_path, frames_in, shrink
-from formats.takes import FRAME_STEP, Take, Track, video_path
+from formats.processed import ANNOTATION, ProcessedTake, frame_path, frames_in, shrink
+from formats.takes import FRAME_STEP, KINDS, Take, Track, video_path
 from formats.video import VideoError, VideoIndex, index_video, read_frames
 
 FAILED, FAILED_TAKES = "failed.json", "failed_takes.json"
@@ -90,7 +90,7 @@ def failures_if_done(take: Take, takes_dir: Path, data_dir: Path, downscaled: bo
         former = ProcessedTake.read(data_dir, take.uid)
     except UserError:
         return None
-    failures = read_failures(former.folder)
+    _, failures = read_failures(former.folder)
     if not failures and _is_complete(take, former):
         return []
     paths = [video_path(takes_dir, take.name, camera, downscaled) for camera in former.cameras & set(take.cameras)]
@@ -105,7 +105,7 @@ def plan_take(take: Take, takes_dir: Path, data_dir: Path, downscaled: bool) -> 
     if not (takes_dir / take.name).is_dir():
         plan.failures.append(Failure(None, MISSING, f"no folder {takes_dir / take.name}"))
         return plan
-    if not any(map(take.is_ego, take.cameras)):
+    if "ego" not in map(take.kind_of, take.cameras):
         cameras = ", ".join(take.cameras) or "there are none"
         reason = f"none of its annotated cameras ({cameras}) is named aria* or is_ego in takes.json: it has no pairs"
         plan.failures.append(Failure(None, MISSING, reason))
@@ -117,11 +117,11 @@ def plan_take(take: Take, takes_dir: Path, data_dir: Path, downscaled: bool) -> 
             indexes[camera] = index_video(path)
         except VideoError as error:
             plan.failures.append(Failure(camera, BROKEN if path.exists() else MISSING, str(error)))
-    if not any(map(take.is_ego, indexes)):
+    if "ego" not in map(take.kind_of, indexes):
         plan.failures.append(NO_EGO)
         return plan
     wanted = _wanted_frames(take, _grid(take, indexes))
-    for camera in sorted(indexes, key=take.is_ego):  # the exo videos, which take longer, go first
+    for camera in sorted(indexes, key=lambda camera: -KINDS[take.kind_of(camera)].work):  # what takes longest first
         index = indexes[camera]
         frames = [frame for frame in wanted if frame < len(index)]
         if lacking := len(wanted) - len(frames):
@@ -129,7 +129,7 @@ def plan_take(take: Take, takes_dir: Path, data_dir: Path, downscaled: bool) -> 
             reason = f"{index.path} ends after {end}; {lost} up to {wanted[-1]} left out"
             plan.failures.append(Failure(camera, MISSING, reason))
         tracks = {name: tracks[camera] for name, tracks in take.objects.items() if camera in tracks}
-        max_rows = EGO_ROWS if take.is_ego(camera) else EXO_ROWS
+        max_rows = KINDS[take.kind_of(camera)].max_rows
         plan.jobs.append(CameraJob(take.uid, camera, index, plan.folder / camera, frames, max_rows, tracks))
     return plan
 
@@ -183,8 +183,8 @@ def finish_take(plan: TakePlan) -> list[Failure]:
     broken = {camera: result.failure for camera, result in sorted(plan.results.items()) if result.failure}
     indexes = {job.camera: job.index for job in plan.jobs if job.camera not in broken}
     failures = [*plan.failures, *broken.values()]
-    if not any(map(take.is_ego, indexes)):
-        if any(map(take.is_ego, broken)):
+    if "ego" not in map(take.kind_of, indexes):
+        if "ego" in map(take.kind_of, broken):
             failures.append(NO_EGO)
         if broken:  # their frames are gone; otherwise what a former run made stays, as its videos may be deleted
             (plan.folder / ANNOTATION).unlink(missing_ok=True)
@@ -240,7 +240,8 @@ def _is_complete(take: Take, former: ProcessedTake) -> bool:
 
 def _grid(take: Take, indexes: dict[str, VideoIndex]) -> list[int]:
     """The frame of each second of the (longest) ego video."""
-    return list(range(0, max(len(index) for camera, index in indexes.items() if take.is_ego(camera)), FRAME_STEP))
+    lengths = [len(index) for camera, index in indexes.items() if take.kind_of(camera) == "ego"]
+    return list(range(0, max(lengths), FRAME_STEP))
 
 
 def _wanted_frames(take: Take, grid: Collection[int]) -> list[int]:
@@ -254,23 +255,18 @@ def write_failures(folder: Path, take_name: str, failures: list[Failure]) -> Non
     write_json(folder / FAILED, {"take_name": take_name, "failures": [asdict(failure) for failure in failures]}, 1)
 
 
-def read_failures(folder: Path) -> list[Failure]:
-    """The list of the take in `folder`; empty if it has none. Raises UserError if it is malformed."""
-    return _read_failures(folder)[1]
-
-
 def gather_failures(data_dir: Path) -> None:
     """Write failed_takes.json from the lists of all takes."""
     with claimed(data_dir, FAILED_TAKES, f"writes {data_dir / FAILED_TAKES}"):
         rows = []
         for folder in sorted(path.parent for path in data_dir.glob(f"*/{FAILED}")):
-            take_name, failures = _read_failures(folder)
+            take_name, failures = read_failures(folder)
             rows += [{"take_uid": folder.name, "take_name": take_name, **asdict(failure)} for failure in failures]
         write_json(data_dir / FAILED_TAKES, rows, indent=1)
 
 
-def _read_failures(folder: Path) -> tuple[str, list[Failure]]:
-    """The take's name and its list."""
+def read_failures(folder: Path) -> tuple[str, list[Failure]]:
+    """The name of the take in `folder` and its list, which is empty if it has none. Raises UserError if malformed."""
     path = folder / FAILED
     try:
         raw = json.loads(path.read_bytes())

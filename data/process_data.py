@@ -42,6 +42,7 @@ from formats.processed import SOURCE, claim_data_dir, is_processed
 from formats.takes import (
     ANNOTATION_TEMPLATE,
     FRAME_STEP,
+    KINDS,
     Take,
     annotation_path,
     find_split_path,
@@ -50,7 +51,6 @@ from formats.takes import (
     read_takes,
 )
 
-EXO_WORK = 4  # a 3840x2160 frame has about four times the pixels of a 1408x1408 one
 MAX_PRINTED = 10  # failures; the file has all
 
 
@@ -177,7 +177,7 @@ def estimated_work(take: Take) -> int:
 def _camera_work(take: Take, camera: str) -> int:
     tracks = [track for cameras in take.objects.values() for track in cameras.values()]
     last = max((max(track.annotated_frames, default=0) for track in tracks), default=0)
-    return (last + FRAME_STEP) * (1 if take.is_ego(camera) else EXO_WORK)
+    return (last + FRAME_STEP) * KINDS[take.kind_of(camera)].work
 
 
 def process_takes(args: argparse.Namespace, takes: list[Take], title: str) -> dict[str, list[Failure]]:

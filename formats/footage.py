@@ -17,7 +17,8 @@ from common.errors import UserError
 from common.files import is_file_name
 from formats.geometry import Size
 from formats.picture_files import by_number, read_picture
-from formats.video import VideoError, VideoIndex, index_video, read_frames
+from formats.video import VideoIndex, index_video, read_frames
+from formats.video_writer import SLOWEST
 
 PICTURES = (".bmp", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp")
 
@@ -64,24 +65,19 @@ class Footage:
             for position in wanted:
                 yield str(self.source[position]), read_picture(self.source[position])
             return
-        try:
-            for position, image in read_frames(self.source, wanted, "rgb24"):
-                yield f"frame {position} of {self.path}", np.rot90(image, self.turns)
-        except VideoError as error:
-            raise UserError(str(error)) from None
+        for position, image in read_frames(self.source, wanted, "rgb24"):
+            yield f"frame {position} of {self.path}", np.rot90(image, self.turns)
 
 
 def open_footage(path: Path, fps: float = 30) -> Footage:
     """`fps`: of the pictures in a folder, which have no times. Raises UserError if there is nothing to read."""
     if path.is_dir():
         return _open_folder(path, fps)
+    index = index_video(path)
     try:
-        index = index_video(path)
         with av.open(str(path)) as container:
             rate = container.streams.video[0].average_rate or fps
             frame = next(container.decode(video=0))
-    except VideoError as error:
-        raise UserError(str(error)) from None
     except (av.FFmpegError, StopIteration) as error:
         raise UserError(f"{path} is damaged: its first frame cannot be decoded ({error})") from None
     if index.pts is None:
@@ -121,13 +117,6 @@ def synchronize(cameras: Mapping[str, Footage], offsets: Mapping[str, int], cloc
     return positions
 
 
-def frame_rate(text: str) -> float:
-    """The `type` of an option that is a number of frames a second."""
-    if not 1e-3 <= float(text) <= 1e3:  # nan too
-        raise argparse.ArgumentTypeError(f"{text} is not between 0.001 and 1000")
-    return float(text)
-
-
 def add_footage_options(parser: Parser) -> None:
     add, form = parser.add_argument, {"nargs": "+", "action": "extend", "required": True}
     text = "synchronized videos, or folders of pictures with numbers in their names, and what to call the cameras"
@@ -138,7 +127,7 @@ def add_footage_options(parser: Parser) -> None:
     text = "its video's frame that shows what the others show at their frame 0, or at their offsets"
     offset = {"nargs": "+", "action": "extend", "default": [], "type": named(int)}
     add("--offset", metavar="CAMERA=FRAME", help=f"{text}; -5: it began 5 frames later (default: 0)", **offset)
-    add("--fps", type=frame_rate, default=30, help="frames a second of folders of pictures")
+    add("--fps", type=at_least(SLOWEST, float), default=30, help="frames a second of folders of pictures")
 
 
 def open_cameras(args: argparse.Namespace) -> tuple[dict[str, Footage], dict[str, int]]:

@@ -14,7 +14,7 @@ import itertools
 import json
 import os
 import re
-from collections.abc import Callable, Collection, Iterator, Mapping
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -22,15 +22,15 @@ from typing import Any, NamedTuple
 import cv2
 import numpy as np
 
+from common.arguments import SETTINGS
 from common.errors import MALFORMED, UserError
 from common.files import is_file_name, json_errors, read_json, write_json
 from formats.geometry import Size
 from formats.masks import RLE, check_rle, mask_size
-from formats.takes import by_frame, is_ego, parse_frame
+from formats.takes import by_frame, kind_of, parse_frame
 
 ANNOTATION = "annotation.json"
 SOURCE = "source.json"
-EGO_ROWS, EXO_ROWS = 704, 540  # processed frames have no more; 1408 / 2 and 2160 / 4
 _FRAME_FILE = re.compile(r"(0|[1-9][0-9]{0,9})\.jpg")
 
 
@@ -116,8 +116,8 @@ class ProcessedTake:
         """Write annotation.json, atomically. It comes last: its presence says that the take is complete."""
         write_json(self.folder / ANNOTATION, self.content())
 
-    def is_ego(self, camera: str) -> bool:
-        return self.stated_ego.get(camera, is_ego(camera))
+    def kind_of(self, camera: str) -> str:
+        return kind_of(camera, self.stated_ego)
 
     def frame_path(self, camera: str, frame: int) -> Path:
         return frame_path(self.folder / camera, frame)
@@ -128,37 +128,24 @@ class ProcessedTake:
         return {camera for cameras in self.masks.values() for camera in cameras}
 
     def camera_pairs(self, setting: str) -> Iterator[CameraPair]:
-        """Every object with an ego camera, with each of its exo cameras, in the direction of `setting`."""
+        """Every object with each of its cameras of the setting's query kind and each of its target kind."""
         for object_name, cameras in self.masks.items():
-            for ego, exo in _ego_exo_pairs(cameras, self.is_ego):
-                yield CameraPair(object_name, *((ego, exo) if setting == "ego-exo" else (exo, ego)))
+            of_kind = ([c for c in cameras if self.kind_of(c) == kind] for kind in SETTINGS[setting])
+            for query, target in itertools.product(*of_kind):
+                yield CameraPair(object_name, query, target)
+
+    def needed_frames(self) -> dict[str, set[int]]:
+        """The frames of each camera that some pair of any setting needs, as query or as target."""
+        needed: dict[str, set[int]] = {}
+        for name, *cameras in itertools.chain(*map(self.camera_pairs, SETTINGS)):
+            for camera in cameras:
+                needed.setdefault(camera, set()).update(self.masks[name][cameras[0]])
+        return needed
 
     def video_size(self, camera: str) -> Size | None:
         """(H, W) of the camera's video, which its masks have too; None if it has none."""
         rles = (rle for cameras in self.masks.values() for rle in cameras.get(camera, {}).values())
         return next(map(mask_size, rles), None)
-
-
-def pair_frames(
-    masked: Mapping[str, Mapping[str, Collection[int]]], is_ego: Callable[[str], bool]
-) -> dict[str, set[int]]:
-    """The frames of each camera that some pair of either setting needs, as query or as target.
-
-    `masked[object][camera]` holds the frames with a mask. Cameras without a pair are left out.
-    """
-    needed: dict[str, set[int]] = {}
-    for cameras in masked.values():
-        for ego, exo in _ego_exo_pairs(cameras, is_ego):
-            for camera in (ego, exo):
-                needed.setdefault(camera, set()).update(cameras[ego], cameras[exo])
-    return needed
-
-
-def _ego_exo_pairs(cameras: Collection[str], is_ego: Callable[[str], bool]) -> Iterator[tuple[str, str]]:
-    """Every ego camera with every exo camera, in the order of `cameras`."""
-    egos = [camera for camera in cameras if is_ego(camera)]
-    exos = [camera for camera in cameras if not is_ego(camera)]
-    return itertools.product(egos, exos)
 
 
 def claim_data_dir(data_dir: Path, downscaled: bool) -> None:

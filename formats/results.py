@@ -54,7 +54,7 @@ def iter_results(path: Path, setting: str) -> Iterator[tuple[str, Any]]:
     seen = set()
     for uid, take in takes:
         if uid in seen:
-            raise UserError(f"{path} holds take {uid} twice; keep one of the two")
+            raise UserError(f"{path} holds take {uid} at two places; keep one, or sort detections by image_id")
         seen.add(uid)
         yield uid, take
 
@@ -91,13 +91,9 @@ def _iter_detections(path: Path) -> Iterator[tuple[str, Any]]:
     """The takes of a list of DETECTION, those of a take one after the other, holding one take at a time.
 
     Of several detections of an object in an image the one with the highest score counts. Raises UserError, naming the
-    entry, if one is no detection or the entries of a take are scattered.
+    entry, if one is no detection.
     """
-    seen = set()
     for uid, entries in groupby(_parsed_detections(path), key=lambda entry: entry[0]):
-        if uid in seen:
-            raise UserError(f"{path}: the entries of take {uid} are not one after the other; sort the list by image_id")
-        seen.add(uid)
         masks: dict[str, Any] = {}
         for _, object_name, pair, frame, entry in entries:
             frames = masks.setdefault(object_name, {}).setdefault(pair, {})

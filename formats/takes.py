@@ -11,7 +11,7 @@ import os
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from common.arguments import DATA_FOLDER
 from common.errors import MALFORMED, UserError, warn_once
@@ -32,12 +32,21 @@ ANNOTATION_REMEDY = (
 ANNOTATION_TEMPLATE = Path("annotations") / "relations_{split}.json"  # below <root>
 
 
-def is_ego(camera: str) -> bool:
-    """Whether a camera is head-worn by its name: those of Aria glasses start with `aria`.
+class Kind(NamedTuple):
+    """A kind of camera."""
 
-    `Take.is_ego` and `ProcessedTake.is_ego` also follow takes.json, which may say otherwise.
+    max_rows: int  # of a processed frame
+    work: int  # to decode a frame, in any unit
+
+
+KINDS = {"ego": Kind(1408 // 2, 1), "exo": Kind(2160 // 4, 4)}  # a frame of 3840x2160 has four times the pixels
+
+
+def kind_of(camera: str, stated_ego: Mapping[str, bool] | None = None) -> str:
+    """A key of KINDS: by takes.json, of which `stated_ego` is what contradicts names, or by the camera's name. Those of
+    Aria glasses, which are head-worn, start with `aria`.
     """
-    return camera.startswith("aria")
+    return "ego" if (stated_ego or {}).get(camera, camera.startswith("aria")) else "exo"
 
 
 def video_path(takes_dir: Path, take_name: str, camera: str, downscaled: bool = False) -> Path:
@@ -119,8 +128,8 @@ class Take:
         """Every camera in which an object is annotated, sorted: the ones worth decoding."""
         return sorted({camera for tracks in self.objects.values() for camera in tracks})
 
-    def is_ego(self, camera: str) -> bool:
-        return self.stated_ego.get(camera, is_ego(camera))
+    def kind_of(self, camera: str) -> str:
+        return kind_of(camera, self.stated_ego)
 
 
 def iter_annotations(path: Path) -> Iterator[tuple[str, Any]]:
@@ -208,7 +217,7 @@ def _read_stated_ego(annotations: Path) -> dict[str, dict[str, bool]]:
                 name, ego = camera["cam_id"], camera.get("is_ego")
                 if not isinstance(ego, bool | None):
                     raise ValueError(f"is_ego of {name} in take {take['take_uid']} is {ego!r:.40}, not true or false")
-                if ego is not None and ego != is_ego(name):
+                if ego is not None and ego != (kind_of(name) == "ego"):
                     stated.setdefault(take["take_uid"], {})[name] = ego
     except MALFORMED as error:
         raise UserError(f"{path} is malformed ({type(error).__name__}: {error}); {remedy}") from None

@@ -18,12 +18,14 @@ import av
 import numpy as np
 from av.video.frame import PictureType
 
+from common.errors import UserError
+
 SKIP, FEED, WANT = 0, 1, 2  # what to do with a packet
 HOLE = bytes(4096)  # no encoder writes so many zeros in a row; interrupted downloads leave them
 
 
-class VideoError(Exception):
-    """A video cannot be used as it is. The message is one line that names the file and what is wrong with it."""
+class VideoError(UserError):
+    """A video cannot be used as it is. The message names the file and what is wrong with it."""
 
 
 class _Missing(Exception):

@@ -123,7 +123,7 @@ def take_tab(tab: "gr.Tab", predictor: Predictor, data_dir: Path) -> None:
     def look(uid: str, camera: str, name: str, frame: float, truth: bool, ahead: bool = False) -> list:
         """What all outputs show; a choice that the take does not have becomes the first that it has."""
         taken = ProcessedTake.read(data_dir, uid)
-        cameras = sorted((c for c in taken.cameras if objects_of(taken, c)), key=lambda c: (not taken.is_ego(c), c))
+        cameras = sorted((c for c in taken.cameras if objects_of(taken, c)), key=lambda c: (taken.kind_of(c), c))
         if not cameras:
             raise UserError(f"take {uid} has no mask with a picture; choose another, or process it again")
         camera = camera if camera in cameras else cameras[0]

@@ -110,7 +110,7 @@ def answer_take(
     `truth`: also outline the true masks, dashed, and compare.
     """
     query = read_frame(take.frame_path(camera, frame))
-    cameras = [c for c in sorted(take.cameras) if take.is_ego(c) != take.is_ego(camera)]
+    cameras = [c for c in sorted(take.cameras) if take.kind_of(c) != take.kind_of(camera)]
     cameras = [c for c in cameras if take.frame_path(c, frame).is_file()]
     targets = [read_frame(take.frame_path(c, frame)) for c in cameras]
     drawn = query

@@ -56,7 +56,8 @@ class Predictor:
         options = (device, precision, batch_size, compile, closer_look)
         matcher = Matcher(checkpoint.backbone, checkpoint.model, *options)
         description = f"{config.mode} network of {config.input_size} pixels on {checkpoint.backbone.name} features"
-        settings = SETTINGS if arguments.get("both") else SETTINGS[bool(arguments.get("reverse")) :][:1]
+        one = "exo-ego" if arguments.get("reverse") else "ego-exo"
+        settings = tuple(SETTINGS) if arguments.get("both") else (one,)
         return cls(matcher, description, settings if arguments else ())
 
     def segment(

@@ -35,8 +35,9 @@ from formats.footage import Footage, add_footage_options, open_cameras
 from formats.geometry import Size, eval_size, letterbox
 from formats.mask_files import MaskFiles, find_masks
 from formats.masks import RLE, letterbox_mask, resize_mask
-from formats.processed import EGO_ROWS, shrink
+from formats.processed import shrink
 from formats.results import THRESHOLD
+from formats.takes import KINDS
 from formats.video_writer import open_video
 from inference.matcher import PairBatch, mask_in_image
 from inference.predictor import Predictor
@@ -108,7 +109,7 @@ def main(argv: list[str] | None = None) -> None:
                 numbers = {
                     name: cameras[name].numbers[match[moment]] for name, match in shown.items() if moment in match
                 }
-                images = {name: shrink(next(pictures[name]), EGO_ROWS) for name in numbers}
+                images = {name: shrink(next(pictures[name]), KINDS["ego"].max_rows) for name in numbers}
                 known = read_query_masks(masks, numbers[query], footage)
                 found = predict(predictor, query, images, known)
                 for (camera, name), (prob, existence) in found.items():

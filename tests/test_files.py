@@ -11,12 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from common.errors import UserError
-from common.files import (
-    atomic_write,
-    remove_leftovers,
-    write_json,
-)
+from common.files import atomic_write, remove_leftovers, write_json
 from tests.made import ROOT
 from tests.made.claims import claimed_elsewhere
 
@@ -101,22 +96,6 @@ with claimed(Path(sys.argv[1]), "a", "writes a"):
     killed.communicate()
 
 
-def test_processes_that_claim_the_same_come_one_by_one(tmp_path):
-    code = """
-import sys
-from pathlib import Path
-from common.files import claimed
-path = Path(sys.argv[1])
-for _ in range(50):
-    with claimed(path.parent, path.name, "counts"):
-        path.write_text(str(int(path.read_text()) + 1))
-"""
-    (tmp_path / "count").write_text("0")
-    for process in [start(code, tmp_path / "count") for _ in range(3)]:
-        process.communicate(timeout=300)
-    assert (tmp_path / "count").read_text() == "150"
-
-
 def test_of_two_writers_of_a_folder_the_second_waits_and_then_names_what_is_there(tmp_path):
     folder = tmp_path / "folder"
     first = start(WRITE_FOLDER, folder, "slowly")
@@ -127,16 +106,6 @@ def test_of_two_writers_of_a_folder_the_second_waits_and_then_names_what_is_ther
     assert second.communicate(timeout=300)[1] == f"error: {folder} exists; give another name, or delete it first\n"
     assert second.returncode == 1
     assert sorted(path.name for path in tmp_path.rglob("*")) == [".folder.lock", "a", "b", "folder"]
-
-
-def test_a_killed_writer_of_a_folder_leaves_nothing_that_the_next_one_would_keep(tmp_path):
-    for name in ("folder", "folder.2"):  # whose leftovers are its own
-        with start(WRITE_FOLDER, tmp_path / name, "slowly") as killed:
-            assert killed.stdout.readline() == "half\n"
-            killed.kill()
-    assert start(WRITE_FOLDER, tmp_path / "folder").wait(timeout=300) == 0
-    (left,) = tmp_path.glob("*.tmp")
-    assert left.name.startswith(".folder.2.") and {path.name for path in (tmp_path / "folder").iterdir()} == {"a", "b"}
 
 
 def test_a_full_disk_is_said_to_be_that_of_the_file(tmp_path):
@@ -182,13 +151,3 @@ def test_iterators_of_pairs_are_written_as_objects_one_pair_at_a_time(tmp_path):
         "plain": {"1": {"a": None}},
     }
     assert seen[0] < seen[1] < seen[2]
-
-
-def test_an_iterator_that_fails_leaves_no_file(tmp_path):
-    def members():
-        yield "a", 1
-        raise UserError("no more")
-
-    with pytest.raises(UserError, match="no more"):
-        write_json(tmp_path / "file.json", {"members": members()})
-    assert not list(tmp_path.iterdir())

@@ -67,7 +67,7 @@ def test_frames_and_masks_of_all_cameras_are_of_one_moment(inputs, tmp_path):
         assert frames == {frame: frame + offset for frame in range(0, 70, 10) if frame < 67}
         for frame, rle in take.masks["cup"][camera].items():
             assert decode_mask(rle)[:, 0].sum() == frame + offset + 1
-    assert {camera: take.is_ego(camera) for camera in OFFSETS} == {HEAD: True, LEFT: False, PHOTOS: False}
+    assert {camera: take.kind_of(camera) for camera in OFFSETS} == {HEAD: "ego", LEFT: "exo", PHOTOS: "exo"}
     assert list(take.camera_pairs("ego-exo")) == [("cup", HEAD, LEFT), ("cup", HEAD, PHOTOS)]
     assert run_main(create_pairs.main, "--data_dir", data_dir).returncode == 0
 
@@ -151,11 +151,8 @@ def test_a_single_mask_and_coco_are_enough(inputs, tmp_path):
     assert done.returncode == 0, done.stderr
     annotations = json.loads((tmp_path / "root" / "annotations" / "relations_test.json").read_text())["annotations"]
     tracks = annotations["kitchen"]["object_masks"]["cup"]
-    assert {camera: track["annotated_frames"] for camera, track in tracks.items()} == {
-        HEAD: [30],
-        LEFT: [30],
-        PHOTOS: [],
-    }
+    looked_at = {camera: track["annotated_frames"] for camera, track in tracks.items()}
+    assert looked_at == {HEAD: [30], LEFT: [30], PHOTOS: []}
 
 
 @pytest.mark.parametrize(

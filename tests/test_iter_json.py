@@ -47,20 +47,21 @@ def test_members_come_one_at_a_time(path):
     assert "\n" not in str(error.value)
 
 
-@pytest.mark.parametrize(
-    "text", ["", "{", '{"a"', '{"a":', '{"a": {}', '{"a": {} "b": 1}', '{"a": {}} x', "{1: 2}", "{'a': 1}"]
-)
+@pytest.mark.parametrize("text", ["", "{", '{"a":', '{"a": {}', '{"a": {}} x', "{'a': 1}"])
 def test_broken_json_is_a_user_error_wherever_it_breaks(path, text):
     path.write_text(text)
     with pytest.raises(UserError, match="not valid JSON"):
         list(iter_json(path, ("a",), "get it again"))
 
 
-@pytest.mark.parametrize("text", ['{"b": {}}', '{"a": 1}', '{"a": [1]}', "[]", "7", '{"b": {"a": {}}}'])
-def test_a_file_without_the_wanted_object_is_a_user_error(path, text):
+@pytest.mark.parametrize(
+    ("text", "found"),
+    [('{"a": 1}', "a"), ('{"a": [1]}', "a"), ("[]", "no object"), ('{"c": {"a": {"b": {}}}, "d": 1}', "c, d")],
+)
+def test_a_file_without_the_wanted_object_is_a_user_error_that_says_what_it_holds(path, text, found):
     path.write_text(text)
-    with pytest.raises(UserError, match="holds .*, not a; get it again"):
-        list(iter_json(path, ("a",), "get it again"))
+    with pytest.raises(UserError, match=f"holds {found}, not a/b; get it again"):
+        list(iter_json(path, ("a", "b"), "get it again"))
 
 
 def test_a_missing_file_a_folder_and_other_bytes_are_user_errors(tmp_path):
@@ -74,9 +75,3 @@ def test_a_missing_file_a_folder_and_other_bytes_are_user_errors(tmp_path):
             with pytest.raises(UserError, match=f"{message}.*get it again") as error:
                 read(path, "get it again")
             assert "\n" not in str(error.value)
-
-
-def test_an_object_of_another_name_is_named(path):
-    path.write_text('{"exo-ego": {"results": {"a": 1}}, "version": 1}')
-    with pytest.raises(UserError, match="holds exo-ego, version, not ego-exo/results; get it again"):
-        list(iter_json(path, ("ego-exo", "results"), "get it again"))

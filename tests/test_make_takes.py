@@ -10,7 +10,7 @@ from pytest import approx
 
 from common.errors import UserError
 from formats.masks import decode_lzstring, decode_mask
-from formats.takes import SPLITS, is_ego, read_splits, video_path
+from formats.takes import SPLITS, kind_of, read_splits, video_path
 from synthetic.make_takes import make_takes, object_sizes, parse_args
 from synthetic.tabletop import EGO, REAL
 from synthetic.take import VIDEO_SIZES, TakeId, TakeOptions, build_tabletop, outline_objects
@@ -66,7 +66,7 @@ def test_the_annotation_files_follow_the_schema(root, raw):
         assert {int(frame) for frame in track["annotation"]} <= set(track["annotated_frames"]) <= set(FRAMES)
         for mask in track["annotation"].values():
             assert set(mask) == {"width", "height", "encodedMask", "intSegClicks"}
-            assert decoded(mask).shape == VIDEO_SIZES["tiny"][not is_ego(camera)]
+            assert decoded(mask).shape == VIDEO_SIZES["tiny"][kind_of(camera) == "exo"]
 
 
 def test_the_data_sets_oddities_occur(raw):
@@ -85,11 +85,11 @@ def test_the_data_sets_oddities_occur(raw):
 
 
 def test_objects_leave_the_view_of_both_kinds_of_camera(raw):
-    for kind in (True, False):
+    for kind in ("ego", "exo"):
         negatives = [
             set(track["annotated_frames"]) - {int(frame) for frame in track["annotation"]}
             for _, _, camera, track in tracks_of(raw)
-            if is_ego(camera) == kind
+            if kind_of(camera) == kind
         ]
         assert any(negatives)
 
@@ -162,13 +162,13 @@ def test_object_size_is_the_fraction_of_the_picture_that_an_object_fills(object_
 def test_real_sizes_are_as_far_apart_as_in_the_data_set_and_smaller_in_exo_views():
     """Quartiles of real masks in percent: exo 0.04 and 0.3, ego 0.15 and 0.95, less what hides them here."""
     options = replace(OPTIONS, object_size=REAL, size="small", num_objects=6, clutter=8)
-    areas: dict[bool, list[float]] = {True: [], False: []}
+    areas: dict[str, list[float]] = {"ego": [], "exo": []}
     for index in range(8):
         tabletop = build_tabletop(TakeId("train", index), options)
         for camera, picture in tabletop.pictures(0.0).items():
             masks = outline_objects(picture.labels, REAL.least).values()
-            areas[is_ego(camera)] += [100 * decoded(mask).mean() for mask in masks]
-    ego, exo = (np.quantile(areas[kind], (0.25, 0.75)) for kind in (True, False))
+            areas[kind_of(camera)] += [100 * decoded(mask).mean() for mask in masks]
+    ego, exo = (np.quantile(areas[kind], (0.25, 0.75)) for kind in ("ego", "exo"))
     assert 0.02 < exo[0] < 0.06 and 0.15 < exo[1] < 0.45
     assert 0.08 < ego[0] < 0.25 and 0.5 < ego[1] < 1.9
 

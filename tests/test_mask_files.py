@@ -64,12 +64,9 @@ def test_what_is_neither_black_nor_transparent_is_the_object(tmp_path, kind):
         PICTURES[kind].save(tmp_path / f"mask.{suffix}")
         found = read_mask(tmp_path / f"mask.{suffix}")
         assert found.dtype == np.uint8 and np.array_equal(found, BOX)
-    assert np.array_equal(to_mask(PICTURES[kind]), BOX) and np.array_equal(to_mask(np.asarray(PICTURES[kind])), BOX)
-
-
-@pytest.mark.parametrize("dtype", [bool, np.int64, np.float32])
-def test_masks_are_arrays_of_any_plain_type(dtype):
-    assert np.array_equal(to_mask(BOX.astype(dtype)), BOX)
+    array = np.asarray(PICTURES[kind])
+    for given in (PICTURES[kind], array, array.astype(int), (array > 0).astype(np.float32)):
+        assert np.array_equal(to_mask(given), BOX)
 
 
 def test_a_transparent_color_of_a_palette_or_of_gray_is_background(tmp_path):
@@ -94,13 +91,9 @@ def test_a_file_that_is_no_picture_is_refused_in_one_whole_line(tmp_path, read):
     Image.fromarray(noise).save(tmp_path / "whole.png")
     (tmp_path / "cut.png").write_bytes((tmp_path / "whole.png").read_bytes()[:3000])
     (tmp_path / "text.png").write_text("no picture")
-    (tmp_path / "empty.png").touch()
-    Image.new("1", (60_000, 60_000)).save(tmp_path / "huge.png")  # gigabytes in a few kilobytes
     messages = {
         "cut": r"cut.png is no picture that can be read \(.*\); give JPEG or PNG",
         "text": "text.png is no picture that can be read; give JPEG or PNG",
-        "empty": "empty.png is no picture that can be read; give JPEG or PNG",
-        "huge": "huge.png has 3,600 million pixels, the limit is 179; reduce it",
         "none": "none.png does not exist",
     }
     for name, message in messages.items():
@@ -110,9 +103,14 @@ def test_a_file_that_is_no_picture_is_refused_in_one_whole_line(tmp_path, read):
         read(tmp_path)
 
 
-def test_a_photograph_of_108_million_pixels_is_read_as_its_camera_turned_it(tmp_path):
-    Image.new("RGB", (12_000, 9_000), (255, 0, 0)).save(tmp_path / "phone.jpg", exif=ORIENTED)
-    assert read_picture(tmp_path / "phone.jpg").shape == (12_000, 9_000, 3)
+@pytest.mark.filterwarnings("error")
+def test_pictures_of_up_to_twice_pils_limit_are_read_and_turned_and_larger_ones_are_named(tmp_path, monkeypatch):
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 1_500_000)
+    for height in (1000, 2000):
+        Image.new("RGB", (2000, height)).save(tmp_path / f"{height}.jpg", exif=ORIENTED)
+    assert read_picture(tmp_path / "1000.jpg").shape == (2000, 1000, 3)
+    with pytest.raises(UserError, match="2000.jpg has 4 million pixels, the limit is 3; reduce it"):
+        read_picture(tmp_path / "2000.jpg")
 
 
 @pytest.mark.parametrize("form", FORMS)
@@ -148,20 +146,12 @@ def test_a_mask_of_another_size_is_brought_to_its_videos(tmp_path):
         masks.read("cup", 0, (60, 60))
 
 
-@pytest.mark.parametrize(
-    ("segmentation", "message"),
-    [
-        ([[1, 2, 3, 4]], "a polygon has fewer than three points"),
-        ({"size": list(SIZE), "counts": [1, 2]}, "runs add up to 3"),
-        ({"size": list(SIZE), "counts": "~~~"}, "COCO run-length text"),
-        ("text", "mask of 'cup' in frame 45"),
-        (5, "mask of 'cup' in frame 45"),
-    ],
-)
-def test_a_segmentation_that_is_none_is_named(tmp_path, segmentation, message):
-    masks = find_masks([coco_file(tmp_path / "a.json", [{"segmentation": segmentation}])])
-    with pytest.raises(UserError, match=message):
-        masks.read("cup", 45, SIZE)
+def test_a_segmentation_that_is_none_is_named(tmp_path):
+    runs = {"size": list(SIZE), "counts": [1, 2]}
+    for segmentation, message in (([[1, 2, 3, 4]], "a polygon has fewer"), (runs, "runs add up to 3"), (5, "")):
+        masks = find_masks([coco_file(tmp_path / "a.json", [{"segmentation": segmentation}])])
+        with pytest.raises(UserError, match=f"mask of 'cup' in frame 45: .*{message}"):
+            masks.read("cup", 45, SIZE)
 
 
 def test_two_masks_of_one_object_are_not_mixed(tmp_path):
@@ -185,7 +175,7 @@ def test_what_holds_no_masks_is_said_in_one_line(tmp_path, make, message):
         find_masks([tmp_path / "masks"])
 
 
-@pytest.mark.parametrize("text", ["[]", '{"images": 5}', '{"images": [], "annotations": [{}], "categories": []}', "no"])
+@pytest.mark.parametrize("text", ["[]", '{"images": [], "annotations": [{}], "categories": []}', "no"])
 def test_json_that_is_no_coco_is_said_in_one_line(tmp_path, text):
     (tmp_path / "a.json").write_text(text)
     with pytest.raises(UserError, match="a.json is no"):

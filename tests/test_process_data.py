@@ -83,18 +83,10 @@ def test_ego_frames_are_halved_and_exo_frames_quartered_as_opencv_saves_them(ori
             assert (root / "processed" / C / camera / f"{frame}.jpg").read_bytes() == encoded
 
 
-@pytest.mark.parametrize(
-    "size, max_rows, expected",
-    [
-        ((1408, 1408), 704, (704, 704)),
-        ((2160, 3840), 540, (540, 960)),
-        ((1080, 1920), 540, (540, 960)),
-        ((448, 796), 540, (448, 796)),
-        ((705, 1), 704, (352, 1)),
-    ],
-)
-def test_videos_of_any_size_shrink_by_a_whole_number_and_never_grow(size, max_rows, expected):
-    assert shrink(np.zeros((*size, 3), np.uint8), max_rows).shape == (*expected, 3)
+def test_videos_of_any_size_shrink_by_a_whole_number_and_never_grow():
+    sizes = {(1408, 1408): (704, 704), (2160, 3840): (540, 960), (448, 796): (448, 796), (705, 1): (352, 1)}
+    for (height, width), expected in sizes.items():
+        assert shrink(np.zeros((height, width, 3), np.uint8), 704 if height == 1408 else 540)[..., 0].shape == expected
 
 
 def test_a_take_of_own_cameras_says_how_one_becomes_the_ego_camera(root):
@@ -314,7 +306,6 @@ DISASTERS = {  # what is done to take A, its failures, the cameras that it loses
     "no ego video": (remove(EGO), [f"{EGO} missing no file .*/{EGO}.mp4$", NO_EGO], {*CAMERAS}),
     "no folder": (lambda root: shutil.rmtree(root / "takes" / NAMES[A]), ["None missing no folder .*_1$"], {*CAMERAS}),
     "empty video": (rewrite(EXO_1, lambda _: b""), [r"cam01 broken .*/cam01.mp4 is empty \(0 bytes\)"], {EXO_1}),
-    "web page": (rewrite(EXO_1, lambda _: b"<html>not found"), ["cam01 broken .*/cam01.mp4 has no readable"], {EXO_1}),
     "cut off at 3/4": (cut_off_behind_the_index, [r"cam01 broken .* is cut off or damaged: \d+ of 95 frames"], {EXO_1}),
     "noise in ego": (rewrite(EGO, add_noise), [f"{EGO} broken .* is damaged.* of 95", NO_EGO], {EGO}),
     "on its side": (remake(EXO_1, 95, SIZE[::-1]), ["cam01 broken .* 96x192, masks of its camera are 192x96"], {EXO_1}),

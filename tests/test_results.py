@@ -93,7 +93,7 @@ def test_version_and_challenge_may_stand_anywhere_and_subsample_idx_is_not_neede
 
 def test_a_take_twice_in_a_results_file_is_refused_by_name(tmp_path):
     (tmp_path / "r.json").write_text('{"ego-exo": {"results": {"a": {}, "b": {}, "a": {}}}}')
-    with pytest.raises(UserError, match="r.json holds take a twice"):
+    with pytest.raises(UserError, match="r.json holds take a at two places; keep one"):
         list(iter_results(tmp_path / "r.json", "ego-exo"))
 
 
@@ -118,7 +118,7 @@ def test_a_confidence_in_a_list_is_listed_and_accepted_by_lenient(root, setting,
     assert f"accepted: {count} confidences given as a list of one number" in capsys.readouterr().out
 
 
-@pytest.mark.parametrize("confidence", [[], [0.5, 0.5], ["0.5"], [[0.5]], [2], [None]])
+@pytest.mark.parametrize("confidence", [[], [0.5, 0.5], ["0.5"], [2]])
 def test_lenient_does_not_accept_any_list(root, setting, results, tmp_path, capsys, confidence):
     broken = copy.deepcopy(results)
     next(entries(broken))["confidence"] = confidence
@@ -188,13 +188,6 @@ def test_an_empty_mask_of_any_size_is_accepted_by_resize_masks(root, setting, re
     assert f"accepted: {count} masks of another size" in capsys.readouterr().out
 
 
-def test_an_exo_ego_file_under_the_key_ego_exo_gets_its_hint(root, tmp_path):
-    results = make_results(root / "processed", UIDS, "exo-ego")
-    (tmp_path / "r.json").write_text(json.dumps({"ego-exo": {"results": results}}))
-    with pytest.raises(UserError, match="holds ego-exo, not exo-ego/results"):
-        scored(root, "exo-ego", tmp_path / "r.json", tmp_path / "no")
-
-
 def test_ground_truth_without_subsample_idx_is_listed_and_accepted_by_lenient(
     root, setting, results, expected, tmp_path, capsys
 ):
@@ -240,18 +233,13 @@ def test_a_broken_and_a_missing_png_mask_are_named(root, tmp_path, capsys):
     assert f"{place}, frame 30: missing" in problems and "2 problems in" in last
 
 
-def test_linked_folders_are_read_and_broken_links_are_named(root, tmp_path, capsys):
+def test_linked_folders_are_read(root, tmp_path):
     write_mask_folder(tmp_path / "masks", make_results(root / "processed", UIDS, "ego-exo"))
     expected = scored(root, "ego-exo", tmp_path / "masks", tmp_path / "a", "--lenient")
     for linked in (tmp_path / "masks" / "take-a" / "bicycle _0", tmp_path / "masks" / "take-b"):
         linked.rename(tmp_path / linked.name)
         linked.symlink_to(tmp_path / linked.name)
     assert scored(root, "ego-exo", tmp_path / "masks", tmp_path / "b", "--lenient") == expected
-    broken = tmp_path / "masks" / "take-a" / "bicycle _0" / f"{EGO}_cam01" / "0.png"
-    broken.unlink()
-    broken.symlink_to("nowhere")
-    problems, _ = refusal(capsys, root, "ego-exo", tmp_path / "masks", tmp_path / "no", "--lenient")
-    assert "'bicycle _0', camera pair aria01_214-1_cam01, frame 0: mask cannot be decoded" in problems
 
 
 def detections(results):
@@ -285,27 +273,18 @@ def test_detections_are_read_a_take_at_a_time_and_a_scattered_take_is_refused(re
     with pytest.raises(UserError, match="not valid JSON"):
         next(takes)
     (tmp_path / "r.json").write_text(json.dumps([*listed, listed[0]]))
-    with pytest.raises(UserError, match="take take-a are not one after the other; sort the list"):
+    with pytest.raises(UserError, match="take take-a at two places; keep one, or sort detections by image_id"):
         list(iter_results(tmp_path / "r.json", "ego-exo"))
 
 
-BAD_DETECTIONS = [
-    7,
-    None,
-    {"image_id": 3, "category_id": "cup"},
-    {"image_id": "take/pair", "category_id": "cup"},
-    {"image_id": "take/pair/x", "category_id": "cup"},
-    {"image_id": "take/pair/3", "category_id": 1},
-    {"image_id": "take/pair/3"},
-]
-
-
-@pytest.mark.parametrize("detection", BAD_DETECTIONS, ids=map(json.dumps, BAD_DETECTIONS))
-def test_what_is_no_detection_is_named_with_its_place(results, tmp_path, detection):
-    (tmp_path / "r.json").write_text(json.dumps([detections(results)[0], detection]))
-    with pytest.raises(UserError, match=r"r.json: entry 1 \(.*is not {\"image_id\": ") as error:
-        list(iter_results(tmp_path / "r.json", "ego-exo"))
-    assert "\n" not in str(error.value)
+def test_what_is_no_detection_is_named_with_its_place(results, tmp_path):
+    named = {"category_id": "cup"}
+    images = (3, "take/pair", "take/pair/x")
+    bad = [7, *(named | {"image_id": image} for image in images), {"image_id": "take/pair/3", "category_id": 1}]
+    for detection in bad:
+        (tmp_path / "r.json").write_text(json.dumps([detections(results)[0], detection]))
+        with pytest.raises(UserError, match=r"^[^\n]*r.json: entry 1 \(.*is not {\"image_id\": [^\n]*$"):
+            list(iter_results(tmp_path / "r.json", "ego-exo"))
 
 
 def test_report_and_pictures_are_drawn_of_another_form_too(root, tmp_path):

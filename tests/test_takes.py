@@ -11,8 +11,8 @@ from formats import takes
 from formats.masks import decode_mask, encode_lzstring, encode_mask
 from formats.takes import (
     find_split_path,
-    is_ego,
     iter_annotations,
+    kind_of,
     parse_take,
     read_split,
     read_splits,
@@ -31,12 +31,9 @@ def raw_take(**changes):
     return {"take_name": "lab_1", "scenario": "Cooking", "object_masks": masks} | changes
 
 
-@pytest.mark.parametrize(
-    ("camera", "ego"),
-    [("aria01_214-1", True), ("aria07_214-1", True), ("cam01", False), ("gp06", False), ("not_aria01", False)],
-)
-def test_ego_cameras_start_with_aria(camera, ego):
-    assert is_ego(camera) == ego
+def test_ego_cameras_start_with_aria():
+    kinds = {"aria01_214-1": "ego", "aria07_214-1": "ego", "cam01": "exo", "gp06": "exo", "not_aria01": "exo"}
+    assert {camera: kind_of(camera) for camera in kinds} == kinds
 
 
 def test_videos_lie_in_the_folder_of_the_take_name():
@@ -72,10 +69,7 @@ def test_every_masked_frame_counts_as_looked_at():
     assert parse_take("uid", raw).objects["cup _0"]["aria01_214-1"].annotated_frames == [0, 30, 300]
 
 
-INF = float("inf")
-CORRUPT = [{"encodedMask": value} for value in ("AAAA", "", None, 7)] + [
-    {"height": value} for value in (7, "6", -6, 0, INF, None, 6.0, [6])
-]
+CORRUPT = [{"encodedMask": value} for value in ("AAAA", None)] + [{"height": value} for value in (7, "6", -6, None)]
 
 
 @pytest.mark.parametrize("change", CORRUPT)
@@ -89,32 +83,24 @@ def test_a_corrupt_mask_is_a_value_error_of_its_frame_alone(change):
     np.testing.assert_array_equal(decode_mask(track.mask(0)), MASK)
 
 
-@pytest.mark.parametrize(
-    "raw",
-    [
-        [],
-        None,
-        {},
-        raw_take(object_masks=[]),
-        raw_take(take_name="../elsewhere"),
-        raw_take(take_name=5),
-        raw_take(object_masks={"cup": {"..": {"annotation": {}}}}),
-        raw_take(object_masks={"cup": {"cam01": {}}}),
-        raw_take(object_masks={"cup": {"cam01": {"annotation": {"first": {}}}}}),
-        raw_take(object_masks={"cup": {"cam01": {"annotation": {"0": {"width": 1}}}}}),
-        raw_take(object_masks={"cup": {"cam01": {"annotation": {"0": None}}}}),
-        raw_take(object_masks={"cup": {"cam01": {"annotation": {"-30": {}}}}}),
-        *(
-            raw_take(object_masks={"cup": {"cam01": {"annotation": {}, "annotated_frames": frames}}})
-            for frames in (5, [30.9], [True], [None], ["3_0"], [" 30"])
-        ),
-        *(raw_take(take_name=name) for name in ("", ".", "..", "/etc", "a/b", "-rf")),
-    ],
-)
-def test_a_malformed_take_is_named(raw):
-    with pytest.raises(UserError, match="annotation of take the-uid is malformed") as error:
-        parse_take("the-uid", raw)
-    assert len(str(error.value)) < 200
+MALFORMED = [[], {}, raw_take(object_masks=[]), *(raw_take(take_name=name) for name in (5, "", "../elsewhere", "-rf"))]
+MALFORMED += [
+    raw_take(object_masks={"cup": cameras})
+    for cameras in (
+        {"..": {"annotation": {}}},
+        {"cam01": {}},
+        {"cam01": {"annotation": {"first": {}}}},
+        {"cam01": {"annotation": {"0": {"width": 1}}}},
+        *({"cam01": {"annotation": {}, "annotated_frames": frames}} for frames in (5, [30.9], ["3_0"])),
+    )
+]
+
+
+def test_a_malformed_take_is_named():
+    for raw in MALFORMED:
+        with pytest.raises(UserError, match="annotation of take the-uid is malformed") as error:
+            parse_take("the-uid", raw)
+        assert len(str(error.value)) < 200
 
 
 def test_annotations_are_read_a_take_at_a_time(tmp_path):
@@ -132,16 +118,6 @@ def test_malformed_takes_do_not_keep_others_from_being_read(tmp_path):
     assert others == ["c"]
 
 
-@pytest.mark.parametrize("text", [None, "", "{", "[]", "{}", '{"annotations": []}', '{"annotations": {"a": 1}'])
-def test_an_unusable_annotation_file_is_one_line_with_the_remedy(tmp_path, text):
-    path = tmp_path / "relations_val.json"
-    if text is not None:
-        path.write_text(text)
-    with pytest.raises(UserError, match="relations_val.json.*import_take.py .*`egoexo") as error:
-        list(iter_annotations(path))
-    assert "\n" not in str(error.value)
-
-
 def test_a_split_lists_each_take_once_in_order(tmp_path):
     path = tmp_path / "split.json"
     path.write_text('{"train": ["b", "a", "b"], "val": [], "trial": ["a"]}')
@@ -153,17 +129,29 @@ def test_a_split_lists_each_take_once_in_order(tmp_path):
         read_split(path, "val")
 
 
-@pytest.mark.parametrize("text", [None, "", "{", "[]", '{"train": {}}', '{"train": [1]}', '{"train": "a"}'])
-def test_an_unusable_split_file_is_one_line_with_the_remedy(tmp_path, text):
-    path = tmp_path / "split.json"
+@pytest.mark.parametrize("text", [None, "{", "[]"])
+@pytest.mark.parametrize(
+    ("name", "read", "remedy"),
+    [
+        ("relations_val.json", lambda path: list(iter_annotations(path)), "import_take.py .*`egoexo"),
+        ("split.json", read_splits, "import_take.py .*download_split.sh"),
+    ],
+)
+def test_an_unusable_annotation_or_split_file_is_one_line_with_the_remedy(tmp_path, text, name, read, remedy):
     if text is not None:
-        path.write_text(text)
-    with pytest.raises(UserError, match="split.json.*import_take.py .*download_split.sh") as error:
-        read_splits(path)
-    assert "\n" not in str(error.value)
+        (tmp_path / name).write_text(text)
+    with pytest.raises(UserError, match=f"^[^\n]*{name}.*{remedy}[^\n]*$"):
+        read(tmp_path / name)
 
 
-UIDS = ["good", "../outside", "/etc/outside", "a/b", "", ".", "-rf", ".hidden"]
+@pytest.mark.parametrize("text", ['{"train": {}}', '{"train": [1]}', '{"train": "a"}'])
+def test_a_split_file_that_lists_no_uids_is_refused(tmp_path, text):
+    (tmp_path / "split.json").write_text(text)
+    with pytest.raises(UserError, match="does not map split names to lists of take uids"):
+        read_splits(tmp_path / "split.json")
+
+
+UIDS = ["good", "../outside", "a/b", "", "-rf", ".hidden"]
 
 
 def test_uids_that_cannot_be_folders_are_left_out_of_a_split_and_named(tmp_path, capsys):
@@ -171,57 +159,42 @@ def test_uids_that_cannot_be_folders_are_left_out_of_a_split_and_named(tmp_path,
     path.write_text(json.dumps({"train": UIDS, "val": ["fine"]}))
     assert read_splits(path) == {"train": ["good"], "val": ["fine"]}
     assert read_split(path, "train") == ["good"]
-    assert capsys.readouterr().err == f"warning: {path}: 7 malformed take uids are left out, the first is ../outside\n"
+    assert capsys.readouterr().err == f"warning: {path}: 5 malformed take uids are left out, the first is ../outside\n"
 
 
 GOPRO = raw_take(object_masks={"cup": {"gp05": {"annotation": {}}, "aria01_214-1": {"annotation": {}}}})
 
 
-@pytest.mark.parametrize("place", ["takes.json", "annotations/takes.json"])
-def test_what_takes_json_says_of_a_camera_comes_before_its_name(tmp_path, place):
+@pytest.fixture
+def annotations(tmp_path):
     path = tmp_path / "annotations" / "relations_val.json"
     path.parent.mkdir()
     path.write_text(json.dumps({"annotations": {"a": GOPRO, "b": GOPRO}}))
-    cameras = [("aria01", True), ("gp05", True), ("gp06", True), ("cam01", False)]
-    listed = [{"cam_id": name, "is_ego": ego, "id": 3} for name, ego in cameras] + [{"cam_id": "aria01_214-1"}]
+    return path
+
+
+@pytest.mark.parametrize("place", ["takes.json", "annotations/takes.json"])
+def test_what_takes_json_says_of_a_camera_comes_before_its_name(annotations, tmp_path, place):
+    cameras = [("aria01", True), ("gp05", True), ("gp06", True), ("cam01", False), ("aria01_214-1", None)]
+    listed = [{"cam_id": name, "is_ego": ego, "id": 3} for name, ego in cameras] + [{"cam_id": "gp07"}]
     (tmp_path / place).write_text(json.dumps([{"take_uid": "a", "take_name": "lab_1", "cameras": listed}]))
-    read, _, _ = read_takes(path, ["a", "b"])
-    assert (read["a"].is_ego("gp05"), read["b"].is_ego("gp05")) == (True, False)
-    assert read["a"].is_ego("aria01_214-1") and read["b"].is_ego("aria01_214-1")
+    read, _, _ = read_takes(annotations, ["a", "b"])
+    assert [read[uid].kind_of("gp05") for uid in "ab"] == ["ego", "exo"]
+    assert [read[uid].kind_of("aria01_214-1") for uid in "ab"] == ["ego", "ego"]
     assert read["a"].stated_ego == {"gp05": True}
-
-
-def test_a_camera_of_which_takes_json_says_nothing_is_what_its_name_says(tmp_path):
-    path = tmp_path / "relations_val.json"
-    path.write_text(json.dumps({"annotations": {"a": GOPRO}}))
-    cameras = [{"cam_id": "gp05", "is_ego": None}, {"cam_id": "aria01_214-1"}]
-    (tmp_path / "takes.json").write_text(json.dumps([{"take_uid": "a", "cameras": cameras}]))
-    assert read_takes(path, ["a"])[0]["a"].stated_ego == {}
 
 
 STATED = '[{"take_uid": "a", "cameras": [{"cam_id": "gp05", "is_ego": %s}]}]'
 
 
-@pytest.mark.parametrize(
-    "text",
-    [
-        *("{", "[1]", '{"a": 1}', "7", '[{"take_uid": "a"}]', '[{"take_uid": "a", "cameras": [5]}]'),
-        *(STATED % value for value in ('"true"', '"false"', "1", "0", "1.0", "[]", "{}")),
-    ],
-)
-def test_an_unusable_takes_json_is_one_line(tmp_path, text):
-    path = tmp_path / "relations_val.json"
-    path.write_text(json.dumps({"annotations": {}}))
+@pytest.mark.parametrize("text", ["{", "[1]", "7", '[{"take_uid": "a"}]', *(STATED % ego for ego in ('"true"', "1"))])
+def test_an_unusable_takes_json_is_one_line(annotations, tmp_path, text):
     (tmp_path / "takes.json").write_text(text)
     with pytest.raises(UserError, match=r"takes\.json is .*; get it again or remove it"):
-        read_takes(path, [])
+        read_takes(annotations, [])
 
 
-@pytest.mark.parametrize("place", ["takes.json", "annotations/takes.json"])
-def test_a_takes_json_that_cannot_be_read_is_not_passed_over(tmp_path, place):
-    path = tmp_path / "annotations" / "relations_val.json"
-    path.parent.mkdir()
-    path.write_text(json.dumps({"annotations": {}}))
-    (tmp_path / place).symlink_to("nowhere")
+def test_a_takes_json_that_cannot_be_read_is_not_passed_over(annotations, tmp_path):
+    (tmp_path / "takes.json").symlink_to("nowhere")
     with pytest.raises(UserError, match=r"no file .*takes\.json; get it again or remove it"):
-        read_takes(path, [])
+        read_takes(annotations, [])

@@ -1,11 +1,8 @@
-import os
 from pathlib import Path
 
 import av
 import numpy as np
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
 
 import formats.video
 from formats.video import FEED, SKIP, WANT, VideoError, index_video, read_frames
@@ -66,16 +63,6 @@ def test_every_wanted_frame_is_the_one_that_a_plain_decode_shows_at_its_rank(str
         assert all(read_number(image) == number for number, image in frames)
 
 
-@settings(max_examples=40)
-@given(name=st.sampled_from([name for name in STREAMS if name.startswith("H.264")]), data=st.data())
-def test_any_choice_of_frames_comes_out_exactly(streams, name, data):
-    path, oracle = streams(name)
-    wanted = sorted(data.draw(st.sets(st.integers(0, FRAMES - 1), min_size=1, max_size=8)))
-    frames = list(read_frames(index_video(path), wanted))
-    assert [number for number, _ in frames] == wanted
-    assert all(np.array_equal(image, oracle[number]) for number, image in frames)
-
-
 def test_the_decoder_gets_nothing_before_the_key_frame_or_behind_the_wanted_frame(streams):
     path, _ = streams("H.264, no B pictures")
     plan = formats.video._plan(index_video(path), np.array([20, 110]))
@@ -101,9 +88,8 @@ def test_a_variable_frame_rate_does_not_change_a_frames_number(tmp_path):
     assert read_numbers(path, 9) == [(n, n) for n in range(0, 100, 9)]
 
 
-@pytest.mark.parametrize("start", [37, 3000])
-def test_a_start_time_other_than_zero_does_not_change_a_frames_number(tmp_path, start):
-    path = make_video(tmp_path / "v.mp4", 100, time_of=lambda n: n + start)
+def test_a_start_time_other_than_zero_does_not_change_a_frames_number(tmp_path):
+    path = make_video(tmp_path / "v.mp4", 100, time_of=lambda n: n + 3000)
     assert read_numbers(path) == [(0, 0), (30, 30), (60, 60), (90, 90)]
 
 
@@ -140,12 +126,9 @@ def test_other_containers_work_too(tmp_path):
 
 @pytest.mark.parametrize("wanted", [[-1], [3, 2], [5, 5], [99, 200]])
 def test_frames_that_do_not_ascend_or_exist_are_a_mistake_of_the_caller(streams, wanted):
+    assert list(read_frames(index_video(streams("HEVC")[0]), [])) == []
     with pytest.raises(IndexError, match="200"):
         list(read_frames(index_video(streams("HEVC")[0]), wanted))
-
-
-def test_no_wanted_frames_is_fine(streams):
-    assert list(read_frames(index_video(streams("HEVC")[0]), [])) == []
 
 
 @pytest.fixture(scope="module")
@@ -165,10 +148,11 @@ def _problem(path: Path, content: bytes) -> str:
     return message
 
 
-def test_a_missing_or_empty_file_is_named(tmp_path):
+def test_a_missing_or_empty_file_and_one_that_is_no_video_are_named(tmp_path):
     with pytest.raises(VideoError, match="no file .*v.mp4"):
         index_video(tmp_path / "v.mp4")
     assert "is empty (0 bytes)" in _problem(tmp_path / "v.mp4", b"")
+    assert "no readable header" in _problem(tmp_path / "v.mp4", b"<html>404 Not Found</html>" * 99)
 
 
 def test_a_file_without_an_index_says_so(tmp_path):
@@ -176,22 +160,11 @@ def test_a_file_without_an_index_says_so(tmp_path):
     assert "no readable header or index (moov atom)" in _problem(tmp_path / "v.mp4", content[: len(content) * 9 // 10])
 
 
-def test_a_file_that_is_no_video_says_so(tmp_path):
-    assert "no readable header" in _problem(tmp_path / "v.mp4", b"<html>404 Not Found</html>" * 99)
-
-
 @pytest.mark.parametrize("part", [0.3, 0.9, 1])
 def test_a_cut_off_file_says_how_many_frames_it_has_and_should_have(tmp_path, whole, part):
     message = _problem(tmp_path / "v.mp4", whole[: int(len(whole) * part) - 1])
     there, announced = map(int, message.split(": ")[1].split(" frames")[0].split(" of "))
     assert announced == 150 and abs(there / 150 - part) < 0.25 and there < 150
-
-
-def test_noise_in_the_middle_of_a_file_is_noticed(tmp_path, whole):
-    middle = len(whole) // 2
-    noise = os.urandom(len(whole) // 10)
-    message = _problem(tmp_path / "v.mp4", whole[:middle] + noise + whole[middle + len(noise) :])
-    assert "is damaged" in message and "of 150" in message
 
 
 def test_a_hole_of_zeros_is_noticed_even_within_one_picture(tmp_path):
@@ -211,7 +184,7 @@ def test_damage_never_yields_a_wrong_frame_before_it_is_noticed(tmp_path, whole)
     for _ in range(10):
         start = rng.integers(len(whole) // 4, len(whole) * 3 // 4)
         path.write_bytes(whole[:start] + rng.bytes(9000) + whole[start + 9000 :])
-        with pytest.raises(VideoError):
+        with pytest.raises(VideoError, match="is damaged.* of 150"):
             for number, image in read_frames(index_video(path), range(0, 150, 30)):
                 assert np.array_equal(image, oracle[number])
 

@@ -10,8 +10,10 @@ from formats.video_writer import open_video
 from tests.made.videos import numbered_image, read_number
 
 
-@pytest.mark.parametrize("size", [(96, 192), (97, 193), (193, 97)])
-@pytest.mark.parametrize("fps", [30, 30000 / 1001, 0.5, 1e-3, 1e-9])
+@pytest.mark.parametrize(
+    ("size", "fps"),
+    [((96, 192), 30), ((97, 193), 30000 / 1001), ((193, 97), 0.5), ((96, 192), 1e-9)],
+)
 def test_size_rate_and_order_of_frames_are_kept(tmp_path, size, fps):
     with open_video(tmp_path / "a.mp4", size, fps, crf="20") as write:
         for number in range(0, 40, 2):
@@ -30,7 +32,7 @@ def test_a_video_that_is_not_finished_is_not_there(tmp_path):
 
 
 @pytest.mark.parametrize("silence", [False, True])
-@pytest.mark.parametrize("room", [0, 1000, 60_000, 150_000, 200_000])
+@pytest.mark.parametrize("room", [0, 60_000, 200_000])
 def test_a_full_disk_is_named_in_one_line_and_leaves_nothing(tmp_path, room, silence):
     limits = resource.getrlimit(resource.RLIMIT_FSIZE)
     noise = np.random.default_rng(0)
