@@ -15,7 +15,7 @@ objects as large as the real data set's among others like them, and `--size nati
 import argparse
 import math
 import sys
-from dataclasses import asdict, fields
+from dataclasses import fields
 from functools import partial
 from pathlib import Path
 
@@ -52,7 +52,7 @@ def make_takes(out: Path, counts: dict[str, int], options: TakeOptions, num_work
     with claimed(out, "make_takes", f"renders takes into {out}"):
         for folder in (out, out / "annotations"):
             remove_leftovers(folder)
-        write_json(marker, asdict(options), indent=1)
+        write_json(marker, options.record(), indent=1)
         jobs = run_jobs(partial(make_take, out, options=options), takes, num_workers)
         annotations = dict(tqdm(jobs, "render", len(takes), unit="take", disable=None))
         by_split: dict[str, dict] = {split: {} for split in SPLITS}
@@ -86,6 +86,11 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     text = "area of an object as a fraction of the picture, up to 0.4: of all, or the range of nine in ten (LOW HIGH); "
     text += "or real, areas as in Ego-Exo4D: smaller in the exo pictures than in the ego ones"
     add("--object_size", nargs="+", default=["0.2"], metavar="SIZE", help=text)
+    text = (
+        "what stands on the table: solids with one pattern each, or kitchen things of unlike parts, some of them twins "
+    )
+    text += "but for one part, in dim and colored light, while people walk by"
+    add("--things", choices=("patterned", "kitchen"), default="patterned", help=text)
     add("--clutter", type=at_least(0), default=0, help="further things on the table, at most; never annotated")
     add("--blur", type=at_least(0, float), default=0, help="of each video, up to this many pixels, Gaussian")
     add("--noise", type=at_least(0, float), default=0, help="of the pictures in gray levels, Gaussian")

@@ -4,7 +4,10 @@ Each solid is the image of a unit solid under `world = rotation @ (half_axes * u
 parameter under that map, so every intersection is worked out on the unit solid.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass, field, replace
+from functools import partial
+from typing import Any
 
 import cv2
 import numpy as np
@@ -23,7 +26,11 @@ CORNERS = np.array([[x, y, z] for x in (-1, 1) for y in (-1, 1) for z in (-1, 1)
 
 @dataclass(frozen=True)
 class Solid:
-    """A convex solid. `shape` is "box", "cylinder" (axis z), "ellipsoid" or "room": a box seen from inside."""
+    """A solid. `shape` is "box", "cylinder" (axis z), "ellipsoid" or "room": a box seen from inside.
+
+    Open at z = 1 and at the bottom is a "tube", at z = 0 a "bowl", half an ellipsoid; "inner tube" and "inner bowl" are
+    their walls seen from inside.
+    """
 
     shape: str
     position: np.ndarray  # (3,)
@@ -31,6 +38,7 @@ class Solid:
     texture: np.ndarray  # (h, w, 3) uint8 BGR, laid out as `synthetic.textures.TILES` says
     label: int = 0  # written into the label picture; 0 is everything that is no object
     rotation: np.ndarray = field(default_factory=lambda: np.eye(3))  # columns: the solid's axes in the world
+    smooth: bool = False  # where it is small in the picture, its texture is made smaller first: fine print grays
 
     def points(self, unit: np.ndarray) -> np.ndarray:
         """Points (N, 3) of the unit solid -> the world."""
@@ -85,8 +93,22 @@ class Picture:
         """(H, W, 3) uint8 BGR."""
         return cv2.cvtColor(self.colors.view(np.uint8).reshape(*self.colors.shape, 4), cv2.COLOR_BGRA2BGR)
 
+    def light(self, color: np.ndarray) -> None:
+        """Multiply blue, green and red by the three numbers of `color`."""
+        four = self.colors.view(np.uint8).reshape(*self.colors.shape, 4)
+        cv2.multiply(four, (*color, 1), dst=four, dtype=cv2.CV_8U)
+
     def copy(self) -> "Picture":
         return Picture(self.colors.copy(), self.depth.copy(), self.labels.copy())
+
+
+def turn(axis: int, angle: float) -> np.ndarray:
+    """Rotation by `angle` radians about x, y or z."""
+    i, j = (axis + 1) % 3, (axis + 2) % 3
+    rotation = np.eye(3)
+    rotation[[i, j], [i, j]] = np.cos(angle)
+    rotation[i, j], rotation[j, i] = -np.sin(angle), np.sin(angle)
+    return rotation
 
 
 def render(camera: Camera, solids: list[Solid], behind: Picture | None = None) -> Picture:
@@ -96,7 +118,7 @@ def render(camera: Camera, solids: list[Solid], behind: Picture | None = None) -
         for solid in solids:
             window = _window(camera, solid)
             if window is not None:
-                _draw(camera, solid, picture, *window)
+                _draw(camera, _reduced(solid, *window) if solid.smooth else solid, picture, *window)
     return picture
 
 
@@ -111,6 +133,16 @@ def _window(camera: Camera, solid: Solid) -> tuple[slice, slice] | None:
     left, top = np.clip(np.floor(pixels.min(0)), 0, (width, height)).astype(int)
     right, bottom = np.clip(np.ceil(pixels.max(0)) + 1, 0, (width, height)).astype(int)
     return (slice(top, bottom), slice(left, right)) if left < right and top < bottom else None
+
+
+def _reduced(solid: Solid, rows: slice, cols: slice) -> Solid:
+    """The solid with a tile of its texture not much larger than its window in the picture."""
+    height, width = solid.texture.shape[:2]
+    factor = 1
+    while factor < height // 4 and height > 1.5 * factor * max(rows.stop - rows.start, cols.stop - cols.start):
+        factor *= 2
+    size = width // factor, height // factor
+    return replace(solid, texture=cv2.resize(solid.texture, size, interpolation=cv2.INTER_AREA))
 
 
 def _draw(camera: Camera, solid: Solid, picture: Picture, rows: slice, cols: slice) -> None:
@@ -177,6 +209,15 @@ def _meet_ellipsoid(origin: np.ndarray, direction: list[np.ndarray]) -> np.ndarr
     return _quadric(dx * dx + dy * dy + dz * dz, ox * dx + oy * dy + oz * dz, origin @ origin - 1)[0]
 
 
+def _meet_wall(origin: np.ndarray, direction: list[np.ndarray], *, round_: int, inner: int) -> np.ndarray:
+    """A tube's wall, or a bowl's (`round_`), where the ray enters or leaves it (`inner`)."""
+    (ox, oy, oz), (dx, dy, dz) = origin, direction
+    a, b = dx * dx + dy * dy + round_ * dz * dz, ox * dx + oy * dy + round_ * oz * dz
+    depth = _quadric(a, b, ox * ox + oy * oy + round_ * oz * oz - 1)[inner]
+    z = oz + depth * dz
+    return np.where((z > -1) & (z < 1 - round_), depth, MISS)
+
+
 def _slab(origin: float, direction: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Where the ray enters and leaves the space between -1 and 1."""
     inverse = 1 / (direction + TINY)
@@ -222,6 +263,12 @@ def _ellipsoid_surface(x: np.ndarray, y: np.ndarray, z: np.ndarray, solid: Solid
     return _turns(x, y) * tiles, 0.5 - 0.5 * z, _cosine(solid, x, y, z)
 
 
+def _inside(surface: Callable[..., tuple[np.ndarray, ...]], *where: Any) -> tuple[np.ndarray, ...]:
+    """A surface seen from its other side."""
+    u, v, sunlight = surface(*where)
+    return u, v, -sunlight
+
+
 def _turns(x: np.ndarray, y: np.ndarray) -> np.ndarray:
     """The angle of (x, y) in turns, 0 to 1."""
     return cv2.phase(x[None], y[None])[0] * np.float32(0.5 / np.pi)
@@ -240,6 +287,10 @@ SHADERS = {
     "room": (_meet_room, _box_surface),
     "cylinder": (_meet_cylinder, _cylinder_surface),
     "ellipsoid": (_meet_ellipsoid, _ellipsoid_surface),
+    "tube": (partial(_meet_wall, round_=0, inner=0), _cylinder_surface),
+    "inner tube": (partial(_meet_wall, round_=0, inner=1), partial(_inside, _cylinder_surface)),
+    "bowl": (partial(_meet_wall, round_=1, inner=0), _ellipsoid_surface),
+    "inner bowl": (partial(_meet_wall, round_=1, inner=1), partial(_inside, _ellipsoid_surface)),
 }
 
 
@@ -253,7 +304,8 @@ def _rim(shape: str) -> np.ndarray:
     return np.concatenate([np.insert(circle * np.sqrt(1 - z * z), 2, z, axis=1) for z in heights])
 
 
-RIMS = {"box": CORNERS, "cylinder": _rim("cylinder"), "ellipsoid": _rim("ellipsoid")}
+RIMS = {"box": CORNERS, "cylinder": _rim("cylinder"), "ellipsoid": _rim("ellipsoid"), "tube": _rim("cylinder")}
+RIMS["bowl"] = np.minimum(RIMS["ellipsoid"], (1, 1, 0))
 
 
 def cast_shadows(table: Solid, solids: list[Solid]) -> Solid:
@@ -262,6 +314,8 @@ def cast_shadows(table: Solid, solids: list[Solid]) -> Solid:
     shadow = np.zeros((tile, tile), np.uint8)
     top = table.position[2] + table.half_axes[2]
     for solid in solids:
+        if solid.shape not in RIMS:  # the inside of something
+            continue
         points = solid.points(RIMS[solid.shape])
         if points[:, 2].max() < top:
             continue

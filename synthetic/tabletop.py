@@ -3,12 +3,14 @@
 Lengths are in units of the mean object width, times in seconds. z is up, the wearer stands on the side of negative y.
 """
 
-from dataclasses import dataclass, replace
+from collections.abc import Callable
+from dataclasses import dataclass
 
 import numpy as np
 
 from formats.geometry import Size
-from synthetic.render import Camera, Picture, Solid, cast_shadows, render
+from synthetic.kitchen import paint_color
+from synthetic.render import Camera, Picture, Solid, cast_shadows, render, turn
 from synthetic.textures import TILES, Item, paint_wall, paint_wood
 
 EGO = "aria01_214-1"
@@ -17,6 +19,7 @@ EPISODE = 5.0  # seconds in which one object is picked up, looked at and put bac
 OBJECT_AREA = 1.0  # an object's outline seen from about 35 degrees above, on average
 TABLE_HEIGHT = 4.0
 SKIN, SLEEVE = (120, 155, 205), (110, 85, 70)  # BGR
+GRIP = (0.42, -0.42, 0.12)
 FINGERS = np.array([[-0.12, 0.2, 0.08], [-0.16, 0.2, 0.0], [-0.15, 0.18, -0.08], [-0.05, 0.16, 0.17]])
 
 
@@ -66,12 +69,14 @@ class Tabletop:
         sizes: tuple[Size, Size],
         object_size: ObjectSizes,
         seconds: float,
+        kitchen: bool = False,
     ) -> None:
         """`exo_views[k]`: which objects exo camera k is aimed at; `sizes`: (H, W) of ego and exo pictures."""
         self.exo_views, (ego_size, exo_size), self.mixed = exo_views, sizes, object_size.mixed
         variety = np.random.default_rng(rng.integers(1 << 32) if self.mixed or clutter else 0)
         self.scales = object_size.scales(variety, len(items))
-        self.items = [replace(item, half_axes=item.half_axes * k) for item, k in zip(items, self.scales, strict=True)]
+        self.scales = [self.scales[k if item.like is None else item.like] for k, item in enumerate(items)]
+        self.items = [item.scaled(scale) for item, scale in zip(items, self.scales, strict=True)]
         ego_distance, exo_distance = (
             focal * np.sqrt(OBJECT_AREA / area * width / height)
             for focal, area, (height, width) in (
@@ -80,7 +85,8 @@ class Tabletop:
             )
         )
         exo_distances = exo_distance * np.exp(variety.normal(0, object_size.cameras, len(exo_views)).clip(-1, 0.7))
-        self.spacing = max(1.5, 0.3 * ego_distance / EGO_FOCAL)
+        self.kitchen = kitchen
+        self.spacing = max(1.5, (0.22 if kitchen else 0.3) * ego_distance / EGO_FOCAL)
         self.places = self._place_items(rng)
         self.yaws = rng.uniform(-0.5, 0.5, len(items)) * np.pi
         self.room, self.table = self._build_room(rng, 1.2 * max(ego_distance, *exo_distances))
@@ -91,7 +97,9 @@ class Tabletop:
             self._aim_exo(rng, number, [self.places[i] for i in view], distance, exo_size)
             for number, (view, distance) in enumerate(zip(exo_views, exo_distances, strict=True))
         ]
+        self.people = [self._plan_person(variety, camera) for camera in 2 * self.exo_cameras] if kitchen else []
         self.cameras = camera_names(len(exo_views))
+        self.lights = self._dim(variety) if kitchen else {}
         self.exo_rooms = [render(camera, [self.room, *self.clutter]) for camera in self.exo_cameras]
 
     def pictures(self, second: float) -> dict[str, Picture]:
@@ -101,6 +109,8 @@ class Tabletop:
         pictures = {EGO: render(self.ego_camera(second), [*solids, *self.clutter, self.room])}
         for name, camera, room in zip(self.cameras[1:], self.exo_cameras, self.exo_rooms, strict=True):
             pictures[name] = render(camera, solids, room)
+        for name, light in self.lights.items():
+            pictures[name].light(light)
         return pictures
 
     def camera(self, camera: str, second: float) -> Camera:
@@ -109,7 +119,10 @@ class Tabletop:
 
     def solids(self, second: float) -> list[Solid]:
         """The objects, then the wearer's hand and arm."""
-        return [self._item(i, second) for i in range(len(self.items))] + self._hand(second)
+        return [solid for i in range(len(self.items)) for solid in self._item(i, second)] + [
+            *self._hand(second),
+            *(limb for person in self.people for limb in person(second)),
+        ]
 
     def ego_camera(self, second: float) -> Camera:
         """The wearer's head: it follows the gaze more slowly than the eyes, and sways."""
@@ -142,15 +155,14 @@ class Tabletop:
         taken = [(*place[:2], item.half_axes[:2].max()) for place, item in zip(self.places, self.items, strict=True)]
         solids = []
         for thing, scale in zip(things, object_size.scales(rng, len(things)), strict=True):
-            half = thing.half_axes * scale
-            radius = half[:2].max()
+            thing = thing.scaled(scale if thing.like is None else self.scales[thing.like])
+            radius = thing.half_axes[:2].max()
             for _ in range(20):
                 x, y = rng.uniform(-1, 1, 2) * (self.table.half_axes[:2] - min(radius, 1))
                 if all(np.hypot(x - u, y - v) > radius + r + 0.1 for u, v, r in taken):
                     taken.append((x, y, radius))
-                    turned = _turn(2, rng.uniform(-np.pi, np.pi))
-                    place = np.array([x, y, TABLE_HEIGHT + half[2]])
-                    solids.append(Solid(thing.shape, place, half, thing.texture, rotation=turned))
+                    place = np.array([x, y, TABLE_HEIGHT + thing.half_axes[2]])
+                    solids += thing.solids(place, turn(2, rng.uniform(-np.pi, np.pi)))
                     break
         return solids
 
@@ -160,7 +172,8 @@ class Tabletop:
         self.head = distance * np.array([0, -np.cos(elevation), np.sin(elevation)])
         self.sway_speed, self.sway_phase = rng.uniform(0.6, 1.6, 4), rng.uniform(0, 2 * np.pi, 4)
         self.head += self.places.mean(0) * (0.3, 0.7, 0.4)
-        self.grip = np.array([0.42, -0.42, 0.12])  # the hand beside the center of the object that it holds
+        # The hand beside the center of the object that it holds; in a kitchen it covers what is small.
+        self.grips = np.outer(np.minimum(self.scales, 1) if self.kitchen else np.ones(len(self.items)), GRIP)
         self.lift = 0.4 * self.head * (0, 1, 1) if self.mixed else np.array([0, -0.2, 2.2])
         episodes = max(1, int(np.ceil(seconds / EPISODE)))
         # One order for everything looked at, so that each object has its turn: glance, pick up, glance, pick up ...
@@ -176,7 +189,7 @@ class Tabletop:
             rest = np.array([place[0] + 0.8, -self.table.half_axes[1] - 0.3, TABLE_HEIGHT - 0.5])  # before the table
             spots = [place, place + self.lift, place + self.lift, place]
             hand_times += list(knots)
-            hand_points += [rest, *(spot + self.grip for spot in spots), rest]
+            hand_points += [rest, *(spot + self.grips[item] for spot in spots), rest]
             look = rng.uniform(-0.3, 0.3, 3) * (1, 1, 0.3)
             gaze_times += [*(knots[1:5] - 0.2), knots[5]]
             gaze_points += [*(spot + look for spot in spots), self._glance(rng, following)]
@@ -192,20 +205,67 @@ class Tabletop:
     ) -> Camera:
         """Exo cameras stand around the table: left, right, then behind it, and look down at their objects."""
         azimuth = np.deg2rad((-40, 40, 160, -160)[number % 4] + rng.uniform(-18, 18))
-        elevation = np.deg2rad(rng.uniform(22, 36))
+        elevation = np.deg2rad(rng.uniform(22, 36) - 8 * self.kitchen)
         target = np.mean(places, 0)
         direction = np.array([np.sin(azimuth), -np.cos(azimuth), np.tan(elevation)]) * np.cos(elevation)
         return Camera.look_at(target + distance * direction, target, EXO_FOCAL * size[1], size)
 
-    def _item(self, number: int, second: float) -> Solid:
+    def _plan_person(self, rng: np.random.Generator, camera: Camera) -> Callable[[float], list[Solid]]:
+        """Somebody who walks to and fro in front of an exo camera -> their limbs at a second."""
+        away = (camera.position - self.places.mean(0)) * (1, 1, 0)
+        distance = np.linalg.norm(away)
+        near = float(np.clip(rng.uniform(0.35, 0.5) * distance, 10, 18))
+        away /= distance
+        across = np.array([-away[1], away[0], 0])
+        swing, speed, phase = (
+            rng.uniform(8, 12) * (1 - near / distance),
+            rng.uniform(0.6, 1.4),
+            rng.uniform(0, 2 * np.pi),
+        )
+        colors = [np.full((8, 24, 3), paint_color(rng), np.uint8) for _ in range(2)]
+        colors.append(np.full((8, 24, 3), SKIN, np.uint8))
+
+        def limbs(second: float) -> list[Solid]:
+            feet = (self.places.mean(0) + near * away) * (1, 1, 0) + swing * np.sin(phase + speed * second) * across
+            rows = (
+                (0, 0, 7, 1.6, 0),
+                (0, 5, 12, 2.1, 1),
+                (1.9, 6, 11.5, 0.6, 1),
+                (-1.9, 6, 11.5, 0.6, 1),
+                (0, 11.5, 14.5, 1, 2),
+            )
+            return [
+                _limb(
+                    "ellipsoid",
+                    feet + side * across + (0, 0, low),
+                    feet + side * across + (0, 0, high),
+                    radius,
+                    colors[wears],
+                )
+                for side, low, high, radius, wears in rows
+            ]
+
+        return limbs
+
+    def _dim(self, rng: np.random.Generator) -> dict[str, np.ndarray]:
+        """The light of the take, dim to bright and warm to cool, as each camera takes it: blue, green and red."""
+        warm = np.array([-1, 0, 1])
+        light = rng.uniform(0.4, 1.15) * np.exp(rng.normal(0, 0.15) * warm)
+        darker = {EGO: 0.85}
+        return {
+            name: light * darker.get(name, 1) * np.exp(rng.normal(0, 0.15) + rng.normal(0, 0.08) * warm)
+            for name in self.cameras
+        }
+
+    def _item(self, number: int, second: float) -> list[Solid]:
         item, place = self.items[number], self.places[number]
         lifted = 0.0
         for knots, held in self.episodes:
             if held == number and knots[1] <= second <= knots[4]:
-                place = _path(self.hand_times, self.hand_points, second) - self.grip
+                place = _path(self.hand_times, self.hand_points, second) - self.grips[number]
                 lifted = (place - self.places[number])[2] / self.lift[2]
-        rotation = _turn(2, self.yaws[number] + 0.8 * lifted) @ _turn(0, -0.35 * lifted)
-        return Solid(item.shape, place, item.half_axes, item.texture, number + 1, rotation)
+        rotation = turn(2, self.yaws[number] + 0.8 * lifted) @ turn(0, -0.35 * lifted)
+        return item.solids(place, rotation, number + 1)
 
     def _hand(self, second: float) -> list[Solid]:
         """Palm, fingers, forearm and a sleeve that reaches to below the head, where no camera should look."""
@@ -227,15 +287,6 @@ def _path(times: np.ndarray, points: np.ndarray, second: float) -> np.ndarray:
     after = int(np.clip(np.searchsorted(times, second), 1, len(times) - 1))
     part = np.clip((second - times[after - 1]) / (times[after] - times[after - 1]), 0, 1)
     return points[after - 1] + (points[after] - points[after - 1]) * (part * part * (3 - 2 * part))
-
-
-def _turn(axis: int, angle: float) -> np.ndarray:
-    """Rotation by `angle` radians about x, y or z."""
-    i, j = (axis + 1) % 3, (axis + 2) % 3
-    rotation = np.eye(3)
-    rotation[[i, j], [i, j]] = np.cos(angle)
-    rotation[i, j], rotation[j, i] = -np.sin(angle), np.sin(angle)
-    return rotation
 
 
 def _limb(shape: str, start: np.ndarray, end: np.ndarray, radius: float, texture: np.ndarray) -> Solid:

@@ -16,6 +16,7 @@ from formats.geometry import Size
 from formats.masks import encode_lzstring, encode_mask
 from formats.takes import FRAME_STEP, SPLITS, video_path
 from formats.video_writer import open_video
+from synthetic.kitchen import deal_things
 from synthetic.render import Picture
 from synthetic.tabletop import EGO, ObjectSizes, Tabletop, camera_names
 from synthetic.textures import deal_clutter, deal_items, deal_looks
@@ -47,6 +48,11 @@ class TakeOptions:
     clutter: int = 0
     blur: float = 0.0
     noise: float = 0.0
+    things: str = "patterned"
+
+    def record(self) -> dict[str, Any]:
+        """As the files say it: what nobody chose is left out, as before it could be chosen."""
+        return {name: value for name, value in asdict(self).items() if (name, value) != ("things", "patterned")}
 
 
 @dataclass(frozen=True)
@@ -70,7 +76,7 @@ class TakeId:
         return np.random.default_rng([options.seed, SPLITS.index(self.split), self.index, purpose])
 
     def uid(self, options: TakeOptions) -> str:
-        return str(uuid.uuid5(uuid.NAMESPACE_OID, f"{self.name} {json.dumps(asdict(options))}"))
+        return str(uuid.uuid5(uuid.NAMESPACE_OID, f"{self.name} {json.dumps(options.record())}"))
 
 
 def build_tabletop(take: TakeId, options: TakeOptions) -> Tabletop:
@@ -78,10 +84,14 @@ def build_tabletop(take: TakeId, options: TakeOptions) -> Tabletop:
     views = [list(view) for view in np.array_split(range(options.num_objects), options.num_exo)]
     views = [view or [k % options.num_objects] for k, view in enumerate(views)]  # more cameras than objects
     which = (options.seed, take.split, take.index)
-    items = deal_items(*which, options.num_objects)
-    clutter = deal_clutter(*which, deal_looks(*which, options.num_objects), options.clutter)
+    kitchen = options.things == "kitchen"
+    if kitchen:
+        items, clutter = deal_things(*which, options.num_objects, options.clutter)
+    else:
+        items = deal_items(*which, options.num_objects)
+        clutter = deal_clutter(*which, deal_looks(*which, options.num_objects), options.clutter)
     sizes, seconds = VIDEO_SIZES[options.size], options.num_frames / FPS
-    return Tabletop(take.rng(options, 1), items, clutter, views, sizes, options.object_size, seconds)
+    return Tabletop(take.rng(options, 1), items, clutter, views, sizes, options.object_size, seconds, kitchen)
 
 
 def annotated_cameras(tabletop: Tabletop, take: TakeId) -> list[list[str]]:
@@ -109,7 +119,7 @@ def make_take(out: Path, take: TakeId, options: TakeOptions) -> dict[str, Any]:
     paths = {camera: video_path(out / "takes", take.name, camera) for camera in camera_names(options.num_exo)}
     if all(path.exists() for path in (record, sheet, *paths.values())):
         done = read_json(record, "delete it and run again")
-        if done["options"] == asdict(options):
+        if done["options"] == options.record():
             return done["annotation"]
     record.unlink(missing_ok=True)
     for path in (record, sheet, *paths.values()):
@@ -135,7 +145,7 @@ def make_take(out: Path, take: TakeId, options: TakeOptions) -> dict[str, Any]:
                 previews.append(preview(pictures))
     write_picture(sheet, np.hstack(previews)[..., ::-1])
     annotation = annotate(take, tabletop, masks, take.rng(options, 2))
-    write_json(record, {"options": asdict(options), "annotation": annotation})
+    write_json(record, {"options": options.record(), "annotation": annotation})
     return annotation
 
 

@@ -5,12 +5,13 @@ to one split only, so that no object of the validation or test takes is ever see
 """
 
 import itertools
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import cv2
 import numpy as np
 
 from formats.takes import SPLITS
+from synthetic.render import Solid
 
 TILE = 256  # pixels along one side of a texture tile
 SHAPES = {"box": ("box", "carton", "book"), "cylinder": ("can", "jar", "drum"), "ellipsoid": ("ball", "melon", "egg")}
@@ -34,13 +35,24 @@ SHARES = {"train": 0.6, "val": 0.2, "test": 0.2}  # of the catalogue
 
 @dataclass(frozen=True)
 class Item:
-    """An object that can be put on the table. `half_axes` are in units of the mean object width."""
+    """An object that can be put on the table. Lengths are in units of the mean object width."""
 
     name: str
-    shape: str
-    colors: tuple[str, str]
-    texture: np.ndarray  # (TILE, TILE * TILES[shape], 3) uint8 BGR
-    half_axes: np.ndarray  # (3,)
+    parts: tuple[Solid, ...]  # about the middle of the item
+    half_axes: np.ndarray  # (3,) of the box around it
+    colors: tuple[str, ...] = ()
+    like: int | None = None  # the object that it is a twin of
+
+    def scaled(self, factor: float) -> "Item":
+        parts = [replace(p, position=p.position * factor, half_axes=p.half_axes * factor) for p in self.parts]
+        return replace(self, parts=tuple(parts), half_axes=self.half_axes * factor)
+
+    def solids(self, place: np.ndarray, rotation: np.ndarray, label: int = 0) -> list[Solid]:
+        """The item in the world, with its middle at `place`."""
+        return [
+            replace(p, position=place + rotation @ p.position, rotation=rotation @ p.rotation, label=label)
+            for p in self.parts
+        ]
 
 
 def deal_items(seed: int, split: str, take_index: int, count: int) -> list[Item]:
@@ -114,7 +126,8 @@ def _make_item(rng: np.random.Generator, look: Look, number: int) -> Item:
     noun = SHAPES[shape][rng.integers(3)]
     style = ("{} {} {}_0", "{} {} {}_0", "{} {} {}", "{} {} {} _0", "{} {} {}_0 ")[rng.integers(5)]
     name = style.format("-".join(colors), pattern, noun)  # no other object of the take has this look: unique
-    return Item(name.title() if number % 3 == 2 else name, shape, tuple(colors), texture, width * stretch)
+    solid = Solid(shape, np.zeros(3), width * stretch, texture)
+    return Item(name.title() if number % 3 == 2 else name, (solid,), solid.half_axes, tuple(colors))
 
 
 def paint(pattern: str, colors: list[str], tiles: int, letter: str, count: int) -> np.ndarray:

@@ -140,7 +140,7 @@ def test_objects_of_one_split_never_occur_in_another():
 def test_objects_of_one_take_are_told_apart_by_name_and_look(count):
     for index in range(2):
         items = deal_items(3, "val", index, count)
-        assert len({item.name for item in items}) == len({item.texture.tobytes() for item in items}) == count
+        assert len({item.name for item in items}) == len({item.parts[0].texture.tobytes() for item in items}) == count
     for index in range(50):
         looks = deal_looks(3, "val", index, count)
         assert len(set(looks)) == count
