@@ -8,23 +8,22 @@ import cv2
 import numpy as np
 import pytest
 
+from common.arguments import SETTINGS
 from common.errors import UserError
 from evaluation import evaluate, report, visualize
-from formats.masks import decode_mask, encode_mask, resize_mask
+from formats.masks import decode_mask, encode_mask
 from formats.processed import ANNOTATION
 from formats.results import iter_results
 from tests.made import EGO
 from tests.made.processed import make_data_set
 from tests.made.results import UIDS, make_annotations, make_results
 
-SETTINGS = ("ego-exo", "exo-ego")
 ODD_NAMES = {  # as they occur in the data set
     "bicycle _0": {EGO: [60, 0, 30], "cam01": [0, 30]},
     "CPR dummy": {EGO: [0, 30], "cam01": [0, 30, 60]},
     "salt/pepper shaker_0": {EGO: [0, 30], "cam02": [30]},
     "Milk carton ": {"cam02": [0, 60], EGO: [30, 60]},
 }
-NETWORK_SIZES = {480: (700, 700), 270: (540, 952)}  # official height -> (H, W)
 
 
 @pytest.fixture(scope="module")
@@ -54,15 +53,24 @@ def results(root, setting):
 def expected(root, setting, results, tmp_path_factory):
     """What the official form scores: cases.csv and the official numbers."""
     folder = tmp_path_factory.mktemp("expected")
-    (folder / "results.json").write_text(json.dumps({setting: {"results": results}}))
-    return scored(root, setting, folder / "results.json", folder / "out")
+    return scored(root, setting, written(folder / "results.json", {setting: {"results": results}}), folder / "out")
+
+
+def written(path, content):
+    path.write_text(json.dumps(content))
+    return path
+
+
+def keyed_entries(results):
+    """(take, object, camera pair, frame), entry"""
+    for uid, take in results.items():
+        for name, pairs in take["masks"].items():
+            for pair, frames in pairs.items():
+                yield from (((uid, name, pair, frame), entry) for frame, entry in frames.items())
 
 
 def entries(results):
-    for take in results.values():
-        for pairs in take["masks"].values():
-            for frames in pairs.values():
-                yield from frames.values()
+    return (entry for _, entry in keyed_entries(results))
 
 
 def scored(root, setting, pred_file, out, *flags):
@@ -83,12 +91,8 @@ def test_version_and_challenge_may_stand_anywhere_and_subsample_idx_is_not_neede
 ):
     bare = {uid: {"masks": take["masks"]} for uid, take in results.items()}
     about = {"version": "00", "challenge": "correspondence"}
-    for number, content in enumerate(
-        [{setting: {"results": bare}}, {**about, setting: {"results": bare}}, {setting: {**about, "results": bare}}]
-    ):
-        path = tmp_path / f"{number}.json"
-        path.write_text(json.dumps(content))
-        assert scored(root, setting, path, tmp_path / str(number)) == expected
+    for content in ({**about, setting: {"results": bare}}, {setting: {**about, "results": bare}}):
+        assert scored(root, setting, written(tmp_path / "r.json", content), tmp_path / "out") == expected
 
 
 def test_a_take_twice_in_a_results_file_is_refused_by_name(tmp_path):
@@ -105,87 +109,67 @@ def test_gzip_is_read_and_its_scores_lie_beside_it_under_the_same_name(root, set
     assert (tmp_path / f"{setting}_val_evaluation" / "cases.csv").read_text() == expected[0]
 
 
-def test_a_confidence_in_a_list_is_listed_and_accepted_by_lenient(root, setting, results, expected, tmp_path, capsys):
-    listed = copy.deepcopy(results)
-    for entry in entries(listed):
-        entry["confidence"] = [entry["confidence"]]
-    (tmp_path / "r.json").write_text(json.dumps({setting: {"results": listed}}))
-    problems, last = refusal(capsys, root, setting, tmp_path / "r.json", tmp_path / "no")
-    assert "frames 0, 30" in problems and "confidence is a list of one number ([" in problems
-    assert "; --lenient accepts it" in problems and "--lenient would accept" in last
-    assert scored(root, setting, tmp_path / "r.json", tmp_path / "out", "--lenient") == expected
-    count = sum(1 for _ in entries(listed))
-    assert f"accepted: {count} confidences given as a list of one number" in capsys.readouterr().out
+def list_confidence(entry):
+    entry["confidence"] = [entry["confidence"]]
+
+
+def drop_confidence(entry):
+    del entry["confidence"]
+
+
+def enlarge_mask(entry):
+    entry["pred_mask"] = encode_mask(np.kron(decode_mask(entry["pred_mask"]), np.ones((2, 2))))
+
+
+def empty_of_any_size(entry):  # as some writers leave what they did not find
+    if not decode_mask(entry["pred_mask"]).any():
+        entry["pred_mask"] = encode_mask(np.zeros((480, 481)))
+
+
+FORMS = {  # change of each entry: its problem, the flag that accepts it, what is said then
+    list_confidence: ("confidence is a list of one number ([", "--lenient", "{} confidences given as a list of one"),
+    drop_confidence: ("no confidence", "--lenient", "predictions without confidence: 1 where the mask is not empty"),
+    enlarge_mask: ("mask has another size ([", "--resize_masks", "{} masks of another size, resized by nearest"),
+    empty_of_any_size: ("mask has another size ([480, 481], expected", "--resize_masks", "{} masks of another size"),
+}
+
+
+@pytest.mark.parametrize("change", FORMS)
+def test_each_other_form_is_listed_with_the_flag_that_accepts_it_and_then_scores_the_same(
+    root, setting, results, expected, tmp_path, capsys, change
+):
+    changed = copy.deepcopy(results)
+    for entry in entries(changed):
+        change(entry)
+    path, (problem, flag, said) = written(tmp_path / "r.json", {setting: {"results": changed}}), FORMS[change]
+    other = {"--lenient": "--resize_masks", "--resize_masks": "--lenient"}[flag]
+    problems, last = refusal(capsys, root, setting, path, tmp_path / "no", other)
+    assert f": {problem}" in problems and f"; {flag} accepts it" in problems and f"{flag} would accept" in last
+    assert not (tmp_path / "no").exists()
+    assert scored(root, setting, path, tmp_path / "out", flag) == expected
+    count = sum(a != b for a, b in zip(entries(changed), entries(results), strict=True))
+    assert f"{said.format(count)}" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize("confidence", [[], [0.5, 0.5], ["0.5"], [2]])
-def test_lenient_does_not_accept_any_list(root, setting, results, tmp_path, capsys, confidence):
-    broken = copy.deepcopy(results)
+def test_lenient_does_not_accept_any_list(root, tmp_path, capsys, confidence):
+    broken = make_results(root / "processed", UIDS, "ego-exo")
     next(entries(broken))["confidence"] = confidence
-    (tmp_path / "r.json").write_text(json.dumps({setting: {"results": broken}}))
-    problems, _ = refusal(capsys, root, setting, tmp_path / "r.json", tmp_path / "no", "--lenient")
+    path = written(tmp_path / "r.json", {"ego-exo": {"results": broken}})
+    problems, _ = refusal(capsys, root, "ego-exo", path, tmp_path / "no", "--lenient")
     assert "confidence is not " in problems and "accepts it" not in problems
 
 
-def test_a_missing_confidence_is_listed_and_lenient_takes_a_mask_for_a_yes(
-    root, setting, results, expected, tmp_path, capsys
-):
-    bare = copy.deepcopy(results)
-    for entry in entries(bare):
-        del entry["confidence"]
-    (tmp_path / "r.json").write_text(json.dumps({setting: {"results": bare}}))
-    problems, last = refusal(capsys, root, setting, tmp_path / "r.json", tmp_path / "no")
-    assert "no confidence; --lenient accepts it" in problems and "--lenient would accept" in last
-    assert scored(root, setting, tmp_path / "r.json", tmp_path / "out", "--lenient") == expected
-    assert "predictions without confidence: 1 where the mask is not empty, else 0" in capsys.readouterr().out
-
-
-def test_masks_of_another_size_are_listed_and_resized_by_nearest_neighbor(root, setting, results, tmp_path, capsys):
-    given, resized = copy.deepcopy(results), copy.deepcopy(results)
-    for before, after in zip(entries(given), entries(resized), strict=True):
-        height, width = after["pred_mask"]["size"]
-        mask = resize_mask(before["pred_mask"], NETWORK_SIZES[height])
-        before["pred_mask"] = encode_mask(mask)
-        after["pred_mask"] = encode_mask(cv2.resize(mask.copy(), (width, height), interpolation=cv2.INTER_NEAREST))
-    for name, content in {"given": given, "resized": resized}.items():
-        (tmp_path / f"{name}.json").write_text(json.dumps({setting: {"results": content}}))
-    problems, last = refusal(capsys, root, setting, tmp_path / "given.json", tmp_path / "no", "--lenient")
-    size = [540, 952] if setting == "ego-exo" else [700, 700]
-    assert f"mask has another size ({size}, expected [" in problems and "; --resize_masks accepts it" in problems
-    assert "--resize_masks would accept" in last and not (tmp_path / "no").exists()
-    expected = scored(root, setting, tmp_path / "resized.json", tmp_path / "a")
-    assert scored(root, setting, tmp_path / "given.json", tmp_path / "b", "--resize_masks") == expected
-    count = sum(1 for _ in entries(given))
-    assert f"accepted: {count} masks of another size, resized by nearest neighbor" in capsys.readouterr().out
-
-
-@pytest.mark.parametrize("size", [(480, 480), (480, 270), (270, 240)])
-def test_masks_of_another_shape_are_padded_or_cut_and_never_resized(root, tmp_path, capsys, size):
+def test_masks_of_nearly_the_same_shape_are_resized_and_others_were_padded_or_cut(root, tmp_path, capsys):
     results = make_results(root / "processed", UIDS, "ego-exo")
-    next(entries(results))["pred_mask"] = encode_mask(np.ones(size))
-    (tmp_path / "r.json").write_text(json.dumps({"ego-exo": {"results": results}}))
-    problems, last = refusal(capsys, root, "ego-exo", tmp_path / "r.json", tmp_path / "no", "--resize_masks")
-    assert f"mask has the wrong size ({list(size)}, expected [270, 480])" in problems and "1 problem in" in last
-
-
-def test_an_empty_mask_of_any_size_is_accepted_by_resize_masks(root, setting, results, tmp_path, capsys):
-    given, resized = copy.deepcopy(results), copy.deepcopy(results)
-    count = 0
-    for before, after in zip(entries(given), entries(resized), strict=True):
-        if not decode_mask(before["pred_mask"]).any() or count < 3:  # as some writers leave what they did not find
-            before["pred_mask"] = encode_mask(np.zeros((480, 481)))
-            after["pred_mask"] = encode_mask(np.zeros(after["pred_mask"]["size"]))
-            count += 1
-    for name, content in {"given": given, "resized": resized}.items():
-        (tmp_path / f"{name}.json").write_text(json.dumps({setting: {"results": content}}))
-    problems, last = refusal(capsys, root, setting, tmp_path / "given.json", tmp_path / "no")
-    assert "mask has another size ([480, 481], expected [" in problems and "--resize_masks would accept" in last
-    expected = scored(root, setting, tmp_path / "resized.json", tmp_path / "a", "--protocol", "all")
-    assert (
-        scored(root, setting, tmp_path / "given.json", tmp_path / "b", "--resize_masks", "--protocol", "all")
-        == expected
-    )
-    assert f"accepted: {count} masks of another size" in capsys.readouterr().out
+    for size in ((540, 952), (480, 480), (270, 240)):
+        next(entries(results))["pred_mask"] = encode_mask(np.ones(size))
+        path = written(tmp_path / "r.json", {"ego-exo": {"results": results}})
+        if size == (540, 952):
+            scored(root, "ego-exo", path, tmp_path / "out", "--resize_masks")
+        else:
+            problems, last = refusal(capsys, root, "ego-exo", path, tmp_path / "no", "--resize_masks")
+            assert f"mask has the wrong size ({list(size)}, expected [270, 480])" in problems and "1 problem in" in last
 
 
 def test_ground_truth_without_subsample_idx_is_listed_and_accepted_by_lenient(
@@ -196,8 +180,8 @@ def test_ground_truth_without_subsample_idx_is_listed_and_accepted_by_lenient(
     for take in truth["annotations"].values():
         del take["subsample_idx"]
     (tmp_path / "gt.json.gz").write_bytes(gzip.compress(json.dumps({"annotations": truth["annotations"]}).encode()))
-    (tmp_path / "r.json").write_text(json.dumps({setting: {"results": results}}))
-    where = root, setting, tmp_path / "r.json", tmp_path / "out", "--gt_file", tmp_path / "gt.json.gz"
+    path = written(tmp_path / "r.json", {setting: {"results": results}})
+    where = root, setting, path, tmp_path / "out", "--gt_file", tmp_path / "gt.json.gz"
     problems, last = refusal(capsys, *where)
     assert "no subsample_idx, which --lenient accepts" in problems and "2 problems in the ground truth" in last
     assert scored(*where, "--lenient") == expected
@@ -205,17 +189,19 @@ def test_ground_truth_without_subsample_idx_is_listed_and_accepted_by_lenient(
 
 
 def write_mask_folder(folder, results):
-    for uid, take in results.items():
-        for name, pairs in take["masks"].items():
-            for pair, frames in pairs.items():
-                (folder / uid / name / pair).mkdir(parents=True)
-                for frame, entry in frames.items():
-                    picture = np.ascontiguousarray(decode_mask(entry["pred_mask"])) * 255
-                    cv2.imwrite(str(folder / uid / name / pair / f"{frame}.png"), picture)
+    for (uid, name, pair, frame), entry in keyed_entries(results):
+        path = folder / uid / name / pair / f"{frame}.png"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        cv2.imwrite(str(path), np.ascontiguousarray(decode_mask(entry["pred_mask"])) * 255)
 
 
-def test_a_folder_of_png_masks_scores_as_the_results_file(root, setting, results, expected, tmp_path, capsys):
+def test_a_folder_of_png_masks_and_linked_folders_score_as_the_results_file(
+    root, setting, results, expected, tmp_path, capsys
+):
     write_mask_folder(tmp_path / "masks", results)
+    for linked in (tmp_path / "masks" / "take-a" / "bicycle _0", tmp_path / "masks" / "take-b"):
+        linked.rename(tmp_path / linked.name)
+        linked.symlink_to(tmp_path / linked.name)
     _, last = refusal(capsys, root, setting, tmp_path / "masks", tmp_path / "no")
     assert "--lenient would accept" in last  # there is no confidence
     assert scored(root, setting, tmp_path / "masks", tmp_path / "out", "--lenient") == expected
@@ -233,26 +219,14 @@ def test_a_broken_and_a_missing_png_mask_are_named(root, tmp_path, capsys):
     assert f"{place}, frame 30: missing" in problems and "2 problems in" in last
 
 
-def test_linked_folders_are_read(root, tmp_path):
-    write_mask_folder(tmp_path / "masks", make_results(root / "processed", UIDS, "ego-exo"))
-    expected = scored(root, "ego-exo", tmp_path / "masks", tmp_path / "a", "--lenient")
-    for linked in (tmp_path / "masks" / "take-a" / "bicycle _0", tmp_path / "masks" / "take-b"):
-        linked.rename(tmp_path / linked.name)
-        linked.symlink_to(tmp_path / linked.name)
-    assert scored(root, "ego-exo", tmp_path / "masks", tmp_path / "b", "--lenient") == expected
-
-
 def detections(results):
     """COCO's form, a worse detection beside each."""
     found = []
-    for uid, take in results.items():
-        for name, pairs in take["masks"].items():
-            for pair, frames in pairs.items():
-                for frame, entry in frames.items():
-                    image = {"image_id": f"{uid}/{pair}/{frame}", "category_id": name}
-                    nothing = encode_mask(np.zeros(entry["pred_mask"]["size"]))
-                    found.append({**image, "segmentation": entry["pred_mask"], "score": entry["confidence"]})
-                    found.append({**image, "segmentation": nothing, "score": -1})
+    for (uid, name, pair, frame), entry in keyed_entries(results):
+        image = {"image_id": f"{uid}/{pair}/{frame}", "category_id": name}
+        nothing = encode_mask(np.zeros(entry["pred_mask"]["size"]))
+        found.append({**image, "segmentation": entry["pred_mask"], "score": entry["confidence"]})
+        found.append({**image, "segmentation": nothing, "score": -1})
     return found
 
 
