@@ -250,10 +250,10 @@ class Tabletop:
     def _dim(self, rng: np.random.Generator) -> dict[str, np.ndarray]:
         """The light of the take, dim to bright and warm to cool, as each camera takes it: blue, green and red."""
         warm = np.array([-1, 0, 1])
-        light = rng.uniform(0.4, 1.15) * np.exp(rng.normal(0, 0.15) * warm)
+        light = rng.uniform(0.45, 1.15) * np.exp(rng.normal(0, 0.1) * warm)
         darker = {EGO: 0.85}
         return {
-            name: light * darker.get(name, 1) * np.exp(rng.normal(0, 0.15) + rng.normal(0, 0.08) * warm)
+            name: light * darker.get(name, 1) * np.exp(rng.normal(0, 0.12) + rng.normal(0, 0.06) * warm)
             for name in self.cameras
         }
 
