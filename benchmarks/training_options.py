@@ -7,8 +7,8 @@
 This is the test bed for accuracy. It renders takes for training, validation and testing, in which no object of
 one split occurs in another, trains each variant with each seed, predicts the test takes and scores them. `--steps` is
 the length of a training for one setting; a network for both settings gets twice as many. Equal steps are equal time as
-long as the samples per second agree. Prints mean and range over the seeds; figures.csv has each run, also by the size
-of the objects. What is finished is kept, so a rerun continues.
+long as the samples per second agree. Prints mean and range over the seeds; figures.csv has each run, and its folder
+all that evaluate.py writes. What is finished is kept, so a rerun continues.
 
 Each training takes one thread, and --jobs run at once.
 """
@@ -43,7 +43,6 @@ FIGURES = {  # title: where metrics.json has it
     "right object": ("extra", "right_object"),
     "existence": ("official", "balanced_accuracy"),
 }
-BY_SIZE = {"IoU": "iou", "right object": "right_object"}  # likewise, of each size of the target
 
 
 def variants() -> dict[str, dict[str, object]]:
@@ -138,9 +137,6 @@ def train_and_score(args: argparse.Namespace, data: Path, run: Run) -> dict[str,
         run_script_apart("evaluation/evaluate.py", *about, "--pred_file", results, "--out", folder / setting)
         metrics = read_json(folder / setting / "metrics.json", "delete it")
         figures[setting] = {title: 100 * metrics[group][name] for title, (group, name) in FIGURES.items()}
-        for group in metrics["breakdown"]["object size"]:
-            names = {title: name for title, name in BY_SIZE.items() if group.get(name) is not None}
-            figures[setting] |= {f"{title}, {group['label']}": 100 * group[name] for title, name in names.items()}
         figures[setting]["samples per second"] = median(rates[len(rates) // 2 :])  # when all features are cached
     write_json(record, figures)
     return figures
@@ -157,8 +153,7 @@ def report(args: argparse.Namespace, figures: dict[Run, dict[str, dict[str, floa
         {"tested in": setting, **run._asdict(), **values} for run in figures for setting, values in figures[run].items()
     ]
     with (args.out_dir / "figures.csv").open("w", newline="", encoding="utf-8") as file:
-        names = dict.fromkeys(name for row in rows for name in row)  # not every size is everywhere
-        writer = csv.DictWriter(file, names)
+        writer = csv.DictWriter(file, list(rows[0]))
         writer.writeheader()
         writer.writerows(rows)
     for setting in dict.fromkeys(row["tested in"] for row in rows):

@@ -95,8 +95,6 @@ def _whole_packets(container: av.container.InputContainer) -> Iterator[av.Packet
 def _index_packets(path: Path, packets: list[tuple[int | None, bool, bool]]) -> VideoIndex:
     times, is_key, is_hidden = zip(*packets, strict=True)
     shown = np.flatnonzero(~np.array(is_hidden))
-    if not len(shown):
-        raise VideoError(f"{path} shows no frame: its edit list hides all {len(packets)}")
     if None in times or len(set(times)) < len(times):
         return VideoIndex(path, shown, None, shown[:0], shown[:0], len(times))
     pts, keys = np.array(times, np.int64), np.flatnonzero(is_key)

@@ -72,23 +72,16 @@ def test_frames_and_masks_of_all_cameras_are_of_one_moment(inputs, tmp_path):
     assert run_main(create_pairs.main, "--data_dir", data_dir).returncode == 0
 
 
-def test_only_what_does_not_fit_is_written_anew(inputs, tmp_path):
-    assert run_main(import_take.main, *words(inputs, tmp_path, offset=f"{LEFT}=-5")).returncode == 0
-    folder = tmp_path / "takes" / "kitchen" / "frame_aligned_videos"
+def test_only_what_does_not_fit_is_written_anew_and_copies_stay_when_the_original_is_changed_in_place(inputs, tmp_path):
+    copy = shutil.copy(inputs / "left.mp4", tmp_path)
+    videos = [f"{HEAD}={inputs}/head.mp4", f"{LEFT}={copy}"]
+    given = words(inputs, tmp_path / "root", videos=videos, offset=f"{LEFT}=-5")
+    assert run_main(import_take.main, *given).returncode == 0
+    with (tmp_path / "left.mp4").open("r+b") as file:
+        file.write(bytes(1000))
+    folder = tmp_path / "root" / "takes" / "kitchen" / "frame_aligned_videos"
     assert (folder / f"{LEFT}.mp4").read_bytes() == (inputs / "left.mp4").read_bytes()  # it began last
     assert (folder / f"{HEAD}.mp4").read_bytes() != (inputs / "head.mp4").read_bytes()
-
-
-def test_an_imported_take_stays_when_its_original_is_written_again_in_place(inputs, tmp_path):
-    for name in ("head", "left"):
-        shutil.copy(inputs / f"{name}.mp4", tmp_path)
-    videos = [f"{HEAD}={tmp_path}/head.mp4", f"{LEFT}={tmp_path}/left.mp4"]
-    assert run_main(import_take.main, *words(inputs, tmp_path / "root", videos=videos, offset=[])).returncode == 0
-    before = tree(tmp_path / "root")
-    for name in ("head", "left"):
-        with (tmp_path / f"{name}.mp4").open("r+b") as file:
-            file.write(bytes(1000))
-    assert tree(tmp_path / "root") == before
 
 
 def test_an_import_killed_at_any_file_event_is_continued_by_the_same_command(inputs, tmp_path):

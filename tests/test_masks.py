@@ -11,9 +11,7 @@ from hypothesis import strategies as st
 from formats.geometry import EVAL_SIDE, eval_size, letterbox
 from formats.masks import (
     check_rle,
-    decode_lzstring,
     decode_mask,
-    encode_lzstring,
     encode_mask,
     letterbox_mask,
     resize_mask,
@@ -42,12 +40,6 @@ def test_encoding_and_decoding_gives_the_mask_back(mask):
     assert rle["size"] == list(mask.shape)
     np.testing.assert_array_equal(decode_mask(rle), mask)
     assert run_lengths(rle)[1::2].sum() == mask.sum()
-
-
-@given(masks())
-def test_lzstring_gives_the_counts_back(mask):
-    counts = encode_mask(mask)["counts"]
-    assert decode_lzstring(encode_lzstring(counts)) == counts
 
 
 @settings(max_examples=300)

@@ -103,12 +103,6 @@ def test_a_malformed_take_is_named():
         assert len(str(error.value)) < 200
 
 
-def test_annotations_are_read_a_take_at_a_time(tmp_path):
-    path = tmp_path / "relations_val.json"
-    path.write_text(json.dumps({"version": "1", "annotations": {"b": raw_take(), "a": raw_take()}}))
-    assert list(iter_annotations(path)) == [("b", raw_take()), ("a", raw_take())]
-
-
 def test_malformed_takes_do_not_keep_others_from_being_read(tmp_path):
     path = tmp_path / "relations_val.json"
     path.write_text(json.dumps({"annotations": {"a": raw_take(), "b": {}, "c": raw_take(), "../d": raw_take()}}))
@@ -187,14 +181,9 @@ def test_what_takes_json_says_of_a_camera_comes_before_its_name(annotations, tmp
 STATED = '[{"take_uid": "a", "cameras": [{"cam_id": "gp05", "is_ego": %s}]}]'
 
 
-@pytest.mark.parametrize("text", ["{", "[1]", "7", '[{"take_uid": "a"}]', *(STATED % ego for ego in ('"true"', "1"))])
-def test_an_unusable_takes_json_is_one_line(annotations, tmp_path, text):
-    (tmp_path / "takes.json").write_text(text)
-    with pytest.raises(UserError, match=r"takes\.json is .*; get it again or remove it"):
-        read_takes(annotations, [])
-
-
-def test_a_takes_json_that_cannot_be_read_is_not_passed_over(annotations, tmp_path):
-    (tmp_path / "takes.json").symlink_to("nowhere")
-    with pytest.raises(UserError, match=r"no file .*takes\.json; get it again or remove it"):
+@pytest.mark.parametrize("text", [None, "{", "[1]", '[{"take_uid": "a"}]', *(STATED % ego for ego in ('"true"', "1"))])
+def test_a_takes_json_that_is_unusable_or_cannot_be_read_is_not_passed_over(annotations, tmp_path, text):
+    path = tmp_path / "takes.json"
+    path.symlink_to("nowhere") if text is None else path.write_text(text)
+    with pytest.raises(UserError, match=r"takes\.json.*; get it again or remove it"):
         read_takes(annotations, [])
