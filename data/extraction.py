@@ -19,7 +19,7 @@ from pathlib import Path
 
 import cv2
 
-from common.errors import MALFORMED, UserError, counted
+from common.errors import UserError, counted
 from common.files import atomic_write, claimed, write_json
 from formats.geometry import Size, same_shape
 from formats.masks import RLE
@@ -266,13 +266,10 @@ def gather_failures(data_dir: Path) -> None:
 
 
 def read_failures(folder: Path) -> tuple[str, list[Failure]]:
-    """The name of the take in `folder` and its list, which is empty if it has none. Raises UserError if malformed."""
+    """The name of the take in `folder` and its list, which is empty if it has none."""
     path = folder / FAILED
     try:
         raw = json.loads(path.read_bytes())
         return raw["take_name"], [Failure(**row) for row in raw["failures"]]
     except FileNotFoundError:
         return "", []
-    except MALFORMED as error:
-        remedy = "delete it and run data/process_data.py again"
-        raise UserError(f"{path} is malformed ({type(error).__name__}: {error}); {remedy}") from None

@@ -102,7 +102,7 @@ def test_a_frame_rate_that_no_camera_has_is_refused_at_the_flag(fps, capsys):
     [
         (lambda path: None, "no file .*thing"),
         (lambda path: path.mkdir(), "no pictures in .*thing"),
-        (lambda path: path.write_bytes(b"no video at all"), "thing has no readable header"),
+        (lambda path: path.write_bytes(b"<html>404 Not Found</html>" * 99), "thing has no readable header"),
         (lambda path: make_folder(path, [1]).joinpath("view.jpg").touch(), "view.jpg has no number in its name"),
         (lambda path: make_folder(path, [1]).joinpath("1.jpg").touch(), "both frame 1"),
     ],

@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 
 from common.errors import UserError
 from common.files import iter_json, read_json
+from tests.made.processed import make_unreadable
 
 values = st.recursive(
     st.none()
@@ -66,12 +67,14 @@ def test_a_file_without_the_wanted_object_is_a_user_error_that_says_what_it_hold
 
 def test_a_missing_file_a_folder_and_other_bytes_are_user_errors(tmp_path):
     (tmp_path / "bytes.json").write_bytes(b"\xff\xfe\x00")
-    for path, message in (
-        (tmp_path / "no.json", "no file"),
-        (tmp_path, "is a folder, not a JSON file"),
-        (tmp_path / "bytes.json", "not valid JSON"),
-    ):
+    (tmp_path / "unreadable.json").touch()
+    make_unreadable(tmp_path / "unreadable.json")
+    for name, message in {
+        "no.json": "no file .*no.json; get it again",
+        "": "is a folder, not a JSON file; get it again",
+        "bytes.json": "not valid JSON.*; get it again",
+        "unreadable.json": r"cannot be read \(.*\); mend this and run the same command again",
+    }.items():
         for read in (read_json, lambda path, remedy: list(iter_json(path, (), remedy))):
-            with pytest.raises(UserError, match=f"{message}.*get it again") as error:
-                read(path, "get it again")
-            assert "\n" not in str(error.value)
+            with pytest.raises(UserError, match=f"^[^\n]*{message}$"):
+                read(tmp_path / name, "get it again")

@@ -17,7 +17,6 @@ from formats.processed import (
     read_frame,
 )
 from tests.made.golden import golden
-from tests.made.processed import make_unreadable
 
 RLE = encode_mask(np.tri(6, 9, dtype=np.uint8))
 MASKS = {
@@ -99,14 +98,6 @@ def test_what_is_malformed_in_an_annotation_is_refused(change):
     ProcessedTake.parse("uid", None, {"masks": {}, "subsample_idx": []})
     with pytest.raises(ValueError):
         ProcessedTake.parse("uid", None, {"masks": {}, "subsample_idx": [], **change})
-
-
-def test_an_annotation_json_that_cannot_be_read_is_one_line_without_advice_to_replace_it(tmp_path):
-    ProcessedTake("uid", tmp_path / "uid", MASKS, [0]).write_annotation()
-    make_unreadable(tmp_path / "uid" / "annotation.json")
-    with pytest.raises(UserError, match=r"uid/annotation\.json cannot be read \(.+\); mend this and run") as error:
-        ProcessedTake.read(tmp_path, "uid")
-    assert "process_data" not in str(error.value) and "\n" not in str(error.value)
 
 
 def test_a_folder_made_of_other_videos_is_refused(tmp_path):

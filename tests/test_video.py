@@ -83,16 +83,6 @@ def test_frames_come_one_by_one(streams):
     frames.close()
 
 
-def test_a_variable_frame_rate_does_not_change_a_frames_number(tmp_path):
-    path = make_video(tmp_path / "v.mp4", 100, options={"bf": "3"}, time_of=lambda n: n + n * n // 20)
-    assert read_numbers(path, 9) == [(n, n) for n in range(0, 100, 9)]
-
-
-def test_a_start_time_other_than_zero_does_not_change_a_frames_number(tmp_path):
-    path = make_video(tmp_path / "v.mp4", 100, time_of=lambda n: n + 3000)
-    assert read_numbers(path) == [(0, 0), (30, 30), (60, 60), (90, 90)]
-
-
 def test_an_audio_track_does_not_matter(tmp_path):
     path = make_video(tmp_path / "v.mp4", 100, audio=True)
     with av.open(str(path)) as container:
@@ -135,13 +125,6 @@ def _problem(path: Path, content: bytes) -> str:
     message = str(caught.value)
     assert str(path) in message and "\n" not in message
     return message
-
-
-def test_a_missing_or_empty_file_and_one_that_is_no_video_are_named(tmp_path):
-    with pytest.raises(VideoError, match="no file .*v.mp4"):
-        index_video(tmp_path / "v.mp4")
-    assert "is empty (0 bytes)" in _problem(tmp_path / "v.mp4", b"")
-    assert "no readable header" in _problem(tmp_path / "v.mp4", b"<html>404 Not Found</html>" * 99)
 
 
 def test_a_file_without_an_index_says_so(tmp_path):
