@@ -2,7 +2,6 @@
 
 import pytest
 import torch
-import torch.nn.functional as F
 
 from model.cpu_dropout import Dropout, dropout_attention, keep_mask
 
@@ -46,19 +45,10 @@ def test_the_layer_drops_in_training_only():
     assert torch.equal(layer.eval()(x), x)
 
 
-@pytest.mark.parametrize("blocks", [False, True])
-def test_with_nothing_to_drop_attention_and_its_gradients_are_pytorchs(blocks):
+@pytest.mark.parametrize("blocks", [True, False])
+def test_attention_drops_probabilities_after_the_softmax(blocks):
     q, k, v, blocked = make_inputs()
-    blocked = blocked if blocks else None
-    expected = F.scaled_dot_product_attention(q, k, v, attn_mask=~blocked[:, None, None] if blocks else None)
-    out = dropout_attention(*(x.float() for x in (q, k, v)), blocked, dropout=1e-9).double()
-    torch.testing.assert_close(out, expected, rtol=1e-5, atol=1e-5)
-    for ours, theirs in zip(gradients(out, (q, k, v)), gradients(expected, (q, k, v)), strict=True):
-        torch.testing.assert_close(ours, theirs, rtol=1e-4, atol=1e-4)
-
-
-def test_attention_drops_probabilities_after_the_softmax():
-    q, k, v, blocked = make_inputs()
+    blocked &= blocks
     torch.manual_seed(3)
     keep = torch.zeros(B, HEADS, TOKENS, TOKENS, dtype=torch.float64)
     for i in range(B):
@@ -67,7 +57,7 @@ def test_attention_drops_probabilities_after_the_softmax():
     scores = (q @ k.transpose(2, 3) / WIDTH**0.5).masked_fill(blocked[:, None, None], -torch.inf)
     expected = (scores.softmax(-1) * keep) @ v
     torch.manual_seed(3)
-    out = dropout_attention(*(x.float() for x in (q, k, v)), blocked, dropout=0.3).double()
+    out = dropout_attention(*(x.float() for x in (q, k, v)), blocked if blocks else None, dropout=0.3).double()
     torch.testing.assert_close(out, expected, rtol=1e-5, atol=1e-5)
     for ours, theirs in zip(gradients(out, (q, k, v)), gradients(expected, (q, k, v)), strict=True):
         torch.testing.assert_close(ours, theirs, rtol=1e-4, atol=1e-4)

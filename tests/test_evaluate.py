@@ -5,12 +5,11 @@ import csv
 import json
 import re
 import shutil
-import sys
 
 import numpy as np
 import pytest
 
-from common.errors import UserError, run_script
+from common.errors import UserError
 from evaluation import evaluate, report, visualize
 from formats.masks import encode_mask, resize_mask
 from formats.processed import ANNOTATION
@@ -19,6 +18,7 @@ from tests.made import EGO
 from tests.made.golden import GOLDEN, golden
 from tests.made.processed import LAYOUT, make_data_set
 from tests.made.results import eval_mask, make_annotations, make_results, make_results_file
+from tests.made.scripts import exit_status
 
 SETTINGS = ("ego-exo", "exo-ego")
 OFFICIAL_NAMES = {
@@ -157,18 +157,11 @@ BROKEN = {
 }
 
 
-def status(script):
-    """The exit status of a script's main."""
-    with pytest.raises(SystemExit) as stop:
-        run_script(script)
-    return stop.value.code or 0
-
-
 def evaluate_results(root, results, tmp_path, *options):
     path = tmp_path / "ego-exo_val_results.json"
     path.write_text(results if isinstance(results, str) else json.dumps({"ego-exo": {"results": results}}))
     where = ["--data_path", root / "processed", "--pred_file", path, "--out", tmp_path / "out"]
-    return status(lambda: run("--setting", "ego-exo", *where, *options))
+    return exit_status(evaluate.main, "--setting", "ego-exo", *where, *options, "--num_workers", 0)
 
 
 @pytest.mark.parametrize("kind", BROKEN)
@@ -205,8 +198,8 @@ def test_what_cannot_be_scored_is_refused_in_one_line(golden_root, tmp_path, cap
     (tmp_path / "cut.json").write_text('{"ego-exo": {"results": {"take-a": {"masks"')
     names = {"root": golden_root, "tmp": tmp_path, "results": golden_root / "ego-exo_val_results.json"}
     where = ["--setting", "ego-exo", "--data_path", golden_root / "processed", "--out", tmp_path / "out"]
-    assert status(lambda: run(*where, *flags.format(**names).split(), "--allow_missing")) in (1, 2)
-    message = capsys.readouterr().err.splitlines()[-1].removeprefix(f"{sys.argv[0].rpartition('/')[2]}: ")
+    assert exit_status(evaluate.main, *where, *flags.format(**names).split(), "--allow_missing") in (1, 2)
+    message = capsys.readouterr().err.splitlines()[-1].removeprefix("script.py: ")
     assert message.startswith("error: " + REFUSED[flags].format(**names))
     assert not (tmp_path / "out").exists()
 

@@ -8,15 +8,16 @@ from inference.predictor import SHIPPED, Predictor
 from model.checkpoint import load_checkpoint
 from model.pretrained import export
 from tests.made.known_answer import scene
-from tests.test_inference import make_checkpoint
+from tests.made.networks import make_network
 
 
 def test_an_exported_network_is_smaller_and_predicts_the_same(tmp_path):
-    options = {"similarity_prior": True, "zoom": 2, "closer_look": True, "both": True, "reverse": False}
-    path, small = make_checkpoint(tmp_path / "net.pth", **options), tmp_path / "small.pth"
+    arguments = {"both": True, "reverse": False, "closer_look": True}
+    path = make_network(tmp_path / "net.pth", arguments, similarity_prior=True, zoom=2)
+    small = tmp_path / "small.pth"
     export.main([str(path), str(small)])
     exported = load_checkpoint(small)
-    assert exported.arguments == {"both": True, "reverse": False, "closer_look": True} and not exported.optimizer
+    assert exported.arguments == arguments and not exported.optimizer
     (query, mask), (target, _) = scene((96, 96), (0.1, 0.3, 0.2, 0.4)), scene((96, 96), (0.5, 0.8, 0.2, 0.5))
     found, others = (Predictor.load(file, "cpu").segment(query, mask, target) for file in (path, small))
     assert others[1] == pytest.approx(found[1], abs=1e-3)
@@ -24,7 +25,7 @@ def test_an_exported_network_is_smaller_and_predicts_the_same(tmp_path):
 
 
 def test_an_export_replaces_no_file_and_leaves_nothing_else_behind(tmp_path):
-    path, small = make_checkpoint(tmp_path / "net.pth"), tmp_path / "small.pth"
+    path, small = make_network(tmp_path / "net.pth"), tmp_path / "small.pth"
     whole = path.read_bytes()
     with pytest.raises(UserError, match="net.pth exists"):
         export.main([str(path), str(path)])

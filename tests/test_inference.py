@@ -31,7 +31,7 @@ from model.similarity import Similarity, cell_coverage
 from model.xsegtx import XSegTx, XSegTxConfig
 from tests.made import ROOT
 from tests.made.claims import claimed_elsewhere
-from tests.made.networks import calibrate_batch_norm, random_backbone
+from tests.made.networks import make_network
 from tests.made.processed import LAYOUT, make_data_set
 from tests.made.scripts import run_main
 
@@ -39,20 +39,9 @@ SIDE = 96
 TAKES = {"val": ["take-a", "take-b", "take-c"]}
 
 
-def make_checkpoint(path: Path, closer_look: bool = False, both=None, reverse=None, **options) -> Path:
-    torch.manual_seed(0)
-    backbone, model = random_backbone(0), XSegTx(XSegTxConfig("tiny", SIDE, **options))
-    if closer_look:
-        model.net.decoder.deconv2.bias.data -= 0.55  # untrained masks spread over the whole image: now they are small
-    calibrate_batch_norm(backbone, [normalize_image(torch.randint(0, 256, (4, SIDE, SIDE, 3), dtype=torch.uint8))])
-    arguments = {} if reverse is None else {"both": both, "reverse": reverse}
-    save_checkpoint(path, backbone, model, arguments=arguments | {"closer_look": True} if closer_look else arguments)
-    return path
-
-
 @pytest.fixture(scope="module")
 def checkpoint(tmp_path_factory) -> Path:
-    return make_checkpoint(tmp_path_factory.mktemp("checkpoint") / "net.pth")
+    return make_network(tmp_path_factory.mktemp("checkpoint") / "net.pth")
 
 
 @pytest.fixture(scope="module")
@@ -90,16 +79,15 @@ def run(*args) -> Path:
     return Path(words[7]) / f"{words[1]}_val_results.json"
 
 
-PLAIN, PRIOR = {}, {"similarity_prior": True}
-ZOOM = 2
+PRIOR = {"similarity_prior": True}
 
 
 @pytest.mark.parametrize(
     ("setting", "options"),
-    [("ego-exo", PLAIN), ("exo-ego", PRIOR), ("ego-exo", PRIOR | {"zoom": ZOOM, "closer_look": True})],
+    [("ego-exo", {}), ("exo-ego", PRIOR), ("ego-exo", PRIOR | {"zoom": 2, "arguments": {"closer_look": True}})],
 )
 def test_results_equal_one_pair_at_a_time_with_the_plain_network(data_path, tmp_path, setting, options):
-    checkpoint = make_checkpoint(tmp_path / "net.pth", **options)
+    checkpoint = make_network(tmp_path / "net.pth", **options)
     results = read_results(run(checkpoint, data_path, tmp_path, setting), setting)
     loaded = load_checkpoint(checkpoint)
     looked_closer = []
@@ -117,7 +105,7 @@ def test_results_equal_one_pair_at_a_time_with_the_plain_network(data_path, tmp_
                 sure = abs(expected - 0.5) > 1e-3
                 assert (decode_mask(value["pred_mask"]) == (expected > 0.5))[sure].all()
     assert len(looked_closer) == (2 * (6 + 2) if setting == "ego-exo" else 2 * (5 + 2))
-    assert any(looked_closer) == ("closer_look" in options)
+    assert any(looked_closer) == ("arguments" in options)
 
 
 def plain_prediction(checkpoint, take, pair, frame) -> tuple[np.ndarray, float, int]:
@@ -276,7 +264,7 @@ eval_segswap.main(sys.argv[1:])
 
 
 def test_results_are_never_vouched_for_as_those_of_another_checkpoint(checkpoint, data_path, finished, tmp_path):
-    other = make_checkpoint(tmp_path / "other.pth", similarity_prior=True)
+    other = make_network(tmp_path / "other.pth", similarity_prior=True)
     before, words = finished.read_bytes(), [*arguments(other, data_path, finished.parent), "--overwrite"]
     killed = subprocess.run([sys.executable, "-c", KILLED_BEFORE_THE_RESULTS, *words], cwd=ROOT, capture_output=True)
     assert killed.returncode == -signal.SIGKILL, killed.stderr
@@ -299,7 +287,7 @@ def test_a_results_file_cut_short_is_written_again(checkpoint, data_path, finish
 def test_a_checkpoint_of_the_other_setting_is_used_with_a_warning(data_path, tmp_path, capsys):
     trained = {"ego-exo": {"reverse": False}, "exo-ego": {"reverse": True}, "both": {"both": True, "reverse": False}}
     for setting, flags in trained.items():
-        checkpoint = make_checkpoint(tmp_path / f"{setting}.pth", **flags)
+        checkpoint = make_network(tmp_path / f"{setting}.pth", flags)
         run(checkpoint, data_path, tmp_path / setting, "exo-ego")
         said = capsys.readouterr()
         assert f"{checkpoint}: tiny network of 96 pixels on moco features, on 1 x cpu in fp32" in said.out

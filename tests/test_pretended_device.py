@@ -4,7 +4,6 @@ Not seen are several processes, torch.compile, and what is done for `device.type
 """
 
 import multiprocessing
-from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 
@@ -18,7 +17,7 @@ from inference.matcher import Matcher
 from inference.predictor import SHIPPED, Predictor
 from model.checkpoint import load_checkpoint
 from tests.made.known_answer import scene
-from tests.made.pretended_device import MixedDevices, PretendedDevice, register
+from tests.made.pretended_device import PretendedDevice, register
 from tests.made.training import log_lines, make_training_set, run_training
 from train.state import TrainState
 
@@ -39,7 +38,7 @@ def data_dir(tmp_path_factory):
     return make_training_set(tmp_path_factory.mktemp("training"))
 
 
-def trained(pretended: bool, data_dir: Path, out_dir: Path, flags: tuple, change: Callable | None = None) -> list[str]:
+def trained(pretended: bool, data_dir: Path, out_dir: Path, flags: tuple) -> list[str]:
     """The real training -> where its plain steps wait: those between two others, without a line of the log."""
     waits, set_rate = [], TrainState.set_rate
 
@@ -52,8 +51,6 @@ def trained(pretended: bool, data_dir: Path, out_dir: Path, flags: tuple, change
     with PretendedDevice() as gpu, pytest.MonkeyPatch.context() as patch:
         patch.setattr(TrainState, "set_rate", noted_set_rate)
         patch.setattr(train.train, "resolve_device", lambda name: gpu.device if pretended else torch.device("cpu"))
-        if change:
-            change(patch)
         assert run_training(data_dir, out_dir, *FLAGS, *flags) is None
     return waits
 
@@ -88,25 +85,3 @@ def test_prediction_on_another_device_gives_the_cpus_answer(run):
     (expected, existence), (found, other) = run(predicted, False), run(predicted, True)
     assert expected.any() and (found == expected).mean() > 0.9999
     assert other == pytest.approx(existence, rel=1e-4)
-
-
-def mask_on_the_cpu(patch: pytest.MonkeyPatch) -> None:
-    patch.setattr(train.engine, "blocked_tokens", lambda batch: torch.zeros(len(batch), 9, dtype=torch.bool))
-
-
-def number_of_a_loss(patch: pytest.MonkeyPatch) -> None:
-    compute_losses = train.engine.compute_losses
-
-    def compute_and_ask(*given):
-        losses = compute_losses(*given)
-        losses.total.item()
-        return losses
-
-    patch.setattr(train.engine, "compute_losses", compute_and_ask)
-
-
-def test_a_tensor_in_the_wrong_place_and_a_wait_are_found(run, data_dir, tmp_path):
-    with pytest.raises(MixedDevices, match="on the CPU"):
-        run(trained, True, data_dir, tmp_path / "mixed", (), mask_on_the_cpu)
-    waits = run(trained, True, data_dir, tmp_path / "waits", (), number_of_a_loss)
-    assert len(waits) == 4 and all("compute_and_ask" in wait for wait in waits)

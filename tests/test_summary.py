@@ -20,14 +20,7 @@ from evaluation.compare import (
 from evaluation.metrics import MaskScores
 from evaluation.plots import iou_by_size
 from evaluation.score import Case, SplitScores, TakeScores
-from evaluation.summary import (
-    breakdowns,
-    intervals,
-    metrics,
-    size_label,
-    summarize_scores,
-    visibility_label,
-)
+from evaluation.summary import breakdowns, intervals, metrics, size_label, summarize_scores, visibility_label
 from evaluation.tables import figures_table, verdict
 
 

@@ -150,18 +150,6 @@ def test_half_precision_gives_valid_float32_probabilities_near_float32(dtype):
     assert all(p.grad.isfinite().all() for p in model.parameters() if p.grad is not None)
 
 
-def test_float16_features_are_accepted_without_autocast():
-    model, features = make_model(mode="tiny"), make_features()
-    with torch.no_grad():
-        assert largest_difference(model(*views(features)), model(*views([x.half() for x in features]))) < 0.01
-
-
-def test_the_similarity_prior_adds_its_own_parameters_only():
-    plain, prior = make_model(mode="tiny"), make_model(mode="tiny", similarity_prior=True)
-    added = prior.state_dict().keys() - plain.state_dict().keys()
-    assert added == {f"prior.{name}" for name in ("metric.weight", "query", "target", "slope", "threshold")}
-
-
 def test_existence_rises_with_the_largest_cosine_whatever_the_existence_head_says():
     model = make_model(mode="tiny", similarity_prior=True)
     tokens = torch.randn(2, model.cells**2, 128)

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -33,10 +34,15 @@ def calibrate_batch_norm(backbone: Backbone, batches: Iterable[Tensor]) -> None:
     backbone.train(False)
 
 
-def make_network(path: Path) -> Path:
-    """Write the checkpoint of a tiny network of 96 pixels; returns its path."""
+def make_network(path: Path, arguments: dict[str, Any] | None = None, **options: Any) -> Path:
+    """Write the checkpoint of a tiny network of 96 pixels with `options` of XSegTxConfig; returns its path.
+
+    `arguments` are those of its training. With closer looks it answers with small masks, which are looked at.
+    """
     torch.manual_seed(0)
-    backbone = random_backbone(0)
-    calibrate_batch_norm(backbone, [normalize_image(torch.randint(0, 256, (2, 96, 96, 3), dtype=torch.uint8))])
-    save_checkpoint(path, backbone, XSegTx(XSegTxConfig("tiny", 96)))
+    backbone, model = random_backbone(0), XSegTx(XSegTxConfig("tiny", 96, **options))
+    if arguments and arguments.get("closer_look"):
+        model.net.decoder.deconv2.bias.data -= 0.55  # untrained masks spread over the whole image
+    calibrate_batch_norm(backbone, [normalize_image(torch.randint(0, 256, (4, 96, 96, 3), dtype=torch.uint8))])
+    save_checkpoint(path, backbone, model, arguments=arguments or {})
     return path
