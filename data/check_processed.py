@@ -122,7 +122,7 @@ def check_take(data_dir: Path, uid: str, decode: bool = False) -> TakeCheck:
     for camera, needed in sorted(take.needed_frames().items()):
         there = frames_in(take.folder / camera)
         missing = sorted(needed - there.keys())
-        broken = [frame for frame in sorted(needed & there.keys()) if not _is_whole(Path(there[frame]), decode)]
+        broken = [frame for frame in sorted(needed & there.keys()) if not _is_whole(there[frame], decode)]
         num_frames += len(needed)
         for what, frames in (("missing", missing), ("broken", broken)):
             if frames:

@@ -85,7 +85,7 @@ class TakeTruth:
         sizes = {eval_size(size) for size in self.mask_sizes[pair.target_camera]}
         if not sizes:  # as in a test split whose target masks are secret
             picture = next(iter(frames_in(self.take.folder / pair.target_camera).values()), None)
-            sizes = {eval_size(read_frame(Path(picture)).shape[:2])} if picture else set()
+            sizes = {eval_size(read_frame(picture).shape[:2])} if picture else set()
         if len(sizes) == 1:
             return dict.fromkeys(frames, sizes.pop())
         masks = self.take.masks[pair.object_name][pair.target_camera]

@@ -12,8 +12,6 @@ import dataclasses
 import hashlib
 import itertools
 import json
-import os
-import re
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -31,7 +29,6 @@ from formats.takes import by_frame, kind_of, parse_frame
 
 ANNOTATION = "annotation.json"
 SOURCE = "source.json"
-_FRAME_FILE = re.compile(r"(0|[1-9][0-9]{0,9})\.jpg")
 
 
 def is_processed(data_dir: Path, uid: str) -> bool:
@@ -43,13 +40,9 @@ def frame_path(camera_folder: Path, frame: int) -> Path:
     return Path(camera_folder) / f"{frame}.jpg"
 
 
-def frames_in(camera_folder: Path) -> dict[int, str]:
+def frames_in(camera_folder: Path) -> dict[int, Path]:
     """The path of each frame in a camera's folder, in no order; empty if there is no folder."""
-    if not Path(camera_folder).is_dir():
-        return {}
-    with os.scandir(camera_folder) as entries:
-        names = ((_FRAME_FILE.fullmatch(entry.name), entry.path) for entry in entries)
-        return {int(name[1]): path for name, path in names if name}
+    return {int(path.stem): path for path in Path(camera_folder).glob("*.jpg") if path.stem.isdecimal()}
 
 
 class CameraPair(NamedTuple):

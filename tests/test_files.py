@@ -40,21 +40,6 @@ def start(code: str, *words: str | Path) -> subprocess.Popen:
     return subprocess.Popen([sys.executable, "-c", code, *words], cwd=ROOT, **pipes)
 
 
-WRITE_FOLDER = """
-import sys
-from pathlib import Path
-from common.errors import run_script
-from common.files import atomic_folder
-def main():
-    with atomic_folder(Path(sys.argv[1])) as folder:
-        (folder / "a").write_text("a")
-        print("half", flush=True)
-        sys.argv[2:] and sys.stdin.read()
-        (folder / "b").write_text("b")
-run_script(main)
-"""
-
-
 WRITE_FILE = """
 import sys
 from pathlib import Path
@@ -96,16 +81,21 @@ with claimed(Path(sys.argv[1]), "a", "writes a"):
     killed.communicate()
 
 
-def test_of_two_writers_of_a_folder_the_second_waits_and_then_names_what_is_there(tmp_path):
+def test_a_second_writer_of_a_folder_waits_and_then_names_what_is_there(tmp_path):
+    code = """
+import sys
+from pathlib import Path
+from common.errors import run_script
+from common.files import atomic_folder
+run_script(lambda: atomic_folder(Path(sys.argv[1])).__enter__())
+"""
     folder = tmp_path / "folder"
-    first = start(WRITE_FOLDER, folder, "slowly")
-    assert first.stdout.readline() == "half\n"
-    second = start(WRITE_FOLDER, folder)
-    wait_until_it_waits(second, first)
-    assert first.communicate(timeout=300) == ("", "") and first.returncode == 0
+    with claimed_elsewhere(tmp_path, "folder") as first:
+        second = start(code, folder)
+        wait_until_it_waits(second, first)
+        folder.mkdir()
     assert second.communicate(timeout=300)[1] == f"error: {folder} exists; give another name, or delete it first\n"
-    assert second.returncode == 1
-    assert sorted(path.name for path in tmp_path.rglob("*")) == [".folder.lock", "a", "b", "folder"]
+    assert second.returncode == 1 and not list(folder.iterdir())
 
 
 def test_a_full_disk_is_said_to_be_that_of_the_file(tmp_path):
