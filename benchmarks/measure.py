@@ -1,27 +1,19 @@
 """Different ways to do the same work, measured in turn, on rendered takes; and the one way to print what they take."""
 
 import os
-import resource
 import subprocess
 import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from statistics import median
-from typing import NamedTuple, TypeVar
+from typing import TypeVar
 
 from common.errors import UserError
 
 ROOT = Path(__file__).resolve().parents[1]
 PROCESSED = "processed"
 T = TypeVar("T")
-
-
-class Cost(NamedTuple):
-    """Seconds of wall time and of CPU time."""
-
-    wall: float
-    cpu: float
 
 
 def in_turn(ways: Mapping[str, Callable[[], T]], rounds: int) -> dict[str, list[T]]:
@@ -56,15 +48,12 @@ def print_times(title: str, times: Mapping[str, Sequence[float]], unit: str) -> 
         print(f"  {name:<48} {median(seconds):>9.4g} s {1 / median(seconds):>9.4g}/s  {spread}", flush=True)
 
 
-def run_script_apart(script: str, *arguments: object, **environment: str) -> Cost:
+def run_script_apart(script: str, *arguments: object, **environment: str) -> None:
     """Run a script of the repository in a process of its own. Raises UserError with its last line if it fails."""
-    before, start = resource.getrusage(resource.RUSAGE_CHILDREN), time.perf_counter()
     command = list(map(str, (sys.executable, ROOT / script, *arguments)))
     done = subprocess.run(command, env=os.environ | environment, capture_output=True, text=True)
-    wall, after = time.perf_counter() - start, resource.getrusage(resource.RUSAGE_CHILDREN)
     if done.returncode:
         raise UserError(f"{script}: {(done.stderr.strip() or 'failed').splitlines()[-1]}")
-    return Cost(wall, after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime)
 
 
 def make_takes(root: Path, *options: object) -> None:

@@ -57,8 +57,6 @@ def index_video(path: Path) -> VideoIndex:
     path = Path(path)
     if not path.is_file():
         raise VideoError(f"no file {path}")
-    if path.stat().st_size == 0:
-        raise VideoError(f"{path} is empty (0 bytes)")
     packets = []
     try:
         with av.open(str(path)) as container:

@@ -57,13 +57,16 @@ def root(original, tmp_path):
 # What it makes of whole takes
 
 
-def test_every_frame_and_mask_of_whole_takes_arrives(root, capsys):
+def test_every_frame_and_mask_of_whole_takes_arrives_and_a_rerun_touches_nothing(root, capsys):
     assert process(root) == 0
     for uid in (A, B, C):
         assert_complete(root / "processed", uid)
     assert failures(root / "processed") == []
     out = capsys.readouterr().out
     assert "train: 2 of 2 takes complete, 0 in part, 0 left out" in out and "val: 1 of 1 take complete" in out
+    times = {path: path.stat().st_mtime_ns for path in (root / "processed").rglob("[!.f]*.*")}
+    assert process(root) == 0
+    assert times == {path: path.stat().st_mtime_ns for path in times}
 
 
 def test_ego_frames_are_halved_and_exo_frames_quartered_as_opencv_saves_them(original, tmp_path):
@@ -140,13 +143,10 @@ def test_shards_divide_the_takes_and_together_do_what_one_run_does(root, undistu
     assert tree(out) == undisturbed
 
 
-def test_all_splits_are_those_that_have_takes(root, undisturbed, capsys):
+def test_all_splits_are_those_that_have_takes(root, undisturbed):
     (root / "split.json").write_text(json.dumps({**RAW_SPLITS, "test": []}))  # as make_takes.py does
     assert process(root) == 0
     assert tree(root / "processed") == undisturbed
-    (root / "split.json").write_text(json.dumps({"train": []}))
-    assert process(root) == 1
-    assert "has no takes; add one with data/import_take.py --split train" in capsys.readouterr().err
 
 
 def test_a_split_from_elsewhere_goes_along_so_that_the_later_stages_find_it(root, tmp_path, capsys):
@@ -162,13 +162,6 @@ def test_a_split_from_elsewhere_goes_along_so_that_the_later_stages_find_it(root
 
 
 # A rerun, and a kill at any moment
-
-
-def test_a_rerun_touches_nothing(root):
-    assert process(root) == 0
-    times = {path: path.stat().st_mtime_ns for path in (root / "processed").rglob("[!.f]*.*")}
-    assert process(root) == 0
-    assert times == {path: path.stat().st_mtime_ns for path in times}
 
 
 def test_a_rerun_replaces_lost_frames_removes_leftovers_and_follows_a_changed_annotation(root, undisturbed):
@@ -247,14 +240,6 @@ def remove(camera):
     return lambda root: video(root, NAMES[A], camera).unlink()
 
 
-def rewrite(camera, change):
-    def do(root):
-        path = video(root, NAMES[A], camera)
-        path.write_bytes(change(path.read_bytes()))
-
-    return do
-
-
 def remake(camera, num_frames, size=SIZE):
     return lambda root: make_video(video(root, NAMES[A], camera), num_frames, size)
 
@@ -281,10 +266,13 @@ def cut_off_behind_the_index(root):
     path.write_bytes(path.read_bytes()[: path.stat().st_size * 3 // 4])
 
 
-def add_noise(content):
+def add_noise(root):
+    path = video(root, NAMES[A], EGO)
+    content = path.read_bytes()
     start = content.index(b"mdat") + 4
     size = (content.index(b"moov") - start) // 2
-    return content[: start + size // 2] + np.random.default_rng(0).bytes(size) + content[start + size // 2 + size :]
+    noise = np.random.default_rng(0).bytes(size)
+    path.write_bytes(content[: start + size // 2] + noise + content[start + size // 2 + size :])
 
 
 def lines_of_failures(root):
@@ -305,9 +293,8 @@ DISASTERS = {  # what is done to take A, its failures, the cameras that it loses
     "no exo video": (remove(EXO_1), ["cam01 missing no file .*/cam01.mp4$"], {EXO_1}),
     "no ego video": (remove(EGO), [f"{EGO} missing no file .*/{EGO}.mp4$", NO_EGO], {*CAMERAS}),
     "no folder": (lambda root: shutil.rmtree(root / "takes" / NAMES[A]), ["None missing no folder .*_1$"], {*CAMERAS}),
-    "empty video": (rewrite(EXO_1, lambda _: b""), [r"cam01 broken .*/cam01.mp4 is empty \(0 bytes\)"], {EXO_1}),
     "cut off at 3/4": (cut_off_behind_the_index, [r"cam01 broken .* is cut off or damaged: \d+ of 95 frames"], {EXO_1}),
-    "noise in ego": (rewrite(EGO, add_noise), [f"{EGO} broken .* is damaged.* of 95", NO_EGO], {EGO}),
+    "noise in ego": (add_noise, [f"{EGO} broken .* is damaged.* of 95", NO_EGO], {EGO}),
     "on its side": (remake(EXO_1, 95, SIZE[::-1]), ["cam01 broken .* 96x192, masks of its camera are 192x96"], {EXO_1}),
     "no annotation": (unannotate, ["None missing .*/relations_train.json does not annotate it"], {*CAMERAS}),
     "empty annotation": (annotate({}), [MALFORMED], {*CAMERAS}),
