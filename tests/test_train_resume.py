@@ -68,7 +68,7 @@ def test_a_run_stopped_in_each_validation_and_in_steps_and_files_ends_as_an_undi
     ends = [event for event in events if event[0] in WRITES] if how == FULL_DISK else events
     validations = [event for event in ends if event[0] == "batch of a validation" and event[2] == 1]
     assert len(validations) == (0 if how == FULL_DISK else 3)
-    stops = {*validations, *chosen.sample(ends, 4)}
+    stops = {*validations, *chosen.sample(ends, 2)}
     statuses = {train_until(stop, how, data_dir, tmp_path, *FLAGS) for stop in events if stop in stops}
     # Before a run catches signals they end it at once, and after its last validation it has nothing to stop.
     assert STATUS[how] in statuses <= {STATUS[how], 0} | ({-how} if how != FULL_DISK else set())

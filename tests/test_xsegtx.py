@@ -9,7 +9,7 @@ import torch.nn.functional as F
 
 from common.errors import UserError
 from model.features import View
-from model.similarity import Similarity, cell_coverage
+from model.similarity import Similarity
 from model.xsegtx import MODES, Prediction, XSegTx, XSegTxConfig, parse_layer_types
 from tests.joined_attention import joined_forward
 from tests.made.golden_network import CASES, golden_networks, golden_views
@@ -74,27 +74,13 @@ def test_separate_halves_equal_one_joined_masked_attention(config, blocking):
         assert largest_difference(model(*inputs), joined_forward(model, *inputs)) < 1e-5
 
 
-@pytest.mark.parametrize(
-    "config",
-    [{"similarity_prior": True, "zoom": zoom} for zoom in (1, 3)]
-    + [{"layer_types": types} for types in ("C I C N", "I N I C", "I N", "I I", "C C")],
-    ids=str,
-)
-def test_matching_in_pieces_equals_forward(config):
-    model, (query_feat, target_feat, mask_feat) = make_model(**config), make_features()
-    masks = torch.zeros(2, 96, 96)
-    masks[0, 20:50, 30:70], masks[1, 90:, 90:] = 1, 1
-    zoom = model.config.zoom
-    query_fine, target_fine, _ = make_features(cells=6 * zoom)
-    query_view = View(query_feat, query_fine, masks, coverage=cell_coverage(masks.repeat(1, zoom, zoom)))
-    target_view = View(target_feat, target_fine, corner=torch.tensor([[-1, -1], [3, 7]]) if zoom > 1 else None)
+@pytest.mark.parametrize("layers", ["C I C N", "I N I C", "I N", "I I", "C C"])
+def test_matching_in_pieces_equals_forward(layers):
+    model, features = make_model(layer_types=layers), make_features()
     with torch.no_grad():
-        prediction = model(query_view, target_view, mask_feat)
-        query, target, mask = map(model.project, (query_feat, target_feat, mask_feat))
-        parts = [model.prior.parts(view.fine) for view in (query_view, target_view)]
-        similarity = model.prior.similarity(parts[0], query_view.coverage, parts[1])
-        query, target = model.encode_query(query, mask, masks), model.encode_target(target)
-        found = model.match(query, mask, target, similarity, target_view.corner)
+        prediction = model(*views(features))
+        query, target, mask = map(model.project, features)
+        found = model.match(model.encode_query(query, mask, None), mask, model.encode_target(target))
     assert largest_difference(Prediction(prediction.query_mask_prob, *found), prediction) < 1e-6
 
 
