@@ -7,7 +7,6 @@ own: no thing, label, lid or word of one split occurs in another.
 
 import colorsys
 from dataclasses import replace
-from typing import NamedTuple
 
 import cv2
 import numpy as np
@@ -18,14 +17,10 @@ from synthetic.textures import Item
 
 FIRST_LETTERS = ("BDFKLMNPRS", "CGTV", "HJWZ")  # of the words of train, val and test
 SIDE = 128  # pixels along one side of a texture tile
-TONES = (  # hue, saturation and value from and to: vivid three times, muted twice, white, black, metal and brown
-    *[((0.0, 0.65, 0.45), (1.0, 1.0, 0.95))] * 3,
-    *[((0.0, 0.2, 0.35), (1.0, 0.55, 0.9))] * 2,
-    ((0.0, 0.0, 0.85), (1.0, 0.1, 1.0)),
-    ((0.0, 0.0, 0.07), (1.0, 0.3, 0.2)),
-    ((0.55, 0.0, 0.45), (0.65, 0.1, 0.75)),
-    ((0.05, 0.4, 0.25), (0.1, 0.7, 0.6)),
-)
+# Hue, saturation and value, from and to: vivid or muted, white or black, of metal or brown.
+TONES = [((0.0, 0.65, 0.45), (1.0, 1.0, 0.95))] * 3 + [((0.0, 0.2, 0.35), (1.0, 0.55, 0.9))] * 2
+TONES += [((0.0, 0.0, 0.85), (1.0, 0.1, 1.0)), ((0.0, 0.0, 0.07), (1.0, 0.3, 0.2))]
+TONES += [((0.55, 0.0, 0.45), (0.65, 0.1, 0.75)), ((0.05, 0.4, 0.25), (0.1, 0.7, 0.6))]
 PARTS = (  # kind, shape, what it wears, x and z of its middle, half axes, degrees about y
     ("tin", "cylinder", "metal", 0, 1.3, 1, 1, 1.3, 0),
     ("tin", "cylinder", "sleeve", 0, 1.3, 1.02, 1.02, 1.15, 0),
@@ -56,13 +51,7 @@ PARTS = (  # kind, shape, what it wears, x and z of its middle, half axes, degre
 )
 FILL = 1.35  # root of a thing's area, as OBJECT_AREA says
 KINDS = list(dict.fromkeys(kind for kind, *_ in PARTS))
-
-
-class Look(NamedTuple):
-    kind: str
-    form: int
-    label: int
-    lid: int
+Look = tuple[str, int, int, int]  # kind, and numbers for form, label and lid
 
 
 def deal_things(seed: int, split: str, take_index: int, count: int, others: int) -> tuple[list[Item], list[Item]]:
@@ -76,52 +65,54 @@ def deal_things(seed: int, split: str, take_index: int, count: int, others: int)
     def number() -> int:
         return int(rng.integers(1 << 40)) * len(SPLITS) + SPLITS.index(split)
 
-    looks = [Look(str(rng.choice(KINDS)), number(), number(), number()) for _ in range(count + others)]
+    looks: list[Look] = [(str(rng.choice(KINDS)), number(), number(), number()) for _ in range(count + others)]
     twins = {count - 1: 0} if count > 1 and rng.integers(2) else {}
     for k in range(count, count + others):
         like = int(rng.integers(count))
         if k % 4 == 1:
             twins[k] = like
         elif k % 4 == 3:
-            looks[k] = looks[k]._replace(form=looks[like].form)
+            looks[k] = (looks[k][0], looks[like][1], *looks[k][2:])
     for k, like in twins.items():
-        looks[k] = looks[like]._replace(**{str(rng.choice(["label", "lid"])): number()})
+        part = rng.integers(2, 4)
+        looks[k] = (*looks[like][:part], number(), *looks[like][part + 1 :])
     things = [make_thing(look, k, twins.get(k)) for k, look in enumerate(looks)]
     return things[:count], things[count:]
 
 
 def make_thing(look: Look, number: int, like: int | None = None) -> Item:
     """The thing that looks so. `number` makes its name the only one of the take; `like`: the object it is a twin of."""
-    form, ink, top = (np.random.default_rng(seed) for seed in look[1:])
-    letters = (FIRST_LETTERS[look.label % len(SPLITS)], "AEIOU", "LMNRST", "AEIOU", "LMNRSTX")
+    kind, *seeds = look
+    form, ink, top = map(np.random.default_rng, seeds)
+    letters = (FIRST_LETTERS[seeds[1] % len(SPLITS)], "AEIOU", "LMNRST", "AEIOU", "LMNRSTX")
     word = "".join(ink.choice([*some]) for some in letters[: ink.integers(3, 6)])
     tone, trim, lid = paint_color(form), paint_color(form), paint_color(top)
-    pattern, front, back = paint_label(ink, trim if look.kind in ("jar", "bottle") else tone, word)
+    pattern, front, back = paint_label(ink, trim if kind in ("jar", "bottle") else tone, word)
     side, cap, page = (np.full_like(front, color) for color in (trim, lid, (200, 225, 230)))
     side[32:96], cap[:, 44:84] = back[32:96], back[:, 44:84]
-    flat = {"tone": tone, "lid": lid, "metal": (165, 170, 170)}
-    wears = {name: np.full((8, 48, 3), color, np.uint8) for name, color in flat.items()}
-    wears["sleeve"] = np.hstack([front, front, back, cap])
-    wears["faces"] = np.hstack([side, side, front, front, cap, cap])
-    front[:, :14] = lid  # a book's back reaches round to its front
-    wears["cover"] = np.hstack([cap, page, front, cap, page, page])
-    wears["pattern"] = np.hstack([pattern] * 3)
-    flat_form = look.kind in ("box", "book")
-    stretch = np.array([1, form.uniform(0.6, 1.4) if flat_form else 1, form.uniform(0.8, 1.2)])
-    lies = turn(0, -np.pi / 2) if flat_form and form.integers(2) else np.eye(3)
+    cover = front.copy()
+    cover[:, :14] = lid  # a book's back reaches round to its front
+    plain = {"tone": tone, "lid": lid, "metal": (165, 170, 170)}
+    wears = {name: [np.full((8, 48, 3), color, np.uint8)] for name, color in plain.items()} | {
+        "sleeve": [front, front, back, cap],
+        "faces": [side, side, front, front, cap, cap],
+        "cover": [cap, page, cover, cap, page, page],
+        "pattern": [pattern] * 3,
+    }
+    flat = kind in ("box", "book")
+    stretch = np.array([1, form.uniform(0.6, 1.4) if flat else 1, form.uniform(0.8, 1.2)])
+    lies = turn(0, -np.pi / 2) if flat and form.integers(2) else np.eye(3)
     parts = []
-    for kind, shape, worn, x, z, *half, degrees in PARTS:
-        if kind == look.kind:
-            half_axes = np.array(half) * (stretch if degrees == 0 else 1)
-            rotation = lies @ turn(1, np.deg2rad(degrees))
-            parts.append(Solid(shape, lies @ (stretch * (x, 0, z)), half_axes, wears[worn], 0, rotation, smooth=True))
+    for _, shape, worn, x, z, *axes, degrees in filter(lambda row: row[0] == kind, PARTS):
+        half_axes, texture = np.array(axes) * (1 if degrees else stretch), np.hstack(wears[worn])
+        rotation = lies @ turn(1, np.deg2rad(degrees))
+        parts.append(Solid(shape, lies @ (stretch * (x, 0, z)), half_axes, texture, 0, rotation, smooth=True))
     corners = np.concatenate([part.points(np.minimum(CORNERS, (1, 1, "bowl" not in part.shape))) for part in parts])
     low, high = corners.min(0), corners.max(0)
-    half = (high - low) / 2
-    middle = [replace(part, position=part.position - (low + high) / 2) for part in parts]
-    # Seen from 35 degrees above, a box with these half axes has about this area.
-    area = 2.3 * half[0] * half[1] + 2.1 * half[2] * (half[0] + half[1])
-    return Item(f"{look.kind} {word.lower()}_{number}", tuple(middle), half, like=like).scaled(FILL / area**0.5)
+    parts = [replace(part, position=part.position - (low + high) / 2) for part in parts]
+    x, y, z = half = (high - low) / 2
+    area = 2.3 * x * y + 2.1 * z * (x + y)  # of a box seen from 35 degrees above, about
+    return Item(f"{kind} {word.lower()}_{number}", tuple(parts), half, like=like).scaled(FILL / area**0.5)
 
 
 def paint_color(rng: np.random.Generator) -> np.ndarray:

@@ -4,10 +4,8 @@ Each solid is the image of a unit solid under `world = rotation @ (half_axes * u
 parameter under that map, so every intersection is worked out on the unit solid.
 """
 
-from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from functools import partial
-from typing import Any
 
 import cv2
 import numpy as np
@@ -263,21 +261,16 @@ def _ellipsoid_surface(x: np.ndarray, y: np.ndarray, z: np.ndarray, solid: Solid
     return _turns(x, y) * tiles, 0.5 - 0.5 * z, _cosine(solid, x, y, z)
 
 
-def _inside(surface: Callable[..., tuple[np.ndarray, ...]], *where: Any) -> tuple[np.ndarray, ...]:
-    """A surface seen from its other side."""
-    u, v, sunlight = surface(*where)
-    return u, v, -sunlight
-
-
 def _turns(x: np.ndarray, y: np.ndarray) -> np.ndarray:
     """The angle of (x, y) in turns, 0 to 1."""
     return cv2.phase(x[None], y[None])[0] * np.float32(0.5 / np.pi)
 
 
 def _cosine(solid: Solid, *normal: np.ndarray) -> np.ndarray:
-    """Cosine of the angle between the sun and a normal given in the unit solid's space (any length)."""
+    """Cosine of the angle between the sun and an outward normal in the unit solid's space (any length)."""
     x, y, z = (n / np.float32(axis) for n, axis in zip(normal, solid.half_axes, strict=True))
     sun = (solid.rotation.T @ SUN).astype(np.float32)
+    sun *= -1 if solid.shape.startswith("inner") else 1
     return (x * sun[0] + y * sun[1] + z * sun[2]) / np.sqrt(x * x + y * y + z * z)
 
 
@@ -288,9 +281,9 @@ SHADERS = {
     "cylinder": (_meet_cylinder, _cylinder_surface),
     "ellipsoid": (_meet_ellipsoid, _ellipsoid_surface),
     "tube": (partial(_meet_wall, round_=0, inner=0), _cylinder_surface),
-    "inner tube": (partial(_meet_wall, round_=0, inner=1), partial(_inside, _cylinder_surface)),
+    "inner tube": (partial(_meet_wall, round_=0, inner=1), _cylinder_surface),
     "bowl": (partial(_meet_wall, round_=1, inner=0), _ellipsoid_surface),
-    "inner bowl": (partial(_meet_wall, round_=1, inner=1), partial(_inside, _ellipsoid_surface)),
+    "inner bowl": (partial(_meet_wall, round_=1, inner=1), _ellipsoid_surface),
 }
 
 

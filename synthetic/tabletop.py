@@ -19,6 +19,12 @@ EPISODE = 5.0  # seconds in which one object is picked up, looked at and put bac
 OBJECT_AREA = 1.0  # an object's outline seen from about 35 degrees above, on average
 TABLE_HEIGHT = 4.0
 SKIN, SLEEVE = (120, 155, 205), (110, 85, 70)  # BGR
+PERSON = (  # how far to the side, from and to which height, radius; trousers, shirt or skin
+    (0, 0, 7, 1.6, 0),
+    *((side, 6, 11.5, 0.6, 1) for side in (-1.9, 1.9)),
+    (0, 5, 12, 2.1, 1),
+    (0, 11.5, 14.5, 1, 2),
+)
 GRIP = (0.42, -0.42, 0.12)
 FINGERS = np.array([[-0.12, 0.2, 0.08], [-0.16, 0.2, 0.0], [-0.15, 0.18, -0.08], [-0.05, 0.16, 0.17]])
 
@@ -118,11 +124,9 @@ class Tabletop:
         return self.ego_camera(second) if camera == EGO else self.exo_cameras[self.cameras.index(camera) - 1]
 
     def solids(self, second: float) -> list[Solid]:
-        """The objects, then the wearer's hand and arm."""
-        return [solid for i in range(len(self.items)) for solid in self._item(i, second)] + [
-            *self._hand(second),
-            *(limb for person in self.people for limb in person(second)),
-        ]
+        """The objects, then the wearer's hand and arm, then other people."""
+        others = [self._hand(second), *(person(second) for person in self.people)]
+        return sum([*(self._item(i, second) for i in range(len(self.items))), *others], [])
 
     def ego_camera(self, second: float) -> Camera:
         """The wearer's head: it follows the gaze more slowly than the eyes, and sways."""
@@ -211,51 +215,31 @@ class Tabletop:
         return Camera.look_at(target + distance * direction, target, EXO_FOCAL * size[1], size)
 
     def _plan_person(self, rng: np.random.Generator, camera: Camera) -> Callable[[float], list[Solid]]:
-        """Somebody who walks to and fro in front of an exo camera -> their limbs at a second."""
-        away = (camera.position - self.places.mean(0)) * (1, 1, 0)
+        """Somebody who walks to and fro in front of an exo camera: their solids at a second."""
+        middle = self.places.mean(0) * (1, 1, 0)
+        away = (camera.position - middle) * (1, 1, 0)
         distance = np.linalg.norm(away)
-        near = float(np.clip(rng.uniform(0.35, 0.5) * distance, 10, 18))
-        away /= distance
-        across = np.array([-away[1], away[0], 0])
-        swing, speed, phase = (
-            rng.uniform(8, 12) * (1 - near / distance),
-            rng.uniform(0.6, 1.4),
-            rng.uniform(0, 2 * np.pi),
-        )
-        colors = [np.full((8, 24, 3), paint_color(rng), np.uint8) for _ in range(2)]
-        colors.append(np.full((8, 24, 3), SKIN, np.uint8))
+        near = np.clip(rng.uniform(0.35, 0.5) * distance, 10, 18)
+        across = np.array([-away[1], away[0], 0]) / distance
+        swing = rng.uniform(8, 12) * (1 - near / distance)
+        speed, phase = rng.uniform((0.6, 0), (1.4, 2 * np.pi))
+        colors = [np.full((8, 24, 3), color, np.uint8) for color in (paint_color(rng), paint_color(rng), SKIN)]
 
-        def limbs(second: float) -> list[Solid]:
-            feet = (self.places.mean(0) + near * away) * (1, 1, 0) + swing * np.sin(phase + speed * second) * across
-            rows = (
-                (0, 0, 7, 1.6, 0),
-                (0, 5, 12, 2.1, 1),
-                (1.9, 6, 11.5, 0.6, 1),
-                (-1.9, 6, 11.5, 0.6, 1),
-                (0, 11.5, 14.5, 1, 2),
-            )
+        def solids(second: float) -> list[Solid]:
+            feet = middle + near / distance * away + swing * np.sin(phase + speed * second) * across
             return [
-                _limb(
-                    "ellipsoid",
-                    feet + side * across + (0, 0, low),
-                    feet + side * across + (0, 0, high),
-                    radius,
-                    colors[wears],
-                )
-                for side, low, high, radius, wears in rows
+                _limb("ellipsoid", *(feet + side * across + (0, 0, z) for z in (low, high)), radius, colors[color])
+                for side, low, high, radius, color in PERSON
             ]
 
-        return limbs
+        return solids
 
     def _dim(self, rng: np.random.Generator) -> dict[str, np.ndarray]:
         """The light of the take, dim to bright and warm to cool, as each camera takes it: blue, green and red."""
         warm = np.array([-1, 0, 1])
         light = rng.uniform(0.45, 1.15) * np.exp(rng.normal(0, 0.1) * warm)
-        darker = {EGO: 0.85}
-        return {
-            name: light * darker.get(name, 1) * np.exp(rng.normal(0, 0.12) + rng.normal(0, 0.06) * warm)
-            for name in self.cameras
-        }
+        lights = {name: light * np.exp(rng.normal(0, 0.12) + rng.normal(0, 0.06) * warm) for name in self.cameras}
+        return lights | {EGO: 0.85 * lights[EGO]}
 
     def _item(self, number: int, second: float) -> list[Solid]:
         item, place = self.items[number], self.places[number]

@@ -49,10 +49,8 @@ class Item:
 
     def solids(self, place: np.ndarray, rotation: np.ndarray, label: int = 0) -> list[Solid]:
         """The item in the world, with its middle at `place`."""
-        return [
-            replace(p, position=place + rotation @ p.position, rotation=rotation @ p.rotation, label=label)
-            for p in self.parts
-        ]
+        turned = [replace(p, position=rotation @ p.position, rotation=rotation @ p.rotation) for p in self.parts]
+        return [replace(p, position=place + p.position, label=label) for p in turned]
 
 
 def deal_items(seed: int, split: str, take_index: int, count: int) -> list[Item]:
