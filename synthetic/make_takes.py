@@ -9,7 +9,8 @@ The same options give the same takes; a rerun keeps the finished ones.
 
 The defaults are many takes of few annotated frames, because a network learns more from more objects than from more
 frames of the same ones. `--object_size real --size medium --clutter 24 --num_objects 6 --blur 1.5 --noise 3` has
-objects as large as the real data set's among others like them, and `--size native --hold 1 --num_frames 900` its files.
+objects as large as the real data set's among others like them, and `--size native --hold 1 --num_frames 900` its
+files. `--things kitchen` has things of unlike parts, and hides a quarter of what one camera sees from the other.
 """
 
 import argparse

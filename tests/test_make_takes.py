@@ -11,6 +11,7 @@ from pytest import approx
 from common.errors import UserError
 from formats.masks import decode_lzstring, decode_mask
 from formats.takes import SPLITS, kind_of, read_splits, video_path
+from synthetic.kitchen import deal_things
 from synthetic.make_takes import make_takes, object_sizes, parse_args
 from synthetic.tabletop import EGO, REAL
 from synthetic.take import VIDEO_SIZES, TakeId, TakeOptions, build_tabletop, outline_objects
@@ -188,12 +189,83 @@ def test_clutter_hides_objects_and_is_never_outlined():
     assert sum(bool(set(thing.colors) & set().union(*own)) for thing in things) >= 3  # some look like the objects
 
 
+KITCHEN = replace(OPTIONS, object_size=REAL, num_objects=6, clutter=24, things="kitchen")
+
+
+def test_kitchen_things_labels_and_words_of_one_split_never_occur_in_another():
+    seen: dict[str, set] = {}
+    for split in SPLITS:
+        things = [thing for index in range(5) for some in deal_things(7, split, index, 6, 12) for thing in some]
+        words = {thing.name.split()[1].split("_")[0] for thing in things}
+        prints = {part.texture.tobytes() for thing in things for part in thing.parts if part.texture.shape[0] > 8}
+        seen[split] = words | prints
+    assert not seen["train"] & seen["val"] | seen["train"] & seen["test"] | seen["val"] & seen["test"]
+
+
+def test_twins_are_as_large_and_differ_in_one_part():
+    among_objects = 0
+    for index in range(12):
+        items, clutter = deal_things(3, "train", index, 6, 24)
+        assert len({thing.name for thing in items + clutter}) == 30
+        twins = [thing for thing in items + clutter if thing.like is not None]
+        among_objects += items[-1].like == 0
+        assert sum(thing.like is not None for thing in clutter) == 6
+        for twin in twins:
+            like = items[twin.like]
+            np.testing.assert_array_equal(twin.half_axes, like.half_axes)
+            same = []
+            for one, other in zip(twin.parts, like.parts, strict=True):
+                seen = len(one.texture) * (6 if one.shape == "box" else 3)  # a sleeve's top is within its tin
+                same.append((one.texture[:, :seen] == other.texture[:, :seen]).all())
+            assert not all(same) and (any(same) or len(same) == 1)  # a box or book is one solid with several faces
+    assert 2 < among_objects < 10
+
+
+def test_in_a_kitchen_a_quarter_of_the_objects_in_view_are_hidden_from_the_other_camera_and_sizes_are_real():
+    hidden: dict[str, list[bool]] = {"ego": [], "exo": []}  # by the query's kind
+    areas: dict[str, list[float]] = {"ego": [], "exo": []}
+    for index in range(8):
+        tabletop = build_tabletop(TakeId("train", index), KITCHEN)
+        pictures = [tabletop.pictures(float(second)) for second in range(3)]
+        area = {
+            camera: np.array([[100 * (p[camera].labels == k).mean() for k in range(1, 7)] for p in pictures])
+            for camera in tabletop.cameras
+        }
+        visible = {camera: percent >= 100 * REAL.least for camera, percent in area.items()}
+        for camera in tabletop.cameras:
+            areas[kind_of(camera)] += area[camera][visible[camera]].tolist()
+            for query, target in ((EGO, camera), (camera, EGO)) if camera != EGO else ():
+                asked = visible[query] & visible[target].any(0)  # a camera that never sees an object is left out
+                hidden[kind_of(query)] += (~visible[target][asked]).tolist()
+    for some in hidden.values():
+        assert len(some) > 100 and 0.15 < np.mean(some) < 0.35
+    ego, exo = (np.quantile(areas[kind], (0.25, 0.75)) for kind in ("ego", "exo"))
+    assert 0.02 < exo[0] < 0.06 and 0.15 < exo[1] < 0.45
+    assert 0.08 < ego[0] < 0.25 and 0.5 < ego[1] < 1.9
+
+
+def test_the_light_of_a_kitchen_differs_by_take_and_camera_and_the_pictures_follow_it():
+    lights = []
+    for index in range(3):
+        tabletop = build_tabletop(TakeId("val", index), replace(KITCHEN, clutter=3))
+        lit, lights_here, tabletop.lights = tabletop.pictures(0.0), tabletop.lights, {}
+        for camera, picture in tabletop.pictures(0.0).items():
+            expected = np.minimum(picture.image * lights_here[camera], 255)
+            np.testing.assert_allclose(lit[camera].image, expected, atol=0.51)
+            np.testing.assert_array_equal(lit[camera].labels, picture.labels)
+        lights += list(lights_here.values())
+    assert len({tuple(light) for light in lights}) == 9
+    assert min(map(np.min, lights)) > 0.15 and max(map(np.max, lights)) < 2.5
+    assert not build_tabletop(TakeId("val", 0), replace(KITCHEN, things="patterned")).lights
+
+
 @pytest.mark.parametrize(
     "options",
     [
         {},
         {"object_size": object_sizes(["0.01"])},
         {"object_size": REAL, "clutter": 12},
+        {"object_size": REAL, "clutter": 12, "things": "kitchen"},
         {"num_exo": 6, "num_objects": 2, "num_frames": 900},
     ],
 )

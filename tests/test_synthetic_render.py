@@ -133,3 +133,35 @@ def test_a_shadow_falls_on_the_side_away_from_the_sun_and_moves_off_with_height(
         np.testing.assert_allclose(darkest(height), -SUN[:2] / SUN[2] * height, atol=0.1)
     below = make_solid("ellipsoid", (0, 0, -4.0), (0.7, 0.7, 0.7))
     np.testing.assert_array_equal(cast_shadows(table, [below]).texture, table.texture)
+
+
+@pytest.mark.parametrize("shape", ["tube", "bowl"])
+def test_one_sees_into_what_is_open_above(shape):
+    """Against the nearest of many points on the wall, whose outward normal says which side is seen."""
+    at = {"half_axes": np.array([1.3, 1.1, 1.0]), "texture": np.full((8, 32, 3), 200, np.uint8)}
+    walls = [Solid(name, np.zeros(3), label=k, **at) for k, name in ((1, shape), (2, f"inner {shape}"))]
+    camera = Camera.look_at(np.array([1.0, -6.0, 4.5]), np.zeros(3), 200.0, (110, 150))
+    picture = render(camera, walls)
+    rng = np.random.default_rng(0)
+    angle, z = rng.uniform(0, 2 * np.pi, 400_000), rng.uniform(-1, 1 if shape == "tube" else 0, 400_000)
+    around = np.sqrt(1 - z * z) if shape == "bowl" else 1
+    unit = np.stack([np.cos(angle) * around, np.sin(angle) * around, z], 1)
+    normals = unit * ((1, 1, 0) if shape == "tube" else 1) / at["half_axes"]
+    points = walls[0].points(unit)
+    pixels, depth = camera.project(points)
+    order = np.argsort(-depth)  # the nearest is written last
+    cols, rows = np.rint(pixels[order]).astype(int).T
+    labels = np.zeros(camera.size, int)
+    labels[rows, cols] = np.where((normals * (camera.position - points)).sum(1) > 0, 1, 2)[order]
+    assert (labels == 2).mean() > 0.03 < (labels == 1).mean()
+    assert (labels != picture.labels).mean() < 0.02  # pixels on the outlines
+
+
+def test_fine_print_grays_where_a_smooth_solid_is_small():
+    texture = np.tile(np.uint8([[0, 255], [255, 0]]), (64, 6 * 64))[..., None].repeat(3, 2)
+    camera = Camera.look_at(np.array([0.0, -9.0, 0.0]), np.zeros(3), 61.0, (41, 41))
+    coarse, smooth = (
+        render(camera, [Solid("box", np.zeros(3), np.ones(3), texture, smooth=smooth)]).image[15:26, 15:26]
+        for smooth in (False, True)
+    )
+    assert smooth.std() < 3 < 20 < coarse.std()
