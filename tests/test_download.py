@@ -54,10 +54,9 @@ def get_split(tmp_path, mirror):
     def call():
         script(tmp_path / "bin" / "curl", CURL)
         log = str(tmp_path / "log")
-        return run("download_split.sh", path=tmp_path / "bin", SPLIT_URL=str(mirror), SPLIT_DIR=str(out), LOG=log)
+        return run("download_split.sh", path=tmp_path / "bin", SPLIT_URL=str(mirror), SPLIT_DIR=str(call.out), LOG=log)
 
-    out = tmp_path / "out"
-    call.out, call.log = out, tmp_path / "log"
+    call.out, call.log = tmp_path / "out", tmp_path / "log"
     return call
 
 
@@ -75,22 +74,19 @@ def test_the_split_is_downloaded_once(get_split, mirror):
 
 
 @pytest.mark.parametrize(
-    ("change", "message"),
+    ("name", "text", "message"),
     [
-        (lambda mirror: (mirror / "split.json").write_text("<html>not found</html>"), "holds 0 takes"),
-        (lambda mirror: (mirror / "split.json").unlink(), "could not get"),
-        (lambda mirror: (mirror / "correspondence_takes.txt").write_text(uid(0)), "holds 1 take, not 1334 takes"),
+        ("split.json", "<html>not found</html>", "holds 0 takes"),
+        ("split.json", None, "could not get"),
+        ("correspondence_takes.txt", uid(0), "holds 1 take, not 1334 takes"),
     ],
 )
-def test_a_split_that_is_not_the_benchmarks_is_not_kept(get_split, mirror, change, message):
-    change(mirror)
+def test_a_split_that_is_not_the_benchmarks_is_not_kept(get_split, mirror, name, text, message):
+    (mirror / name).unlink() if text is None else (mirror / name).write_text(text)
     result = get_split()
     assert result.returncode == 1
-    assert result.stderr.splitlines()[-1].startswith("error: ")
-    assert message in result.stderr
-    kept = sorted(tree(get_split.out))
-    assert kept in ([], ["split.json"])
-    assert ("split.json" in kept) == ("1334" in message)
+    assert result.stderr.splitlines()[-1].startswith("error: ") and message in result.stderr
+    assert sorted(tree(get_split.out)) == ([] if name == "split.json" else ["split.json"])
 
 
 def test_a_split_of_the_users_own_is_not_overwritten(get_split):
@@ -187,15 +183,9 @@ def test_it_stops_when_one_take_after_the_other_fails(get_takes):
     assert "error: five takes in a row failed; stopped" in result.stderr
 
 
-@pytest.mark.parametrize(
-    ("flags", "message"),
-    [
-        (["--uids_path", "/nowhere/uids.txt"], "no file /nowhere/uids.txt; get it with bash data/download_split.sh"),
-        (["--out_dir"], "--out_dir needs a value"),
-    ],
-)
-def test_wrong_flags_are_one_line(get_takes, flags, message):
-    result = get_takes("take-a\n", *flags)
-    assert result.returncode == 1
-    assert result.stderr.startswith(f"error: {message}")
-    assert result.stderr.count("\n") == 1
+def test_wrong_flags_are_one_line(get_takes):
+    missing = "no file /nowhere/uids.txt; get it with bash data/download_split.sh or give --uids_path"
+    value = "--out_dir needs a value; see --help"
+    for flags, message in ((["--uids_path", "/nowhere/uids.txt"], missing), (["--out_dir"], value)):
+        result = get_takes("take-a\n", *flags)
+        assert (result.returncode, result.stderr) == (1, f"error: {message}\n")

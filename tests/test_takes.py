@@ -1,7 +1,6 @@
 """The raw data set is read as the downloader lays it out; what is malformed is named in one line."""
 
 import json
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -17,7 +16,6 @@ from formats.takes import (
     read_split,
     read_splits,
     read_takes,
-    video_path,
 )
 
 MASK = np.tri(6, 9, dtype=np.uint8)
@@ -34,12 +32,6 @@ def raw_take(**changes):
 def test_ego_cameras_start_with_aria():
     kinds = {"aria01_214-1": "ego", "aria07_214-1": "ego", "cam01": "exo", "gp06": "exo", "not_aria01": "exo"}
     assert {camera: kind_of(camera) for camera in kinds} == kinds
-
-
-def test_videos_lie_in_the_folder_of_the_take_name():
-    assert video_path(Path("takes"), "lab_1", "cam01") == Path("takes/lab_1/frame_aligned_videos/cam01.mp4")
-    small = video_path(Path("takes"), "lab_1", "cam01", downscaled=True)
-    assert small == Path("takes/lab_1/frame_aligned_videos/downscaled/448/cam01.mp4")
 
 
 def test_a_data_sets_own_split_file_comes_first(tmp_path, monkeypatch):
