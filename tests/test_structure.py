@@ -1,13 +1,14 @@
 """The form of the repository: who may import whom, what importing does, what --help says, and the flags in the docs."""
 
 import ast
+import contextlib
 import functools
-import json
+import io
 import os
 import re
+import runpy
 import subprocess
 import sys
-import tempfile
 from pathlib import Path
 
 import pytest
@@ -44,43 +45,18 @@ def module_of(path: Path) -> str:
     return name_of(path).removesuffix(".py").removesuffix("/__init__").replace("/", ".")
 
 
-HELP = """
-import json, os, runpy, sys, traceback
-import cv2, matplotlib.pyplot, torch, torchvision  # what takes long, once for all scripts
-
-texts = {}
-for name in sys.argv[1:]:
-    read, write = os.pipe()
-    if os.fork() == 0:
-        os.dup2(write, 1)
-        os.dup2(write, 2)
-        os.close(write)
-        sys.path[0], sys.argv = os.path.dirname(name), [name, "--help"]  # as for `python name --help`
-        status = 1
-        try:
-            runpy.run_path(name, run_name="__main__")
-        except SystemExit as end:
-            status = end.code or 0
-        except BaseException:
-            traceback.print_exc()
-        sys.stdout.flush()
-        os._exit(status)  # without a second of taking everything down
-    os.close(write)
-    text = open(read).read()
-    texts[name] = os.waitstatus_to_exitcode(os.wait()[1]), text
-print(json.dumps(texts))
-"""
-
-
 @functools.cache
 def helps() -> dict[str, tuple[int, str]]:
     """Exit status and text of every script's --help, by the script's name."""
-    environment = {**os.environ, "COLUMNS": "500"}
-    words = [sys.executable, "-c", HELP, *map(str, SCRIPTS)]
-    with tempfile.TemporaryDirectory() as elsewhere:  # a script that goes to work instead of printing help runs on
-        done = subprocess.run(words, capture_output=True, text=True, env=environment, cwd=elsewhere, timeout=600)
-    assert done.returncode == 0, done.stderr
-    texts = {name_of(Path(name)): told for name, told in json.loads(done.stdout).items()}
+    texts = {}
+    for path in SCRIPTS:
+        text = io.StringIO()
+        with pytest.MonkeyPatch.context() as patch, contextlib.redirect_stdout(text), pytest.raises(SystemExit) as end:
+            patch.setenv("COLUMNS", "500")
+            patch.setattr(sys, "argv", [str(path), "--help"])
+            patch.setattr(sys, "path", list(sys.path))
+            runpy.run_path(str(path), run_name="__main__")
+        texts[name_of(path)] = end.value.code or 0, text.getvalue()
     shell = subprocess.run(["bash", ROOT / "data/download_uids.sh", "--help"], capture_output=True, text=True)
     return texts | {"data/download_uids.sh": (shell.returncode, shell.stdout)}
 
