@@ -150,9 +150,8 @@ def claim_data_dir(data_dir: Path, downscaled: bool) -> None:
         return
     former = read_json(path, "delete it if the frames beside it may stay")
     if former != source:
-        videos = former.get("videos") if isinstance(former, dict) else former
         remedy = f"give another --outputpath, or {'leave out' if downscaled else 'add'} --downscaled"
-        raise UserError(f"{data_dir} was made of {videos} videos, not of {source['videos']}; {remedy}")
+        raise UserError(f"{data_dir} was made of {former['videos']} videos, not of {source['videos']}; {remedy}")
 
 
 def shrink(image: np.ndarray, max_rows: int) -> np.ndarray:

@@ -105,13 +105,11 @@ def read_frames(index: VideoIndex, wanted: Sequence[int], pixels: str = "bgr24")
 
     `pixels`: "bgr24", as OpenCV has them, or "rgb24".
 
-    Raises VideoError if the video is damaged where a wanted frame depends on it, IndexError if it is too short.
+    Raises VideoError if the video is damaged where a wanted frame depends on it.
     """
     wanted = np.asarray(wanted, np.int64)
     if len(wanted) == 0:
         return
-    if wanted[0] < 0 or wanted[-1] >= len(index) or (np.diff(wanted) <= 0).any():
-        raise IndexError(f"frames {wanted[0]}..{wanted[-1]} do not ascend within the {len(index)} of {index.path}")
     done = 0
     if index.pts is not None:
         try:

@@ -118,8 +118,3 @@ def test_a_picture_of_another_size_is_named(tmp_path):
     cv2.imwrite(str(folder / "2.png"), numbered_image(2, (48, 96)))
     with pytest.raises(UserError, match="2.png is 96x48, the first frame 192x96"):
         list(open_footage(folder).read([0, 1]))
-
-
-def test_a_camera_that_ended_before_the_others_began_is_named(cameras):
-    with pytest.raises(UserError, match=r"late.mp4 ends before the other cameras begin; look at --offset"):
-        synchronize({name: cameras[name] for name in ("head", "late")}, {"late": 60}, "head")

@@ -157,7 +157,6 @@ def test_a_single_mask_and_coco_are_enough(inputs, tmp_path):
         ({"masks": "head={}/photos/0000.jpg"}, "0000.jpg holds no masks; give a folder"),
         ({"masks": "head={}/masks/head", "offset": f"{LEFT}=80"}, "left.mp4 ends before"),
         ({"masks": "head={}/masks/head", "offset": [f"{HEAD}=69"]}, "no mask shows an object in a frame that all"),
-        ({"videos": ["head={}/head.mp4", "photos={}/nothing"], "offset": []}, "no file "),
     ],
 )
 def test_what_cannot_be_is_said_in_one_line_and_nothing_is_written(inputs, tmp_path, options, message):

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from data import process_data
-from formats.masks import decode_mask, encode_lzstring, encode_mask
+from formats.masks import encode_lzstring, encode_mask
 from tests.made import EGO
 from tests.made.scripts import exit_status
 from tests.made.videos import make_video, read_number
@@ -118,16 +118,6 @@ def assert_complete(data_dir: Path, uid: str, without: tuple[str, ...] = (), fra
 def read_frames(data_dir: Path, uid: str, camera: str) -> dict[int, int]:
     """Each frame's number by its name and by its picture."""
     return {int(p.stem): read_number(cv2.imread(str(p))) for p in (data_dir / uid / camera).iterdir()}
-
-
-def assert_consistent(data_dir: Path, uid: str) -> None:
-    """Every frame of every pair is there, on both sides."""
-    for cameras in json.loads((data_dir / uid / "annotation.json").read_text())["masks"].values():
-        needed = {frame for masks in cameras.values() for frame in masks}
-        if any(camera.startswith("aria") for camera in cameras) and len(cameras) > 1:
-            assert all((data_dir / uid / camera / f"{frame}.jpg").exists() for camera in cameras for frame in needed)
-        for masks in cameras.values():
-            assert all(decode_mask(rle).any() for rle in masks.values())
 
 
 def process(root: Path, *flags: object) -> int:
