@@ -37,7 +37,7 @@ from evaluation.outputs import (
     write_outputs,
 )
 from evaluation.pages import PAGE, change_card, comparison_sections, write_page
-from evaluation.plots import draw_comparison_plots
+from evaluation.plots import draw_plots
 from evaluation.protocols import OFFICIAL_RULE, PROTOCOLS, under_protocols
 from evaluation.score import SplitScores, left_out, score_file
 from evaluation.summary import take_names, without_nan
@@ -129,7 +129,7 @@ def compare_files(
             change_card(group, picture, names, takes[group[0].take_uid])
             for picture, *group in zip(pictures, *shown, strict=True)
         ]
-        sections = comparison_sections(comparison, draw_comparison_plots(folder, names, cases), cards)
+        sections = comparison_sections(comparison, draw_plots(folder, names, cases), cards)
         write_page(folder, " against ".join(names), lead, warnings, sections)
         write_json(folder / "comparison.json", comparison, indent=1)
         write_cases(folder / "cases.csv", names, cases)

@@ -16,7 +16,7 @@ import numpy as np
 
 from formats.geometry import EVAL_SIDE, Size
 
-BOUNDARY_TOLERANCE = 0.008  # of the image's diagonal
+BOUNDARY_TOLERANCE = 0.008  # of the image's diagonal: 5 pixels for 270x480, 6 for 480x480
 LOCATION_SCALE = math.hypot(EVAL_SIDE, EVAL_SIDE)  # pixels; the same for every image size
 Box = tuple[int, int, int, int]  # left, top, width, height in pixels; the last two are 0 around an empty mask
 
@@ -126,7 +126,7 @@ def score_masks(truth: CutOut, prediction: np.ndarray, others: Sequence[CutOut] 
     others = [other for other in others if other.pixels]
     return MaskScores(
         iou=iou(*pair),
-        contour_accuracy=contour_accuracy(*pair, radius=boundary_radius(truth.size)),
+        contour_accuracy=contour_accuracy(*pair, radius=math.ceil(BOUNDARY_TOLERANCE * math.hypot(*truth.size))),
         location_error=distance,
         location_error_corrected=location_error(*boxes, truth.size, official=False),
         mask_presence=(truth.pixels > 0) == (predicted_pixels > 0),
@@ -188,11 +188,6 @@ def boundary(mask: np.ndarray) -> np.ndarray:
     out[-1, :-1] = mask[-1, :-1] ^ mask[-1, 1:]
     out[:-1, -1] = mask[:-1, -1] ^ mask[1:, -1]
     return out
-
-
-def boundary_radius(size: Size) -> int:
-    """How far, in pixels, a contour of an image of `size` may be off: 5 for 270x480, 6 for 480x480."""
-    return math.ceil(BOUNDARY_TOLERANCE * math.hypot(*size))
 
 
 def location_error(truth: Box, prediction: Box, size: Size, official: bool = True) -> float:

@@ -29,22 +29,15 @@ STYLE = {
 BY_SIZE = "plots/iou_by_size.svg"
 
 
-def draw_report_plots(folder: Path, cases: Sequence[Case]) -> dict[str, str]:
-    """Write the plots of a report -> the caption of each by its path; none if no object is visible."""
-    if not any(case.visible for case in cases):
-        return {}
-    with new_plot(folder / BY_SIZE) as axes:
-        iou_by_size(axes, [cases], ["mean"])
-    return {BY_SIZE: "IoU by the size of the true mask in the target image"}
-
-
-def draw_comparison_plots(folder: Path, names: Sequence[str], cases: Sequence[Sequence[Case]]) -> dict[str, str]:
-    """Write the plots of a comparison, one of all files, then one for each but the first -> their captions by path."""
+def draw_plots(folder: Path, names: Sequence[str], cases: Sequence[Sequence[Case]]) -> dict[str, str]:
+    """Write the plots of a page, one of all its results files, then one for each but the first -> their captions by
+    path; none if no object is visible.
+    """
     if not any(case.visible for case in cases[0]):
         return {}
     with new_plot(folder / BY_SIZE) as axes:
         iou_by_size(axes, cases, names)
-    plots = {BY_SIZE: "mean IoU by the size of the true mask in the target image"}
+    plots = {BY_SIZE: ("mean " if len(cases) > 1 else "") + "IoU by the size of the true mask in the target image"}
     means = take_means(cases)
     for number, name in enumerate(names[1:], 1):
         path = f"plots/takes_{number}.svg"

@@ -18,7 +18,7 @@ from evaluation.case_pictures import choose, draw_gallery
 from evaluation.options import add_reading_options, add_truth_options, open_truth
 from evaluation.outputs import beside, default_results, output_folder, summarize_file, write_outputs
 from evaluation.pages import PAGE, report_card, report_sections, write_page
-from evaluation.plots import draw_report_plots
+from evaluation.plots import draw_plots
 from evaluation.score import left_out, score_file
 from evaluation.summary import take_names
 from evaluation.tables import headline, split_title
@@ -51,7 +51,7 @@ def main(argv: list[str] | None = None) -> None:
     with output_folder(out, "report") as folder:
         pictures = draw_gallery(folder, truth, args.setting, {"": results}, [shown])
         cards = [report_card(case, path, names[case.take_uid]) for case, path in zip(shown, pictures, strict=True)]
-        sections = report_sections(summary, draw_report_plots(folder, scores.cases), cards)
+        sections = report_sections(summary, draw_plots(folder, ["mean"], [scores.cases]), cards)
         title = f"Object correspondence, {args.setting}, {split_title(truth.split)}"
         lead = f"{headline(summary)}; results of {results}"
         write_page(folder, title, lead, left_out(truth, scores), sections)
