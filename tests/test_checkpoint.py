@@ -185,21 +185,6 @@ def test_a_related_model_gives_the_tensors_that_fit_and_the_rest_is_listed(form,
     assert "net.cls_branch.mlp.0.weight: (32, 100) instead of (32, 784)" in left_out
 
 
-@pytest.mark.parametrize(
-    "options", [{}, {"layer_types": "I C I C"}, {"similarity_prior": True, "zoom": 2, "pos_weight": 0.3}]
-)
-def test_the_options_that_a_file_holds_make_a_network_in_which_all_of_it_fits(options, tmp_path):
-    backbone = make_backbone("efficientnet_lite0")
-    model = XSegTx(XSegTxConfig("tiny", 96, feature_channels=backbone.channels, **options))
-    closer_look = "zoom" in options
-    save_checkpoint(tmp_path / "net.pth", backbone, model, arguments={"closer_look": closer_look, "lr": 1})
-    found = stored_options(tmp_path / "net.pth")
-    assert found.pop("closer_look") == closer_look and found.pop("backbone") == "efficientnet_lite0"
-    again = XSegTx(XSegTxConfig(**found, feature_channels=112))
-    assert load_matching(again, tmp_path / "net.pth") == (list(model.state_dict()), [])
-    assert again.config == model.config
-
-
 def test_a_published_file_tells_its_options_by_its_tensors_and_a_related_model_tells_none(tmp_path):
     found = stored_options(published_file(tmp_path / "net.pth"))
     assert (found["mode"], found["input_size"], found["backbone"]) == ("small", 480, "moco")

@@ -11,11 +11,9 @@ from formats.processed import ProcessedTake
 from inference import demo
 from inference.interactive import answer_take, object_at, read_layer, read_upload, take_uids
 from inference.predictor import Predictor
-from tests.made import EGO, ROOT
+from tests.made import EGO
 from tests.made.networks import make_network
 from tests.made.processed import LAYOUT, make_take
-
-PHOTO = ROOT / "assets/samples/motorcycle/query.jpg"
 
 
 @pytest.fixture(scope="module")

@@ -69,7 +69,6 @@ def test_visualize_writes_a_track_as_a_video(root, tmp_path):
         (["--camera", "cam03"], "fits --camera 'cam03'; there are 'aria01_214-1', 'cam01', 'cam02'"),
         (["--frame", "55"], "fits --frame 55; there are 0, 30, 60"),
         (["--object", "cup_0", "--frame", "60", "--camera", "cam01"], "none of these objects is visible"),
-        (["--split", "test2"], "no split 'test2'"),
     ],
 )
 def test_visualize_says_why_there_is_nothing_to_see(root, tmp_path, wanted, message):

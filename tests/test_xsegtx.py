@@ -84,14 +84,6 @@ def test_matching_in_pieces_equals_forward(layers):
     assert largest_difference(Prediction(prediction.query_mask_prob, *found), prediction) < 1e-6
 
 
-def test_a_sample_does_not_depend_on_the_others_in_its_batch():
-    model, features, blocked = make_model(), make_features(4), make_blocked(4)
-    with torch.no_grad():
-        together = model(*views(features, blocked))
-        alone = [model(*views([x[i : i + 1] for x in features], blocked[i : i + 1])) for i in range(4)]
-    assert largest_difference(together, Prediction(*map(torch.cat, zip(*alone, strict=True)))) < 1e-5
-
-
 def test_a_view_with_every_token_blocked_counts_as_not_blocked():
     model, features = make_model(), make_features()
     blocked = torch.zeros(2, 36, dtype=torch.bool)

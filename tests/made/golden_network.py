@@ -17,11 +17,6 @@ from model.backbone import Backbone, mask_to_image, normalize_image, resnet50_ba
 from model.features import View
 from model.xsegtx import XSegTx
 
-GAINS = {  # by the name's ending or a part of it
-    "0.weight": 4.0,
-    "feat_proj.weight": 100.0,
-    "cross_encoder_layer.cross_encoder_layer.self_attn": 2.0,
-}
 CONSTANTS = {"bn3.bias": -3.0, "cls_branch.conv.bias": 1.0}
 CASES = {  # name: (samples, those that are negatives, those whose target tokens are blocked outside the mask)
     "batch3": ([1, 2, 3], [2], [3]),
@@ -50,11 +45,10 @@ def golden_tensor(name: str, shape: tuple[int, ...]) -> np.ndarray:
 
 def _gain(name: str) -> float:
     if name == "0.weight":  # the stem; other names end in it too
-        return GAINS["0.weight"]
+        return 4.0
     if name.endswith("feat_proj.weight"):
-        return GAINS["feat_proj.weight"]
-    inner = "cross_encoder_layer.cross_encoder_layer.self_attn"
-    return GAINS[inner] if inner in name else 1.0
+        return 100.0
+    return 2.0 if "cross_encoder_layer.cross_encoder_layer.self_attn" in name else 1.0
 
 
 def fill(module: nn.Module) -> None:
