@@ -59,7 +59,7 @@ def test_training_is_measured_by_loader_step_and_recipe():
 
 def test_training_options_trains_and_scores(tmp_path):
     small = ("--takes", 1, "--test_takes", 2, "--input_size", 48, "--steps", 54, "--seeds", 0, "--jobs", 1)
-    only = ("--variants", "paper", "--settings", "ego-exo", "--video_size", "tiny")
+    only = ("--variants", "paper", "--settings", "ego-exo", "--video_size", "tiny", "--", "--precision", "fp32")
     lines = lines_of(run_main(training_options.main, "--out_dir", tmp_path, *small, *only))
     assert lines[1] == "ego-exo: IoU, right object, existence; mean (lowest to highest) of 1 seeds"
     assert re.fullmatch(r"  paper +(  +[\d.nan]+ \([\d.nan]+ to [\d.nan]+\)){3}", lines[2])
