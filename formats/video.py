@@ -133,7 +133,6 @@ def _plan(index: VideoIndex, wanted: np.ndarray) -> np.ndarray:
     targets = index.packet[wanted]
     key = np.searchsorted(index.key_pts, index.pts[wanted], side="right") - 1
     starts = np.where(key >= 0, index.key_packet[np.maximum(key, 0)], 0)
-    starts = np.minimum(starts, targets)
     depth = np.zeros(index.num_packets + 1, np.int64)
     np.add.at(depth, starts, 1)
     np.add.at(depth, targets + 1, -1)

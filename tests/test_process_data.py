@@ -108,6 +108,10 @@ def test_a_take_of_own_cameras_says_how_one_becomes_the_ego_camera(root):
     (root / "takes.json").write_text(json.dumps([{"take_uid": A, "cameras": cameras}]))
     assert process(root) == 0
     assert json.loads((root / "processed" / A / "annotation.json").read_text())["is_ego"] == {"headcam": True}
+    cameras[1]["is_ego"] = True
+    (root / "takes.json").write_text(json.dumps([{"take_uid": A, "cameras": cameras}]))
+    assert process(root) == 0
+    assert json.loads((root / "processed" / A / "annotation.json").read_text())["is_ego"].keys() == set(names.values())
 
 
 def test_downscaled_videos_are_read_by_a_flag_and_keep_their_size(root, capsys):
@@ -345,6 +349,14 @@ def test_a_short_video_or_a_corrupt_mask_costs_frames_only_in_all_cameras_of_the
     for camera in CAMERAS:
         assert sorted(read_frames(out, A, camera)) == list(range(0, lengths.get(camera, 95), 30))
     assert_complete(out, B)
+
+
+def test_a_take_whose_ego_video_is_broken_when_a_frame_is_missing_is_no_longer_complete(root):
+    assert process(root, "--uids", A) == 0
+    (root / "processed" / A / EGO / "30.jpg").unlink()
+    add_noise(root)
+    assert process(root, "--uids", A) == 1
+    assert not (root / "processed" / A / "annotation.json").exists()
 
 
 def test_an_annotated_take_that_is_in_no_split_is_counted_and_left_out(root, capsys):
