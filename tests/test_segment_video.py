@@ -51,6 +51,7 @@ def found(inputs, tmp_path_factory) -> Path:
     out = tmp_path_factory.mktemp("made") / "found"
     done = call(inputs, out, "--offset", "left=4", "--height", 96)
     assert done.returncode == 0, done.stderr
+    assert {path.name for path in out.iterdir()} == {"masks", "video.mp4", "existence.csv", "existence.png"}
     return out
 
 
