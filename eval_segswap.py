@@ -34,9 +34,10 @@ from common.files import write_json
 from common.parallel import default_workers, loader_failures, loader_workers, split_by_work, start_loader_worker
 from formats.processed import ProcessedTake
 from formats.takes import find_split_path, read_split
+from inference.memory import CHOICES, HELP
 from inference.own_method import MethodMatcher
 from inference.predict_takes import AnyMatcher, ChunkDataset, ChunkPlan, Plans, plan_chunks, predict_takes
-from inference.predictor import Predictor
+from inference.predictor import MEMORY_DEFAULT, Predictor
 from inference.resumable_run import ResumableRun
 from model.device import PRECISION_HELP, PRECISIONS, default_precision, resolve_device
 
@@ -46,7 +47,14 @@ CHECKPOINT_DIRS = {
     "ego-exo": ("egoexo_v2_480x480", BOTH_DIR),
     "exo-ego": ("egoexo_v2_480x480_reverse", BOTH_DIR),
 }
-NETWORK_OPTIONS = ("ckpt_path", "backbone_weights", "precision", "batch_size", "compile")  # not of an own method
+NETWORK_OPTIONS = (
+    "ckpt_path",
+    "backbone_weights",
+    "precision",
+    "batch_size",
+    "compile",
+    "memory",
+)  # not of an own method
 SKIPPED_STATUS = 3  # the results file is there, but takes are missing from it
 
 
@@ -66,6 +74,7 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     add("--device", default="auto", help="auto, cpu, cuda, cuda:1 or mps")
     add("--precision", choices=PRECISIONS, help=PRECISION_HELP)
     add("--batch_size", type=at_least(1), help="pairs that the network takes at once (default: by the device's memory)")
+    add("--memory", choices=CHOICES, help=f"{HELP} ({MEMORY_DEFAULT})")
     workers = "processes that read and letterbox; 0: none but this one (default: 1 beside a CPU, up to 8 beside a GPU)"
     add("--num_workers", type=at_least(0), help=workers)
     add("--compile", action="store_true", help="torch.compile; on a CPU only the transformer, as backbones take long")
@@ -85,8 +94,10 @@ def main(argv: list[str] | None = None) -> int:
         torch.cuda.set_device(device)  # else other GPUs are touched, too
     matcher, source = load_matcher(args, device, world, rank)
     uids = read_split(args.splits_path or find_split_path(args.data_path), args.split)
-    plans, failed = plan_takes(uids, args, matcher.batch_size)
+    memory = matcher.memory.choice if matcher.memory else "none"
+    plans, failed = plan_takes(uids, args, matcher.batch_size, memory)
     more = {"predictor": matcher.class_name, "predictor_args": matcher.arguments} if args.predictor else {}
+    more |= {} if memory == "none" else {"memory": memory}
     run = ResumableRun(args.out_path, args.setting, args.split, source, matcher.precision, matcher.batch_size, **more)
     with run.claimed() if rank == 0 else contextlib.nullcontext():
         if world > 1:
@@ -114,7 +125,8 @@ def load_matcher(args: argparse.Namespace, device: torch.device, world: int, ran
     else:
         source = args.ckpt_path or default_checkpoint(args.setting)
         precision = args.precision or default_precision(device)
-        predictor = Predictor.load(source, device, precision, args.batch_size, args.compile, args.backbone_weights)
+        options = (device, precision, args.batch_size, args.compile, args.backbone_weights, args.memory)
+        predictor = Predictor.load(source, *options)
         matcher = predictor.matcher
         description = f"{source}: {predictor.description}, on {world} x {device} in {precision}"
         if rank == 0 and predictor.settings and args.setting not in predictor.settings:
@@ -151,12 +163,12 @@ def default_checkpoint(setting: str) -> Path:
     raise UserError(f"no checkpoint {paths[0]}; train one with `cd train && bash {script}` or give --ckpt_path")
 
 
-def plan_takes(uids: list[str], args: argparse.Namespace, batch_size: int) -> tuple[Plans, dict[str, str]]:
+def plan_takes(uids: list[str], args: argparse.Namespace, batch_size: int, memory: str) -> tuple[Plans, dict[str, str]]:
     """The plan of each take, and why others cannot be read. UserError if there is nothing to do."""
     plans, failed = {}, {}
     for uid in uids:
         try:
-            plans[uid] = plan_chunks(ProcessedTake.read(args.data_path, uid), args.setting, batch_size)
+            plans[uid] = plan_chunks(ProcessedTake.read(args.data_path, uid), args.setting, batch_size, memory)
         except UserError as error:
             failed[uid] = str(error)
     if not plans:

@@ -23,7 +23,7 @@ class MaskedCosine:
 
     def predict(self, frame):
         images = torch.from_numpy(np.stack(list(frame.images.values()))).to(self.device)  # (N, side, side, 3)
-        features = dict(zip(frame.images, self.encoder.images(images)[0], strict=True))  # (C, side / 16, side / 16)
+        features = dict(zip(frame.images, self.encoder.images(images).feat, strict=True))  # (C, side / 16, side / 16)
         return [self.find(self.feature(frame, pair, features), features[pair.target_camera]) for pair in frame.pairs]
 
     def feature(self, frame, pair, features):

@@ -65,7 +65,7 @@ class Method:
     @torch.no_grad()
     def predict(self, frame):
         images = torch.from_numpy(np.stack(list(frame.images.values()))).to(self.device)  # (N, side, side, 3)
-        features = dict(zip(frame.images, self.encoder.images(images)[0][:, None], strict=True))
+        features = dict(zip(frame.images, self.encoder.images(images).feat[:, None], strict=True))
         answers = []
         for pair in frame.pairs:
             mask = torch.from_numpy(frame.masks[pair[:2]])[None].to(self.device)
@@ -94,7 +94,7 @@ def main(argv: list[str] | None = None) -> None:
     with loader_failures(), tqdm(batches, unit="step") as bar:
         for batch in bar:
             batch = batch.to(device)
-            (query, _), (target, _) = encoder.images(batch.query_image), encoder.images(batch.target_image)
+            query, target = (encoder.images(image).feat for image in (batch.query_image, batch.target_image))
             prediction = network(query, target, batch.query_mask)
             losses = compute_losses(prediction, batch, LossWeights())
             optimizer.zero_grad()

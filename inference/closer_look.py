@@ -4,6 +4,8 @@ look in images `zoom` times as large as the network's input, and what two answer
 All of it happens on the device, without waiting for it: no step depends on what an earlier one has found.
 """
 
+from collections.abc import Sequence
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -40,15 +42,15 @@ class CloserLook:
         seen = torch.where(fits[:, None, None], closer, masks[:, :: self.zoom, :: self.zoom])
         return seen, torch.where(fits[:, None], corner, -1)
 
-    def place(self, prob: Tensor, similarity: Similarity) -> Tensor:
+    def place(self, prob: Tensor, similarity: Similarity, hints: Sequence[Tensor] = ()) -> Tensor:
         """Where to look again: the corner of the crop around the cells that are likely and similar to the object, by
-        the first look's answer, probabilities (P, S, S). It is the best cell, or the best nine, as a small object has
-        but one and a large one stands out only as a whole, with those around that are nearly as good: a large object
-        should not be cut off.
+        the first look's answer, probabilities (P, S, S), and by further `hints`, (P, k h, k w) each. It is the best
+        cell, or the best nine, as a small object has but one and a large one stands out only as a whole, with those
+        around that are nearly as good: a large object should not be cut off.
         """
         wide = F.avg_pool2d(similarity.parts, 3, 1, 1, count_include_pad=False)
         similar = torch.maximum(similarity.parts, WIDE_WEIGHT * wide)
-        score = similar + ANSWER_WEIGHT * F.adaptive_max_pool2d(prob, similar.shape[1:])
+        score = sum(hints, similar + ANSWER_WEIGHT * F.adaptive_max_pool2d(prob, similar.shape[1:]))
         best, place = score.flatten(1).max(1)
         center = torch.stack((place // score.shape[2], place % score.shape[2]), 1)  # (P, 2)
         line = torch.arange(score.shape[1], device=score.device)

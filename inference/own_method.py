@@ -59,7 +59,7 @@ class Method(Protocol):
 class MethodMatcher:
     """Used like a `Matcher`, a frame at a time: each chunk's batch is a `Frame`."""
 
-    batch_size, precision = 1, None
+    batch_size, precision, memory = 1, None, None
 
     def __init__(self, name: str, *arguments: str, device: torch.device):
         """name: `my_method.py:Method`; arguments: `key=value`. `self.arguments` has them by key, and in the place of a

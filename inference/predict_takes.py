@@ -36,6 +36,7 @@ class ChunkPlan(NamedTuple):
     frames: tuple[int, ...]
     pair_count: int
     planes: int  # of S x S bytes that the chunk takes: three per image, one per mask
+    remember: bool = False  # only its query views are read, for the memory
 
 
 @dataclass(frozen=True)
@@ -84,11 +85,13 @@ def pairs_by_frame(take: ProcessedTake, setting: str) -> dict[int, list[CameraPa
     return dict(sorted(frames.items()))
 
 
-def plan_chunks(take: ProcessedTake, setting: str, batch_size: int) -> TakeChunks:
-    """Cut a take into chunks of at most `batch_size` pairs, or of one frame where that has more."""
+def plan_chunks(take: ProcessedTake, setting: str, batch_size: int, memory: str = "none") -> TakeChunks:
+    """Cut a take into chunks of at most `batch_size` pairs, or of one frame where that has more. With a memory, of one
+    frame, as each needs the answers of the last; and a memory of all is shown the query views before.
+    """
     chunks, frames, count, planes = [], [], 0, 0
     for frame, pairs in pairs_by_frame(take, setting).items():
-        if frames and count + len(pairs) > batch_size:
+        if frames and (count + len(pairs) > batch_size or memory != "none"):
             chunks.append(ChunkPlan(take.uid, take.digest, tuple(frames), count, planes))
             frames, count, planes = [], 0, 0
         frames.append(frame)
@@ -97,6 +100,8 @@ def plan_chunks(take: ProcessedTake, setting: str, batch_size: int) -> TakeChunk
         planes += 3 * len(images) + len({(pair.object_name, pair.query_camera) for pair in pairs})
     if frames:
         chunks.append(ChunkPlan(take.uid, take.digest, tuple(frames), count, planes))
+    if memory == "all":
+        chunks = [chunk._replace(pair_count=0, remember=True) for chunk in chunks] + chunks
     query_frames = {pair: list(take.masks[pair.object_name][pair.query_camera]) for pair in take.camera_pairs(setting)}
     return TakeChunks(take.uid, take.digest, take.subsample_idx, list(take.masks), query_frames, chunks)
 
@@ -125,11 +130,18 @@ class ChunkDataset(Dataset):
                 self.pairs = pairs_by_frame(self.take, self.setting)
             if self.take.digest != plan.digest:
                 return UnreadableChunk(plan, "it was processed again in the meantime; run the same command again")
-            frames = [read_pairs(self.take, number, self.pairs[number], self.side) for number in plan.frames]
+            frames = [read_pairs(self.take, number, self.asked(plan, number), self.side) for number in plan.frames]
         except (UserError, OSError) as error:
             return UnreadableChunk(plan, str(error))
         pairs = [(pair, frame.number, frame.video_sizes[pair[2]]) for frame in frames for pair in frame.pairs]
         return Chunk(plan, pairs, frames[0] if self.single else batch_of(frames))
+
+    def asked(self, plan: ChunkPlan, number: int) -> list[CameraPair]:
+        """The pairs of a frame; only for the memory, each query view is its own target."""
+        if not plan.remember:
+            return self.pairs[number]
+        tracks = dict.fromkeys(pair[:2] for pair in self.pairs[number])
+        return [CameraPair(name, camera, camera) for name, camera in tracks]
 
 
 def read_pairs(take: ProcessedTake, number: int, pairs: Sequence[CameraPair], side: int | None) -> Frame:
@@ -163,6 +175,8 @@ def batch_of(frames: Sequence[Frame]) -> PairBatch:
         mask_image=torch.tensor([image_index[number, camera] for number, _, camera in masks]),
         pair_mask=torch.tensor([mask_index[(number, *pair[:2])] for number, pair in pairs]),
         pair_target=torch.tensor([image_index[number, pair.target_camera] for number, pair in pairs]),
+        take=frames[0].take_uid,
+        names=[pair for _, pair in pairs],
     )
 
 
@@ -207,6 +221,10 @@ def predict_chunks(
     """
     waiting = None
     for chunk in itertools.chain(chunks, [None]):
+        if isinstance(chunk, Chunk) and chunk.plan.remember:
+            with stage(seconds, "network"):
+                matcher.remember(chunk.batch)
+            continue
         with stage(seconds, "network"):
             started = start_prediction(matcher, chunk) if isinstance(chunk, Chunk) else (None, None, None)
             if waiting and (done := waiting[-1]):

@@ -5,7 +5,7 @@ mask, existence = predictor.segment(query_image, query_mask, target_image)
 mask, existence = predictor.segment(query_image, None, target_image, query_box=(left, top, right, bottom))
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -15,23 +15,28 @@ from PIL.Image import Image
 from common.arguments import SETTINGS
 from common.errors import UserError
 from formats.geometry import letterbox
+from formats.processed import CameraPair
 from inference.cut_out import Box, cut_out
 from inference.matcher import Matcher, PairBatch, mask_in_image
+from inference.memory import Memory
 from inference.pictures import as_image, as_mask
 from model.checkpoint import load_checkpoint
 from model.device import resolve_device
 
 SHIPPED = Path(__file__).resolve().parents[1] / "model" / "pretrained" / "xsegtx_tiny.pth"  # trained on rendered takes
+MEMORY_DEFAULT = "default: past, or none for a network without a pointer"
 CKPT_HELP = f"checkpoint (default: {SHIPPED.name}, the network of this repository)"
 
 
 class Predictor:
     """`matcher` predicts whole batches of pairs, as eval_segswap.py does; `segment` one pair. `description` is of the
-    network; `settings` are those that it was trained for, none if the checkpoint does not say.
+    network; `settings` are those that it was trained for, none if the checkpoint does not say; `memory` what it was
+    loaded with.
     """
 
     def __init__(self, matcher: Matcher, description: str = "", settings: Sequence[str] = ()):
         self.matcher, self.description, self.settings = matcher, description, settings
+        self.memory = matcher.memory.choice if matcher.memory else "none"
 
     @classmethod
     def load(
@@ -42,9 +47,10 @@ class Predictor:
         batch_size: int | None = None,
         compile: bool = False,
         backbone_weights: Path | None = None,
+        memory: str | None = "none",
     ) -> "Predictor":
-        """From a checkpoint file, by default SHIPPED; options as `Matcher` and `load_checkpoint` have them. Raises
-        UserError.
+        """From a checkpoint file, by default SHIPPED; options as `Matcher` and `load_checkpoint` have them. A `memory`
+        of None is the best one for the network. Raises UserError.
         """
         path = Path(SHIPPED if path is None else path)
         if path == SHIPPED and not path.is_file():
@@ -53,7 +59,11 @@ class Predictor:
         arguments, config = checkpoint.arguments, checkpoint.model.config
         device = resolve_device(str(device))
         closer_look = bool(arguments.get("closer_look"))
-        options = (device, precision, batch_size, compile, closer_look)
+        if memory is None:
+            memory = "past" if config.pointer else "none"
+        if memory != "none" and not config.similarity_prior:
+            raise UserError(f"--memory {memory} is for networks with --similarity_prior, and {path} has none")
+        options = (device, precision, batch_size, compile, closer_look, memory)
         matcher = Matcher(checkpoint.backbone, checkpoint.model, *options)
         description = f"{config.mode} network of {config.input_size} pixels on {checkpoint.backbone.name} features"
         one = "exo-ego" if arguments.get("reverse") else "ego-exo"
@@ -82,8 +92,11 @@ class Predictor:
         query_mask: np.ndarray | Image | None,
         target_images: Sequence[np.ndarray | Image],
         query_box: Box | None = None,
+        more_views: Iterable[tuple[np.ndarray | Image, np.ndarray | Image]] = (),
     ) -> list[tuple[np.ndarray, float]]:
-        """As `segment`, for each of some target images; the query is encoded once."""
+        """As `segment`, for each of some target images; the query is encoded once. `more_views` are further images of
+        the object by the query camera, each with its mask.
+        """
         if (query_mask is None) == (query_box is None):
             raise UserError("give either the query mask, or None and a query_box")
         side = self.matcher.side
@@ -93,10 +106,20 @@ class Predictor:
             query_mask = as_mask(query_mask, "query mask", query_image.shape[:2])
         else:
             query_mask = cut_out(query_image, query_box)
-        mask = letterbox(query_mask, side)[None]
-        images = np.stack([letterbox(image, side) for image in (query_image, *targets)])
-        zeros, places = torch.zeros(len(targets), dtype=torch.int64), torch.arange(1, len(images))
-        batch = PairBatch(torch.from_numpy(images), torch.from_numpy(mask), zeros[:1], zeros, places)
-        prob, existence = self.matcher.predict(batch)
+        more_views = list(more_views)
+        self.matcher.memory = Memory("all") if more_views else None  # one that knows of nothing else
+        for image, mask in [(query_image, query_mask), *more_views] if more_views else ():
+            image = as_image(image, "query image")
+            self.matcher.remember(_batch(side, image, as_mask(mask, "query mask", image.shape[:2]), [image]))
+        prob, existence = self.matcher.predict(_batch(side, query_image, query_mask, targets))
         masks = [mask_in_image(p[None], target.shape[:2])[0] for p, target in zip(prob, targets, strict=True)]
         return [(mask.byte().cpu().numpy(), x) for mask, x in zip(masks, existence.tolist(), strict=True)]
+
+
+def _batch(side: int, image: np.ndarray, mask: np.ndarray, targets: Sequence[np.ndarray]) -> PairBatch:
+    """One object in one image, asked for in some others."""
+    images = np.stack([letterbox(x, side) for x in (image, *targets)])
+    zeros, places = torch.zeros(len(targets), dtype=torch.int64), torch.arange(1, len(images))
+    names = [CameraPair("object", "query", f"target {i}") for i in range(len(targets))]
+    masks = torch.from_numpy(letterbox(mask, side)[None])
+    return PairBatch(torch.from_numpy(images), masks, zeros[:1], zeros, places, names=names)

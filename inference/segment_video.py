@@ -2,9 +2,9 @@
 
     python inference/segment_video.py --videos head=head.mp4 left=left.mp4 --masks head=masks/head --out found
 
-The camera with masks is the query camera, all others are targets. Each frame with a mask is looked for, by itself, in
-the cameras that have a picture of that time. The folder --out, which must not exist, gets video.mp4 (all cameras side
-by side; dashed: predicted hidden), existence.csv, existence.png and masks/{camera}/{object}/{frame}.png: as in results
+The camera with masks is the query camera, all others are targets. Each frame with a mask is looked for in the
+cameras that have a picture of that time. The folder --out, which must not exist, gets video.mp4 (all cameras side by
+side; dashed: predicted hidden), existence.csv, existence.png and masks/{camera}/{object}/{frame}.png: as in results
 files, they have a long side of 480 pixels, and objects that are predicted hidden have one too.
 """
 
@@ -35,12 +35,13 @@ from formats.footage import Footage, add_footage_options, open_cameras
 from formats.geometry import Size, eval_size, letterbox
 from formats.mask_files import MaskFiles, find_masks
 from formats.masks import RLE, letterbox_mask, resize_mask
-from formats.processed import shrink
+from formats.processed import CameraPair, shrink
 from formats.results import THRESHOLD
 from formats.takes import KINDS
 from formats.video_writer import open_video
 from inference.matcher import PairBatch, mask_in_image
-from inference.predictor import Predictor
+from inference.memory import CHOICES, HELP
+from inference.predictor import MEMORY_DEFAULT, Predictor
 from model.device import PRECISION_HELP, PRECISIONS, default_precision, resolve_device
 
 Found = dict[tuple[str, str], tuple[torch.Tensor, float]]  # by camera and object: probability (1, S, S), existence
@@ -69,6 +70,7 @@ def parse_args(argv: list[str] | None) -> argparse.Namespace:
     add("--height", type=at_least(64), default=480, help="of the video's panels, pixels")
     add("--ckpt_path", type=Path, help="checkpoint of the direction (default: the network in the repository)")
     add("--backbone_weights", type=Path, help="file of a backbone that the checkpoint names (default: as in training)")
+    add("--memory", choices=CHOICES, help=f"{HELP} ({MEMORY_DEFAULT})")
     add("--device", default="auto", help="auto, cpu, cuda, cuda:1 or mps")
     add("--precision", choices=PRECISIONS, help=PRECISION_HELP)
     return parser.parse_args(argv)
@@ -89,7 +91,8 @@ def main(argv: list[str] | None = None) -> None:
         raise UserError(f"no mask in {masks} is of a frame that another camera has; look at --masks and --offset")
     device = resolve_device(args.device)
     precision = args.precision or default_precision(device)
-    predictor = Predictor.load(args.ckpt_path, device, precision, backbone_weights=args.backbone_weights)
+    options = {"backbone_weights": args.backbone_weights, "memory": args.memory}
+    predictor = Predictor.load(args.ckpt_path, device, precision, **options)
 
     seconds, objects = footage.seconds, list(masks.objects)
     step = float(np.median(np.diff(seconds[moments]))) if len(moments) > 1 else 1
@@ -99,6 +102,12 @@ def main(argv: list[str] | None = None) -> None:
         made = f"{video_size[1]}x{video_size[0]} pixels, more than H.264's {MAX_VIDEO_SIDE}"
         raise UserError(f"--height {args.height} makes a video of {made}; give less")
     fps = 1 / max(step, 1 / 120)
+    max_rows = KINDS["ego"].max_rows
+    if predictor.matcher.memory and predictor.matcher.memory.choice == "all":
+        for moment, view in zip(moments, footage.read([shown[query][m] for m in moments]), strict=True):
+            known = read_query_masks(masks, footage.numbers[moment], footage)
+            images, pairs = {query: shrink(view, max_rows)}, [CameraPair(name, query, query) for name in known]
+            predictor.matcher.remember(make_batch(predictor, images, known, pairs))
     pictures = {
         name: camera.read([shown[name][m] for m in moments if m in shown[name]]) for name, camera in cameras.items()
     }
@@ -109,7 +118,7 @@ def main(argv: list[str] | None = None) -> None:
                 numbers = {
                     name: cameras[name].numbers[match[moment]] for name, match in shown.items() if moment in match
                 }
-                images = {name: shrink(next(pictures[name]), KINDS["ego"].max_rows) for name in numbers}
+                images = {name: shrink(next(pictures[name]), max_rows) for name in numbers}
                 known = read_query_masks(masks, numbers[query], footage)
                 found = predict(predictor, query, images, known)
                 for (camera, name), (prob, existence) in found.items():
@@ -157,19 +166,27 @@ def read_query_masks(masks: MaskFiles, number: int, footage: Footage) -> dict[st
 
 def predict(predictor: Predictor, query: str, images: Mapping[str, np.ndarray], known: Mapping[str, RLE]) -> Found:
     """Look for the objects of `known`, masks in the query camera's image, in all other images."""
-    cameras, side = list(images), predictor.matcher.side
-    pairs = [(camera, name) for camera in cameras if camera != query for name in known]
+    pairs = [CameraPair(name, query, camera) for camera in images if camera != query for name in known]
     if not pairs:
         return {}
-    batch = PairBatch(
+    prob, existence = predictor.matcher.predict(make_batch(predictor, images, known, pairs))
+    answers = zip(prob.cpu().split(1), existence.tolist(), strict=True)
+    return {(pair.target_camera, pair.object_name): answer for pair, answer in zip(pairs, answers, strict=True)}
+
+
+def make_batch(
+    predictor: Predictor, images: Mapping[str, np.ndarray], known: Mapping[str, RLE], pairs: Sequence[CameraPair]
+) -> PairBatch:
+    """The `pairs` of a moment, of one query camera; at least one."""
+    cameras, side = list(images), predictor.matcher.side
+    return PairBatch(
         images=torch.from_numpy(np.stack([letterbox(image, side) for image in images.values()])),
         masks=torch.from_numpy(np.stack([letterbox_mask(rle, side) for rle in known.values()])),
-        mask_image=torch.full((len(known),), cameras.index(query)),
-        pair_mask=torch.tensor([list(known).index(name) for _, name in pairs]),
-        pair_target=torch.tensor([cameras.index(camera) for camera, _ in pairs]),
+        mask_image=torch.full((len(known),), cameras.index(pairs[0].query_camera)),
+        pair_mask=torch.tensor([list(known).index(pair.object_name) for pair in pairs]),
+        pair_target=torch.tensor([cameras.index(pair.target_camera) for pair in pairs]),
+        names=pairs,
     )
-    prob, existence = predictor.matcher.predict(batch)
-    return dict(zip(pairs, zip(prob.cpu().split(1), existence.tolist(), strict=True), strict=True))
 
 
 def write_mask(path: Path, mask: np.ndarray) -> None:

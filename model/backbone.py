@@ -46,13 +46,16 @@ class Backbone(nn.Module):
         mean: Sequence[float] = IMAGENET_MEAN,
         std: Sequence[float] = IMAGENET_STD,
         weights: Path | None = None,
+        detail_channels: int = 0,
     ):
         """network: (B, 3, H, W) -> (B, channels, H / stride, W / stride). mean, std: of RGB in [0, 1].
 
-        weights: the file that they are from, where a checkpoint does not hold them.
+        weights: the file that they are from, where a checkpoint does not hold them. With `detail_channels`, the network
+        has a method `levels` that gives the features of an earlier layer, too, as the first of two.
         """
         super().__init__()
         self.name, self.network, self.channels, self.stride = name, network, channels, stride
+        self.detail_channels = detail_channels
         self.mean, self.std, self.weights = mean, std, weights
         self.requires_grad_(False)
         self.train(False)
@@ -76,10 +79,24 @@ class Backbone(nn.Module):
 
         A stride that divides 16 ends in average pooling; for any other, such as 14, the images are resized first.
         """
+        return self._finished(self.network(self._prepared(images)))
+
+    @torch.no_grad()
+    def levels(self, images: Tensor) -> tuple[Tensor, Tensor]:
+        """What `forward` gives, and the detail (B, detail_channels, h, w) float32 of an earlier layer, which has cells
+        of 8 pixels in a pyramid, and those of the last layer in a vision transformer.
+        """
+        detail, features = self.network.levels(self._prepared(images))
+        return self._finished(features), detail.float()
+
+    def _prepared(self, images: Tensor) -> Tensor:
         if STRIDE % self.stride:
             size = [length * self.stride // STRIDE for length in images.shape[2:]]
             images = F.interpolate(images.float(), size, mode="bilinear", antialias=True)
-        features = self.network(images.to(next(self.network.parameters()).dtype)).float()
+        return images.to(next(self.network.parameters()).dtype)
+
+    def _finished(self, features: Tensor) -> Tensor:
+        features = features.float()
         if self.stride < STRIDE and STRIDE % self.stride == 0:
             features = F.avg_pool2d(features, STRIDE // self.stride)
         return F.normalize(features, dim=1)
@@ -90,6 +107,12 @@ class ResNet50(nn.Sequential):
 
     def __init__(self):
         super().__init__(*list(resnet50().children())[:7])
+
+    def levels(self, images: Tensor) -> tuple[Tensor, Tensor]:
+        *earlier, last = self
+        for layer in earlier:
+            images = layer(images)
+        return images, last(images)
 
 
 def normalize_image(image: Tensor, mean: Sequence[float] = IMAGENET_MEAN, std: Sequence[float] = IMAGENET_STD):
@@ -113,7 +136,7 @@ def mask_to_image(mask: Tensor) -> Tensor:
 
 def resnet50_backbone(name: str = "moco") -> Backbone:
     """The published architecture, with torchvision's initial weights."""
-    return Backbone(name, ResNet50(), channels=1024)
+    return Backbone(name, ResNet50(), channels=1024, detail_channels=512)
 
 
 def moco_backbone(path: Path | None = None) -> Backbone:

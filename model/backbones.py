@@ -69,15 +69,18 @@ def timm_backbone(name: str, network: nn.Module, weights: Path | None = None) ->
     if not (plain or STRIDE in strides) or not hasattr(network, "forward_intermediates"):
         raise UserError(f"backbone {name}: timm knows no layer of stride {STRIDE} of it; choose another model")
     index = len(layers) - 1 if plain else len(layers) - 1 - strides[::-1].index(STRIDE)
+    earlier = [i for i in range(index) if plain or strides[i] == STRIDE // 2]
+    detail = (earlier[len(earlier) // 2] if plain else earlier[-1]) if earlier else None
     network.prune_intermediate_layers([index], prune_norm=not plain, prune_head=True)
     backbone = Backbone(
         name,
-        Layer(network, index, plain),
+        Layer(network, index, plain, detail),
         channels=layers[index]["num_chs"],
         stride=strides[index],
         mean=LITE0_MEAN if name == LITE0 else network.pretrained_cfg["mean"],
         std=LITE0_STD if name == LITE0 else network.pretrained_cfg["std"],
         weights=weights,
+        detail_channels=0 if detail is None else layers[detail]["num_chs"],
     )
     try:
         sizes = [tuple(backbone(torch.zeros(1, 3, side, side)).shape[1:]) for side in (64, 96)]
@@ -89,16 +92,22 @@ def timm_backbone(name: str, network: nn.Module, weights: Path | None = None) ->
 
 
 class Layer(nn.Module):
-    """A timm network up to one layer: (B, 3, H, W) -> (B, C, H / stride, W / stride)."""
+    """A timm network up to one layer: (B, 3, H, W) -> (B, C, H / stride, W / stride). `levels`: with an earlier one."""
 
-    def __init__(self, network: nn.Module, index: int, norm: bool):
+    def __init__(self, network: nn.Module, index: int, norm: bool, detail: int | None):
         super().__init__()
-        self.network, self.index, self.norm = network, index, norm
+        self.network, self.index, self.norm, self.detail = network, index, norm, detail
 
     def forward(self, images: Tensor) -> Tensor:
-        return self.network.forward_intermediates(
-            images, indices=[self.index], norm=self.norm, stop_early=True, intermediates_only=True
-        )[0]
+        return self._layers(images, [self.index])[0]
+
+    def levels(self, images: Tensor) -> tuple[Tensor, Tensor]:
+        detail, features = self._layers(images, [self.detail, self.index])
+        return detail, features
+
+    def _layers(self, images: Tensor, indices: list[int]) -> list[Tensor]:
+        options = {"norm": self.norm, "stop_early": True, "intermediates_only": True}
+        return self.network.forward_intermediates(images, indices=indices, **options)
 
 
 def create_network(name: str, **options: object) -> nn.Module:

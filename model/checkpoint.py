@@ -94,7 +94,7 @@ def stored_options(path: Path) -> dict[str, Any]:
     if not is_checkpoint(content):
         return {}
     options = asdict(stored_config(content, path))
-    del options["feature_channels"]  # the backbone's
+    del options["feature_channels"], options["detail_channels"]  # the backbone's
     options["backbone"] = content["backbone"]["name"] if "digest" in content["backbone"] else "moco"
     return options | {"closer_look": bool(training_arguments(content, path).get("closer_look"))}
 
@@ -111,7 +111,7 @@ def load_matching(model: XSegTx, path: Path) -> tuple[list[str], list[str]]:
             state = state[key]
             break
     state = named_tensors(state, str(path))
-    state = {name if name.startswith(("net.", "prior.")) else f"net.{name}": t for name, t in state.items()}
+    state = {name if name.startswith(("net.", "prior.", "pointer.")) else f"net.{name}": t for name, t in state.items()}
     fitting, left_out = {}, []
     for name, tensor in own.items():
         if name not in state:

@@ -21,10 +21,19 @@ class View(NamedTuple):
 
     feat: Tensor  # (B, F, h, w) float32: features of what it shows, the image or a crop of the enlarged one
     fine: Tensor | None = None  # (B, F, k h, k w) float32: features of the whole image, enlarged
-    mask: Tensor | None = None  # (B, H, W) of 0 and 1, any dtype: the object, in the query view; in the same crop
+    mask: Tensor | None = None  # (B, H, W) of 0 and 1, any dtype: the object, in the same crop; of targets in training
     blocked: Tensor | None = None  # (B, h * w) bool, True = no token may attend to this token of the view
     coverage: Tensor | None = None  # (B, k h, k w) float32: which part of each of these cells the query's object covers
     corner: Tensor | None = None  # (B, 2) int64: first row and column of `fine` that it shows, -1: all, reduced
+    detail: Tensor | None = None  # (B, D, ...) float32: `Features.detail` of the whole image, for the pointer
+
+
+class Features(NamedTuple):
+    """Of N images, float32; both of the first are the same with a zoom of 1."""
+
+    feat: Tensor  # (N, F, h, w): unit vectors, of the images reduced to the network's input
+    fine: Tensor  # (N, F, k h, k w): of the images as they are
+    detail: Tensor | None = None  # (N, D, ...): of an earlier layer of the backbone, as they are
 
 
 class Encoder:
@@ -32,7 +41,7 @@ class Encoder:
     keeps the memory that it frees from then on.
 
     The backbone computes in `dtype`; features are float32. Images are `zoom` times as large as the network's input, and
-    are encoded both reduced to it and as they are.
+    are encoded both reduced to it and as they are; with `detail`, the latter to two layers.
     """
 
     def __init__(
@@ -42,8 +51,9 @@ class Encoder:
         dtype: torch.dtype = torch.float32,
         zoom: int = 1,
         batch_size: int | None = None,
+        detail: bool = False,
     ):
-        self.device, self.zoom, self.batch_size = device, zoom, batch_size
+        self.device, self.zoom, self.batch_size, self.detail = device, zoom, batch_size, detail
         if device.type == "cpu":
             keep_freed_memory()
         self.backbone = fold_batch_norm(backbone).to(device, dtype)
@@ -51,19 +61,17 @@ class Encoder:
         self._mask_features = MaskFeatures(self.backbone) if device.type == "cpu" else None
 
     @torch.no_grad()
-    def images(self, images: Tensor) -> tuple[Tensor, Tensor]:
-        """(N, zoom S, zoom S, 3) uint8 RGB on the device -> features (N, F, h, w) and fine features (N, F, k h, k w);
-        unit vectors, float32. Both are the same tensor with a zoom of 1.
-        """
-        feat = self._encode(images[:, :: self.zoom, :: self.zoom], self.batch_size)
-        if self.zoom == 1:
-            return feat, feat
+    def images(self, images: Tensor) -> Features:
+        """(N, zoom S, zoom S, 3) uint8 RGB on the device -> their features."""
         some = max(1, (self.batch_size or len(images)) // self.zoom**2)  # no more memory than for the reduced ones
-        return feat, self._encode(images, some)
+        fine, *detail = self._encode(images, some, self.detail)
+        feat = fine if self.zoom == 1 else self._encode(images[:, :: self.zoom, :: self.zoom], self.batch_size)[0]
+        return Features(feat, fine, *detail)
 
-    def _encode(self, images: Tensor, batch_size: int | None) -> Tensor:
-        parts = images.split(batch_size or len(images))
-        return torch.cat([self.backbone(self.backbone.normalize(part)) for part in parts])
+    def _encode(self, images: Tensor, batch_size: int | None, detail: bool = False) -> list[Tensor]:
+        encode = self.backbone.levels if detail else lambda image: [self.backbone(image)]
+        parts = [encode(self.backbone.normalize(part)) for part in images.split(batch_size or len(images))]
+        return [torch.cat(part) for part in zip(*parts, strict=True)]
 
     @torch.no_grad()
     def masks(self, masks: Tensor) -> Tensor:

@@ -72,12 +72,19 @@ class SimilarityPrior(nn.Module):
         with torch.autocast(fine.device.type, enabled=False):
             return self.metric(fine.flatten(2).transpose(1, 2).float())
 
-    def similarity(self, query: Tensor, coverage: Tensor, target: Tensor) -> Similarity:
-        """`parts` of both views (B, k k L, D), whatever crops they show, and the query's `View.coverage`."""
+    def similarity(
+        self, query: Tensor, coverage: Tensor, target: Tensor, remembered: tuple[Tensor, Tensor] | None = None
+    ) -> Similarity:
+        """`parts` of both views (B, k k L, D), whatever crops they show, and the query's `View.coverage`. `remembered`
+        has what other frames show of the object: how many parts it covers in all of them, (B, 1), and their sum (B, D).
+        """
         with torch.autocast(coverage.device.type, enabled=False):
             center = (query.mean(1) + target.mean(1))[..., None] / 2  # (B, D, 1)
             weight = coverage.flatten(1) / _distance(query, center)
             prototype = weight[:, None] @ query - weight.sum(1)[:, None, None] * center.mT  # (B, 1, D)
+            if remembered is not None:  # a vector as long as theirs would be, if all of the object looked the same
+                area, total = remembered
+                prototype = prototype + (area * F.normalize(total - area * center[..., 0], dim=1))[:, None]
             prototype = F.normalize(prototype, dim=2).mT
             products = [(parts @ prototype - center.mT @ prototype)[..., 0] for parts in (query, target)]
             cosines = [x / _distance(parts, center) for x, parts in zip(products, (query, target), strict=True)]

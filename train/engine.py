@@ -43,8 +43,9 @@ def train_one_epoch(
         torch.manual_seed(int(np.random.SeedSequence((state.seed, state.step, ranks.rank)).generate_state(1)[0]))
 
         query, target, mask_feat = encode(batch)
+        target = target._replace(blocked=blocked_tokens(batch), mask=batch.target_mask)
         with state.autocast():
-            prediction = model(query, target._replace(blocked=blocked_tokens(batch)), mask_feat)
+            prediction = model(query, target, mask_feat)
         counts = Counts(len(batch) * ranks.size, ranks.sum(batch.visible.sum()))
         losses = compute_losses(prediction, batch, weights, counts)
         state.optimizer.zero_grad(set_to_none=True)

@@ -5,7 +5,7 @@ from collections.abc import Iterable
 import torch
 from torch import Tensor
 
-from model.features import Encoder, View, seen
+from model.features import Encoder, Features, View, seen
 from train.dataset import Batch, ImageKey
 
 
@@ -18,7 +18,7 @@ class BatchEncoder:
 
     def __init__(self, encoder: Encoder, cache_bytes: int = 0):
         self.encoder = encoder
-        self.cache: dict[ImageKey, list[Tensor]] = {}  # an image's features and fine features, a mask's features
+        self.cache: dict[ImageKey, list[Tensor]] = {}  # of an image `Features`, of a mask its features
         self.cache_bytes = self._bytes_left = cache_bytes
 
     @torch.no_grad()
@@ -26,31 +26,33 @@ class BatchEncoder:
         """A batch on the encoder's device."""
         images = torch.cat((batch.query_image, batch.target_image))
         if self.cache_bytes:
-            (feat, fine), mask_feat = self._cached(batch, images)
+            features, mask_feat = self._cached(batch, images)
         else:
-            (feat, fine), mask_feat = self.encoder.images(images), self.encoder.masks(batch.query_mask)
-        (query_feat, target_feat), (query_fine, target_fine) = feat.chunk(2), fine.chunk(2)
-        query_feat = seen(query_feat, query_fine, batch.query_corner)
-        target_feat = seen(target_feat, target_fine, batch.target_corner)
-        query = View(query_feat, query_fine, batch.query_mask, None, batch.query_coverage, batch.query_corner)
-        return query, View(target_feat, target_fine, corner=batch.target_corner), mask_feat
+            features, mask_feat = self.encoder.images(images), self.encoder.masks(batch.query_mask)
+        query, target = (Features(*part) for part in zip(*(x.chunk(2) for x in features if x is not None), strict=True))
+        query_feat = seen(query.feat, query.fine, batch.query_corner)
+        target_feat = seen(target.feat, target.fine, batch.target_corner)
+        own = (batch.query_mask, None, batch.query_coverage, batch.query_corner, query.detail)
+        query_view = View(query_feat, query.fine, *own)
+        target_view = View(target_feat, target.fine, corner=batch.target_corner, detail=target.detail)
+        return query_view, target_view, mask_feat
 
-    def _cached(self, batch: Batch, images: Tensor) -> tuple[tuple[Tensor, Tensor], Tensor]:
+    def _cached(self, batch: Batch, images: Tensor) -> tuple[Features, Tensor]:
         """As above; each image and mask that is not in the cache is encoded once."""
         sources = batch.sources
         image_keys = [source.query.whole for source in sources] + [source.target.whole for source in sources]
         mask_keys = [source.query_mask for source in sources]
         new: dict[ImageKey, tuple[Tensor, ...]] = {}
+        count = 2 + self.encoder.detail if self.encoder.zoom > 1 else 1  # tensors of an image: both may be the same
         if rows := self._missing(image_keys):
             parts = self.encoder.images(torch.stack([images[row] for row in rows.values()]))
-            new |= self._keep(rows, *(parts if self.encoder.zoom > 1 else parts[:1]))
+            new |= self._keep(rows, *parts[:count])
         if rows := self._missing(mask_keys):
             masks = torch.stack([batch.query_mask[row] for row in rows.values()])
             new |= self._keep(rows, self.encoder.masks(masks))
         # float16 either way, so the first visit is like the others
-        feat = self._gather(image_keys, new, 0)
-        fine = self._gather(image_keys, new, 1) if self.encoder.zoom > 1 else feat
-        return (feat, fine), self._gather(mask_keys, new, 0)
+        features = [self._gather(image_keys, new, part) for part in range(count)]
+        return Features(*(features if count > 1 else features * 2)), self._gather(mask_keys, new, 0)
 
     def _keep(self, keys: Iterable[ImageKey], *parts: Tensor) -> dict[ImageKey, tuple[Tensor, ...]]:
         """Parts of features, (N, C, h, w) each, in float16 by key; a copy goes to the cache if there is room."""

@@ -23,7 +23,14 @@ UNUSED = {  # flags of the published trainer that do nothing there
     "--tps-grid": {"type": int, "nargs": "+"},
     "--eta-corr": {"type": float},
 }
-STRONG = {"similarity_prior": True, "zoom": 2, "closer_look": True, "existence_weight": 0.03, "block": 0.0}
+STRONG = {
+    "similarity_prior": True,
+    "zoom": 2,
+    "closer_look": True,
+    "pointer": True,
+    "existence_weight": 0.03,
+    "block": 0.0,
+}
 RECIPES = {"paper": {}, "strong": STRONG}  # other defaults than the paper's, by option; docs/training.md says why
 NETWORK = (*(field.name for field in fields(XSegTxConfig) if field.metadata), "backbone", "closer_look")
 NOT_RECIPE = (

@@ -85,7 +85,7 @@ class Log:
 
     def add(self, losses: Losses, batch: Batch) -> None:
         """A step's losses, on the device, and the batch they come from."""
-        self._losses.append(torch.stack(losses).detach())
+        self._losses.append(torch.stack([loss for loss in losses if loss is not None]).detach())
         self._sources.append(batch.sources)
         self.note_unreadable(batch)
 
@@ -99,7 +99,7 @@ class Log:
         self._check_finite(local, losses, step)
         self.report_unreadable(step)
         seconds = time.perf_counter() - self._start
-        values = dict(zip(TERMS.values(), losses.mean(0).tolist(), strict=True))
+        values = dict(zip(TERMS.values(), losses.mean(0).tolist(), strict=False))
         rate = sum(map(len, self._sources)) * self.ranks.size / seconds
         waited = self._waited / seconds
         speed = {"lr": lr, "samples_per_second": rate, "data_wait": waited, "unreadable": len(self.unreadable)}
@@ -126,7 +126,7 @@ class Log:
         if not len(bad):
             return
         i = int(bad[0])
-        terms = ", ".join(f"{name} {value:g}" for name, value in zip(TERMS.values(), losses[i].tolist(), strict=True))
+        terms = ", ".join(f"{name} {value:g}" for name, value in zip(TERMS.values(), losses[i].tolist(), strict=False))
         here = not local[i].isfinite().all()
         samples = "; ".join(map(str, self._sources[i])) if here else "in another process"
         raise UserError(

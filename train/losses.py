@@ -22,6 +22,7 @@ class Losses(NamedTuple):
     mask: Tensor
     dice: Tensor
     existence: Tensor
+    pointer: Tensor | None = None  # of a network that has one
 
 
 class LossWeights(NamedTuple):
@@ -45,6 +46,7 @@ def compute_losses(prediction: Prediction, batch: Batch, weights: LossWeights, c
     - dice: `1 - (2 sum(p q) + 1) / (sum(p) + sum(q) + 1)`, mean over the two views of the samples whose object is
       visible, 0 if there are none.
     - existence: BCE of the existence probability against `visible`, mean over the samples.
+    - pointer: cross-entropy of the object among its rivals, mean over the samples whose object is visible.
 
     With several processes, give the `counts` of the global batch: each process then returns its part, and the parts'
     sum is the loss of the global batch. DDP averages gradients over processes, so multiply the part by their number
@@ -59,7 +61,11 @@ def compute_losses(prediction: Prediction, batch: Batch, weights: LossWeights, c
         mask = (query_bce + target_bce) / (2 * samples)
         dice = (query_dice + target_dice) / (2 * count.clamp(min=1))
         existence = _cross_entropy(prediction.existence.float(), visible) / samples
-        return Losses(mask + dice + weights.existence * existence, mask, dice, existence)
+        total = mask + dice + weights.existence * existence
+        if prediction.pointed is None:
+            return Losses(total, mask, dice, existence)
+        pointer = (-prediction.pointed.log_softmax(1)[:, 0] * visible).sum() / count.clamp(min=1)
+        return Losses(total + pointer, mask, dice, existence, pointer)
 
 
 def mask_losses(prob: Tensor, truth: Tensor, visible: Tensor) -> tuple[Tensor, Tensor]:

@@ -71,6 +71,8 @@ def starting_state(args: argparse.Namespace, path: Path | None, device: torch.de
         backbone, network, notes = new_network(args)
     if args.closer_look and args.zoom == 1:
         raise UserError("--closer_look shows parts of enlarged images; give --zoom, too, which is 1")
+    if args.pointer and not args.closer_look:
+        raise UserError("--pointer says where to look closer; give --closer_look, too")
     schedule = Schedule(args.lr, args.warmUpIter, args.iter_epoch, args.n_epoch, tuple(args.lr_schedule))
     state = TrainState(backbone, network, device, schedule, args.seed, args.weight_decay, args.precision)
     if path:
@@ -90,7 +92,10 @@ def new_network(args: argparse.Namespace) -> tuple[Backbone, XSegTx, list[str]]:
     else:
         backbone = make_backbone(args.backbone, args.moco_path)
     torch.manual_seed(args.seed)
-    network = XSegTx(replace(config, feature_channels=backbone.channels))
+    if args.pointer and not backbone.detail_channels:
+        raise UserError(f"--pointer needs an earlier layer of the backbone, and {backbone.name} has none; leave it out")
+    channels = {"feature_channels": backbone.channels, "detail_channels": args.pointer * backbone.detail_channels}
+    network = XSegTx(replace(config, **channels))
     notes = [f"{args.backbone} backbone, new transformer"]
     if file:
         loaded, left_out = load_matching(network, file)

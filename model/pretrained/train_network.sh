@@ -1,9 +1,11 @@
 #!/usr/bin/env bash
 # Makes xsegtx_tiny.pth, the network of this repository, anew: on rendered takes with objects as large as real ones and
-# takes with large objects. Everything goes to the folder given (default: runs/xsegtx_tiny); a second run continues.
+# takes with large objects, of kitchen things and of solids with one pattern each. Everything goes to the folder given
+# (default: runs/xsegtx_tiny); a second run continues.
 #   bash model/pretrained/train_network.sh [FOLDER]
-# Environment: STEPS of training in each of five epochs (default: 700), PYTHON as for quickstart.sh; SEED of the training
-# (default: 0; only that one becomes the network of this repository, others stay in the folder).
+# Environment: STEPS of training in each of the first five epochs (default: 1200), of which five of two thirds follow;
+# PYTHON as for quickstart.sh; SEED of the training (default: 0; only that one becomes the network of this repository,
+# others stay in the folder).
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/../.."
 source tests/setup_env.sh
@@ -11,17 +13,30 @@ setup_env requirements.txt
 
 out=${1:-runs/xsegtx_tiny}
 seed=${SEED:-0}
-python synthetic/make_takes.py --outputpath "$out/real" --num_train 96 --num_val 6 --num_test 24 --object_size real \
-  --size medium --num_objects 6 --clutter 24 --blur 1.5 --noise 3
-python synthetic/make_takes.py --outputpath "$out/large" --num_train 32 --num_val 4 --num_test 12
-for kind in real large; do
-  data=$out/$kind/processed
-  python data/process_data.py --takepath "$out/$kind/takes" --split_path "$out/$kind/split.json" --outputpath "$data"
+steps=${STEPS:-1200}
+precision=fp32 # bfloat16 where the CPU computes in it
+if grep -qsw avx512_bf16 /proc/cpuinfo; then precision=bf16; fi
+
+make() { # folder, further flags
+  local data=$out/$1/processed
+  python synthetic/make_takes.py --outputpath "$out/$1" "${@:2}"
+  python data/process_data.py --takepath "$out/$1/takes" --split_path "$out/$1/split.json" --outputpath "$data"
   python data/create_pairs.py --data_dir "$data"
+}
+real=(--object_size real --size medium --num_objects 6 --clutter 24 --blur 1.5 --noise 3 --num_train 96)
+for things in kitchen patterned; do
+  make $things --things $things "${real[@]}" --num_val 6 --num_test 24
+  make ${things}_large --things $things --num_train 32 --num_val 4 --num_test 12
 done
-bash train/run_both.sh --train-dir "$out"/{real,large}/processed --out-dir "$out/seed_$seed" --seed "$seed" --resume-pth auto \
-  --backbone efficientnet_lite0 --mode tiny --input_size 192 --zoom 4 --batch-pos 8 --lr 5e-4 --warmUpIter 100 \
-  --iter-epoch "${STEPS:-700}" --n-epoch 5 --lr-schedule 4 --val_size 200 --cache_features 3 --num_workers 0
+make kitchen_more --things kitchen "${real[@]}" --seed 1 --num_val 1 --num_test 1
+
+common=(--resume-pth auto --backbone efficientnet_lite0 --mode tiny --input_size 192 --zoom 4 --batch-pos 8 --lr 5e-4
+  --warmUpIter 100 --n-epoch 5 --lr-schedule 4 --val_size 200 --cache_features 6 --num_workers 0 --precision $precision)
+bash train/run_both.sh --train-dir "$out"/{kitchen,patterned}{,_large}/processed --out-dir "$out/first_$seed" \
+  --seed "$seed" --iter-epoch "$steps" "${common[@]}"
+bash train/run_both.sh --train-dir "$out"/{kitchen,kitchen_more,patterned,kitchen_large,patterned_large}/processed \
+  --init_weights "$out/first_$seed/netLast.pth" --out-dir "$out/seed_$seed" --seed $((seed + 1000)) \
+  --iter-epoch $((steps * 2 / 3)) "${common[@]}"
 if [ "$seed" = 0 ]; then
   rm -f "$out/xsegtx_tiny.pth"
   python model/pretrained/export.py "$out/seed_0/netLast.pth" "$out/xsegtx_tiny.pth"

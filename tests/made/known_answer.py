@@ -12,11 +12,11 @@ class KnownAnswer:
     """In the place of a `Matcher`: finds what has the color of the marked query pixels, everywhere and only there."""
 
     def __init__(self, side: int, batch_size: int = 8):
-        self.device, self.side, self.batch_size = torch.device("cpu"), side, batch_size
+        self.device, self.side, self.batch_size, self.memory = torch.device("cpu"), side, batch_size, None
         self.looks = []  # pairs in each
 
     def predict(self, batch: PairBatch) -> tuple[torch.Tensor, torch.Tensor]:
-        images, masks, mask_image, pair_mask, pair_target = batch
+        images, masks, mask_image, pair_mask, pair_target = batch[:5]
         assert images.shape[1:3] == masks.shape[1:3] == (self.side, self.side)
         self.looks.append(len(pair_mask))
         probs = []

@@ -1,0 +1,155 @@
+"""--memory: what other frames of a take say about an object."""
+
+import json
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+import eval_segswap
+from common.errors import UserError
+from formats.masks import decode_mask
+from formats.processed import CameraPair, ProcessedTake
+from inference.interactive import answer_take
+from inference.memory import Memory
+from inference.predictor import Predictor
+from tests.made import EGO, ROOT
+from tests.made.networks import make_network
+from tests.made.processed import make_data_set
+
+TAKES = {"val": ["take-a", "take-b"]}
+FRAMES = [0, 30, 60, 90]
+LAYOUT = {"cup_0": {EGO: FRAMES, "cam01": FRAMES}, "tin_0": {EGO: FRAMES[1:], "cam01": FRAMES[:2]}}
+ONE_FRAME = {name: {EGO: [30], "cam01": [30]} for name in LAYOUT}
+
+
+@pytest.fixture(scope="module")
+def checkpoint(tmp_path_factory) -> Path:
+    options = {"similarity_prior": True, "zoom": 2, "pointer": True, "detail_channels": 512}
+    return make_network(tmp_path_factory.mktemp("checkpoint") / "net.pth", {"closer_look": True}, **options)
+
+
+@pytest.fixture(scope="module")
+def data_path(tmp_path_factory) -> Path:
+    return make_data_set(tmp_path_factory.mktemp("data"), TAKES, LAYOUT)
+
+
+def words(checkpoint: Path, data_path: Path, out: Path, *more: str) -> list[str]:
+    paths = ["--ckpt_path", str(checkpoint), "--data_path", str(data_path), "--out_path", str(out)]
+    return ["--setting", "ego-exo", *paths, "--num_workers", "0", "--device", "cpu", *more]
+
+
+def predict(*args) -> dict:
+    """The takes of the results file, and of its record what it says about the memory."""
+    assert eval_segswap.main(words(*args)) == 0
+    record = json.loads((args[2] / "ego-exo_val_run.json").read_text())
+    results = json.loads((args[2] / "ego-exo_val_results.json").read_text())["ego-exo"]["results"]
+    return results | {"memory": record["provenance"].get("memory", "none")}
+
+
+def answers(takes: dict, frame: int) -> list[dict]:
+    return [takes[uid]["masks"][name][f"{EGO}_cam01"].get(str(frame)) for uid in TAKES["val"] for name in LAYOUT]
+
+
+def differences(some: list[dict], others: list[dict]) -> float:
+    """The largest of existence."""
+    return max(abs(a["confidence"] - b["confidence"]) for a, b in zip(some, others, strict=True) if a)
+
+
+def test_a_memory_of_the_past_changes_no_first_frame_one_of_all_does_and_the_record_says_which(
+    checkpoint, data_path, tmp_path
+):
+    none, past, every = (predict(checkpoint, data_path, tmp_path / m, "--memory", m) for m in ("none", "past", "all"))
+    assert [run["memory"] for run in (none, past, every)] == ["none", "past", "all"]
+    first, later = (answers(none, frame) for frame in (0, 60))
+    assert differences(answers(past, 0), first) < 1e-5 < differences(answers(every, 0), first)
+    assert all(differences(answers(run, 60), later) > 1e-5 for run in (past, every))
+    assert predict(checkpoint, data_path, tmp_path / "default") == past
+
+
+@pytest.mark.parametrize("choice", ["past", "all"])
+def test_a_take_of_one_frame_gives_the_answer_without_a_memory(checkpoint, tmp_path, choice):
+    data_path = make_data_set(tmp_path / "data", TAKES, ONE_FRAME)
+    none, other = (predict(checkpoint, data_path, tmp_path / m, "--memory", m) for m in ("none", choice))
+    assert answers(none, 30) == answers(other, 30)
+
+
+STOPPED = """
+import os, signal, sys
+import eval_segswap
+from inference.matcher import Matcher
+
+predict, left = Matcher.predict, int(sys.argv.pop())
+
+def counted(matcher, batch):
+    global left
+    left -= 1
+    if left < 0:
+        os.kill(os.getpid(), signal.SIGKILL)
+    return predict(matcher, batch)
+
+Matcher.predict = counted
+eval_segswap.main(sys.argv[1:])
+"""
+
+
+@pytest.mark.parametrize("choice", ["past", "all"])
+def test_results_do_not_depend_on_batches_ranks_or_stops(checkpoint, data_path, tmp_path, choice):
+    expected = predict(checkpoint, data_path, tmp_path / "whole", "--memory", choice)
+    content = (tmp_path / "whole" / "ego-exo_val_results.json").read_bytes()
+    for pairs_left in (1, 6):  # killed in the first take, in the second
+        given = words(checkpoint, data_path, tmp_path / "killed", "--memory", choice)
+        killed = subprocess.run([sys.executable, "-c", STOPPED, *given, str(pairs_left)], cwd=ROOT, capture_output=True)
+        assert killed.returncode == -signal.SIGKILL, killed.stderr
+    assert predict(checkpoint, data_path, tmp_path / "killed", "--memory", choice) == expected
+    assert (tmp_path / "killed" / "ego-exo_val_results.json").read_bytes() == content
+
+    command = [sys.executable, "-m", "torch.distributed.run", "--nproc_per_node", "2", "--standalone"]
+    given = words(checkpoint, data_path, tmp_path / "ranks", "--memory", choice)
+    subprocess.run([*command, str(ROOT / "eval_segswap.py"), *given], check=True, capture_output=True, timeout=300)
+    assert (tmp_path / "ranks" / "ego-exo_val_results.json").read_bytes() == content
+
+    more = ["--memory", choice, "--batch_size", "1"]
+    one = predict(checkpoint, data_path, tmp_path / "one", *more)
+    for frame in FRAMES:
+        some, others = answers(expected, frame), answers(one, frame)
+        assert differences(some, others) < 1e-5
+        for a, b in zip(some, others, strict=True):
+            assert not a or (decode_mask(a["pred_mask"]) == decode_mask(b["pred_mask"])).mean() > 0.999
+
+
+def test_the_last_place_stays_where_an_object_is_not_found_and_goes_with_the_take():
+    memory, like, pair = Memory("past"), torch.zeros(1, 12, 12), CameraPair("cup_0", EGO, "cam01")
+    memory.enter("take-a")
+    assert not memory.last_places([pair], like).any()
+    answer = torch.zeros(1, 96, 96)
+    answer[0, 40:48, 64:80] = 1
+    memory.note_answers([pair], answer, torch.tensor([0.9]), like)
+    place = memory.last_places([pair], like)
+    assert place[0, 5, 8:10].all() and 0 < place.sum() < 40
+    for prob, existence in ((answer.flip(1), 0.3), (0 * answer, 0.9)):  # hidden; no mask
+        memory.note_answers([pair], prob, torch.tensor([existence]), like)
+        assert torch.equal(memory.last_places([pair], like), place)
+    memory.enter("take-b")
+    assert not memory.last_places([pair], like).any()
+
+
+def test_a_network_without_the_similarity_prior_has_no_memory(data_path, tmp_path):
+    plain = make_network(tmp_path / "plain.pth")
+    assert predict(plain, data_path, tmp_path / "plain")["memory"] == "none"
+    with pytest.raises(UserError, match="--memory past is for networks with --similarity_prior"):
+        predict(plain, data_path, tmp_path / "past", "--memory", "past")
+
+
+@pytest.mark.parametrize("choice", ["none", "past", "all"])
+def test_the_page_is_as_sure_of_a_take_as_the_results_file(checkpoint, data_path, tmp_path, choice):
+    results = predict(checkpoint, data_path, tmp_path, "--memory", choice)
+    predictor = Predictor.load(checkpoint, "cpu", memory=choice)
+    take = ProcessedTake.read(data_path, "take-b")
+    for name in LAYOUT:
+        for frame, answer in results["take-b"]["masks"][name][f"{EGO}_cam01"].items():
+            panel = answer_take(predictor, take, name, EGO, int(frame), truth=False)[1]
+            assert panel.existence == pytest.approx(answer["confidence"], abs=1e-4)
