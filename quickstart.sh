@@ -3,17 +3,17 @@
 # Every command is printed before it runs: with your own data, run the same ones with your own paths.
 # A second run reuses what is there; `rm -r quickstart` starts afresh. Smaller or larger, by environment variables:
 #   QUICKSTART_DIR    where everything goes (default: quickstart)
-#   QUICKSTART_TAKES  takes for training; an eighth as many for validation, a quarter for testing (default: 96)
-#   QUICKSTART_STEPS  training steps per epoch, of four epochs (default: 300)
-#   QUICKSTART_SEED   of the networks and the order of the samples (default: 0)
+#   QUICKSTART_TAKES  takes for training; an eighth as many for validation, a quarter for testing (default: 48)
+#   QUICKSTART_STEPS  training steps per epoch, of four epochs (default: 40)
+#   QUICKSTART_SEED   of the order of the samples (default: 0)
 #   PYTHON            an interpreter that has the requirements; then nothing is installed
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")"
 source tests/setup_env.sh
 
 out=${QUICKSTART_DIR:-quickstart}
-takes=${QUICKSTART_TAKES:-96}
-steps=${QUICKSTART_STEPS:-300}
+takes=${QUICKSTART_TAKES:-48}
+steps=${QUICKSTART_STEPS:-40}
 seed=${QUICKSTART_SEED:-0}
 precision=fp32 # of training: bfloat16 where the CPU computes in it, which is faster and as accurate
 if grep -qsw avx512_bf16 /proc/cpuinfo; then precision=bf16; fi
@@ -43,37 +43,31 @@ step "4/7 Pairs"
 run python data/create_pairs.py --data_dir "$data"
 made "$data"/{train,val,test}_pairs.npz
 
-step "5/7 Training, short and small: one network for both settings, 192-pixel input, ImageNet features"
-train() { # name of the checkpoint folder, further flags
-  run bash train/run_both.sh --train-dir "$data" --out-dir "$out/checkpoints/$1" --resume-pth auto --seed "$seed" \
-    --backbone efficientnet_lite0 --mode tiny --input_size 192 --batch-pos 8 --lr 5e-4 --iter-epoch "$steps" \
-    --lr-schedule 3 --val_size 0 --cache_features 2 --num_workers 0 --log_every 50 --precision $precision "${@:2}"
-}
-train untrained --warmUpIter 1 --n-epoch 0 # one step at rate 0, to have something to compare with
-train trained --warmUpIter $(((steps + 5) / 6)) --n-epoch 4
-made "$out/checkpoints/trained/netBest.pth" "$out/checkpoints/trained/log.jsonl"
+step "5/7 Training: the network of this repository goes on with these takes, for both settings"
+network=model/pretrained/xsegtx_tiny.pth
+run bash train/run_both.sh --init_weights $network --train-dir "$data" --out-dir "$out/checkpoints" --resume-pth auto \
+  --seed "$seed" --batch-pos 8 --lr 5e-4 --warmUpIter $(((steps + 5) / 6)) --iter-epoch "$steps" --n-epoch 4 \
+  --lr-schedule 3 --val_size 0 --cache_features 2 --num_workers 0 --log_every 10 --precision $precision
+made "$out/checkpoints/netBest.pth" "$out/checkpoints/log.jsonl"
 
 step "6/7 Inference, both settings, before and after training"
-predict() { # setting, name of the checkpoint folder, checkpoint
-  run python eval_segswap.py --setting "$1" --split test --data_path "$data" --ckpt_path "$out/checkpoints/$2/$3" \
-    --out_path "$out/results/$2"
-}
 for setting in ego-exo exo-ego; do
-  predict $setting untrained netLast.pth
-  predict $setting trained netBest.pth
+  predict=(python eval_segswap.py --setting $setting --split test --data_path "$data")
+  run "${predict[@]}" --ckpt_path $network --out_path "$out/results/before"
+  run "${predict[@]}" --ckpt_path "$out/checkpoints/netBest.pth" --out_path "$out/results/after"
 done
-made "$out"/results/{untrained,trained}/{ego-exo,exo-ego}_test_results.json
+made "$out"/results/{before,after}/{ego-exo,exo-ego}_test_results.json
 
 step "7/7 Score, comparison, pictures, report"
 for setting in ego-exo exo-ego; do
   flags=(--setting $setting --split test --data_path "$data")
-  untrained=$out/results/untrained/${setting}_test_results.json
-  trained=$out/results/trained/${setting}_test_results.json
-  run python evaluation/evaluate.py "${flags[@]}" --pred_file "$trained" --out "$out/${setting}_evaluation"
-  run python evaluation/evaluate.py "${flags[@]}" --pred_file "$untrained" "$trained" --names untrained trained \
+  before=$out/results/before/${setting}_test_results.json
+  after=$out/results/after/${setting}_test_results.json
+  run python evaluation/evaluate.py "${flags[@]}" --pred_file "$after" --out "$out/${setting}_evaluation"
+  run python evaluation/evaluate.py "${flags[@]}" --pred_file "$before" "$after" --names before after \
     --out "$out/${setting}_comparison"
-  run python evaluation/visualize.py "${flags[@]}" --pred_file "$trained" --order random --num 6 --out "$out/$setting.jpg"
-  run python evaluation/report.py "${flags[@]}" --pred_file "$trained" --out "$out/${setting}_report"
+  run python evaluation/visualize.py "${flags[@]}" --pred_file "$after" --order random --num 6 --out "$out/$setting.jpg"
+  run python evaluation/report.py "${flags[@]}" --pred_file "$after" --out "$out/${setting}_report"
 done
 made "$out"/{ego-exo,exo-ego}.jpg "$out"/{ego-exo,exo-ego}_{comparison,report}/index.html
 
