@@ -6,9 +6,9 @@
     <out_path>/.{setting}_{split}.lock              held while a process writes any of these
     <out_path>/.pred_annotations.lock               held while one writes --save_inter's files
 
-`run` is a digest of all that decides the numbers (checkpoint, setting, precision, batch size; of a method of the user's
-own its file and arguments), `annotation` one of the take's annotation.json. Predictions of another checkpoint, or of
-this one before a take was processed again, have another name and are never taken for this run's.
+`run` is a digest of all that decides the numbers (checkpoint, setting, precision, batch size, memory; of a method of the
+user's own its file and arguments), `annotation` one of the take's annotation.json. Predictions of another checkpoint, or
+of this one before a take was processed again, have another name and are never taken for this run's.
 """
 
 import contextlib
@@ -61,7 +61,7 @@ class ResumableRun:
         record = read_json(self.record_path, "delete it") if self.record_path.exists() else {}
         if record.get("run") != self.digest:
             raise UserError(
-                f"{self.results_path} was made by another checkpoint or method, precision or batch size; give "
+                f"{self.results_path} was made by another checkpoint or method, precision, batch size or memory; give "
                 "another --out_path, or --overwrite to replace it"
             )
         if record["results_sha256"] != file_digest(self.results_path):

@@ -105,9 +105,9 @@ def main(argv: list[str] | None = None) -> None:
     max_rows = KINDS["ego"].max_rows
     if predictor.matcher.memory and predictor.matcher.memory.choice == "all":
         for moment, view in zip(moments, footage.read([shown[query][m] for m in moments]), strict=True):
-            known = read_query_masks(masks, footage.numbers[moment], footage)
-            images, pairs = {query: shrink(view, max_rows)}, [CameraPair(name, query, query) for name in known]
-            predictor.matcher.remember(make_batch(predictor, images, known, pairs))
+            if known := read_query_masks(masks, footage.numbers[moment], footage):
+                images, pairs = {query: shrink(view, max_rows)}, [CameraPair(name, query, query) for name in known]
+                predictor.matcher.remember(make_batch(predictor, images, known, pairs))
     pictures = {
         name: camera.read([shown[name][m] for m in moments if m in shown[name]]) for name, camera in cameras.items()
     }

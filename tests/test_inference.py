@@ -14,6 +14,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+import torch.nn.functional as F
 
 import eval_segswap
 from common.errors import UserError
@@ -80,15 +81,17 @@ def run(*args) -> Path:
 
 
 PRIOR = {"similarity_prior": True}
+CLOSER = PRIOR | {"zoom": 2, "arguments": {"closer_look": True}}
+POINTER = {"pointer": True, "detail_channels": 512}
 
 
 @pytest.mark.parametrize(
     ("setting", "options"),
-    [("ego-exo", {}), ("exo-ego", PRIOR), ("ego-exo", PRIOR | {"zoom": 2, "arguments": {"closer_look": True}})],
+    [("ego-exo", {}), ("exo-ego", PRIOR), ("ego-exo", CLOSER), ("ego-exo", CLOSER | POINTER)],
 )
 def test_results_equal_one_pair_at_a_time_with_the_plain_network(data_path, tmp_path, setting, options):
     checkpoint = make_network(tmp_path / "net.pth", **options)
-    results = read_results(run(checkpoint, data_path, tmp_path, setting), setting)
+    results = read_results(run(checkpoint, data_path, tmp_path, setting, "--memory", "none"), setting)
     loaded = load_checkpoint(checkpoint)
     looked_closer = []
     for uid in TAKES["val"][::2]:
@@ -119,11 +122,22 @@ def plain_prediction(checkpoint, take, pair, frame) -> tuple[np.ndarray, float, 
         return resize_prob(prob, 480)[0].numpy(), existence.item(), 1
     closer, query_corner = CloserLook(SIDE, config.zoom), geometry.crop_corner(mask.any(1), mask.any(0), SIDE, 16)
     prob, existence, similarity = plain_look(checkpoint, images, mask, query_corner, None)
-    corner = closer.place(prob, similarity)
+    corner = closer.place(prob, similarity, plain_hints(checkpoint, images, mask))
     close = plain_look(checkpoint, images, mask, query_corner, corner[0].tolist())[0]
     combined = closer.combine(prob, corner, close)
     looks = 1 if torch.equal(combined, resize_prob(prob, side)) else 2
     return resize_prob(combined, 480)[0].numpy(), existence.item(), looks
+
+
+def plain_hints(checkpoint, images, mask) -> list[torch.Tensor]:
+    """What the pointer adds to where to look: four times the cosine with 3 x 3 cells, the best of each two by two."""
+    if (pointer := checkpoint.model.pointer) is None:
+        return []
+    with torch.inference_mode():
+        query, target = (checkpoint.backbone.levels(normalize_image(torch.from_numpy(x))[None])[1] for x in images)
+        coverage = F.avg_pool2d(torch.from_numpy(mask)[None].float(), 8)
+        own = pointer.describe(query, coverage[None])[0, 0]
+        return [4 * F.max_pool2d(pointer.regions(target) @ own, 2)]
 
 
 def part_of(corner, zoom) -> tuple[slice, slice]:
@@ -239,9 +253,9 @@ def test_results_of_another_checkpoint_are_never_mixed_in_nor_replaced_unasked(
     backbone, *_ = load_checkpoint(checkpoint)
     other = tmp_path / "other.pth"
     save_checkpoint(other, backbone, XSegTx(XSegTxConfig("tiny", SIDE)))
-    with pytest.raises(UserError, match="made by another checkpoint or method, precision or batch size.*--overwrite"):
+    with pytest.raises(UserError, match="made by another checkpoint or method, precision, .* or memory.*--overwrite"):
         eval_segswap.main(arguments(other, data_path, finished.parent))
-    with pytest.raises(UserError, match="made by another checkpoint or method, precision or batch size"):
+    with pytest.raises(UserError, match="made by another checkpoint or method, precision, batch size or memory"):
         eval_segswap.main(arguments(checkpoint, data_path, finished.parent, "ego-exo", "--batch_size", "3"))
     assert finished.read_bytes() == before
     run(other, data_path, finished.parent, "ego-exo", "--overwrite")

@@ -78,7 +78,7 @@ def test_a_memory_of_the_past_changes_no_first_frame_and_one_of_all_changes_it(i
     network = make_network(tmp_path / "net.pth", {"closer_look": True}, **options)
     sure = {}
     for choice in ("none", "past", "all"):
-        done = call(inputs, tmp_path / choice, "--ckpt_path", network, "--stride", 6, "--memory", choice)
+        done = call(inputs, tmp_path / choice, "--ckpt_path", network, "--stride", 2, "--memory", choice)
         assert done.returncode == 0, done.stderr
         rows = rows_of(tmp_path / choice)
         sure[choice] = {(row["object"], row["camera"], int(row["frame"])): float(row["existence"]) for row in rows}

@@ -286,6 +286,11 @@ def test_flags_that_do_nothing_in_the_published_trainer_are_accepted_and_named(d
     assert f"unused, as in the published trainer: {named}" in capsys.readouterr().out
 
 
+def test_a_pointer_without_a_closer_look_is_refused(data_dir, tmp_path, capsys):
+    error = error_line(capsys, data_dir, tmp_path, "--pointer", "--similarity_prior", "--zoom", 2)
+    assert "--pointer says where to look closer; give --closer_look, too" in error
+
+
 def test_the_network_of_the_repository_is_fine_tuned_on_rendered_takes_from_where_it_is(tmp_path, capsys):
     root = tmp_path / "egoexo"
     takes = ("--num_train", 2, "--num_val", 1, "--num_test", 0, "--num_exo", 1, "--num_workers", 1, "--seed", 5)
