@@ -6,9 +6,9 @@
     <out_path>/.{setting}_{split}.lock              held while a process writes any of these
     <out_path>/.pred_annotations.lock               held while one writes --save_inter's files
 
-`run` is a digest of all that decides the numbers (checkpoint, setting, precision, batch size, memory; of a method of the
-user's own its file and arguments), `annotation` one of the take's annotation.json. Predictions of another checkpoint, or
-of this one before a take was processed again, have another name and are never taken for this run's.
+`run` is a digest of all that decides the numbers (checkpoint, setting, precision, batch size, memory; of a method of
+the user's own its file and arguments), `annotation` one of the take's annotation.json. Predictions of another
+checkpoint, or of this one before a take was processed again, have another name and are never taken for this run's.
 """
 
 import contextlib
