@@ -9,7 +9,6 @@ data/create_pairs.py writes <data_dir>/{split}_pairs.npz from the annotation.jso
     about    JSON: the takes with the state of their annotation.json, those not processed yet, the tracks by setting
 """
 
-import itertools
 import json
 import shlex
 import zipfile
@@ -40,6 +39,7 @@ class Pair(NamedTuple):
     query_camera: str
     target_camera: str
     frame: int
+    setting: str  # of SETTINGS
 
 
 class PairTrack(NamedTuple):
@@ -50,6 +50,7 @@ class PairTrack(NamedTuple):
     query_camera: str
     target_camera: str
     numbers: range
+    setting: str  # of SETTINGS
 
 
 def pairs_path(data_dir: Path, split: str) -> Path:
@@ -169,9 +170,10 @@ class PairSet:
         for data_dir in map(Path, data_dirs):
             about, arrays = _read(data_dir, split, settings)
             own = []
-            for *names, count in itertools.chain(*(about["tracks"][name] for name in settings)):
-                own.append(PairTrack(*names, range(num_pairs, num_pairs + count)))
-                num_pairs += count
+            for name in settings:
+                for *names, count in about["tracks"][name]:
+                    own.append(PairTrack(*names, range(num_pairs, num_pairs + count), name))
+                    num_pairs += count
             for uid in dict.fromkeys(track.take_uid for track in own if track.numbers):
                 if uid in self._data_dir_of:
                     raise UserError(f"take {uid} is in {self._data_dir_of[uid]} and in {data_dir}; drop one")
@@ -189,7 +191,8 @@ class PairSet:
         return len(self._rows)
 
     def __getitem__(self, i: int) -> Pair:
-        return Pair(*self.track(i)[:4], int(self._masks[self._rows[i, 0]]["frame"]))
+        track = self.track(i)
+        return Pair(*track[:4], int(self._masks[self._rows[i, 0]]["frame"]), track.setting)
 
     def camera_folder(self, take_uid: str, camera: str) -> Path:
         return self._data_dir_of[take_uid] / take_uid / camera

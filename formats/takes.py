@@ -37,9 +37,13 @@ class Kind(NamedTuple):
 
     max_rows: int  # of a processed frame
     work: int  # to decode a frame, in any unit
+    near: bool  # it shows things about twice as large as the others do
 
 
-KINDS = {"ego": Kind(1408 // 2, 1), "exo": Kind(2160 // 4, 4)}  # a frame of 3840x2160 has four times the pixels
+KINDS = {  # a frame of 3840x2160 has four times the pixels
+    "ego": Kind(max_rows=1408 // 2, work=1, near=True),
+    "exo": Kind(max_rows=2160 // 4, work=4, near=False),
+}
 
 
 def kind_of(camera: str, stated_ego: Mapping[str, bool] | None = None) -> str:

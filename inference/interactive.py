@@ -125,7 +125,9 @@ def answer_take(
     others = [n for n in frames_of(take, object_name, camera) if n < frame or predictor.memory == "all" and n > frame]
     others = sorted(others, key=lambda n: abs(n - frame))[: MORE_VIEWS if predictor.memory != "none" else 0]
     views = [(read_frame(take.frame_path(camera, n)), decode_mask(known[n])) for n in others]
-    answers = predictor.segment_all(query, decode_mask(rle), targets, more_views=views) if targets else []
+    setting = "ego-exo" if take.kind_of(camera) == "ego" else "exo-ego"
+    asked = query, decode_mask(rle), targets
+    answers = predictor.segment_all(*asked, more_views=views, setting=setting) if targets else []
     for name, target, (found, existence) in zip(cameras, targets, answers, strict=True):
         image, iou = overlay(target, found, PREDICTION), None
         if truth and (true := take.masks[object_name].get(name, {}).get(frame)):

@@ -37,6 +37,7 @@ class PairBatch(NamedTuple):
     mask_image: Tensor  # (M,) int64: the image in which each mask was drawn
     pair_mask: Tensor  # (P,) int64: the query mask of each pair
     pair_target: Tensor  # (P,) int64: the target image of each pair
+    near: Sequence[bool] = ()  # of each image: its camera is near, `formats.takes.Kind.near`; none: no camera is
     take: str = ""  # for a memory, with the names: all pairs are of one frame of it
     names: Sequence[CameraPair] = ()  # of each pair
 
@@ -86,8 +87,8 @@ class Matcher:
         self.device, self.precision, self.input_size = device, precision, model.config.input_size
         self.batch_size = batch_size or default_batch_size(device, precision, model.config)
         self.zoom = model.config.zoom
-        detail = model.pointer is not None
-        self.encoder = Encoder(backbone, device, PRECISIONS[precision], self.zoom, self.batch_size, detail)
+        options = (self.batch_size, model.pointer is not None, model.config.two_sizes)
+        self.encoder = Encoder(backbone, device, PRECISIONS[precision], self.zoom, *options)
         self.side = self.zoom * self.input_size
         self.closer_look = CloserLook(self.input_size, self.zoom) if closer_look else None
         self.memory = None if memory == "none" else Memory(memory)
@@ -129,7 +130,7 @@ class Matcher:
     def _remember(self, batch: PairBatch) -> None:
         tracks, batch = batch.tracks(), batch.to(self.device)
         with tf32(self.precision == "tf32"), autocast(self.device, self.precision):
-            _, fine, detail = self.encoder.images(batch.images)
+            _, fine, detail = self.encoder.images(batch.images, batch.near)
             shown = self._shown(batch, self.model.prior.parts(fine), cell_coverage(batch.masks), detail)
         self.memory.enter(batch.take)
         self.memory.remember(tracks, shown)
@@ -166,7 +167,7 @@ class Matcher:
     def _encode(
         self, batch: PairBatch, targets: Tensor, pair_target: Tensor, tracks: Sequence[tuple[str, str]]
     ) -> Encoded:
-        feat, fine, detail = self.encoder.images(batch.images)
+        feat, fine, detail = self.encoder.images(batch.images, batch.near)
         masks, corner, query_feat = batch.masks[:, :: self.zoom, :: self.zoom], None, feat[batch.mask_image]
         if self.closer_look:
             masks, corner = self.closer_look.queries(batch.masks)

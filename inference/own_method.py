@@ -35,6 +35,7 @@ class Frame:
     images: dict[str, np.ndarray]  # by camera: (H, W, 3) uint8 RGB
     masks: dict[tuple[str, str], np.ndarray]  # by pair[:2]: the query mask, (H, W) uint8 of 0 and 1, as its image
     video_sizes: dict[str, Size]  # by camera: (H, W) of the video, often larger than the frame
+    kinds: dict[str, str]  # by camera: ego or exo
 
 
 class Method(Protocol):

@@ -24,6 +24,7 @@ from formats.geometry import EVAL_SIDE, Size, eval_size, letterbox, unletterbox
 from formats.masks import encode_mask, letterbox_mask, resize_mask
 from formats.processed import CameraPair, ProcessedTake, read_frame
 from formats.results import camera_pair_key
+from formats.takes import KINDS
 from inference.matcher import Matcher, PairBatch, mask_in_image
 from inference.own_method import Frame, MethodMatcher
 
@@ -148,13 +149,14 @@ def read_pairs(take: ProcessedTake, number: int, pairs: Sequence[CameraPair], si
     """Read the images and masks of a frame's pairs, letterboxed to `side` or of the frame's own size. Raises UserError
     if an image cannot be read.
     """
-    frame = Frame(take.uid, number, take.folder, pairs, images={}, masks={}, video_sizes={})
+    frame = Frame(take.uid, number, take.folder, pairs, images={}, masks={}, video_sizes={}, kinds={})
     for pair in pairs:
         for camera in pair[1:]:
             if camera not in frame.images:
                 image = read_frame(take.frame_path(camera, number))
                 frame.images[camera] = letterbox(image, side) if side else image
                 frame.video_sizes[camera] = take.video_size(camera) or image.shape[:2]
+                frame.kinds[camera] = take.kind_of(camera)
         if pair[:2] not in frame.masks:
             rle = take.masks[pair.object_name][pair.query_camera][number]
             image = frame.images[pair.query_camera]
@@ -175,6 +177,7 @@ def batch_of(frames: Sequence[Frame]) -> PairBatch:
         mask_image=torch.tensor([image_index[number, camera] for number, _, camera in masks]),
         pair_mask=torch.tensor([mask_index[(number, *pair[:2])] for number, pair in pairs]),
         pair_target=torch.tensor([image_index[number, pair.target_camera] for number, pair in pairs]),
+        near=[KINDS[frame.kinds[camera]].near for frame in frames for camera in frame.images],
         take=frames[0].take_uid,
         names=[pair for _, pair in pairs],
     )

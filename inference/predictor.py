@@ -16,6 +16,7 @@ from common.arguments import SETTINGS
 from common.errors import UserError
 from formats.geometry import letterbox
 from formats.processed import CameraPair
+from formats.takes import KINDS
 from inference.cut_out import Box, cut_out
 from inference.matcher import Matcher, PairBatch, mask_in_image
 from inference.memory import Memory
@@ -76,15 +77,17 @@ class Predictor:
         query_mask: np.ndarray | Image | None,
         target_image: np.ndarray | Image,
         query_box: Box | None = None,
+        setting: str | None = None,
     ) -> tuple[np.ndarray, float]:
         """Find one object. Images of any sizes, and the object's mask in the first, of any size with its aspect ratio;
         inference/pictures.py has the forms that are taken, such as (H, W, 3) uint8 RGB and (H, W) bool. Or, instead of
         the mask, a box around the object, (left, top, right, bottom) in the image's pixels, that `cut_out` is given.
+        `setting`: ego-exo if the query image is of a head-worn camera, exo-ego if the target is, None if neither is.
 
         Returns the object's mask in the target image, (H, W) uint8 of 0 and 1, and the probability that it is visible.
         Raises UserError, in one line, for anything else.
         """
-        return self.segment_all(query_image, query_mask, [target_image], query_box)[0]
+        return self.segment_all(query_image, query_mask, [target_image], query_box, setting=setting)[0]
 
     def segment_all(
         self,
@@ -93,12 +96,14 @@ class Predictor:
         target_images: Sequence[np.ndarray | Image],
         query_box: Box | None = None,
         more_views: Iterable[tuple[np.ndarray | Image, np.ndarray | Image]] = (),
+        setting: str | None = None,
     ) -> list[tuple[np.ndarray, float]]:
         """As `segment`, for each of some target images; the query is encoded once. `more_views` are further images of
         the object by the query camera, each with its mask.
         """
         if (query_mask is None) == (query_box is None):
             raise UserError("give either the query mask, or None and a query_box")
+        near = [KINDS[kind].near for kind in SETTINGS[setting]] if setting else (False, False)
         side = self.matcher.side
         query_image = as_image(query_image, "query image")
         targets = [as_image(image, "target image") for image in target_images]
@@ -110,16 +115,19 @@ class Predictor:
         self.matcher.memory = Memory("all") if more_views else None  # one that knows of nothing else
         for image, mask in [(query_image, query_mask), *more_views] if more_views else ():
             image = as_image(image, "query image")
-            self.matcher.remember(_batch(side, image, as_mask(mask, "query mask", image.shape[:2]), [image]))
-        prob, existence = self.matcher.predict(_batch(side, query_image, query_mask, targets))
+            mask = as_mask(mask, "query mask", image.shape[:2])
+            self.matcher.remember(_batch(side, image, mask, [image], (near[0], near[0])))
+        prob, existence = self.matcher.predict(_batch(side, query_image, query_mask, targets, near))
         masks = [mask_in_image(p[None], target.shape[:2])[0] for p, target in zip(prob, targets, strict=True)]
         return [(mask.byte().cpu().numpy(), x) for mask, x in zip(masks, existence.tolist(), strict=True)]
 
 
-def _batch(side: int, image: np.ndarray, mask: np.ndarray, targets: Sequence[np.ndarray]) -> PairBatch:
-    """One object in one image, asked for in some others."""
+def _batch(
+    side: int, image: np.ndarray, mask: np.ndarray, targets: Sequence[np.ndarray], near: tuple[bool, bool]
+) -> PairBatch:
+    """One object in one image, asked for in some others. `near`: of the one and of all others."""
     images = np.stack([letterbox(x, side) for x in (image, *targets)])
     zeros, places = torch.zeros(len(targets), dtype=torch.int64), torch.arange(1, len(images))
     names = [CameraPair("object", "query", f"target {i}") for i in range(len(targets))]
-    masks = torch.from_numpy(letterbox(mask, side)[None])
-    return PairBatch(torch.from_numpy(images), masks, zeros[:1], zeros, places, names=names)
+    masks, flags = torch.from_numpy(letterbox(mask, side)[None]), [near[0]] + [near[1]] * len(targets)
+    return PairBatch(torch.from_numpy(images), masks, zeros[:1], zeros, places, flags, names=names)

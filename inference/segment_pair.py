@@ -17,7 +17,7 @@ from common.errors import run_script  # isort: split
 import cv2
 import numpy as np
 
-from common.arguments import Parser
+from common.arguments import SETTINGS, Parser
 from common.drawing import PREDICTION, QUERY, overlay, write_picture
 from formats.mask_files import read_mask
 from formats.picture_files import open_picture
@@ -37,6 +37,8 @@ def main(argv: list[str] | None = None) -> None:
         help="its mask, non-zero where the object is; any size of the same shape",
     )
     add("--target_image", type=Path, required=True, help="picture in which to find it")
+    text = "which picture is of a head-worn camera, whose things look larger (default: neither)"
+    add("--setting", choices=SETTINGS, help=text)
     add("--ckpt_path", type=Path, default=SHIPPED, help=CKPT_HELP)
     add("--backbone_weights", type=Path, help="file of a backbone that the checkpoint names (default: as in training)")
     add("--out", type=Path, default=Path("pair"), help="beginning of the two output files' names")
@@ -49,7 +51,7 @@ def main(argv: list[str] | None = None) -> None:
     device = resolve_device(args.device)
     precision = args.precision or default_precision(device)
     predictor = Predictor.load(args.ckpt_path, device, precision, backbone_weights=args.backbone_weights)
-    mask, existence = predictor.segment(query, query_mask, target)
+    mask, existence = predictor.segment(query, query_mask, target, setting=args.setting)
 
     mask_path, overlay_path = (args.out.with_name(args.out.name + end) for end in ("_mask.png", "_overlay.jpg"))
     write_picture(mask_path, mask * 255)

@@ -37,7 +37,7 @@ from formats.mask_files import MaskFiles, find_masks
 from formats.masks import RLE, letterbox_mask, resize_mask
 from formats.processed import CameraPair, shrink
 from formats.results import THRESHOLD
-from formats.takes import KINDS
+from formats.takes import KINDS, kind_of
 from formats.video_writer import open_video
 from inference.matcher import PairBatch, mask_in_image
 from inference.memory import CHOICES, HELP
@@ -66,6 +66,8 @@ def parse_args(argv: list[str] | None) -> argparse.Namespace:
     add_footage_options(parser)
     add = parser.add_argument
     add("--out", type=Path, required=True, help="folder to make")
+    text = "the head-worn camera, which shows things larger (default: one whose name begins with aria)"
+    add("--ego", metavar="CAMERA", help=text)
     add("--stride", type=at_least(1), default=1, help="predict each n-th of the frames with a mask")
     add("--height", type=at_least(64), default=480, help="of the video's panels, pixels")
     add("--ckpt_path", type=Path, help="checkpoint of the direction (default: the network in the repository)")
@@ -81,6 +83,9 @@ def main(argv: list[str] | None = None) -> None:
     cameras, offsets = open_cameras(args)
     if len(dict(args.masks)) > 1:
         raise UserError("--masks takes the masks of one camera here, which is the query camera")
+    if args.ego not in (None, *cameras):
+        raise UserError(f"--ego names camera {args.ego!r}; --videos has {', '.join(cameras)}")
+    ego = args.ego or next((name for name in cameras if kind_of(name) == "ego"), None)
     query, masks = args.masks[0][0], find_masks([path for _, path in args.masks], args.mask_frame)
     footage = cameras[query]
     wanted = masked_positions(masks, footage)[:: args.stride]
@@ -107,7 +112,7 @@ def main(argv: list[str] | None = None) -> None:
         for moment, view in zip(moments, footage.read([shown[query][m] for m in moments]), strict=True):
             if known := read_query_masks(masks, footage.numbers[moment], footage):
                 images, pairs = {query: shrink(view, max_rows)}, [CameraPair(name, query, query) for name in known]
-                predictor.matcher.remember(make_batch(predictor, images, known, pairs))
+                predictor.matcher.remember(make_batch(predictor, images, known, pairs, ego))
     pictures = {
         name: camera.read([shown[name][m] for m in moments if m in shown[name]]) for name, camera in cameras.items()
     }
@@ -120,7 +125,7 @@ def main(argv: list[str] | None = None) -> None:
                 }
                 images = {name: shrink(next(pictures[name]), max_rows) for name in numbers}
                 known = read_query_masks(masks, numbers[query], footage)
-                found = predict(predictor, query, images, known)
+                found = predict(predictor, query, images, known, ego)
                 for (camera, name), (prob, existence) in found.items():
                     mask = mask_in_image(prob, eval_size(cameras[camera].size))[0].byte().numpy()
                     write_mask(out / "masks" / camera / name / f"{numbers[camera]:05d}.png", mask)
@@ -164,20 +169,26 @@ def read_query_masks(masks: MaskFiles, number: int, footage: Footage) -> dict[st
     return {name: rle for name, rle in found.items() if rle}
 
 
-def predict(predictor: Predictor, query: str, images: Mapping[str, np.ndarray], known: Mapping[str, RLE]) -> Found:
+def predict(
+    predictor: Predictor, query: str, images: Mapping[str, np.ndarray], known: Mapping[str, RLE], ego: str | None
+) -> Found:
     """Look for the objects of `known`, masks in the query camera's image, in all other images."""
     pairs = [CameraPair(name, query, camera) for camera in images if camera != query for name in known]
     if not pairs:
         return {}
-    prob, existence = predictor.matcher.predict(make_batch(predictor, images, known, pairs))
+    prob, existence = predictor.matcher.predict(make_batch(predictor, images, known, pairs, ego))
     answers = zip(prob.cpu().split(1), existence.tolist(), strict=True)
     return {(pair.target_camera, pair.object_name): answer for pair, answer in zip(pairs, answers, strict=True)}
 
 
 def make_batch(
-    predictor: Predictor, images: Mapping[str, np.ndarray], known: Mapping[str, RLE], pairs: Sequence[CameraPair]
+    predictor: Predictor,
+    images: Mapping[str, np.ndarray],
+    known: Mapping[str, RLE],
+    pairs: Sequence[CameraPair],
+    ego: str | None,
 ) -> PairBatch:
-    """The `pairs` of a moment, of one query camera; at least one."""
+    """The `pairs` of a moment, of one query camera; at least one. `ego`: the head-worn camera, if there is one."""
     cameras, side = list(images), predictor.matcher.side
     return PairBatch(
         images=torch.from_numpy(np.stack([letterbox(image, side) for image in images.values()])),
@@ -185,6 +196,7 @@ def make_batch(
         mask_image=torch.full((len(known),), cameras.index(pairs[0].query_camera)),
         pair_mask=torch.tensor([list(known).index(pair.object_name) for pair in pairs]),
         pair_target=torch.tensor([cameras.index(pair.target_camera) for pair in pairs]),
+        near=[camera == ego for camera in cameras],
         names=pairs,
     )
 

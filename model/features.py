@@ -1,9 +1,11 @@
 """The one encoder: images and masks -> features of the frozen backbone, for training and prediction alike."""
 
 import copy
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
@@ -41,7 +43,8 @@ class Encoder:
     keeps the memory that it frees from then on.
 
     The backbone computes in `dtype`; features are float32. Images are `zoom` times as large as the network's input, and
-    are encoded both reduced to it and as they are; with `detail`, the latter to two layers.
+    are encoded both reduced to it and as they are; with `detail`, the latter to two layers. With `two_sizes`, those of
+    near cameras (`formats.takes.Kind.near`) are also read at half their size, so that things look as in the others.
     """
 
     def __init__(
@@ -52,8 +55,10 @@ class Encoder:
         zoom: int = 1,
         batch_size: int | None = None,
         detail: bool = False,
+        two_sizes: bool = False,
     ):
         self.device, self.zoom, self.batch_size, self.detail = device, zoom, batch_size, detail
+        self.two_sizes = two_sizes
         if device.type == "cpu":
             keep_freed_memory()
         self.backbone = fold_batch_norm(backbone).to(device, dtype)
@@ -61,10 +66,18 @@ class Encoder:
         self._mask_features = MaskFeatures(self.backbone) if device.type == "cpu" else None
 
     @torch.no_grad()
-    def images(self, images: Tensor) -> Features:
-        """(N, zoom S, zoom S, 3) uint8 RGB on the device -> their features."""
+    def images(self, images: Tensor, near: Sequence[bool] = ()) -> Features:
+        """(N, zoom S, zoom S, 3) uint8 RGB on the device -> their features. `near`: which of them, if any, are of near
+        cameras.
+        """
         some = max(1, (self.batch_size or len(images)) // self.zoom**2)  # no more memory than for the reduced ones
         fine, *detail = self._encode(images, some, self.detail)
+        if self.two_sizes and any(near):
+            rows = torch.tensor([row for row, flag in enumerate(near) if flag], device=images.device)
+            half = F.avg_pool2d(images[rows].movedim(3, 1).float(), 2).movedim(1, 3)
+            for maps, halves in zip((fine, *detail), self._encode(half, 4 * some, self.detail), strict=True):
+                halves = F.interpolate(halves, maps.shape[2:], mode="bilinear", align_corners=False)
+                maps[rows] = (maps[rows] + halves) / 2
         feat = fine if self.zoom == 1 else self._encode(images[:, :: self.zoom, :: self.zoom], self.batch_size)[0]
         return Features(feat, fine, *detail)
 

@@ -73,6 +73,9 @@ class XSegTxConfig:
         False, "--similarity_prior", help="tell the tokens which parts of the target look like the object"
     )
     pointer: bool = option(False, "--pointer", help="learn to find the place for a closer look by finer features")
+    two_sizes: bool = option(
+        False, "--two_sizes", help="read images of head-worn cameras at half the size, too: they show things larger"
+    )
     zoom: int = option(
         1, "--zoom", help="side of the images that the prior and closer looks see, in units of --input_size"
     )
@@ -88,6 +91,8 @@ class XSegTxConfig:
             raise UserError(f"input size {self.input_size} must be a multiple of {STRIDE} and at least {3 * STRIDE}")
         if self.zoom < 1 or self.zoom > 1 and not self.similarity_prior:
             raise UserError(f"zoom {self.zoom} must be 1, or more with similarity_prior")
+        if self.two_sizes and self.zoom * self.input_size % (2 * STRIDE):
+            raise UserError(f"two_sizes needs an input size times zoom that is a multiple of {2 * STRIDE}")
         for name in ("dropout", "drop_feat"):
             if not 0 <= getattr(self, name) < 1:
                 raise UserError(f"{name} {getattr(self, name)} must be at least 0 and below 1")

@@ -120,7 +120,9 @@ def test_objects_and_cameras_without_masks_make_no_trouble(tmp_path):
         *(("two exos", camera, 0) for camera in ("cam01", "gp02")),
     ]
     assert not train.visible.any()
-    assert list(PairSet([data_dir], "train", "exo-ego")) == [Pair("uid", "two exos", "cam01", "aria02_214-1", 30)]
+    assert list(PairSet([data_dir], "train", "exo-ego")) == [
+        Pair("uid", "two exos", "cam01", "aria02_214-1", 30, "exo-ego")
+    ]
 
 
 @pytest.mark.parametrize(

@@ -87,7 +87,7 @@ def test_a_tenth_are_synthetic_negatives_in_the_target_camera_of_another_take_an
     drawn = sources(TrainSamples(pairs, SIDE, 0))
     synthetic = [source for source in drawn if is_synthetic(source)]
     assert len(synthetic) / DRAWS == pytest.approx(TARGET_SWAP, abs=0.03)
-    targets = {ImageKey(pair.take_uid, pair.target_camera, pair.frame) for pair in pairs}
+    targets = {ImageKey(p.take_uid, p.target_camera, p.frame, p.target_camera == EGO) for p in pairs}
     for source in synthetic:
         assert source.target in targets
         assert (source.target.camera == EGO) == (pairs.setting == "exo-ego")
@@ -158,7 +158,7 @@ def test_validation_samples_are_fixed_pairs_as_they_are(pairs):
     few, again, every = (ValidationSamples(pairs, size, SIDE) for size in (5, 5, 0))
     assert len(few) == 5 and np.array_equal(few.numbers, again.numbers)
     assert [every[n]["sources"].query for n in range(len(every))] == [
-        ImageKey(p.take_uid, p.query_camera, p.frame) for p in pairs
+        ImageKey(p.take_uid, p.query_camera, p.frame, p.query_camera == EGO) for p in pairs
     ]
     assert not any(few[n]["block"] or is_synthetic(few[n]["sources"]) for n in range(5))
 

@@ -15,12 +15,14 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, Sampler
 
+from common.arguments import SETTINGS
 from common.errors import UserError
 from common.parallel import default_workers, loader_workers, start_loader_worker
 from formats.geometry import Corner, crop_corner, letterbox, letterbox_axes
 from formats.masks import RLE, letterbox_mask
 from formats.pairs import PairSet
 from formats.processed import frame_path, read_frame
+from formats.takes import KINDS
 from model.backbone import STRIDE
 from model.similarity import cell_coverage
 
@@ -48,6 +50,7 @@ class ImageKey(NamedTuple):
     take_uid: str
     camera: str
     frame: int
+    near: bool = False  # the camera is nearer to things than the others, `formats.takes.Kind.near`
     corner: Corner | None = None  # of the crop that a closer look shows, in cells of the image; None: the whole view
     object_name: str | None = None
 
@@ -92,10 +95,11 @@ class Samples(Dataset):
     def source(self, i: int, j: int) -> Source:
         """Object and query view of pair `i`, target view of pair `j`."""
         query, target = self.pairs[i], self.pairs[j]
+        near = [KINDS[kind].near for kind in SETTINGS[query.setting]]
         return Source(
             query.object_name,
-            ImageKey(query.take_uid, query.query_camera, query.frame),
-            ImageKey(target.take_uid, target.target_camera, target.frame),
+            ImageKey(query.take_uid, query.query_camera, query.frame, near[0]),
+            ImageKey(target.take_uid, target.target_camera, target.frame, near[1]),
         )
 
     def read(

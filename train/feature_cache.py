@@ -28,7 +28,8 @@ class BatchEncoder:
         if self.cache_bytes:
             features, mask_feat = self._cached(batch, images)
         else:
-            features, mask_feat = self.encoder.images(images), self.encoder.masks(batch.query_mask)
+            near = [source.query.near for source in batch.sources] + [source.target.near for source in batch.sources]
+            features, mask_feat = self.encoder.images(images, near), self.encoder.masks(batch.query_mask)
         query, target = (Features(*part) for part in zip(*(x.chunk(2) for x in features if x is not None), strict=True))
         query_feat = seen(query.feat, query.fine, batch.query_corner)
         target_feat = seen(target.feat, target.fine, batch.target_corner)
@@ -45,7 +46,8 @@ class BatchEncoder:
         new: dict[ImageKey, tuple[Tensor, ...]] = {}
         count = 2 + self.encoder.detail if self.encoder.zoom > 1 else 1  # tensors of an image: both may be the same
         if rows := self._missing(image_keys):
-            parts = self.encoder.images(torch.stack([images[row] for row in rows.values()]))
+            missing = torch.stack([images[row] for row in rows.values()])
+            parts = self.encoder.images(missing, [key.near for key in rows])
             new |= self._keep(rows, *parts[:count])
         if rows := self._missing(mask_keys):
             masks = torch.stack([batch.query_mask[row] for row in rows.values()])

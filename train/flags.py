@@ -28,6 +28,7 @@ STRONG = {
     "zoom": 2,
     "closer_look": True,
     "pointer": True,
+    "two_sizes": True,
     "existence_weight": 0.03,
     "block": 0.0,
 }

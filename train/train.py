@@ -88,7 +88,7 @@ def train(args: argparse.Namespace, ranks: Ranks, device: torch.device) -> int |
         if ranks.is_main:
             state.save([args.out_dir / name for name in names], **about)
 
-    encoder = Encoder(state.backbone, device, PRECISIONS[args.precision], args.zoom, detail=args.pointer)
+    encoder = Encoder(state.backbone, device, PRECISIONS[args.precision], args.zoom, None, args.pointer, args.two_sizes)
     encode = BatchEncoder(encoder, int(args.cache_features * 1e9))
     if args.cache_features and args.num_workers is None:
         args.num_workers = 0  # after a while nothing is read any more
