@@ -103,11 +103,13 @@ def seen(feat: Tensor, fine: Tensor, corner: Tensor | None) -> Tensor:
     return torch.where((corner[:, 0] >= 0)[:, None, None, None], closer, feat)
 
 
-def crop(maps: Tensor, corner: Tensor, side: int) -> Tensor:
-    """(B, C, H, W) -> (B, C, side, side), each beginning at its `corner`, (B, 2) int64 row and column."""
+def crop(maps: Tensor, corner: Tensor, side: int, maps_of: Tensor | None = None) -> Tensor:
+    """(B, C, H, W) -> (B, C, side, side), each beginning at its `corner`, (B, 2) int64 row and column. `maps_of`: of
+    which of the maps each is, by default of the one in its row.
+    """
     rows, cols = (corner[:, axis, None] + torch.arange(side, device=maps.device) for axis in (0, 1))  # (B, side)
-    batch = torch.arange(len(maps), device=maps.device)[:, None, None]
-    return maps.movedim(1, 3)[batch, rows[:, :, None], cols[:, None, :]].movedim(3, 1)
+    maps_of = torch.arange(len(maps), device=maps.device) if maps_of is None else maps_of
+    return maps.movedim(1, 3)[maps_of[:, None, None], rows[:, :, None], cols[:, None, :]].movedim(3, 1)
 
 
 def fold_batch_norm(backbone: Backbone) -> Backbone:

@@ -6,7 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from model.features import View
+from model.features import View, crop
 
 WIDTH = 128  # dimensions in which it compares
 RIVALS = 8  # places of the target that look like the object and are not, for each sample in training
@@ -44,15 +44,41 @@ class Pointer(nn.Module):
             mean = F.avg_pool2d(detail.float(), 3, 1, 1, count_include_pad=False)
             return F.normalize(self.metric((mean - detail.mean((2, 3), keepdim=True)).movedim(1, 3)), dim=3)
 
-    def forward(self, query: View, target: View, similarity: Tensor) -> Tensor:
-        """Training: how much the object of the query view resembles that of the target view, and `RIVALS` regions of
+    def marked(
+        self,
+        detail: Tensor,
+        description: Tensor,
+        corner: Tensor | None,
+        side: int,
+        zoom: int,
+        rows: Tensor | None = None,
+    ) -> Tensor:
+        """What the mask decoder sees of `Features.detail` (N, D, H, W), or of the `rows` of it that B pairs look at:
+        the part that a view with the `View.corner` shows, resized to `side` cells, less the image's mean; and of each
+        cell its cosine with the object's description (B, WIDTH) -> (B, D + 1, side, side) float32.
+        """
+        with torch.autocast(detail.device.type, enabled=False):
+            detail = detail.float()
+            rows = torch.arange(len(detail), device=detail.device) if rows is None else rows
+            part = F.adaptive_avg_pool2d(detail, side)[rows]
+            if corner is not None and zoom > 1:
+                cells = detail.shape[2] // zoom
+                closer = crop(detail, corner.clamp(min=0) * 2 * cells // side, cells, rows)
+                if cells != side:
+                    closer = F.interpolate(closer, (side, side), mode="bilinear", align_corners=False)
+                part = torch.where((corner[:, 0] >= 0)[:, None, None, None], closer, part)
+            part = part - detail.mean((2, 3), keepdim=True)[rows]
+            cosine = F.normalize(self.metric(part.movedim(1, 3)), dim=3) @ description[:, None, :, None]
+            return torch.cat((part / part.std((1, 2, 3), keepdim=True).clamp(min=EPS), cosine[:, None, ..., 0]), 1)
+
+    def forward(self, description: Tensor, target: View, similarity: Tensor) -> Tensor:
+        """Training: how much the query's object (B, WIDTH) resembles that of the target view, and `RIVALS` regions of
         its form elsewhere in the target, where the `similarity` (B, k h, k w) is highest -> logits (B, 1 + RIVALS).
         """
-        own, there = (view_coverage(view) for view in (query, target))
+        there = view_coverage(target)
         places = rival_places(there, similarity)
         regions = torch.cat((there[:, None], moved(there, places)), 1)
-        described = self.describe(target.detail, regions)
-        return (described @ self.describe(query.detail, own[:, None]).mT)[..., 0] / TEMPERATURE
+        return (self.describe(target.detail, regions) @ description[..., None])[..., 0] / TEMPERATURE
 
 
 def mask_coverage(masks: Tensor, detail: Tensor) -> Tensor:

@@ -16,6 +16,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
@@ -23,7 +24,7 @@ from common.arguments import Words, option
 from common.errors import UserError
 from model.backbone import STRIDE
 from model.features import View
-from model.pointer import Pointer
+from model.pointer import Pointer, view_coverage
 from model.similarity import NoPrior, Similarity, SimilarityPrior
 from model.transformer import ACTIVATIONS, CrossLayer, InnerLayer, sine_position
 
@@ -73,6 +74,7 @@ class XSegTxConfig:
         False, "--similarity_prior", help="tell the tokens which parts of the target look like the object"
     )
     pointer: bool = option(False, "--pointer", help="learn to find the place for a closer look by finer features")
+    fine_masks: bool = option(False, "--fine_masks", help="decode masks with the pointer's finer features, too")
     two_sizes: bool = option(
         False, "--two_sizes", help="read images of head-worn cameras at half the size, too: they show things larger"
     )
@@ -93,6 +95,8 @@ class XSegTxConfig:
             raise UserError(f"zoom {self.zoom} must be 1, or more with similarity_prior")
         if self.two_sizes and self.zoom * self.input_size % (2 * STRIDE):
             raise UserError(f"two_sizes needs an input size times zoom that is a multiple of {2 * STRIDE}")
+        if self.fine_masks and not self.pointer:
+            raise UserError("fine_masks takes the pointer's features; give pointer, too")
         for name in ("dropout", "drop_feat"):
             if not 0 <= getattr(self, name) < 1:
                 raise UserError(f"{name} {getattr(self, name)} must be at least 0 and below 1")
@@ -119,15 +123,27 @@ def parse_layer_types(words: Sequence[str]) -> list[str]:
 
 
 class MaskDecoder(nn.Module):
-    """Tokens -> mask logits at full resolution: two transposed convolutions x2, then bilinear x4."""
+    """Tokens -> mask logits at full resolution: two transposed convolutions x2, then bilinear x4.
 
-    def __init__(self, width: int):
+    A network with `detail_channels` (`XSegTxConfig.fine_masks`) has a `Pointer` mark finer features, which come in
+    after the first.
+    """
+
+    def __init__(self, width: int, detail_channels: int):
         super().__init__()
         self.deconv1 = nn.ConvTranspose2d(width, width // 2, kernel_size=2, stride=2)
         self.deconv2 = nn.ConvTranspose2d(width // 2, 3, kernel_size=2, stride=2)
+        if detail_channels:
+            self.detail = nn.Conv2d(detail_channels + 1, width // 2, kernel_size=3, padding=1)
+            self.mix = nn.Conv2d(width // 2, width // 2, kernel_size=3, padding=1)
 
-    def forward(self, features: Tensor) -> Tensor:
-        x = F.relu(self.deconv1(features))  # (B, C, h, w) -> (B, C/2, 2h, 2w)
+    def forward(self, features: Tensor, marked: Tensor | None = None) -> Tensor:
+        x = self.deconv1(features)  # (B, C, h, w) -> (B, C/2, 2h, 2w)
+        if marked is None:  # the query's mask is known
+            x = F.relu(x)
+        else:
+            x = F.relu(x + self.detail(marked))
+            x = x + F.relu(self.mix(x))
         weight, bias = self.deconv2.weight[:, MASK_CHANNEL, None], self.deconv2.bias[MASK_CHANNEL, None]
         x = F.conv_transpose2d(x, weight, bias, stride=2)  # (B, 1, 4h, 4w)
         return F.interpolate(x.float(), scale_factor=4, mode="bilinear", align_corners=False)[:, 0]
@@ -166,7 +182,7 @@ class XSegTx(nn.Module):
             {
                 "feat_proj": nn.Conv2d(config.feature_channels, width, kernel_size=1),
                 "encoder_blocks": nn.ModuleList(blocks),
-                "decoder": MaskDecoder(width),
+                "decoder": MaskDecoder(width, config.fine_masks * config.detail_channels),
                 "cls_branch": ExistenceHead(width, self.cells),
             }
         )
@@ -206,8 +222,12 @@ class XSegTx(nn.Module):
         target_tokens = self.prior.mark_target(target_tokens, similarity, target.corner)
         query_tokens, target_tokens = self._exchange(query_tokens, mask, target_tokens, query_blocked, target_blocked)
         existence = self._existence(target_tokens, similarity, target.corner)
-        pointed = self.pointer(query, target, similarity.cosine) if self.pointer and target.mask is not None else None
-        return Prediction(self._mask_prob(query_tokens), self._mask_prob(target_tokens), existence, pointed)
+        pointed = marked = None
+        if self.pointer:
+            description = self.pointer.describe(query.detail, view_coverage(query)[:, None])[:, 0]
+            marked = self._marked(target.detail, description, target.corner)
+            pointed = None if target.mask is None else self.pointer(description, target, similarity.cosine)
+        return Prediction(self._mask_prob(query_tokens), self._mask_prob(target_tokens, marked), existence, pointed)
 
     def project(self, feat: Tensor) -> Tensor:
         """Backbone features (B, F, h, w) of an image or a mask -> tokens (B, L, C), row by row, float32."""
@@ -238,14 +258,19 @@ class XSegTx(nn.Module):
         target: Tensor,
         similarity: Similarity | None = None,
         corner: Tensor | None = None,
+        detail: Tensor | None = None,
+        description: Tensor | None = None,
+        target_of: Tensor | None = None,
     ) -> tuple[Tensor, Tensor]:
         """Encoded query tokens, projected mask tokens, encoded target tokens, each (B, L, C), the prior's `similarity`
         and the target's `View.corner` -> target_mask_prob (B, H, W) and existence (B,), as `forward` gives them. The
-        parts of the network that only the query's mask needs are left out.
+        parts of the network that only the query's mask needs are left out. With `fine_masks`: `View.detail` of some
+        targets, the pointer's description of each object (B, W), and which of these targets each is asked for in.
         """
         target = self.prior.mark_target(target, similarity, corner)
         _, target = self._exchange(query, mask, target, target_only=True)
-        return self._mask_prob(target), self._existence(target, similarity, corner)
+        marked = self._marked(detail, description, corner, target_of)
+        return self._mask_prob(target, marked), self._existence(target, similarity, corner)
 
     def _exchange(self, query, mask, target, query_blocked=None, target_blocked=None, target_only=False):
         """All layers from the first C on. With `target_only`, the query side ends where the last C has read it."""
@@ -265,8 +290,14 @@ class XSegTx(nn.Module):
     def _features(self, tokens: Tensor) -> Tensor:
         return tokens.transpose(1, 2).unflatten(2, (self.cells, self.cells))  # (B, L, C) -> (B, C, h, w)
 
-    def _mask_prob(self, tokens: Tensor) -> Tensor:
-        return self.net.decoder(self._features(tokens)).sigmoid().clamp(PROB_EPS, 1 - PROB_EPS)
+    def _marked(self, detail, description, corner, target_of=None) -> Tensor | None:
+        if not self.config.fine_masks:
+            return None
+        with torch.no_grad():  # the pointer's metric learns to point alone
+            return self.pointer.marked(detail, description, corner, 2 * self.cells, self.config.zoom, target_of)
+
+    def _mask_prob(self, tokens: Tensor, marked: Tensor | None = None) -> Tensor:
+        return self.net.decoder(self._features(tokens), marked).sigmoid().clamp(PROB_EPS, 1 - PROB_EPS)
 
     def _existence(self, tokens: Tensor, similarity: Similarity | None = None, corner: Tensor | None = None) -> Tensor:
         logit = self.net.cls_branch(self._features(tokens)).float()

@@ -74,7 +74,7 @@ def test_the_legacy_lists_name_the_ego_view_first_in_both_settings(data_dir, set
     assert create_pairs(data_dir, "--split", "val", "--legacy").returncode == 0
     rows = json.loads((data_dir / f"val_{setting.replace('-', '')}_pairs.json").read_text())
     expected = []
-    for uid, name, query, target, frame in expected_pairs:
+    for uid, name, query, target, frame, _ in expected_pairs:
         ego, exo = (query, target) if setting == "ego-exo" else (target, query)
         assert ego.startswith("aria")
         expected.append(

@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 import torch
+import torch.nn.functional as F
 
 from formats import geometry
 from formats.pairs import PairSet
@@ -50,6 +51,20 @@ def test_the_views_of_a_batch_are_the_backbones_features_of_query_target_and_mas
     plain = BatchEncoder(Encoder(backbone, CPU))(batch_of(TrainSamples(pairs, 64, 0), range(3)))
     assert torch.equal(plain[0].fine, plain[0].feat)
     torch.testing.assert_close(plain[0].feat, found["query"], rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("cache_bytes", [0, 10**8])
+def test_images_of_a_near_camera_are_also_read_at_half_their_size(pairs, backbone, cache_bytes):
+    batch = batch_of(TrainSamples(pairs, 64, 0, options=SampleOptions(zoom=3)), range(3))
+    plain, both = (
+        tensors(BatchEncoder(Encoder(backbone, CPU, zoom=3, two_sizes=two_sizes), cache_bytes)(batch))
+        for two_sizes in (False, True)
+    )
+    halved = backbone(F.interpolate(normalize_image(batch.query_image), scale_factor=0.5, mode="area"))
+    halved = F.interpolate(halved, plain["query_fine"].shape[2:], mode="bilinear")
+    expected = plain | {"query_fine": (plain["query_fine"] + halved) / 2}
+    for name, features in both.items():
+        torch.testing.assert_close(features, expected[name], rtol=2e-3, atol=1e-4)
 
 
 def test_a_closer_look_shows_the_features_of_its_part_of_the_enlarged_image(pairs, backbone, monkeypatch):

@@ -27,10 +27,10 @@ from inference.predict_takes import ChunkDataset, pairs_by_frame, plan_chunks
 from inference.predictor import Predictor
 from model.backbone import mask_to_image, normalize_image
 from model.checkpoint import load_checkpoint, save_checkpoint
-from model.features import View
+from model.features import Features, View
 from model.similarity import Similarity, cell_coverage
 from model.xsegtx import XSegTx, XSegTxConfig
-from tests.made import ROOT
+from tests.made import EGO, ROOT
 from tests.made.claims import claimed_elsewhere
 from tests.made.networks import make_network
 from tests.made.processed import LAYOUT, make_data_set
@@ -87,7 +87,13 @@ POINTER = {"pointer": True, "detail_channels": 512}
 
 @pytest.mark.parametrize(
     ("setting", "options"),
-    [("ego-exo", {}), ("exo-ego", PRIOR), ("ego-exo", CLOSER), ("ego-exo", CLOSER | POINTER)],
+    [
+        ("ego-exo", {}),
+        ("exo-ego", PRIOR | {"two_sizes": True}),
+        ("ego-exo", CLOSER),
+        ("ego-exo", CLOSER | POINTER),
+        ("ego-exo", CLOSER | POINTER | {"fine_masks": True, "two_sizes": True}),
+    ],
 )
 def test_results_equal_one_pair_at_a_time_with_the_plain_network(data_path, tmp_path, setting, options):
     checkpoint = make_network(tmp_path / "net.pth", **options)
@@ -116,6 +122,7 @@ def plain_prediction(checkpoint, take, pair, frame) -> tuple[np.ndarray, float, 
     config, mask = checkpoint.model.config, take.masks[pair.object_name][pair.query_camera][frame]
     side = config.zoom * SIDE
     images = [letterbox(read_frame(take.frame_path(camera, frame)), side) for camera in pair[1:]]
+    images = [plain_features(checkpoint, image, camera == EGO) for image, camera in zip(images, pair[1:], strict=True)]
     mask = letterbox_mask(mask, side)
     if not checkpoint.arguments.get("closer_look"):
         prob, existence, _ = plain_look(checkpoint, images, mask, None, None)
@@ -134,10 +141,28 @@ def plain_hints(checkpoint, images, mask) -> list[torch.Tensor]:
     if (pointer := checkpoint.model.pointer) is None:
         return []
     with torch.inference_mode():
-        query, target = (checkpoint.backbone.levels(normalize_image(torch.from_numpy(x))[None])[1] for x in images)
         coverage = F.avg_pool2d(torch.from_numpy(mask)[None].float(), 8)
-        own = pointer.describe(query, coverage[None])[0, 0]
-        return [4 * F.max_pool2d(pointer.regions(target) @ own, 2)]
+        own = pointer.describe(images[0].detail, coverage[None])[0, 0]
+        return [4 * F.max_pool2d(pointer.regions(images[1].detail) @ own, 2)]
+
+
+def plain_features(checkpoint, image, near) -> Features:
+    """Of a letterboxed image, in a batch of one; a near camera's also at half its size, and what is between."""
+    backbone, config = checkpoint.backbone, checkpoint.model.config
+
+    def levels(image):
+        return backbone.levels(image) if config.pointer else [backbone(image)]
+
+    with torch.inference_mode():
+        image = normalize_image(torch.from_numpy(image))[None]
+        feat, maps = backbone(image[..., :: config.zoom, :: config.zoom]), levels(image)
+        if near and config.two_sizes:
+            halves = levels(F.interpolate(image, scale_factor=0.5, mode="area"))
+            maps = [
+                (full + F.interpolate(half, full.shape[2:], mode="bilinear")) / 2
+                for full, half in zip(maps, halves, strict=True)
+            ]
+        return Features(feat if config.zoom > 1 else maps[0], *maps)
 
 
 def part_of(corner, zoom) -> tuple[slice, slice]:
@@ -150,16 +175,13 @@ def part_of(corner, zoom) -> tuple[slice, slice]:
 def plain_look(checkpoint, images, mask, query_corner, target_corner) -> tuple[torch.Tensor, torch.Tensor, Similarity]:
     """A whole pair in a batch of one; features of a crop are cut out of those of the enlarged image."""
     backbone, zoom = checkpoint.backbone, checkpoint.model.config.zoom
-    images = [normalize_image(torch.from_numpy(image))[None] for image in images]
     with torch.inference_mode():
         views = []
-        for image, corner in zip(images, (query_corner, target_corner), strict=True):
-            fine = backbone(image)
-            feat = backbone(image[..., ::zoom, ::zoom])
+        for (feat, fine, detail), corner in zip(images, (query_corner, target_corner), strict=True):
             if corner is not None:
                 row, col = corner
                 feat = fine[..., row : row + SIDE // 16, col : col + SIDE // 16]
-            views.append(View(feat, fine, corner=torch.tensor([corner or (-1, -1)])))
+            views.append(View(feat, fine, corner=torch.tensor([corner or (-1, -1)]), detail=detail))
         large, seen = torch.from_numpy(mask)[None], torch.from_numpy(mask[part_of(query_corner, zoom)])[None]
         query = views[0]._replace(mask=seen, coverage=cell_coverage(large))
         prediction = checkpoint.model(query, views[1], backbone(mask_to_image(seen)))

@@ -88,7 +88,8 @@ def test_a_pointer_learns_to_tell_an_object_from_what_the_features_confuse_it_wi
                 detail[view, 4:, 8:11, col : col + 3] += 2 * light[(view + i) % 2, :, None, None]
         mask = mask_of(slice(64, 88), slice(16, 40))
         similarity = F.max_pool2d(detail[1:].abs().sum(1), 2)
-        return pointer(view_of(mask, [2, 0], detail[:1]), view_of(mask, None, detail[1:]), similarity)
+        description = pointer.describe(detail[:1], view_coverage(view_of(mask, [2, 0], detail[:1]))[:, None])[:, 0]
+        return pointer(description, view_of(mask, None, detail[1:]), similarity)
 
     losses = []
     for _ in range(optimizer_steps):

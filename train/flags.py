@@ -28,8 +28,10 @@ STRONG = {
     "zoom": 2,
     "closer_look": True,
     "pointer": True,
+    "fine_masks": True,
     "two_sizes": True,
     "existence_weight": 0.03,
+    "hidden_weight": 3.0,
     "block": 0.0,
 }
 RECIPES = {"paper": {}, "strong": STRONG}  # other defaults than the paper's, by option; docs/training.md says why
@@ -78,7 +80,7 @@ def sample_options(args: argparse.Namespace) -> SampleOptions:
 
 
 def loss_weights(args: argparse.Namespace) -> LossWeights:
-    return LossWeights(existence=args.existence_weight)
+    return LossWeights(args.existence_weight, args.hidden_weight)
 
 
 def recipe_of(args: argparse.Namespace) -> dict[str, Any]:
@@ -116,6 +118,8 @@ def _add_recipe(parser: Parser) -> None:
     add("--lr-schedule", type=int, nargs="*", default=[50], help="epochs after which the rate is multiplied by 0.05")
     text = "of the existence loss; the masks' losses have weight 1"
     add("--existence_weight", type=at_least(0, float), default=1.0, metavar="WEIGHT", help=text)
+    text = "of samples whose object is hidden, in the existence loss; those that show it have weight 1"
+    add("--hidden_weight", type=at_least(0, float), default=1.0, metavar="WEIGHT", help=text)
     add("--weight-decay", type=at_least(0, float), default=0.0, help="weight decay of Adam")
     text = "how often the target tokens outside the object are blocked"
     add("--block", type=at_least(0, float), default=BLOCK, metavar="SHARE", help=text)

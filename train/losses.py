@@ -26,9 +26,10 @@ class Losses(NamedTuple):
 
 
 class LossWeights(NamedTuple):
-    """Of the losses in the total; those that are not named have weight 1."""
+    """Of the losses in the total, and of samples in them; those that are not named have weight 1."""
 
     existence: float = 1.0
+    hidden: float = 1.0  # of samples whose object is not visible, in the existence loss
 
 
 class Counts(NamedTuple):
@@ -45,7 +46,8 @@ def compute_losses(prediction: Prediction, batch: Batch, weights: LossWeights, c
       is 1; its mean over all 2 B H W pixels, those of the others included.
     - dice: `1 - (2 sum(p q) + 1) / (sum(p) + sum(q) + 1)`, mean over the two views of the samples whose object is
       visible, 0 if there are none.
-    - existence: BCE of the existence probability against `visible`, mean over the samples.
+    - existence: BCE of the existence probability against `visible`, times `weights.hidden` where it is not; mean over
+      the samples.
     - pointer: cross-entropy of the object among its rivals, mean over the samples whose object is visible.
 
     With several processes, give the `counts` of the global batch: each process then returns its part, and the parts'
@@ -60,7 +62,8 @@ def compute_losses(prediction: Prediction, batch: Batch, weights: LossWeights, c
         target_bce, target_dice = mask_losses(prediction.target_mask_prob, batch.target_mask, visible)
         mask = (query_bce + target_bce) / (2 * samples)
         dice = (query_dice + target_dice) / (2 * count.clamp(min=1))
-        existence = _cross_entropy(prediction.existence.float(), visible) / samples
+        weight = torch.where(batch.visible, 1.0, weights.hidden)
+        existence = _cross_entropy(prediction.existence.float(), visible, weight) / samples
         total = mask + dice + weights.existence * existence
         if prediction.pointed is None:
             return Losses(total, mask, dice, existence)

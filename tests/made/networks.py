@@ -42,7 +42,8 @@ def make_network(path: Path, arguments: dict[str, Any] | None = None, **options:
     torch.manual_seed(0)
     backbone, model = random_backbone(0), XSegTx(XSegTxConfig("tiny", 96, **options))
     if arguments and arguments.get("closer_look"):
-        model.net.decoder.deconv2.bias.data -= 0.55  # untrained masks spread over the whole image
+        # Untrained masks spread over the whole image.
+        model.net.decoder.deconv2.bias.data -= 1.1 if options.get("fine_masks") else 0.55
     calibrate_batch_norm(backbone, [normalize_image(torch.randint(0, 256, (4, 96, 96, 3), dtype=torch.uint8))])
     save_checkpoint(path, backbone, model, arguments=arguments or {})
     return path
