@@ -95,7 +95,7 @@ class Samples(Dataset):
     def source(self, i: int, j: int) -> Source:
         """Object and query view of pair `i`, target view of pair `j`."""
         query, target = self.pairs[i], self.pairs[j]
-        near = [KINDS[kind].near for kind in SETTINGS[query.setting]]
+        near = KINDS[SETTINGS[query.setting][0]].near, KINDS[SETTINGS[target.setting][1]].near
         return Source(
             query.object_name,
             ImageKey(query.take_uid, query.query_camera, query.frame, near[0]),

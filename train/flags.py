@@ -31,7 +31,7 @@ STRONG = {
     "fine_masks": True,
     "two_sizes": True,
     "existence_weight": 0.03,
-    "hidden_weight": 3.0,
+    "hidden_weight": 2.0,
     "block": 0.0,
 }
 RECIPES = {"paper": {}, "strong": STRONG}  # other defaults than the paper's, by option; docs/training.md says why
