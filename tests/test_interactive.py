@@ -7,7 +7,7 @@ from PIL import Image
 
 from common.errors import UserError
 from formats.masks import decode_mask, encode_mask
-from formats.processed import ProcessedTake
+from formats.processed import ProcessedTake, read_frame
 from inference import demo
 from inference.interactive import answer_take, object_at, read_layer, read_upload, take_uids
 from inference.predictor import Predictor
@@ -18,7 +18,7 @@ from tests.made.processed import LAYOUT, make_take
 
 @pytest.fixture(scope="module")
 def predictor(tmp_path_factory) -> Predictor:
-    return Predictor.load(make_network(tmp_path_factory.mktemp("net") / "net.pth"), "cpu")
+    return Predictor.load(make_network(tmp_path_factory.mktemp("net") / "net.pth", two_sizes=True), "cpu")
 
 
 @pytest.fixture(scope="module")
@@ -49,6 +49,15 @@ def test_a_take_shows_its_query_and_every_camera_of_the_other_kind_with_its_trut
     hidden = answer_take(predictor, take, "cup_0", EGO, 60, truth=True)[1]
     assert hidden.title == "cam01" and hidden.iou is None  # it has no mask there
     assert [view.title for view in answer_take(predictor, take, "cup_0", "cam02", 0, truth=True)] == ["cam02", EGO]
+
+
+@pytest.mark.parametrize(("camera", "other", "setting"), [(EGO, "cam02", "ego-exo"), ("cam02", EGO, "exo-ego")])
+def test_a_take_is_answered_as_pictures_of_which_one_is_of_a_head_worn_camera(predictor, take, camera, other, setting):
+    answers = {view.title: view.existence for view in answer_take(predictor, take, "cup_0", camera, 0, truth=False)}
+    query, target = (read_frame(take.frame_path(name, 0)) for name in (camera, other))
+    mask = decode_mask(take.masks["cup_0"][camera][0])
+    assert answers[other] == pytest.approx(predictor.segment(query, mask, target, setting=setting)[1], abs=1e-5)
+    assert answers[other] != pytest.approx(predictor.segment(query, mask, target)[1], abs=1e-5)
 
 
 def test_a_click_in_a_take_finds_the_smallest_object_there(take):

@@ -134,6 +134,22 @@ def test_answers_are_those_of_the_predictor(inputs, found):
     assert float(row["existence"]) == pytest.approx(existence, abs=2e-4)
 
 
+def test_the_head_worn_camera_is_the_one_that_ego_names(inputs, tmp_path):
+    network = make_network(tmp_path / "net.pth", two_sizes=True)
+    words = "--ckpt_path", network, "--stride", 4
+    for name, setting in {"head": "ego-exo", "left": "exo-ego"}.items():
+        assert call(inputs, tmp_path / name, *words, "--ego", name).returncode == 0
+        query, target = (read_frame(inputs / f"{camera}.mp4", 12) for camera in ("head", "left"))
+        mask = cv2.imread(str(inputs / "masks" / "cup" / "00012.png"), cv2.IMREAD_UNCHANGED)
+        _, existence = Predictor.load(network, "cpu").segment(query, mask, target, setting=setting)
+        answers = {(row["object"], row["camera"], row["frame"]): row["existence"] for row in rows_of(tmp_path / name)}
+        assert float(answers["cup", "left", "12"]) == pytest.approx(existence, abs=2e-4)
+    done = call(inputs, tmp_path / "unknown", *words, "--ego", "glasses")
+    assert done.returncode == 1 and done.stderr.endswith(
+        "--ego names camera 'glasses'; --videos has head, left, right\n"
+    )
+
+
 def read_frame(path, number):
     video = cv2.VideoCapture(str(path))
     images = [image for _, image in (video.read() for _ in range(number + 1))]
