@@ -14,7 +14,7 @@ import argparse
 import sys
 import tempfile
 from collections.abc import Callable, Mapping
-from dataclasses import replace
+from dataclasses import fields, replace
 from functools import partial
 from pathlib import Path
 
@@ -120,14 +120,17 @@ class Step:
     """A training step on a fixed batch, by the paper's recipe or the strong one."""
 
     def __init__(self, args: argparse.Namespace, batch: Batch, plain=False, cached=False, strong=False):
-        zoom = STRONG["zoom"] if strong else 1
+        options = {field.name: STRONG[field.name] for field in fields(XSegTxConfig) if strong and field.name in STRONG}
+        zoom = options.get("zoom", 1)
         self.batch, self.plain, self.device = enlarge(batch, zoom), plain, batch.query_mask.device
         self.precision = "fp32" if plain else args.precision
         self.backbone = resnet50_backbone().to(self.device)
-        config = XSegTxConfig(input_size=args.input_size, zoom=zoom, similarity_prior=strong)
+        if strong:
+            options["detail_channels"] = self.backbone.detail_channels
+        config = XSegTxConfig(input_size=args.input_size, **options)
         self.model = XSegTx(config).to(self.device).train()
         self.optimizer = torch.optim.Adam(self.model.parameters(), lr=2e-4)
-        encoder = Encoder(self.backbone, self.device, PRECISIONS[self.precision], zoom)
+        encoder = Encoder(self.backbone, self.device, PRECISIONS[self.precision], zoom, None, strong, config.two_sizes)
         self.encode = BatchEncoder(encoder, CACHE_BYTES if cached else 0)
         self.blocked = None if strong else blocked_tokens(batch)
 
@@ -156,7 +159,8 @@ class Step:
     def predict_our_way(self) -> Prediction:
         query, target, mask_feat = self.encode(self.batch)
         with autocast(self.device, self.precision):
-            return self.model(query, target._replace(blocked=self.blocked), mask_feat)
+            target = target._replace(blocked=self.blocked, mask=self.batch.target_mask)
+            return self.model(query, target, mask_feat)
 
 
 if __name__ == "__main__":

@@ -36,7 +36,12 @@ from train.log import LOG_NAME, read_log
 from train.state import BEST
 
 REAL = ("--num_objects", 6, "--clutter", 24, "--blur", 1.5, "--noise", 3)  # further options of takes with real sizes
-NEEDED_BY = {"similarity_prior": ("zoom", "closer_look"), "zoom": ("closer_look",)}  # what goes with an option
+NEEDED_BY = {  # what goes with an option
+    "similarity_prior": ("zoom", "closer_look", "pointer", "fine_masks"),
+    "zoom": ("closer_look", "pointer", "fine_masks"),
+    "closer_look": ("pointer", "fine_masks"),
+    "pointer": ("fine_masks",),
+}
 BATCH, EPOCHS, WARMUP = 8, 4, 50  # the rate drops after the last but one epoch
 FIGURES = {  # title: where metrics.json has it
     "IoU": ("official", "iou"),

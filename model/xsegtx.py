@@ -223,7 +223,7 @@ class XSegTx(nn.Module):
         query_tokens, target_tokens = self._exchange(query_tokens, mask, target_tokens, query_blocked, target_blocked)
         existence = self._existence(target_tokens, similarity, target.corner)
         pointed = marked = None
-        if self.pointer:
+        if self.config.fine_masks or self.pointer and target.mask is not None:
             description = self.pointer.describe(query.detail, view_coverage(query)[:, None])[:, 0]
             marked = self._marked(target.detail, description, target.corner)
             pointed = None if target.mask is None else self.pointer(description, target, similarity.cosine)

@@ -188,7 +188,7 @@ def test_a_recipe_sets_what_the_flags_leave_open_and_the_default_is_the_papers()
     strong = vars(parse_args(["--recipe", "strong", "--block", "0.25"], ""))
     assert {name: strong[name] for name in STRONG} == STRONG | {"block": 0.25}
     paper = vars(parse_args([], ""))
-    assert [paper[name] for name in STRONG] == [False, 1, False, False, 1, 0.5]
+    assert [paper[name] for name in STRONG] == [False, 1, False, False, False, False, 1, 1, 0.5]
 
 
 def test_a_short_run_has_a_short_warm_up_unless_it_is_given_and_every_other_run_the_papers(data_dir, tmp_path, capsys):
@@ -306,7 +306,9 @@ def test_the_network_of_the_repository_is_fine_tuned_on_rendered_takes_from_wher
     shipped = load_checkpoint(SHIPPED)
     samples = ValidationSamples(PairSet([root / "processed"], "val", BOTH), 4, 192, (), SampleOptions(zoom=4))
     batch = collate([samples[n] for n in range(4)])
-    prediction = shipped.model(*BatchEncoder(Encoder(shipped.backbone, torch.device("cpu"), zoom=4))(batch))
+    options = {"detail": True, "two_sizes": shipped.model.config.two_sizes}
+    encoder = Encoder(shipped.backbone, torch.device("cpu"), zoom=4, **options)
+    prediction = shipped.model(*BatchEncoder(encoder)(batch))
     expected = score_batch(batch, prediction).iou.nanmean().item()
     first = log_lines(tmp_path / "run", "val")[0]
     assert first["epoch"] == "start" and first["iou"] == pytest.approx(expected, rel=1e-4)
