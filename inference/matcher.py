@@ -218,8 +218,11 @@ class Matcher:
                     of_rows = corner[rows]
                     cut = crop(encoded.target_fine[t], of_rows, self.input_size // STRIDE)
                     target = self.model.encode_target(self.model.project(cut))
-                fine = (encoded.target_detail, encoded.description[m], t) if self.model.config.fine_masks else ()
-                found.append(self.model.match(encoded.query[m], encoded.mask[m], target, similarity, of_rows, *fine))
+                marked = None
+                if self.model.config.fine_masks:
+                    marked = self.model.mark_detail(encoded.target_detail, encoded.description[m], of_rows, t)
+                tokens = encoded.query[m], encoded.mask[m], target
+                found.append(self.model.match(*tokens, similarity, of_rows, marked))
         mask_prob, existence = (torch.cat(parts) for parts in zip(*found, strict=True))
         return mask_prob, existence
 

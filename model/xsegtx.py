@@ -10,6 +10,8 @@ The network works on features of a frozen backbone (model/features.py). Two ways
     query_parts, target_parts = map(model.prior.parts, (query_view.fine, target_view.fine))             # once per image
     similarity = model.prior.similarity(query_parts, query_view.coverage, target_parts)  # once per pair, like the rest
     target_mask_prob, existence = model.match(query, mask, target, similarity, target_view.corner)   # only these two
+
+(`match` also takes what `mark_detail` gives, for a network with `fine_masks`.)
 """
 
 from collections.abc import Sequence
@@ -225,7 +227,7 @@ class XSegTx(nn.Module):
         pointed = marked = None
         if self.config.fine_masks or self.pointer and target.mask is not None:
             description = self.pointer.describe(query.detail, view_coverage(query)[:, None])[:, 0]
-            marked = self._marked(target.detail, description, target.corner)
+            marked = self.mark_detail(target.detail, description, target.corner)
             pointed = None if target.mask is None else self.pointer(description, target, similarity.cosine)
         return Prediction(self._mask_prob(query_tokens), self._mask_prob(target_tokens, marked), existence, pointed)
 
@@ -251,6 +253,17 @@ class XSegTx(nn.Module):
             target = layer.target(target, self.position, blocked)
         return target
 
+    def mark_detail(
+        self, detail: Tensor, description: Tensor, corner: Tensor | None, target_of: Tensor | None = None
+    ) -> Tensor | None:
+        """What the mask decoder sees of finer features, with `fine_masks`: of the `View.detail` of some targets, the
+        pointer's descriptions of the objects (B, W), `View.corner`, and which of the targets each is asked for in.
+        """
+        if not self.config.fine_masks:
+            return None
+        with torch.no_grad():  # the pointer's metric learns to point alone
+            return self.pointer.marked(detail, description, corner, 2 * self.cells, self.config.zoom, target_of)
+
     def match(
         self,
         query: Tensor,
@@ -258,18 +271,14 @@ class XSegTx(nn.Module):
         target: Tensor,
         similarity: Similarity | None = None,
         corner: Tensor | None = None,
-        detail: Tensor | None = None,
-        description: Tensor | None = None,
-        target_of: Tensor | None = None,
+        marked: Tensor | None = None,
     ) -> tuple[Tensor, Tensor]:
-        """Encoded query tokens, projected mask tokens, encoded target tokens, each (B, L, C), the prior's `similarity`
-        and the target's `View.corner` -> target_mask_prob (B, H, W) and existence (B,), as `forward` gives them. The
-        parts of the network that only the query's mask needs are left out. With `fine_masks`: `View.detail` of some
-        targets, the pointer's description of each object (B, W), and which of these targets each is asked for in.
+        """Encoded query tokens, projected mask tokens, encoded target tokens, each (B, L, C), the prior's `similarity`,
+        the target's `View.corner` and what `mark_detail` gives -> target_mask_prob (B, H, W) and existence (B,), as
+        `forward` gives them. The parts of the network that only the query's mask needs are left out.
         """
         target = self.prior.mark_target(target, similarity, corner)
         _, target = self._exchange(query, mask, target, target_only=True)
-        marked = self._marked(detail, description, corner, target_of)
         return self._mask_prob(target, marked), self._existence(target, similarity, corner)
 
     def _exchange(self, query, mask, target, query_blocked=None, target_blocked=None, target_only=False):
@@ -289,12 +298,6 @@ class XSegTx(nn.Module):
 
     def _features(self, tokens: Tensor) -> Tensor:
         return tokens.transpose(1, 2).unflatten(2, (self.cells, self.cells))  # (B, L, C) -> (B, C, h, w)
-
-    def _marked(self, detail, description, corner, target_of=None) -> Tensor | None:
-        if not self.config.fine_masks:
-            return None
-        with torch.no_grad():  # the pointer's metric learns to point alone
-            return self.pointer.marked(detail, description, corner, 2 * self.cells, self.config.zoom, target_of)
 
     def _mask_prob(self, tokens: Tensor, marked: Tensor | None = None) -> Tensor:
         return self.net.decoder(self._features(tokens), marked).sigmoid().clamp(PROB_EPS, 1 - PROB_EPS)

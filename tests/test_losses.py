@@ -57,10 +57,10 @@ def test_two_training_steps_agree_with_the_published_trainer(case):
             optimizer.step()
 
 
-@pytest.mark.parametrize("weight", [1.0, 0.2])
-def test_losses_follow_their_definition(weight):
+@pytest.mark.parametrize(("weight", "hidden"), [(1.0, 1.0), (0.2, 1.0), (0.2, 3.0)])
+def test_losses_follow_their_definition(weight, hidden):
     prediction, batch = random_batch()
-    losses = compute_losses(prediction, batch, LossWeights(existence=weight))
+    losses = compute_losses(prediction, batch, LossWeights(existence=weight, hidden=hidden))
     pixels, dice = [], []
     for i, visible in enumerate(batch.visible.tolist()):
         for prob, mask in ((prediction[0], batch.query_mask), (prediction[1], batch.target_mask)):
@@ -70,7 +70,7 @@ def test_losses_follow_their_definition(weight):
             if visible:
                 dice.append(1 - (2 * (p * q).sum() + 1) / (p.sum() + q.sum() + 1))
     e, y = prediction.existence.double().numpy(), batch.visible.numpy()
-    existence = -np.where(y, np.log(e), np.log(1 - e)).mean()
+    existence = -np.where(y, np.log(e), hidden * np.log(1 - e)).mean()
     total = np.mean(pixels) + np.mean(dice) + weight * existence
     expected = (total, np.mean(pixels), np.mean(dice), existence)
     assert [x.item() for x in losses[:4]] == pytest.approx(expected, rel=1e-5)

@@ -3,9 +3,8 @@
 # takes with large objects, of kitchen things and of solids with one pattern each. Everything goes to the folder given
 # (default: runs/xsegtx_tiny); a second run continues.
 #   bash model/pretrained/train_network.sh [FOLDER]
-# Environment: STEPS of training in each of the first five epochs (default: 1200), of which five of two thirds follow;
-# PYTHON as for quickstart.sh; SEED of the training (default: 0; only that one becomes the network of this repository,
-# others stay in the folder).
+# Environment: STEPS of training in each of five epochs (default: 1300); PYTHON as for quickstart.sh; SEED of the training
+# (default: 0; only that one becomes the network of this repository, others stay in the folder).
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/../.."
 source tests/setup_env.sh
@@ -13,7 +12,7 @@ setup_env requirements.txt
 
 out=${1:-runs/xsegtx_tiny}
 seed=${SEED:-0}
-steps=${STEPS:-1200}
+steps=${STEPS:-1300}
 precision=fp32 # bfloat16 where the CPU computes in it
 if grep -qsw avx512_bf16 /proc/cpuinfo; then precision=bf16; fi
 
@@ -30,13 +29,10 @@ for things in kitchen patterned; do
 done
 make kitchen_more --things kitchen "${real[@]}" --seed 1 --num_val 1 --num_test 1
 
-common=(--resume-pth auto --backbone efficientnet_lite0 --mode tiny --input_size 192 --zoom 4 --batch-pos 8 --lr 5e-4
-  --warmUpIter 100 --n-epoch 5 --lr-schedule 4 --val_size 200 --cache_features 6 --num_workers 0 --precision $precision)
-bash train/run_both.sh --train-dir "$out"/{kitchen,patterned}{,_large}/processed --out-dir "$out/first_$seed" \
-  --seed "$seed" --iter-epoch "$steps" "${common[@]}"
 bash train/run_both.sh --train-dir "$out"/{kitchen,kitchen_more,patterned,kitchen_large,patterned_large}/processed \
-  --init_weights "$out/first_$seed/netLast.pth" --out-dir "$out/seed_$seed" --seed $((seed + 1000)) \
-  --iter-epoch $((steps * 2 / 3)) "${common[@]}"
+  --out-dir "$out/seed_$seed" --seed "$seed" --iter-epoch "$steps" --resume-pth auto --backbone efficientnet_lite0 \
+  --mode tiny --input_size 192 --zoom 4 --batch-pos 8 --lr 5e-4 --warmUpIter 100 --n-epoch 5 --lr-schedule 4 \
+  --val_size 200 --cache_features 6 --num_workers 0 --precision $precision
 if [ "$seed" = 0 ]; then
   rm -f "$out/xsegtx_tiny.pth"
   python model/pretrained/export.py "$out/seed_0/netLast.pth" "$out/xsegtx_tiny.pth"
