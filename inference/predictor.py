@@ -103,6 +103,8 @@ class Predictor:
         """
         if (query_mask is None) == (query_box is None):
             raise UserError("give either the query mask, or None and a query_box")
+        if setting not in (None, *SETTINGS):
+            raise UserError(f"setting {setting!r} is unknown; choose from {', '.join(SETTINGS)}, or None")
         near = [KINDS[kind].near for kind in SETTINGS[setting]] if setting else (False, False)
         side = self.matcher.side
         query_image = as_image(query_image, "query image")

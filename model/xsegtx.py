@@ -96,7 +96,9 @@ class XSegTxConfig:
         if self.zoom < 1 or self.zoom > 1 and not self.similarity_prior:
             raise UserError(f"zoom {self.zoom} must be 1, or more with similarity_prior")
         if self.two_sizes and self.zoom * self.input_size % (2 * STRIDE):
-            raise UserError(f"two_sizes needs an input size times zoom that is a multiple of {2 * STRIDE}")
+            raise UserError(
+                f"input size {self.input_size} times zoom {self.zoom} must be a multiple of {2 * STRIDE} with two_sizes"
+            )
         if self.fine_masks and not self.pointer:
             raise UserError("fine_masks takes the pointer's features; give pointer, too")
         for name in ("dropout", "drop_feat"):
