@@ -60,6 +60,12 @@ def test_a_take_is_answered_as_pictures_of_which_one_is_of_a_head_worn_camera(pr
     assert answers[other] != pytest.approx(predictor.segment(query, mask, target)[1], abs=1e-5)
 
 
+def test_a_setting_that_does_not_exist_is_refused(predictor):
+    image = np.zeros((60, 80, 3), np.uint8)
+    with pytest.raises(UserError, match="setting 'ego' is unknown; choose from ego-exo, exo-ego, or None"):
+        predictor.segment(image, image[..., 0], image, setting="ego")
+
+
 def test_a_click_in_a_take_finds_the_smallest_object_there(take):
     mask = decode_mask(take.masks["cup_0"][EGO][0])
     rows, cols = np.nonzero(mask)
