@@ -131,7 +131,8 @@ def plain_prediction(checkpoint, take, pair, frame) -> tuple[np.ndarray, float, 
     prob, existence, similarity = plain_look(checkpoint, images, mask, query_corner, None)
     corner = closer.place(prob, similarity, plain_hints(checkpoint, images, mask))
     close = plain_look(checkpoint, images, mask, query_corner, corner[0].tolist())[0]
-    combined = closer.combine(prob, corner, close)
+    length = torch.tensor([max(mask.any(0).sum(), mask.any(1).sum())])
+    combined = closer.combine(prob, corner, close, length)
     looks = 1 if torch.equal(combined, resize_prob(prob, side)) else 2
     return resize_prob(combined, 480)[0].numpy(), existence.item(), looks
 
