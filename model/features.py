@@ -73,7 +73,7 @@ class Encoder:
         some = max(1, (self.batch_size or len(images)) // self.zoom**2)  # no more memory than for the reduced ones
         fine, *detail = self._encode(images, some, self.detail)
         if self.two_sizes and any(near):
-            rows = torch.tensor([row for row, flag in enumerate(near) if flag], device=images.device)
+            rows = torch.tensor([row for row, flag in enumerate(near) if flag]).to(images.device, non_blocking=True)
             half = F.avg_pool2d(images[rows].movedim(3, 1).float(), 2).movedim(1, 3)
             for maps, halves in zip((fine, *detail), self._encode(half, 4 * some, self.detail), strict=True):
                 halves = F.interpolate(halves, maps.shape[2:], mode="bilinear", align_corners=False)

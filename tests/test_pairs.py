@@ -26,7 +26,7 @@ def test_pairs_equal_the_reference(golden_root, split, setting):
     expected = golden("pipeline/pairs")[f"{split}_{setting.replace('-', '')}_pairs.json"]
     pairs = PairSet([golden_root / "processed"], split, setting)
     turn = 1 if setting == "ego-exo" else -1
-    rows = [(uid, name, *(query, target)[::turn], frame) for uid, name, query, target, frame in pairs]
+    rows = [(uid, name, *(query, target)[::turn], frame) for uid, name, query, target, frame, _ in pairs]
     assert len(rows) == len(expected)
     assert set(rows) == set(map(tuple, expected))
 
@@ -36,7 +36,7 @@ def test_masks_of_a_pair_are_those_of_annotation_json(golden_root, setting):
     annotations = golden("pipeline/annotations")
     pairs = PairSet([golden_root / "processed"], "train", setting)
     negatives = 0
-    for i, (uid, name, query, target, frame) in enumerate(pairs):
+    for i, (uid, name, query, target, frame, _) in enumerate(pairs):
         cameras = annotations[uid]["masks"][name]
         assert pairs.query_mask(i) == cameras[query][str(frame)]
         assert pairs.target_mask(i) == cameras[target].get(str(frame))

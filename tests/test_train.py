@@ -301,7 +301,7 @@ def test_the_network_of_the_repository_is_fine_tuned_on_rendered_takes_from_wher
     flags = ("--init_weights", SHIPPED, "--train-dir", root / "processed", "--both", "--batch-pos", 4, "--val_size", 4)
     words = ("--iter-epoch", 1, "--n-epoch", 1, "--num_workers", 0, "--log_every", 1, "--device", "cpu", *flags)
     run = run_main(train.main, "--out-dir", tmp_path / "run", *words)
-    assert run.returncode == 0 and "114 of 114 tensors from" in run.stdout
+    assert run.returncode == 0 and "118 of 118 tensors from" in run.stdout
 
     shipped = load_checkpoint(SHIPPED)
     samples = ValidationSamples(PairSet([root / "processed"], "val", BOTH), 4, 192, (), SampleOptions(zoom=4))
