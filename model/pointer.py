@@ -1,4 +1,4 @@
-"""The pointer: where in the target is what looks like the object, by features of a finer layer than the tokens'."""
+"""The pointer: which places of the target look like the object, by features finer than the tokens'."""
 
 import math
 
@@ -19,8 +19,8 @@ class Pointer(nn.Module):
     """Describes what a mask covers: the mean of the detail under it, less that of the image, in a learned metric. Two
     masks of one object have descriptions with a high cosine, and so has the object with its place in the target.
 
-    It learns beside the rest of the network, from true masks: nothing of the rest depends on it in training, nor it on
-    the rest, but that the similarity prior says which places of the target are confused with the object.
+    It learns beside the rest of the network, from true masks: the mask decoder reads it (`marked`) without teaching it,
+    and the similarity prior says which places of the target are confused with the object.
     """
 
     def __init__(self, channels: int):
@@ -49,23 +49,23 @@ class Pointer(nn.Module):
         detail: Tensor,
         description: Tensor,
         corner: Tensor | None,
-        side: int,
+        cells: int,
         zoom: int,
         rows: Tensor | None = None,
     ) -> Tensor:
         """What the mask decoder sees of `Features.detail` (N, D, H, W), or of the `rows` of it that B pairs look at:
-        the part that a view with the `View.corner` shows, resized to `side` cells, less the image's mean; and of each
-        cell its cosine with the object's description (B, WIDTH) -> (B, D + 1, side, side) float32.
+        the part that a view of `cells` tokens a side with the `View.corner` shows, resized to twice as many, less the
+        image's mean; and the cosine of each with the object's description (B, WIDTH) -> (B, D + 1, 2 cells, 2 cells).
         """
         with torch.autocast(detail.device.type, enabled=False):
             detail = detail.float()
             rows = torch.arange(len(detail), device=detail.device) if rows is None else rows
-            part = F.adaptive_avg_pool2d(detail, side)[rows]
+            part = F.adaptive_avg_pool2d(detail, 2 * cells)[rows]
             if corner is not None and zoom > 1:
-                cells = detail.shape[2] // zoom
-                closer = crop(detail, corner.clamp(min=0) * 2 * cells // side, cells, rows)
-                if cells != side:
-                    closer = F.interpolate(closer, (side, side), mode="bilinear", align_corners=False)
+                side = detail.shape[2]
+                closer = crop(detail, corner.clamp(min=0) * side // (zoom * cells), side // zoom, rows)
+                if side // zoom != 2 * cells:
+                    closer = F.interpolate(closer, (2 * cells, 2 * cells), mode="bilinear", align_corners=False)
                 part = torch.where((corner[:, 0] >= 0)[:, None, None, None], closer, part)
             part = part - detail.mean((2, 3), keepdim=True)[rows]
             cosine = F.normalize(self.metric(part.movedim(1, 3)), dim=3) @ description[:, None, :, None]

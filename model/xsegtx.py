@@ -264,7 +264,7 @@ class XSegTx(nn.Module):
         if not self.config.fine_masks:
             return None
         with torch.no_grad():  # the pointer's metric learns to point alone
-            return self.pointer.marked(detail, description, corner, 2 * self.cells, self.config.zoom, target_of)
+            return self.pointer.marked(detail, description, corner, self.cells, self.config.zoom, target_of)
 
     def match(
         self,

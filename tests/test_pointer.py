@@ -59,11 +59,11 @@ def test_the_mask_decoder_sees_the_detail_of_a_view_and_where_it_is_like_the_obj
     mask[..., 9, 13] = 1
     description = pointer.describe(detail[1:], mask)[0]
     corner, image = torch.tensor([[3, 5]]), torch.tensor([1])
-    marked = pointer.marked(detail, description, corner, CELLS // ZOOM, ZOOM, image)[0]
+    marked = pointer.marked(detail, description, corner, SIDE // 16, ZOOM, image)[0]
     shown = detail[1, :, 6:14, 10:18] - detail[1].mean((1, 2))[:, None, None]
     torch.testing.assert_close(marked[:6], shown / shown.std())
     assert marked[6].argmax() == 3 * 8 + 3 and marked[6, 3, 3] > 0.999
-    whole = pointer.marked(detail, description, -torch.ones_like(corner), CELLS // ZOOM, ZOOM, image)[0, :6]
+    whole = pointer.marked(detail, description, -torch.ones_like(corner), SIDE // 16, ZOOM, image)[0, :6]
     shown = F.avg_pool2d(detail[1], ZOOM) - detail[1].mean((1, 2))[:, None, None]
     torch.testing.assert_close(whole, shown / shown.std())
 

@@ -43,6 +43,15 @@ def test_the_mask_has_the_target_images_size_and_the_overlay_shows_both(files, c
     assert "visible with probability" in capsys.readouterr().out
 
 
+def test_the_setting_says_which_picture_is_of_a_head_worn_camera(files, tmp_path, capsys):
+    network = str(make_network(tmp_path / "net.pth", two_sizes=True))
+    said = set()
+    for setting in ({}, {"setting": "ego-exo"}, {"setting": "exo-ego"}):
+        call(files | {"ckpt_path": network} | setting)
+        said.add(capsys.readouterr().out.splitlines()[1])
+    assert len(said) == 3
+
+
 @pytest.mark.parametrize("pair", SAMPLES, ids=lambda path: path.name)
 def test_a_sample_pair_is_segmented_by_the_repositorys_network_which_is_named(files, pair, monkeypatch, capsys):
     monkeypatch.setattr(segment_pair, "SHIPPED", Path(files["ckpt_path"]))
