@@ -393,5 +393,9 @@ def test_a_checkpoint_of_another_network_or_cut_off_ends_in_one_line(data_dir, f
 
 def test_changed_options_are_said_when_resuming(data_dir, finished, tmp_path, capsys):
     shutil.copytree(finished, tmp_path / "copy")
-    run_training(data_dir, tmp_path / "copy", "--resume-pth", "auto", "--lr", 1e-3)
-    assert "changed since then: lr 0.0002 -> 0.001" in capsys.readouterr().out
+    checkpoint = torch.load(tmp_path / "copy" / "netLast.pth")
+    del checkpoint["arguments"]["hidden_weight"]  # as a run from before that option
+    torch.save(checkpoint, tmp_path / "copy" / "netLast.pth")
+    run_training(data_dir, tmp_path / "copy", "--resume-pth", "auto", "--lr", 1e-3, "--hidden_weight", 2)
+    said = capsys.readouterr().out
+    assert "changed since then: lr 0.0002 -> 0.001" in said and "changed since then: hidden_weight 1.0 -> 2.0" in said

@@ -42,10 +42,8 @@ def find_start(args: argparse.Namespace, defaults: argparse.Namespace) -> Path |
     if args.resume_pth == "auto" or (named and named.exists() and named.samefile(last)):
         return last
     content = read_torch(last, ways)
-    before = training_arguments(content if isinstance(content, dict) else {}, last)
+    before = _known(training_arguments(content if isinstance(content, dict) else {}, last), defaults)
     recipe = recipe_of(args) | ({"resume_pth": args.resume_pth} if named else {})
-    if before:  # a published checkpoint tells nothing
-        before = plain(defaults) | before
     changed = [f"{x} {before[x]} -> {value}" for x, value in recipe.items() if before.get(x, value) != value]
     if changed:
         what = f"{args.out_dir} holds a run of another recipe ({', '.join(changed[:3])})"
@@ -53,9 +51,12 @@ def find_start(args: argparse.Namespace, defaults: argparse.Namespace) -> Path |
     return last
 
 
-def starting_state(args: argparse.Namespace, path: Path | None, device: torch.device) -> tuple[TrainState, list[str]]:
-    """The state of the checkpoint `path`, or a new one, and in words where it comes from. `args` get the options of the
-    network that are not given and come from a file.
+def starting_state(
+    args: argparse.Namespace, path: Path | None, device: torch.device, defaults: argparse.Namespace
+) -> tuple[TrainState, list[str]]:
+    """The state of the checkpoint `path`, or a new one, and in words where it comes from and what `args` change. They
+    get the options of the network that are not given and come from a file. Options that the run did not know had their
+    `defaults`.
 
     Raises UserError if a file is missing or does not fit.
     """
@@ -77,7 +78,7 @@ def starting_state(args: argparse.Namespace, path: Path | None, device: torch.de
     state = TrainState(backbone, network, device, schedule, args.seed, args.weight_decay, args.precision)
     if path:
         go_on(args, state, checkpoint, path)
-        notes = [f"{path}, continued at step {state.step}", *changed_options(args, checkpoint.arguments)]
+        notes = [f"{path}, continued at step {state.step}", *changed_options(args, _known(checkpoint.arguments, defaults))]
     return state, notes
 
 
@@ -137,3 +138,8 @@ def changed_options(args: argparse.Namespace, before: dict[str, Any]) -> list[st
     now = plain(args)
     changed = [name for name in before if name in now and before[name] != now[name]]
     return [f"changed since then: {name} {before[name]} -> {now[name]}" for name in changed]
+
+
+def _known(before: dict[str, Any], defaults: argparse.Namespace) -> dict[str, Any]:
+    """The arguments of a run, with `defaults` of options that are newer; none of a published checkpoint's."""
+    return before and plain(defaults) | before

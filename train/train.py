@@ -70,10 +70,10 @@ def train(args: argparse.Namespace, ranks: Ranks, device: torch.device) -> int |
     """From pairs to checkpoints, on one of the processes. Returns the exit status of a run that a signal stopped."""
     setting = BOTH if args.both else "exo-ego" if args.reverse else "ego-exo"
     pairs, val_pairs = (PairSet(args.train_dir, split, setting) for split in ("train", "val"))
-    start = args.resume_pth and Path(args.resume_pth)
+    start, defaults = args.resume_pth and Path(args.resume_pth), parse_args([], __doc__)
     if not args.overwrite:
-        start = find_start(args, defaults=parse_args([], __doc__))
-    state, notes = starting_state(args, start, device)
+        start = find_start(args, defaults)
+    state, notes = starting_state(args, start, device, defaults)
     if ranks.is_main:
         remove_leftovers(args.out_dir)
         if args.overwrite:
