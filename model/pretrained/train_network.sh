@@ -3,7 +3,7 @@
 # takes with large objects, of kitchen things and of solids with one pattern each. Everything goes to the folder given
 # (default: runs/xsegtx_tiny); a second run continues.
 #   bash model/pretrained/train_network.sh [FOLDER]
-# Environment: STEPS of training in each of five epochs (default: 1300), after which come four of a fifth as many, with more
+# Environment: STEPS of training in each of five epochs (default: 1300), after which come five of 10/13 as many, with more
 # large objects; PYTHON as for quickstart.sh; SEED of the training (default: 0; only that one becomes the network of this
 # repository, others stay in the folder).
 set -euo pipefail
@@ -27,17 +27,18 @@ real=(--object_size real --size medium --num_objects 6 --clutter 24 --blur 1.5 -
 for things in kitchen patterned; do
   make $things --things $things "${real[@]}" --num_val 6 --num_test 24
   make ${things}_large --things $things --num_train 32 --num_val 4 --num_test 12
+  make ${things}_large_more --things $things --seed 1 --num_train 64 --num_val 1 --num_test 1
 done
 make kitchen_more --things kitchen "${real[@]}" --seed 1 --num_val 1 --num_test 1
 
+first=("$out"/{kitchen,kitchen_more,patterned,kitchen_large,patterned_large}/processed)
 common=(--resume-pth auto --backbone efficientnet_lite0 --mode tiny --input_size 192 --zoom 4 --batch-pos 8 --lr 5e-4
-  --val_size 200 --cache_features 6 --num_workers 0 --precision $precision)
-bash train/run_both.sh --train-dir "$out"/{kitchen,kitchen_more,patterned,kitchen_large,patterned_large}/processed \
-  --out-dir "$out/first_$seed" --seed "$seed" --warmUpIter 100 --iter-epoch "$steps" --n-epoch 5 --lr-schedule 4 \
-  "${common[@]}"
-bash train/run_both.sh --train-dir "$out"/{kitchen_large,patterned_large,kitchen}/processed \
-  --init_weights "$out/first_$seed/netLast.pth" --out-dir "$out/seed_$seed" --seed $((seed + 1000)) --warmUpIter 50 \
-  --iter-epoch $((steps * 5 / 26)) --n-epoch 4 --lr-schedule 3 "${common[@]}"
+  --n-epoch 5 --lr-schedule 4 --val_size 200 --cache_features 6 --num_workers 0 --precision $precision)
+bash train/run_both.sh --train-dir "${first[@]}" --out-dir "$out/first_$seed" --seed "$seed" \
+  --warmUpIter 100 --iter-epoch "$steps" "${common[@]}"
+bash train/run_both.sh --train-dir "${first[@]}" "$out"/{kitchen,patterned}_large_more/processed \
+  --init_weights "$out/first_$seed/netLast.pth" --out-dir "$out/seed_$seed" --seed $((seed + 1000)) \
+  --warmUpIter 50 --iter-epoch $((steps * 10 / 13)) "${common[@]}"
 if [ "$seed" = 0 ]; then
   rm -f "$out/xsegtx_tiny.pth"
   python model/pretrained/export.py "$out/seed_0/netLast.pth" "$out/xsegtx_tiny.pth"
