@@ -78,7 +78,8 @@ def starting_state(
     state = TrainState(backbone, network, device, schedule, args.seed, args.weight_decay, args.precision)
     if path:
         go_on(args, state, checkpoint, path)
-        notes = [f"{path}, continued at step {state.step}", *changed_options(args, _known(checkpoint.arguments, defaults))]
+        changed = changed_options(args, _known(checkpoint.arguments, defaults))
+        notes = [f"{path}, continued at step {state.step}", *changed]
     return state, notes
 
 
