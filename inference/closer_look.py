@@ -19,8 +19,10 @@ from model.similarity import Similarity
 ANSWER_WEIGHT = 2.0  # of the first answer's probability, beside standard deviations of similarity, in where to look
 WIDE_WEIGHT = 1.3  # of the similarity of 3 x 3 cells, which varies less, beside that of one
 SCORE_DROP = 0.3  # from the best cell to others of the same object, at most, as a share
+PART_DROP = 0.15  # likewise, to other parts of an answer: an object is in one place
 REACH = 1 / 3  # of a crop's side: how far they are, at most
 FULL = 0.9  # of a crop's side: an answer as large is not all of the object
+BLOCK = 8  # pixels a side: what is nearer hangs together
 COMPACT = 0.3  # of its box: a first answer that fills more of it is one large object, not several guesses,
 LARGER = 4  # unless it is longer than so many times the object in the query view
 
@@ -45,11 +47,12 @@ class CloserLook:
         seen = torch.where(fits[:, None, None], closer, masks[:, :: self.zoom, :: self.zoom])
         return seen, torch.where(fits[:, None], corner, -1), size.amax(1)
 
-    def place(self, prob: Tensor, similarity: Similarity, hints: Sequence[Tensor] = ()) -> Tensor:
+    def place(self, prob: Tensor, similarity: Similarity, hints: Sequence[Tensor] = ()) -> tuple[Tensor, Tensor]:
         """Where to look again: the corner of the crop around the cells that are likely and similar to the object, by
         the first look's answer, probabilities (P, S, S), and by further `hints`, (P, k h, k w) each. It is the best
         cell, or the best nine, as a small object has but one and a large one stands out only as a whole, with those
-        around that are nearly as good: a large object should not be cut off.
+        around that are nearly as good: a large object should not be cut off. And which cells, anywhere, could be the
+        object's, (P, k h, k w) bool.
         """
         wide = F.avg_pool2d(similarity.parts, 3, 1, 1, count_include_pad=False)
         similar = torch.maximum(similarity.parts, WIDE_WEIGHT * wide)
@@ -58,10 +61,10 @@ class CloserLook:
         center = torch.stack((place // score.shape[2], place % score.shape[2]), 1)  # (P, 2)
         line = torch.arange(score.shape[1], device=score.device)
         near = ((line - center[..., None]).abs() <= int(self.cells * REACH)).unbind(1)  # (P, k h) each
-        least = (best - SCORE_DROP * best.abs())[:, None, None]
-        weight = (score >= least) & near[0][:, :, None] & near[1][:, None]
+        own, of_object = (score >= (best - drop * best.abs())[:, None, None] for drop in (PART_DROP, SCORE_DROP))
+        weight = of_object & near[0][:, :, None] & near[1][:, None]
         middle = torch.stack([(weight.sum(axis) * line).sum(1) for axis in (2, 1)], 1) / weight.sum((1, 2))[:, None]
-        return self._corner((middle + 0.5) * STRIDE)
+        return self._corner((middle + 0.5) * STRIDE), own
 
     def combine(self, first: Tensor, corner: Tensor, close: Tensor, length: Tensor) -> Tensor:
         """The first look's answers and those of looks at `corner`, both (P, S, S) -> masks (P, side, side). A look
@@ -78,6 +81,16 @@ class CloserLook:
         inside = torch.arange(len(corner), device=corner.device)[:, None, None], rows[:, :, None], cols[:, None, :]
         prob[inside] = torch.where(counts, close, prob[inside])
         return prob
+
+    def one_object(self, prob: Tensor, own: Tensor) -> Tensor:
+        """Answers (P, side, side) without the parts that have none of their `own` cells, where others have one."""
+        answer = F.max_pool2d((prob > THRESHOLD).float()[:, None], BLOCK)
+        kept = answer * F.interpolate(own[:, None].float(), answer.shape[2:])
+        for _ in range(answer.shape[2] // 2):  # it spreads by a block each time, as far as an object is long
+            kept = F.max_pool2d(kept, 3, 1, 1) * answer
+        kept = torch.where(kept.amax((2, 3), keepdim=True) > 0, kept, 1)
+        blocks = prob.unflatten(2, (-1, BLOCK)).unflatten(1, (-1, BLOCK))  # (P, rows, BLOCK, columns, BLOCK)
+        return (blocks * kept[:, 0, :, None, :, None]).flatten(3).flatten(1, 2)
 
     def _corner(self, center: Tensor) -> Tensor:
         """Of the crops around centers in pixels (N, 2), as `formats.geometry.crop_corner` has it."""

@@ -150,9 +150,11 @@ class Matcher:
                 hints = [self._resemblance(encoded)] if self.model.pointer else []
                 if self.memory:
                     hints.append(PLACE_WEIGHT * self.memory.last_places(batch.names, encoded.similarity.parts))
-                corner = self.closer_look.place(prob, encoded.similarity, hints)
+                corner, own = self.closer_look.place(prob, encoded.similarity, hints)
                 close = self._look(encoded, corner)[0]
                 prob = self.closer_look.combine(prob, corner, close, encoded.length[encoded.pair_mask])
+                if self.model.pointer:
+                    prob = self.closer_look.one_object(prob, own)
         if self.memory:  # at the end: until then memory may run out, and all is done again
             if self.memory.choice == "past":
                 self.memory.remember(tracks, encoded.shown)

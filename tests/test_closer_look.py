@@ -49,7 +49,7 @@ def test_the_look_is_at_what_is_similar_and_the_first_answer_decides_between_pla
     similarity = similarity_with(9, 3, zoom=3)
     at_similar, at_answer = (16 * 9 + 8, 16 * 3 + 8), (3 * 7, 3 * 53)
     for weight, expected in ((0, at_similar), (0.4, at_similar), (1, at_answer)):  # two deviations are more than one
-        corner = look.place(weight * answer, similarity)
+        corner, _ = look.place(weight * answer, similarity)
         middle = (16 * corner[0] + SIDE / 2).tolist()
         nearest = [min(max(x, SIDE / 2), 2.5 * SIDE) for x in expected]  # not beyond the edge
         assert middle == pytest.approx(nearest, abs=8)
@@ -62,7 +62,7 @@ def test_the_look_is_in_the_middle_of_a_large_object_and_at_the_only_cell_of_a_s
     parts[1, 9, 6] = 2
     parts[1, 9, 7] = 1  # not similar enough
     parts[2, 9, 6] = -0.5  # nothing stands out
-    corner = look.place(nothing, Similarity(parts, parts))
+    corner, _ = look.place(nothing, Similarity(parts, parts))
     middle = 16 * corner + 64
     assert (middle - 16 * torch.tensor([[6.5, 6.5], [9.5, 6.5], [9.5, 6.5]])).abs().max() <= 8
 
@@ -74,7 +74,7 @@ def test_a_large_object_wins_against_a_cell_a_little_more_similar_and_a_small_on
     parts = torch.full((1, 16, 16), -0.2)
     parts[0, 5:8, 9:12] = 1.8
     parts[0, 13, 4] = small
-    corner = CloserLook(64, 4).place(torch.zeros(1, 64, 64), Similarity(parts, parts))
+    corner, _ = CloserLook(64, 4).place(torch.zeros(1, 64, 64), Similarity(parts, parts))
     assert (16 * corner[0] + 32).tolist() == pytest.approx(expected, abs=8)
 
 
@@ -94,3 +94,19 @@ def test_a_first_answer_that_is_one_large_object_counts_unless_it_is_far_larger_
     prob = CloserLook(SIDE, 2).combine(first, corner, close, length)
     assert torch.equal(prob[0], resize_prob(first[:1], 2 * SIDE)[0])
     assert torch.equal(prob[1:], masks_with(*[(10, 10, 5, 5)] * 2, side=2 * SIDE))
+
+
+def test_of_an_answer_in_parts_those_stay_whose_place_is_as_likely_as_the_best():
+    side, parts = 4 * SIDE, torch.full((3, 16, 16), -1.0)
+    for likely, row, col in ((2, 3, 3), (1.8, 10, 10), (1.6, 3, 12)):  # within 15 % of the best, and not
+        parts[:, row, col] = likely
+    parts[2] = -1  # of a target in which nothing is found
+    _, own = CloserLook(SIDE, 4).place(torch.zeros(3, SIDE, SIDE), Similarity(parts, parts))
+    masks = masks_with(None, None, None, side=side)
+    hook = [(48, 48, 56, 8), (96, 48, 8, 56)]  # hangs together, and ends far from its place
+    likely, unlikely = (160, 160, 16, 16), (56, 200, 8, 8)
+    for mask, boxes in zip(masks, [[*hook, likely, unlikely], [unlikely], [unlikely, likely]], strict=True):
+        mask[:] = masks_with(*boxes, side=side).amax(0)
+    found = CloserLook(SIDE, 4).one_object(masks, own)
+    assert torch.equal(found[0], masks_with(*hook, likely, side=side).amax(0))
+    assert torch.equal(found[1:], masks[1:])  # better than none
