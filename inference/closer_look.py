@@ -84,13 +84,14 @@ class CloserLook:
 
     def one_object(self, prob: Tensor, own: Tensor) -> Tensor:
         """Answers (P, side, side) without the parts that have none of their `own` cells, where others have one."""
-        answer = F.max_pool2d((prob > THRESHOLD).float()[:, None], BLOCK)
-        kept = answer * F.interpolate(own[:, None].float(), answer.shape[2:])
+        answer = (F.max_pool2d(prob[None], BLOCK) > THRESHOLD).float()  # (1, P, rows, columns)
+        answer = answer.contiguous(memory_format=torch.channels_last)  # three times as fast on a CPU
+        kept = answer * F.interpolate(own[None].float(), answer.shape[2:])
         for _ in range(answer.shape[2] // 2):  # it spreads by a block each time, as far as an object is long
             kept = F.max_pool2d(kept, 3, 1, 1) * answer
-        kept = torch.where(kept.amax((2, 3), keepdim=True) > 0, kept, 1)
+        kept = torch.where(kept.amax((2, 3), keepdim=True) > 0, kept, 1)[0]
         blocks = prob.unflatten(2, (-1, BLOCK)).unflatten(1, (-1, BLOCK))  # (P, rows, BLOCK, columns, BLOCK)
-        return (blocks * kept[:, 0, :, None, :, None]).flatten(3).flatten(1, 2)
+        return (blocks * kept[:, :, None, :, None]).flatten(3).flatten(1, 2)
 
     def _corner(self, center: Tensor) -> Tensor:
         """Of the crops around centers in pixels (N, 2), as `formats.geometry.crop_corner` has it."""
