@@ -23,8 +23,7 @@ PART_DROP = 0.15  # likewise, to other parts of an answer: an object is in one p
 REACH = 1 / 3  # of a crop's side: how far they are, at most
 FULL = 0.9  # of a crop's side: an answer as large is not all of the object
 BLOCK = 8  # pixels a side: what is nearer hangs together
-COMPACT = 0.3  # of its box: a first answer that fills more of it is one large object, not several guesses,
-LARGER = 4  # unless it is longer than so many times the object in the query view
+COMPACT = 0.3  # of its box: a first answer that fills more of it is one large object, not several guesses
 
 
 class CloserLook:
@@ -36,16 +35,14 @@ class CloserLook:
     def __init__(self, input_size: int, zoom: int):
         self.input_size, self.zoom, self.cells = input_size, zoom, input_size // STRIDE
 
-    def queries(self, masks: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Masks (M, side, side) -> the part that the network sees of each (M, S, S), its corner; -1: all of it; and the
-        object's longer side in pixels (M,).
-        """
+    def queries(self, masks: Tensor) -> tuple[Tensor, Tensor]:
+        """Masks (M, side, side) -> the part that the network sees of each (M, S, S), and its corner; -1: all of it."""
         first, size = _box(masks != 0)
         corner = self._corner(first + size / 2)
         fits = self._within(size, CROP_EXTENT)
         closer = crop(masks[:, None], corner * STRIDE, self.input_size)[:, 0]
         seen = torch.where(fits[:, None, None], closer, masks[:, :: self.zoom, :: self.zoom])
-        return seen, torch.where(fits[:, None], corner, -1), size.amax(1)
+        return seen, torch.where(fits[:, None], corner, -1)
 
     def place(self, prob: Tensor, similarity: Similarity, hints: Sequence[Tensor] = ()) -> tuple[Tensor, Tensor]:
         """Where to look again: the corner of the crop around the cells that are likely and similar to the object, by
@@ -66,15 +63,13 @@ class CloserLook:
         middle = torch.stack([(weight.sum(axis) * line).sum(1) for axis in (2, 1)], 1) / weight.sum((1, 2))[:, None]
         return self._corner((middle + 0.5) * STRIDE), own
 
-    def combine(self, first: Tensor, corner: Tensor, close: Tensor, length: Tensor) -> Tensor:
+    def combine(self, first: Tensor, corner: Tensor, close: Tensor) -> Tensor:
         """The first look's answers and those of looks at `corner`, both (P, S, S) -> masks (P, side, side). A look
-        counts if it shows an object, all of it, and the first answer is not one large object. `length` (P,): longer
-        side of each object in its query view, in pixels of the enlarged image.
+        counts if it shows an object, all of it, and the first answer is not one large object.
         """
         answer = first > THRESHOLD
         size = _box(answer)[1]
         large = (answer.sum((1, 2)) > COMPACT * size.prod(1)) & ~self._within(size * self.zoom, CROP_EXTENT)
-        large &= size.amax(1) * self.zoom <= LARGER * length
         counts = (self._within(_box(close > THRESHOLD)[1], FULL) & ~large)[:, None, None]
         prob = torch.where(counts, 0, resize_prob(first, self.zoom * self.input_size))
         rows, cols = (corner[..., None] * STRIDE + torch.arange(self.input_size, device=corner.device)).unbind(1)

@@ -63,7 +63,6 @@ class Encoded(NamedTuple):
     target_detail: Tensor | None = None  # (T, D, ...), for the pointer
     shown: Tensor | None = None  # (M, 1 + D + W), for the memory
     description: Tensor | None = None  # (M, W) of the objects, by the pointer; unit vectors
-    length: Tensor | None = None  # (M,) of the objects in their query views, for closer looks
 
 
 class Matcher:
@@ -152,7 +151,7 @@ class Matcher:
                     hints.append(PLACE_WEIGHT * self.memory.last_places(batch.names, encoded.similarity.parts))
                 corner, own = self.closer_look.place(prob, encoded.similarity, hints)
                 close = self._look(encoded, corner)[0]
-                prob = self.closer_look.combine(prob, corner, close, encoded.length[encoded.pair_mask])
+                prob = self.closer_look.combine(prob, corner, close)
                 if self.model.pointer:
                     prob = self.closer_look.one_object(prob, own)
         if self.memory:  # at the end: until then memory may run out, and all is done again
@@ -172,10 +171,10 @@ class Matcher:
         self, batch: PairBatch, targets: Tensor, pair_target: Tensor, tracks: Sequence[tuple[str, str]]
     ) -> Encoded:
         feat, fine, detail = self.encoder.images(batch.images, batch.near)
-        masks, corner, length = batch.masks[:, :: self.zoom, :: self.zoom], None, None
+        masks = batch.masks[:, :: self.zoom, :: self.zoom]
         query_feat = feat[batch.mask_image]
         if self.closer_look:
-            masks, corner, length = self.closer_look.queries(batch.masks)
+            masks, corner = self.closer_look.queries(batch.masks)
             query_feat = seen(query_feat, fine[batch.mask_image], corner)
         mask_feat = self.encoder.masks(masks)
         with autocast(self.device, self.precision):
@@ -196,7 +195,7 @@ class Matcher:
                 found.append(model.prior.similarity(parts[batch.mask_image[m]], coverage[m], parts[t], remembered))
             similarity = Similarity(*map(torch.cat, zip(*found, strict=True)))
         detail = None if detail is None else detail[targets]
-        return Encoded(*shared, similarity, detail, shown, description, length)
+        return Encoded(*shared, similarity, detail, shown, description)
 
     def _shown(self, batch: PairBatch, parts: Tensor, coverage: Tensor, detail: Tensor | None) -> Tensor:
         """What the query frame shows of each object, a row of numbers that add up over frames: its area in cells, the

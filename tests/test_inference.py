@@ -132,8 +132,7 @@ def plain_prediction(checkpoint, take, pair, frame) -> tuple[np.ndarray, float, 
     prob, existence, similarity = plain_look(checkpoint, images, mask, query_corner, None)
     corner, own = closer.place(prob, similarity, plain_hints(checkpoint, images, mask))
     close = plain_look(checkpoint, images, mask, query_corner, corner[0].tolist())[0]
-    length = torch.tensor([max(mask.any(0).sum(), mask.any(1).sum())])
-    combined = closer.combine(prob, corner, close, length)
+    combined = closer.combine(prob, corner, close)
     looks = 1 if torch.equal(combined, resize_prob(prob, side)) else 2
     if checkpoint.model.pointer:
         combined[0] *= plain_parts(combined[0] > 0.5, own[0])
