@@ -48,8 +48,8 @@ class CloserLook:
         """Where to look again: the corner of the crop around the cells that are likely and similar to the object, by
         the first look's answer, probabilities (P, S, S), and by further `hints`, (P, k h, k w) each. It is the best
         cell, or the best nine, as a small object has but one and a large one stands out only as a whole, with those
-        around that are nearly as good: a large object should not be cut off. And which cells, anywhere, could be the
-        object's, (P, k h, k w) bool.
+        around that are nearly as good: a large object should not be cut off. And which cells, anywhere, are about as
+        likely as the best, (P, k h, k w) bool.
         """
         wide = F.avg_pool2d(similarity.parts, 3, 1, 1, count_include_pad=False)
         similar = torch.maximum(similarity.parts, WIDE_WEIGHT * wide)
@@ -58,10 +58,10 @@ class CloserLook:
         center = torch.stack((place // score.shape[2], place % score.shape[2]), 1)  # (P, 2)
         line = torch.arange(score.shape[1], device=score.device)
         near = ((line - center[..., None]).abs() <= int(self.cells * REACH)).unbind(1)  # (P, k h) each
-        own, of_object = (score >= (best - drop * best.abs())[:, None, None] for drop in (PART_DROP, SCORE_DROP))
-        weight = of_object & near[0][:, :, None] & near[1][:, None]
+        likely, good = (score >= (best - drop * best.abs())[:, None, None] for drop in (PART_DROP, SCORE_DROP))
+        weight = good & near[0][:, :, None] & near[1][:, None]
         middle = torch.stack([(weight.sum(axis) * line).sum(1) for axis in (2, 1)], 1) / weight.sum((1, 2))[:, None]
-        return self._corner((middle + 0.5) * STRIDE), own
+        return self._corner((middle + 0.5) * STRIDE), likely
 
     def combine(self, first: Tensor, corner: Tensor, close: Tensor) -> Tensor:
         """The first look's answers and those of looks at `corner`, both (P, S, S) -> masks (P, side, side). A look
@@ -77,11 +77,11 @@ class CloserLook:
         prob[inside] = torch.where(counts, close, prob[inside])
         return prob
 
-    def one_object(self, prob: Tensor, own: Tensor) -> Tensor:
-        """Answers (P, side, side) without the parts that have none of their `own` cells, where others have one."""
+    def one_object(self, prob: Tensor, likely: Tensor) -> Tensor:
+        """Answers (P, side, side) without their connected components that contain no `likely` cell, if others do."""
         answer = (F.max_pool2d(prob[None], BLOCK) > THRESHOLD).float()  # (1, P, rows, columns)
         answer = answer.contiguous(memory_format=torch.channels_last)  # three times as fast on a CPU
-        kept = answer * F.interpolate(own[None].float(), answer.shape[2:])
+        kept = answer * F.interpolate(likely[None].float(), answer.shape[2:])
         for _ in range(answer.shape[2] // 2):  # it spreads by a block each time, as far as an object is long
             kept = F.max_pool2d(kept, 3, 1, 1) * answer
         kept = torch.where(kept.amax((2, 3), keepdim=True) > 0, kept, 1)[0]

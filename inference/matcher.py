@@ -149,11 +149,11 @@ class Matcher:
                 hints = [self._resemblance(encoded)] if self.model.pointer else []
                 if self.memory:
                     hints.append(PLACE_WEIGHT * self.memory.last_places(batch.names, encoded.similarity.parts))
-                corner, own = self.closer_look.place(prob, encoded.similarity, hints)
+                corner, likely = self.closer_look.place(prob, encoded.similarity, hints)
                 close = self._look(encoded, corner)[0]
                 prob = self.closer_look.combine(prob, corner, close)
                 if self.model.pointer:
-                    prob = self.closer_look.one_object(prob, own)
+                    prob = self.closer_look.one_object(prob, likely)
         if self.memory:  # at the end: until then memory may run out, and all is done again
             if self.memory.choice == "past":
                 self.memory.remember(tracks, encoded.shown)

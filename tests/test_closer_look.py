@@ -96,15 +96,15 @@ def test_a_first_answer_that_is_one_large_object_counts():
 
 def test_of_an_answer_in_parts_those_stay_whose_place_is_as_likely_as_the_best():
     side, parts = 4 * SIDE, torch.full((3, 16, 16), -1.0)
-    for likely, row, col in ((2, 3, 3), (1.8, 10, 10), (1.6, 3, 12)):  # within 15 % of the best, and not
-        parts[:, row, col] = likely
+    for value, row, col in ((2, 3, 3), (1.8, 10, 10), (1.6, 3, 12)):  # within 15 % of the best, and not
+        parts[:, row, col] = value
     parts[2] = -1  # of a target in which nothing is found
-    _, own = CloserLook(SIDE, 4).place(torch.zeros(3, SIDE, SIDE), Similarity(parts, parts))
+    _, cells = CloserLook(SIDE, 4).place(torch.zeros(3, SIDE, SIDE), Similarity(parts, parts))
     masks = masks_with(None, None, None, side=side)
     hook = [(48, 48, 56, 8), (96, 48, 8, 56)]  # hangs together, and ends far from its place
     likely, unlikely = (160, 160, 16, 16), (56, 200, 8, 8)
     for mask, boxes in zip(masks, [[*hook, likely, unlikely], [unlikely], [unlikely, likely]], strict=True):
         mask[:] = masks_with(*boxes, side=side).amax(0)
-    found = CloserLook(SIDE, 4).one_object(masks, own)
+    found = CloserLook(SIDE, 4).one_object(masks, cells)
     assert torch.equal(found[0], masks_with(*hook, likely, side=side).amax(0))
     assert torch.equal(found[1:], masks[1:])  # better than none

@@ -130,20 +130,20 @@ def plain_prediction(checkpoint, take, pair, frame) -> tuple[np.ndarray, float, 
         return resize_prob(prob, 480)[0].numpy(), existence.item(), 1
     closer, query_corner = CloserLook(SIDE, config.zoom), geometry.crop_corner(mask.any(1), mask.any(0), SIDE, 16)
     prob, existence, similarity = plain_look(checkpoint, images, mask, query_corner, None)
-    corner, own = closer.place(prob, similarity, plain_hints(checkpoint, images, mask))
+    corner, likely = closer.place(prob, similarity, plain_hints(checkpoint, images, mask))
     close = plain_look(checkpoint, images, mask, query_corner, corner[0].tolist())[0]
     combined = closer.combine(prob, corner, close)
     looks = 1 if torch.equal(combined, resize_prob(prob, side)) else 2
     if checkpoint.model.pointer:
-        combined[0] *= plain_parts(combined[0] > 0.5, own[0])
+        combined[0] *= plain_parts(combined[0] > 0.5, likely[0])
     return resize_prob(combined, 480)[0].numpy(), existence.item(), looks
 
 
-def plain_parts(mask, own) -> torch.Tensor:
-    """Parts of a mask, of what hangs together in blocks of 8 pixels, that have one of the object's own cells."""
+def plain_parts(mask, likely) -> torch.Tensor:
+    """Where the connected components of a mask, in blocks of 8 pixels, are that contain a likely cell."""
     blocks = F.max_pool2d(mask[None].float(), 8)[0].numpy().astype(np.uint8)
     parts = cv2.connectedComponents(blocks, connectivity=8)[1]
-    cells = np.kron(own.numpy(), np.ones((2, 2), bool))
+    cells = np.kron(likely.numpy(), np.ones((2, 2), bool))
     kept = np.isin(parts, parts[cells & (parts > 0)])
     return torch.from_numpy(np.kron(kept, np.ones((8, 8)))).float() if kept.any() else torch.ones(mask.shape)
 
