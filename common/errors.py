@@ -22,6 +22,14 @@ def counted(number: int, noun: str) -> str:
     return f"{number:,} {noun}{'' if number == 1 else 's'}"
 
 
+def say_errors(module: str) -> None:
+    """Scripts call this with their `__name__` before the imports that take seconds: run as a program, they say in one
+    line what ends these, too.
+    """
+    if module == "__main__":
+        sys.excepthook = lambda kind, error, trace: _say(error) or sys.__excepthook__(kind, error, trace)
+
+
 def run_script(main: Callable[[], int | None]) -> None:
     """Run a script's `main` and exit with its status (None means 0).
 
@@ -32,11 +40,25 @@ def run_script(main: Callable[[], int | None]) -> None:
         sys.stdout.reconfigure(errors="backslashreplace")
     try:
         status = main()
-    except (UserError, OSError) as error:
-        name = "" if isinstance(error, UserError) else f"{type(error).__name__}: "
-        print(f"error: {name}{' '.join(str(error).splitlines())}", file=sys.stderr)  # libraries' errors may have more
-        sys.exit(1)
-    except KeyboardInterrupt:
-        print("interrupted; run the same command again to continue", file=sys.stderr)
-        sys.exit(130)
+    except (Exception, KeyboardInterrupt) as error:
+        status = _say(error)
+        if not status:
+            raise
     sys.exit(status)
+
+
+def _say(error: BaseException) -> int:
+    """Print an error that a user can cause in one line -> its exit status; 0: it is a bug of ours."""
+    lines = " ".join(str(error).splitlines())  # libraries' errors may have more than one
+    if isinstance(error, KeyboardInterrupt):
+        print("interrupted; run the same command again to continue", file=sys.stderr)
+        return 130
+    if isinstance(error, ModuleNotFoundError):
+        lines = f"{sys.executable} has no module {error.name}; activate this project's environment (README.md), or "
+        lines += "pip install -r requirements.txt"
+    elif isinstance(error, OSError):
+        lines = f"{type(error).__name__}: {lines}"
+    elif not isinstance(error, UserError):
+        return 0
+    print(f"error: {lines}", file=sys.stderr)
+    return 1

@@ -16,7 +16,9 @@ from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # repository root
 
-from common.errors import run_script  # isort: split
+from common.errors import run_script, say_errors
+
+say_errors(__name__)
 
 import numpy as np
 from tqdm import tqdm

@@ -20,7 +20,9 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # repository root
 if __name__ == "__main__":  # before torch is imported: waiting threads spin for a moment, then let others work
     os.environ.setdefault("GOMP_SPINCOUNT", "2000")
 
-from common.errors import run_script  # isort: split
+from common.errors import run_script, say_errors
+
+say_errors(__name__)
 
 import cv2
 import numpy as np

@@ -55,6 +55,7 @@ def helps() -> dict[str, tuple[int, str]]:
             patch.setenv("COLUMNS", "500")
             patch.setattr(sys, "argv", [str(path), "--help"])
             patch.setattr(sys, "path", list(sys.path))
+            patch.setattr(sys, "excepthook", sys.excepthook)
             runpy.run_path(str(path), run_name="__main__")
         texts[name_of(path)] = end.value.code or 0, text.getvalue()
     shell = subprocess.run(["bash", ROOT / "data/download_uids.sh", "--help"], capture_output=True, text=True)

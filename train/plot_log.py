@@ -9,7 +9,9 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # repository root
 
-from common.errors import run_script  # isort: split
+from common.errors import run_script, say_errors
+
+say_errors(__name__)
 
 import matplotlib
 

@@ -20,7 +20,9 @@ if __name__ == "__main__":  # before torch is imported: waiting threads spin for
     os.environ.setdefault("GOMP_SPINCOUNT", "2000")
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # repository root
 
-from common.errors import run_script  # isort: split
+from common.errors import run_script, say_errors
+
+say_errors(__name__)
 
 import torch
 from torch.nn.parallel import DistributedDataParallel
