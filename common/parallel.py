@@ -26,6 +26,8 @@ Job = TypeVar("Job")
 Result = TypeVar("Result")
 Key = TypeVar("Key", bound=Hashable)
 SHARED_MEMORY = Path("/dev/shm")
+STOP_SIGNALS = signal.SIGINT, signal.SIGTERM, signal.SIGUSR1  # SLURM can send the last ahead of a time limit
+GRACE = 30  # seconds to end in, as torchrun gives
 
 
 def default_workers() -> int:
@@ -108,13 +110,42 @@ def loader_workers(num_workers: int, batch_bytes: int, prefetch: int = 2) -> int
     return fitting
 
 
+def end_with_launcher() -> None:
+    """A process of torchrun's gets SIGTERM when torchrun has gone, which cannot pass a SIGKILL on; `GRACE` later it
+    ends in any case, as it may wait for others.
+    """
+    if "TORCHELASTIC_RUN_ID" not in os.environ:
+        return
+    launcher = os.getppid()
+
+    def watch() -> None:
+        while os.getppid() == launcher:
+            time.sleep(1)
+        os.kill(os.getpid(), signal.SIGTERM)
+        time.sleep(GRACE)
+        os._exit(1)
+
+    threading.Thread(target=watch, daemon=True).start()
+
+
+def start_loader(loader: Iterable[Job]) -> Iterator[Job]:
+    """`iter(loader)` of a DataLoader. The signals that ask to stop wait until its workers are there, which are forked
+    and would handle them as this process does.
+    """
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, STOP_SIGNALS)
+    try:
+        return iter(loader)
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
 def start_loader_worker(_worker_id: int) -> None:
     """`worker_init_fn` of a DataLoader. Its workers ignore Ctrl-C and the signals by which a scheduler announces that a
     job is about to end: the parent still needs them to finish its step and save.
 
     They are forked, and OpenCV's threads do not survive a fork: call `cv2.setNumThreads(0)` before the loader starts.
     """
-    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1):
+    for number in STOP_SIGNALS:
         signal.signal(number, signal.SIG_IGN)
     _end_with_parent()
 

@@ -56,9 +56,21 @@ def load_checkpoint(path: Path, backbone_weights: Path | None = None, **override
     backbone_weights: the file of a backbone whose weights are not in the checkpoint; by default where they were in
     training, or where timm gets them. UserError, in one line, if a file is missing, damaged or of another model.
     """
-    content = read_torch(path, "is it a checkpoint, and whole?")
+    return checkpoint_of(read_checkpoint(path), path, backbone_weights, **overrides)
+
+
+def read_checkpoint(path: Path, remedy: str = "is it a checkpoint, and whole?") -> Mapping[str, Any]:
+    """What a checkpoint file holds. UserError if it is none, or if it cannot be read; then it ends with `remedy`."""
+    content = read_torch(path, remedy)
     if not is_checkpoint(content):
         raise UserError(f"{path} is no XSegTx checkpoint: it must hold 'backbone' and 'encoder'")
+    return content
+
+
+def checkpoint_of(
+    content: Mapping[str, Any], path: Path, backbone_weights: Path | None = None, **overrides: Any
+) -> Checkpoint:
+    """`load_checkpoint(path, ...)`, of the `content` that has been read."""
     config, arguments = replace(stored_config(content, path), **overrides), training_arguments(content, path)
     if arguments.get("closer_look") and config.zoom == 1:
         raise UserError(f"{path} has learned from closer looks, which its network cannot take: its zoom is 1")
@@ -85,12 +97,11 @@ def training_arguments(content: Mapping[str, Any], path: Path) -> dict[str, Any]
     return arguments
 
 
-def stored_options(path: Path) -> dict[str, Any]:
-    """What `load_matching` needs to take all of the file `path`: the options of training that define its network, by
-    field of `XSegTxConfig`, the name of its `backbone`, and whether it has learned from a `closer_look`. Empty if it is
-    no XSegTx checkpoint, as SegSwap's.
+def stored_options(content: Any, path: Path) -> dict[str, Any]:
+    """What `load_matching` needs to take all that the file `path` holds: the options of training that define its
+    network, by field of `XSegTxConfig`, the name of its `backbone`, and whether it has learned from a `closer_look`.
+    Empty if it is no XSegTx checkpoint, as SegSwap's.
     """
-    content = read_torch(path, "give the file of a trained model")
     if not is_checkpoint(content):
         return {}
     options = asdict(stored_config(content, path))
@@ -99,13 +110,14 @@ def stored_options(path: Path) -> dict[str, Any]:
     return options | {"closer_look": bool(training_arguments(content, path).get("closer_look"))}
 
 
-def load_matching(model: XSegTx, path: Path) -> tuple[list[str], list[str]]:
-    """Start from a related model, such as SegSwap's hard_mining_neg5.pth: load the tensors whose name and shape fit.
+def load_matching(model: XSegTx, state: Any, path: Path) -> tuple[list[str], list[str]]:
+    """Start from what the file of a related model holds, such as SegSwap's hard_mining_neg5.pth: load the tensors whose
+    name and shape fit.
 
     Returns (names loaded, descriptions of what did not fit, of either side). UserError if fewer than half of the
     model's tensors are there.
     """
-    state, own = read_torch(path, "give the file of a trained model"), model.state_dict()
+    own = model.state_dict()
     for key in ("encoder", "state_dict", "model"):
         if isinstance(state, Mapping) and isinstance(state.get(key), Mapping):
             state = state[key]

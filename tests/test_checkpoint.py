@@ -173,10 +173,9 @@ def test_a_related_model_gives_the_tensors_that_fit_and_the_rest_is_listed(form,
     state["net.other"] = torch.zeros(1)
     if form == "without prefix":
         state = {name.removeprefix("net."): tensor for name, tensor in state.items()}
-    torch.save({"encoder": state} if form == "encoder" else state, tmp_path / "segswap.pth")
-    model = XSegTx()
+    model, state = XSegTx(), {"encoder": state} if form == "encoder" else state
     untouched = model.state_dict()["net.cls_branch.mlp.0.weight"].clone()
-    loaded, left_out = load_matching(model, tmp_path / "segswap.pth")
+    loaded, left_out = load_matching(model, state, tmp_path)
     assert set(loaded) == {n for n in source if "layer1.cross_encoder_layer" not in n and "mlp.0.weight" not in n}
     assert all(torch.equal(model.state_dict()[name], source[name]) for name in loaded)
     assert torch.equal(model.state_dict()["net.cls_branch.mlp.0.weight"], untouched)
@@ -186,10 +185,9 @@ def test_a_related_model_gives_the_tensors_that_fit_and_the_rest_is_listed(form,
 
 
 def test_a_published_file_tells_its_options_by_its_tensors_and_a_related_model_tells_none(tmp_path):
-    found = stored_options(published_file(tmp_path / "net.pth"))
+    found = stored_options(published(), tmp_path)
     assert (found["mode"], found["input_size"], found["backbone"]) == ("small", 480, "moco")
-    torch.save(published()["encoder"], tmp_path / "bare.pth")
-    assert stored_options(tmp_path / "bare.pth") == {}
+    assert stored_options(published()["encoder"], tmp_path) == {}
 
 
 def test_a_checkpoint_of_closer_looks_that_its_network_cannot_take_is_refused(backbone, tmp_path):

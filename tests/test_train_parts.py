@@ -1,19 +1,16 @@
-"""Schedule, validation figures, blocked tokens, pictures, log and shell scripts."""
+"""Schedule, validation figures, blocked tokens, pictures and shell scripts."""
 
 import os
 import subprocess
 
-import matplotlib.image
 import numpy as np
 import pytest
 import torch
 
-from common.errors import UserError
 from formats.pairs import PairSet
 from model.xsegtx import Prediction
 from tests.made import ROOT
 from tests.made.training import make_training_set
-from train import plot_log
 from train.dataset import Batch, ImageKey, Samples, Source
 from train.engine import Example, SampleScores, blocked_tokens, draw_example, score_batch, validation_figures
 from train.schedule import Schedule
@@ -79,9 +76,13 @@ def test_iou_counts_what_lies_inside_the_frame_only():
     assert figures["iou_large"] == figures["iou"] and "iou_small" not in figures  # by the query mask, all ones here
 
 
-def test_figures_without_samples_are_left_out():
+def test_figures_without_samples_are_left_out_and_balanced_accuracy_needs_both_kinds_of_them():
     figures = validation_figures(SampleScores(*torch.empty(4, 0)))
     assert set(figures) == {"samples", "samples_small", "samples_medium", "samples_large"}
+    for visible in (1.0, 0.0):
+        iou = 0.5 if visible else torch.nan
+        figures = validation_figures(SampleScores(*torch.tensor([[iou, iou], [0.9, 0.9], [visible] * 2, [0.1, 0.1]])))
+        assert ("iou" in figures) == bool(visible) and "existence_accuracy" not in figures
 
 
 def test_an_example_shows_query_prediction_and_truth_side_by_side(pairs):
@@ -97,25 +98,6 @@ def test_an_example_shows_query_prediction_and_truth_side_by_side(pairs):
     assert (truth[18:42, 18:42] != prediction[18:42, 18:42]).any()
 
 
-def test_the_curves_that_a_log_has_are_plotted_and_its_torn_last_line_ignored(tmp_path, capsys):
-    lines = [f'{{"kind": "train", "step": {step}, "loss": 2.0, "dice_loss": 0.5}}' for step in (20, 40)]
-    lines.insert(0, '{"kind": "val", "step": 0, "iou": 0.1}')
-    out_path = tmp_path / "plots" / "curve.png"
-    for more, panels in (([], 2), (['{"kind": "val", "step": 40, "iou": 0.2}'], 3)):
-        (tmp_path / "log.jsonl").write_text("\n".join([*lines, *more, '{"kind": "tr']))
-        plot_log.main([str(tmp_path), "--out_path", str(out_path)])
-        assert matplotlib.image.imread(out_path).shape[1] == panels * 600
-        assert ("not drawn, less than two points yet: validation IoU" in capsys.readouterr().out) == (panels == 2)
-    for folder, message in (
-        (tmp_path / "nowhere", "no training log"),
-        (tmp_path / "begun", "a curve needs two points"),
-    ):
-        (tmp_path / "begun").mkdir(exist_ok=True)
-        (tmp_path / "begun" / "log.jsonl").write_text(lines[0])
-        with pytest.raises(UserError, match=message):
-            plot_log.main([str(folder)])
-
-
 @pytest.fixture
 def stand_in(tmp_path):
     """An interpreter that only says how it was called."""
@@ -125,11 +107,10 @@ def stand_in(tmp_path):
     return path
 
 
-def call(script, stand_in, *arguments, **environment):
+def call(script, stand_in, *arguments):
     command = ["bash", str(ROOT / "train" / script), *arguments]
-    variables = {k: v for k, v in os.environ.items() if k not in ("NPROC", "NNODES")}
-    variables |= {"PYTHON": str(stand_in), **environment}
-    run = subprocess.run(command, cwd=stand_in.parent, env=variables, capture_output=True, text=True, check=True)
+    environment = {**os.environ, "PYTHON": str(stand_in)}
+    run = subprocess.run(command, cwd=ROOT, env=environment, stdout=subprocess.PIPE, text=True, check=True)
     return run.stdout.split("\n")[:-1]
 
 
@@ -143,21 +124,10 @@ def call(script, stand_in, *arguments, **environment):
 )
 def test_the_shell_scripts_pass_the_recipe_and_then_further_arguments(stand_in, script, folder, setting):
     words = call(script, stand_in, "--n-epoch", "1", "--out-dir", "a folder")
+    of_slurm = call("slurm.sh", stand_in, script, "--n-epoch", "1", "--out-dir", "a folder")
+    assert of_slurm == [*words[:-4], "--resume-pth", "auto", *words[-4:]]
     assert words[0].endswith("train/train.py")
     assert words[-4:] == ["--n-epoch", "1", "--out-dir", "a folder"]
     assert words[words.index("--out-dir") + 1].endswith(f"/train/checkpoints/egoexo_v2_{folder}")
     assert words[words.index("--train-dir") + 1].endswith("/data/egoexo/processed")
     assert [word for word in words if word in ("--reverse", "--both")] == setting
-
-
-@pytest.mark.parametrize(
-    ("arguments", "environment", "processes"),
-    [((), {"NPROC": "4"}, "4"), (("--gpu", "0,1"), {}, "2"), (("--gpu", "1"), {}, None), ((), {}, None)],
-)
-def test_the_shell_scripts_start_as_many_processes_as_asked_for(stand_in, arguments, environment, processes):
-    words = call("run_ego.sh", stand_in, *arguments, **environment)
-    if processes is None:
-        assert "torch.distributed.run" not in words
-    else:
-        assert words[words.index("--nproc_per_node") + 1] == processes
-        assert words[1] == "torch.distributed.run"

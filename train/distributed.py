@@ -1,4 +1,4 @@
-"""The processes of a run: rank, collectives and stop signals."""
+"""The processes of a run: how they start, rank, collectives and stop signals."""
 
 import os
 import signal
@@ -8,6 +8,11 @@ from typing import Any
 
 import torch
 import torch.distributed as dist
+from torch.distributed import run as torchrun
+from torch.distributed.elastic.multiprocessing.api import SignalException
+from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
+
+from common.parallel import STOP_SIGNALS, end_with_launcher
 
 AGREE_EVERY = 8  # steps; schedulers give minutes, a step takes a second or less
 TIMEOUT = timedelta(days=1)  # rank 0 may wait for another training in its folder; torchrun ends what hangs
@@ -15,6 +20,29 @@ TIMEOUT = timedelta(days=1)  # rank 0 may wait for another training in its folde
 
 class Stopped(Exception):
     """A signal asked the run to stop; the step it was in is done."""
+
+
+def launch(processes: int, *command: str) -> int:
+    """Run a Python program as that many processes, by torchrun, which gives each a rank -> exit status.
+
+    Several machines each call it, with NNODES, NODE_RANK, MASTER_ADDR and MASTER_PORT as torchrun names them.
+    """
+    words = ["--nproc_per_node", str(processes)]
+    if (nodes := os.environ.get("NNODES", "1")) == "1":
+        words += ["--standalone"]
+    else:
+        address = os.environ["MASTER_ADDR"], os.environ.get("MASTER_PORT", "29500")
+        words += ["--nnodes", nodes, "--node_rank", os.environ.get("NODE_RANK", "0")]
+        words += ["--master_addr", address[0], "--master_port", address[1]]
+    signal.signal(signal.SIGUSR1, lambda *_: os.kill(os.getpid(), signal.SIGTERM))  # torchrun passes on the latter
+    try:
+        torchrun.main([*words, *command])
+    except SignalException as error:
+        return 128 + error.sigval
+    except ChildFailedError as error:  # it has said why
+        status = error.get_first_failure()[1].exitcode
+        return status if status > 0 else 128 - status
+    return 0
 
 
 class Ranks:
@@ -36,6 +64,7 @@ class Ranks:
 
     def start(self, device: torch.device) -> None:
         """Join the others. Gradients travel by NCCL between GPUs, by gloo between CPUs."""
+        end_with_launcher()
         if self.size > 1:
             cuda = {"backend": "nccl", "device_id": device} if device.type == "cuda" else {"backend": "gloo"}
             dist.init_process_group(timeout=TIMEOUT, **cuda)
@@ -61,12 +90,12 @@ class Ranks:
         return values
 
     def catch_signals(self) -> None:
-        """Note Ctrl-C, SIGTERM and SIGUSR1 (which SLURM can send ahead of a time limit) instead of dying from them.
+        """Note the signals that ask to stop instead of dying from them.
 
         A second one, a second later or more, ends the process at once: files are whole or not there at any time. What
         comes sooner is the same request again, which torchrun passes on although a terminal has sent it to everyone.
         """
-        for number in (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1):
+        for number in STOP_SIGNALS:
             signal.signal(number, self._note)
 
     def _note(self, number: int, _frame: Any) -> None:

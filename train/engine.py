@@ -10,6 +10,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader
 
 from common.drawing import PREDICTION, QUERY, TRUTH, overlay
+from common.parallel import start_loader
 from formats.results import THRESHOLD
 from model.backbone import STRIDE
 from model.xsegtx import Prediction
@@ -56,6 +57,7 @@ def train_one_epoch(
         state.step += 1
 
         log.add(losses, batch)
+        log.note_unreadable(batch)
         stopped = ranks.stop_requested(state.step)
         if stopped or state.step == end or state.step % log.every == 0:
             log.flush(state.step, schedule.epoch_name(epoch), lr, schedule.total_steps)
@@ -99,7 +101,7 @@ def validate(state: TrainState, encode: BatchEncoder, loader: DataLoader, log: L
     model = state.network.eval()
     log.say(f"{epoch} validation ...")
     parts, examples = [SampleScores(*torch.empty(4, 0, dtype=torch.float64))], []
-    for batch in log.bar(loader, epoch, "batch"):
+    for batch in log.bar(start_loader(loader), epoch, "batch"):
         log.note_unreadable(batch)
         if len(batch):
             batch = batch.to(state.device)
@@ -111,7 +113,6 @@ def validate(state: TrainState, encode: BatchEncoder, loader: DataLoader, log: L
                 examples += visible_examples(batch, prediction)
         if log.ranks.stop_requested():
             raise Stopped
-    log.report_unreadable(state.step)
     figures = validation_figures(_joined(log.ranks, parts))
     log.validation(state.step, epoch, figures)
     samples = loader.dataset
@@ -145,7 +146,7 @@ def score_batch(batch: Batch, prediction: Prediction) -> SampleScores:
 
 def validation_figures(scores: SampleScores) -> dict[str, float]:
     """Mean IoU of visible objects and balanced accuracy of existence, also by object size, and by how much the
-    existence probabilities differ. Figures without a sample to rest on are left out.
+    existence probabilities differ. Figures without samples to rest on are left out; the accuracy needs both kinds.
     """
     figures = _figures(scores, "")
     if len(scores.iou):
@@ -161,11 +162,9 @@ def _figures(scores: SampleScores, suffix: str) -> dict[str, float]:
     figures = {}
     if visible.any():
         figures["iou"] = scores.iou[visible].mean()
-    recalls = [
-        (predicted[visible == truth] == truth).double().mean() for truth in (True, False) if (visible == truth).any()
-    ]
-    if recalls:
-        figures["existence_accuracy"] = sum(recalls) / len(recalls)
+    if visible.any() and not visible.all():
+        recalls = [(predicted[visible == truth] == truth).double().mean() for truth in (True, False)]
+        figures["existence_accuracy"] = sum(recalls) / 2
     figures["samples"] = len(scores.iou)
     return {f"{name}{suffix}": float(value) for name, value in figures.items()}
 

@@ -38,7 +38,7 @@ RECIPES = {"paper": {}, "strong": STRONG}  # other defaults than the paper's, by
 NETWORK = (*(field.name for field in fields(XSegTxConfig) if field.metadata), "backbone", "closer_look")
 NOT_RECIPE = (
     *("out_dir", "resume_pth", "resume_epoch", "moco_path", "gpu", "device", "compile", "num_workers"),
-    *("cache_features", "save_every", "max_unreadable", "log_every", "n_epoch"),
+    *("cache_features", "save_every", "log_every", "n_epoch"),
 )
 
 
@@ -51,10 +51,11 @@ def parse_args(argv: list[str] | None, doc: str) -> argparse.Namespace:
     _add_running(parser)
     for flag, kind in UNUSED.items():
         parser.add_argument(flag, default=argparse.SUPPRESS, help=argparse.SUPPRESS, **kind)
-    parser.set_defaults(**RECIPES[parser.parse_args(argv).recipe])  # flags that are given win
-    args = parser.parse_args(argv)
-    parser.set_defaults(**dict.fromkeys(NETWORK))
-    args.given = {name for name, value in vars(parser.parse_args(argv)).items() if value is not None}
+    defaults = vars(parser.parse_args([]))
+    unset = argparse.Namespace(**dict.fromkeys(defaults))  # what is there already gets no default
+    given = {name: value for name, value in vars(parser.parse_args(argv, unset)).items() if value is not None}
+    recipe = RECIPES[given.get("recipe", defaults["recipe"])]
+    args = argparse.Namespace(**{**defaults, **recipe, **given}, given=given.keys())
     if args.warmUpIter is None:
         args.warmUpIter = usual_warmup(args.n_epoch * args.iter_epoch)
     args.unused = [flag for flag in UNUSED if vars(args).pop(flag[2:].replace("-", "_"), None) is not None]
@@ -87,6 +88,11 @@ def recipe_of(args: argparse.Namespace) -> dict[str, Any]:
     """The flags that decide what is learned, but for those of the network. More epochs are the same recipe."""
     left_out = {*NOT_RECIPE, *NETWORK, *({"warmUpIter"} - args.given)}
     return {name: value for name, value in plain(args).items() if name not in left_out}
+
+
+def known(before: dict[str, Any]) -> dict[str, Any]:
+    """The flags that a checkpoint holds, none if it is a published one, with the defaults of those that are newer."""
+    return before and plain(parse_args([], "")) | before
 
 
 def plain(args: argparse.Namespace) -> dict[str, Any]:
@@ -175,6 +181,4 @@ def _add_running(parser: Parser) -> None:
     add("--cache_features", type=at_least(0, float), default=0, metavar="GB", help=text)
     text = "epochs between checkpoints that stay; 0 = only last and best"
     add("--save_every", type=at_least(0), default=10, help=text)
-    text = "samples that may turn out unreadable before training stops"
-    add("--max_unreadable", type=at_least(0), default=100, help=text)
     add("--log_every", type=at_least(1), default=20, help="steps between console and log lines")

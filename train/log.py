@@ -2,8 +2,9 @@
 
 import json
 import math
+import os
+import socket
 import sys
-import threading
 import time
 from collections.abc import Iterator, Sized
 from pathlib import Path
@@ -11,10 +12,14 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch.utils.tensorboard import SummaryWriter
+from tensorboard.compat.proto.event_pb2 import Event, SessionLog
+from tensorboard.compat.proto.summary_pb2 import Summary
+from tensorboard.summary.writer.record_writer import RecordWriter
+from torch.utils.tensorboard.summary import image as image_summary
+from torch.utils.tensorboard.summary import scalar
 from tqdm import tqdm
 
-from common.errors import UserError
+from common.errors import UserError, counted
 from common.files import atomic_write
 from train.dataset import Batch, Source
 from train.distributed import Ranks
@@ -30,31 +35,28 @@ class Log:
     It collects each step's losses on the device and asks for them only at `flush`: nothing waits in between.
     """
 
-    def __init__(self, out_dir: Path, step: int, ranks: Ranks, every: int, max_unreadable: int):
+    def __init__(self, out_dir: Path, step: int, ranks: Ranks, every: int):
         """Goes on at `step` with the log that is there."""
-        self.ranks, self.every, self.max_unreadable = ranks, every, max_unreadable
-        known = read_log(out_dir / LOG_NAME) if ranks.is_main and step else []
-        known = [line["sample"] for line in known if line["kind"] == "unreadable"]
-        self.unreadable: set[str] = set(ranks.gather(known)[0])  # samples, each with its reason
-        self._new_unreadable: list[str] = []
+        self.ranks, self.every = ranks, every
+        self._unreadable: dict[str, None] = {}  # samples that this process could not read, each with its reason
+        self._bar = tqdm(disable=True)
         self.restart_clock()
         if ranks.is_main:  # written line by line, so that others can follow it
             self._file = (out_dir / LOG_NAME).open("a", encoding="utf-8", buffering=1)
-            self._board = SummaryWriter(str(out_dir / "tensorboard"), purge_step=step + 1 if step else None)
+            self._board = Board(out_dir / "tensorboard", step)
 
     def write(self, kind: str, step: int, **values: Any) -> None:
         """One line: `{"kind", "step", "time", ...}`; numbers also become TensorBoard scalars `kind/name`."""
         if not self.ranks.is_main:
             return
         self._file.write(json.dumps({"kind": kind, "step": step, "time": round(time.time(), 1), **values}) + "\n")
-        for name, value in values.items():
-            if isinstance(value, (int, float)) and not isinstance(value, bool):
-                self._board.add_scalar(f"{kind}/{name}", value, step)
+        numbers = {name: value for name, value in values.items() if type(value) in (int, float)}
+        self._board.write(step, *(scalar(f"{kind}/{name}", value) for name, value in numbers.items()))
 
     def picture(self, name: str, image: np.ndarray, step: int) -> None:
         """(H, W, 3) uint8."""
         if self.ranks.is_main:
-            self._board.add_image(name, image, step, dataformats="HWC")
+            self._board.write(step, image_summary(name, image, dataformats="HWC"))
 
     def say(self, text: str) -> None:
         if self.ranks.is_main:
@@ -62,10 +64,12 @@ class Log:
             sys.stdout.flush()
 
     def bar(self, things: Sized, name: str, unit: str) -> tqdm:
-        """To go through things: with a bar on a terminal, whose lines take long to come."""
-        return tqdm(things, name, unit=unit, leave=False, disable=None if self.ranks.is_main else True)
+        """To go through things: with a bar on a terminal, whose lines take long to come. `close` ends it, too."""
+        self._bar = tqdm(things, name, unit=unit, leave=False, disable=None if self.ranks.is_main else True)
+        return self._bar
 
     def close(self) -> None:
+        self._bar.close()  # before an error is said
         if self.ranks.is_main:
             self._file.close()
             self._board.close()
@@ -87,22 +91,20 @@ class Log:
         """A step's losses, on the device, and the batch they come from."""
         self._losses.append(torch.stack([loss for loss in losses if loss is not None]).detach())
         self._sources.append(batch.sources)
-        self.note_unreadable(batch)
 
     def flush(self, step: int, epoch: str, lr: float, total_steps: int) -> None:
         """Report the steps since the last flush; `step` is the number of steps done.
 
-        Raises UserError if a loss is not finite or too many samples could not be read.
+        Raises UserError if a loss is not finite.
         """
         local = torch.stack(self._losses).double()  # (steps, terms), of this process's part of the global loss
         local, losses = torch.stack((local, self.ranks.sum(local))).cpu()  # the only wait for the device
         self._check_finite(local, losses, step)
-        self.report_unreadable(step)
         seconds = time.perf_counter() - self._start
         values = dict(zip(TERMS.values(), losses.mean(0).tolist(), strict=False))
         rate = sum(map(len, self._sources)) * self.ranks.size / seconds
         waited = self._waited / seconds
-        speed = {"lr": lr, "samples_per_second": rate, "data_wait": waited, "unreadable": len(self.unreadable)}
+        speed = {"lr": lr, "samples_per_second": rate, "data_wait": waited}
         if torch.cuda.is_initialized():
             speed["peak_gb"] = torch.cuda.max_memory_allocated() / 1e9
         self.write("train", step, epoch=epoch, **values, **speed)
@@ -118,8 +120,8 @@ class Log:
         """Report the figures of `validation_figures`."""
         self.write("val", step, epoch=epoch, **figures)
         shown = {"IoU": "iou", "existence balanced accuracy": "existence_accuracy"}
-        text = ", ".join(f"{name} {figures[key]:.4f}" for name, key in shown.items() if key in figures)
-        self.say(f"{epoch} validation on {figures['samples']:.0f} pairs: {text or 'no pair with a target mask'}")
+        text = ", ".join(f"{name} {figures[key]:.4f}" if key in figures else f"{name} -" for name, key in shown.items())
+        self.say(f"{epoch} validation on {figures['samples']:.0f} pairs: {text}")
 
     def _check_finite(self, local: torch.Tensor, losses: torch.Tensor, step: int) -> None:
         bad = (~losses.isfinite()).any(1).nonzero()
@@ -135,23 +137,41 @@ class Log:
         )
 
     def note_unreadable(self, batch: Batch) -> None:
-        """Note the samples of a batch that could not be read, for the next report."""
-        self._new_unreadable += batch.unreadable
+        """Note the samples that were left out of a batch, and say the first."""
+        if batch.unreadable and not self._unreadable:
+            tqdm.write(f"left out: {batch.unreadable[0]}", file=sys.stderr)
+        self._unreadable |= dict.fromkeys(batch.unreadable)
 
-    def report_unreadable(self, step: int) -> None:
-        """Say which samples turned out unreadable, each once. Raises UserError if they are too many."""
-        noted = dict.fromkeys(text for texts in self.ranks.gather(self._new_unreadable) for text in texts)
-        new = [text for text in noted if text not in self.unreadable]
-        self._new_unreadable = []
-        self.unreadable.update(new)
-        for text in new:
-            self.say(f"left out: {text}")
-            self.write("unreadable", step, sample=text)
-        if len(self.unreadable) > self.max_unreadable:
-            raise UserError(
-                f"{len(self.unreadable)} samples could not be read, more than --max_unreadable {self.max_unreadable}; "
-                f"the last: {new[-1]}"
-            )
+    def count_unreadable(self) -> None:
+        """Say how many samples were left out, each counted once. To be called by all ranks."""
+        found = {text for texts in self.ranks.gather(list(self._unreadable)) for text in texts}
+        if found:
+            what = f"{counted(len(found), 'sample')} could not be read, and others were taken"
+            self.say(f"{what}; data/check_processed.py --decode finds every unreadable frame")
+
+
+class Board:
+    """TensorBoard's file of this process, in `folder`. Its own writer has a thread, which meets a full disk alone."""
+
+    def __init__(self, folder: Path, step: int):
+        """What a former process wrote after `step` no longer counts."""
+        folder.mkdir(exist_ok=True)
+        name = f"events.out.tfevents.{int(time.time()):010d}.{socket.gethostname()}.{os.getpid()}"
+        self._records = RecordWriter((folder / name).open("ab"))
+        self._write(Event(wall_time=time.time(), file_version="brain.Event:2"))
+        if step:
+            self._write(Event(step=step + 1, session_log=SessionLog(status=SessionLog.START)))
+
+    def write(self, step: int, *summaries: Summary) -> None:
+        values = [value for summary in summaries for value in summary.value]
+        self._write(Event(wall_time=time.time(), step=step, summary=Summary(value=values)))
+
+    def _write(self, event: Event) -> None:
+        self._records.write(event.SerializeToString())
+        self._records.flush()
+
+    def close(self) -> None:
+        self._records.close()
 
 
 def cut_log(path: Path, step: int, validated: bool) -> None:
@@ -162,12 +182,6 @@ def cut_log(path: Path, step: int, validated: bool) -> None:
     kept = [line for line in lines if line["step"] < step + (validated or line["kind"] != "val")]
     with atomic_write(path) as file:
         file.writelines(json.dumps(line) + "\n" for line in kept)
-
-
-def silence_disk_errors_of_threads() -> None:
-    """TensorBoard's thread prints no traceback of a full disk: its writer raises the error once more in our thread."""
-    show = threading.__excepthook__
-    threading.excepthook = lambda args: None if issubclass(args.exc_type, OSError) else show(args)
 
 
 def read_log(path: Path) -> list[dict]:

@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-#SBATCH --job-name=xsegtx-ego
+#SBATCH --job-name=xsegtx
 #SBATCH --nodes=1
 #SBATCH --gpus-per-node=4
 #SBATCH --cpus-per-task=32
@@ -7,18 +7,20 @@
 #SBATCH --requeue
 #SBATCH --open-mode=append
 #SBATCH --signal=B:USR1@120
-# Train on a SLURM cluster; change the lines above to suit yours:  sbatch train/slurm.sh [arguments of train.py]
+# Train on a SLURM cluster; change the lines above to suit yours:
+#   sbatch train/slurm.sh [run_ego.sh | run_exo.sh | run_both.sh] [arguments of train.py]
 # Two minutes before the time limit, or when the job is preempted, the run saves, ends and is queued again; it then
 # continues from its last checkpoint. Submit from the repository root: SLURM runs a copy of this file.
 set -uo pipefail
-gpus=${SLURM_GPUS_ON_NODE:-1}
+script=run_ego.sh
+case ${1:-} in run_*.sh) script=$1 && shift ;; esac
 
-NPROC=$gpus bash train/run_ego.sh --resume-pth auto "$@" &
+NPROC=${SLURM_GPUS_ON_NODE:-1} bash "train/$script" --resume-pth auto "$@" &
 child=$!
 interrupted=0
 pass_on() {
     interrupted=1
-    kill -TERM "$child" # torchrun passes SIGTERM on to its processes and waits for them
+    kill -TERM "$child" # which passes it on to its processes and waits for them
 }
 trap pass_on USR1 TERM
 status=0

@@ -15,56 +15,67 @@ from common.arguments import values_of
 from common.errors import UserError
 from model.backbone import Backbone
 from model.backbones import make_backbone
-from model.checkpoint import Checkpoint, load_checkpoint, load_matching, stored_options, training_arguments
+from model.checkpoint import (
+    Checkpoint,
+    checkpoint_of,
+    load_matching,
+    read_checkpoint,
+    stored_options,
+    training_arguments,
+)
 from model.weights import read_torch
 from model.xsegtx import FREE, XSegTx, XSegTxConfig
-from train.flags import plain, recipe_of
+from train.flags import known, plain, recipe_of
 from train.log import LOG_NAME
 from train.schedule import Schedule
 from train.state import LAST, WARMUP, TrainState, run_files
 
+WAYS = "give another --out-dir, or --overwrite to lose it"
 
-def find_start(args: argparse.Namespace, defaults: argparse.Namespace) -> Path | None:
-    """The checkpoint that a training into `args.out_dir` continues; None if none.
 
-    The folder's own last one, if that run is of the same recipe, else that of --resume-pth. `auto` continues whatever
-    is there. Options that the run did not know take their `defaults`. Raises UserError if the folder holds another run,
-    which would be lost.
+def find_start(args: argparse.Namespace) -> Path | None:
+    """The checkpoint that a training into `args.out_dir` continues: the folder's own last one, else that of
+    --resume-pth; None if there is none. Raises UserError if the folder holds a run that would be lost.
     """
     last, named = args.out_dir / LAST, None if args.resume_pth in (None, "auto") else Path(args.resume_pth)
     held = [path for path in run_files(args.out_dir) if path.name not in (WARMUP, LOG_NAME)]
-    if not held:
+    if args.overwrite or not held:
         return named
-    ways = "give another --out-dir, or --overwrite to lose it"
     if not last.exists():
         what = f"{args.out_dir} holds {held[0].name} of a run and no {LAST} to continue"
-        raise UserError(f"{what}: {ways}; or --resume-pth it")
-    if args.resume_pth == "auto" or (named and named.exists() and named.samefile(last)):
-        return last
-    content = read_torch(last, ways)
-    before = _known(training_arguments(content if isinstance(content, dict) else {}, last), defaults)
+        raise UserError(f"{what}: {WAYS}; or --resume-pth it")
+    return last
+
+
+def check_same_recipe(args: argparse.Namespace, before: dict[str, Any]) -> None:
+    """Raises UserError if the run that `args.out_dir` holds, with the flags `before`, has another recipe, unless
+    --resume-pth names it.
+    """
+    named = args.resume_pth and Path(args.resume_pth)
+    if args.resume_pth == "auto" or (named and named.exists() and named.samefile(args.out_dir / LAST)):
+        return
     recipe = recipe_of(args) | ({"resume_pth": args.resume_pth} if named else {})
     changed = [f"{x} {before[x]} -> {value}" for x, value in recipe.items() if before.get(x, value) != value]
     if changed:
         what = f"{args.out_dir} holds a run of another recipe ({', '.join(changed[:3])})"
-        raise UserError(f"{what}: continue it with --resume-pth auto, {ways}")
-    return last
+        raise UserError(f"{what}: continue it with --resume-pth auto, {WAYS}")
 
 
-def starting_state(
-    args: argparse.Namespace, path: Path | None, device: torch.device, defaults: argparse.Namespace
-) -> tuple[TrainState, list[str]]:
+def starting_state(args: argparse.Namespace, path: Path | None, device: torch.device) -> tuple[TrainState, list[str]]:
     """The state of the checkpoint `path`, or a new one, and in words where it comes from and what `args` change. They
-    get the options of the network that are not given and come from a file. Options that the run did not know had their
-    `defaults`.
+    get the options of the network that are not given and come from a file.
 
     Raises UserError if a file is missing or does not fit.
     """
     if path:
-        stored = stored_options(path)
+        own = path == args.out_dir / LAST
+        content = read_checkpoint(path, WAYS) if own else read_checkpoint(path)
+        stored, before = stored_options(content, path), known(training_arguments(content, path))
+        if own:
+            check_same_recipe(args, before)
         check_same_network(args, stored, path)
         take_options(args, stored)
-        checkpoint = load_checkpoint(path, args.moco_path, **{name: getattr(args, name) for name in FREE})
+        checkpoint = checkpoint_of(content, path, args.moco_path, **{name: getattr(args, name) for name in FREE})
         if "warmUpIter" not in args.given:
             args.warmUpIter = checkpoint.arguments.get("warmUpIter", args.warmUpIter)
         backbone, network = checkpoint.backbone, checkpoint.model
@@ -78,19 +89,19 @@ def starting_state(
     state = TrainState(backbone, network, device, schedule, args.seed, args.weight_decay, args.precision)
     if path:
         go_on(args, state, checkpoint, path)
-        changed = changed_options(args, _known(checkpoint.arguments, defaults))
-        notes = [f"{path}, continued at step {state.step}", *changed]
+        notes = [f"{path}, continued at step {state.step}", *changed_options(args, before)]
     return state, notes
 
 
 def new_network(args: argparse.Namespace) -> tuple[Backbone, XSegTx, list[str]]:
     """An untrained network, or one with the tensors of --init_weights, and in words which."""
     file = args.init_weights
-    stored = stored_options(file) if file else {}  # none of a related model
+    content = read_torch(file, "give the file of a trained model") if file else None
+    stored = stored_options(content, file)  # none of a related model
     take_options(args, stored)
     config = XSegTxConfig(**values_of(args, XSegTxConfig))
     if stored and "backbone" not in args.given:
-        backbone = load_checkpoint(file, args.moco_path).backbone
+        backbone = checkpoint_of(content, file, args.moco_path).backbone
     else:
         backbone = make_backbone(args.backbone, args.moco_path)
     torch.manual_seed(args.seed)
@@ -100,7 +111,7 @@ def new_network(args: argparse.Namespace) -> tuple[Backbone, XSegTx, list[str]]:
     network = XSegTx(replace(config, **channels))
     notes = [f"{args.backbone} backbone, new transformer"]
     if file:
-        loaded, left_out = load_matching(network, file)
+        loaded, left_out = load_matching(network, content, file)
         notes[0] += f", {len(loaded)} of {len(network.state_dict())} tensors from {file}"
         notes += [f"not taken from {file}: {text}" for text in left_out]
     return backbone, network, notes
@@ -139,8 +150,3 @@ def changed_options(args: argparse.Namespace, before: dict[str, Any]) -> list[st
     now = plain(args)
     changed = [name for name in before if name in now and before[name] != now[name]]
     return [f"changed since then: {name} {before[name]} -> {now[name]}" for name in changed]
-
-
-def _known(before: dict[str, Any], defaults: argparse.Namespace) -> dict[str, Any]:
-    """The arguments of a run, with `defaults` of options that are newer; none of a published checkpoint's."""
-    return before and plain(defaults) | before

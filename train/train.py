@@ -30,17 +30,17 @@ from torch.utils.data import DataLoader
 
 from common.errors import UserError
 from common.files import claimed, named_errors, remove_leftovers
-from common.parallel import loader_failures
+from common.parallel import loader_failures, local_ranks, start_loader
 from common.provenance import provenance
 from formats.pairs import BOTH, PairSet
 from model.device import PRECISIONS, default_precision, resolve_device, tf32
 from model.features import Encoder
 from train.dataset import Batch, StepSampler, TrainSamples, ValidationSamples, affordable_workers, batch_loader
-from train.distributed import Ranks, Stopped
+from train.distributed import Ranks, Stopped, launch
 from train.engine import train_one_epoch, validate
 from train.feature_cache import BatchEncoder
 from train.flags import STRONG, loss_weights, parse_args, plain, sample_options
-from train.log import LOG_NAME, Log, cut_log, silence_disk_errors_of_threads
+from train.log import LOG_NAME, Log, cut_log
 from train.schedule import LR_DROP, USUAL_WARMUP
 from train.start import find_start, starting_state
 from train.state import BEST, LAST, WARMUP, TrainState, remove_run
@@ -48,14 +48,19 @@ from train.state import BEST, LAST, WARMUP, TrainState, remove_run
 
 def main(argv: list[str] | None = None) -> int | None:
     args = parse_args(argv, __doc__)
-    ranks = Ranks()
     gpus = args.gpu.split(",") if args.gpu else []
-    if gpus and len(gpus) != ranks.size:
-        what = f"--gpu {args.gpu} names {len(gpus)} GPUs for {ranks.size} processes"
-        raise UserError(f"{what}; start one for each: NPROC={len(gpus)} bash train/run_ego.sh, or torchrun")
-    if args.batch_pos % ranks.size:
-        raise UserError(f"--batch-pos {args.batch_pos} cannot be split evenly over {ranks.size} processes")
-    device = resolve_device(f"cuda:{gpus[ranks.local_rank]}" if gpus else args.device)
+    devices = [resolve_device(name) for name in [f"cuda:{gpu}" for gpu in gpus] or [args.device]]
+    launched = "RANK" in os.environ
+    processes = local_ranks() if launched else int(os.environ.get("NPROC", len(gpus) or 1))  # on this machine
+    ranks = Ranks()
+    size = ranks.size if launched else processes * int(os.environ.get("NNODES", 1))
+    if gpus and len(gpus) != processes:
+        raise UserError(f"--gpu {args.gpu} names {len(gpus)} GPUs for {processes} processes; name one for each")
+    if args.batch_pos % size:
+        raise UserError(f"--batch-pos {args.batch_pos} cannot be split evenly over {size} processes")
+    if size > 1 and not launched:
+        return launch(processes, __file__, *(sys.argv[1:] if argv is None else argv))
+    device = devices[ranks.local_rank if gpus else 0]
     if device.type == "cuda":
         torch.cuda.set_device(device)
     args.precision = args.precision or default_precision(device)
@@ -72,17 +77,15 @@ def train(args: argparse.Namespace, ranks: Ranks, device: torch.device) -> int |
     """From pairs to checkpoints, on one of the processes. Returns the exit status of a run that a signal stopped."""
     setting = BOTH if args.both else "exo-ego" if args.reverse else "ego-exo"
     pairs, val_pairs = (PairSet(args.train_dir, split, setting) for split in ("train", "val"))
-    start, defaults = args.resume_pth and Path(args.resume_pth), parse_args([], __doc__)
-    if not args.overwrite:
-        start = find_start(args, defaults)
-    state, notes = starting_state(args, start, device, defaults)
+    start = find_start(args)
+    state, notes = starting_state(args, start, device)
     if ranks.is_main:
         remove_leftovers(args.out_dir)
         if args.overwrite:
             remove_run(args.out_dir, keep=start)
         cut_log(args.out_dir / LOG_NAME, state.step, state.is_validated)
     schedule, history = state.schedule, state.history
-    log = Log(args.out_dir, state.step, ranks, args.log_every, args.max_unreadable)
+    log = Log(args.out_dir, state.step, ranks, args.log_every)
     about = {**provenance(), "arguments": plain(args)}
     introduce(args, log, state, notes, pairs, val_pairs, about)
 
@@ -101,7 +104,6 @@ def train(args: argparse.Namespace, ranks: Ranks, device: torch.device) -> int |
     state.model = torch.compile(state.model) if args.compile else state.model
     weights = loss_weights(args)
     ranks.catch_signals()
-    silence_disk_errors_of_threads()
     try:
         before = "start" if "epoch" in history or args.init_weights else "untrained"
         if not history.keys() & {"start_iou", "untrained_iou"}:
@@ -119,12 +121,14 @@ def train(args: argparse.Namespace, ranks: Ranks, device: torch.device) -> int |
             save(*keep, *([BEST] if is_best else []), LAST)
     except Stopped:
         save(LAST)
+        log.count_unreadable()
         reason = ranks.signal.name if ranks.signal else "another process"
         again = " without --overwrite" if args.overwrite else ""
         log.say(f"stopped by {reason} at step {state.step}; the same command{again} continues")
         return ranks.exit_status
     finally:
         log.close()
+    log.count_unreadable()
     if "best_iou" in history:
         before = "untrained" if "untrained_iou" in history else "start"
         best = f"best {history['best_iou']:.4f} (epoch {history['best_epoch']}), kept in {args.out_dir / BEST}"
@@ -144,7 +148,7 @@ def make_loaders(
     val_steps = StepSampler(range(-(-len(val_samples) // args.batch_pos)), *part, count=len(val_samples))
     pin = state.device.type == "cuda"
     workers = affordable_workers(args.num_workers, len(steps.own), samples.image_side)
-    return iter(batch_loader(samples, steps, workers, pin)), batch_loader(val_samples, val_steps, workers, pin)
+    return start_loader(batch_loader(samples, steps, workers, pin)), batch_loader(val_samples, val_steps, workers, pin)
 
 
 def introduce(args, log: Log, state: TrainState, notes: list[str], pairs, val_pairs, about: dict[str, Any]) -> None:
