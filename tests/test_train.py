@@ -31,8 +31,8 @@ from train.feature_cache import BatchEncoder
 from train.flags import STRONG, parse_args
 
 STEPS = 7  # of the recipe
-LONG = ("--iter-epoch", 30)  # long enough to be interrupted
-LONG_STEPS = 33
+LONG = ("--iter-epoch", 60)  # long enough to be interrupted
+LONG_STEPS = 63
 
 
 @pytest.fixture(scope="module")
@@ -150,8 +150,7 @@ def test_a_run_from_before_an_option_came_had_its_default(data_dir, finished, tm
 def test_two_processes_give_the_losses_of_one(data_dir, tmp_path):
     flags = ("--dropout", 0, "--drop-feat", 0)
     run_training(data_dir, tmp_path / "one", *flags)
-    launcher = ("-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2")
-    process = start_training(data_dir, tmp_path / "two", *flags, launcher=launcher)
+    process = start_training(data_dir, tmp_path / "two", *flags, processes=2)
     output, _ = process.communicate(timeout=300)
     assert process.returncode == 0, output
     one, two = losses(tmp_path / "one"), losses(tmp_path / "two")
@@ -171,13 +170,18 @@ def test_a_second_training_in_the_same_folder_waits_and_then_finds_the_run_finis
     assert list(losses(tmp_path)) == list(range(1, LONG_STEPS + 1))
 
 
-def test_ctrl_c_under_torchrun_saves_and_one_process_can_go_on(data_dir, tmp_path):
-    launcher = ("-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2")
-    process = start_training(data_dir, tmp_path, *LONG, launcher=launcher)
+@pytest.mark.parametrize(
+    ("number", "status"), [(signal.SIGINT, 130), (signal.SIGUSR1, 143), (signal.SIGKILL, -signal.SIGKILL)], ids=str
+)
+def test_several_processes_save_and_end_with_the_one_that_started_them_and_one_can_go_on(
+    data_dir, tmp_path, number, status
+):
+    process = start_training(data_dir, tmp_path, *LONG, "--num_workers", 1, processes=2)
     wait_for_step(process, tmp_path, 5)
-    process.send_signal(signal.SIGINT)
+    process.send_signal(number)
     output, _ = process.communicate(timeout=300)
-    assert process.returncode != 0 and "stopped by SIGINT at step" in output
+    assert process.returncode == status and "Traceback" not in output
+    assert f"stopped by {'SIGINT' if number == signal.SIGINT else 'SIGTERM'} at step" in output
     step = torch.load(tmp_path / "netLast.pth", weights_only=True)["step"]
     assert 5 <= step < LONG_STEPS and list(losses(tmp_path)) == list(range(1, step + 1))
     run_training(data_dir, tmp_path, *LONG)

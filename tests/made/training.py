@@ -1,6 +1,7 @@
 """A small data set to train on, and a recipe that takes seconds."""
 
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -56,10 +57,13 @@ def run_training(data_dir: Path, out_dir: Path, *flags: object) -> int | None:
     return train.main(arguments(data_dir, out_dir, *flags))
 
 
-def start_training(data_dir: Path, out_dir: Path, *flags: object, launcher: tuple[str, ...] = ()) -> subprocess.Popen:
-    """train.py in a process of its own."""
-    command = [sys.executable, *launcher, str(ROOT / "train/train.py"), *arguments(data_dir, out_dir, *flags)]
-    return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+def start_training(data_dir: Path, out_dir: Path, *flags: object, processes: int = 1) -> subprocess.Popen:
+    """train.py in a process of its own, which starts `processes` of them, where these are several. Whoever reads what
+    it prints to the end has waited for all of them, loader processes, too.
+    """
+    command = [sys.executable, str(ROOT / "train/train.py"), *arguments(data_dir, out_dir, *flags)]
+    environment = {**os.environ, "NPROC": str(processes)}
+    return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, env=environment)
 
 
 def log_lines(out_dir: Path, kind: str) -> list[dict]:
