@@ -9,8 +9,6 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from model import cpu_dropout
-
 POSITION_TEMPERATURE = 10000.0
 ACTIVATIONS = {"relu": F.relu, "gelu": F.gelu}
 
@@ -45,12 +43,9 @@ class Attention(nn.Module):
             q = F.linear(tokens, weight[:C], bias[:C])
             k, v = F.linear(context, weight[C:], bias[C:]).chunk(2, dim=-1)
         q, k, v = (x.unflatten(-1, (self.heads, -1)).transpose(1, 2) for x in (q, k, v))  # (B, heads, L, C / heads)
+        allowed = None if blocked is None else ~blocked[:, None, None, :]  # (B, 1, 1, L): the same for each query
         dropout = self.dropout if self.training else 0.0
-        if dropout and cpu_dropout.use_fast_dropout(tokens):
-            out = cpu_dropout.dropout_attention(q, k, v, blocked, dropout)
-        else:
-            allowed = None if blocked is None else ~blocked[:, None, None, :]  # (B, 1, 1, L): the same for each query
-            out = F.scaled_dot_product_attention(q, k, v, attn_mask=allowed, dropout_p=dropout)
+        out = F.scaled_dot_product_attention(q, k, v, attn_mask=allowed, dropout_p=dropout)
         return self.out_proj(out.transpose(1, 2).reshape(B, L, C))
 
 
@@ -64,7 +59,7 @@ class EncoderLayer(nn.Module):
         self.linear2 = nn.Linear(feedforward, width)
         self.norm1 = LayerNorm(width)
         self.norm2 = LayerNorm(width)
-        self.dropout = cpu_dropout.Dropout(dropout)
+        self.dropout = nn.Dropout(dropout)
         self.activation = ACTIVATIONS[activation]
 
     def forward(self, tokens: Tensor, context: Tensor, blocked: Tensor | None = None) -> Tensor:
