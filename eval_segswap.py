@@ -33,7 +33,15 @@ from tqdm import tqdm
 from common.arguments import Parser, add_data_path, add_setting, add_splits_path, at_least
 from common.errors import UserError, warn_once
 from common.files import write_json
-from common.parallel import default_workers, loader_failures, loader_workers, split_by_work, start_loader_worker
+from common.parallel import (
+    default_workers,
+    end_with_launcher,
+    loader_failures,
+    loader_workers,
+    split_by_work,
+    start_loader,
+    start_loader_worker,
+)
 from formats.processed import ProcessedTake
 from formats.takes import find_split_path, read_split
 from inference.memory import CHOICES, HELP
@@ -142,6 +150,7 @@ def join_ranks() -> tuple[int, int]:
     """(rank, world size) of torchrun's environment, (0, 1) without it. Ranks exchange reports only, so gloo will do."""
     world = int(os.environ.get("WORLD_SIZE", 1))
     if world > 1:
+        end_with_launcher()
         dist.init_process_group("gloo", timeout=timedelta(days=7))  # a rank may finish long before the others
     return int(os.environ.get("RANK", 0)), world
 
@@ -191,7 +200,7 @@ def predict_part(args: argparse.Namespace, matcher: AnyMatcher, run: ResumableRu
     loader = make_loader(args, matcher, [chunk for plan in todo for chunk in plan.chunks])
     with loader_failures(), tqdm(total=total, initial=total - pairs, unit="pair", disable=rank > 0) as bar:
         bar.set_description(args.setting)
-        failed, stages = predict_takes(matcher, loader, plans, write, bar.update)
+        failed, stages = predict_takes(matcher, start_loader(loader), plans, write, bar.update)
     return {"pairs": pairs, "seconds": time.perf_counter() - begin, "stages": stages, "failed": failed}
 
 

@@ -70,6 +70,20 @@ def test_loading_processes_end_with_a_reader_whose_error_keeps_them():
     assert subprocess.run([sys.executable, "-c", FAILING_READER], cwd=ROOT, timeout=300).returncode == 1
 
 
+STRUCK = """
+import os, signal
+from torch.utils.data import DataLoader
+from common.parallel import STOP_SIGNALS, start_loader, start_loader_worker
+os.register_at_fork(after_in_child=lambda: [os.kill(os.getpid(), number) for number in STOP_SIGNALS])
+print(len(list(start_loader(DataLoader(range(4), num_workers=2, worker_init_fn=start_loader_worker)))))
+"""
+
+
+def test_a_loading_process_that_is_asked_to_stop_while_it_starts_goes_on_without_a_word():
+    done = subprocess.run([sys.executable, "-c", STRUCK], cwd=ROOT, timeout=300, capture_output=True, text=True)
+    assert (done.returncode, done.stdout, done.stderr) == (0, "4\n", "")
+
+
 @pytest.mark.parametrize("workers", [0, 1, 2])
 def test_every_job_is_done_once_whatever_the_number_of_processes(workers):
     drawn = []
