@@ -10,6 +10,7 @@ import time
 
 import pytest
 import torch
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from benchmarks.training_options import flags_of, variants
 from common.arguments import SETTINGS
@@ -123,6 +124,10 @@ def test_the_same_command_again_changes_nothing_of_a_finished_run(data_dir, fini
     assert losses(tmp_path / "copy") == losses(finished)
     run_training(data_dir, tmp_path / "copy", "--n-epoch", 2)
     assert list(losses(tmp_path / "copy")) == list(range(1, STEPS + 5))
+    board = EventAccumulator(str(tmp_path / "copy" / "tensorboard")).Reload()
+    assert {event.step: event.value for event in board.Scalars("train/loss")} == pytest.approx(
+        losses(tmp_path / "copy")
+    )
 
 
 def test_a_folder_with_a_run_of_another_recipe_is_refused_and_left_as_it_is(data_dir, finished, tmp_path, capsys):
@@ -336,6 +341,14 @@ def test_a_loss_that_is_not_finite_stops_the_run_and_keeps_the_last_good_checkpo
     error = error_line(capsys, data_dir, tmp_path, "--lr", 1e30, "--log_every", 3)
     assert "the loss is not finite" in error and "uid-" in error and "step 3" in error
     assert not list(tmp_path.glob("net*.pth"))
+
+
+def test_on_a_terminal_no_progress_bar_is_left_before_an_error(data_dir, tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr(sys.stderr, "isatty", lambda: True)
+    with pytest.raises(SystemExit):
+        run_script(lambda: run_training(data_dir, tmp_path, "--lr", 1e30, "--log_every", 3))
+    bars, _, last = capsys.readouterr().err.rpartition("\r")
+    assert "warm-up" in bars and last.startswith("error: ")
 
 
 def test_unreadable_frames_are_left_out_the_first_is_named_and_the_end_has_their_number(damaged, tmp_path, capsys):

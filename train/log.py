@@ -158,16 +158,15 @@ class Board:
         folder.mkdir(exist_ok=True)
         name = f"events.out.tfevents.{int(time.time()):010d}.{socket.gethostname()}.{os.getpid()}"
         self._records = RecordWriter((folder / name).open("ab"))
-        self._write(Event(wall_time=time.time(), file_version="brain.Event:2"))
+        self._write(file_version="brain.Event:2")
         if step:
-            self._write(Event(step=step + 1, session_log=SessionLog(status=SessionLog.START)))
+            self._write(step=step + 1, session_log=SessionLog(status=SessionLog.START))
 
     def write(self, step: int, *summaries: Summary) -> None:
-        values = [value for summary in summaries for value in summary.value]
-        self._write(Event(wall_time=time.time(), step=step, summary=Summary(value=values)))
+        self._write(step=step, summary=Summary(value=[value for summary in summaries for value in summary.value]))
 
-    def _write(self, event: Event) -> None:
-        self._records.write(event.SerializeToString())
+    def _write(self, **event: Any) -> None:
+        self._records.write(Event(wall_time=time.time(), **event).SerializeToString())
         self._records.flush()
 
     def close(self) -> None:
