@@ -17,12 +17,11 @@ from collections import Counter
 from datetime import timedelta
 from pathlib import Path
 
-if __name__ == "__main__":  # before torch is imported: waiting threads spin for a moment, then let others work
-    os.environ.setdefault("GOMP_SPINCOUNT", "2000")
-
+from common.cpu import tune_cpu
 from common.errors import run_script, say_errors
 
 say_errors(__name__)
+tune_cpu(__name__)
 
 import cv2
 import torch

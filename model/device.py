@@ -1,7 +1,6 @@
 """Where the network runs, and how precisely."""
 
 import contextlib
-import ctypes
 import os
 from collections.abc import Iterator
 
@@ -10,7 +9,6 @@ import torch
 from common.errors import UserError
 
 PRECISIONS = {"fp32": torch.float32, "tf32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
-M_TRIM_THRESHOLD, M_MMAP_MAX = -1, -4  # of glibc's mallopt
 PRECISION_HELP = "fp32 is exact; tf32: TensorFloat-32 products; (default: bf16 on GPUs that compute in it, else fp32)"
 
 
@@ -37,16 +35,6 @@ def resolve_device(name: str = "auto") -> torch.device:
     if device.type == "mps" and not torch.backends.mps.is_available():
         raise UserError(f"device {name!r} asked for, but this machine has no MPS; use cpu")
     return device
-
-
-def keep_freed_memory() -> None:
-    """Let this process use freed memory again. By default glibc gives large blocks, such as the backbone's feature
-    maps, back at once, and the kernel has to clear each page of the next ones.
-    """
-    with contextlib.suppress(AttributeError, TypeError):  # another C library
-        mallopt = ctypes.CDLL(None).mallopt
-        mallopt(M_MMAP_MAX, 0)
-        mallopt(M_TRIM_THRESHOLD, 2**31 - 1)
 
 
 def default_precision(device: torch.device) -> str:

@@ -10,7 +10,6 @@ from torch import Tensor, nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 from model.backbone import STRIDE, Backbone, mask_to_image
-from model.device import keep_freed_memory
 from model.mask_features import MaskFeatures
 
 
@@ -39,8 +38,7 @@ class Features(NamedTuple):
 
 
 class Encoder:
-    """Runs the frozen backbone on one device, `batch_size` images at a time (None: all at once). On a CPU, the process
-    keeps the memory that it frees from then on.
+    """Runs the frozen backbone on one device, `batch_size` images at a time (None: all at once).
 
     The backbone computes in `dtype`; features are float32. Images are `zoom` times as large as the network's input, and
     are encoded both reduced to it and as they are; with `detail`, the latter to two layers. With `two_sizes`, those of
@@ -59,8 +57,6 @@ class Encoder:
     ):
         self.device, self.zoom, self.batch_size, self.detail = device, zoom, batch_size, detail
         self.two_sizes = two_sizes
-        if device.type == "cpu":
-            keep_freed_memory()
         self.backbone = fold_batch_norm(backbone).to(device, dtype)
         # Windows around the objects depend on the masks: on a GPU they would cost a synchronization and new kernels.
         self._mask_features = MaskFeatures(self.backbone) if device.type == "cpu" else None

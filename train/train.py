@@ -16,13 +16,13 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-if __name__ == "__main__":  # before torch is imported: waiting threads spin for a moment, then let others work
-    os.environ.setdefault("GOMP_SPINCOUNT", "2000")
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # repository root
 
+from common.cpu import tune_cpu
 from common.errors import run_script, say_errors
 
 say_errors(__name__)
+tune_cpu(__name__)
 
 import torch
 from torch.nn.parallel import DistributedDataParallel

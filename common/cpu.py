@@ -1,0 +1,24 @@
+"""How a program computes on a CPU, where PyTorch's and the C library's own ways waste much of its time."""
+
+import contextlib
+import ctypes
+import os
+
+M_TRIM_THRESHOLD, M_MMAP_MAX = -1, -4  # of glibc's mallopt
+
+
+def tune_cpu(module: str) -> None:
+    """Scripts that run a network call this with their `__name__` before they import torch. In a program of its own,
+
+    - OpenMP's threads that wait for others spin for a moment only. By default they keep their core from whoever else
+      could use it: beside other work, a training took 2.5 times the CPU time.
+    - freed memory is used again. By default glibc gives large blocks, such as feature maps, back at once, and the
+      kernel has to clear each page of the next ones: a fifth of the CPU time of training and prediction.
+    """
+    if module != "__main__":
+        return
+    os.environ.setdefault("GOMP_SPINCOUNT", "2000")
+    with contextlib.suppress(AttributeError, TypeError):  # another C library
+        mallopt = ctypes.CDLL(None).mallopt
+        mallopt(M_MMAP_MAX, 0)
+        mallopt(M_TRIM_THRESHOLD, 2**31 - 1)
