@@ -132,11 +132,15 @@ def start_loader(loader: Iterable[Job]) -> Iterator[Job]:
     """`iter(loader)` of a DataLoader. The signals that ask to stop wait until its workers are there, which are forked
     and would handle them as this process does.
     """
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, STOP_SIGNALS)
+    came: list[int] = []
+    handlers = {number: signal.signal(number, lambda number, _: came.append(number)) for number in STOP_SIGNALS}
     try:
         return iter(loader)
     finally:
-        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+        for number, handler in handlers.items():
+            signal.signal(number, handler)
+        for number in came:
+            signal.raise_signal(number)
 
 
 def start_loader_worker(_worker_id: int) -> None:

@@ -12,7 +12,8 @@ from torch.distributed import run as torchrun
 from torch.distributed.elastic.multiprocessing.api import SignalException
 from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
 
-from common.parallel import STOP_SIGNALS, end_with_launcher
+from common.errors import UserError
+from common.parallel import STOP_SIGNALS
 
 AGREE_EVERY = 8  # steps; schedulers give minutes, a step takes a second or less
 TIMEOUT = timedelta(days=1)  # rank 0 may wait for another training in its folder; torchrun ends what hangs
@@ -27,13 +28,15 @@ def launch(processes: int, *command: str) -> int:
 
     Several machines each call it, with NNODES, NODE_RANK, MASTER_ADDR and MASTER_PORT as torchrun names them.
     """
+    given = os.environ
     words = ["--nproc_per_node", str(processes)]
-    if (nodes := os.environ.get("NNODES", "1")) == "1":
+    if given.get("NNODES", "1") == "1":
         words += ["--standalone"]
+    elif "MASTER_ADDR" not in given:
+        raise UserError(f"NNODES={given['NNODES']} needs MASTER_ADDR, the name of the first machine")
     else:
-        address = os.environ["MASTER_ADDR"], os.environ.get("MASTER_PORT", "29500")
-        words += ["--nnodes", nodes, "--node_rank", os.environ.get("NODE_RANK", "0")]
-        words += ["--master_addr", address[0], "--master_port", address[1]]
+        words += ["--nnodes", given["NNODES"], "--node_rank", given.get("NODE_RANK", "0")]
+        words += ["--master_addr", given["MASTER_ADDR"], "--master_port", given.get("MASTER_PORT", "29500")]
     signal.signal(signal.SIGUSR1, lambda *_: os.kill(os.getpid(), signal.SIGTERM))  # torchrun passes on the latter
     try:
         torchrun.main([*words, *command])
@@ -64,7 +67,6 @@ class Ranks:
 
     def start(self, device: torch.device) -> None:
         """Join the others. Gradients travel by NCCL between GPUs, by gloo between CPUs."""
-        end_with_launcher()
         if self.size > 1:
             cuda = {"backend": "nccl", "device_id": device} if device.type == "cuda" else {"backend": "gloo"}
             dist.init_process_group(timeout=TIMEOUT, **cuda)

@@ -55,7 +55,7 @@ def parse_args(argv: list[str] | None, doc: str) -> argparse.Namespace:
     unset = argparse.Namespace(**dict.fromkeys(defaults))  # what is there already gets no default
     given = {name: value for name, value in vars(parser.parse_args(argv, unset)).items() if value is not None}
     recipe = RECIPES[given.get("recipe", defaults["recipe"])]
-    args = argparse.Namespace(**{**defaults, **recipe, **given}, given=given.keys())
+    args = argparse.Namespace(**{**defaults, **recipe, **given}, given=set(given))
     if args.warmUpIter is None:
         args.warmUpIter = usual_warmup(args.n_epoch * args.iter_epoch)
     args.unused = [flag for flag in UNUSED if vars(args).pop(flag[2:].replace("-", "_"), None) is not None]
@@ -169,7 +169,7 @@ def _add_running(parser: Parser) -> None:
     add = parser.add_argument_group("running").add_argument
     folder = "train/checkpoints/egoexo_v2_480x480, with --reverse …_reverse, with --both …_both"
     add("--out-dir", type=Path, help=f"for checkpoints and logs (default: {folder})")
-    text = "CUDA GPUs, such as 0 or 0,1; each of several has a process, which run_ego.sh and its like start"
+    text = "CUDA GPUs, such as 0 or 0,1; each of several gets a process"
     add("--gpu", help=text)
     add("--device", default="auto", help="auto, cpu, cuda, cuda:1 or mps")
     text = f"of the networks; losses are float32; {PRECISION_HELP}"

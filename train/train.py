@@ -3,6 +3,7 @@
     cd train && bash run_ego.sh                # ego-exo, the paper's recipe
     cd train && bash run_exo.sh --n-epoch 1    # exo-ego; further arguments reach this script
     cd train && bash run_both.sh               # one network for both settings
+    python train/train.py --gpu 0,1            # two processes, by torchrun
 
 Writes net_warmup.pth, netLast.pth, netBest.pth (by validation IoU) and every k-th epoch's checkpoint to --out-dir, with
 log.jsonl and tensorboard/ beside them.
@@ -30,7 +31,7 @@ from torch.utils.data import DataLoader
 
 from common.errors import UserError
 from common.files import claimed, named_errors, remove_leftovers
-from common.parallel import loader_failures, local_ranks, start_loader
+from common.parallel import end_with_launcher, loader_failures, local_ranks, start_loader
 from common.provenance import provenance
 from formats.pairs import BOTH, PairSet
 from model.device import PRECISIONS, default_precision, resolve_device, tf32
@@ -60,6 +61,7 @@ def main(argv: list[str] | None = None) -> int | None:
         raise UserError(f"--batch-pos {args.batch_pos} cannot be split evenly over {size} processes")
     if size > 1 and not launched:
         return launch(processes, __file__, *(sys.argv[1:] if argv is None else argv))
+    end_with_launcher()
     device = devices[ranks.local_rank if gpus else 0]
     if device.type == "cuda":
         torch.cuda.set_device(device)
