@@ -394,12 +394,16 @@ def test_bad_options_end_in_one_line(data_dir, tmp_path, capsys, flags, words):
     assert words in error_line(capsys, data_dir, tmp_path, *flags)
 
 
-def test_a_checkpoint_of_another_network_or_cut_off_ends_in_one_line(data_dir, finished, tmp_path, capsys):
+def test_a_checkpoint_that_is_another_networks_or_cut_off_or_none_ends_in_one_line(
+    data_dir, finished, tmp_path, capsys
+):
     path = finished / "netLast.pth"
     assert "mode tiny" in error_line(capsys, data_dir, tmp_path, "--resume-pth", path, "--mode", "small")
     cut = tmp_path / "cut.pth"
     cut.write_bytes(path.read_bytes()[:100000])
     assert str(cut) in error_line(capsys, data_dir, tmp_path, "--resume-pth", cut)
+    torch.save(torch.load(path, weights_only=True)["encoder"], cut)
+    assert "is no XSegTx checkpoint" in error_line(capsys, data_dir, tmp_path, "--resume-pth", cut)
 
 
 def test_changed_options_are_said_when_resuming(data_dir, finished, tmp_path, capsys):
