@@ -394,7 +394,7 @@ def test_bad_options_end_in_one_line(data_dir, tmp_path, capsys, flags, words):
     assert words in error_line(capsys, data_dir, tmp_path, *flags)
 
 
-def test_a_checkpoint_that_is_another_networks_or_cut_off_or_none_ends_in_one_line(
+def test_a_checkpoint_of_another_network_or_cut_off_and_what_is_none_end_in_one_line(
     data_dir, finished, tmp_path, capsys
 ):
     path = finished / "netLast.pth"
