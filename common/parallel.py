@@ -116,7 +116,7 @@ def end_with_launcher() -> None:
     """
     if "TORCHELASTIC_RUN_ID" not in os.environ:
         return
-    launcher = os.getppid()
+    launcher = int(os.environ.get("LAUNCHER_PID", os.getppid()))  # that of the environment may have gone already
 
     def watch() -> None:
         while os.getppid() == launcher:
