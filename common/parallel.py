@@ -130,13 +130,15 @@ def end_with_launcher() -> None:
 
 def start_loader(loader: Iterable[Job]) -> Iterator[Job]:
     """`iter(loader)` of a DataLoader. The signals that ask to stop wait until its workers are there, which are forked
-    and would handle them as this process does.
+    and have them blocked until `start_loader_worker`.
     """
-    came: list[int] = []
+    came: list[int] = []  # by another thread, which has them not blocked
     handlers = {number: signal.signal(number, lambda number, _: came.append(number)) for number in STOP_SIGNALS}
+    blocked = signal.pthread_sigmask(signal.SIG_BLOCK, STOP_SIGNALS)
     try:
         return iter(loader)
     finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, blocked)
         for number, handler in handlers.items():
             signal.signal(number, handler)
         for number in came:

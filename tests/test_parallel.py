@@ -71,11 +71,21 @@ def test_loading_processes_end_with_a_reader_whose_error_keeps_them():
 
 
 STRUCK = """
-import os, signal
+import os
 from torch.utils.data import DataLoader
 from common.parallel import STOP_SIGNALS, start_loader, start_loader_worker
-os.register_at_fork(after_in_child=lambda: [os.kill(os.getpid(), number) for number in STOP_SIGNALS])
-print(len(list(start_loader(DataLoader(range(4), num_workers=2, worker_init_fn=start_loader_worker)))))
+
+def strike():
+    for number in STOP_SIGNALS:
+        os.kill(os.getpid(), number)
+
+def start(number):
+    strike()
+    start_loader_worker(number)
+    strike()
+
+os.register_at_fork(after_in_child=strike)
+print(len(list(start_loader(DataLoader(range(4), num_workers=2, worker_init_fn=start)))))
 """
 
 

@@ -99,13 +99,13 @@ def train(args: argparse.Namespace, ranks: Ranks, device: torch.device) -> int |
     encode = BatchEncoder(encoder, int(args.cache_features * 1e9))
     if args.cache_features and args.num_workers is None:
         args.num_workers = 0  # after a while nothing is read any more
+    ranks.catch_signals()
     batches, val_batches = make_loaders(args, state, ranks, pairs, val_pairs, encode)
     if ranks.size > 1:  # the position table is the same everywhere, and every step has the same graph
         options = {"broadcast_buffers": False, "gradient_as_bucket_view": True, "static_graph": True}
         state.model = DistributedDataParallel(state.network, **options)
     state.model = torch.compile(state.model) if args.compile else state.model
     weights = loss_weights(args)
-    ranks.catch_signals()
     try:
         before = "start" if "epoch" in history or args.init_weights else "untrained"
         if not history.keys() & {"start_iou", "untrained_iou"}:
