@@ -93,23 +93,36 @@ def atomic_write(path: Path, mode: str = "w") -> Iterator[IO]:
 
 
 @contextlib.contextmanager
-def atomic_folder(path: Path) -> Iterator[Path]:
-    """Gives an empty folder beside `path`; renames it to `path` if the block ends without an exception.
-
-    Claims `path`, so that a second writer waits. Raises UserError if there is something at `path`.
+def temporary_folder(folder: Path, name: str, what: str) -> Iterator[Path]:
+    """Gives an empty folder in `folder`, so that what is made in it can be renamed into `folder` even where that is a
+    mount point or the only place to write; it goes at the end, with what is left in it. Claims `name` in `folder`.
     """
-    path = Path(path).absolute()
-    with claimed(path.parent, path.name, f"writes {path}"):
-        if path.exists():
-            raise UserError(f"{path} exists; give another name, or delete it first")
-        temporary = temporary_name(path)
+    with claimed(folder, name, what):
+        temporary = temporary_name(Path(folder) / name)
         temporary.mkdir()
         try:
             yield temporary
-            temporary.rename(path)
-        except BaseException:
+        finally:
             shutil.rmtree(temporary, ignore_errors=True)
-            raise
+
+
+@contextlib.contextmanager
+def atomic_folder(path: Path) -> Iterator[Path]:
+    """Gives an empty folder, which becomes `path` if the block ends without an exception.
+
+    `path` may be an empty folder, such as a mount point: what was made then moves into it, entry by entry. Claims
+    `path`, so that a second writer waits. Raises UserError if there is something else at `path`.
+    """
+    path = Path(path).absolute()
+    inside = path.is_dir()
+    with temporary_folder(path if inside else path.parent, path.name, f"writes {path}") as made:
+        if any(entry.name[0] != "." for entry in path.iterdir()) if inside else path.exists():
+            raise UserError(f"{path} exists; give another name, or delete it first")
+        yield made
+        for entry in sorted(made.iterdir()) if inside else ():
+            entry.rename(path / entry.name)
+        if not inside:
+            made.rename(path)
 
 
 @contextlib.contextmanager

@@ -11,7 +11,8 @@ from pathlib import Path
 
 import pytest
 
-from common.files import atomic_write, remove_leftovers, write_json
+from common.errors import UserError
+from common.files import atomic_folder, atomic_write, remove_leftovers, temporary_folder, write_json
 from tests.made import ROOT
 from tests.made.claims import claimed_elsewhere
 
@@ -96,6 +97,27 @@ run_script(lambda: atomic_folder(Path(sys.argv[1])).__enter__())
         folder.mkdir()
     assert second.communicate(timeout=300)[1] == f"error: {folder} exists; give another name, or delete it first\n"
     assert second.returncode == 1 and not list(folder.iterdir())
+
+
+def test_an_empty_folder_that_is_there_is_filled_from_within(tmp_path):
+    """So it is with a mount point: nothing can be made beside it, nor renamed into it from there."""
+    place = tmp_path / "volume"
+    place.mkdir()
+    for _ in range(2):
+        with pytest.raises(KeyboardInterrupt), atomic_folder(place) as made:
+            (made / "a").touch()
+            raise KeyboardInterrupt
+        assert [path.name for path in place.iterdir()] == [".volume.lock"]
+    with atomic_folder(place) as made:
+        assert made.parent == place
+        (made / "a").mkdir()
+    assert sorted(path.name for path in place.iterdir()) == [".volume.lock", "a"]
+    with pytest.raises(UserError, match="exists; give another name"), atomic_folder(place):
+        pass
+    with temporary_folder(place, "b", "writes b") as made:
+        (made / "new").touch()
+        (made / "new").rename(place / "new")
+    assert sorted(path.name for path in place.iterdir()) == [".b.lock", ".volume.lock", "a", "new"]
 
 
 def test_a_full_disk_is_said_to_be_that_of_the_file(tmp_path):
