@@ -4,10 +4,9 @@ Images are (H, W, 3) uint8 RGB; colors are RGB.
 """
 
 import itertools
-import random
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import cv2
 import numpy as np
@@ -15,7 +14,6 @@ from PIL import Image, ImageDraw
 from tqdm import tqdm
 
 from common.drawing import PREDICTION, QUERY, TRUTH, Color, font, overlay, write_picture
-from evaluation.compare import in_turn
 from evaluation.metrics import METRICS
 from evaluation.score import Case
 from evaluation.truth import GroundTruth, TakeTruth
@@ -27,24 +25,8 @@ from formats.video_writer import open_video
 
 INK, PALE, PAPER = (20, 20, 20), (110, 110, 110), (255, 255, 255)
 GAP = 6  # pixels between panels
-GALLERY_HEIGHT = 260  # of the panels on a page, pixels
+PANEL_HEIGHT = 300  # pixels
 SHEET_WIDTH = 2000  # pixels
-CASE_ORDERS = ("spread", "best", "worst", "random")
-
-
-def choose(cases: list[Case], order: str, number: int, seed: int = 0) -> list[Case]:
-    """`number` cases: the best or worst by IoU, spread evenly from best to worst, or random (these may be not visible).
-
-    Frames of a track look alike, so each track has its turn before one has a second.
-    """
-    if order == "random":
-        ranked = random.Random(seed).sample(cases, len(cases))
-    else:
-        visible = (case for case in cases if case.visible)
-        ranked = sorted(visible, key=lambda case: case.mask.iou, reverse=order != "worst")
-    if order == "spread" and len(ranked) > number > 1:
-        return [ranked[round(place * (len(ranked) - 1) / (number - 1))] for place in range(number)]
-    return in_turn(ranked, lambda case: case.track)[:number]
 
 
 class PredictedCase(NamedTuple):
@@ -149,7 +131,11 @@ def _close_up(size: Size, *rles: dict | None) -> tuple[slice, slice] | None:
 
 
 def draw_cases(
-    truth: GroundTruth, setting: str, files: dict[str, Path], cases: Sequence[Sequence[Case]], height: int
+    truth: GroundTruth,
+    setting: str,
+    files: dict[str, Path],
+    cases: Sequence[Sequence[Case]],
+    height: int = PANEL_HEIGHT,
 ) -> Iterator[np.ndarray]:
     """A picture of each case, with the predictions of all results files side by side.
 
@@ -160,16 +146,14 @@ def draw_cases(
         for (name, path), of_file in zip(files.items(), cases, strict=True)
     ]
     takes = {uid: truth.load(uid) for uid in {case.take_uid for case in cases[0]}}
-    for group in tqdm(list(zip(*predictions, strict=True)), unit="picture", desc="pictures"):
+    for group in tqdm(list(zip(*predictions, strict=True)), unit="picture", desc="pictures", delay=1):
         yield draw_case(takes[group[0].case.take_uid], group, height)
 
 
-def draw_gallery(
-    folder: Path, truth: GroundTruth, setting: str, files: dict[str, Path], cases: Sequence[Sequence[Case]]
-) -> list[str]:
+def draw_gallery(folder: Path, *what: Any) -> list[str]:
     """Write the pictures of `draw_cases` for a page in `folder` -> their paths in it."""
     paths = []
-    for number, picture in enumerate(draw_cases(truth, setting, files, cases, GALLERY_HEIGHT)):
+    for number, picture in enumerate(draw_cases(*what)):
         paths.append(f"pictures/{number:04d}.jpg")
         write_picture(folder / paths[-1], picture)
     return paths

@@ -27,7 +27,7 @@ from common.arguments import Parser, add_num_workers, add_setting, at_least
 from common.errors import UserError, counted
 from common.files import write_json
 from evaluation.case_pictures import draw_gallery
-from evaluation.compare import common_cases, compare, disagreements, short_names
+from evaluation.comparison import common_cases, compare, short_names
 from evaluation.options import add_reading_options, add_truth_options, open_truth
 from evaluation.outputs import (
     beside,
@@ -41,9 +41,18 @@ from evaluation.outputs import (
 from evaluation.pages import PAGE, change_card, comparison_sections, write_page
 from evaluation.plots import draw_plots
 from evaluation.protocols import OFFICIAL_RULE, PROTOCOLS, under_protocols
-from evaluation.score import SplitScores, left_out, score_file
+from evaluation.score import Reading, SplitScores, left_out, score_file
+from evaluation.selection import disagreements
 from evaluation.summary import take_names, without_nan
-from evaluation.tables import difference_table, format_protocols, format_summary, format_table, split_title, won_table
+from evaluation.tables import (
+    difference_table,
+    format_protocols,
+    format_summary,
+    format_table,
+    interval_note,
+    split_title,
+    won_table,
+)
 from evaluation.truth import GroundTruth
 
 
@@ -62,9 +71,8 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     add("--num", type=at_least(0), default=40, help="pictures of a comparison, of its largest disagreements")
     add_num_workers(parser)
     args = parser.parse_args(argv)
-    nothing_to_do = not (args.setting or args.pred_file or args.write_gt)
-    if nothing_to_do and args.out and args.out.suffix == ".json":
-        args.write_gt = args.out  # as the original's process_annotations.py with --output_path
+    if args.out and args.out.suffix == ".json":
+        parser.error(f"--out {args.out} is to be a folder; --write_gt {args.out} writes the benchmark's ground truth")
     if not args.setting and (args.pred_file or not args.write_gt):
         parser.error("--setting is missing: ego-exo or exo-ego; only --write_gt needs none")
     if args.write_gt and args.all_frames:
@@ -85,8 +93,8 @@ def main(argv: list[str] | None = None) -> None:
     if not args.setting:
         return
     files = args.pred_file or [default_results(args.setting, truth.split)]
-    reading = (args.num_workers, args.accept, args.allow_missing)
-    scores = [score_file(truth, path, args.setting, *reading) for path in files]
+    reading = Reading(args.setting, args.accept, at_file_size=args.protocol in ("omama", "all"))
+    scores = [score_file(truth, path, reading, args.num_workers, args.allow_missing) for path in files]
     if len(files) == 1:
         evaluate_file(truth, files[0], scores[0], args.protocol, args.out or beside(files[0], "evaluation"))
     else:
@@ -137,6 +145,7 @@ def compare_files(
         write_cases(folder / "cases.csv", names, cases)
     tables = [difference_table(names[0], other) for other in comparison["comparisons"]] + [won_table(comparison)]
     print("\n".join([lead, *warnings, *(line for table in tables for line in ["", *format_table(table)])]))
+    print(interval_note(comparison["takes_compared"]))
     print(f"\nreport: open {out / PAGE}")
 
 

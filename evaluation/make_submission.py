@@ -49,14 +49,15 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
 
 def main(argv: list[str] | None = None) -> None:
     args = parse_args(argv)
+    split = args.split or "test"
     if args.gt_file:
         truth = GroundTruth.from_official(args.gt_file, args.data_path)
     else:
-        truth = GroundTruth.of_split(args.data_path, args.split, args.splits_path, None, all_frames=True)
+        truth = GroundTruth.of_split(args.data_path, split, args.splits_path, None, all_frames=True)
     if truth.missing:
-        refuse([f"take {uid}: {why}" for uid, why in truth.missing.items()], f"split {args.split!r}")
+        refuse([f"take {uid}: {why}" for uid, why in truth.missing.items()], f"split {split!r}")
     files = {
-        setting: given or results_path(RESULTS_DIR, setting, args.split)
+        setting: given or results_path(RESULTS_DIR, setting, split)
         for setting, given in zip(SETTINGS, (args.ego_exo, args.exo_ego), strict=True)
     }
     out = args.out if args.out.suffix == ".json" and not args.out.is_dir() else args.out / FILE_NAME
@@ -70,7 +71,7 @@ def main(argv: list[str] | None = None) -> None:
         submission[setting] = {"version": "xx", "challenge": "xx", "results": whole_takes(truth, path, setting)}
     with claimed(out.parent, out.name, f"writes {out}"):
         write_json(out, submission)
-    print(f"{out}: {out.stat().st_size / 1e6:,.1f} MB")
+    print(f"{out}: {out.stat().st_size:,} bytes")
 
 
 def whole_takes(truth: GroundTruth, path: Path, setting: str) -> Iterator[tuple[str, dict]]:
@@ -89,7 +90,8 @@ def find_problems(truth: GroundTruth, setting: str, results: Path) -> list[str]:
     """
     unseen = dict.fromkeys(truth.uids)
     others, problems, predictions = [], [], 0
-    for uid, raw in tqdm(iter_results(results, setting), total=len(unseen), unit="take", desc=setting):
+    takes = iter_results(results, setting, truth.split)
+    for uid, raw in tqdm(takes, total=len(unseen), unit="take", desc=setting, delay=1):
         if uid not in unseen:
             others.append(uid)
             continue
@@ -99,8 +101,7 @@ def find_problems(truth: GroundTruth, setting: str, results: Path) -> list[str]:
             predictions += len(checked.read(pair, take.prediction_sizes(pair, take.query_frames(pair))))
         problems += [problem.text for problem in checked.problems]
     problems += [f"take {uid}: missing in {results}" for uid in unseen]
-    takes = counted(len(truth.uids) - len(unseen), "take")
-    print(f"{setting}: {takes}, {counted(predictions, 'prediction')}")
+    print(f"{setting}: {counted(len(truth.uids) - len(unseen), 'take')}, {counted(predictions, 'prediction')}")
     if others:
         print(f"  not of the split, left out: {', '.join(others)}")
     return problems

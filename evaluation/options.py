@@ -8,22 +8,21 @@ from evaluation.score import MISSING_HINT, refuse
 from evaluation.truth import GroundTruth
 
 
-def add_split_options(parser: argparse.ArgumentParser, split: str | None = "val") -> None:
+def add_split_options(parser: argparse.ArgumentParser, default: str) -> None:
     """Options that say which processed takes are meant."""
     add_data_path(parser)
     add_splits_path(parser)
-    parser.add_argument("--split", default=split, help="train, val or test" + (" (default: val)" if not split else ""))
-
-
-def add_annotation_path(parser: argparse.ArgumentParser, default: str) -> None:
-    text = f"annotations, or their folder: only frames that somebody looked at count (default: {default})"
-    parser.add_argument("--annotation_path", type=Path, help=text)
+    parser.add_argument("--split", help=f"train, val or test (default: {default})")
 
 
 def add_truth_options(parser: argparse.ArgumentParser) -> None:
     """Options of `open_truth`, with those of `add_reading_options`."""
-    add_split_options(parser, None)
-    add_annotation_path(parser, "annotations/relations_{split}.json beside --data_path")
+    add_split_options(parser, "val")
+    annotations = (
+        "annotations, or their folder: only frames that somebody looked at count (default: "
+        "annotations/relations_{split}.json beside --data_path)"
+    )
+    parser.add_argument("--annotation_path", type=Path, help=annotations)
     other = parser.add_mutually_exclusive_group()
     replaces = "the benchmark's ground-truth JSON; replaces processed takes, split, annotations"
     other.add_argument("--gt_file", type=Path, help=replaces)

@@ -5,13 +5,13 @@ import csv
 import gzip
 import hashlib
 import math
-import shutil
+import os
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 from common.errors import MALFORMED, UserError
-from common.files import atomic_write, claimed, read_json, remove_leftovers, temporary_name, write_json
+from common.files import atomic_write, read_json, remove_leftovers, temporary_folder, write_json
 from common.provenance import provenance
 from evaluation.metrics import METRICS, MaskScores
 from evaluation.score import Case, SplitScores
@@ -71,29 +71,36 @@ def output_folder(folder: Path, what: str) -> Iterator[Path]:
     """Gives an empty folder. At the end its files move to `folder` and those of an earlier run go, which `.{what}.json`
     in `folder` lists; others stay.
 
-    Raises UserError, and changes nothing, if a file that is not listed is in the way.
+    Nothing outside `folder` is touched. Raises UserError, and changes nothing, if a file that is not listed is in the
+    way, or if the listing or a link leads out.
     """
-    listing, place = folder / f".{what}.json", folder.resolve()  # a link may lead to another disk
-    with claimed(place.parent, place.name, f"writes into {folder}"):
+    listing = folder / f".{what}.json"
+    with temporary_folder(folder, "output", f"writes into {folder}") as new:
         remove_leftovers(folder, listing.name)
-        new = temporary_name(place)
-        try:
-            new.mkdir()
-            yield new
-            names = [str(path.relative_to(new)) for path in sorted(new.rglob("*")) if path.is_file()]
-            former = read_json(listing, "delete it") if listing.exists() else []
-            for name in names:
-                if name not in former and (folder / name).exists():
-                    raise UserError(f"{folder / name} is of another origin and stays; delete it or name another --out")
-            write_json(listing, sorted({*former, *names}))  # a killed run leaves no file that is not listed
-            for name in former:
-                (folder / name).unlink(missing_ok=True)
-            for name in names:
-                (folder / name).parent.mkdir(parents=True, exist_ok=True)
-                (new / name).replace(folder / name)
-            write_json(listing, names)
-        finally:
-            shutil.rmtree(new, ignore_errors=True)
+        former = read_json(listing, "delete it") if listing.exists() else []
+        if not isinstance(former, list) or not all(isinstance(name, str) for name in former):
+            raise UserError(f"{listing} is not a list of files; delete it")
+        _refuse_outside(folder, former, f"delete {listing}, which names it")
+        yield new
+        names = [str(path.relative_to(new)) for path in sorted(new.rglob("*")) if path.is_file()]
+        _refuse_outside(folder, names, "a link leads there; delete the link or name another --out")
+        for name in names:
+            if name not in former and os.path.lexists(folder / name):
+                raise UserError(f"{folder / name} is of another origin and stays; delete it or name another --out")
+        write_json(listing, sorted({*former, *names}))  # a killed run leaves no file that is not listed
+        for name in former:
+            (folder / name).unlink(missing_ok=True)
+        for name in names:
+            (folder / name).parent.mkdir(parents=True, exist_ok=True)
+            (new / name).replace(folder / name)
+        write_json(listing, names)
+
+
+def _refuse_outside(folder: Path, names: Iterable[str], remedy: str) -> None:
+    root = folder.resolve()
+    for name in names:
+        if not (root / name).parent.resolve().is_relative_to(root):
+            raise UserError(f"{folder / name} is not in {folder}; {remedy}")
 
 
 def write_outputs(folder: Path, summary: dict[str, Any], cases: Sequence[Case]) -> None:

@@ -9,9 +9,9 @@ from jinja2 import Environment, FileSystemLoader
 
 from common.files import atomic_write
 from evaluation.case_pictures import iou_text
-from evaluation.compare import apart, best_files
 from evaluation.metrics import OFFICIAL
 from evaluation.score import Case
+from evaluation.selection import CASE_ORDERS, apart, best_files
 from evaluation.tables import (
     BREAKDOWN_TITLES,
     Rows,
@@ -20,6 +20,7 @@ from evaluation.tables import (
     difference_table,
     existence_errors_table,
     figures_table,
+    interval_note,
     percent,
     won_table,
 )
@@ -37,18 +38,20 @@ def write_page(folder: Path, title: str, lead: str, warnings: Sequence[str], sec
         file.write(template.render(title=title, lead=lead, warnings=warnings, sections=sections))
 
 
-def report_sections(summary: dict[str, Any], plots: dict[str, str], cards: list[dict]) -> list[dict]:
-    """The page of one results file."""
+def report_sections(summary: dict[str, Any], plots: dict[str, str], cards: list[dict], order: str) -> list[dict]:
+    """The page of one results file; `order` is how its cases were chosen."""
     header, *figures = figures_table(summary)
     official, others = figures[: len(OFFICIAL)], figures[len(OFFICIAL) :]
+    hidden = "" if order == "random" else ", and those where the object is not visible and the existence highest"
     cases = (
-        "Query, prediction and truth, spread evenly from the best to the worst case, and those where the object is "
-        "not visible and the existence highest. Dashed: said not to be visible. A picture opens at full size."
+        f"Query, prediction and truth: cases {CASE_ORDERS[order]}{hidden}. Dashed: said not to be visible. A picture "
+        "opens at full size."
     )
+    benchmark = f"What others publish: docs/results.md. {interval_note(summary['takes']).capitalize()}."
     errors = "Missed: visible in the target view, and said not to be. Invented: the reverse. The most missed first."
     breakdown = summary["breakdown"]
     return [
-        section("The benchmark's numbers", [header, *official], note="What others publish: docs/results.md."),
+        section("The benchmark's numbers", [header, *official], note=benchmark),
         section("Cases", note=cases, cards=cards),
         section(
             "Beyond the benchmark",
@@ -58,14 +61,15 @@ def report_sections(summary: dict[str, Any], plots: dict[str, str], cards: list[
         section("Missed and invented objects", existence_errors_table(breakdown["object"]), note=errors),
         *([section("Plots", plots=plots)] if plots else []),
         *(section(by_title(kind), breakdown_table(groups)) for kind, groups in breakdown.items() if len(groups) > 1),
-        provenance_section(summary["provenance"]),
+        provenance_section(summary["provenance"], [Path(summary["results"]).name]),
     ]
 
 
 def comparison_sections(comparison: dict[str, Any], plots: dict[str, str], cards: list[dict]) -> list[dict]:
     """The page of several results files."""
     first, others = comparison["first"], comparison["comparisons"]
-    sections = [section("Differences", *(difference_table(first, other) for other in others))]
+    tables = (difference_table(first, other) for other in others)
+    sections = [section("Differences", *tables, note=f"{interval_note(comparison['takes_compared']).capitalize()}.")]
     if cards:
         best = (
             f"{name} in {sum(f'{name} is best' in card['kinds'] for card in cards)}" for name in comparison["names"]
@@ -86,7 +90,7 @@ def comparison_sections(comparison: dict[str, Any], plots: dict[str, str], cards
         if len(groups) > 1:
             tables = (change_table(other["by"][kind], f"{other['second']} - {first}") for other in others)
             sections.append(section(by_title(kind), *tables, note=note))
-    return [*sections, provenance_section(comparison["provenance"])]
+    return [*sections, provenance_section(comparison["provenance"], comparison["names"])]
 
 
 def section(title: str, *tables: Rows, note: str = "", cards: Sequence[dict] = (), **more: Any) -> dict[str, Any]:
@@ -99,10 +103,10 @@ def by_title(kind: str) -> str:
     return f"By {BREAKDOWN_TITLES.get(kind, kind)}"
 
 
-def provenance_section(made: dict[str, Any]) -> dict[str, Any]:
+def provenance_section(made: dict[str, Any], names: Sequence[str]) -> dict[str, Any]:
     """How the predictions, a column per results file, and the page were made."""
     predictions = made["predictions"]
-    rows = [("predictions", *(one["results"] for one in predictions))]
+    rows = [("predictions", *names)]
     rows += [(name, *(one[name] or "unknown" for one in predictions)) for name in predictions[0] if name != "results"]
     page = [("this page", ""), *((name, value or "unknown") for name, value in made["evaluation"].items())]
     return section("How this was made", rows, page)

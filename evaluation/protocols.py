@@ -19,18 +19,21 @@ VISIBLE_AREA = 0.001  # of the image: LM-EEC says "visible" if a mask is larger
 OFFICIAL_RULE = "official"
 
 
-def figures(*values: float, averaged_over: str, count: int) -> dict[str, Any]:
+def figures(*values: float, averaged_over: str, count: int, visible: Iterable[bool] = ()) -> dict[str, Any]:
     """The scores by one rule, in the order of OFFICIAL; nan if the rule does not define a score.
 
-    `averaged_over` is "masks", "takes" or "frame pairs": the scores are means over `count` of them.
+    `averaged_over` is "masks", "takes" or "frame pairs": the scores are means over `count` of them. `visible`: of each
+    frame whose existence counts, whether the object is; `existence_classes` is how many of the two classes occur.
     """
-    return {**dict(zip(OFFICIAL, values, strict=True)), "averaged_over": averaged_over, "count": count}
+    about = {"averaged_over": averaged_over, "count": count, "existence_classes": len(set(visible))}
+    return dict(zip(OFFICIAL, values, strict=True)) | about
 
 
 def official(cases: Sequence[Case]) -> dict[str, Any]:
     """The benchmark's: means over all frames in which the target has a mask."""
     values = metrics(cases)
-    return figures(*(values[name] for name in OFFICIAL), averaged_over="masks", count=sum(c.visible for c in cases))
+    visible = [case.visible for case in cases]
+    return figures(*(values[name] for name in OFFICIAL), averaged_over="masks", count=sum(visible), visible=visible)
 
 
 def omama(cases: Sequence[Case]) -> dict[str, Any]:
@@ -43,6 +46,7 @@ def omama(cases: Sequence[Case]) -> dict[str, Any]:
         metrics(cases)["balanced_accuracy"],
         averaged_over="masks",
         count=len(masks),
+        visible=(case.visible for case in cases),
     )
 
 
@@ -82,6 +86,7 @@ def lmeec_visibility(cases: Sequence[Case]) -> dict[str, Any]:
         mean((said[truth == label] == label).mean() for label in np.unique(truth)),
         averaged_over="masks",
         count=len(masks),
+        visible=truth.tolist(),
     )
 
 

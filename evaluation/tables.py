@@ -39,7 +39,7 @@ def format_summary(summary: dict[str, Any]) -> str:
     made = summary["provenance"]["predictions"][0]
     recorded = (f"{name} {made[name] or 'unknown'}" for name in ("checkpoint", "checkpoint_sha256", "precision"))
     lines += [", ".join(recorded), "", *format_table(figures_table(summary))]
-    lines.append("* not part of the benchmark; intervals: takes drawn with replacement")
+    lines.append(f"* not part of the benchmark; {interval_note(summary['takes'])}")
     visible, hidden = summary["frames_visible"], scored - summary["frames_visible"]
     missed, invented = (sum(group[name] for group in summary["breakdown"]["take"]) for name in ("missed", "invented"))
     lines.append(f"* {missed:,} of {visible:,} visible objects missed, {invented:,} of {hidden:,} hidden ones invented")
@@ -117,7 +117,8 @@ def format_protocols(protocols: dict[str, dict[str, Any]], all_frames: bool = Fa
     rows: Rows = [("", *(METRICS[name].heading for name in OFFICIAL), "mean over")]
     for name, figures in protocols.items():
         star = "" if name == "official" and not all_frames else "* "
-        values = (METRICS[metric].show(figures[metric]) for metric in OFFICIAL)
+        shown = figures if figures["existence_classes"] == 2 else {**figures, "balanced_accuracy": None}  # as_shown
+        values = (METRICS[metric].show(shown[metric]) for metric in OFFICIAL)
         rows.append((star + name, *values, f"{figures['count']:,} {figures['averaged_over']}"))
     return "\n".join([*format_table(rows), "* not the benchmark's rule; docs/protocols.md says what each does"])
 
@@ -169,6 +170,13 @@ def verdict(name: str, found: dict[str, Any]) -> str:
 def interval(name: str, edges: Sequence[float | None], sign: str = "") -> str:
     """Both edges as the metric is shown; empty if there is no interval."""
     return "" if edges[0] is None else " to ".join(METRICS[name].show(edge, sign) for edge in edges)
+
+
+def interval_note(takes: int) -> str:
+    """Where intervals come from, or why there are none."""
+    if takes < 2:
+        return "no intervals: they come from drawing takes with replacement, which needs several takes"
+    return "intervals: takes drawn with replacement"
 
 
 def percent(value: float | None) -> str:

@@ -33,7 +33,7 @@ def test_a_submission_holds_both_results_files_in_the_official_form(root, tmp_pa
         results = json.loads((root / "a" / f"{setting}_val_results.json").read_text())[setting]["results"]
         assert part == {"version": "xx", "challenge": "xx", "results": results}
     printed = capsys.readouterr().out
-    assert "ego-exo: 2 takes, 16 predictions" in printed and "MB" in printed
+    assert "ego-exo: 2 takes, 16 predictions" in printed and "submission.json: " in printed and " bytes" in printed
 
 
 def test_the_originals_command_works_as_it_is(root, tmp_path):

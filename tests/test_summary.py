@@ -6,20 +6,11 @@ import numpy as np
 import pytest
 from matplotlib.figure import Figure
 
-from evaluation.case_pictures import choose
-from evaluation.compare import (
-    apart,
-    best_files,
-    common_cases,
-    compare,
-    disagreements,
-    paired_differences,
-    short_names,
-    takes_won,
-)
+from evaluation.comparison import common_cases, compare, paired_differences, short_names, takes_won
 from evaluation.metrics import MaskScores
 from evaluation.plots import iou_by_size
 from evaluation.score import Case, SplitScores, TakeScores
+from evaluation.selection import apart, best_files, choose, disagreements
 from evaluation.summary import breakdowns, intervals, metrics, size_label, summarize_scores, visibility_label
 from evaluation.tables import figures_table, verdict
 

@@ -1,7 +1,6 @@
 """Results files against each other on the same cases: paired differences with bootstrap intervals over takes."""
 
-from collections import Counter
-from collections.abc import Callable, Hashable, Iterable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -51,6 +50,7 @@ def compare(names: Sequence[str], cases: Sequence[list[Case]], scores: SplitScor
     return {
         "names": list(names),
         "first": names[0],
+        "takes_compared": len({case.take_uid for case in cases[0]}),
         "frames_compared": len(cases[0]),
         **several_objects(case_sums(cases[0]).sum(0)),
         "takes_won": won,
@@ -99,53 +99,6 @@ def paired_differences(first: Sequence[Case], second: Sequence[Case]) -> dict[st
     )
 
 
-def apart(group: Sequence[Case]) -> float:
-    """How far the files are apart in a case: in IoU, or in existence where the object is not visible."""
-    values = [case.mask.iou if case.visible else case.existence for case in group]
-    return max(values) - min(values)
-
-
-def best_files(group: Sequence[Case]) -> list[int]:
-    """Which files are best in a case: of highest IoU, or of lowest existence where the object is not visible."""
-    values = [case.mask.iou if case.visible else -case.existence for case in group]
-    return [number for number, value in enumerate(values) if value == max(values)]
-
-
-def disagreements(cases: Sequence[Sequence[Case]], number: int) -> list[int]:
-    """Where in the lists the files disagree most, `number` cases, those that are furthest apart first.
-
-    A fifth are cases of objects that are not visible and that only some files say to be. Each file is the best in as
-    many as the others, if there are enough; each track has its turn before one has a second, as its frames look alike.
-    """
-    groups = list(zip(*cases, strict=True))
-
-    def furthest_first(places: Iterable[int]) -> list[int]:
-        return sorted(places, key=lambda i: -apart(groups[i]))
-
-    def chosen(places: list[int], at_most: int) -> list[int]:
-        by_track = in_turn(furthest_first(places), lambda i: groups[i][0].track)
-        return furthest_first(in_turn(by_track, lambda i: best_files(groups[i])[0])[:at_most])
-
-    visible, hidden = [], []
-    for i, group in enumerate(groups):
-        if group[0].visible and apart(group) > 0:
-            visible.append(i)
-        elif not group[0].visible and len({case.predicted_visible for case in group}) > 1:
-            hidden.append(i)
-    hidden = chosen(hidden, number // 5)
-    return chosen(visible, number - len(hidden)) + hidden
-
-
-def in_turn(ranked: Iterable[Any], key: Callable[[Any], Hashable]) -> list[Any]:
-    """The first of each key before the second of any, and so on; in each turn by rank."""
-    turns: Counter = Counter()
-    numbered = []
-    for item in ranked:
-        numbered.append((turns[key(item)], item))
-        turns[key(item)] += 1
-    return [item for _, item in sorted(numbered, key=lambda pair: pair[0])]
-
-
 def short_names(paths: Sequence[Path]) -> list[str]:
     """Names that tell results files apart: their stems, or else their folders, or else numbers."""
     stems = [path.stem.removesuffix("_results") for path in paths]
@@ -153,4 +106,4 @@ def short_names(paths: Sequence[Path]) -> list[str]:
     for names in (stems, folders):
         if len(set(names)) == len(names):
             return names
-    return [f"{number}: {path}" for number, path in enumerate(paths, 1)]
+    return [f"{number}: {path.name}" for number, path in enumerate(paths, 1)]
