@@ -1,10 +1,9 @@
 """Score results files as the Ego-Exo4D relation benchmark does, or compare them.
 
-    python evaluation/evaluate.py --setting ego-exo
-    python evaluation/evaluate.py --setting exo-ego --split test --pred_file results/exo-ego_test_results.json
-    python evaluation/evaluate.py --setting ego-exo --protocol all --pred_file others.json.gz --resize_masks --lenient
-    python evaluation/evaluate.py --setting ego-exo --pred_file a/results.json b/results.json
-    python evaluation/evaluate.py --write_gt gt_val.json
+    python evaluation/evaluate.py --setting ego-exo --split test
+    python evaluation/evaluate.py --setting ego-exo --split test --protocol all --pred_file others.json.gz --resize_masks
+    python evaluation/evaluate.py --setting ego-exo --split test --pred_file a/results.json b/results.json
+    python evaluation/evaluate.py --split test --write_gt gt_test.json
 
 One file: prints the benchmark's four numbers and more (marked *), writes metrics.json, breakdown.csv and cases.csv.
 Several: compares each with the first on the frames that all have, paired differences with 95 % intervals, by scenario,
@@ -72,7 +71,7 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     add_num_workers(parser)
     args = parser.parse_args(argv)
     if args.out and args.out.suffix == ".json":
-        parser.error(f"--out {args.out} is to be a folder; --write_gt {args.out} writes the benchmark's ground truth")
+        parser.error(f"--out names a folder, not {args.out}; --write_gt writes the benchmark's ground truth")
     if not args.setting and (args.pred_file or not args.write_gt):
         parser.error("--setting is missing: ego-exo or exo-ego; only --write_gt needs none")
     if args.write_gt and args.all_frames:

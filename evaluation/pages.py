@@ -47,9 +47,9 @@ def report_sections(summary: dict[str, Any], plots: dict[str, str], cards: list[
         f"Query, prediction and truth: cases {CASE_ORDERS[order]}{hidden}. Dashed: said not to be visible. A picture "
         "opens at full size."
     )
-    benchmark = f"What others publish: docs/results.md. {interval_note(summary['takes']).capitalize()}."
     errors = "Missed: visible in the target view, and said not to be. Invented: the reverse. The most missed first."
     breakdown = summary["breakdown"]
+    benchmark = f"What others publish: docs/results.md. {interval_note(len(breakdown['take'])).capitalize()}."
     return [
         section("The benchmark's numbers", [header, *official], note=benchmark),
         section("Cases", note=cases, cards=cards),

@@ -39,7 +39,7 @@ def format_summary(summary: dict[str, Any]) -> str:
     made = summary["provenance"]["predictions"][0]
     recorded = (f"{name} {made[name] or 'unknown'}" for name in ("checkpoint", "checkpoint_sha256", "precision"))
     lines += [", ".join(recorded), "", *format_table(figures_table(summary))]
-    lines.append(f"* not part of the benchmark; {interval_note(summary['takes'])}")
+    lines.append(f"* not part of the benchmark; {interval_note(len(summary['breakdown']['take']))}")
     visible, hidden = summary["frames_visible"], scored - summary["frames_visible"]
     missed, invented = (sum(group[name] for group in summary["breakdown"]["take"]) for name in ("missed", "invented"))
     lines.append(f"* {missed:,} of {visible:,} visible objects missed, {invented:,} of {hidden:,} hidden ones invented")

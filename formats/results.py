@@ -63,9 +63,9 @@ def iter_results(path: Path, setting: str, split: str | None = None) -> Iterator
 def _remedy(path: Path, setting: str, split: str | None) -> str:
     """What to do about a results file that is not there or not one."""
     others = [] if path.exists() else [other.name for other in path.parent.glob("*.json*")]
-    alike = ", ".join(difflib.get_close_matches(path.name, others))
+    alike = ", ".join(difflib.get_close_matches(path.name, others, cutoff=0.8))
     options = f"--setting {setting} --split {split or 'SPLIT'} --ckpt_path CHECKPOINT --out_path {path.parent}"
-    return f"beside it lies {alike}; " * bool(alike) + f"results are made by `python eval_segswap.py {options}`"
+    return f"beside it lie {alike}; " * bool(alike) + f"results are made by `python eval_segswap.py {options}`"
 
 
 def _iter_mask_folder(folder: Path) -> Iterator[tuple[str, Any]]:

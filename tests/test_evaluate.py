@@ -181,7 +181,7 @@ REFUSED = {  # flags -> how the message begins
     "--pred_file {tmp}/none.json": "no file {tmp}/none.json; results are made by `python eval_segswap.py --setting "
     "ego-exo --split val --ckpt_path CHECKPOINT --out_path {tmp}`",
     "--pred_file {root}/ego-exo_tset_results.json --split test": "no file {root}/ego-exo_tset_results.json; beside it "
-    "lies ego-exo_test_results.json",
+    "lie ego-exo_test_results.json",
     "--pred_file {tmp}": "{tmp} is a folder without masks",
     "--pred_file {tmp}/cut.json": "{tmp}/cut.json is not valid JSON",
     "--pred_file {root}/exo-ego_val_results.json": "{root}/exo-ego_val_results.json holds exo-ego, not ego-exo",
@@ -192,7 +192,7 @@ REFUSED = {  # flags -> how the message begins
     "--pred_file {results} --gt_file {root}/split.json": "{root}/split.json holds val, test, not annotations",
     "--pred_file {results} {results} --names a a": "--names needs as many names, all different, as --pred_file",
     "--pred_file {results} {results} --protocol all": "--protocol takes one results file",
-    "--out {tmp}/gt.json": "--out {tmp}/gt.json is to be a folder; --write_gt {tmp}/gt.json writes",
+    "--out {tmp}/gt.json": "--out names a folder, not {tmp}/gt.json; --write_gt writes",
     "--gt_file {root}/gt_val.json": "--gt_file does not say of which split it is",
     "--gt_file {root}/gt_val.json --all_frames": "argument --all_frames: not allowed with argument --gt_file",
 }
