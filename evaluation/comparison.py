@@ -35,27 +35,30 @@ def compare(names: Sequence[str], cases: Sequence[list[Case]], scores: SplitScor
 
     `scores`, of the first file, tells the names and scenarios of the takes.
     """
-    label = labels(scores)
-    groups = {kind: places_by_label(cases[0], label[kind], LABEL_ORDERS.get(kind)) for kind in COMPARED}
+    label_of = labels(scores)
+    groups = {kind: places_by_label(cases[0], label_of[kind], LABEL_ORDERS.get(kind)) for kind in COMPARED}
     comparisons = []
     for name, other in zip(names[1:], cases[1:], strict=True):
-        by = {kind: {} for kind in COMPARED}
-        for kind in COMPARED:
-            for key, places in groups[kind].items():
-                by[kind][key] = paired_differences([cases[0][i] for i in places], [other[i] for i in places])
+        by = {
+            kind: {label: paired_differences(*at_places((cases[0], other), places)) for label, places in found.items()}
+            for kind, found in groups.items()
+        }
         comparisons.append({"second": name, "metrics": paired_differences(cases[0], other), "by": by})
-    won = {"all sizes": takes_won(cases)}
-    for size, places in groups["object size"].items():
-        won[size] = takes_won([[of_file[i] for i in places] for of_file in cases])
+    won = {size: takes_won(at_places(cases, places)) for size, places in groups["object size"].items()}
     return {
         "names": list(names),
         "first": names[0],
         "takes_compared": len({case.take_uid for case in cases[0]}),
         "frames_compared": len(cases[0]),
         **several_objects(case_sums(cases[0]).sum(0)),
-        "takes_won": won,
+        "takes_won": {"all sizes": takes_won(cases)} | won,
         "comparisons": comparisons,
     }
+
+
+def at_places(cases: Sequence[Sequence[Case]], places: Sequence[int]) -> list[list[Case]]:
+    """Some of the cases, of each file."""
+    return [[of_file[place] for place in places] for of_file in cases]
 
 
 def take_means(cases: Sequence[Sequence[Case]]) -> np.ndarray:

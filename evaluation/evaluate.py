@@ -1,7 +1,7 @@
 """Score results files as the Ego-Exo4D relation benchmark does, or compare them.
 
     python evaluation/evaluate.py --setting ego-exo --split test
-    python evaluation/evaluate.py --setting ego-exo --split test --protocol all --pred_file others.json.gz --resize_masks
+    python evaluation/evaluate.py --setting ego-exo --split test --protocol all --pred_file o.json.gz --resize_masks
     python evaluation/evaluate.py --setting ego-exo --split test --pred_file a/results.json b/results.json
     python evaluation/evaluate.py --split test --write_gt gt_test.json
 
@@ -26,8 +26,8 @@ from common.arguments import Parser, add_num_workers, add_setting, at_least
 from common.errors import UserError, counted
 from common.files import write_json
 from evaluation.case_pictures import draw_gallery
-from evaluation.comparison import common_cases, compare, short_names
-from evaluation.options import add_reading_options, add_truth_options, open_truth
+from evaluation.comparison import at_places, common_cases, compare, short_names
+from evaluation.options import add_truth_options, open_truth
 from evaluation.outputs import (
     beside,
     default_results,
@@ -59,7 +59,6 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     parser = Parser(__doc__)
     add_setting(parser, required=False)
     add_truth_options(parser)
-    add_reading_options(parser)
     add = parser.add_argument
     add("--pred_file", type=Path, nargs="+", help="results (default: results/{setting}_{split}_results.json)")
     rules = "also average by the rule of another scorer of the field, beside the official one (docs/protocols.md)"
@@ -126,8 +125,7 @@ def compare_files(
         raise UserError("these results files have no scored frame in common")
     comparison = {"setting": setting, "split": truth.split, "provenance": provenance_of(list(files.values()))}
     comparison |= compare(names, cases, scores[0])
-    places = disagreements(cases, number)
-    shown = [[of_file[place] for place in places] for of_file in cases]
+    shown = at_places(cases, disagreements(cases, number))
     takes = take_names(scores[0])
     lead = f"{setting}, {split_title(truth.split)}: {counted(len(cases[0]), 'frame')} that all files have"
     warnings = list(dict.fromkeys(line for one in scores for line in left_out(truth, one)))

@@ -4,7 +4,6 @@ import contextlib
 import csv
 import gzip
 import hashlib
-import math
 import os
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
@@ -15,7 +14,7 @@ from common.files import atomic_write, read_json, remove_leftovers, temporary_fo
 from common.provenance import provenance
 from evaluation.metrics import METRICS, MaskScores
 from evaluation.score import Case, SplitScores
-from evaluation.summary import summarize_scores
+from evaluation.summary import summarize_scores, without_nan
 from formats.results import results_path
 
 RESULTS_DIR = Path(__file__).resolve().parents[1] / "results"  # where eval_segswap.py writes
@@ -125,14 +124,9 @@ def write_cases(path: Path, names: Sequence[str], cases: Sequence[Sequence[Case]
 
 
 def write_csv(path: Path, header: Sequence[str], rows: Iterable[Sequence]) -> None:
-    """Values that do not exist (None, nan) are left empty; floats keep all their digits."""
+    """Values that do not exist (None, nan) are left empty; floats keep all their digits, bools are 0 or 1."""
     with atomic_write(path) as file:
         writer = csv.writer(file, lineterminator="\n")
         writer.writerow(header)
-        writer.writerows([_cell(value) for value in row] for row in rows)
-
-
-def _cell(value: Any) -> Any:
-    if isinstance(value, float) and math.isnan(value):
-        return None
-    return int(value) if isinstance(value, bool) else value
+        for row in rows:
+            writer.writerow(int(value) if isinstance(value, bool) else value for value in without_nan(list(row)))

@@ -18,7 +18,6 @@ from evaluation.tables import (
     breakdown_table,
     change_table,
     difference_table,
-    existence_errors_table,
     figures_table,
     interval_note,
     percent,
@@ -47,7 +46,7 @@ def report_sections(summary: dict[str, Any], plots: dict[str, str], cards: list[
         f"Query, prediction and truth: cases {CASE_ORDERS[order]}{hidden}. Dashed: said not to be visible. A picture "
         "opens at full size."
     )
-    errors = "Missed: visible in the target view, and said not to be. Invented: the reverse. The most missed first."
+    missed = "Missed: visible, and said not to be. Invented: the reverse. A click on a column's head sorts by it."
     breakdown = summary["breakdown"]
     benchmark = f"What others publish: docs/results.md. {interval_note(len(breakdown['take'])).capitalize()}."
     return [
@@ -58,9 +57,12 @@ def report_sections(summary: dict[str, Any], plots: dict[str, str], cards: list[
             [row[:3] for row in (header, *others)],
             note="None of these is part of the official evaluation.",
         ),
-        section("Missed and invented objects", existence_errors_table(breakdown["object"]), note=errors),
         *([section("Plots", plots=plots)] if plots else []),
-        *(section(by_title(kind), breakdown_table(groups)) for kind, groups in breakdown.items() if len(groups) > 1),
+        *(
+            section(by_title(kind), breakdown_table(groups), note=missed)
+            for kind, groups in breakdown.items()
+            if len(groups) > 1
+        ),
         provenance_section(summary["provenance"], [Path(summary["results"]).name]),
     ]
 
@@ -83,9 +85,7 @@ def comparison_sections(comparison: dict[str, Any], plots: dict[str, str], cards
     sections.append(section("Takes won", won_table(comparison), note="By size of the true mask."))
     if plots:
         sections.append(section("Plots", plots=plots))
-    note = "The largest change of IoU first. Arrow up: better."
-    if others[0]["metrics"]["iou"]["interval_95"][0] is not None:
-        note += " In brackets: 95 % of resamples of the takes."
+    note = "The largest change of IoU first. Arrow up: better. In brackets: 95 % intervals, where there are any."
     for kind, groups in others[0]["by"].items():
         if len(groups) > 1:
             tables = (change_table(other["by"][kind], f"{other['second']} - {first}") for other in others)

@@ -24,7 +24,7 @@ from common.drawing import write_picture
 from common.errors import UserError, counted
 from common.files import claimed
 from evaluation.case_pictures import PANEL_HEIGHT, case_sheet, draw_cases, draw_gallery, write_track
-from evaluation.options import add_reading_options, add_truth_options, open_truth
+from evaluation.options import add_truth_options, open_truth
 from evaluation.outputs import beside, default_results, output_folder, summarize_file, write_outputs
 from evaluation.pages import PAGE, report_card, report_sections, write_page
 from evaluation.plots import draw_plots
@@ -39,7 +39,6 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     parser = Parser(__doc__)
     add_setting(parser)
     add_truth_options(parser)
-    add_reading_options(parser)
     add_num_workers(parser)
     add = parser.add_argument
     add("--pred_file", type=Path, help="results (default: results/{setting}_{split}_results.json)")

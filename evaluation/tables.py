@@ -17,6 +17,7 @@ BREAKDOWN_TITLES = {  # where they differ from the name
     "object size": "share of the target image that the object covers",
     "visibility": "visibility in the target view",
 }
+BREAKDOWN_COUNTS = ("frames", "visible", "missed", "invented")
 NO_DIFFERENCE = {"first": None, "second": None, "difference": None, "interval_95": [None, None]}
 
 
@@ -94,21 +95,11 @@ def figures_table(summary: dict[str, Any]) -> Rows:
 
 
 def breakdown_table(groups: Sequence[dict[str, Any]]) -> Rows:
-    rows: Rows = [("", "frames", "visible", *(METRICS[name].heading for name in COLUMNS))]
+    rows: Rows = [("", *BREAKDOWN_COUNTS, *(METRICS[name].heading for name in COLUMNS))]
     for group in groups:
         shown = as_shown(group)
-        values = (METRICS[name].show(shown[name]) for name in COLUMNS)
-        rows.append((group["label"], f"{group['frames']:,}", f"{group['visible']:,}", *values))
-    return rows
-
-
-def existence_errors_table(groups: Sequence[dict[str, Any]]) -> Rows:
-    """The groups of a breakdown in which objects were missed or invented, the most missed first."""
-    rows: Rows = [("", "frames", "visible", "missed", "not visible", "invented")]
-    for group in sorted(groups, key=lambda group: (-group["missed"], -group["invented"])):
-        if group["missed"] or group["invented"]:
-            counts = (group["visible"], group["missed"], group["frames"] - group["visible"], group["invented"])
-            rows.append((group["label"], f"{group['frames']:,}", *(f"{count:,}" for count in counts)))
+        counts = (f"{group[name]:,}" for name in BREAKDOWN_COUNTS)
+        rows.append((group["label"], *counts, *(METRICS[name].show(shown[name]) for name in COLUMNS)))
     return rows
 
 

@@ -277,17 +277,6 @@ def test_the_originals_commands_of_the_evaluation_work_as_they_are(golden_root, 
     assert (tmp_path / "out" / "metrics.json").is_file()
 
 
-def test_what_a_killed_evaluation_left_is_removed_by_the_next(golden_root, tmp_path):
-    (tmp_path / "out" / ".output.0123abcd.tmp").mkdir(parents=True)
-    for left in (tmp_path / ".gt.json.0123abcd.tmp", tmp_path / "out" / "..evaluation.json.0123abcd.tmp"):
-        left.touch()
-    files = ["--data_path", golden_root / "processed", "--pred_file", golden_root / "ego-exo_val_results.json"]
-    run("--setting", "ego-exo", *files, "--write_gt", tmp_path / "gt.json", "--out", tmp_path / "out")
-    assert {path.name for path in tmp_path.iterdir()} == {"gt.json", ".gt.json.lock", "out"}
-    names = {"metrics.json", "cases.csv", "breakdown.csv", ".evaluation.json", ".output.lock"}
-    assert {path.name for path in (tmp_path / "out").iterdir()} == names
-
-
 def test_the_headline_names_the_split_of_the_data_and_never_a_default(golden_root, tmp_path, capsys):
     test_file = ["--setting", "ego-exo", "--pred_file", golden_root / "ego-exo_test_results.json", "--out", tmp_path]
     gt_file = ["--gt_file", golden_root / "gt_test.json"]
@@ -318,7 +307,7 @@ def test_one_take_is_a_take_and_a_comparison_of_it_has_no_verdict(golden_root, t
     run(*where, tmp_path / "two", "--pred_file", results, tmp_path / "other.json", "--num", "0")
     text = capsys.readouterr().out + (tmp_path / "two" / "index.html").read_text()
     assert "existence balanced accuracy" in text and not re.search("better,|better<|worse,|worse<|worse$", text, re.M)
-    assert "In brackets" not in text and text.count("o intervals: they come from") == 2
+    assert text.count("o intervals: they come from") == 2
 
 
 @pytest.mark.parametrize("name", ["cup\n=HYPERLINK(1)", "n" * 300, "../../up", '<b>"&</script>'])

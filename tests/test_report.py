@@ -256,13 +256,6 @@ def cards_of(root, out, *wanted):
     return [(iou, title, caption) for (iou, _, _), (_, title, caption) in zip(cards[::2], cards[1::2], strict=True)]
 
 
-@pytest.mark.parametrize("order", ["spread", "best", "worst", "random"])
-def test_the_cases_of_a_report_are_in_the_order_asked_for(root, tmp_path, order):
-    scores = [float(iou) for iou, _, _ in cards_of(root, tmp_path, "--order", order, "--num", "4") if iou]
-    assert scores == sorted(scores, reverse=order != "worst") or order == "random"
-    assert 2 <= len(scores) <= 4
-
-
 def test_a_report_shows_the_cases_that_are_asked_for_and_its_numbers_are_those_of_all(root, tmp_path):
     wanted = ["--take", "take-a", "--object", "Milk carton", "--camera", "cam02", "--frame", "60"]
     ((_, title, caption),) = cards_of(root, tmp_path, *wanted)
