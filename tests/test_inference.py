@@ -257,7 +257,7 @@ def test_a_second_run_into_the_same_folder_says_that_it_waits_for_the_first(
     printed = ""
     with claimed_elsewhere(tmp_path, "ego-exo_val") as first:
         second.start()
-        while f"waiting for process {first.pid} on " not in printed:
+        while f"waiting for process {first.pid} of " not in printed:
             assert second.is_alive()
             printed += capsys.readouterr().err
             time.sleep(0.01)
