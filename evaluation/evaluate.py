@@ -58,13 +58,11 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     add("--protocol", choices=[*PROTOCOLS, "all"], default=OFFICIAL_RULE, help=rules)
     add("--names", nargs="+", help="what to call several results files (default: names of the files or folders)")
     add("--out", type=Path, help="folder (default: results/{setting}_{split}_evaluation or ..._comparison)")
-    add("--write_gt", type=Path, help="write the benchmark's ground-truth JSON here; without --setting only that")
+    text = "write the benchmark's ground-truth JSON here; without --setting only that"
+    add("--write_gt", "--output_path", type=Path, help=text)
     add("--num", type=at_least(0), default=40, help="pictures of a comparison, of its largest disagreements")
     add_num_workers(parser)
     args = parser.parse_args(argv)
-    nothing_to_do = not (args.setting or args.pred_file or args.write_gt)
-    if nothing_to_do and args.out and args.out.suffix == ".json":
-        args.write_gt = args.out  # as the original's process_annotations.py with --output_path
     if not args.setting and (args.pred_file or not args.write_gt):
         parser.error("--setting is missing: ego-exo or exo-ego; only --write_gt needs none")
     if args.write_gt and args.all_frames:

@@ -3,7 +3,7 @@
 import argparse
 from pathlib import Path
 
-from common.arguments import add_data_path, add_splits_path
+from common.arguments import add_annotations, add_data_path, add_splits_path
 from evaluation.score import MISSING_HINT, refuse
 from evaluation.truth import GroundTruth
 
@@ -17,7 +17,7 @@ def add_split_options(parser: argparse.ArgumentParser, split: str | None = "val"
 
 def add_annotation_path(parser: argparse.ArgumentParser, default: str) -> None:
     text = f"annotations, or their folder: only frames that somebody looked at count (default: {default})"
-    parser.add_argument("--annotation_path", type=Path, help=text)
+    add_annotations(parser, text)
 
 
 def add_truth_options(parser: argparse.ArgumentParser) -> None:
