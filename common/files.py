@@ -10,6 +10,7 @@ import gzip
 import hashlib
 import json
 import os
+import pwd
 import re
 import secrets
 import shutil
@@ -38,23 +39,52 @@ def claimed(folder: Path, name: str, what: str, files: Iterable[str] = ()) -> It
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
     path = folder / f".{name}.lock"
-    with path.open("a+", encoding="utf-8") as lock:  # "w" would erase who holds it
+    with contextlib.ExitStack() as stack:
         try:
-            fcntl.lockf(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except (BlockingIOError, PermissionError):
-            lock.seek(0)
-            pid, _, host = lock.read().partition(" ")
-            holder = f"process {pid} on {host}" if host else "another process"  # which has not written its name yet
-            print(f"waiting for {holder}, which {what} ({path})", file=sys.stderr)
-            fcntl.lockf(lock, fcntl.LOCK_EX)
-        except OSError:
-            pass
-        lock.truncate(0)
-        lock.write(f"{os.getpid()} {socket.gethostname()}")
+            lock = stack.enter_context(open(path, "r+", opener=_open_for_all))
+        except PermissionError:  # another user's, who gave nobody else the right to write it
+            kept = stack.enter_context(path.open())
+            _wait_for(kept, fcntl.LOCK_SH, what)  # keeps that user out; the others meet at a second file
+            lock = stack.enter_context(open(folder / f".{name}.shared.lock", "r+", opener=_open_for_all))
+        _wait_for(lock, fcntl.LOCK_EX, what)
+        lock.seek(0)
+        lock.truncate()
+        lock.write(f"process {os.getpid()} of {_user()} on {socket.gethostname()}")
         lock.flush()
         for file in (name, *files):
             remove_leftovers(folder, file)
-        yield
+        try:
+            yield
+        finally:
+            os.truncate(lock.fileno(), 0)
+
+
+def _open_for_all(path: str, flags: int) -> int:
+    """An opener of files that everybody may write who can reach them, whatever the umask."""
+    try:
+        descriptor = os.open(path, flags)
+    except FileNotFoundError:  # O_CREAT only now: in a folder such as /tmp it is refused for files of other users
+        descriptor = os.open(path, flags | os.O_CREAT, 0o666)
+    with contextlib.suppress(OSError):
+        os.fchmod(descriptor, 0o666)
+    return descriptor
+
+
+def _wait_for(lock: IO[str], kind: int, what: str) -> None:
+    try:
+        fcntl.lockf(lock, kind | fcntl.LOCK_NB)
+    except (BlockingIOError, PermissionError):
+        print(f"waiting for {lock.read() or 'another process'}, which {what} ({lock.name})", file=sys.stderr)
+        fcntl.lockf(lock, kind)
+    except OSError:
+        pass
+
+
+def _user() -> str:
+    try:
+        return pwd.getpwuid(os.getuid()).pw_name
+    except KeyError:  # in a container
+        return f"user {os.getuid()}"
 
 
 def remove_leftovers(folder: Path, name: str | None = None) -> None:
@@ -64,7 +94,8 @@ def remove_leftovers(folder: Path, name: str | None = None) -> None:
         if path.is_dir():
             shutil.rmtree(path, ignore_errors=True)
         else:
-            path.unlink(missing_ok=True)
+            with contextlib.suppress(PermissionError):  # another user's, in a folder such as /tmp
+                path.unlink(missing_ok=True)
 
 
 def temporary_name(path: Path) -> Path:

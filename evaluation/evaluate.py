@@ -65,7 +65,8 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     add("--protocol", choices=[*PROTOCOLS, "all"], default=OFFICIAL_RULE, help=rules)
     add("--names", nargs="+", help="what to call several results files (default: names of the files or folders)")
     add("--out", type=Path, help="folder (default: results/{setting}_{split}_evaluation or ..._comparison)")
-    add("--write_gt", type=Path, help="write the benchmark's ground-truth JSON here; without --setting only that")
+    text = "write the benchmark's ground-truth JSON here; without --setting only that"
+    add("--write_gt", "--output_path", type=Path, help=text)
     add("--num", type=at_least(0), default=40, help="pictures of a comparison, of its largest disagreements")
     add_num_workers(parser)
     args = parser.parse_args(argv)

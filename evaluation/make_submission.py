@@ -41,9 +41,10 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     add = parser.add_argument
     for setting in SETTINGS:
         name = f"--{setting.replace('-', '_')}"
-        add(name, type=Path, help=f"results (default: results/{setting}_{{split}}_results.json)")
+        add(name, f"{name}_preds", type=Path, help=f"results (default: results/{setting}_{{split}}_results.json)")
     add("--gt_file", type=Path, help="check against this ground-truth JSON instead of the processed takes")
-    add("--out", type=Path, default=RESULTS_DIR, help=f".json file, or folder for {FILE_NAME} (default: results)")
+    text = f".json file, or folder for {FILE_NAME} (default: results)"
+    add("--out", "--output_path", type=Path, default=RESULTS_DIR, help=text)
     return parser.parse_args(argv)
 
 

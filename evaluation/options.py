@@ -3,7 +3,7 @@
 import argparse
 from pathlib import Path
 
-from common.arguments import add_data_path, add_splits_path
+from common.arguments import add_annotations, add_data_path, add_splits_path
 from evaluation.score import MISSING_HINT, refuse
 from evaluation.truth import GroundTruth
 
@@ -23,7 +23,7 @@ def add_truth_options(parser: argparse.ArgumentParser) -> None:
         "annotations, or their folder: only frames that somebody looked at count (default: "
         "annotations/relations_{split}.json beside --data_path)"
     )
-    add("--annotation_path", type=Path, help=annotations)
+    add_annotations(parser, annotations)
     other = parser.add_mutually_exclusive_group()
     replaces = "the benchmark's ground-truth JSON; replaces processed takes, split, annotations"
     other.add_argument("--gt_file", type=Path, help=replaces)

@@ -21,7 +21,7 @@ from formats.masks import RLE, check_rle, decode_lzstring, run_lengths
 SPLITS = ("train", "val", "test")
 FRAME_STEP = 30  # videos run at 30 frames per second, annotations at one
 SPLIT_REMEDY = (
-    "name it with --split_path; data/import_take.py writes that of your own takes (docs/own_data.md); "
+    "name it with --splits_path; data/import_take.py writes that of your own takes (docs/own_data.md); "
     "the paper's: `bash data/download_split.sh`"
 )
 SPLIT_PATH = DATA_FOLDER / "split.json"  # where download_split.sh puts the paper's

@@ -267,13 +267,13 @@ def test_where_nothing_is_hidden_no_balanced_accuracy_is_shown_and_the_files_hav
     assert official == official_evaluation.balanced_accuracy([1] * len(said), said)
 
 
-def test_the_originals_commands_of_the_evaluation_work_as_they_are(golden_root, tmp_path):
+def test_the_commands_in_the_place_of_the_originals_evaluation_work(golden_root, tmp_path):
     annotations = golden_root / "annotations" / "relations_val.json"
     where = ["--data_path", golden_root / "processed", "--split", "val", "--annotations_path", annotations]
-    run(*where, "--write_gt", tmp_path / "gt.json")  # process_annotations.py has --output_path
+    run(*where, "--output_path", tmp_path / "gt.json")  # process_annotations.py
     assert json.loads((tmp_path / "gt.json").read_text()) == golden("evaluation/gt_val")
-    files = ["--gt-file", tmp_path / "gt.json", "--pred-file", golden_root / "ego-exo_val_results.json"]
-    run("--setting", "ego-exo", *files, "--output_path", tmp_path / "out")  # evaluate_egoexo.py
+    files = ["--gt_file", tmp_path / "gt.json", "--pred_file", golden_root / "ego-exo_val_results.json"]
+    run("--setting", "ego-exo", *files, "--out", tmp_path / "out")  # evaluate_egoexo.py
     assert (tmp_path / "out" / "metrics.json").is_file()
 
 

@@ -3,6 +3,7 @@
 import errno
 import json
 import os
+import pwd
 import signal
 import socket
 import subprocess
@@ -32,7 +33,8 @@ def test_a_file_is_replaced_only_when_it_is_whole(tmp_path):
 def wait_until_it_waits(process: subprocess.Popen, holder: subprocess.Popen) -> str:
     """The line in which a process says that it waits for another one."""
     line = process.stderr.readline()
-    assert line.startswith(f"waiting for process {holder.pid} on {socket.gethostname()}, which "), line
+    user = pwd.getpwuid(os.getuid()).pw_name
+    assert line.startswith(f"waiting for process {holder.pid} of {user} on {socket.gethostname()}, which "), line
     return line
 
 
@@ -46,7 +48,7 @@ import sys
 from pathlib import Path
 from common.files import claimed, write_json
 folder, name = Path(sys.argv[1]), sys.argv[2]
-with claimed(folder, name, "writes numbers"):
+with claimed(folder, sys.argv[-1], "writes numbers"):
     write_json(folder / name, [2])
 """
 
@@ -80,6 +82,41 @@ with claimed(Path(sys.argv[1]), "a", "writes a"):
     with claimed_elsewhere(tmp_path, "a"):
         os.kill(child, signal.SIGKILL)  # it was still there
     killed.communicate()
+
+
+ANOTHER_USER = """
+import os, sys
+from pathlib import Path
+from common.files import claimed, write_json
+os.chdir(sys.argv[1])
+if os.getuid() == 0:
+    os.setgid(65534)
+    os.setuid(65534)
+with claimed(Path(), "a.json", "writes numbers"):
+    print("claimed", flush=True)
+    sys.stdin.readline()
+    write_json(Path(sys.argv[2]), [2])
+"""
+
+
+@pytest.mark.parametrize("folder_mode", [0o777, 0o1777])  # as /tmp
+@pytest.mark.parametrize("lock_mode", [0o666, 0o444])  # as we leave it; of an older version, or of a copied folder
+def test_whoever_may_write_a_folder_may_claim_what_another_user_claimed_in_it(tmp_path, folder_mode, lock_mode):
+    tmp_path.chmod(folder_mode)
+    with claimed_elsewhere(tmp_path, "a.json") as holder:
+        assert (tmp_path / ".a.json.lock").stat().st_mode & 0o777 == 0o666
+        (tmp_path / ".a.json.0badcafe.tmp").touch()  # in such a folder it has to stay
+        (tmp_path / ".a.json.lock").chmod(lock_mode)
+        first = start(ANOTHER_USER, tmp_path, "a.json")
+        wait_until_it_waits(first, holder)
+    assert first.stdout.readline() == "claimed\n"
+    others = [start(ANOTHER_USER, tmp_path, "b.json"), start(WRITE_FILE, tmp_path, "c.json", "a.json")]
+    for other in others:
+        assert other.stderr.readline().startswith("waiting for ") and other.poll() is None
+    assert first.communicate("\n", timeout=300) == ("", "")
+    for other in others:
+        assert other.communicate("\n", timeout=300)[1] == "" and other.returncode == 0
+    assert all((tmp_path / name).exists() for name in ("a.json", "b.json", "c.json"))
 
 
 def test_a_second_writer_of_a_folder_waits_and_then_names_what_is_there(tmp_path):
