@@ -52,11 +52,7 @@ def report_sections(summary: dict[str, Any], plots: dict[str, str], cards: list[
     return [
         section("The benchmark's numbers", [header, *official], note=benchmark),
         section("Cases", note=cases, cards=cards),
-        section(
-            "Beyond the benchmark",
-            [row[:3] for row in (header, *others)],
-            note="None of these is part of the official evaluation.",
-        ),
+        section("Beyond the benchmark", [header, *others], note="None of these is part of the official evaluation."),
         *([section("Plots", plots=plots)] if plots else []),
         *(
             section(by_title(kind), breakdown_table(groups), note=missed)
@@ -73,13 +69,10 @@ def comparison_sections(comparison: dict[str, Any], plots: dict[str, str], cards
     tables = (difference_table(first, other) for other in others)
     sections = [section("Differences", *tables, note=f"{interval_note(comparison['takes_compared']).capitalize()}.")]
     if cards:
-        best = (
-            f"{name} in {sum(f'{name} is best' in card['kinds'] for card in cards)}" for name in comparison["names"]
-        )
         note = (
-            f"The cases on which the files are furthest apart, side by side. The best is {', '.join(best)} of them. A "
-            "fifth at most are objects that are not visible and that only some files say to be. Dashed: said not to be "
-            "visible."
+            "The cases on which the files are furthest apart, side by side, each file the best in as many as the others. "
+            "A fifth at most are objects that are not visible and that only some files say to be. Dashed: said not to "
+            "be visible."
         )
         sections.append(section("Disagreements", note=note, cards=cards, wide=len(comparison["names"]) > 2))
     sections.append(section("Takes won", won_table(comparison), note="By size of the true mask."))

@@ -7,11 +7,6 @@ from common.errors import counted
 from evaluation.metrics import COLUMNS, METRICS, OFFICIAL
 
 Rows = list[Sequence[str]]
-PAPER = {  # this network as the benchmark's authors trained it, on their v2 test split; docs/results.md has the others
-    "ego-exo": {"iou": 0.1899, "location_error": 0.070, "contour_accuracy": 0.386, "balanced_accuracy": 0.6631},
-    "exo-ego": {"iou": 0.2714, "location_error": 0.104, "contour_accuracy": 0.358, "balanced_accuracy": 0.8201},
-}
-PAPER_TAKES = 295  # of that split
 PRINTED_BREAKDOWNS = ("scenario", "object size", "visibility", "query camera", "target camera")
 BREAKDOWN_TITLES = {  # where they differ from the name
     "object size": "share of the target image that the object covers",
@@ -72,12 +67,8 @@ def as_shown(values: dict[str, Any], nothing: Any = None) -> dict[str, Any]:
 
 
 def figures_table(summary: dict[str, Any]) -> Rows:
-    """All figures of a results file: a row for each of METRICS, in their order, then other means.
-
-    The paper's figures stand beside them only if all takes of its test split were scored.
-    """
-    paper = PAPER[summary["setting"]] if (summary["split"], summary["takes"]) == ("test", PAPER_TAKES) else None
-    rows: Rows = [("", "value", "95 % interval", *(["paper (v2 test)"] if paper else []))]
+    """All figures of a results file: a row for each of METRICS, in their order, then other means."""
+    rows: Rows = [("", "value", "95 % interval")]
     values = as_shown({**summary["official"], **summary["extra"]})
     for name, metric in METRICS.items():
         title = metric.heading
@@ -85,12 +76,11 @@ def figures_table(summary: dict[str, Any]) -> Rows:
             frames, chance = summary["frames_several_objects"], percent(summary["right_object_chance"])
             title += f", in {frames:,} frames with several objects, chance {chance}"
         span = interval(name, summary["interval_95"][name]) if values[name] is not None else ""
-        rows.append((title, metric.show(values[name]), span or "-", *([metric.show(paper.get(name))] if paper else [])))
-    empty = [""] * (len(rows[0]) - 2)
+        rows.append((title, metric.show(values[name]), span or "-"))
     for unit in ("takes", "objects"):
         for name in ("iou", "contour_accuracy"):
             text = METRICS[name].show(summary[f"mean_over_{unit}"][name])
-            rows.append((f"* {METRICS[name].heading}, mean over {unit}", text, *empty))
+            rows.append((f"* {METRICS[name].heading}, mean over {unit}", text, ""))
     return rows
 
 
