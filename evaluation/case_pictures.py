@@ -171,17 +171,15 @@ def load_predictions(path: Path, setting: str, cases: Sequence[Case], name: str)
 
 def case_sheet(pictures: list[np.ndarray]) -> np.ndarray:
     """Pictures in two columns on white paper."""
-    columns, margin = min(2, len(pictures)), 2 * GAP
-    width = (SHEET_WIDTH - margin * (columns + 1)) // columns
+    columns = min(2, len(pictures))
+    width = SHEET_WIDTH // columns - 2 * GAP
     scaled = [_resize(picture, (round(picture.shape[0] * width / picture.shape[1]), width)) for picture in pictures]
+    cells = [cv2.copyMakeBorder(each, *[GAP] * 4, cv2.BORDER_CONSTANT, value=PAPER) for each in scaled]
     rows = []
-    for start in range(0, len(scaled), columns):
-        row = scaled[start : start + columns]
-        paper = np.full((max(map(len, row)) + margin, SHEET_WIDTH, 3), PAPER, np.uint8)
-        for column, image in enumerate(row):
-            left = margin + column * (width + margin)
-            paper[GAP : GAP + len(image), left : left + width] = image
-        rows.append(paper)
+    for row in (cells[start : start + columns] for start in range(0, len(cells), columns)):
+        height = max(map(len, row))
+        row = np.hstack([_on_paper(cell, (height, cell.shape[1])) for cell in row])
+        rows.append(_on_paper(row, (height, SHEET_WIDTH)))
     return np.vstack(rows)
 
 
@@ -192,13 +190,17 @@ def write_track(path: Path, images: Iterable[np.ndarray], fps: int) -> None:
     """
     images = iter(images)
     first = next(images)
-    height, width = (side // 2 * 2 for side in first.shape[:2])
-    with open_video(path, (height, width), fps, crf="20") as write:
+    size = tuple(side // 2 * 2 for side in first.shape[:2])
+    with open_video(path, size, fps, crf="20") as write:
         for image in itertools.chain([first], images):
-            paper = np.full((height, width, 3), 255, np.uint8)
-            part = image[:height, :width]
-            paper[: part.shape[0], : part.shape[1]] = part
-            write(paper)
+            write(_on_paper(image, size))
+
+
+def _on_paper(image: np.ndarray, size: Size) -> np.ndarray:
+    """The image at `size`, cut or with white at the right and below."""
+    part = image[: size[0], : size[1]]
+    bottom, right = size[0] - part.shape[0], size[1] - part.shape[1]
+    return cv2.copyMakeBorder(part, 0, bottom, 0, right, cv2.BORDER_CONSTANT, value=PAPER)
 
 
 def iou_text(case: Case) -> str:
@@ -222,7 +224,7 @@ def _header(truth: TakeTruth, predictions: Sequence[PredictedCase], width: int, 
     take = truth.info.name or truth.take.uid[:8]
     details = f"{take}, {case.target_camera}, frame {case.frame}"[:200]
     while details and left + draw.textlength(details, plain) > right - height:
-        details = details[:-1]  # what does not fit is in the file's name
+        details = details[:-1]  # a page has it whole, below the picture
     draw.text((left, 0), details, PALE, plain)
     return np.array(paper)
 
