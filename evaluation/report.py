@@ -62,11 +62,15 @@ def main(argv: list[str] | None = None) -> None:
     truth = open_truth(args)
     results = args.pred_file or default_results(args.setting, truth.split)
     out = args.out or beside(results, "report")
+    kind = out.suffix.lower()
+    is_folder = kind not in (".jpg", ".jpeg", ".png", ".mp4")
+    fitting = [uid for uid in truth.uids if uid.startswith(args.take or "")]
+    if fitting and not is_folder:  # of the other takes nothing is shown
+        truth = truth.subset(fitting)
     reading = Reading(args.setting, args.accept)
     scores = score_file(truth, results, reading, args.num_workers, args.allow_missing)
     cases = matching(scores.cases, args.take, args.object, args.camera, args.frame)
-    kind = out.suffix.lower()
-    if kind not in (".jpg", ".jpeg", ".png", ".mp4"):
+    if is_folder:
         shown = choose(cases, args.order, args.num or 100, args.seed, with_hidden=True)
         write_report(out, truth, results, scores, shown, args)
         print(f"report: open {out / PAGE}")
