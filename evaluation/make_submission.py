@@ -28,7 +28,7 @@ from common.files import claimed, write_json
 from evaluation.options import add_split_options
 from evaluation.outputs import RESULTS_DIR
 from evaluation.predictions import TakePredictions
-from evaluation.score import refuse
+from evaluation.score import by_take, refuse
 from evaluation.truth import GroundTruth
 from formats.results import iter_results, results_path
 
@@ -89,20 +89,17 @@ def find_problems(truth: GroundTruth, setting: str, results: Path) -> list[str]:
 
     Every query frame of every camera pair must have a usable prediction, whether or not the target's masks are known.
     """
-    unseen = dict.fromkeys(truth.uids)
     others, problems, predictions = [], [], 0
-    takes = iter_results(results, setting, truth.split)
-    for uid, raw in tqdm(takes, total=len(unseen), unit="take", desc=setting, delay=1):
-        if uid not in unseen:
-            others.append(uid)
+    takes = by_take(truth, iter_results(results, setting, truth.split), others)
+    for uid, raw in tqdm(takes, total=len(truth.uids), unit="take", desc=setting, delay=1):
+        if raw is None:
+            problems.append(f"take {uid}: missing in {results}")
             continue
-        del unseen[uid]
         take, checked = truth.load(uid), TakePredictions(uid, raw)
         for pair in take.take.camera_pairs(setting):
             predictions += len(checked.read(pair, take.prediction_sizes(pair, take.query_frames(pair))))
-        problems += [problem.text for problem in checked.problems]
-    problems += [f"take {uid}: missing in {results}" for uid in unseen]
-    print(f"{setting}: {counted(len(truth.uids) - len(unseen), 'take')}, {counted(predictions, 'prediction')}")
+        problems += [f"{setting}: {problem.text}" for problem in checked.problems]
+    print(f"{setting}: {counted(predictions, 'usable prediction')} for {counted(len(truth.uids), 'take')}")
     if others:
         print(f"  not of the split, left out: {', '.join(others)}")
     return problems

@@ -136,22 +136,27 @@ def score_results(
     A few takes are held at a time for each worker (0: one, in this process). The values do not depend on how many.
     """
     not_in_truth: list[str] = []
-
-    def tasks() -> Iterator[tuple[GroundTruth, Any, Reading]]:
-        unseen = dict.fromkeys(truth.uids)
-        for uid, raw in results:
-            if uid in unseen:
-                del unseen[uid]
-                yield truth.subset([uid]), raw, reading
-            else:
-                not_in_truth.append(uid)
-        for uid in unseen:
-            yield truth.subset([uid]), None, reading
-
-    jobs = run_jobs(_score_task, tasks(), num_workers if len(truth.uids) > 1 else 0)
+    tasks = ((truth.subset([uid]), raw, reading) for uid, raw in by_take(truth, results, not_in_truth))
+    jobs = run_jobs(_score_task, tasks, num_workers if len(truth.uids) > 1 else 0)
     bar = tqdm(jobs, total=len(truth.uids), unit="take", desc="score", delay=1)  # none above an error at the start
     scored = {take.take_uid: take for _, take in bar}
     return SplitScores(reading.setting, [scored[uid] for uid in truth.uids], not_in_truth)
+
+
+def by_take(
+    truth: GroundTruth, results: Iterable[tuple[str, Any]], not_in_truth: list[str]
+) -> Iterator[tuple[str, Any]]:
+    """Each take of the ground truth and its predictions, None where `results` lack it. Uids of other takes are added to
+    `not_in_truth`.
+    """
+    unseen = dict.fromkeys(truth.uids)
+    for uid, raw in results:
+        if uid in unseen:
+            del unseen[uid]
+            yield uid, raw
+        else:
+            not_in_truth.append(uid)
+    yield from unseen.items()
 
 
 def _score_task(task: tuple[GroundTruth, Any, Reading]) -> TakeScores:
