@@ -30,7 +30,7 @@ from formats.takes import (
     read_split,
 )
 
-GT_REMEDY = "write it with `python evaluation/evaluate.py --write_gt`"
+GT_REMEDY = "write it with `python evaluation/evaluate.py --split SPLIT --write_gt FILE`"
 
 
 @dataclass(frozen=True)
