@@ -77,12 +77,17 @@ def test_damage_before_the_end_is_found_by_decoding(data_dir):
     assert problems(data_dir, decode=True) == ["camera cam01: 1 frame broken: 30"]
 
 
-def test_a_malformed_annotation_is_a_problem_of_its_take(paired):
-    (paired / "take-a" / "annotation.json").write_text("{")
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [("{", "is not valid JSON"), (None, "runs of 1 mask do not add up to the image, the first of .* at frame 60")],
+)
+def test_a_malformed_annotation_is_a_problem_of_its_take(paired, text, message):
+    path = paired / "take-a" / "annotation.json"
+    path.write_text(text or re.sub('"size": \\[[0-9]+', '"size": [7', path.read_text(), count=1))
     (paired / "take-b" / EGO / "0.jpg").unlink()
     result = check(paired)
     assert result.returncode == 1
-    assert re.search("train, take take-a: .* is not valid JSON", result.stdout)
+    assert re.search(f"train, take take-a: .*{message}", result.stdout)
     assert f"train, take take-b, camera {EGO}: 1 frame missing" in result.stdout
     assert "is out of date" in result.stdout
 
