@@ -22,7 +22,7 @@ import numpy as np
 
 from common.arguments import SETTINGS
 from common.errors import MALFORMED, UserError, counted
-from common.files import is_file_name, json_errors, read_json, write_json
+from common.files import is_file_name, json_errors, read_record, write_json
 from formats.geometry import Size
 from formats.masks import RLE, are_whole, check_rle, mask_size
 from formats.takes import by_frame, kind_of, parse_frame
@@ -163,7 +163,7 @@ def claim_data_dir(data_dir: Path, downscaled: bool) -> None:
     if not path.exists():
         write_json(path, source)
         return
-    former = read_json(path, "delete it if the frames beside it may stay")
+    former = read_record(path, {"videos": str}, "delete it if the frames beside it may stay")
     if former != source:
         remedy = f"give another --outputpath, or {'leave out' if downscaled else 'add'} --downscaled"
         raise UserError(f"{data_dir} was made of {former['videos']} videos, not of {source['videos']}; {remedy}")

@@ -11,7 +11,7 @@ import cv2
 import numpy as np
 
 from common.drawing import write_picture
-from common.files import read_json, remove_leftovers, write_json
+from common.files import read_record, remove_leftovers, write_json
 from formats.geometry import Size
 from formats.masks import encode_lzstring, encode_mask
 from formats.takes import FRAME_STEP, SPLITS, video_path
@@ -118,7 +118,7 @@ def make_take(out: Path, take: TakeId, options: TakeOptions) -> dict[str, Any]:
     record, sheet = folder / "relations.json", folder / "preview.jpg"
     paths = {camera: video_path(out / "takes", take.name, camera) for camera in camera_names(options.num_exo)}
     if all(path.exists() for path in (record, sheet, *paths.values())):
-        done = read_json(record, "delete it and run again")
+        done = read_record(record, {"options": dict, "annotation": dict}, "delete it and run again")
         if done["options"] == options.record():
             return done["annotation"]
     record.unlink(missing_ok=True)

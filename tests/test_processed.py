@@ -118,6 +118,10 @@ def test_a_folder_made_of_other_videos_is_refused(tmp_path):
     (tmp_path / "source.json").write_text('{"videos": "downscaled/448"}')
     with pytest.raises(UserError, match="made of downscaled/448 videos, not of full size; give another --outputpath"):
         claim_data_dir(tmp_path, downscaled=False)
+    for damaged in ("", "[]", "5", "{}", '{"videos": {}}'):
+        (tmp_path / "source.json").write_text(damaged)
+        with pytest.raises(UserError, match="source.json is not .*; delete it if the frames beside it may stay"):
+            claim_data_dir(tmp_path, downscaled=False)
 
 
 def test_a_camera_has_the_frames_whose_files_are_named_as_ours(tmp_path):
