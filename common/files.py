@@ -226,7 +226,7 @@ def read_json(path: Path, remedy: str) -> Any:
 
 
 def read_record(path: Path, form: Any, remedy: str) -> Any:
-    """Parse a JSON file that a script of ours wrote. Raises UserError as `json_errors` does, or if it lacks the form."""
+    """Parse a JSON file that a script of ours wrote. Raises UserError as `json_errors` does and if the form differs."""
     value = read_json(path, remedy)
     if not has_form(value, form):
         raise UserError(f"{path} is not of the form that this version writes; {remedy}")
