@@ -3,6 +3,7 @@
 import argparse
 import difflib
 import itertools
+import math
 import re
 import sys
 from collections.abc import Callable, Sequence
@@ -72,13 +73,15 @@ class _HelpFormatter(argparse.RawDescriptionHelpFormatter):
         return f"{text} (default: {typed})" if typed else text
 
 
-def at_least(least: float, kind: Callable[[str], float] = int) -> Callable[[str], float]:
-    """The `type` of an option whose value is a number from `least` on."""
+def at_least(least: float, kind: Callable[[str], float] = int, most: float = math.inf) -> Callable[[str], float]:
+    """The `type` of an option whose value is a number from `least` on, up to `most`."""
 
     def parse(text: str) -> float:
         value = kind(text)
         if not value >= least:  # nan too
             raise argparse.ArgumentTypeError(f"{text} must be at least {least}")
+        if value > most:
+            raise argparse.ArgumentTypeError(f"{text} must be at most {most}")
         return value
 
     parse.__name__ = kind.__name__  # "invalid int value: 'x'"

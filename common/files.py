@@ -225,6 +225,29 @@ def read_json(path: Path, remedy: str) -> Any:
         return json.load(file)
 
 
+def read_record(path: Path, form: Any, remedy: str) -> Any:
+    """Parse a JSON file that a script of ours wrote. Raises UserError as `json_errors` does and if the form differs."""
+    value = read_json(path, remedy)
+    if not has_form(value, form):
+        raise UserError(f"{path} is not of the form that this version writes; {remedy}")
+    return value
+
+
+def has_form(value: Any, form: Any) -> bool:
+    """Whether JSON has a form: a type or several (`str | None`), `[form]` for a list of any length, `{str: form}` for
+    an object with any keys, `{"key": form, ...}` for one that has at least these.
+    """
+    if isinstance(form, list):
+        return isinstance(value, list) and all(has_form(item, form[0]) for item in value)
+    if not isinstance(form, dict):
+        return isinstance(value, form)
+    if not isinstance(value, dict):
+        return False
+    if str in form:
+        return all(has_form(member, form[str]) for member in value.values())
+    return all(key in value and has_form(value[key], member) for key, member in form.items())
+
+
 def iter_json(path: Path, keys: Sequence[str], remedy: str) -> Iterator[tuple[str, Any]]:
     """Yield the members (key, value) of the object at `keys` in a JSON file, holding one at a time.
 

@@ -174,7 +174,7 @@ def by_frame(raw: dict[str, Any]) -> dict[int, Any]:
 def parse_frame(raw: Any) -> int:
     """A frame of a JSON file: a whole number, or its digits as text. Raises ValueError if it is anything else."""
     frame = int(raw) if isinstance(raw, str) and raw.isdecimal() else raw
-    if type(frame) is not int or frame < 0:
+    if type(frame) is not int or not 0 <= frame < 1 << 31:
         raise ValueError(f"{raw!r:.40} is not the number of a frame")
     return frame
 
