@@ -9,8 +9,8 @@ from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from common.errors import MALFORMED, UserError
-from common.files import atomic_write, read_json, remove_leftovers, temporary_folder, write_json
+from common.errors import UserError
+from common.files import atomic_write, read_record, remove_leftovers, temporary_folder, write_json
 from common.provenance import provenance
 from evaluation.metrics import METRICS, MaskScores
 from evaluation.score import Case, SplitScores
@@ -43,13 +43,13 @@ def made_by(results: Path) -> dict[str, str | None]:
     The record vouches for the bytes that it was written for, gzipped or not, and for no others under their name.
     """
     try:
-        record = read_json(beside(results, "run.json"), "delete it")
+        record = read_record(beside(results, "run.json"), {"provenance": dict, "results_sha256": str}, "delete it")
         digest = hashlib.sha256()
         with gzip.open(results) if results.suffix == ".gz" else results.open("rb") as file:
             while block := file.read(1 << 20):
                 digest.update(block)
-        recorded = dict(record["provenance"]) if record["results_sha256"] == digest.hexdigest() else {}
-    except (UserError, *MALFORMED, OSError, EOFError):  # none there, none of ours, or a folder of masks
+        recorded = record["provenance"] if record["results_sha256"] == digest.hexdigest() else {}
+    except (UserError, OSError, EOFError):  # none there, none of ours, or a folder of masks
         recorded = {}
     return {"results": str(results)} | {name: recorded.get(name) and str(recorded[name]) for name in RUN_RECORD}
 
@@ -76,9 +76,7 @@ def output_folder(folder: Path, what: str) -> Iterator[Path]:
     listing = folder / f".{what}.json"
     with temporary_folder(folder, "output", f"writes into {folder}") as new:
         remove_leftovers(folder, listing.name)
-        former = read_json(listing, "delete it") if listing.exists() else []
-        if not isinstance(former, list) or not all(isinstance(name, str) for name in former):
-            raise UserError(f"{listing} is not a list of files; delete it")
+        former = read_record(listing, [str], "delete it") if listing.exists() else []
         _refuse_outside(folder, former, f"delete {listing}, which names it")
         yield new
         names = [str(path.relative_to(new)) for path in sorted(new.rglob("*")) if path.is_file()]

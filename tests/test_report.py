@@ -155,7 +155,7 @@ def test_what_lies_outside_of_the_folder_is_neither_deleted_nor_replaced(tmp_pat
     victim.write_text("mine")
     listed = way if way == 3 else way.format(tmp=tmp_path)
     (out / ".report.json").write_text(json.dumps([listed]))
-    with pytest.raises(UserError, match="victim is not in .*; delete .*report.json|not a list of files; delete it"):
+    with pytest.raises(UserError, match="victim is not in .*; delete .*report.json|not of the form .*; delete it"):
         write_files(out, "index.html")
     (out / ".report.json").unlink()
     with pytest.raises(UserError, match="victim is not in .*; a link leads there"):
