@@ -1,8 +1,8 @@
 """Look at a results file: a report that opens in any browser, a sheet of pictures, or a track as a video.
 
     python evaluation/report.py --setting ego-exo --split test
-    python evaluation/report.py --setting ego-exo --split test --order worst --num 20 --out worst.jpg
-    python evaluation/report.py --setting exo-ego --split test --object "milk carton_0" --out track.mp4
+    python evaluation/report.py --setting ego-exo --split test --order worst --num 20 --out results/worst.jpg
+    python evaluation/report.py --setting exo-ego --split test --object "milk carton_0" --out results/track.mp4
 
 The report is a folder, without a server or a network: the benchmark's numbers, a gallery of cases, where the model
 fails, and plots. A .jpg or .png is the gallery alone; an .mp4 the whole track of the first object and camera pair that
