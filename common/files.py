@@ -41,9 +41,9 @@ def claimed(folder: Path, name: str, what: str, files: Iterable[str] = ()) -> It
     path = folder / f".{name}.lock"
     with contextlib.ExitStack() as stack:
         try:
-            lock = stack.enter_context(open(path, "r+", opener=_open_for_all))
+            lock = stack.enter_context(open(path, "r+", errors="replace", opener=_open_for_all))
         except PermissionError:  # another user's, who gave nobody else the right to write it
-            kept = stack.enter_context(path.open())
+            kept = stack.enter_context(path.open(errors="replace"))
             _wait_for(kept, fcntl.LOCK_SH, what)  # keeps that user out; the others meet at a second file
             lock = stack.enter_context(open(folder / f".{name}.shared.lock", "r+", opener=_open_for_all))
         _wait_for(lock, fcntl.LOCK_EX, what)
@@ -62,9 +62,9 @@ def claimed(folder: Path, name: str, what: str, files: Iterable[str] = ()) -> It
 def _open_for_all(path: str, flags: int) -> int:
     """An opener of files that everybody may write who can reach them, whatever the umask."""
     try:
-        descriptor = os.open(path, flags)
+        descriptor = os.open(path, flags | os.O_NOFOLLOW)  # whoever can write the folder could place a link
     except FileNotFoundError:  # O_CREAT only now: in a folder such as /tmp it is refused for files of other users
-        descriptor = os.open(path, flags | os.O_CREAT, 0o666)
+        descriptor = os.open(path, flags | os.O_NOFOLLOW | os.O_CREAT, 0o666)
     with contextlib.suppress(OSError):
         os.fchmod(descriptor, 0o666)
     return descriptor
@@ -74,7 +74,8 @@ def _wait_for(lock: IO[str], kind: int, what: str) -> None:
     try:
         fcntl.lockf(lock, kind | fcntl.LOCK_NB)
     except (BlockingIOError, PermissionError):
-        print(f"waiting for {lock.read() or 'another process'}, which {what} ({lock.name})", file=sys.stderr)
+        holder = "".join(filter(str.isprintable, lock.read(200))) or "another process"
+        print(f"waiting for {holder}, which {what} ({lock.name})", file=sys.stderr)
         fcntl.lockf(lock, kind)
     except OSError:
         pass

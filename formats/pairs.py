@@ -127,7 +127,7 @@ def _read(data_dir: Path, split: str, settings: Sequence[str]) -> tuple[dict[str
             raise ValueError("of another version, or damaged")
     except FileNotFoundError:
         raise UserError(f"no file {path}; {remedy}") from None
-    except (*MALFORMED, OSError, EOFError, zipfile.BadZipFile) as error:
+    except (*MALFORMED, OSError, EOFError, MemoryError, zipfile.BadZipFile) as error:
         raise UserError(f"{path} cannot be used ({type(error).__name__}: {error}); {remedy}") from None
     if reason := _out_of_date(data_dir, about):
         raise UserError(f"{path} is out of date: {reason}; {remedy}")

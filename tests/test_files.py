@@ -119,6 +119,14 @@ def test_whoever_may_write_a_folder_may_claim_what_another_user_claimed_in_it(tm
     assert all((tmp_path / name).exists() for name in ("a.json", "b.json", "c.json"))
 
 
+def test_a_link_in_the_place_of_a_lock_is_not_followed(tmp_path):
+    (tmp_path / "victim").write_text("mine")
+    (tmp_path / ".a.json.lock").symlink_to("victim")
+    writer = start(WRITE_FILE, tmp_path, "a.json")
+    assert f"{tmp_path / '.a.json.lock'}" in writer.communicate(timeout=300)[1] and writer.returncode == 1
+    assert (tmp_path / "victim").read_text() == "mine" and not (tmp_path / "a.json").exists()
+
+
 def test_a_second_writer_of_a_folder_waits_and_then_names_what_is_there(tmp_path):
     code = """
 import sys
