@@ -68,27 +68,30 @@ def draw_case(truth: TakeTruth, predictions: Sequence[PredictedCase], height: in
     query_window = _close_up(query.shape[:2], query_mask)
     window = _close_up(target.shape[:2], true_mask, *(one.drawn_rle for one in predictions))
 
-    panels = [_draw_panel(query, query_mask, QUERY, f"query {case.query_camera}", query_window, height)]
+    panels = [_draw_panel(query, Outline(query_mask, QUERY), f"query {case.query_camera}", query_window, height)]
     for one in predictions:
-        dashed = not one.case.predicted_visible
-        panels.append(_draw_panel(target, one.drawn_rle, PREDICTION, one.caption, window, height, dashed))
+        outline = Outline(one.drawn_rle, PREDICTION, dashed=not one.case.predicted_visible)
+        panels.append(_draw_panel(target, outline, one.caption, window, height))
     caption = "truth" if case.visible else "truth: not visible"
-    panels.append(_draw_panel(target, true_mask, TRUTH, caption, window, height))
+    panels.append(_draw_panel(target, Outline(true_mask, TRUTH), caption, window, height))
     gap = np.full((height, GAP, 3), PAPER, np.uint8)
     body = np.hstack([part for panel in panels for part in (gap, panel)][1:])
     return np.vstack([_header(truth, predictions, body.shape[1], height // 12), body])
 
 
+class Outline(NamedTuple):
+    """What is drawn onto a frame; nothing if there is no RLE."""
+
+    rle: dict | None
+    color: Color
+    dashed: bool = False
+
+
 def _draw_panel(
-    frame: np.ndarray,
-    rle: dict | None,
-    color: Color,
-    caption: str,
-    window: tuple[slice, slice] | None,
-    height: int,
-    dashed: bool = False,
+    frame: np.ndarray, outline: Outline, caption: str, window: tuple[slice, slice] | None, height: int
 ) -> np.ndarray:
     """(height, W, 3) uint8 RGB: a frame with a mask; `window`, rows and columns, is shown enlarged in a corner."""
+    rle, color, dashed = outline
     image = _resize(frame, (height, round(frame.shape[1] * height / frame.shape[0])))
     if rle is not None:
         image = overlay(image, resize_mask(rle, image.shape[:2]), color, dashed)
