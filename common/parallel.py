@@ -2,6 +2,7 @@
 
 import atexit
 import contextlib
+import functools
 import itertools
 import math
 import multiprocessing
@@ -59,7 +60,8 @@ def run_jobs(function: Callable[[Job], Result], jobs: Iterable[Job], num_workers
     try:
         while True:
             for job in itertools.islice(jobs, 2 * num_workers - len(running)):  # so that no worker has to wait
-                running[pool.submit(function, job)] = job
+                with _shielded():  # the first of these starts the processes
+                    running[pool.submit(function, job)] = job
             if not running:
                 break
             for future in wait(running, return_when=FIRST_COMPLETED).done:
@@ -76,8 +78,19 @@ def run_jobs(function: Callable[[Job], Result], jobs: Iterable[Job], num_workers
         pool.shutdown(cancel_futures=True)
 
 
+@contextlib.contextmanager
+def _shielded() -> Iterator[None]:
+    """Processes that start within the block never get what a terminal or a scheduler sends to all processes of a job:
+    it is for the parent, which ends its workers or needs them to finish its step and save.
+    """
+    former = signal.pthread_sigmask(signal.SIG_BLOCK, STOP_SIGNALS)
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, former)
+
+
 def _start_worker() -> None:
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the parent, which ends its workers
     cv2.setNumThreads(1)  # the processes are the parallelism
     _end_with_parent()
 
@@ -129,39 +142,31 @@ def end_with_launcher() -> None:
 
 
 def start_loader(loader: Iterable[Job]) -> Iterator[Job]:
-    """`iter(loader)` of a DataLoader. The signals that ask to stop wait until its workers are there, which are forked
-    and have them blocked until `start_loader_worker`.
-    """
-    came: list[int] = []  # by another thread, which has them not blocked
-    handlers = {number: signal.signal(number, lambda number, _: came.append(number)) for number in STOP_SIGNALS}
-    blocked = signal.pthread_sigmask(signal.SIG_BLOCK, STOP_SIGNALS)
+    """`iter(loader)` of a DataLoader. Ctrl-C waits for it: PyTorch takes down a half made one with a traceback."""
+    came: list[int] = []
+    handler = signal.signal(signal.SIGINT, lambda number, _: came.append(number))
     try:
         return iter(loader)
     finally:
-        signal.pthread_sigmask(signal.SIG_SETMASK, blocked)
-        for number, handler in handlers.items():
-            signal.signal(number, handler)
+        signal.signal(signal.SIGINT, handler)
         for number in came:
             signal.raise_signal(number)
 
 
 def start_loader_worker(_worker_id: int) -> None:
-    """`worker_init_fn` of a DataLoader. Its workers ignore Ctrl-C and the signals by which a scheduler announces that a
-    job is about to end: the parent still needs them to finish its step and save.
-
-    They are forked, and OpenCV's threads do not survive a fork: call `cv2.setNumThreads(0)` before the loader starts.
+    """`worker_init_fn` of a DataLoader. Its workers are forked, and OpenCV's threads do not survive a fork: call
+    `cv2.setNumThreads(0)` before the loader starts.
     """
-    for number in STOP_SIGNALS:
-        signal.signal(number, signal.SIG_IGN)
     _end_with_parent()
 
 
 @contextlib.contextmanager
 def loader_failures() -> Iterator[None]:
-    """Put this around the use of a DataLoader: UserError if one of its workers dies, wherever PyTorch notices.
-
-    Workers that are left when this process ends, as after an error, end with it.
+    """Put this around the use of a DataLoader: its workers are shielded from signals, and if one of them dies, a
+    UserError is raised, wherever PyTorch notices. Workers that are left when this process ends, as after an error, end
+    with it.
     """
+    _shield_forks()
     atexit.register(_kill_workers)  # runs before multiprocessing's own, which waits for workers that ignore its SIGTERM
     try:
         yield
@@ -174,6 +179,17 @@ def loader_failures() -> Iterator[None]:
             f"a loading process has ended early, perhaps for want of memory or of room in {SHARED_MEMORY}; run the "
             "same command again with fewer --num_workers (0 needs neither)"
         ) from None
+
+
+@functools.cache  # hooks stay
+def _shield_forks() -> None:
+    shields: list[contextlib.AbstractContextManager] = []
+
+    def before() -> None:
+        shields.append(_shielded())
+        shields[-1].__enter__()
+
+    os.register_at_fork(before=before, after_in_parent=lambda: shields.pop().__exit__(None, None, None))
 
 
 def _kill_workers() -> None:

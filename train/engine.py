@@ -10,7 +10,6 @@ from torch import Tensor
 from torch.utils.data import DataLoader
 
 from common.drawing import PREDICTION, QUERY, TRUTH, overlay
-from common.parallel import start_loader
 from formats.results import THRESHOLD
 from model.backbone import STRIDE
 from model.xsegtx import Prediction
@@ -101,7 +100,7 @@ def validate(state: TrainState, encode: BatchEncoder, loader: DataLoader, log: L
     model = state.network.eval()
     log.say(f"{epoch} validation ...")
     parts, examples = [SampleScores(*torch.empty(4, 0, dtype=torch.float64))], []
-    for batch in log.bar(start_loader(loader), epoch, "batch"):
+    for batch in log.bar(loader, epoch, "batch"):
         log.note_unreadable(batch)
         if len(batch):
             batch = batch.to(state.device)

@@ -31,7 +31,7 @@ from torch.utils.data import DataLoader
 
 from common.errors import UserError
 from common.files import claimed, named_errors, remove_leftovers
-from common.parallel import end_with_launcher, loader_failures, local_ranks, start_loader
+from common.parallel import end_with_launcher, loader_failures, local_ranks
 from common.provenance import provenance
 from formats.pairs import BOTH, PairSet
 from model.device import PRECISIONS, default_precision, resolve_device, tf32
@@ -99,7 +99,7 @@ def train(args: argparse.Namespace, ranks: Ranks, device: torch.device) -> int |
     encode = BatchEncoder(encoder, int(args.cache_features * 1e9))
     if args.cache_features and args.num_workers is None:
         args.num_workers = 0  # after a while nothing is read any more
-    ranks.catch_signals()
+    ranks.catch_signals()  # before PyTorch starts a loader, which Ctrl-C must not interrupt
     batches, val_batches = make_loaders(args, state, ranks, pairs, val_pairs, encode)
     if ranks.size > 1:  # the position table is the same everywhere, and every step has the same graph
         options = {"broadcast_buffers": False, "gradient_as_bucket_view": True, "static_graph": True}
@@ -150,7 +150,7 @@ def make_loaders(
     val_steps = StepSampler(range(-(-len(val_samples) // args.batch_pos)), *part, count=len(val_samples))
     pin = state.device.type == "cuda"
     workers = affordable_workers(args.num_workers, len(steps.own), samples.image_side)
-    return start_loader(batch_loader(samples, steps, workers, pin)), batch_loader(val_samples, val_steps, workers, pin)
+    return iter(batch_loader(samples, steps, workers, pin)), batch_loader(val_samples, val_steps, workers, pin)
 
 
 def introduce(args, log: Log, state: TrainState, notes: list[str], pairs, val_pairs, about: dict[str, Any]) -> None:
