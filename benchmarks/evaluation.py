@@ -21,7 +21,7 @@ from benchmarks.measure import PROCESSED, in_turn, make_takes, print_times, proc
 from common.arguments import Parser, add_setting, at_least
 from common.errors import UserError, run_script
 from common.files import read_json
-from evaluation.score import score_results
+from evaluation.score import Reading, score_results
 from evaluation.truth import GroundTruth
 from formats.results import iter_results, results_path, write_results
 from formats.takes import ANNOTATION_TEMPLATE, annotation_path
@@ -74,7 +74,7 @@ def official_way(folder: Path, setting: str) -> list[float]:
 
 def our_way(folder: Path, setting: str) -> list[float]:
     truth = GroundTruth.from_official(folder / "gt.json", folder / PROCESSED)
-    scores = score_results(truth, iter_results(results_path(folder, setting, SPLIT), setting), setting)
+    scores = score_results(truth, iter_results(results_path(folder, setting, SPLIT), setting), Reading(setting))
     masks = [case.mask for case in scores.cases if case.visible]
     return [getattr(mask, name) for name in ("iou", "contour_accuracy", "location_error") for mask in masks]
 
