@@ -46,7 +46,7 @@ def run_jobs(function: Callable[[Job], Result], jobs: Iterable[Job], num_workers
     """Yield `(job, function(job))` as each is finished, by `num_workers` processes (0 or 1: by this one).
 
     `jobs` may be a generator: it is asked for jobs as they are needed, two for each worker. An exception of `function`
-    is raised here. Such an exception, Ctrl-C, and a caller that breaks off end the workers at once, so files that they
+    is raised here. It ends the workers at once, as do Ctrl-C, SIGTERM and a caller that breaks off, so files that they
     write must appear whole or not at all. Raises UserError if a worker is killed. `function` and `jobs` are pickled.
     """
     if num_workers <= 1:
@@ -57,6 +57,8 @@ def run_jobs(function: Callable[[Job], Result], jobs: Iterable[Job], num_workers
     context, others = multiprocessing.get_context("spawn"), set(multiprocessing.active_children())
     pool = ProcessPoolExecutor(num_workers, context, _start_worker)
     jobs, running = iter(jobs), {}
+    in_main_thread = threading.current_thread() is threading.main_thread()
+    former = signal.signal(signal.SIGTERM, _stop) if in_main_thread else None
     try:
         while True:
             for job in itertools.islice(jobs, 2 * num_workers - len(running)):  # so that no worker has to wait
@@ -76,6 +78,15 @@ def run_jobs(function: Callable[[Job], Result], jobs: Iterable[Job], num_workers
         for process in set(multiprocessing.active_children()) - others:  # none are left after a regular end
             process.kill()
         pool.shutdown(cancel_futures=True)
+        if in_main_thread:
+            signal.signal(signal.SIGTERM, former)
+
+
+def _stop(number: int, frame: object) -> None:
+    """At once, as without a handler, but with the pool taken down, of whose remains Python would print a warning."""
+    signal.signal(number, signal.SIG_DFL)
+    os.write(2, b"stopped by SIGTERM; run the same command again to continue\n")
+    sys.exit(128 + number)
 
 
 @contextlib.contextmanager

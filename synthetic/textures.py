@@ -40,7 +40,6 @@ class Item:
     name: str
     parts: tuple[Solid, ...]  # about the middle of the item
     half_axes: np.ndarray  # (3,) of the box around it
-    colors: tuple[str, ...] = ()
     like: int | None = None  # the object that it is a twin of
 
     def scaled(self, factor: float) -> "Item":
@@ -125,7 +124,7 @@ def _make_item(rng: np.random.Generator, look: Look, number: int) -> Item:
     style = ("{} {} {}_0", "{} {} {}_0", "{} {} {}", "{} {} {} _0", "{} {} {}_0 ")[rng.integers(5)]
     name = style.format("-".join(colors), pattern, noun)  # no other object of the take has this look: unique
     solid = Solid(shape, np.zeros(3), width * stretch, texture)
-    return Item(name.title() if number % 3 == 2 else name, (solid,), solid.half_axes, tuple(colors))
+    return Item(name.title() if number % 3 == 2 else name, (solid,), solid.half_axes)
 
 
 def paint(pattern: str, colors: list[str], tiles: int, letter: str, count: int) -> np.ndarray:

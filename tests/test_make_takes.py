@@ -128,13 +128,17 @@ def test_videos_show_the_rendered_picture_of_each_frame(root, raw):
             assert len(kinds) == 3  # I, P and B
 
 
+def colors_of(item):
+    return set(item.name.lower().split()[0].split("-"))
+
+
 def test_objects_of_one_split_never_occur_in_another():
     looks = {s: {look for index in range(100) for look in deal_looks(7, s, index, 4)} for s in SPLITS}
     assert not looks["train"] & looks["val"] | looks["train"] & looks["test"] | looks["val"] & looks["test"]
     assert len(looks["train"]) > 150 and len(looks["val"]) > 50 and len(looks["test"]) > 50
     assert len({look for index in range(40) for look in deal_looks(0, "train", index, 4)}) == 160  # no look twice
     for item, (pattern, *colors) in zip(deal_items(7, "val", 0, 4), deal_looks(7, "val", 0, 4), strict=True):
-        assert set(item.colors) == set(colors) and pattern in item.name.lower()
+        assert colors_of(item) == set(colors) and pattern in item.name.lower()
 
 
 @pytest.mark.parametrize("count", [1, 4, 5, 18])
@@ -186,7 +190,7 @@ def test_clutter_hides_objects_and_is_never_outlined():
     looks = deal_looks(0, "val", 1, 4)
     things = deal_clutter(0, "val", 1, looks, 10)
     own = {frozenset(colors) for _, *colors in looks}
-    assert sum(bool(set(thing.colors) & set().union(*own)) for thing in things) >= 3  # some look like the objects
+    assert sum(bool(colors_of(thing) & set().union(*own)) for thing in things) >= 3  # some look like the objects
 
 
 KITCHEN = replace(OPTIONS, object_size=REAL, num_objects=6, clutter=24, things="kitchen")
@@ -247,7 +251,7 @@ def test_in_a_kitchen_a_quarter_of_the_objects_in_view_are_hidden_from_the_other
 def test_the_light_of_a_kitchen_differs_by_take_and_camera_and_the_pictures_follow_it():
     lights = []
     for index in range(3):
-        tabletop = build_tabletop(TakeId("val", index), replace(KITCHEN, clutter=3))
+        tabletop = build_tabletop(TakeId("val", index), replace(KITCHEN, clutter=0, object_size=LARGE))
         lit, lights_here, tabletop.lights = tabletop.pictures(0.0), tabletop.lights, {}
         for camera, picture in tabletop.pictures(0.0).items():
             expected = np.minimum(picture.image * lights_here[camera], 255)
