@@ -188,7 +188,7 @@ def test_another_file_class_or_argument_is_another_run(data_path, method, tmp_pa
     assert "complete already" in capsys.readouterr().out
 
     def refused(*predictor):
-        with pytest.raises(UserError, match="made by another checkpoint or method"):
+        with pytest.raises(UserError, match="made by another run .*(side|checkpoint|text|notes|predictor) .* -> "):
             eval_segswap.main(arguments(data_path, tmp_path / "out", *predictor))
 
     refused(f"{method}:Other", "side=96", of_weights)
