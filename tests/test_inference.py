@@ -27,10 +27,9 @@ from formats.masks import decode_mask, letterbox_mask
 from formats.processed import ProcessedTake, read_frame
 from inference.closer_look import CloserLook, resize_prob
 from inference.predict_takes import ChunkDataset, pairs_by_frame, plan_chunks
-from inference.predictor import Predictor
 from model.backbone import mask_to_image, normalize_image
 from model.checkpoint import load_checkpoint, save_checkpoint
-from model.features import Features, View
+from model.features import Encoder, Features, View
 from model.similarity import Similarity, cell_coverage
 from model.xsegtx import XSegTx, XSegTxConfig
 from tests.made import EGO, ROOT
@@ -351,21 +350,17 @@ def test_a_checkpoint_of_the_other_setting_is_used_with_a_warning(data_path, tmp
         assert ("was trained for ego-exo, not for exo-ego" in said.err) == (setting == "ego-exo")
 
 
-def test_a_gpu_out_of_memory_gets_smaller_batches_and_one_line_in_the_end(checkpoint, monkeypatch, capsys):
-    matcher = Predictor.load(checkpoint, "cpu", batch_size=8).matcher
-    room = 3
-
-    def predict(batch):
-        if matcher.batch_size > room:
+@pytest.mark.parametrize("where", ["the GPU", "this machine"])
+def test_too_little_memory_is_one_line_that_names_the_batch_size(checkpoint, data_path, tmp_path, monkeypatch, where):
+    def encode(*_):
+        if where == "the GPU":
             raise torch.cuda.OutOfMemoryError
-        return batch
+        torch.empty(1 << 60)
 
-    monkeypatch.setattr(matcher, "_predict", predict)
-    assert matcher.predict("pairs") == "pairs" and matcher.batch_size == matcher.encoder.batch_size == 2
-    assert "going on with --batch_size 2" in capsys.readouterr().err
-    room = 0
-    with pytest.raises(UserError, match="too little free memory for a single pair"):
-        matcher.predict("pairs")
+    monkeypatch.setattr(Encoder, "images", encode)
+    done = run_main(eval_segswap.main, *arguments(checkpoint, data_path, tmp_path))
+    line = f"error: the memory of {where} is full; give a smaller --batch_size, or another --device\n"
+    assert (done.returncode, done.stderr) == (1, line)
 
 
 def test_a_take_processed_again_is_predicted_again(checkpoint, own_data, finished):
