@@ -1,8 +1,10 @@
 """Checkpoint files: the published layout, round trips, and what a wrong file says."""
 
+import contextlib
 import functools
 import json
 import re
+from argparse import Namespace
 from dataclasses import asdict, replace
 from pathlib import Path
 
@@ -133,6 +135,72 @@ def test_a_damaged_file_is_refused_in_one_line(tmp_path):
     for position in range(0, len(whole), 9):  # of the archive's directory, too
         path.write_bytes(whole[:position] + bytes([whole[position] ^ 255]) + whole[position + 1 :])
         refused(path)
+
+
+@pytest.mark.parametrize("value", ["96", -1, 10**9, 10**400, 1.5, float("nan"), None, [1], {}, True])
+def test_a_configuration_of_odd_values_is_taken_or_refused_in_one_line(ours, tmp_path, value):
+    for name in ours["config"]:
+        torch.save(ours | {"config": ours["config"] | {name: value}}, tmp_path / "net.pth")
+        with contextlib.suppress(UserError):
+            load_checkpoint(tmp_path / "net.pth")
+    torch.save(ours | {"config": value or [1]}, tmp_path / "net.pth")
+    refused(tmp_path / "net.pth")
+
+
+ODD = {
+    "input_size": ("96", -96, 960, None),
+    "layer_types": ("I C " * 10**5, ["I", "C"]),
+    "dropout": ("0.1",),
+    "pos_weight": (torch.nan, 1e30),
+    "similarity_prior": (1, "yes"),
+    "zoom": (1.0, 10**6),
+    "detail_channels": (-1, 10**9),
+}
+
+
+@pytest.mark.parametrize("name", ODD)
+def test_a_value_that_is_of_another_kind_or_of_another_network_is_refused_before_the_network_is_made(
+    ours, tmp_path, name
+):
+    for value in ODD[name]:
+        more = {"similarity_prior": True} if name == "zoom" else {}
+        torch.save(ours | {"config": ours["config"] | more | {name: value}}, tmp_path / "net.pth")
+        refused(tmp_path / "net.pth")
+
+
+@pytest.mark.parametrize("backbone", [0, None, [1], {}, {"digest": 0}, {"digest": 0, "name": [1]}])
+def test_a_backbone_of_an_odd_type_is_refused_in_one_line_and_its_options_are_still_told(ours, tmp_path, backbone):
+    torch.save(ours | {"backbone": backbone}, tmp_path / "net.pth")
+    assert isinstance(stored_options(tmp_path / "net.pth")["backbone"], str)
+    with pytest.raises(UserError):
+        load_checkpoint(tmp_path / "net.pth")
+
+
+WRONG_FILES = {  # what it holds -> what the line says
+    b"": "it is damaged, or none that torch.save has written; give the checkpoint of a training, or a published one",
+    b"\xff\xd8\xff\xe0\0\x10JFIF": "it is damaged, or none that torch.save has written",
+    "namespace": "it holds other Python objects than tensors",
+    "folder": "net.pth is a folder",
+    "missing": "no file ",
+}
+
+
+@pytest.mark.parametrize("content", WRONG_FILES)
+def test_a_file_that_is_no_checkpoint_is_one_plain_line(content, tmp_path):
+    path = tmp_path / "net.pth"
+    if isinstance(content, bytes):
+        path.write_bytes(content)
+    elif content == "namespace":
+        torch.save(Namespace(lr=1), path)
+    elif content == "folder":
+        path.mkdir()
+    assert WRONG_FILES[content] in (line := refused(path)) and "PyTorch" not in line
+
+
+def test_too_little_memory_for_a_checkpoint_is_no_fault_of_the_file(monkeypatch, tmp_path):
+    path = published_file(tmp_path / "net.pth")
+    monkeypatch.setattr(torch, "load", lambda *_, **__: torch.empty(1 << 60))
+    assert refused(path) == f"the memory of this machine is full; {path} needs more to be loaded"
 
 
 def test_code_in_a_file_is_not_run(tmp_path):

@@ -154,7 +154,7 @@ def test_layer_types_are_read_in_both_spellings():
     [
         ({"input_size": 208, "two_sizes": True}, "input size 208 times zoom 1 must be a multiple of 32 with two_sizes"),
         ({"fine_masks": True}, "fine_masks takes the pointer's features; give pointer, too"),
-        ({"zoom": 2}, "zoom 2 must be 1, or more with similarity_prior"),
+        ({"zoom": 2}, "zoom 2 must be 1, or up to 16 with similarity_prior"),
     ],
 )
 def test_options_that_do_not_go_together_are_refused(options, message):
