@@ -13,7 +13,7 @@ import pytest
 import torch
 
 from common.errors import UserError
-from inference.predictor import Predictor
+from inference.predictor import SHIPPED, Predictor
 from model.backbones import make_backbone
 from model.checkpoint import load_checkpoint, load_matching, load_optimizer, save_checkpoint, stored_options
 from model.weights import MAX_WEIGHT, write_torch
@@ -284,3 +284,17 @@ def test_the_largest_weights_that_are_taken_give_numbers(ours, tmp_path):
     torch.save(ours | {"encoder": encoder}, tmp_path / "net.pth")
     picture, mask = np.random.default_rng(0).integers(0, 256, (96, 96, 3), np.uint8), np.eye(96, dtype=bool)
     assert np.isfinite(Predictor.load(tmp_path / "net.pth", "cpu").segment(picture, mask, picture)[1])
+
+
+def test_the_network_of_the_repository_finds_a_small_object_and_is_small_itself():
+    assert SHIPPED.stat().st_size < 5e6
+    rng = np.random.default_rng(0)
+    query, target = (rng.integers(90, 110, (540, 960, 3), np.uint8) for _ in range(2))
+    mask = np.zeros((540, 960), bool)
+    mask[100:140, 200:240] = True
+    for image, row, col in ((query, 100, 200), (target, 300, 600)):
+        image[row : row + 40, col : col + 40] = (200, 40, 40)
+        image[row : row + 40 : 8, col : col + 40] = (240, 230, 60)
+    found, existence = Predictor.load(device="cpu").segment(query, mask, target)
+    rows, cols = np.nonzero(found)
+    assert existence > 0.5 and abs(np.median(rows) - 320) < 15 and abs(np.median(cols) - 620) < 15
