@@ -7,11 +7,11 @@ import pytest
 import torch
 import torch.nn.functional as F
 
+from benchmarks.joined_attention import joined_forward
 from common.errors import UserError
 from model.features import View
 from model.similarity import Similarity
 from model.xsegtx import MODES, Prediction, XSegTx, XSegTxConfig, parse_layer_types
-from tests.joined_attention import joined_forward
 from tests.made.golden_network import CASES, golden_networks, golden_views
 
 GOLDEN = Path(__file__).parent / "golden"
