@@ -90,12 +90,12 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
 
 def main(argv: list[str] | None = None) -> int:
     args = parse_args(argv)
+    uids = read_split(args.splits_path or find_split_path(args.data_path), args.split)
     rank, world = join_ranks()
     device = resolve_device(args.device)
     if device.type == "cuda":
         torch.cuda.set_device(device)  # else other GPUs are touched, too
     matcher, source = load_matcher(args, device, world, rank)
-    uids = read_split(args.splits_path or find_split_path(args.data_path), args.split)
     memory = matcher.memory.choice if matcher.memory else "none"
     plans, failed = plan_takes(uids, args, matcher.batch_size, memory)
     more = {"predictor": matcher.class_name, "predictor_args": matcher.arguments} if args.predictor else {}

@@ -69,13 +69,14 @@ def main() -> None:
     backbone.to(device)
     times: dict[str, list[float]] = {"the published way": [], "this project": []}
     clock = time.process_time if device.type == "cpu" else time.perf_counter
-    ious, existence, images, pairs = [], [], [], []
+    ious, existence = [], []
     with tempfile.TemporaryDirectory() as folder:
         options = ("--size", SIZE, "--num_frames", 30 * (args.frames - 1) + 1)
-        options += ("--num_objects", args.objects, "--num_exo", args.exos)
+        options += ("--num_exo", args.exos)
         make_takes(Path(folder), "--num_train", 0, "--num_val", 0, "--num_test", 1, *options)
         processed = process_takes(Path(folder))
         (uid,) = read_json(Path(folder) / "split.json", "run it again")["test"]
+        populate(ProcessedTake.read(processed, uid), args.objects)
         take = ProcessedTake.read(processed, uid)
         plan = plan_chunks(take, args.setting, matcher.batch_size)
         for number in range(args.rounds + 1):
@@ -88,20 +89,33 @@ def main() -> None:
             if number > 0:
                 times["the published way"].append(plain_seconds / len(entries))
                 times["this project"].append(our_seconds / chunk.pair_count)
-                pairs.append(chunk.pair_count / len(chunk.frames))
-                images.append(
-                    len(ChunkDataset(processed, args.setting, 32, [chunk])[0].batch.images) / len(chunk.frames)
-                )
             for (name, *cameras), entry in entries.items():
                 other = results[name][camera_pair_key(*cameras)][frame]
                 ious.append(iou(decode_mask(entry["pred_mask"]), decode_mask(other["pred_mask"])))
                 existence.append(abs(entry["confidence"] - other["confidence"]))
     name = torch.cuda.get_device_name(device) if device.type == "cuda" else f"{torch.get_num_threads()} threads"
-    shared = f"{mean(pairs):.1f} pairs for {mean(images):.1f} images a frame"
+    shared = f"{args.objects} pairs for {1 + min(args.objects, args.exos)} images a frame"
     title = f"{args.setting}, {shared}, {device} ({name}), {args.precision}, batches of {matcher.batch_size}"
     print_times(title, times, "pair")
     print(f"masks of the two ways: mean IoU {mean(ious):.5f}, least {min(ious):.5f}")
     print(f"existence differs by at most {max(existence):.1e}")
+
+
+def populate(take: ProcessedTake, count: int) -> None:
+    """Write the annotation of so many objects that are in all frames of the ego camera and of one exo camera, each of
+    the next one; their masks are those of the take in turn.
+    """
+    known: dict[str, list] = {camera: [] for camera in sorted(take.cameras)}
+    for cameras in take.masks.values():
+        for camera, frames in cameras.items():
+            known[camera] += frames.values()
+    (ego,), exos = ([c for c in known if take.kind_of(c) == kind] for kind in ("ego", "exo"))
+    masks: dict = {f"object {n}": {ego: {}, exos[n % len(exos)]: {}} for n in range(count)}
+    for n, cameras in enumerate(masks.values()):
+        for camera in cameras:
+            for i, frame in enumerate(take.subsample_idx):
+                cameras[camera][frame] = known[camera][(n + i) % len(known[camera])]
+    replace(take, masks=masks).write_annotation()
 
 
 @torch.inference_mode()
