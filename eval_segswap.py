@@ -30,7 +30,15 @@ import torch.distributed as dist
 from torch.utils.data import DataLoader
 from tqdm import tqdm
 
-from common.arguments import Parser, add_data_path, add_setting, add_splits_path, at_least
+from common.arguments import (
+    Parser,
+    add_backbone_weights,
+    add_data_path,
+    add_device,
+    add_setting,
+    add_splits_path,
+    at_least,
+)
 from common.errors import UserError, counted, warn_once
 from common.files import write_json
 from common.parallel import default_workers, loader_failures, loader_workers, split_by_work, start_loader_worker
@@ -72,8 +80,8 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     add("--split", default="val", help="which of its splits: train, val, test")
     add("--out_path", type=Path, default=ROOT / "results", help="folder for the results file")
     add("--save_inter", action="store_true", help="also keep each take's <out_path>/<take_uid>/pred_annotations.json")
-    add("--backbone_weights", type=Path, help="file of a backbone that the checkpoint names (default: as in training)")
-    add("--device", default="auto", help="auto, cpu, cuda, cuda:1 or mps")
+    add_backbone_weights(parser)
+    add_device(parser)
     add("--precision", choices=PRECISIONS, help=PRECISION_HELP)
     add("--batch_size", type=at_least(1), help="pairs that the network takes at once (default: by the device's memory)")
     add("--memory", choices=CHOICES, help=f"{HELP} ({MEMORY_DEFAULT})")

@@ -22,7 +22,7 @@ from benchmarks.measure import PROCESSED, in_turn, make_takes, print_times, proc
 from common.arguments import Parser, add_setting, at_least
 from common.errors import UserError, run_script
 from common.files import read_json
-from evaluation.score import score_results
+from evaluation.score import Reading, score_results
 from evaluation.truth import GroundTruth
 from formats.geometry import eval_size
 from formats.masks import encode_mask, resize_mask
@@ -89,7 +89,7 @@ def official_way(folder: Path, setting: str) -> list[float]:
 
 def our_way(folder: Path, setting: str) -> list[float]:
     truth = GroundTruth.from_official(folder / "gt.json", folder / PROCESSED)
-    scores = score_results(truth, iter_results(results_path(folder, setting, SPLIT), setting), setting)
+    scores = score_results(truth, iter_results(results_path(folder, setting, SPLIT), setting), Reading(setting))
     masks = [case.mask for case in scores.cases if case.visible]
     return [getattr(mask, name) for name in ("iou", "contour_accuracy", "location_error") for mask in masks]
 

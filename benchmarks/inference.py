@@ -27,7 +27,7 @@ import torch.nn.functional as F
 
 from benchmarks.joined_attention import joined_forward
 from benchmarks.measure import make_takes, print_times, process_takes, timed
-from common.arguments import Parser, add_setting, at_least
+from common.arguments import Parser, add_device, add_setting, at_least
 from common.errors import run_script
 from common.files import read_json
 from formats.geometry import EVAL_SIDE, eval_size, letterbox, unletterbox
@@ -49,7 +49,7 @@ def parse_args() -> argparse.Namespace:
     add = parser.add_argument
     add_setting(parser, required=False)
     parser.set_defaults(setting="ego-exo")
-    add("--device", default="auto", help="auto, cpu, cuda, cuda:1 or mps")
+    add_device(parser)
     add("--precision", choices=list(PRECISIONS), default="fp32", help="of our way; the plain one is fp32")
     add("--batch_size", type=at_least(1), help="pairs that the network takes at once (default: by the device's memory)")
     add("--input_size", type=at_least(48), default=480, help="pixels per side")

@@ -26,7 +26,7 @@ import torch
 
 from benchmarks.joined_attention import joined_forward
 from benchmarks.measure import in_turn, make_takes, print_times, process_takes, timed
-from common.arguments import Parser, at_least
+from common.arguments import Parser, add_device, at_least
 from common.errors import run_script
 from formats.masks import RLE, decode_mask
 from formats.pairs import PairSet
@@ -53,7 +53,7 @@ def parse_args() -> argparse.Namespace:
     add("--rounds", type=at_least(1), default=5, help="measurements of each, after one to warm up")
     add("--loader_samples", type=at_least(1), default=32, help="samples per round of the loader")
     add("--size", default="native", help="of the rendered videos, as make_takes.py has them")
-    add("--device", default="auto", help="auto, cpu, cuda, cuda:1 or mps")
+    add_device(parser)
     add("--precision", choices=PRECISIONS, default="fp32", help="of our way; the published one is fp32")
     return parser.parse_args()
 

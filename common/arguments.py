@@ -1,10 +1,15 @@
 """Command lines: options that several scripts share have one meaning, one help text and one check, all here."""
 
 import argparse
+import difflib
+import itertools
+import math
+import re
+import sys
 from collections.abc import Callable, Sequence
 from dataclasses import field, fields
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 from common.parallel import default_workers
 
@@ -12,53 +17,71 @@ SETTINGS = {"ego-exo": ("ego", "exo"), "exo-ego": ("exo", "ego")}  # kinds of th
 DATA_FOLDER = Path(__file__).resolve().parents[1] / "data"
 DEFAULT_ROOT = DATA_FOLDER / "egoexo"  # the data set, or a link to it
 DEFAULT_DATA_DIR = DEFAULT_ROOT / "processed"
-SYNONYMS = (  # names that our scripts or the original's give to the same thing; each script understands all of them
-    ("data_path", "data_dir", "outputpath", "train_dir"),  # processed takes
-    ("splits_path", "split_path"),
-    ("annotation_path", "annotationpath", "annotations_path"),
-    ("out_path", "out_dir", "out", "output", "output_path"),
-    ("ego_exo", "ego_exo_preds"),
-    ("exo_ego", "exo_ego_preds"),
+ALIKE = (  # what scripts of ours, the original's or other programs call the same thing, for suggestions
+    ("datapath", "datadir", "traindir", "outputpath", "dataset"),
+    ("outpath", "outdir", "out", "outputpath", "output"),
+    ("ckptpath", "checkpoint", "weights", "model", "initweights"),
+    ("predfile", "predictions", "preds", "results"),
 )
 
 
 class Parser(argparse.ArgumentParser):
     """`Parser(__doc__)`: help keeps the docstring's lines and names every default other than None and False.
 
-    A flag may be written with hyphens or underscores, and as any of its SYNONYMS.
+    An error is one line. It suggests what a flag that there is not may have been meant for.
     """
 
     def __init__(self, doc: str) -> None:
         super().__init__(description=doc, formatter_class=_HelpFormatter)
 
     def parse_known_args(self, args: Sequence[str] | None = None, namespace: argparse.Namespace | None = None):
-        options = self._option_string_actions
-        own = {flag[2:].replace("-", "_"): action for flag, action in options.items() if flag.startswith("--")}
-        synonyms = {
-            name: own[known] for names in SYNONYMS for known in reversed(names) if known in own for name in names
-        }
-        for name, action in (synonyms | own).items():
-            for spelling in (name, name.replace("_", "-")):
-                options.setdefault(f"--{spelling}", action)
+        words = list(sys.argv[1:] if args is None else args)
+        for word in itertools.takewhile(lambda word: word != "--", words):
+            flag = word.partition("=")[0]
+            if re.fullmatch("--?[A-Za-z][\\w-]+", flag) and not any(
+                known.startswith(flag) for known in self._option_string_actions
+            ):
+                meant = self._suggestion(flag)
+                self.error(f"there is no {flag}{meant and f'; did you mean {meant}?'}")
         return super().parse_known_args(args, namespace)
+
+    def _suggestion(self, flag: str) -> str:
+        """The option whose name is most like that of `flag` or like another name of the same thing; "": none is."""
+        known = self._option_string_actions.items()
+        own = {_plain(name): name for name, action in known if action.help is not argparse.SUPPRESS}
+        alike = {name: own[ours] for group in ALIKE for ours in reversed(group) if ours in own for name in group}
+        for names, least in ((own, 0.8), (alike, 1.0), (own, 0.65)):
+            if close := difflib.get_close_matches(_plain(flag), names, 1, least):
+                return names[close[0]]
+        return ""
+
+    def error(self, message: str) -> NoReturn:
+        self.exit(2, f"error: {message}; see --help\n")
+
+
+def _plain(flag: str) -> str:
+    return re.sub("[-_]", "", flag).lower()
 
 
 class _HelpFormatter(argparse.RawDescriptionHelpFormatter):
     def _get_help_string(self, action: argparse.Action) -> str:
         text = action.help or ""
-        if action.default in (None, argparse.SUPPRESS) or action.default is False:
+        if action.default is None or action.default is False or "default" in text or not action.option_strings:
             return text
-        told = "default" in text or not action.option_strings
-        return text if told else f"{text} (default: %(default)s)"
+        values = action.default if isinstance(action.default, list | tuple) else [action.default]
+        typed = " ".join(map(str, values)).replace("%", "%%")  # as on a command line
+        return f"{text} (default: {typed})" if typed else text
 
 
-def at_least(least: float, kind: Callable[[str], float] = int) -> Callable[[str], float]:
-    """The `type` of an option whose value is a number from `least` on."""
+def at_least(least: float, kind: Callable[[str], float] = int, most: float = math.inf) -> Callable[[str], float]:
+    """The `type` of an option whose value is a number from `least` on, up to `most`."""
 
     def parse(text: str) -> float:
         value = kind(text)
         if not value >= least:  # nan too
             raise argparse.ArgumentTypeError(f"{text} must be at least {least}")
+        if value > most:
+            raise argparse.ArgumentTypeError(f"{text} must be at most {most}")
         return value
 
     parse.__name__ = kind.__name__  # "invalid int value: 'x'"
@@ -111,13 +134,27 @@ def add_setting(parser: argparse.ArgumentParser, required: bool = True) -> None:
     parser.add_argument("--setting", choices=SETTINGS, required=required, help="query view - target view")
 
 
-def add_data_path(parser: argparse.ArgumentParser, flag: str = "--data_path") -> None:
-    parser.add_argument(flag, type=Path, default=DEFAULT_DATA_DIR, help="processed takes")
+def add_data_path(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--data_path", "--data_dir", type=Path, default=DEFAULT_DATA_DIR, help="processed takes")
 
 
-def add_splits_path(parser: argparse.ArgumentParser, flag: str = "--splits_path") -> None:
+def add_splits_path(parser: argparse.ArgumentParser) -> None:
     order = "split.json in the folder of processed takes, else beside it, else data/split.json"
-    parser.add_argument(flag, type=Path, help=f"take uids by split (default: {order})")
+    parser.add_argument("--splits_path", "--split_path", type=Path, help=f"take uids by split (default: {order})")
+
+
+def add_annotations(parser: argparse.ArgumentParser, text: str) -> None:
+    spellings = ("--annotation_path", "--annotations_path", "--annotationpath")  # ours and the original's, by script
+    parser.add_argument(*spellings, type=Path, help=text)
+
+
+def add_backbone_weights(parser: argparse.ArgumentParser) -> None:
+    text = "file of a backbone that the checkpoint names (default: as in training)"
+    parser.add_argument("--backbone_weights", type=Path, help=text)
+
+
+def add_device(parser: argparse._ActionsContainer) -> None:
+    parser.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:1 or mps")
 
 
 def add_num_workers(parser: argparse.ArgumentParser, what: str = "processes") -> None:

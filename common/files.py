@@ -10,6 +10,7 @@ import gzip
 import hashlib
 import json
 import os
+import pwd
 import re
 import secrets
 import shutil
@@ -38,23 +39,53 @@ def claimed(folder: Path, name: str, what: str, files: Iterable[str] = ()) -> It
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
     path = folder / f".{name}.lock"
-    with path.open("a+", encoding="utf-8") as lock:  # "w" would erase who holds it
+    with contextlib.ExitStack() as stack:
         try:
-            fcntl.lockf(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except (BlockingIOError, PermissionError):
-            lock.seek(0)
-            pid, _, host = lock.read().partition(" ")
-            holder = f"process {pid} on {host}" if host else "another process"  # which has not written its name yet
-            print(f"waiting for {holder}, which {what} ({path})", file=sys.stderr)
-            fcntl.lockf(lock, fcntl.LOCK_EX)
-        except OSError:
-            pass
-        lock.truncate(0)
-        lock.write(f"{os.getpid()} {socket.gethostname()}")
+            lock = stack.enter_context(open(path, "r+", errors="replace", opener=_open_for_all))
+        except PermissionError:  # another user's, who gave nobody else the right to write it
+            kept = stack.enter_context(path.open(errors="replace"))
+            _wait_for(kept, fcntl.LOCK_SH, what)  # keeps that user out; the others meet at a second file
+            lock = stack.enter_context(open(folder / f".{name}.shared.lock", "r+", opener=_open_for_all))
+        _wait_for(lock, fcntl.LOCK_EX, what)
+        lock.seek(0)
+        lock.truncate()
+        lock.write(f"process {os.getpid()} of {_user()} on {socket.gethostname()}")
         lock.flush()
         for file in (name, *files):
             remove_leftovers(folder, file)
-        yield
+        try:
+            yield
+        finally:
+            os.truncate(lock.fileno(), 0)
+
+
+def _open_for_all(path: str, flags: int) -> int:
+    """An opener of files that everybody may write who can reach them, whatever the umask."""
+    try:
+        descriptor = os.open(path, flags | os.O_NOFOLLOW)  # whoever can write the folder could place a link
+    except FileNotFoundError:  # O_CREAT only now: in a folder such as /tmp it is refused for files of other users
+        descriptor = os.open(path, flags | os.O_NOFOLLOW | os.O_CREAT, 0o666)
+    with contextlib.suppress(OSError):
+        os.fchmod(descriptor, 0o666)
+    return descriptor
+
+
+def _wait_for(lock: IO[str], kind: int, what: str) -> None:
+    try:
+        fcntl.lockf(lock, kind | fcntl.LOCK_NB)
+    except (BlockingIOError, PermissionError):
+        holder = "".join(filter(str.isprintable, lock.read(200))) or "another process"
+        print(f"waiting for {holder}, which {what} ({lock.name})", file=sys.stderr)
+        fcntl.lockf(lock, kind)
+    except OSError:
+        pass
+
+
+def _user() -> str:
+    try:
+        return pwd.getpwuid(os.getuid()).pw_name
+    except KeyError:  # in a container
+        return f"user {os.getuid()}"
 
 
 def remove_leftovers(folder: Path, name: str | None = None) -> None:
@@ -64,7 +95,8 @@ def remove_leftovers(folder: Path, name: str | None = None) -> None:
         if path.is_dir():
             shutil.rmtree(path, ignore_errors=True)
         else:
-            path.unlink(missing_ok=True)
+            with contextlib.suppress(PermissionError):  # another user's, in a folder such as /tmp
+                path.unlink(missing_ok=True)
 
 
 def temporary_name(path: Path) -> Path:
@@ -93,23 +125,36 @@ def atomic_write(path: Path, mode: str = "w") -> Iterator[IO]:
 
 
 @contextlib.contextmanager
-def atomic_folder(path: Path) -> Iterator[Path]:
-    """Gives an empty folder beside `path`; renames it to `path` if the block ends without an exception.
-
-    Claims `path`, so that a second writer waits. Raises UserError if there is something at `path`.
+def temporary_folder(folder: Path, name: str, what: str) -> Iterator[Path]:
+    """Gives an empty folder in `folder`, so that what is made in it can be renamed into `folder` even where that is a
+    mount point or the only place to write; it goes at the end, with what is left in it. Claims `name` in `folder`.
     """
-    path = Path(path).absolute()
-    with claimed(path.parent, path.name, f"writes {path}"):
-        if path.exists():
-            raise UserError(f"{path} exists; give another name, or delete it first")
-        temporary = temporary_name(path)
+    with claimed(folder, name, what):
+        temporary = temporary_name(Path(folder) / name)
         temporary.mkdir()
         try:
             yield temporary
-            temporary.rename(path)
-        except BaseException:
+        finally:
             shutil.rmtree(temporary, ignore_errors=True)
-            raise
+
+
+@contextlib.contextmanager
+def atomic_folder(path: Path) -> Iterator[Path]:
+    """Gives an empty folder, which becomes `path` if the block ends without an exception.
+
+    `path` may be an empty folder, such as a mount point: what was made then moves into it, entry by entry. Claims
+    `path`, so that a second writer waits. Raises UserError if there is something else at `path`.
+    """
+    path = Path(path).absolute()
+    inside = path.is_dir()
+    with temporary_folder(path if inside else path.parent, path.name, f"writes {path}") as made:
+        if any(entry.name[0] != "." for entry in path.iterdir()) if inside else path.exists():
+            raise UserError(f"{path} exists; give another name, or delete it first")
+        yield made
+        for entry in sorted(made.iterdir()) if inside else ():
+            entry.rename(path / entry.name)
+        if not inside:
+            made.rename(path)
 
 
 @contextlib.contextmanager
@@ -179,6 +224,29 @@ def read_json(path: Path, remedy: str) -> Any:
     """Parse a JSON file. Raises UserError as `json_errors` does."""
     with json_errors(path, remedy), _open_json(path) as file:
         return json.load(file)
+
+
+def read_record(path: Path, form: Any, remedy: str) -> Any:
+    """Parse a JSON file that a script of ours wrote. Raises UserError as `json_errors` does and if the form differs."""
+    value = read_json(path, remedy)
+    if not has_form(value, form):
+        raise UserError(f"{path} is not of the form that this version writes; {remedy}")
+    return value
+
+
+def has_form(value: Any, form: Any) -> bool:
+    """Whether JSON has a form: a type or several (`str | None`), `[form]` for a list of any length, `{str: form}` for
+    an object with any keys, `{"key": form, ...}` for one that has at least these.
+    """
+    if isinstance(form, list):
+        return isinstance(value, list) and all(has_form(item, form[0]) for item in value)
+    if not isinstance(form, dict):
+        return isinstance(value, form)
+    if not isinstance(value, dict):
+        return False
+    if str in form:
+        return all(has_form(member, form[str]) for member in value.values())
+    return all(key in value and has_form(value[key], member) for key, member in form.items())
 
 
 def iter_json(path: Path, keys: Sequence[str], remedy: str) -> Iterator[tuple[str, Any]]:

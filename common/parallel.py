@@ -2,6 +2,7 @@
 
 import atexit
 import contextlib
+import functools
 import itertools
 import math
 import multiprocessing
@@ -57,7 +58,8 @@ def run_jobs(function: Callable[[Job], Result], jobs: Iterable[Job], num_workers
     try:
         while True:
             for job in itertools.islice(jobs, 2 * num_workers - len(running)):  # so that no worker has to wait
-                running[pool.submit(function, job)] = job
+                with _shielded():  # the first of these starts the processes
+                    running[pool.submit(function, job)] = job
             if not running:
                 break
             for future in wait(running, return_when=FIRST_COMPLETED).done:
@@ -74,8 +76,19 @@ def run_jobs(function: Callable[[Job], Result], jobs: Iterable[Job], num_workers
         pool.shutdown(cancel_futures=True)
 
 
+@contextlib.contextmanager
+def _shielded() -> Iterator[None]:
+    """Processes that start within the block never get what a terminal or a scheduler sends to all processes of a job:
+    it is for the parent, which ends its workers or needs them to finish its step and save.
+    """
+    former = signal.pthread_sigmask(signal.SIG_BLOCK, (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1))
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, former)
+
+
 def _start_worker() -> None:
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the parent, which ends its workers
     cv2.setNumThreads(1)  # the processes are the parallelism
     _end_with_parent()
 
@@ -109,22 +122,19 @@ def loader_workers(num_workers: int, batch_bytes: int, prefetch: int = 2) -> int
 
 
 def start_loader_worker(_worker_id: int) -> None:
-    """`worker_init_fn` of a DataLoader. Its workers ignore Ctrl-C and the signals by which a scheduler announces that a
-    job is about to end: the parent still needs them to finish its step and save.
-
-    They are forked, and OpenCV's threads do not survive a fork: call `cv2.setNumThreads(0)` before the loader starts.
+    """`worker_init_fn` of a DataLoader. Its workers are forked, and OpenCV's threads do not survive a fork: call
+    `cv2.setNumThreads(0)` before the loader starts.
     """
-    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1):
-        signal.signal(number, signal.SIG_IGN)
     _end_with_parent()
 
 
 @contextlib.contextmanager
 def loader_failures() -> Iterator[None]:
-    """Put this around the use of a DataLoader: UserError if one of its workers dies, wherever PyTorch notices.
-
-    Workers that are left when this process ends, as after an error, end with it.
+    """Put this around the use of a DataLoader: its workers are shielded from signals, and if one of them dies, a
+    UserError is raised, wherever PyTorch notices. Workers that are left when this process ends, as after an error, end
+    with it.
     """
+    _shield_forks()
     atexit.register(_kill_workers)  # runs before multiprocessing's own, which waits for workers that ignore its SIGTERM
     try:
         yield
@@ -137,6 +147,17 @@ def loader_failures() -> Iterator[None]:
             f"a loading process has ended early, perhaps for want of memory or of room in {SHARED_MEMORY}; run the "
             "same command again with fewer --num_workers (0 needs neither)"
         ) from None
+
+
+@functools.cache  # hooks stay
+def _shield_forks() -> None:
+    shields: list[contextlib.AbstractContextManager] = []
+
+    def before() -> None:
+        shields.append(_shielded())
+        shields[-1].__enter__()
+
+    os.register_at_fork(before=before, after_in_parent=lambda: shields.pop().__exit__(None, None, None))
 
 
 def _kill_workers() -> None:

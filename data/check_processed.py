@@ -36,27 +36,27 @@ END_BYTES = 4096  # of a JPEG file, which hold its end mark
 
 def parse_args() -> argparse.Namespace:
     parser = Parser(__doc__)
-    add_data_path(parser, "--data_dir")
-    add_splits_path(parser, "--split_path")
+    add_data_path(parser)
+    add_splits_path(parser)
     add = parser.add_argument
     add("--split", nargs="+", help="default: all that have processed takes")
     add("--decode", action="store_true", help="decode every frame instead of looking at its end: some 50x slower")
     add("--skip_pairs", action="store_true", help="do not look at the pairs files, which create_pairs.py writes")
     add_num_workers(parser)
     args = parser.parse_args()
-    args.split_path = args.split_path or find_split_path(args.data_dir)
+    args.splits_path = args.splits_path or find_split_path(args.data_path)
     return args
 
 
 def main() -> int:
     args = parse_args()
-    if not args.data_dir.is_dir():
-        raise UserError(f"no folder {args.data_dir}; run data/process_data.py first")
-    splits = read_splits(args.split_path)
-    names = args.split or [name for name in splits if any(is_processed(args.data_dir, uid) for uid in splits[name])]
+    if not args.data_path.is_dir():
+        raise UserError(f"no folder {args.data_path}; run data/process_data.py first")
+    splits = read_splits(args.splits_path)
+    names = args.split or [name for name in splits if any(is_processed(args.data_path, uid) for uid in splits[name])]
     if not names:
-        raise UserError(f"{args.data_dir} holds no take of {args.split_path}; run data/process_data.py first")
-    checks = {name: check_split(args, name, read_split(args.split_path, name)) for name in names}
+        raise UserError(f"{args.data_path} holds no take of {args.splits_path}; run data/process_data.py first")
+    checks = {name: check_split(args, name, read_split(args.splits_path, name)) for name in names}
     rows = [COLUMNS] + [check.row for check in checks.values()]
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     for row in rows:
@@ -81,13 +81,13 @@ class SplitCheck(NamedTuple):
 
 def check_split(args: argparse.Namespace, name: str, uids: list[str]) -> SplitCheck:
     """Check the processed takes of a split, its pairs, and what process_data.py could not make."""
-    there = [uid for uid in uids if is_processed(args.data_dir, uid)]
-    check = partial(check_take, args.data_dir, decode=args.decode)
+    there = [uid for uid in uids if is_processed(args.data_path, uid)]
+    check = partial(check_take, args.data_path, decode=args.decode)
     checks = dict(tqdm(run_jobs(check, there, args.num_workers), name, total=len(there), unit="take"))
     problems, missing = [], []
     for uid in uids:
         problems += checks[uid].problems if uid in checks else []
-        _, failures = read_failures(args.data_dir / uid)
+        _, failures = read_failures(args.data_path / uid)
         problems += [failure.describe(uid) for failure in failures if failure.kind == BROKEN]
         missing += [failure.describe(uid) for failure in failures if failure.kind == MISSING]
         if uid not in checks and not failures:
@@ -97,7 +97,7 @@ def check_split(args: argparse.Namespace, name: str, uids: list[str]) -> SplitCh
         try:
             for setting, count in zip(SETTINGS, pairs, strict=True):
                 if count:
-                    PairSet([args.data_dir], name, setting)
+                    PairSet([args.data_path], name, setting)
         except UserError as error:  # no pairs file, or one that is out of date
             problems.append(str(error))
     numbers = (len(uids), len(there), frames, masks, *pairs, len(missing), len(problems))

@@ -20,7 +20,7 @@ say_errors(__name__)
 
 from tqdm import tqdm
 
-from common.arguments import SETTINGS, Parser, add_data_path, add_splits_path
+from common.arguments import SETTINGS, Parser, add_annotations, add_data_path, add_splits_path
 from common.errors import UserError, counted
 from common.files import atomic_write, claimed
 from formats.pairs import LookedAt, pairs_path, write_pairs
@@ -38,53 +38,53 @@ from formats.takes import (
 
 def parse_args() -> argparse.Namespace:
     parser = Parser(__doc__)
-    add_data_path(parser, "--data_dir")
-    add_splits_path(parser, "--split_path")
+    add_data_path(parser)
+    add_splits_path(parser)
     add = parser.add_argument
     add("--split", choices=SPLITS, nargs="+", help="default: all that have processed takes")
     only = "keep only frames that the annotators looked at in the target camera too: those that the evaluation scores"
     add("--only_annotated", action="store_true", help=only)
     default = f"{ANNOTATION_TEMPLATE} beside the folder of --data_dir"
-    add("--annotationpath", type=Path, help=f"read by --only_annotated (default: {default})")
+    add_annotations(parser, f"read by --only_annotated (default: {default})")
     legacy = "write the original implementation's {split}_{egoexo,exoego}_pairs.json instead, for other programs"
     add("--legacy", action="store_true", help=legacy)
     args = parser.parse_args()
-    args.split_path = args.split_path or find_split_path(args.data_dir)
-    args.annotationpath = args.annotationpath or args.data_dir.absolute().parent / ANNOTATION_TEMPLATE
+    args.splits_path = args.splits_path or find_split_path(args.data_path)
+    args.annotation_path = args.annotation_path or args.data_path.absolute().parent / ANNOTATION_TEMPLATE
     return args
 
 
 def main() -> None:
     args = parse_args()
-    splits = read_splits(args.split_path)
+    splits = read_splits(args.splits_path)
     done, malformed = False, {}
     for split in args.split or [split for split in SPLITS if splits.get(split)] or SPLITS:
-        uids = read_split(args.split_path, split)
-        there = [uid for uid in uids if is_processed(args.data_dir, uid)]
+        uids = read_split(args.splits_path, split)
+        there = [uid for uid in uids if is_processed(args.data_path, uid)]
         missing = sorted(set(uids) - set(there))
         if missing:
             some = ", ".join(missing[:3]) + (", ..." if len(missing) > 3 else "")
             count = f"{len(missing)} of {counted(len(uids), 'take')}"
-            print(f"{split} of {args.split_path}: {count} not processed: {some}")
+            print(f"{split} of {args.splits_path}: {count} not processed: {some}")
         if not there:
             continue
         done = True
         annotated = None
         if args.only_annotated:
-            annotated = read_annotated(annotation_path(args.annotationpath, split), there)
+            annotated = read_annotated(annotation_path(args.annotation_path, split), there)
         if args.legacy:
             for setting in SETTINGS:
-                path = args.data_dir / f"{split}_{setting.replace('-', '')}_pairs.json"
+                path = args.data_path / f"{split}_{setting.replace('-', '')}_pairs.json"
                 takes = tqdm(there, path.name, unit="take")
-                malformed |= write_original_list(path, args.data_dir, takes, setting, annotated)
+                malformed |= write_original_list(path, args.data_path, takes, setting, annotated)
         else:
-            counts, bad = write_pairs(args.data_dir, split, tqdm(there, split, unit="take"), missing, annotated)
+            counts, bad = write_pairs(args.data_path, split, tqdm(there, split, unit="take"), missing, annotated)
             malformed |= bad
             text = ", ".join(f"{counted(count, 'pair')} {setting}" for setting, count in counts.items())
-            print(f"{pairs_path(args.data_dir, split)}: {text}")
+            print(f"{pairs_path(args.data_path, split)}: {text}")
     if not done:
         raise UserError(
-            f"none of the takes in {args.split_path} has an {ANNOTATION} in {args.data_dir}; "
+            f"none of the takes in {args.splits_path} has an {ANNOTATION} in {args.data_path}; "
             "run data/process_data.py first"
         )
     if malformed:

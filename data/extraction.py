@@ -11,7 +11,6 @@ mask in any camera. Whatever is left out is a `Failure` in `<data_dir>/<take_uid
 `[{"take_uid", "take_name", "camera": str or null, "kind": "missing" | "broken", "reason"}, ...]`.
 """
 
-import json
 import shutil
 from collections.abc import Collection
 from dataclasses import asdict, dataclass, field
@@ -20,7 +19,7 @@ from pathlib import Path
 import cv2
 
 from common.errors import UserError, counted
-from common.files import atomic_write, claimed, write_json
+from common.files import atomic_write, claimed, read_record, write_json
 from formats.geometry import Size, same_shape
 from formats.masks import RLE
 from formats.processed import ANNOTATION, ProcessedTake, frame_path, frames_in, shrink
@@ -28,6 +27,7 @@ from formats.takes import FRAME_STEP, KINDS, Take, Track, video_path
 from formats.video import VideoError, VideoIndex, index_video, read_frames
 
 FAILED, FAILED_TAKES = "failed.json", "failed_takes.json"
+FAILED_FORM = {"take_name": str, "failures": [{"camera": str | None, "kind": str, "reason": str}]}
 MISSING = "missing"  # not there at all: parts of the real data set were withdrawn
 BROKEN = "broken"  # there, but it cannot be used: another download should help
 
@@ -268,8 +268,7 @@ def gather_failures(data_dir: Path) -> None:
 def read_failures(folder: Path) -> tuple[str, list[Failure]]:
     """The name of the take in `folder` and its list, which is empty if it has none."""
     path = folder / FAILED
-    try:
-        raw = json.loads(path.read_bytes())
-        return raw["take_name"], [Failure(**row) for row in raw["failures"]]
-    except FileNotFoundError:
+    if not path.exists():
         return "", []
+    raw = read_record(path, FAILED_FORM, "delete it and run data/process_data.py again")
+    return raw["take_name"], [Failure(row["camera"], row["kind"], row["reason"]) for row in raw["failures"]]

@@ -84,7 +84,7 @@ def main() -> None:
         with atomic_folder(takes / args.name) as folder:
             lists = extended_lists(args, list(cameras), objects)
             for camera, footage in cameras.items():
-                path = video_path(takes, folder.name, camera)
+                path = video_path(folder.parent, folder.name, camera)
                 write_video(path, footage, positions[camera], 1 / cameras[args.ego].step)
             for path, content in lists.items():  # the folder comes last: it says that the take is complete
                 remove_leftovers(path.parent, path.name)

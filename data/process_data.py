@@ -22,7 +22,7 @@ say_errors(__name__)
 
 from tqdm import tqdm
 
-from common.arguments import DEFAULT_ROOT, Parser, add_num_workers, add_splits_path
+from common.arguments import DEFAULT_ROOT, Parser, add_annotations, add_num_workers, add_splits_path
 from common.errors import UserError, counted
 from common.files import claimed, remove_leftovers, write_json
 from common.parallel import run_jobs, split_by_work
@@ -60,10 +60,10 @@ def parse_args() -> argparse.Namespace:
     parser = Parser(__doc__)
     add = parser.add_argument
     add("--takepath", type=Path, default=DEFAULT_ROOT / "takes", help="folder of the takes, usually <root>/takes")
-    add("--annotationpath", type=Path, help=f"default: {ANNOTATION_TEMPLATE} beside the folder of --takepath")
+    add_annotations(parser, f"default: {ANNOTATION_TEMPLATE} beside the folder of --takepath")
     add("--outputpath", type=Path, help="processed takes (default: processed beside the folder of --takepath)")
-    add_splits_path(parser, "--split_path")
-    add("--split", nargs="+", default=["all"], help="splits of --split_path, or all (default: all)")
+    add_splits_path(parser)
+    add("--split", nargs="+", default=["all"], help="splits of --splits_path, or all (default: all)")
     add("--uids", nargs="+", metavar="UID", help="process only these takes (default: all takes of the splits)")
     small = "use videos of 448 pixels on the short side and keep that size: tens of times less to get and decode"
     add("--downscaled", action="store_true", help=f"{small}, slightly softer images")
@@ -72,9 +72,9 @@ def parse_args() -> argparse.Namespace:
     add("--shard", type=_shard, default=(1, 1), metavar="I/N", help=shard)
     args = parser.parse_args()
     root = args.takepath.absolute().parent
-    args.annotationpath = args.annotationpath or root / ANNOTATION_TEMPLATE
+    args.annotation_path = args.annotation_path or root / ANNOTATION_TEMPLATE
     args.outputpath = args.outputpath or root / "processed"
-    args.split_path = args.split_path or find_split_path(args.outputpath, root)
+    args.splits_path = args.splits_path or find_split_path(args.outputpath, root)
     return args
 
 
@@ -94,7 +94,7 @@ def main() -> int:
         raise UserError(f"no folder {args.takepath}; make {DEFAULT_ROOT} a link to the data set or give --takepath")
     if (args.takepath / "takes").is_dir():
         raise UserError(f"--takepath {args.takepath} holds a folder takes; did you mean {args.takepath / 'takes'}?")
-    splits = read_splits(args.split_path)
+    splits = read_splits(args.splits_path)
     chosen = choose_takes(args, splits)
     status, seen = 0, set()
     shard, shards = args.shard
@@ -114,11 +114,11 @@ def choose_takes(args: argparse.Namespace, splits: dict[str, list[str]]) -> dict
     names = args.split
     if names == ["all"]:
         names = [name for name, uids in splits.items() if uids] or list(splits) or names
-    chosen = {name: read_split(args.split_path, name) for name in names}
+    chosen = {name: read_split(args.splits_path, name) for name in names}
     if args.uids is None:
         return chosen
     if unknown := set(args.uids).difference(*chosen.values()):
-        raise UserError(f"no take {min(unknown)} in {', '.join(chosen)} of {args.split_path}; see --uids and --split")
+        raise UserError(f"no take {min(unknown)} in {', '.join(chosen)} of {args.splits_path}; see --uids and --split")
     named = {name: [uid for uid in uids if uid in args.uids] for name, uids in chosen.items()}
     return {name: uids for name, uids in named.items() if uids}
 
@@ -133,7 +133,7 @@ def hand_on_split(args: argparse.Namespace, splits: dict[str, list[str]]) -> Non
         return
     if own.exists():
         message = (
-            f"{own} is another split and stays; delete it, or give --split_path {args.split_path} to later stages too"
+            f"{own} is another split and stays; delete it, or give --splits_path {args.splits_path} to later stages too"
         )
         print(f"warning: {message}", file=sys.stderr)
     else:
@@ -142,15 +142,15 @@ def hand_on_split(args: argparse.Namespace, splits: dict[str, list[str]]) -> Non
 
 def process_split(args: argparse.Namespace, split: str, uids: list[str], splits: dict[str, list[str]]) -> int:
     """Process this shard of the takes `uids`, which are annotated in the file of `split`; returns the exit status."""
-    path = annotation_path(args.annotationpath, split)
+    path = annotation_path(args.annotation_path, split)
     takes, malformed, others = read_takes(path, uids)
     if uids and not (takes or malformed or args.uids):
         count = counted(len(uids), "take")
-        raise UserError(f"{path} annotates no take of {split} in {args.split_path}, which has {count}; do they match?")
+        raise UserError(f"{path} annotates no take of {split} in {args.splits_path}, which has {count}; do they match?")
     homeless = set(others).difference(*splits.values())
     if homeless and not args.uids:
         count = counted(len(homeless), "annotated take")
-        print(f"{split}: {count} in no split of {args.split_path}, left out")
+        print(f"{split}: {count} in no split of {args.splits_path}, left out")
     shard, shards = args.shard
     work = {uid: estimated_work(takes[uid]) if uid in takes else 0 for uid in uids}
     mine = split_by_work(work, shards)[shard - 1]

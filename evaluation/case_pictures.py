@@ -4,10 +4,9 @@ Images are (H, W, 3) uint8 RGB; colors are RGB.
 """
 
 import itertools
-import random
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import cv2
 import numpy as np
@@ -15,7 +14,6 @@ from PIL import Image, ImageDraw
 from tqdm import tqdm
 
 from common.drawing import PREDICTION, QUERY, TRUTH, Color, font, overlay, write_picture
-from evaluation.compare import in_turn
 from evaluation.metrics import METRICS
 from evaluation.score import Case
 from evaluation.truth import GroundTruth, TakeTruth
@@ -27,24 +25,8 @@ from formats.video_writer import open_video
 
 INK, PALE, PAPER = (20, 20, 20), (110, 110, 110), (255, 255, 255)
 GAP = 6  # pixels between panels
-GALLERY_HEIGHT = 260  # of the panels on a page, pixels
+PANEL_HEIGHT = 300  # pixels
 SHEET_WIDTH = 2000  # pixels
-CASE_ORDERS = ("spread", "best", "worst", "random")
-
-
-def choose(cases: list[Case], order: str, number: int, seed: int = 0) -> list[Case]:
-    """`number` cases: the best or worst by IoU, spread evenly from best to worst, or random (these may be not visible).
-
-    Frames of a track look alike, so each track has its turn before one has a second.
-    """
-    if order == "random":
-        ranked = random.Random(seed).sample(cases, len(cases))
-    else:
-        visible = (case for case in cases if case.visible)
-        ranked = sorted(visible, key=lambda case: case.mask.iou, reverse=order != "worst")
-    if order == "spread" and len(ranked) > number > 1:
-        return [ranked[round(place * (len(ranked) - 1) / (number - 1))] for place in range(number)]
-    return in_turn(ranked, lambda case: case.track)[:number]
 
 
 class PredictedCase(NamedTuple):
@@ -86,27 +68,30 @@ def draw_case(truth: TakeTruth, predictions: Sequence[PredictedCase], height: in
     query_window = _close_up(query.shape[:2], query_mask)
     window = _close_up(target.shape[:2], true_mask, *(one.drawn_rle for one in predictions))
 
-    panels = [_draw_panel(query, query_mask, QUERY, f"query {case.query_camera}", query_window, height)]
+    panels = [_draw_panel(query, Outline(query_mask, QUERY), f"query {case.query_camera}", query_window, height)]
     for one in predictions:
-        dashed = not one.case.predicted_visible
-        panels.append(_draw_panel(target, one.drawn_rle, PREDICTION, one.caption, window, height, dashed))
+        outline = Outline(one.drawn_rle, PREDICTION, dashed=not one.case.predicted_visible)
+        panels.append(_draw_panel(target, outline, one.caption, window, height))
     caption = "truth" if case.visible else "truth: not visible"
-    panels.append(_draw_panel(target, true_mask, TRUTH, caption, window, height))
+    panels.append(_draw_panel(target, Outline(true_mask, TRUTH), caption, window, height))
     gap = np.full((height, GAP, 3), PAPER, np.uint8)
     body = np.hstack([part for panel in panels for part in (gap, panel)][1:])
     return np.vstack([_header(truth, predictions, body.shape[1], height // 12), body])
 
 
+class Outline(NamedTuple):
+    """What is drawn onto a frame; nothing if there is no RLE."""
+
+    rle: dict | None
+    color: Color
+    dashed: bool = False
+
+
 def _draw_panel(
-    frame: np.ndarray,
-    rle: dict | None,
-    color: Color,
-    caption: str,
-    window: tuple[slice, slice] | None,
-    height: int,
-    dashed: bool = False,
+    frame: np.ndarray, outline: Outline, caption: str, window: tuple[slice, slice] | None, height: int
 ) -> np.ndarray:
     """(height, W, 3) uint8 RGB: a frame with a mask; `window`, rows and columns, is shown enlarged in a corner."""
+    rle, color, dashed = outline
     image = _resize(frame, (height, round(frame.shape[1] * height / frame.shape[0])))
     if rle is not None:
         image = overlay(image, resize_mask(rle, image.shape[:2]), color, dashed)
@@ -149,7 +134,11 @@ def _close_up(size: Size, *rles: dict | None) -> tuple[slice, slice] | None:
 
 
 def draw_cases(
-    truth: GroundTruth, setting: str, files: dict[str, Path], cases: Sequence[Sequence[Case]], height: int
+    truth: GroundTruth,
+    setting: str,
+    files: dict[str, Path],
+    cases: Sequence[Sequence[Case]],
+    height: int = PANEL_HEIGHT,
 ) -> Iterator[np.ndarray]:
     """A picture of each case, with the predictions of all results files side by side.
 
@@ -160,16 +149,14 @@ def draw_cases(
         for (name, path), of_file in zip(files.items(), cases, strict=True)
     ]
     takes = {uid: truth.load(uid) for uid in {case.take_uid for case in cases[0]}}
-    for group in tqdm(list(zip(*predictions, strict=True)), unit="picture", desc="pictures"):
+    for group in tqdm(list(zip(*predictions, strict=True)), unit="picture", desc="pictures", delay=1):
         yield draw_case(takes[group[0].case.take_uid], group, height)
 
 
-def draw_gallery(
-    folder: Path, truth: GroundTruth, setting: str, files: dict[str, Path], cases: Sequence[Sequence[Case]]
-) -> list[str]:
+def draw_gallery(folder: Path, *what: Any) -> list[str]:
     """Write the pictures of `draw_cases` for a page in `folder` -> their paths in it."""
     paths = []
-    for number, picture in enumerate(draw_cases(truth, setting, files, cases, GALLERY_HEIGHT)):
+    for number, picture in enumerate(draw_cases(*what)):
         paths.append(f"pictures/{number:04d}.jpg")
         write_picture(folder / paths[-1], picture)
     return paths
@@ -187,17 +174,15 @@ def load_predictions(path: Path, setting: str, cases: Sequence[Case], name: str)
 
 def case_sheet(pictures: list[np.ndarray]) -> np.ndarray:
     """Pictures in two columns on white paper."""
-    columns, margin = min(2, len(pictures)), 2 * GAP
-    width = (SHEET_WIDTH - margin * (columns + 1)) // columns
+    columns = min(2, len(pictures))
+    width = SHEET_WIDTH // columns - 2 * GAP
     scaled = [_resize(picture, (round(picture.shape[0] * width / picture.shape[1]), width)) for picture in pictures]
+    cells = [cv2.copyMakeBorder(each, *[GAP] * 4, cv2.BORDER_CONSTANT, value=PAPER) for each in scaled]
     rows = []
-    for start in range(0, len(scaled), columns):
-        row = scaled[start : start + columns]
-        paper = np.full((max(map(len, row)) + margin, SHEET_WIDTH, 3), PAPER, np.uint8)
-        for column, image in enumerate(row):
-            left = margin + column * (width + margin)
-            paper[GAP : GAP + len(image), left : left + width] = image
-        rows.append(paper)
+    for row in (cells[start : start + columns] for start in range(0, len(cells), columns)):
+        height = max(map(len, row))
+        row = np.hstack([_on_paper(cell, (height, cell.shape[1])) for cell in row])
+        rows.append(_on_paper(row, (height, SHEET_WIDTH)))
     return np.vstack(rows)
 
 
@@ -208,13 +193,17 @@ def write_track(path: Path, images: Iterable[np.ndarray], fps: int) -> None:
     """
     images = iter(images)
     first = next(images)
-    height, width = (side // 2 * 2 for side in first.shape[:2])
-    with open_video(path, (height, width), fps, crf="20") as write:
+    size = tuple(side // 2 * 2 for side in first.shape[:2])
+    with open_video(path, size, fps, crf="20") as write:
         for image in itertools.chain([first], images):
-            paper = np.full((height, width, 3), 255, np.uint8)
-            part = image[:height, :width]
-            paper[: part.shape[0], : part.shape[1]] = part
-            write(paper)
+            write(_on_paper(image, size))
+
+
+def _on_paper(image: np.ndarray, size: Size) -> np.ndarray:
+    """The image at `size`, cut or with white at the right and below."""
+    part = image[: size[0], : size[1]]
+    bottom, right = size[0] - part.shape[0], size[1] - part.shape[1]
+    return cv2.copyMakeBorder(part, 0, bottom, 0, right, cv2.BORDER_CONSTANT, value=PAPER)
 
 
 def iou_text(case: Case) -> str:
@@ -238,7 +227,7 @@ def _header(truth: TakeTruth, predictions: Sequence[PredictedCase], width: int, 
     take = truth.info.name or truth.take.uid[:8]
     details = f"{take}, {case.target_camera}, frame {case.frame}"[:200]
     while details and left + draw.textlength(details, plain) > right - height:
-        details = details[:-1]  # what does not fit is in the file's name
+        details = details[:-1]  # a page has it whole, below the picture
     draw.text((left, 0), details, PALE, plain)
     return np.array(paper)
 

@@ -1,10 +1,9 @@
 """Score results files as the Ego-Exo4D relation benchmark does, or compare them.
 
-    python evaluation/evaluate.py --setting ego-exo
-    python evaluation/evaluate.py --setting exo-ego --split test --pred_file results/exo-ego_test_results.json
-    python evaluation/evaluate.py --setting ego-exo --protocol all --pred_file others.json.gz --resize_masks --lenient
-    python evaluation/evaluate.py --setting ego-exo --pred_file a/results.json b/results.json
-    python evaluation/evaluate.py --write_gt gt_val.json
+    python evaluation/evaluate.py --setting ego-exo --split test
+    python evaluation/evaluate.py --setting ego-exo --split test --protocol all --pred_file o.json.gz --resize_masks
+    python evaluation/evaluate.py --setting ego-exo --split test --pred_file a/results.json b/results.json
+    python evaluation/evaluate.py --split test --write_gt gt_test.json
 
 One file: prints the benchmark's four numbers and more (marked *), writes metrics.json, breakdown.csv and cases.csv.
 Several: compares each with the first on the frames that all have, paired differences with 95 % intervals, by scenario,
@@ -27,8 +26,8 @@ from common.arguments import Parser, add_num_workers, add_setting, at_least
 from common.errors import UserError, counted
 from common.files import write_json
 from evaluation.case_pictures import draw_gallery
-from evaluation.compare import common_cases, compare, disagreements, short_names
-from evaluation.options import add_reading_options, add_truth_options, open_truth
+from evaluation.comparison import at_places, common_cases, compare, short_names
+from evaluation.options import add_truth_options, open_truth
 from evaluation.outputs import (
     beside,
     default_results,
@@ -41,9 +40,18 @@ from evaluation.outputs import (
 from evaluation.pages import PAGE, change_card, comparison_sections, write_page
 from evaluation.plots import draw_plots
 from evaluation.protocols import OFFICIAL_RULE, PROTOCOLS, under_protocols
-from evaluation.score import SplitScores, left_out, score_file
+from evaluation.score import Reading, SplitScores, left_out, score_file
+from evaluation.selection import disagreements
 from evaluation.summary import take_names, without_nan
-from evaluation.tables import difference_table, format_protocols, format_summary, format_table, split_title, won_table
+from evaluation.tables import (
+    difference_table,
+    format_protocols,
+    format_summary,
+    format_table,
+    interval_note,
+    split_title,
+    won_table,
+)
 from evaluation.truth import GroundTruth
 
 
@@ -51,20 +59,19 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     parser = Parser(__doc__)
     add_setting(parser, required=False)
     add_truth_options(parser)
-    add_reading_options(parser)
     add = parser.add_argument
     add("--pred_file", type=Path, nargs="+", help="results (default: results/{setting}_{split}_results.json)")
     rules = "also average by the rule of another scorer of the field, beside the official one (docs/protocols.md)"
     add("--protocol", choices=[*PROTOCOLS, "all"], default=OFFICIAL_RULE, help=rules)
     add("--names", nargs="+", help="what to call several results files (default: names of the files or folders)")
     add("--out", type=Path, help="folder (default: results/{setting}_{split}_evaluation or ..._comparison)")
-    add("--write_gt", type=Path, help="write the benchmark's ground-truth JSON here; without --setting only that")
+    text = "write the benchmark's ground-truth JSON here; without --setting only that"
+    add("--write_gt", "--output_path", type=Path, help=text)
     add("--num", type=at_least(0), default=40, help="pictures of a comparison, of its largest disagreements")
     add_num_workers(parser)
     args = parser.parse_args(argv)
-    nothing_to_do = not (args.setting or args.pred_file or args.write_gt)
-    if nothing_to_do and args.out and args.out.suffix == ".json":
-        args.write_gt = args.out  # as the original's process_annotations.py with --output_path
+    if args.out and args.out.suffix == ".json":
+        parser.error(f"--out names a folder, not {args.out}; --write_gt writes the benchmark's ground truth")
     if not args.setting and (args.pred_file or not args.write_gt):
         parser.error("--setting is missing: ego-exo or exo-ego; only --write_gt needs none")
     if args.write_gt and args.all_frames:
@@ -85,8 +92,8 @@ def main(argv: list[str] | None = None) -> None:
     if not args.setting:
         return
     files = args.pred_file or [default_results(args.setting, truth.split)]
-    reading = (args.num_workers, args.accept, args.allow_missing)
-    scores = [score_file(truth, path, args.setting, *reading) for path in files]
+    reading = Reading(args.setting, args.accept, at_file_size=args.protocol in ("omama", "all"))
+    scores = [score_file(truth, path, reading, args.num_workers, args.allow_missing) for path in files]
     if len(files) == 1:
         evaluate_file(truth, files[0], scores[0], args.protocol, args.out or beside(files[0], "evaluation"))
     else:
@@ -119,8 +126,7 @@ def compare_files(
         raise UserError("these results files have no scored frame in common")
     comparison = {"setting": setting, "split": truth.split, "provenance": provenance_of(list(files.values()))}
     comparison |= compare(names, cases, scores[0])
-    places = disagreements(cases, number)
-    shown = [[of_file[place] for place in places] for of_file in cases]
+    shown = at_places(cases, disagreements(cases, number))
     takes = take_names(scores[0])
     lead = f"{setting}, {split_title(truth.split)}: {counted(len(cases[0]), 'frame')} that all files have"
     warnings = list(dict.fromkeys(line for one in scores for line in left_out(truth, one)))
@@ -137,6 +143,7 @@ def compare_files(
         write_cases(folder / "cases.csv", names, cases)
     tables = [difference_table(names[0], other) for other in comparison["comparisons"]] + [won_table(comparison)]
     print("\n".join([lead, *warnings, *(line for table in tables for line in ["", *format_table(table)])]))
+    print(interval_note(comparison["takes_compared"]))
     print(f"\nreport: open {out / PAGE}")
 
 

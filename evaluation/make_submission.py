@@ -28,7 +28,7 @@ from common.files import claimed, write_json
 from evaluation.options import add_split_options
 from evaluation.outputs import RESULTS_DIR
 from evaluation.predictions import TakePredictions
-from evaluation.score import refuse
+from evaluation.score import by_take, refuse
 from evaluation.truth import GroundTruth
 from formats.results import iter_results, results_path
 
@@ -41,22 +41,24 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     add = parser.add_argument
     for setting in SETTINGS:
         name = f"--{setting.replace('-', '_')}"
-        add(name, type=Path, help=f"results (default: results/{setting}_{{split}}_results.json)")
+        add(name, f"{name}_preds", type=Path, help=f"results (default: results/{setting}_{{split}}_results.json)")
     add("--gt_file", type=Path, help="check against this ground-truth JSON instead of the processed takes")
-    add("--out", type=Path, default=RESULTS_DIR, help=f".json file, or folder for {FILE_NAME} (default: results)")
+    text = f".json file, or folder for {FILE_NAME} (default: results)"
+    add("--out", "--output_path", type=Path, default=RESULTS_DIR, help=text)
     return parser.parse_args(argv)
 
 
 def main(argv: list[str] | None = None) -> None:
     args = parse_args(argv)
+    split = args.split or "test"
     if args.gt_file:
         truth = GroundTruth.from_official(args.gt_file, args.data_path)
     else:
-        truth = GroundTruth.of_split(args.data_path, args.split, args.splits_path, None, all_frames=True)
+        truth = GroundTruth.of_split(args.data_path, split, args.splits_path, None, all_frames=True)
     if truth.missing:
-        refuse([f"take {uid}: {why}" for uid, why in truth.missing.items()], f"split {args.split!r}")
+        refuse([f"take {uid}: {why}" for uid, why in truth.missing.items()], f"split {split!r}")
     files = {
-        setting: given or results_path(RESULTS_DIR, setting, args.split)
+        setting: given or results_path(RESULTS_DIR, setting, split)
         for setting, given in zip(SETTINGS, (args.ego_exo, args.exo_ego), strict=True)
     }
     out = args.out if args.out.suffix == ".json" and not args.out.is_dir() else args.out / FILE_NAME
@@ -70,7 +72,7 @@ def main(argv: list[str] | None = None) -> None:
         submission[setting] = {"version": "xx", "challenge": "xx", "results": whole_takes(truth, path, setting)}
     with claimed(out.parent, out.name, f"writes {out}"):
         write_json(out, submission)
-    print(f"{out}: {out.stat().st_size / 1e6:,.1f} MB")
+    print(f"{out}: {out.stat().st_size:,} bytes")
 
 
 def whole_takes(truth: GroundTruth, path: Path, setting: str) -> Iterator[tuple[str, dict]]:
@@ -87,20 +89,17 @@ def find_problems(truth: GroundTruth, setting: str, results: Path) -> list[str]:
 
     Every query frame of every camera pair must have a usable prediction, whether or not the target's masks are known.
     """
-    unseen = dict.fromkeys(truth.uids)
     others, problems, predictions = [], [], 0
-    for uid, raw in tqdm(iter_results(results, setting), total=len(unseen), unit="take", desc=setting):
-        if uid not in unseen:
-            others.append(uid)
+    takes = by_take(truth, iter_results(results, setting, truth.split), others)
+    for uid, raw in tqdm(takes, total=len(truth.uids), unit="take", desc=setting, delay=1):
+        if raw is None:
+            problems.append(f"take {uid}: missing in {results}")
             continue
-        del unseen[uid]
         take, checked = truth.load(uid), TakePredictions(uid, raw)
         for pair in take.take.camera_pairs(setting):
             predictions += len(checked.read(pair, take.prediction_sizes(pair, take.query_frames(pair))))
-        problems += [problem.text for problem in checked.problems]
-    problems += [f"take {uid}: missing in {results}" for uid in unseen]
-    takes = counted(len(truth.uids) - len(unseen), "take")
-    print(f"{setting}: {takes}, {counted(predictions, 'prediction')}")
+        problems += [f"{setting}: {problem.text}" for problem in checked.problems]
+    print(f"{setting}: {counted(predictions, 'usable prediction')} for {counted(len(truth.uids), 'take')}")
     if others:
         print(f"  not of the split, left out: {', '.join(others)}")
     return problems

@@ -3,27 +3,27 @@
 import argparse
 from pathlib import Path
 
-from common.arguments import add_data_path, add_splits_path
+from common.arguments import add_annotations, add_data_path, add_splits_path
 from evaluation.score import MISSING_HINT, refuse
 from evaluation.truth import GroundTruth
 
 
-def add_split_options(parser: argparse.ArgumentParser, split: str | None = "val") -> None:
+def add_split_options(parser: argparse.ArgumentParser, default: str) -> None:
     """Options that say which processed takes are meant."""
     add_data_path(parser)
     add_splits_path(parser)
-    parser.add_argument("--split", default=split, help="train, val or test" + (" (default: val)" if not split else ""))
-
-
-def add_annotation_path(parser: argparse.ArgumentParser, default: str) -> None:
-    text = f"annotations, or their folder: only frames that somebody looked at count (default: {default})"
-    parser.add_argument("--annotation_path", type=Path, help=text)
+    parser.add_argument("--split", help=f"train, val or test (default: {default})")
 
 
 def add_truth_options(parser: argparse.ArgumentParser) -> None:
-    """Options of `open_truth`, with those of `add_reading_options`."""
-    add_split_options(parser, None)
-    add_annotation_path(parser, "annotations/relations_{split}.json beside --data_path")
+    """Options of `open_truth`; `accept` collects those that accept another form than the official one."""
+    add_split_options(parser, "val")
+    add = parser.add_argument
+    annotations = (
+        "annotations, or their folder: only frames that somebody looked at count (default: "
+        "annotations/relations_{split}.json beside --data_path)"
+    )
+    add_annotations(parser, annotations)
     other = parser.add_mutually_exclusive_group()
     replaces = "the benchmark's ground-truth JSON; replaces processed takes, split, annotations"
     other.add_argument("--gt_file", type=Path, help=replaces)
@@ -32,22 +32,18 @@ def add_truth_options(parser: argparse.ArgumentParser) -> None:
         "annotation file, but is not the official protocol"
     )
     other.add_argument("--all_frames", action="store_true", help=every)
-    parser.add_argument("--allow_missing", action="store_true", help="score what is there; says how much that is")
-
-
-def add_reading_options(parser: argparse.ArgumentParser) -> None:
-    """Options that accept results and ground truth of another form than the official one, collected in `accept`."""
+    add("--allow_missing", action="store_true", help="score what is there; says how much that is")
     resize = "read masks of another size and resize them by nearest neighbor to the official one; says how many"
     lenient = (
         "read ground truth without subsample_idx, confidences that are a list of one number, and predictions "
         "without confidence (1 where the mask is not empty); says how many"
     )
     for flag, text in (("--resize_masks", resize), ("--lenient", lenient)):
-        parser.add_argument(flag, dest="accept", action="append_const", const=flag, default=[], help=text)
+        add(flag, dest="accept", action="append_const", const=flag, default=[], help=text)
 
 
 def open_truth(args: argparse.Namespace) -> GroundTruth:
-    """The ground truth that the options of `add_truth_options` and `add_reading_options` name.
+    """The ground truth that the options of `add_truth_options` name.
 
     Raises UserError if there is none or, after naming the takes, if some lack it and `--allow_missing` is not given.
     """

@@ -4,18 +4,17 @@ import contextlib
 import csv
 import gzip
 import hashlib
-import math
-import shutil
+import os
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from common.errors import MALFORMED, UserError
-from common.files import atomic_write, claimed, read_json, remove_leftovers, temporary_name, write_json
+from common.errors import UserError
+from common.files import atomic_write, read_record, remove_leftovers, temporary_folder, write_json
 from common.provenance import provenance
 from evaluation.metrics import METRICS, MaskScores
 from evaluation.score import Case, SplitScores
-from evaluation.summary import summarize_scores
+from evaluation.summary import summarize_scores, without_nan
 from formats.results import results_path
 
 RESULTS_DIR = Path(__file__).resolve().parents[1] / "results"  # where eval_segswap.py writes
@@ -44,13 +43,13 @@ def made_by(results: Path) -> dict[str, str | None]:
     The record vouches for the bytes that it was written for, gzipped or not, and for no others under their name.
     """
     try:
-        record = read_json(beside(results, "run.json"), "delete it")
+        record = read_record(beside(results, "run.json"), {"provenance": dict, "results_sha256": str}, "delete it")
         digest = hashlib.sha256()
         with gzip.open(results) if results.suffix == ".gz" else results.open("rb") as file:
             while block := file.read(1 << 20):
                 digest.update(block)
-        recorded = dict(record["provenance"]) if record["results_sha256"] == digest.hexdigest() else {}
-    except (UserError, *MALFORMED, OSError, EOFError):  # none there, none of ours, or a folder of masks
+        recorded = record["provenance"] if record["results_sha256"] == digest.hexdigest() else {}
+    except (UserError, OSError, EOFError):  # none there, none of ours, or a folder of masks
         recorded = {}
     return {"results": str(results)} | {name: recorded.get(name) and str(recorded[name]) for name in RUN_RECORD}
 
@@ -71,29 +70,34 @@ def output_folder(folder: Path, what: str) -> Iterator[Path]:
     """Gives an empty folder. At the end its files move to `folder` and those of an earlier run go, which `.{what}.json`
     in `folder` lists; others stay.
 
-    Raises UserError, and changes nothing, if a file that is not listed is in the way.
+    Nothing outside `folder` is touched. Raises UserError, and changes nothing, if a file that is not listed is in the
+    way, or if the listing or a link leads out.
     """
-    listing, place = folder / f".{what}.json", folder.resolve()  # a link may lead to another disk
-    with claimed(place.parent, place.name, f"writes into {folder}"):
+    listing = folder / f".{what}.json"
+    with temporary_folder(folder, "output", f"writes into {folder}") as new:
         remove_leftovers(folder, listing.name)
-        new = temporary_name(place)
-        try:
-            new.mkdir()
-            yield new
-            names = [str(path.relative_to(new)) for path in sorted(new.rglob("*")) if path.is_file()]
-            former = read_json(listing, "delete it") if listing.exists() else []
-            for name in names:
-                if name not in former and (folder / name).exists():
-                    raise UserError(f"{folder / name} is of another origin and stays; delete it or name another --out")
-            write_json(listing, sorted({*former, *names}))  # a killed run leaves no file that is not listed
-            for name in former:
-                (folder / name).unlink(missing_ok=True)
-            for name in names:
-                (folder / name).parent.mkdir(parents=True, exist_ok=True)
-                (new / name).replace(folder / name)
-            write_json(listing, names)
-        finally:
-            shutil.rmtree(new, ignore_errors=True)
+        former = read_record(listing, [str], "delete it") if listing.exists() else []
+        _refuse_outside(folder, former, f"delete {listing}, which names it")
+        yield new
+        names = [str(path.relative_to(new)) for path in sorted(new.rglob("*")) if path.is_file()]
+        _refuse_outside(folder, names, "a link leads there; delete the link or name another --out")
+        for name in names:
+            if name not in former and os.path.lexists(folder / name):
+                raise UserError(f"{folder / name} is of another origin and stays; delete it or name another --out")
+        write_json(listing, sorted({*former, *names}))  # a killed run leaves no file that is not listed
+        for name in former:
+            (folder / name).unlink(missing_ok=True)
+        for name in names:
+            (folder / name).parent.mkdir(parents=True, exist_ok=True)
+            (new / name).replace(folder / name)
+        write_json(listing, names)
+
+
+def _refuse_outside(folder: Path, names: Iterable[str], remedy: str) -> None:
+    root = folder.resolve()
+    for name in names:
+        if not (root / name).parent.resolve().is_relative_to(root):
+            raise UserError(f"{folder / name} is not in {folder}; {remedy}")
 
 
 def write_outputs(folder: Path, summary: dict[str, Any], cases: Sequence[Case]) -> None:
@@ -118,14 +122,9 @@ def write_cases(path: Path, names: Sequence[str], cases: Sequence[Sequence[Case]
 
 
 def write_csv(path: Path, header: Sequence[str], rows: Iterable[Sequence]) -> None:
-    """Values that do not exist (None, nan) are left empty; floats keep all their digits."""
+    """Values that do not exist (None, nan) are left empty; floats keep all their digits, bools are 0 or 1."""
     with atomic_write(path) as file:
         writer = csv.writer(file, lineterminator="\n")
         writer.writerow(header)
-        writer.writerows([_cell(value) for value in row] for row in rows)
-
-
-def _cell(value: Any) -> Any:
-    if isinstance(value, float) and math.isnan(value):
-        return None
-    return int(value) if isinstance(value, bool) else value
+        for row in rows:
+            writer.writerow(int(value) if isinstance(value, bool) else value for value in without_nan(list(row)))

@@ -9,17 +9,17 @@ from jinja2 import Environment, FileSystemLoader
 
 from common.files import atomic_write
 from evaluation.case_pictures import iou_text
-from evaluation.compare import apart, best_files
 from evaluation.metrics import OFFICIAL
 from evaluation.score import Case
+from evaluation.selection import CASE_ORDERS, apart, best_files
 from evaluation.tables import (
     BREAKDOWN_TITLES,
     Rows,
     breakdown_table,
     change_table,
     difference_table,
-    existence_errors_table,
     figures_table,
+    interval_note,
     percent,
     won_table,
 )
@@ -37,56 +37,53 @@ def write_page(folder: Path, title: str, lead: str, warnings: Sequence[str], sec
         file.write(template.render(title=title, lead=lead, warnings=warnings, sections=sections))
 
 
-def report_sections(summary: dict[str, Any], plots: dict[str, str], cards: list[dict]) -> list[dict]:
-    """The page of one results file."""
+def report_sections(summary: dict[str, Any], plots: dict[str, str], cards: list[dict], order: str) -> list[dict]:
+    """The page of one results file; `order` is how its cases were chosen."""
     header, *figures = figures_table(summary)
     official, others = figures[: len(OFFICIAL)], figures[len(OFFICIAL) :]
+    hidden = "" if order == "random" else ", and those where the object is not visible and the existence highest"
     cases = (
-        "Query, prediction and truth, spread evenly from the best to the worst case, and those where the object is "
-        "not visible and the existence highest. Dashed: said not to be visible. A picture opens at full size."
+        f"Query, prediction and truth: cases {CASE_ORDERS[order]}{hidden}. Dashed: said not to be visible. A picture "
+        "opens at full size."
     )
-    errors = "Missed: visible in the target view, and said not to be. Invented: the reverse. The most missed first."
+    missed = "Missed: visible, and said not to be. Invented: the reverse. A click on a column's head sorts by it."
     breakdown = summary["breakdown"]
+    benchmark = f"What others publish: docs/results.md. {interval_note(len(breakdown['take'])).capitalize()}."
     return [
-        section("The benchmark's numbers", [header, *official], note="What others publish: docs/results.md."),
+        section("The benchmark's numbers", [header, *official], note=benchmark),
         section("Cases", note=cases, cards=cards),
-        section(
-            "Beyond the benchmark",
-            [row[:3] for row in (header, *others)],
-            note="None of these is part of the official evaluation.",
-        ),
-        section("Missed and invented objects", existence_errors_table(breakdown["object"]), note=errors),
+        section("Beyond the benchmark", [header, *others], note="None of these is part of the official evaluation."),
         *([section("Plots", plots=plots)] if plots else []),
-        *(section(by_title(kind), breakdown_table(groups)) for kind, groups in breakdown.items() if len(groups) > 1),
-        provenance_section(summary["provenance"]),
+        *(
+            section(by_title(kind), breakdown_table(groups), note=missed)
+            for kind, groups in breakdown.items()
+            if len(groups) > 1
+        ),
+        provenance_section(summary["provenance"], [Path(summary["results"]).name]),
     ]
 
 
 def comparison_sections(comparison: dict[str, Any], plots: dict[str, str], cards: list[dict]) -> list[dict]:
     """The page of several results files."""
     first, others = comparison["first"], comparison["comparisons"]
-    sections = [section("Differences", *(difference_table(first, other) for other in others))]
+    tables = (difference_table(first, other) for other in others)
+    sections = [section("Differences", *tables, note=f"{interval_note(comparison['takes_compared']).capitalize()}.")]
     if cards:
-        best = (
-            f"{name} in {sum(f'{name} is best' in card['kinds'] for card in cards)}" for name in comparison["names"]
-        )
         note = (
-            f"The cases on which the files are furthest apart, side by side. The best is {', '.join(best)} of them. A "
-            "fifth at most are objects that are not visible and that only some files say to be. Dashed: said not to be "
-            "visible."
+            "The cases on which the files are furthest apart, side by side, each file the best in as many as the "
+            "others. A fifth at most are objects that are not visible and that only some files say to be. Dashed: said "
+            "not to be visible."
         )
         sections.append(section("Disagreements", note=note, cards=cards, wide=len(comparison["names"]) > 2))
     sections.append(section("Takes won", won_table(comparison), note="By size of the true mask."))
     if plots:
         sections.append(section("Plots", plots=plots))
-    note = "The largest change of IoU first. Arrow up: better."
-    if others[0]["metrics"]["iou"]["interval_95"][0] is not None:
-        note += " In brackets: 95 % of resamples of the takes."
+    note = "The largest change of IoU first. Arrow up: better. In brackets: 95 % intervals, where there are any."
     for kind, groups in others[0]["by"].items():
         if len(groups) > 1:
             tables = (change_table(other["by"][kind], f"{other['second']} - {first}") for other in others)
             sections.append(section(by_title(kind), *tables, note=note))
-    return [*sections, provenance_section(comparison["provenance"])]
+    return [*sections, provenance_section(comparison["provenance"], comparison["names"])]
 
 
 def section(title: str, *tables: Rows, note: str = "", cards: Sequence[dict] = (), **more: Any) -> dict[str, Any]:
@@ -99,10 +96,10 @@ def by_title(kind: str) -> str:
     return f"By {BREAKDOWN_TITLES.get(kind, kind)}"
 
 
-def provenance_section(made: dict[str, Any]) -> dict[str, Any]:
+def provenance_section(made: dict[str, Any], names: Sequence[str]) -> dict[str, Any]:
     """How the predictions, a column per results file, and the page were made."""
     predictions = made["predictions"]
-    rows = [("predictions", *(one["results"] for one in predictions))]
+    rows = [("predictions", *names)]
     rows += [(name, *(one[name] or "unknown" for one in predictions)) for name in predictions[0] if name != "results"]
     page = [("this page", ""), *((name, value or "unknown") for name, value in made["evaluation"].items())]
     return section("How this was made", rows, page)

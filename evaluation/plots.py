@@ -11,7 +11,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from common.files import atomic_write
-from evaluation.compare import take_means
+from evaluation.comparison import take_means
 from evaluation.score import Case
 
 BLUE, ORANGE, GRAY = "#1f6fb4", "#e07b00", "#8c8c8c"

@@ -53,21 +53,10 @@ class TakePredictions:
 
     def read(self, pair: CameraPair, sizes: dict[int, Size | None]) -> dict[int, PredictedMask]:
         """The usable ones. `sizes`: frame -> (H, W) that its mask must have, None if that is not known."""
-        pair_key = camera_pair_key(pair.query_camera, pair.target_camera)
-        place, entries = f"take {self.take_uid}", self._raw
-        if entries is None:
-            return self._report(f"{place}: missing", missing=True)
-        names = ("", f", object {pair.object_name!r}", f", camera pair {pair_key}")
-        for key, name in zip(("masks", pair.object_name, pair_key), names, strict=True):
-            if not isinstance(entries, dict):
-                return self._report(f"{place}: is not an object")
-            place += name
-            if key not in entries:
-                return self._report(f"{place}: " + ("missing" if name else 'has no "masks"'), missing=name != "")
-            entries = entries[key]
-        if not isinstance(entries, dict):
-            return self._report(f"{place}: is not an object")
-
+        entries = self._entries(pair)
+        if isinstance(entries, Problem):
+            self._report(entries)
+            return {}
         found: dict[int, PredictedMask] = {}
         faulty: dict[str, tuple[str, list[str]]] = {}  # kind of fault -> how it looks in the first frame, the frames
         for frame, size in sizes.items():
@@ -78,18 +67,35 @@ class TakePredictions:
                 found[frame] = prediction
             for kind in (kind for kind in faults if kind not in accepted):
                 faulty.setdefault(kind, (faults[kind], []))[1].append(str(frame))
+        pair_key = camera_pair_key(pair.query_camera, pair.target_camera)
+        place = f"take {self.take_uid}, object {pair.object_name!r}, camera pair {pair_key}"
         for kind, (detail, frames) in faulty.items():
             flag = FLAGS.get(kind, "")
             text = f"{place}, frame{'s' * (len(frames) > 1)} {', '.join(frames)}: {kind}"
             text += f" ({detail})" * bool(detail) + f"; {flag} accepts it" * bool(flag)
-            self._report(text, missing=kind == "missing", flag=flag)
+            self._report(Problem(text, kind == "missing", flag))
         return found
 
-    def _report(self, text: str, missing: bool = False, flag: str = "") -> dict:
-        """One problem more, unless two pairs share it; nothing to read."""
-        if (problem := Problem(text, missing, flag)) not in self.problems:
+    def _entries(self, pair: CameraPair) -> dict[str, Any] | Problem:
+        """What the file has of a pair, by frame, or why there is nothing to read."""
+        pair_key = camera_pair_key(pair.query_camera, pair.target_camera)
+        place, entries = f"take {self.take_uid}", self._raw
+        if entries is None:
+            return Problem(f"{place}: missing", missing=True)
+        names = ("", f", object {pair.object_name!r}", f", camera pair {pair_key}")
+        for key, name in zip(("masks", pair.object_name, pair_key), names, strict=True):
+            if not isinstance(entries, dict):
+                break
+            place += name
+            if key not in entries:
+                return Problem(f"{place}: " + ("missing" if name else 'has no "masks"'), missing=name != "")
+            entries = entries[key]
+        return entries if isinstance(entries, dict) else Problem(f"{place}: is not an object")
+
+    def _report(self, problem: Problem) -> None:
+        """One problem more, unless two pairs share it."""
+        if problem not in self.problems:
             self.problems.append(problem)
-        return {}
 
 
 def read_prediction(raw: Any, size: Size | None) -> tuple[PredictedMask | None, dict[str, str]]:

@@ -17,33 +17,32 @@ from evaluation.summary import metrics
 
 VISIBLE_AREA = 0.001  # of the image: LM-EEC says "visible" if a mask is larger
 OFFICIAL_RULE = "official"
+MASK_SCORES = OFFICIAL[:3]  # all but that of existence
 
 
-def figures(*values: float, averaged_over: str, count: int) -> dict[str, Any]:
+def figures(*values: float, averaged_over: str, count: int, visible: Iterable[bool] = ()) -> dict[str, Any]:
     """The scores by one rule, in the order of OFFICIAL; nan if the rule does not define a score.
 
-    `averaged_over` is "masks", "takes" or "frame pairs": the scores are means over `count` of them.
+    `averaged_over` is "masks", "takes" or "frame pairs": the scores are means over `count` of them. `visible`: of each
+    frame whose existence counts, whether the object is; `existence_classes` is how many of the two classes occur.
     """
-    return {**dict(zip(OFFICIAL, values, strict=True)), "averaged_over": averaged_over, "count": count}
+    about = {"averaged_over": averaged_over, "count": count, "existence_classes": len(set(visible))}
+    return dict(zip(OFFICIAL, values, strict=True)) | about
 
 
 def official(cases: Sequence[Case]) -> dict[str, Any]:
     """The benchmark's: means over all frames in which the target has a mask."""
     values = metrics(cases)
-    return figures(*(values[name] for name in OFFICIAL), averaged_over="masks", count=sum(c.visible for c in cases))
+    visible = [case.visible for case in cases]
+    return figures(*(values[name] for name in OFFICIAL), averaged_over="masks", count=sum(visible), visible=visible)
 
 
 def omama(cases: Sequence[Case]) -> dict[str, Any]:
     """O-MaMa's: the truth takes the prediction's size, and distances are fractions of that image's diagonal."""
     masks = [case.scores_at_file_size or case.mask for case in cases if case.visible]
-    return figures(
-        mean(mask.iou for mask in masks),
-        mean(mask.location_error_own_diagonal for mask in masks),
-        mean(mask.contour_accuracy for mask in masks),
-        metrics(cases)["balanced_accuracy"],
-        averaged_over="masks",
-        count=len(masks),
-    )
+    values = means(masks, "iou", "location_error_own_diagonal", "contour_accuracy")
+    about = {"averaged_over": "masks", "count": len(masks), "visible": [case.visible for case in cases]}
+    return figures(*values, metrics(cases)["balanced_accuracy"], **about)
 
 
 def pooled_per_take(cases: Sequence[Case]) -> dict[str, Any]:
@@ -65,8 +64,7 @@ def per_pair(cases: Sequence[Case]) -> dict[str, Any]:
         if case.visible:
             pair = case.take_uid, case.query_camera, case.target_camera, case.frame
             pairs.setdefault(pair, []).append(case.mask)
-    names = ("iou", "location_error", "contour_accuracy")
-    values = (mean(mean(getattr(mask, name) for mask in masks) for masks in pairs.values()) for name in names)
+    values = (mean(mean(getattr(mask, name) for mask in masks) for masks in pairs.values()) for name in MASK_SCORES)
     return figures(*values, math.nan, averaged_over="frame pairs", count=len(pairs))
 
 
@@ -75,14 +73,13 @@ def lmeec_visibility(cases: Sequence[Case]) -> dict[str, Any]:
     masks = [case.mask for case in cases if case.visible and case.mask.truth_pixels]
     truth = np.array([case.visible and case.mask.truth_pixels > 0 for case in cases], bool)
     said = np.array([case.predicted_area > VISIBLE_AREA for case in cases], bool)
-    return figures(
-        mean(mask.iou for mask in masks),
-        mean(mask.location_error for mask in masks),
-        mean(mask.contour_accuracy for mask in masks),
-        mean((said[truth == label] == label).mean() for label in np.unique(truth)),
-        averaged_over="masks",
-        count=len(masks),
-    )
+    right = mean((said[truth == label] == label).mean() for label in np.unique(truth))
+    about = {"averaged_over": "masks", "count": len(masks), "visible": truth.tolist()}
+    return figures(*means(masks, *MASK_SCORES), right, **about)
+
+
+def means(masks: Sequence[MaskScores], *names: str) -> list[float]:
+    return [mean(getattr(mask, name) for mask in masks) for name in names]
 
 
 def mean(values: Iterable[float]) -> float:

@@ -1,8 +1,12 @@
-"""Write a report on a results file: a folder that opens in any browser, without a server or a network.
+"""Look at a results file: a report that opens in any browser, a sheet of pictures, or a track as a video.
 
-    python evaluation/report.py --setting ego-exo
+    python evaluation/report.py --setting ego-exo --split test
+    python evaluation/report.py --setting ego-exo --split test --order worst --num 20 --out results/worst.jpg
+    python evaluation/report.py --setting exo-ego --split test --object "milk carton_0" --out results/track.mp4
 
-The benchmark's numbers, a gallery of cases from best to worst, where the model fails, and plots.
+The report is a folder, without a server or a network: the benchmark's numbers, a gallery of cases, where the model
+fails, and plots. A .jpg or .png is the gallery alone; an .mp4 the whole track of the first object and camera pair that
+fit. --take, --object, --camera and --frame choose what is drawn; the numbers are those of the whole split.
 """
 
 import argparse
@@ -16,26 +20,40 @@ from common.errors import run_script, say_errors
 say_errors(__name__)
 
 from common.arguments import Parser, add_num_workers, add_setting, at_least
-from evaluation.case_pictures import choose, draw_gallery
-from evaluation.options import add_reading_options, add_truth_options, open_truth
+from common.drawing import write_picture
+from common.errors import UserError, counted
+from common.files import claimed
+from evaluation.case_pictures import PANEL_HEIGHT, case_sheet, draw_cases, draw_gallery, write_track
+from evaluation.options import add_truth_options, open_truth
 from evaluation.outputs import beside, default_results, output_folder, summarize_file, write_outputs
 from evaluation.pages import PAGE, report_card, report_sections, write_page
 from evaluation.plots import draw_plots
-from evaluation.score import left_out, score_file
+from evaluation.score import Case, Reading, SplitScores, left_out, score_file
+from evaluation.selection import CASE_ORDERS, choose, matching
 from evaluation.summary import take_names
 from evaluation.tables import headline, split_title
+from evaluation.truth import GroundTruth
 
 
 def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     parser = Parser(__doc__)
     add_setting(parser)
     add_truth_options(parser)
-    add_reading_options(parser)
+    add_num_workers(parser)
     add = parser.add_argument
     add("--pred_file", type=Path, help="results (default: results/{setting}_{split}_results.json)")
-    add("--num", type=at_least(1), default=100, help="cases in the gallery, and a fifth more where nothing is visible")
-    add("--out", type=Path, help="folder (default: results/{setting}_{split}_report)")
-    add_num_workers(parser)
+    add("--out", type=Path, help="folder, or .jpg, .png, .mp4 file (default: results/{setting}_{split}_report)")
+    add = parser.add_argument_group("cases").add_argument
+    add("--order", choices=CASE_ORDERS, default="spread", help="by IoU; spread: evenly from the best to the worst")
+    number = "how many (default: 8 on a sheet, 100 in a report and a fifth more where nothing is visible)"
+    add("--num", type=at_least(1), help=number)
+    add("--seed", type=int, default=0, help="for --order random")
+    add("--take", help="only this take: its uid or how it begins")
+    add("--object", help="only this object")
+    add("--camera", help="only with this camera as query or target")
+    add("--frame", type=int, help="only this frame")
+    add("--height", type=at_least(60), default=PANEL_HEIGHT, help="of the pictures, pixels")
+    add("--fps", type=at_least(1), default=3, help="of a video: annotated frames per second")
     return parser.parse_args(argv)
 
 
@@ -44,21 +62,48 @@ def main(argv: list[str] | None = None) -> None:
     truth = open_truth(args)
     results = args.pred_file or default_results(args.setting, truth.split)
     out = args.out or beside(results, "report")
-    scores = score_file(truth, results, args.setting, args.num_workers, args.accept, args.allow_missing)
-    summary = summarize_file(results, truth.split, scores)
+    kind = out.suffix.lower()
+    is_folder = kind not in (".jpg", ".jpeg", ".png", ".mp4")
+    fitting = [uid for uid in truth.uids if uid.startswith(args.take or "")]
+    if fitting and not is_folder:  # of the other takes nothing is shown
+        truth = truth.subset(fitting)
+    reading = Reading(args.setting, args.accept)
+    scores = score_file(truth, results, reading, args.num_workers, args.allow_missing)
+    cases = matching(scores.cases, args.take, args.object, args.camera, args.frame)
+    if is_folder:
+        shown = choose(cases, args.order, args.num or 100, args.seed, with_hidden=True)
+        write_report(out, truth, results, scores, shown, args)
+        print(f"report: open {out / PAGE}")
+        return
 
-    hidden = sorted((case for case in scores.cases if not case.visible), key=lambda case: -case.existence)
-    shown = choose(scores.cases, "spread", args.num) + hidden[: max(1, args.num // 5)]
-    names = take_names(scores)
+    if kind == ".mp4":
+        cases = sorted((case for case in cases if case.track == cases[0].track), key=lambda case: case.frame)
+    else:
+        cases = choose(cases, args.order, args.num or 8, args.seed)
+    if not cases:
+        raise UserError("none of these objects is visible in the target; --order random shows them all the same")
+    pictures = draw_cases(truth, args.setting, {"": results}, [cases], args.height)
+    with claimed(out.parent, out.name, f"writes {out}"):
+        if kind == ".mp4":
+            write_track(out, pictures, args.fps)
+        else:
+            write_picture(out, case_sheet(list(pictures)))
+    print(f"{counted(len(cases), 'case')}: {out}")
+
+
+def write_report(
+    out: Path, truth: GroundTruth, results: Path, scores: SplitScores, shown: list[Case], args: argparse.Namespace
+) -> None:
+    """Write the folder of a report, with pictures of the cases `shown`."""
+    summary, names = summarize_file(results, truth.split, scores), take_names(scores)
     with output_folder(out, "report") as folder:
-        pictures = draw_gallery(folder, truth, args.setting, {"": results}, [shown])
+        pictures = draw_gallery(folder, truth, scores.setting, {"": results}, [shown], args.height)
         cards = [report_card(case, path, names[case.take_uid]) for case, path in zip(shown, pictures, strict=True)]
-        sections = report_sections(summary, draw_plots(folder, ["mean"], [scores.cases]), cards)
-        title = f"Object correspondence, {args.setting}, {split_title(truth.split)}"
-        lead = f"{headline(summary)}; results of {results}"
+        sections = report_sections(summary, draw_plots(folder, ["mean"], [scores.cases]), cards, args.order)
+        title = f"Object correspondence, {scores.setting}, {split_title(truth.split)}"
+        lead = f"{headline(summary)}; results of {results.name}"
         write_page(folder, title, lead, left_out(truth, scores), sections)
         write_outputs(folder, summary, scores.cases)
-    print(f"report: open {out / PAGE}")
 
 
 if __name__ == "__main__":

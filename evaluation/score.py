@@ -24,6 +24,14 @@ from formats.results import THRESHOLD, iter_results
 MISSING_HINT = "; --allow_missing scores the rest if something is only missing"
 
 
+class Reading(NamedTuple):
+    """How a results file is read."""
+
+    setting: str
+    accept: Collection[str] = ()  # flags that accept another form than the official one, see predictions.FLAGS
+    at_file_size: bool = False  # also score masks of another size as they are
+
+
 class Case(NamedTuple):
     """One scored frame of an object."""
 
@@ -35,7 +43,7 @@ class Case(NamedTuple):
     visible: bool  # the target has a mask
     existence: float
     mask: MaskScores | None = None  # None if the object is not visible in the target: no IoU, no sizes
-    scores_at_file_size: MaskScores | None = None  # of a mask of another size: with the truth resized to that size
+    scores_at_file_size: MaskScores | None = None  # of a mask of another size, to which the truth is resized
     predicted_area: float = math.nan  # of the mask in the file, as a fraction of the image
 
     @property
@@ -82,15 +90,10 @@ class SplitScores(NamedTuple):
 
 
 def score_file(
-    truth: GroundTruth,
-    path: Path,
-    setting: str,
-    num_workers: int = 0,
-    accept: Collection[str] = (),
-    allow_missing: bool = False,
+    truth: GroundTruth, path: Path, reading: Reading, num_workers: int = 0, allow_missing: bool = False
 ) -> SplitScores:
     """Score a results file. Raises UserError, after listing every problem, if it is not fit to be scored."""
-    scores = score_results(truth, iter_results(path, setting), setting, num_workers, accept)
+    scores = score_results(truth, iter_results(path, reading.setting, truth.split), reading, num_workers)
     nothing = not scores.cases and all(problem.missing for problem in scores.problems)
     if nothing and (scores.not_in_truth or allow_missing):
         raise UserError(f"{path} has no prediction for any scored frame; is it of another split?")
@@ -126,51 +129,52 @@ def left_out(truth: GroundTruth, scores: SplitScores) -> list[str]:
 
 
 def score_results(
-    truth: GroundTruth,
-    results: Iterable[tuple[str, Any]],
-    setting: str,
-    num_workers: int = 0,
-    accept: Collection[str] = (),
+    truth: GroundTruth, results: Iterable[tuple[str, Any]], reading: Reading, num_workers: int = 0
 ) -> SplitScores:
     """Score `results`, pairs of take uid and predictions in any order; takes that it lacks count as missing.
 
     A few takes are held at a time for each worker (0: one, in this process). The values do not depend on how many.
-    `accept` holds the values of FLAGS that were given.
     """
     not_in_truth: list[str] = []
-
-    def tasks() -> Iterator[tuple[GroundTruth, Any, str, Collection[str]]]:
-        unseen = dict.fromkeys(truth.uids)
-        for uid, raw in results:
-            if uid in unseen:
-                del unseen[uid]
-                yield truth.subset([uid]), raw, setting, accept
-            else:
-                not_in_truth.append(uid)
-        for uid in unseen:
-            yield truth.subset([uid]), None, setting, accept
-
-    jobs = run_jobs(_score_task, tasks(), num_workers if len(truth.uids) > 1 else 0)
-    scored = {take.take_uid: take for _, take in tqdm(jobs, total=len(truth.uids), unit="take", desc="score")}
-    return SplitScores(setting, [scored[uid] for uid in truth.uids], not_in_truth)
+    tasks = ((truth.subset([uid]), raw, reading) for uid, raw in by_take(truth, results, not_in_truth))
+    jobs = run_jobs(_score_task, tasks, num_workers if len(truth.uids) > 1 else 0)
+    bar = tqdm(jobs, total=len(truth.uids), unit="take", desc="score", delay=1)  # none above an error at the start
+    scored = {take.take_uid: take for _, take in bar}
+    return SplitScores(reading.setting, [scored[uid] for uid in truth.uids], not_in_truth)
 
 
-def _score_task(task: tuple[GroundTruth, Any, str, Collection[str]]) -> TakeScores:
-    truth, raw, setting, accept = task
+def by_take(
+    truth: GroundTruth, results: Iterable[tuple[str, Any]], not_in_truth: list[str]
+) -> Iterator[tuple[str, Any]]:
+    """Each take of the ground truth and its predictions, None where `results` lack it. Uids of other takes are added to
+    `not_in_truth`.
+    """
+    unseen = dict.fromkeys(truth.uids)
+    for uid, raw in results:
+        if uid in unseen:
+            del unseen[uid]
+            yield uid, raw
+        else:
+            not_in_truth.append(uid)
+    yield from unseen.items()
+
+
+def _score_task(task: tuple[GroundTruth, Any, Reading]) -> TakeScores:
+    truth, raw, reading = task
     uid = truth.uids[0]
     try:
-        return score_take(truth.load(uid), raw, setting, accept)
+        return score_take(truth.load(uid), raw, reading)
     except (UserError, ValueError) as error:  # a malformed take is one problem more; the others are still looked at
         return TakeScores(uid, "", "", [], 0, [Problem(f"take {uid}: ground truth: {error}", missing=True)])
 
 
-def score_take(truth: TakeTruth, raw: Any, setting: str, accept: Collection[str] = ()) -> TakeScores:
+def score_take(truth: TakeTruth, raw: Any, reading: Reading) -> TakeScores:
     """Score the predictions `raw` of a take, as the results file has them, None if it does not have them."""
     take = truth.take
-    predictions = TakePredictions(take.uid, raw, accept)
+    predictions = TakePredictions(take.uid, raw, reading.accept)
     true_mask = functools.cache(truth.cut_out)  # needed for its own object and again for each other one in view
     cases, wanted = [], 0
-    for pair in take.camera_pairs(setting):
+    for pair in take.camera_pairs(reading.setting):
         frames = truth.scored_frames(pair)
         wanted += len(frames)
         if not frames:
@@ -183,7 +187,7 @@ def score_take(truth: TakeTruth, raw: Any, setting: str, accept: Collection[str]
                 others = [true_mask(name, pair.target_camera, frame) for name in names]
                 others = [other for other in others if other is not None and other.size == own.size]
                 scores = score_masks(own, predicted.mask, others)
-                if given is not predicted.mask:
+                if reading.at_file_size and given is not predicted.mask:
                     resized = truth.cut_out(pair.object_name, pair.target_camera, frame, given.shape)
                     scores_at_file_size = score_masks(resized, given)
             visible, area = own is not None, np.count_nonzero(given) / given.size

@@ -38,7 +38,7 @@ def summarize_scores(scores: SplitScores) -> dict[str, Any]:
             **several_objects(case_sums(cases).sum(0)),
             "official": {name: values[name] for name in OFFICIAL},
             "extra": {name: values[name] for name in METRICS if name not in OFFICIAL},
-            "interval_95": intervals([take.cases for take in scores.takes]),
+            "interval_95": intervals([take.cases for take in scores.takes if take.cases]),
             "mean_over_takes": mean_over_groups(groups["take"]),
             "mean_over_objects": mean_over_groups(groups["object"]),
             "breakdown": groups,

@@ -7,16 +7,12 @@ from common.errors import counted
 from evaluation.metrics import COLUMNS, METRICS, OFFICIAL
 
 Rows = list[Sequence[str]]
-PAPER = {  # this network as the benchmark's authors trained it, on their v2 test split; docs/results.md has the others
-    "ego-exo": {"iou": 0.1899, "location_error": 0.070, "contour_accuracy": 0.386, "balanced_accuracy": 0.6631},
-    "exo-ego": {"iou": 0.2714, "location_error": 0.104, "contour_accuracy": 0.358, "balanced_accuracy": 0.8201},
-}
-PAPER_TAKES = 295  # of that split
 PRINTED_BREAKDOWNS = ("scenario", "object size", "visibility", "query camera", "target camera")
 BREAKDOWN_TITLES = {  # where they differ from the name
     "object size": "share of the target image that the object covers",
     "visibility": "visibility in the target view",
 }
+BREAKDOWN_COUNTS = ("frames", "visible", "missed", "invented")
 NO_DIFFERENCE = {"first": None, "second": None, "difference": None, "interval_95": [None, None]}
 
 
@@ -39,7 +35,7 @@ def format_summary(summary: dict[str, Any]) -> str:
     made = summary["provenance"]["predictions"][0]
     recorded = (f"{name} {made[name] or 'unknown'}" for name in ("checkpoint", "checkpoint_sha256", "precision"))
     lines += [", ".join(recorded), "", *format_table(figures_table(summary))]
-    lines.append("* not part of the benchmark; intervals: takes drawn with replacement")
+    lines.append(f"* not part of the benchmark; {interval_note(len(summary['breakdown']['take']))}")
     visible, hidden = summary["frames_visible"], scored - summary["frames_visible"]
     missed, invented = (sum(group[name] for group in summary["breakdown"]["take"]) for name in ("missed", "invented"))
     lines.append(f"* {missed:,} of {visible:,} visible objects missed, {invented:,} of {hidden:,} hidden ones invented")
@@ -71,12 +67,8 @@ def as_shown(values: dict[str, Any], nothing: Any = None) -> dict[str, Any]:
 
 
 def figures_table(summary: dict[str, Any]) -> Rows:
-    """All figures of a results file: a row for each of METRICS, in their order, then other means.
-
-    The paper's figures stand beside them only if all takes of its test split were scored.
-    """
-    paper = PAPER[summary["setting"]] if (summary["split"], summary["takes"]) == ("test", PAPER_TAKES) else None
-    rows: Rows = [("", "value", "95 % interval", *(["paper (v2 test)"] if paper else []))]
+    """All figures of a results file: a row for each of METRICS, in their order, then other means."""
+    rows: Rows = [("", "value", "95 % interval")]
     values = as_shown({**summary["official"], **summary["extra"]})
     for name, metric in METRICS.items():
         title = metric.heading
@@ -84,31 +76,20 @@ def figures_table(summary: dict[str, Any]) -> Rows:
             frames, chance = summary["frames_several_objects"], percent(summary["right_object_chance"])
             title += f", in {frames:,} frames with several objects, chance {chance}"
         span = interval(name, summary["interval_95"][name]) if values[name] is not None else ""
-        rows.append((title, metric.show(values[name]), span or "-", *([metric.show(paper.get(name))] if paper else [])))
-    empty = [""] * (len(rows[0]) - 2)
+        rows.append((title, metric.show(values[name]), span or "-"))
     for unit in ("takes", "objects"):
         for name in ("iou", "contour_accuracy"):
             text = METRICS[name].show(summary[f"mean_over_{unit}"][name])
-            rows.append((f"* {METRICS[name].heading}, mean over {unit}", text, *empty))
+            rows.append((f"* {METRICS[name].heading}, mean over {unit}", text, ""))
     return rows
 
 
 def breakdown_table(groups: Sequence[dict[str, Any]]) -> Rows:
-    rows: Rows = [("", "frames", "visible", *(METRICS[name].heading for name in COLUMNS))]
+    rows: Rows = [("", *BREAKDOWN_COUNTS, *(METRICS[name].heading for name in COLUMNS))]
     for group in groups:
         shown = as_shown(group)
-        values = (METRICS[name].show(shown[name]) for name in COLUMNS)
-        rows.append((group["label"], f"{group['frames']:,}", f"{group['visible']:,}", *values))
-    return rows
-
-
-def existence_errors_table(groups: Sequence[dict[str, Any]]) -> Rows:
-    """The groups of a breakdown in which objects were missed or invented, the most missed first."""
-    rows: Rows = [("", "frames", "visible", "missed", "not visible", "invented")]
-    for group in sorted(groups, key=lambda group: (-group["missed"], -group["invented"])):
-        if group["missed"] or group["invented"]:
-            counts = (group["visible"], group["missed"], group["frames"] - group["visible"], group["invented"])
-            rows.append((group["label"], f"{group['frames']:,}", *(f"{count:,}" for count in counts)))
+        counts = (f"{group[name]:,}" for name in BREAKDOWN_COUNTS)
+        rows.append((group["label"], *counts, *(METRICS[name].show(shown[name]) for name in COLUMNS)))
     return rows
 
 
@@ -117,7 +98,8 @@ def format_protocols(protocols: dict[str, dict[str, Any]], all_frames: bool = Fa
     rows: Rows = [("", *(METRICS[name].heading for name in OFFICIAL), "mean over")]
     for name, figures in protocols.items():
         star = "" if name == "official" and not all_frames else "* "
-        values = (METRICS[metric].show(figures[metric]) for metric in OFFICIAL)
+        shown = figures if figures["existence_classes"] == 2 else {**figures, "balanced_accuracy": None}  # as_shown
+        values = (METRICS[metric].show(shown[metric]) for metric in OFFICIAL)
         rows.append((star + name, *values, f"{figures['count']:,} {figures['averaged_over']}"))
     return "\n".join([*format_table(rows), "* not the benchmark's rule; docs/protocols.md says what each does"])
 
@@ -169,6 +151,13 @@ def verdict(name: str, found: dict[str, Any]) -> str:
 def interval(name: str, edges: Sequence[float | None], sign: str = "") -> str:
     """Both edges as the metric is shown; empty if there is no interval."""
     return "" if edges[0] is None else " to ".join(METRICS[name].show(edge, sign) for edge in edges)
+
+
+def interval_note(takes: int) -> str:
+    """Where intervals come from, or why there are none."""
+    if takes < 2:
+        return "no intervals: they come from drawing takes with replacement, which needs several takes"
+    return "intervals: takes drawn with replacement"
 
 
 def percent(value: float | None) -> str:

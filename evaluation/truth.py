@@ -30,7 +30,7 @@ from formats.takes import (
     read_split,
 )
 
-GT_REMEDY = "write it with `python evaluation/evaluate.py --write_gt`"
+GT_REMEDY = "write it with `python evaluation/evaluate.py --split SPLIT --write_gt FILE`"
 
 
 @dataclass(frozen=True)
@@ -186,7 +186,8 @@ class GroundTruth:
     def subset(self, uids: list[str]) -> "GroundTruth":
         """Some of the takes, small enough to be sent to a worker process."""
         in_memory = {uid: self.in_memory[uid] for uid in uids if uid in self.in_memory}
-        return GroundTruth(uids, self.data_dir, {uid: self.infos[uid] for uid in uids}, {}, in_memory)
+        infos = {uid: self.infos[uid] for uid in uids}
+        return GroundTruth(uids, self.data_dir, infos, in_memory=in_memory, split=self.split)
 
     def load(self, uid: str) -> TakeTruth:
         """Read one take. Raises UserError if its annotation.json is malformed."""

@@ -22,7 +22,7 @@ import numpy as np
 
 from common.arguments import SETTINGS
 from common.errors import MALFORMED, UserError
-from common.files import atomic_write, claimed, file_digest
+from common.files import atomic_write, claimed, file_digest, has_form
 from formats.masks import RLE
 from formats.processed import ANNOTATION, ProcessedTake, is_processed
 
@@ -123,15 +123,39 @@ def _read(data_dir: Path, split: str, settings: Sequence[str]) -> tuple[dict[str
         with np.load(path) as file:
             arrays = {name: file[name] for name in file.files}
         about = json.loads(arrays.pop("about").tobytes())
+        if not _has_form(about, arrays):
+            raise ValueError("of another version, or damaged")
     except FileNotFoundError:
         raise UserError(f"no file {path}; {remedy}") from None
-    except (*MALFORMED, OSError, EOFError, zipfile.BadZipFile) as error:
+    except (*MALFORMED, OSError, EOFError, MemoryError, zipfile.BadZipFile) as error:
         raise UserError(f"{path} cannot be used ({type(error).__name__}: {error}); {remedy}") from None
     if reason := _out_of_date(data_dir, about):
         raise UserError(f"{path} is out of date: {reason}; {remedy}")
     if not any(len(arrays[setting]) for setting in settings):
         raise UserError(f"{path} has no pairs; process more takes, then {remedy}")
     return about, arrays
+
+
+def _has_form(about: Any, arrays: dict[str, np.ndarray]) -> bool:
+    """Whether a file is what `write_pairs` of this version writes. May raise one of MALFORMED instead of saying no."""
+    takes, tracks = about["takes"], about["tracks"]
+    kinds = {"masks": (MASK, ()), "counts": (np.uint8, ()), **dict.fromkeys(SETTINGS, (np.int32, (2,)))}
+    if any((arrays[name].dtype, arrays[name].shape[1:]) != kind for name, kind in kinds.items()):
+        return False
+    if not has_form(about["missing"], [str]) or any([*map(type, state)] != [int, str] for state in takes.values()):
+        return False
+    masks, num_counts = arrays["masks"], len(arrays["counts"])
+    fits = (masks["start"] >= 0) & (masks["start"] <= num_counts - masks["length"])
+    for name in ("length", "height", "width"):
+        fits &= masks[name] > 0
+    for setting in SETTINGS:
+        rows = arrays[setting]
+        if np.any((rows < (0, -1)) | (rows >= len(masks))) or sum(track[-1] for track in tracks[setting]) != len(rows):
+            return False
+        for track in tracks[setting]:
+            if [*map(type, track)] != [str, str, str, str, int] or track[0] not in takes or track[-1] < 0:
+                return False
+    return bool(np.all(fits & (masks["frame"] >= 0)))
 
 
 def _out_of_date(data_dir: Path, about: dict[str, Any]) -> str | None:

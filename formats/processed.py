@@ -21,10 +21,10 @@ import cv2
 import numpy as np
 
 from common.arguments import SETTINGS
-from common.errors import MALFORMED, UserError
-from common.files import is_file_name, json_errors, read_json, write_json
+from common.errors import MALFORMED, UserError, counted
+from common.files import is_file_name, json_errors, read_record, write_json
 from formats.geometry import Size
-from formats.masks import RLE, check_rle, mask_size
+from formats.masks import RLE, are_whole, check_rle, mask_size
 from formats.takes import by_frame, kind_of, parse_frame
 
 ANNOTATION = "annotation.json"
@@ -96,9 +96,24 @@ class ProcessedTake:
             for camera in take.cameras:
                 if not is_file_name(camera):
                     raise ValueError(f"camera {camera[:40]!r} cannot be the name of a folder")
+            take._check_runs()
             return take
         except MALFORMED as error:
             raise ValueError(f"{type(error).__name__}: {error}") from None
+
+    def _check_runs(self) -> None:
+        """Raises ValueError if there are masks whose runs do not fill the image."""
+        rles = {
+            (object_name, camera, frame): rle
+            for object_name, cameras in self.masks.items()
+            for camera, frames in cameras.items()
+            for frame, rle in frames.items()
+        }
+        broken = [place for place, whole in zip(rles, are_whole(list(rles.values())), strict=True) if not whole]
+        if broken:
+            name, camera, frame = broken[0]
+            first = f"the first of {name!r:.40} in {camera} at frame {frame}"
+            raise ValueError(f"runs of {counted(len(broken), 'mask')} do not add up to the image, {first}")
 
     def content(self) -> dict[str, Any]:
         """What annotation.json holds."""
@@ -148,7 +163,7 @@ def claim_data_dir(data_dir: Path, downscaled: bool) -> None:
     if not path.exists():
         write_json(path, source)
         return
-    former = read_json(path, "delete it if the frames beside it may stay")
+    former = read_record(path, {"videos": str}, "delete it if the frames beside it may stay")
     if former != source:
         remedy = f"give another --outputpath, or {'leave out' if downscaled else 'add'} --downscaled"
         raise UserError(f"{data_dir} was made of {former['videos']} videos, not of {source['videos']}; {remedy}")

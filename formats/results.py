@@ -11,6 +11,7 @@ setting.
 object's name makes a folder in a folder), and a JSON list of detections with COCO's four keys.
 """
 
+import difflib
 from collections.abc import Iterable, Iterator
 from itertools import groupby
 from pathlib import Path
@@ -39,24 +40,32 @@ def write_results(path: Path, setting: str, takes: Iterable[tuple[str, dict]]) -
     write_json(path, {setting: {"results": iter(takes)}})
 
 
-def iter_results(path: Path, setting: str) -> Iterator[tuple[str, Any]]:
+def iter_results(path: Path, setting: str, split: str | None = None) -> Iterator[tuple[str, Any]]:
     """`(take_uid, results)` of one setting, in the file's order, a take at a time.
 
     `path` may also be a folder of PNG masks or a list of detections, with the pairs of both settings. Raises UserError
-    if it is missing, no JSON, holds no results of the setting, or holds a take twice.
+    if it is missing, no JSON, holds no results of the setting, or holds a take twice; it says how to predict `split`.
     """
     if Path(path).is_dir():
         takes = _iter_mask_folder(path)
     elif holds_json_list(path):
         takes = _iter_detections(path)
     else:
-        takes = iter_json(path, (setting, "results"), f"make it with `python eval_segswap.py --setting {setting}`")
+        takes = iter_json(path, (setting, "results"), _remedy(Path(path), setting, split))
     seen = set()
     for uid, take in takes:
         if uid in seen:
             raise UserError(f"{path} holds take {uid} at two places; keep one, or sort detections by image_id")
         seen.add(uid)
         yield uid, take
+
+
+def _remedy(path: Path, setting: str, split: str | None) -> str:
+    """What to do about a results file that is not there or not one."""
+    others = [] if path.exists() else [other.name for other in path.parent.glob("*.json*")]
+    alike = ", ".join(difflib.get_close_matches(path.name, others, cutoff=0.8))
+    options = f"--setting {setting} --split {split or 'SPLIT'} --ckpt_path CHECKPOINT --out_path {path.parent}"
+    return f"beside it lie {alike}; " * bool(alike) + f"results are made by `python eval_segswap.py {options}`"
 
 
 def _iter_mask_folder(folder: Path) -> Iterator[tuple[str, Any]]:

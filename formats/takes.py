@@ -21,7 +21,7 @@ from formats.masks import RLE, check_rle, decode_lzstring, run_lengths
 SPLITS = ("train", "val", "test")
 FRAME_STEP = 30  # videos run at 30 frames per second, annotations at one
 SPLIT_REMEDY = (
-    "name it with --split_path; data/import_take.py writes that of your own takes (docs/own_data.md); "
+    "name it with --splits_path; data/import_take.py writes that of your own takes (docs/own_data.md); "
     "the paper's: `bash data/download_split.sh`"
 )
 SPLIT_PATH = DATA_FOLDER / "split.json"  # where download_split.sh puts the paper's
@@ -176,7 +176,7 @@ def by_frame(raw: dict[str, Any]) -> dict[int, Any]:
 def parse_frame(raw: Any) -> int:
     """A frame of a JSON file: a whole number, or its digits as text. Raises ValueError if it is anything else."""
     frame = int(raw) if isinstance(raw, str) and raw.isdecimal() else raw
-    if type(frame) is not int or frame < 0:
+    if type(frame) is not int or not 0 <= frame < 1 << 31:
         raise ValueError(f"{raw!r:.40} is not the number of a frame")
     return frame
 

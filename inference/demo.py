@@ -32,7 +32,7 @@ try:
 except ImportError:  # the page is an extra
     gr = None
 
-from common.arguments import Parser, add_data_path, at_least
+from common.arguments import Parser, add_backbone_weights, add_data_path, add_device, at_least
 from common.drawing import QUERY
 from common.errors import UserError
 from formats.mask_files import read_mask
@@ -286,8 +286,8 @@ def main(argv: list[str] | None = None) -> None:
     add_data_path(parser)
     add = parser.add_argument
     add("--ckpt_path", type=Path, default=SHIPPED, help=CKPT_HELP)
-    add("--backbone_weights", type=Path, help="file of a backbone that the checkpoint names (default: as in training)")
-    add("--device", default="auto", help="auto, cpu, cuda, cuda:1 or mps")
+    add_backbone_weights(parser)
+    add_device(parser)
     text = (
         f"of the takes: {HELP}; here of {interactive.MORE_VIEWS} frames at most, without the latter ({MEMORY_DEFAULT})"
     )

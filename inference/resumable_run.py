@@ -19,10 +19,12 @@ from pathlib import Path
 from typing import Any
 
 from common.errors import UserError
-from common.files import claimed, file_digest, read_json, remove_leftovers, write_json
+from common.files import claimed, file_digest, read_json, read_record, remove_leftovers, write_json
 from common.provenance import provenance
 from formats.results import iter_results, results_path, write_results
 from inference.predict_takes import Plans, TakeChunks
+
+RECORD_FORM = {"run": str, "results_sha256": str, "provenance": dict, "takes": dict, "failed": dict}
 
 
 class ResumableRun:
@@ -59,9 +61,11 @@ class ResumableRun:
         """
         if not self.results_path.exists():
             return None
-        record = read_json(self.record_path, "delete it") if self.record_path.exists() else {}
-        if record.get("run") != self.digest:
-            before, now = in_words(record.get("provenance", {})), in_words(self.made_by)
+        record = {"run": None, "provenance": {}}
+        if self.record_path.exists():
+            record = read_record(self.record_path, RECORD_FORM, "delete it")
+        if record["run"] != self.digest:
+            before, now = in_words(record["provenance"]), in_words(self.made_by)
             changed = [name for name in now | before if before.get(name) != now.get(name)]
             what = ", ".join(f"{name} {before.get(name)} -> {now.get(name)}" for name in changed if before)
             what = what or "another checkpoint or method, precision, batch size or memory"

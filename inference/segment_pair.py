@@ -19,7 +19,7 @@ say_errors(__name__)
 import cv2
 import numpy as np
 
-from common.arguments import SETTINGS, Parser
+from common.arguments import SETTINGS, Parser, add_backbone_weights, add_device
 from common.drawing import PREDICTION, QUERY, overlay, write_picture
 from formats.mask_files import read_mask
 from formats.picture_files import open_picture
@@ -42,9 +42,9 @@ def main(argv: list[str] | None = None) -> None:
     text = "which picture is of a head-worn camera, whose things look larger (default: neither)"
     add("--setting", choices=SETTINGS, help=text)
     add("--ckpt_path", type=Path, default=SHIPPED, help=CKPT_HELP)
-    add("--backbone_weights", type=Path, help="file of a backbone that the checkpoint names (default: as in training)")
+    add_backbone_weights(parser)
     add("--out", type=Path, default=Path("pair"), help="beginning of the two output files' names")
-    add("--device", default="auto", help="auto, cpu, cuda, cuda:1 or mps")
+    add_device(parser)
     add("--precision", choices=PRECISIONS, help=PRECISION_HELP)
     args = parser.parse_args(argv)
 

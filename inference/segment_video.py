@@ -29,7 +29,7 @@ from matplotlib.figure import Figure
 from PIL import Image, ImageDraw
 from tqdm import tqdm
 
-from common.arguments import Parser, at_least
+from common.arguments import Parser, add_backbone_weights, add_device, at_least
 from common.drawing import font, overlay
 from common.errors import UserError, counted
 from common.files import atomic_folder
@@ -73,9 +73,9 @@ def parse_args(argv: list[str] | None) -> argparse.Namespace:
     add("--stride", type=at_least(1), default=1, help="predict each n-th of the frames with a mask")
     add("--height", type=at_least(64), default=480, help="of the video's panels, pixels")
     add("--ckpt_path", type=Path, help="checkpoint of the direction (default: the network in the repository)")
-    add("--backbone_weights", type=Path, help="file of a backbone that the checkpoint names (default: as in training)")
+    add_backbone_weights(parser)
     add("--memory", choices=CHOICES, help=f"{HELP} ({MEMORY_DEFAULT})")
-    add("--device", default="auto", help="auto, cpu, cuda, cuda:1 or mps")
+    add_device(parser)
     add("--precision", choices=PRECISIONS, help=PRECISION_HELP)
     return parser.parse_args(argv)
 

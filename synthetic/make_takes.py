@@ -16,7 +16,7 @@ files. `--things kitchen` has things of unlike parts, and hides a quarter of wha
 import argparse
 import math
 import sys
-from dataclasses import fields
+from dataclasses import asdict, fields
 from functools import partial
 from pathlib import Path
 
@@ -41,6 +41,7 @@ from synthetic.take import VIDEO_SIZES, TakeId, TakeOptions, make_take
 
 MARKER = "synthetic_takes.json"  # says that a folder is ours to write into
 CONTACT_SHEET = "contact_sheet.jpg"
+MOST_TAKES = 100_000
 
 
 def make_takes(out: Path, counts: dict[str, int], options: TakeOptions, num_workers: int) -> list[TakeId]:
@@ -55,7 +56,7 @@ def make_takes(out: Path, counts: dict[str, int], options: TakeOptions, num_work
     with claimed(out, "make_takes", f"renders takes into {out}"):
         for folder in (out, out / "annotations"):
             remove_leftovers(folder)
-        write_json(marker, options.record(), indent=1)
+        write_json(marker, asdict(options), indent=1)
         jobs = run_jobs(partial(make_take, out, options=options), takes, num_workers)
         annotations = dict(tqdm(jobs, "render", len(takes), unit="take", disable=None))
         by_split: dict[str, dict] = {split: {} for split in SPLITS}
@@ -79,13 +80,15 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     parser = Parser(__doc__)
     add = parser.add_argument
     add("--outputpath", type=Path, default=DEFAULT_ROOT, help="root folder of the takes")
-    add("--num_train", type=at_least(0), default=100, help="takes for training")
-    add("--num_val", type=at_least(0), default=12, help="takes for validation")
-    add("--num_test", type=at_least(0), default=12, help="takes for testing")
-    add("--num_frames", type=at_least(1), default=61, help="length of each video, 30 per second, each 30th annotated")
+    add("--num_train", type=at_least(0, most=MOST_TAKES), default=100, help="takes for training")
+    add("--num_val", type=at_least(0, most=MOST_TAKES), default=12, help="takes for validation")
+    add("--num_test", type=at_least(0, most=MOST_TAKES), default=12, help="takes for testing")
+    length = "length of each video, 30 per second, each 30th annotated"
+    add("--num_frames", type=at_least(1, most=1_000_000), default=61, help=length)
     add("--size", choices=VIDEO_SIZES, default="small", help="of the videos; native is 3840x2160 and 1408x1408")
-    add("--num_exo", type=at_least(1), default=2, help="static cameras")
-    add("--num_objects", type=at_least(1), default=4, help="objects on the table; each camera sees about two at a time")
+    add("--num_exo", type=at_least(1, most=99), default=2, help="static cameras")
+    text = "objects on the table, which holds 18; each camera sees about two at a time"
+    add("--num_objects", type=at_least(1, most=18), default=4, help=text)
     text = "area of an object as a fraction of the picture, up to 0.4: of all, or the range of nine in ten (LOW HIGH); "
     text += "or real, areas as in Ego-Exo4D: smaller in the exo pictures than in the ego ones"
     add("--object_size", nargs="+", default=["0.2"], metavar="SIZE", help=text)
@@ -94,9 +97,14 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     )
     text += "but for one part, in dim and colored light, while people walk by"
     add("--things", choices=("patterned", "kitchen"), default="patterned", help=text)
-    add("--clutter", type=at_least(0), default=0, help="further things on the table, at most; never annotated")
-    add("--blur", type=at_least(0, float), default=0, help="of each video, up to this many pixels, Gaussian")
-    add("--noise", type=at_least(0, float), default=0, help="of the pictures in gray levels, Gaussian")
+    add(
+        "--clutter",
+        type=at_least(0, most=1000),
+        default=0,
+        help="further things on the table, at most; never annotated",
+    )
+    add("--blur", type=at_least(0, float, 100), default=0, help="of each video, up to this many pixels, Gaussian")
+    add("--noise", type=at_least(0, float, 255), default=0, help="of the pictures in gray levels, Gaussian")
     add("--hold", type=at_least(1), default=30, help="render only each n-th frame and repeat it; a divisor of 30")
     add("--seed", type=at_least(0), default=0, help="other seeds give other takes")
     add_num_workers(parser, "processes; the takes do not depend on it")
@@ -106,8 +114,6 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     if FRAME_STEP % args.hold:
         raise UserError(f"--hold {args.hold} does not divide {FRAME_STEP}; annotated frames would not be exact")
     args.object_size = object_sizes(args.object_size)
-    if args.num_objects > 18:
-        raise UserError(f"--num_objects {args.num_objects} is more than the table holds; 18 at most")
     return args
 
 

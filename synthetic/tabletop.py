@@ -63,26 +63,29 @@ class ObjectSizes:
 REAL = ObjectSizes(ego=3.8e-3, exo=1.15e-3, spread=1.3, cameras=0.35)
 
 
+@dataclass(frozen=True)
+class Scene:
+    """What a take shows, and how it is filmed."""
+
+    items: list[Item]
+    clutter: list[Item]
+    kitchen: bool
+    object_size: ObjectSizes
+    exo_views: list[list[int]]  # which objects each exo camera is aimed at
+    sizes: tuple[Size, Size]  # (H, W) of ego and exo pictures
+    seconds: float
+
+
 class Tabletop:
     """One take's world. Solids carry label i + 1 for object i; everything else carries 0."""
 
-    def __init__(
-        self,
-        rng: np.random.Generator,
-        items: list[Item],
-        clutter: list[Item],
-        exo_views: list[list[int]],
-        sizes: tuple[Size, Size],
-        object_size: ObjectSizes,
-        seconds: float,
-        kitchen: bool = False,
-    ) -> None:
-        """`exo_views[k]`: which objects exo camera k is aimed at; `sizes`: (H, W) of ego and exo pictures."""
-        self.exo_views, (ego_size, exo_size), self.mixed = exo_views, sizes, object_size.mixed
-        variety = np.random.default_rng(rng.integers(1 << 32) if self.mixed or clutter else 0)
-        self.scales = object_size.scales(variety, len(items))
-        self.scales = [self.scales[k if item.like is None else item.like] for k, item in enumerate(items)]
-        self.items = [item.scaled(scale) for item, scale in zip(items, self.scales, strict=True)]
+    def __init__(self, rng: np.random.Generator, scene: Scene) -> None:
+        object_size, exo_views, (ego_size, exo_size) = scene.object_size, scene.exo_views, scene.sizes
+        self.exo_views, self.mixed, self.kitchen = exo_views, object_size.mixed, scene.kitchen
+        (variety,) = rng.spawn(1)  # what it draws is there only with some options, and leaves the rest as it is
+        scales = object_size.scales(variety, len(scene.items))
+        self.scales = [scales[k if item.like is None else item.like] for k, item in enumerate(scene.items)]
+        self.items = [item.scaled(scale) for item, scale in zip(scene.items, self.scales, strict=True)]
         ego_distance, exo_distance = (
             focal * np.sqrt(OBJECT_AREA / area * width / height)
             for focal, area, (height, width) in (
@@ -91,21 +94,20 @@ class Tabletop:
             )
         )
         exo_distances = exo_distance * np.exp(variety.normal(0, object_size.cameras, len(exo_views)).clip(-1, 0.7))
-        self.kitchen = kitchen
-        self.spacing = max(1.5, (0.22 if kitchen else 0.3) * ego_distance / EGO_FOCAL)
+        self.spacing = max(1.5, (0.22 if self.kitchen else 0.3) * ego_distance / EGO_FOCAL)
         self.places = self._place_items(rng)
-        self.yaws = rng.uniform(-0.5, 0.5, len(items)) * np.pi
+        self.yaws = rng.uniform(-0.5, 0.5, len(self.items)) * np.pi
         self.room, self.table = self._build_room(rng, 1.2 * max(ego_distance, *exo_distances))
-        self.clutter = self._scatter(variety, clutter, object_size)
-        self._plan_wearer(rng, seconds, ego_distance)
+        self.clutter = self._scatter(variety, scene.clutter, object_size)
+        self._plan_wearer(rng, scene.seconds, ego_distance)
         self.ego_size = ego_size
         self.exo_cameras = [
             self._aim_exo(rng, number, [self.places[i] for i in view], distance, exo_size)
             for number, (view, distance) in enumerate(zip(exo_views, exo_distances, strict=True))
         ]
-        self.people = [self._plan_person(variety, camera) for camera in 2 * self.exo_cameras] if kitchen else []
+        self.people = [self._plan_person(variety, camera) for camera in 2 * self.exo_cameras] if self.kitchen else []
         self.cameras = camera_names(len(exo_views))
-        self.lights = self._dim(variety) if kitchen else {}
+        self.lights = self._dim(variety) if self.kitchen else {}
         self.exo_rooms = [render(camera, [self.room, *self.clutter]) for camera in self.exo_cameras]
 
     def pictures(self, second: float) -> dict[str, Picture]:

@@ -11,14 +11,14 @@ import cv2
 import numpy as np
 
 from common.drawing import write_picture
-from common.files import read_json, remove_leftovers, write_json
+from common.files import read_record, remove_leftovers, write_json
 from formats.geometry import Size
 from formats.masks import encode_lzstring, encode_mask
 from formats.takes import FRAME_STEP, SPLITS, video_path
 from formats.video_writer import open_video
 from synthetic.kitchen import deal_things
 from synthetic.render import Picture
-from synthetic.tabletop import EGO, ObjectSizes, Tabletop, camera_names
+from synthetic.tabletop import EGO, ObjectSizes, Scene, Tabletop, camera_names
 from synthetic.textures import deal_clutter, deal_items, deal_looks
 
 # (H, W) of ego and exo videos. Processing halves the one and quarters the other.
@@ -50,10 +50,6 @@ class TakeOptions:
     noise: float = 0.0
     things: str = "patterned"
 
-    def record(self) -> dict[str, Any]:
-        """As the files say it: what nobody chose is left out, as before it could be chosen."""
-        return {name: value for name, value in asdict(self).items() if (name, value) != ("things", "patterned")}
-
 
 @dataclass(frozen=True)
 class TakeId:
@@ -76,7 +72,7 @@ class TakeId:
         return np.random.default_rng([options.seed, SPLITS.index(self.split), self.index, purpose])
 
     def uid(self, options: TakeOptions) -> str:
-        return str(uuid.uuid5(uuid.NAMESPACE_OID, f"{self.name} {json.dumps(options.record())}"))
+        return str(uuid.uuid5(uuid.NAMESPACE_OID, f"{self.name} {json.dumps(asdict(options))}"))
 
 
 def build_tabletop(take: TakeId, options: TakeOptions) -> Tabletop:
@@ -91,7 +87,7 @@ def build_tabletop(take: TakeId, options: TakeOptions) -> Tabletop:
         items = deal_items(*which, options.num_objects)
         clutter = deal_clutter(*which, deal_looks(*which, options.num_objects), options.clutter)
     sizes, seconds = VIDEO_SIZES[options.size], options.num_frames / FPS
-    return Tabletop(take.rng(options, 1), items, clutter, views, sizes, options.object_size, seconds, kitchen)
+    return Tabletop(take.rng(options, 1), Scene(items, clutter, kitchen, options.object_size, views, sizes, seconds))
 
 
 def annotated_cameras(tabletop: Tabletop, take: TakeId) -> list[list[str]]:
@@ -118,8 +114,8 @@ def make_take(out: Path, take: TakeId, options: TakeOptions) -> dict[str, Any]:
     record, sheet = folder / "relations.json", folder / "preview.jpg"
     paths = {camera: video_path(out / "takes", take.name, camera) for camera in camera_names(options.num_exo)}
     if all(path.exists() for path in (record, sheet, *paths.values())):
-        done = read_json(record, "delete it and run again")
-        if done["options"] == options.record():
+        done = read_record(record, {"options": dict, "annotation": dict}, "delete it and run again")
+        if done["options"] == asdict(options):
             return done["annotation"]
     record.unlink(missing_ok=True)
     for path in (record, sheet, *paths.values()):
@@ -145,7 +141,7 @@ def make_take(out: Path, take: TakeId, options: TakeOptions) -> dict[str, Any]:
                 previews.append(preview(pictures))
     write_picture(sheet, np.hstack(previews)[..., ::-1])
     annotation = annotate(take, tabletop, masks, take.rng(options, 2))
-    write_json(record, {"options": options.record(), "annotation": annotation})
+    write_json(record, {"options": asdict(options), "annotation": annotation})
     return annotation
 
 

@@ -1,12 +1,10 @@
-"""Every script understands the others' spelling of its options and says what it does by default."""
+"""Every script says in one line what is wrong with its options, and in its help what it does by default."""
 
 from pathlib import Path
 
 import pytest
 
 from common.arguments import Parser, add_data_path, add_num_workers, add_setting, add_splits_path, at_least
-
-ROOT = Path(__file__).parents[1]
 
 
 @pytest.fixture
@@ -16,38 +14,50 @@ def parser():
     add_data_path(parser)
     add_splits_path(parser)
     add_num_workers(parser)
-    parser.add_argument("--out", type=Path, help="a file")
     parser.add_argument("--out_path", type=Path, default=Path("results"), help="a folder")
+    parser.add_argument("--ckpt_path", type=Path, help="a file")
+    parser.add_argument("--batch-pos", type=int, nargs="+", default=[8, 16], help="in pairs")
+    parser.add_argument("--accept", action="append", default=[], help="in words")
     parser.add_argument("--size", type=at_least(0, float), default=0, help="in pixels")
     parser.add_argument("--fast", action="store_true", help="or slow")
     return parser
 
 
-@pytest.mark.parametrize("flag", ["--data_path", "--data-path", "--data_dir", "--outputpath", "--train-dir"])
-@pytest.mark.parametrize("form", ["two words", "one word"])
-def test_the_other_scripts_spelling_of_a_flag_means_the_same(parser, flag, form):
-    words = [flag, "folder"] if form == "two words" else [f"{flag}=folder"]
-    assert parser.parse_args(["--setting", "ego-exo", *words]).data_path == Path("folder")
+@pytest.mark.parametrize(
+    ("typed", "meant"),
+    [
+        ("--seting", "--setting"),
+        ("-setting", "--setting"),
+        ("--batch_pos", "--batch-pos"),
+        ("--batch-size=3", "--batch-pos"),
+        ("--Data-Path", "--data_path"),
+        ("--train-dir", "--data_path"),
+        ("--out-dir", "--out_path"),
+        ("--checkpoint", "--ckpt_path"),
+        ("--workers", "--num_workers"),
+        ("--quite_another", ""),
+    ],
+)
+def test_an_unknown_flag_is_one_line_with_the_one_that_was_meant(parser, typed, meant, capsys):
+    with pytest.raises(SystemExit) as end:
+        parser.parse_args([typed, "a"])  # --setting, which is required, is missing too
+    question = f"; did you mean {meant}?" if meant else ""
+    assert capsys.readouterr().err == f"error: there is no {typed.partition('=')[0]}{question}; see --help\n"
+    assert end.value.code == 2
 
 
-def test_a_scripts_own_spelling_comes_before_a_synonym(parser):
-    args = parser.parse_args(["--setting=ego-exo", "--out", "a", "--out-path", "b"])
-    assert (args.out, args.out_path) == (Path("a"), Path("b"))
-    args = parser.parse_args(["--setting=ego-exo", "--out-dir", "c"])
-    assert (args.out, args.out_path) == (None, Path("c"))
-
-
-def test_help_keeps_the_docstrings_lines_and_names_defaults_where_there_are_any(parser):
+def test_help_keeps_the_docstrings_lines_and_names_defaults_as_a_user_would_type_them(parser, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "200")
     text = parser.format_help()
     assert "First line.\n\n    a command\n" in text
-    assert "in pixels (default: 0)" in text
+    for told in ("in pixels (default: 0)", "a folder (default: results)", "in pairs (default: 8 16)", "in words\n"):
+        assert told in text
     assert "None" not in text and "False" not in text
-    assert "train_dir" not in text
 
 
 @pytest.mark.parametrize("flags", [["--size", "-1"], ["--size", "nan"], ["--size", "big"], ["--num_workers", "-2"]])
 def test_a_number_out_of_range_is_refused_in_one_line(parser, flags, capsys):
     with pytest.raises(SystemExit):
         parser.parse_args(["--setting", "ego-exo", *flags])
-    last = capsys.readouterr().err.splitlines()[-1]
-    assert f"argument {flags[0]}: " in last and flags[1] in last
+    (line,) = capsys.readouterr().err.splitlines()
+    assert f"argument {flags[0]}: " in line and flags[1] in line

@@ -77,12 +77,17 @@ def test_damage_before_the_end_is_found_by_decoding(data_dir):
     assert problems(data_dir, decode=True) == ["camera cam01: 1 frame broken: 30"]
 
 
-def test_a_malformed_annotation_is_a_problem_of_its_take(paired):
-    (paired / "take-a" / "annotation.json").write_text("{")
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [("{", "is not valid JSON"), (None, "runs of 1 mask do not add up to the image, the first of .* at frame 60")],
+)
+def test_a_malformed_annotation_is_a_problem_of_its_take(paired, text, message):
+    path = paired / "take-a" / "annotation.json"
+    path.write_text(text or re.sub('"size": \\[[0-9]+', '"size": [7', path.read_text(), count=1))
     (paired / "take-b" / EGO / "0.jpg").unlink()
     result = check(paired)
     assert result.returncode == 1
-    assert re.search("train, take take-a: .* is not valid JSON", result.stdout)
+    assert re.search(f"train, take take-a: .*{message}", result.stdout)
     assert f"train, take take-b, camera {EGO}: 1 frame missing" in result.stdout
     assert "is out of date" in result.stdout
 
@@ -104,6 +109,15 @@ def test_what_the_data_set_lacks_is_listed_and_what_is_broken_or_not_processed_i
     result = check(data_dir, "--split", "train")
     assert result.returncode == 1
     assert "train, take take-a, camera cam05: cam05.mp4 has no moov atom" in result.stdout
+
+
+@pytest.mark.parametrize("text", ["5", '{"failures": []}', '{"take_name": "", "failures": [{"camera": 5}]}'])
+def test_a_damaged_list_of_failures_is_one_line(data_dir, text):
+    (data_dir / "take-a" / "failed.json").write_text(text)
+    result = check(data_dir)
+    assert result.returncode == 1 and re.search(
+        "^error: .*failed.json is not of the form", result.stderr.splitlines()[-1]
+    )
 
 
 def test_missing_pairs_are_found(data_dir):

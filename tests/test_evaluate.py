@@ -11,7 +11,8 @@ import pytest
 
 from benchmarks import official_evaluation
 from common.errors import UserError
-from evaluation import evaluate, report, visualize
+from evaluation import evaluate, report
+from evaluation.protocols import PROTOCOLS
 from formats.masks import encode_mask, resize_mask
 from formats.processed import ANNOTATION
 from tests.made import EGO
@@ -177,7 +178,10 @@ def test_every_problem_of_a_broken_results_file_is_named(small_root, good, tmp_p
 
 
 REFUSED = {  # flags -> how the message begins
-    "--pred_file {tmp}/none.json": "no file {tmp}/none.json; make it with `python eval_segswap.py --setting ego-exo`",
+    "--pred_file {tmp}/none.json": "no file {tmp}/none.json; results are made by `python eval_segswap.py --setting "
+    "ego-exo --split val --ckpt_path CHECKPOINT --out_path {tmp}`",
+    "--pred_file {root}/ego-exo_tset_results.json --split test": "no file {root}/ego-exo_tset_results.json; beside it "
+    "lie ego-exo_test_results.json",
     "--pred_file {tmp}": "{tmp} is a folder without masks",
     "--pred_file {tmp}/cut.json": "{tmp}/cut.json is not valid JSON",
     "--pred_file {root}/exo-ego_val_results.json": "{root}/exo-ego_val_results.json holds exo-ego, not ego-exo",
@@ -188,6 +192,7 @@ REFUSED = {  # flags -> how the message begins
     "--pred_file {results} --gt_file {root}/split.json": "{root}/split.json holds val, test, not annotations",
     "--pred_file {results} {results} --names a a": "--names needs as many names, all different, as --pred_file",
     "--pred_file {results} {results} --protocol all": "--protocol takes one results file",
+    "--out {tmp}/gt.json": "--out names a folder, not {tmp}/gt.json; --write_gt writes",
     "--gt_file {root}/gt_val.json": "--gt_file does not say of which split it is",
     "--gt_file {root}/gt_val.json --all_frames": "argument --all_frames: not allowed with argument --gt_file",
 }
@@ -250,9 +255,11 @@ def test_where_nothing_is_hidden_no_balanced_accuracy_is_shown_and_the_files_hav
     data_dir = make_data_set(tmp_path, {"val": ["take-a", "take-b"]}, {"cup_0": {EGO: [0, 30], "cam01": [0, 30]}})
     files = [make_results_file(tmp_path / str(n), data_dir, ["take-a", "take-b"], "ego-exo", seed=n) for n in (0, 1)]
     where = ["--setting", "ego-exo", "--data_path", data_dir, "--all_frames", "--out"]
-    run(*where, tmp_path / "one", "--pred_file", files[0])
-    line = "existence balanced accuracy \\(%\\)"
-    assert re.search(f"^{line} +- +-$", capsys.readouterr().out, re.M)
+    run(*where, tmp_path / "one", "--pred_file", files[0], "--protocol", "all")
+    line, printed = "existence balanced accuracy \\(%\\)", capsys.readouterr().out
+    assert re.search(f"^{line} +- +-$", printed, re.M)
+    for rule in PROTOCOLS:
+        assert re.search(rf"^\* {rule} .* -  +[0-9]+ (masks|takes|frame pairs)$", printed, re.M)
     run(*where, tmp_path / "two", "--pred_file", *files)
     assert re.search(f"^{line} +- +- +- +- +-$", capsys.readouterr().out, re.M)
     said = [float(case["confidence"]) > 0.5 for case in read_cases(tmp_path / "one")]
@@ -260,26 +267,14 @@ def test_where_nothing_is_hidden_no_balanced_accuracy_is_shown_and_the_files_hav
     assert official == official_evaluation.balanced_accuracy([1] * len(said), said)
 
 
-def test_the_originals_commands_of_the_evaluation_work_as_they_are(golden_root, tmp_path):
+def test_the_commands_in_the_place_of_the_originals_evaluation_work(golden_root, tmp_path):
     annotations = golden_root / "annotations" / "relations_val.json"
     where = ["--data_path", golden_root / "processed", "--split", "val", "--annotations_path", annotations]
     run(*where, "--output_path", tmp_path / "gt.json")  # process_annotations.py
     assert json.loads((tmp_path / "gt.json").read_text()) == golden("evaluation/gt_val")
-    files = ["--gt-file", tmp_path / "gt.json", "--pred-file", golden_root / "ego-exo_val_results.json"]
-    run("--setting", "ego-exo", *files, "--output_path", tmp_path / "out")  # evaluate_egoexo.py
+    files = ["--gt_file", tmp_path / "gt.json", "--pred_file", golden_root / "ego-exo_val_results.json"]
+    run("--setting", "ego-exo", *files, "--out", tmp_path / "out")  # evaluate_egoexo.py
     assert (tmp_path / "out" / "metrics.json").is_file()
-
-
-def test_what_a_killed_evaluation_left_is_removed_by_the_next(golden_root, tmp_path):
-    (tmp_path / ".out.0123abcd.tmp").mkdir()
-    (tmp_path / "out").mkdir()
-    for left in (tmp_path / ".gt.json.0123abcd.tmp", tmp_path / "out" / "..evaluation.json.0123abcd.tmp"):
-        left.touch()
-    files = ["--data_path", golden_root / "processed", "--pred_file", golden_root / "ego-exo_val_results.json"]
-    run("--setting", "ego-exo", *files, "--write_gt", tmp_path / "gt.json", "--out", tmp_path / "out")
-    assert {path.name for path in tmp_path.iterdir()} == {"gt.json", ".gt.json.lock", "out", ".out.lock"}
-    names = {"metrics.json", "cases.csv", "breakdown.csv", ".evaluation.json"}
-    assert {path.name for path in (tmp_path / "out").iterdir()} == names
 
 
 def test_the_headline_names_the_split_of_the_data_and_never_a_default(golden_root, tmp_path, capsys):
@@ -301,7 +296,8 @@ def test_one_take_is_a_take_and_a_comparison_of_it_has_no_verdict(golden_root, t
     results = golden_root / "ego-exo_val_results.json"
     where = ["--setting", "ego-exo", "--data_path", golden_root / "processed", "--out"]
     run(*where, tmp_path / "one", "--pred_file", results)
-    assert capsys.readouterr().out.startswith("ego-exo, split val: 1 take, ")
+    printed = capsys.readouterr().out
+    assert printed.startswith("ego-exo, split val: 1 take, ") and "no intervals: they come from" in printed
     other = json.loads(results.read_text())
     for entry in other["ego-exo"]["results"][next(iter(other["ego-exo"]["results"]))]["masks"].values():
         for frames in entry.values():
@@ -311,7 +307,7 @@ def test_one_take_is_a_take_and_a_comparison_of_it_has_no_verdict(golden_root, t
     run(*where, tmp_path / "two", "--pred_file", results, tmp_path / "other.json", "--num", "0")
     text = capsys.readouterr().out + (tmp_path / "two" / "index.html").read_text()
     assert "existence balanced accuracy" in text and not re.search("better,|better<|worse,|worse<|worse$", text, re.M)
-    assert "In brackets" not in text
+    assert text.count("o intervals: they come from") == 2
 
 
 @pytest.mark.parametrize("name", ["cup\n=HYPERLINK(1)", "n" * 300, "../../up", '<b>"&</script>'])
@@ -321,12 +317,12 @@ def test_odd_names_are_drawn_and_written_and_lead_nowhere(tmp_path, name):
     where = ["--setting", "ego-exo", "--data_path", data_dir, "--pred_file", pred_file, "--num_workers", "0"]
     out = tmp_path / "out"
     report.main([*map(str, where), "--all_frames", "--num", "2", "--out", str(out / "report")])
-    visualize.main([*map(str, where), "--num", "2", "--out", str(out / "pictures")])
+    report.main([*map(str, where), "--all_frames", "--num", "2", "--out", str(out / "sheet.jpg")])
     assert [case["object_name"] for case in read_cases(out / "report")] == [name] * 6
-    assert len(list((out / "pictures").glob("*.jpg"))) == 3
     page = (out / "report" / "index.html").read_text()
     assert page.count("</script>") == 1 and '<b>"' not in page
     assert {path.name for path in tmp_path.iterdir()} == {"data", "out", pred_file.name}
+    assert {path.name for path in out.iterdir()} == {"report", "sheet.jpg", ".sheet.jpg.lock"}
 
 
 def test_photos_of_different_sizes_in_one_camera_score_as_in_the_official_evaluation(small_root, tmp_path):

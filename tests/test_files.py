@@ -3,6 +3,7 @@
 import errno
 import json
 import os
+import pwd
 import signal
 import socket
 import subprocess
@@ -11,7 +12,8 @@ from pathlib import Path
 
 import pytest
 
-from common.files import atomic_write, remove_leftovers, write_json
+from common.errors import UserError
+from common.files import atomic_folder, atomic_write, has_form, remove_leftovers, temporary_folder, write_json
 from tests.made import ROOT
 from tests.made.claims import claimed_elsewhere
 
@@ -31,7 +33,8 @@ def test_a_file_is_replaced_only_when_it_is_whole(tmp_path):
 def wait_until_it_waits(process: subprocess.Popen, holder: subprocess.Popen) -> str:
     """The line in which a process says that it waits for another one."""
     line = process.stderr.readline()
-    assert line.startswith(f"waiting for process {holder.pid} on {socket.gethostname()}, which "), line
+    user = pwd.getpwuid(os.getuid()).pw_name
+    assert line.startswith(f"waiting for process {holder.pid} of {user} on {socket.gethostname()}, which "), line
     return line
 
 
@@ -45,7 +48,7 @@ import sys
 from pathlib import Path
 from common.files import claimed, write_json
 folder, name = Path(sys.argv[1]), sys.argv[2]
-with claimed(folder, name, "writes numbers"):
+with claimed(folder, sys.argv[-1], "writes numbers"):
     write_json(folder / name, [2])
 """
 
@@ -81,6 +84,49 @@ with claimed(Path(sys.argv[1]), "a", "writes a"):
     killed.communicate()
 
 
+ANOTHER_USER = """
+import os, sys
+from pathlib import Path
+from common.files import claimed, write_json
+os.chdir(sys.argv[1])
+if os.getuid() == 0:
+    os.setgid(65534)
+    os.setuid(65534)
+with claimed(Path(), "a.json", "writes numbers"):
+    print("claimed", flush=True)
+    sys.stdin.readline()
+    write_json(Path(sys.argv[2]), [2])
+"""
+
+
+@pytest.mark.parametrize("folder_mode", [0o777, 0o1777])  # as /tmp
+@pytest.mark.parametrize("lock_mode", [0o666, 0o444])  # as we leave it; of an older version, or of a copied folder
+def test_whoever_may_write_a_folder_may_claim_what_another_user_claimed_in_it(tmp_path, folder_mode, lock_mode):
+    tmp_path.chmod(folder_mode)
+    with claimed_elsewhere(tmp_path, "a.json") as holder:
+        assert (tmp_path / ".a.json.lock").stat().st_mode & 0o777 == 0o666
+        (tmp_path / ".a.json.0badcafe.tmp").touch()  # in such a folder it has to stay
+        (tmp_path / ".a.json.lock").chmod(lock_mode)
+        first = start(ANOTHER_USER, tmp_path, "a.json")
+        wait_until_it_waits(first, holder)
+    assert first.stdout.readline() == "claimed\n"
+    others = [start(ANOTHER_USER, tmp_path, "b.json"), start(WRITE_FILE, tmp_path, "c.json", "a.json")]
+    for other in others:
+        assert other.stderr.readline().startswith("waiting for ") and other.poll() is None
+    assert first.communicate("\n", timeout=300) == ("", "")
+    for other in others:
+        assert other.communicate("\n", timeout=300)[1] == "" and other.returncode == 0
+    assert all((tmp_path / name).exists() for name in ("a.json", "b.json", "c.json"))
+
+
+def test_a_link_in_the_place_of_a_lock_is_not_followed(tmp_path):
+    (tmp_path / "victim").write_text("mine")
+    (tmp_path / ".a.json.lock").symlink_to("victim")
+    writer = start(WRITE_FILE, tmp_path, "a.json")
+    assert f"{tmp_path / '.a.json.lock'}" in writer.communicate(timeout=300)[1] and writer.returncode == 1
+    assert (tmp_path / "victim").read_text() == "mine" and not (tmp_path / "a.json").exists()
+
+
 def test_a_second_writer_of_a_folder_waits_and_then_names_what_is_there(tmp_path):
     code = """
 import sys
@@ -96,6 +142,37 @@ run_script(lambda: atomic_folder(Path(sys.argv[1])).__enter__())
         folder.mkdir()
     assert second.communicate(timeout=300)[1] == f"error: {folder} exists; give another name, or delete it first\n"
     assert second.returncode == 1 and not list(folder.iterdir())
+
+
+def test_an_empty_folder_that_is_there_is_filled_from_within(tmp_path):
+    """So it is with a mount point: nothing can be made beside it, nor renamed into it from there."""
+    place = tmp_path / "volume"
+    place.mkdir()
+    for _ in range(2):
+        with pytest.raises(KeyboardInterrupt), atomic_folder(place) as made:
+            (made / "a").touch()
+            raise KeyboardInterrupt
+        assert [path.name for path in place.iterdir()] == [".volume.lock"]
+    with atomic_folder(place) as made:
+        assert made.parent == place
+        (made / "a").mkdir()
+    assert sorted(path.name for path in place.iterdir()) == [".volume.lock", "a"]
+    with pytest.raises(UserError, match="exists; give another name"), atomic_folder(place):
+        pass
+    with temporary_folder(place, "b", "writes b") as made:
+        (made / "new").touch()
+        (made / "new").rename(place / "new")
+    assert sorted(path.name for path in place.iterdir()) == [".b.lock", ".volume.lock", "a", "new"]
+
+
+def test_a_form_is_one_of_types_lists_and_objects():
+    form = {"names": [str | None], "counts": {str: int}, "record": {"a": {"b": bool}}}
+    value = {"names": ["a", None], "counts": {"x": 1}, "record": {"a": {"b": True, "c": 5}}, "more": 1}
+    assert has_form(value, form) and has_form({**value, "names": [], "counts": {}}, form)
+    wrong = {"names": ["a", [1], {"a": "b"}, [None, 2]], "counts": [[], {"x": "1"}], "record": [{}, {"a": []}, 5]}
+    for key, others in wrong.items():
+        assert not any(has_form({**value, key: other}, form) for other in others)
+        assert not has_form({name: member for name, member in value.items() if name != key}, form)
 
 
 def test_a_full_disk_is_said_to_be_that_of_the_file(tmp_path):

@@ -258,7 +258,7 @@ def test_a_second_run_into_the_same_folder_says_that_it_waits_for_the_first(
     printed = ""
     with claimed_elsewhere(tmp_path, "ego-exo_val") as first:
         second.start()
-        while f"waiting for process {first.pid} on " not in printed:
+        while f"waiting for process {first.pid} of " not in printed:
             assert second.is_alive()
             printed += capsys.readouterr().err
             time.sleep(0.01)
@@ -433,7 +433,7 @@ BAD_INPUT = {
     "--ckpt_path nowhere.pth": "no file nowhere.pth; give the checkpoint of a training",
     "--data_path {tmp}/nowhere": "nowhere; name that of the processed takes",
     "--ckpt_path {tmp}/truncated.pth": "truncated.pth",
-    "--splits_path nowhere.json": "no file nowhere.json; name it with --split_path",
+    "--splits_path nowhere.json": "no file nowhere.json; name it with --splits_path",
     "--split test": "no split 'test'",
     "--data_path {tmp}/nowhere --splits_path {data}/split.json": "none of the 3 takes of split 'val' can be read",
     "--device x": "device 'x' is unknown",

@@ -323,7 +323,13 @@ def test_a_folder_with_takes_of_somebody_else_is_refused(tmp_path):
     assert [path.name for path in tmp_path.iterdir()] == ["annotations"]
 
 
-@pytest.mark.parametrize("flags", ["--hold 7", "--object_size 0.9", "--object_size huge", "--num_objects 40"])
+@pytest.mark.parametrize(
+    "flags",
+    [
+        *("--hold 7", "--object_size 0.9", "--object_size huge", "--num_objects 40", "--blur 1000000", "--blur inf"),
+        *("--clutter 1000000", "--noise 1e9", "--num_frames 10000000", "--num_exo 1000", "--num_train 1000000"),
+    ],
+)
 def test_options_that_cannot_be_met_are_named_in_one_line(flags, capsys):
     with pytest.raises((UserError, SystemExit)) as error:  # argparse checks what concerns one option alone
         parse_args(flags.split())

@@ -7,6 +7,7 @@ import shutil
 import signal
 import subprocess
 import sys
+from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
@@ -97,6 +98,15 @@ from common.errors import run_script
 from common.parallel import loader_failures, run_jobs, start_loader_worker
 from tests.made.jobs import say_busy, sleep
 
+def say_and_wait(*worker):
+    say_busy()
+    time.sleep(1)
+    if worker:
+        start_loader_worker(*worker)
+
+if sys.argv[1] == "starting_pool" and __name__ == "__mp_main__":  # its processes import this script
+    say_and_wait()
+
 class Pictures:
     def __len__(self):
         return 9
@@ -110,11 +120,16 @@ def pool():
     for _ in run_jobs(sleep, range(6), 2):
         pass
 
-def loader():
+starting_pool = pool
+
+def loader(init=start_loader_worker):
     from torch.utils.data import DataLoader  # seconds, which the processes of a pool need not wait for
     with loader_failures():
-        for _ in DataLoader(Pictures(), batch_size=None, num_workers=2, worker_init_fn=start_loader_worker):
+        for _ in DataLoader(Pictures(), batch_size=None, num_workers=2, worker_init_fn=init):
             time.sleep(600)
+
+def starting_loader():
+    loader(say_and_wait)
 
 if __name__ == "__main__":
     run_script(globals()[sys.argv[1]])
@@ -136,7 +151,7 @@ def busy(tmp_path, request):
     process.communicate()
 
 
-@pytest.mark.parametrize("busy", ["pool", "loader"], indirect=True)
+@pytest.mark.parametrize("busy", ["pool", "loader", "starting_pool", "starting_loader"], indirect=True)
 def test_ctrl_c_ends_all_at_once_without_a_traceback(busy):
     os.killpg(busy.pid, signal.SIGINT)  # a terminal sends it to parent and workers alike
     _, stderr = busy.communicate(timeout=300)
@@ -148,6 +163,23 @@ def test_ctrl_c_ends_all_at_once_without_a_traceback(busy):
 @pytest.mark.parametrize("busy", ["pool", "loader"], indirect=True)
 def test_workers_end_with_a_killed_parent(busy, number):
     busy.send_signal(number)
+    wait_for_the_end(busy)
+
+
+@pytest.mark.parametrize(
+    ("busy", "number"), [("starting_pool", signal.SIGTERM), ("starting_loader", signal.SIGUSR1)], indirect=["busy"]
+)
+def test_a_signal_to_all_processes_is_for_the_parent_alone(busy, number):
+    """None of the workers ends before it, which would look like a lack of memory."""
+    for worker in Path("/proc").glob("[0-9]*"):
+        with contextlib.suppress(OSError, ProcessLookupError):
+            if int(worker.name) != busy.pid and os.getpgid(int(worker.name)) == busy.pid:
+                os.kill(int(worker.name), number)
+    with pytest.raises(subprocess.TimeoutExpired):  # nobody says that a worker was killed
+        busy.wait(3)
+    os.killpg(busy.pid, number)
+    said = busy.communicate(timeout=300)[1]
+    assert busy.returncode == -number and "memory" not in said and "Traceback" not in said
     wait_for_the_end(busy)
 
 

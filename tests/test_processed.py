@@ -89,8 +89,20 @@ def test_an_unusable_annotation_json_is_one_line_with_the_remedy(tmp_path, text)
 @pytest.mark.parametrize(
     "change",
     [
-        *({"masks": masks} for masks in ([], {"a": {"../c": {}}}, {"a": {"c": {"x": RLE}}}, {"a": {"c": {"-1": RLE}}})),
-        *({"masks": {"a": {"c": {"0": rle}}}} for rle in (5, {"size": [2], "counts": "4"})),
+        *(
+            {"masks": masks}
+            for masks in (
+                [],
+                {"a": {"../c": {}}},
+                {"a": {"c": {"x": RLE}}},
+                {"a": {"c": {"-1": RLE}}},
+                {"a": {"c": {str(1 << 31): RLE}}},
+            )
+        ),
+        *(
+            {"masks": {"a": {"c": {"0": rle}}}}
+            for rle in (5, {"size": [2], "counts": "4"}, {"size": [2, 2], "counts": "3"})
+        ),
         {"is_ego": {"gp05": "false"}},
     ],
 )
@@ -106,6 +118,10 @@ def test_a_folder_made_of_other_videos_is_refused(tmp_path):
     (tmp_path / "source.json").write_text('{"videos": "downscaled/448"}')
     with pytest.raises(UserError, match="made of downscaled/448 videos, not of full size; give another --outputpath"):
         claim_data_dir(tmp_path, downscaled=False)
+    for damaged in ("", "[]", "5", "{}", '{"videos": {}}'):
+        (tmp_path / "source.json").write_text(damaged)
+        with pytest.raises(UserError, match="source.json is not .*; delete it if the frames beside it may stay"):
+            claim_data_dir(tmp_path, downscaled=False)
 
 
 def test_a_camera_has_the_frames_whose_files_are_named_as_ours(tmp_path):

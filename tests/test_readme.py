@@ -20,7 +20,7 @@ README = (ROOT / "README.md").read_text()
 SKIPPED = {  # beginning of a command -> why it is not run here
     "conda env create": "installs; .ci/run installs the same requirements.txt with pip",
     "python3 -m venv": "installs; so does .ci/run",
-    "(cd model/pretrained && bash download_model.sh)": "downloads; tests/test_download_model.py has a server for it",
+    "(cd model/pretrained && bash download_model.sh)": "downloads; tests/test_download.py has a server for it",
     "bash data/download_split.sh": "downloads; tests/test_download.py has a server for it",
     "bash quickstart.sh": "tests/test_quickstart.py runs it",
     "bash tests/run.sh": "is what runs this test",

@@ -1,21 +1,29 @@
-"""The report's page, as files and in a real browser."""
+"""The report: its page, as files and in a real browser, its pictures and its videos, and the folder that it writes."""
 
+import errno
 import gzip
 import hashlib
 import html
 import json
+import os
 import re
 from pathlib import Path
 
+import cv2
 import numpy as np
 import pytest
 
+from common.drawing import overlay
 from common.errors import UserError
 from evaluation import evaluate, report
-from evaluation.outputs import made_by
+from evaluation.case_pictures import PredictedCase, write_track
+from evaluation.metrics import MaskScores
+from evaluation.outputs import made_by, output_folder
+from evaluation.score import Case
 from formats.masks import encode_mask
 from tests.browser import chromium, needs_browser
 from tests.made import EGO
+from tests.made.kills import killed_at
 from tests.made.processed import make_data_set
 from tests.made.results import UIDS, make_scored_data, options
 
@@ -38,6 +46,8 @@ def test_a_report_needs_nothing_outside_its_folder(root, tmp_path):
     assert len(inside) >= 1 + 2 * 7 and all((tmp_path / link).is_file() for link in inside)
     assert "http" not in (tmp_path / "index.html").read_text().replace("http://www.w3.org", "")
     assert {path.name for path in tmp_path.iterdir()} >= {"metrics.json", "cases.csv", "breakdown.csv"}
+    assert f"results of {Path(options(root)[5]).name}" in (tmp_path / "index.html").read_text()
+    assert str(root) not in (tmp_path / "index.html").read_text().split("This page")[0]
 
 
 def test_a_report_of_the_same_results_is_the_same(root, tmp_path):
@@ -95,28 +105,87 @@ def test_results_are_said_to_be_a_checkpoints_only_if_it_made_these_very_bytes(r
     assert made_by(Path(change(results)))["checkpoint"] == maker
 
 
+def tree(folder):
+    return {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
 def test_a_report_never_replaces_what_it_did_not_make(root, tmp_path):
     for name in ("index.html", "cases.csv", "pictures/0001.jpg"):
-        out = tmp_path / name.replace("/", "_")
+        out = tmp_path / Path(name).stem
         (out / name).parent.mkdir(parents=True)
         (out / name).write_text("mine")
         with pytest.raises(UserError, match="is of another origin"):
             report.main([*options(root), "--num", "2", "--out", str(out)])
-        assert [path for path in out.rglob("*") if path.is_file()] == [out / name]
-        assert (out / name).read_text() == "mine"
+        assert tree(out) == {out / name: b"mine", out / ".output.lock": (out / ".output.lock").read_bytes()}
 
 
 def test_a_report_that_cannot_be_finished_leaves_the_former_one_whole(root, tmp_path):
     data_dir = make_data_set(tmp_path, {"val": UIDS})
     where = ["--data_path", str(data_dir), "--all_frames", "--out", str(tmp_path / "out")]
     report.main([*options(root), *where, "--num", "4"])
-    before = {path: path.read_bytes() for path in (tmp_path / "out").rglob("*") if path.is_file()}
+    before = tree(tmp_path / "out")
     for path in (data_dir / "take-b" / "cam02").iterdir():
         path.unlink()
     with pytest.raises(UserError, match="cam02/.* is missing"):
         report.main([*options(root), *where, "--num", "12"])
-    assert before == {path: path.read_bytes() for path in (tmp_path / "out").rglob("*") if path.is_file()}
-    assert not list(tmp_path.glob(".out.*.tmp"))
+    assert before == tree(tmp_path / "out") and not list(tmp_path.rglob("*.tmp"))
+
+
+@pytest.mark.parametrize("script", [evaluate, report])
+def test_a_folder_that_is_a_mount_point_is_written_from_within(root, tmp_path, monkeypatch, script):
+    out, rename = tmp_path / "out", os.rename
+
+    def rename_on_one_disk(old, new, **how):
+        if (out in Path(old).parents) != (out in Path(new).parents):
+            raise OSError(errno.EXDEV, os.strerror(errno.EXDEV), str(old))
+        rename(old, new, **how)
+
+    for name in ("rename", "replace"):
+        monkeypatch.setattr(os, name, rename_on_one_disk)
+    out.mkdir()
+    script.main([*options(root), "--out", str(out)])
+    assert (out / "metrics.json").is_file() and list(tmp_path.iterdir()) == [out]
+
+
+@pytest.mark.parametrize("way", ["../victim", "{tmp}/victim", "link/victim", "sub/../../victim", 3])
+def test_what_lies_outside_of_the_folder_is_neither_deleted_nor_replaced(tmp_path, way):
+    out, victim = tmp_path / "out", tmp_path / "victim"
+    out.mkdir()
+    (out / "link").symlink_to(tmp_path)
+    victim.write_text("mine")
+    listed = way if way == 3 else way.format(tmp=tmp_path)
+    (out / ".report.json").write_text(json.dumps([listed]))
+    with pytest.raises(UserError, match="victim is not in .*; delete .*report.json|not of the form .*; delete it"):
+        write_files(out, "index.html")
+    (out / ".report.json").unlink()
+    with pytest.raises(UserError, match="victim is not in .*; a link leads there"):
+        write_files(out, "link/victim")
+    assert victim.read_text() == "mine" and {path.name for path in out.iterdir()} == {"link", ".output.lock"}
+
+
+def write_files(out, *names):
+    with output_folder(out, "report") as folder:
+        for name in names:
+            (folder / name).parent.mkdir(exist_ok=True)
+            (folder / name).write_text("new")
+
+
+def test_killed_anywhere_the_same_command_ends_with_the_same_files_and_those_of_others_stay(tmp_path):
+    former, new, event, killed = ("index.html", "pictures/0.jpg", "pictures/1.jpg"), ("index.html", "a.csv"), 0, True
+    while killed:
+        event += 1
+        out = tmp_path / str(event) / "out"
+        write_files(out, *former)
+        (out / "pictures" / "mine.jpg").write_text("mine")
+        killed = killed_at(event, out.parent, lambda out=out: write_files(out, *new))
+        write_files(out, *new)
+        assert {path.name: text for path, text in tree(out).items() if path.name != ".output.lock"} == {
+            "index.html": b"new",
+            "a.csv": b"new",
+            "mine.jpg": b"mine",
+            ".report.json": json.dumps(sorted(new)).encode(),
+        }
+    assert event > 10
 
 
 def test_page_and_terminal_show_the_same_figures(root, tmp_path, capsys):
@@ -177,3 +246,83 @@ def test_the_report_works_in_a_browser(root, tmp_path, chromium):
     assert [float(value) for value in run(column)] == down[::-1] == sorted(down)
 
     assert chromium.errors() == []
+
+
+def cards_of(root, out, *wanted):
+    """IoU, title and caption of each case that a report shows, in its order."""
+    report.main([*options(root), *wanted, "--out", str(out)])
+    text = html.unescape((out / "index.html").read_text())
+    cards = re.findall(r'data-iou="(.*?)"|<p><b>(.*?)</b> (.*?)</p></div>', text)
+    return [(iou, title, caption) for (iou, _, _), (_, title, caption) in zip(cards[::2], cards[1::2], strict=True)]
+
+
+def test_a_report_shows_the_cases_that_are_asked_for_and_its_numbers_are_those_of_all(root, tmp_path):
+    wanted = ["--take", "take-a", "--object", "Milk carton", "--camera", "cam02", "--frame", "60"]
+    ((_, title, caption),) = cards_of(root, tmp_path, *wanted)
+    assert title == "Milk carton" and "to cam02, frame 60: " in caption
+    assert json.loads((tmp_path / "metrics.json").read_text())["takes"] == 2
+
+
+def test_a_sheet_and_a_track_are_files_of_their_own(root, tmp_path):
+    report.main([*options(root), "--num", "2", "--out", str(tmp_path / "sheet.png")])
+    assert cv2.imread(str(tmp_path / "sheet.png")).shape[1] == 2000
+    track = ["--object", "cup_0", "--camera", "cam02", "--height", "120", "--out", str(tmp_path / "track.mp4")]
+    report.main([*options(root), *track])
+    video = cv2.VideoCapture(str(tmp_path / "track.mp4"))
+    assert int(video.get(cv2.CAP_PROP_FRAME_COUNT)) == 3 and video.read()[0]
+    assert len(list(tmp_path.glob("[!.]*"))) == 2
+
+
+@pytest.mark.parametrize(
+    ("wanted", "message"),
+    [
+        (["--take", "take-z"], "no prediction fits --take 'take-z'; there are 'take-a', 'take-b'"),
+        (["--object", "milk-carton"], "fits --object 'milk-carton'; there are 'Milk carton', 'cup_0'"),
+        (["--camera", "cam03"], "fits --camera 'cam03'; there are 'aria01_214-1', 'cam01', 'cam02'"),
+        (["--frame", "55"], "fits --frame 55; there are 0, 30, 60"),
+        (["--object", "cup_0", "--frame", "60", "--camera", "cam01"], "none of these objects is visible"),
+    ],
+)
+def test_a_report_says_why_there_is_nothing_to_see(root, tmp_path, wanted, message):
+    with pytest.raises(UserError, match=message):
+        report.main([*options(root), *wanted, "--out", str(tmp_path / "sheet.jpg")])
+    assert not list(tmp_path.iterdir())
+
+
+def test_an_overlay_draws_the_outline_alone_and_leaves_the_objects_colors():
+    image = np.full((90, 160, 3), 100, np.uint8)
+    mask = np.zeros((90, 160), np.uint8)
+    mask[30:50, 40:80] = 1
+    solid, dashed = ((overlay(image, mask, (255, 0, 0), dashed) != image).any(2) for dashed in (False, True))
+    kernel = np.ones((7, 7), np.uint8)
+    inner, outer = cv2.erode(mask, kernel).astype(bool), cv2.dilate(mask, kernel).astype(bool)
+    outline = mask.astype(bool) & ~cv2.erode(mask, np.ones((3, 3), np.uint8)).astype(bool)
+    for changed in (solid, dashed):
+        assert not changed[inner].any() and not changed[~outer].any()
+    assert solid[outline].all() and 0.3 < dashed[outline].mean() < 0.8
+    for drawn_dashed in (False, True):
+        assert (overlay(image, np.zeros_like(mask), (255, 0, 0), drawn_dashed) == image).all()
+        one_pixel = np.zeros_like(mask)
+        one_pixel[5, 5] = 1
+        assert (overlay(image, one_pixel, (255, 0, 0), drawn_dashed) != image).any()
+
+
+def test_a_right_answer_that_the_object_is_not_visible_is_called_so_and_no_mask_is_drawn():
+    mask = MaskScores(0.5, 0.5, 0, 0, True, 100, 100)
+    place = ("take-a", "cup_0", EGO, "cam01", 0)
+    seen, hidden = Case(*place, True, 0.9, mask), Case(*place, False, 0.9)
+    cases = (seen, seen._replace(existence=0.1), hidden._replace(existence=0.1), hidden)
+    shown = [PredictedCase(case, {"size": [1, 1], "counts": "1"}) for case in cases]
+    captions = ["prediction", *(f"prediction (says {what})" for what in ANSWERS)]
+    assert [one.caption for one in shown] == captions
+    assert [one.drawn_rle is None for one in shown] == [False, False, True, False]
+
+
+ANSWERS = ("not visible: wrong", "not visible: right", "visible: wrong")
+
+
+def test_a_video_takes_pictures_of_odd_and_changing_sizes(tmp_path):
+    images = [np.full((61 + i, 91 - i, 3), 40 * i, np.uint8) for i in range(4)]
+    write_track(tmp_path / "a.mp4", images, fps=2)
+    video = cv2.VideoCapture(str(tmp_path / "a.mp4"))
+    assert [video.read()[1].shape for _ in range(4)] == [(60, 90, 3)] * 4

@@ -10,7 +10,7 @@ import pytest
 
 from common.arguments import SETTINGS
 from common.errors import UserError
-from evaluation import evaluate, report, visualize
+from evaluation import evaluate, report
 from formats.masks import decode_mask, encode_mask
 from formats.processed import ANNOTATION
 from formats.results import iter_results
@@ -267,5 +267,5 @@ def test_report_and_pictures_are_drawn_of_another_form_too(root, tmp_path):
     where = [*map(str, where), "--lenient", "--num_workers", "0", "--num", "2"]
     report.main([*where, "--out", str(tmp_path / "report")])
     assert "predictions without confidence" in (tmp_path / "report" / "index.html").read_text()
-    visualize.main([*where, "--out", str(tmp_path / "sheet.jpg")])
+    report.main([*where, "--out", str(tmp_path / "sheet.jpg")])
     assert (tmp_path / "sheet.jpg").is_file()

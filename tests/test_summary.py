@@ -6,22 +6,13 @@ import numpy as np
 import pytest
 from matplotlib.figure import Figure
 
-from evaluation.case_pictures import choose
-from evaluation.compare import (
-    apart,
-    best_files,
-    common_cases,
-    compare,
-    disagreements,
-    paired_differences,
-    short_names,
-    takes_won,
-)
+from evaluation.comparison import common_cases, compare, paired_differences, short_names, takes_won
 from evaluation.metrics import MaskScores
 from evaluation.plots import iou_by_size
 from evaluation.score import Case, SplitScores, TakeScores
-from evaluation.summary import breakdowns, intervals, metrics, size_label, summarize_scores, visibility_label
-from evaluation.tables import figures_table, verdict
+from evaluation.selection import apart, best_files, choose, disagreements
+from evaluation.summary import breakdowns, intervals, metrics, size_label, visibility_label
+from evaluation.tables import verdict
 
 
 def make_cases(take="take", n=40, seed=0, better=0.0, name="cup"):
@@ -164,13 +155,6 @@ def test_a_difference_is_called_better_or_worse_and_uncertain_if_the_interval_ho
     assert verdict("location_error", {"difference": 0.1, "interval_95": [-0.1, 0.2]}) == "worse, uncertain"
     assert verdict("iou", {"difference": 0.1, "interval_95": [None, None]}) == "-"  # of a single take
     assert verdict("iou", {"difference": 0, "interval_95": [0, 0]}) == "-"
-
-
-@pytest.mark.parametrize(("split", "takes"), [("test", 295), ("test", 294), ("val", 295), (None, 295)])
-def test_the_papers_figures_stand_beside_those_of_its_test_split_and_no_others(split, takes):
-    table = figures_table({**summarize_scores(make_scores()), "split": split, "takes": takes})
-    assert ("paper (v2 test)" in table[0]) == ((split, takes) == ("test", 295))
-    assert {len(row) for row in table} == {len(table[0])}
 
 
 def test_results_files_are_called_by_what_tells_them_apart(tmp_path):

@@ -5,7 +5,7 @@ from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
-from common.arguments import DEFAULT_DATA_DIR, Parser, add_fields, at_least
+from common.arguments import DEFAULT_DATA_DIR, Parser, add_device, add_fields, at_least
 from common.errors import UserError
 from model.device import PRECISION_HELP, PRECISIONS
 from model.xsegtx import XSegTxConfig
@@ -160,12 +160,13 @@ def _precision(text: str) -> str:
 
 
 def _add_running(parser: Parser) -> None:
-    add = parser.add_argument_group("running").add_argument
+    group = parser.add_argument_group("running")
+    add = group.add_argument
     folder = "train/checkpoints/egoexo_v2_480x480, with --reverse …_reverse, with --both …_both"
     add("--out-dir", type=Path, help=f"for checkpoints and logs (default: {folder})")
     text = "CUDA GPUs, such as 0 or 0,1; each of several has a process, which run_ego.sh and its like start"
     add("--gpu", help=text)
-    add("--device", default="auto", help="auto, cpu, cuda, cuda:1 or mps")
+    add_device(group)
     text = f"of the networks; losses are float32; {PRECISION_HELP}"
     add("--precision", "--amp", type=_precision, choices=PRECISIONS, help=text)
     add("--compile", action="store_true", help="compile the transformer: a slow first step, faster ones after it")

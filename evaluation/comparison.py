@@ -1,7 +1,6 @@
 """Results files against each other on the same cases: paired differences with bootstrap intervals over takes."""
 
-from collections import Counter
-from collections.abc import Callable, Hashable, Iterable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -36,26 +35,30 @@ def compare(names: Sequence[str], cases: Sequence[list[Case]], scores: SplitScor
 
     `scores`, of the first file, tells the names and scenarios of the takes.
     """
-    label = labels(scores)
-    groups = {kind: places_by_label(cases[0], label[kind], LABEL_ORDERS.get(kind)) for kind in COMPARED}
+    label_of = labels(scores)
+    groups = {kind: places_by_label(cases[0], label_of[kind], LABEL_ORDERS.get(kind)) for kind in COMPARED}
     comparisons = []
     for name, other in zip(names[1:], cases[1:], strict=True):
-        by = {kind: {} for kind in COMPARED}
-        for kind in COMPARED:
-            for key, places in groups[kind].items():
-                by[kind][key] = paired_differences([cases[0][i] for i in places], [other[i] for i in places])
+        by = {
+            kind: {label: paired_differences(*at_places((cases[0], other), places)) for label, places in found.items()}
+            for kind, found in groups.items()
+        }
         comparisons.append({"second": name, "metrics": paired_differences(cases[0], other), "by": by})
-    won = {"all sizes": takes_won(cases)}
-    for size, places in groups["object size"].items():
-        won[size] = takes_won([[of_file[i] for i in places] for of_file in cases])
+    won = {size: takes_won(at_places(cases, places)) for size, places in groups["object size"].items()}
     return {
         "names": list(names),
         "first": names[0],
+        "takes_compared": len({case.take_uid for case in cases[0]}),
         "frames_compared": len(cases[0]),
         **several_objects(case_sums(cases[0]).sum(0)),
-        "takes_won": won,
+        "takes_won": {"all sizes": takes_won(cases)} | won,
         "comparisons": comparisons,
     }
+
+
+def at_places(cases: Sequence[Sequence[Case]], places: Sequence[int]) -> list[list[Case]]:
+    """Some of the cases, of each file."""
+    return [[of_file[place] for place in places] for of_file in cases]
 
 
 def take_means(cases: Sequence[Sequence[Case]]) -> np.ndarray:
@@ -99,53 +102,6 @@ def paired_differences(first: Sequence[Case], second: Sequence[Case]) -> dict[st
     )
 
 
-def apart(group: Sequence[Case]) -> float:
-    """How far the files are apart in a case: in IoU, or in existence where the object is not visible."""
-    values = [case.mask.iou if case.visible else case.existence for case in group]
-    return max(values) - min(values)
-
-
-def best_files(group: Sequence[Case]) -> list[int]:
-    """Which files are best in a case: of highest IoU, or of lowest existence where the object is not visible."""
-    values = [case.mask.iou if case.visible else -case.existence for case in group]
-    return [number for number, value in enumerate(values) if value == max(values)]
-
-
-def disagreements(cases: Sequence[Sequence[Case]], number: int) -> list[int]:
-    """Where in the lists the files disagree most, `number` cases, those that are furthest apart first.
-
-    A fifth are cases of objects that are not visible and that only some files say to be. Each file is the best in as
-    many as the others, if there are enough; each track has its turn before one has a second, as its frames look alike.
-    """
-    groups = list(zip(*cases, strict=True))
-
-    def furthest_first(places: Iterable[int]) -> list[int]:
-        return sorted(places, key=lambda i: -apart(groups[i]))
-
-    def chosen(places: list[int], at_most: int) -> list[int]:
-        by_track = in_turn(furthest_first(places), lambda i: groups[i][0].track)
-        return furthest_first(in_turn(by_track, lambda i: best_files(groups[i])[0])[:at_most])
-
-    visible, hidden = [], []
-    for i, group in enumerate(groups):
-        if group[0].visible and apart(group) > 0:
-            visible.append(i)
-        elif not group[0].visible and len({case.predicted_visible for case in group}) > 1:
-            hidden.append(i)
-    hidden = chosen(hidden, number // 5)
-    return chosen(visible, number - len(hidden)) + hidden
-
-
-def in_turn(ranked: Iterable[Any], key: Callable[[Any], Hashable]) -> list[Any]:
-    """The first of each key before the second of any, and so on; in each turn by rank."""
-    turns: Counter = Counter()
-    numbered = []
-    for item in ranked:
-        numbered.append((turns[key(item)], item))
-        turns[key(item)] += 1
-    return [item for _, item in sorted(numbered, key=lambda pair: pair[0])]
-
-
 def short_names(paths: Sequence[Path]) -> list[str]:
     """Names that tell results files apart: their stems, or else their folders, or else numbers."""
     stems = [path.stem.removesuffix("_results") for path in paths]
@@ -153,4 +109,4 @@ def short_names(paths: Sequence[Path]) -> list[str]:
     for names in (stems, folders):
         if len(set(names)) == len(names):
             return names
-    return [f"{number}: {path}" for number, path in enumerate(paths, 1)]
+    return [f"{number}: {path.name}" for number, path in enumerate(paths, 1)]

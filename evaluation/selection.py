@@ -1,0 +1,105 @@
+"""Which cases are shown: of one results file by how good they are, of several by how far these are apart."""
+
+import operator
+import random
+from collections import Counter
+from collections.abc import Callable, Hashable, Iterable, Sequence
+from typing import Any
+
+from common.errors import UserError
+from evaluation.score import Case
+
+CASE_ORDERS = {
+    "spread": "spread evenly from the best to the worst",
+    "best": "the best",
+    "worst": "the worst",
+    "random": "drawn at random",
+}
+
+
+def matching(
+    cases: list[Case], take: str | None, object_name: str | None, camera: str | None, frame: int | None
+) -> list[Case]:
+    """Cases of a take (its uid or how it begins), an object (with or without surrounding spaces), a query or target
+    camera, a frame; None fits all. Raises UserError, which names some that exist, if there are none.
+    """
+    for flag, wanted, values, fits in (
+        ("take", take, lambda case: {case.take_uid}, str.startswith),
+        ("object", object_name and object_name.strip(), lambda case: {case.object_name.strip()}, operator.eq),
+        ("camera", camera, lambda case: {case.query_camera, case.target_camera}, operator.eq),
+        ("frame", frame, lambda case: {case.frame}, operator.eq),
+    ):
+        if wanted is not None:
+            known = sorted(set().union(*map(values, cases)))
+            cases = [case for case in cases if any(fits(value, wanted) for value in values(case))]
+            if not cases:
+                raise UserError(f"no prediction fits --{flag} {wanted!r}; there are {', '.join(map(repr, known[:10]))}")
+    return cases
+
+
+def choose(cases: list[Case], order: str, number: int, seed: int = 0, with_hidden: bool = False) -> list[Case]:
+    """`number` cases: the best or worst by IoU, spread evenly from best to worst, or random (these may be not visible).
+
+    Frames of a track look alike, so each track has its turn before one has a second. `with_hidden`: and a fifth more
+    where the object is not visible, those of the highest existence.
+    """
+    if order == "random":
+        ranked = random.Random(seed).sample(cases, len(cases))
+    else:
+        visible = (case for case in cases if case.visible)
+        ranked = sorted(visible, key=lambda case: case.mask.iou, reverse=order != "worst")
+    if order == "spread" and len(ranked) > number > 1:
+        chosen = [ranked[round(place * (len(ranked) - 1) / (number - 1))] for place in range(number)]
+    else:
+        chosen = in_turn(ranked, lambda case: case.track)[:number]
+    if with_hidden and order != "random":
+        hidden = sorted((case for case in cases if not case.visible), key=lambda case: -case.existence)
+        chosen += hidden[: max(1, number // 5)]
+    return chosen
+
+
+def apart(group: Sequence[Case]) -> float:
+    """How far the files are apart in a case: in IoU, or in existence where the object is not visible."""
+    values = [case.mask.iou if case.visible else case.existence for case in group]
+    return max(values) - min(values)
+
+
+def best_files(group: Sequence[Case]) -> list[int]:
+    """Which files are best in a case: of highest IoU, or of lowest existence where the object is not visible."""
+    values = [case.mask.iou if case.visible else -case.existence for case in group]
+    return [number for number, value in enumerate(values) if value == max(values)]
+
+
+def disagreements(cases: Sequence[Sequence[Case]], number: int) -> list[int]:
+    """Where in the lists the files disagree most, `number` cases, those that are furthest apart first.
+
+    A fifth are cases of objects that are not visible and that only some files say to be. Each file is the best in as
+    many as the others, if there are enough; each track has its turn before one has a second, as its frames look alike.
+    """
+    groups = list(zip(*cases, strict=True))
+
+    def furthest_first(places: Iterable[int]) -> list[int]:
+        return sorted(places, key=lambda i: -apart(groups[i]))
+
+    def chosen(places: list[int], at_most: int) -> list[int]:
+        by_track = in_turn(furthest_first(places), lambda i: groups[i][0].track)
+        return furthest_first(in_turn(by_track, lambda i: best_files(groups[i])[0])[:at_most])
+
+    visible, hidden = [], []
+    for i, group in enumerate(groups):
+        if group[0].visible and apart(group) > 0:
+            visible.append(i)
+        elif not group[0].visible and len({case.predicted_visible for case in group}) > 1:
+            hidden.append(i)
+    hidden = chosen(hidden, number // 5)
+    return chosen(visible, number - len(hidden)) + hidden
+
+
+def in_turn(ranked: Iterable[Any], key: Callable[[Any], Hashable]) -> list[Any]:
+    """The first of each key before the second of any, and so on; in each turn by rank."""
+    turns: Counter = Counter()
+    numbered = []
+    for item in ranked:
+        numbered.append((turns[key(item)], item))
+        turns[key(item)] += 1
+    return [item for _, item in sorted(numbered, key=lambda pair: pair[0])]
