@@ -41,7 +41,7 @@ class Frame:
 
 class Method(Protocol):
     """Made once in each process, with keyword arguments of `--predictor my_method.py:Method key=value ...`: numbers and
-    other Python literals as such, everything else as text.
+    other Python literals as such, unless they are annotated as `str`, everything else as text.
 
     A process predicts one take after the other, and the frames of a take in ascending order. Processes share takes, and
     a stopped run continues with a whole take. So an answer may depend on earlier frames of its own take, but on no

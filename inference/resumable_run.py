@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from common.errors import UserError
-from common.files import claimed, file_digest, read_json, read_record, remove_leftovers, write_json
+from common.files import claimed, file_digest, has_form, read_json, read_record, remove_leftovers, write_json
 from common.provenance import provenance
 from formats.results import iter_results, results_path, write_results
 from inference.predict_takes import Plans, TakeChunks
@@ -115,7 +115,7 @@ class ResumableRun:
 
 def in_words(made_by: dict[str, Any]) -> dict[str, str]:
     """The options that decide a run's numbers, from its provenance; none if that is too old to hold them all."""
-    if "batch_size" not in made_by:
+    if not has_form(made_by, {"checkpoint": str, "checkpoint_sha256": str, "batch_size": int}):
         return {}
     options = {name: made_by.get(name) for name in ("precision", "batch_size", "memory", "predictor")}
     options |= made_by.get("predictor_args", {})
