@@ -234,8 +234,8 @@ def finish(run: ResumableRun, plans: Plans, failed: dict[str, str], reports: lis
     for uid, reason in failed.items():
         print(f"skipped take {uid}: {reason}", file=sys.stderr)
     for uid, reasons in left_out.items():
-        what = f"{counted(reasons.total(), 'pair')} of take {uid}, of {counted(len(reasons), 'image')}"
-        print(f"left out {what} ({run.record_path} has all): {next(iter(reasons))}", file=sys.stderr)
+        what = f"{counted(reasons.total(), 'pair')} left out, as {counted(len(reasons), 'image')} cannot be read"
+        print(f"take {uid}: {what} (all are in {run.record_path}): {next(iter(reasons))}", file=sys.stderr)
     missing = f", {counted(len(failed), 'take')} skipped" if failed else ""
     missing += f", {counted(sum(map(Counter.total, left_out.values())), 'pair')} left out" if left_out else ""
     print(f"{counted(len(done), 'take')} in {run.results_path}{missing}")

@@ -406,7 +406,7 @@ def test_a_broken_image_costs_its_own_pairs_which_are_listed_and_once_repaired_t
     for _ in range(2):
         assert eval_segswap.main(words) == eval_segswap.INCOMPLETE_STATUS
         said = capsys.readouterr()
-        assert "left out 3 pairs of take take-b, of 2 images" in said.err and "3 takes in " in said.out
+        assert "take take-b: 3 pairs left out, as 2 images cannot be read" in said.err and "3 takes in " in said.out
         found = read_results(tmp_path / "out" / name)
         assert answered(found) == answered(expected)
     left_out = json.loads((tmp_path / "out" / "ego-exo_val_run.json").read_text())["left_out"]
