@@ -38,7 +38,7 @@ from common.arguments import (
     add_splits_path,
     at_least,
 )
-from common.errors import UserError, warn_once
+from common.errors import UserError, counted, warn_once
 from common.files import write_json
 from common.parallel import (
     default_workers,
@@ -53,7 +53,7 @@ from formats.processed import ProcessedTake
 from formats.takes import find_split_path, read_split
 from inference.memory import CHOICES, HELP
 from inference.own_method import MethodMatcher
-from inference.predict_takes import AnyMatcher, ChunkDataset, ChunkPlan, Plans, plan_chunks, predict_takes
+from inference.predict_takes import AnyMatcher, ChunkDataset, ChunkPlan, LeftOut, Plans, plan_chunks, predict_takes
 from inference.predictor import MEMORY_DEFAULT, Predictor
 from inference.resumable_run import ResumableRun
 from model.device import PRECISION_HELP, PRECISIONS, default_precision, resolve_device
@@ -72,7 +72,7 @@ NETWORK_OPTIONS = (
     "compile",
     "memory",
 )  # not of an own method
-SKIPPED_STATUS = 3  # the results file is there, but takes are missing from it
+INCOMPLETE_STATUS = 3  # the results file is there, but takes or pairs are missing from it
 
 
 def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
@@ -105,12 +105,12 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
 
 def main(argv: list[str] | None = None) -> int:
     args = parse_args(argv)
+    uids = read_split(args.splits_path or find_split_path(args.data_path), args.split)
     rank, world = join_ranks()
     device = resolve_device(args.device)
     if device.type == "cuda":
         torch.cuda.set_device(device)  # else other GPUs are touched, too
     matcher, source = load_matcher(args, device, world, rank)
-    uids = read_split(args.splits_path or find_split_path(args.data_path), args.split)
     memory = matcher.memory.choice if matcher.memory else "none"
     plans, failed = plan_takes(uids, args, matcher.batch_size, memory)
     more = {"predictor": matcher.class_name, "predictor_args": matcher.arguments} if args.predictor else {}
@@ -199,16 +199,17 @@ def predict_part(args: argparse.Namespace, matcher: AnyMatcher, run: ResumableRu
     """Predict this rank's takes, but for those that a stopped run has finished; returns counts and times."""
     begin = time.perf_counter()
     todo = [plan for plan in plans.values() if not run.part_path(plan).exists()]
-    write = lambda uid, result: write_json(run.part_path(plans[uid]), result)  # noqa: E731
+    write = lambda uid, result, complete: write_json(run.part_path(plans[uid], complete), result)  # noqa: E731
     for plan in todo:
         if not plan.chunks:  # a take without a pair still has its objects in the file
-            write(plan.uid, plan.empty_result())
+            write(plan.uid, plan.empty_result(), True)
     total, pairs = (sum(plan.pair_count for plan in some) for some in (plans.values(), todo))
     loader = make_loader(args, matcher, [chunk for plan in todo for chunk in plan.chunks])
-    with loader_failures(), tqdm(total=total, initial=total - pairs, unit="pair", disable=rank > 0) as bar:
-        bar.set_description(args.setting)
-        failed, stages = predict_takes(matcher, start_loader(loader), plans, write, bar.update)
-    return {"pairs": pairs, "seconds": time.perf_counter() - begin, "stages": stages, "failed": failed}
+    shown = {"desc": args.setting, "unit": "pair", "disable": rank > 0, "delay": 1}  # none before an early error
+    with loader_failures(), tqdm(total=total, initial=total - pairs, **shown) as bar:
+        failed, left_out, stages = predict_takes(matcher, start_loader(loader), plans, write, bar.update)
+    report = {"pairs": pairs, "seconds": time.perf_counter() - begin, "stages": stages}
+    return report | {"failed": failed, "left_out": left_out}
 
 
 def make_loader(args: argparse.Namespace, matcher: AnyMatcher, chunks: list[ChunkPlan]) -> DataLoader:
@@ -227,19 +228,26 @@ def make_loader(args: argparse.Namespace, matcher: AnyMatcher, chunks: list[Chun
 def finish(run: ResumableRun, plans: Plans, failed: dict[str, str], reports: list[dict]) -> int:
     """Write the results file and the run's record, print the summary; returns the exit status."""
     stages: Counter[str] = Counter()
+    left_out: LeftOut = {}
     for report in reports:
         failed |= report["failed"]
+        left_out |= report["left_out"]
         stages.update(report["stages"])
     pairs = sum(report["pairs"] for report in reports)
     seconds = max(report["seconds"] for report in reports)
     done = {uid: plan for uid, plan in plans.items() if uid not in failed}
-    run.finish(done, failed, {"pairs": pairs, "seconds": seconds, "stages": stages})
+    run.finish(done, {"failed": failed, "left_out": left_out, "pairs": pairs, "seconds": seconds, "stages": stages})
     print(f"{pairs} pairs in {seconds:.1f} s, {pairs / max(seconds, 1e-9):.2f} pairs/s on {len(reports)} process(es)")
     print("time by stage: " + ", ".join(f"{stage} {value:.1f} s" for stage, value in stages.items()))
     for uid, reason in failed.items():
         print(f"skipped take {uid}: {reason}", file=sys.stderr)
-    print(f"{len(done)} takes in {run.results_path}" + (f", {len(failed)} skipped" if failed else ""))
-    return SKIPPED_STATUS if failed else 0
+    for uid, reasons in left_out.items():
+        what = f"{counted(reasons.total(), 'pair')} left out, as {counted(len(reasons), 'image')} cannot be read"
+        print(f"take {uid}: {what} (all are in {run.record_path}): {next(iter(reasons))}", file=sys.stderr)
+    missing = f", {counted(len(failed), 'take')} skipped" if failed else ""
+    missing += f", {counted(sum(map(Counter.total, left_out.values())), 'pair')} left out" if left_out else ""
+    print(f"{counted(len(done), 'take')} in {run.results_path}{missing}")
+    return INCOMPLETE_STATUS if missing else 0
 
 
 if __name__ == "__main__":

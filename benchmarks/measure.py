@@ -1,6 +1,7 @@
 """Different ways to do the same work, measured in turn, on rendered takes; and the one way to print what they take."""
 
 import os
+import platform
 import subprocess
 import sys
 import time
@@ -9,7 +10,8 @@ from pathlib import Path
 from statistics import median
 from typing import TypeVar
 
-from common.errors import UserError
+from common.errors import UserError, counted
+from common.parallel import default_workers
 
 ROOT = Path(__file__).resolve().parents[1]
 PROCESSED = "processed"
@@ -27,11 +29,21 @@ def in_turn(ways: Mapping[str, Callable[[], T]], rounds: int) -> dict[str, list[
     return returned
 
 
-def timed(work: Callable[..., T], *arguments: object) -> tuple[float, T]:
+def timed(
+    work: Callable[..., T], *arguments: object, clock: Callable[[], float] = time.perf_counter
+) -> tuple[float, T]:
     """Seconds that `work(*arguments)` takes, and what it returns."""
-    start = time.perf_counter()
+    start = clock()
     value = work(*arguments)
-    return time.perf_counter() - start, value
+    return clock() - start, value
+
+
+def processor() -> str:
+    """The CPU's model, and how many of its cores this process may use."""
+    info = Path("/proc/cpuinfo")
+    lines = info.read_text().splitlines() if info.exists() else []
+    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
+    return f"{names[0] if names else platform.processor()}, {counted(default_workers(), 'core')}"
 
 
 def print_times(title: str, times: Mapping[str, Sequence[float]], unit: str) -> None:
@@ -41,7 +53,8 @@ def print_times(title: str, times: Mapping[str, Sequence[float]], unit: str) -> 
     """
     first = next(iter(times))
     rounds = len(times[first])
-    print(f"{title}: seconds per {unit}, medians of {rounds} rounds; x: times as fast as {first} (lowest to highest)")
+    print(f"{title}, {processor()}:")
+    print(f"seconds per {unit}, medians of {rounds} rounds; x: times as fast as {first} (lowest to highest)")
     for name, seconds in times.items():
         ratios = [other / own for other, own in zip(times[first], seconds, strict=True)]
         spread = f"x{median(ratios):.2f} ({min(ratios):.2f} to {max(ratios):.2f})"

@@ -1,4 +1,4 @@
-"""Training against the published implementation's way (tests/joined_attention.py), in turn on the same machine.
+"""Training against the published implementation's way (joined_attention.py), in turn on the same machine.
 
     python benchmarks/train_step.py                         # 480-pixel input, CPU, or the GPU if there is one
     python benchmarks/train_step.py --precision bf16
@@ -24,6 +24,7 @@ import cv2
 import numpy as np
 import torch
 
+from benchmarks.joined_attention import joined_forward
 from benchmarks.measure import in_turn, make_takes, print_times, process_takes, timed
 from common.arguments import Parser, add_device, at_least
 from common.errors import run_script
@@ -34,7 +35,6 @@ from model.backbone import mask_to_image, normalize_image, resnet50_backbone
 from model.device import PRECISIONS, autocast, resolve_device, tf32
 from model.features import Encoder, View
 from model.xsegtx import Prediction, XSegTx, XSegTxConfig
-from tests.joined_attention import joined_forward
 from train.dataset import Batch, ImageKey, Samples, TrainSamples, collate
 from train.engine import blocked_tokens
 from train.feature_cache import BatchEncoder

@@ -69,8 +69,10 @@ def find_split_path(data_dir: Path, root: Path | None = None) -> Path:
     """The split file to use by default: the first split.json that exists.
 
     It is looked for in the folder of processed takes, where the original has it, beside that folder, in the data set's
-    `root`, and in `data/`.
+    `root`, and in `data/`. Without a `root` the folder must be there: UserError.
     """
+    if root is None and not Path(data_dir).is_dir():
+        raise UserError(f"no folder {data_dir}; name that of the processed takes")
     folders = (Path(data_dir), Path(data_dir).absolute().parent, root)
     paths = [folder / "split.json" for folder in folders if folder]
     return next((path for path in paths if os.path.lexists(path)), SPLIT_PATH)  # a broken link is not passed over

@@ -1,20 +1,19 @@
 """The network ready to predict, as fast as the device allows, with nothing computed twice."""
 
 from collections.abc import Callable, Sequence
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from common.errors import UserError, warn_once
 from formats.geometry import Size, unletterbox
 from formats.processed import CameraPair
 from formats.results import THRESHOLD
 from inference.closer_look import CloserLook, resize_prob
 from inference.memory import Memory
 from model.backbone import STRIDE, Backbone
-from model.device import PRECISIONS, autocast, tf32
+from model.device import PRECISIONS, autocast, memory_errors, tf32
 from model.features import Encoder, crop, seen
 from model.pointer import mask_coverage
 from model.similarity import Similarity, cell_coverage
@@ -24,6 +23,7 @@ from model.xsegtx import XSegTx, XSegTxConfig
 # prior, in any precision, closer looks included.
 PAIR_BYTES, PRIOR_PAIR_BYTES = {4: 50 << 20, 2: 34 << 20}, 83 << 20
 CPU_BATCH = 8
+MEMORY_REMEDY = "give a smaller --batch_size, or another --device"
 RESEMBLANCE_WEIGHT = 4.0  # of the pointer's cosine in where to look, beside standard deviations of similarity
 PLACE_WEIGHT = 2.0  # of the place where the object was found last, likewise
 MAX_BATCH = 128  # more gains nothing on the largest GPUs
@@ -101,48 +101,29 @@ class Matcher:
                     torch.compile(method, dynamic=True) for method in (encoder.forward, encoder.levels)
                 )
 
-    def predict(self, batch: PairBatch) -> tuple[Tensor, Tensor]:
-        """The target mask's probability (P, S, S) and existence (P,) of each pair, float32, on the device; S is
-        `input_size`, or `side` with closer looks.
-
-        Where a GPU's memory does not do, half as many pairs are tried, and said. UserError if it does not do for one.
-        """
-        return self._fitting(self._predict, batch)
-
-    def _fitting(self, function: Callable[[PairBatch], Any], batch: PairBatch) -> Any:
-        while True:
-            try:
-                return function(batch)
-            except torch.cuda.OutOfMemoryError:
-                if self.batch_size == 1:
-                    raise UserError(
-                        f"{self.device} has too little free memory for a single pair; use another"
-                    ) from None
-            torch.cuda.empty_cache()
-            self.batch_size = self.encoder.batch_size = self.batch_size // 2
-            warn_once(f"{self.device} is out of memory; going on with --batch_size {self.batch_size}")
-
+    @torch.inference_mode()
     def remember(self, batch: PairBatch) -> None:
         """Show the memory the query frames of `batch`, of which the pairs do not matter."""
-        self._fitting(self._remember, batch)
-
-    @torch.inference_mode()
-    def _remember(self, batch: PairBatch) -> None:
-        tracks, batch = batch.tracks(), batch.to(self.device)
-        with tf32(self.precision == "tf32"), autocast(self.device, self.precision):
+        tracks = batch.tracks()
+        with memory_errors(MEMORY_REMEDY), tf32(self.precision == "tf32"), autocast(self.device, self.precision):
+            batch = batch.to(self.device)
             _, fine, detail = self.encoder.images(batch.images, batch.near)
             shown = self._shown(batch, self.model.prior.parts(fine), cell_coverage(batch.masks), detail)
         self.memory.enter(batch.take)
         self.memory.remember(tracks, shown)
 
     @torch.inference_mode()
-    def _predict(self, batch: PairBatch) -> tuple[Tensor, Tensor]:
+    def predict(self, batch: PairBatch) -> tuple[Tensor, Tensor]:
+        """The target mask's probability (P, S, S) and existence (P,) of each pair, float32, on the device; S is
+        `input_size`, or `side` with closer looks. Raises UserError if the device's memory does not do.
+        """
         targets, pair_target = torch.unique(batch.pair_target, return_inverse=True)  # on a GPU the CPU would wait
-        tracks, batch = batch.tracks() if self.memory else (), batch.to(self.device)
-        targets, pair_target = (x.to(self.device, non_blocking=True) for x in (targets, pair_target))
+        tracks = batch.tracks() if self.memory else ()
         if self.memory:
             self.memory.enter(batch.take)
-        with tf32(self.precision == "tf32"):
+        with memory_errors(MEMORY_REMEDY), tf32(self.precision == "tf32"):
+            batch = batch.to(self.device)
+            targets, pair_target = (x.to(self.device, non_blocking=True) for x in (targets, pair_target))
             encoded = self._encode(batch, targets, pair_target, tracks)
             prob, existence = self._look(encoded)
             if self.closer_look:
@@ -154,7 +135,7 @@ class Matcher:
                 prob = self.closer_look.combine(prob, corner, close)
                 if self.model.pointer:
                     prob = self.closer_look.one_object(prob, likely)
-        if self.memory:  # at the end: until then memory may run out, and all is done again
+        if self.memory:
             if self.memory.choice == "past":
                 self.memory.remember(tracks, encoded.shown)
             self.memory.note_answers(batch.names, prob, existence, encoded.similarity.parts)

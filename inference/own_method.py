@@ -6,9 +6,10 @@
 import ast
 import contextlib
 import importlib.util
+import inspect
 import os
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
@@ -40,7 +41,7 @@ class Frame:
 
 class Method(Protocol):
     """Made once in each process, with keyword arguments of `--predictor my_method.py:Method key=value ...`: numbers and
-    other Python literals as such, everything else as text.
+    other Python literals as such, unless they are annotated as `str`, everything else as text.
 
     A process predicts one take after the other, and the frames of a take in ascending order. Processes share takes, and
     a stopped run continues with a whole take. So an answer may depend on earlier frames of its own take, but on no
@@ -83,8 +84,9 @@ class MethodMatcher:
         made = getattr(module, self.class_name, None)
         if not callable(getattr(made, "predict", None)):
             raise UserError(f"--predictor {name}: the file has no class {self.class_name} with a method predict(frame)")
+        values = read_arguments(made, given, f"--predictor {name}")
         with own_code(f"--predictor {name}"):
-            self.method = made(**{key: _value(text) for key, text in given.items()})
+            self.method = made(**values)
         self.side = getattr(self.method, "side", None)
         if self.side is not None and (type(self.side) is not int or self.side < 1):
             raise UserError(f"--predictor {name}: side is {self.side!r:.40}; it must be a number of pixels or None")
@@ -118,6 +120,25 @@ def own_code(where: str) -> Iterator[None]:
     except Exception:
         print(f"error in {where}:", file=sys.stderr)
         raise
+
+
+def read_arguments(made: type, given: Mapping[str, str], where: str) -> dict[str, Any]:
+    """Texts by name -> the values that a class is made with. Raises UserError, with all that it takes, if a name is
+    unknown or missing, or a value is not the number or truth value that it is annotated as.
+    """
+    signature = inspect.signature(made)
+    try:
+        signature.bind(**given)
+        kinds = {key: each.annotation for key, each in signature.parameters.items()}
+        values = {key: text if kinds.get(key) is str else _value(text) for key, text in given.items()}
+        for key, value in values.items():
+            kind = kinds.get(key)
+            if kind in (bool, int, float) and type(value) not in ((int, float) if kind is float else (kind,)):
+                raise TypeError(f"{key}={value} is not of type {kind.__name__}")
+    except TypeError as error:
+        taken = ", ".join(map(str, signature.parameters.values())) or "no arguments"
+        raise UserError(f"{where}: {error}; it takes {taken}") from None
+    return values
 
 
 def _value(text: str) -> Any:

@@ -64,17 +64,15 @@ class TakeChunks:
 
 
 Plans = dict[str, TakeChunks]  # by uid
+LeftOut = dict[str, Counter[str]]  # by uid: how many pairs are left out of the take, by the image that cannot be read
 
 
 class Chunk(NamedTuple):
     plan: ChunkPlan
     pairs: Sequence[tuple[CameraPair, int, Size]]  # camera pair, frame, size of the target video
-    batch: PairBatch | Frame  # the pairs, in this order
-
-
-class UnreadableChunk(NamedTuple):
-    plan: ChunkPlan
-    reason: str
+    batch: PairBatch | Frame | None  # the pairs, in this order; None: there are none
+    left_out: Sequence[tuple[CameraPair, int, str]] = ()  # camera pair, frame, and which image cannot be read
+    fault: str = ""  # why the whole take cannot be predicted
 
 
 def pairs_by_frame(take: ProcessedTake, setting: str) -> dict[int, list[CameraPair]]:
@@ -108,9 +106,8 @@ def plan_chunks(take: ProcessedTake, setting: str, batch_size: int, memory: str 
 
 
 class ChunkDataset(Dataset):
-    """The chunks of `plans`, in their order, read and letterboxed to `side` x `side` pixels (`Matcher.side`). One that
-    cannot be read comes as an `UnreadableChunk`, and the worker lives on. `single`: the batch of each, of one frame, is
-    a `Frame` for a method of the user's own, which may also have no `side`.
+    """The chunks of `plans`, in their order, read and letterboxed to `side` x `side` pixels (`Matcher.side`). `single`:
+    the batch of each, of one frame, is a `Frame` for a method of the user's own, which may also have no `side`.
     """
 
     def __init__(
@@ -123,19 +120,23 @@ class ChunkDataset(Dataset):
     def __len__(self) -> int:
         return len(self.plans)
 
-    def __getitem__(self, index: int) -> Chunk | UnreadableChunk:
+    def __getitem__(self, index: int) -> Chunk:
         plan = self.plans[index]
         try:
             if self.take is None or self.take.uid != plan.take_uid:
                 self.take = ProcessedTake.read(self.data_dir, plan.take_uid)
                 self.pairs = pairs_by_frame(self.take, self.setting)
-            if self.take.digest != plan.digest:
-                return UnreadableChunk(plan, "it was processed again in the meantime; run the same command again")
-            frames = [read_pairs(self.take, number, self.asked(plan, number), self.side) for number in plan.frames]
-        except (UserError, OSError) as error:
-            return UnreadableChunk(plan, str(error))
+        except UserError as error:
+            return Chunk(plan, [], None, fault=str(error))
+        if self.take.digest != plan.digest:
+            return Chunk(plan, [], None, fault="it was processed again in the meantime; run the same command again")
+        left_out: list[tuple[CameraPair, int, str]] = []
+        frames = [
+            read_pairs(self.take, number, self.asked(plan, number), self.side, left_out) for number in plan.frames
+        ]
         pairs = [(pair, frame.number, frame.video_sizes[pair[2]]) for frame in frames for pair in frame.pairs]
-        return Chunk(plan, pairs, frames[0] if self.single else batch_of(frames))
+        batch = (frames[0] if self.single else batch_of(frames)) if pairs else None
+        return Chunk(plan, pairs, batch, left_out)
 
     def asked(self, plan: ChunkPlan, number: int) -> list[CameraPair]:
         """The pairs of a frame; only for the memory, each query view is its own target."""
@@ -145,18 +146,29 @@ class ChunkDataset(Dataset):
         return [CameraPair(name, camera, camera) for name, camera in tracks]
 
 
-def read_pairs(take: ProcessedTake, number: int, pairs: Sequence[CameraPair], side: int | None) -> Frame:
-    """Read the images and masks of a frame's pairs, letterboxed to `side` or of the frame's own size. Raises UserError
-    if an image cannot be read.
+def read_pairs(
+    take: ProcessedTake,
+    number: int,
+    pairs: Sequence[CameraPair],
+    side: int | None,
+    left_out: list[tuple[CameraPair, int, str]],
+) -> Frame:
+    """Read the images and masks of a frame's pairs, letterboxed to `side` or of the frame's own size. Pairs of which an
+    image cannot be read go to `left_out`.
     """
-    frame = Frame(take.uid, number, take.folder, pairs, images={}, masks={}, video_sizes={}, kinds={})
+    frame = Frame(take.uid, number, take.folder, pairs=[], images={}, masks={}, video_sizes={}, kinds={})
     for pair in pairs:
-        for camera in pair[1:]:
-            if camera not in frame.images:
-                image = read_frame(take.frame_path(camera, number))
-                frame.images[camera] = letterbox(image, side) if side else image
-                frame.video_sizes[camera] = take.video_size(camera) or image.shape[:2]
-                frame.kinds[camera] = take.kind_of(camera)
+        try:
+            for camera in pair[1:]:
+                if camera not in frame.images:
+                    image = read_frame(take.frame_path(camera, number))
+                    frame.images[camera] = letterbox(image, side) if side else image
+                    frame.video_sizes[camera] = take.video_size(camera) or image.shape[:2]
+                    frame.kinds[camera] = take.kind_of(camera)
+        except UserError as error:
+            left_out.append((pair, number, str(error)))
+            continue
+        frame.pairs.append(pair)
         if pair[:2] not in frame.masks:
             rle = take.masks[pair.object_name][pair.query_camera][number]
             image = frame.images[pair.query_camera]
@@ -165,7 +177,7 @@ def read_pairs(take: ProcessedTake, number: int, pairs: Sequence[CameraPair], si
 
 
 def batch_of(frames: Sequence[Frame]) -> PairBatch:
-    """The pairs of some letterboxed frames of a take."""
+    """The pairs of some letterboxed frames of a take; at least one."""
     images = {(frame.number, camera): image for frame in frames for camera, image in frame.images.items()}
     masks = {(frame.number, *key): mask for frame in frames for key, mask in frame.masks.items()}
     image_index = {key: i for i, key in enumerate(images)}
@@ -185,51 +197,59 @@ def batch_of(frames: Sequence[Frame]) -> PairBatch:
 
 def predict_takes(
     matcher: AnyMatcher,
-    chunks: Iterable[Chunk | UnreadableChunk],
+    chunks: Iterable[Chunk],
     plans: Plans,
-    write: Callable[[str, dict], None],
+    write: Callable[[str, dict, bool], None],
     progress: Callable[[int], None] = lambda pairs: None,
-) -> tuple[dict[str, str], dict[str, float]]:
-    """Predict every chunk; hand each finished take to `write(take_uid, result)`, as the results file has it.
+) -> tuple[dict[str, str], LeftOut, dict[str, float]]:
+    """Predict every chunk; hand each finished take to `write(take_uid, result, complete)`, as the results file has it;
+    without the pairs of which an image cannot be read, if it is not complete.
 
     The chunks of a take must follow each other; `plans` has the plan of each take. `progress` is told the number of
-    pairs done. Returns the reason for each take that could not be read, and seconds by stage.
+    pairs done. Returns the reason for each take that could not be read, the pairs left out of others, and seconds by
+    stage.
     """
     failed: dict[str, str] = {}
+    left_out: LeftOut = {}
     seconds = Counter(read=0.0, network=0.0, encode=0.0)
     begin = time.perf_counter()
     predictions = predict_chunks(matcher, chunks, seconds)
     for uid, of_take in itertools.groupby(predictions, key=lambda item: item[0].plan.take_uid):
         result = plans[uid].empty_result()
         for chunk, masks, existence in of_take:
-            if isinstance(chunk, Chunk):
-                with stage(seconds, "encode"):
-                    fill(result, chunk, masks, existence)
-            else:
-                failed.setdefault(uid, chunk.reason)
-            progress(chunk.plan.pair_count)
-        if uid not in failed:
+            if chunk.fault:
+                failed.setdefault(uid, chunk.fault)
             with stage(seconds, "encode"):
-                write(uid, result)
+                fill(result, chunk, masks, existence)
+            for pair, frame, reason in chunk.left_out:
+                del result["masks"][pair.object_name][camera_pair_key(*pair[1:])][frame]
+                left_out.setdefault(uid, Counter())[reason] += 1
+            progress(chunk.plan.pair_count)
+        if uid in failed:
+            left_out.pop(uid, None)
+        else:
+            with stage(seconds, "encode"):
+                write(uid, result, uid not in left_out)
     seconds["read"] = time.perf_counter() - begin - seconds["network"] - seconds["encode"]  # the rest
-    return failed, dict(seconds)
+    return failed, left_out, dict(seconds)
 
 
 def predict_chunks(
-    matcher: AnyMatcher, chunks: Iterable[Chunk | UnreadableChunk], seconds: Counter[str]
-) -> Iterator[tuple[Chunk | UnreadableChunk, Tensor | None, Tensor | None]]:
-    """(chunk, masks (P, 480, 480) bool, existence (P,)), on the CPU; both None for a chunk that could not be read.
+    matcher: AnyMatcher, chunks: Iterable[Chunk], seconds: Counter[str]
+) -> Iterator[tuple[Chunk, Tensor, Tensor]]:
+    """(chunk, masks (P, 480, 480) bool, existence (P,)), on the CPU.
 
     One chunk behind: a GPU already works on the next one while the caller encodes this one.
     """
     waiting = None
     for chunk in itertools.chain(chunks, [None]):
-        if isinstance(chunk, Chunk) and chunk.plan.remember:
+        if chunk and chunk.plan.remember and not chunk.fault:
             with stage(seconds, "network"):
-                matcher.remember(chunk.batch)
+                if chunk.batch:
+                    matcher.remember(chunk.batch)
             continue
         with stage(seconds, "network"):
-            started = start_prediction(matcher, chunk) if isinstance(chunk, Chunk) else (None, None, None)
+            started = start_prediction(matcher, chunk) if chunk else (None,)
             if waiting and (done := waiting[-1]):
                 done.synchronize()
         if waiting:
@@ -239,6 +259,8 @@ def predict_chunks(
 
 def start_prediction(matcher: AnyMatcher, chunk: Chunk) -> tuple[Tensor, Tensor, torch.cuda.Event | None]:
     """Masks (P, 480, 480) bool and existence (P,), to be read once the event has happened (None: at once)."""
+    if not chunk.batch:
+        return torch.zeros(0, EVAL_SIDE, EVAL_SIDE, dtype=torch.bool), torch.zeros(0), None
     prob, existence = matcher.predict(chunk.batch)
     masks = mask_in_image(prob, (EVAL_SIDE, EVAL_SIDE))  # what is around the images is cut off by `fill`
     if matcher.device.type != "cuda":

@@ -19,10 +19,12 @@ from pathlib import Path
 from typing import Any
 
 from common.errors import UserError
-from common.files import claimed, file_digest, read_json, remove_leftovers, write_json
+from common.files import claimed, file_digest, has_form, read_json, read_record, remove_leftovers, write_json
 from common.provenance import provenance
 from formats.results import iter_results, results_path, write_results
 from inference.predict_takes import Plans, TakeChunks
+
+RECORD_FORM = {"run": str, "results_sha256": str, "provenance": dict, "takes": dict, "failed": dict}
 
 
 class ResumableRun:
@@ -34,8 +36,9 @@ class ResumableRun:
         self.results_path = results_path(out_dir, setting, split)
         self.record_path = self.out_dir / f"{self.name}_run.json"
         digest = file_digest(source)
-        self.made_by = {"checkpoint": source.name, "checkpoint_sha256": digest, "precision": precision, **more}
-        decisive = {"checkpoint": digest, "setting": setting, "precision": precision, "batch_size": batch_size, **more}
+        options = {"precision": precision, "batch_size": batch_size, **more}
+        self.made_by = {"checkpoint": source.name, "checkpoint_sha256": digest, **options}
+        decisive = {"checkpoint": digest, "setting": setting, **options}
         self.digest = hashlib.sha256(json.dumps(decisive, sort_keys=True).encode()).hexdigest()
         self.folder = self.out_dir / f"{self.name}_takes" / self.digest[:12]
 
@@ -48,9 +51,9 @@ class ResumableRun:
                 remove_leftovers(folder)
             yield
 
-    def part_path(self, plan: TakeChunks) -> Path:
+    def part_path(self, plan: TakeChunks, complete: bool = True) -> Path:
         """Where the results of a finished take are, until all are."""
-        return self.folder / f"{plan.uid}.{plan.digest[:12]}.json"
+        return self.folder / f"{plan.uid}.{plan.digest[:12]}{'' if complete else '.incomplete'}.json"
 
     def made_already(self, plans: Plans) -> dict[str, Any] | None:
         """The provenance of the results file, if this very run made it, of these takes as they are now. UserError if
@@ -58,22 +61,27 @@ class ResumableRun:
         """
         if not self.results_path.exists():
             return None
-        record = read_json(self.record_path, "delete it") if self.record_path.exists() else {}
-        if record.get("run") != self.digest:
-            raise UserError(
-                f"{self.results_path} was made by another checkpoint or method, precision, batch size or memory; give "
-                "another --out_path, or --overwrite to replace it"
-            )
+        record = {"run": None, "provenance": {}}
+        if self.record_path.exists():
+            record = read_record(self.record_path, RECORD_FORM, "delete it")
+        if record["run"] != self.digest:
+            before, now = in_words(record["provenance"]), in_words(self.made_by)
+            changed = [name for name in now | before if before.get(name) != now.get(name)]
+            what = ", ".join(f"{name} {before.get(name)} -> {now.get(name)}" for name in changed if before)
+            what = what or "another checkpoint or method, precision, batch size or memory"
+            remedy = "give another --out_path, or --overwrite to replace it"
+            raise UserError(f"{self.results_path} was made by another run ({what}); {remedy}")
         if record["results_sha256"] != file_digest(self.results_path):
             return None  # damaged, or another run's, which this one was about to replace
         takes = {uid: self.part_path(plan).name for uid, plan in plans.items()}
         return record["provenance"] if record["takes"] == takes and not record["failed"] else None
 
-    def finish(self, plans: Plans, failed: dict[str, str], figures: dict[str, Any]) -> None:
+    def finish(self, plans: Plans, figures: dict[str, Any]) -> None:
         """Join the finished takes into the results file. The record comes before it, and vouches for these bytes
         only: a kill in between leaves a record without its results, never results with another one's record.
         """
-        parts = {uid: self.part_path(plan) for uid, plan in plans.items()}
+        paths = {uid: [self.part_path(plan, complete) for complete in (True, False)] for uid, plan in plans.items()}
+        parts = {uid: whole if whole.exists() else rest for uid, (whole, rest) in paths.items()}
         takes = ((uid, read_json(path, "delete it and run the same command again")) for uid, path in parts.items())
         joined = self.folder / self.results_path.name
         write_results(joined, self.setting, takes)
@@ -82,7 +90,6 @@ class ResumableRun:
             "results_sha256": file_digest(joined),
             "provenance": provenance() | self.made_by,
             "takes": {uid: path.name for uid, path in parts.items()},
-            "failed": failed,
             **figures,
         }
         write_json(self.record_path, record, indent=1)
@@ -104,3 +111,13 @@ class ResumableRun:
         for folder in (self.folder, self.folder.parent):
             if folder.is_dir() and not any(folder.iterdir()):
                 folder.rmdir()
+
+
+def in_words(made_by: dict[str, Any]) -> dict[str, str]:
+    """The options that decide a run's numbers, from its provenance; none if that is too old to hold them all."""
+    if not has_form(made_by, {"checkpoint": str, "checkpoint_sha256": str, "batch_size": int}):
+        return {}
+    options = {name: made_by.get(name) for name in ("precision", "batch_size", "memory", "predictor")}
+    options |= made_by.get("predictor_args", {})
+    checkpoint = f"{made_by['checkpoint']} ({made_by['checkpoint_sha256']:.8})"
+    return {"checkpoint": checkpoint} | {name: str(value or "none")[:40] for name, value in options.items()}

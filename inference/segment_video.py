@@ -98,6 +98,8 @@ def main(argv: list[str] | None = None) -> None:
     moments = [position for position in wanted if sum(position in match for match in shown.values()) > 1]
     if not moments:
         raise UserError(f"no mask in {masks} is of a frame that another camera has; look at --masks and --offset")
+    if not any(read_query_masks(masks, footage.numbers[moment], footage) for moment in moments):
+        raise UserError(f"{masks}: no mask shows an object, all are empty; object pixels are those that are not black")
     device = resolve_device(args.device)
     precision = args.precision or default_precision(device)
     options = {"backbone_weights": args.backbone_weights, "memory": args.memory}
@@ -123,7 +125,7 @@ def main(argv: list[str] | None = None) -> None:
     answers = []
     with atomic_folder(args.out) as out:
         with open_video(out / "video.mp4", video_size, fps, preset="veryfast", crf="20") as write:
-            for moment in tqdm(moments, "segment", unit="frame"):
+            for moment in tqdm(moments, "segment", unit="frame", delay=1):  # none before an early error
                 numbers = {
                     name: cameras[name].numbers[match[moment]] for name, match in shown.items() if moment in match
                 }

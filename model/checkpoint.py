@@ -9,16 +9,16 @@ and under licences of their own, stay where they are. Our own files add `config`
 import itertools
 import math
 from collections.abc import Mapping
-from dataclasses import asdict, replace
+from dataclasses import asdict, fields, replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
 
-from common.errors import UserError
+from common.errors import MALFORMED, UserError
 from model.backbone import STRIDE, Backbone, ResNet50, resnet50_backbone
 from model.backbones import make_backbone
-from model.weights import in_a_line, load_state, named_tensors, read_torch, write_torch
+from model.weights import MAX_WEIGHT, in_a_line, load_state, named_tensors, read_torch, write_torch
 from model.xsegtx import MODES, XSegTx, XSegTxConfig
 
 NETWORK_KEYS = ("backbone", "encoder", "optimiser", "config", "arguments")
@@ -59,7 +59,7 @@ def load_checkpoint(path: Path, backbone_weights: Path | None = None, **override
     return checkpoint_of(read_checkpoint(path), path, backbone_weights, **overrides)
 
 
-def read_checkpoint(path: Path, remedy: str = "is it a checkpoint, and whole?") -> Mapping[str, Any]:
+def read_checkpoint(path: Path, remedy: str = "give a training's checkpoint, or a published one") -> Mapping[str, Any]:
     """What a checkpoint file holds. UserError if it is none, or if it cannot be read; then it ends with `remedy`."""
     content = read_torch(path, remedy)
     if not is_checkpoint(content):
@@ -75,9 +75,10 @@ def checkpoint_of(
     if arguments.get("closer_look") and config.zoom == 1:
         raise UserError(f"{path} has learned from closer looks, which its network cannot take: its zoom is 1")
     backbone = stored_backbone(content["backbone"], backbone_weights, path)
-    if backbone.channels != config.feature_channels:
+    read, there = (config.feature_channels, config.detail_channels), (backbone.channels, backbone.detail_channels)
+    if read != (there if config.pointer else (there[0], 0)):
         raise UserError(
-            f"{path}: its transformer reads {config.feature_channels} channels, {backbone.name} has {backbone.channels}"
+            f"{path}: its network reads {read[0]} and {read[1]} channels, {backbone.name} has {there[0]} and {there[1]}"
         )
     model = XSegTx(config)
     load_state(model, content["encoder"], f"{path}, encoder")
@@ -106,7 +107,7 @@ def stored_options(content: Any, path: Path) -> dict[str, Any]:
         return {}
     options = asdict(stored_config(content, path))
     del options["feature_channels"], options["detail_channels"]  # the backbone's
-    options["backbone"] = content["backbone"]["name"] if "digest" in content["backbone"] else "moco"
+    options["backbone"] = str(content["backbone"].get("name")) if names_backbone(content["backbone"]) else "moco"
     return options | {"closer_look": bool(training_arguments(content, path).get("closer_look"))}
 
 
@@ -157,7 +158,7 @@ def load_optimizer(optimizer: torch.optim.Adam, state: Any, what: str) -> None:
 
 def stored_backbone(stored: Any, weights: Path | None, path: Path) -> Backbone:
     """The backbone of a checkpoint: its weights are there, or its name and the digest of its weights."""
-    if not isinstance(stored, Mapping) or "digest" not in stored:
+    if not names_backbone(stored):
         backbone = resnet50_backbone()
         load_state(backbone.network, stored, f"{path}, backbone")
         return backbone
@@ -173,11 +174,28 @@ def stored_backbone(stored: Any, weights: Path | None, path: Path) -> Backbone:
     return backbone
 
 
+def names_backbone(stored: Any) -> bool:
+    """Whether a checkpoint has its backbone's name and digest; else it has, or should have, its weights."""
+    return isinstance(stored, Mapping) and "digest" in stored
+
+
 def stored_config(content: Mapping[str, Any], path: Path) -> XSegTxConfig:
     """The configuration of a checkpoint. One that holds none, as published, tells it by its tensors."""
     try:
-        return XSegTxConfig(**(content.get("config") or implied_options(content["encoder"])))
-    except (TypeError, KeyError, ValueError, UserError) as error:
+        implied = implied_options(content["encoder"])
+        options = content.get("config") or implied
+        for each in fields(XSegTxConfig):
+            value = options.get(each.name, each.default)
+            is_number = isinstance(value, int | float)
+            of_kind = is_number if each.type is float else isinstance(value, each.type)
+            if not of_kind or is_number and not abs(value) < MAX_WEIGHT:  # nan too
+                raise ValueError(f"{each.name} is {value!r:.40}")
+        config = XSegTxConfig(**options)
+        made_of = [(x.input_size, "".join(x.layers).replace("N", "")) for x in (config, XSegTxConfig(**implied))]
+        if made_of[0] != made_of[1]:  # before a network of that size is made
+            raise ValueError("its tensors are not of input_size {} and layers {}".format(*made_of[0]))
+        return config
+    except (*MALFORMED, IndexError, UserError) as error:
         raise UserError(f"{path} holds no network that this version knows ({in_a_line(error)})") from None
 
 
@@ -186,7 +204,8 @@ def implied_options(encoder: Any) -> dict[str, Any]:
     encoder = named_tensors(encoder, "encoder")
     width, channels = encoder["net.feat_proj.weight"].shape[:2]
     cells = math.isqrt(encoder["net.cls_branch.mlp.0.weight"].shape[1]) + 2
-    blocks = len({name.split(".")[2] for name in encoder if name.startswith("net.encoder_blocks.")})
+    numbers = {int(name.split(".")[2]) for name in encoder if name.startswith("net.encoder_blocks.")}
+    blocks = 1 + max(numbers, default=-1)
     layers = []
     for block, layer in itertools.product(range(blocks), (1, 2)):
         parts = [name for name in encoder if name.startswith(f"net.encoder_blocks.{block}.layer{layer}.")]

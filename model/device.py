@@ -49,6 +49,18 @@ def autocast(device: torch.device, precision: str) -> torch.autocast:
 
 
 @contextlib.contextmanager
+def memory_errors(remedy: str) -> Iterator[None]:
+    """Within the block, too little memory of a GPU or of this machine is a UserError that ends with `remedy`."""
+    try:
+        yield
+    except (MemoryError, RuntimeError) as error:  # PyTorch has no class of its own for a CPU's memory
+        full_gpu = isinstance(error, torch.cuda.OutOfMemoryError)
+        if not (full_gpu or isinstance(error, MemoryError) or "DefaultCPUAllocator" in str(error)):
+            raise
+        raise UserError(f"the memory of {'the GPU' if full_gpu else 'this machine'} is full; {remedy}") from None
+
+
+@contextlib.contextmanager
 def tf32(allowed: bool) -> Iterator[None]:
     """Whether CUDA may round the factors of products to TensorFloat-32 within the block."""
     switches = torch.backends.cuda.matmul, torch.backends.cudnn

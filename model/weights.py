@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from common.errors import UserError
 from common.files import atomic_write
+from model.device import memory_errors
 
 MAX_WEIGHT = 1e4  # trained ones are below 100; with larger ones than this, products are infinite and answers NaN
 
@@ -23,17 +24,23 @@ def write_torch(path: Path, content: Any) -> None:
         file.write(buffer.getbuffer())
 
 
-def read_torch(path: Path, remedy: str = "is it truncated?") -> Any:
+def read_torch(path: Path, remedy: str = "give the file of a trained network") -> Any:
     """`torch.load` of tensors and plain values onto the CPU; no code in the file is run.
 
     UserError if there is no such file, or if it cannot be read; it ends with `remedy`.
     """
     if not Path(path).is_file():
-        raise UserError(f"no file {path}; {remedy}")
+        raise UserError((f"{path} is a folder" if Path(path).is_dir() else f"no file {path}") + f"; {remedy}")
     try:
-        return torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:  # torch raises anything on a damaged file, an OSError too
-        raise UserError(f"{path} cannot be read ({in_a_line(error)}); {remedy}") from None
+        with memory_errors(f"{path} needs more to be loaded"):
+            return torch.load(path, map_location="cpu", weights_only=True)
+    except UserError:
+        raise
+    except Exception as error:  # PyTorch raises anything, and advice that is not for our users
+        reason = getattr(error, "strerror", None) or "it is damaged, or none that torch.save has written"
+        if "Unsupported global" in str(error):
+            reason = "it holds other Python objects than tensors, which may run code"
+        raise UserError(f"{path} cannot be read: {reason}; {remedy}") from None
 
 
 def in_a_line(error: Exception) -> str:

@@ -31,6 +31,7 @@ from model.similarity import NoPrior, Similarity, SimilarityPrior
 from model.transformer import ACTIVATIONS, CrossLayer, InnerLayer, sine_position
 
 PROB_EPS = 1e-7
+MAX_ZOOM = 16
 MASK_CHANNEL = 2  # of the decoder's three; the published checkpoints never trained the other two
 MODES = {  # name: (width, heads, feed-forward width, blocks)
     "tiny": (128, 2, 256, 3),
@@ -93,8 +94,8 @@ class XSegTxConfig:
             raise UserError(f"activation {self.activation!r} is unknown; choose from {', '.join(ACTIVATIONS)}")
         if self.input_size % STRIDE or self.input_size < 3 * STRIDE:
             raise UserError(f"input size {self.input_size} must be a multiple of {STRIDE} and at least {3 * STRIDE}")
-        if self.zoom < 1 or self.zoom > 1 and not self.similarity_prior:
-            raise UserError(f"zoom {self.zoom} must be 1, or more with similarity_prior")
+        if not 1 <= self.zoom <= (MAX_ZOOM if self.similarity_prior else 1):
+            raise UserError(f"zoom {self.zoom} must be 1, or up to {MAX_ZOOM} with similarity_prior")
         if self.two_sizes and self.zoom * self.input_size % (2 * STRIDE):
             raise UserError(
                 f"input size {self.input_size} times zoom {self.zoom} must be a multiple of {2 * STRIDE} with two_sizes"

@@ -1,7 +1,8 @@
 """The rules of other scorers of the field, written out plainly: whole images, no shortcuts, a loop for each rule.
 
 The oracle of test_protocols.py. Shares no code with evaluation/; the scores of two masks of one size are those of
-official_evaluation.py. `truth` is the official ground truth's "annotations", `predictions` are results by take uid.
+benchmarks/official_evaluation.py. `truth` is the official ground truth's "annotations", `predictions` are results by
+take uid.
 """
 
 from collections.abc import Iterator
@@ -11,8 +12,8 @@ import cv2
 import numpy as np
 from pycocotools import mask as coco
 
-from tests import official_evaluation
-from tests.official_evaluation import balanced_accuracy, center, iou, location_error
+from benchmarks import official_evaluation
+from benchmarks.official_evaluation import balanced_accuracy, center, iou, location_error
 
 
 def scored(truth: dict, predictions: dict, setting: str) -> Iterator[tuple[tuple, dict | None, dict]]:

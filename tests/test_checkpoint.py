@@ -1,8 +1,10 @@
 """Checkpoint files: the published layout, round trips, and what a wrong file says."""
 
+import contextlib
 import functools
 import json
 import re
+from argparse import Namespace
 from dataclasses import asdict, replace
 from pathlib import Path
 
@@ -11,7 +13,7 @@ import pytest
 import torch
 
 from common.errors import UserError
-from inference.predictor import Predictor
+from inference.predictor import SHIPPED, Predictor
 from model.backbones import make_backbone
 from model.checkpoint import load_checkpoint, load_matching, load_optimizer, save_checkpoint, stored_options
 from model.weights import MAX_WEIGHT, write_torch
@@ -135,6 +137,72 @@ def test_a_damaged_file_is_refused_in_one_line(tmp_path):
         refused(path)
 
 
+@pytest.mark.parametrize("value", ["96", -1, 10**9, 10**400, 1.5, float("nan"), None, [1], {}, True])
+def test_a_configuration_of_odd_values_is_taken_or_refused_in_one_line(ours, tmp_path, value):
+    for name in ours["config"]:
+        torch.save(ours | {"config": ours["config"] | {name: value}}, tmp_path / "net.pth")
+        with contextlib.suppress(UserError):
+            load_checkpoint(tmp_path / "net.pth")
+    torch.save(ours | {"config": value or [1]}, tmp_path / "net.pth")
+    refused(tmp_path / "net.pth")
+
+
+ODD = {
+    "input_size": ("96", -96, 960, None),
+    "layer_types": ("I C " * 10**5, ["I", "C"]),
+    "dropout": ("0.1",),
+    "pos_weight": (torch.nan, 1e30),
+    "similarity_prior": (1, "yes"),
+    "zoom": (1.0, 10**6),
+    "detail_channels": (-1, 10**9),
+}
+
+
+@pytest.mark.parametrize("name", ODD)
+def test_a_value_that_is_of_another_kind_or_of_another_network_is_refused_before_the_network_is_made(
+    ours, tmp_path, name
+):
+    for value in ODD[name]:
+        more = {"similarity_prior": True} if name == "zoom" else {}
+        torch.save(ours | {"config": ours["config"] | more | {name: value}}, tmp_path / "net.pth")
+        refused(tmp_path / "net.pth")
+
+
+@pytest.mark.parametrize("backbone", [0, None, [1], {}, {"digest": 0}, {"digest": 0, "name": [1]}])
+def test_a_backbone_of_an_odd_type_is_refused_in_one_line_and_its_options_are_still_told(ours, tmp_path, backbone):
+    torch.save(ours | {"backbone": backbone}, tmp_path / "net.pth")
+    assert isinstance(stored_options(tmp_path / "net.pth")["backbone"], str)
+    with pytest.raises(UserError):
+        load_checkpoint(tmp_path / "net.pth")
+
+
+WRONG_FILES = {  # what it holds -> what the line says
+    b"": "it is damaged, or none that torch.save has written; give the checkpoint of a training, or a published one",
+    b"\xff\xd8\xff\xe0\0\x10JFIF": "it is damaged, or none that torch.save has written",
+    "namespace": "it holds other Python objects than tensors",
+    "folder": "net.pth is a folder",
+    "missing": "no file ",
+}
+
+
+@pytest.mark.parametrize("content", WRONG_FILES)
+def test_a_file_that_is_no_checkpoint_is_one_plain_line(content, tmp_path):
+    path = tmp_path / "net.pth"
+    if isinstance(content, bytes):
+        path.write_bytes(content)
+    elif content == "namespace":
+        torch.save(Namespace(lr=1), path)
+    elif content == "folder":
+        path.mkdir()
+    assert WRONG_FILES[content] in (line := refused(path)) and "PyTorch" not in line
+
+
+def test_too_little_memory_for_a_checkpoint_is_no_fault_of_the_file(monkeypatch, tmp_path):
+    path = published_file(tmp_path / "net.pth")
+    monkeypatch.setattr(torch, "load", lambda *_, **__: torch.empty(1 << 60))
+    assert refused(path) == f"the memory of this machine is full; {path} needs more to be loaded"
+
+
 def test_code_in_a_file_is_not_run(tmp_path):
     class Bomb:
         def __reduce__(self):
@@ -214,3 +282,17 @@ def test_the_largest_weights_that_are_taken_give_numbers(ours, tmp_path):
     torch.save(ours | {"encoder": encoder}, tmp_path / "net.pth")
     picture, mask = np.random.default_rng(0).integers(0, 256, (96, 96, 3), np.uint8), np.eye(96, dtype=bool)
     assert np.isfinite(Predictor.load(tmp_path / "net.pth", "cpu").segment(picture, mask, picture)[1])
+
+
+def test_the_network_of_the_repository_finds_a_small_object_and_is_small_itself():
+    assert SHIPPED.stat().st_size < 5e6
+    rng = np.random.default_rng(0)
+    query, target = (rng.integers(90, 110, (540, 960, 3), np.uint8) for _ in range(2))
+    mask = np.zeros((540, 960), bool)
+    mask[100:140, 200:240] = True
+    for image, row, col in ((query, 100, 200), (target, 300, 600)):
+        image[row : row + 40, col : col + 40] = (200, 40, 40)
+        image[row : row + 40 : 8, col : col + 40] = (240, 230, 60)
+    found, existence = Predictor.load(device="cpu").segment(query, mask, target)
+    rows, cols = np.nonzero(found)
+    assert existence > 0.5 and abs(np.median(rows) - 320) < 15 and abs(np.median(cols) - 620) < 15

@@ -9,12 +9,12 @@ import shutil
 import numpy as np
 import pytest
 
+from benchmarks import official_evaluation
 from common.errors import UserError
 from evaluation import evaluate, report
 from evaluation.protocols import PROTOCOLS
 from formats.masks import encode_mask, resize_mask
 from formats.processed import ANNOTATION
-from tests import official_evaluation
 from tests.made import EGO
 from tests.made.golden import GOLDEN, golden
 from tests.made.processed import LAYOUT, make_data_set

@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import re
 import shutil
 import signal
 import subprocess
@@ -9,6 +10,7 @@ import sys
 import sysconfig
 import threading
 import time
+from collections import Counter
 from pathlib import Path
 
 import cv2
@@ -25,10 +27,9 @@ from formats.masks import decode_mask, letterbox_mask
 from formats.processed import ProcessedTake, read_frame
 from inference.closer_look import CloserLook, resize_prob
 from inference.predict_takes import ChunkDataset, pairs_by_frame, plan_chunks
-from inference.predictor import Predictor
 from model.backbone import mask_to_image, normalize_image
 from model.checkpoint import load_checkpoint, save_checkpoint
-from model.features import Features, View
+from model.features import Encoder, Features, View
 from model.similarity import Similarity, cell_coverage
 from model.xsegtx import XSegTx, XSegTxConfig
 from tests.made import EGO, ROOT
@@ -287,10 +288,17 @@ def test_results_of_another_checkpoint_are_never_mixed_in_nor_replaced_unasked(
     backbone, *_ = load_checkpoint(checkpoint)
     other = tmp_path / "other.pth"
     save_checkpoint(other, backbone, XSegTx(XSegTxConfig("tiny", SIDE)))
-    with pytest.raises(UserError, match="made by another checkpoint or method, precision, .* or memory.*--overwrite"):
-        eval_segswap.main(arguments(other, data_path, finished.parent))
-    with pytest.raises(UserError, match="made by another checkpoint or method, precision, batch size or memory"):
-        eval_segswap.main(arguments(checkpoint, data_path, finished.parent, "ego-exo", "--batch_size", "3"))
+    digests = [hashlib.sha256(path.read_bytes()).hexdigest()[:8] for path in (checkpoint, other)]
+    changes = f"(checkpoint net.pth ({digests[0]}) -> other.pth ({digests[1]}), batch_size 8 -> 3); give another --out"
+    words = arguments(other, data_path, finished.parent, "ego-exo", "--batch_size", "3")
+    with pytest.raises(UserError, match=re.escape(f"was made by another run {changes}")):
+        eval_segswap.main(words)
+    record = finished.with_name("ego-exo_val_run.json")
+    content = json.loads(record.read_text())
+    del content["provenance"]["batch_size"]  # as records were before
+    record.write_text(json.dumps(content))
+    with pytest.raises(UserError, match="another run .another checkpoint or method, precision, batch size or memory"):
+        eval_segswap.main(words)
     assert finished.read_bytes() == before
     run(other, data_path, finished.parent, "ego-exo", "--overwrite")
     assert finished.read_bytes() != before
@@ -317,7 +325,7 @@ def test_results_are_never_vouched_for_as_those_of_another_checkpoint(checkpoint
     killed = subprocess.run([sys.executable, "-c", KILLED_BEFORE_THE_RESULTS, *words], cwd=ROOT, capture_output=True)
     assert killed.returncode == -signal.SIGKILL, killed.stderr
     assert finished.read_bytes() == before  # the first one's, beside the record of the second
-    with pytest.raises(UserError, match="made by another checkpoint"):
+    with pytest.raises(UserError, match="made by another run"):
         eval_segswap.main(arguments(checkpoint, data_path, finished.parent))
     run(other, data_path, finished.parent)
     assert finished.read_bytes() != before
@@ -342,21 +350,17 @@ def test_a_checkpoint_of_the_other_setting_is_used_with_a_warning(data_path, tmp
         assert ("was trained for ego-exo, not for exo-ego" in said.err) == (setting == "ego-exo")
 
 
-def test_a_gpu_out_of_memory_gets_smaller_batches_and_one_line_in_the_end(checkpoint, monkeypatch, capsys):
-    matcher = Predictor.load(checkpoint, "cpu", batch_size=8).matcher
-    room = 3
-
-    def predict(batch):
-        if matcher.batch_size > room:
+@pytest.mark.parametrize("where", ["the GPU", "this machine"])
+def test_too_little_memory_is_one_line_that_names_the_batch_size(checkpoint, data_path, tmp_path, monkeypatch, where):
+    def encode(*_):
+        if where == "the GPU":
             raise torch.cuda.OutOfMemoryError
-        return batch
+        torch.empty(1 << 60)
 
-    monkeypatch.setattr(matcher, "_predict", predict)
-    assert matcher.predict("pairs") == "pairs" and matcher.batch_size == matcher.encoder.batch_size == 2
-    assert "going on with --batch_size 2" in capsys.readouterr().err
-    room = 0
-    with pytest.raises(UserError, match="too little free memory for a single pair"):
-        matcher.predict("pairs")
+    monkeypatch.setattr(Encoder, "images", encode)
+    done = run_main(eval_segswap.main, *arguments(checkpoint, data_path, tmp_path))
+    line = f"error: the memory of {where} is full; give a smaller --batch_size, or another --device\n"
+    assert (done.returncode, done.stderr) == (1, line)
 
 
 def test_a_take_processed_again_is_predicted_again(checkpoint, own_data, finished):
@@ -368,29 +372,66 @@ def test_a_take_processed_again_is_predicted_again(checkpoint, own_data, finishe
     assert "Milk carton " not in read_results(finished)["take-a"]["masks"]
 
 
-@pytest.mark.parametrize(
-    ("file", "reason"),
-    [
-        ("cam01/30.jpg", "cam01/30.jpg is cut off or damaged"),
-        ("annotation.json", "run data/process_data.py"),
-    ],
-)
 def test_an_unreadable_take_is_reported_while_the_others_finish_and_once_repaired_it_completes_the_file(
-    checkpoint, own_data, tmp_path, capsys, file, reason
+    checkpoint, own_data, tmp_path, capsys
 ):
-    words, path = arguments(checkpoint, own_data, tmp_path / "out"), own_data / "take-b" / file
+    words, path = arguments(checkpoint, own_data, tmp_path / "out"), own_data / "take-b" / "annotation.json"
     content = path.read_bytes()
-    path.write_bytes(b"neither picture nor JSON")
-    assert [eval_segswap.main(words) for _ in range(2)] == [eval_segswap.SKIPPED_STATUS] * 2
-    assert reason in capsys.readouterr().err
+    path.write_bytes(b"no JSON")
+    assert [eval_segswap.main(words) for _ in range(2)] == [eval_segswap.INCOMPLETE_STATUS] * 2
+    assert "skipped take take-b: " in capsys.readouterr().err
     assert list(read_results(tmp_path / "out" / "ego-exo_val_results.json")) == ["take-a", "take-c"]
     path.write_bytes(content)
     assert eval_segswap.main(words) == 0
     assert list(read_results(tmp_path / "out" / "ego-exo_val_results.json")) == TAKES["val"]
 
 
+@pytest.mark.parametrize("more", [(), ("--num_workers", "2", "--batch_size", "2")])
+def test_a_broken_image_costs_its_own_pairs_which_are_listed_and_once_repaired_the_file_is_completed(
+    checkpoint, own_data, whole, tmp_path, capsys, more
+):
+    words, name = arguments(checkpoint, own_data, tmp_path / "out", "ego-exo", *more), whole.name
+    broken = [own_data / "take-b" / camera / "30.jpg" for camera in ("cam01", "cam02")]
+    contents = [path.read_bytes() for path in broken]
+    broken[0].write_bytes(contents[0][:-20])
+    broken[1].unlink()
+    expected = read_results(whole)
+    lost = [
+        ("cup_0", "cam01", f"frame {broken[0]} is cut off or damaged"),
+        ("cup_0", "cam02", f"frame {broken[1]} is missing"),
+        ("Milk carton ", "cam02", f"frame {broken[1]} is missing"),
+    ]
+    for object_name, camera, _ in lost:
+        del expected["take-b"]["masks"][object_name][f"{EGO}_{camera}"]["30"]
+    for _ in range(2):
+        assert eval_segswap.main(words) == eval_segswap.INCOMPLETE_STATUS
+        said = capsys.readouterr()
+        assert "take take-b: 3 pairs left out, as 2 images cannot be read" in said.err and "3 takes in " in said.out
+        found = read_results(tmp_path / "out" / name)
+        assert answered(found) == answered(expected)
+    left_out = json.loads((tmp_path / "out" / "ego-exo_val_run.json").read_text())["left_out"]
+    remedy = "process its take again with data/process_data.py"
+    assert left_out == {"take-b": Counter(f"{reason}; {remedy}" for *_, reason in lost)}
+    for path, content in zip(broken, contents, strict=True):
+        path.write_bytes(content)
+    assert eval_segswap.main(words) == 0
+    assert answered(read_results(tmp_path / "out" / name)) == answered(read_results(whole))
+
+
+def answered(results: dict) -> list[tuple]:
+    """Take, object, camera pair, frame and rounded existence of each prediction."""
+    return [
+        (uid, name, pair, frame, round(entry["confidence"], 4))
+        for uid, take in results.items()
+        for name, pairs in take["masks"].items()
+        for pair, frames in pairs.items()
+        for frame, entry in frames.items()
+    ]
+
+
 BAD_INPUT = {
-    "--ckpt_path nowhere.pth": "nowhere.pth",
+    "--ckpt_path nowhere.pth": "no file nowhere.pth; give the checkpoint of a training",
+    "--data_path {tmp}/nowhere": "nowhere; name that of the processed takes",
     "--ckpt_path {tmp}/truncated.pth": "truncated.pth",
     "--splits_path nowhere.json": "no file nowhere.json; name it with --splits_path",
     "--split test": "no split 'test'",

@@ -121,6 +121,27 @@ def test_results_do_not_depend_on_batches_ranks_or_stops(checkpoint, data_path, 
             assert not a or (decode_mask(a["pred_mask"]) == decode_mask(b["pred_mask"])).mean() > 0.999
 
 
+@pytest.mark.parametrize("choice", ["past", "all"])
+def test_a_query_frame_that_cannot_be_read_is_not_remembered(checkpoint, tmp_path, choice):
+    """The answers to other frames are those of takes without a mask in it."""
+    found = []
+    for name in ("broken", "without"):
+        layout = {"cup_0": {EGO: FRAMES, "cam01": FRAMES}, "tin_0": {EGO: FRAMES, "cam01": FRAMES[:2]}}
+        data_path = make_data_set(tmp_path / name, TAKES, layout)
+        for take in (ProcessedTake.read(data_path, uid) for uid in TAKES["val"]):
+            if name == "broken":
+                take.frame_path(EGO, 30).write_bytes(b"no picture")
+            else:
+                for cameras in take.masks.values():
+                    del cameras[EGO][30]
+                take.write_annotation()
+        given = words(checkpoint, data_path, tmp_path / name / "out", "--memory", choice)
+        assert eval_segswap.main(given) == (eval_segswap.INCOMPLETE_STATUS if name == "broken" else 0)
+        results = json.loads((tmp_path / name / "out" / "ego-exo_val_results.json").read_text())["ego-exo"]
+        found.append([answers(results["results"], frame) for frame in FRAMES])
+    assert found[0] == found[1] and found[0][1] == [None] * 4 and all(found[0][2])
+
+
 def test_the_last_place_stays_where_an_object_is_not_found_and_goes_with_the_take():
     memory, like, pair = Memory("past"), torch.zeros(1, 12, 12), CameraPair("cup_0", EGO, "cam01")
     memory.enter("take-a")

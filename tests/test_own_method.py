@@ -188,7 +188,7 @@ def test_another_file_class_or_argument_is_another_run(data_path, method, tmp_pa
     assert "complete already" in capsys.readouterr().out
 
     def refused(*predictor):
-        with pytest.raises(UserError, match="made by another checkpoint or method"):
+        with pytest.raises(UserError, match="made by another run .*(side|checkpoint|text|notes|predictor) .* -> "):
             eval_segswap.main(arguments(data_path, tmp_path / "out", *predictor))
 
     refused(f"{method}:Other", "side=96", of_weights)
@@ -261,12 +261,16 @@ BAD_PREDICTORS = {
     "{tmp}/m.py:Side": "side is '480'; it must be a number of pixels or None",
     "{tmp}/m.py:Method --ckpt_path net.pth": "--ckpt_path is for the network",
     "{tmp}/exits.py:Method": "exits.py:Method: the method called sys.exit(None)",
+    "{tmp}/m.py:Given weights=1 shar=0.7": "unexpected keyword argument 'shar'; it takes weights, share: float = 0.5",
+    "{tmp}/m.py:Given share=1": "missing a required argument: 'weights'; it takes weights, share: float = 0.5",
+    "{tmp}/m.py:Given weights=1 share=much": "share=much is not of type float; it takes weights, share",
 }
 
 
 @pytest.mark.parametrize("words", BAD_PREDICTORS)
 def test_what_is_no_method_ends_in_one_line_and_a_status(data_path, tmp_path, words):
-    (tmp_path / "m.py").write_text(ANSWER.format(change="") + "\n\nclass Side(Method):\n    side = '480'\n")
+    given = "class Given(Method):\n    def __init__(self, weights, share: float = 0.5):\n        pass\n"
+    (tmp_path / "m.py").write_text(ANSWER.format(change="") + f"\n\nclass Side(Method):\n    side = '480'\n\n\n{given}")
     (tmp_path / "exits.py").write_text("import sys\n\nsys.exit()\n")
     done = run_main(eval_segswap.main, *arguments(data_path, tmp_path / "out", *words.format(tmp=tmp_path).split()))
     assert done.returncode == 1 and done.stderr.startswith("error: ") and done.stderr.count("\n") == 1

@@ -64,7 +64,9 @@ def test_results_hold_an_object_where_the_benchmark_looks_for_it(tmp_path, size,
     results = {}
     plan = plan_chunks(ProcessedTake.read(tmp_path, "take"), "ego-exo", 8)
     dataset = ChunkDataset(tmp_path, "ego-exo", side, plan.chunks)
-    predict_takes(KnownAnswer(side), [dataset[0]], {"take": plan}, results.__setitem__)
+    predict_takes(
+        KnownAnswer(side), [dataset[0]], {"take": plan}, lambda uid, result, complete: results.update({uid: result})
+    )
     found = decode_mask(results["take"]["masks"]["cup_0"]["aria01_cam01"][0]["pred_mask"])
     assert found.shape == eval_size((2 * size[0], 2 * size[1]))
     assert abs(edges(found) - edges(eval_mask(masks["cam01"][0]))).max() <= (1 if side == 480 else 2)

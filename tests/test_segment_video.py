@@ -40,9 +40,9 @@ def inputs(tmp_path_factory) -> Path:
     return folder
 
 
-def call(inputs, out, *more):
+def call(inputs, out, *more, masks="masks"):
     videos = [f"{name}={inputs}/{name}.mp4" for name in ("head", "left", "right")]
-    given = ["--masks", f"head={inputs}/masks", "--ckpt_path", inputs / "net.pth", "--device", "cpu", "--out", out]
+    given = ["--masks", f"head={inputs / masks}", "--ckpt_path", inputs / "net.pth", "--device", "cpu", "--out", out]
     return run_main(segment_video.main, "--videos", *videos, *given, *more)
 
 
@@ -186,6 +186,13 @@ def test_what_cannot_be_is_said_in_one_line_and_leaves_nothing(inputs, tmp_path,
     done = call(inputs, tmp_path / "found", *(str(word).format(inputs) for word in more))
     assert done.returncode == 1 and done.stderr.count("error:") == 1 and not list(tmp_path.iterdir())
     assert re.search(message, done.stderr)
+
+
+def test_a_mask_that_is_empty_is_said_before_anything_is_made(inputs, tmp_path):
+    cv2.imwrite(str(tmp_path / "cup.png"), np.zeros(SIZE, np.uint8))
+    done = call(inputs, tmp_path / "found", masks=tmp_path / "cup.png")
+    assert (done.returncode, done.stderr.count("\n")) == (1, 1) and "cup.png: no mask shows an object" in done.stderr
+    assert [path.name for path in tmp_path.iterdir()] == ["cup.png"]
 
 
 def test_ctrl_c_leaves_nothing_but_a_lock_file(inputs, tmp_path, monkeypatch):

@@ -7,11 +7,11 @@ import pytest
 import torch
 import torch.nn.functional as F
 
+from benchmarks.joined_attention import joined_forward
 from common.errors import UserError
 from model.features import View
 from model.similarity import Similarity
 from model.xsegtx import MODES, Prediction, XSegTx, XSegTxConfig, parse_layer_types
-from tests.joined_attention import joined_forward
 from tests.made.golden_network import CASES, golden_networks, golden_views
 
 GOLDEN = Path(__file__).parent / "golden"
@@ -154,7 +154,7 @@ def test_layer_types_are_read_in_both_spellings():
     [
         ({"input_size": 208, "two_sizes": True}, "input size 208 times zoom 1 must be a multiple of 32 with two_sizes"),
         ({"fine_masks": True}, "fine_masks takes the pointer's features; give pointer, too"),
-        ({"zoom": 2}, "zoom 2 must be 1, or more with similarity_prior"),
+        ({"zoom": 2}, "zoom 2 must be 1, or up to 16 with similarity_prior"),
     ],
 )
 def test_options_that_do_not_go_together_are_refused(options, message):

@@ -39,8 +39,12 @@ bash train/run_both.sh --train-dir "${first[@]}" --out-dir "$out/first_$seed" --
 bash train/run_both.sh --train-dir "${first[@]}" "$out"/{kitchen,patterned}_large_more/processed \
   --init_weights "$out/first_$seed/netLast.pth" --out-dir "$out/seed_$seed" --seed $((seed + 1000)) \
   --warmUpIter 50 --iter-epoch $((steps * 10 / 13)) "${common[@]}"
-if [ "$seed" = 0 ]; then
-  rm -f "$out/xsegtx_tiny.pth"
-  python model/pretrained/export.py "$out/seed_0/netLast.pth" "$out/xsegtx_tiny.pth"
-  mv -f "$out/xsegtx_tiny.pth" model/pretrained/
-fi
+[ "$seed" = 0 ] || exit 0
+python - "$out/seed_0/netLast.pth" model/pretrained/xsegtx_tiny.pth <<'END' # what prediction needs, in half precision
+import sys
+from model.checkpoint import load_checkpoint, save_checkpoint
+backbone, network, _, arguments, _ = load_checkpoint(sys.argv[1])
+backbone.weights = None  # a place on this machine
+kept = {name: arguments[name] for name in ("both", "reverse", "closer_look")}
+save_checkpoint(sys.argv[2], backbone, network.half(), arguments=kept)
+END
