@@ -11,7 +11,7 @@ def tune_cpu(module: str) -> None:
     """Scripts that run a network call this with their `__name__` before they import torch. In a program of its own,
 
     - OpenMP's threads that wait for others spin for a moment only. By default they keep their core from whoever else
-      could use it: beside other work, a training took 2.5 times the CPU time.
+      could use it: beside other work, a training took 1.9 times the CPU time (one run).
     - freed memory is used again. By default glibc gives large blocks, such as feature maps, back at once, and the
       kernel has to clear each page of the next ones: a fifth of the CPU time of training and prediction.
     """

@@ -59,7 +59,7 @@ def load_checkpoint(path: Path, backbone_weights: Path | None = None, **override
     return checkpoint_of(read_checkpoint(path), path, backbone_weights, **overrides)
 
 
-def read_checkpoint(path: Path, remedy: str = "give a training's checkpoint, or a published one") -> Mapping[str, Any]:
+def read_checkpoint(path: Path, remedy: str = "give a checkpoint of train.py, or a published one") -> Mapping[str, Any]:
     """What a checkpoint file holds. UserError if it is none, or if it cannot be read; then it ends with `remedy`."""
     content = read_torch(path, remedy)
     if not is_checkpoint(content):

@@ -170,14 +170,15 @@ def test_a_value_that_is_of_another_kind_or_of_another_network_is_refused_before
 
 @pytest.mark.parametrize("backbone", [0, None, [1], {}, {"digest": 0}, {"digest": 0, "name": [1]}])
 def test_a_backbone_of_an_odd_type_is_refused_in_one_line_and_its_options_are_still_told(ours, tmp_path, backbone):
-    torch.save(ours | {"backbone": backbone}, tmp_path / "net.pth")
-    assert isinstance(stored_options(tmp_path / "net.pth")["backbone"], str)
+    content = ours | {"backbone": backbone}
+    torch.save(content, tmp_path / "net.pth")
+    assert isinstance(stored_options(content, tmp_path)["backbone"], str)
     with pytest.raises(UserError):
         load_checkpoint(tmp_path / "net.pth")
 
 
 WRONG_FILES = {  # what it holds -> what the line says
-    b"": "it is damaged, or none that torch.save has written; give the checkpoint of a training, or a published one",
+    b"": "it is damaged, or none that torch.save has written; give a checkpoint of train.py, or a published one",
     b"\xff\xd8\xff\xe0\0\x10JFIF": "it is damaged, or none that torch.save has written",
     "namespace": "it holds other Python objects than tensors",
     "folder": "net.pth is a folder",
