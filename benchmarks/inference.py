@@ -2,13 +2,13 @@
 
     python benchmarks/inference.py                            # a CPU, or the GPU if there is one
     python benchmarks/inference.py --precision bf16
-    python benchmarks/inference.py --setting exo-ego --objects 14    # as dense as few real takes are
+    python benchmarks/inference.py --setting exo-ego --objects 14    # 14 pairs for four images
 
 A round is one frame the plain way, pair after pair, and a batch of frames our way, from files to encoded masks. Prints
 the ratio of the times per pair, and how much the predictions differ. Pairs that share an image are cheaper our way: by
-default the take is as real ones are, four objects that each have one exo camera, of which there are three, and the
-output says how many pairs there are for an image. On a CPU the times are CPU seconds, of all threads, which other jobs
-on the machine change least. The weights are random: the time does not depend on them.
+default the take is as real ones are, four objects that each have one of three exo cameras. On a CPU the times are CPU
+seconds of all threads, and with OMP_NUM_THREADS=1, where none waits for another, other jobs change them least. The
+weights are random: the time does not depend on them.
 """
 
 import argparse
@@ -28,7 +28,7 @@ import torch.nn.functional as F
 from benchmarks.joined_attention import joined_forward
 from benchmarks.measure import make_takes, print_times, process_takes, timed
 from common.arguments import Parser, add_device, add_setting, at_least
-from common.errors import run_script
+from common.errors import counted, run_script
 from common.files import read_json
 from formats.geometry import EVAL_SIDE, eval_size, letterbox, unletterbox
 from formats.masks import decode_mask, encode_mask
@@ -93,7 +93,7 @@ def main() -> None:
                 other = results[name][camera_pair_key(*cameras)][frame]
                 ious.append(iou(decode_mask(entry["pred_mask"]), decode_mask(other["pred_mask"])))
                 existence.append(abs(entry["confidence"] - other["confidence"]))
-    name = torch.cuda.get_device_name(device) if device.type == "cuda" else f"{torch.get_num_threads()} threads"
+    name = torch.cuda.get_device_name(device) if device.type == "cuda" else counted(torch.get_num_threads(), "thread")
     shared = f"{args.objects} pairs for {1 + min(args.objects, args.exos)} images a frame"
     title = f"{args.setting}, {shared}, {device} ({name}), {args.precision}, batches of {matcher.batch_size}"
     print_times(title, times, "pair")
