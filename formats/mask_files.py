@@ -6,22 +6,20 @@ A camera's masks are a folder `{object}/{frame}.png`; one PNG file, called by it
 objects of a category apart. The frame is in the file's name or the image's `file_name`, its last digits.
 """
 
-import glob
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import cv2
-import numpy as np
-from PIL import Image
 from pycocotools import mask as coco
 
 from common.errors import MALFORMED, UserError
 from common.files import is_file_name, name_number, read_json
 from formats.geometry import Size, same_shape
+from formats.mask_pictures import read_mask
 from formats.masks import RLE, check_rle, check_size, encode_mask, resize_mask, run_lengths
-from formats.picture_files import by_number, opened_picture
+from formats.picture_files import by_number
 
 LAYOUTS = "a folder of {object}/{frame}.png, a PNG file, or COCO's JSON"
 
@@ -84,45 +82,15 @@ def _find_masks(path: Path, frame: int) -> dict[str, dict[int, Any]]:
 
 
 def png_files(folder: Path) -> list[Path]:
-    """The files below a folder that are called *.png, in linked folders too, which Path.glob passes over."""
-    return sorted(folder / name for name in glob.glob("**/*.png", root_dir=folder, recursive=True))  # noqa: PTH207
-
-
-def read_mask(path: Path) -> np.ndarray:
-    """A mask in a picture file -> (H, W) uint8 of 0 and 1, its pixels as they lie in the file. Raises UserError."""
-    with opened_picture(path) as image:
-        pixel_type = image.tile[0][3] if image.tile else None
-        image.load()
-        if pixel_type in ("RGB;16B", "RGBA;16B"):
-            image = cv2.imread(str(path), cv2.IMREAD_UNCHANGED)  # PIL keeps 8 bits of a color
-        return to_mask(image, str(path))
-
-
-def to_mask(mask: Any, what: str = "mask") -> np.ndarray:
-    """A PIL image, or an array of booleans or integers (H, W) or (H, W, channels) -> (H, W) uint8 of 0 and 1.
-
-    Zeros are background, and so is what is transparent: the second of two channels and the fourth of four are opacity.
-    Where all that is opaque is black, it is the object. Floats must be 0 and 1. Raises UserError, which begins with
-    `what`, for anything else.
+    """The files below a folder, which may be a link, that are called *.png. Raises UserError if a link to a folder is
+    below it: it may lead round in a circle.
     """
-    if isinstance(mask, Image.Image):
-        if mask.mode in ("P", "PA") or (mask.mode in ("1", "L", "RGB") and "transparency" in mask.info):
-            mask = mask.convert("RGBA")
-        elif mask.mode in ("CMYK", "YCbCr", "LAB", "HSV"):
-            mask = mask.convert("RGB")
-        mask = np.asarray(mask)
-    if not isinstance(mask, np.ndarray) or mask.dtype.kind not in "biuf":
-        raise UserError(f"{what} is {type(mask).__name__}; give a PIL image, or an array of booleans or integers")
-    if mask.dtype.kind == "f" and not np.isin(mask, (0, 1)).all():
-        raise UserError(f"{what} holds floats other than 0 and 1; give mask > threshold")
-    if mask.ndim not in (2, 3):
-        raise UserError(f"{what} has the shape {mask.shape}; give (H, W)")
-    channels = np.atleast_3d(mask) != 0
-    if channels.shape[2] not in (2, 4):
-        return channels.any(axis=2).astype(np.uint8)
-    opaque = channels[..., -1]
-    found = channels[..., :-1].any(axis=2) & opaque
-    return (found if found.any() or opaque.all() else opaque).astype(np.uint8)
+    found = []
+    for place, folders, names in os.walk(folder):
+        if linked := [name for name in folders if Path(place, name).is_symlink()]:
+            raise UserError(f"{place}/{linked[0]} is a link to a folder, which is not followed; put the folder there")
+        found += [Path(place, name) for name in names if name.endswith(".png")]
+    return sorted(found)
 
 
 def _find_coco(path: Path) -> dict[str, dict[int, Any]]:

@@ -18,7 +18,8 @@ from typing import Any
 
 from common.errors import MALFORMED, UserError
 from common.files import holds_json_list, iter_json, iter_json_list, write_json
-from formats.mask_files import png_files, read_mask
+from formats.mask_files import png_files
+from formats.mask_pictures import read_mask
 from formats.masks import encode_mask
 
 THRESHOLD = 0.5  # a pixel with a higher probability belongs to the object, an object with a higher existence is visible

@@ -35,13 +35,13 @@ except ImportError:  # the page is an extra
 from common.arguments import Parser, add_data_path, at_least
 from common.drawing import QUERY
 from common.errors import UserError
-from formats.mask_files import read_mask
+from formats.mask_pictures import read_mask
 from formats.processed import ProcessedTake
 from inference import interactive
 from inference.cut_out import cut_out
 from inference.interactive import Panel, frames_of, objects_of
 from inference.memory import CHOICES, HELP
-from inference.pictures import as_image, as_mask
+from inference.pictures import as_mask
 from inference.predictor import CKPT_HELP, MEMORY_DEFAULT, SHIPPED, Predictor
 from model.device import default_precision, resolve_device
 
@@ -201,7 +201,7 @@ def upload(label: str, elem_id: str) -> "gr.Image":
 
 
 def read_image(path: str, what: str) -> np.ndarray:
-    return as_image(interactive.read_upload(path, what), f"the {what}")
+    return interactive.read_upload(path, what)
 
 
 def pictures_tab(predictor: Predictor) -> None:

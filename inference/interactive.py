@@ -9,13 +9,12 @@ from typing import Any, NamedTuple
 
 import cv2
 import numpy as np
-from PIL import Image
 
 from common.drawing import PREDICTION, QUERY, TRUTH, Color, overlay
 from common.errors import UserError
-from formats.mask_files import to_mask
+from formats.mask_pictures import to_mask
 from formats.masks import decode_mask, resize_mask
-from formats.picture_files import open_picture, opened_picture
+from formats.picture_files import open_picture, read_picture
 from formats.processed import ProcessedTake, frames_in, is_processed, read_frame
 from inference.predictor import Predictor
 
@@ -35,7 +34,7 @@ class Panel(NamedTuple):
     mask: np.ndarray | None = None  # that the visitor can save
 
 
-def read_upload(path: str | None, what: str, read: Callable[[Path], np.ndarray | Image.Image] = open_picture) -> Any:
+def read_upload(path: str | None, what: str, read: Callable[[Path], np.ndarray] = read_picture) -> Any:
     """What a file that a visitor gave holds. Raises UserError, which names `what` it is, and no path."""
     if path is None:
         raise UserError(f"the {what} is missing; give it first")
@@ -60,12 +59,10 @@ def outlined(image: np.ndarray, mask: np.ndarray, color: Color) -> np.ndarray:
 
 def read_layer(path: Path) -> np.ndarray:
     """What was painted over a reduced picture -> its mask. Raises UserError."""
-    with opened_picture(path) as image:
-        if max(image.size) > SHOWN_SIDE:
-            raise UserError(
-                f"{path} is {image.width}x{image.height}; its picture has at most {SHOWN_SIDE} pixels a side"
-            )
-        return to_mask(image, str(path))
+    image = open_picture(path)
+    if max(image.size) > SHOWN_SIDE:
+        raise UserError(f"{path} is {image.width}x{image.height}; its picture has at most {SHOWN_SIDE} pixels a side")
+    return to_mask(image, str(path))
 
 
 def answer_pictures(

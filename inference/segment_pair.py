@@ -21,9 +21,9 @@ import numpy as np
 
 from common.arguments import SETTINGS, Parser
 from common.drawing import PREDICTION, QUERY, overlay, write_picture
-from formats.mask_files import read_mask
-from formats.picture_files import open_picture
-from inference.pictures import as_image, as_mask
+from formats.mask_pictures import read_mask
+from formats.picture_files import read_picture
+from inference.pictures import as_mask
 from inference.predictor import CKPT_HELP, SHIPPED, Predictor
 from model.device import PRECISION_HELP, PRECISIONS, default_precision, resolve_device
 
@@ -48,7 +48,7 @@ def main(argv: list[str] | None = None) -> None:
     add("--precision", choices=PRECISIONS, help=PRECISION_HELP)
     args = parser.parse_args(argv)
 
-    query, target = (as_image(open_picture(path), str(path)) for path in (args.query_image, args.target_image))
+    query, target = (read_picture(path) for path in (args.query_image, args.target_image))
     query_mask = as_mask(read_mask(args.query_mask), str(args.query_mask), query.shape[:2])
     device = resolve_device(args.device)
     precision = args.precision or default_precision(device)

@@ -40,7 +40,8 @@ def test_a_photograph_is_turned_as_its_camera_says():
     ("message", "read"),
     {
         "image is an array of float64; give uint8": lambda: as_image(RGB / 255, "image"),
-        "image is str; give a PIL image or a numpy array": lambda: as_image("a.jpg", "image"),
+        "image is NoneType; give a path, a PIL image or a numpy array": lambda: as_image(None, "image"),
+        "a.jpg does not exist": lambda: as_image("a.jpg", "image"),
         r"image has the shape \(6, 9, 2\)": lambda: as_image(RGB[..., :2], "image"),
         "mask holds floats other than 0 and 1": lambda: as_mask(OBJECT * 0.7, "mask", SIZE),
         "mask is 6x9, its image 9x6; it may be larger": lambda: as_mask(OBJECT.T, "mask", SIZE),
