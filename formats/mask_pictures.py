@@ -14,6 +14,7 @@ from formats.picture_files import STRIP, open_picture, picture_errors
 FEW, MANY = 64, 1024  # values of a label map without and with `value`; photographs have more
 PHOTOGRAPH = "holds many values, as photographs do; give a mask, whose object has one"
 SOFT = 0.1  # of a picture, that soft edges cover at most
+PART = 1 << 20  # pixels that are compared at a time
 FLAT = np.ones((5, 5), np.uint8)  # an area of one value that is no edge
 SHARP = [0] * 64 + list(range(64, 192)) + [255] * 64  # JPEG adds noise to black and white
 
@@ -22,7 +23,8 @@ Codes = tuple[np.ndarray, Callable[[np.ndarray], np.ndarray] | None]
 
 def read_mask(path: Path, value: int | None = None) -> np.ndarray:
     """The mask in a picture file, its pixels as they lie there. `value` and what is raised: as `to_mask`."""
-    return to_mask(open_picture(path), str(path), value)
+    with open_picture(path) as image:
+        return to_mask(image, str(path), value)
 
 
 def to_mask(mask: Any, what: str = "mask", value: int | None = None) -> np.ndarray:
@@ -122,7 +124,7 @@ def _without_transparent(rgba: np.ndarray) -> np.ndarray:
 
 
 def _parts(codes: np.ndarray) -> list[np.ndarray]:
-    return np.array_split(codes, codes.size // STRIP + 1)
+    return np.array_split(codes, codes.size // PART + 1)
 
 
 def _distinct(codes: np.ndarray) -> np.ndarray | None:

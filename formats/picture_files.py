@@ -5,6 +5,7 @@ before anything is decoded.
 """
 
 import contextlib
+import math
 import warnings
 from collections.abc import Iterable, Iterator
 from pathlib import Path
@@ -19,7 +20,8 @@ FORMATS = ("BMP", "GIF", "JPEG", "MPO", "PNG", "PPM", "TIFF", "WEBP", "AVIF")  #
 DECODED_WHOLE = ("WEBP", "AVIF")  # whose decoders hold a picture several times
 MAX_PIXELS, MAX_PIXELS_WHOLE = 110_000_000, 50_000_000  # 108 megapixels are the most that cameras of phones write
 MAX_SIDE = 16384
-STRIP = 1 << 22  # pixels that are converted at a time
+TILE_WIDTH, TILE_LENGTH = 322, 323  # tags of TIFF
+STRIP = 1 << 17  # pixels that are converted at a time; more of them leave the caches
 TURNS = {  # EXIF's orientation -> how to lay the pixels
     2: lambda image: image[:, ::-1],
     3: lambda image: image[::-1, ::-1],
@@ -58,16 +60,28 @@ def open_picture(path: Path) -> Image.Image:
             except Image.DecompressionBombError:
                 image = None
         limit = MAX_PIXELS_WHOLE if image and image.format in DECODED_WHOLE else MAX_PIXELS
-        if image is None or image.width * image.height > limit:
-            raise UserError(f"{path} has more than {limit / 1e6:.0f} million pixels; reduce it")
-        if max(image.size) > MAX_SIDE:
-            raise UserError(f"{path} is {image.width}x{image.height}, more than {MAX_SIDE} pixels a side; reduce it")
+        fault = ""
+        if image is None or math.prod(_decoded_size(image)) > limit:
+            fault = f"has more than {limit / 1e6:.0f} million pixels"
+        elif max(image.size) > MAX_SIDE:
+            fault = f"is {image.width}x{image.height}, more than {MAX_SIDE} pixels a side"
+        if fault:
+            if image:
+                image.close()
+            raise UserError(f"{path} {fault}; reduce it")
         return image
+
+
+def _decoded_size(image: Image.Image) -> tuple[int, int]:
+    """(W, H) that its decoder holds: a TIFF's tile may be larger than the picture."""
+    tags = getattr(image, "tag_v2", {})
+    return max(image.width, tags.get(TILE_WIDTH, 0)), max(image.height, tags.get(TILE_LENGTH, 0))
 
 
 def read_picture(path: Path) -> np.ndarray:
     """(H, W, 3) uint8 RGB, turned as its camera says. Raises UserError as `open_picture` and `to_rgb` do."""
-    return to_rgb(open_picture(path), str(path))
+    with open_picture(path) as image:
+        return to_rgb(image, str(path))
 
 
 def to_rgb(image: Image.Image, what: str) -> np.ndarray:

@@ -59,10 +59,12 @@ def outlined(image: np.ndarray, mask: np.ndarray, color: Color) -> np.ndarray:
 
 def read_layer(path: Path) -> np.ndarray:
     """What was painted over a reduced picture -> its mask. Raises UserError."""
-    image = open_picture(path)
-    if max(image.size) > SHOWN_SIDE:
-        raise UserError(f"{path} is {image.width}x{image.height}; its picture has at most {SHOWN_SIDE} pixels a side")
-    return to_mask(image, str(path))
+    with open_picture(path) as image:
+        if max(image.size) > SHOWN_SIDE:
+            raise UserError(
+                f"{path} is {image.width}x{image.height}; its picture has at most {SHOWN_SIDE} pixels a side"
+            )
+        return to_mask(image, str(path))
 
 
 def answer_pictures(

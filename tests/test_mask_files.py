@@ -1,17 +1,14 @@
-"""formats/mask_files.py and picture_files.py: masks and pictures of other programs, in every form that people have."""
+"""formats/mask_files.py: masks of other programs, in every layout that people have."""
 
 import json
 
 import cv2
 import numpy as np
 import pytest
-from PIL import Image
 
 from common.errors import UserError
 from formats.mask_files import find_masks
-from formats.mask_pictures import read_mask, to_mask
 from formats.masks import decode_mask, encode_mask
-from formats.picture_files import open_picture, read_picture
 
 SIZE = (40, 60)
 BOX = np.zeros(SIZE, np.uint8)
@@ -35,71 +32,6 @@ def png_file(path, mask):
     path.parent.mkdir(parents=True, exist_ok=True)
     cv2.imwrite(str(path), mask)
     return path
-
-
-ORIENTED = Image.Exif()
-ORIENTED[0x0112] = 6  # a viewer turns such a picture by 90 degrees
-BYTES, OPAQUE = BOX * 255, np.full((*SIZE, 1), 255, np.uint8)
-WHITE = np.full((*SIZE, 3), 255, np.uint8)
-LEFT = np.broadcast_to(np.uint8(np.arange(SIZE[1]) < 40), SIZE)
-PICTURES = {
-    "16 bits, small values": Image.fromarray(BOX.astype(np.uint16) * 200),
-    "16 bits, whole hundreds of 256": Image.fromarray(BOX.astype(np.uint16) * 0x6400),
-    "0 and 1": Image.fromarray(BOX),
-    "0 and 255": Image.fromarray(BYTES),
-    "1 bit": Image.fromarray(BOX.astype(bool)),
-    "colors": Image.fromarray(BOX[..., None] * np.uint8([0, 3, 0])),
-    "palette": Image.fromarray(BYTES).convert("P"),
-    "opaque everywhere": Image.fromarray(np.dstack([BYTES] * 3 + [OPAQUE])),
-    "gray, opaque everywhere": Image.fromarray(BYTES).convert("LA"),
-    "white on a transparent background": Image.fromarray(np.dstack([WHITE, BYTES])),
-    "gray on a transparent background": Image.fromarray(np.dstack([WHITE[..., :1], BYTES])),
-    "black on a transparent background": Image.fromarray(np.dstack([WHITE * 0, BYTES])),
-    "white, but transparent on the right": Image.fromarray(np.dstack([np.where(LEFT, BYTES, 255)] * 3 + [LEFT * 255])),
-}
-
-
-@pytest.mark.parametrize("kind", PICTURES)
-def test_what_is_neither_black_nor_transparent_is_the_object(tmp_path, kind):
-    for suffix in ("png", "tif"):
-        PICTURES[kind].save(tmp_path / f"mask.{suffix}")
-        found = read_mask(tmp_path / f"mask.{suffix}")
-        assert found.dtype == np.uint8 and np.array_equal(found, BOX)
-    array = np.asarray(PICTURES[kind])
-    for given in (PICTURES[kind], array, array.astype(int), (array > 0).astype(np.float32)):
-        assert np.array_equal(to_mask(given), BOX)
-
-
-def test_a_transparent_color_of_a_palette_or_of_gray_is_background(tmp_path):
-    palette = Image.fromarray(BOX, "P")
-    palette.putpalette([255, 255, 255, 9, 9, 9])
-    for image, transparent in ((palette, 0), (Image.fromarray(254 + BOX), 254)):
-        image.save(tmp_path / "mask.png", transparency=transparent)
-        assert np.array_equal(read_mask(tmp_path / "mask.png"), BOX)
-        assert np.array_equal(to_mask(open_picture(tmp_path / "mask.png")), BOX)
-
-
-def test_masks_are_not_turned(tmp_path):
-    Image.fromarray(BYTES).save(tmp_path / "turned.png", exif=ORIENTED)
-    assert np.array_equal(read_mask(tmp_path / "turned.png"), BOX)
-
-
-@pytest.mark.parametrize("read", [read_mask, read_picture], ids=lambda read: read.__name__)
-def test_a_file_that_is_no_picture_is_refused_in_one_whole_line(tmp_path, read):
-    noise = np.random.default_rng(0).integers(0, 256, (*SIZE, 3), np.uint8)
-    Image.fromarray(noise).save(tmp_path / "whole.png")
-    (tmp_path / "cut.png").write_bytes((tmp_path / "whole.png").read_bytes()[:3000])
-    (tmp_path / "text.png").write_text("no picture")
-    messages = {
-        "cut": r"cut.png is no picture that can be read \(.*\); give JPEG or PNG",
-        "text": "text.png is no picture that can be read; give JPEG or PNG",
-        "none": "none.png does not exist",
-    }
-    for name, message in messages.items():
-        with pytest.raises(UserError, match=f"^[^\n]*/{message}$"):
-            read(tmp_path / f"{name}.png")
-    with pytest.raises(UserError, match="is no file"):
-        read(tmp_path)
 
 
 @pytest.mark.parametrize("form", FORMS)
