@@ -6,21 +6,24 @@ A camera's masks are a folder `{object}/{frame}.png`; one PNG file, called by it
 objects of a category apart. The frame is in the file's name or the image's `file_name`, its last digits.
 """
 
+import math
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from pycocotools import mask as coco
 
-from common.errors import MALFORMED, UserError
+from common.errors import MALFORMED, UserError, warn_once
 from common.files import is_file_name, name_number, read_json
 from formats.geometry import Size, same_shape
 from formats.mask_pictures import read_mask
 from formats.masks import RLE, check_rle, check_size, encode_mask, resize_mask, run_lengths
-from formats.picture_files import by_number
+from formats.picture_files import MAX_SIDE, by_number
 
+MAX_OUTLINE = 1_000_000  # pixels of a polygon; each takes some hundred bytes
 LAYOUTS = "a folder of {object}/{frame}.png, a PNG file, or COCO's JSON"
 
 
@@ -45,8 +48,11 @@ class MaskFiles:
             rle = encode_mask(read_mask(found)) if isinstance(found, Path) else _read_segmentation(*found)
             if not same_shape(rle["size"], size):
                 raise ValueError(f"it is {rle['size'][1]}x{rle['size'][0]}, its video {size[1]}x{size[0]}")
-            if not run_lengths(rle)[1::2].any():
+            object_pixels = run_lengths(rle)[1::2].sum()
+            if not object_pixels:
                 return None
+            if object_pixels == math.prod(rle["size"]):
+                warn_once(f"{self}: mask of {object_name!r} in frame {frame} marks all of its picture as the object")
             return rle if tuple(rle["size"]) == tuple(size) else encode_mask(resize_mask(rle, size))
         except MALFORMED as error:
             raise UserError(f"{self}: mask of {object_name!r} in frame {frame}: {error}") from None
@@ -120,10 +126,26 @@ def _read_segmentation(segmentation: Any, size: Any) -> RLE:
     if isinstance(segmentation, dict) and isinstance(segmentation["counts"], str):
         return check_rle(segmentation)
     height, width = check_size(size if isinstance(segmentation, list) else segmentation["size"])
-    if not isinstance(segmentation, list):
-        rle = coco.frPyObjects(segmentation, height, width)
-    elif all(len(polygon) >= 6 for polygon in segmentation):  # four numbers would be a box to the library
+    if max(height, width) > MAX_SIDE:
+        raise ValueError(f"it is {width}x{height}, more than {MAX_SIDE} pixels a side")
+    if isinstance(segmentation, list):
+        for polygon in segmentation:
+            _check_polygon(polygon, max(height, width))
         rle = coco.merge(coco.frPyObjects(segmentation or [[0] * 6], height, width))
     else:
-        raise ValueError("a polygon has fewer than three points")
+        rle = coco.frPyObjects(segmentation, height, width)
     return {"size": [height, width], "counts": rle["counts"].decode()}
+
+
+def _check_polygon(polygon: Any, side: int) -> None:
+    """Raises ValueError for a polygon that the library would take for a box, or that would take memory without end:
+    numbers are finite and in an image of `side` pixels or not much outside, and its outline has MAX_OUTLINE.
+    """
+    points = np.asarray(polygon, float)
+    if points.ndim != 1 or len(points) < 6 or len(points) % 2:
+        raise ValueError("a polygon has fewer than three points, or half a point")
+    if not (abs(points) <= 2 * side).all():  # nan too
+        raise ValueError(f"a polygon's {points[~(abs(points) <= 2 * side)][0]:g} lies far outside of the image")
+    points = points.reshape(-1, 2)
+    if abs(points - np.roll(points, 1, axis=0)).sum() > MAX_OUTLINE:
+        raise ValueError(f"a polygon's outline is longer than {MAX_OUTLINE:,} pixels")

@@ -176,3 +176,8 @@ def test_a_file_that_is_no_picture_is_refused_in_one_whole_line(tmp_path, read):
 def test_other_images_and_masks_are_refused_in_one_line(message, read):
     with pytest.raises(UserError, match=message):
         read()
+
+
+def test_a_mask_of_all_of_the_picture_is_said(capsys):
+    as_mask(OBJECT | True, "query mask", SIZE)
+    assert capsys.readouterr().err == "warning: query mask marks all of its image as the object\n"
