@@ -40,9 +40,8 @@ from formats.processed import ProcessedTake
 from inference import interactive
 from inference.cut_out import cut_out
 from inference.interactive import Panel, frames_of, objects_of
-from inference.memory import CHOICES, HELP
 from inference.pictures import as_mask
-from inference.predictor import CKPT_HELP, MEMORY_DEFAULT, SHIPPED, Predictor
+from inference.predictor import CKPT_HELP, SHIPPED, Predictor
 from model.device import default_precision, resolve_device
 
 SAMPLES = Path(__file__).resolve().parents[1] / "assets" / "samples"
@@ -288,17 +287,13 @@ def main(argv: list[str] | None = None) -> None:
     add("--ckpt_path", type=Path, default=SHIPPED, help=CKPT_HELP)
     add("--backbone_weights", type=Path, help="file of a backbone that the checkpoint names (default: as in training)")
     add("--device", default="auto", help="auto, cpu, cuda, cuda:1 or mps")
-    text = (
-        f"of the takes: {HELP}; here of {interactive.MORE_VIEWS} frames at most, without the latter ({MEMORY_DEFAULT})"
-    )
-    add("--memory", choices=CHOICES, help=text)
     add("--host", default="127.0.0.1", help="address to answer at; 0.0.0.0: everybody who can reach this machine")
     add("--port", type=at_least(1), default=7860, help="of the page")
     args = parser.parse_args(argv)
     if gr is None:
         raise UserError("gradio is not installed; run pip install -r requirements-demo.txt")
     device = resolve_device(args.device)
-    options = {"backbone_weights": args.backbone_weights, "memory": args.memory}
+    options = {"backbone_weights": args.backbone_weights}
     predictor = Predictor.load(args.ckpt_path, device, default_precision(device), **options)
     print(f"{args.ckpt_path}: {predictor.description}")
     page = build_page(predictor, args.data_path, LIMITS if args.ckpt_path == SHIPPED else "")

@@ -19,7 +19,6 @@ from formats.processed import ProcessedTake, frames_in, is_processed, read_frame
 from inference.predictor import Predictor
 
 SHOWN_SIDE = 960  # long side of pictures on the page, pixels
-MORE_VIEWS = 8  # of an object, that a memory is shown
 OTHERS = (255, 255, 255)  # outlines of objects that can be clicked on
 Point = tuple[int, int]
 
@@ -107,8 +106,7 @@ def answer_take(
 ) -> list[Panel]:
     """The query view, all objects outlined, then every camera of the other kind that has a picture of this frame.
 
-    `truth`: also outline the true masks, dashed, and compare. A predictor with a memory is also shown the object in the
-    `MORE_VIEWS` nearest frames.
+    `truth`: also outline the true masks, dashed, and compare.
     """
     query = read_frame(take.frame_path(camera, frame))
     cameras = [c for c in sorted(take.cameras) if take.kind_of(c) != take.kind_of(camera)]
@@ -120,13 +118,9 @@ def answer_take(
             drawn = overlay(drawn, resize_mask(masks[camera][frame], query.shape[:2]), OTHERS, dashed=True)
     rle = take.masks[object_name][camera][frame]
     panels = [Panel(overlay(drawn, resize_mask(rle, query.shape[:2]), QUERY), camera)]
-    known = take.masks[object_name][camera]
-    others = [n for n in frames_of(take, object_name, camera) if n < frame or predictor.memory == "all" and n > frame]
-    others = sorted(others, key=lambda n: abs(n - frame))[: MORE_VIEWS if predictor.memory != "none" else 0]
-    views = [(read_frame(take.frame_path(camera, n)), decode_mask(known[n])) for n in others]
     setting = "ego-exo" if take.kind_of(camera) == "ego" else "exo-ego"
     asked = query, decode_mask(rle), targets
-    answers = predictor.segment_all(*asked, more_views=views, setting=setting) if targets else []
+    answers = predictor.segment_all(*asked, setting=setting)
     for name, target, (found, existence) in zip(cameras, targets, answers, strict=True):
         image, iou = overlay(target, found, PREDICTION), None
         if truth and (true := take.masks[object_name].get(name, {}).get(frame)):
