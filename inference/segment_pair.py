@@ -44,7 +44,6 @@ from common.files import atomic_write, claimed, file_digest, remove_leftovers
 from formats.mask_pictures import read_mask
 from formats.picture_files import open_picture, read_picture
 from inference.cut_out import cut_out
-from inference.pictures import as_mask
 from inference.predictor import CKPT_HELP, SHIPPED, Predictor
 from model.device import PRECISION_HELP, PRECISIONS, default_precision, resolve_device
 
@@ -70,11 +69,11 @@ class Pair(NamedTuple):
         return hashlib.sha256(json.dumps([network, *map(file_digest, files), *self[3:]]).encode()).hexdigest()
 
     def read_query(self) -> tuple[np.ndarray, np.ndarray]:
-        """Image, and mask of any size of the same shape. Raises UserError."""
+        """Image and mask. Raises UserError; whether they fit together is left to the predictor."""
         image = read_picture(self.query_image)
         if self.query_mask is None:
             return image, cut_out(image, self.query_box)
-        return image, as_mask(read_mask(self.query_mask, self.object), str(self.query_mask), image.shape[:2])
+        return image, read_mask(self.query_mask, self.object)
 
 
 def parse_args(argv: list[str] | None) -> argparse.Namespace:

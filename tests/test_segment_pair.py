@@ -98,8 +98,8 @@ def test_a_mask_may_be_of_another_size_than_its_image(files, side=704):
         ("query_image", "nowhere.jpg", "nowhere.jpg does not exist"),
         ("target_image", "text.jpg", "text.jpg is no picture"),
         ("query_mask", "target.jpg", "target.jpg holds many values, as photographs do"),
-        ("query_mask", "wide.png", "is 160x90, its image 64x64; .* not of another shape"),
-        ("query_mask", "empty.png", "empty.png is empty"),
+        ("query_mask", "wide.png", "query mask is 160x90, its image 64x64; .* not of another shape"),
+        ("query_mask", "empty.png", "query mask is empty"),
         ("ckpt_path", "text.jpg", "text.jpg"),
     ],
 )
