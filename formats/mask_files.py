@@ -6,23 +6,24 @@ A camera's masks are a folder `{object}/{frame}.png`; one PNG file, called by it
 objects of a category apart. The frame is in the file's name or the image's `file_name`, its last digits.
 """
 
-import glob
+import math
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import cv2
 import numpy as np
-from PIL import Image
 from pycocotools import mask as coco
 
-from common.errors import MALFORMED, UserError
+from common.errors import MALFORMED, UserError, warn_once
 from common.files import is_file_name, name_number, read_json
 from formats.geometry import Size, same_shape
+from formats.mask_pictures import read_mask
 from formats.masks import RLE, check_rle, check_size, encode_mask, resize_mask, run_lengths
-from formats.picture_files import by_number, opened_picture
+from formats.picture_files import MAX_SIDE, by_number
 
+MAX_OUTLINE = 1_000_000  # pixels of a polygon; each takes some hundred bytes
 LAYOUTS = "a folder of {object}/{frame}.png, a PNG file, or COCO's JSON"
 
 
@@ -47,8 +48,11 @@ class MaskFiles:
             rle = encode_mask(read_mask(found)) if isinstance(found, Path) else _read_segmentation(*found)
             if not same_shape(rle["size"], size):
                 raise ValueError(f"it is {rle['size'][1]}x{rle['size'][0]}, its video {size[1]}x{size[0]}")
-            if not run_lengths(rle)[1::2].any():
+            object_pixels = run_lengths(rle)[1::2].sum()
+            if not object_pixels:
                 return None
+            if object_pixels == math.prod(rle["size"]):
+                warn_once(f"{self}: mask of {object_name!r} in frame {frame} marks all of its picture as the object")
             return rle if tuple(rle["size"]) == tuple(size) else encode_mask(resize_mask(rle, size))
         except MALFORMED as error:
             raise UserError(f"{self}: mask of {object_name!r} in frame {frame}: {error}") from None
@@ -84,45 +88,15 @@ def _find_masks(path: Path, frame: int) -> dict[str, dict[int, Any]]:
 
 
 def png_files(folder: Path) -> list[Path]:
-    """The files below a folder that are called *.png, in linked folders too, which Path.glob passes over."""
-    return sorted(folder / name for name in glob.glob("**/*.png", root_dir=folder, recursive=True))  # noqa: PTH207
-
-
-def read_mask(path: Path) -> np.ndarray:
-    """A mask in a picture file -> (H, W) uint8 of 0 and 1, its pixels as they lie in the file. Raises UserError."""
-    with opened_picture(path) as image:
-        pixel_type = image.tile[0][3] if image.tile else None
-        image.load()
-        if pixel_type in ("RGB;16B", "RGBA;16B"):
-            image = cv2.imread(str(path), cv2.IMREAD_UNCHANGED)  # PIL keeps 8 bits of a color
-        return to_mask(image, str(path))
-
-
-def to_mask(mask: Any, what: str = "mask") -> np.ndarray:
-    """A PIL image, or an array of booleans or integers (H, W) or (H, W, channels) -> (H, W) uint8 of 0 and 1.
-
-    Zeros are background, and so is what is transparent: the second of two channels and the fourth of four are opacity.
-    Where all that is opaque is black, it is the object. Floats must be 0 and 1. Raises UserError, which begins with
-    `what`, for anything else.
+    """The files below a folder, which may be a link, that are called *.png. Raises UserError if a link to a folder is
+    below it: it may lead round in a circle.
     """
-    if isinstance(mask, Image.Image):
-        if mask.mode in ("P", "PA") or (mask.mode in ("1", "L", "RGB") and "transparency" in mask.info):
-            mask = mask.convert("RGBA")
-        elif mask.mode in ("CMYK", "YCbCr", "LAB", "HSV"):
-            mask = mask.convert("RGB")
-        mask = np.asarray(mask)
-    if not isinstance(mask, np.ndarray) or mask.dtype.kind not in "biuf":
-        raise UserError(f"{what} is {type(mask).__name__}; give a PIL image, or an array of booleans or integers")
-    if mask.dtype.kind == "f" and not np.isin(mask, (0, 1)).all():
-        raise UserError(f"{what} holds floats other than 0 and 1; give mask > threshold")
-    if mask.ndim not in (2, 3):
-        raise UserError(f"{what} has the shape {mask.shape}; give (H, W)")
-    channels = np.atleast_3d(mask) != 0
-    if channels.shape[2] not in (2, 4):
-        return channels.any(axis=2).astype(np.uint8)
-    opaque = channels[..., -1]
-    found = channels[..., :-1].any(axis=2) & opaque
-    return (found if found.any() or opaque.all() else opaque).astype(np.uint8)
+    found = []
+    for place, folders, names in os.walk(folder):
+        if linked := [name for name in folders if Path(place, name).is_symlink()]:
+            raise UserError(f"{place}/{linked[0]} is a link to a folder, which is not followed; put the folder there")
+        found += [Path(place, name) for name in names if name.endswith(".png")]
+    return sorted(found)
 
 
 def _find_coco(path: Path) -> dict[str, dict[int, Any]]:
@@ -152,10 +126,26 @@ def _read_segmentation(segmentation: Any, size: Any) -> RLE:
     if isinstance(segmentation, dict) and isinstance(segmentation["counts"], str):
         return check_rle(segmentation)
     height, width = check_size(size if isinstance(segmentation, list) else segmentation["size"])
-    if not isinstance(segmentation, list):
-        rle = coco.frPyObjects(segmentation, height, width)
-    elif all(len(polygon) >= 6 for polygon in segmentation):  # four numbers would be a box to the library
+    if max(height, width) > MAX_SIDE:
+        raise ValueError(f"it is {width}x{height}, more than {MAX_SIDE} pixels a side")
+    if isinstance(segmentation, list):
+        for polygon in segmentation:
+            _check_polygon(polygon, max(height, width))
         rle = coco.merge(coco.frPyObjects(segmentation or [[0] * 6], height, width))
     else:
-        raise ValueError("a polygon has fewer than three points")
+        rle = coco.frPyObjects(segmentation, height, width)
     return {"size": [height, width], "counts": rle["counts"].decode()}
+
+
+def _check_polygon(polygon: Any, side: int) -> None:
+    """Raises ValueError for a polygon that the library would take for a box, or that would take memory without end:
+    numbers are finite and in an image of `side` pixels or not much outside, and its outline has MAX_OUTLINE.
+    """
+    points = np.asarray(polygon, float)
+    if points.ndim != 1 or len(points) < 6 or len(points) % 2:
+        raise ValueError("a polygon has fewer than three points, or half a point")
+    if not (abs(points) <= 2 * side).all():  # nan too
+        raise ValueError(f"a polygon's {points[~(abs(points) <= 2 * side)][0]:g} lies far outside of the image")
+    points = points.reshape(-1, 2)
+    if abs(points - np.roll(points, 1, axis=0)).sum() > MAX_OUTLINE:
+        raise ValueError(f"a polygon's outline is longer than {MAX_OUTLINE:,} pixels")

@@ -1,54 +1,114 @@
-"""Pictures as people have them. What cannot be read is named in one line, with the reason."""
+"""Pictures as people have them, read by one reader. What cannot be read is named in one line, with the reason.
+
+A picture may have MAX_PIXELS, so that reading one takes less than a gigabyte, and MAX_SIDE on a side; both are known
+before anything is decoded.
+"""
 
 import contextlib
-import re
+import math
 import warnings
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
-import cv2
 import numpy as np
-from PIL import Image
+from PIL import ExifTags, Image
 
 from common.errors import UserError
 from common.files import name_number
 
+FORMATS = ("BMP", "GIF", "JPEG", "MPO", "PNG", "PPM", "TIFF", "WEBP", "AVIF")  # all of one picture, or of one at least
+DECODED_WHOLE = ("WEBP", "AVIF")  # whose decoders hold a picture several times
+MAX_PIXELS, MAX_PIXELS_WHOLE = 110_000_000, 50_000_000  # 108 megapixels are the most that cameras of phones write
+MAX_SIDE = 16384
+TILE_WIDTH, TILE_LENGTH = 322, 323  # tags of TIFF
+STRIP = 1 << 17  # pixels that are converted at a time; more of them leave the caches
+TURNS = {  # EXIF's orientation -> how to lay the pixels
+    2: lambda image: image[:, ::-1],
+    3: lambda image: image[::-1, ::-1],
+    4: lambda image: image[::-1],
+    5: lambda image: image.swapaxes(0, 1),
+    6: lambda image: image[::-1].swapaxes(0, 1),
+    7: lambda image: image[::-1, ::-1].swapaxes(0, 1),
+    8: lambda image: image[:, ::-1].swapaxes(0, 1),
+}
+
 
 @contextlib.contextmanager
-def opened_picture(path: Path) -> Iterator[Image.Image]:
-    """A picture file, of which the block reads the pixels. Raises UserError if there is none, if the block cannot read
-    it, or if it has more than twice `PIL.Image.MAX_IMAGE_PIXELS`.
-    """
-    if not Path(path).is_file():
-        raise UserError(f"{path} " + ("is no file" if Path(path).exists() else "does not exist"))
+def picture_errors(what: str) -> Iterator[None]:
+    """Within the block, whatever a decoder raises is a UserError, which begins with `what` it reads."""
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", Image.DecompressionBombWarning)  # cameras have more than half of the limit
-            with Image.open(path) as image:
-                yield image
-    except Image.DecompressionBombError as error:
-        pixels, limit = (int(number) / 1e6 for number in re.findall(r"\d+", str(error))[:2])
-        raise UserError(f"{path} has {pixels:,.0f} million pixels, the limit is {limit:,.0f}; reduce it") from None
-    except (OSError, ValueError, SyntaxError) as error:
+        yield
+    except UserError:
+        raise
+    except Exception as error:  # decoders raise what they like
         known = isinstance(error, Image.UnidentifiedImageError)  # its text is the path once more
-        reason = "" if known else f" ({' '.join(str(error).split())})"
-        raise UserError(f"{path} is no picture that can be read{reason}; give JPEG or PNG") from None
+        text = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
+        reason = f" ({' '.join(text.split())})" if text and not known else ""
+        raise UserError(f"{what} is no picture that can be read{reason}; give JPEG or PNG") from None
 
 
 def open_picture(path: Path) -> Image.Image:
-    """A picture file, read whole. Raises UserError as `opened_picture` does."""
-    with opened_picture(path) as image:
-        image.load()
+    """A picture file, whose pixels are not decoded yet. Raises UserError if it is none, or too large."""
+    with picture_errors(str(path)):
+        if not Path(path).is_file():  # a pipe would wait for its writer
+            raise UserError(f"{path} " + ("is no file" if Path(path).exists() else "does not exist"))
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", Image.DecompressionBombWarning)  # the limit is our own
+            Image.init()
+            try:
+                image = Image.open(path, formats=[name for name in FORMATS if name in Image.OPEN])
+            except Image.DecompressionBombError:
+                image = None
+        limit = MAX_PIXELS_WHOLE if image and image.format in DECODED_WHOLE else MAX_PIXELS
+        fault = ""
+        if image is None or math.prod(_decoded_size(image)) > limit:
+            fault = f"has more than {limit / 1e6:.0f} million pixels"
+        elif max(image.size) > MAX_SIDE:
+            fault = f"is {image.width}x{image.height}, more than {MAX_SIDE} pixels a side"
+        if fault:
+            if image:
+                image.close()
+            raise UserError(f"{path} {fault}; reduce it")
         return image
 
 
+def _decoded_size(image: Image.Image) -> tuple[int, int]:
+    """(W, H) that its decoder holds: a TIFF's tile may be larger than the picture."""
+    tags = getattr(image, "tag_v2", {})
+    return max(image.width, tags.get(TILE_WIDTH, 0)), max(image.height, tags.get(TILE_LENGTH, 0))
+
+
+def pixel_type(image: Image.Image) -> str:
+    """How the file of a picture that is not decoded yet holds its pixels, such as RGB;16B."""
+    return str([tile[3] for tile in getattr(image, "tile", ())])
+
+
 def read_picture(path: Path) -> np.ndarray:
-    """(H, W, 3) uint8 RGB, turned as its camera says. Raises UserError as `opened_picture` does."""
-    with opened_picture(path):
-        image = cv2.imread(str(path), cv2.IMREAD_COLOR)
-        if image is None:
-            raise ValueError("cut off or damaged")
-    return cv2.cvtColor(image, cv2.COLOR_BGR2RGB)
+    """(H, W, 3) uint8 RGB, turned as its camera says. Raises UserError as `open_picture` and `to_rgb` do."""
+    with open_picture(path) as image:
+        return to_rgb(image, str(path))
+
+
+def to_rgb(image: Image.Image, what: str) -> np.ndarray:
+    """(H, W, 3) uint8 RGB, turned as its camera says; of 16 bits the upper 8 count, of what is transparent the color.
+
+    Raises UserError, which begins with `what` it is, if it is damaged, or of 32 bits or floats.
+    """
+    if image.mode == "F" or (image.mode == "I" and ";16" not in pixel_type(image)):
+        kind = "floats" if image.mode == "F" else "32 bits"
+        raise UserError(f"{what} holds {kind}, of which nobody says what is white; save it with 8 or 16 bits")
+    with picture_errors(what):
+        image.load()
+        width, height = image.size
+        rows = max(1, STRIP // width)
+        rgb = np.empty((height, width, 3), np.uint8)
+        for top in range(0, height, rows):
+            strip = image.crop((0, top, width, min(top + rows, height)))
+            deep = image.mode[0] == "I"
+            rgb[top : top + rows] = np.asarray(strip)[..., None] >> 8 if deep else np.asarray(strip.convert("RGB"))
+    with contextlib.suppress(Exception):  # damaged EXIF, which readers pass over
+        return TURNS.get(image.getexif().get(ExifTags.Base.Orientation), np.asarray)(rgb)
+    return rgb
 
 
 def by_number(files: Iterable[Path]) -> dict[int, Path]:

@@ -19,7 +19,8 @@ from typing import Any
 
 from common.errors import MALFORMED, UserError
 from common.files import holds_json_list, iter_json, iter_json_list, write_json
-from formats.mask_files import png_files, read_mask
+from formats.mask_files import png_files
+from formats.mask_pictures import read_mask
 from formats.masks import encode_mask
 
 THRESHOLD = 0.5  # a pixel with a higher probability belongs to the object, an object with a higher existence is visible
@@ -92,8 +93,8 @@ def _read_png(path: Path) -> Any:
     """RLE, or a text that says why there is none, for the check of the predictions to find."""
     try:
         return encode_mask(read_mask(path))
-    except UserError:
-        return "no picture that can be read"
+    except UserError as error:
+        return str(error).removeprefix(f"{path} ")
 
 
 def _iter_detections(path: Path) -> Iterator[tuple[str, Any]]:

@@ -34,14 +34,13 @@ except ImportError:  # the page is an extra
 from common.arguments import Parser, add_backbone_weights, add_data_path, add_device, at_least
 from common.drawing import QUERY
 from common.errors import UserError
-from formats.mask_files import read_mask
+from formats.mask_pictures import read_mask
 from formats.processed import ProcessedTake
 from inference import interactive
 from inference.cut_out import cut_out
 from inference.interactive import Panel, frames_of, objects_of
-from inference.memory import CHOICES, HELP
-from inference.pictures import as_image, as_mask
-from inference.predictor import CKPT_HELP, MEMORY_DEFAULT, SHIPPED, Predictor
+from inference.pictures import as_mask
+from inference.predictor import CKPT_HELP, SHIPPED, Predictor
 from model.device import default_precision, resolve_device
 
 SAMPLES = Path(__file__).resolve().parents[1] / "assets" / "samples"
@@ -200,7 +199,7 @@ def upload(label: str, elem_id: str) -> "gr.Image":
 
 
 def read_image(path: str, what: str) -> np.ndarray:
-    return as_image(interactive.read_upload(path, what), f"the {what}")
+    return interactive.read_upload(path, what)
 
 
 def pictures_tab(predictor: Predictor) -> None:
@@ -297,7 +296,7 @@ def main(argv: list[str] | None = None) -> None:
     if gr is None:
         raise UserError("gradio is not installed; run pip install -r requirements-demo.txt")
     device = resolve_device(args.device)
-    options = {"backbone_weights": args.backbone_weights, "memory": args.memory}
+    options = {"backbone_weights": args.backbone_weights}
     predictor = Predictor.load(args.ckpt_path, device, default_precision(device), **options)
     print(f"{args.ckpt_path}: {predictor.description}")
     page = build_page(predictor, args.data_path, LIMITS if args.ckpt_path == SHIPPED else "")

@@ -9,18 +9,16 @@ from typing import Any, NamedTuple
 
 import cv2
 import numpy as np
-from PIL import Image
 
 from common.drawing import PREDICTION, QUERY, TRUTH, Color, overlay
 from common.errors import UserError
-from formats.mask_files import to_mask
+from formats.mask_pictures import to_mask
 from formats.masks import decode_mask, resize_mask
-from formats.picture_files import open_picture, opened_picture
+from formats.picture_files import open_picture, read_picture
 from formats.processed import ProcessedTake, frames_in, is_processed, read_frame
 from inference.predictor import Predictor
 
 SHOWN_SIDE = 960  # long side of pictures on the page, pixels
-MORE_VIEWS = 8  # of an object, that a memory is shown
 OTHERS = (255, 255, 255)  # outlines of objects that can be clicked on
 Point = tuple[int, int]
 
@@ -35,7 +33,7 @@ class Panel(NamedTuple):
     mask: np.ndarray | None = None  # that the visitor can save
 
 
-def read_upload(path: str | None, what: str, read: Callable[[Path], np.ndarray | Image.Image] = open_picture) -> Any:
+def read_upload(path: str | None, what: str, read: Callable[[Path], np.ndarray] = read_picture) -> Any:
     """What a file that a visitor gave holds. Raises UserError, which names `what` it is, and no path."""
     if path is None:
         raise UserError(f"the {what} is missing; give it first")
@@ -60,7 +58,7 @@ def outlined(image: np.ndarray, mask: np.ndarray, color: Color) -> np.ndarray:
 
 def read_layer(path: Path) -> np.ndarray:
     """What was painted over a reduced picture -> its mask. Raises UserError."""
-    with opened_picture(path) as image:
+    with open_picture(path) as image:
         if max(image.size) > SHOWN_SIDE:
             raise UserError(
                 f"{path} is {image.width}x{image.height}; its picture has at most {SHOWN_SIDE} pixels a side"
@@ -108,8 +106,7 @@ def answer_take(
 ) -> list[Panel]:
     """The query view, all objects outlined, then every camera of the other kind that has a picture of this frame.
 
-    `truth`: also outline the true masks, dashed, and compare. A predictor with a memory is also shown the object in the
-    `MORE_VIEWS` nearest frames.
+    `truth`: also outline the true masks, dashed, and compare.
     """
     query = read_frame(take.frame_path(camera, frame))
     cameras = [c for c in sorted(take.cameras) if take.kind_of(c) != take.kind_of(camera)]
@@ -121,13 +118,9 @@ def answer_take(
             drawn = overlay(drawn, resize_mask(masks[camera][frame], query.shape[:2]), OTHERS, dashed=True)
     rle = take.masks[object_name][camera][frame]
     panels = [Panel(overlay(drawn, resize_mask(rle, query.shape[:2]), QUERY), camera)]
-    known = take.masks[object_name][camera]
-    others = [n for n in frames_of(take, object_name, camera) if n < frame or predictor.memory == "all" and n > frame]
-    others = sorted(others, key=lambda n: abs(n - frame))[: MORE_VIEWS if predictor.memory != "none" else 0]
-    views = [(read_frame(take.frame_path(camera, n)), decode_mask(known[n])) for n in others]
     setting = "ego-exo" if take.kind_of(camera) == "ego" else "exo-ego"
     asked = query, decode_mask(rle), targets
-    answers = predictor.segment_all(*asked, more_views=views, setting=setting) if targets else []
+    answers = predictor.segment_all(*asked, setting=setting)
     for name, target, (found, existence) in zip(cameras, targets, answers, strict=True):
         image, iou = overlay(target, found, PREDICTION), None
         if truth and (true := take.masks[object_name].get(name, {}).get(frame)):

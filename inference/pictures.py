@@ -1,25 +1,29 @@
 """Images and masks in the forms that people have them -> arrays that the network is given, or a line that says why not.
 
-An image is a PIL image or a uint8 array, (H, W) gray, (H, W, 3) RGB or (H, W, 4) RGBA. Masks have the forms of
-`formats.mask_files.to_mask`.
+An image is a picture file's path, a PIL image or a uint8 array, (H, W) gray, (H, W, 3) RGB or (H, W, 4) RGBA. A mask is
+a path or has the forms of `formats.mask_pictures.to_mask`.
 """
 
+from pathlib import Path
 from typing import Any
 
 import numpy as np
-from PIL import Image, ImageOps
+from PIL import Image
 
-from common.errors import UserError
+from common.errors import UserError, warn_once
 from formats.geometry import Size, same_shape
-from formats.mask_files import to_mask
+from formats.mask_pictures import read_mask, to_mask
+from formats.picture_files import read_picture, to_rgb
 
 
 def as_image(image: Any, what: str) -> np.ndarray:
     """-> (H, W, 3) uint8 RGB. Raises UserError, which begins with `what` it is, if it is none of the forms above."""
+    if isinstance(image, str | Path):
+        return read_picture(Path(image))
     if isinstance(image, Image.Image):
-        image = np.asarray(ImageOps.exif_transpose(image).convert("RGB"))
+        return to_rgb(image, what)
     if not isinstance(image, np.ndarray):
-        raise UserError(f"{what} is {type(image).__name__}; give a PIL image or a numpy array")
+        raise UserError(f"{what} is {type(image).__name__}; give a path, a PIL image or a numpy array")
     if image.dtype != np.uint8:
         raise UserError(f"{what} is an array of {image.dtype}; give uint8, 0 to 255")
     if image.ndim == 2:
@@ -33,7 +37,7 @@ def as_mask(mask: Any, what: str, size: Size) -> np.ndarray:
     """-> (H, W) uint8 of 0 and 1. Raises UserError, which begins with `what` it is, if it is none of the forms above,
     empty, or not of the shape of its image, whose (H, W) is `size`; it may be larger or smaller.
     """
-    found = to_mask(mask, what)
+    found = read_mask(Path(mask)) if isinstance(mask, str | Path) else to_mask(mask, what)
     if not found.any():
         raise UserError(f"{what} is empty; mark the object with non-zero pixels")
     if not same_shape(found.shape, size):
@@ -41,4 +45,6 @@ def as_mask(mask: Any, what: str, size: Size) -> np.ndarray:
             f"{what} is {found.shape[1]}x{found.shape[0]}, its image {size[1]}x{size[0]}; it may be larger or smaller, "
             "but not of another shape"
         )
+    if found.all():
+        warn_once(f"{what} marks all of its image as the object")
     return found

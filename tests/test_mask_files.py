@@ -1,16 +1,18 @@
-"""formats/mask_files.py and picture_files.py: masks and pictures of other programs, in every form that people have."""
+"""formats/mask_files.py: masks of other programs, in every layout that people have."""
 
 import json
+import re
+import subprocess
+import sys
 
 import cv2
 import numpy as np
 import pytest
-from PIL import Image
 
 from common.errors import UserError
-from formats.mask_files import find_masks, read_mask, to_mask
+from formats.mask_files import find_masks
 from formats.masks import decode_mask, encode_mask
-from formats.picture_files import open_picture, read_picture
+from tests.made import ROOT
 
 SIZE = (40, 60)
 BOX = np.zeros(SIZE, np.uint8)
@@ -34,83 +36,6 @@ def png_file(path, mask):
     path.parent.mkdir(parents=True, exist_ok=True)
     cv2.imwrite(str(path), mask)
     return path
-
-
-ORIENTED = Image.Exif()
-ORIENTED[0x0112] = 6  # a viewer turns such a picture by 90 degrees
-BYTES, OPAQUE = BOX * 255, np.full((*SIZE, 1), 255, np.uint8)
-WHITE = np.full((*SIZE, 3), 255, np.uint8)
-LEFT = np.broadcast_to(np.uint8(np.arange(SIZE[1]) < 40), SIZE)
-PICTURES = {
-    "16 bits, small values": Image.fromarray(BOX.astype(np.uint16) * 200),
-    "16 bits, whole hundreds of 256": Image.fromarray(BOX.astype(np.uint16) * 0x6400),
-    "0 and 1": Image.fromarray(BOX),
-    "0 and 255": Image.fromarray(BYTES),
-    "1 bit": Image.fromarray(BOX.astype(bool)),
-    "colors": Image.fromarray(BOX[..., None] * np.uint8([0, 3, 0])),
-    "palette": Image.fromarray(BYTES).convert("P"),
-    "opaque everywhere": Image.fromarray(np.dstack([BYTES] * 3 + [OPAQUE])),
-    "gray, opaque everywhere": Image.fromarray(BYTES).convert("LA"),
-    "white on a transparent background": Image.fromarray(np.dstack([WHITE, BYTES])),
-    "gray on a transparent background": Image.fromarray(np.dstack([WHITE[..., :1], BYTES])),
-    "black on a transparent background": Image.fromarray(np.dstack([WHITE * 0, BYTES])),
-    "white, but transparent on the right": Image.fromarray(np.dstack([np.where(LEFT, BYTES, 255)] * 3 + [LEFT * 255])),
-}
-
-
-@pytest.mark.parametrize("kind", PICTURES)
-def test_what_is_neither_black_nor_transparent_is_the_object(tmp_path, kind):
-    for suffix in ("png", "tif"):
-        PICTURES[kind].save(tmp_path / f"mask.{suffix}")
-        found = read_mask(tmp_path / f"mask.{suffix}")
-        assert found.dtype == np.uint8 and np.array_equal(found, BOX)
-    array = np.asarray(PICTURES[kind])
-    for given in (PICTURES[kind], array, array.astype(int), (array > 0).astype(np.float32)):
-        assert np.array_equal(to_mask(given), BOX)
-
-
-def test_a_transparent_color_of_a_palette_or_of_gray_is_background(tmp_path):
-    palette = Image.fromarray(BOX, "P")
-    palette.putpalette([255, 255, 255, 9, 9, 9])
-    for image, transparent in ((palette, 0), (Image.fromarray(254 + BOX), 254)):
-        image.save(tmp_path / "mask.png", transparency=transparent)
-        assert np.array_equal(read_mask(tmp_path / "mask.png"), BOX)
-        assert np.array_equal(to_mask(open_picture(tmp_path / "mask.png")), BOX)
-
-
-def test_masks_are_not_turned_and_small_values_of_16_bits_are_kept(tmp_path):
-    Image.fromarray(BYTES).save(tmp_path / "turned.png", exif=ORIENTED)
-    cv2.imwrite(str(tmp_path / "deep.png"), np.dstack([BOX] * 3).astype(np.uint16))
-    assert np.array_equal(read_mask(tmp_path / "turned.png"), BOX)
-    assert np.array_equal(read_mask(tmp_path / "deep.png"), BOX)
-
-
-@pytest.mark.parametrize("read", [read_mask, read_picture, open_picture], ids=lambda read: read.__name__)
-def test_a_file_that_is_no_picture_is_refused_in_one_whole_line(tmp_path, read):
-    noise = np.random.default_rng(0).integers(0, 256, (*SIZE, 3), np.uint8)
-    Image.fromarray(noise).save(tmp_path / "whole.png")
-    (tmp_path / "cut.png").write_bytes((tmp_path / "whole.png").read_bytes()[:3000])
-    (tmp_path / "text.png").write_text("no picture")
-    messages = {
-        "cut": r"cut.png is no picture that can be read \(.*\); give JPEG or PNG",
-        "text": "text.png is no picture that can be read; give JPEG or PNG",
-        "none": "none.png does not exist",
-    }
-    for name, message in messages.items():
-        with pytest.raises(UserError, match=f"^[^\n]*/{message}$"):
-            read(tmp_path / f"{name}.png")
-    with pytest.raises(UserError, match="is no file"):
-        read(tmp_path)
-
-
-@pytest.mark.filterwarnings("error")
-def test_pictures_of_up_to_twice_pils_limit_are_read_and_turned_and_larger_ones_are_named(tmp_path, monkeypatch):
-    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 1_500_000)
-    for height in (1000, 2000):
-        Image.new("RGB", (2000, height)).save(tmp_path / f"{height}.jpg", exif=ORIENTED)
-    assert read_picture(tmp_path / "1000.jpg").shape == (2000, 1000, 3)
-    with pytest.raises(UserError, match="2000.jpg has 4 million pixels, the limit is 3; reduce it"):
-        read_picture(tmp_path / "2000.jpg")
 
 
 @pytest.mark.parametrize("form", FORMS)
@@ -146,12 +71,53 @@ def test_a_mask_of_another_size_is_brought_to_its_videos(tmp_path):
         masks.read("cup", 0, (60, 60))
 
 
-def test_a_segmentation_that_is_none_is_named(tmp_path):
-    runs = {"size": list(SIZE), "counts": [1, 2]}
-    for segmentation, message in (([[1, 2, 3, 4]], "a polygon has fewer"), (runs, "runs add up to 3"), (5, "")):
-        masks = find_masks([coco_file(tmp_path / "a.json", [{"segmentation": segmentation}])])
-        with pytest.raises(UserError, match=f"mask of 'cup' in frame 45: .*{message}"):
-            masks.read("cup", 45, SIZE)
+BAD_SEGMENTATIONS = {
+    "a polygon has fewer than three points": [[1, 2, 3, 4]],
+    "runs add up to 3": {"size": list(SIZE), "counts": [1, 2]},
+    "a polygon's nan lies far outside of the image": [[15, 10, 40, 10, float("nan"), 20]],
+    "a polygon's inf lies far outside of the image": [[15, 10, 40, 10, float("inf"), 20]],
+    r"a polygon's 1e\+09 lies far outside of the image": [[15, 10, 40, 10, 1e9, 20]],
+    "a polygon's outline is longer than 1,000,000 pixels": [[-60, 0, 100, 40] * 9000],
+    "it is 1000000000x1000000000, more than 16384 pixels": {"size": [10**9, 10**9], "counts": [10**9]},
+    "": 5,
+}
+READ = """
+import resource, sys
+resource.setrlimit(resource.RLIMIT_AS, (4 << 30, 4 << 30))  # should the check fail, not the machine
+from pathlib import Path
+from common.errors import run_script
+from formats.mask_files import find_masks
+run_script(lambda: print(find_masks([Path(sys.argv[1])]).read("cup", 45, (40, 60))))
+"""
+
+
+@pytest.mark.parametrize("message", BAD_SEGMENTATIONS)
+def test_a_segmentation_that_is_none_or_would_take_all_memory_is_named(tmp_path, message):
+    path = coco_file(tmp_path / "a.json", [{"segmentation": BAD_SEGMENTATIONS[message]}])
+    done = subprocess.run([sys.executable, "-c", READ, path], cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == 1 and done.stderr.count("\n") == 1
+    assert re.match(f"error: {path}: mask of 'cup' in frame 45: .*{message}", done.stderr), done.stderr
+
+
+def test_a_polygon_may_leave_its_image(tmp_path):
+    masks = find_masks([coco_file(tmp_path / "a.json", [{"segmentation": [[15, 10, 90, 10, 90, 20, 15, 20]]}])])
+    assert decode_mask(masks.read("cup", 45, SIZE)).sum() == 10 * 45
+
+
+def test_a_link_to_a_folder_is_named_instead_of_followed(tmp_path):
+    png_file(tmp_path / "m" / "cup" / "1.png", BOX)
+    (tmp_path / "link").symlink_to(tmp_path / "m")
+    assert list(find_masks([tmp_path / "link"]).objects) == ["cup"]
+    (tmp_path / "m" / "cup" / "round").symlink_to(tmp_path / "m")
+    with pytest.raises(UserError, match="cup/round is a link to a folder, which is not followed; put the folder there"):
+        find_masks([tmp_path / "m"])
+
+
+def test_a_mask_of_all_of_the_picture_is_said(tmp_path, capsys):
+    find_masks([png_file(tmp_path / "cup.png", BOX * 0 + 1)]).read("cup", 0, SIZE)
+    assert capsys.readouterr().err == (
+        f"warning: {tmp_path}/cup.png: mask of 'cup' in frame 0 marks all of its picture as the object\n"
+    )
 
 
 def test_two_masks_of_one_object_are_not_mixed(tmp_path):

@@ -1,11 +1,22 @@
-"""inference/pictures.py: what people give as images and masks, read as they mean it or refused in one line."""
+"""inference/pictures.py and formats/picture_files.py: what people give as pictures, read as they mean it or refused."""
 
+import os
+import struct
+import subprocess
+import sys
+import zlib
+
+import cv2
 import numpy as np
 import pytest
-from PIL import Image
+from PIL import Image, ImageOps, features
 
 from common.errors import UserError
+from formats import picture_files
+from formats.mask_pictures import read_mask
+from formats.picture_files import read_picture
 from inference.pictures import as_image, as_mask
+from tests.made import ROOT
 
 SIZE = (6, 9)
 RGB = np.random.default_rng(0).integers(0, 256, (*SIZE, 3), np.uint8)
@@ -30,17 +41,130 @@ def test_images_of_any_usual_form_are_rgb(image, expected):
     assert np.array_equal(as_image(image, "image"), expected)
 
 
-def test_a_photograph_is_turned_as_its_camera_says():
+@pytest.mark.parametrize("orientation", range(1, 9))
+def test_a_photograph_is_turned_as_its_camera_says(tmp_path, orientation):
     image = Image.fromarray(RGB)
-    image.getexif()[0x0112] = 6  # turn clockwise
-    assert np.array_equal(as_image(image, "image"), np.rot90(RGB, -1))
+    image.getexif()[0x0112] = orientation
+    image.save(tmp_path / "turned.png", exif=image.getexif())
+    for found in (as_image(image, "image"), as_image(tmp_path / "turned.png", "image")):
+        assert np.array_equal(found, ImageOps.exif_transpose(image))
+
+
+GRAY = np.tile(np.arange(0, 256, 5, dtype=np.uint8), (9, 1))
+DEEP = GRAY.astype(np.uint16) * 257
+DEPTHS = {"8.png": GRAY, "16.png": DEEP, "16.tif": DEEP, "rgb16.png": np.dstack([DEEP] * 3)}
+DEPTHS |= {"rgba16.png": np.dstack([DEEP] * 4), "16.pgm": DEEP}
+
+
+@pytest.mark.parametrize("name", DEPTHS)
+def test_16_bits_are_read_by_their_range(tmp_path, name):
+    cv2.imwrite(str(tmp_path / name), DEPTHS[name])
+    assert np.array_equal(read_picture(tmp_path / name), np.dstack([GRAY] * 3))
+    with Image.open(tmp_path / name) as image:
+        assert np.array_equal(as_image(image, "image"), np.dstack([GRAY] * 3))
+
+
+@pytest.mark.parametrize(("kind", "message"), [(np.float32, "holds floats"), (np.int32, "holds 32 bits")])
+def test_what_has_no_range_of_its_own_is_refused(tmp_path, kind, message):
+    Image.fromarray(GRAY.astype(kind)).save(tmp_path / "gray.tif")
+    with pytest.raises(UserError, match=f"gray.tif {message}, of which nobody says what is white"):
+        read_picture(tmp_path / "gray.tif")
+
+
+@pytest.mark.filterwarnings("error")
+def test_pictures_up_to_the_limit_are_read_and_larger_ones_are_named(tmp_path, monkeypatch):
+    monkeypatch.setattr(picture_files, "MAX_PIXELS", 3_000_000)
+    for height in (1500, 1501):
+        Image.new("RGB", (2000, height)).save(tmp_path / f"{height}.jpg")
+    assert read_picture(tmp_path / "1500.jpg").shape == (1500, 2000, 3)
+    with pytest.raises(UserError, match="1501.jpg has more than 3 million pixels; reduce it"):
+        read_picture(tmp_path / "1501.jpg")
+    Image.new("1", (16385, 1)).save(tmp_path / "thin.png")
+    with pytest.raises(UserError, match="thin.png is 16385x1, more than 16384 pixels a side"):
+        read_mask(tmp_path / "thin.png")
+
+
+def png(size, depth, kind, data, announced=None):
+    chunk = lambda name, data: struct.pack(">I", len(data)) + name + data + struct.pack(">I", zlib.crc32(name + data))  # noqa: E731
+    start = b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", struct.pack(">IIBBBBB", *size, depth, kind, 0, 0, 0))
+    if announced:
+        return start + struct.pack(">I", announced) + b"IDAT" + data
+    return start + chunk(b"IDAT", data) + chunk(b"IEND", b"")
+
+
+def tile_bomb():
+    """A TIFF of 10 x 10 pixels in one tile of two gigabytes."""
+    tags = {256: 10, 257: 10, 258: 8, 259: 8, 262: 1, 277: 1, 322: 1 << 16, 323: 1 << 15, 324: 200, 325: 20}
+    entries = b"".join(struct.pack("<HHII", tag, 4, 1, value) for tag, value in tags.items())
+    return (struct.pack("<2sHIH", b"II", 42, 8, len(tags)) + entries).ljust(200, b"\0") + zlib.compress(bytes(100))
+
+
+HOSTILE = {
+    "announced.png": (png((10_000, 10_000), 16, 6, zlib.compress(bytes(999)), 0xFF000223), "is no picture that can be"),
+    "large.png": (png((13_000, 13_000), 16, 6, b""), "has more than 110 million pixels"),
+    "thin.png": (png((170_000_000, 1), 8, 0, b""), "has more than 110 million pixels"),
+    "huge.png": (png((2**31 - 1, 2**31 - 1), 8, 0, b""), "has more than 110 million pixels"),
+    "tile.tif": (tile_bomb(), "has more than 110 million pixels"),
+    "cut.bmp": (struct.pack("<2s3I", b"BM", 1 << 31, 0, 54), "is no picture that can be read"),
+}
+READ = """
+import resource, sys
+resource.setrlimit(resource.RLIMIT_AS, (1 << 30, 1 << 30))
+from common.errors import run_script
+from formats.picture_files import read_picture
+run_script(lambda: print(read_picture(sys.argv[1])))
+"""
+
+
+@pytest.mark.parametrize("name", HOSTILE)
+def test_a_hostile_file_is_refused_in_one_line_within_a_gigabyte(tmp_path, name):
+    content, message = HOSTILE[name]
+    (tmp_path / name).write_bytes(content)
+    done = subprocess.run([sys.executable, "-c", READ, tmp_path / name], cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == 1 and done.stderr.startswith(f"error: {tmp_path / name} {message}"), done.stderr
+    assert done.stderr.count("\n") == 1
+
+
+@pytest.mark.skipif(not features.check("avif"), reason="this Pillow reads no AVIF")
+def test_a_damaged_avif_is_refused_in_one_line(tmp_path):
+    Image.fromarray(RGB).save(tmp_path / "whole.avif")
+    content = (tmp_path / "whole.avif").read_bytes()
+    for end in range(40, len(content), 20):
+        (tmp_path / "cut.avif").write_bytes(content[:end])
+        with pytest.raises(UserError, match="^[^\n]*cut.avif is no picture that can be read[^\n]*$"):
+            read_picture(tmp_path / "cut.avif")
+
+
+def test_a_pipe_is_not_waited_for(tmp_path):
+    os.mkfifo(tmp_path / "pipe.png")
+    with pytest.raises(UserError, match="pipe.png is no file"):
+        read_picture(tmp_path / "pipe.png")
+
+
+@pytest.mark.parametrize("read", [read_mask, read_picture], ids=lambda read: read.__name__)
+def test_a_file_that_is_no_picture_is_refused_in_one_whole_line(tmp_path, read):
+    noise = np.random.default_rng(0).integers(0, 256, (*(40, 60), 3), np.uint8)
+    Image.fromarray(noise).save(tmp_path / "whole.png")
+    (tmp_path / "cut.png").write_bytes((tmp_path / "whole.png").read_bytes()[:3000])
+    (tmp_path / "text.png").write_text("no picture")
+    messages = {
+        "cut": r"cut.png is no picture that can be read \(.*\); give JPEG or PNG",
+        "text": "text.png is no picture that can be read; give JPEG or PNG",
+        "none": "none.png does not exist",
+    }
+    for name, message in messages.items():
+        with pytest.raises(UserError, match=f"^[^\n]*/{message}$"):
+            read(tmp_path / f"{name}.png")
+    with pytest.raises(UserError, match="is no file"):
+        read(tmp_path)
 
 
 @pytest.mark.parametrize(
     ("message", "read"),
     {
         "image is an array of float64; give uint8": lambda: as_image(RGB / 255, "image"),
-        "image is str; give a PIL image or a numpy array": lambda: as_image("a.jpg", "image"),
+        "image is NoneType; give a path, a PIL image or a numpy array": lambda: as_image(None, "image"),
+        "a.jpg does not exist": lambda: as_image("a.jpg", "image"),
         r"image has the shape \(6, 9, 2\)": lambda: as_image(RGB[..., :2], "image"),
         "mask holds floats other than 0 and 1": lambda: as_mask(OBJECT * 0.7, "mask", SIZE),
         "mask is 6x9, its image 9x6; it may be larger": lambda: as_mask(OBJECT.T, "mask", SIZE),
@@ -52,3 +176,8 @@ def test_a_photograph_is_turned_as_its_camera_says():
 def test_other_images_and_masks_are_refused_in_one_line(message, read):
     with pytest.raises(UserError, match=message):
         read()
+
+
+def test_a_mask_of_all_of_the_picture_is_said(capsys):
+    as_mask(OBJECT | True, "query mask", SIZE)
+    assert capsys.readouterr().err == "warning: query mask marks all of its image as the object\n"

@@ -195,13 +195,12 @@ def write_mask_folder(folder, results):
         cv2.imwrite(str(path), np.ascontiguousarray(decode_mask(entry["pred_mask"])) * 255)
 
 
-def test_a_folder_of_png_masks_and_linked_folders_score_as_the_results_file(
+def test_a_folder_of_png_masks_and_of_links_to_takes_scores_as_the_results_file(
     root, setting, results, expected, tmp_path, capsys
 ):
     write_mask_folder(tmp_path / "masks", results)
-    for linked in (tmp_path / "masks" / "take-a" / "bicycle _0", tmp_path / "masks" / "take-b"):
-        linked.rename(tmp_path / linked.name)
-        linked.symlink_to(tmp_path / linked.name)
+    linked = (tmp_path / "masks" / "take-b").rename(tmp_path / "take-b")
+    (tmp_path / "masks" / "take-b").symlink_to(linked)
     _, last = refusal(capsys, root, setting, tmp_path / "masks", tmp_path / "no")
     assert "--lenient would accept" in last  # there is no confidence
     assert scored(root, setting, tmp_path / "masks", tmp_path / "out", "--lenient") == expected
@@ -215,7 +214,7 @@ def test_a_broken_and_a_missing_png_mask_are_named(root, tmp_path, capsys):
     (folder / "notes.png").write_bytes(b"")
     problems, last = refusal(capsys, root, "ego-exo", tmp_path / "masks", tmp_path / "no", "--lenient")
     place = f"take take-a, object 'bicycle _0', camera pair {EGO}_cam01"
-    assert f"{place}, frame 0: mask cannot be decoded (mask 'no picture that can be read'" in problems
+    assert f"{place}, frame 0: mask cannot be decoded (mask 'is no picture that can be read" in problems
     assert f"{place}, frame 30: missing" in problems and "2 problems in" in last
 
 
