@@ -12,10 +12,8 @@ import torch
 import eval_segswap
 from common.errors import UserError
 from formats.masks import decode_mask
-from formats.processed import CameraPair, ProcessedTake
-from inference.interactive import answer_take
+from formats.processed import CameraPair
 from inference.memory import Memory
-from inference.predictor import Predictor
 from tests.made import EGO, ROOT
 from tests.made.networks import make_network
 from tests.made.processed import make_data_set
@@ -142,14 +140,3 @@ def test_a_network_without_the_similarity_prior_has_no_memory(data_path, tmp_pat
     assert predict(plain, data_path, tmp_path / "plain")["memory"] == "none"
     with pytest.raises(UserError, match="--memory past is for networks with --similarity_prior"):
         predict(plain, data_path, tmp_path / "past", "--memory", "past")
-
-
-@pytest.mark.parametrize("choice", ["none", "past", "all"])
-def test_the_page_is_as_sure_of_a_take_as_the_results_file(checkpoint, data_path, tmp_path, choice):
-    results = predict(checkpoint, data_path, tmp_path, "--memory", choice)
-    predictor = Predictor.load(checkpoint, "cpu", memory=choice)
-    take = ProcessedTake.read(data_path, "take-b")
-    for name in LAYOUT:
-        for frame, answer in results["take-b"]["masks"][name][f"{EGO}_cam01"].items():
-            panel = answer_take(predictor, take, name, EGO, int(frame), truth=False)[1]
-            assert panel.existence == pytest.approx(answer["confidence"], abs=1e-4)
