@@ -175,7 +175,7 @@ def build_page(predictor: Predictor, limits: str) -> "gr.Blocks":
     path is one of an upload is checked nevertheless.
     """
     upload = {"sources": ("upload", "clipboard"), "height": 220, "min_width": 200}
-    shown = {"interactive": False, "buttons": ["fullscreen", "download"], "min_width": 300}
+    shown = {"interactive": False, "buttons": ["fullscreen", "download"], "min_width": 300, "height": 320}
     brush = gr.Brush(colors=["#{:02x}{:02x}{:02x}".format(*QUERY)], color_mode="fixed")
     asking = {"preprocess": False, "concurrency_id": "network", "concurrency_limit": 1}  # one at a time, in order
     with gr.Blocks(title="XSegTx", analytics_enabled=False, delete_cache=(3600, 3600)) as page:
@@ -258,8 +258,9 @@ def main(argv: list[str] | None = None) -> None:
     page = build_page(predictor, LIMITS if args.ckpt_path == SHIPPED else "")
     options = {"css": CSS, "ssr_mode": False, "footer_links": [], "show_error": True, "max_file_size": MAX_FILE}
     options |= {"state_session_capacity": MAX_VISITORS, "app_kwargs": {"middleware": [Middleware(door, args.host)]}}
+    name = f"[{args.host.strip('[]')}]" if ":" in args.host else args.host  # IPv6
     try:
-        page.launch(server_name=args.host, server_port=args.port, **options)
+        page.launch(server_name=name, server_port=args.port, **options)
     except OSError:
         where = f", or {args.host} is no address of this machine: --host" if args.host != "127.0.0.1" else ""
         raise UserError(f"port {args.port} is taken; give --port{where}") from None
