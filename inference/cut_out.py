@@ -1,9 +1,14 @@
 """The object inside a box that a person drew -> its mask, by its colors."""
 
+import contextlib
+from collections.abc import Sequence
+from typing import Any
+
 import cv2
 import numpy as np
 
 from common.errors import UserError
+from formats.geometry import Size
 
 Box = tuple[int, int, int, int]  # left, top, right, bottom in pixels; right and bottom are the first ones outside
 
@@ -14,21 +19,18 @@ CORE = 0.5  # of the box's sides; an ellipse in its middle that is taken to be t
 CRUMB, HOLE = 0.1, 0.05  # parts below this share of the largest one, and holes below this share of all, are errors
 
 
-def cut_out(image: np.ndarray, box: Box) -> np.ndarray:
+def cut_out(image: np.ndarray, box: Sequence[float]) -> np.ndarray:
     """(H, W, 3) uint8 RGB and the box around an object -> its mask, (H, W) uint8 of 0 and 1, nothing outside the box.
+    The box is left, top, right, bottom in pixels.
 
     1. The box with a margin around it is reduced, and smoothed between its edges.
     2. GrabCut (Rother et al. 2004): outside the box is background, the box's core is object, colors decide the rest.
     3. Crumbs go, holes are filled.
 
-    Raises UserError if the box does not lie in the image or has less than MIN_SIDE pixels.
+    Raises UserError for a box that is none, as `whole_pixels` does.
     """
-    (height, width), (left, top, right, bottom) = image.shape[:2], box
-    if not (0 <= left <= right - MIN_SIDE and right <= width and 0 <= top <= bottom - MIN_SIDE and bottom <= height):
-        raise UserError(
-            f"the box {tuple(box)} is not left, top, right, bottom, in pixels of its {width}x{height} image and at "
-            f"least {MIN_SIDE} apart"
-        )
+    left, top, right, bottom = whole_pixels(box, image.shape[:2])
+    height, width = image.shape[:2]
     aside, above = round(MARGIN * (right - left)) + 1, round(MARGIN * (bottom - top)) + 1
     window = np.s_[max(0, top - above) : bottom + above, max(0, left - aside) : right + aside]
     around = image[window]
@@ -53,6 +55,24 @@ def cut_out(image: np.ndarray, box: Box) -> np.ndarray:
     inside = np.zeros_like(mask)
     inside[top:bottom, left:right] = 1
     return mask & inside
+
+
+def whole_pixels(box: Any, size: Size) -> Box:
+    """Four numbers, as detectors give them -> the box of whole pixels around them, in an image of `size` (H, W), of
+    which they may lie a pixel outside. Raises UserError if it is no such box, or has sides of less than MIN_SIDE.
+    """
+    height, width = size
+    with contextlib.suppress(ValueError, TypeError):
+        numbers = np.asarray(box)
+        if numbers.shape == (4,) and numbers.dtype.kind in "iuf" and np.isfinite(numbers).all():
+            edges = np.concatenate([np.floor(numbers[:2]), np.ceil(numbers[2:])])
+            left, top, right, bottom = inside = np.clip(edges, 0, [width, height] * 2).astype(int).tolist()
+            if abs(edges - inside).max() <= 1 and min(right - left, bottom - top) >= MIN_SIDE:
+                return left, top, right, bottom
+    raise UserError(
+        f"the box {box!r:.60} is not left, top, right, bottom, in pixels of its {width}x{height} image and at least "
+        f"{MIN_SIDE} apart"
+    )
 
 
 def _without_crumbs(mask: np.ndarray) -> np.ndarray:

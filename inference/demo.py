@@ -43,7 +43,7 @@ from formats.geometry import Size
 from formats.mask_pictures import read_mask
 from formats.picture_files import open_picture, picture_errors, read_picture
 from formats.results import THRESHOLD
-from inference.cut_out import Box, cut_out
+from inference.cut_out import cut_out
 from inference.pictures import as_mask
 from inference.predictor import CKPT_HELP, SHIPPED, Predictor
 from model.device import default_precision, resolve_device
@@ -114,7 +114,10 @@ def object_mask(image: np.ndarray, given: Given) -> np.ndarray:
     if len(used) != 1:
         raise UserError(f"the object is {' and '.join(used) or 'missing'}; paint it, or give a box, or give a mask")
     if given.box.strip():
-        return cut_out(image, parse_box(given.box))
+        box = given.box
+        with contextlib.suppress(ValueError):  # cut_out says what is wrong with it
+            box = [float(number) for number in box.replace(",", " ").split()]
+        return cut_out(image, box)
     if given.mask:
         painting = as_mask(read_upload(given.mask, "mask", read_mask), "the mask", image.shape[:2])
     mask = cv2.resize(painting, image.shape[1::-1], interpolation=cv2.INTER_NEAREST)
@@ -122,14 +125,6 @@ def object_mask(image: np.ndarray, given: Given) -> np.ndarray:
         return mask
     left, top, width, height = cv2.boundingRect(mask)
     return cut_out(image, (left, top, left + width, top + height))
-
-
-def parse_box(text: str) -> Box:
-    try:
-        left, top, right, bottom = map(int, text.replace(",", " ").split())
-    except ValueError:
-        raise UserError(f"the box {text[:40]!r} is not four whole numbers: left, top, right, bottom") from None
-    return left, top, right, bottom
 
 
 def read_painting(path: Path, size: Size) -> np.ndarray:

@@ -138,26 +138,27 @@ class Matcher:
     @torch.inference_mode()
     def _predict(self, batch: PairBatch) -> tuple[Tensor, Tensor]:
         targets, pair_target = torch.unique(batch.pair_target, return_inverse=True)  # on a GPU the CPU would wait
-        tracks, batch = batch.tracks() if self.memory else (), batch.to(self.device)
+        memory = self.memory if batch.names else None  # what has no name cannot be remembered
+        tracks, batch = batch.tracks() if memory else (), batch.to(self.device)
         targets, pair_target = (x.to(self.device, non_blocking=True) for x in (targets, pair_target))
-        if self.memory:
-            self.memory.enter(batch.take)
+        if memory:
+            memory.enter(batch.take)
         with tf32(self.precision == "tf32"):
             encoded = self._encode(batch, targets, pair_target, tracks)
             prob, existence = self._look(encoded)
             if self.closer_look:
                 hints = [self._resemblance(encoded)] if self.model.pointer else []
-                if self.memory:
-                    hints.append(PLACE_WEIGHT * self.memory.last_places(batch.names, encoded.similarity.parts))
+                if memory:
+                    hints.append(PLACE_WEIGHT * memory.last_places(batch.names, encoded.similarity.parts))
                 corner, likely = self.closer_look.place(prob, encoded.similarity, hints)
                 close = self._look(encoded, corner)[0]
                 prob = self.closer_look.combine(prob, corner, close)
                 if self.model.pointer:
                     prob = self.closer_look.one_object(prob, likely)
-        if self.memory:  # at the end: until then memory may run out, and all is done again
-            if self.memory.choice == "past":
-                self.memory.remember(tracks, encoded.shown)
-            self.memory.note_answers(batch.names, prob, existence, encoded.similarity.parts)
+        if memory:  # at the end: until then memory may run out, and all is done again
+            if memory.choice == "past":
+                memory.remember(tracks, encoded.shown)
+            memory.note_answers(batch.names, prob, existence, encoded.similarity.parts)
         return prob, existence
 
     def _resemblance(self, encoded: Encoded) -> Tensor:
@@ -187,11 +188,11 @@ class Matcher:
                 return Encoded(*shared)
             parts, coverage = model.prior.parts(fine), cell_coverage(batch.masks)
             shown, width = self._shown(batch, parts, coverage, detail), parts.shape[2]
-            others = self.memory.recall(tracks, shown) if self.memory else torch.zeros_like(shown)
+            others = self.memory.recall(tracks, shown) if tracks else torch.zeros_like(shown)
             description = F.normalize((shown + others)[:, 1 + width :], dim=1)
             found = []
             for m, t in zip(*(x.split(self.batch_size) for x in (pair_mask, batch.pair_target)), strict=True):
-                remembered = (others[m, :1], others[m, 1 : 1 + width]) if self.memory else None
+                remembered = (others[m, :1], others[m, 1 : 1 + width]) if tracks else None
                 found.append(model.prior.similarity(parts[batch.mask_image[m]], coverage[m], parts[t], remembered))
             similarity = Similarity(*map(torch.cat, zip(*found, strict=True)))
         detail = None if detail is None else detail[targets]

@@ -1,14 +1,29 @@
-"""Find one object of a picture in another: two images and a mask file -> a mask and an overlay picture.
+"""Find one object of a picture in another: two images and a mask file or a box -> a mask and an overlay picture.
 
     python inference/segment_pair.py --query_image a.jpg --query_mask a.png --target_image b.jpg
-    python inference/segment_pair.py --query_image a.jpg --query_mask a.png --target_image b.jpg --ckpt_path net.pth
+    python inference/segment_pair.py --query_image a.jpg --query_box 120 80 310.5 260 --target_image b.jpg
+    python inference/segment_pair.py --pairs pairs.csv --out found
 
 Writes <out>_mask.png (0 and 255, the size of the target image) and <out>_overlay.jpg, and prints which network it used
 and the probability that the object is visible in the target image. assets/samples/ has pictures to try.
+
+Of a list, the folder <out> gets masks/{row}.png and existence.csv, the list with these masks and probabilities. Columns
+are query_image, query_mask or query_box, target_image, and where need be setting and object; paths start at the list's
+folder. Given again, the command goes on where it was stopped, and makes anew what was made of other files. Rows that
+cannot be read are left out and named; the exit status is 3 then.
 """
 
+import argparse
+import contextlib
+import csv
+import hashlib
+import io
+import json
+import re
 import sys
+from collections.abc import Mapping
 from pathlib import Path
+from typing import NamedTuple
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # repository root
 
@@ -18,53 +33,192 @@ say_errors(__name__)
 
 import cv2
 import numpy as np
+from PIL import Image
+from PIL.PngImagePlugin import PngInfo
+from tqdm import tqdm
 
 from common.arguments import SETTINGS, Parser
 from common.drawing import PREDICTION, QUERY, overlay, write_picture
+from common.errors import UserError, counted
+from common.files import atomic_write, claimed, file_digest, remove_leftovers
 from formats.mask_pictures import read_mask
-from formats.picture_files import read_picture
+from formats.picture_files import open_picture, read_picture
+from inference.cut_out import cut_out
 from inference.pictures import as_mask
 from inference.predictor import CKPT_HELP, SHIPPED, Predictor
 from model.device import PRECISION_HELP, PRECISIONS, default_precision, resolve_device
 
+LEFT_OUT_STATUS = 3  # rows of the list are missing from its answers
+FIGURES = "mask", "existence", "share"  # columns of existence.csv; share: of the picture that the mask covers
+MORE = "cells without a column"
+PNG_TEXT = "Pair"  # key in a mask's file: what it was made of, existence, share of the picture
 
-def main(argv: list[str] | None = None) -> None:
+
+class Pair(NamedTuple):
+    query_image: Path
+    target_image: Path
+    query_mask: Path | None
+    query_box: list[float] | None
+    object: int | None  # value in a label map
+    setting: str | None
+
+    def digest(self, network: str) -> str:
+        """SHA-256 of all that decides the answer, files by their content."""
+        files = [self.query_image, self.target_image, *([self.query_mask] if self.query_mask else [])]
+        for path in files:
+            open_picture(path).close()  # that it is one
+        return hashlib.sha256(json.dumps([network, *map(file_digest, files), *self[3:]]).encode()).hexdigest()
+
+    def read_query(self) -> tuple[np.ndarray, np.ndarray]:
+        """Image, and mask of any size of the same shape. Raises UserError."""
+        image = read_picture(self.query_image)
+        if self.query_mask is None:
+            return image, cut_out(image, self.query_box)
+        return image, as_mask(read_mask(self.query_mask, self.object), str(self.query_mask), image.shape[:2])
+
+
+def parse_args(argv: list[str] | None) -> argparse.Namespace:
     parser = Parser(__doc__)
     add = parser.add_argument
-    add("--query_image", type=Path, required=True, help="picture in which the object is known")
+    add("--query_image", type=Path, help="picture in which the object is known")
+    text = "its mask: black where the object is not; any size of the same shape"
+    add("--query_mask", type=Path, help=text)
+    text = "or a box around the object, pixels, in which it is told from its surroundings by its colors"
+    add("--query_box", type=float, nargs=4, metavar=("LEFT", "TOP", "RIGHT", "BOTTOM"), help=text)
     add(
-        "--query_mask",
-        type=Path,
-        required=True,
-        help="its mask, non-zero where the object is; any size of the same shape",
+        "--object",
+        type=integer,
+        metavar="VALUE",
+        help="value of the object if the mask is a label map; color: 0xRRGGBB",
     )
-    add("--target_image", type=Path, required=True, help="picture in which to find it")
+    add("--target_image", type=Path, help="picture in which to find it")
+    add("--pairs", type=Path, metavar="CSV", help="list of pairs, instead of these")
     text = "which picture is of a head-worn camera, whose things look larger (default: neither)"
     add("--setting", choices=SETTINGS, help=text)
     add("--ckpt_path", type=Path, default=SHIPPED, help=CKPT_HELP)
     add("--backbone_weights", type=Path, help="file of a backbone that the checkpoint names (default: as in training)")
-    add("--out", type=Path, default=Path("pair"), help="beginning of the two output files' names")
+    add("--out", type=Path, help="beginning of the two output files' names (default: pair), or folder (default: pairs)")
     add("--device", default="auto", help="auto, cpu, cuda, cuda:1 or mps")
     add("--precision", choices=PRECISIONS, help=PRECISION_HELP)
     args = parser.parse_args(argv)
+    one = args.query_image, args.target_image, args.query_mask, args.query_box
+    if args.pairs and any(one):
+        raise UserError("--pairs names a list of pairs; leave out --query_image, --query_mask, ... of a single one")
+    if not args.pairs and (None in one[:2] or (args.query_mask is None) == (args.query_box is None)):
+        raise UserError("give --query_image, --target_image, and --query_mask or --query_box; or a list with --pairs")
+    return args
 
-    query, target = (read_picture(path) for path in (args.query_image, args.target_image))
-    query_mask = as_mask(read_mask(args.query_mask), str(args.query_mask), query.shape[:2])
+
+def integer(text: str) -> int:
+    return int(text, 0)
+
+
+def main(argv: list[str] | None = None) -> int:
+    args = parse_args(argv)
     device = resolve_device(args.device)
     precision = args.precision or default_precision(device)
-    predictor = Predictor.load(args.ckpt_path, device, precision, backbone_weights=args.backbone_weights)
-    mask, existence = predictor.segment(query, query_mask, target, setting=args.setting)
+    if args.pairs:
+        rows = read_rows(args.pairs)
+        predictor = Predictor.load(args.ckpt_path, device, precision, backbone_weights=args.backbone_weights)
+        weights = [path and file_digest(path) for path in (args.ckpt_path, args.backbone_weights)]
+        return segment_list(args, rows, predictor, json.dumps([*weights, precision]))
 
-    mask_path, overlay_path = (args.out.with_name(args.out.name + end) for end in ("_mask.png", "_overlay.jpg"))
-    write_picture(mask_path, mask * 255)
+    pair = Pair(args.query_image, args.target_image, args.query_mask, args.query_box, args.object, args.setting)
+    (query, query_mask), target = pair.read_query(), read_picture(pair.target_image)
+    predictor = Predictor.load(args.ckpt_path, device, precision, backbone_weights=args.backbone_weights)
+    mask, existence = predictor.segment(query, query_mask, target, setting=pair.setting)
+
+    out = args.out or Path("pair")
+    mask_path, overlay_path = (out.with_name(out.name + end) for end in ("_mask.png", "_overlay.jpg"))
     drawn_mask = cv2.resize(query_mask, query.shape[1::-1], interpolation=cv2.INTER_NEAREST)
     shown = [overlay(query, drawn_mask, QUERY), overlay(target, mask, PREDICTION)]
     height = max(image.shape[0] for image in shown)
     shown = [cv2.resize(image, (round(image.shape[1] * height / image.shape[0]), height)) for image in shown]
-    write_picture(overlay_path, np.hstack(shown))
+    with claimed(out.parent, out.name, f"writes {mask_path}", (mask_path.name, overlay_path.name)):
+        write_picture(mask_path, mask * 255)
+        write_picture(overlay_path, np.hstack(shown))
     print(f"{args.ckpt_path}: {predictor.description}")
     print(f"visible with probability {existence:.3f}, {mask.mean():.2%} of the target image")
     print(f"{mask_path}\n{overlay_path}")
+    return 0
+
+
+def read_rows(path: Path) -> list[dict[str, str]]:
+    """The list's rows by column. Raises UserError if it is none."""
+    try:
+        with path.open(newline="", encoding="utf-8-sig") as file:
+            rows = list(csv.DictReader(file, restval="", restkey=MORE))
+    except (ValueError, csv.Error) as error:
+        raise UserError(f"{path} is no CSV file ({error})") from None
+    if missing := {"query_image", "target_image"} - set(rows[0] if rows else ()):
+        raise UserError(f"{path} has no column {min(missing)}, or no row; its first line names the columns")
+    return rows
+
+
+def parse_pair(row: Mapping[str, str], args: argparse.Namespace) -> Pair:
+    """A row of the list -> Pair. Raises UserError."""
+    mask, box, value, setting = (row.get(name, "").strip() for name in ("query_mask", "query_box", "object", "setting"))
+    if MORE in row or not row["query_image"] or not row["target_image"] or bool(mask) == bool(box):
+        raise UserError("give query_image, target_image, and query_mask or query_box, and no cell too many")
+    if setting not in ("", *SETTINGS):
+        raise UserError(f"setting {setting!r} is unknown; choose from {', '.join(SETTINGS)}, or none")
+    try:
+        box = [float(number) for number in re.split(r"[\s,;]+", box)] if box else None
+        value = integer(value) if value else args.object
+    except ValueError as error:
+        raise UserError(f"{error}; query_box is LEFT TOP RIGHT BOTTOM, object a number") from None
+    images = (args.pairs.parent / row[name].strip() for name in ("query_image", "target_image"))
+    return Pair(*images, args.pairs.parent / mask if mask else None, box, value, setting or args.setting)
+
+
+def segment_list(args: argparse.Namespace, rows: list[dict[str, str]], predictor: Predictor, network: str) -> int:
+    """Answer all pairs of the list; a mask that lies there and was made of the same files is not made again."""
+    out = args.out or Path("pairs")
+    table, answers, left_out = out / "existence.csv", [], []
+    with claimed(out, table.name, f"writes {out}"):
+        remove_leftovers(out / "masks")
+        for number, row in enumerate(tqdm(rows, "segment", unit="pair"), start=1):
+            path = out / "masks" / f"{number:05d}.png"
+            try:
+                pair = parse_pair(row, args)
+                digest = pair.digest(network)
+                if not (figures := made_already(path, digest)):
+                    (query, query_mask), target = pair.read_query(), read_picture(pair.target_image)
+                    mask, existence = predictor.segment(query, query_mask, target, setting=pair.setting)
+                    figures = f"{existence:.6f}", f"{mask.mean():.6f}"
+                    table.unlink(missing_ok=True)  # it no longer says what lies there
+                    write_mask(path, mask, " ".join([digest, *figures]))
+            except UserError as error:
+                left_out.append(f"row {number}: {error}")
+                continue
+            answers.append(row | dict(zip(FIGURES, (str(path.relative_to(out)), *figures), strict=True)))
+        with atomic_write(table) as file:
+            columns = dict.fromkeys([*rows[0], *FIGURES])
+            writer = csv.DictWriter(file, [name for name in columns if name != MORE])
+            writer.writeheader()
+            writer.writerows(answers)
+    print(f"{args.ckpt_path}: {predictor.description}\n{counted(len(answers), 'pair')}: {table}, masks lie beside it")
+    if left_out:
+        print("\n".join(left_out), file=sys.stderr)
+        print(f"{counted(len(left_out), 'row')} of {args.pairs} left out", file=sys.stderr)
+    return LEFT_OUT_STATUS if left_out else 0
+
+
+def made_already(path: Path, digest: str) -> list[str]:
+    """Existence and share of a mask that was made of what `digest` says; none if it is another's, or is not there."""
+    with contextlib.suppress(UserError), open_picture(path) as image:
+        made_of, *figures = str(image.info.get(PNG_TEXT)).split()
+        if made_of == digest:
+            return figures
+    return []
+
+
+def write_mask(path: Path, mask: np.ndarray, text: str) -> None:
+    data, info = io.BytesIO(), PngInfo()
+    info.add_text(PNG_TEXT, text)
+    Image.fromarray(mask * 255).save(data, "PNG", pnginfo=info)
+    with atomic_write(path, "wb") as file:
+        file.write(data.getvalue())
 
 
 if __name__ == "__main__":

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 from common.errors import UserError
-from inference.cut_out import cut_out
+from inference.cut_out import cut_out, whole_pixels
 from inference.predictor import Predictor
 from tests.made.known_answer import KnownAnswer, scene
 
@@ -33,7 +33,24 @@ def test_a_box_of_any_size_gives_a_mask_that_stays_in_it_and_the_same_one_each_t
     assert cut_out(np.zeros_like(image), box).any()  # of one color
 
 
-@pytest.mark.parametrize("box", [(10, 10, 12, 30), (30, 10, 10, 30), (-1, 0, 20, 20), (50, 0, 61, 20)], ids=str)
+@pytest.mark.parametrize("box", [[9.2, 8.9, 29.1, 20], np.float32([9.9, 8.1, 29.4, 19.7])], ids=str)
+def test_a_box_of_floats_is_the_whole_pixels_around_it(box):
+    assert whole_pixels(box, (40, 60)) == (9, 8, 30, 20)
+    assert whole_pixels([-0.4, -1, 60.2, 41], (40, 60)) == (0, 0, 60, 40)  # a pixel outside
+
+
+BAD_BOXES = [
+    (10, 10, 12, 30),
+    (30, 10, 10, 30),
+    (-2, 0, 20, 20),
+    (50, 0, 61.1, 20),
+    (1, 2, 30),
+    (1, 2, 30, float("nan")),
+]
+BAD_BOXES += ["1,2,30,30", [[1, 2], [30, 30]], (1, 2, 30, None), ([1], 2, 30, 30)]
+
+
+@pytest.mark.parametrize("box", BAD_BOXES, ids=str)
 def test_a_box_that_is_none_is_refused(box):
     with pytest.raises(UserError, match=r"is not left, top, right, bottom, in pixels of its 60x40 image"):
         cut_out(np.zeros((40, 60, 3), np.uint8), box)

@@ -71,7 +71,7 @@ def test_the_object_is_what_was_painted_boxed_or_given_in_pictures_of_every_size
             "painting": painting(tmp_path / "layer.png", height, width, *corners),
             "painted": PAINTED[1],
         },
-        "a box typed": lambda: {"box": f" {left}, {top} {left + wide},{top + high}"},
+        "a box typed": lambda: {"box": f" {left}, {top}.4 {left + wide},{top + high}"},
         "a mask": lambda: {"mask": write(tmp_path / "mask.png", disc(height // 2, width // 2) * 255)},
     }[way]()
     query = write_disc(tmp_path / "query.png", height, width)
@@ -116,8 +116,8 @@ def test_whatever_is_wrong_is_said_in_one_line_without_a_path_of_this_machine(tm
             "the object is painted and given by a box; paint it, or give a box, or give a",
         ),
         (asked._replace(box="", painting=elsewhere), "the painting 500.png is of another query picture; paint again"),
-        (asked._replace(box="1, 2, 3"), "the box '1, 2, 3' is not four whole numbers: left, top, right, bottom"),
-        (asked._replace(box="0 0 9000 9"), "the box (0, 0, 9000, 9) is not left, top, right, bottom, in pixels of its"),
+        (asked._replace(box="1, 2, 3"), "the box [1.0, 2.0, 3.0] is not left, top, right, bottom, in pixels of its"),
+        (asked._replace(box="left"), "the box 'left' is not left, top, right, bottom, in pixels of its 700x600 image"),
         (asked, "this is the object that you gave; now give the target picture"),
     ]:
         answer = find(None, given)

@@ -88,5 +88,50 @@ def test_several_targets_at_once_are_answered_as_one_by_one_and_by_which_camera_
             assert together[1] == pytest.approx(alone[1], abs=1e-5)
         sure.append(round(answers[0][1], 4))
     assert len(set(sure)) == 3
-    with pytest.raises(UserError, match="setting 'ego' is unknown; choose from ego-exo, exo-ego, or None"):
-        predictor.segment(query, mask, query, setting="ego")
+
+
+def test_paths_are_taken_as_pictures_and_masks_and_no_targets_have_no_answers(tmp_path):
+    query, query_mask = scene((97, 96), (0.3, 0.6, 0.5, 0.8))
+    target, expected = scene((192, 108), (0.25, 0.7, 0.1, 0.5))
+    for name, image in {"query": query, "mask": query_mask, "target": target}.items():
+        write_picture(tmp_path / f"{name}.png", image)
+    predictor = Predictor(KnownAnswer(192))
+    found, _ = predictor.segment(str(tmp_path / "query.png"), tmp_path / "mask.png", tmp_path / "target.png")
+    np.testing.assert_array_equal(found, predictor.segment(query, query_mask, target)[0])
+    assert predictor.segment_all(query, query_mask, []) == []
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"query_image": None}, "query image is NoneType"),
+        ({"query_image": "nowhere.jpg"}, "nowhere.jpg does not exist"),
+        ({"query_mask": np.arange(3).repeat(3).reshape(3, 3)}, "query mask holds the values 1, 2; .* mask == 1"),
+        ({"query_mask": "nowhere.png"}, "nowhere.png does not exist"),
+        ({"target_images": [None]}, "target image is NoneType"),
+        ({"target_images": None}, "the target images are NoneType; give a list"),
+        ({"target_images": np.zeros((3, 3, 3), np.uint8)}, "the target images are ndarray; give a list"),
+        ({"query_mask": None, "query_box": "3"}, "the box '3' is not left, top, right, bottom"),
+        ({"setting": "ego"}, "setting 'ego' is unknown; choose from ego-exo, exo-ego, or None"),
+    ],
+)
+def test_what_is_no_picture_mask_or_box_is_said_in_one_line(change, message):
+    image = np.zeros((3, 3, 3), np.uint8)
+    with pytest.raises(UserError, match=f"^{message}[^\n]*$"):
+        Predictor(KnownAnswer(96)).segment_all(
+            **{"query_image": image, "query_mask": np.eye(3, dtype=bool), "target_images": [image]} | change
+        )
+
+
+def test_a_predictor_keeps_the_memory_that_it_was_loaded_with_and_single_pictures_leave_it_alone(tmp_path):
+    network = make_network(tmp_path / "net.pth", {"closer_look": True}, similarity_prior=True, zoom=2)
+    query, query_mask = scene((192, 192), (0.3, 0.6, 0.5, 0.8))
+    target, _ = scene((192, 192), (0.25, 0.7, 0.1, 0.5))
+    expected = Predictor.load(network, "cpu").segment(query, query_mask, target)[1]
+    for choice in ("past", "all"):
+        predictor = Predictor.load(network, "cpu", memory=choice)
+        assert [predictor.segment(query, query_mask, target)[1] for _ in range(2)] == [expected] * 2
+        assert predictor.matcher.memory.choice == choice and predictor.matcher.memory.take is None
+    for name, choices in (("memory", "none, past, all"), ("precision", "fp32")):
+        with pytest.raises(UserError, match=f"{name} 'foo' is unknown; choose from {choices}"):
+            Predictor.load(network, "cpu", **{name: "foo"})
