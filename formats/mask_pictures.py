@@ -9,7 +9,7 @@ import numpy as np
 from PIL import Image
 
 from common.errors import UserError
-from formats.picture_files import STRIP, open_picture, picture_errors
+from formats.picture_files import STRIP, open_picture, picture_errors, pixel_type
 
 FEW, MANY = 64, 1024  # values of a label map without and with `value`; photographs have more
 PHOTOGRAPH = "holds many values, as photographs do; give a mask, whose object has one"
@@ -85,8 +85,7 @@ def _codes(mask: Any, what: str) -> Codes:
 
 
 def _codes_of_picture(image: Image.Image, what: str) -> Codes:
-    raw = str([tile[3] for tile in getattr(image, "tile", ())])  # how the file holds its pixels
-    if ";16" in raw and image.mode[0] != "I":
+    if ";16" in pixel_type(image) and image.mode[0] != "I":
         raise UserError(f"{what} has 16 bits a color, of which 8 are read; save it with 8")
     with picture_errors(what):
         image.load()

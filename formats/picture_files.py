@@ -78,6 +78,11 @@ def _decoded_size(image: Image.Image) -> tuple[int, int]:
     return max(image.width, tags.get(TILE_WIDTH, 0)), max(image.height, tags.get(TILE_LENGTH, 0))
 
 
+def pixel_type(image: Image.Image) -> str:
+    """How the file of a picture that is not decoded yet holds its pixels, such as RGB;16B."""
+    return str([tile[3] for tile in getattr(image, "tile", ())])
+
+
 def read_picture(path: Path) -> np.ndarray:
     """(H, W, 3) uint8 RGB, turned as its camera says. Raises UserError as `open_picture` and `to_rgb` do."""
     with open_picture(path) as image:
@@ -89,7 +94,7 @@ def to_rgb(image: Image.Image, what: str) -> np.ndarray:
 
     Raises UserError, which begins with `what` it is, if it is damaged, or of 32 bits or floats.
     """
-    if image.mode in ("I", "F"):
+    if image.mode == "F" or (image.mode == "I" and ";16" not in pixel_type(image)):
         kind = "floats" if image.mode == "F" else "32 bits"
         raise UserError(f"{what} holds {kind}, of which nobody says what is white; save it with 8 or 16 bits")
     with picture_errors(what):
@@ -99,7 +104,7 @@ def to_rgb(image: Image.Image, what: str) -> np.ndarray:
         rgb = np.empty((height, width, 3), np.uint8)
         for top in range(0, height, rows):
             strip = image.crop((0, top, width, min(top + rows, height)))
-            deep = image.mode.startswith("I;16")
+            deep = image.mode[0] == "I"
             rgb[top : top + rows] = np.asarray(strip)[..., None] >> 8 if deep else np.asarray(strip.convert("RGB"))
     with contextlib.suppress(Exception):  # damaged EXIF, which readers pass over
         return TURNS.get(image.getexif().get(ExifTags.Base.Orientation), np.asarray)(rgb)

@@ -84,8 +84,8 @@ def _read_png(path: Path) -> Any:
     """RLE, or a text that says why there is none, for the check of the predictions to find."""
     try:
         return encode_mask(read_mask(path))
-    except UserError:
-        return "no picture that can be read"
+    except UserError as error:
+        return str(error).removeprefix(f"{path} ")
 
 
 def _iter_detections(path: Path) -> Iterator[tuple[str, Any]]:

@@ -52,8 +52,8 @@ def test_a_photograph_is_turned_as_its_camera_says(tmp_path, orientation):
 
 GRAY = np.tile(np.arange(0, 256, 5, dtype=np.uint8), (9, 1))
 DEEP = GRAY.astype(np.uint16) * 257
-DEPTHS = {"8.png": GRAY, "16.png": DEEP, "16.tif": DEEP, "rgb16.png": np.dstack([DEEP] * 3), "rgba16.png": DEEP}
-DEPTHS["rgba16.png"] = np.dstack([DEEP] * 4)
+DEPTHS = {"8.png": GRAY, "16.png": DEEP, "16.tif": DEEP, "rgb16.png": np.dstack([DEEP] * 3)}
+DEPTHS |= {"rgba16.png": np.dstack([DEEP] * 4), "16.pgm": DEEP}
 
 
 @pytest.mark.parametrize("name", DEPTHS)

@@ -214,7 +214,7 @@ def test_a_broken_and_a_missing_png_mask_are_named(root, tmp_path, capsys):
     (folder / "notes.png").write_bytes(b"")
     problems, last = refusal(capsys, root, "ego-exo", tmp_path / "masks", tmp_path / "no", "--lenient")
     place = f"take take-a, object 'bicycle _0', camera pair {EGO}_cam01"
-    assert f"{place}, frame 0: mask cannot be decoded (mask 'no picture that can be read'" in problems
+    assert f"{place}, frame 0: mask cannot be decoded (mask 'is no picture that can be read" in problems
     assert f"{place}, frame 30: missing" in problems and "2 problems in" in last
 
 
