@@ -1,321 +1,272 @@
-"""A page to click on: ask for an object of a processed take, or of two pictures of yours.
+"""A page to click on: mark an object in one picture, and find it in another.
 
     python inference/demo.py
-    python inference/demo.py --data_path quickstart/egoexo/processed
 
 It needs gradio (pip install -r requirements-demo.txt), asks nothing of the network outside, and answers this machine
 alone unless --host says otherwise. Ctrl-C ends it.
 """
 
-import base64
+import contextlib
+import ctypes
 import functools
-import html
+import os
+import re
+import socket
 import sys
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # repository root
+if __name__ == "__main__":  # before torch is imported: waiting threads spin for a moment, then let others work
+    os.environ.setdefault("GOMP_SPINCOUNT", "2000")
 
-from common.cpu import tune_cpu
 from common.errors import run_script, say_errors
 
 say_errors(__name__)
-tune_cpu(__name__)
 
 import cv2
 import numpy as np
 
 try:
     import gradio as gr
+    from starlette.datastructures import Headers
+    from starlette.middleware import Middleware
+    from starlette.responses import PlainTextResponse
 except ImportError:  # the page is an extra
     gr = None
 
-from common.arguments import Parser, add_backbone_weights, add_data_path, add_device, at_least
-from common.drawing import QUERY
+from common.arguments import Parser, add_backbone_weights, add_device, at_least
+from common.drawing import PREDICTION, QUERY, overlay
 from common.errors import UserError
+from formats.geometry import Size
 from formats.mask_pictures import read_mask
-from formats.processed import ProcessedTake
-from inference import interactive
+from formats.picture_files import open_picture, picture_errors, read_picture
+from formats.results import THRESHOLD
 from inference.cut_out import cut_out
-from inference.interactive import Panel, frames_of, objects_of
 from inference.pictures import as_mask
 from inference.predictor import CKPT_HELP, SHIPPED, Predictor
 from model.device import default_precision, resolve_device
 
 SAMPLES = Path(__file__).resolve().parents[1] / "assets" / "samples"
-NO_TAKES = """There are no processed takes in `{folder}`. These two commands make some, or give another `--data_path`:
-
-    python synthetic/make_takes.py --outputpath {root} --num_train 0 --num_val 0 --num_test 4
-    python data/process_data.py --takepath {root}/takes --outputpath {folder}
-"""
-NETWORK = {"concurrency_limit": 1, "concurrency_id": "network"}  # one answer at a time, first come first served
-CLICKED = {"interactive": False, "buttons": [], "show_label": False}  # nothing lies over the picture
-HIDDEN = {"show_progress": "hidden"}  # what shows progress cannot be clicked on
-LEGEND = "Yellow: the given object. Pink: where it was found."
-TAKE_LEGEND = f"{LEGEND} Blue, dashed: the truth. White, dashed: other objects, click on one."
+SIDE = 1600  # long side of the pictures that the network and the visitor see, pixels, at most
+MAX_FILE = 30 * 2**20  # bytes of an upload
+MAX_REQUEST = 2**16  # bytes of any other request: they are kept in memory
+MAX_WAITING, MAX_VISITORS = 20, 1000  # questions, and visitors whose last question is kept
+PAINTED = ("the object", "around it: a ring, or two opposite corners")
+CAMERAS = {"neither": None, "the query": "ego-exo", "the target": "exo-ego"}
 LIMITS = """The network of this repository is small and has seen rendered pictures alone: it takes look-alikes for the
 object, and its probability of objects that were not there has been as high as 70 %."""
-CSS = """.views {display: grid; grid-template-columns: repeat(auto-fit, minmax(min(100%, 300px), 1fr)); gap: 12px}
-.views figure {margin: 0} .views meter {width: 6em}
-.views img {width: 100%; max-height: 420px; object-fit: contain; object-position: left}
-a[download] {display: inline-block; margin: 4px; padding: 2px 12px; border: 1px solid; border-radius: 6px}
-.problem {color: #c02020; font-weight: bold}"""
+CSS = "#answer textarea {font-weight: bold}"
+# The editor's own events would have all of the painting sent at each stroke, to be kept in memory.
+ON_PAINTING = """() => ["pointerdown", "keydown"].forEach(kind => document.addEventListener(kind, event =>
+    event.target.closest("#painting") && document.querySelector("#changed").click(), true))"""
 
 
-def as_html(panels: list[Panel]) -> str:
-    """Pictures side by side, each with its title, existence, IoU, and a button that saves its mask."""
-    figures = []
-    for panel in panels:
-        text = f"<b>{html.escape(panel.title)}</b>"
-        if panel.existence is not None:
-            text += f" visible: <meter value={panel.existence:.3f}></meter> {panel.existence:.0%}"
-        if panel.iou is not None:
-            text += f", IoU {panel.iou:.0%}"
-        if panel.mask is not None:
-            text += f' <a download="mask.png" href="{data_url("png", panel.mask * 255)}">Save the mask</a>'
-        source, alternative = data_url("jpeg", panel.image[..., ::-1]), html.escape(f"{panel.title}, outlined")
-        figures.append(f'<figure><img src="{source}" alt="{alternative}"><figcaption>{text}</figcaption></figure>')
-    return f'<div class="views">{"".join(figures)}</div>'
+class Given(NamedTuple):
+    """What a visitor has given, as the page sends it: of files {"path", ...}."""
 
-
-def data_url(kind: str, image: np.ndarray) -> str:
-    """A (H, W, 3) BGR or (H, W) uint8 picture as an address."""
-    return f"data:image/{kind};base64,{base64.b64encode(cv2.imencode(f'.{kind}', image)[1]).decode()}"
-
-
-def errors_shown(function: Callable) -> Callable:
-    """A function of a take's uid, whose UserError, or ValueError of a malformed mask, becomes a message on the page."""
-
-    @functools.wraps(function)
-    def wrapped(uid: str, *args: Any) -> Any:
-        try:
-            return function(uid, *args)
-        except (UserError, ValueError) as error:
-            text = str(error) if isinstance(error, UserError) else f"take {uid}: {error}; process it again"
-            raise gr.Error(html.escape(text, quote=False), print_exception=False) from None
-
-    return wrapped
-
-
-def take_tab(tab: "gr.Tab", predictor: Predictor, data_dir: Path) -> None:
-    """Take, query camera, object and frame, each chosen among what the one before has; every target camera."""
-    if not (uids := interactive.take_uids(data_dir)):
-        gr.Markdown(NO_TAKES.format(folder=data_dir, root=data_dir.parent), elem_id="no_takes")
-        return
-    with gr.Row():
-        take = gr.Dropdown(uids, value=uids[0], label="take", elem_id="take")
-        camera = gr.Dropdown([], label="query camera", elem_id="camera")
-        name = gr.Dropdown([], label="object", elem_id="object")
-    with gr.Row():
-        frame = gr.Slider(0, 1, label="frame", elem_id="frame", scale=4, buttons=[])
-        with gr.Column(min_width=150):
-            truth = gr.Checkbox(label="truth", elem_id="truth")
-            play = gr.Button("Play", elem_id="play", size="sm")
-    with gr.Row():
-        with gr.Column(scale=2, min_width=300):
-            gr.Markdown("Query view: click on an object.")
-            query = gr.Image(elem_id="query", **CLICKED)
-        with gr.Column(scale=3, min_width=300):
-            targets = gr.HTML(elem_id="targets")
-    gr.Markdown(TAKE_LEGEND)
-    timer, playing = gr.Timer(0.5, active=False), gr.State(False)
-
-    def look(uid: str, camera: str, name: str, frame: float, truth: bool, ahead: bool = False) -> list:
-        """What all outputs show; a choice that the take does not have becomes the first that it has."""
-        taken = ProcessedTake.read(data_dir, uid)
-        cameras = sorted((c for c in taken.cameras if objects_of(taken, c)), key=lambda c: (taken.kind_of(c), c))
-        if not cameras:
-            raise UserError(f"take {uid} has no mask with a picture; choose another, or process it again")
-        camera = camera if camera in cameras else cameras[0]
-        names = objects_of(taken, camera)
-        name = name if name in names else names[0]
-        frames = frames_of(taken, name, camera)
-        later = [f for f in frames if f > frame] if ahead else []
-        at = (later or frames)[0] if ahead else min(frames, key=lambda f: abs(f - frame))
-        step = int(np.gcd.reduce(np.diff(frames))) if len(frames) > 1 else 1
-        several = len(frames) > 1
-        slider = gr.Slider(frames[0], max(frames[-1], frames[0] + 1), at, step=step, visible=several)
-        first, *others = interactive.answer_take(predictor, taken, name, camera, at, truth)
-        return [
-            gr.Dropdown(cameras, value=camera),
-            gr.Dropdown(names, value=name),
-            slider,
-            gr.Button(visible=several),
-            first.image,
-            as_html(others),
-        ]
-
-    def click(uid: str, camera: str, name: str, frame: float, truth: bool, event: "gr.SelectData") -> list:
-        hit = interactive.object_at(ProcessedTake.read(data_dir, uid), camera, int(frame), tuple(event.index))
-        if hit is None:
-            gr.Info("No object of this take is there.")
-        return look(uid, camera, hit or name, frame, truth)
-
-    inputs, outputs = [take, camera, name, frame, truth], [camera, name, frame, play, query, targets]
-    for event in (tab.select, take.input, camera.input, name.input, frame.input, truth.input):
-        event(errors_shown(look), inputs, outputs, trigger_mode="always_last", **HIDDEN, **NETWORK)
-    query.select(errors_shown(click), inputs, outputs, **HIDDEN, **NETWORK)
-    timer.tick(errors_shown(functools.partial(look, ahead=True)), inputs, outputs, **HIDDEN, **NETWORK)
-    start_or_stop = lambda on: (not on, gr.Timer(active=not on), "Play" if on else "Stop")  # noqa: E731
-    play.click(start_or_stop, playing, [playing, timer, play])
-
-
-class Asked(NamedTuple):
-    """The object that a visitor gave, or what was wrong with it; in the picture `query`, which may be gone by now."""
-
-    query: str | None = None  # path
-    mask: np.ndarray | None = None
-    problem: str = ""
+    query: dict | None
+    target: dict | None
+    mask: dict | None
+    painting: dict | None
+    painted: str
+    box: str
+    camera: str
 
 
 class Answer(NamedTuple):
-    """What the page shows while these two pictures are on it."""
+    """What the page shows: two (H, W, 3) RGB pictures, and the (H, W) mask of 0 and 255, as large as the target."""
 
-    query: str | None = None  # paths
-    target: str | None = None
-    content: str = ""
-
-
-def told(function: Callable, *otherwise: Any) -> Callable:
-    """A function whose last output is an Asked: after a UserError its outputs are `otherwise` and the problem."""
-
-    @functools.wraps(function)
-    def wrapped(query: str | None, *args: Any) -> Any:
-        try:
-            return function(query, *args)
-        except UserError as error:
-            problem = Asked(query, None, str(error))
-            return (*otherwise, problem) if otherwise else problem
-
-    return wrapped
+    text: str = ""
+    query: np.ndarray | None = None
+    target: np.ndarray | None = None
+    mask: np.ndarray | None = None
 
 
-def upload(label: str, elem_id: str) -> "gr.Image":
-    """A place for a picture file, which our reader reads: gradio's own ends in a traceback if it is none."""
-    image = gr.Image(label=label, elem_id=elem_id, type="filepath", sources=("upload", "clipboard"), height=360)
-    image.preprocess = lambda file: file and file.path
-    return image
+def find(predictor: Predictor, given: Given) -> Answer:
+    """The target picture with what was found in it; or the text says what is missing or wrong."""
+    try:
+        query = read_upload(given.query, "query picture")
+        mask = object_mask(query, given)
+        query, mask = reduced(query), reduced(mask)  # large ones are let go before the next one is read
+        shown = overlay(query, mask, QUERY)
+        if not given.target:
+            return Answer("this is the object that you gave; now give the target picture", shown)
+        target = read_upload(given.target, "target picture")
+        size, target = target.shape[1::-1], reduced(target)
+        found, existence = predictor.segment(query, mask, target, setting=CAMERAS[given.camera])
+    except UserError as error:
+        return Answer(str(error))
+    visible = existence > THRESHOLD
+    text = f"{'found' if visible else 'not visible'} ({existence:.0%})"
+    drawn = overlay(target, found, PREDICTION, dashed=not visible)
+    return Answer(text, shown, drawn, cv2.resize(found * 255, size, interpolation=cv2.INTER_NEAREST))
 
 
-def read_image(path: str, what: str) -> np.ndarray:
-    return interactive.read_upload(path, what)
+def object_mask(image: np.ndarray, given: Given) -> np.ndarray:
+    """The object in the query picture, (H, W) uint8 of 0 and 1, by the one way in which it is given."""
+    layers = given.painting["layers"] if given.painting else []
+    read = functools.partial(read_painting, size=reduced_size(image.shape[:2]))
+    painting = read_upload(layers[0], "painting", read) if layers else np.zeros((1, 1), np.uint8)
+    ways = {"painted": painting.any(), "given by a box": given.box.strip(), "given by a mask": given.mask}
+    used = [way for way, value in ways.items() if value]
+    if len(used) != 1:
+        raise UserError(f"the object is {' and '.join(used) or 'missing'}; paint it, or give a box, or give a mask")
+    if given.box.strip():
+        box = given.box
+        with contextlib.suppress(ValueError):  # cut_out says what is wrong with it
+            box = [float(number) for number in box.replace(",", " ").split()]
+        return cut_out(image, box)
+    if given.mask:
+        painting = as_mask(read_upload(given.mask, "mask", read_mask), "the mask", image.shape[:2])
+    mask = cv2.resize(painting, image.shape[1::-1], interpolation=cv2.INTER_NEAREST)
+    if given.mask or given.painted == PAINTED[0]:
+        return mask
+    left, top, width, height = cv2.boundingRect(mask)
+    return cut_out(image, (left, top, left + width, top + height))
 
 
-def pictures_tab(predictor: Predictor) -> None:
-    """Two pictures of the visitor's; the object by a box, by painting, or by a mask file."""
-    asked, answer = gr.State(Asked()), gr.State(Answer())
-    drawable, corner = gr.State(), gr.State()  # path of the picture to draw on, first corner of a box on it
-    with gr.Row():
-        with gr.Column(min_width=300):
-            query = upload("1 query", "own_query")
-        with gr.Column(min_width=300):
-            gr.Markdown("2 its object")
-            with gr.Tab("Box"):
-                gr.Markdown("Click on two opposite corners of a box around it.")
-                canvas = gr.Image(elem_id="canvas", format="jpeg", **CLICKED)
-            with gr.Tab("Paint"):
-                brush = gr.Brush(colors=["#ffbe28"], color_mode="fixed")
-                editor = gr.ImageEditor(sources=(), transforms=(), layers=False, brush=brush, elem_id="editor")
-                editor.preprocess = lambda drawn: drawn and next((layer.path for layer in drawn.layers), None)
-                find = gr.Button("Find it", variant="primary", elem_id="find")
-            with gr.Tab("Mask file"):
-                file = upload("black where the object is not", "own_mask")
-        with gr.Column(min_width=300):
-            target = upload("3 target", "own_target")
-    shown = gr.HTML(elem_id="answer")
-    gr.Markdown(LEGEND)
+def read_painting(path: Path, size: Size) -> np.ndarray:
+    """What was painted over a picture of `size` -> (H, W) uint8 of 0 and 1."""
+    image = open_picture(path)
+    if image.size[::-1] != size:
+        raise UserError(f"{path} is of another query picture; paint again")
+    with picture_errors(str(path)):
+        return (np.asarray(image.convert("RGBA"))[..., 3] >= 128).astype(np.uint8)
 
-    def load(query: str | None) -> tuple:
-        image = interactive.reduced(read_image(query, "query picture")) if query else None
-        return query, None, image, image, Asked()
 
-    def click(drawable: str, corner: list[int] | None, event: "gr.SelectData") -> tuple:
-        image = interactive.reduced(read_image(drawable, "query picture"))
-        if corner is None:
-            return event.index, cv2.drawMarker(image, event.index, QUERY, cv2.MARKER_CROSS, 40, 3), Asked()
-        (left, right), (top, bottom) = (sorted(both) for both in zip(corner, event.index, strict=True))
-        mask = cut_out(image, (left, top, right + 1, bottom + 1))
-        return None, interactive.outlined(image, mask, QUERY), Asked(drawable, mask)
+def read_upload(file: dict | None, what: str, read: Callable[[Path], np.ndarray] = read_picture) -> np.ndarray:
+    """What a file that a visitor gave holds. Raises UserError, which names `what` it is, and no path."""
+    if not file:
+        raise UserError(f"the {what} is missing; give it first")
+    path = Path(file["path"])
+    try:
+        return read(path)
+    except UserError as error:
+        raise UserError(str(error).replace(str(path), f"the {what} {path.name}")) from None
 
-    def painted(drawable: str | None, painting: str | None) -> Asked:
-        size = interactive.reduced(read_image(drawable, "query picture")).shape[:2]
-        mask = interactive.read_upload(painting, "painting", interactive.read_layer)
-        return Asked(drawable, as_mask(mask, "the painting", size))
 
-    def given(query: str | None, file: str | None) -> Asked:
-        size, mask = read_image(query, "query picture").shape[:2], interactive.read_upload(file, "mask", read_mask)
-        return Asked(query, as_mask(mask, "the mask", size))
+def reduced_size(size: Size) -> Size:
+    scale = min(1, SIDE / max(size))
+    return tuple(max(1, round(length * scale)) for length in size)
 
-    def ask(query: str | None, target: str | None, asked: Asked) -> Answer:
-        content = ""
-        try:
-            other = read_image(target, "target picture") if target else None
-            if asked.query == query and asked.problem:
-                raise UserError(asked.problem)
-            if asked.query == query and asked.mask is not None:
-                image = read_image(query, "query picture")
-                content = as_html(interactive.answer_pictures(predictor, image, asked.mask, other))
-        except UserError as error:
-            content = f'<p class="problem">{html.escape(str(error))}</p>'
-        return Answer(query, target, content)
 
-    def show(query: str | None, target: str | None, answer: Answer) -> str:
-        return answer.content if answer[:2] == (query, target) else ""
+def reduced(image: np.ndarray) -> np.ndarray:
+    """A copy, with a long side of SIDE at most."""
+    return cv2.resize(np.ascontiguousarray(image), reduced_size(image.shape[:2])[::-1], interpolation=cv2.INTER_AREA)
 
-    samples = [[str(p / n) for n in ("query.jpg", "target.jpg", "query_mask.png")] for p in sorted(SAMPLES.glob("*/"))]
-    sample = gr.Examples(samples, [query, target, file], label="samples").load_input_event
-    gr.on((query.change, target.change), show, [query, target, answer], shown, queue=False)  # what was, goes at once
-    load, loaded = told(load, None, None, None, None), [drawable, corner, canvas, editor, asked]
-    objects = (
-        query.upload(load, query, loaded, **HIDDEN),
-        query.clear(load, query, loaded, **HIDDEN),
-        sample.then(load, query, loaded, **HIDDEN).then(told(given), [query, file], asked),
-        canvas.select(told(click, None, gr.skip()), [drawable, corner], [corner, canvas, asked], **HIDDEN),
-        find.click(told(painted), [drawable, editor], asked),
-        file.upload(told(given), [query, file], asked),
-    )
-    for then in (*(event.then for event in objects), target.upload, target.clear):
-        then(ask, [query, target, asked], answer, **NETWORK).then(show, [query, target, answer], shown)
+
+def to_paint_on(query: dict | None) -> tuple[np.ndarray | None, str]:
+    """The query picture, or what is wrong with it."""
+    try:
+        return reduced(read_upload(query, "query picture")) if query else None, ""
+    except UserError as error:
+        return None, str(error)
+
+
+def build_page(predictor: Predictor, limits: str) -> "gr.Blocks":
+    """Functions get what the page sends as it is (preprocess=False), since gradio's own reader knows no limits; that a
+    path is one of an upload is checked nevertheless.
+    """
+    upload = {"sources": ("upload", "clipboard"), "height": 220, "min_width": 200}
+    shown = {"interactive": False, "buttons": ["fullscreen", "download"], "min_width": 300, "height": 320}
+    brush = gr.Brush(colors=["#{:02x}{:02x}{:02x}".format(*QUERY)], color_mode="fixed")
+    asking = {"preprocess": False, "concurrency_id": "network", "concurrency_limit": 1}  # one at a time, in order
+    with gr.Blocks(title="XSegTx", analytics_enabled=False, delete_cache=(3600, 3600)) as page:
+        gr.Markdown(f"# The same object, seen by another camera\n{predictor.description}. {limits}")
+        with gr.Row():
+            query = gr.Image(label="Query picture", elem_id="query", **upload)
+            target = gr.Image(label="Target picture", elem_id="target", **upload)
+            mask = gr.Image(label="Mask, if you have one", elem_id="mask", **upload)
+        files = ("query.jpg", "target.jpg", "query_mask.png")
+        samples = [[str(folder / file) for file in files] for folder in sorted(SAMPLES.glob("*/"))]
+        gr.Examples(samples, [query, target, mask], label="Samples")
+        tools = {"sources": (), "transforms": (), "layers": False, "brush": brush}
+        painting = gr.ImageEditor(label="The object", elem_id="painting", height="min(90vh, 90vw)", **tools)
+        painting.accept_blobs = None  # keeps whatever it is sent in memory
+        with gr.Row():
+            painted = gr.Radio(PAINTED, value=PAINTED[0], label="Paint", elem_id="painted", min_width=300)
+            box = gr.Textbox(label="Or a box: left, top, right, bottom in pixels", elem_id="box", min_width=300)
+            label = "Of a head-worn camera"
+            camera = gr.Radio(list(CAMERAS), value="neither", label=label, elem_id="camera", min_width=300)
+        button = gr.Button("Find it", variant="primary", elem_id="find")
+        text = gr.Textbox(label="Answer", interactive=False, elem_id="answer")
+        with gr.Row():
+            given = gr.Image(label="Yellow: the given object", format="jpeg", elem_id="given", **shown)
+            found = gr.Image(label="Pink: found; dashed: not visible", format="jpeg", elem_id="found", **shown)
+            saved = gr.Image(label="Its mask, to save", format="png", elem_id="saved", **shown)
+        changed = gr.Button(visible="hidden", elem_id="changed")
+
+        inputs, outputs = [query, target, mask, painting, painted, box, camera], [text, given, found, saved]
+        asked = button.click(lambda *values: find(predictor, Given(*values)), inputs, outputs, **asking)
+        forget = {"fn": Answer, "outputs": outputs, "queue": False, "cancels": asked, "show_progress": "hidden"}
+        gr.on([changed.click, *(one.change for one in (target, mask, painted, box, camera))], **forget)
+        query.change(**forget).then(to_paint_on, query, [painting, text], **asking)
+        page.load(js=ON_PAINTING)
+    return page.queue(max_size=MAX_WAITING, api_open=False)
+
+
+def door(app: Callable, host: str) -> Callable:
+    """The ASGI app, for requests that name this machine or `host` as theirs, and are not too large.
+
+    A page elsewhere can have its own name lead here, and would be obeyed; a bare address can not. So if `host` stands
+    for all addresses of this machine, any address is taken, and this machine's name.
+    """
+    names = {"localhost", "127.0.0.1", "::1", host.strip("[]").lower()}
+    all_addresses = not names.isdisjoint({"0.0.0.0", "::"})
+    if all_addresses:
+        names |= {socket.gethostname().lower(), socket.getfqdn().lower()}
+
+    async def guarded(scope: dict, receive: Callable, send: Callable) -> None:
+        answer = app
+        if scope["type"] != "lifespan":
+            headers = Headers(scope=scope)
+            name = re.sub(r":\d*$", "", headers.get("host", "")).strip("[]").lower()
+            limit = MAX_REQUEST + (MAX_FILE if scope["path"].endswith("/upload") else 0)
+            if name not in names and not (all_addresses and re.fullmatch(r"[\d.]+|.*:.*", name)):
+                answer = PlainTextResponse("This page is not at this host; start it with --host\n", 400)
+            elif scope.get("method") == "POST" and int(headers.get("content-length", limit + 1)) > limit:
+                answer = PlainTextResponse("Too large\n", 413)
+        await answer(scope, receive, send)
+
+    return guarded
 
 
 def main(argv: list[str] | None = None) -> None:
     parser = Parser(__doc__)
-    add_data_path(parser)
     add = parser.add_argument
     add("--ckpt_path", type=Path, default=SHIPPED, help=CKPT_HELP)
     add_backbone_weights(parser)
     add_device(parser)
-    text = (
-        f"of the takes: {HELP}; here of {interactive.MORE_VIEWS} frames at most, without the latter ({MEMORY_DEFAULT})"
-    )
-    add("--memory", choices=CHOICES, help=text)
-    add("--host", default="127.0.0.1", help="address to answer at; 0.0.0.0: everybody who can reach this machine")
+    everybody = "0.0.0.0: everybody who can reach this machine, by any of its addresses or by its name"
+    add("--host", default="127.0.0.1", help=f"name or address to be reached by, besides localhost; {everybody}")
     add("--port", type=at_least(1), default=7860, help="of the page")
     args = parser.parse_args(argv)
     if gr is None:
         raise UserError("gradio is not installed; run pip install -r requirements-demo.txt")
     device = resolve_device(args.device)
-    options = {"backbone_weights": args.backbone_weights}
-    predictor = Predictor.load(args.ckpt_path, device, default_precision(device), **options)
+    options = {"precision": default_precision(device), "backbone_weights": args.backbone_weights}
+    predictor = Predictor.load(args.ckpt_path, device, **options)
+    return_freed_memory()
     print(f"{args.ckpt_path}: {predictor.description}")
-    page = build_page(predictor, args.data_path, LIMITS if args.ckpt_path == SHIPPED else "")
-    options = {"css": CSS, "ssr_mode": False, "footer_links": [], "show_error": True, "max_file_size": "30mb"}
+    page = build_page(predictor, LIMITS if args.ckpt_path == SHIPPED else "")
+    options = {"css": CSS, "ssr_mode": False, "footer_links": [], "show_error": True, "max_file_size": MAX_FILE}
+    options |= {"state_session_capacity": MAX_VISITORS, "app_kwargs": {"middleware": [Middleware(door, args.host)]}}
+    name = f"[{args.host.strip('[]')}]" if ":" in args.host else args.host  # IPv6
     try:
-        page.launch(server_name=args.host, server_port=args.port, **options)
+        page.launch(server_name=name, server_port=args.port, **options)
     except OSError:
         where = f", or {args.host} is no address of this machine: --host" if args.host != "127.0.0.1" else ""
         raise UserError(f"port {args.port} is taken; give --port{where}") from None
 
 
-def build_page(predictor: Predictor, data_dir: Path, limits: str) -> "gr.Blocks":
-    with gr.Blocks(title="XSegTx", analytics_enabled=False, delete_cache=(3600, 3600)) as page:
-        gr.Markdown(f"# The same object, seen by another camera\n{predictor.description}. {limits}")
-        with gr.Tab("Your pictures", elem_id="pictures_tab"):
-            pictures_tab(predictor)
-        with gr.Tab("A take", elem_id="take_tab") as tab:
-            take_tab(tab, predictor, data_dir)
-    return page
+def return_freed_memory() -> None:
+    """Have glibc give large blocks back when they are freed: each thread that reads pictures would keep its own."""
+    with contextlib.suppress(AttributeError, TypeError):  # another C library
+        mallopt = ctypes.CDLL(None).mallopt
+        mallopt(-4, 2**16)  # M_MMAP_MAX: blocks that are given back
+        mallopt(-3, 2**22)  # M_MMAP_THRESHOLD: bytes of the smallest of them
 
 
 if __name__ == "__main__":

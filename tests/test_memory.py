@@ -12,7 +12,7 @@ import torch
 import eval_segswap
 from common.errors import UserError
 from formats.masks import decode_mask
-from formats.processed import CameraPair
+from formats.processed import CameraPair, ProcessedTake
 from inference.memory import Memory
 from tests.made import EGO, ROOT
 from tests.made.networks import make_network

@@ -2,6 +2,7 @@
 
 import math
 
+import cv2
 import numpy as np
 import pytest
 
@@ -72,6 +73,23 @@ def test_results_hold_an_object_where_the_benchmark_looks_for_it(tmp_path, size,
     found = decode_mask(results["take"]["masks"]["cup_0"]["aria01_cam01"][0]["pred_mask"])
     assert found.shape == eval_size((2 * size[0], 2 * size[1]))
     assert abs(edges(found) - edges(eval_mask(masks["cam01"][0]))).max() <= (1 if side == 480 else 2)
+
+
+def test_several_targets_at_once_are_answered_as_one_by_one_and_by_which_camera_is_head_worn(tmp_path):
+    predictor = Predictor.load(make_network(tmp_path / "net.pth", two_sizes=True), "cpu")
+    rng = np.random.default_rng(0)
+    sizes = ((80, 90), (60, 100), (100, 60), (96, 96))
+    query, *targets = (rng.integers(0, 256, (*size, 3), np.uint8) for size in sizes)
+    mask = cv2.circle(np.zeros((80, 90), np.uint8), (40, 40), 20, 1, -1)
+    sure = []
+    for setting in (None, "ego-exo", "exo-ego"):
+        answers = predictor.segment_all(query, mask, targets, setting=setting)
+        for together, target in zip(answers, targets, strict=True):
+            alone = predictor.segment(query, mask, target, setting=setting)
+            assert together[0].shape == target.shape[:2] and (together[0] == alone[0]).mean() > 0.999
+            assert together[1] == pytest.approx(alone[1], abs=1e-5)
+        sure.append(round(answers[0][1], 4))
+    assert len(set(sure)) == 3
 
 
 def test_paths_are_taken_as_pictures_and_masks_and_no_targets_have_no_answers(tmp_path):
