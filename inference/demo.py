@@ -9,7 +9,6 @@ alone unless --host says otherwise. Ctrl-C ends it.
 import contextlib
 import ctypes
 import functools
-import os
 import re
 import socket
 import sys
@@ -18,12 +17,12 @@ from pathlib import Path
 from typing import NamedTuple
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # repository root
-if __name__ == "__main__":  # before torch is imported: waiting threads spin for a moment, then let others work
-    os.environ.setdefault("GOMP_SPINCOUNT", "2000")
 
+from common.cpu import tune_cpu
 from common.errors import run_script, say_errors
 
 say_errors(__name__)
+tune_cpu(__name__)
 
 import cv2
 import numpy as np

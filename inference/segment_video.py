@@ -4,7 +4,7 @@
 
 The camera with masks is the query camera, all others are targets. Each frame with a mask is looked for in the
 cameras that have a picture of that time. The folder --out, which must not exist, gets video.mp4 (all cameras side by
-side; dashed: predicted hidden), existence.csv, existence.png and masks/{camera}/{object}/{frame}.png: as in results
+side; dashed: predicted hidden), existence.csv and masks/{camera}/{object}/{frame}.png: as in results
 files, they have a long side of 480 pixels, and objects that are predicted hidden have one too.
 """
 
@@ -27,7 +27,6 @@ tune_cpu(__name__)
 import cv2
 import numpy as np
 import torch
-from matplotlib.figure import Figure
 from PIL import Image, ImageDraw
 from tqdm import tqdm
 
@@ -140,7 +139,6 @@ def main(argv: list[str] | None = None) -> None:
                 write(draw_moment(images, sizes, query, known, found, objects))
         with (out / "existence.csv").open("w", newline="", encoding="utf-8") as file:
             csv.writer(file).writerows([Answer._fields, *answers])
-        plot_existence(out / "existence.png", answers, objects)
     for name, match in shown.items():
         if without := [footage.numbers[position] for position in wanted if position not in match]:
             frames, few = counted(len(without), "frame"), ", ".join(map(str, without[:12]))
@@ -250,22 +248,6 @@ def draw_moment(
             draw.text(place, text[:60], color, font(line, bold=True), stroke_width=2, stroke_fill=(0, 0, 0))
         panels.append(np.array(paper))
     return np.hstack(panels)
-
-
-def plot_existence(path: Path, answers: Sequence[Answer], objects: Sequence[str]) -> None:
-    """The existence of each object over time, in a plot for each target camera."""
-    cameras = list(dict.fromkeys(answer.camera for answer in answers))
-    figure = Figure(figsize=(8, 0.6 + 2 * len(cameras)), layout="constrained")
-    for row, camera in enumerate(cameras):
-        axes = figure.add_subplot(len(cameras), 1, row + 1)
-        for name, color in zip(objects, cycle(COLORS), strict=False):
-            curve = [(a.seconds, a.existence) for a in answers if (a.camera, a.object) == (camera, name)]
-            if curve:
-                axes.plot(*zip(*curve, strict=True), ".-", color=np.array(color) / 255, label=name)
-        axes.axhline(THRESHOLD, color="gray", linewidth=0.8, linestyle="--")
-        axes.set(title=camera, ylim=(-0.03, 1.03), ylabel="existence", xlabel="seconds")
-        axes.legend(fontsize="small", loc="upper left", bbox_to_anchor=(1, 1))
-    figure.savefig(path, dpi=120)
 
 
 if __name__ == "__main__":

@@ -51,7 +51,7 @@ def found(inputs, tmp_path_factory) -> Path:
     out = tmp_path_factory.mktemp("made") / "found"
     done = call(inputs, out, "--offset", "left=4", "--height", 96)
     assert done.returncode == 0, done.stderr
-    assert {path.name for path in out.iterdir()} == {"masks", "video.mp4", "existence.csv", "existence.png"}
+    assert {path.name for path in out.iterdir()} == {"masks", "video.mp4", "existence.csv"}
     return out
 
 
@@ -199,6 +199,6 @@ def test_ctrl_c_leaves_nothing_but_a_lock_file(inputs, tmp_path, monkeypatch):
     def interrupt(*_):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(segment_video, "plot_existence", interrupt)
+    monkeypatch.setattr(segment_video.csv, "writer", interrupt)
     assert call(inputs, tmp_path / "found").returncode == 130
     assert [path.name for path in tmp_path.iterdir()] == [".found.lock"]
