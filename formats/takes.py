@@ -72,7 +72,7 @@ def find_split_path(data_dir: Path, root: Path | None = None) -> Path:
     `root`, and in `data/`. Without a `root` the folder must be there: UserError.
     """
     if root is None and not Path(data_dir).is_dir():
-        raise UserError(f"no folder {data_dir}; name that of the processed takes")
+        raise UserError(f"no folder {data_dir}; name that of the processed takes, or run data/process_data.py first")
     folders = (Path(data_dir), Path(data_dir).absolute().parent, root)
     paths = [folder / "split.json" for folder in folders if folder]
     return next((path for path in paths if os.path.lexists(path)), SPLIT_PATH)  # a broken link is not passed over

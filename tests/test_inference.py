@@ -430,7 +430,7 @@ def answered(results: dict) -> list[tuple]:
 
 
 BAD_INPUT = {
-    "--ckpt_path nowhere.pth": "no file nowhere.pth; give the checkpoint of a training",
+    "--ckpt_path nowhere.pth": "no file nowhere.pth; give a checkpoint of train.py",
     "--data_path {tmp}/nowhere": "nowhere; name that of the processed takes",
     "--ckpt_path {tmp}/truncated.pth": "truncated.pth",
     "--splits_path nowhere.json": "no file nowhere.json; name it with --splits_path",

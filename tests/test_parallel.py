@@ -82,6 +82,7 @@ class InterruptedSampler(list):
 def test_ctrl_c_while_a_loader_starts_leaves_nothing_to_say(monkeypatch):
     said = []
     monkeypatch.setattr(sys, "unraisablehook", said.append)
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # another test may have left a training's
     with pytest.raises(KeyboardInterrupt):
         start_loader(DataLoader(range(4), None, sampler=InterruptedSampler(range(4)), num_workers=1))
     gc.collect()

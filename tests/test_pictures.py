@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from PIL import Image, ImageOps, features
 
-from common.errors import UserError
+from common.errors import UserError, warn_once
 from formats import picture_files
 from formats.mask_pictures import read_mask
 from formats.picture_files import read_picture
@@ -179,5 +179,6 @@ def test_other_images_and_masks_are_refused_in_one_line(message, read):
 
 
 def test_a_mask_of_all_of_the_picture_is_said(capsys):
+    warn_once.cache_clear()
     as_mask(OBJECT | True, "query mask", SIZE)
     assert capsys.readouterr().err == "warning: query mask marks all of its image as the object\n"
