@@ -15,7 +15,6 @@ import time
 from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping
 from concurrent.futures import FIRST_COMPLETED, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
-from multiprocessing.connection import wait as wait_for_exit
 from pathlib import Path
 from typing import TypeVar
 
@@ -57,8 +56,7 @@ def run_jobs(function: Callable[[Job], Result], jobs: Iterable[Job], num_workers
     context, others = multiprocessing.get_context("spawn"), set(multiprocessing.active_children())
     pool = ProcessPoolExecutor(num_workers, context, _start_worker)
     jobs, running = iter(jobs), {}
-    in_main_thread = threading.current_thread() is threading.main_thread()
-    former = signal.signal(signal.SIGTERM, _stop) if in_main_thread else None
+    former = signal.signal(signal.SIGTERM, _stop)
     try:
         while True:
             for job in itertools.islice(jobs, 2 * num_workers - len(running)):  # so that no worker has to wait
@@ -78,8 +76,7 @@ def run_jobs(function: Callable[[Job], Result], jobs: Iterable[Job], num_workers
         for process in set(multiprocessing.active_children()) - others:  # none are left after a regular end
             process.kill()
         pool.shutdown(cancel_futures=True)
-        if in_main_thread:
-            signal.signal(signal.SIGTERM, former)
+        signal.signal(signal.SIGTERM, former)
 
 
 def _stop(number: int, frame: object) -> None:
@@ -110,7 +107,7 @@ def _end_with_parent() -> None:
     """A worker that outlived a killed parent would wait for ever for somebody to take what it has made."""
 
     def watch() -> None:
-        wait_for_exit([multiprocessing.parent_process().sentinel])
+        multiprocessing.parent_process().join()
         os._exit(1)
 
     threading.Thread(target=watch, daemon=True).start()
