@@ -207,15 +207,11 @@ def _kill_workers() -> None:
 
 
 def split_by_work(work: Mapping[Key, float], count: int) -> list[list[Key]]:
-    """Deal `work` (key -> effort, any unit) out to `count` lists of about the same sum.
+    """Deal `work` (key -> effort, any unit) out to `count` lists, whose sums differ by the largest effort at most.
 
-    The largest go first, each to the list that has least. The result depends on the arguments alone, so that machines
-    that never talk to each other agree. Every list keeps the mapping's order.
+    The result depends on the arguments alone, so that machines that never talk to each other agree. Every list keeps
+    the mapping's order.
     """
-    owner: dict[Key, int] = {}
-    loads = [0.0] * count
-    for key in sorted(work, key=lambda key: -work[key]):
-        least = min(range(count), key=lambda i: (loads[i], i))
-        owner[key] = least
-        loads[least] += work[key]
-    return [[key for key in work if owner[key] == i] for i in range(count)]
+    largest_first = sorted(work, key=lambda key: -work[key])
+    parts = [set(largest_first[i::count]) for i in range(count)]
+    return [[key for key in work if key in part] for part in parts]

@@ -14,7 +14,6 @@ FEW, MANY = 64, 1024  # values of a label map without and with `value`; photogra
 SOFT = 0.1  # of a picture, that soft edges cover at most
 FLAT = np.ones((5, 5), np.uint8)  # an area of one value that is no edge
 SHARP = [0] * 64 + list(range(64, 192)) + [255] * 64  # JPEG adds noise to black and white
-GRAY = ("1", "L", "I", "F", "I;16", "I;16B", "I;16L", "I;16N")  # modes of PIL
 
 
 def read_mask(path: Path, value: int | None = None) -> np.ndarray:
@@ -36,16 +35,17 @@ def to_mask(mask: Any, what: str = "mask", value: int | None = None) -> np.ndarr
     """
     values, kind = (_of_picture if isinstance(mask, Image.Image) else _of_array)(mask, what)
     numbers = _numbers(values)
-    if value in numbers and len(numbers) <= MANY:
+    photograph = UserError(f"{what} holds many values, as photographs do; give a mask, whose object has one")
+    if len(numbers) > MANY:
+        raise photograph
+    if value in numbers:
         return (values == value).view(np.uint8)
-    if value is None and len(numbers) < 2:
-        return (values != 0).view(np.uint8)
-    if value is None and len(numbers) <= MANY and kind != "palette":
-        found = _soft_edged(values, np.array(numbers), kind == "color")
+    if value is None:
+        found = values != 0 if len(numbers) < 2 else _soft_edged(values, np.array(numbers), kind)
         if found is not None:
             return found.view(np.uint8)
-    if len(numbers) > (FEW if value is None else MANY):
-        raise UserError(f"{what} holds many values, as photographs do; give a mask, whose object has one")
+        if len(numbers) > FEW:
+            raise photograph
     names = [f"0x{number:06x}" if kind == "color" else str(number) for number in numbers]
     held = f"{what} holds the values {', '.join(names[:12])}{', ...' * (len(names) > 12)}"
     if value is not None:
@@ -78,7 +78,7 @@ def _of_picture(image: Image.Image, what: str) -> tuple[np.ndarray, str]:
     with picture_errors(what):
         image.load()
         noisy = image.format in ("JPEG", "MPO")
-        if image.mode in GRAY and not noisy and "transparency" not in image.info:
+        if len(image.getbands()) == 1 and image.mode != "P" and not noisy and "transparency" not in image.info:
             return _of_array(np.asarray(image), what)
         most = image.getextrema()[-1][1] if image.getbands()[-1] == "A" else 255
         colors, opaque = np.empty(image.size[::-1], np.uint32), np.empty(image.size[::-1], bool)
@@ -90,7 +90,7 @@ def _of_picture(image: Image.Image, what: str) -> tuple[np.ndarray, str]:
             colors[rows] = rgba[..., :3] @ np.uint32([1 << 16, 1 << 8, 1]) * opaque[rows]
             gray &= bool((rgba[..., 1:3] == rgba[..., :1]).all())
         if not opaque.all() and not colors.any():
-            return opaque, "gray"
+            return opaque * np.uint8(255), "gray"
         if gray:
             return colors.astype(np.uint8), "gray"
         if image.mode == "P" and not colors[np.asarray(image) == 0].any():
@@ -99,7 +99,7 @@ def _of_picture(image: Image.Image, what: str) -> tuple[np.ndarray, str]:
 
 
 def _parts(values: np.ndarray) -> list[np.ndarray]:
-    return np.array_split(values, values.size // (1 << 20) + 1)  # so that no copy is large
+    return np.array_split(values, values.size // (1 << 20) + 1)  # what is made of one takes little memory
 
 
 def _numbers(values: np.ndarray) -> list[int]:
@@ -112,10 +112,12 @@ def _numbers(values: np.ndarray) -> list[int]:
     return sorted(found - {0})
 
 
-def _soft_edged(values: np.ndarray, numbers: np.ndarray, in_color: bool) -> np.ndarray | None:
+def _soft_edged(values: np.ndarray, numbers: np.ndarray, kind: str) -> np.ndarray | None:
     """The object (H, W) bool, if one of the `numbers` fills areas and the others, few pixels, lie between it and black,
     as in soft edges; None if the picture is another.
     """
+    if kind == "palette":
+        return None
     areas: set[int] = set()
     for part in _parts(values):
         exact = part.astype(np.float32)  # OpenCV takes no integers of 32 bits
@@ -126,9 +128,9 @@ def _soft_edged(values: np.ndarray, numbers: np.ndarray, in_color: bool) -> np.n
     full = areas.pop()
     if np.count_nonzero(values) - np.count_nonzero(values == full) > SOFT * values.size:
         return None
-    colors = np.stack([numbers >> 16, numbers >> 8 & 255, numbers & 255] if in_color else [numbers], axis=1)
+    colors = np.stack([numbers >> 16, numbers >> 8 & 255, numbers & 255] if kind == "color" else [numbers], axis=1)
     color = colors[numbers == full][0]
-    bright = (255 if in_color else np.iinfo(values.dtype).max) // 4  # small values are labels
+    bright = (255 if kind == "color" else np.iinfo(values.dtype).max) // 4  # small values are labels
     if color.max() < bright or (colors > color).any():
         return None
     inside = numbers[2 * colors.max(axis=1) >= color.max()]
