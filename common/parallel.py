@@ -191,13 +191,11 @@ def loader_failures() -> Iterator[None]:
 
 @functools.cache  # hooks stay
 def _shield_forks() -> None:
-    shields: list[contextlib.AbstractContextManager] = []
-
-    def before() -> None:
-        shields.append(_shielded())
-        shields[-1].__enter__()
-
-    os.register_at_fork(before=before, after_in_parent=lambda: shields.pop().__exit__(None, None, None))
+    masks: list[set] = []
+    os.register_at_fork(
+        before=lambda: masks.append(signal.pthread_sigmask(signal.SIG_BLOCK, STOP_SIGNALS)),
+        after_in_parent=lambda: signal.pthread_sigmask(signal.SIG_SETMASK, masks.pop()),
+    )
 
 
 def _kill_workers() -> None:
