@@ -16,7 +16,6 @@ from formats.masks import (
     letterbox_mask,
     resize_mask,
     run_lengths,
-    sample_mask,
 )
 
 
@@ -53,15 +52,6 @@ def test_letterboxing_from_the_runs_equals_decoding_padding_and_resizing(mask, s
 def test_resizing_from_the_runs_equals_opencvs_nearest_neighbour(mask, height, width):
     expected = cv2.resize(mask, (width, height), interpolation=cv2.INTER_NEAREST)
     np.testing.assert_array_equal(resize_mask(encode_mask(mask), (height, width)), expected)
-
-
-@given(masks(), st.data())
-def test_any_rows_and_columns_can_be_sampled_in_order(mask, data):
-    rows, cols = (
-        np.array(sorted(data.draw(st.lists(st.integers(0, length - 1), max_size=20))), np.int64)
-        for length in mask.shape
-    )
-    np.testing.assert_array_equal(sample_mask(encode_mask(mask), rows, cols), mask[rows[:, None], cols])
 
 
 @pytest.mark.parametrize("size", [(2160, 3840), (1408, 1408), (541, 960), (1001, 450), (123, 457), (480, 480)])
