@@ -2,7 +2,6 @@
 
 import argparse
 import difflib
-import itertools
 import math
 import re
 import sys
@@ -35,9 +34,10 @@ class Parser(argparse.ArgumentParser):
         super().__init__(description=doc, formatter_class=_HelpFormatter)
 
     def parse_known_args(self, args: Sequence[str] | None = None, namespace: argparse.Namespace | None = None):
-        words = list(sys.argv[1:] if args is None else args)
-        for word in itertools.takewhile(lambda word: word != "--", words):
+        for word in sys.argv[1:] if args is None else args:
             flag = word.partition("=")[0]
+            if word == "--":
+                break
             if re.fullmatch("--?[A-Za-z][\\w-]+", flag) and not any(
                 known.startswith(flag) for known in self._option_string_actions
             ):
@@ -46,14 +46,13 @@ class Parser(argparse.ArgumentParser):
         return super().parse_known_args(args, namespace)
 
     def _suggestion(self, flag: str) -> str:
-        """The option whose name is most like that of `flag` or like another name of the same thing; "": none is."""
+        """The option that is called the same thing as `flag`, or almost as it is; "": there is none."""
         known = self._option_string_actions.items()
         own = {_plain(name): name for name, action in known if action.help is not argparse.SUPPRESS}
-        alike = {name: own[ours] for group in ALIKE for ours in reversed(group) if ours in own for name in group}
-        for names, least in ((own, 0.8), (alike, 1.0), (own, 0.65)):
-            if close := difflib.get_close_matches(_plain(flag), names, 1, least):
-                return names[close[0]]
-        return ""
+        plain = _plain(flag)
+        alike = [name for group in ALIKE if plain in group for name in (plain, *group) if name in own]
+        close = alike or difflib.get_close_matches(plain, own, 1, 0.65)
+        return own[close[0]] if close else ""
 
     def error(self, message: str) -> NoReturn:
         self.exit(2, f"error: {message}; see --help\n")

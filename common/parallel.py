@@ -15,7 +15,6 @@ import time
 from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping
 from concurrent.futures import FIRST_COMPLETED, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
-from multiprocessing.connection import wait as wait_for_exit
 from pathlib import Path
 from typing import TypeVar
 
@@ -57,8 +56,7 @@ def run_jobs(function: Callable[[Job], Result], jobs: Iterable[Job], num_workers
     context, others = multiprocessing.get_context("spawn"), set(multiprocessing.active_children())
     pool = ProcessPoolExecutor(num_workers, context, _start_worker)
     jobs, running = iter(jobs), {}
-    in_main_thread = threading.current_thread() is threading.main_thread()
-    former = signal.signal(signal.SIGTERM, _stop) if in_main_thread else None
+    former = signal.signal(signal.SIGTERM, _stop)
     try:
         while True:
             for job in itertools.islice(jobs, 2 * num_workers - len(running)):  # so that no worker has to wait
@@ -78,8 +76,7 @@ def run_jobs(function: Callable[[Job], Result], jobs: Iterable[Job], num_workers
         for process in set(multiprocessing.active_children()) - others:  # none are left after a regular end
             process.kill()
         pool.shutdown(cancel_futures=True)
-        if in_main_thread:
-            signal.signal(signal.SIGTERM, former)
+        signal.signal(signal.SIGTERM, former)
 
 
 def _stop(number: int, frame: object) -> None:
@@ -110,7 +107,7 @@ def _end_with_parent() -> None:
     """A worker that outlived a killed parent would wait for ever for somebody to take what it has made."""
 
     def watch() -> None:
-        wait_for_exit([multiprocessing.parent_process().sentinel])
+        multiprocessing.parent_process().join()
         os._exit(1)
 
     threading.Thread(target=watch, daemon=True).start()
@@ -194,13 +191,11 @@ def loader_failures() -> Iterator[None]:
 
 @functools.cache  # hooks stay
 def _shield_forks() -> None:
-    shields: list[contextlib.AbstractContextManager] = []
-
-    def before() -> None:
-        shields.append(_shielded())
-        shields[-1].__enter__()
-
-    os.register_at_fork(before=before, after_in_parent=lambda: shields.pop().__exit__(None, None, None))
+    masks: list[set] = []
+    os.register_at_fork(
+        before=lambda: masks.append(signal.pthread_sigmask(signal.SIG_BLOCK, STOP_SIGNALS)),
+        after_in_parent=lambda: signal.pthread_sigmask(signal.SIG_SETMASK, masks.pop()),
+    )
 
 
 def _kill_workers() -> None:
@@ -210,15 +205,11 @@ def _kill_workers() -> None:
 
 
 def split_by_work(work: Mapping[Key, float], count: int) -> list[list[Key]]:
-    """Deal `work` (key -> effort, any unit) out to `count` lists of about the same sum.
+    """Deal `work` (key -> effort, any unit) out to `count` lists, whose sums differ by the largest effort at most.
 
-    The largest go first, each to the list that has least. The result depends on the arguments alone, so that machines
-    that never talk to each other agree. Every list keeps the mapping's order.
+    The result depends on the arguments alone, so that machines that never talk to each other agree. Every list keeps
+    the mapping's order.
     """
-    owner: dict[Key, int] = {}
-    loads = [0.0] * count
-    for key in sorted(work, key=lambda key: -work[key]):
-        least = min(range(count), key=lambda i: (loads[i], i))
-        owner[key] = least
-        loads[least] += work[key]
-    return [[key for key in work if owner[key] == i] for i in range(count)]
+    largest_first = sorted(work, key=lambda key: -work[key])
+    parts = [set(largest_first[i::count]) for i in range(count)]
+    return [[key for key in work if key in part] for part in parts]

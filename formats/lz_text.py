@@ -6,19 +6,19 @@ The bits spell codes, the least significant bit first. A code stands for a phras
 known ones; a code has as many bits as the number of known phrases needs.
 """
 
+import base64
+
 import numpy as np
 
-ALPHABET = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+-"
 BITS = 6  # of a character
 CHAR_8, CHAR_16, END = 0, 1, 2  # codes for a character of so many bits that follows, and for the end
-_NO_DIGIT = 255
-_DIGIT = np.full(256, _NO_DIGIT, np.uint8)
-_DIGIT[np.frombuffer(ALPHABET, np.uint8)] = np.arange(64)
 
 
 def decompress(text: str) -> str:
     """The text that `text` stands for. Raises ValueError if it is cut off or no LZString text."""
-    stream = _pack(text)
+    padded = text.replace(" ", "+") + "A" * (-len(text) % 4)  # base64 with a "-" for the last of its alphabet
+    bits = np.unpackbits(np.frombuffer(base64.b64decode(padded, b"+-", validate=True), np.uint8))
+    stream = np.packbits(bits, bitorder="little").tobytes()
     phrases = ["", "", ""]  # by code
     former, out = "", []
     at = 0  # bits read
@@ -48,11 +48,3 @@ def decompress(text: str) -> str:
         former = phrase
         out.append(phrase)
     raise ValueError("LZString text is cut off")
-
-
-def _pack(text: str) -> bytes:
-    """The text's bits, eight per byte, the first one lowest; zeros fill the last byte."""
-    digits = _DIGIT[np.frombuffer(text.replace(" ", "+").encode("ascii"), np.uint8)]
-    if (digits == _NO_DIGIT).any():
-        raise ValueError("LZString text has a character that is not of its alphabet")
-    return np.packbits(np.unpackbits(digits[:, None], axis=1)[:, -BITS:], bitorder="little").tobytes()

@@ -1,6 +1,5 @@
 """One object's mask, in the pictures and arrays in which people have it -> (H, W) uint8 of 0 and 1."""
 
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -9,16 +8,12 @@ import numpy as np
 from PIL import Image
 
 from common.errors import UserError
-from formats.picture_files import STRIP, open_picture, picture_errors, pixel_type
+from formats.picture_files import open_picture, picture_errors, pixel_type, strips
 
 FEW, MANY = 64, 1024  # values of a label map without and with `value`; photographs have more
-PHOTOGRAPH = "holds many values, as photographs do; give a mask, whose object has one"
 SOFT = 0.1  # of a picture, that soft edges cover at most
-PART = 1 << 20  # pixels that are compared at a time
 FLAT = np.ones((5, 5), np.uint8)  # an area of one value that is no edge
 SHARP = [0] * 64 + list(range(64, 192)) + [255] * 64  # JPEG adds noise to black and white
-
-Codes = tuple[np.ndarray, Callable[[np.ndarray], np.ndarray] | None]
 
 
 def read_mask(path: Path, value: int | None = None) -> np.ndarray:
@@ -38,37 +33,29 @@ def to_mask(mask: Any, what: str = "mask", value: int | None = None) -> np.ndarr
     Raises UserError, which begins with `what` it is, for floats other than 0 and 1, photographs, and label maps without
     `value`.
     """
-    codes, rgba_of = _codes(mask, what)
-    found = _distinct(codes)
-    if found is None:
-        raise UserError(f"{what} {PHOTOGRAPH}")
-    colors = found[:, None] if rgba_of is None else _without_transparent(rgba_of(found))
-    background, values = (colors == 0).all(axis=1), found
-    if rgba_of is _unpacked:
-        gray = (colors == colors[:, :1]).all()
-        values = colors[:, 0] if gray else colors.astype(int) @ (1 << 16, 1 << 8, 1)
-    known = np.unique(values[~background]).tolist()
-    if value is None and len(known) > 1:
-        objects = _soft_edged(codes, found, values, np.where(background[:, None], 0, colors))
-    else:
-        objects = ~background if value is None else (values == value) & ~background
-    if objects is None or value not in (None, *known):
-        if len(known) > FEW and value is None:
-            raise UserError(f"{what} {PHOTOGRAPH}")
-        numbers = known if rgba_of is not _unpacked or gray else [f"0x{number:06x}" for number in known]
-        held = f"{what} holds the values {', '.join(map(str, numbers[:12]))}{', ...' if len(known) > 12 else ''}"
-        remedy = f"a mask is of one object: choose it with --object {numbers[0]}, in Python give mask == {numbers[0]}"
-        raise UserError(f"{held}; {remedy}" if value is None else f"{held}, not {value}")
-    objects = objects.astype(np.uint8)
-    return np.concatenate([objects[np.searchsorted(found, part)] for part in _parts(codes)])
+    values, kind = (_of_picture if isinstance(mask, Image.Image) else _of_array)(mask, what)
+    numbers = _numbers(values)
+    photograph = UserError(f"{what} holds many values, as photographs do; give a mask, whose object has one")
+    if len(numbers) > MANY:
+        raise photograph
+    if value in numbers:
+        return (values == value).view(np.uint8)
+    if value is None:
+        found = values != 0 if len(numbers) < 2 else _soft_edged(values, np.array(numbers), kind)
+        if found is not None:
+            return found.view(np.uint8)
+        if len(numbers) > FEW:
+            raise photograph
+    names = [f"0x{number:06x}" if kind == "color" else str(number) for number in numbers]
+    held = f"{what} holds the values {', '.join(names[:12])}{', ...' * (len(names) > 12)}"
+    if value is not None:
+        raise UserError(f"{held}, not {value}")
+    remedy = f"a mask is of one object: choose it with --object {names[0]}, in Python give mask == {names[0]}"
+    raise UserError(f"{held}; {remedy}")
 
 
-def _codes(mask: Any, what: str) -> Codes:
-    """A number for each pixel (H, W), and what gives the colors of (n,) of them, (n, 4) uint8 RGBA; None: they are gray
-    values.
-    """
-    if isinstance(mask, Image.Image):
-        return _codes_of_picture(mask, what)
+def _of_array(mask: Any, what: str) -> tuple[np.ndarray, str]:
+    """(H, W) numbers, 0 for the background, and what they are: gray, palette or color."""
     if not isinstance(mask, np.ndarray) or mask.dtype.kind not in "biuf":
         raise UserError(f"{what} is {type(mask).__name__}; give a PIL image, or an array of booleans or integers")
     if mask.dtype.kind == "f" and not np.isin(mask, (0, 1)).all():
@@ -78,81 +65,73 @@ def _codes(mask: Any, what: str) -> Codes:
     if mask.ndim == 3 and mask.shape[2] == 1:
         mask = mask[..., 0]
     if mask.ndim == 3 and mask.shape[2] in (2, 3, 4) and mask.size and mask.min() >= 0 and mask.max() < 256:
-        return _codes_of_picture(Image.fromarray(mask.astype(np.uint8)), what)
+        return _of_picture(Image.fromarray(mask.astype(np.uint8)), what)
     if mask.ndim != 2:
         raise UserError(f"{what} has the shape {mask.shape} and the type {mask.dtype}; give (H, W)")
-    return mask, None
+    return mask, "gray"
 
 
-def _codes_of_picture(image: Image.Image, what: str) -> Codes:
+def _of_picture(image: Image.Image, what: str) -> tuple[np.ndarray, str]:
+    """As `_of_array`. Numbers of a palette count only if its 0 is the background, and other colors than gray are."""
     if ";16" in pixel_type(image) and image.mode[0] != "I":
         raise UserError(f"{what} has 16 bits a color, of which 8 are read; save it with 8")
     with picture_errors(what):
         image.load()
         noisy = image.format in ("JPEG", "MPO")
-        if image.mode == "P":
-            palette = image.crop((0, 0, 256, 1))
-            palette.putdata(range(256))
-            return np.asarray(image), np.asarray(palette.convert("RGBA"))[0].__getitem__
-        gray = image.mode in ("1", "L", "I", "F", "I;16", "I;16B", "I;16L", "I;16N")
-        if gray and not noisy and "transparency" not in image.info:
-            return _codes(np.asarray(image), what)
-        if image.mode not in ("1", "L", "LA", "PA", "RGB", "RGBA"):
-            image = image.convert("RGB")
-        codes = np.empty(image.size[::-1], np.uint32)
-        rows = max(1, STRIP // image.width)
-        for top in range(0, image.height, rows):
-            strip = image.crop((0, top, image.width, min(top + rows, image.height)))
+        if len(image.getbands()) == 1 and image.mode != "P" and not noisy and "transparency" not in image.info:
+            return _of_array(np.asarray(image), what)
+        most = image.getextrema()[-1][1] if image.getbands()[-1] == "A" else 255
+        colors, opaque = np.empty(image.size[::-1], np.uint32), np.empty(image.size[::-1], bool)
+        gray = True
+        for rows, strip in strips(image):
             strip = strip.convert("RGB").point(SHARP * 3) if noisy else strip
-            codes[top : top + rows] = np.asarray(strip.convert("RGBA")).view(np.uint32)[..., 0]
-        return codes, _unpacked
+            rgba = np.asarray(strip.convert("RGBA"))
+            opaque[rows] = rgba[..., 3] >= max(1, most) / 2
+            colors[rows] = rgba[..., :3] @ np.uint32([1 << 16, 1 << 8, 1]) * opaque[rows]
+            gray &= bool((rgba[..., 1:3] == rgba[..., :1]).all())
+        if not opaque.all() and not colors.any():
+            return opaque * np.uint8(255), "gray"
+        if gray:
+            return colors.astype(np.uint8), "gray"
+        if image.mode == "P" and not colors[np.asarray(image) == 0].any():
+            return np.asarray(image) * (colors > 0), "palette"
+        return colors, "color"
 
 
-def _unpacked(codes: np.ndarray) -> np.ndarray:
-    return codes[:, None].view(np.uint8)  # (n, 1) -> (n, 4) RGBA
+def _parts(values: np.ndarray) -> list[np.ndarray]:
+    return np.array_split(values, values.size // (1 << 20) + 1)  # what is made of one takes little memory
 
 
-def _without_transparent(rgba: np.ndarray) -> np.ndarray:
-    """(n, 4) -> (n, 3), black where it is transparent; white where it is not, if all is black."""
-    colors, opacity = rgba[:, :3].copy(), rgba[:, 3].astype(int)
-    transparent = 2 * opacity < max(1, opacity.max(initial=0))
-    colors[transparent] = 0
-    if transparent.any() and not colors.any():
-        colors[~transparent] = 255
-    return colors
+def _numbers(values: np.ndarray) -> list[int]:
+    """The different values other than 0, ascending, or some more than MANY."""
+    found: set[int] = set()
+    for part in _parts(values):
+        found.update(np.unique(part).tolist())
+        if len(found) > MANY + 1:
+            break
+    return sorted(found - {0})
 
 
-def _parts(codes: np.ndarray) -> list[np.ndarray]:
-    return np.array_split(codes, codes.size // PART + 1)
-
-
-def _distinct(codes: np.ndarray) -> np.ndarray | None:
-    """The different values of an array, ascending; None if there are more than MANY."""
-    found = codes[:0].ravel()
-    for part in _parts(codes):
-        found = np.union1d(found, part)
-        if len(found) > MANY:
-            return None
-    return found
-
-
-def _soft_edged(codes: np.ndarray, found: np.ndarray, values: np.ndarray, colors: np.ndarray) -> np.ndarray | None:
-    """Which of the values `found` belong to the object, if one fills areas and the others lie between it and black, as
-    in soft edges; None if the picture is another. `colors` (n, k) are black for the background.
+def _soft_edged(values: np.ndarray, numbers: np.ndarray, kind: str) -> np.ndarray | None:
+    """The object (H, W) bool, if one of the `numbers` fills areas and the others, few pixels, lie between it and black,
+    as in soft edges; None if the picture is another.
     """
-    pixels, flat = np.zeros((2, len(found)), int)
-    for part in _parts(codes):
-        places = np.searchsorted(found, part).astype(np.uint16)
-        pixels += np.bincount(places.ravel(), minlength=len(found))
-        inside = places[cv2.erode(places, FLAT) == cv2.dilate(places, FLAT)]
-        flat += np.bincount(inside, minlength=len(found))
-    lit = colors.any(axis=1)
-    areas = np.unique(values[lit & (flat > 0)])
+    if kind == "palette":
+        return None
+    areas: set[int] = set()
+    for part in _parts(values):
+        exact = part.astype(np.float32)  # OpenCV takes no integers of 32 bits
+        areas.update(np.unique(part[cv2.erode(exact, FLAT) == cv2.dilate(exact, FLAT)]).tolist())
+    areas.discard(0)
     if len(areas) != 1:
         return None
-    whole = values == areas[0]
-    full = colors[whole][0]
-    bright = np.iinfo(colors.dtype).max // 4  # small values are labels
-    if full.max() < bright or (colors > full).any() or pixels[lit & ~whole].sum() > SOFT * codes.size:
+    full = areas.pop()
+    if np.count_nonzero(values) - np.count_nonzero(values == full) > SOFT * values.size:
         return None
-    return 2 * colors.max(axis=1).astype(int) >= full.max()
+    colors = np.stack([numbers >> 16, numbers >> 8 & 255, numbers & 255] if kind == "color" else [numbers], axis=1)
+    color = colors[numbers == full][0]
+    bright = (255 if kind == "color" else np.iinfo(values.dtype).max) // 4  # small values are labels
+    if color.max() < bright or (colors > color).any():
+        return None
+    inside = numbers[2 * colors.max(axis=1) >= color.max()]
+    return np.concatenate([np.isin(part, inside) for part in _parts(values)])

@@ -5,7 +5,6 @@ first, down the columns. Masks that an array holds are uint8 of shape (H, W) wit
 """
 
 import re
-from collections.abc import Sequence
 from typing import Any, TypedDict
 
 import numpy as np
@@ -64,10 +63,7 @@ def check_size(size: Any) -> Size:
 
 
 def check_rle(rle: Any) -> RLE:
-    """A mask from a file, checked once, where it is read. Raises ValueError if it is none.
-
-    Quick: whether the runs fill the image is left to `run_lengths` and `are_whole`.
-    """
+    """A mask from a file. Raises ValueError if it is none; whether its runs fill the image is left to `run_lengths`."""
     if not isinstance(rle, dict) or "size" not in rle or "counts" not in rle:
         raise ValueError(f"mask {str(rle)[:40]!r} has no size and counts")
     check_size(rle["size"])
@@ -87,7 +83,7 @@ def run_lengths(rle: RLE) -> np.ndarray:
     Raises ValueError if they do not add up to H x W.
     """
     height, width = rle["size"]
-    runs, _ = _numbers(rle["counts"])
+    runs = _numbers(rle["counts"])
     # From the fourth number on, each is the difference to the one two before it.
     runs[1::2] = np.cumsum(runs[1::2])
     runs[2::2] = np.cumsum(runs[2::2])
@@ -96,26 +92,8 @@ def run_lengths(rle: RLE) -> np.ndarray:
     return runs
 
 
-def are_whole(rles: Sequence[RLE]) -> np.ndarray:
-    """(N,) bool: the runs of each mask add up to H x W, as `run_lengths` demands; three times as fast."""
-    if not rles:
-        return np.empty(0, bool)
-    numbers, ends = _numbers("".join(rle["counts"] for rle in rles))
-    lengths = np.array([len(rle["counts"]) for rle in rles], np.int64)
-    first = np.searchsorted(ends, np.cumsum(lengths) - lengths)  # number of each mask
-    place = np.arange(len(numbers)) - np.repeat(first, np.diff(first, append=len(numbers)))
-    for parity in (0, 1):  # the running sums of `run_lengths`, begun anew with each mask
-        chosen = np.flatnonzero((place % 2 == parity) & (place > 0))
-        begins = place[chosen] <= 2
-        sums = np.cumsum(numbers[chosen])
-        before = (sums - numbers[chosen])[begins]
-        numbers[chosen] = sums - before[np.cumsum(begins) - 1]
-    areas = np.array([height * width for height, width in (rle["size"] for rle in rles)])
-    return (np.add.reduceat(numbers, first) == areas) & (np.minimum.reduceat(numbers, first) >= 0)
-
-
-def _numbers(counts: str) -> tuple[np.ndarray, np.ndarray]:
-    """COCO's text -> the (N,) int64 numbers in it, and where in the text each ends."""
+def _numbers(counts: str) -> np.ndarray:
+    """COCO's text -> the (N,) int64 numbers in it."""
     codes = np.frombuffer(counts.encode(), np.uint8) - np.uint8(48)
     # Each number is a little-endian string of 5-bit digits; bit 5 says "more follow", bit 4 of the last is the sign.
     ends = np.flatnonzero(codes < 0x20)
@@ -126,7 +104,7 @@ def _numbers(counts: str) -> tuple[np.ndarray, np.ndarray]:
     numbers = np.add.reduceat((codes & 0x1F).astype(np.int64) << (5 * digit), starts)
     numbers -= (codes[ends] & 0x10).astype(np.int64) << (5 * last_digit + 1)
     numbers[last_digit > 6] = -(1 << 62)  # sums of longer ones could overflow; negative runs are refused
-    return numbers, ends
+    return numbers
 
 
 def sample_mask(rle: RLE, rows: np.ndarray, cols: np.ndarray) -> np.ndarray:

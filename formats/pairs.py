@@ -138,24 +138,14 @@ def _read(data_dir: Path, split: str, settings: Sequence[str]) -> tuple[dict[str
 
 def _has_form(about: Any, arrays: dict[str, np.ndarray]) -> bool:
     """Whether a file is what `write_pairs` of this version writes. May raise one of MALFORMED instead of saying no."""
-    takes, tracks = about["takes"], about["tracks"]
     kinds = {"masks": (MASK, ()), "counts": (np.uint8, ()), **dict.fromkeys(SETTINGS, (np.int32, (2,)))}
     if any((arrays[name].dtype, arrays[name].shape[1:]) != kind for name, kind in kinds.items()):
         return False
-    if not has_form(about["missing"], [str]) or any([*map(type, state)] != [int, str] for state in takes.values()):
+    form = {"takes": {str: [int | str]}, "missing": [str], "tracks": {name: [[int | str]] for name in SETTINGS}}
+    if not has_form(about, form) or any(len(state) != 2 for state in about["takes"].values()):
         return False
-    masks, num_counts = arrays["masks"], len(arrays["counts"])
-    fits = (masks["start"] >= 0) & (masks["start"] <= num_counts - masks["length"])
-    for name in ("length", "height", "width"):
-        fits &= masks[name] > 0
-    for setting in SETTINGS:
-        rows = arrays[setting]
-        if np.any((rows < (0, -1)) | (rows >= len(masks))) or sum(track[-1] for track in tracks[setting]) != len(rows):
-            return False
-        for track in tracks[setting]:
-            if [*map(type, track)] != [str, str, str, str, int] or track[0] not in takes or track[-1] < 0:
-                return False
-    return bool(np.all(fits & (masks["frame"] >= 0)))
+    counts = {name: sum(count for _, _, _, _, count in tracks) for name, tracks in about["tracks"].items()}
+    return all(counts[name] == len(arrays[name]) for name in SETTINGS)
 
 
 def _out_of_date(data_dir: Path, about: dict[str, Any]) -> str | None:

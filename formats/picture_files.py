@@ -5,7 +5,6 @@ before anything is decoded.
 """
 
 import contextlib
-import math
 import warnings
 from collections.abc import Iterable, Iterator
 from pathlib import Path
@@ -22,15 +21,6 @@ MAX_PIXELS, MAX_PIXELS_WHOLE = 110_000_000, 50_000_000  # 108 megapixels are the
 MAX_SIDE = 16384
 TILE_WIDTH, TILE_LENGTH = 322, 323  # tags of TIFF
 STRIP = 1 << 17  # pixels that are converted at a time; more of them leave the caches
-TURNS = {  # EXIF's orientation -> how to lay the pixels
-    2: lambda image: image[:, ::-1],
-    3: lambda image: image[::-1, ::-1],
-    4: lambda image: image[::-1],
-    5: lambda image: image.swapaxes(0, 1),
-    6: lambda image: image[::-1].swapaxes(0, 1),
-    7: lambda image: image[::-1, ::-1].swapaxes(0, 1),
-    8: lambda image: image[:, ::-1].swapaxes(0, 1),
-}
 
 
 @contextlib.contextmanager
@@ -58,24 +48,16 @@ def open_picture(path: Path) -> Image.Image:
             try:
                 image = Image.open(path, formats=[name for name in FORMATS if name in Image.OPEN])
             except Image.DecompressionBombError:
-                image = None
-        limit = MAX_PIXELS_WHOLE if image and image.format in DECODED_WHOLE else MAX_PIXELS
-        fault = ""
-        if image is None or math.prod(_decoded_size(image)) > limit:
-            fault = f"has more than {limit / 1e6:.0f} million pixels"
-        elif max(image.size) > MAX_SIDE:
-            fault = f"is {image.width}x{image.height}, more than {MAX_SIDE} pixels a side"
-        if fault:
-            if image:
-                image.close()
-            raise UserError(f"{path} {fault}; reduce it")
-        return image
-
-
-def _decoded_size(image: Image.Image) -> tuple[int, int]:
-    """(W, H) that its decoder holds: a TIFF's tile may be larger than the picture."""
-    tags = getattr(image, "tag_v2", {})
-    return max(image.width, tags.get(TILE_WIDTH, 0)), max(image.height, tags.get(TILE_LENGTH, 0))
+                raise UserError(f"{path} has more than {MAX_PIXELS / 1e6:.0f} million pixels; reduce it") from None
+        limit = MAX_PIXELS_WHOLE if image.format in DECODED_WHOLE else MAX_PIXELS
+        tags = getattr(image, "tag_v2", {})  # a TIFF's tile may be larger than the picture
+        decoded = max(image.width, tags.get(TILE_WIDTH, 0)) * max(image.height, tags.get(TILE_LENGTH, 0))
+        if decoded <= limit and max(image.size) <= MAX_SIDE:
+            return image
+        image.close()
+        if decoded > limit:
+            raise UserError(f"{path} has more than {limit / 1e6:.0f} million pixels; reduce it")
+        raise UserError(f"{path} is {image.width}x{image.height}, more than {MAX_SIDE} pixels a side; reduce it")
 
 
 def pixel_type(image: Image.Image) -> str:
@@ -99,16 +81,25 @@ def to_rgb(image: Image.Image, what: str) -> np.ndarray:
         raise UserError(f"{what} holds {kind}, of which nobody says what is white; save it with 8 or 16 bits")
     with picture_errors(what):
         image.load()
-        width, height = image.size
-        rows = max(1, STRIP // width)
-        rgb = np.empty((height, width, 3), np.uint8)
-        for top in range(0, height, rows):
-            strip = image.crop((0, top, width, min(top + rows, height)))
-            deep = image.mode[0] == "I"
-            rgb[top : top + rows] = np.asarray(strip)[..., None] >> 8 if deep else np.asarray(strip.convert("RGB"))
+        rgb = np.empty((image.height, image.width, 3), np.uint8)
+        for rows, strip in strips(image):
+            rgb[rows] = np.asarray(strip)[..., None] >> 8 if image.mode[0] == "I" else np.asarray(strip.convert("RGB"))
+    orientation = 1
     with contextlib.suppress(Exception):  # damaged EXIF, which readers pass over
-        return TURNS.get(image.getexif().get(ExifTags.Base.Orientation), np.asarray)(rgb)
-    return rgb
+        orientation = image.getexif().get(ExifTags.Base.Orientation)
+    if orientation in (5, 6, 7, 8):
+        rgb = rgb.swapaxes(0, 1)
+    if orientation in (3, 4, 7, 8):
+        rgb = rgb[::-1]
+    return rgb[:, ::-1] if orientation in (2, 3, 6, 7) else rgb
+
+
+def strips(image: Image.Image) -> Iterator[tuple[slice, Image.Image]]:
+    """A picture's rows from the top, and what they show: so that what is made of it is never there twice."""
+    rows = max(1, STRIP // image.width)
+    for top in range(0, image.height, rows):
+        bottom = min(top + rows, image.height)
+        yield slice(top, bottom), image.crop((0, top, image.width, bottom))
 
 
 def by_number(files: Iterable[Path]) -> dict[int, Path]:

@@ -21,10 +21,10 @@ import cv2
 import numpy as np
 
 from common.arguments import SETTINGS
-from common.errors import MALFORMED, UserError, counted
+from common.errors import MALFORMED, UserError
 from common.files import is_file_name, json_errors, read_record, write_json
 from formats.geometry import Size
-from formats.masks import RLE, are_whole, check_rle, mask_size
+from formats.masks import RLE, check_rle, mask_size, run_lengths
 from formats.takes import by_frame, kind_of, parse_frame
 
 ANNOTATION = "annotation.json"
@@ -84,7 +84,10 @@ class ProcessedTake:
         try:
             masks = {
                 object_name: {
-                    camera: {frame: check_rle(rle) for frame, rle in by_frame(frames).items()}
+                    camera: {
+                        frame: _check_mask(rle, f"{object_name!r:.40} in {camera!r:.40} at frame {frame}")
+                        for frame, rle in by_frame(frames).items()
+                    }
                     for camera, frames in cameras.items()
                 }
                 for object_name, cameras in raw["masks"].items()
@@ -96,24 +99,9 @@ class ProcessedTake:
             for camera in take.cameras:
                 if not is_file_name(camera):
                     raise ValueError(f"camera {camera[:40]!r} cannot be the name of a folder")
-            take._check_runs()
             return take
         except MALFORMED as error:
             raise ValueError(f"{type(error).__name__}: {error}") from None
-
-    def _check_runs(self) -> None:
-        """Raises ValueError if there are masks whose runs do not fill the image."""
-        rles = {
-            (object_name, camera, frame): rle
-            for object_name, cameras in self.masks.items()
-            for camera, frames in cameras.items()
-            for frame, rle in frames.items()
-        }
-        broken = [place for place, whole in zip(rles, are_whole(list(rles.values())), strict=True) if not whole]
-        if broken:
-            name, camera, frame = broken[0]
-            first = f"the first of {name!r:.40} in {camera} at frame {frame}"
-            raise ValueError(f"runs of {counted(len(broken), 'mask')} do not add up to the image, {first}")
 
     def content(self) -> dict[str, Any]:
         """What annotation.json holds."""
@@ -154,6 +142,14 @@ class ProcessedTake:
         """(H, W) of the camera's video, which its masks have too; None if it has none."""
         rles = (rle for cameras in self.masks.values() for rle in cameras.get(camera, {}).values())
         return next(map(mask_size, rles), None)
+
+
+def _check_mask(rle: Any, of: str) -> RLE:
+    try:
+        run_lengths(check_rle(rle))
+    except ValueError as error:
+        raise ValueError(f"{error}; it is that of {of}") from None
+    return rle
 
 
 def claim_data_dir(data_dir: Path, downscaled: bool) -> None:

@@ -81,20 +81,16 @@ def _iter_mask_folder(folder: Path) -> Iterator[tuple[str, Any]]:
             *object_name, pair, _ = path.relative_to(take).parts
             if object_name and path.stem.isdecimal():
                 frames = masks.setdefault("/".join(object_name), {}).setdefault(pair, {})
-                frames[str(int(path.stem))] = {"pred_mask": _read_png(path)}
+                try:
+                    mask = encode_mask(read_mask(path))
+                except UserError as error:  # a text instead, for the check of the predictions to find
+                    mask = str(error).removeprefix(f"{path} ")
+                frames[str(int(path.stem))] = {"pred_mask": mask}
         if masks:
             found = True
             yield take.name, {"masks": masks}
     if not found:
         raise UserError(f"{folder} is a folder without masks {MASK_LAYOUT}")
-
-
-def _read_png(path: Path) -> Any:
-    """RLE, or a text that says why there is none, for the check of the predictions to find."""
-    try:
-        return encode_mask(read_mask(path))
-    except UserError as error:
-        return str(error).removeprefix(f"{path} ")
 
 
 def _iter_detections(path: Path) -> Iterator[tuple[str, Any]]:

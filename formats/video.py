@@ -78,7 +78,13 @@ def index_video(path: Path) -> VideoIndex:
         raise VideoError(f"{path} is cut off or damaged: {len(packets)} of {announced} frames are there")
     if not packets:
         raise VideoError(f"{path} has no frames")
-    return _index_packets(path, packets)
+    times, is_key, is_hidden = zip(*packets, strict=True)
+    shown = np.flatnonzero(~np.array(is_hidden))
+    if None in times or len(set(times)) < len(times):
+        return VideoIndex(path, shown, None, shown[:0], shown[:0], len(times))
+    pts, keys = np.array(times, np.int64), np.flatnonzero(is_key)
+    packet = shown[np.argsort(pts[shown])]
+    return VideoIndex(path, packet, pts[packet], keys, pts[keys], len(times))
 
 
 def _reason(error: Exception) -> str:
@@ -88,16 +94,6 @@ def _reason(error: Exception) -> str:
 def _whole_packets(container: av.container.InputContainer) -> Iterator[av.Packet]:
     # The demuxer ends with a packet without data; a cut-off file may end with a part of one.
     return (packet for packet in container.demux(video=0) if packet.size and not packet.is_corrupt)
-
-
-def _index_packets(path: Path, packets: list[tuple[int | None, bool, bool]]) -> VideoIndex:
-    times, is_key, is_hidden = zip(*packets, strict=True)
-    shown = np.flatnonzero(~np.array(is_hidden))
-    if None in times or len(set(times)) < len(times):
-        return VideoIndex(path, shown, None, shown[:0], shown[:0], len(times))
-    pts, keys = np.array(times, np.int64), np.flatnonzero(is_key)
-    packet = shown[np.argsort(pts[shown])]
-    return VideoIndex(path, packet, pts[packet], keys, pts[keys], len(times))
 
 
 def read_frames(index: VideoIndex, wanted: Sequence[int], pixels: str = "bgr24") -> Iterator[tuple[int, np.ndarray]]:

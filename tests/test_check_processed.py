@@ -79,7 +79,7 @@ def test_damage_before_the_end_is_found_by_decoding(data_dir):
 
 @pytest.mark.parametrize(
     ("text", "message"),
-    [("{", "is not valid JSON"), (None, "runs of 1 mask do not add up to the image, the first of .* at frame 60")],
+    [("{", "is not valid JSON"), (None, "mask runs add up to .*; it is that of .* at frame 60")],
 )
 def test_a_malformed_annotation_is_a_problem_of_its_take(paired, text, message):
     path = paired / "take-a" / "annotation.json"

@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from common.errors import UserError
-from common.files import atomic_folder, atomic_write, has_form, remove_leftovers, temporary_folder, write_json
+from common.files import atomic_folder, atomic_write, remove_leftovers, temporary_folder, write_json
 from tests.made import ROOT
 from tests.made.claims import claimed_elsewhere
 
@@ -165,28 +165,10 @@ def test_an_empty_folder_that_is_there_is_filled_from_within(tmp_path):
     assert sorted(path.name for path in place.iterdir()) == [".b.lock", ".volume.lock", "a", "new"]
 
 
-def test_a_form_is_one_of_types_lists_and_objects():
-    form = {"names": [str | None], "counts": {str: int}, "record": {"a": {"b": bool}}}
-    value = {"names": ["a", None], "counts": {"x": 1}, "record": {"a": {"b": True, "c": 5}}, "more": 1}
-    assert has_form(value, form) and has_form({**value, "names": [], "counts": {}}, form)
-    wrong = {"names": ["a", [1], {"a": "b"}, [None, 2]], "counts": [[], {"x": "1"}], "record": [{}, {"a": []}, 5]}
-    for key, others in wrong.items():
-        assert not any(has_form({**value, key: other}, form) for other in others)
-        assert not has_form({name: member for name, member in value.items() if name != key}, form)
-
-
 def test_a_full_disk_is_said_to_be_that_of_the_file(tmp_path):
     path = tmp_path / "file"
     with pytest.raises(OSError, match=f"No space left on device: '{path}'"), atomic_write(path):
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))  # as write() does, without a name
-
-
-def test_two_writers_of_one_file_do_not_meet(tmp_path):
-    path = tmp_path / "file"
-    with atomic_write(path) as first, atomic_write(path) as second:
-        first.write("first")
-        second.write("second")
-    assert path.read_text() == "first"  # it was closed last
 
 
 @pytest.mark.parametrize("name", ["a[1].json", "**.json", "*", "?", "a.json", ".*"])

@@ -92,14 +92,3 @@ def test_the_long_side_is_scaled_to_480_and_unletterboxing_undoes_letterboxing(s
     image = np.random.default_rng(0).integers(0, 256, size, dtype=np.uint8)
     rows, cols = nearest_axes(size, small)
     np.testing.assert_array_equal(unletterbox(letterbox(image, 480), small), image[rows[:, None], cols])
-
-
-@pytest.mark.parametrize("size", [(75, 133), (133, 74), (96, 96), (1, 5), (540, 960)])
-def test_unletterboxing_a_square_of_the_images_own_long_side_gives_the_image_back(size):
-    image = np.random.default_rng(0).integers(0, 256, size, dtype=np.uint8)
-    np.testing.assert_array_equal(unletterbox(letterbox(image, max(size)), size), image)
-
-
-def test_a_prediction_of_another_size_is_refused():
-    with pytest.raises(ValueError, match=r"cannot be cut out of an array of shape \(240, 240\)"):
-        unletterbox(np.zeros((240, 240)), (270, 480))

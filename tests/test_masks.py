@@ -10,14 +10,12 @@ from hypothesis import strategies as st
 
 from formats.geometry import EVAL_SIDE, eval_size, letterbox
 from formats.masks import (
-    are_whole,
     check_rle,
     decode_mask,
     encode_mask,
     letterbox_mask,
     resize_mask,
     run_lengths,
-    sample_mask,
 )
 
 
@@ -54,15 +52,6 @@ def test_letterboxing_from_the_runs_equals_decoding_padding_and_resizing(mask, s
 def test_resizing_from_the_runs_equals_opencvs_nearest_neighbour(mask, height, width):
     expected = cv2.resize(mask, (width, height), interpolation=cv2.INTER_NEAREST)
     np.testing.assert_array_equal(resize_mask(encode_mask(mask), (height, width)), expected)
-
-
-@given(masks(), st.data())
-def test_any_rows_and_columns_can_be_sampled_in_order(mask, data):
-    rows, cols = (
-        np.array(sorted(data.draw(st.lists(st.integers(0, length - 1), max_size=20))), np.int64)
-        for length in mask.shape
-    )
-    np.testing.assert_array_equal(sample_mask(encode_mask(mask), rows, cols), mask[rows[:, None], cols])
 
 
 @pytest.mark.parametrize("size", [(2160, 3840), (1408, 1408), (541, 960), (1001, 450), (123, 457), (480, 480)])
@@ -102,17 +91,12 @@ OVERFLOW = [4, 4], "PPPPPPPPPPPP4PPPPPPPPPPPP4PPPPPPPPPPPP4`0"  # thrice 2^62; t
 def test_runs_that_do_not_fill_the_image_or_are_negative_are_refused(size, counts):
     with pytest.raises(ValueError, match="runs add up to .* pixels, not to"):
         decode_mask({"size": size, "counts": counts})
-    assert are_whole([encode_mask(np.eye(3)), {"size": size, "counts": counts}]).tolist() == [True, False]
 
 
-@given(st.lists(masks(max_side=40), max_size=5), st.data())
-def test_damaged_counts_decode_to_something_or_raise_one_kind_of_error(whole, data):
-    rles, decoded = [], []
-    for rle in map(encode_mask, whole):
-        counts = list(rle["counts"])
-        counts[data.draw(st.integers(0, len(counts) - 1))] = data.draw(st.characters(max_codepoint=255))
-        with contextlib.suppress(ValueError):
-            rles.append(check_rle({**rle, "counts": "".join(counts)}))
-            decoded.append(False)
-            decoded[-1] = decode_mask(rles[-1]).max() <= 1
-    assert are_whole(rles).tolist() == decoded
+@given(masks(max_side=40), st.data())
+def test_damaged_counts_decode_to_something_or_raise_one_kind_of_error(mask, data):
+    counts = list(encode_mask(mask)["counts"])
+    counts[data.draw(st.integers(0, len(counts) - 1))] = data.draw(st.characters(max_codepoint=255))
+    with contextlib.suppress(ValueError):
+        rle = check_rle({"size": list(mask.shape), "counts": "".join(counts)})
+        assert decode_mask(rle).max() <= 1

@@ -16,7 +16,7 @@ from torch.utils.data import DataLoader
 
 from common import parallel
 from common.errors import UserError
-from common.parallel import default_workers, loader_failures, loader_workers, run_jobs, split_by_work, start_loader
+from common.parallel import default_workers, loader_workers, run_jobs, split_by_work, start_loader
 from tests.made import ROOT
 from tests.made.jobs import die_at_three, double, fail_at_three
 from tests.made.scripts import wait_for_the_end
@@ -44,12 +44,6 @@ def test_no_more_loading_processes_than_shared_memory_has_room_for(tmp_path, mon
     warning = capsys.readouterr().err
     assert warning.count("\n") == (fitting < 4) and (str(tmp_path) in warning) == (fitting < 4)
     assert ("--shm-size 1g" in warning) == (fitting < 4)
-
-
-@pytest.mark.parametrize("error", [RuntimeError("a bug of ours"), OSError("disk full")])
-def test_other_errors_in_the_loop_pass_unchanged(error):
-    with pytest.raises(type(error), match=str(error)), loader_failures():
-        raise error
 
 
 FAILING_READER = """

@@ -11,7 +11,6 @@ from formats.masks import decode_mask, encode_lzstring, encode_mask
 from formats.takes import (
     find_split_path,
     iter_annotations,
-    kind_of,
     parse_take,
     read_split,
     read_splits,
@@ -27,11 +26,6 @@ def raw_take(**changes):
     track = {"annotation": {"300": entry, "0": entry, "30": entry}, "annotated_frames": [0, 60, 30, 300]}
     masks = {"cup _0": {"aria01_214-1": track, "cam01": {"annotation": {}, "annotated_frames": [0]}}, "nowhere": {}}
     return {"take_name": "lab_1", "scenario": "Cooking", "object_masks": masks} | changes
-
-
-def test_ego_cameras_start_with_aria():
-    kinds = {"aria01_214-1": "ego", "aria07_214-1": "ego", "cam01": "exo", "gp06": "exo", "not_aria01": "exo"}
-    assert {camera: kind_of(camera) for camera in kinds} == kinds
 
 
 def test_a_data_sets_own_split_file_comes_first(tmp_path, monkeypatch):

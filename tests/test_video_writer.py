@@ -24,13 +24,6 @@ def test_size_rate_and_order_of_frames_are_kept(tmp_path, size, fps):
     assert numbers == [number // 2 * 2 for number in range(40)]
 
 
-def test_a_video_that_is_not_finished_is_not_there(tmp_path):
-    with pytest.raises(ZeroDivisionError), open_video(tmp_path / "a.mp4", (16, 16), 30) as write:
-        write(np.zeros((16, 16, 3), np.uint8))
-        raise ZeroDivisionError
-    assert not list(tmp_path.iterdir())
-
-
 @pytest.mark.parametrize("silence", [False, True])
 @pytest.mark.parametrize("room", [0, 60_000, 200_000])
 def test_a_full_disk_is_named_in_one_line_and_leaves_nothing(tmp_path, room, silence):
