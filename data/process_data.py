@@ -173,13 +173,9 @@ def estimated_work(take: Take) -> int:
 
     It depends on the annotation alone, so that all machines of a cluster agree, whatever lies on their disks.
     """
-    return sum(_camera_work(take, camera) for camera in take.cameras)
-
-
-def _camera_work(take: Take, camera: str) -> int:
     tracks = [track for cameras in take.objects.values() for track in cameras.values()]
     last = max((max(track.annotated_frames, default=0) for track in tracks), default=0)
-    return (last + FRAME_STEP) * KINDS[take.kind_of(camera)].work
+    return (last + FRAME_STEP) * sum(KINDS[take.kind_of(camera)].work for camera in take.cameras)
 
 
 def process_takes(args: argparse.Namespace, takes: list[Take], title: str) -> dict[str, list[Failure]]:
@@ -188,15 +184,13 @@ def process_takes(args: argparse.Namespace, takes: list[Take], title: str) -> di
     The longest takes go first, so that no long one is left for a single worker in the end. Any exception stops all
     workers. Raises OSError if the output cannot be written, UserError if a worker is killed.
     """
-    takes = sorted(takes, key=estimated_work, reverse=True)
     places = args.takepath, args.outputpath, args.downscaled
     plans: dict[str, TakePlan] = {}  # of the takes under way
     failures: dict[str, list[Failure]] = {}  # of the finished takes
-    left = {take.uid: estimated_work(take) for take in takes}
 
     def camera_jobs() -> Iterator[CameraJob]:
         """The jobs of one take after the other; each take is planned when a worker is about to need its jobs."""
-        for take in takes:
+        for take in sorted(takes, key=estimated_work, reverse=True):
             folder = args.outputpath / take.uid
             for path in (folder, *(folder / camera for camera in take.cameras)):
                 remove_leftovers(path)
@@ -208,27 +202,16 @@ def process_takes(args: argparse.Namespace, takes: list[Take], title: str) -> di
                     yield from plan.jobs
                     continue
                 found = finish_take(plan)
-            close(take, found)
+            failures[take.uid] = found
+            bar.update()
 
-    def close(take: Take, found: list[Failure]) -> None:
-        failures[take.uid] = found
-        bar.total -= left[take.uid]  # it was there already or cannot be done, so that it is no work
-        bar.set_postfix_str(f"{len(failures)}/{counted(len(takes), 'take')}", refresh=False)
-        bar.update(1)
-
-    pause = 0.1 if sys.stderr.isatty() else 60  # seconds; a cluster job's log file need not hold every step
-    layout = "{desc} {percentage:3.0f}%|{bar}| [{elapsed}<{remaining}{postfix}]"
-    total = sum(left.values()) + len(takes)  # work, so that the time to completion is honest
-    with tqdm(desc=title, total=total, bar_format=layout, mininterval=pause, maxinterval=60, smoothing=0) as bar:
+    with tqdm(desc=title, total=len(takes), unit="take") as bar:
         for job, result in run_jobs(extract_camera, camera_jobs(), args.num_workers):
             plan = plans[job.take_uid]
             plan.results[job.camera] = result
-            if result.new_frames:
-                work = _camera_work(plan.take, job.camera)
-                left[job.take_uid] -= work
-                bar.update(work)
             if len(plan.results) == len(plan.jobs):
-                close(plan.take, finish_take(plans.pop(job.take_uid)))
+                failures[job.take_uid] = finish_take(plans.pop(job.take_uid))
+                bar.update()
     return failures
 
 
