@@ -45,6 +45,7 @@ from formats.takes import (
     ANNOTATION_TEMPLATE,
     FRAME_STEP,
     KINDS,
+    SPLITS,
     Take,
     annotation_path,
     find_split_path,
@@ -113,7 +114,7 @@ def choose_takes(args: argparse.Namespace, splits: dict[str, list[str]]) -> dict
     """The take uids of --split, all or only those of --uids, by split. Raises UserError if there is none."""
     names = args.split
     if names == ["all"]:
-        names = [name for name, uids in splits.items() if uids] or list(splits) or names
+        names = [name for name, uids in splits.items() if uids] or SPLITS
     chosen = {name: read_split(args.splits_path, name) for name in names}
     if args.uids is None:
         return chosen
