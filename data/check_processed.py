@@ -42,7 +42,6 @@ def parse_args() -> argparse.Namespace:
     add = parser.add_argument
     add("--split", nargs="+", help="default: all that have processed takes")
     add("--decode", action="store_true", help="decode every frame instead of looking at its end: some 50x slower")
-    add("--skip_pairs", action="store_true", help="do not look at the pairs files, which create_pairs.py writes")
     add_num_workers(parser)
     args = parser.parse_args()
     args.splits_path = args.splits_path or find_split_path(args.data_path)
@@ -94,7 +93,7 @@ def check_split(args: argparse.Namespace, name: str, uids: list[str]) -> Check:
         missing += [failure.describe(uid) for failure in failures if failure.kind == MISSING]
         if uid not in checks and not failures:
             problems.append(f"take {uid}: not processed; run data/process_data.py")
-    if name in SPLITS and not args.skip_pairs:
+    if name in SPLITS:
         try:
             for setting in SETTINGS:
                 if numbers[PAIRS[setting]]:

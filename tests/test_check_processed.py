@@ -124,7 +124,6 @@ def test_missing_pairs_are_found(data_dir):
     result = check(data_dir)
     assert result.returncode == 1
     assert result.stdout.count("run `python data/create_pairs.py") == 2  # one for each split
-    assert check(data_dir, "--skip_pairs").returncode == 0
 
 
 def test_a_folder_without_takes_is_refused_in_one_line(tmp_path):

@@ -38,36 +38,6 @@ def test_a_run_that_is_killed_while_it_writes_leaves_the_former_pairs(data_dir):
     assert pairs_path(data_dir, "train").read_bytes() == former
 
 
-def test_only_frames_looked_at_in_the_target_can_be_kept(data_dir):
-    annotations = golden("pipeline/annotations")
-    looked_at = {}
-    for uid in GOLDEN_SPLITS["train"]:
-        object_masks = {}
-        for name, cameras in annotations[uid]["masks"].items():
-            tracks = {}
-            for camera, frames in cameras.items():
-                looked_at[uid, name, camera] = [int(frame) for frame in list(frames)[::2]]
-                tracks[camera] = {"annotation": {}, "annotated_frames": looked_at[uid, name, camera]}
-            object_masks[name] = tracks
-        annotations[uid] = {"take_name": uid, "object_masks": object_masks}
-    folder = data_dir.parent / "annotations"
-    folder.mkdir()
-    (folder / "relations_train.json").write_text(json.dumps({"annotations": annotations}))
-    everything = list(PairSet([data_dir], "train", "ego-exo"))
-    assert create_pairs(data_dir, "--split", "train", "--only_annotated").returncode == 0
-    kept = [pair for pair in everything if pair.frame in looked_at[pair[0], pair[1], pair.target_camera]]
-    assert 0 < len(kept) < len(everything)
-    assert list(PairSet([data_dir], "train", "ego-exo")) == kept
-
-
-def test_an_annotation_file_of_another_split_is_refused(data_dir):
-    path = data_dir / "relations.json"
-    path.write_text('{"annotations": {}}')
-    run = create_pairs(data_dir, "--split", "train", "--only_annotated", "--annotationpath", path)
-    assert run.returncode == 1
-    assert f"error: {path} lacks take {GOLDEN_SPLITS['train'][1]}" in run.stderr
-
-
 @pytest.mark.parametrize("setting", SETTINGS)
 def test_the_legacy_lists_name_the_ego_view_first_in_both_settings(data_dir, setting):
     expected_pairs = list(PairSet([data_dir], "val", setting))
