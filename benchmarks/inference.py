@@ -71,8 +71,7 @@ def main() -> None:
     clock = time.process_time if device.type == "cpu" else time.perf_counter
     ious, existence = [], []
     with tempfile.TemporaryDirectory() as folder:
-        options = ("--size", SIZE, "--num_frames", 30 * (args.frames - 1) + 1)
-        options += ("--num_exo", args.exos)
+        options = ("--size", SIZE, "--num_frames", 30 * (args.frames - 1) + 1, "--num_exo", args.exos)
         make_takes(Path(folder), "--num_train", 0, "--num_val", 0, "--num_test", 1, *options)
         processed = process_takes(Path(folder))
         (uid,) = read_json(Path(folder) / "split.json", "run it again")["test"]
