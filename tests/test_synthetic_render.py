@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from synthetic.render import AMBIENT, SUN, Camera, Solid, cast_shadows, render
+from synthetic.render import SUN, Camera, Solid, cast_shadows, render
 from synthetic.textures import TILES
 
 CAMERA = Camera.look_at(np.array([1.0, -6.0, 3.0]), np.array([0.0, 0.0, 0.5]), 260.0, (220, 300), roll=0.2)
@@ -80,17 +80,6 @@ def test_the_nearer_solid_hides_the_farther_one_in_any_order_of_drawing():
     depths = np.stack([picture.depth for picture in alone])
     expected = np.where(np.isfinite(depths).any(0), depths.argmin(0) + 1, 0)
     np.testing.assert_array_equal(first.labels, expected)
-
-
-def test_box_faces_wear_their_own_tiles_under_lambert_light():
-    colors = np.array([[40, 80, 120], [80, 40, 160], [200, 90, 30], [30, 200, 90], [90, 30, 200], [160, 160, 60]])
-    texture = np.repeat(np.repeat(np.uint8(colors)[None], 8, 1), 8, 0)
-    box = Solid("box", np.zeros(3), np.ones(3), texture)
-    for face in range(6):
-        normal = np.eye(3)[face // 2] * (1 if face % 2 else -1)
-        camera = Camera.look_at(4 * normal + (0.01, 0.02, 0.03), np.zeros(3), 60.0, (61, 61))
-        light = AMBIENT + (1 - AMBIENT) * max(normal @ SUN, 0)
-        np.testing.assert_allclose(render(camera, [box]).image[30, 30], colors[face] * light, atol=1)
 
 
 def test_a_shadow_falls_on_the_side_away_from_the_sun_and_moves_off_with_height():
