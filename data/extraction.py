@@ -119,8 +119,7 @@ def plan_take(take: Take, takes_dir: Path, data_dir: Path, downscaled: bool) -> 
     if "ego" not in map(take.kind_of, indexes):
         return plan
     wanted = _wanted_frames(take, _grid(take, indexes))
-    for camera in sorted(indexes, key=lambda camera: -KINDS[take.kind_of(camera)].work):  # what takes longest first
-        index = indexes[camera]
+    for camera, index in indexes.items():
         frames = [frame for frame in wanted if frame < len(index)]
         if lacking := len(wanted) - len(frames):
             end, lost = counted(len(index), "frame"), counted(lacking, "wanted frame")

@@ -25,7 +25,7 @@ from tqdm import tqdm
 from common.arguments import DEFAULT_ROOT, Parser, add_annotations, add_num_workers, add_splits_path
 from common.errors import UserError, counted
 from common.files import claimed, remove_leftovers, write_json
-from common.parallel import run_jobs, split_by_work
+from common.parallel import run_jobs
 from data.extraction import (
     BROKEN,
     FAILED_TAKES,
@@ -43,8 +43,6 @@ from data.extraction import (
 from formats.processed import SOURCE, claim_data_dir, is_processed
 from formats.takes import (
     ANNOTATION_TEMPLATE,
-    FRAME_STEP,
-    KINDS,
     SPLITS,
     Take,
     annotation_path,
@@ -69,7 +67,7 @@ def parse_args() -> argparse.Namespace:
     small = "use videos of 448 pixels on the short side and keep that size: tens of times less to get and decode"
     add("--downscaled", action="store_true", help=f"{small}, slightly softer images")
     add_num_workers(parser, "processes, each decoding one camera on one thread in up to 0.4 GB")
-    shard = "do the I-th of N parts of about equal work, I from 1; all jobs with the same N (default: 1/1, all of it)"
+    shard = "do the I-th of every N takes, I from 1; all jobs with the same N (default: 1/1, all of them)"
     add("--shard", type=_shard, default=(1, 1), metavar="I/N", help=shard)
     args = parser.parse_args()
     root = args.takepath.absolute().parent
@@ -153,8 +151,7 @@ def process_split(args: argparse.Namespace, split: str, uids: list[str], splits:
         count = counted(len(homeless), "annotated take")
         print(f"{split}: {count} in no split of {args.splits_path}, left out")
     shard, shards = args.shard
-    work = {uid: estimated_work(takes[uid]) if uid in takes else 0 for uid in uids}
-    mine = split_by_work(work, shards)[shard - 1]
+    mine = uids[shard - 1 :: shards]
     failures: dict[str, list[Failure]] = {}
     for uid in mine:
         if uid not in takes:
@@ -169,21 +166,10 @@ def process_split(args: argparse.Namespace, split: str, uids: list[str], splits:
     return sum_up(args, title, names, failures)
 
 
-def estimated_work(take: Take) -> int:
-    """Effort to process a take, in decoded frames of the size of an ego frame.
-
-    It depends on the annotation alone, so that all machines of a cluster agree, whatever lies on their disks.
-    """
-    tracks = [track for cameras in take.objects.values() for track in cameras.values()]
-    last = max((max(track.annotated_frames, default=0) for track in tracks), default=0)
-    return (last + FRAME_STEP) * sum(KINDS[take.kind_of(camera)].work for camera in take.cameras)
-
-
 def process_takes(args: argparse.Namespace, takes: list[Take], title: str) -> dict[str, list[Failure]]:
     """Process takes, as many cameras at once as there are workers; returns what each of them lacks, by uid.
 
-    The longest takes go first, so that no long one is left for a single worker in the end. Any exception stops all
-    workers. Raises OSError if the output cannot be written, UserError if a worker is killed.
+    Any exception stops all workers. Raises OSError if the output cannot be written, UserError if a worker is killed.
     """
     places = args.takepath, args.outputpath, args.downscaled
     plans: dict[str, TakePlan] = {}  # of the takes under way
@@ -191,7 +177,7 @@ def process_takes(args: argparse.Namespace, takes: list[Take], title: str) -> di
 
     def camera_jobs() -> Iterator[CameraJob]:
         """The jobs of one take after the other; each take is planned when a worker is about to need its jobs."""
-        for take in sorted(takes, key=estimated_work, reverse=True):
+        for take in takes:
             folder = args.outputpath / take.uid
             for path in (folder, *(folder / camera for camera in take.cameras)):
                 remove_leftovers(path)
