@@ -125,8 +125,6 @@ def test_objects_of_one_split_never_occur_in_another():
     looks = {s: {look for index in range(100) for look in deal_looks(7, s, index, 4)} for s in SPLITS}
     assert not looks["train"] & looks["val"] | looks["train"] & looks["test"] | looks["val"] & looks["test"]
     assert len({look for index in range(40) for look in deal_looks(0, "train", index, 4)}) == 160  # no look twice
-    for item, (pattern, *colors) in zip(deal_items(7, "val", 0, 4), deal_looks(7, "val", 0, 4), strict=True):
-        assert colors_of(item) == set(colors) and pattern in item.name.lower()
 
 
 @pytest.mark.parametrize("count", [1, 4, 18])
