@@ -11,31 +11,27 @@ import pytest
 
 from common.arguments import SETTINGS
 from common.errors import UserError
+from data.create_pairs import main
 from formats.masks import encode_mask
 from formats.pairs import Pair, PairSet, pairs_path
 from tests.made import ROOT
 from tests.made.golden import GOLDEN_SPLITS, golden
 from tests.made.golden_pairs import data_dir, golden_root
+from tests.made.kills import killed_at
 from tests.made.processed import create_pairs, write_data_set
+from tests.made.raw_takes import tree
 
 __all__ = ["data_dir", "golden_root"]  # fixtures
 
 
-def test_a_rerun_writes_the_same_file_and_removes_what_a_killed_one_left(data_dir):
-    former = pairs_path(data_dir, "train").read_bytes()
-    for name in ("train_pairs.npz", "train_egoexo_pairs.json"):
-        (data_dir / f".{name}.0123abcd.tmp").touch()
-    assert create_pairs(data_dir).returncode == create_pairs(data_dir, "--legacy").returncode == 0
-    assert pairs_path(data_dir, "train").read_bytes() == former
-    assert not list(data_dir.glob(".*.tmp"))
-
-
-def test_a_run_that_is_killed_while_it_writes_leaves_the_former_pairs(data_dir):
-    former = pairs_path(data_dir, "train").read_bytes()
-    kill = "import os; from formats import pairs; pairs.np.savez = lambda file, **_: (file.write(b'PK'), os._exit(9))"
-    write = f"pairs.write_pairs({str(data_dir)!r}, 'train', {GOLDEN_SPLITS['train'][:1]}, [])"
-    assert subprocess.run([sys.executable, "-c", f"{kill}; {write}"], cwd=ROOT).returncode == 9
-    assert pairs_path(data_dir, "train").read_bytes() == former
+def test_a_run_killed_at_any_file_event_leaves_whole_pairs_and_a_rerun_the_same_files(data_dir):
+    whole, number = tree(data_dir), 1
+    while killed_at(number, data_dir, main, "--data_dir", data_dir, "--split", "train"):
+        assert pairs_path(data_dir, "train").read_bytes() == whole["train_pairs.npz"]
+        assert create_pairs(data_dir).returncode == 0
+        assert tree(data_dir) == whole
+        number += 1
+    assert number > 5
 
 
 @pytest.mark.parametrize("setting", SETTINGS)
