@@ -23,7 +23,7 @@ say_errors(__name__)
 from tqdm import tqdm
 
 from common.arguments import DEFAULT_ROOT, Parser, add_annotations, add_num_workers, add_splits_path
-from common.errors import UserError, counted
+from common.errors import UserError, counted, warn_once
 from common.files import claimed, remove_leftovers, write_json
 from common.parallel import run_jobs
 from data.extraction import (
@@ -131,10 +131,8 @@ def hand_on_split(args: argparse.Namespace, splits: dict[str, list[str]]) -> Non
     if found.exists() and read_splits(found) == splits:
         return
     if own.exists():
-        message = (
-            f"{own} is another split and stays; delete it, or give --splits_path {args.splits_path} to later stages too"
-        )
-        print(f"warning: {message}", file=sys.stderr)
+        remedy = f"delete it, or give --splits_path {args.splits_path} to later stages too"
+        warn_once(f"{own} is another split and stays; {remedy}")
     else:
         write_json(own, splits, indent=1)
 
