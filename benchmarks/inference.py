@@ -21,7 +21,6 @@ from statistics import mean
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # repository root
 
-import numpy as np
 import torch
 import torch.nn.functional as F
 
@@ -30,6 +29,7 @@ from benchmarks.measure import make_takes, print_times, process_takes, timed
 from common.arguments import Parser, add_device, add_setting, at_least
 from common.errors import counted, run_script
 from common.files import read_json
+from evaluation.metrics import iou
 from formats.geometry import EVAL_SIDE, eval_size, letterbox, unletterbox
 from formats.masks import decode_mask, encode_mask
 from formats.processed import ProcessedTake, read_frame
@@ -71,8 +71,7 @@ def main() -> None:
     clock = time.process_time if device.type == "cpu" else time.perf_counter
     ious, existence = [], []
     with tempfile.TemporaryDirectory() as folder:
-        options = ("--size", SIZE, "--num_frames", 30 * (args.frames - 1) + 1)
-        options += ("--num_exo", args.exos)
+        options = ("--size", SIZE, "--num_frames", 30 * (args.frames - 1) + 1, "--num_exo", args.exos)
         make_takes(Path(folder), "--num_train", 0, "--num_val", 0, "--num_test", 1, *options)
         processed = process_takes(Path(folder))
         (uid,) = read_json(Path(folder) / "split.json", "run it again")["test"]
@@ -153,11 +152,6 @@ def predict_our_way(matcher: Matcher, setting: str, take: ProcessedTake, plan: T
         matcher, (chunks[i] for i in range(1)), {take.uid: plan}, lambda uid, result, _: written.update({uid: result})
     )
     return written[take.uid]["masks"]
-
-
-def iou(a: np.ndarray, b: np.ndarray) -> float:
-    union = np.count_nonzero(a | b)
-    return np.count_nonzero(a & b) / union if union else 1.0
 
 
 if __name__ == "__main__":

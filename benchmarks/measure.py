@@ -19,13 +19,11 @@ T = TypeVar("T")
 
 
 def in_turn(ways: Mapping[str, Callable[[], T]], rounds: int) -> dict[str, list[T]]:
-    """What each way returns in each round. Every round begins with another way: other load meets all of them alike."""
+    """What each way returns in each round. A round goes through all of them, so that other load meets them alike."""
     returned: dict[str, list[T]] = {name: [] for name in ways}
-    names = list(ways)
-    for number in range(rounds):
-        first = number % len(names)
-        for name in names[first:] + names[:first]:
-            returned[name].append(ways[name]())
+    for _ in range(rounds):
+        for name, way in ways.items():
+            returned[name].append(way())
     return returned
 
 

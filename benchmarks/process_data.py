@@ -3,12 +3,11 @@
     python benchmarks/process_data.py
 
 Two rendered takes with an ego and two 4K exo videos each, which are made at the first run, in minutes, and stay in
---folder. The plain programs decode every frame in one process, with as many threads as the library takes by itself, and
-write the same frames: with OpenCV and, if it is installed (`pip install decord`), with decord's get_batch as the
+--folder. The plain programs decode every frame in this process, with as many threads as the library takes by itself,
+and write the same frames: with OpenCV and, if it is installed (`pip install decord`), with decord's get_batch as the
 reference does. Prints the ratio of the times, and checks that all frames look the same.
 """
 
-import argparse
 import importlib.util
 import os
 import shutil
@@ -40,11 +39,7 @@ def main() -> None:
     add("--frames", type=at_least(1), default=601, help="of each video")
     add("--size", choices=VIDEO_SIZES, default="native", help="of the videos")
     add("--rounds", type=at_least(1), default=3, help="runs of each program")
-    add("--plain", nargs=2, help=argparse.SUPPRESS)  # a plain program, in a process of its own, and its output
     args = parser.parse_args()
-    if args.plain:
-        process_plainly(args.folder / "takes", args.plain[0], Path(args.plain[1]))
-        return
     if hasattr(os, "sched_setaffinity"):
         os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[:2])
     counts = ("--num_train", 0, "--num_val", 0, "--num_test", 2)
@@ -59,18 +54,17 @@ def main() -> None:
 
 
 def process(folder: Path, program: str) -> float:
-    """Seconds that a program takes, with a Python of its own."""
+    """Seconds that a program takes."""
     out = folder / program
     shutil.rmtree(out, ignore_errors=True)
-    words = ("benchmarks/process_data.py", "--folder", folder, "--plain", program, out)
-    if program == OURS:
-        where = ("--takepath", folder / "takes", "--split_path", folder / "split.json", "--outputpath", out)
-        words = ("data/process_data.py", *where, "--num_workers", 2)
-    return timed(run_script_apart, *words)[0]
+    if program != OURS:
+        return timed(process_plainly, folder / "takes", program, out)[0]
+    where = ("--takepath", folder / "takes", "--split_path", folder / "split.json", "--outputpath", out)
+    return timed(run_script_apart, "data/process_data.py", *where, "--num_workers", 2)[0]
 
 
 def process_plainly(takes: Path, program: str, out: Path) -> None:
-    """The frames of all videos, one after the other, in this process."""
+    """The frames of all videos, one after the other."""
     for path in sorted(takes.glob("*/frame_aligned_videos/*.mp4")):
         camera = path.stem
         folder = out / path.parts[-3] / camera

@@ -36,12 +36,7 @@ from train.log import LOG_NAME, read_log
 from train.state import BEST
 
 REAL = ("--num_objects", 6, "--clutter", 24, "--blur", 1.5, "--noise", 3)  # further options of takes with real sizes
-NEEDED_BY = {  # what goes with an option
-    "similarity_prior": ("zoom", "closer_look", "pointer", "fine_masks"),
-    "zoom": ("closer_look", "pointer", "fine_masks"),
-    "closer_look": ("pointer", "fine_masks"),
-    "pointer": ("fine_masks",),
-}
+CHAIN = ("similarity_prior", "zoom", "closer_look", "pointer", "fine_masks")  # each needs those before it
 BATCH, EPOCHS, WARMUP = 8, 4, 50  # the rate drops after the last but one epoch
 FIGURES = {  # title: where metrics.json has it
     "IoU": ("official", "iou"),
@@ -53,8 +48,10 @@ FIGURES = {  # title: where metrics.json has it
 def variants() -> dict[str, dict[str, object]]:
     """Options of train.py by variant: both recipes, and `strong` without each of its options and what needs it."""
     strong = {"both": True, **STRONG}
-    gone = {name: {name, *NEEDED_BY.get(name, ())} for name in strong}
-    left_out = {f"strong - {name}": {k: v for k, v in strong.items() if k not in gone[name]} for name in strong}
+    left_out = {}
+    for name in strong:
+        gone = CHAIN[CHAIN.index(name) :] if name in CHAIN else (name,)
+        left_out[f"strong - {name}"] = {k: v for k, v in strong.items() if k not in gone}
     return {"paper": {}, "strong": strong} | left_out
 
 

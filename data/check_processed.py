@@ -9,6 +9,7 @@ find in the data set. Exit status 0: nothing is wrong, though some may be missin
 import argparse
 import os
 import sys
+from collections import Counter
 from functools import partial
 from pathlib import Path
 from typing import NamedTuple
@@ -29,8 +30,8 @@ from formats.pairs import PairSet
 from formats.processed import ProcessedTake, frames_in, has_jpeg_end, is_processed, read_frame
 from formats.takes import SPLITS, find_split_path, read_split, read_splits
 
-PAIRS = tuple(f"pairs {setting}" for setting in SETTINGS)
-COLUMNS = ("split", "takes", "processed", "frames", "masks", *PAIRS, "missing", "problems")
+PAIRS = {setting: f"pairs {setting}" for setting in SETTINGS}
+COLUMNS = ("takes", "processed", "frames", "masks", *PAIRS.values(), "missing", "problems")
 END_BYTES = 4096  # of a JPEG file, which hold its end mark
 
 
@@ -41,7 +42,6 @@ def parse_args() -> argparse.Namespace:
     add = parser.add_argument
     add("--split", nargs="+", help="default: all that have processed takes")
     add("--decode", action="store_true", help="decode every frame instead of looking at its end: some 50x slower")
-    add("--skip_pairs", action="store_true", help="do not look at the pairs files, which create_pairs.py writes")
     add_num_workers(parser)
     args = parser.parse_args()
     args.splits_path = args.splits_path or find_split_path(args.data_path)
@@ -50,14 +50,13 @@ def parse_args() -> argparse.Namespace:
 
 def main() -> int:
     args = parse_args()
-    if not args.data_path.is_dir():
-        raise UserError(f"no folder {args.data_path}; run data/process_data.py first")
     splits = read_splits(args.splits_path)
     names = args.split or [name for name in splits if any(is_processed(args.data_path, uid) for uid in splits[name])]
     if not names:
         raise UserError(f"{args.data_path} holds no take of {args.splits_path}; run data/process_data.py first")
     checks = {name: check_split(args, name, read_split(args.splits_path, name)) for name in names}
-    rows = [COLUMNS] + [check.row for check in checks.values()]
+    rows = [("split", *COLUMNS)]
+    rows += [(name, *(f"{check.numbers[column]:,}" for column in COLUMNS)) for name, check in checks.items()]
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     for row in rows:
         print("  ".join(text.rjust(width) for text, width in zip(row, widths, strict=True)))
@@ -71,47 +70,41 @@ def main() -> int:
     return int(any(check.problems for check in checks.values()))
 
 
-class SplitCheck(NamedTuple):
-    """A split's row of the table, what is wrong with it, and what the data set lacks, a line each."""
+class Check(NamedTuple):
+    """What is wrong with a take or a split and what the data set lacks of it, a line each; its numbers by column."""
 
-    row: tuple[str, ...]
     problems: list[str]
     missing: list[str]
+    numbers: Counter[str]
 
 
-def check_split(args: argparse.Namespace, name: str, uids: list[str]) -> SplitCheck:
+def check_split(args: argparse.Namespace, name: str, uids: list[str]) -> Check:
     """Check the processed takes of a split, its pairs, and what process_data.py could not make."""
     there = [uid for uid in uids if is_processed(args.data_path, uid)]
     check = partial(check_take, args.data_path, decode=args.decode)
     checks = dict(tqdm(run_jobs(check, there, args.num_workers), name, total=len(there), unit="take"))
-    problems, missing = [], []
+    problems, missing, numbers = [], [], Counter(takes=len(uids), processed=len(there))
     for uid in uids:
-        problems += checks[uid].problems if uid in checks else []
+        if uid in checks:
+            problems += checks[uid].problems
+            numbers += checks[uid].numbers
         _, failures = read_failures(args.data_path / uid)
         problems += [failure.describe(uid) for failure in failures if failure.kind == BROKEN]
         missing += [failure.describe(uid) for failure in failures if failure.kind == MISSING]
         if uid not in checks and not failures:
             problems.append(f"take {uid}: not processed; run data/process_data.py")
-    frames, masks, *pairs = (sum(take.counts[i] for take in checks.values()) for i in range(2 + len(PAIRS)))
-    if name in SPLITS and not args.skip_pairs:
+    if name in SPLITS:
         try:
-            for setting, count in zip(SETTINGS, pairs, strict=True):
-                if count:
+            for setting in SETTINGS:
+                if numbers[PAIRS[setting]]:
                     PairSet([args.data_path], name, setting)
         except UserError as error:  # no pairs file, or one that is out of date
             problems.append(str(error))
-    numbers = (len(uids), len(there), frames, masks, *pairs, len(missing), len(problems))
-    return SplitCheck((name, *(f"{number:,}" for number in numbers)), problems, missing)
+    numbers += Counter(missing=len(missing), problems=len(problems))
+    return Check(problems, missing, numbers)
 
 
-class TakeCheck(NamedTuple):
-    """What is wrong with a take; the numbers of its frames, its masks and its pairs in each setting."""
-
-    problems: list[str]
-    counts: tuple[int, ...] = (0,) * (2 + len(PAIRS))
-
-
-def check_take(data_dir: Path, uid: str, decode: bool = False) -> TakeCheck:
+def check_take(data_dir: Path, uid: str, decode: bool = False) -> Check:
     """Whether the frames that a take's pairs need are there and whole.
 
     It looks for the end mark of each; with `decode` it decodes each frame, which takes fifty times as long.
@@ -119,20 +112,21 @@ def check_take(data_dir: Path, uid: str, decode: bool = False) -> TakeCheck:
     try:
         take = ProcessedTake.read(data_dir, uid)
     except UserError as error:
-        return TakeCheck([f"take {uid}: {error}"])
-    problems, num_frames = [], 0
+        return Check([f"take {uid}: {error}"], [], Counter())
+    problems, numbers = [], Counter()
     for camera, needed in sorted(take.needed_frames().items()):
         there = frames_in(take.folder / camera)
         missing = sorted(needed - there.keys())
         broken = [frame for frame in sorted(needed & there.keys()) if not _is_whole(there[frame], decode)]
-        num_frames += len(needed)
+        numbers["frames"] += len(needed)
         for what, frames in (("missing", missing), ("broken", broken)):
             if frames:
                 some = ", ".join(map(str, frames[:5])) + ", ..." * (len(frames) > 5)
                 problems.append(f"take {uid}, camera {camera}: {counted(len(frames), 'frame')} {what}: {some}")
-    pairs = [sum(len(take.masks[p.object_name][p.query_camera]) for p in take.camera_pairs(s)) for s in SETTINGS]
-    num_masks = sum(len(rles) for cameras in take.masks.values() for rles in cameras.values())
-    return TakeCheck(problems, (num_frames, num_masks, *pairs))
+    for setting, column in PAIRS.items():
+        numbers[column] = sum(len(take.masks[p.object_name][p.query_camera]) for p in take.camera_pairs(setting))
+    numbers["masks"] = sum(len(rles) for cameras in take.masks.values() for rles in cameras.values())
+    return Check(problems, [], numbers)
 
 
 def _is_whole(path: Path, decode: bool) -> bool:

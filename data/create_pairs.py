@@ -20,20 +20,12 @@ say_errors(__name__)
 
 from tqdm import tqdm
 
-from common.arguments import SETTINGS, Parser, add_annotations, add_data_path, add_splits_path
+from common.arguments import SETTINGS, Parser, add_data_path, add_splits_path
 from common.errors import UserError, counted
 from common.files import atomic_write, claimed
-from formats.pairs import LookedAt, pairs_path, write_pairs
+from formats.pairs import pairs_path, write_pairs
 from formats.processed import ANNOTATION, ProcessedTake, is_processed
-from formats.takes import (
-    ANNOTATION_TEMPLATE,
-    SPLITS,
-    annotation_path,
-    find_split_path,
-    read_split,
-    read_splits,
-    read_takes,
-)
+from formats.takes import SPLITS, find_split_path, read_split, read_splits
 
 
 def parse_args() -> argparse.Namespace:
@@ -42,15 +34,10 @@ def parse_args() -> argparse.Namespace:
     add_splits_path(parser)
     add = parser.add_argument
     add("--split", choices=SPLITS, nargs="+", help="default: all that have processed takes")
-    only = "keep only frames that the annotators looked at in the target camera too: those that the evaluation scores"
-    add("--only_annotated", action="store_true", help=only)
-    default = f"{ANNOTATION_TEMPLATE} beside the folder of --data_dir"
-    add_annotations(parser, f"read by --only_annotated (default: {default})")
     legacy = "write the original implementation's {split}_{egoexo,exoego}_pairs.json instead, for other programs"
     add("--legacy", action="store_true", help=legacy)
     args = parser.parse_args()
     args.splits_path = args.splits_path or find_split_path(args.data_path)
-    args.annotation_path = args.annotation_path or args.data_path.absolute().parent / ANNOTATION_TEMPLATE
     return args
 
 
@@ -69,16 +56,13 @@ def main() -> None:
         if not there:
             continue
         done = True
-        annotated = None
-        if args.only_annotated:
-            annotated = read_annotated(annotation_path(args.annotation_path, split), there)
         if args.legacy:
             for setting in SETTINGS:
                 path = args.data_path / f"{split}_{setting.replace('-', '')}_pairs.json"
                 takes = tqdm(there, path.name, unit="take")
-                malformed |= write_original_list(path, args.data_path, takes, setting, annotated)
+                malformed |= write_original_list(path, args.data_path, takes, setting)
         else:
-            counts, bad = write_pairs(args.data_path, split, tqdm(there, split, unit="take"), missing, annotated)
+            counts, bad = write_pairs(args.data_path, split, tqdm(there, split, unit="take"), missing)
             malformed |= bad
             text = ", ".join(f"{counted(count, 'pair')} {setting}" for setting, count in counts.items())
             print(f"{pairs_path(args.data_path, split)}: {text}")
@@ -91,23 +75,7 @@ def main() -> None:
         raise UserError(f"{counted(len(malformed), 'malformed take')} left out: {next(iter(malformed.values()))}")
 
 
-def read_annotated(path: Path, uids: list[str]) -> LookedAt:
-    """The frames that were looked at, by take, object and camera."""
-    takes, malformed, _ = read_takes(path, uids)
-    if lacking := set(uids) - takes.keys():
-        reason = malformed.get(min(lacking), f"{path} lacks take {min(lacking)} (and {len(lacking) - 1} more)")
-        raise UserError(f"{reason}; give the annotation file of its split")
-    return {
-        (uid, object_name, camera): frozenset(track.annotated_frames)
-        for uid, take in takes.items()
-        for object_name, tracks in take.objects.items()
-        for camera, track in tracks.items()
-    }
-
-
-def write_original_list(
-    path: Path, data_dir: Path, uids: Iterable[str], setting: str, annotated: LookedAt | None
-) -> dict[str, str]:
+def write_original_list(path: Path, data_dir: Path, uids: Iterable[str], setting: str) -> dict[str, str]:
     """Write the pairs of a setting as the original implementation does: a JSON list with four paths for each pair.
 
     Ego frame, ego mask, exo frame, exo mask, whatever the setting; each joined with double slashes:
@@ -128,10 +96,9 @@ def write_original_list(
                 ego_exo = (query, target) if setting == "ego-exo" else (target, query)
                 folders = [f"{data_dir}//{uid}//{camera}//{name}" for camera in ego_exo]
                 for frame in sorted(take.masks[name][query]):
-                    if annotated is None or frame in annotated.get((uid, name, target), ()):
-                        row = [f"{folder}//{kind}//{frame}" for folder in folders for kind in ("rgb", "mask")]
-                        file.write(before + json.dumps(row))
-                        before = ",\n"
+                    row = [f"{folder}//{kind}//{frame}" for folder in folders for kind in ("rgb", "mask")]
+                    file.write(before + json.dumps(row))
+                    before = ",\n"
         file.write("[]\n" if before == "[\n" else "\n]\n")
     return malformed
 

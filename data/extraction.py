@@ -68,7 +68,6 @@ class CameraResult:
     """The outcome of a job. With a `failure` none of the camera's frames may be used."""
 
     failure: Failure | None = None
-    new_frames: int = 0
     masks: dict[str, dict[int, RLE]] = field(default_factory=dict)  # by object and frame
     corrupt: dict[str, dict[int, str]] = field(default_factory=dict)  # by object and frame: the reason
 
@@ -118,11 +117,9 @@ def plan_take(take: Take, takes_dir: Path, data_dir: Path, downscaled: bool) -> 
         except VideoError as error:
             plan.failures.append(Failure(camera, BROKEN if path.exists() else MISSING, str(error)))
     if "ego" not in map(take.kind_of, indexes):
-        plan.failures.append(NO_EGO)
         return plan
     wanted = _wanted_frames(take, _grid(take, indexes))
-    for camera in sorted(indexes, key=lambda camera: -KINDS[take.kind_of(camera)].work):  # what takes longest first
-        index = indexes[camera]
+    for camera, index in indexes.items():
         frames = [frame for frame in wanted if frame < len(index)]
         if lacking := len(wanted) - len(frames):
             end, lost = counted(len(index), "frame"), counted(lacking, "wanted frame")
@@ -143,7 +140,7 @@ def extract_camera(job: CameraJob) -> CameraResult:
     try:
         _decode_masks(job.tracks, result)
         sizes = {tuple(rle["size"]) for masks in result.masks.values() for rle in masks.values()}
-        result.new_frames = _write_frames(job, sizes)
+        _write_frames(job, sizes)
     except OSError:
         raise
     except Exception as error:  # damage makes libraries stumble in many ways
@@ -163,10 +160,9 @@ def _decode_masks(tracks: dict[str, Track], result: CameraResult) -> None:
                 result.corrupt[name][frame] = str(error)
 
 
-def _write_frames(job: CameraJob, mask_sizes: Collection[Size]) -> int:
-    """Returns how many frames were missing. Raises VideoError if the video is damaged, or not what the masks are of."""
-    missing = sorted(set(job.frames) - frames_in(job.folder).keys())
-    for frame, image in read_frames(job.index, missing):
+def _write_frames(job: CameraJob, mask_sizes: Collection[Size]) -> None:
+    """Write what is missing. Raises VideoError if the video is damaged, or not what the masks are of."""
+    for frame, image in read_frames(job.index, sorted(set(job.frames) - frames_in(job.folder).keys())):
         size = image.shape[:2]
         if other := next((other for other in mask_sizes if not same_shape(size, other)), None):
             found = f"{size[1]}x{size[0]}, masks of its camera are {other[1]}x{other[0]}"
@@ -174,7 +170,6 @@ def _write_frames(job: CameraJob, mask_sizes: Collection[Size]) -> int:
         _, encoded = cv2.imencode(".jpg", shrink(image, job.max_rows))
         with atomic_write(frame_path(job.folder, frame), "wb") as file:
             file.write(encoded)
-    return len(missing)
 
 
 def finish_take(plan: TakePlan) -> list[Failure]:
@@ -184,7 +179,7 @@ def finish_take(plan: TakePlan) -> list[Failure]:
     indexes = {job.camera: job.index for job in plan.jobs if job.camera not in broken}
     failures = [*plan.failures, *broken.values()]
     if "ego" not in map(take.kind_of, indexes):
-        if "ego" in map(take.kind_of, broken):
+        if all(failure.camera for failure in failures):  # none says yet why there is nothing of this take
             failures.append(NO_EGO)
         if broken:  # their frames are gone; otherwise what a former run made stays, as its videos may be deleted
             (plan.folder / ANNOTATION).unlink(missing_ok=True)
@@ -192,11 +187,8 @@ def finish_take(plan: TakePlan) -> list[Failure]:
         return failures
     masks, corrupt = _merge_masks(take, plan.results, {camera: len(index) for camera, index in indexes.items()})
     failures += corrupt
-    if failures:  # before annotation.json: a take that has one and no list of failures lacks nothing
-        write_failures(plan.folder, take.name, failures)
+    write_failures(plan.folder, take.name, failures)  # first: annotation.json says that the take is complete
     ProcessedTake(take.uid, plan.folder, masks, _grid(take, indexes), take.stated_ego).write_annotation()
-    if not failures:
-        (plan.folder / FAILED).unlink(missing_ok=True)
     return failures
 
 
@@ -251,8 +243,11 @@ def _wanted_frames(take: Take, grid: Collection[int]) -> list[int]:
 
 
 def write_failures(folder: Path, take_name: str, failures: list[Failure]) -> None:
-    """Write the list of the take in `folder`, so that parallel runs never write the same file."""
-    write_json(folder / FAILED, {"take_name": take_name, "failures": [asdict(failure) for failure in failures]}, 1)
+    """Write the list of the take in `folder`, so that parallel runs never write the same file; none if it is empty."""
+    if failures:
+        write_json(folder / FAILED, {"take_name": take_name, "failures": [*map(asdict, failures)]}, 1)
+    else:
+        (folder / FAILED).unlink(missing_ok=True)
 
 
 def gather_failures(data_dir: Path) -> None:

@@ -40,7 +40,6 @@ from formats.takes import (
 )
 from formats.video_writer import open_video
 
-FILES = (".json", ".npz")  # that stages write beside the folders of takes and cameras
 NOT_ANNOTATED = {"annotation": {}, "annotated_frames": []}  # the track of an object that nobody looked for
 
 
@@ -58,7 +57,7 @@ def parse_args() -> argparse.Namespace:
 
 def main() -> None:
     args = parse_args()
-    check_names(args)
+    check_name(args)
     cameras, offsets = open_cameras(args)
     if args.ego not in cameras:
         raise UserError(f"--ego {args.ego!r} is none of the cameras {', '.join(cameras)}")
@@ -94,13 +93,10 @@ def main() -> None:
         print(f"{counted(left_out, 'mask')} left out: at no moment of the take, which all cameras have")
 
 
-def check_names(args: argparse.Namespace) -> None:
-    """Raises UserError if a name would be in the way of the data folder's own, or the take is there already."""
+def check_name(args: argparse.Namespace) -> None:
+    """Raises UserError if the take cannot be called so, or is there already."""
     if not is_file_name(args.name) or args.name.lower() == "takes":  # `takes/takes` reads as a wrong --takepath
         raise UserError(f"--name {args.name!r} cannot be the name of a take's folder; give another")
-    for name in (args.name, *dict(args.videos)):
-        if name.lower().endswith(FILES):
-            raise UserError(f"{name!r} looks like a file of the data folder; call the take or camera otherwise")
     for folder in (args.root / "takes" / args.name, args.root / "processed" / args.name):
         if any(path.is_dir() for path in folder.glob("*")):
             raise UserError(f"{folder} holds a take; give another --name, or delete it first")

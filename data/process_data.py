@@ -23,9 +23,9 @@ say_errors(__name__)
 from tqdm import tqdm
 
 from common.arguments import DEFAULT_ROOT, Parser, add_annotations, add_num_workers, add_splits_path
-from common.errors import UserError, counted
+from common.errors import UserError, counted, warn_once
 from common.files import claimed, remove_leftovers, write_json
-from common.parallel import run_jobs, split_by_work
+from common.parallel import run_jobs
 from data.extraction import (
     BROKEN,
     FAILED_TAKES,
@@ -43,8 +43,7 @@ from data.extraction import (
 from formats.processed import SOURCE, claim_data_dir, is_processed
 from formats.takes import (
     ANNOTATION_TEMPLATE,
-    FRAME_STEP,
-    KINDS,
+    SPLITS,
     Take,
     annotation_path,
     find_split_path,
@@ -68,7 +67,7 @@ def parse_args() -> argparse.Namespace:
     small = "use videos of 448 pixels on the short side and keep that size: tens of times less to get and decode"
     add("--downscaled", action="store_true", help=f"{small}, slightly softer images")
     add_num_workers(parser, "processes, each decoding one camera on one thread in up to 0.4 GB")
-    shard = "do the I-th of N parts of about equal work, I from 1; all jobs with the same N (default: 1/1, all of it)"
+    shard = "do the I-th of every N takes, I from 1; all jobs with the same N (default: 1/1, all of them)"
     add("--shard", type=_shard, default=(1, 1), metavar="I/N", help=shard)
     args = parser.parse_args()
     root = args.takepath.absolute().parent
@@ -113,7 +112,7 @@ def choose_takes(args: argparse.Namespace, splits: dict[str, list[str]]) -> dict
     """The take uids of --split, all or only those of --uids, by split. Raises UserError if there is none."""
     names = args.split
     if names == ["all"]:
-        names = [name for name, uids in splits.items() if uids] or list(splits) or names
+        names = [name for name, uids in splits.items() if uids] or SPLITS
     chosen = {name: read_split(args.splits_path, name) for name in names}
     if args.uids is None:
         return chosen
@@ -132,10 +131,8 @@ def hand_on_split(args: argparse.Namespace, splits: dict[str, list[str]]) -> Non
     if found.exists() and read_splits(found) == splits:
         return
     if own.exists():
-        message = (
-            f"{own} is another split and stays; delete it, or give --splits_path {args.splits_path} to later stages too"
-        )
-        print(f"warning: {message}", file=sys.stderr)
+        remedy = f"delete it, or give --splits_path {args.splits_path} to later stages too"
+        warn_once(f"{own} is another split and stays; {remedy}")
     else:
         write_json(own, splits, indent=1)
 
@@ -152,8 +149,7 @@ def process_split(args: argparse.Namespace, split: str, uids: list[str], splits:
         count = counted(len(homeless), "annotated take")
         print(f"{split}: {count} in no split of {args.splits_path}, left out")
     shard, shards = args.shard
-    work = {uid: estimated_work(takes[uid]) if uid in takes else 0 for uid in uids}
-    mine = split_by_work(work, shards)[shard - 1]
+    mine = uids[shard - 1 :: shards]
     failures: dict[str, list[Failure]] = {}
     for uid in mine:
         if uid not in takes:
@@ -168,31 +164,14 @@ def process_split(args: argparse.Namespace, split: str, uids: list[str], splits:
     return sum_up(args, title, names, failures)
 
 
-def estimated_work(take: Take) -> int:
-    """Effort to process a take, in decoded frames of the size of an ego frame.
-
-    It depends on the annotation alone, so that all machines of a cluster agree, whatever lies on their disks.
-    """
-    return sum(_camera_work(take, camera) for camera in take.cameras)
-
-
-def _camera_work(take: Take, camera: str) -> int:
-    tracks = [track for cameras in take.objects.values() for track in cameras.values()]
-    last = max((max(track.annotated_frames, default=0) for track in tracks), default=0)
-    return (last + FRAME_STEP) * KINDS[take.kind_of(camera)].work
-
-
 def process_takes(args: argparse.Namespace, takes: list[Take], title: str) -> dict[str, list[Failure]]:
     """Process takes, as many cameras at once as there are workers; returns what each of them lacks, by uid.
 
-    The longest takes go first, so that no long one is left for a single worker in the end. Any exception stops all
-    workers. Raises OSError if the output cannot be written, UserError if a worker is killed.
+    Any exception stops all workers. Raises OSError if the output cannot be written, UserError if a worker is killed.
     """
-    takes = sorted(takes, key=estimated_work, reverse=True)
     places = args.takepath, args.outputpath, args.downscaled
     plans: dict[str, TakePlan] = {}  # of the takes under way
     failures: dict[str, list[Failure]] = {}  # of the finished takes
-    left = {take.uid: estimated_work(take) for take in takes}
 
     def camera_jobs() -> Iterator[CameraJob]:
         """The jobs of one take after the other; each take is planned when a worker is about to need its jobs."""
@@ -208,27 +187,16 @@ def process_takes(args: argparse.Namespace, takes: list[Take], title: str) -> di
                     yield from plan.jobs
                     continue
                 found = finish_take(plan)
-            close(take, found)
+            failures[take.uid] = found
+            bar.update()
 
-    def close(take: Take, found: list[Failure]) -> None:
-        failures[take.uid] = found
-        bar.total -= left[take.uid]  # it was there already or cannot be done, so that it is no work
-        bar.set_postfix_str(f"{len(failures)}/{counted(len(takes), 'take')}", refresh=False)
-        bar.update(1)
-
-    pause = 0.1 if sys.stderr.isatty() else 60  # seconds; a cluster job's log file need not hold every step
-    layout = "{desc} {percentage:3.0f}%|{bar}| [{elapsed}<{remaining}{postfix}]"
-    total = sum(left.values()) + len(takes)  # work, so that the time to completion is honest
-    with tqdm(desc=title, total=total, bar_format=layout, mininterval=pause, maxinterval=60, smoothing=0) as bar:
+    with tqdm(desc=title, total=len(takes), unit="take") as bar:
         for job, result in run_jobs(extract_camera, camera_jobs(), args.num_workers):
             plan = plans[job.take_uid]
             plan.results[job.camera] = result
-            if result.new_frames:
-                work = _camera_work(plan.take, job.camera)
-                left[job.take_uid] -= work
-                bar.update(work)
             if len(plan.results) == len(plan.jobs):
-                close(plan.take, finish_take(plans.pop(job.take_uid)))
+                failures[job.take_uid] = finish_take(plans.pop(job.take_uid))
+                bar.update()
     return failures
 
 

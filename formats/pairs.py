@@ -14,7 +14,7 @@ import shlex
 import zipfile
 from array import array
 from bisect import bisect_right
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -28,7 +28,6 @@ from formats.processed import ANNOTATION, ProcessedTake, is_processed
 
 BOTH = "both"  # instead of a setting: the pairs of ego-exo, then those of exo-ego
 MASK = np.dtype([("start", "<i8"), ("length", "<i4"), ("frame", "<i4"), ("height", "<i4"), ("width", "<i4")])
-LookedAt = Mapping[tuple[str, str, str], frozenset[int]]  # frames, by take uid, object, camera
 
 
 class Pair(NamedTuple):
@@ -58,13 +57,12 @@ def pairs_path(data_dir: Path, split: str) -> Path:
 
 
 def write_pairs(
-    data_dir: Path, split: str, uids: Iterable[str], missing: list[str], looked_at: LookedAt | None = None
+    data_dir: Path, split: str, uids: Iterable[str], missing: list[str]
 ) -> tuple[dict[str, int], dict[str, str]]:
     """Write the pairs of the takes `uids` and their masks.
 
-    A pair is a frame with a query mask; with `looked_at`, only one that was looked at in the target camera. `missing`
-    are the takes of the split that are not processed yet. Returns how many pairs there are by setting, and what is
-    wrong with malformed takes, which are left out.
+    A pair is a frame with a query mask. `missing` are the takes of the split that are not processed yet. Returns how
+    many pairs there are by setting, and what is wrong with malformed takes, which are left out.
     """
     path = pairs_path(data_dir, split)
     with claimed(path.parent, path.name, f"lists the pairs of {split}"):
@@ -83,11 +81,9 @@ def write_pairs(
             for setting in SETTINGS:
                 for name, query, target in take.camera_pairs(setting):
                     query_rows, target_rows = row_of[name, query], row_of[name, target]
-                    known = query_rows if looked_at is None else looked_at.get((uid, name, target), ())
-                    frames = [frame for frame in query_rows if frame in known]
-                    for frame in frames:
-                        rows[setting].extend((query_rows[frame], target_rows.get(frame, -1)))
-                    tracks[setting].append((uid, name, query, target, len(frames)))
+                    for frame, row in query_rows.items():
+                        rows[setting].extend((row, target_rows.get(frame, -1)))
+                    tracks[setting].append((uid, name, query, target, len(query_rows)))
         about = json.dumps({"takes": states, "missing": missing, "tracks": tracks}).encode()
         arrays = {setting: np.array(rows[setting], np.int32).reshape(-1, 2) for setting in SETTINGS}
         arrays |= {"masks": np.concatenate(masks), "counts": np.frombuffer(counts, np.uint8)}

@@ -36,14 +36,10 @@ class Kind(NamedTuple):
     """A kind of camera."""
 
     max_rows: int  # of a processed frame
-    work: int  # to decode a frame, in any unit
     near: bool  # it shows things about twice as large as the others do
 
 
-KINDS = {  # a frame of 3840x2160 has four times the pixels
-    "ego": Kind(max_rows=1408 // 2, work=1, near=True),
-    "exo": Kind(max_rows=2160 // 4, work=4, near=False),
-}
+KINDS = {"ego": Kind(max_rows=1408 // 2, near=True), "exo": Kind(max_rows=2160 // 4, near=False)}
 
 
 def kind_of(camera: str, stated_ego: Mapping[str, bool] | None = None) -> str:

@@ -92,17 +92,11 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     text = "area of an object as a fraction of the picture, up to 0.4: of all, or the range of nine in ten (LOW HIGH); "
     text += "or real, areas as in Ego-Exo4D: smaller in the exo pictures than in the ego ones"
     add("--object_size", nargs="+", default=["0.2"], metavar="SIZE", help=text)
-    text = (
-        "what stands on the table: solids with one pattern each, or kitchen things of unlike parts, some of them twins "
-    )
-    text += "but for one part, in dim and colored light, while people walk by"
+    text = "what stands on the table: solids with one pattern each, or kitchen things of unlike parts, some of them "
+    text += "twins but for one part, in dim and colored light, while people walk by"
     add("--things", choices=("patterned", "kitchen"), default="patterned", help=text)
-    add(
-        "--clutter",
-        type=at_least(0, most=1000),
-        default=0,
-        help="further things on the table, at most; never annotated",
-    )
+    text = "further things on the table, at most; never annotated"
+    add("--clutter", type=at_least(0, most=1000), default=0, help=text)
     add("--blur", type=at_least(0, float, 100), default=0, help="of each video, up to this many pixels, Gaussian")
     add("--noise", type=at_least(0, float, 255), default=0, help="of the pictures in gray levels, Gaussian")
     add("--hold", type=at_least(1), default=30, help="render only each n-th frame and repeat it; a divisor of 30")

@@ -4,6 +4,7 @@ Each solid is the image of a unit solid under `world = rotation @ (half_axes * u
 parameter under that map, so every intersection is worked out on the unit solid.
 """
 
+from copy import deepcopy
 from dataclasses import dataclass, field, replace
 from functools import partial
 
@@ -82,10 +83,6 @@ class Picture:
     depth: np.ndarray
     labels: np.ndarray
 
-    @classmethod
-    def empty(cls, size: Size) -> "Picture":
-        return cls(np.zeros(size, np.uint32), np.full(size, MISS), np.zeros(size, np.uint8))
-
     @property
     def image(self) -> np.ndarray:
         """(H, W, 3) uint8 BGR."""
@@ -95,9 +92,6 @@ class Picture:
         """Multiply blue, green and red by the three numbers of `color`."""
         four = self.colors.view(np.uint8).reshape(*self.colors.shape, 4)
         cv2.multiply(four, (*color, 1), dst=four, dtype=cv2.CV_8U)
-
-    def copy(self) -> "Picture":
-        return Picture(self.colors.copy(), self.depth.copy(), self.labels.copy())
 
 
 def turn(axis: int, angle: float) -> np.ndarray:
@@ -111,7 +105,11 @@ def turn(axis: int, angle: float) -> np.ndarray:
 
 def render(camera: Camera, solids: list[Solid], behind: Picture | None = None) -> Picture:
     """Draw `solids`, in any order, over the picture `behind` (which is left as it is)."""
-    picture = behind.copy() if behind else Picture.empty(camera.size)
+    size = camera.size
+    if behind:
+        picture = deepcopy(behind)
+    else:
+        picture = Picture(np.zeros(size, np.uint32), np.full(size, MISS), np.zeros(size, np.uint8))
     with np.errstate(divide="ignore", invalid="ignore"):  # rays that miss give infinities and NaNs: never "nearer"
         for solid in solids:
             window = _window(camera, solid)

@@ -121,10 +121,6 @@ class Tabletop:
             pictures[name].light(light)
         return pictures
 
-    def camera(self, camera: str, second: float) -> Camera:
-        """Where a camera is; only the ego camera moves."""
-        return self.ego_camera(second) if camera == EGO else self.exo_cameras[self.cameras.index(camera) - 1]
-
     def solids(self, second: float) -> list[Solid]:
         """The objects, then the wearer's hand and arm, then other people."""
         others = [self._hand(second), *(person(second) for person in self.people)]
@@ -230,7 +226,7 @@ class Tabletop:
         def solids(second: float) -> list[Solid]:
             feet = middle + near / distance * away + swing * np.sin(phase + speed * second) * across
             return [
-                _limb("ellipsoid", *(feet + side * across + (0, 0, z) for z in (low, high)), radius, colors[color])
+                _limb(*(feet + side * across + (0, 0, z) for z in (low, high)), radius, colors[color])
                 for side, low, high, radius, color in PERSON
             ]
 
@@ -261,10 +257,10 @@ class Tabletop:
         skin = np.full((8, 8 * TILES["ellipsoid"], 3), SKIN, np.uint8)
         cloth = np.full((8, 8 * TILES["ellipsoid"], 3), SLEEVE, np.uint8)
         return [
-            _limb("ellipsoid", palm - 0.15 * arm, palm + 0.3 * arm, 0.17, skin),
-            *(_limb("ellipsoid", palm, palm + 1.5 * finger, 0.06, skin) for finger in FINGERS),
-            _limb("ellipsoid", palm, palm + 1.6 * arm, 0.14, skin),
-            _limb("ellipsoid", palm + 0.55 * arm, shoulder, 0.24, cloth),
+            _limb(palm - 0.15 * arm, palm + 0.3 * arm, 0.17, skin),
+            *(_limb(palm, palm + 1.5 * finger, 0.06, skin) for finger in FINGERS),
+            _limb(palm, palm + 1.6 * arm, 0.14, skin),
+            _limb(palm + 0.55 * arm, shoulder, 0.24, cloth),
         ]
 
 
@@ -275,10 +271,10 @@ def _path(times: np.ndarray, points: np.ndarray, second: float) -> np.ndarray:
     return points[after - 1] + (points[after] - points[after - 1]) * (part * part * (3 - 2 * part))
 
 
-def _limb(shape: str, start: np.ndarray, end: np.ndarray, radius: float, texture: np.ndarray) -> Solid:
-    """A solid of which one axis runs from `start` to `end`."""
+def _limb(start: np.ndarray, end: np.ndarray, radius: float, texture: np.ndarray) -> Solid:
+    """An ellipsoid of which one axis runs from `start` to `end`."""
     axis = (end - start) / np.linalg.norm(end - start)
     side = np.cross(axis, [0.3, 0.9, 0.1])
     side /= np.linalg.norm(side)
     half_axes = np.array([radius, radius, np.linalg.norm(end - start) / 2])
-    return Solid(shape, (start + end) / 2, half_axes, texture, 0, np.stack([side, np.cross(axis, side), axis], 1))
+    return Solid("ellipsoid", (start + end) / 2, half_axes, texture, 0, np.stack([side, np.cross(axis, side), axis], 1))

@@ -111,25 +111,23 @@ def test_what_the_data_set_lacks_is_listed_and_what_is_broken_or_not_processed_i
     assert "train, take take-a, camera cam05: cam05.mp4 has no moov atom" in result.stdout
 
 
-@pytest.mark.parametrize("text", ["5", '{"failures": []}', '{"take_name": "", "failures": [{"camera": 5}]}'])
-def test_a_damaged_list_of_failures_is_one_line(data_dir, text):
-    (data_dir / "take-a" / "failed.json").write_text(text)
+def test_a_damaged_list_of_failures_is_one_line(data_dir):
+    (data_dir / "take-a" / "failed.json").write_text('{"take_name": "", "failures": [{"camera": 5}]}')
     result = check(data_dir)
-    assert result.returncode == 1 and re.search(
-        "^error: .*failed.json is not of the form", result.stderr.splitlines()[-1]
-    )
+    assert result.returncode == 1
+    assert re.match("error: .*failed.json is not of the form", result.stderr.splitlines()[-1])
 
 
 def test_missing_pairs_are_found(data_dir):
     result = check(data_dir)
     assert result.returncode == 1
     assert result.stdout.count("run `python data/create_pairs.py") == 2  # one for each split
-    assert check(data_dir, "--skip_pairs").returncode == 0
 
 
 def test_a_folder_without_takes_is_refused_in_one_line(tmp_path):
     (tmp_path / "split.json").write_text('{"train": ["a"]}')
-    assert re.match(r"error: no folder .*run data/process_data.py first\n$", check(tmp_path / "processed").stderr)
-    (tmp_path / "processed").mkdir()
-    result = check(tmp_path / "processed")
-    assert re.match(r"error: .* holds no take of .*split.json; run data/process_data.py first\n$", result.stderr)
+    data_dir = tmp_path / "processed"
+    assert check(data_dir).stderr.startswith(f"error: no folder {data_dir}; name that of the processed takes")
+    data_dir.mkdir()
+    remedy = f"{data_dir} holds no take of {tmp_path / 'split.json'}; run data/process_data.py first"
+    assert check(data_dir).stderr == f"error: {remedy}\n"

@@ -11,61 +11,27 @@ import pytest
 
 from common.arguments import SETTINGS
 from common.errors import UserError
+from data.create_pairs import main
 from formats.masks import encode_mask
 from formats.pairs import Pair, PairSet, pairs_path
 from tests.made import ROOT
 from tests.made.golden import GOLDEN_SPLITS, golden
 from tests.made.golden_pairs import data_dir, golden_root
+from tests.made.kills import killed_at
 from tests.made.processed import create_pairs, write_data_set
+from tests.made.raw_takes import tree
 
 __all__ = ["data_dir", "golden_root"]  # fixtures
 
 
-def test_a_rerun_writes_the_same_file_and_removes_what_a_killed_one_left(data_dir):
-    former = pairs_path(data_dir, "train").read_bytes()
-    for name in ("train_pairs.npz", "train_egoexo_pairs.json"):
-        (data_dir / f".{name}.0123abcd.tmp").touch()
-    assert create_pairs(data_dir).returncode == create_pairs(data_dir, "--legacy").returncode == 0
-    assert pairs_path(data_dir, "train").read_bytes() == former
-    assert not list(data_dir.glob(".*.tmp"))
-
-
-def test_a_run_that_is_killed_while_it_writes_leaves_the_former_pairs(data_dir):
-    former = pairs_path(data_dir, "train").read_bytes()
-    kill = "import os; from formats import pairs; pairs.np.savez = lambda file, **_: (file.write(b'PK'), os._exit(9))"
-    write = f"pairs.write_pairs({str(data_dir)!r}, 'train', {GOLDEN_SPLITS['train'][:1]}, [])"
-    assert subprocess.run([sys.executable, "-c", f"{kill}; {write}"], cwd=ROOT).returncode == 9
-    assert pairs_path(data_dir, "train").read_bytes() == former
-
-
-def test_only_frames_looked_at_in_the_target_can_be_kept(data_dir):
-    annotations = golden("pipeline/annotations")
-    looked_at = {}
-    for uid in GOLDEN_SPLITS["train"]:
-        object_masks = {}
-        for name, cameras in annotations[uid]["masks"].items():
-            tracks = {}
-            for camera, frames in cameras.items():
-                looked_at[uid, name, camera] = [int(frame) for frame in list(frames)[::2]]
-                tracks[camera] = {"annotation": {}, "annotated_frames": looked_at[uid, name, camera]}
-            object_masks[name] = tracks
-        annotations[uid] = {"take_name": uid, "object_masks": object_masks}
-    folder = data_dir.parent / "annotations"
-    folder.mkdir()
-    (folder / "relations_train.json").write_text(json.dumps({"annotations": annotations}))
-    everything = list(PairSet([data_dir], "train", "ego-exo"))
-    assert create_pairs(data_dir, "--split", "train", "--only_annotated").returncode == 0
-    kept = [pair for pair in everything if pair.frame in looked_at[pair[0], pair[1], pair.target_camera]]
-    assert 0 < len(kept) < len(everything)
-    assert list(PairSet([data_dir], "train", "ego-exo")) == kept
-
-
-def test_an_annotation_file_of_another_split_is_refused(data_dir):
-    path = data_dir / "relations.json"
-    path.write_text('{"annotations": {}}')
-    run = create_pairs(data_dir, "--split", "train", "--only_annotated", "--annotationpath", path)
-    assert run.returncode == 1
-    assert f"error: {path} lacks take {GOLDEN_SPLITS['train'][1]}" in run.stderr
+def test_a_run_killed_at_any_file_event_leaves_whole_pairs_and_a_rerun_the_same_files(data_dir):
+    whole, number = tree(data_dir), 1
+    while killed_at(number, data_dir, main, "--data_dir", data_dir, "--split", "train"):
+        assert pairs_path(data_dir, "train").read_bytes() == whole["train_pairs.npz"]
+        assert create_pairs(data_dir).returncode == 0
+        assert tree(data_dir) == whole
+        number += 1
+    assert number > 5
 
 
 @pytest.mark.parametrize("setting", SETTINGS)
@@ -125,20 +91,10 @@ def test_objects_and_cameras_without_masks_make_no_trouble(tmp_path):
     ]
 
 
-@pytest.mark.parametrize(
-    ("name", "text", "message"),
-    [
-        ("split.json", None, "no file .*split.json"),
-        ("split.json", '{"train": ["x"]}', "none of the takes .* run data/process"),
-        ("split.json", '{"train": []}', "add one with data/import_take.py --split train"),
-        ("processed/uid/annotation.json", "{", "annotation.json is not valid JSON"),
-    ],
-)
-def test_bad_input_ends_in_one_line(tmp_path, name, text, message):
-    write_data_set(tmp_path, {"uid": {"masks": {}, "subsample_idx": []}}, {"train": ["uid"]})
-    (tmp_path / name).unlink() if text is None else (tmp_path / name).write_text(text)
-    run = create_pairs(tmp_path / "processed", "--split_path", tmp_path / "split.json")
-    assert run.returncode == 1 and re.search(f"^error: .*{message}", run.stderr.splitlines()[-1])
+def test_a_data_set_without_processed_takes_is_refused_in_one_line(tmp_path):
+    data_dir = write_data_set(tmp_path, {}, {"train": ["x"]})
+    data_dir.mkdir()
+    assert re.match("error: none of the takes .* run data/process_data.py first\n$", create_pairs(data_dir).stderr)
 
 
 def test_a_malformed_take_does_not_keep_others_from_being_listed(data_dir):

@@ -100,8 +100,7 @@ def test_the_split_is_downloaded_once(get_split, tmp_path):
     ("name", "text", "message"),
     [
         ("split.json", "<html>not found</html>", "lists 0 takes, not the benchmark's 1317; nothing was kept"),
-        ("split.json", None, "no download of "),
-        ("correspondence_takes.txt", uid(0), "lists 1 takes, not the benchmark's 1334; nothing was kept"),
+        ("correspondence_takes.txt", None, "no download of "),
     ],
 )
 def test_a_split_that_is_not_the_benchmarks_is_not_kept(get_split, tmp_path, name, text, message):
@@ -183,7 +182,6 @@ def test_it_stops_when_one_take_after_the_other_fails(get_takes):
     ("uids", "flags", "message"),
     [
         ("take-a\n-o\n", (), r"{uids}: -o is no take uid"),
-        ("../x\n", (), r"{uids}: ../x is no take uid"),
         ("a b\n", (), r"{uids}: a\ b is no take uid"),
         ("\n", (), "{uids} names no take"),
         ("a\n", ("--uids_path", "/no"), "no file /no; get it with bash data/download_split.sh or give --uids_path"),

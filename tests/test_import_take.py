@@ -149,8 +149,6 @@ def test_a_single_mask_and_coco_are_enough(inputs, tmp_path):
     [
         ({"name": "../x"}, "--name '../x' cannot be the name of a take's folder"),
         ({"name": "Takes"}, "--name 'Takes' cannot be the name of a take's folder"),
-        ({"name": "split.json"}, "'split.json' looks like a file of the data folder"),
-        ({"videos": ["head={}/head.mp4", "annotation.json={}/left.mp4"], "offset": []}, "looks like a file of"),
         ({"ego": "nose"}, "--ego 'nose' is none of the cameras head, left cam, photos"),
         ({"videos": "head={}/head.mp4", "offset": []}, "--videos takes two or more cameras"),
         ({"masks": "nose={}/masks/head"}, "--masks names camera 'nose'"),

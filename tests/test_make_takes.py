@@ -14,8 +14,8 @@ from formats.takes import SPLITS, kind_of, read_splits, video_path
 from synthetic.kitchen import deal_things
 from synthetic.make_takes import make_takes, object_sizes, parse_args
 from synthetic.tabletop import EGO, REAL
-from synthetic.take import VIDEO_SIZES, TakeId, TakeOptions, build_tabletop, outline_objects
-from synthetic.textures import deal_clutter, deal_items, deal_looks
+from synthetic.take import VIDEO_SIZES, TakeId, TakeOptions, build_tabletop
+from synthetic.textures import deal_items, deal_looks
 from tests.made.raw_takes import tree
 
 LARGE = object_sizes(["0.2"])
@@ -70,7 +70,7 @@ def test_the_annotation_files_follow_the_schema(root, raw):
             assert decoded(mask).shape == VIDEO_SIZES["tiny"][kind_of(camera) == "exo"]
 
 
-def test_the_data_sets_oddities_occur(raw):
+def test_the_data_sets_oddities_occur_and_objects_leave_the_view_of_both_kinds_of_camera(raw):
     cameras = [sorted(c) for annotation in raw.values() for c in annotation["object_masks"].values()]
     assert [] in cameras
     assert [EGO] in cameras
@@ -78,21 +78,13 @@ def test_the_data_sets_oddities_occur(raw):
     assert [EGO, "cam01", "cam02"] in cameras
     assert sum(len(c) == 2 for c in cameras) > len(cameras) / 2  # most: ego and exactly one exo
     tracks = [track for _, _, _, track in tracks_of(raw)]
+    negatives = [kind_of(c) for _, _, c, t in tracks_of(raw) if len(t["annotation"]) < len(t["annotated_frames"])]
+    assert set(negatives) == {"ego", "exo"}
     assert any(list(t["annotation"]) != sorted(t["annotation"], key=int) for t in tracks)
     assert any(len(t["annotated_frames"]) < len(FRAMES) for t in tracks)  # a frame that nobody looked at
     names = [name for annotation in raw.values() for name in annotation["object_names"]]
     assert any(name.endswith("_0 ") for name in names) and any(" _0" in name for name in names)
     assert any("_" not in name for name in names) and any(name != name.lower() for name in names)
-
-
-def test_objects_leave_the_view_of_both_kinds_of_camera(raw):
-    for kind in ("ego", "exo"):
-        negatives = [
-            set(track["annotated_frames"]) - {int(frame) for frame in track["annotation"]}
-            for _, _, camera, track in tracks_of(raw)
-            if kind_of(camera) == kind
-        ]
-        assert any(negatives)
 
 
 def test_masks_are_exactly_what_is_visible(raw):
@@ -118,14 +110,11 @@ def test_videos_show_the_rendered_picture_of_each_frame(root, raw):
             assert (stream.codec_context.name, stream.codec_context.pix_fmt) == ("h264", "yuv420p")
             assert (stream.average_rate, stream.frames) == (30, OPTIONS.num_frames)
             assert len(container.streams.audio) == 1
-            kinds = set()
             for number, frame in enumerate(container.decode(stream)):
-                kinds.add(frame.pict_type.name if hasattr(frame.pict_type, "name") else str(frame.pict_type))
                 if number % OPTIONS.hold == 0:
                     image = tabletop.pictures(number / 30)[camera].image
                     assert np.abs(frame.to_ndarray(format="bgr24").astype(int) - image).mean() < 6, (camera, number)
             assert number == OPTIONS.num_frames - 1
-            assert len(kinds) == 3  # I, P and B
 
 
 def colors_of(item):
@@ -135,21 +124,15 @@ def colors_of(item):
 def test_objects_of_one_split_never_occur_in_another():
     looks = {s: {look for index in range(100) for look in deal_looks(7, s, index, 4)} for s in SPLITS}
     assert not looks["train"] & looks["val"] | looks["train"] & looks["test"] | looks["val"] & looks["test"]
-    assert len(looks["train"]) > 150 and len(looks["val"]) > 50 and len(looks["test"]) > 50
     assert len({look for index in range(40) for look in deal_looks(0, "train", index, 4)}) == 160  # no look twice
-    for item, (pattern, *colors) in zip(deal_items(7, "val", 0, 4), deal_looks(7, "val", 0, 4), strict=True):
-        assert colors_of(item) == set(colors) and pattern in item.name.lower()
 
 
-@pytest.mark.parametrize("count", [1, 4, 5, 18])
+@pytest.mark.parametrize("count", [1, 4, 18])
 def test_objects_of_one_take_are_told_apart_by_name_and_look(count):
     for index in range(2):
         items = deal_items(3, "val", index, count)
         assert len({item.name for item in items}) == len({item.parts[0].texture.tobytes() for item in items}) == count
-    for index in range(50):
-        looks = deal_looks(3, "val", index, count)
-        assert len(set(looks)) == count
-        assert count > 4 or len({color for _, *colors in looks for color in colors}) == 2 * count
+        assert count > 4 or len(set().union(*map(colors_of, items))) == 2 * count
 
 
 @pytest.mark.parametrize("object_size", [0.01, 0.05, 0.2])
@@ -164,20 +147,6 @@ def test_object_size_is_the_fraction_of_the_picture_that_an_object_fills(object_
     assert np.mean(areas) == approx(object_size, rel=0.25)
 
 
-def test_real_sizes_are_as_far_apart_as_in_the_data_set_and_smaller_in_exo_views():
-    """Quartiles of real masks in percent: exo 0.04 and 0.3, ego 0.15 and 0.95, less what hides them here."""
-    options = replace(OPTIONS, object_size=REAL, size="small", num_objects=6, clutter=8)
-    areas: dict[str, list[float]] = {"ego": [], "exo": []}
-    for index in range(8):
-        tabletop = build_tabletop(TakeId("train", index), options)
-        for camera, picture in tabletop.pictures(0.0).items():
-            masks = outline_objects(picture.labels, REAL.least).values()
-            areas[kind_of(camera)] += [100 * decoded(mask).mean() for mask in masks]
-    ego, exo = (np.quantile(areas[kind], (0.25, 0.75)) for kind in ("ego", "exo"))
-    assert 0.02 < exo[0] < 0.06 and 0.15 < exo[1] < 0.45
-    assert 0.08 < ego[0] < 0.25 and 0.5 < ego[1] < 1.9
-
-
 def test_clutter_hides_objects_and_is_never_outlined():
     options = replace(OPTIONS, object_size=REAL, clutter=24)
     plain, full = (build_tabletop(TakeId("val", 1), replace(options, clutter=count)) for count in (0, 24))
@@ -187,10 +156,6 @@ def test_clutter_hides_objects_and_is_never_outlined():
         labels = other[camera].labels
         assert (one[camera].labels[labels > 0] == labels[labels > 0]).all()  # the objects stand where they stood
         assert (one[camera].colors != other[camera].colors).mean() > 0.002
-    looks = deal_looks(0, "val", 1, 4)
-    things = deal_clutter(0, "val", 1, looks, 10)
-    own = {frozenset(colors) for _, *colors in looks}
-    assert sum(bool(colors_of(thing) & set().union(*own)) for thing in things) >= 3  # some look like the objects
 
 
 KITCHEN = replace(OPTIONS, object_size=REAL, num_objects=6, clutter=24, things="kitchen")
@@ -211,10 +176,9 @@ def test_twins_are_as_large_and_differ_in_one_part():
     for index in range(12):
         items, clutter = deal_things(3, "train", index, 6, 24)
         assert len({thing.name for thing in items + clutter}) == 30
-        twins = [thing for thing in items + clutter if thing.like is not None]
         among_objects += items[-1].like == 0
         assert sum(thing.like is not None for thing in clutter) == 6
-        for twin in twins:
+        for twin in (thing for thing in items + clutter if thing.like is not None):
             like = items[twin.like]
             np.testing.assert_array_equal(twin.half_axes, like.half_axes)
             same = []
@@ -248,27 +212,10 @@ def test_in_a_kitchen_a_quarter_of_the_objects_in_view_are_hidden_from_the_other
     assert 0.08 < ego[0] < 0.25 and 0.5 < ego[1] < 1.9
 
 
-def test_the_light_of_a_kitchen_differs_by_take_and_camera_and_the_pictures_follow_it():
-    lights = []
-    for index in range(3):
-        tabletop = build_tabletop(TakeId("val", index), replace(KITCHEN, clutter=0, object_size=LARGE))
-        lit, lights_here, tabletop.lights = tabletop.pictures(0.0), tabletop.lights, {}
-        for camera, picture in tabletop.pictures(0.0).items():
-            expected = np.minimum(picture.image * lights_here[camera], 255)
-            np.testing.assert_allclose(lit[camera].image, expected, atol=0.51)
-            np.testing.assert_array_equal(lit[camera].labels, picture.labels)
-        lights += list(lights_here.values())
-    assert len({tuple(light) for light in lights}) == 9
-    assert min(map(np.min, lights)) > 0.15 and max(map(np.max, lights)) < 2.5
-    assert not build_tabletop(TakeId("val", 0), replace(KITCHEN, things="patterned")).lights
-
-
 @pytest.mark.parametrize(
     "options",
     [
         {},
-        {"object_size": object_sizes(["0.01"])},
-        {"object_size": REAL, "clutter": 12},
         {"object_size": REAL, "clutter": 12, "things": "kitchen"},
         {"num_exo": 6, "num_objects": 2, "num_frames": 900},
     ],
@@ -279,19 +226,10 @@ def test_cameras_stay_in_the_room_and_above_the_table(options):
         tabletop = build_tabletop(TakeId("test", index), options)
         room = tabletop.room
         for second in np.arange(0, options.num_frames / 30, 0.5):
-            for name in tabletop.cameras:
-                position = tabletop.camera(name, second).position
+            for camera in (tabletop.ego_camera(second), *tabletop.exo_cameras):
+                position = camera.position
                 assert (np.abs(position - room.position) < room.half_axes).all()
                 assert position[2] > tabletop.table.position[2] + tabletop.table.half_axes[2]
-
-
-def test_nothing_jumps():
-    tabletop = build_tabletop(TakeId("train", 2), replace(OPTIONS, num_frames=450))
-    times = np.arange(450) / 30
-    for places in zip(*[[s.position for s in tabletop.solids(t)] for t in times], strict=True):
-        assert np.linalg.norm(np.diff(places, axis=0), axis=1).max() < 0.35
-    head = [tabletop.ego_camera(t).position for t in times]
-    assert np.linalg.norm(np.diff(head, axis=0), axis=1).max() < 0.35
 
 
 def test_the_same_options_give_the_same_files_in_one_process_or_several(root, tmp_path):
@@ -331,7 +269,7 @@ def test_a_folder_with_takes_of_somebody_else_is_refused(tmp_path):
     "flags",
     [
         *("--hold 7", "--object_size 0.9", "--object_size huge", "--num_objects 40", "--blur 1000000", "--blur inf"),
-        *("--clutter 1000000", "--noise 1e9", "--num_frames 10000000", "--num_exo 1000", "--num_train 1000000"),
+        *("--num_frames 10000000", "--num_train 1000000"),
     ],
 )
 def test_options_that_cannot_be_met_are_named_in_one_line(flags, capsys):

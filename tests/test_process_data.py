@@ -14,10 +14,9 @@ import numpy as np
 import pytest
 
 import data.extraction
-from formats.processed import shrink
 from tests.made import EGO, ROOT
 from tests.made.claims import claimed_elsewhere
-from tests.made.processed import create_pairs, make_unreadable
+from tests.made.processed import create_pairs
 from tests.made.raw_takes import (
     CAMERAS,
     EXO_1,
@@ -79,16 +78,12 @@ def test_ego_frames_are_halved_and_exo_frames_quartered_as_opencv_saves_them(ori
     shutil.copy(original / "split.json", root)
     process(root, "--split", "val")
     for camera, ((height, width), factor) in sizes.items():
-        for frame, image in _plain_frames(video(root, NAMES[C], camera), (0, 30)):
-            expected = cv2.resize(image, (width // factor, height // factor), interpolation=cv2.INTER_LINEAR)
+        with av.open(str(video(root, NAMES[C], camera))) as container:
+            images = [frame.to_ndarray(format="bgr24") for frame in container.decode(video=0)]
+        for frame in (0, 30):
+            expected = cv2.resize(images[frame], (width // factor, height // factor), interpolation=cv2.INTER_LINEAR)
             encoded = cv2.imencode(".jpg", expected)[1].tobytes()
             assert (root / "processed" / C / camera / f"{frame}.jpg").read_bytes() == encoded
-
-
-def test_videos_of_any_size_shrink_by_a_whole_number_and_never_grow():
-    sizes = {(1408, 1408): (704, 704), (2160, 3840): (540, 960), (448, 796): (448, 796), (705, 1): (352, 1)}
-    for (height, width), expected in sizes.items():
-        assert shrink(np.zeros((height, width, 3), np.uint8), 704 if height == 1408 else 540)[..., 0].shape == expected
 
 
 def test_a_take_of_own_cameras_says_how_one_becomes_the_ego_camera(root):
@@ -146,12 +141,6 @@ def test_shards_divide_the_takes_and_together_do_what_one_run_does(root, undistu
     assert tree(out) == undisturbed
 
 
-def test_all_splits_are_those_that_have_takes(root, undisturbed):
-    (root / "split.json").write_text(json.dumps({**RAW_SPLITS, "test": []}))  # as make_takes.py does
-    assert process(root) == 0
-    assert tree(root / "processed") == undisturbed
-
-
 def test_a_split_from_elsewhere_goes_along_so_that_the_later_stages_find_it(root, tmp_path, capsys):
     split = (root / "split.json").rename(tmp_path / "my_split.json")
     assert process(root, "--split_path", split) == 0
@@ -194,10 +183,6 @@ def test_what_was_made_of_videos_that_were_deleted_afterwards_stays(root, delete
         shutil.rmtree(path) if path.is_dir() else path.unlink()
     assert process(root) == 0
     assert tree(root / "processed") == before
-    path = root / "processed" / C / "annotation.json"
-    make_unreadable(path)
-    assert process(root, "--uids", C) == 0
-    assert path.is_symlink() == (deleted == "takes/*")
 
 
 def start(root):
@@ -230,7 +215,7 @@ def test_a_second_run_waits_for_the_first_and_two_processes_give_the_same_bytes_
         assert run.stderr.readline().startswith(f"waiting for process {first.pid} of ")
         assert not list((root / "processed").glob("uid-*"))
     out, error = run.communicate(timeout=300)
-    assert run.returncode == 0 and "train: 2 of 2 takes complete" in out and "2/2 takes" in error  # the bar
+    assert run.returncode == 0 and "train: 2 of 2 takes complete" in out and " 2/2 " in error  # the bar
     assert tree(root / "processed") == undisturbed
     with claimed_elsewhere(root / "processed", "process_data_1_of_2"):
         assert process(root, "--shard", "2/2") == 0
@@ -359,19 +344,13 @@ def test_a_take_whose_ego_video_is_broken_when_a_frame_is_missing_is_no_longer_c
     assert not (root / "processed" / A / "annotation.json").exists()
 
 
-def test_an_annotated_take_that_is_in_no_split_is_counted_and_left_out(root, capsys):
-    (root / "split.json").write_text(json.dumps({"train": [A], "val": [C]}))
-    assert process(root) == 0
-    assert "train: 1 annotated take in no split" in capsys.readouterr().out
-    assert not (root / "processed" / B).exists()
-    assert_complete(root / "processed", A)
-
-
-def test_a_take_in_two_splits_is_processed_once(root, capsys):
-    (root / "split.json").write_text(json.dumps({"train": [A, B, A], "val": [C, B]}))
+def test_splits_may_overlap_or_be_empty_and_need_not_hold_every_annotated_take(root, capsys):
+    (root / "split.json").write_text(json.dumps({"train": [A, A], "val": [C, A], "test": []}))
     assert process(root) == 0
     out = capsys.readouterr().out
-    assert "train: 2 of 2 takes" in out and "val: 1 of 1 take" in out
+    assert "train: 1 annotated take in no split" in out
+    assert "train: 1 of 1 take" in out and "val: 1 of 1 take" in out
+    assert {path.name for path in (root / "processed").glob("uid-*")} == {A, C}
 
 
 # What can be wrong with the machine
@@ -402,24 +381,18 @@ def test_a_full_disk_ends_the_run_in_one_line_and_a_rerun_completes(root, undist
     [
         (["--split", "nowhere"], ["no split 'nowhere'", "'train', 'val'"]),
         (["--split_path", "{root}/none.json"], ["no file", "none.json", "download_split.sh"]),
-        (["--annotationpath", "{root}/takes/bad.json"], ["bad.json is not valid JSON"]),
         (["--annotationpath", "{root}/annotations/relations_val.json"], ["annotates no take of train in "]),
         (["--takepath", "{root}/nothing"], ["no folder", "--takepath"]),
         (["--takepath", "{root}"], ["did you mean {root}/takes?"]),
+        (["--shard", "3/2"], ["'3/2' is not I/N"]),
+        (["--shard", "a/b"], ["'a/b' is not I/N"]),
     ],
 )
 def test_bad_input_is_one_line_that_names_it(root, capsys, flags, words):
-    (root / "takes" / "bad.json").write_text('{"annotations": {')
-    assert process(root, *(flag.format(root=root) for flag in flags)) == 1
+    assert process(root, *(flag.format(root=root) for flag in flags)) == (2 if "--shard" in flags else 1)
     error = capsys.readouterr().err.strip()
     assert error.startswith("error: ") and "\n" not in error
     assert all(word.format(root=root) in error for word in words)
-
-
-@pytest.mark.parametrize("shard", ["0/2", "3/2", "a/b"])
-def test_a_shard_that_makes_no_sense_is_refused(root, capsys, shard):
-    assert process(root, "--shard", shard) == 2
-    assert f"{shard!r} is not I/N" in capsys.readouterr().err
 
 
 def test_no_take_left_is_not_a_success(root, capsys):
@@ -430,10 +403,3 @@ def test_no_take_left_is_not_a_success(root, capsys):
     assert "0 of 1 take complete, 0 in part, 1 left out" in out and f"take {C} ({NAMES[C]}): {reason}" in out
     row = {"take_uid": C, "take_name": NAMES[C], "camera": None, "kind": "missing", "reason": reason}
     assert failures(root / "processed") == [row]
-
-
-def _plain_frames(path, wanted):
-    with av.open(str(path)) as container:
-        for number, frame in enumerate(container.decode(video=0)):
-            if number in wanted:
-                yield number, frame.to_ndarray(format="bgr24")

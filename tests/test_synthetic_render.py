@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from synthetic.render import AMBIENT, SUN, Camera, Solid, cast_shadows, render
+from synthetic.render import SUN, Camera, Solid, cast_shadows, render
 from synthetic.textures import TILES
 
 CAMERA = Camera.look_at(np.array([1.0, -6.0, 3.0]), np.array([0.0, 0.0, 0.5]), 260.0, (220, 300), roll=0.2)
@@ -82,43 +82,6 @@ def test_the_nearer_solid_hides_the_farther_one_in_any_order_of_drawing():
     np.testing.assert_array_equal(first.labels, expected)
 
 
-def test_interpenetrating_solids_are_cut_where_they_meet():
-    solids = [make_solid("box", label=1, seed=1), make_solid("ellipsoid", (0.3, -0.4, 0.2), label=2)]
-    labels = render(CAMERA, solids).labels
-    depths = np.stack([render(CAMERA, [solid]).depth for solid in solids])
-    both = np.isfinite(depths).all(0)
-    assert {1, 2} <= set(labels[both].tolist())
-    np.testing.assert_array_equal(labels[both], depths.argmin(0)[both] + 1)
-
-
-def test_solids_behind_the_camera_are_not_drawn_and_the_room_around_it_fills_the_picture():
-    behind = CAMERA.position - 4 * CAMERA.rotation[2]
-    assert not render(CAMERA, [make_solid("ellipsoid", behind)]).labels.any()
-    walls = np.full((8, 48, 3), 90, np.uint8)
-    room = Solid("room", np.zeros(3), np.array([9.0, 9.0, 9.0]), walls)
-    assert np.isfinite(render(CAMERA, [room]).depth).all()
-
-
-def test_box_faces_wear_their_own_tiles_under_lambert_light():
-    colors = np.array([[40, 80, 120], [80, 40, 160], [200, 90, 30], [30, 200, 90], [90, 30, 200], [160, 160, 60]])
-    texture = np.repeat(np.repeat(np.uint8(colors)[None], 8, 1), 8, 0)
-    box = Solid("box", np.zeros(3), np.ones(3), texture)
-    for face in range(6):
-        normal = np.eye(3)[face // 2] * (1 if face % 2 else -1)
-        camera = Camera.look_at(4 * normal + (0.01, 0.02, 0.03), np.zeros(3), 60.0, (61, 61))
-        light = AMBIENT + (1 - AMBIENT) * max(normal @ SUN, 0)
-        np.testing.assert_allclose(render(camera, [box]).image[30, 30], colors[face] * light, atol=1)
-
-
-def test_letters_on_the_sides_of_a_box_are_not_mirrored():
-    texture = np.zeros((8, 48, 3), np.uint8)
-    texture[:, np.arange(48) % 8 >= 4] = 255  # the right half of each tile
-    box = Solid("box", np.zeros(3), np.ones(3), texture)
-    for direction in ((4, 0, 0), (-4, 0, 0), (0, 4, 0), (0, -4, 0)):
-        image = render(Camera.look_at(np.array(direction, float), np.zeros(3), 60.0, (61, 61)), [box]).image
-        assert image[30, 38].min() > 100 and image[30, 22].max() == 0
-
-
 def test_a_shadow_falls_on_the_side_away_from_the_sun_and_moves_off_with_height():
     table = Solid("box", np.array([0, 0, -1.0]), np.array([8.0, 8.0, 1.0]), np.full((128, 768, 3), 200, np.uint8))
 
@@ -136,32 +99,10 @@ def test_a_shadow_falls_on_the_side_away_from_the_sun_and_moves_off_with_height(
 
 
 @pytest.mark.parametrize("shape", ["tube", "bowl"])
-def test_one_sees_into_what_is_open_above(shape):
-    """Against the nearest of many points on the wall, whose outward normal says which side is seen."""
-    at = {"half_axes": np.array([1.3, 1.1, 1.0]), "texture": np.full((8, 32, 3), 200, np.uint8)}
-    walls = [Solid(name, np.zeros(3), label=k, **at) for k, name in ((1, shape), (2, f"inner {shape}"))]
-    camera = Camera.look_at(np.array([1.0, -6.0, 4.5]), np.zeros(3), 200.0, (110, 150))
-    picture = render(camera, walls)
-    rng = np.random.default_rng(0)
-    angle, z = rng.uniform(0, 2 * np.pi, 400_000), rng.uniform(-1, 1 if shape == "tube" else 0, 400_000)
-    around = np.sqrt(1 - z * z) if shape == "bowl" else 1
-    unit = np.stack([np.cos(angle) * around, np.sin(angle) * around, z], 1)
-    normals = unit * ((1, 1, 0) if shape == "tube" else 1) / at["half_axes"]
-    points = walls[0].points(unit)
-    pixels, depth = camera.project(points)
-    order = np.argsort(-depth)  # the nearest is written last
-    cols, rows = np.rint(pixels[order]).astype(int).T
-    labels = np.zeros(camera.size, int)
-    labels[rows, cols] = np.where((normals * (camera.position - points)).sum(1) > 0, 1, 2)[order]
-    assert (labels == 2).mean() > 0.03 < (labels == 1).mean()
-    assert (labels != picture.labels).mean() < 0.02  # pixels on the outlines
-
-
-def test_fine_print_grays_where_a_smooth_solid_is_small():
-    texture = np.tile(np.uint8([[0, 255], [255, 0]]), (64, 6 * 64))[..., None].repeat(3, 2)
-    camera = Camera.look_at(np.array([0.0, -9.0, 0.0]), np.zeros(3), 61.0, (41, 41))
-    coarse, smooth = (
-        render(camera, [Solid("box", np.zeros(3), np.ones(3), texture, smooth=smooth)]).image[15:26, 15:26]
-        for smooth in (False, True)
-    )
-    assert smooth.std() < 3 < 20 < coarse.std()
+def test_one_sees_into_what_is_open_above_but_not_from_the_side(shape):
+    texture = np.full((8, 32, 3), 200, np.uint8)
+    walls = [Solid(name, np.zeros(3), np.ones(3), texture, k) for k, name in ((1, shape), (2, f"inner {shape}"))]
+    for height, sees_in in ((4.5, True), (-0.5, False)):
+        camera = Camera.look_at(np.array([1.0, -6.0, height]), np.zeros(3), 200.0, (110, 150))
+        labels = render(camera, walls).labels
+        assert set(np.unique(labels)) == ({0, 1, 2} if sees_in else {0, 1})

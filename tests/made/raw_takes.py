@@ -29,21 +29,16 @@ TRACKS = {  # object -> camera -> frames with a mask
 NAMES = {"uid-a": "lab_take_1", "uid-b": "lab_take_2", "uid-c": "kitchen 03-30"}
 
 
-def write_takes(root: Path) -> None:
-    """Write the takes of RAW_SPLITS, their annotations and split.json."""
+@pytest.fixture(scope="module")
+def original(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The takes of RAW_SPLITS, their annotations and split.json; nothing is wrong with them."""
+    root = tmp_path_factory.mktemp("original")
     for name in NAMES.values():
         for camera in CAMERAS:
             make_video(video(root, name, camera), FRAMES, SIZE, options={"g": "40", "bf": "2", "preset": "fast"})
     for split, uids in RAW_SPLITS.items():
         write_annotations(root, split, {uid: annotation(uid) for uid in uids})
     (root / "split.json").write_text(json.dumps(RAW_SPLITS))
-
-
-@pytest.fixture(scope="module")
-def original(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Takes that nothing is wrong with."""
-    root = tmp_path_factory.mktemp("original")
-    write_takes(root)
     return root
 
 
@@ -106,13 +101,13 @@ def expected_masks(uid: str, without: tuple[str, ...] = ()) -> dict:
     }
 
 
-def assert_complete(data_dir: Path, uid: str, without: tuple[str, ...] = (), frames: int = FRAMES) -> None:
-    """The take has all that its videos of `frames` frames hold, and every frame is the right one."""
+def assert_complete(data_dir: Path, uid: str, without: tuple[str, ...] = ()) -> None:
+    """The take has all that its videos hold, and every frame is the right one."""
     raw = json.loads((data_dir / uid / "annotation.json").read_text())
-    assert raw == {"masks": expected_masks(uid, without), "subsample_idx": list(range(0, frames, 30))}
+    assert raw == {"masks": expected_masks(uid, without), "subsample_idx": list(range(0, FRAMES, 30))}
     assert {path.name for path in (data_dir / uid).iterdir() if path.is_dir()} == set(CAMERAS) - set(without)
     for camera in set(CAMERAS) - set(without):
-        assert read_frames(data_dir, uid, camera) == {frame: frame for frame in range(0, frames, 30)}
+        assert read_frames(data_dir, uid, camera) == {frame: frame for frame in range(0, FRAMES, 30)}
 
 
 def read_frames(data_dir: Path, uid: str, camera: str) -> dict[int, int]:
