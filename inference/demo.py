@@ -113,10 +113,7 @@ def object_mask(image: np.ndarray, given: Given) -> np.ndarray:
     if len(used) != 1:
         raise UserError(f"the object is {' and '.join(used) or 'missing'}; paint it, or give a box, or give a mask")
     if given.box.strip():
-        box = given.box
-        with contextlib.suppress(ValueError):  # cut_out says what is wrong with it
-            box = [float(number) for number in box.replace(",", " ").split()]
-        return cut_out(image, box)
+        return cut_out(image, given.box)
     if given.mask:
         painting = as_mask(read_upload(given.mask, "mask", read_mask), "the mask", image.shape[:2])
     mask = cv2.resize(painting, image.shape[1::-1], interpolation=cv2.INTER_NEAREST)

@@ -116,7 +116,7 @@ def test_whatever_is_wrong_is_said_in_one_line_without_a_path_of_this_machine(tm
             "the object is painted and given by a box; paint it, or give a box, or give a",
         ),
         (asked._replace(box="", painting=elsewhere), "the painting 500.png is of another query picture; paint again"),
-        (asked._replace(box="1, 2, 3"), "the box [1.0, 2.0, 3.0] is not left, top, right, bottom, in pixels of its"),
+        (asked._replace(box="1, 2, 3"), "the box '1, 2, 3' is not left, top, right, bottom, in pixels of its"),
         (asked._replace(box="left"), "the box 'left' is not left, top, right, bottom, in pixels of its 700x600 image"),
         (asked, "this is the object that you gave; now give the target picture"),
     ]:

@@ -175,7 +175,11 @@ def test_rows_that_cannot_be_read_are_left_out_and_named(pairs, capsys):
     pairs.write_text(pairs.read_text() + bad)
     assert segment_pair.main(words_of(pairs)) == 3
     said = capsys.readouterr().err
-    for message in ("row 4: .*nowhere.png does not exist", "row 5: give query_image", "row 6: could not convert"):
+    for message in (
+        "row 4: .*nowhere.png does not exist",
+        "row 5: give query_image",
+        "row 6: the box '1 2 x 4' is not left",
+    ):
         assert re.search(f"^{message}", said, re.MULTILINE)
     assert "row 7: " in said and "holds the values 1, 2; " in said and "row 8: " in said
     assert said.endswith(f"5 rows of {pairs} left out\n")
@@ -192,7 +196,7 @@ def test_a_box_stands_for_the_mask_and_a_value_chooses_from_a_label_map(pairs):
         assert np.array_equal(read_mask(folder / "found_mask.png"), read_mask(folder / "target_mask.png"))
         assert not list(folder.glob(".*.tmp"))
     for given, message in {
-        (): "give --query_image, --target_image, and --query_mask or --query_box; or a list",
+        (): "give query_image, target_image, and query_mask or query_box",
         ("--pairs", str(pairs)): "--pairs names a list of pairs; leave out --query_image",
         tuple(labels): "query_labels.png holds the values 1, 2",
     }.items():
