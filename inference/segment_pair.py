@@ -43,7 +43,7 @@ from formats.mask_pictures import read_mask
 from formats.picture_files import open_picture, read_picture
 from inference.cut_out import cut_out
 from inference.predictor import CKPT_HELP, SHIPPED, Predictor
-from model.device import PRECISION_HELP, PRECISIONS, default_precision, resolve_device
+from model.device import PRECISION_HELP, PRECISIONS
 
 LEFT_OUT_STATUS = 3  # rows of the list are missing from its answers
 FIGURES = "mask", "existence", "share"  # columns of existence.csv; share: of the picture that the mask covers
@@ -87,15 +87,13 @@ def main(argv: list[str] | None = None) -> int:
     args = parse_args(argv)
     rows = read_rows(args.pairs) if args.pairs else []
     pair = None if rows else parse_pair(args, {})
-    device = resolve_device(args.device)
-    precision = args.precision or default_precision(device)
-    predictor = Predictor.load(args.ckpt_path, device, precision, backbone_weights=args.backbone_weights)
+    predictor = Predictor.load(args.ckpt_path, args.device, args.precision, backbone_weights=args.backbone_weights)
     print(f"{args.ckpt_path}: {predictor.description}")
     if pair:
         segment_pair(pair, predictor, args.out or Path("pair"))
         return 0
     weights = [path and file_digest(path) for path in (args.ckpt_path, args.backbone_weights)]
-    return segment_list(args, rows, predictor, json.dumps([*weights, precision]))
+    return segment_list(args, rows, predictor, json.dumps([*weights, predictor.matcher.precision]))
 
 
 def read_rows(path: Path) -> list[dict[str, Any]]:
