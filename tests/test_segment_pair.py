@@ -33,7 +33,6 @@ def files(tmp_path_factory) -> dict[str, str]:
     cv2.imwrite(str(folder / "empty.png"), mask)
     mask[20:40, 10:50] = 255
     cv2.imwrite(str(folder / "mask.png"), mask)
-    cv2.imwrite(str(folder / "wide.png"), np.ones((90, 160), np.uint8))
     (folder / "text.jpg").write_text("no picture")
     names = {"query_image": "query.jpg", "query_mask": "mask.png", "target_image": "target.jpg", "ckpt_path": "net.pth"}
     return {name: str(folder / file) for name, file in names.items()} | {"out": str(folder / "found")}
@@ -86,10 +85,8 @@ def test_a_mask_may_be_of_another_size_than_its_image(files, side=704):
 @pytest.mark.parametrize(
     ("argument", "file", "message"),
     [
-        ("query_image", "nowhere.jpg", "nowhere.jpg does not exist"),
         ("target_image", "text.jpg", "text.jpg is no picture"),
         ("query_mask", "target.jpg", "target.jpg holds many values, as photographs do"),
-        ("query_mask", "wide.png", "query mask is 160x90, its image 64x64; .* not of another shape"),
         ("query_mask", "empty.png", "query mask is empty"),
         ("ckpt_path", "text.jpg", "text.jpg"),
     ],

@@ -72,19 +72,15 @@ def test_each_object_is_sought_in_each_other_camera_in_each_frame_in_which_it_is
 
 
 def test_a_memory_of_the_past_changes_no_first_frame_and_one_of_all_changes_it(inputs, tmp_path):
-    options = {"similarity_prior": True, "zoom": 2}
-    network = make_network(tmp_path / "net.pth", {"closer_look": True}, **options)
-    sure = {}
+    network = make_network(tmp_path / "net.pth", {"closer_look": True}, similarity_prior=True, zoom=2)
+    rows = {}
     for choice in ("none", "past", "all"):
         done = call(inputs, tmp_path / choice, "--ckpt_path", network, "--stride", 2, "--memory", choice)
         assert done.returncode == 0, done.stderr
-        rows = rows_of(tmp_path / choice)
-        sure[choice] = {(row["object"], row["camera"], int(row["frame"])): float(row["existence"]) for row in rows}
-    changed = {
-        choice: {key for key, value in sure[choice].items() if abs(value - sure["none"][key]) > 1e-6}
-        for choice in ("past", "all")
-    }
-    assert changed["past"] == {key for key in sure["none"] if key[2] > 0} and changed["all"] == set(sure["none"])
+        rows[choice] = rows_of(tmp_path / choice)
+    for none, past, every in zip(*rows.values(), strict=True):
+        without = pytest.approx(float(none["existence"]), abs=1e-6)
+        assert (float(past["existence"]) == without) == (none["frame"] == "0") and float(every["existence"]) != without
 
 
 @pytest.mark.parametrize(
