@@ -347,7 +347,7 @@ def sure(path: Path) -> dict[tuple, float]:
 
 
 BAD_INPUT = {
-    "--ckpt_path nowhere.pth": "no file nowhere.pth; give",
+    "--ckpt_path nowhere.pth": "no file nowhere.pth; give a checkpoint of train.py",
     "--data_path {tmp}/nowhere": "nowhere; name that of the processed takes",
     "--splits_path nowhere.json": "no file nowhere.json; name it with --splits_path",
     "--split test": "no split 'test'",
