@@ -13,7 +13,6 @@ import contextlib
 import os
 import sys
 import time
-from collections import Counter
 from datetime import timedelta
 from pathlib import Path
 
@@ -53,10 +52,10 @@ from formats.processed import ProcessedTake
 from formats.takes import find_split_path, read_split
 from inference.memory import CHOICES, HELP
 from inference.own_method import MethodMatcher
-from inference.predict_takes import AnyMatcher, ChunkDataset, ChunkPlan, LeftOut, Plans, plan_chunks, predict_takes
+from inference.predict_takes import AnyMatcher, ChunkDataset, ChunkPlan, Plans, plan_chunks, predict_takes
 from inference.predictor import MEMORY_DEFAULT, Predictor
 from inference.resumable_run import ResumableRun
-from model.device import PRECISION_HELP, PRECISIONS, default_precision, resolve_device
+from model.device import PRECISION_HELP, PRECISIONS, resolve_device
 
 ROOT = Path(__file__).resolve().parent
 BOTH_DIR = "egoexo_v2_480x480_both"
@@ -64,14 +63,8 @@ CHECKPOINT_DIRS = {
     "ego-exo": ("egoexo_v2_480x480", BOTH_DIR),
     "exo-ego": ("egoexo_v2_480x480_reverse", BOTH_DIR),
 }
-NETWORK_OPTIONS = (
-    "ckpt_path",
-    "backbone_weights",
-    "precision",
-    "batch_size",
-    "compile",
-    "memory",
-)  # not of an own method
+# not of a method of the user's own
+NETWORK_OPTIONS = ("ckpt_path", "backbone_weights", "precision", "batch_size", "compile", "memory")
 INCOMPLETE_STATUS = 3  # the results file is there, but takes or pairs are missing from it
 
 
@@ -141,11 +134,10 @@ def load_matcher(args: argparse.Namespace, device: torch.device, world: int, ran
         source, description = matcher.path, f"{' '.join(args.predictor)}, on {world} x {device}"
     else:
         source = args.ckpt_path or default_checkpoint(args.setting)
-        precision = args.precision or default_precision(device)
-        options = (device, precision, args.batch_size, args.compile, args.backbone_weights, args.memory)
+        options = (device, args.precision, args.batch_size, args.compile, args.backbone_weights, args.memory)
         predictor = Predictor.load(source, *options)
         matcher = predictor.matcher
-        description = f"{source}: {predictor.description}, on {world} x {device} in {precision}"
+        description = f"{source}: {predictor.description}, on {world} x {device} in {matcher.precision}"
         if rank == 0 and predictor.settings and args.setting not in predictor.settings:
             warn_once(f"{source} was trained for {' and '.join(predictor.settings)}, not for {args.setting}")
     if rank == 0:
@@ -196,20 +188,22 @@ def plan_takes(uids: list[str], args: argparse.Namespace, batch_size: int, memor
 
 
 def predict_part(args: argparse.Namespace, matcher: AnyMatcher, run: ResumableRun, plans: Plans, rank: int) -> dict:
-    """Predict this rank's takes, but for those that a stopped run has finished; returns counts and times."""
+    """Predict this rank's takes, but for those that a stopped run has finished.
+
+    Returns the number of pairs, the seconds, and why takes could not be read.
+    """
     begin = time.perf_counter()
     todo = [plan for plan in plans.values() if not run.part_path(plan).exists()]
-    write = lambda uid, result, complete: write_json(run.part_path(plans[uid], complete), result)  # noqa: E731
+    write = lambda uid, result: write_json(run.part_path(plans[uid]), result)  # noqa: E731
     for plan in todo:
         if not plan.chunks:  # a take without a pair still has its objects in the file
-            write(plan.uid, plan.empty_result(), True)
+            write(plan.uid, plan.empty_result())
     total, pairs = (sum(plan.pair_count for plan in some) for some in (plans.values(), todo))
     loader = make_loader(args, matcher, [chunk for plan in todo for chunk in plan.chunks])
     shown = {"desc": args.setting, "unit": "pair", "disable": rank > 0, "delay": 1}  # none before an early error
     with loader_failures(), tqdm(total=total, initial=total - pairs, **shown) as bar:
-        failed, left_out, stages = predict_takes(matcher, start_loader(loader), plans, write, bar.update)
-    report = {"pairs": pairs, "seconds": time.perf_counter() - begin, "stages": stages}
-    return report | {"failed": failed, "left_out": left_out}
+        failed = predict_takes(matcher, start_loader(loader), plans, write, bar.update)
+    return {"pairs": pairs, "seconds": time.perf_counter() - begin, "failed": failed}
 
 
 def make_loader(args: argparse.Namespace, matcher: AnyMatcher, chunks: list[ChunkPlan]) -> DataLoader:
@@ -221,31 +215,25 @@ def make_loader(args: argparse.Namespace, matcher: AnyMatcher, chunks: list[Chun
     chunk_bytes = max((chunk.planes for chunk in chunks), default=0) * (matcher.side or 0) ** 2
     workers = loader_workers(min(workers, len(chunks)), chunk_bytes)
     cv2.setNumThreads(0)  # OpenCV's threads do not survive the fork of a worker
-    options = {"num_workers": workers, "pin_memory": on_gpu, "worker_init_fn": start_loader_worker}
-    return DataLoader(dataset, batch_size=None, **options)
+    options = {"pin_memory": on_gpu, "worker_init_fn": start_loader_worker}
+    return DataLoader(dataset, batch_size=None, num_workers=workers, **options)
 
 
 def finish(run: ResumableRun, plans: Plans, failed: dict[str, str], reports: list[dict]) -> int:
     """Write the results file and the run's record, print the summary; returns the exit status."""
-    stages: Counter[str] = Counter()
-    left_out: LeftOut = {}
     for report in reports:
         failed |= report["failed"]
-        left_out |= report["left_out"]
-        stages.update(report["stages"])
-    pairs = sum(report["pairs"] for report in reports)
-    seconds = max(report["seconds"] for report in reports)
+    pairs, seconds = sum(report["pairs"] for report in reports), max(report["seconds"] for report in reports)
     done = {uid: plan for uid, plan in plans.items() if uid not in failed}
-    run.finish(done, {"failed": failed, "left_out": left_out, "pairs": pairs, "seconds": seconds, "stages": stages})
+    left_out = run.finish(done, {"failed": failed, "pairs": pairs, "seconds": seconds})
     print(f"{pairs} pairs in {seconds:.1f} s, {pairs / max(seconds, 1e-9):.2f} pairs/s on {len(reports)} process(es)")
-    print("time by stage: " + ", ".join(f"{stage} {value:.1f} s" for stage, value in stages.items()))
     for uid, reason in failed.items():
         print(f"skipped take {uid}: {reason}", file=sys.stderr)
     for uid, reasons in left_out.items():
-        what = f"{counted(reasons.total(), 'pair')} left out, as {counted(len(reasons), 'image')} cannot be read"
+        what = f"{counted(sum(reasons.values()), 'pair')} left out, as {counted(len(reasons), 'image')} cannot be read"
         print(f"take {uid}: {what} (all are in {run.record_path}): {next(iter(reasons))}", file=sys.stderr)
     missing = f", {counted(len(failed), 'take')} skipped" if failed else ""
-    missing += f", {counted(sum(map(Counter.total, left_out.values())), 'pair')} left out" if left_out else ""
+    missing += f", {counted(sum(sum(x.values()) for x in left_out.values()), 'pair')} left out" if left_out else ""
     print(f"{counted(len(done), 'take')} in {run.results_path}{missing}")
     return INCOMPLETE_STATUS if missing else 0
 

@@ -148,9 +148,7 @@ def predict_our_way(matcher: Matcher, setting: str, take: ProcessedTake, plan: T
     """Masks and existence of the pairs of a plan with one chunk, as the results file has them."""
     chunks, written = ChunkDataset(take.folder.parent, setting, matcher.side, plan.chunks), {}
     # A generator, so that the reading belongs to the time.
-    predict_takes(
-        matcher, (chunks[i] for i in range(1)), {take.uid: plan}, lambda uid, result, _: written.update({uid: result})
-    )
+    predict_takes(matcher, (chunks[i] for i in range(1)), {take.uid: plan}, written.__setitem__)
     return written[take.uid]["masks"]
 
 

@@ -45,7 +45,6 @@ from formats.results import THRESHOLD
 from inference.cut_out import cut_out
 from inference.pictures import as_mask
 from inference.predictor import CKPT_HELP, SHIPPED, Predictor
-from model.device import default_precision, resolve_device
 
 SAMPLES = Path(__file__).resolve().parents[1] / "assets" / "samples"
 SIDE = 1600  # long side of the pictures that the network and the visitor see, pixels, at most
@@ -113,10 +112,7 @@ def object_mask(image: np.ndarray, given: Given) -> np.ndarray:
     if len(used) != 1:
         raise UserError(f"the object is {' and '.join(used) or 'missing'}; paint it, or give a box, or give a mask")
     if given.box.strip():
-        box = given.box
-        with contextlib.suppress(ValueError):  # cut_out says what is wrong with it
-            box = [float(number) for number in box.replace(",", " ").split()]
-        return cut_out(image, box)
+        return cut_out(image, given.box)
     if given.mask:
         painting = as_mask(read_upload(given.mask, "mask", read_mask), "the mask", image.shape[:2])
     mask = cv2.resize(painting, image.shape[1::-1], interpolation=cv2.INTER_NEAREST)
@@ -244,9 +240,7 @@ def main(argv: list[str] | None = None) -> None:
     args = parser.parse_args(argv)
     if gr is None:
         raise UserError("gradio is not installed; run pip install -r requirements-demo.txt")
-    device = resolve_device(args.device)
-    options = {"precision": default_precision(device), "backbone_weights": args.backbone_weights}
-    predictor = Predictor.load(args.ckpt_path, device, **options)
+    predictor = Predictor.load(args.ckpt_path, args.device, None, backbone_weights=args.backbone_weights)
     return_freed_memory()
     print(f"{args.ckpt_path}: {predictor.description}")
     page = build_page(predictor, LIMITS if args.ckpt_path == SHIPPED else "")

@@ -5,9 +5,7 @@ one take with about `batch_size` pairs. It is a function of the take, the settin
 not depend on the number of workers or processes, nor on where an interrupted run had stopped.
 """
 
-import contextlib
 import itertools
-import time
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
@@ -64,7 +62,6 @@ class TakeChunks:
 
 
 Plans = dict[str, TakeChunks]  # by uid
-LeftOut = dict[str, Counter[str]]  # by uid: how many pairs are left out of the take, by the image that cannot be read
 
 
 class Chunk(NamedTuple):
@@ -199,44 +196,33 @@ def predict_takes(
     matcher: AnyMatcher,
     chunks: Iterable[Chunk],
     plans: Plans,
-    write: Callable[[str, dict, bool], None],
+    write: Callable[[str, dict], None],
     progress: Callable[[int], None] = lambda pairs: None,
-) -> tuple[dict[str, str], LeftOut, dict[str, float]]:
-    """Predict every chunk; hand each finished take to `write(take_uid, result, complete)`, as the results file has it;
-    without the pairs of which an image cannot be read, if it is not complete.
+) -> dict[str, str]:
+    """Predict every chunk; hand each finished take to `write(take_uid, result)`, as the results file has it. Pairs of
+    which an image cannot be read are not in it; `result["left_out"]` then has their number by image.
 
     The chunks of a take must follow each other; `plans` has the plan of each take. `progress` is told the number of
-    pairs done. Returns the reason for each take that could not be read, the pairs left out of others, and seconds by
-    stage.
+    pairs done. Returns the reason for each take that could not be read.
     """
     failed: dict[str, str] = {}
-    left_out: LeftOut = {}
-    seconds = Counter(read=0.0, network=0.0, encode=0.0)
-    begin = time.perf_counter()
-    predictions = predict_chunks(matcher, chunks, seconds)
+    predictions = predict_chunks(matcher, chunks)
     for uid, of_take in itertools.groupby(predictions, key=lambda item: item[0].plan.take_uid):
-        result = plans[uid].empty_result()
+        result, left_out = plans[uid].empty_result(), Counter[str]()
         for chunk, masks, existence in of_take:
             if chunk.fault:
                 failed.setdefault(uid, chunk.fault)
-            with stage(seconds, "encode"):
-                fill(result, chunk, masks, existence)
+            fill(result, chunk, masks, existence)
             for pair, frame, reason in chunk.left_out:
                 del result["masks"][pair.object_name][camera_pair_key(*pair[1:])][frame]
-                left_out.setdefault(uid, Counter())[reason] += 1
+                left_out[reason] += 1
             progress(chunk.plan.pair_count)
-        if uid in failed:
-            left_out.pop(uid, None)
-        else:
-            with stage(seconds, "encode"):
-                write(uid, result, uid not in left_out)
-    seconds["read"] = time.perf_counter() - begin - seconds["network"] - seconds["encode"]  # the rest
-    return failed, left_out, dict(seconds)
+        if uid not in failed:
+            write(uid, result | {"left_out": left_out} if left_out else result)
+    return failed
 
 
-def predict_chunks(
-    matcher: AnyMatcher, chunks: Iterable[Chunk], seconds: Counter[str]
-) -> Iterator[tuple[Chunk, Tensor, Tensor]]:
+def predict_chunks(matcher: AnyMatcher, chunks: Iterable[Chunk]) -> Iterator[tuple[Chunk, Tensor, Tensor]]:
     """(chunk, masks (P, 480, 480) bool, existence (P,)), on the CPU.
 
     One chunk behind: a GPU already works on the next one while the caller encodes this one.
@@ -244,17 +230,16 @@ def predict_chunks(
     waiting = None
     for chunk in itertools.chain(chunks, [None]):
         if chunk and chunk.plan.remember and not chunk.fault:
-            with stage(seconds, "network"):
-                if chunk.batch:
-                    matcher.remember(chunk.batch)
+            if chunk.batch:
+                matcher.remember(chunk.batch)
             continue
-        with stage(seconds, "network"):
-            started = start_prediction(matcher, chunk) if chunk else (None,)
-            if waiting and (done := waiting[-1]):
-                done.synchronize()
+        started = start_prediction(matcher, chunk) if chunk else None
         if waiting:
-            yield waiting[:-1]
-        waiting = chunk, *started
+            former, (masks, existence, done) = waiting
+            if done:
+                done.synchronize()
+            yield former, masks, existence
+        waiting = chunk, started
 
 
 def start_prediction(matcher: AnyMatcher, chunk: Chunk) -> tuple[Tensor, Tensor, torch.cuda.Event | None]:
@@ -279,11 +264,3 @@ def fill(result: dict, chunk: Chunk, masks: Tensor, existence: Tensor) -> None:
             "pred_mask": encode_mask(unletterbox(mask, eval_size(size))),
             "confidence": confidence,
         }
-
-
-@contextlib.contextmanager
-def stage(seconds: Counter[str], name: str) -> Iterator[None]:
-    """Count the time that the block takes."""
-    begin = time.perf_counter()
-    yield
-    seconds[name] += time.perf_counter() - begin

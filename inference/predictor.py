@@ -21,7 +21,7 @@ from inference.matcher import Matcher, PairBatch, mask_in_image
 from inference.memory import CHOICES
 from inference.pictures import as_image, as_mask
 from model.checkpoint import load_checkpoint
-from model.device import PRECISIONS, resolve_device
+from model.device import PRECISIONS, default_precision, resolve_device
 
 SHIPPED = Path(__file__).resolve().parents[1] / "model" / "pretrained" / "xsegtx_tiny.pth"  # trained on rendered takes
 MEMORY_DEFAULT = "default: past, or none for a network without a pointer"
@@ -42,31 +42,31 @@ class Predictor:
         cls,
         path: Path | str | None = None,
         device: torch.device | str = "auto",
-        precision: str = "fp32",
+        precision: str | None = "fp32",
         batch_size: int | None = None,
         compile: bool = False,
         backbone_weights: Path | None = None,
         memory: str | None = "none",
     ) -> "Predictor":
         """From a checkpoint file, by default SHIPPED; options as `Matcher` and `load_checkpoint` have them. A `memory`
-        is for the frames of a take, which the matcher is given; None is the best one for the network, and `segment`
-        has none. Raises UserError.
+        is for the frames of a take, which the matcher is given; `segment` has none. A `memory` of None is the best one
+        for the network, a `precision` of None the usual one for the device. Raises UserError.
         """
-        for name, choice, choices in (("memory", memory, (*CHOICES, None)), ("precision", precision, PRECISIONS)):
-            if choice not in choices:
-                raise UserError(f"{name} {choice!r} is unknown; choose from {', '.join(map(str, choices))}")
+        for name, choice, choices in (("memory", memory, CHOICES), ("precision", precision, PRECISIONS)):
+            if choice not in (*choices, None):
+                raise UserError(f"{name} {choice!r} is unknown; choose from {', '.join(choices)}, or None")
+        device = resolve_device(str(device))
         path = Path(SHIPPED if path is None else path)
         if path == SHIPPED and not path.is_file():
             raise UserError(f"no file {path}, the network of this repository; get it with git, or give a checkpoint")
         checkpoint = load_checkpoint(path, backbone_weights)
         arguments, config = checkpoint.arguments, checkpoint.model.config
-        device = resolve_device(str(device))
         closer_look = bool(arguments.get("closer_look"))
         if memory is None:
             memory = "past" if config.pointer else "none"
         if memory != "none" and not config.similarity_prior:
             raise UserError(f"--memory {memory} is for networks with --similarity_prior, and {path} has none")
-        options = (device, precision, batch_size, compile, closer_look, memory)
+        options = (device, precision or default_precision(device), batch_size, compile, closer_look, memory)
         matcher = Matcher(checkpoint.backbone, checkpoint.model, *options)
         description = f"{config.mode} network of {config.input_size} pixels on {checkpoint.backbone.name} features"
         one = "exo-ego" if arguments.get("reverse") else "ego-exo"

@@ -6,6 +6,9 @@
     <out_path>/.{setting}_{split}.lock              held while a process writes any of these
     <out_path>/.pred_annotations.lock               held while one writes --save_inter's files
 
+The file of a finished take also says which of its pairs are left out because an image cannot be read, and goes once the
+results are written: the next run tries again.
+
 `run` is a digest of all that decides the numbers (checkpoint, setting, precision, batch size, memory; of a method of
 the user's own its file and arguments), `annotation` one of the take's annotation.json. Predictions of another
 checkpoint, or of this one before a take was processed again, have another name and are never taken for this run's.
@@ -51,9 +54,9 @@ class ResumableRun:
                 remove_leftovers(folder)
             yield
 
-    def part_path(self, plan: TakeChunks, complete: bool = True) -> Path:
+    def part_path(self, plan: TakeChunks) -> Path:
         """Where the results of a finished take are, until all are."""
-        return self.folder / f"{plan.uid}.{plan.digest[:12]}{'' if complete else '.incomplete'}.json"
+        return self.folder / f"{plan.uid}.{plan.digest[:12]}.json"
 
     def made_already(self, plans: Plans) -> dict[str, Any] | None:
         """The provenance of the results file, if this very run made it, of these takes as they are now. UserError if
@@ -74,26 +77,40 @@ class ResumableRun:
         if record["results_sha256"] != file_digest(self.results_path):
             return None  # damaged, or another run's, which this one was about to replace
         takes = {uid: self.part_path(plan).name for uid, plan in plans.items()}
-        return record["provenance"] if record["takes"] == takes and not record["failed"] else None
+        missing = record["failed"] or record.get("left_out")
+        return record["provenance"] if record["takes"] == takes and not missing else None
 
-    def finish(self, plans: Plans, figures: dict[str, Any]) -> None:
+    def finish(self, plans: Plans, figures: dict[str, Any]) -> dict[str, dict[str, int]]:
         """Join the finished takes into the results file. The record comes before it, and vouches for these bytes
         only: a kill in between leaves a record without its results, never results with another one's record.
+
+        Returns how many pairs are left out of takes, by take and image.
         """
-        paths = {uid: [self.part_path(plan, complete) for complete in (True, False)] for uid, plan in plans.items()}
-        parts = {uid: whole if whole.exists() else rest for uid, (whole, rest) in paths.items()}
-        takes = ((uid, read_json(path, "delete it and run the same command again")) for uid, path in parts.items())
+        parts = {uid: self.part_path(plan) for uid, plan in plans.items()}
+        left_out: dict[str, dict[str, int]] = {}
+
+        def takes() -> Iterator[tuple[str, dict]]:
+            for uid, path in parts.items():
+                result = read_json(path, "delete it and run the same command again")
+                if reasons := result.pop("left_out", None):
+                    left_out[uid] = reasons
+                yield uid, result
+
         joined = self.folder / self.results_path.name
-        write_results(joined, self.setting, takes)
+        write_results(joined, self.setting, takes())
         record = {
             "run": self.digest,
             "results_sha256": file_digest(joined),
             "provenance": provenance() | self.made_by,
             "takes": {uid: path.name for uid, path in parts.items()},
+            "left_out": left_out,
             **figures,
         }
         write_json(self.record_path, record, indent=1)
         joined.replace(self.results_path)
+        for uid in left_out:
+            parts[uid].unlink()
+        return left_out
 
     def write_take_files(self) -> None:
         """Each take's results as `<out_path>/<take_uid>/pred_annotations.json`, where the original leaves them."""

@@ -17,13 +17,11 @@ import argparse
 import contextlib
 import csv
 import hashlib
-import io
 import json
-import re
 import sys
 from collections.abc import Mapping
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # repository root
 
@@ -37,7 +35,7 @@ from PIL import Image
 from PIL.PngImagePlugin import PngInfo
 from tqdm import tqdm
 
-from common.arguments import SETTINGS, Parser, add_backbone_weights, add_device
+from common.arguments import SETTINGS, Parser, Words, add_backbone_weights, add_device
 from common.drawing import PREDICTION, QUERY, overlay, write_picture
 from common.errors import UserError, counted
 from common.files import atomic_write, claimed, file_digest, remove_leftovers
@@ -45,7 +43,7 @@ from formats.mask_pictures import read_mask
 from formats.picture_files import open_picture, read_picture
 from inference.cut_out import cut_out
 from inference.predictor import CKPT_HELP, SHIPPED, Predictor
-from model.device import PRECISION_HELP, PRECISIONS, default_precision, resolve_device
+from model.device import PRECISION_HELP, PRECISIONS
 
 LEFT_OUT_STATUS = 3  # rows of the list are missing from its answers
 FIGURES = "mask", "existence", "share"  # columns of existence.csv; share: of the picture that the mask covers
@@ -57,40 +55,20 @@ class Pair(NamedTuple):
     query_image: Path
     target_image: Path
     query_mask: Path | None
-    query_box: list[float] | None
+    query_box: str | None
     object: int | None  # value in a label map
     setting: str | None
-
-    def digest(self, network: str) -> str:
-        """SHA-256 of all that decides the answer, files by their content."""
-        files = [self.query_image, self.target_image, *([self.query_mask] if self.query_mask else [])]
-        for path in files:
-            open_picture(path).close()  # that it is one
-        return hashlib.sha256(json.dumps([network, *map(file_digest, files), *self[3:]]).encode()).hexdigest()
-
-    def read_query(self) -> tuple[np.ndarray, np.ndarray]:
-        """Image and mask. Raises UserError; whether they fit together is left to the predictor."""
-        image = read_picture(self.query_image)
-        if self.query_mask is None:
-            return image, cut_out(image, self.query_box)
-        return image, read_mask(self.query_mask, self.object)
 
 
 def parse_args(argv: list[str] | None) -> argparse.Namespace:
     parser = Parser(__doc__)
     add = parser.add_argument
-    add("--query_image", type=Path, help="picture in which the object is known")
-    text = "its mask: black where the object is not; any size of the same shape"
-    add("--query_mask", type=Path, help=text)
+    add("--query_image", help="picture in which the object is known")
+    add("--query_mask", help="its mask: black where the object is not; any size of the same shape")
     text = "or a box around the object, pixels, in which it is told from its surroundings by its colors"
-    add("--query_box", type=float, nargs=4, metavar=("LEFT", "TOP", "RIGHT", "BOTTOM"), help=text)
-    add(
-        "--object",
-        type=integer,
-        metavar="VALUE",
-        help="value of the object if the mask is a label map; color: 0xRRGGBB",
-    )
-    add("--target_image", type=Path, help="picture in which to find it")
+    add("--query_box", nargs=4, action=Words, metavar=("LEFT", "TOP", "RIGHT", "BOTTOM"), help=text)
+    add("--object", metavar="VALUE", help="value of the object if the mask is a label map; color: 0xRRGGBB")
+    add("--target_image", help="picture in which to find it")
     add("--pairs", type=Path, metavar="CSV", help="list of pairs, instead of these")
     text = "which picture is of a head-worn camera, whose things look larger (default: neither)"
     add("--setting", choices=SETTINGS, help=text)
@@ -100,49 +78,25 @@ def parse_args(argv: list[str] | None) -> argparse.Namespace:
     add_device(parser)
     add("--precision", choices=PRECISIONS, help=PRECISION_HELP)
     args = parser.parse_args(argv)
-    one = args.query_image, args.target_image, args.query_mask, args.query_box
-    if args.pairs and any(one):
+    if args.pairs and any((args.query_image, args.target_image, args.query_mask, args.query_box)):
         raise UserError("--pairs names a list of pairs; leave out --query_image, --query_mask, ... of a single one")
-    if not args.pairs and (None in one[:2] or (args.query_mask is None) == (args.query_box is None)):
-        raise UserError("give --query_image, --target_image, and --query_mask or --query_box; or a list with --pairs")
     return args
-
-
-def integer(text: str) -> int:
-    return int(text, 0)
 
 
 def main(argv: list[str] | None = None) -> int:
     args = parse_args(argv)
-    device = resolve_device(args.device)
-    precision = args.precision or default_precision(device)
-    if args.pairs:
-        rows = read_rows(args.pairs)
-        predictor = Predictor.load(args.ckpt_path, device, precision, backbone_weights=args.backbone_weights)
-        weights = [path and file_digest(path) for path in (args.ckpt_path, args.backbone_weights)]
-        return segment_list(args, rows, predictor, json.dumps([*weights, precision]))
-
-    pair = Pair(args.query_image, args.target_image, args.query_mask, args.query_box, args.object, args.setting)
-    (query, query_mask), target = pair.read_query(), read_picture(pair.target_image)
-    predictor = Predictor.load(args.ckpt_path, device, precision, backbone_weights=args.backbone_weights)
-    mask, existence = predictor.segment(query, query_mask, target, setting=pair.setting)
-
-    out = args.out or Path("pair")
-    mask_path, overlay_path = (out.with_name(out.name + end) for end in ("_mask.png", "_overlay.jpg"))
-    drawn_mask = cv2.resize(query_mask, query.shape[1::-1], interpolation=cv2.INTER_NEAREST)
-    shown = [overlay(query, drawn_mask, QUERY), overlay(target, mask, PREDICTION)]
-    height = max(image.shape[0] for image in shown)
-    shown = [cv2.resize(image, (round(image.shape[1] * height / image.shape[0]), height)) for image in shown]
-    with claimed(out.parent, out.name, f"writes {mask_path}", (mask_path.name, overlay_path.name)):
-        write_picture(mask_path, mask * 255)
-        write_picture(overlay_path, np.hstack(shown))
+    rows = read_rows(args.pairs) if args.pairs else []
+    pair = None if rows else parse_pair(args, {})
+    predictor = Predictor.load(args.ckpt_path, args.device, args.precision, backbone_weights=args.backbone_weights)
     print(f"{args.ckpt_path}: {predictor.description}")
-    print(f"visible with probability {existence:.3f}, {mask.mean():.2%} of the target image")
-    print(f"{mask_path}\n{overlay_path}")
-    return 0
+    if pair:
+        segment_pair(pair, predictor, args.out or Path("pair"))
+        return 0
+    weights = [path and file_digest(path) for path in (args.ckpt_path, args.backbone_weights)]
+    return segment_list(args, rows, predictor, json.dumps([*weights, predictor.matcher.precision]))
 
 
-def read_rows(path: Path) -> list[dict[str, str]]:
+def read_rows(path: Path) -> list[dict[str, Any]]:
     """The list's rows by column. Raises UserError if it is none."""
     try:
         with path.open(newline="", encoding="utf-8-sig") as file:
@@ -154,23 +108,43 @@ def read_rows(path: Path) -> list[dict[str, str]]:
     return rows
 
 
-def parse_pair(row: Mapping[str, str], args: argparse.Namespace) -> Pair:
-    """A row of the list -> Pair. Raises UserError."""
-    mask, box, value, setting = (row.get(name, "").strip() for name in ("query_mask", "query_box", "object", "setting"))
-    if MORE in row or not row["query_image"] or not row["target_image"] or bool(mask) == bool(box):
-        raise UserError("give query_image, target_image, and query_mask or query_box, and no cell too many")
-    if setting not in ("", *SETTINGS):
-        raise UserError(f"setting {setting!r} is unknown; choose from {', '.join(SETTINGS)}, or none")
+def parse_pair(args: argparse.Namespace, row: Mapping[str, Any]) -> Pair:
+    """The pair of the command line, or of a row of its list, whose cells come first. Raises UserError."""
+    given = vars(args) | {name: text for name, cell in row.items() if (text := str(cell).strip())}
+    query, target, mask, box, value, setting = (given[name] for name in Pair._fields)
+    if MORE in given or not query or not target or bool(mask) == bool(box):
+        one = "query_image, target_image, and query_mask or query_box"
+        raise UserError(f"give {one}, and no cell too many; or, instead of one pair, a list with --pairs")
     try:
-        box = [float(number) for number in re.split(r"[\s,;]+", box)] if box else None
-        value = integer(value) if value else args.object
-    except ValueError as error:
-        raise UserError(f"{error}; query_box is LEFT TOP RIGHT BOTTOM, object a number") from None
-    images = (args.pairs.parent / row[name].strip() for name in ("query_image", "target_image"))
-    return Pair(*images, args.pairs.parent / mask if mask else None, box, value, setting or args.setting)
+        value = int(value, 0) if value else None
+    except ValueError:
+        raise UserError(f"object {value!r} is no number, such as 3 or 0x2040ff") from None
+    folder = args.pairs.parent if args.pairs else Path()
+    return Pair(folder / query, folder / target, folder / mask if mask else None, box, value, setting)
 
 
-def segment_list(args: argparse.Namespace, rows: list[dict[str, str]], predictor: Predictor, network: str) -> int:
+def find(pair: Pair, predictor: Predictor) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray, float]:
+    """Query image and mask, target image, and the mask and the existence that are found there."""
+    query, target = read_picture(pair.query_image), read_picture(pair.target_image)
+    known = read_mask(pair.query_mask, pair.object) if pair.query_mask else cut_out(query, pair.query_box)
+    return query, known, target, *predictor.segment(query, known, target, setting=pair.setting)
+
+
+def segment_pair(pair: Pair, predictor: Predictor, out: Path) -> None:
+    query, query_mask, target, mask, existence = find(pair, predictor)
+    query_mask = cv2.resize(query_mask, query.shape[1::-1], interpolation=cv2.INTER_NEAREST)
+    shown = [overlay(query, query_mask, QUERY), overlay(target, mask, PREDICTION)]
+    height = max(image.shape[0] for image in shown)
+    shown = [cv2.resize(image, (round(image.shape[1] * height / image.shape[0]), height)) for image in shown]
+    mask_path, overlay_path = (out.with_name(out.name + end) for end in ("_mask.png", "_overlay.jpg"))
+    with claimed(out.parent, out.name, f"writes {mask_path}", (mask_path.name, overlay_path.name)):
+        write_picture(mask_path, mask * 255)
+        write_picture(overlay_path, np.hstack(shown))
+    print(f"visible with probability {existence:.3f}, {mask.mean():.2%} of the target image")
+    print(f"{mask_path}\n{overlay_path}")
+
+
+def segment_list(args: argparse.Namespace, rows: list[dict[str, Any]], predictor: Predictor, network: str) -> int:
     """Answer all pairs of the list; a mask that lies there and was made of the same files is not made again."""
     out = args.out or Path("pairs")
     table, answers, left_out = out / "existence.csv", [], []
@@ -179,28 +153,35 @@ def segment_list(args: argparse.Namespace, rows: list[dict[str, str]], predictor
         for number, row in enumerate(tqdm(rows, "segment", unit="pair"), start=1):
             path = out / "masks" / f"{number:05d}.png"
             try:
-                pair = parse_pair(row, args)
-                digest = pair.digest(network)
-                if not (figures := made_already(path, digest)):
-                    (query, query_mask), target = pair.read_query(), read_picture(pair.target_image)
-                    mask, existence = predictor.segment(query, query_mask, target, setting=pair.setting)
+                pair = parse_pair(args, row)
+                made_of = digest_of(pair, network)
+                if not (figures := made_already(path, made_of)):
+                    *_, mask, existence = find(pair, predictor)
                     figures = f"{existence:.6f}", f"{mask.mean():.6f}"
                     table.unlink(missing_ok=True)  # it no longer says what lies there
-                    write_mask(path, mask, " ".join([digest, *figures]))
+                    write_mask(path, mask, " ".join([made_of, *figures]))
             except UserError as error:
                 left_out.append(f"row {number}: {error}")
-                continue
-            answers.append(row | dict(zip(FIGURES, (str(path.relative_to(out)), *figures), strict=True)))
+            else:
+                answers.append(row | dict(zip(FIGURES, (str(path.relative_to(out)), *figures), strict=True)))
         with atomic_write(table) as file:
             columns = dict.fromkeys([*rows[0], *FIGURES])
-            writer = csv.DictWriter(file, [name for name in columns if name != MORE])
+            columns.pop(MORE, None)
+            writer = csv.DictWriter(file, columns)
             writer.writeheader()
             writer.writerows(answers)
-    print(f"{args.ckpt_path}: {predictor.description}\n{counted(len(answers), 'pair')}: {table}, masks lie beside it")
+    print(f"{counted(len(answers), 'pair')}: {table}, masks lie beside it")
     if left_out:
-        print("\n".join(left_out), file=sys.stderr)
-        print(f"{counted(len(left_out), 'row')} of {args.pairs} left out", file=sys.stderr)
+        print(*left_out, f"{counted(len(left_out), 'row')} of {args.pairs} left out", sep="\n", file=sys.stderr)
     return LEFT_OUT_STATUS if left_out else 0
+
+
+def digest_of(pair: Pair, network: str) -> str:
+    """SHA-256 of all that decides the answer, files by their content. Raises UserError if one is no picture."""
+    files = [pair.query_image, pair.target_image, *([pair.query_mask] if pair.query_mask else [])]
+    for path in files:
+        open_picture(path).close()
+    return hashlib.sha256(json.dumps([network, *map(file_digest, files), *pair[3:]]).encode()).hexdigest()
 
 
 def made_already(path: Path, digest: str) -> list[str]:
@@ -213,11 +194,10 @@ def made_already(path: Path, digest: str) -> list[str]:
 
 
 def write_mask(path: Path, mask: np.ndarray, text: str) -> None:
-    data, info = io.BytesIO(), PngInfo()
+    info = PngInfo()
     info.add_text(PNG_TEXT, text)
-    Image.fromarray(mask * 255).save(data, "PNG", pnginfo=info)
     with atomic_write(path, "wb") as file:
-        file.write(data.getvalue())
+        Image.fromarray(mask * 255).save(file, "PNG", pnginfo=info)
 
 
 if __name__ == "__main__":

@@ -26,8 +26,8 @@ tune_cpu(__name__)
 
 import cv2
 import numpy as np
-import torch
 from PIL import Image, ImageDraw
+from torch import Tensor
 from tqdm import tqdm
 
 from common.arguments import Parser, add_backbone_weights, add_device, at_least
@@ -44,12 +44,14 @@ from formats.takes import KINDS, kind_of
 from formats.video_writer import open_video
 from inference.matcher import PairBatch, mask_in_image
 from inference.memory import CHOICES, HELP
+from inference.own_method import Frame
+from inference.predict_takes import batch_of
 from inference.predictor import MEMORY_DEFAULT, Predictor
-from model.device import PRECISION_HELP, PRECISIONS, default_precision, resolve_device
+from model.device import PRECISION_HELP, PRECISIONS
 
-Found = dict[tuple[str, str], tuple[torch.Tensor, float]]  # by camera and object: probability (1, S, S), existence
+Found = dict[tuple[str, str], tuple[Tensor, float]]  # by camera and object: probability (1, S, S), existence
 COLORS = ((255, 64, 129), (64, 200, 255), (255, 190, 40), (0, 200, 130), (170, 120, 255), (240, 228, 66))
-MAX_VIDEO_SIDE = 16384
+HEIGHT = 480  # of the video's panels, pixels
 
 
 class Answer(NamedTuple):
@@ -72,7 +74,6 @@ def parse_args(argv: list[str] | None) -> argparse.Namespace:
     text = "the head-worn camera, which shows things larger (default: one whose name begins with aria)"
     add("--ego", metavar="CAMERA", help=text)
     add("--stride", type=at_least(1), default=1, help="predict each n-th of the frames with a mask")
-    add("--height", type=at_least(64), default=480, help="of the video's panels, pixels")
     add("--ckpt_path", type=Path, help="checkpoint of the direction (default: the network in the repository)")
     add_backbone_weights(parser)
     add("--memory", choices=CHOICES, help=f"{HELP} ({MEMORY_DEFAULT})")
@@ -99,18 +100,12 @@ def main(argv: list[str] | None = None) -> None:
         raise UserError(f"no mask in {masks} is of a frame that another camera has; look at --masks and --offset")
     if not any(read_query_masks(masks, footage.numbers[moment], footage) for moment in moments):
         raise UserError(f"{masks}: no mask shows an object, all are empty; object pixels are those that are not black")
-    device = resolve_device(args.device)
-    precision = args.precision or default_precision(device)
     options = {"backbone_weights": args.backbone_weights, "memory": args.memory}
-    predictor = Predictor.load(args.ckpt_path, device, precision, **options)
+    predictor = Predictor.load(args.ckpt_path, args.device, args.precision, **options)
 
     seconds, objects = footage.seconds, list(masks.objects)
     step = float(np.median(np.diff(seconds[moments]))) if len(moments) > 1 else 1
-    sizes = {name: panel_size(camera.size, args.height) for name, camera in cameras.items()}
-    video_size = sizes[query][0], sum(width for _, width in sizes.values())
-    if max(video_size) > MAX_VIDEO_SIDE:
-        made = f"{video_size[1]}x{video_size[0]} pixels, more than H.264's {MAX_VIDEO_SIDE}"
-        raise UserError(f"--height {args.height} makes a video of {made}; give less")
+    widths = {name: panel_width(camera.size) for name, camera in cameras.items()}
     fps = 1 / max(step, 1 / 120)
     max_rows = KINDS["ego"].max_rows
     if predictor.matcher.memory and predictor.matcher.memory.choice == "all":
@@ -123,7 +118,7 @@ def main(argv: list[str] | None = None) -> None:
     }
     answers = []
     with atomic_folder(args.out) as out:
-        with open_video(out / "video.mp4", video_size, fps, preset="veryfast", crf="20") as write:
+        with open_video(out / "video.mp4", (HEIGHT, sum(widths.values())), fps, preset="veryfast", crf="20") as write:
             for moment in tqdm(moments, "segment", unit="frame", delay=1):  # none before an early error
                 numbers = {
                     name: cameras[name].numbers[match[moment]] for name, match in shown.items() if moment in match
@@ -132,11 +127,13 @@ def main(argv: list[str] | None = None) -> None:
                 known = read_query_masks(masks, numbers[query], footage)
                 found = predict(predictor, query, images, known, ego)
                 for (camera, name), (prob, existence) in found.items():
-                    mask = mask_in_image(prob, eval_size(cameras[camera].size))[0].byte().numpy()
-                    write_mask(out / "masks" / camera / name / f"{numbers[camera]:05d}.png", mask)
+                    mask = mask_in_image(prob, eval_size(cameras[camera].size))[0].numpy()
+                    path = out / "masks" / camera / name / f"{numbers[camera]:05d}.png"
+                    path.parent.mkdir(parents=True, exist_ok=True)
+                    Image.fromarray(mask).save(path)
                     row = numbers[query], float(seconds[moment]), camera, numbers[camera], name, existence
                     answers.append(Answer(*row, round(float(mask.mean()), 6)))
-                write(draw_moment(images, sizes, query, known, found, objects))
+                write(draw_moment(images, widths, query, known, found, objects))
         with (out / "existence.csv").open("w", newline="", encoding="utf-8") as file:
             csv.writer(file).writerows([Answer._fields, *answers])
     for name, match in shown.items():
@@ -193,32 +190,21 @@ def make_batch(
     ego: str | None,
 ) -> PairBatch:
     """The `pairs` of a moment, of one query camera; at least one. `ego`: the head-worn camera, if there is one."""
-    cameras, side = list(images), predictor.matcher.side
-    return PairBatch(
-        images=torch.from_numpy(np.stack([letterbox(image, side) for image in images.values()])),
-        masks=torch.from_numpy(np.stack([letterbox_mask(rle, side) for rle in known.values()])),
-        mask_image=torch.full((len(known),), cameras.index(pairs[0].query_camera)),
-        pair_mask=torch.tensor([list(known).index(pair.object_name) for pair in pairs]),
-        pair_target=torch.tensor([cameras.index(pair.target_camera) for pair in pairs]),
-        near=[camera == ego for camera in cameras],
-        names=pairs,
-    )
+    side = predictor.matcher.side
+    squares = {camera: letterbox(image, side) for camera, image in images.items()}
+    masks = {(name, pairs[0].query_camera): letterbox_mask(rle, side) for name, rle in known.items()}
+    kinds = {camera: "ego" if camera == ego else "exo" for camera in images}
+    return batch_of([Frame("", 0, Path(), pairs, squares, masks, video_sizes={}, kinds=kinds)])
 
 
-def write_mask(path: Path, mask: np.ndarray) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_bytes(cv2.imencode(".png", mask * 255, [cv2.IMWRITE_PNG_BILEVEL, 1])[1])
-
-
-def panel_size(size: Size, height: int) -> Size:
-    """(H, W) of a camera's panel, even numbers, as H.264 wants them."""
-    height = height // 2 * 2
-    return height, max(2, round(size[1] * height / size[0] / 2) * 2)
+def panel_width(size: Size) -> int:
+    """Of a camera's panel, even, as H.264 wants it."""
+    return max(2, round(size[1] * HEIGHT / size[0] / 2) * 2)
 
 
 def draw_moment(
     images: Mapping[str, np.ndarray],
-    sizes: Mapping[str, Size],
+    widths: Mapping[str, int],
     query: str,
     known: Mapping[str, RLE],
     found: Found,
@@ -226,8 +212,8 @@ def draw_moment(
 ) -> np.ndarray:
     """All cameras side by side, (H, W, 3) uint8 RGB; each object's outline and caption have a color of its own."""
     panels = []
-    for camera, size in sizes.items():
-        seen = camera in images
+    for camera, width in widths.items():
+        seen, size = camera in images, (HEIGHT, width)
         lines = [(camera if seen else f"{camera}: no picture", (255, 255, 255))]
         image = images[camera] if seen else np.zeros((1, 1, 3), np.uint8)
         panel = cv2.resize(image, size[::-1], interpolation=cv2.INTER_AREA)
@@ -237,11 +223,10 @@ def draw_moment(
                 lines.append((name, color))
             elif (camera, name) in found:
                 prob, existence = found[camera, name]
-                panel = overlay(
-                    panel, mask_in_image(prob, size)[0].byte().numpy(), color, dashed=existence <= THRESHOLD
-                )
+                mask = mask_in_image(prob, size)[0].numpy()
+                panel = overlay(panel, mask, color, dashed=existence <= THRESHOLD)
                 lines.append((f"{name} {existence:.2f}", color))
-        paper, line = Image.fromarray(panel), max(10, size[0] // 26)
+        paper, line = Image.fromarray(panel), HEIGHT // 26
         draw = ImageDraw.Draw(paper)
         for row, (text, color) in enumerate(lines):
             place = line // 2, line // 2 + row * line * 5 // 4

@@ -10,27 +10,22 @@ import sys
 import sysconfig
 import threading
 import time
-from collections import Counter
 from pathlib import Path
 
 import cv2
 import numpy as np
 import pytest
 import torch
-import torch.nn.functional as F
 
 import eval_segswap
 from common.errors import UserError
-from formats import geometry
-from formats.geometry import eval_size, letterbox, unletterbox
-from formats.masks import decode_mask, letterbox_mask
+from formats.geometry import letterbox
+from formats.masks import decode_mask
 from formats.processed import ProcessedTake, read_frame
-from inference.closer_look import CloserLook, resize_prob
-from inference.predict_takes import ChunkDataset, pairs_by_frame, plan_chunks
+from inference.predictor import Predictor
 from model.backbone import mask_to_image, normalize_image
 from model.checkpoint import load_checkpoint, save_checkpoint
-from model.features import Encoder, Features, View
-from model.similarity import Similarity, cell_coverage
+from model.features import Encoder, View
 from model.xsegtx import XSegTx, XSegTxConfig
 from tests.made import EGO, ROOT
 from tests.made.claims import claimed_elsewhere
@@ -88,20 +83,19 @@ POINTER = {"pointer": True, "detail_channels": 512}
 
 
 @pytest.mark.parametrize(
-    ("setting", "options"),
+    ("setting", "options", "expected"),
     [
-        ("ego-exo", {}),
-        ("exo-ego", PRIOR | {"two_sizes": True}),
-        ("ego-exo", CLOSER),
-        ("ego-exo", CLOSER | POINTER),
-        ("ego-exo", CLOSER | POINTER | {"fine_masks": True, "two_sizes": True}),
+        ("ego-exo", {}, (0.41667, 0.33162)),
+        ("exo-ego", PRIOR | {"two_sizes": True}, (0.18024, 0.30101)),
+        ("ego-exo", CLOSER, (0.40147, 0.000235)),
+        ("ego-exo", CLOSER | POINTER | {"fine_masks": True, "two_sizes": True}, (0.53776, 0.001455)),
     ],
 )
-def test_results_equal_one_pair_at_a_time_with_the_plain_network(data_path, tmp_path, setting, options):
+def test_results_equal_one_pair_at_a_time_and_golden_numbers(data_path, tmp_path, setting, options, expected):
+    """Golden: of all pairs, the mean existence and the share of the pictures that masks cover."""
     checkpoint = make_network(tmp_path / "net.pth", **options)
     results = read_results(run(checkpoint, data_path, tmp_path, setting, "--memory", "none"), setting)
-    loaded = load_checkpoint(checkpoint)
-    looked_closer = []
+    predictor, answers = Predictor.load(checkpoint, "cpu"), []
     for uid in TAKES["val"][::2]:
         take = ProcessedTake.read(data_path, uid)
         assert results[uid]["subsample_idx"] == take.subsample_idx
@@ -109,102 +103,42 @@ def test_results_equal_one_pair_at_a_time_with_the_plain_network(data_path, tmp_
             frames = results[uid]["masks"][pair.object_name][f"{pair.query_camera}_{pair.target_camera}"]
             assert set(map(int, frames)) == set(take.masks[pair.object_name][pair.query_camera])
             for frame, value in frames.items():
-                prob, existence, looks = plain_prediction(loaded, take, pair, int(frame))
-                looked_closer.append(looks == 2)
+                query, target = (read_frame(take.frame_path(camera, int(frame))) for camera in pair[1:])
+                query_mask = decode_mask(take.masks[pair.object_name][pair.query_camera][int(frame)])
+                alone, existence = predictor.segment(query, query_mask, target, setting=setting)
                 assert value["confidence"] == pytest.approx(existence, abs=1e-4)
-                expected = unletterbox(prob, eval_size(take.video_size(pair.target_camera)))
-                sure = abs(expected - 0.5) > 1e-3
-                assert (decode_mask(value["pred_mask"]) == (expected > 0.5))[sure].all()
-    assert len(looked_closer) == (2 * (6 + 2) if setting == "ego-exo" else 2 * (5 + 2))
-    assert any(looked_closer) == ("arguments" in options)
+                mask = decode_mask(value["pred_mask"])
+                assert (cv2.resize(mask, target.shape[1::-1], interpolation=cv2.INTER_AREA) == alone).mean() > 0.95
+                answers.append((existence, mask.mean()))
+                if not options:
+                    assert existence == pytest.approx(plain_existence(checkpoint, query, query_mask, target), abs=1e-4)
+    assert np.mean(answers, axis=0) == pytest.approx(expected, rel=0.02)
 
 
-def plain_prediction(checkpoint, take, pair, frame) -> tuple[np.ndarray, float, int]:
-    """Probabilities (480, 480) and existence, and the number of looks that they took."""
-    config, mask = checkpoint.model.config, take.masks[pair.object_name][pair.query_camera][frame]
-    side = config.zoom * SIDE
-    images = [letterbox(read_frame(take.frame_path(camera, frame)), side) for camera in pair[1:]]
-    images = [plain_features(checkpoint, image, camera == EGO) for image, camera in zip(images, pair[1:], strict=True)]
-    mask = letterbox_mask(mask, side)
-    if not checkpoint.arguments.get("closer_look"):
-        prob, existence, _ = plain_look(checkpoint, images, mask, None, None)
-        return resize_prob(prob, 480)[0].numpy(), existence.item(), 1
-    closer, query_corner = CloserLook(SIDE, config.zoom), geometry.crop_corner(mask.any(1), mask.any(0), SIDE, 16)
-    prob, existence, similarity = plain_look(checkpoint, images, mask, query_corner, None)
-    corner, likely = closer.place(prob, similarity, plain_hints(checkpoint, images, mask))
-    close = plain_look(checkpoint, images, mask, query_corner, corner[0].tolist())[0]
-    combined = closer.combine(prob, corner, close)
-    looks = 1 if torch.equal(combined, resize_prob(prob, side)) else 2
-    if checkpoint.model.pointer:
-        combined[0] *= plain_parts(combined[0] > 0.5, likely[0])
-    return resize_prob(combined, 480)[0].numpy(), existence.item(), looks
-
-
-def plain_parts(mask, likely) -> torch.Tensor:
-    """Where the connected components of a mask, in blocks of 8 pixels, are that contain a likely cell."""
-    blocks = F.max_pool2d(mask[None].float(), 8)[0].numpy().astype(np.uint8)
-    parts = cv2.connectedComponents(blocks, connectivity=8)[1]
-    cells = np.kron(likely.numpy(), np.ones((2, 2), bool))
-    kept = np.isin(parts, parts[cells & (parts > 0)])
-    return torch.from_numpy(np.kron(kept, np.ones((8, 8)))).float() if kept.any() else torch.ones(mask.shape)
-
-
-def plain_hints(checkpoint, images, mask) -> list[torch.Tensor]:
-    """What the pointer adds to where to look: four times the cosine with 3 x 3 cells, the best of each two by two."""
-    if (pointer := checkpoint.model.pointer) is None:
-        return []
+def plain_existence(checkpoint, query, query_mask, target) -> float:
+    """By the network alone."""
+    backbone, model, *_ = load_checkpoint(checkpoint)
+    query, query_mask, target = (
+        torch.from_numpy(letterbox(image, SIDE))[None] for image in (query, query_mask, target)
+    )
     with torch.inference_mode():
-        coverage = F.avg_pool2d(torch.from_numpy(mask)[None].float(), 8)
-        own = pointer.describe(images[0].detail, coverage[None])[0, 0]
-        return [4 * F.max_pool2d(pointer.regions(images[1].detail) @ own, 2)]
-
-
-def plain_features(checkpoint, image, near) -> Features:
-    """Of a letterboxed image, in a batch of one; a near camera's also at half its size, and what is between."""
-    backbone, config = checkpoint.backbone, checkpoint.model.config
-
-    def levels(image):
-        return backbone.levels(image) if config.pointer else [backbone(image)]
-
-    with torch.inference_mode():
-        image = normalize_image(torch.from_numpy(image))[None]
-        feat, maps = backbone(image[..., :: config.zoom, :: config.zoom]), levels(image)
-        if near and config.two_sizes:
-            halves = levels(F.interpolate(image, scale_factor=0.5, mode="area"))
-            maps = [
-                (full + F.interpolate(half, full.shape[2:], mode="bilinear")) / 2
-                for full, half in zip(maps, halves, strict=True)
-            ]
-        return Features(feat if config.zoom > 1 else maps[0], *maps)
-
-
-def part_of(corner, zoom) -> tuple[slice, slice]:
-    """The rows and columns of an enlarged image that the network sees."""
-    if corner is None:
-        return slice(None, None, zoom), slice(None, None, zoom)
-    return tuple(slice(16 * first, 16 * first + SIDE) for first in corner)
-
-
-def plain_look(checkpoint, images, mask, query_corner, target_corner) -> tuple[torch.Tensor, torch.Tensor, Similarity]:
-    """A whole pair in a batch of one; features of a crop are cut out of those of the enlarged image."""
-    backbone, zoom = checkpoint.backbone, checkpoint.model.config.zoom
-    with torch.inference_mode():
-        views = []
-        for (feat, fine, detail), corner in zip(images, (query_corner, target_corner), strict=True):
-            if corner is not None:
-                row, col = corner
-                feat = fine[..., row : row + SIDE // 16, col : col + SIDE // 16]
-            views.append(View(feat, fine, corner=torch.tensor([corner or (-1, -1)]), detail=detail))
-        large, seen = torch.from_numpy(mask)[None], torch.from_numpy(mask[part_of(query_corner, zoom)])[None]
-        query = views[0]._replace(mask=seen, coverage=cell_coverage(large))
-        prediction = checkpoint.model(query, views[1], backbone(mask_to_image(seen)))
-        parts = [checkpoint.model.prior.parts(view.fine) for view in (query, views[1])]
-        similarity = checkpoint.model.prior.similarity(parts[0], query.coverage, parts[1])
-    return prediction.target_mask_prob.clone(), prediction.existence.clone(), similarity
+        views = (View(backbone(normalize_image(image))) for image in (query, target))
+        return model(*views, backbone(mask_to_image(query_mask))).existence.item()
 
 
 def read_results(path: Path, setting: str = "ego-exo") -> dict:
     return json.loads(path.read_text())[setting]["results"]
+
+
+def entries(path: Path) -> dict[tuple, dict]:
+    """What a results file says about each take, object, camera pair and frame."""
+    return {
+        (uid, name, pair, frame): entry
+        for uid, take in read_results(path).items()
+        for name, pairs in take["masks"].items()
+        for pair, frames in pairs.items()
+        for frame, entry in frames.items()
+    }
 
 
 def test_every_object_has_a_key_even_without_a_pair(whole):
@@ -219,15 +153,11 @@ COMPILED = pytest.param(("--compile",), marks=pytest.mark.skipif(not CAN_COMPILE
 
 @pytest.mark.parametrize("more", [("--batch_size", "1"), ("--batch_size", "3", "--num_workers", "2"), COMPILED])
 def test_batch_size_workers_and_compilation_change_nothing_that_counts(checkpoint, data_path, whole, tmp_path, more):
-    other = read_results(run(checkpoint, data_path, tmp_path, "ego-exo", *more))
-    for uid, take in read_results(whole).items():
-        for name, cameras in take["masks"].items():
-            for key, frames in cameras.items():
-                for frame, value in frames.items():
-                    twin = other[uid]["masks"][name][key][frame]
-                    assert value["confidence"] == pytest.approx(twin["confidence"], abs=1e-5)
-                    a, b = decode_mask(value["pred_mask"]), decode_mask(twin["pred_mask"])
-                    assert (a == b).mean() > 0.999
+    expected, found = entries(whole), entries(run(checkpoint, data_path, tmp_path, "ego-exo", *more))
+    assert list(found) == list(expected)
+    for some, other in zip(found.values(), expected.values(), strict=True):
+        assert some["confidence"] == pytest.approx(other["confidence"], abs=1e-5)
+        assert (decode_mask(some["pred_mask"]) == decode_mask(other["pred_mask"])).mean() > 0.999
 
 
 def test_two_ranks_write_the_file_of_one_process_byte_for_byte(checkpoint, data_path, whole, tmp_path):
@@ -386,80 +316,52 @@ def test_an_unreadable_take_is_reported_while_the_others_finish_and_once_repaire
     assert list(read_results(tmp_path / "out" / "ego-exo_val_results.json")) == TAKES["val"]
 
 
-@pytest.mark.parametrize("more", [(), ("--num_workers", "2", "--batch_size", "2")])
 def test_a_broken_image_costs_its_own_pairs_which_are_listed_and_once_repaired_the_file_is_completed(
-    checkpoint, own_data, whole, tmp_path, capsys, more
+    checkpoint, own_data, whole, tmp_path, capsys
 ):
-    words, name = arguments(checkpoint, own_data, tmp_path / "out", "ego-exo", *more), whole.name
+    words = arguments(checkpoint, own_data, tmp_path / "out", "ego-exo", "--num_workers", "2", "--batch_size", "2")
+    expected, results = sure(whole), tmp_path / "out" / whole.name
     broken = [own_data / "take-b" / camera / "30.jpg" for camera in ("cam01", "cam02")]
     contents = [path.read_bytes() for path in broken]
     broken[0].write_bytes(contents[0][:-20])
     broken[1].unlink()
-    expected = read_results(whole)
-    lost = [
-        ("cup_0", "cam01", f"frame {broken[0]} is cut off or damaged"),
-        ("cup_0", "cam02", f"frame {broken[1]} is missing"),
-        ("Milk carton ", "cam02", f"frame {broken[1]} is missing"),
-    ]
-    for object_name, camera, _ in lost:
-        del expected["take-b"]["masks"][object_name][f"{EGO}_{camera}"]["30"]
+    lost = [("cup_0", "cam01"), ("cup_0", "cam02"), ("Milk carton ", "cam02")]
+    lost = {("take-b", name, f"{EGO}_{camera}", "30") for name, camera in lost}
     for _ in range(2):
         assert eval_segswap.main(words) == eval_segswap.INCOMPLETE_STATUS
         said = capsys.readouterr()
         assert "take take-b: 3 pairs left out, as 2 images cannot be read" in said.err and "3 takes in " in said.out
-        found = read_results(tmp_path / "out" / name)
-        assert answered(found) == answered(expected)
-    left_out = json.loads((tmp_path / "out" / "ego-exo_val_run.json").read_text())["left_out"]
+        assert sure(results) == {key: value for key, value in expected.items() if key not in lost}
+    left_out = json.loads(results.with_name("ego-exo_val_run.json").read_text())["left_out"]
+    reasons = f"frame {broken[0]} is cut off or damaged", f"frame {broken[1]} is missing"
     remedy = "process its take again with data/process_data.py"
-    assert left_out == {"take-b": Counter(f"{reason}; {remedy}" for *_, reason in lost)}
+    assert left_out == {"take-b": {f"{reason}; {remedy}": n for reason, n in zip(reasons, (1, 2), strict=True)}}
     for path, content in zip(broken, contents, strict=True):
         path.write_bytes(content)
     assert eval_segswap.main(words) == 0
-    assert answered(read_results(tmp_path / "out" / name)) == answered(read_results(whole))
+    assert sure(results) == expected
 
 
-def answered(results: dict) -> list[tuple]:
-    """Take, object, camera pair, frame and rounded existence of each prediction."""
-    return [
-        (uid, name, pair, frame, round(entry["confidence"], 4))
-        for uid, take in results.items()
-        for name, pairs in take["masks"].items()
-        for pair, frames in pairs.items()
-        for frame, entry in frames.items()
-    ]
+def sure(path: Path) -> dict[tuple, float]:
+    return {key: round(entry["confidence"], 4) for key, entry in entries(path).items()}
 
 
 BAD_INPUT = {
     "--ckpt_path nowhere.pth": "no file nowhere.pth; give a checkpoint of train.py",
     "--data_path {tmp}/nowhere": "nowhere; name that of the processed takes",
-    "--ckpt_path {tmp}/truncated.pth": "truncated.pth",
     "--splits_path nowhere.json": "no file nowhere.json; name it with --splits_path",
     "--split test": "no split 'test'",
     "--data_path {tmp}/nowhere --splits_path {data}/split.json": "none of the 3 takes of split 'val' can be read",
-    "--device x": "device 'x' is unknown",
 }
 
 
 @pytest.mark.parametrize("flags", BAD_INPUT)
 def test_bad_input_ends_in_one_line_and_a_status(checkpoint, data_path, tmp_path, flags):
-    (tmp_path / "truncated.pth").write_bytes(checkpoint.read_bytes()[:100_000])
     words = arguments(checkpoint, data_path, tmp_path / "out")
     done = run_main(eval_segswap.main, *words, *flags.format(tmp=tmp_path, data=data_path.parent).split())
     assert done.returncode == 1
     assert done.stderr.startswith("error: ") and BAD_INPUT[flags] in done.stderr and done.stderr.count("\n") == 1
     assert not (tmp_path / "out").exists()
-
-
-def test_chunks_hold_each_pair_once_and_no_frame_is_cut(data_path):
-    take = ProcessedTake.read(data_path, "take-a")
-    frames = pairs_by_frame(take, "ego-exo")
-    for batch_size in (1, 2, 3, 5, 100):
-        plans = plan_chunks(take, "ego-exo", batch_size).chunks
-        assert [frame for plan in plans for frame in plan.frames] == list(frames)
-        assert sum(plan.pair_count for plan in plans) == sum(map(len, frames.values()))
-        assert all(plan.pair_count <= batch_size or len(plan.frames) == 1 for plan in plans)
-        for plan, chunk in zip(plans, ChunkDataset(data_path, "ego-exo", 32, plans), strict=True):
-            assert plan.planes * 32 * 32 == chunk.batch.images.numel() + chunk.batch.masks.numel()
 
 
 def test_without_a_checkpoint_named_a_settings_own_is_taken_else_that_of_both(tmp_path, monkeypatch):

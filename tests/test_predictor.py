@@ -24,15 +24,8 @@ def edges(mask: np.ndarray) -> np.ndarray:
     return np.array([rows[0], rows[-1], cols[0], cols[-1]])
 
 
-IMAGE_SIZES = [
-    (270, 480),
-    (480, 270),
-    (480, 480),
-    (479, 480),
-    (480, 331),
-]  # the network's input shows every pixel of these
-IMAGE_SIZES += [(108, 192), (192, 108), (192, 192), (191, 192), (192, 101)]
-IMAGE_SIZES += [(2160, 3840), (1408, 1408), (75, 133), (601, 333), (1000, 1000), (97, 96)]
+IMAGE_SIZES = [(270, 480), (480, 480), (480, 331), (192, 108), (191, 192)]  # of these an input shows every pixel
+IMAGE_SIZES += [(2160, 3840), (1408, 1408), (75, 133), (601, 333), (97, 96)]
 
 
 @pytest.mark.parametrize("side", [192, 480])
@@ -49,7 +42,7 @@ def test_an_object_is_found_where_it_is_in_images_of_any_shape(size, side):
 
 
 @pytest.mark.parametrize("side", [192, 480])
-@pytest.mark.parametrize("size", [(540, 960), (960, 540), (704, 704), (703, 704), (541, 331)], ids=str)
+@pytest.mark.parametrize("size", [(540, 960), (703, 704), (541, 331)], ids=str)
 def test_results_hold_an_object_where_the_benchmark_looks_for_it(tmp_path, size, side):
     """From frames and masks on disk to the results file; frames are half as large as the masks, as real ego ones."""
     target, expected = scene(size, (0.25, 0.7, 0.1, 0.5))
@@ -67,9 +60,7 @@ def test_results_hold_an_object_where_the_benchmark_looks_for_it(tmp_path, size,
     results = {}
     plan = plan_chunks(ProcessedTake.read(tmp_path, "take"), "ego-exo", 8)
     dataset = ChunkDataset(tmp_path, "ego-exo", side, plan.chunks)
-    predict_takes(
-        KnownAnswer(side), [dataset[0]], {"take": plan}, lambda uid, result, complete: results.update({uid: result})
-    )
+    predict_takes(KnownAnswer(side), [dataset[0]], {"take": plan}, results.__setitem__)
     found = decode_mask(results["take"]["masks"]["cup_0"]["aria01_cam01"][0]["pred_mask"])
     assert found.shape == eval_size((2 * size[0], 2 * size[1]))
     assert abs(edges(found) - edges(eval_mask(masks["cam01"][0]))).max() <= (1 if side == 480 else 2)

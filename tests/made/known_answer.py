@@ -13,12 +13,11 @@ class KnownAnswer:
 
     def __init__(self, side: int, batch_size: int = 8):
         self.device, self.side, self.batch_size, self.memory = torch.device("cpu"), side, batch_size, None
-        self.looks = []  # pairs in each
+        self.precision = "fp32"
 
     def predict(self, batch: PairBatch) -> tuple[torch.Tensor, torch.Tensor]:
         images, masks, mask_image, pair_mask, pair_target = batch[:5]
         assert images.shape[1:3] == masks.shape[1:3] == (self.side, self.side)
-        self.looks.append(len(pair_mask))
         probs = []
         for mask, target in zip(pair_mask, pair_target, strict=True):
             marked = images[mask_image[mask]][masks[mask] != 0].float()
