@@ -1,7 +1,6 @@
 """The log of a run: JSON lines, TensorBoard, and one console line every few steps."""
 
 import json
-import math
 import os
 import socket
 import sys
@@ -20,12 +19,13 @@ from torch.utils.tensorboard.summary import scalar
 from tqdm import tqdm
 
 from common.errors import UserError, counted
-from common.files import atomic_write
+from common.files import atomic_write, has_form, json_errors
 from train.dataset import Batch, Source
 from train.distributed import Ranks
 from train.losses import Losses
 
 LOG_NAME = "log.jsonl"
+NO_LOG = "move it away, or give another --out-dir"
 TERMS = {name: "loss" if name == "total" else f"{name}_loss" for name in Losses._fields}
 
 
@@ -109,11 +109,9 @@ class Log:
             speed["peak_gb"] = torch.cuda.max_memory_allocated() / 1e9
         self.write("train", step, epoch=epoch, **values, **speed)
         terms = " ".join(f"{name.removesuffix('_loss')} {value:.4f}" for name, value in values.items())
-        left = math.ceil((total_steps - step) * seconds / len(losses) / 60)  # minutes
-        self.say(
-            f"{epoch} step {step}/{total_steps} {terms} lr {lr:.2e} {rate:.1f} samples/s data wait {waited:.0%} left "
-            + (f"{left // 60} h {left % 60:02d} min" if left >= 60 else f"{left} min")
-        )
+        left = tqdm.format_interval((total_steps - step) * seconds / len(losses))  # 2:05:00, or 05:00
+        where, pace = f"{epoch} step {step}/{total_steps}", f"{rate:.1f} samples/s data wait {waited:.0%}"
+        self.say(f"{where} {terms} lr {lr:.2e} {pace} left {left}")
         self.restart_clock()
 
     def validation(self, step: int, epoch: str, figures: dict[str, float]) -> None:
@@ -184,13 +182,10 @@ def cut_log(path: Path, step: int, validated: bool) -> None:
 
 
 def read_log(path: Path) -> list[dict]:
-    """The lines of a log. An incomplete last line, as a crash leaves it, is ignored."""
-    lines = []
-    for number, text in enumerate(path.read_bytes().splitlines(), 1):
-        try:
-            line = json.loads(text)
-            lines.append({"kind": line["kind"], "step": int(line["step"]), **line})
-        except (ValueError, KeyError, TypeError):
-            if not text.startswith(b'{"kind"'):
-                raise UserError(f"{path}, line {number}, is no log of train.py") from None
+    """The lines of a log, without an incomplete last one, as a crash leaves it."""
+    *lines, _ = path.read_bytes().split(b"\n")
+    with json_errors(path, NO_LOG):
+        lines = [json.loads(line) for line in lines]
+    if not has_form(lines, [{"kind": str, "step": int}]):
+        raise UserError(f"{path} is no log of train.py; {NO_LOG}")
     return lines

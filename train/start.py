@@ -20,8 +20,8 @@ from model.checkpoint import (
     checkpoint_of,
     load_matching,
     read_checkpoint,
+    stored_backbone,
     stored_options,
-    training_arguments,
 )
 from model.weights import read_torch
 from model.xsegtx import FREE, XSegTx, XSegTxConfig
@@ -70,11 +70,11 @@ def starting_state(args: argparse.Namespace, path: Path | None, device: torch.de
     if path:
         own = path == args.out_dir / LAST
         content = read_checkpoint(path, WAYS) if own else read_checkpoint(path)
-        stored, before = stored_options(content, path), known(training_arguments(content, path))
+        stored, before = stored_options(content, path), known(content.get("arguments", {}))
         if own:
             check_same_recipe(args, before)
-        check_same_network(args, stored, path)
         take_options(args, stored)
+        check_same_network(args, stored, path)
         checkpoint = checkpoint_of(content, path, args.moco_path, **{name: getattr(args, name) for name in FREE})
         if "warmUpIter" not in args.given:
             args.warmUpIter = checkpoint.arguments.get("warmUpIter", args.warmUpIter)
@@ -101,7 +101,7 @@ def new_network(args: argparse.Namespace) -> tuple[Backbone, XSegTx, list[str]]:
     take_options(args, stored)
     config = XSegTxConfig(**values_of(args, XSegTxConfig))
     if stored and "backbone" not in args.given:
-        backbone = checkpoint_of(content, file, args.moco_path).backbone
+        backbone = stored_backbone(content["backbone"], args.moco_path, file)
     else:
         backbone = make_backbone(args.backbone, args.moco_path)
     torch.manual_seed(args.seed)
@@ -124,10 +124,8 @@ def take_options(args: argparse.Namespace, stored: Mapping[str, Any]) -> None:
 
 def check_same_network(args: argparse.Namespace, stored: Mapping[str, Any], path: Path) -> None:
     """Raises UserError if the flags ask for another network than the one that is to be continued."""
-    given = {name: getattr(args, name) for name in stored.keys() & args.given}
-    of_network = values_of(args, XSegTxConfig)
-    asked = stored | given | asdict(XSegTxConfig(**{name: (stored | given)[name] for name in of_network}))
-    for name in given.keys() - {*FREE}:
+    asked = vars(args) | asdict(XSegTxConfig(**values_of(args, XSegTxConfig)))
+    for name in (stored.keys() & args.given) - {*FREE}:
         if asked[name] != stored[name]:
             what = f"{path} has {name} {stored[name]}, not {asked[name]}"
             raise UserError(f"{what}; leave that out to continue it, or give another --out-dir or --overwrite")
