@@ -243,7 +243,7 @@ def test_a_network_is_continued_with_the_options_that_it_has(data_dir, tmp_path,
         run_training(data_dir, tmp_path / "run", "--n-epoch", 0, "--layer-type", *layers)
     for out_dir, flags in (("run", ()), ("other", ("--resume-pth", last))):
         error = error_line(capsys, data_dir, tmp_path / out_dir, "--n-epoch", 0, "--zoom", 2, *flags)
-        assert "has zoom 1, not 2" in error
+        assert "holds another network (zoom 1 -> 2)" in error
 
 
 @pytest.fixture(scope="module")

@@ -1,7 +1,6 @@
 """The command line of train.py: the published trainer's flags verbatim, ours in snake_case."""
 
 import argparse
-from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
@@ -34,9 +33,8 @@ STRONG = {
     "block": 0.0,
 }
 RECIPES = {"paper": {}, "strong": STRONG}  # other defaults than the paper's, by option; docs/training.md says why
-NETWORK = (*(field.name for field in fields(XSegTxConfig) if field.metadata), "backbone", "closer_look")
-NOT_RECIPE = (
-    *("out_dir", "resume_pth", "resume_epoch", "moco_path", "gpu", "device", "num_workers"),
+NOT_RECIPE = (  # what does not decide what is learned; more epochs are the same recipe
+    *("out_dir", "resume_epoch", "moco_path", "gpu", "device", "num_workers"),
     *("cache_features", "save_every", "log_every", "n_epoch"),
 )
 
@@ -73,12 +71,6 @@ def parse_args(argv: list[str] | None, doc: str) -> argparse.Namespace:
     if args.resume_epoch and args.resume_pth in (None, "auto"):
         raise UserError(f"--resume-epoch {args.resume_epoch} needs a checkpoint to start from: --resume-pth FILE")
     return args
-
-
-def recipe_of(args: argparse.Namespace) -> dict[str, Any]:
-    """The flags that decide what is learned, but for those of the network. More epochs are the same recipe."""
-    left_out = {*NOT_RECIPE, *NETWORK, *({"warmUpIter"} - args.given)}
-    return {name: value for name, value in plain(args).items() if name not in left_out}
 
 
 def known(before: dict[str, Any]) -> dict[str, Any]:
