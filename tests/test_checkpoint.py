@@ -89,19 +89,13 @@ def test_weights_configuration_and_extras_survive_a_round_trip(backbone, tmp_pat
 
 
 @pytest.mark.parametrize(("mode", "layers"), [*((mode, None) for mode in MODES), ("small", "C I I C")])
-def test_a_file_without_configuration_tells_its_size_by_its_shapes(mode, layers, backbone, tmp_path):
+def test_a_file_without_configuration_of_a_wrapped_network_tells_its_size(mode, layers, backbone, tmp_path):
     model = XSegTx(XSegTxConfig(mode, 96, layers))
-    write_torch(tmp_path / "net.pth", {"backbone": backbone.network.state_dict(), "encoder": model.state_dict()})
+    encoder = {f"module._orig_mod.{name}": tensor for name, tensor in model.state_dict().items()}
+    write_torch(tmp_path / "net.pth", {"backbone": backbone.network.state_dict(), "encoder": encoder})
     config = load_checkpoint(tmp_path / "net.pth").model.config
     assert config.layers == model.config.layers and MODES[config.mode][:3] == MODES[mode][:3]
     assert config == (replace(model.config, layer_types=None) if layers is None else replace(config, input_size=96))
-
-
-def test_wrapped_models_are_loaded_without_their_prefix(backbone, tmp_path):
-    model = XSegTx(XSegTxConfig("tiny", 96))
-    encoder = {f"module._orig_mod.{name}": tensor for name, tensor in model.state_dict().items()}
-    write_torch(tmp_path / "wrapped.pth", {"backbone": backbone.network.state_dict(), "encoder": encoder})
-    assert load_checkpoint(tmp_path / "wrapped.pth").model.config == model.config
 
 
 def test_an_optimizer_goes_on_where_it_stopped_and_one_of_another_model_is_refused(tmp_path):
