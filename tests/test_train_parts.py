@@ -10,6 +10,7 @@ import torch
 from model.xsegtx import Prediction
 from tests.made import ROOT
 from train.engine import SampleScores, blocked_tokens, score_batch, validation_figures
+from train.flags import parse_args
 from train.schedule import Schedule
 
 
@@ -41,23 +42,20 @@ def test_iou_counts_what_lies_inside_the_frame_only():
     prob[1, 0:8] = 0.9  # in the padding
     prediction = Prediction(prob, prob, torch.tensor([0.9, 0.4, 0.9, 0.1]))
     visible = torch.tensor([True, True, True, False])
-    batch = SimpleNamespace(query_mask=torch.ones_like(truth), target_mask=truth, visible=visible)
-    batch.frame_rows, batch.frame_cols = torch.tensor([[8, 24]] * 4), torch.tensor([[0, 32]] * 4)
+    rows, columns = torch.tensor([[8, 24]] * 4), torch.tensor([[0, 32]] * 4)
+    batch = SimpleNamespace(target_mask=truth, visible=visible, frame_rows=rows, frame_cols=columns)
     scores = score_batch(batch, prediction)
     assert scores.iou[:3].tolist() == pytest.approx([0.5, 1.0, 1.0])
     assert scores.iou[3].isnan()
     figures = validation_figures(scores)
     assert figures["iou"] == pytest.approx(2.5 / 3)
     assert figures["existence_accuracy"] == pytest.approx((2 / 3 + 1) / 2)
-    assert figures["iou_large"] == figures["iou"] and "iou_small" not in figures  # by the query mask, all ones here
 
 
-def test_figures_without_samples_are_left_out_and_balanced_accuracy_needs_both_kinds_of_them():
-    figures = validation_figures(SampleScores(*torch.empty(4, 0)))
-    assert set(figures) == {"samples", "samples_small", "samples_medium", "samples_large"}
+def test_a_figure_without_samples_is_left_out_and_balanced_accuracy_needs_both_kinds_of_them():
     for visible in (1.0, 0.0):
         iou = 0.5 if visible else torch.nan
-        figures = validation_figures(SampleScores(*torch.tensor([[iou, iou], [0.9, 0.9], [visible] * 2, [0.1, 0.1]])))
+        figures = validation_figures(SampleScores(*torch.tensor([[iou, iou], [0.9, 0.9], [visible] * 2])))
         assert ("iou" in figures) == bool(visible) and "existence_accuracy" not in figures
 
 
@@ -78,19 +76,14 @@ def call(script, stand_in, *arguments):
 
 
 @pytest.mark.parametrize(
-    ("script", "folder", "setting"),
-    [
-        ("run_ego.sh", "480x480", []),
-        ("run_exo.sh", "480x480_reverse", ["--reverse"]),
-        ("run_both.sh", "480x480_both", ["--both"]),
-    ],
+    ("script", "flags"),
+    [("run_ego.sh", []), ("run_exo.sh", ["--reverse"]), ("run_both.sh", ["--both", "--recipe", "strong"])],
 )
-def test_the_shell_scripts_pass_the_recipe_and_then_further_arguments(stand_in, script, folder, setting):
-    words = call(script, stand_in, "--n-epoch", "1", "--out-dir", "a folder")
-    of_slurm = call("slurm.sh", stand_in, script, "--n-epoch", "1", "--out-dir", "a folder")
-    assert of_slurm == [*words[:-4], "--resume-pth", "auto", *words[-4:]]
-    assert words[0].endswith("train/train.py")
-    assert words[-4:] == ["--n-epoch", "1", "--out-dir", "a folder"]
-    assert words[words.index("--out-dir") + 1].endswith(f"/train/checkpoints/egoexo_v2_{folder}")
-    assert words[words.index("--train-dir") + 1].endswith("/data/egoexo/processed")
-    assert [word for word in words if word in ("--reverse", "--both")] == setting
+def test_the_shell_scripts_pass_the_setting_and_then_further_arguments(stand_in, script, flags):
+    further = ["--n-epoch", "1", "--out-dir", "a folder"]
+    program, *words = call(script, stand_in, *further)
+    assert program.endswith("train/train.py") and words == [*flags, *further]
+    assert call("slurm.sh", stand_in, script, *further) == [program, *flags, "--resume-pth", "auto", *further]
+    args = parse_args(words[: len(flags)], "")
+    kind = {"run_ego.sh": "", "run_exo.sh": "_reverse", "run_both.sh": "_both"}[script]
+    assert args.out_dir == ROOT / f"train/checkpoints/egoexo_v2_480x480{kind}"

@@ -21,7 +21,6 @@ from train.losses import Counts, LossWeights, compute_losses
 from train.state import TrainState
 
 EXAMPLES = 4
-OBJECT_AREAS = {"small": (0.0, 0.003), "medium": (0.003, 0.015), "large": (0.015, 2.0)}  # of the query mask's image
 
 
 def train_one_epoch(
@@ -80,7 +79,6 @@ class SampleScores(NamedTuple):
     iou: Tensor  # NaN where the object is not visible
     existence: Tensor  # predicted probability
     visible: Tensor  # 1 or 0
-    area: Tensor  # of the query mask, as a fraction of its image
 
 
 @torch.no_grad()
@@ -92,7 +90,7 @@ def validate(state: TrainState, encode: BatchEncoder, loader: DataLoader, log: L
     log.say(f"{epoch} validation ...")
     samples = loader.dataset
     images = Samples(samples.pairs, samples.side, options=samples.options)  # none is black, as cached ones are there
-    parts, pictures = [SampleScores(*torch.empty(4, 0, dtype=torch.float64))], []
+    parts, pictures = [SampleScores(*torch.empty(3, 0, dtype=torch.float64))], []
     for batch in log.bar(loader, epoch, "batch"):
         log.note_unreadable(batch)
         if len(batch):
@@ -102,13 +100,13 @@ def validate(state: TrainState, encode: BatchEncoder, loader: DataLoader, log: L
                 prediction = model(*views)
             parts.append(score_batch(batch, prediction))
             if len(pictures) < EXAMPLES:
-                rows = batch.visible.nonzero()[:, 0].tolist()
+                rows = batch.visible.nonzero()[: EXAMPLES - len(pictures), 0].tolist()
                 pictures += [(str(batch.sources[row]), draw_example(batch, prediction, row, images)) for row in rows]
         if log.ranks.stop_requested():
             raise Stopped
     figures = validation_figures(_joined(log.ranks, parts))
     log.validation(state.step, epoch, figures)
-    for i, (source, picture) in enumerate(pictures[:EXAMPLES]):
+    for i, (source, picture) in enumerate(pictures):
         log.picture(f"val/{i} {source}", picture, state.step)
     return figures.get("iou", 0.0)
 
@@ -131,22 +129,13 @@ def score_batch(batch: Batch, prediction: Prediction) -> SampleScores:
     iou = (predicted & truth).sum((1, 2)) / (union + 1e-7)
     iou = torch.where(union == 0, 1.0, iou)  # a mask too small for the grid, and nothing predicted
     iou = torch.where(batch.visible, iou, math.nan)
-    area = batch.query_mask.float().mean((1, 2))
-    return SampleScores(*torch.stack((iou, prediction.existence, batch.visible, area)).double().cpu())
+    return SampleScores(*torch.stack((iou, prediction.existence, batch.visible)).double().cpu())
 
 
 def validation_figures(scores: SampleScores) -> dict[str, float]:
-    """Mean IoU of visible objects and balanced accuracy of existence, also by object size. Figures without samples to
-    rest on are left out; the accuracy needs both kinds.
+    """Mean IoU of visible objects and balanced accuracy of existence. What has no samples to rest on is left out; the
+    accuracy needs both kinds.
     """
-    figures = _figures(scores, "")
-    for name, (low, high) in OBJECT_AREAS.items():
-        chosen = (scores.area >= low) & (scores.area < high)
-        figures |= _figures(SampleScores(*(values[chosen] for values in scores)), f"_{name}")
-    return figures
-
-
-def _figures(scores: SampleScores, suffix: str) -> dict[str, float]:
     predicted, visible = scores.existence > THRESHOLD, scores.visible.bool()
     figures = {}
     if visible.any():
@@ -154,8 +143,7 @@ def _figures(scores: SampleScores, suffix: str) -> dict[str, float]:
     if visible.any() and not visible.all():
         recalls = [(predicted[visible == truth] == truth).double().mean() for truth in (True, False)]
         figures["existence_accuracy"] = sum(recalls) / 2
-    figures["samples"] = len(scores.iou)
-    return {f"{name}{suffix}": float(value) for name, value in figures.items()}
+    return {name: float(value) for name, value in figures.items()} | {"samples": len(scores.iou)}
 
 
 def draw_example(batch: Batch, prediction: Prediction, row: int, images: Samples) -> np.ndarray:

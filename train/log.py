@@ -119,7 +119,7 @@ class Log:
         self.write("val", step, epoch=epoch, **figures)
         shown = {"IoU": "iou", "existence balanced accuracy": "existence_accuracy"}
         text = ", ".join(f"{name} {figures[key]:.4f}" if key in figures else f"{name} -" for name, key in shown.items())
-        self.say(f"{epoch} validation on {figures['samples']:.0f} pairs: {text}")
+        self.say(f"{epoch} validation on {figures['samples']} pairs: {text}")
 
     def _check_finite(self, local: torch.Tensor, losses: torch.Tensor, step: int) -> None:
         bad = (~losses.isfinite()).any(1).nonzero()
