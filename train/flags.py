@@ -73,11 +73,6 @@ def parse_args(argv: list[str] | None, doc: str) -> argparse.Namespace:
     return args
 
 
-def known(before: dict[str, Any]) -> dict[str, Any]:
-    """The flags that a checkpoint holds, none if it is a published one, with the defaults of those that are newer."""
-    return before and plain(parse_args([], "")) | before
-
-
 def plain(args: argparse.Namespace) -> dict[str, Any]:
     """The flags as a checkpoint can hold them."""
     values = {name: str(value) if isinstance(value, Path) else value for name, value in vars(args).items()}

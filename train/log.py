@@ -12,7 +12,6 @@ from typing import Any
 import numpy as np
 import torch
 from tensorboard.compat.proto.event_pb2 import Event, SessionLog
-from tensorboard.compat.proto.summary_pb2 import Summary
 from tensorboard.summary.writer.record_writer import RecordWriter
 from torch.utils.tensorboard.summary import image as image_summary
 from torch.utils.tensorboard.summary import scalar
@@ -51,12 +50,13 @@ class Log:
             return
         self._file.write(json.dumps({"kind": kind, "step": step, "time": round(time.time(), 1), **values}) + "\n")
         numbers = {name: value for name, value in values.items() if type(value) in (int, float)}
-        self._board.write(step, *(scalar(f"{kind}/{name}", value) for name, value in numbers.items()))
+        for name, value in numbers.items():
+            self._board.write(step=step, summary=scalar(f"{kind}/{name}", value))
 
     def picture(self, name: str, image: np.ndarray, step: int) -> None:
         """(H, W, 3) uint8."""
         if self.ranks.is_main:
-            self._board.write(step, image_summary(name, image, dataformats="HWC"))
+            self._board.write(step=step, summary=image_summary(name, image, dataformats="HWC"))
 
     def say(self, text: str) -> None:
         if self.ranks.is_main:
@@ -156,14 +156,11 @@ class Board:
         folder.mkdir(exist_ok=True)
         name = f"events.out.tfevents.{int(time.time()):010d}.{socket.gethostname()}.{os.getpid()}"
         self._records = RecordWriter((folder / name).open("ab"))
-        self._write(file_version="brain.Event:2")
+        self.write(file_version="brain.Event:2")
         if step:
-            self._write(step=step + 1, session_log=SessionLog(status=SessionLog.START))
+            self.write(step=step + 1, session_log=SessionLog(status=SessionLog.START))
 
-    def write(self, step: int, *summaries: Summary) -> None:
-        self._write(step=step, summary=Summary(value=[value for summary in summaries for value in summary.value]))
-
-    def _write(self, **event: Any) -> None:
+    def write(self, **event: Any) -> None:
         self._records.write(Event(wall_time=time.time(), **event).SerializeToString())
         self._records.flush()
 

@@ -24,7 +24,7 @@ from model.checkpoint import (
 )
 from model.weights import read_torch
 from model.xsegtx import FREE, XSegTx, XSegTxConfig
-from train.flags import NOT_RECIPE, known, plain
+from train.flags import NOT_RECIPE, parse_args, plain
 from train.log import LOG_NAME
 from train.schedule import Schedule
 from train.state import LAST, WARMUP, TrainState, run_files
@@ -111,7 +111,8 @@ def take_over(args: argparse.Namespace, content: Mapping[str, Any], path: Path) 
     Raises UserError if that makes another network, or if the run that `args.out_dir` holds has another recipe, unless
     --resume-pth names it.
     """
-    stored, before = stored_options(content, path), known(content.get("arguments", {}))
+    stored, before = stored_options(content, path), content.get("arguments", {})  # a published one has no arguments
+    before = before and plain(parse_args([], "")) | before  # newer flags had their defaults
     take_options(args, stored)
     if "warmUpIter" not in args.given:
         args.warmUpIter = before.get("warmUpIter", args.warmUpIter)

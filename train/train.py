@@ -12,6 +12,7 @@ log.jsonl and tensorboard/ beside them.
 import argparse
 import contextlib
 import os
+import signal
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -134,7 +135,7 @@ def train(args: argparse.Namespace, ranks: Ranks, device: torch.device) -> int |
         reason = ranks.signal.name if ranks.signal else "another process"
         again = " without --overwrite" if args.overwrite else ""
         log.say(f"stopped by {reason} at step {state.step}; the same command{again} continues")
-        return ranks.exit_status
+        return 128 + (signal.SIGINT if ranks.signal == signal.SIGINT else signal.SIGTERM)  # as a shell reports them
     finally:
         log.close()
     log.count_unreadable()
