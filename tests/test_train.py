@@ -129,6 +129,8 @@ def test_a_folder_with_a_run_of_another_recipe_is_refused_and_left_as_it_is(data
         error = error_line(capsys, data_dir, out_dir, *flags)
         assert all(way in error for way in ("--resume-pth auto", "another --out-dir", "--overwrite"))
         assert contents(out_dir) == contents(finished)
+    (out_dir / "log.jsonl").write_text('{"kind": "train"}\n')
+    assert "log.jsonl is no log of train.py; move it away" in error_line(capsys, data_dir, out_dir)
     (out_dir / "netLast.pth").unlink()
     assert "netBest.pth" in error_line(capsys, data_dir, out_dir)
     run_training(data_dir, out_dir, "--lr", 1e-3, "--n-epoch", 0, "--overwrite")
