@@ -134,9 +134,9 @@ def mask_to_image(mask: Tensor) -> Tensor:
     return mask.float().unsqueeze(-1).expand(*mask.shape, 3).contiguous().movedim(-1, -3)
 
 
-def resnet50_backbone(name: str = "moco") -> Backbone:
+def resnet50_backbone() -> Backbone:
     """The published architecture, with torchvision's initial weights."""
-    return Backbone(name, ResNet50(), channels=1024, detail_channels=512)
+    return Backbone("moco", ResNet50(), channels=1024, detail_channels=512)
 
 
 def moco_backbone(path: Path | None = None) -> Backbone:

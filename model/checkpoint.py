@@ -63,7 +63,7 @@ def read_checkpoint(path: Path, remedy: str = "give a checkpoint of train.py, or
     """What a checkpoint file holds. UserError if it is none, or if it cannot be read; then it ends with `remedy`."""
     content = read_torch(path, remedy)
     if not is_checkpoint(content):
-        raise UserError(f"{path} is no XSegTx checkpoint: it must hold 'backbone' and 'encoder'")
+        raise UserError(f"{path} is no XSegTx checkpoint: it must hold 'backbone', 'encoder' and, of ours, 'arguments'")
     return content
 
 
@@ -71,9 +71,7 @@ def checkpoint_of(
     content: Mapping[str, Any], path: Path, backbone_weights: Path | None = None, **overrides: Any
 ) -> Checkpoint:
     """`load_checkpoint(path, ...)`, of the `content` that has been read."""
-    config, arguments = replace(stored_config(content, path), **overrides), training_arguments(content, path)
-    if arguments.get("closer_look") and config.zoom == 1:
-        raise UserError(f"{path} has learned from closer looks, which its network cannot take: its zoom is 1")
+    config = replace(stored_config(content, path), **overrides)
     backbone = stored_backbone(content["backbone"], backbone_weights, path)
     read, there = (config.feature_channels, config.detail_channels), (backbone.channels, backbone.detail_channels)
     if read != (there if config.pointer else (there[0], 0)):
@@ -83,19 +81,12 @@ def checkpoint_of(
     model = XSegTx(config)
     load_state(model, content["encoder"], f"{path}, encoder")
     extra = {key: value for key, value in content.items() if key not in NETWORK_KEYS}
-    return Checkpoint(backbone, model.eval(), content.get("optimiser"), arguments, extra)
+    return Checkpoint(backbone, model.eval(), content.get("optimiser"), content.get("arguments", {}), extra)
 
 
 def is_checkpoint(content: Any) -> bool:
-    return isinstance(content, Mapping) and {"backbone", "encoder"} <= set(content)
-
-
-def training_arguments(content: Mapping[str, Any], path: Path) -> dict[str, Any]:
-    """The flags of the training that wrote the checkpoint `path`; a published one does not tell."""
-    arguments = content.get("arguments", {})
-    if not isinstance(arguments, dict):
-        raise UserError(f"{path} does not hold the state of a training: its arguments are malformed")
-    return arguments
+    known = isinstance(content, Mapping) and {"backbone", "encoder"} <= set(content)
+    return known and isinstance(content.get("arguments", {}), dict)  # of training; a published one has none
 
 
 def stored_options(content: Any, path: Path) -> dict[str, Any]:
@@ -108,7 +99,7 @@ def stored_options(content: Any, path: Path) -> dict[str, Any]:
     options = asdict(stored_config(content, path))
     del options["feature_channels"], options["detail_channels"]  # the backbone's
     options["backbone"] = str(content["backbone"].get("name")) if names_backbone(content["backbone"]) else "moco"
-    return options | {"closer_look": bool(training_arguments(content, path).get("closer_look"))}
+    return options | {"closer_look": bool(content.get("arguments", {}).get("closer_look"))}
 
 
 def load_matching(model: XSegTx, state: Any, path: Path) -> tuple[list[str], list[str]]:

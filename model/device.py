@@ -63,12 +63,10 @@ def memory_errors(remedy: str) -> Iterator[None]:
 @contextlib.contextmanager
 def tf32(allowed: bool) -> Iterator[None]:
     """Whether CUDA may round the factors of products to TensorFloat-32 within the block."""
-    switches = torch.backends.cuda.matmul, torch.backends.cudnn
-    before = [switch.allow_tf32 for switch in switches]
+    products, convolutions = torch.backends.cuda.matmul, torch.backends.cudnn
+    before = products.allow_tf32, convolutions.allow_tf32
+    products.allow_tf32 = convolutions.allow_tf32 = allowed
     try:
-        for switch in switches:
-            switch.allow_tf32 = allowed
         yield
     finally:
-        for switch, value in zip(switches, before, strict=True):
-            switch.allow_tf32 = value
+        products.allow_tf32, convolutions.allow_tf32 = before

@@ -2,6 +2,7 @@
 
 import hashlib
 import io
+import textwrap
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -45,8 +46,7 @@ def read_torch(path: Path, remedy: str = "give the file of a trained network") -
 
 def in_a_line(error: Exception) -> str:
     """The message of an error, short enough to be part of a line."""
-    text = " ".join(str(error).split())
-    return text[:200] + "..." * (len(text) > 200) if text else type(error).__name__
+    return textwrap.shorten(str(error), 200, placeholder="...") or type(error).__name__
 
 
 def named_tensors(state: Any, what: str) -> dict[str, Tensor]:

@@ -3,14 +3,12 @@
 import shutil
 from pathlib import Path
 
-import numpy as np
 import pytest
 import timm
 import torch
 
 import eval_segswap
 from common.errors import UserError
-from inference.matcher import Matcher
 from inference.predictor import Predictor
 from model import checkpoint
 from model.backbone import Backbone
@@ -41,12 +39,6 @@ def test_training_resuming_and_inference_work_on_another_backbone(name, data_dir
 
     words = ["--setting", "ego-exo", "--ckpt_path", last, "--data_path", data_dir, "--out_path", tmp_path / "results"]
     assert eval_segswap.main([str(word) for word in [*words, "--num_workers", 0]]) == 0
-    image, mask = np.zeros((64, 96, 3), np.uint8), np.ones((64, 96), np.uint8)
-    networks = load_checkpoint(last)[:2]
-    cpu = torch.device("cpu")
-    matchers = [Matcher(*networks, cpu, precision) for precision in ("fp32", "bf16")]
-    outputs = [Predictor(matcher).segment(image, mask, image) for matcher in matchers]
-    assert outputs[0][1] == pytest.approx(outputs[1][1], abs=0.05)
 
 
 def test_a_backbone_of_ones_own_trains_and_its_checkpoint_is_loaded_with_the_same_weights_only(
@@ -84,5 +76,7 @@ def test_a_checkpoint_whose_backbone_has_gone_names_it_and_takes_the_file_given(
     words = ["--setting", "ego-exo", "--ckpt_path", str(last), "--data_path", str(data_dir)]
     with pytest.raises(UserError, match="netLast.pth was trained on other weights of resnet10t than .*other.pth"):
         eval_segswap.main([*words, "--backbone_weights", str(other), "--out_path", str(tmp_path / "results")])
-    with pytest.raises(UserError, match="netLast.pth has backbone resnet10t, not efficientnet_lite0"):
+    with pytest.raises(
+        UserError, match=r"netLast.pth holds another network \(backbone resnet10t -> efficientnet_lite0\)"
+    ):
         run_training(data_dir, tmp_path / "else", "--resume-pth", last)

@@ -1,11 +1,9 @@
 """Checkpoint files: the published layout, round trips, and what a wrong file says."""
 
-import contextlib
 import functools
 import json
 import re
-from argparse import Namespace
-from dataclasses import asdict, replace
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -16,7 +14,7 @@ from common.errors import UserError
 from inference.predictor import SHIPPED, Predictor
 from model.backbones import make_backbone
 from model.checkpoint import load_checkpoint, load_matching, load_optimizer, save_checkpoint, stored_options
-from model.weights import MAX_WEIGHT, write_torch
+from model.weights import write_torch
 from model.xsegtx import MODES, XSegTx, XSegTxConfig
 from tests.made.networks import random_backbone
 
@@ -91,24 +89,13 @@ def test_weights_configuration_and_extras_survive_a_round_trip(backbone, tmp_pat
 
 
 @pytest.mark.parametrize(("mode", "layers"), [*((mode, None) for mode in MODES), ("small", "C I I C")])
-def test_a_file_without_configuration_tells_its_size_by_its_shapes(mode, layers, backbone, tmp_path):
+def test_a_file_without_configuration_of_a_wrapped_network_tells_its_size(mode, layers, backbone, tmp_path):
     model = XSegTx(XSegTxConfig(mode, 96, layers))
-    write_torch(tmp_path / "net.pth", {"backbone": backbone.network.state_dict(), "encoder": model.state_dict()})
+    encoder = {f"module._orig_mod.{name}": tensor for name, tensor in model.state_dict().items()}
+    write_torch(tmp_path / "net.pth", {"backbone": backbone.network.state_dict(), "encoder": encoder})
     config = load_checkpoint(tmp_path / "net.pth").model.config
     assert config.layers == model.config.layers and MODES[config.mode][:3] == MODES[mode][:3]
     assert config == (replace(model.config, layer_types=None) if layers is None else replace(config, input_size=96))
-
-
-def test_overrides_change_what_does_not_shape_the_network(tmp_path):
-    path = published_file(tmp_path / "net.pth")
-    assert asdict(load_checkpoint(path, dropout=0.2).model.config) == asdict(XSegTxConfig(dropout=0.2))
-
-
-def test_wrapped_models_are_loaded_without_their_prefix(backbone, tmp_path):
-    model = XSegTx(XSegTxConfig("tiny", 96))
-    encoder = {f"module._orig_mod.{name}": tensor for name, tensor in model.state_dict().items()}
-    write_torch(tmp_path / "wrapped.pth", {"backbone": backbone.network.state_dict(), "encoder": encoder})
-    assert load_checkpoint(tmp_path / "wrapped.pth").model.config == model.config
 
 
 def test_an_optimizer_goes_on_where_it_stopped_and_one_of_another_model_is_refused(tmp_path):
@@ -127,7 +114,7 @@ def test_an_optimizer_goes_on_where_it_stopped_and_one_of_another_model_is_refus
 def test_a_damaged_file_is_refused_in_one_line(tmp_path):
     path = published_file(tmp_path / "net.pth")
     whole = path.read_bytes()
-    for damaged in (b"", whole[:10], whole[: len(whole) // 2], whole[:-1000], b"<html>404</html>"):
+    for damaged in (b"", whole[: len(whole) // 2], b"<html>404</html>"):
         path.write_bytes(damaged)
         refused(path)
     torch.save({"backbone": {}, "encoder": {}}, path)
@@ -137,38 +124,16 @@ def test_a_damaged_file_is_refused_in_one_line(tmp_path):
         refused(path)
 
 
-@pytest.mark.parametrize("value", ["96", -1, 10**9, 10**400, 1.5, float("nan"), None, [1], {}, True])
-def test_a_configuration_of_odd_values_is_taken_or_refused_in_one_line(ours, tmp_path, value):
+@pytest.mark.parametrize("value", ["96", 10**9, 10**400, float("nan"), [1], {}])
+def test_a_configuration_of_odd_values_is_refused_in_one_line(ours, tmp_path, value):
     for name in ours["config"]:
         torch.save(ours | {"config": ours["config"] | {name: value}}, tmp_path / "net.pth")
-        with contextlib.suppress(UserError):
-            load_checkpoint(tmp_path / "net.pth")
+        refused(tmp_path / "net.pth")
     torch.save(ours | {"config": value or [1]}, tmp_path / "net.pth")
     refused(tmp_path / "net.pth")
 
 
-ODD = {
-    "input_size": ("96", -96, 960, None),
-    "layer_types": ("I C " * 10**5, ["I", "C"]),
-    "dropout": ("0.1",),
-    "pos_weight": (torch.nan, 1e30),
-    "similarity_prior": (1, "yes"),
-    "zoom": (1.0, 10**6),
-    "detail_channels": (-1, 10**9),
-}
-
-
-@pytest.mark.parametrize("name", ODD)
-def test_a_value_that_is_of_another_kind_or_of_another_network_is_refused_before_the_network_is_made(
-    ours, tmp_path, name
-):
-    for value in ODD[name]:
-        more = {"similarity_prior": True} if name == "zoom" else {}
-        torch.save(ours | {"config": ours["config"] | more | {name: value}}, tmp_path / "net.pth")
-        refused(tmp_path / "net.pth")
-
-
-@pytest.mark.parametrize("backbone", [0, None, [1], {}, {"digest": 0}, {"digest": 0, "name": [1]}])
+@pytest.mark.parametrize("backbone", [0, {}, {"digest": 0, "name": [1]}])
 def test_a_backbone_of_an_odd_type_is_refused_in_one_line_and_its_options_are_still_told(ours, tmp_path, backbone):
     content = ours | {"backbone": backbone}
     torch.save(content, tmp_path / "net.pth")
@@ -177,42 +142,30 @@ def test_a_backbone_of_an_odd_type_is_refused_in_one_line_and_its_options_are_st
         load_checkpoint(tmp_path / "net.pth")
 
 
-WRONG_FILES = {  # what it holds -> what the line says
-    b"": "it is damaged, or none that torch.save has written; give a checkpoint of train.py, or a published one",
-    b"\xff\xd8\xff\xe0\0\x10JFIF": "it is damaged, or none that torch.save has written",
-    "namespace": "it holds other Python objects than tensors",
-    "folder": "net.pth is a folder",
-    "missing": "no file ",
-}
+def test_a_file_that_is_no_checkpoint_is_one_plain_line_and_its_code_is_not_run(tmp_path):
+    class Bomb:
+        def __reduce__(self):
+            return (Path.touch, (tmp_path / "exploded",))
 
-
-@pytest.mark.parametrize("content", WRONG_FILES)
-def test_a_file_that_is_no_checkpoint_is_one_plain_line(content, tmp_path):
-    path = tmp_path / "net.pth"
-    if isinstance(content, bytes):
-        path.write_bytes(content)
-    elif content == "namespace":
-        torch.save(Namespace(lr=1), path)
-    elif content == "folder":
-        path.mkdir()
-    assert WRONG_FILES[content] in (line := refused(path)) and "PyTorch" not in line
+    (tmp_path / "picture.pth").write_bytes(b"\xff\xd8\xff\xe0\0\x10JFIF")
+    torch.save({"backbone": {}, "encoder": {}, "bomb": Bomb()}, tmp_path / "code.pth")
+    torch.save(published()["encoder"], tmp_path / "bare.pth")
+    (tmp_path / "folder.pth").mkdir()
+    for name, words in {
+        "picture": "it is damaged, or none that torch.save has written; give a checkpoint of train.py, or a published",
+        "code": "it holds other Python objects than tensors",
+        "bare": "is no XSegTx checkpoint",
+        "folder": "folder.pth is a folder",
+        "missing": "no file ",
+    }.items():
+        assert words in (line := refused(tmp_path / f"{name}.pth")) and "PyTorch" not in line
+    assert not (tmp_path / "exploded").exists()
 
 
 def test_too_little_memory_for_a_checkpoint_is_no_fault_of_the_file(monkeypatch, tmp_path):
     path = published_file(tmp_path / "net.pth")
     monkeypatch.setattr(torch, "load", lambda *_, **__: torch.empty(1 << 60))
     assert refused(path) == f"the memory of this machine is full; {path} needs more to be loaded"
-
-
-def test_code_in_a_file_is_not_run(tmp_path):
-    class Bomb:
-        def __reduce__(self):
-            return (Path.touch, (tmp_path / "exploded",))
-
-    torch.save({"backbone": {}, "encoder": {}, "bomb": Bomb()}, tmp_path / "net.pth")
-    with pytest.raises(UserError, match="net.pth"):
-        load_checkpoint(tmp_path / "net.pth")
-    assert not (tmp_path / "exploded").exists()
 
 
 def test_a_checkpoint_of_another_model_names_what_does_not_fit(ours, tmp_path):
@@ -253,17 +206,6 @@ def test_a_related_model_gives_the_tensors_that_fit_and_the_rest_is_listed(form,
     assert "net.cls_branch.mlp.0.weight: (32, 100) instead of (32, 784)" in left_out
 
 
-def test_a_published_file_tells_its_options_by_its_tensors_and_a_related_model_tells_none(tmp_path):
-    found = stored_options(published(), tmp_path)
-    assert (found["mode"], found["input_size"], found["backbone"]) == ("small", 480, "moco")
-    assert stored_options(published()["encoder"], tmp_path) == {}
-
-
-def test_a_checkpoint_of_closer_looks_that_its_network_cannot_take_is_refused(backbone, tmp_path):
-    save_checkpoint(tmp_path / "net.pth", backbone, XSegTx(XSegTxConfig("tiny", 96)), arguments={"closer_look": True})
-    assert "its zoom is 1" in refused(tmp_path / "net.pth")
-
-
 def test_a_checkpoint_names_no_place_to_get_its_backbone_from(ours, tmp_path):
     for name in ("hf-hub:somebody/model", f"local-dir:{tmp_path}"):
         torch.save(ours | {"backbone": ours["backbone"] | {"name": name}}, tmp_path / "net.pth")
@@ -276,13 +218,6 @@ def test_weights_that_would_give_no_number_are_refused(ours, tmp_path):
         encoder = {name: torch.full_like(tensor, bad) for name, tensor in ours["encoder"].items()}
         torch.save(ours | {"encoder": encoder}, tmp_path / "net.pth")
         assert "encoder: 108 tensors hold NaN" in refused(tmp_path / "net.pth")
-
-
-def test_the_largest_weights_that_are_taken_give_numbers(ours, tmp_path):
-    encoder = {name: torch.full_like(tensor, 0.99 * MAX_WEIGHT) for name, tensor in ours["encoder"].items()}
-    torch.save(ours | {"encoder": encoder}, tmp_path / "net.pth")
-    picture, mask = np.random.default_rng(0).integers(0, 256, (96, 96, 3), np.uint8), np.eye(96, dtype=bool)
-    assert np.isfinite(Predictor.load(tmp_path / "net.pth", "cpu").segment(picture, mask, picture)[1])
 
 
 def test_the_network_of_the_repository_finds_a_small_object_and_is_small_itself():

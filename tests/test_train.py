@@ -11,23 +11,18 @@ import pytest
 import torch
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-from benchmarks.training_options import flags_of, variants
 from common.arguments import SETTINGS
 from common.errors import UserError, run_script
 from data import process_data
-from formats.pairs import BOTH, PairSet
+from formats.pairs import PairSet
 from inference.predictor import SHIPPED
 from model.checkpoint import load_checkpoint
-from model.features import Encoder
 from synthetic import make_takes
 from tests.made import ROOT
 from tests.made.processed import create_pairs
 from tests.made.scripts import run_main
 from tests.made.training import arguments, log_lines, losses, make_training_set, run_training, start_training
 from train import train
-from train.dataset import SampleOptions, ValidationSamples, collate
-from train.engine import score_batch
-from train.feature_cache import BatchEncoder
 from train.flags import STRONG, parse_args
 
 STEPS = 7  # of the recipe
@@ -74,15 +69,14 @@ def error_line(capsys, *args):
     return error
 
 
-def test_the_same_seed_gives_the_same_losses_whatever_the_number_of_workers(data_dir, finished, tmp_path):
-    run_training(data_dir, tmp_path, "--num_workers", 2)
-    assert losses(tmp_path) == losses(finished)
+def test_the_same_seed_gives_the_same_losses_whatever_the_number_of_workers_and_another_one_others(
+    data_dir, finished, tmp_path
+):
+    run_training(data_dir, tmp_path / "same", "--num_workers", 2)
+    assert losses(tmp_path / "same") == losses(finished)
     assert len(losses(finished)) == STEPS
-
-
-def test_another_seed_gives_other_losses(data_dir, finished, tmp_path):
-    run_training(data_dir, tmp_path, "--seed", 1, "--n-epoch", 0)
-    assert losses(tmp_path)[1] != losses(finished)[1]
+    run_training(data_dir, tmp_path / "other", "--seed", 1, "--n-epoch", 0)
+    assert losses(tmp_path / "other")[1] != losses(finished)[1]
 
 
 def test_a_second_signal_ends_a_run_at_once_whatever_it_is_doing():
@@ -135,19 +129,27 @@ def test_a_folder_with_a_run_of_another_recipe_is_refused_and_left_as_it_is(data
         error = error_line(capsys, data_dir, out_dir, *flags)
         assert all(way in error for way in ("--resume-pth auto", "another --out-dir", "--overwrite"))
         assert contents(out_dir) == contents(finished)
+    (out_dir / "log.jsonl").write_text('{"kind": "train"}\n')
+    assert "log.jsonl is no log of train.py; move it away" in error_line(capsys, data_dir, out_dir)
     (out_dir / "netLast.pth").unlink()
     assert "netBest.pth" in error_line(capsys, data_dir, out_dir)
     run_training(data_dir, out_dir, "--lr", 1e-3, "--n-epoch", 0, "--overwrite")
     assert list(losses(out_dir)) == [1, 2, 3] and not (out_dir / "netBest.pth").exists()
 
 
-def test_a_run_from_before_an_option_came_had_its_default(data_dir, finished, tmp_path, capsys):
+def test_a_run_from_before_an_option_came_had_its_default_and_changed_options_are_said(
+    data_dir, finished, tmp_path, capsys
+):
     out_dir = shutil.copytree(finished, tmp_path / "copy")
     content = torch.load(out_dir / "netLast.pth", weights_only=True)
     del content["arguments"]["existence_weight"]
     torch.save(content, out_dir / "netLast.pth")
     assert "existence_weight 1.0 -> 0.1" in error_line(capsys, data_dir, out_dir, "--existence_weight", 0.1)
-    run_training(data_dir, out_dir)
+    run_training(data_dir, out_dir, "--resume-pth", "auto", "--existence_weight", 0.1, "--lr", 1e-3)
+    said = capsys.readouterr().out
+    assert "changed since then: lr 0.0002 -> 0.001" in said
+    assert "changed since then: existence_weight 1.0 -> 0.1" in said
+    run_training(data_dir, out_dir, "--resume-pth", "auto")
     assert losses(out_dir) == losses(finished)
 
 
@@ -219,32 +221,15 @@ def test_the_weight_of_the_existence_loss_reaches_the_training(data_dir, tmp_pat
     assert losses["loss"] == pytest.approx(losses["mask_loss"] + losses["dice_loss"] + 0.1 * losses["existence_loss"])
 
 
-def test_the_variants_of_the_training_benchmark_are_flags_of_the_trainer():
-    for options in variants().values():
-        given = vars(parse_args(flags_of(options), ""))
-        assert {name: given[name] for name in options} == options
-
-
 def test_both_settings_are_learned_by_one_network(data_dir, tmp_path, capsys):
-    run_training(data_dir, tmp_path, "--both", "--n-epoch", 0, "--val_size", 0)
-    assert "setting: both" in capsys.readouterr().out
+    run_training(data_dir, tmp_path, "--both", "--val_size", 0)
+    output = capsys.readouterr().out
+    assert "setting: both" in output and "train pairs: 84 of 3 takes" in output
+    assert "validation IoU: start 0." in output and "(epoch 1)" in output
     assert log_lines(tmp_path, "val")[0]["samples"] == sum(
         len(PairSet([data_dir], "val", setting)) for setting in SETTINGS
     )
     assert "drop one of them" in error_line(capsys, data_dir, tmp_path / "other", "--both", "--reverse")
-
-
-def test_several_data_sets_are_learned_from_as_if_they_were_one(finished, tmp_path):
-    splits = {"train": ["uid-a", "uid-b", "uid-c"], "val": ["uid-d", "uid-e"]}
-    both = make_training_set(tmp_path / "a", splits), make_training_set(tmp_path / "b", splits)
-    for folder, uids in zip(both, (("uid-c", "uid-e"), ("uid-a", "uid-b", "uid-d")), strict=True):
-        for uid in uids:
-            shutil.rmtree(folder / uid)
-        assert create_pairs(folder).returncode == 0
-    run_training(both[0], tmp_path / "run", "--num_workers", 1, "--train-dir", *both, "--val_size", 0)
-    assert losses(tmp_path / "run") == losses(finished)
-    start = log_lines(tmp_path / "run", "start")[0]
-    assert start["val_pairs"] == "30 of 30" and all(str(folder) in start["data"] for folder in both)
 
 
 def test_a_network_is_continued_with_the_options_that_it_has(data_dir, tmp_path, capsys):
@@ -256,9 +241,11 @@ def test_a_network_is_continued_with_the_options_that_it_has(data_dir, tmp_path,
     assert len(prior) == 2 and all(optimizer["state"][i]["exp_avg"].any() for i in prior)  # it learns
     run_training(data_dir, tmp_path / "run", "--n-epoch", 0)  # what is not given is as it was
     assert load_checkpoint(last).model.config.similarity_prior
+    for layers in (("I_C", "I_C", "I_N"), ("I", "C", "I", "C", "I", "N")):  # of which it is, in either spelling
+        run_training(data_dir, tmp_path / "run", "--n-epoch", 0, "--layer-type", *layers)
     for out_dir, flags in (("run", ()), ("other", ("--resume-pth", last))):
         error = error_line(capsys, data_dir, tmp_path / out_dir, "--n-epoch", 0, "--zoom", 2, *flags)
-        assert "has zoom 1, not 2" in error
+        assert "holds another network (zoom 1 -> 2)" in error
 
 
 @pytest.fixture(scope="module")
@@ -273,7 +260,7 @@ def published(finished, tmp_path_factory):
 def test_a_published_checkpoint_goes_on_after_its_warm_up_with_its_optimizer(data_dir, published, tmp_path, capsys):
     run_training(data_dir, tmp_path, "--resume-pth", published)
     output = capsys.readouterr().out
-    assert "start validation on" in output and "untrained" not in output
+    assert "start validation on" in output
     assert list(losses(tmp_path)) == [4, 5, 6, 7]
     adam = torch.load(tmp_path / "netLast.pth", weights_only=True)["optimiser"]["state"]
     assert adam[0]["step"] == STEPS + 4
@@ -294,11 +281,6 @@ def test_flags_that_do_nothing_in_the_published_trainer_are_accepted_and_named(d
     assert f"unused, as in the published trainer: {named}" in capsys.readouterr().out
 
 
-def test_a_pointer_without_a_closer_look_is_refused(data_dir, tmp_path, capsys):
-    error = error_line(capsys, data_dir, tmp_path, "--pointer", "--similarity_prior", "--zoom", 2)
-    assert "--pointer says where to look closer; give --closer_look, too" in error
-
-
 def test_the_network_of_the_repository_is_fine_tuned_on_rendered_takes_from_where_it_is(tmp_path, capsys):
     root = tmp_path / "egoexo"
     takes = ("--num_train", 2, "--num_val", 1, "--num_test", 0, "--num_exo", 1, "--num_workers", 1, "--seed", 5)
@@ -310,44 +292,24 @@ def test_the_network_of_the_repository_is_fine_tuned_on_rendered_takes_from_wher
     words = ("--iter-epoch", 1, "--n-epoch", 1, "--num_workers", 0, "--log_every", 1, "--device", "cpu", *flags)
     run = run_main(train.main, "--out-dir", tmp_path / "run", *words)
     assert run.returncode == 0 and "118 of 118 tensors from" in run.stdout
-
-    shipped = load_checkpoint(SHIPPED)
-    samples = ValidationSamples(PairSet([root / "processed"], "val", BOTH), 4, 192, (), SampleOptions(zoom=4))
-    batch = collate([samples[n] for n in range(4)])
-    options = {"detail": True, "two_sizes": shipped.model.config.two_sizes}
-    encoder = Encoder(shipped.backbone, torch.device("cpu"), zoom=4, **options)
-    prediction = shipped.model(*BatchEncoder(encoder)(batch))
-    expected = score_batch(batch, prediction).iou.nanmean().item()
     first = log_lines(tmp_path / "run", "val")[0]
-    assert first["epoch"] == "start" and first["iou"] == pytest.approx(expected, rel=1e-4)
-    assert expected > 0.2  # an untrained network has next to nothing
+    assert first["epoch"] == "start" and first["iou"] > 0.2  # an untrained network has next to nothing
     tuned = load_checkpoint(tmp_path / "run" / "netLast.pth")
-    assert tuned.model.config == shipped.model.config and tuned.arguments["closer_look"]
-
+    assert tuned.model.config == load_checkpoint(SHIPPED).model.config and tuned.arguments["closer_look"]
     error = error_line(capsys, root / "processed", tmp_path / "other", "--init_weights", SHIPPED, "--mode", "small")
     assert "of the 11" in error and "leave out the flags of the network" in error
 
 
-def test_start_up_and_end_say_what_was_trained_and_what_came_of_it(data_dir, tmp_path, capsys):
-    run_training(data_dir, tmp_path, "--reverse", "--n-epoch", 1)
-    output = capsys.readouterr().out
-    assert "setting: exo-ego" in output
-    assert "train pairs: 39 of 3 takes, 3 of them negatives" in output
-    assert "validation IoU: untrained 0." in output and "(epoch 1)" in output
-
-
-def test_a_loss_that_is_not_finite_stops_the_run_and_keeps_the_last_good_checkpoint(data_dir, tmp_path, capsys):
-    error = error_line(capsys, data_dir, tmp_path, "--lr", 1e30, "--log_every", 3)
-    assert "the loss is not finite" in error and "uid-" in error and "step 3" in error
-    assert not list(tmp_path.glob("net*.pth"))
-
-
-def test_on_a_terminal_no_progress_bar_is_left_before_an_error(data_dir, tmp_path, capsys, monkeypatch):
+def test_a_loss_that_is_not_finite_stops_the_run_and_no_progress_bar_is_left_before_the_error(
+    data_dir, tmp_path, capsys, monkeypatch
+):
     monkeypatch.setattr(sys.stderr, "isatty", lambda: True)
     with pytest.raises(SystemExit):
         run_script(lambda: run_training(data_dir, tmp_path, "--lr", 1e30, "--log_every", 3))
-    bars, _, last = capsys.readouterr().err.rpartition("\r")
-    assert "warm-up" in bars and last.startswith("error: ")
+    bars, _, error = capsys.readouterr().err.rpartition("\r")
+    assert "warm-up" in bars and error.startswith("error: ")
+    assert "the loss is not finite" in error and "uid-" in error and "step 3" in error
+    assert not list(tmp_path.glob("net*.pth"))
 
 
 def test_unreadable_frames_are_left_out_the_first_is_named_and_the_end_has_their_number(damaged, tmp_path, capsys):
@@ -366,22 +328,15 @@ def test_unreadable_frames_are_left_out_the_first_is_named_and_the_end_has_their
         run_training(damaged, tmp_path / "other")
 
 
-def test_the_same_command_continues_a_run_with_layers_in_either_spelling(data_dir, tmp_path, capsys):
-    flags = ("--layer-type", "I_C", "I_C", "I_N", "--n-epoch", 0)
-    for _ in range(2):
-        run_training(data_dir, tmp_path, *flags)
-    assert "netLast.pth, continued at step 3" in capsys.readouterr().out
-
-
 @pytest.mark.parametrize(
     ("flags", "words"),
     [
-        (("--gpu", "0"), "device 'cuda:0'"),
         (("--gpu=0,1",), "device 'cuda:0'"),
         (("--resume-epoch", "3"), "--resume-pth FILE"),
         (("--overwrite", "--resume-pth", "auto"), "drop one of them"),
         (("--input_size", "50"), "multiple of 16"),
         (("--layer-type", "I", "X"), "layer types"),
+        (("--pointer", "--similarity_prior", "--zoom", "2"), "--pointer says where to look closer; give --closer_look"),
         (("--resume-pth", "nowhere.pth"), "nowhere.pth"),
         (("--train-dir", "nowhere"), "create_pairs.py"),
         (("--backbone", "moco", "--moco_path", "nowhere.pth.tar"), "no file nowhere.pth.tar"),
@@ -391,25 +346,3 @@ def test_bad_options_end_in_one_line(data_dir, tmp_path, capsys, flags, words):
     if "--gpu" in flags[0] and torch.cuda.is_available():
         pytest.skip("there is a GPU")
     assert words in error_line(capsys, data_dir, tmp_path, *flags)
-
-
-def test_a_checkpoint_of_another_network_or_cut_off_and_what_is_none_end_in_one_line(
-    data_dir, finished, tmp_path, capsys
-):
-    path = finished / "netLast.pth"
-    assert "mode tiny" in error_line(capsys, data_dir, tmp_path, "--resume-pth", path, "--mode", "small")
-    cut = tmp_path / "cut.pth"
-    cut.write_bytes(path.read_bytes()[:100000])
-    assert str(cut) in error_line(capsys, data_dir, tmp_path, "--resume-pth", cut)
-    torch.save(torch.load(path, weights_only=True)["encoder"], cut)
-    assert "is no XSegTx checkpoint" in error_line(capsys, data_dir, tmp_path, "--resume-pth", cut)
-
-
-def test_changed_options_are_said_when_resuming(data_dir, finished, tmp_path, capsys):
-    shutil.copytree(finished, tmp_path / "copy")
-    checkpoint = torch.load(tmp_path / "copy" / "netLast.pth")
-    del checkpoint["arguments"]["hidden_weight"]  # as a run from before that option
-    torch.save(checkpoint, tmp_path / "copy" / "netLast.pth")
-    run_training(data_dir, tmp_path / "copy", "--resume-pth", "auto", "--lr", 1e-3, "--hidden_weight", 2)
-    said = capsys.readouterr().out
-    assert "changed since then: lr 0.0002 -> 0.001" in said and "changed since then: hidden_weight 1.0 -> 2.0" in said

@@ -1,43 +1,17 @@
-"""Schedule, validation figures, blocked tokens, pictures and shell scripts."""
+"""Schedule, validation figures, blocked tokens and shell scripts."""
 
 import os
 import subprocess
+from types import SimpleNamespace
 
-import numpy as np
 import pytest
 import torch
 
-from formats.pairs import PairSet
 from model.xsegtx import Prediction
 from tests.made import ROOT
-from tests.made.training import make_training_set
-from train.dataset import Batch, ImageKey, Samples, Source
-from train.engine import Example, SampleScores, blocked_tokens, draw_example, score_batch, validation_figures
+from train.engine import SampleScores, blocked_tokens, score_batch, validation_figures
+from train.flags import parse_args
 from train.schedule import Schedule
-
-
-@pytest.fixture(scope="module")
-def pairs(tmp_path_factory):
-    return PairSet([make_training_set(tmp_path_factory.mktemp("parts"))], "train", "ego-exo")
-
-
-def make_batch(target_mask, visible, block=None, frame_rows=None):
-    B, side, _ = target_mask.shape
-    return Batch(
-        query_image=torch.zeros(B, side, side, 3, dtype=torch.uint8),
-        target_image=torch.zeros(B, side, side, 3, dtype=torch.uint8),
-        query_mask=torch.ones(B, side, side, dtype=torch.uint8),
-        target_mask=target_mask,
-        query_coverage=torch.empty(B, 0, 0),
-        query_corner=torch.full((B, 2), -1),
-        target_corner=torch.full((B, 2), -1),
-        visible=torch.tensor(visible),
-        block=torch.tensor(block or [False] * B),
-        frame_rows=torch.tensor([frame_rows or [0, side]] * B),
-        frame_cols=torch.tensor([[0, side]] * B),
-        sources=[Source("cup", ImageKey("take", "a", 0), ImageKey("take", "b", 0))] * B,
-        unreadable=[],
-    )
 
 
 def test_the_rate_warms_up_from_0_and_drops_after_epoch_50():
@@ -53,7 +27,7 @@ def test_the_rate_warms_up_from_0_and_drops_after_epoch_50():
 def test_tokens_outside_the_target_mask_are_blocked_where_asked_for():
     mask = torch.zeros(3, 64, 64, dtype=torch.uint8)
     mask[:2, 16:33, 0:16] = 1
-    blocked = blocked_tokens(make_batch(mask, [True, True, False], block=[True, False, True]))
+    blocked = blocked_tokens(SimpleNamespace(target_mask=mask, block=torch.tensor([True, False, True])))
     assert (~blocked[0]).nonzero()[:, 0].tolist() == [4, 8]
     assert not blocked[1].any()
     assert blocked[2].all()  # nothing to see: the model blocks nothing then
@@ -67,35 +41,22 @@ def test_iou_counts_what_lies_inside_the_frame_only():
     prob[1, 10:20, 10:20] = 0.9
     prob[1, 0:8] = 0.9  # in the padding
     prediction = Prediction(prob, prob, torch.tensor([0.9, 0.4, 0.9, 0.1]))
-    scores = score_batch(make_batch(truth, [True, True, True, False], frame_rows=[8, 24]), prediction)
+    visible = torch.tensor([True, True, True, False])
+    rows, columns = torch.tensor([[8, 24]] * 4), torch.tensor([[0, 32]] * 4)
+    batch = SimpleNamespace(target_mask=truth, visible=visible, frame_rows=rows, frame_cols=columns)
+    scores = score_batch(batch, prediction)
     assert scores.iou[:3].tolist() == pytest.approx([0.5, 1.0, 1.0])
     assert scores.iou[3].isnan()
     figures = validation_figures(scores)
     assert figures["iou"] == pytest.approx(2.5 / 3)
     assert figures["existence_accuracy"] == pytest.approx((2 / 3 + 1) / 2)
-    assert figures["iou_large"] == figures["iou"] and "iou_small" not in figures  # by the query mask, all ones here
 
 
-def test_figures_without_samples_are_left_out_and_balanced_accuracy_needs_both_kinds_of_them():
-    figures = validation_figures(SampleScores(*torch.empty(4, 0)))
-    assert set(figures) == {"samples", "samples_small", "samples_medium", "samples_large"}
+def test_a_figure_without_samples_is_left_out_and_balanced_accuracy_needs_both_kinds_of_them():
     for visible in (1.0, 0.0):
         iou = 0.5 if visible else torch.nan
-        figures = validation_figures(SampleScores(*torch.tensor([[iou, iou], [0.9, 0.9], [visible] * 2, [0.1, 0.1]])))
+        figures = validation_figures(SampleScores(*torch.tensor([[iou, iou], [0.9, 0.9], [visible] * 2])))
         assert ("iou" in figures) == bool(visible) and "existence_accuracy" not in figures
-
-
-def test_an_example_shows_query_prediction_and_truth_side_by_side(pairs):
-    samples = Samples(pairs, 64)
-    mask = np.zeros((64, 64), np.uint8)
-    mask[20:40, 20:40] = 1
-    source = samples.source(0, 0)
-    picture = draw_example(Example(source, mask, mask, np.zeros((64, 64), np.float32)), samples)
-    assert picture.shape == (64, 192, 3)
-    query, prediction, truth = np.split(picture, 3, axis=1)
-    assert np.array_equal(prediction, samples.image(source.target))  # nothing predicted, nothing drawn
-    assert (query[18:42, 18:42] != samples.image(source.query)[18:42, 18:42]).any()
-    assert (truth[18:42, 18:42] != prediction[18:42, 18:42]).any()
 
 
 @pytest.fixture
@@ -115,19 +76,14 @@ def call(script, stand_in, *arguments):
 
 
 @pytest.mark.parametrize(
-    ("script", "folder", "setting"),
-    [
-        ("run_ego.sh", "480x480", []),
-        ("run_exo.sh", "480x480_reverse", ["--reverse"]),
-        ("run_both.sh", "480x480_both", ["--both"]),
-    ],
+    ("script", "flags"),
+    [("run_ego.sh", []), ("run_exo.sh", ["--reverse"]), ("run_both.sh", ["--both", "--recipe", "strong"])],
 )
-def test_the_shell_scripts_pass_the_recipe_and_then_further_arguments(stand_in, script, folder, setting):
-    words = call(script, stand_in, "--n-epoch", "1", "--out-dir", "a folder")
-    of_slurm = call("slurm.sh", stand_in, script, "--n-epoch", "1", "--out-dir", "a folder")
-    assert of_slurm == [*words[:-4], "--resume-pth", "auto", *words[-4:]]
-    assert words[0].endswith("train/train.py")
-    assert words[-4:] == ["--n-epoch", "1", "--out-dir", "a folder"]
-    assert words[words.index("--out-dir") + 1].endswith(f"/train/checkpoints/egoexo_v2_{folder}")
-    assert words[words.index("--train-dir") + 1].endswith("/data/egoexo/processed")
-    assert [word for word in words if word in ("--reverse", "--both")] == setting
+def test_the_shell_scripts_pass_the_setting_and_then_further_arguments(stand_in, script, flags):
+    further = ["--n-epoch", "1", "--out-dir", "a folder"]
+    program, *words = call(script, stand_in, *further)
+    assert program.endswith("train/train.py") and words == [*flags, *further]
+    assert call("slurm.sh", stand_in, script, *further) == [program, *flags, "--resume-pth", "auto", *further]
+    args = parse_args(words[: len(flags)], "")
+    kind = {"run_ego.sh": "", "run_exo.sh": "_reverse", "run_both.sh": "_both"}[script]
+    assert args.out_dir == ROOT / f"train/checkpoints/egoexo_v2_480x480{kind}"

@@ -122,8 +122,3 @@ class Ranks:
         value = torch.tensor(int(self.signal is not None))
         dist.all_reduce(value, dist.ReduceOp.MAX, group=self._control)
         return bool(value)
-
-    @property
-    def exit_status(self) -> int:
-        """The status by which a shell reports that Ctrl-C (130) or SIGTERM (143) ended a process."""
-        return 128 + (signal.SIGINT if self.signal == signal.SIGINT else signal.SIGTERM)

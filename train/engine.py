@@ -13,7 +13,7 @@ from common.drawing import PREDICTION, QUERY, TRUTH, overlay
 from formats.results import THRESHOLD
 from model.backbone import STRIDE
 from model.xsegtx import Prediction
-from train.dataset import Batch, Samples, Source
+from train.dataset import Batch, Samples
 from train.distributed import Ranks, Stopped
 from train.feature_cache import BatchEncoder
 from train.log import Log
@@ -21,7 +21,6 @@ from train.losses import Counts, LossWeights, compute_losses
 from train.state import TrainState
 
 EXAMPLES = 4
-OBJECT_AREAS = {"small": (0.0, 0.003), "medium": (0.003, 0.015), "large": (0.015, 2.0)}  # of the query mask's image
 
 
 def train_one_epoch(
@@ -80,16 +79,6 @@ class SampleScores(NamedTuple):
     iou: Tensor  # NaN where the object is not visible
     existence: Tensor  # predicted probability
     visible: Tensor  # 1 or 0
-    area: Tensor  # of the query mask, as a fraction of its image
-
-
-class Example(NamedTuple):
-    """A validation sample and its prediction; masks (S, S), on the CPU."""
-
-    source: Source
-    query_mask: np.ndarray
-    target_mask: np.ndarray
-    target_mask_prob: np.ndarray
 
 
 @torch.no_grad()
@@ -99,7 +88,9 @@ def validate(state: TrainState, encode: BatchEncoder, loader: DataLoader, log: L
     """
     model = state.network.eval()
     log.say(f"{epoch} validation ...")
-    parts, examples = [SampleScores(*torch.empty(4, 0, dtype=torch.float64))], []
+    samples = loader.dataset
+    images = Samples(samples.pairs, samples.side, options=samples.options)  # none is black, as cached ones are there
+    parts, pictures = [SampleScores(*torch.empty(3, 0, dtype=torch.float64))], []
     for batch in log.bar(loader, epoch, "batch"):
         log.note_unreadable(batch)
         if len(batch):
@@ -108,16 +99,15 @@ def validate(state: TrainState, encode: BatchEncoder, loader: DataLoader, log: L
             with state.autocast():
                 prediction = model(*views)
             parts.append(score_batch(batch, prediction))
-            if len(examples) < EXAMPLES:
-                examples += visible_examples(batch, prediction)
+            if len(pictures) < EXAMPLES:
+                rows = batch.visible.nonzero()[: EXAMPLES - len(pictures), 0].tolist()
+                pictures += [(str(batch.sources[row]), draw_example(batch, prediction, row, images)) for row in rows]
         if log.ranks.stop_requested():
             raise Stopped
     figures = validation_figures(_joined(log.ranks, parts))
     log.validation(state.step, epoch, figures)
-    samples = loader.dataset
-    images = Samples(samples.pairs, samples.side, options=samples.options)  # none is black, as cached ones are there
-    for i, example in enumerate(examples[:EXAMPLES]):
-        log.picture(f"val/{i} {example.source}", draw_example(example, images), state.step)
+    for i, (source, picture) in enumerate(pictures):
+        log.picture(f"val/{i} {source}", picture, state.step)
     return figures.get("iou", 0.0)
 
 
@@ -139,24 +129,13 @@ def score_batch(batch: Batch, prediction: Prediction) -> SampleScores:
     iou = (predicted & truth).sum((1, 2)) / (union + 1e-7)
     iou = torch.where(union == 0, 1.0, iou)  # a mask too small for the grid, and nothing predicted
     iou = torch.where(batch.visible, iou, math.nan)
-    area = batch.query_mask.float().mean((1, 2))
-    return SampleScores(*torch.stack((iou, prediction.existence, batch.visible, area)).double().cpu())
+    return SampleScores(*torch.stack((iou, prediction.existence, batch.visible)).double().cpu())
 
 
 def validation_figures(scores: SampleScores) -> dict[str, float]:
-    """Mean IoU of visible objects and balanced accuracy of existence, also by object size, and by how much the
-    existence probabilities differ. Figures without samples to rest on are left out; the accuracy needs both kinds.
+    """Mean IoU of visible objects and balanced accuracy of existence. What has no samples to rest on is left out; the
+    accuracy needs both kinds.
     """
-    figures = _figures(scores, "")
-    if len(scores.iou):
-        figures["existence_range"] = float(scores.existence.max() - scores.existence.min())
-    for name, (low, high) in OBJECT_AREAS.items():
-        chosen = (scores.area >= low) & (scores.area < high)
-        figures |= _figures(SampleScores(*(values[chosen] for values in scores)), f"_{name}")
-    return figures
-
-
-def _figures(scores: SampleScores, suffix: str) -> dict[str, float]:
     predicted, visible = scores.existence > THRESHOLD, scores.visible.bool()
     figures = {}
     if visible.any():
@@ -164,22 +143,12 @@ def _figures(scores: SampleScores, suffix: str) -> dict[str, float]:
     if visible.any() and not visible.all():
         recalls = [(predicted[visible == truth] == truth).double().mean() for truth in (True, False)]
         figures["existence_accuracy"] = sum(recalls) / 2
-    figures["samples"] = len(scores.iou)
-    return {f"{name}{suffix}": float(value) for name, value in figures.items()}
+    return {name: float(value) for name, value in figures.items()} | {"samples": len(scores.iou)}
 
 
-def visible_examples(batch: Batch, prediction: Prediction) -> list[Example]:
-    """The samples of a batch whose object is visible in the target view."""
-    masks = [x.cpu().numpy() for x in (batch.query_mask, batch.target_mask, prediction.target_mask_prob)]
-    return [Example(batch.sources[i], *(x[i] for x in masks)) for i in batch.visible.nonzero()[:, 0].tolist()]
-
-
-def draw_example(example: Example, images: Samples) -> np.ndarray:
+def draw_example(batch: Batch, prediction: Prediction, row: int, images: Samples) -> np.ndarray:
     """Query with its mask | target with the predicted mask | target with the true one -> (S, 3 S, 3) uint8 RGB."""
-    query, target = (images.shown(images.image(key), key) for key in example.source[1:])
-    views = (
-        overlay(query, example.query_mask, QUERY),
-        overlay(target, example.target_mask_prob > THRESHOLD, PREDICTION),
-        overlay(target, example.target_mask, TRUTH),
-    )
-    return np.concatenate(views, axis=1)
+    query, target = (images.shown(images.image(key), key) for key in batch.sources[row][1:])
+    found = prediction.target_mask_prob > THRESHOLD
+    drawn = (query, batch.query_mask, QUERY), (target, found, PREDICTION), (target, batch.target_mask, TRUTH)
+    return np.concatenate([overlay(image, masks[row].cpu().numpy(), color) for image, masks, color in drawn], axis=1)

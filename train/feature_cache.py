@@ -1,6 +1,6 @@
 """A batch's views as the network reads them, from the encoder or from a cache, since the backbone never changes."""
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 
 import torch
 from torch import Tensor
@@ -18,19 +18,23 @@ class BatchEncoder:
 
     def __init__(self, encoder: Encoder, cache_bytes: int = 0):
         self.encoder = encoder
-        self.cache: dict[ImageKey, list[Tensor]] = {}  # of an image `Features`, of a mask its features
+        self.cache: dict[ImageKey, list[Tensor]] = {}  # of an image or a mask: its features, (h, w, C) each
         self.cache_bytes = self._bytes_left = cache_bytes
 
     @torch.no_grad()
     def __call__(self, batch: Batch) -> tuple[View, View, Tensor]:
         """A batch on the encoder's device."""
         images = torch.cat((batch.query_image, batch.target_image))
+        keys = [source.query.whole for source in batch.sources] + [source.target.whole for source in batch.sources]
         if self.cache_bytes:
-            features, mask_feat = self._cached(batch, images)
+            skipped = int(self.encoder.zoom == 1)  # the first two are the same then
+            parts = self._cached(keys, images, lambda some, keys: self._encode(some, keys)[skipped:])
+            features = [*parts[:skipped], *parts]
+            mask_keys = [source.query_mask for source in batch.sources]
+            [mask_feat] = self._cached(mask_keys, batch.query_mask, lambda some, _: [self.encoder.masks(some)])
         else:
-            near = [source.query.near for source in batch.sources] + [source.target.near for source in batch.sources]
-            features, mask_feat = self.encoder.images(images, near), self.encoder.masks(batch.query_mask)
-        query, target = (Features(*part) for part in zip(*(x.chunk(2) for x in features if x is not None), strict=True))
+            features, mask_feat = self._encode(images, keys), self.encoder.masks(batch.query_mask)
+        query, target = (Features(*part) for part in zip(*(x.chunk(2) for x in features), strict=True))
         query_feat = seen(query.feat, query.fine, batch.query_corner)
         target_feat = seen(target.feat, target.fine, batch.target_corner)
         own = (batch.query_mask, None, batch.query_coverage, batch.query_corner, query.detail)
@@ -38,53 +42,35 @@ class BatchEncoder:
         target_view = View(target_feat, target.fine, corner=batch.target_corner, detail=target.detail)
         return query_view, target_view, mask_feat
 
-    def _cached(self, batch: Batch, images: Tensor) -> tuple[Features, Tensor]:
-        """As above; each image and mask that is not in the cache is encoded once."""
-        sources = batch.sources
-        image_keys = [source.query.whole for source in sources] + [source.target.whole for source in sources]
-        mask_keys = [source.query_mask for source in sources]
-        new: dict[ImageKey, tuple[Tensor, ...]] = {}
-        count = 2 + self.encoder.detail if self.encoder.zoom > 1 else 1  # tensors of an image: both may be the same
-        if rows := self._missing(image_keys):
-            missing = torch.stack([images[row] for row in rows.values()])
-            parts = self.encoder.images(missing, [key.near for key in rows])
-            new |= self._keep(rows, *parts[:count])
-        if rows := self._missing(mask_keys):
-            masks = torch.stack([batch.query_mask[row] for row in rows.values()])
-            new |= self._keep(rows, self.encoder.masks(masks))
-        # float16 either way, so the first visit is like the others
-        features = [self._gather(image_keys, new, part) for part in range(count)]
-        return Features(*(features if count > 1 else features * 2)), self._gather(mask_keys, new, 0)
+    def _encode(self, images: Tensor, keys: Iterable[ImageKey]) -> list[Tensor]:
+        """`Features` of images, those that there are."""
+        return [x for x in self.encoder.images(images, [key.near for key in keys]) if x is not None]
 
-    def _keep(self, keys: Iterable[ImageKey], *parts: Tensor) -> dict[ImageKey, tuple[Tensor, ...]]:
-        """Parts of features, (N, C, h, w) each, in float16 by key; a copy goes to the cache if there is room."""
-        compact = [part.movedim(1, -1).half() for part in parts]  # (N, h, w, C)
-        copies = [part.cpu() for part in compact]
+    def _cached(self, keys: list[ImageKey], pictures: Tensor, encode: Callable) -> list[Tensor]:
+        """Features of images or masks, (N, C, h, w) float32 each, which `encode(pictures, keys)` gives for those that
+        are not in the cache, each once. All go through float16, so the first visit is like the others.
+        """
+        old = [key for key in dict.fromkeys(keys) if key in self.cache]
+        rows: dict[ImageKey, int] = {}
         for row, key in enumerate(keys):
-            entry = [copy[row] for copy in copies]
+            if key not in self.cache:
+                rows.setdefault(key, row)
+        found: dict[ImageKey, tuple[Tensor, ...]] = {}
+        if old:  # they travel to the device together
+            stored = (torch.stack(part) for part in zip(*(self.cache[key] for key in old), strict=True))
+            there = [part.to(pictures.device, non_blocking=True) for part in stored]
+            found |= zip(old, zip(*there, strict=True), strict=True)
+        if rows:
+            parts = encode(torch.stack([pictures[row] for row in rows.values()]), rows)
+            compact = [part.movedim(1, -1).half() for part in parts]  # (N, h, w, C)
+            found |= zip(rows, zip(*compact, strict=True), strict=True)
+            self._keep(rows, [part.cpu() for part in compact])
+        return [torch.stack(part).movedim(-1, 1).float() for part in zip(*(found[key] for key in keys), strict=True)]
+
+    def _keep(self, keys: Iterable[ImageKey], parts: list[Tensor]) -> None:
+        """Put features on the CPU, (N, h, w, C) each, into the cache as far as there is room."""
+        for key, *entry in zip(keys, *parts, strict=True):
             size = sum(part.nbytes for part in entry)
             if size <= self._bytes_left:
                 self.cache[key] = [part.clone() for part in entry]
                 self._bytes_left -= size
-        return dict(zip(keys, zip(*compact, strict=True), strict=True))
-
-    def _gather(self, keys: list[ImageKey], new: dict[ImageKey, tuple[Tensor, ...]], part: int) -> Tensor:
-        """A part of the features of `keys`, (N, C, h, w) float32 on the device; old ones travel there together."""
-        device = self.encoder.device
-        found = {key: entry[part] for key, entry in new.items() if part < len(entry)}
-        old = [key for key in dict.fromkeys(keys) if key not in found]
-        features = [self.cache[key][part] for key in old]
-        if old and device.type != "cpu":
-            together = torch.stack(features)
-            together = together.pin_memory() if device.type == "cuda" else together
-            features = together.to(device, non_blocking=True)
-        found |= zip(old, features, strict=True)
-        return torch.stack([found[key] for key in keys]).movedim(-1, 1).float()
-
-    def _missing(self, keys: list[ImageKey]) -> dict[ImageKey, int]:
-        """The keys that are not in the cache, each with the first row that it stands for."""
-        rows = {}
-        for row, key in enumerate(keys):
-            if key not in self.cache:
-                rows.setdefault(key, row)
-        return rows

@@ -1,7 +1,6 @@
 """The command line of train.py: the published trainer's flags verbatim, ours in snake_case."""
 
 import argparse
-from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
@@ -9,8 +8,7 @@ from common.arguments import DEFAULT_DATA_DIR, Parser, add_device, add_fields, a
 from common.errors import UserError
 from model.device import PRECISION_HELP, PRECISIONS
 from model.xsegtx import XSegTxConfig
-from train.dataset import BLOCK, SampleOptions
-from train.losses import LossWeights
+from train.dataset import BLOCK
 from train.schedule import usual_warmup
 
 CHECKPOINT_DIR = Path(__file__).resolve().parent / "checkpoints"
@@ -35,9 +33,8 @@ STRONG = {
     "block": 0.0,
 }
 RECIPES = {"paper": {}, "strong": STRONG}  # other defaults than the paper's, by option; docs/training.md says why
-NETWORK = (*(field.name for field in fields(XSegTxConfig) if field.metadata), "backbone", "closer_look")
-NOT_RECIPE = (
-    *("out_dir", "resume_pth", "resume_epoch", "moco_path", "gpu", "device", "compile", "num_workers"),
+NOT_RECIPE = (  # what does not decide what is learned; more epochs are the same recipe
+    *("out_dir", "resume_epoch", "moco_path", "gpu", "device", "num_workers"),
     *("cache_features", "save_every", "log_every", "n_epoch"),
 )
 
@@ -76,25 +73,6 @@ def parse_args(argv: list[str] | None, doc: str) -> argparse.Namespace:
     return args
 
 
-def sample_options(args: argparse.Namespace) -> SampleOptions:
-    return SampleOptions(args.block, args.zoom, args.closer_look)
-
-
-def loss_weights(args: argparse.Namespace) -> LossWeights:
-    return LossWeights(args.existence_weight, args.hidden_weight)
-
-
-def recipe_of(args: argparse.Namespace) -> dict[str, Any]:
-    """The flags that decide what is learned, but for those of the network. More epochs are the same recipe."""
-    left_out = {*NOT_RECIPE, *NETWORK, *({"warmUpIter"} - args.given)}
-    return {name: value for name, value in plain(args).items() if name not in left_out}
-
-
-def known(before: dict[str, Any]) -> dict[str, Any]:
-    """The flags that a checkpoint holds, none if it is a published one, with the defaults of those that are newer."""
-    return before and plain(parse_args([], "")) | before
-
-
 def plain(args: argparse.Namespace) -> dict[str, Any]:
     """The flags as a checkpoint can hold them."""
     values = {name: str(value) if isinstance(value, Path) else value for name, value in vars(args).items()}
@@ -117,7 +95,7 @@ def _add_recipe(parser: Parser) -> None:
     add("--iter-epoch", type=at_least(1), default=1000, help="training steps per epoch")
     add("--iter-epoch-val", type=at_least(1), default=100, help="validation batches, unless --val_size says otherwise")
     text = (
-        "steps of warm-up, the learning rate rising from 0 (default: 1000; a tenth of the others where they are fewer)"
+        "steps of warm-up, in which the rate rises from 0 (default: 1000; a tenth of the others where they are fewer)"
     )
     add("--warmUpIter", type=at_least(0), help=text)
     add("--lr", type=at_least(0, float), default=2e-4, help="learning rate of Adam")
@@ -153,16 +131,9 @@ def _add_start(parser: Parser) -> None:
     add("--resume-pth", help=text)
     text = "epochs that the checkpoint of --resume-pth has been trained for, where it does not say so itself"
     add("--resume-epoch", type=at_least(0), default=0, help=text)
-    add(
-        "--init_weights",
-        type=Path,
-        help="network to train further, or a related model: a new training with its tensors",
-    )
+    text = "network to train further, or a related model: a new training with its tensors"
+    add("--init_weights", type=Path, help=text)
     add("--overwrite", action="store_true", help="remove the run that --out-dir holds, and start anew")
-
-
-def _precision(text: str) -> str:
-    return "fp32" if text == "off" else text  # as it was called with --amp
 
 
 def _add_running(parser: Parser) -> None:
@@ -174,8 +145,7 @@ def _add_running(parser: Parser) -> None:
     add("--gpu", help=text)
     add_device(group)
     text = f"of the networks; losses are float32; {PRECISION_HELP}"
-    add("--precision", "--amp", type=_precision, choices=PRECISIONS, help=text)
-    add("--compile", action="store_true", help="compile the transformer: a slow first step, faster ones after it")
+    add("--precision", choices=PRECISIONS, help=text)
     text = "loader processes of each training process (default: its CPUs less one; 0 with --cache_features)"
     add("--num_workers", type=at_least(0), help=text)
     text = "memory for backbone features of images seen"

@@ -1,7 +1,6 @@
 """The log of a run: JSON lines, TensorBoard, and one console line every few steps."""
 
 import json
-import math
 import os
 import socket
 import sys
@@ -13,19 +12,19 @@ from typing import Any
 import numpy as np
 import torch
 from tensorboard.compat.proto.event_pb2 import Event, SessionLog
-from tensorboard.compat.proto.summary_pb2 import Summary
 from tensorboard.summary.writer.record_writer import RecordWriter
 from torch.utils.tensorboard.summary import image as image_summary
 from torch.utils.tensorboard.summary import scalar
 from tqdm import tqdm
 
 from common.errors import UserError, counted
-from common.files import atomic_write
+from common.files import atomic_write, has_form, json_errors
 from train.dataset import Batch, Source
 from train.distributed import Ranks
 from train.losses import Losses
 
 LOG_NAME = "log.jsonl"
+NO_LOG = "move it away, or give another --out-dir"
 TERMS = {name: "loss" if name == "total" else f"{name}_loss" for name in Losses._fields}
 
 
@@ -51,12 +50,13 @@ class Log:
             return
         self._file.write(json.dumps({"kind": kind, "step": step, "time": round(time.time(), 1), **values}) + "\n")
         numbers = {name: value for name, value in values.items() if type(value) in (int, float)}
-        self._board.write(step, *(scalar(f"{kind}/{name}", value) for name, value in numbers.items()))
+        for name, value in numbers.items():
+            self._board.write(step=step, summary=scalar(f"{kind}/{name}", value))
 
     def picture(self, name: str, image: np.ndarray, step: int) -> None:
         """(H, W, 3) uint8."""
         if self.ranks.is_main:
-            self._board.write(step, image_summary(name, image, dataformats="HWC"))
+            self._board.write(step=step, summary=image_summary(name, image, dataformats="HWC"))
 
     def say(self, text: str) -> None:
         if self.ranks.is_main:
@@ -109,11 +109,9 @@ class Log:
             speed["peak_gb"] = torch.cuda.max_memory_allocated() / 1e9
         self.write("train", step, epoch=epoch, **values, **speed)
         terms = " ".join(f"{name.removesuffix('_loss')} {value:.4f}" for name, value in values.items())
-        left = math.ceil((total_steps - step) * seconds / len(losses) / 60)  # minutes
-        self.say(
-            f"{epoch} step {step}/{total_steps} {terms} lr {lr:.2e} {rate:.1f} samples/s data wait {waited:.0%} left "
-            + (f"{left // 60} h {left % 60:02d} min" if left >= 60 else f"{left} min")
-        )
+        left = tqdm.format_interval((total_steps - step) * seconds / len(losses))  # 2:05:00, or 05:00
+        where, pace = f"{epoch} step {step}/{total_steps}", f"{rate:.1f} samples/s data wait {waited:.0%}"
+        self.say(f"{where} {terms} lr {lr:.2e} {pace} left {left}")
         self.restart_clock()
 
     def validation(self, step: int, epoch: str, figures: dict[str, float]) -> None:
@@ -121,7 +119,7 @@ class Log:
         self.write("val", step, epoch=epoch, **figures)
         shown = {"IoU": "iou", "existence balanced accuracy": "existence_accuracy"}
         text = ", ".join(f"{name} {figures[key]:.4f}" if key in figures else f"{name} -" for name, key in shown.items())
-        self.say(f"{epoch} validation on {figures['samples']:.0f} pairs: {text}")
+        self.say(f"{epoch} validation on {figures['samples']} pairs: {text}")
 
     def _check_finite(self, local: torch.Tensor, losses: torch.Tensor, step: int) -> None:
         bad = (~losses.isfinite()).any(1).nonzero()
@@ -158,14 +156,11 @@ class Board:
         folder.mkdir(exist_ok=True)
         name = f"events.out.tfevents.{int(time.time()):010d}.{socket.gethostname()}.{os.getpid()}"
         self._records = RecordWriter((folder / name).open("ab"))
-        self._write(file_version="brain.Event:2")
+        self.write(file_version="brain.Event:2")
         if step:
-            self._write(step=step + 1, session_log=SessionLog(status=SessionLog.START))
+            self.write(step=step + 1, session_log=SessionLog(status=SessionLog.START))
 
-    def write(self, step: int, *summaries: Summary) -> None:
-        self._write(step=step, summary=Summary(value=[value for summary in summaries for value in summary.value]))
-
-    def _write(self, **event: Any) -> None:
+    def write(self, **event: Any) -> None:
         self._records.write(Event(wall_time=time.time(), **event).SerializeToString())
         self._records.flush()
 
@@ -184,13 +179,10 @@ def cut_log(path: Path, step: int, validated: bool) -> None:
 
 
 def read_log(path: Path) -> list[dict]:
-    """The lines of a log. An incomplete last line, as a crash leaves it, is ignored."""
-    lines = []
-    for number, text in enumerate(path.read_bytes().splitlines(), 1):
-        try:
-            line = json.loads(text)
-            lines.append({"kind": line["kind"], "step": int(line["step"]), **line})
-        except (ValueError, KeyError, TypeError):
-            if not text.startswith(b'{"kind"'):
-                raise UserError(f"{path}, line {number}, is no log of train.py") from None
+    """The lines of a log, without an incomplete last one, as a crash leaves it."""
+    *lines, _ = path.read_bytes().split(b"\n")
+    with json_errors(path, NO_LOG):
+        lines = [json.loads(line) for line in lines]
+    if not has_form(lines, [{"kind": str, "step": int}]):
+        raise UserError(f"{path} is no log of train.py; {NO_LOG}")
     return lines

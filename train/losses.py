@@ -81,7 +81,7 @@ def mask_losses(prob: Tensor, truth: Tensor, visible: Tensor) -> tuple[Tensor, T
     return bce, dice
 
 
-def _cross_entropy(prob: Tensor, truth: Tensor, weight: Tensor | None = None) -> Tensor:
+def _cross_entropy(prob: Tensor, truth: Tensor, weight: Tensor) -> Tensor:
     """Sum of binary cross-entropies. PyTorch's refuses NaN, on a GPU by ending the process; the Dice loss passes it on
     to the total, so that whoever reads the losses can say where it happened.
     """

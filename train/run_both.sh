@@ -6,5 +6,4 @@
 set -euo pipefail
 source "$(dirname "${BASH_SOURCE[0]}")/launch.sh"
 
-launch --both --recipe strong --train-dir "$train_dir/../data/egoexo/processed" --batch-pos 32 --n-epoch 250 \
-    --out-dir "$train_dir/checkpoints/egoexo_v2_480x480_both" "$@"
+launch --both --recipe strong "$@"

@@ -5,5 +5,4 @@
 set -euo pipefail
 source "$(dirname "${BASH_SOURCE[0]}")/launch.sh"
 
-launch --train-dir "$train_dir/../data/egoexo/processed" --batch-pos 32 --n-epoch 250 \
-    --out-dir "$train_dir/checkpoints/egoexo_v2_480x480" "$@"
+launch "$@"

@@ -16,16 +16,15 @@ from common.errors import UserError
 from model.backbone import Backbone
 from model.backbones import make_backbone
 from model.checkpoint import (
-    Checkpoint,
     checkpoint_of,
     load_matching,
     read_checkpoint,
+    stored_backbone,
     stored_options,
-    training_arguments,
 )
 from model.weights import read_torch
 from model.xsegtx import FREE, XSegTx, XSegTxConfig
-from train.flags import known, plain, recipe_of
+from train.flags import NOT_RECIPE, parse_args, plain
 from train.log import LOG_NAME
 from train.schedule import Schedule
 from train.state import LAST, WARMUP, TrainState, run_files
@@ -47,20 +46,6 @@ def find_start(args: argparse.Namespace) -> Path | None:
     return last
 
 
-def check_same_recipe(args: argparse.Namespace, before: dict[str, Any]) -> None:
-    """Raises UserError if the run that `args.out_dir` holds, with the flags `before`, has another recipe, unless
-    --resume-pth names it.
-    """
-    named = args.resume_pth and Path(args.resume_pth)
-    if args.resume_pth == "auto" or (named and named.exists() and named.samefile(args.out_dir / LAST)):
-        return
-    recipe = recipe_of(args) | ({"resume_pth": args.resume_pth} if named else {})
-    changed = [f"{x} {before[x]} -> {value}" for x, value in recipe.items() if before.get(x, value) != value]
-    if changed:
-        what = f"{args.out_dir} holds a run of another recipe ({', '.join(changed[:3])})"
-        raise UserError(f"{what}: continue it with --resume-pth auto, {WAYS}")
-
-
 def starting_state(args: argparse.Namespace, path: Path | None, device: torch.device) -> tuple[TrainState, list[str]]:
     """The state of the checkpoint `path`, or a new one, and in words where it comes from and what `args` change. They
     get the options of the network that are not given and come from a file.
@@ -68,16 +53,9 @@ def starting_state(args: argparse.Namespace, path: Path | None, device: torch.de
     Raises UserError if a file is missing or does not fit.
     """
     if path:
-        own = path == args.out_dir / LAST
-        content = read_checkpoint(path, WAYS) if own else read_checkpoint(path)
-        stored, before = stored_options(content, path), known(training_arguments(content, path))
-        if own:
-            check_same_recipe(args, before)
-        check_same_network(args, stored, path)
-        take_options(args, stored)
+        content = read_checkpoint(path, WAYS) if path == args.out_dir / LAST else read_checkpoint(path)
+        changed = take_over(args, content, path)
         checkpoint = checkpoint_of(content, path, args.moco_path, **{name: getattr(args, name) for name in FREE})
-        if "warmUpIter" not in args.given:
-            args.warmUpIter = checkpoint.arguments.get("warmUpIter", args.warmUpIter)
         backbone, network = checkpoint.backbone, checkpoint.model
     else:
         backbone, network, notes = new_network(args)
@@ -88,8 +66,13 @@ def starting_state(args: argparse.Namespace, path: Path | None, device: torch.de
     schedule = Schedule(args.lr, args.warmUpIter, args.iter_epoch, args.n_epoch, tuple(args.lr_schedule))
     state = TrainState(backbone, network, device, schedule, args.seed, args.weight_decay, args.precision)
     if path:
-        go_on(args, state, checkpoint, path)
-        notes = [f"{path}, continued at step {state.step}", *changed_options(args, before)]
+        state.restore(checkpoint, path)
+        if path != args.out_dir / LAST:
+            state.history.pop("best_iou", None)  # its netBest.pth is not here
+            if "step" not in checkpoint.extra or args.resume_epoch:  # a published one: its warm-up is done
+                state.step = state.schedule.epoch_end(args.resume_epoch)
+                state.history["epoch"] = args.resume_epoch
+        notes = [f"{path}, continued at step {state.step}", *changed]
     return state, notes
 
 
@@ -101,7 +84,7 @@ def new_network(args: argparse.Namespace) -> tuple[Backbone, XSegTx, list[str]]:
     take_options(args, stored)
     config = XSegTxConfig(**values_of(args, XSegTxConfig))
     if stored and "backbone" not in args.given:
-        backbone = checkpoint_of(content, file, args.moco_path).backbone
+        backbone = stored_backbone(content["backbone"], args.moco_path, file)
     else:
         backbone = make_backbone(args.backbone, args.moco_path)
     torch.manual_seed(args.seed)
@@ -122,31 +105,28 @@ def take_options(args: argparse.Namespace, stored: Mapping[str, Any]) -> None:
         setattr(args, name, stored[name])
 
 
-def check_same_network(args: argparse.Namespace, stored: Mapping[str, Any], path: Path) -> None:
-    """Raises UserError if the flags ask for another network than the one that is to be continued."""
-    given = {name: getattr(args, name) for name in stored.keys() & args.given}
-    of_network = values_of(args, XSegTxConfig)
-    asked = stored | given | asdict(XSegTxConfig(**{name: (stored | given)[name] for name in of_network}))
-    for name in given.keys() - {*FREE}:
-        if asked[name] != stored[name]:
-            what = f"{path} has {name} {stored[name]}, not {asked[name]}"
-            raise UserError(f"{what}; leave that out to continue it, or give another --out-dir or --overwrite")
+def take_over(args: argparse.Namespace, content: Mapping[str, Any], path: Path) -> list[str]:
+    """Fill `args` up with what a checkpoint holds -> what it is continued with that it was not begun with, a line each.
 
-
-def go_on(args: argparse.Namespace, state: TrainState, checkpoint: Checkpoint, path: Path) -> None:
-    """Continue the training of a checkpoint: of this folder, of another one, or a published one."""
-    state.restore(checkpoint, path)
-    if path == args.out_dir / LAST:
-        args.resume_pth = checkpoint.arguments.get("resume_pth")  # where this run began: a part of its recipe
-        return
-    state.history.pop("best_iou", None)  # its netBest.pth is not here
-    if "step" not in checkpoint.extra or args.resume_epoch:  # a published one: its warm-up is done
-        state.step = state.schedule.epoch_end(args.resume_epoch)
-        state.history["epoch"] = args.resume_epoch
-
-
-def changed_options(args: argparse.Namespace, before: dict[str, Any]) -> list[str]:
-    """What a run is continued with that it was not begun with, a line each."""
-    now = plain(args)
-    changed = [name for name in before if name in now and before[name] != now[name]]
-    return [f"changed since then: {name} {before[name]} -> {now[name]}" for name in changed]
+    Raises UserError if that makes another network, or if the run that `args.out_dir` holds has another recipe, unless
+    --resume-pth names it.
+    """
+    stored, before = stored_options(content, path), content.get("arguments", {})  # a published one has no arguments
+    before = before and plain(parse_args([], "")) | before  # newer flags had their defaults
+    take_options(args, stored)
+    if "warmUpIter" not in args.given:
+        args.warmUpIter = before.get("warmUpIter", args.warmUpIter)
+    own, named = path == args.out_dir / LAST, args.resume_pth and Path(args.resume_pth)
+    meant = args.resume_pth == "auto" or bool(named and named.exists() and named.samefile(path))
+    if own and (meant or not named):
+        args.resume_pth = before.get("resume_pth")  # where this run began: a part of its recipe
+    now, then = plain(args) | asdict(XSegTxConfig(**values_of(args, XSegTxConfig))), before | stored
+    changed = {x: f"{x} {then[x]} -> {value}" for x, value in now.items() if then.get(x, value) != value}
+    if network := [text for name, text in changed.items() if name in stored and name not in FREE]:
+        what = f"{path} holds another network ({', '.join(network)})"
+        raise UserError(f"{what}; leave that out to continue it, or give another --out-dir or --overwrite")
+    recipe = [text for name, text in changed.items() if name not in NOT_RECIPE]
+    if own and recipe and not meant:
+        what = f"{args.out_dir} holds a run of another recipe ({', '.join(recipe[:3])})"
+        raise UserError(f"{what}: continue it with --resume-pth auto, {WAYS}")
+    return [f"changed since then: {text}" for text in changed.values()]

@@ -19,9 +19,9 @@ LAST, BEST, WARMUP = "netLast.pth", "netBest.pth", "net_warmup.pth"
 class TrainState:
     """Network and optimizer, and how far they have come: `step` steps, those of the warm-up included.
 
-    network: as checkpoints hold it; model: the same for training, perhaps compiled and wrapped for several processes.
-    history: `{"epoch": the last one that was validated, "untrained_iou" or "start_iou", "best_iou", "best_epoch",
-    "last_iou"}`. It lags behind `step` where a run ended between an epoch's last step and the end of its validation.
+    network: as checkpoints hold it; model: the same for training, perhaps wrapped for several processes.
+    history: `{"epoch": the last one that was validated, "start_iou", "best_iou", "best_epoch", "last_iou"}`. It lags
+    behind `step` where a run ended between an epoch's last step and the end of its validation.
     """
 
     def __init__(
@@ -60,8 +60,7 @@ class TrainState:
     @property
     def is_validated(self) -> bool:
         """Whether the validation that comes at this step, if any does, is in the history."""
-        begun = bool(self.history.keys() & {"untrained_iou", "start_iou"})
-        return begun and self.history.get("epoch", 0) >= self.schedule.epoch(self.step - 1)
+        return "start_iou" in self.history and self.history.get("epoch", 0) >= self.schedule.epoch(self.step - 1)
 
     def note_validation(self, epoch: int, iou: float) -> bool:
         """Note an epoch's validation IoU; True if it is the best so far."""

@@ -12,6 +12,7 @@ log.jsonl and tensorboard/ beside them.
 import argparse
 import contextlib
 import os
+import signal
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -36,12 +37,21 @@ from common.provenance import provenance
 from formats.pairs import BOTH, PairSet
 from model.device import PRECISIONS, default_precision, resolve_device, tf32
 from model.features import Encoder
-from train.dataset import Batch, StepSampler, TrainSamples, ValidationSamples, affordable_workers, batch_loader
+from train.dataset import (
+    Batch,
+    SampleOptions,
+    StepSampler,
+    TrainSamples,
+    ValidationSamples,
+    affordable_workers,
+    batch_loader,
+)
 from train.distributed import Ranks, Stopped, launch
 from train.engine import train_one_epoch, validate
 from train.feature_cache import BatchEncoder
-from train.flags import STRONG, loss_weights, parse_args, plain, sample_options
+from train.flags import STRONG, parse_args, plain
 from train.log import LOG_NAME, Log, cut_log
+from train.losses import LossWeights
 from train.schedule import LR_DROP, USUAL_WARMUP
 from train.start import find_start, starting_state
 from train.state import BEST, LAST, WARMUP, TrainState, remove_run
@@ -104,12 +114,10 @@ def train(args: argparse.Namespace, ranks: Ranks, device: torch.device) -> int |
     if ranks.size > 1:  # the position table is the same everywhere, and every step has the same graph
         options = {"broadcast_buffers": False, "gradient_as_bucket_view": True, "static_graph": True}
         state.model = DistributedDataParallel(state.network, **options)
-    state.model = torch.compile(state.model) if args.compile else state.model
-    weights = loss_weights(args)
+    weights = LossWeights(args.existence_weight, args.hidden_weight)
     try:
-        before = "start" if "epoch" in history or args.init_weights else "untrained"
-        if not history.keys() & {"start_iou", "untrained_iou"}:
-            history[f"{before}_iou"] = validate(state, encode, val_batches, log, before)
+        if "start_iou" not in history:
+            history["start_iou"] = validate(state, encode, val_batches, log, "start")
         for epoch in range(state.next_epoch, args.n_epoch + 1):
             train_one_epoch(state, encode, batches, weights, log, epoch)
             if epoch == 0:  # the warm-up
@@ -127,14 +135,13 @@ def train(args: argparse.Namespace, ranks: Ranks, device: torch.device) -> int |
         reason = ranks.signal.name if ranks.signal else "another process"
         again = " without --overwrite" if args.overwrite else ""
         log.say(f"stopped by {reason} at step {state.step}; the same command{again} continues")
-        return ranks.exit_status
+        return 128 + (signal.SIGINT if ranks.signal == signal.SIGINT else signal.SIGTERM)  # as a shell reports them
     finally:
         log.close()
     log.count_unreadable()
     if "best_iou" in history:
-        before = "untrained" if "untrained_iou" in history else "start"
         best = f"best {history['best_iou']:.4f} (epoch {history['best_epoch']}), kept in {args.out_dir / BEST}"
-        log.say(f"validation IoU: {before} {history[f'{before}_iou']:.4f}, last {history['last_iou']:.4f}, {best}")
+        log.say(f"validation IoU: start {history['start_iou']:.4f}, last {history['last_iou']:.4f}, {best}")
     return None
 
 
@@ -142,7 +149,7 @@ def make_loaders(
     args: argparse.Namespace, state: TrainState, ranks: Ranks, pairs: PairSet, val_pairs: PairSet, encode: BatchEncoder
 ) -> tuple[Iterator[Batch], DataLoader]:
     """The training batches of this rank from `state.step` on, and its validation batches."""
-    options = sample_options(args)
+    options = SampleOptions(args.block, args.zoom, args.closer_look)
     samples = TrainSamples(pairs, args.input_size, args.seed, encode.cache, options)
     val_samples = ValidationSamples(val_pairs, args.val_size, args.input_size, encode.cache, options)
     part = (args.batch_pos, ranks.rank, ranks.size)
