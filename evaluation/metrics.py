@@ -108,7 +108,7 @@ class CutOut(NamedTuple):
 
 def cut_out(mask: np.ndarray) -> CutOut:
     """A mask, (H, W) uint8 -> the part that holds the object."""
-    box = left, top, width, height = _bounding_box(mask)
+    box = left, top, width, height = cv2.boundingRect(np.ascontiguousarray(mask))
     inside = mask[top : top + height, left : left + width].copy()
     return CutOut(box, inside, int(np.count_nonzero(inside)), mask.shape)
 
@@ -118,9 +118,12 @@ def score_masks(truth: CutOut, prediction: np.ndarray, others: Sequence[CutOut] 
 
     All masks have one size. `others` are the true masks of the other objects in the same frame.
     """
-    boxes = truth.box, _bounding_box(prediction)
-    window = _window(*boxes, truth.size)
-    pair = np.ascontiguousarray(truth.whole()[window]), np.ascontiguousarray(prediction[window])
+    whole, prediction = truth.whole(), np.ascontiguousarray(prediction)  # decoded masks run down the columns
+    boxes = truth.box, cv2.boundingRect(prediction)
+    left, top, width, height = cv2.boundingRect(whole | prediction)
+    # Both objects and, where the image goes on, one pixel more: room for the contour.
+    window = slice(max(top - 1, 0), top + height + 1), slice(max(left - 1, 0), left + width + 1)
+    pair = np.ascontiguousarray(whole[window]), np.ascontiguousarray(prediction[window])
     predicted_pixels = int(np.count_nonzero(pair[1]))
     distance = location_error(*boxes, truth.size)
     others = [other for other in others if other.pixels]
@@ -202,23 +205,6 @@ def location_error(truth: Box, prediction: Box, size: Size, official: bool = Tru
         centers.append(((2 * left + width - 1) // 2, (2 * top + height - 1) // 2) if width else middle)
     (x0, y0), (x1, y1) = centers
     return math.hypot(x0 - x1, y0 - y1) / LOCATION_SCALE
-
-
-def _bounding_box(mask: np.ndarray) -> Box:
-    if mask.flags.c_contiguous:
-        return tuple(cv2.boundingRect(mask))
-    top, left, height, width = cv2.boundingRect(np.ascontiguousarray(mask.T))  # decoded masks run down the columns
-    return left, top, width, height
-
-
-def _window(truth: Box, prediction: Box, size: Size) -> tuple[slice, slice]:
-    """Rows and columns that hold both objects and, where the image goes on, one pixel more: room for the contour."""
-    edges = [(left, top, left + width, top + height) for left, top, width, height in (truth, prediction) if width]
-    if not edges:
-        return slice(0, 1), slice(0, 1)
-    lefts, tops, rights, bottoms = zip(*edges, strict=True)
-    left, top, right, bottom = min(lefts), min(tops), max(rights), max(bottoms)
-    return slice(max(top - 1, 0), min(bottom + 1, size[0])), slice(max(left - 1, 0), min(right + 1, size[1]))
 
 
 @lru_cache
