@@ -8,7 +8,6 @@ It can also be read from and written to the benchmark's own ground-truth file:
 whose "masks" and "subsample_idx" are those of annotation.json.
 """
 
-import dataclasses
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -111,7 +110,12 @@ class GroundTruth:
 
     @classmethod
     def of_split(
-        cls, data_dir: Path, split: str, splits_path: Path | None, annotations: Path | None, all_frames: bool
+        cls,
+        data_dir: Path,
+        split: str,
+        splits_path: Path | None = None,
+        annotations: Path | None = None,
+        all_frames: bool = False,
     ) -> "GroundTruth":
         """The processed takes of a split of split.json; without paths, files are looked for where they lie by default.
 
@@ -130,15 +134,10 @@ class GroundTruth:
         if path and not path.is_file():
             without = "" if annotations else "score without it by --all_frames, or "
             raise UserError(f"no file {path}; {without}{ANNOTATION_REMEDY}")
-        return dataclasses.replace(cls.from_processed(data_dir, uids, path), split=split)
-
-    @classmethod
-    def from_processed(cls, data_dir: Path, uids: list[str], annotations: Path | None) -> "GroundTruth":
-        """The processed takes `uids`, with the annotated frames of `relations_{split}.json`; None counts all frames."""
-        infos = {} if annotations else dict.fromkeys(uids, TakeInfo())
-        missing, wanted = {}, set(uids)
-        for uid, raw in iter_annotations(annotations) if annotations else ():
-            if uid in wanted:
+        infos = dict.fromkeys(uids, TakeInfo()) if all_frames else {}
+        missing = {} if all_frames else dict.fromkeys(uids, f"not in {path}")
+        for uid, raw in iter_annotations(path) if path else ():
+            if uid in missing:
                 try:
                     take = parse_take(uid, raw)
                 except UserError as error:
@@ -149,12 +148,9 @@ class GroundTruth:
                     for name, tracks in take.objects.items()
                 }
                 infos[uid] = TakeInfo(frames, take.name, take.scenario)
-        for uid in uids:
-            if not is_processed(data_dir, uid):
-                missing[uid] = f"no {ANNOTATION} in {data_dir / uid}"
-            elif uid not in infos:
-                missing.setdefault(uid, f"not in {annotations}")
-        return cls([uid for uid in uids if uid not in missing], data_dir, infos, missing)
+                del missing[uid]
+        missing |= {uid: f"no {ANNOTATION} in {data_dir / uid}" for uid in uids if not is_processed(data_dir, uid)}
+        return cls([uid for uid in uids if uid not in missing], data_dir, infos, missing, split=split)
 
     @classmethod
     def from_official(

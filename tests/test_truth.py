@@ -29,19 +29,19 @@ def test_frames_count_where_the_query_has_a_mask_and_somebody_looked_at_the_targ
     raw = json.loads(annotation_path.read_text())
     raw["annotations"]["take-a"]["object_masks"]["cup_0"]["cam01"]["annotated_frames"] = [0, 30, 90]
     annotation_path.write_text(json.dumps(raw))
-    truth = GroundTruth.from_processed(data_dir, UIDS, annotation_path)
+    truth = GroundTruth.of_split(data_dir, "val", annotations=annotation_path)
     take = truth.load("take-a")
     assert take.query_frames(CUP) == [60, 0, 30]  # in the file's order
     assert take.scored_frames(CUP) == [0, 30]
     assert truth.load("take-b").scored_frames(CUP) == [60, 0, 30]
-    assert GroundTruth.from_processed(data_dir, UIDS, None).load("take-a").scored_frames(CUP) == [60, 0, 30]
+    assert GroundTruth.of_split(data_dir, "val", all_frames=True).load("take-a").scored_frames(CUP) == [60, 0, 30]
     assert (take.info.name, take.info.scenario) == ("take_take", "Cooking")
 
 
 def test_the_official_file_gives_back_what_was_written(data_dir, annotation_path, tmp_path):
     path = data_dir / "take-a" / ANNOTATION
     path.write_text(json.dumps(json.loads(path.read_text()) | {"is_ego": {"cam01": True}}))
-    written = GroundTruth.from_processed(data_dir, UIDS, annotation_path)
+    written = GroundTruth.of_split(data_dir, "val", annotations=annotation_path)
     written.write_official(tmp_path / "gt.json")
     read = GroundTruth.from_official(tmp_path / "gt.json", data_dir)
     assert read.uids == UIDS and read.load("take-a").take.kind_of("cam01") == "ego"
@@ -56,7 +56,7 @@ def test_the_official_file_gives_back_what_was_written(data_dir, annotation_path
 def test_a_malformed_take_of_an_official_file_is_named_and_the_others_are_read(
     data_dir, annotation_path, tmp_path, change, value
 ):
-    GroundTruth.from_processed(data_dir, UIDS, annotation_path).write_official(tmp_path / "gt.json")
+    GroundTruth.of_split(data_dir, "val", annotations=annotation_path).write_official(tmp_path / "gt.json")
     raw = json.loads((tmp_path / "gt.json").read_text())
     raw["annotations"]["take-b"][change] = value
     if value is None:
@@ -70,5 +70,5 @@ def test_a_malformed_take_of_the_annotations_is_named_and_the_others_are_read(da
     raw = json.loads(annotation_path.read_text())
     raw["annotations"]["take-a"]["object_masks"]["cup_0"] = 7
     annotation_path.write_text(json.dumps(raw))
-    truth = GroundTruth.from_processed(data_dir, UIDS, annotation_path)
+    truth = GroundTruth.of_split(data_dir, "val", annotations=annotation_path)
     assert truth.uids == ["take-b"] and "malformed" in truth.missing["take-a"]
