@@ -1,6 +1,5 @@
 """The pages that open from disk in any browser: a list of sections, which web/page.html shows in their order."""
 
-import math
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -129,8 +128,6 @@ def change_card(cases: Sequence[Case], picture: str, names: Sequence[str], take_
         kinds.append("existence: files disagree")
     values = {"distance": apart(cases), "change from first to last file": "", "object size": ""}
     if first.visible:
-        if len({case.mask.right_object for case in cases if not math.isnan(case.mask.right_object)}) > 1:
-            kinds.append("right object: files disagree")
         what, numbers = "IoU (%)", (case.mask.iou for case in cases)
         change = last.mask.iou - first.mask.iou
         values |= {"change from first to last file": change, "object size": first.mask.truth_pixels}

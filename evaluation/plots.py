@@ -1,6 +1,5 @@
 """The plots of the pages, written as SVG: the same values give the same file."""
 
-import io
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -53,10 +52,8 @@ def new_plot(path: Path) -> Iterator[Axes]:
     with rc_context(STYLE):
         figure = Figure(figsize=(5.4, 3.6), layout="constrained")
         yield figure.subplots()
-        data = io.StringIO()
-        figure.savefig(data, format="svg", dpi=150, metadata={"Date": None})
-    with atomic_write(path) as file:
-        file.write(data.getvalue())
+        with atomic_write(path) as file:
+            figure.savefig(file, format="svg", metadata={"Date": None})
 
 
 def iou_by_size(axes: Axes, cases: Sequence[Sequence[Case]], names: Sequence[str]) -> None:

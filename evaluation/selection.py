@@ -37,14 +37,14 @@ def matching(
     return cases
 
 
-def choose(cases: list[Case], order: str, number: int, seed: int = 0, with_hidden: bool = False) -> list[Case]:
+def choose(cases: list[Case], order: str, number: int, with_hidden: bool = False) -> list[Case]:
     """`number` cases: the best or worst by IoU, spread evenly from best to worst, or random (these may be not visible).
 
     Frames of a track look alike, so each track has its turn before one has a second. `with_hidden`: and a fifth more
     where the object is not visible, those of the highest existence.
     """
     if order == "random":
-        ranked = random.Random(seed).sample(cases, len(cases))
+        ranked = random.Random(0).sample(cases, len(cases))
     else:
         visible = (case for case in cases if case.visible)
         ranked = sorted(visible, key=lambda case: case.mask.iou, reverse=order != "worst")
