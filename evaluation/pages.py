@@ -69,9 +69,8 @@ def comparison_sections(comparison: dict[str, Any], plots: dict[str, str], cards
     sections = [section("Differences", *tables, note=f"{interval_note(comparison['takes_compared']).capitalize()}.")]
     if cards:
         note = (
-            "The cases on which the files are furthest apart, side by side, each file the best in as many as the "
-            "others. A fifth at most are objects that are not visible and that only some files say to be. Dashed: said "
-            "not to be visible."
+            "The cases on which the files are furthest apart in IoU, or in existence where the object is not visible; "
+            "each file is the best in as many as the others. Dashed: said not to be visible."
         )
         sections.append(section("Disagreements", note=note, cards=cards, wide=len(comparison["names"]) > 2))
     sections.append(section("Takes won", won_table(comparison), note="By size of the true mask."))
