@@ -14,9 +14,8 @@ from pathlib import Path
 
 from common.errors import MALFORMED, UserError
 from common.files import claimed, iter_json, write_json
-from evaluation.metrics import CutOut, cut_out
 from formats.geometry import Size, eval_size
-from formats.masks import mask_size, resize_mask
+from formats.masks import RLE, encode_mask, mask_size, resize_mask
 from formats.processed import ANNOTATION, CameraPair, ProcessedTake, frames_in, is_processed, read_frame
 from formats.takes import (
     ANNOTATION_REMEDY,
@@ -66,7 +65,7 @@ class TakeTruth:
         looked_at = set(self.info.frames.get(pair.object_name, {}).get(pair.target_camera, ()))
         return [frame for frame in self.query_frames(pair) if frame in looked_at]
 
-    def cut_out(self, object_name: str, camera: str, frame: int, size: Size | None = None) -> CutOut | None:
+    def mask(self, object_name: str, camera: str, frame: int, size: Size | None = None) -> RLE | None:
         """An object's mask, at `size` (H, W) or with a long side of 480 pixels; None where the object is not visible.
 
         Raises ValueError if it cannot be decoded.
@@ -74,7 +73,7 @@ class TakeTruth:
         rle = self.take.masks[object_name].get(camera, {}).get(frame)
         if rle is None:
             return None
-        return cut_out(resize_mask(rle, size or eval_size(mask_size(rle))))
+        return encode_mask(resize_mask(rle, size or eval_size(mask_size(rle))))
 
     def prediction_sizes(self, pair: CameraPair, frames: list[int]) -> dict[int, Size | None]:
         """(H, W) that predictions in the target view must have, by frame: that of the true mask, or else of all masks.
