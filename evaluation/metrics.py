@@ -92,12 +92,12 @@ def score_masks(true_rle: RLE, prediction: np.ndarray, other_rles: Sequence[RLE]
 
     All masks have one size. `other_rles` are the true masks of the other objects in the same frame.
     """
-    truth, predicted = map(np.ascontiguousarray, (decode_mask(true_rle), prediction))
-    size, boxes = truth.shape, (cv2.boundingRect(truth), cv2.boundingRect(predicted))
-    left, top, width, height = cv2.boundingRect(truth | predicted)
+    truth, rles = decode_mask(true_rle), [true_rle, encode_mask(prediction)]
+    size, boxes = truth.shape, coco.toBbox(rles).astype(int).tolist()
+    left, top, width, height = coco.toBbox(coco.merge(rles)).astype(int)
     # Both objects and, where the image goes on, one pixel more: room for the contour.
     window = slice(max(top - 1, 0), top + height + 1), slice(max(left - 1, 0), left + width + 1)
-    pair = np.ascontiguousarray(truth[window]), np.ascontiguousarray(predicted[window])
+    pair = np.ascontiguousarray(truth[window]), np.ascontiguousarray(prediction[window])
     truth_pixels, predicted_pixels = (int(np.count_nonzero(mask)) for mask in pair)
     distance = location_error(*boxes, size)
     others = [rle for rle in other_rles if coco.area(rle)]
@@ -109,11 +109,11 @@ def score_masks(true_rle: RLE, prediction: np.ndarray, other_rles: Sequence[RLE]
         mask_presence=(truth_pixels > 0) == (predicted_pixels > 0),
         truth_pixels=truth_pixels,
         predicted_pixels=predicted_pixels,
-        right_object=right_object(true_rle, encode_mask(prediction), others) if truth_pixels and others else math.nan,
+        right_object=right_object(*rles, others) if truth_pixels and others else math.nan,
         objects_in_view=len(others) + (truth_pixels > 0),
         shared_pixels=int(np.count_nonzero(pair[0] & pair[1])),
         location_error_own_diagonal=distance * LOCATION_SCALE / math.hypot(*size),
-        image_pixels=truth.size,
+        image_pixels=math.prod(size),
     )
 
 
