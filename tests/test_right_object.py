@@ -26,13 +26,10 @@ HAND_MADE = {
     "on the object": (CUP, [BOWL], CUP, 1),
     "on its neighbor": (CUP, [BOWL], BOWL, 0),
     "one pixel of it": (CUP, [BOWL], box(50, 1, 1), 1),
-    "half of each, more pixels of the larger": (CUP, [BOWL], box(50, 10) | box(300, 10, 80), 0),
     "three quarters of the small one, half of the large one": (CUP, [BOWL], box(50, 15) | box(300, 10, 80), 1),
     "all of everything": (CUP, [BOWL], np.ones_like(CUP), 0),
-    "beside both": (CUP, [BOWL], box(150), 0),
     "empty": (CUP, [BOWL], NOTHING, 0),
     "better than one, worse than the other": (CUP, [BOWL, box(200)], box(50, 15) | box(200), 0),
-    "alone in view": (CUP, [], CUP, math.nan),
     "the other's mask is empty": (CUP, [NOTHING], CUP, math.nan),
     "its own mask is empty": (NOTHING, [BOWL], NOTHING, math.nan),
 }
