@@ -17,7 +17,7 @@ from formats.masks import encode_mask, resize_mask
 from formats.processed import ANNOTATION
 from tests.made import EGO
 from tests.made.golden import GOLDEN, golden
-from tests.made.processed import LAYOUT, make_data_set
+from tests.made.processed import LAYOUT, make_data_set, write_data_set
 from tests.made.results import eval_mask, make_annotations, make_results, make_results_file, make_scored_data
 from tests.made.scripts import exit_status
 
@@ -38,17 +38,13 @@ def golden_root(tmp_path_factory):
     for split in ("val", "test"):
         takes = golden(f"evaluation/gt_{split}")["annotations"]
         splits[split] = list(takes)
-        for uid, take in takes.items():
-            (root / "processed" / uid).mkdir(parents=True)
-            raw = {"masks": take["masks"], "subsample_idx": take["subsample_idx"]}
-            (root / "processed" / uid / ANNOTATION).write_text(json.dumps(raw))
+        write_data_set(root, takes, splits)
         looked_at = {uid: take["annotated_frames"] for uid, take in takes.items()}
         make_annotations(root / "annotations" / f"relations_{split}.json", takes, looked_at)
         (root / f"gt_{split}.json").write_text(json.dumps(golden(f"evaluation/gt_{split}")))
         for setting in SETTINGS:
             results = golden(f"evaluation/near_truth_{setting}_{split}")
             (root / f"{setting}_{split}_results.json").write_text(json.dumps(results))
-    (root / "split.json").write_text(json.dumps(splits))
     return root
 
 
