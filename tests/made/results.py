@@ -50,7 +50,7 @@ def make_annotations(path: Path, takes: dict[str, dict], annotated_frames: dict[
     for uid, take in takes.items():
         looked_at = (annotated_frames or {}).get(uid)
         annotations[uid] = {
-            "take_name": f"take_{uid[:4]}",
+            "take_name": f"take_{uid}",
             "scenario": "Cooking",
             "object_masks": {
                 name: {
