@@ -9,7 +9,6 @@ import numpy as np
 from evaluation.metrics import METRICS
 from evaluation.score import Case, SplitScores
 from evaluation.summary import (
-    LABEL_ORDERS,
     case_sums,
     labels,
     percentile_interval,
@@ -36,7 +35,7 @@ def compare(names: Sequence[str], cases: Sequence[list[Case]], scores: SplitScor
     `scores`, of the first file, tells the names and scenarios of the takes.
     """
     label_of = labels(scores)
-    groups = {kind: places_by_label(cases[0], label_of[kind], LABEL_ORDERS.get(kind)) for kind in COMPARED}
+    groups = {kind: places_by_label(cases[0], label_of[kind]) for kind in COMPARED}
     comparisons = []
     for name, other in zip(names[1:], cases[1:], strict=True):
         by = {
