@@ -9,7 +9,6 @@ whose "masks" and "subsample_idx" are those of annotation.json.
 """
 
 from dataclasses import dataclass, field
-from functools import cached_property
 from pathlib import Path
 
 from common.errors import MALFORMED, UserError
@@ -45,15 +44,6 @@ class TakeTruth:
     take: ProcessedTake
     info: TakeInfo
 
-    @cached_property
-    def mask_sizes(self) -> dict[str, set[Size]]:
-        """(H, W) of each camera's masks: of a video one, of photos perhaps several, none where there is no mask."""
-        sizes: dict[str, set[Size]] = {camera: set() for camera in self.take.cameras}
-        for cameras in self.take.masks.values():
-            for camera, masks in cameras.items():
-                sizes[camera].update(map(mask_size, masks.values()))
-        return sizes
-
     def query_frames(self, pair: CameraPair) -> list[int]:
         """The frames to predict: those with a query mask, in the file's order."""
         return list(self.take.masks[pair.object_name][pair.query_camera])
@@ -80,7 +70,8 @@ class TakeTruth:
 
         None where neither tells: the object is hidden, and the camera's masks have several sizes or none.
         """
-        sizes = {eval_size(size) for size in self.mask_sizes[pair.target_camera]}
+        of_target = (cameras.get(pair.target_camera, {}).values() for cameras in self.take.masks.values())
+        sizes = set(map(eval_size, {mask_size(rle) for rles in of_target for rle in rles}))
         if not sizes:  # as in a test split whose target masks are secret
             picture = next(iter(frames_in(self.take.folder / pair.target_camera).values()), None)
             sizes = {eval_size(read_frame(picture).shape[:2])} if picture else set()
