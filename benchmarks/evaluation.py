@@ -21,14 +21,12 @@ from benchmarks import official_evaluation
 from benchmarks.measure import PROCESSED, in_turn, make_takes, print_times, process_takes, timed
 from common.arguments import Parser, add_setting, at_least
 from common.errors import UserError, run_script
-from common.files import read_json
 from evaluation.score import Reading, score_results
 from evaluation.truth import GroundTruth
 from formats.geometry import eval_size
 from formats.masks import encode_mask, resize_mask
 from formats.processed import ProcessedTake
 from formats.results import camera_pair_key, iter_results, results_path, write_results
-from formats.takes import ANNOTATION_TEMPLATE, annotation_path
 
 SPLIT = "test"
 OPTIONS = ("--size", "native", "--object_size", "real", "--num_objects", 6, "--num_frames", 241)  # as the real ones are
@@ -58,10 +56,9 @@ def main() -> None:
 
 def write_files(folder: Path, processed: Path, setting: str) -> int:
     """Write the benchmark's ground truth and a results file -> number of frames with a prediction."""
-    uids = read_json(folder / "split.json", "run it again")[SPLIT]
-    annotations = annotation_path(folder / ANNOTATION_TEMPLATE, SPLIT)
-    GroundTruth.from_processed(processed, uids, annotations).write_official(folder / "gt.json")
-    results = {uid: moved_masks(ProcessedTake.read(processed, uid), setting) for uid in uids}
+    truth = GroundTruth.of_split(processed, SPLIT)
+    truth.write_official(folder / "gt.json")
+    results = {uid: moved_masks(truth.load(uid).take, setting) for uid in truth.uids}
     write_results(results_path(folder, setting, SPLIT), setting, results.items())
     pairs = [frames for take in results.values() for pairs in take["masks"].values() for frames in pairs.values()]
     return sum(map(len, pairs))

@@ -3,6 +3,8 @@
 The oracle of test_metrics.py and the baseline of benchmarks/evaluation.py. Shares no code with evaluation/.
 """
 
+from collections.abc import Iterator
+
 import cv2
 import numpy as np
 from pycocotools import mask as coco
@@ -16,17 +18,22 @@ def evaluate(truth: dict, predictions: dict, setting: str) -> dict[str, list]:
     existence labels of all scored frames).
     """
     out = {key: [] for key in ("iou", "contour_accuracy", "existence_accuracy", "location_error", "gt", "pred")}
-    for take_uid, take in truth.items():
-        for object_name, cameras in take["masks"].items():
+    for _, true_rle, entry in scored_frames(truth, predictions, setting):
+        score_frame(true_rle, entry, out)
+    return out
+
+
+def scored_frames(truth: dict, predictions: dict, setting: str) -> Iterator[tuple[tuple, dict | None, dict]]:
+    """((take, query camera, target camera, frame), true RLE or None, entry) of each object in each scored frame."""
+    for uid, take in truth.items():
+        for name, cameras in take["masks"].items():
             for ego in [camera for camera in cameras if camera.startswith("aria")]:
                 for exo in [camera for camera in cameras if not camera.startswith("aria")]:
                     query, target = (ego, exo) if setting == "ego-exo" else (exo, ego)
                     for frame in cameras[query]:
-                        if int(frame) not in take["annotated_frames"][object_name][target]:
-                            continue
-                        pair = predictions[take_uid]["masks"][object_name][f"{query}_{target}"]
-                        score_frame(cameras[target].get(frame), pair[frame], out)
-    return out
+                        if int(frame) in take["annotated_frames"][name][target]:
+                            entry = predictions[uid]["masks"][name][f"{query}_{target}"][frame]
+                            yield (uid, query, target, frame), cameras[target].get(frame), entry
 
 
 def score_frame(truth: dict | None, prediction: dict, out: dict[str, list]) -> None:
@@ -35,17 +42,23 @@ def score_frame(truth: dict | None, prediction: dict, out: dict[str, list]) -> N
     out["gt"].append(int(truth is not None))
     if truth is None:
         return
-    truth = coco.decode(truth)
-    height, width = truth.shape
-    if height > width:
-        new_height, new_width = 480, int(width * (1.0 / height * 480))
-    else:
-        new_height, new_width = int(height * (1.0 / width * 480)), 480
-    truth = cv2.resize(truth, (new_width, new_height), interpolation=cv2.INTER_NEAREST)
+    truth = resized(coco.decode(truth), official_size(truth))
     out["iou"].append(iou(truth, mask))
     out["contour_accuracy"].append(contour_accuracy(truth, mask))
     out["existence_accuracy"].append(float(truth.any() == mask.any()))
     out["location_error"].append(location_error(truth, mask))
+
+
+def official_size(rle: dict) -> tuple[int, int]:
+    height, width = rle["size"]
+    if height > width:
+        return 480, int(width * (1.0 / height * 480))
+    return int(height * (1.0 / width * 480)), 480
+
+
+def resized(mask: np.ndarray, size: tuple[int, int]) -> np.ndarray:
+    """By nearest neighbor to (H, W)."""
+    return cv2.resize(mask, (size[1], size[0]), interpolation=cv2.INTER_NEAREST)
 
 
 def iou(truth: np.ndarray, mask: np.ndarray) -> float:

@@ -66,7 +66,8 @@ def draw_case(truth: TakeTruth, predictions: Sequence[PredictedCase], height: in
     query = read_frame(truth.take.frame_path(case.query_camera, case.frame))
     target = read_frame(truth.take.frame_path(case.target_camera, case.frame))
     query_window = _close_up(query.shape[:2], query_mask)
-    window = _close_up(target.shape[:2], true_mask, *(one.drawn_rle for one in predictions))
+    shown = true_mask or next(filter(None, (one.drawn_rle for one in predictions)), None)
+    window = _close_up(target.shape[:2], shown)
 
     panels = [_draw_panel(query, Outline(query_mask, QUERY), f"query {case.query_camera}", query_window, height)]
     for one in predictions:
@@ -117,20 +118,17 @@ def _draw_panel(
     return np.array(paper)
 
 
-def _close_up(size: Size, *rles: dict | None) -> tuple[slice, slice] | None:
-    """Rows and columns, a square, around the objects of some masks in a frame of `size`; None if they are not small."""
-    masks = [resize_mask(rle, size) for rle in rles if rle is not None]
-    boxes = [cv2.boundingRect(np.ascontiguousarray(mask)) for mask in masks if mask.any()]
-    while boxes:
-        corners = np.array([(x, y, x + w, y + h) for x, y, w, h in boxes])
-        (left, top), (right, bottom) = corners[:, :2].min(0), corners[:, 2:].max(0)
-        side = int(max(right - left, bottom - top, min(size) // 12) * 1.6)
-        if side <= min(size) * 2 // 5:
-            row = int(np.clip((top + bottom - side) // 2, 0, size[0] - side))
-            column = int(np.clip((left + right - side) // 2, 0, size[1] - side))
-            return slice(row, row + side), slice(column, column + side)
-        boxes.pop()  # the prediction may lie far off: show the truth then
-    return None
+def _close_up(size: Size, rle: dict | None) -> tuple[slice, slice] | None:
+    """Rows and columns, a square, around the object of a mask in a frame of `size`; None if it is not small."""
+    if rle is None:
+        return None
+    left, top, width, height = cv2.boundingRect(np.ascontiguousarray(resize_mask(rle, size)))
+    side = 2 * max(width, height, min(size) // 15)
+    if not width or side > min(size) * 2 // 5:
+        return None
+    row = int(np.clip(top + (height - side) // 2, 0, size[0] - side))
+    column = int(np.clip(left + (width - side) // 2, 0, size[1] - side))
+    return slice(row, row + side), slice(column, column + side)
 
 
 def draw_cases(
@@ -177,33 +175,27 @@ def case_sheet(pictures: list[np.ndarray]) -> np.ndarray:
     columns = min(2, len(pictures))
     width = SHEET_WIDTH // columns - 2 * GAP
     scaled = [_resize(picture, (round(picture.shape[0] * width / picture.shape[1]), width)) for picture in pictures]
-    cells = [cv2.copyMakeBorder(each, *[GAP] * 4, cv2.BORDER_CONSTANT, value=PAPER) for each in scaled]
     rows = []
-    for row in (cells[start : start + columns] for start in range(0, len(cells), columns)):
-        height = max(map(len, row))
-        row = np.hstack([_on_paper(cell, (height, cell.shape[1])) for cell in row])
-        rows.append(_on_paper(row, (height, SHEET_WIDTH)))
+    for start in range(0, len(scaled), columns):
+        in_row = scaled[start : start + columns]
+        row = np.full((max(map(len, in_row)) + 2 * GAP, SHEET_WIDTH, 3), PAPER, np.uint8)
+        for left, picture in zip((GAP, SHEET_WIDTH // 2 + GAP), in_row, strict=False):
+            row[GAP : GAP + len(picture), left : left + width] = picture
+        rows.append(row)
     return np.vstack(rows)
 
 
-def write_track(path: Path, images: Iterable[np.ndarray], fps: int) -> None:
-    """Write (H, W, 3) uint8 RGB images as H.264, which every browser plays. The file appears whole.
+def write_track(path: Path, images: Iterable[np.ndarray]) -> None:
+    """Write (H, W, 3) uint8 RGB images as H.264, which every browser plays, 3 per second. The file appears whole.
 
-    The first image's size is that of the video, rounded down to even numbers; the others are cut or padded to it.
+    The first image's size is that of the video, rounded down to even numbers.
     """
     images = iter(images)
     first = next(images)
     size = tuple(side // 2 * 2 for side in first.shape[:2])
-    with open_video(path, size, fps, crf="20") as write:
+    with open_video(path, size, 3, crf="20") as write:
         for image in itertools.chain([first], images):
-            write(_on_paper(image, size))
-
-
-def _on_paper(image: np.ndarray, size: Size) -> np.ndarray:
-    """The image at `size`, cut or with white at the right and below."""
-    part = image[: size[0], : size[1]]
-    bottom, right = size[0] - part.shape[0], size[1] - part.shape[1]
-    return cv2.copyMakeBorder(part, 0, bottom, 0, right, cv2.BORDER_CONSTANT, value=PAPER)
+            write(_resize(image, size))
 
 
 def iou_text(case: Case) -> str:
@@ -216,19 +208,16 @@ def _header(truth: TakeTruth, predictions: Sequence[PredictedCase], width: int, 
     draw = ImageDraw.Draw(paper)
     plain, bold = font(round(height * 0.7)), font(round(height * 0.7), bold=True)
     case = predictions[0].case
-    score = "" if len(predictions) > 1 else f"{iou_text(case)}  existence {100 * case.existence:.0f} %"
-    right = width - draw.textlength(score, bold)
-    draw.text((right, 0), score, INK, bold)
-    name = " ".join(case.object_name.split())[:200]
-    while name and draw.textlength(name, bold) > right * 0.6:
-        name = name[:-1]
+    name = " ".join(case.object_name.split())[:40] + "  "
     draw.text((0, 0), name, INK, bold)
-    left = draw.textlength(name + "  ", bold)
     take = truth.info.name or truth.take.uid[:8]
-    details = f"{take}, {case.target_camera}, frame {case.frame}"[:200]
-    while details and left + draw.textlength(details, plain) > right - height:
-        details = details[:-1]  # a page has it whole, below the picture
-    draw.text((left, 0), details, PALE, plain)
+    details = f"{take}, {case.target_camera}, frame {case.frame}"  # a page has it whole, below the picture
+    draw.text((draw.textlength(name, bold), 0), details[:100], PALE, plain)
+    if len(predictions) == 1:
+        score = f"  {iou_text(case)}  existence {100 * case.existence:.0f} %"
+        left = width - draw.textlength(score, bold)
+        draw.rectangle((left, 0, width, height + GAP), fill=PAPER)
+        draw.text((left, 0), score, INK, bold)
     return np.array(paper)
 
 

@@ -9,7 +9,6 @@ import numpy as np
 from evaluation.metrics import METRICS
 from evaluation.score import Case, SplitScores
 from evaluation.summary import (
-    LABEL_ORDERS,
     case_sums,
     labels,
     percentile_interval,
@@ -36,7 +35,7 @@ def compare(names: Sequence[str], cases: Sequence[list[Case]], scores: SplitScor
     `scores`, of the first file, tells the names and scenarios of the takes.
     """
     label_of = labels(scores)
-    groups = {kind: places_by_label(cases[0], label_of[kind], LABEL_ORDERS.get(kind)) for kind in COMPARED}
+    groups = {kind: places_by_label(cases[0], label_of[kind]) for kind in COMPARED}
     comparisons = []
     for name, other in zip(names[1:], cases[1:], strict=True):
         by = {
@@ -61,19 +60,14 @@ def at_places(cases: Sequence[Sequence[Case]], places: Sequence[int]) -> list[li
     return [[of_file[place] for place in places] for of_file in cases]
 
 
-def take_means(cases: Sequence[Sequence[Case]]) -> np.ndarray:
-    """(takes, files): mean IoU of each take whose objects are visible, in the order in which takes first occur."""
-    places = places_by_label(cases[0], lambda case: case.take_uid if case.visible else None).values()
-    means = [[np.mean([of_file[i].mask.iou for i in at]) for of_file in cases] for at in places]
-    return np.array(means).reshape(-1, len(cases))
-
-
 def takes_won(cases: Sequence[Sequence[Case]]) -> dict[str, Any]:
     """In how many takes, and in which share of them, each file has a higher mean IoU than all others.
 
     Takes without a visible object are left out; those that several files share are `tied`.
     """
-    means = take_means(cases)
+    places = places_by_label(cases[0], lambda case: case.take_uid if case.visible else None).values()
+    means = [[np.mean([of_file[i].mask.iou for i in at]) for of_file in cases] for at in places]
+    means = np.array(means).reshape(-1, len(cases))  # (takes, files)
     best = np.isclose(means, means.max(1, keepdims=True), rtol=0, atol=1e-12)
     won = best[best.sum(1) == 1].sum(0).tolist()
     share = [number / len(means) if len(means) else None for number in won]

@@ -54,7 +54,7 @@ def main(argv: list[str] | None = None) -> None:
     if args.gt_file:
         truth = GroundTruth.from_official(args.gt_file, args.data_path)
     else:
-        truth = GroundTruth.of_split(args.data_path, split, args.splits_path, None, all_frames=True)
+        truth = GroundTruth.of_split(args.data_path, split, args.splits_path, all_frames=True)
     if truth.missing:
         refuse([f"take {uid}: {why}" for uid, why in truth.missing.items()], f"split {split!r}")
     files = {

@@ -13,8 +13,10 @@ from typing import NamedTuple
 
 import cv2
 import numpy as np
+from pycocotools import mask as coco
 
 from formats.geometry import EVAL_SIDE, Size
+from formats.masks import RLE, decode_mask, encode_mask
 
 BOUNDARY_TOLERANCE = 0.008  # of the image's diagonal: 5 pixels for 270x480, 6 for 480x480
 LOCATION_SCALE = math.hypot(EVAL_SIDE, EVAL_SIDE)  # pixels; the same for every image size
@@ -85,58 +87,33 @@ COLUMNS = (*OFFICIAL, "right_object")  # of the breakdowns that are printed
 MASK_METRICS = tuple(name for name in METRICS if name in MaskScores._fields)  # means over masks
 
 
-class CutOut(NamedTuple):
-    """A mask without the empty image around its object: small enough to keep those of a whole take."""
-
-    box: Box
-    mask: np.ndarray  # (height, width) of the box, uint8
-    pixels: int  # of the object
-    size: Size  # (H, W) of the image
-
-    @property
-    def place(self) -> tuple[slice, slice]:
-        """Rows and columns of the image."""
-        left, top, width, height = self.box
-        return slice(top, top + height), slice(left, left + width)
-
-    def whole(self) -> np.ndarray:
-        """The mask again, (H, W) uint8."""
-        mask = np.zeros(self.size, np.uint8)
-        mask[self.place] = self.mask
-        return mask
-
-
-def cut_out(mask: np.ndarray) -> CutOut:
-    """A mask, (H, W) uint8 -> the part that holds the object."""
-    box = left, top, width, height = _bounding_box(mask)
-    inside = mask[top : top + height, left : left + width].copy()
-    return CutOut(box, inside, int(np.count_nonzero(inside)), mask.shape)
-
-
-def score_masks(truth: CutOut, prediction: np.ndarray, others: Sequence[CutOut] = ()) -> MaskScores:
+def score_masks(true_rle: RLE, prediction: np.ndarray, other_rles: Sequence[RLE] = ()) -> MaskScores:
     """All metrics of a mask, (H, W) uint8, against the truth.
 
-    All masks have one size. `others` are the true masks of the other objects in the same frame.
+    All masks have one size. `other_rles` are the true masks of the other objects in the same frame.
     """
-    boxes = truth.box, _bounding_box(prediction)
-    window = _window(*boxes, truth.size)
-    pair = np.ascontiguousarray(truth.whole()[window]), np.ascontiguousarray(prediction[window])
-    predicted_pixels = int(np.count_nonzero(pair[1]))
-    distance = location_error(*boxes, truth.size)
-    others = [other for other in others if other.pixels]
+    truth, rles = decode_mask(true_rle), [true_rle, encode_mask(prediction)]
+    size, boxes = truth.shape, coco.toBbox(rles).astype(int).tolist()
+    left, top, width, height = coco.toBbox(coco.merge(rles)).astype(int)
+    # Both objects and, where the image goes on, one pixel more: room for the contour.
+    window = slice(max(top - 1, 0), top + height + 1), slice(max(left - 1, 0), left + width + 1)
+    pair = np.ascontiguousarray(truth[window]), np.ascontiguousarray(prediction[window])
+    truth_pixels, predicted_pixels = (int(np.count_nonzero(mask)) for mask in pair)
+    distance = location_error(*boxes, size)
+    others = [rle for rle in other_rles if coco.area(rle)]
     return MaskScores(
         iou=iou(*pair),
-        contour_accuracy=contour_accuracy(*pair, radius=math.ceil(BOUNDARY_TOLERANCE * math.hypot(*truth.size))),
+        contour_accuracy=contour_accuracy(*pair, radius=math.ceil(BOUNDARY_TOLERANCE * math.hypot(*size))),
         location_error=distance,
-        location_error_corrected=location_error(*boxes, truth.size, official=False),
-        mask_presence=(truth.pixels > 0) == (predicted_pixels > 0),
-        truth_pixels=truth.pixels,
+        location_error_corrected=location_error(*boxes, size, official=False),
+        mask_presence=(truth_pixels > 0) == (predicted_pixels > 0),
+        truth_pixels=truth_pixels,
         predicted_pixels=predicted_pixels,
-        right_object=right_object(truth, prediction, others),
-        objects_in_view=len(others) + (truth.pixels > 0),
+        right_object=right_object(*rles, others) if truth_pixels and others else math.nan,
+        objects_in_view=len(others) + (truth_pixels > 0),
         shared_pixels=int(np.count_nonzero(pair[0] & pair[1])),
-        location_error_own_diagonal=distance * LOCATION_SCALE / math.hypot(*truth.size),
-        image_pixels=math.prod(truth.size),
+        location_error_own_diagonal=distance * LOCATION_SCALE / math.hypot(*size),
+        image_pixels=math.prod(size),
     )
 
 
@@ -146,21 +123,14 @@ def iou(truth: np.ndarray, prediction: np.ndarray) -> float:
     return float(np.count_nonzero(truth & prediction) / (union + 1e-7)) if union else 1.0
 
 
-def right_object(own: CutOut, prediction: np.ndarray, others: Sequence[CutOut]) -> float:
+def right_object(own: RLE, prediction: RLE, others: Sequence[RLE]) -> float:
     """1 if the prediction covers a larger share of its own object than of any of the `others` in view, else 0.
 
-    A tie is wrong, and so is an empty prediction. nan if there is nothing to be told apart: no others, or an empty
-    true mask. It tells whether the object was found or only something that stands out, which IoU does not.
+    A tie is wrong, and so is an empty prediction. It tells whether the object was found or only something that stands
+    out, which IoU does not.
     """
-    if not own.pixels or not others:
-        return math.nan
-    covered = coverage(prediction, own)
-    return float(all(covered > coverage(prediction, other) for other in others))
-
-
-def coverage(prediction: np.ndarray, cut: CutOut) -> float:
-    """The share of an object's pixels that are predicted."""
-    return np.count_nonzero(prediction[cut.place] & cut.mask) / cut.pixels
+    covered, *of_others = coco.iou([own, *others], [prediction], [True])[:, 0]  # True: shares of each object's own area
+    return float(covered > max(of_others))
 
 
 def contour_accuracy(truth: np.ndarray, prediction: np.ndarray, radius: int) -> float:
@@ -202,23 +172,6 @@ def location_error(truth: Box, prediction: Box, size: Size, official: bool = Tru
         centers.append(((2 * left + width - 1) // 2, (2 * top + height - 1) // 2) if width else middle)
     (x0, y0), (x1, y1) = centers
     return math.hypot(x0 - x1, y0 - y1) / LOCATION_SCALE
-
-
-def _bounding_box(mask: np.ndarray) -> Box:
-    if mask.flags.c_contiguous:
-        return tuple(cv2.boundingRect(mask))
-    top, left, height, width = cv2.boundingRect(np.ascontiguousarray(mask.T))  # decoded masks run down the columns
-    return left, top, width, height
-
-
-def _window(truth: Box, prediction: Box, size: Size) -> tuple[slice, slice]:
-    """Rows and columns that hold both objects and, where the image goes on, one pixel more: room for the contour."""
-    edges = [(left, top, left + width, top + height) for left, top, width, height in (truth, prediction) if width]
-    if not edges:
-        return slice(0, 1), slice(0, 1)
-    lefts, tops, rights, bottoms = zip(*edges, strict=True)
-    left, top, right, bottom = min(lefts), min(tops), max(rights), max(bottoms)
-    return slice(max(top - 1, 0), min(bottom + 1, size[0])), slice(max(left - 1, 0), min(right + 1, size[1]))
 
 
 @lru_cache

@@ -2,15 +2,13 @@
 
 import contextlib
 import csv
-import gzip
-import hashlib
 import os
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 from common.errors import UserError
-from common.files import atomic_write, read_record, remove_leftovers, temporary_folder, write_json
+from common.files import atomic_write, file_digest, read_record, remove_leftovers, temporary_folder, write_json
 from common.provenance import provenance
 from evaluation.metrics import METRICS, MaskScores
 from evaluation.score import Case, SplitScores
@@ -40,16 +38,12 @@ def beside(results: Path, what: str) -> Path:
 def made_by(results: Path) -> dict[str, str | None]:
     """How a results file was made, as the run record that eval_segswap.py leaves beside it says; None: it does not.
 
-    The record vouches for the bytes that it was written for, gzipped or not, and for no others under their name.
+    The record vouches for the bytes that it was written for, and for no others under their name.
     """
     try:
         record = read_record(beside(results, "run.json"), {"provenance": dict, "results_sha256": str}, "delete it")
-        digest = hashlib.sha256()
-        with gzip.open(results) if results.suffix == ".gz" else results.open("rb") as file:
-            while block := file.read(1 << 20):
-                digest.update(block)
-        recorded = record["provenance"] if record["results_sha256"] == digest.hexdigest() else {}
-    except (UserError, OSError, EOFError):  # none there, none of ours, or a folder of masks
+        recorded = record["provenance"] if record["results_sha256"] == file_digest(results) else {}
+    except (UserError, OSError):  # none there, none of ours, or a folder of masks
         recorded = {}
     return {"results": str(results)} | {name: recorded.get(name) and str(recorded[name]) for name in RUN_RECORD}
 

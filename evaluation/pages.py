@@ -1,6 +1,5 @@
 """The pages that open from disk in any browser: a list of sections, which web/page.html shows in their order."""
 
-import math
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -29,12 +28,13 @@ VISIBLE, HIDDEN = "object visible", "object not visible"
 
 
 def write_page(folder: Path, title: str, lead: str, warnings: Sequence[str], sections: Sequence[dict]) -> None:
-    """Write the page, with style and script inside."""
+    """Write the page, with style and script inside. Left out are sections with nothing but tables of a single row."""
+    shown = [one for one in sections if one["cards"] or one["plots"] or any(len(rows) > 2 for rows in one["tables"])]
     loader = FileSystemLoader(Path(__file__).parent / "web")
     environment = Environment(loader=loader, autoescape=True, trim_blocks=True, lstrip_blocks=True)
     template = environment.get_template("page.html")
     with atomic_write(folder / PAGE) as file:
-        file.write(template.render(title=title, lead=lead, warnings=warnings, sections=sections))
+        file.write(template.render(title=title, lead=lead, warnings=warnings, sections=shown))
 
 
 def report_sections(summary: dict[str, Any], plots: dict[str, str], cards: list[dict], order: str) -> list[dict]:
@@ -53,12 +53,8 @@ def report_sections(summary: dict[str, Any], plots: dict[str, str], cards: list[
         section("The benchmark's numbers", [header, *official], note=benchmark),
         section("Cases", note=cases, cards=cards),
         section("Beyond the benchmark", [header, *others], note="None of these is part of the official evaluation."),
-        *([section("Plots", plots=plots)] if plots else []),
-        *(
-            section(by_title(kind), breakdown_table(groups), note=missed)
-            for kind, groups in breakdown.items()
-            if len(groups) > 1
-        ),
+        section("Plots", plots=plots),
+        *(section(by_title(kind), breakdown_table(groups), note=missed) for kind, groups in breakdown.items()),
         provenance_section(summary["provenance"], [Path(summary["results"]).name]),
     ]
 
@@ -67,29 +63,27 @@ def comparison_sections(comparison: dict[str, Any], plots: dict[str, str], cards
     """The page of several results files."""
     first, others = comparison["first"], comparison["comparisons"]
     tables = (difference_table(first, other) for other in others)
-    sections = [section("Differences", *tables, note=f"{interval_note(comparison['takes_compared']).capitalize()}.")]
-    if cards:
-        note = (
-            "The cases on which the files are furthest apart, side by side, each file the best in as many as the "
-            "others. A fifth at most are objects that are not visible and that only some files say to be. Dashed: said "
-            "not to be visible."
-        )
-        sections.append(section("Disagreements", note=note, cards=cards, wide=len(comparison["names"]) > 2))
-    sections.append(section("Takes won", won_table(comparison), note="By size of the true mask."))
-    if plots:
-        sections.append(section("Plots", plots=plots))
+    furthest = (
+        "The cases on which the files are furthest apart in IoU, or in existence where the object is not visible; each "
+        "file is the best in as many as the others. Dashed: said not to be visible."
+    )
+    sections = [
+        section("Differences", *tables, note=f"{interval_note(comparison['takes_compared']).capitalize()}."),
+        section("Disagreements", note=furthest, cards=cards, wide=len(comparison["names"]) > 2),
+        section("Takes won", won_table(comparison), note="By size of the true mask."),
+        section("Plots", plots=plots),
+    ]
     note = "The largest change of IoU first. Arrow up: better. In brackets: 95 % intervals, where there are any."
-    for kind, groups in others[0]["by"].items():
-        if len(groups) > 1:
-            tables = (change_table(other["by"][kind], f"{other['second']} - {first}") for other in others)
-            sections.append(section(by_title(kind), *tables, note=note))
+    for kind in others[0]["by"]:
+        tables = (change_table(other["by"][kind], f"{other['second']} - {first}") for other in others)
+        sections.append(section(by_title(kind), *tables, note=note))
     return [*sections, provenance_section(comparison["provenance"], comparison["names"])]
 
 
-def section(title: str, *tables: Rows, note: str = "", cards: Sequence[dict] = (), **more: Any) -> dict[str, Any]:
-    """A section as page.html shows it; `more`: plots (path -> caption), and whether the pictures on cards are wide."""
-    kinds = sorted({kind for card in cards for kind in card["kinds"]})
-    return {"title": title, "note": note, "tables": tables, "cards": cards, "kinds": kinds, **more}
+def section(title: str, *tables: Rows, **more: Any) -> dict[str, Any]:
+    """A section as page.html shows it; `more`: note, plots (path -> caption), cards, whether these are wide."""
+    kinds = sorted({kind for card in more.get("cards", ()) for kind in card["kinds"]})
+    return {"title": title, "note": "", "tables": tables, "plots": {}, "cards": [], "kinds": kinds, **more}
 
 
 def by_title(kind: str) -> str:
@@ -129,8 +123,6 @@ def change_card(cases: Sequence[Case], picture: str, names: Sequence[str], take_
         kinds.append("existence: files disagree")
     values = {"distance": apart(cases), "change from first to last file": "", "object size": ""}
     if first.visible:
-        if len({case.mask.right_object for case in cases if not math.isnan(case.mask.right_object)}) > 1:
-            kinds.append("right object: files disagree")
         what, numbers = "IoU (%)", (case.mask.iou for case in cases)
         change = last.mask.iou - first.mask.iou
         values |= {"change from first to last file": change, "object size": first.mask.truth_pixels}

@@ -1,8 +1,6 @@
 """The plots of the pages, written as SVG: the same values give the same file."""
 
-import io
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -11,11 +9,8 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from common.files import atomic_write
-from evaluation.comparison import take_means
 from evaluation.score import Case
 
-BLUE, ORANGE, GRAY = "#1f6fb4", "#e07b00", "#8c8c8c"
-PERCENT = (0, 100)
 STYLE = {
     "font.size": 10,
     "axes.spines.top": False,
@@ -30,33 +25,14 @@ BY_SIZE = "plots/iou_by_size.svg"
 
 
 def draw_plots(folder: Path, names: Sequence[str], cases: Sequence[Sequence[Case]]) -> dict[str, str]:
-    """Write the plots of a page, one of all its results files, then one for each but the first -> their captions by
-    path; none if no object is visible.
-    """
+    """Write the plots of a page with some results files -> their captions by path; none if no object is visible."""
     if not any(case.visible for case in cases[0]):
         return {}
-    with new_plot(folder / BY_SIZE) as axes:
-        iou_by_size(axes, cases, names)
-    plots = {BY_SIZE: ("mean " if len(cases) > 1 else "") + "IoU by the size of the true mask in the target image"}
-    means = take_means(cases)
-    for number, name in enumerate(names[1:], 1):
-        path = f"plots/takes_{number}.svg"
-        with new_plot(folder / path) as axes:
-            take_differences(axes, means[:, number] - means[:, 0], names[0], name)
-        plots[path] = f"each take: mean IoU of {name} minus that of {names[0]}"
-    return plots
-
-
-@contextmanager
-def new_plot(path: Path) -> Iterator[Axes]:
-    """Axes to draw into; the plot is written at the end."""
-    with rc_context(STYLE):
+    with rc_context(STYLE), atomic_write(folder / BY_SIZE) as file:
         figure = Figure(figsize=(5.4, 3.6), layout="constrained")
-        yield figure.subplots()
-        data = io.StringIO()
-        figure.savefig(data, format="svg", dpi=150, metadata={"Date": None})
-    with atomic_write(path) as file:
-        file.write(data.getvalue())
+        iou_by_size(figure.subplots(), cases, names)
+        figure.savefig(file, format="svg", metadata={"Date": None})
+    return {BY_SIZE: ("mean " if len(cases) > 1 else "") + "IoU by the size of the true mask in the target image"}
 
 
 def iou_by_size(axes: Axes, cases: Sequence[Sequence[Case]], names: Sequence[str]) -> None:
@@ -76,17 +52,8 @@ def iou_by_size(axes: Axes, cases: Sequence[Sequence[Case]], names: Sequence[str
         if len(cases) == 1:
             low, high = zip(*(np.quantile(iou[at], (0.25, 0.75)) for at in members), strict=True)
             axes.fill_between(sizes, low, high, alpha=0.2, lw=0, label="middle half of the cases")
-    axes.set(xscale="log", ylim=PERCENT, ylabel="IoU (%)")
+    axes.set(xscale="log", ylim=(0, 100), ylabel="IoU (%)")
     axes.set_xlabel("true mask in the target image, pixels at a long side of 480")
     axes.xaxis.set_major_formatter(lambda value, _: f"{value:g}")
     axes.xaxis.set_minor_formatter(lambda value, _: f"{value:g}" if f"{value:g}"[0] in "25" else "")
     axes.legend()
-
-
-def take_differences(axes: Axes, differences: np.ndarray, first: str, second: str) -> None:
-    """(takes,) mean IoU of the second file minus that of the first, a bar each, from the worst take to the best."""
-    differences = 100 * np.sort(differences)
-    axes.bar(np.arange(1, len(differences) + 1), differences, color=np.where(differences > 0, BLUE, ORANGE), width=0.9)
-    axes.axhline(0, color=GRAY, lw=0.8)
-    axes.set(xlabel="takes, sorted", xlim=(0.4, len(differences) + 0.6))
-    axes.set_ylabel(f"IoU of {second} - {first} (points)")

@@ -53,9 +53,10 @@ class TakePredictions:
 
     def read(self, pair: CameraPair, sizes: dict[int, Size | None]) -> dict[int, PredictedMask]:
         """The usable ones. `sizes`: frame -> (H, W) that its mask must have, None if that is not known."""
-        entries = self._entries(pair)
+        place, entries = self._entries(pair)
         if isinstance(entries, Problem):
-            self._report(entries)
+            if entries not in self.problems:  # pairs of an object or a take share what is missing
+                self.problems.append(entries)
             return {}
         found: dict[int, PredictedMask] = {}
         faulty: dict[str, tuple[str, list[str]]] = {}  # kind of fault -> how it looks in the first frame, the frames
@@ -67,35 +68,28 @@ class TakePredictions:
                 found[frame] = prediction
             for kind in (kind for kind in faults if kind not in accepted):
                 faulty.setdefault(kind, (faults[kind], []))[1].append(str(frame))
-        pair_key = camera_pair_key(pair.query_camera, pair.target_camera)
-        place = f"take {self.take_uid}, object {pair.object_name!r}, camera pair {pair_key}"
         for kind, (detail, frames) in faulty.items():
             flag = FLAGS.get(kind, "")
             text = f"{place}, frame{'s' * (len(frames) > 1)} {', '.join(frames)}: {kind}"
             text += f" ({detail})" * bool(detail) + f"; {flag} accepts it" * bool(flag)
-            self._report(Problem(text, kind == "missing", flag))
+            self.problems.append(Problem(text, kind == "missing", flag))
         return found
 
-    def _entries(self, pair: CameraPair) -> dict[str, Any] | Problem:
-        """What the file has of a pair, by frame, or why there is nothing to read."""
+    def _entries(self, pair: CameraPair) -> tuple[str, dict[str, Any] | Problem]:
+        """Where it is, and what the file has of a pair, by frame, or why there is nothing to read."""
         pair_key = camera_pair_key(pair.query_camera, pair.target_camera)
         place, entries = f"take {self.take_uid}", self._raw
         if entries is None:
-            return Problem(f"{place}: missing", missing=True)
+            return place, Problem(f"{place}: missing", missing=True)
         names = ("", f", object {pair.object_name!r}", f", camera pair {pair_key}")
         for key, name in zip(("masks", pair.object_name, pair_key), names, strict=True):
             if not isinstance(entries, dict):
                 break
             place += name
             if key not in entries:
-                return Problem(f"{place}: " + ("missing" if name else 'has no "masks"'), missing=name != "")
+                return place, Problem(f"{place}: " + ("missing" if name else 'has no "masks"'), missing=name != "")
             entries = entries[key]
-        return entries if isinstance(entries, dict) else Problem(f"{place}: is not an object")
-
-    def _report(self, problem: Problem) -> None:
-        """One problem more, unless two pairs share it."""
-        if problem not in self.problems:
-            self.problems.append(problem)
+        return place, entries if isinstance(entries, dict) else Problem(f"{place}: is not an object")
 
 
 def read_prediction(raw: Any, size: Size | None) -> tuple[PredictedMask | None, dict[str, str]]:
@@ -114,9 +108,12 @@ def read_prediction(raw: Any, size: Size | None) -> tuple[PredictedMask | None, 
         faults["no pred_mask"] = ""
     else:
         try:
-            mask, given = _read_mask(raw["pred_mask"], size, faults)
+            mask = given = decode_mask(check_rle(raw["pred_mask"]))
         except ValueError as error:
             faults["mask cannot be decoded"] = str(error)
+    if given is not None and (kind := _size_fault(given, size)):
+        faults[kind] = f"{list(given.shape)}, expected {list(size) if size else f'a long side of {EVAL_SIDE}'}"
+        mask = resize_mask(raw["pred_mask"], size) if kind == OTHER_SIZE else None
     existence = raw.get("confidence")
     if "confidence" not in raw:
         faults[NO_CONFIDENCE] = ""
@@ -133,18 +130,13 @@ def read_prediction(raw: Any, size: Size | None) -> tuple[PredictedMask | None, 
     return PredictedMask(mask, float(existence), given), faults
 
 
-def _read_mask(rle: Any, size: Size | None, faults: dict[str, str]) -> tuple[np.ndarray | None, np.ndarray | None]:
-    """A mask at the size that it must have, and as it is. Raises ValueError if it cannot be decoded.
+def _size_fault(mask: np.ndarray, size: Size | None) -> str:
+    """What is wrong with a mask's size, "" if nothing is.
 
-    One of another size is a fault more; it can be resized if it shows the same image, neither cut nor padded, or if it
-    is empty.
+    OTHER_SIZE can be resized: it shows the same image, neither cut nor padded, or nothing.
     """
-    mask = decode_mask(check_rle(rle))
-    given = mask.shape
-    if given == size or (size is None and max(given) == EVAL_SIDE):
-        return mask, mask
-    expected = list(size) if size else f"a long side of {EVAL_SIDE}"
-    similar = size is not None and abs(given[0] * size[1] / (given[1] * size[0]) - 1) <= MAX_DISTORTION
-    resizable = size is not None and (similar or not mask.any())
-    faults[OTHER_SIZE if resizable else "mask has the wrong size"] = f"{list(given)}, expected {expected}"
-    return (resize_mask(rle, size), mask) if resizable else (None, None)
+    height, width = mask.shape
+    if mask.shape == size or (size is None and max(mask.shape) == EVAL_SIDE):
+        return ""
+    similar = size is not None and abs(height * size[1] / (width * size[0]) - 1) <= MAX_DISTORTION
+    return OTHER_SIZE if similar or (size is not None and not mask.any()) else "mask has the wrong size"

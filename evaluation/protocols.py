@@ -20,29 +20,28 @@ OFFICIAL_RULE = "official"
 MASK_SCORES = OFFICIAL[:3]  # all but that of existence
 
 
-def figures(*values: float, averaged_over: str, count: int, visible: Iterable[bool] = ()) -> dict[str, Any]:
+def figures(values: Sequence[float], unit: str, count: int, visible: Sequence[bool] = ()) -> dict[str, Any]:
     """The scores by one rule, in the order of OFFICIAL; nan if the rule does not define a score.
 
-    `averaged_over` is "masks", "takes" or "frame pairs": the scores are means over `count` of them. `visible`: of each
-    frame whose existence counts, whether the object is; `existence_classes` is how many of the two classes occur.
+    The scores are means over `count` of `unit`: "masks", "takes" or "frame pairs". `visible`: of each frame whose
+    existence counts, whether the object is; `existence_classes` is how many of the two classes occur.
     """
-    about = {"averaged_over": averaged_over, "count": count, "existence_classes": len(set(visible))}
+    about = {"averaged_over": unit, "count": count, "existence_classes": len(set(visible))}
     return dict(zip(OFFICIAL, values, strict=True)) | about
 
 
 def official(cases: Sequence[Case]) -> dict[str, Any]:
     """The benchmark's: means over all frames in which the target has a mask."""
-    values = metrics(cases)
-    visible = [case.visible for case in cases]
-    return figures(*(values[name] for name in OFFICIAL), averaged_over="masks", count=sum(visible), visible=visible)
+    values, visible = metrics(cases), [case.visible for case in cases]
+    return figures([values[name] for name in OFFICIAL], "masks", sum(visible), visible)
 
 
 def omama(cases: Sequence[Case]) -> dict[str, Any]:
     """O-MaMa's: the truth takes the prediction's size, and distances are fractions of that image's diagonal."""
+    visible = [case.visible for case in cases]
     masks = [case.scores_at_file_size or case.mask for case in cases if case.visible]
     values = means(masks, "iou", "location_error_own_diagonal", "contour_accuracy")
-    about = {"averaged_over": "masks", "count": len(masks), "visible": [case.visible for case in cases]}
-    return figures(*values, metrics(cases)["balanced_accuracy"], **about)
+    return figures([*values, metrics(cases)["balanced_accuracy"]], "masks", len(masks), visible)
 
 
 def pooled_per_take(cases: Sequence[Case]) -> dict[str, Any]:
@@ -54,7 +53,7 @@ def pooled_per_take(cases: Sequence[Case]) -> dict[str, Any]:
             shared[case.take_uid] += mask.shared_pixels
             union[case.take_uid] += mask.truth_pixels + mask.predicted_pixels - mask.shared_pixels
     pooled = mean(shared[uid] / (union[uid] + 1e-10) for uid in union)
-    return figures(pooled, math.nan, math.nan, math.nan, averaged_over="takes", count=len(union))
+    return figures([pooled, math.nan, math.nan, math.nan], "takes", len(union))
 
 
 def per_pair(cases: Sequence[Case]) -> dict[str, Any]:
@@ -64,8 +63,9 @@ def per_pair(cases: Sequence[Case]) -> dict[str, Any]:
         if case.visible:
             pair = case.take_uid, case.query_camera, case.target_camera, case.frame
             pairs.setdefault(pair, []).append(case.mask)
-    values = (mean(mean(getattr(mask, name) for mask in masks) for masks in pairs.values()) for name in MASK_SCORES)
-    return figures(*values, math.nan, averaged_over="frame pairs", count=len(pairs))
+    of_pairs = [means(masks, *MASK_SCORES) for masks in pairs.values()]
+    values = (mean(pair[number] for pair in of_pairs) for number in range(len(MASK_SCORES)))
+    return figures([*values, math.nan], "frame pairs", len(pairs))
 
 
 def lmeec_visibility(cases: Sequence[Case]) -> dict[str, Any]:
@@ -74,8 +74,7 @@ def lmeec_visibility(cases: Sequence[Case]) -> dict[str, Any]:
     truth = np.array([case.visible and case.mask.truth_pixels > 0 for case in cases], bool)
     said = np.array([case.predicted_area > VISIBLE_AREA for case in cases], bool)
     right = mean((said[truth == label] == label).mean() for label in np.unique(truth))
-    about = {"averaged_over": "masks", "count": len(masks), "visible": truth.tolist()}
-    return figures(*means(masks, *MASK_SCORES), right, **about)
+    return figures([*means(masks, *MASK_SCORES), right], "masks", len(masks), truth.tolist())
 
 
 def means(masks: Sequence[MaskScores], *names: str) -> list[float]:

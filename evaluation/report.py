@@ -47,13 +47,11 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     add("--order", choices=CASE_ORDERS, default="spread", help="by IoU; spread: evenly from the best to the worst")
     number = "how many (default: 8 on a sheet, 100 in a report and a fifth more where nothing is visible)"
     add("--num", type=at_least(1), help=number)
-    add("--seed", type=int, default=0, help="for --order random")
     add("--take", help="only this take: its uid or how it begins")
     add("--object", help="only this object")
     add("--camera", help="only with this camera as query or target")
     add("--frame", type=int, help="only this frame")
     add("--height", type=at_least(60), default=PANEL_HEIGHT, help="of the pictures, pixels")
-    add("--fps", type=at_least(1), default=3, help="of a video: annotated frames per second")
     return parser.parse_args(argv)
 
 
@@ -71,7 +69,7 @@ def main(argv: list[str] | None = None) -> None:
     scores = score_file(truth, results, reading, args.num_workers, args.allow_missing)
     cases = matching(scores.cases, args.take, args.object, args.camera, args.frame)
     if is_folder:
-        shown = choose(cases, args.order, args.num or 100, args.seed, with_hidden=True)
+        shown = choose(cases, args.order, args.num or 100, with_hidden=True)
         write_report(out, truth, results, scores, shown, args)
         print(f"report: open {out / PAGE}")
         return
@@ -79,13 +77,13 @@ def main(argv: list[str] | None = None) -> None:
     if kind == ".mp4":
         cases = sorted((case for case in cases if case.track == cases[0].track), key=lambda case: case.frame)
     else:
-        cases = choose(cases, args.order, args.num or 8, args.seed)
+        cases = choose(cases, args.order, args.num or 8)
     if not cases:
         raise UserError("none of these objects is visible in the target; --order random shows them all the same")
     pictures = draw_cases(truth, args.setting, {"": results}, [cases], args.height)
     with claimed(out.parent, out.name, f"writes {out}"):
         if kind == ".mp4":
-            write_track(out, pictures, args.fps)
+            write_track(out, pictures)
         else:
             write_picture(out, case_sheet(list(pictures)))
     print(f"{counted(len(cases), 'case')}: {out}")

@@ -172,7 +172,7 @@ def score_take(truth: TakeTruth, raw: Any, reading: Reading) -> TakeScores:
     """Score the predictions `raw` of a take, as the results file has them, None if it does not have them."""
     take = truth.take
     predictions = TakePredictions(take.uid, raw, reading.accept)
-    true_mask = functools.cache(truth.cut_out)  # needed for its own object and again for each other one in view
+    true_mask = functools.cache(truth.mask)  # needed for its own object and again for each other one in view
     cases, wanted = [], 0
     for pair in take.camera_pairs(reading.setting):
         frames = truth.scored_frames(pair)
@@ -185,10 +185,10 @@ def score_take(truth: TakeTruth, raw: Any, reading: Reading) -> TakeScores:
             if own is not None:
                 names = take.masks.keys() - {pair.object_name}
                 others = [true_mask(name, pair.target_camera, frame) for name in names]
-                others = [other for other in others if other is not None and other.size == own.size]
+                others = [other for other in others if other is not None and other["size"] == own["size"]]
                 scores = score_masks(own, predicted.mask, others)
                 if reading.at_file_size and given is not predicted.mask:
-                    resized = truth.cut_out(pair.object_name, pair.target_camera, frame, given.shape)
+                    resized = truth.mask(pair.object_name, pair.target_camera, frame, given.shape)
                     scores_at_file_size = score_masks(resized, given)
             visible, area = own is not None, np.count_nonzero(given) / given.size
             cases.append(Case(take.uid, *pair, frame, visible, predicted.existence, scores, scores_at_file_size, area))

@@ -37,14 +37,14 @@ def matching(
     return cases
 
 
-def choose(cases: list[Case], order: str, number: int, seed: int = 0, with_hidden: bool = False) -> list[Case]:
+def choose(cases: list[Case], order: str, number: int, with_hidden: bool = False) -> list[Case]:
     """`number` cases: the best or worst by IoU, spread evenly from best to worst, or random (these may be not visible).
 
     Frames of a track look alike, so each track has its turn before one has a second. `with_hidden`: and a fifth more
     where the object is not visible, those of the highest existence.
     """
     if order == "random":
-        ranked = random.Random(seed).sample(cases, len(cases))
+        ranked = random.Random(0).sample(cases, len(cases))
     else:
         visible = (case for case in cases if case.visible)
         ranked = sorted(visible, key=lambda case: case.mask.iou, reverse=order != "worst")
@@ -73,26 +73,14 @@ def best_files(group: Sequence[Case]) -> list[int]:
 def disagreements(cases: Sequence[Sequence[Case]], number: int) -> list[int]:
     """Where in the lists the files disagree most, `number` cases, those that are furthest apart first.
 
-    A fifth are cases of objects that are not visible and that only some files say to be. Each file is the best in as
-    many as the others, if there are enough; each track has its turn before one has a second, as its frames look alike.
+    Each file is the best in as many as the others, if there are enough; each track has its turn before one has a
+    second, as its frames look alike.
     """
     groups = list(zip(*cases, strict=True))
-
-    def furthest_first(places: Iterable[int]) -> list[int]:
-        return sorted(places, key=lambda i: -apart(groups[i]))
-
-    def chosen(places: list[int], at_most: int) -> list[int]:
-        by_track = in_turn(furthest_first(places), lambda i: groups[i][0].track)
-        return furthest_first(in_turn(by_track, lambda i: best_files(groups[i])[0])[:at_most])
-
-    visible, hidden = [], []
-    for i, group in enumerate(groups):
-        if group[0].visible and apart(group) > 0:
-            visible.append(i)
-        elif not group[0].visible and len({case.predicted_visible for case in group}) > 1:
-            hidden.append(i)
-    hidden = chosen(hidden, number // 5)
-    return chosen(visible, number - len(hidden)) + hidden
+    furthest_first = sorted(range(len(groups)), key=lambda i: -apart(groups[i]))
+    by_track = in_turn((i for i in furthest_first if apart(groups[i]) > 0), lambda i: groups[i][0].track)
+    by_file = in_turn(by_track, lambda i: best_files(groups[i])[0])
+    return sorted(by_file[:number], key=lambda i: -apart(groups[i]))
 
 
 def in_turn(ranked: Iterable[Any], key: Callable[[Any], Hashable]) -> list[Any]:

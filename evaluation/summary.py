@@ -17,9 +17,6 @@ from formats.results import THRESHOLD
 SUMS = (*MASK_METRICS, "several_objects", "right_object_chance", "visible", "visible_right", "hidden", "hidden_right")
 SIZE_EDGES = (0.0005, 0.0015, 0.005, 0.02)  # of the true mask, as a fraction of the image
 SIZE_LABELS = "vanished at 480 px", "under 0.05 %", "0.05 to 0.15 %", "0.15 to 0.5 %", "0.5 to 2 %", "from 2 %"
-VISIBILITY_EDGES = (0.5, 0.9)  # share of the track's scored frames in which the object is visible
-VISIBILITY_LABELS = ("in under half of the frames", "in 50 to 90 % of the frames", "in at least 90 %", "in all frames")
-LABEL_ORDERS = {"object size": SIZE_LABELS, "visibility": VISIBILITY_LABELS}  # others are sorted by name
 RESAMPLES = 2000  # of the takes, for the intervals
 
 
@@ -137,7 +134,7 @@ def breakdowns(scores: SplitScores) -> dict[str, list[dict[str, Any]]]:
     out: dict[str, list[dict[str, Any]]] = {}
     for kind, label in labels(scores).items():
         out[kind] = []
-        for key, places in places_by_label(cases, label, LABEL_ORDERS.get(kind)).items():
+        for key, places in places_by_label(cases, label).items():
             total = rows[places].sum(0)
             count = dict(zip(SUMS, map(int, total), strict=True))
             out[kind].append(
@@ -158,10 +155,6 @@ def labels(scores: SplitScores) -> dict[str, Callable[[Case], str | None]]:
     """How each kind of breakdown labels a case; None leaves it out."""
     names = take_names(scores)
     scenarios = {take.take_uid: take.scenario or None for take in scores.takes}
-    seen: dict[tuple, list[bool]] = {}
-    for case in scores.cases:
-        seen.setdefault(case.track, []).append(case.visible)
-    shares = {track: sum(visible) / len(visible) for track, visible in seen.items()}
     return {
         "take": lambda case: names[case.take_uid],
         "object": lambda case: f"{names[case.take_uid]} / {case.object_name}",
@@ -169,7 +162,6 @@ def labels(scores: SplitScores) -> dict[str, Callable[[Case], str | None]]:
         "query camera": lambda case: case.query_camera,
         "target camera": lambda case: case.target_camera,
         "object size": lambda case: size_label(case.mask.truth_area) if case.visible else None,
-        "visibility": lambda case: visibility_label(shares[case.track]),
     }
 
 
@@ -178,25 +170,19 @@ def take_names(scores: SplitScores) -> dict[str, str]:
     return {take.take_uid: take.name or take.take_uid for take in scores.takes}
 
 
-def places_by_label(
-    cases: Sequence[Case], label: Callable[[Case], str | None], order: Sequence[str] | None = None
-) -> dict[str, list[int]]:
-    """Where in `cases` those of each label are, labels in the given order or sorted; the label None leaves one out."""
+def places_by_label(cases: Sequence[Case], label: Callable[[Case], str | None]) -> dict[str, list[int]]:
+    """Where in `cases` those of each label are, labels sorted, sizes in their order; the label None leaves one out."""
     places: dict[str, list[int]] = {}
     for place, case in enumerate(cases):
         key = label(case)
         if key is not None:
             places.setdefault(key, []).append(place)
-    return {key: places[key] for key in order or sorted(places) if key in places}
+    return {key: places[key] for key in (*SIZE_LABELS, *sorted(places.keys() - set(SIZE_LABELS))) if key in places}
 
 
 def size_label(area: float) -> str:
     """Of a mask with that fraction of its image. Quartiles of real ones: 0.04 and 0.3 % (exo), 0.15 and 1 % (ego)."""
     return SIZE_LABELS[0 if area == 0 else 1 + sum(area >= edge for edge in SIZE_EDGES)]
-
-
-def visibility_label(share: float) -> str:
-    return VISIBILITY_LABELS[sum(share >= edge for edge in VISIBILITY_EDGES) + (share == 1)]
 
 
 def mean_over_groups(groups: list[dict[str, Any]]) -> dict[str, float]:

@@ -8,16 +8,13 @@ It can also be read from and written to the benchmark's own ground-truth file:
 whose "masks" and "subsample_idx" are those of annotation.json.
 """
 
-import dataclasses
 from dataclasses import dataclass, field
-from functools import cached_property
 from pathlib import Path
 
 from common.errors import MALFORMED, UserError
 from common.files import claimed, iter_json, write_json
-from evaluation.metrics import CutOut, cut_out
 from formats.geometry import Size, eval_size
-from formats.masks import mask_size, resize_mask
+from formats.masks import RLE, encode_mask, mask_size, resize_mask
 from formats.processed import ANNOTATION, CameraPair, ProcessedTake, frames_in, is_processed, read_frame
 from formats.takes import (
     ANNOTATION_REMEDY,
@@ -47,15 +44,6 @@ class TakeTruth:
     take: ProcessedTake
     info: TakeInfo
 
-    @cached_property
-    def mask_sizes(self) -> dict[str, set[Size]]:
-        """(H, W) of each camera's masks: of a video one, of photos perhaps several, none where there is no mask."""
-        sizes: dict[str, set[Size]] = {camera: set() for camera in self.take.cameras}
-        for cameras in self.take.masks.values():
-            for camera, masks in cameras.items():
-                sizes[camera].update(map(mask_size, masks.values()))
-        return sizes
-
     def query_frames(self, pair: CameraPair) -> list[int]:
         """The frames to predict: those with a query mask, in the file's order."""
         return list(self.take.masks[pair.object_name][pair.query_camera])
@@ -67,7 +55,7 @@ class TakeTruth:
         looked_at = set(self.info.frames.get(pair.object_name, {}).get(pair.target_camera, ()))
         return [frame for frame in self.query_frames(pair) if frame in looked_at]
 
-    def cut_out(self, object_name: str, camera: str, frame: int, size: Size | None = None) -> CutOut | None:
+    def mask(self, object_name: str, camera: str, frame: int, size: Size | None = None) -> RLE | None:
         """An object's mask, at `size` (H, W) or with a long side of 480 pixels; None where the object is not visible.
 
         Raises ValueError if it cannot be decoded.
@@ -75,14 +63,15 @@ class TakeTruth:
         rle = self.take.masks[object_name].get(camera, {}).get(frame)
         if rle is None:
             return None
-        return cut_out(resize_mask(rle, size or eval_size(mask_size(rle))))
+        return encode_mask(resize_mask(rle, size or eval_size(mask_size(rle))))
 
     def prediction_sizes(self, pair: CameraPair, frames: list[int]) -> dict[int, Size | None]:
         """(H, W) that predictions in the target view must have, by frame: that of the true mask, or else of all masks.
 
         None where neither tells: the object is hidden, and the camera's masks have several sizes or none.
         """
-        sizes = {eval_size(size) for size in self.mask_sizes[pair.target_camera]}
+        of_target = (cameras.get(pair.target_camera, {}).values() for cameras in self.take.masks.values())
+        sizes = set(map(eval_size, {mask_size(rle) for rles in of_target for rle in rles}))
         if not sizes:  # as in a test split whose target masks are secret
             picture = next(iter(frames_in(self.take.folder / pair.target_camera).values()), None)
             sizes = {eval_size(read_frame(picture).shape[:2])} if picture else set()
@@ -111,7 +100,12 @@ class GroundTruth:
 
     @classmethod
     def of_split(
-        cls, data_dir: Path, split: str, splits_path: Path | None, annotations: Path | None, all_frames: bool
+        cls,
+        data_dir: Path,
+        split: str,
+        splits_path: Path | None = None,
+        annotations: Path | None = None,
+        all_frames: bool = False,
     ) -> "GroundTruth":
         """The processed takes of a split of split.json; without paths, files are looked for where they lie by default.
 
@@ -130,15 +124,10 @@ class GroundTruth:
         if path and not path.is_file():
             without = "" if annotations else "score without it by --all_frames, or "
             raise UserError(f"no file {path}; {without}{ANNOTATION_REMEDY}")
-        return dataclasses.replace(cls.from_processed(data_dir, uids, path), split=split)
-
-    @classmethod
-    def from_processed(cls, data_dir: Path, uids: list[str], annotations: Path | None) -> "GroundTruth":
-        """The processed takes `uids`, with the annotated frames of `relations_{split}.json`; None counts all frames."""
-        infos = {} if annotations else dict.fromkeys(uids, TakeInfo())
-        missing, wanted = {}, set(uids)
-        for uid, raw in iter_annotations(annotations) if annotations else ():
-            if uid in wanted:
+        infos = dict.fromkeys(uids, TakeInfo()) if all_frames else {}
+        missing = {} if all_frames else dict.fromkeys(uids, f"not in {path}")
+        for uid, raw in iter_annotations(path) if path else ():
+            if uid in missing:
                 try:
                     take = parse_take(uid, raw)
                 except UserError as error:
@@ -149,12 +138,9 @@ class GroundTruth:
                     for name, tracks in take.objects.items()
                 }
                 infos[uid] = TakeInfo(frames, take.name, take.scenario)
-        for uid in uids:
-            if not is_processed(data_dir, uid):
-                missing[uid] = f"no {ANNOTATION} in {data_dir / uid}"
-            elif uid not in infos:
-                missing.setdefault(uid, f"not in {annotations}")
-        return cls([uid for uid in uids if uid not in missing], data_dir, infos, missing)
+                del missing[uid]
+        missing |= {uid: f"no {ANNOTATION} in {data_dir / uid}" for uid in uids if not is_processed(data_dir, uid)}
+        return cls([uid for uid in uids if uid not in missing], data_dir, infos, missing, split=split)
 
     @classmethod
     def from_official(

@@ -1,162 +1,94 @@
-"""The rules of other scorers of the field, written out plainly: whole images, no shortcuts, a loop for each rule.
+"""The rules of other scorers of the field, written out plainly: whole images, no shortcuts, a function for each rule.
 
 The oracle of test_protocols.py. Shares no code with evaluation/; the scores of two masks of one size are those of
-benchmarks/official_evaluation.py. `truth` is the official ground truth's "annotations", `predictions` are results by
-take uid.
+benchmarks/official_evaluation.py.
 """
 
-from collections.abc import Iterator
-from functools import cache
-
-import cv2
 import numpy as np
 from pycocotools import mask as coco
 
-from benchmarks import official_evaluation
-from benchmarks.official_evaluation import balanced_accuracy, center, iou, location_error
+from benchmarks.official_evaluation import (
+    balanced_accuracy,
+    center,
+    contour_accuracy,
+    iou,
+    location_error,
+    official_size,
+    resized,
+    scored_frames,
+)
+
+SCORES = {"iou": iou, "location_error": location_error, "contour_accuracy": contour_accuracy}
 
 
-def scored(truth: dict, predictions: dict, setting: str) -> Iterator[tuple[tuple, dict | None, dict]]:
-    """((take, query camera, target camera, frame), true RLE or None, entry) of each object in each scored frame."""
-    for uid, take in truth.items():
-        for name, cameras in take["masks"].items():
-            for ego in [camera for camera in cameras if camera.startswith("aria")]:
-                for exo in [camera for camera in cameras if not camera.startswith("aria")]:
-                    query, target = (ego, exo) if setting == "ego-exo" else (exo, ego)
-                    for frame in cameras[query]:
-                        if int(frame) in take["annotated_frames"][name][target]:
-                            entry = predictions[uid]["masks"][name][f"{query}_{target}"][frame]
-                            yield (uid, query, target, frame), cameras[target].get(frame), entry
+def scored_rows(truth: dict, predictions: dict, setting: str) -> list[dict]:
+    """What the rules need of each object in each scored frame.
 
-
-def resized(mask: np.ndarray, size: tuple[int, int]) -> np.ndarray:
-    """By nearest neighbor to (H, W)."""
-    return cv2.resize(mask, (size[1], size[0]), interpolation=cv2.INTER_NEAREST)
-
-
-@cache  # rules share masks, and decoding a video's takes a while
-def _true_mask(counts: str, size: tuple[int, int], new_size: tuple[int, int]) -> np.ndarray:
-    return resized(coco.decode({"size": list(size), "counts": counts}), new_size)
-
-
-def true_mask_of(rle: dict, size: tuple[int, int]) -> np.ndarray:
-    """A true mask at (H, W)."""
-    return _true_mask(rle["counts"], tuple(rle["size"]), size)
-
-
-@cache
-def _contour_accuracy(truth: bytes, mask: bytes, size: tuple[int, int]) -> float:
-    truth, mask = (np.frombuffer(data, np.uint8).reshape(size) for data in (truth, mask))
-    return official_evaluation.contour_accuracy(truth, mask)
-
-
-def contour_accuracy(truth: np.ndarray, mask: np.ndarray) -> float:
-    return _contour_accuracy(truth.tobytes(), mask.tobytes(), truth.shape)
-
-
-def official_size(rle: dict) -> tuple[int, int]:
-    height, width = rle["size"]
-    if height > width:
-        return 480, int(width * (1.0 / height * 480))
-    return int(height * (1.0 / width * 480)), 480
-
-
-def at_official_size(predictions: dict, truth: dict) -> dict:
-    """Predictions of any size as they are read with --resize_masks."""
-    out = {}
-    for uid, take in predictions.items():
-        out[uid] = {"masks": {}}
-        for name, pairs in take["masks"].items():
-            out[uid]["masks"][name] = {pair: {} for pair in pairs}
-            for pair, frames in pairs.items():
-                target = next(c for c in truth[uid]["masks"][name] if pair.endswith(f"_{c}"))
-                size = next(official_size(rle) for rle in camera_masks(truth[uid], target))
-                for frame, entry in frames.items():
-                    mask = np.asfortranarray(resized(coco.decode(entry["pred_mask"]), size))
-                    out[uid]["masks"][name][pair][frame] = {**entry, "pred_mask": coco.encode(mask)}
-    return out
-
-
-def camera_masks(take: dict, camera: str) -> Iterator[dict]:
-    for cameras in take["masks"].values():
-        yield from cameras.get(camera, {}).values()
-
-
-SCORES = {"iou": iou, "contour_accuracy": contour_accuracy, "location_error": location_error}
-
-
-def official(truth: dict, predictions: dict, setting: str) -> dict[str, float]:
-    values = {name: [] for name in SCORES}
-    exists, said = [], []
-    for _, true_rle, entry in scored(truth, at_official_size(predictions, truth), setting):
-        exists.append(int(true_rle is not None))
-        said.append(int(entry["confidence"] > 0.5))
+    `truth` is the official ground truth's "annotations", `predictions` are results by take uid, with masks of any size.
+    """
+    rows = []
+    for pair, true_rle, entry in scored_frames(truth, predictions, setting):
+        given = coco.decode(entry["pred_mask"])
+        row = {"pair": pair, "visible": true_rle is not None, "said": entry["confidence"] > 0.5}
+        row["large"] = given.sum() > 0.001 * given.size
         if true_rle is not None:
-            mask = coco.decode(entry["pred_mask"])
-            for name, score in SCORES.items():
-                values[name].append(score(true_mask_of(true_rle, mask.shape), mask))
-    means = {name: np.mean(found) for name, found in values.items()}
-    return {**means, "balanced_accuracy": balanced_accuracy(exists, said)}
+            whole, size = coco.decode(true_rle), official_size(true_rle)
+            true_mask, mask = resized(whole, size), resized(given, size)  # as they are read with --resize_masks
+            row["vanished"] = not true_mask.any()
+            row["intersection"] = np.sum((true_mask == 1) & (mask == 1))
+            row["union"] = np.sum((true_mask == 1) | (mask == 1))
+            row["scores"] = {name: score(true_mask, mask) for name, score in SCORES.items()}
+            row["scores at file size"] = omama_scores(resized(whole, given.shape), given)
+        rows.append(row)
+    return rows
 
 
-def omama(truth: dict, predictions: dict, setting: str) -> dict[str, float]:
-    ious, contours, locations, exists, said = [], [], [], [], []
-    for _, true_rle, entry in scored(truth, predictions, setting):
-        exists.append(int(true_rle is not None))
-        said.append(int(entry["confidence"] > 0.5))
-        if true_rle is None:
-            continue
-        mask = coco.decode(entry["pred_mask"])
-        true_mask = true_mask_of(true_rle, mask.shape)
-        ious.append(iou(true_mask, mask))
-        contours.append(contour_accuracy(true_mask, mask))
-        height, width = mask.shape
-        (x0, y0), (x1, y1) = center(np.pad(true_mask, height)), center(np.pad(mask, height))
-        locations.append(np.sqrt((x0 - x1) ** 2 + (y0 - y1) ** 2) / np.sqrt(height**2 + width**2))
+def omama_scores(true_mask: np.ndarray, mask: np.ndarray) -> dict[str, float]:
+    height, width = mask.shape
+    (x0, y0), (x1, y1) = center(np.pad(true_mask, height)), center(np.pad(mask, height))
+    location = np.sqrt((x0 - x1) ** 2 + (y0 - y1) ** 2) / np.sqrt(height**2 + width**2)
     return {
-        "iou": np.mean(ious),
-        "location_error": np.mean(locations),
-        "contour_accuracy": np.mean(contours),
-        "balanced_accuracy": balanced_accuracy(exists, said),
+        "iou": iou(true_mask, mask),
+        "location_error": location,
+        "contour_accuracy": contour_accuracy(true_mask, mask),
     }
 
 
-def pooled_per_take(truth: dict, predictions: dict, setting: str) -> dict[str, float]:
+def means(scores: list[dict[str, float]]) -> dict[str, float]:
+    return {name: np.mean([of_mask[name] for of_mask in scores]) for name in SCORES}
+
+
+def existence(rows: list[dict]) -> dict[str, float]:
+    return {"balanced_accuracy": balanced_accuracy([row["visible"] for row in rows], [row["said"] for row in rows])}
+
+
+def official(rows: list[dict]) -> dict[str, float]:
+    return means([row["scores"] for row in rows if row["visible"]]) | existence(rows)
+
+
+def omama(rows: list[dict]) -> dict[str, float]:
+    return means([row["scores at file size"] for row in rows if row["visible"]]) | existence(rows)
+
+
+def pooled_per_take(rows: list[dict]) -> dict[str, float]:
     intersection, union = {}, {}
-    for (uid, *_), true_rle, entry in scored(truth, at_official_size(predictions, truth), setting):
-        if true_rle is None:
-            continue
-        mask = coco.decode(entry["pred_mask"])
-        true_mask = true_mask_of(true_rle, mask.shape)
-        intersection[uid] = intersection.get(uid, 0) + np.sum((true_mask == 1) & (mask == 1))
-        union[uid] = union.get(uid, 0) + np.sum((true_mask == 1) | (mask == 1))
+    for row in rows:
+        if row["visible"]:
+            uid = row["pair"][0]
+            intersection[uid] = intersection.get(uid, 0) + row["intersection"]
+            union[uid] = union.get(uid, 0) + row["union"]
     return {"iou": np.mean([intersection[uid] / (union[uid] + 1e-10) for uid in union])}
 
 
-def per_pair(truth: dict, predictions: dict, setting: str) -> dict[str, float]:
-    values = {name: {} for name in SCORES}
-    for pair, true_rle, entry in scored(truth, at_official_size(predictions, truth), setting):
-        if true_rle is None:
-            continue
-        mask = coco.decode(entry["pred_mask"])
-        true_mask = true_mask_of(true_rle, mask.shape)
-        for name, score in SCORES.items():
-            values[name].setdefault(pair, []).append(score(true_mask, mask))
-    return {name: np.mean([np.mean(pair) for pair in pairs.values()]) for name, pairs in values.items()}
+def per_pair(rows: list[dict]) -> dict[str, float]:
+    pairs = {}
+    for row in rows:
+        if row["visible"]:
+            pairs.setdefault(row["pair"], []).append(row["scores"])
+    return means([means(scores) for scores in pairs.values()])
 
 
-def lmeec_visibility(truth: dict, predictions: dict, setting: str) -> dict[str, float]:
-    values = {name: [] for name in SCORES}
-    exists, said = [], []
-    as_read = at_official_size(predictions, truth)
-    entries = zip(scored(truth, predictions, setting), scored(truth, as_read, setting), strict=True)
-    for (_, true_rle, given), (_, _, entry) in entries:
-        given_mask, mask = coco.decode(given["pred_mask"]), coco.decode(entry["pred_mask"])
-        said.append(int(given_mask.sum() > 0.001 * given_mask.shape[0] * given_mask.shape[1]))
-        true_mask = np.zeros_like(mask) if true_rle is None else true_mask_of(true_rle, mask.shape)
-        exists.append(int(true_mask.any()))
-        if true_mask.any():
-            for name, score in SCORES.items():
-                values[name].append(score(true_mask, mask))
-    means = {name: np.mean(found) for name, found in values.items()}
-    return {**means, "balanced_accuracy": balanced_accuracy(exists, said)}
+def lmeec_visibility(rows: list[dict]) -> dict[str, float]:
+    exists = [row["visible"] and not row["vanished"] for row in rows]
+    scores = [row["scores"] for row, visible in zip(rows, exists, strict=True) if visible]
+    return means(scores) | {"balanced_accuracy": balanced_accuracy(exists, [row["large"] for row in rows])}

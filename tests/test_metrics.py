@@ -5,13 +5,14 @@ import numpy as np
 import pytest
 
 from benchmarks import official_evaluation as official
-from evaluation.metrics import cut_out, score_masks
+from evaluation.metrics import score_masks
+from formats.masks import encode_mask
 
 SIZES = [(270, 480), (480, 480), (480, 270), (271, 480), (1, 480), (480, 1)]
 
 
 def score(truth, prediction):
-    return score_masks(cut_out(truth), prediction)
+    return score_masks(encode_mask(truth), prediction)
 
 
 def blobs(rng, size):

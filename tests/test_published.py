@@ -6,25 +6,15 @@ from common.arguments import SETTINGS
 from tests.made import ROOT
 
 AUTHORS = ("XSegTx, trained, as published", "XMem", "XView-XMem")  # whom README.md repeats
-NAMES = ("IoU", "location error", "contour accuracy", "existence")
-
-
-def published():
-    """The rows of the file: method, scorer, ..., and texts of figures."""
-    with (ROOT / "docs/published_results.csv").open(newline="") as file:
-        return list(csv.DictReader(file))
-
-
-def figures(row, setting):
-    return [row[f"{setting} {name}"] or "-" for name in NAMES]
 
 
 def test_the_readme_repeats_the_figures_of_the_benchmarks_authors():
     text = (ROOT / "README.md").read_text().replace("**", "")
-    for row in published():
+    for row in csv.DictReader((ROOT / "docs/published_results.csv").open(newline="")):
         if row["method"] in AUTHORS:
             cells = []
             for setting in SETTINGS:  # the README drops the zero of fractions
-                iou, location, contour, existence = figures(row, setting)
+                names = ("IoU", "location error", "contour accuracy", "existence")
+                iou, location, contour, existence = (row[f"{setting} {name}"] or "-" for name in names)
                 cells.append(f"{iou} / {location[1:]} / {contour[1:]} / {existence}")
             assert f"| {' | '.join(cells)} |" in text, row["method"]

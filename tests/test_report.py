@@ -1,9 +1,7 @@
 """The report: its page, as files and in a real browser, its pictures and its videos, and the folder that it writes."""
 
 import errno
-import gzip
 import hashlib
-import html
 import json
 import os
 import re
@@ -91,13 +89,7 @@ def renamed(results):
     return results.rename(results.with_name("mine_results.json"))
 
 
-def gzipped(results):
-    results.with_name(f"{results.name}.gz").write_bytes(gzip.compress(results.read_bytes()))
-    results.unlink()
-    return results.with_name(f"{results.name}.gz")
-
-
-@pytest.mark.parametrize(("change", "maker"), [(str, "A.pth"), (gzipped, "A.pth"), (edited, None), (renamed, None)])
+@pytest.mark.parametrize(("change", "maker"), [(str, "A.pth"), (edited, None), (renamed, None)])
 def test_results_are_said_to_be_a_checkpoints_only_if_it_made_these_very_bytes(root, tmp_path, change, maker):
     results = tmp_path / "ego-exo_val_results.json"
     results.write_bytes((root / "a" / results.name).read_bytes())
@@ -188,20 +180,6 @@ def test_killed_anywhere_the_same_command_ends_with_the_same_files_and_those_of_
     assert event > 10
 
 
-def test_page_and_terminal_show_the_same_figures(root, tmp_path, capsys):
-    report.main([*options(root), "--num", "2", "--out", str(tmp_path / "report")])
-    capsys.readouterr()
-    evaluate.main([*options(root), "--out", str(tmp_path / "evaluation")])
-    printed = {tuple(re.split("  +", line)) for line in capsys.readouterr().out.splitlines()}
-    text = html.unescape((tmp_path / "report" / "index.html").read_text())
-    rows = [tuple(filter(None, re.findall("<td>(.*?)</td>", row))) for row in re.findall("<tr>(.*?)</tr>", text)]
-    assert {"IoU (%)", "* right object (%), in 6 frames with several objects, chance 50.00"} <= {
-        row[0] for row in rows if row
-    }
-    for row in rows[:9]:
-        assert any(row == line[: len(row)] for line in printed), row
-
-
 def test_results_without_any_visible_target_can_be_reported(root, tmp_path):
     layout = {"cup_0": {EGO: [0, 30], "cam01": []}}
     data_dir = make_data_set(tmp_path, {"val": UIDS}, layout)
@@ -248,18 +226,11 @@ def test_the_report_works_in_a_browser(root, tmp_path, chromium):
     assert chromium.errors() == []
 
 
-def cards_of(root, out, *wanted):
-    """IoU, title and caption of each case that a report shows, in its order."""
-    report.main([*options(root), *wanted, "--out", str(out)])
-    text = html.unescape((out / "index.html").read_text())
-    cards = re.findall(r'data-iou="(.*?)"|<p><b>(.*?)</b> (.*?)</p></div>', text)
-    return [(iou, title, caption) for (iou, _, _), (_, title, caption) in zip(cards[::2], cards[1::2], strict=True)]
-
-
 def test_a_report_shows_the_cases_that_are_asked_for_and_its_numbers_are_those_of_all(root, tmp_path):
     wanted = ["--take", "take-a", "--object", "Milk carton", "--camera", "cam02", "--frame", "60"]
-    ((_, title, caption),) = cards_of(root, tmp_path, *wanted)
-    assert title == "Milk carton" and "to cam02, frame 60: " in caption
+    report.main([*options(root), *wanted, "--out", str(tmp_path)])
+    (card,) = re.findall("<p><b>.*", (tmp_path / "index.html").read_text())
+    assert card.startswith("<p><b>Milk carton</b> ") and "to cam02, frame 60: " in card
     assert json.loads((tmp_path / "metrics.json").read_text())["takes"] == 2
 
 
@@ -294,17 +265,9 @@ def test_an_overlay_draws_the_outline_alone_and_leaves_the_objects_colors():
     mask = np.zeros((90, 160), np.uint8)
     mask[30:50, 40:80] = 1
     solid, dashed = ((overlay(image, mask, (255, 0, 0), dashed) != image).any(2) for dashed in (False, True))
-    kernel = np.ones((7, 7), np.uint8)
-    inner, outer = cv2.erode(mask, kernel).astype(bool), cv2.dilate(mask, kernel).astype(bool)
-    outline = mask.astype(bool) & ~cv2.erode(mask, np.ones((3, 3), np.uint8)).astype(bool)
     for changed in (solid, dashed):
-        assert not changed[inner].any() and not changed[~outer].any()
-    assert solid[outline].all() and 0.3 < dashed[outline].mean() < 0.8
-    for drawn_dashed in (False, True):
-        assert (overlay(image, np.zeros_like(mask), (255, 0, 0), drawn_dashed) == image).all()
-        one_pixel = np.zeros_like(mask)
-        one_pixel[5, 5] = 1
-        assert (overlay(image, one_pixel, (255, 0, 0), drawn_dashed) != image).any()
+        assert not changed[33:47, 43:77].any() and changed.sum() == changed[27:53, 37:83].sum()
+    assert solid[30, 40:80].all() and 0.3 < dashed[30, 40:80].mean() < 0.8
 
 
 def test_a_right_answer_that_the_object_is_not_visible_is_called_so_and_no_mask_is_drawn():
@@ -323,6 +286,6 @@ ANSWERS = ("not visible: wrong", "not visible: right", "visible: wrong")
 
 def test_a_video_takes_pictures_of_odd_and_changing_sizes(tmp_path):
     images = [np.full((61 + i, 91 - i, 3), 40 * i, np.uint8) for i in range(4)]
-    write_track(tmp_path / "a.mp4", images, fps=2)
+    write_track(tmp_path / "a.mp4", images)
     video = cv2.VideoCapture(str(tmp_path / "a.mp4"))
     assert [video.read()[1].shape for _ in range(4)] == [(60, 90, 3)] * 4

@@ -8,15 +8,12 @@ import cv2
 import numpy as np
 import pytest
 
-from common.arguments import SETTINGS
 from common.errors import UserError
 from evaluation import evaluate, report
 from formats.masks import decode_mask, encode_mask
-from formats.processed import ANNOTATION
 from formats.results import iter_results
 from tests.made import EGO
-from tests.made.processed import make_data_set
-from tests.made.results import UIDS, make_annotations, make_results
+from tests.made.results import UIDS, make_results, make_scored_data
 
 ODD_NAMES = {  # as they occur in the data set
     "bicycle _0": {EGO: [60, 0, 30], "cam01": [0, 30]},
@@ -28,36 +25,27 @@ ODD_NAMES = {  # as they occur in the data set
 
 @pytest.fixture(scope="module")
 def root(tmp_path_factory):
-    root = tmp_path_factory.mktemp("odd")
-    data_dir = make_data_set(root, {"val": UIDS}, ODD_NAMES)
-    takes = {uid: json.loads((data_dir / uid / ANNOTATION).read_text()) for uid in UIDS}
-    make_annotations(root / "annotations" / "relations_val.json", takes)
-    return root
-
-
-@pytest.fixture(scope="module", params=SETTINGS)
-def setting(request):
-    return request.param
+    return make_scored_data(tmp_path_factory.mktemp("odd"), ODD_NAMES)
 
 
 @pytest.fixture(scope="module")
-def results(root, setting):
+def results(root):
     """The official form, with confidences that a mask's presence gives too."""
-    results = make_results(root / "processed", UIDS, setting)
+    results = make_results(root / "processed", UIDS, "ego-exo")
     for entry in entries(results):
         entry["confidence"] = float(decode_mask(entry["pred_mask"]).any())
     return results
 
 
 @pytest.fixture(scope="module")
-def expected(root, setting, results, tmp_path_factory):
+def expected(root, results, tmp_path_factory):
     """What the official form scores: cases.csv and the official numbers."""
     folder = tmp_path_factory.mktemp("expected")
-    return scored(root, setting, written(folder / "results.json", {setting: {"results": results}}), folder / "out")
+    return scored(root, written(folder / "results.json", results), folder / "out")
 
 
-def written(path, content):
-    path.write_text(json.dumps(content))
+def written(path, results):
+    path.write_text(json.dumps({"ego-exo": {"results": results}}))
     return path
 
 
@@ -73,9 +61,9 @@ def entries(results):
     return (entry for _, entry in keyed_entries(results))
 
 
-def scored(root, setting, pred_file, out, *flags):
+def scored(root, pred_file, out, *flags):
     where = ["--data_path", root / "processed", "--pred_file", pred_file, "--out", out, "--num_workers", 0]
-    evaluate.main([*map(str, ["--setting", setting, *where, *flags])])
+    evaluate.main([*map(str, ["--setting", "ego-exo", *where, *flags])])
     return (out / "cases.csv").read_text(), json.loads((out / "metrics.json").read_text())["official"]
 
 
@@ -86,27 +74,20 @@ def refusal(capsys, *args):
     return capsys.readouterr().err, str(error.value)
 
 
-def test_version_and_challenge_may_stand_anywhere_and_subsample_idx_is_not_needed(
-    root, setting, results, expected, tmp_path
-):
+def test_version_and_challenge_may_stand_anywhere_and_subsample_idx_is_not_needed(root, results, expected, tmp_path):
     bare = {uid: {"masks": take["masks"]} for uid, take in results.items()}
     about = {"version": "00", "challenge": "correspondence"}
-    for content in ({**about, setting: {"results": bare}}, {setting: {**about, "results": bare}}):
-        assert scored(root, setting, written(tmp_path / "r.json", content), tmp_path / "out") == expected
+    for content in ({**about, "ego-exo": {"results": bare}}, {"ego-exo": {**about, "results": bare}}):
+        (tmp_path / "r.json").write_text(json.dumps(content))
+        assert scored(root, tmp_path / "r.json", tmp_path / "out") == expected
 
 
-def test_a_take_twice_in_a_results_file_is_refused_by_name(tmp_path):
-    (tmp_path / "r.json").write_text('{"ego-exo": {"results": {"a": {}, "b": {}, "a": {}}}}')
-    with pytest.raises(UserError, match="r.json holds take a at two places; keep one"):
-        list(iter_results(tmp_path / "r.json", "ego-exo"))
-
-
-def test_gzip_is_read_and_its_scores_lie_beside_it_under_the_same_name(root, setting, results, expected, tmp_path):
-    path = tmp_path / f"{setting}_val_results.json.gz"
-    path.write_bytes(gzip.compress(json.dumps({setting: {"results": results}}).encode()))
+def test_gzip_is_read_and_its_scores_lie_beside_it_under_the_same_name(root, results, expected, tmp_path):
+    path = tmp_path / "ego-exo_val_results.json.gz"
+    path.write_bytes(gzip.compress(json.dumps({"ego-exo": {"results": results}}).encode()))
     where = ["--data_path", root / "processed", "--pred_file", path, "--num_workers", 0]
-    evaluate.main([*map(str, ["--setting", setting, *where])])
-    assert (tmp_path / f"{setting}_val_evaluation" / "cases.csv").read_text() == expected[0]
+    evaluate.main([*map(str, ["--setting", "ego-exo", *where])])
+    assert (tmp_path / "ego-exo_val_evaluation" / "cases.csv").read_text() == expected[0]
 
 
 def list_confidence(entry):
@@ -136,27 +117,27 @@ FORMS = {  # change of each entry: its problem, the flag that accepts it, what i
 
 @pytest.mark.parametrize("change", FORMS)
 def test_each_other_form_is_listed_with_the_flag_that_accepts_it_and_then_scores_the_same(
-    root, setting, results, expected, tmp_path, capsys, change
+    root, results, expected, tmp_path, capsys, change
 ):
     changed = copy.deepcopy(results)
     for entry in entries(changed):
         change(entry)
-    path, (problem, flag, said) = written(tmp_path / "r.json", {setting: {"results": changed}}), FORMS[change]
+    path, (problem, flag, said) = written(tmp_path / "r.json", changed), FORMS[change]
     other = {"--lenient": "--resize_masks", "--resize_masks": "--lenient"}[flag]
-    problems, last = refusal(capsys, root, setting, path, tmp_path / "no", other)
+    problems, last = refusal(capsys, root, path, tmp_path / "no", other)
     assert f": {problem}" in problems and f"; {flag} accepts it" in problems and f"{flag} would accept" in last
     assert not (tmp_path / "no").exists()
-    assert scored(root, setting, path, tmp_path / "out", flag) == expected
+    assert scored(root, path, tmp_path / "out", flag) == expected
     count = sum(a != b for a, b in zip(entries(changed), entries(results), strict=True))
     assert f"{said.format(count)}" in capsys.readouterr().out
 
 
-@pytest.mark.parametrize("confidence", [[], [0.5, 0.5], ["0.5"], [2]])
+@pytest.mark.parametrize("confidence", [[], [0.5, 0.5], ["0.5"]])
 def test_lenient_does_not_accept_any_list(root, tmp_path, capsys, confidence):
     broken = make_results(root / "processed", UIDS, "ego-exo")
     next(entries(broken))["confidence"] = confidence
-    path = written(tmp_path / "r.json", {"ego-exo": {"results": broken}})
-    problems, _ = refusal(capsys, root, "ego-exo", path, tmp_path / "no", "--lenient")
+    path = written(tmp_path / "r.json", broken)
+    problems, _ = refusal(capsys, root, path, tmp_path / "no", "--lenient")
     assert "confidence is not " in problems and "accepts it" not in problems
 
 
@@ -164,24 +145,24 @@ def test_masks_of_nearly_the_same_shape_are_resized_and_others_were_padded_or_cu
     results = make_results(root / "processed", UIDS, "ego-exo")
     for size in ((540, 952), (480, 480), (270, 240)):
         next(entries(results))["pred_mask"] = encode_mask(np.ones(size))
-        path = written(tmp_path / "r.json", {"ego-exo": {"results": results}})
+        path = written(tmp_path / "r.json", results)
         if size == (540, 952):
-            scored(root, "ego-exo", path, tmp_path / "out", "--resize_masks")
+            scored(root, path, tmp_path / "out", "--resize_masks")
         else:
-            problems, last = refusal(capsys, root, "ego-exo", path, tmp_path / "no", "--resize_masks")
+            problems, last = refusal(capsys, root, path, tmp_path / "no", "--resize_masks")
             assert f"mask has the wrong size ({list(size)}, expected [270, 480])" in problems and "1 problem in" in last
 
 
 def test_ground_truth_without_subsample_idx_is_listed_and_accepted_by_lenient(
-    root, setting, results, expected, tmp_path, capsys
+    root, results, expected, tmp_path, capsys
 ):
     evaluate.main(["--data_path", str(root / "processed"), "--write_gt", str(tmp_path / "gt.json")])
     truth = json.loads((tmp_path / "gt.json").read_text())
     for take in truth["annotations"].values():
         del take["subsample_idx"]
     (tmp_path / "gt.json.gz").write_bytes(gzip.compress(json.dumps({"annotations": truth["annotations"]}).encode()))
-    path = written(tmp_path / "r.json", {setting: {"results": results}})
-    where = root, setting, path, tmp_path / "out", "--gt_file", tmp_path / "gt.json.gz"
+    path = written(tmp_path / "r.json", results)
+    where = root, path, tmp_path / "out", "--gt_file", tmp_path / "gt.json.gz"
     problems, last = refusal(capsys, *where)
     assert "no subsample_idx, which --lenient accepts" in problems and "2 problems in the ground truth" in last
     assert scored(*where, "--lenient") == expected
@@ -196,14 +177,14 @@ def write_mask_folder(folder, results):
 
 
 def test_a_folder_of_png_masks_and_of_links_to_takes_scores_as_the_results_file(
-    root, setting, results, expected, tmp_path, capsys
+    root, results, expected, tmp_path, capsys
 ):
     write_mask_folder(tmp_path / "masks", results)
     linked = (tmp_path / "masks" / "take-b").rename(tmp_path / "take-b")
     (tmp_path / "masks" / "take-b").symlink_to(linked)
-    _, last = refusal(capsys, root, setting, tmp_path / "masks", tmp_path / "no")
+    _, last = refusal(capsys, root, tmp_path / "masks", tmp_path / "no")
     assert "--lenient would accept" in last  # there is no confidence
-    assert scored(root, setting, tmp_path / "masks", tmp_path / "out", "--lenient") == expected
+    assert scored(root, tmp_path / "masks", tmp_path / "out", "--lenient") == expected
 
 
 def test_a_broken_and_a_missing_png_mask_are_named(root, tmp_path, capsys):
@@ -212,7 +193,7 @@ def test_a_broken_and_a_missing_png_mask_are_named(root, tmp_path, capsys):
     (folder / "0.png").write_bytes((folder / "0.png").read_bytes()[:40])
     (folder / "30.png").unlink()
     (folder / "notes.png").write_bytes(b"")
-    problems, last = refusal(capsys, root, "ego-exo", tmp_path / "masks", tmp_path / "no", "--lenient")
+    problems, last = refusal(capsys, root, tmp_path / "masks", tmp_path / "no", "--lenient")
     place = f"take take-a, object 'bicycle _0', camera pair {EGO}_cam01"
     assert f"{place}, frame 0: mask cannot be decoded (mask 'is no picture that can be read" in problems
     assert f"{place}, frame 30: missing" in problems and "2 problems in" in last
@@ -229,13 +210,11 @@ def detections(results):
     return found
 
 
-def test_a_list_of_detections_scores_as_the_results_file_by_the_best_of_each(
-    root, setting, results, expected, tmp_path
-):
+def test_a_list_of_detections_scores_as_the_results_file_by_the_best_of_each(root, results, expected, tmp_path):
     listed = detections(results)
     for name, content in {"a": listed, "b": listed[::-1]}.items():
         (tmp_path / f"{name}.json").write_text(json.dumps(content, indent=1))
-        assert scored(root, setting, tmp_path / f"{name}.json", tmp_path / name) == expected
+        assert scored(root, tmp_path / f"{name}.json", tmp_path / name) == expected
 
 
 def test_detections_are_read_a_take_at_a_time_and_a_scattered_take_is_refused(results, tmp_path):

@@ -11,7 +11,7 @@ from evaluation.metrics import MaskScores
 from evaluation.plots import iou_by_size
 from evaluation.score import Case, SplitScores, TakeScores
 from evaluation.selection import apart, best_files, choose, disagreements
-from evaluation.summary import breakdowns, intervals, metrics, size_label, visibility_label
+from evaluation.summary import breakdowns, intervals, metrics
 from evaluation.tables import verdict
 
 
@@ -49,32 +49,11 @@ def test_a_class_that_does_not_occur_is_left_out_of_balanced_accuracy_and_masks_
 def test_every_breakdown_but_that_by_size_holds_every_frame_once():
     scores = make_scores()
     for kind, groups in breakdowns(scores).items():
-        assert sum(group["visible"] for group in groups) == count_visible(scores.cases)
+        assert sum(group["visible"] for group in groups) == sum(case.visible for case in scores.cases)
         if kind != "object size":
             assert sum(group["frames"] for group in groups) == len(scores.cases)
     assert {group["label"] for group in breakdowns(scores)["take"]} == {f"name-{n}" for n in range(6)}
     assert breakdowns(make_scores(scenario=""))["scenario"] == []
-
-
-def count_visible(cases):
-    return sum(case.visible for case in cases)
-
-
-def test_labels_cut_at_their_edges():
-    assert [size_label(area) for area in (0, 1e-6, 0.00049, 0.0005, 0.0199, 0.02)] == [
-        "vanished at 480 px",
-        "under 0.05 %",
-        "under 0.05 %",
-        "0.05 to 0.15 %",
-        "0.5 to 2 %",
-        "from 2 %",
-    ]
-    labels = [visibility_label(share) for share in (0.49, 0.5, 0.89, 0.9, 0.99, 1)]
-    assert labels[0] != labels[1] == labels[2] != labels[3] == labels[4] != labels[5]
-
-
-def cases_by_take(scores):
-    return [take.cases for take in scores.takes]
 
 
 def test_the_interval_of_a_mean_is_that_of_the_normal_approximation_if_there_are_many_takes():
@@ -93,7 +72,7 @@ def test_a_small_gain_on_every_take_is_certain_though_takes_differ_more_than_tha
     found = paired_differences(first, second)["iou"]
     low, high = found["interval_95"]
     assert 0 < low <= found["difference"] <= high < 0.021
-    low, high = intervals(cases_by_take(make_scores()))["iou"]
+    low, high = intervals([take.cases for take in make_scores().takes])["iou"]
     assert high - low > 0.02  # unpaired, nothing could be said
 
 
@@ -118,16 +97,10 @@ def test_the_files_are_furthest_apart_in_the_first_case_shown_and_each_is_best_i
     first = [case for take in ("a", "b", "c") for case in make_cases(take, n=60)]
     files = [first, other_model(first, 5), other_model(first, 6)]
     shown = [[of_file[i] for of_file in files] for i in disagreements(files, 30)]
-    visible = [group for group in shown if group[0].visible]
-    hidden = [group for group in shown if not group[0].visible]
-    assert (len(visible), len(hidden)) == (24, 6)
-    assert all(len({case.predicted_visible for case in group}) == 2 for group in hidden)
-    for groups in (visible, hidden):
-        values = [apart(group) for group in groups]
-        assert values == sorted(values, reverse=True) and values[-1] > 0
-        assert {best_files(group)[0] for group in groups} == {0, 1, 2}
-    assert [sum(best_files(group) == [number] for group in visible) for number in range(3)] == [8, 8, 8]
-    assert max(map(apart, visible)) == max(apart(group) for group in zip(*files, strict=True) if group[0].visible)
+    assert [sum(best_files(group) == [number] for group in shown) for number in range(3)] == [10, 10, 10]
+    values = [apart(group) for group in shown]
+    assert values == sorted(values, reverse=True) and values[0] == max(map(apart, zip(*files, strict=True)))
+    assert disagreements([first, first], 30) == []
 
 
 def test_each_track_shows_a_disagreement_before_one_shows_a_second():

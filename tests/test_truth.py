@@ -7,41 +7,38 @@ import pytest
 from evaluation.truth import GroundTruth
 from formats.processed import ANNOTATION, CameraPair
 from tests.made import EGO
-from tests.made.processed import make_data_set
-from tests.made.results import UIDS, make_annotations
-
-
-@pytest.fixture
-def data_dir(tmp_path):
-    return make_data_set(tmp_path, {"val": UIDS})
-
-
-@pytest.fixture
-def annotation_path(tmp_path, data_dir):
-    takes = {uid: json.loads((data_dir / uid / ANNOTATION).read_text()) for uid in UIDS}
-    return make_annotations(tmp_path / "annotations.json", takes)
-
+from tests.made.results import UIDS, make_scored_data
 
 CUP = CameraPair("cup_0", EGO, "cam01")
 
 
-def test_frames_count_where_the_query_has_a_mask_and_somebody_looked_at_the_target(data_dir, annotation_path):
-    raw = json.loads(annotation_path.read_text())
-    raw["annotations"]["take-a"]["object_masks"]["cup_0"]["cam01"]["annotated_frames"] = [0, 30, 90]
-    annotation_path.write_text(json.dumps(raw))
-    truth = GroundTruth.from_processed(data_dir, UIDS, annotation_path)
+@pytest.fixture
+def data_dir(tmp_path):
+    return make_scored_data(tmp_path) / "processed"
+
+
+def change_annotations(data_dir, change):
+    path = data_dir.parent / "annotations" / "relations_val.json"
+    raw = json.loads(path.read_text())
+    change(raw["annotations"]["take-a"]["object_masks"]["cup_0"])
+    path.write_text(json.dumps(raw))
+
+
+def test_frames_count_where_the_query_has_a_mask_and_somebody_looked_at_the_target(data_dir):
+    change_annotations(data_dir, lambda cameras: cameras["cam01"].update(annotated_frames=[0, 30, 90]))
+    truth = GroundTruth.of_split(data_dir, "val")
     take = truth.load("take-a")
     assert take.query_frames(CUP) == [60, 0, 30]  # in the file's order
     assert take.scored_frames(CUP) == [0, 30]
     assert truth.load("take-b").scored_frames(CUP) == [60, 0, 30]
-    assert GroundTruth.from_processed(data_dir, UIDS, None).load("take-a").scored_frames(CUP) == [60, 0, 30]
-    assert (take.info.name, take.info.scenario) == ("take_take", "Cooking")
+    assert GroundTruth.of_split(data_dir, "val", all_frames=True).load("take-a").scored_frames(CUP) == [60, 0, 30]
+    assert (take.info.name, take.info.scenario) == ("take_take-a", "Cooking")
 
 
-def test_the_official_file_gives_back_what_was_written(data_dir, annotation_path, tmp_path):
+def test_the_official_file_gives_back_what_was_written(data_dir, tmp_path):
     path = data_dir / "take-a" / ANNOTATION
     path.write_text(json.dumps(json.loads(path.read_text()) | {"is_ego": {"cam01": True}}))
-    written = GroundTruth.from_processed(data_dir, UIDS, annotation_path)
+    written = GroundTruth.of_split(data_dir, "val")
     written.write_official(tmp_path / "gt.json")
     read = GroundTruth.from_official(tmp_path / "gt.json", data_dir)
     assert read.uids == UIDS and read.load("take-a").take.kind_of("cam01") == "ego"
@@ -52,11 +49,9 @@ def test_the_official_file_gives_back_what_was_written(data_dir, annotation_path
 
 
 @pytest.mark.parametrize("change", ["masks", "subsample_idx", "annotated_frames"])
-@pytest.mark.parametrize("value", [None, 3, {"cup_0": [1]}, {"cup_0": {"cam01": ["x"]}}])
-def test_a_malformed_take_of_an_official_file_is_named_and_the_others_are_read(
-    data_dir, annotation_path, tmp_path, change, value
-):
-    GroundTruth.from_processed(data_dir, UIDS, annotation_path).write_official(tmp_path / "gt.json")
+@pytest.mark.parametrize("value", [None, 3, {"cup_0": {"cam01": ["x"]}}])
+def test_a_malformed_take_of_an_official_file_is_named_and_the_others_are_read(data_dir, tmp_path, change, value):
+    GroundTruth.of_split(data_dir, "val").write_official(tmp_path / "gt.json")
     raw = json.loads((tmp_path / "gt.json").read_text())
     raw["annotations"]["take-b"][change] = value
     if value is None:
@@ -66,9 +61,7 @@ def test_a_malformed_take_of_an_official_file_is_named_and_the_others_are_read(
     assert truth.uids == ["take-a"] and "malformed" in truth.missing["take-b"]
 
 
-def test_a_malformed_take_of_the_annotations_is_named_and_the_others_are_read(data_dir, annotation_path):
-    raw = json.loads(annotation_path.read_text())
-    raw["annotations"]["take-a"]["object_masks"]["cup_0"] = 7
-    annotation_path.write_text(json.dumps(raw))
-    truth = GroundTruth.from_processed(data_dir, UIDS, annotation_path)
+def test_a_malformed_take_of_the_annotations_is_named_and_the_others_are_read(data_dir):
+    change_annotations(data_dir, lambda cameras: cameras.update(cam01=7))
+    truth = GroundTruth.of_split(data_dir, "val")
     assert truth.uids == ["take-b"] and "malformed" in truth.missing["take-a"]

@@ -50,7 +50,7 @@ def make_annotations(path: Path, takes: dict[str, dict], annotated_frames: dict[
     for uid, take in takes.items():
         looked_at = (annotated_frames or {}).get(uid)
         annotations[uid] = {
-            "take_name": f"take_{uid[:4]}",
+            "take_name": f"take_{uid}",
             "scenario": "Cooking",
             "object_masks": {
                 name: {
@@ -76,9 +76,9 @@ def _drawn(rle: dict) -> dict:
 UIDS = ["take-a", "take-b"]
 
 
-def make_scored_data(root: Path) -> Path:
+def make_scored_data(root: Path, layout: dict | None = None) -> Path:
     """A small data set with annotations, and the results of two models, a (better) and b, in both settings."""
-    data_dir = make_data_set(root, {"val": UIDS})
+    data_dir = make_data_set(root, {"val": UIDS}, layout)
     (root / "split.json").write_text(json.dumps({"val": UIDS, "test": UIDS[:1]}))
     takes = {uid: json.loads((data_dir / uid / ANNOTATION).read_text()) for uid in UIDS}
     make_annotations(root / "annotations" / "relations_val.json", takes)
