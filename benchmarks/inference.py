@@ -21,6 +21,10 @@ from statistics import mean
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # repository root
 
+from common.cpu import tune_cpu
+
+tune_cpu(__name__)  # as the scripts do
+
 import torch
 import torch.nn.functional as F
 

@@ -20,6 +20,10 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # repository root
 
+from common.cpu import tune_cpu
+
+tune_cpu(__name__)  # as the scripts do
+
 import cv2
 import numpy as np
 import torch
