@@ -4,21 +4,25 @@ import contextlib
 import ctypes
 import os
 
-M_TRIM_THRESHOLD, M_MMAP_MAX = -1, -4  # of glibc's mallopt
+M_TRIM_THRESHOLD, M_MMAP_THRESHOLD, M_MMAP_MAX = -1, -3, -4  # of glibc's mallopt
 
 
-def tune_cpu(module: str) -> None:
+def tune_cpu(module: str, keep_memory: bool = True) -> None:
     """Scripts that run a network call this with their `__name__` before they import torch. In a program of its own,
 
     - OpenMP's threads that wait for others spin for a moment only. By default they keep their core from whoever else
       could use it: beside other work, a training took 1.9 times the CPU time (one run).
     - freed memory is used again. By default glibc gives large blocks, such as feature maps, back at once, and the
-      kernel has to clear each page of the next ones: a fifth of the CPU time of training and prediction.
+      kernel has to clear each page of the next ones: a fifth of the CPU time of training and prediction. Without
+      `keep_memory`, blocks of 4 MB or more are always given back: threads that read pictures would each keep their own.
     """
     if module != "__main__":
         return
     os.environ.setdefault("GOMP_SPINCOUNT", "2000")
     with contextlib.suppress(AttributeError, TypeError):  # another C library
         mallopt = ctypes.CDLL(None).mallopt
-        mallopt(M_MMAP_MAX, 0)
-        mallopt(M_TRIM_THRESHOLD, 2**31 - 1)
+        if keep_memory:
+            mallopt(M_MMAP_MAX, 0)
+            mallopt(M_TRIM_THRESHOLD, 2**31 - 1)
+        else:
+            mallopt(M_MMAP_THRESHOLD, 2**22)

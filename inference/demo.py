@@ -6,8 +6,6 @@ It needs gradio (pip install -r requirements-demo.txt), asks nothing of the netw
 alone unless --host says otherwise. Ctrl-C ends it.
 """
 
-import contextlib
-import ctypes
 import functools
 import re
 import socket
@@ -22,7 +20,7 @@ from common.cpu import tune_cpu
 from common.errors import run_script, say_errors
 
 say_errors(__name__)
-tune_cpu(__name__)
+tune_cpu(__name__, keep_memory=False)
 
 import cv2
 import numpy as np
@@ -241,7 +239,6 @@ def main(argv: list[str] | None = None) -> None:
     if gr is None:
         raise UserError("gradio is not installed; run pip install -r requirements-demo.txt")
     predictor = Predictor.load(args.ckpt_path, args.device, None, backbone_weights=args.backbone_weights)
-    return_freed_memory()
     print(f"{args.ckpt_path}: {predictor.description}")
     page = build_page(predictor, LIMITS if args.ckpt_path == SHIPPED else "")
     options = {"css": CSS, "ssr_mode": False, "footer_links": [], "show_error": True, "max_file_size": MAX_FILE}
@@ -252,14 +249,6 @@ def main(argv: list[str] | None = None) -> None:
     except OSError:
         where = f", or {args.host} is no address of this machine: --host" if args.host != "127.0.0.1" else ""
         raise UserError(f"port {args.port} is taken; give --port{where}") from None
-
-
-def return_freed_memory() -> None:
-    """Have glibc give large blocks back when they are freed: each thread that reads pictures would keep its own."""
-    with contextlib.suppress(AttributeError, TypeError):  # another C library
-        mallopt = ctypes.CDLL(None).mallopt
-        mallopt(-4, 2**16)  # M_MMAP_MAX: blocks that are given back
-        mallopt(-3, 2**22)  # M_MMAP_THRESHOLD: bytes of the smallest of them
 
 
 if __name__ == "__main__":
