@@ -6,6 +6,7 @@ It needs gradio (pip install -r requirements-demo.txt), asks nothing of the netw
 alone unless --host says otherwise. Ctrl-C ends it.
 """
 
+import contextlib
 import functools
 import re
 import socket
@@ -29,6 +30,7 @@ try:
     import gradio as gr
     from starlette.datastructures import Headers
     from starlette.middleware import Middleware
+    from starlette.requests import ClientDisconnect
     from starlette.responses import PlainTextResponse
 except ImportError:  # the page is an extra
     gr = None
@@ -221,7 +223,8 @@ def door(app: Callable, host: str) -> Callable:
                 answer = PlainTextResponse("This page is not at this host; start it with --host\n", 400)
             elif scope.get("method") == "POST" and int(headers.get("content-length", limit + 1)) > limit:
                 answer = PlainTextResponse("Too large\n", 413)
-        await answer(scope, receive, send)
+        with contextlib.suppress(ClientDisconnect):  # a visitor who leaves during an upload is no fault
+            await answer(scope, receive, send)
 
     return guarded
 

@@ -1,5 +1,6 @@
 """demo.py: what its page answers, to whom, and how it looks in a real browser."""
 
+import asyncio
 import importlib.util
 import json
 import os
@@ -149,6 +150,20 @@ def test_the_page_is_there_for_the_hosts_that_it_was_started_for(host, taken, re
     client = TestClient(demo.door(PlainTextResponse("here"), host))
     for name in (*taken, *refused):
         assert client.get("/", headers={"host": name}).status_code == (200 if name in taken else 400)
+
+
+@needs_gradio
+def test_a_visitor_who_leaves_during_an_upload_leaves_no_traceback():
+    import asyncio
+
+    from starlette.requests import ClientDisconnect
+
+    async def upload(scope, receive, send):
+        raise ClientDisconnect
+
+    headers = [(b"host", b"localhost"), (b"content-length", b"1")]
+    scope = {"type": "http", "path": "/upload", "method": "POST", "headers": headers}
+    asyncio.run(demo.door(upload, "127.0.0.1")(scope, None, None))
 
 
 @pytest.fixture(scope="module")
