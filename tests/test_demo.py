@@ -154,8 +154,6 @@ def test_the_page_is_there_for_the_hosts_that_it_was_started_for(host, taken, re
 
 @needs_gradio
 def test_a_visitor_who_leaves_during_an_upload_leaves_no_traceback():
-    import asyncio
-
     from starlette.requests import ClientDisconnect
 
     async def upload(scope, receive, send):
