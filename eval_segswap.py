@@ -15,6 +15,7 @@ import sys
 import time
 from datetime import timedelta
 from pathlib import Path
+from typing import Any
 
 from common.cpu import tune_cpu
 from common.errors import run_script, say_errors
@@ -50,10 +51,12 @@ from common.parallel import (
 )
 from formats.processed import ProcessedTake
 from formats.takes import find_split_path, read_split
+from inference.crop_matcher import LOOKS
+from inference.matcher import Matcher
 from inference.memory import CHOICES, HELP
 from inference.own_method import MethodMatcher
 from inference.predict_takes import AnyMatcher, ChunkDataset, ChunkPlan, Plans, plan_chunks, predict_takes
-from inference.predictor import MEMORY_DEFAULT, Predictor
+from inference.predictor import Predictor
 from inference.resumable_run import ResumableRun
 from model.device import PRECISION_HELP, PRECISIONS, resolve_device
 
@@ -64,7 +67,7 @@ CHECKPOINT_DIRS = {
     "exo-ego": ("egoexo_v2_480x480_reverse", BOTH_DIR),
 }
 # not of a method of the user's own
-NETWORK_OPTIONS = ("ckpt_path", "backbone_weights", "precision", "batch_size", "compile", "memory")
+NETWORK_OPTIONS = ("ckpt_path", "backbone_weights", "precision", "batch_size", "compile", "memory", "looks")
 INCOMPLETE_STATUS = 3  # the results file is there, but takes or pairs are missing from it
 
 
@@ -84,7 +87,9 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     add_device(parser)
     add("--precision", choices=PRECISIONS, help=PRECISION_HELP)
     add("--batch_size", type=at_least(1), help="pairs that the network takes at once (default: by the device's memory)")
-    add("--memory", choices=CHOICES, help=f"{HELP} ({MEMORY_DEFAULT})")
+    add("--memory", choices=CHOICES, help=HELP)
+    text = f"places of a target that a strong network looks at, the likeliest first (default: {LOOKS})"
+    add("--looks", type=at_least(1), help=text)
     workers = "processes that read and letterbox; 0: none but this one (default: 1 beside a CPU, up to 8 beside a GPU)"
     add("--num_workers", type=at_least(0), help=workers)
     add("--compile", action="store_true", help="torch.compile; on a CPU only the transformer, as backbones take long")
@@ -103,11 +108,9 @@ def main(argv: list[str] | None = None) -> int:
     device = resolve_device(args.device)
     if device.type == "cuda":
         torch.cuda.set_device(device)  # else other GPUs are touched, too
-    matcher, source = load_matcher(args, device, world, rank)
-    memory = matcher.memory.choice if matcher.memory else "none"
-    plans, failed = plan_takes(uids, args, matcher.batch_size, memory)
-    more = {"predictor": matcher.class_name, "predictor_args": matcher.arguments} if args.predictor else {}
-    more |= {} if memory == "none" else {"memory": memory}
+    matcher, source, more = load_matcher(args, device, world, rank)
+    args.memory = more.get("memory", "none")
+    plans, failed = plan_takes(uids, args, matcher.batch_size if isinstance(matcher, Matcher) else 1)
     run = ResumableRun(args.out_path, args.setting, args.split, source, matcher.precision, matcher.batch_size, **more)
     with run.claimed() if rank == 0 else contextlib.nullcontext():
         if world > 1:
@@ -127,22 +130,26 @@ def main(argv: list[str] | None = None) -> int:
     return status
 
 
-def load_matcher(args: argparse.Namespace, device: torch.device, world: int, rank: int) -> tuple[AnyMatcher, Path]:
-    """The network, or a method of the user's own, and the file that it is from."""
+def load_matcher(
+    args: argparse.Namespace, device: torch.device, world: int, rank: int
+) -> tuple[AnyMatcher, Path, dict[str, Any]]:
+    """The network, or a method of the user's own, the file that it is from, and what else the run's record says."""
     if args.predictor:
         matcher = MethodMatcher(*args.predictor, device=device)
         source, description = matcher.path, f"{' '.join(args.predictor)}, on {world} x {device}"
+        more = {"predictor": matcher.class_name, "predictor_args": matcher.arguments}
     else:
         source = args.ckpt_path or default_checkpoint(args.setting)
-        options = (device, args.precision, args.batch_size, args.compile, args.backbone_weights, args.memory)
+        options = (device, args.precision, args.batch_size, args.backbone_weights, args.compile, args.looks)
         predictor = Predictor.load(source, *options)
-        matcher = predictor.matcher
+        matcher, memory = predictor.matcher, predictor.memory(args.memory)
         description = f"{source}: {predictor.description}, on {world} x {device} in {matcher.precision}"
+        more = {} if isinstance(matcher, Matcher) else {"memory": memory, "looks": matcher.looks}
         if rank == 0 and predictor.settings and args.setting not in predictor.settings:
             warn_once(f"{source} was trained for {' and '.join(predictor.settings)}, not for {args.setting}")
     if rank == 0:
         print(description)
-    return matcher, source
+    return matcher, source, more
 
 
 def join_ranks() -> tuple[int, int]:
@@ -173,12 +180,12 @@ def default_checkpoint(setting: str) -> Path:
     raise UserError(f"no checkpoint {paths[0]}; train one with `cd train && bash {script}` or give --ckpt_path")
 
 
-def plan_takes(uids: list[str], args: argparse.Namespace, batch_size: int, memory: str) -> tuple[Plans, dict[str, str]]:
+def plan_takes(uids: list[str], args: argparse.Namespace, batch_size: int) -> tuple[Plans, dict[str, str]]:
     """The plan of each take, and why others cannot be read. UserError if there is nothing to do."""
     plans, failed = {}, {}
     for uid in uids:
         try:
-            plans[uid] = plan_chunks(ProcessedTake.read(args.data_path, uid), args.setting, batch_size, memory)
+            plans[uid] = plan_chunks(ProcessedTake.read(args.data_path, uid), args.setting, batch_size, args.memory)
         except UserError as error:
             failed[uid] = str(error)
     if not plans:
@@ -202,12 +209,12 @@ def predict_part(args: argparse.Namespace, matcher: AnyMatcher, run: ResumableRu
     loader = make_loader(args, matcher, [chunk for plan in todo for chunk in plan.chunks])
     shown = {"desc": args.setting, "unit": "pair", "disable": rank > 0, "delay": 1}  # none before an early error
     with loader_failures(), tqdm(total=total, initial=total - pairs, **shown) as bar:
-        failed = predict_takes(matcher, start_loader(loader), plans, write, bar.update)
+        failed = predict_takes(matcher, start_loader(loader), plans, write, bar.update, args.memory)
     return {"pairs": pairs, "seconds": time.perf_counter() - begin, "failed": failed}
 
 
 def make_loader(args: argparse.Namespace, matcher: AnyMatcher, chunks: list[ChunkPlan]) -> DataLoader:
-    dataset = ChunkDataset(args.data_path, args.setting, matcher.side, chunks, single=bool(args.predictor))
+    dataset = ChunkDataset(args.data_path, args.setting, matcher.side, chunks, single=not isinstance(matcher, Matcher))
     on_gpu = matcher.device.type == "cuda"
     workers = args.num_workers
     if workers is None:

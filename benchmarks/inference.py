@@ -42,7 +42,6 @@ from inference.matcher import Matcher
 from inference.predict_takes import ChunkDataset, TakeChunks, plan_chunks, predict_takes
 from model.backbone import Backbone, mask_to_image, normalize_image, resnet50_backbone
 from model.device import PRECISIONS, resolve_device
-from model.features import View
 from model.xsegtx import XSegTx, XSegTxConfig
 
 SIZE = "medium"  # of the rendered videos
@@ -140,7 +139,7 @@ def predict_plainly(
         mask = torch.from_numpy(letterbox(decode_mask(take.masks[name][query_camera][frame]), side))
         images = normalize_image(query), normalize_image(target), mask_to_image(mask)
         query_feat, target_feat, mask_feat = (backbone(image[None].to(device)) for image in images)
-        prediction = joined_forward(model, View(query_feat), View(target_feat), mask_feat)
+        prediction = joined_forward(model, query_feat, target_feat, mask_feat)
         prob = prediction.target_mask_prob[:, None]  # (1, H, W) -> (1, 1, H, W)
         found = F.interpolate(prob, (EVAL_SIDE, EVAL_SIDE), mode="bilinear")[0, 0].cpu().numpy() > THRESHOLD
         found = unletterbox(found, eval_size(take.video_size(target_camera)))

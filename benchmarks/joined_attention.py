@@ -8,18 +8,24 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from model.features import View
 from model.transformer import CrossLayer, EncoderLayer, InnerLayer
 from model.xsegtx import Prediction, XSegTx
 
 
-def joined_forward(model: XSegTx, query_view: View, target_view: View, mask_feat: Tensor) -> Prediction:
-    """`model.forward` with joined masked attention, without a prior; same contract, same numbers to rounding."""
-    query, target, mask = (model.project(feat) for feat in (query_view.feat, target_view.feat, mask_feat))
+def joined_forward(
+    model: XSegTx,
+    query_feat: Tensor,
+    target_feat: Tensor,
+    mask_feat: Tensor,
+    query_blocked: Tensor | None = None,
+    target_blocked: Tensor | None = None,
+) -> Prediction:
+    """`model.forward` with joined masked attention; same contract, same numbers to rounding."""
+    query, target, mask = map(model.project, (query_feat, target_feat, mask_feat))
     query, target = model._drop(query), model._drop(target)
     batch, tokens = query.shape[:2]
     nobody = torch.zeros(batch, tokens, dtype=torch.bool, device=query.device)
-    blocked = torch.cat([nobody if b is None else b for b in (query_view.blocked, target_view.blocked)], dim=1)
+    blocked = torch.cat([nobody if b is None else b for b in (query_blocked, target_blocked)], dim=1)
     same, other = _halves(tokens, query.device)
     for block in model.net["encoder_blocks"]:
         for layer in block.values():
@@ -32,7 +38,7 @@ def joined_forward(model: XSegTx, query_view: View, target_view: View, mask_feat
             elif isinstance(layer, CrossLayer):
                 both = torch.cat((query, target), dim=1)
                 query, target = _layer(layer.cross_encoder_layer, both, other, blocked).chunk(2, dim=1)
-    return Prediction(model._mask_prob(query), model._mask_prob(target), model._existence(target))
+    return Prediction(model._mask_prob(query), model._mask_prob(target), model._existence(target).sigmoid())
 
 
 def _halves(tokens: int, device: torch.device) -> tuple[Tensor, Tensor]:

@@ -5,16 +5,15 @@
     python benchmarks/train_step.py --input_size 192 --batch_size 8
 
 1. The loader in one process: masks decoded in full, padded and resized, against masks sampled from their run lengths.
-2. A training step on given images, and one with cached features by the paper's recipe and by the strong one.
+2. A training step on given images, and one with cached features.
 
-The weights are random: the time does not depend on them. The strong recipe's closer looks are not part of it.
+The weights are random: the time does not depend on them.
 """
 
 import argparse
 import sys
 import tempfile
 from collections.abc import Callable, Mapping
-from dataclasses import fields, replace
 from functools import partial
 from pathlib import Path
 
@@ -37,12 +36,11 @@ from formats.pairs import PairSet
 from formats.processed import frame_path
 from model.backbone import mask_to_image, normalize_image, resnet50_backbone
 from model.device import PRECISIONS, autocast, resolve_device, tf32
-from model.features import Encoder, View
+from model.features import Encoder
 from model.xsegtx import Prediction, XSegTx, XSegTxConfig
-from train.dataset import Batch, ImageKey, Samples, TrainSamples, collate
-from train.engine import blocked_tokens
-from train.feature_cache import BatchEncoder
-from train.flags import STRONG
+from train.dataset import TrainSamples, ViewKey
+from train.feature_cache import FeatureCache
+from train.letterboxed import LetterboxedBatch, LetterboxReader, LetterboxStep, blocked_tokens
 from train.losses import LossWeights, compute_losses
 
 PLAIN, OURS = "the published way", "this project"
@@ -69,7 +67,8 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         make_takes(Path(folder), "--num_train", 2, "--num_val", 0, "--num_test", 0, "--size", args.size)
         pairs = PairSet([process_takes(Path(folder))], "train", "ego-exo")
-        loaders = {PLAIN: PlainSamples(pairs, args.input_size, 0), OURS: TrainSamples(pairs, args.input_size, 0)}
+        readers = {PLAIN: PlainReader(args.input_size), OURS: LetterboxReader(args.input_size)}
+        loaders = {name: TrainSamples(pairs, reader, 0, block=0.5) for name, reader in readers.items()}
         reads = {name: partial(read, samples, args.loader_samples) for name, samples in loaders.items()}
         measure("loader", reads, args.rounds, "sample", args.loader_samples)
         batch = read(loaders[OURS], args.batch_size).to(device)
@@ -77,7 +76,6 @@ def main() -> None:
         PLAIN: Step(args, batch, plain=True),
         OURS: Step(args, batch),
         "cached features": Step(args, batch, cached=True),
-        "cached features, strong recipe": Step(args, batch, cached=True, strong=True),
     }
     measure("training step", steps, args.rounds, "step")
 
@@ -90,11 +88,11 @@ def measure(title: str, ways: Mapping[str, Callable[[], object]], rounds: int, u
     print_times(title, times, unit)
 
 
-class PlainSamples(TrainSamples):
+class PlainReader(LetterboxReader):
     """The same samples, from masks decoded in full and frames padded before they are resized."""
 
-    def image(self, key: ImageKey) -> np.ndarray:
-        image = cv2.imread(str(frame_path(self.pairs.camera_folder(key.take_uid, key.camera), key.frame)))
+    def image(self, pairs: PairSet, key: ViewKey) -> np.ndarray:
+        image = cv2.imread(str(frame_path(pairs.camera_folder(key.take_uid, key.camera), key.frame)))
         return pad_and_resize(cv2.cvtColor(image, cv2.COLOR_BGR2RGB), self.side)
 
     def mask(self, rle: RLE | None) -> np.ndarray:
@@ -109,39 +107,28 @@ def pad_and_resize(image: np.ndarray, side: int) -> np.ndarray:
     return cv2.resize(square, (side, side), interpolation=cv2.INTER_NEAREST)
 
 
-def read(samples: Samples, count: int) -> Batch:
-    return collate([samples[n] for n in range(count)])
-
-
-def enlarge(batch: Batch, zoom: int) -> Batch:
-    """The same samples for a network that looks closely; their pixels are repeated, as time does not depend on them."""
-    names = ("query_image", "target_image", "query_coverage")
-    larger = {n: getattr(batch, n).repeat_interleave(zoom, 1).repeat_interleave(zoom, 2) for n in names}
-    return replace(batch, **larger)
+def read(samples: TrainSamples, count: int) -> LetterboxedBatch:
+    return samples.reader.collate([samples[n] for n in range(count)])
 
 
 class Step:
-    """A training step on a fixed batch, by the paper's recipe or the strong one."""
+    """A training step on a fixed batch."""
 
-    def __init__(self, args: argparse.Namespace, batch: Batch, plain=False, cached=False, strong=False):
-        options = {field.name: STRONG[field.name] for field in fields(XSegTxConfig) if strong and field.name in STRONG}
-        zoom = options.get("zoom", 1)
-        self.batch, self.plain, self.device = enlarge(batch, zoom), plain, batch.query_mask.device
+    def __init__(self, args: argparse.Namespace, batch: LetterboxedBatch, plain=False, cached=False):
+        self.batch, self.plain, self.device = batch, plain, batch.query_mask.device
         self.precision = "fp32" if plain else args.precision
         self.backbone = resnet50_backbone().to(self.device)
-        if strong:
-            options["detail_channels"] = self.backbone.detail_channels
-        config = XSegTxConfig(input_size=args.input_size, **options)
-        self.model = XSegTx(config).to(self.device).train()
+        self.model = XSegTx(XSegTxConfig(input_size=args.input_size)).to(self.device).train()
         self.optimizer = torch.optim.Adam(self.model.parameters(), lr=2e-4)
-        encoder = Encoder(self.backbone, self.device, PRECISIONS[self.precision], zoom, None, strong, config.two_sizes)
-        self.encode = BatchEncoder(encoder, CACHE_BYTES if cached else 0)
-        self.blocked = None if strong else blocked_tokens(batch)
+        encoder = Encoder(self.backbone, self.device, PRECISIONS[self.precision])
+        self.encode = LetterboxStep(encoder, FeatureCache(CACHE_BYTES if cached else 0), LossWeights()).encode
+        self.blocked = blocked_tokens(batch)
 
     def __call__(self) -> None:
         with tf32(self.precision == "tf32"):
             prediction = self.predict_plainly() if self.plain else self.predict_our_way()
-            losses = compute_losses(prediction, self.batch, LossWeights())
+            masks = self.batch.query_mask, self.batch.target_mask, self.batch.visible
+            losses = compute_losses(prediction, *masks, LossWeights())
             self.optimizer.zero_grad()
             losses.total.backward()
             self.optimizer.step()
@@ -157,14 +144,12 @@ class Step:
             normalize_image(batch.target_image),
             mask_to_image(batch.query_mask),
         )
-        query_feat, target_feat, mask_feat = map(self.backbone, images)
-        return joined_forward(self.model, View(query_feat), View(target_feat, blocked=self.blocked), mask_feat)
+        return joined_forward(self.model, *map(self.backbone, images), target_blocked=self.blocked)
 
     def predict_our_way(self) -> Prediction:
-        query, target, mask_feat = self.encode(self.batch)
+        features = self.encode(self.batch)
         with autocast(self.device, self.precision):
-            target = target._replace(blocked=self.blocked, mask=self.batch.target_mask)
-            return self.model(query, target, mask_feat)
+            return self.model(*features, target_blocked=self.blocked)
 
 
 if __name__ == "__main__":

@@ -65,7 +65,8 @@ def _plain(flag: str) -> str:
 class _HelpFormatter(argparse.RawDescriptionHelpFormatter):
     def _get_help_string(self, action: argparse.Action) -> str:
         text = action.help or ""
-        if action.default in (None, False, argparse.SUPPRESS) or "default" in text or not action.option_strings:
+        unsaid = any(action.default is value for value in (None, False, argparse.SUPPRESS))  # 0 is said, and == False
+        if unsaid or "default" in text or not action.option_strings:
             return text
         values = action.default if isinstance(action.default, list | tuple) else [action.default]
         typed = " ".join(map(str, values)).replace("%", "%%")  # as on a command line

@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from model.backbones import make_backbone
 from model.device import resolve_device
 from model.features import Encoder
-from model.similarity import cell_coverage
+from model.locator import coverage_of
 
 
 class MaskedCosine:
@@ -23,13 +23,15 @@ class MaskedCosine:
 
     def predict(self, frame):
         images = torch.from_numpy(np.stack(list(frame.images.values()))).to(self.device)  # (N, side, side, 3)
-        features = dict(zip(frame.images, self.encoder.images(images).feat, strict=True))  # (C, side / 16, side / 16)
+        features = dict(zip(frame.images, self.encoder.images(images), strict=True))  # (C, side / 16, side / 16)
         return [self.find(self.feature(frame, pair, features), features[pair.target_camera]) for pair in frame.pairs]
 
     def feature(self, frame, pair, features):
         """(C,): of the object in the query view."""
         mask = torch.from_numpy(frame.masks[pair[:2]])[None].to(self.device)
-        return features[pair.query_camera].flatten(1) @ cell_coverage(mask).flatten()
+        return (
+            features[pair.query_camera].flatten(1) @ coverage_of(mask, features[pair.query_camera].shape[1:]).flatten()
+        )
 
     def find(self, feature, target):
         cosine = torch.einsum("c,chw->hw", F.normalize(feature, dim=0), target)

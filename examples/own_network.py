@@ -24,13 +24,14 @@ from tqdm import tqdm
 from common.arguments import Parser, add_data_path, add_setting, at_least
 from common.parallel import loader_failures
 from formats.pairs import PairSet
+from model.backbone import STRIDE
 from model.backbones import make_backbone
 from model.device import resolve_device
 from model.features import Encoder
-from model.similarity import cell_coverage
 from model.weights import load_state, read_torch, write_torch
 from model.xsegtx import Prediction
 from train.dataset import StepSampler, TrainSamples, affordable_workers, batch_loader
+from train.letterboxed import LetterboxReader
 from train.losses import LossWeights, compute_losses
 
 BACKBONE = "efficientnet_lite0"
@@ -47,7 +48,7 @@ class OwnNetwork(nn.Module):
     def forward(self, query: Tensor, target: Tensor, mask: Tensor) -> Prediction:
         """Backbone features (B, F, h, w) of both views, query mask (B, S, S) -> masks (B, S, S) and existence (B,)."""
         views = [self.project(view) for view in (query, target)]  # (B, C, h, w) each
-        coverage = F.normalize(cell_coverage(mask).flatten(1), p=1, dim=1)  # (B, L), sum 1
+        coverage = F.normalize(F.avg_pool2d(mask.float(), STRIDE).flatten(1), p=1, dim=1)  # (B, L), sum 1
         prototype = torch.einsum("bcl,bl->bc", views[0].flatten(2), coverage)
         logits = [self.decode(view * prototype[:, :, None, None]) for view in views]  # (B, 1, h, w) each
         existence = logits[1].amax((1, 2, 3)).sigmoid()
@@ -67,7 +68,7 @@ class Method:
     @torch.no_grad()
     def predict(self, frame):
         images = torch.from_numpy(np.stack(list(frame.images.values()))).to(self.device)  # (N, side, side, 3)
-        features = dict(zip(frame.images, self.encoder.images(images).feat[:, None], strict=True))
+        features = dict(zip(frame.images, self.encoder.images(images)[:, None], strict=True))
         answers = []
         for pair in frame.pairs:
             mask = torch.from_numpy(frame.masks[pair[:2]])[None].to(self.device)
@@ -90,15 +91,16 @@ def main(argv: list[str] | None = None) -> None:
     device, backbone = resolve_device(), make_backbone(BACKBONE)
     encoder, network = Encoder(backbone, device), OwnNetwork(backbone.channels).to(device)
     optimizer = torch.optim.Adam(network.parameters(), lr=1e-3)
-    samples = TrainSamples(PairSet([args.data_path], "train", args.setting), args.input_size, seed=0)
-    workers = affordable_workers(None, args.batch_size, args.input_size)
+    reader = LetterboxReader(args.input_size)
+    samples = TrainSamples(PairSet([args.data_path], "train", args.setting), reader, seed=0)
+    workers = affordable_workers(None, args.batch_size * reader.sample_bytes)
     batches = batch_loader(samples, StepSampler(range(args.steps), args.batch_size), workers, device.type == "cuda")
     with loader_failures(), tqdm(batches, unit="step") as bar:
         for batch in bar:
             batch = batch.to(device)
-            query, target = (encoder.images(image).feat for image in (batch.query_image, batch.target_image))
+            query, target = (encoder.images(image) for image in (batch.query_image, batch.target_image))
             prediction = network(query, target, batch.query_mask)
-            losses = compute_losses(prediction, batch, LossWeights())
+            losses = compute_losses(prediction, batch.query_mask, batch.target_mask, batch.visible, LossWeights())
             optimizer.zero_grad()
             losses.total.backward()
             optimizer.step()

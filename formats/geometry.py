@@ -2,19 +2,14 @@
 
 Letterbox: pad the shorter side with zeros to a square, `(long - short) // 2` before and the rest behind, then resize to
 `side` x `side` by nearest neighbour, `source = floor(i * long / side)`. Frames and masks alike.
-
-A network that looks closely reads images letterboxed to `zoom * side`, which keep more of a frame's own pixels. Every
-`zoom`-th row and column of one is the image letterboxed to `side`; a closer look is a crop of it, `side` pixels large.
 """
 
 from functools import lru_cache
 
 import numpy as np
 
-CROP_EXTENT = 0.75  # of an object, by the crop's side, at most: the network sees what is around it
 EVAL_SIDE = 480  # long side, in pixels, of the masks that the benchmark compares
 Size = tuple[int, int]  # (H, W)
-Corner = tuple[int, int]  # (top, left)
 
 
 @lru_cache(maxsize=64)
@@ -44,21 +39,6 @@ def letterbox(image: np.ndarray, side: int) -> np.ndarray:
     out = np.zeros((side, side, *image.shape[2:]), image.dtype)
     out[row_slice, col_slice] = image.take(rows, 0).take(cols, 1)  # several times as fast as indexing both at once
     return out
-
-
-def crop_corner(rows: np.ndarray, cols: np.ndarray, side: int, step: int) -> Corner | None:
-    """Top-left corner, in steps of `step` pixels, of the crop of `side` pixels centered on an object, in an image
-    letterboxed to R > side, as near to that as the image's edge allows. None if there is no object, or if it is too
-    large.
-
-    rows, cols: (R,) bool, which of them hold a part of the object.
-    """
-    last = (len(rows) - side) // step
-    rows, cols = np.flatnonzero(rows), np.flatnonzero(cols)
-    if not len(rows) or max(rows[-1] - rows[0], cols[-1] - cols[0]) >= CROP_EXTENT * side:
-        return None
-    top, left = (round((x[0] + x[-1] + 1 - side) / (2 * step)) for x in (rows, cols))
-    return tuple(int(min(max(first, 0), last)) for first in (top, left))
 
 
 def eval_size(size: Size) -> Size:

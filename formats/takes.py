@@ -36,10 +36,21 @@ class Kind(NamedTuple):
     """A kind of camera."""
 
     max_rows: int  # of a processed frame
-    near: bool  # it shows things about twice as large as the others do
+    # how large it shows things, as shares of the long side, by how large exo cameras show them: it differs by take
+    magnifications: tuple[float, ...]
 
 
-KINDS = {"ego": Kind(max_rows=1408 // 2, near=True), "exo": Kind(max_rows=2160 // 4, near=False)}
+KINDS = {"ego": Kind(1408 // 2, magnifications=(3.0, 1.25)), "exo": Kind(2160 // 4, magnifications=(1.0,))}
+
+
+def size_ratios(query_kind: str | None, target_kind: str | None) -> tuple[float, ...]:
+    """How large things may be in a target view by how large they are in the query view, as shares of the long side; of
+    cameras of these KINDS, or of unknown ones.
+    """
+    if query_kind is None or target_kind is None:
+        return 1 / 3, 1.0, 3.0
+    query, target = KINDS[query_kind].magnifications, KINDS[target_kind].magnifications
+    return tuple(dict.fromkeys(there / here for there in target for here in query))
 
 
 def kind_of(camera: str, stated_ego: Mapping[str, bool] | None = None) -> str:

@@ -10,7 +10,6 @@ import inspect
 import os
 import sys
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -21,22 +20,7 @@ from torch import Tensor
 from common.errors import UserError
 from common.files import file_digest
 from formats.geometry import EVAL_SIDE, Size, letterbox
-from formats.processed import CameraPair
-from inference.closer_look import resize_prob
-
-
-@dataclass
-class Frame:
-    """All that is asked about one frame of a take: to find each object with a mask in a query view in target views."""
-
-    take_uid: str
-    number: int  # 0-based position in the 30 fps video
-    folder: Path  # of the processed take: frames of other times are <folder>/<camera>/<number>.jpg
-    pairs: Sequence[CameraPair]  # the questions: (object_name, query_camera, target_camera)
-    images: dict[str, np.ndarray]  # by camera: (H, W, 3) uint8 RGB
-    masks: dict[tuple[str, str], np.ndarray]  # by pair[:2]: the query mask, (H, W) uint8 of 0 and 1, as its image
-    video_sizes: dict[str, Size]  # by camera: (H, W) of the video, often larger than the frame
-    kinds: dict[str, str]  # by camera: ego or exo
+from inference.frame import Frame, resize_prob
 
 
 class Method(Protocol):
@@ -61,7 +45,7 @@ class Method(Protocol):
 class MethodMatcher:
     """Used like a `Matcher`, a frame at a time: each chunk's batch is a `Frame`."""
 
-    batch_size, precision, memory = 1, None, None
+    batch_size, precision = 1, None
 
     def __init__(self, name: str, *arguments: str, device: torch.device):
         """name: `my_method.py:Method`; arguments: `key=value`. `self.arguments` has them by key, and in the place of a

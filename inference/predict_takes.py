@@ -12,7 +12,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
 
-import numpy as np
 import torch
 from torch import Tensor
 from torch.utils.data import Dataset
@@ -22,11 +21,13 @@ from formats.geometry import EVAL_SIDE, Size, eval_size, letterbox, unletterbox
 from formats.masks import encode_mask, letterbox_mask, resize_mask
 from formats.processed import CameraPair, ProcessedTake, read_frame
 from formats.results import camera_pair_key
-from formats.takes import KINDS
-from inference.matcher import Matcher, PairBatch, mask_in_image
-from inference.own_method import Frame, MethodMatcher
+from inference.crop_matcher import CropMatcher
+from inference.frame import Frame, mask_in_image
+from inference.matcher import Matcher, PairBatch, batch_of
+from inference.memory import Memory
+from inference.own_method import MethodMatcher
 
-AnyMatcher = Matcher | MethodMatcher
+AnyMatcher = Matcher | CropMatcher | MethodMatcher  # the latter two take a frame at a time
 
 
 class ChunkPlan(NamedTuple):
@@ -35,7 +36,7 @@ class ChunkPlan(NamedTuple):
     frames: tuple[int, ...]
     pair_count: int
     planes: int  # of S x S bytes that the chunk takes: three per image, one per mask
-    remember: bool = False  # only its query views are read, for the memory
+    remember: bool = False  # only its query views are read, for a memory
 
 
 @dataclass(frozen=True)
@@ -82,12 +83,12 @@ def pairs_by_frame(take: ProcessedTake, setting: str) -> dict[int, list[CameraPa
 
 
 def plan_chunks(take: ProcessedTake, setting: str, batch_size: int, memory: str = "none") -> TakeChunks:
-    """Cut a take into chunks of at most `batch_size` pairs, or of one frame where that has more. With a memory, of one
-    frame, as each needs the answers of the last; and a memory of all is shown the query views before.
+    """Cut a take into chunks of at most `batch_size` pairs, or of one frame where that has more; of one frame each with
+    a `batch_size` of 1. A memory of all is shown the query views before.
     """
     chunks, frames, count, planes = [], [], 0, 0
     for frame, pairs in pairs_by_frame(take, setting).items():
-        if frames and (count + len(pairs) > batch_size or memory != "none"):
+        if frames and count + len(pairs) > batch_size:
             chunks.append(ChunkPlan(take.uid, take.digest, tuple(frames), count, planes))
             frames, count, planes = [], 0, 0
         frames.append(frame)
@@ -103,8 +104,8 @@ def plan_chunks(take: ProcessedTake, setting: str, batch_size: int, memory: str 
 
 
 class ChunkDataset(Dataset):
-    """The chunks of `plans`, in their order, read and letterboxed to `side` x `side` pixels (`Matcher.side`). `single`:
-    the batch of each, of one frame, is a `Frame` for a method of the user's own, which may also have no `side`.
+    """The chunks of `plans`, in their order, read and letterboxed to `side` x `side` pixels (`Matcher.side`; None: as
+    they are). `single`: the batch of each, of one frame, is a `Frame`.
     """
 
     def __init__(
@@ -129,18 +130,14 @@ class ChunkDataset(Dataset):
             return Chunk(plan, [], None, fault="it was processed again in the meantime; run the same command again")
         left_out: list[tuple[CameraPair, int, str]] = []
         frames = [
-            read_pairs(self.take, number, self.asked(plan, number), self.side, left_out) for number in plan.frames
+            read_pairs(self.take, number, self.pairs[number], self.side, left_out, queries_only=plan.remember)
+            for number in plan.frames
         ]
+        batch = (frames[0] if self.single else batch_of(frames)) if any(frame.pairs for frame in frames) else None
+        if plan.remember:
+            return Chunk(plan, [], batch)  # what cannot be read is left out when it is asked for
         pairs = [(pair, frame.number, frame.video_sizes[pair[2]]) for frame in frames for pair in frame.pairs]
-        batch = (frames[0] if self.single else batch_of(frames)) if pairs else None
         return Chunk(plan, pairs, batch, left_out)
-
-    def asked(self, plan: ChunkPlan, number: int) -> list[CameraPair]:
-        """The pairs of a frame; only for the memory, each query view is its own target."""
-        if not plan.remember:
-            return self.pairs[number]
-        tracks = dict.fromkeys(pair[:2] for pair in self.pairs[number])
-        return [CameraPair(name, camera, camera) for name, camera in tracks]
 
 
 def read_pairs(
@@ -149,19 +146,20 @@ def read_pairs(
     pairs: Sequence[CameraPair],
     side: int | None,
     left_out: list[tuple[CameraPair, int, str]],
+    queries_only: bool = False,
 ) -> Frame:
     """Read the images and masks of a frame's pairs, letterboxed to `side` or of the frame's own size. Pairs of which an
-    image cannot be read go to `left_out`.
+    image cannot be read go to `left_out`. With `queries_only`, the images of targets are not read.
     """
-    frame = Frame(take.uid, number, take.folder, pairs=[], images={}, masks={}, video_sizes={}, kinds={})
+    kinds = {camera: take.kind_of(camera) for pair in pairs for camera in pair[1:]}
+    frame = Frame(take.uid, number, take.folder, pairs=[], images={}, masks={}, video_sizes={}, kinds=kinds)
     for pair in pairs:
         try:
-            for camera in pair[1:]:
+            for camera in pair[1:2] if queries_only else pair[1:]:
                 if camera not in frame.images:
                     image = read_frame(take.frame_path(camera, number))
                     frame.images[camera] = letterbox(image, side) if side else image
                     frame.video_sizes[camera] = take.video_size(camera) or image.shape[:2]
-                    frame.kinds[camera] = take.kind_of(camera)
         except UserError as error:
             left_out.append((pair, number, str(error)))
             continue
@@ -173,31 +171,13 @@ def read_pairs(
     return frame
 
 
-def batch_of(frames: Sequence[Frame]) -> PairBatch:
-    """The pairs of some letterboxed frames of a take; at least one."""
-    images = {(frame.number, camera): image for frame in frames for camera, image in frame.images.items()}
-    masks = {(frame.number, *key): mask for frame in frames for key, mask in frame.masks.items()}
-    image_index = {key: i for i, key in enumerate(images)}
-    mask_index = {key: i for i, key in enumerate(masks)}
-    pairs = [(frame.number, pair) for frame in frames for pair in frame.pairs]
-    return PairBatch(
-        images=torch.from_numpy(np.stack(list(images.values()))),
-        masks=torch.from_numpy(np.stack(list(masks.values()))),
-        mask_image=torch.tensor([image_index[number, camera] for number, _, camera in masks]),
-        pair_mask=torch.tensor([mask_index[(number, *pair[:2])] for number, pair in pairs]),
-        pair_target=torch.tensor([image_index[number, pair.target_camera] for number, pair in pairs]),
-        near=[KINDS[frame.kinds[camera]].near for frame in frames for camera in frame.images],
-        take=frames[0].take_uid,
-        names=[pair for _, pair in pairs],
-    )
-
-
 def predict_takes(
     matcher: AnyMatcher,
     chunks: Iterable[Chunk],
     plans: Plans,
     write: Callable[[str, dict], None],
     progress: Callable[[int], None] = lambda pairs: None,
+    memory: str = "none",
 ) -> dict[str, str]:
     """Predict every chunk; hand each finished take to `write(take_uid, result)`, as the results file has it. Pairs of
     which an image cannot be read are not in it; `result["left_out"]` then has their number by image.
@@ -206,7 +186,7 @@ def predict_takes(
     pairs done. Returns the reason for each take that could not be read.
     """
     failed: dict[str, str] = {}
-    predictions = predict_chunks(matcher, chunks)
+    predictions = predict_chunks(matcher, chunks, memory)
     for uid, of_take in itertools.groupby(predictions, key=lambda item: item[0].plan.take_uid):
         result, left_out = plans[uid].empty_result(), Counter[str]()
         for chunk, masks, existence in of_take:
@@ -222,18 +202,22 @@ def predict_takes(
     return failed
 
 
-def predict_chunks(matcher: AnyMatcher, chunks: Iterable[Chunk]) -> Iterator[tuple[Chunk, Tensor, Tensor]]:
-    """(chunk, masks (P, 480, 480) bool, existence (P,)), on the CPU.
+def predict_chunks(
+    matcher: AnyMatcher, chunks: Iterable[Chunk], choice: str = "none"
+) -> Iterator[tuple[Chunk, Tensor, Tensor]]:
+    """(chunk, masks (P, 480, 480) bool, existence (P,)), on the CPU. `choice`: of the memory that each take has.
 
     One chunk behind: a GPU already works on the next one while the caller encodes this one.
     """
-    waiting = None
+    waiting, take, memory = None, None, None
     for chunk in itertools.chain(chunks, [None]):
+        if chunk and chunk.plan.take_uid != take:
+            take, memory = chunk.plan.take_uid, None if choice == "none" else Memory(choice)
         if chunk and chunk.plan.remember and not chunk.fault:
             if chunk.batch:
-                matcher.remember(chunk.batch)
+                matcher.remember(chunk.batch, memory)
             continue
-        started = start_prediction(matcher, chunk) if chunk else None
+        started = start_prediction(matcher, chunk, memory) if chunk else None
         if waiting:
             former, (masks, existence, done) = waiting
             if done:
@@ -242,13 +226,15 @@ def predict_chunks(matcher: AnyMatcher, chunks: Iterable[Chunk]) -> Iterator[tup
         waiting = chunk, started
 
 
-def start_prediction(matcher: AnyMatcher, chunk: Chunk) -> tuple[Tensor, Tensor, torch.cuda.Event | None]:
+def start_prediction(
+    matcher: AnyMatcher, chunk: Chunk, memory: Memory | None = None
+) -> tuple[Tensor, Tensor, torch.cuda.Event | None]:
     """Masks (P, 480, 480) bool and existence (P,), to be read once the event has happened (None: at once)."""
     if not chunk.batch:
         return torch.zeros(0, EVAL_SIDE, EVAL_SIDE, dtype=torch.bool), torch.zeros(0), None
-    prob, existence = matcher.predict(chunk.batch)
+    prob, existence = matcher.predict(chunk.batch, *([memory] if memory else []))
     masks = mask_in_image(prob, (EVAL_SIDE, EVAL_SIDE))  # what is around the images is cut off by `fill`
-    if matcher.device.type != "cuda":
+    if masks.device.type != "cuda":
         return masks.cpu(), existence.cpu(), None
     masks, existence = (tensor.to("cpu", non_blocking=True) for tensor in (masks, existence))
     done = torch.cuda.Event()

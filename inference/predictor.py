@@ -6,25 +6,30 @@ mask, existence = predictor.segment(query_image, None, target_image, query_box=(
 """
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
+import cv2
 import numpy as np
 import torch
 from PIL.Image import Image
+from torch import Tensor
 
 from common.arguments import SETTINGS
 from common.errors import UserError
-from formats.geometry import letterbox
-from formats.takes import KINDS
+from formats.geometry import EVAL_SIDE
+from formats.processed import CameraPair
+from inference.crop_matcher import CropMatcher
 from inference.cut_out import cut_out
-from inference.matcher import Matcher, PairBatch, mask_in_image
-from inference.memory import CHOICES
+from inference.frame import Frame, mask_in_image
+from inference.matcher import Matcher, batch_of, letterboxed
+from inference.memory import Memory
 from inference.pictures import as_image, as_mask
 from model.checkpoint import load_checkpoint
 from model.device import PRECISIONS, default_precision, resolve_device
+from model.strong import StrongXSegTx
 
 SHIPPED = Path(__file__).resolve().parents[1] / "model" / "pretrained" / "xsegtx_tiny.pth"  # trained on rendered takes
-MEMORY_DEFAULT = "default: past, or none for a network without a pointer"
 Picture = np.ndarray | Image | Path | str  # an image or a mask
 CKPT_HELP = f"checkpoint (default: {SHIPPED.name}, the network of this repository)"
 
@@ -34,7 +39,7 @@ class Predictor:
     network; `settings` are those that it was trained for, none if the checkpoint does not say.
     """
 
-    def __init__(self, matcher: Matcher, description: str = "", settings: Sequence[str] = ()):
+    def __init__(self, matcher: Matcher | CropMatcher, description: str = "", settings: Sequence[str] = ()):
         self.matcher, self.description, self.settings = matcher, description, settings
 
     @classmethod
@@ -44,34 +49,52 @@ class Predictor:
         device: torch.device | str = "auto",
         precision: str | None = "fp32",
         batch_size: int | None = None,
-        compile: bool = False,
         backbone_weights: Path | None = None,
-        memory: str | None = "none",
+        compile: bool = False,
+        looks: int | None = None,
     ) -> "Predictor":
-        """From a checkpoint file, by default SHIPPED; options as `Matcher` and `load_checkpoint` have them. A `memory`
-        is for the frames of a take, which the matcher is given; `segment` has none. A `memory` of None is the best one
-        for the network, a `precision` of None the usual one for the device. Raises UserError.
+        """From a checkpoint file, by default SHIPPED; options as the matchers and `load_checkpoint` have them. A
+        `precision` of None is the usual one for the device. Raises UserError.
         """
-        for name, choice, choices in (("memory", memory, CHOICES), ("precision", precision, PRECISIONS)):
-            if choice not in (*choices, None):
-                raise UserError(f"{name} {choice!r} is unknown; choose from {', '.join(choices)}, or None")
+        if precision not in (*PRECISIONS, None):
+            raise UserError(f"precision {precision!r} is unknown; choose from {', '.join(PRECISIONS)}, or None")
         device = resolve_device(str(device))
         path = Path(SHIPPED if path is None else path)
         if path == SHIPPED and not path.is_file():
             raise UserError(f"no file {path}, the network of this repository; get it with git, or give a checkpoint")
-        checkpoint = load_checkpoint(path, backbone_weights)
-        arguments, config = checkpoint.arguments, checkpoint.model.config
-        closer_look = bool(arguments.get("closer_look"))
-        if memory is None:
-            memory = "past" if config.pointer else "none"
-        if memory != "none" and not config.similarity_prior:
-            raise UserError(f"--memory {memory} is for networks with --similarity_prior, and {path} has none")
-        options = (device, precision or default_precision(device), batch_size, compile, closer_look, memory)
-        matcher = Matcher(checkpoint.backbone, checkpoint.model, *options)
-        description = f"{config.mode} network of {config.input_size} pixels on {checkpoint.backbone.name} features"
+        backbone, model, _, arguments, _ = load_checkpoint(path, backbone_weights)
+        options = (backbone, model, device, precision or default_precision(device), batch_size)
+        if isinstance(model, StrongXSegTx):
+            if compile:
+                raise UserError(f"--compile is for the paper's network, and {path} is of the strong recipe")
+            matcher = CropMatcher(*options, looks)
+        elif looks:
+            raise UserError(f"--looks is for networks of the strong recipe, and {path} is none")
+        else:
+            matcher = Matcher(*options, compile)
+        description = f"{model.config.mode} network of {model.config.input_size} pixels on {backbone.name} features"
         one = "exo-ego" if arguments.get("reverse") else "ego-exo"
         settings = tuple(SETTINGS) if arguments.get("both") else (one,)
         return cls(matcher, description, settings if arguments else ())
+
+    def memory(self, choice: str | None) -> str:
+        """The choice of a memory, by default the best one for the network. Raises UserError if it takes none."""
+        strong = isinstance(self.matcher, CropMatcher)
+        if choice not in (None, "none") and not strong:
+            raise UserError(f"--memory {choice} is for networks of the strong recipe; leave it out")
+        return choice or ("past" if strong else "none")
+
+    def predict(self, frame: Frame, memory: Memory | None = None, side: int = EVAL_SIDE) -> tuple[Tensor, Tensor]:
+        """Of each pair of a frame: the mask's probability (P, S, S), letterboxed, and existence (P,), float32. S is
+        `side`, or what the network gives. Query masks may be larger or smaller than their images.
+        """
+        if isinstance(self.matcher, Matcher):
+            return self.matcher.predict(batch_of([letterboxed(frame, self.matcher.side)]))
+        return self.matcher.predict(with_masks_as_images(frame), memory, side)
+
+    def remember(self, frame: Frame, memory: Memory) -> None:
+        """Show a memory the query views of a frame; the images of targets may be missing."""
+        self.matcher.remember(with_masks_as_images(frame), memory)
 
     def segment(
         self,
@@ -106,7 +129,6 @@ class Predictor:
             raise UserError(f"setting {setting!r} is unknown; choose from {', '.join(SETTINGS)}, or None")
         if not isinstance(target_images, list | tuple):
             raise UserError(f"the target images are {type(target_images).__name__}; give a list")
-        near = [KINDS[kind].near for kind in SETTINGS[setting]] if setting else (False, False)
         query_image = as_image(query_image, "query image")
         targets = [as_image(image, "target image") for image in target_images]
         if query_box is None:
@@ -115,16 +137,16 @@ class Predictor:
             query_mask = cut_out(query_image, query_box)
         if not targets:
             return []
-        prob, existence = self.matcher.predict(_batch(self.matcher.side, query_image, query_mask, targets, near))
+        images = {"": query_image} | {str(number): image for number, image in enumerate(targets)}
+        pairs = [CameraPair("", "", str(number)) for number in range(len(targets))]
+        kinds = {camera: SETTINGS[setting][camera != ""] for camera in images} if setting else {}
+        frame = Frame("", 0, Path(), pairs, images, {("", ""): query_mask}, video_sizes={}, kinds=kinds)
+        prob, existence = self.predict(frame, side=max(max(image.shape[:2]) for image in targets))
         masks = (mask_in_image(p[None], target.shape[:2])[0] for p, target in zip(prob, targets, strict=True))
         return [(mask.byte().cpu().numpy(), x) for mask, x in zip(masks, existence.tolist(), strict=True)]
 
 
-def _batch(
-    side: int, image: np.ndarray, mask: np.ndarray, targets: Sequence[np.ndarray], near: tuple[bool, bool]
-) -> PairBatch:
-    """One object in one image, asked for in some others, without names. `near`: of the one and of all others."""
-    images = np.stack([letterbox(x, side) for x in (image, *targets)])
-    zeros, places = torch.zeros(len(targets), dtype=torch.int64), torch.arange(1, len(images))
-    masks, flags = torch.from_numpy(letterbox(mask, side)[None]), [near[0]] + [near[1]] * len(targets)
-    return PairBatch(torch.from_numpy(images), masks, zeros[:1], zeros, places, flags)
+def with_masks_as_images(frame: Frame) -> Frame:
+    sizes = {camera: image.shape[1::-1] for camera, image in frame.images.items()}
+    masks = {key: cv2.resize(mask, sizes[key[1]], interpolation=cv2.INTER_NEAREST) for key, mask in frame.masks.items()}
+    return replace(frame, masks=masks)

@@ -9,8 +9,8 @@
 The file of a finished take also says which of its pairs are left out because an image cannot be read, and goes once the
 results are written: the next run tries again.
 
-`run` is a digest of all that decides the numbers (checkpoint, setting, precision, batch size, memory; of a method of
-the user's own its file and arguments), `annotation` one of the take's annotation.json. Predictions of another
+`run` is a digest of all that decides the numbers (checkpoint, setting, precision, batch size, memory, looks; of a
+method of the user's own its file and arguments), `annotation` one of the take's annotation.json. Predictions of another
 checkpoint, or of this one before a take was processed again, have another name and are never taken for this run's.
 """
 
@@ -71,7 +71,7 @@ class ResumableRun:
             before, now = in_words(record["provenance"]), in_words(self.made_by)
             changed = [name for name in now | before if before.get(name) != now.get(name)]
             what = ", ".join(f"{name} {before.get(name)} -> {now.get(name)}" for name in changed if before)
-            what = what or "another checkpoint or method, precision, batch size or memory"
+            what = what or "another checkpoint or method, precision, batch size, memory or looks"
             remedy = "give another --out_path, or --overwrite to replace it"
             raise UserError(f"{self.results_path} was made by another run ({what}); {remedy}")
         if record["results_sha256"] != file_digest(self.results_path):
@@ -134,7 +134,7 @@ def in_words(made_by: dict[str, Any]) -> dict[str, str]:
     """The options that decide a run's numbers, from its provenance; none if that is too old to hold them all."""
     if not has_form(made_by, {"checkpoint": str, "checkpoint_sha256": str, "batch_size": int}):
         return {}
-    options = {name: made_by.get(name) for name in ("precision", "batch_size", "memory", "predictor")}
+    options = {name: made_by.get(name) for name in ("precision", "batch_size", "memory", "looks", "predictor")}
     options |= made_by.get("predictor_args", {})
     checkpoint = f"{made_by['checkpoint']} ({made_by['checkpoint_sha256']:.8})"
     return {"checkpoint": checkpoint} | {name: str(value or "none")[:40] for name, value in options.items()}

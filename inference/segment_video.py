@@ -35,18 +35,16 @@ from common.drawing import font, overlay
 from common.errors import UserError, counted
 from common.files import atomic_folder
 from formats.footage import Footage, add_footage_options, open_cameras
-from formats.geometry import Size, eval_size, letterbox
+from formats.geometry import Size, eval_size
 from formats.mask_files import MaskFiles, find_masks
-from formats.masks import RLE, letterbox_mask, resize_mask
+from formats.masks import RLE, decode_mask, resize_mask
 from formats.processed import CameraPair, shrink
 from formats.results import THRESHOLD
 from formats.takes import KINDS, kind_of
 from formats.video_writer import open_video
-from inference.matcher import PairBatch, mask_in_image
-from inference.memory import CHOICES, HELP
-from inference.own_method import Frame
-from inference.predict_takes import batch_of
-from inference.predictor import MEMORY_DEFAULT, Predictor
+from inference.frame import Frame, mask_in_image
+from inference.memory import CHOICES, HELP, Memory
+from inference.predictor import Predictor
 from model.device import PRECISION_HELP, PRECISIONS
 
 Found = dict[tuple[str, str], tuple[Tensor, float]]  # by camera and object: probability (1, S, S), existence
@@ -76,7 +74,7 @@ def parse_args(argv: list[str] | None) -> argparse.Namespace:
     add("--stride", type=at_least(1), default=1, help="predict each n-th of the frames with a mask")
     add("--ckpt_path", type=Path, help="checkpoint of the direction (default: the network in the repository)")
     add_backbone_weights(parser)
-    add("--memory", choices=CHOICES, help=f"{HELP} ({MEMORY_DEFAULT})")
+    add("--memory", choices=CHOICES, help=HELP)
     add_device(parser)
     add("--precision", choices=PRECISIONS, help=PRECISION_HELP)
     return parser.parse_args(argv)
@@ -100,19 +98,21 @@ def main(argv: list[str] | None = None) -> None:
         raise UserError(f"no mask in {masks} is of a frame that another camera has; look at --masks and --offset")
     if not any(read_query_masks(masks, footage.numbers[moment], footage) for moment in moments):
         raise UserError(f"{masks}: no mask shows an object, all are empty; object pixels are those that are not black")
-    options = {"backbone_weights": args.backbone_weights, "memory": args.memory}
-    predictor = Predictor.load(args.ckpt_path, args.device, args.precision, **options)
+    predictor = Predictor.load(args.ckpt_path, args.device, args.precision, backbone_weights=args.backbone_weights)
+    choice = predictor.memory(args.memory)
+    memory = None if choice == "none" else Memory(choice)
 
     seconds, objects = footage.seconds, list(masks.objects)
     step = float(np.median(np.diff(seconds[moments]))) if len(moments) > 1 else 1
     widths = {name: panel_width(camera.size) for name, camera in cameras.items()}
     fps = 1 / max(step, 1 / 120)
     max_rows = KINDS["ego"].max_rows
-    if predictor.matcher.memory and predictor.matcher.memory.choice == "all":
+    if choice == "all":
         for moment, view in zip(moments, footage.read([shown[query][m] for m in moments]), strict=True):
             if known := read_query_masks(masks, footage.numbers[moment], footage):
-                images, pairs = {query: shrink(view, max_rows)}, [CameraPair(name, query, query) for name in known]
-                predictor.matcher.remember(make_batch(predictor, images, known, pairs, ego))
+                predictor.remember(
+                    make_frame({query: shrink(view, max_rows)}, list(cameras), query, known, ego), memory
+                )
     pictures = {
         name: camera.read([shown[name][m] for m in moments if m in shown[name]]) for name, camera in cameras.items()
     }
@@ -125,7 +125,7 @@ def main(argv: list[str] | None = None) -> None:
                 }
                 images = {name: shrink(next(pictures[name]), max_rows) for name in numbers}
                 known = read_query_masks(masks, numbers[query], footage)
-                found = predict(predictor, query, images, known, ego)
+                found = predict(predictor, memory, make_frame(images, list(images), query, known, ego))
                 for (camera, name), (prob, existence) in found.items():
                     mask = mask_in_image(prob, eval_size(cameras[camera].size))[0].numpy()
                     path = out / "masks" / camera / name / f"{numbers[camera]:05d}.png"
@@ -170,31 +170,24 @@ def read_query_masks(masks: MaskFiles, number: int, footage: Footage) -> dict[st
     return {name: rle for name, rle in found.items() if rle}
 
 
-def predict(
-    predictor: Predictor, query: str, images: Mapping[str, np.ndarray], known: Mapping[str, RLE], ego: str | None
-) -> Found:
-    """Look for the objects of `known`, masks in the query camera's image, in all other images."""
-    pairs = [CameraPair(name, query, camera) for camera in images if camera != query for name in known]
-    if not pairs:
+def predict(predictor: Predictor, memory: Memory | None, frame: Frame) -> Found:
+    if not frame.pairs:
         return {}
-    prob, existence = predictor.matcher.predict(make_batch(predictor, images, known, pairs, ego))
+    prob, existence = predictor.predict(frame, memory)
     answers = zip(prob.cpu().split(1), existence.tolist(), strict=True)
-    return {(pair.target_camera, pair.object_name): answer for pair, answer in zip(pairs, answers, strict=True)}
+    return {(pair.target_camera, pair.object_name): answer for pair, answer in zip(frame.pairs, answers, strict=True)}
 
 
-def make_batch(
-    predictor: Predictor,
-    images: Mapping[str, np.ndarray],
-    known: Mapping[str, RLE],
-    pairs: Sequence[CameraPair],
-    ego: str | None,
-) -> PairBatch:
-    """The `pairs` of a moment, of one query camera; at least one. `ego`: the head-worn camera, if there is one."""
-    side = predictor.matcher.side
-    squares = {camera: letterbox(image, side) for camera, image in images.items()}
-    masks = {(name, pairs[0].query_camera): letterbox_mask(rle, side) for name, rle in known.items()}
-    kinds = {camera: "ego" if camera == ego else "exo" for camera in images}
-    return batch_of([Frame("", 0, Path(), pairs, squares, masks, video_sizes={}, kinds=kinds)])
+def make_frame(
+    images: dict[str, np.ndarray], cameras: Sequence[str], query: str, known: Mapping[str, RLE], ego: str | None
+) -> Frame:
+    """To look for the objects of `known`, masks in the query camera's image, in all other `cameras`. `ego`: the
+    head-worn one; where there is none, it is not known which show things larger.
+    """
+    pairs = [CameraPair(name, query, camera) for camera in cameras if camera != query for name in known]
+    masks = {(name, query): decode_mask(rle) for name, rle in known.items()}
+    kinds = {camera: "ego" if camera == ego else "exo" for camera in cameras} if ego else {}
+    return Frame("", 0, Path(), pairs, images, masks, video_sizes={}, kinds=kinds)
 
 
 def panel_width(size: Size) -> int:

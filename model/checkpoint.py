@@ -18,9 +18,18 @@ import torch
 from common.errors import MALFORMED, UserError
 from model.backbone import STRIDE, Backbone, ResNet50, resnet50_backbone
 from model.backbones import make_backbone
+from model.strong import StrongConfig, StrongXSegTx
 from model.weights import MAX_WEIGHT, in_a_line, load_state, named_tensors, read_torch, write_torch
 from model.xsegtx import MODES, XSegTx, XSegTxConfig
 
+FORMER = {  # options of version 1, and what they were in the paper's network
+    "similarity_prior": False,
+    "pointer": False,
+    "fine_masks": False,
+    "two_sizes": False,
+    "zoom": 1,
+    "detail_channels": 0,
+}
 NETWORK_KEYS = ("backbone", "encoder", "optimiser", "config", "arguments")
 
 
@@ -73,15 +82,23 @@ def checkpoint_of(
     """`load_checkpoint(path, ...)`, of the `content` that has been read."""
     config = replace(stored_config(content, path), **overrides)
     backbone = stored_backbone(content["backbone"], backbone_weights, path)
-    read, there = (config.feature_channels, config.detail_channels), (backbone.channels, backbone.detail_channels)
-    if read != (there if config.pointer else (there[0], 0)):
-        raise UserError(
-            f"{path}: its network reads {read[0]} and {read[1]} channels, {backbone.name} has {there[0]} and {there[1]}"
-        )
-    model = XSegTx(config)
+    for name, there in channels_of(backbone).items():
+        if getattr(config, name, there) != there:
+            raise UserError(f"{path}: its network has {name} {getattr(config, name)}, and {backbone.name} has {there}")
+    model = make_network(config)
     load_state(model, content["encoder"], f"{path}, encoder")
     extra = {key: value for key, value in content.items() if key not in NETWORK_KEYS}
     return Checkpoint(backbone, model.eval(), content.get("optimiser"), content.get("arguments", {}), extra)
+
+
+def make_network(config: XSegTxConfig) -> XSegTx:
+    """The network of a configuration, untrained."""
+    return StrongXSegTx(config) if isinstance(config, StrongConfig) else XSegTx(config)
+
+
+def channels_of(backbone: Backbone) -> dict[str, int]:
+    """The fields of a configuration that the backbone decides; only the strong network's has all of them."""
+    return {"feature_channels": backbone.channels, "detail_channels": backbone.detail_channels}
 
 
 def is_checkpoint(content: Any) -> bool:
@@ -91,15 +108,15 @@ def is_checkpoint(content: Any) -> bool:
 
 def stored_options(content: Any, path: Path) -> dict[str, Any]:
     """What `load_matching` needs to take all that the file `path` holds: the options of training that define its
-    network, by field of `XSegTxConfig`, the name of its `backbone`, and whether it has learned from a `closer_look`.
-    Empty if it is no XSegTx checkpoint, as SegSwap's.
+    network, by field of its configuration, its `recipe` and the name of its `backbone`. Empty if it is no XSegTx
+    checkpoint, as SegSwap's.
     """
     if not is_checkpoint(content):
         return {}
-    options = asdict(stored_config(content, path))
-    del options["feature_channels"], options["detail_channels"]  # the backbone's
+    config = stored_config(content, path)
+    options = {each.name: getattr(config, each.name) for each in fields(config) if each.metadata}
     options["backbone"] = str(content["backbone"].get("name")) if names_backbone(content["backbone"]) else "moco"
-    return options | {"closer_look": bool(content.get("arguments", {}).get("closer_look"))}
+    return options | {"recipe": "strong" if isinstance(config, StrongConfig) else "paper"}
 
 
 def load_matching(model: XSegTx, state: Any, path: Path) -> tuple[list[str], list[str]]:
@@ -115,7 +132,7 @@ def load_matching(model: XSegTx, state: Any, path: Path) -> tuple[list[str], lis
             state = state[key]
             break
     state = named_tensors(state, str(path))
-    state = {name if name.startswith(("net.", "prior.", "pointer.")) else f"net.{name}": t for name, t in state.items()}
+    state = {name if name in own or name.startswith("net.") else f"net.{name}": t for name, t in state.items()}
     fitting, left_out = {}, []
     for name, tensor in own.items():
         if name not in state:
@@ -174,14 +191,19 @@ def stored_config(content: Mapping[str, Any], path: Path) -> XSegTxConfig:
     """The configuration of a checkpoint. One that holds none, as published, tells it by its tensors."""
     try:
         implied = implied_options(content["encoder"])
-        options = content.get("config") or implied
-        for each in fields(XSegTxConfig):
+        options = dict(content.get("config") or implied)
+        kind = StrongConfig if "frame_size" in options else XSegTxConfig
+        if kind is XSegTxConfig:
+            former = {name: options.pop(name) for name in FORMER if name in options}
+            if changed := [f"{name} {value}" for name, value in former.items() if value != FORMER[name]]:
+                raise ValueError(f"the strong network of version 1: {', '.join(changed)}; train --recipe strong anew")
+        for each in fields(kind):
             value = options.get(each.name, each.default)
             is_number = isinstance(value, int | float)
             of_kind = is_number if each.type is float else isinstance(value, each.type)
             if not of_kind or is_number and not abs(value) < MAX_WEIGHT:  # nan too
                 raise ValueError(f"{each.name} is {value!r:.40}")
-        config = XSegTxConfig(**options)
+        config = kind(**options)
         made_of = [(x.input_size, "".join(x.layers).replace("N", "")) for x in (config, XSegTxConfig(**implied))]
         if made_of[0] != made_of[1]:  # before a network of that size is made
             raise ValueError("its tensors are not of input_size {} and layers {}".format(*made_of[0]))

@@ -1,11 +1,9 @@
 """The one encoder: images and masks -> features of the frozen backbone, for training and prediction alike."""
 
 import copy
-from collections.abc import Sequence
 from typing import NamedTuple
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
@@ -13,36 +11,16 @@ from model.backbone import STRIDE, Backbone, mask_to_image
 from model.mask_features import MaskFeatures
 
 
-class View(NamedTuple):
-    """One view of B pairs, as the network reads it; h = w = input size / 16.
+class Levels(NamedTuple):
+    """Two layers of the backbone, of N images, float32."""
 
-    `fine`, `coverage` and `corner` are for the similarity prior and closer looks; a network without them reads none.
-    They are about the image as the encoder got it, k times as large (`XSegTxConfig.zoom`).
-    """
-
-    feat: Tensor  # (B, F, h, w) float32: features of what it shows, the image or a crop of the enlarged one
-    fine: Tensor | None = None  # (B, F, k h, k w) float32: features of the whole image, enlarged
-    mask: Tensor | None = None  # (B, H, W) of 0 and 1, any dtype: the object, in the same crop; of targets in training
-    blocked: Tensor | None = None  # (B, h * w) bool, True = no token may attend to this token of the view
-    coverage: Tensor | None = None  # (B, k h, k w) float32: which part of each of these cells the query's object covers
-    corner: Tensor | None = None  # (B, 2) int64: first row and column of `fine` that it shows, -1: all, reduced
-    detail: Tensor | None = None  # (B, D, ...) float32: `Features.detail` of the whole image, for the pointer
-
-
-class Features(NamedTuple):
-    """Of N images, float32; both of the first are the same with a zoom of 1."""
-
-    feat: Tensor  # (N, F, h, w): unit vectors, of the images reduced to the network's input
-    fine: Tensor  # (N, F, k h, k w): of the images as they are
-    detail: Tensor | None = None  # (N, D, ...): of an earlier layer of the backbone, as they are
+    feat: Tensor  # (N, F, h, w): the last, unit vectors
+    detail: Tensor  # (N, D, ...): an earlier one, of 8 pixels a cell in a pyramid
 
 
 class Encoder:
-    """Runs the frozen backbone on one device, `batch_size` images at a time (None: all at once).
-
-    The backbone computes in `dtype`; features are float32. Images are `zoom` times as large as the network's input, and
-    are encoded both reduced to it and as they are; with `detail`, the latter to two layers. With `two_sizes`, those of
-    near cameras (`formats.takes.Kind.near`) are also read at half their size, so that things look as in the others.
+    """Runs the frozen backbone on one device, `batch_size` images at a time (None: all at once). The backbone computes
+    in `dtype`; features are float32.
     """
 
     def __init__(
@@ -50,37 +28,25 @@ class Encoder:
         backbone: Backbone,
         device: torch.device,
         dtype: torch.dtype = torch.float32,
-        zoom: int = 1,
         batch_size: int | None = None,
-        detail: bool = False,
-        two_sizes: bool = False,
     ):
-        self.device, self.zoom, self.batch_size, self.detail = device, zoom, batch_size, detail
-        self.two_sizes = two_sizes
+        self.device, self.batch_size = device, batch_size
         self.backbone = fold_batch_norm(backbone).to(device, dtype)
         # Windows around the objects depend on the masks: on a GPU they would cost a synchronization and new kernels.
         self._mask_features = MaskFeatures(self.backbone) if device.type == "cpu" else None
 
     @torch.no_grad()
-    def images(self, images: Tensor, near: Sequence[bool] = ()) -> Features:
-        """(N, zoom S, zoom S, 3) uint8 RGB on the device -> their features. `near`: which of them, if any, are of near
-        cameras.
-        """
-        some = max(1, (self.batch_size or len(images)) // self.zoom**2)  # no more memory than for the reduced ones
-        fine, *detail = self._encode(images, some, self.detail)
-        if self.two_sizes and any(near):
-            rows = torch.tensor([row for row, flag in enumerate(near) if flag]).to(images.device, non_blocking=True)
-            half = F.avg_pool2d(images[rows].movedim(3, 1).float(), 2).movedim(1, 3)
-            for maps, halves in zip((fine, *detail), self._encode(half, 4 * some, self.detail), strict=True):
-                halves = F.interpolate(halves, maps.shape[2:], mode="bilinear", align_corners=False)
-                maps[rows] = (maps[rows] + halves) / 2
-        feat = fine if self.zoom == 1 else self._encode(images[:, :: self.zoom, :: self.zoom], self.batch_size)[0]
-        return Features(feat, fine, *detail)
+    def images(self, images: Tensor) -> Tensor:
+        """(N, H, W, 3) uint8 RGB on the device -> unit vectors (N, F, H / 16, W / 16) float32."""
+        parts = images.split(self.batch_size or len(images))
+        return torch.cat([self.backbone(self.backbone.normalize(part)) for part in parts])
 
-    def _encode(self, images: Tensor, batch_size: int | None, detail: bool = False) -> list[Tensor]:
-        encode = self.backbone.levels if detail else lambda image: [self.backbone(image)]
-        parts = [encode(self.backbone.normalize(part)) for part in images.split(batch_size or len(images))]
-        return [torch.cat(part) for part in zip(*parts, strict=True)]
+    @torch.no_grad()
+    def levels(self, images: Tensor) -> Levels:
+        """The same, of two layers."""
+        parts = images.split(self.batch_size or len(images))
+        found = [self.backbone.levels(self.backbone.normalize(part)) for part in parts]
+        return Levels(*map(torch.cat, zip(*found, strict=True)))
 
     @torch.no_grad()
     def masks(self, masks: Tensor) -> Tensor:
@@ -89,23 +55,6 @@ class Encoder:
             return self._mask_features(masks)
         parts = masks.split(self.batch_size or len(masks))
         return torch.cat([self.backbone(mask_to_image(part)) for part in parts])
-
-
-def seen(feat: Tensor, fine: Tensor, corner: Tensor | None) -> Tensor:
-    """Features of what each view shows, (B, F, h, w): `feat`, of the whole image, or the crop of `fine` at `corner`."""
-    if corner is None or fine.shape == feat.shape:
-        return feat
-    closer = crop(fine, corner.clamp(min=0), feat.shape[2])
-    return torch.where((corner[:, 0] >= 0)[:, None, None, None], closer, feat)
-
-
-def crop(maps: Tensor, corner: Tensor, side: int, maps_of: Tensor | None = None) -> Tensor:
-    """(B, C, H, W) -> (B, C, side, side), each beginning at its `corner`, (B, 2) int64 row and column. `maps_of`: of
-    which of the maps each is, by default of the one in its row.
-    """
-    rows, cols = (corner[:, axis, None] + torch.arange(side, device=maps.device) for axis in (0, 1))  # (B, side)
-    maps_of = torch.arange(len(maps), device=maps.device) if maps_of is None else maps_of
-    return maps.movedim(1, 3)[maps_of[:, None, None], rows[:, :, None], cols[:, None, :]].movedim(3, 1)
 
 
 def fold_batch_norm(backbone: Backbone) -> Backbone:

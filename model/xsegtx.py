@@ -2,36 +2,27 @@
 
 The network works on features of a frozen backbone (model/features.py). Two ways to call it:
 
-    prediction = model(query, target, mask_feat)                        # two `View`s; both masks, for training
+    prediction = model(query_feat, target_feat, mask_feat)              # both masks, for training
 
-    query, target, mask = map(model.project, (query.feat, target.feat, mask_feat))
-    query = model.encode_query(query, mask, query_mask)                 # once per object mask
+    query, target, mask = map(model.project, (query_feat, target_feat, mask_feat))
+    query = model.encode_query(query, mask)                             # once per object mask
     target = model.encode_target(target)                                # once per target image
-    query_parts, target_parts = map(model.prior.parts, (query_view.fine, target_view.fine))             # once per image
-    similarity = model.prior.similarity(query_parts, query_view.coverage, target_parts)  # once per pair, like the rest
-    target_mask_prob, existence = model.match(query, mask, target, similarity, target_view.corner)   # only these two
-
-(`match` also takes what `mark_detail` gives, for a network with `fine_masks`.)
+    target_mask_prob, existence = model.match(query, mask, target)      # once per pair, and only these two
 """
 
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
-import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from common.arguments import Words, option
 from common.errors import UserError
 from model.backbone import STRIDE
-from model.features import View
-from model.pointer import Pointer, view_coverage
-from model.similarity import NoPrior, Similarity, SimilarityPrior
 from model.transformer import ACTIVATIONS, CrossLayer, InnerLayer, sine_position
 
 PROB_EPS = 1e-7
-MAX_ZOOM = 16
 MASK_CHANNEL = 2  # of the decoder's three; the published checkpoints never trained the other two
 MODES = {  # name: (width, heads, feed-forward width, blocks)
     "tiny": (128, 2, 256, 3),
@@ -45,16 +36,10 @@ class Prediction(NamedTuple):
     query_mask_prob: Tensor  # (B, H, W) float32 in [1e-7, 1 - 1e-7]
     target_mask_prob: Tensor  # (B, H, W) float32 in [1e-7, 1 - 1e-7]
     existence: Tensor  # (B,) float32 in [0, 1]: the object is visible in the target view
-    pointed: Tensor | None = None  # (B, 1 + rivals) float32: the pointer's logits, of the object and of its rivals
 
 
-FREE = (
-    "dropout",
-    "drop_feat",
-    "activation",
-    "pos_weight",
-    "feat_weight",
-)  # may change when a network is trained further
+# may change when a network is trained further
+FREE = ("dropout", "drop_feat", "activation", "pos_weight", "feat_weight")
 
 
 @dataclass(frozen=True)
@@ -73,19 +58,7 @@ class XSegTxConfig:
     activation: str = option("relu", "--activation", choices=ACTIVATIONS, help="in the feed-forward layers")
     pos_weight: float = option(0.1, "--pos-weight", help="weight of the position encoding")
     feat_weight: float = option(1.0, "--feat-weight", help="weight of the features that it is added to")
-    similarity_prior: bool = option(
-        False, "--similarity_prior", help="tell the tokens which parts of the target look like the object"
-    )
-    pointer: bool = option(False, "--pointer", help="learn to find the place for a closer look by finer features")
-    fine_masks: bool = option(False, "--fine_masks", help="decode masks with the pointer's finer features, too")
-    two_sizes: bool = option(
-        False, "--two_sizes", help="read images of head-worn cameras at half the size, too: they show things larger"
-    )
-    zoom: int = option(
-        1, "--zoom", help="side of the images that the prior and closer looks see, in units of --input_size"
-    )
     feature_channels: int = 1024  # of the backbone
-    detail_channels: int = 0  # of the layer that the pointer reads
 
     def __post_init__(self):
         if self.mode not in MODES:
@@ -94,14 +67,6 @@ class XSegTxConfig:
             raise UserError(f"activation {self.activation!r} is unknown; choose from {', '.join(ACTIVATIONS)}")
         if self.input_size % STRIDE or self.input_size < 3 * STRIDE:
             raise UserError(f"input size {self.input_size} must be a multiple of {STRIDE} and at least {3 * STRIDE}")
-        if not 1 <= self.zoom <= (MAX_ZOOM if self.similarity_prior else 1):
-            raise UserError(f"zoom {self.zoom} must be 1, or up to {MAX_ZOOM} with similarity_prior")
-        if self.two_sizes and self.zoom * self.input_size % (2 * STRIDE):
-            raise UserError(
-                f"input size {self.input_size} times zoom {self.zoom} must be a multiple of {2 * STRIDE} with two_sizes"
-            )
-        if self.fine_masks and not self.pointer:
-            raise UserError("fine_masks takes the pointer's features; give pointer, too")
         for name in ("dropout", "drop_feat"):
             if not 0 <= getattr(self, name) < 1:
                 raise UserError(f"{name} {getattr(self, name)} must be at least 0 and below 1")
@@ -128,27 +93,19 @@ def parse_layer_types(words: Sequence[str]) -> list[str]:
 
 
 class MaskDecoder(nn.Module):
-    """Tokens -> mask logits at full resolution: two transposed convolutions x2, then bilinear x4.
+    """Tokens -> mask logits at full resolution: two transposed convolutions x2, then bilinear x4."""
 
-    A network with `detail_channels` (`XSegTxConfig.fine_masks`) has a `Pointer` mark finer features, which come in
-    after the first.
-    """
-
-    def __init__(self, width: int, detail_channels: int):
+    def __init__(self, width: int):
         super().__init__()
         self.deconv1 = nn.ConvTranspose2d(width, width // 2, kernel_size=2, stride=2)
         self.deconv2 = nn.ConvTranspose2d(width // 2, 3, kernel_size=2, stride=2)
-        if detail_channels:
-            self.detail = nn.Conv2d(detail_channels + 1, width // 2, kernel_size=3, padding=1)
-            self.mix = nn.Conv2d(width // 2, width // 2, kernel_size=3, padding=1)
 
-    def forward(self, features: Tensor, marked: Tensor | None = None) -> Tensor:
-        x = self.deconv1(features)  # (B, C, h, w) -> (B, C/2, 2h, 2w)
-        if marked is None:  # the query's mask is known
-            x = F.relu(x)
-        else:
-            x = F.relu(x + self.detail(marked))
-            x = x + F.relu(self.mix(x))
+    def forward(self, features: Tensor) -> Tensor:
+        x = F.relu(self.deconv1(features))  # (B, C, h, w) -> (B, C/2, 2h, 2w)
+        return self.enlarge(x)
+
+    def enlarge(self, x: Tensor) -> Tensor:
+        """What the first convolution has made of the tokens, (B, C/2, 2h, 2w) -> logits (B, 16h, 16w) float32."""
         weight, bias = self.deconv2.weight[:, MASK_CHANNEL, None], self.deconv2.bias[MASK_CHANNEL, None]
         x = F.conv_transpose2d(x, weight, bias, stride=2)  # (B, 1, 4h, 4w)
         return F.interpolate(x.float(), scale_factor=4, mode="bilinear", align_corners=False)[:, 0]
@@ -187,13 +144,10 @@ class XSegTx(nn.Module):
             {
                 "feat_proj": nn.Conv2d(config.feature_channels, width, kernel_size=1),
                 "encoder_blocks": nn.ModuleList(blocks),
-                "decoder": MaskDecoder(width, config.fine_masks * config.detail_channels),
+                "decoder": MaskDecoder(width),
                 "cls_branch": ExistenceHead(width, self.cells),
             }
         )
-        prior = (width, config.feature_channels, config.zoom)
-        self.prior = SimilarityPrior(*prior) if config.similarity_prior else NoPrior()
-        self.pointer = Pointer(config.detail_channels) if config.pointer else None
         self.drop_channels = nn.Dropout1d(config.drop_feat)
         position = sine_position(self.cells, self.cells, width, config.pos_weight)
         self.register_buffer("position", position, persistent=False)
@@ -206,46 +160,39 @@ class XSegTx(nn.Module):
             (i for i, layer in enumerate(self._two_view) if isinstance(layer, CrossLayer)), default=-1
         )
 
-    def forward(self, query: View, target: View, mask_feat: Tensor) -> Prediction:
+    def forward(
+        self,
+        query_feat: Tensor,
+        target_feat: Tensor,
+        mask_feat: Tensor,
+        query_blocked: Tensor | None = None,
+        target_blocked: Tensor | None = None,
+    ) -> Prediction:
         """The forward expects, with h = w = input_size / 16:
-           - query, target: the two views. Blocked tokens act in the layers (c) and C, not in mask conditioning (a); a
-             view with all tokens blocked counts as not blocked. `query.mask` is for the similarity prior, too;
-             `target.mask` for what the pointer learns, and for nothing else.
-           - mask_feat: backbone features of the query mask image, (B, F, h, w)
+           - query_feat, target_feat, mask_feat: backbone features (B, F, h, w) of the images and of the query mask
+           - query_blocked, target_blocked: (B, h * w) bool or None, True = no token may attend to this token of the
+             view. They act in the layers (c) and C, not in mask conditioning (a); a view with all tokens blocked counts
+             as not blocked.
 
         It returns a `Prediction` of
            - query_mask_prob, target_mask_prob: (B, H, W) float32, probability that a pixel belongs to the object
            - existence: (B,) float32, probability that the object is visible in the target view
         """
-        query_blocked, target_blocked = _attendable(query.blocked), _attendable(target.blocked)
-        query_tokens, target_tokens, mask = map(self.project, (query.feat, target.feat, mask_feat))
-        query_tokens, target_tokens = self._drop(query_tokens), self._drop(target_tokens)
-        query_tokens = self.encode_query(query_tokens, mask, query.mask, query_blocked)
-        target_tokens = self.encode_target(target_tokens, target_blocked)
-        parts = self.prior.parts(query.fine), self.prior.parts(target.fine)
-        similarity = self.prior.similarity(parts[0], query.coverage, parts[1])
-        target_tokens = self.prior.mark_target(target_tokens, similarity, target.corner)
-        query_tokens, target_tokens = self._exchange(query_tokens, mask, target_tokens, query_blocked, target_blocked)
-        existence = self._existence(target_tokens, similarity, target.corner)
-        pointed = marked = None
-        if self.config.fine_masks or self.pointer and target.mask is not None:
-            description = self.pointer.describe(query.detail, view_coverage(query)[:, None])[:, 0]
-            marked = self.mark_detail(target.detail, description, target.corner)
-            pointed = None if target.mask is None else self.pointer(description, target, similarity.cosine)
-        return Prediction(self._mask_prob(query_tokens), self._mask_prob(target_tokens, marked), existence, pointed)
+        query_blocked, target_blocked = _attendable(query_blocked), _attendable(target_blocked)
+        query, target, mask = map(self.project, (query_feat, target_feat, mask_feat))
+        query, target = self._drop(query), self._drop(target)
+        query = self.encode_query(query, mask, query_blocked)
+        target = self.encode_target(target, target_blocked)
+        query, target = self._exchange(query, mask, target, query_blocked, target_blocked)
+        return Prediction(self._mask_prob(query), self._mask_prob(target), self._existence(target).sigmoid())
 
     def project(self, feat: Tensor) -> Tensor:
         """Backbone features (B, F, h, w) of an image or a mask -> tokens (B, L, C), row by row, float32."""
         tokens = self.net.feat_proj(feat.to(self.net.feat_proj.weight.dtype))
         return tokens.flatten(2).transpose(1, 2).float()
 
-    def encode_query(
-        self, query: Tensor, mask: Tensor, query_mask: Tensor | None, blocked: Tensor | None = None
-    ) -> Tensor:
-        """The query side's layers that do not depend on the target. query, mask: projected tokens (B, L, C) of the
-        image and of the mask; query_mask (B, H, W), for the similarity prior.
-        """
-        query = self.prior.mark_query(query, query_mask)
+    def encode_query(self, query: Tensor, mask: Tensor, blocked: Tensor | None = None) -> Tensor:
+        """The query side's layers that do not depend on the target. query, mask: projected tokens (B, L, C)."""
         for layer in self._single_view:
             query = layer.query(query, mask, self.position, blocked)
         return query
@@ -256,33 +203,13 @@ class XSegTx(nn.Module):
             target = layer.target(target, self.position, blocked)
         return target
 
-    def mark_detail(
-        self, detail: Tensor, description: Tensor, corner: Tensor | None, target_of: Tensor | None = None
-    ) -> Tensor | None:
-        """What the mask decoder sees of finer features, with `fine_masks`: of the `View.detail` of some targets, the
-        pointer's descriptions of the objects (B, W), `View.corner`, and which of the targets each is asked for in.
+    def match(self, query: Tensor, mask: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:
+        """Encoded query tokens, projected mask tokens, encoded target tokens, each (B, L, C) -> target_mask_prob
+        (B, H, W) and existence (B,), as `forward` gives them. The parts of the network that only the query's mask needs
+        are left out.
         """
-        if not self.config.fine_masks:
-            return None
-        with torch.no_grad():  # the pointer's metric learns to point alone
-            return self.pointer.marked(detail, description, corner, self.cells, self.config.zoom, target_of)
-
-    def match(
-        self,
-        query: Tensor,
-        mask: Tensor,
-        target: Tensor,
-        similarity: Similarity | None = None,
-        corner: Tensor | None = None,
-        marked: Tensor | None = None,
-    ) -> tuple[Tensor, Tensor]:
-        """Encoded query tokens, projected mask tokens, encoded target tokens, each (B, L, C), the prior's `similarity`,
-        the target's `View.corner` and what `mark_detail` gives -> target_mask_prob (B, H, W) and existence (B,), as
-        `forward` gives them. The parts of the network that only the query's mask needs are left out.
-        """
-        target = self.prior.mark_target(target, similarity, corner)
         _, target = self._exchange(query, mask, target, target_only=True)
-        return self._mask_prob(target, marked), self._existence(target, similarity, corner)
+        return self._mask_prob(target), self._existence(target).sigmoid()
 
     def _exchange(self, query, mask, target, query_blocked=None, target_blocked=None, target_only=False):
         """All layers from the first C on. With `target_only`, the query side ends where the last C has read it."""
@@ -302,12 +229,11 @@ class XSegTx(nn.Module):
     def _features(self, tokens: Tensor) -> Tensor:
         return tokens.transpose(1, 2).unflatten(2, (self.cells, self.cells))  # (B, L, C) -> (B, C, h, w)
 
-    def _mask_prob(self, tokens: Tensor, marked: Tensor | None = None) -> Tensor:
-        return self.net.decoder(self._features(tokens), marked).sigmoid().clamp(PROB_EPS, 1 - PROB_EPS)
+    def _mask_prob(self, tokens: Tensor) -> Tensor:
+        return self.net.decoder(self._features(tokens)).sigmoid().clamp(PROB_EPS, 1 - PROB_EPS)
 
-    def _existence(self, tokens: Tensor, similarity: Similarity | None = None, corner: Tensor | None = None) -> Tensor:
-        logit = self.net.cls_branch(self._features(tokens)).float()
-        return (logit + self.prior.existence(similarity, corner)).sigmoid()
+    def _existence(self, tokens: Tensor) -> Tensor:
+        return self.net.cls_branch(self._features(tokens)).float()  # (B,) logits
 
 
 def _attendable(blocked: Tensor | None) -> Tensor | None:

@@ -7,8 +7,7 @@ from typing import Any
 from common.arguments import DEFAULT_DATA_DIR, Parser, add_device, add_fields, at_least
 from common.errors import UserError
 from model.device import PRECISION_HELP, PRECISIONS
-from model.xsegtx import XSegTxConfig
-from train.dataset import BLOCK
+from model.strong import StrongConfig
 from train.schedule import usual_warmup
 
 CHECKPOINT_DIR = Path(__file__).resolve().parent / "checkpoints"
@@ -21,17 +20,8 @@ UNUSED = {  # flags of the published trainer that do nothing there
     "--tps-grid": {"type": int, "nargs": "+"},
     "--eta-corr": {"type": float},
 }
-STRONG = {
-    "similarity_prior": True,
-    "zoom": 2,
-    "closer_look": True,
-    "pointer": True,
-    "fine_masks": True,
-    "two_sizes": True,
-    "existence_weight": 0.03,
-    "hidden_weight": 2.0,
-    "block": 0.0,
-}
+BLOCK = 0.5  # how often the target tokens outside the object are blocked, in the paper's recipe
+STRONG = {"existence_weight": 0.05, "block": 0.0}
 RECIPES = {"paper": {}, "strong": STRONG}  # other defaults than the paper's, by option; docs/training.md says why
 NOT_RECIPE = (  # what does not decide what is learned; more epochs are the same recipe
     *("out_dir", "resume_epoch", "moco_path", "gpu", "device", "num_workers"),
@@ -83,8 +73,8 @@ def plain(args: argparse.Namespace) -> dict[str, Any]:
 def _add_recipe(parser: Parser) -> None:
     title = "data and recipe (the defaults are the paper's, except that validation always uses the same pairs)"
     add = parser.add_argument_group(title).add_argument
-    flags = " ".join(f"--{name}" if value is True else f"--{name} {value:g}" for name, value in STRONG.items())
-    text = f"default values: the paper's, or strong ({flags})"
+    flags = " ".join(f"--{name} {value:g}" for name, value in STRONG.items())
+    text = f"the paper's, or strong: both views are crops at one scale, and a locator says where ({flags})"
     add("--recipe", choices=RECIPES, default="paper", help=text)
     text = "folders of processed takes, each with train and val pair files"
     add("--train-dir", type=Path, nargs="+", default=[DEFAULT_DATA_DIR], metavar="DIR", help=text)
@@ -102,13 +92,9 @@ def _add_recipe(parser: Parser) -> None:
     add("--lr-schedule", type=int, nargs="*", default=[50], help="epochs after which the rate is multiplied by 0.05")
     text = "of the existence loss; the masks' losses have weight 1"
     add("--existence_weight", type=at_least(0, float), default=1.0, metavar="WEIGHT", help=text)
-    text = "of samples whose object is hidden, in the existence loss; those that show it have weight 1"
-    add("--hidden_weight", type=at_least(0, float), default=1.0, metavar="WEIGHT", help=text)
     add("--weight-decay", type=at_least(0, float), default=0.0, help="weight decay of Adam")
     text = "how often the target tokens outside the object are blocked"
     add("--block", type=at_least(0, float), default=BLOCK, metavar="SHARE", help=text)
-    text = "crop views around small objects, from the enlarged images; prediction takes such a second look"
-    add("--closer_look", action="store_true", help=text)
     add("--seed", type=at_least(0), default=0, help="of weights, samples and dropout")
     text = "validation pairs, the same each time; 0 = the whole split (default: --iter-epoch-val batches)"
     add("--val_size", type=at_least(0), help=text)
@@ -117,7 +103,7 @@ def _add_recipe(parser: Parser) -> None:
 def _add_network(parser: Parser) -> None:
     title = "network (where training starts from a checkpoint, what is not given is as there)"
     add = parser.add_argument_group(title).add_argument
-    add_fields(add, XSegTxConfig)
+    add_fields(add, StrongConfig)
     text = "frozen: moco, efficientnet_lite0, or a model of timm"
     add("--backbone", default="moco", help=text)
     text = "file with the backbone's weights (default: for moco, those in model/pretrained or model)"

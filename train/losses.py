@@ -10,7 +10,6 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from model.xsegtx import Prediction
-from train.dataset import Batch
 
 OBJECT_WEIGHT = 10.0  # of a pixel in the object, in the mask loss; 1 elsewhere
 
@@ -22,14 +21,14 @@ class Losses(NamedTuple):
     mask: Tensor
     dice: Tensor
     existence: Tensor
-    pointer: Tensor | None = None  # of a network that has one
+    place: Tensor | None = None  # of the strong recipe, train/crops.py
+    choice: Tensor | None = None
 
 
 class LossWeights(NamedTuple):
-    """Of the losses in the total, and of samples in them; those that are not named have weight 1."""
+    """Of the losses in the total; those that are not named have weight 1."""
 
     existence: float = 1.0
-    hidden: float = 1.0  # of samples whose object is not visible, in the existence loss
 
 
 class Counts(NamedTuple):
@@ -39,49 +38,50 @@ class Counts(NamedTuple):
     visible: Tensor  # scalar
 
 
-def compute_losses(prediction: Prediction, batch: Batch, weights: LossWeights, counts: Counts | None = None) -> Losses:
-    """Losses of a batch, without waiting for the device.
+def compute_losses(
+    prediction: Prediction,
+    query_mask: Tensor,
+    target_mask: Tensor,
+    visible: Tensor,
+    weights: LossWeights,
+    counts: Counts | None = None,
+) -> Losses:
+    """Losses of a batch, by its true masks (B, H, W) and which objects are visible (B,), without waiting for the
+    device.
 
     - mask: BCE per pixel of both views, 0 for samples whose object is not visible, times `OBJECT_WEIGHT` where the mask
       is 1; its mean over all 2 B H W pixels, those of the others included.
     - dice: `1 - (2 sum(p q) + 1) / (sum(p) + sum(q) + 1)`, mean over the two views of the samples whose object is
       visible, 0 if there are none.
-    - existence: BCE of the existence probability against `visible`, times `weights.hidden` where it is not; mean over
-      the samples.
-    - pointer: cross-entropy of the object among its rivals, mean over the samples whose object is visible.
+    - existence: BCE of the existence probability against `visible`, mean over the samples.
 
     With several processes, give the `counts` of the global batch: each process then returns its part, and the parts'
     sum is the loss of the global batch. DDP averages gradients over processes, so multiply the part by their number
     before `backward`.
     """
-    with torch.autocast(batch.visible.device.type, enabled=False):
-        visible = batch.visible.float()
+    with torch.autocast(visible.device.type, enabled=False):
+        visible = visible.float()
         samples, count = counts or (len(visible), visible.sum())
 
-        query_bce, query_dice = mask_losses(prediction.query_mask_prob, batch.query_mask, visible)
-        target_bce, target_dice = mask_losses(prediction.target_mask_prob, batch.target_mask, visible)
+        query_bce, query_dice = mask_losses(prediction.query_mask_prob, query_mask, visible)
+        target_bce, target_dice = mask_losses(prediction.target_mask_prob, target_mask, visible)
         mask = (query_bce + target_bce) / (2 * samples)
         dice = (query_dice + target_dice) / (2 * count.clamp(min=1))
-        weight = torch.where(batch.visible, 1.0, weights.hidden)
-        existence = _cross_entropy(prediction.existence.float(), visible, weight) / samples
-        total = mask + dice + weights.existence * existence
-        if prediction.pointed is None:
-            return Losses(total, mask, dice, existence)
-        pointer = (-prediction.pointed.log_softmax(1)[:, 0] * visible).sum() / count.clamp(min=1)
-        return Losses(total + pointer, mask, dice, existence, pointer)
+        existence = cross_entropy(prediction.existence.float(), visible) / samples
+        return Losses(mask + dice + weights.existence * existence, mask, dice, existence)
 
 
 def mask_losses(prob: Tensor, truth: Tensor, visible: Tensor) -> tuple[Tensor, Tensor]:
     """BCE (mean over a view's pixels) and Dice of one view's masks (B, H, W), each summed over the visible samples."""
     prob, truth = prob.float().flatten(1), truth.float().flatten(1)  # (B, H * W)
     weight = visible[:, None] * (1 + (OBJECT_WEIGHT - 1) * truth)
-    bce = _cross_entropy(prob, truth, weight) / truth.shape[1]
+    bce = cross_entropy(prob, truth, weight) / truth.shape[1]
     overlap, area = (prob * truth).sum(1), prob.sum(1) + truth.sum(1)  # (B,)
     dice = (visible * (1 - (2 * overlap + 1) / (area + 1))).sum()
     return bce, dice
 
 
-def _cross_entropy(prob: Tensor, truth: Tensor, weight: Tensor) -> Tensor:
+def cross_entropy(prob: Tensor, truth: Tensor, weight: Tensor | None = None) -> Tensor:
     """Sum of binary cross-entropies. PyTorch's refuses NaN, on a GPU by ending the process; the Dice loss passes it on
     to the total, so that whoever reads the losses can say where it happened.
     """

@@ -5,7 +5,7 @@ The options of the network that are not given come from the file that it starts 
 
 import argparse
 from collections.abc import Mapping
-from dataclasses import asdict, replace
+from dataclasses import asdict, fields
 from pathlib import Path
 from typing import Any
 
@@ -16,15 +16,18 @@ from common.errors import UserError
 from model.backbone import Backbone
 from model.backbones import make_backbone
 from model.checkpoint import (
+    channels_of,
     checkpoint_of,
     load_matching,
+    make_network,
     read_checkpoint,
     stored_backbone,
     stored_options,
 )
+from model.strong import StrongConfig
 from model.weights import read_torch
 from model.xsegtx import FREE, XSegTx, XSegTxConfig
-from train.flags import NOT_RECIPE, parse_args, plain
+from train.flags import NOT_RECIPE, RECIPES, parse_args, plain
 from train.log import LOG_NAME
 from train.schedule import Schedule
 from train.state import LAST, WARMUP, TrainState, run_files
@@ -59,10 +62,6 @@ def starting_state(args: argparse.Namespace, path: Path | None, device: torch.de
         backbone, network = checkpoint.backbone, checkpoint.model
     else:
         backbone, network, notes = new_network(args)
-    if args.closer_look and args.zoom == 1:
-        raise UserError("--closer_look shows parts of enlarged images; give --zoom, too, which is 1")
-    if args.pointer and not args.closer_look:
-        raise UserError("--pointer says where to look closer; give --closer_look, too")
     schedule = Schedule(args.lr, args.warmUpIter, args.iter_epoch, args.n_epoch, tuple(args.lr_schedule))
     state = TrainState(backbone, network, device, schedule, args.seed, args.weight_decay, args.precision)
     if path:
@@ -82,16 +81,14 @@ def new_network(args: argparse.Namespace) -> tuple[Backbone, XSegTx, list[str]]:
     content = read_torch(file, "give the file of a trained model") if file else None
     stored = stored_options(content, file)  # none of a related model
     take_options(args, stored)
-    config = XSegTxConfig(**values_of(args, XSegTxConfig))
     if stored and "backbone" not in args.given:
         backbone = stored_backbone(content["backbone"], args.moco_path, file)
     else:
         backbone = make_backbone(args.backbone, args.moco_path)
     torch.manual_seed(args.seed)
-    if args.pointer and not backbone.detail_channels:
-        raise UserError(f"--pointer needs an earlier layer of the backbone, and {backbone.name} has none; leave it out")
-    channels = {"feature_channels": backbone.channels, "detail_channels": args.pointer * backbone.detail_channels}
-    network = XSegTx(replace(config, **channels))
+    if args.recipe == "strong" and not backbone.detail_channels:
+        raise UserError(f"the strong recipe reads an earlier layer of the backbone, and {backbone.name} has none")
+    network = make_network(config_of(args, **channels_of(backbone)))
     notes = [f"{args.backbone} backbone, new transformer"]
     if file:
         loaded, left_out = load_matching(network, content, file)
@@ -101,8 +98,18 @@ def new_network(args: argparse.Namespace) -> tuple[Backbone, XSegTx, list[str]]:
 
 
 def take_options(args: argparse.Namespace, stored: Mapping[str, Any]) -> None:
+    """What is not given is as in the file; with its recipe, the other values that this sets."""
     for name in stored.keys() - args.given:
         setattr(args, name, stored[name])
+    if "recipe" in stored and "recipe" not in args.given:
+        vars(args).update({name: value for name, value in RECIPES[args.recipe].items() if name not in args.given})
+
+
+def config_of(args: argparse.Namespace, **channels: int) -> XSegTxConfig:
+    """What `args` say of the network."""
+    kind = StrongConfig if args.recipe == "strong" else XSegTxConfig
+    names = {each.name for each in fields(kind)}
+    return kind(**{name: value for name, value in (values_of(args, kind) | channels).items() if name in names})
 
 
 def take_over(args: argparse.Namespace, content: Mapping[str, Any], path: Path) -> list[str]:
@@ -120,7 +127,7 @@ def take_over(args: argparse.Namespace, content: Mapping[str, Any], path: Path) 
     meant = args.resume_pth == "auto" or bool(named and named.exists() and named.samefile(path))
     if own and (meant or not named):
         args.resume_pth = before.get("resume_pth")  # where this run began: a part of its recipe
-    now, then = plain(args) | asdict(XSegTxConfig(**values_of(args, XSegTxConfig))), before | stored
+    now, then = plain(args) | asdict(config_of(args)), before | stored
     changed = {x: f"{x} {then[x]} -> {value}" for x, value in now.items() if then.get(x, value) != value}
     if network := [text for name, text in changed.items() if name in stored and name not in FREE]:
         what = f"{path} holds another network ({', '.join(network)})"

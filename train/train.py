@@ -37,19 +37,13 @@ from common.provenance import provenance
 from formats.pairs import BOTH, PairSet
 from model.device import PRECISIONS, default_precision, resolve_device, tf32
 from model.features import Encoder
-from train.dataset import (
-    Batch,
-    SampleOptions,
-    StepSampler,
-    TrainSamples,
-    ValidationSamples,
-    affordable_workers,
-    batch_loader,
-)
+from train.crops import CropReader, CropStep
+from train.dataset import Batch, StepSampler, TrainSamples, ValidationSamples, affordable_workers, batch_loader
 from train.distributed import Ranks, Stopped, launch
-from train.engine import train_one_epoch, validate
-from train.feature_cache import BatchEncoder
-from train.flags import STRONG, parse_args, plain
+from train.engine import Step, train_one_epoch, validate
+from train.feature_cache import FeatureCache
+from train.flags import RECIPES, parse_args, plain
+from train.letterboxed import LetterboxReader, LetterboxStep
 from train.log import LOG_NAME, Log, cut_log
 from train.losses import LossWeights
 from train.schedule import LR_DROP, USUAL_WARMUP
@@ -105,27 +99,26 @@ def train(args: argparse.Namespace, ranks: Ranks, device: torch.device) -> int |
         if ranks.is_main:
             state.save([args.out_dir / name for name in names], **about)
 
-    encoder = Encoder(state.backbone, device, PRECISIONS[args.precision], args.zoom, None, args.pointer, args.two_sizes)
-    encode = BatchEncoder(encoder, int(args.cache_features * 1e9))
+    encoder = Encoder(state.backbone, device, PRECISIONS[args.precision])
+    cache = FeatureCache(int(args.cache_features * 1e9))
     if args.cache_features and args.num_workers is None:
         args.num_workers = 0  # after a while nothing is read any more
     ranks.catch_signals()  # before PyTorch starts a loader, which Ctrl-C must not interrupt
-    batches, val_batches = make_loaders(args, state, ranks, pairs, val_pairs, encode)
+    step, batches, val_batches = make_step(args, state, ranks, pairs, val_pairs, encoder, cache)
     if ranks.size > 1:  # the position table is the same everywhere, and every step has the same graph
         options = {"broadcast_buffers": False, "gradient_as_bucket_view": True, "static_graph": True}
         state.model = DistributedDataParallel(state.network, **options)
-    weights = LossWeights(args.existence_weight, args.hidden_weight)
     try:
         if "start_iou" not in history:
-            history["start_iou"] = validate(state, encode, val_batches, log, "start")
+            history["start_iou"] = validate(state, step, val_batches, log, "start")
         for epoch in range(state.next_epoch, args.n_epoch + 1):
-            train_one_epoch(state, encode, batches, weights, log, epoch)
+            train_one_epoch(state, step, batches, log, epoch)
             if epoch == 0:  # the warm-up
                 if schedule.warmup:
                     save(WARMUP, LAST)
                 continue
             save(LAST)  # validation may take longer than a preempted job is given
-            iou = validate(state, encode, val_batches, log, schedule.epoch_name(epoch))
+            iou = validate(state, step, val_batches, log, schedule.epoch_name(epoch))
             is_best = state.note_validation(epoch, iou)
             keep = [f"net{epoch:03d}.pth"] if args.save_every and epoch % args.save_every == 0 else []
             save(*keep, *([BEST] if is_best else []), LAST)
@@ -145,19 +138,30 @@ def train(args: argparse.Namespace, ranks: Ranks, device: torch.device) -> int |
     return None
 
 
-def make_loaders(
-    args: argparse.Namespace, state: TrainState, ranks: Ranks, pairs: PairSet, val_pairs: PairSet, encode: BatchEncoder
-) -> tuple[Iterator[Batch], DataLoader]:
-    """The training batches of this rank from `state.step` on, and its validation batches."""
-    options = SampleOptions(args.block, args.zoom, args.closer_look)
-    samples = TrainSamples(pairs, args.input_size, args.seed, encode.cache, options)
-    val_samples = ValidationSamples(val_pairs, args.val_size, args.input_size, encode.cache, options)
+def make_step(
+    args: argparse.Namespace,
+    state: TrainState,
+    ranks: Ranks,
+    pairs: PairSet,
+    val_pairs: PairSet,
+    encoder: Encoder,
+    cache: FeatureCache,
+) -> tuple[Step, Iterator[Batch], DataLoader]:
+    """What a step does, the training batches of this rank from `state.step` on, and its validation batches."""
+    weights = LossWeights(args.existence_weight)
+    if args.recipe == "strong":
+        config = state.network.config
+        reader, step = CropReader(config), CropStep(encoder, cache, weights, config)
+    else:
+        reader, step = LetterboxReader(args.input_size, cache), LetterboxStep(encoder, cache, weights)
+    samples = TrainSamples(pairs, reader, args.seed, args.block)
+    val_samples = ValidationSamples(val_pairs, reader, args.val_size)
     part = (args.batch_pos, ranks.rank, ranks.size)
     steps = StepSampler(range(state.step, state.schedule.total_steps), *part)
     val_steps = StepSampler(range(-(-len(val_samples) // args.batch_pos)), *part, count=len(val_samples))
     pin = state.device.type == "cuda"
-    workers = affordable_workers(args.num_workers, len(steps.own), samples.image_side)
-    return iter(batch_loader(samples, steps, workers, pin)), batch_loader(val_samples, val_steps, workers, pin)
+    workers = affordable_workers(args.num_workers, len(steps.own) * reader.sample_bytes)
+    return step, iter(batch_loader(samples, steps, workers, pin)), batch_loader(val_samples, val_steps, workers, pin)
 
 
 def introduce(args, log: Log, state: TrainState, notes: list[str], pairs, val_pairs, about: dict[str, Any]) -> None:
@@ -170,7 +174,7 @@ def introduce(args, log: Log, state: TrainState, notes: list[str], pairs, val_pa
         "train_pairs": f"{len(pairs)} of {len(pairs.takes)} takes, {int((~pairs.visible).sum())} of them negatives",
         "val_pairs": f"{min(args.val_size, len(val_pairs)) or len(val_pairs)} of {len(val_pairs)}",
         "start": notes[0],
-        "recipe": f"{args.recipe}; " + ", ".join(f"{name} {getattr(args, name)}" for name in STRONG),
+        "recipe": ", ".join([args.recipe, *(f"{name} {getattr(args, name)}" for name in RECIPES["strong"])]),
         "steps": f"{state.schedule.total_steps} of {args.batch_pos} samples",
         "rate": f"{args.lr:g} after {warmup}, times {LR_DROP} after epoch {args.lr_schedule}",
         "device": f"{log.ranks.size} x {state.device}, {args.precision}",

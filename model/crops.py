@@ -1,0 +1,132 @@
+"""Square crops of images: cut out and resized to the network's input, and answers put back to where they are from."""
+
+import math
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import cv2
+import numpy as np
+
+CONTEXT = 3.0  # side of a crop, by that of the object in it: the network sees what is around
+LARGEST = 0.7  # of a view's long side that an object spans, where it may be looked for
+
+
+class Crop(NamedTuple):
+    """A square of an image, in its pixels. It may reach beyond the image, which is black there."""
+
+    top: int
+    left: int
+    side: int
+
+    @classmethod
+    def around(cls, row: float, col: float, side: float) -> "Crop":
+        """The crop of a middle and a side, in whole pixels."""
+        whole = max(1, round(side))
+        return cls(round(row - whole / 2), round(col - whole / 2), whole)
+
+
+class Spot(NamedTuple):
+    """Where an object is: the middle of the square around it, and that square's side, in pixels."""
+
+    row: float
+    col: float
+    side: float
+
+    def crop(self, context: float = CONTEXT) -> Crop:
+        return Crop.around(self.row, self.col, context * self.side)
+
+    def moved(self, rows: float, cols: float, octaves: float) -> "Spot":
+        """By shares of its side, and its side times two to the `octaves`."""
+        return Spot(self.row + rows * self.side, self.col + cols * self.side, self.side * math.pow(2, octaves))
+
+    def is_near(self, other: "Spot") -> bool:
+        """Whether their middles are less than half of this one's side from each other."""
+        return max(abs(self.row - other.row), abs(self.col - other.col)) < self.side / 2
+
+
+def spot_of(mask: np.ndarray) -> Spot | None:
+    """Of a mask (H, W); None if it is empty."""
+    rows, cols = np.flatnonzero(mask.any(1)), np.flatnonzero(mask.any(0))
+    if not len(rows):
+        return None
+    top, left, bottom, right = rows[0], cols[0], rows[-1] + 1, cols[-1] + 1
+    return Spot((top + bottom) / 2, (left + right) / 2, float(max(bottom - top, right - left)))
+
+
+def cut(image: np.ndarray, crop: Crop, size: int, degrees: float = 0.0) -> np.ndarray:
+    """(H, W) or (H, W, C) -> the crop, resized to (size, size[, C]), of the same dtype; turned around its middle."""
+    if degrees:
+        wide, margin = round(size * math.sqrt(2)), round(crop.side * (math.sqrt(2) - 1) / 2)
+        square = cut(image, Crop(crop.top - margin, crop.left - margin, crop.side + 2 * margin), wide)
+        turn = cv2.getRotationMatrix2D(((wide - 1) / 2, (wide - 1) / 2), degrees, 1.0)
+        turn[:, 2] -= (wide - size) / 2
+        return cv2.warpAffine(square, turn, (size, size))
+    rows, cols, inside_rows, inside_cols = _overlap(crop, image.shape[:2])
+    part = image[rows, cols]
+    if part.shape[:2] != (crop.side, crop.side):
+        square = np.zeros((crop.side, crop.side, *image.shape[2:]), image.dtype)
+        square[inside_rows, inside_cols] = part
+        part = square
+    return cv2.resize(part, (size, size), interpolation=cv2.INTER_AREA if crop.side > size else cv2.INTER_LINEAR)
+
+
+def cut_mask(mask: np.ndarray, crop: Crop, size: int, degrees: float = 0.0) -> np.ndarray:
+    """(H, W) of 0 and 1 -> (size, size) uint8 of 0 and 1: what is half covered or more."""
+    return (cut(mask.astype(np.float32), crop, size, degrees) >= 0.5).astype(np.uint8)
+
+
+def put_back(prob: np.ndarray, crop: Crop, size: tuple[int, int]) -> np.ndarray:
+    """Probabilities (S, S) of a crop -> (H, W) float32 of an image of `size`, 0 outside of the crop."""
+    image = np.zeros(size, np.float32)
+    rows, cols, inside_rows, inside_cols = _overlap(crop, size)
+    method = cv2.INTER_AREA if crop.side < len(prob) else cv2.INTER_LINEAR
+    image[rows, cols] = cv2.resize(prob, (crop.side, crop.side), interpolation=method)[inside_rows, inside_cols]
+    return image
+
+
+def _overlap(crop: Crop, size: tuple[int, int]) -> tuple[slice, slice, slice, slice]:
+    """Rows and columns of an image of `size` that a crop shows, and where in the crop these are."""
+    outside, inside = [], []
+    for first, length in zip(crop[:2], size, strict=True):
+        begin = min(max(first, 0), length)
+        end = max(min(first + crop.side, length), begin)
+        outside.append(slice(begin, end))
+        inside.append(slice(begin - first, end - first))
+    return *outside, *inside
+
+
+def expected_shares(spot: Spot, size: tuple[int, int], ratios: Sequence[float]) -> dict[float, float]:
+    """How much of a target's long side an object may span that is at `spot` in a query of `size` (H, W), by the ratio
+    of the shares in target and query: without those that would make it larger than any object, unless all do.
+    """
+    shares = {ratio: ratio * spot.side / max(size) for ratio in ratios}
+    least = min(shares.values())
+    return {ratio: min(share, LARGEST) for ratio, share in shares.items() if share <= max(LARGEST, least)}
+
+
+def frame_side(share: float, largest: int, near_size: int) -> int:
+    """Long side, in pixels, of the frame in which to locate an object that spans such a share of it: the `largest`, or
+    half of that, and so on, so that the object fills at most half of the locator's query crops of `near_size`.
+    """
+    while share * largest > near_size / 2 and largest >= 4 * near_size:
+        largest //= 2
+    return largest
+
+
+def matched_crop(spot: Spot, side: float, size: int) -> Crop:
+    """The crop in which the object has a side of so many pixels once it is resized to `size`, or of a half, at most."""
+    return Crop.around(spot.row, spot.col, max(size * spot.side / side, 2 * spot.side))
+
+
+def whole_frame(image: np.ndarray, long_side: int) -> np.ndarray:
+    """(H, W, 3) -> resized to multiples of 16 pixels, about `long_side` long."""
+    height, width = (max(2, round(length * long_side / max(image.shape[:2]) / 16)) * 16 for length in image.shape[:2])
+    shrinks = long_side < max(image.shape[:2])
+    return cv2.resize(image, (width, height), interpolation=cv2.INTER_AREA if shrinks else cv2.INTER_LINEAR)
+
+
+def cell_middles(
+    cells: Sequence[Sequence[int]], grid: tuple[int, int], size: tuple[int, int]
+) -> list[tuple[float, float]]:
+    """Rows and columns of a grid over an image of `size` -> the middles of these cells, in pixels."""
+    return [tuple((x + 0.5) * of / on for x, on, of in zip(cell, grid, size, strict=True)) for cell in cells]

@@ -1,0 +1,130 @@
+"""The locator: how much each cell of an image resembles an object that another image shows."""
+
+from typing import NamedTuple
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from model.features import Levels
+
+WIDTH = 128  # dimensions of the metric
+PARTS = 5  # of an object; they look unlike each other
+REACH = 2  # cells of 8 pixels that a part may be away from where it is in the query view
+EPS = 1e-6
+
+
+class Description(NamedTuple):
+    """What query views show of B objects, in the locator's metric. What several views show adds up: sums of cells."""
+
+    area: Tensor  # (B, 1): how many cells the object covers
+    total: Tensor  # (B, WIDTH): sum of these cells
+    parts: Tensor  # (B, PARTS, WIDTH): means of its parts, in this view
+    shares: Tensor  # (B, PARTS): of the object's area, in this view
+    context: Tensor  # (B, WIDTH): mean of all cells of this view
+
+    def plus(self, other: "Description") -> "Description":
+        """With what another view shows of the objects: the mean is of both, parts and context are of this view."""
+        return self._replace(area=self.area + other.area, total=self.total + other.total)
+
+    def rows(self, rows: slice | Tensor) -> "Description":
+        return Description(*(x[rows] for x in self))
+
+
+class Locator(nn.Module):
+    """1. Two layers of the backbone, on a grid of 8 pixels a cell, are projected to `WIDTH` dimensions.
+    2. The object is described by the mean of the cells that it covers, and by those of `PARTS` parts, found by k-means.
+    3. Cells are compared by cosines, less the mean of all cells of both views.
+    4. The heat of a target's cell is its cosine with the mean, plus those of the parts, by their shares of the area,
+       each the largest within `REACH` cells, as a constellation keeps its form from one view to another but roughly.
+
+    It learns by cross-entropy over all cells of a target: the object's are to be more likely than all others.
+    """
+
+    def __init__(self, channels: int, detail_channels: int):
+        super().__init__()
+        self.coarse = nn.Linear(channels, WIDTH, bias=False)
+        self.fine = nn.Linear(detail_channels, WIDTH, bias=False)
+        for metric in (self.coarse, self.fine):
+            nn.init.orthogonal_(metric.weight)
+        self.part_weight = nn.Parameter(torch.tensor(1.0))
+        self.scale = nn.Parameter(torch.tensor(10.0))  # of heat as a logit, among cells
+        self.slope, self.threshold = nn.Parameter(torch.tensor(4.0)), nn.Parameter(torch.tensor(1.2))  # of existence
+
+    def cells(self, levels: Levels) -> Tensor:
+        """Features of N images -> (N, 2h, 2w, WIDTH) float32."""
+        with torch.autocast(levels.feat.device.type, enabled=False):
+            coarse = self.coarse(levels.feat.float().movedim(1, 3)).movedim(3, 1)
+            detail = detail_of(levels)
+            size = detail.shape[2:]
+            fine = self.fine(detail.movedim(1, 3) / detail.shape[1] ** 0.5)
+            return F.interpolate(coarse, size, mode="bilinear", align_corners=False).movedim(1, 3) + fine
+
+    def describe(self, cells: Tensor, coverage: Tensor) -> Description:
+        """Cells of query views (B, h, w, WIDTH), and which part of each the object covers (B, h, w)."""
+        with torch.autocast(cells.device.type, enabled=False):
+            context = cells.mean((1, 2))
+            cells, weight = cells.flatten(1, 2), coverage.flatten(1)
+            weight = weight + EPS / weight.shape[1]  # an object that is not there has a description, too
+            total = (weight[:, None] @ cells)[:, 0]
+            nearest = self._clusters(F.normalize(cells - context[:, None], dim=2), weight)
+            member = nearest * weight[..., None]  # (B, cells, PARTS)
+            area = member.sum(1)
+            parts = member.mT @ cells / area.clamp(min=EPS)[..., None]
+            return Description(weight.sum(1, keepdim=True), total, parts, area / area.sum(1, keepdim=True), context)
+
+    @torch.no_grad()
+    def _clusters(self, cells: Tensor, weight: Tensor) -> Tensor:
+        """k-means of unit vectors (B, N, D) by weight (B, N), from centers far from each other -> members (B, N, K)."""
+        rows = torch.arange(len(cells), device=cells.device)
+        center = cells[rows, weight.argmax(1)][:, None]
+        own, spare = weight > 0.3 * weight.amax(1, keepdim=True), torch.zeros_like(center[..., :1], dtype=torch.bool)
+        for _ in range(PARTS - 1):
+            cosine, cell = (cells @ center.mT).amax(2).masked_fill(~own, torch.inf).min(1)
+            center = torch.cat((center, cells[rows, cell][:, None]), 1)
+            # An object of few cells has fewer parts: of two equal centers, rounding would choose.
+            spare = torch.cat((spare, cosine[:, None, None] > 0.999), 2)
+        for _ in range(4):
+            nearest = F.one_hot((cells @ center.mT).masked_fill(spare, -torch.inf).argmax(2), PARTS).float()
+            center = F.normalize((nearest * weight[..., None]).mT @ cells + EPS * center, dim=2)
+        return nearest
+
+    def heat(self, description: Description, cells: Tensor) -> Tensor:
+        """How much each cell of targets (B, H, W, WIDTH) resembles the object -> (B, H, W) float32."""
+        with torch.autocast(cells.device.type, enabled=False):
+            center = (description.context + cells.mean((1, 2)))[:, None] / 2  # (B, 1, WIDTH)
+            mean = F.normalize(description.total[:, None] / description.area[..., None] - center, dim=2)
+            parts = F.normalize(description.parts - center, dim=2)
+            unit = F.normalize(cells - center[:, None], dim=3)
+            cosine = (unit.flatten(1, 2) @ torch.cat((mean, parts), 1).mT).mT.unflatten(2, cells.shape[1:3])
+            near = F.max_pool2d(cosine[:, 1:], 2 * REACH + 1, 1, REACH)
+            return cosine[:, 0] + self.part_weight * (near * description.shares[..., None, None]).sum(1)
+
+    def existence(self, highest: Tensor) -> Tensor:
+        """Logits of "the object is visible" somewhere in targets, by the highest heat of each."""
+        return self.slope * (highest - self.threshold)
+
+
+def detail_of(levels: Levels) -> Tensor:
+    """The detail of N images on a grid of 8 pixels a cell, each image's with mean 0 and deviation 1 -> (N, D, 2h, 2w)
+    float32.
+    """
+    detail, size = levels.detail.float(), [2 * length for length in levels.feat.shape[2:]]
+    if list(detail.shape[2:]) != size:
+        detail = F.interpolate(detail, size, mode="bilinear", align_corners=False)
+    detail = detail - detail.mean((2, 3), keepdim=True)
+    return detail / (detail.std((1, 2, 3), keepdim=True)).clamp(min=EPS)
+
+
+def peaks(heat: Tensor, count: int, apart: int) -> tuple[Tensor, Tensor]:
+    """The `count` highest local maxima of maps (B, H, W), more than `apart` cells from each other -> values
+    (B, count), cells (B, count, 2) int64; -inf where there are fewer, and no more than there are cells.
+    """
+    highest = heat == F.max_pool2d(heat[:, None], 2 * apart + 1, 1, apart)[:, 0]
+    values, place = heat.masked_fill(~highest, -torch.inf).flatten(1).topk(min(count, heat[0].numel()))
+    return values, torch.stack((place // heat.shape[2], place % heat.shape[2]), 2)
+
+
+def coverage_of(masks: Tensor, size: tuple[int, int]) -> Tensor:
+    """Masks (B, H, W) -> which part of each cell of a grid they cover, (B, h, w) float32."""
+    return F.adaptive_avg_pool2d(masks.float()[:, None], size)[:, 0]

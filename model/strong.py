@@ -1,0 +1,136 @@
+"""The strong network: both views are crops of their images at matched scale, and a locator says where to crop.
+
+    description = network.describe(near, near_masks)        # of objects, by crops at the scale of the locator's frames
+    heat = network.locator.heat(description, network.locator.cells(frame))         # of whole targets
+    query = network.encode(levels, masks, mask_feat)        # by crops around the objects, `CONTEXT` times as large
+    prediction = network.look(query, target)                # at crops of the targets, around peaks of the heat
+
+The paper's network answers each look. It is also told, by the locator, which cells of the target crop resemble the
+object, and its mask decoder reads the backbone's finer layer.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from common.arguments import option
+from common.errors import UserError
+from model.backbone import STRIDE
+from model.features import Levels
+from model.locator import Description, Locator, coverage_of, detail_of
+from model.xsegtx import MODES, PROB_EPS, MaskDecoder, Prediction, XSegTx, XSegTxConfig
+
+
+@dataclass(frozen=True)
+class StrongConfig(XSegTxConfig):
+    frame_size: int = option(768, "--frame_size", help="long side of whole images as the locator reads them, pixels")
+    detail_channels: int = 0  # of the backbone's earlier layer
+
+    def __post_init__(self):
+        super().__post_init__()
+        if not 4 * STRIDE <= self.frame_size <= 1 << 13:
+            raise UserError(f"frame size {self.frame_size} must be from {4 * STRIDE} to {1 << 13} pixels")
+
+    @property
+    def near_size(self) -> int:
+        """Side of the query crops that the locator reads, in pixels."""
+        return max(2, self.input_size // (2 * STRIDE)) * STRIDE
+
+
+class Query(NamedTuple):
+    """What the looks for B objects need of their query crops."""
+
+    tokens: Tensor  # (B, L, C)
+    mask: Tensor  # (B, L, C) tokens
+    description: Description
+
+    def rows(self, rows: Tensor) -> "Query":
+        return Query(self.tokens[rows], self.mask[rows], self.description.rows(rows))
+
+
+class Aim(NamedTuple):
+    """What training looks at."""
+
+    query: Levels  # of crops around B objects
+    masks: Tensor  # (B, S, S) of 0 and 1
+    mask_feat: Tensor  # (B, F, h, w)
+    target: Levels  # of B K crops: K of each target, which follow each other
+
+
+class Answer(NamedTuple):
+    """Of a step of training."""
+
+    looks: Prediction  # (B K, ...); existence as logits
+    heat: Sequence[Tensor]  # B of (H, W) float32
+
+
+class DetailDecoder(MaskDecoder):
+    """Finer features come in after the first of the two convolutions."""
+
+    def __init__(self, width: int, channels: int):
+        super().__init__(width)
+        self.detail = nn.Conv2d(channels, width // 2, kernel_size=3, padding=1)
+        self.mix = nn.Conv2d(width // 2, width // 2, kernel_size=3, padding=1)
+
+    def forward(self, features: Tensor, detail: Tensor | None = None) -> Tensor:
+        if detail is None:  # the query's mask is known
+            return super().forward(features)
+        x = F.relu(self.deconv1(features) + self.detail(detail))
+        return self.enlarge(x + F.relu(self.mix(x)))
+
+
+class StrongXSegTx(XSegTx):
+    def __init__(self, config: StrongConfig):
+        super().__init__(config)
+        width, channels = MODES[config.mode][0], config.detail_channels
+        self.net["decoder"] = DetailDecoder(width, channels + 1)
+        self.locator = Locator(config.feature_channels, channels)
+        self.query_mark = nn.Parameter(0.1 * torch.randn(width))
+        self.target_mark = nn.Parameter(0.1 * torch.randn(4, width))
+        self.slope, self.threshold = nn.Parameter(torch.tensor(4.0)), nn.Parameter(torch.tensor(1.2))
+
+    def describe(self, near: Levels, masks: Tensor) -> Description:
+        """Of objects, for the locator, by query crops (B, ...) of its scale and the masks in them (B, N, N)."""
+        cells = self.locator.cells(near)
+        return self.locator.describe(cells, coverage_of(masks, cells.shape[1:3]))
+
+    def encode(self, levels: Levels, masks: Tensor, mask_feat: Tensor) -> Query:
+        """Query crops (B, ...), the masks in them (B, S, S) of 0 and 1, and the masks' features."""
+        tokens, mask = self._drop(self.project(levels.feat)), self.project(mask_feat)
+        marks = coverage_of(masks, (self.cells, self.cells)).flatten(1)[..., None] * self.query_mark  # (B, L, C)
+        return Query(self.encode_query(tokens + marks, mask), mask, self.describe(levels, masks))
+
+    def look(self, query: Query, target: Levels, both: bool = False) -> Prediction:
+        """Query and target crops, (B, ...) -> masks of the crops, the query's only for `both`; existence as logits."""
+        heat = self.locator.heat(query.description, self.locator.cells(target))
+        tokens = self.encode_target(self._drop(self.project(target.feat)))
+        tokens = tokens + F.pixel_unshuffle(heat[:, None], 2).flatten(2).mT @ self.target_mark
+        query_tokens, tokens = self._exchange(query.tokens, query.mask, tokens, target_only=not both)
+        existence = self._existence(tokens) + self.slope * (heat.amax((1, 2)) - self.threshold)
+        detail = torch.cat((detail_of(target), heat[:, None]), 1)
+        mask = self.net.decoder(self._features(tokens), detail).sigmoid().clamp(PROB_EPS, 1 - PROB_EPS)
+        return Prediction(self._mask_prob(query_tokens) if both else None, mask, existence)
+
+    def heat(self, near: Levels, masks: Tensor, frames: Sequence[Levels]) -> list[Tensor]:
+        """Of whole targets, (H, W) float32 each, by what `describe` takes of their queries."""
+        description = self.describe(near, masks)
+        one = (description.rows(slice(row, row + 1)) for row in range(len(frames)))
+        return [self.locator.heat(row, self.locator.cells(frame))[0] for row, frame in zip(one, frames, strict=True)]
+
+    def forward(
+        self, near: Levels, near_masks: Tensor, frames: Sequence[Levels], aim: Callable[[list[Tensor]], Aim]
+    ) -> Answer:
+        """For training: the `heat` of B targets, by which `aim` says where to look, and the looks."""
+        heat = self.heat(near, near_masks, frames)
+        levels, masks, mask_feat, target = aim([each.detach() for each in heat])
+        query, looks = self.encode(levels, masks, mask_feat), len(target.feat) // len(masks)
+        rows = torch.arange(len(masks), device=masks.device).repeat_interleave(looks)
+        return Answer(self.look(query.rows(rows), target, both=True), heat)
+
+    def existence(self, look: Tensor, highest: Tensor) -> Tensor:
+        """Probability that the object is visible in a target, by the look's logit there and its highest heat."""
+        return ((look + self.locator.existence(highest)) / 2).sigmoid()

@@ -1,0 +1,284 @@
+"""The strong recipe's views: crops at matched scale, around the object and around places that look like it.
+
+In training, a target view is looked at twice: around the object, and around a rival, which most often is a place where
+the locator wrongly expects it. Where the object is hidden, both are rivals.
+"""
+
+from dataclasses import dataclass, replace
+from typing import Any, NamedTuple
+
+import cv2
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from common.arguments import SETTINGS
+from formats.geometry import letterbox
+from formats.masks import resize_mask
+from formats.pairs import PairSet
+from formats.processed import frame_path, read_frame
+from formats.results import THRESHOLD
+from formats.takes import size_ratios
+from model.crops import (
+    LARGEST,
+    Spot,
+    cell_middles,
+    cut,
+    cut_mask,
+    expected_shares,
+    frame_side,
+    matched_crop,
+    put_back,
+    spot_of,
+    whole_frame,
+)
+from model.features import Encoder, Levels
+from model.locator import peaks
+from model.strong import Aim, StrongConfig, StrongXSegTx
+from train.dataset import Batch, Draw, collate, source_of
+from train.distributed import Ranks
+from train.feature_cache import FeatureCache
+from train.losses import Counts, Losses, LossWeights, compute_losses, cross_entropy
+from train.scores import Scored, draw_example, mask_iou, scored
+
+SHIFT, STRETCH = 0.25, 0.4  # of query crops in training, at most: sides of the object, octaves
+TARGET_SHIFT, TARGET_STRETCH = 0.75, 0.9  # likewise of target crops; the ratio of sizes differs from take to take
+TURNED = 0.1  # how often a query's crops are, by any angle
+RIVALS = {"peak": 0.65, "other object": 0.25, "anywhere": 0.1}  # how often a rival is which
+PEAKS = 3  # of the heat that can be rivals
+APART = 4  # cells between them
+SHOWN = 1 / 3  # of an object must be in a crop that shows it
+PLACE_WEIGHT = 0.15  # of the locator's loss
+
+
+class Look(NamedTuple):
+    """Where a crop of a target is, as `Spot` has it; with a `peak`, its middle is so far from that one of the heat."""
+
+    row: float
+    col: float
+    side: float
+    peak: int = -1
+
+
+@dataclass
+class CropBatch(Batch):
+    """B samples, crops S pixels a side; whole images and masks stay on the CPU."""
+
+    near: Tensor  # (B, R, N, N, 3) uint8 RGB: the query at R scales that the object may have in the target's frame
+    near_mask: Tensor  # (B, R, N, N) uint8
+    query: Tensor  # (B, S, S, 3) uint8 RGB
+    query_mask: Tensor  # (B, S, S) uint8
+    shares: list  # of the target's long side that the object then spans, R of each sample
+    image: list  # of targets, (H, W, 3) uint8 RGB each
+    mask: list  # of the object in targets, (H, W) uint8 each
+    looks: list  # `Look`s, as many of each sample
+
+
+class CropReader:
+    def __init__(self, config: StrongConfig):
+        self.config = config
+        self.sample_bytes = 4 * (config.input_size**2 + config.near_size**2)
+        self._tracks: dict[tuple[str, str], list[range]] = {}  # by take and target camera
+
+    def read(self, pairs: PairSet, draw: Draw, rng: np.random.Generator | None) -> dict[str, Any]:
+        source, target_pair = source_of(pairs, draw), pairs[draw.target]
+        query, target = (
+            read_frame(frame_path(pairs.camera_folder(view.take_uid, view.camera), view.frame)) for view in source[1:]
+        )
+        query_mask = resize_mask(pairs.query_mask(draw.query), query.shape[:2])
+        rle = pairs.target_mask(draw.target) if draw.query == draw.target else None
+        mask = np.zeros(target.shape[:2], np.uint8) if rle is None else resize_mask(rle, target.shape[:2])
+        spot, there = spot_of(query_mask), spot_of(mask)
+        if spot is None:
+            raise ValueError("its mask shows nothing at the frame's size")
+        ratios = size_ratios(SETTINGS[pairs[draw.query].setting][0], SETTINGS[target_pair.setting][1])
+        shares, turn = list(expected_shares(spot, query.shape[:2], ratios).values()), 0.0
+        looks = [Look(0, 0, 0, 0)]
+        if rng is None:
+            shares += shares[-1:] * (len(ratios) - len(shares))  # as many in each sample
+        else:
+            turn = rng.uniform(-180, 180) if rng.random() < TURNED else 0.0
+            share = rng.choice(shares)
+            if there is not None:
+                share = min(there.side / max(target.shape[:2]) * 2 ** rng.uniform(-STRETCH, STRETCH), LARGEST)
+            shares, side = [share], share * max(target.shape[:2])
+            rivals = [self.rival(pairs, draw.target, target.shape[:2], side, rng) for _ in range(2)]
+            own = rivals[0] if there is None else Look(*jittered(there, rng, TARGET_SHIFT, TARGET_STRETCH))
+            looks = [own, rivals[1]]
+        near, close = (jittered(spot, rng, SHIFT, STRETCH) for _ in range(2))
+        near_size, close_size = self.config.near_size, self.config.input_size
+        sides = (share * frame_side(share, self.config.frame_size, near_size) for share in shares)
+        crops = [matched_crop(near, side, near_size) for side in sides]
+        return {
+            "sources": source,
+            "visible": there is not None,
+            "near": np.stack([cut(query, crop, near_size, turn) for crop in crops]),
+            "near_mask": np.stack([cut_mask(query_mask, crop, near_size, turn) for crop in crops]),
+            "shares": shares,
+            "query": cut(query, close.crop(), close_size, turn),
+            "query_mask": cut_mask(query_mask, close.crop(), close_size, turn),
+            "image": target,
+            "mask": mask,
+            "looks": looks,
+        }
+
+    def rival(self, pairs: PairSet, number: int, size: tuple[int, int], side: float, rng: np.random.Generator) -> Look:
+        """A place in the target view of a pair, of `size`, that is likely not the object's."""
+        kind = rng.choice(list(RIVALS), p=list(RIVALS.values()))
+        spot = Spot(rng.uniform(0, size[0]), rng.uniform(0, size[1]), side)
+        if kind == "other object" and (rle := pairs.target_mask(self.neighbor(pairs, number, rng))):
+            spot = spot_of(resize_mask(rle, size)) or spot
+        if kind == "peak":
+            row, col, side = jittered(Spot(0, 0, side), rng, SHIFT, TARGET_STRETCH)
+            return Look(row, col, side, int(rng.integers(PEAKS)))
+        return Look(*jittered(spot, rng, TARGET_SHIFT, TARGET_STRETCH))
+
+    def neighbor(self, pairs: PairSet, number: int, rng: np.random.Generator) -> int:
+        """A random pair whose target is an object of the same take and camera, at any time."""
+        if not self._tracks:
+            for track in pairs.tracks:
+                self._tracks.setdefault((track.take_uid, track.target_camera), []).append(track.numbers)
+        own = pairs[number]
+        tracks = [numbers for numbers in self._tracks[own.take_uid, own.target_camera] if numbers]
+        numbers = tracks[rng.integers(len(tracks))]
+        return numbers[rng.integers(len(numbers))]
+
+    def collate(self, samples: list[dict]) -> CropBatch:
+        return collate(CropBatch, samples)
+
+
+def jittered(spot: Spot, rng: np.random.Generator | None, shift: float, stretch: float) -> Spot:
+    """Moved by up to `shift` of its sides, and by up to `stretch` octaves; not without `rng`."""
+    return spot if rng is None else spot.moved(*rng.uniform(-shift, shift, 2), rng.uniform(-stretch, stretch))
+
+
+class CropStep:
+    """What the network makes of a batch, on one device."""
+
+    def __init__(self, encoder: Encoder, cache: FeatureCache, weights: LossWeights, config: StrongConfig):
+        self.encoder, self.cache, self.weights, self.config = encoder, cache, weights, config
+
+    def losses(self, model: StrongXSegTx, autocast: torch.autocast, batch: CropBatch, ranks: Ranks) -> Losses:
+        """Those of the paper, of all looks, and
+
+        - place: cross-entropy of the object among all cells of the target, where it is visible, and of whether it is.
+        - choice: of the two looks at a target, the one that shows the object is to have the higher existence.
+        """
+        network = getattr(model, "module", model)
+        aimed: list[tuple[Tensor, Tensor]] = []  # masks in the crops of targets, and whether they show the object
+        objects = []
+
+        def aim(heat: list[Tensor]) -> Aim:
+            objects[:] = [object_cells(mask, each) for mask, each in zip(batch.mask, heat, strict=True)]
+            elsewhere = [x.masked_fill(near_object(cells), -torch.inf) for x, cells in zip(heat, objects, strict=True)]
+            images, *shown = self.cut_targets(batch, spots_in(batch, elsewhere))
+            aimed.append(shown)
+            return self.encoded(batch, images)
+
+        located = self.located(batch)
+        with autocast:
+            answer = model(*located, aim)
+        [(masks, shown)], looks = aimed, len(batch.looks[0])
+        prediction = answer.looks._replace(existence=answer.looks.existence.sigmoid())
+        counts = Counts(len(masks) * ranks.size, ranks.sum(shown.sum()))
+        query_mask = batch.query_mask.repeat_interleave(looks, 0)
+        losses = compute_losses(prediction, query_mask, masks, shown, self.weights, counts)
+
+        place = [place_loss(network, *pair) for pair in zip(answer.heat, objects, strict=True)]
+        visible = batch.visible.float()
+        known = network.locator.existence(torch.stack([each.amax() for each in answer.heat]))
+        place = (torch.stack(place) * visible).sum() / ranks.sum(batch.visible.sum()).clamp(min=1)
+        found = cross_entropy(known.sigmoid(), visible) / (len(batch) * ranks.size)
+        logits, shown = answer.looks.existence.view(-1, looks), shown.view(-1, looks)
+        decided = shown.sum(1) == 1
+        choice = F.cross_entropy(logits, shown.float().argmax(1), reduction="none") * decided
+        choice = choice.sum() / ranks.sum(decided.sum()).clamp(min=1)
+        more = PLACE_WEIGHT * place + self.weights.existence * (found + choice)
+        return losses._replace(total=losses.total + more, place=place, choice=choice)
+
+    def score(self, network: StrongXSegTx, autocast: torch.autocast, batch: CropBatch) -> Scored:
+        """One look at the highest peak of each target, at the likeliest scale."""
+        heats = [network.heat(*self.located(batch, scale)) for scale in range(batch.near.shape[1])]
+        heat, looks = [], []
+        for at_scales, shares, image in zip(zip(*heats, strict=True), batch.shares, batch.image, strict=True):
+            best = int(torch.stack([each.amax() for each in at_scales]).argmax())
+            heat.append(at_scales[best])
+            looks.append([Look(0, 0, shares[best] * max(image.shape[:2]), 0)])
+        spots = spots_in(replace(batch, looks=looks), heat)
+        images, _, _ = self.cut_targets(batch, spots)
+        with autocast:
+            query, masks, mask_feat, target = self.encoded(batch, images)
+            looks = network.look(network.encode(query, masks, mask_feat), target)
+        side, found, iou = batch.query_mask.shape[-1], [], []
+        for prob, [spot], truth in zip(looks.target_mask_prob.float().cpu().numpy(), spots, batch.mask, strict=True):
+            mask = put_back(prob, spot.crop(), truth.shape) > THRESHOLD
+            found.append(torch.from_numpy(letterbox(mask, side)))
+            iou.append(mask_iou(*(torch.tensor(int(x.sum())) for x in (mask & (truth > 0), mask | (truth > 0)))))
+        existence = network.existence(looks.existence, torch.stack([each.amax() for each in heat]))
+        return scored(torch.stack(iou).to(existence), existence, batch.visible, torch.stack(found))
+
+    def draw(self, pairs: PairSet, batch: CropBatch, found: Tensor, row: int) -> np.ndarray:
+        """The query's crop, and the target as a whole."""
+        side = batch.query_mask.shape[-1]
+        target, truth = letterbox(batch.image[row], side), letterbox(batch.mask[row], side)
+        query, query_mask = batch.query[row].cpu().numpy(), batch.query_mask[row].cpu().numpy()
+        return draw_example(query, target, query_mask, found[row].numpy(), truth)
+
+    def located(self, batch: CropBatch, scale: int = 0) -> tuple[Levels, Tensor, list[Levels]]:
+        """What `StrongXSegTx.heat` takes."""
+        frames = []
+        for image, source, shares in zip(batch.image, batch.sources, batch.shares, strict=True):
+            size = frame_side(shares[scale], self.config.frame_size, self.config.near_size)
+            key = source.target, size
+            frame = np.zeros((1, 1, 3), np.uint8) if key in self.cache else whole_frame(image, size)
+            picture = torch.from_numpy(frame)[None].to(self.encoder.device)
+            frames.append(Levels(*self.cache([key], picture, self.encoder.levels)))
+        return self.encoder.levels(batch.near[:, scale]), batch.near_mask[:, scale], frames
+
+    def cut_targets(self, batch: CropBatch, spots: list[list[Spot]]) -> tuple[Tensor, Tensor, Tensor]:
+        """Crops of targets (B K, S, S, 3), the object's masks in them (B K, S, S), and whether they show it (B K,)."""
+        side, device = batch.query_mask.shape[-1], self.encoder.device
+        images, masks, shown = [], [], []
+        for image, mask, places in zip(batch.image, batch.mask, spots, strict=True):
+            area = int(mask.sum())
+            for crop in (spot.crop() for spot in places):
+                images.append(cut(image, crop, side))
+                masks.append(cut_mask(mask, crop, side))
+                shown.append(area > 0 and masks[-1].sum() * (crop.side / side) ** 2 > SHOWN * area)
+        images, masks = (torch.from_numpy(np.stack(x)).to(device, non_blocking=True) for x in (images, masks))
+        return images, masks, torch.tensor(shown).to(device, non_blocking=True)
+
+    def encoded(self, batch: CropBatch, images: Tensor) -> Aim:
+        """Features of query crops and of target crops."""
+        levels = self.encoder.levels(torch.cat((batch.query, images)))
+        count = len(batch.query)
+        query, target = Levels(*(x[:count] for x in levels)), Levels(*(x[count:] for x in levels))
+        return Aim(query, batch.query_mask, self.encoder.masks(batch.query_mask), target)
+
+
+def spots_in(batch: CropBatch, heat: list[Tensor]) -> list[list[Spot]]:
+    """Where to look in each target, by its heat (H, W)."""
+    spots = []
+    for looks, image, each in zip(batch.looks, batch.image, heat, strict=True):
+        _, cells = peaks(each[None], PEAKS, APART)
+        middles = cell_middles(cells[0].tolist(), each.shape, image.shape[:2])
+        offsets = [(0.0, 0.0) if look.peak < 0 else middles[look.peak] for look in looks]
+        spots.append([Spot(x.row + row, x.col + col, x.side) for x, (row, col) in zip(looks, offsets, strict=True)])
+    return spots
+
+
+def object_cells(mask: np.ndarray, heat: Tensor) -> Tensor:
+    """Which cells of a target (H, W) an object covers as much as any, or nearly: all False if it is hidden."""
+    cover = torch.from_numpy(cv2.resize(mask.astype(np.float32), heat.shape[::-1], interpolation=cv2.INTER_AREA))
+    return (cover > max(0.3 * cover.max().item(), 1e-6)).to(heat.device)
+
+
+def near_object(cells: Tensor) -> Tensor:
+    return F.max_pool2d(cells[None].float(), 5, 1, 2)[0] > 0
+
+
+def place_loss(network: StrongXSegTx, heat: Tensor, cells: Tensor) -> Tensor:
+    """Of one target: - log of how likely the object's cells are, among all."""
+    logits = network.locator.scale * heat
+    return logits.logsumexp((0, 1)) - logits.masked_fill(~cells, -1e4).logsumexp((0, 1))
