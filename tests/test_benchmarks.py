@@ -1,9 +1,8 @@
 """Each benchmark runs at its smallest size and prints its ratios; the figures themselves mean nothing here."""
 
-import csv
 import re
 
-from benchmarks import evaluation, inference, process_data, train_step, training_options
+from benchmarks import evaluation, inference, process_data, train_step
 from tests.made.scripts import run_main
 
 
@@ -49,19 +48,8 @@ def test_both_ways_of_inference_give_the_same_masks(monkeypatch):
     assert float(re.match(r"existence differs by at most (.*)", lines[5])[1]) < 1e-4
 
 
-def test_training_is_measured_by_loader_step_and_recipe():
+def test_training_is_measured_by_loader_and_step():
     small = ("--input_size", 48, "--batch_size", 2, "--rounds", 1, "--loader_samples", 2, "--size", "tiny")
     lines = lines_of(run_main(train_step.main, *small))
     assert list(ratios(lines, "loader")) == ["the published way", "this project"]
-    cached = ["cached features", "cached features, strong recipe"]
-    assert list(ratios(lines, "training step")) == ["the published way", "this project", *cached]
-
-
-def test_training_options_trains_and_scores(tmp_path):
-    small = ("--takes", 1, "--test_takes", 2, "--input_size", 48, "--steps", 54, "--seeds", 0, "--jobs", 1)
-    only = ("--variants", "paper", "--settings", "ego-exo", "--video_size", "tiny", "--", "--precision", "fp32")
-    lines = lines_of(run_main(training_options.main, "--out_dir", tmp_path, *small, *only))
-    assert lines[1] == "ego-exo: IoU, right object, existence; mean (lowest to highest) of 1 seeds"
-    assert re.fullmatch(r"  paper +(  +[\d.nan]+ \([\d.nan]+ to [\d.nan]+\)){3}", lines[2])
-    (row,) = csv.DictReader((tmp_path / "figures.csv").open())
-    assert row["variant"] == "paper" and float(row["samples per second"]) > 0
+    assert list(ratios(lines, "training step")) == ["the published way", "this project", "cached features"]

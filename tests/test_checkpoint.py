@@ -16,7 +16,7 @@ from model.backbones import make_backbone
 from model.checkpoint import load_checkpoint, load_matching, load_optimizer, save_checkpoint, stored_options
 from model.weights import write_torch
 from model.xsegtx import MODES, XSegTx, XSegTxConfig
-from tests.made.networks import random_backbone
+from tests.made.networks import random_backbone, strong_network
 
 LAYOUT = json.loads((Path(__file__).parent / "golden" / "checkpoint_layout.json").read_text())
 
@@ -74,8 +74,9 @@ def test_a_saved_file_has_the_published_layout(backbone, tmp_path):
     assert shapes == list(LAYOUT["encoder"].values())
 
 
-def test_weights_configuration_and_extras_survive_a_round_trip(backbone, tmp_path):
-    model = XSegTx(XSegTxConfig("tiny", 112, dropout=0.3, similarity_prior=True))
+@pytest.mark.parametrize("strong", [False, True])
+def test_weights_configuration_and_extras_survive_a_round_trip(backbone, tmp_path, strong):
+    model = strong_network(dropout=0.3) if strong else XSegTx(XSegTxConfig("tiny", 112, dropout=0.3))
     extra, arguments = {"epoch": 3, "best": 0.25, "none": None}, {"out_dir": str(tmp_path), "names": ["a"]}
     random_state = torch.get_rng_state()
     save_checkpoint(tmp_path / "net.pth", backbone, model, None, **extra, arguments=arguments, random=random_state)
@@ -96,6 +97,20 @@ def test_a_file_without_configuration_of_a_wrapped_network_tells_its_size(mode, 
     config = load_checkpoint(tmp_path / "net.pth").model.config
     assert config.layers == model.config.layers and MODES[config.mode][:3] == MODES[mode][:3]
     assert config == (replace(model.config, layer_types=None) if layers is None else replace(config, input_size=96))
+
+
+VERSION_1 = {"similarity_prior": False, "pointer": False, "fine_masks": False, "two_sizes": False, "zoom": 1}
+
+
+def test_a_papers_network_of_version_1_loads_and_a_strong_one_is_refused_with_what_to_do(ours, tmp_path):
+    former = ours | {"config": ours["config"] | VERSION_1 | {"detail_channels": 0}}
+    torch.save(former, tmp_path / "net.pth")
+    assert load_checkpoint(tmp_path / "net.pth").model.config == XSegTxConfig(**ours["config"])
+    strong = {"similarity_prior": True, "zoom": 4, "detail_channels": 40}
+    torch.save(former | {"config": former["config"] | strong}, tmp_path / "net.pth")
+    error = refused(tmp_path / "net.pth")
+    assert "the strong network of version 1: similarity_prior True, zoom 4, detail_channels 40" in error
+    assert "train --recipe strong anew" in error
 
 
 def test_an_optimizer_goes_on_where_it_stopped_and_one_of_another_model_is_refused(tmp_path):

@@ -23,7 +23,7 @@ from inference import demo
 from inference.demo import PAINTED, SIDE, Given, find, object_mask
 from tests.browser import Page, chromium, needs_browser
 from tests.made import ROOT
-from tests.made.networks import make_network
+from tests.made.networks import write_network
 
 __all__ = ["chromium"]  # a fixture
 needs_gradio = pytest.mark.skipif(
@@ -127,7 +127,7 @@ def test_without_gradio_one_line_says_what_to_install(monkeypatch):
 
 @needs_gradio
 def test_a_taken_port_is_named(tmp_path):
-    network = make_network(tmp_path / "net.pth")
+    network = write_network(tmp_path / "net.pth")
     with socket.create_server(("127.0.0.1", 0)) as other:
         port = other.getsockname()[1]
         with pytest.raises(UserError, match=f"port {port} is taken; give --port"):
@@ -167,7 +167,7 @@ def test_a_visitor_who_leaves_during_an_upload_leaves_no_traceback():
 @pytest.fixture(scope="module")
 def address(tmp_path_factory) -> str:
     """Of a page that runs in a process of its own, whose console has no traceback at the end."""
-    network = make_network(tmp_path_factory.mktemp("net") / "net.pth")
+    network = write_network(tmp_path_factory.mktemp("net") / "net.pth")
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]

@@ -1,6 +1,5 @@
 """Letterboxing agrees with the reference's numbers and is undone without loss of position."""
 
-import math
 from pathlib import Path
 
 import cv2
@@ -9,15 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from formats.geometry import (
-    CROP_EXTENT,
-    EVAL_SIDE,
-    crop_corner,
-    eval_size,
-    letterbox,
-    nearest_axes,
-    unletterbox,
-)
+from formats.geometry import EVAL_SIDE, eval_size, letterbox, nearest_axes, unletterbox
 from formats.masks import encode_mask, letterbox_mask
 
 GOLDEN = Path(__file__).parent / "golden"
@@ -56,31 +47,6 @@ def test_every_nth_pixel_of_an_image_letterboxed_larger_is_the_image_letterboxed
     mask = image[..., 0] > 128
     if 100 * min(height, width) >= max(height, width):  # thinner ones are no masks
         np.testing.assert_array_equal(letterbox_mask(encode_mask(mask), zoom * side), letterbox(mask, zoom * side))
-
-
-@given(st.data(), st.integers(1, 16), st.integers(4, 12))
-def test_a_closer_look_shows_a_whole_object_in_its_middle_or_at_the_images_edge(data, step, cells):
-    side = step * cells
-    spans, mask = [], np.zeros((3 * side, 3 * side), bool)
-    for _ in "yx":
-        length = data.draw(st.integers(1, math.ceil(CROP_EXTENT * side)))
-        start = data.draw(st.integers(0, 3 * side - length))
-        spans.append((start, start + length))
-    mask[slice(*spans[0]), slice(*spans[1])] = True
-    corner = [step * first for first in crop_corner(mask.any(1), mask.any(0), side, step)]
-    assert mask[corner[0] : corner[0] + side, corner[1] : corner[1] + side].sum() == mask.sum()
-    for (start, end), begin in zip(spans, corner, strict=True):
-        margins = start - begin, begin + side - end
-        assert abs(margins[0] - margins[1]) <= step or begin in (0, 2 * side)
-
-
-def test_no_object_and_one_too_large_get_no_closer_look():
-    side, rows = 64, np.zeros(128, bool)
-    assert crop_corner(rows, rows, side, 16) is None
-    rows[40 : 40 + int(CROP_EXTENT * side)] = True
-    assert crop_corner(rows, rows, side, 16) is not None
-    rows[39] = True
-    assert crop_corner(rows, np.roll(rows, 5), side, 16) is None
 
 
 @pytest.mark.parametrize(

@@ -2,23 +2,17 @@
 
 import json
 from pathlib import Path
-from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import torch
 
 from model.xsegtx import Prediction, XSegTx, XSegTxConfig
-from tests.made.golden_network import CASES, fill, golden_batch, golden_views
+from tests.made.golden_network import CASES, fill, golden_batch, golden_inputs
 from train.losses import Counts, LossWeights, compute_losses
 
 GOLDEN = json.loads((Path(__file__).parent / "golden" / "training_steps.json").read_text())
 TERMS = {"total": "trainLoss", "mask": "trainLossMask", "dice": "trainLossDice", "existence": "trainLossCls"}
-
-
-def samples(query_mask, target_mask, visible) -> SimpleNamespace:
-    """What of a Batch the losses read."""
-    return SimpleNamespace(query_mask=query_mask, target_mask=target_mask, visible=visible)
 
 
 def random_batch(batch: int = 6, side: int = 16, seed: int = 0):
@@ -26,7 +20,7 @@ def random_batch(batch: int = 6, side: int = 16, seed: int = 0):
     probs = [torch.rand(batch, side, side, generator=generator) for _ in range(2)]
     prediction = Prediction(*probs, torch.rand(batch, generator=generator))
     masks = [torch.rand(batch, side, side, generator=generator) < 0.2 for _ in range(2)]
-    return prediction, samples(*masks, torch.arange(batch) % 3 != 1)
+    return prediction, (*masks, torch.arange(batch) % 3 != 1)  # query and target masks, what is visible
 
 
 @pytest.mark.parametrize("case", CASES)
@@ -41,9 +35,9 @@ def test_two_training_steps_agree_with_the_published_trainer(case):
     fill(model)
     optimizer = torch.optim.Adam(model.parameters(), lr=2e-4)
     for step in range(2):
-        prediction = model(*golden_views(case))
-        given = samples(batch["query_mask"], batch["target_mask"], batch["visible"])
-        losses = compute_losses(prediction, given, LossWeights())
+        prediction = model(*golden_inputs(case))
+        truth = (batch[name] for name in ("query_mask", "target_mask", "visible"))
+        losses = compute_losses(prediction, *truth, LossWeights())
         for term, name in TERMS.items():
             tolerance = {"rel": 1e-4} if step == 0 or term == "total" else {"rel": 3e-4, "abs": 3e-5}
             assert getattr(losses, term).item() == pytest.approx(golden["history"][name][step], **tolerance), term
@@ -57,42 +51,40 @@ def test_two_training_steps_agree_with_the_published_trainer(case):
             optimizer.step()
 
 
-@pytest.mark.parametrize(("weight", "hidden"), [(1.0, 1.0), (0.2, 1.0), (0.2, 3.0)])
-def test_losses_follow_their_definition(weight, hidden):
-    prediction, batch = random_batch()
-    losses = compute_losses(prediction, batch, LossWeights(existence=weight, hidden=hidden))
+@pytest.mark.parametrize("weight", [1.0, 0.2])
+def test_losses_follow_their_definition(weight):
+    prediction, (query_mask, target_mask, visible) = random_batch()
+    losses = compute_losses(prediction, query_mask, target_mask, visible, LossWeights(existence=weight))
     pixels, dice = [], []
-    for i, visible in enumerate(batch.visible.tolist()):
-        for prob, mask in ((prediction[0], batch.query_mask), (prediction[1], batch.target_mask)):
+    for i, shown in enumerate(visible.tolist()):
+        for prob, mask in ((prediction[0], query_mask), (prediction[1], target_mask)):
             p, q = prob[i].double().numpy(), mask[i].double().numpy()
             bce = -(10 * q * np.log(p) + (1 - q) * np.log(1 - p))
-            pixels.append(bce * visible)
-            if visible:
+            pixels.append(bce * shown)
+            if shown:
                 dice.append(1 - (2 * (p * q).sum() + 1) / (p.sum() + q.sum() + 1))
-    e, y = prediction.existence.double().numpy(), batch.visible.numpy()
-    existence = -np.where(y, np.log(e), hidden * np.log(1 - e)).mean()
+    e, y = prediction.existence.double().numpy(), visible.numpy()
+    existence = -np.where(y, np.log(e), np.log(1 - e)).mean()
     total = np.mean(pixels) + np.mean(dice) + weight * existence
     expected = (total, np.mean(pixels), np.mean(dice), existence)
     assert [x.item() for x in losses[:4]] == pytest.approx(expected, rel=1e-5)
 
 
 def test_a_batch_of_negatives_has_an_existence_loss_only():
-    prediction, batch = random_batch()
-    batch.visible = torch.zeros_like(batch.visible)
-    losses = compute_losses(prediction, batch, LossWeights())
+    prediction, (*masks, visible) = random_batch()
+    losses = compute_losses(prediction, *masks, torch.zeros_like(visible), LossWeights())
     assert losses.mask == losses.dice == 0
     assert losses.total == losses.existence > 0
 
 
 @pytest.mark.parametrize("split", [3, 2])
 def test_the_parts_of_several_processes_sum_up_to_the_loss_of_the_global_batch(split):
-    prediction, batch = random_batch()
-    together = compute_losses(prediction, batch, LossWeights())
-    tensors = (*prediction[:3], batch.query_mask, batch.target_mask, batch.visible)
-    counts = Counts(len(batch.visible), batch.visible.sum())
+    prediction, truth = random_batch()
+    together = compute_losses(prediction, *truth, LossWeights())
+    counts = Counts(len(truth[2]), truth[2].sum())
     parts = [
-        compute_losses(Prediction(*part[:3]), samples(*part[3:]), LossWeights(), counts)
-        for part in zip(*(x.split(split) for x in tensors), strict=True)
+        compute_losses(Prediction(*part[:3]), *part[3:], LossWeights(), counts)
+        for part in zip(*(x.split(split) for x in (*prediction, *truth)), strict=True)
     ]
     assert torch.stack([torch.stack(part[:4]) for part in parts]).sum(0).allclose(torch.stack(together[:4]), rtol=1e-5)
 
@@ -101,16 +93,15 @@ def test_certain_and_wrong_predictions_give_finite_losses_and_gradients():
     prob = torch.full((2, 4, 4), 1 - 1e-7).requires_grad_()
     existence = torch.tensor([0.0, 1.0]).requires_grad_()
     masks = torch.zeros(2, 4, 4)
-    batch = samples(masks, masks, torch.tensor([True, False]))
-    losses = compute_losses(Prediction(prob, prob, existence), batch, LossWeights())
+    truth = masks, masks, torch.tensor([True, False])
+    losses = compute_losses(Prediction(prob, prob, existence), *truth, LossWeights())
     losses.total.backward()
     assert losses.total.isfinite() and prob.grad.isfinite().all() and existence.grad.isfinite().all()
 
 
 def test_losses_are_float32_under_autocast():
-    prediction, batch = random_batch()
-    expected = compute_losses(prediction, batch, LossWeights())
+    prediction, (*masks, visible) = random_batch()
+    expected = compute_losses(prediction, *masks, visible, LossWeights())
     with torch.autocast("cpu", torch.bfloat16):
-        batch = samples(batch.query_mask.byte(), batch.target_mask.byte(), batch.visible)
-        losses = compute_losses(prediction, batch, LossWeights())
+        losses = compute_losses(prediction, *(mask.byte() for mask in masks), visible, LossWeights())
     assert all(torch.equal(a, b) and a.dtype == torch.float32 for a, b in zip(losses[:4], expected[:4], strict=True))

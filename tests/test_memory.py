@@ -1,21 +1,21 @@
 """--memory: what other frames of a take say about an object."""
 
 import json
+import re
 import signal
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
-import torch
 
 import eval_segswap
 from common.errors import UserError
 from formats.masks import decode_mask
-from formats.processed import CameraPair, ProcessedTake
-from inference.memory import Memory
+from formats.processed import ProcessedTake
+from inference.memory import CHOICES
 from tests.made import EGO, ROOT
-from tests.made.networks import make_network
+from tests.made.networks import write_network
 from tests.made.processed import make_data_set
 
 TAKES = {"val": ["take-a", "take-b"]}
@@ -26,8 +26,7 @@ ONE_FRAME = {name: {EGO: [30], "cam01": [30]} for name in LAYOUT}
 
 @pytest.fixture(scope="module")
 def checkpoint(tmp_path_factory) -> Path:
-    options = {"similarity_prior": True, "zoom": 2, "pointer": True, "detail_channels": 512}
-    return make_network(tmp_path_factory.mktemp("checkpoint") / "net.pth", {"closer_look": True}, **options)
+    return write_network(tmp_path_factory.mktemp("checkpoint") / "net.pth", strong=True)
 
 
 @pytest.fixture(scope="module")
@@ -78,29 +77,31 @@ def test_a_take_of_one_frame_gives_the_answer_without_a_memory(checkpoint, tmp_p
 STOPPED = """
 import os, signal, sys
 import eval_segswap
-from inference.matcher import Matcher
+from inference.crop_matcher import CropMatcher
 
-predict, left = Matcher.predict, int(sys.argv.pop())
+predict, left = CropMatcher.predict, int(sys.argv.pop())
 
-def counted(matcher, batch):
+def counted(*given):
     global left
     left -= 1
     if left < 0:
         os.kill(os.getpid(), signal.SIGKILL)
-    return predict(matcher, batch)
+    return predict(*given)
 
-Matcher.predict = counted
+CropMatcher.predict = counted
 eval_segswap.main(sys.argv[1:])
 """
 
 
-@pytest.mark.parametrize("choice", ["past", "all"])
-def test_results_do_not_depend_on_batches_ranks_or_stops(checkpoint, data_path, tmp_path, choice):
+@pytest.mark.parametrize("choice", CHOICES)
+def test_results_do_not_depend_on_batches_workers_ranks_or_stops(checkpoint, data_path, tmp_path, choice):
     expected = predict(checkpoint, data_path, tmp_path / "whole", "--memory", choice)
     content = (tmp_path / "whole" / "ego-exo_val_results.json").read_bytes()
-    for pairs_left in (1, 6):  # killed in the first take, in the second
+    for frames_left in (1, 6):  # killed in the first take, in the second
         given = words(checkpoint, data_path, tmp_path / "killed", "--memory", choice)
-        killed = subprocess.run([sys.executable, "-c", STOPPED, *given, str(pairs_left)], cwd=ROOT, capture_output=True)
+        killed = subprocess.run(
+            [sys.executable, "-c", STOPPED, *given, str(frames_left)], cwd=ROOT, capture_output=True
+        )
         assert killed.returncode == -signal.SIGKILL, killed.stderr
     assert predict(checkpoint, data_path, tmp_path / "killed", "--memory", choice) == expected
     assert (tmp_path / "killed" / "ego-exo_val_results.json").read_bytes() == content
@@ -110,7 +111,7 @@ def test_results_do_not_depend_on_batches_ranks_or_stops(checkpoint, data_path, 
     subprocess.run([*command, str(ROOT / "eval_segswap.py"), *given], check=True, capture_output=True, timeout=300)
     assert (tmp_path / "ranks" / "ego-exo_val_results.json").read_bytes() == content
 
-    more = ["--memory", choice, "--batch_size", "1"]
+    more = ["--memory", choice, "--batch_size", "1", "--num_workers", "2"]
     one = predict(checkpoint, data_path, tmp_path / "one", *more)
     for frame in FRAMES:
         some, others = answers(expected, frame), answers(one, frame)
@@ -140,24 +141,23 @@ def test_a_query_frame_that_cannot_be_read_is_not_remembered(checkpoint, tmp_pat
     assert found[0] == found[1] and found[0][1] == [None] * 4 and all(found[0][2])
 
 
-def test_the_last_place_stays_where_an_object_is_not_found_and_goes_with_the_take():
-    memory, like, pair = Memory("past"), torch.zeros(1, 12, 12), CameraPair("cup_0", EGO, "cam01")
-    memory.enter("take-a")
-    assert not memory.last_places([pair], like).any()
-    answer = torch.zeros(1, 96, 96)
-    answer[0, 40:48, 64:80] = 1
-    memory.note_answers([pair], answer, torch.tensor([0.9]), like)
-    place = memory.last_places([pair], like)
-    assert place[0, 5, 8:10].all() and 0 < place.sum() < 40
-    for prob, existence in ((answer.flip(1), 0.3), (0 * answer, 0.9)):  # hidden; no mask
-        memory.note_answers([pair], prob, torch.tensor([existence]), like)
-        assert torch.equal(memory.last_places([pair], like), place)
-    memory.enter("take-b")
-    assert not memory.last_places([pair], like).any()
-
-
-def test_a_network_without_the_similarity_prior_has_no_memory(data_path, tmp_path):
-    plain = make_network(tmp_path / "plain.pth")
+def test_a_network_has_the_options_of_its_recipe_and_of_no_other(checkpoint, data_path, tmp_path):
+    plain = write_network(tmp_path / "plain.pth")
     assert predict(plain, data_path, tmp_path / "plain")["memory"] == "none"
-    with pytest.raises(UserError, match="--memory past is for networks with --similarity_prior"):
-        predict(plain, data_path, tmp_path / "past", "--memory", "past")
+    for network, flags, message in (
+        (plain, ("--memory", "past"), "--memory past is for networks of the strong recipe; leave it out"),
+        (plain, ("--looks", "2"), f"--looks is for networks of the strong recipe, and {plain} is none"),
+        (checkpoint, ("--compile",), f"--compile is for the paper's network, and {checkpoint} is of the strong recipe"),
+    ):
+        with pytest.raises(UserError, match=re.escape(message)):
+            eval_segswap.main(words(network, data_path, tmp_path / "refused", *flags))
+    assert not (tmp_path / "refused").exists()
+
+
+def test_the_number_of_looks_is_in_the_record(checkpoint, data_path, tmp_path):
+    for number in (1, 9):
+        predict(checkpoint, data_path, tmp_path / str(number), "--looks", str(number))
+        record = json.loads((tmp_path / str(number) / "ego-exo_val_run.json").read_text())
+        assert record["provenance"]["looks"] == number
+    with pytest.raises(UserError, match="was made by another run .looks 1 -> 2.;"):
+        predict(checkpoint, data_path, tmp_path / "1", "--looks", "2")

@@ -13,7 +13,7 @@ from formats.mask_files import find_masks
 from formats.mask_pictures import read_mask
 from inference import segment_video
 from inference.predictor import Predictor
-from tests.made.networks import make_network
+from tests.made.networks import write_network
 from tests.made.scripts import run_main
 from tests.made.videos import make_video, read_number
 
@@ -24,7 +24,7 @@ OBJECTS = {"cup": range(0, 38, 3), "red pan": range(0, 40, 6)}
 @pytest.fixture(scope="module")
 def inputs(tmp_path_factory) -> Path:
     folder = tmp_path_factory.mktemp("inputs")
-    make_network(folder / "net.pth")
+    write_network(folder / "net.pth")
     for name in ("head", "left", "right"):
         make_video(folder / f"{name}.mp4", 40, SIZE)
     for name, frames in OBJECTS.items():
@@ -72,7 +72,7 @@ def test_each_object_is_sought_in_each_other_camera_in_each_frame_in_which_it_is
 
 
 def test_a_memory_of_the_past_changes_no_first_frame_and_one_of_all_changes_it(inputs, tmp_path):
-    network = make_network(tmp_path / "net.pth", {"closer_look": True}, similarity_prior=True, zoom=2)
+    network = write_network(tmp_path / "net.pth", strong=True)
     rows = {}
     for choice in ("none", "past", "all"):
         done = call(inputs, tmp_path / choice, "--ckpt_path", network, "--stride", 2, "--memory", choice)
@@ -119,12 +119,13 @@ def test_masks_can_be_read_again_and_are_numbered_as_their_own_videos_frames(fou
 
 
 def test_answers_are_those_of_the_predictor_told_which_camera_is_head_worn(inputs, tmp_path):
-    network = make_network(tmp_path / "net.pth", two_sizes=True)
+    network = write_network(tmp_path / "net.pth", strong=True)
     query, target = (read_frame(inputs / f"{camera}.mp4", 12) for camera in ("head", "left"))
     mask = inputs / "masks" / "cup" / "00012.png"
     for name, setting in {"head": "ego-exo", "left": "exo-ego", "right": None}.items():
         found = tmp_path / name
-        assert call(inputs, found, "--ckpt_path", network, "--stride", 4, "--ego", name).returncode == 0
+        given = ("--ckpt_path", network, "--stride", 4, "--ego", name, "--memory", "none")
+        assert call(inputs, found, *given).returncode == 0
         alone, existence = Predictor.load(network, "cpu").segment(query, mask, target, setting=setting)
         answers = {(row["object"], row["camera"], row["frame"]): row["existence"] for row in rows_of(found)}
         assert float(answers["cup", "left", "12"]) == pytest.approx(existence, abs=2e-4)

@@ -17,6 +17,7 @@ from data import process_data
 from formats.pairs import PairSet
 from inference.predictor import SHIPPED
 from model.checkpoint import load_checkpoint
+from model.xsegtx import XSegTx, XSegTxConfig
 from synthetic import make_takes
 from tests.made import ROOT
 from tests.made.processed import create_pairs
@@ -26,6 +27,7 @@ from train import train
 from train.flags import STRONG, parse_args
 
 STEPS = 7  # of the recipe
+STRONG_RECIPE = ("--recipe", "strong", "--frame_size", 160)
 LONG = ("--iter-epoch", 60)  # long enough to be interrupted
 LONG_STEPS = 63
 
@@ -69,10 +71,8 @@ def error_line(capsys, *args):
     return error
 
 
-def test_the_same_seed_gives_the_same_losses_whatever_the_number_of_workers_and_another_one_others(
-    data_dir, finished, tmp_path
-):
-    run_training(data_dir, tmp_path / "same", "--num_workers", 2)
+def test_the_same_seed_gives_the_same_losses_and_another_one_others(data_dir, finished, tmp_path):
+    run_training(data_dir, tmp_path / "same")
     assert losses(tmp_path / "same") == losses(finished)
     assert len(losses(finished)) == STEPS
     run_training(data_dir, tmp_path / "other", "--seed", 1, "--n-epoch", 0)
@@ -153,15 +153,20 @@ def test_a_run_from_before_an_option_came_had_its_default_and_changed_options_ar
     assert losses(out_dir) == losses(finished)
 
 
-def test_two_processes_give_the_losses_of_one(data_dir, tmp_path):
-    flags = ("--dropout", 0, "--drop-feat", 0)
+@pytest.mark.parametrize("recipe", [(), STRONG_RECIPE], ids=["paper", "strong"])
+def test_two_processes_give_the_losses_of_one_and_so_do_loader_processes(data_dir, tmp_path, recipe):
+    flags = (*recipe, "--dropout", 0, "--drop-feat", 0)
     run_training(data_dir, tmp_path / "one", *flags)
+    run_training(data_dir, tmp_path / "loaded", *flags, "--num_workers", 2)
+    assert losses(tmp_path / "loaded") == losses(tmp_path / "one")
     process = start_training(data_dir, tmp_path / "two", *flags, processes=2)
     output, _ = process.communicate(timeout=300)
     assert process.returncode == 0, output
     one, two = losses(tmp_path / "one"), losses(tmp_path / "two")
     assert two == pytest.approx(one, rel=1e-5)
-    assert log_lines(tmp_path / "two", "val")[-1]["samples"] == log_lines(tmp_path / "one", "val")[-1]["samples"]
+    for some, other in zip(log_lines(tmp_path / "two", "val"), log_lines(tmp_path / "one", "val"), strict=True):
+        names = ("samples", "iou")
+        assert [some[x] for x in names] == pytest.approx([other[x] for x in names], rel=1e-4)
 
 
 def test_a_second_training_in_the_same_folder_waits_and_then_finds_the_run_finished(data_dir, tmp_path, capsys):
@@ -198,7 +203,7 @@ def test_a_recipe_sets_what_the_flags_leave_open_and_the_default_is_the_papers()
     strong = vars(parse_args(["--recipe", "strong", "--block", "0.25"], ""))
     assert {name: strong[name] for name in STRONG} == STRONG | {"block": 0.25}
     paper = vars(parse_args([], ""))
-    assert [paper[name] for name in STRONG] == [False, 1, False, False, False, False, 1, 1, 0.5]
+    assert [paper[name] for name in STRONG] == [1, 0.5]
 
 
 def test_a_short_run_has_a_short_warm_up_unless_it_is_given_and_every_other_run_the_papers(data_dir, tmp_path, capsys):
@@ -233,19 +238,27 @@ def test_both_settings_are_learned_by_one_network(data_dir, tmp_path, capsys):
 
 
 def test_a_network_is_continued_with_the_options_that_it_has(data_dir, tmp_path, capsys):
-    run_training(data_dir, tmp_path / "run", "--n-epoch", 0, "--similarity_prior")
+    run_training(data_dir, tmp_path / "run", "--n-epoch", 0, *STRONG_RECIPE)
     last = tmp_path / "run" / "netLast.pth"
-    assert load_checkpoint(last).model.config.similarity_prior
-    optimizer, encoder = (torch.load(last, weights_only=True)[name] for name in ("optimiser", "encoder"))
-    prior = [i for i, name in enumerate(encoder) if name in ("prior.query", "prior.target")]
-    assert len(prior) == 2 and all(optimizer["state"][i]["exp_avg"].any() for i in prior)  # it learns
+    optimizer, network = torch.load(last, weights_only=True)["optimiser"], load_checkpoint(last).model
+    names = [name for name, _ in network.named_parameters()]
+    own = [i for i, name in enumerate(names) if name not in XSegTx(XSegTxConfig("tiny", 48)).state_dict()]
+    assert len(own) > 10 and all(optimizer["state"][i]["exp_avg"].any() for i in own)  # it learns
     run_training(data_dir, tmp_path / "run", "--n-epoch", 0)  # what is not given is as it was
-    assert load_checkpoint(last).model.config.similarity_prior
+    assert load_checkpoint(last).model.config == network.config
     for layers in (("I_C", "I_C", "I_N"), ("I", "C", "I", "C", "I", "N")):  # of which it is, in either spelling
         run_training(data_dir, tmp_path / "run", "--n-epoch", 0, "--layer-type", *layers)
+    changes = {("--frame_size", 256): "frame_size 160 -> 256", ("--recipe", "paper"): "recipe strong -> paper"}
     for out_dir, flags in (("run", ()), ("other", ("--resume-pth", last))):
-        error = error_line(capsys, data_dir, tmp_path / out_dir, "--n-epoch", 0, "--zoom", 2, *flags)
-        assert "holds another network (zoom 1 -> 2)" in error
+        for change, words in changes.items():
+            error = error_line(capsys, data_dir, tmp_path / out_dir, "--n-epoch", 0, *change, *flags)
+            assert f"holds another network ({words}" in error
+
+
+def test_a_network_of_the_papers_is_not_continued_by_the_strong_recipe(data_dir, finished, tmp_path, capsys):
+    last = finished / "netLast.pth"
+    for flags in (("--resume-pth", last), ("--resume-pth", "auto", "--out-dir", finished)):
+        assert "holds another network (recipe" in error_line(capsys, data_dir, tmp_path, *STRONG_RECIPE, *flags)
 
 
 @pytest.fixture(scope="module")
@@ -291,11 +304,11 @@ def test_the_network_of_the_repository_is_fine_tuned_on_rendered_takes_from_wher
     flags = ("--init_weights", SHIPPED, "--train-dir", root / "processed", "--both", "--batch-pos", 4, "--val_size", 4)
     words = ("--iter-epoch", 1, "--n-epoch", 1, "--num_workers", 0, "--log_every", 1, "--device", "cpu", *flags)
     run = run_main(train.main, "--out-dir", tmp_path / "run", *words)
-    assert run.returncode == 0 and "118 of 118 tensors from" in run.stdout
+    assert run.returncode == 0 and re.search(r" (\d+) of \1 tensors from", run.stdout)
     first = log_lines(tmp_path / "run", "val")[0]
     assert first["epoch"] == "start" and first["iou"] > 0.2  # an untrained network has next to nothing
     tuned = load_checkpoint(tmp_path / "run" / "netLast.pth")
-    assert tuned.model.config == load_checkpoint(SHIPPED).model.config and tuned.arguments["closer_look"]
+    assert tuned.model.config == load_checkpoint(SHIPPED).model.config and tuned.arguments["recipe"] == "strong"
     error = error_line(capsys, root / "processed", tmp_path / "other", "--init_weights", SHIPPED, "--mode", "small")
     assert "of the 11" in error and "leave out the flags of the network" in error
 
@@ -336,7 +349,7 @@ def test_unreadable_frames_are_left_out_the_first_is_named_and_the_end_has_their
         (("--overwrite", "--resume-pth", "auto"), "drop one of them"),
         (("--input_size", "50"), "multiple of 16"),
         (("--layer-type", "I", "X"), "layer types"),
-        (("--pointer", "--similarity_prior", "--zoom", "2"), "--pointer says where to look closer; give --closer_look"),
+        (("--recipe", "strong", "--frame_size", "-1"), "frame size -1 must be from 64"),
         (("--resume-pth", "nowhere.pth"), "nowhere.pth"),
         (("--train-dir", "nowhere"), "create_pairs.py"),
         (("--backbone", "moco", "--moco_path", "nowhere.pth.tar"), "no file nowhere.pth.tar"),

@@ -3,29 +3,21 @@
 import numpy as np
 import pytest
 
-from formats import geometry
-from formats.geometry import crop_corner, letterbox
+from formats.geometry import letterbox
 from formats.masks import decode_mask
 from formats.pairs import PairSet
-from formats.processed import ProcessedTake, frame_path, read_frame
-from model.backbone import STRIDE
+from formats.processed import ProcessedTake
 from tests.made import EGO
-from tests.made.training import layout, make_training_set
-from train.dataset import (
-    CLOSER_LOOKS,
-    ELSEWHERE,
-    SMALL_TRIES,
-    TARGET_SWAP,
-    WITHIN,
-    ImageKey,
-    SampleOptions,
-    StepSampler,
-    TrainSamples,
-    ValidationSamples,
-    collate,
-)
+from tests.made.networks import strong_config
+from tests.made.training import make_training_set
+from train.crops import CropReader
+from train.dataset import TARGET_SWAP, StepSampler, TrainSamples, ValidationSamples, ViewKey, source_of
+from train.flags import BLOCK
+from train.letterboxed import LetterboxReader
 
-SIDE, ZOOM, DRAWS = 48, 3, 1500
+SIDE, DRAWS = 48, 1500
+READERS = {"paper": lambda: LetterboxReader(SIDE), "strong": lambda: CropReader(strong_config(SIDE))}
+PAPER = LetterboxReader(SIDE)
 
 
 @pytest.fixture(scope="module")
@@ -43,15 +35,11 @@ def draws(samples, count=DRAWS):
 
 
 def sources(samples, count=DRAWS):
-    return [samples.source(draw.query, draw.target) for draw in draws(samples, count)]
+    return [source_of(samples.pairs, draw) for draw in draws(samples, count)]
 
 
 def is_synthetic(source):
     return source.query.take_uid != source.target.take_uid
-
-
-def frames_of(uid, name, camera):
-    return layout(uid)[name].get(camera, [])
 
 
 def test_ranks_share_a_stream_that_ends_and_take_the_same_number_of_steps():
@@ -67,7 +55,7 @@ def test_ranks_together_see_the_batch_of_one_process_and_a_resumed_run_goes_on_w
 
 
 def test_a_sample_shows_the_frames_and_masks_of_its_pair(pairs):
-    samples = TrainSamples(pairs, SIDE, 0)
+    samples = TrainSamples(pairs, PAPER, 0)
     for n in range(20):
         sample = samples[n]
         source = sample["sources"]
@@ -83,108 +71,93 @@ def test_a_sample_shows_the_frames_and_masks_of_its_pair(pairs):
         assert np.array_equal(sample["target_mask"], expected)
 
 
+def test_a_strong_sample_shows_the_object_twice_and_where_to_look_in_the_whole_target(pairs):
+    samples = TrainSamples(pairs, READERS["strong"](), 0)
+    for n in range(30):
+        sample, other = samples[n], TrainSamples(pairs, PAPER, 0)[n]
+        source, (first, second) = sample["sources"], sample["looks"]
+        assert source == other["sources"] and sample["visible"] == other["visible"] == sample["mask"].any()
+        for name in ("near", "query"):
+            image, mask = sample[name], sample[f"{name}_mask"]
+            side = {"near": 32, "query": SIDE}[name]
+            assert image.shape[-3:] == (side, side, 3) and mask.shape[-2:] == (side, side) and mask.any()
+        inside = np.pad(sample["query_mask"], 1)[SIDE // 3 : SIDE - SIDE // 3 + 2].sum()
+        assert inside > sample["query_mask"].sum() / 2  # in the middle, or nearly
+        assert sample["image"].shape[:2] == sample["mask"].shape
+        assert first.side > 0 and second.side > 0
+        if sample["visible"]:
+            rows, cols = np.nonzero(sample["mask"])
+            assert first.peak < 0 and abs(first.row - rows.mean()) < 2 * first.side > abs(first.col - cols.mean())
+
+
+def plain(value):
+    """Of a sample: what can be compared."""
+    return value.tolist() if isinstance(value, np.ndarray) else value
+
+
+@pytest.mark.parametrize("make", READERS.values(), ids=READERS)
+def test_a_sample_is_a_function_of_seed_and_number_alone_whichever_came_before(pairs, make):
+    forwards, backwards = TrainSamples(pairs, make(), 3), TrainSamples(pairs, make(), 3)
+    expected = [forwards[n] for n in range(12)]
+    for n in reversed(range(12)):
+        again = backwards[n]
+        assert all(plain(again[key]) == plain(value) for key, value in expected[n].items())
+    assert plain(TrainSamples(pairs, make(), 4)[0]["query_mask"]) != plain(expected[0]["query_mask"])
+
+
 def test_a_tenth_are_synthetic_negatives_in_the_target_camera_of_another_take_and_object(pairs):
-    drawn = sources(TrainSamples(pairs, SIDE, 0))
+    drawn = sources(TrainSamples(pairs, PAPER, 0))
     synthetic = [source for source in drawn if is_synthetic(source)]
     assert len(synthetic) / DRAWS == pytest.approx(TARGET_SWAP, abs=0.03)
-    targets = {ImageKey(p.take_uid, p.target_camera, p.frame, p.target_camera == EGO) for p in pairs}
+    targets = {ViewKey(p.take_uid, p.target_camera, p.frame) for p in pairs}
     for source in synthetic:
         assert source.target in targets
         assert (source.target.camera == EGO) == (pairs.setting == "exo-ego")
-    samples = TrainSamples(pairs, SIDE, 0)
+    samples = TrainSamples(pairs, PAPER, 0)
     numbers = [n for n, source in enumerate(drawn) if is_synthetic(source)][:10]
     assert not any(samples[n]["visible"] or samples[n]["target_mask"].any() for n in numbers)
 
 
 def test_a_single_take_gives_no_synthetic_negatives(tmp_path):
     data_dir = make_training_set(tmp_path, {"train": ["uid-a"]})
-    samples = TrainSamples(PairSet([data_dir], "train", "ego-exo"), SIDE, 0)
+    samples = TrainSamples(PairSet([data_dir], "train", "ego-exo"), PAPER, 0)
     assert not any(map(is_synthetic, sources(samples, 200)))
 
 
 def test_all_pairs_are_drawn(pairs):
-    drawn = {(s.object_name, s.query, s.target) for s in sources(TrainSamples(pairs, SIDE, 0)) if not is_synthetic(s)}
+    drawn = {(s.object_name, s.query, s.target) for s in sources(TrainSamples(pairs, PAPER, 0)) if not is_synthetic(s)}
     assert len(drawn) == len(pairs)
 
 
-def test_closer_looks_show_visible_small_objects_enlarged_and_leave_the_rest_of_the_stream(pairs, monkeypatch):
-    monkeypatch.setattr(geometry, "CROP_EXTENT", 1)  # these objects are large
-    samples = TrainSamples(pairs, SIDE, 0, options=SampleOptions(zoom=ZOOM, closer_look=True))
-    without = draws(TrainSamples(pairs, SIDE, 0))
-    drawn = draws(samples)
-    masks = [pairs.target_mask(i) for i in range(len(pairs))]
-    small = np.mean([mask is not None and samples.corner(samples.mask(mask)) is not None for mask in masks])
-    share = CLOSER_LOOKS * (ELSEWHERE + (1 - ELSEWHERE) * (1 - (1 - small) ** SMALL_TRIES))
-    assert np.mean([draw.look_at is not None for draw in drawn]) == pytest.approx(share, abs=0.04)
-    assert all(draw == usual for draw, usual in zip(drawn, without, strict=True) if draw.look_at is None)
-    small_queries, shown = set(), set()
-    for n, draw in enumerate(drawn[:120]):
-        sample, source = samples[n], samples[n]["sources"]
-        closer = source.target.corner is not None
-        if closer:
-            assert draw.look_at is not None and not is_synthetic(source)
-            small_queries.add(source.query.corner is not None)
-            shown.add(sample["visible"])
-        masks = pairs.query_mask(draw.query), None if draw.is_negative else pairs.target_mask(draw.target)
-        for name, view, rle in zip(("query", "target"), source[1:], masks, strict=True):
-            mask = np.zeros((ZOOM * SIDE, ZOOM * SIDE)) if rle is None else letterbox(decode_mask(rle), ZOOM * SIDE)
-            path = frame_path(pairs.camera_folder(view.take_uid, view.camera), view.frame)
-            image = letterbox(read_frame(path), ZOOM * SIDE)
-            if name == "query" or not closer or draw.look_at == draw.target:
-                corner = crop_corner(mask.any(1), mask.any(0), SIDE, STRIDE) if name == "query" or closer else None
-                assert view.corner == corner
-            part = (slice(None, None, ZOOM),) * 2
-            if view.corner:
-                part = tuple(slice(STRIDE * first, STRIDE * first + SIDE) for first in view.corner)
-            assert np.array_equal(sample[f"{name}_image"], image)
-            assert np.array_equal(samples.shown(samples.image(view), view), image[part])
-            assert np.array_equal(sample[f"{name}_mask"], mask[part])
-            assert tuple(sample[f"{name}_corner"]) == (view.corner or (-1, -1))
-            if name == "query":
-                assert sample["query_coverage"].sum() * STRIDE**2 == pytest.approx(mask.sum())
-            elif closer:  # enough of the object, or nothing
-                inside = mask[part].sum()
-                assert sample["visible"] == (inside > 0) and (not inside or inside >= WITHIN * mask.sum())
-    assert small_queries == shown == {True, False}
-
-
-def test_where_no_object_is_small_enough_nothing_is_seen_closer(pairs, monkeypatch):
-    monkeypatch.setattr(geometry, "CROP_EXTENT", 0)
-    samples = TrainSamples(pairs, SIDE, 0, options=SampleOptions(zoom=ZOOM, closer_look=True))
-    assert not any(view.corner for n in range(50) for view in samples[n]["sources"][1:])
-
-
 def test_validation_samples_are_fixed_pairs_as_they_are(pairs):
-    few, again, every = (ValidationSamples(pairs, size, SIDE) for size in (5, 5, 0))
+    few, again, every = (ValidationSamples(pairs, PAPER, size) for size in (5, 5, 0))
     assert len(few) == 5 and np.array_equal(few.numbers, again.numbers)
     assert [every[n]["sources"].query for n in range(len(every))] == [
-        ImageKey(p.take_uid, p.query_camera, p.frame, p.query_camera == EGO) for p in pairs
+        ViewKey(p.take_uid, p.query_camera, p.frame) for p in pairs
     ]
     assert not any(few[n]["block"] or is_synthetic(few[n]["sources"]) for n in range(5))
 
 
 def test_a_sample_says_where_the_target_frame_lies_in_the_square(data_dir):
-    samples = ValidationSamples(PairSet([data_dir], "val", "ego-exo"), 0, SIDE)
+    samples = ValidationSamples(PairSet([data_dir], "val", "ego-exo"), PAPER, 0)
     assert (samples[0]["frame_rows"], samples[0]["frame_cols"]) == ([11, 38], [0, 48])  # 180x320 in 48x48
 
 
 def test_images_with_cached_features_are_not_read(pairs):
-    plain = TrainSamples(pairs, SIDE, 0)
-    cached = TrainSamples(pairs, SIDE, 0, cached={plain[0]["sources"].query})
+    plain = TrainSamples(pairs, PAPER, 0)
+    cached = TrainSamples(pairs, LetterboxReader(SIDE, {plain[0]["sources"].query}), 0)
     assert not cached[0]["query_image"].any() and plain[0]["query_image"].any()
     assert np.array_equal(cached[0]["target_image"], plain[0]["target_image"])
     assert np.array_equal(cached[0]["query_mask"], plain[0]["query_mask"])
 
 
-def test_a_batch_without_a_readable_sample_is_empty():
-    assert len(collate([{"unreadable": ["why"]}])) == 0
-    assert collate([{"unreadable": ["why"]}]).unreadable == ["why"]
+@pytest.mark.parametrize("make", READERS.values(), ids=READERS)
+def test_a_batch_without_a_readable_sample_is_empty(make):
+    batch = make().collate([{"unreadable": ["why"]}])
+    assert len(batch) == 0 and batch.unreadable == ["why"]
 
 
 def test_nothing_is_blocked_where_the_recipe_says_so_and_the_rest_of_the_stream_stays(pairs):
-    usual, never = (
-        draws(TrainSamples(pairs, SIDE, 0)),
-        draws(TrainSamples(pairs, SIDE, 0, options=SampleOptions(block=0))),
-    )
+    usual, never = (draws(TrainSamples(pairs, PAPER, 0, block)) for block in (BLOCK, 0))
     assert 0.45 < np.mean([draw.block for draw in usual]) < 0.55
     assert never == [draw._replace(block=False) for draw in usual]

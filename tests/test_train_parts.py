@@ -1,5 +1,6 @@
 """Schedule, validation figures, blocked tokens and shell scripts."""
 
+import contextlib
 import os
 import subprocess
 from types import SimpleNamespace
@@ -9,9 +10,10 @@ import torch
 
 from model.xsegtx import Prediction
 from tests.made import ROOT
-from train.engine import SampleScores, blocked_tokens, score_batch, validation_figures
 from train.flags import parse_args
+from train.letterboxed import LetterboxStep, blocked_tokens
 from train.schedule import Schedule
+from train.scores import SampleScores, validation_figures
 
 
 def test_the_rate_warms_up_from_0_and_drops_after_epoch_50():
@@ -44,7 +46,10 @@ def test_iou_counts_what_lies_inside_the_frame_only():
     visible = torch.tensor([True, True, True, False])
     rows, columns = torch.tensor([[8, 24]] * 4), torch.tensor([[0, 32]] * 4)
     batch = SimpleNamespace(target_mask=truth, visible=visible, frame_rows=rows, frame_cols=columns)
-    scores = score_batch(batch, prediction)
+    step = LetterboxStep(None, None, None)
+    step.encode = lambda batch: ()
+    scores, found = step.score(lambda: prediction, contextlib.nullcontext(), batch)
+    assert torch.equal(found, prob > 0.5)
     assert scores.iou[:3].tolist() == pytest.approx([0.5, 1.0, 1.0])
     assert scores.iou[3].isnan()
     figures = validation_figures(scores)

@@ -9,10 +9,8 @@ import torch.nn.functional as F
 
 from benchmarks.joined_attention import joined_forward
 from common.errors import UserError
-from model.features import View
-from model.similarity import Similarity
 from model.xsegtx import MODES, Prediction, XSegTx, XSegTxConfig, parse_layer_types
-from tests.made.golden_network import CASES, golden_networks, golden_views
+from tests.made.golden_network import CASES, golden_inputs, golden_networks
 
 GOLDEN = Path(__file__).parent / "golden"
 NAMES = {"out1": "query_mask_prob", "out2": "target_mask_prob", "exist": "existence"}
@@ -30,14 +28,6 @@ def make_features(batch: int = 2, cells: int = 6, seed: int = 1) -> tuple[torch.
     return tuple(10 * F.normalize(x.relu(), dim=1) for x in draw)
 
 
-def views(
-    features: tuple[torch.Tensor, ...], target_blocked: torch.Tensor | None = None, query_blocked=None
-) -> tuple[View, View, torch.Tensor]:
-    """What `XSegTx.forward` takes."""
-    query, target, mask = features
-    return View(query, blocked=query_blocked), View(target, blocked=target_blocked), mask
-
-
 def make_blocked(batch: int = 2, tokens: int = 36) -> torch.Tensor:
     return torch.rand(batch, tokens, generator=torch.Generator().manual_seed(2)) < 0.5
 
@@ -53,7 +43,7 @@ def test_masks_and_existence_agree_with_the_published_model(case, kind):
     more than 1e-4, in the published implementation as well (another number of threads does it).
     """
     with torch.no_grad():  # not inference mode: the features are cached, and training tests differentiate through them
-        prediction = golden_networks()[1](*golden_views(case, blocked=kind == "masked"))
+        prediction = golden_networks()[1](*golden_inputs(case, blocked=kind == "masked"))
     golden = np.load(GOLDEN / "network.npz")
     assert np.abs(prediction.existence.numpy() - golden[f"{case}/{kind}_exist"][:, 0]).max() < 1e-4
     difference = {}
@@ -69,7 +59,7 @@ def test_masks_and_existence_agree_with_the_published_model(case, kind):
 @pytest.mark.parametrize("blocking", [False, True])
 def test_separate_halves_equal_one_joined_masked_attention(config, blocking):
     blocked = (make_blocked(), make_blocked().flip(1)) if blocking else (None, None)
-    model, inputs = make_model(**config), views(make_features(), *blocked)
+    model, inputs = make_model(**config), (*make_features(), *blocked)
     with torch.no_grad():
         assert largest_difference(model(*inputs), joined_forward(model, *inputs)) < 1e-5
 
@@ -78,9 +68,9 @@ def test_separate_halves_equal_one_joined_masked_attention(config, blocking):
 def test_matching_in_pieces_equals_forward(layers):
     model, features = make_model(layer_types=layers), make_features()
     with torch.no_grad():
-        prediction = model(*views(features))
+        prediction = model(*features)
         query, target, mask = map(model.project, features)
-        found = model.match(model.encode_query(query, mask, None), mask, model.encode_target(target))
+        found = model.match(model.encode_query(query, mask), mask, model.encode_target(target))
     assert largest_difference(Prediction(prediction.query_mask_prob, *found), prediction) < 1e-6
 
 
@@ -89,11 +79,11 @@ def test_a_view_with_every_token_blocked_counts_as_not_blocked():
     blocked = torch.zeros(2, 36, dtype=torch.bool)
     blocked[1] = True
     with torch.no_grad():
-        assert largest_difference(model(*views(features, blocked, blocked)), model(*views(features))) < 1e-6
+        assert largest_difference(model(*features, blocked, blocked), model(*features)) < 1e-6
 
 
 def test_dropout_acts_in_training_mode_only():
-    model, inputs = make_model(mode="tiny", dropout=0.1, drop_feat=0.1), views(make_features())
+    model, inputs = make_model(mode="tiny", dropout=0.1, drop_feat=0.1), make_features()
     with torch.no_grad():
         assert torch.equal(model(*inputs)[1], model(*inputs)[1])
         model.train()
@@ -105,7 +95,7 @@ def test_channel_dropout_spares_the_mask_and_takes_whole_channels():
     seen = {}
     layer = model.net.encoder_blocks[0]["layer1"]
     layer.query = lambda query, mask, *_: seen.update(query=query, mask=mask) or query
-    model(*views(make_features()))
+    model(*make_features())
     dropped = (seen["query"] == 0).float().mean(1)  # (B, C): share of a channel's tokens
     assert set(dropped.unique().tolist()) == {0.0, 1.0}
     assert not (seen["mask"] == 0).any()
@@ -115,30 +105,17 @@ def test_channel_dropout_spares_the_mask_and_takes_whole_channels():
 def test_half_precision_gives_valid_float32_probabilities_near_float32(dtype):
     model, features = make_model(), make_features()
     with torch.no_grad():
-        exact = model(*views(features))
+        exact = model(*features)
         with torch.autocast("cpu", dtype):
-            half = model(*views(features))
+            half = model(*features)
     assert all(x.dtype == torch.float32 for x in half[:3])
     assert largest_difference(exact, half) < 0.03
     with torch.autocast("cpu", dtype):
-        extreme = model.train()(*views([1e4 * x for x in features]))
+        extreme = model.train()(*[1e4 * x for x in features])
         sum(x.log().mean() for x in extreme[:2]).backward()
     assert all(x.isfinite().all() for x in extreme[:3])
     assert all(x.min() > 0 and x.max() < 1 for x in extreme[:2])
     assert all(p.grad.isfinite().all() for p in model.parameters() if p.grad is not None)
-
-
-def test_existence_rises_with_the_largest_cosine_whatever_the_existence_head_says():
-    model = make_model(mode="tiny", similarity_prior=True)
-    tokens = torch.randn(2, model.cells**2, 128)
-    similarities = []
-    for best in ([0.45, 0.45], [0.2, 0.7]):
-        cosine = torch.full((2, model.cells, model.cells), -0.5)
-        cosine[:, 2, 1] = torch.tensor(best)
-        similarities.append(Similarity(torch.zeros_like(cosine), cosine))
-    plain, moved = (model._existence(tokens, similarity).logit() for similarity in similarities)
-    torch.testing.assert_close(plain, model.net.cls_branch(model._features(tokens)))
-    torch.testing.assert_close(moved - plain, torch.tensor([-2.5, 2.5]))
 
 
 def test_layer_types_are_read_in_both_spellings():
@@ -147,16 +124,3 @@ def test_layer_types_are_read_in_both_spellings():
     for wrong in ([], ["I"], ["I_C", "I"], ["I_X"]):
         with pytest.raises(UserError, match="I_C I_C I_N"):
             parse_layer_types(wrong)
-
-
-@pytest.mark.parametrize(
-    ("options", "message"),
-    [
-        ({"input_size": 208, "two_sizes": True}, "input size 208 times zoom 1 must be a multiple of 32 with two_sizes"),
-        ({"fine_masks": True}, "fine_masks takes the pointer's features; give pointer, too"),
-        ({"zoom": 2}, "zoom 2 must be 1, or up to 16 with similarity_prior"),
-    ],
-)
-def test_options_that_do_not_go_together_are_refused(options, message):
-    with pytest.raises(UserError, match=message):
-        XSegTxConfig(**options)

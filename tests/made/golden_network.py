@@ -14,7 +14,6 @@ import torch
 from torch import Tensor, nn
 
 from model.backbone import Backbone, mask_to_image, normalize_image, resnet50_backbone
-from model.features import View
 from model.xsegtx import XSegTx
 
 CONSTANTS = {"bn3.bias": -3.0, "cls_branch.conv.bias": 1.0}
@@ -98,10 +97,9 @@ def golden_networks() -> tuple[Backbone, XSegTx]:
     return backbone, model.eval()
 
 
-def golden_views(case: str, blocked: bool = True) -> tuple[View, View, Tensor]:
+def golden_inputs(case: str, blocked: bool = True) -> tuple[Tensor | None, ...]:
     """What `XSegTx.forward` takes, of a case in CASES; `blocked`: with its blocked target tokens."""
-    query, target, mask = golden_features(case)
-    return View(query), View(target, blocked=golden_batch(case)["target_blocked"] if blocked else None), mask
+    return *golden_features(case), None, golden_batch(case)["target_blocked"] if blocked else None
 
 
 @functools.cache

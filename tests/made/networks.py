@@ -8,7 +8,8 @@ import torch
 from torch import Tensor, nn
 
 from model.backbone import Backbone, normalize_image, resnet50_backbone
-from model.checkpoint import save_checkpoint
+from model.checkpoint import make_network, save_checkpoint
+from model.strong import StrongConfig
 from model.xsegtx import XSegTx, XSegTxConfig
 
 
@@ -34,16 +35,24 @@ def calibrate_batch_norm(backbone: Backbone, batches: Iterable[Tensor]) -> None:
     backbone.train(False)
 
 
-def make_network(path: Path, arguments: dict[str, Any] | None = None, **options: Any) -> Path:
-    """Write the checkpoint of a tiny network of 96 pixels with `options` of XSegTxConfig; returns its path.
+def strong_config(side: int = 96, **options: Any) -> StrongConfig:
+    """For the backbone of `random_backbone`, with small whole frames."""
+    return StrongConfig("tiny", side, **{"frame_size": 160, "detail_channels": 512} | options)
 
-    `arguments` are those of its training. With closer looks it answers with small masks, which are looked at.
+
+def strong_network(**options: Any) -> XSegTx:
+    """A tiny one of 96 pixels, untrained, in eval mode."""
+    torch.manual_seed(0)
+    return make_network(strong_config(**options)).eval()
+
+
+def write_network(path: Path, arguments: dict[str, Any] | None = None, strong: bool = False, **options: Any) -> Path:
+    """Write the checkpoint of a tiny network of 96 pixels with `options` of its configuration; returns its path.
+    `arguments` are those of its training.
     """
     torch.manual_seed(0)
-    backbone, model = random_backbone(0), XSegTx(XSegTxConfig("tiny", 96, **options))
-    if arguments and arguments.get("closer_look"):
-        # Untrained masks spread over the whole image.
-        model.net.decoder.deconv2.bias.data -= 1.1 if options.get("fine_masks") else 0.55
+    backbone = random_backbone(0)
+    model = strong_network(**options) if strong else XSegTx(XSegTxConfig("tiny", 96, **options))
     calibrate_batch_norm(backbone, [normalize_image(torch.randint(0, 256, (4, 96, 96, 3), dtype=torch.uint8))])
     save_checkpoint(path, backbone, model, arguments=arguments or {})
     return path

@@ -9,10 +9,11 @@ from typing import Any
 
 import timm  # noqa: F401, to be there in every copy of this process
 
-import train.engine
 import train.state
 from common.errors import run_script
 from tests.made.training import run_training
+from train.crops import CropStep
+from train.letterboxed import LetterboxStep
 from train.log import Log
 from train.state import TrainState
 
@@ -77,7 +78,8 @@ def _train(end: tuple | None, how: signal.Signals | str, queue: Any, given: tupl
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
     note_calls(TrainState, "set_rate", "step")
-    note_calls(train.engine, "score_batch", "batch of a validation")
+    for step in (LetterboxStep, CropStep):
+        note_calls(step, "score", "batch of a validation")
     note_calls(train.state, "save_checkpoint", "checkpoint", fill_disk)
     note_calls(Log, "write", "line of the log", write_half)
     try:

@@ -1,0 +1,179 @@
+"""The strong network in use: where it looks, and that an answer depends on nothing but its own views."""
+
+from dataclasses import replace
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from formats.geometry import EVAL_SIDE, eval_size, unletterbox
+from formats.processed import CameraPair
+from formats.takes import size_ratios
+from inference.crop_matcher import CropMatcher, in_square, object_in
+from inference.frame import Frame
+from inference.memory import Memory
+from inference.predictor import Predictor
+from model.crops import LARGEST, Spot, spot_of
+from tests.made.known_answer import color_matcher, scene
+from tests.made.networks import calibrate_batch_norm, random_backbone, strong_network
+
+SIZES = {"ego": (352, 352), "left": (270, 480), "right": (480, 270)}
+KINDS = {"ego": "ego", "left": "exo", "right": "exo"}
+CPU = torch.device("cpu")
+
+
+@pytest.fixture(scope="module")
+def parts():
+    backbone = random_backbone(0)
+    calibrate_batch_norm(backbone, [torch.randn(4, 3, 96, 96, generator=torch.Generator().manual_seed(0))])
+    return backbone, strong_network()
+
+
+def matcher(parts, **options) -> CropMatcher:
+    return CropMatcher(*parts, CPU, **options)
+
+
+def frame_of(pairs: list[tuple[str, str, str]], kinds: dict[str, str] = KINDS, number: int = 0) -> Frame:
+    """Of noise; an object has a mask of its own in each query view, at any `number`."""
+    rng, images, masks = np.random.default_rng(number), {}, {}
+    for camera, (height, width) in SIZES.items():
+        coarse = rng.integers(0, 256, (height // 10, width // 10, 3), np.uint8)
+        images[camera] = cv2.resize(coarse, (width, height))
+    for name, radius in {"cup": 12, "pot": 60, "hidden": 0}.items():
+        for camera, (height, width) in SIZES.items():
+            center = int(rng.uniform(0.2, 0.8) * width), int(rng.uniform(0.2, 0.8) * height)
+            blank = np.zeros((height, width), np.uint8)
+            masks[name, camera] = cv2.circle(blank, center, radius, 1, -1) if radius else blank
+    pairs = [CameraPair(*pair) for pair in pairs]
+    asked = {pair[:2]: masks[pair[:2]] for pair in pairs}
+    return Frame("take", number, Path(), pairs, images, asked, video_sizes={}, kinds=kinds)
+
+
+PAIRS = [("cup", "ego", "left"), ("pot", "ego", "left"), ("pot", "ego", "right"), ("cup", "right", "ego")]
+
+
+@pytest.mark.parametrize("kinds", [KINDS, {}], ids=["kinds", "unknown"])
+@pytest.mark.parametrize("options", [{}, {"looks": 3, "batch_size": 1}, {"looks": 3, "batch_size": 3}], ids=str)
+def test_pairs_are_answered_as_each_alone_whatever_the_batches_and_whatever_else_is_asked(parts, kinds, options):
+    together = matcher(parts, **options).predict(frame_of(PAIRS, kinds), side=96)
+    alone = matcher(parts, looks=options.get("looks"))
+    for number, pair in enumerate(PAIRS):
+        prob, existence = alone.predict(frame_of([pair], kinds), side=96)
+        torch.testing.assert_close(together[0][number], prob[0], rtol=0, atol=2e-3)
+        assert together[1][number].item() == pytest.approx(existence.item(), abs=1e-4)
+
+
+def test_an_object_that_its_own_mask_hides_is_said_to_be_hidden_and_leaves_the_others_alone(parts):
+    pairs = [("hidden", "ego", "left"), *PAIRS, ("hidden", "left", "ego")]
+    prob, existence = matcher(parts).predict(frame_of(pairs), side=96)
+    assert not prob[[0, -1]].any() and existence[[0, -1]].tolist() == [0, 0]
+    torch.testing.assert_close(existence[1:-1], matcher(parts).predict(frame_of(PAIRS), side=96)[1])
+    for memory in (None, Memory("past"), Memory("all")):
+        prob, existence = matcher(parts).predict(frame_of(pairs[:1]), memory, side=96)
+        assert not prob.any() and existence.tolist() == [0]
+
+
+@pytest.mark.parametrize("kinds", [KINDS, {}], ids=["kinds", "unknown"])
+@pytest.mark.parametrize("looks", [1, 3])
+def test_looks_are_as_many_as_asked_for_at_sizes_that_the_kinds_of_cameras_allow(parts, kinds, looks):
+    frame, look, seen = frame_of(PAIRS, kinds), CropMatcher._look, []
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(CropMatcher, "_look", lambda *given: (seen.append(given[3]), look(*given))[1])
+        matcher(parts, looks=looks).predict(frame, side=96)
+    seen, *again = seen  # the latter at the sizes that were found
+    assert all(len({candidate.pair for candidate in some}) == len(some) for some in again)
+    assert [candidate.pair for candidate in seen] == [n for n in range(len(PAIRS)) for _ in range(looks)]
+    for number, spot, _ in seen:
+        name, query, target = PAIRS[number]
+        given = spot_of(frame.masks[name, query]).side / max(SIZES[query])
+        ratios = size_ratios(kinds.get(query), kinds.get(target))
+        allowed = [min(ratio * given, LARGEST) for ratio in ratios]
+        assert min(abs(spot.side / max(SIZES[target]) - share) for share in allowed) < 1e-6
+    assert len(size_ratios("ego", "exo")) < len(size_ratios(None, "exo"))
+
+
+BOXES = {  # of a thing, as parts of its picture: top, bottom, left, right
+    "tiny": ((0.31, 0.325, 0.5, 0.515), (0.7, 0.715, 0.2, 0.215)),
+    "usual": ((0.3, 0.42, 0.5, 0.62), (0.25, 0.35, 0.1, 0.2)),
+    "at the border": ((0.0, 0.1, 0.9, 1.0), (0.4, 0.5, 0.0, 0.08)),
+    "large": ((0.1, 0.6, 0.2, 0.7), (0.3, 0.8, 0.2, 0.6)),
+    "fills its picture": ((0.0, 1.0, 0.0, 1.0), (0.1, 0.7, 0.1, 0.7)),
+}
+FRAMES = [(270, 480), (480, 270), (352, 352), (601, 333), (1080, 1920)]
+
+
+def edges(mask: np.ndarray) -> np.ndarray:
+    """The first and last row and column of the object."""
+    rows, cols = np.flatnonzero(mask.any(1)), np.flatnonzero(mask.any(0))
+    return np.array([rows[0], rows[-1], cols[0], cols[-1]])
+
+
+@pytest.mark.parametrize("size", FRAMES, ids=str)
+@pytest.mark.parametrize("boxes", BOXES.values(), ids=BOXES)
+def test_a_thing_of_any_size_is_found_where_it_is_in_pictures_of_any_shape(size, boxes):
+    query, query_mask = scene(size[::-1], boxes[0])
+    target, expected = scene(size, boxes[1])
+    found, existence = Predictor(color_matcher(looks=3)).segment(query, query_mask, target)
+    assert found.shape == size and existence > 0.5
+    pixel = max(1, 3 * spot_of(expected).crop().side / 192)  # of the largest crop
+    assert np.abs(edges(found) - edges(expected)).max() <= pixel
+    assert (found & expected).sum() / (found | expected).sum() > 0.8
+
+
+def test_what_the_results_file_takes_is_where_the_whole_frame_has_it():
+    for size in ((540, 960), (704, 704), (541, 331), (333, 796)):
+        image = np.zeros(size, np.float32)
+        image[size[0] // 4 : size[0] // 2, size[1] // 3 : size[1] // 2] = 1
+        found = unletterbox(in_square(image, EVAL_SIDE), eval_size((4 * size[0], 4 * size[1]))) > 0.5
+        scale = EVAL_SIDE / max(size)
+        assert np.abs(edges(found) - scale * edges(image)).max() <= 1.5
+
+
+def test_a_memory_changes_later_answers_only_and_last_places_stay_where_nothing_is_found(parts):
+    frames = [frame_of(PAIRS[:1], number=number) for number in range(3)]
+    plain = [matcher(parts).predict(frame, side=96)[1].item() for frame in frames]
+    memories = {choice: Memory(choice) for choice in ("past", "all")}
+    for frame in frames:
+        matcher(parts).remember(frame, memories["all"])
+    for number, frame in enumerate(frames):
+        found = {x: matcher(parts).predict(frame, memory, side=96)[1].item() for x, memory in memories.items()}
+        assert (found["past"] == pytest.approx(plain[number], abs=1e-6)) == (number == 0)
+        assert found["all"] != pytest.approx(plain[number], abs=1e-6)
+    assert memories["past"].descriptions.keys() == memories["all"].descriptions.keys()
+    for one, other in zip(*(m.descriptions.values() for m in memories.values()), strict=True):
+        torch.testing.assert_close(one.total, other.total)
+
+
+def test_the_last_place_of_an_object_is_looked_at_again_and_stays_where_it_is_not_found():
+    used, memory = color_matcher(looks=1), Memory("past")
+    pair, seen = CameraPair("cup", "ego", "left"), []
+    (query, mask), (shown, truth) = scene((352, 352), (0.3, 0.4, 0.5, 0.6)), scene((270, 480), (0.5, 0.57, 0.2, 0.24))
+    for target in (shown, np.full_like(shown, 90)):  # it leaves
+        frame = Frame("", 0, Path(), [pair], {"ego": query, "left": target}, {pair[:2]: mask}, {}, KINDS)
+        _, existence = used.predict(frame, memory)
+        seen.append((existence.item() > 0.5, memory.spots[pair]))
+    assert [there for there, _ in seen] == [True, False] and seen[0][1] == seen[1][1]
+    assert np.abs(np.subtract(seen[0][1], spot_of(truth))).max() <= 2
+    with pytest.MonkeyPatch.context() as patch:
+        looked, look = [], CropMatcher._look
+        patch.setattr(CropMatcher, "_look", lambda *given: (looked.extend(x.spot for x in given[3]), look(*given))[1])
+        patch.setattr(used.network, "existence", lambda logits, heat: torch.full_like(logits, 0.4))
+        memory.spots[pair] = Spot(40, 300, 30)
+        used.predict(replace(frame, images=frame.images | {"left": shown}), memory)
+    assert looked[1] == Spot(40, 300, 30)  # after the highest peak
+    assert memory.spots[pair] == Spot(40, 300, 30)  # although there is a mask elsewhere
+
+
+@given(st.floats(-50, 150), st.floats(-50, 150), st.floats(1, 200))
+def test_where_an_answer_is_lies_in_the_picture_and_is_no_larger_than_objects_may_be(row, col, side):
+    size = (100, 60)
+    place, _ = object_in(np.ones((96, 96), np.float32), Spot(row, col, side), size)
+    if place:
+        assert 0 <= place.row < size[0] and 0 <= place.col < size[1]
+        assert 0 < place.side <= LARGEST * max(size)
+    else:
+        assert not (0 <= row < size[0] and 0 <= col < size[1])

@@ -1,0 +1,135 @@
+"""Crops: cut out, put back, and at the scale that is asked for."""
+
+import cv2
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from model.crops import (
+    CONTEXT,
+    LARGEST,
+    Crop,
+    Spot,
+    cell_middles,
+    cut,
+    cut_mask,
+    expected_shares,
+    frame_side,
+    matched_crop,
+    put_back,
+    spot_of,
+    whole_frame,
+)
+
+SIDES = st.integers(1, 60)
+CROPS = st.builds(Crop, st.integers(-90, 90), st.integers(-90, 90), SIDES)  # inside, across the border, beyond
+
+
+def noise(height: int, width: int) -> np.ndarray:
+    return np.random.default_rng(height).integers(1, 256, (height, width), np.uint8)
+
+
+def inside(crop: Crop, size: tuple[int, int]) -> np.ndarray:
+    """Which pixels of an image of `size` a crop shows."""
+    rows, cols = (np.arange(length) - first for length, first in zip(size, crop, strict=False))
+    shown = ((x >= 0) & (x < crop.side) for x in (rows, cols))
+    return np.outer(*shown)
+
+
+@given(SIDES, SIDES, CROPS)
+def test_what_is_cut_out_and_put_back_is_the_image_where_the_crop_shows_it_and_nothing_elsewhere(height, width, crop):
+    image = noise(height, width)
+    back = put_back(cut(image, crop, crop.side).astype(np.float32), crop, image.shape)
+    np.testing.assert_array_equal(back, np.where(inside(crop, image.shape), image, 0))
+
+
+@given(SIDES, SIDES, CROPS, st.integers(1, 40))
+def test_a_crop_is_black_beyond_the_image_and_only_there(height, width, crop, size):
+    padded = np.pad(noise(height, width), 160)  # larger than any crop of these reaches
+    plain = padded[crop.top + 160 :, crop.left + 160 :][: crop.side, : crop.side]
+    found = cut(np.dstack([padded[160:-160, 160:-160]] * 3), crop, size)
+    assert found.shape == (size, size, 3) and found.dtype == np.uint8
+    np.testing.assert_array_equal(found, cut(np.dstack([plain] * 3), Crop(0, 0, crop.side), size))
+
+
+@pytest.mark.parametrize("size", [(448, 796), (704, 704), (960, 540)], ids=str)
+@pytest.mark.parametrize("share", [0.0002, 0.003, 0.05, 0.5, 1.0])
+def test_a_mask_that_is_put_back_has_the_object_where_it_was_to_a_part_of_a_cell(size, share):
+    """Of a network's 192 pixels, with 12 cells of 16."""
+    rng = np.random.default_rng(0)
+    mask = np.zeros(size, np.uint8)
+    radius = (share * size[0] * size[1] / np.pi) ** 0.5
+    row, col = (rng.uniform(min(radius, x / 2), max(x - radius, x / 2)) for x in size)
+    y, x = np.mgrid[: size[0], : size[1]] + 0.5
+    mask[(y - row) ** 2 + (x - col) ** 2 <= radius**2] = 1
+    if share == 1:
+        mask[:] = 1
+    crop = spot_of(mask).crop()
+    back = put_back(cut_mask(mask, crop, 192).astype(np.float32), crop, size) > 0.5
+    pixel = max(1, crop.side / 192)
+    for axis in (0, 1):
+        edges = [np.flatnonzero(m.any(axis))[[0, -1]] for m in (mask, back)]
+        assert np.abs(edges[0] - edges[1]).max() <= pixel < crop.side / 12
+    assert (mask & back).sum() / (mask | back).sum() > 0.9
+
+
+@given(st.integers(0, 50), st.integers(0, 50), st.integers(1, 50), st.integers(1, 50))
+def test_the_spot_of_a_mask_is_in_its_middle_and_its_crop_shows_all_of_it_with_its_surroundings(
+    top, left, height, width
+):
+    mask = np.zeros((100, 100), bool)
+    assert spot_of(mask) is None
+    mask[top : top + height, left : left + width] = True
+    spot = spot_of(mask)
+    assert spot == (top + height / 2, left + width / 2, max(height, width))
+    crop = spot.crop()
+    assert crop.side == CONTEXT * spot.side and inside(crop, mask.shape)[mask].all()
+    moved = spot.moved(0.5, -1, 1)
+    assert moved == (spot.row + spot.side / 2, spot.col - spot.side, 2 * spot.side)
+
+
+@given(st.floats(1, 400), st.floats(0.1, 10))
+def test_the_query_shows_an_object_as_large_as_the_frame_in_which_it_is_located_in_all_or_in_half_of_its_size(
+    side, ratio
+):
+    spot, near = Spot(200, 300, side), 96
+    [share] = expected_shares(spot, (448, 796), [ratio]).values()
+    assert share == pytest.approx(min(ratio * side / 796, LARGEST))  # of one that fills its picture
+    frame = frame_side(share, 768, near)
+    assert frame in (768, 384, 192) and (share * frame <= near / 2 or frame < 4 * near)
+    assert frame == 768 or share * 2 * frame > near / 2  # no smaller than need be
+    shown = near * side / matched_crop(spot, share * frame, near).side  # of the query's crop, once it is resized
+    assert shown == pytest.approx(min(share * frame, near / 2), rel=0.5 / side + 0.02)
+
+
+@given(st.integers(1, 300), st.integers(1, 300), st.integers(16, 300))
+def test_a_whole_frame_keeps_its_form_to_half_a_cell_or_so_and_its_cells_their_places(height, width, long_side):
+    frame = whole_frame(np.dstack([noise(height, width)] * 3), long_side)
+    scale = long_side / max(height, width)
+    for length, of in zip(frame.shape, (height, width), strict=False):
+        assert length % 16 == 0 and (abs(length - scale * of) < 8.001 or length == 32)
+    grid = tuple(length // 8 for length in frame.shape[:2])
+    first, last = cell_middles([(0, 0), (grid[0] - 1, grid[1] - 1)], grid, (height, width))
+    for begin, end, of, count in zip(first, last, (height, width), grid, strict=True):
+        assert begin + end == pytest.approx(of) and begin == pytest.approx(of / count / 2)
+
+
+@pytest.mark.parametrize("degrees", [90.0, -90.0, 180.0])
+def test_a_crop_may_be_turned_around_its_middle_with_its_corners_full(degrees):
+    image, crop = cv2.resize(noise(12, 12), (240, 240), interpolation=cv2.INTER_CUBIC), Crop(70, 60, 96)
+    expected = np.rot90(cut(image, crop, 48), round(degrees / 90)).astype(int)
+    assert np.abs(cut(image, crop, 48, degrees) - expected).mean() < 2
+    for angle in (degrees, 37.0):
+        assert cut(np.full_like(image, 200), crop, 48, angle).min() == 200
+        shown = cut(image, crop, 48, angle) > 128
+        assert (cut_mask(image > 128, crop, 48, angle) == shown).mean() > 0.95
+
+
+def test_images_are_made_smaller_without_leaving_pixels_out():
+    """A line of one pixel in a large frame is still seen."""
+    image = np.zeros((480, 480, 3), np.uint8)
+    image[241] = 255
+    assert cut(image, Crop(0, 0, 480), 48).max() > 20 and whole_frame(image, 48).max() > 20
+    prob = cv2.resize(np.eye(48, dtype=np.float32), (96, 96), interpolation=cv2.INTER_NEAREST)
+    assert put_back(prob, Crop(0, 0, 12), (12, 12)).mean() == pytest.approx(prob.mean())

@@ -1,0 +1,93 @@
+"""The strong network: one for training and prediction, in every precision."""
+
+import pytest
+import torch
+import torch.nn.functional as F
+
+from model.features import Levels
+from model.strong import Aim
+from tests.made.networks import strong_network
+
+CELLS = 6
+
+
+def levels(count: int, rows: int = CELLS, cols: int = CELLS, seed: int = 1) -> Levels:
+    generator = torch.Generator().manual_seed(seed)
+    feat = F.normalize(torch.randn(count, 1024, rows, cols, generator=generator).relu(), dim=1)
+    return Levels(feat, torch.randn(count, 512, 2 * rows, 2 * cols, generator=generator))
+
+
+def inputs() -> tuple:
+    """What `StrongXSegTx.forward` takes: two objects, whole targets of two shapes, and three looks at each."""
+    masks = torch.zeros(2, 96, 96, dtype=torch.uint8)
+    masks[0, 30:60, 40:70], masks[1, 10:80, 20:50] = 1, 1
+    frames = [levels(1, 6, 10, seed=2), levels(1, 10, 10, seed=3)]
+    aim = Aim(levels(2), masks, levels(2, seed=5).feat, levels(6, seed=6))
+    return levels(2, 3, 3, seed=4), masks.flip(0)[:, ::2, ::2], frames, aim
+
+
+def train(network, near, near_masks, frames, aim):
+    return network(near, near_masks, frames, lambda heat: aim)
+
+
+def rows(given: Levels, *numbers: int) -> Levels:
+    return Levels(*(x[list(numbers)] for x in given))
+
+
+@torch.no_grad()
+def test_training_sees_what_prediction_sees_which_asks_for_one_look_at_a_time():
+    network, given = strong_network(), inputs()
+    near, near_masks, frames, (query, masks, mask_feat, target) = given
+    answer = train(network, *given)
+    for i in range(2):
+        description = network.describe(near, near_masks).rows(slice(i, i + 1))
+        heat = network.locator.heat(description, network.locator.cells(frames[i]))
+        torch.testing.assert_close(answer.heat[i], heat[0], rtol=1e-4, atol=1e-4)
+        one = network.encode(rows(query, i), masks[i : i + 1], mask_feat[i : i + 1])
+        for number in range(3 * i, 3 * i + 3):
+            look = network.look(one, rows(target, number))
+            assert look.query_mask_prob is None
+            torch.testing.assert_close(look.existence[0], answer.looks.existence[number], rtol=1e-4, atol=1e-4)
+            prob = answer.looks.target_mask_prob[number]
+            torch.testing.assert_close(look.target_mask_prob[0], prob, rtol=1e-3, atol=1e-4)
+    assert answer.looks.query_mask_prob.shape == answer.looks.target_mask_prob.shape == (6, 96, 96)
+
+
+def test_every_answer_depends_on_the_object_and_on_its_own_picture():
+    network, given = strong_network(), inputs()
+    near, near_masks, frames, aim = given
+    with torch.no_grad():
+        before = train(network, *given)
+        other = aim._replace(masks=aim.masks.flip(0), mask_feat=aim.mask_feat.flip(0))
+        other_mask = train(network, near, near_masks, frames, other)
+        other_near = train(network, near, near_masks.flip(0), frames, aim)
+        other = aim._replace(target=rows(aim.target, 1, 1, 2, 3, 4, 5))
+        other_look = train(network, near, near_masks, frames, other)
+    assert not torch.isclose(before.looks.existence, other_mask.looks.existence).any()
+    assert torch.equal(before.looks.existence, other_near.looks.existence)
+    assert not any(a.allclose(b) for a, b in zip(before.heat, other_near.heat, strict=True))
+    changed = ~torch.isclose(before.looks.existence, other_look.looks.existence, atol=1e-5)
+    assert changed.tolist() == [True] + [False] * 5
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_half_precision_gives_float32_answers_near_float32_and_finite_gradients_whatever_comes(dtype):
+    network, (near, near_masks, frames, aim) = strong_network(), inputs()
+    with torch.no_grad():
+        exact = train(network, near, near_masks, frames, aim)
+        with torch.autocast("cpu", dtype):
+            half = train(network, near, near_masks, frames, aim)
+    for some, other in zip(half.heat, exact.heat, strict=True):
+        assert some.dtype == torch.float32
+        torch.testing.assert_close(some, other, rtol=0, atol=1e-5)  # where to look does not depend on the precision
+    assert half.looks.target_mask_prob.dtype == half.looks.existence.dtype == torch.float32
+    torch.testing.assert_close(half.looks.target_mask_prob, exact.looks.target_mask_prob, rtol=0, atol=0.05)
+    network.train()
+    near, query, target = (Levels(1e3 * x.feat, 1e4 * x.detail) for x in (near, aim.query, aim.target))
+    with torch.autocast("cpu", dtype):
+        answer = train(network, near, near_masks * 0, frames, Aim(query, aim.masks * 0, aim.mask_feat, target))
+    prob = answer.looks.target_mask_prob
+    assert prob.min() > 0 and prob.max() < 1 and answer.looks.existence.isfinite().all()
+    loss = prob.log().mean() + answer.looks.query_mask_prob.log().mean() + answer.looks.existence.sum()
+    (loss + sum(heat.logsumexp((0, 1)) for heat in answer.heat)).backward()
+    assert all(p.grad.isfinite().all() for p in network.parameters() if p.grad is not None)
