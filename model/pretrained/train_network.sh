@@ -3,9 +3,8 @@
 # takes with large objects, of kitchen things and of solids with one pattern each. Everything goes to the folder given
 # (default: runs/xsegtx_tiny); a second run continues.
 #   bash model/pretrained/train_network.sh [FOLDER]
-# Environment: STEPS of training in each of five epochs (default: 1300), after which come five of 10/13 as many, with more
-# large objects; PYTHON as for quickstart.sh; SEED of the training (default: 0; only that one becomes the network of this
-# repository, others stay in the folder).
+# Environment: STEPS of training in each of five epochs (default: 1100); PYTHON as for quickstart.sh; SEED of the training
+# (default: 0; only that one becomes the network of this repository, others stay in the folder).
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/../.."
 source tests/setup_env.sh
@@ -13,7 +12,7 @@ setup_env requirements.txt
 
 out=${1:-runs/xsegtx_tiny}
 seed=${SEED:-0}
-steps=${STEPS:-1300}
+steps=${STEPS:-1100}
 precision=fp32 # bfloat16 where the CPU computes in it
 if grep -qsw avx512_bf16 /proc/cpuinfo; then precision=bf16; fi
 
@@ -31,20 +30,15 @@ for things in kitchen patterned; do
 done
 make kitchen_more --things kitchen "${real[@]}" --seed 1 --num_val 1 --num_test 1
 
-first=("$out"/{kitchen,kitchen_more,patterned,kitchen_large,patterned_large}/processed)
-common=(--resume-pth auto --backbone efficientnet_lite0 --mode tiny --input_size 192 --zoom 4 --batch-pos 8 --lr 5e-4
-  --n-epoch 5 --lr-schedule 4 --val_size 200 --cache_features 6 --num_workers 0 --precision $precision)
-bash train/run_both.sh --train-dir "${first[@]}" --out-dir "$out/first_$seed" --seed "$seed" \
-  --warmUpIter 100 --iter-epoch "$steps" "${common[@]}"
-bash train/run_both.sh --train-dir "${first[@]}" "$out"/{kitchen,patterned}_large_more/processed \
-  --init_weights "$out/first_$seed/netLast.pth" --out-dir "$out/seed_$seed" --seed $((seed + 1000)) \
-  --warmUpIter 50 --iter-epoch $((steps * 10 / 13)) "${common[@]}"
+bash train/run_both.sh --train-dir "$out"/*/processed --out-dir "$out/seed_$seed" --seed "$seed" --resume-pth auto \
+  --backbone efficientnet_lite0 --mode tiny --input_size 192 --batch-pos 4 --lr 5e-4 --warmUpIter 100 \
+  --iter-epoch "$steps" --n-epoch 5 --lr-schedule 4 --val_size 200 --cache_features 6 --num_workers 0 --precision $precision
 [ "$seed" = 0 ] || exit 0
 python - "$out/seed_0/netLast.pth" model/pretrained/xsegtx_tiny.pth <<'END' # what prediction needs, in half precision
 import sys
 from model.checkpoint import load_checkpoint, save_checkpoint
 backbone, network, _, arguments, _ = load_checkpoint(sys.argv[1])
 backbone.weights = None  # a place on this machine
-kept = {name: arguments[name] for name in ("both", "reverse", "closer_look")}
+kept = {name: arguments[name] for name in ("both", "reverse")}
 save_checkpoint(sys.argv[2], backbone, network.half(), arguments=kept)
 END
