@@ -128,7 +128,7 @@ class CropMatcher:
         return stack
 
     def _objects(self, frame: Frame) -> Objects:
-        """Those with a mask that shows something; all their crops are encoded together."""
+        """Those with a mask that shows something; crops of one size are encoded together."""
         tracks = dict.fromkeys(pair[:2] for pair in frame.pairs)
         spots = {track: spot for track in tracks if (spot := spot_of(frame.masks[track]))}
         asked: dict[tuple[Track, float], float] = {}  # by ratio: the object's share of the target's long side
@@ -171,7 +171,7 @@ class CropMatcher:
                 size = frame_side(share, self.config.frame_size, self.config.near_size)
                 asked.setdefault((pair.target_camera, size), []).append((number, ratio, share))
         found: dict[int, list[Candidate]] = {}
-        lasts: dict[int, list[Candidate]] = {}  # of a memory
+        lasts: dict[int, Candidate] = {}  # of a memory
         for (camera, long_side), rows in asked.items():
             image, descriptions = frame.images[camera], []
             for number, ratio, _ in rows:
@@ -195,15 +195,17 @@ class CropMatcher:
                         min(int(x * on / of), on - 1)
                         for x, on, of in zip(last, heat.shape[1:], image.shape, strict=False)
                     ]
-                    lasts[number] = [Candidate(number, last, heat[row, at[0], at[1]].item())]
+                    lasts[number] = Candidate(number, last, heat[row, at[0], at[1]].item())
         chosen, highest = [], {}
         for number, some in sorted(found.items()):
             some.sort(key=lambda candidate: -candidate.heat)
             highest[number], places = some[0].heat, []
-            for candidate in [*some, *lasts.get(number, [])]:
-                is_last = candidate in lasts.get(number, [])
-                if (is_last or len(places) < self.looks) and not any(candidate.spot.is_near(x.spot) for x in places):
+            for candidate in some:
+                if len(places) < self.looks and not any(candidate.spot.is_near(x.spot) for x in places):
                     places.append(candidate)
+            last = lasts.get(number)
+            if last and not any(last.spot.is_near(x.spot) for x in places):
+                places.append(last)
             chosen += places
         return chosen, highest
 

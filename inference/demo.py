@@ -52,7 +52,7 @@ MAX_FILE = 30 * 2**20  # bytes of an upload
 MAX_REQUEST = 2**16  # bytes of any other request: they are kept in memory
 MAX_WAITING, MAX_VISITORS = 20, 1000  # questions, and visitors whose last question is kept
 PAINTED = ("the object", "around it: a ring, or two opposite corners")
-CAMERAS = {"neither": None, "the query": "ego-exo", "the target": "exo-ego"}
+CAMERAS = {"not known": None, "the query": "ego-exo", "the target": "exo-ego"}
 LIMITS = """The network of this repository is small and has seen rendered pictures alone: it takes look-alikes for the
 object, and its probability of objects that were not there has been as high as 70 %."""
 CSS = "#answer textarea {font-weight: bold}"
@@ -184,7 +184,7 @@ def build_page(predictor: Predictor, limits: str) -> "gr.Blocks":
             painted = gr.Radio(PAINTED, value=PAINTED[0], label="Paint", elem_id="painted", min_width=300)
             box = gr.Textbox(label="Or a box: left, top, right, bottom in pixels", elem_id="box", min_width=300)
             label = "Of a head-worn camera"
-            camera = gr.Radio(list(CAMERAS), value="neither", label=label, elem_id="camera", min_width=300)
+            camera = gr.Radio(list(CAMERAS), value="not known", label=label, elem_id="camera", min_width=300)
         button = gr.Button("Find it", variant="primary", elem_id="find")
         text = gr.Textbox(label="Answer", interactive=False, elem_id="answer")
         with gr.Row():

@@ -107,7 +107,8 @@ class Predictor:
         """Find one object. Images of any sizes, and the object's mask in the first, of any size with its aspect ratio;
         inference/pictures.py has the forms that are taken, such as a path, (H, W, 3) uint8 RGB, (H, W) bool. Instead of
         the mask, a box around the object, (left, top, right, bottom) in the image's pixels, that `cut_out` is given.
-        `setting`: ego-exo if the query image is of a head-worn camera, exo-ego if the target is, None if neither is.
+        `setting`: ego-exo if the query image is of a head-worn camera, exo-ego if the target is; with None, a strong
+        network looks for the object at three sizes.
 
         Returns the object's mask in the target image, (H, W) uint8 of 0 and 1, and the probability that it is visible.
         Raises UserError, in one line, for anything else.

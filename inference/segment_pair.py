@@ -72,7 +72,7 @@ def parse_args(argv: list[str] | None) -> argparse.Namespace:
     add("--object", metavar="VALUE", help="value of the object if the mask is a label map; color: 0xRRGGBB")
     add("--target_image", help="picture in which to find it")
     add("--pairs", type=Path, metavar="CSV", help="list of pairs, instead of these")
-    text = "which picture is of a head-worn camera, whose things look larger (default: neither)"
+    text = "which picture is of a head-worn camera, whose things look larger (default: not known)"
     add("--setting", choices=SETTINGS, help=text)
     add("--ckpt_path", type=Path, default=SHIPPED, help=CKPT_HELP)
     add_backbone_weights(parser)

@@ -32,8 +32,8 @@ class Spot(NamedTuple):
     col: float
     side: float
 
-    def crop(self, context: float = CONTEXT) -> Crop:
-        return Crop.around(self.row, self.col, context * self.side)
+    def crop(self) -> Crop:
+        return Crop.around(self.row, self.col, CONTEXT * self.side)
 
     def moved(self, rows: float, cols: float, octaves: float) -> "Spot":
         """By shares of its side, and its side times two to the `octaves`."""

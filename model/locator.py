@@ -113,7 +113,7 @@ def detail_of(levels: Levels) -> Tensor:
     if list(detail.shape[2:]) != size:
         detail = F.interpolate(detail, size, mode="bilinear", align_corners=False)
     detail = detail - detail.mean((2, 3), keepdim=True)
-    return detail / (detail.std((1, 2, 3), keepdim=True)).clamp(min=EPS)
+    return detail / detail.std((1, 2, 3), keepdim=True).clamp(min=EPS)
 
 
 def peaks(heat: Tensor, count: int, apart: int) -> tuple[Tensor, Tensor]:

@@ -30,7 +30,7 @@ needs_gradio = pytest.mark.skipif(
     importlib.util.find_spec("gradio") is None, reason="gradio is not installed (pip install -r requirements-demo.txt)"
 )
 SAMPLE = ROOT / "assets/samples/jar"
-NOTHING = Given(None, None, None, None, PAINTED[0], "", "neither")
+NOTHING = Given(None, None, None, None, PAINTED[0], "", "not known")
 
 
 def disc(height: int, width: int) -> np.ndarray:
