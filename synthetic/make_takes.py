@@ -10,13 +10,14 @@ The same options give the same takes; a rerun keeps the finished ones.
 The defaults are many takes of few annotated frames, because a network learns more from more objects than from more
 frames of the same ones. `--object_size real --size medium --clutter 24 --num_objects 6 --blur 1.5 --noise 3` has
 objects as large as the real data set's among others like them, and `--size native --hold 1 --num_frames 900` its
-files. `--things kitchen` has things of unlike parts, and hides a quarter of what one camera sees from the other.
+files. `--things kitchen` has things of unlike parts, and hides a quarter of what one camera sees from the other;
+`--things models --models FOLDER` has your own ones.
 """
 
 import argparse
 import math
 import sys
-from dataclasses import asdict, fields
+from dataclasses import fields
 from functools import partial
 from pathlib import Path
 
@@ -36,6 +37,7 @@ from common.errors import UserError, counted
 from common.files import claimed, remove_leftovers, write_json
 from common.parallel import run_jobs
 from formats.takes import ANNOTATION_TEMPLATE, FRAME_STEP, SPLITS, annotation_path
+from synthetic.models import find_pictures, model_files
 from synthetic.tabletop import REAL, ObjectSizes
 from synthetic.take import VIDEO_SIZES, TakeId, TakeOptions, make_take
 
@@ -56,7 +58,7 @@ def make_takes(out: Path, counts: dict[str, int], options: TakeOptions, num_work
     with claimed(out, "make_takes", f"renders takes into {out}"):
         for folder in (out, out / "annotations"):
             remove_leftovers(folder)
-        write_json(marker, asdict(options), indent=1)
+        write_json(marker, options.record(), indent=1)
         jobs = run_jobs(partial(make_take, out, options=options), takes, num_workers)
         annotations = dict(tqdm(jobs, "render", len(takes), unit="take", disable=None))
         by_split: dict[str, dict] = {split: {} for split in SPLITS}
@@ -93,8 +95,12 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     text += "or real, areas as in Ego-Exo4D: smaller in the exo pictures than in the ego ones"
     add("--object_size", nargs="+", default=["0.2"], metavar="SIZE", help=text)
     text = "what stands on the table: solids with one pattern each, or kitchen things of unlike parts, some of them "
-    text += "twins but for one part, in dim and colored light, while people walk by"
-    add("--things", choices=("patterned", "kitchen"), default="patterned", help=text)
+    text += "twins but for one part, in dim and colored light, while people walk by; or models in several lights, some "
+    text += "of which touch each other, with turned cameras among others"
+    add("--things", choices=("patterned", "kitchen", "models"), default="patterned", help=text)
+    text = "folder of OBJ and GLB files, in meters: what --things models shows (needs requirements-models.txt)"
+    add("--models", type=Path, help=text)
+    add("--photos", type=Path, help="folder of pictures for table tops, walls and floors; default: they are painted")
     text = "further things on the table, at most; never annotated"
     add("--clutter", type=at_least(0, most=1000), default=0, help=text)
     add("--blur", type=at_least(0, float, 100), default=0, help="of each video, up to this many pixels, Gaussian")
@@ -107,6 +113,8 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
         raise UserError("--num_train, --num_val and --num_test are all 0; nothing to render")
     if FRAME_STEP % args.hold:
         raise UserError(f"--hold {args.hold} does not divide {FRAME_STEP}; annotated frames would not be exact")
+    if (args.things == "models") != bool(args.models):
+        raise UserError("--things models and --models FOLDER go together; one of them is missing")
     args.object_size = object_sizes(args.object_size)
     return args
 
@@ -129,6 +137,10 @@ def object_sizes(words: list[str]) -> ObjectSizes:
 
 def main() -> None:
     args = parse_args()
+    if args.models:
+        model_files(args.models)  # says what is wrong before anything is rendered
+    if args.photos:
+        find_pictures(args.photos)
     counts = {"train": args.num_train, "val": args.num_val, "test": args.num_test}
     options = TakeOptions(**{field.name: getattr(args, field.name) for field in fields(TakeOptions)})
     takes = make_takes(args.outputpath, counts, options, args.num_workers)

@@ -1,12 +1,14 @@
-"""A small ray caster under one sun, with a depth buffer, in numpy and OpenCV.
+"""A small ray caster with a depth buffer, in numpy and OpenCV.
 
 Each solid is the image of a unit solid under `world = rotation @ (half_axes * unit) + position`. A ray keeps its
-parameter under that map, so every intersection is worked out on the unit solid.
+parameter under that map, so every intersection is worked out on the unit solid. A solid may also be a mesh.
 """
 
+from collections.abc import Callable, Sequence
 from copy import deepcopy
 from dataclasses import dataclass, field, replace
 from functools import partial
+from typing import Any
 
 import cv2
 import numpy as np
@@ -14,18 +16,20 @@ import numpy as np
 from formats.geometry import Size
 
 SUN = np.array([-0.35, -0.45, 0.82]) / np.linalg.norm([-0.35, -0.45, 0.82])  # unit vector towards it; z is up
-AMBIENT = 0.5  # light that reaches a surface turned away from the sun
+LIGHTS = SUN[None]  # (L, 3) vectors towards lights, as long as each is strong; the first one casts shadows
+AMBIENT = 0.5  # light that reaches a surface turned away from all of them
 SHADOW_BLUR, SHADOW_DARKNESS = 0.012, 0.55  # as fractions of the table's width and of its light
 NEAR = 1e-2  # nothing nearer than this is drawn
 STRIP = 1 << 14  # pixels drawn at a time; remap takes at most 32767
 MISS = np.float32(np.inf)
 TINY = np.float32(1e-20)  # keeps rays parallel to a face or an axis from giving 0 / 0; lost in any other number
+FACES = np.repeat(np.eye(3, dtype=np.float32), 2, 0) * np.float32([[-1], [1]] * 3)  # normals: -x, +x, -y, +y, -z, +z
 CORNERS = np.array([[x, y, z] for x in (-1, 1) for y in (-1, 1) for z in (-1, 1)], float)
 
 
 @dataclass(frozen=True)
 class Solid:
-    """A solid. `shape` is "box", "cylinder" (axis z), "ellipsoid" or "room": a box seen from inside.
+    """A solid. `shape` is "box", "cylinder" (axis z), "ellipsoid", "room": a box seen from inside, or "mesh".
 
     Open at z = 1 and at the bottom is a "tube", at z = 0 a "bowl", half an ellipsoid; "inner tube" and "inner bowl" are
     their walls seen from inside.
@@ -34,7 +38,7 @@ class Solid:
     shape: str
     position: np.ndarray  # (3,)
     half_axes: np.ndarray  # (3,)
-    texture: np.ndarray  # (h, w, 3) uint8 BGR, laid out as `synthetic.textures.TILES` says
+    texture: Any  # (h, w, 3) uint8 BGR, laid out as `synthetic.textures.TILES` says; of a mesh, `synthetic.models.Mesh`
     label: int = 0  # written into the label picture; 0 is everything that is no object
     rotation: np.ndarray = field(default_factory=lambda: np.eye(3))  # columns: the solid's axes in the world
     smooth: bool = False  # where it is small in the picture, its texture is made smaller first: fine print grays
@@ -103,7 +107,7 @@ def turn(axis: int, angle: float) -> np.ndarray:
     return rotation
 
 
-def render(camera: Camera, solids: list[Solid], behind: Picture | None = None) -> Picture:
+def render(camera: Camera, solids: list[Solid], behind: Picture | None = None, lights: np.ndarray = LIGHTS) -> Picture:
     """Draw `solids`, in any order, over the picture `behind` (which is left as it is)."""
     size = camera.size
     if behind:
@@ -114,7 +118,7 @@ def render(camera: Camera, solids: list[Solid], behind: Picture | None = None) -
         for solid in solids:
             window = _window(camera, solid)
             if window is not None:
-                _draw(camera, _reduced(solid, *window) if solid.smooth else solid, picture, *window)
+                _draw(camera, _reduced(solid, *window) if solid.smooth else solid, picture, *window, lights)
     return picture
 
 
@@ -133,6 +137,8 @@ def _window(camera: Camera, solid: Solid) -> tuple[slice, slice] | None:
 
 def _reduced(solid: Solid, rows: slice, cols: slice) -> Solid:
     """The solid with a tile of its texture not much larger than its window in the picture."""
+    if solid.shape == "mesh":
+        return replace(solid, texture=solid.texture.reduced(max(rows.stop - rows.start, cols.stop - cols.start)))
     height, width = solid.texture.shape[:2]
     factor = 1
     while factor < height // 4 and height > 1.5 * factor * max(rows.stop - rows.start, cols.stop - cols.start):
@@ -141,7 +147,9 @@ def _reduced(solid: Solid, rows: slice, cols: slice) -> Solid:
     return replace(solid, texture=cv2.resize(solid.texture, size, interpolation=cv2.INTER_AREA))
 
 
-def _draw(camera: Camera, solid: Solid, picture: Picture, rows: slice, cols: slice) -> None:
+def _draw(
+    camera: Camera, solid: Solid, picture: Picture, rows: slice, cols: slice, lights: np.ndarray = LIGHTS
+) -> None:
     """Draw one solid into a window, a few rows at a time: arrays that fit the cache make this twice as fast."""
     to_unit = solid.rotation.T / solid.half_axes[:, None]
     origin = (to_unit @ (camera.position - solid.position)).astype(np.float32)
@@ -150,29 +158,52 @@ def _draw(camera: Camera, solid: Solid, picture: Picture, rows: slice, cols: sli
     height, width = camera.size
     x = ((np.arange(cols.start, cols.stop) - (width - 1) / 2) / camera.focal).astype(np.float32)
     y = ((np.arange(rows.start, rows.stop) - (height - 1) / 2) / camera.focal).astype(np.float32)
-    depth_of, surface_of = SHADERS[solid.shape]
+    meet = solid.texture.meet if solid.shape == "mesh" else partial(_meet, solid)
     step = max(1, STRIP // len(x))
     for top in range(0, len(y), step):
         direction = [axis[0] * x + (axis[1] * y[top : top + step] + axis[2])[:, None] for axis in per_camera_axis]
-        depth = depth_of(origin, direction)
+        depth, look = meet(origin, direction)
         strip = slice(rows.start + top, rows.start + top + len(depth)), cols
         nearer = (depth > NEAR) & (depth < picture.depth[strip])
         if not nearer.any():
             continue
-        depth = depth[nearer]
-        u, v, sunlight = surface_of(*(o + depth * d[nearer] for o, d in zip(origin, direction, strict=True)), solid)
-        picture.colors[strip][nearer] = _color(solid.texture, u, v, sunlight)
-        picture.depth[strip][nearer] = depth
+        color, normal = look(nearer)
+        picture.colors[strip][nearer] = _lit(color, _light(solid, normal, lights))
+        picture.depth[strip][nearer] = depth[nearer]
         picture.labels[strip][nearer] = solid.label
 
 
-def _color(texture: np.ndarray, u: np.ndarray, v: np.ndarray, sunlight: np.ndarray) -> np.ndarray:
-    """The texture at (N,) coordinates in tiles, lit and packed -> (N,) uint32. N is at most STRIP."""
-    tile = texture.shape[0]
-    columns, rows = (u * tile - 0.5)[None], (v * tile - 0.5)[None]  # (1, N): OpenCV's versions differ on 1-D arrays
-    color = cv2.remap(texture, columns, rows, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
-    shade = (AMBIENT + (1 - AMBIENT) * np.maximum(sunlight, 0))[None]
-    color = cv2.multiply(color, cv2.merge([shade] * 3), dtype=cv2.CV_8U)
+def _meet(solid: Solid, origin: np.ndarray, direction: list[np.ndarray]) -> tuple[np.ndarray, Callable]:
+    """Where rays meet a solid (h, w), and what it looks like at those that a mask chooses: colors (1, N, 3) uint8 BGR
+    and outward normals, 3 x (N,), of any length, in the unit solid's space.
+    """
+    depth_of, surface_of = SHADERS[solid.shape]
+    depth = depth_of(origin, direction)
+
+    def look(chosen: np.ndarray) -> tuple[np.ndarray, tuple[np.ndarray, ...]]:
+        at = (o + depth[chosen] * d[chosen] for o, d in zip(origin, direction, strict=True))
+        u, v, *normal = surface_of(*at, solid)
+        tile = solid.texture.shape[0]
+        columns, rows = (u * tile - 0.5)[None], (v * tile - 0.5)[None]  # (1, N): OpenCV's versions differ on 1-D arrays
+        return cv2.remap(solid.texture, columns, rows, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE), normal
+
+    return depth, look
+
+
+def _light(solid: Solid, normal: Sequence[np.ndarray], lights: np.ndarray) -> np.ndarray:
+    """How much light falls on a surface with such normals, of any length, in the unit solid's space -> (N,)."""
+    x, y, z = (n / np.float32(axis) for n, axis in zip(normal, solid.half_axes, strict=True))
+    inside = -1 if solid.shape == "room" or solid.shape.startswith("inner") else 1
+    length = np.sqrt(x * x + y * y + z * z)
+    light = np.float32(0)
+    for towards in (lights @ solid.rotation * inside).astype(np.float32):
+        light = light + np.maximum((x * towards[0] + y * towards[1] + z * towards[2]) / length, 0)
+    return light
+
+
+def _lit(color: np.ndarray, light: np.ndarray) -> np.ndarray:
+    """Colors (1, N, 3) uint8 BGR in such light (N,), packed -> (N,) uint32. N is at most STRIP."""
+    color = cv2.multiply(color, cv2.merge([(AMBIENT + (1 - AMBIENT) * light)[None]] * 3), dtype=cv2.CV_8U)
     return cv2.cvtColor(color, cv2.COLOR_BGR2BGRA).view(np.uint32)[0, :, 0]
 
 
@@ -228,8 +259,8 @@ def _quadric(a: np.ndarray, b: np.ndarray, c: float) -> tuple[np.ndarray, np.nda
     return (-b - root) / a, (-b + root) / a
 
 
-# What a unit solid looks like at its surface points x, y, z (N,): texture coordinates u, v in tiles, and the cosine of
-# the angle between sun and normal.
+# What a unit solid looks like at its surface points x, y, z (N,): texture coordinates u, v in tiles, and the outward
+# normal x, y, z, of any length.
 
 
 def _box_surface(x: np.ndarray, y: np.ndarray, z: np.ndarray, solid: Solid) -> tuple[np.ndarray, ...]:
@@ -241,9 +272,8 @@ def _box_surface(x: np.ndarray, y: np.ndarray, z: np.ndarray, solid: Solid) -> t
     right = np.where(on_x, y, np.where(on_z, x, -x))
     right = np.where(across | on_z, right, -right)
     half = np.float32(0.5 - 0.5 / solid.texture.shape[0])  # stay half a texel off the tile's border: faces do not bleed
-    towards_sun = solid.rotation.T @ SUN * (-1 if solid.shape == "room" else 1)
-    sunlight = np.stack([-towards_sun, towards_sun], 1).astype(np.float32).ravel()[face]
-    return face.astype(np.float32) + (np.float32(0.5) + half * right), 0.5 - half * np.where(on_z, y, z), sunlight
+    normal = FACES[face].T
+    return face.astype(np.float32) + (np.float32(0.5) + half * right), 0.5 - half * np.where(on_z, y, z), *normal
 
 
 def _cylinder_surface(x: np.ndarray, y: np.ndarray, z: np.ndarray, solid: Solid) -> tuple[np.ndarray, ...]:
@@ -251,25 +281,17 @@ def _cylinder_surface(x: np.ndarray, y: np.ndarray, z: np.ndarray, solid: Solid)
     sides = solid.texture.shape[1] // solid.texture.shape[0] - 1  # the last tile is the lid
     u = np.where(on_lid, np.float32(sides + 0.5) + 0.5 * x, _turns(x, y) * sides)
     v = 0.5 - 0.5 * np.where(on_lid, y, z)
-    return u, v, _cosine(solid, np.where(on_lid, 0, x), np.where(on_lid, 0, y), np.where(on_lid, z, 0))
+    return u, v, np.where(on_lid, 0, x), np.where(on_lid, 0, y), np.where(on_lid, z, 0)
 
 
 def _ellipsoid_surface(x: np.ndarray, y: np.ndarray, z: np.ndarray, solid: Solid) -> tuple[np.ndarray, ...]:
     tiles = solid.texture.shape[1] // solid.texture.shape[0]
-    return _turns(x, y) * tiles, 0.5 - 0.5 * z, _cosine(solid, x, y, z)
+    return _turns(x, y) * tiles, 0.5 - 0.5 * z, x, y, z
 
 
 def _turns(x: np.ndarray, y: np.ndarray) -> np.ndarray:
     """The angle of (x, y) in turns, 0 to 1."""
     return cv2.phase(x[None], y[None])[0] * np.float32(0.5 / np.pi)
-
-
-def _cosine(solid: Solid, *normal: np.ndarray) -> np.ndarray:
-    """Cosine of the angle between the sun and an outward normal in the unit solid's space (any length)."""
-    x, y, z = (n / np.float32(axis) for n, axis in zip(normal, solid.half_axes, strict=True))
-    sun = (solid.rotation.T @ SUN).astype(np.float32)
-    sun *= -1 if solid.shape.startswith("inner") else 1
-    return (x * sun[0] + y * sun[1] + z * sun[2]) / np.sqrt(x * x + y * y + z * z)
 
 
 # How to draw each shape: (where a ray meets it, what it looks like there).
@@ -299,18 +321,19 @@ RIMS = {"box": CORNERS, "cylinder": _rim("cylinder"), "ellipsoid": _rim("ellipso
 RIMS["bowl"] = np.minimum(RIMS["ellipsoid"], (1, 1, 0))
 
 
-def cast_shadows(table: Solid, solids: list[Solid]) -> Solid:
-    """The table with the solids' shadows painted on its top."""
+def cast_shadows(table: Solid, solids: list[Solid], sun: np.ndarray = SUN) -> Solid:
+    """The table with the solids' shadows painted on its top. `sun`: vector towards the light."""
     tile = table.texture.shape[0]
     shadow = np.zeros((tile, tile), np.uint8)
     top = table.position[2] + table.half_axes[2]
     for solid in solids:
-        if solid.shape not in RIMS:  # the inside of something
+        rim = solid.texture.rim if solid.shape == "mesh" else RIMS.get(solid.shape)
+        if rim is None:  # the inside of something
             continue
-        points = solid.points(RIMS[solid.shape])
+        points = solid.points(rim)
         if points[:, 2].max() < top:
             continue
-        points = points - np.outer((points[:, 2] - top) / SUN[2], SUN)  # along the sunlight to the table's plane
+        points = points - np.outer((points[:, 2] - top) / sun[2], sun)  # along the sunlight to the table's plane
         across = (points - table.position)[:, :2] / table.half_axes[:2] * (0.5, -0.5) + 0.5
         hull = cv2.convexHull((across * tile * 16).astype(np.int32))
         cv2.fillConvexPoly(shadow, hull, 255, cv2.LINE_AA, shift=4)

@@ -5,12 +5,15 @@ Lengths are in units of the mean object width, times in seconds. z is up, the we
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 
+import cv2
 import numpy as np
 
 from formats.geometry import Size
+from formats.picture_files import read_picture
 from synthetic.kitchen import paint_color
-from synthetic.render import Camera, Picture, Solid, cast_shadows, render, turn
+from synthetic.render import LIGHTS, Camera, Picture, Solid, cast_shadows, render, turn
 from synthetic.textures import TILES, Item, paint_wall, paint_wood
 
 EGO = "aria01_214-1"
@@ -69,11 +72,12 @@ class Scene:
 
     items: list[Item]
     clutter: list[Item]
-    kitchen: bool
+    things: str  # which, as `--things` says
     object_size: ObjectSizes
     exo_views: list[list[int]]  # which objects each exo camera is aimed at
     sizes: tuple[Size, Size]  # (H, W) of ego and exo pictures
     seconds: float
+    photos: list[Path]  # for table tops, walls and floors
 
 
 class Tabletop:
@@ -81,9 +85,12 @@ class Tabletop:
 
     def __init__(self, rng: np.random.Generator, scene: Scene) -> None:
         object_size, exo_views, (ego_size, exo_size) = scene.object_size, scene.exo_views, scene.sizes
-        self.exo_views, self.mixed, self.kitchen = exo_views, object_size.mixed, scene.kitchen
+        self.exo_views, self.mixed, self.photos = exo_views, object_size.mixed, scene.photos
+        self.modelled, self.homely = scene.things == "models", scene.things != "patterned"
         (variety,) = rng.spawn(1)  # what it draws is there only with some options, and leaves the rest as it is
         scales = object_size.scales(variety, len(scene.items))
+        if self.modelled:  # they have sizes of their own
+            scales = np.ones_like(scales)
         self.scales = [scales[k if item.like is None else item.like] for k, item in enumerate(scene.items)]
         self.items = [item.scaled(scale) for item, scale in zip(scene.items, self.scales, strict=True)]
         ego_distance, exo_distance = (
@@ -94,29 +101,32 @@ class Tabletop:
             )
         )
         exo_distances = exo_distance * np.exp(variety.normal(0, object_size.cameras, len(exo_views)).clip(-1, 0.7))
-        self.spacing = max(1.5, (0.22 if self.kitchen else 0.3) * ego_distance / EGO_FOCAL)
+        self.spacing = max(1.5, (0.22 if self.homely else 0.3) * ego_distance / EGO_FOCAL)
         self.places = self._place_items(rng)
         self.yaws = rng.uniform(-0.5, 0.5, len(self.items)) * np.pi
         self.room, self.table = self._build_room(rng, 1.2 * max(ego_distance, *exo_distances))
-        self.clutter = self._scatter(variety, scene.clutter, object_size)
         self._plan_wearer(rng, scene.seconds, ego_distance)
+        self.clutter = self._scatter(variety, scene.clutter, object_size)
         self.ego_size = ego_size
+        self.sun, self.rolls = LIGHTS, np.zeros(1 + len(exo_views))
+        if self.modelled:
+            self.sun, self.rolls = self._lamps(variety), self._roll(variety, 1 + len(exo_views))
         self.exo_cameras = [
             self._aim_exo(rng, number, [self.places[i] for i in view], distance, exo_size)
             for number, (view, distance) in enumerate(zip(exo_views, exo_distances, strict=True))
         ]
-        self.people = [self._plan_person(variety, camera) for camera in 2 * self.exo_cameras] if self.kitchen else []
+        self.people = [self._plan_person(variety, camera) for camera in 2 * self.exo_cameras] if self.homely else []
         self.cameras = camera_names(len(exo_views))
-        self.lights = self._dim(variety) if self.kitchen else {}
-        self.exo_rooms = [render(camera, [self.room, *self.clutter]) for camera in self.exo_cameras]
+        self.lights = self._dim(variety) if self.homely else {}
+        self.exo_rooms = [render(camera, [self.room, *self.clutter], None, self.sun) for camera in self.exo_cameras]
 
     def pictures(self, second: float) -> dict[str, Picture]:
         """What each camera sees."""
         solids = self.solids(second)
-        solids.append(cast_shadows(self.table, solids + self.clutter))
-        pictures = {EGO: render(self.ego_camera(second), [*solids, *self.clutter, self.room])}
+        solids.append(cast_shadows(self.table, solids + self.clutter, self.sun[0]))
+        pictures = {EGO: render(self.ego_camera(second), [*solids, *self.clutter, self.room], None, self.sun)}
         for name, camera, room in zip(self.cameras[1:], self.exo_cameras, self.exo_rooms, strict=True):
-            pictures[name] = render(camera, solids, room)
+            pictures[name] = render(camera, solids, room, self.sun)
         for name, light in self.lights.items():
             pictures[name].light(light)
         return pictures
@@ -131,7 +141,9 @@ class Tabletop:
         gaze = _path(self.gaze_times, self.gaze_points, second)
         sway = np.sin(second * self.sway_speed + self.sway_phase)
         head = self.head + gaze * (0.7, 0.3, 0.6) + sway[:3] * 0.06
-        return Camera.look_at(head, gaze, EGO_FOCAL * self.ego_size[1], self.ego_size, roll=0.06 * sway[3])
+        return Camera.look_at(
+            head, gaze, EGO_FOCAL * self.ego_size[1], self.ego_size, roll=0.06 * sway[3] + self.rolls[0]
+        )
 
     def _place_items(self, rng: np.random.Generator) -> np.ndarray:
         """Centers of the objects: a row along x with ragged depth, standing on the table."""
@@ -145,20 +157,52 @@ class Tabletop:
         """A room that holds every camera up to `reach` away from the objects, and the table in it."""
         width = len(self.items) * self.spacing / 2
         walls = [paint_wall(rng, 512, bool(rng.integers(2))) for _ in range(4)]
-        floor, ceiling = paint_wall(rng, 512, True) // 2, np.full((512, 512, 3), 225, np.uint8)
+        floor, ceiling, top = (
+            paint_wall(rng, 512, True) // 2,
+            np.full((512, 512, 3), 225, np.uint8),
+            paint_wood(rng, 512),
+        )
+        if self.photos:
+            *walls, floor, top = (self._photo(rng, 512) if rng.random() < 0.8 else x for x in (*walls, floor, top))
         half = np.array([reach + width + 2, reach + 3, (reach + TABLE_HEIGHT + 3) / 2])
         room = Solid("room", np.array([0, 0.5, half[2]]), half, np.hstack([*walls, floor, ceiling]))
-        wood = np.hstack([paint_wood(rng, 512)] * 6)
         table_half = np.array([width + 0.9, max(1.9, self.spacing), TABLE_HEIGHT / 2])
-        return room, Solid("box", np.array([0, 0, TABLE_HEIGHT / 2]), table_half, wood)
+        return room, Solid("box", np.array([0, 0, TABLE_HEIGHT / 2]), table_half, np.hstack([top] * 6))
+
+    def _photo(self, rng: np.random.Generator, side: int) -> np.ndarray:
+        """A part of a photograph, once or repeated, lighter or darker -> (side, side, 3) uint8 BGR."""
+        picture = read_picture(self.photos[rng.integers(len(self.photos))])[..., ::-1]
+        length = int(min(picture.shape[:2]) * rng.uniform(0.4, 1))
+        row, col = (rng.integers(n - length + 1) for n in picture.shape[:2])
+        times = int(rng.integers(1, 5))
+        tile = cv2.resize(
+            picture[row : row + length, col : col + length], (side // times,) * 2, interpolation=cv2.INTER_AREA
+        )
+        tiles = np.tile(np.hstack([tile, tile[:, ::-1]]), (times, times, 1))[:side, :side]
+        tiles = cv2.copyMakeBorder(tiles, 0, side - len(tiles), 0, side - tiles.shape[1], cv2.BORDER_REPLICATE)
+        return cv2.convertScaleAbs(tiles, alpha=rng.uniform(0.6, 1.2))
 
     def _scatter(self, rng: np.random.Generator, things: list[Item], object_size: ObjectSizes) -> list[Solid]:
         """Things at random places of the table where nothing stands yet; those that find none are left out."""
         taken = [(*place[:2], item.half_axes[:2].max()) for place, item in zip(self.places, self.items, strict=True)]
         solids = []
-        for thing, scale in zip(things, object_size.scales(rng, len(things)), strict=True):
-            thing = thing.scaled(scale if thing.like is None else self.scales[thing.like])
+        held = {item for _, item in self.episodes}
+        for number, (thing, scale) in enumerate(zip(things, object_size.scales(rng, len(things)), strict=True)):
+            if not self.modelled:
+                thing = thing.scaled(scale if thing.like is None else self.scales[thing.like])
             radius = thing.half_axes[:2].max()
+            if self.modelled and number % 4 == 0:  # it touches an object, or stands on it
+                item = int(rng.integers(len(self.items)))
+                place, (x, y, z) = self.places[item], self.items[item].half_axes
+                angle = rng.uniform(-np.pi, np.pi)
+                if rng.integers(3) == 0 and radius < 0.8 * max(x, y) and item not in held:
+                    at = place + (0, 0, z + thing.half_axes[2])
+                else:
+                    away = 0.85 * (max(x, y) + radius)
+                    at = np.array([*(place[:2] + away * np.array([np.cos(angle), np.sin(angle)])), TABLE_HEIGHT])
+                    at[2] += thing.half_axes[2]
+                solids += thing.solids(at, turn(2, angle))
+                continue
             for _ in range(20):
                 x, y = rng.uniform(-1, 1, 2) * (self.table.half_axes[:2] - min(radius, 1))
                 if all(np.hypot(x - u, y - v) > radius + r + 0.1 for u, v, r in taken):
@@ -175,7 +219,7 @@ class Tabletop:
         self.sway_speed, self.sway_phase = rng.uniform(0.6, 1.6, 4), rng.uniform(0, 2 * np.pi, 4)
         self.head += self.places.mean(0) * (0.3, 0.7, 0.4)
         # The hand beside the center of the object that it holds; in a kitchen it covers what is small.
-        self.grips = np.outer(np.minimum(self.scales, 1) if self.kitchen else np.ones(len(self.items)), GRIP)
+        self.grips = np.outer(np.minimum(self.scales, 1) if self.homely else np.ones(len(self.items)), GRIP)
         self.lift = 0.4 * self.head * (0, 1, 1) if self.mixed else np.array([0, -0.2, 2.2])
         episodes = max(1, int(np.ceil(seconds / EPISODE)))
         # One order for everything looked at, so that each object has its turn: glance, pick up, glance, pick up ...
@@ -207,10 +251,11 @@ class Tabletop:
     ) -> Camera:
         """Exo cameras stand around the table: left, right, then behind it, and look down at their objects."""
         azimuth = np.deg2rad((-40, 40, 160, -160)[number % 4] + rng.uniform(-18, 18))
-        elevation = np.deg2rad(rng.uniform(22, 36) - 8 * self.kitchen)
+        elevation = np.deg2rad(rng.uniform(22, 36) - 8 * self.homely)
         target = np.mean(places, 0)
         direction = np.array([np.sin(azimuth), -np.cos(azimuth), np.tan(elevation)]) * np.cos(elevation)
-        return Camera.look_at(target + distance * direction, target, EXO_FOCAL * size[1], size)
+        roll = self.rolls[1 + number]
+        return Camera.look_at(target + distance * direction, target, EXO_FOCAL * size[1], size, roll)
 
     def _plan_person(self, rng: np.random.Generator, camera: Camera) -> Callable[[float], list[Solid]]:
         """Somebody who walks to and fro in front of an exo camera: their solids at a second."""
@@ -238,6 +283,16 @@ class Tabletop:
         light = rng.uniform(0.45, 1.15) * np.exp(rng.normal(0, 0.1) * warm)
         lights = {name: light * np.exp(rng.normal(0, 0.12) + rng.normal(0, 0.06) * warm) for name in self.cameras}
         return lights | {EGO: 0.85 * lights[EGO]}
+
+    def _lamps(self, rng: np.random.Generator) -> np.ndarray:
+        """One to three lights, (L, 3)."""
+        turns, heights = rng.uniform((-np.pi, 0.5), (np.pi, 1.3), (rng.integers(1, 4), 2)).T
+        towards = np.stack([np.cos(turns) * np.cos(heights), np.sin(turns) * np.cos(heights), np.sin(heights)], 1)
+        return towards * rng.dirichlet(np.ones(len(towards)))[:, None]
+
+    def _roll(self, rng: np.random.Generator, count: int) -> np.ndarray:
+        """By how much each camera is turned about its axis: a little, but in a tenth of the takes by any angle."""
+        return rng.normal(0, 0.08, count) if rng.random() < 0.9 else rng.uniform(-np.pi, np.pi, count)
 
     def _item(self, number: int, second: float) -> list[Solid]:
         item, place = self.items[number], self.places[number]

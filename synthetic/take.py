@@ -17,6 +17,7 @@ from formats.masks import encode_lzstring, encode_mask
 from formats.takes import FRAME_STEP, SPLITS, video_path
 from formats.video_writer import open_video
 from synthetic.kitchen import deal_things
+from synthetic.models import deal_models, find_pictures
 from synthetic.render import Picture
 from synthetic.tabletop import EGO, ObjectSizes, Scene, Tabletop, camera_names
 from synthetic.textures import deal_clutter, deal_items, deal_looks
@@ -29,7 +30,8 @@ VIDEO_SIZES: dict[str, tuple[Size, Size]] = {
     "native": ((1408, 1408), (2160, 3840)),
 }
 FPS = 30
-ENCODER = {"pixels": "bgr24", "silence": True, "preset": "veryfast", "crf": "24"}  # much as the data set's videos
+ENCODER = {"pixels": "bgr24", "silence": True, "preset": "veryfast"}
+CRF = 24  # much as the data set's videos
 Mask = dict[str, Any]
 SCENARIOS = ("Cooking", "Bike Repair", "Health", "Music")
 
@@ -49,6 +51,12 @@ class TakeOptions:
     blur: float = 0.0
     noise: float = 0.0
     things: str = "patterned"
+    models: Path | None = None
+    photos: Path | None = None
+
+    def record(self) -> dict[str, Any]:
+        """As JSON; of folders the names, where there are some."""
+        return {k: v.name if isinstance(v, Path) else v for k, v in asdict(self).items() if v is not None}
 
 
 @dataclass(frozen=True)
@@ -72,7 +80,7 @@ class TakeId:
         return np.random.default_rng([options.seed, SPLITS.index(self.split), self.index, purpose])
 
     def uid(self, options: TakeOptions) -> str:
-        return str(uuid.uuid5(uuid.NAMESPACE_OID, f"{self.name} {json.dumps(asdict(options))}"))
+        return str(uuid.uuid5(uuid.NAMESPACE_OID, f"{self.name} {json.dumps(options.record())}"))
 
 
 def build_tabletop(take: TakeId, options: TakeOptions) -> Tabletop:
@@ -80,14 +88,17 @@ def build_tabletop(take: TakeId, options: TakeOptions) -> Tabletop:
     views = [list(view) for view in np.array_split(range(options.num_objects), options.num_exo)]
     views = [view or [k % options.num_objects] for k, view in enumerate(views)]  # more cameras than objects
     which = (options.seed, take.split, take.index)
-    kitchen = options.things == "kitchen"
-    if kitchen:
+    if options.things == "kitchen":
         items, clutter = deal_things(*which, options.num_objects, options.clutter)
+    elif options.things == "models":
+        items, clutter = deal_models(options.models, *which, options.num_objects, options.clutter)
     else:
         items = deal_items(*which, options.num_objects)
         clutter = deal_clutter(*which, deal_looks(*which, options.num_objects), options.clutter)
     sizes, seconds = VIDEO_SIZES[options.size], options.num_frames / FPS
-    return Tabletop(take.rng(options, 1), Scene(items, clutter, kitchen, options.object_size, views, sizes, seconds))
+    photos = find_pictures(options.photos) if options.photos else []
+    scene = Scene(items, clutter, options.things, options.object_size, views, sizes, seconds, photos)
+    return Tabletop(take.rng(options, 1), scene)
 
 
 def annotated_cameras(tabletop: Tabletop, take: TakeId) -> list[list[str]]:
@@ -115,7 +126,7 @@ def make_take(out: Path, take: TakeId, options: TakeOptions) -> dict[str, Any]:
     paths = {camera: video_path(out / "takes", take.name, camera) for camera in camera_names(options.num_exo)}
     if all(path.exists() for path in (record, sheet, *paths.values())):
         done = read_record(record, {"options": dict, "annotation": dict}, "delete it and run again")
-        if done["options"] == asdict(options):
+        if done["options"] == options.record():
             return done["annotation"]
     record.unlink(missing_ok=True)
     for path in (record, sheet, *paths.values()):
@@ -125,10 +136,13 @@ def make_take(out: Path, take: TakeId, options: TakeOptions) -> dict[str, Any]:
     previews = []
     rng = take.rng(options, 4)
     blurs = {camera: rng.uniform(0, options.blur) for camera in paths}
+    qualities = rng.integers(22, 35, len(paths)) if options.things == "models" else [CRF] * len(paths)
     with contextlib.ExitStack() as stack:
         write = {
-            camera: stack.enter_context(open_video(path, VIDEO_SIZES[options.size][camera != EGO], FPS, **ENCODER))
-            for camera, path in paths.items()
+            camera: stack.enter_context(
+                open_video(path, VIDEO_SIZES[options.size][camera != EGO], FPS, **ENCODER, crf=str(quality))
+            )
+            for (camera, path), quality in zip(paths.items(), qualities, strict=True)
         }
         for frame in range(0, options.num_frames, options.hold):
             pictures = tabletop.pictures(frame / FPS)
@@ -141,7 +155,7 @@ def make_take(out: Path, take: TakeId, options: TakeOptions) -> dict[str, Any]:
                 previews.append(preview(pictures))
     write_picture(sheet, np.hstack(previews)[..., ::-1])
     annotation = annotate(take, tabletop, masks, take.rng(options, 2))
-    write_json(record, {"options": asdict(options), "annotation": annotation})
+    write_json(record, {"options": options.record(), "annotation": annotation})
     return annotation
 
 

@@ -1,0 +1,128 @@
+"""The modelled things that the network of this repository has seen, from a package that everybody can have:
+
+    apt-get download sweethome3d-furniture
+    python model/pretrained/household_models.py --package sweethome3d-furniture_*.deb --out runs/household
+
+Debian's package of furniture for Sweet Home 3D (1.8: 115 MB) has models under CC0 and CC-BY 3.0. What is no longer
+than 45 cm and stands on tables becomes a GLB file, upright and in meters, for `make_takes.py --models`; what larger
+furniture is made of (wood, cloth, tiles) becomes pictures for `--photos`. `credits.csv` has all authors and licences.
+"""
+
+import csv
+import re
+import sys
+import tarfile
+import tempfile
+import zipfile
+from collections.abc import Iterator
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[2]))  # repository root
+
+from common.errors import run_script, say_errors
+
+say_errors(__name__)
+
+import numpy as np
+from PIL import Image
+
+from common.arguments import Parser
+from common.errors import UserError, counted
+from synthetic.models import need_trimesh
+
+LONGEST = 45.0  # cm
+SURFACE = 200  # pixels of a picture's shorter side, at least
+MOUNTED = re.compile(r"switch|socket|plug|bell|wall|ceiling|skirt|bill |detector|intercom|frame", re.IGNORECASE)
+LICENCES = {
+    "BlendSwap-CC-0": "CC0",
+    "BlendSwap-CC-BY": "CC-BY 3.0",
+    "KatorLegaz": "CC-BY 3.0 US",
+    "Scopia": "CC-BY 3.0",
+}
+
+
+def unpack(package: Path, folder: Path) -> None:
+    """The files of a Debian package, which is an `ar` archive of three members. Raises UserError."""
+    with package.open("rb") as file:
+        if file.read(8) != b"!<arch>\n":
+            raise UserError(f"{package} is no Debian package")
+        while header := file.read(60):
+            size = int(header[48:58])
+            if header.startswith(b"data.tar"):
+                with tarfile.open(fileobj=file) as files:
+                    files.extractall(folder, filter="data")
+                return
+            file.seek(size + size % 2, 1)
+    raise UserError(f"{package} is cut short; download it again")
+
+
+def read_catalogue(archive: Path) -> Iterator[dict[str, str]]:
+    """The entries of a PluginFurnitureCatalog.properties."""
+    text = (archive / "PluginFurnitureCatalog.properties").read_text("latin-1")
+    entries: dict[str, dict[str, str]] = {}
+    for name, number, value in re.findall(r"^(\w+)#(\d+)=(.*)$", text, re.MULTILINE):
+        entries.setdefault(number, {"number": number})[name] = value.strip()
+    yield from entries.values()
+
+
+def convert(source: Path, entry: dict[str, str], longest: float, target: Path) -> None:
+    """An OBJ file and its entry, whose size is right where the file's is not -> GLB, of `longest` cm."""
+    scene = need_trimesh().load_scene(source, process=False)
+    turn = np.eye(4)
+    if "modelRotation" in entry:
+        turn[:3, :3] = np.array(entry["modelRotation"].split(), float).reshape(3, 3)
+    scene.apply_transform(turn)
+    scene.apply_scale(longest / 100 / scene.extents.max())
+    scene.export(target)
+
+
+def grounds(folder: Path) -> list[Image.Image]:
+    """The pictures of a model that show one surface: neither small nor plain, and much the same all over."""
+    found = []
+    for path in sorted(path for path in folder.iterdir() if path.suffix.lower() in (".jpg", ".jpeg", ".png")):
+        picture = Image.open(path).convert("RGB")
+        evenness = np.asarray(picture.resize((4, 4), Image.Resampling.BOX), float).std((0, 1)).max()
+        if min(picture.size) >= SURFACE and np.asarray(picture.convert("L")).std() > 6 and evenness < 16:
+            found.append(picture)
+    return found
+
+
+def main() -> None:
+    parser = Parser(__doc__)
+    parser.add_argument("--package", type=Path, required=True, help="the downloaded file")
+    parser.add_argument("--out", type=Path, required=True, help="folder for models/, photos/ and credits.csv")
+    args = parser.parse_args()
+    models, photos, table = args.out / "models", args.out / "photos", args.out / "credits.csv"
+    rows, known = [], set()
+    with tempfile.TemporaryDirectory() as temporary:
+        unpack(args.package, Path(temporary))
+        for folder in (models, photos):
+            folder.mkdir(parents=True, exist_ok=True)
+        for name, licence in LICENCES.items():
+            archive = Path(temporary) / name
+            [packed] = Path(temporary).rglob(f"{name}.sh3f")
+            with zipfile.ZipFile(packed) as files:
+                files.extractall(archive)
+            for entry in read_catalogue(archive):
+                source = archive / entry["model"].lstrip("/")
+                called = re.sub(r"\W+", "-", f"{name} {entry['number']} {entry['name']}".lower()).strip("-")
+                longest = max(float(entry[side]) for side in ("width", "depth", "height"))
+                used = False
+                if longest <= LONGEST and "elevation" not in entry and not MOUNTED.search(entry["name"]):
+                    convert(source, entry, longest, models / f"{called}.glb")
+                    used = True
+                elif longest > LONGEST:
+                    for picture in grounds(source.parent):
+                        if (pixels := picture.tobytes()) not in known:
+                            known.add(pixels)
+                            picture.save(photos / f"{len(known):03d}-{called}.jpg", quality=92)
+                            used = True
+                if used:
+                    rows.append((called, entry["name"], entry.get("creator", ""), licence))
+    with table.open("w", newline="") as file:
+        csv.writer(file).writerows([("file", "name", "author", "licence"), *rows])
+    print(f"{counted(len(list(models.iterdir())), 'model')} and {counted(len(known), 'picture')} in {args.out}")
+
+
+if __name__ == "__main__":
+    run_script(main)
