@@ -1,0 +1,287 @@
+"""Takes of things that somebody modelled: `make_takes.py --models`, and the catalogue they can come from."""
+
+import importlib.util
+import io
+import sys
+import tarfile
+import zipfile
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from common.errors import UserError
+from formats.takes import SPLITS
+from model.pretrained import household_models
+from synthetic.make_takes import main, object_sizes
+from synthetic.models import deal_models, load_mesh, make_item, model_files
+from synthetic.render import Camera, Solid, cast_shadows, render, turn
+from synthetic.tabletop import EGO
+from synthetic.take import TakeId, TakeOptions, build_tabletop
+from synthetic.textures import TILE
+from tests.made.scripts import exit_status, run_main
+
+pytestmark = pytest.mark.skipif(
+    importlib.util.find_spec("embreex") is None,
+    reason="embreex is not installed (pip install -r requirements-models.txt)",
+)
+WHITE = np.ones(3)
+
+
+def write_box(path, sides=(0.2, 0.2, 0.2), picture=None, color=(200, 60, 20)):
+    """A box with `sides` (x, y, z; y is up) in meters, which wears a picture on each face, or a color."""
+    import trimesh
+
+    box = trimesh.creation.box(sides)
+    faces = box.triangles.reshape(-1, 3)
+    box = trimesh.Trimesh(faces, np.arange(len(faces)).reshape(-1, 3), process=False)
+    axis = np.abs(box.face_normals).argmax(1).repeat(3)
+    rest = np.array([[2, 1], [0, 2], [0, 1]])[axis]
+    uv = np.take_along_axis(faces / sides, rest, 1) + 0.5
+    material = trimesh.visual.material.PBRMaterial(
+        baseColorTexture=picture, baseColorFactor=[255] * 4 if picture else [*color, 255]
+    )
+    box.visual = trimesh.visual.TextureVisuals(uv=uv, material=material)
+    box.export(path)
+
+
+@pytest.fixture
+def folder(tmp_path):
+    """Twenty boxes of unlike colors, some for each split."""
+    models = tmp_path / "models"
+    models.mkdir()
+    for k in range(20):
+        sides = np.random.default_rng(k).uniform(0.05, 0.3, 3)
+        write_box(models / f"box-{k}.glb", sides, color=((37 * k) % 256, (91 * k) % 256, (53 * k) % 256))
+    return models
+
+
+OPTIONS = TakeOptions(0, "small", 31, 2, 4, object_sizes(["0.05"]), 30, clutter=12, things="models")
+
+
+def test_a_box_that_somebody_modelled_looks_like_the_solid(tmp_path):
+    """Depth, outline, light and shadow; the picture on it stands upright."""
+    picture = Image.fromarray(np.array([[[250, 0, 0], [0, 250, 0]], [[0, 0, 250], [250, 250, 0]]], np.uint8))
+    write_box(tmp_path / "box.glb", picture=picture.resize((64, 64), Image.Resampling.NEAREST))
+    [mesh] = make_item(tmp_path / "box.glb", 0, WHITE).parts
+    tile = np.asarray(picture.resize((TILE, TILE), Image.Resampling.NEAREST))[..., ::-1]
+    half = load_mesh(tmp_path / "box.glb")[1]
+    solid = Solid("box", mesh.position, half, np.hstack([tile] * 6))
+    table = Solid("box", np.array([0, 0, -2.5]), np.array([9, 9, 1.0]), np.full((64, 64 * 6, 3), 200, np.uint8))
+    for pose in (np.eye(3), turn(2, 0.7) @ turn(0, 0.4)):
+        camera = Camera.look_at(np.array([2.0, -7, 4]), np.zeros(3), 200, (160, 160))
+        modelled, plain = (render(camera, [replace(x, label=3, rotation=pose)]) for x in (mesh, solid))
+        assert (modelled.labels == plain.labels).mean() > 0.995 and (plain.labels == 3).mean() > 0.05
+        both = (modelled.labels > 0) & (plain.labels > 0)
+        np.testing.assert_allclose(modelled.depth[both], plain.depth[both], rtol=1e-3)
+        shadows = [cast_shadows(table, [replace(x, rotation=pose)]).texture for x in (mesh, solid)]
+        assert np.abs(np.subtract(*shadows, dtype=float)).max() < 3 and shadows[0].min() < 120
+    camera = Camera.look_at(np.array([0.0, -7, 0]), np.zeros(3), 200, (160, 160))
+    front = [render(camera, [replace(x, rotation=turn(1, 0.2))]).image.astype(int) for x in (mesh, solid)]
+    assert (np.abs(front[0] - front[1]).max(2) < 8).mean() > 0.98 and len(
+        np.unique(front[0].reshape(-1, 3), axis=0)
+    ) > 4
+
+
+def test_lights_of_a_scene_add_up():
+    ball = Solid("ellipsoid", np.zeros(3), np.ones(3), np.full((8, 24, 3), 100, np.uint8))
+    camera = Camera.look_at(np.array([0, -6.0, 0]), np.zeros(3), 100, (64, 64))
+    left, right = np.array([[-0.4, -0.5, 0.0]]), np.array([[0.4, -0.5, 0.0]])
+    one, other, both = (
+        render(camera, [ball], None, lights).image[..., 0].astype(int)
+        for lights in (left, right, np.concatenate([left, right]))
+    )
+    unlit = np.where(one > 0, 50, 0)
+    assert one[32, 24] > one[32, 40] + 10 and np.abs(one + other - unlit - both).max() <= 2
+
+
+def test_models_of_one_split_never_occur_in_another_wherever_the_folder_is(folder, tmp_path):
+    files = model_files(folder)
+    assert sorted(path for some in files.values() for path in some) == sorted(folder.iterdir())
+    (tmp_path / "moved").mkdir()
+    for path in [*folder.iterdir()][::2]:
+        path.rename(tmp_path / "moved" / path.name)
+    moved = model_files(tmp_path / "moved")
+    for split in SPLITS:
+        assert {x.name for x in moved[split]} <= {x.name for x in files[split]}
+        seen = {
+            thing.name.rsplit("_", 1)[0]
+            for some in deal_models(tmp_path / "moved", 3, split, 5, 4, 9)
+            for thing in some
+        }
+        assert seen <= {path.stem for path in files[split]}
+
+
+def test_a_take_shows_models_of_their_own_sizes_that_touch_others_under_lights_of_its_own(folder):
+    touching, lights, turned = 0, set(), 0
+    for index in range(16):
+        take, options = TakeId("train", index), replace(OPTIONS, models=folder)
+        tabletop = build_tabletop(take, options)
+        items, _ = deal_models(folder, 0, "train", index, 4, 12)
+        for item, dealt in zip(tabletop.items, items, strict=True):
+            np.testing.assert_array_equal(item.half_axes, dealt.half_axes)
+        boxes = [(place, item.half_axes) for place, item in zip(tabletop.places, tabletop.items, strict=True)]
+        for solid in tabletop.clutter:
+            radius = np.abs(solid.points(solid.texture.rim) - solid.position).max(0)
+            touching += any(
+                (np.abs(solid.position - place) < 1.05 * (half.max() + radius.max())).all() for place, half in boxes
+            )
+        lights.add(len(tabletop.sun))
+        turned += np.abs(tabletop.rolls).max() > 0.5
+        if index == 0:
+            pictures = tabletop.pictures(0.0)
+            assert set(np.unique(pictures[EGO].labels)) <= {0, 1, 2, 3, 4} and pictures[EGO].labels.any()
+            again = build_tabletop(take, options).pictures(0.0)
+            assert all((again[camera].colors == picture.colors).all() for camera, picture in pictures.items())
+    assert touching > 12 and len(lights) > 1 and 0 < turned < 8
+
+
+def test_photographs_lie_on_tables_and_floors(folder, tmp_path):
+    (tmp_path / "photos").mkdir()
+    Image.new("RGB", (90, 60), (10, 200, 30)).save(tmp_path / "photos" / "green.png")
+    for index in range(6):
+        tabletop = build_tabletop(TakeId("val", index), replace(OPTIONS, models=folder, photos=tmp_path / "photos"))
+        for texture in (tabletop.table.texture, tabletop.room.texture):
+            blue, green, red = texture[:200, :200].reshape(-1, 3).mean(0)
+            if green > 3 * red:
+                return
+    pytest.fail("no table and no wall is green")
+
+
+def test_files_say_how_large_models_are_unless_a_table_does(tmp_path):
+    write_box(tmp_path / "box.glb", (0.11, 0.22, 0.05))
+    x, y, z = load_mesh(tmp_path / "box.glb")[1]
+    assert (2 * x, 2 * z) == pytest.approx((1.0, 2.0), rel=1e-3) and z > x > y  # a unit is 11 cm, and y is up in files
+    other = tmp_path / "other"
+    other.mkdir()
+    write_box(other / "box.glb", (110, 220, 50))
+    (other / "models.csv").write_text("file,cm,author\nbox.glb,44,me\n")
+    assert 2 * load_mesh(other / "box.glb")[1][2] == pytest.approx(4.0, rel=1e-3)
+    write_box(other / "hall.glb", (5, 22, 3))
+    with pytest.raises(UserError, match=r"hall.glb is 2.2e\+03 cm long; .* files are in meters, unless a models.csv"):
+        load_mesh(other / "hall.glb")
+
+
+def test_an_obj_file_with_its_material_is_read(tmp_path):
+    (tmp_path / "thing.mtl").write_text("newmtl red\nKd 0.9 0.1 0.0\nnewmtl picture\nKd 1 1 1\nmap_Kd wood.png\n")
+    Image.new("RGB", (8, 8), (20, 40, 220)).save(tmp_path / "wood.png")
+    corners = "v 0 0 0\nv .2 0 0\nv 0 .2 0\nv 0 0 .2\nvt 0 0\nvt 1 0\nvt 0 1\n"
+    faces = "usemtl red\nf 1/1 2/2 3/3\nf 1/1 3/2 4/3\nusemtl picture\nf 1/1 4/2 2/3\nf 2/1 4/2 3/3\n"
+    (tmp_path / "thing.obj").write_text("mtllib thing.mtl\n" + corners + faces)
+    item = make_item(tmp_path / "thing.obj", 0, WHITE)
+    seen = set()
+    for side in ((3, -3, 2), (-3, 3, -3), (3, 3, 3), (-4, -2, 1), (0.5, 4, 0)):
+        camera = Camera.look_at(np.array(side, float), np.zeros(3), 60, (64, 64))
+        image = render(camera, item.solids(np.zeros(3), np.eye(3), 1)).image.reshape(-1, 3).astype(int)
+        seen |= {"red"} if (image[:, 2] > 3 * image[:, 0] + 30).any() else set()
+        seen |= {"blue"} if (image[:, 0] > 3 * image[:, 2] + 30).any() else set()
+    assert seen == {"red", "blue"}
+
+
+@pytest.mark.parametrize(
+    "flags, line",
+    [
+        (["--things", "models"], "--things models and --models FOLDER go together; one of them is missing"),
+        (["--models", "{}"], "--things models and --models FOLDER go together; one of them is missing"),
+        (["--things", "models", "--models", "{}/none"], "{}/none has too few models"),
+        (["--photos", "{}"], "--photos {} has no picture (JPEG, PNG)"),
+    ],
+)
+def test_what_is_missing_is_named_before_anything_is_rendered(flags, line, folder, tmp_path, capsys):
+    flags = [flag.format(folder) for flag in flags]
+    assert (
+        exit_status(main, "--outputpath", tmp_path / "out", *flags) == 1
+        and line.format(folder) in capsys.readouterr().err
+    )
+    assert not (tmp_path / "out").exists()
+
+
+def test_missing_packages_and_files_that_are_no_models_are_named_in_one_line(tmp_path, monkeypatch):
+    (tmp_path / "box.glb").write_bytes(b"no model")
+    with pytest.raises(UserError, match="box.glb is no model that can be read"):
+        load_mesh(tmp_path / "box.glb")
+    monkeypatch.setitem(sys.modules, "embreex", None)
+    with pytest.raises(UserError, match=r"models need more packages .*: pip install -r requirements-models.txt"):
+        load_mesh(tmp_path / "other.glb")
+
+
+CATALOGUE = """
+id#1=a
+name#1=Tea cup
+model#1=/a/cup.obj
+width#1=10
+depth#1=8
+height#1=12
+creator#1=Ada
+id#2=b
+name#2=Wall switch
+model#2=/a/cup.obj
+width#2=8
+depth#2=1
+height#2=8
+id#3=c
+name#3=Table
+model#3=/b/table.obj
+width#3=150
+depth#3=80
+height#3=75
+creator#3=Bob
+id#4=d
+name#4=Lamp
+model#4=/a/cup.obj
+width#4=10
+depth#4=10
+height#4=10
+elevation#4=200
+"""
+
+
+def test_the_catalogue_becomes_models_in_meters_grounds_and_credits(tmp_path, capsys):
+    """A Debian package as `apt-get download` gives it, with one archive of each name."""
+    cup = "v 0 0 0\nv 5 0 0\nv 0 6 0\nv 0 0 4\nf 1 2 3\nf 1 3 4\nf 1 4 2\nf 2 4 3\n"
+    wood, plain = io.BytesIO(), io.BytesIO()
+    Image.fromarray(np.random.default_rng(0).integers(80, 180, (256, 256, 3)).astype(np.uint8)).save(wood, "PNG")
+    Image.new("RGB", (256, 256), (9, 9, 9)).save(plain, "PNG")
+    members = io.BytesIO()
+    with tarfile.open(fileobj=members, mode="w:xz") as files:
+        for name in household_models.LICENCES:
+            packed = io.BytesIO()
+            with zipfile.ZipFile(packed, "w") as archive:
+                archive.writestr("PluginFurnitureCatalog.properties", CATALOGUE)
+                archive.writestr("a/cup.obj", cup)
+                archive.writestr("b/table.obj", cup)
+                archive.writestr("b/wood.png", wood.getvalue())
+                archive.writestr("b/plain.png", plain.getvalue())
+            entry = tarfile.TarInfo(f"usr/share/{name}.sh3f")
+            entry.size = len(packed.getvalue())
+            files.addfile(entry, io.BytesIO(packed.getvalue()))
+    package, out = tmp_path / "furniture.deb", tmp_path / "household"
+    with package.open("wb") as file:
+        file.write(b"!<arch>\n")
+        for name, content in (
+            ("debian-binary", b"2.0\n"),
+            ("control.tar.xz", b"odd"),
+            ("data.tar.xz", members.getvalue()),
+        ):
+            file.write(
+                f"{name:16}{0:<12}{0:<6}{0:<6}{100644:<8}{len(content):<10}`\n".encode()
+                + content
+                + b"\n" * (len(content) % 2)
+            )
+    done = run_main(household_models.main, "--package", package, "--out", out)
+    assert done.returncode == 0 and "4 models and 1 picture in " in done.stdout
+    credits = (out / "credits.csv").read_text().splitlines()
+    assert credits[:3] == [
+        "file,name,author,licence",
+        "blendswap-cc-0-1-tea-cup,Tea cup,Ada,CC0",
+        "blendswap-cc-0-3-table,Table,Bob,CC0",
+    ]
+    assert len(credits) == 6 and credits[-1].endswith("CC-BY 3.0")
+    half = load_mesh(out / "models" / "scopia-1-tea-cup.glb")[1]
+    assert 2 * half.max() * 11 == pytest.approx(12, rel=1e-3)  # centimeters
+    (tmp_path / "page.deb").write_bytes(b"<html>")
+    flags = ("--package", tmp_path / "page.deb", "--out", out)
+    assert (
+        exit_status(household_models.main, *flags) == 1 and "page.deb is no Debian package" in capsys.readouterr().err
+    )
