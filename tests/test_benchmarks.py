@@ -2,7 +2,9 @@
 
 import re
 
-from benchmarks import evaluation, inference, process_data, train_step
+import pytest
+
+from benchmarks import evaluation, inference, measure, network_card, process_data, train_step
 from tests.made.scripts import run_main
 
 
@@ -53,3 +55,21 @@ def test_training_is_measured_by_loader_and_step():
     lines = lines_of(run_main(train_step.main, *small))
     assert list(ratios(lines, "loader")) == ["the published way", "this project"]
     assert list(ratios(lines, "training step")) == ["the published way", "this project", "cached features"]
+
+
+def test_the_card_tells_figures_by_size_angle_and_rotation(tmp_path, monkeypatch):
+    make = ("--size", "tiny", "--num_train", 0, "--num_val", 0, "--num_test", 1, "--num_frames", 31)
+    measure.make_takes(tmp_path / "patterned", *make)
+    measure.process_takes(tmp_path / "patterned")
+    monkeypatch.setattr(network_card, "ROTATIONS", (0, 90))
+    lines = lines_of(run_main(network_card.main, "--folder", tmp_path, "--out", tmp_path / "out", "--turned_takes", 1))
+    titles = [
+        line.split(" | ")[0].strip("| ")
+        for line, rule in zip(lines, lines[1:], strict=False)
+        if rule.startswith("|---")
+    ]
+    kinds = ("object in the target", "degrees between the views", "target turned by degrees")
+    assert titles == ["takes", *(f"patterned: {kind}" for kind in kinds)]
+    rows = {line.split(" | ")[0].strip("| "): line.split(" | ")[1:] for line in lines if line.startswith("| ")}
+    whole, plain, across = ([*map(float, rows[name][1].split("/"))] for name in ("patterned", "0", "90"))  # IoU
+    assert plain == pytest.approx(whole, abs=10) and across != plain and rows["90"][0] == rows["0"][0]
