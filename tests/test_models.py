@@ -13,7 +13,7 @@ from PIL import Image
 
 from common.errors import UserError
 from formats.takes import SPLITS
-from model.pretrained import household_models
+from synthetic import household_models
 from synthetic.make_takes import main, object_sizes
 from synthetic.models import deal_models, load_mesh, make_item, model_files
 from synthetic.render import Camera, Solid, cast_shadows, render, turn

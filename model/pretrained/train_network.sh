@@ -21,7 +21,7 @@ household=$out/household
 if [ ! -e "$household/credits.csv" ]; then
   mkdir -p "$out"
   [ -n "${PACKAGE:-}" ] || (cd "$out" && apt-get download sweethome3d-furniture)
-  python model/pretrained/household_models.py --package "${PACKAGE:-$(ls "$out"/sweethome3d-furniture_*.deb)}" \
+  python synthetic/household_models.py --package "${PACKAGE:-$(ls "$out"/sweethome3d-furniture_*.deb)}" \
     --out "$household"
 fi
 

@@ -1,7 +1,7 @@
 """The modelled things that the network of this repository has seen, from a package that everybody can have:
 
     apt-get download sweethome3d-furniture
-    python model/pretrained/household_models.py --package sweethome3d-furniture_*.deb --out runs/household
+    python synthetic/household_models.py --package sweethome3d-furniture_*.deb --out runs/household
 
 Debian's package of furniture for Sweet Home 3D (1.8: 115 MB) has models under CC0 and CC-BY 3.0. What is no longer
 than 45 cm and stands on tables becomes a GLB file, upright and in meters, for `make_takes.py --models`; what larger
@@ -17,7 +17,7 @@ import zipfile
 from collections.abc import Iterator
 from pathlib import Path
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[2]))  # repository root
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # repository root
 
 from common.errors import run_script, say_errors
 
