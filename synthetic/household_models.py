@@ -42,7 +42,7 @@ LICENCES = {
 
 
 def unpack(package: Path, folder: Path) -> None:
-    """The files of a Debian package, which is an `ar` archive of three members. Raises UserError."""
+    """The archives in a Debian package, which is itself an `ar` archive of three members. Raises UserError."""
     with package.open("rb") as file:
         if file.read(8) != b"!<arch>\n":
             raise UserError(f"{package} is no Debian package")
@@ -50,7 +50,9 @@ def unpack(package: Path, folder: Path) -> None:
             size = int(header[48:58])
             if header.startswith(b"data.tar"):
                 with tarfile.open(fileobj=file) as files:
-                    files.extractall(folder, filter="data")
+                    for member in files:
+                        if member.name.endswith(".sh3f"):
+                            (folder / Path(member.name).name).write_bytes(files.extractfile(member).read())
                 return
             file.seek(size + size % 2, 1)
     raise UserError(f"{package} is cut short; download it again")
@@ -100,8 +102,7 @@ def main() -> None:
             folder.mkdir(parents=True, exist_ok=True)
         for name, licence in LICENCES.items():
             archive = Path(temporary) / name
-            [packed] = Path(temporary).rglob(f"{name}.sh3f")
-            with zipfile.ZipFile(packed) as files:
+            with zipfile.ZipFile(f"{archive}.sh3f") as files:
                 files.extractall(archive)
             for entry in read_catalogue(archive):
                 source = archive / entry["model"].lstrip("/")
