@@ -140,8 +140,8 @@ def load_matcher(
         more = {"predictor": matcher.class_name, "predictor_args": matcher.arguments}
     else:
         source = args.ckpt_path or default_checkpoint(args.setting)
-        options = (device, args.precision, args.batch_size, args.backbone_weights, args.compile, args.looks)
-        predictor = Predictor.load(source, *options)
+        options = {name: getattr(args, name) for name in ("batch_size", "compile", "looks")}
+        predictor = Predictor.load(source, device, args.precision, args.backbone_weights, **options)
         matcher, memory = predictor.matcher, predictor.memory(args.memory)
         description = f"{source}: {predictor.description}, on {world} x {device} in {matcher.precision}"
         more = {} if isinstance(matcher, Matcher) else {"memory": memory, "looks": matcher.looks}
@@ -219,6 +219,7 @@ def make_loader(args: argparse.Namespace, matcher: AnyMatcher, chunks: list[Chun
     workers = args.num_workers
     if workers is None:
         workers = min(8, default_workers()) if on_gpu else 1  # a CPU's cores are busy with the network already
+    # A frame's own arrays, with which the strong network has to do, come through a pipe, not through shared memory.
     chunk_bytes = max((chunk.planes for chunk in chunks), default=0) * (matcher.side or 0) ** 2
     workers = loader_workers(min(workers, len(chunks)), chunk_bytes)
     cv2.setNumThreads(0)  # OpenCV's threads do not survive the fork of a worker

@@ -9,6 +9,7 @@ data/create_pairs.py writes <data_dir>/{split}_pairs.npz from the annotation.jso
     about    JSON: the takes with the state of their annotation.json, those not processed yet, the tracks by setting
 """
 
+import functools
 import json
 import shlex
 import zipfile
@@ -227,6 +228,15 @@ class PairSet:
         frames = self._masks["frame"][self._rows[:, 0]]
         for track in self.tracks:
             yield track, frames[track.numbers.start : track.numbers.stop]
+
+    @functools.cached_property
+    def by_target(self) -> dict[tuple[str, str], list[range]]:
+        """The numbers of each track with pairs, by take and target camera."""
+        found: dict[tuple[str, str], list[range]] = {}
+        for track in self.tracks:
+            if track.numbers:
+                found.setdefault((track.take_uid, track.target_camera), []).append(track.numbers)
+        return found
 
     @property
     def visible(self) -> np.ndarray:

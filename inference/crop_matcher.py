@@ -1,32 +1,32 @@
 """The strong network ready to predict: the pairs of a frame at a time, each image and each object encoded once."""
 
-import contextlib
 import math
+from collections import defaultdict
 from collections.abc import Sequence
 from typing import NamedTuple
 
-import cv2
 import numpy as np
 import torch
 from torch import Tensor
 
-from formats.geometry import EVAL_SIDE, Size
-from formats.processed import CameraPair
+from formats.geometry import EVAL_SIDE, in_square
 from formats.results import THRESHOLD
 from formats.takes import size_ratios
 from inference.frame import Frame
+from inference.matcher import MEMORY_REMEDY
 from inference.memory import Memory
 from model.backbone import Backbone
 from model.crops import (
-    LARGEST,
     Crop,
     Spot,
+    cell_at,
     cell_middles,
     cut,
     cut_mask,
     expected_shares,
     frame_side,
     matched_crop,
+    object_in,
     put_back,
     spot_of,
     whole_frame,
@@ -45,6 +45,15 @@ BATCH_SIZE = 32
 Track = tuple[str, str]  # object, query camera
 
 
+class Asked(NamedTuple):
+    """A size at which to look for the object of a pair."""
+
+    pair: int  # its number in the frame
+    track: Track
+    ratio: float  # of the object's shares of the long side in target and query
+    share: float  # in the target
+
+
 class Candidate(NamedTuple):
     """Where to look."""
 
@@ -60,11 +69,11 @@ class Answer(NamedTuple):
 
 
 class Objects(NamedTuple):
-    """The objects of a frame, as its query views show them."""
+    """The objects of a frame, as its query views show them: those with a mask that shows something."""
 
-    spots: dict[Track, Spot]
+    asked: list[Asked]
     rows: dict[Track, int]  # of `query`
-    query: Query
+    query: Query | None  # None: there are no objects
     descriptions: dict[tuple[Track, float], Description]  # at the scale that a ratio of sizes asks for; one row each
 
 
@@ -93,15 +102,14 @@ class CropMatcher:
     @torch.inference_mode()
     def remember(self, frame: Frame, memory: Memory) -> None:
         """Show a memory the query views of a frame; those of targets may be missing."""
-        with self._running():
-            for key, description in self._objects(frame).descriptions.items():
-                memory.remember(key, description)
+        with memory_errors(MEMORY_REMEDY), tf32(self.precision == "tf32"):
+            memory.remember(self._objects(frame).descriptions)
 
     @torch.inference_mode()
     def predict(self, frame: Frame, memory: Memory | None = None, side: int = EVAL_SIDE) -> tuple[Tensor, Tensor]:
         """Of each pair: the target mask's probability (P, side, side), letterboxed, and the existence (P,), float32."""
         prob, existence = torch.zeros(len(frame.pairs), side, side), torch.zeros(len(frame.pairs))
-        with self._running():
+        with memory_errors(MEMORY_REMEDY), tf32(self.precision == "tf32"):
             objects = self._objects(frame)
             candidates, highest = self._candidates(frame, objects, memory)
             answers = self._answers(frame, objects, candidates)
@@ -112,45 +120,32 @@ class CropMatcher:
         for number, (spot, mask, _) in answers.items():
             pair = frame.pairs[number]
             size = frame.images[pair.target_camera].shape[:2]
-            found = put_back(mask, spot.crop(), size)
-            prob[number] = torch.from_numpy(in_square(found, side))
-            if memory and existence[number] > THRESHOLD and (place := object_in(mask, spot, size)[0]):
+            prob[number] = torch.from_numpy(in_square(put_back(mask, spot.crop(), size), side))
+            if memory and existence[number] > THRESHOLD and (place := object_in(mask > THRESHOLD, spot, size)[0]):
                 memory.spots[pair] = place
         if memory and memory.choice == "past":
-            for key, description in objects.descriptions.items():
-                memory.remember(key, description)
+            memory.remember(objects.descriptions)
         return prob, existence
 
-    def _running(self) -> contextlib.ExitStack:
-        stack = contextlib.ExitStack()
-        stack.enter_context(memory_errors("give a smaller --batch_size, or another --device"))
-        stack.enter_context(tf32(self.precision == "tf32"))
-        return stack
-
     def _objects(self, frame: Frame) -> Objects:
-        """Those with a mask that shows something; crops of one size are encoded together."""
+        """Crops of one size are encoded together."""
         tracks = dict.fromkeys(pair[:2] for pair in frame.pairs)
         spots = {track: spot for track in tracks if (spot := spot_of(frame.masks[track]))}
-        asked: dict[tuple[Track, float], float] = {}  # by ratio: the object's share of the target's long side
-        for pair in frame.pairs:
-            if pair[:2] in spots:
-                asked |= {(pair[:2], ratio): share for ratio, share in shares_of(frame, pair, spots[pair[:2]]).items()}
         if not spots:
-            return Objects(spots, {}, None, {})
+            return Objects([], {}, None, {})
         levels, masks = self._query_crops(
             frame, [(track, spot.crop()) for track, spot in spots.items()], self.config.input_size
         )
         mask_feat = self.encoder.masks(masks)
         with autocast(self.device, self.precision):
             query = self.network.encode(levels, masks, mask_feat)
-        near, crops = self.config.near_size, []
-        for (track, _), share in asked.items():
+        asked, near, crops = asked_of(frame, spots), self.config.near_size, {}
+        for _, track, ratio, share in asked:
             side = share * frame_side(share, self.config.frame_size, near)
-            crops.append((track, matched_crop(spots[track], side, near)))
-        levels, masks = self._query_crops(frame, crops, near)
-        found = self.network.describe(levels, masks)
-        rows = {track: row for row, track in enumerate(spots)}
-        return Objects(spots, rows, query, {key: found.rows(slice(i, i + 1)) for i, key in enumerate(asked)})
+            crops[track, ratio] = track, matched_crop(spots[track], side, near)
+        described = self.network.describe(*self._query_crops(frame, list(crops.values()), near))
+        descriptions = {key: described.rows(slice(i, i + 1)) for i, key in enumerate(crops)}
+        return Objects(asked, {track: row for row, track in enumerate(spots)}, query, descriptions)
 
     def _query_crops(self, frame: Frame, crops: Sequence[tuple[Track, Crop]], size: int) -> tuple[Levels, Tensor]:
         """Features of crops around objects, and the masks in them (N, size, size)."""
@@ -164,50 +159,35 @@ class CropMatcher:
         """Where to look in each pair's target, and the highest heat there, by the pair's number. Each target is encoded
         once at each size that is asked for.
         """
-        asked: dict[tuple[str, int], list[tuple[int, float, float]]] = {}  # by camera and size: pair, ratio, share
-        for number, pair in enumerate(frame.pairs):
-            spot = objects.spots.get(pair[:2])
-            for ratio, share in shares_of(frame, pair, spot).items() if spot else ():
-                size = frame_side(share, self.config.frame_size, self.config.near_size)
-                asked.setdefault((pair.target_camera, size), []).append((number, ratio, share))
-        found: dict[int, list[Candidate]] = {}
-        lasts: dict[int, Candidate] = {}  # of a memory
-        for (camera, long_side), rows in asked.items():
-            image, descriptions = frame.images[camera], []
-            for number, ratio, _ in rows:
-                key = frame.pairs[number][:2], ratio
-                shown = objects.descriptions[key]
-                descriptions.append(memory.recall(key, shown) if memory else shown)
-            cells = self.network.locator.cells(self._levels(whole_frame(image, long_side)[None]))
-            heat = self.network.locator.heat(stacked(descriptions), cells.expand(len(rows), *cells.shape[1:]))
-            values, places = (x.tolist() for x in peaks(heat, PEAKS * self.looks, APART))
-            for row, (number, _, share) in enumerate(rows):
-                middles = cell_middles(places[row], heat.shape[1:], image.shape[:2])
-                side, some = share * max(image.shape[:2]), found.setdefault(number, [])
-                some += [
-                    Candidate(number, Spot(*at, side), x)
-                    for at, x in zip(middles, values[row], strict=True)
-                    if math.isfinite(x)
-                ]
-                last = memory and memory.spots.get(frame.pairs[number])
-                if last and number not in lasts:
-                    at = [
-                        min(int(x * on / of), on - 1)
-                        for x, on, of in zip(last, heat.shape[1:], image.shape, strict=False)
-                    ]
-                    lasts[number] = Candidate(number, last, heat[row, at[0], at[1]].item())
-        chosen, highest = [], {}
-        for number, some in sorted(found.items()):
-            some.sort(key=lambda candidate: -candidate.heat)
-            highest[number], places = some[0].heat, []
-            for candidate in some:
-                if len(places) < self.looks and not any(candidate.spot.is_near(x.spot) for x in places):
-                    places.append(candidate)
-            last = lasts.get(number)
-            if last and not any(last.spot.is_near(x.spot) for x in places):
-                places.append(last)
-            chosen += places
-        return chosen, highest
+        frames: dict[tuple[str, int], list[Asked]] = defaultdict(list)  # by camera and long side
+        for asked in objects.asked:
+            size = frame_side(asked.share, self.config.frame_size, self.config.near_size)
+            frames[frame.pairs[asked.pair].target_camera, size].append(asked)
+        found, lasts = defaultdict(list), {}  # by pair; the latter of a memory
+        for (camera, long_side), rows in frames.items():
+            image = frame.images[camera]
+            heat = self._heat(whole_frame(image, long_side), objects, rows, memory)
+            values, cells = (x.tolist() for x in peaks(heat, PEAKS * self.looks, APART))
+            for row, (number, _, _, share) in enumerate(rows):
+                middles = cell_middles(cells[row], heat.shape[1:], image.shape[:2])
+                spots = [Spot(*middle, share * max(image.shape[:2])) for middle in middles]
+                peaks_there = [Candidate(number, *each) for each in zip(spots, values[row], strict=True)]
+                found[number] += [candidate for candidate in peaks_there if math.isfinite(candidate.heat)]
+                if number not in lasts and memory and (last := memory.spots.get(frame.pairs[number])):
+                    cell = cell_at(last, heat.shape[1:], image.shape[:2])
+                    lasts[number] = Candidate(number, last, heat[row][cell].item())
+        chosen = [x for number in sorted(found) for x in likeliest(found[number], lasts.get(number), self.looks)]
+        return chosen, {number: max(candidate.heat for candidate in some) for number, some in found.items()}
+
+    def _heat(self, picture: np.ndarray, objects: Objects, rows: Sequence[Asked], memory: Memory | None) -> Tensor:
+        """How much each cell of a target, a (H, W, 3) for the locator, resembles each of the objects: (N, h, w)."""
+        keys = [(asked.track, asked.ratio) for asked in rows]
+        shown = [objects.descriptions[key] for key in keys]
+        if memory:
+            shown = list(map(memory.recall, keys, shown))
+        cells = self.network.locator.cells(self._levels(picture[None]))
+        described = Description(*map(torch.cat, zip(*shown, strict=True)))
+        return self.network.locator.heat(described, cells.expand(len(rows), *cells.shape[1:]))
 
     def _answers(self, frame: Frame, objects: Objects, candidates: Sequence[Candidate]) -> dict[int, Answer]:
         """The best look of each pair, by its number; looked at again where the object is of another size."""
@@ -223,7 +203,7 @@ class CropMatcher:
         for _ in range(ROUNDS):
             again = []
             for number, (spot, mask, _) in answers.items():
-                place, is_whole = object_in(mask, spot, sizes[number])
+                place, is_whole = object_in(mask > THRESHOLD, spot, sizes[number])
                 if place and not (is_whole and MISFIT[0] < place.side / spot.side < MISFIT[1]):
                     again.append(Candidate(number, place, 0.0))
             for candidate, mask in zip(again, self._look(frame, objects, again)[0], strict=True):
@@ -252,38 +232,23 @@ class CropMatcher:
         return self.encoder.levels(torch.from_numpy(images).to(self.device))
 
 
-def shares_of(frame: Frame, pair: CameraPair, spot: Spot) -> dict[float, float]:
-    """What share of the target's long side the object may span, by the ratio of its shares in target and query."""
-    kinds = (frame.kinds.get(camera) for camera in pair[1:])
-    return expected_shares(spot, frame.masks[pair[:2]].shape, size_ratios(*kinds))
+def asked_of(frame: Frame, spots: dict[Track, Spot]) -> list[Asked]:
+    """The sizes at which to look for objects that are at `spots` of their query views."""
+    asked = []
+    for number, pair in enumerate(frame.pairs):
+        if pair[:2] in spots:
+            ratios = size_ratios(*(frame.kinds.get(camera) for camera in pair[1:]))
+            shares = expected_shares(spots[pair[:2]], frame.masks[pair[:2]].shape, ratios)
+            asked += [Asked(number, pair[:2], ratio, share) for ratio, share in shares.items()]
+    return asked
 
 
-def object_in(mask: np.ndarray, spot: Spot, size: Size) -> tuple[Spot | None, bool]:
-    """The largest connected part of an answer in the crop at `spot` of an image of `size`, probabilities (S, S), and
-    whether the crop shows all of it; None if there is none. What lies beyond the image does not count.
-    """
-    crop = spot.crop()
-    pixel, found = crop.side / len(mask), mask > THRESHOLD
-    middles = (np.arange(len(mask)) + 0.5) * pixel
-    for axis, (first, length) in enumerate(zip(crop[:2], size, strict=True)):
-        found = found & np.expand_dims((first + middles >= 0) & (first + middles < length), 1 - axis)
-    _, parts, stats, _ = cv2.connectedComponentsWithStats(found.astype(np.uint8))
-    if len(stats) == 1:
-        return None, True
-    left, top, width, height, _ = stats[1 + stats[1:, cv2.CC_STAT_AREA].argmax()].tolist()
-    row, col = crop.top + (top + height / 2) * pixel, crop.left + (left + width / 2) * pixel
-    is_whole = min(left, top) > 0 and max(left + width, top + height) < len(mask)
-    return Spot(row, col, min(max(width, height) * pixel, LARGEST * max(size))), is_whole
-
-
-def stacked(descriptions: Sequence[Description]) -> Description:
-    return Description(*map(torch.cat, zip(*descriptions, strict=True)))
-
-
-def in_square(image: np.ndarray, side: int) -> np.ndarray:
-    """(H, W) float32 -> (side, side), letterboxed."""
-    height, width = (max(1, int(length * side / max(image.shape))) for length in image.shape)
-    method = cv2.INTER_AREA if side < max(image.shape) else cv2.INTER_LINEAR
-    square, top, left = np.zeros((side, side), np.float32), (side - height) // 2, (side - width) // 2
-    square[top : top + height, left : left + width] = cv2.resize(image, (width, height), interpolation=method)
-    return square
+def likeliest(candidates: Sequence[Candidate], last: Candidate | None, looks: int) -> list[Candidate]:
+    """The `looks` hottest of a pair that are not near a hotter one, and where its object was last, if it is not."""
+    chosen: list[Candidate] = []
+    for candidate in sorted(candidates, key=lambda candidate: -candidate.heat):
+        if len(chosen) < looks and not any(candidate.spot.is_near(x.spot) for x in chosen):
+            chosen.append(candidate)
+    if last and not any(last.spot.is_near(x.spot) for x in chosen):
+        chosen.append(last)
+    return chosen

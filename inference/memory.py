@@ -1,5 +1,6 @@
 """What other frames of a take say about an object: `--memory`."""
 
+from collections.abc import Mapping
 from typing import Any
 
 from model.crops import Spot
@@ -22,9 +23,11 @@ class Memory:
         self.descriptions: dict[Any, Description] = {}
         self.spots: dict[Any, Spot] = {}
 
-    def remember(self, key: Any, shown: Description) -> None:
-        known = self.descriptions.get(key)
-        self.descriptions[key] = shown if known is None else known.plus(shown)
+    def remember(self, shown: Mapping[Any, Description]) -> None:
+        """What a frame shows of objects."""
+        for key, description in shown.items():
+            known = self.descriptions.get(key)
+            self.descriptions[key] = known.plus(description) if known else description
 
     def recall(self, key: Any, shown: Description) -> Description:
         """What a frame shows, with all that is known from others. With "all", the frame itself has been remembered."""

@@ -8,6 +8,7 @@ mask, existence = predictor.segment(query_image, None, target_image, query_box=(
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
@@ -48,13 +49,11 @@ class Predictor:
         path: Path | str | None = None,
         device: torch.device | str = "auto",
         precision: str | None = "fp32",
-        batch_size: int | None = None,
         backbone_weights: Path | None = None,
-        compile: bool = False,
-        looks: int | None = None,
+        **options: Any,
     ) -> "Predictor":
-        """From a checkpoint file, by default SHIPPED; options as the matchers and `load_checkpoint` have them. A
-        `precision` of None is the usual one for the device. Raises UserError.
+        """From a checkpoint file, by default SHIPPED; arguments as `load_checkpoint` has them and, of `options`,
+        `Matcher` or `CropMatcher`. A `precision` of None is the usual one for the device. Raises UserError.
         """
         if precision not in (*PRECISIONS, None):
             raise UserError(f"precision {precision!r} is unknown; choose from {', '.join(PRECISIONS)}, or None")
@@ -63,15 +62,13 @@ class Predictor:
         if path == SHIPPED and not path.is_file():
             raise UserError(f"no file {path}, the network of this repository; get it with git, or give a checkpoint")
         backbone, model, _, arguments, _ = load_checkpoint(path, backbone_weights)
-        options = (backbone, model, device, precision or default_precision(device), batch_size)
-        if isinstance(model, StrongXSegTx):
-            if compile:
-                raise UserError(f"--compile is for the paper's network, and {path} is of the strong recipe")
-            matcher = CropMatcher(*options, looks)
-        elif looks:
+        strong = isinstance(model, StrongXSegTx)
+        if strong and options.pop("compile", False):
+            raise UserError(f"--compile is for the paper's network, and {path} is of the strong recipe")
+        if not strong and options.pop("looks", None):
             raise UserError(f"--looks is for networks of the strong recipe, and {path} is none")
-        else:
-            matcher = Matcher(*options, compile)
+        kind = CropMatcher if strong else Matcher
+        matcher = kind(backbone, model, device, precision or default_precision(device), **options)
         description = f"{model.config.mode} network of {model.config.input_size} pixels on {backbone.name} features"
         one = "exo-ego" if arguments.get("reverse") else "ego-exo"
         settings = tuple(SETTINGS) if arguments.get("both") else (one,)

@@ -53,6 +53,23 @@ def spot_of(mask: np.ndarray) -> Spot | None:
     return Spot((top + bottom) / 2, (left + right) / 2, float(max(bottom - top, right - left)))
 
 
+def object_in(mask: np.ndarray, spot: Spot, size: tuple[int, int]) -> tuple[Spot | None, bool]:
+    """The largest connected part of a mask (S, S) of the crop at `spot` of an image of `size`, and whether the crop
+    shows all of it; None if there is none. What lies beyond the image does not count.
+    """
+    crop = spot.crop()
+    pixel = crop.side / len(mask)
+    middles = (np.arange(len(mask)) + 0.5) * pixel
+    rows, cols = ((x + middles >= 0) & (x + middles < length) for x, length in zip(crop[:2], size, strict=True))
+    _, _, stats, _ = cv2.connectedComponentsWithStats((mask & np.outer(rows, cols)).astype(np.uint8))
+    if len(stats) == 1:
+        return None, True
+    left, top, width, height, _ = stats[1 + stats[1:, cv2.CC_STAT_AREA].argmax()].tolist()
+    row, col = crop.top + (top + height / 2) * pixel, crop.left + (left + width / 2) * pixel
+    is_whole = min(left, top) > 0 and max(left + width, top + height) < len(mask)
+    return Spot(row, col, min(max(width, height) * pixel, LARGEST * max(size))), is_whole
+
+
 def cut(image: np.ndarray, crop: Crop, size: int, degrees: float = 0.0) -> np.ndarray:
     """(H, W) or (H, W, C) -> the crop, resized to (size, size[, C]), of the same dtype; turned around its middle."""
     if degrees:
@@ -130,3 +147,8 @@ def cell_middles(
 ) -> list[tuple[float, float]]:
     """Rows and columns of a grid over an image of `size` -> the middles of these cells, in pixels."""
     return [tuple((x + 0.5) * of / on for x, on, of in zip(cell, grid, size, strict=True)) for cell in cells]
+
+
+def cell_at(spot: Spot, grid: tuple[int, int], size: tuple[int, int]) -> tuple[int, int]:
+    """Row and column of the cell that the middle of a spot is in; of a grid over an image of `size`."""
+    return tuple(min(int(x * on / of), on - 1) for x, on, of in zip(spot[:2], grid, size, strict=True))

@@ -52,11 +52,12 @@ class Query(NamedTuple):
         return Query(self.tokens[rows], self.mask[rows], self.description.rows(rows))
 
 
-class Aim(NamedTuple):
+@dataclass
+class Views:
     """What training looks at."""
 
     query: Levels  # of crops around B objects
-    masks: Tensor  # (B, S, S) of 0 and 1
+    query_mask: Tensor  # (B, S, S) of 0 and 1
     mask_feat: Tensor  # (B, F, h, w)
     target: Levels  # of B K crops: K of each target, which follow each other
 
@@ -65,7 +66,8 @@ class Answer(NamedTuple):
     """Of a step of training."""
 
     looks: Prediction  # (B K, ...); existence as logits
-    heat: Sequence[Tensor]  # B of (H, W) float32
+    heat: list[Tensor]  # B of (H, W) float32
+    views: Views
 
 
 class DetailDecoder(MaskDecoder):
@@ -122,14 +124,16 @@ class StrongXSegTx(XSegTx):
         return [self.locator.heat(row, self.locator.cells(frame))[0] for row, frame in zip(one, frames, strict=True)]
 
     def forward(
-        self, near: Levels, near_masks: Tensor, frames: Sequence[Levels], aim: Callable[[list[Tensor]], Aim]
+        self, near: Levels, near_masks: Tensor, frames: Sequence[Levels], aim: Callable[[list[Tensor]], Views]
     ) -> Answer:
-        """For training: the `heat` of B targets, by which `aim` says where to look, and the looks."""
+        """For training: the `heat` of B targets, by which `aim` says where to look, and the looks. All in one call, as
+        data-parallel training needs it.
+        """
         heat = self.heat(near, near_masks, frames)
-        levels, masks, mask_feat, target = aim([each.detach() for each in heat])
-        query, looks = self.encode(levels, masks, mask_feat), len(target.feat) // len(masks)
-        rows = torch.arange(len(masks), device=masks.device).repeat_interleave(looks)
-        return Answer(self.look(query.rows(rows), target, both=True), heat)
+        views = aim([each.detach() for each in heat])
+        query, looks = self.encode(views.query, views.query_mask, views.mask_feat), len(views.target.feat) // len(heat)
+        rows = torch.arange(len(heat), device=near_masks.device).repeat_interleave(looks)
+        return Answer(self.look(query.rows(rows), views.target, both=True), heat, views)
 
     def existence(self, look: Tensor, highest: Tensor) -> Tensor:
         """Probability that the object is visible in a target, by the look's logit there and its highest heat."""

@@ -10,14 +10,14 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from formats.geometry import EVAL_SIDE, eval_size, unletterbox
+from formats.geometry import EVAL_SIDE, eval_size, in_square, unletterbox
 from formats.processed import CameraPair
 from formats.takes import size_ratios
-from inference.crop_matcher import CropMatcher, in_square, object_in
+from inference.crop_matcher import CropMatcher
 from inference.frame import Frame
 from inference.memory import Memory
 from inference.predictor import Predictor
-from model.crops import LARGEST, Spot, spot_of
+from model.crops import LARGEST, Spot, object_in, spot_of
 from tests.made.known_answer import color_matcher, scene
 from tests.made.networks import calibrate_batch_norm, random_backbone, strong_network
 
@@ -171,7 +171,7 @@ def test_the_last_place_of_an_object_is_looked_at_again_and_stays_where_it_is_no
 @given(st.floats(-50, 150), st.floats(-50, 150), st.floats(1, 200))
 def test_where_an_answer_is_lies_in_the_picture_and_is_no_larger_than_objects_may_be(row, col, side):
     size = (100, 60)
-    place, _ = object_in(np.ones((96, 96), np.float32), Spot(row, col, side), size)
+    place, _ = object_in(np.ones((96, 96), bool), Spot(row, col, side), size)
     if place:
         assert 0 <= place.row < size[0] and 0 <= place.col < size[1]
         assert 0 < place.side <= LARGEST * max(size)

@@ -19,7 +19,7 @@ from model.features import Encoder
 from tests.made.known_answer import color_matcher, scene
 from tests.made.networks import random_backbone, strong_config, strong_network
 from tests.made.training import make_training_set
-from train.crops import CropBatch, CropReader, CropStep, Look, near_object, object_cells, spots_in
+from train.crops import CropBatch, CropReader, CropStep, Place, near_object, object_cells, spots_in
 from train.dataset import TrainSamples, ValidationSamples
 from train.distributed import Ranks
 from train.feature_cache import FeatureCache
@@ -97,7 +97,7 @@ def test_the_first_look_shows_a_visible_object_and_a_peak_of_the_heat_is_elsewhe
     for mask, cells in zip(batch.mask, objects, strict=True):
         assert cells.any() == mask.any()
     elsewhere = [x.masked_fill(near_object(cells), -torch.inf) for x, cells in zip(heat, objects, strict=True)]
-    images, masks, shown = step.cut_targets(batch, spots_in(batch, elsewhere))
+    images, masks, shown = step.cut_targets(batch, spots_in(batch.image, batch.places, elsewhere))
     assert images.shape == (16, 96, 96, 3) and masks.shape == (16, 96, 96)
     first, second = shown.view(-1, 2).T
     assert first.tolist() == batch.visible.tolist() and not second.all()
@@ -113,16 +113,16 @@ def test_a_rival_at_a_peak_is_elsewhere_even_where_the_object_is_hottest(step, b
         raise StopIteration
 
     with pytest.raises(StopIteration):
-        looks = [[Look(0, 0, 30, 0)] for _ in batch.looks]
-        step.losses(model, contextlib.nullcontext(), replace(batch, looks=looks), Ranks())
+        places = [[Place(0, 0, 30, 0)] for _ in batch.image]
+        step.losses(model, contextlib.nullcontext(), replace(batch, places=places), Ranks())
     assert not any(mask[int(spot.row), int(spot.col)] for mask, [spot] in zip(batch.mask, seen, strict=True))
 
 
 def test_a_look_at_a_peak_is_around_it_in_the_whole_picture():
     heat = torch.zeros(27, 48)
     heat[20, 30], heat[4, 7] = 2, 1
-    looks = [Look(0, 0, 50, 0), Look(3, -4, 30, 1), Look(100, 200, 20)]
-    (spots,) = spots_in(SimpleNamespace(looks=[looks], image=[np.zeros((540, 960, 3))]), [heat])
+    places = [Place(0, 0, 50, 0), Place(3, -4, 30, 1), Place(100, 200, 20)]
+    (spots,) = spots_in([np.zeros((540, 960, 3))], [places], [heat])
     assert spots == [Spot(410, 610, 50), Spot(93, 146, 30), Spot(100, 200, 20)]
 
 
@@ -146,7 +146,7 @@ def test_validation_scores_answers_in_the_whole_frame(size):
         shares=[[side / max(size), 0.8 * side / max(size)]],
         image=[target],
         mask=[mask],
-        looks=[[Look(0, 0, 0, 0)]],
+        places=[[]],
     )
     batch.sources = [SimpleNamespace(target="")]
     with torch.no_grad():

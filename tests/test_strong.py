@@ -1,11 +1,13 @@
 """The strong network: one for training and prediction, in every precision."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 import torch.nn.functional as F
 
 from model.features import Levels
-from model.strong import Aim
+from model.strong import Views
 from tests.made.networks import strong_network
 
 CELLS = 6
@@ -22,12 +24,12 @@ def inputs() -> tuple:
     masks = torch.zeros(2, 96, 96, dtype=torch.uint8)
     masks[0, 30:60, 40:70], masks[1, 10:80, 20:50] = 1, 1
     frames = [levels(1, 6, 10, seed=2), levels(1, 10, 10, seed=3)]
-    aim = Aim(levels(2), masks, levels(2, seed=5).feat, levels(6, seed=6))
-    return levels(2, 3, 3, seed=4), masks.flip(0)[:, ::2, ::2], frames, aim
+    views = Views(levels(2), masks, levels(2, seed=5).feat, levels(6, seed=6))
+    return levels(2, 3, 3, seed=4), masks.flip(0)[:, ::2, ::2], frames, views
 
 
-def train(network, near, near_masks, frames, aim):
-    return network(near, near_masks, frames, lambda heat: aim)
+def train(network, near, near_masks, frames, views):
+    return network(near, near_masks, frames, lambda heat: views)
 
 
 def rows(given: Levels, *numbers: int) -> Levels:
@@ -37,15 +39,15 @@ def rows(given: Levels, *numbers: int) -> Levels:
 @torch.no_grad()
 def test_training_sees_what_prediction_sees_which_asks_for_one_look_at_a_time():
     network, given = strong_network(), inputs()
-    near, near_masks, frames, (query, masks, mask_feat, target) = given
+    near, near_masks, frames, views = given
     answer = train(network, *given)
     for i in range(2):
         description = network.describe(near, near_masks).rows(slice(i, i + 1))
         heat = network.locator.heat(description, network.locator.cells(frames[i]))
         torch.testing.assert_close(answer.heat[i], heat[0], rtol=1e-4, atol=1e-4)
-        one = network.encode(rows(query, i), masks[i : i + 1], mask_feat[i : i + 1])
+        one = network.encode(rows(views.query, i), views.query_mask[i : i + 1], views.mask_feat[i : i + 1])
         for number in range(3 * i, 3 * i + 3):
-            look = network.look(one, rows(target, number))
+            look = network.look(one, rows(views.target, number))
             assert look.query_mask_prob is None
             torch.testing.assert_close(look.existence[0], answer.looks.existence[number], rtol=1e-4, atol=1e-4)
             prob = answer.looks.target_mask_prob[number]
@@ -55,13 +57,13 @@ def test_training_sees_what_prediction_sees_which_asks_for_one_look_at_a_time():
 
 def test_every_answer_depends_on_the_object_and_on_its_own_picture():
     network, given = strong_network(), inputs()
-    near, near_masks, frames, aim = given
+    near, near_masks, frames, views = given
     with torch.no_grad():
         before = train(network, *given)
-        other = aim._replace(masks=aim.masks.flip(0), mask_feat=aim.mask_feat.flip(0))
+        other = replace(views, query_mask=views.query_mask.flip(0), mask_feat=views.mask_feat.flip(0))
         other_mask = train(network, near, near_masks, frames, other)
-        other_near = train(network, near, near_masks.flip(0), frames, aim)
-        other = aim._replace(target=rows(aim.target, 1, 1, 2, 3, 4, 5))
+        other_near = train(network, near, near_masks.flip(0), frames, views)
+        other = replace(views, target=rows(views.target, 1, 1, 2, 3, 4, 5))
         other_look = train(network, near, near_masks, frames, other)
     assert not torch.isclose(before.looks.existence, other_mask.looks.existence).any()
     assert torch.equal(before.looks.existence, other_near.looks.existence)
@@ -72,20 +74,22 @@ def test_every_answer_depends_on_the_object_and_on_its_own_picture():
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
 def test_half_precision_gives_float32_answers_near_float32_and_finite_gradients_whatever_comes(dtype):
-    network, (near, near_masks, frames, aim) = strong_network(), inputs()
+    network, (near, near_masks, frames, views) = strong_network(), inputs()
     with torch.no_grad():
-        exact = train(network, near, near_masks, frames, aim)
+        exact = train(network, near, near_masks, frames, views)
         with torch.autocast("cpu", dtype):
-            half = train(network, near, near_masks, frames, aim)
+            half = train(network, near, near_masks, frames, views)
     for some, other in zip(half.heat, exact.heat, strict=True):
         assert some.dtype == torch.float32
         torch.testing.assert_close(some, other, rtol=0, atol=1e-5)  # where to look does not depend on the precision
     assert half.looks.target_mask_prob.dtype == half.looks.existence.dtype == torch.float32
     torch.testing.assert_close(half.looks.target_mask_prob, exact.looks.target_mask_prob, rtol=0, atol=0.05)
     network.train()
-    near, query, target = (Levels(1e3 * x.feat, 1e4 * x.detail) for x in (near, aim.query, aim.target))
+    near, query, target = (Levels(1e3 * x.feat, 1e4 * x.detail) for x in (near, views.query, views.target))
     with torch.autocast("cpu", dtype):
-        answer = train(network, near, near_masks * 0, frames, Aim(query, aim.masks * 0, aim.mask_feat, target))
+        answer = train(
+            network, near, near_masks * 0, frames, Views(query, views.query_mask * 0, views.mask_feat, target)
+        )
     prob = answer.looks.target_mask_prob
     assert prob.min() > 0 and prob.max() < 1 and answer.looks.existence.isfinite().all()
     loss = prob.log().mean() + answer.looks.query_mask_prob.log().mean() + answer.looks.existence.sum()

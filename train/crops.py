@@ -4,7 +4,9 @@ In training, a target view is looked at twice: around the object, and around a r
 the locator wrongly expects it. Where the object is hidden, both are rivals.
 """
 
-from dataclasses import dataclass, replace
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import partial
 from typing import Any, NamedTuple
 
 import cv2
@@ -35,7 +37,7 @@ from model.crops import (
 )
 from model.features import Encoder, Levels
 from model.locator import peaks
-from model.strong import Aim, StrongConfig, StrongXSegTx
+from model.strong import StrongConfig, StrongXSegTx, Views
 from train.dataset import Batch, Draw, collate, source_of
 from train.distributed import Ranks
 from train.feature_cache import FeatureCache
@@ -52,8 +54,8 @@ SHOWN = 1 / 3  # of an object must be in a crop that shows it
 PLACE_WEIGHT = 0.15  # of the locator's loss
 
 
-class Look(NamedTuple):
-    """Where a crop of a target is, as `Spot` has it; with a `peak`, its middle is so far from that one of the heat."""
+class Place(NamedTuple):
+    """Where to look in a target, as `Spot` has it; with a `peak`, its middle is so far from that one of the heat."""
 
     row: float
     col: float
@@ -72,14 +74,22 @@ class CropBatch(Batch):
     shares: list  # of the target's long side that the object then spans, R of each sample
     image: list  # of targets, (H, W, 3) uint8 RGB each
     mask: list  # of the object in targets, (H, W) uint8 each
-    looks: list  # `Look`s, as many of each sample
+    places: list  # `Place`s to look at in training, as many of each sample
+
+
+@dataclass
+class Aimed(Views):
+    """What a step looks at, and the truth of it."""
+
+    target_mask: Tensor  # (B K, S, S) uint8
+    shown: Tensor  # (B K,) bool, the crop shows the object
+    cells: list[Tensor]  # B of (H, W) bool, which cells of the heat do
 
 
 class CropReader:
     def __init__(self, config: StrongConfig):
         self.config = config
-        self.sample_bytes = 4 * (config.input_size**2 + config.near_size**2)
-        self._tracks: dict[tuple[str, str], list[range]] = {}  # by take and target camera
+        self.sample_bytes = 4 * (config.input_size**2 + 2 * config.near_size**2)  # whole images are no tensors
 
     def read(self, pairs: PairSet, draw: Draw, rng: np.random.Generator | None) -> dict[str, Any]:
         source, target_pair = source_of(pairs, draw), pairs[draw.target]
@@ -93,8 +103,7 @@ class CropReader:
         if spot is None:
             raise ValueError("its mask shows nothing at the frame's size")
         ratios = size_ratios(SETTINGS[pairs[draw.query].setting][0], SETTINGS[target_pair.setting][1])
-        shares, turn = list(expected_shares(spot, query.shape[:2], ratios).values()), 0.0
-        looks = [Look(0, 0, 0, 0)]
+        shares, places, turn = list(expected_shares(spot, query.shape[:2], ratios).values()), [], 0.0
         if rng is None:
             shares += shares[-1:] * (len(ratios) - len(shares))  # as many in each sample
         else:
@@ -104,8 +113,8 @@ class CropReader:
                 share = min(there.side / max(target.shape[:2]) * 2 ** rng.uniform(-STRETCH, STRETCH), LARGEST)
             shares, side = [share], share * max(target.shape[:2])
             rivals = [self.rival(pairs, draw.target, target.shape[:2], side, rng) for _ in range(2)]
-            own = rivals[0] if there is None else Look(*jittered(there, rng, TARGET_SHIFT, TARGET_STRETCH))
-            looks = [own, rivals[1]]
+            own = rivals[0] if there is None else Place(*jittered(there, rng, TARGET_SHIFT, TARGET_STRETCH))
+            places = [own, rivals[1]]
         near, close = (jittered(spot, rng, SHIFT, STRETCH) for _ in range(2))
         near_size, close_size = self.config.near_size, self.config.input_size
         sides = (share * frame_side(share, self.config.frame_size, near_size) for share in shares)
@@ -120,32 +129,29 @@ class CropReader:
             "query_mask": cut_mask(query_mask, close.crop(), close_size, turn),
             "image": target,
             "mask": mask,
-            "looks": looks,
+            "places": places,
         }
 
-    def rival(self, pairs: PairSet, number: int, size: tuple[int, int], side: float, rng: np.random.Generator) -> Look:
+    def rival(self, pairs: PairSet, number: int, size: tuple[int, int], side: float, rng: np.random.Generator) -> Place:
         """A place in the target view of a pair, of `size`, that is likely not the object's."""
         kind = rng.choice(list(RIVALS), p=list(RIVALS.values()))
         spot = Spot(rng.uniform(0, size[0]), rng.uniform(0, size[1]), side)
-        if kind == "other object" and (rle := pairs.target_mask(self.neighbor(pairs, number, rng))):
-            spot = spot_of(resize_mask(rle, size)) or spot
         if kind == "peak":
-            row, col, side = jittered(Spot(0, 0, side), rng, SHIFT, TARGET_STRETCH)
-            return Look(row, col, side, int(rng.integers(PEAKS)))
-        return Look(*jittered(spot, rng, TARGET_SHIFT, TARGET_STRETCH))
-
-    def neighbor(self, pairs: PairSet, number: int, rng: np.random.Generator) -> int:
-        """A random pair whose target is an object of the same take and camera, at any time."""
-        if not self._tracks:
-            for track in pairs.tracks:
-                self._tracks.setdefault((track.take_uid, track.target_camera), []).append(track.numbers)
-        own = pairs[number]
-        tracks = [numbers for numbers in self._tracks[own.take_uid, own.target_camera] if numbers]
-        numbers = tracks[rng.integers(len(tracks))]
-        return numbers[rng.integers(len(numbers))]
+            return Place(*jittered(Spot(0, 0, side), rng, SHIFT, TARGET_STRETCH), int(rng.integers(PEAKS)))
+        if kind == "other object" and (rle := pairs.target_mask(neighbor(pairs, number, rng))):
+            spot = spot_of(resize_mask(rle, size)) or spot
+        return Place(*jittered(spot, rng, TARGET_SHIFT, TARGET_STRETCH))
 
     def collate(self, samples: list[dict]) -> CropBatch:
         return collate(CropBatch, samples)
+
+
+def neighbor(pairs: PairSet, number: int, rng: np.random.Generator) -> int:
+    """A random pair whose target is an object of the same take and camera, at any time."""
+    own = pairs[number]
+    tracks = pairs.by_target[own.take_uid, own.target_camera]
+    numbers = tracks[rng.integers(len(tracks))]
+    return numbers[rng.integers(len(numbers))]
 
 
 def jittered(spot: Spot, rng: np.random.Generator | None, shift: float, stretch: float) -> Spot:
@@ -166,50 +172,47 @@ class CropStep:
         - choice: of the two looks at a target, the one that shows the object is to have the higher existence.
         """
         network = getattr(model, "module", model)
-        aimed: list[tuple[Tensor, Tensor]] = []  # masks in the crops of targets, and whether they show the object
-        objects = []
-
-        def aim(heat: list[Tensor]) -> Aim:
-            objects[:] = [object_cells(mask, each) for mask, each in zip(batch.mask, heat, strict=True)]
-            elsewhere = [x.masked_fill(near_object(cells), -torch.inf) for x, cells in zip(heat, objects, strict=True)]
-            images, *shown = self.cut_targets(batch, spots_in(batch, elsewhere))
-            aimed.append(shown)
-            return self.encoded(batch, images)
-
         located = self.located(batch)
         with autocast:
-            answer = model(*located, aim)
-        [(masks, shown)], looks = aimed, len(batch.looks[0])
-        prediction = answer.looks._replace(existence=answer.looks.existence.sigmoid())
-        counts = Counts(len(masks) * ranks.size, ranks.sum(shown.sum()))
-        query_mask = batch.query_mask.repeat_interleave(looks, 0)
-        losses = compute_losses(prediction, query_mask, masks, shown, self.weights, counts)
+            looks, heat, aimed = model(*located, partial(self.aim, batch))
+        shown, count = aimed.shown, len(aimed.shown) // len(batch)
+        prediction = looks._replace(existence=looks.existence.sigmoid())
+        query_mask = batch.query_mask.repeat_interleave(count, 0)
+        counts = Counts(len(shown) * ranks.size, ranks.sum(shown.sum()))
+        losses = compute_losses(prediction, query_mask, aimed.target_mask, shown, self.weights, counts)
 
-        place = [place_loss(network, *pair) for pair in zip(answer.heat, objects, strict=True)]
+        place = [place_loss(network, *pair) for pair in zip(heat, aimed.cells, strict=True)]
         visible = batch.visible.float()
-        known = network.locator.existence(torch.stack([each.amax() for each in answer.heat]))
+        known = network.locator.existence(torch.stack([each.amax() for each in heat]))
         place = (torch.stack(place) * visible).sum() / ranks.sum(batch.visible.sum()).clamp(min=1)
         found = cross_entropy(known.sigmoid(), visible) / (len(batch) * ranks.size)
-        logits, shown = answer.looks.existence.view(-1, looks), shown.view(-1, looks)
+        logits, shown = looks.existence.view(-1, count), shown.view(-1, count)
         decided = shown.sum(1) == 1
         choice = F.cross_entropy(logits, shown.float().argmax(1), reduction="none") * decided
         choice = choice.sum() / ranks.sum(decided.sum()).clamp(min=1)
         more = PLACE_WEIGHT * place + self.weights.existence * (found + choice)
         return losses._replace(total=losses.total + more, place=place, choice=choice)
 
+    def aim(self, batch: CropBatch, heat: list[Tensor]) -> Aimed:
+        """The crops of a step, by the heat of its targets: rivals are at peaks away from the object."""
+        cells = [object_cells(mask, each) for mask, each in zip(batch.mask, heat, strict=True)]
+        elsewhere = [x.masked_fill(near_object(own), -torch.inf) for x, own in zip(heat, cells, strict=True)]
+        images, *truth = self.cut_targets(batch, spots_in(batch.image, batch.places, elsewhere))
+        return Aimed(*self.encoded(batch, images), *truth, cells)
+
     def score(self, network: StrongXSegTx, autocast: torch.autocast, batch: CropBatch) -> Scored:
         """One look at the highest peak of each target, at the likeliest scale."""
         heats = [network.heat(*self.located(batch, scale)) for scale in range(batch.near.shape[1])]
-        heat, looks = [], []
+        heat, places = [], []
         for at_scales, shares, image in zip(zip(*heats, strict=True), batch.shares, batch.image, strict=True):
             best = int(torch.stack([each.amax() for each in at_scales]).argmax())
             heat.append(at_scales[best])
-            looks.append([Look(0, 0, shares[best] * max(image.shape[:2]), 0)])
-        spots = spots_in(replace(batch, looks=looks), heat)
+            places.append([Place(0, 0, shares[best] * max(image.shape[:2]), 0)])
+        spots = spots_in(batch.image, places, heat)
         images, _, _ = self.cut_targets(batch, spots)
         with autocast:
-            query, masks, mask_feat, target = self.encoded(batch, images)
-            looks = network.look(network.encode(query, masks, mask_feat), target)
+            *query, target = self.encoded(batch, images)
+            looks = network.look(network.encode(*query), target)
         side, found, iou = batch.query_mask.shape[-1], [], []
         for prob, [spot], truth in zip(looks.target_mask_prob.float().cpu().numpy(), spots, batch.mask, strict=True):
             mask = put_back(prob, spot.crop(), truth.shape) > THRESHOLD
@@ -249,22 +252,24 @@ class CropStep:
         images, masks = (torch.from_numpy(np.stack(x)).to(device, non_blocking=True) for x in (images, masks))
         return images, masks, torch.tensor(shown).to(device, non_blocking=True)
 
-    def encoded(self, batch: CropBatch, images: Tensor) -> Aim:
-        """Features of query crops and of target crops."""
+    def encoded(self, batch: CropBatch, images: Tensor) -> tuple[Levels, Tensor, Tensor, Levels]:
+        """The fields of `Views`, of crops of targets."""
         levels = self.encoder.levels(torch.cat((batch.query, images)))
         count = len(batch.query)
         query, target = Levels(*(x[:count] for x in levels)), Levels(*(x[count:] for x in levels))
-        return Aim(query, batch.query_mask, self.encoder.masks(batch.query_mask), target)
+        return query, batch.query_mask, self.encoder.masks(batch.query_mask), target
 
 
-def spots_in(batch: CropBatch, heat: list[Tensor]) -> list[list[Spot]]:
-    """Where to look in each target, by its heat (H, W)."""
+def spots_in(
+    images: Sequence[np.ndarray], places: Sequence[Sequence[Place]], heat: Sequence[Tensor]
+) -> list[list[Spot]]:
+    """Where the places of each target are, by its heat (H, W)."""
     spots = []
-    for looks, image, each in zip(batch.looks, batch.image, heat, strict=True):
+    for image, some, each in zip(images, places, heat, strict=True):
         _, cells = peaks(each[None], PEAKS, APART)
         middles = cell_middles(cells[0].tolist(), each.shape, image.shape[:2])
-        offsets = [(0.0, 0.0) if look.peak < 0 else middles[look.peak] for look in looks]
-        spots.append([Spot(x.row + row, x.col + col, x.side) for x, (row, col) in zip(looks, offsets, strict=True)])
+        offsets = [(0.0, 0.0) if place.peak < 0 else middles[place.peak] for place in some]
+        spots.append([Spot(x.row + row, x.col + col, x.side) for x, (row, col) in zip(some, offsets, strict=True)])
     return spots
 
 

@@ -94,8 +94,9 @@ class LetterboxStep:
         """Without any knowledge of the target mask. Predictions in the padding do not count: the results file has them
         cropped.
         """
+        features = self.encode(batch)
         with autocast:
-            prediction = network(*self.encode(batch))
+            prediction = network(*features)
         cells = torch.arange(batch.target_mask.shape[-1], device=batch.target_mask.device)
         rows, cols = (  # (B, S) bool
             (cells >= span[:, :1]) & (cells < span[:, 1:]) for span in (batch.frame_rows, batch.frame_cols)
