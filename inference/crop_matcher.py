@@ -163,7 +163,7 @@ class CropMatcher:
         for asked in objects.asked:
             size = frame_side(asked.share, self.config.frame_size, self.config.near_size)
             frames[frame.pairs[asked.pair].target_camera, size].append(asked)
-        found, lasts = defaultdict(list), {}  # by pair; the latter of a memory
+        found, lasts = defaultdict(list), defaultdict(list)  # by pair; the latter of a memory
         for (camera, long_side), rows in frames.items():
             image = frame.images[camera]
             heat = self._heat(whole_frame(image, long_side), objects, rows, memory)
@@ -173,10 +173,10 @@ class CropMatcher:
                 spots = [Spot(*middle, share * max(image.shape[:2])) for middle in middles]
                 peaks_there = [Candidate(number, *each) for each in zip(spots, values[row], strict=True)]
                 found[number] += [candidate for candidate in peaks_there if math.isfinite(candidate.heat)]
-                if number not in lasts and memory and (last := memory.spots.get(frame.pairs[number])):
+                if memory and (last := memory.spots.get(frame.pairs[number])):
                     cell = cell_at(last, heat.shape[1:], image.shape[:2])
-                    lasts[number] = Candidate(number, last, heat[row][cell].item())
-        chosen = [x for number in sorted(found) for x in likeliest(found[number], lasts.get(number), self.looks)]
+                    lasts[number].append(Candidate(number, last, heat[row][cell].item()))
+        chosen = [x for number in sorted(found) for x in likeliest(found[number], lasts[number], self.looks)]
         return chosen, {number: max(candidate.heat for candidate in some) for number, some in found.items()}
 
     def _heat(self, picture: np.ndarray, objects: Objects, rows: Sequence[Asked], memory: Memory | None) -> Tensor:
@@ -243,12 +243,15 @@ def asked_of(frame: Frame, spots: dict[Track, Spot]) -> list[Asked]:
     return asked
 
 
-def likeliest(candidates: Sequence[Candidate], last: Candidate | None, looks: int) -> list[Candidate]:
-    """The `looks` hottest of a pair that are not near a hotter one, and where its object was last, if it is not."""
+def likeliest(candidates: Sequence[Candidate], lasts: Sequence[Candidate], looks: int) -> list[Candidate]:
+    """The `looks` hottest of a pair that are not near a hotter one, and where its object was last, with its highest
+    heat, if that is not near one of them.
+    """
     chosen: list[Candidate] = []
     for candidate in sorted(candidates, key=lambda candidate: -candidate.heat):
         if len(chosen) < looks and not any(candidate.spot.is_near(x.spot) for x in chosen):
             chosen.append(candidate)
+    last = max(lasts, key=lambda candidate: candidate.heat, default=None)
     if last and not any(last.spot.is_near(x.spot) for x in chosen):
         chosen.append(last)
     return chosen
