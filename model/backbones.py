@@ -15,6 +15,7 @@ import logging
 from pathlib import Path
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from common.errors import UserError
@@ -67,6 +68,9 @@ def timm_backbone(name: str, network: nn.Module, weights: Path | None = None) ->
     earlier = [i for i in range(index) if plain or strides[i] == STRIDE // 2]
     detail = (earlier[len(earlier) // 2] if plain else earlier[-1]) if earlier else None
     network.prune_intermediate_layers([index], prune_norm=not plain, prune_head=True)
+    for conv in network.modules():
+        if type(conv).__name__ == "Conv2dSame" and conv.stride == (2, 2) and conv.groups == conv.in_channels:
+            conv.__class__ = HalvingConv
     backbone = Backbone(
         name,
         Layer(network, index, plain, detail),
@@ -86,6 +90,15 @@ def timm_backbone(name: str, network: nn.Module, weights: Path | None = None) ->
     return backbone
 
 
+class HalvingConv(nn.Conv2d):
+    """In the place of timm's Conv2dSame, for even sides: the same sums, without a padded copy of the input."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        before = (self.kernel_size[0] - 2) // 2  # rows and columns of padding; two more make one more cell, the first
+        cells = F.conv2d(x, self.weight, self.bias, self.stride, before + 2, self.dilation, self.groups)
+        return cells[..., 1:, 1:]
+
+
 class Layer(nn.Module):
     """A timm network up to one layer: (B, 3, H, W) -> (B, C, H / stride, W / stride). `levels`: with an earlier one."""
 
@@ -97,8 +110,7 @@ class Layer(nn.Module):
         return self._layers(images, [self.index])[0]
 
     def levels(self, images: Tensor) -> tuple[Tensor, Tensor]:
-        detail, features = self._layers(images, [self.detail, self.index])
-        return detail, features
+        return tuple(self._layers(images, [self.detail, self.index]))
 
     def _layers(self, images: Tensor, indices: list[int]) -> list[Tensor]:
         options = {"norm": self.norm, "stop_early": True, "intermediates_only": True}
