@@ -219,7 +219,7 @@ def make_loader(args: argparse.Namespace, matcher: AnyMatcher, chunks: list[Chun
     workers = args.num_workers
     if workers is None:
         workers = min(8, default_workers()) if on_gpu else 1  # a CPU's cores are busy with the network already
-    # A frame's own arrays, with which the strong network has to do, come through a pipe, not through shared memory.
+    # Tensors come through shared memory; the arrays of a `Frame`, which keeps its own size, come through a pipe.
     chunk_bytes = max((chunk.planes for chunk in chunks), default=0) * (matcher.side or 0) ** 2
     workers = loader_workers(min(workers, len(chunks)), chunk_bytes)
     cv2.setNumThreads(0)  # OpenCV's threads do not survive the fork of a worker

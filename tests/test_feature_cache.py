@@ -7,6 +7,7 @@ import torch
 from formats.pairs import PairSet
 from model.backbone import mask_to_image, normalize_image
 from model.features import Encoder
+from model.xsegtx import XSegTx, XSegTxConfig
 from tests.made.networks import random_backbone, strong_config
 from tests.made.training import make_training_set
 from train.crops import CropReader, CropStep
@@ -68,6 +69,14 @@ def test_the_cache_stops_at_its_capacity_and_stays_right(pairs, encoder):
         expected = encode(encoder, batch_of(pairs, range(start, start + 4)))
         assert all(torch.allclose(found[name], expected[name], rtol=1e-3, atol=1e-4) for name in NAMES)
     assert len(cache.entries) == 5 and all(entry[0].nbytes == size for entry in cache.entries.values())
+
+
+def test_validation_takes_cached_features_in_half_precision_too(pairs, encoder):
+    network, step = XSegTx(XSegTxConfig("tiny", 64)).eval(), LetterboxStep(encoder, FeatureCache(10**8), LossWeights())
+    batch = batch_of(pairs, range(3))
+    with torch.no_grad():
+        first, again = (step.score(network, torch.autocast("cpu", torch.bfloat16), batch) for _ in range(2))
+    assert torch.equal(first.scores.existence, again.scores.existence)
 
 
 def test_whole_targets_of_the_strong_recipe_come_from_the_cache_as_they_went_in(pairs, encoder):
