@@ -24,8 +24,6 @@ from model.crops import (
     cut,
     cut_mask,
     expected_shares,
-    frame_side,
-    matched_crop,
     object_in,
     put_back,
     spot_of,
@@ -62,10 +60,10 @@ class Candidate(NamedTuple):
     heat: float
 
 
-class Answer(NamedTuple):
+class Found(NamedTuple):
     spot: Spot
     mask: np.ndarray  # (S, S) float32, probabilities in the crop at `spot`
-    logit: Tensor  # (), of existence
+    logit: Tensor  # (), of existence, of the first look
 
 
 class Objects(NamedTuple):
@@ -139,11 +137,10 @@ class CropMatcher:
         mask_feat = self.encoder.masks(masks)
         with autocast(self.device, self.precision):
             query = self.network.encode(levels, masks, mask_feat)
-        asked, near, crops = asked_of(frame, spots), self.config.near_size, {}
+        asked, crops = asked_of(frame, spots), {}
         for _, track, ratio, share in asked:
-            side = share * frame_side(share, self.config.frame_size, near)
-            crops[track, ratio] = track, matched_crop(spots[track], side, near)
-        described = self.network.describe(*self._query_crops(frame, list(crops.values()), near))
+            crops[track, ratio] = track, self.config.near_crop(spots[track], share)
+        described = self.network.describe(*self._query_crops(frame, list(crops.values()), self.config.near_size))
         descriptions = {key: described.rows(slice(i, i + 1)) for i, key in enumerate(crops)}
         return Objects(asked, {track: row for row, track in enumerate(spots)}, query, descriptions)
 
@@ -161,8 +158,7 @@ class CropMatcher:
         """
         frames: dict[tuple[str, int], list[Asked]] = defaultdict(list)  # by camera and long side
         for asked in objects.asked:
-            size = frame_side(asked.share, self.config.frame_size, self.config.near_size)
-            frames[frame.pairs[asked.pair].target_camera, size].append(asked)
+            frames[frame.pairs[asked.pair].target_camera, self.config.frame_side(asked.share)].append(asked)
         found, lasts = defaultdict(list), defaultdict(list)  # by pair; the latter of a memory
         for (camera, long_side), rows in frames.items():
             image = frame.images[camera]
@@ -189,7 +185,7 @@ class CropMatcher:
         described = Description(*map(torch.cat, zip(*shown, strict=True)))
         return self.network.locator.heat(described, cells.expand(len(rows), *cells.shape[1:]))
 
-    def _answers(self, frame: Frame, objects: Objects, candidates: Sequence[Candidate]) -> dict[int, Answer]:
+    def _answers(self, frame: Frame, objects: Objects, candidates: Sequence[Candidate]) -> dict[int, Found]:
         """The best look of each pair, by its number; looked at again where the object is of another size."""
         masks, logits = self._look(frame, objects, candidates)
         heat = torch.tensor([candidate.heat for candidate in candidates], device=self.device)
@@ -198,7 +194,7 @@ class CropMatcher:
         for row, candidate in enumerate(candidates):
             if score[row] > score[best.setdefault(candidate.pair, row)]:
                 best[candidate.pair] = row
-        answers = {number: Answer(candidates[row].spot, masks[row], logits[row]) for number, row in best.items()}
+        answers = {number: Found(candidates[row].spot, masks[row], logits[row]) for number, row in best.items()}
         sizes = {number: frame.images[frame.pairs[number].target_camera].shape[:2] for number in answers}
         for _ in range(ROUNDS):
             again = []
@@ -206,6 +202,8 @@ class CropMatcher:
                 place, is_whole = object_in(mask > THRESHOLD, spot, sizes[number])
                 if place and not (is_whole and MISFIT[0] < place.side / spot.side < MISFIT[1]):
                     again.append(Candidate(number, place, 0.0))
+            if not again:
+                break
             for candidate, mask in zip(again, self._look(frame, objects, again)[0], strict=True):
                 answers[candidate.pair] = answers[candidate.pair]._replace(spot=candidate.spot, mask=mask)
         return answers
@@ -225,7 +223,7 @@ class CropMatcher:
             with autocast(self.device, self.precision):
                 found = self.network.look(objects.query.rows(rows), self._levels(np.stack(cuts)))
             masks.append(found.target_mask_prob.float().cpu().numpy())
-            logits.append(found.existence.float())
+            logits.append(found.logit.float())
         return np.concatenate(masks), torch.cat(logits)
 
     def _levels(self, images: np.ndarray) -> Levels:

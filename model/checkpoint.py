@@ -192,7 +192,7 @@ def stored_config(content: Mapping[str, Any], path: Path) -> XSegTxConfig:
     try:
         implied = implied_options(content["encoder"])
         options = dict(content.get("config") or implied)
-        kind = StrongConfig if "frame_size" in options else XSegTxConfig
+        kind = StrongConfig if "frame_size" in options else XSegTxConfig  # each has a value for all of its options
         if kind is XSegTxConfig:
             former = {name: options.pop(name) for name in FORMER if name in options}
             if changed := [f"{name} {value}" for name, value in former.items() if value != FORMER[name]]:

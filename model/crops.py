@@ -131,7 +131,7 @@ def frame_side(share: float, largest: int, near_size: int) -> int:
 
 
 def matched_crop(spot: Spot, side: float, size: int) -> Crop:
-    """The crop in which the object has a side of so many pixels once it is resized to `size`, or of a half, at most."""
+    """The crop in which an object has a side of so many pixels, once it is resized to `size`, or of half of `size`."""
     return Crop.around(spot.row, spot.col, max(size * spot.side / side, 2 * spot.side))
 
 

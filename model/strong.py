@@ -3,7 +3,7 @@
     description = network.describe(near, near_masks)        # of objects, by crops at the scale of the locator's frames
     heat = network.locator.heat(description, network.locator.cells(frame))         # of whole targets
     query = network.encode(levels, masks, mask_feat)        # by crops around the objects, `CONTEXT` times as large
-    prediction = network.look(query, target)                # at crops of the targets, around peaks of the heat
+    look = network.look(query, target)                      # at crops of the targets, around peaks of the heat
 
 The paper's network answers each look. It is also told, by the locator, which cells of the target crop resemble the
 object, and its mask decoder reads the backbone's finer layer.
@@ -20,9 +20,10 @@ from torch import Tensor, nn
 from common.arguments import option
 from common.errors import UserError
 from model.backbone import STRIDE
+from model.crops import Crop, Spot, frame_side, matched_crop
 from model.features import Levels
 from model.locator import Description, Locator, coverage_of, detail_of
-from model.xsegtx import MODES, PROB_EPS, MaskDecoder, Prediction, XSegTx, XSegTxConfig
+from model.xsegtx import MODES, PROB_EPS, MaskDecoder, XSegTx, XSegTxConfig
 
 
 @dataclass(frozen=True)
@@ -40,6 +41,14 @@ class StrongConfig(XSegTxConfig):
         """Side of the query crops that the locator reads, in pixels."""
         return max(2, self.input_size // (2 * STRIDE)) * STRIDE
 
+    def frame_side(self, share: float) -> int:
+        """Long side of the frame in which to locate an object that spans such a share of it, in pixels."""
+        return frame_side(share, self.frame_size, self.near_size)
+
+    def near_crop(self, spot: Spot, share: float) -> Crop:
+        """The locator's query crop: it shows the object as large as that frame should."""
+        return matched_crop(spot, share * self.frame_side(share), self.near_size)
+
 
 class Query(NamedTuple):
     """What the looks for B objects need of their query crops."""
@@ -50,6 +59,14 @@ class Query(NamedTuple):
 
     def rows(self, rows: Tensor) -> "Query":
         return Query(self.tokens[rows], self.mask[rows], self.description.rows(rows))
+
+
+class Look(NamedTuple):
+    """The network's answer for B query crops and target crops."""
+
+    query_mask_prob: Tensor | None  # (B, S, S) float32, as `Prediction` has it; None if it was not asked for
+    target_mask_prob: Tensor  # (B, S, S) float32
+    logit: Tensor  # (B,) float32, of existence
 
 
 @dataclass
@@ -65,7 +82,7 @@ class Views:
 class Answer(NamedTuple):
     """Of a step of training."""
 
-    looks: Prediction  # (B K, ...); existence as logits
+    looks: Look  # of B K
     heat: list[Tensor]  # B of (H, W) float32
     views: Views
 
@@ -106,16 +123,16 @@ class StrongXSegTx(XSegTx):
         marks = coverage_of(masks, (self.cells, self.cells)).flatten(1)[..., None] * self.query_mark  # (B, L, C)
         return Query(self.encode_query(tokens + marks, mask), mask, self.describe(levels, masks))
 
-    def look(self, query: Query, target: Levels, both: bool = False) -> Prediction:
-        """Query and target crops, (B, ...) -> masks of the crops, the query's only for `both`; existence as logits."""
+    def look(self, query: Query, target: Levels, both: bool = False) -> Look:
+        """At target crops (B, ...); the query crops' masks are found, too, for `both`."""
         heat = self.locator.heat(query.description, self.locator.cells(target))
         tokens = self.encode_target(self._drop(self.project(target.feat)))
         tokens = tokens + F.pixel_unshuffle(heat[:, None], 2).flatten(2).mT @ self.target_mark
         query_tokens, tokens = self._exchange(query.tokens, query.mask, tokens, target_only=not both)
-        existence = self._existence(tokens) + self.slope * (heat.amax((1, 2)) - self.threshold)
+        logit = self._existence(tokens) + self.slope * (heat.amax((1, 2)) - self.threshold)
         detail = torch.cat((detail_of(target), heat[:, None]), 1)
         mask = self.net.decoder(self._features(tokens), detail).sigmoid().clamp(PROB_EPS, 1 - PROB_EPS)
-        return Prediction(self._mask_prob(query_tokens) if both else None, mask, existence)
+        return Look(self._mask_prob(query_tokens) if both else None, mask, logit)
 
     def heat(self, near: Levels, masks: Tensor, frames: Sequence[Levels]) -> list[Tensor]:
         """Of whole targets, (H, W) float32 each, by what `describe` takes of their queries."""

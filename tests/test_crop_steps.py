@@ -19,7 +19,7 @@ from model.features import Encoder
 from tests.made.known_answer import color_matcher, scene
 from tests.made.networks import random_backbone, strong_config, strong_network
 from tests.made.training import make_training_set
-from train.crops import CropBatch, CropReader, CropStep, Place, near_object, object_cells, spots_in
+from train.crops import CropBatch, CropReader, CropStep, Place, around_object, object_cells, spots_in
 from train.dataset import TrainSamples, ValidationSamples
 from train.distributed import Ranks
 from train.feature_cache import FeatureCache
@@ -42,7 +42,7 @@ def step():
 @pytest.fixture(scope="module")
 def batch(data_dir):
     reader = CropReader(CONFIG)
-    samples = TrainSamples(PairSet([data_dir], "train", "ego-exo"), reader, 0)
+    samples = TrainSamples(PairSet([data_dir], "train", "ego-exo"), reader, 1)
     return reader.collate([samples[n] for n in range(8)])
 
 
@@ -96,7 +96,7 @@ def test_the_first_look_shows_a_visible_object_and_a_peak_of_the_heat_is_elsewhe
     objects = [object_cells(mask, each) for mask, each in zip(batch.mask, heat, strict=True)]
     for mask, cells in zip(batch.mask, objects, strict=True):
         assert cells.any() == mask.any()
-    elsewhere = [x.masked_fill(near_object(cells), -torch.inf) for x, cells in zip(heat, objects, strict=True)]
+    elsewhere = [x.masked_fill(around_object(cells), -torch.inf) for x, cells in zip(heat, objects, strict=True)]
     images, masks, shown = step.cut_targets(batch, spots_in(batch.image, batch.places, elsewhere))
     assert images.shape == (16, 96, 96, 3) and masks.shape == (16, 96, 96)
     first, second = shown.view(-1, 2).T
@@ -124,6 +124,10 @@ def test_a_look_at_a_peak_is_around_it_in_the_whole_picture():
     places = [Place(0, 0, 50, 0), Place(3, -4, 30, 1), Place(100, 200, 20)]
     (spots,) = spots_in([np.zeros((540, 960, 3))], [places], [heat])
     assert spots == [Spot(410, 610, 50), Spot(93, 146, 30), Spot(100, 200, 20)]
+    heat[4, 7] = -torch.inf  # no peak any more
+    heat[heat == 0] = -torch.inf
+    (spots,) = spots_in([np.zeros((540, 960, 3))], [places[:2]], [heat])
+    assert spots == [Spot(410, 610, 50), Spot(413, 606, 30)]
 
 
 @pytest.mark.parametrize("size", [(270, 480), (352, 352), (480, 270)], ids=str)

@@ -49,7 +49,7 @@ def test_training_sees_what_prediction_sees_which_asks_for_one_look_at_a_time():
         for number in range(3 * i, 3 * i + 3):
             look = network.look(one, rows(views.target, number))
             assert look.query_mask_prob is None
-            torch.testing.assert_close(look.existence[0], answer.looks.existence[number], rtol=1e-4, atol=1e-4)
+            torch.testing.assert_close(look.logit[0], answer.looks.logit[number], rtol=1e-4, atol=1e-4)
             prob = answer.looks.target_mask_prob[number]
             torch.testing.assert_close(look.target_mask_prob[0], prob, rtol=1e-3, atol=1e-4)
     assert answer.looks.query_mask_prob.shape == answer.looks.target_mask_prob.shape == (6, 96, 96)
@@ -65,10 +65,10 @@ def test_every_answer_depends_on_the_object_and_on_its_own_picture():
         other_near = train(network, near, near_masks.flip(0), frames, views)
         other = replace(views, target=rows(views.target, 1, 1, 2, 3, 4, 5))
         other_look = train(network, near, near_masks, frames, other)
-    assert not torch.isclose(before.looks.existence, other_mask.looks.existence).any()
-    assert torch.equal(before.looks.existence, other_near.looks.existence)
+    assert not torch.isclose(before.looks.logit, other_mask.looks.logit).any()
+    assert torch.equal(before.looks.logit, other_near.looks.logit)
     assert not any(a.allclose(b) for a, b in zip(before.heat, other_near.heat, strict=True))
-    changed = ~torch.isclose(before.looks.existence, other_look.looks.existence, atol=1e-5)
+    changed = ~torch.isclose(before.looks.logit, other_look.looks.logit, atol=1e-5)
     assert changed.tolist() == [True] + [False] * 5
 
 
@@ -82,7 +82,7 @@ def test_half_precision_gives_float32_answers_near_float32_and_finite_gradients_
     for some, other in zip(half.heat, exact.heat, strict=True):
         assert some.dtype == torch.float32
         torch.testing.assert_close(some, other, rtol=0, atol=1e-5)  # where to look does not depend on the precision
-    assert half.looks.target_mask_prob.dtype == half.looks.existence.dtype == torch.float32
+    assert half.looks.target_mask_prob.dtype == half.looks.logit.dtype == torch.float32
     torch.testing.assert_close(half.looks.target_mask_prob, exact.looks.target_mask_prob, rtol=0, atol=0.05)
     network.train()
     near, query, target = (Levels(1e3 * x.feat, 1e4 * x.detail) for x in (near, views.query, views.target))
@@ -91,7 +91,7 @@ def test_half_precision_gives_float32_answers_near_float32_and_finite_gradients_
             network, near, near_masks * 0, frames, Views(query, views.query_mask * 0, views.mask_feat, target)
         )
     prob = answer.looks.target_mask_prob
-    assert prob.min() > 0 and prob.max() < 1 and answer.looks.existence.isfinite().all()
-    loss = prob.log().mean() + answer.looks.query_mask_prob.log().mean() + answer.looks.existence.sum()
+    assert prob.min() > 0 and prob.max() < 1 and answer.looks.logit.isfinite().all()
+    loss = prob.log().mean() + answer.looks.query_mask_prob.log().mean() + answer.looks.logit.sum()
     (loss + sum(heat.logsumexp((0, 1)) for heat in answer.heat)).backward()
     assert all(p.grad.isfinite().all() for p in network.parameters() if p.grad is not None)

@@ -349,6 +349,7 @@ def test_unreadable_frames_are_left_out_the_first_is_named_and_the_end_has_their
         (("--overwrite", "--resume-pth", "auto"), "drop one of them"),
         (("--input_size", "50"), "multiple of 16"),
         (("--layer-type", "I", "X"), "layer types"),
+        (("--backbone", "efficientnet_lite0", "--frame_size", "512"), "--frame_size is for the strong recipe"),
         (("--recipe", "strong", "--frame_size", "-1"), "frame size -1 must be from 64"),
         (("--resume-pth", "nowhere.pth"), "nowhere.pth"),
         (("--train-dir", "nowhere"), "create_pairs.py"),

@@ -75,7 +75,7 @@ def test_a_strong_sample_shows_the_object_twice_and_where_to_look_in_the_whole_t
     samples = TrainSamples(pairs, READERS["strong"](), 0)
     for n in range(30):
         sample, other = samples[n], TrainSamples(pairs, PAPER, 0)[n]
-        source, (first, second) = sample["sources"], sample["looks"]
+        source, (first, second) = sample["sources"], sample["places"]
         assert source == other["sources"] and sample["visible"] == other["visible"] == sample["mask"].any()
         for name in ("near", "query"):
             image, mask = sample[name], sample[f"{name}_mask"]

@@ -29,8 +29,6 @@ from model.crops import (
     cut,
     cut_mask,
     expected_shares,
-    frame_side,
-    matched_crop,
     put_back,
     spot_of,
     whole_frame,
@@ -38,6 +36,7 @@ from model.crops import (
 from model.features import Encoder, Levels
 from model.locator import peaks
 from model.strong import StrongConfig, StrongXSegTx, Views
+from model.xsegtx import Prediction
 from train.dataset import Batch, Draw, collate, source_of
 from train.distributed import Ranks
 from train.feature_cache import FeatureCache
@@ -48,8 +47,8 @@ SHIFT, STRETCH = 0.25, 0.4  # of query crops in training, at most: sides of the 
 TARGET_SHIFT, TARGET_STRETCH = 0.75, 0.9  # likewise of target crops; the ratio of sizes differs from take to take
 TURNED = 0.1  # how often a query's crops are, by any angle
 RIVALS = {"peak": 0.65, "other object": 0.25, "anywhere": 0.1}  # how often a rival is which
-PEAKS = 3  # of the heat that can be rivals
-APART = 4  # cells between them
+RIVAL_PEAKS = 3  # of the heat that can be rivals
+RIVALS_APART = 4  # cells between them
 SHOWN = 1 / 3  # of an object must be in a crop that shows it
 PLACE_WEIGHT = 0.15  # of the locator's loss
 
@@ -117,8 +116,7 @@ class CropReader:
             places = [own, rivals[1]]
         near, close = (jittered(spot, rng, SHIFT, STRETCH) for _ in range(2))
         near_size, close_size = self.config.near_size, self.config.input_size
-        sides = (share * frame_side(share, self.config.frame_size, near_size) for share in shares)
-        crops = [matched_crop(near, side, near_size) for side in sides]
+        crops = [self.config.near_crop(near, share) for share in shares]
         return {
             "sources": source,
             "visible": there is not None,
@@ -137,7 +135,7 @@ class CropReader:
         kind = rng.choice(list(RIVALS), p=list(RIVALS.values()))
         spot = Spot(rng.uniform(0, size[0]), rng.uniform(0, size[1]), side)
         if kind == "peak":
-            return Place(*jittered(Spot(0, 0, side), rng, SHIFT, TARGET_STRETCH), int(rng.integers(PEAKS)))
+            return Place(*jittered(Spot(0, 0, side), rng, SHIFT, TARGET_STRETCH), int(rng.integers(RIVAL_PEAKS)))
         if kind == "other object" and (rle := pairs.target_mask(neighbor(pairs, number, rng))):
             spot = spot_of(resize_mask(rle, size)) or spot
         return Place(*jittered(spot, rng, TARGET_SHIFT, TARGET_STRETCH))
@@ -176,7 +174,7 @@ class CropStep:
         with autocast:
             looks, heat, aimed = model(*located, partial(self.aim, batch))
         shown, count = aimed.shown, len(aimed.shown) // len(batch)
-        prediction = looks._replace(existence=looks.existence.sigmoid())
+        prediction = Prediction(looks.query_mask_prob, looks.target_mask_prob, looks.logit.sigmoid())
         query_mask = batch.query_mask.repeat_interleave(count, 0)
         counts = Counts(len(shown) * ranks.size, ranks.sum(shown.sum()))
         losses = compute_losses(prediction, query_mask, aimed.target_mask, shown, self.weights, counts)
@@ -186,7 +184,7 @@ class CropStep:
         known = network.locator.existence(torch.stack([each.amax() for each in heat]))
         place = (torch.stack(place) * visible).sum() / ranks.sum(batch.visible.sum()).clamp(min=1)
         found = cross_entropy(known.sigmoid(), visible) / (len(batch) * ranks.size)
-        logits, shown = looks.existence.view(-1, count), shown.view(-1, count)
+        logits, shown = looks.logit.view(-1, count), shown.view(-1, count)
         decided = shown.sum(1) == 1
         choice = F.cross_entropy(logits, shown.float().argmax(1), reduction="none") * decided
         choice = choice.sum() / ranks.sum(decided.sum()).clamp(min=1)
@@ -196,7 +194,7 @@ class CropStep:
     def aim(self, batch: CropBatch, heat: list[Tensor]) -> Aimed:
         """The crops of a step, by the heat of its targets: rivals are at peaks away from the object."""
         cells = [object_cells(mask, each) for mask, each in zip(batch.mask, heat, strict=True)]
-        elsewhere = [x.masked_fill(near_object(own), -torch.inf) for x, own in zip(heat, cells, strict=True)]
+        elsewhere = [x.masked_fill(around_object(own), -torch.inf) for x, own in zip(heat, cells, strict=True)]
         images, *truth = self.cut_targets(batch, spots_in(batch.image, batch.places, elsewhere))
         return Aimed(*self.encoded(batch, images), *truth, cells)
 
@@ -218,7 +216,7 @@ class CropStep:
             mask = put_back(prob, spot.crop(), truth.shape) > THRESHOLD
             found.append(torch.from_numpy(letterbox(mask, side)))
             iou.append(mask_iou(*(torch.tensor(int(x.sum())) for x in (mask & (truth > 0), mask | (truth > 0)))))
-        existence = network.existence(looks.existence, torch.stack([each.amax() for each in heat]))
+        existence = network.existence(looks.logit, torch.stack([each.amax() for each in heat]))
         return scored(torch.stack(iou).to(existence), existence, batch.visible, torch.stack(found))
 
     def draw(self, pairs: PairSet, batch: CropBatch, found: Tensor, row: int) -> np.ndarray:
@@ -232,7 +230,7 @@ class CropStep:
         """What `StrongXSegTx.heat` takes."""
         frames = []
         for image, source, shares in zip(batch.image, batch.sources, batch.shares, strict=True):
-            size = frame_side(shares[scale], self.config.frame_size, self.config.near_size)
+            size = self.config.frame_side(shares[scale])
             key = source.target, size
             frame = np.zeros((1, 1, 3), np.uint8) if key in self.cache else whole_frame(image, size)
             picture = torch.from_numpy(frame)[None].to(self.encoder.device)
@@ -266,9 +264,10 @@ def spots_in(
     """Where the places of each target are, by its heat (H, W)."""
     spots = []
     for image, some, each in zip(images, places, heat, strict=True):
-        _, cells = peaks(each[None], PEAKS, APART)
-        middles = cell_middles(cells[0].tolist(), each.shape, image.shape[:2])
-        offsets = [(0.0, 0.0) if place.peak < 0 else middles[place.peak] for place in some]
+        values, cells = peaks(each[None], RIVAL_PEAKS, RIVALS_APART)
+        count = max(1, int(values.isfinite().sum()))  # there may be fewer peaks
+        middles = cell_middles(cells[0, :count].tolist(), each.shape, image.shape[:2])
+        offsets = [(0.0, 0.0) if place.peak < 0 else middles[place.peak % count] for place in some]
         spots.append([Spot(x.row + row, x.col + col, x.side) for x, (row, col) in zip(some, offsets, strict=True)])
     return spots
 
@@ -279,7 +278,7 @@ def object_cells(mask: np.ndarray, heat: Tensor) -> Tensor:
     return (cover > max(0.3 * cover.max().item(), 1e-6)).to(heat.device)
 
 
-def near_object(cells: Tensor) -> Tensor:
+def around_object(cells: Tensor) -> Tensor:
     return F.max_pool2d(cells[None].float(), 5, 1, 2)[0] > 0
 
 

@@ -89,7 +89,9 @@ class Log:
 
     def add(self, losses: Losses, batch: Batch) -> None:
         """A step's losses, on the device, and the batch they come from."""
-        self._losses.append(torch.stack([loss for loss in losses if loss is not None]).detach())
+        there = {TERMS[name]: loss for name, loss in losses._asdict().items() if loss is not None}
+        self._terms = list(there)  # the same in each step
+        self._losses.append(torch.stack(list(there.values())).detach())
         self._sources.append(batch.sources)
 
     def flush(self, step: int, epoch: str, lr: float, total_steps: int) -> None:
@@ -101,7 +103,7 @@ class Log:
         local, losses = torch.stack((local, self.ranks.sum(local))).cpu()  # the only wait for the device
         self._check_finite(local, losses, step)
         seconds = time.perf_counter() - self._start
-        values = dict(zip(TERMS.values(), losses.mean(0).tolist(), strict=False))
+        values = dict(zip(self._terms, losses.mean(0).tolist(), strict=True))
         rate = sum(map(len, self._sources)) * self.ranks.size / seconds
         waited = self._waited / seconds
         speed = {"lr": lr, "samples_per_second": rate, "data_wait": waited}
@@ -126,7 +128,7 @@ class Log:
         if not len(bad):
             return
         i = int(bad[0])
-        terms = ", ".join(f"{name} {value:g}" for name, value in zip(TERMS.values(), losses[i].tolist(), strict=False))
+        terms = ", ".join(f"{name} {value:g}" for name, value in zip(self._terms, losses[i].tolist(), strict=True))
         here = not local[i].isfinite().all()
         samples = "; ".join(map(str, self._sources[i])) if here else "in another process"
         raise UserError(

@@ -108,6 +108,8 @@ def take_options(args: argparse.Namespace, stored: Mapping[str, Any]) -> None:
 def config_of(args: argparse.Namespace, **channels: int) -> XSegTxConfig:
     """What `args` say of the network."""
     kind = StrongConfig if args.recipe == "strong" else XSegTxConfig
+    if kind is XSegTxConfig and "frame_size" in args.given:
+        raise UserError("--frame_size is for the strong recipe; leave it out, or give --recipe strong")
     names = {each.name for each in fields(kind)}
     return kind(**{name: value for name, value in (values_of(args, kind) | channels).items() if name in names})
 

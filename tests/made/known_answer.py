@@ -10,8 +10,7 @@ from inference.matcher import Matcher, PairBatch
 from model.backbone import Backbone
 from model.features import Levels
 from model.locator import Description, Locator
-from model.strong import Query, StrongConfig, StrongXSegTx
-from model.xsegtx import Prediction
+from model.strong import Look, Query, StrongConfig, StrongXSegTx
 
 OBJECT, OTHER, BACKGROUND = (200, 40, 90), (30, 220, 160), (90, 90, 90)
 
@@ -77,10 +76,10 @@ class KnownLook(StrongXSegTx):
         color = (levels.detail * weight).sum((2, 3)) / weight.sum((2, 3))
         return super().encode(levels, masks, mask_feat)._replace(tokens=color[:, None])
 
-    def look(self, query: Query, target: Levels, both: bool = False) -> Prediction:
+    def look(self, query: Query, target: Levels, both: bool = False) -> Look:
         prob = ((target.detail - query.tokens[:, 0, :, None, None]).abs().amax(1) < 0.7).float()
         at_edge = prob.sum((1, 2)) > prob[:, 1:-1, 1:-1].sum((1, 2))
-        return Prediction(prob, prob, 60 * prob.amax((1, 2)) - 30 - 10 * at_edge.float())
+        return Look(prob, prob, 60 * prob.amax((1, 2)) - 30 - 10 * at_edge.float())
 
 
 def color_matcher(**options: int) -> CropMatcher:
