@@ -166,7 +166,8 @@ class CropStep:
     def losses(self, model: StrongXSegTx, autocast: torch.autocast, batch: CropBatch, ranks: Ranks) -> Losses:
         """Those of the paper, of all looks, and
 
-        - place: cross-entropy of the object among all cells of the target, where it is visible, and of whether it is.
+        - place: cross-entropy of the object among all cells of the target, where it is visible, and of whether it is;
+          visible and hidden targets weigh alike there.
         - choice: of the two looks at a target, the one that shows the object is to have the higher existence.
         """
         network = getattr(model, "module", model)
@@ -181,9 +182,11 @@ class CropStep:
 
         place = [place_loss(network, *pair) for pair in zip(heat, aimed.cells, strict=True)]
         visible = batch.visible.float()
+        kinds = torch.stack((visible, 1 - visible))  # (2, B)
+        totals = ranks.sum(kinds.sum(1)).clamp(min=1)
         known = network.locator.existence(torch.stack([each.amax() for each in heat]))
-        place = (torch.stack(place) * visible).sum() / ranks.sum(batch.visible.sum()).clamp(min=1)
-        found = cross_entropy(known.sigmoid(), visible) / (len(batch) * ranks.size)
+        place = (torch.stack(place) * visible).sum() / totals[0]
+        found = cross_entropy(known.sigmoid(), visible, (kinds / totals[:, None]).mean(0))
         logits, shown = looks.logit.view(-1, count), shown.view(-1, count)
         decided = shown.sum(1) == 1
         choice = F.cross_entropy(logits, shown.float().argmax(1), reduction="none") * decided
