@@ -45,7 +45,7 @@ from train.scores import Scored, draw_example, mask_iou, scored
 
 SHIFT, STRETCH = 0.25, 0.4  # of query crops in training, at most: sides of the object, octaves
 TARGET_SHIFT, TARGET_STRETCH = 0.75, 0.9  # likewise of target crops; the ratio of sizes differs from take to take
-TURNED = 0.1  # how often a query's crops are, by any angle
+TURNED = 0.2  # how often a query's crops are, by any angle
 RIVALS = {"peak": 0.65, "other object": 0.25, "anywhere": 0.1}  # how often a rival is which
 RIVAL_PEAKS = 3  # of the heat that can be rivals
 RIVALS_APART = 4  # cells between them
