@@ -28,6 +28,7 @@ from formats.masks import decode_mask, encode_mask
 from formats.processed import frame_path
 from formats.takes import FRAME_STEP, find_split_path, kind_of, read_split
 from inference.predictor import CKPT_HELP, SHIPPED
+from model.device import PRECISIONS
 from synthetic.tabletop import EGO, ObjectSizes, Tabletop
 from synthetic.take import TakeId, TakeOptions, build_tabletop
 
@@ -38,12 +39,12 @@ TURNED = "models", "patterned"  # whose targets are
 Cases = list[dict[str, str]]
 
 
-def cases_of(data: Path, out: Path, ckpt: Path, setting: str, all_frames: bool) -> Cases:
+def cases_of(data: Path, out: Path, network: Sequence[object], setting: str, all_frames: bool) -> Cases:
     """A line for each scored frame of a split's pairs."""
     results, scores = out / f"{setting}_test_results.json", out / setting
     where = ("--setting", setting, "--split", "test", "--data_path", data)
     if not results.exists():
-        run_script_apart("eval_segswap.py", *where, "--ckpt_path", ckpt, "--out_path", out, "--num_workers", 0)
+        run_script_apart("eval_segswap.py", *where, *network, "--out_path", out, "--num_workers", 0)
     more = ["--all_frames"] * all_frames
     run_script_apart("evaluation/evaluate.py", *where, "--pred_file", results, "--out", scores, *more)
     with (scores / "cases.csv").open(newline="") as file:
@@ -152,15 +153,17 @@ def main() -> None:
     parser = Parser(__doc__)
     parser.add_argument("--folder", type=Path, required=True, help="of train_network.sh, with its takes")
     parser.add_argument("--ckpt_path", type=Path, default=SHIPPED, help=CKPT_HELP)
+    parser.add_argument("--precision", choices=PRECISIONS, default="fp32", help="of prediction")
     parser.add_argument("--out", type=Path, required=True, help="folder for predictions and scores")
     parser.add_argument("--more", type=Path, nargs="*", default=[], help="further folders of processed takes")
     parser.add_argument("--turned_takes", type=at_least(0), default=6, help="whose targets are turned, of each kind")
     args = parser.parse_args()
+    network = ("--ckpt_path", args.ckpt_path, "--precision", args.precision)
     folders = sorted(path.parent for path in args.folder.glob(f"*/{PROCESSED}"))
     kinds = {folder.name: folder / PROCESSED for folder in folders if not folder.name.endswith("_more")}
     kinds |= {data.parent.name: data for data in args.more}
     cases = {
-        name: [cases_of(data, args.out / name, args.ckpt_path, s, data in args.more) for s in SETTINGS]
+        name: [cases_of(data, args.out / name, network, s, data in args.more) for s in SETTINGS]
         for name, data in kinds.items()
     }
     print_table("takes", cases)
@@ -177,7 +180,7 @@ def main() -> None:
         for degrees in ROTATIONS:
             for setting, (_, target) in SETTINGS.items():
                 data = turned(kinds[name], args.out / f"{name}_{target}_{degrees}", target, degrees, args.turned_takes)
-                rows.setdefault(str(degrees), []).append(cases_of(data, data / "out", args.ckpt_path, setting, True))
+                rows.setdefault(str(degrees), []).append(cases_of(data, data / "out", network, setting, True))
         print_table(f"{name}: target turned by degrees", rows)
 
 
