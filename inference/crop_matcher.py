@@ -189,7 +189,7 @@ class CropMatcher:
         """The best look of each pair, by its number; looked at again where the object is of another size."""
         masks, logits = self._look(frame, objects, candidates)
         heat = torch.tensor([candidate.heat for candidate in candidates], device=self.device)
-        score = (self.network.locator.scale * heat + logits / 2).tolist()
+        score = self.network.score(logits, heat).tolist()
         best: dict[int, int] = {}
         for row, candidate in enumerate(candidates):
             if score[row] > score[best.setdefault(candidate.pair, row)]:

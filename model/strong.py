@@ -152,6 +152,10 @@ class StrongXSegTx(XSegTx):
         rows = torch.arange(len(heat), device=near_masks.device).repeat_interleave(looks)
         return Answer(self.look(query.rows(rows), views.target, both=True), heat, views)
 
+    def score(self, look: Tensor, heat: Tensor) -> Tensor:
+        """By which to choose among looks at a target: the largest, by their logits and the heat where they look."""
+        return self.locator.scale * heat + look / 2
+
     def existence(self, look: Tensor, highest: Tensor) -> Tensor:
         """Probability that the object is visible in a target, by the look's logit there and its highest heat."""
         return ((look + self.locator.existence(highest)) / 2).sigmoid()

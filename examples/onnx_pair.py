@@ -1,0 +1,119 @@
+"""Find one object of a picture in another with onnxruntime, numpy and Pillow alone; this file is all there is.
+
+    python inference/export_onnx.py --out graphs
+    python examples/onnx_pair.py --graphs graphs --query_image a.jpg --query_mask a.png --target_image b.jpg
+
+It answers as `Predictor.segment` of inference/predictor.py, but does not look again where the object is of another size
+than expected. Steps are numbered as in docs/training.md, "The strong recipe".
+"""
+
+import argparse
+from pathlib import Path
+
+import numpy as np
+from PIL import Image, ImageOps
+
+RATIOS = 1 / 3, 1.0, 3.0  # of sizes in target and query; ego-exo 1 / 3 and 0.8, exo-ego 1.25 and 3.0
+LARGEST, CONTEXT, LOOKS, PEAKS, APART = 0.7, 3.0, 3, 6, 2  # model/crops.py and inference/crop_matcher.py explain them
+
+
+def resize(image, size):
+    """(H, W) or (H, W, C) -> float32 of `size`: means of what each pixel covers, or bilinear if it becomes larger."""
+    smaller = max(size) < max(image.shape)
+    for axis, (old, new) in enumerate(zip(image.shape, size, strict=False)):
+        edges, pixels = np.arange(new + 1)[:, None] * old / new, np.arange(old)
+        covered = np.minimum(edges[1:], pixels + 1) - np.maximum(edges[:-1], pixels)
+        between = 1 - abs(((edges[1:] + edges[:-1] - 1) / 2).clip(0, old - 1) - pixels)
+        shares = (covered if smaller else between).clip(0)  # (new, old)
+        shares = np.float32(shares / shares.sum(1, keepdims=True))
+        image = np.moveaxis(np.tensordot(shares, np.float32(image), (1, axis)), 0, axis)
+    return image
+
+
+def around(row, col, side):
+    """Top, left and side of a crop, in whole pixels; it may reach beyond the image."""
+    side = max(1, round(side))
+    return round(row - side / 2), round(col - side / 2), side
+
+
+def inside(crop, size):
+    """Indices of a crop's pixels that are in the image of `size`, and of the same pixels in the image."""
+    places = [first + np.arange(crop[2]) for first in crop[:2]]
+    within = [(place >= 0) & (place < length) for place, length in zip(places, size, strict=True)]
+    return np.ix_(*within), np.ix_(*(place[some] for place, some in zip(places, within, strict=True)))
+
+
+def cut(image, crop, side):
+    """(H, W) or (H, W, C) uint8 -> (1, side, side) or (1, side, side, C), 0 beyond the image."""
+    square, (here, there) = np.zeros((crop[2], crop[2], *image.shape[2:]), np.uint8), inside(crop, image.shape[:2])
+    square[here] = image[there]
+    return np.uint8(resize(square, (side, side)) + 0.5)[None]
+
+
+def peaks(heat):
+    """The highest local maxima of (h, w): rows of heat, row, column."""
+    around_cells = np.pad(heat, APART, constant_values=-np.inf)
+    windows = np.lib.stride_tricks.sliding_window_view(around_cells, (2 * APART + 1, 2 * APART + 1))
+    cells = np.nonzero(heat == windows.max((2, 3)))
+    return sorted(zip(heat[cells], *cells, strict=True), reverse=True, key=lambda peak: peak[0])[:PEAKS]
+
+
+def segment(locate, look, query, mask, target):
+    """Sessions of the two graphs; (H, W, 3) uint8 RGB, (H, W) uint8 of 0 and 1, (H, W, 3) -> the object's mask in the
+    target, (H, W) bool, and the probability that it is visible.
+    """
+    near_side, side = locate.get_inputs()[0].shape[1], look.get_inputs()[0].shape[1]
+    (top, bottom), (left, right) = (np.flatnonzero(mask.any(axis))[[0, -1]] + (0, 1) for axis in (1, 0))
+    row, col, length, size = (top + bottom) / 2, (left + right) / 2, max(bottom - top, right - left), target.shape[:2]
+
+    shares, places = [ratio * length / max(mask.shape) for ratio in RATIOS], []  # 1. of the target's long side
+    for share in (min(share, LARGEST) for share in shares if share <= max(LARGEST, min(shares))):
+        frame_side = int(locate.get_modelmeta().custom_metadata_map["frame_size"])  # 2.
+        while share * frame_side > near_side / 2 and frame_side >= 4 * near_side:
+            frame_side //= 2
+        frame = resize(target, [max(2, round(x * frame_side / max(size) / 16)) * 16 for x in size])
+        near = around(row, col, max(near_side * length / (share * frame_side), 2 * length))  # 3.
+        given = {"near": cut(query, near, near_side), "near_mask": cut(mask, near, near_side)}
+        (heat,) = locate.run(None, given | {"frame": np.uint8(frame + 0.5)[None]})
+        cell = np.divide(size, heat.shape)
+        places += [(peak[0], *((peak[1:] + np.array(0.5)) * cell), share * max(size)) for peak in peaks(heat)]
+
+    places.sort(key=lambda place: -place[0])  # 4.
+    chosen = []
+    for place in places:
+        near_another = any(abs(np.subtract(place, other))[1:3].max() < place[3] / 2 for other in chosen)
+        chosen += [place] * (len(chosen) < LOOKS and not near_another)
+    crop, crops = around(row, col, CONTEXT * length), [around(*place[1:3], CONTEXT * place[3]) for place in chosen]
+    given = {"query": cut(query, crop, side), "query_mask": cut(mask, crop, side)}  # 5.
+    given |= {"target": np.concatenate([cut(target, each, side) for each in crops])}
+    given |= {"heat": np.float32([place[0] for place in chosen]), "highest": np.float32([places[0][0]])}
+    probs, scores, existences = look.run(None, given)
+
+    best = scores.argmax()  # 6.
+    found, (here, there) = np.zeros(size, bool), inside(crops[best], size)
+    found[there] = resize(probs[best], [crops[best][2]] * 2)[here] > 0.5
+    return found, float(existences[best])
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--graphs", type=Path, default=Path("graphs"), help="folder of locate.onnx and look.onnx")
+    for name in ("query_image", "query_mask", "target_image"):
+        parser.add_argument(f"--{name}", required=True, type=Image.open, help="file; the mask has its image's size")
+    parser.add_argument("--out", default="found.png", help="file for the object's mask in the target")
+    args = parser.parse_args()
+    import onnxruntime
+
+    images = (ImageOps.exif_transpose(image).convert("RGB") for image in (args.query_image, args.target_image))
+    (query, target), mask = map(np.asarray, images), np.asarray(args.query_mask.convert("L"))
+    locate, look = (onnxruntime.InferenceSession(args.graphs / f"{name}.onnx") for name in ("locate", "look"))
+    found, existence = segment(locate, look, query, np.uint8(mask > mask.max() / 2), target)
+    Image.fromarray(found).save(args.out)
+    print(f"visible with probability {existence:.3f}: {args.out}")
+
+
+if __name__ == "__main__":
+    try:
+        main()
+    except (OSError, ImportError) as error:
+        raise SystemExit(f"error: {error}") from None
