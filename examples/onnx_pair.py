@@ -76,13 +76,14 @@ def segment(locate, look, query, mask, target):
         given = {"near": cut(query, near, near_side), "near_mask": cut(mask, near, near_side)}
         (heat,) = locate.run(None, given | {"frame": np.uint8(frame + 0.5)[None]})
         cell = np.divide(size, heat.shape)
-        places += [(peak[0], *((peak[1:] + np.array(0.5)) * cell), share * max(size)) for peak in peaks(heat)]
+        places += [(peak[0], *np.add(peak[1:], 0.5) * cell, share * max(size)) for peak in peaks(heat)]
 
     places.sort(key=lambda place: -place[0])  # 4.
     chosen = []
     for place in places:
         near_another = any(abs(np.subtract(place, other))[1:3].max() < place[3] / 2 for other in chosen)
-        chosen += [place] * (len(chosen) < LOOKS and not near_another)
+        if len(chosen) < LOOKS and not near_another:
+            chosen.append(place)
     crop, crops = around(row, col, CONTEXT * length), [around(*place[1:3], CONTEXT * place[3]) for place in chosen]
     given = {"query": cut(query, crop, side), "query_mask": cut(mask, crop, side)}  # 5.
     given |= {"target": np.concatenate([cut(target, each, side) for each in crops])}
@@ -99,13 +100,16 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--graphs", type=Path, default=Path("graphs"), help="folder of locate.onnx and look.onnx")
     for name in ("query_image", "query_mask", "target_image"):
-        parser.add_argument(f"--{name}", required=True, type=Image.open, help="file; the mask has its image's size")
+        parser.add_argument(f"--{name}", required=True, type=Image.open, help="file; masks are black around the object")
     parser.add_argument("--out", default="found.png", help="file for the object's mask in the target")
     args = parser.parse_args()
     import onnxruntime
 
     images = (ImageOps.exif_transpose(image).convert("RGB") for image in (args.query_image, args.target_image))
-    (query, target), mask = map(np.asarray, images), np.asarray(args.query_mask.convert("L"))
+    query, target = map(np.asarray, images)
+    mask = np.asarray(args.query_mask.convert("L").resize(query.shape[1::-1], Image.Resampling.NEAREST))
+    if not mask.any():
+        parser.error("the query mask is empty")
     locate, look = (onnxruntime.InferenceSession(args.graphs / f"{name}.onnx") for name in ("locate", "look"))
     found, existence = segment(locate, look, query, np.uint8(mask > mask.max() / 2), target)
     Image.fromarray(found).save(args.out)
