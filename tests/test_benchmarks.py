@@ -2,8 +2,6 @@
 
 import re
 
-import pytest
-
 from benchmarks import evaluation, inference, measure, network_card, process_data, train_step
 from tests.made.scripts import run_main
 
@@ -71,5 +69,5 @@ def test_the_card_tells_figures_by_size_angle_and_rotation(tmp_path, monkeypatch
     kinds = ("object in the target", "degrees between the views", "target turned by degrees")
     assert titles == ["takes", *(f"patterned: {kind}" for kind in kinds)]
     rows = {line.split(" | ")[0].strip("| "): line.split(" | ")[1:] for line in lines if line.startswith("| ")}
-    whole, plain, across = ([*map(float, rows[name][1].split("/"))] for name in ("patterned", "0", "90"))  # IoU
-    assert plain == pytest.approx(whole, abs=10) and across != plain and rows["90"][0] == rows["0"][0]
+    objects, iou = ({name: rows[name][k] for name in ("0", "90")} for k in (0, 1))
+    assert objects["0"] == objects["90"] != "0/0" and iou["0"] != iou["90"]  # the same objects, seen turned
