@@ -9,6 +9,7 @@ furniture is made of (wood, cloth, tiles) becomes pictures for `--photos`. `cred
 """
 
 import csv
+import lzma
 import re
 import sys
 import tarfile
@@ -28,6 +29,7 @@ from PIL import Image
 
 from common.arguments import Parser
 from common.errors import UserError, counted
+from common.files import atomic_write
 from synthetic.models import need_trimesh
 
 LONGEST = 45.0  # cm
@@ -97,7 +99,12 @@ def main() -> None:
     models, photos, table = args.out / "models", args.out / "photos", args.out / "credits.csv"
     rows, known = [], set()
     with tempfile.TemporaryDirectory() as temporary:
-        unpack(args.package, Path(temporary))
+        try:
+            unpack(args.package, Path(temporary))
+        except (OSError, EOFError, ValueError, lzma.LZMAError, tarfile.TarError) as error:
+            raise UserError(f"{args.package} is not there or cut short ({error}); download it again") from None
+        if missing := [name for name in LICENCES if not (Path(temporary) / f"{name}.sh3f").exists()]:
+            raise UserError(f"{args.package} has no {', '.join(missing)}.sh3f; version 1.8 of the package does")
         for folder in (models, photos):
             folder.mkdir(parents=True, exist_ok=True)
         for name, licence in LICENCES.items():
@@ -120,7 +127,7 @@ def main() -> None:
                             used = True
                 if used:
                     rows.append((called, entry["name"], entry.get("creator", ""), licence))
-    with table.open("w", newline="") as file:
+    with atomic_write(table) as file:  # last: it says that all is there
         csv.writer(file).writerows([("file", "name", "author", "licence"), *rows])
     print(f"{counted(len(list(models.iterdir())), 'model')} and {counted(len(known), 'picture')} in {args.out}")
 

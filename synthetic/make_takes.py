@@ -98,7 +98,8 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     text += "twins but for one part, in dim and colored light, while people walk by; or models in several lights, some "
     text += "of which touch each other, with turned cameras among others"
     add("--things", choices=("patterned", "kitchen", "models"), default="patterned", help=text)
-    text = "folder of OBJ and GLB files, in meters: what --things models shows (needs requirements-models.txt)"
+    text = "folder of OBJ and GLB files, in meters: what --things models shows (needs requirements-models.txt); "
+    text += "when it changes, choose another --outputpath: finished takes are kept"
     add("--models", type=Path, help=text)
     add("--photos", type=Path, help="folder of pictures for table tops, walls and floors; default: they are painted")
     text = "further things on the table, at most; never annotated"

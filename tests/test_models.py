@@ -287,8 +287,14 @@ def test_the_catalogue_becomes_models_in_meters_grounds_and_credits(tmp_path, ca
     assert len(credits) == 6 and credits[-1].endswith("CC-BY 3.0")
     half = load_mesh(out / "models" / "scopia-1-tea-cup.glb")[1]
     assert 2 * half.max() * 11 == pytest.approx(12, rel=1e-3)  # centimeters
+    before = {path: path.read_bytes() for path in out.rglob("*") if path.is_file()}
     (tmp_path / "page.deb").write_bytes(b"<html>")
-    flags = ("--package", tmp_path / "page.deb", "--out", out)
-    assert (
-        exit_status(household_models.main, *flags) == 1 and "page.deb is no Debian package" in capsys.readouterr().err
-    )
+    (tmp_path / "cut.deb").write_bytes(package.read_bytes()[:-200])
+    for name, line in (
+        ("page", "page.deb is no Debian"),
+        ("cut", "cut.deb is not there or cut"),
+        ("no", "no.deb is not"),
+    ):
+        flags = ("--package", tmp_path / f"{name}.deb", "--out", out)
+        assert exit_status(household_models.main, *flags) == 1 and line in capsys.readouterr().err
+    assert {path: path.read_bytes() for path in out.rglob("*") if path.is_file()} == before
