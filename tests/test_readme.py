@@ -86,6 +86,7 @@ def test_every_command_of_the_readme_runs(tmp_path):
         assert (folder / "results" / f"{setting}_test_results.json").is_file()
     assert (folder / "results" / "submission.json").is_file()
 
-    (code,) = blocks("python")
-    code = f"{PICTURES}{code}\nprint(mask.shape, 0 <= existence <= 1)\n"
-    assert run(f"python - <<'END'\n{code}END").endswith("True\n")
+    for code in blocks("python"):
+        code = code.replace('"OWNER/REPO"', '".", source="local"')
+        code = f"{PICTURES}{code}\nprint(mask.shape, 0 <= existence <= 1)\n"
+        assert run(f"python - <<'END'\n{code}END").endswith("True\n")

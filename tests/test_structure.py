@@ -174,3 +174,18 @@ def test_importing_a_module_changes_nothing_outside_it():
     words = [sys.executable, "-c", PROBE, *modules]
     done = subprocess.run(words, capture_output=True, text=True, env=environment, cwd=ROOT)
     assert (done.returncode, done.stdout) == (0, ""), done.stderr
+
+
+def test_a_release_has_one_version_and_one_date_everywhere():
+    read = {name: (ROOT / name).read_text() for name in ("pyproject.toml", "CITATION.cff", "README.md", "CHANGELOG.md")}
+    patterns = {
+        "pyproject.toml": r'^version = "([\d.]+)"',
+        "CITATION.cff": r'^version: "([\d.]+)"',
+        "README.md": r"version = \{([\d.]+)\}",
+        "CHANGELOG.md": r"^## ([\d.]+), [\d-]+$",
+    }
+    versions = {name: re.search(pattern, read[name], re.MULTILINE)[1] for name, pattern in patterns.items()}
+    assert len(set(versions.values())) == 1, versions
+    assert (
+        f'date-released: "{re.search(r", ([0-9-]+)$", read["CHANGELOG.md"], re.MULTILINE)[1]}"' in read["CITATION.cff"]
+    )
