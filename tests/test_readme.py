@@ -87,6 +87,6 @@ def test_every_command_of_the_readme_runs(tmp_path):
     assert (folder / "results" / "submission.json").is_file()
 
     for code in blocks("python"):
-        code = code.replace('"OWNER/REPO"', '".", source="local"')
+        code = code.replace('("OWNER/REPO", ', '(".", source="local", model=')
         code = f"{PICTURES}{code}\nprint(mask.shape, 0 <= existence <= 1)\n"
         assert run(f"python - <<'END'\n{code}END").endswith("True\n")
