@@ -4,7 +4,7 @@
     python benchmarks/inference.py --precision bf16
     python benchmarks/inference.py --setting exo-ego --objects 14    # 14 pairs for four images
 
-A round is one frame the plain way, pair after pair, and a batch of frames our way, from files to encoded masks. Prints
+A round is a batch of frames, pair after pair the plain way and together our way, from files to encoded masks. Prints
 the ratio of the times per pair, and how much the predictions differ. Pairs that share an image are cheaper our way: by
 default the take is as real ones are, four objects that each have one of three exo cameras. On a CPU the times are CPU
 seconds of all threads, and with OMP_NUM_THREADS=1, where none waits for another, other jobs change them least. The
@@ -16,6 +16,8 @@ import sys
 import tempfile
 import time
 from dataclasses import replace
+from functools import partial
+from itertools import product
 from pathlib import Path
 from statistics import mean
 
@@ -29,14 +31,13 @@ import torch
 import torch.nn.functional as F
 
 from benchmarks.joined_attention import joined_forward
-from benchmarks.measure import make_takes, print_times, process_takes, timed
+from benchmarks.measure import in_turn, make_takes, print_times, process_takes
 from common.arguments import Parser, add_device, add_setting, at_least
 from common.errors import counted, run_script
-from common.files import read_json
 from evaluation.metrics import iou
 from formats.geometry import EVAL_SIDE, eval_size, letterbox, unletterbox
 from formats.masks import decode_mask, encode_mask
-from formats.processed import ProcessedTake, read_frame
+from formats.processed import ANNOTATION, CameraPair, ProcessedTake, read_frame
 from formats.results import THRESHOLD, camera_pair_key
 from inference.matcher import Matcher
 from inference.predict_takes import ChunkDataset, TakeChunks, plan_chunks, predict_takes
@@ -70,84 +71,77 @@ def main() -> None:
     backbone, model = resnet50_backbone(), XSegTx(XSegTxConfig(input_size=args.input_size)).eval()
     matcher = Matcher(backbone, model, device, args.precision, args.batch_size)
     backbone.to(device)
-    times: dict[str, list[float]] = {"the published way": [], "this project": []}
-    clock = time.process_time if device.type == "cpu" else time.perf_counter
-    ious, existence = [], []
     with tempfile.TemporaryDirectory() as folder:
         options = ("--size", SIZE, "--num_frames", 30 * (args.frames - 1) + 1, "--num_exo", args.exos)
-        make_takes(Path(folder), "--num_train", 0, "--num_val", 0, "--num_test", 1, *options)
-        processed = process_takes(Path(folder))
-        (uid,) = read_json(Path(folder) / "split.json", "run it again")["test"]
-        populate(ProcessedTake.read(processed, uid), args.objects)
-        take = ProcessedTake.read(processed, uid)
+        make_takes(Path(folder), "test", 1, *options)
+        (annotation,) = process_takes(Path(folder)).glob(f"*/{ANNOTATION}")
+        place = annotation.parents[1], annotation.parent.name
+        populate(ProcessedTake.read(*place), args.objects)
+        take = ProcessedTake.read(*place)
         plan = plan_chunks(take, args.setting, matcher.batch_size)
-        for number in range(args.rounds + 1):
-            chunk = plan.chunks[number % len(plan.chunks)]
-            frame = chunk.frames[number % len(chunk.frames)]
-            plainly = predict_plainly, backbone, model, device, take, args.setting, frame
-            plain_seconds, entries = timed(*plainly, clock=clock)
-            our_way = predict_our_way, matcher, args.setting, take, replace(plan, chunks=[chunk])
-            our_seconds, results = timed(*our_way, clock=clock)
-            if number > 0:
-                times["the published way"].append(plain_seconds / len(entries))
-                times["this project"].append(our_seconds / chunk.pair_count)
-            for (name, *cameras), entry in entries.items():
-                other = results[name][camera_pair_key(*cameras)][frame]
-                ious.append(iou(decode_mask(entry["pred_mask"]), decode_mask(other["pred_mask"])))
-                existence.append(abs(entry["confidence"] - other["confidence"]))
+        plan = replace(plan, chunks=plan.chunks[:1])
+        ways = {
+            "the published way": partial(predict_plainly, backbone, model, device, take, args.setting, plan),
+            "this project": partial(predict_our_way, matcher, take, args.setting, plan),
+        }
+        in_turn(ways, 1)  # to warm up
+        times, found = in_turn(ways, args.rounds, time.process_time if device.type == "cpu" else time.perf_counter)
     name = torch.cuda.get_device_name(device) if device.type == "cuda" else counted(torch.get_num_threads(), "thread")
     shared = f"{args.objects} pairs for {1 + min(args.objects, args.exos)} images a frame"
     title = f"{args.setting}, {shared}, {device} ({name}), {args.precision}, batches of {matcher.batch_size}"
-    print_times(title, times, "pair")
+    print_times(title, times, "pair", plan.pair_count)
+    plain, ours = (of_rounds[0] for of_rounds in found.values())
+    entries = [
+        (entry, ours[pair.object_name][camera_pair_key(*pair[1:])][frame]) for (pair, frame), entry in plain.items()
+    ]
+    ious = [iou(*(decode_mask(entry["pred_mask"]) for entry in both)) for both in entries]
     print(f"masks of the two ways: mean IoU {mean(ious):.5f}, least {min(ious):.5f}")
-    print(f"existence differs by at most {max(existence):.1e}")
+    print(f"existence differs by at most {max(abs(a['confidence'] - b['confidence']) for a, b in entries):.1e}")
 
 
 def populate(take: ProcessedTake, count: int) -> None:
     """Write the annotation of so many objects that are in all frames of the ego camera and of one exo camera, each of
     the next one; their masks are those of the take in turn.
     """
-    known: dict[str, list] = {camera: [] for camera in sorted(take.cameras)}
-    for cameras in take.masks.values():
-        for camera, frames in cameras.items():
-            known[camera] += frames.values()
-    (ego,), exos = ([c for c in known if take.kind_of(c) == kind] for kind in ("ego", "exo"))
-    masks: dict = {f"object {n}": {ego: {}, exos[n % len(exos)]: {}} for n in range(count)}
-    for n, cameras in enumerate(masks.values()):
-        for camera in cameras:
-            for i, frame in enumerate(take.subsample_idx):
-                cameras[camera][frame] = known[camera][(n + i) % len(known[camera])]
+    known = {
+        camera: [rle for of in take.masks.values() for rle in of.get(camera, {}).values()] for camera in take.cameras
+    }
+    ego, *exos = sorted(known)
+    masks = {
+        f"object {n}": {
+            camera: {frame: known[camera][(n + i) % len(known[camera])] for i, frame in enumerate(take.subsample_idx)}
+            for camera in (ego, exos[n % len(exos)])
+        }
+        for n in range(count)
+    }
     replace(take, masks=masks).write_annotation()
 
 
 @torch.inference_mode()
 def predict_plainly(
-    backbone: Backbone, model: XSegTx, device: torch.device, take: ProcessedTake, setting: str, frame: int
-) -> dict[tuple, dict]:
-    """Entries of the results file by pair, the published way: pictures read for each pair again, masks decoded in full,
-    batch norms not folded, joined attention.
+    backbone: Backbone, model: XSegTx, device: torch.device, take: ProcessedTake, setting: str, plan: TakeChunks
+) -> dict[tuple[CameraPair, int], dict]:
+    """Entries of the results file by pair and frame, the published way: pictures read for each pair again, masks
+    decoded in full, batch norms not folded, joined attention.
     """
     entries, side = {}, model.config.input_size
-    for pair in take.camera_pairs(setting):
-        name, query_camera, target_camera = pair
-        if frame not in take.masks[name][query_camera]:
-            continue
+    for key in product(take.camera_pairs(setting), plan.chunks[0].frames):
+        (name, query_camera, target_camera), frame = key
         query, target = (
             torch.from_numpy(letterbox(read_frame(take.frame_path(camera, frame)), side))
             for camera in (query_camera, target_camera)
         )
         mask = torch.from_numpy(letterbox(decode_mask(take.masks[name][query_camera][frame]), side))
         images = normalize_image(query), normalize_image(target), mask_to_image(mask)
-        query_feat, target_feat, mask_feat = (backbone(image[None].to(device)) for image in images)
-        prediction = joined_forward(model, query_feat, target_feat, mask_feat)
+        prediction = joined_forward(model, *(backbone(image[None].to(device)) for image in images))
         prob = prediction.target_mask_prob[:, None]  # (1, H, W) -> (1, 1, H, W)
         found = F.interpolate(prob, (EVAL_SIDE, EVAL_SIDE), mode="bilinear")[0, 0].cpu().numpy() > THRESHOLD
         found = unletterbox(found, eval_size(take.video_size(target_camera)))
-        entries[pair] = {"pred_mask": encode_mask(found), "confidence": float(prediction.existence[0])}
+        entries[key] = {"pred_mask": encode_mask(found), "confidence": float(prediction.existence[0])}
     return entries
 
 
-def predict_our_way(matcher: Matcher, setting: str, take: ProcessedTake, plan: TakeChunks) -> dict:
+def predict_our_way(matcher: Matcher, take: ProcessedTake, setting: str, plan: TakeChunks) -> dict:
     """Masks and existence of the pairs of a plan with one chunk, as the results file has them."""
     chunks, written = ChunkDataset(take.folder.parent, setting, matcher.side, plan.chunks), {}
     # A generator, so that the reading belongs to the time.

@@ -1,39 +1,39 @@
 """Different ways to do the same work, measured in turn, on rendered takes; and the one way to print what they take."""
 
-import os
 import platform
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
+from itertools import chain
 from pathlib import Path
 from statistics import median
 from typing import TypeVar
 
 from common.errors import UserError, counted
 from common.parallel import default_workers
+from formats.takes import SPLITS
 
 ROOT = Path(__file__).resolve().parents[1]
 PROCESSED = "processed"
+Times = dict[str, list[float]]  # seconds by way and round
 T = TypeVar("T")
 
 
-def in_turn(ways: Mapping[str, Callable[[], T]], rounds: int) -> dict[str, list[T]]:
-    """What each way returns in each round. A round goes through all of them, so that other load meets them alike."""
+def in_turn(
+    ways: Mapping[str, Callable[[], T]], rounds: int, clock: Callable[[], float] = time.perf_counter
+) -> tuple[Times, dict[str, list[T]]]:
+    """Seconds by `clock` that each way takes in each round, and what it returns. A round goes through all of them, so
+    that other load meets them alike.
+    """
+    times: Times = {name: [] for name in ways}
     returned: dict[str, list[T]] = {name: [] for name in ways}
     for _ in range(rounds):
         for name, way in ways.items():
+            start = clock()
             returned[name].append(way())
-    return returned
-
-
-def timed(
-    work: Callable[..., T], *arguments: object, clock: Callable[[], float] = time.perf_counter
-) -> tuple[float, T]:
-    """Seconds that `work(*arguments)` takes, and what it returns."""
-    start = clock()
-    value = work(*arguments)
-    return clock() - start, value
+            times[name].append(clock() - start)
+    return times, returned
 
 
 def processor() -> str:
@@ -44,32 +44,31 @@ def processor() -> str:
     return f"{names[0] if names else platform.processor()}, {counted(default_workers(), 'core')}"
 
 
-def print_times(title: str, times: Mapping[str, Sequence[float]], unit: str) -> None:
-    """A line for each way: median of `times`, seconds per `unit` by round, and how it compares with the first way.
-
-    The ratios are taken within each round, before their median.
+def print_times(title: str, times: Times, unit: str, count: int = 1) -> None:
+    """A line for each way: median of its seconds per `unit`, of which a round has `count`, and how it compares with
+    the first way. The ratios are taken within each round, before their median.
     """
-    first = next(iter(times))
-    rounds = len(times[first])
+    first, *_ = times
     print(f"{title}, {processor()}:")
-    print(f"seconds per {unit}, medians of {rounds} rounds; x: times as fast as {first} (lowest to highest)")
+    print(f"seconds per {unit}, medians of {len(times[first])} rounds; x: times as fast as {first} (lowest to highest)")
     for name, seconds in times.items():
         ratios = [other / own for other, own in zip(times[first], seconds, strict=True)]
         spread = f"x{median(ratios):.2f} ({min(ratios):.2f} to {max(ratios):.2f})"
-        print(f"  {name:<48} {median(seconds):>9.4g} s {1 / median(seconds):>9.4g}/s  {spread}", flush=True)
+        each = median(seconds) / count
+        print(f"  {name:<48} {each:>9.4g} s {1 / each:>9.4g}/s  {spread}", flush=True)
 
 
-def run_script_apart(script: str, *arguments: object, **environment: str) -> None:
+def run_script_apart(script: str, *arguments: object) -> None:
     """Run a script of the repository in a process of its own. Raises UserError with its last line if it fails."""
-    command = list(map(str, (sys.executable, ROOT / script, *arguments)))
-    done = subprocess.run(command, env=os.environ | environment, capture_output=True, text=True)
+    done = subprocess.run(list(map(str, (sys.executable, ROOT / script, *arguments))), capture_output=True, text=True)
     if done.returncode:
         raise UserError(f"{script}: {(done.stderr.strip() or 'failed').splitlines()[-1]}")
 
 
-def make_takes(root: Path, *options: object) -> None:
-    """Rendered takes in `root`, with the options of make_takes.py; a rerun keeps what is there."""
-    run_script_apart("synthetic/make_takes.py", "--outputpath", root, *options)
+def make_takes(root: Path, split: str, count: int, *options: object) -> None:
+    """So many rendered takes of a split in `root`, with the options of make_takes.py; a rerun keeps what is there."""
+    counts = {f"--num_{name}": count if name == split else 0 for name in SPLITS}
+    run_script_apart("synthetic/make_takes.py", "--outputpath", root, *chain(*counts.items()), *options)
 
 
 def process_takes(root: Path) -> Path:

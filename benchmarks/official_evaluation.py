@@ -11,16 +11,18 @@ from pycocotools import mask as coco
 from scipy import ndimage
 
 
-def evaluate(truth: dict, predictions: dict, setting: str) -> dict[str, list]:
-    """Official ground truth `annotations` and results by take uid -> values of every mask, in the files' order.
-
-    Keys: iou, contour_accuracy, existence_accuracy, location_error (frames whose target has a mask), and gt, pred (the
-    existence labels of all scored frames).
+def evaluate(truth: dict, predictions: dict, setting: str) -> dict[str, list[float]]:
+    """Official ground truth `annotations` and results by take uid -> each of SCORES of every mask whose target has one,
+    in the files' order.
     """
-    out = {key: [] for key in ("iou", "contour_accuracy", "existence_accuracy", "location_error", "gt", "pred")}
+    values = {name: [] for name in SCORES}
     for _, true_rle, entry in scored_frames(truth, predictions, setting):
-        score_frame(true_rle, entry, out)
-    return out
+        mask = coco.decode(entry["pred_mask"])
+        if true_rle is not None:
+            true_mask = resized(coco.decode(true_rle), official_size(true_rle))
+            for name, score in SCORES.items():
+                values[name].append(score(true_mask, mask))
+    return values
 
 
 def scored_frames(truth: dict, predictions: dict, setting: str) -> Iterator[tuple[tuple, dict | None, dict]]:
@@ -34,19 +36,6 @@ def scored_frames(truth: dict, predictions: dict, setting: str) -> Iterator[tupl
                         if int(frame) in take["annotated_frames"][name][target]:
                             entry = predictions[uid]["masks"][name][f"{query}_{target}"][frame]
                             yield (uid, query, target, frame), cameras[target].get(frame), entry
-
-
-def score_frame(truth: dict | None, prediction: dict, out: dict[str, list]) -> None:
-    mask = coco.decode(prediction["pred_mask"])
-    out["pred"].append(int(prediction["confidence"] > 0.5))
-    out["gt"].append(int(truth is not None))
-    if truth is None:
-        return
-    truth = resized(coco.decode(truth), official_size(truth))
-    out["iou"].append(iou(truth, mask))
-    out["contour_accuracy"].append(contour_accuracy(truth, mask))
-    out["existence_accuracy"].append(float(truth.any() == mask.any()))
-    out["location_error"].append(location_error(truth, mask))
 
 
 def official_size(rle: dict) -> tuple[int, int]:
@@ -115,3 +104,6 @@ def center(mask: np.ndarray) -> tuple[int, int]:
 def balanced_accuracy(truth: list[int], prediction: list[int]) -> float:
     truth, prediction = np.asarray(truth), np.asarray(prediction)
     return float(np.mean([np.mean(prediction[truth == label] == label) for label in np.unique(truth)]))
+
+
+SCORES = {"iou": iou, "location_error": location_error, "contour_accuracy": contour_accuracy}

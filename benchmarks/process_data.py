@@ -22,9 +22,10 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # repository root
 import cv2
 import numpy as np
 
-from benchmarks.measure import in_turn, make_takes, print_times, run_script_apart, timed
+from benchmarks.measure import in_turn, make_takes, print_times, run_script_apart
 from common.arguments import Parser, at_least
 from common.errors import UserError, run_script
+from formats.processed import frame_path, shrink
 from formats.takes import ANNOTATION_TEMPLATE, FRAME_STEP, KINDS, annotation_path, iter_annotations, kind_of
 from synthetic.take import VIDEO_SIZES
 
@@ -42,10 +43,11 @@ def main() -> None:
     args = parser.parse_args()
     if hasattr(os, "sched_setaffinity"):
         os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[:2])
-    counts = ("--num_train", 0, "--num_val", 0, "--num_test", 2)
-    make_takes(args.folder, *counts, "--num_frames", args.frames, "--size", args.size, "--hold", 1)
-    programs = {name: partial(process, args.folder, name) for name in (OURS, *READERS)}
-    times = in_turn(programs, args.rounds)
+    make_takes(args.folder, "test", 2, "--num_frames", args.frames, "--size", args.size, "--hold", 1)
+    programs = {OURS: process, **{name: partial(process_plainly, name) for name in READERS}}
+    times, _ = in_turn(
+        {name: partial(way, args.folder, args.folder / name) for name, way in programs.items()}, args.rounds
+    )
     annotations = annotation_path(args.folder / ANNOTATION_TEMPLATE, "test")
     uids = {raw["take_name"]: uid for uid, raw in iter_annotations(annotations)}
     for name in READERS:
@@ -53,27 +55,19 @@ def main() -> None:
     print_times(f"6 videos of {args.frames} frames, two cores", times, "run")
 
 
-def process(folder: Path, program: str) -> float:
-    """Seconds that a program takes."""
-    out = folder / program
+def process(folder: Path, out: Path) -> None:
     shutil.rmtree(out, ignore_errors=True)
-    if program != OURS:
-        return timed(process_plainly, folder / "takes", program, out)[0]
     where = ("--takepath", folder / "takes", "--split_path", folder / "split.json", "--outputpath", out)
-    return timed(run_script_apart, "data/process_data.py", *where, "--num_workers", 2)[0]
+    run_script_apart("data/process_data.py", *where, "--num_workers", 2)
 
 
-def process_plainly(takes: Path, program: str, out: Path) -> None:
+def process_plainly(reader: str, folder: Path, out: Path) -> None:
     """The frames of all videos, one after the other."""
-    for path in sorted(takes.glob("*/frame_aligned_videos/*.mp4")):
-        camera = path.stem
-        folder = out / path.parts[-3] / camera
-        folder.mkdir(parents=True)
-        for number, image in enumerate(READERS[program](str(path))):
-            height, width = image.shape[:2]
-            factor = -(-height // KINDS[kind_of(camera)].max_rows)
-            small = cv2.resize(image, (width // factor, height // factor))
-            cv2.imwrite(str(folder / f"{number * FRAME_STEP}.jpg"), small)
+    for path in sorted(folder.glob("takes/*/frame_aligned_videos/*.mp4")):
+        camera = out / path.parts[-3] / path.stem
+        camera.mkdir(parents=True, exist_ok=True)
+        for number, image in enumerate(READERS[reader](str(path))):
+            cv2.imwrite(str(frame_path(camera, number * FRAME_STEP)), shrink(image, KINDS[kind_of(path.stem)].max_rows))
 
 
 def opencv(path: str) -> Iterator[np.ndarray]:

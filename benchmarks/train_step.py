@@ -26,22 +26,24 @@ tune_cpu(__name__)  # as the scripts do
 import cv2
 import numpy as np
 import torch
+from torch import Tensor
 
 from benchmarks.joined_attention import joined_forward
-from benchmarks.measure import in_turn, make_takes, print_times, process_takes, timed
+from benchmarks.measure import in_turn, make_takes, print_times, process_takes
 from common.arguments import Parser, add_device, at_least
 from common.errors import run_script
 from formats.masks import RLE, decode_mask
 from formats.pairs import PairSet
 from formats.processed import frame_path
-from model.backbone import mask_to_image, normalize_image, resnet50_backbone
+from model.backbone import Backbone, mask_to_image, normalize_image, resnet50_backbone
 from model.device import PRECISIONS, autocast, resolve_device, tf32
 from model.features import Encoder
-from model.xsegtx import Prediction, XSegTx, XSegTxConfig
+from model.xsegtx import XSegTx, XSegTxConfig
 from train.dataset import TrainSamples, ViewKey
+from train.distributed import Ranks
 from train.feature_cache import FeatureCache
-from train.letterboxed import LetterboxedBatch, LetterboxReader, LetterboxStep, blocked_tokens
-from train.losses import LossWeights, compute_losses
+from train.letterboxed import LetterboxedBatch, LetterboxReader, LetterboxStep
+from train.losses import LossWeights
 
 PLAIN, OURS = "the published way", "this project"
 CACHE_BYTES = int(1e9)
@@ -65,7 +67,7 @@ def main() -> None:
     device = resolve_device(args.device)
     print(f"{device}, {torch.get_num_threads()} threads, {args.input_size} pixels, batches of {args.batch_size}")
     with tempfile.TemporaryDirectory() as folder:
-        make_takes(Path(folder), "--num_train", 2, "--num_val", 0, "--num_test", 0, "--size", args.size)
+        make_takes(Path(folder), "train", 2, "--size", args.size)
         pairs = PairSet([process_takes(Path(folder))], "train", "ego-exo")
         readers = {PLAIN: PlainReader(args.input_size), OURS: LetterboxReader(args.input_size)}
         loaders = {name: TrainSamples(pairs, reader, 0, block=0.5) for name, reader in readers.items()}
@@ -73,19 +75,17 @@ def main() -> None:
         measure("loader", reads, args.rounds, "sample", args.loader_samples)
         batch = read(loaders[OURS], args.batch_size).to(device)
     steps = {
-        PLAIN: Step(args, batch, plain=True),
-        OURS: Step(args, batch),
-        "cached features": Step(args, batch, cached=True),
+        PLAIN: make_step(args, batch, plain=True),
+        OURS: make_step(args, batch),
+        "cached features": make_step(args, batch, cached=True),
     }
     measure("training step", steps, args.rounds, "step")
 
 
 def measure(title: str, ways: Mapping[str, Callable[[], object]], rounds: int, unit: str, count: int = 1) -> None:
     """Print seconds per unit of each way, which is `count` of them, after a run to warm up and fill the cache."""
-    for way in ways.values():
-        way()
-    times = in_turn({name: lambda way=way: timed(way)[0] / count for name, way in ways.items()}, rounds)
-    print_times(title, times, unit)
+    in_turn(ways, 1)
+    print_times(title, in_turn(ways, rounds)[0], unit, count)
 
 
 class PlainReader(LetterboxReader):
@@ -111,45 +111,40 @@ def read(samples: TrainSamples, count: int) -> LetterboxedBatch:
     return samples.reader.collate([samples[n] for n in range(count)])
 
 
-class Step:
-    """A training step on a fixed batch."""
+class PlainStep(LetterboxStep):
+    """Batch norms not folded, images and masks encoded apart, joined attention."""
 
-    def __init__(self, args: argparse.Namespace, batch: LetterboxedBatch, plain=False, cached=False):
-        self.batch, self.plain, self.device = batch, plain, batch.query_mask.device
-        self.precision = "fp32" if plain else args.precision
-        self.backbone = resnet50_backbone().to(self.device)
-        self.model = XSegTx(XSegTxConfig(input_size=args.input_size)).to(self.device).train()
-        self.optimizer = torch.optim.Adam(self.model.parameters(), lr=2e-4)
-        encoder = Encoder(self.backbone, self.device, PRECISIONS[self.precision])
-        self.encode = LetterboxStep(encoder, FeatureCache(CACHE_BYTES if cached else 0), LossWeights()).encode
-        self.blocked = blocked_tokens(batch)
+    def __init__(self, backbone: Backbone):
+        self.backbone, self.weights = backbone, LossWeights()
 
-    def __call__(self) -> None:
-        with tf32(self.precision == "tf32"):
-            prediction = self.predict_plainly() if self.plain else self.predict_our_way()
-            masks = self.batch.query_mask, self.batch.target_mask, self.batch.visible
-            losses = compute_losses(prediction, *masks, LossWeights())
-            self.optimizer.zero_grad()
+    def encode(self, batch: LetterboxedBatch) -> tuple[Tensor, ...]:
+        images = map(normalize_image, (batch.query_image, batch.target_image))
+        return tuple(map(self.backbone, (*images, mask_to_image(batch.query_mask))))
+
+
+def make_step(
+    args: argparse.Namespace, batch: LetterboxedBatch, plain: bool = False, cached: bool = False
+) -> Callable[[], None]:
+    """A training step on a fixed batch, the same one each time."""
+    device, precision = batch.query_mask.device, "fp32" if plain else args.precision
+    backbone = resnet50_backbone().to(device)
+    network = XSegTx(XSegTxConfig(input_size=args.input_size)).to(device).train()
+    optimizer = torch.optim.Adam(network.parameters(), lr=2e-4)
+    if plain:
+        step, model = PlainStep(backbone), partial(joined_forward, network)
+    else:
+        cache = FeatureCache(CACHE_BYTES if cached else 0)
+        step, model = LetterboxStep(Encoder(backbone, device, PRECISIONS[precision]), cache, LossWeights()), network
+
+    def run() -> None:
+        with tf32(precision == "tf32"):
+            losses = step.losses(model, autocast(device, precision), batch, Ranks())
+            optimizer.zero_grad()
             losses.total.backward()
-            self.optimizer.step()
-        if self.plain:  # the published trainer prints the loss of every step
-            losses.total.item()
-        if self.device.type == "cuda":
-            torch.cuda.synchronize()
+            optimizer.step()
+        losses.total.item()  # waits for a GPU
 
-    def predict_plainly(self) -> Prediction:
-        batch = self.batch
-        images = (
-            normalize_image(batch.query_image),
-            normalize_image(batch.target_image),
-            mask_to_image(batch.query_mask),
-        )
-        return joined_forward(self.model, *map(self.backbone, images), target_blocked=self.blocked)
-
-    def predict_our_way(self) -> Prediction:
-        features = self.encode(self.batch)
-        with autocast(self.device, self.precision):
-            return self.model(*features, target_blocked=self.blocked)
+    return run
 
 
 if __name__ == "__main__":

@@ -8,17 +8,15 @@ import numpy as np
 from pycocotools import mask as coco
 
 from benchmarks.official_evaluation import (
+    SCORES,
     balanced_accuracy,
     center,
     contour_accuracy,
     iou,
-    location_error,
     official_size,
     resized,
     scored_frames,
 )
-
-SCORES = {"iou": iou, "location_error": location_error, "contour_accuracy": contour_accuracy}
 
 
 def scored_rows(truth: dict, predictions: dict, setting: str) -> list[dict]:

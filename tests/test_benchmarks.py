@@ -56,8 +56,7 @@ def test_training_is_measured_by_loader_and_step():
 
 
 def test_the_card_tells_figures_by_size_angle_and_rotation(tmp_path, monkeypatch):
-    make = ("--size", "tiny", "--num_train", 0, "--num_val", 0, "--num_test", 1, "--num_frames", 31)
-    measure.make_takes(tmp_path / "patterned", *make)
+    measure.make_takes(tmp_path / "patterned", "test", 1, "--size", "tiny", "--num_frames", 31)
     measure.process_takes(tmp_path / "patterned")
     monkeypatch.setattr(network_card, "ROTATIONS", (0, 90))
     lines = lines_of(run_main(network_card.main, "--folder", tmp_path, "--out", tmp_path / "out", "--turned_takes", 1))
