@@ -18,7 +18,7 @@ from evaluation.metrics import METRICS
 from evaluation.score import Case
 from evaluation.truth import GroundTruth, TakeTruth
 from formats.geometry import Size
-from formats.masks import resize_mask
+from formats.masks import RLE, encode_mask, resize_mask
 from formats.processed import read_frame
 from formats.results import camera_pair_key, iter_results
 from formats.video_writer import open_video
@@ -27,17 +27,18 @@ INK, PALE, PAPER = (20, 20, 20), (110, 110, 110), (255, 255, 255)
 GAP = 6  # pixels between panels
 PANEL_HEIGHT = 300  # pixels
 SHEET_WIDTH = 2000  # pixels
+NOTHING = encode_mask(np.zeros((1, 1)))  # drawn, it leaves a picture as it is
 
 
 class PredictedCase(NamedTuple):
     """A prediction to draw: its case, its RLE, and the name of its results file if there are several."""
 
     case: Case
-    rle: dict
+    rle: RLE
     name: str = ""
 
     @property
-    def drawn_rle(self) -> dict | None:
+    def drawn_rle(self) -> RLE | None:
         """Nothing is drawn where the object is not visible and the prediction says so."""
         return self.rle if self.case.visible or self.case.predicted_visible else None
 
@@ -75,15 +76,14 @@ def draw_case(truth: TakeTruth, predictions: Sequence[PredictedCase], height: in
         panels.append(_draw_panel(target, outline, one.caption, window, height))
     caption = "truth" if case.visible else "truth: not visible"
     panels.append(_draw_panel(target, Outline(true_mask, TRUTH), caption, window, height))
-    gap = np.full((height, GAP, 3), PAPER, np.uint8)
-    body = np.hstack([part for panel in panels for part in (gap, panel)][1:])
+    body = np.hstack([_framed(panel, 0, 0, GAP, 0) for panel in panels])[:, GAP:]
     return np.vstack([_header(truth, predictions, body.shape[1], height // 12), body])
 
 
 class Outline(NamedTuple):
     """What is drawn onto a frame; nothing if there is no RLE."""
 
-    rle: dict | None
+    rle: RLE | None
     color: Color
     dashed: bool = False
 
@@ -92,20 +92,16 @@ def _draw_panel(
     frame: np.ndarray, outline: Outline, caption: str, window: tuple[slice, slice] | None, height: int
 ) -> np.ndarray:
     """(height, W, 3) uint8 RGB: a frame with a mask; `window`, rows and columns, is shown enlarged in a corner."""
-    rle, color, dashed = outline
+    rle, color, dashed = outline.rle or NOTHING, *outline[1:]
     image = _resize(frame, (height, round(frame.shape[1] * height / frame.shape[0])))
-    if rle is not None:
-        image = overlay(image, resize_mask(rle, image.shape[:2]), color, dashed)
+    image = overlay(image, resize_mask(rle, image.shape[:2]), color, dashed)
     if window:
         side = height * 2 // 5
-        inset = _resize(frame[window], (side, side))
-        if rle is not None:
-            mask = np.ascontiguousarray(resize_mask(rle, frame.shape[:2])[window])
-            mask = cv2.resize(mask, (side, side), interpolation=cv2.INTER_NEAREST)
-            inset = overlay(inset, mask, color, dashed)
-        inset = cv2.copyMakeBorder(inset[2:-2, 2:-2], 2, 2, 2, 2, cv2.BORDER_CONSTANT, value=PAPER)
+        mask = np.ascontiguousarray(resize_mask(rle, frame.shape[:2])[window])
+        mask = cv2.resize(mask, (side, side), interpolation=cv2.INTER_NEAREST)
+        inset = overlay(_resize(frame[window], (side, side)), mask, color, dashed)
         on_the_right = window[1].start + window[1].stop > frame.shape[1]
-        image[-side:, slice(0, side) if on_the_right else slice(-side, None)] = inset
+        image[-side:, slice(0, side) if on_the_right else slice(-side, None)] = _framed(inset[2:-2, 2:-2], 2, 2, 2, 2)
 
     size = max(9, height // 22)  # of the caption, in the upper left corner beside a swatch of the mask's color
     paper = Image.fromarray(image)
@@ -118,11 +114,9 @@ def _draw_panel(
     return np.array(paper)
 
 
-def _close_up(size: Size, rle: dict | None) -> tuple[slice, slice] | None:
+def _close_up(size: Size, rle: RLE | None) -> tuple[slice, slice] | None:
     """Rows and columns, a square, around the object of a mask in a frame of `size`; None if it is not small."""
-    if rle is None:
-        return None
-    left, top, width, height = cv2.boundingRect(np.ascontiguousarray(resize_mask(rle, size)))
+    left, top, width, height = cv2.boundingRect(np.ascontiguousarray(resize_mask(rle or NOTHING, size)))
     side = 2 * max(width, height, min(size) // 15)
     if not width or side > min(size) * 2 // 5:
         return None
@@ -175,13 +169,12 @@ def case_sheet(pictures: list[np.ndarray]) -> np.ndarray:
     columns = min(2, len(pictures))
     width = SHEET_WIDTH // columns - 2 * GAP
     scaled = [_resize(picture, (round(picture.shape[0] * width / picture.shape[1]), width)) for picture in pictures]
+    scaled += [np.full_like(scaled[-1], PAPER)] * (len(scaled) % columns)
     rows = []
     for start in range(0, len(scaled), columns):
         in_row = scaled[start : start + columns]
-        row = np.full((max(map(len, in_row)) + 2 * GAP, SHEET_WIDTH, 3), PAPER, np.uint8)
-        for left, picture in zip((GAP, SHEET_WIDTH // 2 + GAP), in_row, strict=False):
-            row[GAP : GAP + len(picture), left : left + width] = picture
-        rows.append(row)
+        height = max(map(len, in_row))
+        rows.append(np.hstack([_framed(picture, GAP, GAP + height - len(picture), GAP, GAP) for picture in in_row]))
     return np.vstack(rows)
 
 
@@ -219,6 +212,11 @@ def _header(truth: TakeTruth, predictions: Sequence[PredictedCase], width: int, 
         draw.rectangle((left, 0, width, height + GAP), fill=PAPER)
         draw.text((left, 0), score, INK, bold)
     return np.array(paper)
+
+
+def _framed(image: np.ndarray, *borders: int) -> np.ndarray:
+    """With white borders of so many pixels above, below, on the left and on the right."""
+    return cv2.copyMakeBorder(image, *borders, cv2.BORDER_CONSTANT, value=PAPER)
 
 
 def _resize(image: np.ndarray, size: Size) -> np.ndarray:

@@ -13,9 +13,9 @@ from evaluation.summary import (
     labels,
     percentile_interval,
     places_by_label,
-    rates,
     resampled_rates,
     several_objects,
+    values,
     without_nan,
 )
 
@@ -81,14 +81,14 @@ def paired_differences(first: Sequence[Case], second: Sequence[Case]) -> dict[st
     """
     takes = places_by_label(first, lambda case: case.take_uid).values()
     rows = [np.stack([sums[at].sum(0) for at in takes]) for sums in (case_sums(first), case_sums(second))]
-    before, after = (rates(row.sum(0)) for row in rows)
+    before, after = (values(row.sum(0)) for row in rows)
     drawn_before, drawn_after = map(resampled_rates, rows)
     return without_nan(
         {
             name: {
-                "first": float(before[name]),
-                "second": float(after[name]),
-                "difference": float(after[name] - before[name]),
+                "first": before[name],
+                "second": after[name],
+                "difference": after[name] - before[name],
                 "interval_95": percentile_interval(drawn_after[name] - drawn_before[name]),
             }
             for name in METRICS

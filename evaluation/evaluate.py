@@ -70,8 +70,6 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     add("--num", type=at_least(0), default=40, help="pictures of a comparison, of its largest disagreements")
     add_num_workers(parser)
     args = parser.parse_args(argv)
-    if args.out and args.out.suffix == ".json":
-        parser.error(f"--out names a folder, not {args.out}; --write_gt writes the benchmark's ground truth")
     if not args.setting and (args.pred_file or not args.write_gt):
         parser.error("--setting is missing: ego-exo or exo-ego; only --write_gt needs none")
     if args.write_gt and args.all_frames:

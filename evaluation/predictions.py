@@ -104,13 +104,12 @@ def read_prediction(raw: Any, size: Size | None) -> tuple[PredictedMask | None, 
         return None, {"not an object with pred_mask and confidence": repr(raw)[:60]}
     faults: dict[str, str] = {}
     mask = given = None
-    if "pred_mask" not in raw:
+    try:
+        mask = given = decode_mask(check_rle(raw["pred_mask"]))
+    except KeyError:
         faults["no pred_mask"] = ""
-    else:
-        try:
-            mask = given = decode_mask(check_rle(raw["pred_mask"]))
-        except ValueError as error:
-            faults["mask cannot be decoded"] = str(error)
+    except ValueError as error:
+        faults["mask cannot be decoded"] = str(error)
     if given is not None and (kind := _size_fault(given, size)):
         faults[kind] = f"{list(given.shape)}, expected {list(size) if size else f'a long side of {EVAL_SIDE}'}"
         mask = resize_mask(raw["pred_mask"], size) if kind == OTHER_SIZE else None

@@ -6,14 +6,14 @@ comparable with theirs. A score that a rule does not define is nan.
 
 import math
 from collections import Counter
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
 
 from evaluation.metrics import OFFICIAL, MaskScores
 from evaluation.score import Case
-from evaluation.summary import metrics
+from evaluation.summary import mean, metrics
 
 VISIBLE_AREA = 0.001  # of the image: LM-EEC says "visible" if a mask is larger
 OFFICIAL_RULE = "official"
@@ -79,11 +79,6 @@ def lmeec_visibility(cases: Sequence[Case]) -> dict[str, Any]:
 
 def means(masks: Sequence[MaskScores], *names: str) -> list[float]:
     return [mean(getattr(mask, name) for mask in masks) for name in names]
-
-
-def mean(values: Iterable[float]) -> float:
-    values = list(values)
-    return float(np.mean(values)) if values else math.nan
 
 
 PROTOCOLS: dict[str, Callable[[Sequence[Case]], dict[str, Any]]] = {

@@ -180,17 +180,16 @@ def score_take(truth: TakeTruth, raw: Any, reading: Reading) -> TakeScores:
         if not frames:
             continue
         for frame, predicted in predictions.read(pair, truth.prediction_sizes(pair, frames)).items():
-            own, given = true_mask(pair.object_name, pair.target_camera, frame), predicted.given
+            at, given = (pair.target_camera, frame), predicted.given
+            own = true_mask(pair.object_name, *at)
             scores = scores_at_file_size = None
             if own is not None:
-                names = take.masks.keys() - {pair.object_name}
-                others = [true_mask(name, pair.target_camera, frame) for name in names]
-                others = [other for other in others if other is not None and other["size"] == own["size"]]
+                others = [true_mask(name, *at) for name in take.masks if name != pair.object_name]
+                others = [other for other in others if other and other["size"] == own["size"]]
                 scores = score_masks(own, predicted.mask, others)
                 if reading.at_file_size and given is not predicted.mask:
-                    resized = truth.mask(pair.object_name, pair.target_camera, frame, given.shape)
-                    scores_at_file_size = score_masks(resized, given)
+                    scores_at_file_size = score_masks(truth.mask(pair.object_name, *at, given.shape), given)
             visible, area = own is not None, np.count_nonzero(given) / given.size
             cases.append(Case(take.uid, *pair, frame, visible, predicted.existence, scores, scores_at_file_size, area))
-    name, scenario = truth.info.name, truth.info.scenario
-    return TakeScores(take.uid, name, scenario, cases, wanted, predictions.problems, predictions.accepted)
+    info = truth.info
+    return TakeScores(take.uid, info.name, info.scenario, cases, wanted, predictions.problems, predictions.accepted)

@@ -5,7 +5,7 @@ the numbers of a set of cases, add up its rows.
 """
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 import numpy as np
@@ -23,7 +23,8 @@ RESAMPLES = 2000  # of the takes, for the intervals
 def summarize_scores(scores: SplitScores) -> dict[str, Any]:
     """Everything but the cases, as metrics.json has it. Values that do not exist are None."""
     cases = scores.cases
-    values, groups = metrics(cases), breakdowns(scores)
+    total, groups = case_sums(cases).sum(0), breakdowns(scores)
+    figures = values(total)
     return without_nan(
         {
             "setting": scores.setting,
@@ -32,9 +33,9 @@ def summarize_scores(scores: SplitScores) -> dict[str, Any]:
             "frames_wanted": sum(take.wanted for take in scores.takes),
             "frames_visible": sum(case.visible for case in cases),
             "accepted": dict(scores.accepted),
-            **several_objects(case_sums(cases).sum(0)),
-            "official": {name: values[name] for name in OFFICIAL},
-            "extra": {name: values[name] for name in METRICS if name not in OFFICIAL},
+            **several_objects(total),
+            "official": {name: figures[name] for name in OFFICIAL},
+            "extra": {name: figures[name] for name in METRICS if name not in OFFICIAL},
             "interval_95": intervals([take.cases for take in scores.takes if take.cases]),
             "mean_over_takes": mean_over_groups(groups["take"]),
             "mean_over_objects": mean_over_groups(groups["object"]),
@@ -89,15 +90,18 @@ def several_objects(total: np.ndarray) -> dict[str, Any]:
     """
     count = dict(zip(SUMS, total.tolist(), strict=True))
     frames = count["several_objects"]
-    return {
-        "frames_several_objects": int(frames),
-        "right_object_chance": count["right_object_chance"] / frames if frames else math.nan,
-    }
+    chance = count["right_object_chance"] / frames if frames else math.nan
+    return {"frames_several_objects": int(frames), "right_object_chance": chance}
 
 
 def metrics(cases: Sequence[Case]) -> dict[str, float]:
     """The values of METRICS over some cases."""
-    return {name: float(value) for name, value in rates(case_sums(cases).sum(0)).items()}
+    return values(case_sums(cases).sum(0))
+
+
+def values(total: np.ndarray) -> dict[str, float]:
+    """(len(SUMS),) sums -> the values of METRICS."""
+    return {name: float(value) for name, value in rates(total).items()}
 
 
 def resampled_rates(rows: np.ndarray) -> dict[str, np.ndarray]:
@@ -121,34 +125,31 @@ def intervals(takes: Sequence[Sequence[Case]]) -> dict[str, tuple[float, float]]
 def percentile_interval(values: np.ndarray) -> tuple[float, float]:
     """The range of the middle 95 % of the values; nan if there are none."""
     values = values[~np.isnan(values)]
-    if not len(values):
-        return math.nan, math.nan
-    low, high = np.quantile(values, [0.025, 0.975])
-    return float(low), float(high)
+    return tuple(np.quantile(values, [0.025, 0.975]).tolist()) if len(values) else (math.nan, math.nan)
 
 
 def breakdowns(scores: SplitScores) -> dict[str, list[dict[str, Any]]]:
     """Counts and metrics of the cases with the same label, for each kind of label."""
     cases = scores.cases
     rows = case_sums(cases)
-    out: dict[str, list[dict[str, Any]]] = {}
-    for kind, label in labels(scores).items():
-        out[kind] = []
-        for key, places in places_by_label(cases, label).items():
-            total = rows[places].sum(0)
-            count = dict(zip(SUMS, map(int, total), strict=True))
-            out[kind].append(
-                {
-                    "label": key,
-                    "frames": len(places),
-                    "visible": count["visible"],
-                    "missed": count["visible"] - count["visible_right"],
-                    "invented": count["hidden"] - count["hidden_right"],
-                    **several_objects(total),
-                    **{name: float(value) for name, value in rates(total).items()},
-                }
-            )
-    return out
+
+    def group(label: str, places: list[int]) -> dict[str, Any]:
+        total = rows[places].sum(0)
+        count = dict(zip(SUMS, map(int, total), strict=True))
+        return {
+            "label": label,
+            "frames": len(places),
+            "visible": count["visible"],
+            "missed": count["visible"] - count["visible_right"],
+            "invented": count["hidden"] - count["hidden_right"],
+            **several_objects(total),
+            **values(total),
+        }
+
+    return {
+        kind: [group(*found) for found in places_by_label(cases, label).items()]
+        for kind, label in labels(scores).items()
+    }
 
 
 def labels(scores: SplitScores) -> dict[str, Callable[[Case], str | None]]:
@@ -187,8 +188,10 @@ def size_label(area: float) -> str:
 
 def mean_over_groups(groups: list[dict[str, Any]]) -> dict[str, float]:
     """Each group counts the same, unlike in the official mean; groups without a value are left out."""
-    out = {}
-    for name in METRICS:
-        values = [group[name] for group in groups if not math.isnan(group[name])]
-        out[name] = float(np.mean(values)) if values else math.nan
-    return out
+    return {name: mean(group[name] for group in groups if not math.isnan(group[name])) for name in METRICS}
+
+
+def mean(values: Iterable[float]) -> float:
+    """nan if there are none."""
+    values = list(values)
+    return float(np.mean(values)) if values else math.nan

@@ -4,7 +4,6 @@ import copy
 import csv
 import json
 import re
-import shutil
 
 import numpy as np
 import pytest
@@ -148,7 +147,7 @@ BROKEN = {
 
 def evaluate_results(root, results, tmp_path, *options):
     path = tmp_path / "ego-exo_val_results.json"
-    path.write_text(results if isinstance(results, str) else json.dumps({"ego-exo": {"results": results}}))
+    path.write_text(json.dumps({"ego-exo": {"results": results}}))
     where = ["--data_path", root / "processed", "--pred_file", path, "--out", tmp_path / "out"]
     return exit_status(evaluate.main, "--setting", "ego-exo", *where, *options, "--num_workers", 0)
 
@@ -180,7 +179,6 @@ REFUSED = {  # flags -> how the message begins
     "--pred_file {results} --gt_file {root}/split.json": "{root}/split.json holds val, test, not annotations",
     "--pred_file {results} {results} --names a a": "--names needs as many names, all different, as --pred_file",
     "--pred_file {results} {results} --protocol all": "--protocol takes one results file",
-    "--out {tmp}/gt.json": "--out names a folder, not {tmp}/gt.json; --write_gt writes",
     "--gt_file {root}/gt_val.json": "--gt_file does not say of which split it is",
     "--gt_file {root}/gt_val.json --all_frames": "argument --all_frames: not allowed with argument --gt_file",
 }
@@ -303,11 +301,9 @@ def test_odd_names_are_drawn_and_written_and_lead_nowhere(tmp_path, name):
     assert {path.name for path in out.iterdir()} == {"report", "sheet.jpg", ".sheet.jpg.lock"}
 
 
-def test_photos_of_different_sizes_in_one_camera_score_as_in_the_official_evaluation(small_root, tmp_path):
+def test_photos_of_different_sizes_in_one_camera_score_as_in_the_official_evaluation(tmp_path):
     rng = np.random.default_rng(0)
-    data_dir = tmp_path / "processed"
-    shutil.copytree(small_root / "processed", data_dir)
-    (tmp_path / "split.json").write_text(json.dumps({"val": ["take-a"]}))
+    data_dir = make_data_set(tmp_path, {"val": ["take-a"]})
     path = data_dir / "take-a" / ANNOTATION
     raw = json.loads(path.read_text())
     results = make_results(data_dir, ["take-a"], "ego-exo")
@@ -329,16 +325,13 @@ def test_photos_of_different_sizes_in_one_camera_score_as_in_the_official_evalua
         np.testing.assert_allclose([float(case[name]) for case in visible], expected[name], atol=1e-9)
 
 
-def test_a_malformed_take_of_the_ground_truth_is_listed_beside_the_other_problems(small_root, good, tmp_path, capsys):
-    shutil.copytree(small_root / "processed", tmp_path / "processed")
-    path = tmp_path / "processed" / "take-a" / ANNOTATION
+def test_a_malformed_take_of_the_ground_truth_is_listed_beside_the_other_problems(good, tmp_path, capsys):
+    path = make_scored_data(tmp_path) / "processed" / "take-a" / ANNOTATION
     raw = json.loads(path.read_text())
     raw["masks"]["cup_0"]["cam01"]["30"].pop("size")
     path.write_text(json.dumps(raw))
     results = copy.deepcopy(good)
     drop("take-b", "masks", "cup_0")(results)
-    shutil.copytree(small_root / "annotations", tmp_path / "annotations")
-    shutil.copy(small_root / "split.json", tmp_path)
     assert evaluate_results(tmp_path, results, tmp_path) == 1
     errors = capsys.readouterr().err
     assert "take take-a: ground truth: " in errors and "take take-b, object 'cup_0': missing" in errors

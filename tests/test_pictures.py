@@ -143,7 +143,7 @@ def test_a_pipe_is_not_waited_for(tmp_path):
 
 @pytest.mark.parametrize("read", [read_mask, read_picture], ids=lambda read: read.__name__)
 def test_a_file_that_is_no_picture_is_refused_in_one_whole_line(tmp_path, read):
-    noise = np.random.default_rng(0).integers(0, 256, (*(40, 60), 3), np.uint8)
+    noise = np.random.default_rng(0).integers(0, 256, (40, 60, 3), np.uint8)
     Image.fromarray(noise).save(tmp_path / "whole.png")
     (tmp_path / "cut.png").write_bytes((tmp_path / "whole.png").read_bytes()[:3000])
     (tmp_path / "text.png").write_text("no picture")
