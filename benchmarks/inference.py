@@ -37,8 +37,9 @@ from common.errors import counted, run_script
 from evaluation.metrics import iou
 from formats.geometry import EVAL_SIDE, eval_size, letterbox, unletterbox
 from formats.masks import decode_mask, encode_mask
-from formats.processed import ANNOTATION, CameraPair, ProcessedTake, read_frame
+from formats.processed import CameraPair, ProcessedTake, read_frame
 from formats.results import THRESHOLD, camera_pair_key
+from formats.takes import read_split
 from inference.matcher import Matcher
 from inference.predict_takes import ChunkDataset, TakeChunks, plan_chunks, predict_takes
 from model.backbone import Backbone, mask_to_image, normalize_image, resnet50_backbone
@@ -74,10 +75,10 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         options = ("--size", SIZE, "--num_frames", 30 * (args.frames - 1) + 1, "--num_exo", args.exos)
         make_takes(Path(folder), "test", 1, *options)
-        (annotation,) = process_takes(Path(folder)).glob(f"*/{ANNOTATION}")
-        place = annotation.parents[1], annotation.parent.name
-        populate(ProcessedTake.read(*place), args.objects)
-        take = ProcessedTake.read(*place)
+        processed = process_takes(Path(folder))
+        (uid,) = read_split(Path(folder) / "split.json", "test")
+        populate(ProcessedTake.read(processed, uid), args.objects)
+        take = ProcessedTake.read(processed, uid)
         plan = plan_chunks(take, args.setting, matcher.batch_size)
         plan = replace(plan, chunks=plan.chunks[:1])
         ways = {

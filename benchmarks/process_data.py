@@ -13,7 +13,7 @@ import os
 import shutil
 import sys
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
 
@@ -44,14 +44,11 @@ def main() -> None:
     if hasattr(os, "sched_setaffinity"):
         os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[:2])
     make_takes(args.folder, "test", 2, "--num_frames", args.frames, "--size", args.size, "--hold", 1)
-    programs = {OURS: process, **{name: partial(process_plainly, name) for name in READERS}}
-    times, _ = in_turn(
-        {name: partial(way, args.folder, args.folder / name) for name, way in programs.items()}, args.rounds
-    )
-    annotations = annotation_path(args.folder / ANNOTATION_TEMPLATE, "test")
-    uids = {raw["take_name"]: uid for uid, raw in iter_annotations(annotations)}
+    programs = {OURS: process, **{name: partial(process_plainly, reader) for name, reader in READERS.items()}}
+    ways = {name: partial(program, args.folder, args.folder / name) for name, program in programs.items()}
+    times, _ = in_turn(ways, args.rounds)
     for name in READERS:
-        check_equal(args.folder / OURS, args.folder / name, uids)
+        check_equal(args.folder / OURS, args.folder / name)
     print_times(f"6 videos of {args.frames} frames, two cores", times, "run")
 
 
@@ -61,13 +58,16 @@ def process(folder: Path, out: Path) -> None:
     run_script_apart("data/process_data.py", *where, "--num_workers", 2)
 
 
-def process_plainly(reader: str, folder: Path, out: Path) -> None:
+def process_plainly(frames: Callable[[str], Iterator[np.ndarray]], folder: Path, out: Path) -> None:
     """The frames of all videos, one after the other."""
-    for path in sorted(folder.glob("takes/*/frame_aligned_videos/*.mp4")):
-        camera = out / path.parts[-3] / path.stem
-        camera.mkdir(parents=True, exist_ok=True)
-        for number, image in enumerate(READERS[reader](str(path))):
-            cv2.imwrite(str(frame_path(camera, number * FRAME_STEP)), shrink(image, KINDS[kind_of(path.stem)].max_rows))
+    shutil.rmtree(out, ignore_errors=True)
+    for uid, raw in iter_annotations(annotation_path(folder / ANNOTATION_TEMPLATE, "test")):
+        for video in sorted((folder / "takes" / raw["take_name"]).glob("frame_aligned_videos/*.mp4")):
+            camera = out / uid / video.stem
+            camera.mkdir(parents=True)
+            for number, image in enumerate(frames(str(video))):
+                path = frame_path(camera, number * FRAME_STEP)
+                cv2.imwrite(str(path), shrink(image, KINDS[kind_of(video.stem)].max_rows))
 
 
 def opencv(path: str) -> Iterator[np.ndarray]:
@@ -92,15 +92,15 @@ if importlib.util.find_spec("decord"):
     READERS["decord get_batch"] = decord
 
 
-def check_equal(ours: Path, theirs: Path, uids: dict[str, str]) -> None:
-    """Raise UserError if a frame is missing or looks different, by more than decoders' roundings. `uids`: by name."""
-    frames = {ours / uids[path.parts[-3]] / path.parts[-2] / path.name: path for path in theirs.glob("*/*/*.jpg")}
-    if frames.keys() != set(ours.glob("*/*/*.jpg")):
+def check_equal(ours: Path, theirs: Path) -> None:
+    """Raise UserError if a frame is missing or looks different, by more than decoders' roundings."""
+    own, other = ({path.relative_to(folder) for path in folder.glob("*/*/*.jpg")} for folder in (ours, theirs))
+    if own != other:
         raise UserError(f"{ours} and {theirs} hold different frames")
-    for own, other in frames.items():
-        difference = np.abs(cv2.imread(str(own)).astype(int) - cv2.imread(str(other))).mean()
+    for name in own:
+        difference = np.abs(cv2.imread(str(ours / name)).astype(int) - cv2.imread(str(theirs / name))).mean()
         if difference > 3:  # older libraries convert colors otherwise, by 2 to 3 grey levels
-            raise UserError(f"{other} differs by {difference:.1f} grey levels on average")
+            raise UserError(f"{theirs / name} differs by {difference:.1f} grey levels on average")
 
 
 if __name__ == "__main__":
