@@ -13,11 +13,12 @@ from common.provenance import provenance
 from evaluation.metrics import METRICS, MaskScores
 from evaluation.score import Case, SplitScores
 from evaluation.summary import summarize_scores, without_nan
+from evaluation.tables import BREAKDOWN_COUNTS
 from formats.results import results_path
 
 RESULTS_DIR = Path(__file__).resolve().parents[1] / "results"  # where eval_segswap.py writes
 RUN_RECORD = ("checkpoint", "checkpoint_sha256", "precision", "date", "command", "commit")  # of the predictions
-GROUP_COLUMNS = ("label", "frames", "visible", "missed", "invented", "frames_several_objects", "right_object_chance")
+GROUP_COLUMNS = ("label", *BREAKDOWN_COUNTS, "frames_several_objects", "right_object_chance", *METRICS)
 CASE_COLUMNS = ("take_uid", "object_name", "query_camera", "target_camera", "frame")  # Case.key
 PREDICTED_COLUMNS = ("visible", "confidence", *MaskScores._fields)  # of a case in one results file
 
@@ -96,10 +97,9 @@ def _refuse_outside(folder: Path, names: Iterable[str], remedy: str) -> None:
 
 def write_outputs(folder: Path, summary: dict[str, Any], cases: Sequence[Case]) -> None:
     """metrics.json, breakdown.csv (a line per group) and cases.csv (a line per scored frame), each atomically."""
-    header = (*GROUP_COLUMNS, *METRICS)
     breakdown = summary["breakdown"].items()
-    rows = [(kind, *(group[name] for name in header)) for kind, groups in breakdown for group in groups]
-    write_csv(folder / "breakdown.csv", ("by", *header), rows)
+    rows = [(kind, *(group[name] for name in GROUP_COLUMNS)) for kind, groups in breakdown for group in groups]
+    write_csv(folder / "breakdown.csv", ("by", *GROUP_COLUMNS), rows)
     write_cases(folder / "cases.csv", [""], [cases])
     write_json(folder / "metrics.json", summary, indent=1)
 

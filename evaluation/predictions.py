@@ -62,11 +62,11 @@ class TakePredictions:
         faulty: dict[str, tuple[str, list[str]]] = {}  # kind of fault -> how it looks in the first frame, the frames
         for frame, size in sizes.items():
             prediction, faults = read_prediction(entries.get(str(frame)), size)
-            accepted = {kind for kind in faults if FLAGS.get(kind) in self._accept}
-            self.accepted.update(accepted)
-            if prediction and accepted == faults.keys():
+            refused = [kind for kind in faults if FLAGS.get(kind) not in self._accept]
+            self.accepted.update(kind for kind in faults if kind not in refused)
+            if not refused:
                 found[frame] = prediction
-            for kind in (kind for kind in faults if kind not in accepted):
+            for kind in refused:
                 faulty.setdefault(kind, (faults[kind], []))[1].append(str(frame))
         for kind, (detail, frames) in faulty.items():
             flag = FLAGS.get(kind, "")

@@ -164,7 +164,7 @@ def _score_task(task: tuple[GroundTruth, Any, Reading]) -> TakeScores:
     uid = truth.uids[0]
     try:
         return score_take(truth.load(uid), raw, reading)
-    except (UserError, ValueError) as error:  # a malformed take is one problem more; the others are still looked at
+    except UserError as error:  # a malformed take is one problem more; the others are still looked at
         return TakeScores(uid, "", "", [], 0, [Problem(f"take {uid}: ground truth: {error}", missing=True)])
 
 

@@ -56,14 +56,9 @@ class TakeTruth:
         return [frame for frame in self.query_frames(pair) if frame in looked_at]
 
     def mask(self, object_name: str, camera: str, frame: int, size: Size | None = None) -> RLE | None:
-        """An object's mask, at `size` (H, W) or with a long side of 480 pixels; None where the object is not visible.
-
-        Raises ValueError if it cannot be decoded.
-        """
+        """An object's mask, at `size` (H, W) or with a long side of 480 pixels; None where it is not visible."""
         rle = self.take.masks[object_name].get(camera, {}).get(frame)
-        if rle is None:
-            return None
-        return encode_mask(resize_mask(rle, size or eval_size(mask_size(rle))))
+        return encode_mask(resize_mask(rle, size or eval_size(mask_size(rle)))) if rle else None
 
     def prediction_sizes(self, pair: CameraPair, frames: list[int]) -> dict[int, Size | None]:
         """(H, W) that predictions in the target view must have, by frame: that of the true mask, or else of all masks.

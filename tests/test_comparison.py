@@ -8,7 +8,7 @@ import pytest
 from evaluation import evaluate
 from evaluation.metrics import METRICS
 from tests.browser import chromium, needs_browser
-from tests.made.results import make_scored_data
+from tests.made.results import make_scored_data, options
 
 __all__ = ["chromium"]  # a fixture
 
@@ -40,9 +40,8 @@ def values(chromium):
 
 
 def compare_main(root, out, *more):
-    files = [str(root / model / "ego-exo_val_results.json") for model in ("a", "b")]
-    where = ["--data_path", str(root / "processed"), "--num_workers", "0", "--out", str(out)]
-    evaluate.main(["--setting", "ego-exo", "--pred_file", *files, *where, *more])
+    files = (root / model / "ego-exo_val_results.json" for model in ("a", "b"))
+    evaluate.main([*options(root, *files), "--out", str(out), *more])
 
 
 def test_a_comparison_is_written_as_page_json_and_csv(root, tmp_path, capsys):

@@ -17,7 +17,7 @@ from formats.processed import ANNOTATION
 from tests.made import EGO
 from tests.made.golden import GOLDEN, golden
 from tests.made.processed import LAYOUT, make_data_set, write_data_set
-from tests.made.results import eval_mask, make_annotations, make_results, make_results_file, make_scored_data
+from tests.made.results import eval_mask, make_annotations, make_results, make_results_file, make_scored_data, options
 from tests.made.scripts import exit_status
 
 SETTINGS = ("ego-exo", "exo-ego")
@@ -145,11 +145,10 @@ BROKEN = {
 }
 
 
-def evaluate_results(root, results, tmp_path, *options):
+def evaluate_results(root, results, tmp_path, *more):
     path = tmp_path / "ego-exo_val_results.json"
     path.write_text(json.dumps({"ego-exo": {"results": results}}))
-    where = ["--data_path", root / "processed", "--pred_file", path, "--out", tmp_path / "out"]
-    return exit_status(evaluate.main, "--setting", "ego-exo", *where, *options, "--num_workers", 0)
+    return exit_status(evaluate.main, *options(root, path), "--out", tmp_path / "out", *more)
 
 
 @pytest.mark.parametrize("kind", BROKEN)
@@ -216,10 +215,10 @@ def test_allow_missing_does_not_allow_what_is_broken(small_root, good, tmp_path,
 
 def test_a_take_without_ground_truth_is_named(small_root, good, tmp_path, capsys):
     (tmp_path / "split.json").write_text(json.dumps({"val": ["take-a", "take-b", "take-c"]}))
-    options = ["--splits_path", tmp_path / "split.json"]
-    assert evaluate_results(small_root, good, tmp_path, *options) == 1
+    splits = ["--splits_path", tmp_path / "split.json"]
+    assert evaluate_results(small_root, good, tmp_path, *splits) == 1
     assert "take take-c" in capsys.readouterr().err
-    assert evaluate_results(small_root, good, tmp_path, *options, "--allow_missing") == 0
+    assert evaluate_results(small_root, good, tmp_path, *splits, "--allow_missing") == 0
     assert "takes of the split without ground truth: take-c" in capsys.readouterr().out
 
 
@@ -290,10 +289,10 @@ def test_one_take_is_a_take_and_a_comparison_of_it_has_no_verdict(golden_root, t
 def test_odd_names_are_drawn_and_written_and_lead_nowhere(tmp_path, name):
     data_dir = make_data_set(tmp_path / "data", {"val": ["take-a"]}, {name: LAYOUT["cup_0"]})
     pred_file = make_results_file(tmp_path, data_dir, ["take-a"], "ego-exo")
-    where = ["--setting", "ego-exo", "--data_path", data_dir, "--pred_file", pred_file, "--num_workers", "0"]
     out = tmp_path / "out"
-    report.main([*map(str, where), "--all_frames", "--num", "2", "--out", str(out / "report")])
-    report.main([*map(str, where), "--all_frames", "--num", "2", "--out", str(out / "sheet.jpg")])
+    for kind in ("report", "sheet.jpg"):
+        where = options(data_dir.parent, pred_file)
+        report.main([*where, "--all_frames", "--num", "2", "--out", str(out / kind)])
     assert [case["object_name"] for case in read_cases(out / "report")] == [name] * 6
     page = (out / "report" / "index.html").read_text()
     assert page.count("</script>") == 1 and '<b>"' not in page

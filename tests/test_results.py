@@ -13,7 +13,7 @@ from evaluation import evaluate, report
 from formats.masks import decode_mask, encode_mask
 from formats.results import iter_results
 from tests.made import EGO
-from tests.made.results import UIDS, make_results, make_scored_data
+from tests.made.results import UIDS, make_results, make_scored_data, options
 
 ODD_NAMES = {  # as they occur in the data set
     "bicycle _0": {EGO: [60, 0, 30], "cam01": [0, 30]},
@@ -62,8 +62,7 @@ def entries(results):
 
 
 def scored(root, pred_file, out, *flags):
-    where = ["--data_path", root / "processed", "--pred_file", pred_file, "--out", out, "--num_workers", 0]
-    evaluate.main([*map(str, ["--setting", "ego-exo", *where, *flags])])
+    evaluate.main([*options(root, pred_file), "--out", str(out), *map(str, flags)])
     return (out / "cases.csv").read_text(), json.loads((out / "metrics.json").read_text())["official"]
 
 
@@ -85,8 +84,7 @@ def test_version_and_challenge_may_stand_anywhere_and_subsample_idx_is_not_neede
 def test_gzip_is_read_and_its_scores_lie_beside_it_under_the_same_name(root, results, expected, tmp_path):
     path = tmp_path / "ego-exo_val_results.json.gz"
     path.write_bytes(gzip.compress(json.dumps({"ego-exo": {"results": results}}).encode()))
-    where = ["--data_path", root / "processed", "--pred_file", path, "--num_workers", 0]
-    evaluate.main([*map(str, ["--setting", "ego-exo", *where])])
+    evaluate.main(options(root, path))
     assert (tmp_path / "ego-exo_val_evaluation" / "cases.csv").read_text() == expected[0]
 
 
@@ -241,8 +239,7 @@ def test_what_is_no_detection_is_named_with_its_place(results, tmp_path):
 
 def test_report_and_pictures_are_drawn_of_another_form_too(root, tmp_path):
     write_mask_folder(tmp_path / "masks", make_results(root / "processed", UIDS, "ego-exo"))
-    where = ["--setting", "ego-exo", "--data_path", root / "processed", "--pred_file", tmp_path / "masks"]
-    where = [*map(str, where), "--lenient", "--num_workers", "0", "--num", "2"]
+    where = [*options(root, tmp_path / "masks"), "--lenient", "--num", "2"]
     report.main([*where, "--out", str(tmp_path / "report")])
     assert "predictions without confidence" in (tmp_path / "report" / "index.html").read_text()
     report.main([*where, "--out", str(tmp_path / "sheet.jpg")])

@@ -88,8 +88,8 @@ def make_scored_data(root: Path, layout: dict | None = None) -> Path:
     return root
 
 
-def options(root: Path, setting: str = "ego-exo") -> list[str]:
-    """The options of a script that say: model a's results of that data set."""
-    pred_file = root / "a" / f"{setting}_val_results.json"
-    paths = ["--data_path", root / "processed", "--pred_file", pred_file, "--num_workers", "0"]
-    return ["--setting", setting, *map(str, paths)]
+def options(root: Path, *results: Path) -> list[str]:
+    """The options of a script that say: these ego-exo results of that data set, by default model a's."""
+    results = results or (root / "a" / "ego-exo_val_results.json",)
+    words = ["--setting", "ego-exo", "--data_path", root / "processed", "--num_workers", 0, "--pred_file", *results]
+    return list(map(str, words))
