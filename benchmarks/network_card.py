@@ -35,8 +35,9 @@ from formats.results import results_path
 from formats.takes import FRAME_STEP, find_split_path, read_split
 from inference.predictor import CKPT_HELP, SHIPPED
 from model.device import PRECISIONS
-from synthetic.tabletop import EGO, ObjectSizes, Tabletop
-from synthetic.take import TakeId, TakeOptions, build_tabletop
+from synthetic.options import ObjectSizes, TakeOptions
+from synthetic.tabletop import EGO, Tabletop
+from synthetic.take import TakeId, build_tabletop
 
 SPLIT = "test"
 SIZES = {"under 0.05 %": 5e-4, "to 0.15 %": 1.5e-3, "to 0.5 %": 5e-3, "to 2 %": 0.02, "to 10 %": 0.1, "more": 1}

@@ -27,7 +27,7 @@ from common.arguments import Parser, at_least
 from common.errors import UserError, run_script
 from formats.processed import frame_path, shrink
 from formats.takes import ANNOTATION_TEMPLATE, FRAME_STEP, KINDS, annotation_path, iter_annotations, kind_of
-from synthetic.take import VIDEO_SIZES
+from synthetic.options import VIDEO_SIZES
 
 OURS = "this project"
 

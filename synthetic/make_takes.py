@@ -15,6 +15,7 @@ files. `--things kitchen` has things of unlike parts, and hides a quarter of wha
 """
 
 import argparse
+import hashlib
 import math
 import sys
 from dataclasses import fields
@@ -34,41 +35,57 @@ from tqdm import tqdm
 from common.arguments import DEFAULT_ROOT, Parser, add_num_workers, at_least
 from common.drawing import write_picture
 from common.errors import UserError, counted
-from common.files import claimed, remove_leftovers, write_json
+from common.files import claimed, read_record, remove_leftovers, write_json
 from common.parallel import run_jobs
 from formats.takes import ANNOTATION_TEMPLATE, FRAME_STEP, SPLITS, annotation_path
-from synthetic.models import find_pictures, model_files, need_trimesh
-from synthetic.tabletop import REAL, ObjectSizes
-from synthetic.take import VIDEO_SIZES, TakeId, TakeOptions, make_take
+from synthetic.models import CONTENTS, files_below, find_pictures, model_files, need_trimesh
+from synthetic.options import REAL, VIDEO_SIZES, ObjectSizes, TakeOptions
+from synthetic.take import TakeId, make_take
 
 MARKER = "synthetic_takes.json"  # says that a folder is ours to write into
 CONTACT_SHEET = "contact_sheet.jpg"
-MOST_TAKES = 100_000
 
 
 def make_takes(out: Path, counts: dict[str, int], options: TakeOptions, num_workers: int) -> list[TakeId]:
     """Render `counts[split]` takes of each split and write the annotation files, split.json and the contact sheet.
 
-    Raises UserError if `out` holds takes of somebody else, such as the real data set's.
+    Raises UserError if `out` holds takes of somebody else, such as the real data set's, or of other models or photos.
     """
-    takes = [TakeId(split, index) for split in SPLITS for index in range(counts[split])]
+    takes = [TakeId(split, index) for split, count in counts.items() for index in range(count)]
     marker = out / MARKER
     if not marker.exists() and ((out / "annotations").exists() or (out / "takes").exists()):
         raise UserError(f"{out} holds takes that this script did not make; choose another --outputpath")
     with claimed(out, "make_takes", f"renders takes into {out}"):
         for folder in (out, out / "annotations"):
             remove_leftovers(folder)
-        write_json(marker, options.record(), indent=1)
+        write_json(marker, options.record() | {"contents": checked_contents(marker, options)}, indent=1)
         jobs = run_jobs(partial(make_take, out, options=options), takes, num_workers)
         annotations = dict(tqdm(jobs, "render", len(takes), unit="take", disable=None))
-        by_split: dict[str, dict] = {split: {} for split in SPLITS}
-        for take in takes:
-            by_split[take.split][take.uid(options)] = annotations[take]
+        by_split = {
+            split: {take.uid(options): annotations[take] for take in takes if take.split == split} for split in SPLITS
+        }
         for split, mine in by_split.items():
             write_json(annotation_path(out / ANNOTATION_TEMPLATE, split), {"annotations": mine})
         write_json(out / "split.json", {split: list(mine) for split, mine in by_split.items()})
         write_contact_sheet(out, takes)
     return takes
+
+
+def checked_contents(marker: Path, options: TakeOptions) -> dict[str, str]:
+    """Digests that tell the models and photos of the takes in a folder apart from others: of names and sizes of files.
+
+    Raises UserError if these options' differ from those of the takes that are there.
+    """
+    before = read_record(marker, dict, "choose another --outputpath").get("contents", {}) if marker.exists() else {}
+    contents = {}
+    for name, folder in (("models", options.models), ("photos", options.photos)):
+        if folder:
+            files = [(path.name, path.stat().st_size) for path in files_below(folder, *CONTENTS)]
+            contents[name] = hashlib.sha256(repr(files).encode()).hexdigest()
+            if before.get(name, contents[name]) != contents[name]:
+                where = f"{marker.parent} holds takes of other {name} than --{name} {folder} has now"
+                raise UserError(f"{where}; choose another --outputpath")
+    return before | contents
 
 
 def write_contact_sheet(out: Path, takes: list[TakeId]) -> None:
@@ -82,11 +99,10 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     parser = Parser(__doc__)
     add = parser.add_argument
     add("--outputpath", type=Path, default=DEFAULT_ROOT, help="root folder of the takes")
-    add("--num_train", type=at_least(0, most=MOST_TAKES), default=100, help="takes for training")
-    add("--num_val", type=at_least(0, most=MOST_TAKES), default=12, help="takes for validation")
-    add("--num_test", type=at_least(0, most=MOST_TAKES), default=12, help="takes for testing")
-    length = "length of each video, 30 per second, each 30th annotated"
-    add("--num_frames", type=at_least(1, most=1_000_000), default=61, help=length)
+    for split, count, purpose in (("train", 100, "training"), ("val", 12, "validation"), ("test", 12, "testing")):
+        add(f"--num_{split}", type=at_least(0, most=100_000), default=count, help=f"takes for {purpose}")
+    text = "length of each video, 30 per second, each 30th annotated"
+    add("--num_frames", type=at_least(1, most=1_000_000), default=61, help=text)
     add("--size", choices=VIDEO_SIZES, default="small", help="of the videos; native is 3840x2160 and 1408x1408")
     add("--num_exo", type=at_least(1, most=99), default=2, help="static cameras")
     text = "objects on the table, which holds 18; each camera sees about two at a time"
@@ -99,7 +115,7 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     text += "of which touch each other, with turned cameras among others"
     add("--things", choices=("patterned", "kitchen", "models"), default="patterned", help=text)
     text = "folder of OBJ and GLB files, in meters: what --things models shows (needs requirements-models.txt); "
-    text += "when it changes, choose another --outputpath: finished takes are kept"
+    text += "when it changes, choose another --outputpath"
     add("--models", type=Path, help=text)
     add("--photos", type=Path, help="folder of pictures for table tops, walls and floors; default: they are painted")
     text = "further things on the table, at most; never annotated"
@@ -110,7 +126,8 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     add("--seed", type=at_least(0), default=0, help="other seeds give other takes")
     add_num_workers(parser, "processes; the takes do not depend on it")
     args = parser.parse_args(argv)
-    if args.num_train + args.num_val + args.num_test < 1:
+    args.counts = {split: getattr(args, f"num_{split}") for split in SPLITS}
+    if not any(args.counts.values()):
         raise UserError("--num_train, --num_val and --num_test are all 0; nothing to render")
     if FRAME_STEP % args.hold:
         raise UserError(f"--hold {args.hold} does not divide {FRAME_STEP}; annotated frames would not be exact")
@@ -143,9 +160,8 @@ def main() -> None:
         model_files(args.models)
     if args.photos:
         find_pictures(args.photos)
-    counts = {"train": args.num_train, "val": args.num_val, "test": args.num_test}
     options = TakeOptions(**{field.name: getattr(args, field.name) for field in fields(TakeOptions)})
-    takes = make_takes(args.outputpath, counts, options, args.num_workers)
+    takes = make_takes(args.outputpath, args.counts, options, args.num_workers)
     print(f"{counted(len(takes), 'take')} in {args.outputpath}, some of them in {args.outputpath / CONTACT_SHEET}")
 
 

@@ -4,10 +4,10 @@ Each solid is the image of a unit solid under `world = rotation @ (half_axes * u
 parameter under that map, so every intersection is worked out on the unit solid. A solid may also be a mesh.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from copy import deepcopy
 from dataclasses import dataclass, field, replace
-from functools import partial
+from functools import partial, reduce
 from typing import Any
 
 import cv2
@@ -117,7 +117,7 @@ def render(camera: Camera, solids: list[Solid], behind: Picture | None = None, l
     with np.errstate(divide="ignore", invalid="ignore"):  # rays that miss give infinities and NaNs: never "nearer"
         for solid in solids:
             window = _window(camera, solid)
-            if window is not None:
+            if window:
                 _draw(camera, _reduced(solid, *window) if solid.smooth else solid, picture, *window, lights)
     return picture
 
@@ -137,19 +137,18 @@ def _window(camera: Camera, solid: Solid) -> tuple[slice, slice] | None:
 
 def _reduced(solid: Solid, rows: slice, cols: slice) -> Solid:
     """The solid with a tile of its texture not much larger than its window in the picture."""
+    pixels = max(rows.stop - rows.start, cols.stop - cols.start)
     if solid.shape == "mesh":
-        return replace(solid, texture=solid.texture.reduced(max(rows.stop - rows.start, cols.stop - cols.start)))
+        return replace(solid, texture=solid.texture.reduced(pixels))
     height, width = solid.texture.shape[:2]
     factor = 1
-    while factor < height // 4 and height > 1.5 * factor * max(rows.stop - rows.start, cols.stop - cols.start):
+    while factor < height // 4 and height > 1.5 * factor * pixels:
         factor *= 2
     size = width // factor, height // factor
     return replace(solid, texture=cv2.resize(solid.texture, size, interpolation=cv2.INTER_AREA))
 
 
-def _draw(
-    camera: Camera, solid: Solid, picture: Picture, rows: slice, cols: slice, lights: np.ndarray = LIGHTS
-) -> None:
+def _draw(camera: Camera, solid: Solid, picture: Picture, rows: slice, cols: slice, lights: np.ndarray) -> None:
     """Draw one solid into a window, a few rows at a time: arrays that fit the cache make this twice as fast."""
     to_unit = solid.rotation.T / solid.half_axes[:, None]
     origin = (to_unit @ (camera.position - solid.position)).astype(np.float32)
@@ -158,51 +157,45 @@ def _draw(
     height, width = camera.size
     x = ((np.arange(cols.start, cols.stop) - (width - 1) / 2) / camera.focal).astype(np.float32)
     y = ((np.arange(rows.start, rows.stop) - (height - 1) / 2) / camera.focal).astype(np.float32)
-    meet = solid.texture.meet if solid.shape == "mesh" else partial(_meet, solid)
     step = max(1, STRIP // len(x))
     for top in range(0, len(y), step):
         direction = [axis[0] * x + (axis[1] * y[top : top + step] + axis[2])[:, None] for axis in per_camera_axis]
-        depth, look = meet(origin, direction)
+        if solid.shape == "mesh":
+            depth, *place = solid.texture.meet(origin, direction)
+        else:
+            depth = SHADERS[solid.shape][0](origin, direction)
         strip = slice(rows.start + top, rows.start + top + len(depth)), cols
         nearer = (depth > NEAR) & (depth < picture.depth[strip])
         if not nearer.any():
             continue
-        color, normal = look(nearer)
-        picture.colors[strip][nearer] = _lit(color, _light(solid, normal, lights))
-        picture.depth[strip][nearer] = depth[nearer]
+        depth, ahead = depth[nearer], [d[nearer] for d in direction]
+        if solid.shape == "mesh":
+            color, normal = solid.texture.look(*(x[nearer] for x in place), ahead)
+        else:
+            color, normal = _look(solid, [o + depth * d for o, d in zip(origin, ahead, strict=True)])
+        picture.colors[strip][nearer] = _lit(solid, color, normal, lights)
+        picture.depth[strip][nearer] = depth
         picture.labels[strip][nearer] = solid.label
 
 
-def _meet(solid: Solid, origin: np.ndarray, direction: list[np.ndarray]) -> tuple[np.ndarray, Callable]:
-    """Where rays meet a solid (h, w), and what it looks like at those that a mask chooses: colors (1, N, 3) uint8 BGR
-    and outward normals, 3 x (N,), of any length, in the unit solid's space.
+def _look(solid: Solid, at: list[np.ndarray]) -> tuple[np.ndarray, Sequence[np.ndarray]]:
+    """At surface points 3 x (N,) of the unit solid: colors (1, N, 3) uint8 BGR, and outward normals, 3 x (N,), of any
+    length.
     """
-    depth_of, surface_of = SHADERS[solid.shape]
-    depth = depth_of(origin, direction)
-
-    def look(chosen: np.ndarray) -> tuple[np.ndarray, tuple[np.ndarray, ...]]:
-        at = (o + depth[chosen] * d[chosen] for o, d in zip(origin, direction, strict=True))
-        u, v, *normal = surface_of(*at, solid)
-        tile = solid.texture.shape[0]
-        columns, rows = (u * tile - 0.5)[None], (v * tile - 0.5)[None]  # (1, N): OpenCV's versions differ on 1-D arrays
-        return cv2.remap(solid.texture, columns, rows, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE), normal
-
-    return depth, look
+    u, v, *normal = SHADERS[solid.shape][1](*at, solid)
+    tile = solid.texture.shape[0]
+    columns, rows = (u * tile - 0.5)[None], (v * tile - 0.5)[None]  # (1, N): OpenCV's versions differ on 1-D arrays
+    return cv2.remap(solid.texture, columns, rows, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE), normal
 
 
-def _light(solid: Solid, normal: Sequence[np.ndarray], lights: np.ndarray) -> np.ndarray:
-    """How much light falls on a surface with such normals, of any length, in the unit solid's space -> (N,)."""
+def _lit(solid: Solid, color: np.ndarray, normal: Sequence[np.ndarray], lights: np.ndarray) -> np.ndarray:
+    """What `_look` gives, in the light that falls on it, packed -> (N,) uint32. N is at most STRIP."""
     x, y, z = (n / np.float32(axis) for n, axis in zip(normal, solid.half_axes, strict=True))
-    inside = -1 if solid.shape == "room" or solid.shape.startswith("inner") else 1
     length = np.sqrt(x * x + y * y + z * z)
+    inside = -1 if solid.shape == "room" or solid.shape.startswith("inner") else 1
     light = np.float32(0)
     for towards in (lights @ solid.rotation * inside).astype(np.float32):
         light = light + np.maximum((x * towards[0] + y * towards[1] + z * towards[2]) / length, 0)
-    return light
-
-
-def _lit(color: np.ndarray, light: np.ndarray) -> np.ndarray:
-    """Colors (1, N, 3) uint8 BGR in such light (N,), packed -> (N,) uint32. N is at most STRIP."""
     color = cv2.multiply(color, cv2.merge([(AMBIENT + (1 - AMBIENT) * light)[None]] * 3), dtype=cv2.CV_8U)
     return cv2.cvtColor(color, cv2.COLOR_BGR2BGRA).view(np.uint32)[0, :, 0]
 
@@ -212,15 +205,13 @@ def _lit(color: np.ndarray, light: np.ndarray) -> np.ndarray:
 
 
 def _meet_box(origin: np.ndarray, direction: list[np.ndarray]) -> np.ndarray:
-    slabs = [_slab(o, d) for o, d in zip(origin, direction, strict=True)]
-    enter = np.maximum(np.maximum(slabs[0][0], slabs[1][0]), slabs[2][0])
-    leave = np.minimum(np.minimum(slabs[0][1], slabs[1][1]), slabs[2][1])
-    return np.where(enter < leave, enter, MISS)
+    enters, leaves = zip(*map(_slab, origin, direction), strict=True)
+    enter = reduce(np.maximum, enters)
+    return np.where(enter < reduce(np.minimum, leaves), enter, MISS)
 
 
 def _meet_room(origin: np.ndarray, direction: list[np.ndarray]) -> np.ndarray:
-    slabs = [_slab(o, d)[1] for o, d in zip(origin, direction, strict=True)]
-    return np.minimum(np.minimum(slabs[0], slabs[1]), slabs[2])
+    return reduce(np.minimum, (_slab(o, d)[1] for o, d in zip(origin, direction, strict=True)))
 
 
 def _meet_cylinder(origin: np.ndarray, direction: list[np.ndarray]) -> np.ndarray:
@@ -307,22 +298,21 @@ SHADERS = {
 }
 
 
-def _rim(shape: str) -> np.ndarray:
-    """Points of a unit solid whose convex hull is the solid, or nearly."""
+def _rings(heights: Sequence[float], radii: Sequence[float]) -> np.ndarray:
+    """Points on circles about the z axis, (N, 3)."""
     angle = np.linspace(0, 2 * np.pi, 24, endpoint=False)
     circle = np.stack([np.cos(angle), np.sin(angle)], 1)
-    if shape == "cylinder":
-        return np.concatenate([np.insert(circle, 2, z, axis=1) for z in (-1, 1)])
-    heights = np.sin(np.linspace(-1.4, 1.4, 9))
-    return np.concatenate([np.insert(circle * np.sqrt(1 - z * z), 2, z, axis=1) for z in heights])
+    return np.concatenate([np.insert(circle * r, 2, z, axis=1) for z, r in zip(heights, radii, strict=True)])
 
 
-RIMS = {"box": CORNERS, "cylinder": _rim("cylinder"), "ellipsoid": _rim("ellipsoid"), "tube": _rim("cylinder")}
-RIMS["bowl"] = np.minimum(RIMS["ellipsoid"], (1, 1, 0))
+# Points of unit solids, whose convex hull is the solid, or nearly.
+HEIGHTS = np.sin(np.linspace(-1.4, 1.4, 9))
+RIMS = {"box": CORNERS, "cylinder": _rings((-1, 1), (1, 1)), "ellipsoid": _rings(HEIGHTS, np.sqrt(1 - HEIGHTS**2))}
+RIMS |= {"tube": RIMS["cylinder"], "bowl": np.minimum(RIMS["ellipsoid"], (1, 1, 0))}
 
 
-def cast_shadows(table: Solid, solids: list[Solid], sun: np.ndarray = SUN) -> Solid:
-    """The table with the solids' shadows painted on its top. `sun`: vector towards the light."""
+def cast_shadows(table: Solid, solids: list[Solid], towards: np.ndarray = SUN) -> Solid:
+    """The table with the solids' shadows painted on its top. `towards`: vector (3,) to the light."""
     tile = table.texture.shape[0]
     shadow = np.zeros((tile, tile), np.uint8)
     top = table.position[2] + table.half_axes[2]
@@ -333,7 +323,7 @@ def cast_shadows(table: Solid, solids: list[Solid], sun: np.ndarray = SUN) -> So
         points = solid.points(rim)
         if points[:, 2].max() < top:
             continue
-        points = points - np.outer((points[:, 2] - top) / sun[2], sun)  # along the sunlight to the table's plane
+        points = points - np.outer((points[:, 2] - top) / towards[2], towards)  # along the light to the table's plane
         across = (points - table.position)[:, :2] / table.half_axes[:2] * (0.5, -0.5) + 0.5
         hull = cv2.convexHull((across * tile * 16).astype(np.int32))
         cv2.fillConvexPoly(shadow, hull, 255, cv2.LINE_AA, shift=4)

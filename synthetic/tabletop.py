@@ -3,8 +3,7 @@
 Lengths are in units of the mean object width, times in seconds. z is up, the wearer stands on the side of negative y.
 """
 
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import cv2
@@ -13,8 +12,10 @@ import numpy as np
 from formats.geometry import Size
 from formats.picture_files import read_picture
 from synthetic.kitchen import paint_color
+from synthetic.models import find_pictures
+from synthetic.options import FPS, VIDEO_SIZES, TakeOptions
 from synthetic.render import LIGHTS, Camera, Picture, Solid, cast_shadows, render, turn
-from synthetic.textures import TILES, Item, paint_wall, paint_wood
+from synthetic.textures import GROUND, Item, paint_wall, paint_wood
 
 EGO = "aria01_214-1"
 EGO_FOCAL, EXO_FOCAL = 1.0, 1.2  # in picture widths: 53 and 45 degrees across
@@ -37,180 +38,113 @@ def camera_names(num_exo: int) -> list[str]:
     return [EGO, *(f"cam{number:02d}" for number in range(1, num_exo + 1))]
 
 
-@dataclass(frozen=True)
-class ObjectSizes:
-    """How large objects are in the pictures. Areas are fractions of a picture, of an unoccluded object."""
-
-    ego: float  # area of a median object
-    exo: float  # of the same object there
-    spread: float = 0.0  # standard deviation of the logarithm of an object's area; 0: all are of one size
-    cameras: float = 0.0  # of the logarithm of an exo camera's distance
-
-    @property
-    def mixed(self) -> bool:
-        return self.spread > 0
-
-    @property
-    def least(self) -> float:
-        """An annotator does not outline what is smaller."""
-        return 2e-5 if self.mixed else 5e-4  # 10 pixels of a frame of 540 x 960
-
-    def scales(self, rng: np.random.Generator, count: int) -> np.ndarray:
-        """Widths of `count` objects in units of the median one's."""
-        return np.exp(rng.normal(0, self.spread / 2, count).clip(-1.5, 1.5))
-
-
-# Masks of four Ego-Exo4D takes have, in percent, at 5, 25, 50, 75 and 95 %: ego 0.05, 0.15, 0.4, 0.95, 2.5 and more;
-# exo 0.01, 0.04, 0.1, 0.3, 1.5. Those of 126 takes rendered so (6 objects, 24 other things): ego 0.04, 0.17, 0.41, 1.0,
-# 3.8; exo 0.01, 0.04, 0.11, 0.32, 1.4.
-REAL = ObjectSizes(ego=3.8e-3, exo=1.15e-3, spread=1.3, cameras=0.35)
-
-
-@dataclass(frozen=True)
-class Scene:
-    """What a take shows, and how it is filmed."""
-
-    items: list[Item]
-    clutter: list[Item]
-    things: str  # which, as `--things` says
-    object_size: ObjectSizes
-    exo_views: list[list[int]]  # which objects each exo camera is aimed at
-    sizes: tuple[Size, Size]  # (H, W) of ego and exo pictures
-    seconds: float
-    photos: list[Path]  # for table tops, walls and floors
-
-
 class Tabletop:
     """One take's world. Solids carry label i + 1 for object i; everything else carries 0."""
 
-    def __init__(self, rng: np.random.Generator, scene: Scene) -> None:
-        object_size, exo_views, (ego_size, exo_size) = scene.object_size, scene.exo_views, scene.sizes
-        self.exo_views, self.mixed, self.photos = exo_views, object_size.mixed, scene.photos
-        self.modelled, self.homely = scene.things == "models", scene.things != "patterned"
+    def __init__(
+        self, rng: np.random.Generator, options: TakeOptions, items: Sequence[Item], clutter: Sequence[Item]
+    ) -> None:
+        self.sizes, self.object_size = VIDEO_SIZES[options.size], options.object_size
+        self.modelled, self.homely = options.things == "models", options.things != "patterned"
+        self.cameras = camera_names(options.num_exo)
+        views = np.array_split(np.arange(len(items)), options.num_exo)  # which objects each exo camera is aimed at
+        self.exo_views = [view.tolist() or [k % len(items)] for k, view in enumerate(views)]
         (variety,) = rng.spawn(1)  # what it draws is there only with some options, and leaves the rest as it is
-        scales = object_size.scales(variety, len(scene.items))
+        scales = self.object_size.scales(variety, len(items))
         if self.modelled:  # they have sizes of their own
             scales = np.ones_like(scales)
-        self.scales = [scales[k if item.like is None else item.like] for k, item in enumerate(scene.items)]
-        self.items = [item.scaled(scale) for item, scale in zip(scene.items, self.scales, strict=True)]
-        ego_distance, exo_distance = (
-            focal * np.sqrt(OBJECT_AREA / area * width / height)
-            for focal, area, (height, width) in (
-                (EGO_FOCAL, object_size.ego, ego_size),
-                (EXO_FOCAL, object_size.exo, exo_size),
-            )
+        self.scales = [scales[k if item.like is None else item.like] for k, item in enumerate(items)]
+        self.items = [item.scaled(scale) for item, scale in zip(items, self.scales, strict=True)]
+        ego_distance = _distance(EGO_FOCAL, self.object_size.ego, self.sizes[0])
+        exo_distances = _distance(EXO_FOCAL, self.object_size.exo, self.sizes[1]) * np.exp(
+            variety.normal(0, self.object_size.cameras, options.num_exo).clip(-1, 0.7)
         )
-        exo_distances = exo_distance * np.exp(variety.normal(0, object_size.cameras, len(exo_views)).clip(-1, 0.7))
         self.spacing = max(1.5, (0.22 if self.homely else 0.3) * ego_distance / EGO_FOCAL)
         self.places = self._place_items(rng)
         self.yaws = rng.uniform(-0.5, 0.5, len(self.items)) * np.pi
-        self.room, self.table = self._build_room(rng, 1.2 * max(ego_distance, *exo_distances))
-        self._plan_wearer(rng, scene.seconds, ego_distance)
-        self.clutter = self._scatter(variety, scene.clutter, object_size)
-        self.ego_size = ego_size
-        self.sun, self.rolls = LIGHTS, np.zeros(1 + len(exo_views))
+        photos = find_pictures(options.photos) if options.photos else []
+        self.room, self.table = self._build_room(rng, 1.2 * max(ego_distance, *exo_distances), photos)
+        self._plan_wearer(rng, options.num_frames / FPS, ego_distance)
+        self.clutter = self._scatter(variety, clutter)
+        self.lights, self.rolls = LIGHTS, np.zeros(len(self.cameras))
         if self.modelled:
-            self.sun, self.rolls = self._lamps(variety), self._roll(variety, 1 + len(exo_views))
-        self.exo_cameras = [
-            self._aim_exo(rng, number, [self.places[i] for i in view], distance, exo_size)
-            for number, (view, distance) in enumerate(zip(exo_views, exo_distances, strict=True))
-        ]
+            self.lights, self.rolls = _lamps(variety), _rolls(variety, len(self.cameras))
+        self.exo_cameras = [self._aim_exo(rng, *numbered) for numbered in enumerate(exo_distances)]
         self.people = [self._plan_person(variety, camera) for camera in 2 * self.exo_cameras] if self.homely else []
-        self.cameras = camera_names(len(exo_views))
-        self.lights = self._dim(variety) if self.homely else {}
-        self.exo_rooms = [render(camera, [self.room, *self.clutter], None, self.sun) for camera in self.exo_cameras]
+        self.tints = self._dim(variety) if self.homely else {}
+        self.exo_rooms = [render(camera, [self.room, *self.clutter], None, self.lights) for camera in self.exo_cameras]
 
     def pictures(self, second: float) -> dict[str, Picture]:
         """What each camera sees."""
-        solids = self.solids(second)
-        solids.append(cast_shadows(self.table, solids + self.clutter, self.sun[0]))
-        pictures = {EGO: render(self.ego_camera(second), [*solids, *self.clutter, self.room], None, self.sun)}
+        solids = [solid for number in range(len(self.items)) for solid in self._item(number, second)]
+        solids += self._hand(second)
+        solids += [limb for person in self.people for limb in person(second)]
+        solids.append(cast_shadows(self.table, solids + self.clutter, self.lights[0]))
+        pictures = {EGO: render(self.ego_camera(second), [*solids, *self.clutter, self.room], None, self.lights)}
         for name, camera, room in zip(self.cameras[1:], self.exo_cameras, self.exo_rooms, strict=True):
-            pictures[name] = render(camera, solids, room, self.sun)
-        for name, light in self.lights.items():
-            pictures[name].light(light)
+            pictures[name] = render(camera, solids, room, self.lights)
+        for name, tint in self.tints.items():
+            pictures[name].light(tint)
         return pictures
-
-    def solids(self, second: float) -> list[Solid]:
-        """The objects, then the wearer's hand and arm, then other people."""
-        others = [self._hand(second), *(person(second) for person in self.people)]
-        return sum([*(self._item(i, second) for i in range(len(self.items))), *others], [])
 
     def ego_camera(self, second: float) -> Camera:
         """The wearer's head: it follows the gaze more slowly than the eyes, and sways."""
         gaze = _path(self.gaze_times, self.gaze_points, second)
         sway = np.sin(second * self.sway_speed + self.sway_phase)
         head = self.head + gaze * (0.7, 0.3, 0.6) + sway[:3] * 0.06
-        return Camera.look_at(
-            head, gaze, EGO_FOCAL * self.ego_size[1], self.ego_size, roll=0.06 * sway[3] + self.rolls[0]
-        )
+        focal, roll = EGO_FOCAL * self.sizes[0][1], 0.06 * sway[3] + self.rolls[0]
+        return Camera.look_at(head, gaze, focal, self.sizes[0], roll)
 
     def _place_items(self, rng: np.random.Generator) -> np.ndarray:
         """Centers of the objects: a row along x with ragged depth, standing on the table."""
-        count = len(self.items)
+        count, ragged = len(self.items), self.spacing - 0.7
         x = (np.arange(count) - (count - 1) / 2) * self.spacing
-        ragged = self.spacing - 0.7
-        y = rng.uniform(-0.5, 0.5, count) * (ragged if self.mixed else min(1.0, ragged))
-        return np.stack([x, y, [TABLE_HEIGHT + item.half_axes[2] for item in self.items]], 1)
+        y = rng.uniform(-0.5, 0.5, count) * (ragged if self.object_size.mixed else min(1.0, ragged))
+        return np.stack([_standing(*at) for at in zip(self.items, x, y, strict=True)])
 
-    def _build_room(self, rng: np.random.Generator, reach: float) -> tuple[Solid, Solid]:
+    def _build_room(self, rng: np.random.Generator, reach: float, photos: list[Path]) -> tuple[Solid, Solid]:
         """A room that holds every camera up to `reach` away from the objects, and the table in it."""
         width = len(self.items) * self.spacing / 2
-        walls = [paint_wall(rng, 512, bool(rng.integers(2))) for _ in range(4)]
-        floor, ceiling, top = (
-            paint_wall(rng, 512, True) // 2,
-            np.full((512, 512, 3), 225, np.uint8),
-            paint_wood(rng, 512),
-        )
-        if self.photos:
-            *walls, floor, top = (self._photo(rng, 512) if rng.random() < 0.8 else x for x in (*walls, floor, top))
+        grounds = [paint_wall(rng, bool(rng.integers(2))) for _ in range(4)]
+        grounds += [paint_wall(rng, True) // 2, paint_wood(rng)]
+        if photos:
+            grounds = [_photo(rng, photos) if rng.random() < 0.8 else ground for ground in grounds]
+        *walls_and_floor, top = grounds
         half = np.array([reach + width + 2, reach + 3, (reach + TABLE_HEIGHT + 3) / 2])
-        room = Solid("room", np.array([0, 0.5, half[2]]), half, np.hstack([*walls, floor, ceiling]))
+        room = Solid("room", np.array([0, 0.5, half[2]]), half, np.hstack([*walls_and_floor, np.full_like(top, 225)]))
         table_half = np.array([width + 0.9, max(1.9, self.spacing), TABLE_HEIGHT / 2])
         return room, Solid("box", np.array([0, 0, TABLE_HEIGHT / 2]), table_half, np.hstack([top] * 6))
 
-    def _photo(self, rng: np.random.Generator, side: int) -> np.ndarray:
-        """A part of a photograph, once or repeated, lighter or darker -> (side, side, 3) uint8 BGR."""
-        picture = read_picture(self.photos[rng.integers(len(self.photos))])[..., ::-1]
-        length = int(min(picture.shape[:2]) * rng.uniform(0.4, 1))
-        row, col = (rng.integers(n - length + 1) for n in picture.shape[:2])
-        times = int(rng.integers(1, 5))
-        tile = cv2.resize(
-            picture[row : row + length, col : col + length], (side // times,) * 2, interpolation=cv2.INTER_AREA
-        )
-        tiles = np.tile(np.hstack([tile, tile[:, ::-1]]), (times, times, 1))[:side, :side]
-        tiles = cv2.copyMakeBorder(tiles, 0, side - len(tiles), 0, side - tiles.shape[1], cv2.BORDER_REPLICATE)
-        return cv2.convertScaleAbs(tiles, alpha=rng.uniform(0.6, 1.2))
-
-    def _scatter(self, rng: np.random.Generator, things: list[Item], object_size: ObjectSizes) -> list[Solid]:
-        """Things at random places of the table where nothing stands yet; those that find none are left out."""
-        taken = [(*place[:2], item.half_axes[:2].max()) for place, item in zip(self.places, self.items, strict=True)]
-        solids = []
-        held = {item for _, item in self.episodes}
-        for number, (thing, scale) in enumerate(zip(things, object_size.scales(rng, len(things)), strict=True)):
+    def _scatter(self, rng: np.random.Generator, clutter: Sequence[Item]) -> list[Solid]:
+        """Things at random places of the table where nothing stands yet; those that find none are left out. Every
+        fourth model touches an object instead, or stands on it.
+        """
+        taken = [(place[:2], item.radius) for place, item in zip(self.places, self.items, strict=True)]
+        solids: list[Solid] = []
+        for number, (thing, scale) in enumerate(zip(clutter, self.object_size.scales(rng, len(clutter)), strict=True)):
             if not self.modelled:
                 thing = thing.scaled(scale if thing.like is None else self.scales[thing.like])
-            radius = thing.half_axes[:2].max()
-            if self.modelled and number % 4 == 0:  # it touches an object, or stands on it
-                item = int(rng.integers(len(self.items)))
-                place, (x, y, z) = self.places[item], self.items[item].half_axes
-                angle = rng.uniform(-np.pi, np.pi)
-                if rng.integers(3) == 0 and radius < 0.8 * max(x, y) and item not in held:
-                    at = place + (0, 0, z + thing.half_axes[2])
-                else:
-                    away = 0.85 * (max(x, y) + radius)
-                    at = np.array([*(place[:2] + away * np.array([np.cos(angle), np.sin(angle)])), TABLE_HEIGHT])
-                    at[2] += thing.half_axes[2]
-                solids += thing.solids(at, turn(2, angle))
+            elif number % 4 == 0:
+                solids += thing.solids(*self._touching(rng, thing))
                 continue
             for _ in range(20):
-                x, y = rng.uniform(-1, 1, 2) * (self.table.half_axes[:2] - min(radius, 1))
-                if all(np.hypot(x - u, y - v) > radius + r + 0.1 for u, v, r in taken):
-                    taken.append((x, y, radius))
-                    place = np.array([x, y, TABLE_HEIGHT + thing.half_axes[2]])
-                    solids += thing.solids(place, turn(2, rng.uniform(-np.pi, np.pi)))
+                at = rng.uniform(-1, 1, 2) * (self.table.half_axes[:2] - min(thing.radius, 1))
+                if all(np.hypot(*(at - other)) > thing.radius + radius + 0.1 for other, radius in taken):
+                    taken.append((at, thing.radius))
+                    solids += thing.solids(_standing(thing, *at), turn(2, rng.uniform(-np.pi, np.pi)))
                     break
         return solids
+
+    def _touching(self, rng: np.random.Generator, thing: Item) -> tuple[np.ndarray, np.ndarray]:
+        """The place and rotation of a thing that touches an object, or stands on one that is never lifted."""
+        number = int(rng.integers(len(self.items)))
+        item, (x, y, z) = self.items[number], self.places[number]
+        angle = rng.uniform(-np.pi, np.pi)
+        held = {item for _, item in self.episodes}
+        if rng.integers(3) == 0 and thing.radius < 0.8 * item.radius and number not in held:
+            return np.array([x, y, z + (item.half_axes[2] + thing.half_axes[2])]), turn(2, angle)
+        away = 0.85 * (item.radius + thing.radius)
+        return _standing(thing, x + away * np.cos(angle), y + away * np.sin(angle)), turn(2, angle)
 
     def _plan_wearer(self, rng: np.random.Generator, seconds: float, distance: float) -> None:
         """Episodes: look at an object, reach for it, lift it out of the exo cameras' view, look at it, put it back."""
@@ -220,7 +154,7 @@ class Tabletop:
         self.head += self.places.mean(0) * (0.3, 0.7, 0.4)
         # The hand beside the center of the object that it holds; in a kitchen it covers what is small.
         self.grips = np.outer(np.minimum(self.scales, 1) if self.homely else np.ones(len(self.items)), GRIP)
-        self.lift = 0.4 * self.head * (0, 1, 1) if self.mixed else np.array([0, -0.2, 2.2])
+        self.lift = 0.4 * self.head * (0, 1, 1) if self.object_size.mixed else np.array([0, -0.2, 2.2])
         episodes = max(1, int(np.ceil(seconds / EPISODE)))
         # One order for everything looked at, so that each object has its turn: glance, pick up, glance, pick up ...
         order = np.concatenate([rng.permutation(len(self.items)) for _ in range(2 * episodes + 1)])
@@ -246,16 +180,14 @@ class Tabletop:
         """Somewhere near an object."""
         return self.places[item] + rng.uniform(-0.6, 0.6, 3) * (1, 0.5, 0.3)
 
-    def _aim_exo(
-        self, rng: np.random.Generator, number: int, places: list[np.ndarray], distance: float, size: Size
-    ) -> Camera:
+    def _aim_exo(self, rng: np.random.Generator, number: int, distance: float) -> Camera:
         """Exo cameras stand around the table: left, right, then behind it, and look down at their objects."""
         azimuth = np.deg2rad((-40, 40, 160, -160)[number % 4] + rng.uniform(-18, 18))
         elevation = np.deg2rad(rng.uniform(22, 36) - 8 * self.homely)
-        target = np.mean(places, 0)
+        target = self.places[self.exo_views[number]].mean(0)
         direction = np.array([np.sin(azimuth), -np.cos(azimuth), np.tan(elevation)]) * np.cos(elevation)
-        roll = self.rolls[1 + number]
-        return Camera.look_at(target + distance * direction, target, EXO_FOCAL * size[1], size, roll)
+        size = self.sizes[1]
+        return Camera.look_at(target + distance * direction, target, EXO_FOCAL * size[1], size, self.rolls[1 + number])
 
     def _plan_person(self, rng: np.random.Generator, camera: Camera) -> Callable[[float], list[Solid]]:
         """Somebody who walks to and fro in front of an exo camera: their solids at a second."""
@@ -266,7 +198,7 @@ class Tabletop:
         across = np.array([-away[1], away[0], 0]) / distance
         swing = rng.uniform(8, 12) * (1 - near / distance)
         speed, phase = rng.uniform((0.6, 0), (1.4, 2 * np.pi))
-        colors = [np.full((8, 24, 3), color, np.uint8) for color in (paint_color(rng), paint_color(rng), SKIN)]
+        colors = paint_color(rng), paint_color(rng), SKIN
 
         def solids(second: float) -> list[Solid]:
             feet = middle + near / distance * away + swing * np.sin(phase + speed * second) * across
@@ -281,18 +213,8 @@ class Tabletop:
         """The light of the take, dim to bright and warm to cool, as each camera takes it: blue, green and red."""
         warm = np.array([-1, 0, 1])
         light = rng.uniform(0.45, 1.15) * np.exp(rng.normal(0, 0.1) * warm)
-        lights = {name: light * np.exp(rng.normal(0, 0.12) + rng.normal(0, 0.06) * warm) for name in self.cameras}
-        return lights | {EGO: 0.85 * lights[EGO]}
-
-    def _lamps(self, rng: np.random.Generator) -> np.ndarray:
-        """One to three lights, (L, 3)."""
-        turns, heights = rng.uniform((-np.pi, 0.5), (np.pi, 1.3), (rng.integers(1, 4), 2)).T
-        towards = np.stack([np.cos(turns) * np.cos(heights), np.sin(turns) * np.cos(heights), np.sin(heights)], 1)
-        return towards * rng.dirichlet(np.ones(len(towards)))[:, None]
-
-    def _roll(self, rng: np.random.Generator, count: int) -> np.ndarray:
-        """By how much each camera is turned about its axis: a little, but in a tenth of the takes by any angle."""
-        return rng.normal(0, 0.08, count) if rng.random() < 0.9 else rng.uniform(-np.pi, np.pi, count)
+        tints = {name: light * np.exp(rng.normal(0, 0.12) + rng.normal(0, 0.06) * warm) for name in self.cameras}
+        return tints | {EGO: 0.85 * tints[EGO]}
 
     def _item(self, number: int, second: float) -> list[Solid]:
         item, place = self.items[number], self.places[number]
@@ -309,14 +231,47 @@ class Tabletop:
         palm = _path(self.hand_times, self.hand_points, second)
         shoulder = self.ego_camera(second).position + (0.5, -0.4, -1.3)
         arm = (shoulder - palm) / np.linalg.norm(shoulder - palm)
-        skin = np.full((8, 8 * TILES["ellipsoid"], 3), SKIN, np.uint8)
-        cloth = np.full((8, 8 * TILES["ellipsoid"], 3), SLEEVE, np.uint8)
         return [
-            _limb(palm - 0.15 * arm, palm + 0.3 * arm, 0.17, skin),
-            *(_limb(palm, palm + 1.5 * finger, 0.06, skin) for finger in FINGERS),
-            _limb(palm, palm + 1.6 * arm, 0.14, skin),
-            _limb(palm + 0.55 * arm, shoulder, 0.24, cloth),
+            _limb(palm - 0.15 * arm, palm + 0.3 * arm, 0.17, SKIN),
+            *(_limb(palm, palm + 1.5 * finger, 0.06, SKIN) for finger in FINGERS),
+            _limb(palm, palm + 1.6 * arm, 0.14, SKIN),
+            _limb(palm + 0.55 * arm, shoulder, 0.24, SLEEVE),
         ]
+
+
+def _distance(focal: float, area: float, size: Size) -> float:
+    """How far a camera is from a median object, which fills the fraction `area` of a picture of `size`."""
+    return focal * np.sqrt(OBJECT_AREA / area * size[1] / size[0])
+
+
+def _photo(rng: np.random.Generator, photos: list[Path]) -> np.ndarray:
+    """A part of a photograph, once or repeated, lighter or darker -> (GROUND, GROUND, 3) uint8 BGR."""
+    picture = read_picture(photos[rng.integers(len(photos))])[..., ::-1]
+    length = int(min(picture.shape[:2]) * rng.uniform(0.4, 1))
+    row, col = (rng.integers(n - length + 1) for n in picture.shape[:2])
+    times = int(rng.integers(1, 5))
+    part = picture[row : row + length, col : col + length]
+    tile = cv2.resize(part, (GROUND // times,) * 2, interpolation=cv2.INTER_AREA)
+    tiles = np.tile(np.hstack([tile, tile[:, ::-1]]), (times, times, 1))[:GROUND, :GROUND]
+    tiles = np.pad(tiles, [(0, GROUND - len(tiles)), (0, GROUND - tiles.shape[1]), (0, 0)], "edge")
+    return cv2.convertScaleAbs(tiles, alpha=rng.uniform(0.6, 1.2))
+
+
+def _standing(item: Item, x: float, y: float) -> np.ndarray:
+    """The middle of an item that stands on the table."""
+    return np.array([x, y, TABLE_HEIGHT + item.half_axes[2]])
+
+
+def _lamps(rng: np.random.Generator) -> np.ndarray:
+    """One to three lights, (L, 3)."""
+    turns, heights = rng.uniform((-np.pi, 0.5), (np.pi, 1.3), (rng.integers(1, 4), 2)).T
+    towards = np.stack([np.cos(turns) * np.cos(heights), np.sin(turns) * np.cos(heights), np.sin(heights)], 1)
+    return towards * rng.dirichlet(np.ones(len(towards)))[:, None]
+
+
+def _rolls(rng: np.random.Generator, count: int) -> np.ndarray:
+    """By how much each camera is turned about its axis: a little, but in a tenth of the takes by any angle."""
+    return rng.normal(0, 0.08, count) if rng.random() < 0.9 else rng.uniform(-np.pi, np.pi, count)
 
 
 def _path(times: np.ndarray, points: np.ndarray, second: float) -> np.ndarray:
@@ -326,10 +281,11 @@ def _path(times: np.ndarray, points: np.ndarray, second: float) -> np.ndarray:
     return points[after - 1] + (points[after] - points[after - 1]) * (part * part * (3 - 2 * part))
 
 
-def _limb(start: np.ndarray, end: np.ndarray, radius: float, texture: np.ndarray) -> Solid:
-    """An ellipsoid of which one axis runs from `start` to `end`."""
-    axis = (end - start) / np.linalg.norm(end - start)
+def _limb(start: np.ndarray, end: np.ndarray, radius: float, color: Sequence[float]) -> Solid:
+    """An ellipsoid of which one axis runs from `start` to `end`, of one color (BGR)."""
+    length = np.linalg.norm(end - start)
+    axis = (end - start) / length
     side = np.cross(axis, [0.3, 0.9, 0.1])
     side /= np.linalg.norm(side)
-    half_axes = np.array([radius, radius, np.linalg.norm(end - start) / 2])
-    return Solid("ellipsoid", (start + end) / 2, half_axes, texture, 0, np.stack([side, np.cross(axis, side), axis], 1))
+    rotation, texture = np.stack([side, np.cross(axis, side), axis], 1), np.full((8, 24, 3), color, np.uint8)
+    return Solid("ellipsoid", (start + end) / 2, np.array([radius, radius, length / 2]), texture, 0, rotation)

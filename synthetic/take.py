@@ -3,7 +3,7 @@
 import contextlib
 import json
 import uuid
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -12,51 +12,20 @@ import numpy as np
 
 from common.drawing import write_picture
 from common.files import read_record, remove_leftovers, write_json
-from formats.geometry import Size
 from formats.masks import encode_lzstring, encode_mask
 from formats.takes import FRAME_STEP, SPLITS, video_path
 from formats.video_writer import open_video
 from synthetic.kitchen import deal_things
-from synthetic.models import deal_models, find_pictures
+from synthetic.models import deal_models
+from synthetic.options import FPS, VIDEO_SIZES, TakeOptions
 from synthetic.render import Picture
-from synthetic.tabletop import EGO, ObjectSizes, Scene, Tabletop, camera_names
-from synthetic.textures import deal_clutter, deal_items, deal_looks
+from synthetic.tabletop import EGO, Tabletop, camera_names
+from synthetic.textures import deal_solids
 
-# (H, W) of ego and exo videos. Processing halves the one and quarters the other.
-VIDEO_SIZES: dict[str, tuple[Size, Size]] = {
-    "tiny": ((192, 192), (216, 384)),
-    "small": ((512, 512), (540, 960)),
-    "medium": ((1024, 1024), (1080, 1920)),
-    "native": ((1408, 1408), (2160, 3840)),
-}
-FPS = 30
 ENCODER = {"pixels": "bgr24", "silence": True, "preset": "veryfast"}
 CRF = 24  # much as the data set's videos
 Mask = dict[str, Any]
 SCENARIOS = ("Cooking", "Bike Repair", "Health", "Music")
-
-
-@dataclass(frozen=True)
-class TakeOptions:
-    """All that a take depends on besides its place in the data set."""
-
-    seed: int
-    size: str
-    num_frames: int
-    num_exo: int
-    num_objects: int
-    object_size: ObjectSizes
-    hold: int
-    clutter: int = 0
-    blur: float = 0.0
-    noise: float = 0.0
-    things: str = "patterned"
-    models: Path | None = None
-    photos: Path | None = None
-
-    def record(self) -> dict[str, Any]:
-        """As JSON; of folders the names, where there are some."""
-        return {k: v.name if isinstance(v, Path) else v for k, v in asdict(self).items() if v is not None}
 
 
 @dataclass(frozen=True)
@@ -85,20 +54,12 @@ class TakeId:
 
 def build_tabletop(take: TakeId, options: TakeOptions) -> Tabletop:
     """The world of a take: a function of its place in the data set and the options."""
-    views = [list(view) for view in np.array_split(range(options.num_objects), options.num_exo)]
-    views = [view or [k % options.num_objects] for k, view in enumerate(views)]  # more cameras than objects
-    which = (options.seed, take.split, take.index)
-    if options.things == "kitchen":
-        items, clutter = deal_things(*which, options.num_objects, options.clutter)
-    elif options.things == "models":
-        items, clutter = deal_models(options.models, *which, options.num_objects, options.clutter)
+    which = (options.seed, take.split, take.index, options.num_objects, options.clutter)
+    if options.things == "models":
+        dealt = deal_models(options.models, *which)
     else:
-        items = deal_items(*which, options.num_objects)
-        clutter = deal_clutter(*which, deal_looks(*which, options.num_objects), options.clutter)
-    sizes, seconds = VIDEO_SIZES[options.size], options.num_frames / FPS
-    photos = find_pictures(options.photos) if options.photos else []
-    scene = Scene(items, clutter, options.things, options.object_size, views, sizes, seconds, photos)
-    return Tabletop(take.rng(options, 1), scene)
+        dealt = (deal_things if options.things == "kitchen" else deal_solids)(*which)
+    return Tabletop(take.rng(options, 1), options, *dealt)
 
 
 def annotated_cameras(tabletop: Tabletop, take: TakeId) -> list[list[str]]:
@@ -106,12 +67,10 @@ def annotated_cameras(tabletop: Tabletop, take: TakeId) -> list[list[str]]:
     last object it varies.
     """
     exos = tabletop.cameras[1:]
-    own: dict[int, str] = {}
-    for exo, view in zip(exos, tabletop.exo_views, strict=True):
-        for item in view:
-            own.setdefault(item, exo)
-    cameras = [[*exos, EGO] if tabletop.mixed else [own[item], EGO] for item in range(len(tabletop.items))]
-    last = own[len(tabletop.items) - 1]
+    aimed = [(item, exo) for exo, view in zip(exos, tabletop.exo_views, strict=True) for item in view]
+    own = dict(reversed(aimed))  # the first camera that is aimed at each
+    cameras = [[*exos, EGO] if tabletop.object_size.mixed else [own[item], EGO] for item in sorted(own)]
+    last = own[len(own) - 1]
     cameras[-1] = ([*exos, EGO], [EGO], [last], [last, EGO])[take.variety]
     return cameras
 

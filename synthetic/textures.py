@@ -30,7 +30,8 @@ COLORS = {  # RGB
 }
 PATTERNS = ("checked", "striped", "ringed", "diagonal", "dotted", "zigzag", "faded", "plaid", "lettered")
 Look = tuple[str, str, str]  # pattern and two colors
-SHARES = {"train": 0.6, "val": 0.2, "test": 0.2}  # of the catalogue
+CUTS = 0.6, 0.8  # fractions of the catalogue at which the looks of val and test begin
+GROUND = 512  # pixels along one side of a table top, wall or floor
 
 
 @dataclass(frozen=True)
@@ -42,6 +43,11 @@ class Item:
     half_axes: np.ndarray  # (3,) of the box around it
     like: int | None = None  # the object that it is a twin of
 
+    @property
+    def radius(self) -> float:
+        """How far it reaches along x or y."""
+        return self.half_axes[:2].max()
+
     def scaled(self, factor: float) -> "Item":
         parts = [replace(p, position=p.position * factor, half_axes=p.half_axes * factor) for p in self.parts]
         return replace(self, parts=tuple(parts), half_axes=self.half_axes * factor)
@@ -52,10 +58,19 @@ class Item:
         return [replace(p, position=place + p.position, label=label) for p in turned]
 
 
-def deal_items(seed: int, split: str, take_index: int, count: int) -> list[Item]:
-    """The objects of the `take_index`-th take of a split, with the looks of `deal_looks`."""
+def deal_solids(seed: int, split: str, take_index: int, count: int, others: int) -> tuple[list[Item], list[Item]]:
+    """The `count` objects of the `take_index`-th take of a split, with the looks of `deal_looks`, and `others` around
+    them, with looks of the same split that no object of the take has: every second one has an object's pattern or one
+    of its colors.
+    """
+    looks = deal_looks(seed, split, take_index, count)
     rng = np.random.default_rng([seed, SPLITS.index(split), take_index])
-    return [_make_item(rng, look, number) for number, look in enumerate(deal_looks(seed, split, take_index, count))]
+    items = [_make_item(rng, look, number) for number, look in enumerate(looks)]
+    rng = np.random.default_rng([seed, SPLITS.index(split), take_index, 3])
+    rest = [look for look in _looks_of(seed, split) if look not in looks]
+    alike = [look for look in rest if any(look[0] == own[0] or set(look[1:]) & set(own[1:]) for own in looks)]
+    pools = [(rest, alike)[number % 2] for number in range(others)]
+    return items, [_make_item(rng, pool[rng.integers(len(pool))], number) for number, pool in enumerate(pools)]
 
 
 def deal_looks(seed: int, split: str, take_index: int, count: int) -> list[Look]:
@@ -81,33 +96,20 @@ def _deal(pool: list[Look], count: int) -> list[list[Look]]:
         for look in pool:
             if len(hand) < count and not any(set(look[1:]) & set(other[1:]) for other in hand):
                 hand.append(look)
-        if len(hand) < count:
-            if hands:
-                break
-            hand += [look for look in pool if look not in hand][: count - len(hand)]  # more objects than colors allow
+        if hands and len(hand) < count:
+            break
+        hand += [look for look in pool if look not in hand][: count - len(hand)]  # more objects than colors allow
         hands.append(hand)
         pool = [look for look in pool if look not in hand]
     return hands
-
-
-def deal_clutter(seed: int, split: str, take_index: int, looks: list[Look], count: int) -> list[Item]:
-    """Things that stand around and are never annotated, with looks of the same split that no object of the take has
-    (`looks`). Every second one is a look-alike: it shares the pattern or a color with one of the objects.
-    """
-    rng = np.random.default_rng([seed, SPLITS.index(split), take_index, 3])
-    others = [look for look in _looks_of(seed, split) if look not in looks]
-    alike = [look for look in others if any(look[0] == own[0] or set(look[1:]) & set(own[1:]) for own in looks)]
-    pools = (others, alike)
-    return [_make_item(rng, pools[k % 2][rng.integers(len(pools[k % 2]))], k) for k in range(count)]
 
 
 def _looks_of(seed: int, split: str) -> list[Look]:
     """The part of the catalogue that a split's objects wear."""
     looks = [(pattern, *colors) for pattern in PATTERNS for colors in itertools.combinations(COLORS, 2)]
     order = np.random.default_rng(seed).permutation(len(looks))
-    bounds = np.round(np.cumsum([0.0] + [SHARES[name] for name in SPLITS]) * len(looks)).astype(int)
-    index = SPLITS.index(split)
-    return [looks[i] for i in order[bounds[index] : bounds[index + 1]]]
+    mine = np.split(order, [round(cut * len(looks)) for cut in CUTS])[SPLITS.index(split)]
+    return [looks[i] for i in mine]
 
 
 def _make_item(rng: np.random.Generator, look: Look, number: int) -> Item:
@@ -161,28 +163,28 @@ def _letter(letter: str) -> np.ndarray:
     return np.float32(image) / 255
 
 
-def noise(rng: np.random.Generator, size: tuple[int, int], grain: tuple[int, int]) -> np.ndarray:
-    """Smooth noise of about -1 to 1, (H, W) float32; `grain` is the size (H, W) of its finest features in pixels."""
-    coarse = rng.uniform(-1, 1, (size[0] // grain[0] + 1, size[1] // grain[1] + 1)).astype(np.float32)
-    return cv2.resize(coarse, size[::-1], interpolation=cv2.INTER_CUBIC)
+def noise(rng: np.random.Generator, height: int, width: int) -> np.ndarray:
+    """Smooth noise of about -1 to 1, (GROUND, GROUND) float32, whose finest features are of a size in pixels."""
+    coarse = rng.uniform(-1, 1, (GROUND // height + 1, GROUND // width + 1)).astype(np.float32)
+    return cv2.resize(coarse, (GROUND, GROUND), interpolation=cv2.INTER_CUBIC)
 
 
-def paint_wood(rng: np.random.Generator, side: int) -> np.ndarray:
-    """A table top of planks -> (side, side, 3) uint8 BGR, in a muted color that no object has."""
+def paint_wood(rng: np.random.Generator) -> np.ndarray:
+    """A table top of planks -> (GROUND, GROUND, 3) uint8 BGR, in a muted color that no object has."""
     base = np.array(((96, 128, 158), (120, 140, 150), (92, 108, 122), (150, 165, 175))[rng.integers(4)], np.float32)
-    grain = noise(rng, (side, side), (3, side // 6)) * 0.08 + noise(rng, (side, side), (side // 8, side // 3)) * 0.08
-    plank = np.arange(side) * 6 // side
+    grain = noise(rng, 3, GROUND // 6) * 0.08 + noise(rng, GROUND // 8, GROUND // 3) * 0.08
+    plank = np.arange(GROUND) * 6 // GROUND
     tone = 1 + rng.uniform(-0.09, 0.09, 6)[plank]
     gap = np.where(np.diff(plank, prepend=0) > 0, 0.7, 1.0)
     return np.uint8(np.clip(base * ((1 + grain) * (tone * gap)[:, None])[..., None], 0, 255))
 
 
-def paint_wall(rng: np.random.Generator, side: int, bricks: bool) -> np.ndarray:
-    """A wall of plaster or bricks, or a tiled floor -> (side, side, 3) uint8 BGR in a pale color."""
+def paint_wall(rng: np.random.Generator, bricks: bool) -> np.ndarray:
+    """A wall of plaster or bricks, or a tiled floor -> (GROUND, GROUND, 3) uint8 BGR in a pale color."""
     base = rng.uniform(135, 200) + rng.uniform(-14, 14, 3)
-    tone = 1 + noise(rng, (side, side), (side // 4, side // 4)) * 0.06 + noise(rng, (side, side), (4, 4)) * 0.03
+    tone = 1 + noise(rng, GROUND // 4, GROUND // 4) * 0.06 + noise(rng, 4, 4) * 0.03
     if bricks:
-        row, col = np.mgrid[0:side, 0:side] * 12 / side
+        row, col = np.mgrid[0:GROUND, 0:GROUND] * 12 / GROUND
         col = col / 2 + 0.5 * (np.floor(row) % 2)
         joint = (row % 1 < 0.09) | (col % 1 < 0.045)
         tone *= np.where(joint, 0.78, 1 + rng.uniform(-0.1, 0.1, (13, 14))[np.int32(row), np.int32(col)])
