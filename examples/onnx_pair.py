@@ -30,31 +30,22 @@ def resize(image, size):
     return image
 
 
-def around(row, col, side):
-    """Top, left and side of a crop, in whole pixels; it may reach beyond the image."""
+def square(row, col, side):
+    """Left, top, right and bottom of a crop, in whole pixels; it may reach beyond the image."""
     side = max(1, round(side))
-    return round(row - side / 2), round(col - side / 2), side
-
-
-def inside(crop, size):
-    """Indices of a crop's pixels that are in the image of `size`, and of the same pixels in the image."""
-    places = [first + np.arange(crop[2]) for first in crop[:2]]
-    within = [(place >= 0) & (place < length) for place, length in zip(places, size, strict=True)]
-    return np.ix_(*within), np.ix_(*(place[some] for place, some in zip(places, within, strict=True)))
+    left, top = round(col - side / 2), round(row - side / 2)
+    return left, top, left + side, top + side
 
 
 def cut(image, crop, side):
     """(H, W) or (H, W, C) uint8 -> (1, side, side) or (1, side, side, C), 0 beyond the image."""
-    square, (here, there) = np.zeros((crop[2], crop[2], *image.shape[2:]), np.uint8), inside(crop, image.shape[:2])
-    square[here] = image[there]
-    return np.uint8(resize(square, (side, side)) + 0.5)[None]
+    return np.uint8(resize(np.asarray(Image.fromarray(image).crop(crop)), (side, side)) + 0.5)[None]
 
 
 def peaks(heat):
     """The highest local maxima of (h, w): rows of heat, row, column."""
-    around_cells = np.pad(heat, APART, constant_values=-np.inf)
-    windows = np.lib.stride_tricks.sliding_window_view(around_cells, (2 * APART + 1, 2 * APART + 1))
-    cells = np.nonzero(heat == windows.max((2, 3)))
+    padded, width = np.pad(heat, APART, constant_values=-np.inf), 2 * APART + 1
+    cells = np.nonzero(heat == np.lib.stride_tricks.sliding_window_view(padded, (width, width)).max((2, 3)))
     return sorted(zip(heat[cells], *cells, strict=True), reverse=True, key=lambda peak: peak[0])[:PEAKS]
 
 
@@ -72,28 +63,27 @@ def segment(locate, look, query, mask, target):
         while share * frame_side > near_side / 2 and frame_side >= 4 * near_side:
             frame_side //= 2
         frame = resize(target, [max(2, round(x * frame_side / max(size) / 16)) * 16 for x in size])
-        near = around(row, col, max(near_side * length / (share * frame_side), 2 * length))  # 3.
+        near = square(row, col, max(near_side * length / (share * frame_side), 2 * length))  # 3.
         given = {"near": cut(query, near, near_side), "near_mask": cut(mask, near, near_side)}
         (heat,) = locate.run(None, given | {"frame": np.uint8(frame + 0.5)[None]})
         cell = np.divide(size, heat.shape)
         places += [(peak[0], *np.add(peak[1:], 0.5) * cell, share * max(size)) for peak in peaks(heat)]
 
-    places.sort(key=lambda place: -place[0])  # 4.
-    chosen = []
-    for place in places:
+    chosen = []  # 4.
+    for place in sorted(places, key=lambda place: -place[0]):
         near_another = any(abs(np.subtract(place, other))[1:3].max() < place[3] / 2 for other in chosen)
         if len(chosen) < LOOKS and not near_another:
             chosen.append(place)
-    crop, crops = around(row, col, CONTEXT * length), [around(*place[1:3], CONTEXT * place[3]) for place in chosen]
-    given = {"query": cut(query, crop, side), "query_mask": cut(mask, crop, side)}  # 5.
-    given |= {"target": np.concatenate([cut(target, each, side) for each in crops])}
-    given |= {"heat": np.float32([place[0] for place in chosen]), "highest": np.float32([places[0][0]])}
+    heats, crops = zip(*((heat, square(*at, CONTEXT * long)) for heat, *at, long in chosen), strict=True)
+    crop = square(row, col, CONTEXT * length)  # 5.
+    given = {"query": cut(query, crop, side), "query_mask": cut(mask, crop, side), "heat": np.float32(heats)}
+    given |= {"target": np.concatenate([cut(target, each, side) for each in crops]), "highest": np.float32(heats[:1])}
     probs, scores, existences = look.run(None, given)
 
     best = scores.argmax()  # 6.
-    found, (here, there) = np.zeros(size, bool), inside(crops[best], size)
-    found[there] = resize(probs[best], [crops[best][2]] * 2)[here] > 0.5
-    return found, float(existences[best])
+    found, (left, top, right, _) = Image.new("1", size[::-1]), crops[best]
+    found.paste(Image.fromarray(resize(probs[best], [right - left] * 2) > 0.5), (left, top))
+    return np.array(found), float(existences[best])
 
 
 def main():
@@ -105,13 +95,13 @@ def main():
     args = parser.parse_args()
     import onnxruntime
 
-    images = (ImageOps.exif_transpose(image).convert("RGB") for image in (args.query_image, args.target_image))
-    query, target = map(np.asarray, images)
+    images = (args.query_image, args.target_image)
+    query, target = (np.asarray(ImageOps.exif_transpose(image).convert("RGB")) for image in images)
     mask = np.asarray(args.query_mask.convert("L").resize(query.shape[1::-1], Image.Resampling.NEAREST))
     if not mask.any():
         parser.error("the query mask is empty")
-    locate, look = (onnxruntime.InferenceSession(args.graphs / f"{name}.onnx") for name in ("locate", "look"))
-    found, existence = segment(locate, look, query, np.uint8(mask > mask.max() / 2), target)
+    sessions = (onnxruntime.InferenceSession(args.graphs / f"{name}.onnx") for name in ("locate", "look"))
+    found, existence = segment(*sessions, query, np.uint8(mask > mask.max() / 2), target)
     Image.fromarray(found).save(args.out)
     print(f"visible with probability {existence:.3f}: {args.out}")
 

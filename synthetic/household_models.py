@@ -15,7 +15,6 @@ import sys
 import tarfile
 import tempfile
 import zipfile
-from collections.abc import Iterator
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # repository root
@@ -30,7 +29,7 @@ from PIL import Image
 from common.arguments import Parser
 from common.errors import UserError, counted
 from common.files import atomic_write
-from synthetic.models import need_trimesh
+from synthetic.models import PICTURES, need_trimesh
 
 LONGEST = 45.0  # cm
 SURFACE = 200  # pixels of a picture's shorter side, at least
@@ -60,13 +59,13 @@ def unpack(package: Path, folder: Path) -> None:
     raise UserError(f"{package} is cut short; download it again")
 
 
-def read_catalogue(archive: Path) -> Iterator[dict[str, str]]:
-    """The entries of a PluginFurnitureCatalog.properties."""
+def read_catalogue(archive: Path) -> list[dict[str, str]]:
+    """The entries of its PluginFurnitureCatalog.properties."""
     text = (archive / "PluginFurnitureCatalog.properties").read_text("latin-1")
     entries: dict[str, dict[str, str]] = {}
     for name, number, value in re.findall(r"^(\w+)#(\d+)=(.*)$", text, re.MULTILINE):
         entries.setdefault(number, {"number": number})[name] = value.strip()
-    yield from entries.values()
+    return list(entries.values())
 
 
 def convert(source: Path, entry: dict[str, str], longest: float, target: Path) -> None:
@@ -83,7 +82,7 @@ def convert(source: Path, entry: dict[str, str], longest: float, target: Path) -
 def grounds(folder: Path) -> list[Image.Image]:
     """The pictures of a model that show one surface: neither small nor plain, and much the same all over."""
     found = []
-    for path in sorted(path for path in folder.iterdir() if path.suffix.lower() in (".jpg", ".jpeg", ".png")):
+    for path in sorted(path for path in folder.iterdir() if path.suffix.lower() in PICTURES):
         picture = Image.open(path).convert("RGB")
         evenness = np.asarray(picture.resize((4, 4), Image.Resampling.BOX), float).std((0, 1)).max()
         if min(picture.size) >= SURFACE and np.asarray(picture.convert("L")).std() > 6 and evenness < 16:
@@ -96,8 +95,9 @@ def main() -> None:
     parser.add_argument("--package", type=Path, required=True, help="the downloaded file")
     parser.add_argument("--out", type=Path, required=True, help="folder for models/, photos/ and credits.csv")
     args = parser.parse_args()
-    models, photos, table = args.out / "models", args.out / "photos", args.out / "credits.csv"
-    rows, known = [], set()
+    models, photos = args.out / "models", args.out / "photos"
+    credits: dict[str, tuple[str, ...]] = {}  # by file
+    known: set[bytes] = set()
     with tempfile.TemporaryDirectory() as temporary:
         try:
             unpack(args.package, Path(temporary))
@@ -115,20 +115,18 @@ def main() -> None:
                 source = archive / entry["model"].lstrip("/")
                 called = re.sub(r"\W+", "-", f"{name} {entry['number']} {entry['name']}".lower()).strip("-")
                 longest = max(float(entry[side]) for side in ("width", "depth", "height"))
-                used = False
-                if longest <= LONGEST and "elevation" not in entry and not MOUNTED.search(entry["name"]):
-                    convert(source, entry, longest, models / f"{called}.glb")
-                    used = True
-                elif longest > LONGEST:
+                credit = called, entry["name"], entry.get("creator", ""), licence
+                if longest > LONGEST:
                     for picture in grounds(source.parent):
                         if (pixels := picture.tobytes()) not in known:
                             known.add(pixels)
                             picture.save(photos / f"{len(known):03d}-{called}.jpg", quality=92)
-                            used = True
-                if used:
-                    rows.append((called, entry["name"], entry.get("creator", ""), licence))
-    with atomic_write(table) as file:  # last: it says that all is there
-        csv.writer(file).writerows([("file", "name", "author", "licence"), *rows])
+                            credits[called] = credit
+                elif "elevation" not in entry and not MOUNTED.search(entry["name"]):
+                    convert(source, entry, longest, models / f"{called}.glb")
+                    credits[called] = credit
+    with atomic_write(args.out / "credits.csv") as file:  # last: it says that all is there
+        csv.writer(file).writerows([("file", "name", "author", "licence"), *credits.values()])
     print(f"{counted(len(list(models.iterdir())), 'model')} and {counted(len(known), 'picture')} in {args.out}")
 
 
