@@ -1,5 +1,6 @@
 """Generated takes: the data set's layout and schema, exact frames and masks, the same from the same options."""
 
+import itertools
 import json
 from dataclasses import replace
 
@@ -13,9 +14,10 @@ from formats.masks import decode_lzstring, decode_mask
 from formats.takes import SPLITS, kind_of, read_splits, video_path
 from synthetic.kitchen import deal_things
 from synthetic.make_takes import make_takes, object_sizes, parse_args
-from synthetic.tabletop import EGO, REAL
-from synthetic.take import VIDEO_SIZES, TakeId, TakeOptions, build_tabletop
-from synthetic.textures import deal_items, deal_looks
+from synthetic.options import REAL, VIDEO_SIZES, TakeOptions
+from synthetic.tabletop import EGO
+from synthetic.take import TakeId, build_tabletop
+from synthetic.textures import deal_looks, deal_solids
 from tests.made.raw_takes import tree
 
 LARGE = object_sizes(["0.2"])
@@ -117,29 +119,39 @@ def test_videos_show_the_rendered_picture_of_each_frame(root, raw):
             assert number == OPTIONS.num_frames - 1
 
 
-def colors_of(item):
-    return set(item.name.lower().split()[0].split("-"))
+def looks_of(split):
+    return {look for index in range(100) for look in deal_looks(7, split, index, 4)}
 
 
-def test_objects_of_one_split_never_occur_in_another():
-    looks = {s: {look for index in range(100) for look in deal_looks(7, s, index, 4)} for s in SPLITS}
-    assert not looks["train"] & looks["val"] | looks["train"] & looks["test"] | looks["val"] & looks["test"]
-    assert len({look for index in range(40) for look in deal_looks(0, "train", index, 4)}) == 160  # no look twice
+def words_and_prints_of(split):
+    things = [thing for index in range(5) for some in deal_things(7, split, index, 6, 12) for thing in some]
+    words = {thing.name.split()[1].split("_")[0] for thing in things}
+    return words | {part.texture.tobytes() for thing in things for part in thing.parts if part.texture.shape[0] > 8}
+
+
+@pytest.mark.parametrize("seen_in", [looks_of, words_and_prints_of])
+def test_objects_labels_and_words_of_one_split_never_occur_in_another(seen_in):
+    for one, other in itertools.combinations(map(seen_in, SPLITS), 2):
+        assert one and not one & other
+
+
+def test_no_look_occurs_twice_before_all_have_occurred():
+    assert len({look for index in range(40) for look in deal_looks(0, "train", index, 4)}) == 160
 
 
 @pytest.mark.parametrize("count", [1, 4, 18])
 def test_objects_of_one_take_are_told_apart_by_name_and_look(count):
     for index in range(2):
-        items = deal_items(3, "val", index, count)
+        items, _ = deal_solids(3, "val", index, count, 0)
         assert len({item.name for item in items}) == len({item.parts[0].texture.tobytes() for item in items}) == count
-        assert count > 4 or len(set().union(*map(colors_of, items))) == 2 * count
+        colors = {color for item in items for color in item.name.lower().split()[0].split("-")}
+        assert count > 4 or len(colors) == 2 * count
 
 
 @pytest.mark.parametrize("object_size", [0.01, 0.05, 0.2])
 def test_object_size_is_the_fraction_of_the_picture_that_an_object_fills(object_size):
-    areas = []
+    areas, options = [], replace(OPTIONS, object_size=object_sizes([str(object_size)]))
     for index in range(6):
-        options = replace(OPTIONS, object_size=object_sizes([str(object_size)]))
         tabletop = build_tabletop(TakeId("train", index), options)
         for k, view in enumerate(tabletop.exo_views):
             labels = tabletop.pictures(0.0)[f"cam{k + 1:02d}"].labels
@@ -156,19 +168,6 @@ def test_clutter_hides_objects_and_is_never_outlined():
         labels = other[camera].labels
         assert (one[camera].labels[labels > 0] == labels[labels > 0]).all()  # the objects stand where they stood
         assert (one[camera].colors != other[camera].colors).mean() > 0.002
-
-
-KITCHEN = replace(OPTIONS, object_size=REAL, num_objects=6, clutter=24, things="kitchen")
-
-
-def test_kitchen_things_labels_and_words_of_one_split_never_occur_in_another():
-    seen: dict[str, set] = {}
-    for split in SPLITS:
-        things = [thing for index in range(5) for some in deal_things(7, split, index, 6, 12) for thing in some]
-        words = {thing.name.split()[1].split("_")[0] for thing in things}
-        prints = {part.texture.tobytes() for thing in things for part in thing.parts if part.texture.shape[0] > 8}
-        seen[split] = words | prints
-    assert not seen["train"] & seen["val"] | seen["train"] & seen["test"] | seen["val"] & seen["test"]
 
 
 def test_twins_are_as_large_and_differ_in_one_part():
@@ -190,10 +189,11 @@ def test_twins_are_as_large_and_differ_in_one_part():
 
 
 def test_in_a_kitchen_a_quarter_of_the_objects_in_view_are_hidden_from_the_other_camera_and_sizes_are_real():
+    options = replace(OPTIONS, object_size=REAL, num_objects=6, clutter=24, things="kitchen")
     hidden: dict[str, list[bool]] = {"ego": [], "exo": []}  # by the query's kind
     areas: dict[str, list[float]] = {"ego": [], "exo": []}
     for index in range(8):
-        tabletop = build_tabletop(TakeId("train", index), KITCHEN)
+        tabletop = build_tabletop(TakeId("train", index), options)
         pictures = [tabletop.pictures(float(second)) for second in range(3)]
         area = {
             camera: np.array([[100 * (p[camera].labels == k).mean() for k in range(1, 7)] for p in pictures])
@@ -224,12 +224,11 @@ def test_cameras_stay_in_the_room_and_above_the_table(options):
     options = replace(OPTIONS, **options)
     for index in range(4):
         tabletop = build_tabletop(TakeId("test", index), options)
-        room = tabletop.room
-        for second in np.arange(0, options.num_frames / 30, 0.5):
-            for camera in (tabletop.ego_camera(second), *tabletop.exo_cameras):
-                position = camera.position
-                assert (np.abs(position - room.position) < room.half_axes).all()
-                assert position[2] > tabletop.table.position[2] + tabletop.table.half_axes[2]
+        room, table = tabletop.room, tabletop.table
+        egos = [tabletop.ego_camera(second) for second in np.arange(0, options.num_frames / 30, 0.5)]
+        positions = np.stack([camera.position for camera in (*egos, *tabletop.exo_cameras)])
+        assert (np.abs(positions - room.position) < room.half_axes).all()
+        assert (positions[:, 2] > table.position[2] + table.half_axes[2]).all()
 
 
 def test_the_same_options_give_the_same_files_in_one_process_or_several(root, tmp_path):
@@ -239,22 +238,19 @@ def test_the_same_options_give_the_same_files_in_one_process_or_several(root, tm
 
 
 def test_a_rerun_keeps_finished_takes_and_makes_the_others(tmp_path):
-    options = replace(OPTIONS, num_frames=31)
-    counts = {"train": 2, "val": 0, "test": 0}
-    first, second = make_takes(tmp_path / "out", counts, options, 1)
-    before = tree(tmp_path / "out")
-    kept = video_path(tmp_path / "out" / "takes", first.name, EGO)
+    out, counts, options = tmp_path / "out", {"train": 2, "val": 0, "test": 0}, replace(OPTIONS, num_frames=31)
+    first, second = make_takes(out, counts, options, 1)
+    before = tree(out)
+    kept = video_path(out / "takes", first.name, EGO)
     time = kept.stat().st_mtime_ns
-    (tmp_path / "out" / "takes" / second.name / "relations.json").unlink()  # as if stopped in between
-    video = video_path(tmp_path / "out" / "takes", second.name, "cam02")
+    (out / "takes" / second.name / "relations.json").unlink()  # as if stopped in between
+    video = video_path(out / "takes", second.name, "cam02")
     video.unlink()
-    preview = tmp_path / "out" / "takes" / second.name / "preview.jpg"
-    for path in (video, preview, tmp_path / "out" / "split.json"):  # as a killed run leaves them
+    for path in (video, out / "takes" / second.name / "preview.jpg", out / "split.json"):  # as a killed run leaves them
         path.with_name(f".{path.name}.0123abcd.tmp").touch()
-    make_takes(tmp_path / "out", counts, options, 1)
-    assert tree(tmp_path / "out") == before
-    assert kept.stat().st_mtime_ns == time
-    make_takes(tmp_path / "out", counts, replace(options, seed=1), 1)
+    make_takes(out, counts, options, 1)
+    assert tree(out) == before and kept.stat().st_mtime_ns == time
+    make_takes(out, counts, replace(options, seed=1), 1)
     assert kept.stat().st_mtime_ns != time
 
 
