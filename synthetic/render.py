@@ -88,14 +88,14 @@ class Picture:
     labels: np.ndarray
 
     @property
+    def channels(self) -> np.ndarray:
+        """The same memory as (H, W, 4) uint8, blue, green, red and something."""
+        return self.colors.view(np.uint8).reshape(*self.colors.shape, 4)
+
+    @property
     def image(self) -> np.ndarray:
         """(H, W, 3) uint8 BGR."""
-        return cv2.cvtColor(self.colors.view(np.uint8).reshape(*self.colors.shape, 4), cv2.COLOR_BGRA2BGR)
-
-    def light(self, color: np.ndarray) -> None:
-        """Multiply blue, green and red by the three numbers of `color`."""
-        four = self.colors.view(np.uint8).reshape(*self.colors.shape, 4)
-        cv2.multiply(four, (*color, 1), dst=four, dtype=cv2.CV_8U)
+        return cv2.cvtColor(self.channels, cv2.COLOR_BGRA2BGR)
 
 
 def turn(axis: int, angle: float) -> np.ndarray:

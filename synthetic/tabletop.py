@@ -56,9 +56,8 @@ class Tabletop:
         self.scales = [scales[k if item.like is None else item.like] for k, item in enumerate(items)]
         self.items = [item.scaled(scale) for item, scale in zip(items, self.scales, strict=True)]
         ego_distance = _distance(EGO_FOCAL, self.object_size.ego, self.sizes[0])
-        exo_distances = _distance(EXO_FOCAL, self.object_size.exo, self.sizes[1]) * np.exp(
-            variety.normal(0, self.object_size.cameras, options.num_exo).clip(-1, 0.7)
-        )
+        spread = np.exp(variety.normal(0, self.object_size.cameras, options.num_exo).clip(-1, 0.7))
+        exo_distances = _distance(EXO_FOCAL, self.object_size.exo, self.sizes[1]) * spread
         self.spacing = max(1.5, (0.22 if self.homely else 0.3) * ego_distance / EGO_FOCAL)
         self.places = self._place_items(rng)
         self.yaws = rng.uniform(-0.5, 0.5, len(self.items)) * np.pi
@@ -69,7 +68,7 @@ class Tabletop:
         self.lights, self.rolls = LIGHTS, np.zeros(len(self.cameras))
         if self.modelled:
             self.lights, self.rolls = _lamps(variety), _rolls(variety, len(self.cameras))
-        self.exo_cameras = [self._aim_exo(rng, *numbered) for numbered in enumerate(exo_distances)]
+        self.exo_cameras = [self._aim_exo(rng, number, exo_distances[number]) for number in range(options.num_exo)]
         self.people = [self._plan_person(variety, camera) for camera in 2 * self.exo_cameras] if self.homely else []
         self.tints = self._dim(variety) if self.homely else {}
         self.exo_rooms = [render(camera, [self.room, *self.clutter], None, self.lights) for camera in self.exo_cameras]
@@ -84,7 +83,8 @@ class Tabletop:
         for name, camera, room in zip(self.cameras[1:], self.exo_cameras, self.exo_rooms, strict=True):
             pictures[name] = render(camera, solids, room, self.lights)
         for name, tint in self.tints.items():
-            pictures[name].light(tint)
+            channels = pictures[name].channels
+            cv2.multiply(channels, (*tint, 1), dst=channels, dtype=cv2.CV_8U)
         return pictures
 
     def ego_camera(self, second: float) -> Camera:

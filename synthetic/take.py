@@ -83,12 +83,13 @@ def make_take(out: Path, take: TakeId, options: TakeOptions) -> dict[str, Any]:
     folder = out / "takes" / take.name
     record, sheet = folder / "relations.json", folder / "preview.jpg"
     paths = {camera: video_path(out / "takes", take.name, camera) for camera in camera_names(options.num_exo)}
-    if all(path.exists() for path in (record, sheet, *paths.values())):
+    files = record, sheet, *paths.values()
+    if all(path.exists() for path in files):
         done = read_record(record, {"options": dict, "annotation": dict}, "delete it and run again")
         if done["options"] == options.record():
             return done["annotation"]
     record.unlink(missing_ok=True)
-    for path in (record, sheet, *paths.values()):
+    for path in files:
         remove_leftovers(path.parent, path.name)
     tabletop = build_tabletop(take, options)
     masks: dict[str, dict[int, dict[int, Mask]]] = {camera: {} for camera in paths}
@@ -97,12 +98,10 @@ def make_take(out: Path, take: TakeId, options: TakeOptions) -> dict[str, Any]:
     blurs = {camera: rng.uniform(0, options.blur) for camera in paths}
     qualities = rng.integers(22, 35, len(paths)) if options.things == "models" else [CRF] * len(paths)
     with contextlib.ExitStack() as stack:
-        write = {
-            camera: stack.enter_context(
-                open_video(path, VIDEO_SIZES[options.size][camera != EGO], FPS, **ENCODER, crf=str(quality))
-            )
-            for (camera, path), quality in zip(paths.items(), qualities, strict=True)
-        }
+        write = {}
+        for (camera, path), quality in zip(paths.items(), qualities, strict=True):
+            video = open_video(path, VIDEO_SIZES[options.size][camera != EGO], FPS, **ENCODER, crf=str(quality))
+            write[camera] = stack.enter_context(video)
         for frame in range(0, options.num_frames, options.hold):
             pictures = tabletop.pictures(frame / FPS)
             for camera, picture in pictures.items():
@@ -138,10 +137,9 @@ def outline_objects(labels: np.ndarray, least: float) -> dict[int, Mask]:
     masks = {}
     for label in np.unique(labels[labels > 0]).tolist():
         mask = labels == label
-        if mask.mean() < least:
-            continue
-        encoded = encode_lzstring(encode_mask(mask)["counts"])
-        masks[label] = {"height": height, "width": width, "encodedMask": encoded, "intSegClicks": []}
+        if mask.mean() >= least:
+            encoded = encode_lzstring(encode_mask(mask)["counts"])
+            masks[label] = {"height": height, "width": width, "encodedMask": encoded, "intSegClicks": []}
     return masks
 
 

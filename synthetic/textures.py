@@ -49,13 +49,15 @@ class Item:
         return self.half_axes[:2].max()
 
     def scaled(self, factor: float) -> "Item":
-        parts = [replace(p, position=p.position * factor, half_axes=p.half_axes * factor) for p in self.parts]
-        return replace(self, parts=tuple(parts), half_axes=self.half_axes * factor)
+        parts = tuple(replace(p, position=p.position * factor, half_axes=p.half_axes * factor) for p in self.parts)
+        return replace(self, parts=parts, half_axes=self.half_axes * factor)
 
     def solids(self, place: np.ndarray, rotation: np.ndarray, label: int = 0) -> list[Solid]:
         """The item in the world, with its middle at `place`."""
-        turned = [replace(p, position=rotation @ p.position, rotation=rotation @ p.rotation) for p in self.parts]
-        return [replace(p, position=place + p.position, label=label) for p in turned]
+        return [
+            replace(part, position=place + rotation @ part.position, rotation=rotation @ part.rotation, label=label)
+            for part in self.parts
+        ]
 
 
 def deal_solids(seed: int, split: str, take_index: int, count: int, others: int) -> tuple[list[Item], list[Item]]:
