@@ -43,7 +43,7 @@ from synthetic.options import REAL, VIDEO_SIZES, ObjectSizes, TakeOptions
 from synthetic.take import TakeId, make_take
 
 MARKER = "synthetic_takes.json"  # says that a folder is ours to write into
-CONTACT_SHEET = "contact_sheet.jpg"
+CONTACT_SHEET = "contact_sheet.jpg"  # the previews of the first two takes of each split, one per row
 
 
 def make_takes(out: Path, counts: dict[str, int], options: TakeOptions, num_workers: int) -> list[TakeId]:
@@ -61,38 +61,31 @@ def make_takes(out: Path, counts: dict[str, int], options: TakeOptions, num_work
         write_json(marker, options.record() | {"contents": checked_contents(marker, options)}, indent=1)
         jobs = run_jobs(partial(make_take, out, options=options), takes, num_workers)
         annotations = dict(tqdm(jobs, "render", len(takes), unit="take", disable=None))
-        by_split = {
-            split: {take.uid(options): annotations[take] for take in takes if take.split == split} for split in SPLITS
-        }
-        for split, mine in by_split.items():
+        uids = {}
+        for split in SPLITS:
+            mine = {take.uid(options): annotations[take] for take in takes if take.split == split}
             write_json(annotation_path(out / ANNOTATION_TEMPLATE, split), {"annotations": mine})
-        write_json(out / "split.json", {split: list(mine) for split, mine in by_split.items()})
-        write_contact_sheet(out, takes)
+            uids[split] = list(mine)
+        write_json(out / "split.json", uids)
+        rows = [cv2.imread(str(out / "takes" / take.name / "preview.jpg")) for take in takes if take.index < 2]
+        write_picture(out / CONTACT_SHEET, np.vstack(rows)[..., ::-1])
     return takes
 
 
 def checked_contents(marker: Path, options: TakeOptions) -> dict[str, str]:
-    """Digests that tell the models and photos of the takes in a folder apart from others: of names and sizes of files.
+    """What tells the models and photos of a folder's takes from others: digests of the names and sizes of their files.
 
-    Raises UserError if these options' differ from those of the takes that are there.
+    Raises UserError if the takes that are there have others.
     """
-    before = read_record(marker, dict, "choose another --outputpath").get("contents", {}) if marker.exists() else {}
-    contents = {}
+    remedy = "choose another --outputpath"
+    contents = read_record(marker, dict, remedy).get("contents", {}) if marker.exists() else {}
     for name, folder in (("models", options.models), ("photos", options.photos)):
         if folder:
             files = [(path.name, path.stat().st_size) for path in files_below(folder, *CONTENTS)]
-            contents[name] = hashlib.sha256(repr(files).encode()).hexdigest()
-            if before.get(name, contents[name]) != contents[name]:
-                where = f"{marker.parent} holds takes of other {name} than --{name} {folder} has now"
-                raise UserError(f"{where}; choose another --outputpath")
-    return before | contents
-
-
-def write_contact_sheet(out: Path, takes: list[TakeId]) -> None:
-    """The previews of the first two takes of each split, one per row."""
-    shown = [take for take in takes if take.index < 2]
-    rows = [cv2.imread(str(out / "takes" / take.name / "preview.jpg")) for take in shown]
-    write_picture(out / CONTACT_SHEET, np.vstack(rows)[..., ::-1])
+            digest = hashlib.sha256(repr(files).encode()).hexdigest()
+            if contents.setdefault(name, digest) != digest:
+                raise UserError(f"{marker.parent} holds takes of other {name} than --{name} {folder} has now; {remedy}")
+    return contents
 
 
 def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
@@ -122,15 +115,14 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     add("--clutter", type=at_least(0, most=1000), default=0, help=text)
     add("--blur", type=at_least(0, float, 100), default=0, help="of each video, up to this many pixels, Gaussian")
     add("--noise", type=at_least(0, float, 255), default=0, help="of the pictures in gray levels, Gaussian")
-    add("--hold", type=at_least(1), default=30, help="render only each n-th frame and repeat it; a divisor of 30")
+    divisors = [n for n in range(1, FRAME_STEP + 1) if FRAME_STEP % n == 0]  # annotated frames are exact
+    add("--hold", type=int, choices=divisors, default=30, help="render only each n-th frame and repeat it")
     add("--seed", type=at_least(0), default=0, help="other seeds give other takes")
     add_num_workers(parser, "processes; the takes do not depend on it")
     args = parser.parse_args(argv)
     args.counts = {split: getattr(args, f"num_{split}") for split in SPLITS}
     if not any(args.counts.values()):
         raise UserError("--num_train, --num_val and --num_test are all 0; nothing to render")
-    if FRAME_STEP % args.hold:
-        raise UserError(f"--hold {args.hold} does not divide {FRAME_STEP}; annotated frames would not be exact")
     if (args.things == "models") != bool(args.models):
         raise UserError("--things models and --models FOLDER go together; one of them is missing")
     args.object_size = object_sizes(args.object_size)
