@@ -58,7 +58,7 @@ def make_takes(out: Path, counts: dict[str, int], options: TakeOptions, num_work
     with claimed(out, "make_takes", f"renders takes into {out}"):
         for folder in (out, out / "annotations"):
             remove_leftovers(folder)
-        write_json(marker, options.record() | {"contents": checked_contents(marker, options)}, indent=1)
+        write_json(marker, options.record() | checked_contents(marker, options), indent=1)
         jobs = run_jobs(partial(make_take, out, options=options), takes, num_workers)
         annotations = dict(tqdm(jobs, "render", len(takes), unit="take", disable=None))
         uids = {}
@@ -72,8 +72,8 @@ def make_takes(out: Path, counts: dict[str, int], options: TakeOptions, num_work
     return takes
 
 
-def checked_contents(marker: Path, options: TakeOptions) -> dict[str, str]:
-    """What tells the models and photos of a folder's takes from others: digests of the names and sizes of their files.
+def checked_contents(marker: Path, options: TakeOptions) -> dict[str, dict[str, str]]:
+    """What the marker says of models and photos, to tell them from others: digests of their files' names and sizes.
 
     Raises UserError if the takes that are there have others.
     """
@@ -85,7 +85,7 @@ def checked_contents(marker: Path, options: TakeOptions) -> dict[str, str]:
             digest = hashlib.sha256(repr(files).encode()).hexdigest()
             if contents.setdefault(name, digest) != digest:
                 raise UserError(f"{marker.parent} holds takes of other {name} than --{name} {folder} has now; {remedy}")
-    return contents
+    return {"contents": contents} if contents else {}
 
 
 def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
