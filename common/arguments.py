@@ -36,8 +36,6 @@ class Parser(argparse.ArgumentParser):
     def parse_known_args(self, args: Sequence[str] | None = None, namespace: argparse.Namespace | None = None):
         for word in sys.argv[1:] if args is None else args:
             flag = word.partition("=")[0]
-            if word == "--":
-                break
             if re.fullmatch("--?[A-Za-z][\\w-]+", flag) and not any(
                 known.startswith(flag) for known in self._option_string_actions
             ):
@@ -66,7 +64,7 @@ class _HelpFormatter(argparse.RawDescriptionHelpFormatter):
     def _get_help_string(self, action: argparse.Action) -> str:
         text = action.help or ""
         unsaid = any(action.default is value for value in (None, False, argparse.SUPPRESS))  # 0 is said, and == False
-        if unsaid or "default" in text or not action.option_strings:
+        if unsaid or "default" in text:
             return text
         values = action.default if isinstance(action.default, list | tuple) else [action.default]
         typed = " ".join(map(str, values)).replace("%", "%%")  # as on a command line
@@ -78,10 +76,9 @@ def at_least(least: float, kind: Callable[[str], float] = int, most: float = mat
 
     def parse(text: str) -> float:
         value = kind(text)
-        if not value >= least:  # nan too
-            raise argparse.ArgumentTypeError(f"{text} must be at least {least}")
-        if value > most:
-            raise argparse.ArgumentTypeError(f"{text} must be at most {most}")
+        if not least <= value <= most:  # nan too
+            limit = f" and at most {most}" if most < math.inf else ""
+            raise argparse.ArgumentTypeError(f"{text} must be at least {least}{limit}")
         return value
 
     parse.__name__ = kind.__name__  # "invalid int value: 'x'"

@@ -36,7 +36,6 @@ def claimed(folder: Path, name: str, what: str, files: Iterable[str] = ()) -> It
     The lock, `.{name}.lock`, is a record lock: it ends with this process, and a forked child does not have it. Threads
     of one process all have it, and closing the file anywhere in the process ends it: claim a name once at a time.
     """
-    folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
     path = folder / f".{name}.lock"
     with contextlib.ExitStack() as stack:
@@ -91,7 +90,7 @@ def _user() -> str:
 def remove_leftovers(folder: Path, name: str | None = None) -> None:
     """Delete what killed writers of `name`, or of anything, left in `folder`. Only who has claimed them may do it."""
     pattern = ".*.tmp" if name is None else f".{glob.escape(name)}.{'[0-9a-f]' * 8}.tmp"
-    for path in Path(folder).glob(pattern):
+    for path in folder.glob(pattern):
         if path.is_dir():
             shutil.rmtree(path, ignore_errors=True)
         else:
@@ -110,7 +109,6 @@ def atomic_write(path: Path, mode: str = "w") -> Iterator[IO]:
 
     The data is on disk before the rename: after a crash `path` is the old file or the new one, never a part of either.
     """
-    path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = temporary_name(path)
     try:
@@ -130,7 +128,7 @@ def temporary_folder(folder: Path, name: str, what: str) -> Iterator[Path]:
     mount point or the only place to write; it goes at the end, with what is left in it. Claims `name` in `folder`.
     """
     with claimed(folder, name, what):
-        temporary = temporary_name(Path(folder) / name)
+        temporary = temporary_name(folder / name)
         temporary.mkdir()
         try:
             yield temporary
@@ -145,15 +143,16 @@ def atomic_folder(path: Path) -> Iterator[Path]:
     `path` may be an empty folder, such as a mount point: what was made then moves into it, entry by entry. Claims
     `path`, so that a second writer waits. Raises UserError if there is something else at `path`.
     """
-    path = Path(path).absolute()
+    path = path.absolute()
     inside = path.is_dir()
     with temporary_folder(path if inside else path.parent, path.name, f"writes {path}") as made:
         if any(entry.name[0] != "." for entry in path.iterdir()) if inside else path.exists():
             raise UserError(f"{path} exists; give another name, or delete it first")
         yield made
-        for entry in sorted(made.iterdir()) if inside else ():
-            entry.rename(path / entry.name)
-        if not inside:
+        if inside:
+            for entry in sorted(made.iterdir()):
+                entry.rename(path / entry.name)
+        else:
             made.rename(path)
 
 
@@ -171,7 +170,7 @@ def named_errors(path: Path) -> Iterator[None]:
 def file_digest(path: Path) -> str:
     """SHA-256 of a file, hexadecimal."""
     digest = hashlib.sha256()
-    with Path(path).open("rb") as file:
+    with path.open("rb") as file:
         while block := file.read(1 << 20):
             digest.update(block)
     return digest.hexdigest()
@@ -285,7 +284,7 @@ def holds_json_list(path: Path) -> bool:
 
 
 def _open_json(path: Path) -> IO[bytes]:
-    return gzip.open(path) if Path(path).suffix == ".gz" else Path(path).open("rb")
+    return gzip.open(path) if path.suffix == ".gz" else path.open("rb")
 
 
 def is_file_name(name: Any) -> bool:

@@ -12,7 +12,7 @@ import signal
 import sys
 import threading
 import time
-from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import FIRST_COMPLETED, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
 from pathlib import Path
@@ -24,7 +24,6 @@ from common.errors import UserError
 
 Job = TypeVar("Job")
 Result = TypeVar("Result")
-Key = TypeVar("Key", bound=Hashable)
 SHARED_MEMORY = Path("/dev/shm")
 STOP_SIGNALS = signal.SIGINT, signal.SIGTERM, signal.SIGUSR1  # SLURM can send the last ahead of a time limit
 GRACE = 30  # seconds to end in, as torchrun gives
@@ -204,12 +203,12 @@ def _kill_workers() -> None:
         process.kill()
 
 
-def split_by_work(work: Mapping[Key, float], count: int) -> list[list[Key]]:
+def split_by_work(work: Mapping[str, float], count: int) -> list[list[str]]:
     """Deal `work` (key -> effort, any unit) out to `count` lists, whose sums differ by the largest effort at most.
 
     The result depends on the arguments alone, so that machines that never talk to each other agree. Every list keeps
     the mapping's order.
     """
-    largest_first = sorted(work, key=lambda key: -work[key])
+    largest_first = sorted(work, key=work.get, reverse=True)
     parts = [set(largest_first[i::count]) for i in range(count)]
     return [[key for key in work if key in part] for part in parts]
