@@ -82,9 +82,8 @@ def _find_masks(path: Path, frame: int) -> dict[str, dict[int, Any]]:
         return {path.stem: {frame: path}}
     files: dict[str, list[Path]] = {}
     for file in png_files(path):
-        if file.parent != path:
-            files.setdefault("/".join(file.relative_to(path).parts[:-1]), []).append(file)
-    return {name: by_number(pictures) for name, pictures in files.items()}
+        files.setdefault(file.parent.relative_to(path).as_posix(), []).append(file)
+    return {name: by_number(pictures) for name, pictures in files.items() if name != "."}
 
 
 def png_files(folder: Path) -> list[Path]:
@@ -144,8 +143,8 @@ def _check_polygon(polygon: Any, side: int) -> None:
     points = np.asarray(polygon, float)
     if points.ndim != 1 or len(points) < 6 or len(points) % 2:
         raise ValueError("a polygon has fewer than three points, or half a point")
-    if not (abs(points) <= 2 * side).all():  # nan too
-        raise ValueError(f"a polygon's {points[~(abs(points) <= 2 * side)][0]:g} lies far outside of the image")
+    if (far := ~(abs(points) <= 2 * side)).any():  # nan too
+        raise ValueError(f"a polygon's {points[far][0]:g} lies far outside of the image")
     points = points.reshape(-1, 2)
     if abs(points - np.roll(points, 1, axis=0)).sum() > MAX_OUTLINE:
         raise ValueError(f"a polygon's outline is longer than {MAX_OUTLINE:,} pixels")

@@ -45,19 +45,14 @@ def encode_mask(mask: np.ndarray) -> RLE:
 
 def decode_mask(rle: RLE) -> np.ndarray:
     """RLE -> (H, W) uint8 of 0 and 1. Raises ValueError as `run_lengths` does."""
-    runs = run_lengths(rle)
-    height, width = rle["size"]
-    values = np.arange(len(runs), dtype=np.uint8) & 1
-    return np.repeat(values, runs).reshape(width, height).T
+    run_lengths(rle)  # the library takes whatever they add up to
+    return coco.decode(rle)
 
 
 def check_size(size: Any) -> Size:
     """`size` of a mask from a file -> (H, W) in pixels. Raises ValueError if it is none."""
-    if (
-        not isinstance(size, list)
-        or len(size) != 2
-        or not all(type(side) is int and 0 < side < 1 << 31 for side in size)
-    ):
+    sides = size if isinstance(size, list) else []
+    if len(sides) != 2 or not all(type(side) is int and 0 < side < 1 << 31 for side in sides):
         raise ValueError(f"mask size {str(size)[:40]} is not [H, W]")
     return size[0], size[1]
 

@@ -15,7 +15,7 @@ import shlex
 import zipfile
 from array import array
 from bisect import bisect_right
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -54,7 +54,7 @@ class PairTrack(NamedTuple):
 
 
 def pairs_path(data_dir: Path, split: str) -> Path:
-    return Path(data_dir) / f"{split}_pairs.npz"
+    return data_dir / f"{split}_pairs.npz"
 
 
 def write_pairs(
@@ -71,7 +71,7 @@ def write_pairs(
         tracks: dict[str, list[tuple]] = {setting: [] for setting in SETTINGS}
         rows = {setting: array("i") for setting in SETTINGS}
         for uid in uids:
-            annotation = Path(data_dir) / uid / ANNOTATION
+            annotation = data_dir / uid / ANNOTATION
             states[uid] = annotation.stat().st_mtime_ns, file_digest(annotation)
             try:
                 take = ProcessedTake.read(data_dir, uid)
@@ -116,12 +116,15 @@ def _read(data_dir: Path, split: str, settings: Sequence[str]) -> tuple[dict[str
     """
     path = pairs_path(data_dir, split)
     remedy = f"run `python data/create_pairs.py --data_dir {shlex.quote(str(data_dir))} --split {split}`"
+    kinds = {"masks": (MASK, ()), "counts": (np.uint8, ()), **dict.fromkeys(SETTINGS, (np.int32, (2,)))}
+    form = {"takes": {str: [int | str]}, "missing": [str], "tracks": {name: [[int | str]] for name in SETTINGS}}
     try:
         with np.load(path) as file:
             arrays = {name: file[name] for name in file.files}
         about = json.loads(arrays.pop("about").tobytes())
-        if not _has_form(about, arrays):
-            raise ValueError("of another version, or damaged")
+        same = all((arrays[name].dtype, arrays[name].shape[1:]) == kind for name, kind in kinds.items())
+        if not same or not has_form(about, form):
+            raise ValueError("of another version")
     except FileNotFoundError:
         raise UserError(f"no file {path}; {remedy}") from None
     except (*MALFORMED, OSError, EOFError, MemoryError, zipfile.BadZipFile) as error:
@@ -131,18 +134,6 @@ def _read(data_dir: Path, split: str, settings: Sequence[str]) -> tuple[dict[str
     if not any(len(arrays[setting]) for setting in settings):
         raise UserError(f"{path} has no pairs; process more takes, then {remedy}")
     return about, arrays
-
-
-def _has_form(about: Any, arrays: dict[str, np.ndarray]) -> bool:
-    """Whether a file is what `write_pairs` of this version writes. May raise one of MALFORMED instead of saying no."""
-    kinds = {"masks": (MASK, ()), "counts": (np.uint8, ()), **dict.fromkeys(SETTINGS, (np.int32, (2,)))}
-    if any((arrays[name].dtype, arrays[name].shape[1:]) != kind for name, kind in kinds.items()):
-        return False
-    form = {"takes": {str: [int | str]}, "missing": [str], "tracks": {name: [[int | str]] for name in SETTINGS}}
-    if not has_form(about, form) or any(len(state) != 2 for state in about["takes"].values()):
-        return False
-    counts = {name: sum(count for _, _, _, _, count in tracks) for name, tracks in about["tracks"].items()}
-    return all(counts[name] == len(arrays[name]) for name in SETTINGS)
 
 
 def _out_of_date(data_dir: Path, about: dict[str, Any]) -> str | None:
@@ -177,24 +168,22 @@ class PairSet:
         self._data_dir_of: dict[str, Path] = {}  # of each take with pairs
         settings = SETTINGS if setting == BOTH else (setting,)
         masks, counts, rows = [], [], []
-        num_masks = num_counts = num_pairs = 0
-        for data_dir in map(Path, data_dirs):
+        num_pairs = 0
+        for data_dir in data_dirs:
             about, arrays = _read(data_dir, split, settings)
-            own = []
+            former = self._data_dir_of.copy()
             for name in settings:
-                for *names, count in about["tracks"][name]:
-                    own.append(PairTrack(*names, range(num_pairs, num_pairs + count), name))
+                for uid, *names, count in about["tracks"][name]:
+                    if count and uid in former:
+                        raise UserError(f"take {uid} is in {former[uid]} and in {data_dir}; drop one")
+                    if count:
+                        self._data_dir_of[uid] = data_dir
+                    self.tracks.append(PairTrack(uid, *names, range(num_pairs, num_pairs + count), name))
                     num_pairs += count
-            for uid in dict.fromkeys(track.take_uid for track in own if track.numbers):
-                if uid in self._data_dir_of:
-                    raise UserError(f"take {uid} is in {self._data_dir_of[uid]} and in {data_dir}; drop one")
-                self._data_dir_of[uid] = data_dir
-            self.tracks += own
-            rows += [np.where(arrays[name] < 0, -1, arrays[name] + num_masks) for name in settings]
-            arrays["masks"]["start"] += num_counts
+                rows.append(np.where(arrays[name] < 0, -1, arrays[name] + sum(map(len, masks))))
+            arrays["masks"]["start"] += sum(map(len, counts))
             masks.append(arrays["masks"])
             counts.append(arrays["counts"])
-            num_masks, num_counts = num_masks + len(masks[-1]), num_counts + len(counts[-1])
         self._starts = [track.numbers.start for track in self.tracks]
         self._rows, self._masks, self._counts = map(np.concatenate, (rows, masks, counts))
 
@@ -222,12 +211,6 @@ class PairSet:
     def _mask(self, row: int) -> RLE:
         start, length, _, height, width = self._masks[row].tolist()
         return {"size": [height, width], "counts": self._counts[start : start + length].tobytes().decode()}
-
-    def views(self) -> Iterator[tuple[PairTrack, np.ndarray]]:
-        """Each track with the frames (n,) of its pairs."""
-        frames = self._masks["frame"][self._rows[:, 0]]
-        for track in self.tracks:
-            yield track, frames[track.numbers.start : track.numbers.stop]
 
     @functools.cached_property
     def by_target(self) -> dict[tuple[str, str], list[range]]:

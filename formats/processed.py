@@ -33,16 +33,16 @@ SOURCE = "source.json"
 
 def is_processed(data_dir: Path, uid: str) -> bool:
     """Whether a take is complete: its annotation.json comes last."""
-    return (Path(data_dir) / uid / ANNOTATION).is_file()
+    return (data_dir / uid / ANNOTATION).is_file()
 
 
 def frame_path(camera_folder: Path, frame: int) -> Path:
-    return Path(camera_folder) / f"{frame}.jpg"
+    return camera_folder / f"{frame}.jpg"
 
 
 def frames_in(camera_folder: Path) -> dict[int, Path]:
     """The path of each frame in a camera's folder, in no order; empty if there is no folder."""
-    return {int(path.stem): path for path in Path(camera_folder).glob("*.jpg") if path.stem.isdecimal()}
+    return {int(path.stem): path for path in camera_folder.glob("*.jpg") if path.stem.isdecimal()}
 
 
 class CameraPair(NamedTuple):
@@ -67,7 +67,7 @@ class ProcessedTake:
     @classmethod
     def read(cls, data_dir: Path, uid: str) -> "ProcessedTake":
         """Read a take's annotation.json. Raises UserError if it is missing, malformed or cannot be read."""
-        folder = Path(data_dir) / uid
+        folder = data_dir / uid
         path = folder / ANNOTATION
         with json_errors(path, f"run data/process_data.py for take {uid} first"):
             content = path.read_bytes()
@@ -155,7 +155,7 @@ def _check_mask(rle: Any, of: str) -> RLE:
 def claim_data_dir(data_dir: Path, downscaled: bool) -> None:
     """Say in source.json which videos the frames come from. Raises UserError if the folder's come from others."""
     source = {"videos": "downscaled/448" if downscaled else "full size"}
-    path = Path(data_dir) / SOURCE
+    path = data_dir / SOURCE
     if not path.exists():
         write_json(path, source)
         return

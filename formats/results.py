@@ -29,7 +29,7 @@ DETECTION = '{"image_id": "{take_uid}/{query_cam}_{target_cam}/{frame}", "catego
 
 
 def results_path(out_dir: Path, setting: str, split: str) -> Path:
-    return Path(out_dir) / f"{setting}_{split}_results.json"
+    return out_dir / f"{setting}_{split}_results.json"
 
 
 def camera_pair_key(query_camera: str, target_camera: str) -> str:
@@ -47,12 +47,12 @@ def iter_results(path: Path, setting: str, split: str | None = None) -> Iterator
     `path` may also be a folder of PNG masks or a list of detections, with the pairs of both settings. Raises UserError
     if it is missing, no JSON, holds no results of the setting, or holds a take twice; it says how to predict `split`.
     """
-    if Path(path).is_dir():
+    if path.is_dir():
         takes = _iter_mask_folder(path)
     elif holds_json_list(path):
         takes = _iter_detections(path)
     else:
-        takes = iter_json(path, (setting, "results"), _remedy(Path(path), setting, split))
+        takes = iter_json(path, (setting, "results"), _remedy(path, setting, split))
     seen = set()
     for uid, take in takes:
         if uid in seen:
@@ -75,7 +75,7 @@ def _iter_mask_folder(folder: Path) -> Iterator[tuple[str, Any]]:
     Raises UserError if there is no mask.
     """
     found = False
-    for take in sorted(path for path in Path(folder).iterdir() if path.is_dir()):
+    for take in sorted(path for path in folder.iterdir() if path.is_dir()):
         masks: dict[str, Any] = {}
         for path in png_files(take):
             *object_name, pair, _ = path.relative_to(take).parts
@@ -103,8 +103,7 @@ def _iter_detections(path: Path) -> Iterator[tuple[str, Any]]:
         masks: dict[str, Any] = {}
         for _, object_name, pair, frame, entry in entries:
             frames = masks.setdefault(object_name, {}).setdefault(pair, {})
-            if frame not in frames or _score(entry) > _score(frames[frame]):
-                frames[frame] = entry
+            frames[frame] = max(frames.get(frame, entry), entry, key=_score)  # of equal ones the first
         yield uid, {"masks": masks}
 
 

@@ -62,7 +62,7 @@ def kind_of(camera: str, stated_ego: Mapping[str, bool] | None = None) -> str:
 
 def video_path(takes_dir: Path, take_name: str, camera: str, downscaled: bool = False) -> Path:
     """The video of a camera, or the one with 448 pixels on the short side. `takes_dir` is <root>/takes."""
-    folder = Path(takes_dir) / take_name / "frame_aligned_videos"
+    folder = takes_dir / take_name / "frame_aligned_videos"
     return (folder / "downscaled" / "448" if downscaled else folder) / f"{camera}.mp4"
 
 
@@ -78,9 +78,9 @@ def find_split_path(data_dir: Path, root: Path | None = None) -> Path:
     It is looked for in the folder of processed takes, where the original has it, beside that folder, in the data set's
     `root`, and in `data/`. Without a `root` the folder must be there: UserError.
     """
-    if root is None and not Path(data_dir).is_dir():
+    if root is None and not data_dir.is_dir():
         raise UserError(f"no folder {data_dir}; name that of the processed takes, or run data/process_data.py first")
-    folders = (Path(data_dir), Path(data_dir).absolute().parent, root)
+    folders = (data_dir, data_dir.absolute().parent, root)
     paths = [folder / "split.json" for folder in folders if folder]
     return next((path for path in paths if os.path.lexists(path)), SPLIT_PATH)  # a broken link is not passed over
 
@@ -162,8 +162,7 @@ def parse_take(uid: str, raw: Any, stated_ego: Mapping[str, bool] | None = None)
             if not is_file_name(name):
                 raise ValueError(f"{str(name)[:40]!r} cannot be the name of a file")
         stated_ego = {camera: ego for camera, ego in (stated_ego or {}).items() if camera in cameras}
-        scenario = raw.get("scenario")
-        return Take(uid, raw["take_name"], scenario if isinstance(scenario, str) else "", objects, stated_ego)
+        return Take(uid, raw["take_name"], str(raw.get("scenario") or ""), objects, stated_ego)
     except MALFORMED as error:
         raise UserError(f"the annotation of take {uid} is malformed ({type(error).__name__}: {error})") from None
 

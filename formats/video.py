@@ -54,7 +54,6 @@ class VideoIndex:
 
 def index_video(path: Path) -> VideoIndex:
     """Read a video's packets. Raises VideoError if it is missing, empty, cut off, damaged or no video at all."""
-    path = Path(path)
     if not path.is_file():
         raise VideoError(f"no file {path}")
     packets = []

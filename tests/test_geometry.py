@@ -9,7 +9,6 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from formats.geometry import EVAL_SIDE, eval_size, letterbox, nearest_axes, unletterbox
-from formats.masks import encode_mask, letterbox_mask
 
 GOLDEN = Path(__file__).parent / "golden"
 SIDES = st.integers(1, 200)
@@ -38,15 +37,6 @@ def test_letterboxing_is_padding_to_a_square_and_nearest_neighbour(height, width
     square[top : top + height, left : left + width] = image
     source = np.arange(side) * long // side
     np.testing.assert_array_equal(letterbox(image, side), square[source[:, None], source])
-
-
-@given(SIDES, SIDES, st.integers(1, 100), st.integers(1, 4))
-def test_every_nth_pixel_of_an_image_letterboxed_larger_is_the_image_letterboxed(height, width, side, zoom):
-    image = np.random.default_rng(0).integers(1, 256, (height, width, 3), dtype=np.uint8)
-    np.testing.assert_array_equal(letterbox(image, zoom * side)[::zoom, ::zoom], letterbox(image, side))
-    mask = image[..., 0] > 128
-    if 100 * min(height, width) >= max(height, width):  # thinner ones are no masks
-        np.testing.assert_array_equal(letterbox_mask(encode_mask(mask), zoom * side), letterbox(mask, zoom * side))
 
 
 @pytest.mark.parametrize(
