@@ -1,8 +1,8 @@
 """From a take's videos and annotation to its processed form, and the list of what could not be made.
 
-Three steps: `plan_take`, then `extract_camera` for each job of the plan, in any process and order, then `finish_take`.
-A kill at any moment does no harm: a frame appears whole or not at all, annotation.json comes last, and the same steps
-again do only what is missing.
+Three steps: `plan_take`, then `extract_camera` for each camera of the plan, in any process and order, then
+`finish_take`. A kill at any moment does no harm: a frame appears whole or not at all, annotation.json comes last, and
+the same steps again do only what is missing.
 
 annotation.json promises to every later stage that both frames of each pair exist. It therefore leaves out cameras whose
 video is missing or broken, and for each object the frames past the end of its shortest video and those with a corrupt
@@ -21,9 +21,9 @@ import cv2
 from common.errors import UserError, counted
 from common.files import atomic_write, claimed, read_record, write_json
 from formats.geometry import Size, same_shape
-from formats.masks import RLE
+from formats.masks import RLE, mask_size
 from formats.processed import ANNOTATION, ProcessedTake, frame_path, frames_in, shrink
-from formats.takes import FRAME_STEP, KINDS, Take, Track, video_path
+from formats.takes import FRAME_STEP, KINDS, Take, video_path
 from formats.video import VideoError, VideoIndex, index_video, read_frames
 
 FAILED, FAILED_TAKES = "failed.json", "failed_takes.json"
@@ -47,40 +47,23 @@ class Failure:
         return f"take {uid}{name}{camera}: {self.reason}"
 
 
-NO_EGO = Failure(None, MISSING, "no usable ego video, without which a take has no pairs")
-
-
 @dataclass(frozen=True)
-class CameraJob:
-    """One camera of a take: the frames to have in `folder` in the end, and the masks to decode, by object."""
-
-    take_uid: str
-    camera: str
-    index: VideoIndex
-    folder: Path
-    frames: list[int]
-    max_rows: int  # of a frame
-    tracks: dict[str, Track]
-
-
-@dataclass
-class CameraResult:
-    """The outcome of a job. With a `failure` none of the camera's frames may be used."""
-
-    failure: Failure | None = None
-    masks: dict[str, dict[int, RLE]] = field(default_factory=dict)  # by object and frame
-    corrupt: dict[str, dict[int, str]] = field(default_factory=dict)  # by object and frame: the reason
-
-
-@dataclass
 class TakePlan:
-    """What to do for a take, and what is known to be missing from it."""
+    """What of a take can be made in `folder`, and what is known to be missing from it."""
 
     take: Take
     folder: Path
     failures: list[Failure] = field(default_factory=list)
-    jobs: list[CameraJob] = field(default_factory=list)  # one for each usable video
-    results: dict[str, CameraResult] = field(default_factory=dict)  # of the finished jobs, by camera
+    videos: dict[str, VideoIndex] = field(default_factory=dict)  # of each usable camera; none without an ego camera
+
+
+@dataclass
+class CameraResult:
+    """What was made of a camera. With a `failure` none of its frames may be used."""
+
+    failure: Failure | None = None
+    masks: dict[str, dict[int, RLE]] = field(default_factory=dict)  # by object and frame
+    corrupt: dict[str, dict[int, str]] = field(default_factory=dict)  # by object and frame: the reason
 
 
 def failures_if_done(take: Take, takes_dir: Path, data_dir: Path, downscaled: bool) -> list[Failure] | None:
@@ -109,48 +92,45 @@ def plan_take(take: Take, takes_dir: Path, data_dir: Path, downscaled: bool) -> 
         reason = f"none of its annotated cameras ({cameras}) is named aria* or is_ego in takes.json: it has no pairs"
         plan.failures.append(Failure(None, MISSING, reason))
         return plan
-    indexes: dict[str, VideoIndex] = {}
     for camera in take.cameras:
         path = video_path(takes_dir, take.name, camera, downscaled)
         try:
-            indexes[camera] = index_video(path)
+            plan.videos[camera] = index_video(path)
         except VideoError as error:
             plan.failures.append(Failure(camera, BROKEN if path.exists() else MISSING, str(error)))
-    if "ego" not in map(take.kind_of, indexes):
+    if "ego" not in map(take.kind_of, plan.videos):
+        plan.videos.clear()
         return plan
-    wanted = _wanted_frames(take, _grid(take, indexes))
-    for camera, index in indexes.items():
-        frames = [frame for frame in wanted if frame < len(index)]
-        if lacking := len(wanted) - len(frames):
+    wanted = _wanted_frames(take, _grid(take, plan.videos))
+    for camera, index in plan.videos.items():
+        if lacking := sum(frame >= len(index) for frame in wanted):
             end, lost = counted(len(index), "frame"), counted(lacking, "wanted frame")
             reason = f"{index.path} ends after {end}; {lost} up to {wanted[-1]} left out"
             plan.failures.append(Failure(camera, MISSING, reason))
-        tracks = {name: tracks[camera] for name, tracks in take.objects.items() if camera in tracks}
-        max_rows = KINDS[take.kind_of(camera)].max_rows
-        plan.jobs.append(CameraJob(take.uid, camera, index, plan.folder / camera, frames, max_rows, tracks))
     return plan
 
 
-def extract_camera(job: CameraJob) -> CameraResult:
-    """Decode the masks of a job and write the frames that are not there yet.
+def extract_camera(job: tuple[TakePlan, str]) -> CameraResult:
+    """Decode the masks of a plan's camera and write the frames that are not there yet.
 
     Raises OSError if the output cannot be written. Everything else that goes wrong is a failure of this camera alone.
     """
-    result = CameraResult()
+    (plan, camera), result = job, CameraResult()
     try:
-        _decode_masks(job.tracks, result)
-        sizes = {tuple(rle["size"]) for masks in result.masks.values() for rle in masks.values()}
-        _write_frames(job, sizes)
+        _decode_masks(plan.take, camera, result)
+        _write_frames(plan, camera, {mask_size(rle) for masks in result.masks.values() for rle in masks.values()})
     except OSError:
         raise
     except Exception as error:  # damage makes libraries stumble in many ways
-        shutil.rmtree(job.folder, ignore_errors=True)  # a better copy of the video must not find this one's frames
+        # A better copy of the video must not find this one's frames.
+        shutil.rmtree(plan.folder / camera, ignore_errors=True)
         what = "" if isinstance(error, VideoError) else f"unexpected {type(error).__name__}: "
-        result.failure = Failure(job.camera, BROKEN, f"{what}{error}")
+        result.failure = Failure(camera, BROKEN, f"{what}{error}")
     return result
 
 
-def _decode_masks(tracks: dict[str, Track], result: CameraResult) -> None:
+def _decode_masks(take: Take, camera: str, result: CameraResult) -> None:
+    tracks = {name: cameras[camera] for name, cameras in take.objects.items() if camera in cameras}
     for name, track in tracks.items():
         result.masks[name], result.corrupt[name] = {}, {}
         for frame in track.encoded:
@@ -160,35 +140,38 @@ def _decode_masks(tracks: dict[str, Track], result: CameraResult) -> None:
                 result.corrupt[name][frame] = str(error)
 
 
-def _write_frames(job: CameraJob, mask_sizes: Collection[Size]) -> None:
+def _write_frames(plan: TakePlan, camera: str, mask_sizes: Collection[Size]) -> None:
     """Write what is missing. Raises VideoError if the video is damaged, or not what the masks are of."""
-    for frame, image in read_frames(job.index, sorted(set(job.frames) - frames_in(job.folder).keys())):
+    folder, index = plan.folder / camera, plan.videos[camera]
+    there, wanted = frames_in(folder), _wanted_frames(plan.take, _grid(plan.take, plan.videos))
+    todo = [frame for frame in wanted if frame < len(index) and frame not in there]
+    for frame, image in read_frames(index, todo):
         size = image.shape[:2]
         if other := next((other for other in mask_sizes if not same_shape(size, other)), None):
             found = f"{size[1]}x{size[0]}, masks of its camera are {other[1]}x{other[0]}"
-            raise VideoError(f"{job.index.path} is {found}: it lies on its side, or one of them is of another camera")
-        _, encoded = cv2.imencode(".jpg", shrink(image, job.max_rows))
-        with atomic_write(frame_path(job.folder, frame), "wb") as file:
+            raise VideoError(f"{index.path} is {found}: it lies on its side, or one of them is of another camera")
+        _, encoded = cv2.imencode(".jpg", shrink(image, KINDS[plan.take.kind_of(camera)].max_rows))
+        with atomic_write(frame_path(folder, frame), "wb") as file:
             file.write(encoded)
 
 
-def finish_take(plan: TakePlan) -> list[Failure]:
-    """Write annotation.json from the results of all jobs, and the list of what is missing; returns the list."""
+def finish_take(plan: TakePlan, results: dict[str, CameraResult]) -> list[Failure]:
+    """Write annotation.json from the results of all cameras, and the list of what is missing; returns the list."""
     take = plan.take
-    broken = {camera: result.failure for camera, result in sorted(plan.results.items()) if result.failure}
-    indexes = {job.camera: job.index for job in plan.jobs if job.camera not in broken}
+    broken = {camera: result.failure for camera, result in sorted(results.items()) if result.failure}
+    videos = {camera: index for camera, index in plan.videos.items() if camera not in broken}
     failures = [*plan.failures, *broken.values()]
-    if "ego" not in map(take.kind_of, indexes):
+    if "ego" not in map(take.kind_of, videos):
         if all(failure.camera for failure in failures):  # none says yet why there is nothing of this take
-            failures.append(NO_EGO)
+            failures.append(Failure(None, MISSING, "no usable ego video, without which a take has no pairs"))
         if broken:  # their frames are gone; otherwise what a former run made stays, as its videos may be deleted
             (plan.folder / ANNOTATION).unlink(missing_ok=True)
         write_failures(plan.folder, take.name, failures)
         return failures
-    masks, corrupt = _merge_masks(take, plan.results, {camera: len(index) for camera, index in indexes.items()})
+    masks, corrupt = _merge_masks(take, results, {camera: len(index) for camera, index in videos.items()})
     failures += corrupt
     write_failures(plan.folder, take.name, failures)  # first: annotation.json says that the take is complete
-    ProcessedTake(take.uid, plan.folder, masks, _grid(take, indexes), take.stated_ego).write_annotation()
+    ProcessedTake(take.uid, plan.folder, masks, _grid(take, videos), take.stated_ego).write_annotation()
     return failures
 
 
@@ -230,9 +213,9 @@ def _is_complete(take: Take, former: ProcessedTake) -> bool:
     return all(frames_in(former.folder / camera).keys() >= wanted for camera in take.cameras)
 
 
-def _grid(take: Take, indexes: dict[str, VideoIndex]) -> list[int]:
+def _grid(take: Take, videos: dict[str, VideoIndex]) -> list[int]:
     """The frame of each second of the (longest) ego video."""
-    lengths = [len(index) for camera, index in indexes.items() if take.kind_of(camera) == "ego"]
+    lengths = [len(index) for camera, index in videos.items() if take.kind_of(camera) == "ego"]
     return list(range(0, max(lengths), FRAME_STEP))
 
 
@@ -266,4 +249,4 @@ def read_failures(folder: Path) -> tuple[str, list[Failure]]:
     if not path.exists():
         return "", []
     raw = read_record(path, FAILED_FORM, "delete it and run data/process_data.py again")
-    return raw["take_name"], [Failure(row["camera"], row["kind"], row["reason"]) for row in raw["failures"]]
+    return raw["take_name"], [Failure(**row) for row in raw["failures"]]

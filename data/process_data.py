@@ -10,6 +10,7 @@ Status 1: a video or mask is broken (download it again), or nothing could be pro
 """
 
 import argparse
+import re
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -30,7 +31,7 @@ from data.extraction import (
     BROKEN,
     FAILED_TAKES,
     MISSING,
-    CameraJob,
+    CameraResult,
     Failure,
     TakePlan,
     extract_camera,
@@ -78,10 +79,8 @@ def parse_args() -> argparse.Namespace:
 
 
 def _shard(text: str) -> tuple[int, int]:
-    try:
-        shard, shards = map(int, text.split("/"))
-    except ValueError:
-        shard, shards = 0, 0
+    found = re.fullmatch(r"(\d+)/(\d+)", text)
+    shard, shards = map(int, found.groups()) if found else (0, 0)
     if not 1 <= shard <= shards:
         raise argparse.ArgumentTypeError(f"{text!r} is not I/N with I from 1 to N, as in 3/16")
     return shard, shards
@@ -170,11 +169,11 @@ def process_takes(args: argparse.Namespace, takes: list[Take], title: str) -> di
     Any exception stops all workers. Raises OSError if the output cannot be written, UserError if a worker is killed.
     """
     places = args.takepath, args.outputpath, args.downscaled
-    plans: dict[str, TakePlan] = {}  # of the takes under way
     failures: dict[str, list[Failure]] = {}  # of the finished takes
+    results: dict[str, dict[str, CameraResult]] = {}  # of the finished cameras of the other takes
 
-    def camera_jobs() -> Iterator[CameraJob]:
-        """The jobs of one take after the other; each take is planned when a worker is about to need its jobs."""
+    def camera_jobs() -> Iterator[tuple[TakePlan, str]]:
+        """The cameras of one take after the other; each take is planned when a worker is about to need them."""
         for take in takes:
             folder = args.outputpath / take.uid
             for path in (folder, *(folder / camera for camera in take.cameras)):
@@ -182,20 +181,19 @@ def process_takes(args: argparse.Namespace, takes: list[Take], title: str) -> di
             found = failures_if_done(take, *places)
             if found is None:
                 plan = plan_take(take, *places)
-                if plan.jobs:
-                    plans[take.uid] = plan
-                    yield from plan.jobs
+                if plan.videos:
+                    yield from ((plan, camera) for camera in plan.videos)
                     continue
-                found = finish_take(plan)
+                found = finish_take(plan, {})
             failures[take.uid] = found
             bar.update()
 
     with tqdm(desc=title, total=len(takes), unit="take") as bar:
-        for job, result in run_jobs(extract_camera, camera_jobs(), args.num_workers):
-            plan = plans[job.take_uid]
-            plan.results[job.camera] = result
-            if len(plan.results) == len(plan.jobs):
-                failures[job.take_uid] = finish_take(plans.pop(job.take_uid))
+        for (plan, camera), result in run_jobs(extract_camera, camera_jobs(), args.num_workers):
+            uid = plan.take.uid
+            results.setdefault(uid, {})[camera] = result
+            if len(results[uid]) == len(plan.videos):
+                failures[uid] = finish_take(plan, results.pop(uid))
                 bar.update()
     return failures
 
