@@ -100,7 +100,7 @@ def named(kind: Callable[[str], Any]) -> Callable[[str], tuple[str, Any]]:
 
 def option(default: Any, *flags: str, **about: Any) -> Any:
     """A field of a dataclass that is an option of command lines, too: its default, the flag's spellings, and what
-    `add_argument` takes, such as `help` and `choices`. A bool is False unless its flag is given.
+    `add_argument` takes, such as `help` and `choices`.
     """
     return field(default=default, metadata={"flags": flags, "about": about})
 
@@ -109,10 +109,8 @@ def add_fields(add: Callable[..., Any], kind: type) -> None:
     """A flag for each `option` of the dataclass `kind`; `add` is a parser's or a group's `add_argument`."""
     for each in fields(kind):
         if each.metadata:
-            how = {"action": "store_true"} if each.type is bool else {}
-            if each.type in (int, float):
-                how["type"] = each.type
-            add(*each.metadata["flags"], dest=each.name, default=each.default, **how, **each.metadata["about"])
+            typed = {"type": each.type} if each.type in (int, float) else {}
+            add(*each.metadata["flags"], dest=each.name, default=each.default, **typed, **each.metadata["about"])
 
 
 def values_of(args: argparse.Namespace, kind: type) -> dict[str, Any]:

@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 
 from common.arguments import DATA_FOLDER
 from common.errors import MALFORMED, UserError, warn_once
-from common.files import is_file_name, iter_json, read_json
+from common.files import has_form, is_file_name, iter_json, read_json
 from formats.masks import RLE, check_rle, decode_lzstring, run_lengths
 
 SPLITS = ("train", "val", "test")
@@ -91,9 +91,7 @@ def read_splits(path: Path) -> dict[str, list[str]]:
     Raises UserError if the file is missing or malformed.
     """
     splits = read_json(path, SPLIT_REMEDY)
-    if not isinstance(splits, dict) or not all(
-        isinstance(uids, list) and all(isinstance(uid, str) for uid in uids) for uids in splits.values()
-    ):
+    if not has_form(splits, {str: [str]}):
         raise UserError(f'{path} does not map split names to lists of take uids ({{"train": [...]}}); {SPLIT_REMEDY}')
     if malformed := [uid for uids in splits.values() for uid in uids if not is_file_name(uid)]:
         warn_once(f"{path}: {len(malformed)} malformed take uids are left out, the first is {malformed[0]:.40}")
@@ -221,16 +219,15 @@ def _read_stated_ego(annotations: Path) -> dict[str, dict[str, bool]]:
     if not os.path.lexists(path):  # a broken link is not passed over
         return {}
     remedy = "get it again or remove it"
-    raw = read_json(path, remedy)
+    takes = read_json(path, remedy)
+    if not has_form(takes, [{"take_uid": str, "cameras": [{"cam_id": str}]}]):
+        raise UserError(f'{path} is not a list of {{"take_uid", "cameras": [{{"cam_id", "is_ego"}}]}}; {remedy}')
     stated: dict[str, dict[str, bool]] = {}
-    try:
-        for take in raw:
-            for camera in take["cameras"]:
-                name, ego = camera["cam_id"], camera.get("is_ego")
-                if not isinstance(ego, bool | None):
-                    raise ValueError(f"is_ego of {name} in take {take['take_uid']} is {ego!r:.40}, not true or false")
-                if ego is not None and ego != (kind_of(name) == "ego"):
-                    stated.setdefault(take["take_uid"], {})[name] = ego
-    except MALFORMED as error:
-        raise UserError(f"{path} is malformed ({type(error).__name__}: {error}); {remedy}") from None
+    for take in takes:
+        for camera in take["cameras"]:
+            uid, name, ego = take["take_uid"], camera["cam_id"], camera.get("is_ego")
+            if not isinstance(ego, bool | None):
+                raise UserError(f"{path}: is_ego of {name} in {uid} is {ego!r:.40}, not true or false; {remedy}")
+            if ego is not None and ego != (kind_of(name) == "ego"):
+                stated.setdefault(uid, {})[name] = ego
     return stated
