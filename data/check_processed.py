@@ -79,20 +79,12 @@ class Check(NamedTuple):
 
 
 def check_split(args: argparse.Namespace, name: str, uids: list[str]) -> Check:
-    """Check the processed takes of a split, its pairs, and what process_data.py could not make."""
-    there = [uid for uid in uids if is_processed(args.data_path, uid)]
+    """Check the takes of a split, and its pairs."""
     check = partial(check_take, args.data_path, decode=args.decode)
-    checks = dict(tqdm(run_jobs(check, there, args.num_workers), name, total=len(there), unit="take"))
-    problems, missing, numbers = [], [], Counter(takes=len(uids), processed=len(there))
-    for uid in uids:
-        if uid in checks:
-            problems += checks[uid].problems
-            numbers += checks[uid].numbers
-        _, failures = read_failures(args.data_path / uid)
-        problems += [failure.describe(uid) for failure in failures if failure.kind == BROKEN]
-        missing += [failure.describe(uid) for failure in failures if failure.kind == MISSING]
-        if uid not in checks and not failures:
-            problems.append(f"take {uid}: not processed; run data/process_data.py")
+    found = dict(tqdm(run_jobs(check, uids, args.num_workers), name, total=len(uids), unit="take"))
+    problems = [problem for uid in uids for problem in found[uid].problems]
+    missing = [what for uid in uids for what in found[uid].missing]
+    numbers = sum((check.numbers for check in found.values()), Counter(takes=len(uids)))
     if name in SPLITS:
         try:
             for setting in SETTINGS:
@@ -100,33 +92,37 @@ def check_split(args: argparse.Namespace, name: str, uids: list[str]) -> Check:
                     PairSet([args.data_path], name, setting)
         except UserError as error:  # no pairs file, or one that is out of date
             problems.append(str(error))
-    numbers += Counter(missing=len(missing), problems=len(problems))
-    return Check(problems, missing, numbers)
+    return Check(problems, missing, numbers + Counter(missing=len(missing), problems=len(problems)))
 
 
 def check_take(data_dir: Path, uid: str, decode: bool = False) -> Check:
-    """Whether the frames that a take's pairs need are there and whole.
+    """Whether a take is processed and the frames that its pairs need are there and whole, and what could not be made.
 
-    It looks for the end mark of each; with `decode` it decodes each frame, which takes fifty times as long.
+    It looks for the end mark of each frame; with `decode` it decodes each, which takes fifty times as long.
     """
+    _, failures = read_failures(data_dir / uid)
+    broken, missing = ([each.describe(uid) for each in failures if each.kind == kind] for kind in (BROKEN, MISSING))
+    if not is_processed(data_dir, uid):
+        unknown = [] if failures else [f"take {uid}: not processed; run data/process_data.py"]
+        return Check(broken + unknown, missing, Counter())
+    problems, numbers = [], Counter(processed=1)
     try:
         take = ProcessedTake.read(data_dir, uid)
     except UserError as error:
-        return Check([f"take {uid}: {error}"], [], Counter())
-    problems, numbers = [], Counter()
+        return Check([f"take {uid}: {error}", *broken], missing, numbers)
     for camera, needed in sorted(take.needed_frames().items()):
         there = frames_in(take.folder / camera)
-        missing = sorted(needed - there.keys())
-        broken = [frame for frame in sorted(needed & there.keys()) if not _is_whole(there[frame], decode)]
+        absent = sorted(needed - there.keys())
+        damaged = [frame for frame in sorted(needed & there.keys()) if not _is_whole(there[frame], decode)]
         numbers["frames"] += len(needed)
-        for what, frames in (("missing", missing), ("broken", broken)):
+        for what, frames in (("missing", absent), ("broken", damaged)):
             if frames:
                 some = ", ".join(map(str, frames[:5])) + ", ..." * (len(frames) > 5)
                 problems.append(f"take {uid}, camera {camera}: {counted(len(frames), 'frame')} {what}: {some}")
     for setting, column in PAIRS.items():
         numbers[column] = sum(len(take.masks[p.object_name][p.query_camera]) for p in take.camera_pairs(setting))
     numbers["masks"] = sum(len(rles) for cameras in take.masks.values() for rles in cameras.values())
-    return Check(problems, [], numbers)
+    return Check(problems + broken, missing, numbers)
 
 
 def _is_whole(path: Path, decode: bool) -> bool:
