@@ -6,9 +6,8 @@ import cv2
 import numpy as np
 import pytest
 
-from common.arguments import Parser
 from common.errors import UserError
-from formats.footage import add_footage_options, open_footage, synchronize
+from formats.footage import open_footage, synchronize
 from tests.made.videos import make_video, numbered_image, read_number
 
 SIZE = (96, 192)
@@ -86,15 +85,6 @@ def test_pictures_are_counted_by_the_numbers_in_their_names(tmp_path):
     footage = open_footage(make_folder(tmp_path / "photos", [30, 9, 100]), fps=10)
     assert list(footage.numbers) == [9, 30, 100] and footage.step == pytest.approx(0.1)
     assert numbers_seen(footage, [0, 0, 2]) == [9, 9, 100]
-
-
-@pytest.mark.parametrize("fps", ["nan", "0"])
-def test_a_frame_rate_that_no_camera_has_is_refused_at_the_flag(fps, capsys):
-    parser = Parser("")
-    add_footage_options(parser)
-    with pytest.raises(SystemExit):
-        parser.parse_args(["--videos", "a=a", "b=b", "--masks", "a=m", "--fps", fps])
-    assert f"argument --fps: {fps} must be at least 0.001" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(
