@@ -66,19 +66,19 @@ class CameraResult:
     corrupt: dict[str, dict[int, str]] = field(default_factory=dict)  # by object and frame: the reason
 
 
-def failures_if_done(take: Take, takes_dir: Path, data_dir: Path, downscaled: bool) -> list[Failure] | None:
-    """What a take lacks that is complete, or whose videos are gone. None: process it."""
+def is_done(take: Take, takes_dir: Path, data_dir: Path, downscaled: bool) -> bool:
+    """Whether a former run has made all of a take, or its videos were deleted since: what was made of them must not be
+    lost by looking again.
+    """
     try:
         former = ProcessedTake.read(data_dir, take.uid)
     except UserError:
-        return None
+        return False
     _, failures = read_failures(former.folder)
     if not failures and _is_complete(take, former):
-        return []
+        return True
     paths = [video_path(takes_dir, take.name, camera, downscaled) for camera in former.cameras & set(take.cameras)]
-    if all(path.exists() for path in paths):
-        return None
-    return failures  # videos were deleted after use, and what was made of them must not be lost by looking again
+    return not all(path.exists() for path in paths)
 
 
 def plan_take(take: Take, takes_dir: Path, data_dir: Path, downscaled: bool) -> TakePlan:
@@ -155,8 +155,8 @@ def _write_frames(plan: TakePlan, camera: str, mask_sizes: Collection[Size]) -> 
             file.write(encoded)
 
 
-def finish_take(plan: TakePlan, results: dict[str, CameraResult]) -> list[Failure]:
-    """Write annotation.json from the results of all cameras, and the list of what is missing; returns the list."""
+def finish_take(plan: TakePlan, results: dict[str, CameraResult]) -> None:
+    """Write annotation.json from the results of all cameras, and the list of what is missing."""
     take = plan.take
     broken = {camera: result.failure for camera, result in sorted(results.items()) if result.failure}
     videos = {camera: index for camera, index in plan.videos.items() if camera not in broken}
@@ -167,12 +167,11 @@ def finish_take(plan: TakePlan, results: dict[str, CameraResult]) -> list[Failur
         if broken:  # their frames are gone; otherwise what a former run made stays, as its videos may be deleted
             (plan.folder / ANNOTATION).unlink(missing_ok=True)
         write_failures(plan.folder, take.name, failures)
-        return failures
+        return
     masks, corrupt = _merge_masks(take, results, {camera: len(index) for camera, index in videos.items()})
     failures += corrupt
     write_failures(plan.folder, take.name, failures)  # first: annotation.json says that the take is complete
     ProcessedTake(take.uid, plan.folder, masks, _grid(take, videos), take.stated_ego).write_annotation()
-    return failures
 
 
 def _merge_masks(

@@ -35,10 +35,11 @@ from data.extraction import (
     Failure,
     TakePlan,
     extract_camera,
-    failures_if_done,
     finish_take,
     gather_failures,
+    is_done,
     plan_take,
+    read_failures,
     write_failures,
 )
 from formats.processed import SOURCE, claim_data_dir, is_processed
@@ -149,28 +150,25 @@ def process_split(args: argparse.Namespace, split: str, uids: list[str], splits:
         print(f"{split}: {count} in no split of {args.splits_path}, left out")
     shard, shards = args.shard
     mine = uids[shard - 1 :: shards]
-    failures: dict[str, list[Failure]] = {}
     for uid in mine:
         if uid not in takes:
             unannotated = Failure(None, MISSING, f"{path} does not annotate it")
-            failures[uid] = [Failure(None, BROKEN, malformed[uid]) if uid in malformed else unannotated]
+            failure = Failure(None, BROKEN, malformed[uid]) if uid in malformed else unannotated
             remove_leftovers(args.outputpath / uid)
-            write_failures(args.outputpath / uid, "", failures[uid])
+            write_failures(args.outputpath / uid, "", [failure])
     title = split if shards == 1 else f"{split} {shard}/{shards}"
-    failures |= process_takes(args, [takes[uid] for uid in mine if uid in takes], title)
+    process_takes(args, [takes[uid] for uid in mine if uid in takes], title)
     gather_failures(args.outputpath)
-    names = {uid: takes[uid].name if uid in takes else "" for uid in mine}
-    return sum_up(args, title, names, failures)
+    return sum_up(args, title, mine)
 
 
-def process_takes(args: argparse.Namespace, takes: list[Take], title: str) -> dict[str, list[Failure]]:
-    """Process takes, as many cameras at once as there are workers; returns what each of them lacks, by uid.
+def process_takes(args: argparse.Namespace, takes: list[Take], title: str) -> None:
+    """Process takes, as many cameras at once as there are workers.
 
     Any exception stops all workers. Raises OSError if the output cannot be written, UserError if a worker is killed.
     """
     places = args.takepath, args.outputpath, args.downscaled
-    failures: dict[str, list[Failure]] = {}  # of the finished takes
-    results: dict[str, dict[str, CameraResult]] = {}  # of the finished cameras of the other takes
+    results: dict[str, dict[str, CameraResult]] = {}  # by take and camera, of the takes under way
 
     def camera_jobs() -> Iterator[tuple[TakePlan, str]]:
         """The cameras of one take after the other; each take is planned when a worker is about to need them."""
@@ -178,41 +176,38 @@ def process_takes(args: argparse.Namespace, takes: list[Take], title: str) -> di
             folder = args.outputpath / take.uid
             for path in (folder, *(folder / camera for camera in take.cameras)):
                 remove_leftovers(path)
-            found = failures_if_done(take, *places)
-            if found is None:
+            if not is_done(take, *places):
                 plan = plan_take(take, *places)
                 if plan.videos:
                     yield from ((plan, camera) for camera in plan.videos)
                     continue
-                found = finish_take(plan, {})
-            failures[take.uid] = found
+                finish_take(plan, {})
             bar.update()
 
     with tqdm(desc=title, total=len(takes), unit="take") as bar:
         for (plan, camera), result in run_jobs(extract_camera, camera_jobs(), args.num_workers):
-            uid = plan.take.uid
-            results.setdefault(uid, {})[camera] = result
-            if len(results[uid]) == len(plan.videos):
-                failures[uid] = finish_take(plan, results.pop(uid))
+            results.setdefault(plan.take.uid, {})[camera] = result
+            if len(results[plan.take.uid]) == len(plan.videos):
+                finish_take(plan, results.pop(plan.take.uid))
                 bar.update()
-    return failures
 
 
-def sum_up(args: argparse.Namespace, title: str, names: dict[str, str], failures: dict[str, list[Failure]]) -> int:
-    """Print what the takes of `names` (uid -> name) lack, and return the exit status."""
-    there = [uid for uid in failures if is_processed(args.outputpath, uid)]
-    complete = sum(not failures[uid] for uid in there)
+def sum_up(args: argparse.Namespace, title: str, uids: list[str]) -> int:
+    """Print what the takes lack, and return the exit status."""
+    lacking = {uid: read_failures(args.outputpath / uid) for uid in uids}
+    there = [uid for uid in uids if is_processed(args.outputpath, uid)]
+    complete = sum(not lacking[uid][1] for uid in there)
     print(
-        f"{title}: {complete} of {counted(len(failures), 'take')} complete, {len(there) - complete} in part, "
-        f"{len(failures) - len(there)} left out; in {args.outputpath}"
+        f"{title}: {complete} of {counted(len(uids), 'take')} complete, {len(there) - complete} in part, "
+        f"{len(uids) - len(there)} left out; in {args.outputpath}"
     )
-    lines = [failure.describe(uid, names[uid]) for uid in names for failure in failures[uid]]
+    lines = [failure.describe(uid, name) for uid, (name, failures) in lacking.items() for failure in failures]
     if lines:
         print("\n".join(f"  {line}" for line in lines[:MAX_PRINTED]))
         more = f"{len(lines) - MAX_PRINTED} more are" if len(lines) > MAX_PRINTED else "all this is"
         print(f"  {more} in {args.outputpath / FAILED_TAKES}")
-    broken = any(failure.kind == BROKEN for found in failures.values() for failure in found)
-    return int(broken or (bool(failures) and not there and not args.uids))
+    broken = any(failure.kind == BROKEN for _, failures in lacking.values() for failure in failures)
+    return int(broken or bool(uids and not there and not args.uids))
 
 
 if __name__ == "__main__":
