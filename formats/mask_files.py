@@ -20,7 +20,7 @@ from common.errors import MALFORMED, UserError, warn_once
 from common.files import is_file_name, name_number, read_json
 from formats.geometry import Size, same_shape
 from formats.mask_pictures import read_mask
-from formats.masks import RLE, check_rle, check_size, encode_mask, resize_mask, run_lengths
+from formats.masks import RLE, check_rle, check_size, encode_mask, resize_mask
 from formats.picture_files import MAX_SIDE, by_number
 
 MAX_OUTLINE = 1_000_000  # pixels of a polygon; each takes some hundred bytes
@@ -48,10 +48,10 @@ class MaskFiles:
             rle = encode_mask(read_mask(found)) if isinstance(found, Path) else _read_segmentation(*found)
             if not same_shape(rle["size"], size):
                 raise ValueError(f"it is {rle['size'][1]}x{rle['size'][0]}, its video {size[1]}x{size[0]}")
-            object_pixels = run_lengths(rle)[1::2].sum()
-            if not object_pixels:
+            area = coco.area(rle)
+            if not area:
                 return None
-            if object_pixels == math.prod(rle["size"]):
+            if area == math.prod(rle["size"]):
                 warn_once(f"{self}: mask of {object_name!r} in frame {frame} marks all of its picture as the object")
             return rle if tuple(rle["size"]) == tuple(size) else encode_mask(resize_mask(rle, size))
         except MALFORMED as error:
@@ -133,7 +133,7 @@ def _read_segmentation(segmentation: Any, size: Any) -> RLE:
         rle = coco.merge(coco.frPyObjects(segmentation or [[0] * 6], height, width))
     else:
         rle = coco.frPyObjects(segmentation, height, width)
-    return {"size": [height, width], "counts": rle["counts"].decode()}
+    return check_rle({"size": [height, width], "counts": rle["counts"].decode()})
 
 
 def _check_polygon(polygon: Any, side: int) -> None:

@@ -44,8 +44,7 @@ def encode_mask(mask: np.ndarray) -> RLE:
 
 
 def decode_mask(rle: RLE) -> np.ndarray:
-    """RLE -> (H, W) uint8 of 0 and 1. Raises ValueError as `run_lengths` does."""
-    run_lengths(rle)  # the library takes whatever they add up to
+    """RLE -> (H, W) uint8 of 0 and 1."""
     return coco.decode(rle)
 
 
@@ -58,12 +57,13 @@ def check_size(size: Any) -> Size:
 
 
 def check_rle(rle: Any) -> RLE:
-    """A mask from a file. Raises ValueError if it is none; whether its runs fill the image is left to `run_lengths`."""
+    """A mask from a file. Raises ValueError if it is none, or its runs do not fill the image."""
     if not isinstance(rle, dict) or "size" not in rle or "counts" not in rle:
         raise ValueError(f"mask {str(rle)[:40]!r} has no size and counts")
     check_size(rle["size"])
     if not isinstance(rle["counts"], str) or not _COUNTS.fullmatch(rle["counts"]):
         raise ValueError(f"mask counts {str(rle['counts'])[:24]!r}... are not COCO run-length text")
+    run_lengths(rle)
     return rle
 
 

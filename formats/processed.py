@@ -24,7 +24,7 @@ from common.arguments import SETTINGS
 from common.errors import MALFORMED, UserError
 from common.files import is_file_name, json_errors, read_record, write_json
 from formats.geometry import Size
-from formats.masks import RLE, check_rle, mask_size, run_lengths
+from formats.masks import RLE, check_rle, mask_size
 from formats.takes import by_frame, kind_of, parse_frame
 
 ANNOTATION = "annotation.json"
@@ -146,10 +146,9 @@ class ProcessedTake:
 
 def _check_mask(rle: Any, of: str) -> RLE:
     try:
-        run_lengths(check_rle(rle))
+        return check_rle(rle)
     except ValueError as error:
         raise ValueError(f"{error}; it is that of {of}") from None
-    return rle
 
 
 def claim_data_dir(data_dir: Path, downscaled: bool) -> None:

@@ -16,7 +16,7 @@ from typing import Any, NamedTuple
 from common.arguments import DATA_FOLDER
 from common.errors import MALFORMED, UserError, warn_once
 from common.files import has_form, is_file_name, iter_json, read_json
-from formats.masks import RLE, check_rle, decode_lzstring, run_lengths
+from formats.masks import RLE, check_rle, decode_lzstring
 
 SPLITS = ("train", "val", "test")
 FRAME_STEP = 30  # videos run at 30 frames per second, annotations at one
@@ -119,9 +119,7 @@ class Track:
     def mask(self, frame: int) -> RLE:
         """The mask of a frame. Raises ValueError if it is corrupt, KeyError if there is none."""
         height, width, text = self.encoded[frame]
-        rle = check_rle({"size": [height, width], "counts": decode_lzstring(text)})
-        run_lengths(rle)
-        return rle
+        return check_rle({"size": [height, width], "counts": decode_lzstring(text)})
 
 
 @dataclass(frozen=True)
