@@ -28,10 +28,8 @@ def decompress(text: str) -> str:
         start, at = at, at + width
         return int.from_bytes(stream[start >> 3 : (at + 7) >> 3], "little") >> (start & 7) & ((1 << width) - 1)
 
-    while at < BITS * len(text):
-        code = read(len(phrases).bit_length())
-        if at > BITS * len(text):
-            break
+    while at + (width := len(phrases).bit_length()) <= BITS * len(text):
+        code = read(width)
         if code == END:
             return "".join(out)
         if code in (CHAR_8, CHAR_16):
