@@ -72,7 +72,11 @@ class Footage:
 def open_footage(path: Path, fps: float = 30) -> Footage:
     """`fps`: of the pictures in a folder, which have no times. Raises UserError if there is nothing to read."""
     if path.is_dir():
-        return _open_folder(path, fps)
+        files = by_number(file for file in path.iterdir() if file.suffix.lower() in PICTURES and file.name[0] != ".")
+        if not files:
+            raise UserError(f"no pictures in {path}; give a video, or a folder of {', '.join(PICTURES)}")
+        ordered = list(files.values())
+        return Footage(path, read_picture(ordered[0]).shape[:2], list(files), np.arange(len(files)) / fps, ordered)
     index = index_video(path)
     try:
         with av.open(str(path)) as container:
@@ -87,14 +91,6 @@ def open_footage(path: Path, fps: float = 30) -> Footage:
     turns = round(frame.rotation / 90) % 4
     size = (frame.height, frame.width) if turns % 2 == 0 else (frame.width, frame.height)
     return Footage(path, size, range(len(index)), seconds, index, turns)
-
-
-def _open_folder(path: Path, fps: float) -> Footage:
-    files = by_number(file for file in path.iterdir() if file.suffix.lower() in PICTURES and file.name[0] != ".")
-    if not files:
-        raise UserError(f"no pictures in {path}; give a video, or a folder of {', '.join(PICTURES)}")
-    ordered = list(files.values())
-    return Footage(path, read_picture(ordered[0]).shape[:2], list(files), np.arange(len(files)) / fps, ordered)
 
 
 def synchronize(cameras: Mapping[str, Footage], offsets: Mapping[str, int], clock: str) -> dict[str, np.ndarray]:
