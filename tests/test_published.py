@@ -5,7 +5,7 @@ import csv
 from common.arguments import SETTINGS
 from tests.made import ROOT
 
-AUTHORS = ("XSegTx, trained, as published", "XMem", "XView-XMem")  # whom README.md repeats
+AUTHORS = ("XSegTx, trained, as published", "XView-XMem")  # whom README.md repeats
 
 
 def test_the_readme_repeats_the_figures_of_the_benchmarks_authors():
