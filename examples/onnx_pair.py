@@ -53,18 +53,18 @@ def segment(locate, look, query, mask, target):
     """Sessions of the two graphs; (H, W, 3) uint8 RGB, (H, W) uint8 of 0 and 1, (H, W, 3) -> the object's mask in the
     target, (H, W) bool, and the probability that it is visible.
     """
-    near_side, side = locate.get_inputs()[0].shape[1], look.get_inputs()[0].shape[1]
+    wide_side, side = locate.get_inputs()[0].shape[1], look.get_inputs()[0].shape[1]
     (top, bottom), (left, right) = (np.flatnonzero(mask.any(axis))[[0, -1]] + (0, 1) for axis in (1, 0))
     row, col, length, size = (top + bottom) / 2, (left + right) / 2, max(bottom - top, right - left), target.shape[:2]
 
     shares, places = [ratio * length / max(mask.shape) for ratio in RATIOS], []  # 1. of the target's long side
     for share in (min(share, LARGEST) for share in shares if share <= max(LARGEST, min(shares))):
-        frame_side = int(locate.get_modelmeta().custom_metadata_map["frame_size"])  # 2.
-        while share * frame_side > near_side / 2 and frame_side >= 4 * near_side:
-            frame_side //= 2
-        frame = resize(target, [max(2, round(x * frame_side / max(size) / 16)) * 16 for x in size])
-        near = square(row, col, max(near_side * length / (share * frame_side), 2 * length))  # 3.
-        given = {"near": cut(query, near, near_side), "near_mask": cut(mask, near, near_side)}
+        frame_length = int(locate.get_modelmeta().custom_metadata_map["frame_size"])  # 2.
+        while share * frame_length > wide_side / 2 and frame_length >= 4 * wide_side:
+            frame_length //= 2
+        frame = resize(target, [max(2, round(x * frame_length / max(size) / 16)) * 16 for x in size])
+        wide = square(row, col, max(wide_side * length / (share * frame_length), 2 * length))  # 3.
+        given = {"wide": cut(query, wide, wide_side), "wide_mask": cut(mask, wide, wide_side)}
         (heat,) = locate.run(None, given | {"frame": np.uint8(frame + 0.5)[None]})
         cell = np.divide(size, heat.shape)
         places += [(peak[0], *np.add(peak[1:], 0.5) * cell, share * max(size)) for peak in peaks(heat)]

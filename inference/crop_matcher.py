@@ -35,7 +35,7 @@ from model.locator import Description, peaks
 from model.strong import Query, StrongXSegTx
 
 LOOKS = 3  # at a target, by default
-MISFIT = 0.8, 1.8  # of an answer's side, by the expected one: beyond, the network looks again, at the answer's size
+MISFIT = 0.8, 1.8  # of an answer's extent, by the expected one: beyond, the network looks again, at the answer's size
 ROUNDS = 3  # of that, at most: a crop shows a third of what is three times as large as expected
 PEAKS = 2  # of each heat for each look: some are of one place
 APART = 2  # cells between two peaks
@@ -139,8 +139,8 @@ class CropMatcher:
             query = self.network.encode(levels, masks, mask_feat)
         asked, crops = asked_of(frame, spots), {}
         for _, track, ratio, share in asked:
-            crops[track, ratio] = track, self.config.near_crop(spots[track], share)
-        described = self.network.describe(*self._query_crops(frame, list(crops.values()), self.config.near_size))
+            crops[track, ratio] = track, self.config.wide_crop(spots[track], share)
+        described = self.network.describe(*self._query_crops(frame, list(crops.values()), self.config.wide_size))
         descriptions = {key: described.rows(slice(i, i + 1)) for i, key in enumerate(crops)}
         return Objects(asked, {track: row for row, track in enumerate(spots)}, query, descriptions)
 
@@ -158,7 +158,7 @@ class CropMatcher:
         """
         frames: dict[tuple[str, int], list[Asked]] = defaultdict(list)  # by camera and long side
         for asked in objects.asked:
-            frames[frame.pairs[asked.pair].target_camera, self.config.frame_side(asked.share)].append(asked)
+            frames[frame.pairs[asked.pair].target_camera, self.config.frame_length(asked.share)].append(asked)
         found, lasts = defaultdict(list), defaultdict(list)  # by pair; the latter of a memory
         for (camera, long_side), rows in frames.items():
             image = frame.images[camera]
@@ -200,7 +200,7 @@ class CropMatcher:
             again = []
             for number, (spot, mask, _) in answers.items():
                 place, is_whole = object_in(mask > THRESHOLD, spot, sizes[number])
-                if place and not (is_whole and MISFIT[0] < place.side / spot.side < MISFIT[1]):
+                if place and not (is_whole and MISFIT[0] < place.extent / spot.extent < MISFIT[1]):
                     again.append(Candidate(number, place, 0.0))
             if not again:
                 break

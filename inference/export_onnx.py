@@ -46,11 +46,11 @@ class Graph(nn.Module):
 
 
 class Locate(Graph):
-    def forward(self, near: Tensor, near_mask: Tensor, frame: Tensor) -> Tensor:
+    def forward(self, wide: Tensor, wide_mask: Tensor, frame: Tensor) -> Tensor:
         """A query crop (1, N, N, 3) that shows the object as large as it should be in the frame, the mask in it
         (1, N, N), a whole target (1, H, W, 3), H and W multiples of 16 -> heat (H / 8, W / 8) float32.
         """
-        return self.network.heat(self.levels(near), near_mask, [self.levels(frame)])[0]
+        return self.network.heat(self.levels(wide), wide_mask, [self.levels(frame)])[0]
 
 
 class Look(Graph):
@@ -83,9 +83,9 @@ def main(argv: list[str] | None = None) -> None:
     if not isinstance(matcher, CropMatcher):
         raise UserError(f"{args.ckpt_path} holds the paper's network; only those of the strong recipe are exported")
     parts, config = (matcher.encoder.backbone, matcher.network), matcher.config
-    near, side, long = config.near_size, config.input_size, config.frame_size
+    wide, side, long = config.wide_size, config.input_size, config.frame_size
     frame = torch.zeros(1, round(0.75 * long / STRIDE) * STRIDE, long // STRIDE * STRIDE, 3, dtype=torch.uint8)
-    inputs = {"near": picture(near), "near_mask": picture(near)[..., 0], "frame": frame}
+    inputs = {"wide": picture(wide), "wide_mask": picture(wide)[..., 0], "frame": frame}
     height, width = (STRIDE * torch.export.Dim(name, min=2, max=(1 << 13) // STRIDE) for name in ("height", "width"))
     metadata = {"frame_size": str(long)}
     export(args.out / "locate.onnx", Locate(*parts), inputs, {"frame": {1: height, 2: width}}, ["heat"], metadata)

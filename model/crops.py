@@ -18,30 +18,27 @@ class Crop(NamedTuple):
     left: int
     side: int
 
-    @classmethod
-    def around(cls, row: float, col: float, side: float) -> "Crop":
-        """The crop of a middle and a side, in whole pixels."""
-        whole = max(1, round(side))
-        return cls(round(row - whole / 2), round(col - whole / 2), whole)
-
 
 class Spot(NamedTuple):
-    """Where an object is: the middle of the square around it, and that square's side, in pixels."""
+    """Where an object is: the middle of its bounding box, and the longer side of that, in pixels."""
 
     row: float
     col: float
-    side: float
+    extent: float
 
-    def crop(self) -> Crop:
-        return Crop.around(self.row, self.col, CONTEXT * self.side)
+    def crop(self, side: float | None = None) -> Crop:
+        """The crop around it, in whole pixels; by default `CONTEXT` times as large."""
+        whole = max(1, round(side or CONTEXT * self.extent))
+        return Crop(round(self.row - whole / 2), round(self.col - whole / 2), whole)
 
     def moved(self, rows: float, cols: float, octaves: float) -> "Spot":
-        """By shares of its side, and its side times two to the `octaves`."""
-        return Spot(self.row + rows * self.side, self.col + cols * self.side, self.side * math.pow(2, octaves))
+        """By shares of its extent, and its extent times two to the `octaves`."""
+        row, col = self.row + rows * self.extent, self.col + cols * self.extent
+        return Spot(row, col, self.extent * math.pow(2, octaves))
 
     def is_near(self, other: "Spot") -> bool:
-        """Whether their middles are less than half of this one's side from each other."""
-        return max(abs(self.row - other.row), abs(self.col - other.col)) < self.side / 2
+        """Whether their middles are less than half of this one's extent from each other."""
+        return max(abs(self.row - other.row), abs(self.col - other.col)) < self.extent / 2
 
 
 def spot_of(mask: np.ndarray) -> Spot | None:
@@ -116,23 +113,9 @@ def expected_shares(spot: Spot, size: tuple[int, int], ratios: Sequence[float]) 
     """How much of a target's long side an object may span that is at `spot` in a query of `size` (H, W), by the ratio
     of the shares in target and query: without those that would make it larger than any object, unless all do.
     """
-    shares = {ratio: ratio * spot.side / max(size) for ratio in ratios}
+    shares = {ratio: ratio * spot.extent / max(size) for ratio in ratios}
     least = min(shares.values())
     return {ratio: min(share, LARGEST) for ratio, share in shares.items() if share <= max(LARGEST, least)}
-
-
-def frame_side(share: float, largest: int, near_size: int) -> int:
-    """Long side, in pixels, of the frame in which to locate an object that spans such a share of it: the `largest`, or
-    half of that, and so on, so that the object fills at most half of the locator's query crops of `near_size`.
-    """
-    while share * largest > near_size / 2 and largest >= 4 * near_size:
-        largest //= 2
-    return largest
-
-
-def matched_crop(spot: Spot, side: float, size: int) -> Crop:
-    """The crop in which an object has a side of so many pixels, once it is resized to `size`, or of half of `size`."""
-    return Crop.around(spot.row, spot.col, max(size * spot.side / side, 2 * spot.side))
 
 
 def whole_frame(image: np.ndarray, long_side: int) -> np.ndarray:

@@ -97,8 +97,8 @@ class Locator(nn.Module):
             parts = F.normalize(description.parts - center, dim=2)
             unit = F.normalize(cells - center[:, None], dim=3)
             cosine = (unit.flatten(1, 2) @ torch.cat((mean, parts), 1).mT).mT.unflatten(2, cells.shape[1:3])
-            near = F.max_pool2d(cosine[:, 1:], 2 * REACH + 1, 1, REACH)
-            return cosine[:, 0] + self.part_weight * (near * description.shares[..., None, None]).sum(1)
+            reached = F.max_pool2d(cosine[:, 1:], 2 * REACH + 1, 1, REACH)
+            return cosine[:, 0] + self.part_weight * (reached * description.shares[..., None, None]).sum(1)
 
     def existence(self, highest: Tensor) -> Tensor:
         """Logits of "the object is visible" somewhere in targets, by the highest heat of each."""

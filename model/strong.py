@@ -1,6 +1,6 @@
 """The strong network: both views are crops of their images at matched scale, and a locator says where to crop.
 
-    description = network.describe(near, near_masks)        # of objects, by crops at the scale of the locator's frames
+    description = network.describe(wide, wide_masks)        # of objects, by crops at the scale of the locator's frames
     heat = network.locator.heat(description, network.locator.cells(frame))         # of whole targets
     query = network.encode(levels, masks, mask_feat)        # by crops around the objects, `CONTEXT` times as large
     look = network.look(query, target)                      # at crops of the targets, around peaks of the heat
@@ -20,7 +20,7 @@ from torch import Tensor, nn
 from common.arguments import option
 from common.errors import UserError
 from model.backbone import STRIDE
-from model.crops import Crop, Spot, frame_side, matched_crop
+from model.crops import Crop, Spot
 from model.features import Levels
 from model.locator import Description, Locator, coverage_of, detail_of
 from model.xsegtx import MODES, PROB_EPS, MaskDecoder, XSegTx, XSegTxConfig
@@ -37,17 +37,23 @@ class StrongConfig(XSegTxConfig):
             raise UserError(f"frame size {self.frame_size} must be from {4 * STRIDE} to {1 << 13} pixels")
 
     @property
-    def near_size(self) -> int:
-        """Side of the query crops that the locator reads, in pixels."""
+    def wide_size(self) -> int:
+        """Side of the wide crops of queries that the locator reads, in pixels."""
         return max(2, self.input_size // (2 * STRIDE)) * STRIDE
 
-    def frame_side(self, share: float) -> int:
-        """Long side of the frame in which to locate an object that spans such a share of it, in pixels."""
-        return frame_side(share, self.frame_size, self.near_size)
+    def frame_length(self, share: float) -> int:
+        """Long side, in pixels, of the frame in which to locate an object that spans such a share of it: `frame_size`,
+        or half of that, and so on, so that the object fills at most half of a wide crop.
+        """
+        length = self.frame_size
+        while share * length > self.wide_size / 2 and length >= 4 * self.wide_size:
+            length //= 2
+        return length
 
-    def near_crop(self, spot: Spot, share: float) -> Crop:
-        """The locator's query crop: it shows the object as large as that frame should."""
-        return matched_crop(spot, share * self.frame_side(share), self.near_size)
+    def wide_crop(self, spot: Spot, share: float) -> Crop:
+        """The locator's query crop: it shows the object as large as that frame should, or half as large as itself."""
+        shown = share * self.frame_length(share)
+        return spot.crop(max(self.wide_size * spot.extent / shown, 2 * spot.extent))
 
 
 class Query(NamedTuple):
@@ -112,9 +118,9 @@ class StrongXSegTx(XSegTx):
         self.target_mark = nn.Parameter(0.1 * torch.randn(4, width))
         self.slope, self.threshold = nn.Parameter(torch.tensor(4.0)), nn.Parameter(torch.tensor(1.2))
 
-    def describe(self, near: Levels, masks: Tensor) -> Description:
-        """Of objects, for the locator, by query crops (B, ...) of its scale and the masks in them (B, N, N)."""
-        cells = self.locator.cells(near)
+    def describe(self, wide: Levels, masks: Tensor) -> Description:
+        """Of objects, for the locator, by wide crops (B, ...) of queries and the masks in them (B, N, N)."""
+        cells = self.locator.cells(wide)
         return self.locator.describe(cells, coverage_of(masks, cells.shape[1:3]))
 
     def encode(self, levels: Levels, masks: Tensor, mask_feat: Tensor) -> Query:
@@ -134,22 +140,22 @@ class StrongXSegTx(XSegTx):
         mask = self.net.decoder(self._features(tokens), detail).sigmoid().clamp(PROB_EPS, 1 - PROB_EPS)
         return Look(self._mask_prob(query_tokens) if both else None, mask, logit)
 
-    def heat(self, near: Levels, masks: Tensor, frames: Sequence[Levels]) -> list[Tensor]:
+    def heat(self, wide: Levels, masks: Tensor, frames: Sequence[Levels]) -> list[Tensor]:
         """Of whole targets, (H, W) float32 each, by what `describe` takes of their queries."""
-        description = self.describe(near, masks)
+        description = self.describe(wide, masks)
         one = (description.rows(slice(row, row + 1)) for row in range(len(frames)))
         return [self.locator.heat(row, self.locator.cells(frame))[0] for row, frame in zip(one, frames, strict=True)]
 
     def forward(
-        self, near: Levels, near_masks: Tensor, frames: Sequence[Levels], aim: Callable[[list[Tensor]], Views]
+        self, wide: Levels, wide_masks: Tensor, frames: Sequence[Levels], aim: Callable[[list[Tensor]], Views]
     ) -> Answer:
         """For training: the `heat` of B targets, by which `aim` says where to look, and the looks. All in one call, as
         data-parallel training needs it.
         """
-        heat = self.heat(near, near_masks, frames)
+        heat = self.heat(wide, wide_masks, frames)
         views = aim([each.detach() for each in heat])
         query, looks = self.encode(views.query, views.query_mask, views.mask_feat), len(views.target.feat) // len(heat)
-        rows = torch.arange(len(heat), device=near_masks.device).repeat_interleave(looks)
+        rows = torch.arange(len(heat), device=wide_masks.device).repeat_interleave(looks)
         return Answer(self.look(query.rows(rows), views.target, both=True), heat, views)
 
     def score(self, look: Tensor, heat: Tensor) -> Tensor:

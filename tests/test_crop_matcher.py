@@ -89,10 +89,10 @@ def test_looks_are_as_many_as_asked_for_at_sizes_that_the_kinds_of_cameras_allow
     assert [candidate.pair for candidate in seen] == [n for n in range(len(PAIRS)) for _ in range(looks)]
     for number, spot, _ in seen:
         name, query, target = PAIRS[number]
-        given = spot_of(frame.masks[name, query]).side / max(SIZES[query])
+        given = spot_of(frame.masks[name, query]).extent / max(SIZES[query])
         ratios = size_ratios(kinds.get(query), kinds.get(target))
         allowed = [min(ratio * given, LARGEST) for ratio in ratios]
-        assert min(abs(spot.side / max(SIZES[target]) - share) for share in allowed) < 1e-6
+        assert min(abs(spot.extent / max(SIZES[target]) - share) for share in allowed) < 1e-6
     assert len(size_ratios("ego", "exo")) < len(size_ratios(None, "exo"))
 
 
@@ -174,6 +174,6 @@ def test_where_an_answer_is_lies_in_the_picture_and_is_no_larger_than_objects_ma
     place, _ = object_in(np.ones((96, 96), bool), Spot(row, col, side), size)
     if place:
         assert 0 <= place.row < size[0] and 0 <= place.col < size[1]
-        assert 0 < place.side <= LARGEST * max(size)
+        assert 0 < place.extent <= LARGEST * max(size)
     else:
         assert not (0 <= row < size[0] and 0 <= col < size[1])

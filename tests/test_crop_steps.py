@@ -108,7 +108,7 @@ def test_a_rival_at_a_peak_is_elsewhere_even_where_the_object_is_hottest(step, b
     seen, cut_targets = [], step.cut_targets
     monkeypatch.setattr(step, "cut_targets", lambda *given: (seen.extend(given[1]), cut_targets(*given))[1])
 
-    def model(near, masks, frames, aim):
+    def model(wide, masks, frames, aim):
         aim([torch.from_numpy(cv2.resize(mask.astype(np.float32), (20, 20))) for mask in batch.mask])
         raise StopIteration
 
@@ -137,14 +137,14 @@ def test_validation_scores_answers_in_the_whole_frame(size):
     step = CropStep(matcher.encoder, FeatureCache(), LossWeights(), matcher.config)
     (query, query_mask), (target, mask) = scene((192, 192), (0.3, 0.6, 0.3, 0.6)), scene(size, (0.4, 0.55, 0.2, 0.35))
     crop = Crop(0, 0, 192)
-    near = matcher.config.near_size
+    wide = matcher.config.wide_size
     side = max(np.ptp(np.nonzero(mask), axis=1)) + 1
     batch = CropBatch(
         [],
         [],
         torch.tensor([True]),
-        near=torch.from_numpy(cut(query, crop, near))[None, None].expand(-1, 2, -1, -1, -1),
-        near_mask=torch.from_numpy(cut(query_mask, crop, near))[None, None].expand(-1, 2, -1, -1),
+        wide=torch.from_numpy(cut(query, crop, wide))[None, None].expand(-1, 2, -1, -1, -1),
+        wide_mask=torch.from_numpy(cut(query_mask, crop, wide))[None, None].expand(-1, 2, -1, -1),
         query=torch.from_numpy(query)[None],
         query_mask=torch.from_numpy(query_mask)[None],
         shares=[[side / max(size), 0.8 * side / max(size)]],

@@ -15,12 +15,11 @@ from model.crops import (
     cut,
     cut_mask,
     expected_shares,
-    frame_side,
-    matched_crop,
     put_back,
     spot_of,
     whole_frame,
 )
+from model.strong import StrongConfig
 
 SIDES = st.integers(1, 60)
 CROPS = st.builds(Crop, st.integers(-90, 90), st.integers(-90, 90), SIDES)  # inside, across the border, beyond
@@ -84,23 +83,24 @@ def test_the_spot_of_a_mask_is_in_its_middle_and_its_crop_shows_all_of_it_with_i
     spot = spot_of(mask)
     assert spot == (top + height / 2, left + width / 2, max(height, width))
     crop = spot.crop()
-    assert crop.side == CONTEXT * spot.side and inside(crop, mask.shape)[mask].all()
+    assert crop.side == CONTEXT * spot.extent and inside(crop, mask.shape)[mask].all()
     moved = spot.moved(0.5, -1, 1)
-    assert moved == (spot.row + spot.side / 2, spot.col - spot.side, 2 * spot.side)
+    assert moved == (spot.row + spot.extent / 2, spot.col - spot.extent, 2 * spot.extent)
 
 
 @given(st.floats(1, 400), st.floats(0.1, 10))
 def test_the_query_shows_an_object_as_large_as_the_frame_in_which_it_is_located_in_all_or_in_half_of_its_size(
     side, ratio
 ):
-    spot, near = Spot(200, 300, side), 96
+    spot, config = Spot(200, 300, side), StrongConfig("tiny", 192)
+    wide = config.wide_size
     [share] = expected_shares(spot, (448, 796), [ratio]).values()
     assert share == pytest.approx(min(ratio * side / 796, LARGEST))  # of one that fills its picture
-    frame = frame_side(share, 768, near)
-    assert frame in (768, 384, 192) and (share * frame <= near / 2 or frame < 4 * near)
-    assert frame == 768 or share * 2 * frame > near / 2  # no smaller than need be
-    shown = near * side / matched_crop(spot, share * frame, near).side  # of the query's crop, once it is resized
-    assert shown == pytest.approx(min(share * frame, near / 2), rel=0.5 / side + 0.02)
+    frame = config.frame_length(share)
+    assert frame in (768, 384, 192) and (share * frame <= wide / 2 or frame < 4 * wide)
+    assert frame == 768 or share * 2 * frame > wide / 2  # no smaller than need be
+    shown = wide * side / config.wide_crop(spot, share).side  # of the query's crop, once it is resized
+    assert shown == pytest.approx(min(share * frame, wide / 2), rel=0.5 / side + 0.02)
 
 
 @given(st.integers(1, 300), st.integers(1, 300), st.integers(16, 300))

@@ -85,11 +85,11 @@ def test_whole_targets_of_the_strong_recipe_come_from_the_cache_as_they_went_in(
     reader = CropReader(config)
     batch = reader.collate([TrainSamples(pairs, reader, 0)[n] for n in range(6)])
     plain, cached = (CropStep(encoder, c, LossWeights(), config) for c in (FeatureCache(), cache))
-    (*near, fresh), (*_, first) = plain.located(batch), cached.located(batch)
+    (*wide, fresh), (*_, first) = plain.located(batch), cached.located(batch)
     for image in batch.image:
         image[:] = 0  # nobody looks at them again
     *same, second = cached.located(batch)
-    assert torch.equal(near[0].detail, same[0].detail) and torch.equal(near[1], same[1])
+    assert torch.equal(wide[0].detail, same[0].detail) and torch.equal(wide[1], same[1])
     assert {source for source, _ in cache.entries} == {source.target for source in batch.sources}
     for levels, *others in zip(fresh, first, second, strict=True):
         for x, once, again in zip(levels, *others, strict=True):

@@ -28,8 +28,8 @@ def inputs() -> tuple:
     return levels(2, 3, 3, seed=4), masks.flip(0)[:, ::2, ::2], frames, views
 
 
-def train(network, near, near_masks, frames, views):
-    return network(near, near_masks, frames, lambda heat: views)
+def train(network, wide, wide_masks, frames, views):
+    return network(wide, wide_masks, frames, lambda heat: views)
 
 
 def rows(given: Levels, *numbers: int) -> Levels:
@@ -39,10 +39,10 @@ def rows(given: Levels, *numbers: int) -> Levels:
 @torch.no_grad()
 def test_training_sees_what_prediction_sees_which_asks_for_one_look_at_a_time():
     network, given = strong_network(), inputs()
-    near, near_masks, frames, views = given
+    wide, wide_masks, frames, views = given
     answer = train(network, *given)
     for i in range(2):
-        description = network.describe(near, near_masks).rows(slice(i, i + 1))
+        description = network.describe(wide, wide_masks).rows(slice(i, i + 1))
         heat = network.locator.heat(description, network.locator.cells(frames[i]))
         torch.testing.assert_close(answer.heat[i], heat[0], rtol=1e-4, atol=1e-4)
         one = network.encode(rows(views.query, i), views.query_mask[i : i + 1], views.mask_feat[i : i + 1])
@@ -57,38 +57,38 @@ def test_training_sees_what_prediction_sees_which_asks_for_one_look_at_a_time():
 
 def test_every_answer_depends_on_the_object_and_on_its_own_picture():
     network, given = strong_network(), inputs()
-    near, near_masks, frames, views = given
+    wide, wide_masks, frames, views = given
     with torch.no_grad():
         before = train(network, *given)
         other = replace(views, query_mask=views.query_mask.flip(0), mask_feat=views.mask_feat.flip(0))
-        other_mask = train(network, near, near_masks, frames, other)
-        other_near = train(network, near, near_masks.flip(0), frames, views)
+        other_mask = train(network, wide, wide_masks, frames, other)
+        other_wide = train(network, wide, wide_masks.flip(0), frames, views)
         other = replace(views, target=rows(views.target, 1, 1, 2, 3, 4, 5))
-        other_look = train(network, near, near_masks, frames, other)
+        other_look = train(network, wide, wide_masks, frames, other)
     assert not torch.isclose(before.looks.logit, other_mask.looks.logit).any()
-    assert torch.equal(before.looks.logit, other_near.looks.logit)
-    assert not any(a.allclose(b) for a, b in zip(before.heat, other_near.heat, strict=True))
+    assert torch.equal(before.looks.logit, other_wide.looks.logit)
+    assert not any(a.allclose(b) for a, b in zip(before.heat, other_wide.heat, strict=True))
     changed = ~torch.isclose(before.looks.logit, other_look.looks.logit, atol=1e-5)
     assert changed.tolist() == [True] + [False] * 5
 
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
 def test_half_precision_gives_float32_answers_near_float32_and_finite_gradients_whatever_comes(dtype):
-    network, (near, near_masks, frames, views) = strong_network(), inputs()
+    network, (wide, wide_masks, frames, views) = strong_network(), inputs()
     with torch.no_grad():
-        exact = train(network, near, near_masks, frames, views)
+        exact = train(network, wide, wide_masks, frames, views)
         with torch.autocast("cpu", dtype):
-            half = train(network, near, near_masks, frames, views)
+            half = train(network, wide, wide_masks, frames, views)
     for some, other in zip(half.heat, exact.heat, strict=True):
         assert some.dtype == torch.float32
         torch.testing.assert_close(some, other, rtol=0, atol=1e-5)  # where to look does not depend on the precision
     assert half.looks.target_mask_prob.dtype == half.looks.logit.dtype == torch.float32
     torch.testing.assert_close(half.looks.target_mask_prob, exact.looks.target_mask_prob, rtol=0, atol=0.05)
     network.train()
-    near, query, target = (Levels(1e3 * x.feat, 1e4 * x.detail) for x in (near, views.query, views.target))
+    wide, query, target = (Levels(1e3 * x.feat, 1e4 * x.detail) for x in (wide, views.query, views.target))
     with torch.autocast("cpu", dtype):
         answer = train(
-            network, near, near_masks * 0, frames, Views(query, views.query_mask * 0, views.mask_feat, target)
+            network, wide, wide_masks * 0, frames, Views(query, views.query_mask * 0, views.mask_feat, target)
         )
     prob = answer.looks.target_mask_prob
     assert prob.min() > 0 and prob.max() < 1 and answer.looks.logit.isfinite().all()

@@ -77,17 +77,17 @@ def test_a_strong_sample_shows_the_object_twice_and_where_to_look_in_the_whole_t
         sample, other = samples[n], TrainSamples(pairs, PAPER, 0)[n]
         source, (first, second) = sample["sources"], sample["places"]
         assert source == other["sources"] and sample["visible"] == other["visible"] == sample["mask"].any()
-        for name in ("near", "query"):
+        for name in ("wide", "query"):
             image, mask = sample[name], sample[f"{name}_mask"]
-            side = {"near": 32, "query": SIDE}[name]
+            side = {"wide": 32, "query": SIDE}[name]
             assert image.shape[-3:] == (side, side, 3) and mask.shape[-2:] == (side, side) and mask.any()
         inside = np.pad(sample["query_mask"], 1)[SIDE // 3 : SIDE - SIDE // 3 + 2].sum()
         assert inside > sample["query_mask"].sum() / 2  # in the middle, or nearly
         assert sample["image"].shape[:2] == sample["mask"].shape
-        assert first.side > 0 and second.side > 0
+        assert first.extent > 0 and second.extent > 0
         if sample["visible"]:
             rows, cols = np.nonzero(sample["mask"])
-            assert first.peak < 0 and abs(first.row - rows.mean()) < 2 * first.side > abs(first.col - cols.mean())
+            assert first.peak < 0 and abs(first.row - rows.mean()) < 2 * first.extent > abs(first.col - cols.mean())
 
 
 def plain(value):

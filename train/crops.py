@@ -16,7 +16,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from common.arguments import SETTINGS
-from formats.geometry import letterbox
+from formats.geometry import Size, letterbox
 from formats.masks import resize_mask
 from formats.pairs import PairSet
 from formats.processed import frame_path, read_frame
@@ -43,7 +43,7 @@ from train.feature_cache import FeatureCache
 from train.losses import Counts, Losses, LossWeights, compute_losses, cross_entropy
 from train.scores import Scored, draw_example, mask_iou, scored
 
-SHIFT, STRETCH = 0.25, 0.4  # of query crops in training, at most: sides of the object, octaves
+SHIFT, STRETCH = 0.25, 0.4  # of query crops in training, at most: extents of the object, octaves
 TARGET_SHIFT, TARGET_STRETCH = 0.75, 0.9  # likewise of target crops; the ratio of sizes differs from take to take
 TURNED = 0.2  # how often a query's crops are, by any angle
 RIVALS = {"peak": 0.65, "other object": 0.25, "anywhere": 0.1}  # how often a rival is which
@@ -58,7 +58,7 @@ class Place(NamedTuple):
 
     row: float
     col: float
-    side: float
+    extent: float
     peak: int = -1
 
 
@@ -66,8 +66,8 @@ class Place(NamedTuple):
 class CropBatch(Batch):
     """B samples, crops S pixels a side; whole images and masks stay on the CPU."""
 
-    near: Tensor  # (B, R, N, N, 3) uint8 RGB: the query at R scales that the object may have in the target's frame
-    near_mask: Tensor  # (B, R, N, N) uint8
+    wide: Tensor  # (B, R, N, N, 3) uint8 RGB: the query at R scales that the object may have in the target's frame
+    wide_mask: Tensor  # (B, R, N, N) uint8
     query: Tensor  # (B, S, S, 3) uint8 RGB
     query_mask: Tensor  # (B, S, S) uint8
     shares: list  # of the target's long side that the object then spans, R of each sample
@@ -88,7 +88,7 @@ class Aimed(Views):
 class CropReader:
     def __init__(self, config: StrongConfig):
         self.config = config
-        self.sample_bytes = 4 * (config.input_size**2 + 2 * config.near_size**2)  # whole images are no tensors
+        self.sample_bytes = 4 * (config.input_size**2 + 2 * config.wide_size**2)  # whole images are no tensors
 
     def read(self, pairs: PairSet, draw: Draw, rng: np.random.Generator | None) -> dict[str, Any]:
         source, target_pair = source_of(pairs, draw), pairs[draw.target]
@@ -109,19 +109,19 @@ class CropReader:
             turn = rng.uniform(-180, 180) if rng.random() < TURNED else 0.0
             share = rng.choice(shares)
             if there is not None:
-                share = min(there.side / max(target.shape[:2]) * 2 ** rng.uniform(-STRETCH, STRETCH), LARGEST)
-            shares, side = [share], share * max(target.shape[:2])
-            rivals = [self.rival(pairs, draw.target, target.shape[:2], side, rng) for _ in range(2)]
+                share = min(there.extent / max(target.shape[:2]) * 2 ** rng.uniform(-STRETCH, STRETCH), LARGEST)
+            shares, extent = [share], share * max(target.shape[:2])
+            rivals = [self.rival(pairs, draw.target, target.shape[:2], extent, rng) for _ in range(2)]
             own = rivals[0] if there is None else Place(*jittered(there, rng, TARGET_SHIFT, TARGET_STRETCH))
             places = [own, rivals[1]]
-        near, close = (jittered(spot, rng, SHIFT, STRETCH) for _ in range(2))
-        near_size, close_size = self.config.near_size, self.config.input_size
-        crops = [self.config.near_crop(near, share) for share in shares]
+        wide, close = (jittered(spot, rng, SHIFT, STRETCH) for _ in range(2))
+        wide_size, close_size = self.config.wide_size, self.config.input_size
+        crops = [self.config.wide_crop(wide, share) for share in shares]
         return {
             "sources": source,
             "visible": there is not None,
-            "near": np.stack([cut(query, crop, near_size, turn) for crop in crops]),
-            "near_mask": np.stack([cut_mask(query_mask, crop, near_size, turn) for crop in crops]),
+            "wide": np.stack([cut(query, crop, wide_size, turn) for crop in crops]),
+            "wide_mask": np.stack([cut_mask(query_mask, crop, wide_size, turn) for crop in crops]),
             "shares": shares,
             "query": cut(query, close.crop(), close_size, turn),
             "query_mask": cut_mask(query_mask, close.crop(), close_size, turn),
@@ -130,12 +130,12 @@ class CropReader:
             "places": places,
         }
 
-    def rival(self, pairs: PairSet, number: int, size: tuple[int, int], side: float, rng: np.random.Generator) -> Place:
+    def rival(self, pairs: PairSet, number: int, size: Size, extent: float, rng: np.random.Generator) -> Place:
         """A place in the target view of a pair, of `size`, that is likely not the object's."""
         kind = rng.choice(list(RIVALS), p=list(RIVALS.values()))
-        spot = Spot(rng.uniform(0, size[0]), rng.uniform(0, size[1]), side)
+        spot = Spot(rng.uniform(0, size[0]), rng.uniform(0, size[1]), extent)
         if kind == "peak":
-            return Place(*jittered(Spot(0, 0, side), rng, SHIFT, TARGET_STRETCH), int(rng.integers(RIVAL_PEAKS)))
+            return Place(*jittered(Spot(0, 0, extent), rng, SHIFT, TARGET_STRETCH), int(rng.integers(RIVAL_PEAKS)))
         if kind == "other object" and (rle := pairs.target_mask(neighbor(pairs, number, rng))):
             spot = spot_of(resize_mask(rle, size)) or spot
         return Place(*jittered(spot, rng, TARGET_SHIFT, TARGET_STRETCH))
@@ -153,7 +153,7 @@ def neighbor(pairs: PairSet, number: int, rng: np.random.Generator) -> int:
 
 
 def jittered(spot: Spot, rng: np.random.Generator | None, shift: float, stretch: float) -> Spot:
-    """Moved by up to `shift` of its sides, and by up to `stretch` octaves; not without `rng`."""
+    """Moved by up to `shift` of its extent, and by up to `stretch` octaves; not without `rng`."""
     return spot if rng is None else spot.moved(*rng.uniform(-shift, shift, 2), rng.uniform(-stretch, stretch))
 
 
@@ -203,7 +203,7 @@ class CropStep:
 
     def score(self, network: StrongXSegTx, autocast: torch.autocast, batch: CropBatch) -> Scored:
         """One look at the highest peak of each target, at the likeliest scale."""
-        heats = [network.heat(*self.located(batch, scale)) for scale in range(batch.near.shape[1])]
+        heats = [network.heat(*self.located(batch, scale)) for scale in range(batch.wide.shape[1])]
         heat, places = [], []
         for at_scales, shares, image in zip(zip(*heats, strict=True), batch.shares, batch.image, strict=True):
             best = int(torch.stack([each.amax() for each in at_scales]).argmax())
@@ -233,12 +233,12 @@ class CropStep:
         """What `StrongXSegTx.heat` takes."""
         frames = []
         for image, source, shares in zip(batch.image, batch.sources, batch.shares, strict=True):
-            size = self.config.frame_side(shares[scale])
+            size = self.config.frame_length(shares[scale])
             key = source.target, size
             frame = np.zeros((1, 1, 3), np.uint8) if key in self.cache else whole_frame(image, size)
             picture = torch.from_numpy(frame)[None].to(self.encoder.device)
             frames.append(Levels(*self.cache([key], picture, self.encoder.levels)))
-        return self.encoder.levels(batch.near[:, scale]), batch.near_mask[:, scale], frames
+        return self.encoder.levels(batch.wide[:, scale]), batch.wide_mask[:, scale], frames
 
     def cut_targets(self, batch: CropBatch, spots: list[list[Spot]]) -> tuple[Tensor, Tensor, Tensor]:
         """Crops of targets (B K, S, S, 3), the object's masks in them (B K, S, S), and whether they show it (B K,)."""
@@ -271,7 +271,7 @@ def spots_in(
         count = max(1, int(values.isfinite().sum()))  # there may be fewer peaks
         middles = cell_middles(cells[0, :count].tolist(), each.shape, image.shape[:2])
         offsets = [(0.0, 0.0) if place.peak < 0 else middles[place.peak % count] for place in some]
-        spots.append([Spot(x.row + row, x.col + col, x.side) for x, (row, col) in zip(some, offsets, strict=True)])
+        spots.append([Spot(x.row + row, x.col + col, x.extent) for x, (row, col) in zip(some, offsets, strict=True)])
     return spots
 
 
