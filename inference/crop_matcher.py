@@ -9,11 +9,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from formats.geometry import EVAL_SIDE, in_square
+from formats.geometry import EVAL_SIDE, Size, in_square
 from formats.results import THRESHOLD
 from formats.takes import size_ratios
 from inference.frame import Frame
-from inference.matcher import MEMORY_REMEDY
+from inference.matcher import NetworkMatcher
 from inference.memory import Memory
 from model.backbone import Backbone
 from model.crops import (
@@ -29,8 +29,8 @@ from model.crops import (
     spot_of,
     whole_frame,
 )
-from model.device import PRECISIONS, autocast, memory_errors, tf32
-from model.features import Encoder, Levels
+from model.device import autocast
+from model.features import Levels
 from model.locator import Description, peaks
 from model.strong import Query, StrongXSegTx
 
@@ -75,9 +75,9 @@ class Objects(NamedTuple):
     descriptions: dict[tuple[Track, float], Description]  # at the scale that a ratio of sizes asks for; one row each
 
 
-class CropMatcher:
-    """Backbone and strong network on one device, `batch_size` crops at a time. `looks`: at how many places of a target
-    the network looks, the likeliest first; with one, there is nothing to choose.
+class CropMatcher(NetworkMatcher):
+    """The strong network, `batch_size` crops at a time. `looks`: at how many places of a target it looks, the likeliest
+    first; with one, there is nothing to choose.
     """
 
     side = None  # it takes images as they are
@@ -91,39 +91,40 @@ class CropMatcher:
         batch_size: int | None = None,
         looks: int | None = None,
     ):
-        self.device, self.precision = device, precision
-        self.batch_size, self.looks = batch_size or BATCH_SIZE, looks or LOOKS
-        self.encoder = Encoder(backbone, device, PRECISIONS[precision], self.batch_size)
-        self.network = network.to(device).eval()
-        self.config = network.config
+        super().__init__(backbone, network, device, precision, batch_size or BATCH_SIZE)
+        self.config, self.looks = network.config, looks or LOOKS
 
-    @torch.inference_mode()
     def remember(self, frame: Frame, memory: Memory) -> None:
         """Show a memory the query views of a frame; those of targets may be missing."""
-        with memory_errors(MEMORY_REMEDY), tf32(self.precision == "tf32"):
+        with self.computing():
             memory.remember(self._objects(frame).descriptions)
 
-    @torch.inference_mode()
-    def predict(self, frame: Frame, memory: Memory | None = None, side: int = EVAL_SIDE) -> tuple[Tensor, Tensor]:
-        """Of each pair: the target mask's probability (P, side, side), letterboxed, and the existence (P,), float32."""
-        prob, existence = torch.zeros(len(frame.pairs), side, side), torch.zeros(len(frame.pairs))
-        with memory_errors(MEMORY_REMEDY), tf32(self.precision == "tf32"):
+    def predict(self, frame: Frame, memory: Memory | None = None) -> tuple[Tensor, Tensor]:
+        """Of each pair: the target mask's probability (P, 480, 480), letterboxed, and the existence (P,), float32."""
+        probs, existence = self.find(frame, memory)
+        return torch.from_numpy(np.stack([in_square(prob, EVAL_SIDE) for prob in probs])), existence
+
+    def find(self, frame: Frame, memory: Memory | None = None) -> tuple[list[np.ndarray], Tensor]:
+        """Of each pair: the mask's probability in the target's image, (H, W) float32, and the existence (P,)."""
+        sizes = [frame.images[pair.target_camera].shape[:2] for pair in frame.pairs]
+        probs, existence = [np.zeros(size, np.float32) for size in sizes], torch.zeros(len(sizes))
+        with self.computing():
             objects = self._objects(frame)
             candidates, highest = self._candidates(frame, objects, memory)
-            answers = self._answers(frame, objects, candidates)
+            answers = self._answers(frame, objects, candidates, sizes)
             if answers:
                 logits = torch.stack([answer.logit for answer in answers.values()])
                 heat = torch.tensor([highest[number] for number in answers], device=self.device)
                 existence[list(answers)] = self.network.existence(logits, heat).cpu()
         for number, (spot, mask, _) in answers.items():
-            pair = frame.pairs[number]
-            size = frame.images[pair.target_camera].shape[:2]
-            prob[number] = torch.from_numpy(in_square(put_back(mask, spot.crop(), size), side))
-            if memory and existence[number] > THRESHOLD and (place := object_in(mask > THRESHOLD, spot, size)[0]):
-                memory.spots[pair] = place
+            probs[number] = put_back(mask, spot.crop(), sizes[number])
+            if memory and existence[number] > THRESHOLD:
+                place, _ = object_in(mask > THRESHOLD, spot, sizes[number])
+                if place:
+                    memory.spots[frame.pairs[number]] = place
         if memory and memory.choice == "past":
             memory.remember(objects.descriptions)
-        return prob, existence
+        return probs, existence
 
     def _objects(self, frame: Frame) -> Objects:
         """Crops of one size are encoded together."""
@@ -185,7 +186,9 @@ class CropMatcher:
         described = Description(*map(torch.cat, zip(*shown, strict=True)))
         return self.network.locator.heat(described, cells.expand(len(rows), *cells.shape[1:]))
 
-    def _answers(self, frame: Frame, objects: Objects, candidates: Sequence[Candidate]) -> dict[int, Found]:
+    def _answers(
+        self, frame: Frame, objects: Objects, candidates: Sequence[Candidate], sizes: Sequence[Size]
+    ) -> dict[int, Found]:
         """The best look of each pair, by its number; looked at again where the object is of another size."""
         masks, logits = self._look(frame, objects, candidates)
         heat = torch.tensor([candidate.heat for candidate in candidates], device=self.device)
@@ -195,7 +198,6 @@ class CropMatcher:
             if score[row] > score[best.setdefault(candidate.pair, row)]:
                 best[candidate.pair] = row
         answers = {number: Found(candidates[row].spot, masks[row], logits[row]) for number, row in best.items()}
-        sizes = {number: frame.images[frame.pairs[number].target_camera].shape[:2] for number in answers}
         for _ in range(ROUNDS):
             again = []
             for number, (spot, mask, _) in answers.items():

@@ -1,6 +1,7 @@
-"""The paper's network ready to predict, as fast as the device allows, with nothing computed twice."""
+"""A network ready to predict, and the paper's, as fast as the device allows, with nothing computed twice."""
 
-from collections.abc import Callable, Sequence
+import contextlib
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from typing import NamedTuple
 
@@ -34,50 +35,62 @@ class PairBatch(NamedTuple):
         return PairBatch(*(tensor.to(device, non_blocking=True) for tensor in self))
 
 
-class Matcher:
-    """Backbone and cross-image transformer on one device, `batch_size` pairs at a time (None: by the device's memory).
+class NetworkMatcher:
+    """Backbone and network on one device, `batch_size` of whatever they compute at a time.
 
     `precision`: fp32 is exact; tf32 is that with TensorFloat-32 products (CUDA); bf16 and fp16 compute the backbone and
     the transformer's products in half precision, and normalization, softmax and outputs in float32.
-    `side`: pixels per side of the images that `predict` takes, and of the masks that it gives.
+    """
+
+    def __init__(self, backbone: Backbone, network: XSegTx, device: torch.device, precision: str, batch_size: int):
+        self.device, self.precision, self.batch_size = device, precision, batch_size
+        self.encoder = Encoder(backbone, device, PRECISIONS[precision], batch_size)
+        self.network = network.to(device).eval()
+
+    @contextlib.contextmanager
+    def computing(self) -> Iterator[None]:
+        """Around all that the networks compute. UserError if the device's memory does not do."""
+        with torch.inference_mode(), memory_errors(MEMORY_REMEDY), tf32(self.precision == "tf32"):
+            yield
+
+
+class Matcher(NetworkMatcher):
+    """The paper's network, by default with batches that fit the device's memory. `side`: pixels per side of the images
+    that `predict` takes, and of the masks that it gives.
     """
 
     def __init__(
         self,
         backbone: Backbone,
-        model: XSegTx,
+        network: XSegTx,
         device: torch.device,
         precision: str = "fp32",
         batch_size: int | None = None,
         compile: bool = False,
     ):
-        self.device, self.precision, self.side = device, precision, model.config.input_size
-        self.batch_size = batch_size or default_batch_size(device, precision, self.side)
-        self.encoder = Encoder(backbone, device, PRECISIONS[precision], self.batch_size)
-        self.model = model.to(device).eval()
+        self.side = network.config.input_size
+        batch_size = batch_size or default_batch_size(device, precision, self.side)
+        super().__init__(backbone, network, device, precision, batch_size)
         if compile:
-            self.model.match = torch.compile(self.model.match, dynamic=True)
+            network.match = torch.compile(network.match, dynamic=True)
             if device.type == "cuda":  # EfficientNet-Lite0 took over seven minutes on a CPU
                 encoder = self.encoder.backbone
                 encoder.forward = torch.compile(encoder.forward, dynamic=True)
 
-    @torch.inference_mode()
     def predict(self, batch: PairBatch) -> tuple[Tensor, Tensor]:
-        """The target mask's probability (P, side, side) and existence (P,) of each pair, float32, on the device. Raises
-        UserError if the device's memory does not do.
-        """
+        """The target mask's probability (P, side, side) and existence (P,) of each pair, float32, on the device."""
         targets, pair_target = torch.unique(batch.pair_target, return_inverse=True)  # on a GPU the CPU would wait
-        with memory_errors(MEMORY_REMEDY), tf32(self.precision == "tf32"):
+        with self.computing():
             batch = batch.to(self.device)
             targets, pair_target = (x.to(self.device, non_blocking=True) for x in (targets, pair_target))
             feat, mask_feat = self.encoder.images(batch.images), self.encoder.masks(batch.masks)
             with autocast(self.device, self.precision):
-                model = self.model
-                query_tokens, mask = (self._batches(model.project, x) for x in (feat[batch.mask_image], mask_feat))
-                query = self._batches(model.encode_query, query_tokens, mask)
-                target = self._batches(model.encode_target, self._batches(model.project, feat[targets]))
+                network = self.network
+                query_tokens, mask = (self._batches(network.project, x) for x in (feat[batch.mask_image], mask_feat))
+                query = self._batches(network.encode_query, query_tokens, mask)
+                target = self._batches(network.encode_target, self._batches(network.project, feat[targets]))
                 rows = zip(*(x.split(self.batch_size) for x in (batch.pair_mask, pair_target)), strict=True)
-                found = [model.match(query[m], mask[m], target[t]) for m, t in rows]
+                found = [network.match(query[m], mask[m], target[t]) for m, t in rows]
             prob, existence = map(torch.cat, zip(*found, strict=True))
         return prob, existence
 

@@ -18,8 +18,8 @@ from torch import Tensor
 
 from common.arguments import SETTINGS
 from common.errors import UserError
-from formats.geometry import EVAL_SIDE
 from formats.processed import CameraPair
+from formats.results import THRESHOLD
 from inference.crop_matcher import CropMatcher
 from inference.cut_out import cut_out
 from inference.frame import Frame, mask_in_image
@@ -81,13 +81,13 @@ class Predictor:
             raise UserError(f"--memory {choice} is for networks of the strong recipe; leave it out")
         return choice or ("past" if strong else "none")
 
-    def predict(self, frame: Frame, memory: Memory | None = None, side: int = EVAL_SIDE) -> tuple[Tensor, Tensor]:
-        """Of each pair of a frame: the mask's probability (P, S, S), letterboxed, and existence (P,), float32. S is
-        `side`, or what the network gives. Query masks may be larger or smaller than their images.
+    def predict(self, frame: Frame, memory: Memory | None = None) -> tuple[Tensor, Tensor]:
+        """Of each pair of a frame: the mask's probability (P, S, S), letterboxed, and existence (P,), float32. Query
+        masks may be larger or smaller than their images.
         """
         if isinstance(self.matcher, Matcher):
             return self.matcher.predict(batch_of([letterboxed(frame, self.matcher.side)]))
-        return self.matcher.predict(with_masks_as_images(frame), memory, side)
+        return self.matcher.predict(with_masks_as_images(frame), memory)
 
     def remember(self, frame: Frame, memory: Memory) -> None:
         """Show a memory the query views of a frame; the images of targets may be missing."""
@@ -139,9 +139,14 @@ class Predictor:
         pairs = [CameraPair("", "", str(number)) for number in range(len(targets))]
         kinds = {camera: SETTINGS[setting][camera != ""] for camera in images} if setting else {}
         frame = Frame("", 0, Path(), pairs, images, {("", ""): query_mask}, video_sizes={}, kinds=kinds)
-        prob, existence = self.predict(frame, side=max(max(image.shape[:2]) for image in targets))
-        masks = (mask_in_image(p[None], target.shape[:2])[0] for p, target in zip(prob, targets, strict=True))
-        return [(mask.byte().cpu().numpy(), x) for mask, x in zip(masks, existence.tolist(), strict=True)]
+        if isinstance(self.matcher, Matcher):
+            probs, existence = self.predict(frame)
+            sizes = (target.shape[:2] for target in targets)
+            masks = [mask_in_image(p[None], size)[0].cpu().numpy() for p, size in zip(probs, sizes, strict=True)]
+        else:
+            probs, existence = self.matcher.find(with_masks_as_images(frame))
+            masks = [prob > THRESHOLD for prob in probs]
+        return [(mask.astype(np.uint8), x) for mask, x in zip(masks, existence.tolist(), strict=True)]
 
 
 def with_masks_as_images(frame: Frame) -> Frame:

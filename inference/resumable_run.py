@@ -22,9 +22,9 @@ from pathlib import Path
 from typing import Any
 
 from common.errors import UserError
-from common.files import claimed, file_digest, has_form, read_json, read_record, remove_leftovers, write_json
+from common.files import claimed, file_digest, has_form, iter_json, read_json, read_record, remove_leftovers, write_json
 from common.provenance import provenance
-from formats.results import iter_results, results_path, write_results
+from formats.results import results_path, write_results
 from inference.predict_takes import Plans, TakeChunks
 
 RECORD_FORM = {"run": str, "results_sha256": str, "provenance": dict, "takes": dict, "failed": dict}
@@ -116,7 +116,7 @@ class ResumableRun:
         """Each take's results as `<out_path>/<take_uid>/pred_annotations.json`, where the original leaves them."""
         what = f"writes the takes' files in {self.out_dir}"
         with claimed(self.out_dir, "pred_annotations", what):  # the other setting's go by the same names
-            for uid, result in iter_results(self.results_path, self.setting):
+            for uid, result in iter_json(self.results_path, (self.setting, "results"), "predict again"):
                 path = self.out_dir / uid / "pred_annotations.json"
                 remove_leftovers(path.parent, path.name)
                 write_json(path, result)

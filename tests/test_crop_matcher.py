@@ -59,21 +59,21 @@ PAIRS = [("cup", "ego", "left"), ("pot", "ego", "left"), ("pot", "ego", "right")
 @pytest.mark.parametrize("kinds", [KINDS, {}], ids=["kinds", "unknown"])
 @pytest.mark.parametrize("options", [{}, {"looks": 3, "batch_size": 1}, {"looks": 3, "batch_size": 3}], ids=str)
 def test_pairs_are_answered_as_each_alone_whatever_the_batches_and_whatever_else_is_asked(parts, kinds, options):
-    together = matcher(parts, **options).predict(frame_of(PAIRS, kinds), side=96)
+    together = matcher(parts, **options).predict(frame_of(PAIRS, kinds))
     alone = matcher(parts, looks=options.get("looks"))
     for number, pair in enumerate(PAIRS):
-        prob, existence = alone.predict(frame_of([pair], kinds), side=96)
+        prob, existence = alone.predict(frame_of([pair], kinds))
         torch.testing.assert_close(together[0][number], prob[0], rtol=0, atol=2e-3)
         assert together[1][number].item() == pytest.approx(existence.item(), abs=1e-4)
 
 
 def test_an_object_that_its_own_mask_hides_is_said_to_be_hidden_and_leaves_the_others_alone(parts):
     pairs = [("hidden", "ego", "left"), *PAIRS, ("hidden", "left", "ego")]
-    prob, existence = matcher(parts).predict(frame_of(pairs), side=96)
+    prob, existence = matcher(parts).predict(frame_of(pairs))
     assert not prob[[0, -1]].any() and existence[[0, -1]].tolist() == [0, 0]
-    torch.testing.assert_close(existence[1:-1], matcher(parts).predict(frame_of(PAIRS), side=96)[1])
+    torch.testing.assert_close(existence[1:-1], matcher(parts).predict(frame_of(PAIRS))[1])
     for memory in (None, Memory("past"), Memory("all")):
-        prob, existence = matcher(parts).predict(frame_of(pairs[:1]), memory, side=96)
+        prob, existence = matcher(parts).predict(frame_of(pairs[:1]), memory)
         assert not prob.any() and existence.tolist() == [0]
 
 
@@ -83,7 +83,7 @@ def test_looks_are_as_many_as_asked_for_at_sizes_that_the_kinds_of_cameras_allow
     frame, look, seen = frame_of(PAIRS, kinds), CropMatcher._look, []
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(CropMatcher, "_look", lambda *given: (seen.append(given[3]), look(*given))[1])
-        matcher(parts, looks=looks).predict(frame, side=96)
+        matcher(parts, looks=looks).predict(frame)
     seen, *again = seen  # the latter at the sizes that were found
     assert all(len({candidate.pair for candidate in some}) == len(some) for some in again)
     assert [candidate.pair for candidate in seen] == [n for n in range(len(PAIRS)) for _ in range(looks)]
@@ -135,12 +135,12 @@ def test_what_the_results_file_takes_is_where_the_whole_frame_has_it():
 
 def test_a_memory_changes_later_answers_only_and_last_places_stay_where_nothing_is_found(parts):
     frames = [frame_of(PAIRS[:1], number=number) for number in range(3)]
-    plain = [matcher(parts).predict(frame, side=96)[1].item() for frame in frames]
+    plain = [matcher(parts).predict(frame)[1].item() for frame in frames]
     memories = {choice: Memory(choice) for choice in ("past", "all")}
     for frame in frames:
         matcher(parts).remember(frame, memories["all"])
     for number, frame in enumerate(frames):
-        found = {x: matcher(parts).predict(frame, memory, side=96)[1].item() for x, memory in memories.items()}
+        found = {x: matcher(parts).predict(frame, memory)[1].item() for x, memory in memories.items()}
         assert (found["past"] == pytest.approx(plain[number], abs=1e-6)) == (number == 0)
         assert found["all"] != pytest.approx(plain[number], abs=1e-6)
     assert memories["past"].descriptions.keys() == memories["all"].descriptions.keys()
