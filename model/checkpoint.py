@@ -59,13 +59,13 @@ def save_checkpoint(
     write_torch(path, content)
 
 
-def load_checkpoint(path: Path, backbone_weights: Path | None = None, **overrides: Any) -> Checkpoint:
-    """Read a published checkpoint or one of ours. `overrides` replace fields of its `XSegTxConfig` (dropout, ...).
+def load_checkpoint(path: Path, backbone_weights: Path | None = None) -> Checkpoint:
+    """Read a published checkpoint or one of ours.
 
     backbone_weights: the file of a backbone whose weights are not in the checkpoint; by default where they were in
     training, or where timm gets them. UserError, in one line, if a file is missing, damaged or of another model.
     """
-    return checkpoint_of(read_checkpoint(path), path, backbone_weights, **overrides)
+    return checkpoint_of(read_checkpoint(path), path, backbone_weights)
 
 
 def read_checkpoint(path: Path, remedy: str = "give a checkpoint of train.py, or a published one") -> Mapping[str, Any]:
@@ -79,7 +79,9 @@ def read_checkpoint(path: Path, remedy: str = "give a checkpoint of train.py, or
 def checkpoint_of(
     content: Mapping[str, Any], path: Path, backbone_weights: Path | None = None, **overrides: Any
 ) -> Checkpoint:
-    """`load_checkpoint(path, ...)`, of the `content` that has been read."""
+    """`load_checkpoint(path, ...)`, of the `content` that has been read. `overrides` replace fields of its
+    configuration (dropout, ...).
+    """
     config = replace(stored_config(content, path), **overrides)
     backbone = stored_backbone(content["backbone"], backbone_weights, path)
     for name, there in channels_of(backbone).items():

@@ -39,6 +39,16 @@ class Window(NamedTuple):
     def scaled(self, factor: int) -> "Window":
         return Window(*(factor * x for x in self))
 
+    def grown(self, cells: int, full: "Window") -> "Window":
+        """By so many cells on each side, as far as `full` goes."""
+        top, bottom, left, right = self
+        return Window(top - cells, bottom + cells, left - cells, right + cells).intersect(full)
+
+    def shrunk(self, factor: int) -> "Window":
+        """The cells, `factor` times as large, that have a part of it."""
+        top, bottom, left, right = self
+        return Window(top // factor, -(-bottom // factor), left // factor, -(-right // factor))
+
     def intersect(self, other: "Window") -> "Window":
         top, left = max(self.top, other.top), max(self.left, other.left)
         return Window(top, max(top, min(self.bottom, other.bottom)), left, max(left, min(self.right, other.right)))
@@ -70,18 +80,20 @@ class MaskFeatures:
         """masks (B, H, W) of 0 and 1, any dtype, H and W multiples of 16 -> (B, C, H/16, W/16) float32."""
         if not self.steps:
             return self.backbone(mask_to_image(masks))
-        boxes = bounding_boxes(masks)
-        return torch.cat([self._features(mask, box) for mask, box in zip(masks, boxes, strict=True)])
+        return torch.cat([self._features(mask) for mask in masks])
 
-    def _features(self, mask: Tensor, box: Window) -> Tensor:
+    def _features(self, mask: Tensor) -> Tensor:
         """One mask (H, W), alone so that large objects do not slow down small ones -> (1, 1024, H/16, W/16)."""
+        box = bounding_box(mask)  # of the cells that differ from an empty mask's
         empty = self._empty_activations(tuple(mask.shape))
         x = mask_to_image(mask[None]).to(empty[0].dtype)
         full = have = valid = Window(0, mask.shape[0], 0, mask.shape[1])  # x holds `have`, and is right in `valid`
         for step, background in zip(self.steps, empty[:-1], strict=True):
-            full = Window(0, full.bottom // step.stride, 0, full.right // step.stride)
-            box = _grow(box, step, full)
-            window = _with_margin(box, step.reach, full)
+            full, box = full.shrunk(step.stride), box.shrunk(step.stride)
+            box = box.grown(step.reach, full)
+            window = box.grown(step.reach, full)
+            if (window.bottom - window.top) * (window.right - window.left) > FULL_SHARE * full.bottom * full.right:
+                window = full
             x = step.module(_on_background(background, x, have, window.scaled(step.stride), valid))
             have, valid = window, _without_margin(window, step.reach, full)
         return _on_background(empty[-1], F.normalize(x.float(), dim=1), have, full, valid)
@@ -99,28 +111,10 @@ class MaskFeatures:
         return self._empty[size]
 
 
-def bounding_boxes(masks: Tensor) -> list[Window]:
-    """The smallest window around each mask's object; Window(0, 0, 0, 0) for an empty mask."""
-    ends = []
-    for other_axis in (2, 1):
-        occupied = (masks != 0).any(other_axis)  # (B, H), then (B, W)
-        first = occupied.int().argmax(1)
-        last = occupied.shape[1] - occupied.flip(1).int().argmax(1)
-        ends += [first, torch.where(occupied.any(1), last, first)]
-    return [Window(*box) for box in torch.stack(ends, 1).tolist()]
-
-
-def _grow(box: Window, step: Step, full: Window) -> Window:
-    """The output cells of a step that change where its input has changed in `box`."""
-    top, left = (x // step.stride - step.reach for x in (box.top, box.left))
-    bottom, right = (-(-x // step.stride) + step.reach for x in (box.bottom, box.right))
-    return Window(top, bottom, left, right).intersect(full)
-
-
-def _with_margin(box: Window, reach: int, full: Window) -> Window:
-    window = Window(box.top - reach, box.bottom + reach, box.left - reach, box.right + reach).intersect(full)
-    area = (window.bottom - window.top) * (window.right - window.left)
-    return full if area > FULL_SHARE * full.bottom * full.right else window
+def bounding_box(mask: Tensor) -> Window:
+    """The smallest window around the object of a mask (H, W); Window(0, 0, 0, 0) for an empty one."""
+    lines = (mask.any(axis).nonzero()[:, 0].tolist() for axis in (1, 0))
+    return Window(*(end for some in lines for end in ((some[0], some[-1] + 1) if some else (0, 0))))
 
 
 def _without_margin(window: Window, reach: int, full: Window) -> Window:
