@@ -96,7 +96,8 @@ def main(argv: list[str] | None = None) -> None:
     moments = [position for position in wanted if sum(position in match for match in shown.values()) > 1]
     if not moments:
         raise UserError(f"no mask in {masks} is of a frame that another camera has; look at --masks and --offset")
-    if not any(read_query_masks(masks, footage.numbers[moment], footage) for moment in moments):
+    known = {moment: read_query_masks(masks, footage.numbers[moment], footage) for moment in moments}
+    if not any(known.values()):
         raise UserError(f"{masks}: no mask shows an object, all are empty; object pixels are those that are not black")
     predictor = Predictor.load(args.ckpt_path, args.device, args.precision, backbone_weights=args.backbone_weights)
     choice = predictor.memory(args.memory)
@@ -109,10 +110,9 @@ def main(argv: list[str] | None = None) -> None:
     max_rows = KINDS["ego"].max_rows
     if choice == "all":
         for moment, view in zip(moments, footage.read([shown[query][m] for m in moments]), strict=True):
-            if known := read_query_masks(masks, footage.numbers[moment], footage):
-                predictor.remember(
-                    make_frame({query: shrink(view, max_rows)}, list(cameras), query, known, ego), memory
-                )
+            if known[moment]:
+                images = {query: shrink(view, max_rows)}
+                predictor.remember(make_frame(images, list(cameras), query, known[moment], ego), memory)
     pictures = {
         name: camera.read([shown[name][m] for m in moments if m in shown[name]]) for name, camera in cameras.items()
     }
@@ -124,8 +124,7 @@ def main(argv: list[str] | None = None) -> None:
                     name: cameras[name].numbers[match[moment]] for name, match in shown.items() if moment in match
                 }
                 images = {name: shrink(next(pictures[name]), max_rows) for name in numbers}
-                known = read_query_masks(masks, numbers[query], footage)
-                found = predict(predictor, memory, make_frame(images, list(images), query, known, ego))
+                found = predict(predictor, memory, make_frame(images, list(images), query, known[moment], ego))
                 for (camera, name), (prob, existence) in found.items():
                     mask = mask_in_image(prob, eval_size(cameras[camera].size))[0].numpy()
                     path = out / "masks" / camera / name / f"{numbers[camera]:05d}.png"
@@ -133,7 +132,7 @@ def main(argv: list[str] | None = None) -> None:
                     Image.fromarray(mask).save(path)
                     row = numbers[query], float(seconds[moment]), camera, numbers[camera], name, existence
                     answers.append(Answer(*row, round(float(mask.mean()), 6)))
-                write(draw_moment(images, widths, query, known, found, objects))
+                write(draw_moment(images, widths, query, known[moment], found, objects))
         with (out / "existence.csv").open("w", newline="", encoding="utf-8") as file:
             csv.writer(file).writerows([Answer._fields, *answers])
     for name, match in shown.items():

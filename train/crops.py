@@ -19,7 +19,6 @@ from common.arguments import SETTINGS
 from formats.geometry import Size, letterbox
 from formats.masks import resize_mask
 from formats.pairs import PairSet
-from formats.processed import frame_path, read_frame
 from formats.results import THRESHOLD
 from formats.takes import size_ratios
 from model.crops import (
@@ -37,7 +36,7 @@ from model.features import Encoder, Levels
 from model.locator import peaks
 from model.strong import StrongConfig, StrongXSegTx, Views
 from model.xsegtx import Prediction
-from train.dataset import Batch, Draw, collate, source_of
+from train.dataset import Batch, Draw, collate, read_view, source_of
 from train.distributed import Ranks
 from train.feature_cache import FeatureCache
 from train.losses import Counts, Losses, LossWeights, compute_losses, cross_entropy
@@ -92,9 +91,7 @@ class CropReader:
 
     def read(self, pairs: PairSet, draw: Draw, rng: np.random.Generator | None) -> dict[str, Any]:
         source, target_pair = source_of(pairs, draw), pairs[draw.target]
-        query, target = (
-            read_frame(frame_path(pairs.camera_folder(view.take_uid, view.camera), view.frame)) for view in source[1:]
-        )
+        query, target = (read_view(pairs, view) for view in source[1:])
         query_mask = resize_mask(pairs.query_mask(draw.query), query.shape[:2])
         rle = pairs.target_mask(draw.target) if draw.query == draw.target else None
         mask = np.zeros(target.shape[:2], np.uint8) if rle is None else resize_mask(rle, target.shape[:2])

@@ -18,6 +18,7 @@ from torch.utils.data import DataLoader, Dataset, Sampler
 from common.errors import UserError
 from common.parallel import default_workers, loader_workers, start_loader_worker
 from formats.pairs import PairSet
+from formats.processed import frame_path, read_frame
 
 TARGET_SWAP = 0.1  # how often the target frame is swapped for one of another take: a synthetic negative
 REDRAWS = 16  # unreadable samples in a row before a draw gives up
@@ -100,6 +101,11 @@ def source_of(pairs: PairSet, draw: Draw) -> Source:
         ViewKey(query.take_uid, query.query_camera, query.frame),
         ViewKey(target.take_uid, target.target_camera, target.frame),
     )
+
+
+def read_view(pairs: PairSet, key: ViewKey) -> np.ndarray:
+    """(H, W, 3) uint8 RGB. Raises UserError if it cannot be read."""
+    return read_frame(frame_path(pairs.camera_folder(key.take_uid, key.camera), key.frame))
 
 
 class ValidationSamples(Dataset):

@@ -57,7 +57,6 @@ def train_one_epoch(state: TrainState, step: Step, batches: Iterator[Batch], log
         state.step += 1
 
         log.add(losses, batch)
-        log.note_unreadable(batch)
         stopped = ranks.stop_requested(state.step)
         if stopped or state.step == end or state.step % log.every == 0:
             log.flush(state.step, schedule.epoch_name(epoch), lr, schedule.total_steps)
@@ -83,14 +82,9 @@ def validate(state: TrainState, step: Step, loader: DataLoader, log: Log, epoch:
                 pictures.append((str(batch.sources[row]), step.draw(loader.dataset.pairs, batch, found, row)))
         if log.ranks.stop_requested():
             raise Stopped
-    figures = validation_figures(_joined(log.ranks, parts))
+    own = [torch.cat(values) for values in zip(*parts, strict=True)]
+    figures = validation_figures(SampleScores(*map(torch.cat, zip(*log.ranks.gather(own), strict=True))))
     log.validation(state.step, epoch, figures)
     for i, (source, picture) in enumerate(pictures):
         log.picture(f"val/{i} {source}", picture, state.step)
     return figures.get("iou", 0.0)
-
-
-def _joined(ranks: Ranks, parts: list[SampleScores]) -> SampleScores:
-    """The scores of all batches of all ranks."""
-    own = [torch.cat(values) for values in zip(*parts, strict=True)]
-    return SampleScores(*map(torch.cat, zip(*ranks.gather(own), strict=True)))

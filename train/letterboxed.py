@@ -11,12 +11,11 @@ from torch import Tensor
 from formats.geometry import letterbox, letterbox_axes
 from formats.masks import RLE, letterbox_mask
 from formats.pairs import PairSet
-from formats.processed import frame_path, read_frame
 from formats.results import THRESHOLD
 from model.backbone import STRIDE
 from model.features import Encoder
 from model.xsegtx import XSegTx
-from train.dataset import Batch, Draw, ViewKey, collate, source_of
+from train.dataset import Batch, Draw, ViewKey, collate, read_view, source_of
 from train.distributed import Ranks
 from train.feature_cache import FeatureCache
 from train.losses import Counts, Losses, LossWeights, compute_losses
@@ -65,7 +64,7 @@ class LetterboxReader:
         """(S, S, 3) uint8 RGB."""
         if key in self.cached:
             return np.zeros((self.side, self.side, 3), np.uint8)
-        return letterbox(read_frame(frame_path(pairs.camera_folder(key.take_uid, key.camera), key.frame)), self.side)
+        return letterbox(read_view(pairs, key), self.side)
 
     def mask(self, rle: RLE | None) -> np.ndarray:
         """(S, S) uint8 of 0 and 1; all 0 for None."""

@@ -89,6 +89,7 @@ class Log:
 
     def add(self, losses: Losses, batch: Batch) -> None:
         """A step's losses, on the device, and the batch they come from."""
+        self.note_unreadable(batch)
         there = {TERMS[name]: loss for name, loss in losses._asdict().items() if loss is not None}
         self._terms = list(there)  # the same in each step
         self._losses.append(torch.stack(list(there.values())).detach())
