@@ -3,8 +3,10 @@
 import math
 from collections import defaultdict
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import NamedTuple
 
+import cv2
 import numpy as np
 import torch
 from torch import Tensor
@@ -127,14 +129,16 @@ class CropMatcher(NetworkMatcher):
         return probs, existence
 
     def _objects(self, frame: Frame) -> Objects:
-        """Crops of one size are encoded together."""
-        tracks = dict.fromkeys(pair[:2] for pair in frame.pairs)
-        spots = {track: spot for track in tracks if (spot := spot_of(frame.masks[track]))}
+        """Crops of one size are encoded together. Masks may be larger or smaller than their images."""
+        masks = {}
+        for track, mask in frame.masks.items():
+            masks[track] = cv2.resize(mask, frame.images[track[1]].shape[1::-1], interpolation=cv2.INTER_NEAREST)
+        frame = replace(frame, masks=masks)
+        spots = {track: spot for track, mask in masks.items() if (spot := spot_of(mask))}
         if not spots:
             return Objects([], {}, None, {})
-        levels, masks = self._query_crops(
-            frame, [(track, spot.crop()) for track, spot in spots.items()], self.config.input_size
-        )
+        crops = [(track, spot.crop()) for track, spot in spots.items()]
+        levels, masks = self._query_crops(frame, crops, self.config.input_size)
         mask_feat = self.encoder.masks(masks)
         with autocast(self.device, self.precision):
             query = self.network.encode(levels, masks, mask_feat)

@@ -6,11 +6,9 @@ mask, existence = predictor.segment(query_image, None, target_image, query_box=(
 """
 
 from collections.abc import Sequence
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import cv2
 import numpy as np
 import torch
 from PIL.Image import Image
@@ -87,11 +85,7 @@ class Predictor:
         """
         if isinstance(self.matcher, Matcher):
             return self.matcher.predict(batch_of([letterboxed(frame, self.matcher.side)]))
-        return self.matcher.predict(with_masks_as_images(frame), memory)
-
-    def remember(self, frame: Frame, memory: Memory) -> None:
-        """Show a memory the query views of a frame; the images of targets may be missing."""
-        self.matcher.remember(with_masks_as_images(frame), memory)
+        return self.matcher.predict(frame, memory)
 
     def segment(
         self,
@@ -144,12 +138,6 @@ class Predictor:
             sizes = (target.shape[:2] for target in targets)
             masks = [mask_in_image(p[None], size)[0].cpu().numpy() for p, size in zip(probs, sizes, strict=True)]
         else:
-            probs, existence = self.matcher.find(with_masks_as_images(frame))
+            probs, existence = self.matcher.find(frame)
             masks = [prob > THRESHOLD for prob in probs]
         return [(mask.astype(np.uint8), x) for mask, x in zip(masks, existence.tolist(), strict=True)]
-
-
-def with_masks_as_images(frame: Frame) -> Frame:
-    sizes = {camera: image.shape[1::-1] for camera, image in frame.images.items()}
-    masks = {key: cv2.resize(mask, sizes[key[1]], interpolation=cv2.INTER_NEAREST) for key, mask in frame.masks.items()}
-    return replace(frame, masks=masks)

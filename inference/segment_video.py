@@ -112,7 +112,7 @@ def main(argv: list[str] | None = None) -> None:
         for moment, view in zip(moments, footage.read([shown[query][m] for m in moments]), strict=True):
             if known[moment]:
                 images = {query: shrink(view, max_rows)}
-                predictor.remember(make_frame(images, list(cameras), query, known[moment], ego), memory)
+                predictor.matcher.remember(make_frame(images, list(cameras), query, known[moment], ego), memory)
     pictures = {
         name: camera.read([shown[name][m] for m in moments if m in shown[name]]) for name, camera in cameras.items()
     }
