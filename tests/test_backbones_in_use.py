@@ -13,36 +13,40 @@ from inference.predictor import Predictor
 from model import checkpoint
 from model.backbone import Backbone
 from model.checkpoint import load_checkpoint
-from tests.made.training import losses, make_training_set, run_training
+from tests.made.training import losses, run_training
 from tests.test_backbones import DINOV2, DINOV3, original_state
 from train import start
 
 
-@pytest.fixture(scope="module")
-def data_dir(tmp_path_factory) -> Path:
-    return make_training_set(tmp_path_factory.mktemp("data"))
-
-
 @pytest.mark.parametrize("name", [DINOV2, DINOV3])
-def test_training_resuming_and_inference_work_on_another_backbone(name, data_dir, tmp_path):
+def test_training_resuming_and_inference_work_on_another_backbone(name, training_set, tmp_path):
     weights = tmp_path / "weights.pth"
     torch.save({key: tensor.half() for key, tensor in original_state(name).items()}, weights)
     backbone = ["--backbone", name, "--backbone_weights", weights, "--warmUpIter", 1, "--iter-epoch", 2]
     whole, parts, last = tmp_path / "whole", tmp_path / "parts", tmp_path / "whole" / "netLast.pth"
-    assert run_training(data_dir, whole, *backbone, "--n-epoch", 2) is None
-    assert run_training(data_dir, parts, *backbone, "--cache_features", 1) is None
+    assert run_training(training_set, whole, *backbone, "--n-epoch", 2) is None
+    assert run_training(training_set, parts, *backbone, "--cache_features", 1) is None
     cached, plain = losses(parts), losses(whole)
     assert list(cached.values()) == pytest.approx([plain[step] for step in cached], rel=1e-3)
-    assert run_training(data_dir, parts, *backbone, "--n-epoch", 2) is None
+    assert run_training(training_set, parts, *backbone, "--n-epoch", 2) is None
     assert losses(parts) == pytest.approx(plain, rel=1e-3)
     assert set(torch.load(last, weights_only=True)["backbone"]) == {"name", "digest", "weights"}
 
-    words = ["--setting", "ego-exo", "--ckpt_path", last, "--data_path", data_dir, "--out_path", tmp_path / "results"]
+    words = [
+        "--setting",
+        "ego-exo",
+        "--ckpt_path",
+        last,
+        "--data_path",
+        training_set,
+        "--out_path",
+        tmp_path / "results",
+    ]
     assert eval_segswap.main([str(word) for word in [*words, "--num_workers", 0]]) == 0
 
 
 def test_a_backbone_of_ones_own_trains_and_its_checkpoint_is_loaded_with_the_same_weights_only(
-    data_dir, tmp_path, monkeypatch
+    training_set, tmp_path, monkeypatch
 ):
     """As docs/extending.md says: `make_backbone` returns a `Backbone`, and nothing else is needed."""
     weights = torch.randn(20, 3, 16, 16, generator=torch.Generator().manual_seed(0))
@@ -55,28 +59,28 @@ def test_a_backbone_of_ones_own_trains_and_its_checkpoint_is_loaded_with_the_sam
     for module in (start, checkpoint):
         monkeypatch.setattr(module, "make_backbone", make_own)
     last = tmp_path / "netLast.pth"
-    assert run_training(data_dir, tmp_path, "--backbone", "own", "--n-epoch", 0) is None
+    assert run_training(training_set, tmp_path, "--backbone", "own", "--n-epoch", 0) is None
     assert torch.equal(Predictor.load(last, "cpu").matcher.encoder.backbone.network.weight, weights)
     weights[0] += 1
     with pytest.raises(UserError, match="other weights of own"):
         load_checkpoint(last)
 
 
-def test_a_checkpoint_whose_backbone_has_gone_names_it_and_takes_the_file_given(tmp_path, data_dir):
+def test_a_checkpoint_whose_backbone_has_gone_names_it_and_takes_the_file_given(tmp_path, training_set):
     first, other = tmp_path / "first.pth", tmp_path / "other.pth"
     for seed, path in enumerate((first, other)):
         torch.manual_seed(seed)
         torch.save(timm.create_model("resnet10t").state_dict(), path)
     flags = ["--backbone", "resnet10t", "--backbone_weights"]
-    run_training(data_dir, tmp_path / "run", *flags, first)
+    run_training(training_set, tmp_path / "run", *flags, first)
     last = tmp_path / "run" / "netLast.pth"
     moved = Path(shutil.move(first, tmp_path / "moved.pth"))
     assert load_checkpoint(last, moved).backbone.name == "resnet10t"
-    assert run_training(data_dir, tmp_path / "run", *flags, moved, "--n-epoch", 2) is None
-    words = ["--setting", "ego-exo", "--ckpt_path", str(last), "--data_path", str(data_dir)]
+    assert run_training(training_set, tmp_path / "run", *flags, moved, "--n-epoch", 2) is None
+    words = ["--setting", "ego-exo", "--ckpt_path", str(last), "--data_path", str(training_set)]
     with pytest.raises(UserError, match="netLast.pth was trained on other weights of resnet10t than .*other.pth"):
         eval_segswap.main([*words, "--backbone_weights", str(other), "--out_path", str(tmp_path / "results")])
     with pytest.raises(
         UserError, match=r"netLast.pth holds another network \(backbone resnet10t -> efficientnet_lite0\)"
     ):
-        run_training(data_dir, tmp_path / "else", "--resume-pth", last)
+        run_training(training_set, tmp_path / "else", "--resume-pth", last)

@@ -18,7 +18,7 @@ from inference.frame import Frame
 from inference.memory import Memory
 from inference.predictor import Predictor
 from model.crops import LARGEST, Spot, object_in, spot_of
-from tests.made.known_answer import color_matcher, scene
+from tests.made.known_answer import color_matcher, edges, scene
 from tests.made.networks import calibrate_batch_norm, random_backbone, strong_network
 
 SIZES = {"ego": (352, 352), "left": (270, 480), "right": (480, 270)}
@@ -104,12 +104,6 @@ BOXES = {  # of a thing, as parts of its picture: top, bottom, left, right
     "fills its picture": ((0.0, 1.0, 0.0, 1.0), (0.1, 0.7, 0.1, 0.7)),
 }
 FRAMES = [(270, 480), (480, 270), (352, 352), (601, 333), (1080, 1920)]
-
-
-def edges(mask: np.ndarray) -> np.ndarray:
-    """The first and last row and column of the object."""
-    rows, cols = np.flatnonzero(mask.any(1)), np.flatnonzero(mask.any(0))
-    return np.array([rows[0], rows[-1], cols[0], cols[-1]])
 
 
 @pytest.mark.parametrize("size", FRAMES, ids=str)

@@ -19,7 +19,6 @@ from model.crops import Crop, Spot, cut
 from model.features import Encoder
 from tests.made.known_answer import color_matcher, scene
 from tests.made.networks import random_backbone, strong_config, strong_network
-from tests.made.training import make_training_set
 from train.crops import CropBatch, CropReader, CropStep, Place, around_object, object_cells, spots_in
 from train.dataset import TrainSamples, ValidationSamples
 from train.distributed import Ranks
@@ -30,20 +29,15 @@ CONFIG = strong_config()
 
 
 @pytest.fixture(scope="module")
-def data_dir(tmp_path_factory):
-    return make_training_set(tmp_path_factory.mktemp("training"))
-
-
-@pytest.fixture(scope="module")
 def step():
     encoder = Encoder(random_backbone(0), torch.device("cpu"))
     return CropStep(encoder, FeatureCache(), LossWeights(0.1), CONFIG)
 
 
 @pytest.fixture(scope="module")
-def batch(data_dir):
+def batch(training_set):
     reader = CropReader(CONFIG)
-    samples = TrainSamples(PairSet([data_dir], "train", "ego-exo"), reader, 1)
+    samples = TrainSamples(PairSet([training_set], "train", "ego-exo"), reader, 1)
     return reader.collate([samples[n] for n in range(8)])
 
 
@@ -163,9 +157,9 @@ def test_validation_scores_answers_in_the_whole_frame(size):
     assert scores.iou.isnan().all() and not found.any() and scores.existence.item() < 0.5
 
 
-def test_validation_is_the_same_in_batches_of_any_size(step, data_dir):
+def test_validation_is_the_same_in_batches_of_any_size(step, training_set):
     reader = CropReader(CONFIG)
-    samples = ValidationSamples(PairSet([data_dir], "val", "ego-exo"), reader, 6)
+    samples = ValidationSamples(PairSet([training_set], "val", "ego-exo"), reader, 6)
     network, taken = strong_network(), [samples[n] for n in range(6)]
     with torch.no_grad():
         scores = [
@@ -177,9 +171,9 @@ def test_validation_is_the_same_in_batches_of_any_size(step, data_dir):
         torch.testing.assert_close(some, other, rtol=0, atol=2e-3, equal_nan=True)
 
 
-def test_validation_scores_what_prediction_answers_with_one_look_and_no_other(step, data_dir, monkeypatch):
+def test_validation_scores_what_prediction_answers_with_one_look_and_no_other(step, training_set, monkeypatch):
     monkeypatch.setattr(crop_matcher, "ROUNDS", 0)
-    pairs, reader, network = PairSet([data_dir], "val", "ego-exo"), CropReader(CONFIG), strong_network()
+    pairs, reader, network = PairSet([training_set], "val", "ego-exo"), CropReader(CONFIG), strong_network()
     samples = ValidationSamples(pairs, reader, 6)
     matcher = CropMatcher(random_backbone(0), network, torch.device("cpu"), looks=1)
     for number, sample in zip(samples.numbers, samples, strict=False):
@@ -187,7 +181,7 @@ def test_validation_scores_what_prediction_answers_with_one_look_and_no_other(st
             scores, found = step.score(network, contextlib.nullcontext(), reader.collate([sample]))
         pair = pairs[int(number)]
         asked = CameraPair(pair.object_name, pair.query_camera, pair.target_camera)
-        frame = read_pairs(ProcessedTake.read(data_dir, pair.take_uid), pair.frame, [asked], None, [])
+        frame = read_pairs(ProcessedTake.read(training_set, pair.take_uid), pair.frame, [asked], None, [])
         [prob], existence = matcher.find(frame)
         torch.testing.assert_close(existence.double(), scores.existence, rtol=0, atol=1e-4)
         assert (letterbox(prob > 0.5, 96) == found[0].numpy()).mean() > 0.95

@@ -31,6 +31,7 @@ from tests.made import EGO, ROOT
 from tests.made.claims import claimed_elsewhere
 from tests.made.networks import write_network
 from tests.made.processed import LAYOUT, make_data_set
+from tests.made.results import read_results
 from tests.made.scripts import run_main
 
 SIDE = 96
@@ -118,10 +119,6 @@ def plain_existence(checkpoint, query, query_mask, target) -> float:
     with torch.inference_mode():
         images = normalize_image(query), normalize_image(target), mask_to_image(query_mask)
         return model(*map(backbone, images)).existence.item()
-
-
-def read_results(path: Path, setting: str = "ego-exo") -> dict:
-    return json.loads(path.read_text())[setting]["results"]
 
 
 def entries(path: Path) -> dict[tuple, dict]:

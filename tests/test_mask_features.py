@@ -29,42 +29,30 @@ def boxes_mask(*boxes: tuple[slice, slice]) -> torch.Tensor:
     return masks
 
 
-def largest_error(backbone, masks: torch.Tensor) -> float:
-    return (MaskFeatures(backbone)(masks) - backbone(mask_to_image(masks))).abs().max().item()
-
-
-@pytest.mark.parametrize("seed", range(4))
-def test_windows_give_the_features_of_the_plain_pass(backbone, seed):
+def random_masks(seed: int) -> torch.Tensor:
     """Objects of a few pixels up to half of the image, anywhere, with holes."""
     generator = torch.Generator().manual_seed(seed)
-    draw = torch.rand(4, 4, generator=generator).tolist()
     boxes = []
-    for i, (y, x, height, width) in enumerate(draw):
-        top, left = int(y * SIZE[0]), int(x * SIZE[1])
-        share = 2 ** (i - 4)
-        boxes.append(
-            (slice(top, top + 1 + int(height * share * SIZE[0])), slice(left, left + 1 + int(width * share * 304)))
-        )
-    masks = boxes_mask(*boxes) & (torch.rand(4, *SIZE, generator=generator) < 0.8)
-    assert largest_error(backbone, masks) < 1e-5
+    for i, draw in enumerate(torch.rand(4, 4, generator=generator).tolist()):
+        top, left, height, width = (int(x * length) for x, length in zip(draw, 2 * SIZE, strict=True))
+        boxes.append((slice(top, top + 1 + (height >> 4 - i)), slice(left, left + 1 + (width >> 4 - i))))
+    return boxes_mask(*boxes) & (torch.rand(4, *SIZE, generator=generator) < 0.8)
 
 
-def test_objects_at_the_border_see_the_images_own_padding(backbone):
-    first, last, some = slice(0, 1), slice(-1, None), slice(50, 61)
-    corners = [(rows, columns) for rows in (first, last) for columns in (first, last)]
-    assert largest_error(backbone, boxes_mask(*corners, (some, first), (last, some))) < 1e-5
+FIRST, LAST, SOME = slice(0, 1), slice(-1, None), slice(50, 61)
+MASKS = {f"random {seed}": random_masks(seed) for seed in range(4)} | {
+    "in corners": boxes_mask((FIRST, FIRST), (FIRST, LAST), (LAST, FIRST), (LAST, LAST)),
+    "at borders, which have the image's own padding": boxes_mask((SOME, FIRST), (LAST, SOME)),
+    "one pixel, at each place in a cell": boxes_mask(
+        *((slice(96 + n, 97 + n), slice(111 - n, 112 - n)) for n in range(16))
+    ),
+    "empty and full": torch.stack([torch.zeros(SIZE), torch.ones(SIZE)]),
+}
 
 
-@pytest.mark.parametrize("offset", range(16))
-def test_single_pixels_are_exact_at_every_position_within_a_cell(backbone, offset):
-    assert (
-        largest_error(backbone, boxes_mask((slice(96 + offset, 97 + offset), slice(111 - offset, 112 - offset)))) < 1e-5
-    )
-
-
-def test_empty_and_full_masks(backbone):
-    masks = torch.stack([torch.zeros(SIZE), torch.ones(SIZE)])
-    assert largest_error(backbone, masks) < 1e-5
+@pytest.mark.parametrize("masks", MASKS.values(), ids=MASKS)
+def test_windows_give_the_features_of_the_plain_pass(backbone, masks):
+    assert (MaskFeatures(backbone)(masks) - backbone(mask_to_image(masks))).abs().max() < 1e-5
 
 
 def test_masks_of_another_size_and_type_may_follow(backbone):

@@ -17,6 +17,7 @@ from inference.memory import CHOICES
 from tests.made import EGO, ROOT
 from tests.made.networks import write_network
 from tests.made.processed import make_data_set
+from tests.made.results import read_results
 
 TAKES = {"val": ["take-a", "take-b"]}
 FRAMES = [0, 30, 60, 90]
@@ -43,8 +44,7 @@ def predict(*args) -> dict:
     """The takes of the results file, and of its record what it says about the memory."""
     assert eval_segswap.main(words(*args)) == 0
     record = json.loads((args[2] / "ego-exo_val_run.json").read_text())
-    results = json.loads((args[2] / "ego-exo_val_results.json").read_text())["ego-exo"]["results"]
-    return results | {"memory": record["provenance"].get("memory", "none")}
+    return read_results(args[2] / "ego-exo_val_results.json") | {"memory": record["provenance"].get("memory", "none")}
 
 
 def answers(takes: dict, frame: int) -> list[dict]:
@@ -136,8 +136,8 @@ def test_a_query_frame_that_cannot_be_read_is_not_remembered(checkpoint, tmp_pat
                 take.write_annotation()
         given = words(checkpoint, data_path, tmp_path / name / "out", "--memory", choice)
         assert eval_segswap.main(given) == (eval_segswap.INCOMPLETE_STATUS if name == "broken" else 0)
-        results = json.loads((tmp_path / name / "out" / "ego-exo_val_results.json").read_text())["ego-exo"]
-        found.append([answers(results["results"], frame) for frame in FRAMES])
+        results = read_results(tmp_path / name / "out" / "ego-exo_val_results.json")
+        found.append([answers(results, frame) for frame in FRAMES])
     assert found[0] == found[1] and found[0][1] == [None] * 4 and all(found[0][2])
 
 

@@ -16,7 +16,7 @@ from formats.masks import decode_mask
 from formats.processed import ProcessedTake
 from tests.made import EGO, ROOT
 from tests.made.processed import make_data_set
-from tests.made.results import eval_mask
+from tests.made.results import eval_mask, read_results
 from tests.made.scripts import run_main, wait_for_the_end
 
 TAKES = {"val": ["take-a", "take-b", "take-c"]}
@@ -67,10 +67,6 @@ def run(data_path, out_path, *predictor, setting="ego-exo", more=("--num_workers
     """Run the script in this process; returns the results file."""
     assert eval_segswap.main([*arguments(data_path, out_path, *predictor, setting=setting), *more]) == 0
     return out_path / f"{setting}_val_results.json"
-
-
-def read_results(path: Path, setting: str = "ego-exo") -> dict:
-    return json.loads(path.read_text())[setting]["results"]
 
 
 @pytest.mark.parametrize(("setting", "side"), [("ego-exo", None), ("exo-ego", 97)])

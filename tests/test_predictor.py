@@ -13,16 +13,9 @@ from formats.masks import decode_mask, encode_mask
 from formats.processed import ProcessedTake
 from inference.predict_takes import ChunkDataset, plan_chunks, predict_takes
 from inference.predictor import Predictor
-from tests.made.known_answer import KnownAnswer, scene
+from tests.made.known_answer import KnownAnswer, edges, scene
 from tests.made.networks import write_network
 from tests.made.results import eval_mask
-
-
-def edges(mask: np.ndarray) -> np.ndarray:
-    """The first and last row and column of the object."""
-    rows, cols = np.flatnonzero(mask.any(1)), np.flatnonzero(mask.any(0))
-    return np.array([rows[0], rows[-1], cols[0], cols[-1]])
-
 
 IMAGE_SIZES = [(270, 480), (480, 480), (480, 331), (192, 108), (191, 192)]  # of these an input shows every pixel
 IMAGE_SIZES += [(2160, 3840), (1408, 1408), (75, 133), (601, 333), (97, 96)]

@@ -20,7 +20,7 @@ from model.checkpoint import load_checkpoint
 from tests.made.known_answer import scene
 from tests.made.networks import write_network
 from tests.made.pretended_device import PretendedDevice, register
-from tests.made.training import log_lines, make_training_set, run_training
+from tests.made.training import log_lines, run_training
 from train.state import TrainState
 
 FLAGS = ("--iter-epoch", 4, "--log_every", 10, "--dropout", 0, "--drop-feat", 0)
@@ -41,12 +41,7 @@ def run():
         yield lambda function, *given: process.submit(function, *given).result()
 
 
-@pytest.fixture(scope="module")
-def data_dir(tmp_path_factory):
-    return make_training_set(tmp_path_factory.mktemp("training"))
-
-
-def trained(pretended: bool, data_dir: Path, out_dir: Path, flags: tuple) -> list[str]:
+def trained(pretended: bool, training_set: Path, out_dir: Path, flags: tuple) -> list[str]:
     """The real training -> where its plain steps wait: those between two others, without a line of the log."""
     waits, set_rate = [], TrainState.set_rate
 
@@ -59,7 +54,7 @@ def trained(pretended: bool, data_dir: Path, out_dir: Path, flags: tuple) -> lis
     with PretendedDevice() as gpu, pytest.MonkeyPatch.context() as patch:
         patch.setattr(TrainState, "set_rate", noted_set_rate)
         patch.setattr(train.train, "resolve_device", lambda name: gpu.device if pretended else torch.device("cpu"))
-        assert run_training(data_dir, out_dir, *FLAGS, *flags) is None
+        assert run_training(training_set, out_dir, *FLAGS, *flags) is None
     return waits
 
 
@@ -72,8 +67,8 @@ def predicted(pretended: bool, network: Path, kind: type[Matcher] | type[CropMat
 
 
 @pytest.mark.parametrize("flags", [(), STRONG, STRONG + CACHE], ids=["paper", "strong", "cached"])
-def test_training_on_another_device_gives_the_cpus_numbers(run, data_dir, tmp_path, flags):
-    found = [run(trained, pretended, data_dir, tmp_path / str(pretended), flags) for pretended in (False, True)]
+def test_training_on_another_device_gives_the_cpus_numbers(run, training_set, tmp_path, flags):
+    found = [run(trained, pretended, training_set, tmp_path / str(pretended), flags) for pretended in (False, True)]
     assert not found[0] and {wait.split()[0] for wait in found[1]} <= WAITS[flags]
     for kind in ("train", "val"):
         lines = [log_lines(tmp_path / str(pretended), kind) for pretended in (False, True)]

@@ -22,7 +22,7 @@ from synthetic import make_takes
 from tests.made import ROOT
 from tests.made.processed import create_pairs
 from tests.made.scripts import run_main
-from tests.made.training import arguments, log_lines, losses, make_training_set, run_training, start_training
+from tests.made.training import arguments, log_lines, losses, run_training, start_training
 from train import train
 from train.flags import STRONG, parse_args
 
@@ -33,22 +33,17 @@ LONG_STEPS = 63
 
 
 @pytest.fixture(scope="module")
-def data_dir(tmp_path_factory):
-    return make_training_set(tmp_path_factory.mktemp("training"))
-
-
-@pytest.fixture(scope="module")
-def finished(data_dir, tmp_path_factory):
+def finished(training_set, tmp_path_factory):
     """The recipe, uninterrupted."""
     out_dir = tmp_path_factory.mktemp("finished")
-    assert run_training(data_dir, out_dir) is None
+    assert run_training(training_set, out_dir) is None
     return out_dir
 
 
 @pytest.fixture
-def damaged(data_dir, tmp_path):
+def damaged(training_set, tmp_path):
     """A copy of the data whose frames a test may damage."""
-    return shutil.copytree(data_dir, tmp_path / "damaged")
+    return shutil.copytree(training_set, tmp_path / "damaged")
 
 
 def wait_for_step(process, out_dir, step):
@@ -71,11 +66,11 @@ def error_line(capsys, *args):
     return error
 
 
-def test_the_same_seed_gives_the_same_losses_and_another_one_others(data_dir, finished, tmp_path):
-    run_training(data_dir, tmp_path / "same")
+def test_the_same_seed_gives_the_same_losses_and_another_one_others(training_set, finished, tmp_path):
+    run_training(training_set, tmp_path / "same")
     assert losses(tmp_path / "same") == losses(finished)
     assert len(losses(finished)) == STEPS
-    run_training(data_dir, tmp_path / "other", "--seed", 1, "--n-epoch", 0)
+    run_training(training_set, tmp_path / "other", "--seed", 1, "--n-epoch", 0)
     assert losses(tmp_path / "other")[1] != losses(finished)[1]
 
 
@@ -97,9 +92,9 @@ def test_a_second_signal_ends_a_run_at_once_whatever_it_is_doing():
     process.stdout.close()
 
 
-def test_a_full_disk_ends_a_run_in_one_line(data_dir, tmp_path):
+def test_a_full_disk_ends_a_run_in_one_line(training_set, tmp_path):
     """Files that may have 4 KB are too small for TensorBoard's pictures, which a thread of its own writes."""
-    command = [sys.executable, ROOT / "train/train.py", *arguments(data_dir, tmp_path)]
+    command = [sys.executable, ROOT / "train/train.py", *arguments(training_set, tmp_path)]
     limited = ["bash", "-c", 'ulimit -f 4 && exec "$@"', "-", *map(str, command)]
     done = subprocess.run(limited, capture_output=True, text=True, timeout=300)
     assert done.returncode == 1
@@ -110,12 +105,12 @@ def contents(folder):
     return {path.name: path.read_bytes() for path in folder.iterdir() if path.is_file()}
 
 
-def test_the_same_command_again_changes_nothing_of_a_finished_run(data_dir, finished, tmp_path, capsys):
+def test_the_same_command_again_changes_nothing_of_a_finished_run(training_set, finished, tmp_path, capsys):
     shutil.copytree(finished, tmp_path / "copy")
-    run_training(data_dir, tmp_path / "copy")
+    run_training(training_set, tmp_path / "copy")
     assert f"continued at step {STEPS}" in capsys.readouterr().out
     assert losses(tmp_path / "copy") == losses(finished)
-    run_training(data_dir, tmp_path / "copy", "--n-epoch", 2)
+    run_training(training_set, tmp_path / "copy", "--n-epoch", 2)
     assert list(losses(tmp_path / "copy")) == list(range(1, STEPS + 5))
     board = EventAccumulator(str(tmp_path / "copy" / "tensorboard")).Reload()
     assert {event.step: event.value for event in board.Scalars("train/loss")} == pytest.approx(
@@ -123,43 +118,43 @@ def test_the_same_command_again_changes_nothing_of_a_finished_run(data_dir, fini
     )
 
 
-def test_a_folder_with_a_run_of_another_recipe_is_refused_and_left_as_it_is(data_dir, finished, tmp_path, capsys):
+def test_a_folder_with_a_run_of_another_recipe_is_refused_and_left_as_it_is(training_set, finished, tmp_path, capsys):
     out_dir = shutil.copytree(finished, tmp_path / "copy")
     for flags in (("--lr", 1), ("--resume-pth", finished / "netBest.pth"), ("--resume-pth", "nowhere.pth")):
-        error = error_line(capsys, data_dir, out_dir, *flags)
+        error = error_line(capsys, training_set, out_dir, *flags)
         assert all(way in error for way in ("--resume-pth auto", "another --out-dir", "--overwrite"))
         assert contents(out_dir) == contents(finished)
     (out_dir / "log.jsonl").write_text('{"kind": "train"}\n')
-    assert "log.jsonl is no log of train.py; move it away" in error_line(capsys, data_dir, out_dir)
+    assert "log.jsonl is no log of train.py; move it away" in error_line(capsys, training_set, out_dir)
     (out_dir / "netLast.pth").unlink()
-    assert "netBest.pth" in error_line(capsys, data_dir, out_dir)
-    run_training(data_dir, out_dir, "--lr", 1e-3, "--n-epoch", 0, "--overwrite")
+    assert "netBest.pth" in error_line(capsys, training_set, out_dir)
+    run_training(training_set, out_dir, "--lr", 1e-3, "--n-epoch", 0, "--overwrite")
     assert list(losses(out_dir)) == [1, 2, 3] and not (out_dir / "netBest.pth").exists()
 
 
 def test_a_run_from_before_an_option_came_had_its_default_and_changed_options_are_said(
-    data_dir, finished, tmp_path, capsys
+    training_set, finished, tmp_path, capsys
 ):
     out_dir = shutil.copytree(finished, tmp_path / "copy")
     content = torch.load(out_dir / "netLast.pth", weights_only=True)
     del content["arguments"]["existence_weight"]
     torch.save(content, out_dir / "netLast.pth")
-    assert "existence_weight 1.0 -> 0.1" in error_line(capsys, data_dir, out_dir, "--existence_weight", 0.1)
-    run_training(data_dir, out_dir, "--resume-pth", "auto", "--existence_weight", 0.1, "--lr", 1e-3)
+    assert "existence_weight 1.0 -> 0.1" in error_line(capsys, training_set, out_dir, "--existence_weight", 0.1)
+    run_training(training_set, out_dir, "--resume-pth", "auto", "--existence_weight", 0.1, "--lr", 1e-3)
     said = capsys.readouterr().out
     assert "changed since then: lr 0.0002 -> 0.001" in said
     assert "changed since then: existence_weight 1.0 -> 0.1" in said
-    run_training(data_dir, out_dir, "--resume-pth", "auto")
+    run_training(training_set, out_dir, "--resume-pth", "auto")
     assert losses(out_dir) == losses(finished)
 
 
 @pytest.mark.parametrize("recipe", [(), STRONG_RECIPE], ids=["paper", "strong"])
-def test_two_processes_give_the_losses_of_one_and_so_do_loader_processes(data_dir, tmp_path, recipe):
+def test_two_processes_give_the_losses_of_one_and_so_do_loader_processes(training_set, tmp_path, recipe):
     flags = (*recipe, "--dropout", 0, "--drop-feat", 0)
-    run_training(data_dir, tmp_path / "one", *flags)
-    run_training(data_dir, tmp_path / "loaded", *flags, "--num_workers", 2)
+    run_training(training_set, tmp_path / "one", *flags)
+    run_training(training_set, tmp_path / "loaded", *flags, "--num_workers", 2)
     assert losses(tmp_path / "loaded") == losses(tmp_path / "one")
-    process = start_training(data_dir, tmp_path / "two", *flags, processes=2)
+    process = start_training(training_set, tmp_path / "two", *flags, processes=2)
     output, _ = process.communicate(timeout=300)
     assert process.returncode == 0, output
     one, two = losses(tmp_path / "one"), losses(tmp_path / "two")
@@ -169,10 +164,10 @@ def test_two_processes_give_the_losses_of_one_and_so_do_loader_processes(data_di
         assert [some[x] for x in names] == pytest.approx([other[x] for x in names], rel=1e-4)
 
 
-def test_a_second_training_in_the_same_folder_waits_and_then_finds_the_run_finished(data_dir, tmp_path, capsys):
-    first = start_training(data_dir, tmp_path, *LONG)
+def test_a_second_training_in_the_same_folder_waits_and_then_finds_the_run_finished(training_set, tmp_path, capsys):
+    first = start_training(training_set, tmp_path, *LONG)
     wait_for_step(first, tmp_path, 1)
-    run_training(data_dir, tmp_path, *LONG)
+    run_training(training_set, tmp_path, *LONG)
     assert first.wait(timeout=300) == 0
     first.stdout.close()
     said = capsys.readouterr()
@@ -185,9 +180,9 @@ def test_a_second_training_in_the_same_folder_waits_and_then_finds_the_run_finis
     ("number", "status"), [(signal.SIGINT, 130), (signal.SIGUSR1, 143), (signal.SIGKILL, -signal.SIGKILL)], ids=str
 )
 def test_several_processes_save_and_end_with_the_one_that_started_them_and_one_can_go_on(
-    data_dir, tmp_path, number, status
+    training_set, tmp_path, number, status
 ):
-    process = start_training(data_dir, tmp_path, *LONG, "--num_workers", 1, processes=2)
+    process = start_training(training_set, tmp_path, *LONG, "--num_workers", 1, processes=2)
     wait_for_step(process, tmp_path, 5)
     process.send_signal(number)
     output, _ = process.communicate(timeout=300)
@@ -195,7 +190,7 @@ def test_several_processes_save_and_end_with_the_one_that_started_them_and_one_c
     assert f"stopped by {'SIGINT' if number == signal.SIGINT else 'SIGTERM'} at step" in output
     step = torch.load(tmp_path / "netLast.pth", weights_only=True)["step"]
     assert 5 <= step < LONG_STEPS and list(losses(tmp_path)) == list(range(1, step + 1))
-    run_training(data_dir, tmp_path, *LONG)
+    run_training(training_set, tmp_path, *LONG)
     assert list(losses(tmp_path)) == list(range(1, LONG_STEPS + 1))
 
 
@@ -206,12 +201,14 @@ def test_a_recipe_sets_what_the_flags_leave_open_and_the_default_is_the_papers()
     assert [paper[name] for name in STRONG] == [1, 0.5]
 
 
-def test_a_short_run_has_a_short_warm_up_unless_it_is_given_and_every_other_run_the_papers(data_dir, tmp_path, capsys):
+def test_a_short_run_has_a_short_warm_up_unless_it_is_given_and_every_other_run_the_papers(
+    training_set, tmp_path, capsys
+):
     usual = {"": 1000, "--n-epoch 1": 1000, "--n-epoch 0": 1000}
     short = {"--iter-epoch 40 --n-epoch 3": 12, "--iter-epoch 40 --n-epoch 3 --warmUpIter 1000": 1000}
     for flags, steps in (usual | short).items():
         assert parse_args(flags.split(), "").warmUpIter == steps
-    without = arguments(data_dir, tmp_path, "--n-epoch", 3)
+    without = arguments(training_set, tmp_path, "--n-epoch", 3)
     del without[(place := without.index("--warmUpIter")) : place + 2]
     train.main(without)
     assert "1 steps of warm-up (few, as the run is short: --warmUpIter sets them)" in capsys.readouterr().out
@@ -219,46 +216,46 @@ def test_a_short_run_has_a_short_warm_up_unless_it_is_given_and_every_other_run_
     assert list(losses(tmp_path)) == list(range(1, 18))
 
 
-def test_the_weight_of_the_existence_loss_reaches_the_training(data_dir, tmp_path):
-    run_training(data_dir, tmp_path, "--n-epoch", 0, "--existence_weight", 0.1)
+def test_the_weight_of_the_existence_loss_reaches_the_training(training_set, tmp_path):
+    run_training(training_set, tmp_path, "--n-epoch", 0, "--existence_weight", 0.1)
     losses = log_lines(tmp_path, "train")[1]  # the rate of the first step is 0
     assert losses["existence_loss"] > 0.1
     assert losses["loss"] == pytest.approx(losses["mask_loss"] + losses["dice_loss"] + 0.1 * losses["existence_loss"])
 
 
-def test_both_settings_are_learned_by_one_network(data_dir, tmp_path, capsys):
-    run_training(data_dir, tmp_path, "--both", "--val_size", 0)
+def test_both_settings_are_learned_by_one_network(training_set, tmp_path, capsys):
+    run_training(training_set, tmp_path, "--both", "--val_size", 0)
     output = capsys.readouterr().out
     assert "setting: both" in output and "train pairs: 84 of 3 takes" in output
     assert "validation IoU: start 0." in output and "(epoch 1)" in output
     assert log_lines(tmp_path, "val")[0]["samples"] == sum(
-        len(PairSet([data_dir], "val", setting)) for setting in SETTINGS
+        len(PairSet([training_set], "val", setting)) for setting in SETTINGS
     )
-    assert "drop one of them" in error_line(capsys, data_dir, tmp_path / "other", "--both", "--reverse")
+    assert "drop one of them" in error_line(capsys, training_set, tmp_path / "other", "--both", "--reverse")
 
 
-def test_a_network_is_continued_with_the_options_that_it_has(data_dir, tmp_path, capsys):
-    run_training(data_dir, tmp_path / "run", "--n-epoch", 0, *STRONG_RECIPE)
+def test_a_network_is_continued_with_the_options_that_it_has(training_set, tmp_path, capsys):
+    run_training(training_set, tmp_path / "run", "--n-epoch", 0, *STRONG_RECIPE)
     last = tmp_path / "run" / "netLast.pth"
     optimizer, network = torch.load(last, weights_only=True)["optimiser"], load_checkpoint(last).model
     names = [name for name, _ in network.named_parameters()]
     own = [i for i, name in enumerate(names) if name not in XSegTx(XSegTxConfig("tiny", 48)).state_dict()]
     assert len(own) > 10 and all(optimizer["state"][i]["exp_avg"].any() for i in own)  # it learns
-    run_training(data_dir, tmp_path / "run", "--n-epoch", 0)  # what is not given is as it was
+    run_training(training_set, tmp_path / "run", "--n-epoch", 0)  # what is not given is as it was
     assert load_checkpoint(last).model.config == network.config
     for layers in (("I_C", "I_C", "I_N"), ("I", "C", "I", "C", "I", "N")):  # of which it is, in either spelling
-        run_training(data_dir, tmp_path / "run", "--n-epoch", 0, "--layer-type", *layers)
+        run_training(training_set, tmp_path / "run", "--n-epoch", 0, "--layer-type", *layers)
     changes = {("--frame_size", 256): "frame_size 160 -> 256", ("--recipe", "paper"): "recipe strong -> paper"}
     for out_dir, flags in (("run", ()), ("other", ("--resume-pth", last))):
         for change, words in changes.items():
-            error = error_line(capsys, data_dir, tmp_path / out_dir, "--n-epoch", 0, *change, *flags)
+            error = error_line(capsys, training_set, tmp_path / out_dir, "--n-epoch", 0, *change, *flags)
             assert f"holds another network ({words}" in error
 
 
-def test_a_network_of_the_papers_is_not_continued_by_the_strong_recipe(data_dir, finished, tmp_path, capsys):
+def test_a_network_of_the_papers_is_not_continued_by_the_strong_recipe(training_set, finished, tmp_path, capsys):
     last = finished / "netLast.pth"
     for flags in (("--resume-pth", last), ("--resume-pth", "auto", "--out-dir", finished)):
-        assert "holds another network (recipe" in error_line(capsys, data_dir, tmp_path, *STRONG_RECIPE, *flags)
+        assert "holds another network (recipe" in error_line(capsys, training_set, tmp_path, *STRONG_RECIPE, *flags)
 
 
 @pytest.fixture(scope="module")
@@ -270,26 +267,26 @@ def published(finished, tmp_path_factory):
     return path
 
 
-def test_a_published_checkpoint_goes_on_after_its_warm_up_with_its_optimizer(data_dir, published, tmp_path, capsys):
-    run_training(data_dir, tmp_path, "--resume-pth", published)
+def test_a_published_checkpoint_goes_on_after_its_warm_up_with_its_optimizer(training_set, published, tmp_path, capsys):
+    run_training(training_set, tmp_path, "--resume-pth", published)
     output = capsys.readouterr().out
     assert "start validation on" in output
     assert list(losses(tmp_path)) == [4, 5, 6, 7]
     adam = torch.load(tmp_path / "netLast.pth", weights_only=True)["optimiser"]["state"]
     assert adam[0]["step"] == STEPS + 4
-    run_training(data_dir, tmp_path, "--resume-pth", published, "--n-epoch", 2)  # the same command, longer
+    run_training(training_set, tmp_path, "--resume-pth", published, "--n-epoch", 2)  # the same command, longer
     assert list(losses(tmp_path)) == list(range(4, 12))
 
 
-def test_resume_epoch_says_where_a_published_checkpoint_goes_on(data_dir, published, tmp_path, capsys):
-    run_training(data_dir, tmp_path, "--resume-pth", published, "--resume-epoch", 2, "--n-epoch", 3)
+def test_resume_epoch_says_where_a_published_checkpoint_goes_on(training_set, published, tmp_path, capsys):
+    run_training(training_set, tmp_path, "--resume-pth", published, "--resume-epoch", 2, "--n-epoch", 3)
     assert list(losses(tmp_path)) == [12, 13, 14, 15]
     assert [line["epoch"] for line in log_lines(tmp_path, "val")] == ["start", "epoch 3/3"]
 
 
-def test_flags_that_do_nothing_in_the_published_trainer_are_accepted_and_named(data_dir, tmp_path, capsys):
+def test_flags_that_do_nothing_in_the_published_trainer_are_accepted_and_named(training_set, tmp_path, capsys):
     flags = ("--batch-neg", 0, "--prob-dir", 0.5, 0.5, "--prob-style", "a", "b", "--feat-pth", "x", "--warp-mask")
-    run_training(data_dir, tmp_path, "--n-epoch", 0, *flags, "--tps-grid", 4, 6, "--eta-corr", 8.0)
+    run_training(training_set, tmp_path, "--n-epoch", 0, *flags, "--tps-grid", 4, 6, "--eta-corr", 8.0)
     named = "--batch-neg --prob-dir --prob-style --feat-pth --warp-mask --tps-grid --eta-corr"
     assert f"unused, as in the published trainer: {named}" in capsys.readouterr().out
 
@@ -314,11 +311,11 @@ def test_the_network_of_the_repository_is_fine_tuned_on_rendered_takes_from_wher
 
 
 def test_a_loss_that_is_not_finite_stops_the_run_and_no_progress_bar_is_left_before_the_error(
-    data_dir, tmp_path, capsys, monkeypatch
+    training_set, tmp_path, capsys, monkeypatch
 ):
     monkeypatch.setattr(sys.stderr, "isatty", lambda: True)
     with pytest.raises(SystemExit):
-        run_script(lambda: run_training(data_dir, tmp_path, "--lr", 1e30, "--log_every", 3))
+        run_script(lambda: run_training(training_set, tmp_path, "--lr", 1e30, "--log_every", 3))
     bars, _, error = capsys.readouterr().err.rpartition("\r")
     assert "warm-up" in bars and error.startswith("error: ")
     assert "the loss is not finite" in error and "uid-" in error and "step 3" in error
@@ -356,7 +353,7 @@ def test_unreadable_frames_are_left_out_the_first_is_named_and_the_end_has_their
         (("--backbone", "moco", "--moco_path", "nowhere.pth.tar"), "no file nowhere.pth.tar"),
     ],
 )
-def test_bad_options_end_in_one_line(data_dir, tmp_path, capsys, flags, words):
+def test_bad_options_end_in_one_line(training_set, tmp_path, capsys, flags, words):
     if "--gpu" in flags[0] and torch.cuda.is_available():
         pytest.skip("there is a GPU")
-    assert words in error_line(capsys, data_dir, tmp_path, *flags)
+    assert words in error_line(capsys, training_set, tmp_path, *flags)

@@ -20,14 +20,9 @@ READERS = {"paper": lambda: LetterboxReader(SIDE), "strong": lambda: CropReader(
 PAPER = LetterboxReader(SIDE)
 
 
-@pytest.fixture(scope="module")
-def data_dir(tmp_path_factory):
-    return make_training_set(tmp_path_factory.mktemp("dataset"))
-
-
 @pytest.fixture(scope="module", params=["ego-exo", "exo-ego"])
-def pairs(data_dir, request):
-    return PairSet([data_dir], "train", request.param)
+def pairs(training_set, request):
+    return PairSet([training_set], "train", request.param)
 
 
 def draws(samples, count=DRAWS):
@@ -119,8 +114,8 @@ def test_a_tenth_are_synthetic_negatives_in_the_target_camera_of_another_take_an
 
 
 def test_a_single_take_gives_no_synthetic_negatives(tmp_path):
-    data_dir = make_training_set(tmp_path, {"train": ["uid-a"]})
-    samples = TrainSamples(PairSet([data_dir], "train", "ego-exo"), PAPER, 0)
+    training_set = make_training_set(tmp_path, {"train": ["uid-a"]})
+    samples = TrainSamples(PairSet([training_set], "train", "ego-exo"), PAPER, 0)
     assert not any(map(is_synthetic, sources(samples, 200)))
 
 
@@ -138,8 +133,8 @@ def test_validation_samples_are_fixed_pairs_as_they_are(pairs):
     assert not any(few[n]["block"] or is_synthetic(few[n]["sources"]) for n in range(5))
 
 
-def test_a_sample_says_where_the_target_frame_lies_in_the_square(data_dir):
-    samples = ValidationSamples(PairSet([data_dir], "val", "ego-exo"), PAPER, 0)
+def test_a_sample_says_where_the_target_frame_lies_in_the_square(training_set):
+    samples = ValidationSamples(PairSet([training_set], "val", "ego-exo"), PAPER, 0)
     assert (samples[0]["frame_rows"], samples[0]["frame_cols"]) == ([11, 38], [0, 48])  # 180x320 in 48x48
 
 

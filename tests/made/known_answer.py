@@ -102,3 +102,9 @@ def scene(size: tuple[int, int], box: tuple[float, float, float, float]) -> tupl
     image[height - height // 8 :, width - width // 8 :] = OTHER
     image[top:bottom, left:right], mask[top:bottom, left:right] = OBJECT, 1
     return image, mask
+
+
+def edges(mask: np.ndarray) -> np.ndarray:
+    """The first and last row and column of the object."""
+    rows, cols = np.flatnonzero(mask.any(1)), np.flatnonzero(mask.any(0))
+    return np.array([rows[0], rows[-1], cols[0], cols[-1]])

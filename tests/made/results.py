@@ -44,6 +44,11 @@ def make_results_file(folder: Path, data_dir: Path, uids: list[str], setting: st
     return path
 
 
+def read_results(path: Path, setting: str = "ego-exo") -> dict:
+    """The takes of a results file."""
+    return json.loads(path.read_text())[setting]["results"]
+
+
 def make_annotations(path: Path, takes: dict[str, dict], annotated_frames: dict[str, dict] | None = None) -> Path:
     """An annotation file of `takes`, raw annotation.json by uid; by default all frames were looked at."""
     annotations = {}
