@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from formats.geometry import EVAL_SIDE, Size, in_square
+from formats.geometry import EVAL_SIDE, in_square
 from formats.results import THRESHOLD
 from formats.takes import size_ratios
 from inference.frame import Frame
@@ -71,6 +71,7 @@ class Found(NamedTuple):
 class Objects(NamedTuple):
     """The objects of a frame, as its query views show them: those with a mask that shows something."""
 
+    frame: Frame  # with masks as large as their images
     asked: list[Asked]
     rows: dict[Track, int]  # of `query`
     query: Query | None  # None: there are no objects
@@ -112,10 +113,11 @@ class CropMatcher(NetworkMatcher):
         probs, existence = [np.zeros(size, np.float32) for size in sizes], torch.zeros(len(sizes))
         with self.computing():
             objects = self._objects(frame)
-            candidates, highest = self._candidates(frame, objects, memory)
-            answers = self._answers(frame, objects, candidates, sizes)
+            candidates = self._candidates(objects, memory)
+            answers = self._answers(objects, candidates)
             if answers:
                 logits = torch.stack([answer.logit for answer in answers.values()])
+                highest = {x.pair: x.heat for x in reversed(candidates)}  # of each pair, the first
                 heat = torch.tensor([highest[number] for number in answers], device=self.device)
                 existence[list(answers)] = self.network.existence(logits, heat).cpu()
         for number, (spot, mask, _) in answers.items():
@@ -136,7 +138,7 @@ class CropMatcher(NetworkMatcher):
         frame = replace(frame, masks=masks)
         spots = {track: spot for track, mask in masks.items() if (spot := spot_of(mask))}
         if not spots:
-            return Objects([], {}, None, {})
+            return Objects(frame, [], {}, None, {})
         crops = [(track, spot.crop()) for track, spot in spots.items()]
         levels, masks = self._query_crops(frame, crops, self.config.input_size)
         mask_feat = self.encoder.masks(masks)
@@ -147,7 +149,7 @@ class CropMatcher(NetworkMatcher):
             crops[track, ratio] = track, self.config.wide_crop(spots[track], share)
         described = self.network.describe(*self._query_crops(frame, list(crops.values()), self.config.wide_size))
         descriptions = {key: described.rows(slice(i, i + 1)) for i, key in enumerate(crops)}
-        return Objects(asked, {track: row for row, track in enumerate(spots)}, query, descriptions)
+        return Objects(frame, asked, {track: row for row, track in enumerate(spots)}, query, descriptions)
 
     def _query_crops(self, frame: Frame, crops: Sequence[tuple[Track, Crop]], size: int) -> tuple[Levels, Tensor]:
         """Features of crops around objects, and the masks in them (N, size, size)."""
@@ -155,30 +157,27 @@ class CropMatcher(NetworkMatcher):
         masks = np.stack([cut_mask(frame.masks[track], crop, size) for track, crop in crops])
         return self._levels(images), torch.from_numpy(masks).to(self.device)
 
-    def _candidates(
-        self, frame: Frame, objects: Objects, memory: Memory | None
-    ) -> tuple[list[Candidate], dict[int, float]]:
-        """Where to look in each pair's target, and the highest heat there, by the pair's number. Each target is encoded
-        once at each size that is asked for.
+    def _candidates(self, objects: Objects, memory: Memory | None) -> list[Candidate]:
+        """Where to look in each pair's target, pair by pair, the hottest place first. Each target is encoded once at
+        each size that is asked for.
         """
-        frames: dict[tuple[str, int], list[Asked]] = defaultdict(list)  # by camera and long side
+        frame, together = objects.frame, defaultdict(list)  # by camera and long side
         for asked in objects.asked:
-            frames[frame.pairs[asked.pair].target_camera, self.config.frame_length(asked.share)].append(asked)
+            together[frame.pairs[asked.pair].target_camera, self.config.frame_length(asked.share)].append(asked)
         found, lasts = defaultdict(list), defaultdict(list)  # by pair; the latter of a memory
-        for (camera, long_side), rows in frames.items():
-            image = frame.images[camera]
+        for (camera, long_side), rows in together.items():
+            image, size = frame.images[camera], frame.images[camera].shape[:2]
             heat = self._heat(whole_frame(image, long_side), objects, rows, memory)
             values, cells = (x.tolist() for x in peaks(heat, PEAKS * self.looks, APART))
             for row, (number, _, _, share) in enumerate(rows):
-                middles = cell_middles(cells[row], heat.shape[1:], image.shape[:2])
-                spots = [Spot(*middle, share * max(image.shape[:2])) for middle in middles]
-                peaks_there = [Candidate(number, *each) for each in zip(spots, values[row], strict=True)]
-                found[number] += [candidate for candidate in peaks_there if math.isfinite(candidate.heat)]
+                middles, extent = cell_middles(cells[row], heat.shape[1:], size), share * max(size)
+                for middle, value in zip(middles, values[row], strict=True):
+                    if math.isfinite(value):  # there may be fewer peaks
+                        found[number].append(Candidate(number, Spot(*middle, extent), value))
                 if memory and (last := memory.spots.get(frame.pairs[number])):
-                    cell = cell_at(last, heat.shape[1:], image.shape[:2])
+                    cell = cell_at(last, heat.shape[1:], size)
                     lasts[number].append(Candidate(number, last, heat[row][cell].item()))
-        chosen = [x for number in sorted(found) for x in likeliest(found[number], lasts[number], self.looks)]
-        return chosen, {number: max(candidate.heat for candidate in some) for number, some in found.items()}
+        return [x for number in sorted(found) for x in likeliest(found[number], lasts[number], self.looks)]
 
     def _heat(self, picture: np.ndarray, objects: Objects, rows: Sequence[Asked], memory: Memory | None) -> Tensor:
         """How much each cell of a target, a (H, W, 3) for the locator, resembles each of the objects: (N, h, w)."""
@@ -190,11 +189,9 @@ class CropMatcher(NetworkMatcher):
         described = Description(*map(torch.cat, zip(*shown, strict=True)))
         return self.network.locator.heat(described, cells.expand(len(rows), *cells.shape[1:]))
 
-    def _answers(
-        self, frame: Frame, objects: Objects, candidates: Sequence[Candidate], sizes: Sequence[Size]
-    ) -> dict[int, Found]:
+    def _answers(self, objects: Objects, candidates: Sequence[Candidate]) -> dict[int, Found]:
         """The best look of each pair, by its number; looked at again where the object is of another size."""
-        masks, logits = self._look(frame, objects, candidates)
+        masks, logits = self._look(objects, candidates)
         heat = torch.tensor([candidate.heat for candidate in candidates], device=self.device)
         score = self.network.score(logits, heat).tolist()
         best: dict[int, int] = {}
@@ -205,26 +202,25 @@ class CropMatcher(NetworkMatcher):
         for _ in range(ROUNDS):
             again = []
             for number, (spot, mask, _) in answers.items():
-                place, is_whole = object_in(mask > THRESHOLD, spot, sizes[number])
+                target = objects.frame.images[objects.frame.pairs[number].target_camera]
+                place, is_whole = object_in(mask > THRESHOLD, spot, target.shape[:2])
                 if place and not (is_whole and MISFIT[0] < place.extent / spot.extent < MISFIT[1]):
                     again.append(Candidate(number, place, 0.0))
             if not again:
                 break
-            for candidate, mask in zip(again, self._look(frame, objects, again)[0], strict=True):
+            for candidate, mask in zip(again, self._look(objects, again)[0], strict=True):
                 answers[candidate.pair] = answers[candidate.pair]._replace(spot=candidate.spot, mask=mask)
         return answers
 
-    def _look(self, frame: Frame, objects: Objects, candidates: Sequence[Candidate]) -> tuple[np.ndarray, Tensor]:
+    def _look(self, objects: Objects, candidates: Sequence[Candidate]) -> tuple[np.ndarray, Tensor]:
         """The masks of the candidates' crops (N, S, S) float32, and the logits of their existence (N,)."""
-        size = self.config.input_size
+        frame, size = objects.frame, self.config.input_size
         masks, logits = [np.zeros((0, size, size), np.float32)], [torch.zeros(0, device=self.device)]
         for start in range(0, len(candidates), self.batch_size):
             some = candidates[start : start + self.batch_size]
             pairs = [frame.pairs[candidate.pair] for candidate in some]
-            cuts = [
-                cut(frame.images[pair.target_camera], candidate.spot.crop(), size)
-                for pair, candidate in zip(pairs, some, strict=True)
-            ]
+            targets = [frame.images[pair.target_camera] for pair in pairs]
+            cuts = [cut(image, x.spot.crop(), size) for image, x in zip(targets, some, strict=True)]
             rows = torch.tensor([objects.rows[pair[:2]] for pair in pairs], device=self.device)
             with autocast(self.device, self.precision):
                 found = self.network.look(objects.query.rows(rows), self._levels(np.stack(cuts)))

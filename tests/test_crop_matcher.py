@@ -82,7 +82,7 @@ def test_an_object_that_its_own_mask_hides_is_said_to_be_hidden_and_leaves_the_o
 def test_looks_are_as_many_as_asked_for_at_sizes_that_the_kinds_of_cameras_allow(parts, kinds, looks):
     frame, look, seen = frame_of(PAIRS, kinds), CropMatcher._look, []
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(CropMatcher, "_look", lambda *given: (seen.append(given[3]), look(*given))[1])
+        patch.setattr(CropMatcher, "_look", lambda *given: (seen.append(given[2]), look(*given))[1])
         matcher(parts, looks=looks).predict(frame)
     seen, *again = seen  # the latter at the sizes that were found
     assert all(len({candidate.pair for candidate in some}) == len(some) for some in again)
@@ -154,7 +154,7 @@ def test_the_last_place_of_an_object_is_looked_at_again_and_stays_where_it_is_no
     assert np.abs(np.subtract(seen[0][1], spot_of(truth))).max() <= 2
     with pytest.MonkeyPatch.context() as patch:
         looked, look = [], CropMatcher._look
-        patch.setattr(CropMatcher, "_look", lambda *given: (looked.extend(x.spot for x in given[3]), look(*given))[1])
+        patch.setattr(CropMatcher, "_look", lambda *given: (looked.extend(x.spot for x in given[2]), look(*given))[1])
         patch.setattr(used.network, "existence", lambda logits, heat: torch.full_like(logits, 0.4))
         memory.spots[pair] = Spot(40, 300, 30)
         used.predict(replace(frame, images=frame.images | {"left": shown}), memory)
