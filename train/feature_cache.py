@@ -1,6 +1,6 @@
 """Backbone features by what they are of, from the encoder or from a cache, since the backbone never changes."""
 
-from collections.abc import Callable, Hashable, Iterable, Sequence
+from collections.abc import Callable, Hashable, Sequence
 
 import torch
 from torch import Tensor
@@ -41,13 +41,9 @@ class FeatureCache:
             parts = encode(torch.stack([pictures[row] for row in rows.values()]))
             compact = [part.movedim(1, -1).half() for part in parts]  # (N, h, w, C)
             found |= zip(rows, zip(*compact, strict=True), strict=True)
-            self._keep(rows, [part.cpu() for part in compact])
+            for key, *entry in zip(rows, *(part.cpu() for part in compact), strict=True):
+                size = sum(part.nbytes for part in entry)
+                if size <= self._bytes_left:
+                    self.entries[key] = [part.clone() for part in entry]
+                    self._bytes_left -= size
         return [torch.stack(part).movedim(-1, 1).float() for part in zip(*(found[key] for key in keys), strict=True)]
-
-    def _keep(self, keys: Iterable[Hashable], parts: list[Tensor]) -> None:
-        """Put features on the CPU, (N, h, w, C) each, into the cache as far as there is room."""
-        for key, *entry in zip(keys, *parts, strict=True):
-            size = sum(part.nbytes for part in entry)
-            if size <= self._bytes_left:
-                self.entries[key] = [part.clone() for part in entry]
-                self._bytes_left -= size
