@@ -17,6 +17,7 @@ checkpoint, or of this one before a take was processed again, have another name 
 import contextlib
 import hashlib
 import json
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -123,11 +124,9 @@ class ResumableRun:
 
     def remove_parts(self) -> None:
         """Delete the finished takes of this run; the folder above goes too unless other runs use it."""
-        for path in self.folder.glob("*.json"):
-            path.unlink()
-        for folder in (self.folder, self.folder.parent):
-            if folder.is_dir() and not any(folder.iterdir()):
-                folder.rmdir()
+        shutil.rmtree(self.folder, ignore_errors=True)
+        with contextlib.suppress(OSError):  # it is not empty, or has gone
+            self.folder.parent.rmdir()
 
 
 def in_words(made_by: dict[str, Any]) -> dict[str, str]:

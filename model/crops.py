@@ -43,11 +43,8 @@ class Spot(NamedTuple):
 
 def spot_of(mask: np.ndarray) -> Spot | None:
     """Of a mask (H, W); None if it is empty."""
-    rows, cols = np.flatnonzero(mask.any(1)), np.flatnonzero(mask.any(0))
-    if not len(rows):
-        return None
-    top, left, bottom, right = rows[0], cols[0], rows[-1] + 1, cols[-1] + 1
-    return Spot((top + bottom) / 2, (left + right) / 2, float(max(bottom - top, right - left)))
+    left, top, width, height = cv2.boundingRect(mask.astype(np.uint8))
+    return Spot(top + height / 2, left + width / 2, float(max(height, width))) if width else None
 
 
 def object_in(mask: np.ndarray, spot: Spot, size: tuple[int, int]) -> tuple[Spot | None, bool]:

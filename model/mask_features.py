@@ -11,6 +11,7 @@ are quick anyway.
 
 from typing import NamedTuple
 
+import cv2
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -84,7 +85,8 @@ class MaskFeatures:
 
     def _features(self, mask: Tensor) -> Tensor:
         """One mask (H, W), alone so that large objects do not slow down small ones -> (1, 1024, H/16, W/16)."""
-        box = bounding_box(mask)  # of the cells that differ from an empty mask's
+        left, top, width, height = cv2.boundingRect((mask != 0).byte().numpy())
+        box = Window(top, top + height, left, left + width)  # of the cells that differ from an empty mask's
         empty = self._empty_activations(tuple(mask.shape))
         x = mask_to_image(mask[None]).to(empty[0].dtype)
         full = have = valid = Window(0, mask.shape[0], 0, mask.shape[1])  # x holds `have`, and is right in `valid`
@@ -109,12 +111,6 @@ class MaskFeatures:
                 x = step.module(x)
             self._empty[size] = [*activations, F.normalize(x.float(), dim=1)]
         return self._empty[size]
-
-
-def bounding_box(mask: Tensor) -> Window:
-    """The smallest window around the object of a mask (H, W); Window(0, 0, 0, 0) for an empty one."""
-    lines = (mask.any(axis).nonzero()[:, 0].tolist() for axis in (1, 0))
-    return Window(*(end for some in lines for end in ((some[0], some[-1] + 1) if some else (0, 0))))
 
 
 def _without_margin(window: Window, reach: int, full: Window) -> Window:
