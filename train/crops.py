@@ -101,6 +101,7 @@ class CropReader:
         ratios = size_ratios(SETTINGS[pairs[draw.query].setting][0], SETTINGS[target_pair.setting][1])
         shares, places, turn = list(expected_shares(spot, query.shape[:2], ratios).values()), [], 0.0
         if rng is None:
+            wide = close = spot
             shares += shares[-1:] * (len(ratios) - len(shares))  # as many in each sample
         else:
             turn = rng.uniform(-180, 180) if rng.random() < TURNED else 0.0
@@ -111,7 +112,7 @@ class CropReader:
             rivals = [self.rival(pairs, draw.target, target.shape[:2], extent, rng) for _ in range(2)]
             own = rivals[0] if there is None else Place(*jittered(there, rng, TARGET_SHIFT, TARGET_STRETCH))
             places = [own, rivals[1]]
-        wide, close = (jittered(spot, rng, SHIFT, STRETCH) for _ in range(2))
+            wide, close = (jittered(spot, rng, SHIFT, STRETCH) for _ in range(2))
         wide_size, close_size = self.config.wide_size, self.config.input_size
         crops = [self.config.wide_crop(wide, share) for share in shares]
         return {
@@ -149,9 +150,9 @@ def neighbor(pairs: PairSet, number: int, rng: np.random.Generator) -> int:
     return numbers[rng.integers(len(numbers))]
 
 
-def jittered(spot: Spot, rng: np.random.Generator | None, shift: float, stretch: float) -> Spot:
-    """Moved by up to `shift` of its extent, and by up to `stretch` octaves; not without `rng`."""
-    return spot if rng is None else spot.moved(*rng.uniform(-shift, shift, 2), rng.uniform(-stretch, stretch))
+def jittered(spot: Spot, rng: np.random.Generator, shift: float, stretch: float) -> Spot:
+    """Moved by up to `shift` of its extent, and by up to `stretch` octaves."""
+    return spot.moved(*rng.uniform(-shift, shift, 2), rng.uniform(-stretch, stretch))
 
 
 class CropStep:
@@ -211,13 +212,14 @@ class CropStep:
         with autocast:
             *query, target = self.encoded(batch, images)
             looks = network.look(network.encode(*query), target)
-        side, found, iou = batch.query_mask.shape[-1], [], []
+        side, found, pixels = batch.query_mask.shape[-1], [], []
         for prob, [spot], truth in zip(looks.target_mask_prob.float().cpu().numpy(), spots, batch.mask, strict=True):
             mask = put_back(prob, spot.crop(), truth.shape) > THRESHOLD
             found.append(torch.from_numpy(letterbox(mask, side)))
-            iou.append(mask_iou(*(torch.tensor(int(x.sum())) for x in (mask & (truth > 0), mask | (truth > 0)))))
+            pixels.append([(mask & (truth > 0)).sum(), (mask | (truth > 0)).sum()])
         existence = network.existence(looks.logit, torch.stack([each.amax() for each in heat]))
-        return scored(torch.stack(iou).to(existence), existence, batch.visible, torch.stack(found))
+        iou = mask_iou(*torch.tensor(pixels).T)
+        return scored(iou.to(existence), existence, batch.visible, torch.stack(found))
 
     def draw(self, pairs: PairSet, batch: CropBatch, found: Tensor, row: int) -> np.ndarray:
         """The query's crop, and the target as a whole."""
