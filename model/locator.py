@@ -100,9 +100,12 @@ class Locator(nn.Module):
             reached = F.max_pool2d(cosine[:, 1:], 2 * REACH + 1, 1, REACH)
             return cosine[:, 0] + self.part_weight * (reached * description.shares[..., None, None]).sum(1)
 
-    def existence(self, highest: Tensor) -> Tensor:
-        """Logits of "the object is visible" somewhere in targets, by the highest heat of each."""
-        return self.slope * (highest - self.threshold)
+
+def heat_logit(learned: nn.Module, highest: Tensor) -> Tensor:
+    """Logits of "the object is visible", by the highest heat of targets or of crops, and by the `slope` and `threshold`
+    that a `Locator` has learned for the former, and the network for the latter.
+    """
+    return learned.slope * (highest - learned.threshold)
 
 
 def detail_of(levels: Levels) -> Tensor:

@@ -22,7 +22,7 @@ from common.errors import UserError
 from model.backbone import STRIDE
 from model.crops import Crop, Spot
 from model.features import Levels
-from model.locator import Description, Locator, coverage_of, detail_of
+from model.locator import Description, Locator, coverage_of, detail_of, heat_logit
 from model.xsegtx import MODES, PROB_EPS, MaskDecoder, XSegTx, XSegTxConfig
 
 
@@ -135,7 +135,7 @@ class StrongXSegTx(XSegTx):
         tokens = self.encode_target(self._drop(self.project(target.feat)))
         tokens = tokens + F.pixel_unshuffle(heat[:, None], 2).flatten(2).mT @ self.target_mark
         query_tokens, tokens = self._exchange(query.tokens, query.mask, tokens, target_only=not both)
-        logit = self._existence(tokens) + self.slope * (heat.amax((1, 2)) - self.threshold)
+        logit = self._existence(tokens) + heat_logit(self, heat.amax((1, 2)))
         detail = torch.cat((detail_of(target), heat[:, None]), 1)
         mask = self.net.decoder(self._features(tokens), detail).sigmoid().clamp(PROB_EPS, 1 - PROB_EPS)
         return Look(self._mask_prob(query_tokens) if both else None, mask, logit)
@@ -164,4 +164,4 @@ class StrongXSegTx(XSegTx):
 
     def existence(self, look: Tensor, highest: Tensor) -> Tensor:
         """Probability that the object is visible in a target, by the look's logit there and its highest heat."""
-        return ((look + self.locator.existence(highest)) / 2).sigmoid()
+        return ((look + heat_logit(self.locator, highest)) / 2).sigmoid()

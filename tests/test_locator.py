@@ -5,7 +5,7 @@ import torch
 import torch.nn.functional as F
 
 from model.features import Levels
-from model.locator import PARTS, WIDTH, Locator, coverage_of, peaks
+from model.locator import PARTS, WIDTH, Locator, coverage_of, heat_logit, peaks
 
 
 @pytest.fixture
@@ -44,7 +44,7 @@ def test_the_heat_is_highest_where_the_target_holds_a_copy_of_the_object(locator
 def test_existence_is_likelier_where_there_is_a_copy_than_where_there_is_none(locator):
     query, coverage, target = views(locator)
     description, other = locator.describe(query, coverage), locator.cells(random_levels(2, 8, 12, seed=3))
-    with_it, without = (locator.existence(locator.heat(description, x).amax((1, 2))) for x in (target, other))
+    with_it, without = (heat_logit(locator, locator.heat(description, x).amax((1, 2))) for x in (target, other))
     assert (with_it > without + 1).all()
 
 
@@ -94,7 +94,7 @@ def test_an_object_that_is_not_there_gives_finite_numbers_and_gradients(locator,
     cells = locator.cells(levels)
     heat = locator.heat(locator.describe(cells, torch.zeros(2, 12, 12)), cells)
     assert heat.isfinite().all()
-    (heat.logsumexp((1, 2)).sum() + locator.existence(heat.amax((1, 2))).sum()).backward()
+    (heat.logsumexp((1, 2)).sum() + heat_logit(locator, heat.amax((1, 2))).sum()).backward()
     assert all(p.grad.isfinite().all() for p in locator.parameters() if p.grad is not None)
 
 

@@ -33,7 +33,7 @@ from model.crops import (
     whole_frame,
 )
 from model.features import Encoder, Levels
-from model.locator import peaks
+from model.locator import heat_logit, peaks
 from model.strong import StrongConfig, StrongXSegTx, Views
 from model.xsegtx import Prediction
 from train.dataset import Batch, Draw, collate, read_view, source_of
@@ -182,7 +182,7 @@ class CropStep:
         visible = batch.visible.float()
         kinds = torch.stack((visible, 1 - visible))  # (2, B)
         totals = ranks.sum(kinds.sum(1)).clamp(min=1)
-        known = network.locator.existence(torch.stack([each.amax() for each in heat]))
+        known = heat_logit(network.locator, torch.stack([each.amax() for each in heat]))
         place = (torch.stack(place) * visible).sum() / totals[0]
         found = cross_entropy(known.sigmoid(), visible, (kinds / totals[:, None]).mean(0))
         logits, shown = looks.logit.view(-1, count), shown.view(-1, count)
