@@ -103,20 +103,14 @@ class InnerLayer(nn.Module):
         return self.inner_encoder_layer(tokens, tokens, blocked)
 
 
-def sine_position(height: int, width: int, channels: int, weight: float = 0.1) -> Tensor:
-    """DETR's two-dimensional sine encoding, times `weight`: (height * width, channels), first half y, second half x.
-
-    Coordinates count from 1 and are normalized to 2 pi; sines and cosines alternate, temperature 10000.
+def sine_position(cells: int, channels: int, weight: float) -> Tensor:
+    """DETR's two-dimensional sine encoding of a square grid, times `weight`: (cells * cells, channels), first half y,
+    second half x. Coordinates count from 1 and are normalized to 2 pi; sines and cosines alternate, temperature 10000.
     """
     per_axis = channels // 2
     exponent = 2 * torch.div(torch.arange(per_axis), 2, rounding_mode="floor") / per_axis
-    period = POSITION_TEMPERATURE**exponent
-
-    def axis(length: int) -> Tensor:
-        angle = torch.arange(1, length + 1) / (length + 1e-6) * (2 * math.pi)
-        angle = angle[:, None] / period
-        return torch.stack((angle[:, 0::2].sin(), angle[:, 1::2].cos()), dim=2).flatten(1)  # (length, per_axis)
-
-    y = axis(height)[:, None].expand(-1, width, -1)
-    x = axis(width)[None].expand(height, -1, -1)
+    angle = torch.arange(1, cells + 1) / (cells + 1e-6) * (2 * math.pi)
+    angle = angle[:, None] / POSITION_TEMPERATURE**exponent
+    waves = torch.stack((angle[:, 0::2].sin(), angle[:, 1::2].cos()), dim=2).flatten(1)  # (cells, per_axis)
+    y, x = waves[:, None].expand(-1, cells, -1), waves.expand(cells, -1, -1)
     return weight * torch.cat((y, x), dim=2).flatten(0, 1)

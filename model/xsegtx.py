@@ -149,7 +149,7 @@ class XSegTx(nn.Module):
             }
         )
         self.drop_channels = nn.Dropout1d(config.drop_feat)
-        position = sine_position(self.cells, self.cells, width, config.pos_weight)
+        position = sine_position(self.cells, width, config.pos_weight)
         self.register_buffer("position", position, persistent=False)
         # Layers before the first C see one view only; from there on both are needed.
         layers = [layer for layer in layers if not isinstance(layer, nn.Identity)]
