@@ -120,14 +120,14 @@ class CropMatcher(NetworkMatcher):
                 highest = {x.pair: x.heat for x in reversed(candidates)}  # of each pair, the first
                 heat = torch.tensor([highest[number] for number in answers], device=self.device)
                 existence[list(answers)] = self.network.existence(logits, heat).cpu()
+            if memory and memory.choice == "past":
+                memory.remember(objects.descriptions)
         for number, (spot, mask, _) in answers.items():
             probs[number] = put_back(mask, spot.crop(), sizes[number])
             if memory and existence[number] > THRESHOLD:
                 place, _ = object_in(mask > THRESHOLD, spot, sizes[number])
                 if place:
                     memory.spots[frame.pairs[number]] = place
-        if memory and memory.choice == "past":
-            memory.remember(objects.descriptions)
         return probs, existence
 
     def _objects(self, frame: Frame) -> Objects:
