@@ -42,6 +42,12 @@ def cut(image, crop, side):
     return np.uint8(resize(np.asarray(Image.fromarray(image).crop(crop)), (side, side)) + 0.5)[None]
 
 
+def cut_mask(mask, crop, side):
+    """(H, W) of 0 and 1 -> (1, side, side): what is half covered, or half as covered as any of a thin object."""
+    cover = resize(np.asarray(Image.fromarray(mask).crop(crop)), (side, side))
+    return np.uint8((cover > 0) & (cover >= min(0.5, cover.max() / 2)))[None]
+
+
 def peaks(heat):
     """The highest local maxima of (h, w): rows of heat, row, column."""
     padded, width = np.pad(heat, APART, constant_values=-np.inf), 2 * APART + 1
@@ -64,7 +70,7 @@ def segment(locate, look, query, mask, target):
             frame_length //= 2
         frame = resize(target, [max(2, round(x * frame_length / max(size) / 16)) * 16 for x in size])
         wide = square(row, col, max(wide_side * length / (share * frame_length), 2 * length))  # 3.
-        given = {"wide": cut(query, wide, wide_side), "wide_mask": cut(mask, wide, wide_side)}
+        given = {"wide": cut(query, wide, wide_side), "wide_mask": cut_mask(mask, wide, wide_side)}
         (heat,) = locate.run(None, given | {"frame": np.uint8(frame + 0.5)[None]})
         cell = np.divide(size, heat.shape)
         places += [(peak[0], *np.add(peak[1:], 0.5) * cell, share * max(size)) for peak in peaks(heat)]
@@ -76,7 +82,7 @@ def segment(locate, look, query, mask, target):
             chosen.append(place)
     heats, crops = zip(*((heat, square(*at, CONTEXT * long)) for heat, *at, long in chosen), strict=True)
     crop = square(row, col, CONTEXT * length)  # 5.
-    given = {"query": cut(query, crop, side), "query_mask": cut(mask, crop, side), "heat": np.float32(heats)}
+    given = {"query": cut(query, crop, side), "query_mask": cut_mask(mask, crop, side), "heat": np.float32(heats)}
     given |= {"target": np.concatenate([cut(target, each, side) for each in crops]), "highest": np.float32(heats[:1])}
     probs, scores, existences = look.run(None, given)
 

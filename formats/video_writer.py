@@ -28,6 +28,8 @@ def open_video(
     rate = Fraction(max(fps, SLOWEST)).limit_denominator(1001)
     # By its name: what interrupts or fails in a Python file's write(), called by the encoder, would be lost.
     with atomic_write(path, "wb") as file, av.open(file.name, "w", format="mp4") as container:
+        # Or the same pictures give other bytes in each run: where memory is aligned decides in x264's fast code.
+        options = {"x264-params": "cpu-independent=1", **options}
         video = container.add_stream("libx264", rate=rate, options=options)
         video.height, video.width = size
         video.pix_fmt = "yuv420p" if size[0] % 2 == size[1] % 2 == 0 else "yuv444p"

@@ -82,8 +82,11 @@ def cut(image: np.ndarray, crop: Crop, size: int, degrees: float = 0.0) -> np.nd
 
 
 def cut_mask(mask: np.ndarray, crop: Crop, size: int, degrees: float = 0.0) -> np.ndarray:
-    """(H, W) of 0 and 1 -> (size, size) uint8 of 0 and 1: what is half covered or more."""
-    return (cut(mask.astype(np.float32), crop, size, degrees) >= 0.5).astype(np.uint8)
+    """(H, W) of 0 and 1 -> (size, size) uint8 of 0 and 1: what is half covered or more; of an object too thin for
+    that, what is half as covered as the most covered pixel.
+    """
+    cover = cut(mask.astype(np.float32), crop, size, degrees)
+    return ((cover > 0) & (cover >= min(0.5, cover.max() / 2))).astype(np.uint8)
 
 
 def put_back(prob: np.ndarray, crop: Crop, size: tuple[int, int]) -> np.ndarray:

@@ -73,6 +73,13 @@ def test_a_mask_that_is_put_back_has_the_object_where_it_was_to_a_part_of_a_cell
     assert (mask & back).sum() / (mask | back).sum() > 0.9
 
 
+def test_no_object_is_too_thin_to_be_seen_in_its_crop():
+    mask = np.zeros((500, 700), np.uint8)
+    mask[250:253, 100:600] = 1
+    shown = cut_mask(mask, spot_of(mask).crop(), 96)
+    assert shown.any(1).sum() in (1, 2) and 30 <= shown.any(0).sum() <= 34
+
+
 @given(st.integers(0, 50), st.integers(0, 50), st.integers(1, 50), st.integers(1, 50))
 def test_the_spot_of_a_mask_is_in_its_middle_and_its_crop_shows_all_of_it_with_its_surroundings(
     top, left, height, width

@@ -72,6 +72,13 @@ def test_a_random_network_answers_for_pictures_of_any_size_as_in_pytorch(tmp_pat
         assert_equal_answers(network, folder, query, mask, scene(other, (0.3, 0.6, 0.5, 0.8))[0])
 
 
+def test_an_object_of_two_rows_of_pixels_has_an_answer(graphs):
+    sessions = [onnxruntime.InferenceSession(graphs / f"{name}.onnx") for name in ("locate", "look")]
+    query, mask = scene((700, 500), (0.3, 0.304, 0.1, 0.9))
+    _, probability = onnx_pair.segment(*sessions, query, mask, scene((160, 160), (0.3, 0.6, 0.5, 0.8))[0])
+    assert 0 < probability < 1
+
+
 def test_the_example_runs_from_anywhere_without_pytorch_opencv_and_this_repository(graphs, tmp_path):
     shutil.copy(ROOT / "examples" / "onnx_pair.py", tmp_path)
     words = ["--graphs", graphs, "--query_image", SAMPLE["query.jpg"], "--query_mask", SAMPLE["query_mask.png"]]

@@ -2,6 +2,7 @@
 
 import resource
 
+import cv2
 import numpy as np
 import pytest
 
@@ -40,3 +41,16 @@ def test_a_full_disk_is_named_in_one_line_and_leaves_nothing(tmp_path, room, sil
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, limits)
     assert not list(tmp_path.iterdir())
+
+
+def test_the_same_pictures_give_the_same_bytes(tmp_path):
+    noise, videos = np.random.default_rng(0), set()
+    pictures = [cv2.resize(noise.integers(0, 256, (30, 50, 3), np.uint8), (960, 540)) for _ in range(4)]
+    for number in range(4):
+        elsewhere = [np.empty(noise.integers(1, 10**6), np.uint8) for _ in range(9)]  # as in another process
+        with open_video(tmp_path / f"{number}.mp4", (540, 960), 30, preset="fast", crf="25") as write:
+            for shift in range(20):
+                write(np.roll(pictures[shift % 4], 3 * shift, 1))
+        videos.add((tmp_path / f"{number}.mp4").read_bytes())
+        del elsewhere
+    assert len(videos) == 1
