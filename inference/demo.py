@@ -175,7 +175,8 @@ def build_page(predictor: Predictor, limits: str) -> "gr.Blocks":
             target = gr.Image(label="Target picture", elem_id="target", **upload)
             mask = gr.Image(label="Mask, if you have one", elem_id="mask", **upload)
         files = ("query.jpg", "target.jpg", "query_mask.png")
-        samples = [[str(folder / file) for file in files] for folder in sorted(SAMPLES.glob("*/"))]
+        pairs = sorted(path.parent for path in SAMPLES.glob("*/query.jpg"))  # the others are videos
+        samples = [[str(folder / file) for file in files] for folder in pairs]
         gr.Examples(samples, [query, target, mask], label="Samples")
         tools = {"sources": (), "transforms": (), "layers": False, "brush": brush}
         painting = gr.ImageEditor(label="The object", elem_id="painting", height="min(90vh, 90vw)", **tools)

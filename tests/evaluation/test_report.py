@@ -19,8 +19,8 @@ from evaluation.metrics import MaskScores
 from evaluation.outputs import made_by, output_folder
 from evaluation.score import Case
 from formats.masks import encode_mask
-from tests.browser import chromium, needs_browser
 from tests.made import EGO
+from tests.made.browser import chromium, needs_browser
 from tests.made.kills import killed_at
 from tests.made.processed import make_data_set
 from tests.made.results import UIDS, make_scored_data, options

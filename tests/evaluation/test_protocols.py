@@ -12,7 +12,7 @@ from evaluation.metrics import OFFICIAL, MaskScores
 from evaluation.protocols import PROTOCOLS, under_protocols
 from evaluation.score import Case
 from formats.masks import encode_mask
-from tests import other_protocols
+from tests.made import other_protocols
 from tests.made.golden import golden
 
 NETWORK_SIZES = {480: (700, 700), 270: (540, 952)}  # official height -> size of the masks of O-MaMa's results

@@ -12,9 +12,8 @@ from common.errors import UserError
 from model import backbone as module
 from model.backbone import MOCO_PATH, MOCO_RAW_PATH, mask_to_image, moco_backbone, normalize_image
 from model.features import fold_batch_norm
+from tests.made.golden import GOLDEN
 from tests.made.golden_network import CASES, golden_batch, golden_networks
-
-GOLDEN = Path(__file__).parent / "golden"
 
 
 @pytest.mark.parametrize("case", CASES)

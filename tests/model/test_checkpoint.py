@@ -16,9 +16,10 @@ from model.backbones import make_backbone
 from model.checkpoint import load_checkpoint, load_matching, load_optimizer, save_checkpoint, stored_options
 from model.weights import write_torch
 from model.xsegtx import MODES, XSegTx, XSegTxConfig
+from tests.made.golden import GOLDEN
 from tests.made.networks import random_backbone, strong_network
 
-LAYOUT = json.loads((Path(__file__).parent / "golden" / "checkpoint_layout.json").read_text())
+LAYOUT = json.loads((GOLDEN / "checkpoint_layout.json").read_text())
 
 
 @pytest.fixture(scope="module")

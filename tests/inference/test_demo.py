@@ -21,8 +21,8 @@ from common.drawing import PREDICTION
 from common.errors import UserError
 from inference import demo
 from inference.demo import PAINTED, SIDE, Given, find, object_mask
-from tests.browser import Page, chromium, needs_browser
 from tests.made import ROOT
+from tests.made.browser import Page, chromium, needs_browser
 from tests.made.networks import write_network
 
 __all__ = ["chromium"]  # a fixture

@@ -1,7 +1,5 @@
 """Letterboxing agrees with the reference's numbers and is undone without loss of position."""
 
-from pathlib import Path
-
 import cv2
 import numpy as np
 import pytest
@@ -9,8 +7,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from formats.geometry import EVAL_SIDE, eval_size, letterbox, nearest_axes, unletterbox
+from tests.made.golden import GOLDEN
 
-GOLDEN = Path(__file__).parent / "golden"
 SIDES = st.integers(1, 200)
 
 

@@ -1,17 +1,17 @@
 """The losses, against the published trainer's numbers and their definition."""
 
 import json
-from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 
 from model.xsegtx import Prediction, XSegTx, XSegTxConfig
+from tests.made.golden import GOLDEN
 from tests.made.golden_network import CASES, fill, golden_batch, golden_inputs
 from train.losses import Counts, LossWeights, compute_losses
 
-GOLDEN = json.loads((Path(__file__).parent / "golden" / "training_steps.json").read_text())
+STEPS = json.loads((GOLDEN / "training_steps.json").read_text())
 TERMS = {"total": "trainLoss", "mask": "trainLossMask", "dice": "trainLossDice", "existence": "trainLossCls"}
 
 
@@ -30,7 +30,7 @@ def test_two_training_steps_agree_with_the_published_trainer(case):
     to 1e-4, although with two threads and AVX-512 the features are golden's bit for bit and the losses are within 1e-6.
     The second step's existence loss of `batch1`, 0.002, moves by 1e-5.
     """
-    batch, golden = golden_batch(case), GOLDEN[case]
+    batch, golden = golden_batch(case), STEPS[case]
     model = XSegTx(XSegTxConfig(dropout=0.0, drop_feat=0.0))
     fill(model)
     optimizer = torch.optim.Adam(model.parameters(), lr=2e-4)

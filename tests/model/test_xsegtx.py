@@ -1,7 +1,5 @@
 """The cross-image transformer: the published model's numbers, and properties that hold for every size."""
 
-from pathlib import Path
-
 import numpy as np
 import pytest
 import torch
@@ -10,9 +8,9 @@ import torch.nn.functional as F
 from benchmarks.joined_attention import joined_forward
 from common.errors import UserError
 from model.xsegtx import MODES, Prediction, XSegTx, XSegTxConfig, parse_layer_types
+from tests.made.golden import GOLDEN
 from tests.made.golden_network import CASES, golden_inputs, golden_networks
 
-GOLDEN = Path(__file__).parent / "golden"
 NAMES = {"out1": "query_mask_prob", "out2": "target_mask_prob", "exist": "existence"}
 
 

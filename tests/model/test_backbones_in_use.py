@@ -14,7 +14,7 @@ from model import checkpoint
 from model.backbone import Backbone
 from model.checkpoint import load_checkpoint
 from tests.made.training import losses, run_training
-from tests.test_backbones import DINOV2, DINOV3, original_state
+from tests.model.test_backbones import DINOV2, DINOV3, original_state
 from train import start
 
 

@@ -7,7 +7,7 @@ import pytest
 
 from evaluation import evaluate
 from evaluation.metrics import METRICS
-from tests.browser import chromium, needs_browser
+from tests.made.browser import chromium, needs_browser
 from tests.made.results import make_scored_data, options
 
 __all__ = ["chromium"]  # a fixture
