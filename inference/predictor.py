@@ -2,12 +2,16 @@
 
 predictor = Predictor.load()  # the network of this repository, or a checkpoint of yours: Predictor.load("netBest.pth")
 mask, existence = predictor.segment(query_image, query_mask, target_image)
-mask, existence = predictor.segment(query_image, None, target_image, query_box=(left, top, right, bottom))
+mask, existence = predictor.segment(query_image, target_image=target_image, query_box=(left, top, right, bottom))
 """
 
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
+
+from common.cpu import tune_cpu
+
+tune_cpu(__name__)  # the one import that changes something outside: afterwards, with torch loaded, nobody can
 
 import numpy as np
 import torch
@@ -16,11 +20,12 @@ from torch import Tensor
 
 from common.arguments import SETTINGS
 from common.errors import UserError
+from formats.geometry import unletterbox
 from formats.processed import CameraPair
 from formats.results import THRESHOLD
 from inference.crop_matcher import CropMatcher
 from inference.cut_out import cut_out
-from inference.frame import Frame, mask_in_image
+from inference.frame import Frame, resize_prob
 from inference.matcher import Matcher, batch_of, letterboxed
 from inference.memory import Memory
 from inference.pictures import as_image, as_mask
@@ -30,6 +35,7 @@ from model.strong import StrongXSegTx
 
 SHIPPED = Path(__file__).resolve().parents[1] / "model" / "pretrained" / "xsegtx_tiny.pth"  # trained on rendered takes
 Picture = np.ndarray | Image | Path | str  # an image or a mask
+OPTIONS = ("device", "precision", "backbone_weights", "batch_size", "compile", "looks")  # of `Predictor.load`
 CKPT_HELP = f"checkpoint (default: {SHIPPED.name}, the network of this repository)"
 
 
@@ -53,6 +59,8 @@ class Predictor:
         """From a checkpoint file, by default SHIPPED; arguments as `load_checkpoint` has them and, of `options`,
         `Matcher` or `CropMatcher`. A `precision` of None is the usual one for the device. Raises UserError.
         """
+        if unknown := sorted(options.keys() - OPTIONS):
+            raise UserError(f"there is no option {unknown[0]!r}; there are {', '.join(OPTIONS)}")
         if precision not in (*PRECISIONS, None):
             raise UserError(f"precision {precision!r} is unknown; choose from {', '.join(PRECISIONS)}, or None")
         device = resolve_device(str(device))
@@ -90,10 +98,11 @@ class Predictor:
     def segment(
         self,
         query_image: Picture,
-        query_mask: Picture | None,
-        target_image: Picture,
+        query_mask: Picture | None = None,
+        target_image: Picture | None = None,
         query_box: Sequence[float] | None = None,
         setting: str | None = None,
+        probability: bool = False,
     ) -> tuple[np.ndarray, float]:
         """Find one object. Images of any sizes, and the object's mask in the first, of any size with its aspect ratio;
         inference/pictures.py has the forms that are taken, such as a path, (H, W, 3) uint8 RGB, (H, W) bool. Instead of
@@ -101,22 +110,23 @@ class Predictor:
         `setting`: ego-exo if the query image is of a head-worn camera, exo-ego if the target is; with None, a strong
         network looks for the object at three sizes.
 
-        Returns the object's mask in the target image, (H, W) uint8 of 0 and 1, and the probability that it is visible.
-        Raises UserError, in one line, for anything else.
+        Returns the object's mask in the target image, (H, W) uint8 of 0 and 1 or, with `probability`, float32 from 0 to
+        1, and the probability that it is visible. Raises UserError, in one line, for anything else.
         """
-        return self.segment_all(query_image, query_mask, [target_image], query_box, setting)[0]
+        return self.segment_all(query_image, query_mask, [target_image], query_box, setting, probability)[0]
 
     def segment_all(
         self,
         query_image: Picture,
-        query_mask: Picture | None,
-        target_images: Sequence[Picture],
+        query_mask: Picture | None = None,
+        target_images: Sequence[Picture] | None = None,
         query_box: Sequence[float] | None = None,
         setting: str | None = None,
+        probability: bool = False,
     ) -> list[tuple[np.ndarray, float]]:
         """As `segment`, for each of some target images, a list or tuple; the query is encoded once."""
         if (query_mask is None) == (query_box is None):
-            raise UserError("give either the query mask, or None and a query_box")
+            raise UserError("give either query_mask or query_box")
         if setting not in (None, *SETTINGS):
             raise UserError(f"setting {setting!r} is unknown; choose from {', '.join(SETTINGS)}, or None")
         if not isinstance(target_images, list | tuple):
@@ -135,9 +145,9 @@ class Predictor:
         frame = Frame("", 0, Path(), pairs, images, {("", ""): query_mask}, video_sizes={}, kinds=kinds)
         if isinstance(self.matcher, Matcher):
             probs, existence = self.predict(frame)
-            sizes = (target.shape[:2] for target in targets)
-            masks = [mask_in_image(p[None], size)[0].cpu().numpy() for p, size in zip(probs, sizes, strict=True)]
+            fitting = zip(probs, (target.shape[:2] for target in targets), strict=True)
+            probs = [unletterbox(resize_prob(p[None], max(size)), size)[0].cpu().numpy() for p, size in fitting]
         else:
             probs, existence = self.matcher.find(frame)
-            masks = [prob > THRESHOLD for prob in probs]
-        return [(mask.astype(np.uint8), x) for mask, x in zip(masks, existence.tolist(), strict=True)]
+        masks = probs if probability else [(prob > THRESHOLD).astype(np.uint8) for prob in probs]
+        return list(zip(masks, existence.tolist(), strict=True))

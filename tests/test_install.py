@@ -1,6 +1,9 @@
 """pyproject.toml: what `pip install -e .` and `pip install .` make importable from anywhere; hubconf.py."""
 
+import ast
+import importlib.util
 import os
+import runpy
 import shutil
 import subprocess
 import sys
@@ -81,6 +84,20 @@ def test_a_plain_install_segments_a_pair_when_the_clone_is_gone(tmp_path):
     assert names == {"common", "evaluation", "formats", "inference", "model", "train"}  # README.md names them
     assert (site / "evaluation" / "web" / "page.html").is_file()
     assert_finds_the_jar(run(tmp_path, "-c", SEGMENT, *PAIR, PYTHONPATH=str(site)))
+
+
+def test_what_the_hub_lacks_is_said_in_one_line_before_anything_is_imported(monkeypatch):
+    hubconf = ROOT / "hubconf.py"
+    ast.parse(hubconf.read_text(), feature_version=(3, 9))
+    with (
+        monkeypatch.context() as patch,
+        pytest.raises(ImportError, match="^XSegTx needs Python 3.10 or newer; .*older$"),
+    ):
+        patch.setattr(sys, "version_info", (3, 9))
+        runpy.run_path(str(hubconf))
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None if name in ("cv2", "timm") else name)
+    with pytest.raises(ImportError, match="^cv2, timm not installed; run pip install -r .*requirements.txt$"):
+        runpy.run_path(str(hubconf))
 
 
 def test_torch_hub_loads_the_predictor_beside_modules_of_the_callers_with_names_of_ours(tmp_path):

@@ -55,7 +55,7 @@ def test_the_predictor_takes_a_box_instead_of_the_mask():
     predictor = Predictor(KnownAnswer(480))
     rows, cols = np.flatnonzero(query_mask.any(1)), np.flatnonzero(query_mask.any(0))
     box = int(cols[0]) - 5, int(rows[0]) - 5, int(cols[-1]) + 5, int(rows[-1]) + 5
-    np.testing.assert_array_equal(predictor.segment(query, None, target, query_box=box)[0], expected)
+    np.testing.assert_array_equal(predictor.segment(query, target_image=target, query_box=box)[0], expected)
     for mask, other_box in ((query_mask, box), (None, None)):
-        with pytest.raises(UserError, match="give either the query mask, or None and a query_box"):
+        with pytest.raises(UserError, match="give either query_mask or query_box"):
             predictor.segment(query, mask, target, query_box=other_box)

@@ -1,6 +1,5 @@
 """demo.py: what its page answers, to whom, and how it looks in a real browser."""
 
-import asyncio
 import importlib.util
 import json
 import os
@@ -20,7 +19,7 @@ import pytest
 from common.drawing import PREDICTION
 from common.errors import UserError
 from inference import demo
-from inference.demo import PAINTED, SIDE, Given, find, object_mask
+from inference.demo import OPACITY, PAINT_SIDE, Given, find
 from tests.made import ROOT
 from tests.made.browser import Page, chromium, needs_browser
 from tests.made.networks import write_network
@@ -30,7 +29,13 @@ needs_gradio = pytest.mark.skipif(
     importlib.util.find_spec("gradio") is None, reason="gradio is not installed (pip install -r requirements-demo.txt)"
 )
 SAMPLE = ROOT / "assets/samples/jar"
-NOTHING = Given(None, None, None, None, PAINTED[0], "", "not known")
+NOTHING = Given(None, None, None, "not known")
+
+
+@pytest.fixture()
+def uploads(tmp_path, monkeypatch) -> Path:
+    monkeypatch.setenv("GRADIO_TEMP_DIR", str(tmp_path))
+    return tmp_path
 
 
 def disc(height: int, width: int) -> np.ndarray:
@@ -50,73 +55,78 @@ def write_disc(path: Path, height: int, width: int) -> dict:
 
 
 def painting(path: Path, height: int, width: int, *dabs: tuple[float, float]) -> dict:
-    """A transparent layer over a picture as the page shows it: the disc of it, or some dabs."""
-    scale = min(1, SIDE / max(height, width))
+    """A layer over a picture as the page shows it: the disc of it, or some dabs."""
+    scale = min(1, PAINT_SIDE / max(height, width))
     height, width = round(scale * height), round(scale * width)
-    opacity = np.zeros((height, width), np.uint8) if dabs else disc(height, width) * 255
+    paint = np.zeros((height, width), np.uint8) if dabs else disc(height, width)
     for x, y in dabs:
-        cv2.circle(opacity, (round(x * width), round(y * height)), 4, 255, -1)
-    return {"layers": [write(path, np.dstack([np.full((height, width, 3), 200, np.uint8), opacity]))]}
+        cv2.circle(paint, (round(x * width), round(y * height)), 6, 1, -1)
+    return {
+        "layers": [write(path, np.dstack([np.full((height, width, 3), 200), 255 * OPACITY * paint]).astype(np.uint8))]
+    }
 
 
+@needs_gradio
 @pytest.mark.parametrize(("height", "width"), [(600, 700), (2400, 3200)])
-def test_the_object_is_what_was_painted_boxed_or_given_in_pictures_of_every_size(tmp_path, height, width):
-    truth = disc(height, width)
-    left, top, wide, high = cv2.boundingRect(truth)
-    corners = [((left - 5) / width, (top - 5) / height), ((left + wide + 5) / width, (top + high + 5) / height)]
-    query = demo.read_picture(Path(write_disc(tmp_path / "query.png", height, width)["path"]))
-    for given in (
-        {"painting": painting(tmp_path / "object.png", height, width)},
-        {"painting": painting(tmp_path / "corners.png", height, width, *corners), "painted": PAINTED[1]},
-        {"box": f" {left}, {top}.4 {left + wide},{top + high}"},
-        {"mask": write(tmp_path / "mask.png", disc(height // 2, width // 2) * 255)},
-    ):
-        found = object_mask(query, NOTHING._replace(**given))
-        assert found.shape == truth.shape and (found & truth).sum() / (found | truth).sum() > 0.95, given
+def test_the_object_is_what_is_painted_or_in_the_box_between_two_dabs_in_pictures_of_every_size(uploads, height, width):
+    seen = []
+
+    def segment(query, mask, target, setting):
+        seen.append(mask)
+        return disc(*target.shape[:2]), 0.9
+
+    query = write_disc(uploads / "query.png", height, width)
+    left, top, wide, high = cv2.boundingRect(disc(height, width))
+    two = [((left - 5) / width, (top + high + 5) / height), ((left + wide + 5) / width, (top - 5) / height)]
+    aside = [(0.1, 0.1), (0.13, 0.14)]  # so near each other that they are paint
+    for dabs, is_box in ((), False), (two, True), (aside, False):
+        given = NOTHING._replace(
+            query=query, target=query, painting=painting(uploads / "paint.png", height, width, *dabs)
+        )
+        answer, mask = find(SimpleNamespace(segment=segment), given), seen.pop()
+        truth = disc(*mask.shape)
+        assert (answer.cut is not None) == is_box
+        assert ((mask & truth).sum() / (mask | truth).sum() > 0.95) == (dabs is not aside)
 
 
-@pytest.mark.parametrize(("existence", "text"), [(0.93, "found (93%)"), (0.08, "not visible (8%)")])
-def test_what_is_said_not_to_be_visible_is_dashed_and_the_mask_is_as_large_as_its_picture(tmp_path, existence, text):
+@needs_gradio
+@pytest.mark.parametrize(("existence", "text"), [(0.93, "found (93 %)"), (0.08, "not visible (8 % that it is)")])
+def test_what_is_said_not_to_be_visible_is_dashed_and_the_mask_is_as_large_as_its_picture(uploads, existence, text):
     asked = []
 
     def segment(query, mask, target, setting):
         asked.append(setting)
         return disc(*target.shape[:2]), existence
 
-    files = {name: write_disc(tmp_path / f"{name}.png", 1500, 2000) for name in ("query", "target")}
-    given = NOTHING._replace(**files, box="1100 675 1700 1275", camera="the target")
+    files = {name: write_disc(uploads / f"{name}.png", 1500, 2000) for name in ("query", "target")}
+    given = Given(**files, painting=painting(uploads / "paint.png", 1500, 2000), camera="the other")
     answer = find(SimpleNamespace(segment=segment), given)
     assert answer.text == text and asked == ["exo-ego"]
     assert answer.mask.shape == (1500, 2000) and set(np.unique(answer.mask)) == {0, 255}
     outline = cv2.dilate(disc(1200, 1600), np.ones((3, 3), np.uint8)) - cv2.erode(disc(1200, 1600), np.ones((3, 3)))
-    pink = abs(answer.target.astype(int) - PREDICTION).max(axis=2) < 60
+    pink = abs(answer.picture.astype(int) - PREDICTION).max(axis=2) < 60
     assert (pink[outline > 0].mean() > 0.95) == (existence > 0.5)
 
 
-def test_whatever_is_wrong_is_said_in_one_line_without_a_path_of_this_machine(tmp_path):
-    query = write_disc(tmp_path / "query.png", 600, 700)
-    layer, elsewhere = (painting(tmp_path / f"{height}.png", height, 700) for height in (600, 500))
-    text = {"path": str(tmp_path / "text.jpg")}
+@needs_gradio
+def test_whatever_is_wrong_is_said_in_one_line_without_a_path_of_this_machine(uploads):
+    query, paint = write_disc(uploads / "query.png", 600, 700), painting(uploads / "paint.png", 600, 700)
+    text = {"path": str(uploads / "text.jpg")}
     Path(text["path"]).write_text("no picture")
-    asked = NOTHING._replace(query=query, box="340 280 640 500")
     unread = "text.jpg is no picture that can be read; give JPEG or PNG"
+    asked = NOTHING._replace(query=query, painting=paint)
     for given, line in [
-        (NOTHING, "the query picture is missing; give it first"),
-        (asked._replace(query=text), f"the query picture {unread}"),
-        (asked._replace(target=text), f"the target picture {unread}"),
-        (asked._replace(box="", mask=text), f"the mask {unread}"),
-        (asked._replace(box="", painting={"layers": [text]}), f"the painting {unread}"),
-        (asked._replace(box=" "), "the object is missing; paint it, or give a box, or give a mask"),
-        (asked._replace(painting=layer), "the object is painted and given by a box; paint it, or give a box, or"),
-        (asked._replace(box="", painting=elsewhere), "the painting 500.png is of another query picture; paint again"),
-        (asked._replace(box="1, 2, 3"), "the box '1, 2, 3' is not left, top, right, bottom, in pixels of its"),
-        (asked._replace(box="left"), "the box 'left' is not left, top, right, bottom, in pixels of its 700x600 image"),
-        (asked, "this is the object that you gave; now give the target picture"),
+        (NOTHING, "give the first picture"),
+        (asked._replace(query=text), f"the first picture {unread}"),
+        (asked._replace(target=text), f"the other picture {unread}"),
+        (asked._replace(painting={"layers": [text]}), f"the painting {unread}"),
+        (asked._replace(painting=None), "mark the object in the first picture: paint over it, or dab two corners"),
+        (asked, "give the other picture"),
     ]:
         answer = find(None, given)
         assert answer.text.startswith(line) and answer.mask is None and len(answer.text.splitlines()) == 1
-        assert str(tmp_path) not in answer.text
-    assert demo.to_paint_on(text) == (None, f"the query picture {unread}")
+        assert str(uploads) not in answer.text
+    assert demo.begin(text) == (None, f"the first picture {unread}")
 
 
 def test_without_gradio_one_line_says_what_to_install(monkeypatch):
@@ -152,18 +162,6 @@ def test_the_page_is_there_for_the_hosts_that_it_was_started_for(host, taken, re
         assert client.get("/", headers={"host": name}).status_code == (200 if name in taken else 400)
 
 
-@needs_gradio
-def test_a_visitor_who_leaves_during_an_upload_leaves_no_traceback():
-    from starlette.requests import ClientDisconnect
-
-    async def upload(scope, receive, send):
-        raise ClientDisconnect
-
-    headers = [(b"host", b"localhost"), (b"content-length", b"1")]
-    scope = {"type": "http", "path": "/upload", "method": "POST", "headers": headers}
-    asyncio.run(demo.door(upload, "127.0.0.1")(scope, None, None))
-
-
 @pytest.fixture(scope="module")
 def address(tmp_path_factory) -> str:
     """Of a page that runs in a process of its own, whose console has no traceback at the end."""
@@ -188,30 +186,34 @@ def address(tmp_path_factory) -> str:
     assert "Traceback" not in console.read_text()
 
 
-def status(address: str, host: str = "localhost", body: bytes | None = None, kind: str = "application/json") -> int:
-    request = urllib.request.Request(address, body, {"Host": host, "Content-Type": kind})
-    try:
-        with urllib.request.build_opener(urllib.request.ProxyHandler({})).open(request, timeout=60) as response:
-            return response.status
-    except urllib.error.HTTPError as error:
-        return error.code
+def fetch(address: str, body: dict | None = None, host: str = "localhost") -> str:
+    data = None if body is None else json.dumps(body).encode()
+    request = urllib.request.Request(address, data, {"Host": host, "Content-Type": "application/json"})
+    with urllib.request.build_opener(urllib.request.ProxyHandler({})).open(request, timeout=60) as response:
+        return response.read().decode()
 
 
 @needs_gradio
-def test_another_host_is_refused_on_every_road_and_so_is_what_would_fill_the_memory(address):
-    form = b'--x\r\nContent-Disposition: form-data; name="files"; filename="a.png"\r\n\r\n.\r\n--x--\r\n'
-    for path, body in (("", None), ("config", None), ("gradio_api/queue/data", None), ("gradio_api/upload", form)):
-        kind = "multipart/form-data; boundary=x"
-        assert status(address + path, "evil.example", body, kind) == 400
-        assert status(address + path, "localhost", body, kind) != 400 or path == "gradio_api/queue/data"
-    large = json.dumps({"data": ["x" * 2**17], "session_hash": "a", "fn_index": 0}).encode()
-    assert status(address + "gradio_api/queue/join", body=large) == 413
-    with urllib.request.build_opener(urllib.request.ProxyHandler({})).open(address + "config") as response:
-        parts = json.load(response)["components"]
-    editor = next(part["id"] for part in parts if part["props"].get("elem_id") == "painting")
-    call = {"component_id": editor, "fn_name": "accept_blobs", "session_hash": "a"}
-    blobs = {"data": {"type": "layer", "index": 10**9, "id": "a"}, "files": [["a", ""]]}
-    assert status(address + "gradio_api/component_server", body=json.dumps(call | {"data": blobs}).encode()) == 404
+@pytest.mark.parametrize(("path", "body"), [("", None), ("config", None), ("gradio_api/queue/join", {})])
+def test_another_host_is_refused_on_every_road(address, path, body):
+    with pytest.raises(urllib.error.HTTPError, match="400"):
+        fetch(address + path, body, "evil.example")
+
+
+@needs_gradio
+def test_a_picture_of_this_machine_is_not_read_for_a_visitor_nor_told_from_one_that_is_not_there(address, tmp_path):
+    config = json.loads(fetch(address + "config"))
+    query = next(part["id"] for part in config["components"] if part["props"].get("elem_id") == "query")
+    (begin,) = (each["id"] for each in config["dependencies"] if each["inputs"] == [query])
+    write_disc(tmp_path / "there.png", 60, 70)
+    said = set()
+    for name in ("there.png", "nowhere.png"):
+        call = {"data": [{"path": str(tmp_path / name)}], "fn_index": begin, "session_hash": name}
+        fetch(address + "gradio_api/queue/join", call)
+        events = fetch(f"{address}gradio_api/queue/data?session_hash={name}").split("data: ")
+        (output,) = (event["output"] for event in map(json.loads, events[1:]) if event["msg"] == "process_completed")
+        said.add(json.dumps(output["data"]).replace(name, ""))
+    assert len(said) == 1 and "upload" in said.pop()
 
 
 def shows(page: Page, text: str) -> None:
@@ -240,7 +242,7 @@ def is_answered(page: Page, *stroke: tuple[float, float]) -> None:
             break
         page.run("document.querySelector('#changed').click()")
         shows(page, "")
-    page.wait_for("return ['given', 'found', 'saved'].every(id => document.querySelector(`#${id} img`)?.naturalWidth)")
+    page.wait_for("return document.querySelector('#found img')?.naturalWidth")
 
 
 @needs_browser
@@ -251,7 +253,7 @@ def test_a_visitor_paints_finds_and_sees_no_answer_that_is_of_something_else(add
     page.wait_for("return document.querySelector('#query input')")
     (tmp_path / "text.jpg").write_text("no picture")
     page.upload("#query input[type=file]", tmp_path / "text.jpg")
-    shows(page, "the query picture text.jpg is no picture that can be read")
+    shows(page, "the first picture text.jpg is no picture that can be read")
     page.run("document.querySelector('#query button[aria-label=\"Remove Image\"]').click()")
     page.wait_for("return document.querySelector('#query input')")
 
@@ -263,13 +265,22 @@ def test_a_visitor_paints_finds_and_sees_no_answer_that_is_of_something_else(add
     is_answered(page)
     page.run("document.querySelectorAll('#camera input')[1].click()")
     shows(page, "")
-    assert not page.run("return document.querySelector('#found img, #saved img')")
+    assert not page.run("return document.querySelector('#found img')")
 
-    page.run("document.querySelectorAll('tr.tr-body')[1].querySelector('td').click()")
-    page.wait_for("return document.querySelector('#mask img')")
+    former = page.run("return document.querySelector('#query img').src")
+    page.run("document.querySelectorAll('.gallery-item')[1].click()")
+    page.wait_for("return ![undefined, arguments[0]].includes(document.querySelector('#query img')?.src)", former)
     is_answered(page)
     elsewhere = (
         "return performance.getEntriesByType('resource').map(e => e.name).filter(n => !n.startsWith(arguments[0]))"
     )
     assert [name for name in page.run(elsewhere, address) if not name.startswith(("data:", "blob:"))] == []
     assert page.errors() == []
+    bottoms = (
+        "return ['painting', 'find', 'saved'].map(id => document.getElementById(id).getBoundingClientRect().bottom)"
+    )
+    for width in (390, 1280):
+        page.resize(width, 800)
+        page.wait_for("return document.documentElement.scrollWidth <= innerWidth", seconds=10)
+    page.run("scrollTo(0, 0)")
+    assert max(page.run(bottoms)) < 800  # all but the samples is on one screen

@@ -1,6 +1,9 @@
 """inference/predictor.py and predict_takes.py: where things are found, on images whose answer is known."""
 
 import math
+import os
+import subprocess
+import sys
 
 import cv2
 import numpy as np
@@ -13,11 +16,21 @@ from formats.masks import decode_mask, encode_mask
 from formats.processed import ProcessedTake
 from inference.predict_takes import ChunkDataset, plan_chunks, predict_takes
 from inference.predictor import Predictor
+from tests.made import ROOT
 from tests.made.known_answer import KnownAnswer, edges, scene
 from tests.made.networks import write_network
 from tests.made.results import eval_mask
 
 IMAGE_SIZES = [(270, 480), (480, 480), (480, 331), (192, 108), (191, 192)]  # of these an input shows every pixel
+AT_TORCH = """
+import os, sys
+class Finder:
+    def find_spec(name, *_):
+        if name == "torch":
+            sys.exit(os.environ.get("GOMP_SPINCOUNT"))
+sys.meta_path.insert(0, Finder)
+import inference.predictor
+"""
 IMAGE_SIZES += [(2160, 3840), (1408, 1408), (75, 133), (601, 333), (97, 96)]
 
 
@@ -72,6 +85,8 @@ def test_several_targets_at_once_are_answered_as_one_by_one_and_by_which_camera_
             alone = predictor.segment(query, mask, target, setting=setting)
             assert together[0].shape == target.shape[:2] and (together[0] == alone[0]).mean() > 0.98
             assert together[1] == pytest.approx(alone[1], abs=1e-5)
+            prob, _ = predictor.segment(query, mask, target, setting=setting, probability=True)
+            assert prob.dtype == np.float32 and np.array_equal(prob > 0.5, alone[0])
         sure.append(round(answers[0][1], 4))
     assert sure[1] != sure[2]
 
@@ -85,6 +100,8 @@ def test_paths_are_taken_as_pictures_and_masks_and_no_targets_have_no_answers(tm
     found, _ = predictor.segment(str(tmp_path / "query.png"), tmp_path / "mask.png", tmp_path / "target.png")
     np.testing.assert_array_equal(found, predictor.segment(query, query_mask, target)[0])
     assert predictor.segment_all(query, query_mask, []) == []
+    prob, _ = predictor.segment(query, query_mask, target, probability=True)
+    assert prob.dtype == np.float32 and np.array_equal(prob > 0.5, found)
 
 
 @pytest.mark.parametrize(
@@ -115,5 +132,15 @@ def test_single_pictures_are_answered_without_a_memory_and_odd_options_are_named
     target, _ = scene((192, 192), (0.25, 0.7, 0.1, 0.5))
     predictor = Predictor.load(network, "cpu")
     assert len({predictor.segment(query, query_mask, target)[1] for _ in range(2)}) == 1
-    with pytest.raises(UserError, match="precision 'foo' is unknown; choose from fp32"):
-        Predictor.load(network, "cpu", precision="foo")
+    for option, message in (
+        ("precision", "precision 'foo' is unknown; choose from fp32"),
+        ("devise", "'devise'; there are device,"),
+    ):
+        with pytest.raises(UserError, match=message):
+            Predictor.load(network, **{option: "foo"})
+
+
+def test_before_it_imports_torch_the_predictor_has_openmp_wait_without_spinning():
+    environment = {name: value for name, value in os.environ.items() if name != "GOMP_SPINCOUNT"}
+    done = subprocess.run([sys.executable, "-c", AT_TORCH], cwd=ROOT, env=environment, capture_output=True, text=True)
+    assert done.stderr == "2000\n"

@@ -82,6 +82,12 @@ class Page:
         mouse = {"type": "pointer", "id": "mouse", "parameters": {"pointerType": "mouse"}, "actions": actions}
         _post(f"{self._session}/actions", {"actions": [mouse]})
 
+    def resize(self, width: int, height: int) -> None:
+        """As on a screen of so many pixels, a phone's, too."""
+        screen = {"width": width, "height": height, "deviceScaleFactor": 1, "mobile": width < 500}
+        call = {"cmd": "Emulation.setDeviceMetricsOverride", "params": screen}
+        _post(f"{self._session}/goog/cdp/execute", call)
+
     def run(self, script: str, *arguments: Any) -> Any:
         """The value that a JavaScript function body returns."""
         return _post(f"{self._session}/execute/sync", {"script": script, "args": arguments})
