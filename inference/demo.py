@@ -70,33 +70,35 @@ class Given(NamedTuple):
 
 
 class Answer(NamedTuple):
-    """The target picture (H, W, 3) RGB with what was found in it; its mask (H, W) of 0 and 255, as large as the file;
-    the object in the query picture (H, W), 0 and 1, if it was cut out of a box.
+    """The object in the query picture, (H, W) of 0 and 1, and whether it was cut out of a box; the target picture, RGB,
+    with what was found in it, and its mask, (H, W) of 0 and 1, as large as the file.
     """
 
     text: str = ""
+    marked: np.ndarray | None = None
+    is_cut: bool = False
     picture: np.ndarray | None = None
     mask: np.ndarray | None = None
-    cut: np.ndarray | None = None
 
 
 def find(predictor: Predictor, given: Given) -> Answer:
     """What was found; or the text says what is missing or wrong."""
+    marked, box = None, None
     try:
         query = reduced(read_upload(given.query, "first picture"))
-        mask = painted(given.painting, query.shape[:2])
-        box = corners(mask)
-        mask = cut_out(query, box) if box else mask
+        paint = painted(given.painting, query.shape[:2])
+        box = corners(paint)
+        marked = cut_out(query, box) if box else paint
         target = read_upload(given.target, "other picture")
         size, target = target.shape[1::-1], reduced(target)
-        found, existence = predictor.segment(query, mask, target, setting=CAMERAS[given.camera])
+        found, existence = predictor.segment(query, marked, target, setting=CAMERAS[given.camera])
     except UserError as error:
-        return Answer(str(error))
+        return Answer(str(error), marked, box is not None)
     visible, percent = existence > THRESHOLD, f"{100 * existence:.0f} %"
     text = f"found ({percent})" if visible else f"not visible ({percent} that it is)"
     found_there = overlay(target, found, PREDICTION, dashed=not visible)
-    mask_there = cv2.resize(found * 255, size, interpolation=cv2.INTER_NEAREST)
-    return Answer(text, found_there, mask_there, mask if box else None)
+    mask_there = cv2.resize(found, size, interpolation=cv2.INTER_NEAREST)
+    return Answer(text, marked, box is not None, found_there, mask_there)
 
 
 def painted(painting: dict | None, size: Size) -> np.ndarray:
@@ -159,9 +161,9 @@ def to_paint_on(query: np.ndarray, mask: np.ndarray | None = None) -> dict[str, 
 
 
 def begin(query: dict | None, mask: np.ndarray | None = None) -> tuple[dict[str, Any] | None, str]:
-    """The query picture to paint on, or what is wrong with it."""
+    """The query picture to paint on, or the answer that says what is wrong with it."""
     try:
-        return to_paint_on(read_upload(query, "first picture"), mask) if query else None, ""
+        return to_paint_on(read_upload(query, "first picture"), mask) if query else None, gr.skip()
     except UserError as error:
         return None, str(error)
 
@@ -190,29 +192,34 @@ def build_page(predictor: Predictor, limits: str) -> "gr.Blocks":
             with gr.Column(scale=5, min_width=300):
                 text = gr.Textbox(label="Answer", interactive=False, elem_id="answer")
                 found = gr.Image(label="Pink: found; dashed: not visible", elem_id="found", **shown)
-                saved = gr.DownloadButton("Save its mask", elem_id="saved")
+                with gr.Row():
+                    saved = gr.DownloadButton("Save its mask", elem_id="saved")
+                    saved_query = gr.DownloadButton("Save the first one's mask")
         pictures = [[str(folder / "query.jpg")] for folder in folders]
         samples = gr.Dataset(components=[gr.Image(visible=False)], samples=pictures, type="index", label="Samples")
         gr.Markdown(f"{predictor.description}. {limits}")
         changed = gr.Button(visible="hidden", elem_id="changed")
 
-        def save(image: np.ndarray | None, name: str, form: str) -> str | None:
-            """As a file of this name, which the browser's "save" keeps."""
-            return None if image is None else save_pil_to_cache(Image.fromarray(image), found.GRADIO_CACHE, name, form)
+        def save(image: np.ndarray | None, name: str) -> str | None:
+            """As a file of this name, which the browser's "save" keeps; of a mask 1 is white."""
+            if image is None:
+                return None
+            image = Image.fromarray(image * 255 if image.ndim == 2 else image)
+            return save_pil_to_cache(image, found.GRADIO_CACHE, *name.split("."))
 
         def answer(*values: Any) -> tuple:
             given = Given(*values)
-            text, picture, mask, cut = find(predictor, given)
-            shown = gr.skip() if cut is None else begin(given.query, cut)[0]
-            return text, save(picture, "found", "jpeg"), save(mask, "mask", "png"), shown
+            text, marked, is_cut, picture, mask = find(predictor, given)
+            shown = begin(given.query, marked)[0] if is_cut else gr.skip()
+            return text, save(picture, "found.jpeg"), save(mask, "mask.png"), save(marked, "query_mask.png"), shown
 
         def sample(number: int) -> tuple:
             query, target, mask = (folders[number] / name for name in ("query.jpg", "target.jpg", "query_mask.png"))
             return str(query), str(target), to_paint_on(read_picture(query), read_mask(mask))
 
-        outputs = [text, found, saved, painting]
+        outputs = [text, found, saved, saved_query, painting]
         asked = button.click(answer, [query, target, painting, camera], outputs, show_progress_on=outputs[:2], **asking)
-        forget = {"fn": lambda: ("", None, None), "outputs": outputs[:3], "cancels": asked, **quiet}
+        forget = {"fn": lambda: ("", None, None, None), "outputs": outputs[:4], "cancels": asked, **quiet}
         gr.on([changed.click, target.change, camera.change], **forget)
         query.input(**forget).then(begin, query, [painting, text], preprocess=False, **quiet)
         cleared = samples.click(**forget).then(lambda: None, None, painting, **quiet)

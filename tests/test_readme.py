@@ -10,6 +10,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+import cv2
+import numpy as np
 import pytest
 
 from tests.made.checkout import ROOT, copy_repository
@@ -40,8 +42,8 @@ query_image, query_mask, target_image = (
 """
 
 
-def blocks(language: str) -> list[str]:
-    return re.findall(rf"```{language}\n(.*?)```", README, re.DOTALL)
+def blocks(language: str, text: str = README) -> list[str]:
+    return re.findall(rf"```{language}\n(.*?)```", text, re.DOTALL)
 
 
 def lines_of(block: str) -> list[str]:
@@ -90,3 +92,33 @@ def test_every_command_of_the_readme_runs(tmp_path):
         code = code.replace('("OWNER/REPO", ', '(".", source="local", model=')
         code = f"{PICTURES}{code}\nprint(mask.shape, 0 <= existence <= 1)\n"
         assert run(f"python - <<'END'\n{code}END").endswith("True\n")
+
+
+def test_the_python_of_own_data_runs(tmp_path):
+    samples = ROOT / "assets" / "samples"
+    for name in ("query.jpg", "query_mask.png", "target.jpg"):
+        (tmp_path / name).symlink_to(samples / "pot" / name)
+    (tmp_path / "a.jpg").symlink_to(samples / "pot" / "query.jpg")
+    (tmp_path / "pairs.csv").write_text(
+        "name,query_image,query_mask,target_image\npot,query.jpg,query_mask.png,target.jpg\n"
+    )
+    (tmp_path / "head.mp4").symlink_to(samples / "cap" / "cam3.mp4")
+    cv2.imwrite(
+        str(tmp_path / "cup.png"), cv2.rectangle(np.zeros((768, 432), np.uint8), (180, 100), (250, 180), 255, -1)
+    )
+    (tmp_path / "label_maps").mkdir()
+    cv2.imwrite(str(tmp_path / "label_maps" / "00007.png"), np.eye(8, dtype=np.uint8) * 2)
+    (tmp_path / "data" / "egoexo" / "annotations").mkdir(parents=True)
+    code = "\n".join(blocks("python", (ROOT / "docs" / "own_data.md").read_text()))
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    done = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, env=environment, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.startswith("pot, 0.9")
+    written = {str(path.relative_to(tmp_path)) for path in tmp_path.rglob("*") if path.is_file()}
+    assert {
+        "a.png",
+        "found/pot.png",
+        "found/pot.jpg",
+        "masks/head/cup/00024.png",
+        "masks/head/kettle/00007.png",
+    } <= written
