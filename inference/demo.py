@@ -60,15 +60,6 @@ ON_PAINTING = """() => ["pointerdown", "keydown"].forEach(kind => document.addEv
     event.target.closest("#painting") && document.querySelector("#changed").click(), true))"""
 
 
-class Given(NamedTuple):
-    """What a visitor has given, as the page sends it: of files {"path", ...}."""
-
-    query: dict | None
-    target: dict | None
-    painting: dict | None
-    camera: str
-
-
 class Answer(NamedTuple):
     """The object in the query picture, (H, W) of 0 and 1, and whether it was cut out of a box; the target picture, RGB,
     with what was found in it, and its mask, (H, W) of 0 and 1, as large as the file.
@@ -81,17 +72,17 @@ class Answer(NamedTuple):
     mask: np.ndarray | None = None
 
 
-def find(predictor: Predictor, given: Given) -> Answer:
-    """What was found; or the text says what is missing or wrong."""
+def find(predictor: Predictor, query: dict | None, target: dict | None, painting: dict | None, camera: str) -> Answer:
+    """What was found, of files as the page sends them; or the text says what is missing or wrong."""
     marked, box = None, None
     try:
-        query = reduced(read_upload(given.query, "first picture"))
-        paint = painted(given.painting, query.shape[:2])
+        query = reduced(read_upload(query, "first picture"))
+        paint = painted(painting, query.shape[:2])
         box = corners(paint)
         marked = cut_out(query, box) if box else paint
-        target = read_upload(given.target, "other picture")
+        target = read_upload(target, "other picture")
         size, target = target.shape[1::-1], reduced(target)
-        found, existence = predictor.segment(query, marked, target, setting=CAMERAS[given.camera])
+        found, existence = predictor.segment(query, marked, target, setting=CAMERAS[camera])
     except UserError as error:
         return Answer(str(error), marked, box is not None)
     visible, percent = existence > THRESHOLD, f"{100 * existence:.0f} %"
@@ -207,10 +198,9 @@ def build_page(predictor: Predictor, limits: str) -> "gr.Blocks":
             image = Image.fromarray(image * 255 if image.ndim == 2 else image)
             return save_pil_to_cache(image, found.GRADIO_CACHE, *name.split("."))
 
-        def answer(*values: Any) -> tuple:
-            given = Given(*values)
-            text, marked, is_cut, picture, mask = find(predictor, given)
-            shown = begin(given.query, marked)[0] if is_cut else gr.skip()
+        def answer(query: dict | None, *more: Any) -> tuple:
+            text, marked, is_cut, picture, mask = find(predictor, query, *more)
+            shown = begin(query, marked)[0] if is_cut else gr.skip()
             return text, save(picture, "found.jpeg"), save(mask, "mask.png"), save(marked, "query_mask.png"), shown
 
         def sample(number: int) -> tuple:

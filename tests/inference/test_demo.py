@@ -19,7 +19,7 @@ import pytest
 from common.drawing import PREDICTION
 from common.errors import UserError
 from inference import demo
-from inference.demo import OPACITY, PAINT_SIDE, Given, find
+from inference.demo import OPACITY, PAINT_SIDE, find
 from tests.made import ROOT
 from tests.made.browser import Page, chromium, needs_browser
 from tests.made.networks import write_network
@@ -29,7 +29,7 @@ needs_gradio = pytest.mark.skipif(
     importlib.util.find_spec("gradio") is None, reason="gradio is not installed (pip install -r requirements-demo.txt)"
 )
 SAMPLE = ROOT / "assets/samples/jar"
-NOTHING = Given(None, None, None, "not known")
+NOTHING = {"query": None, "target": None, "painting": None, "camera": "not known"}
 
 
 @pytest.fixture()
@@ -80,10 +80,9 @@ def test_the_object_is_what_is_painted_or_in_the_box_between_two_dabs_in_picture
     two = [((left - 5) / width, (top + high + 5) / height), ((left + wide + 5) / width, (top - 5) / height)]
     aside = [(0.1, 0.1), (0.13, 0.14)]  # so near each other that they are paint
     for dabs, is_box in ((), False), (two, True), (aside, False):
-        given = NOTHING._replace(
-            query=query, target=query, painting=painting(uploads / "paint.png", height, width, *dabs)
-        )
-        answer, mask = find(SimpleNamespace(segment=segment), given), seen.pop()
+        paint = painting(uploads / "paint.png", height, width, *dabs)
+        given = NOTHING | {"query": query, "target": query, "painting": paint}
+        answer, mask = find(SimpleNamespace(segment=segment), **given), seen.pop()
         truth = disc(*mask.shape)
         assert answer.is_cut == is_box
         assert ((mask & truth).sum() / (mask | truth).sum() > 0.95) == (dabs is not aside)
@@ -99,8 +98,8 @@ def test_what_is_said_not_to_be_visible_is_dashed_and_the_mask_is_as_large_as_it
         return disc(*target.shape[:2]), existence
 
     files = {name: write_disc(uploads / f"{name}.png", 1500, 2000) for name in ("query", "target")}
-    given = Given(**files, painting=painting(uploads / "paint.png", 1500, 2000), camera="the other")
-    answer = find(SimpleNamespace(segment=segment), given)
+    given = {**files, "painting": painting(uploads / "paint.png", 1500, 2000), "camera": "the other"}
+    answer = find(SimpleNamespace(segment=segment), **given)
     assert answer.text == text and asked == ["exo-ego"]
     assert answer.mask.shape == (1500, 2000) and set(np.unique(answer.mask)) == {0, 1}
     outline = cv2.dilate(disc(1200, 1600), np.ones((3, 3), np.uint8)) - cv2.erode(disc(1200, 1600), np.ones((3, 3)))
@@ -114,16 +113,16 @@ def test_whatever_is_wrong_is_said_in_one_line_without_a_path_of_this_machine(up
     text = {"path": str(uploads / "text.jpg")}
     Path(text["path"]).write_text("no picture")
     unread = "text.jpg is no picture that can be read; give JPEG or PNG"
-    asked = NOTHING._replace(query=query, painting=paint)
+    asked = NOTHING | {"query": query, "painting": paint}
     for given, line in [
         (NOTHING, "give the first picture"),
-        (asked._replace(query=text), f"the first picture {unread}"),
-        (asked._replace(target=text), f"the other picture {unread}"),
-        (asked._replace(painting={"layers": [text]}), f"the painting {unread}"),
-        (asked._replace(painting=None), "mark the object in the first picture: paint over it, or dab two corners"),
+        (asked | {"query": text}, f"the first picture {unread}"),
+        (asked | {"target": text}, f"the other picture {unread}"),
+        (asked | {"painting": {"layers": [text]}}, f"the painting {unread}"),
+        (asked | {"painting": None}, "mark the object in the first picture: paint over it, or dab two corners"),
         (asked, "give the other picture"),
     ]:
-        answer = find(None, given)
+        answer = find(None, **given)
         assert answer.text.startswith(line) and answer.mask is None and len(answer.text.splitlines()) == 1
         assert str(uploads) not in answer.text
     assert demo.begin(text) == (None, f"the first picture {unread}")
