@@ -37,8 +37,9 @@ class Method(Protocol):
 
     def predict(self, frame: Frame) -> Sequence[tuple[np.ndarray | Tensor, float]]:
         """(mask, existence) for each of `frame.pairs`, in their order. The mask is as large as the target's image and
-        holds booleans or probabilities; it is resized, and what is above 0.5 then is the object. The existence is the
-        probability that the object is visible there.
+        holds booleans or probabilities, best of how much of a pixel the object covers: they are interpolated at the
+        pixels that the benchmark compares, and what is above 0.5 is the object. The existence is the probability that
+        the object is visible there.
         """
 
 
