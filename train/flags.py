@@ -127,7 +127,7 @@ def _add_running(parser: Parser) -> None:
     add = group.add_argument
     folder = "train/checkpoints/egoexo_v2_480x480, with --reverse …_reverse, with --both …_both"
     add("--out-dir", type=Path, help=f"for checkpoints and logs (default: {folder})")
-    text = "CUDA GPUs, such as 0 or 0,1; each of several gets a process"
+    text = "CUDA GPUs, such as 0 or 0,1: one for each process, which run_*.sh start by torchrun"
     add("--gpu", help=text)
     add_device(group)
     text = f"of the networks; losses are float32; {PRECISION_HELP}"

@@ -11,4 +11,17 @@ if [ -z "${PYTHON:-}" ]; then
     fi
 fi
 
-launch() { exec "$PYTHON" "$train_dir/train.py" "$@"; }
+launch() {
+    local commas= where=(--standalone)
+    if [[ " $*" =~ " --gpu"[=\ ]([0-9,]+) ]]; then commas=${BASH_REMATCH[1]//[0-9]/}; fi
+    local count=${NPROC:-$((${#commas} + 1))}
+    if [ "${NNODES:-1}" != 1 ]; then
+        where=(--nnodes "$NNODES" --node_rank "${NODE_RANK:-0}" --master_addr "${MASTER_ADDR:?is the first machine}")
+        where+=(--master_port "${MASTER_PORT:-29500}")
+    elif [ "$count" = 1 ]; then
+        exec "$PYTHON" "$train_dir/train.py" "$@"
+    fi
+    export OMP_NUM_THREADS="${OMP_NUM_THREADS:-1}" # as torchrun does, with a warning
+    export PET_SIGNALS_TO_HANDLE=SIGTERM,SIGINT,SIGHUP,SIGQUIT,SIGUSR1 # all but the last it passes on anyway
+    exec "$PYTHON" -m torch.distributed.run --nproc_per_node "$count" "${where[@]}" "$train_dir/train.py" "$@"
+}

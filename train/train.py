@@ -3,7 +3,7 @@
     cd train && bash run_ego.sh                # ego-exo, the paper's recipe
     cd train && bash run_exo.sh --n-epoch 1    # exo-ego; further arguments reach this script
     cd train && bash run_both.sh               # one network for both settings
-    python train/train.py --gpu 0,1            # two processes, by torchrun
+    cd train && bash run_ego.sh --gpu 0,1      # two processes, by torchrun
 
 Writes net_warmup.pth, netLast.pth, netBest.pth (by validation IoU) and every k-th epoch's checkpoint to --out-dir, with
 log.jsonl and tensorboard/ beside them.
@@ -11,7 +11,6 @@ log.jsonl and tensorboard/ beside them.
 
 import argparse
 import contextlib
-import os
 import signal
 import sys
 from collections.abc import Iterator
@@ -39,7 +38,7 @@ from model.device import PRECISIONS, default_precision, resolve_device, tf32
 from model.features import Encoder
 from train.crops import CropReader, CropStep
 from train.dataset import Batch, StepSampler, TrainSamples, ValidationSamples, affordable_workers, batch_loader
-from train.distributed import Ranks, Stopped, launch
+from train.distributed import Ranks, Stopped
 from train.engine import Step, train_one_epoch, validate
 from train.feature_cache import FeatureCache
 from train.flags import RECIPES, parse_args, plain
@@ -54,19 +53,14 @@ from train.state import BEST, LAST, WARMUP, TrainState, remove_run
 def main(argv: list[str] | None = None) -> int | None:
     args = parse_args(argv, __doc__)
     gpus = args.gpu.split(",") if args.gpu else []
-    devices = [resolve_device(name) for name in [f"cuda:{gpu}" for gpu in gpus] or [args.device]]
-    launched = "RANK" in os.environ
-    processes = local_ranks() if launched else int(os.environ.get("NPROC", len(gpus) or 1))  # on this machine
     ranks = Ranks()
-    size = ranks.size if launched else processes * int(os.environ.get("NNODES", 1))
-    if gpus and len(gpus) != processes:
-        raise UserError(f"--gpu {args.gpu} names {len(gpus)} GPUs for {processes} processes; name one for each")
-    if args.batch_pos % size:
-        raise UserError(f"--batch-pos {args.batch_pos} cannot be split evenly over {size} processes")
-    if size > 1 and not launched:
-        return launch(processes, __file__, *(sys.argv[1:] if argv is None else argv))
+    if gpus and len(gpus) != local_ranks():
+        what = f"--gpu {args.gpu} names {len(gpus)} GPUs for {local_ranks()} processes"
+        raise UserError(f"{what}; give each one: torchrun --nproc_per_node {len(gpus)} train/train.py --gpu {args.gpu}")
+    if args.batch_pos % ranks.size:
+        raise UserError(f"--batch-pos {args.batch_pos} cannot be split evenly over {ranks.size} processes")
     end_with_launcher()
-    device = devices[ranks.local_rank if gpus else 0]
+    device = resolve_device(f"cuda:{gpus[ranks.local_rank]}" if gpus else args.device)
     if device.type == "cuda":
         torch.cuda.set_device(device)
     args.precision = args.precision or default_precision(device)

@@ -176,18 +176,13 @@ def test_a_second_training_in_the_same_folder_waits_and_then_finds_the_run_finis
     assert list(losses(tmp_path)) == list(range(1, LONG_STEPS + 1))
 
 
-@pytest.mark.parametrize(
-    ("number", "status"), [(signal.SIGINT, 130), (signal.SIGUSR1, 143), (signal.SIGKILL, -signal.SIGKILL)], ids=str
-)
-def test_several_processes_save_and_end_with_the_one_that_started_them_and_one_can_go_on(
-    training_set, tmp_path, number, status
-):
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGUSR1], ids=str)
+def test_several_processes_save_and_end_together_and_one_can_go_on(training_set, tmp_path, number):
     process = start_training(training_set, tmp_path, *LONG, "--num_workers", 1, processes=2)
     wait_for_step(process, tmp_path, 5)
     process.send_signal(number)
     output, _ = process.communicate(timeout=300)
-    assert process.returncode == status and "Traceback" not in output
-    assert f"stopped by {'SIGINT' if number == signal.SIGINT else 'SIGTERM'} at step" in output
+    assert process.returncode == 1 and f"stopped by {number.name} at step" in output
     step = torch.load(tmp_path / "netLast.pth", weights_only=True)["step"]
     assert 5 <= step < LONG_STEPS and list(losses(tmp_path)) == list(range(1, step + 1))
     run_training(training_set, tmp_path, *LONG)
@@ -341,7 +336,8 @@ def test_unreadable_frames_are_left_out_the_first_is_named_and_the_end_has_their
 @pytest.mark.parametrize(
     ("flags", "words"),
     [
-        (("--gpu=0,1",), "device 'cuda:0'"),
+        (("--gpu=0",), "device 'cuda:0'"),
+        (("--gpu=0,1",), "2 GPUs for 1 processes; give each one: torchrun --nproc_per_node 2 train/train.py --gpu 0,1"),
         (("--resume-epoch", "3"), "--resume-pth FILE"),
         (("--overwrite", "--resume-pth", "auto"), "drop one of them"),
         (("--input_size", "50"), "multiple of 16"),
@@ -354,6 +350,6 @@ def test_unreadable_frames_are_left_out_the_first_is_named_and_the_end_has_their
     ],
 )
 def test_bad_options_end_in_one_line(training_set, tmp_path, capsys, flags, words):
-    if "--gpu" in flags[0] and torch.cuda.is_available():
+    if flags == ("--gpu=0",) and torch.cuda.is_available():
         pytest.skip("there is a GPU")
     assert words in error_line(capsys, training_set, tmp_path, *flags)

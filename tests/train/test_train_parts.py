@@ -73,9 +73,9 @@ def stand_in(tmp_path):
     return path
 
 
-def call(script, stand_in, *arguments):
+def call(script, stand_in, *arguments, **several):
     command = ["bash", str(ROOT / "train" / script), *arguments]
-    environment = {**os.environ, "PYTHON": str(stand_in)}
+    environment = {**os.environ, "PYTHON": str(stand_in), **several}
     run = subprocess.run(command, cwd=ROOT, env=environment, stdout=subprocess.PIPE, text=True, check=True)
     return run.stdout.split("\n")[:-1]
 
@@ -92,3 +92,13 @@ def test_the_shell_scripts_pass_the_setting_and_then_further_arguments(stand_in,
     args = parse_args(words[: len(flags)], "")
     kind = {"run_ego.sh": "", "run_exo.sh": "_reverse", "run_both.sh": "_both"}[script]
     assert args.out_dir == ROOT / f"train/checkpoints/egoexo_v2_480x480{kind}"
+
+
+def test_several_processes_are_started_by_torchrun_and_several_gpus_are_as_many(stand_in):
+    two = ["-m", "torch.distributed.run", "--nproc_per_node", "2"]
+    program = str(ROOT / "train/train.py")
+    for flags in (["--gpu", "0,1"], ["--seed", "1", "--gpu=0,1"]):
+        assert call("run_ego.sh", stand_in, *flags) == [*two, "--standalone", program, *flags]
+    machines = {"NPROC": "2", "NNODES": "3", "NODE_RANK": "1", "MASTER_ADDR": "node0"}
+    where = ["--nnodes", "3", "--node_rank", "1", "--master_addr", "node0", "--master_port", "29500"]
+    assert call("run_exo.sh", stand_in, **machines) == [*two, *where, program, "--reverse"]
