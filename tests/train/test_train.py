@@ -190,8 +190,8 @@ def test_several_processes_save_and_end_together_and_one_can_go_on(training_set,
 
 
 def test_a_recipe_sets_what_the_flags_leave_open_and_the_default_is_the_papers():
-    strong = vars(parse_args(["--recipe", "strong", "--block", "0.25"], ""))
-    assert {name: strong[name] for name in STRONG} == STRONG | {"block": 0.25}
+    strong = vars(parse_args(["--recipe", "strong", "--existence_weight", "0.25"], ""))
+    assert {name: strong[name] for name in STRONG} == STRONG | {"existence_weight": 0.25}
     paper = vars(parse_args([], ""))
     assert [paper[name] for name in STRONG] == [1, 0.5]
 
@@ -209,6 +209,20 @@ def test_a_short_run_has_a_short_warm_up_unless_it_is_given_and_every_other_run_
     assert "1 steps of warm-up (few, as the run is short: --warmUpIter sets them)" in capsys.readouterr().out
     train.main([*without, "--n-epoch", "4"])  # longer: the same recipe still
     assert list(losses(tmp_path)) == list(range(1, 18))
+
+
+@pytest.mark.parametrize(("flags", "workers"), [((), 0), (STRONG_RECIPE, None)], ids=["paper", "strong"])
+def test_cached_features_make_loader_processes_needless_in_the_papers_recipe_only(
+    training_set, tmp_path, monkeypatch, flags, workers
+):
+    seen, make_step = [], train.make_step
+    monkeypatch.setattr(
+        train, "make_step", lambda args, *more: (seen.append(args.num_workers), make_step(args, *more))[1]
+    )
+    words = arguments(training_set, tmp_path, "--n-epoch", 0, "--cache_features", 1, *flags)
+    del words[(place := words.index("--num_workers")) : place + 2]
+    train.main(words)
+    assert seen == [workers]
 
 
 def test_the_weight_of_the_existence_loss_reaches_the_training(training_set, tmp_path):
@@ -231,6 +245,7 @@ def test_both_settings_are_learned_by_one_network(training_set, tmp_path, capsys
 
 def test_a_network_is_continued_with_the_options_that_it_has(training_set, tmp_path, capsys):
     run_training(training_set, tmp_path / "run", "--n-epoch", 0, *STRONG_RECIPE)
+    assert "recipe: strong, existence_weight 0.05\n" in capsys.readouterr().out
     last = tmp_path / "run" / "netLast.pth"
     optimizer, network = torch.load(last, weights_only=True)["optimiser"], load_checkpoint(last).model
     names = [name for name, _ in network.named_parameters()]
@@ -251,6 +266,19 @@ def test_a_network_of_the_papers_is_not_continued_by_the_strong_recipe(training_
     last = finished / "netLast.pth"
     for flags in (("--resume-pth", last), ("--resume-pth", "auto", "--out-dir", finished)):
         assert "holds another network (recipe" in error_line(capsys, training_set, tmp_path, *STRONG_RECIPE, *flags)
+
+
+def test_a_checkpoint_with_a_damaged_state_of_training_ends_in_one_line(training_set, finished, tmp_path, capsys):
+    content = torch.load(finished / "netLast.pth", weights_only=True)
+    adam = content["optimiser"]
+    odd = {"exp_avg": torch.zeros(2), "exp_avg_sq": None, "step": torch.zeros(2)}
+    states = [adam | {"state": adam["state"] | {0: adam["state"][0] | {name: x}}} for name, x in odd.items()]
+    damaged = [("optimiser", state) for state in states] + [("step", -1), ("history", 3), ("scaler", [])]
+    for name, value in damaged:
+        torch.save(content | {name: value}, tmp_path / "odd.pth")
+        assert f"{tmp_path / 'odd.pth'}" in error_line(
+            capsys, training_set, tmp_path / "out", "--resume-pth", tmp_path / "odd.pth"
+        )
 
 
 @pytest.fixture(scope="module")
@@ -294,13 +322,14 @@ def test_the_network_of_the_repository_is_fine_tuned_on_rendered_takes_from_wher
         assert run_main(script.main, *words).returncode == 0
     assert create_pairs(root / "processed").returncode == 0
     flags = ("--init_weights", SHIPPED, "--train-dir", root / "processed", "--both", "--batch-pos", 4, "--val_size", 4)
-    words = ("--iter-epoch", 1, "--n-epoch", 1, "--num_workers", 0, "--log_every", 1, "--device", "cpu", *flags)
+    words = ("--iter-epoch", 1, "--n-epoch", 1, "--num_workers", 0, "--lr", 1, "--device", "cpu", *flags)
     run = run_main(train.main, "--out-dir", tmp_path / "run", *words)
     assert run.returncode == 0 and re.search(r" (\d+) of \1 tensors from", run.stdout)
     first = log_lines(tmp_path / "run", "val")[0]
     assert first["epoch"] == "start" and first["iou"] > 0.2  # an untrained network has next to nothing
     tuned = load_checkpoint(tmp_path / "run" / "netLast.pth")
     assert tuned.model.config == load_checkpoint(SHIPPED).model.config and tuned.arguments["recipe"] == "strong"
+    assert f"warning: no epoch is as good as the start: use {SHIPPED} further" in run.stdout
     error = error_line(capsys, root / "processed", tmp_path / "other", "--init_weights", SHIPPED, "--mode", "small")
     assert re.search(r"has \d+ of the \d+ tensors.*leave out the flags of the network", error)
 
@@ -343,6 +372,7 @@ def test_unreadable_frames_are_left_out_the_first_is_named_and_the_end_has_their
         (("--input_size", "50"), "multiple of 16"),
         (("--layer-type", "I", "X"), "layer types"),
         (("--backbone", "efficientnet_lite0", "--frame_size", "512"), "--frame_size is for the strong recipe"),
+        (("--recipe", "strong", "--block", "0"), "--block is for the paper recipe; leave it out"),
         (("--recipe", "strong", "--frame_size", "-1"), "frame size -1 must be from 64"),
         (("--resume-pth", "nowhere.pth"), "nowhere.pth"),
         (("--train-dir", "nowhere"), "create_pairs.py"),
