@@ -21,7 +21,7 @@ UNUSED = {  # flags of the published trainer that do nothing there
     "--eta-corr": {"type": float},
 }
 BLOCK = 0.5  # how often the target tokens outside the object are blocked, in the paper's recipe
-STRONG = {"existence_weight": 0.05, "block": 0.0}  # it has no such tokens
+STRONG = {"existence_weight": 0.05, "block": 0.0}  # --block is the paper's alone
 RECIPES = {"paper": {}, "strong": STRONG}  # other defaults than the paper's, by option; docs/training.md says why
 NOT_RECIPE = (  # what does not decide what is learned; more epochs are the same recipe
     *("out_dir", "resume_epoch", "moco_path", "gpu", "device", "num_workers"),
