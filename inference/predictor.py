@@ -24,7 +24,7 @@ from inference.matcher import Matcher, batch_of, letterboxed
 from inference.memory import Memory
 from inference.pictures import as_image, as_mask
 from model.checkpoint import load_checkpoint
-from model.device import PRECISIONS, default_precision, resolve_device
+from model.device import PRECISIONS, resolve_device, resolve_precision
 from model.strong import StrongXSegTx
 
 SHIPPED = Path(__file__).resolve().parents[1] / "model" / "pretrained" / "xsegtx_tiny.pth"  # trained on rendered takes
@@ -65,7 +65,7 @@ class Predictor:
         if not strong and options.pop("looks", None):
             raise UserError(f"--looks is for networks of the strong recipe, and {path} is none")
         kind = CropMatcher if strong else Matcher
-        matcher = kind(backbone, model, device, precision or default_precision(device), **options)
+        matcher = kind(backbone, model, device, resolve_precision(precision, device), **options)
         description = f"{model.config.mode} network of {model.config.input_size} pixels on {backbone.name} features"
         one = "exo-ego" if arguments.get("reverse") else "ego-exo"
         settings = tuple(SETTINGS) if arguments.get("both") else (one,)
