@@ -35,7 +35,6 @@ class ChunkPlan(NamedTuple):
     digest: str  # of the take's annotation.json
     frames: tuple[int, ...]
     pair_count: int
-    planes: int  # of S x S bytes that the chunk takes: three per image, one per mask
     remember: bool = False  # only its query views are read, for a memory
 
 
@@ -86,17 +85,15 @@ def plan_chunks(take: ProcessedTake, setting: str, batch_size: int, memory: str 
     """Cut a take into chunks of at most `batch_size` pairs, or of one frame where that has more; of one frame each with
     a `batch_size` of 1. A memory of all is shown the query views before.
     """
-    chunks, frames, count, planes = [], [], 0, 0
+    chunks, frames, count = [], [], 0
     for frame, pairs in pairs_by_frame(take, setting).items():
         if frames and count + len(pairs) > batch_size:
-            chunks.append(ChunkPlan(take.uid, take.digest, tuple(frames), count, planes))
-            frames, count, planes = [], 0, 0
+            chunks.append(ChunkPlan(take.uid, take.digest, tuple(frames), count))
+            frames, count = [], 0
         frames.append(frame)
         count += len(pairs)
-        images = {camera for pair in pairs for camera in (pair.query_camera, pair.target_camera)}
-        planes += 3 * len(images) + len({(pair.object_name, pair.query_camera) for pair in pairs})
     if frames:
-        chunks.append(ChunkPlan(take.uid, take.digest, tuple(frames), count, planes))
+        chunks.append(ChunkPlan(take.uid, take.digest, tuple(frames), count))
     if memory == "all":
         chunks = [chunk._replace(pair_count=0, remember=True) for chunk in chunks] + chunks
     query_frames = {pair: list(take.masks[pair.object_name][pair.query_camera]) for pair in take.camera_pairs(setting)}

@@ -37,7 +37,6 @@ def launch(processes: int, *command: str) -> int:
     else:
         words += ["--nnodes", given["NNODES"], "--node_rank", given.get("NODE_RANK", "0")]
         words += ["--master_addr", given["MASTER_ADDR"], "--master_port", given.get("MASTER_PORT", "29500")]
-    os.environ["LAUNCHER_PID"] = str(os.getpid())
     os.environ.setdefault("OMP_NUM_THREADS", "1")  # as torchrun does, with a warning
     signal.signal(signal.SIGUSR1, lambda *_: os.kill(os.getpid(), signal.SIGTERM))  # torchrun passes on the latter
     try:

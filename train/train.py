@@ -32,13 +32,13 @@ from torch.utils.data import DataLoader
 
 from common.errors import UserError
 from common.files import claimed, named_errors, remove_leftovers
-from common.parallel import end_with_launcher, loader_failures, local_ranks
+from common.parallel import loader_failures, local_ranks
 from common.provenance import provenance
 from formats.pairs import BOTH, PairSet
 from model.device import PRECISIONS, default_precision, resolve_device, tf32
 from model.features import Encoder
 from train.crops import CropReader, CropStep
-from train.dataset import Batch, StepSampler, TrainSamples, ValidationSamples, affordable_workers, batch_loader
+from train.dataset import Batch, StepSampler, TrainSamples, ValidationSamples, batch_loader
 from train.distributed import Ranks, Stopped, launch
 from train.engine import Step, train_one_epoch, validate
 from train.feature_cache import FeatureCache
@@ -65,7 +65,6 @@ def main(argv: list[str] | None = None) -> int | None:
         raise UserError(f"--batch-pos {args.batch_pos} cannot be split evenly over {size} processes")
     if size > 1 and not launched:
         return launch(processes, __file__, *(sys.argv[1:] if argv is None else argv))
-    end_with_launcher()
     device = devices[ranks.local_rank if gpus else 0]
     if device.type == "cuda":
         torch.cuda.set_device(device)
@@ -160,8 +159,8 @@ def make_step(
     steps = StepSampler(range(state.step, state.schedule.total_steps), *part)
     val_steps = StepSampler(range(-(-len(val_samples) // args.batch_pos)), *part, count=len(val_samples))
     pin = state.device.type == "cuda"
-    workers = affordable_workers(args.num_workers, len(steps.own) * reader.sample_bytes)
-    return step, iter(batch_loader(samples, steps, workers, pin)), batch_loader(val_samples, val_steps, workers, pin)
+    loaders = [batch_loader(*what, args.num_workers, pin) for what in ((samples, steps), (val_samples, val_steps))]
+    return step, iter(loaders[0]), loaders[1]
 
 
 def introduce(args, log: Log, state: TrainState, notes: list[str], pairs, val_pairs, about: dict[str, Any]) -> None:
