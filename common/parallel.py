@@ -81,7 +81,7 @@ def _stop(number: int, frame: object) -> None:
 @contextlib.contextmanager
 def _shielded() -> Iterator[None]:
     """Processes that start within the block never get what a terminal or a scheduler sends to all processes of a job:
-    it is for the parent, which ends its workers or needs them to finish its step and save.
+    it is for the parent, which ends them. Ctrl-C would show a traceback of each that is still importing.
     """
     former = signal.pthread_sigmask(signal.SIG_BLOCK, STOP_SIGNALS)
     try:
