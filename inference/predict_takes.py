@@ -36,7 +36,6 @@ class ChunkPlan(NamedTuple):
     digest: str  # of the take's annotation.json
     frames: tuple[int, ...]
     pair_count: int
-    planes: int  # of S x S bytes that the chunk takes: three per image, one per mask
 
 
 @dataclass(frozen=True)
@@ -86,17 +85,15 @@ def plan_chunks(take: ProcessedTake, setting: str, batch_size: int) -> TakeChunk
     """Cut a take into chunks of at most `batch_size` pairs, or of one frame where that has more; of one frame each with
     a `batch_size` of 1.
     """
-    chunks, frames, count, planes = [], [], 0, 0
+    chunks, frames, count = [], [], 0
     for frame, pairs in pairs_by_frame(take, setting).items():
         if frames and count + len(pairs) > batch_size:
-            chunks.append(ChunkPlan(take.uid, take.digest, tuple(frames), count, planes))
-            frames, count, planes = [], 0, 0
+            chunks.append(ChunkPlan(take.uid, take.digest, tuple(frames), count))
+            frames, count = [], 0
         frames.append(frame)
         count += len(pairs)
-        images = {camera for pair in pairs for camera in (pair.query_camera, pair.target_camera)}
-        planes += 3 * len(images) + len({(pair.object_name, pair.query_camera) for pair in pairs})
     if frames:
-        chunks.append(ChunkPlan(take.uid, take.digest, tuple(frames), count, planes))
+        chunks.append(ChunkPlan(take.uid, take.digest, tuple(frames), count))
     query_frames = {pair: list(take.masks[pair.object_name][pair.query_camera]) for pair in take.camera_pairs(setting)}
     return TakeChunks(take.uid, take.digest, take.subsample_idx, list(take.masks), query_frames, chunks)
 

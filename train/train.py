@@ -31,13 +31,13 @@ from torch.utils.data import DataLoader
 
 from common.errors import UserError
 from common.files import claimed, named_errors, remove_leftovers
-from common.parallel import end_with_launcher, loader_failures, local_ranks
+from common.parallel import loader_failures, local_ranks
 from common.provenance import provenance
 from formats.pairs import BOTH, PairSet
 from model.device import PRECISIONS, resolve_device, resolve_precision, tf32
 from model.features import Encoder
 from train.crops import CropReader, CropStep
-from train.dataset import Batch, StepSampler, TrainSamples, ValidationSamples, affordable_workers, batch_loader
+from train.dataset import Batch, StepSampler, TrainSamples, ValidationSamples, batch_loader
 from train.distributed import Ranks, Stopped
 from train.engine import Step, train_one_epoch, validate
 from train.feature_cache import FeatureCache
@@ -59,7 +59,6 @@ def main(argv: list[str] | None = None) -> int | None:
         raise UserError(f"{what}; give each one: torchrun --nproc_per_node {len(gpus)} train/train.py --gpu {args.gpu}")
     if args.batch_pos % ranks.size:
         raise UserError(f"--batch-pos {args.batch_pos} cannot be split evenly over {ranks.size} processes")
-    end_with_launcher()
     device = resolve_device(f"cuda:{gpus[ranks.local_rank]}" if gpus else args.device)
     if device.type == "cuda":
         torch.cuda.set_device(device)
@@ -157,8 +156,8 @@ def make_step(
     steps = StepSampler(range(state.step, state.schedule.total_steps), *part)
     val_steps = StepSampler(range(-(-len(val_samples) // args.batch_pos)), *part, count=len(val_samples))
     pin = state.device.type == "cuda"
-    workers = affordable_workers(args.num_workers, len(steps.own) * reader.sample_bytes)
-    return step, iter(batch_loader(samples, steps, workers, pin)), batch_loader(val_samples, val_steps, workers, pin)
+    loaders = [batch_loader(*what, args.num_workers, pin) for what in ((samples, steps), (val_samples, val_steps))]
+    return step, iter(loaders[0]), loaders[1]
 
 
 def introduce(args, log: Log, state: TrainState, notes: list[str], pairs, val_pairs, about: dict[str, Any]) -> None:

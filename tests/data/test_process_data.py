@@ -210,9 +210,9 @@ def test_a_killed_run_leaves_no_process_and_a_rerun_gives_the_same_bytes(root, u
 
 
 def test_a_second_run_waits_for_the_first_and_two_processes_give_the_same_bytes_as_one(root, undisturbed):
-    with claimed_elsewhere(root / "processed", "process_data_1_of_1") as first:
+    with claimed_elsewhere(root / "processed", "process_data_1_of_1"):
         run = start(root)
-        assert run.stderr.readline().startswith(f"waiting for process {first.pid} of ")
+        assert run.stderr.readline().startswith("waiting for another process, which processes takes into ")
         assert not list((root / "processed").glob("uid-*"))
     out, error = run.communicate(timeout=300)
     assert run.returncode == 0 and "train: 2 of 2 takes complete" in out and " 2/2 " in error  # the bar
