@@ -28,7 +28,7 @@ from formats.masks import RLE, check_rle, mask_size
 from formats.takes import by_frame, kind_of, parse_frame
 
 ANNOTATION = "annotation.json"
-SOURCE = "source.json"
+SOURCE = "source.json"  # of the data set: which videos; of a take: what it was made of
 
 
 def is_processed(data_dir: Path, uid: str) -> bool:
@@ -62,7 +62,7 @@ class ProcessedTake:
     masks: dict[str, dict[str, dict[int, RLE]]]
     subsample_idx: list[int]
     stated_ego: dict[str, bool] = field(default_factory=dict)  # by camera, where takes.json contradicts the name
-    digest: str = field(default="", compare=False)  # SHA-256 of annotation.json, hexadecimal; "": not read from one
+    digest: str = field(default="", compare=False)  # SHA-256 of annotation.json and source.json; "": not read from them
 
     @classmethod
     def read(cls, data_dir: Path, uid: str) -> "ProcessedTake":
@@ -72,11 +72,12 @@ class ProcessedTake:
         with json_errors(path, f"run data/process_data.py for take {uid} first"):
             content = path.read_bytes()
             raw = json.loads(content)
+            source = (folder / SOURCE).read_bytes() if (folder / SOURCE).exists() else b""
         try:
             take = cls.parse(uid, folder, raw)
         except ValueError as error:
             raise UserError(f"{path} is malformed ({error}); delete it and run data/process_data.py again") from None
-        return dataclasses.replace(take, digest=hashlib.sha256(content).hexdigest())
+        return dataclasses.replace(take, digest=hashlib.sha256(content + source).hexdigest())
 
     @classmethod
     def parse(cls, uid: str, folder: Path, raw: Any) -> "ProcessedTake":
