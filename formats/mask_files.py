@@ -20,7 +20,7 @@ from common.errors import MALFORMED, UserError, warn_once
 from common.files import is_file_name, name_number, read_json
 from formats.geometry import Size, same_shape
 from formats.mask_pictures import read_mask
-from formats.masks import RLE, check_rle, check_size, encode_mask, resize_mask
+from formats.masks import RLE, check_rle, check_size, decode_mask, encode_mask, fit_mask
 from formats.picture_files import MAX_SIDE, by_number
 
 MAX_OUTLINE = 1_000_000  # pixels of a polygon; each takes some hundred bytes
@@ -53,7 +53,7 @@ class MaskFiles:
                 return None
             if area == math.prod(rle["size"]):
                 warn_once(f"{self}: mask of {object_name!r} in frame {frame} marks all of its picture as the object")
-            return rle if tuple(rle["size"]) == tuple(size) else encode_mask(resize_mask(rle, size))
+            return rle if tuple(rle["size"]) == tuple(size) else encode_mask(fit_mask(decode_mask(rle), size))
         except MALFORMED as error:
             raise UserError(f"{self}: mask of {object_name!r} in frame {frame}: {error}") from None
 
@@ -103,8 +103,8 @@ def _find_coco(path: Path) -> dict[str, dict[int, Any]]:
     try:
         categories = {category["id"]: str(category["name"]) for category in raw["categories"]}
         images = {image["id"]: (name_number(image["file_name"]), image) for image in raw["images"]}
-        if len({number for number, _ in images.values()}) < len(images):
-            raise ValueError("two images have the same number in their file_name")
+        if len({number for number, _ in images.values()}) < len(raw["images"]):
+            raise ValueError("two images have the same id, or the same number in their file_name")
         objects: dict[str, dict[int, Any]] = {}
         for annotation in raw["annotations"]:
             name, tracked = categories[annotation["category_id"]], annotation.get("attributes", {}) | annotation

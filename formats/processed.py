@@ -100,6 +100,13 @@ class ProcessedTake:
             for camera in take.cameras:
                 if not is_file_name(camera):
                     raise ValueError(f"camera {camera[:40]!r} cannot be the name of a folder")
+            for setting in SETTINGS:
+                known: dict[tuple[str, str], CameraPair] = {}  # by object and key in the results
+                for pair in take.camera_pairs(setting):
+                    other = known.setdefault((pair.object_name, "_".join(pair[1:])), pair)
+                    if other != pair:
+                        names = f"{pair[1]!r} to {pair[2]!r} and {other[1]!r} to {other[2]!r}"
+                        raise ValueError(f"cameras {names} are both {'_'.join(pair[1:])!r} in results; rename one")
             return take
         except MALFORMED as error:
             raise ValueError(f"{type(error).__name__}: {error}") from None

@@ -67,6 +67,8 @@ def test_a_mask_of_another_size_is_brought_to_its_videos(tmp_path):
     masks = find_masks([png_file(tmp_path / "cup.png", BOX * 255)])
     double = decode_mask(masks.read("cup", 0, (80, 120)))
     assert np.array_equal(double, np.kron(BOX, np.ones((2, 2), np.uint8)))
+    png_file(tmp_path / "cup.png", np.pad(np.ones((1, 1), np.uint8), ((1, 38), (1, 58))))
+    assert decode_mask(masks.read("cup", 0, (10, 15))).sum() == 1  # nearest neighbour would pass the pixel over
     with pytest.raises(UserError, match="cup.png: mask of 'cup' in frame 0: it is 60x40, its video 60x60"):
         masks.read("cup", 0, (60, 60))
 
@@ -145,3 +147,10 @@ def test_json_that_is_no_coco_is_said_in_one_line(tmp_path, text):
     (tmp_path / "a.json").write_text(text)
     with pytest.raises(UserError, match="a.json is no"):
         find_masks([tmp_path / "a.json"])
+
+
+@pytest.mark.parametrize(("number", "name"), [(7, "2.jpg"), (8, "1.jpg")])
+def test_two_coco_images_of_one_id_or_frame_are_not_mixed(tmp_path, number, name):
+    images = [{"id": 7, "file_name": "1.jpg"}, {"id": number, "file_name": name}]
+    with pytest.raises(UserError, match="two images have the same id, or the same number in their file_name"):
+        find_masks([coco_file(tmp_path / "a.json", [], images)])
