@@ -79,10 +79,10 @@ def is_done(take: Take, takes_dir: Path, data_dir: Path, downscaled: bool) -> bo
     except UserError:
         return False
     _, failures = read_failures(former.folder)
-    known, source = read_source(former.folder), _source_of(take, takes_dir, downscaled)
+    known, source = _sources(take, takes_dir, data_dir, downscaled)
     wanted = set(_wanted_frames(take, former.subsample_idx))
     has_all = all(frames_in(former.folder / camera).keys() >= wanted for camera in take.cameras)
-    if has_all and not failures and known | source == known:
+    if has_all and known == source and not failures:
         return True
     paths = [video_path(takes_dir, take.name, camera, downscaled) for camera in former.cameras & set(take.cameras)]
     if all(path.exists() for path in paths):
@@ -91,23 +91,23 @@ def is_done(take: Take, takes_dir: Path, data_dir: Path, downscaled: bool) -> bo
     return True
 
 
-def _source_of(take: Take, takes_dir: Path, downscaled: bool) -> dict[str, Any]:
-    """What source.json says of a take whose annotation and videos are as they are now."""
+def _sources(take: Take, takes_dir: Path, data_dir: Path, downscaled: bool) -> tuple[dict[str, Any], dict[str, Any]]:
+    """What source.json says of a take, nothing if an earlier version made it, and what it has to say now, which of
+    videos that are gone is what it said.
+    """
+    path = data_dir / take.uid / SOURCE
+    known = read_record(path, {str: str | list}, "delete it if the frames beside it may stay") if path.exists() else {}
     annotation = json.dumps(take, default=vars, sort_keys=True).encode()
-    paths = [video_path(takes_dir, take.name, camera, downscaled) for camera in take.cameras]
-    stats = {path.name: path.stat() for path in paths if path.exists()}
-    videos = {name: [stat.st_size, stat.st_mtime_ns] for name, stat in stats.items()}
-    return {"annotation": hashlib.sha256(annotation).hexdigest(), **videos}
-
-
-def read_source(folder: Path) -> dict[str, Any]:
-    """The source.json of the take in `folder`; nothing is known of takes of versions before 2.1."""
-    path = folder / SOURCE
-    return read_record(path, {str: str | list}, "delete it if the frames beside it may stay") if path.exists() else {}
+    source = known | {"annotation": hashlib.sha256(annotation).hexdigest()}
+    for camera in take.cameras:
+        video = video_path(takes_dir, take.name, camera, downscaled)
+        if video.exists():
+            source[video.name] = [video.stat().st_size, video.stat().st_mtime_ns]
+    return known, dict(sorted(source.items()))
 
 
 def _name_changes(take: Take, known: dict[str, Any], source: dict[str, Any], end: str) -> list[str]:
-    changed = [name for name in source if known.get(name, source[name]) != source[name]]
+    changed = [name for name in known if known[name] != source[name]]
     if changed:
         warn_once(f"take {take.uid} ({take.name}): {', '.join(changed)} changed since it was processed; {end}")
     return changed
@@ -115,7 +115,8 @@ def _name_changes(take: Take, known: dict[str, Any], source: dict[str, Any], end
 
 def plan_take(take: Take, takes_dir: Path, data_dir: Path, downscaled: bool) -> TakePlan:
     """Find out what of a take is there and what to do for it. Reads its videos' packets, decodes nothing."""
-    plan, source = TakePlan(take, data_dir / take.uid), _source_of(take, takes_dir, downscaled)
+    plan = TakePlan(take, data_dir / take.uid)
+    known, source = _sources(take, takes_dir, data_dir, downscaled)
     if not (takes_dir / take.name).is_dir():
         plan.failures.append(Failure(None, MISSING, f"no folder {takes_dir / take.name}"))
         return plan
@@ -133,7 +134,12 @@ def plan_take(take: Take, takes_dir: Path, data_dir: Path, downscaled: bool) -> 
     if "ego" not in map(take.kind_of, plan.videos):
         plan.videos.clear()
         return plan
-    _forget_former(plan, source)
+    if known != source:
+        for name in _name_changes(take, known, source, "what was made of it is made anew"):
+            for frame in frames_in(plan.folder / name.removesuffix(".mp4")).values():
+                frame.unlink()
+        (plan.folder / ANNOTATION).unlink(missing_ok=True)  # or a kill would leave it beside a source that it is not of
+        write_json(plan.folder / SOURCE, source)
     wanted = _wanted_frames(take, _grid(take, plan.videos))
     for camera, index in plan.videos.items():
         if lacking := sum(frame >= len(index) for frame in wanted):
@@ -141,17 +147,6 @@ def plan_take(take: Take, takes_dir: Path, data_dir: Path, downscaled: bool) -> 
             reason = f"{index.path} ends after {end}; {lost} up to {wanted[-1]} left out"
             plan.failures.append(Failure(camera, MISSING, reason))
     return plan
-
-
-def _forget_former(plan: TakePlan, source: dict[str, Any]) -> None:
-    """Delete what was made of another source, at whose end annotation.json, and then write down the new one."""
-    known = read_source(plan.folder)
-    if known | source != known:
-        for name in _name_changes(plan.take, known, source, "what was made of it is made anew"):
-            if (frames := plan.folder / name.removesuffix(".mp4")).is_dir():
-                shutil.rmtree(frames)
-        (plan.folder / ANNOTATION).unlink(missing_ok=True)
-        write_json(plan.folder / SOURCE, dict(sorted((known | source).items())))
 
 
 def extract_camera(job: tuple[TakePlan, str]) -> CameraResult:
