@@ -6,8 +6,8 @@ A camera's masks are a folder `{object}/{frame}.png`; one PNG file, called by it
 objects of a category apart. The frame is in the file's name or the image's `file_name`, its last digits.
 """
 
+import glob
 import math
-import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,7 +23,6 @@ from formats.mask_pictures import read_mask
 from formats.masks import RLE, check_rle, check_size, decode_mask, encode_mask, fit_mask
 from formats.picture_files import MAX_SIDE, by_number
 
-MAX_OUTLINE = 1_000_000  # pixels of a polygon; each takes some hundred bytes
 LAYOUTS = "a folder of {object}/{frame}.png, a PNG file, or COCO's JSON"
 
 
@@ -87,15 +86,9 @@ def _find_masks(path: Path, frame: int) -> dict[str, dict[int, Any]]:
 
 
 def png_files(folder: Path) -> list[Path]:
-    """The files below a folder, which may be a link, that are called *.png. Raises UserError if a link to a folder is
-    below it: it may lead round in a circle.
-    """
-    found = []
-    for place, folders, names in os.walk(folder):
-        if linked := [name for name in folders if Path(place, name).is_symlink()]:
-            raise UserError(f"{place}/{linked[0]} is a link to a folder, which is not followed; put the folder there")
-        found += [Path(place, name) for name in names if name.endswith(".png")]
-    return sorted(found)
+    """The files below a folder, also where links lead, that are called *.png."""
+    names = glob.glob("**/*.png", root_dir=folder, recursive=True)  # noqa: PTH207 (Path.glob follows no links)
+    return sorted(folder / name for name in names)
 
 
 def _find_coco(path: Path) -> dict[str, dict[int, Any]]:
@@ -137,14 +130,11 @@ def _read_segmentation(segmentation: Any, size: Any) -> RLE:
 
 
 def _check_polygon(polygon: Any, side: int) -> None:
-    """Raises ValueError for a polygon that the library would take for a box, or that would take memory without end:
-    numbers are finite and in an image of `side` pixels or not much outside, and its outline has MAX_OUTLINE.
+    """Raises ValueError for a polygon that the library would take for a box, or with a number that is not finite or not
+    in an image of `side` pixels or near it, for which it would take memory without end.
     """
     points = np.asarray(polygon, float)
     if points.ndim != 1 or len(points) < 6 or len(points) % 2:
         raise ValueError("a polygon has fewer than three points, or half a point")
     if (far := ~(abs(points) <= 2 * side)).any():  # nan too
         raise ValueError(f"a polygon's {points[far][0]:g} lies far outside of the image")
-    points = points.reshape(-1, 2)
-    if abs(points - np.roll(points, 1, axis=0)).sum() > MAX_OUTLINE:
-        raise ValueError(f"a polygon's outline is longer than {MAX_OUTLINE:,} pixels")

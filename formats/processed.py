@@ -12,6 +12,7 @@ import dataclasses
 import hashlib
 import itertools
 import json
+from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -101,12 +102,9 @@ class ProcessedTake:
                 if not is_file_name(camera):
                     raise ValueError(f"camera {camera[:40]!r} cannot be the name of a folder")
             for setting in SETTINGS:
-                known: dict[tuple[str, str], CameraPair] = {}  # by object and key in the results
-                for pair in take.camera_pairs(setting):
-                    other = known.setdefault((pair.object_name, "_".join(pair[1:])), pair)
-                    if other != pair:
-                        names = f"{pair[1]!r} to {pair[2]!r} and {other[1]!r} to {other[2]!r}"
-                        raise ValueError(f"cameras {names} are both {'_'.join(pair[1:])!r} in results; rename one")
+                keys = Counter((name, f"{query}_{target}") for name, query, target in take.camera_pairs(setting))
+                if twice := [key for (_, key), count in keys.items() if count > 1]:
+                    raise ValueError(f"two pairs of cameras are called {twice[0]!r} in results; rename a camera")
             return take
         except MALFORMED as error:
             raise ValueError(f"{type(error).__name__}: {error}") from None
