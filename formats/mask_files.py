@@ -1,4 +1,4 @@
-"""Masks of other programs: pictures, whose object is what is neither black nor transparent, and COCO's JSON.
+"""Masks of other programs: pictures, as formats/mask_pictures.py reads them, and COCO's JSON.
 
 A camera's masks are a folder `{object}/{frame}.png`; one PNG file, called by its object; or COCO's
 `{"images": [{"id", "file_name", "height", "width"}], "annotations": [{"image_id", "category_id", "segmentation"}],

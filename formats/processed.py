@@ -2,6 +2,7 @@
 
     <data_dir>/<take_uid>/<camera>/<frame>.jpg
     <data_dir>/<take_uid>/annotation.json
+    <data_dir>/<take_uid>/source.json           what it was made of, if data/process_data.py made it
 
 annotation.json: `{"masks": {object: {camera: {frame: {"size": [H, W], "counts": str}}}}, "subsample_idx": [0, 30]}`.
 Masks have the size of the video they were drawn on, frames are smaller. Frames without a mask have no key. Cameras that
