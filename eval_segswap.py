@@ -185,7 +185,7 @@ def plan_takes(uids: list[str], args: argparse.Namespace, batch_size: int) -> tu
     plans, failed = {}, {}
     for uid in uids:
         try:
-            plans[uid] = plan_chunks(ProcessedTake.read(args.data_path, uid), args.setting, batch_size, args.memory)
+            plans[uid] = plan_chunks(ProcessedTake.read(args.data_path, uid), args.setting, batch_size)
         except UserError as error:
             failed[uid] = str(error)
     if not plans:

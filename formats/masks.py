@@ -73,6 +73,11 @@ def mask_size(rle: RLE) -> Size:
     return tuple(rle["size"])
 
 
+def mask_area(rle: RLE) -> int:
+    """In pixels, without decoding the mask, however large."""
+    return int(run_lengths(rle)[1::2].sum())
+
+
 def run_lengths(rle: RLE) -> np.ndarray:
     """RLE -> (N,) int64 lengths of the runs of zeros and ones in turn, zeros first.
 

@@ -12,7 +12,6 @@ from typing import Any
 import numpy as np
 import torch
 from PIL.Image import Image
-from torch import Tensor
 
 from common.arguments import SETTINGS
 from common.errors import UserError
@@ -20,7 +19,7 @@ from formats.processed import CameraPair
 from formats.results import THRESHOLD
 from inference.crop_matcher import CropMatcher
 from inference.cut_out import cut_out
-from inference.frame import Frame, mask_in_image
+from inference.frame import Frame, prob_in_image
 from inference.matcher import Matcher, batch_of, letterboxed
 from inference.memory import Memory
 from inference.pictures import as_image, as_mask
@@ -79,13 +78,17 @@ class Predictor:
             raise UserError(f"--memory {choice} is for networks of the strong recipe; leave it out")
         return choice or ("past" if strong else "none")
 
-    def predict(self, frame: Frame, memory: Memory | None = None) -> tuple[Tensor, Tensor]:
-        """Of each pair of a frame: the mask's probability (P, S, S), letterboxed, and existence (P,), float32. Query
-        masks may be larger or smaller than their images.
+    def predict(self, frame: Frame, memory: Memory | None = None) -> tuple[list[np.ndarray], list[float]]:
+        """Of each pair of a frame: the mask's probability in the target's image, (H, W) float32, and the existence.
+        Query masks may be larger or smaller than their images.
         """
-        if isinstance(self.matcher, Matcher):
-            return self.matcher.predict(batch_of([letterboxed(frame, self.matcher.side)]))
-        return self.matcher.predict(frame, memory)
+        if not isinstance(self.matcher, Matcher):
+            probs, existence = self.matcher.predict(frame, memory)
+            return probs, existence.tolist()
+        probs, existence = self.matcher.predict(batch_of([letterboxed(frame, self.matcher.side)]))
+        sizes = (frame.images[pair.target_camera].shape[:2] for pair in frame.pairs)
+        in_images = (prob_in_image(prob[None], size)[0] for prob, size in zip(probs, sizes, strict=True))
+        return [prob.cpu().numpy() for prob in in_images], existence.tolist()
 
     def segment(
         self,
@@ -133,11 +136,5 @@ class Predictor:
         pairs = [CameraPair("", "", str(number)) for number in range(len(targets))]
         kinds = {camera: SETTINGS[setting][camera != ""] for camera in images} if setting else {}
         frame = Frame("", 0, Path(), pairs, images, {("", ""): query_mask}, video_sizes={}, kinds=kinds)
-        if isinstance(self.matcher, Matcher):
-            probs, existence = self.predict(frame)
-            sizes = (target.shape[:2] for target in targets)
-            masks = [mask_in_image(p[None], size)[0].cpu().numpy() for p, size in zip(probs, sizes, strict=True)]
-        else:
-            probs, existence = self.matcher.find(frame)
-            masks = [prob > THRESHOLD for prob in probs]
-        return [(mask.astype(np.uint8), x) for mask, x in zip(masks, existence.tolist(), strict=True)]
+        answers = zip(*self.predict(frame), strict=True)
+        return [((prob > THRESHOLD).astype(np.uint8), existence) for prob, existence in answers]
