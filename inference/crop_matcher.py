@@ -6,11 +6,11 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import NamedTuple
 
-import cv2
 import numpy as np
 import torch
 from torch import Tensor
 
+from formats.masks import fit_mask
 from formats.results import THRESHOLD
 from formats.takes import size_ratios
 from inference.frame import Frame
@@ -121,9 +121,7 @@ class CropMatcher(NetworkMatcher):
 
     def _objects(self, frame: Frame) -> Objects:
         """Crops of one size are encoded together. Masks may be larger or smaller than their images."""
-        masks = {}
-        for track, mask in frame.masks.items():
-            masks[track] = cv2.resize(mask, frame.images[track[1]].shape[1::-1], interpolation=cv2.INTER_NEAREST)
+        masks = {track: fit_mask(mask, frame.images[track[1]].shape[:2]) for track, mask in frame.masks.items()}
         frame = replace(frame, masks=masks)
         spots = {track: spot for track, mask in masks.items() if (spot := spot_of(mask))}
         if not spots:

@@ -42,6 +42,7 @@ from common.drawing import PREDICTION, QUERY, overlay, write_picture
 from common.errors import UserError, counted
 from common.files import atomic_write, claimed, file_digest, remove_leftovers
 from formats.mask_pictures import read_mask
+from formats.masks import fit_mask
 from formats.picture_files import open_picture, read_picture
 from inference.cut_out import cut_out
 from inference.predictor import CKPT_HELP, SHIPPED, Predictor
@@ -134,7 +135,7 @@ def find(pair: Pair, predictor: Predictor) -> tuple[np.ndarray, np.ndarray, np.n
 
 def segment_pair(pair: Pair, predictor: Predictor, out: Path) -> None:
     query, query_mask, target, mask, existence = find(pair, predictor)
-    query_mask = cv2.resize(query_mask, query.shape[1::-1], interpolation=cv2.INTER_NEAREST)
+    query_mask = fit_mask(query_mask, query.shape[:2])
     shown = [overlay(query, query_mask, QUERY), overlay(target, mask, PREDICTION)]
     height = max(image.shape[0] for image in shown)
     shown = [cv2.resize(image, (round(image.shape[1] * height / image.shape[0]), height)) for image in shown]

@@ -149,6 +149,7 @@ def test_a_single_mask_and_coco_are_enough(inputs, tmp_path):
     [
         ({"name": "../x"}, "--name '../x' cannot be the name of a take's folder"),
         ({"name": "Takes"}, "--name 'Takes' cannot be the name of a take's folder"),
+        ({"name": "split.json"}, "--name 'split.json' cannot be the name of a take's folder"),
         ({"ego": "nose"}, "--ego 'nose' is none of the cameras head, left cam, photos"),
         ({"videos": "head={}/head.mp4", "offset": []}, "--videos takes two or more cameras"),
         ({"masks": "nose={}/masks/head"}, "--masks names camera 'nose'"),
