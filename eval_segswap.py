@@ -40,15 +40,7 @@ from common.arguments import (
 )
 from common.errors import UserError, counted, warn_once
 from common.files import write_json
-from common.parallel import (
-    default_workers,
-    end_with_launcher,
-    loader_failures,
-    loader_workers,
-    split_by_work,
-    start_loader,
-    start_loader_worker,
-)
+from common.parallel import default_workers, loader_failures, split_by_work, start_loader_worker
 from formats.processed import ProcessedTake
 from formats.takes import find_split_path, read_split
 from inference.crop_matcher import LOOKS
@@ -156,7 +148,6 @@ def join_ranks() -> tuple[int, int]:
     """(rank, world size) of torchrun's environment, (0, 1) without it. Ranks exchange reports only, so gloo will do."""
     world = int(os.environ.get("WORLD_SIZE", 1))
     if world > 1:
-        end_with_launcher()
         dist.init_process_group("gloo", timeout=timedelta(days=7))  # a rank may finish long before the others
     return int(os.environ.get("RANK", 0)), world
 
@@ -188,7 +179,7 @@ def plan_takes(uids: list[str], args: argparse.Namespace, batch_size: int) -> tu
     plans, failed = {}, {}
     for uid in uids:
         try:
-            plans[uid] = plan_chunks(ProcessedTake.read(args.data_path, uid), args.setting, batch_size, args.memory)
+            plans[uid] = plan_chunks(ProcessedTake.read(args.data_path, uid), args.setting, batch_size)
         except UserError as error:
             failed[uid] = str(error)
     if not plans:
@@ -212,7 +203,7 @@ def predict_part(args: argparse.Namespace, matcher: AnyMatcher, run: ResumableRu
     loader = make_loader(args, matcher, [chunk for plan in todo for chunk in plan.chunks])
     shown = {"desc": args.setting, "unit": "pair", "disable": rank > 0, "delay": 1}  # none before an early error
     with loader_failures(), tqdm(total=total, initial=total - pairs, **shown) as bar:
-        failed = predict_takes(matcher, start_loader(loader), plans, write, bar.update, args.memory)
+        failed = predict_takes(matcher, loader, plans, write, bar.update, args.memory)
     return {"pairs": pairs, "seconds": time.perf_counter() - begin, "failed": failed}
 
 
@@ -222,12 +213,9 @@ def make_loader(args: argparse.Namespace, matcher: AnyMatcher, chunks: list[Chun
     workers = args.num_workers
     if workers is None:
         workers = min(8, default_workers()) if on_gpu else 1  # a CPU's cores are busy with the network already
-    # Tensors come through shared memory; the arrays of a `Frame`, which keeps its own size, come through a pipe.
-    chunk_bytes = max((chunk.planes for chunk in chunks), default=0) * (matcher.side or 0) ** 2
-    workers = loader_workers(min(workers, len(chunks)), chunk_bytes)
     cv2.setNumThreads(0)  # OpenCV's threads do not survive the fork of a worker
     options = {"pin_memory": on_gpu, "worker_init_fn": start_loader_worker}
-    return DataLoader(dataset, batch_size=None, num_workers=workers, **options)
+    return DataLoader(dataset, batch_size=None, num_workers=min(workers, len(chunks)), **options)
 
 
 def finish(run: ResumableRun, plans: Plans, failed: dict[str, str], reports: list[dict]) -> int:

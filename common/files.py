@@ -4,17 +4,14 @@ JSON whose name ends in .gz is read through gzip.
 """
 
 import contextlib
-import fcntl
 import glob
 import gzip
 import hashlib
 import json
 import os
-import pwd
 import re
 import secrets
 import shutil
-import socket
 import sys
 import zlib
 from collections.abc import Iterable, Iterator, Sequence
@@ -22,69 +19,33 @@ from pathlib import Path
 from typing import IO, Any
 
 import ijson
+from filelock import FileLock, Timeout
 
 from common.errors import UserError
 
 
 @contextlib.contextmanager
 def claimed(folder: Path, name: str, what: str, files: Iterable[str] = ()) -> Iterator[None]:
-    """Let one process at a time, on any machine, write `name` in `folder`: a file, a folder, or a group of `files`.
+    """Let one process at a time write `name` in `folder`: a file, a folder, or a group of `files`.
 
     A later process says that it waits for the one that `what` ("writes results.json") describes. What killed writers
-    of `name` and of `files` left is deleted. Nobody waits where the file system has no locks.
-
-    The lock, `.{name}.lock`, is a record lock: it ends with this process, and a forked child does not have it. Threads
-    of one process all have it, and closing the file anywhere in the process ends it: claim a name once at a time.
+    of `name` and of `files` left is deleted. The lock, on `.{name}.lock`, ends with the process and all that it forked.
     """
     folder.mkdir(parents=True, exist_ok=True)
     path = folder / f".{name}.lock"
-    with contextlib.ExitStack() as stack:
-        try:
-            lock = stack.enter_context(open(path, "r+", errors="replace", opener=_open_for_all))
-        except PermissionError:  # another user's, who gave nobody else the right to write it
-            kept = stack.enter_context(path.open(errors="replace"))
-            _wait_for(kept, fcntl.LOCK_SH, what)  # keeps that user out; the others meet at a second file
-            lock = stack.enter_context(open(folder / f".{name}.shared.lock", "r+", opener=_open_for_all))
-        _wait_for(lock, fcntl.LOCK_EX, what)
-        lock.seek(0)
-        lock.truncate()
-        lock.write(f"process {os.getpid()} of {_user()} on {socket.gethostname()}")
-        lock.flush()
+    lock = FileLock(path)
+    try:
+        lock.acquire(timeout=0)
+    except Timeout:
+        print(f"waiting for another process, which {what} ({path})", file=sys.stderr)
+        lock.acquire()
+    try:
         for file in (name, *files):
             remove_leftovers(folder, file)
-        try:
-            yield
-        finally:
-            os.truncate(lock.fileno(), 0)
-
-
-def _open_for_all(path: str, flags: int) -> int:
-    """An opener of files that everybody may write who can reach them, whatever the umask."""
-    try:
-        descriptor = os.open(path, flags | os.O_NOFOLLOW)  # whoever can write the folder could place a link
-    except FileNotFoundError:  # O_CREAT only now: in a folder such as /tmp it is refused for files of other users
-        descriptor = os.open(path, flags | os.O_NOFOLLOW | os.O_CREAT, 0o666)
-    with contextlib.suppress(OSError):
-        os.fchmod(descriptor, 0o666)
-    return descriptor
-
-
-def _wait_for(lock: IO[str], kind: int, what: str) -> None:
-    try:
-        fcntl.lockf(lock, kind | fcntl.LOCK_NB)
-    except (BlockingIOError, PermissionError):
-        holder = "".join(filter(str.isprintable, lock.read(200))) or "another process"
-        print(f"waiting for {holder}, which {what} ({lock.name})", file=sys.stderr)
-        fcntl.lockf(lock, kind)
-    except OSError:
-        pass
-
-
-def _user() -> str:
-    try:
-        return pwd.getpwuid(os.getuid()).pw_name
-    except KeyError:  # in a container
-        return f"user {os.getuid()}"
+        yield
+    finally:
+        path.unlink(missing_ok=True)  # while it is held: filelock takes no lock on a file that has gone
+        lock.release()
 
 
 def remove_leftovers(folder: Path, name: str | None = None) -> None:
@@ -94,8 +55,7 @@ def remove_leftovers(folder: Path, name: str | None = None) -> None:
         if path.is_dir():
             shutil.rmtree(path, ignore_errors=True)
         else:
-            with contextlib.suppress(PermissionError):  # another user's, in a folder such as /tmp
-                path.unlink(missing_ok=True)
+            path.unlink(missing_ok=True)
 
 
 def temporary_name(path: Path) -> Path:

@@ -1,13 +1,9 @@
 """Worker processes: how many, jobs and DataLoaders that run in them, what happens when one dies; even parts of work."""
 
-import atexit
 import contextlib
-import functools
 import itertools
-import math
 import multiprocessing
 import os
-import shutil
 import signal
 import sys
 import threading
@@ -15,7 +11,6 @@ import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import FIRST_COMPLETED, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
-from pathlib import Path
 from typing import TypeVar
 
 import cv2
@@ -24,9 +19,7 @@ from common.errors import UserError
 
 Job = TypeVar("Job")
 Result = TypeVar("Result")
-SHARED_MEMORY = Path("/dev/shm")
 STOP_SIGNALS = signal.SIGINT, signal.SIGTERM, signal.SIGUSR1  # SLURM can send the last ahead of a time limit
-GRACE = 30  # seconds to end in, as torchrun gives
 
 
 def default_workers() -> int:
@@ -88,7 +81,7 @@ def _stop(number: int, frame: object) -> None:
 @contextlib.contextmanager
 def _shielded() -> Iterator[None]:
     """Processes that start within the block never get what a terminal or a scheduler sends to all processes of a job:
-    it is for the parent, which ends its workers or needs them to finish its step and save.
+    it is for the parent, which ends them. Ctrl-C would show a traceback of each that is still importing.
     """
     former = signal.pthread_sigmask(signal.SIG_BLOCK, STOP_SIGNALS)
     try:
@@ -112,69 +105,20 @@ def _end_with_parent() -> None:
     threading.Thread(target=watch, daemon=True).start()
 
 
-def loader_workers(num_workers: int, batch_bytes: int, prefetch: int = 2) -> int:
-    """How many of `num_workers` workers of a DataLoader have room in shared memory; warns if not all of them do.
-
-    Workers hand over batches of `batch_bytes` in /dev/shm, which containers keep small (Docker: 64 MB). Each worker has
-    `prefetch` batches under way, and the reader holds two.
-    """
-    needed = (prefetch * num_workers + 2) * batch_bytes
-    free = shutil.disk_usage(SHARED_MEMORY).free // local_ranks() if SHARED_MEMORY.is_dir() else sys.maxsize
-    fitting = max(0, min(num_workers, (free // max(1, batch_bytes) - 2) // prefetch))
-    if fitting < num_workers:
-        print(
-            f"warning: {num_workers} loading processes need {needed >> 20} MB of {SHARED_MEMORY}, {free >> 20} MB are "
-            f"free: {fitting} are used; for speed, give more: docker run --shm-size {math.ceil(needed / 2**30)}g",
-            file=sys.stderr,
-        )
-    return fitting
-
-
-def end_with_launcher() -> None:
-    """A process of torchrun's gets SIGTERM when torchrun has gone, which cannot pass a SIGKILL on; `GRACE` later it
-    ends in any case, as it may wait for others.
-    """
-    if "TORCHELASTIC_RUN_ID" not in os.environ:
-        return
-    launcher = int(os.environ.get("LAUNCHER_PID", os.getppid()))  # that of the environment may have gone already
-
-    def watch() -> None:
-        while os.getppid() == launcher:
-            time.sleep(1)
-        os.kill(os.getpid(), signal.SIGTERM)
-        time.sleep(GRACE)
-        os._exit(1)
-
-    threading.Thread(target=watch, daemon=True).start()
-
-
-def start_loader(loader: Iterable[Job]) -> Iterator[Job]:
-    """`iter(loader)` of a DataLoader. Ctrl-C waits for it: PyTorch takes down a half made one with a traceback."""
-    came: list[int] = []
-    handler = signal.signal(signal.SIGINT, lambda number, _: came.append(number))
-    try:
-        return iter(loader)
-    finally:
-        signal.signal(signal.SIGINT, handler)
-        for number in came:
-            signal.raise_signal(number)
-
-
 def start_loader_worker(_worker_id: int) -> None:
     """`worker_init_fn` of a DataLoader. Its workers are forked, and OpenCV's threads do not survive a fork: call
-    `cv2.setNumThreads(0)` before the loader starts.
+    `cv2.setNumThreads(0)` before the loader starts. What a terminal or a scheduler sends to all processes of a job is
+    for the parent alone, which needs its workers to finish its step and save.
     """
+    os.setsid()
     _end_with_parent()
 
 
 @contextlib.contextmanager
 def loader_failures() -> Iterator[None]:
-    """Put this around the use of a DataLoader: its workers are shielded from signals, and if one of them dies, a
-    UserError is raised, wherever PyTorch notices. Workers that are left when this process ends, as after an error, end
-    with it.
+    """Put this around the use of a DataLoader: if one of its workers dies, a UserError is raised, wherever PyTorch
+    notices.
     """
-    _shield_forks()
-    atexit.register(_kill_workers)  # runs before multiprocessing's own, which waits for workers that ignore its SIGTERM
     try:
         yield
     except (RuntimeError, OSError, EOFError) as error:
@@ -183,24 +127,9 @@ def loader_failures() -> Iterator[None]:
         with contextlib.suppress(RuntimeError):
             time.sleep(1)  # if a broken connection came first, PyTorch raises the death in here, not somewhere later
         raise UserError(
-            f"a loading process has ended early, perhaps for want of memory or of room in {SHARED_MEMORY}; run the "
-            "same command again with fewer --num_workers (0 needs neither)"
+            "a loading process has ended early, perhaps for want of memory or of shared memory; run the same command "
+            "again with fewer --num_workers (0 needs neither), or in a container with more: docker run --shm-size 8g"
         ) from None
-
-
-@functools.cache  # hooks stay
-def _shield_forks() -> None:
-    masks: list[set] = []
-    os.register_at_fork(
-        before=lambda: masks.append(signal.pthread_sigmask(signal.SIG_BLOCK, STOP_SIGNALS)),
-        after_in_parent=lambda: signal.pthread_sigmask(signal.SIG_SETMASK, masks.pop()),
-    )
-
-
-def _kill_workers() -> None:
-    signal.signal(signal.SIGCHLD, signal.SIG_DFL)  # PyTorch would raise that a worker has died
-    for process in multiprocessing.active_children():
-        process.kill()
 
 
 def split_by_work(work: Mapping[str, float], count: int) -> list[list[str]]:

@@ -9,6 +9,7 @@ have been processed.
 import argparse
 import json
 import sys
+from collections import Counter
 from collections.abc import Iterable
 from pathlib import Path
 
@@ -21,7 +22,7 @@ say_errors(__name__)
 from tqdm import tqdm
 
 from common.arguments import SETTINGS, Parser, add_data_path, add_splits_path
-from common.errors import UserError, counted
+from common.errors import UserError, counted, warn_once
 from common.files import atomic_write, claimed
 from formats.pairs import pairs_path, write_pairs
 from formats.processed import ANNOTATION, ProcessedTake, is_processed
@@ -45,6 +46,10 @@ def main() -> None:
     args = parse_args()
     splits = read_splits(args.splits_path)
     done, malformed = False, {}
+    uses = Counter(uid for split in SPLITS for uid in set(splits.get(split, ())))
+    if shared := sorted(uid for uid in uses if uses[uid] > 1):
+        what = f"{counted(len(shared), 'take')} in more than one of {', '.join(SPLITS)}, the first is {shared[0]}"
+        warn_once(f"{args.splits_path}: {what}; scores on what was trained on say little")
     for split in args.split or [split for split in SPLITS if splits.get(split)] or SPLITS:
         uids = read_split(args.splits_path, split)
         there = [uid for uid in uids if is_processed(args.data_path, uid)]

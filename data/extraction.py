@@ -2,7 +2,8 @@
 
 Three steps: `plan_take`, then `extract_camera` for each camera of the plan, in any process and order, then
 `finish_take`. A kill at any moment does no harm: a frame appears whole or not at all, annotation.json comes last, and
-the same steps again do only what is missing.
+the same steps again do only what is missing, and what is of another annotation or video than the take's source.json
+says, which comes first: `{"annotation": SHA-256, "<camera>.mp4": [bytes, time], ...}`.
 
 annotation.json promises to every later stage that both frames of each pair exist. It therefore leaves out cameras whose
 video is missing or broken, and for each object the frames past the end of its shortest video and those with a corrupt
@@ -11,18 +12,21 @@ mask in any camera. Whatever is left out is a `Failure` in `<data_dir>/<take_uid
 `[{"take_uid", "take_name", "camera": str or null, "kind": "missing" | "broken", "reason"}, ...]`.
 """
 
+import hashlib
+import json
 import shutil
 from collections.abc import Collection
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
+from typing import Any
 
 import cv2
 
-from common.errors import UserError, counted
+from common.errors import UserError, counted, warn_once
 from common.files import atomic_write, claimed, read_record, write_json
 from formats.geometry import Size, same_shape
 from formats.masks import RLE, mask_size
-from formats.processed import ANNOTATION, ProcessedTake, frame_path, frames_in, shrink
+from formats.processed import ANNOTATION, SOURCE, ProcessedTake, frame_path, frames_in, shrink
 from formats.takes import FRAME_STEP, KINDS, Take, video_path
 from formats.video import VideoError, VideoIndex, index_video, read_frames
 
@@ -75,15 +79,44 @@ def is_done(take: Take, takes_dir: Path, data_dir: Path, downscaled: bool) -> bo
     except UserError:
         return False
     _, failures = read_failures(former.folder)
-    if not failures and _is_complete(take, former):
+    known, source = _sources(take, takes_dir, data_dir, downscaled)
+    wanted = set(_wanted_frames(take, former.subsample_idx))
+    has_all = all(frames_in(former.folder / camera).keys() >= wanted for camera in take.cameras)
+    if has_all and known == source and not failures:
         return True
     paths = [video_path(takes_dir, take.name, camera, downscaled) for camera in former.cameras & set(take.cameras)]
-    return not all(path.exists() for path in paths)
+    if all(path.exists() for path in paths):
+        return False
+    _name_changes(take, known, source, "its videos are gone, so it stays as it was")
+    return True
+
+
+def _sources(take: Take, takes_dir: Path, data_dir: Path, downscaled: bool) -> tuple[dict[str, Any], dict[str, Any]]:
+    """What source.json says of a take, nothing if an earlier version made it, and what it has to say now, which of
+    videos that are gone is what it said.
+    """
+    path = data_dir / take.uid / SOURCE
+    known = read_record(path, {str: str | list}, "delete it if the frames beside it may stay") if path.exists() else {}
+    annotation = json.dumps(take, default=vars, sort_keys=True).encode()
+    source = known | {"annotation": hashlib.sha256(annotation).hexdigest()}
+    for camera in take.cameras:
+        video = video_path(takes_dir, take.name, camera, downscaled)
+        if video.exists():
+            source[video.name] = [video.stat().st_size, video.stat().st_mtime_ns]
+    return known, dict(sorted(source.items()))
+
+
+def _name_changes(take: Take, known: dict[str, Any], source: dict[str, Any], end: str) -> list[str]:
+    changed = [name for name in known if known[name] != source[name]]
+    if changed:
+        warn_once(f"take {take.uid} ({take.name}): {', '.join(changed)} changed since it was processed; {end}")
+    return changed
 
 
 def plan_take(take: Take, takes_dir: Path, data_dir: Path, downscaled: bool) -> TakePlan:
     """Find out what of a take is there and what to do for it. Reads its videos' packets, decodes nothing."""
     plan = TakePlan(take, data_dir / take.uid)
+    known, source = _sources(take, takes_dir, data_dir, downscaled)
     if not (takes_dir / take.name).is_dir():
         plan.failures.append(Failure(None, MISSING, f"no folder {takes_dir / take.name}"))
         return plan
@@ -101,6 +134,12 @@ def plan_take(take: Take, takes_dir: Path, data_dir: Path, downscaled: bool) -> 
     if "ego" not in map(take.kind_of, plan.videos):
         plan.videos.clear()
         return plan
+    if known != source:
+        for name in _name_changes(take, known, source, "what was made of it is made anew"):
+            for frame in frames_in(plan.folder / name.removesuffix(".mp4")).values():
+                frame.unlink()
+        (plan.folder / ANNOTATION).unlink(missing_ok=True)  # or a kill would leave it beside a source that it is not of
+        write_json(plan.folder / SOURCE, source)
     wanted = _wanted_frames(take, _grid(take, plan.videos))
     for camera, index in plan.videos.items():
         if lacking := sum(frame >= len(index) for frame in wanted):
@@ -200,16 +239,6 @@ def _merge_masks(
             for camera in cameras
         }
     return masks, failures
-
-
-def _is_complete(take: Take, former: ProcessedTake) -> bool:
-    """Whether a former run has written all masks of the take and all frames that it needs."""
-    expected = {name: {c: track.encoded.keys() for c, track in tracks.items()} for name, tracks in take.objects.items()}
-    found = {name: {camera: rles.keys() for camera, rles in tracks.items()} for name, tracks in former.masks.items()}
-    if found != expected or former.stated_ego != take.stated_ego:
-        return False
-    wanted = set(_wanted_frames(take, former.subsample_idx))
-    return all(frames_in(former.folder / camera).keys() >= wanted for camera in take.cameras)
 
 
 def _grid(take: Take, videos: dict[str, VideoIndex]) -> list[int]:

@@ -2,8 +2,9 @@
 
     python data/process_data.py --split val
 
-Run it again to continue, or to retry what failed: it does only what is missing. A take or camera whose video is missing
-or broken is left out and listed with the reason in <outputpath>/failed_takes.json.
+Run it again to continue, or to retry what failed: it does only what is missing, or what is of an annotation or a video
+that has changed, which it names. A take or camera whose video is missing or broken is left out and listed with the
+reason in <outputpath>/failed_takes.json.
 
 Exit status 0: everything that the data set holds is there; videos may be missing, as some were withdrawn from it.
 Status 1: a video or mask is broken (download it again), or nothing could be processed although no --uids were given.

@@ -65,8 +65,8 @@ class Metric(NamedTuple):
         return f"{100 * value:{sign}.2f}" if self.percent else f"{value:{sign}.3f}"
 
     def verdict(self, change: float | None) -> str:
-        """Is a change of it "better" or "worse"? Empty if there is none."""
-        if not change:
+        """Is a change of it "better" or "worse"? Empty if none is seen in print."""
+        if not change or float(self.show(change)) == 0:
             return ""
         return "better" if (change > 0) == self.higher_is_better else "worse"
 

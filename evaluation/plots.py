@@ -54,6 +54,7 @@ def iou_by_size(axes: Axes, cases: Sequence[Sequence[Case]], names: Sequence[str
             axes.fill_between(sizes, low, high, alpha=0.2, lw=0, label="middle half of the cases")
     axes.set(xscale="log", ylim=(0, 100), ylabel="IoU (%)")
     axes.set_xlabel("true mask in the target image, pixels at a long side of 480")
-    axes.xaxis.set_major_formatter(lambda value, _: f"{value:g}")
-    axes.xaxis.set_minor_formatter(lambda value, _: f"{value:g}" if f"{value:g}"[0] in "25" else "")
+    ticks = sorted({float(f"{size:.2g}") for size in np.geomspace(sizes[0], sizes[-1], 5)})  # also within a decade
+    axes.set_xticks(ticks, [f"{tick:g}" for tick in ticks])
+    axes.xaxis.set_minor_formatter("")
     axes.legend()

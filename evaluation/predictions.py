@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from formats.geometry import EVAL_SIDE, Size
-from formats.masks import check_rle, decode_mask, resize_mask
+from formats.masks import RLE, check_rle, decode_mask, mask_area, mask_size, resize_mask
 from formats.processed import CameraPair
 from formats.results import camera_pair_key
 
@@ -22,6 +22,7 @@ ACCEPTED_TEXT = {  # what is counted, and what it has
     NO_CONFIDENCE: ("prediction", "without confidence: 1 where the mask is not empty, else 0"),
     LISTED: ("confidence", "given as a list of one number"),
 }
+MAX_SIDE = 8192  # pixels; larger than any video, and whole masks are decoded for some protocols
 MAX_DISTORTION = 0.05  # of height by width; beyond it a mask is of another image, or padded, and cannot be resized
 
 
@@ -36,7 +37,7 @@ class Problem(NamedTuple):
 class PredictedMask(NamedTuple):
     mask: np.ndarray  # (H, W) uint8 of 0 and 1
     existence: float
-    given: np.ndarray  # the mask as the file has it, of any size; `mask` itself if it needed no resizing
+    given: RLE  # the mask as the file has it, of any size
 
 
 class TakePredictions:
@@ -105,18 +106,20 @@ def read_prediction(raw: Any, size: Size | None) -> tuple[PredictedMask | None, 
     faults: dict[str, str] = {}
     mask = given = None
     try:
-        mask = given = decode_mask(check_rle(raw["pred_mask"]))
+        given = check_rle(raw["pred_mask"])
     except KeyError:
         faults["no pred_mask"] = ""
     except ValueError as error:
         faults["mask cannot be decoded"] = str(error)
-    if given is not None and (kind := _size_fault(given, size)):
-        faults[kind] = f"{list(given.shape)}, expected {list(size) if size else f'a long side of {EVAL_SIDE}'}"
-        mask = resize_mask(raw["pred_mask"], size) if kind == OTHER_SIZE else None
+    if given and (kind := _size_fault(given, size)):
+        faults[kind] = f"{given['size']}, expected {list(size) if size else f'a long side of {EVAL_SIDE}'}"
+        mask = resize_mask(given, size) if kind == OTHER_SIZE else None
+    elif given:
+        mask = decode_mask(given)
     existence = raw.get("confidence")
     if "confidence" not in raw:
         faults[NO_CONFIDENCE] = ""
-        existence = float(given is not None and given.any())
+        existence = float(given is not None and mask_area(given) > 0)
     elif isinstance(existence, list) and len(existence) == 1:
         faults[LISTED] = repr(existence)[:60]
         existence = existence[0]
@@ -129,13 +132,14 @@ def read_prediction(raw: Any, size: Size | None) -> tuple[PredictedMask | None, 
     return PredictedMask(mask, float(existence), given), faults
 
 
-def _size_fault(mask: np.ndarray, size: Size | None) -> str:
+def _size_fault(mask: RLE, size: Size | None) -> str:
     """What is wrong with a mask's size, "" if nothing is.
 
     OTHER_SIZE can be resized: it shows the same image, neither cut nor padded, or nothing.
     """
-    height, width = mask.shape
-    if mask.shape == size or (size is None and max(mask.shape) == EVAL_SIDE):
+    height, width = mask_size(mask)
+    if (height, width) == size or (size is None and max(height, width) == EVAL_SIDE):
         return ""
     similar = size is not None and abs(height * size[1] / (width * size[0]) - 1) <= MAX_DISTORTION
-    return OTHER_SIZE if similar or (size is not None and not mask.any()) else "mask has the wrong size"
+    fits = max(height, width) <= MAX_SIDE and (similar or (size is not None and not mask_area(mask)))
+    return OTHER_SIZE if fits else "mask has the wrong size"

@@ -11,7 +11,6 @@ from collections.abc import Collection, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import numpy as np
 from tqdm import tqdm
 
 from common.errors import UserError, counted
@@ -19,6 +18,7 @@ from common.parallel import run_jobs
 from evaluation.metrics import MaskScores, score_masks
 from evaluation.predictions import ACCEPTED_TEXT, Problem, TakePredictions
 from evaluation.truth import GroundTruth, TakeTruth
+from formats.masks import decode_mask, mask_area, mask_size
 from formats.results import THRESHOLD, iter_results
 
 MISSING_HINT = "; --allow_missing scores the rest if something is only missing"
@@ -187,9 +187,11 @@ def score_take(truth: TakeTruth, raw: Any, reading: Reading) -> TakeScores:
                 others = [true_mask(name, *at) for name in take.masks if name != pair.object_name]
                 others = [other for other in others if other and other["size"] == own["size"]]
                 scores = score_masks(own, predicted.mask, others)
-                if reading.at_file_size and given is not predicted.mask:
-                    scores_at_file_size = score_masks(truth.mask(pair.object_name, *at, given.shape), given)
-            visible, area = own is not None, np.count_nonzero(given) / given.size
+                size = mask_size(given)
+                if reading.at_file_size and size != predicted.mask.shape:
+                    of_file = truth.mask(pair.object_name, *at, size)
+                    scores_at_file_size = score_masks(of_file, decode_mask(given))
+            visible, area = own is not None, mask_area(given) / math.prod(given["size"])
             cases.append(Case(take.uid, *pair, frame, visible, predicted.existence, scores, scores_at_file_size, area))
     info = truth.info
     return TakeScores(take.uid, info.name, info.scenario, cases, wanted, predictions.problems, predictions.accepted)

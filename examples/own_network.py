@@ -11,9 +11,11 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # repository root
 
+from common.cpu import tune_cpu
 from common.errors import run_script, say_errors
 
 say_errors(__name__)
+tune_cpu(__name__)
 
 import numpy as np
 import torch
@@ -30,7 +32,7 @@ from model.device import resolve_device
 from model.features import Encoder
 from model.weights import load_state, read_torch, write_torch
 from model.xsegtx import Prediction
-from train.dataset import StepSampler, TrainSamples, affordable_workers, batch_loader
+from train.dataset import StepSampler, TrainSamples, batch_loader
 from train.letterboxed import LetterboxReader
 from train.losses import LossWeights, compute_losses
 
@@ -93,8 +95,7 @@ def main(argv: list[str] | None = None) -> None:
     optimizer = torch.optim.Adam(network.parameters(), lr=1e-3)
     reader = LetterboxReader(args.input_size)
     samples = TrainSamples(PairSet([args.data_path], "train", args.setting), reader, seed=0)
-    workers = affordable_workers(None, args.batch_size * reader.sample_bytes)
-    batches = batch_loader(samples, StepSampler(range(args.steps), args.batch_size), workers, device.type == "cuda")
+    batches = batch_loader(samples, StepSampler(range(args.steps), args.batch_size), None, device.type == "cuda")
     with loader_failures(), tqdm(batches, unit="step") as bar:
         for batch in bar:
             batch = batch.to(device)

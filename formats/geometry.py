@@ -42,15 +42,6 @@ def letterbox(image: np.ndarray, side: int) -> np.ndarray:
     return out
 
 
-def in_square(image: np.ndarray, side: int) -> np.ndarray:
-    """(H, W) float32 -> (side, side), letterboxed, but not by nearest neighbour."""
-    height, width = (max(1, int(length * side / max(image.shape))) for length in image.shape)
-    method = cv2.INTER_AREA if side < max(image.shape) else cv2.INTER_LINEAR
-    square, top, left = np.zeros((side, side), np.float32), (side - height) // 2, (side - width) // 2
-    square[top : top + height, left : left + width] = cv2.resize(image, (width, height), interpolation=method)
-    return square
-
-
 def eval_size(size: Size) -> Size:
     """(H, W) after scaling the long side to 480 pixels, rounded as the benchmark does: 2160x3840 -> 270x480."""
     height, width = size
@@ -89,3 +80,23 @@ def nearest_axes(size: Size, new_size: Size) -> tuple[np.ndarray, np.ndarray]:
     )
     rows.flags.writeable = cols.flags.writeable = False
     return rows, cols
+
+
+def sample_for_score(values: np.ndarray, size: Size, video: Size, side: int | None = None) -> np.ndarray:
+    """What a picture says of each pixel that the benchmark compares: float32 -> `eval_size(video)`, interpolated.
+
+    The benchmark keeps single pixels of the video, of (H, W) `video`; here values are read at their middles, which lie
+    up to half a compared pixel aside of the middle of what they stand for. The picture shows all of the video and is of
+    `size`, as `values` are; or these are of the square that it was letterboxed to, of `side` pixels, which are single
+    pixels of the picture in their turn.
+    """
+    sources, starts = map(np.arange, size), (0, 0)
+    if side:
+        *sources, rows, cols = letterbox_axes(size, side)
+        starts = rows.start, cols.start
+    compared = nearest_axes(video, eval_size(video))
+    rows, cols = (
+        start + np.interp((pixels + 0.5) * (length / full) - 0.5, source, np.arange(len(source)))
+        for pixels, full, length, source, start in zip(compared, video, size, sources, starts, strict=True)
+    )
+    return cv2.remap(values, *np.float32(np.meshgrid(cols, rows)), cv2.INTER_LINEAR)

@@ -1,4 +1,4 @@
-"""Masks of other programs: pictures, whose object is what is neither black nor transparent, and COCO's JSON.
+"""Masks of other programs: pictures, as formats/mask_pictures.py reads them, and COCO's JSON.
 
 A camera's masks are a folder `{object}/{frame}.png`; one PNG file, called by its object; or COCO's
 `{"images": [{"id", "file_name", "height", "width"}], "annotations": [{"image_id", "category_id", "segmentation"}],
@@ -6,8 +6,8 @@ A camera's masks are a folder `{object}/{frame}.png`; one PNG file, called by it
 objects of a category apart. The frame is in the file's name or the image's `file_name`, its last digits.
 """
 
+import glob
 import math
-import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,10 +20,9 @@ from common.errors import MALFORMED, UserError, warn_once
 from common.files import is_file_name, name_number, read_json
 from formats.geometry import Size, same_shape
 from formats.mask_pictures import read_mask
-from formats.masks import RLE, check_rle, check_size, encode_mask, resize_mask
+from formats.masks import RLE, check_rle, check_size, decode_mask, encode_mask, fit_mask
 from formats.picture_files import MAX_SIDE, by_number
 
-MAX_OUTLINE = 1_000_000  # pixels of a polygon; each takes some hundred bytes
 LAYOUTS = "a folder of {object}/{frame}.png, a PNG file, or COCO's JSON"
 
 
@@ -53,7 +52,7 @@ class MaskFiles:
                 return None
             if area == math.prod(rle["size"]):
                 warn_once(f"{self}: mask of {object_name!r} in frame {frame} marks all of its picture as the object")
-            return rle if tuple(rle["size"]) == tuple(size) else encode_mask(resize_mask(rle, size))
+            return rle if tuple(rle["size"]) == tuple(size) else encode_mask(fit_mask(decode_mask(rle), size))
         except MALFORMED as error:
             raise UserError(f"{self}: mask of {object_name!r} in frame {frame}: {error}") from None
 
@@ -87,15 +86,9 @@ def _find_masks(path: Path, frame: int) -> dict[str, dict[int, Any]]:
 
 
 def png_files(folder: Path) -> list[Path]:
-    """The files below a folder, which may be a link, that are called *.png. Raises UserError if a link to a folder is
-    below it: it may lead round in a circle.
-    """
-    found = []
-    for place, folders, names in os.walk(folder):
-        if linked := [name for name in folders if Path(place, name).is_symlink()]:
-            raise UserError(f"{place}/{linked[0]} is a link to a folder, which is not followed; put the folder there")
-        found += [Path(place, name) for name in names if name.endswith(".png")]
-    return sorted(found)
+    """The files below a folder, also where links lead, that are called *.png."""
+    names = glob.glob("**/*.png", root_dir=folder, recursive=True)  # noqa: PTH207 (Path.glob follows no links)
+    return sorted(folder / name for name in names)
 
 
 def _find_coco(path: Path) -> dict[str, dict[int, Any]]:
@@ -103,8 +96,8 @@ def _find_coco(path: Path) -> dict[str, dict[int, Any]]:
     try:
         categories = {category["id"]: str(category["name"]) for category in raw["categories"]}
         images = {image["id"]: (name_number(image["file_name"]), image) for image in raw["images"]}
-        if len({number for number, _ in images.values()}) < len(images):
-            raise ValueError("two images have the same number in their file_name")
+        if len({number for number, _ in images.values()}) < len(raw["images"]):
+            raise ValueError("two images have the same id, or the same number in their file_name")
         objects: dict[str, dict[int, Any]] = {}
         for annotation in raw["annotations"]:
             name, tracked = categories[annotation["category_id"]], annotation.get("attributes", {}) | annotation
@@ -137,14 +130,11 @@ def _read_segmentation(segmentation: Any, size: Any) -> RLE:
 
 
 def _check_polygon(polygon: Any, side: int) -> None:
-    """Raises ValueError for a polygon that the library would take for a box, or that would take memory without end:
-    numbers are finite and in an image of `side` pixels or not much outside, and its outline has MAX_OUTLINE.
+    """Raises ValueError for a polygon that the library would take for a box, or with a number that is not finite or not
+    in an image of `side` pixels or near it, for which it would take memory without end.
     """
     points = np.asarray(polygon, float)
     if points.ndim != 1 or len(points) < 6 or len(points) % 2:
         raise ValueError("a polygon has fewer than three points, or half a point")
     if (far := ~(abs(points) <= 2 * side)).any():  # nan too
         raise ValueError(f"a polygon's {points[far][0]:g} lies far outside of the image")
-    points = points.reshape(-1, 2)
-    if abs(points - np.roll(points, 1, axis=0)).sum() > MAX_OUTLINE:
-        raise ValueError(f"a polygon's outline is longer than {MAX_OUTLINE:,} pixels")

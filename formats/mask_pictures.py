@@ -1,5 +1,6 @@
 """One object's mask, in the pictures and arrays in which people have it -> (H, W) uint8 of 0 and 1."""
 
+import functools
 from pathlib import Path
 from typing import Any
 
@@ -8,12 +9,13 @@ import numpy as np
 from PIL import Image
 
 from common.errors import UserError
-from formats.picture_files import open_picture, picture_errors, pixel_type, strips
+from formats.picture_files import open_picture, picture_errors
 
-FEW, MANY = 64, 1024  # values of a label map without and with `value`; photographs have more
-SOFT = 0.1  # of a picture, that soft edges cover at most
-FLAT = np.ones((5, 5), np.uint8)  # an area of one value that is no edge
-SHARP = [0] * 64 + list(range(64, 192)) + [255] * 64  # JPEG adds noise to black and white
+FEW, DARK, MANY = 16, 64, 64  # a label map has FEW values, or up to DARK; photographs have more than MANY
+AREA = np.ones((5, 5), np.uint8)  # of one kind are no soft edge
+SOFT = 0.1  # of a picture, that soft edges cover at most; in a dark one there are none
+PLAIN = ("1", "L", "LA", "RGB", "RGBA", "I", "F", "I;16", "I;16B")  # of PIL: channels are what they say
+BETWEEN = 8  # kind of pixels that are neither black nor full
 
 
 def read_mask(path: Path, value: int | None = None) -> np.ndarray:
@@ -23,39 +25,45 @@ def read_mask(path: Path, value: int | None = None) -> np.ndarray:
 
 
 def to_mask(mask: Any, what: str = "mask", value: int | None = None) -> np.ndarray:
-    """A PIL image, or an array of booleans or integers (H, W) or (H, W, channels) -> (H, W) uint8 of 0 and 1.
+    """A PIL image, or an array of booleans or integers (H, W), or of uint8 (H, W, channels) -> (H, W) uint8 of 0 and 1.
 
-    Black is background, and so is what is transparent: the second of two channels and the fourth of four are opacity.
-    Where all that is opaque is black, it is the object. Otherwise the object has one value, and perhaps soft edges,
-    which are cut in their middle. Of a label map it is the pixels of `value`: a gray value, a number of the palette, or
-    a color 0xRRGGBB.
+    The object is what is brighter than half of the brightest pixel; of a picture that is transparent in parts, what is
+    opaque. Of a label map it is the pixels of `value`: a gray value, a number of the palette, or a color 0xRRGGBB.
 
     Raises UserError, which begins with `what` it is, for floats other than 0 and 1, photographs, and label maps without
     `value`.
     """
-    values, kind = (_of_picture if isinstance(mask, Image.Image) else _of_array)(mask, what)
-    numbers = _numbers(values)
-    photograph = UserError(f"{what} holds many values, as photographs do; give a mask, whose object has one")
-    if len(numbers) > MANY:
-        raise photograph
-    if value in numbers:
-        return (values == value).view(np.uint8)
-    if value is None:
-        found = values != 0 if len(numbers) < 2 else _soft_edged(values, np.array(numbers), kind)
-        if found is not None:
-            return found.view(np.uint8)
-        if len(numbers) > FEW:
-            raise photograph
-    names = [f"0x{number:06x}" if kind == "color" else str(number) for number in numbers]
-    held = f"{what} holds the values {', '.join(names[:12])}{', ...' * (len(names) > 12)}"
-    if value is not None:
-        raise UserError(f"{held}, not {value}")
-    remedy = f"a mask is of one object: choose it with --object {names[0]}, in Python give mask == {names[0]}"
-    raise UserError(f"{held}; {remedy}")
+    if not isinstance(mask, Image.Image):
+        mask = _checked_array(mask, what)
+    with picture_errors(what):
+        channels = _channels(mask, value is None)
+        if value is not None:
+            labels = _labels(mask, channels)
+            if (labels == value).any():
+                return (labels == value).view(np.uint8)
+            raise UserError(f"{what} holds the values {_named(labels)}, not {value}")
+        bright = functools.reduce(np.maximum, channels)
+        full = int(bright.max(initial=0))
+        soft = SOFT if full > DARK else 0
+        is_map = not soft or len(np.unique(bright)) <= FEW  # or a mask with hard edges
+        noise = 0 if is_map else full // 8  # of JPEG
+        between = (bright > noise) & (bright < full - noise)
+        kinds = sum((channel > full // 2) * np.uint8(1 << number) for number, channel in enumerate(channels))
+        kinds[between] = BETWEEN * is_map
+        areas = [kind for kind in range(1, BETWEEN + 1) if cv2.erode(np.uint8(kinds == kind), AREA).any()]
+        if len(areas) < 2 and BETWEEN not in areas and np.count_nonzero(between) <= soft * between.size:
+            return (bright > full // 2).view(np.uint8)
+        labels = _labels(mask, channels)
+        if len(np.unique(labels)) > MANY:
+            raise UserError(f"{what} holds many values, as photographs do; give a mask, whose object has one")
+        names = _named(labels)
+        first = names.partition(",")[0]
+        remedy = f"a mask is of one object: choose it with --object {first}, in Python give mask == {first}"
+        raise UserError(f"{what} holds the values {names}; {remedy}")
 
 
-def _of_array(mask: Any, what: str) -> tuple[np.ndarray, str]:
-    """(H, W) numbers, 0 for the background, and what they are: gray, palette or color."""
+def _checked_array(mask: Any, what: str) -> np.ndarray | Image.Image:
+    """(H, W) numbers, or a PIL image of 2, 3 or 4 channels."""
     if not isinstance(mask, np.ndarray) or mask.dtype.kind not in "biuf":
         raise UserError(f"{what} is {type(mask).__name__}; give a PIL image, or an array of booleans or integers")
     if mask.dtype.kind == "f" and not np.isin(mask, (0, 1)).all():
@@ -64,74 +72,35 @@ def _of_array(mask: Any, what: str) -> tuple[np.ndarray, str]:
         mask = mask.astype(np.uint8)
     if mask.ndim == 3 and mask.shape[2] == 1:
         mask = mask[..., 0]
-    if mask.ndim == 3 and mask.shape[2] in (2, 3, 4) and mask.size and mask.min() >= 0 and mask.max() < 256:
-        return _of_picture(Image.fromarray(mask.astype(np.uint8)), what)
+    if mask.ndim == 3 and mask.shape[2] in (2, 3, 4) and mask.size and mask.dtype == np.uint8:
+        return Image.fromarray(mask)
     if mask.ndim != 2:
         raise UserError(f"{what} has the shape {mask.shape} and the type {mask.dtype}; give (H, W)")
-    return mask, "gray"
+    return mask
 
 
-def _of_picture(image: Image.Image, what: str) -> tuple[np.ndarray, str]:
-    """As `_of_array`. Numbers of a palette count only if its 0 is the background, and other colors than gray are."""
-    if ";16" in pixel_type(image) and image.mode[0] != "I":
-        raise UserError(f"{what} has 16 bits a color, of which 8 are read; save it with 8")
-    with picture_errors(what):
-        image.load()
-        noisy = image.format in ("JPEG", "MPO")
-        if len(image.getbands()) == 1 and image.mode != "P" and not noisy and "transparency" not in image.info:
-            return _of_array(np.asarray(image), what)
-        most = image.getextrema()[-1][1] if image.getbands()[-1] == "A" else 255
-        colors, opaque = np.empty(image.size[::-1], np.uint32), np.empty(image.size[::-1], bool)
-        gray = True
-        for rows, strip in strips(image):
-            strip = strip.convert("RGB").point(SHARP * 3) if noisy else strip
-            rgba = np.asarray(strip.convert("RGBA"))
-            opaque[rows] = rgba[..., 3] >= max(1, most) / 2
-            colors[rows] = rgba[..., :3] @ np.uint32([1 << 16, 1 << 8, 1]) * opaque[rows]
-            gray &= bool((rgba[..., 1:3] == rgba[..., :1]).all())
-        if not opaque.all() and not colors.any():
-            return opaque * np.uint8(255), "gray"
-        if gray:
-            return colors.astype(np.uint8), "gray"
-        if image.mode == "P" and not colors[np.asarray(image) == 0].any():
-            return np.asarray(image) * (colors > 0), "palette"
-        return colors, "color"
+def _channels(mask: np.ndarray | Image.Image, by_opacity: bool) -> list[np.ndarray]:
+    """(H, W) gray values, or three colors; `by_opacity`: of a picture that is transparent in parts, its opacity."""
+    if isinstance(mask, np.ndarray):
+        return [mask]
+    mask.load()
+    if mask.mode not in PLAIN or "transparency" in mask.info:
+        mask = mask.convert("RGBA")
+    channels = [np.asarray(channel) for channel in mask.split()]
+    opacity = channels.pop() if mask.mode[-1] == "A" else None
+    return [opacity] if by_opacity and opacity is not None and opacity.min() < 255 else channels
 
 
-def _parts(values: np.ndarray) -> list[np.ndarray]:
-    return np.array_split(values, values.size // (1 << 20) + 1)  # what is made of one takes little memory
+def _labels(mask: np.ndarray | Image.Image, channels: list[np.ndarray]) -> np.ndarray:
+    """(H, W): gray values, numbers of the palette, or colors 0xRRGGBB of a picture that is not gray."""
+    if isinstance(mask, Image.Image) and mask.mode == "P":
+        return np.asarray(mask)
+    if all(np.array_equal(channel, channels[0]) for channel in channels[1:]):
+        return channels[0]
+    return sum(channel * np.uint32(1 << shift) for channel, shift in zip(channels, (16, 8, 0), strict=True))
 
 
-def _numbers(values: np.ndarray) -> list[int]:
-    """The different values other than 0, ascending, or some more than MANY."""
-    found: set[int] = set()
-    for part in _parts(values):
-        found.update(np.unique(part).tolist())
-        if len(found) > MANY + 1:
-            break
-    return sorted(found - {0})
-
-
-def _soft_edged(values: np.ndarray, numbers: np.ndarray, kind: str) -> np.ndarray | None:
-    """The object (H, W) bool, if one of the `numbers` fills areas and the others, few pixels, lie between it and black,
-    as in soft edges; None if the picture is another.
-    """
-    if kind == "palette":
-        return None
-    areas: set[int] = set()
-    for part in _parts(values):
-        exact = part.astype(np.float32)  # OpenCV takes no integers of 32 bits
-        areas.update(np.unique(part[cv2.erode(exact, FLAT) == cv2.dilate(exact, FLAT)]).tolist())
-    areas.discard(0)
-    if len(areas) != 1:
-        return None
-    full = areas.pop()
-    if np.count_nonzero(values) - np.count_nonzero(values == full) > SOFT * values.size:
-        return None
-    colors = np.stack([numbers >> 16, numbers >> 8 & 255, numbers & 255] if kind == "color" else [numbers], axis=1)
-    color = colors[numbers == full][0]
-    bright = (255 if kind == "color" else np.iinfo(values.dtype).max) // 4  # small values are labels
-    if color.max() < bright or (colors > color).any():
-        return None
-    inside = numbers[2 * colors.max(axis=1) >= color.max()]
-    return np.concatenate([np.isin(part, inside) for part in _parts(values)])
+def _named(labels: np.ndarray) -> str:
+    numbers = np.unique(labels[labels != 0]).tolist()
+    names = [f"0x{number:06x}" if labels.dtype == np.uint32 else str(number) for number in numbers]
+    return f"{', '.join(names[:12])}{', ...' * (len(names) > 12)}"

@@ -7,6 +7,7 @@ first, down the columns. Masks that an array holds are uint8 of shape (H, W) wit
 import re
 from typing import Any, TypedDict
 
+import cv2
 import numpy as np
 from lzstring import LZString
 from pycocotools import mask as coco
@@ -72,6 +73,11 @@ def mask_size(rle: RLE) -> Size:
     return tuple(rle["size"])
 
 
+def mask_area(rle: RLE) -> int:
+    """In pixels, without decoding the mask, however large."""
+    return int(run_lengths(rle)[1::2].sum())
+
+
 def run_lengths(rle: RLE) -> np.ndarray:
     """RLE -> (N,) int64 lengths of the runs of zeros and ones in turn, zeros first.
 
@@ -133,3 +139,14 @@ def letterbox_mask(rle: RLE, side: int) -> np.ndarray:
 def resize_mask(rle: RLE, new_size: Size) -> np.ndarray:
     """The mask resized by nearest neighbour to `new_size` (H, W): the same bits as decoding and resizing it."""
     return sample_mask(rle, *nearest_axes(mask_size(rle), new_size))
+
+
+def fit_mask(mask: np.ndarray, new_size: Size) -> np.ndarray:
+    """(H, W) uint8 of 0 and 1 -> of `new_size`, by nearest neighbour; of an object that would vanish by that, what is
+    more than half covered, or more than half as covered as the most covered pixel.
+    """
+    fitted = cv2.resize(mask, new_size[::-1], interpolation=cv2.INTER_NEAREST)
+    if fitted.any() or not mask.any():
+        return fitted
+    cover = cv2.resize(mask.astype(np.float32), new_size[::-1], interpolation=cv2.INTER_AREA)
+    return (cover > min(0.5, cover.max() / 2)).astype(np.uint8)

@@ -2,6 +2,7 @@
 
     <data_dir>/<take_uid>/<camera>/<frame>.jpg
     <data_dir>/<take_uid>/annotation.json
+    <data_dir>/<take_uid>/source.json           what it was made of, if data/process_data.py made it
 
 annotation.json: `{"masks": {object: {camera: {frame: {"size": [H, W], "counts": str}}}}, "subsample_idx": [0, 30]}`.
 Masks have the size of the video they were drawn on, frames are smaller. Frames without a mask have no key. Cameras that
@@ -12,6 +13,7 @@ import dataclasses
 import hashlib
 import itertools
 import json
+from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -28,7 +30,7 @@ from formats.masks import RLE, check_rle, mask_size
 from formats.takes import by_frame, kind_of, parse_frame
 
 ANNOTATION = "annotation.json"
-SOURCE = "source.json"
+SOURCE = "source.json"  # of the data set: which videos; of a take: what it was made of
 
 
 def is_processed(data_dir: Path, uid: str) -> bool:
@@ -62,7 +64,7 @@ class ProcessedTake:
     masks: dict[str, dict[str, dict[int, RLE]]]
     subsample_idx: list[int]
     stated_ego: dict[str, bool] = field(default_factory=dict)  # by camera, where takes.json contradicts the name
-    digest: str = field(default="", compare=False)  # SHA-256 of annotation.json, hexadecimal; "": not read from one
+    digest: str = field(default="", compare=False)  # SHA-256 of annotation.json and source.json; "": not read from them
 
     @classmethod
     def read(cls, data_dir: Path, uid: str) -> "ProcessedTake":
@@ -72,11 +74,12 @@ class ProcessedTake:
         with json_errors(path, f"run data/process_data.py for take {uid} first"):
             content = path.read_bytes()
             raw = json.loads(content)
+            source = (folder / SOURCE).read_bytes() if (folder / SOURCE).exists() else b""
         try:
             take = cls.parse(uid, folder, raw)
         except ValueError as error:
             raise UserError(f"{path} is malformed ({error}); delete it and run data/process_data.py again") from None
-        return dataclasses.replace(take, digest=hashlib.sha256(content).hexdigest())
+        return dataclasses.replace(take, digest=hashlib.sha256(content + source).hexdigest())
 
     @classmethod
     def parse(cls, uid: str, folder: Path, raw: Any) -> "ProcessedTake":
@@ -99,6 +102,10 @@ class ProcessedTake:
             for camera in take.cameras:
                 if not is_file_name(camera):
                     raise ValueError(f"camera {camera[:40]!r} cannot be the name of a folder")
+            for setting in SETTINGS:
+                keys = Counter((name, f"{query}_{target}") for name, query, target in take.camera_pairs(setting))
+                if twice := [key for (_, key), count in keys.items() if count > 1]:
+                    raise ValueError(f"two pairs of cameras are called {twice[0]!r} in results; rename a camera")
             return take
         except MALFORMED as error:
             raise ValueError(f"{type(error).__name__}: {error}") from None

@@ -6,12 +6,11 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import NamedTuple
 
-import cv2
 import numpy as np
 import torch
 from torch import Tensor
 
-from formats.geometry import EVAL_SIDE, in_square
+from formats.masks import fit_mask
 from formats.results import THRESHOLD
 from formats.takes import size_ratios
 from inference.frame import Frame
@@ -97,17 +96,7 @@ class CropMatcher(NetworkMatcher):
         super().__init__(backbone, network, device, precision, batch_size or BATCH_SIZE)
         self.config, self.looks = network.config, looks or LOOKS
 
-    def remember(self, frame: Frame, memory: Memory) -> None:
-        """Show a memory the query views of a frame; those of targets may be missing."""
-        with self.computing():
-            memory.remember(self._objects(frame).descriptions)
-
-    def predict(self, frame: Frame, memory: Memory | None = None) -> tuple[Tensor, Tensor]:
-        """Of each pair: the target mask's probability (P, 480, 480), letterboxed, and the existence (P,), float32."""
-        probs, existence = self.find(frame, memory)
-        return torch.from_numpy(np.stack([in_square(prob, EVAL_SIDE) for prob in probs])), existence
-
-    def find(self, frame: Frame, memory: Memory | None = None) -> tuple[list[np.ndarray], Tensor]:
+    def predict(self, frame: Frame, memory: Memory | None = None) -> tuple[list[np.ndarray], Tensor]:
         """Of each pair: the mask's probability in the target's image, (H, W) float32, and the existence (P,)."""
         sizes = [frame.images[pair.target_camera].shape[:2] for pair in frame.pairs]
         probs, existence = [np.zeros(size, np.float32) for size in sizes], torch.zeros(len(sizes))
@@ -120,7 +109,7 @@ class CropMatcher(NetworkMatcher):
                 highest = {x.pair: x.heat for x in reversed(candidates)}  # of each pair, the first
                 heat = torch.tensor([highest[number] for number in answers], device=self.device)
                 existence[list(answers)] = self.network.existence(logits, heat).cpu()
-            if memory and memory.choice == "past":
+            if memory:
                 memory.remember(objects.descriptions)
         for number, (spot, mask, _) in answers.items():
             probs[number] = put_back(mask, spot.crop(), sizes[number])
@@ -132,9 +121,7 @@ class CropMatcher(NetworkMatcher):
 
     def _objects(self, frame: Frame) -> Objects:
         """Crops of one size are encoded together. Masks may be larger or smaller than their images."""
-        masks = {}
-        for track, mask in frame.masks.items():
-            masks[track] = cv2.resize(mask, frame.images[track[1]].shape[1::-1], interpolation=cv2.INTER_NEAREST)
+        masks = {track: fit_mask(mask, frame.images[track[1]].shape[:2]) for track, mask in frame.masks.items()}
         frame = replace(frame, masks=masks)
         spots = {track: spot for track, mask in masks.items() if (spot := spot_of(mask))}
         if not spots:

@@ -40,6 +40,7 @@ from common.drawing import PREDICTION, QUERY, overlay
 from common.errors import UserError
 from formats.geometry import Size
 from formats.mask_pictures import read_mask
+from formats.masks import fit_mask
 from formats.picture_files import open_picture, picture_errors, read_picture
 from formats.results import THRESHOLD
 from inference.cut_out import cut_out
@@ -81,23 +82,21 @@ def find(predictor: Predictor, query: dict | None, target: dict | None, painting
         box = corners(paint)
         marked = cut_out(query, box) if box else paint
         target = read_upload(target, "other picture")
-        size, target = target.shape[1::-1], reduced(target)
+        size, target = target.shape[:2], reduced(target)
         found, existence = predictor.segment(query, marked, target, setting=CAMERAS[camera])
     except UserError as error:
         return Answer(str(error), marked, box is not None)
     visible, percent = existence > THRESHOLD, f"{100 * existence:.0f} %"
     text = f"found ({percent})" if visible else f"not visible ({percent} that it is)"
     found_there = overlay(target, found, PREDICTION, dashed=not visible)
-    mask_there = cv2.resize(found, size, interpolation=cv2.INTER_NEAREST)
-    return Answer(text, marked, box is not None, found_there, mask_there)
+    return Answer(text, marked, box is not None, found_there, fit_mask(found, size))
 
 
 def painted(painting: dict | None, size: Size) -> np.ndarray:
     """What was painted over a picture of `size` -> (H, W) uint8 of 0 and 1. Raises UserError if it is nothing."""
     mask = np.zeros(size, np.uint8)
     for layer in painting["layers"] if painting else ():
-        paint = read_upload(layer, "painting", read_paint)
-        mask |= cv2.resize(paint, size[::-1], interpolation=cv2.INTER_NEAREST)
+        mask |= fit_mask(read_upload(layer, "painting", read_paint), size)
     if not mask.any():
         raise UserError("mark the object in the first picture: paint over it, or dab two corners of a box around it")
     return mask
@@ -146,8 +145,8 @@ def to_paint_on(query: np.ndarray, mask: np.ndarray | None = None) -> dict[str, 
     query = reduced(query, PAINT_SIDE)
     layers = []
     if mask is not None:
-        mask = cv2.resize(mask, query.shape[1::-1], interpolation=cv2.INTER_NEAREST)
-        layers = [np.dstack([np.full_like(query, QUERY), np.uint8(255 * OPACITY * mask)])]
+        opacity = np.uint8(255 * OPACITY * fit_mask(mask, query.shape[:2]))
+        layers = [np.dstack([np.full_like(query, QUERY), opacity])]
     return {"background": query, "layers": layers, "composite": None}
 
 

@@ -10,7 +10,6 @@ from torch import Tensor
 
 from formats.geometry import Size, unletterbox
 from formats.processed import CameraPair
-from formats.results import THRESHOLD
 
 
 @dataclass
@@ -27,13 +26,8 @@ class Frame:
     kinds: dict[str, str]  # by camera: ego or exo; without those of which it is not known
 
 
-def mask_in_image(prob: Tensor, size: Size) -> Tensor:
-    """Probabilities (P, S, S) in letterboxed images -> masks (P, H, W) bool in the images, which are of `size`."""
-    return unletterbox(resize_prob(prob, max(size)) > THRESHOLD, size)
-
-
-def resize_prob(prob: Tensor, side: int) -> Tensor:
-    """(P, S, S) -> (P, side, side), bilinear."""
-    if prob.shape[-1] == side:
-        return prob
-    return F.interpolate(prob[:, None], (side, side), mode="bilinear", align_corners=False)[:, 0]
+def prob_in_image(prob: Tensor, size: Size) -> Tensor:
+    """Probabilities (P, S, S) in letterboxed images -> (P, H, W) in the images, which are of `size`; bilinear."""
+    if prob.shape[-1] != max(size):
+        prob = F.interpolate(prob[:, None], [max(size)] * 2, mode="bilinear", align_corners=False)[:, 0]
+    return unletterbox(prob, size)

@@ -6,20 +6,19 @@ from typing import Any
 from model.crops import Spot
 from model.locator import Description
 
-CHOICES = ("none", "past", "all")
+CHOICES = ("none", "past")
 HELP = (
-    "what else a strong network knows of an object than its mask in the frame: nothing (none), its masks in earlier "
-    "frames of the query camera (past), or in all others (all), and where it was last found (default: past)"
+    "what else a strong network knows of an object than its mask in the frame: nothing (none), or its masks in earlier "
+    "frames of the query camera and where it was last found (past, the default)"
 )
 
 
 class Memory:
     """Of one take, frame after frame: what the query frames show of each object, which adds up, and where it was last
-    found. "past" adds frames up as they come; with "all", each is remembered before the first is asked for.
+    found.
     """
 
-    def __init__(self, choice: str):
-        self.choice = choice
+    def __init__(self) -> None:
         self.descriptions: dict[Any, Description] = {}
         self.spots: dict[Any, Spot] = {}
 
@@ -30,10 +29,6 @@ class Memory:
             self.descriptions[key] = known.plus(description) if known else description
 
     def recall(self, key: Any, shown: Description) -> Description:
-        """What a frame shows, with all that is known from others. With "all", the frame itself has been remembered."""
+        """What a frame shows, with all that is known from others."""
         known = self.descriptions.get(key)
-        if known is None:
-            return shown
-        if self.choice == "all":
-            return shown._replace(area=known.area, total=known.total)
-        return shown.plus(known)
+        return shown.plus(known) if known else shown

@@ -19,8 +19,8 @@ from torch import Tensor
 
 from common.errors import UserError
 from common.files import file_digest
-from formats.geometry import EVAL_SIDE, Size, letterbox
-from inference.frame import Frame, resize_prob
+from formats.geometry import Size
+from inference.frame import Frame
 
 
 class Method(Protocol):
@@ -37,8 +37,9 @@ class Method(Protocol):
 
     def predict(self, frame: Frame) -> Sequence[tuple[np.ndarray | Tensor, float]]:
         """(mask, existence) for each of `frame.pairs`, in their order. The mask is as large as the target's image and
-        holds booleans or probabilities; it is resized, and what is above 0.5 then is the object. The existence is the
-        probability that the object is visible there.
+        holds booleans or probabilities, best of how much of a pixel the object covers: they are interpolated at the
+        pixels that the benchmark compares, and what is above 0.5 is the object. The existence is the probability that
+        the object is visible there.
         """
 
 
@@ -75,23 +76,23 @@ class MethodMatcher:
         if self.side is not None and (type(self.side) is not int or self.side < 1):
             raise UserError(f"--predictor {name}: side is {self.side!r:.40}; it must be a number of pixels or None")
 
-    def predict(self, frame: Frame) -> tuple[Tensor, Tensor]:
-        """The mask's probability (P, 480, 480), letterboxed, and the existence (P,) of each pair, float32."""
+    def predict(self, frame: Frame) -> tuple[list[np.ndarray], Tensor]:
+        """The mask's probability, as large as the target's image in `frame`, and the existence (P,) of each pair."""
         where = f"{self.name}, take {frame.take_uid}, frame {frame.number}"
         with own_code(where):
             answers = self.method.predict(frame)
         if not isinstance(answers, list | tuple) or len(answers) != len(frame.pairs):
             found = f"{len(answers)} answers" if isinstance(answers, list | tuple) else type(answers).__name__
             raise UserError(f"{where}: predict returned {found}, not a list of {len(frame.pairs)}")
-        masks, existence = torch.zeros(len(answers), EVAL_SIDE, EVAL_SIDE), torch.zeros(len(answers))
-        for i, (pair, answer) in enumerate(zip(frame.pairs, answers, strict=True)):
+        masks, existence = [], []
+        for pair, answer in zip(frame.pairs, answers, strict=True):
             try:
-                mask, existence[i] = _checked(answer, frame.images[pair.target_camera].shape[:2])
+                mask, confidence = _checked(answer, frame.images[pair.target_camera].shape[:2])
             except ValueError as error:
                 raise UserError(f"{where}, {' '.join(pair)}: {error}") from None
-            square = torch.from_numpy(letterbox(mask, max(mask.shape)))  # padding alone; nothing if it is one already
-            masks[i] = resize_prob(square[None], EVAL_SIDE)[0]
-        return masks, existence
+            masks.append(mask)
+            existence.append(confidence)
+        return masks, torch.tensor(existence)
 
 
 @contextlib.contextmanager

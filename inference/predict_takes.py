@@ -12,17 +12,18 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
 
+import numpy as np
 import torch
 from torch import Tensor
 from torch.utils.data import Dataset
 
 from common.errors import UserError
-from formats.geometry import EVAL_SIDE, Size, eval_size, letterbox, unletterbox
+from formats.geometry import EVAL_SIDE, Size, eval_size, letterbox, sample_for_score, unletterbox
 from formats.masks import encode_mask, letterbox_mask, resize_mask
 from formats.processed import CameraPair, ProcessedTake, read_frame
-from formats.results import camera_pair_key
+from formats.results import THRESHOLD, camera_pair_key
 from inference.crop_matcher import CropMatcher
-from inference.frame import Frame, mask_in_image
+from inference.frame import Frame, prob_in_image
 from inference.matcher import Matcher, PairBatch, batch_of
 from inference.memory import Memory
 from inference.own_method import MethodMatcher
@@ -35,8 +36,6 @@ class ChunkPlan(NamedTuple):
     digest: str  # of the take's annotation.json
     frames: tuple[int, ...]
     pair_count: int
-    planes: int  # of S x S bytes that the chunk takes: three per image, one per mask
-    remember: bool = False  # only its query views are read, for a memory
 
 
 @dataclass(frozen=True)
@@ -67,7 +66,7 @@ Plans = dict[str, TakeChunks]  # by uid
 
 class Chunk(NamedTuple):
     plan: ChunkPlan
-    pairs: Sequence[tuple[CameraPair, int, Size]]  # camera pair, frame, size of the target video
+    pairs: Sequence[tuple[CameraPair, int, Size, Size]]  # camera pair, frame, sizes of the target's image and video
     batch: PairBatch | Frame | None  # the pairs, in this order; None: there are none
     left_out: Sequence[tuple[CameraPair, int, str]] = ()  # camera pair, frame, and which image cannot be read
     fault: str = ""  # why the whole take cannot be predicted
@@ -82,23 +81,19 @@ def pairs_by_frame(take: ProcessedTake, setting: str) -> dict[int, list[CameraPa
     return dict(sorted(frames.items()))
 
 
-def plan_chunks(take: ProcessedTake, setting: str, batch_size: int, memory: str = "none") -> TakeChunks:
+def plan_chunks(take: ProcessedTake, setting: str, batch_size: int) -> TakeChunks:
     """Cut a take into chunks of at most `batch_size` pairs, or of one frame where that has more; of one frame each with
-    a `batch_size` of 1. A memory of all is shown the query views before.
+    a `batch_size` of 1.
     """
-    chunks, frames, count, planes = [], [], 0, 0
+    chunks, frames, count = [], [], 0
     for frame, pairs in pairs_by_frame(take, setting).items():
         if frames and count + len(pairs) > batch_size:
-            chunks.append(ChunkPlan(take.uid, take.digest, tuple(frames), count, planes))
-            frames, count, planes = [], 0, 0
+            chunks.append(ChunkPlan(take.uid, take.digest, tuple(frames), count))
+            frames, count = [], 0
         frames.append(frame)
         count += len(pairs)
-        images = {camera for pair in pairs for camera in (pair.query_camera, pair.target_camera)}
-        planes += 3 * len(images) + len({(pair.object_name, pair.query_camera) for pair in pairs})
     if frames:
-        chunks.append(ChunkPlan(take.uid, take.digest, tuple(frames), count, planes))
-    if memory == "all":
-        chunks = [chunk._replace(pair_count=0, remember=True) for chunk in chunks] + chunks
+        chunks.append(ChunkPlan(take.uid, take.digest, tuple(frames), count))
     query_frames = {pair: list(take.masks[pair.object_name][pair.query_camera]) for pair in take.camera_pairs(setting)}
     return TakeChunks(take.uid, take.digest, take.subsample_idx, list(take.masks), query_frames, chunks)
 
@@ -129,14 +124,14 @@ class ChunkDataset(Dataset):
         if self.take.digest != plan.digest:
             return Chunk(plan, [], None, fault="it was processed again in the meantime; run the same command again")
         left_out: list[tuple[CameraPair, int, str]] = []
-        frames = [
-            read_pairs(self.take, number, self.pairs[number], self.side, left_out, queries_only=plan.remember)
-            for number in plan.frames
-        ]
+        read = [read_pairs(self.take, number, self.pairs[number], self.side, left_out) for number in plan.frames]
+        frames = [frame for frame, _ in read]
         batch = (frames[0] if self.single else batch_of(frames)) if any(frame.pairs for frame in frames) else None
-        if plan.remember:
-            return Chunk(plan, [], batch)  # what cannot be read is left out when it is asked for
-        pairs = [(pair, frame.number, frame.video_sizes[pair[2]]) for frame in frames for pair in frame.pairs]
+        pairs = [
+            (pair, frame.number, sizes[pair.target_camera], frame.video_sizes[pair.target_camera])
+            for frame, sizes in read
+            for pair in frame.pairs
+        ]
         return Chunk(plan, pairs, batch, left_out)
 
 
@@ -146,19 +141,19 @@ def read_pairs(
     pairs: Sequence[CameraPair],
     side: int | None,
     left_out: list[tuple[CameraPair, int, str]],
-    queries_only: bool = False,
-) -> Frame:
-    """Read the images and masks of a frame's pairs, letterboxed to `side` or of the frame's own size. Pairs of which an
-    image cannot be read go to `left_out`. With `queries_only`, the images of targets are not read.
+) -> tuple[Frame, dict[str, Size]]:
+    """Read the images and masks of a frame's pairs, letterboxed to `side` or of the frame's own size, and the (H, W) of
+    each camera's frame. Pairs of which an image cannot be read go to `left_out`.
     """
     kinds = {camera: take.kind_of(camera) for pair in pairs for camera in pair[1:]}
-    frame = Frame(take.uid, number, take.folder, pairs=[], images={}, masks={}, video_sizes={}, kinds=kinds)
+    frame, sizes = Frame(take.uid, number, take.folder, [], images={}, masks={}, video_sizes={}, kinds=kinds), {}
     for pair in pairs:
         try:
-            for camera in pair[1:2] if queries_only else pair[1:]:
+            for camera in pair[1:]:
                 if camera not in frame.images:
                     image = read_frame(take.frame_path(camera, number))
                     frame.images[camera] = letterbox(image, side) if side else image
+                    sizes[camera] = image.shape[:2]
                     frame.video_sizes[camera] = take.video_size(camera) or image.shape[:2]
         except UserError as error:
             left_out.append((pair, number, str(error)))
@@ -168,7 +163,7 @@ def read_pairs(
             rle = take.masks[pair.object_name][pair.query_camera][number]
             image = frame.images[pair.query_camera]
             frame.masks[pair[:2]] = letterbox_mask(rle, side) if side else resize_mask(rle, image.shape[:2])
-    return frame
+    return frame, sizes
 
 
 def predict_takes(
@@ -186,7 +181,7 @@ def predict_takes(
     pairs done. Returns the reason for each take that could not be read.
     """
     failed: dict[str, str] = {}
-    predictions = predict_chunks(matcher, chunks, memory)
+    predictions = predict_chunks(matcher, chunks, memory == "past")
     for uid, of_take in itertools.groupby(predictions, key=lambda item: item[0].plan.take_uid):
         result, left_out = plans[uid].empty_result(), Counter[str]()
         for chunk, masks, existence in of_take:
@@ -203,37 +198,46 @@ def predict_takes(
 
 
 def predict_chunks(
-    matcher: AnyMatcher, chunks: Iterable[Chunk], choice: str = "none"
-) -> Iterator[tuple[Chunk, Tensor, Tensor]]:
-    """(chunk, masks (P, 480, 480) bool, existence (P,)), on the CPU. `choice`: of the memory that each take has.
+    matcher: AnyMatcher, chunks: Iterable[Chunk], remember: bool
+) -> Iterator[tuple[Chunk, list[np.ndarray], Tensor]]:
+    """(chunk, masks as results files have them, (H, W) bool each, existence (P,)), on the CPU. `remember`: each take
+    has a memory.
 
     One chunk behind: a GPU already works on the next one while the caller encodes this one.
     """
     waiting, take, memory = None, None, None
     for chunk in itertools.chain(chunks, [None]):
         if chunk and chunk.plan.take_uid != take:
-            take, memory = chunk.plan.take_uid, None if choice == "none" else Memory(choice)
-        if chunk and chunk.plan.remember and not chunk.fault:
-            if chunk.batch:
-                matcher.remember(chunk.batch, memory)
-            continue
+            take, memory = chunk.plan.take_uid, Memory() if remember else None
         started = start_prediction(matcher, chunk, memory) if chunk else None
         if waiting:
             former, (masks, existence, done) = waiting
             if done:
                 done.synchronize()
+            if isinstance(masks, Tensor):
+                videos = (video for *_, video in former.pairs)
+                masks = [unletterbox(mask, eval_size(video)) for mask, video in zip(masks.numpy(), videos, strict=True)]
             yield former, masks, existence
         waiting = chunk, started
 
 
 def start_prediction(
     matcher: AnyMatcher, chunk: Chunk, memory: Memory | None = None
-) -> tuple[Tensor, Tensor, torch.cuda.Event | None]:
-    """Masks (P, 480, 480) bool and existence (P,), to be read once the event has happened (None: at once)."""
+) -> tuple[Tensor | list[np.ndarray], Tensor, torch.cuda.Event | None]:
+    """Masks and existence (P,), to be read once the event has happened (None: at once). Masks are as results files have
+    them or, of the paper's network, (P, 480, 480) bool, letterboxed.
+    """
     if not chunk.batch:
-        return torch.zeros(0, EVAL_SIDE, EVAL_SIDE, dtype=torch.bool), torch.zeros(0), None
-    prob, existence = matcher.predict(chunk.batch, *([memory] if memory else []))
-    masks = mask_in_image(prob, (EVAL_SIDE, EVAL_SIDE))  # what is around the images is cut off by `fill`
+        return [], torch.zeros(0), None
+    probs, existence = matcher.predict(chunk.batch, *([memory] if memory else []))
+    if not isinstance(probs, Tensor):
+        sizes = (map(tuple, pair[2:]) for pair in chunk.pairs)  # the loader has made lists of them
+        masks = [
+            sample_for_score(prob, *of_target, matcher.side) > THRESHOLD
+            for prob, of_target in zip(probs, sizes, strict=True)
+        ]
+        return masks, existence, None
+    masks = prob_in_image(probs, (EVAL_SIDE, EVAL_SIDE)) > THRESHOLD
     if masks.device.type != "cuda":
         return masks.cpu(), existence.cpu(), None
     masks, existence = (tensor.to("cpu", non_blocking=True) for tensor in (masks, existence))
@@ -242,11 +246,8 @@ def start_prediction(
     return masks, existence, done
 
 
-def fill(result: dict, chunk: Chunk, masks: Tensor, existence: Tensor) -> None:
+def fill(result: dict, chunk: Chunk, masks: Iterable[np.ndarray], existence: Tensor) -> None:
     """Write the predictions of a chunk into the results of its take."""
-    for (pair, frame, size), mask, confidence in zip(chunk.pairs, masks.numpy(), existence.tolist(), strict=True):
+    for (pair, frame, *_), mask, confidence in zip(chunk.pairs, masks, existence.tolist(), strict=True):
         key = camera_pair_key(pair.query_camera, pair.target_camera)
-        result["masks"][pair.object_name][key][frame] = {
-            "pred_mask": encode_mask(unletterbox(mask, eval_size(size))),
-            "confidence": confidence,
-        }
+        result["masks"][pair.object_name][key][frame] = {"pred_mask": encode_mask(mask), "confidence": confidence}

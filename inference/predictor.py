@@ -16,21 +16,19 @@ tune_cpu(__name__)  # the one import that changes something outside: afterwards,
 import numpy as np
 import torch
 from PIL.Image import Image
-from torch import Tensor
 
 from common.arguments import SETTINGS
 from common.errors import UserError
-from formats.geometry import unletterbox
 from formats.processed import CameraPair
 from formats.results import THRESHOLD
 from inference.crop_matcher import CropMatcher
 from inference.cut_out import cut_out
-from inference.frame import Frame, resize_prob
+from inference.frame import Frame, prob_in_image
 from inference.matcher import Matcher, batch_of, letterboxed
 from inference.memory import Memory
 from inference.pictures import as_image, as_mask
 from model.checkpoint import load_checkpoint
-from model.device import PRECISIONS, default_precision, resolve_device
+from model.device import PRECISIONS, resolve_device, resolve_precision
 from model.strong import StrongXSegTx
 
 SHIPPED = Path(__file__).resolve().parents[1] / "model" / "pretrained" / "xsegtx_tiny.pth"  # trained on rendered takes
@@ -74,7 +72,7 @@ class Predictor:
         if not strong and options.pop("looks", None):
             raise UserError(f"--looks is for networks of the strong recipe, and {path} is none")
         kind = CropMatcher if strong else Matcher
-        matcher = kind(backbone, model, device, precision or default_precision(device), **options)
+        matcher = kind(backbone, model, device, resolve_precision(precision, device), **options)
         description = f"{model.config.mode} network of {model.config.input_size} pixels on {backbone.name} features"
         one = "exo-ego" if arguments.get("reverse") else "ego-exo"
         settings = tuple(SETTINGS) if arguments.get("both") else (one,)
@@ -87,13 +85,17 @@ class Predictor:
             raise UserError(f"--memory {choice} is for networks of the strong recipe; leave it out")
         return choice or ("past" if strong else "none")
 
-    def predict(self, frame: Frame, memory: Memory | None = None) -> tuple[Tensor, Tensor]:
-        """Of each pair of a frame: the mask's probability (P, S, S), letterboxed, and existence (P,), float32. Query
-        masks may be larger or smaller than their images.
+    def predict(self, frame: Frame, memory: Memory | None = None) -> tuple[list[np.ndarray], list[float]]:
+        """Of each pair of a frame: the mask's probability in the target's image, (H, W) float32, and the existence.
+        Query masks may be larger or smaller than their images.
         """
-        if isinstance(self.matcher, Matcher):
-            return self.matcher.predict(batch_of([letterboxed(frame, self.matcher.side)]))
-        return self.matcher.predict(frame, memory)
+        if not isinstance(self.matcher, Matcher):
+            probs, existence = self.matcher.predict(frame, memory)
+            return probs, existence.tolist()
+        probs, existence = self.matcher.predict(batch_of([letterboxed(frame, self.matcher.side)]))
+        sizes = (frame.images[pair.target_camera].shape[:2] for pair in frame.pairs)
+        in_images = (prob_in_image(prob[None], size)[0] for prob, size in zip(probs, sizes, strict=True))
+        return [prob.cpu().numpy() for prob in in_images], existence.tolist()
 
     def segment(
         self,
@@ -143,11 +145,5 @@ class Predictor:
         pairs = [CameraPair("", "", str(number)) for number in range(len(targets))]
         kinds = {camera: SETTINGS[setting][camera != ""] for camera in images} if setting else {}
         frame = Frame("", 0, Path(), pairs, images, {("", ""): query_mask}, video_sizes={}, kinds=kinds)
-        if isinstance(self.matcher, Matcher):
-            probs, existence = self.predict(frame)
-            fitting = zip(probs, (target.shape[:2] for target in targets), strict=True)
-            probs = [unletterbox(resize_prob(p[None], max(size)), size)[0].cpu().numpy() for p, size in fitting]
-        else:
-            probs, existence = self.matcher.find(frame)
-        masks = probs if probability else [(prob > THRESHOLD).astype(np.uint8) for prob in probs]
-        return list(zip(masks, existence.tolist(), strict=True))
+        answers = zip(*self.predict(frame), strict=True)
+        return [(p if probability else (p > THRESHOLD).astype(np.uint8), existence) for p, existence in answers]

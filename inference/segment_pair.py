@@ -26,6 +26,7 @@ from common.arguments import SETTINGS, Parser, Words, add_backbone_weights, add_
 from common.drawing import PREDICTION, QUERY, overlay, write_picture
 from common.files import claimed
 from formats.mask_pictures import read_mask
+from formats.masks import fit_mask
 from formats.picture_files import read_picture
 from inference.cut_out import cut_out
 from inference.predictor import CKPT_HELP, SHIPPED, Predictor
@@ -65,8 +66,7 @@ def main(argv: list[str] | None = None) -> None:
     known = read_mask(args.query_mask, args.object) if args.query_mask else cut_out(query, args.query_box)
     mask, existence = predictor.segment(query, known, target, setting=args.setting)
 
-    known = cv2.resize(known, query.shape[1::-1], interpolation=cv2.INTER_NEAREST)
-    shown = [overlay(query, known, QUERY), overlay(target, mask, PREDICTION)]
+    shown = [overlay(query, fit_mask(known, query.shape[:2]), QUERY), overlay(target, mask, PREDICTION)]
     height = max(image.shape[0] for image in shown)
     shown = [cv2.resize(image, (round(image.shape[1] * height / image.shape[0]), height)) for image in shown]
     mask_path, overlay_path = (args.out.with_name(args.out.name + end) for end in ("_mask.png", "_overlay.jpg"))

@@ -27,7 +27,6 @@ tune_cpu(__name__)
 import cv2
 import numpy as np
 from PIL import Image, ImageDraw
-from torch import Tensor
 from tqdm import tqdm
 
 from common.arguments import Parser, add_backbone_weights, add_device, at_least
@@ -35,19 +34,19 @@ from common.drawing import font, overlay
 from common.errors import UserError, counted
 from common.files import atomic_folder
 from formats.footage import Footage, add_footage_options, open_cameras
-from formats.geometry import Size, eval_size
+from formats.geometry import Size, sample_for_score
 from formats.mask_files import MaskFiles, find_masks
 from formats.masks import RLE, decode_mask, resize_mask
 from formats.processed import CameraPair, shrink
 from formats.results import THRESHOLD
 from formats.takes import KINDS, kind_of
 from formats.video_writer import open_video
-from inference.frame import Frame, mask_in_image
+from inference.frame import Frame
 from inference.memory import CHOICES, HELP, Memory
 from inference.predictor import Predictor
 from model.device import PRECISION_HELP, PRECISIONS
 
-Found = dict[tuple[str, str], tuple[Tensor, float]]  # by camera and object: probability (1, S, S), existence
+Found = dict[tuple[str, str], tuple[np.ndarray, float]]  # by camera and object: probability (H, W), existence
 COLORS = ((255, 64, 129), (64, 200, 255), (255, 190, 40), (0, 200, 130), (170, 120, 255), (240, 228, 66))
 HEIGHT = 480  # of the video's panels, pixels
 
@@ -101,18 +100,13 @@ def main(argv: list[str] | None = None) -> None:
         raise UserError(f"{masks}: no mask shows an object, all are empty; object pixels are those that are not black")
     predictor = Predictor.load(args.ckpt_path, args.device, args.precision, backbone_weights=args.backbone_weights)
     choice = predictor.memory(args.memory)
-    memory = None if choice == "none" else Memory(choice)
+    memory = Memory() if choice == "past" else None
 
     seconds, objects = footage.seconds, list(masks.objects)
     step = float(np.median(np.diff(seconds[moments]))) if len(moments) > 1 else 1
     widths = {name: panel_width(camera.size) for name, camera in cameras.items()}
     fps = 1 / max(step, 1 / 120)
     max_rows = KINDS["ego"].max_rows
-    if choice == "all":
-        for moment, view in zip(moments, footage.read([shown[query][m] for m in moments]), strict=True):
-            if known[moment]:
-                images = {query: shrink(view, max_rows)}
-                predictor.matcher.remember(make_frame(images, list(cameras), query, known[moment], ego), memory)
     pictures = {
         name: camera.read([shown[name][m] for m in moments if m in shown[name]]) for name, camera in cameras.items()
     }
@@ -126,7 +120,7 @@ def main(argv: list[str] | None = None) -> None:
                 images = {name: shrink(next(pictures[name]), max_rows) for name in numbers}
                 found = predict(predictor, memory, make_frame(images, list(images), query, known[moment], ego))
                 for (camera, name), (prob, existence) in found.items():
-                    mask = mask_in_image(prob, eval_size(cameras[camera].size))[0].numpy()
+                    mask = sample_for_score(prob, prob.shape, cameras[camera].size) > THRESHOLD
                     path = out / "masks" / camera / name / f"{numbers[camera]:05d}.png"
                     path.parent.mkdir(parents=True, exist_ok=True)
                     Image.fromarray(mask).save(path)
@@ -172,8 +166,7 @@ def read_query_masks(masks: MaskFiles, number: int, footage: Footage) -> dict[st
 def predict(predictor: Predictor, memory: Memory | None, frame: Frame) -> Found:
     if not frame.pairs:
         return {}
-    prob, existence = predictor.predict(frame, memory)
-    answers = zip(prob.cpu().split(1), existence.tolist(), strict=True)
+    answers = zip(*predictor.predict(frame, memory), strict=True)
     return {(pair.target_camera, pair.object_name): answer for pair, answer in zip(frame.pairs, answers, strict=True)}
 
 
@@ -215,7 +208,7 @@ def draw_moment(
                 lines.append((name, color))
             elif (camera, name) in found:
                 prob, existence = found[camera, name]
-                mask = mask_in_image(prob, size)[0].numpy()
+                mask = cv2.resize(prob, size[::-1]) > THRESHOLD
                 panel = overlay(panel, mask, color, dashed=existence <= THRESHOLD)
                 lines.append((f"{name} {existence:.2f}", color))
         paper, line = Image.fromarray(panel), HEIGHT // 26

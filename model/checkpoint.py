@@ -162,7 +162,11 @@ def load_optimizer(optimizer: torch.optim.Adam, state: Any, what: str) -> None:
     try:
         groups = [mine | {"params": group["params"]} for mine, group in zip(own, state["param_groups"], strict=True)]
         optimizer.load_state_dict({"state": state["state"], "param_groups": groups})
-    except (KeyError, TypeError, AttributeError, ValueError) as error:
+        for weight, moments in optimizer.state.items():
+            shapes = moments["exp_avg"].shape, moments["exp_avg_sq"].shape
+            if shapes != (weight.shape, weight.shape) or not moments["step"] >= 0:
+                raise ValueError("moments of other weights")
+    except (*MALFORMED, IndexError, RuntimeError) as error:
         raise UserError(f"{what}: does not fit this model ({in_a_line(error)})") from None
 
 

@@ -2,6 +2,7 @@
 
 import contextlib
 import os
+import sys
 from collections.abc import Iterator
 
 import torch
@@ -40,9 +41,12 @@ def resolve_device(name: str = "auto") -> torch.device:
     return device
 
 
-def default_precision(device: torch.device) -> str:
-    """bf16 on a CUDA GPU that computes in it, else fp32."""
-    return "bf16" if device.type == "cuda" and torch.cuda.get_device_capability(device) >= (8, 0) else "fp32"
+def resolve_precision(name: str | None, device: torch.device) -> str:
+    """The key of PRECISIONS that `name` is; None = bf16 on a CUDA GPU that computes in it, else fp32."""
+    if name == "fp16" and device.type == "cpu":
+        print("warning: on a CPU, fp16 is up to 20 times slower than fp32: take that", file=sys.stderr)
+    bf16 = device.type == "cuda" and torch.cuda.get_device_capability(device) >= (8, 0)
+    return name or ("bf16" if bf16 else "fp32")
 
 
 def autocast(device: torch.device, precision: str) -> torch.autocast:

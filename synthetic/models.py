@@ -4,6 +4,7 @@ Needs `trimesh`, which reads them, and `embreex`, which meets them with rays (re
 """
 
 import csv
+import sys
 import zlib
 from dataclasses import dataclass, field, replace
 from functools import cache
@@ -138,7 +139,8 @@ def load_mesh(path: Path) -> Mesh:
     from embreex.rtcore_scene import EmbreeScene
 
     try:
-        parts = [part for part in trimesh.load_scene(path, process=False).dump() if hasattr(part, "faces")]
+        scene = trimesh.load_scene(path, process=False, resolver=_files_beside(path))
+        parts = [part for part in scene.dump() if hasattr(part, "faces")]
         corners = np.concatenate([part.vertices[part.faces] for part in parts])
         low, high = corners.min((0, 1)), corners.max((0, 1))
     except Exception as error:  # readers of foreign formats raise anything
@@ -147,6 +149,8 @@ def load_mesh(path: Path) -> Mesh:
     if not SIZES[0] <= cm <= SIZES[1]:
         text = f"{path} is {cm:.3g} cm long; models stand on a table and are from {SIZES[0]:g} to {SIZES[1]:g}"
         raise UserError(f"{text}: files are in meters, unless a {CATALOGUE} beside them has another size (file, cm)")
+    if np.linalg.matrix_rank(corners.reshape(-1, 3) - corners[0, 0]) < 3:
+        raise UserError(f"{path} is flat: all its corners lie in one plane; models are things with a volume")
     scale, upright = cm / UNIT / (high - low).max(), turn(0, np.pi / 2)  # files have y up
     hull = trimesh.convex.convex_hull(corners.reshape(-1, 3)).vertices
     corners, rim = (((points - (low + high) / 2) * scale) @ upright.T for points in (corners, hull))
@@ -157,6 +161,22 @@ def load_mesh(path: Path) -> Mesh:
     scene = EmbreeScene()
     TriangleMesh(scene, corners.astype(np.float32))
     return Mesh(scene, rim, normals.astype(np.float32), np.concatenate(uv).astype(np.float32), tuple(textures))
+
+
+def _files_beside(path: Path) -> "FilePathResolver":  # noqa: F821
+    """Reads what a model names, such as textures: only below its folder. What is not there is warned of."""
+    files = need_trimesh().resolvers.FilePathResolver(path)
+    read = files.get
+
+    def read_or_warn(name: str) -> bytes:
+        try:
+            return read(name)
+        except (OSError, ValueError):
+            print(f"warning: {path} goes without {name}, which is not in its folder", file=sys.stderr)
+            raise
+
+    files.get = read_or_warn
+    return files
 
 
 def _picture(part: "Trimesh") -> tuple[np.ndarray, np.ndarray]:  # noqa: F821

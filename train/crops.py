@@ -87,7 +87,6 @@ class Aimed(Views):
 class CropReader:
     def __init__(self, config: StrongConfig):
         self.config = config
-        self.sample_bytes = 4 * (config.input_size**2 + 2 * config.wide_size**2)  # whole images are no tensors
 
     def read(self, pairs: PairSet, draw: Draw, rng: np.random.Generator | None) -> dict[str, Any]:
         source, target_pair = source_of(pairs, draw), pairs[draw.target]

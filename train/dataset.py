@@ -16,7 +16,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, Sampler
 
 from common.errors import UserError
-from common.parallel import default_workers, loader_workers, start_loader_worker
+from common.parallel import default_workers, start_loader_worker
 from formats.pairs import PairSet
 from formats.processed import frame_path, read_frame
 
@@ -83,8 +83,6 @@ class Batch:
 
 
 class Reader(Protocol):
-    sample_bytes: int  # of what `read` gives, about
-
     def read(self, pairs: PairSet, draw: Draw, rng: np.random.Generator | None) -> dict[str, Any]:
         """One sample: values of the fields of a batch but for `unreadable`. With `rng`, for training. Raises UserError
         or ValueError if a frame or a mask cannot be read.
@@ -200,21 +198,14 @@ class StepSampler(Sampler):
             yield numbers if self.count is None else [n for n in numbers if n < self.count]
 
 
-def affordable_workers(workers: int | None, batch_bytes: int) -> int:
-    """How many of `workers` /dev/shm has room for: training's batches stay in it while validation reads its own. None:
-    this process's CPUs less one, on which it trains itself.
+def batch_loader(
+    samples: TrainSamples | ValidationSamples, batches: StepSampler, workers: int | None, pin: bool
+) -> DataLoader:
+    """The batches as `Batch`es, read ahead by `workers` processes, which stay for the next time that the batches are
+    gone through; with 0, this process reads each when it is asked. None: its CPUs less one, on which it trains itself.
     """
     if workers is None:
         workers = max(1, min(default_workers() - 1, MAX_WORKERS))
-    return loader_workers(workers, 2 * batch_bytes, PREFETCH)
-
-
-def batch_loader(
-    samples: TrainSamples | ValidationSamples, batches: StepSampler, workers: int, pin: bool
-) -> DataLoader:
-    """The batches as `Batch`es, read ahead by `workers` processes, which stay for the next time that the batches are
-    gone through; with 0, this process reads each when it is asked.
-    """
     cv2.setNumThreads(0)  # OpenCV's threads do not survive the fork of a worker
     ahead = {"prefetch_factor": PREFETCH, "worker_init_fn": start_loader_worker, "persistent_workers": True}
     ahead = ahead if workers else {}

@@ -1,4 +1,4 @@
-"""The processes of a run: how they start, rank, collectives and stop signals."""
+"""The processes of a run: rank, collectives and stop signals."""
 
 import os
 import signal
@@ -8,11 +8,7 @@ from typing import Any
 
 import torch
 import torch.distributed as dist
-from torch.distributed import run as torchrun
-from torch.distributed.elastic.multiprocessing.api import SignalException
-from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
 
-from common.errors import UserError
 from common.parallel import STOP_SIGNALS
 
 AGREE_EVERY = 8  # steps; schedulers give minutes, a step takes a second or less
@@ -21,33 +17,6 @@ TIMEOUT = timedelta(days=1)  # rank 0 may wait for another training in its folde
 
 class Stopped(Exception):
     """A signal asked the run to stop; the step it was in is done."""
-
-
-def launch(processes: int, *command: str) -> int:
-    """Run a Python program as that many processes, by torchrun, which gives each a rank -> exit status.
-
-    Several machines each call it, with NNODES, NODE_RANK, MASTER_ADDR and MASTER_PORT as torchrun names them.
-    """
-    given = os.environ
-    words = ["--nproc_per_node", str(processes)]
-    if given.get("NNODES", "1") == "1":
-        words += ["--standalone"]
-    elif "MASTER_ADDR" not in given:
-        raise UserError(f"NNODES={given['NNODES']} needs MASTER_ADDR, the name of the first machine")
-    else:
-        words += ["--nnodes", given["NNODES"], "--node_rank", given.get("NODE_RANK", "0")]
-        words += ["--master_addr", given["MASTER_ADDR"], "--master_port", given.get("MASTER_PORT", "29500")]
-    os.environ["LAUNCHER_PID"] = str(os.getpid())
-    os.environ.setdefault("OMP_NUM_THREADS", "1")  # as torchrun does, with a warning
-    signal.signal(signal.SIGUSR1, lambda *_: os.kill(os.getpid(), signal.SIGTERM))  # torchrun passes on the latter
-    try:
-        torchrun.main([*words, *command])
-    except SignalException as error:
-        return 128 + error.sigval
-    except ChildFailedError as error:  # it has said why
-        status = error.get_first_failure()[1].exitcode
-        return status if status > 0 else 128 - status
-    return 0
 
 
 class Ranks:

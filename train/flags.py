@@ -21,7 +21,7 @@ UNUSED = {  # flags of the published trainer that do nothing there
     "--eta-corr": {"type": float},
 }
 BLOCK = 0.5  # how often the target tokens outside the object are blocked, in the paper's recipe
-STRONG = {"existence_weight": 0.05, "block": 0.0}
+STRONG = {"existence_weight": 0.05, "block": 0.0}  # --block is the paper's alone
 RECIPES = {"paper": {}, "strong": STRONG}  # other defaults than the paper's, by option; docs/training.md says why
 NOT_RECIPE = (  # what does not decide what is learned; more epochs are the same recipe
     *("out_dir", "resume_epoch", "moco_path", "gpu", "device", "num_workers"),
@@ -73,8 +73,8 @@ def plain(args: argparse.Namespace) -> dict[str, Any]:
 def _add_recipe(parser: Parser) -> None:
     title = "data and recipe (the defaults are the paper's, except that validation always uses the same pairs)"
     add = parser.add_argument_group(title).add_argument
-    flags = " ".join(f"--{name} {value:g}" for name, value in STRONG.items())
-    text = f"the paper's, or strong: both views are crops at one scale, and a locator says where ({flags})"
+    text = "the paper's, or strong: both views are crops at one scale, and a locator says where "
+    text += f"(--existence_weight {STRONG['existence_weight']})"
     add("--recipe", choices=RECIPES, default="paper", help=text)
     text = "folders of processed takes, each with train and val pair files"
     add("--train-dir", type=Path, nargs="+", default=[DEFAULT_DATA_DIR], metavar="DIR", help=text)
@@ -93,7 +93,7 @@ def _add_recipe(parser: Parser) -> None:
     text = "of the existence loss; the masks' losses have weight 1"
     add("--existence_weight", type=at_least(0, float), default=1.0, metavar="WEIGHT", help=text)
     add("--weight-decay", type=at_least(0, float), default=0.0, help="weight decay of Adam")
-    text = "how often the target tokens outside the object are blocked"
+    text = "how often the target tokens outside the object are blocked, in the paper's recipe"
     add("--block", type=at_least(0, float), default=BLOCK, metavar="SHARE", help=text)
     add("--seed", type=at_least(0), default=0, help="of weights, samples and dropout")
     text = "validation pairs, the same each time; 0 = the whole split (default: --iter-epoch-val batches)"
@@ -127,12 +127,14 @@ def _add_running(parser: Parser) -> None:
     add = group.add_argument
     folder = "train/checkpoints/egoexo_v2_480x480, with --reverse …_reverse, with --both …_both"
     add("--out-dir", type=Path, help=f"for checkpoints and logs (default: {folder})")
-    text = "CUDA GPUs, such as 0 or 0,1; each of several gets a process"
+    text = "CUDA GPUs, such as 0 or 0,1: one for each process, which run_*.sh start by torchrun"
     add("--gpu", help=text)
     add_device(group)
     text = f"of the networks; losses are float32; {PRECISION_HELP}"
     add("--precision", choices=PRECISIONS, help=text)
-    text = "loader processes of each training process (default: its CPUs less one; 0 with --cache_features)"
+    text = (
+        "loader processes of each training process (default: its CPUs less one; 0 with --cache_features of the paper's)"
+    )
     add("--num_workers", type=at_least(0), help=text)
     text = "memory for backbone features of images seen"
     add("--cache_features", type=at_least(0, float), default=0, metavar="GB", help=text)

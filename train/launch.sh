@@ -1,7 +1,6 @@
 # Sourced by run_ego.sh and its like: `launch` starts train.py with the arguments given.
 #   PYTHON  the interpreter; by default python3 if it has PyTorch, else the repository's .venv
-#   NPROC   number of processes; by default one for each GPU that --gpu lists, else one
-#   NNODES, NODE_RANK, MASTER_ADDR, MASTER_PORT  for several machines, as torchrun names them
+#   NPROC   number of processes, by torchrun; by default one for each GPU that --gpu lists, else one
 
 train_dir=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
 if [ -z "${PYTHON:-}" ]; then
@@ -11,4 +10,14 @@ if [ -z "${PYTHON:-}" ]; then
     fi
 fi
 
-launch() { exec "$PYTHON" "$train_dir/train.py" "$@"; }
+launch() {
+    local commas= program=("$PYTHON")
+    if [[ " $*" =~ " --gpu"[=\ ]([0-9,]+) ]]; then commas=${BASH_REMATCH[1]//[0-9]/}; fi
+    local count=${NPROC:-$((${#commas} + 1))}
+    if [ "$count" != 1 ]; then
+        export OMP_NUM_THREADS="${OMP_NUM_THREADS:-1}" # as torchrun does, with a warning
+        export PET_SIGNALS_TO_HANDLE=SIGTERM,SIGINT,SIGHUP,SIGQUIT,SIGUSR1 # all but the last it passes on anyway
+        program+=(-m torch.distributed.run --standalone --nproc_per_node "$count")
+    fi
+    exec "${program[@]}" "$train_dir/train.py" "$@"
+}

@@ -21,8 +21,6 @@ from train.feature_cache import FeatureCache
 from train.losses import Counts, Losses, LossWeights, compute_losses
 from train.scores import Scored, draw_example, mask_iou, scored
 
-BYTES_PER_PIXEL = 8  # of a sample: two images of three colors, two masks
-
 
 @dataclass
 class LetterboxedBatch(Batch):
@@ -42,7 +40,6 @@ class LetterboxReader:
 
     def __init__(self, side: int, cached: Container[ViewKey] = ()):
         self.side, self.cached = side, cached
-        self.sample_bytes = side**2 * BYTES_PER_PIXEL
 
     def read(self, pairs: PairSet, draw: Draw, rng: np.random.Generator | None) -> dict[str, Any]:
         source, is_pair = source_of(pairs, draw), draw.query == draw.target

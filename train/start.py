@@ -67,7 +67,8 @@ def starting_state(args: argparse.Namespace, path: Path | None, device: torch.de
     if path:
         state.restore(checkpoint, path)
         if path != args.out_dir / LAST:
-            state.history.pop("best_iou", None)  # its netBest.pth is not here
+            for name in ("start_iou", "best_iou"):  # this run starts here, and its netBest.pth is not here
+                state.history.pop(name, None)
             if "step" not in checkpoint.extra or args.resume_epoch:  # a published one: its warm-up is done
                 state.step = state.schedule.epoch_end(args.resume_epoch)
                 state.history["epoch"] = args.resume_epoch
@@ -108,8 +109,9 @@ def take_options(args: argparse.Namespace, stored: Mapping[str, Any]) -> None:
 def config_of(args: argparse.Namespace, **channels: int) -> XSegTxConfig:
     """What `args` say of the network."""
     kind = StrongConfig if args.recipe == "strong" else XSegTxConfig
-    if kind is XSegTxConfig and "frame_size" in args.given:
-        raise UserError("--frame_size is for the strong recipe; leave it out, or give --recipe strong")
+    for name, recipe in (("frame_size", "strong"), ("block", "paper")):
+        if name in args.given and args.recipe != recipe:
+            raise UserError(f"--{name} is for the {recipe} recipe; leave it out, or give --recipe {recipe}")
     names = {each.name for each in fields(kind)}
     return kind(**{name: value for name, value in (values_of(args, kind) | channels).items() if name in names})
 

@@ -6,6 +6,8 @@ from typing import Any
 
 import torch
 
+from common.errors import UserError
+from common.files import has_form
 from model.backbone import Backbone
 from model.checkpoint import Checkpoint, load_optimizer, save_checkpoint
 from model.device import PRECISIONS, autocast
@@ -79,14 +81,18 @@ class TrainState:
     def restore(self, checkpoint: Checkpoint, path: Path) -> None:
         """Go on from a checkpoint whose `encoder` is the network that this state was made with.
 
-        The step of a published checkpoint is not known: 0 then. UserError if its optimizer is another network's.
+        The step of a published checkpoint is not known: 0 then. UserError if its optimizer is another network's, or
+        if it is damaged.
         """
         if checkpoint.optimizer is not None:
             load_optimizer(self.optimizer, checkpoint.optimizer, f"{path}, optimizer")
-        scaler = checkpoint.extra.get("scaler", {})
+        stored = {"step": 0, "history": {}, "scaler": {}} | checkpoint.extra
+        form = {"step": int, "history": {str: int | float}, "scaler": {str: int | float}}
+        if not has_form(stored, form) or stored["step"] < 0:
+            raise UserError(f"{path}: its step, history or scaler is not as train.py writes it; take an earlier file")
+        self.step, self.history, scaler = stored["step"], dict(stored["history"]), stored["scaler"]
         if scaler.keys() >= self.scaler.state_dict().keys():  # none of a run in another precision
             self.scaler.load_state_dict(scaler)
-        self.step, self.history = checkpoint.extra.get("step", 0), dict(checkpoint.extra.get("history", {}))
         if self.step:
             self.set_rate(self.schedule.learning_rate(self.step - 1))  # as the step before has left it
 

@@ -3,7 +3,7 @@
     cd train && bash run_ego.sh                # ego-exo, the paper's recipe
     cd train && bash run_exo.sh --n-epoch 1    # exo-ego; further arguments reach this script
     cd train && bash run_both.sh               # one network for both settings
-    python train/train.py --gpu 0,1            # two processes, by torchrun
+    cd train && bash run_ego.sh --gpu 0,1      # two processes, by torchrun
 
 Writes net_warmup.pth, netLast.pth, netBest.pth (by validation IoU) and every k-th epoch's checkpoint to --out-dir, with
 log.jsonl and tensorboard/ beside them.
@@ -11,7 +11,6 @@ log.jsonl and tensorboard/ beside them.
 
 import argparse
 import contextlib
-import os
 import signal
 import sys
 from collections.abc import Iterator
@@ -32,17 +31,17 @@ from torch.utils.data import DataLoader
 
 from common.errors import UserError
 from common.files import claimed, named_errors, remove_leftovers
-from common.parallel import end_with_launcher, loader_failures, local_ranks
+from common.parallel import loader_failures, local_ranks
 from common.provenance import provenance
 from formats.pairs import BOTH, PairSet
-from model.device import PRECISIONS, default_precision, resolve_device, tf32
+from model.device import PRECISIONS, resolve_device, resolve_precision, tf32
 from model.features import Encoder
 from train.crops import CropReader, CropStep
-from train.dataset import Batch, StepSampler, TrainSamples, ValidationSamples, affordable_workers, batch_loader
-from train.distributed import Ranks, Stopped, launch
+from train.dataset import Batch, StepSampler, TrainSamples, ValidationSamples, batch_loader
+from train.distributed import Ranks, Stopped
 from train.engine import Step, train_one_epoch, validate
 from train.feature_cache import FeatureCache
-from train.flags import RECIPES, parse_args, plain
+from train.flags import parse_args, plain
 from train.letterboxed import LetterboxReader, LetterboxStep
 from train.log import LOG_NAME, Log, cut_log
 from train.losses import LossWeights
@@ -54,22 +53,16 @@ from train.state import BEST, LAST, WARMUP, TrainState, remove_run
 def main(argv: list[str] | None = None) -> int | None:
     args = parse_args(argv, __doc__)
     gpus = args.gpu.split(",") if args.gpu else []
-    devices = [resolve_device(name) for name in [f"cuda:{gpu}" for gpu in gpus] or [args.device]]
-    launched = "RANK" in os.environ
-    processes = local_ranks() if launched else int(os.environ.get("NPROC", len(gpus) or 1))  # on this machine
     ranks = Ranks()
-    size = ranks.size if launched else processes * int(os.environ.get("NNODES", 1))
-    if gpus and len(gpus) != processes:
-        raise UserError(f"--gpu {args.gpu} names {len(gpus)} GPUs for {processes} processes; name one for each")
-    if args.batch_pos % size:
-        raise UserError(f"--batch-pos {args.batch_pos} cannot be split evenly over {size} processes")
-    if size > 1 and not launched:
-        return launch(processes, __file__, *(sys.argv[1:] if argv is None else argv))
-    end_with_launcher()
-    device = devices[ranks.local_rank if gpus else 0]
+    if gpus and len(gpus) != local_ranks():
+        what = f"--gpu {args.gpu} names {len(gpus)} GPUs for {local_ranks()} processes"
+        raise UserError(f"{what}; give each one: torchrun --nproc_per_node {len(gpus)} train/train.py --gpu {args.gpu}")
+    if args.batch_pos % ranks.size:
+        raise UserError(f"--batch-pos {args.batch_pos} cannot be split evenly over {ranks.size} processes")
+    device = resolve_device(f"cuda:{gpus[ranks.local_rank]}" if gpus else args.device)
     if device.type == "cuda":
         torch.cuda.set_device(device)
-    args.precision = args.precision or default_precision(device)
+    args.precision = resolve_precision(args.precision, device)
     with contextlib.ExitStack() as stack:
         if ranks.is_main:
             stack.enter_context(claimed(args.out_dir, "training", f"trains into {args.out_dir}"))
@@ -101,7 +94,7 @@ def train(args: argparse.Namespace, ranks: Ranks, device: torch.device) -> int |
 
     encoder = Encoder(state.backbone, device, PRECISIONS[args.precision])
     cache = FeatureCache(int(args.cache_features * 1e9))
-    if args.cache_features and args.num_workers is None:
+    if args.cache_features and args.recipe == "paper" and args.num_workers is None:
         args.num_workers = 0  # after a while nothing is read any more
     ranks.catch_signals()  # before PyTorch starts a loader, which Ctrl-C must not interrupt
     step, batches, val_batches = make_step(args, state, ranks, pairs, val_pairs, encoder, cache)
@@ -135,6 +128,9 @@ def train(args: argparse.Namespace, ranks: Ranks, device: torch.device) -> int |
     if "best_iou" in history:
         best = f"best {history['best_iou']:.4f} (epoch {history['best_epoch']}), kept in {args.out_dir / BEST}"
         log.say(f"validation IoU: start {history['start_iou']:.4f}, last {history['last_iou']:.4f}, {best}")
+        trained = args.init_weights or args.resume_pth
+        if trained and history["start_iou"] > history["best_iou"]:
+            log.say(f"warning: no epoch is as good as the start: use {trained} further, or try a lower --lr")
     return None
 
 
@@ -160,21 +156,22 @@ def make_step(
     steps = StepSampler(range(state.step, state.schedule.total_steps), *part)
     val_steps = StepSampler(range(-(-len(val_samples) // args.batch_pos)), *part, count=len(val_samples))
     pin = state.device.type == "cuda"
-    workers = affordable_workers(args.num_workers, len(steps.own) * reader.sample_bytes)
-    return step, iter(batch_loader(samples, steps, workers, pin)), batch_loader(val_samples, val_steps, workers, pin)
+    loaders = [batch_loader(*what, args.num_workers, pin) for what in ((samples, steps), (val_samples, val_steps))]
+    return step, iter(loaders[0]), loaders[1]
 
 
 def introduce(args, log: Log, state: TrainState, notes: list[str], pairs, val_pairs, about: dict[str, Any]) -> None:
     """Print and log the data, the network and the recipe of a run."""
     few = args.warmUpIter < USUAL_WARMUP and "warmUpIter" not in args.given
     warmup = f"{args.warmUpIter} steps of warm-up" + few * " (few, as the run is short: --warmUpIter sets them)"
+    block = f", block {args.block}" if args.recipe == "paper" else ""
     facts = {
         "setting": pairs.setting,
         "data": about["arguments"]["train_dir"],
         "train_pairs": f"{len(pairs)} of {len(pairs.takes)} takes, {int((~pairs.visible).sum())} of them negatives",
         "val_pairs": f"{min(args.val_size, len(val_pairs)) or len(val_pairs)} of {len(val_pairs)}",
         "start": notes[0],
-        "recipe": ", ".join([args.recipe, *(f"{name} {getattr(args, name)}" for name in RECIPES["strong"])]),
+        "recipe": f"{args.recipe}, existence_weight {args.existence_weight}" + block,
         "steps": f"{state.schedule.total_steps} of {args.batch_pos} samples",
         "rate": f"{args.lr:g} after {warmup}, times {LR_DROP} after epoch {args.lr_schedule}",
         "device": f"{log.ranks.size} x {state.device}, {args.precision}",

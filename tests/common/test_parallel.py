@@ -1,27 +1,20 @@
 """common/parallel.py: many jobs at once, how many processes, and processes that fail."""
 
 import contextlib
-import gc
 import multiprocessing
 import os
-import shutil
 import signal
 import subprocess
 import sys
 from pathlib import Path
-from types import SimpleNamespace
 
 import pytest
-from torch.utils.data import DataLoader
 
 from common import parallel
 from common.errors import UserError
-from common.parallel import default_workers, loader_workers, run_jobs, split_by_work, start_loader
+from common.parallel import default_workers, run_jobs, split_by_work
 from tests.made import ROOT
 from tests.made.jobs import die_at_three, double, fail_at_three
-from tests.made.scripts import wait_for_the_end
-
-MB = 1 << 20
 
 
 def test_the_processes_of_torchrun_share_a_machines_cpus(monkeypatch):
@@ -30,57 +23,6 @@ def test_the_processes_of_torchrun_share_a_machines_cpus(monkeypatch):
     for ranks, expected in ((4, 3), (5, 2), (64, 1)):
         monkeypatch.setenv("LOCAL_WORLD_SIZE", str(ranks))
         assert default_workers() == expected
-
-
-@pytest.mark.parametrize(
-    ("free", "ranks", "fitting"), [(100, 1, 4), (99, 1, 3), (40, 1, 1), (39, 1, 0), (0, 1, 0), (120, 2, 2), (999, 8, 4)]
-)
-def test_no_more_loading_processes_than_shared_memory_has_room_for(tmp_path, monkeypatch, capsys, free, ranks, fitting):
-    """A process has two batches under way, the reader holds two: 2 + 2 * 4 batches of 10 MB need 100 MB."""
-    monkeypatch.setattr(parallel, "SHARED_MEMORY", tmp_path)
-    monkeypatch.setattr(shutil, "disk_usage", lambda path: SimpleNamespace(free=free * MB))
-    monkeypatch.setenv("LOCAL_WORLD_SIZE", str(ranks))
-    assert loader_workers(4, 10 * MB) == fitting
-    warning = capsys.readouterr().err
-    assert warning.count("\n") == (fitting < 4) and (str(tmp_path) in warning) == (fitting < 4)
-    assert ("--shm-size 1g" in warning) == (fitting < 4)
-
-
-FAILING_READER = """
-import sys, time
-from torch.utils.data import DataLoader
-from common.parallel import loader_failures, start_loader_worker
-kept = []
-try:
-    with loader_failures():
-        batches = iter(DataLoader(range(99), num_workers=1, worker_init_fn=start_loader_worker))
-        next(batches)
-        raise OSError("disk full")
-except OSError as error:
-    kept += [error, kept]
-    sys.exit(1)
-"""
-
-
-def test_loading_processes_end_with_a_reader_whose_error_keeps_them():
-    """Somebody holds the error, and it holds the reader, so that nothing but the end of the process ends the worker."""
-    assert subprocess.run([sys.executable, "-c", FAILING_READER], cwd=ROOT, timeout=300).returncode == 1
-
-
-class InterruptedSampler(list):
-    def __iter__(self):
-        signal.raise_signal(signal.SIGINT)
-        return super().__iter__()
-
-
-def test_ctrl_c_while_a_loader_starts_leaves_nothing_to_say(monkeypatch):
-    said = []
-    monkeypatch.setattr(sys, "unraisablehook", said.append)
-    signal.signal(signal.SIGINT, signal.default_int_handler)  # another test may have left a training's
-    with pytest.raises(KeyboardInterrupt):
-        start_loader(DataLoader(range(4), None, sampler=InterruptedSampler(range(4)), num_workers=1))
-    gc.collect()
-    assert not said
 
 
 @pytest.mark.parametrize("workers", [0, 1, 2])
@@ -110,14 +52,9 @@ from common.errors import run_script
 from common.parallel import loader_failures, run_jobs, start_loader_worker
 from tests.made.jobs import say_busy, sleep
 
-def say_and_wait(*worker):
+if sys.argv[1] == "starting_pool" and __name__ == "__mp_main__":  # its processes import this script
     say_busy()
     time.sleep(1)
-    if worker:
-        start_loader_worker(*worker)
-
-if sys.argv[1] == "starting_pool" and __name__ == "__mp_main__":  # its processes import this script
-    say_and_wait()
 
 class Pictures:
     def __len__(self):
@@ -134,14 +71,11 @@ def pool():
 
 starting_pool = pool
 
-def loader(init=start_loader_worker):
+def loader():
     from torch.utils.data import DataLoader  # seconds, which the processes of a pool need not wait for
     with loader_failures():
-        for _ in DataLoader(Pictures(), batch_size=None, num_workers=2, worker_init_fn=init):
+        for _ in DataLoader(Pictures(), batch_size=None, num_workers=2, worker_init_fn=start_loader_worker):
             time.sleep(600)
-
-def starting_loader():
-    loader(say_and_wait)
 
 if __name__ == "__main__":
     run_script(globals()[sys.argv[1]])
@@ -163,26 +97,25 @@ def busy(tmp_path, request):
     process.communicate()
 
 
-@pytest.mark.parametrize("busy", ["pool", "loader", "starting_pool", "starting_loader"], indirect=True)
+@pytest.mark.parametrize("busy", ["pool", "loader", "starting_pool"], indirect=True)
 def test_ctrl_c_ends_all_at_once_without_a_traceback(busy):
     os.killpg(busy.pid, signal.SIGINT)  # a terminal sends it to parent and workers alike
     _, stderr = busy.communicate(timeout=300)
     assert (busy.returncode, stderr) == (130, "interrupted; run the same command again to continue\n")
-    wait_for_the_end(busy)
 
 
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM])
 @pytest.mark.parametrize("busy", ["pool", "loader"], indirect=True)
 def test_workers_end_with_a_killed_parent(busy, number):
     busy.send_signal(number)
-    wait_for_the_end(busy)
+    busy.communicate(timeout=300)  # the workers have what it prints to, too
 
 
 @pytest.mark.parametrize(
     ("busy", "number", "expected"),
     [
         ("starting_pool", signal.SIGTERM, (143, "stopped by SIGTERM; run the same command again to continue\n")),
-        ("starting_loader", signal.SIGUSR1, (-signal.SIGUSR1, "")),
+        ("loader", signal.SIGUSR1, (-signal.SIGUSR1, "")),
     ],
     indirect=["busy"],
 )
@@ -197,7 +130,6 @@ def test_a_signal_to_all_processes_is_for_the_parent_alone(busy, number, expecte
     os.killpg(busy.pid, number)
     _, said = busy.communicate(timeout=300)
     assert (busy.returncode, said) == expected
-    wait_for_the_end(busy)
 
 
 @pytest.mark.parametrize("count", [1, 2, 3, 7])

@@ -61,13 +61,15 @@ def test_where_only_the_legacy_lists_are_training_names_a_command_that_works(dat
     assert len(PairSet([data_dir], "val", "exo-ego"))
 
 
-def test_splits_without_processed_takes_are_passed_over(tmp_path):
+def test_splits_without_processed_takes_are_passed_over_and_takes_of_two_splits_are_named(tmp_path):
     uid = GOLDEN_SPLITS["val"][0]
-    data_dir = write_data_set(tmp_path, {uid: golden("pipeline/annotations")[uid]}, GOLDEN_SPLITS)
+    splits = GOLDEN_SPLITS | {"test": [uid]}
+    data_dir = write_data_set(tmp_path, {uid: golden("pipeline/annotations")[uid]}, splits)
     run = create_pairs(data_dir)
     assert run.returncode == 0
+    assert f"1 take in more than one of train, val, test, the first is {uid}; " in run.stderr
     assert f"train of {tmp_path / 'split.json'}: 2 of 2 takes not processed" in run.stdout
-    assert {path.name.partition("_")[0] for path in data_dir.glob("[!.]*_*")} == {"val"}
+    assert {path.name.partition("_")[0] for path in data_dir.glob("[!.]*_*")} == {"val", "test"}
 
 
 def test_objects_and_cameras_without_masks_make_no_trouble(tmp_path):

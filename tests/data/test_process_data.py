@@ -14,8 +14,13 @@ import numpy as np
 import pytest
 
 import data.extraction
+from common.errors import UserError, warn_once
+from data import process_data
+from formats.pairs import PairSet, pairs_path
+from formats.processed import ProcessedTake
 from tests.made import EGO, ROOT
 from tests.made.claims import claimed_elsewhere
+from tests.made.kills import killed_at
 from tests.made.processed import create_pairs
 from tests.made.raw_takes import (
     CAMERAS,
@@ -48,6 +53,7 @@ A, B, C = RAW_SPLITS["train"] + RAW_SPLITS["val"]
 @pytest.fixture
 def root(original, tmp_path):
     """A copy of the takes, to break something in."""
+    warn_once.cache_clear()
     shutil.copytree(original, tmp_path / "data")
     return tmp_path / "data"
 
@@ -167,22 +173,67 @@ def test_a_rerun_replaces_lost_frames_removes_leftovers_and_follows_a_changed_an
         (out / A / f"{leftover}.0123abcd.tmp").write_bytes(b"left by a killed run")
     assert process(root) == 0
     assert tree(out) == undisturbed
+
+
+def replace_annotation(root):
     annotations = read_annotations(root, "val")
-    del annotations[C]["object_masks"]["cup _0"][EXO_1]["annotation"]["60"]
+    masks = annotations[C]["object_masks"]["cup _0"][EXO_1]["annotation"]
+    masks["60"] = masks["90"]  # another mask of the same frame
     write_annotations(root, "val", annotations)
+
+
+def replace_video(root):
+    make_video(video(root, NAMES[C], EXO_1), 95, SIZE, options={"crf": "45"})
+
+
+@pytest.mark.parametrize(("replace", "what"), [(replace_annotation, "annotation"), (replace_video, f"{EXO_1}.mp4")])
+def test_what_is_of_a_replaced_annotation_or_video_is_named_and_made_anew(root, tmp_path, capsys, replace, what):
     assert process(root) == 0
-    assert "60" not in json.loads((out / C / "annotation.json").read_text())["masks"]["cup _0"][EXO_1]
+    out, before = root / "processed", ProcessedTake.read(root / "processed", C)
+    assert create_pairs(out).returncode == 0
+    pairs, kept = pairs_path(out, "val"), (out / C / EGO / "0.jpg").stat().st_mtime_ns
+    replace(root)
+    assert process(root) == 0
+    assert f"warning: take {C} ({NAMES[C]}): {what} changed since it was processed" in capsys.readouterr().err
+    assert (out / C / EGO / "0.jpg").stat().st_mtime_ns == kept
+    assert process(root, "--outputpath", tmp_path / "new", "--split_path", root / "split.json") == 0
+    assert tree(out / C) == tree(tmp_path / "new" / C)
+    assert ProcessedTake.read(out, C).digest != before.digest  # by which predictions notice
+    if what == "annotation":
+        with pytest.raises(UserError, match=f"{pairs} is out of date: .*{C}/annotation.json has changed"):
+            PairSet([out], "val", "ego-exo")
+
+
+def test_a_run_killed_at_any_file_event_after_a_replacement_is_continued_to_the_same_bytes(root):
+    words = "--takepath", root / "takes", "--num_workers", 1, "--uids", C
+    assert process(root, "--uids", C) == 0
+    former = shutil.copytree(root / "processed", root / "former")
+    replace_annotation(root)
+    replace_video(root)
+    whole = None
+    for event in range(0, 200, 3):  # at 0 it runs undisturbed
+        shutil.rmtree(root / "processed")
+        shutil.copytree(former, root / "processed")
+        killed = killed_at(event, root / "processed", process_data.main, *words)
+        assert process(root, "--uids", C) == 0
+        whole = whole or tree(root / "processed")
+        assert tree(root / "processed") == whole, event
+        if event and not killed:
+            break
+    assert event > 20
 
 
 @pytest.mark.parametrize("deleted", ["takes/*", "takes/*/*/cam01.mp4"])
-def test_what_was_made_of_videos_that_were_deleted_afterwards_stays(root, deleted):
+def test_what_was_made_of_videos_that_were_deleted_afterwards_stays(root, deleted, capsys):
     video(root, NAMES[B], EXO_2).unlink()
     process(root)
     before = tree(root / "processed")
     for path in root.glob(deleted):
         shutil.rmtree(path) if path.is_dir() else path.unlink()
+    replace_annotation(root)
     assert process(root) == 0
     assert tree(root / "processed") == before
+    assert "annotation changed since it was processed; its videos are gone, so it stays" in capsys.readouterr().err
 
 
 def start(root):
@@ -210,9 +261,9 @@ def test_a_killed_run_leaves_no_process_and_a_rerun_gives_the_same_bytes(root, u
 
 
 def test_a_second_run_waits_for_the_first_and_two_processes_give_the_same_bytes_as_one(root, undisturbed):
-    with claimed_elsewhere(root / "processed", "process_data_1_of_1") as first:
+    with claimed_elsewhere(root / "processed", "process_data_1_of_1"):
         run = start(root)
-        assert run.stderr.readline().startswith(f"waiting for process {first.pid} of ")
+        assert run.stderr.readline().startswith("waiting for another process, which processes takes into ")
         assert not list((root / "processed").glob("uid-*"))
     out, error = run.communicate(timeout=300)
     assert run.returncode == 0 and "train: 2 of 2 takes complete" in out and " 2/2 " in error  # the bar
@@ -296,7 +347,7 @@ def test_a_bad_video_or_annotation_costs_its_camera_or_take_only_until_it_is_men
     assert process(root) == any(" broken " in pattern for pattern in patterns)  # another download will help
     assert_match(lines_of_failures(root), patterns)
     if EGO in lost:
-        assert {path.name for path in (out / A).iterdir()} == {"failed.json", *CAMERAS} - lost
+        assert {path.name for path in (out / A).iterdir()} - {"source.json"} == {"failed.json", *CAMERAS} - lost
     else:
         assert_complete(out, A, without=lost)
     assert_complete(out, B)

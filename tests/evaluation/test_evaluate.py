@@ -297,7 +297,7 @@ def test_odd_names_are_drawn_and_written_and_lead_nowhere(tmp_path, name):
     page = (out / "report" / "index.html").read_text()
     assert page.count("</script>") == 1 and '<b>"' not in page
     assert {path.name for path in tmp_path.iterdir()} == {"data", "out", pred_file.name}
-    assert {path.name for path in out.iterdir()} == {"report", "sheet.jpg", ".sheet.jpg.lock"}
+    assert {path.name for path in out.iterdir()} == {"report", "sheet.jpg"}
 
 
 def test_photos_of_different_sizes_in_one_camera_score_as_in_the_official_evaluation(tmp_path):

@@ -29,7 +29,7 @@ def submit(root, out, *more):
 def test_a_submission_holds_both_results_files_in_the_official_form(root, tmp_path, capsys):
     (tmp_path / ".submission.json.0123abcd.tmp").touch()  # as a killed run leaves it
     submit(root, tmp_path / "submission.json")
-    assert {path.name for path in tmp_path.iterdir()} == {"submission.json", ".submission.json.lock"}
+    assert {path.name for path in tmp_path.iterdir()} == {"submission.json"}
     found = json.loads((tmp_path / "submission.json").read_text())
     assert list(found) == ["ego-exo", "exo-ego"]
     for setting, part in found.items():

@@ -127,7 +127,8 @@ def test_a_difference_is_called_better_or_worse_and_uncertain_if_the_interval_ho
     assert verdict("iou", found["iou"]) == "better"
     assert verdict("location_error", {"difference": 0.1, "interval_95": [-0.1, 0.2]}) == "worse, uncertain"
     assert verdict("iou", {"difference": 0.1, "interval_95": [None, None]}) == "-"  # of a single take
-    assert verdict("iou", {"difference": 0, "interval_95": [0, 0]}) == "-"
+    for unseen in (0, 4e-5):  # 0.00 percent, or 0.000
+        assert verdict("iou", {"difference": unseen, "interval_95": [-1e-3, 1e-3]}) == "-"
 
 
 def test_results_files_are_called_by_what_tells_them_apart(tmp_path):

@@ -13,6 +13,7 @@ from formats.masks import (
     check_rle,
     decode_mask,
     encode_mask,
+    fit_mask,
     letterbox_mask,
     resize_mask,
     run_lengths,
@@ -52,6 +53,13 @@ def test_letterboxing_from_the_runs_equals_decoding_padding_and_resizing(mask, s
 def test_resizing_from_the_runs_equals_opencvs_nearest_neighbour(mask, height, width):
     expected = cv2.resize(mask, (width, height), interpolation=cv2.INTER_NEAREST)
     np.testing.assert_array_equal(resize_mask(encode_mask(mask), (height, width)), expected)
+
+
+@given(masks(), st.floats(0.05, 2))
+def test_a_mask_that_is_brought_to_another_size_is_its_nearest_neighbour_but_never_vanishes(mask, scale):
+    size = tuple(max(1, round(length * scale)) for length in mask.shape)
+    fitted, nearest = fit_mask(mask, size), resize_mask(encode_mask(mask), size)
+    assert fitted.any() == mask.any() and (not nearest.any() or np.array_equal(fitted, nearest))
 
 
 @pytest.mark.parametrize("size", [(2160, 3840), (1408, 1408), (541, 960), (1001, 450), (123, 457), (480, 480)])

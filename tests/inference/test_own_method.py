@@ -7,12 +7,14 @@ import sys
 import time
 from pathlib import Path
 
+import cv2
+import numpy as np
 import pytest
 
 import eval_segswap
 from common.errors import UserError
 from formats.geometry import eval_size
-from formats.masks import decode_mask
+from formats.masks import decode_mask, encode_mask
 from formats.processed import ProcessedTake
 from tests.made import EGO, ROOT
 from tests.made.processed import make_data_set
@@ -113,6 +115,45 @@ def test_a_mask_that_is_handed_back_is_the_one_on_disk(tmp_path, side):
     for frame, entry in results["take"]["masks"]["cup"]["aria01_aria02"].items():
         expected = eval_mask(content["masks"]["cup"]["aria01"][frame])
         assert (decode_mask(entry["pred_mask"]) != expected).mean() < 0.01
+
+
+TRUTH = """
+import json
+import cv2
+from formats.masks import decode_mask
+
+class Method:
+    def predict(self, frame):
+        masks = json.loads((frame.folder / "annotation.json").read_text())["masks"]
+        return [(self.seen(frame, masks[name][target], frame.images[target]), 1) for name, _, target in frame.pairs]
+
+    def seen(self, frame, masks, image):
+        video = decode_mask(masks[str(frame.number)]).astype("float32")
+        return cv2.resize(video, image.shape[1::-1], interpolation=cv2.INTER_AREA)  # coverage as probability
+"""
+
+
+@pytest.mark.parametrize("size", [(2160, 3840), (1080, 1920), (1408, 1408), (1920, 1080), (1213, 717)], ids=str)
+@pytest.mark.parametrize(("share", "least"), [(1, 1), (2, 0.985)], ids=["whole", "half"])
+def test_a_method_that_answers_the_truth_scores_100_even_for_small_things(tmp_path, size, share, least):
+    layout = {f"cup_{number}": {"aria01": [0], "cam01": [0]} for number in range(8)}
+    data_path = make_data_set(tmp_path, {"val": ["take"]}, layout)
+    annotation = data_path / "take" / "annotation.json"
+    content, rng = json.loads(annotation.read_text()), np.random.default_rng(0)
+    for cameras in content["masks"].values():
+        axes = rng.uniform(0.012, 0.03, 2) * max(size)  # about .1 % of the picture
+        ellipse = (rng.uniform(0.2, 0.8, 2) * size[::-1], 2 * axes, rng.uniform(0, 90))
+        cameras["cam01"]["0"] = encode_mask(cv2.ellipse(np.zeros(size, np.uint8), ellipse, 1, -1))
+    annotation.write_text(json.dumps(content))
+    cv2.imwrite(str(data_path / "take" / "cam01" / "0.jpg"), np.zeros((size[0] // share, size[1] // share), np.uint8))
+    (tmp_path / "truth.py").write_text(TRUTH)
+    results = read_results(run(data_path, tmp_path / "out", f"{tmp_path / 'truth.py'}:Method"))
+    scores = []
+    for name, cameras in content["masks"].items():
+        truth = eval_mask(cameras["cam01"]["0"])
+        answer = decode_mask(results["take"]["masks"][name]["aria01_cam01"]["0"]["pred_mask"])
+        scores.append((answer & truth).sum() / (answer | truth).sum())
+    assert np.mean(scores) >= least
 
 
 WAITS_IN_THE_SECOND_TAKE = (

@@ -132,6 +132,9 @@ def test_single_pictures_are_answered_without_a_memory_and_odd_options_are_named
     target, _ = scene((192, 192), (0.25, 0.7, 0.1, 0.5))
     predictor = Predictor.load(network, "cpu")
     assert len({predictor.segment(query, query_mask, target)[1] for _ in range(2)}) == 1
+    tiny = np.zeros((768, 768), np.uint8)
+    tiny[401:404, 401:404] = 1  # of the mask's four rows to one of the picture, nearest neighbour takes the others
+    assert predictor.segment(query, tiny, target)[1] > 0
     for option, message in (
         ("precision", "precision 'foo' is unknown; choose from fp32"),
         ("devise", "'devise'; there are device,"),

@@ -125,6 +125,6 @@ def failures(data_dir: Path) -> list[dict]:
 
 
 def tree(folder: Path) -> dict[str, bytes]:
-    """Every file below a folder and its content, locks aside."""
-    files = (path for path in folder.rglob("*") if path.is_file() and path.suffix != ".lock")
+    """Every file below a folder and its content."""
+    files = (path for path in folder.rglob("*") if path.is_file())
     return {str(path.relative_to(folder)): path.read_bytes() for path in files}

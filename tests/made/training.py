@@ -58,11 +58,11 @@ def run_training(data_dir: Path, out_dir: Path, *flags: object) -> int | None:
 
 
 def start_training(data_dir: Path, out_dir: Path, *flags: object, processes: int = 1) -> subprocess.Popen:
-    """train.py in a process of its own, which starts `processes` of them, where these are several. Whoever reads what
-    it prints to the end has waited for all of them, loader processes, too.
+    """run_ego.sh, with that many processes. Whoever reads what it prints to the end has waited for all of them, loader
+    processes, too.
     """
-    command = [sys.executable, str(ROOT / "train/train.py"), *arguments(data_dir, out_dir, *flags)]
-    environment = {**os.environ, "NPROC": str(processes)}
+    command = ["bash", str(ROOT / "train/run_ego.sh"), *arguments(data_dir, out_dir, *flags)]
+    environment = {**os.environ, "PYTHON": sys.executable, "NPROC": str(processes)}
     return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, env=environment)
 
 

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from common.errors import UserError
-from model.device import resolve_device, tf32
+from model.device import resolve_device, resolve_precision, tf32
 
 
 def test_auto_takes_cuda_then_mps_then_the_cpu(monkeypatch):
@@ -42,6 +42,11 @@ def test_a_device_that_is_missing_is_refused_in_one_line(name, message, monkeypa
     with pytest.raises(UserError, match=message) as error:
         resolve_device(name)
     assert "\n" not in str(error.value)
+
+
+def test_a_precision_that_a_cpu_is_slow_in_is_warned_of(capsys):
+    assert [resolve_precision(name, torch.device("cpu")) for name in (None, "bf16", "fp16")] == ["fp32", "bf16", "fp16"]
+    assert capsys.readouterr().err == "warning: on a CPU, fp16 is up to 20 times slower than fp32: take that\n"
 
 
 def test_predicting_leaves_the_callers_precision_of_products_as_it_was():

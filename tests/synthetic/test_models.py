@@ -148,12 +148,17 @@ def test_files_say_how_large_models_are_unless_a_table_does(tmp_path):
         load_mesh(other / "hall.glb")
 
 
-def test_an_obj_file_with_its_material_is_read(tmp_path):
-    (tmp_path / "thing.mtl").write_text("newmtl red\nKd 0.9 0.1 0.0\nnewmtl picture\nKd 1 1 1\nmap_Kd wood.png\n")
-    Image.new("RGB", (8, 8), (20, 40, 220)).save(tmp_path / "wood.png")
+def write_pyramid(folder, texture):
+    """thing.obj, half of which is red, and which wears a texture on the other half."""
+    (folder / "thing.mtl").write_text(f"newmtl red\nKd 0.9 0.1 0\nnewmtl picture\nKd 1 1 1\nmap_Kd {texture}\n")
     corners = "v 0 0 0\nv .2 0 0\nv 0 .2 0\nv 0 0 .2\nvt 0 0\nvt 1 0\nvt 0 1\n"
     faces = "usemtl red\nf 1/1 2/2 3/3\nf 1/1 3/2 4/3\nusemtl picture\nf 1/1 4/2 2/3\nf 2/1 4/2 3/3\n"
-    (tmp_path / "thing.obj").write_text("mtllib thing.mtl\n" + corners + faces)
+    (folder / "thing.obj").write_text("mtllib thing.mtl\n" + corners + faces)
+
+
+def test_an_obj_file_with_its_material_is_read(tmp_path):
+    Image.new("RGB", (8, 8), (20, 40, 220)).save(tmp_path / "wood.png")
+    write_pyramid(tmp_path, "wood.png")
     item = make_item(tmp_path / "thing.obj", 0, WHITE)
     seen = set()
     for side in ((3, -3, 2), (-3, 3, -3), (3, 3, 3), (-4, -2, 1), (0.5, 4, 0)):
@@ -162,6 +167,16 @@ def test_an_obj_file_with_its_material_is_read(tmp_path):
         seen |= {"red"} if (image[:, 2] > 3 * image[:, 0] + 30).any() else set()
         seen |= {"blue"} if (image[:, 0] > 3 * image[:, 2] + 30).any() else set()
     assert seen == {"red", "blue"}
+
+
+@pytest.mark.parametrize("texture", ["../private.png", "{}/private.png", "none.png"])
+def test_a_texture_outside_the_models_folder_is_not_read_and_what_is_not_there_is_named(texture, tmp_path, capsys):
+    Image.new("RGB", (8, 8), (20, 40, 220)).save(tmp_path / "private.png")
+    (tmp_path / "models").mkdir()
+    write_pyramid(tmp_path / "models", texture.format(tmp_path))
+    assert [20, 40, 220] not in load_mesh(tmp_path / "models/thing.obj").textures[0][0][:, ::-1].tolist()
+    line = f"thing.obj goes without {texture.format(tmp_path)}, which is not in its folder\n"
+    assert capsys.readouterr().err.endswith(line)
 
 
 @pytest.mark.parametrize(
@@ -182,10 +197,19 @@ def test_what_is_missing_is_named_before_anything_is_rendered(flags, line, folde
     assert not (tmp_path / "out").exists()
 
 
-def test_a_file_that_is_no_model_is_named_in_one_line(tmp_path):
-    (tmp_path / "box.glb").write_bytes(b"no model")
-    with pytest.raises(UserError, match="box.glb is no model that can be read"):
-        load_mesh(tmp_path / "box.glb")
+@pytest.mark.parametrize(
+    ("content", "line"),
+    [
+        ("no model", "is no model that can be read"),
+        ("v 0 0 nan\nv .1 0 0\nv 0 .1 0\nf 1 2 3\n", "is nan cm long"),
+        ("v 0 0 0\nv .1 0 0\nv 0 .1 0\nf 1 2 3\n", "is flat"),
+        ("v 0 0 0\nv .1 0 0\nv 0 .1 .1\nv .1 .1 .1\nf 1 2 3\nf 2 3 4\n", "is flat"),
+    ],
+)
+def test_a_file_that_is_no_model_or_flat_is_named_in_one_line(content, line, tmp_path):
+    (tmp_path / "thing.obj").write_text(content)
+    with pytest.raises(UserError, match=f"thing.obj {line}"):
+        load_mesh(tmp_path / "thing.obj")
 
 
 def test_other_models_are_refused_in_a_folder_with_takes_but_not_the_same_ones_elsewhere(folder, tmp_path, capsys):

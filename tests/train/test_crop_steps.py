@@ -181,7 +181,7 @@ def test_validation_scores_what_prediction_answers_with_one_look_and_no_other(st
             scores, found = step.score(network, contextlib.nullcontext(), reader.collate([sample]))
         pair = pairs[int(number)]
         asked = CameraPair(pair.object_name, pair.query_camera, pair.target_camera)
-        frame = read_pairs(ProcessedTake.read(training_set, pair.take_uid), pair.frame, [asked], None, [])
-        [prob], existence = matcher.find(frame)
+        frame, _ = read_pairs(ProcessedTake.read(training_set, pair.take_uid), pair.frame, [asked], None, [])
+        [prob], existence = matcher.predict(frame)
         torch.testing.assert_close(existence.double(), scores.existence, rtol=0, atol=1e-4)
         assert (letterbox(prob > 0.5, 96) == found[0].numpy()).mean() > 0.95

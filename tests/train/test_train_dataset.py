@@ -138,14 +138,6 @@ def test_a_sample_says_where_the_target_frame_lies_in_the_square(training_set):
     assert (samples[0]["frame_rows"], samples[0]["frame_cols"]) == ([11, 38], [0, 48])  # 180x320 in 48x48
 
 
-def test_images_with_cached_features_are_not_read(pairs):
-    plain = TrainSamples(pairs, PAPER, 0)
-    cached = TrainSamples(pairs, LetterboxReader(SIDE, {plain[0]["sources"].query}), 0)
-    assert not cached[0]["query_image"].any() and plain[0]["query_image"].any()
-    assert np.array_equal(cached[0]["target_image"], plain[0]["target_image"])
-    assert np.array_equal(cached[0]["query_mask"], plain[0]["query_mask"])
-
-
 @pytest.mark.parametrize("make", READERS.values(), ids=READERS)
 def test_a_batch_without_a_readable_sample_is_empty(make):
     batch = make().collate([{"unreadable": ["why"]}])

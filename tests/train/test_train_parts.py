@@ -92,3 +92,9 @@ def test_the_shell_scripts_pass_the_setting_and_then_further_arguments(stand_in,
     args = parse_args(words[: len(flags)], "")
     kind = {"run_ego.sh": "", "run_exo.sh": "_reverse", "run_both.sh": "_both"}[script]
     assert args.out_dir == ROOT / f"train/checkpoints/egoexo_v2_480x480{kind}"
+
+
+@pytest.mark.parametrize("flags", [["--gpu", "0,1"], ["--seed", "1", "--gpu=0,1"]])
+def test_each_of_several_gpus_gets_a_process_by_torchrun(stand_in, flags):
+    torchrun = ["-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2"]
+    assert call("run_ego.sh", stand_in, *flags) == [*torchrun, str(ROOT / "train/train.py"), *flags]
