@@ -141,6 +141,12 @@ def resize_mask(rle: RLE, new_size: Size) -> np.ndarray:
     return sample_mask(rle, *nearest_axes(mask_size(rle), new_size))
 
 
+def fit_rle(rle: RLE, new_size: Size) -> np.ndarray:
+    """`fit_mask` of a mask that is decoded only where it would vanish."""
+    fitted = resize_mask(rle, new_size)
+    return fitted if fitted.any() else fit_mask(decode_mask(rle), new_size)
+
+
 def fit_mask(mask: np.ndarray, new_size: Size) -> np.ndarray:
     """(H, W) uint8 of 0 and 1 -> of `new_size`, by nearest neighbour; of an object that would vanish by that, what is
     more than half covered, or more than half as covered as the most covered pixel.

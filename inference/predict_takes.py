@@ -19,7 +19,7 @@ from torch.utils.data import Dataset
 
 from common.errors import UserError
 from formats.geometry import EVAL_SIDE, Size, eval_size, letterbox, sample_for_score, unletterbox
-from formats.masks import encode_mask, letterbox_mask, resize_mask
+from formats.masks import encode_mask, fit_rle, letterbox_mask
 from formats.processed import CameraPair, ProcessedTake, read_frame
 from formats.results import THRESHOLD, camera_pair_key
 from inference.crop_matcher import CropMatcher
@@ -162,7 +162,7 @@ def read_pairs(
         if pair[:2] not in frame.masks:
             rle = take.masks[pair.object_name][pair.query_camera][number]
             image = frame.images[pair.query_camera]
-            frame.masks[pair[:2]] = letterbox_mask(rle, side) if side else resize_mask(rle, image.shape[:2])
+            frame.masks[pair[:2]] = letterbox_mask(rle, side) if side else fit_rle(rle, image.shape[:2])
     return frame, sizes
 
 

@@ -17,7 +17,7 @@ from torch import Tensor
 
 from common.arguments import SETTINGS
 from formats.geometry import Size, letterbox
-from formats.masks import resize_mask
+from formats.masks import fit_rle
 from formats.pairs import PairSet
 from formats.results import THRESHOLD
 from formats.takes import size_ratios
@@ -91,12 +91,12 @@ class CropReader:
     def read(self, pairs: PairSet, draw: Draw, rng: np.random.Generator | None) -> dict[str, Any]:
         source, target_pair = source_of(pairs, draw), pairs[draw.target]
         query, target = (read_view(pairs, view) for view in source[1:])
-        query_mask = resize_mask(pairs.query_mask(draw.query), query.shape[:2])
+        query_mask = fit_rle(pairs.query_mask(draw.query), query.shape[:2])
         rle = pairs.target_mask(draw.target) if draw.query == draw.target else None
-        mask = np.zeros(target.shape[:2], np.uint8) if rle is None else resize_mask(rle, target.shape[:2])
+        mask = np.zeros(target.shape[:2], np.uint8) if rle is None else fit_rle(rle, target.shape[:2])
         spot, there = spot_of(query_mask), spot_of(mask)
         if spot is None:
-            raise ValueError("its mask shows nothing at the frame's size")
+            raise ValueError("its mask shows nothing")
         ratios = size_ratios(SETTINGS[pairs[draw.query].setting][0], SETTINGS[target_pair.setting][1])
         shares, places, turn = list(expected_shares(spot, query.shape[:2], ratios).values()), [], 0.0
         if rng is None:
@@ -134,7 +134,7 @@ class CropReader:
         if kind == "peak":
             return Place(*jittered(Spot(0, 0, extent), rng, SHIFT, TARGET_STRETCH), int(rng.integers(RIVAL_PEAKS)))
         if kind == "other object" and (rle := pairs.target_mask(neighbor(pairs, number, rng))):
-            spot = spot_of(resize_mask(rle, size)) or spot
+            spot = spot_of(fit_rle(rle, size)) or spot
         return Place(*jittered(spot, rng, TARGET_SHIFT, TARGET_STRETCH))
 
     def collate(self, samples: list[dict]) -> CropBatch:

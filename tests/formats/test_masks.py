@@ -14,6 +14,7 @@ from formats.masks import (
     decode_mask,
     encode_mask,
     fit_mask,
+    fit_rle,
     letterbox_mask,
     resize_mask,
     run_lengths,
@@ -60,6 +61,7 @@ def test_a_mask_that_is_brought_to_another_size_is_its_nearest_neighbour_but_nev
     size = tuple(max(1, round(length * scale)) for length in mask.shape)
     fitted, nearest = fit_mask(mask, size), resize_mask(encode_mask(mask), size)
     assert fitted.any() == mask.any() and (not nearest.any() or np.array_equal(fitted, nearest))
+    np.testing.assert_array_equal(fit_rle(encode_mask(mask), size), fitted)
 
 
 @pytest.mark.parametrize("size", [(2160, 3840), (1408, 1408), (541, 960), (1001, 450), (123, 457), (480, 480)])

@@ -117,6 +117,19 @@ def test_a_mask_that_is_handed_back_is_the_one_on_disk(tmp_path, side):
         assert (decode_mask(entry["pred_mask"]) != expected).mean() < 0.01
 
 
+def test_a_small_object_of_a_large_mask_is_not_lost_at_the_size_of_its_frame(tmp_path):
+    data_path = make_data_set(tmp_path, {"val": ["take"]}, {"crumb": {"aria01": [0], "cam01": [0]}})
+    annotation = data_path / "take" / "annotation.json"
+    content, mask = json.loads(annotation.read_text()), np.zeros((176, 176), np.uint8)
+    mask[101, 101] = 1  # of frames half as large nearest neighbor takes the even pixels
+    content["masks"]["crumb"]["aria01"]["0"] = encode_mask(mask)
+    annotation.write_text(json.dumps(content))
+    answer = "(0 * frame.images[pair[2]][..., 0], frame.masks[pair[:2]].any())"
+    (tmp_path / "sees.py").write_text(ECHO.replace("(frame.masks[pair[:2]], 1)", answer))
+    results = read_results(run(data_path, tmp_path / "out", f"{tmp_path / 'sees.py'}:Method"))
+    assert results["take"]["masks"]["crumb"]["aria01_cam01"]["0"]["confidence"] == 1
+
+
 TRUTH = """
 import json
 import cv2
