@@ -1,9 +1,24 @@
 """Each benchmark runs at its smallest size and prints its ratios; the figures themselves mean nothing here."""
 
+import importlib
 import re
 
+import pytest
+
 from benchmarks import evaluation, inference, measure, network_card, process_data, train_step
+from tests.made.networks import write_network
 from tests.made.scripts import run_main
+
+
+@pytest.fixture(autouse=True)
+def in_this_process(monkeypatch):
+    """Scripts of the repository are run here, without seconds of imports for each."""
+
+    def run(script: str, *words: object) -> None:
+        lines_of(run_main(importlib.import_module(script.removesuffix(".py").replace("/", ".")).main, *words))
+
+    for module in (measure, network_card):
+        monkeypatch.setattr(module, "run_script_apart", run)
 
 
 def lines_of(run) -> list[str]:
@@ -56,10 +71,13 @@ def test_training_is_measured_by_loader_and_step():
 
 
 def test_the_card_tells_figures_by_size_angle_and_rotation(tmp_path, monkeypatch):
-    measure.make_takes(tmp_path / "patterned", "test", 1, "--size", "tiny", "--num_frames", 31)
+    small = ("--size", "tiny", "--num_frames", 31, "--num_exo", 1)
+    measure.make_takes(tmp_path / "patterned", "test", 1, *small)
     measure.process_takes(tmp_path / "patterned")
     monkeypatch.setattr(network_card, "ROTATIONS", (0, 90))
-    lines = lines_of(run_main(network_card.main, "--folder", tmp_path, "--out", tmp_path / "out", "--turned_takes", 1))
+    network = write_network(tmp_path / "net.pth", strong=True)
+    where = ("--folder", tmp_path, "--out", tmp_path / "out", "--ckpt_path", network, "--turned_takes", 1)
+    lines = lines_of(run_main(network_card.main, *where))
     titles = [
         line.split(" | ")[0].strip("| ")
         for line, rule in zip(lines, lines[1:], strict=False)

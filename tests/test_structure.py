@@ -133,17 +133,6 @@ def test_every_link_and_every_path_in_the_documents_leads_somewhere(document):
         assert (ROOT / path).exists() or path.startswith(MADE), f"{document.name}: {path}"
 
 
-def test_git_ignores_what_the_commands_in_the_documents_write():
-    commands = "\n".join(command for path in DOCUMENTS for command in commands_in(path.read_text()))
-    written = re.findall(r"--(?:out|out[_-]path|out[_-]dir|outputpath|write_gt) ([a-z][\w./]*)", commands)
-    written = {f"{path}/as a folder, too" for path in written}
-    command = ["git", "check-ignore", "--no-index", *written]
-    ignored = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
-    if ignored.returncode == 128:
-        pytest.skip("needs a git checkout")
-    assert set(ignored.stdout.splitlines()) == written
-
-
 MADE = ("data/egoexo", "data/split.json", "data/correspondence_takes.txt", "train/checkpoints")  # not in the repository
 
 PROBE = """

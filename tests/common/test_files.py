@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from common.errors import UserError
-from common.files import atomic_folder, atomic_write, remove_leftovers, temporary_folder, write_json
+from common.files import atomic_folder, atomic_write, temporary_folder, write_json
 from tests.made import ROOT
 from tests.made.claims import claimed_elsewhere
 
@@ -99,18 +99,6 @@ def test_a_full_disk_is_said_to_be_that_of_the_file(tmp_path):
     path = tmp_path / "file"
     with pytest.raises(OSError, match=f"No space left on device: '{path}'"), atomic_write(path):
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))  # as write() does, without a name
-
-
-@pytest.mark.parametrize("name", ["a[1].json", "**.json", "*", "?", "a.json", ".*"])
-def test_leftovers_of_a_file_are_those_of_its_own_name_whatever_signs_are_in_it(tmp_path, name):
-    own = tmp_path / f".{name}.0123abcd.tmp"
-    others = [tmp_path / f".{other}.0123abcd.tmp" for other in ("a1.json", "ab.json", "b", "..b")]
-    for path in (own, *others):
-        path.touch()
-    remove_leftovers(tmp_path, name)
-    assert sorted(tmp_path.iterdir()) == sorted(others)
-    remove_leftovers(tmp_path)
-    assert not list(tmp_path.iterdir())
 
 
 def test_iterators_of_pairs_are_written_as_objects_one_pair_at_a_time(tmp_path):

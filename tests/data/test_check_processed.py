@@ -111,13 +111,6 @@ def test_what_the_data_set_lacks_is_listed_and_what_is_broken_or_not_processed_i
     assert "train, take take-a, camera cam05: cam05.mp4 has no moov atom" in result.stdout
 
 
-def test_a_damaged_list_of_failures_is_one_line(data_dir):
-    (data_dir / "take-a" / "failed.json").write_text('{"take_name": "", "failures": [{"camera": 5}]}')
-    result = check(data_dir)
-    assert result.returncode == 1
-    assert re.match("error: .*failed.json is not of the form", result.stderr.splitlines()[-1])
-
-
 def test_missing_pairs_are_found(data_dir):
     result = check(data_dir)
     assert result.returncode == 1

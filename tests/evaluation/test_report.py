@@ -11,10 +11,9 @@ import cv2
 import numpy as np
 import pytest
 
-from common.drawing import overlay
 from common.errors import UserError
 from evaluation import evaluate, report
-from evaluation.case_pictures import PredictedCase, write_track
+from evaluation.case_pictures import PredictedCase
 from evaluation.metrics import MaskScores
 from evaluation.outputs import made_by, output_folder
 from evaluation.score import Case
@@ -267,16 +266,6 @@ def test_a_report_says_why_there_is_nothing_to_see(root, tmp_path, wanted, messa
     assert not list(tmp_path.iterdir())
 
 
-def test_an_overlay_draws_the_outline_alone_and_leaves_the_objects_colors():
-    image = np.full((90, 160, 3), 100, np.uint8)
-    mask = np.zeros((90, 160), np.uint8)
-    mask[30:50, 40:80] = 1
-    solid, dashed = ((overlay(image, mask, (255, 0, 0), dashed) != image).any(2) for dashed in (False, True))
-    for changed in (solid, dashed):
-        assert not changed[33:47, 43:77].any() and changed.sum() == changed[27:53, 37:83].sum()
-    assert solid[30, 40:80].all() and 0.3 < dashed[30, 40:80].mean() < 0.8
-
-
 def test_a_right_answer_that_the_object_is_not_visible_is_called_so_and_no_mask_is_drawn():
     mask = MaskScores(0.5, 0.5, 0, 0, True, 100, 100)
     place = ("take-a", "cup_0", EGO, "cam01", 0)
@@ -289,10 +278,3 @@ def test_a_right_answer_that_the_object_is_not_visible_is_called_so_and_no_mask_
 
 
 ANSWERS = ("not visible: wrong", "not visible: right", "visible: wrong")
-
-
-def test_a_video_takes_pictures_of_odd_and_changing_sizes(tmp_path):
-    images = [np.full((61 + i, 91 - i, 3), 40 * i, np.uint8) for i in range(4)]
-    write_track(tmp_path / "a.mp4", images)
-    video = cv2.VideoCapture(str(tmp_path / "a.mp4"))
-    assert [video.read()[1].shape for _ in range(4)] == [(60, 90, 3)] * 4

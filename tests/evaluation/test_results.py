@@ -133,15 +133,6 @@ def test_each_other_form_is_listed_with_the_flag_that_accepts_it_and_then_scores
     assert f"{said.format(count)}" in capsys.readouterr().out
 
 
-@pytest.mark.parametrize("confidence", [[], [0.5, 0.5], ["0.5"]])
-def test_lenient_does_not_accept_any_list(root, tmp_path, capsys, confidence):
-    broken = make_results(root / "processed", UIDS, "ego-exo")
-    next(entries(broken))["confidence"] = confidence
-    path = written(tmp_path / "r.json", broken)
-    problems, _ = refusal(capsys, root, path, tmp_path / "no", "--lenient")
-    assert "confidence is not " in problems and "accepts it" not in problems
-
-
 def test_masks_of_nearly_the_same_shape_are_resized_and_others_were_padded_or_cut(root, tmp_path, capsys):
     results = make_results(root / "processed", UIDS, "ego-exo")
     for size in ((540, 952), (480, 480), (270, 240)):

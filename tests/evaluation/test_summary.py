@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from matplotlib.figure import Figure
 
-from evaluation.comparison import common_cases, compare, paired_differences, short_names, takes_won
+from evaluation.comparison import common_cases, compare, paired_differences, takes_won
 from evaluation.metrics import MaskScores
 from evaluation.plots import iou_by_size
 from evaluation.score import Case, SplitScores, TakeScores
@@ -129,13 +129,6 @@ def test_a_difference_is_called_better_or_worse_and_uncertain_if_the_interval_ho
     assert verdict("iou", {"difference": 0.1, "interval_95": [None, None]}) == "-"  # of a single take
     for unseen in (0, 4e-5):  # 0.00 percent, or 0.000
         assert verdict("iou", {"difference": unseen, "interval_95": [-1e-3, 1e-3]}) == "-"
-
-
-def test_results_files_are_called_by_what_tells_them_apart(tmp_path):
-    assert short_names([tmp_path / "a_results.json", tmp_path / "b_results.json"]) == ["a", "b"]
-    assert short_names([tmp_path / "x" / "r.json", tmp_path / "y" / "r.json"]) == ["x", "y"]
-    same = tmp_path / "r.json"
-    assert len(set(short_names([same, same]))) == 2
 
 
 def test_chosen_cases_are_the_best_the_worst_or_spread_between_them():

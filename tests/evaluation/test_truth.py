@@ -46,22 +46,3 @@ def test_the_official_file_gives_back_what_was_written(data_dir, tmp_path):
         assert read.load(uid).take == written.load(uid).take
         assert read.load(uid).info.frames == written.load(uid).info.frames
     assert read.subset(["take-b"]).load("take-b") == read.load("take-b")
-
-
-@pytest.mark.parametrize("change", ["masks", "subsample_idx", "annotated_frames"])
-@pytest.mark.parametrize("value", [None, 3, {"cup_0": {"cam01": ["x"]}}])
-def test_a_malformed_take_of_an_official_file_is_named_and_the_others_are_read(data_dir, tmp_path, change, value):
-    GroundTruth.of_split(data_dir, "val").write_official(tmp_path / "gt.json")
-    raw = json.loads((tmp_path / "gt.json").read_text())
-    raw["annotations"]["take-b"][change] = value
-    if value is None:
-        del raw["annotations"]["take-b"][change]
-    (tmp_path / "gt.json").write_text(json.dumps(raw))
-    truth = GroundTruth.from_official(tmp_path / "gt.json", data_dir)
-    assert truth.uids == ["take-a"] and "malformed" in truth.missing["take-b"]
-
-
-def test_a_malformed_take_of_the_annotations_is_named_and_the_others_are_read(data_dir):
-    change_annotations(data_dir, lambda cameras: cameras.update(cam01=7))
-    truth = GroundTruth.of_split(data_dir, "val")
-    assert truth.uids == ["take-b"] and "malformed" in truth.missing["take-a"]

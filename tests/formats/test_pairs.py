@@ -55,25 +55,6 @@ def test_the_pairs_of_both_settings_are_those_of_one_and_then_those_of_the_other
     ]
 
 
-def test_the_pairs_of_a_track_are_the_frames_of_its_object_and_cameras(train):
-    assert train.takes == GOLDEN_SPLITS["train"]
-    assert [i for track in train.tracks for i in track.numbers] == list(range(len(train)))
-    for i in range(len(train)):
-        track = train.track(i)
-        assert i in track.numbers
-        assert all(train[j][:4] == track[:4] for j in track.numbers)
-        frames = [train[j].frame for j in track.numbers]
-        assert frames == sorted(set(frames))
-
-
-def test_the_pairs_of_a_target_are_those_of_its_take_and_camera(golden_root):
-    pairs = PairSet([golden_root / "processed"], "train", BOTH)
-    for i, own in enumerate(pairs):
-        tracks = pairs.by_target[own.take_uid, own.target_camera]
-        alike = [j for j, x in enumerate(pairs) if (x.take_uid, x.target_camera) == (own.take_uid, own.target_camera)]
-        assert i in alike and [j for numbers in tracks for j in numbers] == alike and all(tracks)
-
-
 def test_the_pairs_of_two_data_sets_are_those_of_one_and_then_those_of_the_other(golden_root, tmp_path):
     folders = [golden_root / "processed", make_data_set(tmp_path, {"train": ["a", "b"], "val": ["c"]})]
     assert create_pairs(folders[1]).returncode == 0

@@ -1,7 +1,5 @@
 """inference/pictures.py and formats/picture_files.py: what people give as pictures, read as they mean it or refused."""
 
-import os
-
 import cv2
 import numpy as np
 import pytest
@@ -76,12 +74,6 @@ def test_a_picture_that_is_too_large_is_named(tmp_path, monkeypatch):
     Image.new("1", (16385, 1)).save(tmp_path / "thin.png")
     with pytest.raises(UserError, match="thin.png is 16385x1, more than 16384 pixels a side"):
         read_mask(tmp_path / "thin.png")
-
-
-def test_a_pipe_is_not_waited_for(tmp_path):
-    os.mkfifo(tmp_path / "pipe.png")
-    with pytest.raises(UserError, match="pipe.png is no file"):
-        read_picture(tmp_path / "pipe.png")
 
 
 @pytest.mark.parametrize("read", [read_mask, read_picture], ids=lambda read: read.__name__)

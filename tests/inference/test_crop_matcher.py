@@ -7,16 +7,13 @@ import cv2
 import numpy as np
 import pytest
 import torch
-from hypothesis import given
-from hypothesis import strategies as st
 
 from formats.processed import CameraPair
-from formats.takes import size_ratios
 from inference.crop_matcher import CropMatcher
 from inference.frame import Frame
 from inference.memory import Memory
 from inference.predictor import Predictor
-from model.crops import LARGEST, Spot, object_in, spot_of
+from model.crops import Spot, spot_of
 from tests.made.known_answer import color_matcher, edges, scene
 from tests.made.networks import calibrate_batch_norm, random_backbone, strong_network
 
@@ -75,25 +72,6 @@ def test_an_object_that_its_own_mask_hides_is_said_to_be_hidden_and_leaves_the_o
     assert not prob[0].any() and existence.tolist() == [0]
 
 
-@pytest.mark.parametrize("kinds", [KINDS, {}], ids=["kinds", "unknown"])
-@pytest.mark.parametrize("looks", [1, 3])
-def test_looks_are_as_many_as_asked_for_at_sizes_that_the_kinds_of_cameras_allow(parts, kinds, looks):
-    frame, look, seen = frame_of(PAIRS, kinds), CropMatcher._look, []
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(CropMatcher, "_look", lambda *given: (seen.append(given[2]), look(*given))[1])
-        matcher(parts, looks=looks).predict(frame)
-    seen, *again = seen  # the latter at the sizes that were found
-    assert all(len({candidate.pair for candidate in some}) == len(some) for some in again)
-    assert [candidate.pair for candidate in seen] == [n for n in range(len(PAIRS)) for _ in range(looks)]
-    for number, spot, _ in seen:
-        name, query, target = PAIRS[number]
-        given = spot_of(frame.masks[name, query]).extent / max(SIZES[query])
-        ratios = size_ratios(kinds.get(query), kinds.get(target))
-        allowed = [min(ratio * given, LARGEST) for ratio in ratios]
-        assert min(abs(spot.extent / max(SIZES[target]) - share) for share in allowed) < 1e-6
-    assert len(size_ratios("ego", "exo")) < len(size_ratios(None, "exo"))
-
-
 BOXES = {  # of a thing, as parts of its picture: top, bottom, left, right
     "tiny": ((0.31, 0.325, 0.5, 0.515), (0.7, 0.715, 0.2, 0.215)),
     "usual": ((0.3, 0.42, 0.5, 0.62), (0.25, 0.35, 0.1, 0.2)),
@@ -116,14 +94,6 @@ def test_a_thing_of_any_size_is_found_where_it_is_in_pictures_of_any_shape(size,
     assert (found & expected).sum() / (found | expected).sum() > 0.8
 
 
-def test_a_memory_changes_later_answers_only(parts):
-    memory = Memory()
-    for number in range(3):
-        frame = frame_of(PAIRS[:1], number=number)
-        plain, remembered = (matcher(parts).predict(frame, x)[1].item() for x in (None, memory))
-        assert (remembered == pytest.approx(plain, abs=1e-6)) == (number == 0)
-
-
 def test_the_last_place_of_an_object_is_looked_at_again_and_stays_where_it_is_not_found():
     used, memory = color_matcher(looks=1), Memory()
     pair, seen = CameraPair("cup", "ego", "left"), []
@@ -142,14 +112,3 @@ def test_the_last_place_of_an_object_is_looked_at_again_and_stays_where_it_is_no
         used.predict(replace(frame, images=frame.images | {"left": shown}), memory)
     assert looked[1] == Spot(40, 300, 30)  # after the highest peak
     assert memory.spots[pair] == Spot(40, 300, 30)  # although there is a mask elsewhere
-
-
-@given(st.floats(-50, 150), st.floats(-50, 150), st.floats(1, 200))
-def test_where_an_answer_is_lies_in_the_picture_and_is_no_larger_than_objects_may_be(row, col, side):
-    size = (100, 60)
-    place, _ = object_in(np.ones((96, 96), bool), Spot(row, col, side), size)
-    if place:
-        assert 0 <= place.row < size[0] and 0 <= place.col < size[1]
-        assert 0 < place.extent <= LARGEST * max(size)
-    else:
-        assert not (0 <= row < size[0] and 0 <= col < size[1])

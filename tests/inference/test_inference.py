@@ -1,5 +1,6 @@
 """eval_segswap.py and the modules behind it, on small processed takes and a small random network."""
 
+import functools
 import hashlib
 import json
 import re
@@ -7,7 +8,6 @@ import shutil
 import signal
 import subprocess
 import sys
-import sysconfig
 import threading
 import time
 from pathlib import Path
@@ -54,6 +54,15 @@ def whole(checkpoint, data_path, tmp_path_factory) -> Path:
     return run(checkpoint, data_path, tmp_path_factory.mktemp("whole"), "ego-exo", "--save_inter")
 
 
+@pytest.fixture(scope="module")
+def other(checkpoint) -> Path:
+    """A checkpoint of another network."""
+    backbone, *_ = load_checkpoint(checkpoint)
+    torch.manual_seed(1)
+    save_checkpoint(checkpoint.with_name("other.pth"), backbone, XSegTx(XSegTxConfig("tiny", SIDE)))
+    return checkpoint.with_name("other.pth")
+
+
 @pytest.fixture
 def finished(whole, tmp_path) -> Path:
     """The results file of a copy of that run."""
@@ -81,38 +90,38 @@ def run(*args) -> Path:
 @pytest.mark.parametrize(
     ("setting", "strong", "expected"),
     [
-        ("ego-exo", False, (0.41667, 0.33162)),
-        ("exo-ego", False, (0.41555, 0.31401)),
+        ("ego-exo", False, (0.41540, 0.33169)),
+        ("exo-ego", False, (0.41410, 0.31194)),
         ("exo-ego", True, None),
     ],
 )
-def test_results_equal_one_pair_at_a_time_and_golden_numbers(data_path, tmp_path, setting, strong, expected):
+def test_results_equal_one_pair_at_a_time_and_golden_numbers(tmp_path, setting, strong, expected):
     """Golden, of the paper's network: of all pairs, the mean existence and the share of pictures that masks cover."""
+    layout = {"cup_0": {EGO: [30, 0], "cam01": [0], "cam02": [0, 30]}}
+    data_path = make_data_set(tmp_path, {"val": ["a"]}, layout)
     checkpoint = write_network(tmp_path / "net.pth", strong=strong)
-    results = read_results(run(checkpoint, data_path, tmp_path, setting, "--memory", "none"), setting)
-    predictor, answers = Predictor.load(checkpoint, "cpu"), []
-    for uid in TAKES["val"][::2]:
-        take = ProcessedTake.read(data_path, uid)
-        assert results[uid]["subsample_idx"] == take.subsample_idx
-        for pair in take.camera_pairs(setting):
-            frames = results[uid]["masks"][pair.object_name][f"{pair.query_camera}_{pair.target_camera}"]
-            assert set(map(int, frames)) == set(take.masks[pair.object_name][pair.query_camera])
-            for frame, value in frames.items():
-                query, target = (read_frame(take.frame_path(camera, int(frame))) for camera in pair[1:])
-                query_mask = decode_mask(take.masks[pair.object_name][pair.query_camera][int(frame)])
-                alone, existence = predictor.segment(query, query_mask, target, setting=setting)
-                assert value["confidence"] == pytest.approx(existence, abs=1e-4)
-                mask = decode_mask(value["pred_mask"])
-                assert (cv2.resize(mask, target.shape[1::-1], interpolation=cv2.INTER_AREA) == alone).mean() > 0.95
-                answers.append((existence, mask.mean()))
-                if not strong:
-                    assert existence == pytest.approx(plain_existence(checkpoint, query, query_mask, target), abs=1e-4)
+    result = read_results(run(checkpoint, data_path, tmp_path, setting, "--memory", "none"), setting)["a"]
+    predictor, networks, answers = Predictor.load(checkpoint, "cpu"), load_checkpoint(checkpoint)[:2], []
+    take = ProcessedTake.read(data_path, "a")
+    assert result["subsample_idx"] == take.subsample_idx
+    for pair in take.camera_pairs(setting):
+        frames = result["masks"][pair.object_name][f"{pair.query_camera}_{pair.target_camera}"]
+        assert set(map(int, frames)) == set(take.masks[pair.object_name][pair.query_camera])
+        for frame, value in frames.items():
+            query, target = (read_frame(take.frame_path(camera, int(frame))) for camera in pair[1:])
+            query_mask = decode_mask(take.masks[pair.object_name][pair.query_camera][int(frame)])
+            alone, existence = predictor.segment(query, query_mask, target, setting=setting)
+            assert value["confidence"] == pytest.approx(existence, abs=1e-4)
+            mask = decode_mask(value["pred_mask"])
+            assert (cv2.resize(mask, target.shape[1::-1], interpolation=cv2.INTER_AREA) == alone).mean() > 0.95
+            answers.append((existence, mask.mean()))
+            if not strong:
+                assert existence == pytest.approx(plain_existence(*networks, query, query_mask, target), abs=1e-4)
     assert strong or np.mean(answers, axis=0) == pytest.approx(expected, rel=0.02)
 
 
-def plain_existence(checkpoint, query, query_mask, target) -> float:
+def plain_existence(backbone, model, query, query_mask, target) -> float:
     """By the network alone."""
-    backbone, model, *_ = load_checkpoint(checkpoint)
     query, query_mask, target = (
         torch.from_numpy(letterbox(image, SIDE))[None] for image in (query, query_mask, target)
     )
@@ -138,12 +147,12 @@ def test_every_object_has_a_key_even_without_a_pair(whole):
     assert results["take-a"]["masks"]["nothing_0"] == results["take-a"]["masks"]["ego only_0"] == {}
 
 
-CAN_COMPILE = shutil.which("g++") and Path(sysconfig.get_path("include"), "Python.h").exists()
-COMPILED = pytest.param(("--compile",), marks=pytest.mark.skipif(not CAN_COMPILE, reason="no C++ compiler"))
-
-
-@pytest.mark.parametrize("more", [("--batch_size", "1"), ("--batch_size", "3", "--num_workers", "2"), COMPILED])
-def test_batch_size_workers_and_compilation_change_nothing_that_counts(checkpoint, data_path, whole, tmp_path, more):
+@pytest.mark.parametrize("more", [("--batch_size", "1"), ("--batch_size", "3", "--num_workers", "2"), ("--compile",)])
+def test_batch_size_workers_and_compilation_change_nothing_that_counts(
+    checkpoint, data_path, whole, tmp_path, monkeypatch, more
+):
+    """Compiled as far as Python is traced, which takes no compiler."""
+    monkeypatch.setattr(torch, "compile", functools.partial(torch.compile, backend="eager"))
     expected, found = entries(whole), entries(run(checkpoint, data_path, tmp_path, "ego-exo", *more))
     assert list(found) == list(expected)
     for some, other in zip(found.values(), expected.values(), strict=True):
@@ -201,14 +210,8 @@ def test_a_complete_run_is_not_repeated_and_its_commit_is_named(checkpoint, data
     assert finished.stat().st_mtime_ns == written
 
 
-def test_results_of_another_checkpoint_are_never_mixed_in_nor_replaced_unasked(
-    checkpoint, data_path, finished, tmp_path
-):
+def test_results_of_another_checkpoint_are_never_mixed_in_nor_replaced_unasked(checkpoint, other, data_path, finished):
     before = finished.read_bytes()
-    torch.manual_seed(1)
-    backbone, *_ = load_checkpoint(checkpoint)
-    other = tmp_path / "other.pth"
-    save_checkpoint(other, backbone, XSegTx(XSegTxConfig("tiny", SIDE)))
     digests = [hashlib.sha256(path.read_bytes()).hexdigest()[:8] for path in (checkpoint, other)]
     changes = f"(checkpoint net.pth ({digests[0]}) -> other.pth ({digests[1]}), batch_size 8 -> 3); give another --out"
     words = arguments(other, data_path, finished.parent, "ego-exo", "--batch_size", "3")
@@ -240,8 +243,7 @@ eval_segswap.main(sys.argv[1:])
 """
 
 
-def test_results_are_never_vouched_for_as_those_of_another_checkpoint(checkpoint, data_path, finished, tmp_path):
-    other = write_network(tmp_path / "other.pth", strong=True)
+def test_results_are_never_vouched_for_as_those_of_another_checkpoint(checkpoint, other, data_path, finished, tmp_path):
     before, words = finished.read_bytes(), [*arguments(other, data_path, finished.parent), "--overwrite"]
     killed = subprocess.run([sys.executable, "-c", KILLED_BEFORE_THE_RESULTS, *words], cwd=ROOT, capture_output=True)
     assert killed.returncode == -signal.SIGKILL, killed.stderr

@@ -75,11 +75,11 @@ def test_results_hold_an_object_where_the_benchmark_looks_for_it(tmp_path, size,
 def test_several_targets_at_once_are_answered_as_one_by_one_and_by_which_camera_is_head_worn(tmp_path):
     predictor = Predictor.load(write_network(tmp_path / "net.pth", strong=True), "cpu")
     rng = np.random.default_rng(0)
-    sizes = ((80, 90), (60, 100), (100, 60), (96, 96))
+    sizes = ((80, 90), (60, 100), (100, 60))
     query, *targets = (rng.integers(0, 256, (*size, 3), np.uint8) for size in sizes)
     mask = cv2.circle(np.zeros((80, 90), np.uint8), (40, 40), 20, 1, -1)
     sure = []
-    for setting in (None, "ego-exo", "exo-ego"):
+    for setting in ("ego-exo", "exo-ego"):
         answers = predictor.segment_all(query, mask, targets, setting=setting)
         for together, target in zip(answers, targets, strict=True):
             alone = predictor.segment(query, mask, target, setting=setting)
@@ -88,7 +88,7 @@ def test_several_targets_at_once_are_answered_as_one_by_one_and_by_which_camera_
             prob, _ = predictor.segment(query, mask, target, setting=setting, probability=True)
             assert prob.dtype == np.float32 and np.array_equal(prob > 0.5, alone[0])
         sure.append(round(answers[0][1], 4))
-    assert sure[1] != sure[2]
+    assert sure[0] != sure[1]
 
 
 def test_paths_are_taken_as_pictures_and_masks_and_no_targets_have_no_answers(tmp_path):

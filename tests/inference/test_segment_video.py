@@ -75,7 +75,7 @@ def test_a_memory_changes_later_frames_and_no_first_one(inputs, tmp_path):
     network = write_network(tmp_path / "net.pth", strong=True)
     rows = {}
     for choice in ("none", "past"):
-        done = call(inputs, tmp_path / choice, "--ckpt_path", network, "--stride", 2, "--memory", choice)
+        done = call(inputs, tmp_path / choice, "--ckpt_path", network, "--stride", 6, "--memory", choice)
         assert done.returncode == 0, done.stderr
         rows[choice] = rows_of(tmp_path / choice)
     for none, past in zip(*rows.values(), strict=True):

@@ -32,16 +32,7 @@ def test_training_resuming_and_inference_work_on_another_backbone(name, training
     assert losses(parts) == pytest.approx(plain, rel=1e-3)
     assert set(torch.load(last, weights_only=True)["backbone"]) == {"name", "digest", "weights"}
 
-    words = [
-        "--setting",
-        "ego-exo",
-        "--ckpt_path",
-        last,
-        "--data_path",
-        training_set,
-        "--out_path",
-        tmp_path / "results",
-    ]
+    words = ["--setting", "ego-exo", "--ckpt_path", last, "--data_path", training_set, "--out_path", tmp_path / "out"]
     assert eval_segswap.main([str(word) for word in [*words, "--num_workers", 0]]) == 0
 
 

@@ -41,13 +41,6 @@ def test_the_heat_is_highest_where_the_target_holds_a_copy_of_the_object(locator
         assert best > one.max() + 0.5
 
 
-def test_existence_is_likelier_where_there_is_a_copy_than_where_there_is_none(locator):
-    query, coverage, target = views(locator)
-    description, other = locator.describe(query, coverage), locator.cells(random_levels(2, 8, 12, seed=3))
-    with_it, without = (heat_logit(locator, locator.heat(description, x).amax((1, 2))) for x in (target, other))
-    assert (with_it > without + 1).all()
-
-
 def test_the_parts_of_an_object_are_found_with_their_shares_and_its_context_is_no_part(locator):
     torch.manual_seed(0)
     kinds, sizes = F.normalize(torch.randn(PARTS, WIDTH), dim=1), [14, 9, 6, 4, 3]
@@ -96,40 +89,6 @@ def test_an_object_that_is_not_there_gives_finite_numbers_and_gradients(locator,
     assert heat.isfinite().all()
     (heat.logsumexp((1, 2)).sum() + heat_logit(locator, heat.amax((1, 2))).sum()).backward()
     assert all(p.grad.isfinite().all() for p in locator.parameters() if p.grad is not None)
-
-
-def test_each_row_of_a_batch_is_answered_as_alone(locator):
-    query, coverage, target = views(locator)
-    together = locator.describe(query, coverage)
-    heat = locator.heat(together, target)
-    for i in range(2):
-        row = slice(i, i + 1)
-        alone = locator.describe(query[row], coverage[row])
-        for some, other in zip(alone, together.rows(row), strict=True):
-            torch.testing.assert_close(some, other)
-        torch.testing.assert_close(locator.heat(alone, target[row]), heat[row])
-
-
-def test_it_learns_to_tell_things_apart_by_what_two_cameras_see_alike(locator):
-    """Half of the channels say what a thing is, the others where the light is; those are as large."""
-    optimizer, losses = torch.optim.Adam(locator.parameters(), 0.01), []
-    for step in range(40):
-        torch.manual_seed(step)
-        things, light = torch.randn(3, 16), torch.randn(2, 16)
-        levels = [Levels(torch.zeros(1, 64, 6, 6), 0.1 * torch.randn(1, 32, 12, 12)) for _ in range(2)]
-        for view, (_, detail) in enumerate(levels):
-            for i, col in enumerate((1, 5, 9)):  # the first is the object
-                detail[0, :16, 4:7, col : col + 2] += things[i, :, None, None]
-                detail[0, 16:, 4:7, col : col + 2] += 2 * light[(view + i) % 2, :, None, None]
-        covered = torch.zeros(1, 12, 12)
-        covered[:, 4:7, 1:3] = 1
-        query, target = map(locator.cells, levels)
-        logits = locator.scale * locator.heat(locator.describe(query, covered), target)
-        losses.append(logits.logsumexp((1, 2)) - logits[covered > 0].logsumexp(0))
-        optimizer.zero_grad()
-        losses[-1].backward()
-        optimizer.step()
-    assert sum(losses[-15:]) < 0.7 * sum(losses[:15])
 
 
 def test_peaks_are_the_highest_places_apart_from_each_other():

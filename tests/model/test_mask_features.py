@@ -55,14 +55,6 @@ def test_windows_give_the_features_of_the_plain_pass(backbone, masks):
     assert (MaskFeatures(backbone)(masks) - backbone(mask_to_image(masks))).abs().max() < 1e-5
 
 
-def test_masks_of_another_size_and_type_may_follow(backbone):
-    features = MaskFeatures(backbone)
-    for size, dtype in ((SIZE, torch.uint8), ((64, 64), torch.float32), (SIZE, torch.bool)):
-        masks = torch.zeros(2, *size, dtype=dtype)
-        masks[:, 20:30, 40:50] = 1
-        assert (features(masks) - backbone(mask_to_image(masks))).abs().max() < 1e-5
-
-
 def test_a_small_object_leaves_most_of_the_work_undone(backbone):
     features, masks = MaskFeatures(backbone), torch.zeros(1, 480, 480, dtype=torch.bool)
     masks[0, 200:233, 300:333] = True  # 0.5 % of the image

@@ -62,16 +62,6 @@ def test_separate_halves_equal_one_joined_masked_attention(config, blocking):
         assert largest_difference(model(*inputs), joined_forward(model, *inputs)) < 1e-5
 
 
-@pytest.mark.parametrize("layers", ["C I C N", "I N I C", "I N", "I I", "C C"])
-def test_matching_in_pieces_equals_forward(layers):
-    model, features = make_model(layer_types=layers), make_features()
-    with torch.no_grad():
-        prediction = model(*features)
-        query, target, mask = map(model.project, features)
-        found = model.match(model.encode_query(query, mask), mask, model.encode_target(target))
-    assert largest_difference(Prediction(prediction.query_mask_prob, *found), prediction) < 1e-6
-
-
 def test_a_view_with_every_token_blocked_counts_as_not_blocked():
     model, features = make_model(), make_features()
     blocked = torch.zeros(2, 36, dtype=torch.bool)

@@ -135,10 +135,6 @@ def test_objects_labels_and_words_of_one_split_never_occur_in_another(seen_in):
         assert one and not one & other
 
 
-def test_no_look_occurs_twice_before_all_have_occurred():
-    assert len({look for index in range(40) for look in deal_looks(0, "train", index, 4)}) == 160
-
-
 @pytest.mark.parametrize("count", [1, 4, 18])
 def test_objects_of_one_take_are_told_apart_by_name_and_look(count):
     for index in range(2):
@@ -170,24 +166,6 @@ def test_clutter_hides_objects_and_is_never_outlined():
         assert (one[camera].colors != other[camera].colors).mean() > 0.002
 
 
-def test_twins_are_as_large_and_differ_in_one_part():
-    among_objects = 0
-    for index in range(12):
-        items, clutter = deal_things(3, "train", index, 6, 24)
-        assert len({thing.name for thing in items + clutter}) == 30
-        among_objects += items[-1].like == 0
-        assert sum(thing.like is not None for thing in clutter) == 6
-        for twin in (thing for thing in items + clutter if thing.like is not None):
-            like = items[twin.like]
-            np.testing.assert_array_equal(twin.half_axes, like.half_axes)
-            same = []
-            for one, other in zip(twin.parts, like.parts, strict=True):
-                seen = len(one.texture) * (6 if one.shape == "box" else 3)  # a sleeve's top is within its tin
-                same.append((one.texture[:, :seen] == other.texture[:, :seen]).all())
-            assert not all(same) and (any(same) or len(same) == 1)  # a box or book is one solid with several faces
-    assert 2 < among_objects < 10
-
-
 def test_in_a_kitchen_a_quarter_of_the_objects_in_view_are_hidden_from_the_other_camera_and_sizes_are_real():
     options = replace(OPTIONS, object_size=REAL, num_objects=6, clutter=24, things="kitchen")
     hidden: dict[str, list[bool]] = {"ego": [], "exo": []}  # by the query's kind
@@ -210,25 +188,6 @@ def test_in_a_kitchen_a_quarter_of_the_objects_in_view_are_hidden_from_the_other
     ego, exo = (np.quantile(areas[kind], (0.25, 0.75)) for kind in ("ego", "exo"))
     assert 0.02 < exo[0] < 0.06 and 0.15 < exo[1] < 0.45
     assert 0.08 < ego[0] < 0.25 and 0.5 < ego[1] < 1.9
-
-
-@pytest.mark.parametrize(
-    "options",
-    [
-        {},
-        {"object_size": REAL, "clutter": 12, "things": "kitchen"},
-        {"num_exo": 6, "num_objects": 2, "num_frames": 900},
-    ],
-)
-def test_cameras_stay_in_the_room_and_above_the_table(options):
-    options = replace(OPTIONS, **options)
-    for index in range(4):
-        tabletop = build_tabletop(TakeId("test", index), options)
-        room, table = tabletop.room, tabletop.table
-        egos = [tabletop.ego_camera(second) for second in np.arange(0, options.num_frames / 30, 0.5)]
-        positions = np.stack([camera.position for camera in (*egos, *tabletop.exo_cameras)])
-        assert (np.abs(positions - room.position) < room.half_axes).all()
-        assert (positions[:, 2] > table.position[2] + table.half_axes[2]).all()
 
 
 def test_the_same_options_give_the_same_files_in_one_process_or_several(root, tmp_path):

@@ -106,15 +106,3 @@ def test_one_sees_into_what_is_open_above_but_not_from_the_side(shape):
         camera = Camera.look_at(np.array([1.0, -6.0, height]), np.zeros(3), 200.0, (110, 150))
         labels = render(camera, walls).labels
         assert set(np.unique(labels)) == ({0, 1, 2} if sees_in else {0, 1})
-
-
-def test_lights_of_a_scene_add_up():
-    ball = make_solid("ellipsoid", half_axes=(1, 1, 1), color=(100, 100, 100))
-    camera = Camera.look_at(np.array([0, -6.0, 0]), np.zeros(3), 100, (64, 64))
-    left, right = np.array([[-0.4, -0.5, 0.0], [0.4, -0.5, 0.0]])[:, None]
-    one, other, both = (
-        render(camera, [ball], None, lights).image[..., 0].astype(int)
-        for lights in (left, right, np.concatenate([left, right]))
-    )
-    unlit = np.where(one > 0, 50, 0)
-    assert one[32, 24] > one[32, 40] + 10 and np.abs(one + other - unlit - both).max() <= 2

@@ -5,7 +5,6 @@ import pytest
 import torch
 
 from formats.pairs import PairSet
-from model.backbone import mask_to_image, normalize_image
 from model.features import Encoder
 from model.xsegtx import XSegTx, XSegTxConfig
 from tests.made.networks import random_backbone, strong_config
@@ -41,13 +40,6 @@ def batch_of(pairs, numbers, cached=()):
 
 def encode(encoder, batch, cache=None):
     return dict(zip(NAMES, LetterboxStep(encoder, cache or FeatureCache(), LossWeights()).encode(batch), strict=True))
-
-
-def test_features_of_a_batch_are_the_backbones_of_query_target_and_mask(pairs, backbone, encoder):
-    batch = batch_of(pairs, range(3))
-    images = normalize_image(batch.query_image), normalize_image(batch.target_image), mask_to_image(batch.query_mask)
-    for found, image in zip(encode(encoder, batch).values(), images, strict=True):
-        torch.testing.assert_close(found, backbone(image), rtol=1e-4, atol=1e-5)
 
 
 def test_cached_features_equal_fresh_ones_to_half_precision(pairs, encoder):

@@ -51,25 +51,6 @@ def test_two_training_steps_agree_with_the_published_trainer(case):
             optimizer.step()
 
 
-@pytest.mark.parametrize("weight", [1.0, 0.2])
-def test_losses_follow_their_definition(weight):
-    prediction, (query_mask, target_mask, visible) = random_batch()
-    losses = compute_losses(prediction, query_mask, target_mask, visible, LossWeights(existence=weight))
-    pixels, dice = [], []
-    for i, shown in enumerate(visible.tolist()):
-        for prob, mask in ((prediction[0], query_mask), (prediction[1], target_mask)):
-            p, q = prob[i].double().numpy(), mask[i].double().numpy()
-            bce = -(10 * q * np.log(p) + (1 - q) * np.log(1 - p))
-            pixels.append(bce * shown)
-            if shown:
-                dice.append(1 - (2 * (p * q).sum() + 1) / (p.sum() + q.sum() + 1))
-    e, y = prediction.existence.double().numpy(), visible.numpy()
-    existence = -np.where(y, np.log(e), np.log(1 - e)).mean()
-    total = np.mean(pixels) + np.mean(dice) + weight * existence
-    expected = (total, np.mean(pixels), np.mean(dice), existence)
-    assert [x.item() for x in losses[:4]] == pytest.approx(expected, rel=1e-5)
-
-
 def test_a_batch_of_negatives_has_an_existence_loss_only():
     prediction, (*masks, visible) = random_batch()
     losses = compute_losses(prediction, *masks, torch.zeros_like(visible), LossWeights())

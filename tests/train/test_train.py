@@ -24,12 +24,12 @@ from tests.made.processed import create_pairs
 from tests.made.scripts import run_main
 from tests.made.training import arguments, log_lines, losses, run_training, start_training
 from train import train
-from train.flags import STRONG, parse_args
+from train.flags import parse_args
 
 STEPS = 7  # of the recipe
 STRONG_RECIPE = ("--recipe", "strong", "--frame_size", 160)
-LONG = ("--iter-epoch", 60)  # long enough to be interrupted
-LONG_STEPS = 63
+LONG = ("--iter-epoch", 30)  # long enough to be interrupted
+LONG_STEPS = 33
 
 
 @pytest.fixture(scope="module")
@@ -150,7 +150,7 @@ def test_a_run_from_before_an_option_came_had_its_default_and_changed_options_ar
 
 @pytest.mark.parametrize("recipe", [(), STRONG_RECIPE], ids=["paper", "strong"])
 def test_two_processes_give_the_losses_of_one_and_so_do_loader_processes(training_set, tmp_path, recipe):
-    flags = (*recipe, "--dropout", 0, "--drop-feat", 0)
+    flags = (*recipe, "--dropout", 0, "--drop-feat", 0, "--warmUpIter", 2, "--iter-epoch", 2)
     run_training(training_set, tmp_path / "one", *flags)
     run_training(training_set, tmp_path / "loaded", *flags, "--num_workers", 2)
     assert losses(tmp_path / "loaded") == losses(tmp_path / "one")
@@ -176,24 +176,17 @@ def test_a_second_training_in_the_same_folder_waits_and_then_finds_the_run_finis
     assert list(losses(tmp_path)) == list(range(1, LONG_STEPS + 1))
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGUSR1], ids=str)
-def test_several_processes_save_and_end_together_and_one_can_go_on(training_set, tmp_path, number):
+def test_several_processes_save_and_end_together_and_one_can_go_on(training_set, tmp_path):
+    """At Slurm's signal, which torchrun does not pass on by itself, as it does with those of a terminal."""
     process = start_training(training_set, tmp_path, *LONG, "--num_workers", 1, processes=2)
     wait_for_step(process, tmp_path, 5)
-    process.send_signal(number)
+    process.send_signal(signal.SIGUSR1)
     output, _ = process.communicate(timeout=300)
-    assert process.returncode == 1 and f"stopped by {number.name} at step" in output
+    assert process.returncode == 1 and "stopped by SIGUSR1 at step" in output
     step = torch.load(tmp_path / "netLast.pth", weights_only=True)["step"]
     assert 5 <= step < LONG_STEPS and list(losses(tmp_path)) == list(range(1, step + 1))
     run_training(training_set, tmp_path, *LONG)
     assert list(losses(tmp_path)) == list(range(1, LONG_STEPS + 1))
-
-
-def test_a_recipe_sets_what_the_flags_leave_open_and_the_default_is_the_papers():
-    strong = vars(parse_args(["--recipe", "strong", "--existence_weight", "0.25"], ""))
-    assert {name: strong[name] for name in STRONG} == STRONG | {"existence_weight": 0.25}
-    paper = vars(parse_args([], ""))
-    assert [paper[name] for name in STRONG] == [1, 0.5]
 
 
 def test_a_short_run_has_a_short_warm_up_unless_it_is_given_and_every_other_run_the_papers(

@@ -77,8 +77,9 @@ def test_a_run_stopped_in_each_validation_and_in_steps_and_files_ends_as_an_undi
 
 def test_all_extras_together_go_on_after_a_kill_which_ends_the_loader_processes_too(data_dir, tmp_path):
     flags = ("--precision", "bf16", "--both", "--recipe", "strong", "--frame_size", 160, "--num_workers", 1)
+    flags += ("--warmUpIter", 1, "--iter-epoch", 2)
     assert train_until(None, "", data_dir, tmp_path / "whole", *flags) == 0
-    assert train_until(("step", 5, 1), signal.SIGKILL, data_dir, tmp_path / "parts", *flags) == -signal.SIGKILL
+    assert train_until(("step", 2, 1), signal.SIGKILL, data_dir, tmp_path / "parts", *flags) == -signal.SIGKILL
     assert train_until(None, "", data_dir, tmp_path / "parts", *flags) == 0
     check_equal(outcome(tmp_path / "parts"), outcome(tmp_path / "whole"))
     arguments = torch.load(tmp_path / "whole" / "netLast.pth", weights_only=True)["arguments"]
