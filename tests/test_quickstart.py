@@ -11,7 +11,10 @@ import pytest
 from tests.made.checkout import copy_repository
 
 SMALL = """#!/bin/sh
-case "$1" in *make_takes.py) set -- "$@" --size tiny --num_frames 31 --num_exo 1 ;; esac
+case "$1" in
+  *make_takes.py) set -- "$@" --size tiny --num_frames 31 --num_exo 1 ;;
+  *train.py) set -- "$@" --n-epoch 1 --val_size 4 ;;
+esac
 exec "{}" "$@"
 """
 

@@ -120,23 +120,21 @@ def test_masks_can_be_read_again_and_are_numbered_as_their_own_videos_frames(fou
 
 def test_answers_are_those_of_the_predictor_told_which_camera_is_head_worn(inputs, tmp_path):
     network = write_network(tmp_path / "net.pth", strong=True)
-    query, target = (read_frame(inputs / f"{camera}.mp4", 12) for camera in ("head", "left"))
-    mask = inputs / "masks" / "cup" / "00012.png"
+    query, target = (read_frame(inputs / f"{camera}.mp4") for camera in ("head", "left"))
+    mask = inputs / "masks" / "cup" / "00000.png"
     for name, setting in {"head": "ego-exo", "left": "exo-ego", "right": None}.items():
         found = tmp_path / name
-        given = ("--ckpt_path", network, "--stride", 4, "--ego", name, "--memory", "none")
+        given = ("--ckpt_path", network, "--stride", 99, "--ego", name, "--memory", "none")
         assert call(inputs, found, *given).returncode == 0
         alone, existence = Predictor.load(network, "cpu").segment(query, mask, target, setting=setting)
         answers = {(row["object"], row["camera"], row["frame"]): row["existence"] for row in rows_of(found)}
-        assert float(answers["cup", "left", "12"]) == pytest.approx(existence, abs=2e-4)
-        written = cv2.resize(read_mask(found / "masks" / "left" / "cup" / "00012.png"), alone.shape[::-1])
+        assert float(answers["cup", "left", "0"]) == pytest.approx(existence, abs=2e-4)
+        written = cv2.resize(read_mask(found / "masks" / "left" / "cup" / "00000.png"), alone.shape[::-1])
         assert (written == alone).mean() > 0.95
 
 
-def read_frame(path, number):
-    video = cv2.VideoCapture(str(path))
-    images = [image for _, image in (video.read() for _ in range(number + 1))]
-    return cv2.cvtColor(images[-1], cv2.COLOR_BGR2RGB)
+def read_frame(path):
+    return cv2.cvtColor(cv2.VideoCapture(str(path)).read()[1], cv2.COLOR_BGR2RGB)
 
 
 @pytest.mark.parametrize(
