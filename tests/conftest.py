@@ -34,13 +34,19 @@ def training_set(tmp_path_factory) -> Path:
 
 # These start first, so that no process is left with one of them at the end.
 LONGEST = [
+    "test_train.py",
+    "test_demo.py",
+    "test_readme.py",
+    "test_quickstart.py",
+    "test_inference.py",
+    "test_train_resume.py",
+    "test_memory.py",
     "test_pretended_device.py",
     "test_benchmarks.py",
-    "test_train.py",
-    "test_inference.py",
-    "test_quickstart.py",
-    "test_readme.py",
     "test_process_data.py",
+    "test_tour.py",
+    "test_segment_video.py",
+    "test_own_method.py",
 ]
 
 
