@@ -145,7 +145,7 @@ class Method:
 """
 
 
-@pytest.mark.parametrize("size", [(2160, 3840), (1408, 1408), (1213, 717)], ids=str)
+@pytest.mark.parametrize("size", [(2160, 3840), (1080, 1920), (1408, 1408), (1213, 717)], ids=str)
 @pytest.mark.parametrize(("share", "least"), [(1, 1), (2, 0.985)], ids=["whole", "half"])
 def test_a_method_that_answers_the_truth_scores_100_even_for_small_things(tmp_path, size, share, least):
     layout = {f"cup_{number}": {"aria01": [0], "cam01": [0]} for number in range(8)}
