@@ -27,6 +27,7 @@ from common.errors import MALFORMED, UserError
 from common.files import is_file_name, json_errors, read_record, write_json
 from formats.geometry import Size
 from formats.masks import RLE, check_rle, mask_size
+from formats.results import camera_pair_key
 from formats.takes import by_frame, kind_of, parse_frame
 
 ANNOTATION = "annotation.json"
@@ -103,7 +104,7 @@ class ProcessedTake:
                 if not is_file_name(camera):
                     raise ValueError(f"camera {camera[:40]!r} cannot be the name of a folder")
             for setting in SETTINGS:
-                keys = Counter((name, f"{query}_{target}") for name, query, target in take.camera_pairs(setting))
+                keys = Counter((name, camera_pair_key(*cameras)) for name, *cameras in take.camera_pairs(setting))
                 if twice := [key for (_, key), count in keys.items() if count > 1]:
                     raise ValueError(f"two pairs of cameras are called {twice[0]!r} in results; rename a camera")
             return take

@@ -33,7 +33,7 @@ AnyMatcher = Matcher | CropMatcher | MethodMatcher  # the latter two take a fram
 
 class ChunkPlan(NamedTuple):
     take_uid: str
-    digest: str  # of the take's annotation.json
+    digest: str  # `ProcessedTake.digest`
     frames: tuple[int, ...]
     pair_count: int
 
@@ -43,7 +43,7 @@ class TakeChunks:
     """The pairs to predict of a take: all that is needed of its annotation.json, except for the masks."""
 
     uid: str
-    digest: str  # SHA-256 of its annotation.json
+    digest: str  # `ProcessedTake.digest`
     subsample_idx: list[int]
     objects: list[str]
     frames: dict[CameraPair, list[int]]  # every frame with a query mask
