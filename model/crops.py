@@ -8,6 +8,7 @@ import cv2
 import numpy as np
 
 CONTEXT = 3.0  # side of a crop, by that of the object in it: the network sees what is around
+COVERED = 0.3  # by an object, of the cell that it covers most, where a cell is its own
 LARGEST = 0.7  # of a view's long side that an object spans, where it may be looked for
 
 
@@ -18,6 +19,12 @@ class Crop(NamedTuple):
     left: int
     side: int
 
+    @classmethod
+    def whole(cls, size: tuple[int, int]) -> "Crop":
+        """The smallest one around all of an image of `size` (H, W): the letterbox's square, the largest of all."""
+        side = max(size)
+        return cls(*(-((side - length) // 2) for length in size), side)
+
 
 class Spot(NamedTuple):
     """Where an object is: the middle of its bounding box, and the longer side of that, in pixels."""
@@ -26,10 +33,14 @@ class Spot(NamedTuple):
     col: float
     extent: float
 
-    def crop(self, side: float | None = None) -> Crop:
-        """The crop around it, in whole pixels; by default `CONTEXT` times as large."""
-        whole = max(1, round(side or CONTEXT * self.extent))
-        return Crop(round(self.row - whole / 2), round(self.col - whole / 2), whole)
+    def crop(self, size: tuple[int, int]) -> Crop:
+        """To look at it: `CONTEXT` times as large, but no larger than its image, of `size`: less would be in it."""
+        return self.square(min(CONTEXT * self.extent, max(size)))
+
+    def square(self, side: float) -> Crop:
+        """The crop of such a side around it, in whole pixels."""
+        side = max(1, round(side))
+        return Crop(round(self.row - side / 2), round(self.col - side / 2), side)
 
     def moved(self, rows: float, cols: float, octaves: float) -> "Spot":
         """By shares of its extent, and its extent times two to the `octaves`."""
@@ -51,7 +62,7 @@ def object_in(mask: np.ndarray, spot: Spot, size: tuple[int, int]) -> tuple[Spot
     """The largest connected part of a mask (S, S) of the crop at `spot` of an image of `size`, and whether the crop
     shows all of it; None if there is none. What lies beyond the image does not count.
     """
-    crop = spot.crop()
+    crop = spot.crop(size)
     pixel = crop.side / len(mask)
     middles = (np.arange(len(mask)) + 0.5) * pixel
     rows, cols = ((x + middles >= 0) & (x + middles < length) for x, length in zip(crop[:2], size, strict=True))
@@ -98,6 +109,12 @@ def put_back(prob: np.ndarray, crop: Crop, size: tuple[int, int]) -> np.ndarray:
     return image
 
 
+def object_cells(mask: np.ndarray, grid: tuple[int, int]) -> np.ndarray:
+    """Which cells of a grid over a mask (H, W) of 0 and 1 the object covers as much as any, or nearly: (h, w) bool."""
+    cover = cv2.resize(mask.astype(np.float32), grid[::-1], interpolation=cv2.INTER_AREA)
+    return cover > max(COVERED * cover.max(), 1e-6)
+
+
 def _overlap(crop: Crop, size: tuple[int, int]) -> tuple[slice, slice, slice, slice]:
     """Rows and columns of an image of `size` that a crop shows, and where in the crop these are."""
     outside, inside = [], []
@@ -118,9 +135,15 @@ def expected_shares(spot: Spot, size: tuple[int, int], ratios: Sequence[float]) 
     return {ratio: min(share, LARGEST) for ratio, share in shares.items() if share <= max(LARGEST, least)}
 
 
+def frame_size(size: tuple[int, int], long_side: int) -> tuple[int, int]:
+    """Of a whole image of `size` (H, W), as the locator reads it: multiples of 16 pixels, about `long_side` long."""
+    height, width = (max(2, round(length * long_side / max(size) / 16)) * 16 for length in size)
+    return height, width
+
+
 def whole_frame(image: np.ndarray, long_side: int) -> np.ndarray:
-    """(H, W, 3) -> resized to multiples of 16 pixels, about `long_side` long."""
-    height, width = (max(2, round(length * long_side / max(image.shape[:2]) / 16)) * 16 for length in image.shape[:2])
+    """(H, W, 3) -> resized to `frame_size`."""
+    height, width = frame_size(image.shape[:2], long_side)
     shrinks = long_side < max(image.shape[:2])
     return cv2.resize(image, (width, height), interpolation=cv2.INTER_AREA if shrinks else cv2.INTER_LINEAR)
 
@@ -130,8 +153,3 @@ def cell_middles(
 ) -> list[tuple[float, float]]:
     """Rows and columns of a grid over an image of `size` -> the middles of these cells, in pixels."""
     return [tuple((x + 0.5) * of / on for x, on, of in zip(cell, grid, size, strict=True)) for cell in cells]
-
-
-def cell_at(spot: Spot, grid: tuple[int, int], size: tuple[int, int]) -> tuple[int, int]:
-    """Row and column of the cell that the middle of a spot is in; of a grid over an image of `size`."""
-    return tuple(min(int(x * on / of), on - 1) for x, on, of in zip(spot[:2], grid, size, strict=True))

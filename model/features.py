@@ -19,18 +19,10 @@ class Levels(NamedTuple):
 
 
 class Encoder:
-    """Runs the frozen backbone on one device, `batch_size` images at a time (None: all at once). The backbone computes
-    in `dtype`; features are float32.
-    """
+    """Runs the frozen backbone on one device. It computes in `dtype`; features are float32."""
 
-    def __init__(
-        self,
-        backbone: Backbone,
-        device: torch.device,
-        dtype: torch.dtype = torch.float32,
-        batch_size: int | None = None,
-    ):
-        self.device, self.batch_size = device, batch_size
+    def __init__(self, backbone: Backbone, device: torch.device, dtype: torch.dtype = torch.float32):
+        self.device = device
         self.backbone = fold_batch_norm(backbone).to(device, dtype)
         # Windows around the objects depend on the masks: on a GPU they would cost a synchronization and new kernels.
         self._mask_features = MaskFeatures(self.backbone) if device.type == "cpu" else None
@@ -38,23 +30,19 @@ class Encoder:
     @torch.no_grad()
     def images(self, images: Tensor) -> Tensor:
         """(N, H, W, 3) uint8 RGB on the device -> unit vectors (N, F, H / 16, W / 16) float32."""
-        parts = images.split(self.batch_size or len(images))
-        return torch.cat([self.backbone(self.backbone.normalize(part)) for part in parts])
+        return self.backbone(self.backbone.normalize(images))
 
     @torch.no_grad()
     def levels(self, images: Tensor) -> Levels:
         """The same, of two layers."""
-        parts = images.split(self.batch_size or len(images))
-        found = [self.backbone.levels(self.backbone.normalize(part)) for part in parts]
-        return Levels(*map(torch.cat, zip(*found, strict=True)))
+        return Levels(*self.backbone.levels(self.backbone.normalize(images)))
 
     @torch.no_grad()
     def masks(self, masks: Tensor) -> Tensor:
         """(M, S, S) of 0 and 1, any dtype, on the device -> features of the mask images (M, F, h, w) float32."""
         if self._mask_features:
             return self._mask_features(masks)
-        parts = masks.split(self.batch_size or len(masks))
-        return torch.cat([self.backbone(mask_to_image(part)) for part in parts])
+        return self.backbone(mask_to_image(masks))
 
 
 def fold_batch_norm(backbone: Backbone) -> Backbone:

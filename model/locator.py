@@ -11,21 +11,20 @@ from model.features import Levels
 WIDTH = 128  # dimensions of the metric
 PARTS = 5  # of an object; they look unlike each other
 REACH = 2  # cells of 8 pixels that a part may be away from where it is in the query view
+APART = 2  # cells between two peaks of the heat
 EPS = 1e-6
+NOTHING = 1e-3  # cells: what covers less is not there
+BACK_EPS = 1e-3  # a look back below that counts as such
 
 
 class Description(NamedTuple):
-    """What query views show of B objects, in the locator's metric. What several views show adds up: sums of cells."""
+    """What views show of B objects, in the locator's metric."""
 
     area: Tensor  # (B, 1): how many cells the object covers
     total: Tensor  # (B, WIDTH): sum of these cells
     parts: Tensor  # (B, PARTS, WIDTH): means of its parts, in this view
     shares: Tensor  # (B, PARTS): of the object's area, in this view
     context: Tensor  # (B, WIDTH): mean of all cells of this view
-
-    def plus(self, other: "Description") -> "Description":
-        """With what another view shows of the objects: the mean is of both, parts and context are of this view."""
-        return self._replace(area=self.area + other.area, total=self.total + other.total)
 
     def rows(self, rows: slice | Tensor) -> "Description":
         return Description(*(x[rows] for x in self))
@@ -50,6 +49,7 @@ class Locator(nn.Module):
         self.part_weight = nn.Parameter(torch.tensor(1.0))
         self.scale = nn.Parameter(torch.tensor(10.0))  # of heat as a logit, among cells
         self.slope, self.threshold = nn.Parameter(torch.tensor(4.0)), nn.Parameter(torch.tensor(1.2))  # of existence
+        self.back_slope, self.back_threshold = nn.Parameter(torch.tensor(1.0)), nn.Parameter(torch.tensor(-2.5))
 
     def cells(self, levels: Levels) -> Tensor:
         """Features of N images -> (N, 2h, 2w, WIDTH) float32."""
@@ -100,12 +100,13 @@ class Locator(nn.Module):
             reached = F.max_pool2d(cosine[:, 1:], 2 * REACH + 1, 1, REACH)
             return cosine[:, 0] + self.part_weight * (reached * description.shares[..., None, None]).sum(1)
 
+    def heat_logit(self, highest: Tensor) -> Tensor:
+        """Of "the object is visible", by the highest heat of targets."""
+        return self.slope * (highest - self.threshold)
 
-def heat_logit(learned: nn.Module, highest: Tensor) -> Tensor:
-    """Logits of "the object is visible", by the highest heat of targets or of crops, and by the `slope` and `threshold`
-    that a `Locator` has learned for the former, and the network for the latter.
-    """
-    return learned.slope * (highest - learned.threshold)
+    def back_logit(self, back: Tensor) -> Tensor:
+        """Likewise, by `StrongXSegTx.look_back`."""
+        return self.back_slope * ((back + BACK_EPS).log() - self.back_threshold)
 
 
 def detail_of(levels: Levels) -> Tensor:
@@ -119,11 +120,11 @@ def detail_of(levels: Levels) -> Tensor:
     return detail / detail.std((1, 2, 3), keepdim=True).clamp(min=EPS)
 
 
-def peaks(heat: Tensor, count: int, apart: int) -> tuple[Tensor, Tensor]:
-    """The `count` highest local maxima of maps (B, H, W), more than `apart` cells from each other -> values
+def peaks(heat: Tensor, count: int) -> tuple[Tensor, Tensor]:
+    """The `count` highest local maxima of maps (B, H, W), more than `APART` cells from each other -> values
     (B, count), cells (B, count, 2) int64; -inf where there are fewer, and no more than there are cells.
     """
-    highest = heat == F.max_pool2d(heat[:, None], 2 * apart + 1, 1, apart)[:, 0]
+    highest = heat == F.max_pool2d(heat[:, None], 2 * APART + 1, 1, APART)[:, 0]
     values, place = heat.masked_fill(~highest, -torch.inf).flatten(1).topk(min(count, heat[0].numel()))
     return values, torch.stack((place // heat.shape[2], place % heat.shape[2]), 2)
 

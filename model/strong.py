@@ -1,15 +1,17 @@
 """The strong network: both views are crops of their images at matched scale, and a locator says where to crop.
 
-    description = network.describe(wide, wide_masks)        # of objects, by crops at the scale of the locator's frames
-    heat = network.locator.heat(description, network.locator.cells(frame))         # of whole targets
-    query = network.encode(levels, masks, mask_feat)        # by crops around the objects, `CONTEXT` times as large
-    look = network.look(query, target)                      # at crops of the targets, around peaks of the heat
+    description = network.describe(wide, wide_masks)            # of objects, by crops at the scale of whole frames
+    heat = network.locator.heat(description, cells)             # of whole target frames: where to look
+    query = network.encode(levels, masks, mask_feat)            # by crops around the objects
+    target = network.encode_target(levels)                      # crops around peaks of the heat
+    look = network.look(query, target)
+    answers = network.describe_answers(target, look.target_mask_prob)
+    back = network.look_back(answers, cells, objects)           # whether they lead back to the object in its frame
 
-The paper's network answers each look. It is also told, by the locator, which cells of the target crop resemble the
-object, and its mask decoder reads the backbone's finer layer.
+The paper's network answers each look. It is also shown, by the locator, which cells of the target crop resemble the
+object, and its mask decoder reads the backbone's finer layer. inference/search.py makes an answer of looks.
 """
 
-from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -22,8 +24,10 @@ from common.errors import UserError
 from model.backbone import STRIDE
 from model.crops import Crop, Spot
 from model.features import Levels
-from model.locator import Description, Locator, coverage_of, detail_of, heat_logit
-from model.xsegtx import MODES, PROB_EPS, MaskDecoder, XSegTx, XSegTxConfig
+from model.locator import BACK_EPS, NOTHING, Description, Locator, coverage_of, detail_of
+from model.xsegtx import MODES, PROB_EPS, Look, MaskDecoder, XSegTx, XSegTxConfig
+
+BACK_WEIGHT = 1.5  # of the logarithm of a look back in the choice among looks: flat from 1 to 2
 
 
 @dataclass(frozen=True)
@@ -53,44 +57,26 @@ class StrongConfig(XSegTxConfig):
     def wide_crop(self, spot: Spot, share: float) -> Crop:
         """The locator's query crop: it shows the object as large as that frame should, or half as large as itself."""
         shown = share * self.frame_length(share)
-        return spot.crop(max(self.wide_size * spot.extent / shown, 2 * spot.extent))
+        return spot.square(max(self.wide_size * spot.extent / shown, 2 * spot.extent))
 
 
-class Query(NamedTuple):
+class ObjectCrops(NamedTuple):
     """What the looks for B objects need of their query crops."""
 
     tokens: Tensor  # (B, L, C)
     mask: Tensor  # (B, L, C) tokens
     description: Description
 
-    def rows(self, rows: Tensor) -> "Query":
-        return Query(self.tokens[rows], self.mask[rows], self.description.rows(rows))
+    def rows(self, rows: Tensor) -> "ObjectCrops":
+        return ObjectCrops(self.tokens[rows], self.mask[rows], self.description.rows(rows))
 
 
-class Look(NamedTuple):
-    """The network's answer for B query crops and target crops."""
+class TargetCrops(NamedTuple):
+    """B crops of targets, encoded."""
 
-    query_mask_prob: Tensor | None  # (B, S, S) float32, as `Prediction` has it; None if it was not asked for
-    target_mask_prob: Tensor  # (B, S, S) float32
-    logit: Tensor  # (B,) float32, of existence
-
-
-@dataclass
-class Views:
-    """What training looks at."""
-
-    query: Levels  # of crops around B objects
-    query_mask: Tensor  # (B, S, S) of 0 and 1
-    mask_feat: Tensor  # (B, F, h, w)
-    target: Levels  # of B K crops: K of each target, which follow each other
-
-
-class Answer(NamedTuple):
-    """Of a step of training."""
-
-    looks: Look  # of B K
-    heat: list[Tensor]  # B of (H, W) float32
-    views: Views
+    tokens: Tensor  # (B, L, C)
+    cells: Tensor  # (B, 2h, 2w, WIDTH), of the locator
+    detail: Tensor  # (B, D, 2h, 2w)
 
 
 class DetailDecoder(MaskDecoder):
@@ -110,58 +96,62 @@ class DetailDecoder(MaskDecoder):
 
 class StrongXSegTx(XSegTx):
     def __init__(self, config: StrongConfig):
-        super().__init__(config)
-        width, channels = MODES[config.mode][0], config.detail_channels
-        self.net["decoder"] = DetailDecoder(width, channels + 1)
+        channels = config.detail_channels
+        super().__init__(config, lambda width: DetailDecoder(width, channels + 1))
         self.locator = Locator(config.feature_channels, channels)
+        width = MODES[config.mode][0]
         self.query_mark = nn.Parameter(0.1 * torch.randn(width))
         self.target_mark = nn.Parameter(0.1 * torch.randn(4, width))
-        self.slope, self.threshold = nn.Parameter(torch.tensor(4.0)), nn.Parameter(torch.tensor(1.2))
+        self.slope, self.threshold = nn.Parameter(torch.tensor(4.0)), nn.Parameter(torch.tensor(1.2))  # of looks' heat
+
+    def forward(self, *_):
+        raise NotImplementedError("crops depend on the heat: train/crops.py calls the parts, and inference/search.py")
 
     def describe(self, wide: Levels, masks: Tensor) -> Description:
         """Of objects, for the locator, by wide crops (B, ...) of queries and the masks in them (B, N, N)."""
         cells = self.locator.cells(wide)
         return self.locator.describe(cells, coverage_of(masks, cells.shape[1:3]))
 
-    def encode(self, levels: Levels, masks: Tensor, mask_feat: Tensor) -> Query:
+    def encode(self, levels: Levels, masks: Tensor, mask_feat: Tensor) -> ObjectCrops:
         """Query crops (B, ...), the masks in them (B, S, S) of 0 and 1, and the masks' features."""
-        tokens, mask = self._drop(self.project(levels.feat)), self.project(mask_feat)
         marks = coverage_of(masks, (self.cells, self.cells)).flatten(1)[..., None] * self.query_mark  # (B, L, C)
-        return Query(self.encode_query(tokens + marks, mask), mask, self.describe(levels, masks))
+        query = self._encode_query(self._tokens(levels.feat) + marks, self.project(mask_feat))
+        return ObjectCrops(*query, self.describe(levels, masks))
 
-    def look(self, query: Query, target: Levels, both: bool = False) -> Look:
-        """At target crops (B, ...); the query crops' masks are found, too, for `both`."""
-        heat = self.locator.heat(query.description, self.locator.cells(target))
-        tokens = self.encode_target(self._drop(self.project(target.feat)))
-        tokens = tokens + F.pixel_unshuffle(heat[:, None], 2).flatten(2).mT @ self.target_mark
+    def encode_target(self, levels: Levels) -> TargetCrops:
+        """Target crops (B, ...)."""
+        return TargetCrops(super().encode_target(levels.feat), self.locator.cells(levels), detail_of(levels))
+
+    def look(self, query: ObjectCrops, target: TargetCrops, both: bool = False) -> Look:
+        heat = self.locator.heat(query.description, target.cells)
+        tokens = target.tokens + F.pixel_unshuffle(heat[:, None], 2).flatten(2).mT @ self.target_mark
         query_tokens, tokens = self._exchange(query.tokens, query.mask, tokens, target_only=not both)
-        logit = self._existence(tokens) + heat_logit(self, heat.amax((1, 2)))
-        detail = torch.cat((detail_of(target), heat[:, None]), 1)
+        logit = self._existence(tokens) + self.slope * (heat.amax((1, 2)) - self.threshold)
+        detail = torch.cat((target.detail, heat[:, None]), 1)
         mask = self.net.decoder(self._features(tokens), detail).sigmoid().clamp(PROB_EPS, 1 - PROB_EPS)
-        return Look(self._mask_prob(query_tokens) if both else None, mask, logit)
+        return Look(mask, logit, self._mask_prob(query_tokens) if both else None)
 
-    def heat(self, wide: Levels, masks: Tensor, frames: Sequence[Levels]) -> list[Tensor]:
-        """Of whole targets, (H, W) float32 each, by what `describe` takes of their queries."""
-        description = self.describe(wide, masks)
-        one = (description.rows(slice(row, row + 1)) for row in range(len(frames)))
-        return [self.locator.heat(row, self.locator.cells(frame))[0] for row, frame in zip(one, frames, strict=True)]
+    def describe_answers(self, target: TargetCrops, mask_prob: Tensor) -> Description:
+        """What looks have found in target crops, (B, S, S)."""
+        return self.locator.describe(target.cells, coverage_of(mask_prob > 0.5, target.cells.shape[1:3]))
 
-    def forward(
-        self, wide: Levels, wide_masks: Tensor, frames: Sequence[Levels], aim: Callable[[list[Tensor]], Views]
-    ) -> Answer:
-        """For training: the `heat` of B targets, by which `aim` says where to look, and the looks. All in one call, as
-        data-parallel training needs it.
+    def look_back(self, answers: Description, cells: Tensor, objects: Tensor) -> Tensor:
+        """Whether what looks have found leads back to the given objects: (B,) float32 in [0, 1], how much of its heat
+        in the query's whole frame lies on the object, as a softmax over all cells. 0 where nothing was found.
+
+        cells: (B, h, w, WIDTH), the locator's, of query frames; objects: (B, h, w) bool, which the object has
         """
-        heat = self.heat(wide, wide_masks, frames)
-        views = aim([each.detach() for each in heat])
-        query, looks = self.encode(views.query, views.query_mask, views.mask_feat), len(views.target.feat) // len(heat)
-        rows = torch.arange(len(heat), device=wide_masks.device).repeat_interleave(looks)
-        return Answer(self.look(query.rows(rows), views.target, both=True), heat, views)
+        share = (self.locator.scale * self.locator.heat(answers, cells)).flatten(1).softmax(1)
+        return (share * objects.flatten(1)).sum(1) * (answers.area[:, 0] > NOTHING)
 
-    def score(self, look: Tensor, heat: Tensor) -> Tensor:
-        """By which to choose among looks at a target: the largest, by their logits and the heat where they look."""
-        return self.locator.scale * heat + look / 2
+    def score(self, logit: Tensor, heat: Tensor, back: Tensor) -> Tensor:
+        """By which to choose among looks at a target: the largest, by their logits, the heat where they look, and where
+        they lead back to.
+        """
+        return self.locator.scale * heat + logit / 2 + BACK_WEIGHT * (back + BACK_EPS).log()
 
-    def existence(self, look: Tensor, highest: Tensor) -> Tensor:
-        """Probability that the object is visible in a target, by the look's logit there and its highest heat."""
-        return ((look + heat_logit(self.locator, highest)) / 2).sigmoid()
+    def existence(self, logit: Tensor, highest: Tensor, back: Tensor) -> Tensor:
+        """Probability that the object is visible in a target: by the look's logit there, its highest heat and the look
+        back, each a logit.
+        """
+        return ((logit + self.locator.heat_logit(highest) + self.locator.back_logit(back)) / 3).sigmoid()

@@ -2,15 +2,14 @@
 
 The network works on features of a frozen backbone (model/features.py). Two ways to call it:
 
-    prediction = model(query_feat, target_feat, mask_feat)              # both masks, for training
+    look = network(query_feat, target_feat, mask_feat)      # both masks, for training
 
-    query, target, mask = map(model.project, (query_feat, target_feat, mask_feat))
-    query = model.encode_query(query, mask)                             # once per object mask
-    target = model.encode_target(target)                                # once per target image
-    target_mask_prob, existence = model.match(query, mask, target)      # once per pair, and only these two
+    query = network.encode(query_feat, mask_feat)           # once per object mask
+    target = network.encode_target(target_feat)             # once per target image
+    look = network.look(query, target)                      # once per pair, and only the target's mask
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -32,10 +31,22 @@ MODES = {  # name: (width, heads, feed-forward width, blocks)
 }
 
 
-class Prediction(NamedTuple):
-    query_mask_prob: Tensor  # (B, H, W) float32 in [1e-7, 1 - 1e-7]
-    target_mask_prob: Tensor  # (B, H, W) float32 in [1e-7, 1 - 1e-7]
-    existence: Tensor  # (B,) float32 in [0, 1]: the object is visible in the target view
+class Query(NamedTuple):
+    """What the network needs of B objects to look for them."""
+
+    tokens: Tensor  # (B, L, C) of their images
+    mask: Tensor  # (B, L, C) of their masks
+
+    def rows(self, rows: Tensor) -> "Query":
+        return Query(self.tokens[rows], self.mask[rows])
+
+
+class Look(NamedTuple):
+    """The network's answer for B objects in as many target images; all float32."""
+
+    target_mask_prob: Tensor  # (B, H, W) in [1e-7, 1 - 1e-7]
+    logit: Tensor  # (B,) of "the object is visible in the target image"
+    query_mask_prob: Tensor | None = None  # (B, H, W), likewise; None if it was not asked for
 
 
 # may change when a network is trained further
@@ -127,7 +138,7 @@ class ExistenceHead(nn.Module):
 class XSegTx(nn.Module):
     """The cross-image transformer with its mask decoder and existence head. Mixed precision: `torch.autocast`."""
 
-    def __init__(self, config: XSegTxConfig | None = None):
+    def __init__(self, config: XSegTxConfig | None = None, decoder: Callable[[int], nn.Module] = MaskDecoder):
         super().__init__()
         self.config = config = config or XSegTxConfig()
         width, heads, feedforward, _ = MODES[config.mode]
@@ -144,7 +155,7 @@ class XSegTx(nn.Module):
             {
                 "feat_proj": nn.Conv2d(config.feature_channels, width, kernel_size=1),
                 "encoder_blocks": nn.ModuleList(blocks),
-                "decoder": MaskDecoder(width),
+                "decoder": decoder(width),
                 "cls_branch": ExistenceHead(width, self.cells),
             }
         )
@@ -167,49 +178,64 @@ class XSegTx(nn.Module):
         mask_feat: Tensor,
         query_blocked: Tensor | None = None,
         target_blocked: Tensor | None = None,
-    ) -> Prediction:
+    ) -> Look:
         """The forward expects, with h = w = input_size / 16:
            - query_feat, target_feat, mask_feat: backbone features (B, F, h, w) of the images and of the query mask
            - query_blocked, target_blocked: (B, h * w) bool or None, True = no token may attend to this token of the
              view. They act in the layers (c) and C, not in mask conditioning (a); a view with all tokens blocked counts
              as not blocked.
 
-        It returns a `Prediction` of
-           - query_mask_prob, target_mask_prob: (B, H, W) float32, probability that a pixel belongs to the object
-           - existence: (B,) float32, probability that the object is visible in the target view
+        It returns a `Look` with the probabilities that a pixel of query and target belongs to the object, and the logit
+        of "the object is visible in the target view".
         """
         query_blocked, target_blocked = _attendable(query_blocked), _attendable(target_blocked)
-        query, target, mask = map(self.project, (query_feat, target_feat, mask_feat))
-        query, target = self._drop(query), self._drop(target)
-        query = self.encode_query(query, mask, query_blocked)
-        target = self.encode_target(target, target_blocked)
-        query, target = self._exchange(query, mask, target, query_blocked, target_blocked)
-        return Prediction(self._mask_prob(query), self._mask_prob(target), self._existence(target).sigmoid())
+        query, target = self._tokens(query_feat), self._tokens(target_feat)
+        query = self._encode_query(query, self.project(mask_feat), query_blocked)
+        target = self._encode_target(target, target_blocked)
+        return self.look(query, target, query_blocked, target_blocked, both=True)
+
+    def encode(self, feat: Tensor, mask_feat: Tensor) -> Query:
+        """B objects, by the backbone's features (B, F, h, w) of their images and masks."""
+        return self._encode_query(self._tokens(feat), self.project(mask_feat))
+
+    def encode_target(self, feat: Tensor) -> Tensor:
+        """Target images, by the backbone's features (B, F, h, w) -> tokens (B, L, C)."""
+        return self._encode_target(self._tokens(feat))
+
+    def look(
+        self,
+        query: Query,
+        target: Tensor,
+        query_blocked: Tensor | None = None,
+        target_blocked: Tensor | None = None,
+        both: bool = False,
+    ) -> Look:
+        """For B objects, each in one target image. What only the query's mask needs is left out, unless for `both`."""
+        views = query.tokens, query.mask, target, query_blocked, target_blocked
+        query_tokens, tokens = self._exchange(*views, target_only=not both)
+        query_mask_prob = self._mask_prob(query_tokens) if both else None
+        return Look(self._mask_prob(tokens), self._existence(tokens), query_mask_prob)
 
     def project(self, feat: Tensor) -> Tensor:
         """Backbone features (B, F, h, w) of an image or a mask -> tokens (B, L, C), row by row, float32."""
         tokens = self.net.feat_proj(feat.to(self.net.feat_proj.weight.dtype))
         return tokens.flatten(2).transpose(1, 2).float()
 
-    def encode_query(self, query: Tensor, mask: Tensor, blocked: Tensor | None = None) -> Tensor:
-        """The query side's layers that do not depend on the target. query, mask: projected tokens (B, L, C)."""
-        for layer in self._single_view:
-            query = layer.query(query, mask, self.position, blocked)
-        return query
+    def _tokens(self, feat: Tensor) -> Tensor:
+        """Of an image: `project`, of which training drops whole channels."""
+        return self.drop_channels(self.project(feat).transpose(1, 2)).transpose(1, 2)
 
-    def encode_target(self, target: Tensor, blocked: Tensor | None = None) -> Tensor:
-        """The target side's layers that do not depend on the query. target: projected tokens (B, L, C)."""
+    def _encode_query(self, tokens: Tensor, mask: Tensor, blocked: Tensor | None = None) -> Query:
+        """The query side's layers that do not depend on the target, of tokens (B, L, C) of images and masks."""
         for layer in self._single_view:
-            target = layer.target(target, self.position, blocked)
-        return target
+            tokens = layer.query(tokens, mask, self.position, blocked)
+        return Query(tokens, mask)
 
-    def match(self, query: Tensor, mask: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:
-        """Encoded query tokens, projected mask tokens, encoded target tokens, each (B, L, C) -> target_mask_prob
-        (B, H, W) and existence (B,), as `forward` gives them. The parts of the network that only the query's mask needs
-        are left out.
-        """
-        _, target = self._exchange(query, mask, target, target_only=True)
-        return self._mask_prob(target), self._existence(target).sigmoid()
+    def _encode_target(self, tokens: Tensor, blocked: Tensor | None = None) -> Tensor:
+        """The target side's layers that do not depend on the query."""
+        for layer in self._single_view:
+            tokens = layer.target(tokens, self.position, blocked)
+        return tokens
 
     def _exchange(self, query, mask, target, query_blocked=None, target_blocked=None, target_only=False):
         """All layers from the first C on. With `target_only`, the query side ends where the last C has read it."""
@@ -222,9 +248,6 @@ class XSegTx(nn.Module):
                 query = layer.query(query, mask, self.position, query_blocked) if need_query else query
                 target = layer.target(target, self.position, target_blocked)
         return query, target
-
-    def _drop(self, tokens: Tensor) -> Tensor:
-        return self.drop_channels(tokens.transpose(1, 2)).transpose(1, 2)  # whole channels: (B, L, C) -> (B, C, L)
 
     def _features(self, tokens: Tensor) -> Tensor:
         return tokens.transpose(1, 2).unflatten(2, (self.cells, self.cells))  # (B, L, C) -> (B, C, h, w)
