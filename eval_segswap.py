@@ -15,7 +15,6 @@ import sys
 import time
 from datetime import timedelta
 from pathlib import Path
-from typing import Any
 
 from common.cpu import tune_cpu
 from common.errors import run_script, say_errors
@@ -39,17 +38,16 @@ from common.arguments import (
     at_least,
 )
 from common.errors import UserError, counted, warn_once
-from common.files import write_json
+from common.files import file_digest, write_json
 from common.parallel import default_workers, loader_failures, split_by_work, start_loader_worker
 from formats.processed import ProcessedTake
 from formats.takes import find_split_path, read_split
-from inference.crop_matcher import LOOKS
 from inference.matcher import Matcher
-from inference.memory import CHOICES, HELP
 from inference.own_method import MethodMatcher
-from inference.predict_takes import AnyMatcher, ChunkDataset, ChunkPlan, Plans, plan_chunks, predict_takes
+from inference.predict_takes import ChunkDataset, ChunkPlan, Plans, plan_chunks, predict_takes
 from inference.predictor import SHIPPED, Predictor
-from inference.resumable_run import ResumableRun
+from inference.resumable_run import ResumableRun, RunOptions
+from inference.search import LOOKS
 from model.device import PRECISION_HELP, PRECISIONS, resolve_device
 
 ROOT = Path(__file__).resolve().parent
@@ -59,7 +57,7 @@ CHECKPOINT_DIRS = {
     "exo-ego": ("egoexo_v2_480x480_reverse", BOTH_DIR),
 }
 # not of a method of the user's own
-NETWORK_OPTIONS = ("ckpt_path", "backbone_weights", "precision", "batch_size", "compile", "memory", "looks")
+NETWORK_OPTIONS = ("ckpt_path", "backbone_weights", "precision", "batch_size", "compile", "looks")
 INCOMPLETE_STATUS = 3  # the results file is there, but takes or pairs are missing from it
 
 
@@ -79,7 +77,6 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     add_device(parser)
     add("--precision", choices=PRECISIONS, help=PRECISION_HELP)
     add("--batch_size", type=at_least(1), help="pairs that the network takes at once (default: by the device's memory)")
-    add("--memory", choices=CHOICES, help=HELP)
     text = f"places of a target that a strong network looks at, the likeliest first (default: {LOOKS})"
     add("--looks", type=at_least(1), help=text)
     workers = "processes that read and letterbox; 0: none but this one (default: 1 beside a CPU, up to 8 beside a GPU)"
@@ -100,10 +97,11 @@ def main(argv: list[str] | None = None) -> int:
     device = resolve_device(args.device)
     if device.type == "cuda":
         torch.cuda.set_device(device)  # else other GPUs are touched, too
-    matcher, source, more = load_matcher(args, device, world, rank)
-    args.memory = more.get("memory", "none")
-    plans, failed = plan_takes(uids, args, matcher.batch_size if isinstance(matcher, Matcher) else 1)
-    run = ResumableRun(args.out_path, args.setting, args.split, source, matcher.precision, matcher.batch_size, **more)
+    matcher, options, description = load_matcher(args, device)
+    if rank == 0:
+        print(f"{description}, on {world} x {device}" + f" in {matcher.precision}" * bool(matcher.precision))
+    plans, failed = plan_takes(uids, args, matcher.together)
+    run = ResumableRun(args.out_path, args.split, options)
     with run.claimed() if rank == 0 else contextlib.nullcontext():
         if world > 1:
             dist.barrier()  # the others wait until rank 0 has the files for itself
@@ -122,26 +120,20 @@ def main(argv: list[str] | None = None) -> int:
     return status
 
 
-def load_matcher(
-    args: argparse.Namespace, device: torch.device, world: int, rank: int
-) -> tuple[AnyMatcher, Path, dict[str, Any]]:
-    """The network, or a method of the user's own, the file that it is from, and what else the run's record says."""
+def load_matcher(args: argparse.Namespace, device: torch.device) -> tuple[Matcher, RunOptions, str]:
+    """The network, or a method of the user's own, and in words which."""
     if args.predictor:
         matcher = MethodMatcher(*args.predictor, device=device)
-        source, description = matcher.path, f"{' '.join(args.predictor)}, on {world} x {device}"
-        more = {"predictor": matcher.class_name, "predictor_args": matcher.arguments}
+        source, description = matcher.path, " ".join(args.predictor)
     else:
         source = args.ckpt_path or default_checkpoint(args.setting)
         options = {name: getattr(args, name) for name in ("batch_size", "compile", "looks")}
         predictor = Predictor.load(source, device, args.precision, args.backbone_weights, **options)
-        matcher, memory = predictor.matcher, predictor.memory(args.memory)
-        description = f"{source}: {predictor.description}, on {world} x {device} in {matcher.precision}"
-        more = {} if isinstance(matcher, Matcher) else {"memory": memory, "looks": matcher.looks}
-        if rank == 0 and predictor.settings and args.setting not in predictor.settings:
+        matcher, description = predictor.matcher, f"{source}: {predictor.description}"
+        if predictor.settings and args.setting not in predictor.settings:
             warn_once(f"{source} was trained for {' and '.join(predictor.settings)}, not for {args.setting}")
-    if rank == 0:
-        print(description)
-    return matcher, source, more
+    of_file = args.setting, source.name, file_digest(source)
+    return matcher, RunOptions(*of_file, matcher.precision, matcher.batch_size, **matcher.options), description
 
 
 def join_ranks() -> tuple[int, int]:
@@ -174,12 +166,12 @@ def default_checkpoint(setting: str) -> Path:
     raise UserError(f"no checkpoint {paths[0]}; {remedy}")
 
 
-def plan_takes(uids: list[str], args: argparse.Namespace, batch_size: int) -> tuple[Plans, dict[str, str]]:
+def plan_takes(uids: list[str], args: argparse.Namespace, together: int) -> tuple[Plans, dict[str, str]]:
     """The plan of each take, and why others cannot be read. UserError if there is nothing to do."""
     plans, failed = {}, {}
     for uid in uids:
         try:
-            plans[uid] = plan_chunks(ProcessedTake.read(args.data_path, uid), args.setting, batch_size)
+            plans[uid] = plan_chunks(ProcessedTake.read(args.data_path, uid), args.setting, together)
         except UserError as error:
             failed[uid] = str(error)
     if not plans:
@@ -188,7 +180,7 @@ def plan_takes(uids: list[str], args: argparse.Namespace, batch_size: int) -> tu
     return plans, failed
 
 
-def predict_part(args: argparse.Namespace, matcher: AnyMatcher, run: ResumableRun, plans: Plans, rank: int) -> dict:
+def predict_part(args: argparse.Namespace, matcher: Matcher, run: ResumableRun, plans: Plans, rank: int) -> dict:
     """Predict this rank's takes, but for those that a stopped run has finished.
 
     Returns the number of pairs, the seconds, and why takes could not be read.
@@ -203,12 +195,12 @@ def predict_part(args: argparse.Namespace, matcher: AnyMatcher, run: ResumableRu
     loader = make_loader(args, matcher, [chunk for plan in todo for chunk in plan.chunks])
     shown = {"desc": args.setting, "unit": "pair", "disable": rank > 0, "delay": 1}  # none before an early error
     with loader_failures(), tqdm(total=total, initial=total - pairs, **shown) as bar:
-        failed = predict_takes(matcher, loader, plans, write, bar.update, args.memory)
+        failed = predict_takes(matcher, loader, plans, write, bar.update)
     return {"pairs": pairs, "seconds": time.perf_counter() - begin, "failed": failed}
 
 
-def make_loader(args: argparse.Namespace, matcher: AnyMatcher, chunks: list[ChunkPlan]) -> DataLoader:
-    dataset = ChunkDataset(args.data_path, args.setting, matcher.side, chunks, single=not isinstance(matcher, Matcher))
+def make_loader(args: argparse.Namespace, matcher: Matcher, chunks: list[ChunkPlan]) -> DataLoader:
+    dataset = ChunkDataset(chunks, matcher.prepare)
     on_gpu = matcher.device.type == "cuda"
     workers = args.num_workers
     if workers is None:

@@ -202,6 +202,9 @@ class PairSet:
         track = self.track(i)
         return Pair(*track[:4], int(self._masks[self._rows[i, 0]]["frame"]), track.setting)
 
+    def data_dir(self, take_uid: str) -> Path:
+        return self._data_dir_of[take_uid]
+
     def camera_folder(self, take_uid: str, camera: str) -> Path:
         return self._data_dir_of[take_uid] / take_uid / camera
 

@@ -10,7 +10,7 @@ import numpy as np
 from common.errors import UserError
 from formats.geometry import Size
 
-Box = tuple[int, int, int, int]  # left, top, right, bottom in pixels; right and bottom are the first ones outside
+PixelBox = tuple[int, int, int, int]  # left, top, right, bottom in pixels; right and bottom are the first ones outside
 
 MIN_SIDE = 4  # pixels of a box
 WORK_SIDE = 240  # a box's long side where colors are compared, pixels
@@ -57,7 +57,7 @@ def cut_out(image: np.ndarray, box: Sequence[float] | str) -> np.ndarray:
     return mask & inside
 
 
-def whole_pixels(box: Any, size: Size) -> Box:
+def whole_pixels(box: Any, size: Size) -> PixelBox:
     """Four numbers, or the text of four -> the box of whole pixels around them, in an image of `size` (H, W), of which
     they may lie a pixel outside. Raises UserError if it is no such box, or has sides of less than MIN_SIDE.
     """

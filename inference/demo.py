@@ -61,7 +61,7 @@ ON_PAINTING = """() => ["pointerdown", "keydown"].forEach(kind => document.addEv
     event.target.closest("#painting") && document.querySelector("#changed").click(), true))"""
 
 
-class Answer(NamedTuple):
+class Shown(NamedTuple):
     """The object in the query picture, (H, W) of 0 and 1, and whether it was cut out of a box; the target picture, RGB,
     with what was found in it, and its mask, (H, W) of 0 and 1, as large as the file.
     """
@@ -73,7 +73,7 @@ class Answer(NamedTuple):
     mask: np.ndarray | None = None
 
 
-def find(predictor: Predictor, query: dict | None, target: dict | None, painting: dict | None, camera: str) -> Answer:
+def find(predictor: Predictor, query: dict | None, target: dict | None, painting: dict | None, camera: str) -> Shown:
     """What was found, of files as the page sends them; or the text says what is missing or wrong."""
     marked, box = None, None
     try:
@@ -85,11 +85,11 @@ def find(predictor: Predictor, query: dict | None, target: dict | None, painting
         size, target = target.shape[:2], reduced(target)
         found, existence = predictor.segment(query, marked, target, setting=CAMERAS[camera])
     except UserError as error:
-        return Answer(str(error), marked, box is not None)
+        return Shown(str(error), marked, box is not None)
     visible, percent = existence > THRESHOLD, f"{100 * existence:.0f} %"
     text = f"found ({percent})" if visible else f"not visible ({percent} that it is)"
     found_there = overlay(target, found, PREDICTION, dashed=not visible)
-    return Answer(text, marked, box is not None, found_there, fit_mask(found, size))
+    return Shown(text, marked, box is not None, found_there, fit_mask(found, size))
 
 
 def painted(painting: dict | None, size: Size) -> np.ndarray:
@@ -180,7 +180,7 @@ def build_page(predictor: Predictor, limits: str) -> "gr.Blocks":
                 camera = gr.Radio(list(CAMERAS), value="not known", label="Of a head-worn camera", elem_id="camera")
                 button = gr.Button("Find", variant="primary", elem_id="find")
             with gr.Column(scale=5, min_width=300):
-                text = gr.Textbox(label="Answer", interactive=False, elem_id="answer")
+                text = gr.Textbox(label="Shown", interactive=False, elem_id="answer")
                 found = gr.Image(label="Pink: found; dashed: not visible", elem_id="found", **shown)
                 with gr.Row():
                     saved = gr.DownloadButton("Save its mask", elem_id="saved")

@@ -1,17 +1,17 @@
-"""A network ready to predict, and the paper's, as fast as the device allows, with nothing computed twice."""
+"""What predicts frames: the protocol, and the paper's network, as fast as the device allows, with nothing twice."""
 
 import contextlib
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import replace
-from typing import NamedTuple
+from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from formats.geometry import letterbox
+from formats.geometry import Size, eval_size, letterbox, sample_for_score
+from formats.masks import letterbox_mask
 from inference.frame import Frame
-from model.backbone import Backbone
+from model.crops import Crop, put_back
 from model.device import PRECISIONS, autocast, memory_errors, tf32
 from model.features import Encoder
 from model.xsegtx import XSegTx
@@ -22,17 +22,52 @@ MEMORY_REMEDY = "give a smaller --batch_size, or another --device"
 MAX_BATCH = 128  # more gains nothing on the largest GPUs
 
 
-class PairBatch(NamedTuple):
-    """P pairs that share I images and M query masks, letterboxed to `Matcher.side` pixels."""
+class Answer(NamedTuple):
+    """Where an object is in a target image, and whether it is there."""
 
-    images: Tensor  # (I, side, side, 3) uint8 RGB
-    masks: Tensor  # (M, side, side) uint8 of 0 and 1
-    mask_image: Tensor  # (M,) int64: the image in which each mask was drawn
-    pair_mask: Tensor  # (P,) int64: the query mask of each pair
-    pair_target: Tensor  # (P,) int64: the target image of each pair
+    prob: np.ndarray  # (S, S) float32, of the crop; of a method of one's own as large as the image
+    crop: Crop
+    existence: float
 
-    def to(self, device: torch.device) -> "PairBatch":
-        return PairBatch(*(tensor.to(device, non_blocking=True) for tensor in self))
+    def in_image(self, size: Size) -> np.ndarray:
+        """The mask's probability (H, W) float32 in the target image, which is of `size`."""
+        return put_back(self.prob, self.crop, size)
+
+
+class Answers(NamedTuple):
+    """Of the pairs of some frames, on their way from the device."""
+
+    probs: Tensor | Sequence[np.ndarray]
+    crops: Sequence[Crop]
+    existence: Tensor | Sequence[float]
+    done: torch.cuda.Event | None = None
+
+    def wait(self) -> list[Answer]:
+        if self.done:
+            self.done.synchronize()
+        values = self.probs.numpy() if isinstance(self.probs, Tensor) else self.probs
+        return list(map(Answer, values, self.crops, torch.as_tensor(self.existence).tolist()))
+
+
+class Matcher(Protocol):
+    """What predicts frames. eval_segswap.py, the predictor and validation ask it, and know no more of it."""
+
+    device: torch.device
+    precision: str | None  # a key of PRECISIONS
+    batch_size: int  # of whatever it computes at a time
+    together: int  # pairs of several frames to be predicted together; 1: a frame at a time
+    options: dict[str, Any]  # what else decides its answers, for the record of a run
+
+    def prepare(self, frames: Sequence[Frame]) -> Any:
+        """Frames of a take, `together` pairs or one frame -> what `predict` takes; in the loader's process."""
+
+    def predict(self, prepared: Any) -> Answers:
+        """Of each pair, in their order."""
+
+    def for_score(self, answer: Answer, size: Size, video: Size) -> np.ndarray:
+        """The mask's probability at the pixels that the benchmark compares, `eval_size(video)`, in a target image of
+        `size` from a video of `video`.
+        """
 
 
 class NetworkMatcher:
@@ -42,10 +77,11 @@ class NetworkMatcher:
     the transformer's products in half precision, and normalization, softmax and outputs in float32.
     """
 
-    def __init__(self, backbone: Backbone, network: XSegTx, device: torch.device, precision: str, batch_size: int):
-        self.device, self.precision, self.batch_size = device, precision, batch_size
-        self.encoder = Encoder(backbone, device, PRECISIONS[precision], batch_size)
-        self.network = network.to(device).eval()
+    options: dict[str, Any] = {}
+
+    def __init__(self, encoder: Encoder, network: XSegTx, precision: str, batch_size: int):
+        self.encoder, self.network, self.device = encoder, network.to(encoder.device).eval(), encoder.device
+        self.precision, self.batch_size = precision, batch_size
 
     @contextlib.contextmanager
     def computing(self) -> Iterator[None]:
@@ -53,50 +89,91 @@ class NetworkMatcher:
         with torch.inference_mode(), memory_errors(MEMORY_REMEDY), tf32(self.precision == "tf32"):
             yield
 
+    def for_score(self, answer: Answer, size: Size, video: Size) -> np.ndarray:
+        return sample_for_score(answer.in_image(size), size, video)
 
-class Matcher(NetworkMatcher):
-    """The paper's network, by default with batches that fit the device's memory. `side`: pixels per side of the images
-    that `predict` takes, and of the masks that it gives.
-    """
+    def _batches(self, function: Callable[..., Any], *inputs: Tensor) -> Any:
+        """What a function makes of tensors, a Tensor or a NamedTuple of some, `batch_size` rows at a time."""
+        parts = [function(*part) for part in zip(*(x.split(self.batch_size) for x in inputs), strict=True)]
+        if isinstance(parts[0], Tensor):
+            return torch.cat(parts)
+        return type(parts[0])(*map(torch.cat, zip(*parts, strict=True)))
+
+
+class PairBatch(NamedTuple):
+    """P pairs that share I images and M query masks, letterboxed to the network's input."""
+
+    images: Tensor  # (I, S, S, 3) uint8 RGB
+    masks: Tensor  # (M, S, S) uint8 of 0 and 1
+    mask_image: Tensor  # (M,) int64: the image in which each mask was drawn
+    pair_mask: Tensor  # (P,) int64: the query mask of each pair
+    pair_target: Tensor  # (P,) int64: the target image of each pair
+    sizes: Sequence[Size]  # (H, W) of the P target images as they were
+
+
+class PaperMatcher(NetworkMatcher):
+    """The paper's network, by default with batches that fit the device's memory."""
 
     def __init__(
         self,
-        backbone: Backbone,
+        encoder: Encoder,
         network: XSegTx,
-        device: torch.device,
         precision: str = "fp32",
         batch_size: int | None = None,
         compile: bool = False,
     ):
         self.side = network.config.input_size
-        batch_size = batch_size or default_batch_size(device, precision, self.side)
-        super().__init__(backbone, network, device, precision, batch_size)
+        batch_size = batch_size or default_batch_size(encoder.device, precision, self.side)
+        super().__init__(encoder, network, precision, batch_size)
+        self.together = batch_size
         if compile:
-            network.match = torch.compile(network.match, dynamic=True)
-            if device.type == "cuda":  # EfficientNet-Lite0 took over seven minutes on a CPU
-                encoder = self.encoder.backbone
-                encoder.forward = torch.compile(encoder.forward, dynamic=True)
+            network.look = torch.compile(network.look, dynamic=True)
+            if self.device.type == "cuda":  # EfficientNet-Lite0 took over seven minutes on a CPU
+                encoder.backbone.forward = torch.compile(encoder.backbone.forward, dynamic=True)
 
-    def predict(self, batch: PairBatch) -> tuple[Tensor, Tensor]:
-        """The target mask's probability (P, side, side) and existence (P,) of each pair, float32, on the device."""
+    def prepare(self, frames: Sequence[Frame]) -> PairBatch:
+        """At least one pair."""
+        images = {(n, camera): image for n, frame in enumerate(frames) for camera, image in frame.images.items()}
+        masks = {(n, *key): rle for n, frame in enumerate(frames) for key, rle in frame.masks.items()}
+        image_index = {key: i for i, key in enumerate(images)}
+        mask_index = {key: i for i, key in enumerate(masks)}
+        pairs = [(n, pair) for n, frame in enumerate(frames) for pair in frame.pairs]
+        return PairBatch(
+            images=torch.from_numpy(np.stack([letterbox(image, self.side) for image in images.values()])),
+            masks=torch.from_numpy(np.stack([letterbox_mask(rle, self.side) for rle in masks.values()])),
+            mask_image=torch.tensor([image_index[n, camera] for n, _, camera in masks]),
+            pair_mask=torch.tensor([mask_index[(n, *pair[:2])] for n, pair in pairs]),
+            pair_target=torch.tensor([image_index[n, pair.target_camera] for n, pair in pairs]),
+            sizes=[images[n, pair.target_camera].shape[:2] for n, pair in pairs],
+        )
+
+    def predict(self, batch: PairBatch) -> Answers:
         targets, pair_target = torch.unique(batch.pair_target, return_inverse=True)  # on a GPU the CPU would wait
         with self.computing():
-            batch = batch.to(self.device)
-            targets, pair_target = (x.to(self.device, non_blocking=True) for x in (targets, pair_target))
-            feat, mask_feat = self.encoder.images(batch.images), self.encoder.masks(batch.masks)
+            *tensors, targets, pair_target = (
+                x.to(self.device, non_blocking=True) for x in (*batch[:4], targets, pair_target)
+            )
+            images, masks, mask_image, pair_mask = tensors
+            feat, mask_feat = self._batches(self.encoder.images, images), self._batches(self.encoder.masks, masks)
             with autocast(self.device, self.precision):
-                network = self.network
-                query_tokens, mask = (self._batches(network.project, x) for x in (feat[batch.mask_image], mask_feat))
-                query = self._batches(network.encode_query, query_tokens, mask)
-                target = self._batches(network.encode_target, self._batches(network.project, feat[targets]))
-                rows = zip(*(x.split(self.batch_size) for x in (batch.pair_mask, pair_target)), strict=True)
-                found = [network.match(query[m], mask[m], target[t]) for m, t in rows]
-            prob, existence = map(torch.cat, zip(*found, strict=True))
-        return prob, existence
+                query = self._batches(self.network.encode, feat[mask_image], mask_feat)
+                target = self._batches(self.network.encode_target, feat[targets])
+                looks = [
+                    self.network.look(query.rows(m), target[t])[:2]
+                    for m, t in zip(*(x.split(self.batch_size) for x in (pair_mask, pair_target)), strict=True)
+                ]
+            prob, logit = map(torch.cat, zip(*looks, strict=True))
+            found, done = [prob, logit.sigmoid()], None
+            if self.device.type == "cuda":  # the CPU encodes the former masks meanwhile
+                found = [x.to("cpu", non_blocking=True) for x in found]
+                done = torch.cuda.Event()
+                done.record(torch.cuda.current_stream(self.device))
+        return Answers(found[0].cpu(), [Crop.whole(size) for size in batch.sizes], found[1].cpu(), done)
 
-    def _batches(self, function: Callable[..., Tensor], *inputs: Tensor) -> Tensor:
-        parts = [function(*part) for part in zip(*(x.split(self.batch_size) for x in inputs), strict=True)]
-        return torch.cat(parts)
+    def for_score(self, answer: Answer, size: Size, video: Size) -> np.ndarray:
+        """A letterboxed pixel is the very pixel of the video that the benchmark keeps."""
+        compared = eval_size(video)
+        return put_back(answer.prob, Crop.whole(compared), compared)
 
 
 def default_batch_size(device: torch.device, precision: str, side: int) -> int:
@@ -106,26 +183,3 @@ def default_batch_size(device: torch.device, precision: str, side: int) -> int:
     pair_bytes = PAIR_BYTES[PRECISIONS[precision].itemsize] * (side / 480) ** 2
     fitting = torch.cuda.get_device_properties(device).total_memory / 2 / pair_bytes
     return int(min(max(fitting, 1), MAX_BATCH))
-
-
-def letterboxed(frame: Frame, side: int) -> Frame:
-    """The same frame, its images and masks letterboxed to `side`."""
-    images = {camera: letterbox(image, side) for camera, image in frame.images.items()}
-    masks = {key: letterbox(mask, side) for key, mask in frame.masks.items()}
-    return replace(frame, images=images, masks=masks)
-
-
-def batch_of(frames: Sequence[Frame]) -> PairBatch:
-    """The pairs of some letterboxed frames of a take; at least one."""
-    images = {(frame.number, camera): image for frame in frames for camera, image in frame.images.items()}
-    masks = {(frame.number, *key): mask for frame in frames for key, mask in frame.masks.items()}
-    image_index = {key: i for i, key in enumerate(images)}
-    mask_index = {key: i for i, key in enumerate(masks)}
-    pairs = [(frame.number, pair) for frame in frames for pair in frame.pairs]
-    return PairBatch(
-        images=torch.from_numpy(np.stack(list(images.values()))),
-        masks=torch.from_numpy(np.stack(list(masks.values()))),
-        mask_image=torch.tensor([image_index[number, camera] for number, _, camera in masks]),
-        pair_mask=torch.tensor([mask_index[(number, *pair[:2])] for number, pair in pairs]),
-        pair_target=torch.tensor([image_index[number, pair.target_camera] for number, pair in pairs]),
-    )

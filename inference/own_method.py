@@ -1,6 +1,6 @@
 """A method of your own in the place of the network: eval_segswap.py --predictor my_method.py:Method
 
-`Method` says what such a class has, `Frame` what it is given; docs/extending.md has examples.
+`Method` says what such a class has, `TakeFrame` what it is given; docs/extending.md has examples.
 """
 
 import ast
@@ -10,6 +10,7 @@ import inspect
 import os
 import sys
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -19,8 +20,11 @@ from torch import Tensor
 
 from common.errors import UserError
 from common.files import file_digest
-from formats.geometry import Size
-from inference.frame import Frame
+from formats.geometry import Size, letterbox, sample_for_score
+from formats.masks import fit_rle, letterbox_mask
+from inference.frame import TakeFrame
+from inference.matcher import Answer, Answers
+from model.crops import Crop
 
 
 class Method(Protocol):
@@ -35,7 +39,7 @@ class Method(Protocol):
     # Of the squares that images and masks are letterboxed to; None or left out: frames as they are.
     side: int | None = None
 
-    def predict(self, frame: Frame) -> Sequence[tuple[np.ndarray | Tensor, float]]:
+    def predict(self, frame: TakeFrame) -> Sequence[tuple[np.ndarray | Tensor, float]]:
         """(mask, existence) for each of `frame.pairs`, in their order. The mask is as large as the target's image and
         holds booleans or probabilities, best of how much of a pixel the object covers: they are interpolated at the
         pixels that the benchmark compares, and what is above 0.5 is the object. The existence is the probability that
@@ -44,9 +48,9 @@ class Method(Protocol):
 
 
 class MethodMatcher:
-    """Used like a `Matcher`, a frame at a time: each chunk's batch is a `Frame`."""
+    """The method as a `Matcher`."""
 
-    batch_size, precision = 1, None
+    batch_size, together, precision = 1, 1, None
 
     def __init__(self, name: str, *arguments: str, device: torch.device):
         """name: `my_method.py:Method`; arguments: `key=value`. `self.arguments` has them by key, and in the place of a
@@ -72,27 +76,43 @@ class MethodMatcher:
         values = read_arguments(made, given, f"--predictor {name}")
         with own_code(f"--predictor {name}"):
             self.method = made(**values)
+        self.options = {"predictor": self.class_name, "predictor_args": self.arguments}
         self.side = getattr(self.method, "side", None)
         if self.side is not None and (type(self.side) is not int or self.side < 1):
             raise UserError(f"--predictor {name}: side is {self.side!r:.40}; it must be a number of pixels or None")
 
-    def predict(self, frame: Frame) -> tuple[list[np.ndarray], Tensor]:
-        """The mask's probability, as large as the target's image in `frame`, and the existence (P,) of each pair."""
+    def prepare(self, frames: Sequence[TakeFrame]) -> TakeFrame:
+        """Images and masks of a frame as the method takes them: of `side`, or as they are."""
+        [frame] = frames
+        images, masks = frame.images, frame.masks
+        if self.side:
+            images = {camera: letterbox(image, self.side) for camera, image in images.items()}
+            masks = {key: letterbox_mask(rle, self.side) for key, rle in masks.items()}
+        else:
+            masks = {key: fit_rle(rle, images[key[1]].shape[:2]) for key, rle in masks.items()}
+        return replace(frame, images=images, masks=masks)
+
+    def predict(self, frame: TakeFrame) -> Answers:
         where = f"{self.name}, take {frame.take_uid}, frame {frame.number}"
         with own_code(where):
             answers = self.method.predict(frame)
         if not isinstance(answers, list | tuple) or len(answers) != len(frame.pairs):
-            found = f"{len(answers)} answers" if isinstance(answers, list | tuple) else type(answers).__name__
-            raise UserError(f"{where}: predict returned {found}, not a list of {len(frame.pairs)}")
-        masks, existence = [], []
+            what = f"{len(answers)} answers" if isinstance(answers, list | tuple) else type(answers).__name__
+            raise UserError(f"{where}: predict returned {what}, not a list of {len(frame.pairs)}")
+        probs, crops, existence = [], [], []
         for pair, answer in zip(frame.pairs, answers, strict=True):
+            size = frame.images[pair.target_camera].shape[:2]
             try:
-                mask, confidence = _checked(answer, frame.images[pair.target_camera].shape[:2])
+                prob, confidence = _checked(answer, size)
             except ValueError as error:
                 raise UserError(f"{where}, {' '.join(pair)}: {error}") from None
-            masks.append(mask)
+            probs.append(prob)
+            crops.append(Crop.whole(size))
             existence.append(confidence)
-        return masks, torch.tensor(existence)
+        return Answers(probs, crops, existence)
+
+    def for_score(self, answer: Answer, size: Size, video: Size) -> np.ndarray:
+        return sample_for_score(answer.prob, size, video, self.side)
 
 
 @contextlib.contextmanager

@@ -10,32 +10,29 @@ from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
-import torch
-from torch import Tensor
 from torch.utils.data import Dataset
 
 from common.errors import UserError
-from formats.geometry import EVAL_SIDE, Size, eval_size, letterbox, sample_for_score, unletterbox
-from formats.masks import encode_mask, fit_rle, letterbox_mask
+from formats.geometry import Size
+from formats.masks import encode_mask
 from formats.processed import CameraPair, ProcessedTake, read_frame
 from formats.results import THRESHOLD, camera_pair_key
-from inference.crop_matcher import CropMatcher
-from inference.frame import Frame, prob_in_image
-from inference.matcher import Matcher, PairBatch, batch_of
-from inference.memory import Memory
-from inference.own_method import MethodMatcher
-
-AnyMatcher = Matcher | CropMatcher | MethodMatcher  # the latter two take a frame at a time
+from inference.frame import TakeFrame
+from inference.matcher import Answers, Matcher
 
 
 class ChunkPlan(NamedTuple):
+    data_dir: Path
     take_uid: str
-    digest: str  # `ProcessedTake.digest`
-    frames: tuple[int, ...]
-    pair_count: int
+    digest: str | None  # `ProcessedTake.digest`; None: it need not be the same when the chunk is read
+    frames: dict[int, list[CameraPair]]  # what is asked of each
+
+    @property
+    def pair_count(self) -> int:
+        return sum(map(len, self.frames.values()))
 
 
 @dataclass(frozen=True)
@@ -67,7 +64,7 @@ Plans = dict[str, TakeChunks]  # by uid
 class Chunk(NamedTuple):
     plan: ChunkPlan
     pairs: Sequence[tuple[CameraPair, int, Size, Size]]  # camera pair, frame, sizes of the target's image and video
-    batch: PairBatch | Frame | None  # the pairs, in this order; None: there are none
+    prepared: Any  # of `Matcher.prepare`: the pairs, in this order; None: there are none
     left_out: Sequence[tuple[CameraPair, int, str]] = ()  # camera pair, frame, and which image cannot be read
     fault: str = ""  # why the whole take cannot be predicted
 
@@ -81,98 +78,82 @@ def pairs_by_frame(take: ProcessedTake, setting: str) -> dict[int, list[CameraPa
     return dict(sorted(frames.items()))
 
 
-def plan_chunks(take: ProcessedTake, setting: str, batch_size: int) -> TakeChunks:
-    """Cut a take into chunks of at most `batch_size` pairs, or of one frame where that has more; of one frame each with
-    a `batch_size` of 1.
-    """
-    chunks, frames, count = [], [], 0
-    for frame, pairs in pairs_by_frame(take, setting).items():
-        if frames and count + len(pairs) > batch_size:
-            chunks.append(ChunkPlan(take.uid, take.digest, tuple(frames), count))
-            frames, count = [], 0
-        frames.append(frame)
-        count += len(pairs)
-    if frames:
-        chunks.append(ChunkPlan(take.uid, take.digest, tuple(frames), count))
+def plan_chunks(take: ProcessedTake, setting: str, together: int) -> TakeChunks:
+    """Cut a take into chunks, as `cut_chunks` does."""
+    whole = ChunkPlan(take.folder.parent, take.uid, take.digest, pairs_by_frame(take, setting))
     query_frames = {pair: list(take.masks[pair.object_name][pair.query_camera]) for pair in take.camera_pairs(setting)}
+    chunks = cut_chunks(whole, together)
     return TakeChunks(take.uid, take.digest, take.subsample_idx, list(take.masks), query_frames, chunks)
 
 
-class ChunkDataset(Dataset):
-    """The chunks of `plans`, in their order, read and letterboxed to `side` x `side` pixels (`Matcher.side`; None: as
-    they are). `single`: the batch of each, of one frame, is a `Frame`.
-    """
+def cut_chunks(whole: ChunkPlan, together: int) -> list[ChunkPlan]:
+    """Chunks of at most `together` pairs, or of one frame where that has more; of one frame each with 1."""
+    chunks: list[ChunkPlan] = []
+    for frame, pairs in whole.frames.items():
+        if not chunks or chunks[-1].pair_count + len(pairs) > together:
+            chunks.append(whole._replace(frames={}))
+        chunks[-1].frames[frame] = pairs
+    return chunks
 
-    def __init__(
-        self, data_dir: Path, setting: str, side: int | None, plans: Sequence[ChunkPlan], single: bool = False
-    ):
-        self.data_dir, self.setting, self.side, self.plans, self.single = data_dir, setting, side, plans, single
+
+class ChunkDataset(Dataset):
+    """The chunks of `plans`, in their order, read and prepared for a matcher by its `prepare`."""
+
+    def __init__(self, plans: Sequence[ChunkPlan], prepare: Callable[[list[TakeFrame]], Any]):
+        self.plans, self.prepare = plans, prepare
         self.take: ProcessedTake | None = None  # of the last chunk: the next one is mostly of the same
-        self.pairs: dict[int, list[CameraPair]] = {}
 
     def __len__(self) -> int:
         return len(self.plans)
 
     def __getitem__(self, index: int) -> Chunk:
         plan = self.plans[index]
+        if not plan.frames:
+            return Chunk(plan, [], None)
         try:
-            if self.take is None or self.take.uid != plan.take_uid:
-                self.take = ProcessedTake.read(self.data_dir, plan.take_uid)
-                self.pairs = pairs_by_frame(self.take, self.setting)
+            if self.take is None or self.take.folder != plan.data_dir / plan.take_uid:
+                self.take = ProcessedTake.read(plan.data_dir, plan.take_uid)
         except UserError as error:
             return Chunk(plan, [], None, fault=str(error))
-        if self.take.digest != plan.digest:
+        if plan.digest not in (None, self.take.digest):
             return Chunk(plan, [], None, fault="it was processed again in the meantime; run the same command again")
         left_out: list[tuple[CameraPair, int, str]] = []
-        read = [read_pairs(self.take, number, self.pairs[number], self.side, left_out) for number in plan.frames]
-        frames = [frame for frame, _ in read]
-        batch = (frames[0] if self.single else batch_of(frames)) if any(frame.pairs for frame in frames) else None
+        frames = [read_pairs(self.take, *frame, left_out) for frame in plan.frames.items()]
+        frames = [frame for frame in frames if frame.pairs]
         pairs = [
-            (pair, frame.number, sizes[pair.target_camera], frame.video_sizes[pair.target_camera])
-            for frame, sizes in read
+            (pair, frame.number, frame.images[pair.target_camera].shape[:2], frame.video_sizes[pair.target_camera])
+            for frame in frames
             for pair in frame.pairs
         ]
-        return Chunk(plan, pairs, batch, left_out)
+        return Chunk(plan, pairs, self.prepare(frames) if frames else None, left_out)
 
 
 def read_pairs(
-    take: ProcessedTake,
-    number: int,
-    pairs: Sequence[CameraPair],
-    side: int | None,
-    left_out: list[tuple[CameraPair, int, str]],
-) -> tuple[Frame, dict[str, Size]]:
-    """Read the images and masks of a frame's pairs, letterboxed to `side` or of the frame's own size, and the (H, W) of
-    each camera's frame. Pairs of which an image cannot be read go to `left_out`.
-    """
+    take: ProcessedTake, number: int, pairs: Sequence[CameraPair], left_out: list[tuple[CameraPair, int, str]]
+) -> TakeFrame:
+    """Read the images and masks of a frame's pairs. Those of which an image cannot be read go to `left_out`."""
     kinds = {camera: take.kind_of(camera) for pair in pairs for camera in pair[1:]}
-    frame, sizes = Frame(take.uid, number, take.folder, [], images={}, masks={}, video_sizes={}, kinds=kinds), {}
+    frame = TakeFrame([], {}, {}, kinds, take.uid, number, take.folder, video_sizes={})
     for pair in pairs:
         try:
             for camera in pair[1:]:
                 if camera not in frame.images:
-                    image = read_frame(take.frame_path(camera, number))
-                    frame.images[camera] = letterbox(image, side) if side else image
-                    sizes[camera] = image.shape[:2]
+                    image = frame.images[camera] = read_frame(take.frame_path(camera, number))
                     frame.video_sizes[camera] = take.video_size(camera) or image.shape[:2]
         except UserError as error:
             left_out.append((pair, number, str(error)))
             continue
         frame.pairs.append(pair)
-        if pair[:2] not in frame.masks:
-            rle = take.masks[pair.object_name][pair.query_camera][number]
-            image = frame.images[pair.query_camera]
-            frame.masks[pair[:2]] = letterbox_mask(rle, side) if side else fit_rle(rle, image.shape[:2])
-    return frame, sizes
+        frame.masks[pair[:2]] = take.masks[pair.object_name][pair.query_camera][number]
+    return frame
 
 
 def predict_takes(
-    matcher: AnyMatcher,
+    matcher: Matcher,
     chunks: Iterable[Chunk],
     plans: Plans,
     write: Callable[[str, dict], None],
     progress: Callable[[int], None] = lambda pairs: None,
-    memory: str = "none",
 ) -> dict[str, str]:
     """Predict every chunk; hand each finished take to `write(take_uid, result)`, as the results file has it. Pairs of
     which an image cannot be read are not in it; `result["left_out"]` then has their number by image.
@@ -181,7 +162,7 @@ def predict_takes(
     pairs done. Returns the reason for each take that could not be read.
     """
     failed: dict[str, str] = {}
-    predictions = predict_chunks(matcher, chunks, memory == "past")
+    predictions = predict_chunks(matcher, chunks)
     for uid, of_take in itertools.groupby(predictions, key=lambda item: item[0].plan.take_uid):
         result, left_out = plans[uid].empty_result(), Counter[str]()
         for chunk, masks, existence in of_take:
@@ -197,57 +178,29 @@ def predict_takes(
     return failed
 
 
-def predict_chunks(
-    matcher: AnyMatcher, chunks: Iterable[Chunk], remember: bool
-) -> Iterator[tuple[Chunk, list[np.ndarray], Tensor]]:
-    """(chunk, masks as results files have them, (H, W) bool each, existence (P,)), on the CPU. `remember`: each take
-    has a memory.
+def predict_chunks(matcher: Matcher, chunks: Iterable[Chunk]) -> Iterator[tuple[Chunk, list[np.ndarray], list[float]]]:
+    """(chunk, masks as results files have them, (H, W) bool each, existence).
 
     One chunk behind: a GPU already works on the next one while the caller encodes this one.
     """
-    waiting, take, memory = None, None, None
+    former = None
     for chunk in itertools.chain(chunks, [None]):
-        if chunk and chunk.plan.take_uid != take:
-            take, memory = chunk.plan.take_uid, Memory() if remember else None
-        started = start_prediction(matcher, chunk, memory) if chunk else None
-        if waiting:
-            former, (masks, existence, done) = waiting
-            if done:
-                done.synchronize()
-            if isinstance(masks, Tensor):
-                videos = (video for *_, video in former.pairs)
-                masks = [unletterbox(mask, eval_size(video)) for mask, video in zip(masks.numpy(), videos, strict=True)]
-            yield former, masks, existence
-        waiting = chunk, started
+        answers = matcher.predict(chunk.prepared) if chunk and chunk.pairs else Answers([], [], [])
+        if former:
+            yield former[0], *scored(matcher, *former)
+        former = chunk, answers
 
 
-def start_prediction(
-    matcher: AnyMatcher, chunk: Chunk, memory: Memory | None = None
-) -> tuple[Tensor | list[np.ndarray], Tensor, torch.cuda.Event | None]:
-    """Masks and existence (P,), to be read once the event has happened (None: at once). Masks are as results files have
-    them or, of the paper's network, (P, 480, 480) bool, letterboxed.
-    """
-    if not chunk.batch:
-        return [], torch.zeros(0), None
-    probs, existence = matcher.predict(chunk.batch, *([memory] if memory else []))
-    if not isinstance(probs, Tensor):
-        sizes = (map(tuple, pair[2:]) for pair in chunk.pairs)  # the loader has made lists of them
-        masks = [
-            sample_for_score(prob, *of_target, matcher.side) > THRESHOLD
-            for prob, of_target in zip(probs, sizes, strict=True)
-        ]
-        return masks, existence, None
-    masks = prob_in_image(probs, (EVAL_SIDE, EVAL_SIDE)) > THRESHOLD
-    if masks.device.type != "cuda":
-        return masks.cpu(), existence.cpu(), None
-    masks, existence = (tensor.to("cpu", non_blocking=True) for tensor in (masks, existence))
-    done = torch.cuda.Event()
-    done.record(torch.cuda.current_stream(matcher.device))
-    return masks, existence, done
+def scored(matcher: Matcher, chunk: Chunk, answers: Answers) -> tuple[list[np.ndarray], list[float]]:
+    masks, existence = [], []
+    for (*_, size, video), answer in zip(chunk.pairs, answers.wait(), strict=True):  # the loader has made lists of them
+        masks.append(matcher.for_score(answer, tuple(size), tuple(video)) > THRESHOLD)
+        existence.append(answer.existence)
+    return masks, existence
 
 
-def fill(result: dict, chunk: Chunk, masks: Iterable[np.ndarray], existence: Tensor) -> None:
+def fill(result: dict, chunk: Chunk, masks: Iterable[np.ndarray], existence: Iterable[float]) -> None:
     """Write the predictions of a chunk into the results of its take."""
-    for (pair, frame, *_), mask, confidence in zip(chunk.pairs, masks, existence.tolist(), strict=True):
+    for (pair, frame, *_), mask, confidence in zip(chunk.pairs, masks, existence, strict=True):
         key = camera_pair_key(pair.query_camera, pair.target_camera)
         result["masks"][pair.object_name][key][frame] = {"pred_mask": encode_mask(mask), "confidence": confidence}

@@ -19,30 +19,31 @@ from PIL.Image import Image
 
 from common.arguments import SETTINGS
 from common.errors import UserError
+from formats.masks import encode_mask
 from formats.processed import CameraPair
 from formats.results import THRESHOLD
-from inference.crop_matcher import CropMatcher
 from inference.cut_out import cut_out
-from inference.frame import Frame, prob_in_image
-from inference.matcher import Matcher, batch_of, letterboxed
-from inference.memory import Memory
+from inference.frame import Frame
+from inference.matcher import Matcher, PaperMatcher
 from inference.pictures import as_image, as_mask
+from inference.search import StrongMatcher
 from model.checkpoint import load_checkpoint
 from model.device import PRECISIONS, resolve_device, resolve_precision
+from model.features import Encoder
 from model.strong import StrongXSegTx
 
 SHIPPED = Path(__file__).resolve().parents[1] / "model" / "pretrained" / "xsegtx_tiny.pth"  # trained on rendered takes
-Picture = np.ndarray | Image | Path | str  # an image or a mask
+ImageLike = np.ndarray | Image | Path | str  # an image or a mask
 OPTIONS = ("device", "precision", "backbone_weights", "batch_size", "compile", "looks")  # of `Predictor.load`
 CKPT_HELP = f"checkpoint (default: {SHIPPED.name}, the network of this repository)"
 
 
 class Predictor:
-    """`matcher` predicts whole batches of pairs, as eval_segswap.py does; `segment` one pair. `description` is of the
-    network; `settings` are those that it was trained for, none if the checkpoint does not say.
+    """`matcher` predicts frames, `segment` one pair. `description` is of the network; `settings` are those that it was
+    trained for, none if the checkpoint does not say.
     """
 
-    def __init__(self, matcher: Matcher | CropMatcher, description: str = "", settings: Sequence[str] = ()):
+    def __init__(self, matcher: Matcher, description: str = "", settings: Sequence[str] = ()):
         self.matcher, self.description, self.settings = matcher, description, settings
 
     @classmethod
@@ -55,7 +56,7 @@ class Predictor:
         **options: Any,
     ) -> "Predictor":
         """From a checkpoint file, by default SHIPPED; arguments as `load_checkpoint` has them and, of `options`,
-        `Matcher` or `CropMatcher`. A `precision` of None is the usual one for the device. Raises UserError.
+        `PaperMatcher` or `StrongMatcher`. A `precision` of None is the usual one for the device. Raises UserError.
         """
         if unknown := sorted(options.keys() - OPTIONS):
             raise UserError(f"there is no option {unknown[0]!r}; there are {', '.join(OPTIONS)}")
@@ -71,37 +72,26 @@ class Predictor:
             raise UserError(f"--compile is for the paper's network, and {path} is of the strong recipe")
         if not strong and options.pop("looks", None):
             raise UserError(f"--looks is for networks of the strong recipe, and {path} is none")
-        kind = CropMatcher if strong else Matcher
-        matcher = kind(backbone, model, device, resolve_precision(precision, device), **options)
+        precision = resolve_precision(precision, device)
+        encoder = Encoder(backbone, device, PRECISIONS[precision])
+        matcher = (StrongMatcher if strong else PaperMatcher)(encoder, model, precision, **options)
         description = f"{model.config.mode} network of {model.config.input_size} pixels on {backbone.name} features"
         one = "exo-ego" if arguments.get("reverse") else "ego-exo"
         settings = tuple(SETTINGS) if arguments.get("both") else (one,)
         return cls(matcher, description, settings if arguments else ())
 
-    def memory(self, choice: str | None) -> str:
-        """The choice of a memory, by default the best one for the network. Raises UserError if it takes none."""
-        strong = isinstance(self.matcher, CropMatcher)
-        if choice not in (None, "none") and not strong:
-            raise UserError(f"--memory {choice} is for networks of the strong recipe; leave it out")
-        return choice or ("past" if strong else "none")
-
-    def predict(self, frame: Frame, memory: Memory | None = None) -> tuple[list[np.ndarray], list[float]]:
-        """Of each pair of a frame: the mask's probability in the target's image, (H, W) float32, and the existence.
-        Query masks may be larger or smaller than their images.
-        """
-        if not isinstance(self.matcher, Matcher):
-            probs, existence = self.matcher.predict(frame, memory)
-            return probs, existence.tolist()
-        probs, existence = self.matcher.predict(batch_of([letterboxed(frame, self.matcher.side)]))
+    def predict(self, frame: Frame) -> tuple[list[np.ndarray], list[float]]:
+        """Of each pair of a frame: the mask's probability in the target's image, (H, W) float32, and the existence."""
+        answers = self.matcher.predict(self.matcher.prepare([frame])).wait()
         sizes = (frame.images[pair.target_camera].shape[:2] for pair in frame.pairs)
-        in_images = (prob_in_image(prob[None], size)[0] for prob, size in zip(probs, sizes, strict=True))
-        return [prob.cpu().numpy() for prob in in_images], existence.tolist()
+        probs = [answer.in_image(size) for answer, size in zip(answers, sizes, strict=True)]
+        return probs, [answer.existence for answer in answers]
 
     def segment(
         self,
-        query_image: Picture,
-        query_mask: Picture | None = None,
-        target_image: Picture | None = None,
+        query_image: ImageLike,
+        query_mask: ImageLike | None = None,
+        target_image: ImageLike | None = None,
         query_box: Sequence[float] | None = None,
         setting: str | None = None,
         probability: bool = False,
@@ -119,9 +109,9 @@ class Predictor:
 
     def segment_all(
         self,
-        query_image: Picture,
-        query_mask: Picture | None = None,
-        target_images: Sequence[Picture] | None = None,
+        query_image: ImageLike,
+        query_mask: ImageLike | None = None,
+        target_images: Sequence[ImageLike] | None = None,
         query_box: Sequence[float] | None = None,
         setting: str | None = None,
         probability: bool = False,
@@ -144,6 +134,6 @@ class Predictor:
         images = {"": query_image} | {str(number): image for number, image in enumerate(targets)}
         pairs = [CameraPair("", "", str(number)) for number in range(len(targets))]
         kinds = {camera: SETTINGS[setting][camera != ""] for camera in images} if setting else {}
-        frame = Frame("", 0, Path(), pairs, images, {("", ""): query_mask}, video_sizes={}, kinds=kinds)
+        frame = Frame(pairs, images, {("", ""): encode_mask(query_mask)}, kinds)
         answers = zip(*self.predict(frame), strict=True)
         return [(p if probability else (p > THRESHOLD).astype(np.uint8), existence) for p, existence in answers]

@@ -9,7 +9,7 @@
 The file of a finished take also says which of its pairs are left out because an image cannot be read, and goes once the
 results are written: the next run tries again.
 
-`run` is a digest of all that decides the numbers (checkpoint, setting, precision, batch size, memory, looks; of a
+`run` is a digest of all that decides the numbers (checkpoint, setting, precision, batch size, looks; of a
 method of the user's own its file and arguments), `annotation` one of the take's annotation.json. Predictions of another
 checkpoint, or of this one before a take was processed again, have another name and are never taken for this run's.
 """
@@ -19,6 +19,7 @@ import hashlib
 import json
 import shutil
 from collections.abc import Iterator
+from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
 
@@ -31,19 +32,39 @@ from inference.predict_takes import Plans, TakeChunks
 RECORD_FORM = {"run": str, "results_sha256": str, "provenance": dict, "takes": dict, "failed": dict}
 
 
+@dataclass(frozen=True)
+class RunOptions:
+    """What decides the numbers of a results file."""
+
+    setting: str
+    source: str  # file name of a checkpoint, or of a method of the user's own
+    source_sha256: str
+    precision: str | None
+    batch_size: int
+    looks: int | None = None  # of a strong network, as the version of inference/search.py
+    search: int | None = None
+    predictor: str | None = None  # class of a method, and what it is made with
+    predictor_args: dict[str, str] | None = None
+
+    def record(self) -> dict[str, Any]:
+        """For the run's record, as version 1 has it."""
+        values = asdict(self)
+        names = {"checkpoint": values.pop("source"), "checkpoint_sha256": values.pop("source_sha256")}
+        return names | {name: x for name, x in values.items() if x is not None and name != "setting"}
+
+    @property
+    def digest(self) -> str:
+        decisive = self.record() | {"checkpoint": self.source_sha256, "setting": self.setting}
+        del decisive["checkpoint_sha256"]
+        return hashlib.sha256(json.dumps(decisive, sort_keys=True).encode()).hexdigest()
+
+
 class ResumableRun:
-    def __init__(
-        self, out_dir: Path, setting: str, split: str, source: Path, precision: str | None, batch_size: int, **more: Any
-    ) -> None:
-        """source: a checkpoint, or the file of a method of the user's own; more: what else decides the numbers."""
-        self.out_dir, self.setting, self.name = Path(out_dir), setting, f"{setting}_{split}"
-        self.results_path = results_path(out_dir, setting, split)
+    def __init__(self, out_dir: Path, split: str, options: RunOptions) -> None:
+        self.out_dir, self.options, self.name = Path(out_dir), options, f"{options.setting}_{split}"
+        self.results_path = results_path(out_dir, options.setting, split)
         self.record_path = self.out_dir / f"{self.name}_run.json"
-        digest = file_digest(source)
-        options = {"precision": precision, "batch_size": batch_size, **more}
-        self.made_by = {"checkpoint": source.name, "checkpoint_sha256": digest, **options}
-        decisive = {"checkpoint": digest, "setting": setting, **options}
-        self.digest = hashlib.sha256(json.dumps(decisive, sort_keys=True).encode()).hexdigest()
+        self.digest = options.digest
         self.folder = self.out_dir / f"{self.name}_takes" / self.digest[:12]
 
     @contextlib.contextmanager
@@ -69,10 +90,10 @@ class ResumableRun:
         if self.record_path.exists():
             record = read_record(self.record_path, RECORD_FORM, "delete it")
         if record["run"] != self.digest:
-            before, now = in_words(record["provenance"]), in_words(self.made_by)
+            before, now = in_words(record["provenance"]), in_words(self.options.record())
             changed = [name for name in now | before if before.get(name) != now.get(name)]
             what = ", ".join(f"{name} {before.get(name)} -> {now.get(name)}" for name in changed if before)
-            what = what or "another checkpoint or method, precision, batch size, memory or looks"
+            what = what or "another checkpoint or method, precision, batch size or looks"
             remedy = "give another --out_path, or --overwrite to replace it"
             raise UserError(f"{self.results_path} was made by another run ({what}); {remedy}")
         if record["results_sha256"] != file_digest(self.results_path):
@@ -98,11 +119,11 @@ class ResumableRun:
                 yield uid, result
 
         joined = self.folder / self.results_path.name
-        write_results(joined, self.setting, takes())
+        write_results(joined, self.options.setting, takes())
         record = {
             "run": self.digest,
             "results_sha256": file_digest(joined),
-            "provenance": provenance() | self.made_by,
+            "provenance": provenance() | self.options.record(),
             "takes": {uid: path.name for uid, path in parts.items()},
             "left_out": left_out,
             **figures,
@@ -117,7 +138,7 @@ class ResumableRun:
         """Each take's results as `<out_path>/<take_uid>/pred_annotations.json`, where the original leaves them."""
         what = f"writes the takes' files in {self.out_dir}"
         with claimed(self.out_dir, "pred_annotations", what):  # the other setting's go by the same names
-            for uid, result in iter_json(self.results_path, (self.setting, "results"), "predict again"):
+            for uid, result in iter_json(self.results_path, (self.options.setting, "results"), "predict again"):
                 path = self.out_dir / uid / "pred_annotations.json"
                 remove_leftovers(path.parent, path.name)
                 write_json(path, result)
@@ -133,7 +154,8 @@ def in_words(made_by: dict[str, Any]) -> dict[str, str]:
     """The options that decide a run's numbers, from its provenance; none if that is too old to hold them all."""
     if not has_form(made_by, {"checkpoint": str, "checkpoint_sha256": str, "batch_size": int}):
         return {}
-    options = {name: made_by.get(name) for name in ("precision", "batch_size", "memory", "looks", "predictor")}
-    options |= made_by.get("predictor_args", {})
+    known = {each.name for each in fields(RunOptions)}
+    options = {name: value for name, value in made_by.items() if name in known} | made_by.get("predictor_args", {})
+    options.pop("predictor_args", None)
     checkpoint = f"{made_by['checkpoint']} ({made_by['checkpoint_sha256']:.8})"
     return {"checkpoint": checkpoint} | {name: str(value or "none")[:40] for name, value in options.items()}

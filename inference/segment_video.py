@@ -36,22 +36,21 @@ from common.files import atomic_folder
 from formats.footage import Footage, add_footage_options, open_cameras
 from formats.geometry import Size, sample_for_score
 from formats.mask_files import MaskFiles, find_masks
-from formats.masks import RLE, decode_mask, resize_mask
+from formats.masks import RLE, resize_mask
 from formats.processed import CameraPair, shrink
 from formats.results import THRESHOLD
 from formats.takes import KINDS, kind_of
 from formats.video_writer import open_video
 from inference.frame import Frame
-from inference.memory import CHOICES, HELP, Memory
 from inference.predictor import Predictor
 from model.device import PRECISION_HELP, PRECISIONS
 
-Found = dict[tuple[str, str], tuple[np.ndarray, float]]  # by camera and object: probability (H, W), existence
+FrameAnswers = dict[tuple[str, str], tuple[np.ndarray, float]]  # by camera and object: probability (H, W), existence
 COLORS = ((255, 64, 129), (64, 200, 255), (255, 190, 40), (0, 200, 130), (170, 120, 255), (240, 228, 66))
 HEIGHT = 480  # of the video's panels, pixels
 
 
-class Answer(NamedTuple):
+class Row(NamedTuple):
     """A row of existence.csv. `frame`, `seconds`: of the query camera; `share`: of the picture that the mask covers."""
 
     frame: int
@@ -73,7 +72,6 @@ def parse_args(argv: list[str] | None) -> argparse.Namespace:
     add("--stride", type=at_least(1), default=1, help="predict each n-th of the frames with a mask")
     add("--ckpt_path", type=Path, help="checkpoint of the direction (default: the network in the repository)")
     add_backbone_weights(parser)
-    add("--memory", choices=CHOICES, help=HELP)
     add_device(parser)
     add("--precision", choices=PRECISIONS, help=PRECISION_HELP)
     return parser.parse_args(argv)
@@ -99,8 +97,6 @@ def main(argv: list[str] | None = None) -> None:
     if not any(known.values()):
         raise UserError(f"{masks}: no mask shows an object, all are empty; object pixels are those that are not black")
     predictor = Predictor.load(args.ckpt_path, args.device, args.precision, backbone_weights=args.backbone_weights)
-    choice = predictor.memory(args.memory)
-    memory = Memory() if choice == "past" else None
 
     seconds, objects = footage.seconds, list(masks.objects)
     step = float(np.median(np.diff(seconds[moments]))) if len(moments) > 1 else 1
@@ -118,17 +114,17 @@ def main(argv: list[str] | None = None) -> None:
                     name: cameras[name].numbers[match[moment]] for name, match in shown.items() if moment in match
                 }
                 images = {name: shrink(next(pictures[name]), max_rows) for name in numbers}
-                found = predict(predictor, memory, make_frame(images, list(images), query, known[moment], ego))
+                found = predict(predictor, make_frame(images, list(images), query, known[moment], ego))
                 for (camera, name), (prob, existence) in found.items():
                     mask = sample_for_score(prob, prob.shape, cameras[camera].size) > THRESHOLD
                     path = out / "masks" / camera / name / f"{numbers[camera]:05d}.png"
                     path.parent.mkdir(parents=True, exist_ok=True)
                     Image.fromarray(mask).save(path)
                     row = numbers[query], float(seconds[moment]), camera, numbers[camera], name, existence
-                    answers.append(Answer(*row, round(float(mask.mean()), 6)))
+                    answers.append(Row(*row, round(float(mask.mean()), 6)))
                 write(draw_moment(images, widths, query, known[moment], found, objects))
         with (out / "existence.csv").open("w", newline="", encoding="utf-8") as file:
-            csv.writer(file).writerows([Answer._fields, *answers])
+            csv.writer(file).writerows([Row._fields, *answers])
     for name, match in shown.items():
         if without := [footage.numbers[position] for position in wanted if position not in match]:
             frames, few = counted(len(without), "frame"), ", ".join(map(str, without[:12]))
@@ -163,10 +159,10 @@ def read_query_masks(masks: MaskFiles, number: int, footage: Footage) -> dict[st
     return {name: rle for name, rle in found.items() if rle}
 
 
-def predict(predictor: Predictor, memory: Memory | None, frame: Frame) -> Found:
+def predict(predictor: Predictor, frame: Frame) -> FrameAnswers:
     if not frame.pairs:
         return {}
-    answers = zip(*predictor.predict(frame, memory), strict=True)
+    answers = zip(*predictor.predict(frame), strict=True)
     return {(pair.target_camera, pair.object_name): answer for pair, answer in zip(frame.pairs, answers, strict=True)}
 
 
@@ -177,9 +173,9 @@ def make_frame(
     head-worn one; where there is none, it is not known which show things larger.
     """
     pairs = [CameraPair(name, query, camera) for camera in cameras if camera != query for name in known]
-    masks = {(name, query): decode_mask(rle) for name, rle in known.items()}
+    masks = {(name, query): rle for name, rle in known.items()}
     kinds = {camera: "ego" if camera == ego else "exo" for camera in cameras} if ego else {}
-    return Frame("", 0, Path(), pairs, images, masks, video_sizes={}, kinds=kinds)
+    return Frame(pairs, images, masks, kinds)
 
 
 def panel_width(size: Size) -> int:
@@ -192,7 +188,7 @@ def draw_moment(
     widths: Mapping[str, int],
     query: str,
     known: Mapping[str, RLE],
-    found: Found,
+    found: FrameAnswers,
     objects: Sequence[str],
 ) -> np.ndarray:
     """All cameras side by side, (H, W, 3) uint8 RGB; each object's outline and caption have a color of its own."""

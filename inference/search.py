@@ -1,0 +1,271 @@
+"""How the strong network finds objects, a frame at a time:
+
+1. objects      each object is encoded once, by a crop around it, and described to the locator
+2. candidates   places in the target that resemble it, by the locator's heat
+3. looks        the network's answer at each
+4. look back    whether that leads back to the given object
+5. choice       the answer, and whether the object is visible
+6. look again   at the answer's own size, where it is not the expected one
+"""
+
+import math
+from collections import defaultdict
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from formats.masks import fit_rle
+from formats.results import THRESHOLD
+from formats.takes import size_ratios
+from inference.frame import Frame
+from inference.matcher import Answers, NetworkMatcher
+from model.crops import (
+    LARGEST,
+    Crop,
+    Spot,
+    cell_middles,
+    cut,
+    cut_mask,
+    expected_shares,
+    object_cells,
+    object_in,
+    spot_of,
+    whole_frame,
+)
+from model.device import autocast
+from model.features import Encoder, Levels
+from model.locator import Description, peaks
+from model.strong import ObjectCrops, StrongXSegTx
+
+SEARCH = 2  # the version of what this does: with another one, the same network answers otherwise
+LOOKS = 3  # at a target, by default
+MISFIT = 0.8, 1.8  # of an answer's extent, by the expected one: beyond, the network looks again, at the answer's size
+ROUNDS = 3  # of that, at most: a crop shows a third of what is three times as large as expected
+BATCH_SIZE = 32
+Sought = tuple[str, str]  # object, query camera
+
+
+class Expected(NamedTuple):
+    """A size at which to look for the object of a pair."""
+
+    pair: int  # its number in the frame
+    track: Sought
+    ratio: float  # of the object's shares of the long side in target and query
+    share: float  # in the target
+
+
+class Candidate(NamedTuple):
+    """Where to look."""
+
+    pair: int  # its number in the frame
+    spot: Spot
+    heat: float
+
+
+class Sighting(NamedTuple):
+    """What a look shows."""
+
+    spot: Spot
+    prob: np.ndarray  # (S, S) float32, of the object in the crop at `spot`
+    logit: Tensor  # (), of existence, of the first look there
+    back: Tensor  # (), likewise
+
+
+@dataclass
+class Objects:
+    """Those of a frame whose query masks show something."""
+
+    frame: Frame
+    spots: dict[Sought, Spot]
+    crops: ObjectCrops | None = None  # a row each, in the order of `spots`
+    expected: list[Expected] = field(default_factory=list)
+    descriptions: dict[tuple[Sought, float], Description] = field(default_factory=dict)  # by ratio of sizes; a row each
+    cells: dict[tuple[str, int], Tensor] = field(default_factory=dict)  # of whole frames, by camera and long side
+
+
+class StrongMatcher(NetworkMatcher):
+    """The strong network, `batch_size` crops at a time. `looks`: at how many places of a target it looks, the likeliest
+    first; with one, there is nothing to choose.
+    """
+
+    together = 1
+
+    def __init__(
+        self,
+        encoder: Encoder,
+        network: StrongXSegTx,
+        precision: str = "fp32",
+        batch_size: int | None = None,
+        looks: int | None = None,
+    ):
+        super().__init__(encoder, network, precision, batch_size or BATCH_SIZE)
+        self.config, self.looks = network.config, looks or LOOKS
+        self.options = {"looks": self.looks, "search": SEARCH}
+
+    def prepare(self, frames: Sequence[Frame]) -> Frame:
+        [frame] = frames
+        masks = {track: fit_rle(rle, frame.images[track[1]].shape[:2]) for track, rle in frame.masks.items()}
+        return replace(frame, masks=masks)
+
+    def predict(self, frame: Frame) -> Answers:
+        size = self.config.input_size
+        probs, existence = [np.zeros((size, size), np.float32) for _ in frame.pairs], [0.0] * len(frame.pairs)
+        sizes = [frame.images[pair.target_camera].shape[:2] for pair in frame.pairs]
+        crops = [Crop.whole(size) for size in sizes]
+        with self.computing():
+            objects = self._objects(frame)
+            candidates = self._candidates(objects)
+            answers = self._choose(objects, candidates)
+            if answers:
+                logits, backs = (torch.stack(x) for x in zip(*(answer[2:] for answer in answers.values()), strict=True))
+                highest = {x.pair: x.heat for x in reversed(candidates)}  # of each pair, the first
+                heat = torch.tensor([highest[number] for number in answers], device=self.device)
+                values = self.network.existence(logits, heat, backs).tolist()
+            answers = self._look_again(objects, answers)
+        for (number, answer), value in zip(answers.items(), values if answers else [], strict=True):
+            probs[number], crops[number], existence[number] = answer.prob, answer.spot.crop(sizes[number]), value
+        return Answers(probs, crops, existence)
+
+    def _objects(self, frame: Frame) -> Objects:
+        """Crops of one size are encoded together."""
+        objects = Objects(frame, {track: spot for track, mask in frame.masks.items() if (spot := spot_of(mask))})
+        if not objects.spots:
+            return objects
+        crops = [(track, spot.crop(frame.masks[track].shape)) for track, spot in objects.spots.items()]
+        levels, masks = self._query_crops(frame, crops, self.config.input_size)
+        mask_feat = self._batches(self.encoder.masks, masks)
+        with autocast(self.device, self.precision):
+            objects.crops = self.network.encode(levels, masks, mask_feat)
+        objects.expected, crops = expected_sizes(frame, objects.spots), {}
+        for _, track, ratio, share in objects.expected:
+            crops[track, ratio] = track, self.config.wide_crop(objects.spots[track], share)
+        described = self.network.describe(*self._query_crops(frame, list(crops.values()), self.config.wide_size))
+        objects.descriptions = {key: described.rows(slice(i, i + 1)) for i, key in enumerate(crops)}
+        return objects
+
+    def _query_crops(self, frame: Frame, crops: Sequence[tuple[Sought, Crop]], size: int) -> tuple[Levels, Tensor]:
+        """Features of crops around objects, and the masks in them (N, size, size)."""
+        images = np.stack([cut(frame.images[track[1]], crop, size) for track, crop in crops])
+        masks = np.stack([cut_mask(frame.masks[track], crop, size) for track, crop in crops])
+        return self._levels(images), torch.from_numpy(masks).to(self.device)
+
+    def _candidates(self, objects: Objects) -> list[Candidate]:
+        """Where to look in each pair's target, pair by pair, the hottest place first. Each target is encoded once at
+        each size that is asked for.
+        """
+        frame, together = objects.frame, defaultdict(list)  # by camera and long side
+        for asked in objects.expected:
+            together[frame.pairs[asked.pair].target_camera, self.config.frame_length(asked.share)].append(asked)
+        hottest = defaultdict(list)  # by pair
+        for (camera, long_side), rows in together.items():
+            size = frame.images[camera].shape[:2]
+            cells = self._cells(objects, camera, long_side)
+            described = [objects.descriptions[asked.track, asked.ratio] for asked in rows]
+            described = Description(*map(torch.cat, zip(*described, strict=True)))
+            heat = self.network.locator.heat(described, cells.expand(len(rows), *cells.shape[1:]))
+            values, places = (x.tolist() for x in peaks(heat, 2 * self.looks))  # some are of one place
+            for row, (number, _, _, share) in enumerate(rows):
+                middles = cell_middles(places[row], heat.shape[1:], size)
+                for middle, value in zip(middles, values[row], strict=True):
+                    if math.isfinite(value):  # there may be fewer peaks
+                        hottest[number].append(Candidate(number, Spot(*middle, share * max(size)), value))
+        return [x for number in sorted(hottest) for x in likeliest(hottest[number], self.looks)]
+
+    def _cells(self, objects: Objects, camera: str, long_side: int) -> Tensor:
+        """The locator's, of a whole frame: (1, h, w, WIDTH)."""
+        key = camera, long_side
+        if key not in objects.cells:
+            picture = whole_frame(objects.frame.images[camera], long_side)
+            objects.cells[key] = self.network.locator.cells(self._levels(picture[None]))
+        return objects.cells[key]
+
+    def _choose(self, objects: Objects, candidates: Sequence[Candidate]) -> dict[int, Sighting]:
+        """The best look of each pair, by its number."""
+        if not candidates:
+            return {}
+        probs, logits, answers = self._look(objects, candidates)
+        backs = self._look_back(objects, candidates, answers)
+        heat = torch.tensor([candidate.heat for candidate in candidates], device=self.device)
+        score = self.network.score(logits, heat, backs).tolist()
+        best: dict[int, int] = {}
+        for row, candidate in enumerate(candidates):
+            if score[row] > score[best.setdefault(candidate.pair, row)]:
+                best[candidate.pair] = row
+        return {n: Sighting(candidates[row].spot, probs[row], logits[row], backs[row]) for n, row in best.items()}
+
+    def _look_again(self, objects: Objects, answers: dict[int, Sighting]) -> dict[int, Sighting]:
+        answers = dict(answers)
+        for _ in range(ROUNDS):
+            again = []
+            for number, (spot, prob, *_) in answers.items():
+                target = objects.frame.images[objects.frame.pairs[number].target_camera]
+                place, is_whole = object_in(prob > THRESHOLD, spot, target.shape[:2])
+                if place and not (is_whole and MISFIT[0] < place.extent / spot.extent < MISFIT[1]):
+                    again.append(Candidate(number, place, 0.0))
+            if not again:
+                break
+            for candidate, prob in zip(again, self._look(objects, again)[0], strict=True):
+                answers[candidate.pair] = answers[candidate.pair]._replace(spot=candidate.spot, prob=prob)
+        return answers
+
+    def _look(self, objects: Objects, candidates: Sequence[Candidate]) -> tuple[np.ndarray, Tensor, Description]:
+        """The masks of the candidates' crops (N, S, S) float32, the logits of their existence (N,), and what was found;
+        of at least one.
+        """
+        frame, size = objects.frame, self.config.input_size
+        row_of, looks = {track: row for row, track in enumerate(objects.spots)}, []
+        for start in range(0, len(candidates), self.batch_size):
+            batch = candidates[start : start + self.batch_size]
+            pairs = [frame.pairs[candidate.pair] for candidate in batch]
+            targets = [frame.images[pair.target_camera] for pair in pairs]
+            cuts = [cut(image, x.spot.crop(image.shape[:2]), size) for image, x in zip(targets, batch, strict=True)]
+            rows = torch.tensor([row_of[pair[:2]] for pair in pairs], device=self.device)
+            with autocast(self.device, self.precision):
+                target = self.network.encode_target(self._levels(np.stack(cuts)))
+                prob, logit, _ = self.network.look(objects.crops.rows(rows), target)
+                looks.append((prob.float(), logit.float(), *self.network.describe_answers(target, prob)))
+        prob, logit, *answers = map(torch.cat, zip(*looks, strict=True))
+        return prob.cpu().numpy(), logit, Description(*answers)
+
+    def _look_back(self, objects: Objects, candidates: Sequence[Candidate], answers: Description) -> Tensor:
+        """Whether what was found at candidates leads back: (N,)."""
+        frame, together = objects.frame, defaultdict(list)  # by query camera and long side
+        for row, candidate in enumerate(candidates):
+            track = frame.pairs[candidate.pair][:2]
+            share = min(objects.spots[track].extent / max(frame.masks[track].shape), LARGEST)
+            together[track[1], self.config.frame_length(share)].append((row, track))
+        backs = torch.zeros(len(candidates), device=self.device)
+        for key, rows_of in together.items():
+            rows, tracks = zip(*rows_of, strict=True)
+            cells = self._cells(objects, *key)
+            shown = np.stack([object_cells(frame.masks[track], cells.shape[1:3]) for track in tracks])
+            rows, shown = torch.tensor(rows, device=self.device), torch.from_numpy(shown).to(self.device)
+            backs[rows] = self.network.look_back(answers.rows(rows), cells.expand(len(rows), *cells.shape[1:]), shown)
+        return backs
+
+    def _levels(self, images: np.ndarray) -> Levels:
+        return self._batches(self.encoder.levels, torch.from_numpy(images).to(self.device))
+
+
+def expected_sizes(frame: Frame, spots: dict[Sought, Spot]) -> list[Expected]:
+    """The sizes at which to look for objects that are at `spots` of their query views."""
+    sizes = []
+    for number, pair in enumerate(frame.pairs):
+        if pair[:2] in spots:
+            ratios = size_ratios(*(frame.kinds.get(camera) for camera in pair[1:]))
+            shares = expected_shares(spots[pair[:2]], frame.masks[pair[:2]].shape, ratios)
+            sizes += [Expected(number, pair[:2], ratio, share) for ratio, share in shares.items()]
+    return sizes
+
+
+def likeliest(candidates: Sequence[Candidate], looks: int) -> list[Candidate]:
+    """The `looks` hottest of a pair that are not near a hotter one."""
+    chosen: list[Candidate] = []
+    for candidate in sorted(candidates, key=lambda candidate: -candidate.heat):
+        if len(chosen) < looks and not any(candidate.spot.is_near(x.spot) for x in chosen):
+            chosen.append(candidate)
+    return chosen
