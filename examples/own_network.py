@@ -21,6 +21,7 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.utils.data import DataLoader
 from tqdm import tqdm
 
 from common.arguments import Parser, add_data_path, add_setting, at_least
@@ -31,8 +32,8 @@ from model.backbones import make_backbone
 from model.device import resolve_device
 from model.features import Encoder
 from model.weights import load_state, read_torch, write_torch
-from model.xsegtx import Prediction
-from train.dataset import StepSampler, TrainSamples, batch_loader
+from model.xsegtx import Look
+from train.dataset import StepSampler, TrainSamples, loader_options
 from train.letterboxed import LetterboxReader
 from train.losses import LossWeights, compute_losses
 
@@ -47,15 +48,14 @@ class OwnNetwork(nn.Module):
         self.project = nn.Conv2d(channels, width, kernel_size=1)
         self.decode = nn.Sequential(nn.Conv2d(width, width, 3, padding=1), nn.ReLU(), nn.Conv2d(width, 1, 3, padding=1))
 
-    def forward(self, query: Tensor, target: Tensor, mask: Tensor) -> Prediction:
-        """Backbone features (B, F, h, w) of both views, query mask (B, S, S) -> masks (B, S, S) and existence (B,)."""
+    def forward(self, query: Tensor, target: Tensor, mask: Tensor) -> Look:
+        """Backbone features (B, F, h, w) of both views, query mask (B, S, S) -> masks (B, S, S), existence."""
         views = [self.project(view) for view in (query, target)]  # (B, C, h, w) each
         coverage = F.normalize(F.avg_pool2d(mask.float(), STRIDE).flatten(1), p=1, dim=1)  # (B, L), sum 1
         prototype = torch.einsum("bcl,bl->bc", views[0].flatten(2), coverage)
         logits = [self.decode(view * prototype[:, :, None, None]) for view in views]  # (B, 1, h, w) each
-        existence = logits[1].amax((1, 2, 3)).sigmoid()
         large = [F.interpolate(x, mask.shape[1:], mode="bilinear")[:, 0] for x in logits]
-        return Prediction(large[0].sigmoid(), large[1].sigmoid(), existence)
+        return Look(large[1].sigmoid(), logits[1].amax((1, 2, 3)), large[0].sigmoid())
 
 
 class Method:
@@ -74,8 +74,8 @@ class Method:
         answers = []
         for pair in frame.pairs:
             mask = torch.from_numpy(frame.masks[pair[:2]])[None].to(self.device)
-            found = self.network(features[pair.query_camera], features[pair.target_camera], mask)
-            answers.append((found.target_mask_prob[0], found.existence[0]))
+            look = self.network(features[pair.query_camera], features[pair.target_camera], mask)
+            answers.append((look.target_mask_prob[0], look.logit[0].sigmoid()))
         return answers
 
 
@@ -95,13 +95,14 @@ def main(argv: list[str] | None = None) -> None:
     optimizer = torch.optim.Adam(network.parameters(), lr=1e-3)
     reader = LetterboxReader(args.input_size)
     samples = TrainSamples(PairSet([args.data_path], "train", args.setting), reader, seed=0)
-    batches = batch_loader(samples, StepSampler(range(args.steps), args.batch_size), None, device.type == "cuda")
+    steps, loading = StepSampler(range(args.steps), args.batch_size), loader_options(None, device.type == "cuda")
+    batches = DataLoader(samples, batch_sampler=steps, collate_fn=reader.collate, **loading)
     with loader_failures(), tqdm(batches, unit="step") as bar:
         for batch in bar:
             batch = batch.to(device)
             query, target = (encoder.images(image) for image in (batch.query_image, batch.target_image))
-            prediction = network(query, target, batch.query_mask)
-            losses = compute_losses(prediction, batch.query_mask, batch.target_mask, batch.visible, LossWeights())
+            look = network(query, target, batch.query_mask)
+            losses = compute_losses(look, batch.query_mask, batch.target_mask, batch.visible, LossWeights())
             optimizer.zero_grad()
             losses.total.backward()
             optimizer.step()

@@ -1,152 +1,214 @@
-"""The strong recipe's views: crops at matched scale, around the object and around places that look like it.
+"""The strong recipe: crops at matched scale, around the object and around places that look like it.
 
-In training, a target view is looked at twice: around the object, and around a rival, which most often is a place where
-the locator wrongly expects it. Where the object is hidden, both are rivals.
+A target is looked at twice: around the object, and around a rival, which most often is a place where the locator
+wrongly expects it. Where the object is hidden, both are rivals. The loader's processes cut all crops whose places are
+known before the heat is.
 """
 
-from collections.abc import Sequence
+import math
+from collections.abc import Container, Sequence
 from dataclasses import dataclass
-from functools import partial
 from typing import Any, NamedTuple
 
-import cv2
 import numpy as np
 import torch
 import torch.nn.functional as F
-from torch import Tensor
+from torch import Tensor, nn
 
 from common.arguments import SETTINGS
-from formats.geometry import Size, letterbox
+from formats.geometry import Size
 from formats.masks import fit_rle
 from formats.pairs import PairSet
-from formats.results import THRESHOLD
 from formats.takes import size_ratios
 from model.crops import (
     LARGEST,
+    Crop,
     Spot,
     cell_middles,
     cut,
     cut_mask,
     expected_shares,
-    put_back,
+    frame_size,
+    object_cells,
     spot_of,
     whole_frame,
 )
+from model.device import autocast
 from model.features import Encoder, Levels
-from model.locator import heat_logit, peaks
-from model.strong import StrongConfig, StrongXSegTx, Views
-from model.xsegtx import Prediction
-from train.dataset import Batch, Draw, collate, read_view, source_of
+from model.locator import Description, peaks
+from model.strong import StrongConfig, StrongXSegTx
+from model.xsegtx import Look
+from train.dataset import Batch, Draw, ViewKey, common_fields, read_view, source_of, stacked
 from train.distributed import Ranks
 from train.feature_cache import FeatureCache
-from train.losses import Counts, Losses, LossWeights, compute_losses, cross_entropy
-from train.scores import Scored, draw_example, mask_iou, scored
+from train.losses import Counts, LossWeights, compute_losses, cross_entropy
 
 SHIFT, STRETCH = 0.25, 0.4  # of query crops in training, at most: extents of the object, octaves
 TARGET_SHIFT, TARGET_STRETCH = 0.75, 0.9  # likewise of target crops; the ratio of sizes differs from take to take
 TURNED = 0.2  # how often a query's crops are, by any angle
 RIVALS = {"peak": 0.65, "other object": 0.25, "anywhere": 0.1}  # how often a rival is which
 RIVAL_PEAKS = 3  # of the heat that can be rivals
-RIVALS_APART = 4  # cells between them
-SHOWN = 1 / 3  # of an object must be in a crop that shows it
-PLACE_WEIGHT = 0.15  # of the locator's loss
+CONTAINED = 1 / 3  # of an object must be in a crop that shows it
+LOOKS = 2
 
 
-class Place(NamedTuple):
-    """Where to look in a target, as `Spot` has it; with a `peak`, its middle is so far from that one of the heat."""
+class Peak(NamedTuple):
+    """A place to look at, so far from one of the heat's peaks."""
 
-    row: float
-    col: float
-    extent: float
-    peak: int = -1
+    number: int
+    offset: Spot
+
+
+class WholeFrame(NamedTuple):
+    """A frame as the locator reads it."""
+
+    key: tuple[ViewKey, int]  # view, long side
+    image: np.ndarray  # (h, w, 3) uint8 RGB
+    cells: np.ndarray  # (h / 8, w / 8) bool, which show the object
+
+
+class FrameGroup(NamedTuple):
+    """The frames of one size of a batch."""
+
+    numbers: list[int]  # of the samples in the batch
+    rows: Tensor  # (n,) int64, the same on the device
+    keys: list[tuple[ViewKey, int]]
+    images: Tensor  # (n, h, w, 3)
+    cells: Tensor  # (n, h / 8, w / 8)
 
 
 @dataclass
 class CropBatch(Batch):
-    """B samples, crops S pixels a side; whole images and masks stay on the CPU."""
+    """B samples, crops S pixels a side."""
 
-    wide: Tensor  # (B, R, N, N, 3) uint8 RGB: the query at R scales that the object may have in the target's frame
-    wide_mask: Tensor  # (B, R, N, N) uint8
+    wide: Tensor  # (B, N, N, 3) uint8 RGB: the query as the locator reads it
+    wide_mask: Tensor  # (B, N, N) uint8
     query: Tensor  # (B, S, S, 3) uint8 RGB
     query_mask: Tensor  # (B, S, S) uint8
-    shares: list  # of the target's long side that the object then spans, R of each sample
-    image: list  # of targets, (H, W, 3) uint8 RGB each
-    mask: list  # of the object in targets, (H, W) uint8 each
-    places: list  # `Place`s to look at in training, as many of each sample
-
-
-@dataclass
-class Aimed(Views):
-    """What a step looks at, and the truth of it."""
-
-    target_mask: Tensor  # (B K, S, S) uint8
-    shown: Tensor  # (B K,) bool, the crop shows the object
-    cells: list[Tensor]  # B of (H, W) bool, which cells of the heat do
+    target: Tensor  # (B, LOOKS, S, S, 3) uint8 RGB, black at places that are not known yet
+    target_mask: Tensor  # (B, LOOKS, S, S) uint8
+    contained: Tensor  # (B, LOOKS) bool, the crop shows the object
+    query_frames: list[FrameGroup]
+    target_frames: list[FrameGroup]
+    peaks: list[list[Peak | None]]  # LOOKS of each sample: the places that are not known yet
+    images: list[np.ndarray | None]  # (H, W, 3) uint8 RGB, targets with such places
+    masks: list[np.ndarray]  # (H, W) uint8, of the object in targets
 
 
 class CropReader:
-    def __init__(self, config: StrongConfig):
-        self.config = config
+    """Whole frames whose features are `cached` are left black."""
 
-    def read(self, pairs: PairSet, draw: Draw, rng: np.random.Generator | None) -> dict[str, Any]:
+    def __init__(self, config: StrongConfig, cached: Container[tuple[ViewKey, int]] = ()):
+        self.config, self.cached = config, cached
+
+    def read(self, pairs: PairSet, draw: Draw, rng: np.random.Generator) -> dict[str, Any]:
         source, target_pair = source_of(pairs, draw), pairs[draw.target]
         query, target = (read_view(pairs, view) for view in source[1:])
-        query_mask = fit_rle(pairs.query_mask(draw.query), query.shape[:2])
-        rle = pairs.target_mask(draw.target) if draw.query == draw.target else None
-        mask = np.zeros(target.shape[:2], np.uint8) if rle is None else fit_rle(rle, target.shape[:2])
+        query_size, size = query.shape[:2], target.shape[:2]
+        query_mask, mask = fit_rle(pairs.query_mask(draw.query), query_size), np.zeros(size, np.uint8)
+        if draw.query == draw.target and (rle := pairs.target_mask(draw.target)):
+            mask = fit_rle(rle, size)
         spot, there = spot_of(query_mask), spot_of(mask)
         if spot is None:
             raise ValueError("its mask shows nothing")
+
+        turn = rng.uniform(-180, 180) if rng.random() < TURNED else 0.0
         ratios = size_ratios(SETTINGS[pairs[draw.query].setting][0], SETTINGS[target_pair.setting][1])
-        shares, places, turn = list(expected_shares(spot, query.shape[:2], ratios).values()), [], 0.0
-        if rng is None:
-            wide = close = spot
-            shares += shares[-1:] * (len(ratios) - len(shares))  # as many in each sample
-        else:
-            turn = rng.uniform(-180, 180) if rng.random() < TURNED else 0.0
-            share = rng.choice(shares)
-            if there is not None:
-                share = min(there.extent / max(target.shape[:2]) * 2 ** rng.uniform(-STRETCH, STRETCH), LARGEST)
-            shares, extent = [share], share * max(target.shape[:2])
-            rivals = [self.rival(pairs, draw.target, target.shape[:2], extent, rng) for _ in range(2)]
-            own = rivals[0] if there is None else Place(*jittered(there, rng, TARGET_SHIFT, TARGET_STRETCH))
-            places = [own, rivals[1]]
-            wide, close = (jittered(spot, rng, SHIFT, STRETCH) for _ in range(2))
-        wide_size, close_size = self.config.wide_size, self.config.input_size
-        crops = [self.config.wide_crop(wide, share) for share in shares]
+        share = rng.choice(list(expected_shares(spot, query_size, ratios).values()))
+        if there is not None:
+            share = min(there.extent / max(size) * 2 ** rng.uniform(-STRETCH, STRETCH), LARGEST)
+        rivals = [self.rival(pairs, draw.target, size, share * max(size), rng) for _ in range(LOOKS)]
+        places = [rivals[0] if there is None else jittered(there, rng, TARGET_SHIFT, TARGET_STRETCH), *rivals[1:]]
+        wide, close = (jittered(spot, rng, SHIFT, STRETCH) for _ in range(2))
+        wide_crop, wide_size = self.config.wide_crop(wide, share), self.config.wide_size
+        query_crop, side = close.crop(query_size), self.config.input_size
+
+        peaks = [place if isinstance(place, Peak) else None for place in places]
+        looks = [
+            cut_target(target, mask, None if peak else place.crop(size), side)
+            for place, peak in zip(places, peaks, strict=True)
+        ]
+        frames = (query, query_mask, spot.extent / max(query_size)), (target, mask, share)
+        query_frame, target_frame = (
+            self.whole_frame(view, *frame) for view, frame in zip(source[1:], frames, strict=True)
+        )
         return {
-            "sources": source,
+            "source": source,
             "visible": there is not None,
-            "wide": np.stack([cut(query, crop, wide_size, turn) for crop in crops]),
-            "wide_mask": np.stack([cut_mask(query_mask, crop, wide_size, turn) for crop in crops]),
-            "shares": shares,
-            "query": cut(query, close.crop(), close_size, turn),
-            "query_mask": cut_mask(query_mask, close.crop(), close_size, turn),
-            "image": target,
+            "wide": cut(query, wide_crop, wide_size, turn),
+            "wide_mask": cut_mask(query_mask, wide_crop, wide_size, turn),
+            "query": cut(query, query_crop, side, turn),
+            "query_mask": cut_mask(query_mask, query_crop, side, turn),
+            **{
+                name: np.stack(x)
+                for name, x in zip(("target", "target_mask", "contained"), zip(*looks, strict=True), strict=True)
+            },
+            "query_frame": query_frame,
+            "target_frame": target_frame,
+            "peaks": peaks,
+            "image": target if any(peaks) else None,
             "mask": mask,
-            "places": places,
         }
 
-    def rival(self, pairs: PairSet, number: int, size: Size, extent: float, rng: np.random.Generator) -> Place:
-        """A place in the target view of a pair, of `size`, that is likely not the object's."""
+    def whole_frame(self, view: ViewKey, image: np.ndarray, mask: np.ndarray, share: float) -> WholeFrame:
+        """In which to locate an object that spans such a share of it."""
+        key = view, self.config.frame_length(min(share, LARGEST))
+        height, width = frame_size(image.shape[:2], key[1])
+        picture = np.zeros((height, width, 3), np.uint8) if key in self.cached else whole_frame(image, key[1])
+        return WholeFrame(key, picture, object_cells(mask, (height // 8, width // 8)))
+
+    def rival(self, pairs: PairSet, number: int, size: Size, extent: float, rng: np.random.Generator) -> Spot | Peak:
+        """A place in the target view of a pair, of `size`, that is not the object's, or likely not."""
         kind = rng.choice(list(RIVALS), p=list(RIVALS.values()))
-        spot = Spot(rng.uniform(0, size[0]), rng.uniform(0, size[1]), extent)
         if kind == "peak":
-            return Place(*jittered(Spot(0, 0, extent), rng, SHIFT, TARGET_STRETCH), int(rng.integers(RIVAL_PEAKS)))
-        if kind == "other object" and (rle := pairs.target_mask(neighbor(pairs, number, rng))):
-            spot = spot_of(fit_rle(rle, size)) or spot
-        return Place(*jittered(spot, rng, TARGET_SHIFT, TARGET_STRETCH))
+            return Peak(int(rng.integers(RIVAL_PEAKS)), jittered(Spot(0, 0, extent), rng, SHIFT, TARGET_STRETCH))
+        spot = Spot(rng.uniform(0, size[0]), rng.uniform(0, size[1]), extent)
+        other = other_object(pairs, number, rng) if kind == "other object" else None
+        if other is not None:
+            spot = spot_of(fit_rle(pairs.target_mask(other), size)) or spot
+        return jittered(spot, rng, TARGET_SHIFT, TARGET_STRETCH)
 
     def collate(self, samples: list[dict]) -> CropBatch:
-        return collate(CropBatch, samples)
+        names = "wide", "wide_mask", "query", "query_mask", "target", "target_mask", "contained"
+        return CropBatch(
+            **common_fields(samples),
+            **stacked(samples, *names),
+            query_frames=grouped([sample["query_frame"] for sample in samples]),
+            target_frames=grouped([sample["target_frame"] for sample in samples]),
+            peaks=[sample["peaks"] for sample in samples],
+            images=[sample["image"] for sample in samples],
+            masks=[sample["mask"] for sample in samples],
+        )
 
 
-def neighbor(pairs: PairSet, number: int, rng: np.random.Generator) -> int:
-    """A random pair whose target is an object of the same take and camera, at any time."""
+def cut_target(image: np.ndarray, mask: np.ndarray, crop: Crop | None, side: int) -> tuple[np.ndarray, ...]:
+    """A crop of a target, the object's mask in it, and whether it shows the object; blank without a crop."""
+    if crop is None:
+        return np.zeros((side, side, 3), np.uint8), np.zeros((side, side), np.uint8), np.False_
+    there, area = cut_mask(mask, crop, side), int(mask.sum())
+    return cut(image, crop, side), there, np.bool_(area and there.sum() * (crop.side / side) ** 2 > CONTAINED * area)
+
+
+def grouped(frames: Sequence[WholeFrame]) -> list[FrameGroup]:
+    groups = {}
+    for row, frame in enumerate(frames):
+        groups.setdefault(frame.image.shape, []).append(row)
+    stack = lambda rows, name: torch.from_numpy(np.stack([getattr(frames[row], name) for row in rows]))  # noqa: E731
+    return [
+        FrameGroup(
+            rows, torch.tensor(rows), [frames[row].key for row in rows], stack(rows, "image"), stack(rows, "cells")
+        )
+        for rows in groups.values()
+    ]
+
+
+def other_object(pairs: PairSet, number: int, rng: np.random.Generator) -> int | None:
+    """A random pair in whose target view, of the same take and camera at any time, another object is visible."""
     own = pairs[number]
     tracks = pairs.by_target[own.take_uid, own.target_camera]
-    numbers = tracks[rng.integers(len(tracks))]
-    return numbers[rng.integers(len(numbers))]
+    others = [track for track in tracks if pairs.track(track.start).object_name != own.object_name]
+    visible = [found for track in others if len(found := track.start + np.flatnonzero(pairs.visible[track]))]
+    return int(rng.choice(visible[rng.integers(len(visible))])) if visible else None
 
 
 def jittered(spot: Spot, rng: np.random.Generator, shift: float, stretch: float) -> Spot:
@@ -154,136 +216,155 @@ def jittered(spot: Spot, rng: np.random.Generator, shift: float, stretch: float)
     return spot.moved(*rng.uniform(-shift, shift, 2), rng.uniform(-stretch, stretch))
 
 
-class CropStep:
-    """What the network makes of a batch, on one device."""
+class CropLosses(NamedTuple):
+    """Those of the paper, of all looks, and
 
-    def __init__(self, encoder: Encoder, cache: FeatureCache, weights: LossWeights, config: StrongConfig):
-        self.encoder, self.cache, self.weights, self.config = encoder, cache, weights, config
+    - place: cross-entropy of the object among all cells of the target, where it is visible.
+    - heat: of whether it is visible, by the highest heat; visible and hidden targets weigh alike.
+    - choice: of the two looks at a target, the one that shows the object is to have the higher existence.
+    - back: of whether a look shows the object, by where its answer leads back to.
+    """
 
-    def losses(self, model: StrongXSegTx, autocast: torch.autocast, batch: CropBatch, ranks: Ranks) -> Losses:
-        """Those of the paper, of all looks, and
+    total: Tensor
+    mask: Tensor
+    dice: Tensor
+    existence: Tensor
+    place: Tensor
+    heat: Tensor
+    choice: Tensor
+    back: Tensor
 
-        - place: cross-entropy of the object among all cells of the target, where it is visible, and of whether it is;
-          visible and hidden targets weigh alike there.
-        - choice: of the two looks at a target, the one that shows the object is to have the higher existence.
+
+class CropStep(nn.Module):
+    """A batch -> its losses, on one device."""
+
+    def __init__(
+        self,
+        network: StrongXSegTx,
+        encoder: Encoder,
+        cache: FeatureCache,
+        weights: LossWeights,
+        ranks: Ranks,
+        precision: str = "fp32",
+    ):
+        super().__init__()
+        self.network, self.encoder, self.cache = network, encoder, cache
+        self.weights, self.ranks, self.precision = weights, ranks, precision
+
+    def forward(self, batch: CropBatch) -> CropLosses:
+        """This process's part of the global batch's."""
+        with autocast(self.encoder.device, self.precision):
+            heat = self.heat(batch)
+            target, target_mask, contained = self.with_peaks(batch, [x.detach() for x in heat])
+            look, answers = self.look(batch, target)
+            back = self.look_back(batch, answers)
+        return self.losses(batch, look, target_mask, contained, heat, back)
+
+    def heat(self, batch: CropBatch) -> list[Tensor]:
+        """(n, h, w) of each group of target frames."""
+        described = self.network.describe(self.encoder.levels(batch.wide), batch.wide_mask)
+        return [
+            self.network.locator.heat(described.rows(group.rows), self.cells(group)) for group in batch.target_frames
+        ]
+
+    def cells(self, group: FrameGroup) -> Tensor:
+        """The locator's, of whole frames: (n, h, w, WIDTH)."""
+        return self.network.locator.cells(Levels(*self.cache(group.keys, group.images, self.encoder.levels)))
+
+    def with_peaks(self, batch: CropBatch, heat: Sequence[Tensor]) -> list[Tensor]:
+        """Target crops, the object's masks in them, and whether they show it: those that are known, and those at peaks
+        of the heat, away from the object. The one question that a step asks the device.
         """
-        network = getattr(model, "module", model)
-        located = self.located(batch)
-        with autocast:
-            looks, heat, aimed = model(*located, partial(self.aim, batch))
-        shown, count = aimed.shown, len(aimed.shown) // len(batch)
-        prediction = Prediction(looks.query_mask_prob, looks.target_mask_prob, looks.logit.sigmoid())
-        query_mask = batch.query_mask.repeat_interleave(count, 0)
-        counts = Counts(len(shown) * ranks.size, ranks.sum(shown.sum()))
-        losses = compute_losses(prediction, query_mask, aimed.target_mask, shown, self.weights, counts)
+        known = [batch.target, batch.target_mask, batch.contained]
+        places = [(row, look) for row, peaks in enumerate(batch.peaks) for look, peak in enumerate(peaks) if peak]
+        if not places:
+            return known
+        cuts, middles = [], peak_middles(batch, heat)
+        for row, look in places:
+            (number, offset), image = batch.peaks[row][look], batch.images[row]
+            middle = middles[row][number % len(middles[row])]  # there may be fewer peaks
+            spot = Spot(middle[0] + offset.row, middle[1] + offset.col, offset.extent)
+            cuts.append(cut_target(image, batch.masks[row], spot.crop(image.shape[:2]), known[0].shape[2]))
+        index = tuple(torch.tensor(places).T.to(self.encoder.device, non_blocking=True))
+        cuts = (
+            torch.from_numpy(np.stack(x)).to(self.encoder.device, non_blocking=True) for x in zip(*cuts, strict=True)
+        )
+        return [old.index_put(index, new) for old, new in zip(known, cuts, strict=True)]
 
-        place = [place_loss(network, *pair) for pair in zip(heat, aimed.cells, strict=True)]
+    def look(self, batch: CropBatch, target: Tensor) -> tuple[Look, Description]:
+        """At target crops (B, LOOKS, ...), and what was found: of B LOOKS."""
+        count = len(batch)
+        levels = self.encoder.levels(torch.cat((batch.query, target.flatten(0, 1))))
+        query, target = Levels(*(x[:count] for x in levels)), Levels(*(x[count:] for x in levels))
+        query = self.network.encode(query, batch.query_mask, self.encoder.masks(batch.query_mask))
+        rows = torch.arange(count, device=batch.query.device).repeat_interleave(LOOKS)
+        target = self.network.encode_target(target)
+        look = self.network.look(query.rows(rows), target, both=True)
+        return look, self.network.describe_answers(target, look.target_mask_prob.detach())
+
+    def look_back(self, batch: CropBatch, answers: Description) -> Tensor:
+        """Of B LOOKS answers, (B LOOKS,)."""
+        backs, rows = [], [look_rows(group) for group in batch.query_frames]
+        for group, of_group in zip(batch.query_frames, rows, strict=True):
+            cells, objects = (x.repeat_interleave(LOOKS, 0) for x in (self.cells(group), group.cells))
+            backs.append(self.network.look_back(answers.rows(of_group), cells, objects))
+        return torch.cat(backs)[torch.cat(rows).argsort()]
+
+    def losses(
+        self,
+        batch: CropBatch,
+        looks: Look,
+        target_mask: Tensor,
+        contained: Tensor,
+        heat: Sequence[Tensor],
+        back: Tensor,
+    ) -> CropLosses:
+        locator, weights, shows = self.network.locator, self.weights, contained.flatten()
+        counts = Counts(len(shows) * self.ranks.size, self.ranks.sum(shows.sum()))
+        query_mask = batch.query_mask.repeat_interleave(LOOKS, 0)
+        paper = compute_losses(looks, query_mask, target_mask.flatten(0, 1), shows, weights, counts)
+
+        order = torch.cat([group.rows for group in batch.target_frames]).argsort()
+        places = [
+            place_loss(locator.scale * x, group.cells) for x, group in zip(heat, batch.target_frames, strict=True)
+        ]
+        place, highest = torch.cat(places)[order], torch.cat([x.amax((1, 2)) for x in heat])[order]
         visible = batch.visible.float()
         kinds = torch.stack((visible, 1 - visible))  # (2, B)
-        totals = ranks.sum(kinds.sum(1)).clamp(min=1)
-        known = heat_logit(network.locator, torch.stack([each.amax() for each in heat]))
-        place = (torch.stack(place) * visible).sum() / totals[0]
-        found = cross_entropy(known.sigmoid(), visible, (kinds / totals[:, None]).mean(0))
-        logits, shown = looks.logit.view(-1, count), shown.view(-1, count)
-        decided = shown.sum(1) == 1
-        choice = F.cross_entropy(logits, shown.float().argmax(1), reduction="none") * decided
-        choice = choice.sum() / ranks.sum(decided.sum()).clamp(min=1)
-        more = PLACE_WEIGHT * place + self.weights.existence * (found + choice)
-        return losses._replace(total=losses.total + more, place=place, choice=choice)
-
-    def aim(self, batch: CropBatch, heat: list[Tensor]) -> Aimed:
-        """The crops of a step, by the heat of its targets: rivals are at peaks away from the object."""
-        cells = [object_cells(mask, each) for mask, each in zip(batch.mask, heat, strict=True)]
-        elsewhere = [x.masked_fill(around_object(own), -torch.inf) for x, own in zip(heat, cells, strict=True)]
-        images, *truth = self.cut_targets(batch, spots_in(batch.image, batch.places, elsewhere))
-        return Aimed(*self.encoded(batch, images), *truth, cells)
-
-    def score(self, network: StrongXSegTx, autocast: torch.autocast, batch: CropBatch) -> Scored:
-        """One look at the highest peak of each target, at the likeliest scale."""
-        heats = [network.heat(*self.located(batch, scale)) for scale in range(batch.wide.shape[1])]
-        heat, places = [], []
-        for at_scales, shares, image in zip(zip(*heats, strict=True), batch.shares, batch.image, strict=True):
-            best = int(torch.stack([each.amax() for each in at_scales]).argmax())
-            heat.append(at_scales[best])
-            places.append([Place(0, 0, shares[best] * max(image.shape[:2]), 0)])
-        spots = spots_in(batch.image, places, heat)
-        images, _, _ = self.cut_targets(batch, spots)
-        with autocast:
-            *query, target = self.encoded(batch, images)
-            looks = network.look(network.encode(*query), target)
-        side, found, pixels = batch.query_mask.shape[-1], [], []
-        for prob, [spot], truth in zip(looks.target_mask_prob.float().cpu().numpy(), spots, batch.mask, strict=True):
-            mask = put_back(prob, spot.crop(), truth.shape) > THRESHOLD
-            found.append(torch.from_numpy(letterbox(mask, side)))
-            pixels.append([(mask & (truth > 0)).sum(), (mask | (truth > 0)).sum()])
-        existence = network.existence(looks.logit, torch.stack([each.amax() for each in heat]))
-        iou = mask_iou(*torch.tensor(pixels).T)
-        return scored(iou.to(existence), existence, batch.visible, torch.stack(found))
-
-    def draw(self, pairs: PairSet, batch: CropBatch, found: Tensor, row: int) -> np.ndarray:
-        """The query's crop, and the target as a whole."""
-        side = batch.query_mask.shape[-1]
-        target, truth = letterbox(batch.image[row], side), letterbox(batch.mask[row], side)
-        query, query_mask = batch.query[row].cpu().numpy(), batch.query_mask[row].cpu().numpy()
-        return draw_example(query, target, query_mask, found[row].numpy(), truth)
-
-    def located(self, batch: CropBatch, scale: int = 0) -> tuple[Levels, Tensor, list[Levels]]:
-        """What `StrongXSegTx.heat` takes."""
-        frames = []
-        for image, source, shares in zip(batch.image, batch.sources, batch.shares, strict=True):
-            size = self.config.frame_length(shares[scale])
-            key = source.target, size
-            frame = np.zeros((1, 1, 3), np.uint8) if key in self.cache else whole_frame(image, size)
-            picture = torch.from_numpy(frame)[None].to(self.encoder.device)
-            frames.append(Levels(*self.cache([key], picture, self.encoder.levels)))
-        return self.encoder.levels(batch.wide[:, scale]), batch.wide_mask[:, scale], frames
-
-    def cut_targets(self, batch: CropBatch, spots: list[list[Spot]]) -> tuple[Tensor, Tensor, Tensor]:
-        """Crops of targets (B K, S, S, 3), the object's masks in them (B K, S, S), and whether they show it (B K,)."""
-        side, device = batch.query_mask.shape[-1], self.encoder.device
-        images, masks, shown = [], [], []
-        for image, mask, places in zip(batch.image, batch.mask, spots, strict=True):
-            area = int(mask.sum())
-            for crop in (spot.crop() for spot in places):
-                images.append(cut(image, crop, side))
-                masks.append(cut_mask(mask, crop, side))
-                shown.append(area > 0 and masks[-1].sum() * (crop.side / side) ** 2 > SHOWN * area)
-        images, masks = (torch.from_numpy(np.stack(x)).to(device, non_blocking=True) for x in (images, masks))
-        return images, masks, torch.tensor(shown).to(device, non_blocking=True)
-
-    def encoded(self, batch: CropBatch, images: Tensor) -> tuple[Levels, Tensor, Tensor, Levels]:
-        """The fields of `Views`, of crops of targets."""
-        levels = self.encoder.levels(torch.cat((batch.query, images)))
-        count = len(batch.query)
-        query, target = Levels(*(x[:count] for x in levels)), Levels(*(x[count:] for x in levels))
-        return query, batch.query_mask, self.encoder.masks(batch.query_mask), target
+        totals = self.ranks.sum(kinds.sum(1)).clamp(min=1)
+        place = (place * visible).sum() / totals[0]
+        known = cross_entropy(locator.heat_logit(highest).sigmoid(), visible, (kinds / totals[:, None]).mean(0))
+        one_shows = contained.sum(1) == 1
+        choice = F.cross_entropy(looks.logit.view(-1, LOOKS), contained.float().argmax(1), reduction="none") * one_shows
+        choice = choice.sum() / self.ranks.sum(one_shows.sum()).clamp(min=1)
+        back = cross_entropy(locator.back_logit(back).sigmoid(), shows.float()) / counts.samples
+        total = paper.total + weights.place * place + weights.existence * (known + choice + back)
+        return CropLosses(total, *paper[1:], place, known, choice, back)
 
 
-def spots_in(
-    images: Sequence[np.ndarray], places: Sequence[Sequence[Place]], heat: Sequence[Tensor]
-) -> list[list[Spot]]:
-    """Where the places of each target are, by its heat (H, W)."""
-    spots = []
-    for image, some, each in zip(images, places, heat, strict=True):
-        values, cells = peaks(each[None], RIVAL_PEAKS, RIVALS_APART)
-        count = max(1, int(values.isfinite().sum()))  # there may be fewer peaks
-        middles = cell_middles(cells[0, :count].tolist(), each.shape, image.shape[:2])
-        offsets = [(0.0, 0.0) if place.peak < 0 else middles[place.peak % count] for place in some]
-        spots.append([Spot(x.row + row, x.col + col, x.extent) for x, (row, col) in zip(some, offsets, strict=True)])
-    return spots
+def peak_middles(batch: CropBatch, heat: Sequence[Tensor]) -> dict[int, list[tuple[float, float]]]:
+    """Of each target, by its number: the middles of the heat's highest peaks away from the object, in its pixels."""
+    highest, targets, middles = [], [], {}
+    for of_group, group in zip(heat, batch.target_frames, strict=True):
+        values, cells = peaks(of_group.masked_fill(near(group.cells), -torch.inf), RIVAL_PEAKS)
+        highest.append(torch.cat((values[..., None], cells.float()), 2))
+        targets += [(number, of_group.shape[1:]) for number in group.numbers]
+    for (number, grid), of_target in zip(targets, torch.cat(highest).tolist(), strict=True):
+        cells = [cell for value, *cell in of_target if math.isfinite(value)] or [of_target[0][1:]]
+        middles[number] = cell_middles(cells, grid, batch.masks[number].shape)
+    return middles
 
 
-def object_cells(mask: np.ndarray, heat: Tensor) -> Tensor:
-    """Which cells of a target (H, W) an object covers as much as any, or nearly: all False if it is hidden."""
-    cover = torch.from_numpy(cv2.resize(mask.astype(np.float32), heat.shape[::-1], interpolation=cv2.INTER_AREA))
-    return (cover > max(0.3 * cover.max().item(), 1e-6)).to(heat.device)
+def near(cells: Tensor) -> Tensor:
+    """Cells (n, h, w) bool with all that are at most 2 away from them."""
+    return F.max_pool2d(cells.float()[:, None], 5, 1, 2)[:, 0] > 0
 
 
-def around_object(cells: Tensor) -> Tensor:
-    return F.max_pool2d(cells[None].float(), 5, 1, 2)[0] > 0
+def place_loss(logits: Tensor, cells: Tensor) -> Tensor:
+    """Of targets (n, h, w): - log of how likely the object's cells are, among all."""
+    return logits.logsumexp((1, 2)) - logits.masked_fill(~cells, -1e4).logsumexp((1, 2))
 
 
-def place_loss(network: StrongXSegTx, heat: Tensor, cells: Tensor) -> Tensor:
-    """Of one target: - log of how likely the object's cells are, among all."""
-    logits = network.locator.scale * heat
-    return logits.logsumexp((0, 1)) - logits.masked_fill(~cells, -1e4).logsumexp((0, 1))
+def look_rows(group: FrameGroup) -> Tensor:
+    """Which of B LOOKS are at the targets of a group, or of its queries."""
+    return (LOOKS * group.rows[:, None] + torch.arange(LOOKS, device=group.rows.device)).flatten()

@@ -1,11 +1,11 @@
-"""Samples for training and validation, which are pairs of views with their masks, and batches of them.
+"""Samples for training, which are pairs of views with their masks, and batches of them.
 
 A training sample is a function of (seed, number) alone, so the stream is the same for any number of loader processes
 and ranks, and a resumed run continues it from its step without saved random states. What is read of the two views is
 the matter of a `Reader`: train/letterboxed.py has the paper's, train/crops.py that of the strong recipe.
 """
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, fields, replace
 from typing import Any, NamedTuple, Protocol
 
@@ -13,7 +13,7 @@ import cv2
 import numpy as np
 import torch
 from torch import Tensor
-from torch.utils.data import DataLoader, Dataset, Sampler
+from torch.utils.data import Dataset, Sampler
 
 from common.errors import UserError
 from common.parallel import default_workers, start_loader_worker
@@ -71,25 +71,45 @@ class Batch:
     def __len__(self) -> int:
         return len(self.sources)
 
-    def tensors(self) -> dict[str, Tensor]:
-        values = {f.name: getattr(self, f.name) for f in fields(self)}
-        return {name: value for name, value in values.items() if isinstance(value, Tensor)}
-
     def to(self, device: torch.device) -> "Batch":
-        return replace(self, **{name: t.to(device, non_blocking=True) for name, t in self.tensors().items()})
+        return self._changed(lambda tensor: tensor.to(device, non_blocking=True))
 
     def pin_memory(self) -> "Batch":
-        return replace(self, **{name: t.pin_memory() for name, t in self.tensors().items()})
+        return self._changed(Tensor.pin_memory)
+
+    def _changed(self, change: Callable[[Tensor], Tensor]) -> "Batch":
+        values = {f.name: getattr(self, f.name) for f in fields(self)}
+        return replace(self, **{name: changed(value, change) for name, value in values.items()})
+
+
+def changed(value: Any, change: Callable[[Tensor], Tensor]) -> Any:
+    """With each of its tensors changed: a tensor, or a list of NamedTuples that hold some."""
+    if isinstance(value, Tensor):
+        return change(value)
+    if isinstance(value, list) and value and hasattr(value[0], "_fields"):
+        return [type(each)(*(changed(x, change) for x in each)) for each in value]
+    return value
 
 
 class Reader(Protocol):
-    def read(self, pairs: PairSet, draw: Draw, rng: np.random.Generator | None) -> dict[str, Any]:
-        """One sample: values of the fields of a batch but for `unreadable`. With `rng`, for training. Raises UserError
-        or ValueError if a frame or a mask cannot be read.
-        """
+    def read(self, pairs: PairSet, draw: Draw, rng: np.random.Generator) -> dict[str, Any]:
+        """One sample. Raises UserError or ValueError if a frame or a mask cannot be read."""
 
     def collate(self, samples: list[dict]) -> Batch:
-        """A batch of samples. Those without "sources" say only why they cannot be read."""
+        """Of samples as `TrainSamples` has them: with a "source", and the "unreadable" ones before them."""
+
+
+def stacked(samples: Sequence[dict], *names: str) -> dict[str, Tensor]:
+    return {name: torch.from_numpy(np.stack([sample[name] for sample in samples])) for name in names}
+
+
+def common_fields(samples: Sequence[dict]) -> dict[str, Any]:
+    """Those of every `Batch`."""
+    return {
+        "sources": [sample["source"] for sample in samples],
+        "unreadable": [text for sample in samples for text in sample["unreadable"]],
+        **stacked(samples, "visible"),
+    }
 
 
 def source_of(pairs: PairSet, draw: Draw) -> Source:
@@ -104,25 +124,6 @@ def source_of(pairs: PairSet, draw: Draw) -> Source:
 def read_view(pairs: PairSet, key: ViewKey) -> np.ndarray:
     """(H, W, 3) uint8 RGB. Raises UserError if it cannot be read."""
     return read_frame(frame_path(pairs.camera_folder(key.take_uid, key.camera), key.frame))
-
-
-class ValidationSamples(Dataset):
-    """A fixed selection of pairs, as they are: `size` of them (0 = all), the same in every run on the same data."""
-
-    def __init__(self, pairs: PairSet, reader: Reader, size: int):
-        self.pairs, self.reader = pairs, reader
-        size = min(size, len(pairs)) or len(pairs)
-        self.numbers = np.sort(np.random.default_rng(0).permutation(len(pairs))[:size])
-
-    def __len__(self) -> int:
-        return len(self.numbers)
-
-    def __getitem__(self, n: int) -> dict:
-        draw = Draw(int(self.numbers[n]), int(self.numbers[n]))
-        try:
-            return self.reader.read(self.pairs, draw, None)
-        except (UserError, ValueError) as error:
-            return {"unreadable": [f"{source_of(self.pairs, draw)}: {error}"]}
 
 
 class TrainSamples(Dataset):
@@ -168,25 +169,11 @@ def unrelated_pair(pairs: PairSet, i: int, rng: np.random.Generator) -> int | No
     return int(rng.choice(numbers)) if len(numbers) else None
 
 
-def collate(kind: type[Batch], samples: list[dict]) -> Batch:
-    """Stack samples; those that only report why they cannot be read are left out."""
-    unreadable = [text for sample in samples for text in sample.get("unreadable", ())]
-    samples = [sample for sample in samples if "sources" in sample]
-    values: dict[str, Any] = {f.name: [sample[f.name] for sample in samples] for f in fields(kind)[2:]}
-    for f in fields(kind)[2:]:
-        if f.type is not list:
-            values[f.name] = torch.from_numpy(np.stack(values[f.name])) if samples else torch.empty(0)
-    return kind([sample["sources"] for sample in samples], unreadable, **values)
-
-
 class StepSampler(Sampler):
-    """Sample numbers of each step's batch: step s of B samples takes s * B ... s * B + B - 1, split over the ranks.
+    """Sample numbers of each step's batch: step s of B samples takes s * B ... s * B + B - 1, split over the ranks."""
 
-    `count` ends a stream that has an end: the last batch is smaller, even empty on some ranks.
-    """
-
-    def __init__(self, steps: range, batch_size: int, rank: int = 0, ranks: int = 1, count: int | None = None):
-        self.steps, self.batch_size, self.count = steps, batch_size, count
+    def __init__(self, steps: range, batch_size: int, rank: int = 0, ranks: int = 1):
+        self.steps, self.batch_size = steps, batch_size
         self.own = range(rank * batch_size // ranks, (rank + 1) * batch_size // ranks)  # of each batch
 
     def __len__(self) -> int:
@@ -194,20 +181,15 @@ class StepSampler(Sampler):
 
     def __iter__(self) -> Iterator[list[int]]:
         for step in self.steps:
-            numbers = [step * self.batch_size + k for k in self.own]
-            yield numbers if self.count is None else [n for n in numbers if n < self.count]
+            yield [step * self.batch_size + k for k in self.own]
 
 
-def batch_loader(
-    samples: TrainSamples | ValidationSamples, batches: StepSampler, workers: int | None, pin: bool
-) -> DataLoader:
-    """The batches as `Batch`es, read ahead by `workers` processes, which stay for the next time that the batches are
-    gone through; with 0, this process reads each when it is asked. None: its CPUs less one, on which it trains itself.
+def loader_options(workers: int | None, pin: bool) -> dict[str, Any]:
+    """Of a DataLoader whose processes stay for the next time that it is gone through; with 0 `workers`, this process
+    reads what is asked for. None: its CPUs less one, on which it trains itself.
     """
     if workers is None:
         workers = max(1, min(default_workers() - 1, MAX_WORKERS))
     cv2.setNumThreads(0)  # OpenCV's threads do not survive the fork of a worker
     ahead = {"prefetch_factor": PREFETCH, "worker_init_fn": start_loader_worker, "persistent_workers": True}
-    ahead = ahead if workers else {}
-    ahead |= {"collate_fn": samples.reader.collate, "pin_memory": pin}
-    return DataLoader(samples, batch_sampler=batches, num_workers=workers, **ahead)
+    return {"num_workers": workers, "pin_memory": pin, **(ahead if workers else {})}

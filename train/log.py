@@ -1,31 +1,24 @@
 """The log of a run: JSON lines, TensorBoard, and one console line every few steps."""
 
 import json
-import os
-import socket
 import sys
 import time
 from collections.abc import Iterator, Sized
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
-from tensorboard.compat.proto.event_pb2 import Event, SessionLog
-from tensorboard.summary.writer.record_writer import RecordWriter
-from torch.utils.tensorboard.summary import image as image_summary
-from torch.utils.tensorboard.summary import scalar
+from torch.utils.tensorboard import SummaryWriter
 from tqdm import tqdm
 
 from common.errors import UserError, counted
 from common.files import atomic_write, has_form, json_errors
 from train.dataset import Batch, Source
 from train.distributed import Ranks
-from train.losses import Losses
 
 LOG_NAME = "log.jsonl"
 NO_LOG = "move it away, or give another --out-dir"
-TERMS = {name: "loss" if name == "total" else f"{name}_loss" for name in Losses._fields}
 
 
 class Log:
@@ -42,21 +35,21 @@ class Log:
         self.restart_clock()
         if ranks.is_main:  # written line by line, so that others can follow it
             self._file = (out_dir / LOG_NAME).open("a", encoding="utf-8", buffering=1)
-            self._board = Board(out_dir / "tensorboard", step)
+            self._board = SummaryWriter(out_dir / "tensorboard", purge_step=step + 1 if step else None)
 
     def write(self, kind: str, step: int, **values: Any) -> None:
         """One line: `{"kind", "step", "time", ...}`; numbers also become TensorBoard scalars `kind/name`."""
         if not self.ranks.is_main:
             return
         self._file.write(json.dumps({"kind": kind, "step": step, "time": round(time.time(), 1), **values}) + "\n")
-        numbers = {name: value for name, value in values.items() if type(value) in (int, float)}
-        for name, value in numbers.items():
-            self._board.write(step=step, summary=scalar(f"{kind}/{name}", value))
+        for name, value in values.items():
+            if type(value) in (int, float):
+                self._board.add_scalar(f"{kind}/{name}", value, step)
 
     def picture(self, name: str, image: np.ndarray, step: int) -> None:
         """(H, W, 3) uint8."""
         if self.ranks.is_main:
-            self._board.write(step=step, summary=image_summary(name, image, dataformats="HWC"))
+            self._board.add_image(name, image, step, dataformats="HWC")
 
     def say(self, text: str) -> None:
         if self.ranks.is_main:
@@ -87,12 +80,11 @@ class Log:
         self._waited += time.perf_counter() - start
         return batch
 
-    def add(self, losses: Losses, batch: Batch) -> None:
-        """A step's losses, on the device, and the batch they come from."""
-        self.note_unreadable(batch)
-        there = {TERMS[name]: loss for name, loss in losses._asdict().items() if loss is not None}
-        self._terms = list(there)  # the same in each step
-        self._losses.append(torch.stack(list(there.values())).detach())
+    def add(self, losses: NamedTuple, batch: Batch) -> None:
+        """A step's losses, scalars on the device, and the batch they come from."""
+        self.note_unreadable(batch.unreadable)
+        self._terms = ["loss" if name == "total" else f"{name}_loss" for name in losses._fields]
+        self._losses.append(torch.stack(losses).detach())
         self._sources.append(batch.sources)
 
     def flush(self, step: int, epoch: str, lr: float, total_steps: int) -> None:
@@ -137,11 +129,11 @@ class Log:
             f"before; lower --lr or give --precision fp32; the batch: {samples}"
         )
 
-    def note_unreadable(self, batch: Batch) -> None:
-        """Note the samples that were left out of a batch, and say the first."""
-        if batch.unreadable and not self._unreadable:
-            tqdm.write(f"left out: {batch.unreadable[0]}", file=sys.stderr)
-        self._unreadable |= dict.fromkeys(batch.unreadable)
+    def note_unreadable(self, reasons: list[str]) -> None:
+        """Note the samples that were left out, and say the first."""
+        if reasons and not self._unreadable:
+            tqdm.write(f"left out: {reasons[0]}", file=sys.stderr)
+        self._unreadable |= dict.fromkeys(reasons)
 
     def count_unreadable(self) -> None:
         """Say how many samples were left out, each counted once. To be called by all ranks."""
@@ -149,26 +141,6 @@ class Log:
         if found:
             what = f"{counted(len(found), 'sample')} could not be read, and others were taken"
             self.say(f"{what}; data/check_processed.py --decode finds every unreadable frame")
-
-
-class Board:
-    """TensorBoard's file of this process, in `folder`. Its own writer has a thread, which meets a full disk alone."""
-
-    def __init__(self, folder: Path, step: int):
-        """What a former process wrote after `step` no longer counts."""
-        folder.mkdir(exist_ok=True)
-        name = f"events.out.tfevents.{int(time.time()):010d}.{socket.gethostname()}.{os.getpid()}"
-        self._records = RecordWriter((folder / name).open("ab"))
-        self.write(file_version="brain.Event:2")
-        if step:
-            self.write(step=step + 1, session_log=SessionLog(status=SessionLog.START))
-
-    def write(self, **event: Any) -> None:
-        self._records.write(Event(wall_time=time.time(), **event).SerializeToString())
-        self._records.flush()
-
-    def close(self) -> None:
-        self._records.close()
 
 
 def cut_log(path: Path, step: int, validated: bool) -> None:

@@ -1,6 +1,7 @@
 """Training losses of XSegTx: weighted mask BCE + Dice + existence BCE, in float32 (arXiv 2110.15904, section 3).
 
-A loss more is a field of `Losses`, its weight a field of `LossWeights` and a line in train/flags.py.
+A loss more is a field of `Losses`, which the log shows, and a term of its `total`; its weight is a field of
+`LossWeights`, and with a flag a line in train/flags.py and one in train/train.py.
 """
 
 from typing import NamedTuple
@@ -9,7 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from model.xsegtx import Prediction
+from model.xsegtx import Look
 
 OBJECT_WEIGHT = 10.0  # of a pixel in the object, in the mask loss; 1 elsewhere
 
@@ -21,14 +22,13 @@ class Losses(NamedTuple):
     mask: Tensor
     dice: Tensor
     existence: Tensor
-    place: Tensor | None = None  # of the strong recipe, train/crops.py
-    choice: Tensor | None = None
 
 
 class LossWeights(NamedTuple):
     """Of the losses in the total; those that are not named have weight 1."""
 
     existence: float = 1.0
+    place: float = 0.15  # of the strong recipe, train/crops.py
 
 
 class Counts(NamedTuple):
@@ -39,7 +39,7 @@ class Counts(NamedTuple):
 
 
 def compute_losses(
-    prediction: Prediction,
+    look: Look,
     query_mask: Tensor,
     target_mask: Tensor,
     visible: Tensor,
@@ -63,11 +63,11 @@ def compute_losses(
         visible = visible.float()
         samples, count = counts or (len(visible), visible.sum())
 
-        query_bce, query_dice = mask_losses(prediction.query_mask_prob, query_mask, visible)
-        target_bce, target_dice = mask_losses(prediction.target_mask_prob, target_mask, visible)
+        query_bce, query_dice = mask_losses(look.query_mask_prob, query_mask, visible)
+        target_bce, target_dice = mask_losses(look.target_mask_prob, target_mask, visible)
         mask = (query_bce + target_bce) / (2 * samples)
         dice = (query_dice + target_dice) / (2 * count.clamp(min=1))
-        existence = cross_entropy(prediction.existence.float(), visible) / samples
+        existence = cross_entropy(look.logit.sigmoid().float(), visible) / samples
         return Losses(mask + dice + weights.existence * existence, mask, dice, existence)
 
 

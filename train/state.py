@@ -10,7 +10,7 @@ from common.errors import UserError
 from common.files import has_form
 from model.backbone import Backbone
 from model.checkpoint import Checkpoint, load_optimizer, save_checkpoint
-from model.device import PRECISIONS, autocast
+from model.device import PRECISIONS
 from model.xsegtx import XSegTx
 from train.log import LOG_NAME
 from train.schedule import Schedule
@@ -21,7 +21,6 @@ LAST, BEST, WARMUP = "netLast.pth", "netBest.pth", "net_warmup.pth"
 class TrainState:
     """Network and optimizer, and how far they have come: `step` steps, those of the warm-up included.
 
-    network: as checkpoints hold it; model: the same for training, perhaps wrapped for several processes.
     history: `{"epoch": the last one that was validated, "start_iou", "best_iou", "best_epoch", "last_iou"}`. It lags
     behind `step` where a run ended between an epoch's last step and the end of its validation.
     """
@@ -38,17 +37,15 @@ class TrainState:
     ):
         """`precision` is a key of PRECISIONS; with fp16 the loss is scaled."""
         self.backbone = backbone  # as it was loaded, for checkpoints: frozen
-        self.network = self.model = network.to(device)
+        self.network = network.to(device)
         self.device, self.schedule, self.seed, self.precision = device, schedule, seed, precision
         options = {"lr": schedule.lr, "weight_decay": weight_decay, "fused": device.type == "cuda"}
         self.optimizer = torch.optim.Adam(network.parameters(), **options)
         self.scaler = torch.amp.GradScaler(device.type, enabled=PRECISIONS[precision] == torch.float16)
         self.step = 0
         self.history: dict[str, Any] = {}
-
-    def autocast(self) -> torch.autocast:
-        """The precision of the forward pass, for a `with`; weights and losses are float32."""
-        return autocast(self.device, self.precision)
+        self.folder: Path | None = None  # for checkpoints; None on other ranks than the first
+        self.about: dict[str, Any] = {}  # what else they hold: how they were made
 
     def set_rate(self, lr: float) -> None:
         for group in self.optimizer.param_groups:
@@ -72,11 +69,11 @@ class TrainState:
             self.history |= {"best_iou": iou, "best_epoch": epoch}
         return best
 
-    def save(self, paths: list[Path], **about: Any) -> None:
-        """Write a checkpoint, under each of `paths`, from which training goes on as if it had never stopped."""
-        about |= {"step": self.step, "history": self.history, "scaler": self.scaler.state_dict()}
-        for path in paths:
-            save_checkpoint(path, self.backbone, self.network, self.optimizer, **about)
+    def save(self, *names: str) -> None:
+        """Write a checkpoint, under each of `names`, from which training goes on as if it had never stopped."""
+        about = self.about | {"step": self.step, "history": self.history, "scaler": self.scaler.state_dict()}
+        for name in names if self.folder else ():
+            save_checkpoint(self.folder / name, self.backbone, self.network, self.optimizer, **about)
 
     def restore(self, checkpoint: Checkpoint, path: Path) -> None:
         """Go on from a checkpoint whose `encoder` is the network that this state was made with.

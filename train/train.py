@@ -13,9 +13,7 @@ import argparse
 import contextlib
 import signal
 import sys
-from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # repository root
 
@@ -26,6 +24,7 @@ say_errors(__name__)
 tune_cpu(__name__)
 
 import torch
+from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 from torch.utils.data import DataLoader
 
@@ -34,12 +33,14 @@ from common.files import claimed, named_errors, remove_leftovers
 from common.parallel import loader_failures, local_ranks
 from common.provenance import provenance
 from formats.pairs import BOTH, PairSet
+from inference.matcher import Matcher, PaperMatcher
+from inference.search import StrongMatcher
 from model.device import PRECISIONS, resolve_device, resolve_precision, tf32
 from model.features import Encoder
 from train.crops import CropReader, CropStep
-from train.dataset import Batch, StepSampler, TrainSamples, ValidationSamples, batch_loader
+from train.dataset import Reader, StepSampler, TrainSamples, loader_options
 from train.distributed import Ranks, Stopped
-from train.engine import Step, train_one_epoch, validate
+from train.engine import train_one_epoch
 from train.feature_cache import FeatureCache
 from train.flags import parse_args, plain
 from train.letterboxed import LetterboxReader, LetterboxStep
@@ -48,6 +49,7 @@ from train.losses import LossWeights
 from train.schedule import LR_DROP, USUAL_WARMUP
 from train.start import find_start, starting_state
 from train.state import BEST, LAST, WARMUP, TrainState, remove_run
+from train.validation import Validation
 
 
 def main(argv: list[str] | None = None) -> int | None:
@@ -85,38 +87,36 @@ def train(args: argparse.Namespace, ranks: Ranks, device: torch.device) -> int |
         cut_log(args.out_dir / LOG_NAME, state.step, state.is_validated)
     schedule, history = state.schedule, state.history
     log = Log(args.out_dir, state.step, ranks, args.log_every)
-    about = {**provenance(), "arguments": plain(args)}
-    introduce(args, log, state, notes, pairs, val_pairs, about)
-
-    def save(*names: str) -> None:
-        if ranks.is_main:
-            state.save([args.out_dir / name for name in names], **about)
-
-    encoder = Encoder(state.backbone, device, PRECISIONS[args.precision])
-    cache = FeatureCache(int(args.cache_features * 1e9))
+    state.about = {**provenance(), "arguments": plain(args)}
+    state.folder = args.out_dir if ranks.is_main else None
+    introduce(args, log, state, notes, pairs, val_pairs)
     if args.cache_features and args.recipe == "paper" and args.num_workers is None:
         args.num_workers = 0  # after a while nothing is read any more
     ranks.catch_signals()  # before PyTorch starts a loader, which Ctrl-C must not interrupt
-    step, batches, val_batches = make_step(args, state, ranks, pairs, val_pairs, encoder, cache)
+    step, reader, matcher = make_step(args, state, ranks)
+    loading = loader_options(args.num_workers, device.type == "cuda")
+    samples = TrainSamples(pairs, reader, args.seed, args.block)
+    numbers = StepSampler(range(state.step, schedule.total_steps), args.batch_pos, ranks.rank, ranks.size)
+    batches = iter(DataLoader(samples, batch_sampler=numbers, collate_fn=reader.collate, **loading))
+    validation = Validation(val_pairs, args.val_size, matcher, log, loading)
     if ranks.size > 1:  # the position table is the same everywhere, and every step has the same graph
         options = {"broadcast_buffers": False, "gradient_as_bucket_view": True, "static_graph": True}
-        state.model = DistributedDataParallel(state.network, **options)
+        step = DistributedDataParallel(step, **options)
     try:
         if "start_iou" not in history:
-            history["start_iou"] = validate(state, step, val_batches, log, "start")
+            history["start_iou"] = validation.run(state.step, "start")
         for epoch in range(state.next_epoch, args.n_epoch + 1):
             train_one_epoch(state, step, batches, log, epoch)
             if epoch == 0:  # the warm-up
                 if schedule.warmup:
-                    save(WARMUP, LAST)
+                    state.save(WARMUP, LAST)
                 continue
-            save(LAST)  # validation may take longer than a preempted job is given
-            iou = validate(state, step, val_batches, log, schedule.epoch_name(epoch))
-            is_best = state.note_validation(epoch, iou)
+            state.save(LAST)  # validation may take longer than a preempted job is given
+            is_best = state.note_validation(epoch, validation.run(state.step, schedule.epoch_name(epoch)))
             keep = [f"net{epoch:03d}.pth"] if args.save_every and epoch % args.save_every == 0 else []
-            save(*keep, *([BEST] if is_best else []), LAST)
+            state.save(*keep, *([BEST] if is_best else []), LAST)
     except Stopped:
-        save(LAST)
+        state.save(LAST)
         log.count_unreadable()
         reason = ranks.signal.name if ranks.signal else "another process"
         again = " without --overwrite" if args.overwrite else ""
@@ -134,40 +134,27 @@ def train(args: argparse.Namespace, ranks: Ranks, device: torch.device) -> int |
     return None
 
 
-def make_step(
-    args: argparse.Namespace,
-    state: TrainState,
-    ranks: Ranks,
-    pairs: PairSet,
-    val_pairs: PairSet,
-    encoder: Encoder,
-    cache: FeatureCache,
-) -> tuple[Step, Iterator[Batch], DataLoader]:
-    """What a step does, the training batches of this rank from `state.step` on, and its validation batches."""
+def make_step(args: argparse.Namespace, state: TrainState, ranks: Ranks) -> tuple[nn.Module, Reader, Matcher]:
+    """A recipe: what a step makes of a batch, what reads its samples, and what is asked at validation."""
+    network, encoder = state.network, Encoder(state.backbone, state.device, PRECISIONS[args.precision])
+    cache = FeatureCache(int(args.cache_features * 1e9))
     weights = LossWeights(args.existence_weight)
+    made_with = network, encoder, cache, weights, ranks, args.precision
     if args.recipe == "strong":
-        config = state.network.config
-        reader, step = CropReader(config), CropStep(encoder, cache, weights, config)
-    else:
-        reader, step = LetterboxReader(args.input_size, cache), LetterboxStep(encoder, cache, weights)
-    samples = TrainSamples(pairs, reader, args.seed, args.block)
-    val_samples = ValidationSamples(val_pairs, reader, args.val_size)
-    part = (args.batch_pos, ranks.rank, ranks.size)
-    steps = StepSampler(range(state.step, state.schedule.total_steps), *part)
-    val_steps = StepSampler(range(-(-len(val_samples) // args.batch_pos)), *part, count=len(val_samples))
-    pin = state.device.type == "cuda"
-    loaders = [batch_loader(*what, args.num_workers, pin) for what in ((samples, steps), (val_samples, val_steps))]
-    return step, iter(loaders[0]), loaders[1]
+        reader, matcher = CropReader(network.config, cache), StrongMatcher(encoder, network, args.precision)
+        return CropStep(*made_with), reader, matcher
+    matcher = PaperMatcher(encoder, network, args.precision, args.batch_pos)
+    return LetterboxStep(*made_with), LetterboxReader(args.input_size, cache), matcher
 
 
-def introduce(args, log: Log, state: TrainState, notes: list[str], pairs, val_pairs, about: dict[str, Any]) -> None:
+def introduce(args, log: Log, state: TrainState, notes: list[str], pairs: PairSet, val_pairs: PairSet) -> None:
     """Print and log the data, the network and the recipe of a run."""
     few = args.warmUpIter < USUAL_WARMUP and "warmUpIter" not in args.given
     warmup = f"{args.warmUpIter} steps of warm-up" + few * " (few, as the run is short: --warmUpIter sets them)"
     block = f", block {args.block}" if args.recipe == "paper" else ""
     facts = {
         "setting": pairs.setting,
-        "data": about["arguments"]["train_dir"],
+        "data": state.about["arguments"]["train_dir"],
         "train_pairs": f"{len(pairs)} of {len(pairs.takes)} takes, {int((~pairs.visible).sum())} of them negatives",
         "val_pairs": f"{min(args.val_size, len(val_pairs)) or len(val_pairs)} of {len(val_pairs)}",
         "start": notes[0],
@@ -176,7 +163,7 @@ def introduce(args, log: Log, state: TrainState, notes: list[str], pairs, val_pa
         "rate": f"{args.lr:g} after {warmup}, times {LR_DROP} after epoch {args.lr_schedule}",
         "device": f"{log.ranks.size} x {state.device}, {args.precision}",
         "out_dir": str(args.out_dir),
-        **{name: about[name] for name in ("commit", "command")},
+        **{name: state.about[name] for name in ("commit", "command")},
     }
     for name, value in facts.items():
         log.say(f"{name.replace('_', ' ')}: {value}")
@@ -184,7 +171,7 @@ def introduce(args, log: Log, state: TrainState, notes: list[str], pairs, val_pa
         log.say(note)
     if args.unused:
         log.say(f"unused, as in the published trainer: {' '.join(args.unused)}")
-    log.write("start", state.step, **facts, arguments=about["arguments"])
+    log.write("start", state.step, **facts, arguments=state.about["arguments"])
 
 
 if __name__ == "__main__":

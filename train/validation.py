@@ -1,0 +1,112 @@
+"""Validation: what eval_segswap.py would answer of some pairs, and its official figures."""
+
+import math
+from collections import defaultdict
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from torch.utils.data import DataLoader
+
+from common.drawing import PREDICTION, QUERY, TRUTH, overlay
+from formats.geometry import EVAL_SIDE, letterbox
+from formats.masks import letterbox_mask, resize_mask
+from formats.pairs import PairSet
+from formats.processed import CameraPair
+from formats.results import THRESHOLD
+from inference.matcher import Matcher
+from inference.predict_takes import ChunkDataset, ChunkPlan, cut_chunks, predict_chunks
+from train.dataset import Draw, read_view, source_of
+from train.distributed import Stopped
+from train.log import Log
+
+EXAMPLES = 4
+
+
+class PairScore(NamedTuple):
+    number: int  # of the pair
+    iou: float  # NaN where the object is not visible
+    existence: float  # predicted probability
+    visible: bool
+
+
+class Validation:
+    """A fixed selection of pairs, `size` of them (0 = all), the same in every run on the same data."""
+
+    def __init__(self, pairs: PairSet, size: int, matcher: Matcher, log: Log, loading: dict[str, Any]):
+        """loading: as `loader_options` has it. Each rank has as many chunks as any other."""
+        size = min(size, len(pairs)) or len(pairs)
+        self.pairs, self.matcher, self.log = pairs, matcher, log
+        self.numbers, takes = {}, defaultdict(lambda: defaultdict(list))
+        for number in np.sort(np.random.default_rng(0).permutation(len(pairs))[:size]).tolist():
+            pair = pairs[number]
+            asked = CameraPair(pair.object_name, pair.query_camera, pair.target_camera)
+            takes[pair.take_uid][pair.frame].append(asked)
+            self.numbers[pair.take_uid, pair.frame, asked] = number
+        wholes = [ChunkPlan(pairs.data_dir(uid), uid, None, frames) for uid, frames in takes.items()]
+        chunks = [chunk for whole in wholes for chunk in cut_chunks(whole, matcher.together)]
+        count = -(-len(chunks) // log.ranks.size)
+        chunks += [wholes[0]._replace(frames={})] * (count * log.ranks.size - len(chunks))
+        own = ChunkDataset(chunks[log.ranks.rank * count :][:count], matcher.prepare)
+        self.chunks = DataLoader(own, batch_size=None, **loading)
+
+    def run(self, step: int, epoch: str) -> float:
+        """Report the figures, and pictures of the first pairs with a visible object; returns the IoU. Raises `Stopped`
+        after the chunk in which a signal came.
+        """
+        self.log.say(f"{epoch} validation ...")
+        self.matcher.network.eval()
+        scores, pictures = [], []
+        for chunk, masks, existence in predict_chunks(self.matcher, self.log.bar(self.chunks, epoch, "batch")):
+            uid = chunk.plan.take_uid
+            reasons = [f"{uid}/{frame} {' '.join(pair)}: {reason}" for pair, frame, reason in chunk.left_out]
+            self.log.note_unreadable([chunk.fault] if chunk.fault else reasons)
+            for (pair, frame, *_), mask, probability in zip(chunk.pairs, masks, existence, strict=True):
+                number = self.numbers[uid, frame, CameraPair(*pair)]
+                scores.append(self.score(number, mask, probability))
+                if scores[-1].visible and len(pictures) < EXAMPLES:
+                    pictures.append((str(source_of(self.pairs, Draw(number, number))), self.draw(number, mask)))
+            if self.log.ranks.stop_requested():
+                raise Stopped
+        scores = sorted(score for part in self.log.ranks.gather(scores) for score in part)
+        figures = validation_figures(scores)
+        self.log.validation(step, epoch, figures)
+        for i, (source, picture) in enumerate(pictures):
+            self.log.picture(f"val/{i} {source}", picture, step)
+        return figures.get("iou", 0.0)
+
+    def score(self, number: int, mask: np.ndarray, existence: float) -> PairScore:
+        """As the official evaluation has it, of a mask as results files have them; an IoU of 1 where both are empty, as
+        a mask too small for that is.
+        """
+        rle, iou = self.pairs.target_mask(number), math.nan
+        if rle:
+            truth = resize_mask(rle, mask.shape).astype(bool)
+            union = np.float32((mask | truth).sum())
+            iou = float(np.float32((mask & truth).sum()) / union) if union else 1.0
+        return PairScore(number, iou, existence, rle is not None)
+
+    def draw(self, number: int, mask: np.ndarray) -> np.ndarray:
+        """Query with its mask | target with the predicted | target with the true one -> (480, 1440, 3) uint8 RGB."""
+        views = source_of(self.pairs, Draw(number, number))[1:]
+        query, target = (letterbox(read_view(self.pairs, view), EVAL_SIDE) for view in views)
+        known = self.pairs.query_mask(number), self.pairs.target_mask(number)
+        query_mask, truth = (letterbox_mask(rle, EVAL_SIDE) for rle in known)
+        panels = (query, query_mask, QUERY), (target, letterbox(mask, EVAL_SIDE), PREDICTION), (target, truth, TRUTH)
+        return np.concatenate([overlay(*panel) for panel in panels], axis=1)
+
+
+def validation_figures(scores: Sequence[PairScore]) -> dict[str, float]:
+    """Mean IoU of visible objects and balanced accuracy of existence. What has no samples to rest on is left out; the
+    accuracy needs both kinds.
+    """
+    _, iou, existence, visible = torch.tensor(scores, dtype=torch.float64).reshape(-1, 4).T
+    predicted, visible = existence > THRESHOLD, visible > 0
+    figures = {}
+    if visible.any():
+        figures["iou"] = iou[visible].mean()
+    if visible.any() and not visible.all():
+        recalls = [(predicted[visible == truth] == truth).double().mean() for truth in (True, False)]
+        figures["existence_accuracy"] = sum(recalls) / 2
+    return {name: float(value) for name, value in figures.items()} | {"samples": len(scores)}
