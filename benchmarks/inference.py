@@ -40,10 +40,11 @@ from formats.masks import decode_mask, encode_mask
 from formats.processed import CameraPair, ProcessedTake, read_frame
 from formats.results import THRESHOLD, camera_pair_key
 from formats.takes import read_split
-from inference.matcher import Matcher
+from inference.matcher import PaperMatcher
 from inference.predict_takes import ChunkDataset, TakeChunks, plan_chunks, predict_takes
 from model.backbone import Backbone, mask_to_image, normalize_image, resnet50_backbone
 from model.device import PRECISIONS, resolve_device
+from model.features import Encoder
 from model.xsegtx import XSegTx, XSegTxConfig
 
 SIZE = "medium"  # of the rendered videos
@@ -70,7 +71,8 @@ def main() -> None:
     torch.manual_seed(0)
     device = resolve_device(args.device)
     backbone, model = resnet50_backbone(), XSegTx(XSegTxConfig(input_size=args.input_size)).eval()
-    matcher = Matcher(backbone, model, device, args.precision, args.batch_size)
+    encoder = Encoder(backbone, device, PRECISIONS[args.precision])
+    matcher = PaperMatcher(encoder, model, args.precision, args.batch_size)
     backbone.to(device)
     with tempfile.TemporaryDirectory() as folder:
         options = ("--size", SIZE, "--num_frames", 30 * (args.frames - 1) + 1, "--num_exo", args.exos)
@@ -79,11 +81,11 @@ def main() -> None:
         (uid,) = read_split(Path(folder) / "split.json", "test")
         populate(ProcessedTake.read(processed, uid), args.objects)
         take = ProcessedTake.read(processed, uid)
-        plan = plan_chunks(take, args.setting, matcher.batch_size)
+        plan = plan_chunks(take, args.setting, matcher.together)
         plan = replace(plan, chunks=plan.chunks[:1])
         ways = {
             "the published way": partial(predict_plainly, backbone, model, device, take, args.setting, plan),
-            "this project": partial(predict_our_way, matcher, take, args.setting, plan),
+            "this project": partial(predict_our_way, matcher, plan),
         }
         in_turn(ways, 1)  # to warm up
         times, found = in_turn(ways, args.rounds, time.process_time if device.type == "cpu" else time.perf_counter)
@@ -134,20 +136,19 @@ def predict_plainly(
         )
         mask = torch.from_numpy(letterbox(decode_mask(take.masks[name][query_camera][frame]), side))
         images = normalize_image(query), normalize_image(target), mask_to_image(mask)
-        prediction = joined_forward(model, *(backbone(image[None].to(device)) for image in images))
-        prob = prediction.target_mask_prob[:, None]  # (1, H, W) -> (1, 1, H, W)
+        look = joined_forward(model, *(backbone(image[None].to(device)) for image in images))
+        prob = look.target_mask_prob[:, None]  # (1, H, W) -> (1, 1, H, W)
         found = F.interpolate(prob, (EVAL_SIDE, EVAL_SIDE), mode="bilinear")[0, 0].cpu().numpy() > THRESHOLD
         found = unletterbox(found, eval_size(take.video_size(target_camera)))
-        entries[key] = {"pred_mask": encode_mask(found), "confidence": float(prediction.existence[0])}
+        entries[key] = {"pred_mask": encode_mask(found), "confidence": float(look.logit[0].sigmoid())}
     return entries
 
 
-def predict_our_way(matcher: Matcher, take: ProcessedTake, setting: str, plan: TakeChunks) -> dict:
+def predict_our_way(matcher: PaperMatcher, plan: TakeChunks) -> dict:
     """Masks and existence of the pairs of a plan with one chunk, as the results file has them."""
-    chunks, written = ChunkDataset(take.folder.parent, setting, matcher.side, plan.chunks), {}
-    # A generator, so that the reading belongs to the time.
-    predict_takes(matcher, (chunks[i] for i in range(1)), {take.uid: plan}, written.__setitem__)
-    return written[take.uid]["masks"]
+    written: dict = {}
+    predict_takes(matcher, iter(ChunkDataset(plan.chunks, matcher.prepare)), {plan.uid: plan}, written.__setitem__)
+    return written[plan.uid]["masks"]
 
 
 if __name__ == "__main__":

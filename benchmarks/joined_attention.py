@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from model.transformer import CrossLayer, EncoderLayer, InnerLayer
-from model.xsegtx import Prediction, XSegTx
+from model.xsegtx import Look, XSegTx
 
 
 def joined_forward(
@@ -19,10 +19,9 @@ def joined_forward(
     mask_feat: Tensor,
     query_blocked: Tensor | None = None,
     target_blocked: Tensor | None = None,
-) -> Prediction:
+) -> Look:
     """`model.forward` with joined masked attention; same contract, same numbers to rounding."""
-    query, target, mask = map(model.project, (query_feat, target_feat, mask_feat))
-    query, target = model._drop(query), model._drop(target)
+    query, target, mask = model._tokens(query_feat), model._tokens(target_feat), model.project(mask_feat)
     batch, tokens = query.shape[:2]
     nobody = torch.zeros(batch, tokens, dtype=torch.bool, device=query.device)
     blocked = torch.cat([nobody if b is None else b for b in (query_blocked, target_blocked)], dim=1)
@@ -38,7 +37,7 @@ def joined_forward(
             elif isinstance(layer, CrossLayer):
                 both = torch.cat((query, target), dim=1)
                 query, target = _layer(layer.cross_encoder_layer, both, other, blocked).chunk(2, dim=1)
-    return Prediction(model._mask_prob(query), model._mask_prob(target), model._existence(target).sigmoid())
+    return Look(model._mask_prob(target), model._existence(target), model._mask_prob(query))
 
 
 def _halves(tokens: int, device: torch.device) -> tuple[Tensor, Tensor]:

@@ -36,7 +36,7 @@ from formats.masks import RLE, decode_mask
 from formats.pairs import PairSet
 from formats.processed import frame_path
 from model.backbone import Backbone, mask_to_image, normalize_image, resnet50_backbone
-from model.device import PRECISIONS, autocast, resolve_device, tf32
+from model.device import PRECISIONS, resolve_device, tf32
 from model.features import Encoder
 from model.xsegtx import XSegTx, XSegTxConfig
 from train.dataset import TrainSamples, ViewKey
@@ -112,10 +112,11 @@ def read(samples: TrainSamples, count: int) -> LetterboxedBatch:
 
 
 class PlainStep(LetterboxStep):
-    """Batch norms not folded, images and masks encoded apart, joined attention."""
+    """Batch norms not folded, images and masks encoded apart."""
 
-    def __init__(self, backbone: Backbone):
-        self.backbone, self.weights = backbone, LossWeights()
+    def __init__(self, backbone: Backbone, *given: object):
+        super().__init__(*given)
+        self.backbone = backbone
 
     def encode(self, batch: LetterboxedBatch) -> tuple[Tensor, ...]:
         images = map(normalize_image, (batch.query_image, batch.target_image))
@@ -130,15 +131,13 @@ def make_step(
     backbone = resnet50_backbone().to(device)
     network = XSegTx(XSegTxConfig(input_size=args.input_size)).to(device).train()
     optimizer = torch.optim.Adam(network.parameters(), lr=2e-4)
-    if plain:
-        step, model = PlainStep(backbone), partial(joined_forward, network)
-    else:
-        cache = FeatureCache(CACHE_BYTES if cached else 0)
-        step, model = LetterboxStep(Encoder(backbone, device, PRECISIONS[precision]), cache, LossWeights()), network
+    encoder, cache = Encoder(backbone, device, PRECISIONS[precision]), FeatureCache(CACHE_BYTES if cached else 0)
+    given = encoder, cache, LossWeights(), Ranks(), precision
+    step = PlainStep(backbone, partial(joined_forward, network), *given) if plain else LetterboxStep(network, *given)
 
     def run() -> None:
         with tf32(precision == "tf32"):
-            losses = step.losses(model, autocast(device, precision), batch, Ranks())
+            losses = step(batch)
             optimizer.zero_grad()
             losses.total.backward()
             optimizer.step()

@@ -40,7 +40,7 @@ LONGEST = [
     "test_quickstart.py",
     "test_inference.py",
     "test_train_resume.py",
-    "test_memory.py",
+    "test_search.py",
     "test_pretended_device.py",
     "test_benchmarks.py",
     "test_process_data.py",

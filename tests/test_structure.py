@@ -20,8 +20,8 @@ FLOORS = {  # folder -> what it may import of ours, besides itself
     "model": {"common"},
     "data": {"common", "formats"},
     "synthetic": {"common", "formats"},
-    "train": {"common", "formats", "model"},
     "inference": {"common", "formats", "model"},
+    "train": {"common", "formats", "model", "inference"},
     "evaluation": {"common", "formats"},
     "examples": {"common", "formats", "model", "train"},
 }

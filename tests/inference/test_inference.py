@@ -22,6 +22,7 @@ from common.errors import UserError
 from formats.geometry import letterbox
 from formats.masks import decode_mask
 from formats.processed import ProcessedTake, read_frame
+from inference import search
 from inference.predictor import Predictor
 from model.backbone import mask_to_image, normalize_image
 from model.checkpoint import load_checkpoint, save_checkpoint
@@ -100,7 +101,7 @@ def test_results_equal_one_pair_at_a_time_and_golden_numbers(tmp_path, setting, 
     layout = {"cup_0": {EGO: [30, 0], "cam01": [0], "cam02": [0, 30]}}
     data_path = make_data_set(tmp_path, {"val": ["a"]}, layout)
     checkpoint = write_network(tmp_path / "net.pth", strong=strong)
-    result = read_results(run(checkpoint, data_path, tmp_path, setting, "--memory", "none"), setting)["a"]
+    result = read_results(run(checkpoint, data_path, tmp_path, setting), setting)["a"]
     predictor, networks, answers = Predictor.load(checkpoint, "cpu"), load_checkpoint(checkpoint)[:2], []
     take = ProcessedTake.read(data_path, "a")
     assert result["subsample_idx"] == take.subsample_idx
@@ -127,7 +128,7 @@ def plain_existence(backbone, model, query, query_mask, target) -> float:
     )
     with torch.inference_mode():
         images = normalize_image(query), normalize_image(target), mask_to_image(query_mask)
-        return model(*map(backbone, images)).existence.item()
+        return model(*map(backbone, images)).logit.sigmoid().item()
 
 
 def entries(path: Path) -> dict[tuple, dict]:
@@ -221,7 +222,7 @@ def test_results_of_another_checkpoint_are_never_mixed_in_nor_replaced_unasked(c
     content = json.loads(record.read_text())
     del content["provenance"]["batch_size"]  # as records were before
     record.write_text(json.dumps(content))
-    with pytest.raises(UserError, match="another run .another checkpoint or method, precision, batch size, memory"):
+    with pytest.raises(UserError, match="another run .another checkpoint or method, precision, batch size or looks"):
         eval_segswap.main(words)
     assert finished.read_bytes() == before
     run(other, data_path, finished.parent, "ego-exo", "--overwrite")
@@ -271,6 +272,29 @@ def test_a_checkpoint_of_the_other_setting_is_used_with_a_warning(data_path, tmp
         said = capsys.readouterr()
         assert f"{checkpoint}: tiny network of 96 pixels on moco features, on 1 x cpu in fp32" in said.out
         assert ("was trained for ego-exo, not for exo-ego" in said.err) == (setting == "ego-exo")
+
+
+def test_a_network_has_the_options_of_its_recipe_and_of_no_other(checkpoint, data_path, tmp_path):
+    strong = write_network(tmp_path / "strong.pth", strong=True)
+    for network, flags, message in (
+        (checkpoint, ("--looks", "2"), f"--looks is for networks of the strong recipe, and {checkpoint} is none"),
+        (strong, ("--compile",), f"--compile is for the paper's network, and {strong} is of the strong recipe"),
+    ):
+        with pytest.raises(UserError, match=re.escape(message)):
+            eval_segswap.main(arguments(network, data_path, tmp_path / "out", "ego-exo", *flags))
+    assert not (tmp_path / "out").exists()
+
+
+def test_results_of_other_looks_or_of_another_search_are_another_runs(tmp_path, monkeypatch):
+    data_path = make_data_set(tmp_path, {"val": ["a"]}, {"cup_0": {EGO: [0], "cam01": [0]}})
+    strong = write_network(tmp_path / "net.pth", strong=True)
+    run(strong, data_path, tmp_path, "ego-exo", "--looks", "1")
+    run(strong, data_path, tmp_path, "ego-exo", "--looks", "1")  # complete already
+    with pytest.raises(UserError, match="was made by another run .looks 1 -> 2.;"):
+        run(strong, data_path, tmp_path, "ego-exo", "--looks", "2")
+    monkeypatch.setattr(search, "SEARCH", 100)
+    with pytest.raises(UserError, match="was made by another run .search [1-9] -> 100.;"):
+        run(strong, data_path, tmp_path, "ego-exo", "--looks", "1")
 
 
 @pytest.mark.parametrize("where", ["the GPU", "this machine"])

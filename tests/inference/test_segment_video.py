@@ -71,18 +71,6 @@ def test_each_object_is_sought_in_each_other_camera_in_each_frame_in_which_it_is
     assert set(rows) == expected and len(rows) == len(expected)
 
 
-def test_a_memory_changes_later_frames_and_no_first_one(inputs, tmp_path):
-    network = write_network(tmp_path / "net.pth", strong=True)
-    rows = {}
-    for choice in ("none", "past"):
-        done = call(inputs, tmp_path / choice, "--ckpt_path", network, "--stride", 6, "--memory", choice)
-        assert done.returncode == 0, done.stderr
-        rows[choice] = rows_of(tmp_path / choice)
-    for none, past in zip(*rows.values(), strict=True):
-        same = float(past["existence"]) == pytest.approx(float(none["existence"]), abs=1e-6)
-        assert same == (none["frame"] == "0")
-
-
 @pytest.mark.parametrize(
     ("offset", "left_out"),
     [
@@ -124,7 +112,7 @@ def test_answers_are_those_of_the_predictor_told_which_camera_is_head_worn(input
     mask = inputs / "masks" / "cup" / "00000.png"
     for name, setting in {"head": "ego-exo", "left": "exo-ego", "right": None}.items():
         found = tmp_path / name
-        given = ("--ckpt_path", network, "--stride", 99, "--ego", name, "--memory", "none")
+        given = ("--ckpt_path", network, "--stride", 99, "--ego", name)
         assert call(inputs, found, *given).returncode == 0
         alone, existence = Predictor.load(network, "cpu").segment(query, mask, target, setting=setting)
         answers = {(row["object"], row["camera"], row["frame"]): row["existence"] for row in rows_of(found)}

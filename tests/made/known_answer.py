@@ -5,24 +5,26 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from inference.crop_matcher import CropMatcher
-from inference.matcher import Matcher, PairBatch
+from inference.matcher import Answers, PairBatch, PaperMatcher
+from inference.search import StrongMatcher
 from model.backbone import Backbone
-from model.features import Levels
+from model.crops import Crop
+from model.features import Encoder, Levels
 from model.locator import Description, Locator
-from model.strong import Look, Query, StrongConfig, StrongXSegTx
+from model.strong import ObjectCrops, StrongConfig, StrongXSegTx, TargetCrops
+from model.xsegtx import Look
 
 OBJECT, OTHER, BACKGROUND = (200, 40, 90), (30, 220, 160), (90, 90, 90)
 
 
-class KnownAnswer(Matcher):
-    """In the place of a `Matcher`: finds what has the color of the marked query pixels, everywhere and only there."""
+class KnownAnswer(PaperMatcher):
+    """Finds what has the color of the marked query pixels, everywhere and only there."""
 
-    def __init__(self, side: int, batch_size: int = 8):
-        self.device, self.side, self.batch_size, self.precision = torch.device("cpu"), side, batch_size, "fp32"
+    def __init__(self, side: int):
+        self.side = side
 
-    def predict(self, batch: PairBatch) -> tuple[torch.Tensor, torch.Tensor]:
-        images, masks, mask_image, pair_mask, pair_target = batch[:5]
+    def predict(self, batch: PairBatch) -> Answers:
+        images, masks, mask_image, pair_mask, pair_target, sizes = batch
         assert images.shape[1:3] == masks.shape[1:3] == (self.side, self.side)
         probs = []
         for mask, target in zip(pair_mask, pair_target, strict=True):
@@ -30,7 +32,7 @@ class KnownAnswer(Matcher):
             color = marked.median(0).values
             assert (marked - color).abs().amax(-1).lt(60).float().mean() > 0.98  # the mask lies on the object
             probs.append((images[target] - color).abs().amax(-1).lt(60).float())
-        return torch.stack(probs), torch.stack([prob.amax() for prob in probs])
+        return Answers(torch.stack(probs), list(map(Crop.whole, sizes)), [prob.amax().item() for prob in probs])
 
 
 class Colors(nn.Module):
@@ -53,41 +55,53 @@ class KnownPlace(Locator):
     def cells(self, levels: Levels) -> Tensor:
         return F.adaptive_avg_pool2d(levels.detail, [2 * x for x in levels.feat.shape[2:]]).movedim(1, 3)
 
+    def unlike(self, description: Description, cells: Tensor) -> Tensor:
+        return (cells - (description.total / description.area)[:, None, None]).abs().amax(3)
+
     def heat(self, description: Description, cells: Tensor) -> Tensor:
-        color = (description.total / description.area)[:, None, None]
-        share = (-30 * (cells - color).abs().amax(3)).flatten(1).softmax(1).view(cells.shape[:3])
+        share = (-30 * self.unlike(description, cells)).flatten(1).softmax(1).view(cells.shape[:3])
         axes = (torch.arange(length) for length in cells.shape[1:3])
         grid = torch.stack(torch.meshgrid(*axes, indexing="ij"), 2)
         middle = (grid * share[..., None]).sum((1, 2))
         return -(grid - middle[:, None, None]).square().sum(3) / 1e3
 
 
+class NearestColor(KnownPlace):
+    """The heat is the higher, the nearer the color around a cell is to the object's."""
+
+    def heat(self, description: Description, cells: Tensor) -> Tensor:
+        return -3 * F.avg_pool2d(self.unlike(description, cells)[:, None], 5, 1, 2, count_include_pad=False)[:, 0]
+
+
 class KnownLook(StrongXSegTx):
-    """Looks find what has the color of the query's object, everywhere in their crop and only there, and would rather
-    see all of it.
+    """Looks find what has about the color of the query's object, everywhere in their crop and only there, and would
+    rather see all of it.
     """
 
-    def __init__(self, config: StrongConfig):
+    def __init__(self, config: StrongConfig, locator: type[KnownPlace]):
         super().__init__(config)
-        self.locator = KnownPlace(config.feature_channels, config.detail_channels)
+        self.locator = locator(config.feature_channels, config.detail_channels)
 
-    def encode(self, levels: Levels, masks: Tensor, mask_feat: Tensor) -> Query:
+    def encode(self, levels: Levels, masks: Tensor, mask_feat: Tensor) -> ObjectCrops:
         weight = masks[:, None].float()
         color = (levels.detail * weight).sum((2, 3)) / weight.sum((2, 3))
         return super().encode(levels, masks, mask_feat)._replace(tokens=color[:, None])
 
-    def look(self, query: Query, target: Levels, both: bool = False) -> Look:
+    def encode_target(self, levels: Levels) -> TargetCrops:
+        return super().encode_target(levels)._replace(detail=levels.detail)
+
+    def look(self, query: ObjectCrops, target: TargetCrops, both: bool = False) -> Look:
         prob = ((target.detail - query.tokens[:, 0, :, None, None]).abs().amax(1) < 0.7).float()
         at_edge = prob.sum((1, 2)) > prob[:, 1:-1, 1:-1].sum((1, 2))
-        return Look(prob, prob, 60 * prob.amax((1, 2)) - 30 - 10 * at_edge.float())
+        return Look(prob, 60 * prob.amax((1, 2)) - 30 - 10 * at_edge.float())
 
 
-def color_matcher(**options: int) -> CropMatcher:
+def color_matcher(locator: type[KnownPlace] = KnownPlace, **options: int) -> StrongMatcher:
     """Of crops of 192 pixels and frames of 768."""
     torch.manual_seed(0)
-    network = KnownLook(StrongConfig("tiny", 192, feature_channels=3, detail_channels=3))
+    network = KnownLook(StrongConfig("tiny", 192, feature_channels=3, detail_channels=3), locator)
     backbone = Backbone("colors", Colors(), channels=3, detail_channels=3)
-    return CropMatcher(backbone, network, torch.device("cpu"), **options)
+    return StrongMatcher(Encoder(backbone, torch.device("cpu")), network, **options)
 
 
 def scene(size: tuple[int, int], box: tuple[float, float, float, float]) -> tuple[np.ndarray, np.ndarray]:

@@ -11,9 +11,9 @@ import timm  # noqa: F401, to be there in every copy of this process
 
 import train.state
 from common.errors import run_script
+from inference.matcher import PaperMatcher
+from inference.search import StrongMatcher
 from tests.made.training import run_training
-from train.crops import CropStep
-from train.letterboxed import LetterboxStep
 from train.log import Log
 from train.state import TrainState
 
@@ -78,8 +78,8 @@ def _train(end: tuple | None, how: signal.Signals | str, queue: Any, given: tupl
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
     note_calls(TrainState, "set_rate", "step")
-    for step in (LetterboxStep, CropStep):
-        note_calls(step, "score", "batch of a validation")
+    for matcher in (PaperMatcher, StrongMatcher):
+        note_calls(matcher, "predict", "chunk of a validation")
     note_calls(train.state, "save_checkpoint", "checkpoint", fill_disk)
     note_calls(Log, "write", "line of the log", write_half)
     try:

@@ -6,6 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from formats.geometry import letterbox
 from model.crops import (
     CONTEXT,
     LARGEST,
@@ -15,6 +16,7 @@ from model.crops import (
     cut,
     cut_mask,
     expected_shares,
+    object_cells,
     put_back,
     spot_of,
     whole_frame,
@@ -43,6 +45,14 @@ def test_what_is_cut_out_and_put_back_is_the_image_where_the_crop_shows_it_and_n
     np.testing.assert_array_equal(back, np.where(inside(crop, image.shape), image, 0))
 
 
+@given(SIDES, SIDES)
+def test_a_letterboxed_picture_is_a_crop_and_put_back_at_its_own_size_it_is_itself(height, width):
+    image = noise(height, width)
+    square, crop = letterbox(image, max(image.shape)), Crop.whole(image.shape)
+    np.testing.assert_array_equal(square, cut(image, crop, crop.side))
+    np.testing.assert_array_equal(put_back(square.astype(np.float32), crop, image.shape), image)
+
+
 @given(SIDES, SIDES, CROPS, st.integers(1, 40))
 def test_a_crop_is_black_beyond_the_image_and_only_there(height, width, crop, size):
     padded = np.pad(noise(height, width), 160)  # larger than any crop of these reaches
@@ -64,7 +74,7 @@ def test_a_mask_that_is_put_back_has_the_object_where_it_was_to_a_part_of_a_cell
     mask[(y - row) ** 2 + (x - col) ** 2 <= radius**2] = 1
     if share == 1:
         mask[:] = 1
-    crop = spot_of(mask).crop()
+    crop = spot_of(mask).crop(size)
     back = put_back(cut_mask(mask, crop, 192).astype(np.float32), crop, size) > 0.5
     pixel = max(1, crop.side / 192)
     for axis in (0, 1):
@@ -76,8 +86,9 @@ def test_a_mask_that_is_put_back_has_the_object_where_it_was_to_a_part_of_a_cell
 def test_no_object_is_too_thin_to_be_seen_in_its_crop():
     mask = np.zeros((500, 700), np.uint8)
     mask[250:253, 100:600] = 1
-    shown = cut_mask(mask, spot_of(mask).crop(), 96)
-    assert shown.any(1).sum() in (1, 2) and 30 <= shown.any(0).sum() <= 34
+    shown = cut_mask(mask, spot_of(mask).crop(mask.shape), 96)
+    assert shown.any(1).sum() in (1, 2) and 67 <= shown.any(0).sum() <= 71
+    assert object_cells(mask, (6, 9)).sum() == 7
 
 
 @given(st.integers(0, 50), st.integers(0, 50), st.integers(1, 50), st.integers(1, 50))
@@ -89,10 +100,17 @@ def test_the_spot_of_a_mask_is_in_its_middle_and_its_crop_shows_all_of_it_with_i
     mask[top : top + height, left : left + width] = True
     spot = spot_of(mask)
     assert spot == (top + height / 2, left + width / 2, max(height, width))
-    crop = spot.crop()
-    assert crop.side == CONTEXT * spot.extent and inside(crop, mask.shape)[mask].all()
+    crop = spot.crop(mask.shape)
+    assert crop.side == min(CONTEXT * spot.extent, 100) and inside(crop, mask.shape)[mask].all()
     moved = spot.moved(0.5, -1, 1)
     assert moved == (spot.row + spot.extent / 2, spot.col - spot.extent, 2 * spot.extent)
+
+
+@given(st.floats(0, 60), st.floats(0, 60), st.floats(0.1, 200), SIDES, SIDES)
+def test_a_crop_is_around_its_spot_and_never_larger_than_its_frame(row, col, extent, height, width):
+    crop = Spot(row, col, extent).crop((height, width))
+    assert 1 <= crop.side <= Crop.whole((height, width)).side == max(height, width)
+    assert max(abs(crop.top + crop.side / 2 - row), abs(crop.left + crop.side / 2 - col)) <= 0.5
 
 
 @given(st.floats(1, 400), st.floats(0.1, 10))

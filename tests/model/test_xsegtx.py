@@ -7,11 +7,13 @@ import torch.nn.functional as F
 
 from benchmarks.joined_attention import joined_forward
 from common.errors import UserError
-from model.xsegtx import MODES, Prediction, XSegTx, XSegTxConfig, parse_layer_types
+from model.xsegtx import MODES, Look, XSegTx, XSegTxConfig, parse_layer_types
 from tests.made.golden import GOLDEN
 from tests.made.golden_network import CASES, golden_inputs, golden_networks
 
-NAMES = {"out1": "query_mask_prob", "out2": "target_mask_prob", "exist": "existence"}
+NAMES = {"out1": "query_mask_prob", "out2": "target_mask_prob"}
+
+CONFIGS = [{"mode": mode} for mode in MODES] + [{"layer_types": "C I I C C N"}]
 
 
 def make_model(**config) -> XSegTx:
@@ -30,8 +32,12 @@ def make_blocked(batch: int = 2, tokens: int = 36) -> torch.Tensor:
     return torch.rand(batch, tokens, generator=torch.Generator().manual_seed(2)) < 0.5
 
 
-def largest_difference(a: Prediction, b: Prediction) -> float:
-    return max((x - y).abs().max().item() for x, y in zip(a[:3], b[:3], strict=True))
+def probabilities(look: Look) -> list[torch.Tensor]:
+    return [look.target_mask_prob, look.logit.sigmoid(), *look[2:]]
+
+
+def largest_difference(a: Look, b: Look) -> float:
+    return max((x - y).abs().max().item() for x, y in zip(probabilities(a), probabilities(b), strict=True))
 
 
 @pytest.mark.parametrize("kind", ["plain", "masked"])
@@ -41,25 +47,35 @@ def test_masks_and_existence_agree_with_the_published_model(case, kind):
     more than 1e-4, in the published implementation as well (another number of threads does it).
     """
     with torch.no_grad():  # not inference mode: the features are cached, and training tests differentiate through them
-        prediction = golden_networks()[1](*golden_inputs(case, blocked=kind == "masked"))
+        look = golden_networks()[1](*golden_inputs(case, blocked=kind == "masked"))
     golden = np.load(GOLDEN / "network.npz")
-    assert np.abs(prediction.existence.numpy() - golden[f"{case}/{kind}_exist"][:, 0]).max() < 1e-4
+    assert np.abs(look.logit.sigmoid().numpy() - golden[f"{case}/{kind}_exist"][:, 0]).max() < 1e-4
     difference = {}
     for name in ("out1", "out2"):
-        ours = getattr(prediction, NAMES[name])[:, ::8, ::8].numpy()
+        ours = getattr(look, NAMES[name])[:, ::8, ::8].numpy()
         difference[name] = np.abs(ours - golden[f"{case}/{kind}_{name}"])
     assert difference["out2"].max() < 1e-4
     assert difference["out1"].mean() < 8e-5
     assert difference["out1"].max() < 3e-3
 
 
-@pytest.mark.parametrize("config", [{"mode": mode} for mode in MODES] + [{"layer_types": "C I I C C N"}], ids=str)
+@pytest.mark.parametrize("config", CONFIGS, ids=str)
 @pytest.mark.parametrize("blocking", [False, True])
 def test_separate_halves_equal_one_joined_masked_attention(config, blocking):
     blocked = (make_blocked(), make_blocked().flip(1)) if blocking else (None, None)
     model, inputs = make_model(**config), (*make_features(), *blocked)
     with torch.no_grad():
         assert largest_difference(model(*inputs), joined_forward(model, *inputs)) < 1e-5
+
+
+@pytest.mark.parametrize("config", CONFIGS, ids=str)
+def test_a_look_without_the_querys_mask_says_the_same_of_the_target(config):
+    model, (query_feat, target_feat, mask_feat) = make_model(**config), make_features()
+    with torch.no_grad():
+        look = model.look(model.encode(query_feat, mask_feat), model.encode_target(target_feat))
+        both = model(query_feat, target_feat, mask_feat)
+    assert look.query_mask_prob is None and both.query_mask_prob is not None
+    assert largest_difference(look._replace(query_mask_prob=both.query_mask_prob), both) < 1e-6
 
 
 def test_a_view_with_every_token_blocked_counts_as_not_blocked():
@@ -73,9 +89,9 @@ def test_a_view_with_every_token_blocked_counts_as_not_blocked():
 def test_dropout_acts_in_training_mode_only():
     model, inputs = make_model(mode="tiny", dropout=0.1, drop_feat=0.1), make_features()
     with torch.no_grad():
-        assert torch.equal(model(*inputs)[1], model(*inputs)[1])
+        assert torch.equal(model(*inputs)[0], model(*inputs)[0])
         model.train()
-        assert not torch.equal(model(*inputs)[1], model(*inputs)[1])
+        assert not torch.equal(model(*inputs)[0], model(*inputs)[0])
 
 
 def test_channel_dropout_spares_the_mask_and_takes_whole_channels():
@@ -96,13 +112,13 @@ def test_half_precision_gives_valid_float32_probabilities_near_float32(dtype):
         exact = model(*features)
         with torch.autocast("cpu", dtype):
             half = model(*features)
-    assert all(x.dtype == torch.float32 for x in half[:3])
+    assert all(x.dtype == torch.float32 for x in half)
     assert largest_difference(exact, half) < 0.03
     with torch.autocast("cpu", dtype):
         extreme = model.train()(*[1e4 * x for x in features])
-        sum(x.log().mean() for x in extreme[:2]).backward()
-    assert all(x.isfinite().all() for x in extreme[:3])
-    assert all(x.min() > 0 and x.max() < 1 for x in extreme[:2])
+        (extreme.target_mask_prob.log().mean() + extreme.query_mask_prob.log().mean()).backward()
+    assert all(x.isfinite().all() for x in extreme)
+    assert all(x.min() > 0 and x.max() < 1 for x in (extreme.target_mask_prob, extreme.query_mask_prob))
     assert all(p.grad.isfinite().all() for p in model.parameters() if p.grad is not None)
 
 

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from model.xsegtx import Prediction, XSegTx, XSegTxConfig
+from model.xsegtx import Look, XSegTx, XSegTxConfig
 from tests.made.golden import GOLDEN
 from tests.made.golden_network import CASES, fill, golden_batch, golden_inputs
 from train.losses import Counts, LossWeights, compute_losses
@@ -18,9 +18,9 @@ TERMS = {"total": "trainLoss", "mask": "trainLossMask", "dice": "trainLossDice",
 def random_batch(batch: int = 6, side: int = 16, seed: int = 0):
     generator = torch.Generator().manual_seed(seed)
     probs = [torch.rand(batch, side, side, generator=generator) for _ in range(2)]
-    prediction = Prediction(*probs, torch.rand(batch, generator=generator))
+    look = Look(probs[0], torch.randn(batch, generator=generator), probs[1])
     masks = [torch.rand(batch, side, side, generator=generator) < 0.2 for _ in range(2)]
-    return prediction, (*masks, torch.arange(batch) % 3 != 1)  # query and target masks, what is visible
+    return look, (*masks, torch.arange(batch) % 3 != 1)  # query and target masks, what is visible
 
 
 @pytest.mark.parametrize("case", CASES)
@@ -35,9 +35,9 @@ def test_two_training_steps_agree_with_the_published_trainer(case):
     fill(model)
     optimizer = torch.optim.Adam(model.parameters(), lr=2e-4)
     for step in range(2):
-        prediction = model(*golden_inputs(case))
+        look = model(*golden_inputs(case))
         truth = (batch[name] for name in ("query_mask", "target_mask", "visible"))
-        losses = compute_losses(prediction, *truth, LossWeights())
+        losses = compute_losses(look, *truth, LossWeights())
         for term, name in TERMS.items():
             tolerance = {"rel": 1e-4} if step == 0 or term == "total" else {"rel": 3e-4, "abs": 3e-5}
             assert getattr(losses, term).item() == pytest.approx(golden["history"][name][step], **tolerance), term
@@ -52,37 +52,37 @@ def test_two_training_steps_agree_with_the_published_trainer(case):
 
 
 def test_a_batch_of_negatives_has_an_existence_loss_only():
-    prediction, (*masks, visible) = random_batch()
-    losses = compute_losses(prediction, *masks, torch.zeros_like(visible), LossWeights())
+    look, (*masks, visible) = random_batch()
+    losses = compute_losses(look, *masks, torch.zeros_like(visible), LossWeights())
     assert losses.mask == losses.dice == 0
     assert losses.total == losses.existence > 0
 
 
 @pytest.mark.parametrize("split", [3, 2])
 def test_the_parts_of_several_processes_sum_up_to_the_loss_of_the_global_batch(split):
-    prediction, truth = random_batch()
-    together = compute_losses(prediction, *truth, LossWeights())
+    look, truth = random_batch()
+    together = compute_losses(look, *truth, LossWeights())
     counts = Counts(len(truth[2]), truth[2].sum())
     parts = [
-        compute_losses(Prediction(*part[:3]), *part[3:], LossWeights(), counts)
-        for part in zip(*(x.split(split) for x in (*prediction, *truth)), strict=True)
+        compute_losses(Look(*part[:3]), *part[3:], LossWeights(), counts)
+        for part in zip(*(x.split(split) for x in (*look, *truth)), strict=True)
     ]
     assert torch.stack([torch.stack(part[:4]) for part in parts]).sum(0).allclose(torch.stack(together[:4]), rtol=1e-5)
 
 
 def test_certain_and_wrong_predictions_give_finite_losses_and_gradients():
     prob = torch.full((2, 4, 4), 1 - 1e-7).requires_grad_()
-    existence = torch.tensor([0.0, 1.0]).requires_grad_()
+    logit = torch.tensor([-1e4, 1e4]).requires_grad_()
     masks = torch.zeros(2, 4, 4)
     truth = masks, masks, torch.tensor([True, False])
-    losses = compute_losses(Prediction(prob, prob, existence), *truth, LossWeights())
+    losses = compute_losses(Look(prob, logit, prob), *truth, LossWeights())
     losses.total.backward()
-    assert losses.total.isfinite() and prob.grad.isfinite().all() and existence.grad.isfinite().all()
+    assert losses.total.isfinite() and prob.grad.isfinite().all() and logit.grad.isfinite().all()
 
 
 def test_losses_are_float32_under_autocast():
-    prediction, (*masks, visible) = random_batch()
-    expected = compute_losses(prediction, *masks, visible, LossWeights())
+    look, (*masks, visible) = random_batch()
+    expected = compute_losses(look, *masks, visible, LossWeights())
     with torch.autocast("cpu", torch.bfloat16):
-        losses = compute_losses(prediction, *(mask.byte() for mask in masks), visible, LossWeights())
+        losses = compute_losses(look, *(mask.byte() for mask in masks), visible, LossWeights())
     assert all(torch.equal(a, b) and a.dtype == torch.float32 for a, b in zip(losses[:4], expected[:4], strict=True))

@@ -9,9 +9,10 @@ from formats.pairs import PairSet
 from formats.processed import ProcessedTake
 from tests.made import EGO
 from tests.made.networks import strong_config
+from tests.made.processed import create_pairs, make_take
 from tests.made.training import make_training_set
-from train.crops import CropReader
-from train.dataset import TARGET_SWAP, StepSampler, TrainSamples, ValidationSamples, ViewKey, source_of
+from train.crops import CropReader, other_object
+from train.dataset import TARGET_SWAP, StepSampler, TrainSamples, ViewKey, source_of
 from train.flags import BLOCK
 from train.letterboxed import LetterboxReader
 
@@ -37,11 +38,6 @@ def is_synthetic(source):
     return source.query.take_uid != source.target.take_uid
 
 
-def test_ranks_share_a_stream_that_ends_and_take_the_same_number_of_steps():
-    parts = [list(StepSampler(range(2), 4, rank, 2, count=5)) for rank in range(2)]
-    assert parts == [[[0, 1], [4]], [[2, 3], []]]
-
-
 def test_ranks_together_see_the_batch_of_one_process_and_a_resumed_run_goes_on_where_it_was():
     whole = list(StepSampler(range(5), 6))
     parts = [list(StepSampler(range(5), 6, rank, 3)) for rank in range(3)]
@@ -53,7 +49,7 @@ def test_a_sample_shows_the_frames_and_masks_of_its_pair(pairs):
     samples = TrainSamples(pairs, PAPER, 0)
     for n in range(20):
         sample = samples[n]
-        source = sample["sources"]
+        source = sample["source"]
         take = ProcessedTake.read(pairs.camera_folder(*source.query[:2]).parents[1], source.query.take_uid)
         mask = decode_mask(take.masks[source.object_name][source.query.camera][source.query.frame])
         assert np.array_equal(sample["query_mask"], letterbox(mask, SIDE))
@@ -66,28 +62,45 @@ def test_a_sample_shows_the_frames_and_masks_of_its_pair(pairs):
         assert np.array_equal(sample["target_mask"], expected)
 
 
-def test_a_strong_sample_shows_the_object_twice_and_where_to_look_in_the_whole_target(pairs):
-    samples = TrainSamples(pairs, READERS["strong"](), 0)
+def test_a_strong_sample_shows_the_object_in_both_views_and_in_their_whole_frames(pairs):
+    samples, paper = TrainSamples(pairs, READERS["strong"](), 0), TrainSamples(pairs, PAPER, 0)
     for n in range(30):
-        sample, other = samples[n], TrainSamples(pairs, PAPER, 0)[n]
-        source, (first, second) = sample["sources"], sample["places"]
-        assert source == other["sources"] and sample["visible"] == other["visible"] == sample["mask"].any()
-        for name in ("wide", "query"):
+        sample, other = samples[n], paper[n]
+        visible = sample["visible"]
+        assert sample["source"] == other["source"] and visible == other["visible"] == sample["mask"].any()
+        for name, side in {"wide": 32, "query": SIDE}.items():
             image, mask = sample[name], sample[f"{name}_mask"]
-            side = {"wide": 32, "query": SIDE}[name]
-            assert image.shape[-3:] == (side, side, 3) and mask.shape[-2:] == (side, side) and mask.any()
+            assert image.shape == (side, side, 3) and mask.shape == (side, side) and mask.any()
         inside = np.pad(sample["query_mask"], 1)[SIDE // 3 : SIDE - SIDE // 3 + 2].sum()
         assert inside > sample["query_mask"].sum() / 2  # in the middle, or nearly
-        assert sample["image"].shape[:2] == sample["mask"].shape
-        assert first.extent > 0 and second.extent > 0
-        if sample["visible"]:
-            rows, cols = np.nonzero(sample["mask"])
-            assert first.peak < 0 and abs(first.row - rows.mean()) < 2 * first.extent > abs(first.col - cols.mean())
+        assert sample["target"].shape == (2, SIDE, SIDE, 3) and sample["target_mask"].shape == (2, SIDE, SIDE)
+        assert sample["contained"][0] == visible and sample["target_mask"][0].any() == visible
+        for name, shows in {"query": True, "target": visible}.items():
+            key, image, cells = sample[f"{name}_frame"]
+            assert key == (getattr(sample["source"], name), max(image.shape))
+            assert cells.shape == tuple(length // 8 for length in image.shape[:2]) and cells.any() == shows
+
+
+def test_another_object_as_a_rival_is_never_the_object_itself_and_always_visible(pairs, tmp_path):
+    rng = np.random.default_rng(0)
+    for number, pair in enumerate(pairs):
+        found = [other_object(pairs, number, rng) for _ in range(20)]
+        assert pairs.visible[found].all()
+        for other in (pairs[n] for n in found):
+            assert other.object_name != pair.object_name
+            assert (other.take_uid, other.target_camera) == (pair.take_uid, pair.target_camera)
+    make_take(tmp_path, "a", {"cup_0": {EGO: [0], "cam01": [0]}, "lid_0": {EGO: [0, 30], "cam01": []}})
+    (tmp_path / "split.json").write_text('{"train": ["a"]}')
+    create_pairs(tmp_path)
+    alone = PairSet([tmp_path], "train", "ego-exo")
+    assert [other_object(alone, number, rng) for number in range(3)] == [None, 0, 0]
 
 
 def plain(value):
     """Of a sample: what can be compared."""
-    return value.tolist() if isinstance(value, np.ndarray) else value
+    if isinstance(value, np.ndarray):
+        return value.tolist()
+    return list(map(plain, value)) if isinstance(value, tuple | list) else value
 
 
 @pytest.mark.parametrize("make", READERS.values(), ids=READERS)
@@ -122,26 +135,6 @@ def test_a_single_take_gives_no_synthetic_negatives(tmp_path):
 def test_all_pairs_are_drawn(pairs):
     drawn = {(s.object_name, s.query, s.target) for s in sources(TrainSamples(pairs, PAPER, 0)) if not is_synthetic(s)}
     assert len(drawn) == len(pairs)
-
-
-def test_validation_samples_are_fixed_pairs_as_they_are(pairs):
-    few, again, every = (ValidationSamples(pairs, PAPER, size) for size in (5, 5, 0))
-    assert len(few) == 5 and np.array_equal(few.numbers, again.numbers)
-    assert [every[n]["sources"].query for n in range(len(every))] == [
-        ViewKey(p.take_uid, p.query_camera, p.frame) for p in pairs
-    ]
-    assert not any(few[n]["block"] or is_synthetic(few[n]["sources"]) for n in range(5))
-
-
-def test_a_sample_says_where_the_target_frame_lies_in_the_square(training_set):
-    samples = ValidationSamples(PairSet([training_set], "val", "ego-exo"), PAPER, 0)
-    assert (samples[0]["frame_rows"], samples[0]["frame_cols"]) == ([11, 38], [0, 48])  # 180x320 in 48x48
-
-
-@pytest.mark.parametrize("make", READERS.values(), ids=READERS)
-def test_a_batch_without_a_readable_sample_is_empty(make):
-    batch = make().collate([{"unreadable": ["why"]}])
-    assert len(batch) == 0 and batch.unreadable == ["why"]
 
 
 def test_nothing_is_blocked_where_the_recipe_says_so_and_the_rest_of_the_stream_stays(pairs):

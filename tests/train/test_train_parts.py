@@ -1,6 +1,5 @@
-"""Schedule, validation figures, blocked tokens and shell scripts."""
+"""Schedule, blocked tokens and shell scripts."""
 
-import contextlib
 import os
 import subprocess
 from types import SimpleNamespace
@@ -8,12 +7,10 @@ from types import SimpleNamespace
 import pytest
 import torch
 
-from model.xsegtx import Prediction
 from tests.made import ROOT
 from train.flags import parse_args
-from train.letterboxed import LetterboxStep, blocked_tokens
+from train.letterboxed import blocked_tokens
 from train.schedule import Schedule
-from train.scores import SampleScores, validation_figures
 
 
 def test_the_rate_warms_up_from_0_and_drops_after_epoch_50():
@@ -33,35 +30,6 @@ def test_tokens_outside_the_target_mask_are_blocked_where_asked_for():
     assert (~blocked[0]).nonzero()[:, 0].tolist() == [4, 8]
     assert not blocked[1].any()
     assert blocked[2].all()  # nothing to see: the model blocks nothing then
-
-
-def test_iou_counts_what_lies_inside_the_frame_only():
-    truth = torch.zeros(4, 32, 32, dtype=torch.uint8)
-    truth[0, 10:20, 10:20] = truth[1, 10:20, 10:20] = 1
-    prob = torch.zeros(4, 32, 32)
-    prob[0, 10:20, 10:15] = 0.9
-    prob[1, 10:20, 10:20] = 0.9
-    prob[1, 0:8] = 0.9  # in the padding
-    prediction = Prediction(prob, prob, torch.tensor([0.9, 0.4, 0.9, 0.1]))
-    visible = torch.tensor([True, True, True, False])
-    rows, columns = torch.tensor([[8, 24]] * 4), torch.tensor([[0, 32]] * 4)
-    batch = SimpleNamespace(target_mask=truth, visible=visible, frame_rows=rows, frame_cols=columns)
-    step = LetterboxStep(None, None, None)
-    step.encode = lambda batch: ()
-    scores, found = step.score(lambda: prediction, contextlib.nullcontext(), batch)
-    assert torch.equal(found, prob > 0.5)
-    assert scores.iou[:3].tolist() == pytest.approx([0.5, 1.0, 1.0])
-    assert scores.iou[3].isnan()
-    figures = validation_figures(scores)
-    assert figures["iou"] == pytest.approx(2.5 / 3)
-    assert figures["existence_accuracy"] == pytest.approx((2 / 3 + 1) / 2)
-
-
-def test_a_figure_without_samples_is_left_out_and_balanced_accuracy_needs_both_kinds_of_them():
-    for visible in (1.0, 0.0):
-        iou = 0.5 if visible else torch.nan
-        figures = validation_figures(SampleScores(*torch.tensor([[iou, iou], [0.9, 0.9], [visible] * 2])))
-        assert ("iou" in figures) == bool(visible) and "existence_accuracy" not in figures
 
 
 @pytest.fixture

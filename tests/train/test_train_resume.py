@@ -10,8 +10,8 @@ import torch
 from tests.made.stops import FULL_DISK, WRITES, all_events, train_until
 from tests.made.training import make_training_set
 
-# Two validations of two batches, of which the first is the best, and a checkpoint of each epoch to keep.
-FLAGS = ("--n-epoch", 2, "--save_every", 1, "--val_size", 4)
+# Two validations of several chunks, of which the first is the best, and a checkpoint of each epoch to keep.
+FLAGS = ("--n-epoch", 2, "--save_every", 1, "--val_size", 4, "--lr", 1e-3)
 STATUS = {signal.SIGINT: 130, signal.SIGTERM: 143, signal.SIGUSR1: 143, signal.SIGKILL: -signal.SIGKILL, FULL_DISK: 1}
 CLOCK = ("time", "samples_per_second", "data_wait", "peak_gb")
 
@@ -29,7 +29,9 @@ def data_dir(tmp_path_factory):
 def undisturbed(data_dir, tmp_path_factory):
     """The folder of a run that nobody stops, and its events."""
     out_dir = tmp_path_factory.mktemp("undisturbed")
-    return out_dir, all_events(data_dir, out_dir, *FLAGS)
+    events = all_events(data_dir, out_dir, *FLAGS)
+    assert torch.load(out_dir / "netLast.pth", weights_only=True)["history"]["best_epoch"] == 1
+    return out_dir, events
 
 
 def outcome(out_dir):
@@ -65,7 +67,7 @@ def test_a_run_stopped_in_each_validation_and_in_steps_and_files_ends_as_an_undi
     finished, events = undisturbed
     chosen = random.Random(str(how))
     ends = [event for event in events if event[0] in WRITES] if how == FULL_DISK else events
-    validations = [event for event in ends if event[0] == "batch of a validation" and event[2] == 1]
+    validations = [event for event in ends if event[0] == "chunk of a validation" and event[2] == 1]
     assert len(validations) == (0 if how == FULL_DISK else 3)
     stops = {*validations, *chosen.sample(ends, 2)}
     statuses = {train_until(stop, how, data_dir, tmp_path, *FLAGS) for stop in events if stop in stops}

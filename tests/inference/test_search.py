@@ -1,0 +1,135 @@
+"""The strong network in use: where it looks, and that an answer depends on nothing but its own views."""
+
+import cv2
+import numpy as np
+import pytest
+import torch
+
+from formats.masks import encode_mask
+from formats.processed import CameraPair
+from inference.frame import Frame
+from inference.predictor import Predictor
+from inference.search import StrongMatcher
+from model import strong
+from model.crops import spot_of
+from model.features import Encoder
+from tests.made.known_answer import BACKGROUND, KnownLook, NearestColor, color_matcher, edges, scene
+from tests.made.networks import calibrate_batch_norm, random_backbone, strong_network
+
+SIZES = {"ego": (352, 352), "left": (270, 480), "right": (480, 270)}
+KINDS = {"ego": "ego", "left": "exo", "right": "exo"}
+
+
+@pytest.fixture(scope="module")
+def parts():
+    backbone = random_backbone(0)
+    calibrate_batch_norm(backbone, [torch.randn(4, 3, 96, 96, generator=torch.Generator().manual_seed(0))])
+    return Encoder(backbone, torch.device("cpu")), strong_network()
+
+
+def answers(parts, frame: Frame, **options) -> tuple[list[np.ndarray], list[float]]:
+    return Predictor(StrongMatcher(*parts, **options)).predict(frame)
+
+
+def frame_of(pairs: list[tuple[str, str, str]], kinds: dict[str, str] = KINDS, number: int = 0) -> Frame:
+    """Of noise; an object has a mask of its own in each query view, at any `number`."""
+    rng, images, masks = np.random.default_rng(number), {}, {}
+    for camera, (height, width) in SIZES.items():
+        coarse = rng.integers(0, 256, (height // 10, width // 10, 3), np.uint8)
+        images[camera] = cv2.resize(coarse, (width, height))
+    for name, radius in {"cup": 12, "pot": 60, "hidden": 0}.items():
+        for camera, (height, width) in SIZES.items():
+            center = int(rng.uniform(0.2, 0.8) * width), int(rng.uniform(0.2, 0.8) * height)
+            blank = np.zeros((height, width), np.uint8)
+            masks[name, camera] = cv2.circle(blank, center, radius, 1, -1) if radius else blank
+    pairs = [CameraPair(*pair) for pair in pairs]
+    return Frame(pairs, images, {pair[:2]: encode_mask(masks[pair[:2]]) for pair in pairs}, kinds)
+
+
+PAIRS = [("cup", "ego", "left"), ("pot", "ego", "left"), ("pot", "ego", "right"), ("cup", "right", "ego")]
+
+
+@pytest.mark.parametrize("kinds", [KINDS, {}], ids=["kinds", "unknown"])
+@pytest.mark.parametrize("options", [{}, {"looks": 3, "batch_size": 1}, {"looks": 3, "batch_size": 3}], ids=str)
+def test_pairs_are_answered_as_each_alone_whatever_the_batches_and_whatever_else_is_asked(parts, kinds, options):
+    together = answers(parts, frame_of(PAIRS, kinds), **options)
+    for pair, prob, existence in zip(PAIRS, *together, strict=True):
+        [alone], [existence_alone] = answers(parts, frame_of([pair], kinds), looks=options.get("looks"))
+        np.testing.assert_allclose(prob, alone, rtol=0, atol=2e-3)
+        assert existence == pytest.approx(existence_alone, abs=1e-4)
+
+
+def test_an_object_that_its_own_mask_hides_is_said_to_be_hidden_and_leaves_the_others_alone(parts):
+    pairs = [("hidden", "ego", "left"), *PAIRS, ("hidden", "left", "ego")]
+    prob, existence = answers(parts, frame_of(pairs))
+    assert not prob[0].any() and not prob[-1].any() and existence[0] == existence[-1] == 0
+    assert existence[1:-1] == pytest.approx(answers(parts, frame_of(PAIRS))[1], abs=1e-4)
+    prob, existence = answers(parts, frame_of(pairs[:1]))
+    assert not prob[0].any() and existence == [0]
+
+
+BOXES = {  # of a thing, as parts of its picture: top, bottom, left, right
+    "tiny": ((0.31, 0.325, 0.5, 0.515), (0.7, 0.715, 0.2, 0.215)),
+    "usual": ((0.3, 0.42, 0.5, 0.62), (0.25, 0.35, 0.1, 0.2)),
+    "at the border": ((0.0, 0.1, 0.9, 1.0), (0.4, 0.5, 0.0, 0.08)),
+    "large": ((0.1, 0.6, 0.2, 0.7), (0.3, 0.8, 0.2, 0.6)),
+    "fills its picture": ((0.0, 1.0, 0.0, 1.0), (0.1, 0.7, 0.1, 0.7)),
+}
+FRAMES = [(270, 480), (480, 270), (352, 352), (601, 333), (1080, 1920)]
+
+
+@pytest.mark.parametrize("size", FRAMES, ids=str)
+@pytest.mark.parametrize("boxes", BOXES.values(), ids=BOXES)
+def test_a_thing_of_any_size_is_found_where_it_is_in_pictures_of_any_shape(size, boxes):
+    query, query_mask = scene(size[::-1], boxes[0])
+    target, expected = scene(size, boxes[1])
+    found, existence = Predictor(color_matcher(looks=3)).segment(query, query_mask, target)
+    assert found.shape == size and existence > 0.5
+    pixel = max(1, min(9 * spot_of(expected).extent, max(size)) / 192)  # of the largest crop
+    assert np.abs(edges(found) - edges(expected)).max() <= pixel
+    assert (found & expected).sum() / (found | expected).sum() > 0.8
+
+
+def look_alikes() -> tuple[Frame, np.ndarray]:
+    """Query and target show two things each, whose colors differ in their green. The other one of the target is nearer
+    to the object than the object itself, and even nearer to the other one of the query. The object's mask in the target
+    comes second.
+    """
+    images, masks, pair = {}, {}, CameraPair("cup", "left", "right")
+    for camera, greens in {"left": (100, 136), "right": (70, 126)}.items():
+        images[camera], masks[camera] = np.full((270, 480, 3), BACKGROUND, np.uint8), np.zeros((270, 480), np.uint8)
+        for row, green in zip((60, 180), greens, strict=True):
+            images[camera][row : row + 30, 2 * row : 2 * row + 30] = 200, green, 90
+        masks[camera][60:90, 120:150] = 1
+    return Frame([pair], images, {pair[:2]: encode_mask(masks["left"])}, KINDS), masks["right"]
+
+
+def finds(frame: Frame, truth: np.ndarray, used: StrongMatcher) -> bool:
+    """Whether what is found is the object."""
+    [prob], [existence] = Predictor(used).predict(frame)
+    found = prob > 0.5
+    assert existence > 0.5 and found.any()
+    return (found & truth).sum() / (found | truth).sum() > 0.8
+
+
+def test_of_two_look_alikes_the_one_that_leads_back_to_the_object_is_chosen(monkeypatch):
+    assert finds(*look_alikes(), color_matcher(NearestColor))
+    assert not finds(*look_alikes(), color_matcher(NearestColor, looks=1))
+    monkeypatch.setattr(strong, "BACK_WEIGHT", 0)
+    assert not finds(*look_alikes(), color_matcher(NearestColor))
+
+
+def test_existence_depends_on_the_highest_heat_of_a_target_whichever_look_is_chosen(monkeypatch):
+    told = []
+    monkeypatch.setattr(KnownLook, "existence", lambda _, logit, *given: (told.append(given), logit.sigmoid())[1])
+    for looks in (1, 3):
+        finds(*look_alikes(), color_matcher(NearestColor, looks=looks))
+    (heat, back), (heat_of_more, back_of_more) = told
+    assert heat == heat_of_more and back < 0.1 < 0.9 < back_of_more
+
+
+def test_an_object_that_has_left_is_said_to_be_hidden():
+    frame, _ = look_alikes()
+    frame.images["right"][:] = BACKGROUND
+    [prob], [existence] = Predictor(color_matcher(NearestColor)).predict(frame)
+    assert not (prob > 0.5).any() and existence < 0.5

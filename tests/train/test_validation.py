@@ -1,0 +1,152 @@
+"""Validation: which pairs it asks for, and its figures, which are those of prediction and the official evaluation."""
+
+import contextlib
+import csv
+import json
+import math
+import shutil
+import signal
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+
+import eval_segswap
+import train.validation
+from evaluation import evaluate
+from evaluation.metrics import score_masks
+from formats.masks import encode_mask, resize_mask
+from formats.pairs import BOTH, PairSet
+from formats.processed import ANNOTATION
+from inference.matcher import PaperMatcher
+from inference.predictor import Predictor
+from tests.made import EGO
+from tests.made.networks import write_network
+from tests.made.processed import create_pairs, write_data_set
+from tests.made.training import log_lines
+from train.distributed import Ranks, Stopped
+from train.log import Log
+from train.validation import PairScore, Validation, validation_figures
+
+
+def of_pairs(pairs, size=0, together=1, rank=0, ranks=1):
+    """A validation by no network, as one of several processes has it."""
+    matcher, log = SimpleNamespace(together=together, prepare=None), SimpleNamespace(ranks=Ranks())
+    log.ranks.rank, log.ranks.size = rank, ranks
+    return Validation(pairs, size, matcher, log, {})
+
+
+def run(pairs, checkpoint, out_dir, sent=None):
+    """Validate all pairs -> the line of the log."""
+    out_dir.mkdir(exist_ok=True)
+    log = Log(out_dir, 0, Ranks(), 1)
+    log.ranks.signal = sent
+    with contextlib.closing(log):
+        Validation(pairs, 0, Predictor.load(checkpoint, "cpu", batch_size=3).matcher, log, {}).run(7, "start")
+        log.count_unreadable()
+    [line] = log_lines(out_dir, "val")
+    return line
+
+
+@pytest.mark.parametrize("strong", [False, True], ids=["paper", "strong"])
+def test_each_pair_is_answered_and_scored_as_by_prediction_and_the_official_evaluation(
+    training_set, tmp_path, monkeypatch, strong
+):
+    checkpoint = write_network(tmp_path / "net.pth", strong=strong)
+    words = ["--setting", "ego-exo", "--data_path", str(training_set), "--num_workers", "0"]
+    how = ["--device", "cpu", "--batch_size", "3"]
+    assert eval_segswap.main([*words, "--ckpt_path", str(checkpoint), "--out_path", str(tmp_path), *how]) == 0
+    evaluate.main([*words, "--all_frames", "--pred_file", str(tmp_path / "ego-exo_val_results.json")])
+    scored = tmp_path / "ego-exo_val_evaluation"
+    with (scored / "cases.csv").open() as file:
+        cases = {(x["object_name"], x["target_camera"], int(x["frame"])): x for x in csv.DictReader(file)}
+
+    seen, pairs = [], PairSet([training_set], "val", "ego-exo")
+    monkeypatch.setattr(
+        train.validation, "validation_figures", lambda all: (seen.extend(all), validation_figures(all))[1]
+    )
+    line = run(pairs, checkpoint, tmp_path)
+    assert [score.number for score in seen] == list(range(len(cases)))
+    for score in seen:
+        pair = pairs[score.number]
+        case = cases[pair.object_name, pair.target_camera, pair.frame]
+        assert score.visible == (case["visible"] == "1") and math.isnan(score.iou) == (not score.visible)
+        assert score.existence == pytest.approx(float(case["confidence"]), rel=1e-5)
+        assert not score.visible or score.iou == pytest.approx(float(case["iou"]), rel=1e-5)
+    official = json.loads((scored / "metrics.json").read_text())["official"]
+    assert (line["step"], line["samples"]) == (7, len(cases))
+    assert line["iou"] == pytest.approx(official["iou"], rel=1e-5)
+    assert line["existence_accuracy"] == official["balanced_accuracy"]
+
+
+def test_a_mask_is_scored_as_by_the_official_evaluation_also_where_it_is_too_small_for_that(tmp_path):
+    large, speck = np.zeros((2, 1080, 1920), np.uint8)
+    large[200:500, 300:900] = speck[1, 1] = 1
+    masks = {"large": {EGO: {0: encode_mask(large)}, "cam01": {0: encode_mask(large)}}}
+    masks |= {"speck": {EGO: {0: encode_mask(speck)}, "cam01": {0: encode_mask(speck)}}}
+    data_dir = write_data_set(tmp_path, {"a": {"masks": masks, "subsample_idx": [0]}}, {"val": ["a"]})
+    create_pairs(data_dir)
+    pairs, rng = PairSet([data_dir], "val", "ego-exo"), np.random.default_rng(0)
+    for number, mask in enumerate((large, speck)):
+        truth = resize_mask(encode_mask(mask), (270, 480))
+        assert pairs[number].object_name == ("large", "speck")[number] and truth.any() == (number == 0)
+        for found in (truth, 0 * truth, rng.integers(0, 2, truth.shape, np.uint8)):
+            expected = score_masks(encode_mask(truth), found).iou
+            assert of_pairs(pairs).score(number, found > 0, 0.5).iou == pytest.approx(expected, rel=1e-6)
+
+
+def test_the_pairs_are_the_same_in_every_run_and_processes_share_them_in_equally_many_chunks(training_set):
+    pairs = PairSet([training_set], "val", BOTH)
+    few = [list(of_pairs(pairs, 5, together).numbers.values()) for together in (1, 1, 8)]
+    assert few[0] == few[1] == few[2] and len(set(few[0])) == 5
+    for together, ranks in ((1, 1), (1, 4), (3, 3), (100, 2)):
+        parts = [of_pairs(pairs, 0, together, rank, ranks) for rank in range(ranks)]
+        plans = [part.chunks.dataset.plans for part in parts]
+        assert len({len(part.chunks) for part in parts}) == 1
+        asked = [
+            parts[0].numbers[plan.take_uid, frame, pair]
+            for plan in sum(plans, [])
+            for frame, of_frame in plan.frames.items()
+            for pair in of_frame
+        ]
+        assert sorted(asked) == list(range(len(pairs)))
+
+
+def test_what_cannot_be_read_is_named_and_counted_and_the_other_pairs_are_scored(training_set, tmp_path, capsys):
+    data_dir, checkpoint = shutil.copytree(training_set, tmp_path / "data"), write_network(tmp_path / "net.pth")
+    pairs = PairSet([data_dir], "val", "ego-exo")
+    left_out = [pair for pair in pairs if pair.target_camera == "cam02" and pair.frame == 60]
+    (data_dir / "uid-d" / "cam02" / "60.jpg").write_bytes(b"no picture")
+    line = run(pairs, checkpoint, tmp_path / "damaged")
+    assert line["samples"] == len(pairs) - len(left_out) < len(pairs)
+    said = capsys.readouterr()
+    assert f"{len(left_out)} samples could not be read" in said.out
+    first = f"left out: uid-d/60 {left_out[0].object_name} {EGO} cam02: frame {data_dir}/uid-d/cam02/60.jpg is cut off"
+    assert said.err.startswith(first)
+    (data_dir / "uid-d" / ANNOTATION).unlink()
+    assert run(pairs, checkpoint, tmp_path / "gone")["samples"] == 0
+    assert f"left out: no file {data_dir / 'uid-d' / ANNOTATION}" in capsys.readouterr().err
+
+
+def test_a_signal_ends_it_after_the_chunk_in_which_it_comes(training_set, tmp_path, monkeypatch):
+    asked, predict = [], PaperMatcher.predict
+    monkeypatch.setattr(PaperMatcher, "predict", lambda *given: (asked.append(given), predict(*given))[1])
+    pairs, checkpoint = PairSet([training_set], "val", "ego-exo"), write_network(tmp_path / "net.pth")
+    with pytest.raises(Stopped):
+        run(pairs, checkpoint, tmp_path, signal.SIGTERM)
+    assert len(asked) == 2 and not log_lines(tmp_path, "val")  # the next one is on its way already
+    run(pairs, checkpoint, tmp_path)
+    assert len(asked) > 4
+
+
+def test_the_figures_are_means_over_what_they_rest_on_and_left_out_where_that_is_nothing():
+    visible = [
+        PairScore(n, iou, existence, True) for n, (iou, existence) in enumerate([(0.5, 0.9), (1, 0.4), (1, 0.9)])
+    ]
+    hidden = [PairScore(3, math.nan, 0.1, False)]
+    accuracy = (2 / 3 + 1) / 2
+    figures = validation_figures(visible + hidden)
+    assert figures == pytest.approx({"iou": 2.5 / 3, "existence_accuracy": accuracy, "samples": 4})
+    assert validation_figures(visible) == pytest.approx({"iou": 2.5 / 3, "samples": 3})
+    assert validation_figures(hidden) == {"samples": 1}
+    assert validation_figures([]) == {"samples": 0}
