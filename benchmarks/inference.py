@@ -35,7 +35,7 @@ from benchmarks.measure import in_turn, make_takes, print_times, process_takes
 from common.arguments import Parser, add_device, add_setting, at_least
 from common.errors import counted, run_script
 from evaluation.metrics import iou
-from formats.geometry import EVAL_SIDE, eval_size, letterbox, unletterbox
+from formats.geometry import EVAL_SIDE, eval_size, letterbox
 from formats.masks import decode_mask, encode_mask
 from formats.processed import CameraPair, ProcessedTake, read_frame
 from formats.results import THRESHOLD, camera_pair_key
@@ -43,6 +43,7 @@ from formats.takes import read_split
 from inference.matcher import PaperMatcher
 from inference.predict_takes import ChunkDataset, TakeChunks, plan_chunks, predict_takes
 from model.backbone import Backbone, mask_to_image, normalize_image, resnet50_backbone
+from model.crops import Crop, put_back
 from model.device import PRECISIONS, resolve_device
 from model.features import Encoder
 from model.xsegtx import XSegTx, XSegTxConfig
@@ -138,8 +139,9 @@ def predict_plainly(
         images = normalize_image(query), normalize_image(target), mask_to_image(mask)
         look = joined_forward(model, *(backbone(image[None].to(device)) for image in images))
         prob = look.target_mask_prob[:, None]  # (1, H, W) -> (1, 1, H, W)
-        found = F.interpolate(prob, (EVAL_SIDE, EVAL_SIDE), mode="bilinear")[0, 0].cpu().numpy() > THRESHOLD
-        found = unletterbox(found, eval_size(take.video_size(target_camera)))
+        found = F.interpolate(prob, (EVAL_SIDE, EVAL_SIDE), mode="bilinear")[0, 0].cpu().numpy()
+        size = eval_size(take.video_size(target_camera))
+        found = put_back(found, Crop.whole(size), size) > THRESHOLD
         entries[key] = {"pred_mask": encode_mask(found), "confidence": float(look.logit[0].sigmoid())}
     return entries
 

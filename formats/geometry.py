@@ -56,18 +56,6 @@ def same_shape(size: Size, other: Size) -> bool:
     return abs(height * other_width - width * other_height) <= max(*size, *other)
 
 
-def unletterbox(square: np.ndarray, size: Size) -> np.ndarray:
-    """Cut the image out of its padding: (..., S, S) array or tensor -> (..., *size).
-
-    `size` is the image's (H, W) as it lies in the square, with a long side of S: `eval_size(...)` of a prediction that
-    goes to the benchmark, the image's own size if the square was resized to its long side.
-    """
-    side = max(size)
-    height, width = size
-    top, left = (side - height) // 2, (side - width) // 2
-    return square[..., top : top + height, left : left + width]
-
-
 @lru_cache(maxsize=64)
 def nearest_axes(size: Size, new_size: Size) -> tuple[np.ndarray, np.ndarray]:
     """Source rows and columns of OpenCV's nearest-neighbour resize from `size` to `new_size` (H, W).

@@ -180,7 +180,7 @@ def build_page(predictor: Predictor, limits: str) -> "gr.Blocks":
                 camera = gr.Radio(list(CAMERAS), value="not known", label="Of a head-worn camera", elem_id="camera")
                 button = gr.Button("Find", variant="primary", elem_id="find")
             with gr.Column(scale=5, min_width=300):
-                text = gr.Textbox(label="Shown", interactive=False, elem_id="answer")
+                text = gr.Textbox(label="Answer", interactive=False, elem_id="answer")
                 found = gr.Image(label="Pink: found; dashed: not visible", elem_id="found", **shown)
                 with gr.Row():
                     saved = gr.DownloadButton("Save its mask", elem_id="saved")

@@ -10,9 +10,9 @@
 
 import math
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -161,7 +161,7 @@ class StrongMatcher(NetworkMatcher):
         for asked in objects.expected:
             together[frame.pairs[asked.pair].target_camera, self.config.frame_length(asked.share)].append(asked)
         hottest = defaultdict(list)  # by pair
-        for (camera, long_side), rows in together.items():
+        for (camera, long_side), rows in self._parts(together):
             size = frame.images[camera].shape[:2]
             cells = self._cells(objects, camera, long_side)
             described = [objects.descriptions[asked.track, asked.ratio] for asked in rows]
@@ -202,9 +202,10 @@ class StrongMatcher(NetworkMatcher):
         for _ in range(ROUNDS):
             again = []
             for number, (spot, prob, *_) in answers.items():
-                target = objects.frame.images[objects.frame.pairs[number].target_camera]
-                place, is_whole = object_in(prob > THRESHOLD, spot, target.shape[:2])
-                if place and not (is_whole and MISFIT[0] < place.extent / spot.extent < MISFIT[1]):
+                size = objects.frame.images[objects.frame.pairs[number].target_camera].shape[:2]
+                place, is_whole = object_in(prob > THRESHOLD, spot, size)
+                fits = is_whole and MISFIT[0] < place.extent / spot.extent < MISFIT[1] if place else True
+                if not fits and place.crop(size) != spot.crop(size):
                     again.append(Candidate(number, place, 0.0))
             if not again:
                 break
@@ -218,8 +219,7 @@ class StrongMatcher(NetworkMatcher):
         """
         frame, size = objects.frame, self.config.input_size
         row_of, looks = {track: row for row, track in enumerate(objects.spots)}, []
-        for start in range(0, len(candidates), self.batch_size):
-            batch = candidates[start : start + self.batch_size]
+        for _, batch in self._parts({None: candidates}):
             pairs = [frame.pairs[candidate.pair] for candidate in batch]
             targets = [frame.images[pair.target_camera] for pair in pairs]
             cuts = [cut(image, x.spot.crop(image.shape[:2]), size) for image, x in zip(targets, batch, strict=True)]
@@ -239,13 +239,19 @@ class StrongMatcher(NetworkMatcher):
             share = min(objects.spots[track].extent / max(frame.masks[track].shape), LARGEST)
             together[track[1], self.config.frame_length(share)].append((row, track))
         backs = torch.zeros(len(candidates), device=self.device)
-        for key, rows_of in together.items():
-            rows, tracks = zip(*rows_of, strict=True)
+        for key, part in self._parts(together):
+            rows, tracks = zip(*part, strict=True)
             cells = self._cells(objects, *key)
             shown = np.stack([object_cells(frame.masks[track], cells.shape[1:3]) for track in tracks])
             rows, shown = torch.tensor(rows, device=self.device), torch.from_numpy(shown).to(self.device)
             backs[rows] = self.network.look_back(answers.rows(rows), cells.expand(len(rows), *cells.shape[1:]), shown)
         return backs
+
+    def _parts(self, groups: dict[Any, Sequence]) -> Iterator[tuple[Any, Sequence]]:
+        """`batch_size` members of a group at a time, each time with the group's key."""
+        for key, members in groups.items():
+            for start in range(0, len(members), self.batch_size):
+                yield key, members[start : start + self.batch_size]
 
     def _levels(self, images: np.ndarray) -> Levels:
         return self._batches(self.encoder.levels, torch.from_numpy(images).to(self.device))

@@ -105,7 +105,9 @@ class StrongXSegTx(XSegTx):
         self.slope, self.threshold = nn.Parameter(torch.tensor(4.0)), nn.Parameter(torch.tensor(1.2))  # of looks' heat
 
     def forward(self, *_):
-        raise NotImplementedError("crops depend on the heat: train/crops.py calls the parts, and inference/search.py")
+        raise NotImplementedError(
+            "crops depend on the heat: train/crop_step.py calls the parts, and inference/search.py"
+        )
 
     def describe(self, wide: Levels, masks: Tensor) -> Description:
         """Of objects, for the locator, by wide crops (B, ...) of queries and the masks in them (B, N, N)."""

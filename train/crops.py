@@ -5,15 +5,13 @@ wrongly expects it. Where the object is hidden, both are rivals. The loader's pr
 known before the heat is.
 """
 
-import math
 from collections.abc import Container, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import numpy as np
 import torch
-import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import Tensor
 
 from common.arguments import SETTINGS
 from formats.geometry import Size
@@ -24,7 +22,6 @@ from model.crops import (
     LARGEST,
     Crop,
     Spot,
-    cell_middles,
     cut,
     cut_mask,
     expected_shares,
@@ -33,15 +30,8 @@ from model.crops import (
     spot_of,
     whole_frame,
 )
-from model.device import autocast
-from model.features import Encoder, Levels
-from model.locator import Description, peaks
-from model.strong import StrongConfig, StrongXSegTx
-from model.xsegtx import Look
+from model.strong import StrongConfig
 from train.dataset import Batch, Draw, ViewKey, common_fields, read_view, source_of, stacked
-from train.distributed import Ranks
-from train.feature_cache import FeatureCache
-from train.losses import Counts, LossWeights, compute_losses, cross_entropy
 
 SHIFT, STRETCH = 0.25, 0.4  # of query crops in training, at most: extents of the object, octaves
 TARGET_SHIFT, TARGET_STRETCH = 0.75, 0.9  # likewise of target crops; the ratio of sizes differs from take to take
@@ -214,157 +204,3 @@ def other_object(pairs: PairSet, number: int, rng: np.random.Generator) -> int |
 def jittered(spot: Spot, rng: np.random.Generator, shift: float, stretch: float) -> Spot:
     """Moved by up to `shift` of its extent, and by up to `stretch` octaves."""
     return spot.moved(*rng.uniform(-shift, shift, 2), rng.uniform(-stretch, stretch))
-
-
-class CropLosses(NamedTuple):
-    """Those of the paper, of all looks, and
-
-    - place: cross-entropy of the object among all cells of the target, where it is visible.
-    - heat: of whether it is visible, by the highest heat; visible and hidden targets weigh alike.
-    - choice: of the two looks at a target, the one that shows the object is to have the higher existence.
-    - back: of whether a look shows the object, by where its answer leads back to.
-    """
-
-    total: Tensor
-    mask: Tensor
-    dice: Tensor
-    existence: Tensor
-    place: Tensor
-    heat: Tensor
-    choice: Tensor
-    back: Tensor
-
-
-class CropStep(nn.Module):
-    """A batch -> its losses, on one device."""
-
-    def __init__(
-        self,
-        network: StrongXSegTx,
-        encoder: Encoder,
-        cache: FeatureCache,
-        weights: LossWeights,
-        ranks: Ranks,
-        precision: str = "fp32",
-    ):
-        super().__init__()
-        self.network, self.encoder, self.cache = network, encoder, cache
-        self.weights, self.ranks, self.precision = weights, ranks, precision
-
-    def forward(self, batch: CropBatch) -> CropLosses:
-        """This process's part of the global batch's."""
-        with autocast(self.encoder.device, self.precision):
-            heat = self.heat(batch)
-            target, target_mask, contained = self.with_peaks(batch, [x.detach() for x in heat])
-            look, answers = self.look(batch, target)
-            back = self.look_back(batch, answers)
-        return self.losses(batch, look, target_mask, contained, heat, back)
-
-    def heat(self, batch: CropBatch) -> list[Tensor]:
-        """(n, h, w) of each group of target frames."""
-        described = self.network.describe(self.encoder.levels(batch.wide), batch.wide_mask)
-        return [
-            self.network.locator.heat(described.rows(group.rows), self.cells(group)) for group in batch.target_frames
-        ]
-
-    def cells(self, group: FrameGroup) -> Tensor:
-        """The locator's, of whole frames: (n, h, w, WIDTH)."""
-        return self.network.locator.cells(Levels(*self.cache(group.keys, group.images, self.encoder.levels)))
-
-    def with_peaks(self, batch: CropBatch, heat: Sequence[Tensor]) -> list[Tensor]:
-        """Target crops, the object's masks in them, and whether they show it: those that are known, and those at peaks
-        of the heat, away from the object. The one question that a step asks the device.
-        """
-        known = [batch.target, batch.target_mask, batch.contained]
-        places = [(row, look) for row, peaks in enumerate(batch.peaks) for look, peak in enumerate(peaks) if peak]
-        if not places:
-            return known
-        cuts, middles = [], peak_middles(batch, heat)
-        for row, look in places:
-            (number, offset), image = batch.peaks[row][look], batch.images[row]
-            middle = middles[row][number % len(middles[row])]  # there may be fewer peaks
-            spot = Spot(middle[0] + offset.row, middle[1] + offset.col, offset.extent)
-            cuts.append(cut_target(image, batch.masks[row], spot.crop(image.shape[:2]), known[0].shape[2]))
-        index = tuple(torch.tensor(places).T.to(self.encoder.device, non_blocking=True))
-        cuts = (
-            torch.from_numpy(np.stack(x)).to(self.encoder.device, non_blocking=True) for x in zip(*cuts, strict=True)
-        )
-        return [old.index_put(index, new) for old, new in zip(known, cuts, strict=True)]
-
-    def look(self, batch: CropBatch, target: Tensor) -> tuple[Look, Description]:
-        """At target crops (B, LOOKS, ...), and what was found: of B LOOKS."""
-        count = len(batch)
-        levels = self.encoder.levels(torch.cat((batch.query, target.flatten(0, 1))))
-        query, target = Levels(*(x[:count] for x in levels)), Levels(*(x[count:] for x in levels))
-        query = self.network.encode(query, batch.query_mask, self.encoder.masks(batch.query_mask))
-        rows = torch.arange(count, device=batch.query.device).repeat_interleave(LOOKS)
-        target = self.network.encode_target(target)
-        look = self.network.look(query.rows(rows), target, both=True)
-        return look, self.network.describe_answers(target, look.target_mask_prob.detach())
-
-    def look_back(self, batch: CropBatch, answers: Description) -> Tensor:
-        """Of B LOOKS answers, (B LOOKS,)."""
-        backs, rows = [], [look_rows(group) for group in batch.query_frames]
-        for group, of_group in zip(batch.query_frames, rows, strict=True):
-            cells, objects = (x.repeat_interleave(LOOKS, 0) for x in (self.cells(group), group.cells))
-            backs.append(self.network.look_back(answers.rows(of_group), cells, objects))
-        return torch.cat(backs)[torch.cat(rows).argsort()]
-
-    def losses(
-        self,
-        batch: CropBatch,
-        looks: Look,
-        target_mask: Tensor,
-        contained: Tensor,
-        heat: Sequence[Tensor],
-        back: Tensor,
-    ) -> CropLosses:
-        locator, weights, shows = self.network.locator, self.weights, contained.flatten()
-        counts = Counts(len(shows) * self.ranks.size, self.ranks.sum(shows.sum()))
-        query_mask = batch.query_mask.repeat_interleave(LOOKS, 0)
-        paper = compute_losses(looks, query_mask, target_mask.flatten(0, 1), shows, weights, counts)
-
-        order = torch.cat([group.rows for group in batch.target_frames]).argsort()
-        places = [
-            place_loss(locator.scale * x, group.cells) for x, group in zip(heat, batch.target_frames, strict=True)
-        ]
-        place, highest = torch.cat(places)[order], torch.cat([x.amax((1, 2)) for x in heat])[order]
-        visible = batch.visible.float()
-        kinds = torch.stack((visible, 1 - visible))  # (2, B)
-        totals = self.ranks.sum(kinds.sum(1)).clamp(min=1)
-        place = (place * visible).sum() / totals[0]
-        known = cross_entropy(locator.heat_logit(highest).sigmoid(), visible, (kinds / totals[:, None]).mean(0))
-        one_shows = contained.sum(1) == 1
-        choice = F.cross_entropy(looks.logit.view(-1, LOOKS), contained.float().argmax(1), reduction="none") * one_shows
-        choice = choice.sum() / self.ranks.sum(one_shows.sum()).clamp(min=1)
-        back = cross_entropy(locator.back_logit(back).sigmoid(), shows.float()) / counts.samples
-        total = paper.total + weights.place * place + weights.existence * (known + choice + back)
-        return CropLosses(total, *paper[1:], place, known, choice, back)
-
-
-def peak_middles(batch: CropBatch, heat: Sequence[Tensor]) -> dict[int, list[tuple[float, float]]]:
-    """Of each target, by its number: the middles of the heat's highest peaks away from the object, in its pixels."""
-    highest, targets, middles = [], [], {}
-    for of_group, group in zip(heat, batch.target_frames, strict=True):
-        values, cells = peaks(of_group.masked_fill(near(group.cells), -torch.inf), RIVAL_PEAKS)
-        highest.append(torch.cat((values[..., None], cells.float()), 2))
-        targets += [(number, of_group.shape[1:]) for number in group.numbers]
-    for (number, grid), of_target in zip(targets, torch.cat(highest).tolist(), strict=True):
-        cells = [cell for value, *cell in of_target if math.isfinite(value)] or [of_target[0][1:]]
-        middles[number] = cell_middles(cells, grid, batch.masks[number].shape)
-    return middles
-
-
-def near(cells: Tensor) -> Tensor:
-    """Cells (n, h, w) bool with all that are at most 2 away from them."""
-    return F.max_pool2d(cells.float()[:, None], 5, 1, 2)[:, 0] > 0
-
-
-def place_loss(logits: Tensor, cells: Tensor) -> Tensor:
-    """Of targets (n, h, w): - log of how likely the object's cells are, among all."""
-    return logits.logsumexp((1, 2)) - logits.masked_fill(~cells, -1e4).logsumexp((1, 2))
-
-
-def look_rows(group: FrameGroup) -> Tensor:
-    """Which of B LOOKS are at the targets of a group, or of its queries."""
-    return (LOOKS * group.rows[:, None] + torch.arange(LOOKS, device=group.rows.device)).flatten()

@@ -1,4 +1,4 @@
-"""The training loop."""
+"""The training loop, and what a step is."""
 
 from collections.abc import Iterator
 
@@ -6,18 +6,41 @@ import numpy as np
 import torch
 from torch import nn
 
+from model.features import Encoder
+from model.xsegtx import XSegTx
 from train.dataset import Batch
-from train.distributed import Stopped
+from train.distributed import Ranks, Stopped
+from train.feature_cache import FeatureCache
 from train.log import Log
+from train.losses import LossWeights
 from train.state import TrainState
+
+
+class Step(nn.Module):
+    """A batch -> its losses, of this process's part of the global batch, on one device; `total` is to be minimized. A
+    module, as data-parallel training needs one. train/letterboxed.py has the paper's, train/crop_step.py the strong
+    recipe's.
+    """
+
+    def __init__(
+        self,
+        network: XSegTx,
+        encoder: Encoder,
+        cache: FeatureCache,
+        weights: LossWeights,
+        ranks: Ranks,
+        precision: str = "fp32",
+    ):
+        super().__init__()
+        self.network, self.encoder, self.cache = network, encoder, cache
+        self.weights, self.ranks, self.precision = weights, ranks, precision
 
 
 def train_one_epoch(state: TrainState, step: nn.Module, batches: Iterator[Batch], log: Log, epoch: int) -> None:
     """Train from `state.step` to the end of `epoch`. Raises `Stopped` after the step in which a signal came, unless it
     is the last: what is owed after it, such as a validation, stops by itself.
 
-    step: a batch -> its losses, by the network of `state`; train/letterboxed.py has the paper's, train/crops.py the
-    strong recipe's. `batches` goes on from `state.step`.
+    step: a `Step` of the network of `state`, perhaps wrapped. `batches` goes on from `state.step`.
     """
     schedule, ranks = state.schedule, log.ranks
     end = schedule.epoch_end(epoch)

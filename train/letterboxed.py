@@ -6,19 +6,16 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from formats.geometry import letterbox
 from formats.masks import RLE, letterbox_mask
 from formats.pairs import PairSet
 from model.backbone import STRIDE
 from model.device import autocast
-from model.features import Encoder
-from model.xsegtx import XSegTx
 from train.dataset import Batch, Draw, ViewKey, common_fields, read_view, source_of, stacked
-from train.distributed import Ranks
-from train.feature_cache import FeatureCache
-from train.losses import Counts, Losses, LossWeights, compute_losses
+from train.engine import Step
+from train.losses import Counts, Losses, compute_losses
 
 
 @dataclass
@@ -68,24 +65,8 @@ class LetterboxReader:
         return LetterboxedBatch(**common_fields(samples), **tensors)
 
 
-class LetterboxStep(nn.Module):
-    """A batch -> its losses, on one device."""
-
-    def __init__(
-        self,
-        network: XSegTx,
-        encoder: Encoder,
-        cache: FeatureCache,
-        weights: LossWeights,
-        ranks: Ranks,
-        precision: str = "fp32",
-    ):
-        super().__init__()
-        self.network, self.encoder, self.cache = network, encoder, cache
-        self.weights, self.ranks, self.precision = weights, ranks, precision
-
+class LetterboxStep(Step):
     def forward(self, batch: LetterboxedBatch) -> Losses:
-        """This process's part of the global batch's."""
         features = self.encode(batch)
         with autocast(self.encoder.device, self.precision):
             look = self.network(*features, target_blocked=blocked_tokens(batch))

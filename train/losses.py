@@ -28,7 +28,7 @@ class LossWeights(NamedTuple):
     """Of the losses in the total; those that are not named have weight 1."""
 
     existence: float = 1.0
-    place: float = 0.15  # of the strong recipe, train/crops.py
+    place: float = 0.15  # of the strong recipe, train/crop_step.py
 
 
 class Counts(NamedTuple):

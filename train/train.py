@@ -24,7 +24,6 @@ say_errors(__name__)
 tune_cpu(__name__)
 
 import torch
-from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 from torch.utils.data import DataLoader
 
@@ -37,10 +36,11 @@ from inference.matcher import Matcher, PaperMatcher
 from inference.search import StrongMatcher
 from model.device import PRECISIONS, resolve_device, resolve_precision, tf32
 from model.features import Encoder
-from train.crops import CropReader, CropStep
+from train.crop_step import CropStep
+from train.crops import CropReader
 from train.dataset import Reader, StepSampler, TrainSamples, loader_options
 from train.distributed import Ranks, Stopped
-from train.engine import train_one_epoch
+from train.engine import Step, train_one_epoch
 from train.feature_cache import FeatureCache
 from train.flags import parse_args, plain
 from train.letterboxed import LetterboxReader, LetterboxStep
@@ -134,7 +134,7 @@ def train(args: argparse.Namespace, ranks: Ranks, device: torch.device) -> int |
     return None
 
 
-def make_step(args: argparse.Namespace, state: TrainState, ranks: Ranks) -> tuple[nn.Module, Reader, Matcher]:
+def make_step(args: argparse.Namespace, state: TrainState, ranks: Ranks) -> tuple[Step, Reader, Matcher]:
     """A recipe: what a step makes of a batch, what reads its samples, and what is asked at validation."""
     network, encoder = state.network, Encoder(state.backbone, state.device, PRECISIONS[args.precision])
     cache = FeatureCache(int(args.cache_features * 1e9))

@@ -13,7 +13,8 @@ from formats.processed import ProcessedTake, read_frame
 from model.crops import LARGEST, Spot, object_cells, spot_of, whole_frame
 from model.features import Encoder
 from tests.made.networks import random_backbone, strong_config, strong_network
-from train.crops import CropReader, CropStep, FrameGroup, Peak
+from train.crop_step import CropStep
+from train.crops import CropReader, FrameGroup, Peak
 from train.dataset import TrainSamples
 from train.distributed import Ranks
 from train.feature_cache import FeatureCache

@@ -8,7 +8,8 @@ from formats.pairs import BOTH, PairSet
 from model.features import Encoder
 from model.xsegtx import XSegTx, XSegTxConfig
 from tests.made.networks import random_backbone, strong_config, strong_network
-from train.crops import CropReader, CropStep
+from train.crop_step import CropStep
+from train.crops import CropReader
 from train.dataset import TrainSamples
 from train.distributed import Ranks
 from train.feature_cache import FeatureCache

@@ -71,7 +71,7 @@ def test_training_on_another_device_gives_the_cpus_numbers(run, training_set, tm
     for waits in found[1]:
         if CACHE[0] in flags:  # what comes to the cache and from it is copied
             waits = [wait for wait in waits if not wait.startswith("train/feature_cache.py")]
-        assert waits in ([[], ["train/crops.py peak_middles: a copy"]] if flags else [[]])  # rivals are in the heat
+        assert waits in ([[], ["train/crop_step.py peak_middles: a copy"]] if flags else [[]])  # rivals are in the heat
     for kind in ("train", "val"):
         lines = [log_lines(tmp_path / str(pretended), kind) for pretended in (False, True)]
         for line, other in zip(*lines, strict=True):
