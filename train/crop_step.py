@@ -56,7 +56,9 @@ class CropStep(Step):
 
     def cells(self, group: FrameGroup) -> Tensor:
         """The locator's, of whole frames: (n, h, w, WIDTH)."""
-        return self.network.locator.cells(Levels(*self.cache(group.keys, group.images, self.encoder.levels)))
+        with torch.autocast(self.encoder.device.type, enabled=False):  # it refuses to stack float16
+            levels = Levels(*self.cache(group.keys, group.images, self.encoder.levels))
+        return self.network.locator.cells(levels)
 
     def with_peaks(self, batch: CropBatch, heat: Sequence[Tensor]) -> list[Tensor]:
         """Target crops, the object's masks in them, and whether they show it: those that are known, and those at peaks

@@ -107,7 +107,7 @@ class CropReader:
         share = rng.choice(list(expected_shares(spot, query_size, ratios).values()))
         if there is not None:
             share = min(there.extent / max(size) * 2 ** rng.uniform(-STRETCH, STRETCH), LARGEST)
-        rivals = [self.rival(pairs, draw.target, size, share * max(size), rng) for _ in range(LOOKS)]
+        rivals = [self.rival(pairs, draw, size, share * max(size), rng) for _ in range(LOOKS)]
         places = [rivals[0] if there is None else jittered(there, rng, TARGET_SHIFT, TARGET_STRETCH), *rivals[1:]]
         wide, close = (jittered(spot, rng, SHIFT, STRETCH) for _ in range(2))
         wide_crop, wide_size = self.config.wide_crop(wide, share), self.config.wide_size
@@ -147,13 +147,13 @@ class CropReader:
         picture = np.zeros((height, width, 3), np.uint8) if key in self.cached else whole_frame(image, key[1])
         return WholeFrame(key, picture, object_cells(mask, (height // 8, width // 8)))
 
-    def rival(self, pairs: PairSet, number: int, size: Size, extent: float, rng: np.random.Generator) -> Spot | Peak:
-        """A place in the target view of a pair, of `size`, that is not the object's, or likely not."""
+    def rival(self, pairs: PairSet, draw: Draw, size: Size, extent: float, rng: np.random.Generator) -> Spot | Peak:
+        """A place in the target view, of `size`, that is not the object's, or likely not."""
         kind = rng.choice(list(RIVALS), p=list(RIVALS.values()))
         if kind == "peak":
             return Peak(int(rng.integers(RIVAL_PEAKS)), jittered(Spot(0, 0, extent), rng, SHIFT, TARGET_STRETCH))
         spot = Spot(rng.uniform(0, size[0]), rng.uniform(0, size[1]), extent)
-        other = other_object(pairs, number, rng) if kind == "other object" else None
+        other = other_object(pairs, draw, rng) if kind == "other object" else None
         if other is not None:
             spot = spot_of(fit_rle(pairs.target_mask(other), size)) or spot
         return jittered(spot, rng, TARGET_SHIFT, TARGET_STRETCH)
@@ -192,11 +192,11 @@ def grouped(frames: Sequence[WholeFrame]) -> list[FrameGroup]:
     ]
 
 
-def other_object(pairs: PairSet, number: int, rng: np.random.Generator) -> int | None:
-    """A random pair in whose target view, of the same take and camera at any time, another object is visible."""
-    own = pairs[number]
-    tracks = pairs.by_target[own.take_uid, own.target_camera]
-    others = [track for track in tracks if pairs.track(track.start).object_name != own.object_name]
+def other_object(pairs: PairSet, draw: Draw, rng: np.random.Generator) -> int | None:
+    """A random pair in whose target view, of the drawn take and camera at any time, another object is visible."""
+    name, target = pairs[draw.query].object_name, pairs[draw.target]
+    tracks = pairs.by_target[target.take_uid, target.target_camera]
+    others = [track for track in tracks if pairs.track(track.start).object_name != name]
     visible = [found for track in others if len(found := track.start + np.flatnonzero(pairs.visible[track]))]
     return int(rng.choice(visible[rng.integers(len(visible))])) if visible else None
 

@@ -13,6 +13,7 @@ import argparse
 import contextlib
 import signal
 import sys
+import threading
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # repository root
@@ -54,6 +55,7 @@ from train.validation import Validation
 
 def main(argv: list[str] | None = None) -> int | None:
     args = parse_args(argv, __doc__)
+    threading.excepthook = lambda _: None  # what TensorBoard's thread meets, its next call raises
     gpus = args.gpu.split(",") if args.gpu else []
     ranks = Ranks()
     if gpus and len(gpus) != local_ranks():

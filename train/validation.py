@@ -65,7 +65,7 @@ class Validation:
             for (pair, frame, *_), mask, probability in zip(chunk.pairs, masks, existence, strict=True):
                 number = self.numbers[uid, frame, CameraPair(*pair)]
                 scores.append(self.score(number, mask, probability))
-                if scores[-1].visible and len(pictures) < EXAMPLES:
+                if scores[-1].visible and len(pictures) < EXAMPLES and self.log.ranks.is_main:
                     pictures.append((str(source_of(self.pairs, Draw(number, number))), self.draw(number, mask)))
             if self.log.ranks.stop_requested():
                 raise Stopped

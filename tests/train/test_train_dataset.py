@@ -12,7 +12,7 @@ from tests.made.networks import strong_config
 from tests.made.processed import create_pairs, make_take
 from tests.made.training import make_training_set
 from train.crops import CropReader, other_object
-from train.dataset import TARGET_SWAP, StepSampler, TrainSamples, ViewKey, source_of
+from train.dataset import TARGET_SWAP, Draw, StepSampler, TrainSamples, ViewKey, source_of
 from train.flags import BLOCK
 from train.letterboxed import LetterboxReader
 
@@ -84,7 +84,7 @@ def test_a_strong_sample_shows_the_object_in_both_views_and_in_their_whole_frame
 def test_another_object_as_a_rival_is_never_the_object_itself_and_always_visible(pairs, tmp_path):
     rng = np.random.default_rng(0)
     for number, pair in enumerate(pairs):
-        found = [other_object(pairs, number, rng) for _ in range(20)]
+        found = [other_object(pairs, Draw(number, number), rng) for _ in range(20)]
         assert pairs.visible[found].all()
         for other in (pairs[n] for n in found):
             assert other.object_name != pair.object_name
@@ -93,7 +93,7 @@ def test_another_object_as_a_rival_is_never_the_object_itself_and_always_visible
     (tmp_path / "split.json").write_text('{"train": ["a"]}')
     create_pairs(tmp_path)
     alone = PairSet([tmp_path], "train", "ego-exo")
-    assert [other_object(alone, number, rng) for number in range(3)] == [None, 0, 0]
+    assert [other_object(alone, Draw(number, number), rng) for number in range(3)] == [None, 0, 0]
 
 
 def plain(value):
