@@ -72,7 +72,6 @@ class Sighting(NamedTuple):
     spot: Spot
     prob: np.ndarray  # (S, S) float32, of the object in the crop at `spot`
     logit: Tensor  # (), of existence, of the first look there
-    back: Tensor  # (), likewise
 
 
 @dataclass
@@ -121,10 +120,10 @@ class StrongMatcher(NetworkMatcher):
             candidates = self._candidates(objects)
             answers = self._choose(objects, candidates)
             if answers:
-                logits, backs = (torch.stack(x) for x in zip(*(answer[2:] for answer in answers.values()), strict=True))
+                logits = torch.stack([answer.logit for answer in answers.values()])
                 highest = {x.pair: x.heat for x in reversed(candidates)}  # of each pair, the first
                 heat = torch.tensor([highest[number] for number in answers], device=self.device)
-                values = self.network.existence(logits, heat, backs).tolist()
+                values = self.network.existence(logits, heat).tolist()
             answers = self._look_again(objects, answers)
         for (number, answer), value in zip(answers.items(), values if answers else [], strict=True):
             probs[number], crops[number], existence[number] = answer.prob, answer.spot.crop(sizes[number]), value
@@ -195,13 +194,13 @@ class StrongMatcher(NetworkMatcher):
         for row, candidate in enumerate(candidates):
             if score[row] > score[best.setdefault(candidate.pair, row)]:
                 best[candidate.pair] = row
-        return {n: Sighting(candidates[row].spot, probs[row], logits[row], backs[row]) for n, row in best.items()}
+        return {n: Sighting(candidates[row].spot, probs[row], logits[row]) for n, row in best.items()}
 
     def _look_again(self, objects: Objects, answers: dict[int, Sighting]) -> dict[int, Sighting]:
         answers = dict(answers)
         for _ in range(ROUNDS):
             again = []
-            for number, (spot, prob, *_) in answers.items():
+            for number, (spot, prob, _) in answers.items():
                 size = objects.frame.images[objects.frame.pairs[number].target_camera].shape[:2]
                 place, is_whole = object_in(prob > THRESHOLD, spot, size)
                 fits = is_whole and MISFIT[0] < place.extent / spot.extent < MISFIT[1] if place else True

@@ -30,7 +30,6 @@ FORMER = {  # options of version 1, and what they were in the paper's network
     "zoom": 1,
     "detail_channels": 0,
 }
-ADDED = ("locator.back_slope", "locator.back_threshold")  # since version 2.0; what they begin with does
 NETWORK_KEYS = ("backbone", "encoder", "optimiser", "config", "arguments")
 
 
@@ -88,10 +87,8 @@ def checkpoint_of(
     for name, there in channels_of(backbone).items():
         if getattr(config, name, there) != there:
             raise UserError(f"{path}: its network has {name} {getattr(config, name)}, and {backbone.name} has {there}")
-    model, state = make_network(config), content["encoder"]
-    if isinstance(state, Mapping):
-        state = {name: x for name, x in model.state_dict().items() if name in ADDED} | state
-    load_state(model, state, f"{path}, encoder")
+    model = make_network(config)
+    load_state(model, content["encoder"], f"{path}, encoder")
     extra = {key: value for key, value in content.items() if key not in NETWORK_KEYS}
     return Checkpoint(backbone, model.eval(), content.get("optimiser"), content.get("arguments", {}), extra)
 

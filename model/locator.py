@@ -14,7 +14,6 @@ REACH = 2  # cells of 8 pixels that a part may be away from where it is in the q
 APART = 2  # cells between two peaks of the heat
 EPS = 1e-6
 NOTHING = 1e-3  # cells: what covers less is not there
-BACK_EPS = 1e-3  # a look back below that counts as such
 
 
 class Description(NamedTuple):
@@ -49,7 +48,6 @@ class Locator(nn.Module):
         self.part_weight = nn.Parameter(torch.tensor(1.0))
         self.scale = nn.Parameter(torch.tensor(10.0))  # of heat as a logit, among cells
         self.slope, self.threshold = nn.Parameter(torch.tensor(4.0)), nn.Parameter(torch.tensor(1.2))  # of existence
-        self.back_slope, self.back_threshold = nn.Parameter(torch.tensor(1.0)), nn.Parameter(torch.tensor(-2.5))
 
     def cells(self, levels: Levels) -> Tensor:
         """Features of N images -> (N, 2h, 2w, WIDTH) float32."""
@@ -103,10 +101,6 @@ class Locator(nn.Module):
     def heat_logit(self, highest: Tensor) -> Tensor:
         """Of "the object is visible", by the highest heat of targets."""
         return self.slope * (highest - self.threshold)
-
-    def back_logit(self, back: Tensor) -> Tensor:
-        """Likewise, by `StrongXSegTx.look_back`."""
-        return self.back_slope * ((back + BACK_EPS).log() - self.back_threshold)
 
 
 def detail_of(levels: Levels) -> Tensor:

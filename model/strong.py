@@ -24,7 +24,7 @@ from common.errors import UserError
 from model.backbone import STRIDE
 from model.crops import Crop, Spot
 from model.features import Levels
-from model.locator import BACK_EPS, NOTHING, Description, Locator, coverage_of, detail_of
+from model.locator import NOTHING, Description, Locator, coverage_of, detail_of
 from model.xsegtx import MODES, PROB_EPS, Look, MaskDecoder, XSegTx, XSegTxConfig
 
 BACK_WEIGHT = 1.5  # of the logarithm of a look back in the choice among looks: flat from 1 to 2
@@ -150,10 +150,8 @@ class StrongXSegTx(XSegTx):
         """By which to choose among looks at a target: the largest, by their logits, the heat where they look, and where
         they lead back to.
         """
-        return self.locator.scale * heat + logit / 2 + BACK_WEIGHT * (back + BACK_EPS).log()
+        return self.locator.scale * heat + logit / 2 + BACK_WEIGHT * (back + 1e-3).log()
 
-    def existence(self, logit: Tensor, highest: Tensor, back: Tensor) -> Tensor:
-        """Probability that the object is visible in a target: by the look's logit there, its highest heat and the look
-        back, each a logit.
-        """
-        return ((logit + self.locator.heat_logit(highest) + self.locator.back_logit(back)) / 3).sigmoid()
+    def existence(self, logit: Tensor, highest: Tensor) -> Tensor:
+        """Probability that the object is visible in a target, by the look's logit there and its highest heat."""
+        return ((logit + self.locator.heat_logit(highest)) / 2).sigmoid()

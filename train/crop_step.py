@@ -12,7 +12,7 @@ from torch import Tensor
 from model.crops import Spot, cell_middles
 from model.device import autocast
 from model.features import Levels
-from model.locator import Description, peaks
+from model.locator import peaks
 from model.xsegtx import Look
 from train.crops import LOOKS, RIVAL_PEAKS, CropBatch, FrameGroup, cut_target
 from train.engine import Step
@@ -25,7 +25,6 @@ class CropLosses(NamedTuple):
     - place: cross-entropy of the object among all cells of the target, where it is visible.
     - heat: of whether it is visible, by the highest heat; visible and hidden targets weigh alike.
     - choice: of the two looks at a target, the one that shows the object is to have the higher existence.
-    - back: of whether a look shows the object, by where its answer leads back to.
     """
 
     total: Tensor
@@ -35,7 +34,6 @@ class CropLosses(NamedTuple):
     place: Tensor
     heat: Tensor
     choice: Tensor
-    back: Tensor
 
 
 class CropStep(Step):
@@ -43,16 +41,13 @@ class CropStep(Step):
         with autocast(self.encoder.device, self.precision):
             heat = self.heat(batch)
             target, target_mask, contained = self.with_peaks(batch, [x.detach() for x in heat])
-            look, answers = self.look(batch, target)
-            back = self.look_back(batch, answers)
-        return self.losses(batch, look, target_mask, contained, heat, back)
+            looks = self.look(batch, target)
+        return self.losses(batch, looks, target_mask, contained, heat)
 
     def heat(self, batch: CropBatch) -> list[Tensor]:
         """(n, h, w) of each group of target frames."""
         described = self.network.describe(self.encoder.levels(batch.wide), batch.wide_mask)
-        return [
-            self.network.locator.heat(described.rows(group.rows), self.cells(group)) for group in batch.target_frames
-        ]
+        return [self.network.locator.heat(described.rows(group.rows), self.cells(group)) for group in batch.frames]
 
     def cells(self, group: FrameGroup) -> Tensor:
         """The locator's, of whole frames: (n, h, w, WIDTH)."""
@@ -80,24 +75,14 @@ class CropStep(Step):
         )
         return [old.index_put(index, new) for old, new in zip(known, cuts, strict=True)]
 
-    def look(self, batch: CropBatch, target: Tensor) -> tuple[Look, Description]:
-        """At target crops (B, LOOKS, ...), and what was found: of B LOOKS."""
+    def look(self, batch: CropBatch, target: Tensor) -> Look:
+        """At target crops (B, LOOKS, ...): of B LOOKS."""
         count = len(batch)
         levels = self.encoder.levels(torch.cat((batch.query, target.flatten(0, 1))))
         query, target = Levels(*(x[:count] for x in levels)), Levels(*(x[count:] for x in levels))
         query = self.network.encode(query, batch.query_mask, self.encoder.masks(batch.query_mask))
         rows = torch.arange(count, device=batch.query.device).repeat_interleave(LOOKS)
-        target = self.network.encode_target(target)
-        look = self.network.look(query.rows(rows), target, both=True)
-        return look, self.network.describe_answers(target, look.target_mask_prob.detach())
-
-    def look_back(self, batch: CropBatch, answers: Description) -> Tensor:
-        """Of B LOOKS answers, (B LOOKS,)."""
-        backs, rows = [], [look_rows(group) for group in batch.query_frames]
-        for group, of_group in zip(batch.query_frames, rows, strict=True):
-            cells, objects = (x.repeat_interleave(LOOKS, 0) for x in (self.cells(group), group.cells))
-            backs.append(self.network.look_back(answers.rows(of_group), cells, objects))
-        return torch.cat(backs)[torch.cat(rows).argsort()]
+        return self.network.look(query.rows(rows), self.network.encode_target(target), both=True)
 
     def losses(
         self,
@@ -106,17 +91,14 @@ class CropStep(Step):
         target_mask: Tensor,
         contained: Tensor,
         heat: Sequence[Tensor],
-        back: Tensor,
     ) -> CropLosses:
         locator, weights, shows = self.network.locator, self.weights, contained.flatten()
         counts = Counts(len(shows) * self.ranks.size, self.ranks.sum(shows.sum()))
         query_mask = batch.query_mask.repeat_interleave(LOOKS, 0)
         paper = compute_losses(looks, query_mask, target_mask.flatten(0, 1), shows, weights, counts)
 
-        order = torch.cat([group.rows for group in batch.target_frames]).argsort()
-        places = [
-            place_loss(locator.scale * x, group.cells) for x, group in zip(heat, batch.target_frames, strict=True)
-        ]
+        order = torch.cat([group.rows for group in batch.frames]).argsort()
+        places = [place_loss(locator.scale * x, group.cells) for x, group in zip(heat, batch.frames, strict=True)]
         place, highest = torch.cat(places)[order], torch.cat([x.amax((1, 2)) for x in heat])[order]
         visible = batch.visible.float()
         kinds = torch.stack((visible, 1 - visible))  # (2, B)
@@ -126,15 +108,14 @@ class CropStep(Step):
         one_shows = contained.sum(1) == 1
         choice = F.cross_entropy(looks.logit.view(-1, LOOKS), contained.float().argmax(1), reduction="none") * one_shows
         choice = choice.sum() / self.ranks.sum(one_shows.sum()).clamp(min=1)
-        back = cross_entropy(locator.back_logit(back).sigmoid(), shows.float()) / counts.samples
-        total = paper.total + weights.place * place + weights.existence * (known + choice + back)
-        return CropLosses(total, *paper[1:], place, known, choice, back)
+        total = paper.total + weights.place * place + weights.existence * (known + choice)
+        return CropLosses(total, *paper[1:], place, known, choice)
 
 
 def peak_middles(batch: CropBatch, heat: Sequence[Tensor]) -> dict[int, list[tuple[float, float]]]:
     """Of each target, by its number: the middles of the heat's highest peaks away from the object, in its pixels."""
     highest, targets, middles = [], [], {}
-    for of_group, group in zip(heat, batch.target_frames, strict=True):
+    for of_group, group in zip(heat, batch.frames, strict=True):
         values, cells = peaks(of_group.masked_fill(near(group.cells), -torch.inf), RIVAL_PEAKS)
         highest.append(torch.cat((values[..., None], cells.float()), 2))
         targets += [(number, of_group.shape[1:]) for number in group.numbers]
@@ -152,8 +133,3 @@ def near(cells: Tensor) -> Tensor:
 def place_loss(logits: Tensor, cells: Tensor) -> Tensor:
     """Of targets (n, h, w): - log of how likely the object's cells are, among all."""
     return logits.logsumexp((1, 2)) - logits.masked_fill(~cells, -1e4).logsumexp((1, 2))
-
-
-def look_rows(group: FrameGroup) -> Tensor:
-    """Which of B LOOKS are at the targets of a group, or of its queries."""
-    return (LOOKS * group.rows[:, None] + torch.arange(LOOKS, device=group.rows.device)).flatten()

@@ -78,8 +78,7 @@ class CropBatch(Batch):
     target: Tensor  # (B, LOOKS, S, S, 3) uint8 RGB, black at places that are not known yet
     target_mask: Tensor  # (B, LOOKS, S, S) uint8
     contained: Tensor  # (B, LOOKS) bool, the crop shows the object
-    query_frames: list[FrameGroup]
-    target_frames: list[FrameGroup]
+    frames: list[FrameGroup]  # whole targets
     peaks: list[list[Peak | None]]  # LOOKS of each sample: the places that are not known yet
     images: list[np.ndarray | None]  # (H, W, 3) uint8 RGB, targets with such places
     masks: list[np.ndarray]  # (H, W) uint8, of the object in targets
@@ -118,10 +117,6 @@ class CropReader:
             cut_target(target, mask, None if peak else place.crop(size), side)
             for place, peak in zip(places, peaks, strict=True)
         ]
-        frames = (query, query_mask, spot.extent / max(query_size)), (target, mask, share)
-        query_frame, target_frame = (
-            self.whole_frame(view, *frame) for view, frame in zip(source[1:], frames, strict=True)
-        )
         return {
             "source": source,
             "visible": there is not None,
@@ -133,8 +128,7 @@ class CropReader:
                 name: np.stack(x)
                 for name, x in zip(("target", "target_mask", "contained"), zip(*looks, strict=True), strict=True)
             },
-            "query_frame": query_frame,
-            "target_frame": target_frame,
+            "frame": self.whole_frame(source.target, target, mask, share),
             "peaks": peaks,
             "image": target if any(peaks) else None,
             "mask": mask,
@@ -142,7 +136,7 @@ class CropReader:
 
     def whole_frame(self, view: ViewKey, image: np.ndarray, mask: np.ndarray, share: float) -> WholeFrame:
         """In which to locate an object that spans such a share of it."""
-        key = view, self.config.frame_length(min(share, LARGEST))
+        key = view, self.config.frame_length(share)
         height, width = frame_size(image.shape[:2], key[1])
         picture = np.zeros((height, width, 3), np.uint8) if key in self.cached else whole_frame(image, key[1])
         return WholeFrame(key, picture, object_cells(mask, (height // 8, width // 8)))
@@ -163,8 +157,7 @@ class CropReader:
         return CropBatch(
             **common_fields(samples),
             **stacked(samples, *names),
-            query_frames=grouped([sample["query_frame"] for sample in samples]),
-            target_frames=grouped([sample["target_frame"] for sample in samples]),
+            frames=grouped([sample["frame"] for sample in samples]),
             peaks=[sample["peaks"] for sample in samples],
             images=[sample["image"] for sample in samples],
             masks=[sample["mask"] for sample in samples],

@@ -114,21 +114,6 @@ def test_a_papers_network_of_version_1_loads_and_a_strong_one_is_refused_with_wh
     assert "train --recipe strong anew" in error
 
 
-def test_a_strong_network_of_version_2_0_loads_without_what_looks_back_and_with_all_else(backbone, tmp_path):
-    model, path = strong_network(), tmp_path / "net.pth"
-    torch.nn.init.constant_(model.locator.slope, 3)
-    save_checkpoint(path, backbone, model)
-    content = torch.load(path, weights_only=True)
-    for name in ("locator.back_slope", "locator.back_threshold"):
-        del content["encoder"][name]
-    torch.save(content, path)
-    locator = load_checkpoint(path).model.locator
-    assert locator.slope == 3 and (locator.back_slope, locator.back_threshold) == (1, -2.5)
-    del content["encoder"]["locator.slope"]
-    torch.save(content, path)
-    assert 'Missing key(s) in state_dict: "locator.slope"' in refused(path)
-
-
 def test_an_optimizer_goes_on_where_it_stopped_and_one_of_another_model_is_refused(tmp_path):
     loaded = load_checkpoint(published_file(tmp_path / "net.pth"))
     optimizer = torch.optim.Adam(loaded.model.parameters(), lr=2e-4)

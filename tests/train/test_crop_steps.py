@@ -7,10 +7,8 @@ import numpy as np
 import pytest
 import torch
 
-from formats.masks import fit_rle
 from formats.pairs import BOTH, PairSet
-from formats.processed import ProcessedTake, read_frame
-from model.crops import LARGEST, Spot, object_cells, spot_of, whole_frame
+from model.crops import Spot
 from model.features import Encoder
 from tests.made.networks import random_backbone, strong_config, strong_network
 from train.crop_step import CropStep
@@ -81,7 +79,7 @@ def test_the_loss_of_a_batch_is_that_of_its_samples_whichever_are_together(make_
 def test_crops_at_known_places_stay_as_the_loader_cut_them_and_the_first_shows_a_visible_object(make_step, batch):
     unknown = torch.tensor([[peak is not None for peak in peaks] for peaks in batch.peaks])
     assert 0 < unknown.sum() < unknown.numel()
-    found = make_step().with_peaks(batch, [torch.rand(group.cells.shape) for group in batch.target_frames])
+    found = make_step().with_peaks(batch, [torch.rand(group.cells.shape) for group in batch.frames])
     for now, before in zip(found, (batch.target, batch.target_mask, batch.contained), strict=True):
         assert torch.equal(now[~unknown], before[~unknown])
     images, masks, contained = found
@@ -94,7 +92,7 @@ def looks_at_peaks(step, sample, heat, cells, *peaks):
     """The middle and the side of the crop at each of two places of a frame that has such a heat and object."""
     picture = np.stack([*np.mgrid[:540, :960] // 4, np.zeros((540, 960))], 2).astype(np.uint8)  # a color is a place
     group = FrameGroup([0], torch.tensor([0]), [], torch.empty(0), cells[None])
-    more = {"images": [picture], "masks": [np.zeros((540, 960), np.uint8)], "target_frames": [group]}
+    more = {"images": [picture], "masks": [np.zeros((540, 960), np.uint8)], "frames": [group]}
     batch = replace(READER.collate([sample]), peaks=[list(peaks)], **more)
     images, _, contained = step.with_peaks(batch, [heat[None]])
     assert not contained.any()
@@ -114,23 +112,3 @@ def test_a_look_at_a_peak_is_around_it_in_the_whole_picture_and_away_from_the_ob
     assert looks_at_peaks(step, samples[0], heat, cells, *peaks) == only_other
     heat[20, 30] = -torch.inf  # a second peak is missing
     assert looks_at_peaks(step, samples[0], heat, ~cells & cells, *peaks) == only_other
-
-
-@torch.no_grad()
-def test_a_look_back_is_that_into_the_whole_frame_that_prediction_reads(make_step, training_set, samples, batch):
-    step = make_step()
-    network, encoder, config = step.network, step.encoder, step.network.config
-    masks = torch.rand(2 * len(batch), SIDE, SIDE) < torch.rand(2 * len(batch), 1, 1)
-    answers = network.describe(encoder.levels(batch.target.flatten(0, 1)), masks)
-    backs = step.look_back(batch, answers)
-    assert len(batch.query_frames) > 1 and (backs > 0).all() and len(backs.unique()) == len(backs)
-    for row, (name, query, _) in enumerate(sample["source"] for sample in samples):
-        take = ProcessedTake.read(training_set, query.take_uid)
-        image = read_frame(take.frame_path(query.camera, query.frame))
-        mask = fit_rle(take.masks[name][query.camera][query.frame], image.shape[:2])
-        share = min(spot_of(mask).extent / max(mask.shape), LARGEST)
-        picture = torch.from_numpy(whole_frame(image, config.frame_length(share)))
-        cells = network.locator.cells(encoder.levels(picture[None])).expand(2, -1, -1, -1)
-        own = torch.from_numpy(object_cells(mask, cells.shape[1:3])).expand(2, -1, -1)
-        rows = slice(2 * row, 2 * row + 2)
-        torch.testing.assert_close(backs[rows], network.look_back(answers.rows(rows), cells, own))

@@ -78,7 +78,7 @@ def test_a_batch_has_the_same_losses_when_its_features_come_from_the_cache(pairs
     with torch.no_grad():
         first = step(batch_of(pairs, range(3), reader))
         kept, blind = list(cache.entries), batch_of(pairs, range(3), reader)
-        pictures = (x.images for x in blind.query_frames + blind.target_frames) if strong else [blind.target_image]
+        pictures = (group.images for group in blind.frames) if strong else [blind.target_image]
         assert not any(picture.any() for picture in pictures)
         second = step(blind)
     assert torch.equal(torch.stack(first), torch.stack(second)) and list(cache.entries) == kept
@@ -93,7 +93,7 @@ def test_one_key_never_stands_for_two_images_whatever_the_recipe_draws(pairs, re
     samples, seen, shown = TrainSamples(pairs, reader, 0), {}, 0
     for sample in (samples[n] for n in range(100)):
         if isinstance(reader, CropReader):
-            keyed = [frame[:2] for frame in (sample["query_frame"], sample["target_frame"])]
+            keyed = [sample["frame"][:2]]
         else:
             names = {"target_image": "target", "query_image": "query", "query_mask": "query_mask"}
             keyed = [(getattr(sample["source"], key), sample[name]) for name, key in names.items()]

@@ -75,10 +75,9 @@ def test_a_strong_sample_shows_the_object_in_both_views_and_in_their_whole_frame
         assert inside > sample["query_mask"].sum() / 2  # in the middle, or nearly
         assert sample["target"].shape == (2, SIDE, SIDE, 3) and sample["target_mask"].shape == (2, SIDE, SIDE)
         assert sample["contained"][0] == visible and sample["target_mask"][0].any() == visible
-        for name, shows in {"query": True, "target": visible}.items():
-            key, image, cells = sample[f"{name}_frame"]
-            assert key == (getattr(sample["source"], name), max(image.shape))
-            assert cells.shape == tuple(length // 8 for length in image.shape[:2]) and cells.any() == shows
+        key, image, cells = sample["frame"]
+        assert key == (sample["source"].target, max(image.shape))
+        assert cells.shape == tuple(length // 8 for length in image.shape[:2]) and cells.any() == visible
 
 
 def test_another_object_as_a_rival_is_never_the_object_itself_and_always_visible(pairs, tmp_path):
