@@ -168,6 +168,35 @@ def test_two_ranks_write_the_file_of_one_process_byte_for_byte(checkpoint, data_
     assert (tmp_path / "ranks" / whole.name).read_bytes() == whole.read_bytes()
 
 
+STOPPED = """
+import os, signal, sys
+import eval_segswap
+from inference.search import StrongMatcher
+
+predict, left = StrongMatcher.predict, int(sys.argv.pop())
+
+def counted(*given):
+    global left
+    left -= 1
+    if left < 0:
+        os.kill(os.getpid(), signal.SIGKILL)
+    return predict(*given)
+
+StrongMatcher.predict = counted
+eval_segswap.main(sys.argv[1:])
+"""
+
+
+def test_a_strong_networks_results_are_the_same_bytes_after_a_kill(data_path, tmp_path):
+    checkpoint = write_network(tmp_path / "net.pth", strong=True)
+    whole, killed = run(checkpoint, data_path, tmp_path / "whole"), tmp_path / "killed"
+    frames = len({frame for masks in LAYOUT.values() for frame in masks.get(EGO, ())})
+    words = [sys.executable, "-c", STOPPED, *arguments(checkpoint, data_path, killed), str(frames + 2)]
+    assert subprocess.run(words, cwd=ROOT, capture_output=True).returncode == -signal.SIGKILL  # in the second take
+    assert [path for path in killed.rglob("*.json") if path.parent != killed]
+    assert run(checkpoint, data_path, killed).read_bytes() == whole.read_bytes()
+
+
 def test_per_take_files_stay_only_if_asked_for_and_then_where_the_original_has_them(
     checkpoint, data_path, whole, tmp_path
 ):
