@@ -111,6 +111,7 @@ class StrongMatcher(NetworkMatcher):
         return replace(frame, masks=masks)
 
     def predict(self, frame: Frame) -> Answers:
+        """The steps above. An object whose mask shows nothing is not looked for: hidden, with an empty mask."""
         size = self.config.input_size
         probs, existence = [np.zeros((size, size), np.float32) for _ in frame.pairs], [0.0] * len(frame.pairs)
         sizes = [frame.images[pair.target_camera].shape[:2] for pair in frame.pairs]

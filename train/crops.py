@@ -91,6 +91,7 @@ class CropReader:
         self.config, self.cached = config, cached
 
     def read(self, pairs: PairSet, draw: Draw, rng: np.random.Generator) -> dict[str, Any]:
+        """Fields of a `CropBatch` of one sample, in the singular; ValueError if its mask shows nothing."""
         source, target_pair = source_of(pairs, draw), pairs[draw.target]
         query, target = (read_view(pairs, view) for view in source[1:])
         query_size, size = query.shape[:2], target.shape[:2]
