@@ -16,6 +16,7 @@ VIDEO_SIZES: dict[str, tuple[Size, Size]] = {
     "native": ((1408, 1408), (2160, 3840)),
 }
 FPS = 30
+LATER = "models", "photos", "left_out", "odd_cameras"  # options
 
 
 @dataclass(frozen=True)
@@ -64,7 +65,11 @@ class TakeOptions:
     things: str = "patterned"
     models: Path | None = None
     photos: Path | None = None
+    left_out: float = 0.0
+    odd_cameras: float = 0.0
 
     def record(self) -> dict[str, Any]:
-        """As JSON; of folders the names, where there are some."""
-        return {k: v.name if isinstance(v, Path) else v for k, v in asdict(self).items() if v is not None}
+        """As JSON; of folders the names. What came later is there only where it is used: takes keep their names."""
+        later = asdict(self)
+        first = {name: later.pop(name) for name in list(later)[: -len(LATER)]}
+        return first | {k: v.name if isinstance(v, Path) else v for k, v in later.items() if v}

@@ -49,7 +49,7 @@ class Tabletop:
         self.cameras = camera_names(options.num_exo)
         views = np.array_split(np.arange(len(items)), options.num_exo)  # which objects each exo camera is aimed at
         self.exo_views = [view.tolist() or [k % len(items)] for k, view in enumerate(views)]
-        (variety,) = rng.spawn(1)  # what it draws is there only with some options, and leaves the rest as it is
+        variety, oddity = rng.spawn(2)  # what they draw is there only with some options, and leaves the rest as it is
         scales = self.object_size.scales(variety, len(items))
         if self.modelled:  # they have sizes of their own
             scales = np.ones_like(scales)
@@ -68,27 +68,47 @@ class Tabletop:
         self.lights, self.rolls = LIGHTS, np.zeros(len(self.cameras))
         if self.modelled:
             self.lights, self.rolls = _lamps(variety), _rolls(variety, len(self.cameras))
+        # Cameras as of a stranger's pictures: turned by any angle, of one kind, gray.
+        odd = oddity.random() < options.odd_cameras
+        turned, fixed, gray = odd & (oddity.random(3) < 0.5)
+        if turned:
+            self.rolls = oddity.uniform(-np.pi, np.pi, len(self.cameras))
         self.exo_cameras = [self._aim_exo(rng, number, exo_distances[number]) for number in range(options.num_exo)]
+        self.fixed_ego = self._beside(oddity, self.exo_cameras[0]) if fixed else None
+        self.gray = [name for name in self.cameras if gray and oddity.random() < 0.7]
+        seconds = options.num_frames // FPS + 1
+        self.left_out = oddity.random((seconds, len(self.cameras), len(self.items))) < options.left_out
         self.people = [self._plan_person(variety, camera) for camera in 2 * self.exo_cameras] if self.homely else []
         self.tints = self._dim(variety) if self.homely else {}
         self.exo_rooms = [render(camera, [self.room, *self.clutter], None, self.lights) for camera in self.exo_cameras]
 
     def pictures(self, second: float) -> dict[str, Picture]:
         """What each camera sees."""
-        solids = [solid for number in range(len(self.items)) for solid in self._item(number, second)]
-        solids += self._hand(second)
-        solids += [limb for person in self.people for limb in person(second)]
-        solids.append(cast_shadows(self.table, solids + self.clutter, self.lights[0]))
-        pictures = {EGO: render(self.ego_camera(second), [*solids, *self.clutter, self.room], None, self.lights)}
-        for name, camera, room in zip(self.cameras[1:], self.exo_cameras, self.exo_rooms, strict=True):
-            pictures[name] = render(camera, solids, room, self.lights)
+        items = [self._item(number, second) for number in range(len(self.items))]
+        people = [*self._hand(second), *(limb for person in self.people for limb in person(second))]
+        worlds = []  # of each camera
+        for left_out in self.left_out[int(second)]:
+            solids = [solid for item, out in zip(items, left_out, strict=True) if not out for solid in item] + people
+            if not worlds or self.left_out[int(second)].any():
+                table = cast_shadows(self.table, solids + self.clutter, self.lights[0])
+            worlds.append([*solids, table])
+        ego, *exos = worlds
+        pictures = {EGO: render(self.ego_camera(second), [*ego, *self.clutter, self.room], None, self.lights)}
+        for name, camera, room, world in zip(self.cameras[1:], self.exo_cameras, self.exo_rooms, exos, strict=True):
+            pictures[name] = render(camera, world, room, self.lights)
         for name, tint in self.tints.items():
             channels = pictures[name].channels
             cv2.multiply(channels, (*tint, 1), dst=channels, dtype=cv2.CV_8U)
+        for name in self.gray:
+            channels = pictures[name].channels
+            channels[..., :3] = cv2.cvtColor(channels, cv2.COLOR_BGRA2GRAY)[..., None]
         return pictures
 
     def ego_camera(self, second: float) -> Camera:
         """The wearer's head: it follows the gaze more slowly than the eyes, and sways."""
+        return self.fixed_ego or self._head(second)
+
+    def _head(self, second: float) -> Camera:
         gaze = _path(self.gaze_times, self.gaze_points, second)
         sway = np.sin(second * self.sway_speed + self.sway_phase)
         head = self.head + gaze * (0.7, 0.3, 0.6) + sway[:3] * 0.06
@@ -189,6 +209,15 @@ class Tabletop:
         size = self.sizes[1]
         return Camera.look_at(target + distance * direction, target, EXO_FOCAL * size[1], size, self.rolls[1 + number])
 
+    def _beside(self, rng: np.random.Generator, exo: Camera) -> Camera:
+        """A fixed camera in the place of the wearer's: right beside an exo camera, or anywhere on its side of the table,
+        at whose objects it looks as closely.
+        """
+        target, size = self.places[self.exo_views[0]].mean(0), self.sizes[0]
+        away = turn(2, rng.uniform(0.05, (0.3, 1.5)[rng.integers(2)])) @ (exo.position - target)
+        away *= EGO_FOCAL / EXO_FOCAL * rng.uniform(0.8, 1.25)
+        return Camera.look_at(target + away, target, EGO_FOCAL * size[1], size, self.rolls[0])
+
     def _plan_person(self, rng: np.random.Generator, camera: Camera) -> Callable[[float], list[Solid]]:
         """Somebody who walks to and fro in front of an exo camera: their solids at a second."""
         middle = self.places.mean(0) * (1, 1, 0)
@@ -229,7 +258,7 @@ class Tabletop:
     def _hand(self, second: float) -> list[Solid]:
         """Palm, fingers, forearm and a sleeve that reaches to below the head, where no camera should look."""
         palm = _path(self.hand_times, self.hand_points, second)
-        shoulder = self.ego_camera(second).position + (0.5, -0.4, -1.3)
+        shoulder = self._head(second).position + (0.5, -0.4, -1.3)
         arm = (shoulder - palm) / np.linalg.norm(shoulder - palm)
         return [
             _limb(palm - 0.15 * arm, palm + 0.3 * arm, 0.17, SKIN),

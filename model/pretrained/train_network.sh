@@ -3,8 +3,8 @@
 # and of solids with one pattern each, with objects as large as real ones and with large objects. Everything goes to the
 # folder given (default: runs/xsegtx_tiny); a second run continues.
 #   bash model/pretrained/train_network.sh [FOLDER]
-# Environment: PACKAGE: Debian's sweethome3d-furniture, the downloaded file (default: `apt-get download` fetches it); STEPS
-# of training in each of five epochs (default: 2400); PYTHON as for quickstart.sh; SEED of the training (default: 0; only
+# Environment: PACKAGE: Debian's sweethome3d-furniture, the downloaded file (default: `apt-get download` fetches it); EPOCHS
+# of training, of 2400 steps (default: 15); NPROC: processes that train, of 8 GB each (default: 1); PYTHON as for quickstart.sh; SEED of the training (default: 0; only
 # that one becomes the network of this repository, others stay in the folder).
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/../.."
@@ -13,7 +13,7 @@ setup_env requirements.txt requirements-models.txt
 
 out=${1:-runs/xsegtx_tiny}
 seed=${SEED:-0}
-steps=${STEPS:-2400}
+epochs=${EPOCHS:-15}
 precision=fp32 # bfloat16 where the CPU computes in it
 if grep -qsw avx512_bf16 /proc/cpuinfo; then precision=bf16; fi
 
@@ -31,20 +31,23 @@ make() { # folder, further flags
   python data/process_data.py --takepath "$out/$1/takes" --split_path "$out/$1/split.json" --outputpath "$data"
   python data/create_pairs.py --data_dir "$data"
 }
-real=(--object_size real --size medium --num_objects 6 --clutter 24 --blur 1.5 --noise 3)
 models=(--things models --models "$household/models" --photos "$household/photos")
-make models "${models[@]}" "${real[@]}" --num_train 192 --num_val 8 --num_test 24
-make models_large "${models[@]}" --object_size 0.005 0.3 --clutter 12 --blur 1 --noise 3 --num_train 96 --num_val 4
-for things in kitchen patterned; do
-  make $things --things $things "${real[@]}" --num_train 96 --num_val 6 --num_test 24
-  make ${things}_large --things $things --num_train 32 --num_val 4 --num_test 12
-  make ${things}_large_more --things $things --seed 1 --num_train 64 --num_val 1 --num_test 1
-done
-make kitchen_more --things kitchen "${real[@]}" --seed 1 --num_train 96 --num_val 1 --num_test 1
+real=(--object_size real --size medium --num_objects 6 --clutter 24 --blur 1.5 --noise 3)
+large=(--object_size 0.03 0.4 --clutter 8 --blur 1 --noise 3)
 
-bash train/run_both.sh --train-dir "$out"/*/processed --out-dir "$out/seed_$seed" --seed "$seed" --resume-pth auto \
-  --backbone efficientnet_lite0 --mode tiny --input_size 192 --batch-pos 4 --lr 5e-4 --warmUpIter 100 \
-  --iter-epoch "$steps" --n-epoch 5 --lr-schedule 4 --val_size 200 --cache_features 6 --num_workers 0 --precision $precision
+# Takes to learn from: every fifth object is missing where it would be seen, every fourth take is of odd cameras.
+learn=(--left_out 0.2 --odd_cameras 0.25 --num_val 6 --num_test 0)
+make train/models "${models[@]}" "${real[@]}" "${learn[@]}" --num_train 192
+make train/models_mixed "${models[@]}" --object_size 0.005 0.3 --clutter 12 --blur 1 --noise 3 "${learn[@]}" --num_train 144
+for things in kitchen patterned; do
+  make train/$things --things $things "${real[@]}" "${learn[@]}" --num_train 96
+  make train/${things}_large --things $things "${large[@]}" "${learn[@]}" --num_train 64
+done
+
+bash train/run_both.sh --train-dir "$out"/train/*/processed --out-dir "$out/seed_$seed" --seed "$seed" \
+  --resume-pth auto --backbone efficientnet_lite0 --mode tiny --input_size 192 --batch-pos 4 --lr 5e-4 --warmUpIter 100 \
+  --iter-epoch 2400 --n-epoch "$epochs" --lr-schedule $((epochs * 4 / 5)) --val_size 240 --cache_features 6 \
+  --num_workers 0 --save_every 0 --precision $precision
 [ "$seed" = 0 ] || exit 0
 python - "$out/seed_0/netLast.pth" model/pretrained/xsegtx_tiny.pth <<'END' # what prediction needs, in half precision
 import sys
@@ -54,3 +57,16 @@ backbone.weights = None  # a place on this machine
 kept = {name: arguments[name] for name in ("both", "reverse")}
 save_checkpoint(sys.argv[2], backbone, network.half(), arguments=kept)
 END
+
+# Takes of which nothing is learned or chosen, for the card (benchmarks/network_card.py): as in training, larger things,
+# things that are left out, odd cameras.
+test=(--num_train 0 --num_val 0)
+make models "${models[@]}" "${real[@]}" "${test[@]}" --num_test 24
+make models_left_out "${models[@]}" "${real[@]}" "${test[@]}" --num_test 8 --left_out 0.4
+make models_odd "${models[@]}" "${real[@]}" "${test[@]}" --num_test 12 --odd_cameras 1
+make models_mixed "${models[@]}" --object_size 0.005 0.3 --clutter 12 --blur 1 --noise 3 "${test[@]}" --num_test 12
+for things in kitchen patterned; do
+  make $things --things $things "${real[@]}" "${test[@]}" --num_test 24
+  make ${things}_large --things $things "${test[@]}" --num_test 12
+  make ${things}_larger --things $things "${large[@]}" "${test[@]}" --num_test 8
+done
