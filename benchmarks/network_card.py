@@ -1,5 +1,6 @@
 """The tables of model/pretrained/README.md: how good a network is on the test takes of `train_network.sh`, by kind of
-takes, object's size, angle between the cameras' views, and rotation of the target's camera.
+takes, object's size, angle between the cameras' views, and rotation of the target's camera; what it says of hidden
+objects, by why they are hidden; and how far its existence is to be believed.
 
     python benchmarks/network_card.py --folder runs/xsegtx_tiny --out card --more data/mine/processed
 
@@ -40,8 +41,18 @@ from synthetic.tabletop import EGO, Tabletop
 from synthetic.take import TakeId, build_tabletop
 
 SPLIT = "test"
-SIZES = {"under 0.05 %": 5e-4, "to 0.15 %": 1.5e-3, "to 0.5 %": 5e-3, "to 2 %": 0.02, "to 10 %": 0.1, "more": 1}
+SIZES = {
+    "under 0.05 %": 5e-4,
+    "to 0.15 %": 1.5e-3,
+    "to 0.5 %": 5e-3,
+    "to 2 %": 0.02,
+    "to 10 %": 0.1,
+    "to 30 %": 0.3,
+    "more": 1,
+}
 ANGLES = {"0 to 30": 30, "30 to 60": 60, "60 to 90": 90, "90 to 180": 180}  # degrees
+HIDDEN = "left out", "out of view", "behind something"
+THRESHOLDS = 0.3, 0.4, 0.5, 0.6, 0.7  # of existence
 ROTATIONS = (0, 30, 60, 90, 180)  # degrees
 TURNED = "models", "patterned"  # whose targets are
 HEADER = "| {} | objects | IoU | right object | visible, said so | hidden, said so |\n|---|---|---|---|---|---|"
@@ -102,6 +113,56 @@ def angle(folder: Path, case: Case) -> float:
     place = world.places[[item.name for item in world.items].index(case.object_name)]
     one, other = (camera.position - place for camera in cameras)
     return float(np.degrees(np.arccos(one @ other / np.linalg.norm(one) / np.linalg.norm(other))))
+
+
+def why_hidden(folder: Path, case: Case) -> str:
+    """One of HIDDEN, of an object that a camera of a rendered take does not see."""
+    world, second = tabletop(folder, case.take_uid), case.frame / FRAME_STEP
+    camera = world.cameras.index(case.target_camera)
+    number = [item.name for item in world.items].index(case.object_name)
+    if world.left_out[int(second), camera, number]:
+        return HIDDEN[0]
+    view = world.exo_cameras[camera - 1] if camera else world.ego_camera(second)
+    pixels, depth = view.project(np.stack([solid.position for solid in world.item(number, second)]))
+    inside = ((pixels > 0) & (pixels < view.size[::-1])).all(1) & (depth > 0)
+    return HIDDEN[2] if inside.any() else HIDDEN[1]
+
+
+def by_reason(folder: Path, both: Both) -> dict[str, Both]:
+    """Hidden cases by why they are."""
+    groups: dict[str, list[list[Case]]] = {reason: [[], []] for reason in HIDDEN}
+    for place, cases in enumerate(both):
+        for case in cases:
+            if not case.visible:
+                groups[why_hidden(folder, case)][place].append(case)
+    return {reason: group for reason, group in groups.items() if any(group)}
+
+
+def print_existence(cases: dict[str, Both]) -> None:
+    """At some thresholds, the balanced accuracy of existence, a mean of all kinds of takes; and by tenths of what the
+    network says, how many objects are visible.
+    """
+    print(f"\n| threshold | {' | '.join(map(str, THRESHOLDS))} |\n|{'---|' * (1 + len(THRESHOLDS))}")
+    existence = [
+        tuple(np.array([getattr(case, name) for case in of]) for name in ("existence", "visible"))
+        for both in cases.values()
+        for of in both
+        if of
+    ]
+    of_sets = [[balanced_accuracy(said > limit, there) for limit in THRESHOLDS] for said, there in existence]
+    print(f"| balanced accuracy | {' | '.join(f'{100 * x:.1f}' for x in np.mean(of_sets, 0))} |")
+    said, there = map(np.concatenate, zip(*existence, strict=True))
+    tenth = np.minimum((10 * said).astype(int), 9)
+    print("\n| existence | objects | mean | visible |\n|---|---|---|---|")
+    for k in range(10):
+        if (chosen := tenth == k).any():
+            mean, visible = said[chosen].mean(), there[chosen].mean()
+            print(f"| {k / 10} to {(k + 1) / 10} | {chosen.sum()} | {100 * mean:.1f} | {100 * visible:.1f} |")
+
+
+def balanced_accuracy(said: np.ndarray, there: np.ndarray) -> float:
+    """The mean of how often the visible and the hidden, of those that there are, are said to be."""
+    return float(np.mean([(said == there)[there == kind].mean() for kind in np.unique(there)]))
 
 
 def turned(data: Path, out: Path, kind: str, degrees: int, takes: int) -> Path:
@@ -166,6 +227,8 @@ def main() -> None:
         name = data.parent.name
         angles = grouped(cases[name], functools.partial(angle, data.parent), ANGLES)
         print_table(f"{name}: degrees between the views", angles)
+        print_table(f"{name}: why hidden", by_reason(data.parent, cases[name]))
+    print_existence(cases)
     for name in (name for name in TURNED if args.turned_takes and name in kinds):
         rows: dict[str, list[list[Case]]] = {}
         for degrees in ROTATIONS:

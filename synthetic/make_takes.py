@@ -115,8 +115,8 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     add("--clutter", type=at_least(0, most=1000), default=0, help=text)
     add("--blur", type=at_least(0, float, 100), default=0, help="of each video, up to this many pixels, Gaussian")
     add("--noise", type=at_least(0, float, 255), default=0, help="of the pictures in gray levels, Gaussian")
-    text = "how often an object is missing where it would be seen, for each object, camera and second: it is not rendered, "
-    text += "while its look-alikes and all else stay, so that existence has to be told by the object itself"
+    text = "how often an object is missing where it would be seen, for each object, camera and second: it is not "
+    text += "rendered, while its look-alikes and all else stay"
     add("--left_out", type=at_least(0, float, 0.9), default=0, help=text)
     text = "part of the takes with cameras of one kind, turned ones or gray ones, as in a stranger's pictures"
     add("--odd_cameras", type=at_least(0, float, 1), default=0, help=text)

@@ -84,7 +84,7 @@ class Tabletop:
 
     def pictures(self, second: float) -> dict[str, Picture]:
         """What each camera sees."""
-        items = [self._item(number, second) for number in range(len(self.items))]
+        items = [self.item(number, second) for number in range(len(self.items))]
         people = [*self._hand(second), *(limb for person in self.people for limb in person(second))]
         worlds = []  # of each camera
         for left_out in self.left_out[int(second)]:
@@ -210,8 +210,8 @@ class Tabletop:
         return Camera.look_at(target + distance * direction, target, EXO_FOCAL * size[1], size, self.rolls[1 + number])
 
     def _beside(self, rng: np.random.Generator, exo: Camera) -> Camera:
-        """A fixed camera in the place of the wearer's: right beside an exo camera, or anywhere on its side of the table,
-        at whose objects it looks as closely.
+        """A fixed camera in the place of the wearer's: beside an exo camera, or anywhere on its side of the table. It
+        looks at the same objects, about as closely.
         """
         target, size = self.places[self.exo_views[0]].mean(0), self.sizes[0]
         away = turn(2, rng.uniform(0.05, (0.3, 1.5)[rng.integers(2)])) @ (exo.position - target)
@@ -245,7 +245,8 @@ class Tabletop:
         tints = {name: light * np.exp(rng.normal(0, 0.12) + rng.normal(0, 0.06) * warm) for name in self.cameras}
         return tints | {EGO: 0.85 * tints[EGO]}
 
-    def _item(self, number: int, second: float) -> list[Solid]:
+    def item(self, number: int, second: float) -> list[Solid]:
+        """An object's solids."""
         item, place = self.items[number], self.places[number]
         lifted = 0.0
         for knots, held in self.episodes:

@@ -1,11 +1,18 @@
 """Each benchmark runs at its smallest size and prints its ratios; the figures themselves mean nothing here."""
 
 import importlib
+import itertools
 import re
 
+import cv2
+import numpy as np
 import pytest
 
-from benchmarks import evaluation, inference, measure, network_card, process_data, train_step
+from benchmarks import evaluation, inference, measure, network_card, photographs, process_data, train_step
+from common.arguments import SETTINGS
+from evaluation.score import Reading, score_file
+from evaluation.truth import GroundTruth
+from formats.results import results_path
 from tests.made.networks import write_network
 from tests.made.scripts import run_main
 
@@ -72,7 +79,7 @@ def test_training_is_measured_by_loader_and_step():
 
 def test_the_card_tells_figures_by_size_angle_and_rotation(tmp_path, monkeypatch):
     small = ("--size", "tiny", "--num_frames", 31, "--num_exo", 1)
-    measure.make_takes(tmp_path / "patterned", "test", 1, *small)
+    measure.make_takes(tmp_path / "patterned", "test", 1, *small, "--left_out", 0.3)
     measure.process_takes(tmp_path / "patterned")
     monkeypatch.setattr(network_card, "ROTATIONS", (0, 90))
     network = write_network(tmp_path / "net.pth", strong=True)
@@ -83,8 +90,78 @@ def test_the_card_tells_figures_by_size_angle_and_rotation(tmp_path, monkeypatch
         for line, rule in zip(lines, lines[1:], strict=False)
         if rule.startswith("|---")
     ]
-    kinds = ("object in the target", "degrees between the views", "target turned by degrees")
-    assert titles == ["takes", *(f"patterned: {kind}" for kind in kinds)]
+    kinds = ("object in the target", "degrees between the views", "why hidden")
+    of_kinds = [f"patterned: {kind}" for kind in kinds]
+    assert titles == ["takes", *of_kinds, "threshold", "existence", "patterned: target turned by degrees"]
     rows = {line.split(" | ")[0].strip("| "): line.split(" | ")[1:] for line in lines if line.startswith("| ")}
     objects, iou = ({name: rows[name][k] for name in ("0", "90")} for k in (0, 1))
     assert objects["0"] == objects["90"] != "0/0" and iou["0"] != iou["90"]  # the same objects, seen turned
+    hidden = [{name: int(rows[name][0].split("/")[k]) for name in network_card.HIDDEN if name in rows} for k in (0, 1)]
+    assert any(of.get("left out") for of in hidden)
+    for setting, of in zip(SETTINGS, hidden, strict=True):
+        results = results_path(tmp_path / "out" / "patterned", setting, "test")
+        truth = GroundTruth.of_split(tmp_path / "patterned" / measure.PROCESSED, "test")
+        cases = score_file(truth, results, Reading(setting)).cases
+        assert sum(of.values()) == sum(not case.visible for case in cases)
+
+
+def write_samples(folder) -> dict[str, tuple[slice, slice]]:
+    """Pictures as OpenCV's samples -> rows and columns of what is sought in them."""
+    rng, places = np.random.default_rng(0), {}
+
+    def paper(height, width):
+        dots = rng.integers(0, 256, (height // 8, width // 8, 3), np.uint8)
+        return cv2.resize(dots, (width, height), interpolation=cv2.INTER_CUBIC)
+
+    def write(name, picture, top, left, height, width):
+        cv2.imwrite(str(folder / name), picture)
+        places[name] = slice(top, top + height), slice(left, left + width)
+
+    squares = np.kron(np.indices((7, 10)).sum(0) % 2 * 255, np.ones((20, 20))).astype(np.uint8)
+    for number, (side, moment) in enumerate(itertools.product(("left", "right"), (1, 2))):
+        picture, top, left = np.full((300, 400), 255, np.uint8), 50 + 10 * number, 80 + 20 * number
+        picture[top : top + 140, left : left + 200] = squares
+        write(f"{side}{moment:02d}.jpg", picture, top, left, 140, 200)
+    box, scene, wall = paper(160, 240), paper(400, 480), paper(640, 800)
+    scene[90:250, 130:370] = box
+    write("box.png", box, 2, 2, 156, 236)
+    write("box_in_scene.png", scene, 92, 132, 156, 236)
+    for name, shift in (("graf1.png", 0), ("graf3.png", 16)):
+        write(name, wall[shift:, shift:], 150 - shift, 300 - shift, 251, 261)
+    return places
+
+
+def test_truth_in_photographs_is_where_corners_and_features_say(tmp_path, monkeypatch):
+    monkeypatch.setattr(photographs, "MOMENTS", (1, 2))
+    places = write_samples(tmp_path)
+    pairs = list(photographs.visible_pairs(tmp_path))
+    boards = [
+        "left01.jpg",
+        "right01.jpg",
+        "left02.jpg",
+        "right02.jpg",
+        "left01.jpg",
+        "left02.jpg",
+        "left02.jpg",
+        "left01.jpg",
+    ]
+    flat = [
+        "box.png",
+        "box_in_scene.png",
+        "box_in_scene.png",
+        "box.png",
+        "graf1.png",
+        "graf3.png",
+        "graf3.png",
+        "graf1.png",
+    ]
+    views = [view for _, *both in pairs[:8] for view in both]
+    for name, view in zip(boards + flat, views, strict=False):
+        true = np.zeros(view.mask.shape, bool)
+        true[places[name]] = True
+        assert (view.mask & true).sum() / (view.mask | true).sum() > 0.97, name
+    network = write_network(tmp_path / "net.pth", strong=True)
+    where = ("--samples", tmp_path, "--ckpt_path", network, "--out", tmp_path / "all.jpg")
+    lines = lines_of(run_main(photographs.main, *where))
+    assert [line.split(" | ")[1] for line in lines[2:]] == ["2", "2", "2", "6", "12"]
+    assert (tmp_path / "all.jpg").exists()

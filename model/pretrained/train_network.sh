@@ -3,9 +3,10 @@
 # and of solids with one pattern each, with objects as large as real ones and with large objects. Everything goes to the
 # folder given (default: runs/xsegtx_tiny); a second run continues.
 #   bash model/pretrained/train_network.sh [FOLDER]
-# Environment: PACKAGE: Debian's sweethome3d-furniture, the downloaded file (default: `apt-get download` fetches it); EPOCHS
-# of training, of 2400 steps (default: 15); NPROC: processes that train, of 8 GB each (default: 1); PYTHON as for quickstart.sh; SEED of the training (default: 0; only
-# that one becomes the network of this repository, others stay in the folder).
+# Environment: PACKAGE: Debian's sweethome3d-furniture, the downloaded file (default: `apt-get download` fetches it);
+# EPOCHS of training, of 2400 steps each (default: 15); NPROC: processes that train, of 8 GB each (default: 1); PYTHON as
+# for quickstart.sh; SEED of the training (default: 0; only that one becomes the network of this repository, others stay
+# in the folder).
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/../.."
 source tests/setup_env.sh
@@ -33,12 +34,13 @@ make() { # folder, further flags
 }
 models=(--things models --models "$household/models" --photos "$household/photos")
 real=(--object_size real --size medium --num_objects 6 --clutter 24 --blur 1.5 --noise 3)
+mixed=(--object_size 0.005 0.3 --clutter 12 --blur 1 --noise 3)
 large=(--object_size 0.03 0.4 --clutter 8 --blur 1 --noise 3)
 
 # Takes to learn from: every fifth object is missing where it would be seen, every fourth take is of odd cameras.
 learn=(--left_out 0.2 --odd_cameras 0.25 --num_val 6 --num_test 0)
 make train/models "${models[@]}" "${real[@]}" "${learn[@]}" --num_train 192
-make train/models_mixed "${models[@]}" --object_size 0.005 0.3 --clutter 12 --blur 1 --noise 3 "${learn[@]}" --num_train 144
+make train/models_mixed "${models[@]}" "${mixed[@]}" "${learn[@]}" --num_train 144
 for things in kitchen patterned; do
   make train/$things --things $things "${real[@]}" "${learn[@]}" --num_train 96
   make train/${things}_large --things $things "${large[@]}" "${learn[@]}" --num_train 64
@@ -64,7 +66,7 @@ test=(--num_train 0 --num_val 0)
 make models "${models[@]}" "${real[@]}" "${test[@]}" --num_test 24
 make models_left_out "${models[@]}" "${real[@]}" "${test[@]}" --num_test 8 --left_out 0.4
 make models_odd "${models[@]}" "${real[@]}" "${test[@]}" --num_test 12 --odd_cameras 1
-make models_mixed "${models[@]}" --object_size 0.005 0.3 --clutter 12 --blur 1 --noise 3 "${test[@]}" --num_test 12
+make models_mixed "${models[@]}" "${mixed[@]}" "${test[@]}" --num_test 12
 for things in kitchen patterned; do
   make $things --things $things "${real[@]}" "${test[@]}" --num_test 24
   make ${things}_large --things $things "${test[@]}" --num_test 12

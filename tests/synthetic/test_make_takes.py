@@ -232,3 +232,39 @@ def test_options_that_cannot_be_met_are_named_in_one_line(flags, capsys):
         parse_args(flags.split())
     line = str(error.value) if error.type is UserError else capsys.readouterr().err.splitlines()[-1]
     assert flags.split()[0] in line and "\n" not in line
+
+
+def test_an_object_left_out_is_missing_while_all_else_stays():
+    take, seconds = TakeId("train", 0), range(2)
+    plain = build_tabletop(take, OPTIONS)
+    world = build_tabletop(take, replace(OPTIONS, left_out=0.3))
+    left_out = world.left_out[: len(seconds)]
+    assert left_out.any() and not left_out.all(2).any()
+    for second in seconds:
+        for camera, missing in zip(world.cameras, left_out[second], strict=True):
+            picture, whole = (x.pictures(second)[camera] for x in (world, plain))
+            labels = 1 + np.flatnonzero(missing)
+            assert not np.isin(picture.labels, labels).any()
+            for label in range(1, 5):  # what was in front of others shows them now
+                if label not in labels:
+                    assert (picture.labels == label)[whole.labels == label].all()
+            if not missing.any():
+                np.testing.assert_array_equal(picture.image, whole.image)
+
+
+def test_odd_cameras_are_fixed_or_turned_or_gray():
+    worlds = [build_tabletop(TakeId("train", k), replace(OPTIONS, odd_cameras=1)) for k in range(12)]
+    fixed = [w for w in worlds if (w.ego_camera(0).position == w.ego_camera(1.5).position).all()]
+    turned = [w for w in worlds if abs(w.rolls).max() > 0.5]
+    gray = [w for w in worlds if any(np.ptp(p.image, axis=2).max() == 0 for p in w.pictures(0).values())]
+    assert all(0 < len(some) < len(worlds) for some in (fixed, turned, gray))
+    for world in fixed:  # as closely as an exo camera, at its objects
+        pixels, depth = world.ego_camera(0).project(world.places[world.exo_views[0]])
+        exo = world.exo_cameras[0].project(world.places[world.exo_views[0]])[1]
+        assert (pixels > 0).all() and (pixels < 192).all() and (depth / exo > 0.6).all() and (depth / exo < 1.3).all()
+
+
+def test_takes_without_what_came_later_keep_their_names():
+    assert not {"left_out", "odd_cameras", "models"} & OPTIONS.record().keys()
+    assert TakeId("train", 0).uid(OPTIONS) != TakeId("train", 0).uid(replace(OPTIONS, left_out=0.3))
+    assert TakeId("train", 0).uid(OPTIONS) == "59f1c22e-9c56-505c-8629-2a9d3679dde3"

@@ -1,0 +1,152 @@
+"""How well a network finds things in photographs: chessboards of a stereo pair, in the other camera and at another
+moment, a printed box among things, and parts of a painted wall. The pictures are OpenCV's samples, a package of Debian:
+
+    apt-get download opencv-doc && dpkg -x opencv-doc_*.deb opencv-doc
+    python benchmarks/photographs.py --samples opencv-doc/usr/share/doc/opencv-doc/examples/data --out photographs.jpg
+
+The truth is computed from corners of the boards, and from matched features of flat things. Nothing is trained on them.
+--out shows all pairs, the worst first.
+"""
+
+import sys
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # repository root
+
+from common.errors import run_script, say_errors
+
+say_errors(__name__)
+
+import cv2
+import numpy as np
+
+from common.arguments import Parser
+from common.drawing import overlay, write_picture
+from formats.picture_files import read_picture
+from inference.predictor import CKPT_HELP, Predictor
+
+MOMENTS = (*range(1, 10), 11, 12, 13, 14)
+SQUARES = 9, 6  # inner corners of the boards
+PARTS_OF_WALL = (  # corners of quadrilaterals, pixels
+    ((300, 150), (560, 150), (560, 400), (300, 400)),
+    ((80, 330), (330, 330), (330, 560), (80, 560)),
+    ((430, 60), (700, 60), (700, 330), (430, 330)),
+)
+TILE = 200, 150
+
+
+class View(NamedTuple):
+    image: np.ndarray  # (H, W, 3) uint8 RGB
+    mask: np.ndarray  # (H, W) uint8
+
+
+def board(image: np.ndarray) -> View | None:
+    """The board in a picture; None where its corners are not found."""
+    found, corners = cv2.findChessboardCorners(cv2.cvtColor(image, cv2.COLOR_RGB2GRAY), SQUARES)
+    if not found:
+        return None
+    across, down = (n - 1 for n in SQUARES)
+    corners = corners.reshape(down + 1, across + 1, 2)
+    inner = np.float32([[0, 0], [across, 0], [across, down], [0, down]])
+    outer = inner + np.float32([[-1, -1], [1, -1], [1, 1], [-1, 1]])  # one more square on each side
+    to_picture = cv2.getPerspectiveTransform(inner, np.float32([corners[int(y), int(x)] for x, y in inner]))
+    return View(image, filled(cv2.perspectiveTransform(outer[None], to_picture)[0], image))
+
+
+def filled(outline: np.ndarray, image: np.ndarray) -> np.ndarray:
+    return cv2.fillConvexPoly(np.zeros(image.shape[:2], np.uint8), np.int32(np.round(outline)), 1)
+
+
+def same_plane(one: np.ndarray, other: np.ndarray, outline: Sequence) -> tuple[View, View]:
+    """A flat thing in two pictures, of which its outline in the first is known."""
+    sift = cv2.SIFT_create()
+    (of_one, described), (of_other, sought) = (
+        sift.detectAndCompute(cv2.cvtColor(image, cv2.COLOR_RGB2GRAY), None) for image in (one, other)
+    )
+    matches = [
+        best
+        for best, second in cv2.BFMatcher().knnMatch(described, sought, k=2)
+        if best.distance < 0.75 * second.distance
+    ]
+    ends = (
+        np.float32([points[getattr(match, name)].pt for match in matches])
+        for points, name in ((of_one, "queryIdx"), (of_other, "trainIdx"))
+    )
+    homography, _ = cv2.findHomography(*ends, cv2.RANSAC, 5)
+    mask = filled(np.array(outline), one)
+    return View(one, mask), View(other, cv2.warpPerspective(mask, homography, other.shape[1::-1]))
+
+
+def visible_pairs(samples: Path) -> Iterator[tuple[str, View, View]]:
+    """Group, query and target."""
+    read = lambda name: np.asarray(read_picture(samples / name))  # noqa: E731
+    left, right = (
+        {k: view for k in MOMENTS if (view := board(read(f"{side}{k:02d}.jpg")))} for side in ("left", "right")
+    )
+    moments = sorted(left.keys() & right.keys())
+    for k in moments:
+        yield "board, other camera", left[k], right[k]
+    for k, later in zip(moments, moments[1:] + moments[:1], strict=True):
+        yield "board, other moment", left[k], left[later]
+    box, scene = read("box.png"), read("box_in_scene.png")
+    height, width = (n - 3 for n in box.shape[:2])
+    one, other = same_plane(box, scene, ((2, 2), (width, 2), (width, height), (2, height)))
+    yield "box", one, other
+    yield "box", other, one
+    for outline in PARTS_OF_WALL:
+        one, other = same_plane(read("graf1.png"), read("graf3.png"), outline)
+        yield "part of a wall", one, other
+        yield "part of a wall", other, one
+
+
+def absent_pairs(views: dict[str, list[View]]) -> Iterator[tuple[View, np.ndarray]]:
+    """Each group's first views, sought in pictures of the other groups."""
+    names = "board, other camera", "box", "part of a wall"
+    for name in names:
+        for other in names:
+            if other != name:
+                for k in (0, 1):
+                    yield views[name][k], views[other][k].image
+
+
+def main() -> None:
+    parser = Parser(__doc__)
+    add = parser.add_argument
+    add("--samples", type=Path, required=True, help="folder of OpenCV's sample pictures")
+    add("--ckpt_path", type=Path, help=CKPT_HELP)
+    add("--out", type=Path, default=Path("photographs.jpg"), help="picture of all pairs")
+    args = parser.parse_args()
+    predictor = Predictor.load(args.ckpt_path)
+    groups: dict[str, list[tuple[float, float]]] = {}
+    views: dict[str, list[View]] = {}
+    tiles = []
+    for group, query, target in visible_pairs(args.samples):
+        mask, existence = predictor.segment(query.image, query.mask, target.image)
+        iou = (mask & target.mask).sum() / (mask | target.mask).sum()
+        groups.setdefault(group, []).append((iou, existence))
+        views.setdefault(group, []).append(query)
+        tiles.append((iou, tile(query, target, mask, f"{iou:.2f}, {existence:.2f}")))
+    print("| group | pairs | IoU | above 50 | said to be visible |\n|---|---|---|---|---|")
+    for group, rows in groups.items():
+        iou, existence = 100 * np.array(rows).T
+        print(f"| {group} | {len(rows)} | {iou.mean():.0f} | {(iou > 50).sum()} | {(existence > 50).sum()} |")
+    absent = np.array([predictor.segment(*view, image)[1] for view, image in absent_pairs(views)])
+    print(f"| absent | {len(absent)} | - | - | {(absent > 0.5).sum()} |")
+    tiles = [picture for _, picture in sorted(tiles, key=lambda of: of[0])]
+    tiles += [np.zeros_like(tiles[0])] * (-len(tiles) % 4)
+    write_picture(args.out, np.vstack([np.hstack(tiles[k : k + 4]) for k in range(0, len(tiles), 4)]))
+
+
+def tile(query: View, target: View, mask: np.ndarray, text: str) -> np.ndarray:
+    """Query, and target with truth and answer."""
+    pictures = overlay(*query, (255, 180, 40)), overlay(overlay(*target, (64, 200, 255)), mask, (255, 64, 129))
+    row = np.hstack([cv2.resize(picture, TILE, interpolation=cv2.INTER_AREA) for picture in pictures])
+    for color, width in ((0, 3), (255, 1)):
+        cv2.putText(row, text, (4, 14), cv2.FONT_HERSHEY_SIMPLEX, 0.45, (color,) * 3, width, cv2.LINE_AA)
+    return row
+
+
+if __name__ == "__main__":
+    run_script(main)
