@@ -61,7 +61,7 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     add_truth_options(parser)
     add = parser.add_argument
     add("--pred_file", type=Path, nargs="+", help="results (default: results/{setting}_{split}_results.json)")
-    rules = "also average by the rule of another scorer of the field, beside the official one (docs/protocols.md)"
+    rules = "also average by the rule of another scorer of the field, beside the official one (docs/evaluation.md)"
     add("--protocol", choices=[*PROTOCOLS, "all"], default=OFFICIAL_RULE, help=rules)
     add("--names", nargs="+", help="what to call several results files (default: names of the files or folders)")
     add("--out", type=Path, help="folder (default: results/{setting}_{split}_evaluation or ..._comparison)")

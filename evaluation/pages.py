@@ -48,7 +48,7 @@ def report_sections(summary: dict[str, Any], plots: dict[str, str], cards: list[
     )
     missed = "Missed: visible, and said not to be. Invented: the reverse. A click on a column's head sorts by it."
     breakdown = summary["breakdown"]
-    benchmark = f"What others publish: docs/protocols.md. {interval_note(len(breakdown['take'])).capitalize()}."
+    benchmark = f"What others publish: docs/evaluation.md. {interval_note(len(breakdown['take'])).capitalize()}."
     return [
         section("The benchmark's numbers", [header, *official], note=benchmark),
         section("Cases", note=cases, cards=cards),

@@ -1,4 +1,4 @@
-"""The rules by which this field averages its scores, each over the same scored cases; docs/protocols.md defines them.
+"""The rules by which this field averages its scores, each over the same scored cases; docs/evaluation.md defines them.
 
 Only `official` is the benchmark's. The others are the rules of published systems' own scorers: they make a figure
 comparable with theirs. A score that a rule does not define is nan.

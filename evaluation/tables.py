@@ -98,7 +98,7 @@ def format_protocols(protocols: dict[str, dict[str, Any]], all_frames: bool = Fa
         shown = figures if figures["existence_classes"] == 2 else {**figures, "balanced_accuracy": None}  # as_shown
         values = (METRICS[metric].show(shown[metric]) for metric in OFFICIAL)
         rows.append((star + name, *values, f"{figures['count']:,} {figures['averaged_over']}"))
-    return "\n".join([*format_table(rows), "* not the benchmark's rule; docs/protocols.md says what each does"])
+    return "\n".join([*format_table(rows), "* not the benchmark's rule; docs/evaluation.md says what each does"])
 
 
 def difference_table(first: str, other: dict[str, Any]) -> Rows:

@@ -49,7 +49,7 @@ done
 bash train/run_both.sh --train-dir "$out"/train/*/processed --out-dir "$out/seed_$seed" --seed "$seed" \
   --resume-pth auto --backbone efficientnet_lite0 --mode tiny --input_size 192 --batch-pos 4 --lr 5e-4 --warmUpIter 100 \
   --iter-epoch 2400 --n-epoch "$epochs" --lr-schedule $((epochs * 4 / 5)) --val_size 240 --cache_features 6 \
-  --num_workers 0 --save_every 0 --precision $precision
+  --num_workers 0 --save_every 0 --log_every 200 --precision $precision
 [ "$seed" = 0 ] || exit 0
 python - "$out/seed_0/netLast.pth" model/pretrained/xsegtx_tiny.pth <<'END' # what prediction needs, in half precision
 import sys
