@@ -27,7 +27,7 @@ from common.files import atomic_write, claimed, read_record, write_json
 from formats.geometry import Size, same_shape
 from formats.masks import RLE, mask_size
 from formats.processed import ANNOTATION, SOURCE, ProcessedTake, frame_path, frames_in, shrink
-from formats.takes import FRAME_STEP, KINDS, Take, video_path
+from formats.takes import FRAME_STEP, MAX_ROWS, Take, video_path
 from formats.video import VideoError, VideoIndex, index_video, read_frames
 
 FAILED, FAILED_TAKES = "failed.json", "failed_takes.json"
@@ -189,7 +189,7 @@ def _write_frames(plan: TakePlan, camera: str, mask_sizes: Collection[Size]) -> 
         if other := next((other for other in mask_sizes if not same_shape(size, other)), None):
             found = f"{size[1]}x{size[0]}, masks of its camera are {other[1]}x{other[0]}"
             raise VideoError(f"{index.path} is {found}: it lies on its side, or one of them is of another camera")
-        _, encoded = cv2.imencode(".jpg", shrink(image, KINDS[plan.take.kind_of(camera)].max_rows))
+        _, encoded = cv2.imencode(".jpg", shrink(image, MAX_ROWS[plan.take.kind_of(camera)]))
         with atomic_write(frame_path(folder, frame), "wb") as file:
             file.write(encoded)
 
