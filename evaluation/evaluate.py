@@ -7,8 +7,8 @@
 
 One file: prints the benchmark's four numbers and more (marked *), writes metrics.json, breakdown.csv and cases.csv.
 Several: compares each with the first on the frames that all have, paired differences with 95 % intervals, by scenario,
-object size and camera, and the takes that each wins; writes index.html with pictures of the cases on which the files
-disagree most, comparison.json and cases.csv.
+object size and camera; writes index.html with pictures of the cases on which the files disagree most, comparison.json
+and cases.csv.
 Checks the predictions first and lists everything that is wrong with them.
 """
 
@@ -37,8 +37,7 @@ from evaluation.outputs import (
     write_cases,
     write_outputs,
 )
-from evaluation.pages import PAGE, change_card, comparison_sections, write_page
-from evaluation.plots import draw_plots
+from evaluation.pages import PAGE, comparison_card, comparison_sections, write_page
 from evaluation.protocols import OFFICIAL_RULE, PROTOCOLS, under_protocols
 from evaluation.score import Reading, SplitScores, left_out, score_file
 from evaluation.selection import disagreements
@@ -50,7 +49,6 @@ from evaluation.tables import (
     format_table,
     interval_note,
     split_title,
-    won_table,
 )
 from evaluation.truth import GroundTruth
 
@@ -124,23 +122,23 @@ def compare_files(
         raise UserError("these results files have no scored frame in common")
     comparison = {"setting": setting, "split": truth.split, "provenance": provenance_of(list(files.values()))}
     comparison |= compare(names, cases, scores[0])
-    shown = at_places(cases, disagreements(cases, number))
+    drawn = at_places(cases, disagreements(cases, number))
     takes = take_names(scores[0])
     lead = f"{setting}, {split_title(truth.split)}: {counted(len(cases[0]), 'frame')} that all files have"
-    warnings = list(dict.fromkeys(line for one in scores for line in left_out(truth, one)))
+    warnings = list(dict.fromkeys(line for file_scores in scores for line in left_out(truth, file_scores)))
 
     with output_folder(out, "comparison") as folder:
-        pictures = draw_gallery(folder, truth, setting, files, shown)
+        pictures = draw_gallery(folder, truth, setting, files, drawn)
         cards = [
-            change_card(group, picture, names, takes[group[0].take_uid])
-            for picture, *group in zip(pictures, *shown, strict=True)
+            comparison_card(case_of_files, picture, names, takes[case_of_files[0].take_uid])
+            for picture, *case_of_files in zip(pictures, *drawn, strict=True)
         ]
-        sections = comparison_sections(comparison, draw_plots(folder, names, cases), cards)
-        write_page(folder, " against ".join(names), lead, warnings, sections)
+        write_page(folder, " against ".join(names), lead, warnings, comparison_sections(comparison, cards))
         write_json(folder / "comparison.json", comparison, indent=1)
         write_cases(folder / "cases.csv", names, cases)
-    tables = [difference_table(names[0], other) for other in comparison["comparisons"]] + [won_table(comparison)]
-    print("\n".join([lead, *warnings, *(line for table in tables for line in ["", *format_table(table)])]))
+    print("\n".join([lead, *warnings]))
+    for other in comparison["comparisons"]:
+        print("\n".join(["", *format_table(difference_table(names[0], other))]))
     print(interval_note(comparison["takes_compared"]))
     print(f"\nreport: open {out / PAGE}")
 

@@ -58,8 +58,8 @@ def main(argv: list[str] | None = None) -> None:
     if truth.missing:
         refuse([f"take {uid}: {why}" for uid, why in truth.missing.items()], f"split {split!r}")
     files = {
-        setting: given or results_path(RESULTS_DIR, setting, split)
-        for setting, given in zip(SETTINGS, (args.ego_exo, args.exo_ego), strict=True)
+        setting: path or results_path(RESULTS_DIR, setting, split)
+        for setting, path in zip(SETTINGS, (args.ego_exo, args.exo_ego), strict=True)
     }
     out = args.out if args.out.suffix == ".json" and not args.out.is_dir() else args.out / FILE_NAME
     if out.resolve() in (path.resolve() for path in files.values()):

@@ -21,7 +21,7 @@ RESULTS_DIR = Path(__file__).resolve().parents[1] / "results"  # where eval_segs
 RUN_RECORD = ("checkpoint", "checkpoint_sha256", "precision", "date", "command", "commit")  # of the predictions
 GROUP_COLUMNS = ("label", *BREAKDOWN_COUNTS, "frames_several_objects", "right_object_chance", *METRICS)
 CASE_COLUMNS = ("take_uid", "object_name", "query_camera", "target_camera", "frame")  # Case.key
-# All that the scripts call files in their folders: whatever else a listing may name is somebody else's.
+# What the scripts call files in their folders, in version 2.0 also plots: others in a listing are somebody else's.
 OWN_NAME = r"index\.html|(metrics|comparison)\.json|(breakdown|cases)\.csv|pictures/\d+\.jpg|plots/\w+\.svg"
 PREDICTED_COLUMNS = ("visible", "confidence", *MaskScores._fields)  # of a case in one results file
 
@@ -65,11 +65,8 @@ def summarize_file(path: Path, split: str | None, scores: SplitScores) -> dict[s
 
 @contextlib.contextmanager
 def output_folder(folder: Path, what: str) -> Iterator[Path]:
-    """Gives an empty folder. At the end its files move to `folder` and those of an earlier run go, which `.{what}.json`
-    in `folder` lists by an `OWN_NAME`; others stay.
-
-    Nothing outside `folder` is touched. Raises UserError, and changes nothing, if a file that is not listed is in the
-    way, or if a link leads out.
+    """Gives an empty folder. At the end its files move to `folder`, and the files of an earlier run go, which
+    `.{what}.json` in `folder` lists. Other files stay: if one is in the way, a UserError is raised and nothing changed.
     """
     listing = folder / f".{what}.json"
     with temporary_folder(folder, "output", f"writes into {folder}") as new:
@@ -78,10 +75,6 @@ def output_folder(folder: Path, what: str) -> Iterator[Path]:
         former = [name for name in former if re.fullmatch(OWN_NAME, name)]
         yield new
         names = [str(path.relative_to(new)) for path in sorted(new.rglob("*")) if path.is_file()]
-        root = folder.resolve()
-        for name in [*former, *names]:
-            if not (root / name).parent.resolve().is_relative_to(root):
-                raise UserError(f"{folder / name} is outside, by a link; delete the link or name another --out")
         for name in names:
             if name not in former and os.path.lexists(folder / name):
                 raise UserError(f"{folder / name} is of another origin and stays; delete it or name another --out")

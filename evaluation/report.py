@@ -4,9 +4,9 @@
     python evaluation/report.py --setting ego-exo --split test --order worst --num 20 --out results/worst.jpg
     python evaluation/report.py --setting exo-ego --split test --object "milk carton_0" --out results/track.mp4
 
-The report is a folder, without a server or a network: the benchmark's numbers, a gallery of cases, where the model
-fails, and plots. A .jpg or .png is the gallery alone; an .mp4 the whole track of the first object and camera pair that
-fit. --take, --object, --camera and --frame choose what is drawn; the numbers are those of the whole split.
+The report is a folder, without a server or a network: the figures, a gallery of cases, and where the model fails. A
+.jpg or .png is the gallery alone; an .mp4 the whole track of the first object and camera pair that fit. --take,
+--object, --camera and --frame choose what is drawn; the figures are those of the whole split.
 """
 
 import argparse
@@ -27,7 +27,6 @@ from evaluation.case_pictures import PANEL_HEIGHT, case_sheet, draw_cases, draw_
 from evaluation.options import add_truth_options, open_truth
 from evaluation.outputs import beside, default_results, output_folder, summarize_file, write_outputs
 from evaluation.pages import PAGE, report_card, report_sections, write_page
-from evaluation.plots import draw_plots
 from evaluation.score import Case, Reading, SplitScores, left_out, score_file
 from evaluation.selection import CASE_ORDERS, choose, matching
 from evaluation.summary import take_names
@@ -63,14 +62,14 @@ def main(argv: list[str] | None = None) -> None:
     kind = out.suffix.lower()
     is_folder = kind not in (".jpg", ".jpeg", ".png", ".mp4")
     fitting = [uid for uid in truth.uids if uid.startswith(args.take or "")]
-    if fitting and not is_folder:  # of the other takes nothing is shown
+    if fitting and not is_folder:  # nothing of the other takes is drawn
         truth = truth.subset(fitting)
     reading = Reading(args.setting, args.accept)
     scores = score_file(truth, results, reading, args.num_workers, args.allow_missing)
     cases = matching(scores.cases, args.take, args.object, args.camera, args.frame)
     if is_folder:
-        shown = choose(cases, args.order, args.num or 100, with_hidden=True)
-        write_report(out, truth, results, scores, shown, args)
+        cases = choose(cases, args.order, args.num or 100, with_hidden=True)
+        write_report(out, truth, results, scores, cases, args)
         print(f"report: open {out / PAGE}")
         return
 
@@ -90,17 +89,16 @@ def main(argv: list[str] | None = None) -> None:
 
 
 def write_report(
-    out: Path, truth: GroundTruth, results: Path, scores: SplitScores, shown: list[Case], args: argparse.Namespace
+    out: Path, truth: GroundTruth, results: Path, scores: SplitScores, cases: list[Case], args: argparse.Namespace
 ) -> None:
-    """Write the folder of a report, with pictures of the cases `shown`."""
+    """Write the folder of a report, with pictures of `cases`."""
     summary, names = summarize_file(results, truth.split, scores), take_names(scores)
     with output_folder(out, "report") as folder:
-        pictures = draw_gallery(folder, truth, scores.setting, {"": results}, [shown], args.height)
-        cards = [report_card(case, path, names[case.take_uid]) for case, path in zip(shown, pictures, strict=True)]
-        sections = report_sections(summary, draw_plots(folder, ["mean"], [scores.cases]), cards, args.order)
+        pictures = draw_gallery(folder, truth, scores.setting, {"": results}, [cases], args.height)
+        cards = [report_card(case, path, names[case.take_uid]) for case, path in zip(cases, pictures, strict=True)]
         title = f"Object correspondence, {scores.setting}, {split_title(truth.split)}"
         lead = f"{headline(summary)}; results of {results.name}"
-        write_page(folder, title, lead, left_out(truth, scores), sections)
+        write_page(folder, title, lead, left_out(truth, scores), report_sections(summary, cards, args.order))
         write_outputs(folder, summary, scores.cases)
 
 

@@ -23,17 +23,17 @@ def matching(
     """Cases of a take (its uid or how it begins), an object (with or without surrounding spaces), a query or target
     camera, a frame; None fits all. Raises UserError, which names some that exist, if there are none.
     """
-    for flag, wanted, values, fits in (
+    for flag, wanted, values_of, fits in (
         ("take", take, lambda case: {case.take_uid}, str.startswith),
         ("object", object_name and object_name.strip(), lambda case: {case.object_name.strip()}, operator.eq),
         ("camera", camera, lambda case: {case.query_camera, case.target_camera}, operator.eq),
         ("frame", frame, lambda case: {case.frame}, operator.eq),
     ):
         if wanted is not None:
-            known = sorted(set().union(*map(values, cases)))
-            cases = [case for case in cases if any(fits(value, wanted) for value in values(case))]
+            values = sorted(set().union(*map(values_of, cases)))[:10]
+            cases = [case for case in cases if any(fits(value, wanted) for value in values_of(case))]
             if not cases:
-                raise UserError(f"no prediction fits --{flag} {wanted!r}; there are {', '.join(map(repr, known[:10]))}")
+                raise UserError(f"no prediction fits --{flag} {wanted!r}; there are {', '.join(map(repr, values))}")
     return cases
 
 
@@ -58,15 +58,15 @@ def choose(cases: list[Case], order: str, number: int, with_hidden: bool = False
     return chosen
 
 
-def apart(group: Sequence[Case]) -> float:
+def disagreement(file_cases: Sequence[Case]) -> float:
     """How far the files are apart in a case: in IoU, or in existence where the object is not visible."""
-    values = [case.mask.iou if case.visible else case.existence for case in group]
+    values = [case.mask.iou if case.visible else case.existence for case in file_cases]
     return max(values) - min(values)
 
 
-def best_files(group: Sequence[Case]) -> list[int]:
+def best_files(file_cases: Sequence[Case]) -> list[int]:
     """Which files are best in a case: of highest IoU, or of lowest existence where the object is not visible."""
-    values = [case.mask.iou if case.visible else -case.existence for case in group]
+    values = [case.mask.iou if case.visible else -case.existence for case in file_cases]
     return [number for number, value in enumerate(values) if value == max(values)]
 
 
@@ -77,10 +77,11 @@ def disagreements(cases: Sequence[Sequence[Case]], number: int) -> list[int]:
     second, as its frames look alike.
     """
     groups = list(zip(*cases, strict=True))
-    furthest_first = sorted(range(len(groups)), key=lambda i: -apart(groups[i]))
-    by_track = in_turn((i for i in furthest_first if apart(groups[i]) > 0), lambda i: groups[i][0].track)
+    distances = list(map(disagreement, groups))
+    furthest_first = sorted((i for i in range(len(groups)) if distances[i] > 0), key=lambda i: -distances[i])
+    by_track = in_turn(furthest_first, lambda i: groups[i][0].track)
     by_file = in_turn(by_track, lambda i: best_files(groups[i])[0])
-    return sorted(by_file[:number], key=lambda i: -apart(groups[i]))
+    return sorted(by_file[:number], key=lambda i: -distances[i])
 
 
 def in_turn(ranked: Iterable[Any], key: Callable[[Any], Hashable]) -> list[Any]:
