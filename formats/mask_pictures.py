@@ -11,11 +11,11 @@ from PIL import Image
 from common.errors import UserError
 from formats.picture_files import open_picture, picture_errors
 
-FEW, DARK, MANY = 16, 64, 64  # a label map has FEW values, or up to DARK; photographs have more than MANY
-AREA = np.ones((5, 5), np.uint8)  # of one kind are no soft edge
-SOFT = 0.1  # of a picture, that soft edges cover at most; in a dark one there are none
-PLAIN = ("1", "L", "LA", "RGB", "RGBA", "I", "F", "I;16", "I;16B")  # of PIL: channels are what they say
-BETWEEN = 8  # kind of pixels that are neither black nor full
+FEW, DARK, MANY = 16, 64, 64  # a label map has FEW values, or none above DARK; a photograph has more than MANY
+AREA = np.ones((5, 5), np.uint8)  # pixels of one kind that fill it are no soft edge
+SOFT = 0.1  # of a picture, the largest share that soft edges cover; a dark one has none
+PLAIN = ("1", "L", "LA", "RGB", "RGBA", "I", "F", "I;16", "I;16B")  # modes of PIL whose channels are gray or colors
+BETWEEN = 8  # the kind of pixels that are neither black nor full
 
 
 def read_mask(path: Path, value: int | None = None) -> np.ndarray:
@@ -80,7 +80,7 @@ def _checked_array(mask: Any, what: str) -> np.ndarray | Image.Image:
 
 
 def _channels(mask: np.ndarray | Image.Image, by_opacity: bool) -> list[np.ndarray]:
-    """(H, W) gray values, or three colors; `by_opacity`: of a picture that is transparent in parts, its opacity."""
+    """(H, W) gray values, or three colors; `by_opacity`: the opacity of a picture that is transparent in parts."""
     if isinstance(mask, np.ndarray):
         return [mask]
     mask.load()

@@ -74,7 +74,7 @@ def _iter_mask_folder(folder: Path) -> Iterator[tuple[str, Any]]:
 
     Raises UserError if there is no mask.
     """
-    found = False
+    is_empty = True
     for take in sorted(path for path in folder.iterdir() if path.is_dir()):
         masks: dict[str, Any] = {}
         for path in png_files(take):
@@ -87,9 +87,9 @@ def _iter_mask_folder(folder: Path) -> Iterator[tuple[str, Any]]:
                     mask = str(error).removeprefix(f"{path} ")
                 frames[str(int(path.stem))] = {"pred_mask": mask}
         if masks:
-            found = True
+            is_empty = False
             yield take.name, {"masks": masks}
-    if not found:
+    if is_empty:
         raise UserError(f"{folder} is a folder without masks {MASK_LAYOUT}")
 
 
@@ -123,6 +123,6 @@ def _parsed_detections(path: Path) -> Iterator[tuple[str, str, str, str, dict[st
 
 
 def _score(entry: dict[str, Any]) -> float:
-    """To rank by; a score that is no number is the lowest here; the check of the predictions names it."""
+    """The rank of a detection. One whose score is no number comes last; the check of the predictions names it."""
     score = entry.get("confidence")
     return score if isinstance(score, int | float) else -1.0

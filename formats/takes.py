@@ -164,7 +164,7 @@ def parse_frame(raw: Any) -> int:
 
 
 def read_takes(path: Path, uids: Iterable[str]) -> tuple[dict[str, Take], dict[str, str], list[str]]:
-    """The takes `uids` of an annotation file, what is wrong with malformed ones (both by uid), and all other uids."""
+    """The takes `uids` of an annotation file and the faults of malformed ones, both by uid, and the other uids."""
     stated_ego = _read_stated_ego(path)
     wanted = set(uids)
     takes: dict[str, Take] = {}
