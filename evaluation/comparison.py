@@ -15,7 +15,7 @@ from evaluation.summary import (
     percentile_interval,
     places_by_label,
     resampled_rates,
-    several_objects,
+    right_object_basis,
     without_nan,
 )
 
@@ -40,19 +40,19 @@ def compare(names: Sequence[str], cases: Sequence[list[Case]], scores: SplitScor
         by = {}
         for kind in COMPARED:
             groups = places_by_label(first, label_of[kind])
-            by[kind] = {label: paired_differences(*at_places((first, second), at)) for label, at in groups.items()}
+            by[kind] = {label: paired_differences(*cases_at((first, second), at)) for label, at in groups.items()}
         comparisons.append({"second": name, "metrics": paired_differences(first, second), "by": by})
     return {
         "names": list(names),
         "first": names[0],
         "takes_compared": len({case.take_uid for case in first}),
         "frames_compared": len(first),
-        **several_objects(case_sums(first).sum(0)),
+        **right_object_basis(case_sums(first).sum(0)),
         "comparisons": comparisons,
     }
 
 
-def at_places(cases: Sequence[Sequence[Case]], places: Sequence[int]) -> list[list[Case]]:
+def cases_at(cases: Sequence[Sequence[Case]], places: Sequence[int]) -> list[list[Case]]:
     """The cases at some places of the lists, of each file."""
     return [[file_cases[place] for place in places] for file_cases in cases]
 

@@ -26,12 +26,12 @@ from common.arguments import Parser, add_num_workers, add_setting, at_least
 from common.errors import UserError, counted
 from common.files import write_json
 from evaluation.case_pictures import draw_gallery
-from evaluation.comparison import at_places, common_cases, compare, short_names
+from evaluation.comparison import cases_at, common_cases, compare, short_names
 from evaluation.options import add_truth_options, open_truth
 from evaluation.outputs import (
-    beside,
     default_results,
     output_folder,
+    path_beside,
     provenance_of,
     summarize_file,
     write_cases,
@@ -39,7 +39,7 @@ from evaluation.outputs import (
 )
 from evaluation.pages import PAGE, comparison_card, comparison_sections, write_page
 from evaluation.protocols import OFFICIAL_RULE, PROTOCOLS, under_protocols
-from evaluation.score import Reading, SplitScores, left_out, score_file
+from evaluation.score import Reading, SplitScores, score_file, unscored_lines
 from evaluation.selection import disagreements
 from evaluation.summary import take_names, without_nan
 from evaluation.tables import (
@@ -91,10 +91,10 @@ def main(argv: list[str] | None = None) -> None:
     reading = Reading(args.setting, args.accept, at_file_size=args.protocol in ("omama", "all"))
     scores = [score_file(truth, path, reading, args.num_workers, args.allow_missing) for path in files]
     if len(files) == 1:
-        evaluate_file(truth, files[0], scores[0], args.protocol, args.out or beside(files[0], "evaluation"))
+        evaluate_file(truth, files[0], scores[0], args.protocol, args.out or path_beside(files[0], "evaluation"))
     else:
         named = dict(zip(args.names or short_names(files), files, strict=True))
-        compare_files(truth, named, scores, args.num, args.out or beside(files[0], "comparison"))
+        compare_files(truth, named, scores, args.num, args.out or path_beside(files[0], "comparison"))
 
 
 def evaluate_file(truth: GroundTruth, path: Path, scores: SplitScores, protocol: str, out: Path) -> None:
@@ -106,7 +106,7 @@ def evaluate_file(truth: GroundTruth, path: Path, scores: SplitScores, protocol:
         lines += ["", format_protocols(summary["protocols"], truth.all_frames)]
     with output_folder(out, "evaluation") as folder:
         write_outputs(folder, summary, scores.cases)
-    print("\n".join([*lines, *left_out(truth, scores), f"written to {out}"]))
+    print("\n".join([*lines, *unscored_lines(truth, scores), f"written to {out}"]))
 
 
 def compare_files(
@@ -122,10 +122,10 @@ def compare_files(
         raise UserError("these results files have no scored frame in common")
     comparison = {"setting": setting, "split": truth.split, "provenance": provenance_of(list(files.values()))}
     comparison |= compare(names, cases, scores[0])
-    drawn = at_places(cases, disagreements(cases, number))
+    drawn = cases_at(cases, disagreements(cases, number))
     takes = take_names(scores[0])
     lead = f"{setting}, {split_title(truth.split)}: {counted(len(cases[0]), 'frame')} that all files have"
-    warnings = list(dict.fromkeys(line for file_scores in scores for line in left_out(truth, file_scores)))
+    warnings = list(dict.fromkeys(line for file_scores in scores for line in unscored_lines(truth, file_scores)))
 
     with output_folder(out, "comparison") as folder:
         pictures = draw_gallery(folder, truth, setting, files, drawn)

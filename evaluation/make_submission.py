@@ -28,7 +28,7 @@ from common.files import claimed, write_json
 from evaluation.options import add_split_options
 from evaluation.outputs import RESULTS_DIR
 from evaluation.predictions import TakePredictions
-from evaluation.score import by_take, refuse
+from evaluation.score import refuse, take_results
 from evaluation.truth import GroundTruth
 from formats.results import iter_results, results_path
 
@@ -90,7 +90,7 @@ def find_problems(truth: GroundTruth, setting: str, results: Path) -> list[str]:
     Every query frame of every camera pair must have a usable prediction, whether or not the target's masks are known.
     """
     others, problems, predictions = [], [], 0
-    takes = by_take(truth, iter_results(results, setting, truth.split), others)
+    takes = take_results(truth, iter_results(results, setting, truth.split), others)
     for uid, raw in tqdm(takes, total=len(truth.uids), unit="take", desc=setting, delay=1):
         if raw is None:
             problems.append(f"take {uid}: missing in {results}")

@@ -33,19 +33,19 @@ def default_results(setting: str, split: str | None) -> Path:
     return results_path(RESULTS_DIR, setting, split)
 
 
-def beside(results: Path, what: str) -> Path:
+def path_beside(results: Path, what: str) -> Path:
     """`results/ego-exo_val_results.json` or `.json.gz` -> `results/ego-exo_val_{what}`."""
     stem = Path(results.name.removesuffix(".gz")).stem
     return results.with_name(f"{stem.removesuffix('_results')}_{what}")
 
 
-def made_by(results: Path) -> dict[str, str | None]:
-    """How a results file was made, as the run record that eval_segswap.py leaves beside it says; None: it does not.
+def run_record(results: Path) -> dict[str, str | None]:
+    """How a results file was made, by the run record that eval_segswap.py leaves beside it; None where it says nothing.
 
-    The record vouches for the bytes that it was written for, and for no others under their name.
+    The record vouches only for the bytes that it was written for, not for others under their name.
     """
     try:
-        record = read_record(beside(results, "run.json"), {"provenance": dict, "results_sha256": str}, "delete it")
+        record = read_record(path_beside(results, "run.json"), {"provenance": dict, "results_sha256": str}, "delete it")
         recorded = record["provenance"] if record["results_sha256"] == file_digest(results) else {}
     except (UserError, OSError):  # none there, none of ours, or a folder of masks
         recorded = {}
@@ -54,7 +54,7 @@ def made_by(results: Path) -> dict[str, str | None]:
 
 def provenance_of(files: Sequence[Path]) -> dict[str, Any]:
     """How the predictions and the evaluation were made, for metrics.json, comparison.json and the pages."""
-    return {"predictions": [made_by(path) for path in files], "evaluation": provenance()}
+    return {"predictions": [run_record(path) for path in files], "evaluation": provenance()}
 
 
 def summarize_file(path: Path, split: str | None, scores: SplitScores) -> dict[str, Any]:

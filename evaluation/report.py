@@ -25,10 +25,10 @@ from common.errors import UserError, counted
 from common.files import claimed
 from evaluation.case_pictures import PANEL_HEIGHT, case_sheet, draw_cases, draw_gallery, write_track
 from evaluation.options import add_truth_options, open_truth
-from evaluation.outputs import beside, default_results, output_folder, summarize_file, write_outputs
+from evaluation.outputs import default_results, output_folder, path_beside, summarize_file, write_outputs
 from evaluation.pages import PAGE, report_card, report_sections, write_page
-from evaluation.score import Case, Reading, SplitScores, left_out, score_file
-from evaluation.selection import CASE_ORDERS, choose, matching
+from evaluation.score import Case, Reading, SplitScores, score_file, unscored_lines
+from evaluation.selection import CASE_ORDERS, choose_cases, matching_cases
 from evaluation.summary import take_names
 from evaluation.tables import headline, split_title
 from evaluation.truth import GroundTruth
@@ -58,7 +58,7 @@ def main(argv: list[str] | None = None) -> None:
     args = parse_args(argv)
     truth = open_truth(args)
     results = args.pred_file or default_results(args.setting, truth.split)
-    out = args.out or beside(results, "report")
+    out = args.out or path_beside(results, "report")
     kind = out.suffix.lower()
     is_folder = kind not in (".jpg", ".jpeg", ".png", ".mp4")
     fitting = [uid for uid in truth.uids if uid.startswith(args.take or "")]
@@ -66,9 +66,9 @@ def main(argv: list[str] | None = None) -> None:
         truth = truth.subset(fitting)
     reading = Reading(args.setting, args.accept)
     scores = score_file(truth, results, reading, args.num_workers, args.allow_missing)
-    cases = matching(scores.cases, args.take, args.object, args.camera, args.frame)
+    cases = matching_cases(scores.cases, args.take, args.object, args.camera, args.frame)
     if is_folder:
-        cases = choose(cases, args.order, args.num or 100, with_hidden=True)
+        cases = choose_cases(cases, args.order, args.num or 100, with_hidden=True)
         write_report(out, truth, results, scores, cases, args)
         print(f"report: open {out / PAGE}")
         return
@@ -76,7 +76,7 @@ def main(argv: list[str] | None = None) -> None:
     if kind == ".mp4":
         cases = sorted((case for case in cases if case.track == cases[0].track), key=lambda case: case.frame)
     else:
-        cases = choose(cases, args.order, args.num or 8)
+        cases = choose_cases(cases, args.order, args.num or 8)
     if not cases:
         raise UserError("none of these objects is visible in the target; --order random shows them all the same")
     pictures = draw_cases(truth, args.setting, {"": results}, [cases], args.height)
@@ -98,7 +98,7 @@ def write_report(
         cards = [report_card(case, path, names[case.take_uid]) for case, path in zip(cases, pictures, strict=True)]
         title = f"Object correspondence, {scores.setting}, {split_title(truth.split)}"
         lead = f"{headline(summary)}; results of {results.name}"
-        write_page(folder, title, lead, left_out(truth, scores), report_sections(summary, cards, args.order))
+        write_page(folder, title, lead, unscored_lines(truth, scores), report_sections(summary, cards, args.order))
         write_outputs(folder, summary, scores.cases)
 
 

@@ -111,7 +111,7 @@ def refuse(problems: Sequence[str], where: str, hint: str = "") -> None:
     raise UserError(f"{counted(len(problems), 'problem')} in {where}, nothing written{hint}")
 
 
-def left_out(truth: GroundTruth, scores: SplitScores) -> list[str]:
+def unscored_lines(truth: GroundTruth, scores: SplitScores) -> list[str]:
     """A line for each thing that was not scored, or not by the official protocol."""
     lines = []
     if truth.all_frames:
@@ -136,18 +136,18 @@ def score_results(
     A few takes are held at a time for each worker (0: one, in this process). The values do not depend on how many.
     """
     not_in_truth: list[str] = []
-    tasks = ((truth.subset([uid]), raw, reading) for uid, raw in by_take(truth, results, not_in_truth))
+    tasks = ((truth.subset([uid]), raw, reading) for uid, raw in take_results(truth, results, not_in_truth))
     jobs = run_jobs(_score_task, tasks, num_workers if len(truth.uids) > 1 else 0)
     bar = tqdm(jobs, total=len(truth.uids), unit="take", desc="score", delay=1)  # none above an error at the start
     scored = {take.take_uid: take for _, take in bar}
     return SplitScores(reading.setting, [scored[uid] for uid in truth.uids], not_in_truth)
 
 
-def by_take(
+def take_results(
     truth: GroundTruth, results: Iterable[tuple[str, Any]], not_in_truth: list[str]
 ) -> Iterator[tuple[str, Any]]:
-    """Each take of the ground truth and its predictions, None where `results` lack it. Uids of other takes are added to
-    `not_in_truth`.
+    """Each take of the ground truth with its predictions, None if `results` lack it. The uids of other takes are added
+    to `not_in_truth`.
     """
     unseen = dict.fromkeys(truth.uids)
     for uid, raw in results:

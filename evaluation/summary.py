@@ -33,7 +33,7 @@ def summarize_scores(scores: SplitScores) -> dict[str, Any]:
             "frames_wanted": sum(take.wanted for take in scores.takes),
             "frames_visible": sum(case.visible for case in cases),
             "accepted": dict(scores.accepted),
-            **several_objects(total),
+            **right_object_basis(total),
             "official": {name: figures[name] for name in OFFICIAL},
             "extra": {name: figures[name] for name in METRICS if name not in OFFICIAL},
             "interval_95": intervals([take.cases for take in scores.takes if take.cases]),
@@ -83,8 +83,8 @@ def rates(rows: np.ndarray) -> dict[str, np.ndarray]:
     return {name: values[name] for name in METRICS}
 
 
-def several_objects(total: np.ndarray) -> dict[str, Any]:
-    """(len(SUMS),) sums -> how many frames count for `right_object`, and what it would be by chance.
+def right_object_basis(total: np.ndarray) -> dict[str, Any]:
+    """(len(SUMS),) sums -> how many frames count for `right_object`, and its value by chance.
 
     Chance takes one of the objects in view at random.
     """
@@ -145,7 +145,7 @@ def breakdowns(scores: SplitScores) -> dict[str, list[dict[str, Any]]]:
                 "missed": count["visible"] - count["visible_right"],
                 "invented": count["hidden"] - count["hidden_right"],
             }
-            groups[kind].append(group | several_objects(total) | metric_values(total))
+            groups[kind].append(group | right_object_basis(total) | metric_values(total))
     return groups
 
 

@@ -53,7 +53,7 @@ def split_title(split: str | None) -> str:
     return f"split {split}" if split else "split unknown"
 
 
-def as_shown(values: dict[str, Any], nothing: Any = None) -> dict[str, Any]:
+def printed_values(values: dict[str, Any], nothing: Any = None) -> dict[str, Any]:
     """Values by metric as they are printed: no balanced accuracy where the target is visible in all frames, or in none.
 
     The benchmark, and with it metrics.json, then counts the only class that occurs: a constant answer may score 100.
@@ -66,13 +66,13 @@ def as_shown(values: dict[str, Any], nothing: Any = None) -> dict[str, Any]:
 def figures_table(summary: dict[str, Any]) -> Rows:
     """All figures of a results file: a row for each of METRICS, in their order, then other means."""
     rows: Rows = [("", "value", "95 % interval")]
-    values = as_shown({**summary["official"], **summary["extra"]})
+    values = printed_values({**summary["official"], **summary["extra"]})
     for name, metric in METRICS.items():
         title = metric.heading
         if name == "right_object":
             frames, chance = summary["frames_several_objects"], percent(summary["right_object_chance"])
             title += f", in {frames:,} frames with several objects, chance {chance}"
-        span = interval(name, summary["interval_95"][name]) if values[name] is not None else ""
+        span = interval_text(name, summary["interval_95"][name]) if values[name] is not None else ""
         rows.append((title, metric.show(values[name]), span or "-"))
     for unit in ("takes", "objects"):
         for name in ("iou", "contour_accuracy"):
@@ -84,7 +84,7 @@ def figures_table(summary: dict[str, Any]) -> Rows:
 def breakdown_table(groups: Sequence[dict[str, Any]]) -> Rows:
     rows: Rows = [("", *BREAKDOWN_COUNTS, *(METRICS[name].heading for name in COLUMNS))]
     for group in groups:
-        values = as_shown(group)
+        values = printed_values(group)
         counts = (f"{group[name]:,}" for name in BREAKDOWN_COUNTS)
         rows.append((group["label"], *counts, *(METRICS[name].show(values[name]) for name in COLUMNS)))
     return rows
@@ -95,7 +95,9 @@ def format_protocols(protocols: dict[str, dict[str, Any]], all_frames: bool = Fa
     rows: Rows = [("", *(METRICS[name].heading for name in OFFICIAL), "mean over")]
     for name, figures in protocols.items():
         star = "" if name == "official" and not all_frames else "* "
-        values = figures if figures["existence_classes"] == 2 else {**figures, "balanced_accuracy": None}  # as_shown
+        values = (
+            figures if figures["existence_classes"] == 2 else {**figures, "balanced_accuracy": None}
+        )  # see printed_values
         cells = (METRICS[metric].show(values[metric]) for metric in OFFICIAL)
         rows.append((star + name, *cells, f"{figures['count']:,} {figures['averaged_over']}"))
     return "\n".join([*format_table(rows), "* not the benchmark's rule; docs/protocols.md says what each does"])
@@ -104,10 +106,10 @@ def format_protocols(protocols: dict[str, dict[str, Any]], all_frames: bool = Fa
 def difference_table(first: str, other: dict[str, Any]) -> Rows:
     """How a results file differs from the one called `first`; `other` is an item of comparison.json's comparisons."""
     rows: Rows = [("", first, other["second"], "difference", "95 % interval", f"{other['second']} is")]
-    for name, paired in as_shown(other["metrics"], NO_DIFFERENCE).items():
+    for name, paired in printed_values(other["metrics"], NO_DIFFERENCE).items():
         metric = METRICS[name]
         cells = [metric.show(paired["first"]), metric.show(paired["second"]), metric.show(paired["difference"], "+")]
-        cells += [interval(name, paired["interval_95"], "+") or "-", verdict(name, paired)]
+        cells += [interval_text(name, paired["interval_95"], "+") or "-", verdict(name, paired)]
         rows.append((metric.heading, *cells))
     return rows
 
@@ -119,9 +121,9 @@ def change_table(groups: dict[str, dict[str, Any]], title: str = "") -> Rows:
     """
     rows: Rows = [(title, *(METRICS[name].heading for name in COLUMNS))]
     for label, group in sorted(groups.items(), key=lambda item: -abs(item[1]["iou"]["difference"] or 0)):
-        cells, paired = [label], as_shown(group, NO_DIFFERENCE)
+        cells, paired = [label], printed_values(group, NO_DIFFERENCE)
         for name in COLUMNS:
-            change, span = paired[name]["difference"], interval(name, paired[name]["interval_95"], "+")
+            change, span = paired[name]["difference"], interval_text(name, paired[name]["interval_95"], "+")
             arrow = {"better": " ▲", "worse": " ▼", "": ""}[METRICS[name].verdict(change)]
             cells.append(METRICS[name].show(change, "+") + arrow + (f" [{span}]" if span else ""))
         rows.append(cells)
@@ -136,7 +138,7 @@ def verdict(name: str, paired: dict[str, Any]) -> str:
     return change if low > 0 or high < 0 else f"{change}, uncertain"
 
 
-def interval(name: str, edges: Sequence[float | None], sign: str = "") -> str:
+def interval_text(name: str, edges: Sequence[float | None], sign: str = "") -> str:
     """Both edges as the metric is shown; empty if there is no interval."""
     return "" if edges[0] is None else " to ".join(METRICS[name].show(edge, sign) for edge in edges)
 

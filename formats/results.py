@@ -11,7 +11,6 @@ setting.
 object's name makes a folder in a folder), and a JSON list of detections with COCO's four keys.
 """
 
-import difflib
 from collections.abc import Iterable, Iterator
 from itertools import groupby
 from pathlib import Path
@@ -52,21 +51,14 @@ def iter_results(path: Path, setting: str, split: str | None = None) -> Iterator
     elif holds_json_list(path):
         takes = _iter_detections(path)
     else:
-        takes = iter_json(path, (setting, "results"), _remedy(path, setting, split))
+        options = f"--setting {setting} --split {split or 'SPLIT'} --ckpt_path CHECKPOINT --out_path {path.parent}"
+        takes = iter_json(path, (setting, "results"), f"results are made by `python eval_segswap.py {options}`")
     seen = set()
     for uid, take in takes:
         if uid in seen:
             raise UserError(f"{path} holds take {uid} at two places; keep one, or sort detections by image_id")
         seen.add(uid)
         yield uid, take
-
-
-def _remedy(path: Path, setting: str, split: str | None) -> str:
-    """What to do about a results file that is not there or not one."""
-    others = [] if path.exists() else [other.name for other in path.parent.glob("*.json*")]
-    alike = ", ".join(difflib.get_close_matches(path.name, others, cutoff=0.8))
-    options = f"--setting {setting} --split {split or 'SPLIT'} --ckpt_path CHECKPOINT --out_path {path.parent}"
-    return f"beside it lie {alike}; " * bool(alike) + f"results are made by `python eval_segswap.py {options}`"
 
 
 def _iter_mask_folder(folder: Path) -> Iterator[tuple[str, Any]]:

@@ -15,7 +15,7 @@ from common.errors import UserError
 from evaluation import evaluate, report
 from evaluation.case_pictures import PredictedCase
 from evaluation.metrics import MaskScores
-from evaluation.outputs import made_by, output_folder
+from evaluation.outputs import output_folder, run_record
 from evaluation.score import Case
 from formats.masks import encode_mask
 from tests.made import EGO
@@ -90,7 +90,7 @@ def test_results_are_said_to_be_a_checkpoints_only_if_it_made_these_very_bytes(r
     results = tmp_path / "ego-exo_val_results.json"
     results.write_bytes((root / "a" / results.name).read_bytes())
     record_of(results, "A.pth")
-    assert made_by(Path(change(results)))["checkpoint"] == maker
+    assert run_record(Path(change(results)))["checkpoint"] == maker
 
 
 def tree(folder):

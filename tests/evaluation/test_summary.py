@@ -8,7 +8,7 @@ import pytest
 from evaluation.comparison import common_cases, compare, paired_differences
 from evaluation.metrics import MaskScores
 from evaluation.score import Case, SplitScores, TakeScores
-from evaluation.selection import best_files, choose, disagreement, disagreements
+from evaluation.selection import best_files, choose_cases, disagreement, disagreements
 from evaluation.summary import breakdowns, intervals, metrics
 from evaluation.tables import verdict
 
@@ -121,12 +121,12 @@ def test_a_difference_is_called_better_or_worse_and_uncertain_if_the_interval_ho
 def test_chosen_cases_are_the_best_the_worst_or_spread_between_them():
     cases = make_cases(n=60)
     ranked = sorted(case.mask.iou for case in cases if case.visible)
-    best = [case.mask.iou for case in choose(cases, "best", 2)]
+    best = [case.mask.iou for case in choose_cases(cases, "best", 2)]
     assert best[0] == ranked[-1]
-    assert choose(cases, "worst", 1)[0].mask.iou == ranked[0]
-    spread = [case.mask.iou for case in choose(cases, "spread", 5)]
+    assert choose_cases(cases, "worst", 1)[0].mask.iou == ranked[0]
+    spread = [case.mask.iou for case in choose_cases(cases, "spread", 5)]
     assert spread[0] == ranked[-1] and spread[-1] == ranked[0] and spread == sorted(spread, reverse=True)
-    assert len(choose(cases, "spread", 1000)) == len(ranked)
+    assert len(choose_cases(cases, "spread", 1000)) == len(ranked)
 
 
 def test_missed_and_invented_objects_are_counted():
