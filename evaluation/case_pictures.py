@@ -3,8 +3,7 @@
 Images are (H, W, 3) uint8 RGB; colors are RGB.
 """
 
-import itertools
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -21,7 +20,6 @@ from formats.geometry import Size
 from formats.masks import RLE, encode_mask, resize_mask
 from formats.processed import read_frame
 from formats.results import camera_pair_key, iter_results
-from formats.video_writer import open_video
 
 INK, PALE, PAPER = (20, 20, 20), (110, 110, 110), (255, 255, 255)
 GAP = 6  # pixels between panels
@@ -176,19 +174,6 @@ def case_sheet(pictures: list[np.ndarray]) -> np.ndarray:
         height = max(map(len, row))
         rows.append(np.hstack([_framed(picture, GAP, GAP + height - len(picture), GAP, GAP) for picture in row]))
     return np.vstack(rows)
-
-
-def write_track(path: Path, images: Iterable[np.ndarray]) -> None:
-    """Write (H, W, 3) uint8 RGB images as H.264, which every browser plays, 3 per second. The file appears whole.
-
-    The first image's size is that of the video, rounded down to even numbers.
-    """
-    images = iter(images)
-    first = next(images)
-    size = tuple(side // 2 * 2 for side in first.shape[:2])
-    with open_video(path, size, 3, crf="20") as write:
-        for image in itertools.chain([first], images):
-            write(_resize(image, size))
 
 
 def iou_text(case: Case) -> str:

@@ -1,12 +1,11 @@
-"""Look at a results file: a report that opens in any browser, a sheet of pictures, or a track as a video.
+"""Look at a results file: a report that opens in any browser, or a sheet of pictures.
 
     python evaluation/report.py --setting ego-exo --split test
     python evaluation/report.py --setting ego-exo --split test --order worst --num 20 --out results/worst.jpg
-    python evaluation/report.py --setting exo-ego --split test --object "milk carton_0" --out results/track.mp4
 
 The report is a folder, without a server or a network: the figures, a gallery of cases, and where the model fails. A
-.jpg or .png is the gallery alone; an .mp4 the whole track of the first object and camera pair that fit. --take,
---object, --camera and --frame choose what is drawn; the figures are those of the whole split.
+.jpg or .png is the gallery alone. --take, --object, --camera and --frame choose what is drawn; the figures are those of
+the whole split.
 """
 
 import argparse
@@ -23,7 +22,7 @@ from common.arguments import Parser, add_num_workers, add_setting, at_least
 from common.drawing import write_picture
 from common.errors import UserError, counted
 from common.files import claimed
-from evaluation.case_pictures import PANEL_HEIGHT, case_sheet, draw_cases, draw_gallery, write_track
+from evaluation.case_pictures import PANEL_HEIGHT, case_sheet, draw_cases, draw_gallery
 from evaluation.options import add_truth_options, open_truth
 from evaluation.outputs import default_results, output_folder, path_beside, summarize_file, write_outputs
 from evaluation.pages import PAGE, report_card, report_sections, write_page
@@ -41,7 +40,7 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     add_num_workers(parser)
     add = parser.add_argument
     add("--pred_file", type=Path, help="results (default: results/{setting}_{split}_results.json)")
-    add("--out", type=Path, help="folder, or .jpg, .png, .mp4 file (default: results/{setting}_{split}_report)")
+    add("--out", type=Path, help="folder, or .jpg or .png file (default: results/{setting}_{split}_report)")
     add = parser.add_argument_group("cases").add_argument
     add("--order", choices=CASE_ORDERS, default="spread", help="by IoU; spread: evenly from the best to the worst")
     number = "how many (default: 8 on a sheet, 100 in a report and a fifth more where nothing is visible)"
@@ -59,8 +58,7 @@ def main(argv: list[str] | None = None) -> None:
     truth = open_truth(args)
     results = args.pred_file or default_results(args.setting, truth.split)
     out = args.out or path_beside(results, "report")
-    kind = out.suffix.lower()
-    is_folder = kind not in (".jpg", ".jpeg", ".png", ".mp4")
+    is_folder = out.suffix.lower() not in (".jpg", ".jpeg", ".png")
     fitting = [uid for uid in truth.uids if uid.startswith(args.take or "")]
     if fitting and not is_folder:  # nothing of the other takes is drawn
         truth = truth.subset(fitting)
@@ -73,18 +71,12 @@ def main(argv: list[str] | None = None) -> None:
         print(f"report: open {out / PAGE}")
         return
 
-    if kind == ".mp4":
-        cases = sorted((case for case in cases if case.track == cases[0].track), key=lambda case: case.frame)
-    else:
-        cases = choose_cases(cases, args.order, args.num or 8)
+    cases = choose_cases(cases, args.order, args.num or 8)
     if not cases:
         raise UserError("none of these objects is visible in the target; --order random shows them all the same")
     pictures = draw_cases(truth, args.setting, {"": results}, [cases], args.height)
     with claimed(out.parent, out.name, f"writes {out}"):
-        if kind == ".mp4":
-            write_track(out, pictures)
-        else:
-            write_picture(out, case_sheet(list(pictures)))
+        write_picture(out, case_sheet(list(pictures)))
     print(f"{counted(len(cases), 'case')}: {out}")
 
 
