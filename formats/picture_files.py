@@ -12,7 +12,8 @@ from common.errors import UserError
 from common.files import name_number
 
 FORMATS = ("BMP", "GIF", "JPEG", "MPO", "PNG", "PPM", "TIFF", "WEBP", "AVIF")  # all of one picture, or of one at least
-MAX_SIDE = 16384
+MAX_SIDE = 16384  # pixels
+ROWS = 64  # that are converted at a time
 
 
 @contextlib.contextmanager
@@ -63,9 +64,11 @@ def to_rgb(image: Image.Image, what: str) -> np.ndarray:
         with contextlib.suppress(Exception):  # damaged EXIF, which readers pass over
             if image.getexif().get(ExifTags.Base.Orientation, 1) != 1:
                 image = ImageOps.exif_transpose(image)
-        if image.mode[0] == "I":  # 16 bits of gray
-            return np.repeat(np.uint8(np.asarray(image) >> 8)[..., None], 3, axis=2)
-        return np.array(image.convert("RGB"))
+        rgb = np.empty((image.height, image.width, 3), np.uint8)
+        for top in range(0, image.height, ROWS):  # converted as a whole, it takes twice the memory
+            strip = image.crop((0, top, image.width, min(top + ROWS, image.height)))
+            rgb[top : top + ROWS] = np.asarray(strip)[..., None] >> 8 if image.mode[0] == "I" else strip.convert("RGB")
+        return rgb
 
 
 def by_number(files: Iterable[Path]) -> dict[int, Path]:
