@@ -63,12 +63,10 @@ def main() -> int:
     for name, uids in splits.items():
         if uids and name not in names and not args.split:
             print(f"{name}: 0 of {counted(len(uids), 'take')} processed")
-    for name, check in checks.items():
-        for problem in check.problems:
-            print(f"{name}, {problem}")
-    for name, check in checks.items():
-        for missing in check.missing:
-            print(f"missing: {name}, {missing}")
+    lines = [f"{name}, {problem}" for name, check in checks.items() for problem in check.problems]
+    lines += [f"missing: {name}, {lack}" for name, check in checks.items() for lack in check.missing]
+    for line in lines:
+        print(line)
     return int(any(check.problems for check in checks.values()))
 
 
