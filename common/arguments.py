@@ -16,7 +16,7 @@ SETTINGS = {"ego-exo": ("ego", "exo"), "exo-ego": ("exo", "ego")}  # kinds of th
 DATA_FOLDER = Path(__file__).resolve().parents[1] / "data"
 DEFAULT_ROOT = DATA_FOLDER / "egoexo"  # the data set, or a link to it
 DEFAULT_DATA_DIR = DEFAULT_ROOT / "processed"
-ALIKE = (  # what scripts of ours, the original's or other programs call the same thing, for suggestions
+ALIKE = (  # names for the same thing in scripts of ours, the original's and other programs, for suggestions
     ("datapath", "datadir", "traindir", "outputpath", "dataset"),
     ("outpath", "outdir", "out", "outputpath", "output"),
     ("ckptpath", "checkpoint", "weights", "model", "initweights"),
@@ -27,7 +27,7 @@ ALIKE = (  # what scripts of ours, the original's or other programs call the sam
 class Parser(argparse.ArgumentParser):
     """`Parser(__doc__)`: help keeps the docstring's lines and names every default other than None and False.
 
-    An error is one line. It suggests what a flag that there is not may have been meant for.
+    An error is one line. For a flag that does not exist, it suggests one that does.
     """
 
     def __init__(self, doc: str) -> None:
@@ -36,21 +36,20 @@ class Parser(argparse.ArgumentParser):
     def parse_known_args(self, args: Sequence[str] | None = None, namespace: argparse.Namespace | None = None):
         for word in sys.argv[1:] if args is None else args:
             flag = word.partition("=")[0]
-            if re.fullmatch("--?[A-Za-z][\\w-]+", flag) and not any(
-                known.startswith(flag) for known in self._option_string_actions
-            ):
+            exists = any(option.startswith(flag) for option in self._option_string_actions)
+            if re.fullmatch("--?[A-Za-z][\\w-]+", flag) and not exists:
                 meant = self._suggestion(flag)
                 self.error(f"there is no {flag}{meant and f'; did you mean {meant}?'}")
         return super().parse_known_args(args, namespace)
 
     def _suggestion(self, flag: str) -> str:
-        """The option that is called the same thing as `flag`, or almost as it is; "": there is none."""
-        known = self._option_string_actions.items()
-        own = {_plain(name): name for name, action in known if action.help is not argparse.SUPPRESS}
+        """The option that means the same as `flag`, or is spelled almost like it; "" if there is none."""
+        actions = self._option_string_actions.items()
+        options = {_plain(name): name for name, action in actions if action.help is not argparse.SUPPRESS}
         plain = _plain(flag)
-        alike = [name for group in ALIKE if plain in group for name in (plain, *group) if name in own]
-        close = alike or difflib.get_close_matches(plain, own, 1, 0.65)
-        return own[close[0]] if close else ""
+        alike = [name for group in ALIKE if plain in group for name in (plain, *group) if name in options]
+        close = alike or difflib.get_close_matches(plain, options, 1, 0.65)
+        return options[close[0]] if close else ""
 
     def error(self, message: str) -> NoReturn:
         self.exit(2, f"error: {message}; see --help\n")
@@ -63,8 +62,8 @@ def _plain(flag: str) -> str:
 class _HelpFormatter(argparse.RawDescriptionHelpFormatter):
     def _get_help_string(self, action: argparse.Action) -> str:
         text = action.help or ""
-        unsaid = any(action.default is value for value in (None, False, argparse.SUPPRESS))  # 0 is said, and == False
-        if unsaid or "default" in text:
+        is_unset = any(action.default is value for value in (None, False, argparse.SUPPRESS))  # not 0, which == False
+        if is_unset or "default" in text:
             return text
         values = action.default if isinstance(action.default, list | tuple) else [action.default]
         typed = " ".join(map(str, values)).replace("%", "%%")  # as on a command line
@@ -98,28 +97,29 @@ def named(kind: Callable[[str], Any]) -> Callable[[str], tuple[str, Any]]:
     return parse
 
 
-def option(default: Any, *flags: str, **about: Any) -> Any:
-    """A field of a dataclass that is an option of command lines, too: its default, the flag's spellings, and what
-    `add_argument` takes, such as `help` and `choices`.
+def option(default: Any, *flags: str, **arguments: Any) -> Any:
+    """A field of a dataclass that is an option of command lines, too: its default, the flag's spellings, and more
+    arguments of `add_argument`, such as `help` and `choices`.
     """
-    return field(default=default, metadata={"flags": flags, "about": about})
+    return field(default=default, metadata={"flags": flags, "arguments": arguments})
 
 
 def add_fields(add: Callable[..., Any], kind: type) -> None:
     """A flag for each `option` of the dataclass `kind`; `add` is a parser's or a group's `add_argument`."""
-    for each in fields(kind):
-        if each.metadata:
-            typed = {"type": each.type} if each.type in (int, float) else {}
-            add(*each.metadata["flags"], dest=each.name, default=each.default, **typed, **each.metadata["about"])
+    for entry in fields(kind):
+        if entry.metadata:
+            arguments = {"type": entry.type} if entry.type in (int, float) else {}
+            arguments |= entry.metadata["arguments"]
+            add(*entry.metadata["flags"], dest=entry.name, default=entry.default, **arguments)
 
 
 def values_of(args: argparse.Namespace, kind: type) -> dict[str, Any]:
     """The values of the flags of `add_fields`, by field."""
-    return {each.name: getattr(args, each.name) for each in fields(kind) if each.metadata}
+    return {entry.name: getattr(args, entry.name) for entry in fields(kind) if entry.metadata}
 
 
 class Words(argparse.Action):
-    """`nargs="+"` whose value is one text."""
+    """The action of an option with several words, whose value is one text."""
 
     def __call__(self, parser, namespace, values, option_string=None) -> None:
         setattr(namespace, self.dest, " ".join(values))

@@ -10,12 +10,11 @@ M_TRIM_THRESHOLD, M_MMAP_THRESHOLD, M_MMAP_MAX = -1, -3, -4  # of glibc's mallop
 def tune_cpu(module: str, keep_memory: bool = True) -> None:
     """Scripts that run a network, and inference/predictor.py, call this with their `__name__` before they import torch.
 
-    OpenMP's threads that wait for others spin for a moment only; no effect if torch is loaded. By default they keep
-    their core from whoever else could use it: beside other work, a pair of pictures took ten times as long. In a
-    program of its own, freed memory is used again, too. By default glibc gives large blocks, such as feature maps, back
-    at once, and the kernel has to clear each page of the next ones: a fifth of the CPU time of training and prediction.
-    Without `keep_memory`, blocks of 4 MB or more are always given back: threads that read pictures would each keep
-    their own.
+    1. OpenMP's threads that wait for others spin for a moment only, unless torch is loaded already. By default they
+       keep their core from other programs: beside other work, a pair of pictures took ten times as long.
+    2. A script also uses freed memory again. By default glibc gives large blocks, such as feature maps, back at once,
+       and the kernel clears each page of the next ones: a fifth of the CPU time of training and prediction. Without
+       `keep_memory`, blocks of 4 MB or more are always given back: threads that read pictures would each keep theirs.
     """
     os.environ.setdefault("GOMP_SPINCOUNT", "2000")
     if module != "__main__":

@@ -23,8 +23,8 @@ def counted(number: int, noun: str) -> str:
 
 
 def say_errors(module: str) -> None:
-    """Scripts call this with their `__name__` before the imports that take seconds: run as a program, they say in one
-    line what ends these, too.
+    """Scripts call this with their `__name__` before the imports that take seconds. In a program, Ctrl-C or a missing
+    package then ends these in one line, too.
     """
     if module == "__main__":
         sys.excepthook = lambda kind, error, trace: _say(error) or sys.__excepthook__(kind, error, trace)
@@ -49,16 +49,16 @@ def run_script(main: Callable[[], int | None]) -> None:
 
 def _say(error: BaseException) -> int:
     """Print an error that a user can cause in one line -> its exit status; 0: it is a bug of ours."""
-    lines = " ".join(str(error).splitlines())  # libraries' errors may have more than one
+    message = " ".join(str(error).splitlines())  # libraries' errors may have several lines
     if isinstance(error, KeyboardInterrupt):
         print("interrupted; run the same command again to continue", file=sys.stderr)
         return 130
     if isinstance(error, ModuleNotFoundError):
-        lines = f"{sys.executable} has no module {error.name}; activate this project's environment (README.md), or "
-        lines += "pip install -r requirements.txt"
+        message = f"{sys.executable} has no module {error.name}; activate this project's environment (README.md), or "
+        message += "pip install -r requirements.txt"
     elif isinstance(error, OSError):
-        lines = f"{type(error).__name__}: {lines}"
+        message = f"{type(error).__name__}: {message}"
     elif not isinstance(error, UserError):
         return 0
-    print(f"error: {lines}", file=sys.stderr)
+    print(f"error: {message}", file=sys.stderr)
     return 1

@@ -25,11 +25,12 @@ from common.errors import UserError
 
 
 @contextlib.contextmanager
-def claimed(folder: Path, name: str, what: str, files: Iterable[str] = ()) -> Iterator[None]:
+def claimed(folder: Path, name: str, doing: str, files: Iterable[str] = ()) -> Iterator[None]:
     """Let one process at a time write `name` in `folder`: a file, a folder, or a group of `files`.
 
-    A later process says that it waits for the one that `what` ("writes results.json") describes. What killed writers
-    of `name` and of `files` left is deleted. The lock, on `.{name}.lock`, ends with the process and all that it forked.
+    A later process says that it waits for another one, which does what `doing` says ("writes results.json"). Leftovers
+    of killed writers of `name` and `files` are deleted. The lock, on `.{name}.lock`, ends with the process and all that
+    it forked.
     """
     folder.mkdir(parents=True, exist_ok=True)
     path = folder / f".{name}.lock"
@@ -37,7 +38,7 @@ def claimed(folder: Path, name: str, what: str, files: Iterable[str] = ()) -> It
     try:
         lock.acquire(timeout=0)
     except Timeout:
-        print(f"waiting for another process, which {what} ({path})", file=sys.stderr)
+        print(f"waiting for another process, which {doing} ({path})", file=sys.stderr)
         lock.acquire()
     try:
         for file in (name, *files):
@@ -49,7 +50,7 @@ def claimed(folder: Path, name: str, what: str, files: Iterable[str] = ()) -> It
 
 
 def remove_leftovers(folder: Path, name: str | None = None) -> None:
-    """Delete what killed writers of `name`, or of anything, left in `folder`. Only who has claimed them may do it."""
+    """Delete what killed writers of `name`, or of any name, left in `folder`. The caller must have claimed it."""
     pattern = ".*.tmp" if name is None else f".{glob.escape(name)}.{'[0-9a-f]' * 8}.tmp"
     for path in folder.glob(pattern):
         if path.is_dir():
@@ -83,11 +84,11 @@ def atomic_write(path: Path, mode: str = "w") -> Iterator[IO]:
 
 
 @contextlib.contextmanager
-def temporary_folder(folder: Path, name: str, what: str) -> Iterator[Path]:
-    """Gives an empty folder in `folder`, so that what is made in it can be renamed into `folder` even where that is a
-    mount point or the only place to write; it goes at the end, with what is left in it. Claims `name` in `folder`.
+def temporary_folder(folder: Path, name: str, doing: str) -> Iterator[Path]:
+    """Gives an empty folder in `folder`, from which files can be renamed into `folder` even if that is a mount point or
+    the only place to write. It is deleted at the end, with what is left in it. Claims `name` in `folder` as `doing`.
     """
-    with claimed(folder, name, what):
+    with claimed(folder, name, doing):
         temporary = temporary_name(folder / name)
         temporary.mkdir()
         try:
@@ -100,8 +101,8 @@ def temporary_folder(folder: Path, name: str, what: str) -> Iterator[Path]:
 def atomic_folder(path: Path) -> Iterator[Path]:
     """Gives an empty folder, which becomes `path` if the block ends without an exception.
 
-    `path` may be an empty folder, such as a mount point: what was made then moves into it, entry by entry. Claims
-    `path`, so that a second writer waits. Raises UserError if there is something else at `path`.
+    `path` may be an empty folder, such as a mount point: the entries then move into it. Claims `path`, so that a second
+    writer waits. Raises UserError if there is something else at `path`.
     """
     path = path.absolute()
     inside = path.is_dir()
@@ -118,7 +119,7 @@ def atomic_folder(path: Path) -> Iterator[Path]:
 
 @contextlib.contextmanager
 def named_errors(path: Path) -> Iterator[None]:
-    """Name `path` in an OSError of the block that names nothing, as a full disk does, or a temporary file."""
+    """Name `path` in an OSError of the block that names no file, as that of a full disk, or a temporary one."""
     try:
         yield
     except OSError as error:
@@ -168,8 +169,6 @@ def json_errors(path: Path, remedy: str) -> Iterator[None]:
         yield
     except FileNotFoundError:
         raise UserError(f"no file {path}; {remedy}") from None
-    except IsADirectoryError:
-        raise UserError(f"{path} is a folder, not a JSON file; {remedy}") from None
     except (ValueError, RecursionError, ijson.JSONError, gzip.BadGzipFile, EOFError, zlib.error) as error:
         kind, _, excerpt = str(error).partition("\n")
         where = f" at {excerpt.splitlines()[0].strip()[:60]}" if excerpt else ""
@@ -214,18 +213,18 @@ def iter_json(path: Path, keys: Sequence[str], remedy: str) -> Iterator[tuple[st
     Raises UserError, which ends with `remedy`, if the file is missing or not JSON (at the place where it breaks) or has
     no object at `keys`.
     """
-    empty = True
+    is_empty = True
     with json_errors(path, remedy), _open_json(path) as file:
         for member in ijson.kvitems(file, ".".join(keys), use_float=True):
             yield member
-            empty = False
-    if empty:  # the object is, or there is none
+            is_empty = False
+    if is_empty:  # or there is no such object
         whole = value = read_json(path, remedy)
         for key in keys:
             value = value.get(key) if isinstance(value, dict) else None
         if not isinstance(value, dict):
-            found = ", ".join(list(whole)[:3]) if isinstance(whole, dict) else ""
-            raise UserError(f"{path} holds {found or 'no object'}, not {'/'.join(keys) or 'members'}; {remedy}")
+            names = ", ".join(list(whole)[:3]) if isinstance(whole, dict) else ""
+            raise UserError(f"{path} holds {names or 'no object'}, not {'/'.join(keys) or 'members'}; {remedy}")
 
 
 def iter_json_list(path: Path, remedy: str) -> Iterator[Any]:
@@ -248,7 +247,7 @@ def _open_json(path: Path) -> IO[bytes]:
 
 
 def is_file_name(name: Any) -> bool:
-    """Whether a value of somebody else's file names something within a folder: no way out, not hidden, no option."""
+    """Whether a value of somebody else's file can name a file in a folder: not one outside, a hidden one, an option."""
     return isinstance(name, str) and name == Path(name).name and name[:1] not in ("", ".", "-")
 
 

@@ -5,7 +5,6 @@ import itertools
 import multiprocessing
 import os
 import signal
-import sys
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -37,7 +36,7 @@ def run_jobs(function: Callable[[Job], Result], jobs: Iterable[Job], num_workers
     """Yield `(job, function(job))` as each is finished, by `num_workers` processes (0 or 1: by this one).
 
     `jobs` may be a generator: it is asked for jobs as they are needed, two for each worker. An exception of `function`
-    is raised here. It ends the workers at once, as do Ctrl-C, SIGTERM and a caller that breaks off, so files that they
+    is raised here. It ends the workers at once, as do Ctrl-C and a caller that breaks off, so files that they
     write must appear whole or not at all. Raises UserError if a worker is killed. `function` and `jobs` are pickled.
     """
     if num_workers <= 1:
@@ -48,7 +47,6 @@ def run_jobs(function: Callable[[Job], Result], jobs: Iterable[Job], num_workers
     context, others = multiprocessing.get_context("spawn"), set(multiprocessing.active_children())
     pool = ProcessPoolExecutor(num_workers, context, _start_worker)
     jobs, running = iter(jobs), {}
-    former = signal.signal(signal.SIGTERM, _stop)
     try:
         while True:
             for job in itertools.islice(jobs, 2 * num_workers - len(running)):  # so that no worker has to wait
@@ -68,20 +66,12 @@ def run_jobs(function: Callable[[Job], Result], jobs: Iterable[Job], num_workers
         for process in set(multiprocessing.active_children()) - others:  # none are left after a regular end
             process.kill()
         pool.shutdown(cancel_futures=True)
-        signal.signal(signal.SIGTERM, former)
-
-
-def _stop(number: int, frame: object) -> None:
-    """At once, as without a handler, but with the pool taken down, of whose remains Python would print a warning."""
-    signal.signal(number, signal.SIG_DFL)
-    os.write(2, b"stopped by SIGTERM; run the same command again to continue\n")
-    sys.exit(128 + number)
 
 
 @contextlib.contextmanager
 def _shielded() -> Iterator[None]:
-    """Processes that start within the block never get what a terminal or a scheduler sends to all processes of a job:
-    it is for the parent, which ends them. Ctrl-C would show a traceback of each that is still importing.
+    """Processes that start within the block never get the signals that a terminal or a scheduler sends to all processes
+    of a job: the parent ends them. After Ctrl-C, each that is still importing would show a traceback.
     """
     former = signal.pthread_sigmask(signal.SIG_BLOCK, STOP_SIGNALS)
     try:
@@ -96,7 +86,7 @@ def _start_worker() -> None:
 
 
 def _end_with_parent() -> None:
-    """A worker that outlived a killed parent would wait for ever for somebody to take what it has made."""
+    """End this worker when its parent is killed. It would wait for ever for somebody to take its results."""
 
     def watch() -> None:
         multiprocessing.parent_process().join()
@@ -107,8 +97,8 @@ def _end_with_parent() -> None:
 
 def start_loader_worker(_worker_id: int) -> None:
     """`worker_init_fn` of a DataLoader. Its workers are forked, and OpenCV's threads do not survive a fork: call
-    `cv2.setNumThreads(0)` before the loader starts. What a terminal or a scheduler sends to all processes of a job is
-    for the parent alone, which needs its workers to finish its step and save.
+    `cv2.setNumThreads(0)` before the loader starts. The workers do not get the signals that a terminal or a scheduler
+    sends to all processes of a job: the parent needs them to finish its step and save.
     """
     os.setsid()
     _end_with_parent()

@@ -64,14 +64,14 @@ def main() -> int:
         if uids and name not in names and not args.split:
             print(f"{name}: 0 of {counted(len(uids), 'take')} processed")
     lines = [f"{name}, {problem}" for name, check in checks.items() for problem in check.problems]
-    lines += [f"missing: {name}, {what}" for name, check in checks.items() for what in check.missing]
+    lines += [f"missing: {name}, {lack}" for name, check in checks.items() for lack in check.missing]
     for line in lines:
         print(line)
     return int(any(check.problems for check in checks.values()))
 
 
 class Check(NamedTuple):
-    """What is wrong with a take or a split and what the data set lacks of it, a line each; its numbers by column."""
+    """The problems of a take or a split, a line each; what the data set lacks of it, a line each; numbers by column."""
 
     problems: list[str]
     missing: list[str]
@@ -80,11 +80,11 @@ class Check(NamedTuple):
 
 def check_split(args: argparse.Namespace, name: str, uids: list[str]) -> Check:
     """Check the takes of a split, and its pairs."""
-    check = partial(check_take, args.data_path, decode=args.decode)
-    found = dict(tqdm(run_jobs(check, uids, args.num_workers), name, total=len(uids), unit="take"))
-    problems = [problem for uid in uids for problem in found[uid].problems]
-    missing = [what for uid in uids for what in found[uid].missing]
-    numbers = sum((check.numbers for check in found.values()), Counter(takes=len(uids)))
+    job = partial(check_take, args.data_path, decode=args.decode)
+    checks = dict(tqdm(run_jobs(job, uids, args.num_workers), name, total=len(uids), unit="take"))
+    problems = [problem for uid in uids for problem in checks[uid].problems]
+    missing = [line for uid in uids for line in checks[uid].missing]
+    numbers = sum((check.numbers for check in checks.values()), Counter(takes=len(uids)))
     if name in SPLITS:
         try:
             for setting in SETTINGS:
@@ -96,12 +96,13 @@ def check_split(args: argparse.Namespace, name: str, uids: list[str]) -> Check:
 
 
 def check_take(data_dir: Path, uid: str, decode: bool = False) -> Check:
-    """Whether a take is processed and the frames that its pairs need are there and whole, and what could not be made.
+    """Check that a take is processed and that the frames which its pairs need are there and whole.
 
-    It looks for the end mark of each frame; with `decode` it decodes each, which takes fifty times as long.
+    A frame is whole if it has its end mark or, with `decode`, if it can be decoded, which takes fifty times as long.
     """
     _, failures = read_failures(data_dir / uid)
-    broken, missing = ([each.describe(uid) for each in failures if each.kind == kind] for kind in (BROKEN, MISSING))
+    broken = [failure.describe(uid) for failure in failures if failure.kind == BROKEN]
+    missing = [failure.describe(uid) for failure in failures if failure.kind == MISSING]
     if not is_processed(data_dir, uid):
         unknown = [] if failures else [f"take {uid}: not processed; run data/process_data.py"]
         return Check(broken + unknown, missing, Counter())
@@ -111,16 +112,16 @@ def check_take(data_dir: Path, uid: str, decode: bool = False) -> Check:
     except UserError as error:
         return Check([f"take {uid}: {error}", *broken], missing, numbers)
     for camera, needed in sorted(take.needed_frames().items()):
-        there = frames_in(take.folder / camera)
-        absent = sorted(needed - there.keys())
-        damaged = [frame for frame in sorted(needed & there.keys()) if not _is_whole(there[frame], decode)]
+        paths = frames_in(take.folder / camera)
+        absent = sorted(needed - paths.keys())
+        damaged = [frame for frame in sorted(needed & paths.keys()) if not _is_whole(paths[frame], decode)]
         numbers["frames"] += len(needed)
-        for what, frames in (("missing", absent), ("broken", damaged)):
+        for fault, frames in (("missing", absent), ("broken", damaged)):
             if frames:
-                some = ", ".join(map(str, frames[:5])) + ", ..." * (len(frames) > 5)
-                problems.append(f"take {uid}, camera {camera}: {counted(len(frames), 'frame')} {what}: {some}")
+                first = ", ".join(map(str, frames[:5])) + ", ..." * (len(frames) > 5)
+                problems.append(f"take {uid}, camera {camera}: {counted(len(frames), 'frame')} {fault}: {first}")
     for setting, column in PAIRS.items():
-        numbers[column] = sum(len(take.masks[p.object_name][p.query_camera]) for p in take.camera_pairs(setting))
+        numbers[column] = sum(len(take.masks[name][query]) for name, query, _ in take.camera_pairs(setting))
     numbers["masks"] = sum(len(rles) for cameras in take.masks.values() for rles in cameras.values())
     return Check(problems + broken, missing, numbers)
 

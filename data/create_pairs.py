@@ -45,33 +45,34 @@ def parse_args() -> argparse.Namespace:
 def main() -> None:
     args = parse_args()
     splits = read_splits(args.splits_path)
-    done, malformed = False, {}
     uses = Counter(uid for split in SPLITS for uid in set(splits.get(split, ())))
     if shared := sorted(uid for uid in uses if uses[uid] > 1):
-        what = f"{counted(len(shared), 'take')} in more than one of {', '.join(SPLITS)}, the first is {shared[0]}"
-        warn_once(f"{args.splits_path}: {what}; scores on what was trained on say little")
+        takes = f"{counted(len(shared), 'take')} in more than one of {', '.join(SPLITS)}, the first is {shared[0]}"
+        warn_once(f"{args.splits_path}: {takes}; scores on what was trained on say little")
+    nothing, malformed = True, {}
     for split in args.split or [split for split in SPLITS if splits.get(split)] or SPLITS:
         uids = read_split(args.splits_path, split)
-        there = [uid for uid in uids if is_processed(args.data_path, uid)]
-        missing = sorted(set(uids) - set(there))
+        processed = [uid for uid in uids if is_processed(args.data_path, uid)]
+        missing = sorted(set(uids) - set(processed))
         if missing:
-            some = ", ".join(missing[:3]) + (", ..." if len(missing) > 3 else "")
+            first = ", ".join(missing[:3]) + ", ..." * (len(missing) > 3)
             count = f"{len(missing)} of {counted(len(uids), 'take')}"
-            print(f"{split} of {args.splits_path}: {count} not processed: {some}")
-        if not there:
+            print(f"{split} of {args.splits_path}: {count} not processed: {first}")
+        if not processed:
             continue
-        done = True
+        nothing = False
         if args.legacy:
             for setting in SETTINGS:
                 path = args.data_path / f"{split}_{setting.replace('-', '')}_pairs.json"
-                takes = tqdm(there, path.name, unit="take")
-                malformed |= write_original_list(path, args.data_path, takes, setting)
+                bar = tqdm(processed, path.name, unit="take")
+                malformed |= write_original_list(path, args.data_path, bar, setting)
         else:
-            counts, bad = write_pairs(args.data_path, split, tqdm(there, split, unit="take"), missing)
-            malformed |= bad
+            bar = tqdm(processed, split, unit="take")
+            counts, malformed_here = write_pairs(args.data_path, split, bar, missing)
+            malformed |= malformed_here
             text = ", ".join(f"{counted(count, 'pair')} {setting}" for setting, count in counts.items())
             print(f"{pairs_path(args.data_path, split)}: {text}")
-    if not done:
+    if nothing:
         raise UserError(
             f"none of the takes in {args.splits_path} has an {ANNOTATION} in {args.data_path}; "
             "run data/process_data.py first"
@@ -83,11 +84,11 @@ def main() -> None:
 def write_original_list(path: Path, data_dir: Path, uids: Iterable[str], setting: str) -> dict[str, str]:
     """Write the pairs of a setting as the original implementation does: a JSON list with four paths for each pair.
 
-    Ego frame, ego mask, exo frame, exo mask, whatever the setting; each joined with double slashes:
-    `data_dir//take_uid//camera//object//rgb//frame` and `...//mask//frame`. The target mask's path is there for natural
-    negatives too. At full size such a file takes hundreds of megabytes.
+    These are ego frame, ego mask, exo frame and exo mask, whatever the setting, each joined with double slashes:
+    `data_dir//take_uid//camera//object//rgb//frame` and `...//mask//frame`. Natural negatives have a path of the target
+    mask, too. At full size such a file takes hundreds of megabytes.
 
-    Returns what is wrong with malformed takes, which are left out.
+    Returns the faults of malformed takes, which are left out.
     """
     malformed, before = {}, "[\n"
     with claimed(path.parent, path.name, f"writes {path}"), atomic_write(path) as file:

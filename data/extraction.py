@@ -27,7 +27,7 @@ from common.files import atomic_write, claimed, read_record, write_json
 from formats.geometry import Size, same_shape
 from formats.masks import RLE, mask_size
 from formats.processed import ANNOTATION, SOURCE, ProcessedTake, frame_path, frames_in, shrink
-from formats.takes import FRAME_STEP, KINDS, Take, video_path
+from formats.takes import FRAME_STEP, MAX_ROWS, Take, video_path
 from formats.video import VideoError, VideoIndex, index_video, read_frames
 
 FAILED, FAILED_TAKES = "failed.json", "failed_takes.json"
@@ -53,7 +53,7 @@ class Failure:
 
 @dataclass(frozen=True)
 class TakePlan:
-    """What of a take can be made in `folder`, and what is known to be missing from it."""
+    """The videos of a take from which its processed form can be made in `folder`, and what is known to be missing."""
 
     take: Take
     folder: Path
@@ -63,7 +63,7 @@ class TakePlan:
 
 @dataclass
 class CameraResult:
-    """What was made of a camera. With a `failure` none of its frames may be used."""
+    """The masks of a camera, whose frames are on disk. With a `failure` none of these may be used."""
 
     failure: Failure | None = None
     masks: dict[str, dict[int, RLE]] = field(default_factory=dict)  # by object and frame
@@ -71,8 +71,8 @@ class CameraResult:
 
 
 def is_done(take: Take, takes_dir: Path, data_dir: Path, downscaled: bool) -> bool:
-    """Whether a former run has made all of a take, or its videos were deleted since: what was made of them must not be
-    lost by looking again.
+    """Whether a former run has made all of a take, or its videos were deleted since, so that what was made of them must
+    not be lost.
     """
     try:
         former = ProcessedTake.read(data_dir, take.uid)
@@ -92,8 +92,8 @@ def is_done(take: Take, takes_dir: Path, data_dir: Path, downscaled: bool) -> bo
 
 
 def _sources(take: Take, takes_dir: Path, data_dir: Path, downscaled: bool) -> tuple[dict[str, Any], dict[str, Any]]:
-    """What source.json says of a take, nothing if an earlier version made it, and what it has to say now, which of
-    videos that are gone is what it said.
+    """The content of a take's source.json, {} if an earlier version made the take, and the content that it has to have
+    now. Of videos that are gone, the latter repeats the former.
     """
     path = data_dir / take.uid / SOURCE
     known = read_record(path, {str: str | list}, "delete it if the frames beside it may stay") if path.exists() else {}
@@ -114,7 +114,7 @@ def _name_changes(take: Take, known: dict[str, Any], source: dict[str, Any], end
 
 
 def plan_take(take: Take, takes_dir: Path, data_dir: Path, downscaled: bool) -> TakePlan:
-    """Find out what of a take is there and what to do for it. Reads its videos' packets, decodes nothing."""
+    """Plan what to make of a take. Reads its videos' packets and decodes nothing."""
     plan = TakePlan(take, data_dir / take.uid)
     known, source = _sources(take, takes_dir, data_dir, downscaled)
     if not (takes_dir / take.name).is_dir():
@@ -163,8 +163,8 @@ def extract_camera(job: tuple[TakePlan, str]) -> CameraResult:
     except Exception as error:  # damage makes libraries stumble in many ways
         # A better copy of the video must not find this one's frames.
         shutil.rmtree(plan.folder / camera, ignore_errors=True)
-        what = "" if isinstance(error, VideoError) else f"unexpected {type(error).__name__}: "
-        result.failure = Failure(camera, BROKEN, f"{what}{error}")
+        kind = "" if isinstance(error, VideoError) else f"unexpected {type(error).__name__}: "
+        result.failure = Failure(camera, BROKEN, f"{kind}{error}")
     return result
 
 
@@ -182,14 +182,14 @@ def _decode_masks(take: Take, camera: str, result: CameraResult) -> None:
 def _write_frames(plan: TakePlan, camera: str, mask_sizes: Collection[Size]) -> None:
     """Write what is missing. Raises VideoError if the video is damaged, or not what the masks are of."""
     folder, index = plan.folder / camera, plan.videos[camera]
-    there, wanted = frames_in(folder), _wanted_frames(plan.take, _grid(plan.take, plan.videos))
-    todo = [frame for frame in wanted if frame < len(index) and frame not in there]
+    written, wanted = frames_in(folder), _wanted_frames(plan.take, _grid(plan.take, plan.videos))
+    todo = [frame for frame in wanted if frame < len(index) and frame not in written]
     for frame, image in read_frames(index, todo):
         size = image.shape[:2]
         if other := next((other for other in mask_sizes if not same_shape(size, other)), None):
-            found = f"{size[1]}x{size[0]}, masks of its camera are {other[1]}x{other[0]}"
-            raise VideoError(f"{index.path} is {found}: it lies on its side, or one of them is of another camera")
-        _, encoded = cv2.imencode(".jpg", shrink(image, KINDS[plan.take.kind_of(camera)].max_rows))
+            sizes = f"{size[1]}x{size[0]}, masks of its camera are {other[1]}x{other[0]}"
+            raise VideoError(f"{index.path} is {sizes}: it lies on its side, or one of them is of another camera")
+        _, encoded = cv2.imencode(".jpg", shrink(image, MAX_ROWS[plan.take.kind_of(camera)]))
         with atomic_write(frame_path(folder, frame), "wb") as file:
             file.write(encoded)
 
@@ -228,12 +228,12 @@ def _merge_masks(
         end = min((lengths[camera] for camera in cameras), default=0)
         left_out = set()
         for camera in cameras:
-            bad = {frame: why for frame, why in results[camera].corrupt[name].items() if frame < end}
-            if bad:
-                frames = ", ".join(map(str, sorted(bad)))
-                reason = f"corrupt masks of object {name!r}, frames left out: {frames} ({next(iter(bad.values()))})"
+            corrupt = {frame: fault for frame, fault in results[camera].corrupt[name].items() if frame < end}
+            if corrupt:
+                frames = ", ".join(map(str, sorted(corrupt)))
+                reason = f"corrupt masks of object {name!r}, frames left out: {frames} ({next(iter(corrupt.values()))})"
                 failures.append(Failure(camera, BROKEN, reason))
-            left_out |= bad.keys()
+            left_out |= corrupt.keys()
         masks[name] = {
             camera: {f: rle for f, rle in results[camera].masks[name].items() if f < end and f not in left_out}
             for camera in cameras

@@ -63,7 +63,7 @@ def main() -> None:
         raise UserError(f"--ego {args.ego!r} is none of the cameras {', '.join(cameras)}")
     positions = synchronize(cameras, offsets, args.ego)
     length = min(map(len, positions.values()))
-    positions = {camera: shown[:length] for camera, shown in positions.items()}
+    positions = {camera: of_camera[:length] for camera, of_camera in positions.items()}
     objects, count, left_out = {}, 0, 0
     for camera in dict(args.masks):
         masks = find_masks([path for name, path in args.masks if name == camera], args.mask_frame)
@@ -103,13 +103,13 @@ def check_name(args: argparse.Namespace) -> None:
             raise UserError(f"{folder} holds a take; give another --name, or delete it first")
 
 
-def read_track(masks: MaskFiles, name: str, footage: Footage, shown: np.ndarray) -> tuple[dict[str, Any], int]:
+def read_track(masks: MaskFiles, name: str, footage: Footage, positions: np.ndarray) -> tuple[dict[str, Any], int]:
     """An object in a camera as annotation files have it, and the number of its masks that no frame of the take shows.
 
-    `shown[f]` is the position in `footage` of the take's frame f.
+    `positions[f]` is the position in `footage` of the take's frame f.
     """
     position_of = {number: position for position, number in enumerate(footage.numbers)}
-    frame_of = {position: frame for frame, position in reversed(list(enumerate(shown.tolist())))}
+    frame_of = {position: frame for frame, position in reversed(list(enumerate(positions.tolist())))}
     annotation, annotated_frames = {}, []
     numbers = sorted(masks.objects[name])
     for number in tqdm(numbers, name, unit="mask", leave=False):
@@ -127,9 +127,9 @@ def read_track(masks: MaskFiles, name: str, footage: Footage, shown: np.ndarray)
 
 
 def extended_lists(args: argparse.Namespace, cameras: list[str], objects: dict[str, Any]) -> dict[Path, Any]:
-    """The data folder's lists with the new take, by path, in the order in which to write them; its uid is its name.
+    """The data folder's lists with the new take, by path, in the order in which to write them. Its uid is its name.
 
-    What they say of a take of this name is replaced: its import was killed, or its folder was deleted.
+    Entries of a take of the same name, whose import was killed or whose folder was deleted, are replaced.
     """
     annotations = annotation_path(args.root / ANNOTATION_TEMPLATE, args.split)
     splits = args.root / "split.json"

@@ -81,8 +81,8 @@ def parse_args() -> argparse.Namespace:
 
 
 def _shard(text: str) -> tuple[int, int]:
-    found = re.fullmatch(r"(\d+)/(\d+)", text)
-    shard, shards = map(int, found.groups()) if found else (0, 0)
+    match = re.fullmatch(r"(\d+)/(\d+)", text)
+    shard, shards = map(int, match.groups()) if match else (0, 0)
     if not 1 <= shard <= shards:
         raise argparse.ArgumentTypeError(f"{text!r} is not I/N with I from 1 to N, as in 3/16")
     return shard, shards
@@ -98,11 +98,11 @@ def main() -> int:
     chosen = choose_takes(args, splits)
     status, seen = 0, set()
     shard, shards = args.shard
-    what = f"processes takes into {args.outputpath}"
-    with claimed(args.outputpath, f"process_data_{shard}_of_{shards}", what):
-        with claimed(args.outputpath, SOURCE, what, ["split.json"]):
+    doing = f"processes takes into {args.outputpath}"
+    with claimed(args.outputpath, f"process_data_{shard}_of_{shards}", doing):
+        with claimed(args.outputpath, SOURCE, doing, ["split.json"]):
             claim_data_dir(args.outputpath, args.downscaled)
-            hand_on_split(args, splits)
+            write_split(args, splits)
         for split, uids in chosen.items():
             status = max(status, process_split(args, split, [uid for uid in uids if uid not in seen], splits))
             seen.update(uids)
@@ -123,19 +123,19 @@ def choose_takes(args: argparse.Namespace, splits: dict[str, list[str]]) -> dict
     return {name: uids for name, uids in named.items() if uids}
 
 
-def hand_on_split(args: argparse.Namespace, splits: dict[str, list[str]]) -> None:
-    """See to it that the later stages find this split: they look into the output folder first.
+def write_split(args: argparse.Namespace, splits: dict[str, list[str]]) -> None:
+    """Write the split into the output folder, where the later stages look first, unless they find it anyway.
 
     A split.json that is there already stays, as trainings may use it.
     """
-    found, own = find_split_path(args.outputpath), args.outputpath / "split.json"
-    if found.exists() and read_splits(found) == splits:
+    default, path = find_split_path(args.outputpath), args.outputpath / "split.json"
+    if default.exists() and read_splits(default) == splits:
         return
-    if own.exists():
+    if path.exists():
         remedy = f"delete it, or give --splits_path {args.splits_path} to later stages too"
-        warn_once(f"{own} is another split and stays; {remedy}")
+        warn_once(f"{path} is another split and stays; {remedy}")
     else:
-        write_json(own, splits, indent=1)
+        write_json(path, splits, indent=1)
 
 
 def process_split(args: argparse.Namespace, split: str, uids: list[str], splits: dict[str, list[str]]) -> int:
@@ -196,11 +196,11 @@ def process_takes(args: argparse.Namespace, takes: list[Take], title: str) -> No
 def sum_up(args: argparse.Namespace, title: str, uids: list[str]) -> int:
     """Print what the takes lack, and return the exit status."""
     lacking = {uid: read_failures(args.outputpath / uid) for uid in uids}
-    there = [uid for uid in uids if is_processed(args.outputpath, uid)]
-    complete = sum(not lacking[uid][1] for uid in there)
+    processed = [uid for uid in uids if is_processed(args.outputpath, uid)]
+    complete = sum(not lacking[uid][1] for uid in processed)
     print(
-        f"{title}: {complete} of {counted(len(uids), 'take')} complete, {len(there) - complete} in part, "
-        f"{len(uids) - len(there)} left out; in {args.outputpath}"
+        f"{title}: {complete} of {counted(len(uids), 'take')} complete, {len(processed) - complete} in part, "
+        f"{len(uids) - len(processed)} left out; in {args.outputpath}"
     )
     lines = [failure.describe(uid, name) for uid, (name, failures) in lacking.items() for failure in failures]
     if lines:
@@ -208,7 +208,7 @@ def sum_up(args: argparse.Namespace, title: str, uids: list[str]) -> int:
         more = f"{len(lines) - MAX_PRINTED} more are" if len(lines) > MAX_PRINTED else "all this is"
         print(f"  {more} in {args.outputpath / FAILED_TAKES}")
     broken = any(failure.kind == BROKEN for _, failures in lacking.values() for failure in failures)
-    return int(broken or bool(uids and not there and not args.uids))
+    return int(broken or bool(uids and not processed and not args.uids))
 
 
 if __name__ == "__main__":

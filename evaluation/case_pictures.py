@@ -3,8 +3,7 @@
 Images are (H, W, 3) uint8 RGB; colors are RGB.
 """
 
-import itertools
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -21,7 +20,6 @@ from formats.geometry import Size
 from formats.masks import RLE, encode_mask, resize_mask
 from formats.processed import read_frame
 from formats.results import camera_pair_key, iter_results
-from formats.video_writer import open_video
 
 INK, PALE, PAPER = (20, 20, 20), (110, 110, 110), (255, 255, 255)
 GAP = 6  # pixels between panels
@@ -58,7 +56,7 @@ class PredictedCase(NamedTuple):
 def draw_case(truth: TakeTruth, predictions: Sequence[PredictedCase], height: int) -> np.ndarray:
     """A case as panels of `height` pixels: query + mask, target + each prediction, target + truth.
 
-    Small objects are shown enlarged in a corner too. The mask of an object that is said not to be visible is dashed.
+    Small objects are also shown enlarged in a corner. The mask of an object that is said not to be visible is dashed.
     Raises UserError if a frame is missing.
     """
     case = predictions[0].case
@@ -67,13 +65,13 @@ def draw_case(truth: TakeTruth, predictions: Sequence[PredictedCase], height: in
     query = read_frame(truth.take.frame_path(case.query_camera, case.frame))
     target = read_frame(truth.take.frame_path(case.target_camera, case.frame))
     query_window = _close_up(query.shape[:2], query_mask)
-    shown = true_mask or next(filter(None, (one.drawn_rle for one in predictions)), None)
-    window = _close_up(target.shape[:2], shown)
+    drawn = [true_mask, *(prediction.drawn_rle for prediction in predictions)]
+    window = _close_up(target.shape[:2], next(filter(None, drawn), None))
 
     panels = [_draw_panel(query, Outline(query_mask, QUERY), f"query {case.query_camera}", query_window, height)]
-    for one in predictions:
-        outline = Outline(one.drawn_rle, PREDICTION, dashed=not one.case.predicted_visible)
-        panels.append(_draw_panel(target, outline, one.caption, window, height))
+    for prediction in predictions:
+        outline = Outline(prediction.drawn_rle, PREDICTION, dashed=not prediction.case.predicted_visible)
+        panels.append(_draw_panel(target, outline, prediction.caption, window, height))
     caption = "truth" if case.visible else "truth: not visible"
     panels.append(_draw_panel(target, Outline(true_mask, TRUTH), caption, window, height))
     body = np.hstack([_framed(panel, 0, 0, GAP, 0) for panel in panels])[:, GAP:]
@@ -134,21 +132,21 @@ def draw_cases(
 ) -> Iterator[np.ndarray]:
     """A picture of each case, with the predictions of all results files side by side.
 
-    `files` has the path of each by its name, "" if it is the only one; `cases` a list for each, the same cases in all.
+    `files` holds their paths by name ("" for a single one), `cases` a list of cases per file, the same cases in each.
     """
     predictions = [
-        load_predictions(path, setting, of_file, name)
-        for (name, path), of_file in zip(files.items(), cases, strict=True)
+        load_predictions(path, setting, file_cases, name)
+        for (name, path), file_cases in zip(files.items(), cases, strict=True)
     ]
     takes = {uid: truth.load(uid) for uid in {case.take_uid for case in cases[0]}}
-    for group in tqdm(list(zip(*predictions, strict=True)), unit="picture", desc="pictures", delay=1):
-        yield draw_case(takes[group[0].case.take_uid], group, height)
+    for of_case in tqdm(list(zip(*predictions, strict=True)), unit="picture", desc="pictures", delay=1):
+        yield draw_case(takes[of_case[0].case.take_uid], of_case, height)
 
 
-def draw_gallery(folder: Path, *what: Any) -> list[str]:
-    """Write the pictures of `draw_cases` for a page in `folder` -> their paths in it."""
+def draw_gallery(folder: Path, *args: Any) -> list[str]:
+    """Write the pictures of `draw_cases(*args)` for a page in `folder` -> their paths in it."""
     paths = []
-    for number, picture in enumerate(draw_cases(*what)):
+    for number, picture in enumerate(draw_cases(*args)):
         paths.append(f"pictures/{number:04d}.jpg")
         write_picture(folder / paths[-1], picture)
     return paths
@@ -172,23 +170,10 @@ def case_sheet(pictures: list[np.ndarray]) -> np.ndarray:
     scaled += [np.full_like(scaled[-1], PAPER)] * (len(scaled) % columns)
     rows = []
     for start in range(0, len(scaled), columns):
-        in_row = scaled[start : start + columns]
-        height = max(map(len, in_row))
-        rows.append(np.hstack([_framed(picture, GAP, GAP + height - len(picture), GAP, GAP) for picture in in_row]))
+        row = scaled[start : start + columns]
+        height = max(map(len, row))
+        rows.append(np.hstack([_framed(picture, GAP, GAP + height - len(picture), GAP, GAP) for picture in row]))
     return np.vstack(rows)
-
-
-def write_track(path: Path, images: Iterable[np.ndarray]) -> None:
-    """Write (H, W, 3) uint8 RGB images as H.264, which every browser plays, 3 per second. The file appears whole.
-
-    The first image's size is that of the video, rounded down to even numbers.
-    """
-    images = iter(images)
-    first = next(images)
-    size = tuple(side // 2 * 2 for side in first.shape[:2])
-    with open_video(path, size, 3, crf="20") as write:
-        for image in itertools.chain([first], images):
-            write(_resize(image, size))
 
 
 def iou_text(case: Case) -> str:

@@ -10,16 +10,16 @@ from evaluation.metrics import METRICS
 from evaluation.score import Case, SplitScores
 from evaluation.summary import (
     case_sums,
-    labels,
+    labelers,
+    metric_values,
     percentile_interval,
     places_by_label,
     resampled_rates,
-    several_objects,
-    values,
+    right_object_basis,
     without_nan,
 )
 
-COMPARED = ("scenario", "object size", "query camera", "target camera")  # breakdowns; see summary.labels
+COMPARED = ("scenario", "object size", "query camera", "target camera")  # breakdowns; see summary.labelers
 
 
 def common_cases(all_scores: Sequence[SplitScores]) -> list[list[Case]]:
@@ -34,44 +34,27 @@ def compare(names: Sequence[str], cases: Sequence[list[Case]], scores: SplitScor
 
     `scores`, of the first file, tells the names and scenarios of the takes.
     """
-    label_of = labels(scores)
-    groups = {kind: places_by_label(cases[0], label_of[kind]) for kind in COMPARED}
+    first, label_of = cases[0], labelers(scores)
     comparisons = []
-    for name, other in zip(names[1:], cases[1:], strict=True):
-        by = {
-            kind: {label: paired_differences(*at_places((cases[0], other), places)) for label, places in found.items()}
-            for kind, found in groups.items()
-        }
-        comparisons.append({"second": name, "metrics": paired_differences(cases[0], other), "by": by})
-    won = {size: takes_won(at_places(cases, places)) for size, places in groups["object size"].items()}
+    for name, second in zip(names[1:], cases[1:], strict=True):
+        by = {}
+        for kind in COMPARED:
+            groups = places_by_label(first, label_of[kind])
+            by[kind] = {label: paired_differences(*cases_at((first, second), at)) for label, at in groups.items()}
+        comparisons.append({"second": name, "metrics": paired_differences(first, second), "by": by})
     return {
         "names": list(names),
         "first": names[0],
-        "takes_compared": len({case.take_uid for case in cases[0]}),
-        "frames_compared": len(cases[0]),
-        **several_objects(case_sums(cases[0]).sum(0)),
-        "takes_won": {"all sizes": takes_won(cases)} | won,
+        "takes_compared": len({case.take_uid for case in first}),
+        "frames_compared": len(first),
+        **right_object_basis(case_sums(first).sum(0)),
         "comparisons": comparisons,
     }
 
 
-def at_places(cases: Sequence[Sequence[Case]], places: Sequence[int]) -> list[list[Case]]:
-    """Some of the cases, of each file."""
-    return [[of_file[place] for place in places] for of_file in cases]
-
-
-def takes_won(cases: Sequence[Sequence[Case]]) -> dict[str, Any]:
-    """In how many takes, and in which share of them, each file has a higher mean IoU than all others.
-
-    Takes without a visible object are left out; those that several files share are `tied`.
-    """
-    places = places_by_label(cases[0], lambda case: case.take_uid if case.visible else None).values()
-    means = [[np.mean([of_file[i].mask.iou for i in at]) for of_file in cases] for at in places]
-    means = np.array(means).reshape(-1, len(cases))  # (takes, files)
-    best = np.isclose(means, means.max(1, keepdims=True), rtol=0, atol=1e-12)
-    won = best[best.sum(1) == 1].sum(0).tolist()
-    share = [number / len(means) if len(means) else None for number in won]
-    return {"takes": len(means), "tied": len(means) - sum(won), "won": won, "share": share}
+def cases_at(cases: Sequence[Sequence[Case]], places: Sequence[int]) -> list[list[Case]]:
+    """The cases at some places of the lists, of each file."""
+    return [[file_cases[place] for place in places] for file_cases in cases]
 
 
 def paired_differences(first: Sequence[Case], second: Sequence[Case]) -> dict[str, dict[str, Any]]:
@@ -80,9 +63,9 @@ def paired_differences(first: Sequence[Case], second: Sequence[Case]) -> dict[st
     The same takes are drawn for both: whether a take is hard or easy does not matter for the difference.
     """
     takes = places_by_label(first, lambda case: case.take_uid).values()
-    rows = [np.stack([sums[at].sum(0) for at in takes]) for sums in (case_sums(first), case_sums(second))]
-    before, after = (values(row.sum(0)) for row in rows)
-    drawn_before, drawn_after = map(resampled_rates, rows)
+    take_sums = [np.stack([sums[places].sum(0) for places in takes]) for sums in (case_sums(first), case_sums(second))]
+    before, after = (metric_values(sums.sum(0)) for sums in take_sums)
+    drawn_before, drawn_after = map(resampled_rates, take_sums)
     return without_nan(
         {
             name: {

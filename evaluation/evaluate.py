@@ -7,8 +7,8 @@
 
 One file: prints the benchmark's four numbers and more (marked *), writes metrics.json, breakdown.csv and cases.csv.
 Several: compares each with the first on the frames that all have, paired differences with 95 % intervals, by scenario,
-object size and camera, and the takes that each wins; writes index.html with pictures of the cases on which the files
-disagree most, comparison.json and cases.csv.
+object size and camera; writes index.html with pictures of the cases on which the files disagree most, comparison.json
+and cases.csv.
 Checks the predictions first and lists everything that is wrong with them.
 """
 
@@ -26,21 +26,20 @@ from common.arguments import Parser, add_num_workers, add_setting, at_least
 from common.errors import UserError, counted
 from common.files import write_json
 from evaluation.case_pictures import draw_gallery
-from evaluation.comparison import at_places, common_cases, compare, short_names
+from evaluation.comparison import cases_at, common_cases, compare, short_names
 from evaluation.options import add_truth_options, open_truth
 from evaluation.outputs import (
-    beside,
     default_results,
     output_folder,
+    path_beside,
     provenance_of,
     summarize_file,
     write_cases,
     write_outputs,
 )
-from evaluation.pages import PAGE, change_card, comparison_sections, write_page
-from evaluation.plots import draw_plots
+from evaluation.pages import PAGE, comparison_card, comparison_sections, write_page
 from evaluation.protocols import OFFICIAL_RULE, PROTOCOLS, under_protocols
-from evaluation.score import Reading, SplitScores, left_out, score_file
+from evaluation.score import Reading, SplitScores, score_file, unscored_lines
 from evaluation.selection import disagreements
 from evaluation.summary import take_names, without_nan
 from evaluation.tables import (
@@ -50,7 +49,6 @@ from evaluation.tables import (
     format_table,
     interval_note,
     split_title,
-    won_table,
 )
 from evaluation.truth import GroundTruth
 
@@ -93,10 +91,10 @@ def main(argv: list[str] | None = None) -> None:
     reading = Reading(args.setting, args.accept, at_file_size=args.protocol in ("omama", "all"))
     scores = [score_file(truth, path, reading, args.num_workers, args.allow_missing) for path in files]
     if len(files) == 1:
-        evaluate_file(truth, files[0], scores[0], args.protocol, args.out or beside(files[0], "evaluation"))
+        evaluate_file(truth, files[0], scores[0], args.protocol, args.out or path_beside(files[0], "evaluation"))
     else:
         named = dict(zip(args.names or short_names(files), files, strict=True))
-        compare_files(truth, named, scores, args.num, args.out or beside(files[0], "comparison"))
+        compare_files(truth, named, scores, args.num, args.out or path_beside(files[0], "comparison"))
 
 
 def evaluate_file(truth: GroundTruth, path: Path, scores: SplitScores, protocol: str, out: Path) -> None:
@@ -108,7 +106,7 @@ def evaluate_file(truth: GroundTruth, path: Path, scores: SplitScores, protocol:
         lines += ["", format_protocols(summary["protocols"], truth.all_frames)]
     with output_folder(out, "evaluation") as folder:
         write_outputs(folder, summary, scores.cases)
-    print("\n".join([*lines, *left_out(truth, scores), f"written to {out}"]))
+    print("\n".join([*lines, *unscored_lines(truth, scores), f"written to {out}"]))
 
 
 def compare_files(
@@ -124,23 +122,23 @@ def compare_files(
         raise UserError("these results files have no scored frame in common")
     comparison = {"setting": setting, "split": truth.split, "provenance": provenance_of(list(files.values()))}
     comparison |= compare(names, cases, scores[0])
-    shown = at_places(cases, disagreements(cases, number))
+    drawn = cases_at(cases, disagreements(cases, number))
     takes = take_names(scores[0])
     lead = f"{setting}, {split_title(truth.split)}: {counted(len(cases[0]), 'frame')} that all files have"
-    warnings = list(dict.fromkeys(line for one in scores for line in left_out(truth, one)))
+    warnings = list(dict.fromkeys(line for file_scores in scores for line in unscored_lines(truth, file_scores)))
 
     with output_folder(out, "comparison") as folder:
-        pictures = draw_gallery(folder, truth, setting, files, shown)
+        pictures = draw_gallery(folder, truth, setting, files, drawn)
         cards = [
-            change_card(group, picture, names, takes[group[0].take_uid])
-            for picture, *group in zip(pictures, *shown, strict=True)
+            comparison_card(case_of_files, picture, names, takes[case_of_files[0].take_uid])
+            for picture, *case_of_files in zip(pictures, *drawn, strict=True)
         ]
-        sections = comparison_sections(comparison, draw_plots(folder, names, cases), cards)
-        write_page(folder, " against ".join(names), lead, warnings, sections)
+        write_page(folder, " against ".join(names), lead, warnings, comparison_sections(comparison, cards))
         write_json(folder / "comparison.json", comparison, indent=1)
         write_cases(folder / "cases.csv", names, cases)
-    tables = [difference_table(names[0], other) for other in comparison["comparisons"]] + [won_table(comparison)]
-    print("\n".join([lead, *warnings, *(line for table in tables for line in ["", *format_table(table)])]))
+    print("\n".join([lead, *warnings]))
+    for other in comparison["comparisons"]:
+        print("\n".join(["", *format_table(difference_table(names[0], other))]))
     print(interval_note(comparison["takes_compared"]))
     print(f"\nreport: open {out / PAGE}")
 

@@ -28,7 +28,7 @@ from common.files import claimed, write_json
 from evaluation.options import add_split_options
 from evaluation.outputs import RESULTS_DIR
 from evaluation.predictions import TakePredictions
-from evaluation.score import by_take, refuse
+from evaluation.score import refuse, take_results
 from evaluation.truth import GroundTruth
 from formats.results import iter_results, results_path
 
@@ -58,8 +58,8 @@ def main(argv: list[str] | None = None) -> None:
     if truth.missing:
         refuse([f"take {uid}: {why}" for uid, why in truth.missing.items()], f"split {split!r}")
     files = {
-        setting: given or results_path(RESULTS_DIR, setting, split)
-        for setting, given in zip(SETTINGS, (args.ego_exo, args.exo_ego), strict=True)
+        setting: path or results_path(RESULTS_DIR, setting, split)
+        for setting, path in zip(SETTINGS, (args.ego_exo, args.exo_ego), strict=True)
     }
     out = args.out if args.out.suffix == ".json" and not args.out.is_dir() else args.out / FILE_NAME
     if out.resolve() in (path.resolve() for path in files.values()):
@@ -90,7 +90,7 @@ def find_problems(truth: GroundTruth, setting: str, results: Path) -> list[str]:
     Every query frame of every camera pair must have a usable prediction, whether or not the target's masks are known.
     """
     others, problems, predictions = [], [], 0
-    takes = by_take(truth, iter_results(results, setting, truth.split), others)
+    takes = take_results(truth, iter_results(results, setting, truth.split), others)
     for uid, raw in tqdm(takes, total=len(truth.uids), unit="take", desc=setting, delay=1):
         if raw is None:
             problems.append(f"take {uid}: missing in {results}")

@@ -21,7 +21,7 @@ RESULTS_DIR = Path(__file__).resolve().parents[1] / "results"  # where eval_segs
 RUN_RECORD = ("checkpoint", "checkpoint_sha256", "precision", "date", "command", "commit")  # of the predictions
 GROUP_COLUMNS = ("label", *BREAKDOWN_COUNTS, "frames_several_objects", "right_object_chance", *METRICS)
 CASE_COLUMNS = ("take_uid", "object_name", "query_camera", "target_camera", "frame")  # Case.key
-# All that the scripts call files in their folders: whatever else a listing may name is somebody else's.
+# What the scripts call files in their folders, in version 2.0 also plots: others in a listing are somebody else's.
 OWN_NAME = r"index\.html|(metrics|comparison)\.json|(breakdown|cases)\.csv|pictures/\d+\.jpg|plots/\w+\.svg"
 PREDICTED_COLUMNS = ("visible", "confidence", *MaskScores._fields)  # of a case in one results file
 
@@ -33,19 +33,19 @@ def default_results(setting: str, split: str | None) -> Path:
     return results_path(RESULTS_DIR, setting, split)
 
 
-def beside(results: Path, what: str) -> Path:
+def path_beside(results: Path, what: str) -> Path:
     """`results/ego-exo_val_results.json` or `.json.gz` -> `results/ego-exo_val_{what}`."""
     stem = Path(results.name.removesuffix(".gz")).stem
     return results.with_name(f"{stem.removesuffix('_results')}_{what}")
 
 
-def made_by(results: Path) -> dict[str, str | None]:
-    """How a results file was made, as the run record that eval_segswap.py leaves beside it says; None: it does not.
+def run_record(results: Path) -> dict[str, str | None]:
+    """How a results file was made, by the run record that eval_segswap.py leaves beside it; None where it says nothing.
 
-    The record vouches for the bytes that it was written for, and for no others under their name.
+    The record vouches only for the bytes that it was written for, not for others under their name.
     """
     try:
-        record = read_record(beside(results, "run.json"), {"provenance": dict, "results_sha256": str}, "delete it")
+        record = read_record(path_beside(results, "run.json"), {"provenance": dict, "results_sha256": str}, "delete it")
         recorded = record["provenance"] if record["results_sha256"] == file_digest(results) else {}
     except (UserError, OSError):  # none there, none of ours, or a folder of masks
         recorded = {}
@@ -54,7 +54,7 @@ def made_by(results: Path) -> dict[str, str | None]:
 
 def provenance_of(files: Sequence[Path]) -> dict[str, Any]:
     """How the predictions and the evaluation were made, for metrics.json, comparison.json and the pages."""
-    return {"predictions": [made_by(path) for path in files], "evaluation": provenance()}
+    return {"predictions": [run_record(path) for path in files], "evaluation": provenance()}
 
 
 def summarize_file(path: Path, split: str | None, scores: SplitScores) -> dict[str, Any]:
@@ -65,11 +65,8 @@ def summarize_file(path: Path, split: str | None, scores: SplitScores) -> dict[s
 
 @contextlib.contextmanager
 def output_folder(folder: Path, what: str) -> Iterator[Path]:
-    """Gives an empty folder. At the end its files move to `folder` and those of an earlier run go, which `.{what}.json`
-    in `folder` lists by an `OWN_NAME`; others stay.
-
-    Nothing outside `folder` is touched. Raises UserError, and changes nothing, if a file that is not listed is in the
-    way, or if a link leads out.
+    """Gives an empty folder. At the end its files move to `folder`, and the files of an earlier run go, which
+    `.{what}.json` in `folder` lists. Other files stay: if one is in the way, a UserError is raised and nothing changed.
     """
     listing = folder / f".{what}.json"
     with temporary_folder(folder, "output", f"writes into {folder}") as new:
@@ -78,10 +75,6 @@ def output_folder(folder: Path, what: str) -> Iterator[Path]:
         former = [name for name in former if re.fullmatch(OWN_NAME, name)]
         yield new
         names = [str(path.relative_to(new)) for path in sorted(new.rglob("*")) if path.is_file()]
-        root = folder.resolve()
-        for name in [*former, *names]:
-            if not (root / name).parent.resolve().is_relative_to(root):
-                raise UserError(f"{folder / name} is outside, by a link; delete the link or name another --out")
         for name in names:
             if name not in former and os.path.lexists(folder / name):
                 raise UserError(f"{folder / name} is of another origin and stays; delete it or name another --out")

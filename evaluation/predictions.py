@@ -1,4 +1,4 @@
-"""The predictions of a take as a results file has them: read camera pair by camera pair, every fault found and named.
+"""The predictions of a take as a results file has them, read one camera pair at a time; every fault is named.
 
 Results of other programs have slightly other forms: each such form is a problem that names the flag which accepts it,
 and accepted ones are counted.
@@ -27,17 +27,17 @@ MAX_DISTORTION = 0.05  # of height by width; beyond it a mask is of another imag
 
 
 class Problem(NamedTuple):
-    """Something wrong with the predictions of a take, or of an object, a camera pair, some frames in it."""
+    """Something wrong with the predictions of a take, of an object or a camera pair in it, or of some frames."""
 
     text: str  # where and what, a line
-    missing: bool = False  # nothing there, as opposed to something unusable
+    missing: bool = False  # there is nothing, as opposed to something unusable
     flag: str = ""  # the option that accepts it
 
 
 class PredictedMask(NamedTuple):
     mask: np.ndarray  # (H, W) uint8 of 0 and 1
     existence: float
-    given: RLE  # the mask as the file has it, of any size
+    rle: RLE  # the mask as the file has it, of any size
 
 
 class TakePredictions:
@@ -53,20 +53,22 @@ class TakePredictions:
         self.accepted: Counter[str] = Counter()
 
     def read(self, pair: CameraPair, sizes: dict[int, Size | None]) -> dict[int, PredictedMask]:
-        """The usable ones. `sizes`: frame -> (H, W) that its mask must have, None if that is not known."""
+        """The usable predictions of a pair, by frame. `sizes`: frame -> (H, W) that its mask must have, or None if that
+        is not known.
+        """
         place, entries = self._entries(pair)
         if isinstance(entries, Problem):
             if entries not in self.problems:  # pairs of an object or a take share what is missing
                 self.problems.append(entries)
             return {}
-        found: dict[int, PredictedMask] = {}
+        usable: dict[int, PredictedMask] = {}
         faulty: dict[str, tuple[str, list[str]]] = {}  # kind of fault -> how it looks in the first frame, the frames
         for frame, size in sizes.items():
             prediction, faults = read_prediction(entries.get(str(frame)), size)
             refused = [kind for kind in faults if FLAGS.get(kind) not in self._accept]
             self.accepted.update(kind for kind in faults if kind not in refused)
             if not refused:
-                found[frame] = prediction
+                usable[frame] = prediction
             for kind in refused:
                 faulty.setdefault(kind, (faults[kind], []))[1].append(str(frame))
         for kind, (detail, frames) in faulty.items():
@@ -74,10 +76,10 @@ class TakePredictions:
             text = f"{place}, frame{'s' * (len(frames) > 1)} {', '.join(frames)}: {kind}"
             text += f" ({detail})" * bool(detail) + f"; {flag} accepts it" * bool(flag)
             self.problems.append(Problem(text, kind == "missing", flag))
-        return found
+        return usable
 
     def _entries(self, pair: CameraPair) -> tuple[str, dict[str, Any] | Problem]:
-        """Where it is, and what the file has of a pair, by frame, or why there is nothing to read."""
+        """The place of a pair in the file, and its entries by frame, or the problem why there are none."""
         pair_key = camera_pair_key(pair.query_camera, pair.target_camera)
         place, entries = f"take {self.take_uid}", self._raw
         if entries is None:
@@ -104,22 +106,22 @@ def read_prediction(raw: Any, size: Size | None) -> tuple[PredictedMask | None, 
     if not isinstance(raw, dict):
         return None, {"not an object with pred_mask and confidence": repr(raw)[:60]}
     faults: dict[str, str] = {}
-    mask = given = None
+    mask = rle = None
     try:
-        given = check_rle(raw["pred_mask"])
+        rle = check_rle(raw["pred_mask"])
     except KeyError:
         faults["no pred_mask"] = ""
     except ValueError as error:
         faults["mask cannot be decoded"] = str(error)
-    if given and (kind := _size_fault(given, size)):
-        faults[kind] = f"{given['size']}, expected {list(size) if size else f'a long side of {EVAL_SIDE}'}"
-        mask = resize_mask(given, size) if kind == OTHER_SIZE else None
-    elif given:
-        mask = decode_mask(given)
+    if rle and (kind := _size_fault(rle, size)):
+        faults[kind] = f"{rle['size']}, expected {list(size) if size else f'a long side of {EVAL_SIDE}'}"
+        mask = resize_mask(rle, size) if kind == OTHER_SIZE else None
+    elif rle:
+        mask = decode_mask(rle)
     existence = raw.get("confidence")
     if "confidence" not in raw:
         faults[NO_CONFIDENCE] = ""
-        existence = float(given is not None and mask_area(given) > 0)
+        existence = float(rle is not None and mask_area(rle) > 0)
     elif isinstance(existence, list) and len(existence) == 1:
         faults[LISTED] = repr(existence)[:60]
         existence = existence[0]
@@ -129,7 +131,7 @@ def read_prediction(raw: Any, size: Size | None) -> tuple[PredictedMask | None, 
         faults["confidence is not between 0 and 1"] = repr(existence)[:60]
     if not faults.keys() <= FLAGS.keys():
         return None, faults
-    return PredictedMask(mask, float(existence), given), faults
+    return PredictedMask(mask, float(existence), rle), faults
 
 
 def _size_fault(mask: RLE, size: Size | None) -> str:

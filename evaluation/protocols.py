@@ -26,8 +26,8 @@ def figures(values: Sequence[float], unit: str, count: int, visible: Sequence[bo
     The scores are means over `count` of `unit`: "masks", "takes" or "frame pairs". `visible`: of each frame whose
     existence counts, whether the object is; `existence_classes` is how many of the two classes occur.
     """
-    about = {"averaged_over": unit, "count": count, "existence_classes": len(set(visible))}
-    return dict(zip(OFFICIAL, values, strict=True)) | about
+    basis = {"averaged_over": unit, "count": count, "existence_classes": len(set(visible))}
+    return dict(zip(OFFICIAL, values, strict=True)) | basis
 
 
 def official(cases: Sequence[Case]) -> dict[str, Any]:
@@ -63,8 +63,8 @@ def per_pair(cases: Sequence[Case]) -> dict[str, Any]:
         if case.visible:
             pair = case.take_uid, case.query_camera, case.target_camera, case.frame
             pairs.setdefault(pair, []).append(case.mask)
-    of_pairs = [means(masks, *MASK_SCORES) for masks in pairs.values()]
-    values = (mean(pair[number] for pair in of_pairs) for number in range(len(MASK_SCORES)))
+    pair_means = np.array([means(masks, *MASK_SCORES) for masks in pairs.values()]).reshape(-1, len(MASK_SCORES))
+    values = map(mean, pair_means.T)
     return figures([*values, math.nan], "frame pairs", len(pairs))
 
 
@@ -72,9 +72,9 @@ def lmeec_visibility(cases: Sequence[Case]) -> dict[str, Any]:
     """LM-EEC's: a mask of over 0.1 % of the image says "visible"; an object that vanished at 480 pixels is hidden."""
     masks = [case.mask for case in cases if case.visible and case.mask.truth_pixels]
     truth = np.array([case.visible and case.mask.truth_pixels > 0 for case in cases], bool)
-    said = np.array([case.predicted_area > VISIBLE_AREA for case in cases], bool)
-    right = mean((said[truth == label] == label).mean() for label in np.unique(truth))
-    return figures([*means(masks, *MASK_SCORES), right], "masks", len(masks), truth.tolist())
+    predicted = np.array([case.predicted_area > VISIBLE_AREA for case in cases], bool)
+    accuracy = mean((predicted[truth == label] == label).mean() for label in np.unique(truth))
+    return figures([*means(masks, *MASK_SCORES), accuracy], "masks", len(masks), truth.tolist())
 
 
 def means(masks: Sequence[MaskScores], *names: str) -> list[float]:

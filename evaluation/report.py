@@ -1,12 +1,11 @@
-"""Look at a results file: a report that opens in any browser, a sheet of pictures, or a track as a video.
+"""Look at a results file: a report that opens in any browser, or a sheet of pictures.
 
     python evaluation/report.py --setting ego-exo --split test
     python evaluation/report.py --setting ego-exo --split test --order worst --num 20 --out results/worst.jpg
-    python evaluation/report.py --setting exo-ego --split test --object "milk carton_0" --out results/track.mp4
 
-The report is a folder, without a server or a network: the benchmark's numbers, a gallery of cases, where the model
-fails, and plots. A .jpg or .png is the gallery alone; an .mp4 the whole track of the first object and camera pair that
-fit. --take, --object, --camera and --frame choose what is drawn; the numbers are those of the whole split.
+The report is a folder, without a server or a network: the figures, a gallery of cases, and where the model fails. A
+.jpg or .png is the gallery alone. --take, --object, --camera and --frame choose what is drawn; the figures are those of
+the whole split.
 """
 
 import argparse
@@ -23,13 +22,12 @@ from common.arguments import Parser, add_num_workers, add_setting, at_least
 from common.drawing import write_picture
 from common.errors import UserError, counted
 from common.files import claimed
-from evaluation.case_pictures import PANEL_HEIGHT, case_sheet, draw_cases, draw_gallery, write_track
+from evaluation.case_pictures import PANEL_HEIGHT, case_sheet, draw_cases, draw_gallery
 from evaluation.options import add_truth_options, open_truth
-from evaluation.outputs import beside, default_results, output_folder, summarize_file, write_outputs
+from evaluation.outputs import default_results, output_folder, path_beside, summarize_file, write_outputs
 from evaluation.pages import PAGE, report_card, report_sections, write_page
-from evaluation.plots import draw_plots
-from evaluation.score import Case, Reading, SplitScores, left_out, score_file
-from evaluation.selection import CASE_ORDERS, choose, matching
+from evaluation.score import Case, Reading, SplitScores, score_file, unscored_lines
+from evaluation.selection import CASE_ORDERS, choose_cases, matching_cases
 from evaluation.summary import take_names
 from evaluation.tables import headline, split_title
 from evaluation.truth import GroundTruth
@@ -42,7 +40,7 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     add_num_workers(parser)
     add = parser.add_argument
     add("--pred_file", type=Path, help="results (default: results/{setting}_{split}_results.json)")
-    add("--out", type=Path, help="folder, or .jpg, .png, .mp4 file (default: results/{setting}_{split}_report)")
+    add("--out", type=Path, help="folder, or .jpg or .png file (default: results/{setting}_{split}_report)")
     add = parser.add_argument_group("cases").add_argument
     add("--order", choices=CASE_ORDERS, default="spread", help="by IoU; spread: evenly from the best to the worst")
     number = "how many (default: 8 on a sheet, 100 in a report and a fifth more where nothing is visible)"
@@ -59,48 +57,40 @@ def main(argv: list[str] | None = None) -> None:
     args = parse_args(argv)
     truth = open_truth(args)
     results = args.pred_file or default_results(args.setting, truth.split)
-    out = args.out or beside(results, "report")
-    kind = out.suffix.lower()
-    is_folder = kind not in (".jpg", ".jpeg", ".png", ".mp4")
+    out = args.out or path_beside(results, "report")
+    is_folder = out.suffix.lower() not in (".jpg", ".jpeg", ".png")
     fitting = [uid for uid in truth.uids if uid.startswith(args.take or "")]
-    if fitting and not is_folder:  # of the other takes nothing is shown
+    if fitting and not is_folder:  # nothing of the other takes is drawn
         truth = truth.subset(fitting)
     reading = Reading(args.setting, args.accept)
     scores = score_file(truth, results, reading, args.num_workers, args.allow_missing)
-    cases = matching(scores.cases, args.take, args.object, args.camera, args.frame)
+    cases = matching_cases(scores.cases, args.take, args.object, args.camera, args.frame)
     if is_folder:
-        shown = choose(cases, args.order, args.num or 100, with_hidden=True)
-        write_report(out, truth, results, scores, shown, args)
+        cases = choose_cases(cases, args.order, args.num or 100, with_hidden=True)
+        write_report(out, truth, results, scores, cases, args)
         print(f"report: open {out / PAGE}")
         return
 
-    if kind == ".mp4":
-        cases = sorted((case for case in cases if case.track == cases[0].track), key=lambda case: case.frame)
-    else:
-        cases = choose(cases, args.order, args.num or 8)
+    cases = choose_cases(cases, args.order, args.num or 8)
     if not cases:
         raise UserError("none of these objects is visible in the target; --order random shows them all the same")
     pictures = draw_cases(truth, args.setting, {"": results}, [cases], args.height)
     with claimed(out.parent, out.name, f"writes {out}"):
-        if kind == ".mp4":
-            write_track(out, pictures)
-        else:
-            write_picture(out, case_sheet(list(pictures)))
+        write_picture(out, case_sheet(list(pictures)))
     print(f"{counted(len(cases), 'case')}: {out}")
 
 
 def write_report(
-    out: Path, truth: GroundTruth, results: Path, scores: SplitScores, shown: list[Case], args: argparse.Namespace
+    out: Path, truth: GroundTruth, results: Path, scores: SplitScores, cases: list[Case], args: argparse.Namespace
 ) -> None:
-    """Write the folder of a report, with pictures of the cases `shown`."""
+    """Write the folder of a report, with pictures of `cases`."""
     summary, names = summarize_file(results, truth.split, scores), take_names(scores)
     with output_folder(out, "report") as folder:
-        pictures = draw_gallery(folder, truth, scores.setting, {"": results}, [shown], args.height)
-        cards = [report_card(case, path, names[case.take_uid]) for case, path in zip(shown, pictures, strict=True)]
-        sections = report_sections(summary, draw_plots(folder, ["mean"], [scores.cases]), cards, args.order)
+        pictures = draw_gallery(folder, truth, scores.setting, {"": results}, [cases], args.height)
+        cards = [report_card(case, path, names[case.take_uid]) for case, path in zip(cases, pictures, strict=True)]
         title = f"Object correspondence, {scores.setting}, {split_title(truth.split)}"
         lead = f"{headline(summary)}; results of {results.name}"
-        write_page(folder, title, lead, left_out(truth, scores), sections)
+        write_page(folder, title, lead, unscored_lines(truth, scores), report_sections(summary, cards, args.order))
         write_outputs(folder, summary, scores.cases)
 
 

@@ -64,7 +64,7 @@ class TakeScores(NamedTuple):
     name: str
     scenario: str
     cases: list[Case]
-    wanted: int  # frames to score; less than that in `cases` if predictions are missing
+    wanted: int  # frames to score; `cases` has fewer if predictions are missing
     problems: list[Problem]
     accepted: Counter[str] = Counter()  # form other than the official one -> how often it was read
 
@@ -94,8 +94,8 @@ def score_file(
 ) -> SplitScores:
     """Score a results file. Raises UserError, after listing every problem, if it is not fit to be scored."""
     scores = score_results(truth, iter_results(path, reading.setting, truth.split), reading, num_workers)
-    nothing = not scores.cases and all(problem.missing for problem in scores.problems)
-    if nothing and (scores.not_in_truth or allow_missing):
+    is_empty = not scores.cases and all(problem.missing for problem in scores.problems)
+    if is_empty and (scores.not_in_truth or allow_missing):
         raise UserError(f"{path} has no prediction for any scored frame; is it of another split?")
     problems = [problem for problem in scores.problems if not (problem.missing and allow_missing)]
     if problems:
@@ -111,7 +111,7 @@ def refuse(problems: Sequence[str], where: str, hint: str = "") -> None:
     raise UserError(f"{counted(len(problems), 'problem')} in {where}, nothing written{hint}")
 
 
-def left_out(truth: GroundTruth, scores: SplitScores) -> list[str]:
+def unscored_lines(truth: GroundTruth, scores: SplitScores) -> list[str]:
     """A line for each thing that was not scored, or not by the official protocol."""
     lines = []
     if truth.all_frames:
@@ -136,18 +136,18 @@ def score_results(
     A few takes are held at a time for each worker (0: one, in this process). The values do not depend on how many.
     """
     not_in_truth: list[str] = []
-    tasks = ((truth.subset([uid]), raw, reading) for uid, raw in by_take(truth, results, not_in_truth))
+    tasks = ((truth.subset([uid]), raw, reading) for uid, raw in take_results(truth, results, not_in_truth))
     jobs = run_jobs(_score_task, tasks, num_workers if len(truth.uids) > 1 else 0)
     bar = tqdm(jobs, total=len(truth.uids), unit="take", desc="score", delay=1)  # none above an error at the start
     scored = {take.take_uid: take for _, take in bar}
     return SplitScores(reading.setting, [scored[uid] for uid in truth.uids], not_in_truth)
 
 
-def by_take(
+def take_results(
     truth: GroundTruth, results: Iterable[tuple[str, Any]], not_in_truth: list[str]
 ) -> Iterator[tuple[str, Any]]:
-    """Each take of the ground truth and its predictions, None where `results` lack it. Uids of other takes are added to
-    `not_in_truth`.
+    """Each take of the ground truth with its predictions, None if `results` lack it. The uids of other takes are added
+    to `not_in_truth`.
     """
     unseen = dict.fromkeys(truth.uids)
     for uid, raw in results:
@@ -180,18 +180,17 @@ def score_take(truth: TakeTruth, raw: Any, reading: Reading) -> TakeScores:
         if not frames:
             continue
         for frame, predicted in predictions.read(pair, truth.prediction_sizes(pair, frames)).items():
-            at, given = (pair.target_camera, frame), predicted.given
-            own = true_mask(pair.object_name, *at)
+            view, file_size = (pair.target_camera, frame), mask_size(predicted.rle)
+            true_rle = true_mask(pair.object_name, *view)
             scores = scores_at_file_size = None
-            if own is not None:
-                others = [true_mask(name, *at) for name in take.masks if name != pair.object_name]
-                others = [other for other in others if other and other["size"] == own["size"]]
-                scores = score_masks(own, predicted.mask, others)
-                size = mask_size(given)
-                if reading.at_file_size and size != predicted.mask.shape:
-                    of_file = truth.mask(pair.object_name, *at, size)
-                    scores_at_file_size = score_masks(of_file, decode_mask(given))
-            visible, area = own is not None, mask_area(given) / math.prod(given["size"])
+            if true_rle is not None:
+                others = [true_mask(name, *view) for name in take.masks if name != pair.object_name]
+                others = [other for other in others if other and other["size"] == true_rle["size"]]
+                scores = score_masks(true_rle, predicted.mask, others)
+                if reading.at_file_size and file_size != predicted.mask.shape:
+                    resized_truth = truth.mask(pair.object_name, *view, file_size)
+                    scores_at_file_size = score_masks(resized_truth, decode_mask(predicted.rle))
+            visible, area = true_rle is not None, mask_area(predicted.rle) / math.prod(file_size)
             cases.append(Case(take.uid, *pair, frame, visible, predicted.existence, scores, scores_at_file_size, area))
     info = truth.info
     return TakeScores(take.uid, info.name, info.scenario, cases, wanted, predictions.problems, predictions.accepted)

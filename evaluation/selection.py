@@ -17,27 +17,27 @@ CASE_ORDERS = {
 }
 
 
-def matching(
+def matching_cases(
     cases: list[Case], take: str | None, object_name: str | None, camera: str | None, frame: int | None
 ) -> list[Case]:
     """Cases of a take (its uid or how it begins), an object (with or without surrounding spaces), a query or target
     camera, a frame; None fits all. Raises UserError, which names some that exist, if there are none.
     """
-    for flag, wanted, values, fits in (
+    for flag, wanted, values_of, fits in (
         ("take", take, lambda case: {case.take_uid}, str.startswith),
         ("object", object_name and object_name.strip(), lambda case: {case.object_name.strip()}, operator.eq),
         ("camera", camera, lambda case: {case.query_camera, case.target_camera}, operator.eq),
         ("frame", frame, lambda case: {case.frame}, operator.eq),
     ):
         if wanted is not None:
-            known = sorted(set().union(*map(values, cases)))
-            cases = [case for case in cases if any(fits(value, wanted) for value in values(case))]
+            values = sorted(set().union(*map(values_of, cases)))[:10]
+            cases = [case for case in cases if any(fits(value, wanted) for value in values_of(case))]
             if not cases:
-                raise UserError(f"no prediction fits --{flag} {wanted!r}; there are {', '.join(map(repr, known[:10]))}")
+                raise UserError(f"no prediction fits --{flag} {wanted!r}; there are {', '.join(map(repr, values))}")
     return cases
 
 
-def choose(cases: list[Case], order: str, number: int, with_hidden: bool = False) -> list[Case]:
+def choose_cases(cases: list[Case], order: str, number: int, with_hidden: bool = False) -> list[Case]:
     """`number` cases: the best or worst by IoU, spread evenly from best to worst, or random (these may be not visible).
 
     Frames of a track look alike, so each track has its turn before one has a second. `with_hidden`: and a fifth more
@@ -51,40 +51,41 @@ def choose(cases: list[Case], order: str, number: int, with_hidden: bool = False
     if order == "spread" and len(ranked) > number > 1:
         chosen = [ranked[round(place * (len(ranked) - 1) / (number - 1))] for place in range(number)]
     else:
-        chosen = in_turn(ranked, lambda case: case.track)[:number]
+        chosen = interleaved(ranked, lambda case: case.track)[:number]
     if with_hidden and order != "random":
         hidden = sorted((case for case in cases if not case.visible), key=lambda case: -case.existence)
         chosen += hidden[: max(1, number // 5)]
     return chosen
 
 
-def apart(group: Sequence[Case]) -> float:
+def disagreement(file_cases: Sequence[Case]) -> float:
     """How far the files are apart in a case: in IoU, or in existence where the object is not visible."""
-    values = [case.mask.iou if case.visible else case.existence for case in group]
+    values = [case.mask.iou if case.visible else case.existence for case in file_cases]
     return max(values) - min(values)
 
 
-def best_files(group: Sequence[Case]) -> list[int]:
+def best_files(file_cases: Sequence[Case]) -> list[int]:
     """Which files are best in a case: of highest IoU, or of lowest existence where the object is not visible."""
-    values = [case.mask.iou if case.visible else -case.existence for case in group]
+    values = [case.mask.iou if case.visible else -case.existence for case in file_cases]
     return [number for number, value in enumerate(values) if value == max(values)]
 
 
 def disagreements(cases: Sequence[Sequence[Case]], number: int) -> list[int]:
-    """Where in the lists the files disagree most, `number` cases, those that are furthest apart first.
+    """The places in the lists of the `number` cases on which the files disagree most, the furthest apart first.
 
-    Each file is the best in as many as the others, if there are enough; each track has its turn before one has a
+    Each file is the best in as many as the others, if there are enough. Each track has its turn before one has a
     second, as its frames look alike.
     """
     groups = list(zip(*cases, strict=True))
-    furthest_first = sorted(range(len(groups)), key=lambda i: -apart(groups[i]))
-    by_track = in_turn((i for i in furthest_first if apart(groups[i]) > 0), lambda i: groups[i][0].track)
-    by_file = in_turn(by_track, lambda i: best_files(groups[i])[0])
-    return sorted(by_file[:number], key=lambda i: -apart(groups[i]))
+    distances = list(map(disagreement, groups))
+    furthest_first = sorted((i for i in range(len(groups)) if distances[i] > 0), key=lambda i: -distances[i])
+    by_track = interleaved(furthest_first, lambda i: groups[i][0].track)
+    by_file = interleaved(by_track, lambda i: best_files(groups[i])[0])
+    return sorted(by_file[:number], key=lambda i: -distances[i])
 
 
-def in_turn(ranked: Iterable[Any], key: Callable[[Any], Hashable]) -> list[Any]:
-    """The first of each key before the second of any, and so on; in each turn by rank."""
+def interleaved(ranked: Iterable[Any], key: Callable[[Any], Hashable]) -> list[Any]:
+    """The items in turns: the first one of each key, then the second ones, and so on; by rank in each turn."""
     turns: Counter = Counter()
     numbered = []
     for item in ranked:

@@ -24,7 +24,7 @@ def summarize_scores(scores: SplitScores) -> dict[str, Any]:
     """Everything but the cases, as metrics.json has it. Values that do not exist are None."""
     cases = scores.cases
     total, groups = case_sums(cases).sum(0), breakdowns(scores)
-    figures = values(total)
+    figures = metric_values(total)
     return without_nan(
         {
             "setting": scores.setting,
@@ -33,7 +33,7 @@ def summarize_scores(scores: SplitScores) -> dict[str, Any]:
             "frames_wanted": sum(take.wanted for take in scores.takes),
             "frames_visible": sum(case.visible for case in cases),
             "accepted": dict(scores.accepted),
-            **several_objects(total),
+            **right_object_basis(total),
             "official": {name: figures[name] for name in OFFICIAL},
             "extra": {name: figures[name] for name in METRICS if name not in OFFICIAL},
             "interval_95": intervals([take.cases for take in scores.takes if take.cases]),
@@ -74,17 +74,17 @@ def rates(rows: np.ndarray) -> dict[str, np.ndarray]:
     """(..., len(SUMS)) sums -> (...) values of each of METRICS; nan where nothing is there to average."""
     column = dict(zip(SUMS, np.moveaxis(rows, -1, 0), strict=True))
     with np.errstate(invalid="ignore", divide="ignore"):
-        out = {name: column[name] / column["visible"] for name in MASK_METRICS}
-        out["right_object"] = column["right_object"] / column["several_objects"]
+        values = {name: column[name] / column["visible"] for name in MASK_METRICS}
+        values["right_object"] = column["right_object"] / column["several_objects"]
         recall = np.stack([column["visible_right"] / column["visible"], column["hidden_right"] / column["hidden"]])
-        out["missed_existence"], out["false_existence"] = 1 - recall
-    known = ~np.isnan(recall)  # a class that does not occur is left out of the mean
-    out["balanced_accuracy"] = np.where(known.any(0), np.nansum(recall, 0) / np.maximum(known.sum(0), 1), np.nan)
-    return {name: out[name] for name in METRICS}
+        values["missed_existence"], values["false_existence"] = 1 - recall
+    occurs = ~np.isnan(recall)  # a class that does not occur is left out of the mean
+    values["balanced_accuracy"] = np.where(occurs.any(0), np.nansum(recall, 0) / np.maximum(occurs.sum(0), 1), np.nan)
+    return {name: values[name] for name in METRICS}
 
 
-def several_objects(total: np.ndarray) -> dict[str, Any]:
-    """(len(SUMS),) sums -> how many frames count for `right_object`, and what it would be by chance.
+def right_object_basis(total: np.ndarray) -> dict[str, Any]:
+    """(len(SUMS),) sums -> how many frames count for `right_object`, and its value by chance.
 
     Chance takes one of the objects in view at random.
     """
@@ -96,10 +96,10 @@ def several_objects(total: np.ndarray) -> dict[str, Any]:
 
 def metrics(cases: Sequence[Case]) -> dict[str, float]:
     """The values of METRICS over some cases."""
-    return values(case_sums(cases).sum(0))
+    return metric_values(case_sums(cases).sum(0))
 
 
-def values(total: np.ndarray) -> dict[str, float]:
+def metric_values(total: np.ndarray) -> dict[str, float]:
     """(len(SUMS),) sums -> the values of METRICS."""
     return {name: float(value) for name, value in rates(total).items()}
 
@@ -132,28 +132,25 @@ def breakdowns(scores: SplitScores) -> dict[str, list[dict[str, Any]]]:
     """Counts and metrics of the cases with the same label, for each kind of label."""
     cases = scores.cases
     rows = case_sums(cases)
-
-    def group(label: str, places: list[int]) -> dict[str, Any]:
-        total = rows[places].sum(0)
-        count = dict(zip(SUMS, map(int, total), strict=True))
-        return {
-            "label": label,
-            "frames": len(places),
-            "visible": count["visible"],
-            "missed": count["visible"] - count["visible_right"],
-            "invented": count["hidden"] - count["hidden_right"],
-            **several_objects(total),
-            **values(total),
-        }
-
-    return {
-        kind: [group(*found) for found in places_by_label(cases, label).items()]
-        for kind, label in labels(scores).items()
-    }
+    groups: dict[str, list[dict[str, Any]]] = {}
+    for kind, label_of in labelers(scores).items():
+        groups[kind] = []
+        for label, places in places_by_label(cases, label_of).items():
+            total = rows[places].sum(0)
+            count = dict(zip(SUMS, map(int, total), strict=True))
+            group = {
+                "label": label,
+                "frames": len(places),
+                "visible": count["visible"],
+                "missed": count["visible"] - count["visible_right"],
+                "invented": count["hidden"] - count["hidden_right"],
+            }
+            groups[kind].append(group | right_object_basis(total) | metric_values(total))
+    return groups
 
 
-def labels(scores: SplitScores) -> dict[str, Callable[[Case], str | None]]:
-    """How each kind of breakdown labels a case; None leaves it out."""
+def labelers(scores: SplitScores) -> dict[str, Callable[[Case], str | None]]:
+    """The function that labels a case, for each kind of breakdown; the label None leaves the case out."""
     names = take_names(scores)
     scenarios = {take.take_uid: take.scenario or None for take in scores.takes}
     return {
@@ -171,14 +168,15 @@ def take_names(scores: SplitScores) -> dict[str, str]:
     return {take.take_uid: take.name or take.take_uid for take in scores.takes}
 
 
-def places_by_label(cases: Sequence[Case], label: Callable[[Case], str | None]) -> dict[str, list[int]]:
+def places_by_label(cases: Sequence[Case], label_of: Callable[[Case], str | None]) -> dict[str, list[int]]:
     """Where in `cases` those of each label are, labels sorted, sizes in their order; the label None leaves one out."""
     places: dict[str, list[int]] = {}
     for place, case in enumerate(cases):
-        key = label(case)
-        if key is not None:
-            places.setdefault(key, []).append(place)
-    return {key: places[key] for key in (*SIZE_LABELS, *sorted(places.keys() - set(SIZE_LABELS))) if key in places}
+        label = label_of(case)
+        if label is not None:
+            places.setdefault(label, []).append(place)
+    ordered = (*SIZE_LABELS, *sorted(places.keys() - set(SIZE_LABELS)))
+    return {label: places[label] for label in ordered if label in places}
 
 
 def size_label(area: float) -> str:

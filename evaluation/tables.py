@@ -29,8 +29,8 @@ def format_summary(summary: dict[str, Any]) -> str:
     lines = [headline(summary)]
     if scored < wanted:
         lines.append(f"INCOMPLETE: predictions for {wanted - scored:,} of {wanted:,} frames are missing")
-    made = summary["provenance"]["predictions"][0]
-    recorded = (f"{name} {made[name] or 'unknown'}" for name in ("checkpoint", "checkpoint_sha256", "precision"))
+    run = summary["provenance"]["predictions"][0]
+    recorded = (f"{name} {run[name] or 'unknown'}" for name in ("checkpoint", "checkpoint_sha256", "precision"))
     lines += [", ".join(recorded), "", *format_table(figures_table(summary))]
     lines.append(f"* not part of the benchmark; {interval_note(len(summary['breakdown']['take']))}")
     visible, hidden = summary["frames_visible"], scored - summary["frames_visible"]
@@ -53,26 +53,26 @@ def split_title(split: str | None) -> str:
     return f"split {split}" if split else "split unknown"
 
 
-def as_shown(values: dict[str, Any], nothing: Any = None) -> dict[str, Any]:
+def printed_values(values: dict[str, Any], nothing: Any = None) -> dict[str, Any]:
     """Values by metric as they are printed: no balanced accuracy where the target is visible in all frames, or in none.
 
-    The benchmark, and with it metrics.json, then counts the only kind that occurs: always saying the same scores 100.
-    `nothing` is what a value is that does not exist.
+    The benchmark, and with it metrics.json, then counts the only class that occurs: a constant answer may score 100.
+    `nothing` stands for a value that does not exist.
     """
-    one_kind = nothing in (values["missed_existence"], values["false_existence"])
-    return {**values, "balanced_accuracy": nothing} if one_kind else values
+    one_class = nothing in (values["missed_existence"], values["false_existence"])
+    return {**values, "balanced_accuracy": nothing} if one_class else values
 
 
 def figures_table(summary: dict[str, Any]) -> Rows:
     """All figures of a results file: a row for each of METRICS, in their order, then other means."""
     rows: Rows = [("", "value", "95 % interval")]
-    values = as_shown({**summary["official"], **summary["extra"]})
+    values = printed_values({**summary["official"], **summary["extra"]})
     for name, metric in METRICS.items():
         title = metric.heading
         if name == "right_object":
             frames, chance = summary["frames_several_objects"], percent(summary["right_object_chance"])
             title += f", in {frames:,} frames with several objects, chance {chance}"
-        span = interval(name, summary["interval_95"][name]) if values[name] is not None else ""
+        span = interval_text(name, summary["interval_95"][name]) if values[name] is not None else ""
         rows.append((title, metric.show(values[name]), span or "-"))
     for unit in ("takes", "objects"):
         for name in ("iou", "contour_accuracy"):
@@ -84,9 +84,9 @@ def figures_table(summary: dict[str, Any]) -> Rows:
 def breakdown_table(groups: Sequence[dict[str, Any]]) -> Rows:
     rows: Rows = [("", *BREAKDOWN_COUNTS, *(METRICS[name].heading for name in COLUMNS))]
     for group in groups:
-        shown = as_shown(group)
+        values = printed_values(group)
         counts = (f"{group[name]:,}" for name in BREAKDOWN_COUNTS)
-        rows.append((group["label"], *counts, *(METRICS[name].show(shown[name]) for name in COLUMNS)))
+        rows.append((group["label"], *counts, *(METRICS[name].show(values[name]) for name in COLUMNS)))
     return rows
 
 
@@ -95,29 +95,22 @@ def format_protocols(protocols: dict[str, dict[str, Any]], all_frames: bool = Fa
     rows: Rows = [("", *(METRICS[name].heading for name in OFFICIAL), "mean over")]
     for name, figures in protocols.items():
         star = "" if name == "official" and not all_frames else "* "
-        shown = figures if figures["existence_classes"] == 2 else {**figures, "balanced_accuracy": None}  # as_shown
-        values = (METRICS[metric].show(shown[metric]) for metric in OFFICIAL)
-        rows.append((star + name, *values, f"{figures['count']:,} {figures['averaged_over']}"))
+        values = (
+            figures if figures["existence_classes"] == 2 else {**figures, "balanced_accuracy": None}
+        )  # see printed_values
+        cells = (METRICS[metric].show(values[metric]) for metric in OFFICIAL)
+        rows.append((star + name, *cells, f"{figures['count']:,} {figures['averaged_over']}"))
     return "\n".join([*format_table(rows), "* not the benchmark's rule; docs/evaluation.md says what each does"])
 
 
 def difference_table(first: str, other: dict[str, Any]) -> Rows:
     """How a results file differs from the one called `first`; `other` is an item of comparison.json's comparisons."""
     rows: Rows = [("", first, other["second"], "difference", "95 % interval", f"{other['second']} is")]
-    for name, found in as_shown(other["metrics"], NO_DIFFERENCE).items():
-        metric, change = METRICS[name], found["difference"]
-        cells = [metric.show(found["first"]), metric.show(found["second"]), metric.show(change, "+")]
-        cells += [interval(name, found["interval_95"], "+") or "-", verdict(name, found)]
+    for name, paired in printed_values(other["metrics"], NO_DIFFERENCE).items():
+        metric = METRICS[name]
+        cells = [metric.show(paired["first"]), metric.show(paired["second"]), metric.show(paired["difference"], "+")]
+        cells += [interval_text(name, paired["interval_95"], "+") or "-", verdict(name, paired)]
         rows.append((metric.heading, *cells))
-    return rows
-
-
-def won_table(comparison: dict[str, Any]) -> Rows:
-    """In which share of the takes each file has the highest IoU, and in how many; all sizes, then each size."""
-    rows: Rows = [("* takes in which each has the highest IoU (%)", "takes", *comparison["names"], "tied")]
-    for size, found in comparison["takes_won"].items():
-        won = (f"{percent(share)} ({count})" for share, count in zip(found["share"], found["won"], strict=True))
-        rows.append((size, f"{found['takes']:,}", *won, str(found["tied"])))
     return rows
 
 
@@ -127,25 +120,25 @@ def change_table(groups: dict[str, dict[str, Any]], title: str = "") -> Rows:
     An arrow points up where the second file is better.
     """
     rows: Rows = [(title, *(METRICS[name].heading for name in COLUMNS))]
-    for label, found in sorted(groups.items(), key=lambda item: -abs(item[1]["iou"]["difference"] or 0)):
-        cells, found = [label], as_shown(found, NO_DIFFERENCE)
+    for label, group in sorted(groups.items(), key=lambda item: -abs(item[1]["iou"]["difference"] or 0)):
+        cells, paired = [label], printed_values(group, NO_DIFFERENCE)
         for name in COLUMNS:
-            change, span = found[name]["difference"], interval(name, found[name]["interval_95"], "+")
+            change, span = paired[name]["difference"], interval_text(name, paired[name]["interval_95"], "+")
             arrow = {"better": " ▲", "worse": " ▼", "": ""}[METRICS[name].verdict(change)]
             cells.append(METRICS[name].show(change, "+") + arrow + (f" [{span}]" if span else ""))
         rows.append(cells)
     return rows
 
 
-def verdict(name: str, found: dict[str, Any]) -> str:
+def verdict(name: str, paired: dict[str, Any]) -> str:
     """Whether the second file is better or worse, "uncertain" if its interval holds 0; "-" if there is no interval."""
-    (low, high), change = found["interval_95"], METRICS[name].verdict(found["difference"])
+    (low, high), change = paired["interval_95"], METRICS[name].verdict(paired["difference"])
     if low is None or not change:
         return "-"
     return change if low > 0 or high < 0 else f"{change}, uncertain"
 
 
-def interval(name: str, edges: Sequence[float | None], sign: str = "") -> str:
+def interval_text(name: str, edges: Sequence[float | None], sign: str = "") -> str:
     """Both edges as the metric is shown; empty if there is no interval."""
     return "" if edges[0] is None else " to ".join(METRICS[name].show(edge, sign) for edge in edges)
 

@@ -39,8 +39,29 @@ class TakeInfo:
     scenario: str = ""
 
 
+def _read_infos(path: Path, uids: list[str]) -> tuple[dict[str, TakeInfo], dict[str, str]]:
+    """What an annotation file says of the takes `uids`, and why it says nothing of some; both by uid."""
+    infos, missing = {}, dict.fromkeys(uids, f"not in {path}")
+    for uid, raw in iter_annotations(path):
+        if uid in missing:
+            try:
+                take = parse_take(uid, raw)
+            except UserError as error:
+                missing[uid] = str(error)
+                continue
+            frames = {
+                name: {camera: track.annotated_frames for camera, track in tracks.items()}
+                for name, tracks in take.objects.items()
+            }
+            infos[uid] = TakeInfo(frames, take.name, take.scenario)
+            del missing[uid]
+    return infos, missing
+
+
 @dataclass(frozen=True)
 class TakeTruth:
+    """A processed take with what its annotation.json lacks."""
+
     take: ProcessedTake
     info: TakeInfo
 
@@ -115,25 +136,14 @@ class GroundTruth:
                 f"no take of split {split!r} is in {data_dir}; "
                 "run data/process_data.py first or name the folder with --data_path"
             )
-        path = None if all_frames else annotation_path(annotations or data_dir.parent / ANNOTATION_TEMPLATE, split)
-        if path and not path.is_file():
-            without = "" if annotations else "score without it by --all_frames, or "
-            raise UserError(f"no file {path}; {without}{ANNOTATION_REMEDY}")
-        infos = dict.fromkeys(uids, TakeInfo()) if all_frames else {}
-        missing = {} if all_frames else dict.fromkeys(uids, f"not in {path}")
-        for uid, raw in iter_annotations(path) if path else ():
-            if uid in missing:
-                try:
-                    take = parse_take(uid, raw)
-                except UserError as error:
-                    missing[uid] = str(error)
-                    continue
-                frames = {
-                    name: {camera: track.annotated_frames for camera, track in tracks.items()}
-                    for name, tracks in take.objects.items()
-                }
-                infos[uid] = TakeInfo(frames, take.name, take.scenario)
-                del missing[uid]
+        if all_frames:
+            infos, missing = dict.fromkeys(uids, TakeInfo()), {}
+        else:
+            path = annotation_path(annotations or data_dir.parent / ANNOTATION_TEMPLATE, split)
+            if not path.is_file():
+                without = "" if annotations else "score without it by --all_frames, or "
+                raise UserError(f"no file {path}; {without}{ANNOTATION_REMEDY}")
+            infos, missing = _read_infos(path, uids)
         missing |= {uid: f"no {ANNOTATION} in {data_dir / uid}" for uid in uids if not is_processed(data_dir, uid)}
         return cls([uid for uid in uids if uid not in missing], data_dir, infos, missing, split=split)
 

@@ -25,8 +25,8 @@ PICTURES = (".bmp", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp")
 
 @dataclass(frozen=True)
 class Footage:
-    """N frames. `seconds` (N,) float64 ascend from 0; `turns` are quarter turns, counter-clockwise, by which players
-    turn a video's pictures; `size` (H, W) is that of a turned one.
+    """N frames. `seconds`, (N,) float64, ascend from 0. `turns` are the quarter turns, counter-clockwise, by which
+    players turn a video's pictures; `size` (H, W) is that of a turned picture.
     """
 
     path: Path
@@ -55,8 +55,8 @@ class Footage:
         wanted, counts = np.unique(positions, return_counts=True)
         for (name, image), count in zip(self._pictures(wanted), counts.tolist(), strict=True):
             if image.shape[:2] != self.size:
-                found, first = (f"{width}x{height}" for height, width in (image.shape[:2], self.size))
-                raise UserError(f"{name} is {found}, the first frame {first}; bring all to one size")
+                size, first = (f"{width}x{height}" for height, width in (image.shape[:2], self.size))
+                raise UserError(f"{name} is {size}, the first frame {first}; bring all to one size")
             for _ in range(count):
                 yield image
 
@@ -70,7 +70,7 @@ class Footage:
 
 
 def open_footage(path: Path, fps: float = 30) -> Footage:
-    """`fps`: of the pictures in a folder, which have no times. Raises UserError if there is nothing to read."""
+    """Open a video, or a folder of pictures at `fps`. Raises UserError if there is nothing to read."""
     if path.is_dir():
         files = by_number(file for file in path.iterdir() if file.suffix.lower() in PICTURES and file.name[0] != ".")
         if not files:
@@ -94,7 +94,7 @@ def open_footage(path: Path, fps: float = 30) -> Footage:
 
 
 def synchronize(cameras: Mapping[str, Footage], offsets: Mapping[str, int], clock: str) -> dict[str, np.ndarray]:
-    """Which frame each camera shows at each moment of a take -> by camera, (T_c,) int64 of positions.
+    """The frame that each camera shows at each moment of a take: positions, (T_c,) int64, by camera.
 
     `offsets[c]`: the frame of c at the instant that all have in common (default 0). Moments have the rate of camera
     `clock`, and begin where all cameras have begun; each camera has its own last one. A moment's frame is the one
@@ -114,15 +114,17 @@ def synchronize(cameras: Mapping[str, Footage], offsets: Mapping[str, int], cloc
 
 
 def add_footage_options(parser: Parser) -> None:
-    add, form = parser.add_argument, {"nargs": "+", "action": "extend", "required": True}
+    add, several = parser.add_argument, {"nargs": "+", "action": "extend"}
     text = "synchronized videos, or folders of pictures with numbers in their names, and what to call the cameras"
-    add("--videos", type=named(Path), metavar="CAMERA=PATH", help=text, **form)
+    add("--videos", type=named(Path), required=True, metavar="CAMERA=PATH", help=text, **several)
     text = "a folder {object}/{frame}.png, COCO's JSON, or a PNG of one object in one frame; black is background"
-    add("--masks", type=named(Path), metavar="CAMERA=PATH", help=text, **form)
+    add("--masks", type=named(Path), required=True, metavar="CAMERA=PATH", help=text, **several)
     add("--mask_frame", type=at_least(0), default=0, help="the frame of masks that are a single PNG")
-    text = "its video's frame that shows what the others show at their frame 0, or at their offsets"
-    offset = {"nargs": "+", "action": "extend", "default": [], "type": named(int)}
-    add("--offset", metavar="CAMERA=FRAME", help=f"{text}; -5: it began 5 frames later (default: 0)", **offset)
+    text = (
+        "its video's frame that shows what the others show at their frame 0, or at their offsets; -5: it began 5 "
+        "frames later (default: 0)"
+    )
+    add("--offset", type=named(int), default=[], metavar="CAMERA=FRAME", help=text, **several)
     add("--fps", type=at_least(SLOWEST, float), default=30, help="frames a second of folders of pictures")
 
 

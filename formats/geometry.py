@@ -15,7 +15,7 @@ Size = tuple[int, int]  # (H, W)
 
 @lru_cache(maxsize=64)
 def letterbox_axes(size: Size, side: int) -> tuple[np.ndarray, np.ndarray, slice, slice]:
-    """Which source pixels a letterboxed image shows, and where.
+    """The source pixels that a letterboxed image shows, and their places in it.
 
     Returns `(rows, cols, row_slice, col_slice)`: output[row_slice, col_slice] = source[rows][:, cols]; everything
     outside the two slices is padding. `size` is the source's (H, W) in pixels.
@@ -71,12 +71,11 @@ def nearest_axes(size: Size, new_size: Size) -> tuple[np.ndarray, np.ndarray]:
 
 
 def sample_for_score(values: np.ndarray, size: Size, video: Size, side: int | None = None) -> np.ndarray:
-    """What a picture says of each pixel that the benchmark compares: float32 -> `eval_size(video)`, interpolated.
+    """The values (float32) of a picture at the pixels that the benchmark compares -> `eval_size(video)`, interpolated.
 
-    The benchmark keeps single pixels of the video, of (H, W) `video`; here values are read at their middles, which lie
-    up to half a compared pixel aside of the middle of what they stand for. The picture shows all of the video and is of
-    `size`, as `values` are; or these are of the square that it was letterboxed to, of `side` pixels, which are single
-    pixels of the picture in their turn.
+    Of a video of (H, W) `video` the benchmark keeps single pixels, and values are read at their middles. The picture
+    shows all of the video and has `size` (H, W). `values` have that size, too; with `side`, they have the size of the
+    square (side, side) that the picture was letterboxed to.
     """
     sources, starts = map(np.arange, size), (0, 0)
     if side:

@@ -21,14 +21,14 @@ def decompress(text: str) -> str:
     stream = np.packbits(bits, bitorder="little").tobytes()
     phrases = ["", "", ""]  # by code
     former, out = "", []
-    at = 0  # bits read
+    position = 0  # bits read
 
     def read(width: int) -> int:
-        nonlocal at
-        start, at = at, at + width
-        return int.from_bytes(stream[start >> 3 : (at + 7) >> 3], "little") >> (start & 7) & ((1 << width) - 1)
+        nonlocal position
+        start, position = position, position + width
+        return int.from_bytes(stream[start >> 3 : (position + 7) >> 3], "little") >> (start & 7) & ((1 << width) - 1)
 
-    while at + (width := len(phrases).bit_length()) <= BITS * len(text):
+    while position + (width := len(phrases).bit_length()) <= BITS * len(text):
         code = read(width)
         if code == END:
             return "".join(out)

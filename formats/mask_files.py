@@ -21,15 +21,15 @@ from common.files import is_file_name, name_number, read_json
 from formats.geometry import Size, same_shape
 from formats.mask_pictures import read_mask
 from formats.masks import RLE, check_rle, check_size, decode_mask, encode_mask, fit_mask
-from formats.picture_files import MAX_SIDE, by_number
+from formats.picture_files import by_number
 
 LAYOUTS = "a folder of {object}/{frame}.png, a PNG file, or COCO's JSON"
 
 
 @dataclass(frozen=True)
 class MaskFiles:
-    """One camera's masks. `objects[object][frame]` is where its mask is found; frames are those that somebody looked
-    at, and None says that the object is not visible.
+    """One camera's masks. `objects[object][frame]` is the mask's file, or COCO's segmentation and its size, or None if
+    the object is not visible. The frames are those that somebody looked at.
     """
 
     paths: Sequence[Path]
@@ -40,11 +40,11 @@ class MaskFiles:
 
     def read(self, object_name: str, frame: int, size: Size) -> RLE | None:
         """The mask, brought to `size` (H, W) of its video; None if the object is not visible. Raises UserError."""
-        found = self.objects[object_name][frame]
+        source = self.objects[object_name][frame]
         try:
-            if found is None:
+            if source is None:
                 return None
-            rle = encode_mask(read_mask(found)) if isinstance(found, Path) else _read_segmentation(*found)
+            rle = encode_mask(read_mask(source)) if isinstance(source, Path) else _read_segmentation(*source)
             if not same_shape(rle["size"], size):
                 raise ValueError(f"it is {rle['size'][1]}x{rle['size'][0]}, its video {size[1]}x{size[0]}")
             area = coco.area(rle)
@@ -61,16 +61,16 @@ def find_masks(paths: Sequence[Path], frame: int = 0) -> MaskFiles:
     """The masks of one camera; `frame` is that of single PNG files. Raises UserError if a path holds none."""
     objects: dict[str, dict[int, Any]] = {}
     for path in paths:
-        found = _find_masks(path, frame)
-        if not found:
+        path_objects = _find_masks(path, frame)
+        if not path_objects:
             fault = "holds no masks" if path.exists() else "does not exist"
             raise UserError(f"{path} {fault}; give {LAYOUTS}")
-        for name in found:
+        for name in path_objects:
             if not all(map(is_file_name, name.split("/"))):
                 raise UserError(f"{path}: object {name[:40]!r} cannot be the name of a folder; call it otherwise")
             if name in objects:
                 raise UserError(f"{path} holds {name!r}, which another path of the camera holds too; call it otherwise")
-        objects |= found
+        objects |= path_objects
     return MaskFiles(paths, objects)
 
 
@@ -118,23 +118,14 @@ def _read_segmentation(segmentation: Any, size: Any) -> RLE:
     if isinstance(segmentation, dict) and isinstance(segmentation["counts"], str):
         return check_rle(segmentation)
     height, width = check_size(size if isinstance(segmentation, list) else segmentation["size"])
-    if max(height, width) > MAX_SIDE:
-        raise ValueError(f"it is {width}x{height}, more than {MAX_SIDE} pixels a side")
     if isinstance(segmentation, list):
         for polygon in segmentation:
-            _check_polygon(polygon, max(height, width))
+            points = np.asarray(polygon, float)
+            if points.ndim != 1 or len(points) < 6 or len(points) % 2:  # the library would take it for a box
+                raise ValueError("a polygon has fewer than three points, or half a point")
+            if not np.isfinite(points).all():
+                raise ValueError("a polygon has a number that is not finite")
         rle = coco.merge(coco.frPyObjects(segmentation or [[0] * 6], height, width))
     else:
         rle = coco.frPyObjects(segmentation, height, width)
     return check_rle({"size": [height, width], "counts": rle["counts"].decode()})
-
-
-def _check_polygon(polygon: Any, side: int) -> None:
-    """Raises ValueError for a polygon that the library would take for a box, or with a number that is not finite or not
-    in an image of `side` pixels or near it, for which it would take memory without end.
-    """
-    points = np.asarray(polygon, float)
-    if points.ndim != 1 or len(points) < 6 or len(points) % 2:
-        raise ValueError("a polygon has fewer than three points, or half a point")
-    if (far := ~(abs(points) <= 2 * side)).any():  # nan too
-        raise ValueError(f"a polygon's {points[far][0]:g} lies far outside of the image")

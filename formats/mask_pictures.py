@@ -11,11 +11,10 @@ from PIL import Image
 from common.errors import UserError
 from formats.picture_files import open_picture, picture_errors
 
-FEW, DARK, MANY = 16, 64, 64  # a label map has FEW values, or up to DARK; photographs have more than MANY
-AREA = np.ones((5, 5), np.uint8)  # of one kind are no soft edge
-SOFT = 0.1  # of a picture, that soft edges cover at most; in a dark one there are none
-PLAIN = ("1", "L", "LA", "RGB", "RGBA", "I", "F", "I;16", "I;16B")  # of PIL: channels are what they say
-BETWEEN = 8  # kind of pixels that are neither black nor full
+FEW, DARK, MANY = 16, 64, 64  # a label map has FEW values, or none above DARK; a photograph has more than MANY
+AREA = np.ones((5, 5), np.uint8)  # pixels of one color that fill it are no soft edge
+SOFT = 0.1  # of a picture, the largest share that soft edges cover; a dark one has none
+PLAIN = ("1", "L", "LA", "RGB", "RGBA", "I", "F", "I;16", "I;16B")  # modes of PIL whose channels are gray or colors
 
 
 def read_mask(path: Path, value: int | None = None) -> np.ndarray:
@@ -41,22 +40,15 @@ def to_mask(mask: Any, what: str = "mask", value: int | None = None) -> np.ndarr
             labels = _labels(mask, channels)
             if (labels == value).any():
                 return (labels == value).view(np.uint8)
-            raise UserError(f"{what} holds the values {_named(labels)}, not {value}")
+            raise UserError(f"{what} holds the values {_value_names(labels)}, not {value}")
         bright = functools.reduce(np.maximum, channels)
         full = int(bright.max(initial=0))
-        soft = SOFT if full > DARK else 0
-        is_map = not soft or len(np.unique(bright)) <= FEW  # or a mask with hard edges
-        noise = 0 if is_map else full // 8  # of JPEG
-        between = (bright > noise) & (bright < full - noise)
-        kinds = sum((channel > full // 2) * np.uint8(1 << number) for number, channel in enumerate(channels))
-        kinds[between] = BETWEEN * is_map
-        areas = [kind for kind in range(1, BETWEEN + 1) if cv2.erode(np.uint8(kinds == kind), AREA).any()]
-        if len(areas) < 2 and BETWEEN not in areas and np.count_nonzero(between) <= soft * between.size:
+        if _is_one_object(channels, bright, full):
             return (bright > full // 2).view(np.uint8)
         labels = _labels(mask, channels)
         if len(np.unique(labels)) > MANY:
             raise UserError(f"{what} holds many values, as photographs do; give a mask, whose object has one")
-        names = _named(labels)
+        names = _value_names(labels)
         first = names.partition(",")[0]
         remedy = f"a mask is of one object: choose it with --object {first}, in Python give mask == {first}"
         raise UserError(f"{what} holds the values {names}; {remedy}")
@@ -80,7 +72,7 @@ def _checked_array(mask: Any, what: str) -> np.ndarray | Image.Image:
 
 
 def _channels(mask: np.ndarray | Image.Image, by_opacity: bool) -> list[np.ndarray]:
-    """(H, W) gray values, or three colors; `by_opacity`: of a picture that is transparent in parts, its opacity."""
+    """(H, W) gray values, or three colors; `by_opacity`: the opacity of a picture that is transparent in parts."""
     if isinstance(mask, np.ndarray):
         return [mask]
     mask.load()
@@ -89,6 +81,26 @@ def _channels(mask: np.ndarray | Image.Image, by_opacity: bool) -> list[np.ndarr
     channels = [np.asarray(channel) for channel in mask.split()]
     opacity = channels.pop() if mask.mode[-1] == "A" else None
     return [opacity] if by_opacity and opacity is not None and opacity.min() < 255 else channels
+
+
+def _is_one_object(channels: list[np.ndarray], bright: np.ndarray, full: int) -> bool:
+    """Whether a picture, whose brightest pixel is `full`, shows areas of one color at most, and little between black
+    and `full`. A label map has areas of several colors or gray values; a photograph has much between.
+    """
+    is_dark = full <= DARK
+    is_map = is_dark or len(np.unique(bright)) <= FEW  # or a mask with hard edges
+    noise = 0 if is_map else full // 8  # of JPEG
+    between = (bright > noise) & (bright < full - noise)
+    if np.count_nonzero(between) > (0 if is_dark else SOFT * between.size):
+        return False
+    colors = sum((channel > full // 2) * np.uint8(1 << number) for number, channel in enumerate(channels))
+    colors[between] = 0
+    areas = [color for color in range(1, 8) if _fills_area(colors == color)]
+    return len(areas) < 2 and not (is_map and _fills_area(between))
+
+
+def _fills_area(mask: np.ndarray) -> bool:
+    return bool(cv2.erode(mask.astype(np.uint8), AREA).any())
 
 
 def _labels(mask: np.ndarray | Image.Image, channels: list[np.ndarray]) -> np.ndarray:
@@ -100,7 +112,7 @@ def _labels(mask: np.ndarray | Image.Image, channels: list[np.ndarray]) -> np.nd
     return sum(channel * np.uint32(1 << shift) for channel, shift in zip(channels, (16, 8, 0), strict=True))
 
 
-def _named(labels: np.ndarray) -> str:
+def _value_names(labels: np.ndarray) -> str:
     numbers = np.unique(labels[labels != 0]).tolist()
     names = [f"0x{number:06x}" if labels.dtype == np.uint32 else str(number) for number in numbers]
     return f"{', '.join(names[:12])}{', ...' * (len(names) > 12)}"

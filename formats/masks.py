@@ -142,14 +142,14 @@ def resize_mask(rle: RLE, new_size: Size) -> np.ndarray:
 
 
 def fit_rle(rle: RLE, new_size: Size) -> np.ndarray:
-    """`fit_mask` of a mask that is decoded only where it would vanish."""
+    """`fit_mask` for an RLE, which is decoded only if the object would vanish."""
     fitted = resize_mask(rle, new_size)
     return fitted if fitted.any() else fit_mask(decode_mask(rle), new_size)
 
 
 def fit_mask(mask: np.ndarray, new_size: Size) -> np.ndarray:
-    """(H, W) uint8 of 0 and 1 -> of `new_size`, by nearest neighbour; of an object that would vanish by that, what is
-    more than half covered, or more than half as covered as the most covered pixel.
+    """(H, W) uint8 of 0 and 1 -> `new_size`, by nearest neighbour. An object that would vanish by that keeps the pixels
+    of which it covers more than half, or more than half as much as of the pixel that it covers most.
     """
     fitted = cv2.resize(mask, new_size[::-1], interpolation=cv2.INTER_NEAREST)
     if fitted.any() or not mask.any():

@@ -99,15 +99,15 @@ def _copy_masks(
     take: ProcessedTake, masks: list[np.ndarray], counts: bytearray
 ) -> dict[tuple[str, str], dict[int, int]]:
     """Append a take's masks; returns the row of each, by object and camera and then by ascending frame."""
-    first, found, row_of = sum(map(len, masks)), [], {}
+    first, new_masks, row_of = sum(map(len, masks)), [], {}
     for object_name, cameras in take.masks.items():
         for camera, rles in cameras.items():
             rows = row_of[object_name, camera] = {}
             for frame, rle in sorted(rles.items()):
-                rows[frame] = first + len(found)
-                found.append((len(counts), len(rle["counts"]), frame, *rle["size"]))
+                rows[frame] = first + len(new_masks)
+                new_masks.append((len(counts), len(rle["counts"]), frame, *rle["size"]))
                 counts += rle["counts"].encode()
-    masks.append(np.array(found, MASK))
+    masks.append(np.array(new_masks, MASK))
     return row_of
 
 
@@ -136,7 +136,7 @@ def _read(data_dir: Path, split: str, settings: Sequence[str]) -> tuple[dict[str
 
 
 def _digest(arrays: dict[str, np.ndarray]) -> np.ndarray:
-    """SHA-256 of all arrays with their types and shapes, (32,) uint8: who finds it again need check nothing else."""
+    """SHA-256 of all arrays with their types and shapes, (32,) uint8: if it is right, nothing else need be checked."""
     digest = hashlib.sha256(b"pairs of version 2.1")
     for name, values in sorted(arrays.items()):
         digest.update(f"{name} {values.dtype.descr} {values.shape}".encode())
@@ -226,11 +226,11 @@ class PairSet:
     @functools.cached_property
     def by_target(self) -> dict[tuple[str, str], list[range]]:
         """The numbers of each track with pairs, by take and target camera."""
-        found: dict[tuple[str, str], list[range]] = {}
+        numbers: dict[tuple[str, str], list[range]] = {}
         for track in self.tracks:
             if track.numbers:
-                found.setdefault((track.take_uid, track.target_camera), []).append(track.numbers)
-        return found
+                numbers.setdefault((track.take_uid, track.target_camera), []).append(track.numbers)
+        return numbers
 
     @property
     def visible(self) -> np.ndarray:

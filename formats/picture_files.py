@@ -12,13 +12,13 @@ from common.errors import UserError
 from common.files import name_number
 
 FORMATS = ("BMP", "GIF", "JPEG", "MPO", "PNG", "PPM", "TIFF", "WEBP", "AVIF")  # all of one picture, or of one at least
-MAX_SIDE = 16384
+MAX_SIDE = 16384  # pixels
 ROWS = 64  # that are converted at a time
 
 
 @contextlib.contextmanager
 def picture_errors(what: str) -> Iterator[None]:
-    """Within the block, whatever a decoder raises is a UserError, which begins with `what` it reads."""
+    """Within the block, whatever a decoder raises becomes a UserError that begins with `what` it reads."""
     try:
         yield
     except UserError:
@@ -26,9 +26,9 @@ def picture_errors(what: str) -> Iterator[None]:
     except (Image.DecompressionBombError, Image.DecompressionBombWarning):
         raise UserError(f"{what} has more than {Image.MAX_IMAGE_PIXELS / 1e6:.0f} million pixels; reduce it") from None
     except Exception as error:  # decoders raise what they like
-        known = isinstance(error, Image.UnidentifiedImageError)  # its text is the path once more
         text = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
-        reason = f" ({' '.join(text.split())})" if text and not known else ""
+        is_path = isinstance(error, Image.UnidentifiedImageError)  # its text is the path once more
+        reason = f" ({' '.join(text.split())})" if text and not is_path else ""
         raise UserError(f"{what} is no picture that can be read{reason}; give JPEG or PNG") from None
 
 
@@ -65,7 +65,7 @@ def to_rgb(image: Image.Image, what: str) -> np.ndarray:
             if image.getexif().get(ExifTags.Base.Orientation, 1) != 1:
                 image = ImageOps.exif_transpose(image)
         rgb = np.empty((image.height, image.width, 3), np.uint8)
-        for top in range(0, image.height, ROWS):  # so that the picture is not there thrice
+        for top in range(0, image.height, ROWS):  # converted as a whole, it takes twice the memory
             strip = image.crop((0, top, image.width, min(top + ROWS, image.height)))
             rgb[top : top + ROWS] = np.asarray(strip)[..., None] >> 8 if image.mode[0] == "I" else strip.convert("RGB")
         return rgb
@@ -73,10 +73,10 @@ def to_rgb(image: Image.Image, what: str) -> np.ndarray:
 
 def by_number(files: Iterable[Path]) -> dict[int, Path]:
     """Files by the numbers in their names, ascending. Raises UserError if two have the same."""
-    found: dict[int, Path] = {}
+    numbered: dict[int, Path] = {}
     for file in files:
         number = name_number(file)
-        if number in found:
-            raise UserError(f"{file} and {found[number].name} are both frame {number}; remove one")
-        found[number] = file
-    return dict(sorted(found.items()))
+        if number in numbered:
+            raise UserError(f"{file} and {numbered[number].name} are both frame {number}; remove one")
+        numbered[number] = file
+    return dict(sorted(numbered.items()))

@@ -49,7 +49,7 @@ def frames_in(camera_folder: Path) -> dict[int, Path]:
 
 
 class CameraPair(NamedTuple):
-    """An object and the two cameras of a pair. Frames to predict are those with a mask in `query_camera`."""
+    """An object and the two cameras of a pair. The frames to predict are those with a mask in `query_camera`."""
 
     object_name: str
     query_camera: str
@@ -65,7 +65,7 @@ class ProcessedTake:
     masks: dict[str, dict[str, dict[int, RLE]]]
     subsample_idx: list[int]
     stated_ego: dict[str, bool] = field(default_factory=dict)  # by camera, where takes.json contradicts the name
-    digest: str = field(default="", compare=False)  # SHA-256 of annotation.json and source.json; "": not read from them
+    digest: str = field(default="", compare=False)  # SHA-256 of annotation.json and source.json; "": of neither
 
     @classmethod
     def read(cls, data_dir: Path, uid: str) -> "ProcessedTake":
@@ -134,8 +134,8 @@ class ProcessedTake:
     def camera_pairs(self, setting: str) -> Iterator[CameraPair]:
         """Every object with each of its cameras of the setting's query kind and each of its target kind."""
         for object_name, cameras in self.masks.items():
-            of_kind = ([c for c in cameras if self.kind_of(c) == kind] for kind in SETTINGS[setting])
-            for query, target in itertools.product(*of_kind):
+            queries, targets = ([c for c in cameras if self.kind_of(c) == kind] for kind in SETTINGS[setting])
+            for query, target in itertools.product(queries, targets):
                 yield CameraPair(object_name, query, target)
 
     def needed_frames(self) -> dict[str, set[int]]:
@@ -152,15 +152,15 @@ class ProcessedTake:
         return next(map(mask_size, rles), None)
 
 
-def _check_mask(rle: Any, of: str) -> RLE:
+def _check_mask(rle: Any, place: str) -> RLE:
     try:
         return check_rle(rle)
     except ValueError as error:
-        raise ValueError(f"{error}; it is that of {of}") from None
+        raise ValueError(f"{error}; it is that of {place}") from None
 
 
 def claim_data_dir(data_dir: Path, downscaled: bool) -> None:
-    """Say in source.json which videos the frames come from. Raises UserError if the folder's come from others."""
+    """Note in source.json which videos the frames come from. Raises UserError if those in the folder are of others."""
     source = {"videos": "downscaled/448" if downscaled else "full size"}
     path = data_dir / SOURCE
     if not path.exists():

@@ -11,7 +11,6 @@ setting.
 object's name makes a folder in a folder), and a JSON list of detections with COCO's four keys.
 """
 
-import difflib
 from collections.abc import Iterable, Iterator
 from itertools import groupby
 from pathlib import Path
@@ -52,7 +51,8 @@ def iter_results(path: Path, setting: str, split: str | None = None) -> Iterator
     elif holds_json_list(path):
         takes = _iter_detections(path)
     else:
-        takes = iter_json(path, (setting, "results"), _remedy(path, setting, split))
+        options = f"--setting {setting} --split {split or 'SPLIT'} --ckpt_path CHECKPOINT --out_path {path.parent}"
+        takes = iter_json(path, (setting, "results"), f"results are made by `python eval_segswap.py {options}`")
     seen = set()
     for uid, take in takes:
         if uid in seen:
@@ -61,20 +61,12 @@ def iter_results(path: Path, setting: str, split: str | None = None) -> Iterator
         yield uid, take
 
 
-def _remedy(path: Path, setting: str, split: str | None) -> str:
-    """What to do about a results file that is not there or not one."""
-    others = [] if path.exists() else [other.name for other in path.parent.glob("*.json*")]
-    alike = ", ".join(difflib.get_close_matches(path.name, others, cutoff=0.8))
-    options = f"--setting {setting} --split {split or 'SPLIT'} --ckpt_path CHECKPOINT --out_path {path.parent}"
-    return f"beside it lie {alike}; " * bool(alike) + f"results are made by `python eval_segswap.py {options}`"
-
-
 def _iter_mask_folder(folder: Path) -> Iterator[tuple[str, Any]]:
     """The takes of a folder of PNG masks of any size. It has no confidence.
 
     Raises UserError if there is no mask.
     """
-    found = False
+    is_empty = True
     for take in sorted(path for path in folder.iterdir() if path.is_dir()):
         masks: dict[str, Any] = {}
         for path in png_files(take):
@@ -87,9 +79,9 @@ def _iter_mask_folder(folder: Path) -> Iterator[tuple[str, Any]]:
                     mask = str(error).removeprefix(f"{path} ")
                 frames[str(int(path.stem))] = {"pred_mask": mask}
         if masks:
-            found = True
+            is_empty = False
             yield take.name, {"masks": masks}
-    if not found:
+    if is_empty:
         raise UserError(f"{folder} is a folder without masks {MASK_LAYOUT}")
 
 
@@ -123,6 +115,6 @@ def _parsed_detections(path: Path) -> Iterator[tuple[str, str, str, str, dict[st
 
 
 def _score(entry: dict[str, Any]) -> float:
-    """To rank by; a score that is no number is the lowest here; the check of the predictions names it."""
+    """The rank of a detection. One whose score is no number comes last; the check of the predictions names it."""
     score = entry.get("confidence")
     return score if isinstance(score, int | float) else -1.0

@@ -11,7 +11,7 @@ import os
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 from common.arguments import DATA_FOLDER
 from common.errors import MALFORMED, UserError, warn_once
@@ -30,32 +30,12 @@ ANNOTATION_REMEDY = (
     "`egoexo -o <root> --parts annotations --benchmarks relations`"
 )
 ANNOTATION_TEMPLATE = Path("annotations") / "relations_{split}.json"  # below <root>
-
-
-class Kind(NamedTuple):
-    """A kind of camera."""
-
-    max_rows: int  # of a processed frame
-    # how large it shows things, as shares of the long side, by how large exo cameras show them: it differs by take
-    magnifications: tuple[float, ...]
-
-
-KINDS = {"ego": Kind(1408 // 2, magnifications=(3.0, 1.25)), "exo": Kind(2160 // 4, magnifications=(1.0,))}
-
-
-def size_ratios(query_kind: str | None, target_kind: str | None) -> tuple[float, ...]:
-    """How large things may be in a target view by how large they are in the query view, as shares of the long side; of
-    cameras of these KINDS, or of unknown ones.
-    """
-    if query_kind is None or target_kind is None:
-        return 1 / 3, 1.0, 3.0
-    query, target = KINDS[query_kind].magnifications, KINDS[target_kind].magnifications
-    return tuple(dict.fromkeys(there / here for there in target for here in query))
+MAX_ROWS = {"ego": 1408 // 2, "exo": 2160 // 4}  # of a processed frame, by the kind of its camera
 
 
 def kind_of(camera: str, stated_ego: Mapping[str, bool] | None = None) -> str:
-    """A key of KINDS: by takes.json, of which `stated_ego` is what contradicts names, or by the camera's name. Those of
-    Aria glasses, which are head-worn, start with `aria`.
+    """A key of MAX_ROWS. The name tells it, as those of Aria glasses, which are head-worn, start with `aria`, unless
+    takes.json contradicts the name: `stated_ego` says so by camera.
     """
     return "ego" if (stated_ego or {}).get(camera, camera.startswith("aria")) else "exo"
 
@@ -184,7 +164,7 @@ def parse_frame(raw: Any) -> int:
 
 
 def read_takes(path: Path, uids: Iterable[str]) -> tuple[dict[str, Take], dict[str, str], list[str]]:
-    """The takes `uids` of an annotation file, what is wrong with malformed ones (both by uid), and all other uids."""
+    """The takes `uids` of an annotation file and the faults of malformed ones, both by uid, and the other uids."""
     stated_ego = _read_stated_ego(path)
     wanted = set(uids)
     takes: dict[str, Take] = {}

@@ -34,7 +34,7 @@ class _Missing(Exception):
 
 @dataclass(frozen=True)
 class VideoIndex:
-    """What the packets of a video say without decoding them; M packets in file order, N frames in presentation order.
+    """A video's packets, read without decoding them: M packets in file order, N frames in presentation order.
 
     `packet[n]` is the packet of frame n. `pts[n]`, its presentation time in the stream's time base, is distinct for
     every frame, or `pts` is None: then only a plain decode can tell frames apart. Frames that an edit list cuts off are
@@ -78,11 +78,11 @@ def index_video(path: Path) -> VideoIndex:
     if not packets:
         raise VideoError(f"{path} has no frames")
     times, is_key, is_hidden = zip(*packets, strict=True)
-    shown = np.flatnonzero(~np.array(is_hidden))
+    visible = np.flatnonzero(~np.array(is_hidden))
     if None in times or len(set(times)) < len(times):
-        return VideoIndex(path, shown, None, shown[:0], shown[:0], len(times))
+        return VideoIndex(path, visible, None, visible[:0], visible[:0], len(times))
     pts, keys = np.array(times, np.int64), np.flatnonzero(is_key)
-    packet = shown[np.argsort(pts[shown])]
+    packet = visible[np.argsort(pts[visible])]
     return VideoIndex(path, packet, pts[packet], keys, pts[keys], len(times))
 
 
@@ -120,7 +120,7 @@ def read_frames(index: VideoIndex, wanted: Sequence[int], pixels: str = "bgr24")
 
 
 def _plan(index: VideoIndex, wanted: np.ndarray) -> np.ndarray:
-    """What to do with each packet -> (M,) of SKIP, FEED, WANT.
+    """The action for each packet: (M,) of SKIP, FEED and WANT.
 
     A frame needs all packets from the last key frame that is not shown after it. That key frame may come behind the
     frame's own predecessors in the file (open groups of pictures), so stretches are joined before they are fed.

@@ -20,7 +20,6 @@ from torch import Tensor
 
 from formats.masks import fit_rle
 from formats.results import THRESHOLD
-from formats.takes import size_ratios
 from inference.frame import Frame
 from inference.matcher import Answers, NetworkMatcher
 from model.crops import (
@@ -33,6 +32,7 @@ from model.crops import (
     expected_shares,
     object_cells,
     object_in,
+    size_ratios,
     spot_of,
     whole_frame,
 )

@@ -39,7 +39,7 @@ from formats.mask_files import MaskFiles, find_masks
 from formats.masks import RLE, resize_mask
 from formats.processed import CameraPair, shrink
 from formats.results import THRESHOLD
-from formats.takes import KINDS, kind_of
+from formats.takes import MAX_ROWS, kind_of
 from formats.video_writer import open_video
 from inference.frame import Frame
 from inference.predictor import Predictor
@@ -102,7 +102,7 @@ def main(argv: list[str] | None = None) -> None:
     step = float(np.median(np.diff(seconds[moments]))) if len(moments) > 1 else 1
     widths = {name: panel_width(camera.size) for name, camera in cameras.items()}
     fps = 1 / max(step, 1 / 120)
-    max_rows = KINDS["ego"].max_rows
+    max_rows = MAX_ROWS["ego"]
     pictures = {
         name: camera.read([shown[name][m] for m in moments if m in shown[name]]) for name, camera in cameras.items()
     }

@@ -10,6 +10,9 @@ import numpy as np
 CONTEXT = 3.0  # side of a crop, by that of the object in it: the network sees what is around
 COVERED = 0.3  # by an object, of the cell that it covers most, where a cell is its own
 LARGEST = 0.7  # of a view's long side that an object spans, where it may be looked for
+# How large a camera of a kind shows things, as shares of the long side, by how large exo cameras show them. For ego
+# cameras, that differs from take to take.
+MAGNIFICATIONS = {"ego": (3.0, 1.25), "exo": (1.0,)}
 
 
 class Crop(NamedTuple):
@@ -133,6 +136,16 @@ def expected_shares(spot: Spot, size: tuple[int, int], ratios: Sequence[float]) 
     shares = {ratio: ratio * spot.extent / max(size) for ratio in ratios}
     least = min(shares.values())
     return {ratio: min(share, LARGEST) for ratio, share in shares.items() if share <= max(LARGEST, least)}
+
+
+def size_ratios(query_kind: str | None, target_kind: str | None) -> tuple[float, ...]:
+    """How large things may be in a target view by how large they are in the query view, as shares of the long side. The
+    kinds are keys of MAGNIFICATIONS, or None for a camera of which nothing is known.
+    """
+    if query_kind is None or target_kind is None:
+        return 1 / 3, 1.0, 3.0
+    of_query, of_target = MAGNIFICATIONS[query_kind], MAGNIFICATIONS[target_kind]
+    return tuple(dict.fromkeys(target / query for target in of_target for query in of_query))
 
 
 def frame_size(size: tuple[int, int], long_side: int) -> tuple[int, int]:

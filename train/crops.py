@@ -17,7 +17,6 @@ from common.arguments import SETTINGS
 from formats.geometry import Size
 from formats.masks import fit_rle
 from formats.pairs import PairSet
-from formats.takes import size_ratios
 from model.crops import (
     LARGEST,
     Crop,
@@ -27,6 +26,7 @@ from model.crops import (
     expected_shares,
     frame_size,
     object_cells,
+    size_ratios,
     spot_of,
     whole_frame,
 )

@@ -21,7 +21,7 @@ function sortTable(head) {
 // Gallery: cards carry their values as data attributes; what the controls ask for is shown, in the order asked for.
 function updateGallery(controls) {
   const control = name => controls.querySelector(`[name=${name}]`).value, gallery = controls.nextElementSibling;
-  const words = control("search").toLowerCase().split(/\s+/), [low, high] = [control("low"), control("high")];
+  const words = control("search").toLowerCase().split(/\s+/);
   const [place, direction] = control("order").split(" "), kind = control("kind");
   const value = card => JSON.parse(card.dataset.values)[place];
   const cards = [...gallery.children].sort((a, b) => {
@@ -30,10 +30,8 @@ function updateGallery(controls) {
     return direction === "down" ? y - x : x - y;
   });
   for (const card of cards) {
-    const iou = card.dataset.iou;
-    const inRange = iou === "" ? low === "0" && high === "100" : Number(iou) >= Number(low) && Number(iou) <= Number(high);
-    card.hidden = !(inRange && words.every(word => card.dataset.text.includes(word))
-      && (kind === "" || JSON.parse(card.dataset.kinds).includes(kind)));
+    const found = words.every(word => card.dataset.text.includes(word));
+    card.hidden = !(found && (kind === "" || JSON.parse(card.dataset.kinds).includes(kind)));
   }
   gallery.append(...cards);
   controls.querySelector(".count").textContent = `${cards.filter(card => !card.hidden).length} of ${cards.length}`;

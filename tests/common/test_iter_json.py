@@ -71,7 +71,7 @@ def test_a_missing_file_a_folder_and_other_bytes_are_user_errors(tmp_path):
     make_unreadable(tmp_path / "unreadable.json")
     for name, message in {
         "no.json": "no file .*no.json; get it again",
-        "": "is a folder, not a JSON file; get it again",
+        "": r"cannot be read \(Is a directory\); mend this and run the same command again",
         "bytes.json": "not valid JSON.*; get it again",
         "unreadable.json": r"cannot be read \(.*\); mend this and run the same command again",
     }.items():

@@ -112,14 +112,9 @@ def test_workers_end_with_a_killed_parent(busy, number):
 
 
 @pytest.mark.parametrize(
-    ("busy", "number", "expected"),
-    [
-        ("starting_pool", signal.SIGTERM, (143, "stopped by SIGTERM; run the same command again to continue\n")),
-        ("loader", signal.SIGUSR1, (-signal.SIGUSR1, "")),
-    ],
-    indirect=["busy"],
+    ("busy", "number"), [("starting_pool", signal.SIGTERM), ("loader", signal.SIGUSR1)], indirect=["busy"]
 )
-def test_a_signal_to_all_processes_is_for_the_parent_alone(busy, number, expected):
+def test_a_signal_to_all_processes_is_for_the_parent_alone(busy, number):
     """None of the workers ends before it, which would look like a lack of memory."""
     for worker in Path("/proc").glob("[0-9]*"):
         with contextlib.suppress(OSError, ProcessLookupError):
@@ -128,8 +123,8 @@ def test_a_signal_to_all_processes_is_for_the_parent_alone(busy, number, expecte
     with pytest.raises(subprocess.TimeoutExpired):  # nobody says that a worker was killed
         busy.wait(3)
     os.killpg(busy.pid, number)
-    _, said = busy.communicate(timeout=300)
-    assert (busy.returncode, said) == expected
+    _, stderr = busy.communicate(timeout=300)
+    assert busy.returncode == -number and "Traceback" not in stderr
 
 
 @pytest.mark.parametrize("count", [1, 2, 3, 7])

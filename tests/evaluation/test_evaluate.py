@@ -166,8 +166,6 @@ def test_every_problem_of_a_broken_results_file_is_named(small_root, good, tmp_p
 REFUSED = {  # flags -> how the message begins
     "--pred_file {tmp}/none.json": "no file {tmp}/none.json; results are made by `python eval_segswap.py --setting "
     "ego-exo --split val --ckpt_path CHECKPOINT --out_path {tmp}`",
-    "--pred_file {root}/ego-exo_tset_results.json --split test": "no file {root}/ego-exo_tset_results.json; beside it "
-    "lie ego-exo_test_results.json",
     "--pred_file {tmp}": "{tmp} is a folder without masks",
     "--pred_file {tmp}/cut.json": "{tmp}/cut.json is not valid JSON",
     "--pred_file {root}/exo-ego_val_results.json": "{root}/exo-ego_val_results.json holds exo-ego, not ego-exo",

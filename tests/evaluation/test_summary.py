@@ -4,13 +4,11 @@ import math
 
 import numpy as np
 import pytest
-from matplotlib.figure import Figure
 
-from evaluation.comparison import common_cases, compare, paired_differences, takes_won
+from evaluation.comparison import common_cases, compare, paired_differences
 from evaluation.metrics import MaskScores
-from evaluation.plots import iou_by_size
 from evaluation.score import Case, SplitScores, TakeScores
-from evaluation.selection import apart, best_files, choose, disagreements
+from evaluation.selection import best_files, choose_cases, disagreement, disagreements
 from evaluation.summary import breakdowns, intervals, metrics
 from evaluation.tables import verdict
 
@@ -98,8 +96,8 @@ def test_the_files_are_furthest_apart_in_the_first_case_shown_and_each_is_best_i
     files = [first, other_model(first, 5), other_model(first, 6)]
     shown = [[of_file[i] for of_file in files] for i in disagreements(files, 30)]
     assert [sum(best_files(group) == [number] for group in shown) for number in range(3)] == [10, 10, 10]
-    values = [apart(group) for group in shown]
-    assert values == sorted(values, reverse=True) and values[0] == max(map(apart, zip(*files, strict=True)))
+    values = [disagreement(group) for group in shown]
+    assert values == sorted(values, reverse=True) and values[0] == max(map(disagreement, zip(*files, strict=True)))
     assert disagreements([first, first], 30) == []
 
 
@@ -108,17 +106,6 @@ def test_each_track_shows_a_disagreement_before_one_shows_a_second():
     second = [case._replace(mask=case.mask._replace(iou=case.mask.iou / 2)) for case in first]
     tracks = {first[i].track for i in disagreements([first, second], 6)}
     assert len(tracks) == 6  # three takes with two objects each
-
-
-def test_a_take_is_won_by_the_highest_mean_iou_and_shared_by_equal_ones():
-    takes = [make_cases(f"take-{number}", seed=number) for number in range(4)]
-    better = [case._replace(mask=case.mask and case.mask._replace(iou=1.0)) for case in takes[0]]
-    first = [case for take in takes for case in take]
-    second = [*better, *first[len(better) :]]
-    found = takes_won([first, second])
-    assert found == {"takes": 4, "tied": 3, "won": [0, 1], "share": [0, 0.25]}
-    hidden = [case for case in first if not case.visible]
-    assert takes_won([hidden, hidden]) == {"takes": 0, "tied": 0, "won": [0, 0], "share": [None, None]}
 
 
 def test_a_difference_is_called_better_or_worse_and_uncertain_if_the_interval_holds_0():
@@ -134,12 +121,12 @@ def test_a_difference_is_called_better_or_worse_and_uncertain_if_the_interval_ho
 def test_chosen_cases_are_the_best_the_worst_or_spread_between_them():
     cases = make_cases(n=60)
     ranked = sorted(case.mask.iou for case in cases if case.visible)
-    best = [case.mask.iou for case in choose(cases, "best", 2)]
+    best = [case.mask.iou for case in choose_cases(cases, "best", 2)]
     assert best[0] == ranked[-1]
-    assert choose(cases, "worst", 1)[0].mask.iou == ranked[0]
-    spread = [case.mask.iou for case in choose(cases, "spread", 5)]
+    assert choose_cases(cases, "worst", 1)[0].mask.iou == ranked[0]
+    spread = [case.mask.iou for case in choose_cases(cases, "spread", 5)]
     assert spread[0] == ranked[-1] and spread[-1] == ranked[0] and spread == sorted(spread, reverse=True)
-    assert len(choose(cases, "spread", 1000)) == len(ranked)
+    assert len(choose_cases(cases, "spread", 1000)) == len(ranked)
 
 
 def test_missed_and_invented_objects_are_counted():
@@ -149,12 +136,3 @@ def test_missed_and_invented_objects_are_counted():
     take = TakeScores("take", "", "", [*cases, hidden._replace(existence=0.6)], 40, [])
     (group,) = breakdowns(SplitScores("ego-exo", [take], []))["take"]
     assert (group["missed"], group["invented"]) == (1, 1)
-
-
-def test_the_plot_by_size_runs_from_left_to_right():
-    masks = [MaskScores(0.5, 0.5, 0, 0, True, size, 1) for size in [0] * 30 + [1] * 10 + [5] * 20 + [900, 7, 6]]
-    cases = [Case("take", "cup", "a", "b", i, True, 1.0, mask) for i, mask in enumerate(masks)]
-    axes = Figure().subplots()
-    iou_by_size(axes, [cases], ["mean"])
-    (line,) = axes.lines
-    assert len(line.get_xdata()) > 2 and (np.diff(line.get_xdata()) > 0).all()

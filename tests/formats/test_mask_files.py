@@ -75,15 +75,13 @@ def test_a_mask_of_another_size_is_brought_to_its_videos(tmp_path):
 BAD_SEGMENTATIONS = {
     "a polygon has fewer than three points": [[1, 2, 3, 4]],
     "runs add up to 3": {"size": list(SIZE), "counts": [1, 2]},
-    "a polygon's nan lies far outside of the image": [[15, 10, 40, 10, float("nan"), 20]],
-    r"a polygon's 1e\+09 lies far outside of the image": [[15, 10, 40, 10, 1e9, 20]],
-    "it is 1000000000x1000000000, more than 16384 pixels": {"size": [10**9, 10**9], "counts": [10**9]},
+    "a polygon has a number that is not finite": [[15, 10, 40, 10, float("nan"), 20]],
     "": 5,
 }
 
 
 @pytest.mark.parametrize("message", BAD_SEGMENTATIONS)
-def test_a_segmentation_that_is_none_or_would_take_all_memory_is_named(tmp_path, message):
+def test_a_segmentation_that_is_none_is_named(tmp_path, message):
     path = coco_file(tmp_path / "a.json", [{"segmentation": BAD_SEGMENTATIONS[message]}])
     with pytest.raises(UserError, match=f"^{path}: mask of 'cup' in frame 45: [^\n]*{message}[^\n]*$"):
         find_masks([path]).read("cup", 45, SIZE)
