@@ -35,7 +35,7 @@ def overlay(image: np.ndarray, mask: np.ndarray, color: Color, dashed: bool = Fa
 @lru_cache
 def font(size: int, bold: bool = False) -> ImageFont.FreeTypeFont:
     name = "DejaVuSans-Bold.ttf" if bold else "DejaVuSans.ttf"
-    return ImageFont.truetype(Path(matplotlib.get_data_path()) / "fonts" / "ttf" / name, size)
+    return ImageFont.truetype(f"{matplotlib.get_data_path()}/fonts/ttf/{name}", size)
 
 
 def write_picture(path: Path, image: np.ndarray) -> None:
