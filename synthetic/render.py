@@ -170,15 +170,15 @@ def _draw(camera: Camera, solid: Solid, picture: Picture, rows: slice, cols: sli
             continue
         depth, ahead = depth[nearer], [d[nearer] for d in direction]
         if solid.shape == "mesh":
-            color, normal = solid.texture.look(*(x[nearer] for x in place), ahead)
+            color, normal = solid.texture.surface(*(x[nearer] for x in place), ahead)
         else:
-            color, normal = _look(solid, [o + depth * d for o, d in zip(origin, ahead, strict=True)])
+            color, normal = _surface(solid, [o + depth * d for o, d in zip(origin, ahead, strict=True)])
         picture.colors[strip][nearer] = _lit(solid, color, normal, lights)
         picture.depth[strip][nearer] = depth
         picture.labels[strip][nearer] = solid.label
 
 
-def _look(solid: Solid, at: list[np.ndarray]) -> tuple[np.ndarray, Sequence[np.ndarray]]:
+def _surface(solid: Solid, at: list[np.ndarray]) -> tuple[np.ndarray, Sequence[np.ndarray]]:
     """At surface points 3 x (N,) of the unit solid: colors (1, N, 3) uint8 BGR, and outward normals, 3 x (N,), of any
     length.
     """
@@ -189,7 +189,7 @@ def _look(solid: Solid, at: list[np.ndarray]) -> tuple[np.ndarray, Sequence[np.n
 
 
 def _lit(solid: Solid, color: np.ndarray, normal: Sequence[np.ndarray], lights: np.ndarray) -> np.ndarray:
-    """What `_look` gives, in the light that falls on it, packed -> (N,) uint32. N is at most STRIP."""
+    """The colors of a surface in the light that falls on it, packed -> (N,) uint32. N is at most STRIP."""
     x, y, z = (n / np.float32(axis) for n, axis in zip(normal, solid.half_axes, strict=True))
     length = np.sqrt(x * x + y * y + z * z)
     inside = -1 if solid.shape == "room" or solid.shape.startswith("inner") else 1

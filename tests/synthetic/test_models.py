@@ -86,7 +86,7 @@ def test_a_box_that_somebody_modelled_looks_like_the_solid(tmp_path):
 
 def test_models_of_one_split_never_occur_in_another_wherever_the_folder_is(folder, tmp_path):
     files = model_files(folder)
-    assert sorted(path for some in files.values() for path in some) == sorted(folder.iterdir())
+    assert sorted(path for paths in files.values() for path in paths) == sorted(folder.iterdir())
     (tmp_path / "moved").mkdir()
     for path in [*folder.iterdir()][::2]:
         path.rename(tmp_path / "moved" / path.name)
@@ -95,8 +95,8 @@ def test_models_of_one_split_never_occur_in_another_wherever_the_folder_is(folde
         assert {x.name for x in moved[split]} <= {x.name for x in files[split]}
         seen = {
             thing.name.rsplit("_", 1)[0]
-            for some in deal_models(tmp_path / "moved", 3, split, 5, 4, 9)
-            for thing in some
+            for group in deal_models(tmp_path / "moved", 3, split, 5, 4, 9)
+            for thing in group
         }
         assert seen <= {path.stem for path in files[split]}
 
