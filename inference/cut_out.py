@@ -48,10 +48,10 @@ def cut_out(image: np.ndarray, box: Sequence[float] | str) -> np.ndarray:
     labels[np.hypot(x, y) < CORE] = cv2.GC_FGD
     cv2.setRNGSeed(0)  # its clusters begin at random
     cv2.grabCut(small, labels, None, np.zeros((1, 65)), np.zeros((1, 65)), 3, cv2.GC_INIT_WITH_MASK)
-    found = _without_crumbs(np.isin(labels, (cv2.GC_FGD, cv2.GC_PR_FGD)).astype(np.uint8))
+    small_mask = _without_crumbs(np.isin(labels, (cv2.GC_FGD, cv2.GC_PR_FGD)).astype(np.uint8))
 
     mask = np.zeros((height, width), np.uint8)
-    mask[window] = cv2.resize(found, around.shape[1::-1], interpolation=cv2.INTER_NEAREST)
+    mask[window] = cv2.resize(small_mask, around.shape[1::-1], interpolation=cv2.INTER_NEAREST)
     inside = np.zeros_like(mask)
     inside[top:bottom, left:right] = 1
     return mask & inside

@@ -58,13 +58,13 @@ class Validation:
         self.log.say(f"{epoch} validation ...")
         self.matcher.network.eval()
         scores, pictures = [], []
-        for chunk, masks, existence in predict_chunks(self.matcher, self.log.bar(self.chunks, epoch, "batch")):
+        for chunk, predictions in predict_chunks(self.matcher, self.log.bar(self.chunks, epoch, "batch")):
             uid = chunk.plan.take_uid
             reasons = [f"{uid}/{frame} {' '.join(pair)}: {reason}" for pair, frame, reason in chunk.left_out]
             self.log.note_unreadable([chunk.fault] if chunk.fault else reasons)
-            for (pair, frame, *_), mask, probability in zip(chunk.pairs, masks, existence, strict=True):
-                number = self.numbers[uid, frame, CameraPair(*pair)]
-                scores.append(self.score(number, mask, probability))
+            for pair, frame, mask, existence in predictions:
+                number = self.numbers[uid, frame, pair]
+                scores.append(self.score(number, mask, existence))
                 if scores[-1].visible and len(pictures) < EXAMPLES and self.log.ranks.is_main:
                     pictures.append((str(source_of(self.pairs, Draw(number, number))), self.draw(number, mask)))
             if self.log.ranks.stop_requested():
