@@ -1,8 +1,8 @@
 """Samples for training, which are pairs of views with their masks, and batches of them.
 
 A training sample is a function of (seed, number) alone, so the stream is the same for any number of loader processes
-and ranks, and a resumed run continues it from its step without saved random states. What is read of the two views is
-the matter of a `Reader`: train/letterboxed.py has the paper's, train/crops.py that of the strong recipe.
+and ranks, and a resumed run continues it from its step without saved random states. A `Reader` reads the two views:
+train/letterboxed.py has the paper's, train/crops.py that of the strong recipe.
 """
 
 from collections.abc import Callable, Iterator, Sequence
@@ -20,7 +20,7 @@ from common.parallel import default_workers, start_loader_worker
 from formats.pairs import PairSet
 from formats.processed import frame_path, read_frame
 
-TARGET_SWAP = 0.1  # how often the target frame is swapped for one of another take: a synthetic negative
+TARGET_SWAP = 0.1  # how often the target frame is one of another take: a synthetic negative
 REDRAWS = 16  # unreadable samples in a row before a draw gives up
 UNRELATED_TRIES = 32  # random pairs in search of an unrelated one: nearly always the first fits
 MAX_WORKERS = 16  # by default; about 1,000 samples a second, more than one GPU trains on
@@ -83,11 +83,11 @@ class Batch:
 
 
 def changed(value: Any, change: Callable[[Tensor], Tensor]) -> Any:
-    """With each of its tensors changed: a tensor, or a list of NamedTuples that hold some."""
+    """A tensor, or a list of NamedTuples, with every tensor changed; any other value as it is."""
     if isinstance(value, Tensor):
         return change(value)
     if isinstance(value, list) and value and hasattr(value[0], "_fields"):
-        return [type(each)(*(changed(x, change) for x in each)) for each in value]
+        return [type(row)(*(changed(x, change) for x in row)) for row in value]
     return value
 
 
@@ -96,7 +96,7 @@ class Reader(Protocol):
         """One sample. Raises UserError or ValueError if a frame or a mask cannot be read."""
 
     def collate(self, samples: list[dict]) -> Batch:
-        """Of samples as `TrainSamples` has them: with a "source", and the "unreadable" ones before them."""
+        """A batch of samples that `TrainSamples` gives: with a "source", and the "unreadable" ones before them."""
 
 
 def stacked(samples: Sequence[dict], *names: str) -> dict[str, Tensor]:
@@ -104,7 +104,7 @@ def stacked(samples: Sequence[dict], *names: str) -> dict[str, Tensor]:
 
 
 def common_fields(samples: Sequence[dict]) -> dict[str, Any]:
-    """Those of every `Batch`."""
+    """The fields of every `Batch`."""
     return {
         "sources": [sample["source"] for sample in samples],
         "unreadable": [text for sample in samples for text in sample["unreadable"]],
@@ -185,8 +185,8 @@ class StepSampler(Sampler):
 
 
 def loader_options(workers: int | None, pin: bool) -> dict[str, Any]:
-    """Of a DataLoader whose processes stay for the next time that it is gone through; with 0 `workers`, this process
-    reads what is asked for. None: its CPUs less one, on which it trains itself.
+    """Options of a DataLoader with so many processes, which stay for its next iteration; with 0 this process reads.
+    None: as many as there are CPUs, less the one on which this process trains.
     """
     if workers is None:
         workers = max(1, min(default_workers() - 1, MAX_WORKERS))
