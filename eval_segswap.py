@@ -120,7 +120,7 @@ def main(argv: list[str] | None = None) -> int:
 
 
 def load_matcher(args: argparse.Namespace, device: torch.device) -> tuple[Matcher, RunOptions, str]:
-    """The network, or a method of the user's own, and in words which."""
+    """The network or the method of the user's own, the options of its run, and a description."""
     if args.predictor:
         matcher = MethodMatcher(*args.predictor, device=device)
         source, description = matcher.path, " ".join(args.predictor)

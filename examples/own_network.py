@@ -1,7 +1,7 @@
 """Train a network of your own on this repository's samples and losses, then predict with it.
 
 python examples/own_network.py --setting ego-exo --out_path own.pth
-python eval_segswap.py --setting ego-exo --predictor examples/own_network.py:Method weights=own.pth
+python eval_segswap.py --setting ego-exo --predictor examples/own_network.py:OwnMethod weights=own.pth
 
 The 2,000 steps take about an hour on two CPU cores; --steps 200 are enough to see that it works.
 """
@@ -58,8 +58,8 @@ class OwnNetwork(nn.Module):
         return Look(large[1].sigmoid(), logits[1].amax((1, 2, 3)), large[0].sigmoid())
 
 
-class Method:
-    """For eval_segswap.py."""
+class OwnMethod:
+    """The class that predicts, for eval_segswap.py."""
 
     def __init__(self, weights: str):
         trained = read_torch(Path(weights))

@@ -68,8 +68,8 @@ def load_state(module: nn.Module, state: Any, what: str) -> None:
         raise UserError(f"{what}: does not fit this model ({in_a_line(error)})") from None
     limits = {name: torch.inf for name, _ in module.named_buffers()}  # variances of batch norms may be large
     if broken := [name for name, x in state.items() if not (x.abs() < limits.get(name, MAX_WEIGHT)).all()]:
-        found = f"{len(broken)} tensors hold NaN or numbers above {MAX_WEIGHT:g}, the first is {broken[0]}"
-        raise UserError(f"{what}: {found}; take an earlier file")
+        fault = f"{len(broken)} tensors hold NaN or numbers above {MAX_WEIGHT:g}, the first is {broken[0]}"
+        raise UserError(f"{what}: {fault}; take an earlier file")
 
 
 def digest_of(module: nn.Module) -> str:

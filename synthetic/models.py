@@ -3,7 +3,6 @@
 Needs `trimesh`, which reads them, and `embreex`, which meets them with rays (requirements-models.txt).
 """
 
-import csv
 import sys
 import zlib
 from dataclasses import dataclass, field, replace
@@ -19,9 +18,8 @@ from formats.takes import SPLITS
 from synthetic.render import MISS, Solid, turn
 from synthetic.textures import Item
 
-CATALOGUE = "models.csv"  # beside the models, where their files do not say how large they are: file, cm
 PICTURES = ".jpg", ".jpeg", ".png"
-CONTENTS = (".obj", ".glb", ".mtl", ".csv", *PICTURES)  # files of which sets of models or pictures consist
+CONTENTS = (".obj", ".glb", ".mtl", *PICTURES)  # files of which sets of models or pictures consist
 UNIT = 11.0  # centimeters to a unit of length: then pictures have areas as large as the real ones
 SIZES = 1.0, 100.0  # centimeters from and to which a thing can stand on the table
 TEXTURE = 512  # pixels of a texture's longer side, at most
@@ -145,10 +143,10 @@ def load_mesh(path: Path) -> Mesh:
         low, high = corners.min((0, 1)), corners.max((0, 1))
     except Exception as error:  # readers of foreign formats raise anything
         raise UserError(f"{path} is no model that can be read: {error}") from None
-    cm = catalogue(path.parent).get(path.name, 100 * (high - low).max())  # glTF is in meters
+    cm = 100 * (high - low).max()  # files are in meters, as glTF is by its standard
     if not SIZES[0] <= cm <= SIZES[1]:
-        text = f"{path} is {cm:.3g} cm long; models stand on a table and are from {SIZES[0]:g} to {SIZES[1]:g}"
-        raise UserError(f"{text}: files are in meters, unless a {CATALOGUE} beside them has another size (file, cm)")
+        limits = f"models stand on a table and are from {SIZES[0]:g} to {SIZES[1]:g}"
+        raise UserError(f"{path} is {cm:.3g} cm long; {limits}: scale the file, whose unit is the meter")
     if np.linalg.matrix_rank(corners.reshape(-1, 3) - corners[0, 0]) < 3:
         raise UserError(f"{path} is flat: all its corners lie in one plane; models are things with a volume")
     scale, upright = cm / UNIT / (high - low).max(), turn(0, np.pi / 2)  # files have y up
@@ -203,16 +201,3 @@ def _texels(pictures: list[np.ndarray], counts: list[int]) -> tuple[np.ndarray, 
     first = np.cumsum([0, *sizes.prod(1)])[:-1]
     places = np.repeat(np.column_stack([first, sizes]), counts, 0)
     return np.concatenate([picture.reshape(-1, 3) for picture in pictures]), places
-
-
-@cache
-def catalogue(folder: Path) -> dict[str, float]:
-    """Longest sides in cm by the names of files, where a folder says so."""
-    path = folder / CATALOGUE
-    if not path.exists():
-        return {}
-    try:
-        with path.open(newline="") as file:
-            return {row["file"]: float(row["cm"]) for row in csv.DictReader(file)}
-    except (KeyError, TypeError, ValueError) as error:
-        raise UserError(f"{path} is no table with the columns file and cm: {error!r}") from None

@@ -134,18 +134,13 @@ def test_photographs_lie_on_tables_and_floors(folder, tmp_path):
     assert any(texture[..., 1].mean() > 3 * texture[..., 2].mean() for texture in textures)
 
 
-def test_files_say_how_large_models_are_unless_a_table_does(tmp_path):
+def test_files_say_how_large_models_are(tmp_path):
     write_box(tmp_path / "box.glb", (0.11, 0.22, 0.05))
     x, y, z = load_mesh(tmp_path / "box.glb").half_axes
     assert (2 * x, 2 * z) == pytest.approx((1.0, 2.0), rel=1e-3) and z > x > y  # a unit is 11 cm, and y is up in files
-    other = tmp_path / "other"
-    other.mkdir()
-    write_box(other / "box.glb", (110, 220, 50))
-    (other / "models.csv").write_text("file,cm,author\nbox.glb,44,me\n")
-    assert 2 * load_mesh(other / "box.glb").half_axes[2] == pytest.approx(4.0, rel=1e-3)
-    write_box(other / "hall.glb", (5, 22, 3))
-    with pytest.raises(UserError, match=r"hall.glb is 2.2e\+03 cm long; .* files are in meters, unless a models.csv"):
-        load_mesh(other / "hall.glb")
+    write_box(tmp_path / "hall.glb", (5, 22, 3))
+    with pytest.raises(UserError, match=r"hall.glb is 2.2e\+03 cm long; .* scale the file, whose unit is the meter"):
+        load_mesh(tmp_path / "hall.glb")
 
 
 def write_pyramid(folder, texture):
