@@ -80,8 +80,8 @@ def find(predictor: Predictor, query: dict | None, target: dict | None, painting
     marked, box = None, None
     try:
         query = reduced(read_upload(query, "first picture"))
-        paint = painted(painting, query.shape[:2])
-        box = corners(paint)
+        paint = paint_mask(painting, query.shape[:2])
+        box = dab_box(paint)
         marked = cut_out(query, box) if box else paint
         target = read_upload(target, "other picture")
         size, target = target.shape[:2], reduced(target)
@@ -94,7 +94,7 @@ def find(predictor: Predictor, query: dict | None, target: dict | None, painting
     return Reply(text, marked, box is not None, picture, fit_mask(mask, size))
 
 
-def painted(painting: dict | None, size: Size) -> np.ndarray:
+def paint_mask(painting: dict | None, size: Size) -> np.ndarray:
     """The paint over a picture of `size` -> (H, W) uint8 of 0 and 1. Raises UserError if there is none."""
     mask = np.zeros(size, np.uint8)
     for layer in painting["layers"] if painting else ():
@@ -110,7 +110,7 @@ def read_paint(path: Path) -> np.ndarray:
         return (np.asarray(image.convert("RGBA"))[..., 3] > 255 * OPACITY / 2).astype(np.uint8)
 
 
-def corners(mask: np.ndarray) -> tuple[float, ...] | None:
+def dab_box(mask: np.ndarray) -> tuple[float, ...] | None:
     """The box between the middles of two dabs (left, top, right, bottom), in pixels; None if the mask shows no dabs."""
     _, _, stats, middles = cv2.connectedComponentsWithStats(mask)
     wide, high, areas = stats[1:, [cv2.CC_STAT_WIDTH, cv2.CC_STAT_HEIGHT, cv2.CC_STAT_AREA]].T  # without the background
@@ -152,7 +152,7 @@ def to_paint_on(query: np.ndarray, mask: np.ndarray | None = None) -> dict[str, 
     return {"background": query, "layers": layers, "composite": None}
 
 
-def begin(query: dict | None, mask: np.ndarray | None = None) -> tuple[dict[str, Any] | None, str]:
+def start_painting(query: dict | None, mask: np.ndarray | None = None) -> tuple[dict[str, Any] | None, str]:
     """The query picture to paint on, or the answer that says what is wrong with it."""
     try:
         return to_paint_on(read_upload(query, "first picture"), mask) if query else None, gr.skip()
@@ -171,7 +171,7 @@ def save(image: np.ndarray | None, name: str) -> str | None:
 def answer(predictor: Predictor, query: dict | None, *inputs: Any) -> tuple:
     """`find` for the page: text, found picture, mask files of the target and of the query, what the editor shows."""
     text, marked, is_cut, picture, mask = find(predictor, query, *inputs)
-    painting = begin(query, marked)[0] if is_cut else gr.skip()
+    painting = start_painting(query, marked)[0] if is_cut else gr.skip()
     return text, save(picture, "found.jpeg"), save(mask, "mask.png"), save(marked, "query_mask.png"), painting
 
 
@@ -226,14 +226,14 @@ def build_page(predictor: Predictor, limits: str) -> "gr.Blocks":
         forget = {"fn": lambda: ("", None, None, None), "outputs": outputs[:4], "cancels": question, **quiet}
         gr.on([parts.changed.click, parts.target.change, parts.camera.change], **forget)
         forgotten = parts.query.input(**forget)
-        forgotten.then(begin, parts.query, [parts.painting, parts.text], preprocess=False, **quiet)
+        forgotten.then(start_painting, parts.query, [parts.painting, parts.text], preprocess=False, **quiet)
         cleared = parts.samples.click(**forget).then(lambda: None, None, parts.painting, **quiet)
         cleared.then(load_sample, parts.samples, [parts.query, parts.target, parts.painting], **quiet)
         page.load(js=ON_PAINTING)
     return page.queue(max_size=20, api_open=False)
 
 
-def door(app: Callable, host: str) -> Callable:
+def host_guard(app: Callable, host: str) -> Callable:
     """The ASGI app, for requests that name this machine or `host` as theirs.
 
     A page elsewhere can have its own name lead here, and would be obeyed; a bare address can not. So if `host` stands
@@ -272,7 +272,7 @@ def main(argv: list[str] | None = None) -> None:
     print(f"{args.ckpt_path}: {predictor.description}")
     page = build_page(predictor, LIMITS if args.ckpt_path == SHIPPED else "")
     options = {"css": CSS, "ssr_mode": False, "footer_links": [], "show_error": True, "max_file_size": MAX_FILE}
-    options |= {"allowed_paths": [str(SAMPLES_DIR)], "app_kwargs": {"middleware": [Middleware(door, args.host)]}}
+    options |= {"allowed_paths": [str(SAMPLES_DIR)], "app_kwargs": {"middleware": [Middleware(host_guard, args.host)]}}
     name = f"[{args.host.strip('[]')}]" if ":" in args.host else args.host  # IPv6
     try:
         page.launch(server_name=name, server_port=args.port, **options)

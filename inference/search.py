@@ -30,8 +30,8 @@ from model.crops import (
     cut,
     cut_mask,
     expected_shares,
+    largest_part,
     object_cells,
-    object_in,
     spot_of,
     whole_frame,
 )
@@ -206,7 +206,7 @@ class StrongMatcher(NetworkMatcher):
             again = []
             for number, (spot, prob, _) in sightings.items():
                 size = objects.frame.images[objects.frame.pairs[number].target_camera].shape[:2]
-                place, is_whole = object_in(prob > THRESHOLD, spot, size)
+                place, is_whole = largest_part(prob > THRESHOLD, spot, size)
                 fits = is_whole and MISFIT[0] < place.extent / spot.extent < MISFIT[1] if place else True
                 if not fits and place.crop(size) != spot.crop(size):
                     again.append(Candidate(number, place, 0.0))

@@ -19,7 +19,7 @@ from common.errors import MALFORMED, UserError
 from model.backbone import STRIDE, Backbone, ResNet50, resnet50_backbone
 from model.backbones import make_backbone
 from model.strong import StrongConfig, StrongXSegTx
-from model.weights import MAX_WEIGHT, in_a_line, load_state, named_tensors, read_torch, write_torch
+from model.weights import MAX_WEIGHT, load_state, named_tensors, one_line, read_torch, write_torch
 from model.xsegtx import MODES, XSegTx, XSegTxConfig
 
 FORMER = {  # options of version 1, and their values in the paper's network
@@ -167,7 +167,7 @@ def load_optimizer(optimizer: torch.optim.Adam, state: Any, what: str) -> None:
             if shapes != (weight.shape, weight.shape) or not moments["step"] >= 0:
                 raise ValueError("moments of other weights")
     except (*MALFORMED, IndexError, RuntimeError) as error:
-        raise UserError(f"{what}: does not fit this model ({in_a_line(error)})") from None
+        raise UserError(f"{what}: does not fit this model ({one_line(error)})") from None
 
 
 def stored_backbone(stored: Any, weights: Path | None, path: Path) -> Backbone:
@@ -215,7 +215,7 @@ def stored_config(content: Mapping[str, Any], path: Path) -> XSegTxConfig:
             raise ValueError("its tensors are not of input_size {} and layers {}".format(*stated))
         return config
     except (*MALFORMED, IndexError, UserError) as error:
-        raise UserError(f"{path} holds no network that this version knows ({in_a_line(error)})") from None
+        raise UserError(f"{path} holds no network that this version knows ({one_line(error)})") from None
 
 
 def implied_options(encoder: Any) -> dict[str, Any]:

@@ -58,7 +58,7 @@ def spot_of(mask: np.ndarray) -> Spot | None:
     return Spot(top + height / 2, left + width / 2, float(max(height, width))) if width else None
 
 
-def object_in(mask: np.ndarray, spot: Spot, size: tuple[int, int]) -> tuple[Spot | None, bool]:
+def largest_part(mask: np.ndarray, spot: Spot, size: tuple[int, int]) -> tuple[Spot | None, bool]:
     """The largest connected part of a mask (S, S) of the crop at `spot` of an image of `size`, and whether the crop
     shows all of it; None if there is none. What lies beyond the image does not count.
     """

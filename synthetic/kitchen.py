@@ -12,7 +12,7 @@ import cv2
 import numpy as np
 
 from formats.takes import SPLITS
-from synthetic.render import CORNERS, Solid, turn
+from synthetic.render import CORNERS, Solid, rotation_about
 from synthetic.textures import Item
 
 FIRST_LETTERS = ("BDFKLMNPRS", "CGTV", "HJWZ")  # of the words of train, val and test
@@ -103,13 +103,13 @@ def make_thing(design: Design, number: int, like: int | None = None) -> Item:
     }
     flat = kind in ("box", "book")
     stretch = np.array([1, form.uniform(0.6, 1.4) if flat else 1, form.uniform(0.8, 1.2)])
-    lies = turn(0, -np.pi / 2) if flat and form.integers(2) else np.eye(3)
+    lies = rotation_about(0, -np.pi / 2) if flat and form.integers(2) else np.eye(3)
     parts = []
     for of_kind, shape, worn, x, z, *axes, degrees in PARTS:
         if of_kind != kind:
             continue
         half_axes, texture = np.array(axes) * (1 if degrees else stretch), np.hstack(wears[worn])
-        rotation = lies @ turn(1, np.deg2rad(degrees))
+        rotation = lies @ rotation_about(1, np.deg2rad(degrees))
         parts.append(Solid(shape, lies @ (stretch * (x, 0, z)), half_axes, texture, 0, rotation, smooth=True))
     corners = np.concatenate([part.points(np.minimum(CORNERS, (1, 1, "bowl" not in part.shape))) for part in parts])
     low, high = corners.min(0), corners.max(0)

@@ -15,7 +15,7 @@ import numpy as np
 
 from common.errors import UserError
 from formats.takes import SPLITS
-from synthetic.render import MISS, Solid, turn
+from synthetic.render import MISS, Solid, rotation_about
 from synthetic.textures import Item
 
 PICTURES = ".jpg", ".jpeg", ".png"
@@ -149,7 +149,7 @@ def load_mesh(path: Path) -> Mesh:
         raise UserError(f"{path} is {cm:.3g} cm long; {limits}: scale the file, whose unit is the meter")
     if np.linalg.matrix_rank(corners.reshape(-1, 3) - corners[0, 0]) < 3:
         raise UserError(f"{path} is flat: all its corners lie in one plane; models are things with a volume")
-    scale, upright = cm / UNIT / (high - low).max(), turn(0, np.pi / 2)  # files have y up
+    scale, upright = cm / UNIT / (high - low).max(), rotation_about(0, np.pi / 2)  # files have y up
     hull = trimesh.convex.convex_hull(corners.reshape(-1, 3)).vertices
     corners, rim = (((points - (low + high) / 2) * scale) @ upright.T for points in (corners, hull))
     normals = np.concatenate([part.vertex_normals[part.faces] for part in parts]) @ upright.T

@@ -98,7 +98,7 @@ class Picture:
         return cv2.cvtColor(self.channels, cv2.COLOR_BGRA2BGR)
 
 
-def turn(axis: int, angle: float) -> np.ndarray:
+def rotation_about(axis: int, angle: float) -> np.ndarray:
     """Rotation by `angle` radians about x, y or z."""
     i, j = (axis + 1) % 3, (axis + 2) % 3
     rotation = np.eye(3)
@@ -173,7 +173,7 @@ def _draw(camera: Camera, solid: Solid, picture: Picture, rows: slice, cols: sli
             color, normal = solid.texture.surface(*(x[nearer] for x in place), ahead)
         else:
             color, normal = _surface(solid, [o + depth * d for o, d in zip(origin, ahead, strict=True)])
-        picture.colors[strip][nearer] = _lit(solid, color, normal, lights)
+        picture.colors[strip][nearer] = _lit_colors(solid, color, normal, lights)
         picture.depth[strip][nearer] = depth
         picture.labels[strip][nearer] = solid.label
 
@@ -188,7 +188,7 @@ def _surface(solid: Solid, at: list[np.ndarray]) -> tuple[np.ndarray, Sequence[n
     return cv2.remap(solid.texture, columns, rows, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE), normal
 
 
-def _lit(solid: Solid, color: np.ndarray, normal: Sequence[np.ndarray], lights: np.ndarray) -> np.ndarray:
+def _lit_colors(solid: Solid, color: np.ndarray, normal: Sequence[np.ndarray], lights: np.ndarray) -> np.ndarray:
     """The colors of a surface in the light that falls on it, packed -> (N,) uint32. N is at most STRIP."""
     x, y, z = (n / np.float32(axis) for n, axis in zip(normal, solid.half_axes, strict=True))
     length = np.sqrt(x * x + y * y + z * z)

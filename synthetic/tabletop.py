@@ -14,7 +14,7 @@ from formats.picture_files import read_picture
 from synthetic.kitchen import paint_color
 from synthetic.models import find_pictures
 from synthetic.options import FPS, VIDEO_SIZES, TakeOptions
-from synthetic.render import LIGHTS, Camera, Picture, Solid, cast_shadows, render, turn
+from synthetic.render import LIGHTS, Camera, Picture, Solid, cast_shadows, render, rotation_about
 from synthetic.textures import GROUND, Item, paint_wall, paint_wood
 
 EGO = "aria01_214-1"
@@ -110,7 +110,7 @@ class Tabletop:
         return self.fixed_ego or self._head(second)
 
     def _head(self, second: float) -> Camera:
-        gaze = _path(self.gaze_times, self.gaze_points, second)
+        gaze = _place_on_path(self.gaze_times, self.gaze_points, second)
         sway = np.sin(second * self.sway_speed + self.sway_phase)
         head = self.head + gaze * (0.7, 0.3, 0.6) + sway[:3] * 0.06
         focal, roll = EGO_FOCAL * self.sizes[0][1], 0.06 * sway[3] + self.rolls[0]
@@ -152,7 +152,7 @@ class Tabletop:
                 at = rng.uniform(-1, 1, 2) * (self.table.half_axes[:2] - min(thing.radius, 1))
                 if all(np.hypot(*(at - other)) > thing.radius + radius + 0.1 for other, radius in taken):
                     taken.append((at, thing.radius))
-                    solids += thing.solids(_standing(thing, *at), turn(2, rng.uniform(-np.pi, np.pi)))
+                    solids += thing.solids(_standing(thing, *at), rotation_about(2, rng.uniform(-np.pi, np.pi)))
                     break
         return solids
 
@@ -163,9 +163,9 @@ class Tabletop:
         angle = rng.uniform(-np.pi, np.pi)
         lifted = {number for _, number in self.episodes}
         if rng.integers(3) == 0 and thing.radius < 0.8 * item.radius and number not in lifted:
-            return np.array([x, y, z + (item.half_axes[2] + thing.half_axes[2])]), turn(2, angle)
+            return np.array([x, y, z + (item.half_axes[2] + thing.half_axes[2])]), rotation_about(2, angle)
         away = 0.85 * (item.radius + thing.radius)
-        return _standing(thing, x + away * np.cos(angle), y + away * np.sin(angle)), turn(2, angle)
+        return _standing(thing, x + away * np.cos(angle), y + away * np.sin(angle)), rotation_about(2, angle)
 
     def _plan_wearer(self, rng: np.random.Generator, seconds: float, distance: float) -> None:
         """Episodes: look at an object, reach for it, lift it out of the exo cameras' view, look at it, put it back."""
@@ -215,7 +215,7 @@ class Tabletop:
         looks at the same objects, about as closely.
         """
         target, size = self.places[self.exo_views[0]].mean(0), self.sizes[0]
-        away = turn(2, rng.uniform(0.05, (0.3, 1.5)[rng.integers(2)])) @ (exo.position - target)
+        away = rotation_about(2, rng.uniform(0.05, (0.3, 1.5)[rng.integers(2)])) @ (exo.position - target)
         away *= EGO_FOCAL / EXO_FOCAL * rng.uniform(0.8, 1.25)
         return Camera.look_at(target + away, target, EGO_FOCAL * size[1], size, self.rolls[0])
 
@@ -252,14 +252,14 @@ class Tabletop:
         lifted = 0.0
         for knots, held in self.episodes:
             if held == number and knots[1] <= second <= knots[4]:
-                place = _path(self.hand_times, self.hand_points, second) - self.grips[number]
+                place = _place_on_path(self.hand_times, self.hand_points, second) - self.grips[number]
                 lifted = (place - self.places[number])[2] / self.lift[2]
-        rotation = turn(2, self.yaws[number] + 0.8 * lifted) @ turn(0, -0.35 * lifted)
+        rotation = rotation_about(2, self.yaws[number] + 0.8 * lifted) @ rotation_about(0, -0.35 * lifted)
         return item.solids(place, rotation, number + 1)
 
     def _hand(self, second: float) -> list[Solid]:
         """Palm, fingers, forearm and a sleeve that reaches to below the head, where no camera should look."""
-        palm = _path(self.hand_times, self.hand_points, second)
+        palm = _place_on_path(self.hand_times, self.hand_points, second)
         shoulder = self._head(second).position + (0.5, -0.4, -1.3)
         arm = (shoulder - palm) / np.linalg.norm(shoulder - palm)
         return [
@@ -305,7 +305,7 @@ def _rolls(rng: np.random.Generator, count: int) -> np.ndarray:
     return rng.normal(0, 0.08, count) if rng.random() < 0.9 else rng.uniform(-np.pi, np.pi, count)
 
 
-def _path(times: np.ndarray, points: np.ndarray, second: float) -> np.ndarray:
+def _place_on_path(times: np.ndarray, points: np.ndarray, second: float) -> np.ndarray:
     """The place at a second on a path that rests at each of its points: (N,) ascending times, (N, 3) points."""
     after = int(np.clip(np.searchsorted(times, second), 1, len(times) - 1))
     part = np.clip((second - times[after - 1]) / (times[after] - times[after - 1]), 0, 1)

@@ -84,13 +84,13 @@ def deal_prints(seed: int, split: str, take_index: int, count: int) -> list[Prin
     for deal in itertools.count():
         order = np.random.default_rng([seed, SPLITS.index(split), deal]).permutation(len(catalogue))
         pool = [catalogue[i] for i in order]
-        hands = _deal(pool, count)
+        hands = _deal_hands(pool, count)
         if take_index < len(hands):
             return hands[take_index]
         take_index -= len(hands)
 
 
-def _deal(pool: list[Print], count: int) -> list[list[Print]]:
+def _deal_hands(pool: list[Print], count: int) -> list[list[Print]]:
     """Hands of `count` prints, as many as can be made without a color twice in a hand, but one at least."""
     hands = []
     while len(pool) >= count:

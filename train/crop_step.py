@@ -110,7 +110,7 @@ def peak_middles(batch: CropBatch, heat: Sequence[Tensor]) -> dict[int, list[tup
     """The middles of the heat's highest peaks away from the object, in pixels, by the number of the target."""
     highest, targets, middles = [], [], {}
     for group_heat, group in zip(heat, batch.frames, strict=True):
-        values, cells = peaks(group_heat.masked_fill(near(group.cells), -torch.inf), RIVAL_PEAKS)
+        values, cells = peaks(group_heat.masked_fill(cells_near(group.cells), -torch.inf), RIVAL_PEAKS)
         highest.append(torch.cat((values[..., None], cells.float()), 2))
         targets += [(number, group_heat.shape[1:]) for number in group.numbers]
     for (number, grid), target_peaks in zip(targets, torch.cat(highest).tolist(), strict=True):
@@ -119,7 +119,7 @@ def peak_middles(batch: CropBatch, heat: Sequence[Tensor]) -> dict[int, list[tup
     return middles
 
 
-def near(cells: Tensor) -> Tensor:
+def cells_near(cells: Tensor) -> Tensor:
     """Cells (n, h, w) bool with all that are at most 2 away from them."""
     return F.max_pool2d(cells.float()[:, None], 5, 1, 2)[:, 0] > 0
 

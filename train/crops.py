@@ -31,7 +31,7 @@ from model.crops import (
     whole_frame,
 )
 from model.strong import StrongConfig
-from train.dataset import Batch, Draw, ViewKey, common_fields, read_view, source_of, stacked
+from train.dataset import Batch, Draw, ViewKey, common_fields, read_view, source_of, stacked_tensors
 
 SHIFT, STRETCH = 0.25, 0.4  # of query crops in training, at most: extents of the object, octaves
 TARGET_SHIFT, TARGET_STRETCH = 0.75, 0.9  # likewise of target crops; the ratio of sizes differs from take to take
@@ -156,8 +156,8 @@ class CropReader:
         names = "wide", "wide_mask", "query", "query_mask", "target", "target_mask", "contained"
         return CropBatch(
             **common_fields(samples),
-            **stacked(samples, *names),
-            frames=grouped([sample["frame"] for sample in samples]),
+            **stacked_tensors(samples, *names),
+            frames=frame_groups([sample["frame"] for sample in samples]),
             peaks=[sample["peaks"] for sample in samples],
             images=[sample["image"] for sample in samples],
             masks=[sample["mask"] for sample in samples],
@@ -173,7 +173,7 @@ def cut_target(image: np.ndarray, mask: np.ndarray, crop: Crop | None, side: int
     return cut(image, crop, side), cropped, np.bool_(shows)
 
 
-def grouped(frames: Sequence[WholeFrame]) -> list[FrameGroup]:
+def frame_groups(frames: Sequence[WholeFrame]) -> list[FrameGroup]:
     """The frames of a batch, those of one size together."""
     numbers_by_size, groups = {}, []
     for number, frame in enumerate(frames):

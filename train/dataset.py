@@ -79,15 +79,15 @@ class Batch:
 
     def _changed(self, change: Callable[[Tensor], Tensor]) -> "Batch":
         values = {f.name: getattr(self, f.name) for f in fields(self)}
-        return replace(self, **{name: changed(value, change) for name, value in values.items()})
+        return replace(self, **{name: with_tensors_changed(value, change) for name, value in values.items()})
 
 
-def changed(value: Any, change: Callable[[Tensor], Tensor]) -> Any:
+def with_tensors_changed(value: Any, change: Callable[[Tensor], Tensor]) -> Any:
     """A tensor, or a list of NamedTuples, with every tensor changed; any other value as it is."""
     if isinstance(value, Tensor):
         return change(value)
     if isinstance(value, list) and value and hasattr(value[0], "_fields"):
-        return [type(row)(*(changed(x, change) for x in row)) for row in value]
+        return [type(row)(*(with_tensors_changed(x, change) for x in row)) for row in value]
     return value
 
 
@@ -99,7 +99,7 @@ class Reader(Protocol):
         """A batch of samples that `TrainSamples` gives: with a "source", and the "unreadable" ones before them."""
 
 
-def stacked(samples: Sequence[dict], *names: str) -> dict[str, Tensor]:
+def stacked_tensors(samples: Sequence[dict], *names: str) -> dict[str, Tensor]:
     return {name: torch.from_numpy(np.stack([sample[name] for sample in samples])) for name in names}
 
 
@@ -108,7 +108,7 @@ def common_fields(samples: Sequence[dict]) -> dict[str, Any]:
     return {
         "sources": [sample["source"] for sample in samples],
         "unreadable": [text for sample in samples for text in sample["unreadable"]],
-        **stacked(samples, "visible"),
+        **stacked_tensors(samples, "visible"),
     }
 
 

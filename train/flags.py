@@ -65,7 +65,7 @@ def parse_args(argv: list[str] | None, doc: str) -> argparse.Namespace:
     return args
 
 
-def plain(args: argparse.Namespace) -> dict[str, Any]:
+def plain_arguments(args: argparse.Namespace) -> dict[str, Any]:
     """The flags in the form in which a checkpoint holds them."""
     values = {name: str(value) if isinstance(value, Path) else value for name, value in vars(args).items()}
     values["train_dir"] = " ".join(map(str, args.train_dir))

@@ -13,7 +13,7 @@ from formats.masks import RLE, letterbox_mask
 from formats.pairs import PairSet
 from model.backbone import STRIDE
 from model.device import autocast
-from train.dataset import Batch, Draw, ViewKey, common_fields, read_view, source_of, stacked
+from train.dataset import Batch, Draw, ViewKey, common_fields, read_view, source_of, stacked_tensors
 from train.engine import Step
 from train.losses import Counts, Losses, compute_losses
 
@@ -59,7 +59,7 @@ class LetterboxReader:
         return np.zeros((self.side, self.side), np.uint8) if rle is None else letterbox_mask(rle, self.side)
 
     def collate(self, samples: list[dict]) -> LetterboxedBatch:
-        tensors = stacked(samples, "query_image", "target_image", "query_mask", "target_mask", "block")
+        tensors = stacked_tensors(samples, "query_image", "target_image", "query_mask", "target_mask", "block")
         if not tensors["block"].any():
             tensors["block"] = None  # attention without a mask has faster kernels
         return LetterboxedBatch(**common_fields(samples), **tensors)

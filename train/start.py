@@ -27,7 +27,7 @@ from model.checkpoint import (
 from model.strong import StrongConfig
 from model.weights import read_torch
 from model.xsegtx import FREE, XSegTx, XSegTxConfig
-from train.flags import NOT_RECIPE, RECIPES, parse_args, plain
+from train.flags import NOT_RECIPE, RECIPES, parse_args, plain_arguments
 from train.log import LOG_NAME
 from train.schedule import Schedule
 from train.state import LAST, WARMUP, TrainState, run_files
@@ -123,7 +123,7 @@ def take_over(args: argparse.Namespace, content: Mapping[str, Any], path: Path) 
     --resume-pth names it.
     """
     stored, before = stored_options(content, path), content.get("arguments", {})  # a published one has no arguments
-    before = before and plain(parse_args([], "")) | before  # newer flags had their defaults
+    before = before and plain_arguments(parse_args([], "")) | before  # newer flags had their defaults
     take_options(args, stored)
     if "warmUpIter" not in args.explicit:
         args.warmUpIter = before.get("warmUpIter", args.warmUpIter)
@@ -131,7 +131,7 @@ def take_over(args: argparse.Namespace, content: Mapping[str, Any], path: Path) 
     is_meant = args.resume_pth == "auto" or bool(named and named.exists() and named.samefile(path))
     if is_own and (is_meant or not named):
         args.resume_pth = before.get("resume_pth")  # where this run began: a part of its recipe
-    now, then = plain(args) | asdict(config_of(args)), before | stored
+    now, then = plain_arguments(args) | asdict(config_of(args)), before | stored
     changes = {name: f"{name} {then[name]} -> {new}" for name, new in now.items() if then.get(name, new) != new}
     if network := [text for name, text in changes.items() if name in stored and name not in FREE]:
         what = f"{path} holds another network ({', '.join(network)})"

@@ -45,7 +45,7 @@ from train.dataset import Batch, Reader, StepSampler, TrainSamples, loader_optio
 from train.distributed import Ranks, Stopped
 from train.engine import Step, train_one_epoch
 from train.feature_cache import FeatureCache
-from train.flags import parse_args, plain
+from train.flags import parse_args, plain_arguments
 from train.letterboxed import LetterboxReader, LetterboxStep
 from train.log import LOG_NAME, Log, cut_log
 from train.losses import LossWeights
@@ -89,7 +89,7 @@ def train(args: argparse.Namespace, ranks: Ranks, device: torch.device) -> int |
         if args.overwrite:
             remove_run(args.out_dir, keep=start)
         cut_log(args.out_dir / LOG_NAME, state.step, state.is_validated)
-    state.origin = {**provenance(), "arguments": plain(args)}
+    state.origin = {**provenance(), "arguments": plain_arguments(args)}
     state.folder = args.out_dir if ranks.is_main else None
     log = Log(args.out_dir, state.step, ranks, args.log_every)
     introduce(args, log, state, notes, pairs, val_pairs)

@@ -17,7 +17,7 @@ from synthetic import household_models
 from synthetic.make_takes import main, object_sizes
 from synthetic.models import deal_models, load_mesh, make_item, model_files
 from synthetic.options import TakeOptions
-from synthetic.render import Camera, Solid, cast_shadows, render, turn
+from synthetic.render import Camera, Solid, cast_shadows, render, rotation_about
 from synthetic.tabletop import EGO
 from synthetic.take import TakeId, build_tabletop
 from synthetic.textures import TILE
@@ -70,7 +70,7 @@ def test_a_box_that_somebody_modelled_looks_like_the_solid(tmp_path):
     tile = np.asarray(picture.resize((TILE, TILE), Image.Resampling.NEAREST))[..., ::-1]
     solid = Solid("box", mesh.position, mesh.texture.half_axes, np.hstack([tile] * 6))
     table = Solid("box", np.array([0, 0, -2.5]), np.array([9, 9, 1.0]), np.full((64, 64 * 6, 3), 200, np.uint8))
-    for pose in (np.eye(3), turn(2, 0.7) @ turn(0, 0.4)):
+    for pose in (np.eye(3), rotation_about(2, 0.7) @ rotation_about(0, 0.4)):
         camera = Camera.look_at(np.array([2.0, -7, 4]), np.zeros(3), 200, (160, 160))
         modelled, plain = (render(camera, [replace(x, label=3, rotation=pose)]) for x in (mesh, solid))
         assert (modelled.labels == plain.labels).mean() > 0.995 and (plain.labels == 3).mean() > 0.05
@@ -79,7 +79,7 @@ def test_a_box_that_somebody_modelled_looks_like_the_solid(tmp_path):
         shadows = [cast_shadows(table, [replace(x, rotation=pose)]).texture for x in (mesh, solid)]
         assert np.abs(np.subtract(*shadows, dtype=float)).max() < 3 and shadows[0].min() < 120
     camera = Camera.look_at(np.array([0.0, -7, 0]), np.zeros(3), 200, (160, 160))
-    front = [render(camera, [replace(x, rotation=turn(1, 0.2))]).image.astype(int) for x in (mesh, solid)]
+    front = [render(camera, [replace(x, rotation=rotation_about(1, 0.2))]).image.astype(int) for x in (mesh, solid)]
     assert (np.abs(front[0] - front[1]).max(2) < 8).mean() > 0.98
     assert len(np.unique(front[0].reshape(-1, 3), axis=0)) > 4
 
