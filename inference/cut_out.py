@@ -14,8 +14,8 @@ PixelBox = tuple[int, int, int, int]  # left, top, right, bottom in pixels; righ
 
 MIN_SIDE = 4  # pixels of a box
 WORK_SIDE = 240  # a box's long side where colors are compared, pixels
-MARGIN = 0.35  # of the box's sides; its surroundings show what is not the object
-CORE = 0.5  # of the box's sides; an ellipse in its middle that is taken to be the object
+MARGIN = 0.35  # width of the surroundings, in sides of the box; they show background
+CORE = 0.5  # size of an ellipse in the box's middle, in sides of the box; it is taken to be the object
 CRUMB, HOLE = 0.1, 0.05  # parts below this share of the largest one, and holes below this share of all, are errors
 
 

@@ -1,4 +1,4 @@
-"""What predicts frames: the protocol, and the paper's network, as fast as the device allows, with nothing twice."""
+"""Matchers predict frames: their protocol, and that of the paper's network, which computes nothing twice."""
 
 import contextlib
 from collections.abc import Callable, Iterator, Sequence
@@ -24,7 +24,7 @@ MAX_BATCH = 128  # more gains nothing on the largest GPUs
 
 
 class Answer(NamedTuple):
-    """Where an object is in a target image, and whether it is there."""
+    """The mask of an object in a target image, and the probability that it is visible."""
 
     prob: np.ndarray  # (S, S) float32, of the crop; of a method of one's own as large as the image
     crop: Crop
@@ -51,13 +51,13 @@ class Answers(NamedTuple):
 
 
 class Matcher(Protocol):
-    """What predicts frames: all that eval_segswap.py, the predictor and validation know of it."""
+    """All that eval_segswap.py, the predictor and validation know of the network or method that predicts frames."""
 
     device: torch.device
     precision: str | None  # a key of PRECISIONS
     batch_size: int  # how many images, masks or pairs it computes at a time
     together: int  # pairs of several frames to be predicted together; 1: a frame at a time
-    options: dict[str, Any]  # what else decides its answers, for the record of a run
+    options: dict[str, Any]  # other options that decide its answers, for the record of a run
     # Frames of a take, `together` pairs or one frame -> what `predict` takes. It is sent to the loader's processes, so
     # it is a function that holds no network.
     prepare: Callable[[Sequence[Frame]], Any]
@@ -86,7 +86,7 @@ class NetworkMatcher:
 
     @contextlib.contextmanager
     def computing(self) -> Iterator[None]:
-        """Around all that the networks compute. UserError if the device's memory is too small."""
+        """The context of all computations of the networks. UserError if the device's memory is too small."""
         with torch.inference_mode(), memory_errors(MEMORY_REMEDY), tf32(self.precision == "tf32"):
             yield
 

@@ -106,7 +106,7 @@ class MethodMatcher:
 
 @contextlib.contextmanager
 def own_code(where: str) -> Iterator[None]:
-    """Around the method's code: a line that says where it was goes before Python's traceback of its error."""
+    """The context of the method's code: before Python's traceback of its error, a line says where that was."""
     try:
         yield
     except SystemExit as error:

@@ -103,7 +103,7 @@ class ChunkDataset(Dataset):
 
     def __init__(self, plans: Sequence[ChunkPlan], prepare: Callable[[list[TakeFrame]], Any]):
         self.plans, self.prepare = plans, prepare
-        self.take: ProcessedTake | None = None  # of the last chunk: the next one is mostly of the same
+        self.take: ProcessedTake | None = None  # that of the last chunk, which mostly is that of the next
 
     def __len__(self) -> int:
         return len(self.plans)

@@ -54,9 +54,9 @@ class Predictor:
         batch_size: int | None = None,
         looks: int | None = None,
     ) -> "Predictor":
-        """From a checkpoint file, by default SHIPPED; `backbone_weights` as `load_checkpoint` has them, `batch_size`
-        and `looks` as `PaperMatcher` and `StrongMatcher` do. A `precision` of None is the usual one for the device.
-        Raises UserError.
+        """The network of a checkpoint file, by default SHIPPED. `backbone_weights` as `load_checkpoint` has them,
+        `batch_size` and `looks` as `PaperMatcher` and `StrongMatcher` do. A `precision` of None is the usual one for
+        the device. Raises UserError.
         """
         if precision not in (*PRECISIONS, None):
             raise UserError(f"precision {precision!r} is unknown; choose from {', '.join(PRECISIONS)}, or None")
@@ -80,7 +80,7 @@ class Predictor:
         return cls(matcher, description, settings if arguments else ())
 
     def predict(self, frame: Frame) -> tuple[list[np.ndarray], list[float]]:
-        """Of each pair of a frame: the mask's probability in the target's image, (H, W) float32, and the existence."""
+        """For each pair of a frame, the mask's probability in the target's image, (H, W) float32, and the existence."""
         answers = self.matcher.predict(self.matcher.prepare([frame])).wait()
         sizes = (frame.images[pair.target_camera].shape[:2] for pair in frame.pairs)
         probs = [answer.in_image(size) for answer, size in zip(answers, sizes, strict=True)]

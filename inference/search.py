@@ -42,8 +42,8 @@ from model.strong import ObjectCrops, StrongXSegTx
 
 SEARCH = 2  # the version of what this does: with another one, the same network answers otherwise
 LOOKS = 3  # at a target, by default
-MISFIT = 0.8, 1.8  # of an answer's extent, by the expected one: beyond, the network looks again, at the answer's size
-ROUNDS = 3  # of that, at most: a crop shows a third of what is three times as large as expected
+MISFIT = 0.8, 1.8  # an answer's extent, divided by the expected one, beyond which the network looks again
+ROUNDS = 3  # how often it looks again, at most: a crop shows a third of a thing three times as large as expected
 BATCH_SIZE = 32
 QueryTrack = tuple[str, str]  # object, query camera
 
@@ -53,8 +53,8 @@ class ExpectedSize(NamedTuple):
 
     pair: int  # its number in the frame
     track: QueryTrack
-    ratio: float  # of the object's shares of the long side in target and query
-    share: float  # in the target
+    ratio: float  # the share of the long side that the object spans in the target, divided by that in the query
+    share: float  # the expected one in the target
 
 
 class Candidate(NamedTuple):
@@ -66,7 +66,7 @@ class Candidate(NamedTuple):
 
 
 class Sighting(NamedTuple):
-    """What a look at a target shows."""
+    """The answer of a look at a target."""
 
     spot: Spot
     prob: np.ndarray  # (S, S) float32, of the object in the crop at `spot`
@@ -146,8 +146,8 @@ class StrongMatcher(NetworkMatcher):
         return self._levels(images), torch.from_numpy(masks).to(self.device)
 
     def _candidates(self, objects: Objects) -> list[Candidate]:
-        """Where to look in each pair's target, pair by pair, the hottest place first. Each target is encoded once at
-        each size that is asked for.
+        """The places at which to look in each pair's target, pair by pair, the hottest first. A target is encoded once
+        for each long side in which it is searched.
         """
         frame, together = objects.frame, defaultdict(list)  # by camera and long side
         for expected in objects.expected:
@@ -217,7 +217,7 @@ class StrongMatcher(NetworkMatcher):
         return sightings
 
     def _look(self, objects: Objects, candidates: Sequence[Candidate]) -> tuple[np.ndarray, Tensor, Description]:
-        """Of at least one candidate: the masks in their crops (N, S, S) float32, the logits of existence (N,), and the
+        """Look at candidates, at least one: masks in their crops (N, S, S) float32, logits of existence (N,), and
         descriptions of what the masks show.
         """
         frame, size = objects.frame, self.config.input_size
@@ -235,7 +235,7 @@ class StrongMatcher(NetworkMatcher):
         return prob.cpu().numpy(), logit, Description(*described)
 
     def _look_back(self, objects: Objects, candidates: Sequence[Candidate], described: Description) -> Tensor:
-        """Whether what was found at candidates, and `described`, leads back: (N,)."""
+        """The looks back of the answers at candidates, which are `described`: (N,)."""
         frame, together = objects.frame, defaultdict(list)  # by query camera and long side
         for row, candidate in enumerate(candidates):
             track = frame.pairs[candidate.pair][:2]

@@ -48,7 +48,7 @@ class Spot(NamedTuple):
         return Spot(row, col, self.extent * math.pow(2, octaves))
 
     def is_near(self, other: "Spot") -> bool:
-        """Whether their middles are less than half of this one's extent from each other."""
+        """Whether the other's middle is less than half of this one's extent away."""
         return max(abs(self.row - other.row), abs(self.col - other.col)) < self.extent / 2
 
 

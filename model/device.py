@@ -1,4 +1,4 @@
-"""Where the network runs, and how precisely."""
+"""The device and the precision with which a network runs."""
 
 import contextlib
 import os

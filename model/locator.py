@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from model.features import Levels
 
 WIDTH = 128  # dimensions of the metric
-PARTS = 5  # of an object; they look unlike each other
+PARTS = 5  # unlike parts of which an object is described
 REACH = 2  # cells of 8 pixels by which a part may be elsewhere than in the query view
 APART = 2  # cells between two peaks of the heat
 EPS = 1e-6
@@ -46,8 +46,8 @@ class Locator(nn.Module):
         for metric in (self.coarse, self.fine):
             nn.init.orthogonal_(metric.weight)
         self.part_weight = nn.Parameter(torch.tensor(1.0))
-        self.scale = nn.Parameter(torch.tensor(10.0))  # of heat as a logit, among cells
-        self.slope, self.threshold = nn.Parameter(torch.tensor(4.0)), nn.Parameter(torch.tensor(1.2))  # of existence
+        self.scale = nn.Parameter(torch.tensor(10.0))  # makes logits of heat, for softmax over cells
+        self.slope, self.threshold = nn.Parameter(torch.tensor(4.0)), nn.Parameter(torch.tensor(1.2))  # of `heat_logit`
 
     def cells(self, levels: Levels) -> Tensor:
         """Features of N images -> cells (N, 2h, 2w, WIDTH) float32."""

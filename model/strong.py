@@ -1,8 +1,8 @@
 """The strong network: both views are crops of their images at matched scale, and a locator says where to crop.
 
-    description = network.describe(wide, wide_masks)            # of objects, by crops at the scale of whole frames
-    heat = network.locator.heat(description, cells)             # of whole target frames: where to look
-    query = network.encode(levels, masks, mask_feat)            # by crops around the objects
+    description = network.describe(wide, wide_masks)            # objects, in crops at the scale of whole frames
+    heat = network.locator.heat(description, cells)             # says where to look in whole target frames
+    query = network.encode(levels, masks, mask_feat)            # objects, in crops around them
     target = network.encode_target(levels)                      # crops around peaks of the heat
     look = network.look(query, target)
     answers = network.describe_answers(target, look.target_mask_prob)
@@ -27,13 +27,13 @@ from model.features import Levels
 from model.locator import NOTHING, Description, Locator, coverage_of, detail_of
 from model.xsegtx import MODES, PROB_EPS, Look, MaskDecoder, XSegTx, XSegTxConfig
 
-BACK_WEIGHT = 1.5  # of the logarithm of a look back in the choice among looks: flat from 1 to 2
+BACK_WEIGHT = 1.5  # weight of a look back's logarithm in the choice among looks; from 1 to 2 all are as good
 
 
 @dataclass(frozen=True)
 class StrongConfig(XSegTxConfig):
     frame_size: int = option(768, "--frame_size", help="long side of whole images as the locator reads them, pixels")
-    detail_channels: int = 0  # of the backbone's earlier layer
+    detail_channels: int = 0  # channels of the backbone's earlier layer
 
     def __post_init__(self):
         super().__post_init__()
@@ -104,7 +104,8 @@ class StrongXSegTx(XSegTx):
         width = MODES[config.mode][0]
         self.query_mark = nn.Parameter(0.1 * torch.randn(width))
         self.target_mark = nn.Parameter(0.1 * torch.randn(4, width))
-        self.slope, self.threshold = nn.Parameter(torch.tensor(4.0)), nn.Parameter(torch.tensor(1.2))  # of looks' heat
+        # By these the highest heat of a look joins its existence logit.
+        self.slope, self.threshold = nn.Parameter(torch.tensor(4.0)), nn.Parameter(torch.tensor(1.2))
 
     def forward(self, *_):
         raise NotImplementedError(

@@ -22,7 +22,7 @@ from model.backbone import STRIDE
 from model.transformer import ACTIVATIONS, CrossLayer, InnerLayer, sine_position
 
 PROB_EPS = 1e-7
-MASK_CHANNEL = 2  # of the decoder's three; the published checkpoints never trained the other two
+MASK_CHANNEL = 2  # the decoder has three, and the published checkpoints never trained the other two
 MODES = {  # name: (width, heads, feed-forward width, blocks)
     "tiny": (128, 2, 256, 3),
     "small": (256, 2, 256, 3),
@@ -69,7 +69,7 @@ class XSegTxConfig:
     activation: str = option("relu", "--activation", choices=ACTIVATIONS, help="in the feed-forward layers")
     pos_weight: float = option(0.1, "--pos-weight", help="weight of the position encoding")
     feat_weight: float = option(1.0, "--feat-weight", help="weight of the features that it is added to")
-    feature_channels: int = 1024  # of the backbone
+    feature_channels: int = 1024  # channels of the backbone's features
 
     def __post_init__(self):
         if self.mode not in MODES:

@@ -23,7 +23,7 @@ CONTENTS = (".obj", ".glb", ".mtl", *PICTURES)  # files of which sets of models 
 UNIT = 11.0  # centimeters to a unit of length: then pictures have areas as large as the real ones
 SIZES = 1.0, 100.0  # centimeters from and to which a thing can stand on the table
 TEXTURE = 512  # pixels of a texture's longer side, at most
-SHARE = ("train",) * 6 + ("val", "test", "test")  # which split a ninth of the models goes to
+SHARE = ("train",) * 6 + ("val", "test", "test")  # the splits of ninths of all models
 
 
 @dataclass(frozen=True)
@@ -44,7 +44,7 @@ class Mesh:
         return np.abs(self.rim).max(0)
 
     def reduced(self, pixels: int) -> "Mesh":
-        """With textures not much finer than a picture that shows it so large."""
+        """The mesh with textures not much finer than a picture in which it spans so many pixels."""
         return replace(self, level=sum(pixels < limit for limit in (TEXTURE // 4, TEXTURE // 16)))
 
     def meet(self, origin: np.ndarray, direction: list[np.ndarray]) -> list[np.ndarray]:

@@ -41,7 +41,7 @@ class Solid:
     texture: Any  # (h, w, 3) uint8 BGR, laid out as `synthetic.textures.TILES` says; of a mesh, `synthetic.models.Mesh`
     label: int = 0  # written into the label picture; 0 is everything that is no object
     rotation: np.ndarray = field(default_factory=lambda: np.eye(3))  # columns: the solid's axes in the world
-    smooth: bool = False  # where it is small in the picture, its texture is made smaller first: fine print grays
+    smooth: bool = False  # its texture is reduced where it is small in the picture: fine print turns gray
 
     def points(self, unit: np.ndarray) -> np.ndarray:
         """Points (N, 3) of the unit solid -> the world."""
@@ -78,7 +78,7 @@ class Camera:
 
 @dataclass
 class Picture:
-    """What a camera sees: `colors` (H, W) uint32, `depth` (H, W) float32, `labels` (H, W) uint8.
+    """A camera's picture: `colors` (H, W) uint32, `depth` (H, W) float32, `labels` (H, W) uint8.
 
     A pixel's blue, green and red are packed in one number, which numpy's masks write 30 times faster than three bytes.
     """
@@ -89,7 +89,7 @@ class Picture:
 
     @property
     def channels(self) -> np.ndarray:
-        """The same memory as (H, W, 4) uint8, blue, green, red and something."""
+        """The same memory as (H, W, 4) uint8: blue, green, red and a channel that is not used."""
         return self.colors.view(np.uint8).reshape(*self.colors.shape, 4)
 
     @property
@@ -179,8 +179,8 @@ def _draw(camera: Camera, solid: Solid, picture: Picture, rows: slice, cols: sli
 
 
 def _surface(solid: Solid, at: list[np.ndarray]) -> tuple[np.ndarray, Sequence[np.ndarray]]:
-    """At surface points 3 x (N,) of the unit solid: colors (1, N, 3) uint8 BGR, and outward normals, 3 x (N,), of any
-    length.
+    """Surface points 3 x (N,) of the unit solid -> their colors (1, N, 3) uint8 BGR, and outward normals, 3 x (N,), of
+    any length.
     """
     u, v, *normal = SHADERS[solid.shape][1](*at, solid)
     tile = solid.texture.shape[0]
@@ -237,7 +237,7 @@ def _meet_wall(origin: np.ndarray, direction: list[np.ndarray], *, round_: int, 
 
 
 def _slab(origin: float, direction: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Where the ray enters and leaves the space between -1 and 1."""
+    """Parameters at which the ray enters and leaves the space between -1 and 1."""
     inverse = 1 / (direction + TINY)
     middle, half = -origin * inverse, np.abs(inverse)
     return middle - half, middle + half

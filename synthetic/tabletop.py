@@ -1,4 +1,4 @@
-"""What happens in a take: objects in a row on a table, a wearer who looks along it and picks one up now and then.
+"""The world of a take: objects in a row on a table, and a wearer who looks along it and picks one up now and then.
 
 Lengths are in units of the mean object width, times in seconds. z is up, the wearer stands on the side of negative y.
 """
@@ -271,7 +271,7 @@ class Tabletop:
 
 
 def _distance(focal: float, area: float, size: Size) -> float:
-    """How far a camera is from a median object that fills the fraction `area` of its picture of `size`."""
+    """The distance of a camera from a median object that fills the fraction `area` of its picture of `size`."""
     return focal * np.sqrt(OBJECT_AREA / area * size[1] / size[0])
 
 
@@ -301,7 +301,7 @@ def _lamps(rng: np.random.Generator) -> np.ndarray:
 
 
 def _rolls(rng: np.random.Generator, count: int) -> np.ndarray:
-    """By how much each camera is turned about its axis: a little, but in a tenth of the takes by any angle."""
+    """The angle by which each camera is turned about its axis: a little, but in a tenth of the takes any angle."""
     return rng.normal(0, 0.08, count) if rng.random() < 0.9 else rng.uniform(-np.pi, np.pi, count)
 
 

@@ -63,7 +63,7 @@ def build_tabletop(take: TakeId, options: TakeOptions) -> Tabletop:
 
 
 def annotated_cameras(tabletop: Tabletop, take: TakeId) -> list[list[str]]:
-    """Which cameras annotate each object: ego and the exo camera aimed at it, or all where sizes are mixed. For the
+    """The cameras that annotate each object: ego and the exo camera aimed at it, or all where sizes are mixed. For the
     last object it varies.
     """
     exos = tabletop.cameras[1:]

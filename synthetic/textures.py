@@ -45,7 +45,7 @@ class Item:
 
     @property
     def radius(self) -> float:
-        """How far it reaches along x or y."""
+        """Half of its longer side along x or y."""
         return self.half_axes[:2].max()
 
     def scaled(self, factor: float) -> "Item":

@@ -33,8 +33,9 @@ from model.crops import (
 from model.strong import StrongConfig
 from train.dataset import Batch, Draw, ViewKey, common_fields, read_view, source_of, stacked_tensors
 
-SHIFT, STRETCH = 0.25, 0.4  # of query crops in training, at most: extents of the object, octaves
-TARGET_SHIFT, TARGET_STRETCH = 0.75, 0.9  # likewise of target crops; the ratio of sizes differs from take to take
+# Crops are moved by up to so many extents of the object, and stretched by up to so many octaves.
+SHIFT, STRETCH = 0.25, 0.4  # query crops
+TARGET_SHIFT, TARGET_STRETCH = 0.75, 0.9  # target crops: the ratio of sizes differs from take to take
 TURNED = 0.2  # how often a query's crops are turned, by any angle
 RIVALS = {"peak": 0.65, "other object": 0.25, "anywhere": 0.1}  # kinds of rivals, and how often each is drawn
 RIVAL_PEAKS = 3  # how many of the heat's peaks can be rivals
@@ -60,7 +61,7 @@ class WholeFrame(NamedTuple):
 class FrameGroup(NamedTuple):
     """The frames of one size of a batch."""
 
-    numbers: list[int]  # of the samples in the batch
+    numbers: list[int]  # positions of the samples in the batch
     rows: Tensor  # (n,) int64, the same numbers on the device
     keys: list[tuple[ViewKey, int]]
     images: Tensor  # (n, h, w, 3)

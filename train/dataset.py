@@ -23,7 +23,7 @@ from formats.processed import frame_path, read_frame
 TARGET_SWAP = 0.1  # how often the target frame is one of another take: a synthetic negative
 REDRAWS = 16  # unreadable samples in a row before a draw gives up
 UNRELATED_TRIES = 32  # random pairs in search of an unrelated one: nearly always the first fits
-MAX_WORKERS = 16  # by default; about 1,000 samples a second, more than one GPU trains on
+MAX_WORKERS = 16  # loader processes by default: they read about 1,000 samples a second, more than a GPU trains on
 PREFETCH = 4  # batches that each worker is ahead
 
 
@@ -37,7 +37,7 @@ class ViewKey(NamedTuple):
 
 
 class Source(NamedTuple):
-    """Where a sample comes from. Take and frame of the two views differ in negatives that training made up."""
+    """The origin of a sample. Take and frame of the two views differ in negatives that training made up."""
 
     object_name: str
     query: ViewKey

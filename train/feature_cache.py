@@ -12,7 +12,7 @@ class FeatureCache:
     """
 
     def __init__(self, size: int = 0):
-        self.entries: dict[Hashable, list[Tensor]] = {}  # of a picture: its features, (h, w, C) each
+        self.entries: dict[Hashable, list[Tensor]] = {}  # features of a picture, (h, w, C) each
         self.size = self._bytes_left = size
 
     def __contains__(self, key: Hashable) -> bool:

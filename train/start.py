@@ -1,4 +1,4 @@
-"""Where a training starts: anew, with the tensors of a trained network, or where a checkpoint was left.
+"""The start of a training: anew, with the tensors of a trained network, or from the state of a checkpoint.
 
 Options of the network that are not typed come from the file that it starts from.
 """

@@ -58,7 +58,7 @@ class TrainState:
 
     @property
     def is_validated(self) -> bool:
-        """Whether the validation that comes at this step, if any does, is in the history."""
+        """Whether the history has the validation of this step, if there is one."""
         return "start_iou" in self.history and self.history.get("epoch", 0) >= self.schedule.epoch(self.step - 1)
 
     def note_validation(self, epoch: int, iou: float) -> bool:
