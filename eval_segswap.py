@@ -52,10 +52,7 @@ from model.device import PRECISION_HELP, PRECISIONS, resolve_device
 
 ROOT = Path(__file__).resolve().parent
 BOTH_DIR = "egoexo_v2_480x480_both"
-CHECKPOINT_DIRS = {
-    "ego-exo": ("egoexo_v2_480x480", BOTH_DIR),
-    "exo-ego": ("egoexo_v2_480x480_reverse", BOTH_DIR),
-}
+CHECKPOINT_DIRS = {"ego-exo": ("egoexo_v2_480x480", BOTH_DIR), "exo-ego": ("egoexo_v2_480x480_reverse", BOTH_DIR)}
 # These a method of the user's own does not have.
 NETWORK_OPTIONS = ("ckpt_path", "backbone_weights", "precision", "batch_size", "looks")
 INCOMPLETE_STATUS = 3  # the results file is there, but takes or pairs are missing from it

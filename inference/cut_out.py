@@ -19,9 +19,9 @@ CORE = 0.5  # size of an ellipse in the box's middle, in sides of the box; it is
 CRUMB, HOLE = 0.1, 0.05  # parts below this share of the largest one, and holes below this share of all, are errors
 
 
-def cut_out(image: np.ndarray, box: Sequence[float] | str) -> np.ndarray:
+def cut_out(image: np.ndarray, box: Sequence[float]) -> np.ndarray:
     """(H, W, 3) uint8 RGB and the box around an object -> its mask, (H, W) uint8 of 0 and 1, nothing outside the box.
-    The box is left, top, right, bottom in pixels, as numbers or as text.
+    The box is left, top, right, bottom in pixels.
 
     1. The box with a margin around it is reduced, and smoothed between its edges.
     2. GrabCut (Rother et al. 2004): outside the box is background, the box's core is object, colors decide the rest.
@@ -58,12 +58,12 @@ def cut_out(image: np.ndarray, box: Sequence[float] | str) -> np.ndarray:
 
 
 def whole_pixels(box: Any, size: Size) -> PixelBox:
-    """Four numbers, or the text of four -> the box of whole pixels around them, in an image of `size` (H, W), of which
-    they may lie a pixel outside. Raises UserError if it is no such box, or has sides of less than MIN_SIDE.
+    """Four numbers -> the box of whole pixels around them, in an image of `size` (H, W), of which they may lie a pixel
+    outside. Raises UserError if it is no such box, or has sides of less than MIN_SIDE.
     """
     height, width = size
-    with contextlib.suppress(ValueError, TypeError):
-        numbers = np.asarray([float(x) for x in box.replace(",", " ").split()] if isinstance(box, str) else box)
+    with contextlib.suppress(ValueError):  # of rows of unequal lengths
+        numbers = np.asarray(box)
         if numbers.shape == (4,) and numbers.dtype.kind in "iuf" and np.isfinite(numbers).all():
             edges = np.concatenate([np.floor(numbers[:2]), np.ceil(numbers[2:])])
             left, top, right, bottom = inside = np.clip(edges, 0, [width, height] * 2).astype(int).tolist()

@@ -132,13 +132,7 @@ def letterboxed_pairs(frames: Sequence[Frame], side: int) -> PairBatch:
 class PaperMatcher(NetworkMatcher):
     """The paper's network, by default with batches that fit the device's memory."""
 
-    def __init__(
-        self,
-        encoder: Encoder,
-        network: XSegTx,
-        precision: str = "fp32",
-        batch_size: int | None = None,
-    ):
+    def __init__(self, encoder: Encoder, network: XSegTx, precision: str = "fp32", batch_size: int | None = None):
         side = network.config.input_size
         batch_size = batch_size or default_batch_size(encoder.device, precision, side)
         super().__init__(encoder, network, precision, batch_size)

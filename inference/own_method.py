@@ -88,17 +88,15 @@ class MethodMatcher:
         if not isinstance(answers, list | tuple) or len(answers) != len(frame.pairs):
             what = f"{len(answers)} answers" if isinstance(answers, list | tuple) else type(answers).__name__
             raise UserError(f"{where}: predict returned {what}, not a list of {len(frame.pairs)}")
-        probs, crops, existence = [], [], []
+        checked = []
         for pair, answer in zip(frame.pairs, answers, strict=True):
             size = frame.images[pair.target_camera].shape[:2]
             try:
-                prob, confidence = _checked(answer, size)
+                mask, existence = _checked(answer, size)
             except ValueError as error:
                 raise UserError(f"{where}, {' '.join(pair)}: {error}") from None
-            probs.append(prob)
-            crops.append(Crop.whole(size))
-            existence.append(confidence)
-        return Answers(probs, crops, existence)
+            checked.append((mask, Crop.whole(size), existence))
+        return Answers(*zip(*checked, strict=True))
 
     def for_score(self, answer: Answer, size: Size, video: Size) -> np.ndarray:
         return sample_for_score(answer.prob, size, video, self.side)

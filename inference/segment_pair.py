@@ -22,7 +22,7 @@ tune_cpu(__name__)
 import cv2
 import numpy as np
 
-from common.arguments import SETTINGS, Parser, Words, add_backbone_weights, add_device
+from common.arguments import SETTINGS, Parser, add_backbone_weights, add_device
 from common.drawing import PREDICTION, QUERY, overlay, write_picture
 from common.files import claimed
 from formats.mask_pictures import read_mask
@@ -41,7 +41,7 @@ def parse_args(argv: list[str] | None) -> argparse.Namespace:
     text = "its mask: black where the object is not; any size of the same shape"
     marking.add_argument("--query_mask", type=Path, help=text)
     text = "or a box around the object, pixels, in which it is told from its surroundings by its colors"
-    marking.add_argument("--query_box", nargs=4, action=Words, metavar=("LEFT", "TOP", "RIGHT", "BOTTOM"), help=text)
+    marking.add_argument("--query_box", nargs=4, type=float, metavar=("LEFT", "TOP", "RIGHT", "BOTTOM"), help=text)
     add("--object", type=number, metavar="VALUE", help="value of the object in a label map; of a color: 0xRRGGBB")
     add("--target_image", type=Path, required=True, help="picture in which to find it")
     text = "which picture is of a head-worn camera, whose things look larger (default: not known)"
