@@ -183,7 +183,10 @@ def predict_part(args: argparse.Namespace, matcher: Matcher, run: ResumableRun, 
     """
     begin = time.perf_counter()
     todo = [plan for plan in plans.values() if not run.part_path(plan).exists()]
-    write = lambda uid, result: write_json(run.part_path(plans[uid]), result)  # noqa: E731
+
+    def write(uid: str, result: dict) -> None:
+        write_json(run.part_path(plans[uid]), result)
+
     for plan in todo:
         if not plan.chunks:  # a take without a pair still has its objects in the file
             write(plan.uid, plan.empty_result())

@@ -33,7 +33,7 @@ from model.device import resolve_device
 from model.features import Encoder
 from model.weights import load_state, read_torch, write_torch
 from model.xsegtx import Look
-from train.dataset import StepSampler, TrainSamples, loader_options
+from train.dataset import TrainSamples, loader_options, step_batches
 from train.letterboxed import LetterboxReader
 from train.losses import LossWeights, compute_losses
 
@@ -95,9 +95,9 @@ def main(argv: list[str] | None = None) -> None:
     optimizer = torch.optim.Adam(network.parameters(), lr=1e-3)
     reader = LetterboxReader(args.input_size)
     samples = TrainSamples(PairSet([args.data_path], "train", args.setting), reader, seed=0)
-    steps, loading = StepSampler(range(args.steps), args.batch_size), loader_options(None, device.type == "cuda")
+    steps, loading = step_batches(range(args.steps), args.batch_size), loader_options(None, device.type == "cuda")
     batches = DataLoader(samples, batch_sampler=steps, collate_fn=reader.collate, **loading)
-    with loader_failures(), tqdm(batches, unit="step") as bar:
+    with loader_failures(), tqdm(batches, total=args.steps, unit="step") as bar:
         for batch in bar:
             batch = batch.to(device)
             query, target = (encoder.images(image) for image in (batch.query_image, batch.target_image))

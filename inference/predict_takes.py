@@ -119,9 +119,11 @@ class ChunkDataset(Dataset):
             return Chunk(plan, [], None, fault=str(error))
         if plan.digest not in (None, self.take.digest):
             return Chunk(plan, [], None, fault="it was processed again in the meantime; run the same command again")
-        left_out: list[tuple[CameraPair, int, str]] = []
-        frames = [read_pairs(self.take, *frame, left_out) for frame in plan.frames.items()]
-        frames = [frame for frame in frames if frame.pairs]
+        frames, left_out = [], []
+        for number, pairs in plan.frames.items():
+            frame, reasons = read_pairs(self.take, number, pairs)
+            frames += [frame] if frame.pairs else []
+            left_out += [(pair, number, reason) for pair, reason in reasons]
         pairs = [
             (pair, frame.number, frame.images[pair.target_camera].shape[:2], frame.video_sizes[pair.target_camera])
             for frame in frames
@@ -131,11 +133,13 @@ class ChunkDataset(Dataset):
 
 
 def read_pairs(
-    take: ProcessedTake, number: int, pairs: Sequence[CameraPair], left_out: list[tuple[CameraPair, int, str]]
-) -> TakeFrame:
-    """Read the images and masks of a frame's pairs. Those of which an image cannot be read go to `left_out`."""
+    take: ProcessedTake, number: int, pairs: Sequence[CameraPair]
+) -> tuple[TakeFrame, list[tuple[CameraPair, str]]]:
+    """Read the images and masks of a frame's pairs. Returns the frame, without the pairs of which an image cannot be
+    read, and these pairs with the reason.
+    """
     kinds = {camera: take.kind_of(camera) for pair in pairs for camera in pair[1:]}
-    frame = TakeFrame([], {}, {}, kinds, take.uid, number, take.folder, video_sizes={})
+    frame, left_out = TakeFrame([], {}, {}, kinds, take.uid, number, take.folder, video_sizes={}), []
     for pair in pairs:
         try:
             for camera in pair[1:]:
@@ -143,11 +147,11 @@ def read_pairs(
                     image = frame.images[camera] = read_frame(take.frame_path(camera, number))
                     frame.video_sizes[camera] = take.video_size(camera) or image.shape[:2]
         except UserError as error:
-            left_out.append((pair, number, str(error)))
+            left_out.append((pair, str(error)))
             continue
         frame.pairs.append(pair)
         frame.masks[pair[:2]] = take.masks[pair.object_name][pair.query_camera][number]
-    return frame
+    return frame, left_out
 
 
 def predict_takes(

@@ -13,7 +13,7 @@ import cv2
 import numpy as np
 import torch
 from torch import Tensor
-from torch.utils.data import Dataset, Sampler
+from torch.utils.data import Dataset
 
 from common.errors import UserError
 from common.parallel import default_workers, start_loader_worker
@@ -169,19 +169,13 @@ def unrelated_pair(pairs: PairSet, i: int, rng: np.random.Generator) -> int | No
     return int(rng.choice(numbers)) if len(numbers) else None
 
 
-class StepSampler(Sampler):
-    """Sample numbers of each step's batch: step s of B samples takes s * B ... s * B + B - 1, split over the ranks."""
-
-    def __init__(self, steps: range, batch_size: int, rank: int = 0, ranks: int = 1):
-        self.steps, self.batch_size = steps, batch_size
-        self.own = range(rank * batch_size // ranks, (rank + 1) * batch_size // ranks)  # of each batch
-
-    def __len__(self) -> int:
-        return len(self.steps)
-
-    def __iter__(self) -> Iterator[list[int]]:
-        for step in self.steps:
-            yield [step * self.batch_size + k for k in self.own]
+def step_batches(steps: range, batch_size: int, rank: int = 0, ranks: int = 1) -> Iterator[range]:
+    """The numbers of a rank's samples at each step, for a DataLoader's `batch_sampler`: step s of B samples takes
+    s * B ... s * B + B - 1, split over the ranks.
+    """
+    first, last = rank * batch_size // ranks, (rank + 1) * batch_size // ranks
+    for step in steps:
+        yield range(step * batch_size + first, step * batch_size + last)
 
 
 def loader_options(workers: int | None, pin: bool) -> dict[str, Any]:

@@ -41,7 +41,7 @@ from model.device import PRECISIONS, resolve_device, resolve_precision, tf32
 from model.features import Encoder
 from train.crop_step import CropStep
 from train.crops import CropReader
-from train.dataset import Batch, Reader, StepSampler, TrainSamples, loader_options
+from train.dataset import Batch, Reader, TrainSamples, loader_options, step_batches
 from train.distributed import Ranks, Stopped
 from train.engine import Step, train_one_epoch
 from train.feature_cache import FeatureCache
@@ -100,7 +100,7 @@ def train(args: argparse.Namespace, ranks: Ranks, device: torch.device) -> int |
     step, reader, matcher = make_step(args, state, ranks)
     loading = loader_options(args.num_workers, device.type == "cuda")
     samples = TrainSamples(pairs, reader, args.seed, args.block)
-    numbers = StepSampler(range(state.step, state.schedule.total_steps), args.batch_pos, ranks.rank, ranks.size)
+    numbers = step_batches(range(state.step, state.schedule.total_steps), args.batch_pos, ranks.rank, ranks.size)
     batches = iter(DataLoader(samples, batch_sampler=numbers, collate_fn=reader.collate, **loading))
     validation = Validation(val_pairs, args.val_size, matcher, log, loading)
     if ranks.size > 1:  # the position table is the same everywhere, and every step has the same graph
