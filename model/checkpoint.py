@@ -22,14 +22,9 @@ from model.strong import StrongConfig, StrongXSegTx
 from model.weights import MAX_WEIGHT, load_state, named_tensors, one_line, read_torch, write_torch
 from model.xsegtx import MODES, XSegTx, XSegTxConfig
 
-FORMER = {  # options of version 1, and their values in the paper's network
-    "similarity_prior": False,
-    "pointer": False,
-    "fine_masks": False,
-    "two_sizes": False,
-    "zoom": 1,
-    "detail_channels": 0,
-}
+# Options of version 1, and their values in the paper's network.
+FORMER = {"similarity_prior": False, "pointer": False, "fine_masks": False, "two_sizes": False}
+FORMER |= {"zoom": 1, "detail_channels": 0}
 NETWORK_KEYS = ("backbone", "encoder", "optimiser", "config", "arguments")
 
 

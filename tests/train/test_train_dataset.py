@@ -40,10 +40,9 @@ def is_synthetic(source):
 
 def test_ranks_together_see_the_batch_of_one_process_and_a_resumed_run_goes_on_where_it_was():
     whole = list(step_batches(range(5), 6))
-    parts = [list(step_batches(range(5), 6, rank, 3)) for rank in range(3)]
-    assert [[*first, *second, *third] for first, second, third in zip(*parts, strict=True)] == [
-        [*step] for step in whole
-    ]
+    parts = [step_batches(range(5), 6, rank, 3) for rank in range(3)]
+    for batch, *shares in zip(whole, *parts, strict=True):
+        assert [number for share in shares for number in share] == list(batch)
     assert list(step_batches(range(3, 5), 6)) == whole[3:]
 
 
