@@ -11,7 +11,7 @@ files, they have a long side of 480 pixels, and objects that are predicted hidde
 import argparse
 import csv
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from itertools import cycle
 from pathlib import Path
 from typing import NamedTuple
@@ -104,18 +104,11 @@ def main(argv: list[str] | None = None) -> None:
     step = float(np.median(np.diff(footage.seconds[moments]))) if len(moments) > 1 else 1
     widths = {name: panel_width(camera.size) for name, camera in cameras.items()}
     size, fps = (HEIGHT, sum(widths.values())), 1 / max(step, 1 / 120)
-    pictures = {
-        name: camera.read([matches[name][moment] for moment in moments if moment in matches[name]])
-        for name, camera in cameras.items()
-    }
-    rows = []
+    views, rows = read_views(moments, cameras, matches), []
     with atomic_folder(args.out) as out:
         with open_video(out / "video.mp4", size, fps, preset="veryfast", crf="20") as write:
-            for moment in tqdm(moments, "segment", unit="frame", delay=1):  # none before an early error
-                numbers = {
-                    name: cameras[name].numbers[match[moment]] for name, match in matches.items() if moment in match
-                }
-                images = {name: shrink(next(pictures[name]), KINDS["ego"].max_rows) for name in numbers}
+            # The delay: no bar before an early error.
+            for moment, numbers, images in tqdm(views, "segment", len(moments), unit="frame", delay=1):
                 answers = predict(predictor, images, query, query_masks[moment], ego)
                 for (camera, name), (prob, existence) in answers.items():
                     path = out / "masks" / camera / name / f"{numbers[camera]:05d}.png"
@@ -155,6 +148,20 @@ def simultaneous_frames(
     inside = (times >= -target.step / 2) & (times <= target.seconds[-1] + target.step / 2)
     nearest = np.searchsorted((target.seconds[1:] + target.seconds[:-1]) / 2, times)
     return {position: int(n) for position, n, is_inside in zip(positions, nearest, inside, strict=True) if is_inside}
+
+
+def read_views(
+    moments: Sequence[int], cameras: Mapping[str, Footage], matches: Mapping[str, Mapping[int, int]]
+) -> Iterator[tuple[int, dict[str, int], dict[str, np.ndarray]]]:
+    """Each moment with the frame numbers and the images of the cameras that have a picture then."""
+    pictures = {
+        name: camera.read([matches[name][moment] for moment in moments if moment in matches[name]])
+        for name, camera in cameras.items()
+    }
+    for moment in moments:
+        frames = {name: match[moment] for name, match in matches.items() if moment in match}
+        numbers = {name: cameras[name].numbers[frame] for name, frame in frames.items()}
+        yield moment, numbers, {name: shrink(next(pictures[name]), KINDS["ego"].max_rows) for name in frames}
 
 
 def read_query_masks(masks: MaskFiles, number: int, footage: Footage) -> dict[str, RLE]:
