@@ -52,12 +52,9 @@ from model.device import PRECISION_HELP, PRECISIONS, resolve_device
 
 ROOT = Path(__file__).resolve().parent
 BOTH_DIR = "egoexo_v2_480x480_both"
-CHECKPOINT_DIRS = {
-    "ego-exo": ("egoexo_v2_480x480", BOTH_DIR),
-    "exo-ego": ("egoexo_v2_480x480_reverse", BOTH_DIR),
-}
-# not of a method of the user's own
-NETWORK_OPTIONS = ("ckpt_path", "backbone_weights", "precision", "batch_size", "compile", "looks")
+CHECKPOINT_DIRS = {"ego-exo": ("egoexo_v2_480x480", BOTH_DIR), "exo-ego": ("egoexo_v2_480x480_reverse", BOTH_DIR)}
+# These a method of the user's own does not have.
+NETWORK_OPTIONS = ("ckpt_path", "backbone_weights", "precision", "batch_size", "looks")
 INCOMPLETE_STATUS = 3  # the results file is there, but takes or pairs are missing from it
 
 
@@ -81,7 +78,6 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     add("--looks", type=at_least(1), help=text)
     workers = "processes that read and letterbox; 0: none but this one (default: 1 beside a CPU, up to 8 beside a GPU)"
     add("--num_workers", type=at_least(0), help=workers)
-    add("--compile", action="store_true", help="torch.compile; on a CPU only the transformer, as backbones take long")
     add("--overwrite", action="store_true", help="replace a results file of another checkpoint or of unknown origin")
     args = parser.parse_args(argv)
     for name in NETWORK_OPTIONS:
@@ -121,19 +117,19 @@ def main(argv: list[str] | None = None) -> int:
 
 
 def load_matcher(args: argparse.Namespace, device: torch.device) -> tuple[Matcher, RunOptions, str]:
-    """The network, or a method of the user's own, and in words which."""
+    """The network or the method of the user's own, the options of its run, and a description."""
     if args.predictor:
         matcher = MethodMatcher(*args.predictor, device=device)
         source, description = matcher.path, " ".join(args.predictor)
     else:
         source = args.ckpt_path or default_checkpoint(args.setting)
-        options = {name: getattr(args, name) for name in ("batch_size", "compile", "looks")}
-        predictor = Predictor.load(source, device, args.precision, args.backbone_weights, **options)
+        options = args.precision, args.backbone_weights, args.batch_size, args.looks
+        predictor = Predictor.load(source, device, *options)
         matcher, description = predictor.matcher, f"{source}: {predictor.description}"
         if predictor.settings and args.setting not in predictor.settings:
             warn_once(f"{source} was trained for {' and '.join(predictor.settings)}, not for {args.setting}")
-    of_file = args.setting, source.name, file_digest(source)
-    return matcher, RunOptions(*of_file, matcher.precision, matcher.batch_size, **matcher.options), description
+    origin = args.setting, source.name, file_digest(source)
+    return matcher, RunOptions(*origin, matcher.precision, matcher.batch_size, **matcher.options), description
 
 
 def join_ranks() -> tuple[int, int]:
@@ -154,11 +150,11 @@ def gather(report: dict, world: int) -> list[dict]:
 
 
 def default_checkpoint(setting: str) -> Path:
-    """The best that training left, else its last one; of the setting's own run, else of one for both settings."""
+    """The best checkpoint that training left, else its last one; of the setting's own run, else of one for both."""
     folders = [ROOT / "train" / "checkpoints" / name for name in CHECKPOINT_DIRS[setting]]
     paths = [folder / name for folder in folders for name in ("netBest.pth", "netLast.pth")]
-    if found := next((path for path in paths if path.exists()), None):
-        return found
+    if checkpoint := next((path for path in paths if path.exists()), None):
+        return checkpoint
     script = "run_ego.sh" if setting == "ego-exo" else "run_exo.sh"
     remedy = (
         f"train one with `bash train/{script}` or give --ckpt_path, such as {SHIPPED}, the network of this repository"
@@ -187,14 +183,17 @@ def predict_part(args: argparse.Namespace, matcher: Matcher, run: ResumableRun, 
     """
     begin = time.perf_counter()
     todo = [plan for plan in plans.values() if not run.part_path(plan).exists()]
-    write = lambda uid, result: write_json(run.part_path(plans[uid]), result)  # noqa: E731
+
+    def write(uid: str, result: dict) -> None:
+        write_json(run.part_path(plans[uid]), result)
+
     for plan in todo:
         if not plan.chunks:  # a take without a pair still has its objects in the file
             write(plan.uid, plan.empty_result())
-    total, pairs = (sum(plan.pair_count for plan in some) for some in (plans.values(), todo))
+    total, pairs = (sum(plan.pair_count for plan in takes) for takes in (plans.values(), todo))
     loader = make_loader(args, matcher, [chunk for plan in todo for chunk in plan.chunks])
-    shown = {"desc": args.setting, "unit": "pair", "disable": rank > 0, "delay": 1}  # none before an early error
-    with loader_failures(), tqdm(total=total, initial=total - pairs, **shown) as bar:
+    bar_options = {"desc": args.setting, "unit": "pair", "disable": rank > 0, "delay": 1}  # none before an early error
+    with loader_failures(), tqdm(total=total, initial=total - pairs, **bar_options) as bar:
         failed = predict_takes(matcher, loader, plans, write, bar.update)
     return {"pairs": pairs, "seconds": time.perf_counter() - begin, "failed": failed}
 

@@ -32,7 +32,7 @@ def _is_theirs(name: str) -> bool:
 
 
 def _forget(names: set[str]) -> dict:
-    """The modules of these names and those below them, which the next import does not find."""
+    """Take the modules of these names, and those below them, out of `sys.modules`; returns them."""
     return {name: sys.modules.pop(name) for name in list(sys.modules) if name.partition(".")[0] in names}
 
 
@@ -46,10 +46,10 @@ finally:
 
 
 def xsegtx(checkpoint: str | Path, **options) -> Predictor:
-    """Of a checkpoint file. `options` as `Predictor.load` has them, such as device="cpu"."""
+    """A checkpoint's network. `options` as `Predictor.load` has them, such as device="cpu"."""
     return Predictor.load(checkpoint, **options)
 
 
 def xsegtx_tiny(**options) -> Predictor:
-    """Of the network in the repository, which needs no training."""
+    """The network of the repository, which needs no training."""
     return Predictor.load(**options)

@@ -1,4 +1,4 @@
-"""Two methods without training: what looks like the object, by a frozen backbone's features.
+"""Two methods without training: the object is where a frozen backbone's features are like its own.
 
 python eval_segswap.py --setting ego-exo --predictor examples/masked_cosine.py:MaskedCosine share=0.7
 python eval_segswap.py --setting ego-exo --predictor examples/masked_cosine.py:WithMemory
@@ -27,11 +27,9 @@ class MaskedCosine:
         return [self.find(self.feature(frame, pair, features), features[pair.target_camera]) for pair in frame.pairs]
 
     def feature(self, frame, pair, features):
-        """(C,): of the object in the query view."""
-        mask = torch.from_numpy(frame.masks[pair[:2]])[None].to(self.device)
-        return (
-            features[pair.query_camera].flatten(1) @ coverage_of(mask, features[pair.query_camera].shape[1:]).flatten()
-        )
+        """The object's feature in the query view, (C,)."""
+        mask, query = torch.from_numpy(frame.masks[pair[:2]])[None].to(self.device), features[pair.query_camera]
+        return query.flatten(1) @ coverage_of(mask, query.shape[1:]).flatten()
 
     def find(self, feature, target):
         cosine = torch.einsum("c,chw->hw", F.normalize(feature, dim=0), target)
@@ -51,6 +49,6 @@ class WithMemory(MaskedCosine):
         return super().predict(frame)
 
     def feature(self, frame, pair, features):
-        seen = self.memory.setdefault(pair[:2], {})  # by frame: pairs with several targets ask again
-        seen[frame.number] = F.normalize(super().feature(frame, pair, features), dim=0)
-        return sum(seen.values())
+        by_frame = self.memory.setdefault(pair[:2], {})  # pairs with several targets ask again
+        by_frame[frame.number] = F.normalize(super().feature(frame, pair, features), dim=0)
+        return sum(by_frame.values())

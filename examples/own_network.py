@@ -1,7 +1,7 @@
 """Train a network of your own on this repository's samples and losses, then predict with it.
 
 python examples/own_network.py --setting ego-exo --out_path own.pth
-python eval_segswap.py --setting ego-exo --predictor examples/own_network.py:Method weights=own.pth
+python eval_segswap.py --setting ego-exo --predictor examples/own_network.py:OwnMethod weights=own.pth
 
 The 2,000 steps take about an hour on two CPU cores; --steps 200 are enough to see that it works.
 """
@@ -33,7 +33,7 @@ from model.device import resolve_device
 from model.features import Encoder
 from model.weights import load_state, read_torch, write_torch
 from model.xsegtx import Look
-from train.dataset import StepSampler, TrainSamples, loader_options
+from train.dataset import TrainSamples, loader_options, step_batches
 from train.letterboxed import LetterboxReader
 from train.losses import LossWeights, compute_losses
 
@@ -58,8 +58,8 @@ class OwnNetwork(nn.Module):
         return Look(large[1].sigmoid(), logits[1].amax((1, 2, 3)), large[0].sigmoid())
 
 
-class Method:
-    """For eval_segswap.py."""
+class OwnMethod:
+    """The class that predicts, for eval_segswap.py."""
 
     def __init__(self, weights: str):
         trained = read_torch(Path(weights))
@@ -95,9 +95,9 @@ def main(argv: list[str] | None = None) -> None:
     optimizer = torch.optim.Adam(network.parameters(), lr=1e-3)
     reader = LetterboxReader(args.input_size)
     samples = TrainSamples(PairSet([args.data_path], "train", args.setting), reader, seed=0)
-    steps, loading = StepSampler(range(args.steps), args.batch_size), loader_options(None, device.type == "cuda")
+    steps, loading = step_batches(range(args.steps), args.batch_size), loader_options(None, device.type == "cuda")
     batches = DataLoader(samples, batch_sampler=steps, collate_fn=reader.collate, **loading)
-    with loader_failures(), tqdm(batches, unit="step") as bar:
+    with loader_failures(), tqdm(batches, total=args.steps, unit="step") as bar:
         for batch in bar:
             batch = batch.to(device)
             query, target = (encoder.images(image) for image in (batch.query_image, batch.target_image))

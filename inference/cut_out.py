@@ -14,14 +14,14 @@ PixelBox = tuple[int, int, int, int]  # left, top, right, bottom in pixels; righ
 
 MIN_SIDE = 4  # pixels of a box
 WORK_SIDE = 240  # a box's long side where colors are compared, pixels
-MARGIN = 0.35  # of the box's sides; its surroundings show what is not the object
-CORE = 0.5  # of the box's sides; an ellipse in its middle that is taken to be the object
+MARGIN = 0.35  # width of the surroundings, in sides of the box; they show background
+CORE = 0.5  # size of an ellipse in the box's middle, in sides of the box; it is taken to be the object
 CRUMB, HOLE = 0.1, 0.05  # parts below this share of the largest one, and holes below this share of all, are errors
 
 
-def cut_out(image: np.ndarray, box: Sequence[float] | str) -> np.ndarray:
+def cut_out(image: np.ndarray, box: Sequence[float]) -> np.ndarray:
     """(H, W, 3) uint8 RGB and the box around an object -> its mask, (H, W) uint8 of 0 and 1, nothing outside the box.
-    The box is left, top, right, bottom in pixels, as numbers or as text.
+    The box is left, top, right, bottom in pixels.
 
     1. The box with a margin around it is reduced, and smoothed between its edges.
     2. GrabCut (Rother et al. 2004): outside the box is background, the box's core is object, colors decide the rest.
@@ -48,22 +48,22 @@ def cut_out(image: np.ndarray, box: Sequence[float] | str) -> np.ndarray:
     labels[np.hypot(x, y) < CORE] = cv2.GC_FGD
     cv2.setRNGSeed(0)  # its clusters begin at random
     cv2.grabCut(small, labels, None, np.zeros((1, 65)), np.zeros((1, 65)), 3, cv2.GC_INIT_WITH_MASK)
-    found = _without_crumbs(np.isin(labels, (cv2.GC_FGD, cv2.GC_PR_FGD)).astype(np.uint8))
+    small_mask = _without_crumbs(np.isin(labels, (cv2.GC_FGD, cv2.GC_PR_FGD)).astype(np.uint8))
 
     mask = np.zeros((height, width), np.uint8)
-    mask[window] = cv2.resize(found, around.shape[1::-1], interpolation=cv2.INTER_NEAREST)
+    mask[window] = cv2.resize(small_mask, around.shape[1::-1], interpolation=cv2.INTER_NEAREST)
     inside = np.zeros_like(mask)
     inside[top:bottom, left:right] = 1
     return mask & inside
 
 
 def whole_pixels(box: Any, size: Size) -> PixelBox:
-    """Four numbers, or the text of four -> the box of whole pixels around them, in an image of `size` (H, W), of which
-    they may lie a pixel outside. Raises UserError if it is no such box, or has sides of less than MIN_SIDE.
+    """Four numbers -> the box of whole pixels around them, in an image of `size` (H, W), of which they may lie a pixel
+    outside. Raises UserError if it is no such box, or has sides of less than MIN_SIDE.
     """
     height, width = size
-    with contextlib.suppress(ValueError, TypeError):
-        numbers = np.asarray([float(x) for x in box.replace(",", " ").split()] if isinstance(box, str) else box)
+    with contextlib.suppress(ValueError):  # of rows of unequal lengths
+        numbers = np.asarray(box)
         if numbers.shape == (4,) and numbers.dtype.kind in "iuf" and np.isfinite(numbers).all():
             edges = np.concatenate([np.floor(numbers[:2]), np.ceil(numbers[2:])])
             left, top, right, bottom = inside = np.clip(edges, 0, [width, height] * 2).astype(int).tolist()

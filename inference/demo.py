@@ -11,6 +11,7 @@ import socket
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any, NamedTuple
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # repository root
@@ -46,11 +47,12 @@ from formats.results import THRESHOLD
 from inference.cut_out import cut_out
 from inference.predictor import CKPT_HELP, SHIPPED, Predictor
 
-SAMPLES = Path(__file__).resolve().parents[1] / "assets" / "samples"
+SAMPLES_DIR = Path(__file__).resolve().parents[1] / "assets" / "samples"
+SAMPLES = sorted(path.parent for path in SAMPLES_DIR.glob("*/query.jpg"))  # without those of videos
 SIDE, PAINT_SIDE = 1600, 800  # long sides of the pictures that the network sees, and of the one painted on, at most
 MAX_FILE = 30 * 2**20  # bytes of an upload
-OPACITY = 0.5  # of paint
-DABS = 0.15  # of the box between two dabs: as much of it they cover at most; what covers more is the object
+OPACITY = 0.5  # opacity of paint
+DABS = 0.15  # two dabs cover at most this share of the box between them; paint that covers more is the object
 CAMERAS = {"not known": None, "the first": "ego-exo", "the other": "exo-ego"}
 TO_DO = "Give two pictures. Paint over an object in the first, or dab two opposite corners of a box around it. Find."
 LIMITS = """The network of this repository is small and has seen rendered pictures alone: it takes look-alikes for the
@@ -61,9 +63,9 @@ ON_PAINTING = """() => ["pointerdown", "keydown"].forEach(kind => document.addEv
     event.target.closest("#painting") && document.querySelector("#changed").click(), true))"""
 
 
-class Shown(NamedTuple):
-    """The object in the query picture, (H, W) of 0 and 1, and whether it was cut out of a box; the target picture, RGB,
-    with what was found in it, and its mask, (H, W) of 0 and 1, as large as the file.
+class Reply(NamedTuple):
+    """`marked`: the object in the query picture, (H, W) of 0 and 1, which `is_cut` out of a box or painted. `picture`:
+    the target, RGB, with what was found in it. `mask` of that, (H, W) of 0 and 1, as large as the target's file.
     """
 
     text: str = ""
@@ -73,27 +75,27 @@ class Shown(NamedTuple):
     mask: np.ndarray | None = None
 
 
-def find(predictor: Predictor, query: dict | None, target: dict | None, painting: dict | None, camera: str) -> Shown:
-    """What was found, of files as the page sends them; or the text says what is missing or wrong."""
+def find(predictor: Predictor, query: dict | None, target: dict | None, painting: dict | None, camera: str) -> Reply:
+    """What is found, in files as the page sends them; or a text that says what is missing or wrong."""
     marked, box = None, None
     try:
         query = reduced(read_upload(query, "first picture"))
-        paint = painted(painting, query.shape[:2])
-        box = corners(paint)
+        paint = paint_mask(painting, query.shape[:2])
+        box = dab_box(paint)
         marked = cut_out(query, box) if box else paint
         target = read_upload(target, "other picture")
         size, target = target.shape[:2], reduced(target)
-        found, existence = predictor.segment(query, marked, target, setting=CAMERAS[camera])
+        mask, existence = predictor.segment(query, marked, target, setting=CAMERAS[camera])
     except UserError as error:
-        return Shown(str(error), marked, box is not None)
+        return Reply(str(error), marked, box is not None)
     visible, percent = existence > THRESHOLD, f"{100 * existence:.0f} %"
     text = f"found ({percent})" if visible else f"not visible ({percent} that it is)"
-    found_there = overlay(target, found, PREDICTION, dashed=not visible)
-    return Shown(text, marked, box is not None, found_there, fit_mask(found, size))
+    picture = overlay(target, mask, PREDICTION, dashed=not visible)
+    return Reply(text, marked, box is not None, picture, fit_mask(mask, size))
 
 
-def painted(painting: dict | None, size: Size) -> np.ndarray:
-    """What was painted over a picture of `size` -> (H, W) uint8 of 0 and 1. Raises UserError if it is nothing."""
+def paint_mask(painting: dict | None, size: Size) -> np.ndarray:
+    """The paint over a picture of `size` -> (H, W) uint8 of 0 and 1. Raises UserError if there is none."""
     mask = np.zeros(size, np.uint8)
     for layer in painting["layers"] if painting else ():
         mask |= fit_mask(read_upload(layer, "painting", read_paint), size)
@@ -108,19 +110,19 @@ def read_paint(path: Path) -> np.ndarray:
         return (np.asarray(image.convert("RGBA"))[..., 3] > 255 * OPACITY / 2).astype(np.uint8)
 
 
-def corners(mask: np.ndarray) -> tuple[float, ...] | None:
-    """The box between the middles of two dabs (left, top, right, bottom), in pixels; None if the mask shows others."""
+def dab_box(mask: np.ndarray) -> tuple[float, ...] | None:
+    """The box between the middles of two dabs (left, top, right, bottom), in pixels; None if the mask shows no dabs."""
     _, _, stats, middles = cv2.connectedComponentsWithStats(mask)
     wide, high, areas = stats[1:, [cv2.CC_STAT_WIDTH, cv2.CC_STAT_HEIGHT, cv2.CC_STAT_AREA]].T  # without the background
     box = *middles[1:].min(axis=0), *middles[1:].max(axis=0)
-    round_ones = (wide <= 2 * high) & (high <= 2 * wide)
-    are_dabs = len(areas) == 2 and round_ones.all() and areas.sum() <= DABS * (box[2] - box[0]) * (box[3] - box[1])
+    are_round = (wide <= 2 * high) & (high <= 2 * wide)
+    are_dabs = len(areas) == 2 and are_round.all() and areas.sum() <= DABS * (box[2] - box[0]) * (box[3] - box[1])
     return box if are_dabs else None
 
 
 def read_upload(file: dict | None, what: str, read: Callable[[Path], np.ndarray] = read_picture) -> np.ndarray:
-    """What a file that a visitor gave holds. Raises UserError, which names `what` it is, and no path: also of any file
-    that is none of the page's own, which gradio does not check where it is a picture.
+    """The content of a visitor's file. Raises UserError, which names `what` it is, and no path; also for a file that is
+    not in the page's own folder, which gradio does not check of pictures.
     """
     if not file:
         raise UserError(f"give the {what}")
@@ -141,7 +143,7 @@ def reduced(image: np.ndarray, side: int = SIDE) -> np.ndarray:
 
 
 def to_paint_on(query: np.ndarray, mask: np.ndarray | None = None) -> dict[str, Any]:
-    """What the editor shows: the query picture, and the object's mask, if it is known, as paint."""
+    """The editor's content: the query picture, and the object's mask, if it is known, as paint."""
     query = reduced(query, PAINT_SIDE)
     layers = []
     if mask is not None:
@@ -150,7 +152,7 @@ def to_paint_on(query: np.ndarray, mask: np.ndarray | None = None) -> dict[str, 
     return {"background": query, "layers": layers, "composite": None}
 
 
-def begin(query: dict | None, mask: np.ndarray | None = None) -> tuple[dict[str, Any] | None, str]:
+def start_painting(query: dict | None, mask: np.ndarray | None = None) -> tuple[dict[str, Any] | None, str]:
     """The query picture to paint on, or the answer that says what is wrong with it."""
     try:
         return to_paint_on(read_upload(query, "first picture"), mask) if query else None, gr.skip()
@@ -158,66 +160,80 @@ def begin(query: dict | None, mask: np.ndarray | None = None) -> tuple[dict[str,
         return None, str(error)
 
 
-def build_page(predictor: Predictor, limits: str) -> "gr.Blocks":
-    """Functions get what the page sends as it is (preprocess=False), since gradio's own reader knows no limits."""
+def save(image: np.ndarray | None, name: str) -> str | None:
+    """Write a file of this name, which the browser's "save" keeps; of a mask 1 is white."""
+    if image is None:
+        return None
+    image = Image.fromarray(image * 255 if image.ndim == 2 else image)
+    return save_pil_to_cache(image, get_upload_folder(), *name.split("."))
+
+
+def answer(predictor: Predictor, query: dict | None, *inputs: Any) -> tuple:
+    """`find` for the page: text, found picture, mask files of the target and of the query, what the editor shows."""
+    text, marked, is_cut, picture, mask = find(predictor, query, *inputs)
+    painting = start_painting(query, marked)[0] if is_cut else gr.skip()
+    return text, save(picture, "found.jpeg"), save(mask, "mask.png"), save(marked, "query_mask.png"), painting
+
+
+def load_sample(number: int) -> tuple:
+    """Query picture, target picture, and what the editor shows."""
+    query, target, mask = (SAMPLES[number] / name for name in ("query.jpg", "target.jpg", "query_mask.png"))
+    return str(query), str(target), to_paint_on(read_picture(query), read_mask(mask))
+
+
+def lay_out(footer: str) -> SimpleNamespace:
+    """The parts of the page, by name."""
     upload = {"sources": ("upload", "clipboard"), "min_width": 200}
-    shown = {"interactive": False, "buttons": ["fullscreen", "download"], "height": 400}
+    output = {"interactive": False, "buttons": ["fullscreen", "download"], "height": 400}
     brush = gr.Brush(6, colors=[("#{:02x}{:02x}{:02x}".format(*QUERY), OPACITY)], color_mode="fixed")
     tools = {"sources": (), "transforms": (), "layers": False, "brush": brush, "format": "png", "placeholder": " "}
-    asking = {"preprocess": False, "concurrency_id": "network", "concurrency_limit": 1}  # one at a time, in order
+    parts = SimpleNamespace()
+    gr.Markdown(f"### The same object, seen by another camera\n{TO_DO}")
+    with gr.Row():
+        with gr.Column(scale=5, min_width=300):
+            parts.query = gr.Image(label="First picture", elem_id="query", height=130, **upload)
+            label = "The object in it"
+            # The editor draws a given layer in its place only if no larger canvas was there just before.
+            parts.painting = gr.ImageEditor(label=label, elem_id="painting", height=400, canvas_size=(1, 1), **tools)
+        with gr.Column(scale=3, min_width=250):
+            parts.target = gr.Image(label="Other picture", elem_id="target", height=300, **upload)
+            label = "Of a head-worn camera"
+            parts.camera = gr.Radio(list(CAMERAS), value="not known", label=label, elem_id="camera")
+            parts.button = gr.Button("Find", variant="primary", elem_id="find")
+        with gr.Column(scale=5, min_width=300):
+            parts.text = gr.Textbox(label="Answer", interactive=False, elem_id="answer")
+            parts.picture = gr.Image(label="Pink: found; dashed: not visible", elem_id="found", **output)
+            with gr.Row():
+                parts.mask = gr.DownloadButton("Save its mask", elem_id="saved")
+                parts.query_mask = gr.DownloadButton("Save the first one's mask")
+    pictures = [[str(folder / "query.jpg")] for folder in SAMPLES]
+    parts.samples = gr.Dataset(components=[gr.Image(visible=False)], samples=pictures, type="index", label="Samples")
+    gr.Markdown(footer)
+    parts.changed = gr.Button(visible="hidden", elem_id="changed")
+    return parts
+
+
+def build_page(predictor: Predictor, limits: str) -> "gr.Blocks":
+    """Functions get what the page sends as it is (preprocess=False), since gradio's own reader knows no limits."""
+    in_order = {"preprocess": False, "concurrency_id": "network", "concurrency_limit": 1}  # one question at a time
     quiet = {"queue": False, "show_progress": "hidden"}
-    folders = sorted(path.parent for path in SAMPLES.glob("*/query.jpg"))  # the others are videos
     with gr.Blocks(title="XSegTx", analytics_enabled=False, delete_cache=(3600, 3600)) as page:
-        gr.Markdown(f"### The same object, seen by another camera\n{TO_DO}")
-        with gr.Row():
-            with gr.Column(scale=5, min_width=300):
-                query = gr.Image(label="First picture", elem_id="query", height=130, **upload)
-                label = "The object in it"
-                # The editor draws a given layer in its place only if no larger canvas was there just before.
-                painting = gr.ImageEditor(label=label, elem_id="painting", height=400, canvas_size=(1, 1), **tools)
-            with gr.Column(scale=3, min_width=250):
-                target = gr.Image(label="Other picture", elem_id="target", height=300, **upload)
-                camera = gr.Radio(list(CAMERAS), value="not known", label="Of a head-worn camera", elem_id="camera")
-                button = gr.Button("Find", variant="primary", elem_id="find")
-            with gr.Column(scale=5, min_width=300):
-                text = gr.Textbox(label="Answer", interactive=False, elem_id="answer")
-                found = gr.Image(label="Pink: found; dashed: not visible", elem_id="found", **shown)
-                with gr.Row():
-                    saved = gr.DownloadButton("Save its mask", elem_id="saved")
-                    saved_query = gr.DownloadButton("Save the first one's mask")
-        pictures = [[str(folder / "query.jpg")] for folder in folders]
-        samples = gr.Dataset(components=[gr.Image(visible=False)], samples=pictures, type="index", label="Samples")
-        gr.Markdown(f"{predictor.description}. {limits}")
-        changed = gr.Button(visible="hidden", elem_id="changed")
-
-        def save(image: np.ndarray | None, name: str) -> str | None:
-            """As a file of this name, which the browser's "save" keeps; of a mask 1 is white."""
-            if image is None:
-                return None
-            image = Image.fromarray(image * 255 if image.ndim == 2 else image)
-            return save_pil_to_cache(image, found.GRADIO_CACHE, *name.split("."))
-
-        def answer(query: dict | None, *more: Any) -> tuple:
-            text, marked, is_cut, picture, mask = find(predictor, query, *more)
-            shown = begin(query, marked)[0] if is_cut else gr.skip()
-            return text, save(picture, "found.jpeg"), save(mask, "mask.png"), save(marked, "query_mask.png"), shown
-
-        def sample(number: int) -> tuple:
-            query, target, mask = (folders[number] / name for name in ("query.jpg", "target.jpg", "query_mask.png"))
-            return str(query), str(target), to_paint_on(read_picture(query), read_mask(mask))
-
-        outputs = [text, found, saved, saved_query, painting]
-        asked = button.click(answer, [query, target, painting, camera], outputs, show_progress_on=outputs[:2], **asking)
-        forget = {"fn": lambda: ("", None, None, None), "outputs": outputs[:4], "cancels": asked, **quiet}
-        gr.on([changed.click, target.change, camera.change], **forget)
-        query.input(**forget).then(begin, query, [painting, text], preprocess=False, **quiet)
-        cleared = samples.click(**forget).then(lambda: None, None, painting, **quiet)
-        cleared.then(sample, samples, [query, target, painting], **quiet)
+        parts = lay_out(f"{predictor.description}. {limits}")
+        inputs = [parts.query, parts.target, parts.painting, parts.camera]
+        outputs = [parts.text, parts.picture, parts.mask, parts.query_mask, parts.painting]
+        in_order["show_progress_on"] = outputs[:2]
+        question = parts.button.click(lambda *values: answer(predictor, *values), inputs, outputs, **in_order)
+        forget = {"fn": lambda: ("", None, None, None), "outputs": outputs[:4], "cancels": question, **quiet}
+        gr.on([parts.changed.click, parts.target.change, parts.camera.change], **forget)
+        forgotten = parts.query.input(**forget)
+        forgotten.then(start_painting, parts.query, [parts.painting, parts.text], preprocess=False, **quiet)
+        cleared = parts.samples.click(**forget).then(lambda: None, None, parts.painting, **quiet)
+        cleared.then(load_sample, parts.samples, [parts.query, parts.target, parts.painting], **quiet)
         page.load(js=ON_PAINTING)
     return page.queue(max_size=20, api_open=False)
 
 
-def door(app: Callable, host: str) -> Callable:
+def host_guard(app: Callable, host: str) -> Callable:
     """The ASGI app, for requests that name this machine or `host` as theirs.
 
     A page elsewhere can have its own name lead here, and would be obeyed; a bare address can not. So if `host` stands
@@ -256,7 +272,7 @@ def main(argv: list[str] | None = None) -> None:
     print(f"{args.ckpt_path}: {predictor.description}")
     page = build_page(predictor, LIMITS if args.ckpt_path == SHIPPED else "")
     options = {"css": CSS, "ssr_mode": False, "footer_links": [], "show_error": True, "max_file_size": MAX_FILE}
-    options |= {"allowed_paths": [str(SAMPLES)], "app_kwargs": {"middleware": [Middleware(door, args.host)]}}
+    options |= {"allowed_paths": [str(SAMPLES_DIR)], "app_kwargs": {"middleware": [Middleware(host_guard, args.host)]}}
     name = f"[{args.host.strip('[]')}]" if ":" in args.host else args.host  # IPv6
     try:
         page.launch(server_name=name, server_port=args.port, **options)

@@ -1,13 +1,13 @@
-"""What is asked about a frame."""
+"""The questions about a frame, and its images and masks as networks take them."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 
-from formats.geometry import Size
-from formats.masks import RLE
+from formats.geometry import Size, letterbox
+from formats.masks import RLE, fit_rle, letterbox_mask
 from formats.processed import CameraPair
 
 
@@ -25,9 +25,21 @@ class Frame:
 
 @dataclass
 class TakeFrame(Frame):
-    """One of a processed take."""
+    """A frame of a processed take."""
 
     take_uid: str
     number: int  # 0-based position in the 30 fps video
     folder: Path  # of the take: frames of other times are <folder>/<camera>/<number>.jpg
     video_sizes: dict[str, Size]  # by camera: (H, W) of the video, often larger than the frame
+
+
+def with_mask_arrays(frames: Sequence[Frame], side: int | None = None) -> Frame:
+    """The only one of `frames`, with masks (H, W) uint8 of 0 and 1: as large as their images, or with a `side`, images
+    and masks letterboxed to squares of `side` pixels.
+    """
+    [frame] = frames
+    if side is None:
+        masks = {key: fit_rle(rle, frame.images[key[1]].shape[:2]) for key, rle in frame.masks.items()}
+        return replace(frame, masks=masks)
+    images = {camera: letterbox(image, side) for camera, image in frame.images.items()}
+    return replace(frame, images=images, masks={key: letterbox_mask(rle, side) for key, rle in frame.masks.items()})

@@ -1,7 +1,8 @@
-"""What predicts frames: the protocol, and the paper's network, as fast as the device allows, with nothing twice."""
+"""Matchers predict frames: their protocol, and that of the paper's network, which computes nothing twice."""
 
 import contextlib
 from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from typing import Any, NamedTuple, Protocol
 
 import numpy as np
@@ -23,7 +24,7 @@ MAX_BATCH = 128  # more gains nothing on the largest GPUs
 
 
 class Answer(NamedTuple):
-    """Where an object is in a target image, and whether it is there."""
+    """The mask of an object in a target image, and the probability that it is visible."""
 
     prob: np.ndarray  # (S, S) float32, of the crop; of a method of one's own as large as the image
     crop: Crop
@@ -35,7 +36,7 @@ class Answer(NamedTuple):
 
 
 class Answers(NamedTuple):
-    """Of the pairs of some frames, on their way from the device."""
+    """The answers to the pairs of one or more frames, on their way from the device."""
 
     probs: Tensor | Sequence[np.ndarray]
     crops: Sequence[Crop]
@@ -50,19 +51,19 @@ class Answers(NamedTuple):
 
 
 class Matcher(Protocol):
-    """What predicts frames. eval_segswap.py, the predictor and validation ask it, and know no more of it."""
+    """All that eval_segswap.py, the predictor and validation know of the network or method that predicts frames."""
 
     device: torch.device
     precision: str | None  # a key of PRECISIONS
-    batch_size: int  # of whatever it computes at a time
+    batch_size: int  # how many images, masks or pairs it computes at a time
     together: int  # pairs of several frames to be predicted together; 1: a frame at a time
-    options: dict[str, Any]  # what else decides its answers, for the record of a run
-
-    def prepare(self, frames: Sequence[Frame]) -> Any:
-        """Frames of a take, `together` pairs or one frame -> what `predict` takes; in the loader's process."""
+    options: dict[str, Any]  # other options that decide its answers, for the record of a run
+    # Frames of a take, `together` pairs or one frame -> what `predict` takes. It is sent to the loader's processes, so
+    # it is a function that holds no network.
+    prepare: Callable[[Sequence[Frame]], Any]
 
     def predict(self, prepared: Any) -> Answers:
-        """Of each pair, in their order."""
+        """The answer to each pair, in their order."""
 
     def for_score(self, answer: Answer, size: Size, video: Size) -> np.ndarray:
         """The mask's probability at the pixels that the benchmark compares, `eval_size(video)`, in a target image of
@@ -71,7 +72,7 @@ class Matcher(Protocol):
 
 
 class NetworkMatcher:
-    """Backbone and network on one device, `batch_size` of whatever they compute at a time.
+    """Backbone and network on one device, which compute `batch_size` images, masks or pairs at a time.
 
     `precision`: fp32 is exact; tf32 is that with TensorFloat-32 products (CUDA); bf16 and fp16 compute the backbone and
     the transformer's products in half precision, and normalization, softmax and outputs in float32.
@@ -85,7 +86,7 @@ class NetworkMatcher:
 
     @contextlib.contextmanager
     def computing(self) -> Iterator[None]:
-        """Around all that the networks compute. UserError if the device's memory does not do."""
+        """The context of all computations of the networks. UserError if the device's memory is too small."""
         with torch.inference_mode(), memory_errors(MEMORY_REMEDY), tf32(self.precision == "tf32"):
             yield
 
@@ -93,7 +94,7 @@ class NetworkMatcher:
         return sample_for_score(answer.in_image(size), size, video)
 
     def _batches(self, function: Callable[..., Any], *inputs: Tensor) -> Any:
-        """What a function makes of tensors, a Tensor or a NamedTuple of some, `batch_size` rows at a time."""
+        """The Tensor, or NamedTuple of tensors, that a function makes of tensors, `batch_size` rows at a time."""
         parts = [function(*part) for part in zip(*(x.split(self.batch_size) for x in inputs), strict=True)]
         if isinstance(parts[0], Tensor):
             return torch.cat(parts)
@@ -111,49 +112,39 @@ class PairBatch(NamedTuple):
     sizes: Sequence[Size]  # (H, W) of the P target images as they were
 
 
+def letterboxed_pairs(frames: Sequence[Frame], side: int) -> PairBatch:
+    """The pairs of frames, at least one, for a network of `side` pixels."""
+    images = {(n, camera): image for n, frame in enumerate(frames) for camera, image in frame.images.items()}
+    masks = {(n, *key): rle for n, frame in enumerate(frames) for key, rle in frame.masks.items()}
+    image_index = {key: i for i, key in enumerate(images)}
+    mask_index = {key: i for i, key in enumerate(masks)}
+    pairs = [(n, pair) for n, frame in enumerate(frames) for pair in frame.pairs]
+    return PairBatch(
+        images=torch.from_numpy(np.stack([letterbox(image, side) for image in images.values()])),
+        masks=torch.from_numpy(np.stack([letterbox_mask(rle, side) for rle in masks.values()])),
+        mask_image=torch.tensor([image_index[n, camera] for n, _, camera in masks]),
+        pair_mask=torch.tensor([mask_index[(n, *pair[:2])] for n, pair in pairs]),
+        pair_target=torch.tensor([image_index[n, pair.target_camera] for n, pair in pairs]),
+        sizes=[images[n, pair.target_camera].shape[:2] for n, pair in pairs],
+    )
+
+
 class PaperMatcher(NetworkMatcher):
     """The paper's network, by default with batches that fit the device's memory."""
 
-    def __init__(
-        self,
-        encoder: Encoder,
-        network: XSegTx,
-        precision: str = "fp32",
-        batch_size: int | None = None,
-        compile: bool = False,
-    ):
-        self.side = network.config.input_size
-        batch_size = batch_size or default_batch_size(encoder.device, precision, self.side)
+    def __init__(self, encoder: Encoder, network: XSegTx, precision: str = "fp32", batch_size: int | None = None):
+        side = network.config.input_size
+        batch_size = batch_size or default_batch_size(encoder.device, precision, side)
         super().__init__(encoder, network, precision, batch_size)
         self.together = batch_size
-        if compile:
-            network.look = torch.compile(network.look, dynamic=True)
-            if self.device.type == "cuda":  # EfficientNet-Lite0 took over seven minutes on a CPU
-                encoder.backbone.forward = torch.compile(encoder.backbone.forward, dynamic=True)
-
-    def prepare(self, frames: Sequence[Frame]) -> PairBatch:
-        """At least one pair."""
-        images = {(n, camera): image for n, frame in enumerate(frames) for camera, image in frame.images.items()}
-        masks = {(n, *key): rle for n, frame in enumerate(frames) for key, rle in frame.masks.items()}
-        image_index = {key: i for i, key in enumerate(images)}
-        mask_index = {key: i for i, key in enumerate(masks)}
-        pairs = [(n, pair) for n, frame in enumerate(frames) for pair in frame.pairs]
-        return PairBatch(
-            images=torch.from_numpy(np.stack([letterbox(image, self.side) for image in images.values()])),
-            masks=torch.from_numpy(np.stack([letterbox_mask(rle, self.side) for rle in masks.values()])),
-            mask_image=torch.tensor([image_index[n, camera] for n, _, camera in masks]),
-            pair_mask=torch.tensor([mask_index[(n, *pair[:2])] for n, pair in pairs]),
-            pair_target=torch.tensor([image_index[n, pair.target_camera] for n, pair in pairs]),
-            sizes=[images[n, pair.target_camera].shape[:2] for n, pair in pairs],
-        )
+        self.prepare = partial(letterboxed_pairs, side=side)
 
     def predict(self, batch: PairBatch) -> Answers:
         targets, pair_target = torch.unique(batch.pair_target, return_inverse=True)  # on a GPU the CPU would wait
         with self.computing():
-            *tensors, targets, pair_target = (
-                x.to(self.device, non_blocking=True) for x in (*batch[:4], targets, pair_target)
-            )
-            images, masks, mask_image, pair_mask = tensors
+            inputs = *batch[:4], targets, pair_target
+            inputs = (tensor.to(self.device, non_blocking=True) for tensor in inputs)
+            images, masks, mask_image, pair_mask, targets, pair_target = inputs
             feat, mask_feat = self._batches(self.encoder.images, images), self._batches(self.encoder.masks, masks)
             with autocast(self.device, self.precision):
                 query = self._batches(self.network.encode, feat[mask_image], mask_feat)
@@ -163,12 +154,12 @@ class PaperMatcher(NetworkMatcher):
                     for m, t in zip(*(x.split(self.batch_size) for x in (pair_mask, pair_target)), strict=True)
                 ]
             prob, logit = map(torch.cat, zip(*looks, strict=True))
-            found, done = [prob, logit.sigmoid()], None
+            existence, done = logit.sigmoid(), None
             if self.device.type == "cuda":  # the CPU encodes the former masks meanwhile
-                found = [x.to("cpu", non_blocking=True) for x in found]
+                prob, existence = (x.to("cpu", non_blocking=True) for x in (prob, existence))
                 done = torch.cuda.Event()
                 done.record(torch.cuda.current_stream(self.device))
-        return Answers(found[0].cpu(), [Crop.whole(size) for size in batch.sizes], found[1].cpu(), done)
+        return Answers(prob.cpu(), [Crop.whole(size) for size in batch.sizes], existence.cpu(), done)
 
     def for_score(self, answer: Answer, size: Size, video: Size) -> np.ndarray:
         """A letterboxed pixel is the very pixel of the video that the benchmark keeps."""
@@ -177,7 +168,7 @@ class PaperMatcher(NetworkMatcher):
 
 
 def default_batch_size(device: torch.device, precision: str, side: int) -> int:
-    """Pairs at a time, for half of a GPU's whole memory: by its free memory, a rerun would have other batches."""
+    """Pairs at a time, so that they fill half of a GPU's memory. Its free memory would give a rerun other batches."""
     if device.type != "cuda":
         return CPU_BATCH
     pair_bytes = PAIR_BYTES[PRECISIONS[precision].itemsize] * (side / 480) ** 2

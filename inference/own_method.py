@@ -10,7 +10,7 @@ import inspect
 import os
 import sys
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -20,9 +20,8 @@ from torch import Tensor
 
 from common.errors import UserError
 from common.files import file_digest
-from formats.geometry import Size, letterbox, sample_for_score
-from formats.masks import fit_rle, letterbox_mask
-from inference.frame import TakeFrame
+from formats.geometry import Size, sample_for_score
+from inference.frame import TakeFrame, with_mask_arrays
 from inference.matcher import Answer, Answers
 from model.crops import Crop
 
@@ -48,7 +47,7 @@ class Method(Protocol):
 
 
 class MethodMatcher:
-    """The method as a `Matcher`."""
+    """A method of one's own as a `Matcher`."""
 
     batch_size, together, precision = 1, 1, None
 
@@ -57,40 +56,30 @@ class MethodMatcher:
         file's name, such as of weights, its SHA-256. UserError if a method cannot be made of this.
         """
         file, _, self.class_name = name.rpartition(":")
-        self.name, self.path, self.device = name, Path(file), device
+        self.name, self.path, self.device, flag = name, Path(file), device, f"--predictor {name}"
         spec = importlib.util.spec_from_file_location("own_method", file)
         if spec is None or not self.path.is_file():
-            raise UserError(f"--predictor {name} names no file; give my_method.py:Method")
+            raise UserError(f"{flag} names no file; give my_method.py:Method")
         if odd := [text for text in arguments if "=" not in text]:
-            raise UserError(f"--predictor {name} {odd[0]}: not of the form key=value")
-        given = {key: value for key, _, value in (text.partition("=") for text in arguments)}
+            raise UserError(f"{flag} {odd[0]}: not of the form key=value")
+        texts = dict(text.split("=", 1) for text in arguments)
         is_file = os.path.isfile  # a text longer than names may be is none
-        self.arguments = {key: file_digest(Path(text)) if is_file(text) else text for key, text in given.items()}
+        self.arguments = {key: file_digest(Path(text)) if is_file(text) else text for key, text in texts.items()}
         sys.path.append(str(self.path.resolve().parent))  # it may import its neighbors
         module = sys.modules[spec.name] = importlib.util.module_from_spec(spec)
-        with own_code(f"--predictor {name}"):
+        with own_code(flag):
             spec.loader.exec_module(module)
-        made = getattr(module, self.class_name, None)
-        if not callable(getattr(made, "predict", None)):
-            raise UserError(f"--predictor {name}: the file has no class {self.class_name} with a method predict(frame)")
-        values = read_arguments(made, given, f"--predictor {name}")
-        with own_code(f"--predictor {name}"):
-            self.method = made(**values)
+        method_class = getattr(module, self.class_name, None)
+        if not callable(getattr(method_class, "predict", None)):
+            raise UserError(f"{flag}: the file has no class {self.class_name} with a method predict(frame)")
+        values = read_arguments(method_class, texts, flag)
+        with own_code(flag):
+            self.method = method_class(**values)
         self.options = {"predictor": self.class_name, "predictor_args": self.arguments}
         self.side = getattr(self.method, "side", None)
         if self.side is not None and (type(self.side) is not int or self.side < 1):
-            raise UserError(f"--predictor {name}: side is {self.side!r:.40}; it must be a number of pixels or None")
-
-    def prepare(self, frames: Sequence[TakeFrame]) -> TakeFrame:
-        """Images and masks of a frame as the method takes them: of `side`, or as they are."""
-        [frame] = frames
-        images, masks = frame.images, frame.masks
-        if self.side:
-            images = {camera: letterbox(image, self.side) for camera, image in images.items()}
-            masks = {key: letterbox_mask(rle, self.side) for key, rle in masks.items()}
-        else:
-            masks = {key: fit_rle(rle, images[key[1]].shape[:2]) for key, rle in masks.items()}
-        return replace(frame, images=images, masks=masks)
+            raise UserError(f"{flag}: side is {self.side!r:.40}; it must be a number of pixels or None")
+        self.prepare = partial(with_mask_arrays, side=self.side)
 
     def predict(self, frame: TakeFrame) -> Answers:
         where = f"{self.name}, take {frame.take_uid}, frame {frame.number}"
@@ -99,17 +88,15 @@ class MethodMatcher:
         if not isinstance(answers, list | tuple) or len(answers) != len(frame.pairs):
             what = f"{len(answers)} answers" if isinstance(answers, list | tuple) else type(answers).__name__
             raise UserError(f"{where}: predict returned {what}, not a list of {len(frame.pairs)}")
-        probs, crops, existence = [], [], []
+        checked = []
         for pair, answer in zip(frame.pairs, answers, strict=True):
             size = frame.images[pair.target_camera].shape[:2]
             try:
-                prob, confidence = _checked(answer, size)
+                mask, existence = _checked(answer, size)
             except ValueError as error:
                 raise UserError(f"{where}, {' '.join(pair)}: {error}") from None
-            probs.append(prob)
-            crops.append(Crop.whole(size))
-            existence.append(confidence)
-        return Answers(probs, crops, existence)
+            checked.append((mask, Crop.whole(size), existence))
+        return Answers(*zip(*checked, strict=True))
 
     def for_score(self, answer: Answer, size: Size, video: Size) -> np.ndarray:
         return sample_for_score(answer.prob, size, video, self.side)
@@ -117,7 +104,7 @@ class MethodMatcher:
 
 @contextlib.contextmanager
 def own_code(where: str) -> Iterator[None]:
-    """Around the method's code: a line that says where it was goes before Python's traceback of its error."""
+    """The context of the method's code: before Python's traceback of its error, a line says where that was."""
     try:
         yield
     except SystemExit as error:
@@ -127,15 +114,15 @@ def own_code(where: str) -> Iterator[None]:
         raise
 
 
-def read_arguments(made: type, given: Mapping[str, str], where: str) -> dict[str, Any]:
+def read_arguments(method_class: type, texts: Mapping[str, str], where: str) -> dict[str, Any]:
     """Texts by name -> the values that a class is made with. Raises UserError, with all that it takes, if a name is
     unknown or missing, or a value is not the number or truth value that it is annotated as.
     """
-    signature = inspect.signature(made)
+    signature = inspect.signature(method_class)
     try:
-        signature.bind(**given)
-        kinds = {key: each.annotation for key, each in signature.parameters.items()}
-        values = {key: text if kinds.get(key) is str else _value(text) for key, text in given.items()}
+        signature.bind(**texts)
+        kinds = {key: parameter.annotation for key, parameter in signature.parameters.items()}
+        values = {key: text if kinds.get(key) is str else _value(text) for key, text in texts.items()}
         for key, value in values.items():
             kind = kinds.get(key)
             if kind in (bool, int, float) and type(value) not in ((int, float) if kind is float else (kind,)):

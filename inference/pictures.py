@@ -1,4 +1,4 @@
-"""Images and masks in the forms that people have them -> arrays that the network is given, or a line that says why not.
+"""Images and masks in the forms that people have them -> arrays for the network, or a line that says why not.
 
 An image is a picture file's path, a PIL image or a uint8 array, (H, W) gray, (H, W, 3) RGB or (H, W, 4) RGBA. A mask is
 a path or has the forms of `formats.mask_pictures.to_mask`.
@@ -37,14 +37,14 @@ def as_mask(mask: Any, what: str, size: Size) -> np.ndarray:
     """-> (H, W) uint8 of 0 and 1. Raises UserError, which begins with `what` it is, if it is none of the forms above,
     empty, or not of the shape of its image, whose (H, W) is `size`; it may be larger or smaller.
     """
-    found = read_mask(Path(mask)) if isinstance(mask, str | Path) else to_mask(mask, what)
-    if not found.any():
+    mask = read_mask(Path(mask)) if isinstance(mask, str | Path) else to_mask(mask, what)
+    if not mask.any():
         raise UserError(f"{what} is empty; mark the object with non-zero pixels")
-    if not same_shape(found.shape, size):
+    if not same_shape(mask.shape, size):
         raise UserError(
-            f"{what} is {found.shape[1]}x{found.shape[0]}, its image {size[1]}x{size[0]}; it may be larger or smaller, "
+            f"{what} is {mask.shape[1]}x{mask.shape[0]}, its image {size[1]}x{size[0]}; it may be larger or smaller, "
             "but not of another shape"
         )
-    if found.all():
+    if mask.all():
         warn_once(f"{what} marks all of its image as the object")
-    return found
+    return mask

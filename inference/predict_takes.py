@@ -1,7 +1,7 @@
 """Processed takes -> predictions: batches of whole frames, in which each image and mask is read and encoded once.
 
-All pairs of a frame share its images and masks, and no two frames share anything. So a chunk is some whole frames of
-one take with about `batch_size` pairs. It is a function of the take, the setting and the batch size alone: results do
+All pairs of a frame share its images and masks, and no two frames share anything. So a chunk is a few whole frames of
+one take, with about `batch_size` pairs. It is a function of the take, the setting and the batch size alone: results do
 not depend on the number of workers or processes, nor on where an interrupted run had stopped.
 """
 
@@ -28,7 +28,7 @@ class ChunkPlan(NamedTuple):
     data_dir: Path
     take_uid: str
     digest: str | None  # `ProcessedTake.digest`; None: it need not be the same when the chunk is read
-    frames: dict[int, list[CameraPair]]  # what is asked of each
+    frames: dict[int, list[CameraPair]]  # the pairs to predict in each
 
     @property
     def pair_count(self) -> int:
@@ -64,24 +64,26 @@ Plans = dict[str, TakeChunks]  # by uid
 class Chunk(NamedTuple):
     plan: ChunkPlan
     pairs: Sequence[tuple[CameraPair, int, Size, Size]]  # camera pair, frame, sizes of the target's image and video
-    prepared: Any  # of `Matcher.prepare`: the pairs, in this order; None: there are none
+    prepared: Any  # what `Matcher.prepare` makes of the pairs, in this order; None: there are none
     left_out: Sequence[tuple[CameraPair, int, str]] = ()  # camera pair, frame, and which image cannot be read
     fault: str = ""  # why the whole take cannot be predicted
 
 
-def pairs_by_frame(take: ProcessedTake, setting: str) -> dict[int, list[CameraPair]]:
-    """The pairs to predict, by ascending frame: wherever the query camera has a mask."""
-    frames = defaultdict(list)
-    for pair in take.camera_pairs(setting):
-        for frame in take.masks[pair.object_name][pair.query_camera]:
-            frames[frame].append(pair)
-    return dict(sorted(frames.items()))
+class Prediction(NamedTuple):
+    pair: CameraPair
+    frame: int
+    mask: np.ndarray  # (H, W) bool, as results files have it
+    existence: float
 
 
 def plan_chunks(take: ProcessedTake, setting: str, together: int) -> TakeChunks:
-    """Cut a take into chunks, as `cut_chunks` does."""
-    whole = ChunkPlan(take.folder.parent, take.uid, take.digest, pairs_by_frame(take, setting))
+    """Cut a take into chunks, as `cut_chunks` does. A pair is predicted wherever its query camera has a mask."""
     query_frames = {pair: list(take.masks[pair.object_name][pair.query_camera]) for pair in take.camera_pairs(setting)}
+    frames = defaultdict(list)
+    for pair, numbers in query_frames.items():
+        for number in numbers:
+            frames[number].append(pair)
+    whole = ChunkPlan(take.folder.parent, take.uid, take.digest, dict(sorted(frames.items())))
     chunks = cut_chunks(whole, together)
     return TakeChunks(take.uid, take.digest, take.subsample_idx, list(take.masks), query_frames, chunks)
 
@@ -101,7 +103,7 @@ class ChunkDataset(Dataset):
 
     def __init__(self, plans: Sequence[ChunkPlan], prepare: Callable[[list[TakeFrame]], Any]):
         self.plans, self.prepare = plans, prepare
-        self.take: ProcessedTake | None = None  # of the last chunk: the next one is mostly of the same
+        self.take: ProcessedTake | None = None  # that of the last chunk, which mostly is that of the next
 
     def __len__(self) -> int:
         return len(self.plans)
@@ -117,9 +119,11 @@ class ChunkDataset(Dataset):
             return Chunk(plan, [], None, fault=str(error))
         if plan.digest not in (None, self.take.digest):
             return Chunk(plan, [], None, fault="it was processed again in the meantime; run the same command again")
-        left_out: list[tuple[CameraPair, int, str]] = []
-        frames = [read_pairs(self.take, *frame, left_out) for frame in plan.frames.items()]
-        frames = [frame for frame in frames if frame.pairs]
+        frames, left_out = [], []
+        for number, pairs in plan.frames.items():
+            frame, reasons = read_pairs(self.take, number, pairs)
+            frames += [frame] if frame.pairs else []
+            left_out += [(pair, number, reason) for pair, reason in reasons]
         pairs = [
             (pair, frame.number, frame.images[pair.target_camera].shape[:2], frame.video_sizes[pair.target_camera])
             for frame in frames
@@ -129,11 +133,13 @@ class ChunkDataset(Dataset):
 
 
 def read_pairs(
-    take: ProcessedTake, number: int, pairs: Sequence[CameraPair], left_out: list[tuple[CameraPair, int, str]]
-) -> TakeFrame:
-    """Read the images and masks of a frame's pairs. Those of which an image cannot be read go to `left_out`."""
+    take: ProcessedTake, number: int, pairs: Sequence[CameraPair]
+) -> tuple[TakeFrame, list[tuple[CameraPair, str]]]:
+    """Read the images and masks of a frame's pairs. Returns the frame, without the pairs of which an image cannot be
+    read, and these pairs with the reason.
+    """
     kinds = {camera: take.kind_of(camera) for pair in pairs for camera in pair[1:]}
-    frame = TakeFrame([], {}, {}, kinds, take.uid, number, take.folder, video_sizes={})
+    frame, left_out = TakeFrame([], {}, {}, kinds, take.uid, number, take.folder, video_sizes={}), []
     for pair in pairs:
         try:
             for camera in pair[1:]:
@@ -141,11 +147,11 @@ def read_pairs(
                     image = frame.images[camera] = read_frame(take.frame_path(camera, number))
                     frame.video_sizes[camera] = take.video_size(camera) or image.shape[:2]
         except UserError as error:
-            left_out.append((pair, number, str(error)))
+            left_out.append((pair, str(error)))
             continue
         frame.pairs.append(pair)
         frame.masks[pair[:2]] = take.masks[pair.object_name][pair.query_camera][number]
-    return frame
+    return frame, left_out
 
 
 def predict_takes(
@@ -158,17 +164,19 @@ def predict_takes(
     """Predict every chunk; hand each finished take to `write(take_uid, result)`, as the results file has it. Pairs of
     which an image cannot be read are not in it; `result["left_out"]` then has their number by image.
 
-    The chunks of a take must follow each other; `plans` has the plan of each take. `progress` is told the number of
-    pairs done. Returns the reason for each take that could not be read.
+    The chunks of a take must follow each other; `plans` has the plan of each take. `progress` is called with the number
+    of pairs done. Returns the reason for each take that could not be read.
     """
     failed: dict[str, str] = {}
-    predictions = predict_chunks(matcher, chunks)
-    for uid, of_take in itertools.groupby(predictions, key=lambda item: item[0].plan.take_uid):
+    by_take = itertools.groupby(predict_chunks(matcher, chunks), key=lambda item: item[0].plan.take_uid)
+    for uid, predicted in by_take:
         result, left_out = plans[uid].empty_result(), Counter[str]()
-        for chunk, masks, existence in of_take:
+        for chunk, predictions in predicted:
             if chunk.fault:
                 failed.setdefault(uid, chunk.fault)
-            fill(result, chunk, masks, existence)
+            for pair, frame, mask, existence in predictions:
+                entry = {"pred_mask": encode_mask(mask), "confidence": existence}
+                result["masks"][pair.object_name][camera_pair_key(*pair[1:])][frame] = entry
             for pair, frame, reason in chunk.left_out:
                 del result["masks"][pair.object_name][camera_pair_key(*pair[1:])][frame]
                 left_out[reason] += 1
@@ -178,29 +186,18 @@ def predict_takes(
     return failed
 
 
-def predict_chunks(matcher: Matcher, chunks: Iterable[Chunk]) -> Iterator[tuple[Chunk, list[np.ndarray], list[float]]]:
-    """(chunk, masks as results files have them, (H, W) bool each, existence).
+def predict_chunks(matcher: Matcher, chunks: Iterable[Chunk]) -> Iterator[tuple[Chunk, list[Prediction]]]:
+    """Each chunk with the predictions of its pairs.
 
     One chunk behind: a GPU already works on the next one while the caller encodes this one.
     """
-    former = None
+    former, former_answers = None, None
     for chunk in itertools.chain(chunks, [None]):
         answers = matcher.predict(chunk.prepared) if chunk and chunk.pairs else Answers([], [], [])
         if former:
-            yield former[0], *scored(matcher, *former)
-        former = chunk, answers
-
-
-def scored(matcher: Matcher, chunk: Chunk, answers: Answers) -> tuple[list[np.ndarray], list[float]]:
-    masks, existence = [], []
-    for (*_, size, video), answer in zip(chunk.pairs, answers.wait(), strict=True):  # the loader has made lists of them
-        masks.append(matcher.for_score(answer, tuple(size), tuple(video)) > THRESHOLD)
-        existence.append(answer.existence)
-    return masks, existence
-
-
-def fill(result: dict, chunk: Chunk, masks: Iterable[np.ndarray], existence: Iterable[float]) -> None:
-    """Write the predictions of a chunk into the results of its take."""
-    for (pair, frame, *_), mask, confidence in zip(chunk.pairs, masks, existence, strict=True):
-        key = camera_pair_key(pair.query_camera, pair.target_camera)
-        result["masks"][pair.object_name][key][frame] = {"pred_mask": encode_mask(mask), "confidence": confidence}
+            predictions = []
+            for (pair, frame, size, video), answer in zip(former.pairs, former_answers.wait(), strict=True):
+                prob = matcher.for_score(answer, tuple(size), tuple(video))  # loaders turn tuples into lists
+                predictions.append(Prediction(pair, frame, prob > THRESHOLD, answer.existence))
+            yield former, predictions
+        former, former_answers = chunk, answers

@@ -7,7 +7,6 @@ mask, existence = predictor.segment(query_image, target_image=target_image, quer
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 from common.cpu import tune_cpu
 
@@ -34,7 +33,6 @@ from model.strong import StrongXSegTx
 
 SHIPPED = Path(__file__).resolve().parents[1] / "model" / "pretrained" / "xsegtx_tiny.pth"  # trained on rendered takes
 ImageLike = np.ndarray | Image | Path | str  # an image or a mask
-OPTIONS = ("device", "precision", "backbone_weights", "batch_size", "compile", "looks")  # of `Predictor.load`
 CKPT_HELP = f"checkpoint (default: {SHIPPED.name}, the network of this repository)"
 
 
@@ -53,13 +51,13 @@ class Predictor:
         device: torch.device | str = "auto",
         precision: str | None = "fp32",
         backbone_weights: Path | None = None,
-        **options: Any,
+        batch_size: int | None = None,
+        looks: int | None = None,
     ) -> "Predictor":
-        """From a checkpoint file, by default SHIPPED; arguments as `load_checkpoint` has them and, of `options`,
-        `PaperMatcher` or `StrongMatcher`. A `precision` of None is the usual one for the device. Raises UserError.
+        """The network of a checkpoint file, by default SHIPPED. `backbone_weights` as `load_checkpoint` has them,
+        `batch_size` and `looks` as `PaperMatcher` and `StrongMatcher` do. A `precision` of None is the usual one for
+        the device. Raises UserError.
         """
-        if unknown := sorted(options.keys() - OPTIONS):
-            raise UserError(f"there is no option {unknown[0]!r}; there are {', '.join(OPTIONS)}")
         if precision not in (*PRECISIONS, None):
             raise UserError(f"precision {precision!r} is unknown; choose from {', '.join(PRECISIONS)}, or None")
         device = resolve_device(str(device))
@@ -68,20 +66,21 @@ class Predictor:
             raise UserError(f"no file {path}, the network of this repository; get it with git, or give a checkpoint")
         backbone, model, _, arguments, _ = load_checkpoint(path, backbone_weights)
         strong = isinstance(model, StrongXSegTx)
-        if strong and options.pop("compile", False):
-            raise UserError(f"--compile is for the paper's network, and {path} is of the strong recipe")
-        if not strong and options.pop("looks", None):
+        if looks and not strong:
             raise UserError(f"--looks is for networks of the strong recipe, and {path} is none")
         precision = resolve_precision(precision, device)
         encoder = Encoder(backbone, device, PRECISIONS[precision])
-        matcher = (StrongMatcher if strong else PaperMatcher)(encoder, model, precision, **options)
+        if strong:
+            matcher = StrongMatcher(encoder, model, precision, batch_size, looks)
+        else:
+            matcher = PaperMatcher(encoder, model, precision, batch_size)
         description = f"{model.config.mode} network of {model.config.input_size} pixels on {backbone.name} features"
-        one = "exo-ego" if arguments.get("reverse") else "ego-exo"
-        settings = tuple(SETTINGS) if arguments.get("both") else (one,)
+        single = "exo-ego" if arguments.get("reverse") else "ego-exo"
+        settings = tuple(SETTINGS) if arguments.get("both") else (single,)
         return cls(matcher, description, settings if arguments else ())
 
     def predict(self, frame: Frame) -> tuple[list[np.ndarray], list[float]]:
-        """Of each pair of a frame: the mask's probability in the target's image, (H, W) float32, and the existence."""
+        """For each pair of a frame, the mask's probability in the target's image, (H, W) float32, and the existence."""
         answers = self.matcher.predict(self.matcher.prepare([frame])).wait()
         sizes = (frame.images[pair.target_camera].shape[:2] for pair in frame.pairs)
         probs = [answer.in_image(size) for answer, size in zip(answers, sizes, strict=True)]
@@ -116,7 +115,7 @@ class Predictor:
         setting: str | None = None,
         probability: bool = False,
     ) -> list[tuple[np.ndarray, float]]:
-        """As `segment`, for each of some target images, a list or tuple; the query is encoded once."""
+        """As `segment`, for each image of a list or tuple of targets; the query is encoded once."""
         if (query_mask is None) == (query_box is None):
             raise UserError("give either query_mask or query_box")
         if setting not in (None, *SETTINGS):
@@ -135,5 +134,7 @@ class Predictor:
         pairs = [CameraPair("", "", str(number)) for number in range(len(targets))]
         kinds = {camera: SETTINGS[setting][camera != ""] for camera in images} if setting else {}
         frame = Frame(pairs, images, {("", ""): encode_mask(query_mask)}, kinds)
-        answers = zip(*self.predict(frame), strict=True)
-        return [(p if probability else (p > THRESHOLD).astype(np.uint8), existence) for p, existence in answers]
+        masks, existence = self.predict(frame)
+        if not probability:
+            masks = [(prob > THRESHOLD).astype(np.uint8) for prob in masks]
+        return list(zip(masks, existence, strict=True))

@@ -9,9 +9,9 @@
 The file of a finished take also says which of its pairs are left out because an image cannot be read, and goes once the
 results are written: the next run tries again.
 
-`run` is a digest of all that decides the numbers (checkpoint, setting, precision, batch size, looks; of a
-method of the user's own its file and arguments), `annotation` one of the take's annotation.json. Predictions of another
-checkpoint, or of this one before a take was processed again, have another name and are never taken for this run's.
+`run` is a digest of all that decides the numbers (checkpoint, setting, precision, batch size, looks; of a method of the
+user's own its file and arguments), `annotation` one of the take's annotation.json. Predictions of another checkpoint,
+or of this one before a take was processed again, have another name and are never taken for this run's.
 """
 
 import contextlib
@@ -34,7 +34,7 @@ RECORD_FORM = {"run": str, "results_sha256": str, "provenance": dict, "takes": d
 
 @dataclass(frozen=True)
 class RunOptions:
-    """What decides the numbers of a results file."""
+    """The options that decide the numbers of a results file."""
 
     setting: str
     source: str  # file name of a checkpoint, or of a method of the user's own
@@ -50,7 +50,7 @@ class RunOptions:
         """For the run's record, as version 1 has it."""
         values = asdict(self)
         names = {"checkpoint": values.pop("source"), "checkpoint_sha256": values.pop("source_sha256")}
-        return names | {name: x for name, x in values.items() if x is not None and name != "setting"}
+        return names | {name: value for name, value in values.items() if value is not None and name != "setting"}
 
     @property
     def digest(self) -> str:
@@ -77,7 +77,7 @@ class ResumableRun:
             yield
 
     def part_path(self, plan: TakeChunks) -> Path:
-        """Where the results of a finished take are, until all are."""
+        """The file with the results of a finished take, until all takes are finished."""
         return self.folder / f"{plan.uid}.{plan.digest[:12]}.json"
 
     def made_already(self, plans: Plans) -> dict[str, Any] | None:
@@ -90,7 +90,7 @@ class ResumableRun:
         if self.record_path.exists():
             record = read_record(self.record_path, RECORD_FORM, "delete it")
         if record["run"] != self.digest:
-            before, now = in_words(record["provenance"]), in_words(self.options.record())
+            before, now = readable_options(record["provenance"]), readable_options(self.options.record())
             changed = [name for name in now | before if before.get(name) != now.get(name)]
             what = ", ".join(f"{name} {before.get(name)} -> {now.get(name)}" for name in changed if before)
             what = what or "another checkpoint or method, precision, batch size or looks"
@@ -103,8 +103,8 @@ class ResumableRun:
         return record["provenance"] if record["takes"] == takes and not missing else None
 
     def finish(self, plans: Plans, figures: dict[str, Any]) -> dict[str, dict[str, int]]:
-        """Join the finished takes into the results file. The record comes before it, and vouches for these bytes
-        only: a kill in between leaves a record without its results, never results with another one's record.
+        """Join the finished takes into the results file. The record is written before it, and vouches for these bytes
+        only: a kill in between leaves a record without its results, never results with another run's record.
 
         Returns how many pairs are left out of takes, by take and image.
         """
@@ -150,12 +150,12 @@ class ResumableRun:
             self.folder.parent.rmdir()
 
 
-def in_words(made_by: dict[str, Any]) -> dict[str, str]:
-    """The options that decide a run's numbers, from its provenance; none if that is too old to hold them all."""
-    if not has_form(made_by, {"checkpoint": str, "checkpoint_sha256": str, "batch_size": int}):
+def readable_options(record: dict[str, Any]) -> dict[str, str]:
+    """The options that decide a run's numbers, from its record; none if that is too old to hold them all."""
+    if not has_form(record, {"checkpoint": str, "checkpoint_sha256": str, "batch_size": int}):
         return {}
-    known = {each.name for each in fields(RunOptions)}
-    options = {name: value for name, value in made_by.items() if name in known} | made_by.get("predictor_args", {})
+    names = {field.name for field in fields(RunOptions)}
+    options = {name: value for name, value in record.items() if name in names} | record.get("predictor_args", {})
     options.pop("predictor_args", None)
-    checkpoint = f"{made_by['checkpoint']} ({made_by['checkpoint_sha256']:.8})"
+    checkpoint = f"{record['checkpoint']} ({record['checkpoint_sha256']:.8})"
     return {"checkpoint": checkpoint} | {name: str(value or "none")[:40] for name, value in options.items()}

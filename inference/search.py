@@ -1,26 +1,25 @@
 """How the strong network finds objects, a frame at a time:
 
 1. objects      each object is encoded once, by a crop around it, and described to the locator
-2. candidates   places in the target that resemble it, by the locator's heat
-3. looks        the network's answer at each
-4. look back    whether that leads back to the given object
-5. choice       the answer, and whether the object is visible
-6. look again   at the answer's own size, where it is not the expected one
+2. candidates   places in the target that resemble the object, by the locator's heat
+3. looks        the network's answer at each candidate
+4. look back    whether an answer leads back to the given object
+5. choice       one of the answers, and whether the object is visible
+6. look again   at the answer's own size, where that is not the expected one
 """
 
 import math
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from formats.masks import fit_rle
 from formats.results import THRESHOLD
-from inference.frame import Frame
+from inference.frame import Frame, with_mask_arrays
 from inference.matcher import Answers, NetworkMatcher
 from model.crops import (
     LARGEST,
@@ -30,8 +29,8 @@ from model.crops import (
     cut,
     cut_mask,
     expected_shares,
+    largest_part,
     object_cells,
-    object_in,
     size_ratios,
     spot_of,
     whole_frame,
@@ -43,23 +42,23 @@ from model.strong import ObjectCrops, StrongXSegTx
 
 SEARCH = 2  # the version of what this does: with another one, the same network answers otherwise
 LOOKS = 3  # at a target, by default
-MISFIT = 0.8, 1.8  # of an answer's extent, by the expected one: beyond, the network looks again, at the answer's size
-ROUNDS = 3  # of that, at most: a crop shows a third of what is three times as large as expected
+MISFIT = 0.8, 1.8  # an answer's extent, divided by the expected one, beyond which the network looks again
+ROUNDS = 3  # how often it looks again, at most: a crop shows a third of a thing three times as large as expected
 BATCH_SIZE = 32
-Sought = tuple[str, str]  # object, query camera
+QueryTrack = tuple[str, str]  # object, query camera
 
 
-class Expected(NamedTuple):
+class ExpectedSize(NamedTuple):
     """A size at which to look for the object of a pair."""
 
     pair: int  # its number in the frame
-    track: Sought
-    ratio: float  # of the object's shares of the long side in target and query
-    share: float  # in the target
+    track: QueryTrack
+    ratio: float  # the share of the long side that the object spans in the target, divided by that in the query
+    share: float  # the expected one in the target
 
 
 class Candidate(NamedTuple):
-    """Where to look."""
+    """A place at which to look for the object of a pair."""
 
     pair: int  # its number in the frame
     spot: Spot
@@ -67,7 +66,7 @@ class Candidate(NamedTuple):
 
 
 class Sighting(NamedTuple):
-    """What a look shows."""
+    """The answer of a look at a target."""
 
     spot: Spot
     prob: np.ndarray  # (S, S) float32, of the object in the crop at `spot`
@@ -76,13 +75,14 @@ class Sighting(NamedTuple):
 
 @dataclass
 class Objects:
-    """Those of a frame whose query masks show something."""
+    """The objects of a frame whose query masks show something."""
 
     frame: Frame
-    spots: dict[Sought, Spot]
+    spots: dict[QueryTrack, Spot]
     crops: ObjectCrops | None = None  # a row each, in the order of `spots`
-    expected: list[Expected] = field(default_factory=list)
-    descriptions: dict[tuple[Sought, float], Description] = field(default_factory=dict)  # by ratio of sizes; a row each
+    expected: list[ExpectedSize] = field(default_factory=list)
+    # Also by the ratio of sizes; of one row each.
+    descriptions: dict[tuple[QueryTrack, float], Description] = field(default_factory=dict)
     cells: dict[tuple[str, int], Tensor] = field(default_factory=dict)  # of whole frames, by camera and long side
 
 
@@ -92,6 +92,7 @@ class StrongMatcher(NetworkMatcher):
     """
 
     together = 1
+    prepare = staticmethod(with_mask_arrays)
 
     def __init__(
         self,
@@ -105,33 +106,24 @@ class StrongMatcher(NetworkMatcher):
         self.config, self.looks = network.config, looks or LOOKS
         self.options = {"looks": self.looks, "search": SEARCH}
 
-    def prepare(self, frames: Sequence[Frame]) -> Frame:
-        [frame] = frames
-        masks = {track: fit_rle(rle, frame.images[track[1]].shape[:2]) for track, rle in frame.masks.items()}
-        return replace(frame, masks=masks)
-
     def predict(self, frame: Frame) -> Answers:
         """The steps above. An object whose mask shows nothing is not looked for: hidden, with an empty mask."""
-        size = self.config.input_size
-        probs, existence = [np.zeros((size, size), np.float32) for _ in frame.pairs], [0.0] * len(frame.pairs)
-        sizes = [frame.images[pair.target_camera].shape[:2] for pair in frame.pairs]
-        crops = [Crop.whole(size) for size in sizes]
         with self.computing():
             objects = self._objects(frame)
             candidates = self._candidates(objects)
-            answers = self._choose(objects, candidates)
-            if answers:
-                logits = torch.stack([answer.logit for answer in answers.values()])
-                highest = {x.pair: x.heat for x in reversed(candidates)}  # of each pair, the first
-                heat = torch.tensor([highest[number] for number in answers], device=self.device)
-                values = self.network.existence(logits, heat).tolist()
-            answers = self._look_again(objects, answers)
-        for (number, answer), value in zip(answers.items(), values if answers else [], strict=True):
-            probs[number], crops[number], existence[number] = answer.prob, answer.spot.crop(sizes[number]), value
-        return Answers(probs, crops, existence)
+            sightings = self._choose(objects, candidates)
+            existence = self._existence(sightings, candidates)
+            sightings = self._look_again(objects, sightings)
+        nothing = np.zeros((self.config.input_size, self.config.input_size), np.float32)
+        probs, crops = [], []
+        for number, pair in enumerate(frame.pairs):
+            size, sighting = frame.images[pair.target_camera].shape[:2], sightings.get(number)
+            probs.append(sighting.prob if sighting else nothing)
+            crops.append(sighting.spot.crop(size) if sighting else Crop.whole(size))
+        return Answers(probs, crops, [existence.get(number, 0.0) for number in range(len(probs))])
 
     def _objects(self, frame: Frame) -> Objects:
-        """Crops of one size are encoded together."""
+        """Encode and describe the objects; crops of one size go through the backbone together."""
         objects = Objects(frame, {track: spot for track, mask in frame.masks.items() if (spot := spot_of(mask))})
         if not objects.spots:
             return objects
@@ -147,24 +139,25 @@ class StrongMatcher(NetworkMatcher):
         objects.descriptions = {key: described.rows(slice(i, i + 1)) for i, key in enumerate(crops)}
         return objects
 
-    def _query_crops(self, frame: Frame, crops: Sequence[tuple[Sought, Crop]], size: int) -> tuple[Levels, Tensor]:
+    def _query_crops(self, frame: Frame, crops: Sequence[tuple[QueryTrack, Crop]], size: int) -> tuple[Levels, Tensor]:
         """Features of crops around objects, and the masks in them (N, size, size)."""
         images = np.stack([cut(frame.images[track[1]], crop, size) for track, crop in crops])
         masks = np.stack([cut_mask(frame.masks[track], crop, size) for track, crop in crops])
         return self._levels(images), torch.from_numpy(masks).to(self.device)
 
     def _candidates(self, objects: Objects) -> list[Candidate]:
-        """Where to look in each pair's target, pair by pair, the hottest place first. Each target is encoded once at
-        each size that is asked for.
+        """The places at which to look in each pair's target, pair by pair, the hottest first. A target is encoded once
+        for each long side in which it is searched.
         """
         frame, together = objects.frame, defaultdict(list)  # by camera and long side
-        for asked in objects.expected:
-            together[frame.pairs[asked.pair].target_camera, self.config.frame_length(asked.share)].append(asked)
+        for expected in objects.expected:
+            camera = frame.pairs[expected.pair].target_camera
+            together[camera, self.config.frame_length(expected.share)].append(expected)
         hottest = defaultdict(list)  # by pair
         for (camera, long_side), rows in self._parts(together):
             size = frame.images[camera].shape[:2]
             cells = self._cells(objects, camera, long_side)
-            described = [objects.descriptions[asked.track, asked.ratio] for asked in rows]
+            described = [objects.descriptions[expected.track, expected.ratio] for expected in rows]
             described = Description(*map(torch.cat, zip(*described, strict=True)))
             heat = self.network.locator.heat(described, cells.expand(len(rows), *cells.shape[1:]))
             values, places = (x.tolist() for x in peaks(heat, 2 * self.looks))  # some are of one place
@@ -176,7 +169,7 @@ class StrongMatcher(NetworkMatcher):
         return [x for number in sorted(hottest) for x in likeliest(hottest[number], self.looks)]
 
     def _cells(self, objects: Objects, camera: str, long_side: int) -> Tensor:
-        """The locator's, of a whole frame: (1, h, w, WIDTH)."""
+        """The locator's cells of a whole frame: (1, h, w, WIDTH)."""
         key = camera, long_side
         if key not in objects.cells:
             picture = whole_frame(objects.frame.images[camera], long_side)
@@ -187,35 +180,45 @@ class StrongMatcher(NetworkMatcher):
         """The best look of each pair, by its number."""
         if not candidates:
             return {}
-        probs, logits, answers = self._look(objects, candidates)
-        backs = self._look_back(objects, candidates, answers)
+        probs, logits, described = self._look(objects, candidates)
+        backs = self._look_back(objects, candidates, described)
         heat = torch.tensor([candidate.heat for candidate in candidates], device=self.device)
         score = self.network.score(logits, heat, backs).tolist()
         best: dict[int, int] = {}
         for row, candidate in enumerate(candidates):
             if score[row] > score[best.setdefault(candidate.pair, row)]:
                 best[candidate.pair] = row
-        return {n: Sighting(candidates[row].spot, probs[row], logits[row]) for n, row in best.items()}
+        return {number: Sighting(candidates[row].spot, probs[row], logits[row]) for number, row in best.items()}
 
-    def _look_again(self, objects: Objects, answers: dict[int, Sighting]) -> dict[int, Sighting]:
-        answers = dict(answers)
+    def _existence(self, sightings: dict[int, Sighting], candidates: Sequence[Candidate]) -> dict[int, float]:
+        """The probability that the object is visible, by pair."""
+        if not sightings:
+            return {}
+        logits = torch.stack([sighting.logit for sighting in sightings.values()])
+        highest = {candidate.pair: candidate.heat for candidate in reversed(candidates)}  # the first of each pair
+        heat = torch.tensor([highest[number] for number in sightings], device=self.device)
+        return dict(zip(sightings, self.network.existence(logits, heat).tolist(), strict=True))
+
+    def _look_again(self, objects: Objects, sightings: dict[int, Sighting]) -> dict[int, Sighting]:
+        """The sightings, those of an unexpected size each replaced by a look at what was found, with its size."""
+        sightings = dict(sightings)
         for _ in range(ROUNDS):
             again = []
-            for number, (spot, prob, _) in answers.items():
+            for number, (spot, prob, _) in sightings.items():
                 size = objects.frame.images[objects.frame.pairs[number].target_camera].shape[:2]
-                place, is_whole = object_in(prob > THRESHOLD, spot, size)
+                place, is_whole = largest_part(prob > THRESHOLD, spot, size)
                 fits = is_whole and MISFIT[0] < place.extent / spot.extent < MISFIT[1] if place else True
                 if not fits and place.crop(size) != spot.crop(size):
                     again.append(Candidate(number, place, 0.0))
             if not again:
                 break
             for candidate, prob in zip(again, self._look(objects, again)[0], strict=True):
-                answers[candidate.pair] = answers[candidate.pair]._replace(spot=candidate.spot, prob=prob)
-        return answers
+                sightings[candidate.pair] = sightings[candidate.pair]._replace(spot=candidate.spot, prob=prob)
+        return sightings
 
     def _look(self, objects: Objects, candidates: Sequence[Candidate]) -> tuple[np.ndarray, Tensor, Description]:
-        """The masks of the candidates' crops (N, S, S) float32, the logits of their existence (N,), and what was found;
-        of at least one.
+        """Look at candidates, at least one: masks in their crops (N, S, S) float32, logits of existence (N,), and
+        descriptions of what the masks show.
         """
         frame, size = objects.frame, self.config.input_size
         row_of, looks = {track: row for row, track in enumerate(objects.spots)}, []
@@ -228,11 +231,11 @@ class StrongMatcher(NetworkMatcher):
                 target = self.network.encode_target(self._levels(np.stack(cuts)))
                 prob, logit, _ = self.network.look(objects.crops.rows(rows), target)
                 looks.append((prob.float(), logit.float(), *self.network.describe_answers(target, prob)))
-        prob, logit, *answers = map(torch.cat, zip(*looks, strict=True))
-        return prob.cpu().numpy(), logit, Description(*answers)
+        prob, logit, *described = map(torch.cat, zip(*looks, strict=True))
+        return prob.cpu().numpy(), logit, Description(*described)
 
-    def _look_back(self, objects: Objects, candidates: Sequence[Candidate], answers: Description) -> Tensor:
-        """Whether what was found at candidates leads back: (N,)."""
+    def _look_back(self, objects: Objects, candidates: Sequence[Candidate], described: Description) -> Tensor:
+        """The looks back of the answers at candidates, which are `described`: (N,)."""
         frame, together = objects.frame, defaultdict(list)  # by query camera and long side
         for row, candidate in enumerate(candidates):
             track = frame.pairs[candidate.pair][:2]
@@ -242,9 +245,10 @@ class StrongMatcher(NetworkMatcher):
         for key, part in self._parts(together):
             rows, tracks = zip(*part, strict=True)
             cells = self._cells(objects, *key)
-            shown = np.stack([object_cells(frame.masks[track], cells.shape[1:3]) for track in tracks])
-            rows, shown = torch.tensor(rows, device=self.device), torch.from_numpy(shown).to(self.device)
-            backs[rows] = self.network.look_back(answers.rows(rows), cells.expand(len(rows), *cells.shape[1:]), shown)
+            on_object = np.stack([object_cells(frame.masks[track], cells.shape[1:3]) for track in tracks])
+            rows, on_object = torch.tensor(rows, device=self.device), torch.from_numpy(on_object).to(self.device)
+            cells = cells.expand(len(rows), *cells.shape[1:])
+            backs[rows] = self.network.look_back(described.rows(rows), cells, on_object)
         return backs
 
     def _parts(self, groups: dict[Any, Sequence]) -> Iterator[tuple[Any, Sequence]]:
@@ -257,14 +261,14 @@ class StrongMatcher(NetworkMatcher):
         return self._batches(self.encoder.levels, torch.from_numpy(images).to(self.device))
 
 
-def expected_sizes(frame: Frame, spots: dict[Sought, Spot]) -> list[Expected]:
+def expected_sizes(frame: Frame, spots: dict[QueryTrack, Spot]) -> list[ExpectedSize]:
     """The sizes at which to look for objects that are at `spots` of their query views."""
     sizes = []
     for number, pair in enumerate(frame.pairs):
         if pair[:2] in spots:
             ratios = size_ratios(*(frame.kinds.get(camera) for camera in pair[1:]))
             shares = expected_shares(spots[pair[:2]], frame.masks[pair[:2]].shape, ratios)
-            sizes += [Expected(number, pair[:2], ratio, share) for ratio, share in shares.items()]
+            sizes += [ExpectedSize(number, pair[:2], ratio, share) for ratio, share in shares.items()]
     return sizes
 
 

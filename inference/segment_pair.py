@@ -22,7 +22,7 @@ tune_cpu(__name__)
 import cv2
 import numpy as np
 
-from common.arguments import SETTINGS, Parser, Words, add_backbone_weights, add_device
+from common.arguments import SETTINGS, Parser, add_backbone_weights, add_device
 from common.drawing import PREDICTION, QUERY, overlay, write_picture
 from common.files import claimed
 from formats.mask_pictures import read_mask
@@ -37,11 +37,11 @@ def parse_args(argv: list[str] | None) -> argparse.Namespace:
     parser = Parser(__doc__)
     add = parser.add_argument
     add("--query_image", type=Path, required=True, help="picture in which the object is known")
-    known = parser.add_mutually_exclusive_group(required=True)
+    marking = parser.add_mutually_exclusive_group(required=True)
     text = "its mask: black where the object is not; any size of the same shape"
-    known.add_argument("--query_mask", type=Path, help=text)
+    marking.add_argument("--query_mask", type=Path, help=text)
     text = "or a box around the object, pixels, in which it is told from its surroundings by its colors"
-    known.add_argument("--query_box", nargs=4, action=Words, metavar=("LEFT", "TOP", "RIGHT", "BOTTOM"), help=text)
+    marking.add_argument("--query_box", nargs=4, type=float, metavar=("LEFT", "TOP", "RIGHT", "BOTTOM"), help=text)
     add("--object", type=number, metavar="VALUE", help="value of the object in a label map; of a color: 0xRRGGBB")
     add("--target_image", type=Path, required=True, help="picture in which to find it")
     text = "which picture is of a head-worn camera, whose things look larger (default: not known)"
@@ -63,16 +63,16 @@ def main(argv: list[str] | None = None) -> None:
     predictor = Predictor.load(args.ckpt_path, args.device, args.precision, backbone_weights=args.backbone_weights)
     print(f"{args.ckpt_path}: {predictor.description}")
     query, target = read_picture(args.query_image), read_picture(args.target_image)
-    known = read_mask(args.query_mask, args.object) if args.query_mask else cut_out(query, args.query_box)
-    mask, existence = predictor.segment(query, known, target, setting=args.setting)
+    query_mask = read_mask(args.query_mask, args.object) if args.query_mask else cut_out(query, args.query_box)
+    mask, existence = predictor.segment(query, query_mask, target, setting=args.setting)
 
-    shown = [overlay(query, fit_mask(known, query.shape[:2]), QUERY), overlay(target, mask, PREDICTION)]
-    height = max(image.shape[0] for image in shown)
-    shown = [cv2.resize(image, (round(image.shape[1] * height / image.shape[0]), height)) for image in shown]
+    views = [overlay(query, fit_mask(query_mask, query.shape[:2]), QUERY), overlay(target, mask, PREDICTION)]
+    height = max(image.shape[0] for image in views)
+    views = [cv2.resize(image, (round(image.shape[1] * height / image.shape[0]), height)) for image in views]
     mask_path, overlay_path = (args.out.with_name(args.out.name + end) for end in ("_mask.png", "_overlay.jpg"))
     with claimed(args.out.parent, args.out.name, f"writes {mask_path}", (mask_path.name, overlay_path.name)):
         write_picture(mask_path, mask * 255)
-        write_picture(overlay_path, np.hstack(shown))
+        write_picture(overlay_path, np.hstack(views))
     print(f"visible with probability {existence:.3f}, {mask.mean():.2%} of the target image")
     print(f"{mask_path}\n{overlay_path}")
 

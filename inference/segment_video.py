@@ -11,7 +11,7 @@ files, they have a long side of 480 pixels, and objects that are predicted hidde
 import argparse
 import csv
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from itertools import cycle
 from pathlib import Path
 from typing import NamedTuple
@@ -86,51 +86,48 @@ def main(argv: list[str] | None = None) -> None:
         raise UserError(f"--ego names camera {args.ego!r}; --videos has {', '.join(cameras)}")
     ego = args.ego or next((name for name in cameras if kind_of(name) == "ego"), None)
     query, masks = args.masks[0][0], find_masks([path for _, path in args.masks], args.mask_frame)
-    footage = cameras[query]
-    wanted = masked_positions(masks, footage)[:: args.stride]
+    footage, objects = cameras[query], list(masks.objects)
+    positions = masked_positions(masks, footage)[:: args.stride]
     start = {name: offsets.get(name, 0) for name in cameras}
-    shown = {name: shown_at(wanted, footage, start[query], camera, start[name]) for name, camera in cameras.items()}
-    moments = [position for position in wanted if sum(position in match for match in shown.values()) > 1]
+    matches = {
+        name: simultaneous_frames(positions, footage, start[query], camera, start[name])
+        for name, camera in cameras.items()
+    }
+    moments = [position for position in positions if sum(position in match for match in matches.values()) > 1]
     if not moments:
         raise UserError(f"no mask in {masks} is of a frame that another camera has; look at --masks and --offset")
-    known = {moment: read_query_masks(masks, footage.numbers[moment], footage) for moment in moments}
-    if not any(known.values()):
+    query_masks = {moment: read_query_masks(masks, footage.numbers[moment], footage) for moment in moments}
+    if not any(query_masks.values()):
         raise UserError(f"{masks}: no mask shows an object, all are empty; object pixels are those that are not black")
     predictor = Predictor.load(args.ckpt_path, args.device, args.precision, backbone_weights=args.backbone_weights)
 
-    seconds, objects = footage.seconds, list(masks.objects)
-    step = float(np.median(np.diff(seconds[moments]))) if len(moments) > 1 else 1
+    step = float(np.median(np.diff(footage.seconds[moments]))) if len(moments) > 1 else 1
     widths = {name: panel_width(camera.size) for name, camera in cameras.items()}
-    fps = 1 / max(step, 1 / 120)
-    max_rows = MAX_ROWS["ego"]
-    pictures = {
-        name: camera.read([shown[name][m] for m in moments if m in shown[name]]) for name, camera in cameras.items()
-    }
-    answers = []
+    size, fps = (HEIGHT, sum(widths.values())), 1 / max(step, 1 / 120)
+    views, rows = read_views(moments, cameras, matches), []
     with atomic_folder(args.out) as out:
-        with open_video(out / "video.mp4", (HEIGHT, sum(widths.values())), fps, preset="veryfast", crf="20") as write:
-            for moment in tqdm(moments, "segment", unit="frame", delay=1):  # none before an early error
-                numbers = {
-                    name: cameras[name].numbers[match[moment]] for name, match in shown.items() if moment in match
-                }
-                images = {name: shrink(next(pictures[name]), max_rows) for name in numbers}
-                found = predict(predictor, make_frame(images, list(images), query, known[moment], ego))
-                for (camera, name), (prob, existence) in found.items():
-                    mask = sample_for_score(prob, prob.shape, cameras[camera].size) > THRESHOLD
+        with open_video(out / "video.mp4", size, fps, preset="veryfast", crf="20") as write:
+            # The delay: no bar before an early error.
+            for moment, numbers, images in tqdm(views, "segment", len(moments), unit="frame", delay=1):
+                answers = predict(predictor, images, query, query_masks[moment], ego)
+                for (camera, name), (prob, existence) in answers.items():
                     path = out / "masks" / camera / name / f"{numbers[camera]:05d}.png"
-                    path.parent.mkdir(parents=True, exist_ok=True)
-                    Image.fromarray(mask).save(path)
-                    row = numbers[query], float(seconds[moment]), camera, numbers[camera], name, existence
-                    answers.append(Row(*row, round(float(mask.mean()), 6)))
-                write(draw_moment(images, widths, query, known[moment], found, objects))
+                    share = save_mask(path, prob, cameras[camera].size)
+                    time = float(footage.seconds[moment])
+                    rows.append(Row(numbers[query], time, camera, numbers[camera], name, existence, share))
+                write(draw_moment(images, widths, query, query_masks[moment], answers, objects))
         with (out / "existence.csv").open("w", newline="", encoding="utf-8") as file:
-            csv.writer(file).writerows([Row._fields, *answers])
-    for name, match in shown.items():
-        if without := [footage.numbers[position] for position in wanted if position not in match]:
-            frames, few = counted(len(without), "frame"), ", ".join(map(str, without[:12]))
-            more = ", ..." if len(without) > 12 else ""
-            print(f"{name} has no picture at {frames} with a mask, not answered there: {few}{more}")
+            csv.writer(file).writerows([Row._fields, *rows])
+    for name, match in matches.items():
+        if unanswered := [footage.numbers[position] for position in positions if position not in match]:
+            print_unanswered(name, unanswered)
     print(f"{counted(len(moments), 'frame')}: {args.out / 'video.mp4'}; masks and existence lie beside it")
+
+
+def print_unanswered(camera: str, numbers: Sequence[int]) -> None:
+    frames, first = counted(len(numbers), "frame"), ", ".join(map(str, numbers[:12]))
+    more = ", ..." if len(numbers) > 12 else ""
+    print(f"{camera} has no picture at {frames} with a mask, not answered there: {first}{more}")
 
 
 def masked_positions(masks: MaskFiles, footage: Footage) -> list[int]:
@@ -141,45 +138,63 @@ def masked_positions(masks: MaskFiles, footage: Footage) -> list[int]:
     return [position for position, number in enumerate(footage.numbers) if number in numbers]
 
 
-def shown_at(
+def simultaneous_frames(
     positions: Sequence[int], query: Footage, start: int, target: Footage, target_start: int
 ) -> dict[int, int]:
-    """The target camera's frame that is nearest in time to each of some frames of the query camera, as far as it has a
-    picture then. The cameras' frames `start` and `target_start` show the same.
+    """For frames of the query camera, the target camera's frame that is nearest in time, where it has a picture then.
+    The cameras' frames `start` and `target_start` show the same moment.
     """
     times = query.seconds[positions] - query.time(start) + target.time(target_start)
     inside = (times >= -target.step / 2) & (times <= target.seconds[-1] + target.step / 2)
     nearest = np.searchsorted((target.seconds[1:] + target.seconds[:-1]) / 2, times)
-    return {position: int(n) for position, n, there in zip(positions, nearest, inside, strict=True) if there}
+    return {position: int(n) for position, n, is_inside in zip(positions, nearest, inside, strict=True) if is_inside}
+
+
+def read_views(
+    moments: Sequence[int], cameras: Mapping[str, Footage], matches: Mapping[str, Mapping[int, int]]
+) -> Iterator[tuple[int, dict[str, int], dict[str, np.ndarray]]]:
+    """Each moment with the frame numbers and the images of the cameras that have a picture then."""
+    pictures = {
+        name: camera.read([matches[name][moment] for moment in moments if moment in matches[name]])
+        for name, camera in cameras.items()
+    }
+    for moment in moments:
+        frames = {name: match[moment] for name, match in matches.items() if moment in match}
+        numbers = {name: cameras[name].numbers[frame] for name, frame in frames.items()}
+        yield moment, numbers, {name: shrink(next(pictures[name]), MAX_ROWS["ego"]) for name in frames}
 
 
 def read_query_masks(masks: MaskFiles, number: int, footage: Footage) -> dict[str, RLE]:
     """The masks of a frame by object, without those that are not visible."""
-    found = {name: masks.read(name, number, footage.size) for name, frames in masks.objects.items() if number in frames}
-    return {name: rle for name, rle in found.items() if rle}
+    rles = {name: masks.read(name, number, footage.size) for name, frames in masks.objects.items() if number in frames}
+    return {name: rle for name, rle in rles.items() if rle}
 
 
-def predict(predictor: Predictor, frame: Frame) -> FrameAnswers:
-    if not frame.pairs:
-        return {}
-    answers = zip(*predictor.predict(frame), strict=True)
-    return {(pair.target_camera, pair.object_name): answer for pair, answer in zip(frame.pairs, answers, strict=True)}
-
-
-def make_frame(
-    images: dict[str, np.ndarray], cameras: Sequence[str], query: str, known: Mapping[str, RLE], ego: str | None
-) -> Frame:
-    """To look for the objects of `known`, masks in the query camera's image, in all other `cameras`. `ego`: the
-    head-worn one; where there is none, it is not known which show things larger.
+def predict(
+    predictor: Predictor, images: dict[str, np.ndarray], query: str, query_masks: Mapping[str, RLE], ego: str | None
+) -> FrameAnswers:
+    """Look for the objects, of which the query camera's image has masks, in all other images. `ego`: the head-worn
+    camera; where there is none, it is not known which camera shows things larger.
     """
-    pairs = [CameraPair(name, query, camera) for camera in cameras if camera != query for name in known]
-    masks = {(name, query): rle for name, rle in known.items()}
-    kinds = {camera: "ego" if camera == ego else "exo" for camera in cameras} if ego else {}
-    return Frame(pairs, images, masks, kinds)
+    pairs = [CameraPair(name, query, camera) for camera in images if camera != query for name in query_masks]
+    if not pairs:
+        return {}
+    masks = {(name, query): rle for name, rle in query_masks.items()}
+    kinds = {camera: "ego" if camera == ego else "exo" for camera in images} if ego else {}
+    answers = zip(*predictor.predict(Frame(pairs, images, masks, kinds)), strict=True)
+    return {(pair.target_camera, pair.object_name): answer for pair, answer in zip(pairs, answers, strict=True)}
+
+
+def save_mask(path: Path, prob: np.ndarray, video_size: Size) -> float:
+    """Write a mask as results files have it; returns the share of the picture that it covers."""
+    mask = sample_for_score(prob, prob.shape, video_size) > THRESHOLD
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Image.fromarray(mask).save(path)
+    return round(float(mask.mean()), 6)
 
 
 def panel_width(size: Size) -> int:
-    """Of a camera's panel, even, as H.264 wants it."""
+    """The width of a camera's panel: an even number, as H.264 wants it."""
     return max(2, round(size[1] * HEIGHT / size[0] / 2) * 2)
 
 
@@ -187,23 +202,23 @@ def draw_moment(
     images: Mapping[str, np.ndarray],
     widths: Mapping[str, int],
     query: str,
-    known: Mapping[str, RLE],
-    found: FrameAnswers,
+    query_masks: Mapping[str, RLE],
+    answers: FrameAnswers,
     objects: Sequence[str],
 ) -> np.ndarray:
     """All cameras side by side, (H, W, 3) uint8 RGB; each object's outline and caption have a color of its own."""
     panels = []
     for camera, width in widths.items():
-        seen, size = camera in images, (HEIGHT, width)
-        lines = [(camera if seen else f"{camera}: no picture", (255, 255, 255))]
-        image = images[camera] if seen else np.zeros((1, 1, 3), np.uint8)
+        size = HEIGHT, width
+        title = camera if camera in images else f"{camera}: no picture"
+        lines, image = [(title, (255, 255, 255))], images.get(camera, np.zeros((1, 1, 3), np.uint8))
         panel = cv2.resize(image, size[::-1], interpolation=cv2.INTER_AREA)
         for name, color in zip(objects, cycle(COLORS), strict=False):
-            if camera == query and name in known:
-                panel = overlay(panel, resize_mask(known[name], size), color)
+            if camera == query and name in query_masks:
+                panel = overlay(panel, resize_mask(query_masks[name], size), color)
                 lines.append((name, color))
-            elif (camera, name) in found:
-                prob, existence = found[camera, name]
+            elif (camera, name) in answers:
+                prob, existence = answers[camera, name]
                 mask = cv2.resize(prob, size[::-1]) > THRESHOLD
                 panel = overlay(panel, mask, color, dashed=existence <= THRESHOLD)
                 lines.append((f"{name} {existence:.2f}", color))

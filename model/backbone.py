@@ -51,7 +51,7 @@ class Backbone(nn.Module):
         """network: (B, 3, H, W) -> (B, channels, H / stride, W / stride). mean, std: of RGB in [0, 1].
 
         weights: the file that they are from, where a checkpoint does not hold them. With `detail_channels`, the network
-        has a method `levels` that gives the features of an earlier layer, too, as the first of two.
+        has a method `levels`, which gives the features of an earlier layer and those of the last.
         """
         super().__init__()
         self.name, self.network, self.channels, self.stride = name, network, channels, stride
@@ -62,7 +62,7 @@ class Backbone(nn.Module):
 
     @functools.cached_property
     def digest(self) -> str:
-        """Of the weights, by which a checkpoint that does not hold them knows them again."""
+        """SHA-256 of the weights, by which a checkpoint that does not hold them recognizes them."""
         return digest_of(self.network)
 
     def train(self, mode: bool = True) -> "Backbone":
@@ -83,8 +83,8 @@ class Backbone(nn.Module):
 
     @torch.no_grad()
     def levels(self, images: Tensor) -> tuple[Tensor, Tensor]:
-        """What `forward` gives, and the detail (B, detail_channels, h, w) float32 of an earlier layer, which has cells
-        of 8 pixels in a pyramid, and those of the last layer in a vision transformer.
+        """The result of `forward`, and the detail (B, detail_channels, h, w) float32 of an earlier layer: in a pyramid
+        of 8 pixels a cell, in a vision transformer on the last layer's grid.
         """
         detail, features = self.network.levels(self._prepared(images))
         return self._finished(features), detail.float()

@@ -20,7 +20,7 @@ from torch import Tensor, nn
 
 from common.errors import UserError
 from model.backbone import STRIDE, Backbone, moco_backbone
-from model.weights import in_a_line, load_state, named_tensors, read_torch
+from model.weights import load_state, named_tensors, one_line, read_torch
 
 LITE0 = "efficientnet_lite0"
 LITE0_MEAN, LITE0_STD = (127 / 255,) * 3, (128 / 255,) * 3  # of pixels in [0, 1]: (x - 127) / 128
@@ -77,7 +77,7 @@ def timm_backbone(name: str, network: nn.Module, weights: Path | None = None) ->
     try:
         sizes = [tuple(backbone(torch.zeros(1, 3, side, side)).shape[1:]) for side in (64, 96)]
     except Exception as error:  # timm's models check their input in ways of their own
-        raise UserError(f"backbone {name} does not take images of any size ({in_a_line(error)})") from None
+        raise UserError(f"backbone {name} does not take images of any size ({one_line(error)})") from None
     if sizes != [(backbone.channels, 4, 4), (backbone.channels, 6, 6)]:
         raise UserError(f"backbone {name} gives features of {sizes[0]} for 64 pixels; choose another model")
     return backbone
@@ -137,7 +137,7 @@ def _timm_network(name: str, weights: Path | None) -> nn.Module:
                 network = create_network(name, pretrained=True, pretrained_cfg_overlay=overlay | classes, **classes)
             break
         except Exception as error:  # timm's converters raise anything on a file of another layout
-            reason = in_a_line(error)
+            reason = one_line(error)
     else:
         raise UserError(f"{weights} does not fit {name} ({reason}); give another --backbone_weights")
     if not all(tensor.isfinite().all() for tensor in network.state_dict().values()):
@@ -156,7 +156,7 @@ def _fetched(name: str) -> nn.Module:
         hub = timm.get_pretrained_cfg(name).hf_hub_id
         place = f"https://huggingface.co/{hub}/resolve/main/model.safetensors" if hub else "a file with its weights"
         raise UserError(
-            f"the weights of {name} cannot be fetched ({in_a_line(error)}); download {place} yourself and give the "
+            f"the weights of {name} cannot be fetched ({one_line(error)}); download {place} yourself and give the "
             "file as --backbone_weights"
         ) from None
     finally:

@@ -1,4 +1,4 @@
-"""Checkpoint files: `{"backbone", "encoder", "optimiser"}` as published, and whatever else a training run needs.
+"""Checkpoint files: `{"backbone", "encoder", "optimiser"}` as published, and what else a training run needs.
 
 `encoder` is the state dict of `XSegTx`, `optimiser` Adam's over `XSegTx.parameters()` in their order. `backbone` is the
 state dict of the published ResNet-50; of any other backbone it is `{"name", "digest", "weights"}`: the weights, large
@@ -19,17 +19,12 @@ from common.errors import MALFORMED, UserError
 from model.backbone import STRIDE, Backbone, ResNet50, resnet50_backbone
 from model.backbones import make_backbone
 from model.strong import StrongConfig, StrongXSegTx
-from model.weights import MAX_WEIGHT, in_a_line, load_state, named_tensors, read_torch, write_torch
+from model.weights import MAX_WEIGHT, load_state, named_tensors, one_line, read_torch, write_torch
 from model.xsegtx import MODES, XSegTx, XSegTxConfig
 
-FORMER = {  # options of version 1, and what they were in the paper's network
-    "similarity_prior": False,
-    "pointer": False,
-    "fine_masks": False,
-    "two_sizes": False,
-    "zoom": 1,
-    "detail_channels": 0,
-}
+# Options of version 1, and their values in the paper's network.
+FORMER = {"similarity_prior": False, "pointer": False, "fine_masks": False, "two_sizes": False}
+FORMER |= {"zoom": 1, "detail_channels": 0}
 NETWORK_KEYS = ("backbone", "encoder", "optimiser", "config", "arguments")
 
 
@@ -69,7 +64,7 @@ def load_checkpoint(path: Path, backbone_weights: Path | None = None) -> Checkpo
 
 
 def read_checkpoint(path: Path, remedy: str = "give a checkpoint of train.py, or a published one") -> Mapping[str, Any]:
-    """What a checkpoint file holds. UserError if it is none, or if it cannot be read; then it ends with `remedy`."""
+    """The content of a checkpoint file. UserError if it is none, or cannot be read; then it ends with `remedy`."""
     content = read_torch(path, remedy)
     if not is_checkpoint(content):
         raise UserError(f"{path} is no XSegTx checkpoint: it must hold 'backbone', 'encoder' and, of ours, 'arguments'")
@@ -84,9 +79,9 @@ def checkpoint_of(
     """
     config = replace(stored_config(content, path), **overrides)
     backbone = stored_backbone(content["backbone"], backbone_weights, path)
-    for name, there in channels_of(backbone).items():
-        if getattr(config, name, there) != there:
-            raise UserError(f"{path}: its network has {name} {getattr(config, name)}, and {backbone.name} has {there}")
+    for name, count in channels_of(backbone).items():
+        if getattr(config, name, count) != count:
+            raise UserError(f"{path}: its network has {name} {getattr(config, name)}, and {backbone.name} has {count}")
     model = make_network(config)
     load_state(model, content["encoder"], f"{path}, encoder")
     extra = {key: value for key, value in content.items() if key not in NETWORK_KEYS}
@@ -99,31 +94,31 @@ def make_network(config: XSegTxConfig) -> XSegTx:
 
 
 def channels_of(backbone: Backbone) -> dict[str, int]:
-    """The fields of a configuration that the backbone decides; only the strong network's has all of them."""
+    """The fields of a configuration that the backbone decides; only that of a strong network has all of them."""
     return {"feature_channels": backbone.channels, "detail_channels": backbone.detail_channels}
 
 
 def is_checkpoint(content: Any) -> bool:
-    known = isinstance(content, Mapping) and {"backbone", "encoder"} <= set(content)
-    return known and isinstance(content.get("arguments", {}), dict)  # of training; a published one has none
+    has_networks = isinstance(content, Mapping) and {"backbone", "encoder"} <= set(content)
+    return has_networks and isinstance(content.get("arguments", {}), dict)  # of training; a published one has none
 
 
 def stored_options(content: Any, path: Path) -> dict[str, Any]:
-    """What `load_matching` needs to take all that the file `path` holds: the options of training that define its
-    network, by field of its configuration, its `recipe` and the name of its `backbone`. Empty if it is no XSegTx
-    checkpoint, as SegSwap's.
+    """The options of training with which `load_matching` takes all of the file `path`: those that define its network,
+    by field of its configuration, its `recipe` and the name of its `backbone`. Empty if it is no XSegTx checkpoint, as
+    SegSwap's.
     """
     if not is_checkpoint(content):
         return {}
     config = stored_config(content, path)
-    options = {each.name: getattr(config, each.name) for each in fields(config) if each.metadata}
+    options = {field.name: getattr(config, field.name) for field in fields(config) if field.metadata}
     options["backbone"] = str(content["backbone"].get("name")) if names_backbone(content["backbone"]) else "moco"
     return options | {"recipe": "strong" if isinstance(config, StrongConfig) else "paper"}
 
 
 def load_matching(model: XSegTx, state: Any, path: Path) -> tuple[list[str], list[str]]:
-    """Start from what the file of a related model holds, such as SegSwap's hard_mining_neg5.pth: load the tensors whose
-    name and shape fit.
+    """Load the tensors whose name and shape fit from the file of a related model, such as SegSwap's
+    hard_mining_neg5.pth.
 
     Returns (names loaded, descriptions of what did not fit, of either side). UserError if fewer than half of the
     model's tensors are there.
@@ -167,11 +162,11 @@ def load_optimizer(optimizer: torch.optim.Adam, state: Any, what: str) -> None:
             if shapes != (weight.shape, weight.shape) or not moments["step"] >= 0:
                 raise ValueError("moments of other weights")
     except (*MALFORMED, IndexError, RuntimeError) as error:
-        raise UserError(f"{what}: does not fit this model ({in_a_line(error)})") from None
+        raise UserError(f"{what}: does not fit this model ({one_line(error)})") from None
 
 
 def stored_backbone(stored: Any, weights: Path | None, path: Path) -> Backbone:
-    """The backbone of a checkpoint: its weights are there, or its name and the digest of its weights."""
+    """The backbone of a checkpoint, which holds its weights, or its name and the digest of its weights."""
     if not names_backbone(stored):
         backbone = resnet50_backbone()
         load_state(backbone.network, stored, f"{path}, backbone")
@@ -189,12 +184,12 @@ def stored_backbone(stored: Any, weights: Path | None, path: Path) -> Backbone:
 
 
 def names_backbone(stored: Any) -> bool:
-    """Whether a checkpoint has its backbone's name and digest; else it has, or should have, its weights."""
+    """Whether a checkpoint holds its backbone's name and digest; if not, it should hold its weights."""
     return isinstance(stored, Mapping) and "digest" in stored
 
 
 def stored_config(content: Mapping[str, Any], path: Path) -> XSegTxConfig:
-    """The configuration of a checkpoint. One that holds none, as published, tells it by its tensors."""
+    """The configuration of a checkpoint; of one that holds none, as published, by its tensors."""
     try:
         implied = implied_options(content["encoder"])
         options = dict(content.get("config") or implied)
@@ -203,23 +198,23 @@ def stored_config(content: Mapping[str, Any], path: Path) -> XSegTxConfig:
             former = {name: options.pop(name) for name in FORMER if name in options}
             if changed := [f"{name} {value}" for name, value in former.items() if value != FORMER[name]]:
                 raise ValueError(f"the strong network of version 1: {', '.join(changed)}; train --recipe strong anew")
-        for each in fields(kind):
-            value = options.get(each.name, each.default)
+        for field in fields(kind):
+            value = options.get(field.name, field.default)
             is_number = isinstance(value, int | float)
-            of_kind = is_number if each.type is float else isinstance(value, each.type)
-            if not of_kind or is_number and not abs(value) < MAX_WEIGHT:  # nan too
-                raise ValueError(f"{each.name} is {value!r:.40}")
+            fits = is_number if field.type is float else isinstance(value, field.type)
+            if not fits or is_number and not abs(value) < MAX_WEIGHT:  # nan too
+                raise ValueError(f"{field.name} is {value!r:.40}")
         config = kind(**options)
-        made_of = [(x.input_size, "".join(x.layers).replace("N", "")) for x in (config, XSegTxConfig(**implied))]
-        if made_of[0] != made_of[1]:  # before a network of that size is made
-            raise ValueError("its tensors are not of input_size {} and layers {}".format(*made_of[0]))
+        stated, true = ((x.input_size, "".join(x.layers).replace("N", "")) for x in (config, XSegTxConfig(**implied)))
+        if stated != true:  # before a network of that size is made
+            raise ValueError("its tensors are not of input_size {} and layers {}".format(*stated))
         return config
     except (*MALFORMED, IndexError, UserError) as error:
-        raise UserError(f"{path} holds no network that this version knows ({in_a_line(error)})") from None
+        raise UserError(f"{path} holds no network that this version knows ({one_line(error)})") from None
 
 
 def implied_options(encoder: Any) -> dict[str, Any]:
-    """Fields of `XSegTxConfig` by an encoder's names and shapes; not dropout and the like, which shape nothing."""
+    """Fields of `XSegTxConfig` by the names and shapes of an encoder's tensors, without dropout and the like."""
     encoder = named_tensors(encoder, "encoder")
     width, channels = encoder["net.feat_proj.weight"].shape[:2]
     cells = math.isqrt(encoder["net.cls_branch.mlp.0.weight"].shape[1]) + 2

@@ -1,4 +1,4 @@
-"""Square crops of images: cut out and resized to the network's input, and answers put back to where they are from."""
+"""Square crops of images: cut out and resized to the network's input, and answers put back into the image."""
 
 import math
 from collections.abc import Sequence
@@ -7,9 +7,9 @@ from typing import NamedTuple
 import cv2
 import numpy as np
 
-CONTEXT = 3.0  # side of a crop, by that of the object in it: the network sees what is around
-COVERED = 0.3  # by an object, of the cell that it covers most, where a cell is its own
-LARGEST = 0.7  # of a view's long side that an object spans, where it may be looked for
+CONTEXT = 3.0  # side of a crop in sides of the object in it: the network sees its surroundings
+COVERED = 0.3  # a cell is the object's if the object covers it by this share of the cell that it covers most
+LARGEST = 0.7  # the largest share of a view's long side that an object is expected to span
 # How large a camera of a kind shows things, as shares of the long side, by how large exo cameras show them. For ego
 # cameras, that differs from take to take.
 MAGNIFICATIONS = {"ego": (3.0, 1.25), "exo": (1.0,)}
@@ -30,38 +30,38 @@ class Crop(NamedTuple):
 
 
 class Spot(NamedTuple):
-    """Where an object is: the middle of its bounding box, and the longer side of that, in pixels."""
+    """The place of an object: the middle of its bounding box, and the longer side of that, in pixels."""
 
     row: float
     col: float
     extent: float
 
     def crop(self, size: tuple[int, int]) -> Crop:
-        """To look at it: `CONTEXT` times as large, but no larger than its image, of `size`: less would be in it."""
+        """The crop to look at it: `CONTEXT` times as large, but no larger than its image, which is of `size` (H, W)."""
         return self.square(min(CONTEXT * self.extent, max(size)))
 
     def square(self, side: float) -> Crop:
-        """The crop of such a side around it, in whole pixels."""
+        """The crop of this side around it, in whole pixels."""
         side = max(1, round(side))
         return Crop(round(self.row - side / 2), round(self.col - side / 2), side)
 
     def moved(self, rows: float, cols: float, octaves: float) -> "Spot":
-        """By shares of its extent, and its extent times two to the `octaves`."""
+        """Moved by shares of its extent, and its extent times two to the `octaves`."""
         row, col = self.row + rows * self.extent, self.col + cols * self.extent
         return Spot(row, col, self.extent * math.pow(2, octaves))
 
     def is_near(self, other: "Spot") -> bool:
-        """Whether their middles are less than half of this one's extent from each other."""
+        """Whether the other's middle is less than half of this one's extent away."""
         return max(abs(self.row - other.row), abs(self.col - other.col)) < self.extent / 2
 
 
 def spot_of(mask: np.ndarray) -> Spot | None:
-    """Of a mask (H, W); None if it is empty."""
+    """The spot of a mask's object, (H, W); None if the mask is empty."""
     left, top, width, height = cv2.boundingRect(mask.astype(np.uint8))
     return Spot(top + height / 2, left + width / 2, float(max(height, width))) if width else None
 
 
-def object_in(mask: np.ndarray, spot: Spot, size: tuple[int, int]) -> tuple[Spot | None, bool]:
+def largest_part(mask: np.ndarray, spot: Spot, size: tuple[int, int]) -> tuple[Spot | None, bool]:
     """The largest connected part of a mask (S, S) of the crop at `spot` of an image of `size`, and whether the crop
     shows all of it; None if there is none. What lies beyond the image does not count.
     """
@@ -96,8 +96,8 @@ def cut(image: np.ndarray, crop: Crop, size: int, degrees: float = 0.0) -> np.nd
 
 
 def cut_mask(mask: np.ndarray, crop: Crop, size: int, degrees: float = 0.0) -> np.ndarray:
-    """(H, W) of 0 and 1 -> (size, size) uint8 of 0 and 1: what is half covered or more; of an object too thin for
-    that, what is half as covered as the most covered pixel.
+    """(H, W) of 0 and 1 -> (size, size) uint8 of 0 and 1: the pixels that the object covers at least half; of an object
+    too thin for that, those that it covers at least half as much as the most covered one.
     """
     cover = cut(mask.astype(np.float32), crop, size, degrees)
     return ((cover > 0) & (cover >= min(0.5, cover.max() / 2))).astype(np.uint8)
@@ -113,13 +113,13 @@ def put_back(prob: np.ndarray, crop: Crop, size: tuple[int, int]) -> np.ndarray:
 
 
 def object_cells(mask: np.ndarray, grid: tuple[int, int]) -> np.ndarray:
-    """Which cells of a grid over a mask (H, W) of 0 and 1 the object covers as much as any, or nearly: (h, w) bool."""
+    """The object's cells of a grid over a mask (H, W) of 0 and 1: those that it covers most, or nearly, (h, w) bool."""
     cover = cv2.resize(mask.astype(np.float32), grid[::-1], interpolation=cv2.INTER_AREA)
     return cover > max(COVERED * cover.max(), 1e-6)
 
 
 def _overlap(crop: Crop, size: tuple[int, int]) -> tuple[slice, slice, slice, slice]:
-    """Rows and columns of an image of `size` that a crop shows, and where in the crop these are."""
+    """Rows and columns of an image of `size` that a crop shows, and the rows and columns of the crop that show them."""
     outside, inside = [], []
     for first, length in zip(crop[:2], size, strict=True):
         begin = min(max(first, 0), length)
@@ -130,8 +130,9 @@ def _overlap(crop: Crop, size: tuple[int, int]) -> tuple[slice, slice, slice, sl
 
 
 def expected_shares(spot: Spot, size: tuple[int, int], ratios: Sequence[float]) -> dict[float, float]:
-    """How much of a target's long side an object may span that is at `spot` in a query of `size` (H, W), by the ratio
-    of the shares in target and query: without those that would make it larger than any object, unless all do.
+    """The share of a target's long side that an object may span, which is at `spot` in a query of `size` (H, W), by the
+    ratio of its shares in target and query. Ratios by which it would be larger than any object are left out, unless
+    all are such.
     """
     shares = {ratio: ratio * spot.extent / max(size) for ratio in ratios}
     least = min(shares.values())
@@ -149,7 +150,7 @@ def size_ratios(query_kind: str | None, target_kind: str | None) -> tuple[float,
 
 
 def frame_size(size: tuple[int, int], long_side: int) -> tuple[int, int]:
-    """Of a whole image of `size` (H, W), as the locator reads it: multiples of 16 pixels, about `long_side` long."""
+    """The size in which the locator reads an image of `size` (H, W): multiples of 16 pixels, about `long_side` long."""
     height, width = (max(2, round(length * long_side / max(size) / 16)) * 16 for length in size)
     return height, width
 
@@ -165,4 +166,4 @@ def cell_middles(
     cells: Sequence[Sequence[int]], grid: tuple[int, int], size: tuple[int, int]
 ) -> list[tuple[float, float]]:
     """Rows and columns of a grid over an image of `size` -> the middles of these cells, in pixels."""
-    return [tuple((x + 0.5) * of / on for x, on, of in zip(cell, grid, size, strict=True)) for cell in cells]
+    return [((row + 0.5) * size[0] / grid[0], (col + 0.5) * size[1] / grid[1]) for row, col in cells]

@@ -1,4 +1,4 @@
-"""Where the network runs, and how precisely."""
+"""The device and the precision with which a network runs."""
 
 import contextlib
 import os
@@ -57,7 +57,7 @@ def autocast(device: torch.device, precision: str) -> torch.autocast:
 
 @contextlib.contextmanager
 def memory_errors(remedy: str) -> Iterator[None]:
-    """Within the block, too little memory of a GPU or of this machine is a UserError that ends with `remedy`."""
+    """Within the block, a full memory of a GPU or of this machine is a UserError that ends with `remedy`."""
     try:
         yield
     except (MemoryError, RuntimeError) as error:  # PyTorch has no class of its own for a CPU's memory

@@ -34,7 +34,7 @@ class Encoder:
 
     @torch.no_grad()
     def levels(self, images: Tensor) -> Levels:
-        """The same, of two layers."""
+        """`images` of two layers: the last, and an earlier one."""
         return Levels(*self.backbone.levels(self.backbone.normalize(images)))
 
     @torch.no_grad()

@@ -9,15 +9,15 @@ from torch import Tensor, nn
 from model.features import Levels
 
 WIDTH = 128  # dimensions of the metric
-PARTS = 5  # of an object; they look unlike each other
-REACH = 2  # cells of 8 pixels that a part may be away from where it is in the query view
+PARTS = 5  # unlike parts of which an object is described
+REACH = 2  # cells of 8 pixels by which a part may be elsewhere than in the query view
 APART = 2  # cells between two peaks of the heat
 EPS = 1e-6
-NOTHING = 1e-3  # cells: what covers less is not there
+NOTHING = 1e-3  # cells: an object that covers less is none
 
 
 class Description(NamedTuple):
-    """What views show of B objects, in the locator's metric."""
+    """B objects as views show them, in the locator's metric."""
 
     area: Tensor  # (B, 1): how many cells the object covers
     total: Tensor  # (B, WIDTH): sum of these cells
@@ -32,11 +32,11 @@ class Description(NamedTuple):
 class Locator(nn.Module):
     """1. Two layers of the backbone, on a grid of 8 pixels a cell, are projected to `WIDTH` dimensions.
     2. The object is described by the mean of the cells that it covers, and by those of `PARTS` parts, found by k-means.
-    3. Cells are compared by cosines, less the mean of all cells of both views.
-    4. The heat of a target's cell is its cosine with the mean, plus those of the parts, by their shares of the area,
-       each the largest within `REACH` cells, as a constellation keeps its form from one view to another but roughly.
+    3. The mean of all cells of both views is subtracted, and cells are compared by their cosines.
+    4. The heat of a target's cell is its cosine with the object's mean, plus the parts' cosines, weighted by their
+       shares of the area. A part's is the largest within `REACH` cells, since parts lie only roughly as in the query.
 
-    It learns by cross-entropy over all cells of a target: the object's are to be more likely than all others.
+    It learns by cross-entropy over all cells of a target, of which the object's are the right ones.
     """
 
     def __init__(self, channels: int, detail_channels: int):
@@ -46,11 +46,11 @@ class Locator(nn.Module):
         for metric in (self.coarse, self.fine):
             nn.init.orthogonal_(metric.weight)
         self.part_weight = nn.Parameter(torch.tensor(1.0))
-        self.scale = nn.Parameter(torch.tensor(10.0))  # of heat as a logit, among cells
-        self.slope, self.threshold = nn.Parameter(torch.tensor(4.0)), nn.Parameter(torch.tensor(1.2))  # of existence
+        self.scale = nn.Parameter(torch.tensor(10.0))  # makes logits of heat, for softmax over cells
+        self.slope, self.threshold = nn.Parameter(torch.tensor(4.0)), nn.Parameter(torch.tensor(1.2))  # of `heat_logit`
 
     def cells(self, levels: Levels) -> Tensor:
-        """Features of N images -> (N, 2h, 2w, WIDTH) float32."""
+        """Features of N images -> cells (N, 2h, 2w, WIDTH) float32."""
         with torch.autocast(levels.feat.device.type, enabled=False):
             coarse = self.coarse(levels.feat.float().movedim(1, 3)).movedim(3, 1)
             detail = detail_of(levels)
@@ -59,11 +59,11 @@ class Locator(nn.Module):
             return F.interpolate(coarse, size, mode="bilinear", align_corners=False).movedim(1, 3) + fine
 
     def describe(self, cells: Tensor, coverage: Tensor) -> Description:
-        """Cells of query views (B, h, w, WIDTH), and which part of each the object covers (B, h, w)."""
+        """B objects by cells of views (B, h, w, WIDTH), and which part of each cell the object covers (B, h, w)."""
         with torch.autocast(cells.device.type, enabled=False):
             context = cells.mean((1, 2))
             cells, weight = cells.flatten(1, 2), coverage.flatten(1)
-            weight = weight + EPS / weight.shape[1]  # an object that is not there has a description, too
+            weight = weight + EPS / weight.shape[1]  # so that an empty mask has a description, too
             total = (weight[:, None] @ cells)[:, 0]
             nearest = self._clusters(F.normalize(cells - context[:, None], dim=2), weight)
             member = nearest * weight[..., None]  # (B, cells, PARTS)
@@ -99,7 +99,7 @@ class Locator(nn.Module):
             return cosine[:, 0] + self.part_weight * (reached * description.shares[..., None, None]).sum(1)
 
     def heat_logit(self, highest: Tensor) -> Tensor:
-        """Of "the object is visible", by the highest heat of targets."""
+        """The logit of "the object is visible", by the highest heat of targets."""
         return self.slope * (highest - self.threshold)
 
 

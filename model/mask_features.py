@@ -21,7 +21,7 @@ from model.backbone import Backbone, ResNet50, mask_to_image
 FULL_SHARE = 0.8  # a window with this share of the image's area is not worth cutting out
 
 
-class Step(NamedTuple):
+class Block(NamedTuple):
     """A part of the backbone. An output cell reads its own `stride` input cells a side, and `reach` cells beyond."""
 
     module: nn.Module
@@ -41,12 +41,12 @@ class Window(NamedTuple):
         return Window(*(factor * x for x in self))
 
     def grown(self, cells: int, full: "Window") -> "Window":
-        """By so many cells on each side, as far as `full` goes."""
+        """Larger by so many cells on each side, as far as `full` goes."""
         top, bottom, left, right = self
         return Window(top - cells, bottom + cells, left - cells, right + cells).intersect(full)
 
     def shrunk(self, factor: int) -> "Window":
-        """The cells, `factor` times as large, that have a part of it."""
+        """The window of the cells, `factor` times as large, that have a part of this one."""
         top, bottom, left, right = self
         return Window(top // factor, -(-bottom // factor), left // factor, -(-right // factor))
 
@@ -54,7 +54,7 @@ class Window(NamedTuple):
         top, left = max(self.top, other.top), max(self.left, other.left)
         return Window(top, max(top, min(self.bottom, other.bottom)), left, max(left, min(self.right, other.right)))
 
-    def within(self, outer: "Window") -> tuple:
+    def index_in(self, outer: "Window") -> tuple:
         """The index that cuts this window out of a tensor (..., H, W) that holds `outer`."""
         rows = slice(self.top - outer.top, self.bottom - outer.top)
         return ..., rows, slice(self.left - outer.left, self.right - outer.left)
@@ -69,17 +69,17 @@ class MaskFeatures:
 
     def __init__(self, backbone: Backbone):
         self.backbone = backbone
-        self.steps: list[Step] = []
+        self.blocks: list[Block] = []
         if isinstance(backbone.network, ResNet50):
             children = list(backbone.network)
-            blocks = [block for layer in children[4:] for block in layer]
-            self.steps = [Step(nn.Sequential(*children[:4]), 4, 2)] + [Step(block, block.stride, 1) for block in blocks]
+            self.blocks = [Block(nn.Sequential(*children[:4]), 4, 2)]
+            self.blocks += [Block(module, module.stride, 1) for layer in children[4:] for module in layer]
         self._empty: dict[tuple[int, int], list[Tensor]] = {}
 
     @torch.no_grad()
     def __call__(self, masks: Tensor) -> Tensor:
         """masks (B, H, W) of 0 and 1, any dtype, H and W multiples of 16 -> (B, C, H/16, W/16) float32."""
-        if not self.steps:
+        if not self.blocks:
             return self.backbone(mask_to_image(masks))
         return torch.cat([self._features(mask) for mask in masks])
 
@@ -89,26 +89,26 @@ class MaskFeatures:
         box = Window(top, top + height, left, left + width)  # of the cells that differ from an empty mask's
         empty = self._empty_activations(tuple(mask.shape))
         x = mask_to_image(mask[None]).to(empty[0].dtype)
-        full = have = valid = Window(0, mask.shape[0], 0, mask.shape[1])  # x holds `have`, and is right in `valid`
-        for step, background in zip(self.steps, empty[:-1], strict=True):
-            full, box = full.shrunk(step.stride), box.shrunk(step.stride)
-            box = box.grown(step.reach, full)
-            window = box.grown(step.reach, full)
+        full = held = valid = Window(0, mask.shape[0], 0, mask.shape[1])  # x holds `held`, and is right in `valid`
+        for block, background in zip(self.blocks, empty[:-1], strict=True):
+            full, box = full.shrunk(block.stride), box.shrunk(block.stride)
+            box = box.grown(block.reach, full)
+            window = box.grown(block.reach, full)
             if (window.bottom - window.top) * (window.right - window.left) > FULL_SHARE * full.bottom * full.right:
                 window = full
-            x = step.module(_on_background(background, x, have, window.scaled(step.stride), valid))
-            have, valid = window, _without_margin(window, step.reach, full)
-        return _on_background(empty[-1], F.normalize(x.float(), dim=1), have, full, valid)
+            x = block.module(_on_background(background, x, held, window.scaled(block.stride), valid))
+            held, valid = window, _without_margin(window, block.reach, full)
+        return _on_background(empty[-1], F.normalize(x.float(), dim=1), held, full, valid)
 
     def _empty_activations(self, size: tuple[int, int]) -> list[Tensor]:
-        """Inputs of each step, and the features, of an empty mask: (1, C, h, w) each."""
+        """The input of each block, and the features, of an empty mask: (1, C, h, w) each."""
         if size not in self._empty:
             weight = self.backbone.network[0].weight
             x = mask_to_image(torch.zeros((1, *size), device=weight.device)).to(weight.dtype)
             activations = []
-            for step in self.steps:
+            for block in self.blocks:
                 activations.append(x)
-                x = step.module(x)
+                x = block.module(x)
             self._empty[size] = [*activations, F.normalize(x.float(), dim=1)]
         return self._empty[size]
 
@@ -123,11 +123,11 @@ def _without_margin(window: Window, reach: int, full: Window) -> Window:
     )
 
 
-def _on_background(background: Tensor, x: Tensor, have: Window, wanted: Window, valid: Window) -> Tensor:
-    """The `wanted` window: the background (1, C, H, W) and, on it, the `valid` part of x, which holds `have`."""
+def _on_background(background: Tensor, x: Tensor, held: Window, wanted: Window, valid: Window) -> Tensor:
+    """The `wanted` window: the background (1, C, H, W) and, on it, the `valid` part of x, which holds `held`."""
     part = valid.intersect(wanted)
     if part == wanted:
-        return x[wanted.within(have)]
-    out = background[wanted.within(Window(0, background.shape[2], 0, background.shape[3]))].clone()
-    out[part.within(wanted)] = x[part.within(have)]
+        return x[wanted.index_in(held)]
+    out = background[wanted.index_in(Window(0, background.shape[2], 0, background.shape[3]))].clone()
+    out[part.index_in(wanted)] = x[part.index_in(held)]
     return out

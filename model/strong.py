@@ -1,8 +1,8 @@
 """The strong network: both views are crops of their images at matched scale, and a locator says where to crop.
 
-    description = network.describe(wide, wide_masks)            # of objects, by crops at the scale of whole frames
-    heat = network.locator.heat(description, cells)             # of whole target frames: where to look
-    query = network.encode(levels, masks, mask_feat)            # by crops around the objects
+    description = network.describe(wide, wide_masks)            # objects, in crops at the scale of whole frames
+    heat = network.locator.heat(description, cells)             # says where to look in whole target frames
+    query = network.encode(levels, masks, mask_feat)            # objects, in crops around them
     target = network.encode_target(levels)                      # crops around peaks of the heat
     look = network.look(query, target)
     answers = network.describe_answers(target, look.target_mask_prob)
@@ -27,13 +27,13 @@ from model.features import Levels
 from model.locator import NOTHING, Description, Locator, coverage_of, detail_of
 from model.xsegtx import MODES, PROB_EPS, Look, MaskDecoder, XSegTx, XSegTxConfig
 
-BACK_WEIGHT = 1.5  # of the logarithm of a look back in the choice among looks: flat from 1 to 2
+BACK_WEIGHT = 1.5  # weight of a look back's logarithm in the choice among looks; from 1 to 2 all are as good
 
 
 @dataclass(frozen=True)
 class StrongConfig(XSegTxConfig):
     frame_size: int = option(768, "--frame_size", help="long side of whole images as the locator reads them, pixels")
-    detail_channels: int = 0  # of the backbone's earlier layer
+    detail_channels: int = 0  # channels of the backbone's earlier layer
 
     def __post_init__(self):
         super().__post_init__()
@@ -46,8 +46,8 @@ class StrongConfig(XSegTxConfig):
         return max(2, self.input_size // (2 * STRIDE)) * STRIDE
 
     def frame_length(self, share: float) -> int:
-        """Long side, in pixels, of the frame in which to locate an object that spans such a share of it: `frame_size`,
-        or half of that, and so on, so that the object fills at most half of a wide crop.
+        """Long side, in pixels, of the frame in which to locate an object that spans `share` of it: `frame_size`, or
+        half of that, and so on, so that the object fills at most half of a wide crop.
         """
         length = self.frame_size
         while share * length > self.wide_size / 2 and length >= 4 * self.wide_size:
@@ -55,13 +55,15 @@ class StrongConfig(XSegTxConfig):
         return length
 
     def wide_crop(self, spot: Spot, share: float) -> Crop:
-        """The locator's query crop: it shows the object as large as that frame should, or half as large as itself."""
-        shown = share * self.frame_length(share)
-        return spot.square(max(self.wide_size * spot.extent / shown, 2 * spot.extent))
+        """The locator's query crop. It shows the object at `spot` as large as the target's frame should, of which the
+        object spans `share`, but no larger than half of the crop.
+        """
+        extent = share * self.frame_length(share)  # in the target's frame, pixels
+        return spot.square(max(self.wide_size * spot.extent / extent, 2 * spot.extent))
 
 
 class ObjectCrops(NamedTuple):
-    """What the looks for B objects need of their query crops."""
+    """The query crops of B objects, encoded for looks."""
 
     tokens: Tensor  # (B, L, C)
     mask: Tensor  # (B, L, C) tokens
@@ -80,7 +82,7 @@ class TargetCrops(NamedTuple):
 
 
 class DetailDecoder(MaskDecoder):
-    """Finer features come in after the first of the two convolutions."""
+    """A mask decoder that also reads finer features, after the first of its two convolutions."""
 
     def __init__(self, width: int, channels: int):
         super().__init__(width)
@@ -88,7 +90,7 @@ class DetailDecoder(MaskDecoder):
         self.mix = nn.Conv2d(width // 2, width // 2, kernel_size=3, padding=1)
 
     def forward(self, features: Tensor, detail: Tensor | None = None) -> Tensor:
-        if detail is None:  # the query's mask is known
+        if detail is None:  # as for the query's mask
             return super().forward(features)
         x = F.relu(self.deconv1(features) + self.detail(detail))
         return self.enlarge(x + F.relu(self.mix(x)))
@@ -102,7 +104,8 @@ class StrongXSegTx(XSegTx):
         width = MODES[config.mode][0]
         self.query_mark = nn.Parameter(0.1 * torch.randn(width))
         self.target_mark = nn.Parameter(0.1 * torch.randn(4, width))
-        self.slope, self.threshold = nn.Parameter(torch.tensor(4.0)), nn.Parameter(torch.tensor(1.2))  # of looks' heat
+        # By these the highest heat of a look joins its existence logit.
+        self.slope, self.threshold = nn.Parameter(torch.tensor(4.0)), nn.Parameter(torch.tensor(1.2))
 
     def forward(self, *_):
         raise NotImplementedError(
@@ -110,18 +113,18 @@ class StrongXSegTx(XSegTx):
         )
 
     def describe(self, wide: Levels, masks: Tensor) -> Description:
-        """Of objects, for the locator, by wide crops (B, ...) of queries and the masks in them (B, N, N)."""
+        """Objects for the locator, by wide crops (B, ...) of queries and the masks in them (B, N, N)."""
         cells = self.locator.cells(wide)
         return self.locator.describe(cells, coverage_of(masks, cells.shape[1:3]))
 
     def encode(self, levels: Levels, masks: Tensor, mask_feat: Tensor) -> ObjectCrops:
-        """Query crops (B, ...), the masks in them (B, S, S) of 0 and 1, and the masks' features."""
+        """B objects, by query crops (B, ...), the masks in them (B, S, S) of 0 and 1, and the masks' features."""
         marks = coverage_of(masks, (self.cells, self.cells)).flatten(1)[..., None] * self.query_mark  # (B, L, C)
         query = self._encode_query(self._tokens(levels.feat) + marks, self.project(mask_feat))
         return ObjectCrops(*query, self.describe(levels, masks))
 
     def encode_target(self, levels: Levels) -> TargetCrops:
-        """Target crops (B, ...)."""
+        """B target crops (B, ...), for `look`."""
         return TargetCrops(super().encode_target(levels.feat), self.locator.cells(levels), detail_of(levels))
 
     def look(self, query: ObjectCrops, target: TargetCrops, both: bool = False) -> Look:
@@ -134,21 +137,21 @@ class StrongXSegTx(XSegTx):
         return Look(mask, logit, self._mask_prob(query_tokens) if both else None)
 
     def describe_answers(self, target: TargetCrops, mask_prob: Tensor) -> Description:
-        """What looks have found in target crops, (B, S, S)."""
+        """What masks (B, S, S) in target crops show, for the locator."""
         return self.locator.describe(target.cells, coverage_of(mask_prob > 0.5, target.cells.shape[1:3]))
 
     def look_back(self, answers: Description, cells: Tensor, objects: Tensor) -> Tensor:
-        """Whether what looks have found leads back to the given objects: (B,) float32 in [0, 1], how much of its heat
-        in the query's whole frame lies on the object, as a softmax over all cells. 0 where nothing was found.
+        """Whether answers lead back to their objects: (B,) float32 in [0, 1], the share of an answer's heat in the
+        query's whole frame, as a softmax over all cells, that lies on the object. 0 where an answer shows nothing.
 
-        cells: (B, h, w, WIDTH), the locator's, of query frames; objects: (B, h, w) bool, which the object has
+        cells: (B, h, w, WIDTH), the locator's, of query frames; objects: (B, h, w) bool, the cells of the object.
         """
         share = (self.locator.scale * self.locator.heat(answers, cells)).flatten(1).softmax(1)
         return (share * objects.flatten(1)).sum(1) * (answers.area[:, 0] > NOTHING)
 
     def score(self, logit: Tensor, heat: Tensor, back: Tensor) -> Tensor:
-        """By which to choose among looks at a target: the largest, by their logits, the heat where they look, and where
-        they lead back to.
+        """The score by which one of the looks at a target is chosen, the largest: of their logits, the heat at their
+        places, and their looks back.
         """
         return self.locator.scale * heat + logit / 2 + BACK_WEIGHT * (back + 1e-3).log()
 

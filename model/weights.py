@@ -44,7 +44,7 @@ def read_torch(path: Path, remedy: str = "give the file of a trained network") -
         raise UserError(f"{path} cannot be read: {reason}; {remedy}") from None
 
 
-def in_a_line(error: Exception) -> str:
+def one_line(error: Exception) -> str:
     """The message of an error, short enough to be part of a line."""
     return textwrap.shorten(str(error), 200, placeholder="...") or type(error).__name__
 
@@ -65,11 +65,11 @@ def load_state(module: nn.Module, state: Any, what: str) -> None:
     try:
         module.load_state_dict(state)
     except RuntimeError as error:
-        raise UserError(f"{what}: does not fit this model ({in_a_line(error)})") from None
+        raise UserError(f"{what}: does not fit this model ({one_line(error)})") from None
     limits = {name: torch.inf for name, _ in module.named_buffers()}  # variances of batch norms may be large
     if broken := [name for name, x in state.items() if not (x.abs() < limits.get(name, MAX_WEIGHT)).all()]:
-        found = f"{len(broken)} tensors hold NaN or numbers above {MAX_WEIGHT:g}, the first is {broken[0]}"
-        raise UserError(f"{what}: {found}; take an earlier file")
+        fault = f"{len(broken)} tensors hold NaN or numbers above {MAX_WEIGHT:g}, the first is {broken[0]}"
+        raise UserError(f"{what}: {fault}; take an earlier file")
 
 
 def digest_of(module: nn.Module) -> str:

@@ -22,7 +22,7 @@ from model.backbone import STRIDE
 from model.transformer import ACTIVATIONS, CrossLayer, InnerLayer, sine_position
 
 PROB_EPS = 1e-7
-MASK_CHANNEL = 2  # of the decoder's three; the published checkpoints never trained the other two
+MASK_CHANNEL = 2  # the decoder has three, and the published checkpoints never trained the other two
 MODES = {  # name: (width, heads, feed-forward width, blocks)
     "tiny": (128, 2, 256, 3),
     "small": (256, 2, 256, 3),
@@ -32,7 +32,7 @@ MODES = {  # name: (width, heads, feed-forward width, blocks)
 
 
 class Query(NamedTuple):
-    """What the network needs of B objects to look for them."""
+    """B objects as the network looks for them."""
 
     tokens: Tensor  # (B, L, C) of their images
     mask: Tensor  # (B, L, C) of their masks
@@ -49,14 +49,14 @@ class Look(NamedTuple):
     query_mask_prob: Tensor | None = None  # (B, H, W), likewise; None if it was not asked for
 
 
-# may change when a network is trained further
+# These may change when a network is trained further.
 FREE = ("dropout", "drop_feat", "activation", "pos_weight", "feat_weight")
 
 
 @dataclass(frozen=True)
 class XSegTxConfig:
-    """The options that define a network, with their flags of train/train.py. `layer_types`: two words of I, C, N per
-    block, "I C I N", or None where they are those of `mode`.
+    """The options that define a network, with their flags of train/train.py. `layer_types`: two words of I, C, N for
+    each block, such as "I C I N", or None for those of `mode`.
     """
 
     mode: str = option("small", "--mode", choices=MODES, help="size of the cross-image transformer")
@@ -69,7 +69,7 @@ class XSegTxConfig:
     activation: str = option("relu", "--activation", choices=ACTIVATIONS, help="in the feed-forward layers")
     pos_weight: float = option(0.1, "--pos-weight", help="weight of the position encoding")
     feat_weight: float = option(1.0, "--feat-weight", help="weight of the features that it is added to")
-    feature_channels: int = 1024  # of the backbone
+    feature_channels: int = 1024  # channels of the backbone's features
 
     def __post_init__(self):
         if self.mode not in MODES:
@@ -116,7 +116,7 @@ class MaskDecoder(nn.Module):
         return self.enlarge(x)
 
     def enlarge(self, x: Tensor) -> Tensor:
-        """What the first convolution has made of the tokens, (B, C/2, 2h, 2w) -> logits (B, 16h, 16w) float32."""
+        """The first convolution's output (B, C/2, 2h, 2w) -> logits (B, 16h, 16w) float32."""
         weight, bias = self.deconv2.weight[:, MASK_CHANNEL, None], self.deconv2.bias[MASK_CHANNEL, None]
         x = F.conv_transpose2d(x, weight, bias, stride=2)  # (B, 1, 4h, 4w)
         return F.interpolate(x.float(), scale_factor=4, mode="bilinear", align_corners=False)[:, 0]
@@ -210,7 +210,7 @@ class XSegTx(nn.Module):
         target_blocked: Tensor | None = None,
         both: bool = False,
     ) -> Look:
-        """For B objects, each in one target image. What only the query's mask needs is left out, unless for `both`."""
+        """Look for B objects, each in one target image. Only with `both` the query's mask is computed, too."""
         views = query.tokens, query.mask, target, query_blocked, target_blocked
         query_tokens, tokens = self._exchange(*views, target_only=not both)
         query_mask_prob = self._mask_prob(query_tokens) if both else None
@@ -222,11 +222,11 @@ class XSegTx(nn.Module):
         return tokens.flatten(2).transpose(1, 2).float()
 
     def _tokens(self, feat: Tensor) -> Tensor:
-        """Of an image: `project`, of which training drops whole channels."""
+        """`project` of an image, of which training drops whole channels."""
         return self.drop_channels(self.project(feat).transpose(1, 2)).transpose(1, 2)
 
     def _encode_query(self, tokens: Tensor, mask: Tensor, blocked: Tensor | None = None) -> Query:
-        """The query side's layers that do not depend on the target, of tokens (B, L, C) of images and masks."""
+        """The query side's layers that do not depend on the target, on tokens (B, L, C) of images and masks."""
         for layer in self._single_view:
             tokens = layer.query(tokens, mask, self.position, blocked)
         return Query(tokens, mask)

@@ -79,15 +79,15 @@ def convert(source: Path, entry: dict[str, str], longest: float, target: Path) -
     scene.export(target)
 
 
-def grounds(folder: Path) -> list[Image.Image]:
+def surface_pictures(folder: Path) -> list[Image.Image]:
     """The pictures of a model that show one surface: neither small nor plain, and much the same all over."""
-    found = []
+    surfaces = []
     for path in sorted(path for path in folder.iterdir() if path.suffix.lower() in PICTURES):
         picture = Image.open(path).convert("RGB")
         evenness = np.asarray(picture.resize((4, 4), Image.Resampling.BOX), float).std((0, 1)).max()
         if min(picture.size) >= SURFACE and np.asarray(picture.convert("L")).std() > 6 and evenness < 16:
-            found.append(picture)
-    return found
+            surfaces.append(picture)
+    return surfaces
 
 
 def main() -> None:
@@ -113,18 +113,18 @@ def main() -> None:
                 files.extractall(archive)
             for entry in read_catalogue(archive):
                 source = archive / entry["model"].lstrip("/")
-                called = re.sub(r"\W+", "-", f"{name} {entry['number']} {entry['name']}".lower()).strip("-")
+                file_name = re.sub(r"\W+", "-", f"{name} {entry['number']} {entry['name']}".lower()).strip("-")
                 longest = max(float(entry[side]) for side in ("width", "depth", "height"))
-                credit = called, entry["name"], entry.get("creator", ""), licence
+                credit = file_name, entry["name"], entry.get("creator", ""), licence
                 if longest > LONGEST:
-                    for picture in grounds(source.parent):
+                    for picture in surface_pictures(source.parent):
                         if (pixels := picture.tobytes()) not in known:
                             known.add(pixels)
-                            picture.save(photos / f"{len(known):03d}-{called}.jpg", quality=92)
-                            credits[called] = credit
+                            picture.save(photos / f"{len(known):03d}-{file_name}.jpg", quality=92)
+                            credits[file_name] = credit
                 elif "elevation" not in entry and not MOUNTED.search(entry["name"]):
-                    convert(source, entry, longest, models / f"{called}.glb")
-                    credits[called] = credit
+                    convert(source, entry, longest, models / f"{file_name}.glb")
+                    credits[file_name] = credit
     with atomic_write(args.out / "credits.csv") as file:  # last: it says that all is there
         csv.writer(file).writerows([("file", "name", "author", "licence"), *credits.values()])
     print(f"{counted(len(list(models.iterdir())), 'model')} and {counted(len(known), 'picture')} in {args.out}")

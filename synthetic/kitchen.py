@@ -1,8 +1,8 @@
 """Kitchen things of unlike parts: tins, bottles and cartons with printed labels and caps, mugs, bowls, books.
 
-The look of a thing is its kind and three numbers, which choose its form and main color, what is printed on it, and its
-lid (or cap, handle, inside, back). Their remainder by 3 is the split's, whose words also begin with letters of their
-own: no thing, label, lid or word of one split occurs in another.
+A thing's design is its kind and three numbers, which choose its form and main color, what is printed on it, and its lid
+(or cap, handle, inside, back). The remainder of these numbers by 3 is the split's number, and the words of each split
+begin with letters of their own: no thing, label, lid or word of one split occurs in another.
 """
 
 import colorsys
@@ -12,7 +12,7 @@ import cv2
 import numpy as np
 
 from formats.takes import SPLITS
-from synthetic.render import CORNERS, Solid, turn
+from synthetic.render import CORNERS, Solid, rotation_about
 from synthetic.textures import Item
 
 FIRST_LETTERS = ("BDFKLMNPRS", "CGTV", "HJWZ")  # of the words of train, val and test
@@ -51,41 +51,43 @@ PARTS = (  # kind, shape, what it wears, x and z of its middle, half axes, degre
 )
 FILL = 1.35  # root of a thing's area, as OBJECT_AREA says
 KINDS = list(dict.fromkeys(kind for kind, *_ in PARTS))
-Look = tuple[str, int, int, int]  # kind, and numbers for form, label and lid
+Design = tuple[str, int, int, int]  # kind, and numbers for form, label and lid
 
 
 def deal_things(seed: int, split: str, take_index: int, count: int, others: int) -> tuple[list[Item], list[Item]]:
     """The `count` objects of the `take_index`-th take of a split, and `others` things around them.
 
-    Every second one of these is like an object: a twin that differs in label or lid, or of another kind in its color.
-    In every second take the last object is a twin of the first.
+    Every second one of the others resembles an object: it is its twin, but for the label or the lid, or a thing of
+    another kind in its color. In every second take the last object is a twin of the first.
     """
     rng = np.random.default_rng([seed, SPLITS.index(split), take_index, 6])
 
-    def number() -> int:
+    def draw_number() -> int:
         return int(rng.integers(1 << 40)) * len(SPLITS) + SPLITS.index(split)
 
-    looks: list[Look] = [(str(rng.choice(KINDS)), number(), number(), number()) for _ in range(count + others)]
+    designs: list[Design] = [
+        (str(rng.choice(KINDS)), *(draw_number() for _ in range(3))) for _ in range(count + others)
+    ]
     twins = {count - 1: 0} if count > 1 and rng.integers(2) else {}
     for k in range(count, count + others):
         like = int(rng.integers(count))
         if k % 4 == 1:
             twins[k] = like
         elif k % 4 == 3:
-            looks[k] = (looks[k][0], looks[like][1], *looks[k][2:])
+            designs[k] = (designs[k][0], designs[like][1], *designs[k][2:])
     for k, like in twins.items():
         part = rng.integers(2, 4)
-        looks[k] = (*looks[like][:part], number(), *looks[like][part + 1 :])
-    things = [make_thing(look, k, twins.get(k)) for k, look in enumerate(looks)]
+        designs[k] = (*designs[like][:part], draw_number(), *designs[like][part + 1 :])
+    things = [make_thing(design, k, twins.get(k)) for k, design in enumerate(designs)]
     return things[:count], things[count:]
 
 
-def make_thing(look: Look, number: int, like: int | None = None) -> Item:
-    """The thing that looks so. `number` makes its name the only one of the take; `like`: the object it is a twin of."""
-    kind, *seeds = look
+def make_thing(design: Design, number: int, like: int | None = None) -> Item:
+    """The thing of a design. `number` makes its name unique in the take; `like` is the object that it is a twin of."""
+    kind, *seeds = design
     form, ink, top = map(np.random.default_rng, seeds)
     letters = (FIRST_LETTERS[seeds[1] % len(SPLITS)], "AEIOU", "LMNRST", "AEIOU", "LMNRSTX")
-    word = "".join(ink.choice([*some]) for some in letters[: ink.integers(3, 6)])
+    word = "".join(ink.choice([*choice]) for choice in letters[: ink.integers(3, 6)])
     tone, trim, lid = paint_color(form), paint_color(form), paint_color(top)
     pattern, front, back = paint_label(ink, trim if kind in ("jar", "bottle") else tone, word)
     side, cap, page = (np.full_like(front, color) for color in (trim, lid, (200, 225, 230)))
@@ -101,11 +103,13 @@ def make_thing(look: Look, number: int, like: int | None = None) -> Item:
     }
     flat = kind in ("box", "book")
     stretch = np.array([1, form.uniform(0.6, 1.4) if flat else 1, form.uniform(0.8, 1.2)])
-    lies = turn(0, -np.pi / 2) if flat and form.integers(2) else np.eye(3)
+    lies = rotation_about(0, -np.pi / 2) if flat and form.integers(2) else np.eye(3)
     parts = []
-    for _, shape, worn, x, z, *axes, degrees in filter(lambda row: row[0] == kind, PARTS):
+    for of_kind, shape, worn, x, z, *axes, degrees in PARTS:
+        if of_kind != kind:
+            continue
         half_axes, texture = np.array(axes) * (1 if degrees else stretch), np.hstack(wears[worn])
-        rotation = lies @ turn(1, np.deg2rad(degrees))
+        rotation = lies @ rotation_about(1, np.deg2rad(degrees))
         parts.append(Solid(shape, lies @ (stretch * (x, 0, z)), half_axes, texture, 0, rotation, smooth=True))
     corners = np.concatenate([part.points(np.minimum(CORNERS, (1, 1, "bowl" not in part.shape))) for part in parts])
     low, high = corners.min(0), corners.max(0)

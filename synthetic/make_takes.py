@@ -73,7 +73,7 @@ def make_takes(out: Path, counts: dict[str, int], options: TakeOptions, num_work
 
 
 def checked_contents(marker: Path, options: TakeOptions) -> dict[str, dict[str, str]]:
-    """What the marker says of models and photos, to tell them from others: digests of their files' names and sizes.
+    """The marker's entry on models and photos: digests of their files' names and sizes, which tell them from others.
 
     Raises UserError if the takes that are there have others.
     """
@@ -135,7 +135,7 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
 
 
 def object_sizes(words: list[str]) -> ObjectSizes:
-    """What `--object_size` means. Raises UserError."""
+    """The value of `--object_size`. Raises UserError."""
     if words == ["real"]:
         return REAL
     try:
@@ -152,7 +152,7 @@ def object_sizes(words: list[str]) -> ObjectSizes:
 
 def main() -> None:
     args = parse_args()
-    if args.models:  # what is wrong is said before anything is rendered
+    if args.models:  # errors come before anything is rendered
         need_trimesh()
         model_files(args.models)
     if args.photos:

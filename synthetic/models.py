@@ -3,7 +3,6 @@
 Needs `trimesh`, which reads them, and `embreex`, which meets them with rays (requirements-models.txt).
 """
 
-import csv
 import sys
 import zlib
 from dataclasses import dataclass, field, replace
@@ -16,16 +15,15 @@ import numpy as np
 
 from common.errors import UserError
 from formats.takes import SPLITS
-from synthetic.render import MISS, Solid, turn
+from synthetic.render import MISS, Solid, rotation_about
 from synthetic.textures import Item
 
-CATALOGUE = "models.csv"  # beside the models, where their files do not say how large they are: file, cm
 PICTURES = ".jpg", ".jpeg", ".png"
-CONTENTS = (".obj", ".glb", ".mtl", ".csv", *PICTURES)  # files of which sets of models or pictures consist
+CONTENTS = (".obj", ".glb", ".mtl", *PICTURES)  # files of which sets of models or pictures consist
 UNIT = 11.0  # centimeters to a unit of length: then pictures have areas as large as the real ones
 SIZES = 1.0, 100.0  # centimeters from and to which a thing can stand on the table
 TEXTURE = 512  # pixels of a texture's longer side, at most
-SHARE = ("train",) * 6 + ("val", "test", "test")  # which split a ninth of the models goes to
+SHARE = ("train",) * 6 + ("val", "test", "test")  # the splits of ninths of all models
 
 
 @dataclass(frozen=True)
@@ -36,7 +34,7 @@ class Mesh:
     rim: np.ndarray  # (V, 3) corners of the convex hull
     normals: np.ndarray  # (F, 3, 3) at the corners of each face
     uv: np.ndarray  # (F, 3, 2), in textures, upwards
-    textures: tuple[tuple[np.ndarray, np.ndarray], ...]  # as `_in_a_row` has them: whole, 1/4 and 1/16 as large
+    textures: tuple[tuple[np.ndarray, np.ndarray], ...]  # as `_texels` has them: whole, 1/4 and 1/16 as large
     level: int = 0  # which of the three it wears
     tint: np.ndarray = field(default_factory=lambda: np.ones(3, np.float32))
 
@@ -46,21 +44,21 @@ class Mesh:
         return np.abs(self.rim).max(0)
 
     def reduced(self, pixels: int) -> "Mesh":
-        """With textures not much finer than a picture that shows it so large."""
+        """The mesh with textures not much finer than a picture in which it spans so many pixels."""
         return replace(self, level=sum(pixels < limit for limit in (TEXTURE // 4, TEXTURE // 16)))
 
     def meet(self, origin: np.ndarray, direction: list[np.ndarray]) -> list[np.ndarray]:
-        """Where rays meet it, as `synthetic.render` has it, and the place there: face and two weights, each (h, w)."""
+        """Where rays meet it, each (h, w): parameters as `synthetic.render` has them, faces, two weights in each."""
         rays = np.stack(direction, -1).reshape(-1, 3)
         hit = self.scene.run(np.repeat(origin[None], len(rays), 0), rays, output=1)
         depth = np.where(hit["primID"] >= 0, hit["tfar"], MISS)
         return [x.reshape(direction[0].shape) for x in (depth, hit["primID"], hit["u"], hit["v"])]
 
-    def look(self, face: np.ndarray, v: np.ndarray, w: np.ndarray, ahead: list[np.ndarray]) -> tuple[np.ndarray, ...]:
-        """At such places (N,), met in the directions 3 x (N,): colors (1, N, 3) uint8 BGR and normals (3, N)."""
+    def surface(self, face: np.ndarray, v: np.ndarray, w: np.ndarray, rays: list[np.ndarray]) -> tuple[np.ndarray, ...]:
+        """At places (N,) that `meet` gives, in the directions 3 x (N,): colors (1, N, 3) uint8 BGR, normals (3, N)."""
         weight = np.stack((1 - v - w, v, w), 1)[..., None]
         normal = (self.normals[face] * weight).sum(1)
-        normal *= np.where((normal * np.stack(ahead, 1)).sum(1, keepdims=True) > 0, -1, 1)  # both sides are outer ones
+        normal *= np.where((normal * np.stack(rays, 1)).sum(1, keepdims=True) > 0, -1, 1)  # both sides are outer ones
         across, up = (self.uv[face] * weight).sum(1).T
         texels, places = self.textures[self.level]
         first, height, width = places[face].T
@@ -69,7 +67,7 @@ class Mesh:
 
 
 def need_trimesh() -> ModuleType:
-    """The library, if it and `embreex` are there. Raises UserError."""
+    """The module `trimesh`. Raises UserError if it or `embreex` is not installed."""
     try:
         import embreex  # noqa: F401
         import trimesh
@@ -86,28 +84,28 @@ def files_below(folder: Path, *kinds: str) -> list[Path]:
 @cache
 def model_files(folder: Path) -> dict[str, list[Path]]:
     """The models below a folder, by split: the name of its file puts a model into one, wherever the folder is."""
-    found: dict[str, list[Path]] = {split: [] for split in SPLITS}
+    models: dict[str, list[Path]] = {split: [] for split in SPLITS}
     for path in files_below(folder, ".obj", ".glb"):
-        found[SHARE[zlib.crc32(path.stem.lower().encode()) % len(SHARE)]].append(path)
-    if not all(found.values()):
-        counts = ", ".join(f"{len(found[split])} for {split}" for split in SPLITS)
+        models[SHARE[zlib.crc32(path.stem.lower().encode()) % len(SHARE)]].append(path)
+    if not all(models.values()):
+        counts = ", ".join(f"{len(models[split])} for {split}" for split in SPLITS)
         raise UserError(f"{folder} has too few models (OBJ, GLB; by their names, {counts}); each split needs one")
-    return found
+    return models
 
 
 @cache
 def find_pictures(folder: Path) -> list[Path]:
-    """Raises UserError."""
-    if found := files_below(folder, *PICTURES):
-        return found
+    """The pictures below a folder. Raises UserError if there is none."""
+    if pictures := files_below(folder, *PICTURES):
+        return pictures
     raise UserError(f"--photos {folder} has no picture (JPEG, PNG)")
 
 
 def deal_models(
     folder: Path, seed: int, split: str, take_index: int, count: int, others: int
 ) -> tuple[list[Item], list[Item]]:
-    """The `count` objects of the `take_index`-th take of a split, and `others` models of it around them: every fourth
-    one is a twin of an object, or has the color of one.
+    """The `count` objects of the `take_index`-th take of a split, and `others` of its models around them. A fourth of
+    the others are twins of objects, another fourth have an object's color.
     """
     rng = np.random.default_rng([seed, SPLITS.index(split), take_index, 7])
     files = model_files(folder)[split]
@@ -145,19 +143,19 @@ def load_mesh(path: Path) -> Mesh:
         low, high = corners.min((0, 1)), corners.max((0, 1))
     except Exception as error:  # readers of foreign formats raise anything
         raise UserError(f"{path} is no model that can be read: {error}") from None
-    cm = catalogue(path.parent).get(path.name, 100 * (high - low).max())  # glTF is in meters
+    cm = 100 * (high - low).max()  # files are in meters, as glTF is by its standard
     if not SIZES[0] <= cm <= SIZES[1]:
-        text = f"{path} is {cm:.3g} cm long; models stand on a table and are from {SIZES[0]:g} to {SIZES[1]:g}"
-        raise UserError(f"{text}: files are in meters, unless a {CATALOGUE} beside them has another size (file, cm)")
+        limits = f"models stand on a table and are from {SIZES[0]:g} to {SIZES[1]:g}"
+        raise UserError(f"{path} is {cm:.3g} cm long; {limits}: scale the file, whose unit is the meter")
     if np.linalg.matrix_rank(corners.reshape(-1, 3) - corners[0, 0]) < 3:
         raise UserError(f"{path} is flat: all its corners lie in one plane; models are things with a volume")
-    scale, upright = cm / UNIT / (high - low).max(), turn(0, np.pi / 2)  # files have y up
+    scale, upright = cm / UNIT / (high - low).max(), rotation_about(0, np.pi / 2)  # files have y up
     hull = trimesh.convex.convex_hull(corners.reshape(-1, 3)).vertices
     corners, rim = (((points - (low + high) / 2) * scale) @ upright.T for points in (corners, hull))
     normals = np.concatenate([part.vertex_normals[part.faces] for part in parts]) @ upright.T
     pictures, uv = zip(*map(_picture, parts), strict=True)
     counts = [len(part.faces) for part in parts]
-    textures = [_in_a_row([_shrunk(picture, factor) for picture in pictures], counts) for factor in (1, 4, 16)]
+    textures = [_texels([_shrunk(picture, factor) for picture in pictures], counts) for factor in (1, 4, 16)]
     scene = EmbreeScene()
     TriangleMesh(scene, corners.astype(np.float32))
     return Mesh(scene, rim, normals.astype(np.float32), np.concatenate(uv).astype(np.float32), tuple(textures))
@@ -195,24 +193,11 @@ def _shrunk(picture: np.ndarray, factor: float) -> np.ndarray:
     return cv2.resize(picture, size, interpolation=cv2.INTER_AREA)
 
 
-def _in_a_row(pictures: list[np.ndarray], counts: list[int]) -> tuple[np.ndarray, np.ndarray]:
-    """The colors of all pictures, (T, 3); and for each face, of which `counts` wear each of them, the first color,
-    height and width of its picture, (F, 3).
+def _texels(pictures: list[np.ndarray], counts: list[int]) -> tuple[np.ndarray, np.ndarray]:
+    """The colors of all pictures in a row, (T, 3), and of each face where its picture begins there, and its height and
+    width, (F, 3). `counts`: how many faces wear each picture.
     """
     sizes = np.array([picture.shape[:2] for picture in pictures])
     first = np.cumsum([0, *sizes.prod(1)])[:-1]
     places = np.repeat(np.column_stack([first, sizes]), counts, 0)
     return np.concatenate([picture.reshape(-1, 3) for picture in pictures]), places
-
-
-@cache
-def catalogue(folder: Path) -> dict[str, float]:
-    """Longest sides in cm by the names of files, where a folder says so."""
-    path = folder / CATALOGUE
-    if not path.exists():
-        return {}
-    try:
-        with path.open(newline="") as file:
-            return {row["file"]: float(row["cm"]) for row in csv.DictReader(file)}
-    except (KeyError, TypeError, ValueError) as error:
-        raise UserError(f"{path} is no table with the columns file and cm: {error!r}") from None

@@ -1,4 +1,4 @@
-"""What a take is asked to be: its things and cameras, and how large objects are in the pictures."""
+"""The options of a take: its things and cameras, and the sizes of objects in its pictures."""
 
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -16,12 +16,12 @@ VIDEO_SIZES: dict[str, tuple[Size, Size]] = {
     "native": ((1408, 1408), (2160, 3840)),
 }
 FPS = 30
-LATER = "models", "photos", "left_out", "odd_cameras"  # options
+LATER = "models", "photos", "left_out", "odd_cameras"  # options that came later
 
 
 @dataclass(frozen=True)
 class ObjectSizes:
-    """How large objects are in the pictures. Areas are fractions of a picture, of an unoccluded object."""
+    """Sizes of objects in pictures. Areas are fractions of a picture, of an unoccluded object."""
 
     ego: float  # area of a median object
     exo: float  # of the same object there
@@ -69,7 +69,9 @@ class TakeOptions:
     odd_cameras: float = 0.0
 
     def record(self) -> dict[str, Any]:
-        """As JSON; of folders the names. What came later is there only where it is used: takes keep their names."""
+        """The options as JSON, of folders the names. Later options are there only where they are used, so that takes
+        without them keep their uids.
+        """
         later = asdict(self)
         first = {name: later.pop(name) for name in list(later)[: -len(LATER)]}
         return first | {k: v.name if isinstance(v, Path) else v for k, v in later.items() if v}

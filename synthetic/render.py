@@ -41,7 +41,7 @@ class Solid:
     texture: Any  # (h, w, 3) uint8 BGR, laid out as `synthetic.textures.TILES` says; of a mesh, `synthetic.models.Mesh`
     label: int = 0  # written into the label picture; 0 is everything that is no object
     rotation: np.ndarray = field(default_factory=lambda: np.eye(3))  # columns: the solid's axes in the world
-    smooth: bool = False  # where it is small in the picture, its texture is made smaller first: fine print grays
+    smooth: bool = False  # its texture is reduced where it is small in the picture: fine print turns gray
 
     def points(self, unit: np.ndarray) -> np.ndarray:
         """Points (N, 3) of the unit solid -> the world."""
@@ -78,7 +78,7 @@ class Camera:
 
 @dataclass
 class Picture:
-    """What a camera sees: `colors` (H, W) uint32, `depth` (H, W) float32, `labels` (H, W) uint8.
+    """A camera's picture: `colors` (H, W) uint32, `depth` (H, W) float32, `labels` (H, W) uint8.
 
     A pixel's blue, green and red are packed in one number, which numpy's masks write 30 times faster than three bytes.
     """
@@ -89,7 +89,7 @@ class Picture:
 
     @property
     def channels(self) -> np.ndarray:
-        """The same memory as (H, W, 4) uint8, blue, green, red and something."""
+        """The same memory as (H, W, 4) uint8: blue, green, red and a channel that is not used."""
         return self.colors.view(np.uint8).reshape(*self.colors.shape, 4)
 
     @property
@@ -98,7 +98,7 @@ class Picture:
         return cv2.cvtColor(self.channels, cv2.COLOR_BGRA2BGR)
 
 
-def turn(axis: int, angle: float) -> np.ndarray:
+def rotation_about(axis: int, angle: float) -> np.ndarray:
     """Rotation by `angle` radians about x, y or z."""
     i, j = (axis + 1) % 3, (axis + 2) % 3
     rotation = np.eye(3)
@@ -170,17 +170,17 @@ def _draw(camera: Camera, solid: Solid, picture: Picture, rows: slice, cols: sli
             continue
         depth, ahead = depth[nearer], [d[nearer] for d in direction]
         if solid.shape == "mesh":
-            color, normal = solid.texture.look(*(x[nearer] for x in place), ahead)
+            color, normal = solid.texture.surface(*(x[nearer] for x in place), ahead)
         else:
-            color, normal = _look(solid, [o + depth * d for o, d in zip(origin, ahead, strict=True)])
-        picture.colors[strip][nearer] = _lit(solid, color, normal, lights)
+            color, normal = _surface(solid, [o + depth * d for o, d in zip(origin, ahead, strict=True)])
+        picture.colors[strip][nearer] = _lit_colors(solid, color, normal, lights)
         picture.depth[strip][nearer] = depth
         picture.labels[strip][nearer] = solid.label
 
 
-def _look(solid: Solid, at: list[np.ndarray]) -> tuple[np.ndarray, Sequence[np.ndarray]]:
-    """At surface points 3 x (N,) of the unit solid: colors (1, N, 3) uint8 BGR, and outward normals, 3 x (N,), of any
-    length.
+def _surface(solid: Solid, at: list[np.ndarray]) -> tuple[np.ndarray, Sequence[np.ndarray]]:
+    """Surface points 3 x (N,) of the unit solid -> their colors (1, N, 3) uint8 BGR, and outward normals, 3 x (N,), of
+    any length.
     """
     u, v, *normal = SHADERS[solid.shape][1](*at, solid)
     tile = solid.texture.shape[0]
@@ -188,8 +188,8 @@ def _look(solid: Solid, at: list[np.ndarray]) -> tuple[np.ndarray, Sequence[np.n
     return cv2.remap(solid.texture, columns, rows, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE), normal
 
 
-def _lit(solid: Solid, color: np.ndarray, normal: Sequence[np.ndarray], lights: np.ndarray) -> np.ndarray:
-    """What `_look` gives, in the light that falls on it, packed -> (N,) uint32. N is at most STRIP."""
+def _lit_colors(solid: Solid, color: np.ndarray, normal: Sequence[np.ndarray], lights: np.ndarray) -> np.ndarray:
+    """The colors of a surface in the light that falls on it, packed -> (N,) uint32. N is at most STRIP."""
     x, y, z = (n / np.float32(axis) for n, axis in zip(normal, solid.half_axes, strict=True))
     length = np.sqrt(x * x + y * y + z * z)
     inside = -1 if solid.shape == "room" or solid.shape.startswith("inner") else 1
@@ -237,7 +237,7 @@ def _meet_wall(origin: np.ndarray, direction: list[np.ndarray], *, round_: int, 
 
 
 def _slab(origin: float, direction: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Where the ray enters and leaves the space between -1 and 1."""
+    """Parameters at which the ray enters and leaves the space between -1 and 1."""
     inverse = 1 / (direction + TINY)
     middle, half = -origin * inverse, np.abs(inverse)
     return middle - half, middle + half

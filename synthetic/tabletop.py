@@ -1,4 +1,4 @@
-"""What happens in a take: objects in a row on a table, a wearer who looks along it and picks one up now and then.
+"""The world of a take: objects in a row on a table, and a wearer who looks along it and picks one up now and then.
 
 Lengths are in units of the mean object width, times in seconds. z is up, the wearer stands on the side of negative y.
 """
@@ -14,7 +14,7 @@ from formats.picture_files import read_picture
 from synthetic.kitchen import paint_color
 from synthetic.models import find_pictures
 from synthetic.options import FPS, VIDEO_SIZES, TakeOptions
-from synthetic.render import LIGHTS, Camera, Picture, Solid, cast_shadows, render, turn
+from synthetic.render import LIGHTS, Camera, Picture, Solid, cast_shadows, render, rotation_about
 from synthetic.textures import GROUND, Item, paint_wall, paint_wood
 
 EGO = "aria01_214-1"
@@ -49,7 +49,7 @@ class Tabletop:
         self.cameras = camera_names(options.num_exo)
         views = np.array_split(np.arange(len(items)), options.num_exo)  # which objects each exo camera is aimed at
         self.exo_views = [view.tolist() or [k % len(items)] for k, view in enumerate(views)]
-        variety, oddity = rng.spawn(2)  # what they draw is there only with some options, and leaves the rest as it is
+        variety, oddity = rng.spawn(2)  # for some options only: what these draw leaves all else as it is
         scales = self.object_size.scales(variety, len(items))
         if self.modelled:  # they have sizes of their own
             scales = np.ones_like(scales)
@@ -68,7 +68,7 @@ class Tabletop:
         self.lights, self.rolls = LIGHTS, np.zeros(len(self.cameras))
         if self.modelled:
             self.lights, self.rolls = _lamps(variety), _rolls(variety, len(self.cameras))
-        # Cameras as of a stranger's pictures: turned by any angle, of one kind, gray.
+        # Odd cameras, as a stranger may have them: turned by any angle, both of one kind, gray.
         odd = oddity.random() < options.odd_cameras
         turned, fixed, gray = odd & (oddity.random(3) < 0.5)
         if turned:
@@ -84,11 +84,12 @@ class Tabletop:
 
     def pictures(self, second: float) -> dict[str, Picture]:
         """What each camera sees."""
-        items = [self.item(number, second) for number in range(len(self.items))]
+        objects = [self.object_solids(number, second) for number in range(len(self.items))]
         people = [*self._hand(second), *(limb for person in self.people for limb in person(second))]
-        worlds = []  # of each camera
+        worlds = []  # what each camera can see, but for the room
         for left_out in self.left_out[int(second)]:
-            solids = [solid for item, out in zip(items, left_out, strict=True) if not out for solid in item] + people
+            present = [solids for solids, out in zip(objects, left_out, strict=True) if not out]
+            solids = sum(present, []) + people
             if not worlds or self.left_out[int(second)].any():
                 table = cast_shadows(self.table, solids + self.clutter, self.lights[0])
             worlds.append([*solids, table])
@@ -109,7 +110,7 @@ class Tabletop:
         return self.fixed_ego or self._head(second)
 
     def _head(self, second: float) -> Camera:
-        gaze = _path(self.gaze_times, self.gaze_points, second)
+        gaze = _place_on_path(self.gaze_times, self.gaze_points, second)
         sway = np.sin(second * self.sway_speed + self.sway_phase)
         head = self.head + gaze * (0.7, 0.3, 0.6) + sway[:3] * 0.06
         focal, roll = EGO_FOCAL * self.sizes[0][1], 0.06 * sway[3] + self.rolls[0]
@@ -151,7 +152,7 @@ class Tabletop:
                 at = rng.uniform(-1, 1, 2) * (self.table.half_axes[:2] - min(thing.radius, 1))
                 if all(np.hypot(*(at - other)) > thing.radius + radius + 0.1 for other, radius in taken):
                     taken.append((at, thing.radius))
-                    solids += thing.solids(_standing(thing, *at), turn(2, rng.uniform(-np.pi, np.pi)))
+                    solids += thing.solids(_standing(thing, *at), rotation_about(2, rng.uniform(-np.pi, np.pi)))
                     break
         return solids
 
@@ -160,11 +161,11 @@ class Tabletop:
         number = int(rng.integers(len(self.items)))
         item, (x, y, z) = self.items[number], self.places[number]
         angle = rng.uniform(-np.pi, np.pi)
-        held = {item for _, item in self.episodes}
-        if rng.integers(3) == 0 and thing.radius < 0.8 * item.radius and number not in held:
-            return np.array([x, y, z + (item.half_axes[2] + thing.half_axes[2])]), turn(2, angle)
+        lifted = {number for _, number in self.episodes}
+        if rng.integers(3) == 0 and thing.radius < 0.8 * item.radius and number not in lifted:
+            return np.array([x, y, z + (item.half_axes[2] + thing.half_axes[2])]), rotation_about(2, angle)
         away = 0.85 * (item.radius + thing.radius)
-        return _standing(thing, x + away * np.cos(angle), y + away * np.sin(angle)), turn(2, angle)
+        return _standing(thing, x + away * np.cos(angle), y + away * np.sin(angle)), rotation_about(2, angle)
 
     def _plan_wearer(self, rng: np.random.Generator, seconds: float, distance: float) -> None:
         """Episodes: look at an object, reach for it, lift it out of the exo cameras' view, look at it, put it back."""
@@ -182,23 +183,23 @@ class Tabletop:
         hand_times, hand_points = [], []
         gaze_times, gaze_points = [0.0], [self._glance(rng, order[0])]
         for episode in range(episodes):
-            item, following = order[2 * episode + 1 : 2 * episode + 3]
+            number, following = order[2 * episode + 1 : 2 * episode + 3]
             knots = (episode + np.array([0.03, 0.2, 0.42, 0.66, 0.86, 0.96]) + rng.uniform(-0.02, 0.02, 6)) * EPISODE
-            self.episodes.append((knots, item))
-            place = self.places[item]
+            self.episodes.append((knots, number))
+            place = self.places[number]
             rest = np.array([place[0] + 0.8, -self.table.half_axes[1] - 0.3, TABLE_HEIGHT - 0.5])  # before the table
-            spots = [place, place + self.lift, place + self.lift, place]
+            stops = [place, place + self.lift, place + self.lift, place]
             hand_times += list(knots)
-            hand_points += [rest, *(spot + self.grips[item] for spot in spots), rest]
-            look = rng.uniform(-0.3, 0.3, 3) * (1, 1, 0.3)
+            hand_points += [rest, *(stop + self.grips[number] for stop in stops), rest]
+            offset = rng.uniform(-0.3, 0.3, 3) * (1, 1, 0.3)
             gaze_times += [*(knots[1:5] - 0.2), knots[5]]
-            gaze_points += [*(spot + look for spot in spots), self._glance(rng, following)]
+            gaze_points += [*(stop + offset for stop in stops), self._glance(rng, following)]
         self.hand_times, self.hand_points = np.array(hand_times), np.array(hand_points)
         self.gaze_times, self.gaze_points = np.array(gaze_times), np.array(gaze_points)
 
-    def _glance(self, rng: np.random.Generator, item: int) -> np.ndarray:
-        """Somewhere near an object."""
-        return self.places[item] + rng.uniform(-0.6, 0.6, 3) * (1, 0.5, 0.3)
+    def _glance(self, rng: np.random.Generator, number: int) -> np.ndarray:
+        """A point near an object."""
+        return self.places[number] + rng.uniform(-0.6, 0.6, 3) * (1, 0.5, 0.3)
 
     def _aim_exo(self, rng: np.random.Generator, number: int, distance: float) -> Camera:
         """Exo cameras stand around the table: left, right, then behind it, and look down at their objects."""
@@ -214,7 +215,7 @@ class Tabletop:
         looks at the same objects, about as closely.
         """
         target, size = self.places[self.exo_views[0]].mean(0), self.sizes[0]
-        away = turn(2, rng.uniform(0.05, (0.3, 1.5)[rng.integers(2)])) @ (exo.position - target)
+        away = rotation_about(2, rng.uniform(0.05, (0.3, 1.5)[rng.integers(2)])) @ (exo.position - target)
         away *= EGO_FOCAL / EXO_FOCAL * rng.uniform(0.8, 1.25)
         return Camera.look_at(target + away, target, EGO_FOCAL * size[1], size, self.rolls[0])
 
@@ -245,20 +246,20 @@ class Tabletop:
         tints = {name: light * np.exp(rng.normal(0, 0.12) + rng.normal(0, 0.06) * warm) for name in self.cameras}
         return tints | {EGO: 0.85 * tints[EGO]}
 
-    def item(self, number: int, second: float) -> list[Solid]:
-        """An object's solids."""
+    def object_solids(self, number: int, second: float) -> list[Solid]:
+        """An object where it is at a second, in the hand or on the table."""
         item, place = self.items[number], self.places[number]
         lifted = 0.0
         for knots, held in self.episodes:
             if held == number and knots[1] <= second <= knots[4]:
-                place = _path(self.hand_times, self.hand_points, second) - self.grips[number]
+                place = _place_on_path(self.hand_times, self.hand_points, second) - self.grips[number]
                 lifted = (place - self.places[number])[2] / self.lift[2]
-        rotation = turn(2, self.yaws[number] + 0.8 * lifted) @ turn(0, -0.35 * lifted)
+        rotation = rotation_about(2, self.yaws[number] + 0.8 * lifted) @ rotation_about(0, -0.35 * lifted)
         return item.solids(place, rotation, number + 1)
 
     def _hand(self, second: float) -> list[Solid]:
         """Palm, fingers, forearm and a sleeve that reaches to below the head, where no camera should look."""
-        palm = _path(self.hand_times, self.hand_points, second)
+        palm = _place_on_path(self.hand_times, self.hand_points, second)
         shoulder = self._head(second).position + (0.5, -0.4, -1.3)
         arm = (shoulder - palm) / np.linalg.norm(shoulder - palm)
         return [
@@ -270,7 +271,7 @@ class Tabletop:
 
 
 def _distance(focal: float, area: float, size: Size) -> float:
-    """How far a camera is from a median object, which fills the fraction `area` of a picture of `size`."""
+    """The distance of a camera from a median object that fills the fraction `area` of its picture of `size`."""
     return focal * np.sqrt(OBJECT_AREA / area * size[1] / size[0])
 
 
@@ -300,11 +301,11 @@ def _lamps(rng: np.random.Generator) -> np.ndarray:
 
 
 def _rolls(rng: np.random.Generator, count: int) -> np.ndarray:
-    """By how much each camera is turned about its axis: a little, but in a tenth of the takes by any angle."""
+    """The angle by which each camera is turned about its axis: a little, but in a tenth of the takes any angle."""
     return rng.normal(0, 0.08, count) if rng.random() < 0.9 else rng.uniform(-np.pi, np.pi, count)
 
 
-def _path(times: np.ndarray, points: np.ndarray, second: float) -> np.ndarray:
+def _place_on_path(times: np.ndarray, points: np.ndarray, second: float) -> np.ndarray:
     """The place at a second on a path that rests at each of its points: (N,) ascending times, (N, 3) points."""
     after = int(np.clip(np.searchsorted(times, second), 1, len(times) - 1))
     part = np.clip((second - times[after - 1]) / (times[after] - times[after - 1]), 0, 1)

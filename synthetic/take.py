@@ -63,12 +63,12 @@ def build_tabletop(take: TakeId, options: TakeOptions) -> Tabletop:
 
 
 def annotated_cameras(tabletop: Tabletop, take: TakeId) -> list[list[str]]:
-    """Which cameras annotate each object: ego and the exo camera aimed at it, or all where sizes are mixed. For the
+    """The cameras that annotate each object: ego and the exo camera aimed at it, or all where sizes are mixed. For the
     last object it varies.
     """
     exos = tabletop.cameras[1:]
     aimed = [(item, exo) for exo, view in zip(exos, tabletop.exo_views, strict=True) for item in view]
-    own = dict(reversed(aimed))  # the first camera that is aimed at each
+    own = dict(reversed(aimed))  # by object: the first camera that is aimed at it
     cameras = [[*exos, EGO] if tabletop.object_size.mixed else [own[item], EGO] for item in sorted(own)]
     last = own[len(own) - 1]
     cameras[-1] = ([*exos, EGO], [EGO], [last], [last, EGO])[take.variety]
@@ -180,7 +180,7 @@ def annotate(
 
 def preview(pictures: dict[str, Picture]) -> np.ndarray:
     """All cameras side by side at one moment, masks outlined -> (216, W, 3) uint8 BGR."""
-    row, height = [], 216
+    panels, height = [], 216
     for camera, picture in pictures.items():
         width = picture.image.shape[1] * height // picture.image.shape[0]
         image = cv2.resize(picture.image, (width, height), interpolation=cv2.INTER_AREA)
@@ -189,5 +189,5 @@ def preview(pictures: dict[str, Picture]) -> np.ndarray:
             outline, _ = cv2.findContours(np.uint8(labels == label), cv2.RETR_LIST, cv2.CHAIN_APPROX_NONE)
             cv2.drawContours(image, outline, -1, (255, 255, 255), 1)
         cv2.putText(image, camera, (6, 16), cv2.FONT_HERSHEY_SIMPLEX, 0.45, (255, 255, 255), 1, cv2.LINE_AA)
-        row.append(image)
-    return np.hstack(row)
+        panels.append(image)
+    return np.hstack(panels)

@@ -29,8 +29,8 @@ COLORS = {  # RGB
     "black": (38, 38, 44),
 }
 PATTERNS = ("checked", "striped", "ringed", "diagonal", "dotted", "zigzag", "faded", "plaid", "lettered")
-Look = tuple[str, str, str]  # pattern and two colors
-CUTS = 0.6, 0.8  # fractions of the catalogue at which the looks of val and test begin
+Print = tuple[str, str, str]  # pattern and two colors
+CUTS = 0.6, 0.8  # fractions of the catalogue at which the prints of val and test begin
 GROUND = 512  # pixels along one side of a table top, wall or floor
 
 
@@ -45,7 +45,7 @@ class Item:
 
     @property
     def radius(self) -> float:
-        """How far it reaches along x or y."""
+        """Half of its longer side along x or y."""
         return self.half_axes[:2].max()
 
     def scaled(self, factor: float) -> "Item":
@@ -61,61 +61,66 @@ class Item:
 
 
 def deal_solids(seed: int, split: str, take_index: int, count: int, others: int) -> tuple[list[Item], list[Item]]:
-    """The `count` objects of the `take_index`-th take of a split, with the looks of `deal_looks`, and `others` around
-    them, with looks of the same split that no object of the take has: every second one has an object's pattern or one
+    """The `count` objects of the `take_index`-th take of a split, with the prints of `deal_prints`, and `others` around
+    them, with prints of the same split that no object of the take has: every second one has an object's pattern or one
     of its colors.
     """
-    looks = deal_looks(seed, split, take_index, count)
+    prints = deal_prints(seed, split, take_index, count)
     rng = np.random.default_rng([seed, SPLITS.index(split), take_index])
-    items = [_make_item(rng, look, number) for number, look in enumerate(looks)]
+    items = [_make_item(rng, design, number) for number, design in enumerate(prints)]
     rng = np.random.default_rng([seed, SPLITS.index(split), take_index, 3])
-    rest = [look for look in _looks_of(seed, split) if look not in looks]
-    alike = [look for look in rest if any(look[0] == own[0] or set(look[1:]) & set(own[1:]) for own in looks)]
+    rest = [design for design in _prints_of(seed, split) if design not in prints]
+    alike = [design for design in rest if any(design[0] == own[0] or share_color(design, own) for own in prints)]
     pools = [(rest, alike)[number % 2] for number in range(others)]
     return items, [_make_item(rng, pool[rng.integers(len(pool))], number) for number, pool in enumerate(pools)]
 
 
-def deal_looks(seed: int, split: str, take_index: int, count: int) -> list[Look]:
-    """Distinct looks for the objects of a take, none of them in another split, and no color twice if possible.
+def deal_prints(seed: int, split: str, take_index: int, count: int) -> list[Print]:
+    """Distinct prints for the objects of a take, none of them in another split, and no color twice if possible.
 
     A split's part of the catalogue is dealt out take by take; when it is used up, it is shuffled and dealt again.
     """
-    looks = _looks_of(seed, split)
+    catalogue = _prints_of(seed, split)
     for deal in itertools.count():
-        order = np.random.default_rng([seed, SPLITS.index(split), deal]).permutation(len(looks))
-        pool = [looks[i] for i in order]
-        hands = _deal(pool, count)
+        order = np.random.default_rng([seed, SPLITS.index(split), deal]).permutation(len(catalogue))
+        pool = [catalogue[i] for i in order]
+        hands = _deal_hands(pool, count)
         if take_index < len(hands):
             return hands[take_index]
         take_index -= len(hands)
 
 
-def _deal(pool: list[Look], count: int) -> list[list[Look]]:
-    """Hands of `count` looks, as many as can be made without a color twice in a hand, but one at least."""
+def _deal_hands(pool: list[Print], count: int) -> list[list[Print]]:
+    """Hands of `count` prints, as many as can be made without a color twice in a hand, but one at least."""
     hands = []
     while len(pool) >= count:
-        hand: list[Look] = []
-        for look in pool:
-            if len(hand) < count and not any(set(look[1:]) & set(other[1:]) for other in hand):
-                hand.append(look)
+        hand: list[Print] = []
+        for design in pool:
+            if len(hand) < count and not any(share_color(design, other) for other in hand):
+                hand.append(design)
         if hands and len(hand) < count:
             break
-        hand += [look for look in pool if look not in hand][: count - len(hand)]  # more objects than colors allow
+        hand += [design for design in pool if design not in hand][: count - len(hand)]  # more objects than colors allow
         hands.append(hand)
-        pool = [look for look in pool if look not in hand]
+        pool = [design for design in pool if design not in hand]
     return hands
 
 
-def _looks_of(seed: int, split: str) -> list[Look]:
+def share_color(one: Print, other: Print) -> bool:
+    return bool(set(one[1:]) & set(other[1:]))
+
+
+def _prints_of(seed: int, split: str) -> list[Print]:
     """The part of the catalogue that a split's objects wear."""
-    looks = [(pattern, *colors) for pattern in PATTERNS for colors in itertools.combinations(COLORS, 2)]
-    order = np.random.default_rng(seed).permutation(len(looks))
-    mine = np.split(order, [round(cut * len(looks)) for cut in CUTS])[SPLITS.index(split)]
-    return [looks[i] for i in mine]
+    catalogue = [(pattern, *colors) for pattern in PATTERNS for colors in itertools.combinations(COLORS, 2)]
+    order = np.random.default_rng(seed).permutation(len(catalogue))
+    own = np.split(order, [round(cut * len(catalogue)) for cut in CUTS])[SPLITS.index(split)]
+    return [catalogue[i] for i in own]
 
 
-def _make_item(rng: np.random.Generator, look: Look, number: int) -> Item:
-    pattern, *colors = look
+def _make_item(rng: np.random.Generator, design: Print, number: int) -> Item:
+    """An object that wears a print; its name has the print and, in some, an oddity of the data set's names."""
+    pattern, *colors = design
     rng.shuffle(colors)
     shape = list(SHAPES)[rng.integers(3)]
     # Equal areas in the picture: an egg fills less of its bounding box than a carton does.
@@ -126,7 +131,7 @@ def _make_item(rng: np.random.Generator, look: Look, number: int) -> Item:
     texture = paint(pattern, colors, TILES[shape], letter=chr(65 + rng.integers(26)), count=int(rng.integers(2, 5)))
     noun = SHAPES[shape][rng.integers(3)]
     style = ("{} {} {}_0", "{} {} {}_0", "{} {} {}", "{} {} {} _0", "{} {} {}_0 ")[rng.integers(5)]
-    name = style.format("-".join(colors), pattern, noun)  # no other object of the take has this look: unique
+    name = style.format("-".join(colors), pattern, noun)  # unique: no other object of the take has this print
     solid = Solid(shape, np.zeros(3), width * stretch, texture)
     return Item(name.title() if number % 3 == 2 else name, (solid,), solid.half_axes)
 

@@ -60,7 +60,7 @@ def test_another_network_is_trained_and_predicts(tmp_path):
     flags = {"--setting": "ego-exo", "--data_path": data_path, "--input_size": 64, "--steps": 3, "--out_path": weights}
     done = run_main(own_network.main, *(x for pair in flags.items() for x in pair), "--batch_size", 2)
     assert done.returncode == 0, done.stderr
-    example = f"{ROOT / 'examples' / 'own_network.py'}:Method"
+    example = f"{ROOT / 'examples' / 'own_network.py'}:OwnMethod"
     result = predicted(data_path, tmp_path / "out", example, f"weights={weights}")["take-c"]
     entries = [entry for name in result["masks"].values() for frames in name.values() for entry in frames.values()]
     assert len(entries) == 8 and all(0 < entry["confidence"] < 1 for entry in entries)

@@ -1,4 +1,4 @@
-"""A training step of the strong recipe: looks around objects and their rivals, and what comes of them."""
+"""A training step of the strong recipe: looks around objects and their rivals, and the losses of these."""
 
 import math
 from collections.abc import Sequence
@@ -20,11 +20,11 @@ from train.losses import Counts, compute_losses, cross_entropy
 
 
 class CropLosses(NamedTuple):
-    """Those of the paper, of all looks, and
+    """The paper's losses, of all looks, and
 
     - place: cross-entropy of the object among all cells of the target, where it is visible.
-    - heat: of whether it is visible, by the highest heat; visible and hidden targets weigh alike.
-    - choice: of the two looks at a target, the one that shows the object is to have the higher existence.
+    - heat: cross-entropy of "the object is visible" by the highest heat; visible and hidden targets weigh alike.
+    - choice: cross-entropy of the look that shows the object among the two at a target, by their existence.
     """
 
     total: Tensor
@@ -40,43 +40,42 @@ class CropStep(Step):
     def forward(self, batch: CropBatch) -> CropLosses:
         with autocast(self.encoder.device, self.precision):
             heat = self.heat(batch)
-            target, target_mask, contained = self.with_peaks(batch, [x.detach() for x in heat])
+            target, target_mask, contained = self.with_peaks(batch, [part.detach() for part in heat])
             looks = self.look(batch, target)
         return self.losses(batch, looks, target_mask, contained, heat)
 
     def heat(self, batch: CropBatch) -> list[Tensor]:
-        """(n, h, w) of each group of target frames."""
+        """The heat of each group of target frames, (n, h, w)."""
         described = self.network.describe(self.encoder.levels(batch.wide), batch.wide_mask)
         return [self.network.locator.heat(described.rows(group.rows), self.cells(group)) for group in batch.frames]
 
     def cells(self, group: FrameGroup) -> Tensor:
-        """The locator's, of whole frames: (n, h, w, WIDTH)."""
+        """The locator's cells of whole frames: (n, h, w, WIDTH)."""
         with torch.autocast(self.encoder.device.type, enabled=False):  # it refuses to stack float16
             levels = Levels(*self.cache(group.keys, group.images, self.encoder.levels))
         return self.network.locator.cells(levels)
 
     def with_peaks(self, batch: CropBatch, heat: Sequence[Tensor]) -> list[Tensor]:
-        """Target crops, the object's masks in them, and whether they show it: those that are known, and those at peaks
-        of the heat, away from the object. The one question that a step asks the device.
+        """Target crops, the object's masks in them, and whether they show it: those that the loader has cut, and those
+        at peaks of the heat, away from the object. Only here does a step wait for the device.
         """
-        known = [batch.target, batch.target_mask, batch.contained]
+        crops = [batch.target, batch.target_mask, batch.contained]
         places = [(row, look) for row, peaks in enumerate(batch.peaks) for look, peak in enumerate(peaks) if peak]
         if not places:
-            return known
+            return crops
         cuts, middles = [], peak_middles(batch, heat)
         for row, look in places:
             (number, offset), image = batch.peaks[row][look], batch.images[row]
             middle = middles[row][number % len(middles[row])]  # there may be fewer peaks
             spot = Spot(middle[0] + offset.row, middle[1] + offset.col, offset.extent)
-            cuts.append(cut_target(image, batch.masks[row], spot.crop(image.shape[:2]), known[0].shape[2]))
-        index = tuple(torch.tensor(places).T.to(self.encoder.device, non_blocking=True))
-        cuts = (
-            torch.from_numpy(np.stack(x)).to(self.encoder.device, non_blocking=True) for x in zip(*cuts, strict=True)
-        )
-        return [old.index_put(index, new) for old, new in zip(known, cuts, strict=True)]
+            cuts.append(cut_target(image, batch.masks[row], spot.crop(image.shape[:2]), crops[0].shape[2]))
+        places = tuple(torch.tensor(places).T.to(self.encoder.device, non_blocking=True))
+        cuts = [torch.from_numpy(np.stack(arrays)) for arrays in zip(*cuts, strict=True)]
+        cuts = [tensor.to(self.encoder.device, non_blocking=True) for tensor in cuts]
+        return [tensor.index_put(places, values) for tensor, values in zip(crops, cuts, strict=True)]
 
     def look(self, batch: CropBatch, target: Tensor) -> Look:
-        """At target crops (B, LOOKS, ...): of B LOOKS."""
+        """The looks at target crops (B, LOOKS, ...), B * LOOKS in a row."""
         count = len(batch)
         levels = self.encoder.levels(torch.cat((batch.query, target.flatten(0, 1))))
         query, target = Levels(*(x[:count] for x in levels)), Levels(*(x[count:] for x in levels))
@@ -85,17 +84,12 @@ class CropStep(Step):
         return self.network.look(query.rows(rows), self.network.encode_target(target), both=True)
 
     def losses(
-        self,
-        batch: CropBatch,
-        looks: Look,
-        target_mask: Tensor,
-        contained: Tensor,
-        heat: Sequence[Tensor],
+        self, batch: CropBatch, looks: Look, target_mask: Tensor, contained: Tensor, heat: Sequence[Tensor]
     ) -> CropLosses:
-        locator, weights, shows = self.network.locator, self.weights, contained.flatten()
-        counts = Counts(len(shows) * self.ranks.size, self.ranks.sum(shows.sum()))
+        locator, weights, visible_there = self.network.locator, self.weights, contained.flatten()
+        counts = Counts(len(visible_there) * self.ranks.size, self.ranks.sum(visible_there.sum()))
         query_mask = batch.query_mask.repeat_interleave(LOOKS, 0)
-        paper = compute_losses(looks, query_mask, target_mask.flatten(0, 1), shows, weights, counts)
+        paper = compute_losses(looks, query_mask, target_mask.flatten(0, 1), visible_there, weights, counts)
 
         order = torch.cat([group.rows for group in batch.frames]).argsort()
         places = [place_loss(locator.scale * x, group.cells) for x, group in zip(heat, batch.frames, strict=True)]
@@ -104,32 +98,32 @@ class CropStep(Step):
         kinds = torch.stack((visible, 1 - visible))  # (2, B)
         totals = self.ranks.sum(kinds.sum(1)).clamp(min=1)
         place = (place * visible).sum() / totals[0]
-        known = cross_entropy(locator.heat_logit(highest).sigmoid(), visible, (kinds / totals[:, None]).mean(0))
+        by_heat = cross_entropy(locator.heat_logit(highest).sigmoid(), visible, (kinds / totals[:, None]).mean(0))
         one_shows = contained.sum(1) == 1
         choice = F.cross_entropy(looks.logit.view(-1, LOOKS), contained.float().argmax(1), reduction="none") * one_shows
         choice = choice.sum() / self.ranks.sum(one_shows.sum()).clamp(min=1)
-        total = paper.total + weights.place * place + weights.existence * (known + choice)
-        return CropLosses(total, *paper[1:], place, known, choice)
+        total = paper.total + weights.place * place + weights.existence * (by_heat + choice)
+        return CropLosses(total, *paper[1:], place, by_heat, choice)
 
 
 def peak_middles(batch: CropBatch, heat: Sequence[Tensor]) -> dict[int, list[tuple[float, float]]]:
-    """Of each target, by its number: the middles of the heat's highest peaks away from the object, in its pixels."""
+    """The middles of the heat's highest peaks away from the object, in pixels, by the number of the target."""
     highest, targets, middles = [], [], {}
-    for of_group, group in zip(heat, batch.frames, strict=True):
-        values, cells = peaks(of_group.masked_fill(near(group.cells), -torch.inf), RIVAL_PEAKS)
+    for group_heat, group in zip(heat, batch.frames, strict=True):
+        values, cells = peaks(group_heat.masked_fill(cells_near(group.cells), -torch.inf), RIVAL_PEAKS)
         highest.append(torch.cat((values[..., None], cells.float()), 2))
-        targets += [(number, of_group.shape[1:]) for number in group.numbers]
-    for (number, grid), of_target in zip(targets, torch.cat(highest).tolist(), strict=True):
-        cells = [cell for value, *cell in of_target if math.isfinite(value)] or [of_target[0][1:]]
+        targets += [(number, group_heat.shape[1:]) for number in group.numbers]
+    for (number, grid), target_peaks in zip(targets, torch.cat(highest).tolist(), strict=True):
+        cells = [cell for value, *cell in target_peaks if math.isfinite(value)] or [target_peaks[0][1:]]
         middles[number] = cell_middles(cells, grid, batch.masks[number].shape)
     return middles
 
 
-def near(cells: Tensor) -> Tensor:
+def cells_near(cells: Tensor) -> Tensor:
     """Cells (n, h, w) bool with all that are at most 2 away from them."""
     return F.max_pool2d(cells.float()[:, None], 5, 1, 2)[:, 0] > 0
 
 
 def place_loss(logits: Tensor, cells: Tensor) -> Tensor:
-    """Of targets (n, h, w): - log of how likely the object's cells are, among all."""
+    """Targets' logits (n, h, w) and the object's cells (n, h, w) bool -> -log of their share of the softmax, (n,)."""
     return logits.logsumexp((1, 2)) - logits.masked_fill(~cells, -1e4).logsumexp((1, 2))

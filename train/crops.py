@@ -31,22 +31,23 @@ from model.crops import (
     whole_frame,
 )
 from model.strong import StrongConfig
-from train.dataset import Batch, Draw, ViewKey, common_fields, read_view, source_of, stacked
+from train.dataset import Batch, Draw, ViewKey, common_fields, read_view, source_of, stacked_tensors
 
-SHIFT, STRETCH = 0.25, 0.4  # of query crops in training, at most: extents of the object, octaves
-TARGET_SHIFT, TARGET_STRETCH = 0.75, 0.9  # likewise of target crops; the ratio of sizes differs from take to take
-TURNED = 0.2  # how often a query's crops are, by any angle
-RIVALS = {"peak": 0.65, "other object": 0.25, "anywhere": 0.1}  # how often a rival is which
-RIVAL_PEAKS = 3  # of the heat that can be rivals
-CONTAINED = 1 / 3  # of an object must be in a crop that shows it
+# Crops are moved by up to so many extents of the object, and stretched by up to so many octaves.
+SHIFT, STRETCH = 0.25, 0.4  # query crops
+TARGET_SHIFT, TARGET_STRETCH = 0.75, 0.9  # target crops: the ratio of sizes differs from take to take
+TURNED = 0.2  # how often a query's crops are turned, by any angle
+RIVALS = {"peak": 0.65, "other object": 0.25, "anywhere": 0.1}  # kinds of rivals, and how often each is drawn
+RIVAL_PEAKS = 3  # how many of the heat's peaks can be rivals
+CONTAINED = 1 / 3  # the part of an object that is at least in a crop that shows it
 LOOKS = 2
 
 
 class Peak(NamedTuple):
-    """A place to look at, so far from one of the heat's peaks."""
+    """A place to look at: a peak of the heat, by its rank, moved."""
 
     number: int
-    offset: Spot
+    offset: Spot  # row and column from the peak, and the extent of the place
 
 
 class WholeFrame(NamedTuple):
@@ -54,14 +55,14 @@ class WholeFrame(NamedTuple):
 
     key: tuple[ViewKey, int]  # view, long side
     image: np.ndarray  # (h, w, 3) uint8 RGB
-    cells: np.ndarray  # (h / 8, w / 8) bool, which show the object
+    cells: np.ndarray  # (h / 8, w / 8) bool, where the object is
 
 
 class FrameGroup(NamedTuple):
     """The frames of one size of a batch."""
 
-    numbers: list[int]  # of the samples in the batch
-    rows: Tensor  # (n,) int64, the same on the device
+    numbers: list[int]  # positions of the samples in the batch
+    rows: Tensor  # (n,) int64, the same numbers on the device
     keys: list[tuple[ViewKey, int]]
     images: Tensor  # (n, h, w, 3)
     cells: Tensor  # (n, h / 8, w / 8)
@@ -75,72 +76,71 @@ class CropBatch(Batch):
     wide_mask: Tensor  # (B, N, N) uint8
     query: Tensor  # (B, S, S, 3) uint8 RGB
     query_mask: Tensor  # (B, S, S) uint8
-    target: Tensor  # (B, LOOKS, S, S, 3) uint8 RGB, black at places that are not known yet
+    target: Tensor  # (B, LOOKS, S, S, 3) uint8 RGB, black where `peaks` has a place
     target_mask: Tensor  # (B, LOOKS, S, S) uint8
-    contained: Tensor  # (B, LOOKS) bool, the crop shows the object
+    contained: Tensor  # (B, LOOKS) bool, whether the crop shows the object
     frames: list[FrameGroup]  # whole targets
-    peaks: list[list[Peak | None]]  # LOOKS of each sample: the places that are not known yet
+    peaks: list[list[Peak | None]]  # LOOKS of each sample: the places that depend on the heat
     images: list[np.ndarray | None]  # (H, W, 3) uint8 RGB, targets with such places
     masks: list[np.ndarray]  # (H, W) uint8, of the object in targets
 
 
 class CropReader:
-    """Whole frames whose features are `cached` are left black."""
+    """Reads samples of the strong recipe. Whole frames whose features are `cached` are left black."""
 
     def __init__(self, config: StrongConfig, cached: Container[tuple[ViewKey, int]] = ()):
         self.config, self.cached = config, cached
 
     def read(self, pairs: PairSet, draw: Draw, rng: np.random.Generator) -> dict[str, Any]:
-        """Fields of a `CropBatch` of one sample, in the singular; ValueError if its mask shows nothing."""
+        """The fields of a `CropBatch`, in the singular, of one sample; ValueError if its mask shows nothing."""
         source, target_pair = source_of(pairs, draw), pairs[draw.target]
         query, target = (read_view(pairs, view) for view in source[1:])
         query_size, size = query.shape[:2], target.shape[:2]
-        query_mask, mask = fit_rle(pairs.query_mask(draw.query), query_size), np.zeros(size, np.uint8)
+        query_mask, target_mask = fit_rle(pairs.query_mask(draw.query), query_size), np.zeros(size, np.uint8)
         if draw.query == draw.target and (rle := pairs.target_mask(draw.target)):
-            mask = fit_rle(rle, size)
-        spot, there = spot_of(query_mask), spot_of(mask)
-        if spot is None:
+            target_mask = fit_rle(rle, size)
+        query_spot, target_spot = spot_of(query_mask), spot_of(target_mask)
+        if query_spot is None:
             raise ValueError("its mask shows nothing")
 
         turn = rng.uniform(-180, 180) if rng.random() < TURNED else 0.0
         ratios = size_ratios(SETTINGS[pairs[draw.query].setting][0], SETTINGS[target_pair.setting][1])
-        share = rng.choice(list(expected_shares(spot, query_size, ratios).values()))
-        if there is not None:
-            share = min(there.extent / max(size) * 2 ** rng.uniform(-STRETCH, STRETCH), LARGEST)
-        rivals = [self.rival(pairs, draw, size, share * max(size), rng) for _ in range(LOOKS)]
-        places = [rivals[0] if there is None else jittered(there, rng, TARGET_SHIFT, TARGET_STRETCH), *rivals[1:]]
-        wide, close = (jittered(spot, rng, SHIFT, STRETCH) for _ in range(2))
+        share = rng.choice(list(expected_shares(query_spot, query_size, ratios).values()))
+        if target_spot is not None:
+            share = min(target_spot.extent / max(size) * 2 ** rng.uniform(-STRETCH, STRETCH), LARGEST)
+        places = [self.rival(pairs, draw, size, share * max(size), rng) for _ in range(LOOKS)]
+        if target_spot is not None:
+            places[0] = jittered(target_spot, rng, TARGET_SHIFT, TARGET_STRETCH)
+        wide, close = (jittered(query_spot, rng, SHIFT, STRETCH) for _ in range(2))
         wide_crop, wide_size = self.config.wide_crop(wide, share), self.config.wide_size
         query_crop, side = close.crop(query_size), self.config.input_size
 
         peaks = [place if isinstance(place, Peak) else None for place in places]
-        looks = [
-            cut_target(target, mask, None if peak else place.crop(size), side)
-            for place, peak in zip(places, peaks, strict=True)
-        ]
+        crops = [None if isinstance(place, Peak) else place.crop(size) for place in places]
+        looks = [cut_target(target, target_mask, crop, side) for crop in crops]
+        images, masks, contained = map(np.stack, zip(*looks, strict=True))
         return {
             "source": source,
-            "visible": there is not None,
+            "visible": target_spot is not None,
             "wide": cut(query, wide_crop, wide_size, turn),
             "wide_mask": cut_mask(query_mask, wide_crop, wide_size, turn),
             "query": cut(query, query_crop, side, turn),
             "query_mask": cut_mask(query_mask, query_crop, side, turn),
-            **{
-                name: np.stack(x)
-                for name, x in zip(("target", "target_mask", "contained"), zip(*looks, strict=True), strict=True)
-            },
-            "frame": self.whole_frame(source.target, target, mask, share),
+            "target": images,
+            "target_mask": masks,
+            "contained": contained,
+            "frame": self.whole_frame(source.target, target, target_mask, share),
             "peaks": peaks,
             "image": target if any(peaks) else None,
-            "mask": mask,
+            "mask": target_mask,
         }
 
     def whole_frame(self, view: ViewKey, image: np.ndarray, mask: np.ndarray, share: float) -> WholeFrame:
-        """In which to locate an object that spans such a share of it."""
+        """The frame in which to locate an object that spans such a share of it."""
         key = view, self.config.frame_length(share)
         height, width = frame_size(image.shape[:2], key[1])
-        picture = np.zeros((height, width, 3), np.uint8) if key in self.cached else whole_frame(image, key[1])
-        return WholeFrame(key, picture, object_cells(mask, (height // 8, width // 8)))
+        image = np.zeros((height, width, 3), np.uint8) if key in self.cached else whole_frame(image, key[1])
+        return WholeFrame(key, image, object_cells(mask, (height // 8, width // 8)))
 
     def rival(self, pairs: PairSet, draw: Draw, size: Size, extent: float, rng: np.random.Generator) -> Spot | Peak:
         """A place in the target view, of `size`, that is not the object's, or likely not."""
@@ -157,8 +157,8 @@ class CropReader:
         names = "wide", "wide_mask", "query", "query_mask", "target", "target_mask", "contained"
         return CropBatch(
             **common_fields(samples),
-            **stacked(samples, *names),
-            frames=grouped([sample["frame"] for sample in samples]),
+            **stacked_tensors(samples, *names),
+            frames=frame_groups([sample["frame"] for sample in samples]),
             peaks=[sample["peaks"] for sample in samples],
             images=[sample["image"] for sample in samples],
             masks=[sample["mask"] for sample in samples],
@@ -169,21 +169,21 @@ def cut_target(image: np.ndarray, mask: np.ndarray, crop: Crop | None, side: int
     """A crop of a target, the object's mask in it, and whether it shows the object; blank without a crop."""
     if crop is None:
         return np.zeros((side, side, 3), np.uint8), np.zeros((side, side), np.uint8), np.False_
-    there, area = cut_mask(mask, crop, side), int(mask.sum())
-    return cut(image, crop, side), there, np.bool_(area and there.sum() * (crop.side / side) ** 2 > CONTAINED * area)
+    cropped, area = cut_mask(mask, crop, side), int(mask.sum())
+    shows = area and cropped.sum() * (crop.side / side) ** 2 > CONTAINED * area
+    return cut(image, crop, side), cropped, np.bool_(shows)
 
 
-def grouped(frames: Sequence[WholeFrame]) -> list[FrameGroup]:
-    groups = {}
-    for row, frame in enumerate(frames):
-        groups.setdefault(frame.image.shape, []).append(row)
-    stack = lambda rows, name: torch.from_numpy(np.stack([getattr(frames[row], name) for row in rows]))  # noqa: E731
-    return [
-        FrameGroup(
-            rows, torch.tensor(rows), [frames[row].key for row in rows], stack(rows, "image"), stack(rows, "cells")
-        )
-        for rows in groups.values()
-    ]
+def frame_groups(frames: Sequence[WholeFrame]) -> list[FrameGroup]:
+    """The frames of a batch, those of one size together."""
+    numbers_by_size, groups = {}, []
+    for number, frame in enumerate(frames):
+        numbers_by_size.setdefault(frame.image.shape, []).append(number)
+    for numbers in numbers_by_size.values():
+        keys, images, cells = zip(*(frames[number] for number in numbers), strict=True)
+        images, cells = (torch.from_numpy(np.stack(arrays)) for arrays in (images, cells))
+        groups.append(FrameGroup(numbers, torch.tensor(numbers), list(keys), images, cells))
+    return groups
 
 
 def other_object(pairs: PairSet, draw: Draw, rng: np.random.Generator) -> int | None:
@@ -191,10 +191,11 @@ def other_object(pairs: PairSet, draw: Draw, rng: np.random.Generator) -> int | 
     name, target = pairs[draw.query].object_name, pairs[draw.target]
     tracks = pairs.by_target[target.take_uid, target.target_camera]
     others = [track for track in tracks if pairs.track(track.start).object_name != name]
-    visible = [found for track in others if len(found := track.start + np.flatnonzero(pairs.visible[track]))]
-    return int(rng.choice(visible[rng.integers(len(visible))])) if visible else None
+    numbers = [track.start + np.flatnonzero(pairs.visible[track]) for track in others]
+    numbers = [visible for visible in numbers if len(visible)]
+    return int(rng.choice(numbers[rng.integers(len(numbers))])) if numbers else None
 
 
 def jittered(spot: Spot, rng: np.random.Generator, shift: float, stretch: float) -> Spot:
-    """Moved by up to `shift` of its extent, and by up to `stretch` octaves."""
+    """The spot, moved by up to `shift` of its extent and stretched by up to `stretch` octaves."""
     return spot.moved(*rng.uniform(-shift, shift, 2), rng.uniform(-stretch, stretch))

@@ -1,8 +1,8 @@
 """Samples for training, which are pairs of views with their masks, and batches of them.
 
 A training sample is a function of (seed, number) alone, so the stream is the same for any number of loader processes
-and ranks, and a resumed run continues it from its step without saved random states. What is read of the two views is
-the matter of a `Reader`: train/letterboxed.py has the paper's, train/crops.py that of the strong recipe.
+and ranks, and a resumed run continues it from its step without saved random states. A `Reader` reads the two views:
+train/letterboxed.py has the paper's, train/crops.py that of the strong recipe.
 """
 
 from collections.abc import Callable, Iterator, Sequence
@@ -13,17 +13,17 @@ import cv2
 import numpy as np
 import torch
 from torch import Tensor
-from torch.utils.data import Dataset, Sampler
+from torch.utils.data import Dataset
 
 from common.errors import UserError
 from common.parallel import default_workers, start_loader_worker
 from formats.pairs import PairSet
 from formats.processed import frame_path, read_frame
 
-TARGET_SWAP = 0.1  # how often the target frame is swapped for one of another take: a synthetic negative
+TARGET_SWAP = 0.1  # how often the target frame is one of another take: a synthetic negative
 REDRAWS = 16  # unreadable samples in a row before a draw gives up
 UNRELATED_TRIES = 32  # random pairs in search of an unrelated one: nearly always the first fits
-MAX_WORKERS = 16  # by default; about 1,000 samples a second, more than one GPU trains on
+MAX_WORKERS = 16  # loader processes by default: they read about 1,000 samples a second, more than a GPU trains on
 PREFETCH = 4  # batches that each worker is ahead
 
 
@@ -37,7 +37,7 @@ class ViewKey(NamedTuple):
 
 
 class Source(NamedTuple):
-    """Where a sample comes from. Take and frame of the two views differ in negatives that training made up."""
+    """The origin of a sample. Take and frame of the two views differ in negatives that training made up."""
 
     object_name: str
     query: ViewKey
@@ -79,15 +79,15 @@ class Batch:
 
     def _changed(self, change: Callable[[Tensor], Tensor]) -> "Batch":
         values = {f.name: getattr(self, f.name) for f in fields(self)}
-        return replace(self, **{name: changed(value, change) for name, value in values.items()})
+        return replace(self, **{name: with_tensors_changed(value, change) for name, value in values.items()})
 
 
-def changed(value: Any, change: Callable[[Tensor], Tensor]) -> Any:
-    """With each of its tensors changed: a tensor, or a list of NamedTuples that hold some."""
+def with_tensors_changed(value: Any, change: Callable[[Tensor], Tensor]) -> Any:
+    """A tensor, or a list of NamedTuples, with every tensor changed; any other value as it is."""
     if isinstance(value, Tensor):
         return change(value)
     if isinstance(value, list) and value and hasattr(value[0], "_fields"):
-        return [type(each)(*(changed(x, change) for x in each)) for each in value]
+        return [type(row)(*(with_tensors_changed(x, change) for x in row)) for row in value]
     return value
 
 
@@ -96,19 +96,19 @@ class Reader(Protocol):
         """One sample. Raises UserError or ValueError if a frame or a mask cannot be read."""
 
     def collate(self, samples: list[dict]) -> Batch:
-        """Of samples as `TrainSamples` has them: with a "source", and the "unreadable" ones before them."""
+        """A batch of samples that `TrainSamples` gives: with a "source", and the "unreadable" ones before them."""
 
 
-def stacked(samples: Sequence[dict], *names: str) -> dict[str, Tensor]:
+def stacked_tensors(samples: Sequence[dict], *names: str) -> dict[str, Tensor]:
     return {name: torch.from_numpy(np.stack([sample[name] for sample in samples])) for name in names}
 
 
 def common_fields(samples: Sequence[dict]) -> dict[str, Any]:
-    """Those of every `Batch`."""
+    """The fields of every `Batch`."""
     return {
         "sources": [sample["source"] for sample in samples],
         "unreadable": [text for sample in samples for text in sample["unreadable"]],
-        **stacked(samples, "visible"),
+        **stacked_tensors(samples, "visible"),
     }
 
 
@@ -169,24 +169,18 @@ def unrelated_pair(pairs: PairSet, i: int, rng: np.random.Generator) -> int | No
     return int(rng.choice(numbers)) if len(numbers) else None
 
 
-class StepSampler(Sampler):
-    """Sample numbers of each step's batch: step s of B samples takes s * B ... s * B + B - 1, split over the ranks."""
-
-    def __init__(self, steps: range, batch_size: int, rank: int = 0, ranks: int = 1):
-        self.steps, self.batch_size = steps, batch_size
-        self.own = range(rank * batch_size // ranks, (rank + 1) * batch_size // ranks)  # of each batch
-
-    def __len__(self) -> int:
-        return len(self.steps)
-
-    def __iter__(self) -> Iterator[list[int]]:
-        for step in self.steps:
-            yield [step * self.batch_size + k for k in self.own]
+def step_batches(steps: range, batch_size: int, rank: int = 0, ranks: int = 1) -> Iterator[range]:
+    """The numbers of a rank's samples at each step, for a DataLoader's `batch_sampler`: step s of B samples takes
+    s * B ... s * B + B - 1, split over the ranks.
+    """
+    first, last = rank * batch_size // ranks, (rank + 1) * batch_size // ranks
+    for step in steps:
+        yield range(step * batch_size + first, step * batch_size + last)
 
 
 def loader_options(workers: int | None, pin: bool) -> dict[str, Any]:
-    """Of a DataLoader whose processes stay for the next time that it is gone through; with 0 `workers`, this process
-    reads what is asked for. None: its CPUs less one, on which it trains itself.
+    """Options of a DataLoader with so many processes, which stay for its next iteration; with 0 this process reads.
+    None: as many as there are CPUs, less the one on which this process trains.
     """
     if workers is None:
         workers = max(1, min(default_workers() - 1, MAX_WORKERS))

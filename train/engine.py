@@ -17,9 +17,9 @@ from train.state import TrainState
 
 
 class Step(nn.Module):
-    """A batch -> its losses, of this process's part of the global batch, on one device; `total` is to be minimized. A
-    module, as data-parallel training needs one. train/letterboxed.py has the paper's, train/crop_step.py the strong
-    recipe's.
+    """Batch -> losses of this process's part of the global batch, of which `total` is to be minimized. It is a module
+    since data-parallel training wraps one. train/letterboxed.py has the paper's step, train/crop_step.py that of the
+    strong recipe.
     """
 
     def __init__(
@@ -38,7 +38,7 @@ class Step(nn.Module):
 
 def train_one_epoch(state: TrainState, step: nn.Module, batches: Iterator[Batch], log: Log, epoch: int) -> None:
     """Train from `state.step` to the end of `epoch`. Raises `Stopped` after the step in which a signal came, unless it
-    is the last: what is owed after it, such as a validation, stops by itself.
+    is the last of the epoch: the validation after it stops by itself.
 
     step: a `Step` of the network of `state`, perhaps wrapped. `batches` goes on from `state.step`.
     """

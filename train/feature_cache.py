@@ -1,4 +1,4 @@
-"""Backbone features by what they are of, from the encoder or from a cache, since the backbone never changes."""
+"""Backbone features of images and masks, from the encoder or from a cache, since the backbone never changes."""
 
 from collections.abc import Callable, Hashable, Sequence
 
@@ -12,7 +12,7 @@ class FeatureCache:
     """
 
     def __init__(self, size: int = 0):
-        self.entries: dict[Hashable, list[Tensor]] = {}  # of a picture: its features, (h, w, C) each
+        self.entries: dict[Hashable, list[Tensor]] = {}  # features of a picture, (h, w, C) each
         self.size = self._bytes_left = size
 
     def __contains__(self, key: Hashable) -> bool:
@@ -27,23 +27,24 @@ class FeatureCache:
         """
         if not self.size:
             return list(encode(pictures))
-        old = [key for key in dict.fromkeys(keys) if key in self.entries]
-        rows: dict[Hashable, int] = {}
+        stored = [key for key in dict.fromkeys(keys) if key in self.entries]
+        rows: dict[Hashable, int] = {}  # of those that are not in the cache
         for row, key in enumerate(keys):
             if key not in self.entries:
                 rows.setdefault(key, row)
-        found: dict[Hashable, tuple[Tensor, ...]] = {}
-        if old:  # they travel to the device together
-            stored = (torch.stack(part) for part in zip(*(self.entries[key] for key in old), strict=True))
-            there = [part.to(pictures.device, non_blocking=True) for part in stored]
-            found |= zip(old, zip(*there, strict=True), strict=True)
+        features: dict[Hashable, tuple[Tensor, ...]] = {}
+        if stored:  # they travel to the device together
+            parts = (torch.stack(part) for part in zip(*(self.entries[key] for key in stored), strict=True))
+            parts = [part.to(pictures.device, non_blocking=True) for part in parts]
+            features |= zip(stored, zip(*parts, strict=True), strict=True)
         if rows:
             parts = encode(torch.stack([pictures[row] for row in rows.values()]))
             compact = [part.movedim(1, -1).half() for part in parts]  # (N, h, w, C)
-            found |= zip(rows, zip(*compact, strict=True), strict=True)
+            features |= zip(rows, zip(*compact, strict=True), strict=True)
             for key, *entry in zip(rows, *(part.cpu() for part in compact), strict=True):
                 size = sum(part.nbytes for part in entry)
                 if size <= self._bytes_left:
                     self.entries[key] = [part.clone() for part in entry]
                     self._bytes_left -= size
-        return [torch.stack(part).movedim(-1, 1).float() for part in zip(*(found[key] for key in keys), strict=True)]
+        parts = zip(*(features[key] for key in keys), strict=True)
+        return [torch.stack(part).movedim(-1, 1).float() for part in parts]

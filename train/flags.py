@@ -23,14 +23,16 @@ UNUSED = {  # flags of the published trainer that do nothing there
 BLOCK = 0.5  # how often the target tokens outside the object are blocked, in the paper's recipe
 STRONG = {"existence_weight": 0.05, "block": 0.0}  # --block is the paper's alone
 RECIPES = {"paper": {}, "strong": STRONG}  # other defaults than the paper's, by option; docs/training.md says why
-NOT_RECIPE = (  # what does not decide what is learned; more epochs are the same recipe
+NOT_RECIPE = (  # options that do not decide what is learned; more epochs are the same recipe
     *("out_dir", "resume_epoch", "moco_path", "gpu", "device", "num_workers"),
     *("cache_features", "save_every", "log_every", "n_epoch"),
 )
 
 
 def parse_args(argv: list[str] | None, doc: str) -> argparse.Namespace:
-    """Parsed and checked flags. Raises UserError where two of them do not go together."""
+    """Parsed and checked flags; `explicit` holds the names of those that were typed. Raises UserError where two of them
+    do not go together.
+    """
     parser = Parser(doc)
     _add_recipe(parser)
     _add_network(parser)
@@ -39,14 +41,14 @@ def parse_args(argv: list[str] | None, doc: str) -> argparse.Namespace:
     for flag, kind in UNUSED.items():
         parser.add_argument(flag, default=argparse.SUPPRESS, help=argparse.SUPPRESS, **kind)
     defaults = vars(parser.parse_args([]))
-    unset = argparse.Namespace(**dict.fromkeys(defaults))  # what is there already gets no default
-    given = {name: value for name, value in vars(parser.parse_args(argv, unset)).items() if value is not None}
-    recipe = RECIPES[given.get("recipe", defaults["recipe"])]
-    args = argparse.Namespace(**{**defaults, **recipe, **given}, given=set(given))
+    unset = argparse.Namespace(**dict.fromkeys(defaults))  # argparse gives no default to what is set, also to None
+    typed = {name: value for name, value in vars(parser.parse_args(argv, unset)).items() if value is not None}
+    recipe = RECIPES[typed.get("recipe", defaults["recipe"])]
+    args = argparse.Namespace(**{**defaults, **recipe, **typed}, explicit=set(typed))
     if args.warmUpIter is None:
         args.warmUpIter = usual_warmup(args.n_epoch * args.iter_epoch)
     args.unused = [flag for flag in UNUSED if vars(args).pop(flag[2:].replace("-", "_"), None) is not None]
-    args.train_dir = [folder.resolve() for folder in args.train_dir]  # however written, it is the same recipe
+    args.train_dir = [folder.resolve() for folder in args.train_dir]  # another spelling is no other recipe
     if args.out_dir is None:
         kind = "_both" if args.both else "_reverse" if args.reverse else ""
         args.out_dir = CHECKPOINT_DIR / f"egoexo_v2_480x480{kind}"
@@ -63,11 +65,11 @@ def parse_args(argv: list[str] | None, doc: str) -> argparse.Namespace:
     return args
 
 
-def plain(args: argparse.Namespace) -> dict[str, Any]:
-    """The flags as a checkpoint can hold them."""
+def plain_arguments(args: argparse.Namespace) -> dict[str, Any]:
+    """The flags in the form in which a checkpoint holds them."""
     values = {name: str(value) if isinstance(value, Path) else value for name, value in vars(args).items()}
     values["train_dir"] = " ".join(map(str, args.train_dir))
-    return {name: value for name, value in values.items() if name not in ("given", "unused", "overwrite")}
+    return {name: value for name, value in values.items() if name not in ("explicit", "unused", "overwrite")}
 
 
 def _add_recipe(parser: Parser) -> None:

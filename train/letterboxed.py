@@ -13,7 +13,7 @@ from formats.masks import RLE, letterbox_mask
 from formats.pairs import PairSet
 from model.backbone import STRIDE
 from model.device import autocast
-from train.dataset import Batch, Draw, ViewKey, common_fields, read_view, source_of, stacked
+from train.dataset import Batch, Draw, ViewKey, common_fields, read_view, source_of, stacked_tensors
 from train.engine import Step
 from train.losses import Counts, Losses, compute_losses
 
@@ -30,7 +30,7 @@ class LetterboxedBatch(Batch):
 
 
 class LetterboxReader:
-    """Images whose features are `cached` are left black."""
+    """Reads samples of the paper's recipe. Images whose features are `cached` are left black."""
 
     def __init__(self, side: int, cached: Container[ViewKey] = ()):
         self.side, self.cached = side, cached
@@ -59,7 +59,7 @@ class LetterboxReader:
         return np.zeros((self.side, self.side), np.uint8) if rle is None else letterbox_mask(rle, self.side)
 
     def collate(self, samples: list[dict]) -> LetterboxedBatch:
-        tensors = stacked(samples, "query_image", "target_image", "query_mask", "target_mask", "block")
+        tensors = stacked_tensors(samples, "query_image", "target_image", "query_mask", "target_mask", "block")
         if not tensors["block"].any():
             tensors["block"] = None  # attention without a mask has faster kernels
         return LetterboxedBatch(**common_fields(samples), **tensors)
@@ -77,15 +77,15 @@ class LetterboxStep(Step):
         """Features of query images, target images and query masks."""
         images = torch.cat((batch.query_image, batch.target_image))
         keys = [source.query for source in batch.sources] + [source.target for source in batch.sources]
-        [features] = self.cache(keys, images, lambda some: [self.encoder.images(some)])
+        [features] = self.cache(keys, images, lambda images: [self.encoder.images(images)])
         mask_keys = [source.query_mask for source in batch.sources]
-        [mask_feat] = self.cache(mask_keys, batch.query_mask, lambda some: [self.encoder.masks(some)])
+        [mask_feat] = self.cache(mask_keys, batch.query_mask, lambda masks: [self.encoder.masks(masks)])
         return *features.chunk(2), mask_feat
 
 
 def blocked_tokens(batch: LetterboxedBatch) -> Tensor | None:
-    """(B, L) bool: tokens outside the target mask, seen at one pixel a token, of the samples that ask for it. None
-    if none does. Where no token is left, as in negatives, the model blocks nothing.
+    """(B, L) bool: the tokens outside the target mask, read at one pixel a token, in the samples with `block`; None if
+    no sample has it. Where no token is left, as in negatives, the model blocks nothing.
     """
     if batch.block is None:
         return None

@@ -30,7 +30,7 @@ class Log:
     def __init__(self, out_dir: Path, step: int, ranks: Ranks, every: int):
         """Goes on at `step` with the log that is there."""
         self.ranks, self.every = ranks, every
-        self._unreadable: dict[str, None] = {}  # samples that this process could not read, each with its reason
+        self._unreadable: dict[str, None] = {}  # samples that this process could not read, with the reason
         self._bar = tqdm(disable=True)
         self.restart_clock()
         if ranks.is_main:  # written line by line, so that others can follow it
@@ -56,9 +56,9 @@ class Log:
             tqdm.write(text)  # above a bar, if there is one
             sys.stdout.flush()
 
-    def bar(self, things: Sized, name: str, unit: str) -> tqdm:
-        """To go through things: with a bar on a terminal, whose lines take long to come. `close` ends it, too."""
-        self._bar = tqdm(things, name, unit=unit, leave=False, disable=None if self.ranks.is_main else True)
+    def bar(self, items: Sized, name: str, unit: str) -> tqdm:
+        """The items, with a bar on a terminal, where log lines take long to come. `close` ends it, too."""
+        self._bar = tqdm(items, name, unit=unit, leave=False, disable=None if self.ranks.is_main else True)
         return self._bar
 
     def close(self) -> None:
@@ -112,8 +112,8 @@ class Log:
     def validation(self, step: int, epoch: str, figures: dict[str, float]) -> None:
         """Report the figures of `validation_figures`."""
         self.write("val", step, epoch=epoch, **figures)
-        shown = {"IoU": "iou", "existence balanced accuracy": "existence_accuracy"}
-        text = ", ".join(f"{name} {figures[key]:.4f}" if key in figures else f"{name} -" for name, key in shown.items())
+        names = {"iou": "IoU", "existence_accuracy": "existence balanced accuracy"}
+        text = ", ".join(f"{name} {figures[key]:.4f}" if key in figures else f"{name} -" for key, name in names.items())
         self.say(f"{epoch} validation on {figures['samples']} pairs: {text}")
 
     def _check_finite(self, local: torch.Tensor, losses: torch.Tensor, step: int) -> None:
@@ -122,8 +122,8 @@ class Log:
             return
         i = int(bad[0])
         terms = ", ".join(f"{name} {value:g}" for name, value in zip(self._terms, losses[i].tolist(), strict=True))
-        here = not local[i].isfinite().all()
-        samples = "; ".join(map(str, self._sources[i])) if here else "in another process"
+        is_own = not local[i].isfinite().all()
+        samples = "; ".join(map(str, self._sources[i])) if is_own else "in another process"
         raise UserError(
             f"step {step - len(losses) + i + 1}: the loss is not finite ({terms}); the last checkpoint is from "
             f"before; lower --lr or give --precision fp32; the batch: {samples}"
@@ -137,9 +137,8 @@ class Log:
 
     def count_unreadable(self) -> None:
         """Say how many samples were left out, each counted once. To be called by all ranks."""
-        found = {text for texts in self.ranks.gather(list(self._unreadable)) for text in texts}
-        if found:
-            what = f"{counted(len(found), 'sample')} could not be read, and others were taken"
+        if unreadable := set().union(*self.ranks.gather(list(self._unreadable))):
+            what = f"{counted(len(unreadable), 'sample')} could not be read, and others were taken"
             self.say(f"{what}; data/check_processed.py --decode finds every unreadable frame")
 
 

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from model.xsegtx import Look
 
-OBJECT_WEIGHT = 10.0  # of a pixel in the object, in the mask loss; 1 elsewhere
+OBJECT_WEIGHT = 10.0  # weight of the object's pixels in the mask loss; others have 1
 
 
 class Losses(NamedTuple):
@@ -25,14 +25,14 @@ class Losses(NamedTuple):
 
 
 class LossWeights(NamedTuple):
-    """Of the losses in the total; those that are not named have weight 1."""
+    """The weights of the losses in the total; losses that are not here have weight 1."""
 
     existence: float = 1.0
-    place: float = 0.15  # of the strong recipe, train/crop_step.py
+    place: float = 0.15  # only in the strong recipe, train/crop_step.py
 
 
 class Counts(NamedTuple):
-    """Of the global batch, where several processes have a part of it each."""
+    """Counts in the global batch, of which several processes have a part each."""
 
     samples: int
     visible: Tensor  # scalar

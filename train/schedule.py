@@ -1,4 +1,4 @@
-"""How long to train, and at what rate."""
+"""The length of a training, and its learning rate."""
 
 from dataclasses import dataclass
 
@@ -7,7 +7,7 @@ USUAL_WARMUP = 1000  # steps, as in the paper
 
 
 def usual_warmup(steps: int) -> int:
-    """Steps of warm-up before so many others; where the usual ones were more than those, a tenth as many as those."""
+    """Steps of warm-up before so many others: the usual ones, or a tenth of the others where those are fewer."""
     return max(1, steps // 10) if 0 < steps < USUAL_WARMUP else USUAL_WARMUP
 
 
@@ -39,7 +39,7 @@ class Schedule:
         return f"epoch {epoch}/{self.epochs}" if epoch else "warm-up"
 
     def learning_rate(self, step: int) -> float:
-        """Of the step with this number, counted from 0."""
+        """The rate of the step with this number, counted from 0."""
         if step < self.warmup:
             return self.lr * step / self.warmup
         finished = self.epoch(step) - 1

@@ -1,6 +1,6 @@
-"""Where a training starts: anew, with the tensors of a trained network, or where a checkpoint was left.
+"""The start of a training: anew, with the tensors of a trained network, or from the state of a checkpoint.
 
-The options of the network that are not given come from the file that it starts from.
+Options of the network that are not typed come from the file that it starts from.
 """
 
 import argparse
@@ -27,7 +27,7 @@ from model.checkpoint import (
 from model.strong import StrongConfig
 from model.weights import read_torch
 from model.xsegtx import FREE, XSegTx, XSegTxConfig
-from train.flags import NOT_RECIPE, RECIPES, parse_args, plain
+from train.flags import NOT_RECIPE, RECIPES, parse_args, plain_arguments
 from train.log import LOG_NAME
 from train.schedule import Schedule
 from train.state import LAST, WARMUP, TrainState, run_files
@@ -50,14 +50,14 @@ def find_start(args: argparse.Namespace) -> Path | None:
 
 
 def starting_state(args: argparse.Namespace, path: Path | None, device: torch.device) -> tuple[TrainState, list[str]]:
-    """The state of the checkpoint `path`, or a new one, and in words where it comes from and what `args` change. They
-    get the options of the network that are not given and come from a file.
+    """The state of the checkpoint `path`, or a new one, and lines that say where it comes from and what `args` change.
+    `args` get the options of the network that are not typed and come from a file.
 
     Raises UserError if a file is missing or does not fit.
     """
     if path:
         content = read_checkpoint(path, WAYS) if path == args.out_dir / LAST else read_checkpoint(path)
-        changed = take_over(args, content, path)
+        changes = take_over(args, content, path)
         checkpoint = checkpoint_of(content, path, args.moco_path, **{name: getattr(args, name) for name in FREE})
         backbone, network = checkpoint.backbone, checkpoint.model
     else:
@@ -72,17 +72,17 @@ def starting_state(args: argparse.Namespace, path: Path | None, device: torch.de
             if "step" not in checkpoint.extra or args.resume_epoch:  # a published one: its warm-up is done
                 state.step = state.schedule.epoch_end(args.resume_epoch)
                 state.history["epoch"] = args.resume_epoch
-        notes = [f"{path}, continued at step {state.step}", *changed]
+        notes = [f"{path}, continued at step {state.step}", *changes]
     return state, notes
 
 
 def new_network(args: argparse.Namespace) -> tuple[Backbone, XSegTx, list[str]]:
-    """An untrained network, or one with the tensors of --init_weights, and in words which."""
+    """An untrained network, or one with the tensors of --init_weights, and lines that say which."""
     file = args.init_weights
     content = read_torch(file, "give the file of a trained model") if file else None
     stored = stored_options(content, file)  # none of a related model
     take_options(args, stored)
-    if stored and "backbone" not in args.given:
+    if stored and "backbone" not in args.explicit:
         backbone = stored_backbone(content["backbone"], args.moco_path, file)
     else:
         backbone = make_backbone(args.backbone, args.moco_path)
@@ -99,45 +99,45 @@ def new_network(args: argparse.Namespace) -> tuple[Backbone, XSegTx, list[str]]:
 
 
 def take_options(args: argparse.Namespace, stored: Mapping[str, Any]) -> None:
-    """What is not given is as in the file; with its recipe, the other values that this sets."""
-    for name in stored.keys() - args.given:
+    """Set what is not typed as in the file; with the file's recipe, also the other defaults of that recipe."""
+    if "recipe" in stored and "recipe" not in args.explicit:
+        stored = RECIPES[stored["recipe"]] | stored
+    for name in stored.keys() - args.explicit:
         setattr(args, name, stored[name])
-    if "recipe" in stored and "recipe" not in args.given:
-        vars(args).update({name: value for name, value in RECIPES[args.recipe].items() if name not in args.given})
 
 
 def config_of(args: argparse.Namespace, **channels: int) -> XSegTxConfig:
-    """What `args` say of the network."""
+    """The configuration of the network that `args` ask for."""
     kind = StrongConfig if args.recipe == "strong" else XSegTxConfig
     for name, recipe in (("frame_size", "strong"), ("block", "paper")):
-        if name in args.given and args.recipe != recipe:
+        if name in args.explicit and args.recipe != recipe:
             raise UserError(f"--{name} is for the {recipe} recipe; leave it out, or give --recipe {recipe}")
-    names = {each.name for each in fields(kind)}
+    names = {field.name for field in fields(kind)}
     return kind(**{name: value for name, value in (values_of(args, kind) | channels).items() if name in names})
 
 
 def take_over(args: argparse.Namespace, content: Mapping[str, Any], path: Path) -> list[str]:
-    """Fill `args` up with what a checkpoint holds -> what it is continued with that it was not begun with, a line each.
+    """Fill `args` up with what a checkpoint holds -> a line for each option that has another value than before.
 
     Raises UserError if that makes another network, or if the run that `args.out_dir` holds has another recipe, unless
     --resume-pth names it.
     """
     stored, before = stored_options(content, path), content.get("arguments", {})  # a published one has no arguments
-    before = before and plain(parse_args([], "")) | before  # newer flags had their defaults
+    before = before and plain_arguments(parse_args([], "")) | before  # newer flags had their defaults
     take_options(args, stored)
-    if "warmUpIter" not in args.given:
+    if "warmUpIter" not in args.explicit:
         args.warmUpIter = before.get("warmUpIter", args.warmUpIter)
-    own, named = path == args.out_dir / LAST, args.resume_pth and Path(args.resume_pth)
-    meant = args.resume_pth == "auto" or bool(named and named.exists() and named.samefile(path))
-    if own and (meant or not named):
+    is_own, named = path == args.out_dir / LAST, args.resume_pth and Path(args.resume_pth)
+    is_meant = args.resume_pth == "auto" or bool(named and named.exists() and named.samefile(path))
+    if is_own and (is_meant or not named):
         args.resume_pth = before.get("resume_pth")  # where this run began: a part of its recipe
-    now, then = plain(args) | asdict(config_of(args)), before | stored
-    changed = {x: f"{x} {then[x]} -> {value}" for x, value in now.items() if then.get(x, value) != value}
-    if network := [text for name, text in changed.items() if name in stored and name not in FREE]:
+    now, then = plain_arguments(args) | asdict(config_of(args)), before | stored
+    changes = {name: f"{name} {then[name]} -> {new}" for name, new in now.items() if then.get(name, new) != new}
+    if network := [text for name, text in changes.items() if name in stored and name not in FREE]:
         what = f"{path} holds another network ({', '.join(network)})"
         raise UserError(f"{what}; leave that out to continue it, or give another --out-dir or --overwrite")
-    recipe = [text for name, text in changed.items() if name not in NOT_RECIPE]
-    if own and recipe and not meant:
+    recipe = [text for name, text in changes.items() if name not in NOT_RECIPE]
+    if is_own and recipe and not is_meant:
         what = f"{args.out_dir} holds a run of another recipe ({', '.join(recipe[:3])})"
         raise UserError(f"{what}: continue it with --resume-pth auto, {WAYS}")
-    return [f"changed since then: {text}" for text in changed.values()]
+    return [f"changed since then: {text}" for text in changes.values()]

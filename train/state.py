@@ -19,7 +19,7 @@ LAST, BEST, WARMUP = "netLast.pth", "netBest.pth", "net_warmup.pth"
 
 
 class TrainState:
-    """Network and optimizer, and how far they have come: `step` steps, those of the warm-up included.
+    """Network and optimizer, trained for `step` steps, those of the warm-up included.
 
     history: `{"epoch": the last one that was validated, "start_iou", "best_iou", "best_epoch", "last_iou"}`. It lags
     behind `step` where a run ended between an epoch's last step and the end of its validation.
@@ -45,7 +45,7 @@ class TrainState:
         self.step = 0
         self.history: dict[str, Any] = {}
         self.folder: Path | None = None  # for checkpoints; None on other ranks than the first
-        self.about: dict[str, Any] = {}  # what else they hold: how they were made
+        self.origin: dict[str, Any] = {}  # how they were made, which they hold, too
 
     def set_rate(self, lr: float) -> None:
         for group in self.optimizer.param_groups:
@@ -53,12 +53,12 @@ class TrainState:
 
     @property
     def next_epoch(self) -> int:
-        """The epoch of which something is to be done: steps, or its validation alone. 0 is the warm-up."""
+        """The epoch whose steps or whose validation come next. 0 is the warm-up."""
         return max(self.history.get("epoch", -1) + 1, self.schedule.epoch(self.step - 1))
 
     @property
     def is_validated(self) -> bool:
-        """Whether the validation that comes at this step, if any does, is in the history."""
+        """Whether the history has the validation of this step, if there is one."""
         return "start_iou" in self.history and self.history.get("epoch", 0) >= self.schedule.epoch(self.step - 1)
 
     def note_validation(self, epoch: int, iou: float) -> bool:
@@ -71,9 +71,9 @@ class TrainState:
 
     def save(self, *names: str) -> None:
         """Write a checkpoint, under each of `names`, from which training goes on as if it had never stopped."""
-        about = self.about | {"step": self.step, "history": self.history, "scaler": self.scaler.state_dict()}
+        content = self.origin | {"step": self.step, "history": self.history, "scaler": self.scaler.state_dict()}
         for name in names if self.folder else ():
-            save_checkpoint(self.folder / name, self.backbone, self.network, self.optimizer, **about)
+            save_checkpoint(self.folder / name, self.backbone, self.network, self.optimizer, **content)
 
     def restore(self, checkpoint: Checkpoint, path: Path) -> None:
         """Go on from a checkpoint whose `encoder` is the network that this state was made with.
@@ -88,7 +88,7 @@ class TrainState:
         if not has_form(stored, form) or stored["step"] < 0:
             raise UserError(f"{path}: its step, history or scaler is not as train.py writes it; take an earlier file")
         self.step, self.history, scaler = stored["step"], dict(stored["history"]), stored["scaler"]
-        if scaler.keys() >= self.scaler.state_dict().keys():  # none of a run in another precision
+        if scaler.keys() >= self.scaler.state_dict().keys():  # a run in another precision has stored none
             self.scaler.load_state_dict(scaler)
         if self.step:
             self.set_rate(self.schedule.learning_rate(self.step - 1))  # as the step before has left it

@@ -14,7 +14,9 @@ import contextlib
 import signal
 import sys
 import threading
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # repository root
 
@@ -39,11 +41,11 @@ from model.device import PRECISIONS, resolve_device, resolve_precision, tf32
 from model.features import Encoder
 from train.crop_step import CropStep
 from train.crops import CropReader
-from train.dataset import Reader, StepSampler, TrainSamples, loader_options
+from train.dataset import Batch, Reader, TrainSamples, loader_options, step_batches
 from train.distributed import Ranks, Stopped
 from train.engine import Step, train_one_epoch
 from train.feature_cache import FeatureCache
-from train.flags import parse_args, plain
+from train.flags import parse_args, plain_arguments
 from train.letterboxed import LetterboxReader, LetterboxStep
 from train.log import LOG_NAME, Log, cut_log
 from train.losses import LossWeights
@@ -55,7 +57,7 @@ from train.validation import Validation
 
 def main(argv: list[str] | None = None) -> int | None:
     args = parse_args(argv, __doc__)
-    threading.excepthook = lambda _: None  # what TensorBoard's thread meets, its next call raises
+    threading.excepthook = lambda _: None  # an error of TensorBoard's thread is raised by its next call
     gpus = args.gpu.split(",") if args.gpu else []
     ranks = Ranks()
     if gpus and len(gpus) != local_ranks():
@@ -87,36 +89,25 @@ def train(args: argparse.Namespace, ranks: Ranks, device: torch.device) -> int |
         if args.overwrite:
             remove_run(args.out_dir, keep=start)
         cut_log(args.out_dir / LOG_NAME, state.step, state.is_validated)
-    schedule, history = state.schedule, state.history
-    log = Log(args.out_dir, state.step, ranks, args.log_every)
-    state.about = {**provenance(), "arguments": plain(args)}
+    state.origin = {**provenance(), "arguments": plain_arguments(args)}
     state.folder = args.out_dir if ranks.is_main else None
+    log = Log(args.out_dir, state.step, ranks, args.log_every)
     introduce(args, log, state, notes, pairs, val_pairs)
+
     if args.cache_features and args.recipe == "paper" and args.num_workers is None:
-        args.num_workers = 0  # after a while nothing is read any more
+        args.num_workers = 0  # once all features are cached, nothing is read
     ranks.catch_signals()  # before PyTorch starts a loader, which Ctrl-C must not interrupt
     step, reader, matcher = make_step(args, state, ranks)
     loading = loader_options(args.num_workers, device.type == "cuda")
     samples = TrainSamples(pairs, reader, args.seed, args.block)
-    numbers = StepSampler(range(state.step, schedule.total_steps), args.batch_pos, ranks.rank, ranks.size)
+    numbers = step_batches(range(state.step, state.schedule.total_steps), args.batch_pos, ranks.rank, ranks.size)
     batches = iter(DataLoader(samples, batch_sampler=numbers, collate_fn=reader.collate, **loading))
     validation = Validation(val_pairs, args.val_size, matcher, log, loading)
     if ranks.size > 1:  # the position table is the same everywhere, and every step has the same graph
         options = {"broadcast_buffers": False, "gradient_as_bucket_view": True, "static_graph": True}
         step = DistributedDataParallel(step, **options)
     try:
-        if "start_iou" not in history:
-            history["start_iou"] = validation.run(state.step, "start")
-        for epoch in range(state.next_epoch, args.n_epoch + 1):
-            train_one_epoch(state, step, batches, log, epoch)
-            if epoch == 0:  # the warm-up
-                if schedule.warmup:
-                    state.save(WARMUP, LAST)
-                continue
-            state.save(LAST)  # validation may take longer than a preempted job is given
-            is_best = state.note_validation(epoch, validation.run(state.step, schedule.epoch_name(epoch)))
-            keep = [f"net{epoch:03d}.pth"] if args.save_every and epoch % args.save_every == 0 else []
-            state.save(*keep, *([BEST] if is_best else []), LAST)
+        train_epochs(state, step, batches, validation, log, args.save_every)
     except Stopped:
         state.save(LAST)
         log.count_unreadable()
@@ -127,36 +118,49 @@ def train(args: argparse.Namespace, ranks: Ranks, device: torch.device) -> int |
     finally:
         log.close()
     log.count_unreadable()
-    if "best_iou" in history:
-        best = f"best {history['best_iou']:.4f} (epoch {history['best_epoch']}), kept in {args.out_dir / BEST}"
-        log.say(f"validation IoU: start {history['start_iou']:.4f}, last {history['last_iou']:.4f}, {best}")
-        trained = args.init_weights or args.resume_pth
-        if trained and history["start_iou"] > history["best_iou"]:
-            log.say(f"warning: no epoch is as good as the start: use {trained} further, or try a lower --lr")
+    conclude(args, log, state.history)
     return None
 
 
+def train_epochs(
+    state: TrainState, step: Step, batches: Iterator[Batch], validation: Validation, log: Log, save_every: int
+) -> None:
+    """Train and validate from where `state` is to the last epoch; epoch 0 is the warm-up."""
+    schedule, history = state.schedule, state.history
+    if "start_iou" not in history:
+        history["start_iou"] = validation.run(state.step, "start")
+    for epoch in range(state.next_epoch, schedule.epochs + 1):
+        train_one_epoch(state, step, batches, log, epoch)
+        if epoch == 0:
+            if schedule.warmup:
+                state.save(WARMUP, LAST)
+            continue
+        state.save(LAST)  # validation may take longer than a preempted job may run on
+        is_best = state.note_validation(epoch, validation.run(state.step, schedule.epoch_name(epoch)))
+        names = [f"net{epoch:03d}.pth"] if save_every and epoch % save_every == 0 else []
+        state.save(*names, *([BEST] if is_best else []), LAST)
+
+
 def make_step(args: argparse.Namespace, state: TrainState, ranks: Ranks) -> tuple[Step, Reader, Matcher]:
-    """A recipe: what a step makes of a batch, what reads its samples, and what is asked at validation."""
+    """A recipe: the step that makes losses of a batch, the reader of samples, and the matcher that is validated."""
     network, encoder = state.network, Encoder(state.backbone, state.device, PRECISIONS[args.precision])
     cache = FeatureCache(int(args.cache_features * 1e9))
-    weights = LossWeights(args.existence_weight)
-    made_with = network, encoder, cache, weights, ranks, args.precision
+    parts = network, encoder, cache, LossWeights(args.existence_weight), ranks, args.precision
     if args.recipe == "strong":
         reader, matcher = CropReader(network.config, cache), StrongMatcher(encoder, network, args.precision)
-        return CropStep(*made_with), reader, matcher
+        return CropStep(*parts), reader, matcher
     matcher = PaperMatcher(encoder, network, args.precision, args.batch_pos)
-    return LetterboxStep(*made_with), LetterboxReader(args.input_size, cache), matcher
+    return LetterboxStep(*parts), LetterboxReader(args.input_size, cache), matcher
 
 
 def introduce(args, log: Log, state: TrainState, notes: list[str], pairs: PairSet, val_pairs: PairSet) -> None:
     """Print and log the data, the network and the recipe of a run."""
-    few = args.warmUpIter < USUAL_WARMUP and "warmUpIter" not in args.given
-    warmup = f"{args.warmUpIter} steps of warm-up" + few * " (few, as the run is short: --warmUpIter sets them)"
+    is_short = args.warmUpIter < USUAL_WARMUP and "warmUpIter" not in args.explicit
+    warmup = f"{args.warmUpIter} steps of warm-up" + is_short * " (few, as the run is short: --warmUpIter sets them)"
     block = f", block {args.block}" if args.recipe == "paper" else ""
     facts = {
         "setting": pairs.setting,
-        "data": state.about["arguments"]["train_dir"],
+        "data": state.origin["arguments"]["train_dir"],
         "train_pairs": f"{len(pairs)} of {len(pairs.takes)} takes, {int((~pairs.visible).sum())} of them negatives",
         "val_pairs": f"{min(args.val_size, len(val_pairs)) or len(val_pairs)} of {len(val_pairs)}",
         "start": notes[0],
@@ -165,7 +169,7 @@ def introduce(args, log: Log, state: TrainState, notes: list[str], pairs: PairSe
         "rate": f"{args.lr:g} after {warmup}, times {LR_DROP} after epoch {args.lr_schedule}",
         "device": f"{log.ranks.size} x {state.device}, {args.precision}",
         "out_dir": str(args.out_dir),
-        **{name: state.about[name] for name in ("commit", "command")},
+        **{name: state.origin[name] for name in ("commit", "command")},
     }
     for name, value in facts.items():
         log.say(f"{name.replace('_', ' ')}: {value}")
@@ -173,7 +177,18 @@ def introduce(args, log: Log, state: TrainState, notes: list[str], pairs: PairSe
         log.say(note)
     if args.unused:
         log.say(f"unused, as in the published trainer: {' '.join(args.unused)}")
-    log.write("start", state.step, **facts, arguments=state.about["arguments"])
+    log.write("start", state.step, **facts, arguments=state.origin["arguments"])
+
+
+def conclude(args: argparse.Namespace, log: Log, history: dict[str, Any]) -> None:
+    """Print what the finished run has reached."""
+    if "best_iou" not in history:
+        return
+    best = f"best {history['best_iou']:.4f} (epoch {history['best_epoch']}), kept in {args.out_dir / BEST}"
+    log.say(f"validation IoU: start {history['start_iou']:.4f}, last {history['last_iou']:.4f}, {best}")
+    trained = args.init_weights or args.resume_pth
+    if trained and history["start_iou"] > history["best_iou"]:
+        log.say(f"warning: no epoch is as good as the start: use {trained} further, or try a lower --lr")
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""Validation: what eval_segswap.py would answer of some pairs, and its official figures."""
+"""Validation: the answers that eval_segswap.py would give to some pairs, and their official figures."""
 
 import math
 from collections import defaultdict
@@ -41,9 +41,9 @@ class Validation:
         self.numbers, takes = {}, defaultdict(lambda: defaultdict(list))
         for number in np.sort(np.random.default_rng(0).permutation(len(pairs))[:size]).tolist():
             pair = pairs[number]
-            asked = CameraPair(pair.object_name, pair.query_camera, pair.target_camera)
-            takes[pair.take_uid][pair.frame].append(asked)
-            self.numbers[pair.take_uid, pair.frame, asked] = number
+            camera_pair = CameraPair(pair.object_name, pair.query_camera, pair.target_camera)
+            takes[pair.take_uid][pair.frame].append(camera_pair)
+            self.numbers[pair.take_uid, pair.frame, camera_pair] = number
         wholes = [ChunkPlan(pairs.data_dir(uid), uid, None, frames) for uid, frames in takes.items()]
         chunks = [chunk for whole in wholes for chunk in cut_chunks(whole, matcher.together)]
         count = -(-len(chunks) // log.ranks.size)
@@ -58,13 +58,13 @@ class Validation:
         self.log.say(f"{epoch} validation ...")
         self.matcher.network.eval()
         scores, pictures = [], []
-        for chunk, masks, existence in predict_chunks(self.matcher, self.log.bar(self.chunks, epoch, "batch")):
+        for chunk, predictions in predict_chunks(self.matcher, self.log.bar(self.chunks, epoch, "batch")):
             uid = chunk.plan.take_uid
             reasons = [f"{uid}/{frame} {' '.join(pair)}: {reason}" for pair, frame, reason in chunk.left_out]
             self.log.note_unreadable([chunk.fault] if chunk.fault else reasons)
-            for (pair, frame, *_), mask, probability in zip(chunk.pairs, masks, existence, strict=True):
-                number = self.numbers[uid, frame, CameraPair(*pair)]
-                scores.append(self.score(number, mask, probability))
+            for pair, frame, mask, existence in predictions:
+                number = self.numbers[uid, frame, pair]
+                scores.append(self.score(number, mask, existence))
                 if scores[-1].visible and len(pictures) < EXAMPLES and self.log.ranks.is_main:
                     pictures.append((str(source_of(self.pairs, Draw(number, number))), self.draw(number, mask)))
             if self.log.ranks.stop_requested():
@@ -77,8 +77,8 @@ class Validation:
         return figures.get("iou", 0.0)
 
     def score(self, number: int, mask: np.ndarray, existence: float) -> PairScore:
-        """As the official evaluation has it, of a mask as results files have them; an IoU of 1 where both are empty, as
-        a mask too small for that is.
+        """The official score of a mask as results files have it. The IoU is 1 where both masks are empty, as the true
+        one is if it is too small for the benchmark's size.
         """
         rle, iou = self.pairs.target_mask(number), math.nan
         if rle:
@@ -91,8 +91,8 @@ class Validation:
         """Query with its mask | target with the predicted | target with the true one -> (480, 1440, 3) uint8 RGB."""
         views = source_of(self.pairs, Draw(number, number))[1:]
         query, target = (letterbox(read_view(self.pairs, view), EVAL_SIDE) for view in views)
-        known = self.pairs.query_mask(number), self.pairs.target_mask(number)
-        query_mask, truth = (letterbox_mask(rle, EVAL_SIDE) for rle in known)
+        rles = self.pairs.query_mask(number), self.pairs.target_mask(number)
+        query_mask, truth = (letterbox_mask(rle, EVAL_SIDE) for rle in rles)
         panels = (query, query_mask, QUERY), (target, letterbox(mask, EVAL_SIDE), PREDICTION), (target, truth, TRUTH)
         return np.concatenate([overlay(*panel) for panel in panels], axis=1)
 

@@ -125,7 +125,7 @@ def test_whatever_is_wrong_is_said_in_one_line_without_a_path_of_this_machine(up
         answer = find(None, **given)
         assert answer.text.startswith(line) and answer.mask is None and len(answer.text.splitlines()) == 1
         assert str(uploads) not in answer.text
-    assert demo.begin(text) == (None, f"the first picture {unread}")
+    assert demo.start_painting(text) == (None, f"the first picture {unread}")
 
 
 def test_without_gradio_one_line_says_what_to_install(monkeypatch):
@@ -156,7 +156,7 @@ def test_the_page_is_there_for_the_hosts_that_it_was_started_for(host, taken, re
     from starlette.responses import PlainTextResponse
     from starlette.testclient import TestClient
 
-    client = TestClient(demo.door(PlainTextResponse("here"), host))
+    client = TestClient(demo.host_guard(PlainTextResponse("here"), host))
     for name in (*taken, *refused):
         assert client.get("/", headers={"host": name}).status_code == (200 if name in taken else 400)
 

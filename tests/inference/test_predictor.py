@@ -1,19 +1,24 @@
 """inference/predictor.py and predict_takes.py: where things are found, on images whose answer is known."""
 
+import io
 import math
 import os
+import pickle
 import subprocess
 import sys
 
 import cv2
 import numpy as np
 import pytest
+import torch
 
 from common.drawing import write_picture
 from common.errors import UserError
 from formats.geometry import eval_size
 from formats.masks import decode_mask, encode_mask
-from formats.processed import ProcessedTake
+from formats.processed import CameraPair, ProcessedTake
+from inference.frame import Frame
+from inference.own_method import MethodMatcher
 from inference.predict_takes import ChunkDataset, plan_chunks, predict_takes
 from inference.predictor import Predictor
 from tests.made import ROOT
@@ -126,18 +131,45 @@ def test_what_is_no_picture_mask_or_box_is_said_in_one_line(change, message):
         )
 
 
-def test_a_crumb_of_an_object_is_seen_and_odd_options_are_named(tmp_path):
+def test_a_crumb_of_an_object_is_seen_and_an_odd_precision_is_named(tmp_path):
     network = write_network(tmp_path / "net.pth", strong=True)
     picture, _ = scene((192, 192), (0.3, 0.6, 0.5, 0.8))
     tiny = np.zeros((768, 768), np.uint8)
     tiny[401:404, 401:404] = 1  # of the mask's four rows to one of the picture, nearest neighbour takes the others
     assert Predictor.load(network, "cpu").segment(picture, tiny, picture)[1] > 0
-    for option, message in (
-        ("precision", "precision 'foo' is unknown; choose from fp32"),
-        ("devise", "'devise'; there are device,"),
-    ):
-        with pytest.raises(UserError, match=message):
-            Predictor.load(network, **{option: "foo"})
+    with pytest.raises(UserError, match="precision 'foo' is unknown; choose from fp32"):
+        Predictor.load(network, precision="foo")
+
+
+class NoNetworkPickler(pickle.Pickler):
+    """Refuses networks and tensors."""
+
+    def persistent_id(self, value):
+        assert not isinstance(value, torch.nn.Module | torch.Tensor)
+
+
+@pytest.mark.parametrize("kind", ["paper", "strong", "own"])
+def test_what_travels_to_a_loader_process_holds_no_network_and_prepares_frames_as_here(tmp_path, kind):
+    """A process that is not forked gets all of its data set pickled."""
+    if kind == "own":
+        method = "import torch\nclass Method(torch.nn.Module):\n    side = 64\n    def predict(self, frame): pass\n"
+        (tmp_path / "my_method.py").write_text(method)
+        matcher = MethodMatcher(f"{tmp_path / 'my_method.py'}:Method", device=torch.device("cpu"))
+    else:
+        matcher = Predictor.load(write_network(tmp_path / "net.pth", strong=kind == "strong"), "cpu").matcher
+    file = io.BytesIO()
+    NoNetworkPickler(file).dump(ChunkDataset([], matcher.prepare))
+    assert len(file.getvalue()) < 1000
+    image, mask = scene((90, 80), (0.3, 0.6, 0.5, 0.8))
+    pair = CameraPair("cup", "aria", "cam")
+    frame = Frame([pair], {"aria": image, "cam": image[:60]}, {pair[:2]: encode_mask(mask)}, {})
+    here, there = (prepare([frame]) for prepare in (matcher.prepare, pickle.loads(file.getvalue()).prepare))
+    if kind == "paper":
+        assert all(np.array_equal(one, other) for one, other in zip(here, there, strict=True))
+    else:
+        assert all(np.array_equal(here.images[camera], there.images[camera]) for camera in frame.images)
+        assert np.array_equal(here.masks[pair[:2]], there.masks[pair[:2]])
+        assert here.masks[pair[:2]].shape == here.images["aria"].shape[:2]
 
 
 def test_before_it_imports_torch_the_predictor_has_openmp_wait_without_spinning():

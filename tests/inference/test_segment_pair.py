@@ -58,7 +58,7 @@ def test_the_repositorys_network_is_named_the_mask_is_as_large_as_the_target_and
 
 def test_the_predictor_loads_the_repositorys_network_unless_told_otherwise(files, monkeypatch, tmp_path):
     monkeypatch.setattr(predictor, "SHIPPED", Path(files["ckpt_path"]))
-    assert predictor.Predictor.load(device="cpu").matcher.side == 96
+    assert predictor.Predictor.load(device="cpu").matcher.network.config.input_size == 96
     monkeypatch.setattr(predictor, "SHIPPED", tmp_path / "xsegtx_tiny.pth")
     with pytest.raises(UserError, match="no file .*xsegtx_tiny.pth, the network of this repository") as caught:
         predictor.Predictor.load()

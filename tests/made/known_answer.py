@@ -1,11 +1,13 @@
 """Images whose objects are known by their color, and a matcher that finds them."""
 
+from functools import partial
+
 import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from inference.matcher import Answers, PairBatch, PaperMatcher
+from inference.matcher import Answers, PairBatch, PaperMatcher, letterboxed_pairs
 from inference.search import StrongMatcher
 from model.backbone import Backbone
 from model.crops import Crop
@@ -21,7 +23,7 @@ class KnownAnswer(PaperMatcher):
     """Finds what has the color of the marked query pixels, everywhere and only there."""
 
     def __init__(self, side: int):
-        self.side = side
+        self.side, self.prepare = side, partial(letterboxed_pairs, side=side)
 
     def predict(self, batch: PairBatch) -> Answers:
         images, masks, mask_image, pair_mask, pair_target, sizes = batch

@@ -17,7 +17,7 @@ from synthetic.make_takes import make_takes, object_sizes, parse_args
 from synthetic.options import REAL, VIDEO_SIZES, TakeOptions
 from synthetic.tabletop import EGO
 from synthetic.take import TakeId, build_tabletop
-from synthetic.textures import deal_looks, deal_solids
+from synthetic.textures import deal_prints, deal_solids
 from tests.made.raw_takes import tree
 
 LARGE = object_sizes(["0.2"])
@@ -119,24 +119,24 @@ def test_videos_show_the_rendered_picture_of_each_frame(root, raw):
             assert number == OPTIONS.num_frames - 1
 
 
-def looks_of(split):
-    return {look for index in range(100) for look in deal_looks(7, split, index, 4)}
+def prints_of(split):
+    return {design for index in range(100) for design in deal_prints(7, split, index, 4)}
 
 
-def words_and_prints_of(split):
-    things = [thing for index in range(5) for some in deal_things(7, split, index, 6, 12) for thing in some]
+def words_and_textures_of(split):
+    things = [thing for index in range(5) for group in deal_things(7, split, index, 6, 12) for thing in group]
     words = {thing.name.split()[1].split("_")[0] for thing in things}
     return words | {part.texture.tobytes() for thing in things for part in thing.parts if part.texture.shape[0] > 8}
 
 
-@pytest.mark.parametrize("seen_in", [looks_of, words_and_prints_of])
+@pytest.mark.parametrize("seen_in", [prints_of, words_and_textures_of])
 def test_objects_labels_and_words_of_one_split_never_occur_in_another(seen_in):
     for one, other in itertools.combinations(map(seen_in, SPLITS), 2):
         assert one and not one & other
 
 
 @pytest.mark.parametrize("count", [1, 4, 18])
-def test_objects_of_one_take_are_told_apart_by_name_and_look(count):
+def test_objects_of_one_take_are_told_apart_by_name_and_print(count):
     for index in range(2):
         items, _ = deal_solids(3, "val", index, count, 0)
         assert len({item.name for item in items}) == len({item.parts[0].texture.tobytes() for item in items}) == count
@@ -183,8 +183,8 @@ def test_in_a_kitchen_a_quarter_of_the_objects_in_view_are_hidden_from_the_other
             for query, target in ((EGO, camera), (camera, EGO)) if camera != EGO else ():
                 asked = visible[query] & visible[target].any(0)  # a camera that never sees an object is left out
                 hidden[kind_of(query)] += (~visible[target][asked]).tolist()
-    for some in hidden.values():
-        assert len(some) > 100 and 0.15 < np.mean(some) < 0.35
+    for cases in hidden.values():
+        assert len(cases) > 100 and 0.15 < np.mean(cases) < 0.35
     ego, exo = (np.quantile(areas[kind], (0.25, 0.75)) for kind in ("ego", "exo"))
     assert 0.02 < exo[0] < 0.06 and 0.15 < exo[1] < 0.45
     assert 0.08 < ego[0] < 0.25 and 0.5 < ego[1] < 1.9
@@ -257,7 +257,7 @@ def test_odd_cameras_are_fixed_or_turned_or_gray():
     fixed = [w for w in worlds if (w.ego_camera(0).position == w.ego_camera(1.5).position).all()]
     turned = [w for w in worlds if abs(w.rolls).max() > 0.5]
     gray = [w for w in worlds if any(np.ptp(p.image, axis=2).max() == 0 for p in w.pictures(0).values())]
-    assert all(0 < len(some) < len(worlds) for some in (fixed, turned, gray))
+    assert all(0 < len(kind) < len(worlds) for kind in (fixed, turned, gray))
     for world in fixed:  # as closely as an exo camera, at its objects
         pixels, depth = world.ego_camera(0).project(world.places[world.exo_views[0]])
         exo = world.exo_cameras[0].project(world.places[world.exo_views[0]])[1]

@@ -17,7 +17,7 @@ from synthetic import household_models
 from synthetic.make_takes import main, object_sizes
 from synthetic.models import deal_models, load_mesh, make_item, model_files
 from synthetic.options import TakeOptions
-from synthetic.render import Camera, Solid, cast_shadows, render, turn
+from synthetic.render import Camera, Solid, cast_shadows, render, rotation_about
 from synthetic.tabletop import EGO
 from synthetic.take import TakeId, build_tabletop
 from synthetic.textures import TILE
@@ -70,7 +70,7 @@ def test_a_box_that_somebody_modelled_looks_like_the_solid(tmp_path):
     tile = np.asarray(picture.resize((TILE, TILE), Image.Resampling.NEAREST))[..., ::-1]
     solid = Solid("box", mesh.position, mesh.texture.half_axes, np.hstack([tile] * 6))
     table = Solid("box", np.array([0, 0, -2.5]), np.array([9, 9, 1.0]), np.full((64, 64 * 6, 3), 200, np.uint8))
-    for pose in (np.eye(3), turn(2, 0.7) @ turn(0, 0.4)):
+    for pose in (np.eye(3), rotation_about(2, 0.7) @ rotation_about(0, 0.4)):
         camera = Camera.look_at(np.array([2.0, -7, 4]), np.zeros(3), 200, (160, 160))
         modelled, plain = (render(camera, [replace(x, label=3, rotation=pose)]) for x in (mesh, solid))
         assert (modelled.labels == plain.labels).mean() > 0.995 and (plain.labels == 3).mean() > 0.05
@@ -79,14 +79,14 @@ def test_a_box_that_somebody_modelled_looks_like_the_solid(tmp_path):
         shadows = [cast_shadows(table, [replace(x, rotation=pose)]).texture for x in (mesh, solid)]
         assert np.abs(np.subtract(*shadows, dtype=float)).max() < 3 and shadows[0].min() < 120
     camera = Camera.look_at(np.array([0.0, -7, 0]), np.zeros(3), 200, (160, 160))
-    front = [render(camera, [replace(x, rotation=turn(1, 0.2))]).image.astype(int) for x in (mesh, solid)]
+    front = [render(camera, [replace(x, rotation=rotation_about(1, 0.2))]).image.astype(int) for x in (mesh, solid)]
     assert (np.abs(front[0] - front[1]).max(2) < 8).mean() > 0.98
     assert len(np.unique(front[0].reshape(-1, 3), axis=0)) > 4
 
 
 def test_models_of_one_split_never_occur_in_another_wherever_the_folder_is(folder, tmp_path):
     files = model_files(folder)
-    assert sorted(path for some in files.values() for path in some) == sorted(folder.iterdir())
+    assert sorted(path for paths in files.values() for path in paths) == sorted(folder.iterdir())
     (tmp_path / "moved").mkdir()
     for path in [*folder.iterdir()][::2]:
         path.rename(tmp_path / "moved" / path.name)
@@ -95,8 +95,8 @@ def test_models_of_one_split_never_occur_in_another_wherever_the_folder_is(folde
         assert {x.name for x in moved[split]} <= {x.name for x in files[split]}
         seen = {
             thing.name.rsplit("_", 1)[0]
-            for some in deal_models(tmp_path / "moved", 3, split, 5, 4, 9)
-            for thing in some
+            for group in deal_models(tmp_path / "moved", 3, split, 5, 4, 9)
+            for thing in group
         }
         assert seen <= {path.stem for path in files[split]}
 
@@ -134,18 +134,13 @@ def test_photographs_lie_on_tables_and_floors(folder, tmp_path):
     assert any(texture[..., 1].mean() > 3 * texture[..., 2].mean() for texture in textures)
 
 
-def test_files_say_how_large_models_are_unless_a_table_does(tmp_path):
+def test_files_say_how_large_models_are(tmp_path):
     write_box(tmp_path / "box.glb", (0.11, 0.22, 0.05))
     x, y, z = load_mesh(tmp_path / "box.glb").half_axes
     assert (2 * x, 2 * z) == pytest.approx((1.0, 2.0), rel=1e-3) and z > x > y  # a unit is 11 cm, and y is up in files
-    other = tmp_path / "other"
-    other.mkdir()
-    write_box(other / "box.glb", (110, 220, 50))
-    (other / "models.csv").write_text("file,cm,author\nbox.glb,44,me\n")
-    assert 2 * load_mesh(other / "box.glb").half_axes[2] == pytest.approx(4.0, rel=1e-3)
-    write_box(other / "hall.glb", (5, 22, 3))
-    with pytest.raises(UserError, match=r"hall.glb is 2.2e\+03 cm long; .* files are in meters, unless a models.csv"):
-        load_mesh(other / "hall.glb")
+    write_box(tmp_path / "hall.glb", (5, 22, 3))
+    with pytest.raises(UserError, match=r"hall.glb is 2.2e\+03 cm long; .* scale the file, whose unit is the meter"):
+        load_mesh(tmp_path / "hall.glb")
 
 
 def write_pyramid(folder, texture):

@@ -1,7 +1,7 @@
 """Training and prediction on a pretended GPU: the CPU's numbers, no tensor in the wrong place, and no step of the
 paper's recipe that waits, nor one of the strong recipe that waits twice.
 
-Not seen are several processes, torch.compile, and what is done for `device.type == "cuda"` alone.
+Not seen are several processes, and what is done for `device.type == "cuda"` alone.
 """
 
 import multiprocessing

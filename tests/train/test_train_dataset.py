@@ -12,7 +12,7 @@ from tests.made.networks import strong_config
 from tests.made.processed import create_pairs, make_take
 from tests.made.training import make_training_set
 from train.crops import CropReader, other_object
-from train.dataset import TARGET_SWAP, Draw, StepSampler, TrainSamples, ViewKey, source_of
+from train.dataset import TARGET_SWAP, Draw, TrainSamples, ViewKey, source_of, step_batches
 from train.flags import BLOCK
 from train.letterboxed import LetterboxReader
 
@@ -39,10 +39,11 @@ def is_synthetic(source):
 
 
 def test_ranks_together_see_the_batch_of_one_process_and_a_resumed_run_goes_on_where_it_was():
-    whole = list(StepSampler(range(5), 6))
-    parts = [list(StepSampler(range(5), 6, rank, 3)) for rank in range(3)]
-    assert [sum(step, []) for step in zip(*parts, strict=True)] == whole
-    assert list(StepSampler(range(3, 5), 6)) == whole[3:]
+    whole = list(step_batches(range(5), 6))
+    parts = [step_batches(range(5), 6, rank, 3) for rank in range(3)]
+    for batch, *shares in zip(whole, *parts, strict=True):
+        assert [number for share in shares for number in share] == list(batch)
+    assert list(step_batches(range(3, 5), 6)) == whole[3:]
 
 
 def test_a_sample_shows_the_frames_and_masks_of_its_pair(pairs):
