@@ -39,7 +39,7 @@ from common.arguments import (
 )
 from common.errors import UserError, counted, warn_once
 from common.files import file_digest, write_json
-from common.parallel import default_workers, loader_failures, split_by_work, start_loader_worker
+from common.parallel import default_workers, init_loader_worker, loader_failures, split_by_work
 from formats.processed import ProcessedTake
 from formats.takes import find_split_path, read_split
 from inference.matcher import Matcher
@@ -205,7 +205,7 @@ def make_loader(args: argparse.Namespace, matcher: Matcher, chunks: list[ChunkPl
     if workers is None:
         workers = min(8, default_workers()) if on_gpu else 1  # a CPU's cores are busy with the network already
     cv2.setNumThreads(0)  # OpenCV's threads do not survive the fork of a worker
-    options = {"pin_memory": on_gpu, "worker_init_fn": start_loader_worker}
+    options = {"pin_memory": on_gpu, "worker_init_fn": init_loader_worker}
     return DataLoader(dataset, batch_size=None, num_workers=min(workers, len(chunks)), **options)
 
 

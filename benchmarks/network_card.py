@@ -54,7 +54,7 @@ ANGLES = {"0 to 30": 30, "30 to 60": 60, "60 to 90": 90, "90 to 180": 180}  # de
 HIDDEN = "left out", "out of view", "behind something"
 THRESHOLDS = 0.3, 0.4, 0.5, 0.6, 0.7  # of existence
 ROTATIONS = (0, 30, 60, 90, 180)  # degrees
-TURNED = "models", "patterned"  # whose targets are
+TURNED = "models", "patterned"  # the takes of which the targets are also turned
 HEADER = "| {} | objects | IoU | right object | visible, said so | hidden, said so |\n|---|---|---|---|---|---|"
 Both = Sequence[list[Case]]  # cases of both settings
 

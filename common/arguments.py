@@ -75,12 +75,12 @@ def at_least(least: float, kind: Callable[[str], float] = int, most: float = mat
 
     def parse(text: str) -> float:
         value = kind(text)
-        if not least <= value <= most:  # nan too
+        if not least <= value <= most:  # NaN fails as well
             limit = f" and at most {most}" if most < math.inf else ""
             raise argparse.ArgumentTypeError(f"{text} must be at least {least}{limit}")
         return value
 
-    parse.__name__ = kind.__name__  # "invalid int value: 'x'"
+    parse.__name__ = kind.__name__  # argparse says "invalid int value: 'x'"
     return parse
 
 
@@ -93,7 +93,7 @@ def named(kind: Callable[[str], Any]) -> Callable[[str], tuple[str, Any]]:
             raise argparse.ArgumentTypeError(f"{text!r} is not NAME=VALUE")
         return name, kind(value)
 
-    parse.__name__ = f"NAME={kind.__name__}"  # "invalid NAME=int value: 'left=x'"
+    parse.__name__ = f"NAME={kind.__name__}"  # argparse says "invalid NAME=int value: 'left=x'"
     return parse
 
 

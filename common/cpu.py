@@ -19,7 +19,7 @@ def tune_cpu(module: str, keep_memory: bool = True) -> None:
     os.environ.setdefault("GOMP_SPINCOUNT", "2000")
     if module != "__main__":
         return
-    with contextlib.suppress(AttributeError, TypeError):  # another C library
+    with contextlib.suppress(AttributeError, TypeError):  # the C library is not glibc
         mallopt = ctypes.CDLL(None).mallopt
         if keep_memory:
             mallopt(M_MMAP_MAX, 0)

@@ -48,7 +48,7 @@ def run_script(main: Callable[[], int | None]) -> None:
 
 
 def _say(error: BaseException) -> int:
-    """Print an error that a user can cause in one line -> its exit status; 0: it is a bug of ours."""
+    """Print an error that a user can cause in one line and return its exit status; return 0 for a bug of ours."""
     message = " ".join(str(error).splitlines())  # libraries' errors may have several lines
     if isinstance(error, KeyboardInterrupt):
         print("interrupted; run the same command again to continue", file=sys.stderr)

@@ -95,7 +95,7 @@ def _end_with_parent() -> None:
     threading.Thread(target=watch, daemon=True).start()
 
 
-def start_loader_worker(_worker_id: int) -> None:
+def init_loader_worker(_worker_id: int) -> None:
     """`worker_init_fn` of a DataLoader. Its workers are forked, and OpenCV's threads do not survive a fork: call
     `cv2.setNumThreads(0)` before the loader starts. The workers do not get the signals that a terminal or a scheduler
     sends to all processes of a job: the parent needs them to finish its step and save.

@@ -138,9 +138,10 @@ def plan_take(take: Take, takes_dir: Path, data_dir: Path, downscaled: bool) -> 
         for name in _name_changes(take, known, source, "what was made of it is made anew"):
             for frame in frames_in(plan.folder / name.removesuffix(".mp4")).values():
                 frame.unlink()
-        (plan.folder / ANNOTATION).unlink(missing_ok=True)  # or a kill would leave it beside a source that it is not of
+        # Before source.json changes: a kill in between must not leave an old annotation.json that looks up to date.
+        (plan.folder / ANNOTATION).unlink(missing_ok=True)
         write_json(plan.folder / SOURCE, source)
-    wanted = _wanted_frames(take, _grid(take, plan.videos))
+    wanted = _wanted_frames(take, _frame_each_second(take, plan.videos))
     for camera, index in plan.videos.items():
         if lacking := sum(frame >= len(index) for frame in wanted):
             end, lost = counted(len(index), "frame"), counted(lacking, "wanted frame")
@@ -182,7 +183,7 @@ def _decode_masks(take: Take, camera: str, result: CameraResult) -> None:
 def _write_frames(plan: TakePlan, camera: str, mask_sizes: Collection[Size]) -> None:
     """Write what is missing. Raises VideoError if the video is damaged, or not what the masks are of."""
     folder, index = plan.folder / camera, plan.videos[camera]
-    written, wanted = frames_in(folder), _wanted_frames(plan.take, _grid(plan.take, plan.videos))
+    written, wanted = frames_in(folder), _wanted_frames(plan.take, _frame_each_second(plan.take, plan.videos))
     todo = [frame for frame in wanted if frame < len(index) and frame not in written]
     for frame, image in read_frames(index, todo):
         size = image.shape[:2]
@@ -201,16 +202,16 @@ def finish_take(plan: TakePlan, results: dict[str, CameraResult]) -> None:
     videos = {camera: index for camera, index in plan.videos.items() if camera not in broken}
     failures = [*plan.failures, *broken.values()]
     if "ego" not in map(take.kind_of, videos):
-        if all(failure.camera for failure in failures):  # none says yet why there is nothing of this take
+        if all(failure.camera for failure in failures):  # each is of one camera: say why the take is left out
             failures.append(Failure(None, MISSING, "no usable ego video, without which a take has no pairs"))
-        if broken:  # their frames are gone; otherwise what a former run made stays, as its videos may be deleted
+        if broken:  # their frames are gone; without that, a former run's take stays, as its videos may be deleted
             (plan.folder / ANNOTATION).unlink(missing_ok=True)
         write_failures(plan.folder, take.name, failures)
         return
     masks, corrupt = _merge_masks(take, results, {camera: len(index) for camera, index in videos.items()})
     failures += corrupt
     write_failures(plan.folder, take.name, failures)  # first: annotation.json says that the take is complete
-    ProcessedTake(take.uid, plan.folder, masks, _grid(take, videos), take.stated_ego).write_annotation()
+    ProcessedTake(take.uid, plan.folder, masks, _frame_each_second(take, videos), take.stated_ego).write_annotation()
 
 
 def _merge_masks(
@@ -241,7 +242,7 @@ def _merge_masks(
     return masks, failures
 
 
-def _grid(take: Take, videos: dict[str, VideoIndex]) -> list[int]:
+def _frame_each_second(take: Take, videos: dict[str, VideoIndex]) -> list[int]:
     """The frame of each second of the (longest) ego video."""
     lengths = [len(index) for camera, index in videos.items() if take.kind_of(camera) == "ego"]
     return list(range(0, max(lengths), FRAME_STEP))

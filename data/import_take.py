@@ -152,7 +152,8 @@ def extended_lists(args: argparse.Namespace, cameras: list[str], objects: dict[s
         raise UserError(f"{takes_json} is no list, or {annotations} has no annotations; {remedy}") from None
     split = {name: [uid for uid in uids if uid != args.name] for name, uids in split.items()}
     split.setdefault(args.split, []).append(args.name)
-    return {splits: split, takes_json: takes, annotations: annotated}  # annotations without split.json are refused
+    # split.json first: the check above refuses annotations without it.
+    return {splits: split, takes_json: takes, annotations: annotated}
 
 
 def write_video(path: Path, footage: Footage, positions: np.ndarray, fps: float) -> None:

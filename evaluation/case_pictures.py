@@ -25,7 +25,7 @@ INK, PALE, PAPER = (20, 20, 20), (110, 110, 110), (255, 255, 255)
 GAP = 6  # pixels between panels
 PANEL_HEIGHT = 300  # pixels
 SHEET_WIDTH = 2000  # pixels
-NOTHING = encode_mask(np.zeros((1, 1)))  # drawn, it leaves a picture as it is
+NOTHING = encode_mask(np.zeros((1, 1)))  # an empty mask: nothing is drawn
 
 
 class PredictedCase(NamedTuple):
@@ -143,7 +143,7 @@ def draw_cases(
         yield draw_case(takes[of_case[0].case.take_uid], of_case, height)
 
 
-def draw_gallery(folder: Path, *args: Any) -> list[str]:
+def write_gallery(folder: Path, *args: Any) -> list[str]:
     """Write the pictures of `draw_cases(*args)` for a page in `folder` -> their paths in it."""
     paths = []
     for number, picture in enumerate(draw_cases(*args)):

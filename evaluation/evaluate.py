@@ -25,7 +25,7 @@ say_errors(__name__)
 from common.arguments import Parser, add_num_workers, add_setting, at_least
 from common.errors import UserError, counted
 from common.files import write_json
-from evaluation.case_pictures import draw_gallery
+from evaluation.case_pictures import write_gallery
 from evaluation.comparison import cases_at, common_cases, compare, short_names
 from evaluation.options import add_truth_options, open_truth
 from evaluation.outputs import (
@@ -128,7 +128,7 @@ def compare_files(
     warnings = list(dict.fromkeys(line for file_scores in scores for line in unscored_lines(truth, file_scores)))
 
     with output_folder(out, "comparison") as folder:
-        pictures = draw_gallery(folder, truth, setting, files, drawn)
+        pictures = write_gallery(folder, truth, setting, files, drawn)
         cards = [
             comparison_card(case_of_files, picture, names, takes[case_of_files[0].take_uid])
             for picture, *case_of_files in zip(pictures, *drawn, strict=True)

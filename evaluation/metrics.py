@@ -1,6 +1,7 @@
 """The metrics: their names, how they are shown, and how those of a mask are computed.
 
-To add one that is a mean over masks, add a field to MaskScores, its value to `score_masks`, and a line to METRICS.
+To add one that is a mean over masks of visible objects: at the end of MaskScores a field with a default, its value in
+`score_masks`, and a line in METRICS.
 
 Masks are (H, W) uint8 arrays of 0 and 1, long side 480 pixels, truth and prediction of the same size. The slow
 steps look only at the rectangle that holds both objects; the numbers equal those of the whole image.

@@ -21,7 +21,7 @@ RESULTS_DIR = Path(__file__).resolve().parents[1] / "results"  # where eval_segs
 RUN_RECORD = ("checkpoint", "checkpoint_sha256", "precision", "date", "command", "commit")  # of the predictions
 GROUP_COLUMNS = ("label", *BREAKDOWN_COUNTS, "frames_several_objects", "right_object_chance", *METRICS)
 CASE_COLUMNS = ("take_uid", "object_name", "query_camera", "target_camera", "frame")  # Case.key
-# What the scripts call files in their folders, in version 2.0 also plots: others in a listing are somebody else's.
+# The files that the scripts write into their folders (plots: version 2.0's). A listing's other names are never deleted.
 OWN_NAME = r"index\.html|(metrics|comparison)\.json|(breakdown|cases)\.csv|pictures/\d+\.jpg|plots/\w+\.svg"
 PREDICTED_COLUMNS = ("visible", "confidence", *MaskScores._fields)  # of a case in one results file
 

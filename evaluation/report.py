@@ -22,7 +22,7 @@ from common.arguments import Parser, add_num_workers, add_setting, at_least
 from common.drawing import write_picture
 from common.errors import UserError, counted
 from common.files import claimed
-from evaluation.case_pictures import PANEL_HEIGHT, case_sheet, draw_cases, draw_gallery
+from evaluation.case_pictures import PANEL_HEIGHT, case_sheet, draw_cases, write_gallery
 from evaluation.options import add_truth_options, open_truth
 from evaluation.outputs import default_results, output_folder, path_beside, summarize_file, write_outputs
 from evaluation.pages import PAGE, report_card, report_sections, write_page
@@ -86,7 +86,7 @@ def write_report(
     """Write the folder of a report, with pictures of `cases`."""
     summary, names = summarize_file(results, truth.split, scores), take_names(scores)
     with output_folder(out, "report") as folder:
-        pictures = draw_gallery(folder, truth, scores.setting, {"": results}, [cases], args.height)
+        pictures = write_gallery(folder, truth, scores.setting, {"": results}, [cases], args.height)
         cards = [report_card(case, path, names[case.take_uid]) for case, path in zip(cases, pictures, strict=True)]
         title = f"Object correspondence, {scores.setting}, {split_title(truth.split)}"
         lead = f"{headline(summary)}; results of {results.name}"

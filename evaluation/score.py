@@ -9,7 +9,7 @@ import sys
 from collections import Counter
 from collections.abc import Collection, Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, NoReturn
 
 from tqdm import tqdm
 
@@ -105,7 +105,7 @@ def score_file(
     return scores
 
 
-def refuse(problems: Sequence[str], where: str, hint: str = "") -> None:
+def refuse(problems: Sequence[str], where: str, hint: str = "") -> NoReturn:
     """List the problems and raise UserError."""
     print("\n".join(problems), file=sys.stderr)
     raise UserError(f"{counted(len(problems), 'problem')} in {where}, nothing written{hint}")

@@ -56,7 +56,7 @@ def without_nan(value: Any) -> Any:
 def case_sums(cases: Sequence[Case]) -> np.ndarray:
     """(N, len(SUMS)): what each case adds to the sums."""
     rows = np.zeros((len(cases), len(SUMS)))
-    column = dict(zip(SUMS, rows.T, strict=True))  # views
+    column = dict(zip(SUMS, rows.T, strict=True))  # writing to a column writes to `rows`
     visible = np.array([case.visible for case in cases], bool)
     right = (np.array([case.existence for case in cases]) > THRESHOLD) == visible
     column["visible"][:], column["visible_right"][:] = visible, visible & right

@@ -8,7 +8,7 @@ from evaluation.metrics import COLUMNS, METRICS, OFFICIAL
 
 Rows = list[Sequence[str]]
 PRINTED_BREAKDOWNS = ("scenario", "object size", "query camera", "target camera")
-BREAKDOWN_TITLES = {"object size": "share of the target image that the object covers"}  # where it is not the name
+BREAKDOWN_TITLES = {"object size": "share of the target image that the object covers"}  # others: the name itself
 BREAKDOWN_COUNTS = ("frames", "visible", "missed", "invented")
 NO_DIFFERENCE = {"first": None, "second": None, "difference": None, "interval_95": [None, None]}
 

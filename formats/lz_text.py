@@ -10,7 +10,7 @@ import base64
 
 import numpy as np
 
-BITS = 6  # of a character
+BITS = 6  # that a character holds
 CHAR_8, CHAR_16, END = 0, 1, 2  # codes for a character of so many bits that follows, and for the end
 
 
@@ -19,7 +19,7 @@ def decompress(text: str) -> str:
     padded = text.replace(" ", "+") + "A" * (-len(text) % 4)  # base64 with a "-" for the last of its alphabet
     bits = np.unpackbits(np.frombuffer(base64.b64decode(padded, b"+-", validate=True), np.uint8))
     stream = np.packbits(bits, bitorder="little").tobytes()
-    phrases = ["", "", ""]  # by code
+    phrases = ["", "", ""]  # phrases[code]
     former, out = "", []
     position = 0  # bits read
 

@@ -12,8 +12,8 @@ from common.errors import UserError
 from formats.picture_files import open_picture, picture_errors
 
 FEW, DARK, MANY = 16, 64, 64  # a label map has FEW values, or none above DARK; a photograph has more than MANY
-AREA = np.ones((5, 5), np.uint8)  # pixels of one color that fill it are no soft edge
-SOFT = 0.1  # of a picture, the largest share that soft edges cover; a dark one has none
+AREA = np.ones((5, 5), np.uint8)  # where so many pixels have one color, there is no soft edge
+SOFT = 0.1  # soft edges cover at most this share of a picture; they are not expected where nothing is above DARK
 PLAIN = ("1", "L", "LA", "RGB", "RGBA", "I", "F", "I;16", "I;16B")  # modes of PIL whose channels are gray or colors
 
 

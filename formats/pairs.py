@@ -40,7 +40,7 @@ class Pair(NamedTuple):
     query_camera: str
     target_camera: str
     frame: int
-    setting: str  # of SETTINGS
+    setting: str  # a key of SETTINGS
 
 
 class PairTrack(NamedTuple):
@@ -51,7 +51,7 @@ class PairTrack(NamedTuple):
     query_camera: str
     target_camera: str
     numbers: range
-    setting: str  # of SETTINGS
+    setting: str  # a key of SETTINGS
 
 
 def pairs_path(data_dir: Path, split: str) -> Path:

@@ -11,9 +11,9 @@ from PIL import ExifTags, Image, ImageOps
 from common.errors import UserError
 from common.files import name_number
 
-FORMATS = ("BMP", "GIF", "JPEG", "MPO", "PNG", "PPM", "TIFF", "WEBP", "AVIF")  # all of one picture, or of one at least
+FORMATS = ("BMP", "GIF", "JPEG", "MPO", "PNG", "PPM", "TIFF", "WEBP", "AVIF")  # of some, the first picture is read
 MAX_SIDE = 16384  # pixels
-ROWS = 64  # that are converted at a time
+ROWS = 64  # rows that are converted at a time
 
 
 @contextlib.contextmanager

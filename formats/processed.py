@@ -65,7 +65,7 @@ class ProcessedTake:
     masks: dict[str, dict[str, dict[int, RLE]]]
     subsample_idx: list[int]
     stated_ego: dict[str, bool] = field(default_factory=dict)  # by camera, where takes.json contradicts the name
-    digest: str = field(default="", compare=False)  # SHA-256 of annotation.json and source.json; "": of neither
+    digest: str = field(default="", compare=False)  # SHA-256 of annotation.json and source.json; "": read from neither
 
     @classmethod
     def read(cls, data_dir: Path, uid: str) -> "ProcessedTake":

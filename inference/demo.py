@@ -160,8 +160,8 @@ def start_painting(query: dict | None, mask: np.ndarray | None = None) -> tuple[
         return None, str(error)
 
 
-def save(image: np.ndarray | None, name: str) -> str | None:
-    """Write a file of this name, which the browser's "save" keeps; of a mask 1 is white."""
+def save_download(image: np.ndarray | None, name: str) -> str | None:
+    """Write a picture, or a mask with 1 as white, for the page -> its path. The browser saves it by `name`."""
     if image is None:
         return None
     image = Image.fromarray(image * 255 if image.ndim == 2 else image)
@@ -172,7 +172,8 @@ def answer(predictor: Predictor, query: dict | None, *inputs: Any) -> tuple:
     """`find` for the page: text, found picture, mask files of the target and of the query, what the editor shows."""
     text, marked, is_cut, picture, mask = find(predictor, query, *inputs)
     painting = start_painting(query, marked)[0] if is_cut else gr.skip()
-    return text, save(picture, "found.jpeg"), save(mask, "mask.png"), save(marked, "query_mask.png"), painting
+    images = {"found.jpeg": picture, "mask.png": mask, "query_mask.png": marked}
+    return text, *(save_download(image, name) for name, image in images.items()), painting
 
 
 def load_sample(number: int) -> tuple:

@@ -13,7 +13,7 @@ from formats.processed import CameraPair
 
 @dataclass
 class Frame:
-    """To find each object with a mask in a query view in target views of the same time."""
+    """Questions about one moment: where is an object, whose mask is given in a query view, in a target view?"""
 
     pairs: Sequence[CameraPair]  # the questions: (object_name, query_camera, target_camera)
     images: dict[str, np.ndarray]  # by camera: (H, W, 3) uint8 RGB
@@ -33,9 +33,9 @@ class TakeFrame(Frame):
     video_sizes: dict[str, Size]  # by camera: (H, W) of the video, often larger than the frame
 
 
-def with_mask_arrays(frames: Sequence[Frame], side: int | None = None) -> Frame:
-    """The only one of `frames`, with masks (H, W) uint8 of 0 and 1: as large as their images, or with a `side`, images
-    and masks letterboxed to squares of `side` pixels.
+def prepare_single_frame(frames: Sequence[Frame], side: int | None = None) -> Frame:
+    """A `Matcher.prepare` for one frame at a time: the only one of `frames`, its masks as (H, W) uint8 of 0 and 1, as
+    large as their images; with a `side`, images and masks are letterboxed to squares of `side` pixels.
     """
     [frame] = frames
     if side is None:

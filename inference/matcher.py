@@ -140,7 +140,8 @@ class PaperMatcher(NetworkMatcher):
         self.prepare = partial(letterboxed_pairs, side=side)
 
     def predict(self, batch: PairBatch) -> Answers:
-        targets, pair_target = torch.unique(batch.pair_target, return_inverse=True)  # on a GPU the CPU would wait
+        # On the CPU, which would have to wait for a GPU's answer.
+        targets, pair_target = torch.unique(batch.pair_target, return_inverse=True)
         with self.computing():
             inputs = *batch[:4], targets, pair_target
             inputs = (tensor.to(self.device, non_blocking=True) for tensor in inputs)
@@ -155,7 +156,7 @@ class PaperMatcher(NetworkMatcher):
                 ]
             prob, logit = map(torch.cat, zip(*looks, strict=True))
             existence, done = logit.sigmoid(), None
-            if self.device.type == "cuda":  # the CPU encodes the former masks meanwhile
+            if self.device.type == "cuda":  # the CPU does not wait: it writes the former chunk's masks meanwhile
                 prob, existence = (x.to("cpu", non_blocking=True) for x in (prob, existence))
                 done = torch.cuda.Event()
                 done.record(torch.cuda.current_stream(self.device))

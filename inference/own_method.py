@@ -21,7 +21,7 @@ from torch import Tensor
 from common.errors import UserError
 from common.files import file_digest
 from formats.geometry import Size, sample_for_score
-from inference.frame import TakeFrame, with_mask_arrays
+from inference.frame import TakeFrame, prepare_single_frame
 from inference.matcher import Answer, Answers
 from model.crops import Crop
 
@@ -35,7 +35,7 @@ class Method(Protocol):
     other take: forget what you keep when `take_uid` changes. Under torchrun, "cuda" is the process's own GPU.
     """
 
-    # Of the squares that images and masks are letterboxed to; None or left out: frames as they are.
+    # Side of the squares to which images and masks are letterboxed; None or left out: frames as they are.
     side: int | None = None
 
     def predict(self, frame: TakeFrame) -> Sequence[tuple[np.ndarray | Tensor, float]]:
@@ -79,7 +79,7 @@ class MethodMatcher:
         self.side = getattr(self.method, "side", None)
         if self.side is not None and (type(self.side) is not int or self.side < 1):
             raise UserError(f"{flag}: side is {self.side!r:.40}; it must be a number of pixels or None")
-        self.prepare = partial(with_mask_arrays, side=self.side)
+        self.prepare = partial(prepare_single_frame, side=self.side)
 
     def predict(self, frame: TakeFrame) -> Answers:
         where = f"{self.name}, take {frame.take_uid}, frame {frame.number}"

@@ -27,7 +27,7 @@ from inference.matcher import Answers, Matcher
 class ChunkPlan(NamedTuple):
     data_dir: Path
     take_uid: str
-    digest: str | None  # `ProcessedTake.digest`; None: it need not be the same when the chunk is read
+    digest: str | None  # `ProcessedTake.digest`, checked when the chunk is read; None: not checked
     frames: dict[int, list[CameraPair]]  # the pairs to predict in each
 
     @property

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from common.cpu import tune_cpu
 
-tune_cpu(__name__)  # the one import that changes something outside: afterwards, with torch loaded, nobody can
+tune_cpu(__name__)  # changes the environment, as no other import does: it must come before torch
 
 import numpy as np
 import torch

@@ -41,7 +41,7 @@ class RunOptions:
     source_sha256: str
     precision: str | None
     batch_size: int
-    looks: int | None = None  # of a strong network, as the version of inference/search.py
+    looks: int | None = None  # of a strong network, as is `search`, the version of inference/search.py
     search: int | None = None
     predictor: str | None = None  # class of a method, and what it is made with
     predictor_args: dict[str, str] | None = None

@@ -19,7 +19,7 @@ import torch
 from torch import Tensor
 
 from formats.results import THRESHOLD
-from inference.frame import Frame, with_mask_arrays
+from inference.frame import Frame, prepare_single_frame
 from inference.matcher import Answers, NetworkMatcher
 from model.crops import (
     LARGEST,
@@ -40,7 +40,7 @@ from model.features import Encoder, Levels
 from model.locator import Description, peaks
 from model.strong import ObjectCrops, StrongXSegTx
 
-SEARCH = 2  # the version of what this does: with another one, the same network answers otherwise
+SEARCH = 2  # version of this search, in the run's record; raise it with each change of the answers
 LOOKS = 3  # at a target, by default
 MISFIT = 0.8, 1.8  # an answer's extent, divided by the expected one, beyond which the network looks again
 ROUNDS = 3  # how often it looks again, at most: a crop shows a third of a thing three times as large as expected
@@ -54,7 +54,7 @@ class ExpectedSize(NamedTuple):
     pair: int  # its number in the frame
     track: QueryTrack
     ratio: float  # the share of the long side that the object spans in the target, divided by that in the query
-    share: float  # the expected one in the target
+    share: float  # of the target's long side, as expected
 
 
 class Candidate(NamedTuple):
@@ -81,7 +81,7 @@ class Objects:
     spots: dict[QueryTrack, Spot]
     crops: ObjectCrops | None = None  # a row each, in the order of `spots`
     expected: list[ExpectedSize] = field(default_factory=list)
-    # Also by the ratio of sizes; of one row each.
+    # By object and ratio of sizes; each has a single row.
     descriptions: dict[tuple[QueryTrack, float], Description] = field(default_factory=dict)
     cells: dict[tuple[str, int], Tensor] = field(default_factory=dict)  # of whole frames, by camera and long side
 
@@ -92,7 +92,7 @@ class StrongMatcher(NetworkMatcher):
     """
 
     together = 1
-    prepare = staticmethod(with_mask_arrays)
+    prepare = staticmethod(prepare_single_frame)
 
     def __init__(
         self,
@@ -160,7 +160,7 @@ class StrongMatcher(NetworkMatcher):
             described = [objects.descriptions[expected.track, expected.ratio] for expected in rows]
             described = Description(*map(torch.cat, zip(*described, strict=True)))
             heat = self.network.locator.heat(described, cells.expand(len(rows), *cells.shape[1:]))
-            values, places = (x.tolist() for x in peaks(heat, 2 * self.looks))  # some are of one place
+            values, places = (x.tolist() for x in peaks(heat, 2 * self.looks))  # `likeliest` drops neighbors
             for row, (number, _, _, share) in enumerate(rows):
                 middles = cell_middles(places[row], heat.shape[1:], size)
                 for middle, value in zip(middles, values[row], strict=True):
@@ -195,7 +195,7 @@ class StrongMatcher(NetworkMatcher):
         if not sightings:
             return {}
         logits = torch.stack([sighting.logit for sighting in sightings.values()])
-        highest = {candidate.pair: candidate.heat for candidate in reversed(candidates)}  # the first of each pair
+        highest = {candidate.pair: candidate.heat for candidate in reversed(candidates)}  # the hottest comes first
         heat = torch.tensor([highest[number] for number in sightings], device=self.device)
         return dict(zip(sightings, self.network.existence(logits, heat).tolist(), strict=True))
 
@@ -235,7 +235,7 @@ class StrongMatcher(NetworkMatcher):
         return prob.cpu().numpy(), logit, Description(*described)
 
     def _look_back(self, objects: Objects, candidates: Sequence[Candidate], described: Description) -> Tensor:
-        """The looks back of the answers at candidates, which are `described`: (N,)."""
+        """How well the answers at candidates, which are `described`, lead back to their objects: (N,)."""
         frame, together = objects.frame, defaultdict(list)  # by query camera and long side
         for row, candidate in enumerate(candidates):
             track = frame.pairs[candidate.pair][:2]
@@ -273,7 +273,7 @@ def expected_sizes(frame: Frame, spots: dict[QueryTrack, Spot]) -> list[Expected
 
 
 def likeliest(candidates: Sequence[Candidate], looks: int) -> list[Candidate]:
-    """The `looks` hottest of a pair that are not near a hotter one."""
+    """The `looks` hottest candidates of a pair, without those that are near a hotter one."""
     chosen: list[Candidate] = []
     for candidate in sorted(candidates, key=lambda candidate: -candidate.heat):
         if len(chosen) < looks and not any(candidate.spot.is_near(x.spot) for x in chosen):

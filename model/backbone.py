@@ -17,7 +17,7 @@ from model.weights import digest_of, load_state, named_tensors, read_torch
 
 STRIDE = 16  # pixels per feature cell
 MODEL_DIR = Path(__file__).resolve().parent
-MOCO_PATH = MODEL_DIR / "pretrained" / "moco_v2_800ep_pretrain_torchvision.pth.tar"  # converted
+MOCO_PATH = MODEL_DIR / "pretrained" / "moco_v2_800ep_pretrain_torchvision.pth.tar"  # in torchvision's layout
 MOCO_RAW_PATH = MODEL_DIR / "pretrained" / "moco_v2_800ep_pretrain.pth.tar"  # as MoCo publishes it
 MOCO_PREFIX = "encoder_q."
 REMEDY = (

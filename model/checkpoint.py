@@ -193,7 +193,7 @@ def stored_config(content: Mapping[str, Any], path: Path) -> XSegTxConfig:
     try:
         implied = implied_options(content["encoder"])
         options = dict(content.get("config") or implied)
-        kind = StrongConfig if "frame_size" in options else XSegTxConfig  # each has a value for all of its options
+        kind = StrongConfig if "frame_size" in options else XSegTxConfig  # other files hold no such option
         if kind is XSegTxConfig:
             former = {name: options.pop(name) for name in FORMER if name in options}
             if changed := [f"{name} {value}" for name, value in former.items() if value != FORMER[name]]:
@@ -202,7 +202,7 @@ def stored_config(content: Mapping[str, Any], path: Path) -> XSegTxConfig:
             value = options.get(field.name, field.default)
             is_number = isinstance(value, int | float)
             fits = is_number if field.type is float else isinstance(value, field.type)
-            if not fits or is_number and not abs(value) < MAX_WEIGHT:  # nan too
+            if not fits or is_number and not abs(value) < MAX_WEIGHT:  # NaN fails as well
                 raise ValueError(f"{field.name} is {value!r:.40}")
         config = kind(**options)
         stated, true = ((x.input_size, "".join(x.layers).replace("N", "")) for x in (config, XSegTxConfig(**implied)))

@@ -8,10 +8,10 @@ import cv2
 import numpy as np
 
 CONTEXT = 3.0  # side of a crop in sides of the object in it: the network sees its surroundings
-COVERED = 0.3  # a cell is the object's if the object covers it by this share of the cell that it covers most
+COVERED = 0.3  # the object's cells are covered more than this share of the coverage of its most covered cell
 LARGEST = 0.7  # the largest share of a view's long side that an object is expected to span
-# How large a camera of a kind shows things, as shares of the long side, by how large exo cameras show them. For ego
-# cameras, that differs from take to take.
+# By a camera's kind: how many times as large as an exo camera it shows things, in shares of the image's long side. Ego
+# cameras have two values, since this differs from take to take.
 MAGNIFICATIONS = {"ego": (3.0, 1.25), "exo": (1.0,)}
 
 
@@ -46,7 +46,7 @@ class Spot(NamedTuple):
         return Crop(round(self.row - side / 2), round(self.col - side / 2), side)
 
     def moved(self, rows: float, cols: float, octaves: float) -> "Spot":
-        """Moved by shares of its extent, and its extent times two to the `octaves`."""
+        """Moved by `rows` and `cols` times its extent, and enlarged by a factor of 2 ** `octaves`."""
         row, col = self.row + rows * self.extent, self.col + cols * self.extent
         return Spot(row, col, self.extent * math.pow(2, octaves))
 
@@ -62,8 +62,9 @@ def spot_of(mask: np.ndarray) -> Spot | None:
 
 
 def largest_part(mask: np.ndarray, spot: Spot, size: tuple[int, int]) -> tuple[Spot | None, bool]:
-    """The largest connected part of a mask (S, S) of the crop at `spot` of an image of `size`, and whether the crop
-    shows all of it; None if there is none. What lies beyond the image does not count.
+    """The place in an image of `size` of the largest connected part of an answer, whose mask (S, S) is of the crop at
+    `spot`; None if the mask is empty. And whether that part ends inside the crop. What lies beyond the image does not
+    count.
     """
     crop = spot.crop(size)
     pixel = crop.side / len(mask)
@@ -113,7 +114,7 @@ def put_back(prob: np.ndarray, crop: Crop, size: tuple[int, int]) -> np.ndarray:
 
 
 def object_cells(mask: np.ndarray, grid: tuple[int, int]) -> np.ndarray:
-    """The object's cells of a grid over a mask (H, W) of 0 and 1: those that it covers most, or nearly, (h, w) bool."""
+    """The object's cells of a grid over a mask (H, W) of 0 and 1, by the rule of COVERED: (h, w) bool."""
     cover = cv2.resize(mask.astype(np.float32), grid[::-1], interpolation=cv2.INTER_AREA)
     return cover > max(COVERED * cover.max(), 1e-6)
 
@@ -130,9 +131,9 @@ def _overlap(crop: Crop, size: tuple[int, int]) -> tuple[slice, slice, slice, sl
 
 
 def expected_shares(spot: Spot, size: tuple[int, int], ratios: Sequence[float]) -> dict[float, float]:
-    """The share of a target's long side that an object may span, which is at `spot` in a query of `size` (H, W), by the
-    ratio of its shares in target and query. Ratios by which it would be larger than any object are left out, unless
-    all are such.
+    """Ratio -> the share of a target's long side that an object may span. The object is at `spot` in a query of `size`
+    (H, W); a ratio is its share in the target, divided by that in the query. Ratios that give more than LARGEST are
+    left out, unless all do; then the smallest gives LARGEST.
     """
     shares = {ratio: ratio * spot.extent / max(size) for ratio in ratios}
     least = min(shares.values())
@@ -140,8 +141,8 @@ def expected_shares(spot: Spot, size: tuple[int, int], ratios: Sequence[float]) 
 
 
 def size_ratios(query_kind: str | None, target_kind: str | None) -> tuple[float, ...]:
-    """How large things may be in a target view by how large they are in the query view, as shares of the long side. The
-    kinds are keys of MAGNIFICATIONS, or None for a camera of which nothing is known.
+    """The possible ratios of a thing's shares of the long side in target and query. The kinds are keys of
+    MAGNIFICATIONS, or None for a camera of which nothing is known.
     """
     if query_kind is None or target_kind is None:
         return 1 / 3, 1.0, 3.0

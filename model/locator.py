@@ -8,16 +8,16 @@ from torch import Tensor, nn
 
 from model.features import Levels
 
-WIDTH = 128  # dimensions of the metric
-PARTS = 5  # unlike parts of which an object is described
-REACH = 2  # cells of 8 pixels by which a part may be elsewhere than in the query view
+WIDTH = 128  # numbers that describe a cell
+PARTS = 5  # an object is described by so many parts that look different
+REACH = 2  # a part may lie so many cells of 8 pixels away from its place in the query view
 APART = 2  # cells between two peaks of the heat
 EPS = 1e-6
-NOTHING = 1e-3  # cells: an object that covers less is none
+NOTHING = 1e-3  # a mask that covers less of a cell than this shows no object
 
 
 class Description(NamedTuple):
-    """B objects as views show them, in the locator's metric."""
+    """B objects as views show them, in vectors of the locator's cells."""
 
     area: Tensor  # (B, 1): how many cells the object covers
     total: Tensor  # (B, WIDTH): sum of these cells
@@ -59,21 +59,23 @@ class Locator(nn.Module):
             return F.interpolate(coarse, size, mode="bilinear", align_corners=False).movedim(1, 3) + fine
 
     def describe(self, cells: Tensor, coverage: Tensor) -> Description:
-        """B objects by cells of views (B, h, w, WIDTH), and which part of each cell the object covers (B, h, w)."""
+        """B objects, by cells of views (B, h, w, WIDTH) and the share of each cell that the object covers (B, h, w)."""
         with torch.autocast(cells.device.type, enabled=False):
             context = cells.mean((1, 2))
             cells, weight = cells.flatten(1, 2), coverage.flatten(1)
             weight = weight + EPS / weight.shape[1]  # so that an empty mask has a description, too
             total = (weight[:, None] @ cells)[:, 0]
-            nearest = self._clusters(F.normalize(cells - context[:, None], dim=2), weight)
+            nearest = self._part_members(F.normalize(cells - context[:, None], dim=2), weight)
             member = nearest * weight[..., None]  # (B, cells, PARTS)
             area = member.sum(1)
             parts = member.mT @ cells / area.clamp(min=EPS)[..., None]
             return Description(weight.sum(1, keepdim=True), total, parts, area / area.sum(1, keepdim=True), context)
 
     @torch.no_grad()
-    def _clusters(self, cells: Tensor, weight: Tensor) -> Tensor:
-        """k-means of unit vectors (B, N, D) by weight (B, N), from centers far from each other -> members (B, N, K)."""
+    def _part_members(self, cells: Tensor, weight: Tensor) -> Tensor:
+        """k-means of unit vectors (B, N, D) with weights (B, N), from centers far from each other -> (B, N, PARTS)
+        float32: 1 where a vector belongs to a part, else 0.
+        """
         rows = torch.arange(len(cells), device=cells.device)
         center = cells[rows, weight.argmax(1)][:, None]
         own, spare = weight > 0.3 * weight.amax(1, keepdim=True), torch.zeros_like(center[..., :1], dtype=torch.bool)

@@ -37,7 +37,8 @@ class Window(NamedTuple):
     left: int
     right: int
 
-    def scaled(self, factor: int) -> "Window":
+    def on_finer_grid(self, factor: int) -> "Window":
+        """The same place in cells whose sides are `factor` times as small."""
         return Window(*(factor * x for x in self))
 
     def grown(self, cells: int, full: "Window") -> "Window":
@@ -45,8 +46,8 @@ class Window(NamedTuple):
         top, bottom, left, right = self
         return Window(top - cells, bottom + cells, left - cells, right + cells).intersect(full)
 
-    def shrunk(self, factor: int) -> "Window":
-        """The window of the cells, `factor` times as large, that have a part of this one."""
+    def on_coarser_grid(self, factor: int) -> "Window":
+        """The smallest window around this one, in cells whose sides are `factor` times as large."""
         top, bottom, left, right = self
         return Window(top // factor, -(-bottom // factor), left // factor, -(-right // factor))
 
@@ -91,12 +92,12 @@ class MaskFeatures:
         x = mask_to_image(mask[None]).to(empty[0].dtype)
         full = held = valid = Window(0, mask.shape[0], 0, mask.shape[1])  # x holds `held`, and is right in `valid`
         for block, background in zip(self.blocks, empty[:-1], strict=True):
-            full, box = full.shrunk(block.stride), box.shrunk(block.stride)
+            full, box = full.on_coarser_grid(block.stride), box.on_coarser_grid(block.stride)
             box = box.grown(block.reach, full)
             window = box.grown(block.reach, full)
             if (window.bottom - window.top) * (window.right - window.left) > FULL_SHARE * full.bottom * full.right:
                 window = full
-            x = block.module(_on_background(background, x, held, window.scaled(block.stride), valid))
+            x = block.module(_on_background(background, x, held, window.on_finer_grid(block.stride), valid))
             held, valid = window, _without_margin(window, block.reach, full)
         return _on_background(empty[-1], F.normalize(x.float(), dim=1), held, full, valid)
 

@@ -1,4 +1,4 @@
-"""The strong network: both views are crops of their images at matched scale, and a locator says where to crop.
+"""The strong network: both views are crops that show the object about equally large; a locator says where to crop.
 
     description = network.describe(wide, wide_masks)            # objects, in crops at the scale of whole frames
     heat = network.locator.heat(description, cells)             # says where to look in whole target frames
@@ -27,7 +27,7 @@ from model.features import Levels
 from model.locator import NOTHING, Description, Locator, coverage_of, detail_of
 from model.xsegtx import MODES, PROB_EPS, Look, MaskDecoder, XSegTx, XSegTxConfig
 
-BACK_WEIGHT = 1.5  # weight of a look back's logarithm in the choice among looks; from 1 to 2 all are as good
+BACK_WEIGHT = 1.5  # weight of the look back's logarithm in the choice among looks; 1 to 2 are equally good
 
 
 @dataclass(frozen=True)
@@ -63,7 +63,7 @@ class StrongConfig(XSegTxConfig):
 
 
 class ObjectCrops(NamedTuple):
-    """The query crops of B objects, encoded for looks."""
+    """The query crops of B objects, encoded."""
 
     tokens: Tensor  # (B, L, C)
     mask: Tensor  # (B, L, C) tokens
@@ -104,7 +104,7 @@ class StrongXSegTx(XSegTx):
         width = MODES[config.mode][0]
         self.query_mark = nn.Parameter(0.1 * torch.randn(width))
         self.target_mark = nn.Parameter(0.1 * torch.randn(4, width))
-        # By these the highest heat of a look joins its existence logit.
+        # slope * (highest heat of a look - threshold) is added to its existence logit.
         self.slope, self.threshold = nn.Parameter(torch.tensor(4.0)), nn.Parameter(torch.tensor(1.2))
 
     def forward(self, *_):
@@ -141,7 +141,7 @@ class StrongXSegTx(XSegTx):
         return self.locator.describe(target.cells, coverage_of(mask_prob > 0.5, target.cells.shape[1:3]))
 
     def look_back(self, answers: Description, cells: Tensor, objects: Tensor) -> Tensor:
-        """Whether answers lead back to their objects: (B,) float32 in [0, 1], the share of an answer's heat in the
+        """How well answers lead back to their objects: (B,) float32 in [0, 1], the share of an answer's heat in the
         query's whole frame, as a softmax over all cells, that lies on the object. 0 where an answer shows nothing.
 
         cells: (B, h, w, WIDTH), the locator's, of query frames; objects: (B, h, w) bool, the cells of the object.
@@ -150,8 +150,8 @@ class StrongXSegTx(XSegTx):
         return (share * objects.flatten(1)).sum(1) * (answers.area[:, 0] > NOTHING)
 
     def score(self, logit: Tensor, heat: Tensor, back: Tensor) -> Tensor:
-        """The score by which one of the looks at a target is chosen, the largest: of their logits, the heat at their
-        places, and their looks back.
+        """The look with the highest score is chosen: by the looks' existence logits, the heat at their places, and how
+        well they lead back.
         """
         return self.locator.scale * heat + logit / 2 + BACK_WEIGHT * (back + 1e-3).log()
 

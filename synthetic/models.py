@@ -123,7 +123,9 @@ def deal_models(
 
 
 def make_item(path: Path, number: int, tint: np.ndarray, like: int | None = None) -> Item:
-    """A model whose colors are multiplied by `tint`, (3,) BGR."""
+    """The thing of a model's file, its colors multiplied by `tint`, (3,) BGR. `number` makes its name unique in the
+    take; `like` is the number of the object that it is a twin of.
+    """
     mesh = replace(load_mesh(path), tint=np.clip(tint, 0.3, 3).astype(np.float32))
     solid = Solid("mesh", np.zeros(3), np.ones(3), mesh, smooth=True)
     return Item(f"{path.stem.lower()}_{number}", (solid,), mesh.half_axes, like=like)

@@ -33,7 +33,7 @@ from model.crops import (
 from model.strong import StrongConfig
 from train.dataset import Batch, Draw, ViewKey, common_fields, read_view, source_of, stacked_tensors
 
-# Crops are moved by up to so many extents of the object, and stretched by up to so many octaves.
+# Crops are moved by up to SHIFT times the object's extent, and stretched by a factor of up to 2 ** STRETCH either way.
 SHIFT, STRETCH = 0.25, 0.4  # query crops
 TARGET_SHIFT, TARGET_STRETCH = 0.75, 0.9  # target crops: the ratio of sizes differs from take to take
 TURNED = 0.2  # how often a query's crops are turned, by any angle

@@ -16,7 +16,7 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from common.errors import UserError
-from common.parallel import default_workers, start_loader_worker
+from common.parallel import default_workers, init_loader_worker
 from formats.pairs import PairSet
 from formats.processed import frame_path, read_frame
 
@@ -179,11 +179,11 @@ def step_batches(steps: range, batch_size: int, rank: int = 0, ranks: int = 1) -
 
 
 def loader_options(workers: int | None, pin: bool) -> dict[str, Any]:
-    """Options of a DataLoader with so many processes, which stay for its next iteration; with 0 this process reads.
+    """Options of a DataLoader with so many processes, kept for its next iteration; with 0 this process reads.
     None: as many as there are CPUs, less the one on which this process trains.
     """
     if workers is None:
         workers = max(1, min(default_workers() - 1, MAX_WORKERS))
     cv2.setNumThreads(0)  # OpenCV's threads do not survive the fork of a worker
-    ahead = {"prefetch_factor": PREFETCH, "worker_init_fn": start_loader_worker, "persistent_workers": True}
+    ahead = {"prefetch_factor": PREFETCH, "worker_init_fn": init_loader_worker, "persistent_workers": True}
     return {"num_workers": workers, "pin_memory": pin, **(ahead if workers else {})}

@@ -74,7 +74,7 @@ class Ranks:
     def _note(self, number: int, _frame: Any) -> None:
         if self.signal is None:
             self.signal, self._since = signal.Signals(number), time.monotonic()
-            if self.is_main:  # print() must not be interrupted by itself
+            if self.is_main:  # print() inside an interrupted print() would raise
                 os.write(2, f"{self.signal.name}: saving after this step; once more ends at once\n".encode())
         elif time.monotonic() - self._since > 1:
             signal.signal(number, signal.SIG_DFL)

@@ -41,7 +41,7 @@ def parse_args(argv: list[str] | None, doc: str) -> argparse.Namespace:
     for flag, kind in UNUSED.items():
         parser.add_argument(flag, default=argparse.SUPPRESS, help=argparse.SUPPRESS, **kind)
     defaults = vars(parser.parse_args([]))
-    unset = argparse.Namespace(**dict.fromkeys(defaults))  # argparse gives no default to what is set, also to None
+    unset = argparse.Namespace(**dict.fromkeys(defaults))  # argparse sets no default where there is a value, even None
     typed = {name: value for name, value in vars(parser.parse_args(argv, unset)).items() if value is not None}
     recipe = RECIPES[typed.get("recipe", defaults["recipe"])]
     args = argparse.Namespace(**{**defaults, **recipe, **typed}, explicit=set(typed))

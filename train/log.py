@@ -109,7 +109,7 @@ class Log:
         self.say(f"{where} {terms} lr {lr:.2e} {pace} left {left}")
         self.restart_clock()
 
-    def validation(self, step: int, epoch: str, figures: dict[str, float]) -> None:
+    def report_validation(self, step: int, epoch: str, figures: dict[str, float]) -> None:
         """Report the figures of `validation_figures`."""
         self.write("val", step, epoch=epoch, **figures)
         names = {"iou": "IoU", "existence_accuracy": "existence balanced accuracy"}

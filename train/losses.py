@@ -1,7 +1,6 @@
 """Training losses of XSegTx: weighted mask BCE + Dice + existence BCE, in float32 (arXiv 2110.15904, section 3).
 
-A loss more is a field of `Losses`, which the log shows, and a term of its `total`; its weight is a field of
-`LossWeights`, and with a flag a line in train/flags.py and one in train/train.py.
+To add a loss: docs/extending.md.
 """
 
 from typing import NamedTuple

@@ -71,7 +71,7 @@ class Validation:
                 raise Stopped
         scores = sorted(score for part in self.log.ranks.gather(scores) for score in part)
         figures = validation_figures(scores)
-        self.log.validation(step, epoch, figures)
+        self.log.report_validation(step, epoch, figures)
         for i, (source, picture) in enumerate(pictures):
             self.log.picture(f"val/{i} {source}", picture, step)
         return figures.get("iou", 0.0)

@@ -49,7 +49,7 @@ def test_a_killed_process_is_named_in_one_line_and_none_is_left():
 BUSY = """
 import sys, time
 from common.errors import run_script
-from common.parallel import loader_failures, run_jobs, start_loader_worker
+from common.parallel import loader_failures, run_jobs, init_loader_worker
 from tests.made.jobs import say_busy, sleep
 
 if sys.argv[1] == "starting_pool" and __name__ == "__mp_main__":  # its processes import this script
@@ -74,7 +74,7 @@ starting_pool = pool
 def loader():
     from torch.utils.data import DataLoader  # seconds, which the processes of a pool need not wait for
     with loader_failures():
-        for _ in DataLoader(Pictures(), batch_size=None, num_workers=2, worker_init_fn=start_loader_worker):
+        for _ in DataLoader(Pictures(), batch_size=None, num_workers=2, worker_init_fn=init_loader_worker):
             time.sleep(600)
 
 if __name__ == "__main__":
