@@ -49,7 +49,7 @@ class Tabletop:
         self.cameras = camera_names(options.num_exo)
         views = np.array_split(np.arange(len(items)), options.num_exo)  # which objects each exo camera is aimed at
         self.exo_views = [view.tolist() or [k % len(items)] for k, view in enumerate(views)]
-        variety, oddity = rng.spawn(2)  # for some options only: what these draw leaves all else as it is
+        variety, oddity = rng.spawn(2)  # for options that may be off: all other draws stay the same
         scales = self.object_size.scales(variety, len(items))
         if self.modelled:  # they have sizes of their own
             scales = np.ones_like(scales)
@@ -187,7 +187,8 @@ class Tabletop:
             knots = (episode + np.array([0.03, 0.2, 0.42, 0.66, 0.86, 0.96]) + rng.uniform(-0.02, 0.02, 6)) * EPISODE
             self.episodes.append((knots, number))
             place = self.places[number]
-            rest = np.array([place[0] + 0.8, -self.table.half_axes[1] - 0.3, TABLE_HEIGHT - 0.5])  # before the table
+            # The hand rests in front of the table.
+            rest = np.array([place[0] + 0.8, -self.table.half_axes[1] - 0.3, TABLE_HEIGHT - 0.5])
             stops = [place, place + self.lift, place + self.lift, place]
             hand_times += list(knots)
             hand_points += [rest, *(stop + self.grips[number] for stop in stops), rest]

@@ -7,7 +7,7 @@ USUAL_WARMUP = 1000  # steps, as in the paper
 
 
 def usual_warmup(steps: int) -> int:
-    """Steps of warm-up before so many others: the usual ones, or a tenth of the others where those are fewer."""
+    """Steps of warm-up before so many other steps: USUAL_WARMUP, or a tenth of the others if that is less."""
     return max(1, steps // 10) if 0 < steps < USUAL_WARMUP else USUAL_WARMUP
 
 

@@ -80,7 +80,7 @@ def new_network(args: argparse.Namespace) -> tuple[Backbone, XSegTx, list[str]]:
     """An untrained network, or one with the tensors of --init_weights, and lines that say which."""
     file = args.init_weights
     content = read_torch(file, "give the file of a trained model") if file else None
-    stored = stored_options(content, file)  # none of a related model
+    stored = stored_options(content, file)  # empty for a related model's file
     take_options(args, stored)
     if stored and "backbone" not in args.explicit:
         backbone = stored_backbone(content["backbone"], args.moco_path, file)
@@ -123,14 +123,14 @@ def take_over(args: argparse.Namespace, content: Mapping[str, Any], path: Path) 
     --resume-pth names it.
     """
     stored, before = stored_options(content, path), content.get("arguments", {})  # a published one has no arguments
-    before = before and plain_arguments(parse_args([], "")) | before  # newer flags had their defaults
+    before = before and plain_arguments(parse_args([], "")) | before  # flags that are newer than that run: by default
     take_options(args, stored)
     if "warmUpIter" not in args.explicit:
         args.warmUpIter = before.get("warmUpIter", args.warmUpIter)
     is_own, named = path == args.out_dir / LAST, args.resume_pth and Path(args.resume_pth)
     is_meant = args.resume_pth == "auto" or bool(named and named.exists() and named.samefile(path))
     if is_own and (is_meant or not named):
-        args.resume_pth = before.get("resume_pth")  # where this run began: a part of its recipe
+        args.resume_pth = before.get("resume_pth")  # where this run began, which is a part of its recipe
     now, then = plain_arguments(args) | asdict(config_of(args)), before | stored
     changes = {name: f"{name} {then[name]} -> {new}" for name, new in now.items() if then.get(name, new) != new}
     if network := [text for name, text in changes.items() if name in stored and name not in FREE]:
