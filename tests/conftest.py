@@ -5,7 +5,6 @@ import shutil
 import signal
 from pathlib import Path
 
-import pytest
 from hypothesis import HealthCheck, settings
 
 # Before torch is imported; inherited by the scripts that tests start. The suite runs one process a core, and sums on a
@@ -24,12 +23,7 @@ if MEMORY.is_dir() and not os.statvfs(MEMORY).f_flag & os.ST_NOEXEC and shutil.d
     os.environ.setdefault("PYTEST_DEBUG_TEMPROOT", str(MEMORY))  # of tmp_path: thousands of small files
 
 
-@pytest.fixture(scope="session")
-def training_set(tmp_path_factory) -> Path:
-    """Processed takes and their pairs, which no test changes."""
-    from tests.made.training import make_training_set  # with torch, after the above
-
-    return make_training_set(tmp_path_factory.mktemp("training"))
+pytest_plugins = ["tests.made.shared", "tests.made.browser", "tests.made.golden_pairs", "tests.made.raw_takes"]
 
 
 # These start first, so that no process is left with one of them at the end.

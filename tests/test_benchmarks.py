@@ -13,7 +13,6 @@ from common.arguments import SETTINGS
 from evaluation.score import Reading, score_file
 from evaluation.truth import GroundTruth
 from formats.results import results_path
-from tests.made.networks import write_network
 from tests.made.scripts import run_main
 
 
@@ -77,19 +76,15 @@ def test_training_is_measured_by_loader_and_step():
     assert list(ratios(lines, "training step")) == ["the published way", "this project", "cached features"]
 
 
-def test_the_card_tells_figures_by_size_angle_and_rotation(tmp_path, monkeypatch):
+def test_the_card_tells_figures_by_size_angle_and_rotation(strong_checkpoint, tmp_path, monkeypatch):
     small = ("--size", "tiny", "--num_frames", 31, "--num_exo", 1)
     measure.make_takes(tmp_path / "patterned", "test", 1, *small, "--left_out", 0.3)
     measure.process_takes(tmp_path / "patterned")
     monkeypatch.setattr(network_card, "ROTATIONS", (0, 90))
-    network = write_network(tmp_path / "net.pth", strong=True)
-    where = ("--folder", tmp_path, "--out", tmp_path / "out", "--ckpt_path", network, "--turned_takes", 1)
+    where = ("--folder", tmp_path, "--out", tmp_path / "out", "--ckpt_path", strong_checkpoint, "--turned_takes", 1)
     lines = lines_of(run_main(network_card.main, *where))
-    titles = [
-        line.split(" | ")[0].strip("| ")
-        for line, rule in zip(lines, lines[1:], strict=False)
-        if rule.startswith("|---")
-    ]
+    heads = [line for line, rule in zip(lines, lines[1:], strict=False) if rule.startswith("|---")]
+    titles = [head.split(" | ")[0].strip("| ") for head in heads]
     kinds = ("object in the target", "degrees between the views", "why hidden")
     of_kinds = [f"patterned: {kind}" for kind in kinds]
     assert titles == ["takes", *of_kinds, "threshold", "existence", "patterned: target turned by degrees"]
@@ -131,37 +126,22 @@ def write_samples(folder) -> dict[str, tuple[slice, slice]]:
     return places
 
 
-def test_truth_in_photographs_is_where_corners_and_features_say(tmp_path, monkeypatch):
+def test_truth_in_photographs_is_where_corners_and_features_say(strong_checkpoint, tmp_path, monkeypatch):
     monkeypatch.setattr(photographs, "MOMENTS", (1, 2))
     places = write_samples(tmp_path)
     pairs = list(photographs.visible_pairs(tmp_path))
-    boards = [
-        "left01.jpg",
-        "right01.jpg",
-        "left02.jpg",
-        "right02.jpg",
-        "left01.jpg",
-        "left02.jpg",
-        "left02.jpg",
-        "left01.jpg",
+    names = [
+        f"{board}.jpg" for board in ["left01", "right01", "left02", "right02", "left01", "left02", "left02", "left01"]
     ]
-    flat = [
-        "box.png",
-        "box_in_scene.png",
-        "box_in_scene.png",
-        "box.png",
-        "graf1.png",
-        "graf3.png",
-        "graf3.png",
-        "graf1.png",
+    names += [
+        f"{flat}.png" for flat in ["box", "box_in_scene", "box_in_scene", "box", "graf1", "graf3", "graf3", "graf1"]
     ]
     views = [view for _, *both in pairs[:8] for view in both]
-    for name, view in zip(boards + flat, views, strict=False):
+    for name, view in zip(names, views, strict=False):
         true = np.zeros(view.mask.shape, bool)
         true[places[name]] = True
         assert (view.mask & true).sum() / (view.mask | true).sum() > 0.97, name
-    network = write_network(tmp_path / "net.pth", strong=True)
-    where = ("--samples", tmp_path, "--ckpt_path", network, "--out", tmp_path / "all.jpg")
+    where = ("--samples", tmp_path, "--ckpt_path", strong_checkpoint, "--out", tmp_path / "all.jpg")
     lines = lines_of(run_main(photographs.main, *where))
     assert [line.split(" | ")[1] for line in lines[2:]] == ["2", "2", "2", "6", "12"]
     assert (tmp_path / "all.jpg").exists()

@@ -16,7 +16,6 @@ from PIL import Image
 
 from tests.made import ROOT
 from tests.made.checkout import copy_repository
-from tests.made.networks import write_network
 
 SETUPTOOLS = "setuptools", "77"
 BUILD = "from setuptools.build_meta import build_editable; print(build_editable('wheel'))"
@@ -100,9 +99,9 @@ def test_what_the_hub_lacks_is_said_in_one_line_before_anything_is_imported(monk
         runpy.run_path(str(hubconf))
 
 
-def test_torch_hub_loads_the_predictor_beside_modules_of_the_callers_with_names_of_ours(tmp_path):
+def test_torch_hub_loads_the_predictor_beside_modules_of_the_callers_with_names_of_ours(strong_checkpoint, tmp_path):
     (tmp_path / "common.py").write_text("VALUE = 1")
     (tmp_path / "evaluation").mkdir()
     (tmp_path / "evaluation" / "own.py").write_text("VALUE = 2")
-    network = write_network(tmp_path / "net.pth", strong=True)
-    assert_finds_the_jar(run(tmp_path, "-c", HUB, ROOT, network, *PAIR))
+
+    assert_finds_the_jar(run(tmp_path, "-c", HUB, ROOT, strong_checkpoint, *PAIR))

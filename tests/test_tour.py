@@ -17,14 +17,13 @@ from PIL import Image
 
 from inference import predictor
 from tests.made import ROOT
-from tests.made.networks import write_network
 
 NOTEBOOK = ROOT / "docs/tour.ipynb"
 
 
-def test_the_tour_runs_from_its_first_cell_to_its_last(tmp_path, monkeypatch, capsys):
+def test_the_tour_runs_from_its_first_cell_to_its_last(checkpoint, tmp_path, monkeypatch, capsys):
     matplotlib.use("Agg")
-    monkeypatch.setattr(predictor, "SHIPPED", write_network(tmp_path / "net.pth"))
+    monkeypatch.setattr(predictor, "SHIPPED", checkpoint)
     monkeypatch.setattr(sys, "path", list(sys.path))
     monkeypatch.chdir(NOTEBOOK.parent)  # where a notebook runs
     monkeypatch.setattr("tempfile.tempdir", str(tmp_path))

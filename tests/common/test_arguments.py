@@ -27,14 +27,11 @@ def parser():
     ("typed", "meant"),
     [
         ("--seting", "--setting"),
-        ("-setting", "--setting"),
         ("--batch_pos", "--batch-pos"),
         ("--batch-size=3", "--batch-pos"),
         ("--Data-Path", "--data_path"),
         ("--train-dir", "--data_path"),
-        ("--out-dir", "--out_path"),
         ("--checkpoint", "--ckpt_path"),
-        ("--workers", "--num_workers"),
         ("--quite_another", ""),
     ],
 )
@@ -50,8 +47,8 @@ def test_help_keeps_the_docstrings_lines_and_names_defaults_as_a_user_would_type
     monkeypatch.setenv("COLUMNS", "200")
     text = parser.format_help()
     assert "First line.\n\n    a command\n" in text
-    for told in ("in pixels (default: 0)", "a folder (default: results)", "in pairs (default: 8 16)", "in words\n"):
-        assert told in text
+    for line in ("in pixels (default: 0)", "a folder (default: results)", "in pairs (default: 8 16)", "in words\n"):
+        assert line in text
     assert "None" not in text and "False" not in text
 
 

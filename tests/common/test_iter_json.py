@@ -56,12 +56,12 @@ def test_broken_json_is_a_user_error_wherever_it_breaks(path, text):
 
 
 @pytest.mark.parametrize(
-    ("text", "found"),
+    ("text", "content"),
     [('{"a": 1}', "a"), ('{"a": [1]}', "a"), ("[]", "no object"), ('{"c": {"a": {"b": {}}}, "d": 1}', "c, d")],
 )
-def test_a_file_without_the_wanted_object_is_a_user_error_that_says_what_it_holds(path, text, found):
+def test_a_file_without_the_wanted_object_is_a_user_error_that_says_what_it_holds(path, text, content):
     path.write_text(text)
-    with pytest.raises(UserError, match=f"holds {found}, not a/b; get it again"):
+    with pytest.raises(UserError, match=f"holds {content}, not a/b; get it again"):
         list(iter_json(path, ("a", "b"), "get it again"))
 
 

@@ -16,12 +16,9 @@ from formats.masks import encode_mask
 from formats.pairs import Pair, PairSet, pairs_path
 from tests.made import ROOT
 from tests.made.golden import GOLDEN_SPLITS, golden
-from tests.made.golden_pairs import data_dir, golden_root
 from tests.made.kills import killed_at
 from tests.made.processed import create_pairs, write_data_set
 from tests.made.raw_takes import tree
-
-__all__ = ["data_dir", "golden_root"]  # fixtures
 
 
 def test_a_run_killed_at_any_file_event_leaves_whole_pairs_and_a_rerun_the_same_files(data_dir):

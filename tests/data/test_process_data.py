@@ -33,19 +33,15 @@ from tests.made.raw_takes import (
     assert_complete,
     expected_masks,
     failures,
-    original,
     process,
     read_annotations,
     read_frames,
     tree,
-    undisturbed,
     video,
     write_annotations,
 )
 from tests.made.scripts import wait_for_the_end
 from tests.made.videos import make_video
-
-__all__ = ["original", "undisturbed"]  # fixtures
 
 A, B, C = RAW_SPLITS["train"] + RAW_SPLITS["val"]
 

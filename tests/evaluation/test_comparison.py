@@ -7,20 +7,13 @@ import pytest
 
 from evaluation import evaluate
 from evaluation.metrics import METRICS
-from tests.made.browser import chromium, needs_browser
-from tests.made.results import make_scored_data, options
-
-__all__ = ["chromium"]  # a fixture
-
-
-@pytest.fixture(scope="module")
-def root(tmp_path_factory):
-    return make_scored_data(tmp_path_factory.mktemp("data"))
+from tests.made.browser import needs_browser
+from tests.made.results import options
 
 
 @needs_browser
-def test_the_comparison_works_in_a_browser(root, tmp_path, chromium):
-    compare_main(root, tmp_path, "--num", "6", "--names", "a", "b")
+def test_the_comparison_works_in_a_browser(scored_data, tmp_path, chromium):
+    compare_main(scored_data, tmp_path, "--num", "6", "--names", "a", "b")
     assert chromium.open_report(tmp_path) == 6
     distances = [distance for distance, *_ in values(chromium)]
     assert distances == sorted(distances, reverse=True)
@@ -39,13 +32,13 @@ def values(chromium):
     return [json.loads(card["values"]) for card in chromium.shown()]
 
 
-def compare_main(root, out, *more):
-    files = (root / model / "ego-exo_val_results.json" for model in ("a", "b"))
-    evaluate.main([*options(root, *files), "--out", str(out), *more])
+def compare_main(scored_data, out, *more):
+    files = (scored_data / model / "ego-exo_val_results.json" for model in ("a", "b"))
+    evaluate.main([*options(scored_data, *files), "--out", str(out), *more])
 
 
-def test_a_comparison_is_written_as_page_json_and_csv(root, tmp_path, capsys):
-    compare_main(root, tmp_path, "--num", "0")
+def test_a_comparison_is_written_as_page_json_and_csv(scored_data, tmp_path, capsys):
+    compare_main(scored_data, tmp_path, "--num", "0")
     comparison = json.loads((tmp_path / "comparison.json").read_text())
     assert comparison["first"] == "a" and comparison["frames_compared"] == 16
     header = (tmp_path / "cases.csv").read_text().splitlines()[0]
@@ -60,12 +53,12 @@ def test_a_comparison_is_written_as_page_json_and_csv(root, tmp_path, capsys):
         assert re.search(f"^{title} .* {verdict}", printed, re.M)
 
 
-def test_a_comparison_says_what_any_of_the_files_lacks(root, tmp_path, capsys):
-    results = json.loads((root / "b" / "ego-exo_val_results.json").read_text())
+def test_a_comparison_says_what_any_of_the_files_lacks(scored_data, tmp_path, capsys):
+    results = json.loads((scored_data / "b" / "ego-exo_val_results.json").read_text())
     del results["ego-exo"]["results"]["take-b"]
     less = tmp_path / "less_results.json"
     less.write_text(json.dumps(results))
-    files = ["--pred_file", str(root / "a" / "ego-exo_val_results.json"), str(less), "--allow_missing"]
-    compare_main(root, tmp_path / "out", *files, "--num", "0")
+    files = ["--pred_file", str(scored_data / "a" / "ego-exo_val_results.json"), str(less), "--allow_missing"]
+    compare_main(scored_data, tmp_path / "out", *files, "--num", "0")
     assert capsys.readouterr().out.count("take take-b: missing") == 1
     assert "take take-b: missing" in (tmp_path / "out" / "index.html").read_text()

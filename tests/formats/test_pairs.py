@@ -10,10 +10,7 @@ from common.arguments import SETTINGS
 from common.errors import UserError
 from formats.pairs import BOTH, PairSet, pairs_path
 from tests.made.golden import GOLDEN_SPLITS, golden
-from tests.made.golden_pairs import data_dir, golden_root
 from tests.made.processed import create_pairs, make_data_set, write_data_set
-
-__all__ = ["data_dir", "golden_root"]  # fixtures
 
 
 @pytest.fixture

@@ -21,10 +21,8 @@ from common.errors import UserError
 from inference import demo
 from inference.demo import OPACITY, PAINT_SIDE, find
 from tests.made import ROOT
-from tests.made.browser import Page, chromium, needs_browser
-from tests.made.networks import write_network
+from tests.made.browser import Page, needs_browser
 
-__all__ = ["chromium"]  # a fixture
 needs_gradio = pytest.mark.skipif(
     importlib.util.find_spec("gradio") is None, reason="gradio is not installed (pip install -r requirements-demo.txt)"
 )
@@ -135,12 +133,11 @@ def test_without_gradio_one_line_says_what_to_install(monkeypatch):
 
 
 @needs_gradio
-def test_a_taken_port_is_named(tmp_path):
-    network = write_network(tmp_path / "net.pth")
+def test_a_taken_port_is_named(checkpoint):
     with socket.create_server(("127.0.0.1", 0)) as other:
         port = other.getsockname()[1]
         with pytest.raises(UserError, match=f"port {port} is taken; give --port"):
-            demo.main(["--ckpt_path", str(network), "--device", "cpu", "--port", str(port)])
+            demo.main(["--ckpt_path", str(checkpoint), "--device", "cpu", "--port", str(port)])
 
 
 @needs_gradio
@@ -162,13 +159,12 @@ def test_the_page_is_there_for_the_hosts_that_it_was_started_for(host, taken, re
 
 
 @pytest.fixture(scope="module")
-def address(tmp_path_factory) -> str:
+def address(checkpoint, tmp_path_factory) -> str:
     """Of a page that runs in a process of its own, whose console has no traceback at the end."""
-    network = write_network(tmp_path_factory.mktemp("net") / "net.pth")
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
-    command = [sys.executable, ROOT / "inference/demo.py", "--ckpt_path", network, "--port", str(port)]
+    command = [sys.executable, ROOT / "inference/demo.py", "--ckpt_path", checkpoint, "--port", str(port)]
     console, uploads = tmp_path_factory.mktemp("console") / "console.txt", tmp_path_factory.mktemp("uploads")
     with console.open("w") as file:
         environment = {**os.environ, "GRADIO_TEMP_DIR": str(uploads)}
@@ -177,7 +173,7 @@ def address(tmp_path_factory) -> str:
         while "Running on" not in console.read_text():
             assert server.poll() is None, console.read_text()
             time.sleep(0.1)
-        assert f"{network}: tiny network of 96 pixels" in console.read_text()
+        assert f"{checkpoint}: tiny network of 96 pixels" in console.read_text()
         yield f"http://127.0.0.1:{port}/"
     finally:
         server.terminate()
@@ -203,16 +199,16 @@ def test_another_host_is_refused_on_every_road(address, path, body):
 def test_a_picture_of_this_machine_is_not_read_for_a_visitor_nor_told_from_one_that_is_not_there(address, tmp_path):
     config = json.loads(fetch(address + "config"))
     query = next(part["id"] for part in config["components"] if part["props"].get("elem_id") == "query")
-    (begin,) = (each["id"] for each in config["dependencies"] if each["inputs"] == [query])
+    (begin,) = (call["id"] for call in config["dependencies"] if call["inputs"] == [query])
     write_disc(tmp_path / "there.png", 60, 70)
-    said = set()
+    lines = set()
     for name in ("there.png", "nowhere.png"):
         call = {"data": [{"path": str(tmp_path / name)}], "fn_index": begin, "session_hash": name}
         fetch(address + "gradio_api/queue/join", call)
         events = fetch(f"{address}gradio_api/queue/data?session_hash={name}").split("data: ")
         (output,) = (event["output"] for event in map(json.loads, events[1:]) if event["msg"] == "process_completed")
-        said.add(json.dumps(output["data"]).replace(name, ""))
-    assert len(said) == 1 and "upload" in said.pop()
+        lines.add(json.dumps(output["data"]).replace(name, ""))
+    assert len(lines) == 1 and "upload" in lines.pop()
 
 
 def shows(page: Page, text: str) -> None:

@@ -47,11 +47,6 @@ class Method:
 """
 
 
-@pytest.fixture(scope="module")
-def data_path(tmp_path_factory) -> Path:
-    return make_data_set(tmp_path_factory.mktemp("data"), TAKES)
-
-
 @pytest.fixture
 def method(tmp_path) -> Path:
     path = tmp_path / "my_method.py"
@@ -145,7 +140,7 @@ class Method:
 """
 
 
-@pytest.mark.parametrize("size", [(2160, 3840), (1080, 1920), (1408, 1408), (1213, 717)], ids=str)
+@pytest.mark.parametrize("size", [(2160, 3840), (1408, 1408), (1213, 717)], ids=str)
 @pytest.mark.parametrize(("share", "least"), [(1, 1), (2, 0.985)], ids=["whole", "half"])
 def test_a_method_that_answers_the_truth_scores_100_even_for_small_things(tmp_path, size, share, least):
     layout = {f"cup_{number}": {"aria01": [0], "cam01": [0]} for number in range(8)}
@@ -257,9 +252,7 @@ WRONG = {  # what a method does -> what the line says
     "answers = answers[1:]": "predict returned 2 answers, not a list of 3",
     "answers[1] = mask": "the answer is Tensor; give a pair (mask, existence)",
     "answers[1] = (mask[1:], 0.5)": "the mask is float32 of shape (95, 96); give numbers of shape (96, 96)",
-    "answers[1] = (mask + np.nan, 0.5)": "the mask holds nan to nan; give numbers from 0 to 1",
     "answers[1] = (255 * np.ones((96, 96), np.uint8), 0.5)": "the mask holds 255 to 255; give numbers from 0 to 1",
-    "answers[1] = (mask, 1.5)": "the existence holds 1.5 to 1.5",
     "answers[1] = (mask, None)": "the existence is object of shape (); give numbers of shape ()",
     "import sys; sys.exit(0)": "the method called sys.exit(0)",
 }
@@ -299,16 +292,15 @@ BAD_PREDICTORS = {
     "{tmp}/m.py:Side": "side is '480'; it must be a number of pixels or None",
     "{tmp}/m.py:Method --ckpt_path net.pth": "--ckpt_path is for the network",
     "{tmp}/exits.py:Method": "exits.py:Method: the method called sys.exit(None)",
-    "{tmp}/m.py:Given weights=1 shar=0.7": "unexpected keyword argument 'shar'; it takes weights, share: float = 0.5",
-    "{tmp}/m.py:Given share=1": "missing a required argument: 'weights'; it takes weights, share: float = 0.5",
-    "{tmp}/m.py:Given weights=1 share=much": "share=much is not of type float; it takes weights, share",
+    "{tmp}/m.py:Own weights=1 shar=0.7": "unexpected keyword argument 'shar'; it takes weights, share: float = 0.5",
+    "{tmp}/m.py:Own weights=1 share=much": "share=much is not of type float; it takes weights, share",
 }
 
 
 @pytest.mark.parametrize("words", BAD_PREDICTORS)
 def test_what_is_no_method_ends_in_one_line_and_a_status(data_path, tmp_path, words):
-    given = "class Given(Method):\n    def __init__(self, weights, share: float = 0.5):\n        pass\n"
-    (tmp_path / "m.py").write_text(ANSWER.format(change="") + f"\n\nclass Side(Method):\n    side = '480'\n\n\n{given}")
+    own = "class Own(Method):\n    def __init__(self, weights, share: float = 0.5):\n        pass\n"
+    (tmp_path / "m.py").write_text(ANSWER.format(change="") + f"\n\nclass Side(Method):\n    side = '480'\n\n\n{own}")
     (tmp_path / "exits.py").write_text("import sys\n\nsys.exit()\n")
     done = run_main(eval_segswap.main, *arguments(data_path, tmp_path / "out", *words.format(tmp=tmp_path).split()))
     assert done.returncode == 1 and done.stderr.startswith("error: ") and done.stderr.count("\n") == 1

@@ -11,14 +11,13 @@ from common.errors import UserError
 from formats.mask_pictures import read_mask
 from inference import predictor, segment_pair
 from tests.made.known_answer import KnownAnswer, scene
-from tests.made.networks import write_network
 
 
 @pytest.fixture(scope="module")
-def files(tmp_path_factory) -> dict[str, str]:
+def files(checkpoint, tmp_path_factory) -> dict[str, str]:
     """Argument -> path of a valid call."""
     folder = tmp_path_factory.mktemp("pair")
-    write_network(folder / "net.pth")
+
     rng = np.random.default_rng(0)
     for name, size in {"query": (64, 64), "target": (90, 160)}.items():
         cv2.imwrite(str(folder / f"{name}.jpg"), rng.integers(0, 256, (*size, 3), np.uint8))
@@ -27,21 +26,20 @@ def files(tmp_path_factory) -> dict[str, str]:
     mask[20:40, 10:50] = 255
     cv2.imwrite(str(folder / "mask.png"), mask)
     (folder / "text.jpg").write_text("no picture")
-    names = {"query_image": "query.jpg", "query_mask": "mask.png", "target_image": "target.jpg", "ckpt_path": "net.pth"}
-    return {name: str(folder / file) for name, file in names.items()} | {"out": str(folder / "found")}
+    names = {"query_image": "query.jpg", "query_mask": "mask.png", "target_image": "target.jpg", "out": "found"}
+    return {name: str(folder / file) for name, file in names.items()} | {"ckpt_path": str(checkpoint)}
 
 
 def call(files: dict[str, str]) -> None:
     segment_pair.main([word for name, path in files.items() for word in (f"--{name}", path)] + ["--device", "cpu"])
 
 
-def test_the_setting_says_which_picture_is_of_a_head_worn_camera(files, tmp_path, capsys):
-    network = str(write_network(tmp_path / "net.pth", strong=True))
-    said = set()
-    for setting in ({"setting": "ego-exo"}, {"setting": "exo-ego"}):
-        call(files | {"ckpt_path": network} | setting)
-        said.add(capsys.readouterr().out.splitlines()[1])
-    assert len(said) == 2
+def test_the_setting_says_which_picture_is_of_a_head_worn_camera(files, strong_checkpoint, capsys):
+    answers = set()
+    for setting in ("ego-exo", "exo-ego"):
+        call(files | {"ckpt_path": str(strong_checkpoint), "setting": setting})
+        answers.add(capsys.readouterr().out.splitlines()[1])
+    assert len(answers) == 2
 
 
 def test_the_repositorys_network_is_named_the_mask_is_as_large_as_the_target_and_the_overlay_shows_both(
@@ -60,9 +58,8 @@ def test_the_predictor_loads_the_repositorys_network_unless_told_otherwise(files
     monkeypatch.setattr(predictor, "SHIPPED", Path(files["ckpt_path"]))
     assert predictor.Predictor.load(device="cpu").matcher.network.config.input_size == 96
     monkeypatch.setattr(predictor, "SHIPPED", tmp_path / "xsegtx_tiny.pth")
-    with pytest.raises(UserError, match="no file .*xsegtx_tiny.pth, the network of this repository") as caught:
+    with pytest.raises(UserError, match="^no file [^\n]*xsegtx_tiny.pth, the network of this repository[^\n]*$"):
         predictor.Predictor.load()
-    assert "\n" not in str(caught.value)
 
 
 @pytest.mark.parametrize(
@@ -71,14 +68,12 @@ def test_the_predictor_loads_the_repositorys_network_unless_told_otherwise(files
         ("target_image", "text.jpg", "text.jpg is no picture"),
         ("query_mask", "target.jpg", "target.jpg holds many values, as photographs do"),
         ("query_mask", "empty.png", "query mask is empty"),
-        ("ckpt_path", "text.jpg", "text.jpg"),
     ],
 )
 def test_bad_files_are_named_in_one_line(files, argument, file, message):
     folder = files["out"].removesuffix("found")
-    with pytest.raises(UserError, match=message) as caught:
+    with pytest.raises(UserError, match=f"^[^\n]*{message}[^\n]*$"):
         call(files | {argument: folder + file})
-    assert "\n" not in str(caught.value)
 
 
 def test_a_box_stands_for_the_mask_and_a_value_chooses_from_a_label_map(tmp_path, monkeypatch):
