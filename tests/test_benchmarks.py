@@ -130,12 +130,9 @@ def test_truth_in_photographs_is_where_corners_and_features_say(strong_checkpoin
     monkeypatch.setattr(photographs, "MOMENTS", (1, 2))
     places = write_samples(tmp_path)
     pairs = list(photographs.visible_pairs(tmp_path))
-    names = [
-        f"{board}.jpg" for board in ["left01", "right01", "left02", "right02", "left01", "left02", "left02", "left01"]
-    ]
-    names += [
-        f"{flat}.png" for flat in ["box", "box_in_scene", "box_in_scene", "box", "graf1", "graf3", "graf3", "graf1"]
-    ]
+    boards, flat = ("left01", "right01", "left02", "right02"), ("box", "box_in_scene", "graf1", "graf3")
+    names = [f"{boards[k]}.jpg" for k in (0, 1, 2, 3, 0, 2, 2, 0)]
+    names += [f"{flat[k]}.png" for k in (0, 1, 1, 0, 2, 3, 3, 2)]
     views = [view for _, *both in pairs[:8] for view in both]
     for name, view in zip(names, views, strict=False):
         true = np.zeros(view.mask.shape, bool)

@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from inference.predictor import SHIPPED
 from tests.made import ROOT
 from tests.made.checkout import copy_repository
 
@@ -104,4 +105,5 @@ def test_torch_hub_loads_the_predictor_beside_modules_of_the_callers_with_names_
     (tmp_path / "evaluation").mkdir()
     (tmp_path / "evaluation" / "own.py").write_text("VALUE = 2")
 
+    assert SHIPPED.stat().st_size < 5e6
     assert_finds_the_jar(run(tmp_path, "-c", HUB, ROOT, strong_checkpoint, *PAIR))

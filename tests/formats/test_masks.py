@@ -1,16 +1,20 @@
-"""Masks survive every round trip, and sampling from the runs gives the bits of decoding and resizing."""
+"""Masks and their text survive every round trip; sampling from the runs gives the bits of decoding and resizing."""
 
 import contextlib
+import random
 
 import cv2
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from lzstring import LZString
 
 from formats.geometry import EVAL_SIDE, eval_size, letterbox
+from formats.lz_text import decompress
 from formats.masks import (
     check_rle,
+    decode_lzstring,
     decode_mask,
     encode_mask,
     fit_mask,
@@ -105,3 +109,28 @@ def test_damaged_counts_decode_to_something_or_raise_one_kind_of_error(mask, dat
     with contextlib.suppress(ValueError):
         rle = check_rle({"size": list(mask.shape), "counts": "".join(counts)})
         assert decode_mask(rle).max() <= 1
+
+
+@given(st.text(st.characters(min_codepoint=1, max_codepoint=0x2FF), min_size=1, max_size=300))
+def test_whatever_the_package_compresses_comes_back(text):
+    assert decompress(LZString().compressToEncodedURIComponent(text)) == text
+
+
+@pytest.mark.parametrize("kinds", [1, 3, 64])
+def test_long_texts_of_few_and_many_characters_come_back(kinds):
+    text = "".join(random.Random(kinds).choices([chr(48 + k) for k in range(kinds)], k=5000))
+    assert decompress(LZString().compressToEncodedURIComponent(text)) == text
+
+
+def test_cut_off_text_is_an_error_wherever_it_is_cut():
+    encoded = LZString().compressToEncodedURIComponent("PWXl0123ohmn" * 9)
+    for length in range(len(encoded) - 2):  # the last two may hold nothing but the zeros behind the end mark
+        with pytest.raises(ValueError):
+            decompress(encoded[:length])
+
+
+def test_text_that_is_not_lzstring_is_an_error_that_quotes_it():
+    for text in ("", "A", "%%%", "ÄÖ", "////", "N4Ig" * 3 + "é", None, 7, ["NoA"]):
+        with pytest.raises(ValueError, match="is not LZString text") as error:
+            decode_lzstring(text)
+        assert "object has no attribute" not in str(error.value)

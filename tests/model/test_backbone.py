@@ -71,6 +71,5 @@ def test_moco_weights_are_found_where_the_script_puts_them_and_where_the_origina
 @pytest.mark.parametrize("content", [{"model": {"conv1.weight": torch.zeros(1)}}, {"state_dict": {}}, [1]])
 def test_a_file_that_is_no_moco_model_is_refused_in_one_line(content, tmp_path):
     torch.save(content, tmp_path / "bad.pth.tar")
-    with pytest.raises(UserError, match="bad.pth.tar") as error:
+    with pytest.raises(UserError, match="^[^\n]*bad.pth.tar[^\n]*$"):
         moco_backbone(tmp_path / "bad.pth.tar")
-    assert "\n" not in str(error.value)

@@ -31,7 +31,6 @@ def test_each_process_of_torchrun_gets_a_gpu_of_its_own(monkeypatch):
     ("name", "message"),
     [
         ("cuda", "'cuda:0' asked for, but PyTorch .* sees 0 CUDA GPUs; use cpu"),
-        ("cuda:1", "'cuda:1' asked for"),
         ("mps", "this machine has no MPS; use cpu"),
         ("gpu", "device 'gpu' is unknown; use auto, cpu, cuda, cuda:1 or mps"),
     ],
@@ -39,9 +38,8 @@ def test_each_process_of_torchrun_gets_a_gpu_of_its_own(monkeypatch):
 def test_a_device_that_is_missing_is_refused_in_one_line(name, message, monkeypatch):
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     monkeypatch.setattr(torch.backends.mps, "is_available", lambda: False)
-    with pytest.raises(UserError, match=message) as error:
+    with pytest.raises(UserError, match=f"^[^\n]*{message}[^\n]*$"):
         resolve_device(name)
-    assert "\n" not in str(error.value)
 
 
 def test_a_precision_that_a_cpu_is_slow_in_is_warned_of(capsys):

@@ -1,5 +1,6 @@
 """A step of the strong recipe: what is looked at, and the losses of that."""
 
+import math
 from dataclasses import replace
 from types import SimpleNamespace
 
@@ -10,6 +11,7 @@ import torch
 from formats.pairs import BOTH, PairSet
 from model.crops import Spot
 from model.features import Encoder
+from model.xsegtx import Look
 from tests.made.networks import random_backbone, strong_config, strong_network
 from train.crop_step import CropStep
 from train.crops import CropReader, FrameGroup, Peak
@@ -47,9 +49,9 @@ def batch(samples):
 
 
 def test_all_of_the_network_learns_from_the_losses_and_half_precision_keeps_them_finite(make_step, samples):
-    for precision, some in (("fp32", samples), ("bf16", samples[:3])):
+    for precision, count in (("fp32", 8), ("bf16", 3)):
         step = make_step(precision=precision).train()
-        losses = step(READER.collate(some))
+        losses = step(READER.collate(samples[:count]))
         assert all(x.isfinite() and x > 0 for x in losses)
         losses.total.backward()
         missing = [name for name, p in step.named_parameters() if p.grad is None or not p.grad.any()]
@@ -61,11 +63,11 @@ def test_all_of_the_network_learns_from_the_losses_and_half_precision_keeps_them
 def test_the_loss_of_a_batch_is_that_of_its_samples_whichever_are_together(make_step, samples):
     """As ranks see it, who know the sums of all."""
 
-    def losses(some, sums=None):
+    def losses(of_rank, sums=None):
         known, noted = iter(sums or ()), []
         ranks = SimpleNamespace(size=2 if sums else 1)
         ranks.sum = lambda x: next(known) if sums else (noted.append(x), x)[1]
-        return make_step(ranks)(READER.collate(some)), noted
+        return make_step(ranks)(READER.collate(of_rank)), noted
 
     assert 0 < sum(sample["visible"] for sample in samples) < len(samples)
     whole, sums = losses(samples)
@@ -74,6 +76,25 @@ def test_the_loss_of_a_batch_is_that_of_its_samples_whichever_are_together(make_
         assert sum(getattr(part, name) for part in parts).item() == pytest.approx(value.item(), rel=1e-4), name
     twice, _ = losses(samples[::-1] + samples)
     assert twice.total.item() == pytest.approx(whole.total.item(), rel=1e-4)
+
+
+def test_place_heat_and_choice_are_what_their_definitions_say_of_a_frame_of_three_cells(make_step):
+    """Of two targets, the object is visible in the first, in its second cell, and there in the second look alone."""
+    step, heat = make_step(), torch.tensor([[[1.0, 3, 0]], [[2.0, -1, 4]]])
+    cells = torch.tensor([[[False, True, False]], [[False] * 3]])
+    group = SimpleNamespace(rows=torch.tensor([0, 1]), cells=cells)
+    masks, prob = torch.zeros(2, 2, 4, 4), torch.full((4, 4, 4), 0.5)
+    batch = SimpleNamespace(frames=[group], visible=cells[:, 0, 1], query_mask=masks[0])
+    contained, logit = torch.tensor([[False, True], [False, False]]), torch.tensor([0.5, 2, 1, -1])
+    with torch.no_grad():
+        losses = step.losses(batch, Look(prob, logit, prob), masks, contained, [heat])
+        scaled, visible = step.network.locator.scale * heat[0, 0], step.network.locator.heat_logit(heat.amax((1, 2)))
+    assert losses.place.item() == pytest.approx(-scaled.log_softmax(0)[1].item())
+    by_kind = -visible[0].sigmoid().log() - (1 - visible[1].sigmoid()).log()
+    assert losses.heat.item() == pytest.approx(by_kind.item() / 2)
+    assert losses.choice.item() == pytest.approx(math.log(1 + math.exp(0.5 - 2)))
+    others = losses.mask + losses.dice + 0.1 * (losses.existence + losses.heat + losses.choice)
+    assert losses.total.item() == pytest.approx((others + LossWeights().place * losses.place).item())
 
 
 def test_crops_at_known_places_stay_as_the_loader_cut_them_and_the_first_shows_a_visible_object(make_step, batch):
