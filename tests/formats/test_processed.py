@@ -9,13 +9,7 @@ import pytest
 
 from common.errors import UserError
 from formats.masks import encode_mask
-from formats.processed import (
-    CameraPair,
-    ProcessedTake,
-    claim_data_dir,
-    frames_in,
-    read_frame,
-)
+from formats.processed import CameraPair, ProcessedTake, claim_data_dir, frames_in, read_frame
 from tests.made.golden import golden
 
 RLE = encode_mask(np.tri(6, 9, dtype=np.uint8))

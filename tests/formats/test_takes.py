@@ -8,14 +8,7 @@ import pytest
 from common.errors import UserError
 from formats import takes
 from formats.masks import decode_mask, encode_lzstring, encode_mask
-from formats.takes import (
-    find_split_path,
-    iter_annotations,
-    parse_take,
-    read_split,
-    read_splits,
-    read_takes,
-)
+from formats.takes import find_split_path, iter_annotations, parse_take, read_split, read_splits, read_takes
 
 MASK = np.tri(6, 9, dtype=np.uint8)
 

@@ -144,8 +144,7 @@ def test_damage_never_yields_a_wrong_frame_before_it_is_noticed(tmp_path, whole)
 
 
 @pytest.mark.parametrize(
-    ("size", "fps"),
-    [((96, 192), 30), ((97, 193), 30000 / 1001), ((193, 97), 0.5), ((96, 192), 1e-9)],
+    ("size", "fps"), [((96, 192), 30), ((97, 193), 30000 / 1001), ((193, 97), 0.5), ((96, 192), 1e-9)]
 )
 def test_size_rate_and_order_of_frames_are_kept(tmp_path, size, fps):
     with open_video(tmp_path / "a.mp4", size, fps, crf="20") as write:

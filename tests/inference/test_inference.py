@@ -79,11 +79,7 @@ def run(*args) -> Path:
 
 @pytest.mark.parametrize(
     ("setting", "strong", "expected"),
-    [
-        ("ego-exo", False, (0.41540, 0.33169)),
-        ("exo-ego", False, (0.41410, 0.31194)),
-        ("exo-ego", True, None),
-    ],
+    [("ego-exo", False, (0.41540, 0.33169)), ("exo-ego", False, (0.41410, 0.31194)), ("exo-ego", True, None)],
 )
 def test_results_equal_one_pair_at_a_time_and_golden_numbers(
     checkpoint, strong_checkpoint, tmp_path, setting, strong, expected
