@@ -60,17 +60,19 @@ def test_a_second_writer_says_that_it_waits_for_the_first_and_then_writes(tmp_pa
     assert [path.name for path in tmp_path.iterdir()] == ["a.json"]
 
 
-def test_a_second_writer_of_a_folder_waits_and_then_names_what_is_there(tmp_path):
-    code = """
+FILL_FOLDER = """
 import sys
 from pathlib import Path
 from common.errors import run_script
 from common.files import atomic_folder
 run_script(lambda: atomic_folder(Path(sys.argv[1])).__enter__())
 """
+
+
+def test_a_second_writer_of_a_folder_waits_and_then_names_what_is_there(tmp_path):
     folder = tmp_path / "folder"
     with claimed_elsewhere(tmp_path, "folder"):
-        second = start(code, folder)
+        second = start(FILL_FOLDER, folder)
         assert second.stderr.readline().startswith("waiting for another process, which writes ")
         folder.mkdir()
     assert second.communicate(timeout=300)[1] == f"error: {folder} exists; give another name, or delete it first\n"
@@ -161,20 +163,15 @@ def test_members_come_one_at_a_time(path):
     assert "\n" not in str(error.value)
 
 
-@pytest.mark.parametrize("text", ["", "{", '{"a":', '{"a": {}', '{"a": {}} x', "{'a': 1}"])
-def test_broken_json_is_a_user_error_wherever_it_breaks(path, text):
-    path.write_text(text)
-    with pytest.raises(UserError, match="not valid JSON"):
-        list(iter_json(path, ("a",), "get it again"))
+BROKEN = ("", "{", '{"a":', '{"a": {}', '{"a": {}} x', "{'a': 1}")
+OTHER = {'{"a": 1}': "a", '{"a": [1]}': "a", "[]": "no object", '{"c": {"a": {"b": {}}}, "d": 1}': "c, d"}
 
 
-@pytest.mark.parametrize(
-    ("text", "content"),
-    [('{"a": 1}', "a"), ('{"a": [1]}', "a"), ("[]", "no object"), ('{"c": {"a": {"b": {}}}, "d": 1}', "c, d")],
-)
-def test_a_file_without_the_wanted_object_is_a_user_error_that_says_what_it_holds(path, text, content):
+@pytest.mark.parametrize("text", [*BROKEN, *OTHER])
+def test_a_file_that_is_broken_anywhere_or_lacks_the_wanted_object_is_a_user_error_that_says_so(path, text):
     path.write_text(text)
-    with pytest.raises(UserError, match=f"holds {content}, not a/b; get it again"):
+    line = f"holds {OTHER[text]}, not a/b; get it again" if text in OTHER else "not valid JSON"
+    with pytest.raises(UserError, match=line):
         list(iter_json(path, ("a", "b"), "get it again"))
 
 

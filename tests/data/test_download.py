@@ -103,9 +103,7 @@ def test_the_split_is_downloaded_once(get_split, tmp_path):
         ("correspondence_takes.txt", None, "no download of "),
     ],
 )
-def test_a_split_that_is_not_the_benchmarks_is_not_kept_and_one_of_the_users_own_not_overwritten(
-    get_split, tmp_path, name, text, message
-):
+def test_another_split_is_not_kept_and_the_users_own_not_overwritten(get_split, tmp_path, name, text, message):
     path = tmp_path / "mirror" / name
     path.unlink() if text is None else path.write_text(text)
     result = get_split()

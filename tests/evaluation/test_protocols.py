@@ -42,9 +42,7 @@ def change_masks_to_network_size(results):
 
 
 @pytest.mark.parametrize(("setting", "flags"), [("ego-exo", ()), ("exo-ego", ("--resize_masks",))])
-def test_each_rule_gives_what_its_plain_implementation_gives_for_masks_of_any_size_and_only_one_is_official(
-    tmp_path, capsys, setting, flags
-):
+def test_each_rule_gives_what_its_plain_implementation_gives_for_masks_of_any_size(tmp_path, capsys, setting, flags):
     truth, results = golden_takes(setting, frames_per_track=2)
     if flags:
         change_masks_to_network_size(results)

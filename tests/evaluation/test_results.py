@@ -117,9 +117,7 @@ FORMS = {  # change of each entry: its problem, the flag that accepts it, what i
 
 
 @pytest.mark.parametrize("change", FORMS)
-def test_each_other_form_is_listed_with_the_flag_that_accepts_it_and_then_scores_the_same(
-    root, results, expected, tmp_path, capsys, change
-):
+def test_each_other_form_scores_the_same_with_its_flag_alone(root, results, expected, tmp_path, capsys, change):
     changed = copy.deepcopy(results)
     for entry in entries(changed):
         change(entry)
@@ -155,9 +153,7 @@ def test_a_mask_that_says_it_is_huge_is_refused_before_it_takes_memory(root, tmp
     assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 500_000  # KB
 
 
-def test_ground_truth_without_subsample_idx_is_listed_and_accepted_by_lenient(
-    root, results, expected, tmp_path, capsys
-):
+def test_ground_truth_without_subsample_idx_is_accepted_by_lenient(root, results, expected, tmp_path, capsys):
     evaluate.main(["--data_path", str(root / "processed"), "--write_gt", str(tmp_path / "gt.json")])
     truth = json.loads((tmp_path / "gt.json").read_text())
     for take in truth["annotations"].values():
@@ -178,9 +174,7 @@ def write_mask_folder(folder, results):
         cv2.imwrite(str(path), np.ascontiguousarray(decode_mask(entry["pred_mask"])) * 255)
 
 
-def test_a_folder_of_png_masks_and_of_links_to_takes_scores_as_the_results_file(
-    root, results, expected, tmp_path, capsys
-):
+def test_a_folder_of_png_masks_and_of_links_scores_as_the_results_file(root, results, expected, tmp_path, capsys):
     write_mask_folder(tmp_path / "masks", results)
     linked = (tmp_path / "masks" / "take-b").rename(tmp_path / "take-b")
     (tmp_path / "masks" / "take-b").symlink_to(linked)

@@ -3,7 +3,6 @@
 import struct
 
 import cv2
-import numpy as np
 import pytest
 
 from common.errors import UserError
@@ -38,30 +37,23 @@ def numbers_seen(footage, positions):
     return [read_number(image) for image in footage.read(positions)]
 
 
-def test_cameras_of_one_rate_show_frame_after_frame(cameras):
-    shown = synchronize({name: cameras[name] for name in ("head", "late", "photos")}, {}, "head")
-    assert all(np.array_equal(positions, np.arange(60)) for positions in shown.values())
-    assert numbers_seen(cameras["late"], shown["late"]) == list(range(60))
-    assert numbers_seen(cameras["photos"], shown["photos"]) == list(range(1, 61))
-
-
 @pytest.mark.parametrize("offset", [0, 1, 12, -5])
 def test_an_offset_moves_a_camera_by_so_many_of_its_frames(cameras, offset):
-    shown = synchronize({name: cameras[name] for name in ("head", "late")}, {"late": offset}, "head")
-    pairs = list(zip(*(numbers_seen(cameras[name], shown[name]) for name in shown), strict=False))
+    positions = synchronize({name: cameras[name] for name in ("head", "late")}, {"late": offset}, "head")
+    pairs = list(zip(*(numbers_seen(cameras[name], positions[name]) for name in positions), strict=False))
     assert len(pairs) == 60 - abs(offset) and all(late - head == offset for head, late in pairs)
 
 
 @pytest.mark.parametrize("clock", ["head", "slow"])
 def test_a_camera_of_half_the_rate_shows_each_frame_twice_or_the_other_every_second(cameras, clock):
-    shown = synchronize({name: cameras[name] for name in ("head", "slow")}, {}, clock)
-    for head, slow in zip(*(numbers_seen(cameras[name], shown[name]) for name in shown), strict=False):
+    positions = synchronize({name: cameras[name] for name in ("head", "slow")}, {}, clock)
+    for head, slow in zip(*(numbers_seen(cameras[name], positions[name]) for name in positions), strict=False):
         assert abs(head - 2 * slow) <= 1
 
 
 def test_where_a_camera_left_frames_out_the_nearest_in_time_is_shown(cameras):
-    shown = synchronize({name: cameras[name] for name in ("head", "gap")}, {}, "head")
-    numbers = numbers_seen(cameras["gap"], shown["gap"])
+    positions = synchronize({name: cameras[name] for name in ("head", "gap")}, {}, "head")
+    numbers = numbers_seen(cameras["gap"], positions["gap"])
     assert numbers[:20] == list(range(20)) and numbers[27:] == list(range(20, 60))
     assert numbers[20:27] == sorted(numbers[20:27]) and set(numbers[20:27]) == {19, 20}
 

@@ -107,16 +107,14 @@ def _problem(path: Path, content: bytes) -> str:
     return message
 
 
-def test_a_file_without_an_index_says_so(tmp_path):
-    content = make_video(tmp_path / "v.mp4", 60).read_bytes()  # the index comes last
-    assert "no readable header or index (moov atom)" in _problem(tmp_path / "v.mp4", content[: len(content) * 9 // 10])
-
-
 @pytest.mark.parametrize("part", [0.3, 0.9, 1])
-def test_a_cut_off_file_says_how_many_frames_it_has_and_should_have(tmp_path, whole, part):
+def test_a_cut_off_file_says_how_many_frames_it_has_and_should_have_or_that_its_index_is_gone(tmp_path, whole, part):
     message = _problem(tmp_path / "v.mp4", whole[: int(len(whole) * part) - 1])
     there, announced = map(int, message.split(": ")[1].split(" frames")[0].split(" of "))
     assert announced == 150 and abs(there / 150 - part) < 0.25 and there < 150
+    content = make_video(tmp_path / "v.mp4", 60).read_bytes()  # the index comes last
+    message = _problem(tmp_path / "v.mp4", content[: int(len(content) * min(part, 0.9))])
+    assert "no readable header or index (moov atom)" in message
 
 
 def test_a_hole_of_zeros_is_noticed_even_within_one_picture(tmp_path):

@@ -66,9 +66,7 @@ def run(data_path, out_path, *predictor, setting="ego-exo", more=("--num_workers
 
 
 @pytest.mark.parametrize(("setting", "side"), [("ego-exo", None), ("exo-ego", 97)])
-def test_every_pair_is_asked_with_all_that_a_method_may_need_and_frames_come_in_order(
-    data_path, method, tmp_path, setting, side
-):
+def test_a_method_gets_all_that_it_may_need_and_frames_in_order(data_path, method, tmp_path, setting, side):
     notes = tmp_path / "notes.txt"
     path = run(data_path, tmp_path / "out", f"{method}:Method", f"side={side}", f"notes={notes}", setting=setting)
     asked = [line.split() for line in notes.read_text().splitlines()]

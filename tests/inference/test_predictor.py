@@ -104,6 +104,8 @@ def test_paths_are_taken_as_pictures_and_masks_and_no_targets_have_no_answers(tm
         ({"query_mask": np.arange(3).repeat(3).reshape(3, 3)}, "query mask holds the values 1, 2; .* mask == 1"),
         ({"target_images": [None]}, "target image is NoneType"),
         ({"target_images": np.zeros((3, 3, 3), np.uint8)}, "the target images are ndarray; give a list"),
+        ({"query_mask": None}, "give either query_mask or query_box"),
+        ({"query_box": (0, 0, 3, 3)}, "give either query_mask or query_box"),
         ({"query_mask": None, "query_box": "3"}, "the box '3' is not left, top, right, bottom"),
         ({"setting": "ego"}, "setting 'ego' is unknown; choose from ego-exo, exo-ego, or None"),
     ],
@@ -133,9 +135,7 @@ class NoNetworkPickler(pickle.Pickler):
 
 
 @pytest.mark.parametrize("kind", ["paper", "strong", "own"])
-def test_a_loader_process_that_is_not_forked_gets_no_network_and_prepares_frames_as_here(
-    checkpoint, strong_checkpoint, data_path, tmp_path, kind
-):
+def test_a_spawned_loader_prepares_frames_without_a_network(checkpoint, strong_checkpoint, data_path, tmp_path, kind):
     """It gets all of its data set pickled."""
     if kind == "own":
         method = "import torch\nclass Method(torch.nn.Module):\n    side = 64\n    def predict(self, frame): pass\n"
@@ -209,23 +209,10 @@ def test_a_box_of_floats_is_the_whole_pixels_around_it(box):
     assert whole_pixels([-0.4, -1, 60.2, 41], (40, 60)) == (0, 0, 60, 40)  # a pixel outside
 
 
-BAD_BOXES = [(10, 10, 12, 30), (30, 10, 10, 30), (-2, 0, 20, 20), (50, 0, 61.1, 20), (1, 2, 30), (1, 2, 30, np.nan)]
-BAD_BOXES += ["1, 2, 30", "left", [[1, 2], [30, 30]], (1, 2, 30, None), ([1], 2, 30, 30)]
+BAD_BOXES = [(30, 10, 10, 30), (-2, 0, 20, 20), (1, 2, 30), (1, 2, 30, np.nan), "1, 2, 30", [[1, 2], [30, 30]]]
 
 
 @pytest.mark.parametrize("box", BAD_BOXES, ids=str)
 def test_a_box_that_is_none_is_refused(box):
     with pytest.raises(UserError, match=r"is not left, top, right, bottom, in pixels of its 60x40 image"):
         cut_out(np.zeros((40, 60, 3), np.uint8), box)
-
-
-def test_the_predictor_takes_a_box_instead_of_the_mask():
-    query, query_mask = scene((480, 480), (0.3, 0.6, 0.5, 0.8))
-    target, expected = scene((480, 480), (0.25, 0.7, 0.1, 0.5))
-    predictor = Predictor(KnownAnswer(480))
-    rows, cols = np.flatnonzero(query_mask.any(1)), np.flatnonzero(query_mask.any(0))
-    box = int(cols[0]) - 5, int(rows[0]) - 5, int(cols[-1]) + 5, int(rows[-1]) + 5
-    np.testing.assert_array_equal(predictor.segment(query, target_image=target, query_box=box)[0], expected)
-    for mask, other_box in ((query_mask, box), (None, None)):
-        with pytest.raises(UserError, match="give either query_mask or query_box"):
-            predictor.segment(query, mask, target, query_box=other_box)

@@ -42,9 +42,7 @@ def test_the_setting_says_which_picture_is_of_a_head_worn_camera(files, strong_c
     assert len(answers) == 2
 
 
-def test_the_repositorys_network_is_named_the_mask_is_as_large_as_the_target_and_the_overlay_shows_both(
-    files, monkeypatch, capsys
-):
+def test_the_network_is_named_and_mask_and_overlay_are_as_large_as_the_pictures(files, monkeypatch, capsys):
     monkeypatch.setattr(segment_pair, "SHIPPED", Path(files["ckpt_path"]))
     call({name: path for name, path in files.items() if name != "ckpt_path"})
     mask = cv2.imread(files["out"] + "_mask.png", cv2.IMREAD_UNCHANGED)

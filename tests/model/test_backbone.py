@@ -52,9 +52,7 @@ def test_both_moco_file_forms_give_the_same_backbone(moco_files):
 
 
 @pytest.mark.parametrize("form", ["raw", "converted"])
-def test_moco_weights_are_found_where_the_script_puts_them_and_where_the_original_reads_them(
-    form, moco_files, tmp_path, monkeypatch
-):
+def test_moco_weights_are_found_where_script_and_original_put_them(form, moco_files, tmp_path, monkeypatch):
     name = {"raw": MOCO_RAW_PATH.name, "converted": MOCO_PATH.name}[form]
     monkeypatch.setattr(module, "MODEL_DIR", tmp_path)
     monkeypatch.setattr(module, "MOCO_PATH", tmp_path / "pretrained" / MOCO_PATH.name)

@@ -156,8 +156,10 @@ def refused(name: str, weights: Path | None = None) -> str:
     return str(error.value)
 
 
-def test_a_name_that_nobody_knows_brings_similar_ones():
+def test_a_name_that_nobody_knows_brings_similar_ones_and_a_network_for_images_of_one_size_is_refused():
     assert "such as vit_small_patch14_reg4_dinov2" in refused("vit_small_patch14_reg_dinov2")
+    with pytest.raises(UserError, match="mixer.*does not take images of any size"):
+        timm_backbone("mixer_s16_224", create_network("mixer_s16_224"))
 
 
 @pytest.mark.parametrize("name", ["resnet50", "efficientnet_lite0"])
@@ -180,11 +182,6 @@ def test_weights_that_cannot_be_fetched_say_which_file_to_give(monkeypatch):
     error = refused(DINOV3)
     assert "https://huggingface.co/timm/vit_small_patch16_dinov3.lvd1689m/resolve/main/model.safetensors" in error
     assert "--backbone_weights" in error and "name or service not known" in error
-
-
-def test_a_network_for_images_of_one_size_is_refused_in_one_line():
-    with pytest.raises(UserError, match="mixer.*does not take images of any size"):
-        timm_backbone("mixer_s16_224", create_network("mixer_s16_224"))
 
 
 SIZE = (224, 304)

@@ -36,9 +36,7 @@ def test_training_resuming_and_inference_work_on_another_backbone(name, training
     assert eval_segswap.main([str(word) for word in [*words, "--num_workers", 0]]) == 0
 
 
-def test_a_backbone_of_ones_own_trains_and_its_checkpoint_is_loaded_with_the_same_weights_only(
-    training_set, tmp_path, monkeypatch
-):
+def test_a_backbone_of_ones_own_trains_and_is_loaded_with_the_same_weights_only(training_set, tmp_path, monkeypatch):
     """As docs/extending.md says: `make_backbone` returns a `Backbone`, and nothing else is needed."""
     weights = torch.randn(20, 3, 16, 16, generator=torch.Generator().manual_seed(0))
 

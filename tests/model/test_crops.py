@@ -92,9 +92,7 @@ def test_no_object_is_too_thin_to_be_seen_in_its_crop():
 
 
 @given(st.integers(0, 50), st.integers(0, 50), st.integers(1, 50), st.integers(1, 50))
-def test_the_spot_of_a_mask_is_in_its_middle_and_its_crop_shows_all_of_it_with_its_surroundings(
-    top, left, height, width
-):
+def test_the_spot_of_a_mask_is_its_middle_and_its_crop_shows_all_of_it(top, left, height, width):
     mask = np.zeros((100, 100), bool)
     assert spot_of(mask) is None
     mask[top : top + height, left : left + width] = True
@@ -114,9 +112,7 @@ def test_a_crop_is_around_its_spot_and_never_larger_than_its_frame(row, col, ext
 
 
 @given(st.floats(1, 400), st.floats(0.1, 10))
-def test_the_query_shows_an_object_as_large_as_the_frame_in_which_it_is_located_in_all_or_in_half_of_its_size(
-    side, ratio
-):
+def test_the_query_shows_an_object_as_large_as_its_frame_of_all_or_half_of_the_size(side, ratio):
     spot, config = Spot(200, 300, side), StrongConfig("tiny", 192)
     wide = config.wide_size
     [share] = expected_shares(spot, (448, 796), [ratio]).values()

@@ -121,9 +121,7 @@ def test_a_folder_with_a_run_of_another_recipe_is_refused_and_left_as_it_is(trai
     assert list(losses(out_dir)) == [1, 2, 3] and not (out_dir / "netBest.pth").exists()
 
 
-def test_a_run_from_before_an_option_came_had_its_default_and_changed_options_are_said(
-    training_set, finished, tmp_path, capsys
-):
+def test_a_run_from_before_an_option_had_its_default_and_changes_are_said(training_set, finished, tmp_path, capsys):
     out_dir = shutil.copytree(finished, tmp_path / "copy")
     content = torch.load(out_dir / "netLast.pth", weights_only=True)
     del content["arguments"]["existence_weight"]
@@ -175,9 +173,7 @@ def test_several_processes_save_and_end_together_and_one_can_go_on(training_set,
     assert list(losses(tmp_path)) == list(range(1, LONG_STEPS + 1))
 
 
-def test_a_short_run_has_a_short_warm_up_unless_it_is_given_and_every_other_run_the_papers(
-    training_set, tmp_path, capsys
-):
+def test_a_short_run_has_a_short_warm_up_unless_it_is_given(training_set, tmp_path, capsys):
     usual = {"": 1000, "--n-epoch 1": 1000, "--n-epoch 0": 1000}
     short = {"--iter-epoch 40 --n-epoch 3": 12, "--iter-epoch 40 --n-epoch 3 --warmUpIter 1000": 1000}
     for flags, steps in (usual | short).items():
@@ -191,7 +187,7 @@ def test_a_short_run_has_a_short_warm_up_unless_it_is_given_and_every_other_run_
 
 
 @pytest.mark.parametrize(("flags", "workers"), [((), 0), (STRONG_RECIPE, None)], ids=["paper", "strong"])
-def test_cached_features_make_loader_processes_needless_in_the_papers_recipe_only(
+def test_only_the_papers_recipe_needs_no_loaders_with_cached_features(
     training_set, tmp_path, monkeypatch, flags, workers
 ):
     monkeypatch.setattr(train, "make_step", lambda args, *_: sys.exit(f"{args.num_workers} workers"))
@@ -201,9 +197,7 @@ def test_cached_features_make_loader_processes_needless_in_the_papers_recipe_onl
         train.main(words)
 
 
-def test_seed_and_weight_of_the_existence_loss_reach_the_training_and_flags_without_effect_are_named(
-    training_set, finished, tmp_path, capsys
-):
+def test_seed_and_loss_weight_reach_the_training_and_unused_flags_are_named(training_set, finished, tmp_path, capsys):
     unused = "--batch-neg 0 --prob-dir 0.5 0.5 --prob-style a b --feat-pth x --warp-mask --tps-grid 4 6 --eta-corr 8.0"
     run_training(training_set, tmp_path, "--n-epoch", 0, "--existence_weight", 0.1, "--seed", 1, *unused.split())
     line, usual = (log_lines(out_dir, "train")[1] for out_dir in (tmp_path, finished))  # the first step's rate is 0
@@ -301,9 +295,7 @@ def test_the_network_of_the_repository_is_fine_tuned_on_rendered_takes_from_wher
     assert re.search(r"has \d+ of the \d+ tensors.*leave out the flags of the network", error)
 
 
-def test_a_loss_that_is_not_finite_stops_the_run_and_no_progress_bar_is_left_before_the_error(
-    training_set, tmp_path, capsys, monkeypatch
-):
+def test_a_loss_that_is_not_finite_ends_the_run_below_its_progress_bar(training_set, tmp_path, capsys, monkeypatch):
     monkeypatch.setattr(sys.stderr, "isatty", lambda: True)
     with pytest.raises(SystemExit):
         run_script(lambda: run_training(training_set, tmp_path, "--lr", 1e30, "--log_every", 3))

@@ -61,9 +61,7 @@ def check_equal(found, expected, name=""):
 
 
 @pytest.mark.parametrize("how", STATUS, ids=str)
-def test_a_run_stopped_in_each_validation_and_in_steps_and_files_ends_as_an_undisturbed_one(
-    data_dir, undisturbed, tmp_path, how
-):
+def test_a_run_stopped_in_validations_steps_or_files_ends_as_an_undisturbed_one(data_dir, undisturbed, tmp_path, how):
     finished, events = undisturbed
     chosen = random.Random(str(how))
     ends = [event for event in events if event[0] in WRITES] if how == FULL_DISK else events

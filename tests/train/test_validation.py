@@ -111,22 +111,14 @@ def test_the_pairs_are_the_same_in_every_run_and_processes_share_them_in_equally
         assert sorted(asked) == list(range(len(pairs)))
 
 
-def test_what_cannot_be_read_is_named_and_counted_and_the_other_pairs_are_scored(
-    training_set, checkpoint, tmp_path, capsys
-):
+def test_a_take_that_cannot_be_read_is_named_and_its_pairs_are_left_out(training_set, checkpoint, tmp_path, capsys):
     data_dir = shutil.copytree(training_set, tmp_path / "data")
     pairs = PairSet([data_dir], "val", "ego-exo")
-    left_out = [pair for pair in pairs if pair.target_camera == "cam02" and pair.frame == 60]
-    (data_dir / "uid-d" / "cam02" / "60.jpg").write_bytes(b"no picture")
-    line = run(pairs, checkpoint, tmp_path / "damaged")
-    assert line["samples"] == len(pairs) - len(left_out) < len(pairs)
-    said = capsys.readouterr()
-    assert f"{len(left_out)} samples could not be read" in said.out
-    first = f"left out: uid-d/60 {left_out[0].object_name} {EGO} cam02: frame {data_dir}/uid-d/cam02/60.jpg is cut off"
-    assert said.err.startswith(first)
     (data_dir / "uid-d" / ANNOTATION).unlink()
-    assert run(pairs, checkpoint, tmp_path / "gone")["samples"] == 0
-    assert f"left out: no file {data_dir / 'uid-d' / ANNOTATION}" in capsys.readouterr().err
+    assert run(pairs, checkpoint, tmp_path / "out")["samples"] == 0
+    said = capsys.readouterr()
+    assert f"left out: no file {data_dir / 'uid-d' / ANNOTATION}" in said.err
+    assert f"{len(pairs)} samples could not be read" in said.out
 
 
 def test_a_signal_ends_it_after_the_chunk_in_which_it_comes(training_set, checkpoint, tmp_path, monkeypatch):
