@@ -13,7 +13,7 @@ from common.arguments import SETTINGS
 from evaluation.score import Reading, score_file
 from evaluation.truth import GroundTruth
 from formats.results import results_path
-from tests.made.scripts import run_main
+from tests.made.processes import run_main
 
 
 @pytest.fixture(autouse=True)
@@ -35,14 +35,14 @@ def lines_of(run) -> list[str]:
 def ratios(lines: list[str], title: str) -> dict[str, float]:
     """The ratios below the line that begins with `title`, by the way's name."""
     start = next(number for number, line in enumerate(lines) if line.startswith(title))
-    found = {}
+    by_name = {}
     for line in lines[start + 2 :]:
         match = re.fullmatch(r"  (.*?) +[\d.e-]+ s +[\d.e+]+/s  x([\d.]+) \([\d.]+ to [\d.]+\)", line)
         if not match:
             break
-        found[match[1]] = float(match[2])
-    assert found and next(iter(found.values())) == 1 and min(found.values()) > 0
-    return found
+        by_name[match[1]] = float(match[2])
+    assert by_name and next(iter(by_name.values())) == 1 and min(by_name.values()) > 0
+    return by_name
 
 
 def test_process_data_writes_what_the_plain_programs_write(tmp_path):

@@ -69,13 +69,13 @@ def helps() -> dict[str, tuple[int, str]]:
 def test_no_floor_imports_one_above_it_nor_a_script(folder):
     scripts, own = {module_of(path) for path in SCRIPTS}, {*FOLDERS, "tests", "eval_segswap"}
     for path in (path for path in SOURCES if name_of(path).startswith(f"{folder}/")):
-        found = set()
+        imported = set()
         for node in ast.walk(ast.parse(path.read_text())):
             if isinstance(node, ast.Import):
-                found |= {alias.name for alias in node.names}
+                imported |= {alias.name for alias in node.names}
             elif isinstance(node, ast.ImportFrom):
-                found |= {node.module, *(f"{node.module}.{alias.name}" for alias in node.names)}
-        ours = {name for name in found if name.split(".")[0] in own}
+                imported |= {node.module, *(f"{node.module}.{alias.name}" for alias in node.names)}
+        ours = {name for name in imported if name.split(".")[0] in own}
         assert {name.split(".")[0] for name in ours} <= FLOORS[folder] | {folder}, name_of(path)
         assert not ours & scripts, name_of(path)
 
@@ -178,9 +178,8 @@ def test_a_release_has_one_version_and_one_date_everywhere():
     }
     versions = {name: re.search(pattern, read[name], re.MULTILINE)[1] for name, pattern in patterns.items()}
     assert len(set(versions.values())) == 1, versions
-    assert (
-        f'date-released: "{re.search(r", ([0-9-]+)$", read["CHANGELOG.md"], re.MULTILINE)[1]}"' in read["CITATION.cff"]
-    )
+    date = re.search(r", ([0-9-]+)$", read["CHANGELOG.md"], re.MULTILINE)[1]
+    assert f'date-released: "{date}"' in read["CITATION.cff"]
 
 
 AUTHORS = ("XSegTx, trained, as published", "XView-XMem")  # whom README.md repeats

@@ -14,8 +14,8 @@ from hypothesis import strategies as st
 from common.errors import UserError
 from common.files import atomic_folder, atomic_write, iter_json, read_json, temporary_folder, write_json
 from tests.made import ROOT
-from tests.made.claims import claimed_elsewhere
 from tests.made.processed import make_unreadable
+from tests.made.processes import claimed_elsewhere
 
 
 def test_a_file_is_replaced_only_when_it_is_whole(tmp_path):
@@ -107,22 +107,19 @@ def test_a_full_disk_is_said_to_be_that_of_the_file(tmp_path):
 
 
 def test_iterators_of_pairs_are_written_as_objects_one_pair_at_a_time(tmp_path):
-    seen = []
+    sizes, value = [], {"text": "x" * 100_000, "nothing": {}, "numbers": [1, 2.5]}
 
-    def members():
+    def pairs():
         for number in range(3):
-            seen.append(next(tmp_path.glob(".*.tmp")).stat().st_size)
-            yield f"key {number}", {"text": "x" * 100_000, "nothing": {}, "numbers": [1, 2.5]}
+            sizes.append(next(tmp_path.glob(".*.tmp")).stat().st_size)
+            yield f"key {number}", value
 
     path = tmp_path / "file.json"
-    write_json(path, {"about": 'a "name"', "members": members(), "none": iter(()), "plain": {1: {"a": None}}})
-    assert json.loads(path.read_text()) == {
-        "about": 'a "name"',
-        "members": {f"key {n}": {"text": "x" * 100_000, "nothing": {}, "numbers": [1, 2.5]} for n in range(3)},
-        "none": {},
-        "plain": {"1": {"a": None}},
-    }
-    assert seen[0] < seen[1] < seen[2]
+    write_json(path, {"about": 'a "name"', "members": pairs(), "none": iter(()), "plain": {1: {"a": None}}})
+    members = {f"key {number}": value for number in range(3)}
+    read = {"about": 'a "name"', "members": members, "none": {}, "plain": {"1": {"a": None}}}
+    assert json.loads(path.read_text()) == read
+    assert sizes[0] < sizes[1] < sizes[2]
 
 
 values = st.recursive(

@@ -134,5 +134,4 @@ def test_work_is_dealt_out_evenly_and_the_same_way_each_time(count):
     assert parts == split_by_work(dict(work), count)
     sums = [sum(work[key] for key in part) for part in parts]
     assert max(sums) - min(sums) <= 7
-    for part in parts:
-        assert part == [key for key in work if key in part]
+    assert all(part == [key for key in work if key in part] for part in parts)

@@ -9,7 +9,7 @@ from data.check_processed import check_take
 from data.extraction import BROKEN, MISSING, Failure, write_failures
 from tests.made import EGO
 from tests.made.processed import LAYOUT, create_pairs, make_data_set
-from tests.made.scripts import run_main
+from tests.made.processes import run_main
 
 TAKES = {"train": ["take-a", "take-b"], "val": ["take-c"]}
 

@@ -13,9 +13,8 @@ import pytest
 from data import create_pairs, import_take
 from formats.masks import decode_mask
 from formats.processed import ProcessedTake
-from tests.made.kills import killed_at
+from tests.made.processes import killed_at, run_main
 from tests.made.raw_takes import process, read_frames, tree
-from tests.made.scripts import run_main
 from tests.made.videos import make_video, numbered_image
 
 SIZE = (192, 384)

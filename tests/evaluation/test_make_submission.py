@@ -25,9 +25,9 @@ def test_a_submission_holds_both_results_files_in_the_official_form(scored_data,
     (tmp_path / ".submission.json.0123abcd.tmp").touch()  # as a killed run leaves it
     submit(scored_data, tmp_path / "submission.json")
     assert {path.name for path in tmp_path.iterdir()} == {"submission.json"}
-    found = json.loads((tmp_path / "submission.json").read_text())
-    assert list(found) == ["ego-exo", "exo-ego"]
-    for setting, part in found.items():
+    submission = json.loads((tmp_path / "submission.json").read_text())
+    assert list(submission) == ["ego-exo", "exo-ego"]
+    for setting, part in submission.items():
         results = json.loads((scored_data / "a" / f"{setting}_val_results.json").read_text())[setting]["results"]
         assert part == {"version": "xx", "challenge": "xx", "results": results}
     printed = capsys.readouterr().out
@@ -43,8 +43,8 @@ def test_what_results_of_others_lack_and_the_server_asks_for_is_filled_in(scored
         del take["masks"]["nothing_0"]  # an object without a pair
     (tmp_path / "bare.json").write_text(json.dumps(bare))
     submit(scored_data, tmp_path / "submission.json", "--ego_exo", tmp_path / "bare.json")
-    expected, found = (json.loads((tmp_path / f"{name}.json").read_text()) for name in ("expected", "submission"))
-    assert found == expected and "nothing_0" in found["ego-exo"]["results"]["take-a"]["masks"]
+    expected, submission = (json.loads((tmp_path / f"{name}.json").read_text()) for name in ("expected", "submission"))
+    assert submission == expected and "nothing_0" in submission["ego-exo"]["results"]["take-a"]["masks"]
 
 
 def test_a_submission_needs_no_target_masks(scored_data, tmp_path):

@@ -14,6 +14,7 @@ from evaluation.score import Case
 from formats.masks import encode_mask
 from tests.made import other_protocols
 from tests.made.golden import golden
+from tests.made.results import keyed_entries
 
 NETWORK_SIZES = {480: (700, 700), 270: (540, 952)}  # official height -> size of the masks of O-MaMa's results
 
@@ -32,13 +33,9 @@ def golden_takes(setting, frames_per_track):
 
 
 def change_masks_to_network_size(results):
-    for take in results.values():
-        for pairs in take["masks"].values():
-            for frames in pairs.values():
-                for entry in frames.values():
-                    mask = coco.decode(entry["pred_mask"])
-                    moved = np.roll(resized(mask, NETWORK_SIZES[len(mask)]), 1, axis=0)
-                    entry["pred_mask"] = encode_mask(moved)
+    for _, entry in keyed_entries(results):
+        mask = coco.decode(entry["pred_mask"])
+        entry["pred_mask"] = encode_mask(np.roll(resized(mask, NETWORK_SIZES[len(mask)]), 1, axis=0))
 
 
 @pytest.mark.parametrize(("setting", "flags"), [("ego-exo", ()), ("exo-ego", ("--resize_masks",))])

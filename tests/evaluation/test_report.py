@@ -20,8 +20,9 @@ from evaluation.score import Case
 from formats.masks import encode_mask
 from tests.made import EGO
 from tests.made.browser import needs_browser
-from tests.made.kills import killed_at
 from tests.made.processed import make_data_set
+from tests.made.processes import killed_at
+from tests.made.raw_takes import tree
 from tests.made.results import UIDS, options
 
 
@@ -54,10 +55,6 @@ def test_the_figures_name_a_checkpoint_only_if_it_made_these_very_results(scored
     assert run_record(Path(renamed))["checkpoint"] is run_record(results)["checkpoint"] is None
 
 
-def tree(folder):
-    return {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
-
-
 def test_a_report_never_replaces_what_it_did_not_make(scored_data, tmp_path):
     for name in ("index.html", "cases.csv", "pictures/0001.jpg"):
         out = tmp_path / Path(name).stem
@@ -65,7 +62,7 @@ def test_a_report_never_replaces_what_it_did_not_make(scored_data, tmp_path):
         (out / name).write_text("mine")
         with pytest.raises(UserError, match="is of another origin"):
             report.main([*options(scored_data), "--num", "2", "--out", str(out)])
-        assert tree(out) == {out / name: b"mine"}
+        assert tree(out) == {name: b"mine"}
 
 
 def test_a_report_that_cannot_be_finished_leaves_the_former_one_whole(scored_data, tmp_path):
@@ -124,7 +121,7 @@ def test_killed_anywhere_the_same_command_ends_with_the_same_files_and_those_of_
         (out / "pictures" / "mine.jpg").write_text("mine")
         killed = killed_at(event, out.parent, lambda out=out: write_files(out, *new))
         write_files(out, *new)
-        assert {path.name: text for path, text in tree(out).items()} == {
+        assert {Path(path).name: text for path, text in tree(out).items()} == {
             "index.html": b"new",
             "cases.csv": b"new",
             "mine.jpg": b"mine",
@@ -242,11 +239,11 @@ def test_a_comparison_is_written_as_page_json_and_csv(scored_data, tmp_path, cap
     header = (tmp_path / "cases.csv").read_text().splitlines()[0]
     assert header.startswith("take_uid,") and "iou of a" in header and "iou of b" in header
     printed, text = capsys.readouterr().out, (tmp_path / "index.html").read_text()
-    found = comparison["comparisons"][0]["metrics"]
+    figures = comparison["comparisons"][0]["metrics"]
     expected = {"iou": (-1, "worse"), "location_error": (1, "worse"), "balanced_accuracy": (1, "better")}
     for name, (sign, verdict) in expected.items():
-        change, title = found[name]["difference"], re.escape(METRICS[name].heading)
-        assert change == pytest.approx(found[name]["second"] - found[name]["first"]) and sign * change > 0
+        change, title = figures[name]["difference"], re.escape(METRICS[name].heading)
+        assert change == pytest.approx(figures[name]["second"] - figures[name]["first"]) and sign * change > 0
         assert verdict in re.search(rf"<td>{title}</td>.*?</tr>", text, re.DOTALL)[0]
         assert re.search(f"^{title} .* {verdict}", printed, re.M)
 

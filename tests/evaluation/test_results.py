@@ -16,7 +16,7 @@ from evaluation import evaluate, report
 from formats.masks import decode_mask, encode_mask
 from formats.results import iter_results
 from tests.made import EGO
-from tests.made.results import UIDS, make_results, make_scored_data, options
+from tests.made.results import UIDS, keyed_entries, make_results, make_scored_data, options
 
 ODD_NAMES = {  # as they occur in the data set
     "bicycle _0": {EGO: [60, 0, 30], "cam01": [0, 30]},
@@ -50,14 +50,6 @@ def expected(root, results, tmp_path_factory):
 def written(path, results):
     path.write_text(json.dumps({"ego-exo": {"results": results}}))
     return path
-
-
-def keyed_entries(results):
-    """(take, object, camera pair, frame), entry"""
-    for uid, take in results.items():
-        for name, pairs in take["masks"].items():
-            for pair, frames in pairs.items():
-                yield from (((uid, name, pair, frame), entry) for frame, entry in frames.items())
 
 
 def entries(results):

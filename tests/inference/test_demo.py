@@ -78,8 +78,8 @@ def test_the_object_is_what_is_painted_or_in_the_box_between_two_dabs_in_picture
     aside = [(0.1, 0.1), (0.13, 0.14)]  # so near each other that they are paint
     for dabs, is_box in ((), False), (two, True), (aside, False):
         paint = painting(uploads / "paint.png", height, width, *dabs)
-        given = NOTHING | {"query": query, "target": query, "painting": paint}
-        answer, mask = find(SimpleNamespace(segment=segment), **given), seen.pop()
+        inputs = NOTHING | {"query": query, "target": query, "painting": paint}
+        answer, mask = find(SimpleNamespace(segment=segment), **inputs), seen.pop()
         truth = disc(*mask.shape)
         assert answer.is_cut == is_box
         assert ((mask & truth).sum() / (mask | truth).sum() > 0.95) == (dabs is not aside)
@@ -95,8 +95,8 @@ def test_what_is_said_not_to_be_visible_is_dashed_and_the_mask_is_as_large_as_it
         return disc(*target.shape[:2]), existence
 
     files = {name: write_disc(uploads / f"{name}.png", 1500, 2000) for name in ("query", "target")}
-    given = {**files, "painting": painting(uploads / "paint.png", 1500, 2000), "camera": "the other"}
-    answer = find(SimpleNamespace(segment=segment), **given)
+    inputs = {**files, "painting": painting(uploads / "paint.png", 1500, 2000), "camera": "the other"}
+    answer = find(SimpleNamespace(segment=segment), **inputs)
     assert answer.text == text and asked == ["exo-ego"]
     assert answer.mask.shape == (1500, 2000) and set(np.unique(answer.mask)) == {0, 1}
     outline = cv2.dilate(disc(1200, 1600), np.ones((3, 3), np.uint8)) - cv2.erode(disc(1200, 1600), np.ones((3, 3)))
@@ -111,7 +111,7 @@ def test_whatever_is_wrong_is_said_in_one_line_without_a_path_of_this_machine(up
     Path(text["path"]).write_text("no picture")
     unread = "text.jpg is no picture that can be read; give JPEG or PNG"
     asked = NOTHING | {"query": query, "painting": paint}
-    for given, line in [
+    for inputs, line in [
         (NOTHING, "give the first picture"),
         (asked | {"query": text}, f"the first picture {unread}"),
         (asked | {"target": text}, f"the other picture {unread}"),
@@ -119,7 +119,7 @@ def test_whatever_is_wrong_is_said_in_one_line_without_a_path_of_this_machine(up
         (asked | {"painting": None}, "mark the object in the first picture: paint over it, or dab two corners"),
         (asked, "give the other picture"),
     ]:
-        answer = find(None, **given)
+        answer = find(None, **inputs)
         assert answer.text.startswith(line) and answer.mask is None and len(answer.text.splitlines()) == 1
         assert str(uploads) not in answer.text
     assert demo.start_painting(text) == (None, f"the first picture {unread}")

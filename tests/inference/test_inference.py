@@ -28,11 +28,10 @@ from model.checkpoint import load_checkpoint, save_checkpoint
 from model.features import Encoder
 from model.xsegtx import XSegTx, XSegTxConfig
 from tests.made import EGO, ROOT
-from tests.made.claims import claimed_elsewhere
 from tests.made.networks import write_network
 from tests.made.processed import LAYOUT, make_data_set
-from tests.made.results import read_results
-from tests.made.scripts import run_main
+from tests.made.processes import claimed_elsewhere, run_main
+from tests.made.results import keyed_entries, read_results
 
 SIDE = 96
 TAKES = {"val": ["take-a", "take-b", "take-c"]}
@@ -81,9 +80,7 @@ def run(*args) -> Path:
     ("setting", "strong", "expected"),
     [("ego-exo", False, (0.41540, 0.33169)), ("exo-ego", False, (0.41410, 0.31194)), ("exo-ego", True, None)],
 )
-def test_results_equal_single_pairs_and_golden_numbers(
-    checkpoint, strong_checkpoint, tmp_path, setting, strong, expected
-):
+def test_results_equal_single_pairs_and_golden_ones(checkpoint, strong_checkpoint, tmp_path, setting, strong, expected):
     """Golden, of the paper's network: of all pairs, the mean existence and the share of pictures that masks cover."""
     layout = {"cup_0": {EGO: [30, 0], "cam01": [0], "cam02": [0, 30]}}
     data_path = make_data_set(tmp_path, {"val": ["a"]}, layout)
@@ -120,13 +117,7 @@ def plain_existence(backbone, model, query, query_mask, target) -> float:
 
 def entries(path: Path) -> dict[tuple, dict]:
     """What a results file says about each take, object, camera pair and frame."""
-    return {
-        (uid, name, pair, frame): entry
-        for uid, take in read_results(path).items()
-        for name, pairs in take["masks"].items()
-        for pair, frames in pairs.items()
-        for frame, entry in frames.items()
-    }
+    return dict(keyed_entries(read_results(path)))
 
 
 @pytest.mark.parametrize("more", [("--batch_size", "1"), ("--batch_size", "3", "--num_workers", "2")])
@@ -201,17 +192,21 @@ def test_a_second_run_says_that_it_waits_for_the_first(checkpoint, data_path, wh
     assert "complete already" in capsys.readouterr().out
 
 
-def test_a_complete_run_is_not_repeated_and_its_commit_is_named(checkpoint, data_path, finished, capsys):
+def test_a_complete_run_is_not_repeated_unless_its_file_is_cut_short(checkpoint, data_path, finished, capsys):
     """Whoever has changed the code meanwhile reads which commit made the results."""
     written = finished.stat().st_mtime_ns
     made = json.loads(finished.with_name("ego-exo_val_run.json").read_text())["provenance"]
     assert made["checkpoint"] == "net.pth" and made["precision"] == "fp32"
     assert made["checkpoint_sha256"] == hashlib.sha256(checkpoint.read_bytes()).hexdigest()
     run(checkpoint, data_path, finished.parent)
-    said = capsys.readouterr().out
-    assert f"complete already (by commit {made['commit']}, {made['date']}); delete it" in said
+    printed = capsys.readouterr().out
+    assert f"complete already (by commit {made['commit']}, {made['date']}); delete it" in printed
     assert not (finished.parent / "ego-exo_val_takes").exists()  # left by a run that was killed while it removed them
     assert finished.stat().st_mtime_ns == written
+    content = finished.read_bytes()
+    finished.write_bytes(content[: len(content) // 2])
+    run(checkpoint, data_path, finished.parent)
+    assert finished.read_bytes() == content
 
 
 def test_results_of_another_checkpoint_are_never_mixed_in_nor_replaced_unasked(checkpoint, other, data_path, finished):
@@ -260,21 +255,14 @@ def test_results_are_never_vouched_for_as_those_of_another_checkpoint(checkpoint
     assert finished.read_bytes() == fresh.read_bytes()
 
 
-def test_a_results_file_cut_short_is_written_again(checkpoint, data_path, finished):
-    content = finished.read_bytes()
-    finished.write_bytes(content[: len(content) // 2])
-    run(checkpoint, data_path, finished.parent)
-    assert finished.read_bytes() == content
-
-
 def test_a_checkpoint_of_the_other_setting_is_used_with_a_warning(data_path, tmp_path, capsys):
     trained = {"ego-exo": {"reverse": False}, "both": {"both": True, "reverse": False}}
     for setting, flags in trained.items():
         checkpoint = write_network(tmp_path / f"{setting}.pth", flags)
         run(checkpoint, data_path, tmp_path / setting, "exo-ego")
-        said = capsys.readouterr()
-        assert f"{checkpoint}: tiny network of 96 pixels on moco features, on 1 x cpu in fp32" in said.out
-        assert ("was trained for ego-exo, not for exo-ego" in said.err) == (setting == "ego-exo")
+        printed = capsys.readouterr()
+        assert f"{checkpoint}: tiny network of 96 pixels on moco features, on 1 x cpu in fp32" in printed.out
+        assert ("was trained for ego-exo, not for exo-ego" in printed.err) == (setting == "ego-exo")
 
 
 def test_results_of_other_looks_or_of_another_search_are_another_runs(strong_checkpoint, tmp_path, monkeypatch):
@@ -329,8 +317,10 @@ def test_a_broken_image_costs_its_own_pairs_until_it_is_repaired(checkpoint, own
     lost = {("take-b", name, f"{EGO}_{camera}", "30") for name, camera in lost}
     for _ in range(2):
         assert eval_segswap.main(words) == eval_segswap.INCOMPLETE_STATUS
-        said = capsys.readouterr()
-        assert "take take-b: 3 pairs left out, as 2 images cannot be read" in said.err and "3 takes in " in said.out
+        printed = capsys.readouterr()
+        assert (
+            "take take-b: 3 pairs left out, as 2 images cannot be read" in printed.err and "3 takes in " in printed.out
+        )
         assert sure(results) == {key: value for key, value in expected.items() if key not in lost}
     left_out = json.loads(results.with_name("ego-exo_val_run.json").read_text())["left_out"]
     reasons = f"frame {broken[0]} is cut off or damaged", f"frame {broken[1]} is missing"

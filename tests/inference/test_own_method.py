@@ -1,4 +1,4 @@
-"""inference/own_method.py: classes of the user's own in the network's place, from command line to results file."""
+"""inference/own_method.py: classes in the network's place, those of examples/, too, from command to results file."""
 
 import json
 import subprocess
@@ -11,14 +11,17 @@ import numpy as np
 import pytest
 
 import eval_segswap
+from common.drawing import write_picture
 from common.errors import UserError
+from examples import own_network
 from formats.geometry import eval_size
 from formats.masks import decode_mask, encode_mask
 from formats.processed import ProcessedTake
 from tests.made import EGO, ROOT
-from tests.made.processed import make_data_set
-from tests.made.results import eval_mask, read_results
-from tests.made.scripts import run_main, wait_for_the_end
+from tests.made.known_answer import scene
+from tests.made.processed import create_pairs, make_data_set
+from tests.made.processes import run_main, wait_for_the_end
+from tests.made.results import eval_mask, keyed_entries, read_results
 
 TAKES = {"val": ["take-a", "take-b", "take-c"]}
 METHOD = """
@@ -303,3 +306,44 @@ def test_what_is_no_method_ends_in_one_line_and_a_status(data_path, tmp_path, wo
     done = run_main(eval_segswap.main, *arguments(data_path, tmp_path / "out", *words.format(tmp=tmp_path).split()))
     assert done.returncode == 1 and done.stderr.startswith("error: ") and done.stderr.count("\n") == 1
     assert BAD_PREDICTORS[words] in done.stderr and not (tmp_path / "out").exists()
+
+
+@pytest.fixture(scope="module")
+def scenes(tmp_path_factory) -> ProcessedTake:
+    """A take of two frames; its object has a color of its own, and is elsewhere in each view."""
+    root = tmp_path_factory.mktemp("scenes")
+    masks = {"aria01": {}, "cam01": {}}
+    take = ProcessedTake("take", root / "processed" / "take", {"cup_0": masks}, [0, 30])
+    boxes = {"aria01": (0.3, 0.6, 0.5, 0.8), "cam01": (0.2, 0.6, 0.1, 0.4)}
+    for frame in take.subsample_idx:
+        for camera, size in (("aria01", (256, 256)), ("cam01", (216, 384))):
+            top, bottom, left, right = boxes[camera]
+            image, mask = scene(size, (top + frame / 300, bottom + frame / 300, left, right))
+            write_picture(take.frame_path(camera, frame), image)
+            masks[camera][frame] = encode_mask(mask)
+    take.write_annotation()
+    (root / "split.json").write_text(json.dumps({"val": ["take"]}))
+    return take
+
+
+@pytest.mark.parametrize("name", ["MaskedCosine", "WithMemory"])
+def test_what_looks_like_the_object_is_found_without_training(scenes, tmp_path, name):
+    example = f"{ROOT / 'examples' / 'masked_cosine.py'}:{name}"
+    results = read_results(run(scenes.folder.parent, tmp_path, example, "side=384", "share=0.8"))
+    for frame, entry in results["take"]["masks"]["cup_0"]["aria01_cam01"].items():
+        mask, truth = decode_mask(entry["pred_mask"]), eval_mask(scenes.masks["cup_0"]["cam01"][int(frame)])
+        assert np.count_nonzero(mask & truth) / np.count_nonzero(mask | truth) > 0.5
+        assert entry["confidence"] > 0.5
+
+
+def test_another_network_is_trained_and_predicts(tmp_path):
+    data_path = make_data_set(tmp_path, {"train": ["take-a", "take-b"], "val": ["take-c"]})
+    assert create_pairs(data_path).returncode == 0
+    weights = tmp_path / "own.pth"
+    flags = {"--setting": "ego-exo", "--data_path": data_path, "--input_size": 64, "--steps": 3, "--out_path": weights}
+    done = run_main(own_network.main, *(x for pair in flags.items() for x in pair), "--batch_size", 2)
+    assert done.returncode == 0, done.stderr
+    example = f"{ROOT / 'examples' / 'own_network.py'}:OwnMethod"
+    results = read_results(run(data_path, tmp_path / "out", example, f"weights={weights}"))
+    entries = [entry for _, entry in keyed_entries(results)]
+    assert len(entries) == 8 and all(0 < entry["confidence"] < 1 for entry in entries)

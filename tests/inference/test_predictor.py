@@ -37,9 +37,9 @@ IMAGE_SIZES += [(2160, 3840), (1408, 1408), (75, 133), (601, 333), (97, 96)]
 def test_an_object_is_found_where_it_is_in_images_of_any_shape(size, side):
     query, query_mask = scene(size[::-1], (0.3, 0.6, 0.5, 0.8))
     target, expected = scene(size, (0.25, 0.7, 0.1, 0.5))
-    found, existence = Predictor(KnownAnswer(side)).segment(query, query_mask, target)
-    assert found.shape == size and found.dtype == np.uint8 and existence == 1
-    assert abs(edges(found) - edges(expected)).max() <= (0 if max(size) == side else math.ceil(max(size) / side))
+    mask, existence = Predictor(KnownAnswer(side)).segment(query, query_mask, target)
+    assert mask.shape == size and mask.dtype == np.uint8 and existence == 1
+    assert abs(edges(mask) - edges(expected)).max() <= (0 if max(size) == side else math.ceil(max(size) / side))
 
 
 @pytest.mark.parametrize("side", [192, 480])
@@ -62,9 +62,9 @@ def test_results_hold_an_object_where_the_benchmark_looks_for_it(tmp_path, size,
     plan = plan_chunks(ProcessedTake.read(tmp_path, "take"), "ego-exo", 8)
     dataset = ChunkDataset(plan.chunks, KnownAnswer(side).prepare)
     predict_takes(KnownAnswer(side), [dataset[0]], {"take": plan}, results.__setitem__)
-    found = decode_mask(results["take"]["masks"]["cup_0"]["aria01_cam01"][0]["pred_mask"])
-    assert found.shape == eval_size((2 * size[0], 2 * size[1]))
-    assert abs(edges(found) - edges(eval_mask(masks["cam01"][0]))).max() <= (1 if side == 480 else 2)
+    mask = decode_mask(results["take"]["masks"]["cup_0"]["aria01_cam01"][0]["pred_mask"])
+    assert mask.shape == eval_size((2 * size[0], 2 * size[1]))
+    assert abs(edges(mask) - edges(eval_mask(masks["cam01"][0]))).max() <= (1 if side == 480 else 2)
 
 
 def test_several_targets_at_once_are_answered_as_one_by_one_and_by_which_camera_is_head_worn(strong_checkpoint):
@@ -92,8 +92,8 @@ def test_paths_are_taken_as_pictures_and_masks_and_no_targets_have_no_answers(tm
     for name, image in {"query": query, "mask": query_mask, "target": target}.items():
         write_picture(tmp_path / f"{name}.png", image)
     predictor = Predictor(KnownAnswer(192))
-    found, _ = predictor.segment(str(tmp_path / "query.png"), tmp_path / "mask.png", tmp_path / "target.png")
-    np.testing.assert_array_equal(found, predictor.segment(query, query_mask, target)[0])
+    mask, _ = predictor.segment(str(tmp_path / "query.png"), tmp_path / "mask.png", tmp_path / "target.png")
+    np.testing.assert_array_equal(mask, predictor.segment(query, query_mask, target)[0])
     assert predictor.segment_all(query, query_mask, []) == []
 
 

@@ -22,10 +22,6 @@ COPIES = {aten._to_copy.default, aten.copy_.default}
 INDEXING = {aten.index.Tensor, aten.index_put_.default, aten.index_put.default, aten._unsafe_index.Tensor}
 
 
-class MixedDevices(RuntimeError):
-    """An operation on tensors of two devices."""
-
-
 def register() -> str | None:
     """Make the device known to this process, for good. Returns the reason if this version of PyTorch cannot do it: the
     interface is experimental.
@@ -117,7 +113,7 @@ class PretendedDevice(TorchDispatchMode):
         if func in INDEXING:
             others = [x for x in others if not any(x is index for index in args[1])]
         if others:
-            raise MixedDevices(f"{func} of tensors on {self.device} and on the CPU")
+            raise RuntimeError(f"{func} of tensors on {self.device} and on the CPU")
 
 
 def _asked_for(kwargs: dict[str, Any], default: bool) -> bool:

@@ -12,7 +12,7 @@ import pytest
 from data import process_data
 from formats.masks import encode_lzstring, encode_mask
 from tests.made import EGO
-from tests.made.scripts import exit_status
+from tests.made.processes import exit_status
 from tests.made.videos import make_video, read_number
 
 EXO_1, EXO_2 = "cam01", "gp02"

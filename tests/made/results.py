@@ -1,6 +1,7 @@
 """Results and annotation files to test the evaluation with: near the truth of a processed data set."""
 
 import json
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -47,6 +48,14 @@ def make_results_file(folder: Path, data_dir: Path, uids: list[str], setting: st
 def read_results(path: Path, setting: str = "ego-exo") -> dict:
     """The takes of a results file."""
     return json.loads(path.read_text())[setting]["results"]
+
+
+def keyed_entries(results: dict) -> Iterator[tuple[tuple[str, str, str, str], dict]]:
+    """(take, object, camera pair, frame) and what results say of it."""
+    for uid, take in results.items():
+        for name, pairs in take["masks"].items():
+            for pair, frames in pairs.items():
+                yield from (((uid, name, pair, frame), entry) for frame, entry in frames.items())
 
 
 def make_annotations(path: Path, takes: dict[str, dict], annotated_frames: dict[str, dict] | None = None) -> Path:

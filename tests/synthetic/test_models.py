@@ -21,8 +21,8 @@ from synthetic.render import Camera, Solid, cast_shadows, render, rotation_about
 from synthetic.tabletop import EGO
 from synthetic.take import TakeId, build_tabletop
 from synthetic.textures import TILE
+from tests.made.processes import exit_status, run_main
 from tests.made.raw_takes import tree
-from tests.made.scripts import exit_status, run_main
 
 pytestmark = pytest.mark.skipif(
     importlib.util.find_spec("embreex") is None,

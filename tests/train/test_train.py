@@ -1,11 +1,13 @@
 """train.py: reproducible, resumable, equal on one process and two, and one line for what goes wrong."""
 
+import os
 import re
 import shutil
 import signal
 import subprocess
 import sys
 import time
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -20,17 +22,18 @@ from model.checkpoint import load_checkpoint
 from model.xsegtx import XSegTx, XSegTxConfig
 from synthetic import make_takes
 from tests.made import ROOT
-from tests.made.claims import claimed_elsewhere
 from tests.made.processed import create_pairs
-from tests.made.scripts import run_main
+from tests.made.processes import claimed_elsewhere, run_main
+from tests.made.raw_takes import tree
 from tests.made.training import arguments, log_lines, losses, run_training, start_training
 from train import train
 from train.flags import parse_args
+from train.letterboxed import blocked_tokens
+from train.schedule import Schedule
 
 STEPS = 7  # of the recipe
 STRONG_RECIPE = ("--recipe", "strong", "--frame_size", 160)
-LONG = ("--iter-epoch", 30)  # long enough to be interrupted
-LONG_STEPS = 33
+LONG, LONG_STEPS = ("--iter-epoch", 30), 33  # long enough to be interrupted
 
 
 @pytest.fixture(scope="module")
@@ -90,10 +93,6 @@ def test_a_full_disk_ends_a_run_in_one_line(training_set, tmp_path):
     assert done.stderr == f"error: OSError: [Errno 27] File too large: '{tmp_path}'\n"
 
 
-def contents(folder):
-    return {path.name: path.read_bytes() for path in folder.iterdir() if path.is_file()}
-
-
 def test_the_same_command_again_changes_nothing_of_a_finished_run(training_set, finished, tmp_path, capsys):
     shutil.copytree(finished, tmp_path / "copy")
     run_training(training_set, tmp_path / "copy")
@@ -112,7 +111,7 @@ def test_a_folder_with_a_run_of_another_recipe_is_refused_and_left_as_it_is(trai
     for flags in (("--lr", 1), ("--resume-pth", finished / "netBest.pth"), ("--resume-pth", "nowhere.pth")):
         error = error_line(capsys, training_set, out_dir, *flags)
         assert all(way in error for way in ("--resume-pth auto", "another --out-dir", "--overwrite"))
-        assert contents(out_dir) == contents(finished)
+        assert tree(out_dir) == tree(finished)
     (out_dir / "log.jsonl").write_text('{"kind": "train"}\n')
     assert "log.jsonl is no log of train.py; move it away" in error_line(capsys, training_set, out_dir)
     (out_dir / "netLast.pth").unlink()
@@ -128,9 +127,9 @@ def test_a_run_from_before_an_option_had_its_default_and_changes_are_said(traini
     torch.save(content, out_dir / "netLast.pth")
     assert "existence_weight 1.0 -> 0.1" in error_line(capsys, training_set, out_dir, "--existence_weight", 0.1)
     run_training(training_set, out_dir, "--resume-pth", "auto", "--existence_weight", 0.1, "--lr", 1e-3)
-    said = capsys.readouterr().out
-    assert "changed since then: lr 0.0002 -> 0.001" in said
-    assert "changed since then: existence_weight 1.0 -> 0.1" in said
+    printed = capsys.readouterr().out
+    assert "changed since then: lr 0.0002 -> 0.001" in printed
+    assert "changed since then: existence_weight 1.0 -> 0.1" in printed
     run_training(training_set, out_dir, "--resume-pth", "auto")
     assert losses(out_dir) == losses(finished)
 
@@ -187,9 +186,7 @@ def test_a_short_run_has_a_short_warm_up_unless_it_is_given(training_set, tmp_pa
 
 
 @pytest.mark.parametrize(("flags", "workers"), [((), 0), (STRONG_RECIPE, None)], ids=["paper", "strong"])
-def test_only_the_papers_recipe_needs_no_loaders_with_cached_features(
-    training_set, tmp_path, monkeypatch, flags, workers
-):
+def test_cached_features_spare_the_papers_recipe_its_loaders(training_set, tmp_path, monkeypatch, flags, workers):
     monkeypatch.setattr(train, "make_step", lambda args, *_: sys.exit(f"{args.num_workers} workers"))
     words = arguments(training_set, tmp_path, "--cache_features", 1, *flags)
     words[(place := words.index("--num_workers")) : place + 2] = []
@@ -256,7 +253,7 @@ def published(finished, tmp_path_factory):
     return path
 
 
-def test_a_published_checkpoint_goes_on_after_its_warm_up_with_its_optimizer(training_set, published, tmp_path, capsys):
+def test_a_published_checkpoint_goes_on_after_its_warm_up_or_a_given_epoch(training_set, published, tmp_path, capsys):
     run_training(training_set, tmp_path, "--resume-pth", published)
     output = capsys.readouterr().out
     assert "start validation on" in output
@@ -265,12 +262,9 @@ def test_a_published_checkpoint_goes_on_after_its_warm_up_with_its_optimizer(tra
     assert adam[0]["step"] == STEPS + 4
     run_training(training_set, tmp_path, "--resume-pth", published, "--n-epoch", 2)  # the same command, longer
     assert list(losses(tmp_path)) == list(range(4, 12))
-
-
-def test_resume_epoch_says_where_a_published_checkpoint_goes_on(training_set, published, tmp_path, capsys):
-    run_training(training_set, tmp_path, "--resume-pth", published, "--resume-epoch", 2, "--n-epoch", 3)
-    assert list(losses(tmp_path)) == [12, 13, 14, 15]
-    assert [line["epoch"] for line in log_lines(tmp_path, "val")] == ["start", "epoch 3/3"]
+    run_training(training_set, tmp_path / "2", "--resume-pth", published, "--resume-epoch", 2, "--n-epoch", 3)
+    assert list(losses(tmp_path / "2")) == [12, 13, 14, 15]
+    assert [line["epoch"] for line in log_lines(tmp_path / "2", "val")] == ["start", "epoch 3/3"]
 
 
 def test_the_network_of_the_repository_is_fine_tuned_on_rendered_takes_from_where_it_is(tmp_path, capsys):
@@ -310,10 +304,10 @@ def test_unreadable_frames_are_left_out_the_first_is_named_and_the_end_has_their
         path.unlink()
     (damaged / "uid-d" / "cam02" / "60.jpg").write_bytes(b"no picture")
     run_training(damaged, tmp_path, "--batch-pos", 4, "--val_size", 0)
-    said = capsys.readouterr()
+    printed = capsys.readouterr()
     first = "left out: .*uid-d/cam02/60.jpg is cut off or damaged.*\n"  # of the validation before the first step
-    assert re.fullmatch(first, said.err)
-    number = int(re.search(r"^(\d+) samples could not be read, and others were taken", said.out, re.MULTILINE)[1])
+    assert re.fullmatch(first, printed.err)
+    number = int(re.search(r"^(\d+) samples could not be read, and others were taken", printed.out, re.MULTILINE)[1])
     assert number > 2
     for path in damaged.glob("uid-[bc]/*/*.jpg"):
         path.unlink()
@@ -327,7 +321,6 @@ def test_unreadable_frames_are_left_out_the_first_is_named_and_the_end_has_their
         (("--gpu=0",), "device 'cuda:0'"),
         (("--gpu=0,1",), "2 GPUs for 1 processes; give each one: torchrun --nproc_per_node 2 train/train.py --gpu 0,1"),
         (("--resume-epoch", "3"), "--resume-pth FILE"),
-        (("--overwrite", "--resume-pth", "auto"), "drop one of them"),
         (("--input_size", "50"), "multiple of 16"),
         (("--backbone", "efficientnet_lite0", "--frame_size", "512"), "--frame_size is for the strong recipe"),
         (("--recipe", "strong", "--block", "0"), "--block is for the paper recipe; leave it out"),
@@ -339,3 +332,58 @@ def test_bad_options_end_in_one_line(training_set, tmp_path, capsys, flags, word
     if flags == ("--gpu=0",) and torch.cuda.is_available():
         pytest.skip("there is a GPU")
     assert words in error_line(capsys, training_set, tmp_path, *flags)
+
+
+def test_the_rate_warms_up_from_0_and_drops_after_epoch_50():
+    schedule = Schedule(2e-4, 1000, 1000, 250, (50,))
+    assert [schedule.learning_rate(step) for step in (0, 500, 1000, 50_999)] == pytest.approx([0, 1e-4, 2e-4, 2e-4])
+    assert schedule.learning_rate(51_000) == schedule.learning_rate(250_999) == pytest.approx(1e-5)
+    assert [schedule.epoch_end(epoch) for epoch in (0, 1, 250)] == [1000, 2000, 251_000]
+    assert schedule.total_steps == 251_000
+    assert [schedule.epoch(step) for step in (0, 999, 1000, 1999, 2000)] == [0, 0, 1, 1, 2]
+    assert Schedule(1, 0, 5, 2).epoch(0) == 1  # without a warm-up
+
+
+def test_tokens_outside_the_target_mask_are_blocked_where_asked_for():
+    mask = torch.zeros(3, 64, 64, dtype=torch.uint8)
+    mask[:2, 16:33, 0:16] = 1
+    blocked = blocked_tokens(SimpleNamespace(target_mask=mask, block=torch.tensor([True, False, True])))
+    assert (~blocked[0]).nonzero()[:, 0].tolist() == [4, 8]
+    assert not blocked[1].any()
+    assert blocked[2].all()  # nothing to see: the model blocks nothing then
+
+
+@pytest.fixture
+def stand_in(tmp_path):
+    """An interpreter that only says how it was called."""
+    path = tmp_path / "python"
+    path.write_text('#!/bin/sh\nfor argument in "$@"; do echo "$argument"; done\n')
+    path.chmod(0o755)
+    return path
+
+
+def call(script, stand_in, *arguments):
+    command = ["bash", str(ROOT / "train" / script), *arguments]
+    environment = {**os.environ, "PYTHON": str(stand_in)}
+    run = subprocess.run(command, cwd=ROOT, env=environment, stdout=subprocess.PIPE, text=True, check=True)
+    return run.stdout.split("\n")[:-1]
+
+
+@pytest.mark.parametrize(
+    ("script", "flags"),
+    [("run_ego.sh", []), ("run_exo.sh", ["--reverse"]), ("run_both.sh", ["--both", "--recipe", "strong"])],
+)
+def test_the_shell_scripts_pass_the_setting_and_then_further_arguments(stand_in, script, flags):
+    further = ["--n-epoch", "1", "--out-dir", "a folder"]
+    program, *words = call(script, stand_in, *further)
+    assert program.endswith("train/train.py") and words == [*flags, *further]
+    assert call("slurm.sh", stand_in, script, *further) == [program, *flags, "--resume-pth", "auto", *further]
+    args = parse_args(words[: len(flags)], "")
+    kind = {"run_ego.sh": "", "run_exo.sh": "_reverse", "run_both.sh": "_both"}[script]
+    assert args.out_dir == ROOT / f"train/checkpoints/egoexo_v2_480x480{kind}"
+
+
+@pytest.mark.parametrize("flags", [["--gpu", "0,1"], ["--seed", "1", "--gpu=0,1"]])
+def test_each_of_several_gpus_gets_a_process_by_torchrun(stand_in, flags):
+    torchrun = ["-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2"]
+    assert call("run_ego.sh", stand_in, *flags) == [*torchrun, str(ROOT / "train/train.py"), *flags]

@@ -1,4 +1,4 @@
-"""A step of the strong recipe: what is looked at, and the losses of that."""
+"""A training step: what it looks at, the losses of that, and what the network is given, fresh and from the cache."""
 
 import math
 from dataclasses import replace
@@ -11,13 +11,14 @@ import torch
 from formats.pairs import BOTH, PairSet
 from model.crops import Spot
 from model.features import Encoder
-from model.xsegtx import Look
+from model.xsegtx import Look, XSegTx, XSegTxConfig
 from tests.made.networks import random_backbone, strong_config, strong_network
 from train.crop_step import CropStep
 from train.crops import CropReader, FrameGroup, Peak
 from train.dataset import TrainSamples
 from train.distributed import Ranks
 from train.feature_cache import FeatureCache
+from train.letterboxed import LetterboxReader, LetterboxStep
 from train.losses import LossWeights
 
 SIDE = 48
@@ -25,9 +26,17 @@ READER = CropReader(strong_config(SIDE))
 
 
 @pytest.fixture(scope="module")
-def make_step():
-    encoder = Encoder(random_backbone(0), torch.device("cpu"))
+def encoder():
+    return Encoder(random_backbone(0), torch.device("cpu"))
 
+
+@pytest.fixture(scope="module")
+def pairs(training_set):
+    return PairSet([training_set], "train", BOTH)
+
+
+@pytest.fixture(scope="module")
+def make_step(encoder):
     def make(ranks=None, precision="fp32"):
         return CropStep(
             strong_network(side=SIDE), encoder, FeatureCache(), LossWeights(0.1), ranks or Ranks(), precision
@@ -37,9 +46,9 @@ def make_step():
 
 
 @pytest.fixture(scope="module")
-def samples(training_set):
+def samples(pairs):
     """Of both settings: frames of two shapes take turns."""
-    samples = TrainSamples(PairSet([training_set], "train", BOTH), READER, 1)
+    samples = TrainSamples(pairs, READER, 1)
     return [samples[n] for n in range(8)]
 
 
@@ -100,10 +109,10 @@ def test_place_heat_and_choice_are_what_their_definitions_say_of_a_frame_of_thre
 def test_crops_at_known_places_stay_as_the_loader_cut_them_and_the_first_shows_a_visible_object(make_step, batch):
     unknown = torch.tensor([[peak is not None for peak in peaks] for peaks in batch.peaks])
     assert 0 < unknown.sum() < unknown.numel()
-    found = make_step().with_peaks(batch, [torch.rand(group.cells.shape) for group in batch.frames])
-    for now, before in zip(found, (batch.target, batch.target_mask, batch.contained), strict=True):
+    crops = make_step().with_peaks(batch, [torch.rand(group.cells.shape) for group in batch.frames])
+    for now, before in zip(crops, (batch.target, batch.target_mask, batch.contained), strict=True):
         assert torch.equal(now[~unknown], before[~unknown])
-    images, masks, contained = found
+    images, masks, contained = crops
     assert images[unknown].flatten(1).any(1).all() and not batch.target[unknown].any()
     assert contained[:, 0].tolist() == batch.visible.tolist() and not contained[:, 1].all()
     assert not masks[~batch.visible].any()
@@ -133,3 +142,62 @@ def test_a_look_at_a_peak_is_around_it_in_the_whole_picture_and_away_from_the_ob
     assert looks_at_peaks(step, samples[0], heat, cells, *peaks) == only_other
     heat[20, 30] = -torch.inf  # a second peak is missing
     assert looks_at_peaks(step, samples[0], heat, ~cells & cells, *peaks) == only_other
+
+
+def batch_of(pairs, numbers, reader):
+    samples = TrainSamples(pairs, reader, 0)
+    return reader.collate([samples[n] for n in numbers])
+
+
+def letterboxed(pairs, numbers, cached=()):
+    return batch_of(pairs, numbers, LetterboxReader(64, cached))
+
+
+def step_of(encoder, cache=None, precision="fp32", strong=False):
+    network = strong_network() if strong else XSegTx(XSegTxConfig("tiny", 64)).eval()
+    made_with = network, encoder, cache or FeatureCache(), LossWeights(), Ranks(), precision
+    return (CropStep if strong else LetterboxStep)(*made_with)
+
+
+def test_the_cache_stops_at_its_capacity_and_gives_fresh_features_to_half_precision(pairs, encoder):
+    size = 2 * 1024 * 4 * 4
+    cache = FeatureCache(5 * size)
+    for start in (0, 4, 0):
+        cached = step_of(encoder, cache).encode(letterboxed(pairs, range(start, start + 4), cache))
+        fresh = step_of(encoder).encode(letterboxed(pairs, range(start, start + 4)))
+        assert all(torch.allclose(*both, rtol=1e-3, atol=1e-4) for both in zip(cached, fresh, strict=True))
+    assert len(cache.entries) == 5 and all(entry[0].nbytes == size for entry in cache.entries.values())
+
+
+@pytest.mark.parametrize("strong", [False, True], ids=["paper", "strong"])
+def test_a_batch_has_the_same_losses_when_its_features_come_from_the_cache(pairs, encoder, strong):
+    """In half precision, too; of frames of both cameras' shapes, each encoded once."""
+    cache = FeatureCache(10**9)
+    step = step_of(encoder, cache, "bf16", strong)
+    reader = CropReader(step.network.config, cache) if strong else LetterboxReader(64, cache)
+    with torch.no_grad():
+        first = step(batch_of(pairs, range(3), reader))
+        kept, blind = list(cache.entries), batch_of(pairs, range(3), reader)
+        pictures = (group.images for group in blind.frames) if strong else [blind.target_image]
+        assert not any(picture.any() for picture in pictures)
+        second = step(blind)
+    assert torch.equal(torch.stack(first), torch.stack(second)) and list(cache.entries) == kept
+
+
+READERS = {"paper": LetterboxReader(48), "strong": CropReader(strong_config(48))}
+
+
+@pytest.mark.parametrize("reader", READERS.values(), ids=READERS)
+def test_one_key_never_stands_for_two_images_whatever_the_recipe_draws(pairs, reader):
+    """Else the cache would show the first one for ever."""
+    samples, seen, count = TrainSamples(pairs, reader, 0), {}, 0
+    for sample in (samples[n] for n in range(100)):
+        if isinstance(reader, CropReader):
+            keyed = [sample["frame"][:2]]
+        else:
+            names = {"target_image": "target", "query_image": "query", "query_mask": "query_mask"}
+            keyed = [(getattr(sample["source"], key), sample[name]) for name, key in names.items()]
+        for key, image in keyed:
+            assert np.array_equal(seen.setdefault(key, image), image)
+        count += len(keyed)
+    assert len(seen) < count
