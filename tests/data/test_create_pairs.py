@@ -40,9 +40,8 @@ def test_the_legacy_lists_name_the_ego_view_first_in_both_settings(data_dir, set
     for uid, name, query, target, frame, _ in expected_pairs:
         cameras = (query, target) if setting == "ego-exo" else (target, query)
         assert cameras[0].startswith("aria")
-        expected.append(
-            [f"{data_dir}//{uid}//{x}//{name}//{kind}//{frame}" for x in cameras for kind in ("rgb", "mask")]
-        )
+        folders = (f"{data_dir}//{uid}//{camera}//{name}" for camera in cameras)
+        expected.append([f"{folder}//{kind}//{frame}" for folder in folders for kind in ("rgb", "mask")])
     assert rows == expected
     assert list(PairSet([data_dir], "val", setting)) == expected_pairs  # these are still there
 

@@ -7,15 +7,15 @@ import pytest
 
 from common.errors import UserError
 from formats import takes
-from formats.masks import decode_mask, encode_lzstring, encode_mask
+from formats.masks import decode_mask, encode_mask
 from formats.takes import find_split_path, iter_annotations, parse_take, read_split, read_splits, read_takes
+from tests.made.results import raw_mask
 
 MASK = np.tri(6, 9, dtype=np.uint8)
 
 
 def raw_take(**changes):
-    rle = encode_mask(MASK)
-    entry = {"width": 9, "height": 6, "encodedMask": encode_lzstring(rle["counts"]), "intSegClicks": []}
+    entry = raw_mask(encode_mask(MASK))
     track = {"annotation": {"300": entry, "0": entry, "30": entry}, "annotated_frames": [0, 60, 30, 300]}
     masks = {"cup _0": {"aria01_214-1": track, "cam01": {"annotation": {}, "annotated_frames": [0]}}, "nowhere": {}}
     return {"take_name": "lab_1", "scenario": "Cooking", "object_masks": masks} | changes

@@ -69,7 +69,7 @@ def make_annotations(path: Path, takes: dict[str, dict], annotated_frames: dict[
             "object_masks": {
                 name: {
                     camera: {
-                        "annotation": {frame: _drawn(rle) for frame, rle in frames.items()},
+                        "annotation": {frame: raw_mask(rle) for frame, rle in frames.items()},
                         "annotated_frames": looked_at[name][camera] if looked_at else take["subsample_idx"],
                     }
                     for camera, frames in cameras.items()
@@ -82,7 +82,8 @@ def make_annotations(path: Path, takes: dict[str, dict], annotated_frames: dict[
     return path
 
 
-def _drawn(rle: dict) -> dict:
+def raw_mask(rle: RLE) -> dict:
+    """As annotation files have it."""
     height, width = rle["size"]
     return {"height": height, "width": width, "encodedMask": encode_lzstring(rle["counts"]), "intSegClicks": []}
 
