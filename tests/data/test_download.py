@@ -175,6 +175,7 @@ def test_takes_that_fail_are_listed_and_retried_unless_one_after_the_other_does(
         ("take-a\n-o\n", (), r"{uids}: -o is no take uid"),
         ("\n", (), "{uids} names no take"),
         ("a\n", ("--uids_path", "/no"), "no file /no; get it with bash data/download_split.sh or give --uids_path"),
+        ("a\n", ("--out_dir",), "--out_dir needs a value; see --help"),
         ("a\n", ("--again",), "there is no --again; see --help"),
     ],
 )

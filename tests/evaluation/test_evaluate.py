@@ -14,7 +14,7 @@ from evaluation import evaluate, report
 from evaluation.protocols import PROTOCOLS
 from evaluation.truth import GroundTruth
 from formats.masks import encode_mask, resize_mask
-from formats.processed import ANNOTATION
+from formats.processed import ANNOTATION, CameraPair
 from tests.made import EGO
 from tests.made.golden import GOLDEN, golden
 from tests.made.processed import LAYOUT, make_data_set, write_data_set
@@ -126,6 +126,7 @@ PAIR = f"{EGO}_cam01"
 FRAME_30 = f"take take-a, object 'cup_0', camera pair {PAIR}, frame 30: "
 BROKEN = {
     "a take is missing": (drop("take-b"), "take take-b: missing"),
+    "a take has no masks": (drop("take-a", "masks"), 'take take-a: has no "masks"'),
     "a trailing space of an object's name is lost": (
         lambda r: r["take-a"]["masks"].update({"Milk carton": r["take-a"]["masks"].pop("Milk carton ")}),
         "take take-a, object 'Milk carton ': missing",
@@ -317,6 +318,20 @@ def test_photos_of_different_sizes_in_one_camera_score_as_in_the_official_evalua
     assert len(visible) == len(expected["iou"]) == 6
     for name in ("iou", "contour_accuracy", "location_error"):
         np.testing.assert_allclose([float(case[name]) for case in visible], expected[name], atol=1e-9)
+
+
+def test_frames_count_where_the_query_has_a_mask_and_somebody_looked_at_the_target(tmp_path):
+    data_dir, pair = make_scored_data(tmp_path) / "processed", CameraPair("cup_0", EGO, "cam01")
+    path = tmp_path / "annotations" / "relations_val.json"
+    raw = json.loads(path.read_text())
+    raw["annotations"]["take-a"]["object_masks"]["cup_0"]["cam01"]["annotated_frames"] = [0, 30, 90]
+    path.write_text(json.dumps(raw))
+    truth = GroundTruth.of_split(data_dir, "val")
+    take = truth.load("take-a")
+    assert take.query_frames(pair) == [60, 0, 30] and take.scored_frames(pair) == [0, 30]  # in the file's order
+    assert truth.load("take-b").scored_frames(pair) == [60, 0, 30]
+    assert GroundTruth.of_split(data_dir, "val", all_frames=True).load("take-a").scored_frames(pair) == [60, 0, 30]
+    assert (take.info.name, take.info.scenario) == ("take_take-a", "Cooking")
 
 
 def test_the_official_file_gives_back_what_was_written(tmp_path):

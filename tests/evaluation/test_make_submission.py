@@ -47,8 +47,8 @@ def test_what_results_of_others_lack_and_the_server_asks_for_is_filled_in(scored
     assert submission == expected and "nothing_0" in submission["ego-exo"]["results"]["take-a"]["masks"]
 
 
-def test_a_submission_needs_no_target_masks(scored_data, tmp_path):
-    data_dir = make_data_set(tmp_path, {"val": UIDS})
+def test_a_submission_needs_no_target_masks_and_leaves_out_takes_of_another_split(scored_data, tmp_path, capsys):
+    data_dir = make_data_set(tmp_path, {"val": UIDS[:1], "test": UIDS[1:]})
     for uid in UIDS:
         path = data_dir / uid / ANNOTATION
         raw = json.loads(path.read_text())
@@ -59,7 +59,8 @@ def test_a_submission_needs_no_target_masks(scored_data, tmp_path):
         path.write_text(json.dumps(raw))
     submit(scored_data, tmp_path / "submission.json", "--data_path", data_dir)
     results = json.loads((tmp_path / "submission.json").read_text())
-    assert set(results["ego-exo"]["results"]) == set(UIDS)
+    assert list(results["ego-exo"]["results"]) == UIDS[:1]
+    assert "not of the split, left out: take-b" in capsys.readouterr().out
 
 
 def test_a_submission_lists_everything_that_is_missing_and_is_not_written(scored_data, tmp_path, capsys):
@@ -75,13 +76,6 @@ def test_a_submission_lists_everything_that_is_missing_and_is_not_written(scored
     assert all(f"{setting}: take take-a, object 'cup_0': missing" in errors for setting in ("ego-exo", "exo-ego"))
     assert errors.count("take take-b: missing in ") == 2
     assert not (tmp_path / "out").exists()
-
-
-def test_takes_of_another_split_are_left_out_of_a_submission(scored_data, tmp_path, capsys):
-    submit(scored_data, tmp_path / "submission.json", "--split", "test")
-    results = json.loads((tmp_path / "submission.json").read_text())
-    assert list(results["ego-exo"]["results"]) == ["take-a"]
-    assert "not of the split, left out: take-b" in capsys.readouterr().out
 
 
 def test_a_submission_never_replaces_the_results_that_it_is_made_of(scored_data, tmp_path):

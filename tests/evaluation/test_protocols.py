@@ -32,17 +32,12 @@ def golden_takes(setting, frames_per_track):
     return truth, results
 
 
-def change_masks_to_network_size(results):
-    for _, entry in keyed_entries(results):
-        mask = coco.decode(entry["pred_mask"])
-        entry["pred_mask"] = encode_mask(np.roll(resized(mask, NETWORK_SIZES[len(mask)]), 1, axis=0))
-
-
 @pytest.mark.parametrize(("setting", "flags"), [("ego-exo", ()), ("exo-ego", ("--resize_masks",))])
 def test_each_rule_gives_what_its_plain_implementation_gives_for_masks_of_any_size(tmp_path, capsys, setting, flags):
     truth, results = golden_takes(setting, frames_per_track=2)
-    if flags:
-        change_masks_to_network_size(results)
+    for _, entry in keyed_entries(results) if flags else ():
+        mask = coco.decode(entry["pred_mask"])
+        entry["pred_mask"] = encode_mask(np.roll(resized(mask, NETWORK_SIZES[len(mask)]), 1, axis=0))
     (tmp_path / "gt.json").write_text(json.dumps({"annotations": truth}))
     (tmp_path / "pred.json").write_text(json.dumps({setting: {"results": results}}))
     files = ["--gt_file", tmp_path / "gt.json", "--pred_file", tmp_path / "pred.json", "--out", tmp_path / "out"]

@@ -253,6 +253,7 @@ WRONG = {  # what a method does -> what the line says
     "answers = answers[1:]": "predict returned 2 answers, not a list of 3",
     "answers[1] = mask": "the answer is Tensor; give a pair (mask, existence)",
     "answers[1] = (mask[1:], 0.5)": "the mask is float32 of shape (95, 96); give numbers of shape (96, 96)",
+    "answers[1] = (mask + np.nan, 0.5)": "the mask holds nan to nan; give numbers from 0 to 1",
     "answers[1] = (255 * np.ones((96, 96), np.uint8), 0.5)": "the mask holds 255 to 255; give numbers from 0 to 1",
     "answers[1] = (mask, None)": "the existence is object of shape (); give numbers of shape ()",
     "import sys; sys.exit(0)": "the method called sys.exit(0)",

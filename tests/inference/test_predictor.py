@@ -86,7 +86,7 @@ def test_several_targets_at_once_are_answered_as_one_by_one_and_by_which_camera_
     assert sure[0] != sure[1]
 
 
-def test_paths_are_taken_as_pictures_and_masks_and_no_targets_have_no_answers(tmp_path):
+def test_paths_and_a_box_stand_for_pictures_and_masks_and_no_targets_have_no_answers(tmp_path):
     query, query_mask = scene((97, 96), (0.3, 0.6, 0.5, 0.8))
     target, expected = scene((192, 108), (0.25, 0.7, 0.1, 0.5))
     for name, image in {"query": query, "mask": query_mask, "target": target}.items():
@@ -94,6 +94,8 @@ def test_paths_are_taken_as_pictures_and_masks_and_no_targets_have_no_answers(tm
     predictor = Predictor(KnownAnswer(192))
     mask, _ = predictor.segment(str(tmp_path / "query.png"), tmp_path / "mask.png", tmp_path / "target.png")
     np.testing.assert_array_equal(mask, predictor.segment(query, query_mask, target)[0])
+    of_box, _ = predictor.segment(query, target_image=target, query_box=(43, 24, 82, 63))
+    np.testing.assert_array_equal(of_box, mask)
     assert predictor.segment_all(query, query_mask, []) == []
 
 

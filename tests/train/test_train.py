@@ -44,22 +44,6 @@ def finished(training_set, tmp_path_factory):
     return out_dir
 
 
-@pytest.fixture
-def damaged(training_set, tmp_path):
-    """A copy of the data whose frames a test may damage."""
-    return shutil.copytree(training_set, tmp_path / "damaged")
-
-
-def wait_for_step(process, out_dir, step):
-    deadline = time.monotonic() + 300
-    while time.monotonic() < deadline:
-        assert process.poll() is None, process.stdout.read()
-        if (out_dir / "log.jsonl").exists() and f'"train", "step": {step},' in (out_dir / "log.jsonl").read_text():
-            return
-        time.sleep(0.02)
-    raise AssertionError(f"step {step} never came")
-
-
 def error_line(capsys, *args):
     """The one line on stderr with which train.py ends."""
     with pytest.raises(SystemExit) as exit_info:
@@ -162,7 +146,10 @@ def test_a_second_training_in_the_same_folder_waits_for_the_first(training_set, 
 def test_several_processes_save_and_end_together_and_one_can_go_on(training_set, tmp_path):
     """At Slurm's signal, which torchrun does not pass on by itself, as it does with those of a terminal."""
     process = start_training(training_set, tmp_path, *LONG, "--num_workers", 1, processes=2)
-    wait_for_step(process, tmp_path, 5)
+    log, deadline = tmp_path / "log.jsonl", time.monotonic() + 300
+    while not (log.exists() and '"train", "step": 5,' in log.read_text()):
+        assert process.poll() is None and time.monotonic() < deadline
+        time.sleep(0.02)
     process.send_signal(signal.SIGUSR1)
     output, _ = process.communicate(timeout=300)
     assert process.returncode == 1 and "stopped by SIGUSR1 at step" in output
@@ -244,16 +231,9 @@ def test_a_checkpoint_with_a_damaged_state_of_training_ends_in_one_line(training
         assert str(odd) in error_line(capsys, training_set, tmp_path / "out", "--resume-pth", odd)
 
 
-@pytest.fixture(scope="module")
-def published(finished, tmp_path_factory):
-    """A checkpoint with what published ones hold."""
-    content = torch.load(finished / "netLast.pth", weights_only=True)
-    path = tmp_path_factory.mktemp("published") / "published.pth"
-    torch.save({name: content[name] for name in ("backbone", "encoder", "optimiser")}, path)
-    return path
-
-
-def test_a_published_checkpoint_goes_on_after_its_warm_up_or_a_given_epoch(training_set, published, tmp_path, capsys):
+def test_a_published_checkpoint_goes_on_after_its_warm_up_or_a_given_epoch(training_set, finished, tmp_path, capsys):
+    content, published = torch.load(finished / "netLast.pth", weights_only=True), tmp_path / "published.pth"
+    torch.save({name: content[name] for name in ("backbone", "encoder", "optimiser")}, published)
     run_training(training_set, tmp_path, "--resume-pth", published)
     output = capsys.readouterr().out
     assert "start validation on" in output
@@ -299,7 +279,8 @@ def test_a_loss_that_is_not_finite_ends_the_run_below_its_progress_bar(training_
     assert not list(tmp_path.glob("net*.pth"))
 
 
-def test_unreadable_frames_are_left_out_the_first_is_named_and_the_end_has_their_number(damaged, tmp_path, capsys):
+def test_unreadable_frames_are_left_out_the_first_is_named_and_the_end_has_their_number(training_set, tmp_path, capsys):
+    damaged = shutil.copytree(training_set, tmp_path / "damaged")
     for path in (damaged / "uid-a" / "cam01").iterdir():
         path.unlink()
     (damaged / "uid-d" / "cam02" / "60.jpg").write_bytes(b"no picture")
@@ -321,7 +302,9 @@ def test_unreadable_frames_are_left_out_the_first_is_named_and_the_end_has_their
         (("--gpu=0",), "device 'cuda:0'"),
         (("--gpu=0,1",), "2 GPUs for 1 processes; give each one: torchrun --nproc_per_node 2 train/train.py --gpu 0,1"),
         (("--resume-epoch", "3"), "--resume-pth FILE"),
+        (("--overwrite", "--resume-pth", "auto"), "drop one of them"),
         (("--input_size", "50"), "multiple of 16"),
+        (("--recipe", "strong", "--frame_size", "-1"), "frame size -1 must be from 64"),
         (("--backbone", "efficientnet_lite0", "--frame_size", "512"), "--frame_size is for the strong recipe"),
         (("--recipe", "strong", "--block", "0"), "--block is for the paper recipe; leave it out"),
         (("--train-dir", "nowhere"), "create_pairs.py"),
