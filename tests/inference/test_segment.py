@@ -29,7 +29,6 @@ def inputs(checkpoint, tmp_path_factory) -> Path:
     (folder / "net.pth").symlink_to(checkpoint)
     for name in ("head", "left", "right"):
         make_video(folder / f"{name}.mp4", 40, SIZE)
-    cv2.imwrite(str(folder / "empty.png"), np.zeros(SIZE, np.uint8))
     for name, frames in OBJECTS.items():
         for frame in frames:
             mask = np.zeros(SIZE, np.uint8)
@@ -121,7 +120,6 @@ def test_answers_are_those_of_the_predictor_told_which_camera_is_head_worn(input
 @pytest.mark.parametrize(
     ("more", "message"),
     [
-        (("--masks", "head={}/empty.png"), "empty.png: no mask shows an object"),
         (("--masks", "left={}/masks"), "--masks takes the masks of one camera here"),
         (("--ego", "glasses"), "--ego names camera 'glasses'; --videos has head, left, right\n"),
         (("--offset", "head=70"), "no mask in .* is of a frame that another camera has"),
@@ -132,6 +130,13 @@ def test_what_cannot_be_is_said_in_one_line_and_leaves_nothing(inputs, tmp_path,
     done = call(inputs, tmp_path / "found", *(str(word).format(inputs) for word in more))
     assert done.returncode == 1 and done.stderr.count("error:") == 1 and not list(tmp_path.iterdir())
     assert re.search(message, done.stderr)
+
+
+def test_a_mask_that_is_empty_is_said_before_anything_is_made(inputs, tmp_path):
+    cv2.imwrite(str(tmp_path / "cup.png"), np.zeros(SIZE, np.uint8))
+    done = call(inputs, tmp_path / "found", masks=tmp_path / "cup.png")
+    assert (done.returncode, done.stderr.count("\n")) == (1, 1) and "cup.png: no mask shows an object" in done.stderr
+    assert [path.name for path in tmp_path.iterdir()] == ["cup.png"]
 
 
 def test_ctrl_c_leaves_nothing_but_a_lock_file(inputs, tmp_path, monkeypatch):
@@ -145,9 +150,8 @@ def test_ctrl_c_leaves_nothing_but_a_lock_file(inputs, tmp_path, monkeypatch):
 
 @pytest.fixture(scope="module")
 def files(checkpoint, tmp_path_factory) -> dict[str, str]:
-    """Argument -> path of a valid segment."""
+    """Argument -> path of a valid call."""
     folder = tmp_path_factory.mktemp("pair")
-
     rng = np.random.default_rng(0)
     for name, size in {"query": (64, 64), "target": (90, 160)}.items():
         cv2.imwrite(str(folder / f"{name}.jpg"), rng.integers(0, 256, (*size, 3), np.uint8))
