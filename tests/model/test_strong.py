@@ -14,11 +14,11 @@ from tests.made.networks import strong_network
 CELLS = 6
 
 
-def levels(count: int, rows: int = CELLS, cols: int = CELLS, seed: int = 1) -> Levels:
+def levels(count: int, rows: int = CELLS, cols: int = CELLS, seed: int = 1, channels=(1024, 512)) -> Levels:
     """Of so many cells of 16 pixels."""
     generator = torch.Generator().manual_seed(seed)
-    feat = F.normalize(torch.randn(count, 1024, rows, cols, generator=generator).relu(), dim=1)
-    return Levels(feat, torch.randn(count, 512, 2 * rows, 2 * cols, generator=generator))
+    feat = F.normalize(torch.randn(count, channels[0], rows, cols, generator=generator), dim=1)
+    return Levels(feat, torch.randn(count, channels[1], 2 * rows, 2 * cols, generator=generator))
 
 
 def masks() -> Tensor:
@@ -86,12 +86,12 @@ def test_an_answer_leads_back_to_what_it_shows_in_the_same_picture_and_none_lead
 @pytest.fixture
 def locator():
     torch.manual_seed(0)
-    return Locator(1024, 512)
+    return Locator(64, 32)
 
 
 def views(locator: Locator) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
     """Cells of queries, what the object covers of them, and cells of targets that hold a copy of it elsewhere."""
-    query, target = (locator.cells(levels(2, *size, seed)) for seed, size in ((1, (6, 6)), (2, (8, 12))))
+    query, target = (locator.cells(levels(2, *size, seed, (64, 32))) for seed, size in ((1, (6, 6)), (2, (8, 12))))
     coverage = torch.zeros(2, 12, 12)
     coverage[:, 4:7, 5:8] = 1
     target[0, 9:12, 16:19] = query[0, 4:7, 5:8]
@@ -138,7 +138,7 @@ def test_an_object_of_few_cells_has_as_many_parts_however_sums_are_rounded(locat
 
 @pytest.mark.parametrize("black", [False, True])
 def test_an_object_that_is_not_there_gives_finite_numbers_and_gradients(locator, black):
-    cells = locator.cells(Levels(*((0 if black else 1) * x for x in levels(2))))
+    cells = locator.cells(Levels(*((0 if black else 1) * x for x in levels(2, channels=(64, 32)))))
     heat = locator.heat(locator.describe(cells, torch.zeros(2, 12, 12)), cells)
     assert heat.isfinite().all()
     (heat.logsumexp((1, 2)) + locator.heat_logit(heat.amax((1, 2)))).sum().backward()
