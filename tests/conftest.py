@@ -5,7 +5,6 @@ import shutil
 import signal
 from pathlib import Path
 
-import pytest
 from hypothesis import HealthCheck, settings
 
 # Before torch is imported; inherited by the scripts that tests start. The suite runs one process a core, and sums on a
@@ -24,32 +23,17 @@ if MEMORY.is_dir() and not os.statvfs(MEMORY).f_flag & os.ST_NOEXEC and shutil.d
     os.environ.setdefault("PYTEST_DEBUG_TEMPROOT", str(MEMORY))  # of tmp_path: thousands of small files
 
 
-@pytest.fixture(scope="session")
-def training_set(tmp_path_factory) -> Path:
-    """Processed takes and their pairs, which no test changes."""
-    from tests.made.training import make_training_set  # with torch, after the above
-
-    return make_training_set(tmp_path_factory.mktemp("training"))
+pytest_plugins = ["tests.made.shared", "tests.made.browser", "tests.made.raw_takes"]
 
 
 # These start first, so that no process is left with one of them at the end.
 LONGEST = [
-    "test_train.py",
-    "test_demo.py",
-    "test_readme.py",
-    "test_quickstart.py",
-    "test_inference.py",
-    "test_train_resume.py",
-    "test_search.py",
-    "test_pretended_device.py",
-    "test_benchmarks.py",
-    "test_process_data.py",
-    "test_tour.py",
-    "test_segment_video.py",
-    "test_own_method.py",
+    *("test_train", "test_demo", "test_readme", "test_quickstart", "test_inference", "test_train_resume"),
+    *("test_search", "test_device", "test_benchmarks", "test_process_data", "test_tour", "test_segment"),
+    *("test_own_method", "test_predictor"),
 ]
 
 
 def pytest_collection_modifyitems(items):
     order = {name: place for place, name in enumerate(LONGEST)}
-    items.sort(key=lambda item: order.get(item.path.name, len(order)))
+    items.sort(key=lambda item: order.get(item.path.stem, len(order)))

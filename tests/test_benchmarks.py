@@ -13,8 +13,7 @@ from common.arguments import SETTINGS
 from evaluation.score import Reading, score_file
 from evaluation.truth import GroundTruth
 from formats.results import results_path
-from tests.made.networks import write_network
-from tests.made.scripts import run_main
+from tests.made.processes import run_main
 
 
 @pytest.fixture(autouse=True)
@@ -36,14 +35,14 @@ def lines_of(run) -> list[str]:
 def ratios(lines: list[str], title: str) -> dict[str, float]:
     """The ratios below the line that begins with `title`, by the way's name."""
     start = next(number for number, line in enumerate(lines) if line.startswith(title))
-    found = {}
+    by_name = {}
     for line in lines[start + 2 :]:
         match = re.fullmatch(r"  (.*?) +[\d.e-]+ s +[\d.e+]+/s  x([\d.]+) \([\d.]+ to [\d.]+\)", line)
         if not match:
             break
-        found[match[1]] = float(match[2])
-    assert found and next(iter(found.values())) == 1 and min(found.values()) > 0
-    return found
+        by_name[match[1]] = float(match[2])
+    assert by_name and next(iter(by_name.values())) == 1 and min(by_name.values()) > 0
+    return by_name
 
 
 def test_process_data_writes_what_the_plain_programs_write(tmp_path):
@@ -77,19 +76,15 @@ def test_training_is_measured_by_loader_and_step():
     assert list(ratios(lines, "training step")) == ["the published way", "this project", "cached features"]
 
 
-def test_the_card_tells_figures_by_size_angle_and_rotation(tmp_path, monkeypatch):
+def test_the_card_tells_figures_by_size_angle_and_rotation(strong_checkpoint, tmp_path, monkeypatch):
     small = ("--size", "tiny", "--num_frames", 31, "--num_exo", 1)
     measure.make_takes(tmp_path / "patterned", "test", 1, *small, "--left_out", 0.3)
     measure.process_takes(tmp_path / "patterned")
     monkeypatch.setattr(network_card, "ROTATIONS", (0, 90))
-    network = write_network(tmp_path / "net.pth", strong=True)
-    where = ("--folder", tmp_path, "--out", tmp_path / "out", "--ckpt_path", network, "--turned_takes", 1)
+    where = ("--folder", tmp_path, "--out", tmp_path / "out", "--ckpt_path", strong_checkpoint, "--turned_takes", 1)
     lines = lines_of(run_main(network_card.main, *where))
-    titles = [
-        line.split(" | ")[0].strip("| ")
-        for line, rule in zip(lines, lines[1:], strict=False)
-        if rule.startswith("|---")
-    ]
+    heads = [line for line, rule in zip(lines, lines[1:], strict=False) if rule.startswith("|---")]
+    titles = [head.split(" | ")[0].strip("| ") for head in heads]
     kinds = ("object in the target", "degrees between the views", "why hidden")
     of_kinds = [f"patterned: {kind}" for kind in kinds]
     assert titles == ["takes", *of_kinds, "threshold", "existence", "patterned: target turned by degrees"]
@@ -131,37 +126,19 @@ def write_samples(folder) -> dict[str, tuple[slice, slice]]:
     return places
 
 
-def test_truth_in_photographs_is_where_corners_and_features_say(tmp_path, monkeypatch):
+def test_truth_in_photographs_is_where_corners_and_features_say(strong_checkpoint, tmp_path, monkeypatch):
     monkeypatch.setattr(photographs, "MOMENTS", (1, 2))
     places = write_samples(tmp_path)
     pairs = list(photographs.visible_pairs(tmp_path))
-    boards = [
-        "left01.jpg",
-        "right01.jpg",
-        "left02.jpg",
-        "right02.jpg",
-        "left01.jpg",
-        "left02.jpg",
-        "left02.jpg",
-        "left01.jpg",
-    ]
-    flat = [
-        "box.png",
-        "box_in_scene.png",
-        "box_in_scene.png",
-        "box.png",
-        "graf1.png",
-        "graf3.png",
-        "graf3.png",
-        "graf1.png",
-    ]
+    boards, flat = ("left01", "right01", "left02", "right02"), ("box", "box_in_scene", "graf1", "graf3")
+    names = [f"{boards[k]}.jpg" for k in (0, 1, 2, 3, 0, 2, 2, 0)]
+    names += [f"{flat[k]}.png" for k in (0, 1, 1, 0, 2, 3, 3, 2)]
     views = [view for _, *both in pairs[:8] for view in both]
-    for name, view in zip(boards + flat, views, strict=False):
+    for name, view in zip(names, views, strict=False):
         true = np.zeros(view.mask.shape, bool)
         true[places[name]] = True
         assert (view.mask & true).sum() / (view.mask | true).sum() > 0.97, name
-    network = write_network(tmp_path / "net.pth", strong=True)
-    where = ("--samples", tmp_path, "--ckpt_path", network, "--out", tmp_path / "all.jpg")
+    where = ("--samples", tmp_path, "--ckpt_path", strong_checkpoint, "--out", tmp_path / "all.jpg")
     lines = lines_of(run_main(photographs.main, *where))
     assert [line.split(" | ")[1] for line in lines[2:]] == ["2", "2", "2", "6", "12"]
     assert (tmp_path / "all.jpg").exists()

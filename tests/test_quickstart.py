@@ -33,6 +33,6 @@ def test_the_quickstart_goes_through_every_stage_and_installs_nothing_where_it_i
     assert not (folder / ".venv").exists() and "pip install" not in done.stdout
     for name in ("ego-exo.jpg", "exo-ego.jpg", "ego-exo_report/index.html", "exo-ego_report/index.html"):
         assert (tmp_path / "out" / name).stat().st_size > 1000
-    said = [line.removeprefix("-> ") for line in done.stdout.splitlines() if line.startswith("-> ")]
-    plain = [name for name in said if not re.search(r"[*{<]", name)]
+    names = [line.removeprefix("-> ") for line in done.stdout.splitlines() if line.startswith("-> ")]
+    plain = [name for name in names if not re.search(r"[*{<]", name)]
     assert len(plain) > 5 and all(Path(name).exists() for name in plain)

@@ -100,9 +100,8 @@ def test_the_python_of_own_data_runs(tmp_path):
     samples = ROOT / "assets" / "samples"
     for name in ("query.jpg", "query_mask.png", "target.jpg"):
         (tmp_path / name).symlink_to(samples / "pot" / name)
-    (tmp_path / "pairs.csv").write_text(
-        "name,query_image,query_mask,target_image\npot,query.jpg,query_mask.png,target.jpg\n"
-    )
+    rows = "name,query_image,query_mask,target_image\npot,query.jpg,query_mask.png,target.jpg\n"
+    (tmp_path / "pairs.csv").write_text(rows)
     (tmp_path / "label_maps").mkdir()
     cv2.imwrite(str(tmp_path / "label_maps" / "00007.png"), np.eye(8, dtype=np.uint8) * 2)
     (tmp_path / "data" / "egoexo" / "annotations").mkdir(parents=True)

@@ -1,7 +1,8 @@
-"""The form of the repository: who may import whom, what importing does, what --help says, and the flags in the docs."""
+"""The form of the repository: who may import whom, what importing does, what --help says, what stands in the docs."""
 
 import ast
 import contextlib
+import csv
 import functools
 import io
 import os
@@ -13,7 +14,9 @@ from pathlib import Path
 
 import pytest
 
-ROOT = Path(__file__).resolve().parents[1]
+from common.arguments import SETTINGS
+from tests.made import ROOT
+
 FLOORS = {  # folder -> what it may import of ours, besides itself
     "common": set(),
     "formats": {"common"},
@@ -66,13 +69,13 @@ def helps() -> dict[str, tuple[int, str]]:
 def test_no_floor_imports_one_above_it_nor_a_script(folder):
     scripts, own = {module_of(path) for path in SCRIPTS}, {*FOLDERS, "tests", "eval_segswap"}
     for path in (path for path in SOURCES if name_of(path).startswith(f"{folder}/")):
-        found = set()
+        imported = set()
         for node in ast.walk(ast.parse(path.read_text())):
             if isinstance(node, ast.Import):
-                found |= {alias.name for alias in node.names}
+                imported |= {alias.name for alias in node.names}
             elif isinstance(node, ast.ImportFrom):
-                found |= {node.module, *(f"{node.module}.{alias.name}" for alias in node.names)}
-        ours = {name for name in found if name.split(".")[0] in own}
+                imported |= {node.module, *(f"{node.module}.{alias.name}" for alias in node.names)}
+        ours = {name for name in imported if name.split(".")[0] in own}
         assert {name.split(".")[0] for name in ours} <= FLOORS[folder] | {folder}, name_of(path)
         assert not ours & scripts, name_of(path)
 
@@ -175,6 +178,20 @@ def test_a_release_has_one_version_and_one_date_everywhere():
     }
     versions = {name: re.search(pattern, read[name], re.MULTILINE)[1] for name, pattern in patterns.items()}
     assert len(set(versions.values())) == 1, versions
-    assert (
-        f'date-released: "{re.search(r", ([0-9-]+)$", read["CHANGELOG.md"], re.MULTILINE)[1]}"' in read["CITATION.cff"]
-    )
+    date = re.search(r", ([0-9-]+)$", read["CHANGELOG.md"], re.MULTILINE)[1]
+    assert f'date-released: "{date}"' in read["CITATION.cff"]
+
+
+AUTHORS = ("XSegTx, trained, as published", "XView-XMem")  # whom README.md repeats
+
+
+def test_the_readme_repeats_the_figures_of_the_benchmarks_authors():
+    text = (ROOT / "README.md").read_text().replace("**", "")
+    for row in csv.DictReader((ROOT / "docs/published_results.csv").open(newline="")):
+        if row["method"] in AUTHORS:
+            cells = []
+            for setting in SETTINGS:  # the README drops the zero of fractions
+                names = ("IoU", "location error", "contour accuracy", "existence")
+                iou, location, contour, existence = (row[f"{setting} {name}"] or "-" for name in names)
+                cells.append(f"{iou} / {location[1:]} / {contour[1:]} / {existence}")
+            assert f"| {' | '.join(cells)} |" in text, row["method"]

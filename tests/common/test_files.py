@@ -1,4 +1,4 @@
-"""Files appear whole or not at all, whoever is interrupted while writing them."""
+"""Files appear whole or not at all, whoever is interrupted while writing them; large JSON is read by its members."""
 
 import errno
 import json
@@ -8,11 +8,14 @@ import sys
 from pathlib import Path
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from common.errors import UserError
-from common.files import atomic_folder, atomic_write, temporary_folder, write_json
+from common.files import atomic_folder, atomic_write, iter_json, read_json, temporary_folder, write_json
 from tests.made import ROOT
-from tests.made.claims import claimed_elsewhere
+from tests.made.processed import make_unreadable
+from tests.made.processes import claimed_elsewhere
 
 
 def test_a_file_is_replaced_only_when_it_is_whole(tmp_path):
@@ -57,17 +60,19 @@ def test_a_second_writer_says_that_it_waits_for_the_first_and_then_writes(tmp_pa
     assert [path.name for path in tmp_path.iterdir()] == ["a.json"]
 
 
-def test_a_second_writer_of_a_folder_waits_and_then_names_what_is_there(tmp_path):
-    code = """
+FILL_FOLDER = """
 import sys
 from pathlib import Path
 from common.errors import run_script
 from common.files import atomic_folder
 run_script(lambda: atomic_folder(Path(sys.argv[1])).__enter__())
 """
+
+
+def test_a_second_writer_of_a_folder_waits_and_then_names_what_is_there(tmp_path):
     folder = tmp_path / "folder"
     with claimed_elsewhere(tmp_path, "folder"):
-        second = start(code, folder)
+        second = start(FILL_FOLDER, folder)
         assert second.stderr.readline().startswith("waiting for another process, which writes ")
         folder.mkdir()
     assert second.communicate(timeout=300)[1] == f"error: {folder} exists; give another name, or delete it first\n"
@@ -102,19 +107,81 @@ def test_a_full_disk_is_said_to_be_that_of_the_file(tmp_path):
 
 
 def test_iterators_of_pairs_are_written_as_objects_one_pair_at_a_time(tmp_path):
-    seen = []
+    sizes, value = [], {"text": "x" * 100_000, "nothing": {}, "numbers": [1, 2.5]}
 
-    def members():
+    def pairs():
         for number in range(3):
-            seen.append(next(tmp_path.glob(".*.tmp")).stat().st_size)
-            yield f"key {number}", {"text": "x" * 100_000, "nothing": {}, "numbers": [1, 2.5]}
+            sizes.append(next(tmp_path.glob(".*.tmp")).stat().st_size)
+            yield f"key {number}", value
 
     path = tmp_path / "file.json"
-    write_json(path, {"about": 'a "name"', "members": members(), "none": iter(()), "plain": {1: {"a": None}}})
-    assert json.loads(path.read_text()) == {
-        "about": 'a "name"',
-        "members": {f"key {n}": {"text": "x" * 100_000, "nothing": {}, "numbers": [1, 2.5]} for n in range(3)},
-        "none": {},
-        "plain": {"1": {"a": None}},
-    }
-    assert seen[0] < seen[1] < seen[2]
+    write_json(path, {"about": 'a "name"', "members": pairs(), "none": iter(()), "plain": {1: {"a": None}}})
+    members = {f"key {number}": value for number in range(3)}
+    read = {"about": 'a "name"', "members": members, "none": {}, "plain": {"1": {"a": None}}}
+    assert json.loads(path.read_text()) == read
+    assert sizes[0] < sizes[1] < sizes[2]
+
+
+values = st.recursive(
+    st.none()
+    | st.booleans()
+    | st.integers(-(2**62), 2**62)  # ijson takes 64 bits
+    | st.floats(allow_nan=False, allow_infinity=False)
+    | st.text(),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(), inner, max_size=3),
+    max_leaves=8,
+)
+
+
+@pytest.fixture(scope="module")
+def path(tmp_path_factory):
+    return tmp_path_factory.mktemp("json") / "file.json"
+
+
+@settings(max_examples=25)
+@given(
+    inner=st.dictionaries(st.text(), values, max_size=4),
+    others=st.dictionaries(st.text(), values),
+    indent=st.integers(0, 2),
+)
+def test_members_are_those_that_json_reads(path, inner, others, indent):
+    whole = {**{f"_{key}": value for key, value in others.items()}, "a": {"x": 1, "b": inner, "y": [2]}, "z": {}}
+    path.write_text(json.dumps(whole, indent=indent or None), encoding="utf-8")
+    assert dict(iter_json(path, ("a", "b"), "")) == inner
+    assert dict(iter_json(path, (), "")) == whole
+
+
+def test_members_come_one_at_a_time(path):
+    path.write_text(json.dumps({"a": {"first": "x" * 200_000, "second": 2}})[:-1] + "broken")
+    members = iter_json(path, ("a",), "get it again")
+    assert next(members) == ("first", "x" * 200_000)
+    with pytest.raises(UserError, match="is not valid JSON .*broken.*; get it again") as error:
+        list(members)
+    assert "\n" not in str(error.value)
+
+
+BROKEN = ("", "{", '{"a":', '{"a": {}', '{"a": {}} x', "{'a': 1}")
+OTHER = {'{"a": 1}': "a", '{"a": [1]}': "a", "[]": "no object", '{"c": {"a": {"b": {}}}, "d": 1}': "c, d"}
+
+
+@pytest.mark.parametrize("text", [*BROKEN, *OTHER])
+def test_a_file_that_is_broken_anywhere_or_lacks_the_wanted_object_is_a_user_error_that_says_so(path, text):
+    path.write_text(text)
+    line = f"holds {OTHER[text]}, not a/b; get it again" if text in OTHER else "not valid JSON"
+    with pytest.raises(UserError, match=line):
+        list(iter_json(path, ("a", "b"), "get it again"))
+
+
+def test_a_missing_file_a_folder_and_other_bytes_are_user_errors(tmp_path):
+    (tmp_path / "bytes.json").write_bytes(b"\xff\xfe\x00")
+    (tmp_path / "unreadable.json").touch()
+    make_unreadable(tmp_path / "unreadable.json")
+    for name, message in {
+        "no.json": "no file .*no.json; get it again",
+        "": r"cannot be read \(Is a directory\); mend this and run the same command again",
+        "bytes.json": "not valid JSON.*; get it again",
+        "unreadable.json": r"cannot be read \(.*\); mend this and run the same command again",
+    }.items():
+        for read in (read_json, lambda path, remedy: list(iter_json(path, (), remedy))):
+            with pytest.raises(UserError, match=f"^[^\n]*{message}$"):
+                read(tmp_path / name, "get it again")

@@ -34,16 +34,15 @@ def test_every_job_is_done_once_whatever_the_number_of_processes(workers):
     assert sorted([first, *done]) == [(n, 2 * n) for n in range(9)]
 
 
-def test_an_error_of_a_job_is_raised_here():
-    with pytest.raises(UserError, match="job 3 is bad"):
-        list(run_jobs(fail_at_three, range(6), 2))
-
-
-def test_a_killed_process_is_named_in_one_line_and_none_is_left():
+@pytest.mark.parametrize(
+    ("job", "line"),
+    [(fail_at_three, "^job 3 is bad$"), (die_at_three, "^[^\n]*killed[^\n]*fewer --num_workers .now 2.[^\n]*$")],
+)
+def test_an_error_or_the_end_of_a_process_is_named_in_one_line_and_none_is_left(job, line):
     before = set(multiprocessing.active_children())
-    with pytest.raises(UserError, match="killed.*fewer --num_workers .now 2.") as caught:
-        list(run_jobs(die_at_three, range(6), 2))
-    assert "\n" not in str(caught.value) and set(multiprocessing.active_children()) <= before
+    with pytest.raises(UserError, match=line):
+        list(run_jobs(job, range(6), 2))
+    assert set(multiprocessing.active_children()) <= before
 
 
 BUSY = """
@@ -135,5 +134,4 @@ def test_work_is_dealt_out_evenly_and_the_same_way_each_time(count):
     assert parts == split_by_work(dict(work), count)
     sums = [sum(work[key] for key in part) for part in parts]
     assert max(sums) - min(sums) <= 7
-    for part in parts:
-        assert part == [key for key in work if key in part]
+    assert all(part == [key for key in work if key in part] for part in parts)

@@ -9,7 +9,7 @@ from data.check_processed import check_take
 from data.extraction import BROKEN, MISSING, Failure, write_failures
 from tests.made import EGO
 from tests.made.processed import LAYOUT, create_pairs, make_data_set
-from tests.made.scripts import run_main
+from tests.made.processes import run_main
 
 TAKES = {"train": ["take-a", "take-b"], "val": ["take-c"]}
 
@@ -62,24 +62,23 @@ def test_frames_that_no_pair_needs_may_be_missing(tmp_path):
     assert problems(data_dir) == []
 
 
-@pytest.mark.parametrize("damage", [lambda data: b"", lambda data: data[:-1]])
-def test_cut_off_frames_are_found_without_decoding(data_dir, damage):
+@pytest.mark.parametrize(
+    ("damage", "decoding"),
+    [
+        (lambda data: b"", False),
+        (lambda data: data[:-1], False),
+        (lambda data: data[: data.index(b"\xff\xc4")] + b"\xff\xd9", True),
+    ],
+)
+def test_cut_off_frames_are_found_and_by_decoding_what_is_damaged_before_its_end(data_dir, damage, decoding):
     path = data_dir / "take-a" / "cam01" / "30.jpg"
     path.write_bytes(damage(path.read_bytes()))
-    assert problems(data_dir) == problems(data_dir, decode=True) == ["camera cam01: 1 frame broken: 30"]
-
-
-def test_damage_before_the_end_is_found_by_decoding(data_dir):
-    path = data_dir / "take-a" / "cam01" / "30.jpg"
-    data = path.read_bytes()
-    path.write_bytes(data[: data.index(b"\xff\xc4")] + b"\xff\xd9")
-    assert problems(data_dir) == []
-    assert problems(data_dir, decode=True) == ["camera cam01: 1 frame broken: 30"]
+    line = "camera cam01: 1 frame broken: 30"
+    assert problems(data_dir) == ([] if decoding else [line]) and problems(data_dir, decode=True) == [line]
 
 
 @pytest.mark.parametrize(
-    ("text", "message"),
-    [("{", "is not valid JSON"), (None, "mask runs add up to .*; it is that of .* at frame 60")],
+    ("text", "message"), [("{", "is not valid JSON"), (None, "mask runs add up to .*; it is that of .* at frame 60")]
 )
 def test_a_malformed_annotation_is_a_problem_of_its_take(paired, text, message):
     path = paired / "take-a" / "annotation.json"
@@ -111,13 +110,10 @@ def test_what_the_data_set_lacks_is_listed_and_what_is_broken_or_not_processed_i
     assert "train, take take-a, camera cam05: cam05.mp4 has no moov atom" in result.stdout
 
 
-def test_missing_pairs_are_found(data_dir):
-    result = check(data_dir)
-    assert result.returncode == 1
-    assert result.stdout.count("run `python data/create_pairs.py") == 2  # one for each split
-
-
-def test_a_folder_without_takes_is_refused_in_one_line(tmp_path):
+def test_a_folder_without_takes_or_pairs_is_a_problem_that_names_the_command(tmp_path):
+    lacking_pairs = check(make_data_set(tmp_path / "unpaired", TAKES))
+    assert lacking_pairs.returncode == 1
+    assert lacking_pairs.stdout.count("run `python data/create_pairs.py") == 2  # one for each split
     (tmp_path / "split.json").write_text('{"train": ["a"]}')
     data_dir = tmp_path / "processed"
     assert check(data_dir).stderr.startswith(f"error: no folder {data_dir}; name that of the processed takes")

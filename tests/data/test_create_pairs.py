@@ -16,12 +16,9 @@ from formats.masks import encode_mask
 from formats.pairs import Pair, PairSet, pairs_path
 from tests.made import ROOT
 from tests.made.golden import GOLDEN_SPLITS, golden
-from tests.made.golden_pairs import data_dir, golden_root
-from tests.made.kills import killed_at
 from tests.made.processed import create_pairs, write_data_set
+from tests.made.processes import killed_at
 from tests.made.raw_takes import tree
-
-__all__ = ["data_dir", "golden_root"]  # fixtures
 
 
 def test_a_run_killed_at_any_file_event_leaves_whole_pairs_and_a_rerun_the_same_files(data_dir):
@@ -41,11 +38,10 @@ def test_the_legacy_lists_name_the_ego_view_first_in_both_settings(data_dir, set
     rows = json.loads((data_dir / f"val_{setting.replace('-', '')}_pairs.json").read_text())
     expected = []
     for uid, name, query, target, frame, _ in expected_pairs:
-        ego, exo = (query, target) if setting == "ego-exo" else (target, query)
-        assert ego.startswith("aria")
-        expected.append(
-            [f"{data_dir}//{uid}//{c}//{name}//{kind}//{frame}" for c in (ego, exo) for kind in ("rgb", "mask")]
-        )
+        cameras = (query, target) if setting == "ego-exo" else (target, query)
+        assert cameras[0].startswith("aria")
+        folders = (f"{data_dir}//{uid}//{camera}//{name}" for camera in cameras)
+        expected.append([f"{folder}//{kind}//{frame}" for folder in folders for kind in ("rgb", "mask")])
     assert rows == expected
     assert list(PairSet([data_dir], "val", setting)) == expected_pairs  # these are still there
 
@@ -70,6 +66,8 @@ def test_splits_without_processed_takes_are_passed_over_and_takes_of_two_splits_
     assert f"1 take in more than one of train, val, test, the first is {uid}; " in run.stderr
     assert f"train of {tmp_path / 'split.json'}: 2 of 2 takes not processed" in run.stdout
     assert {path.name.partition("_")[0] for path in data_dir.glob("[!.]*_*")} == {"val", "test"}
+    (data_dir / uid).rename(tmp_path / "elsewhere")
+    assert re.match("error: none of the takes .* run data/process_data.py first\n$", create_pairs(data_dir).stderr)
 
 
 def test_objects_and_cameras_without_masks_make_no_trouble(tmp_path):
@@ -91,12 +89,6 @@ def test_objects_and_cameras_without_masks_make_no_trouble(tmp_path):
     assert list(PairSet([data_dir], "train", "exo-ego")) == [
         Pair("uid", "two exos", "cam01", "aria02_214-1", 30, "exo-ego")
     ]
-
-
-def test_a_data_set_without_processed_takes_is_refused_in_one_line(tmp_path):
-    data_dir = write_data_set(tmp_path, {}, {"train": ["x"]})
-    data_dir.mkdir()
-    assert re.match("error: none of the takes .* run data/process_data.py first\n$", create_pairs(data_dir).stderr)
 
 
 def test_a_malformed_take_does_not_keep_others_from_being_listed(data_dir):

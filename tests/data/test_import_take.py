@@ -13,9 +13,8 @@ import pytest
 from data import create_pairs, import_take
 from formats.masks import decode_mask
 from formats.processed import ProcessedTake
-from tests.made.kills import killed_at
+from tests.made.processes import killed_at, run_main
 from tests.made.raw_takes import process, read_frames, tree
-from tests.made.scripts import run_main
 from tests.made.videos import make_video, numbered_image
 
 SIZE = (192, 384)
@@ -75,8 +74,8 @@ def test_frames_and_masks_of_all_cameras_are_of_one_moment(inputs, tmp_path):
 def test_only_what_does_not_fit_is_written_anew_and_copies_stay_when_the_original_is_changed_in_place(inputs, tmp_path):
     copy = shutil.copy(inputs / "left.mp4", tmp_path)
     videos = [f"{HEAD}={inputs}/head.mp4", f"{LEFT}={copy}"]
-    given = words(inputs, tmp_path / "root", videos=videos, offset=f"{LEFT}=-5")
-    assert run_main(import_take.main, *given).returncode == 0
+    command = words(inputs, tmp_path / "root", videos=videos, offset=f"{LEFT}=-5")
+    assert run_main(import_take.main, *command).returncode == 0
     with (tmp_path / "left.mp4").open("r+b") as file:
         file.write(bytes(1000))
     folder = tmp_path / "root" / "takes" / "kitchen" / "frame_aligned_videos"
@@ -149,7 +148,6 @@ def test_a_single_mask_and_coco_are_enough(inputs, tmp_path):
     [
         ({"name": "../x"}, "--name '../x' cannot be the name of a take's folder"),
         ({"name": "Takes"}, "--name 'Takes' cannot be the name of a take's folder"),
-        ({"name": "split.json"}, "--name 'split.json' cannot be the name of a take's folder"),
         ({"ego": "nose"}, "--ego 'nose' is none of the cameras head, left cam, photos"),
         ({"videos": "head={}/head.mp4", "offset": []}, "--videos takes two or more cameras"),
         ({"masks": "nose={}/masks/head"}, "--masks names camera 'nose'"),

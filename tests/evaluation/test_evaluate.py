@@ -9,18 +9,27 @@ import numpy as np
 import pytest
 
 from benchmarks import official_evaluation
-from common.errors import UserError
+from common.arguments import SETTINGS
 from evaluation import evaluate, report
 from evaluation.protocols import PROTOCOLS
+from evaluation.truth import GroundTruth
 from formats.masks import encode_mask, resize_mask
-from formats.processed import ANNOTATION
+from formats.processed import ANNOTATION, CameraPair
 from tests.made import EGO
 from tests.made.golden import GOLDEN, golden
 from tests.made.processed import LAYOUT, make_data_set, write_data_set
-from tests.made.results import eval_mask, make_annotations, make_results, make_results_file, make_scored_data, options
-from tests.made.scripts import exit_status
+from tests.made.processes import exit_status
+from tests.made.results import (
+    UIDS,
+    eval_mask,
+    keyed_entries,
+    make_annotations,
+    make_results,
+    make_results_file,
+    make_scored_data,
+    options,
+)
 
-SETTINGS = ("ego-exo", "exo-ego")
 OFFICIAL_NAMES = {
     "iou": "TOTAL IOU",
     "location_error": "TOTAL LOCATION SCORE",
@@ -92,13 +101,8 @@ def test_the_official_ground_truth_file_the_order_of_takes_and_worker_processes_
 
 
 @pytest.fixture(scope="module")
-def small_root(tmp_path_factory):
-    return make_scored_data(tmp_path_factory.mktemp("small"))
-
-
-@pytest.fixture(scope="module")
-def good(small_root):
-    return make_results(small_root / "processed", ["take-a", "take-b"], "ego-exo")
+def good(scored_data):
+    return make_results(scored_data / "processed", ["take-a", "take-b"], "ego-exo")
 
 
 def entry(results, frame="30", take="take-a", name="cup_0", camera="cam01"):
@@ -132,7 +136,6 @@ BROKEN = {
         f"take take-a, object 'cup_0', camera pair {PAIR}, frames 0, 30: missing",
     ),
     "pred_mask is missing": (lambda r: entry(r).pop("pred_mask"), FRAME_30 + "no pred_mask"),
-    "confidence is missing": (lambda r: entry(r).pop("confidence"), FRAME_30 + "no confidence"),
     "confidence is a text": (change("confidence", "0.5"), FRAME_30 + "confidence is not a number ('0.5')"),
     "the mask has the network's size": (
         change("pred_mask", encode_mask(np.eye(480))),
@@ -152,11 +155,11 @@ def evaluate_results(root, results, tmp_path, *more):
 
 
 @pytest.mark.parametrize("kind", BROKEN)
-def test_every_problem_of_a_broken_results_file_is_named(small_root, good, tmp_path, capsys, kind):
+def test_every_problem_of_a_broken_results_file_is_named(scored_data, good, tmp_path, capsys, kind):
     edit, message = BROKEN[kind]
     results = copy.deepcopy(good)
     edit(results)
-    assert evaluate_results(small_root, results, tmp_path) == 1
+    assert evaluate_results(scored_data, results, tmp_path) == 1
     errors = capsys.readouterr().err
     assert message in errors
     assert "error: " in errors and "nothing written" in errors
@@ -167,23 +170,20 @@ REFUSED = {  # flags -> how the message begins
     "--pred_file {tmp}/none.json": "no file {tmp}/none.json; results are made by `python eval_segswap.py --setting "
     "ego-exo --split val --ckpt_path CHECKPOINT --out_path {tmp}`",
     "--pred_file {tmp}": "{tmp} is a folder without masks",
-    "--pred_file {tmp}/cut.json": "{tmp}/cut.json is not valid JSON",
     "--pred_file {root}/exo-ego_val_results.json": "{root}/exo-ego_val_results.json holds exo-ego, not ego-exo",
     "--pred_file {root}/ego-exo_test_results.json": "{root}/ego-exo_test_results.json has no prediction for any",
     "--pred_file {results} --splits_path {root}/gt_val.json": "{root}/gt_val.json does not map split names",
-    "--pred_file {results} --data_path {tmp}/none": "no folder {tmp}/none; name that of the processed takes",
     "--pred_file {results} --data_path {tmp} --splits_path {root}/split.json": "no take of split 'val' is in {tmp}",
     "--pred_file {results} --gt_file {root}/split.json": "{root}/split.json holds val, test, not annotations",
     "--pred_file {results} {results} --names a a": "--names needs as many names, all different, as --pred_file",
     "--pred_file {results} {results} --protocol all": "--protocol takes one results file",
     "--gt_file {root}/gt_val.json": "--gt_file does not say of which split it is",
-    "--gt_file {root}/gt_val.json --all_frames": "argument --all_frames: not allowed with argument --gt_file",
 }
 
 
 @pytest.mark.parametrize("flags", REFUSED)
 def test_what_cannot_be_scored_is_refused_in_one_line(golden_root, tmp_path, capsys, flags):
-    (tmp_path / "cut.json").write_text('{"ego-exo": {"results": {"take-a": {"masks"')
+
     names = {"root": golden_root, "tmp": tmp_path, "results": golden_root / "ego-exo_val_results.json"}
     where = ["--setting", "ego-exo", "--data_path", golden_root / "processed", "--out", tmp_path / "out"]
     assert exit_status(evaluate.main, *where, *flags.format(**names).split(), "--allow_missing") in (1, 2)
@@ -192,42 +192,45 @@ def test_what_cannot_be_scored_is_refused_in_one_line(golden_root, tmp_path, cap
     assert not (tmp_path / "out").exists()
 
 
-def test_allow_missing_scores_what_is_there_and_says_how_much(small_root, good, tmp_path, capsys):
+def test_allow_missing_scores_what_is_there_and_allows_nothing_that_is_broken(scored_data, good, tmp_path, capsys):
     results = copy.deepcopy(good)
     drop("take-b")(results)
     drop("take-a", "masks", "cup_0", PAIR, "60")(results)
-    assert evaluate_results(small_root, results, tmp_path, "--allow_missing") == 0
+    assert evaluate_results(scored_data, results, tmp_path, "--allow_missing") == 0
     printed = capsys.readouterr().out
     assert "INCOMPLETE: predictions for 9 of 16 frames are missing" in printed
     assert "take take-b: missing" in printed and f"camera pair {PAIR}, frame 60: missing" in printed
     assert len(read_cases(tmp_path / "out")) == 7
-
-
-def test_allow_missing_does_not_allow_what_is_broken(small_root, good, tmp_path, capsys):
-    results = copy.deepcopy(good)
-    drop("take-b")(results)
     change("confidence", 7)(results)
-    assert evaluate_results(small_root, results, tmp_path, "--allow_missing") == 1
+    assert evaluate_results(scored_data, results, tmp_path, "--allow_missing") == 1
     assert "1 problem in" in capsys.readouterr().err
 
 
-def test_a_take_without_ground_truth_is_named(small_root, good, tmp_path, capsys):
+def test_a_malformed_take_of_the_ground_truth_is_listed_beside_the_other_problems(good, tmp_path, capsys):
+    path = make_scored_data(tmp_path) / "processed" / "take-a" / ANNOTATION
+    path.write_text(path.read_text().replace('"size"', '"length"', 1))
+    results = copy.deepcopy(good)
+    drop("take-b", "masks", "cup_0")(results)
+    assert evaluate_results(tmp_path, results, tmp_path) == 1
+    errors = capsys.readouterr().err
+    assert "take take-a: ground truth: " in errors and "take take-b, object 'cup_0': missing" in errors
+
+
+def test_a_take_without_ground_truth_is_named(scored_data, good, tmp_path, capsys):
     (tmp_path / "split.json").write_text(json.dumps({"val": ["take-a", "take-b", "take-c"]}))
     splits = ["--splits_path", tmp_path / "split.json"]
-    assert evaluate_results(small_root, good, tmp_path, *splits) == 1
+    assert evaluate_results(scored_data, good, tmp_path, *splits) == 1
     assert "take take-c" in capsys.readouterr().err
-    assert evaluate_results(small_root, good, tmp_path, *splits, "--allow_missing") == 0
+    assert evaluate_results(scored_data, good, tmp_path, *splits, "--allow_missing") == 0
     assert "takes of the split without ground truth: take-c" in capsys.readouterr().out
 
 
-def test_annotations_are_found_in_a_folder_and_without_any_the_message_says_what_to_do(
-    small_root, good, tmp_path, capsys
-):
-    for given in ("", "relations_{split}.json"):
-        folder = small_root / "annotations" / given
-        assert evaluate_results(small_root, good, tmp_path, "--annotations_path", folder) == 0
-    (tmp_path / "processed").symlink_to(small_root / "processed")
-    (tmp_path / "split.json").symlink_to(small_root / "split.json")
+def test_annotations_are_found_in_a_folder_or_the_message_says_what_to_do(scored_data, good, tmp_path, capsys):
+    for name in ("", "relations_{split}.json"):
+        folder = scored_data / "annotations" / name
+        assert evaluate_results(scored_data, good, tmp_path, "--annotations_path", folder) == 0
+    (tmp_path / "processed").symlink_to(scored_data / "processed")
+    (tmp_path / "split.json").symlink_to(scored_data / "split.json")
     assert evaluate_results(tmp_path, good, tmp_path) == 1
     error = capsys.readouterr().err.splitlines()[-1]
     ways = ("relations_val.json", "--annotation_path", "--all_frames", "data/import_take.py", "egoexo")
@@ -245,9 +248,9 @@ def test_where_nothing_is_hidden_no_balanced_accuracy_is_shown_and_the_files_hav
         assert re.search(rf"^\* {rule} .* -  +[0-9]+ (masks|takes|frame pairs)$", printed, re.M)
     run(*where, tmp_path / "two", "--pred_file", *files)
     assert re.search(f"^{line} +- +- +- +- +-$", capsys.readouterr().out, re.M)
-    said = [float(case["confidence"]) > 0.5 for case in read_cases(tmp_path / "one")]
+    visible = [float(case["confidence"]) > 0.5 for case in read_cases(tmp_path / "one")]
     official = json.loads((tmp_path / "one" / "metrics.json").read_text())["official"]["balanced_accuracy"]
-    assert official == official_evaluation.balanced_accuracy([1] * len(said), said)
+    assert official == official_evaluation.balanced_accuracy([1] * len(visible), visible)
 
 
 def test_the_headline_names_the_split_of_the_data_and_never_a_default(golden_root, tmp_path, capsys):
@@ -261,8 +264,6 @@ def test_the_headline_names_the_split_of_the_data_and_never_a_default(golden_roo
     for head, where in heads.items():
         run(*test_file, *where)
         assert capsys.readouterr().out.startswith(f"ego-exo, {head}")
-    with pytest.raises(UserError, match="does not say of which split"):
-        run("--setting", "ego-exo", *gt_file)
 
 
 def test_one_take_is_a_take_and_a_comparison_of_it_has_no_verdict(golden_root, tmp_path, capsys):
@@ -272,10 +273,8 @@ def test_one_take_is_a_take_and_a_comparison_of_it_has_no_verdict(golden_root, t
     printed = capsys.readouterr().out
     assert printed.startswith("ego-exo, split val: 1 take, ") and "no intervals: they come from" in printed
     other = json.loads(results.read_text())
-    for entry in other["ego-exo"]["results"][next(iter(other["ego-exo"]["results"]))]["masks"].values():
-        for frames in entry.values():
-            for prediction in frames.values():
-                prediction["confidence"] = 0.0
+    for _, prediction in keyed_entries(other["ego-exo"]["results"]):
+        prediction["confidence"] = 0.0
     (tmp_path / "other.json").write_text(json.dumps(other))
     run(*where, tmp_path / "two", "--pred_file", results, tmp_path / "other.json", "--num", "0")
     text = capsys.readouterr().out + (tmp_path / "two" / "index.html").read_text()
@@ -283,7 +282,7 @@ def test_one_take_is_a_take_and_a_comparison_of_it_has_no_verdict(golden_root, t
     assert text.count("o intervals: they come from") == 2
 
 
-@pytest.mark.parametrize("name", ["cup\n=HYPERLINK(1)", "n" * 300, "../../up", '<b>"&</script>'])
+@pytest.mark.parametrize("name", ["cup\n=HYPERLINK(1)", "../../" + "n" * 300, '<b>"&</script>'])
 def test_odd_names_are_drawn_and_written_and_lead_nowhere(tmp_path, name):
     data_dir = make_data_set(tmp_path / "data", {"val": ["take-a"]}, {name: LAYOUT["cup_0"]})
     pred_file = make_results_file(tmp_path, data_dir, ["take-a"], "ego-exo")
@@ -310,8 +309,7 @@ def test_photos_of_different_sizes_in_one_camera_score_as_in_the_official_evalua
                 size = ((240, 320), (320, 240), (180, 320))[int(frame) // 30]
                 cameras[camera][frame] = encode_mask(resize_mask(rle, size))
                 mask = np.roll(eval_mask(cameras[camera][frame]), rng.integers(-9, 9, 2), (0, 1))
-                if prediction := results["take-a"]["masks"][name][f"{EGO}_{camera}"].get(frame):
-                    prediction["pred_mask"] = encode_mask(mask)
+                results["take-a"]["masks"][name][f"{EGO}_{camera}"].get(frame, {})["pred_mask"] = encode_mask(mask)
     path.write_text(json.dumps(raw))
     assert evaluate_results(tmp_path, results, tmp_path, "--all_frames") == 0
     looked_at = {name: dict.fromkeys(cameras, raw["subsample_idx"]) for name, cameras in raw["masks"].items()}
@@ -322,13 +320,29 @@ def test_photos_of_different_sizes_in_one_camera_score_as_in_the_official_evalua
         np.testing.assert_allclose([float(case[name]) for case in visible], expected[name], atol=1e-9)
 
 
-def test_a_malformed_take_of_the_ground_truth_is_listed_beside_the_other_problems(good, tmp_path, capsys):
-    path = make_scored_data(tmp_path) / "processed" / "take-a" / ANNOTATION
+def test_frames_count_where_the_query_has_a_mask_and_somebody_looked_at_the_target(tmp_path):
+    data_dir, pair = make_scored_data(tmp_path) / "processed", CameraPair("cup_0", EGO, "cam01")
+    path = tmp_path / "annotations" / "relations_val.json"
     raw = json.loads(path.read_text())
-    raw["masks"]["cup_0"]["cam01"]["30"].pop("size")
+    raw["annotations"]["take-a"]["object_masks"]["cup_0"]["cam01"]["annotated_frames"] = [0, 30, 90]
     path.write_text(json.dumps(raw))
-    results = copy.deepcopy(good)
-    drop("take-b", "masks", "cup_0")(results)
-    assert evaluate_results(tmp_path, results, tmp_path) == 1
-    errors = capsys.readouterr().err
-    assert "take take-a: ground truth: " in errors and "take take-b, object 'cup_0': missing" in errors
+    truth = GroundTruth.of_split(data_dir, "val")
+    take = truth.load("take-a")
+    assert take.query_frames(pair) == [60, 0, 30] and take.scored_frames(pair) == [0, 30]  # in the file's order
+    assert truth.load("take-b").scored_frames(pair) == [60, 0, 30]
+    assert GroundTruth.of_split(data_dir, "val", all_frames=True).load("take-a").scored_frames(pair) == [60, 0, 30]
+    assert (take.info.name, take.info.scenario) == ("take_take-a", "Cooking")
+
+
+def test_the_official_file_gives_back_what_was_written(tmp_path):
+    data_dir = make_scored_data(tmp_path) / "processed"
+    path = data_dir / "take-a" / ANNOTATION
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"is_ego": {"cam01": True}}))
+    written = GroundTruth.of_split(data_dir, "val")
+    written.write_official(tmp_path / "gt.json")
+    read = GroundTruth.from_official(tmp_path / "gt.json", data_dir)
+    assert read.uids == UIDS and read.load("take-a").take.kind_of("cam01") == "ego"
+    for uid in UIDS:
+        assert read.load(uid).take == written.load(uid).take
+        assert read.load(uid).info.frames == written.load(uid).info.frames
+    assert read.subset(["take-b"]).load("take-b") == read.load("take-b")

@@ -10,50 +10,45 @@ from evaluation import make_submission
 from formats.processed import ANNOTATION
 from tests.made import EGO
 from tests.made.processed import make_data_set
-from tests.made.results import UIDS, make_scored_data
+from tests.made.results import UIDS
 
 
-@pytest.fixture(scope="module")
-def root(tmp_path_factory):
-    return make_scored_data(tmp_path_factory.mktemp("data"))
-
-
-def submit(root, out, *more):
+def submit(scored_data, out, *more):
     """The original's command, with its flags."""
-    files = [root / "a" / f"{setting}_val_results.json" for setting in ("ego-exo", "exo-ego")]
+    files = [scored_data / "a" / f"{setting}_val_results.json" for setting in ("ego-exo", "exo-ego")]
     files = ["--ego_exo_preds", files[0], "--exo_ego_preds", files[1]]
-    where = ["--data_path", root / "processed", "--split", "val", "--output_path", out]
+    where = ["--data_path", scored_data / "processed", "--split", "val", "--output_path", out]
     make_submission.main([*map(str, [*files, *where, *more])])
 
 
-def test_a_submission_holds_both_results_files_in_the_official_form(root, tmp_path, capsys):
+def test_a_submission_holds_both_results_files_in_the_official_form(scored_data, tmp_path, capsys):
     (tmp_path / ".submission.json.0123abcd.tmp").touch()  # as a killed run leaves it
-    submit(root, tmp_path / "submission.json")
+    submit(scored_data, tmp_path / "submission.json")
     assert {path.name for path in tmp_path.iterdir()} == {"submission.json"}
-    found = json.loads((tmp_path / "submission.json").read_text())
-    assert list(found) == ["ego-exo", "exo-ego"]
-    for setting, part in found.items():
-        results = json.loads((root / "a" / f"{setting}_val_results.json").read_text())[setting]["results"]
+    submission = json.loads((tmp_path / "submission.json").read_text())
+    assert list(submission) == ["ego-exo", "exo-ego"]
+    for setting, part in submission.items():
+        results = json.loads((scored_data / "a" / f"{setting}_val_results.json").read_text())[setting]["results"]
         assert part == {"version": "xx", "challenge": "xx", "results": results}
     printed = capsys.readouterr().out
     assert "ego-exo: 16 usable predictions for 2 takes" in printed
     assert re.search("submission.json: [0-9,]+ bytes", printed)
 
 
-def test_what_results_of_others_lack_and_the_server_asks_for_is_filled_in(root, tmp_path):
-    submit(root, tmp_path / "expected.json")
-    bare = json.loads((root / "a" / "ego-exo_val_results.json").read_text())
+def test_what_results_of_others_lack_and_the_server_asks_for_is_filled_in(scored_data, tmp_path):
+    submit(scored_data, tmp_path / "expected.json")
+    bare = json.loads((scored_data / "a" / "ego-exo_val_results.json").read_text())
     for take in bare["ego-exo"]["results"].values():
         del take["subsample_idx"]
         del take["masks"]["nothing_0"]  # an object without a pair
     (tmp_path / "bare.json").write_text(json.dumps(bare))
-    submit(root, tmp_path / "submission.json", "--ego_exo", tmp_path / "bare.json")
-    expected, found = (json.loads((tmp_path / f"{name}.json").read_text()) for name in ("expected", "submission"))
-    assert found == expected and "nothing_0" in found["ego-exo"]["results"]["take-a"]["masks"]
+    submit(scored_data, tmp_path / "submission.json", "--ego_exo", tmp_path / "bare.json")
+    expected, submission = (json.loads((tmp_path / f"{name}.json").read_text()) for name in ("expected", "submission"))
+    assert submission == expected and "nothing_0" in submission["ego-exo"]["results"]["take-a"]["masks"]
 
 
-def test_a_submission_needs_no_target_masks(root, tmp_path):
-    data_dir = make_data_set(tmp_path, {"val": UIDS})
+def test_a_submission_needs_no_target_masks_and_leaves_out_takes_of_another_split(scored_data, tmp_path, capsys):
+    data_dir = make_data_set(tmp_path, {"val": UIDS[:1], "test": UIDS[1:]})
     for uid in UIDS:
         path = data_dir / uid / ANNOTATION
         raw = json.loads(path.read_text())
@@ -62,36 +57,30 @@ def test_a_submission_needs_no_target_masks(root, tmp_path):
                 if camera != EGO:
                     cameras[camera] = {}
         path.write_text(json.dumps(raw))
-    submit(root, tmp_path / "submission.json", "--data_path", data_dir)
+    submit(scored_data, tmp_path / "submission.json", "--data_path", data_dir)
     results = json.loads((tmp_path / "submission.json").read_text())
-    assert set(results["ego-exo"]["results"]) == set(UIDS)
+    assert list(results["ego-exo"]["results"]) == UIDS[:1]
+    assert "not of the split, left out: take-b" in capsys.readouterr().out
 
 
-def test_a_submission_lists_everything_that_is_missing_and_is_not_written(root, tmp_path, capsys):
+def test_a_submission_lists_everything_that_is_missing_and_is_not_written(scored_data, tmp_path, capsys):
     for setting in ("ego-exo", "exo-ego"):
-        results = json.loads((root / "a" / f"{setting}_val_results.json").read_text())
+        results = json.loads((scored_data / "a" / f"{setting}_val_results.json").read_text())
         del results[setting]["results"]["take-a"]["masks"]["cup_0"]
         del results[setting]["results"]["take-b"]
         (tmp_path / f"{setting}.json").write_text(json.dumps(results))
     files = ["--ego_exo", tmp_path / "ego-exo.json", "--exo_ego", tmp_path / "exo-ego.json"]
     with pytest.raises(UserError, match="4 problems in the results, nothing written"):
-        submit(root, tmp_path / "out" / "submission.json", *files)
+        submit(scored_data, tmp_path / "out" / "submission.json", *files)
     errors = capsys.readouterr().err
     assert all(f"{setting}: take take-a, object 'cup_0': missing" in errors for setting in ("ego-exo", "exo-ego"))
     assert errors.count("take take-b: missing in ") == 2
     assert not (tmp_path / "out").exists()
 
 
-def test_takes_of_another_split_are_left_out_of_a_submission(root, tmp_path, capsys):
-    submit(root, tmp_path / "submission.json", "--split", "test")
-    results = json.loads((tmp_path / "submission.json").read_text())
-    assert list(results["ego-exo"]["results"]) == ["take-a"]
-    assert "not of the split, left out: take-b" in capsys.readouterr().out
-
-
-def test_a_submission_never_replaces_the_results_that_it_is_made_of(root, tmp_path):
+def test_a_submission_never_replaces_the_results_that_it_is_made_of(scored_data, tmp_path):
     path = tmp_path / "results.json"
-    path.write_bytes((root / "a" / "ego-exo_val_results.json").read_bytes())
+    path.write_bytes((scored_data / "a" / "ego-exo_val_results.json").read_bytes())
     with pytest.raises(UserError, match="is one of the results; name another file"):
-        submit(root, tmp_path / "." / "results.json", "--ego_exo", path)
-    assert path.read_bytes() == (root / "a" / "ego-exo_val_results.json").read_bytes()
+        submit(scored_data, tmp_path / "." / "results.json", "--ego_exo", path)
+    assert path.read_bytes() == (scored_data / "a" / "ego-exo_val_results.json").read_bytes()

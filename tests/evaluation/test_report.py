@@ -1,126 +1,83 @@
-"""The report: its page, as files and in a real browser, its pictures, and the folder that it writes."""
+"""Report and comparison: their pages, as files and in a real browser, and the folder that they write."""
 
 import errno
 import hashlib
 import json
 import os
 import re
+import shutil
 from pathlib import Path
 
-import cv2
 import numpy as np
 import pytest
 
 from common.errors import UserError
 from evaluation import evaluate, report
 from evaluation.case_pictures import PredictedCase
-from evaluation.metrics import MaskScores
+from evaluation.metrics import METRICS, MaskScores
 from evaluation.outputs import output_folder, run_record
 from evaluation.score import Case
 from formats.masks import encode_mask
 from tests.made import EGO
-from tests.made.browser import chromium, needs_browser
-from tests.made.kills import killed_at
+from tests.made.browser import needs_browser
 from tests.made.processed import make_data_set
-from tests.made.results import UIDS, make_scored_data, options
-
-__all__ = ["chromium"]  # a fixture
-
-
-@pytest.fixture(scope="module")
-def root(tmp_path_factory):
-    return make_scored_data(tmp_path_factory.mktemp("data"))
+from tests.made.processes import killed_at
+from tests.made.raw_takes import tree
+from tests.made.results import UIDS, options
 
 
-def links(folder):
-    text = (folder / "index.html").read_text()
-    return re.findall(r'(?:src|href)="([^"#][^"]*)"', text)
-
-
-def test_a_report_needs_nothing_outside_its_folder(root, tmp_path):
-    report.main([*options(root), "--num", "6", "--out", str(tmp_path)])
-    inside = [link for link in links(tmp_path) if link != "data:,"]
-    assert len(inside) >= 2 * 7 and all((tmp_path / link).is_file() for link in inside)
-    text = (tmp_path / "index.html").read_text()
-    assert "results of ego-exo_val_results.json" in text and "http" not in text and str(root) not in text
-    assert {path.name for path in tmp_path.iterdir()} >= {"metrics.json", "cases.csv", "breakdown.csv"}
-
-
-def test_a_report_of_the_same_results_is_the_same(root, tmp_path):
+def test_a_report_needs_nothing_outside_its_folder_and_is_the_same_each_time(scored_data, tmp_path):
     for name in ("a", "b"):
-        report.main([*options(root), "--num", "6", "--out", str(tmp_path / name)])
+        report.main([*options(scored_data), "--num", "6", "--out", str(tmp_path / name)])
+    text = (tmp_path / "a" / "index.html").read_text()
+    links = [link for link in re.findall(r'(?:src|href)="([^"#][^"]*)"', text) if link != "data:,"]
+    assert len(links) >= 2 * 7 and all((tmp_path / "a" / link).is_file() for link in links)
+    assert "results of ego-exo_val_results.json" in text and "http" not in text and str(scored_data) not in text
+    assert {path.name for path in (tmp_path / "a").iterdir()} >= {"metrics.json", "cases.csv", "breakdown.csv"}
+    date = rb"20\d\d-\d\d-\d\dT[0-9:+-]+"
     for path in (tmp_path / "a").rglob("*.*"):
         other = tmp_path / "b" / path.relative_to(tmp_path / "a")
-        assert without_dates(path.read_bytes()) == without_dates(other.read_bytes())
+        assert re.sub(date, b"", path.read_bytes()) == re.sub(date, b"", other.read_bytes())
 
 
-def without_dates(data):
-    return re.sub(rb"20\d\d-\d\d-\d\dT[0-9:+-]+", b"", data)
-
-
-def record_of(results, checkpoint):
-    """What eval_segswap.py writes beside its results: here of one checkpoint."""
-    made = {"checkpoint": checkpoint, "checkpoint_sha256": "12ab" * 16, "precision": "bf16", "commit": None}
+def test_the_figures_name_a_checkpoint_only_if_it_made_these_very_results(scored_data, tmp_path):
+    results = Path(shutil.copy(scored_data / "a" / "ego-exo_val_results.json", tmp_path))
+    made = {"checkpoint": "netBest.pth", "checkpoint_sha256": "12ab" * 16, "precision": "bf16", "commit": None}
     record = {"results_sha256": hashlib.sha256(results.read_bytes()).hexdigest(), "provenance": made}
-    results.with_name("ego-exo_val_run.json").write_text(json.dumps(record))
-    return made
-
-
-def test_the_figures_say_how_the_predictions_were_made_and_what_is_unknown(root, tmp_path):
-    results = tmp_path / "ego-exo_val_results.json"
-    results.write_bytes((root / "a" / results.name).read_bytes())
-    made = record_of(results, "netBest.pth")
-    report.main([*options(root, results), "--num", "2", "--out", str(tmp_path / "out")])
-    found = json.loads((tmp_path / "out" / "metrics.json").read_text())["provenance"]
-    assert found["predictions"] == [{"results": str(results), "date": None, "command": None, **made}]
-    assert set(found["evaluation"]) == {"date", "command", "commit"} and found["evaluation"]["date"].startswith("20")
-
-
-def edited(results):
+    results.with_name("ego-exo_val_run.json").write_text(json.dumps(record))  # as eval_segswap.py writes it beside them
+    report.main([*options(scored_data, results), "--num", "2", "--out", str(tmp_path / "out")])
+    provenance = json.loads((tmp_path / "out" / "metrics.json").read_text())["provenance"]
+    assert provenance["predictions"] == [{"results": str(results), "date": None, "command": None, **made}]
+    assert set(provenance["evaluation"]) == {"date", "command", "commit"}
+    assert provenance["evaluation"]["date"].startswith("20")
+    renamed = shutil.copy(results, tmp_path / "mine_results.json")
     results.write_text(results.read_text().replace('"confidence": 0', '"confidence":  0', 1))
-    return results
+    assert run_record(Path(renamed))["checkpoint"] is run_record(results)["checkpoint"] is None
 
 
-def renamed(results):
-    return results.rename(results.with_name("mine_results.json"))
-
-
-@pytest.mark.parametrize(("change", "maker"), [(str, "A.pth"), (edited, None), (renamed, None)])
-def test_results_are_said_to_be_a_checkpoints_only_if_it_made_these_very_bytes(root, tmp_path, change, maker):
-    results = tmp_path / "ego-exo_val_results.json"
-    results.write_bytes((root / "a" / results.name).read_bytes())
-    record_of(results, "A.pth")
-    assert run_record(Path(change(results)))["checkpoint"] == maker
-
-
-def tree(folder):
-    return {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
-
-
-def test_a_report_never_replaces_what_it_did_not_make(root, tmp_path):
+def test_a_report_never_replaces_what_it_did_not_make(scored_data, tmp_path):
     for name in ("index.html", "cases.csv", "pictures/0001.jpg"):
         out = tmp_path / Path(name).stem
         (out / name).parent.mkdir(parents=True)
         (out / name).write_text("mine")
         with pytest.raises(UserError, match="is of another origin"):
-            report.main([*options(root), "--num", "2", "--out", str(out)])
-        assert tree(out) == {out / name: b"mine"}
+            report.main([*options(scored_data), "--num", "2", "--out", str(out)])
+        assert tree(out) == {name: b"mine"}
 
 
-def test_a_report_that_cannot_be_finished_leaves_the_former_one_whole(root, tmp_path):
+def test_a_report_that_cannot_be_finished_leaves_the_former_one_whole(scored_data, tmp_path):
     data_dir = make_data_set(tmp_path, {"val": UIDS})
     where = ["--data_path", str(data_dir), "--all_frames", "--out", str(tmp_path / "out")]
-    report.main([*options(root), *where, "--num", "4"])
+    report.main([*options(scored_data), *where, "--num", "4"])
     before = tree(tmp_path / "out")
     for path in (data_dir / "take-b" / "cam02").iterdir():
         path.unlink()
     with pytest.raises(UserError, match="cam02/.* is missing"):
-        report.main([*options(root), *where, "--num", "12"])
+        report.main([*options(scored_data), *where, "--num", "12"])
     assert before == tree(tmp_path / "out") and not list(tmp_path.rglob("*.tmp"))
 
 
-@pytest.mark.parametrize("script", [evaluate, report])
-def test_a_folder_that_is_a_mount_point_is_written_from_within(root, tmp_path, monkeypatch, script):
+def test_a_folder_that_is_a_mount_point_is_written_from_within(scored_data, tmp_path, monkeypatch):
     out, rename = tmp_path / "out", os.rename
 
     def rename_on_one_disk(old, new, **how):
@@ -131,7 +88,7 @@ def test_a_folder_that_is_a_mount_point_is_written_from_within(root, tmp_path, m
     for name in ("rename", "replace"):
         monkeypatch.setattr(os, name, rename_on_one_disk)
     out.mkdir()
-    script.main([*options(root), "--out", str(out)])
+    evaluate.main([*options(scored_data), "--out", str(out)])
     assert (out / "metrics.json").is_file() and list(tmp_path.iterdir()) == [out]
 
 
@@ -164,7 +121,7 @@ def test_killed_anywhere_the_same_command_ends_with_the_same_files_and_those_of_
         (out / "pictures" / "mine.jpg").write_text("mine")
         killed = killed_at(event, out.parent, lambda out=out: write_files(out, *new))
         write_files(out, *new)
-        assert {path.name: text for path, text in tree(out).items()} == {
+        assert {Path(path).name: text for path, text in tree(out).items()} == {
             "index.html": b"new",
             "cases.csv": b"new",
             "mine.jpg": b"mine",
@@ -175,31 +132,26 @@ def test_killed_anywhere_the_same_command_ends_with_the_same_files_and_those_of_
 
 def test_results_without_any_visible_target_can_be_reported(tmp_path):
     make_data_set(tmp_path, {"val": UIDS}, {"cup_0": {EGO: [0, 30], "cam01": []}})
-    results = {
-        uid: {"masks": {"cup_0": {f"{EGO}_cam01": {f: empty_prediction() for f in ("0", "30")}}}} for uid in UIDS
-    }
+    empty = {"pred_mask": encode_mask(np.zeros((270, 480), np.uint8)), "confidence": 0.7}
+    results = {uid: {"masks": {"cup_0": {f"{EGO}_cam01": dict.fromkeys(("0", "30"), empty)}}} for uid in UIDS}
     (tmp_path / "results.json").write_text(json.dumps({"ego-exo": {"results": results}}))
     report.main([*options(tmp_path, tmp_path / "results.json"), "--all_frames", "--out", str(tmp_path / "out")])
     assert "not the official protocol" in (tmp_path / "out" / "index.html").read_text()
 
 
-def empty_prediction():
-    return {"pred_mask": encode_mask(np.zeros((270, 480), np.uint8)), "confidence": 0.7}
-
-
 @needs_browser
-def test_the_report_works_in_a_browser(root, tmp_path, chromium):
-    report.main([*options(root), "--num", "8", "--out", str(tmp_path)])
+def test_the_report_works_in_a_browser(scored_data, tmp_path, chromium):
+    report.main([*options(scored_data), "--num", "8", "--out", str(tmp_path)])
     assert chromium.open_report(tmp_path) == 9
     assert chromium.errors() == []
     run = chromium.run
 
-    iou = ious(chromium)
+    iou = [value for value, *_ in values(chromium)]
     assert iou[:-1] == sorted(iou[:-1], reverse=True) and len(iou) == 9 and iou[-1] == ""
     chromium.set("order", "0 up")
-    assert ious(chromium) == [*iou[-2::-1], ""]
+    assert [value for value, *_ in values(chromium)] == [*iou[-2::-1], ""]
     chromium.set("kind", "object not visible")
-    assert ious(chromium) == [""]
+    assert [value for value, *_ in values(chromium)] == [""]
     assert run("return document.querySelector('.count').textContent") == "1 of 9"
     chromium.set("kind", "")
     chromium.set("search", "MILK take_take")
@@ -214,38 +166,26 @@ def test_the_report_works_in_a_browser(root, tmp_path, chromium):
     assert chromium.errors() == []
 
 
-def ious(chromium):
-    """Of the cards that are shown, in their order; "" where the object is not visible."""
-    return [json.loads(card["values"])[0] for card in chromium.shown()]
-
-
-def test_a_report_shows_the_cases_that_are_asked_for_and_its_numbers_are_those_of_all(root, tmp_path):
+def test_a_report_shows_the_cases_that_are_asked_for_and_its_numbers_are_those_of_all(scored_data, tmp_path):
     wanted = ["--take", "take-a", "--object", "Milk carton", "--camera", "cam02", "--frame", "60"]
-    report.main([*options(root), *wanted, "--out", str(tmp_path)])
+    report.main([*options(scored_data), *wanted, "--out", str(tmp_path)])
     (card,) = re.findall("<p><b>.*", (tmp_path / "index.html").read_text())
     assert card.startswith("<p><b>Milk carton</b> ") and "to cam02, frame 60: " in card
     assert json.loads((tmp_path / "metrics.json").read_text())["takes"] == 2
-
-
-def test_a_sheet_is_a_file_of_its_own(root, tmp_path):
-    report.main([*options(root), "--num", "2", "--out", str(tmp_path / "sheet.png")])
-    assert cv2.imread(str(tmp_path / "sheet.png")).shape[1] == 2000
-    assert [path.name for path in tmp_path.iterdir()] == ["sheet.png"]
 
 
 @pytest.mark.parametrize(
     ("wanted", "message"),
     [
         (["--take", "take-z"], "no prediction fits --take 'take-z'; there are 'take-a', 'take-b'"),
-        (["--object", "milk-carton"], "fits --object 'milk-carton'; there are 'Milk carton', 'cup_0'"),
         (["--camera", "cam03"], "fits --camera 'cam03'; there are 'aria01_214-1', 'cam01', 'cam02'"),
         (["--frame", "55"], "fits --frame 55; there are 0, 30, 60"),
         (["--object", "cup_0", "--frame", "60", "--camera", "cam01"], "none of these objects is visible"),
     ],
 )
-def test_a_report_says_why_there_is_nothing_to_see(root, tmp_path, wanted, message):
+def test_a_report_says_why_there_is_nothing_to_see(scored_data, tmp_path, wanted, message):
     with pytest.raises(UserError, match=message):
-        report.main([*options(root), *wanted, "--out", str(tmp_path / "sheet.jpg")])
+        report.main([*options(scored_data), *wanted, "--out", str(tmp_path / "sheet.jpg")])
     assert not list(tmp_path.iterdir())
 
 
@@ -255,9 +195,60 @@ def test_a_right_answer_that_the_object_is_not_visible_is_called_so_and_no_mask_
     seen, hidden = Case(*place, True, 0.9, mask), Case(*place, False, 0.9)
     cases = (seen, seen._replace(existence=0.1), hidden._replace(existence=0.1), hidden)
     predictions = [PredictedCase(case, {"size": [1, 1], "counts": "1"}) for case in cases]
-    captions = ["prediction", *(f"prediction (says {answer})" for answer in ANSWERS)]
+    answers = ("not visible: wrong", "not visible: right", "visible: wrong")
+    captions = ["prediction", *(f"prediction (says {answer})" for answer in answers)]
     assert [prediction.caption for prediction in predictions] == captions
     assert [prediction.drawn_rle is None for prediction in predictions] == [False, False, True, False]
 
 
-ANSWERS = ("not visible: wrong", "not visible: right", "visible: wrong")
+@needs_browser
+def test_the_comparison_works_in_a_browser(scored_data, tmp_path, chromium):
+    compare_main(scored_data, tmp_path, "--num", "6", "--names", "a", "b")
+    assert chromium.open_report(tmp_path) == 6
+    distances = [distance for distance, *_ in values(chromium)]
+    assert distances == sorted(distances, reverse=True)
+    chromium.set("order", "1 up")
+    changes = [change for _, change, _ in values(chromium) if change != ""]
+    assert changes == sorted(changes) and len(changes) == 5  # and one that is not visible
+    chromium.set("kind", "b is best")
+    assert all(change > 0 for _, change, _ in values(chromium) if change != "")
+    chromium.set("kind", "object not visible")
+    assert [change for _, change, _ in values(chromium)] == [""]
+    assert chromium.errors() == []
+
+
+def values(chromium):
+    """By what the cards that are shown can be ordered: IoU first in a report, distance and change in a comparison."""
+    return [json.loads(card["values"]) for card in chromium.shown()]
+
+
+def compare_main(scored_data, out, *more):
+    files = (scored_data / model / "ego-exo_val_results.json" for model in ("a", "b"))
+    evaluate.main([*options(scored_data, *files), "--out", str(out), *more])
+
+
+def test_a_comparison_is_written_as_page_json_and_csv(scored_data, tmp_path, capsys):
+    compare_main(scored_data, tmp_path, "--num", "0")
+    comparison = json.loads((tmp_path / "comparison.json").read_text())
+    assert comparison["first"] == "a" and comparison["frames_compared"] == 16
+    header = (tmp_path / "cases.csv").read_text().splitlines()[0]
+    assert header.startswith("take_uid,") and "iou of a" in header and "iou of b" in header
+    printed, text = capsys.readouterr().out, (tmp_path / "index.html").read_text()
+    figures = comparison["comparisons"][0]["metrics"]
+    expected = {"iou": (-1, "worse"), "location_error": (1, "worse"), "balanced_accuracy": (1, "better")}
+    for name, (sign, verdict) in expected.items():
+        change, title = figures[name]["difference"], re.escape(METRICS[name].heading)
+        assert change == pytest.approx(figures[name]["second"] - figures[name]["first"]) and sign * change > 0
+        assert verdict in re.search(rf"<td>{title}</td>.*?</tr>", text, re.DOTALL)[0]
+        assert re.search(f"^{title} .* {verdict}", printed, re.M)
+
+
+def test_a_comparison_says_what_any_of_the_files_lacks(scored_data, tmp_path, capsys):
+    results = json.loads((scored_data / "b" / "ego-exo_val_results.json").read_text())
+    del results["ego-exo"]["results"]["take-b"]
+    less = tmp_path / "less_results.json"
+    less.write_text(json.dumps(results))
+    files = ["--pred_file", str(scored_data / "a" / "ego-exo_val_results.json"), str(less), "--allow_missing"]
+    compare_main(scored_data, tmp_path / "out", *files, "--num", "0")
+    assert capsys.readouterr().out.count("take take-b: missing") == 1
+    assert "take take-b: missing" in (tmp_path / "out" / "index.html").read_text()

@@ -1,16 +1,21 @@
-"""Means, breakdowns, intervals, differences of scored cases."""
+"""Means, breakdowns, intervals, differences of scored cases, and whether a prediction covers its own object best."""
 
+import json
 import math
 
 import numpy as np
 import pytest
 
+from evaluation import evaluate
 from evaluation.comparison import common_cases, compare, paired_differences
-from evaluation.metrics import MaskScores
+from evaluation.metrics import MaskScores, score_masks
 from evaluation.score import Case, SplitScores, TakeScores
 from evaluation.selection import best_files, choose_cases, disagreement, disagreements
 from evaluation.summary import breakdowns, intervals, metrics
 from evaluation.tables import verdict
+from formats.masks import encode_mask
+from tests.made import EGO
+from tests.made.results import options
 
 
 def make_cases(take="take", n=40, seed=0, better=0.0, name="cup"):
@@ -67,9 +72,9 @@ def test_the_interval_of_a_mean_is_that_of_the_normal_approximation_if_there_are
 
 def test_a_small_gain_on_every_take_is_certain_though_takes_differ_more_than_that():
     first, second = make_scores().cases, make_scores(better=0.02).cases
-    found = paired_differences(first, second)["iou"]
-    low, high = found["interval_95"]
-    assert 0 < low <= found["difference"] <= high < 0.021
+    gain = paired_differences(first, second)["iou"]
+    low, high = gain["interval_95"]
+    assert 0 < low <= gain["difference"] <= high < 0.021 and verdict("iou", gain) == "better"
     low, high = intervals([take.cases for take in make_scores().takes])["iou"]
     assert high - low > 0.02  # unpaired, nothing could be said
 
@@ -94,24 +99,18 @@ def other_model(cases, seed=5):
 def test_the_files_are_furthest_apart_in_the_first_case_shown_and_each_is_best_in_as_many():
     first = [case for take in ("a", "b", "c") for case in make_cases(take, n=60)]
     files = [first, other_model(first, 5), other_model(first, 6)]
-    shown = [[of_file[i] for of_file in files] for i in disagreements(files, 30)]
-    assert [sum(best_files(group) == [number] for group in shown) for number in range(3)] == [10, 10, 10]
-    values = [disagreement(group) for group in shown]
+    cases = [[of_file[i] for of_file in files] for i in disagreements(files, 30)]
+    assert [sum(best_files(group) == [number] for group in cases) for number in range(3)] == [10, 10, 10]
+
+    values = [disagreement(group) for group in cases]
     assert values == sorted(values, reverse=True) and values[0] == max(map(disagreement, zip(*files, strict=True)))
     assert disagreements([first, first], 30) == []
-
-
-def test_each_track_shows_a_disagreement_before_one_shows_a_second():
-    first = [case for take in ("a", "b", "c") for case in make_cases(take, n=30) if case.visible]
-    second = [case._replace(mask=case.mask._replace(iou=case.mask.iou / 2)) for case in first]
-    tracks = {first[i].track for i in disagreements([first, second], 6)}
-    assert len(tracks) == 6  # three takes with two objects each
+    seen = [case for case in first if case.visible]
+    halved = [case._replace(mask=case.mask._replace(iou=case.mask.iou / 2)) for case in seen]
+    assert len({seen[i].track for i in disagreements([seen, halved], 6)}) == 6  # before one shows a second
 
 
 def test_a_difference_is_called_better_or_worse_and_uncertain_if_the_interval_holds_0():
-    scores = make_scores()
-    found = paired_differences(scores.cases, make_scores(better=0.02).cases)
-    assert verdict("iou", found["iou"]) == "better"
     assert verdict("location_error", {"difference": 0.1, "interval_95": [-0.1, 0.2]}) == "worse, uncertain"
     assert verdict("iou", {"difference": 0.1, "interval_95": [None, None]}) == "-"  # of a single take
     for unseen in (0, 4e-5):  # 0.00 percent, or 0.000
@@ -136,3 +135,57 @@ def test_missed_and_invented_objects_are_counted():
     take = TakeScores("take", "", "", [*cases, hidden._replace(existence=0.6)], 40, [])
     (group,) = breakdowns(SplitScores("ego-exo", [take], []))["take"]
     assert (group["missed"], group["invented"]) == (1, 1)
+
+
+def box(left, width=20, height=40):
+    mask = np.zeros((270, 480), np.uint8)
+    mask[100 : 100 + height, left : left + width] = 1
+    return mask
+
+
+CUP, BOWL, NOTHING = box(50), box(300, height=80), np.zeros((270, 480), np.uint8)
+HAND_MADE = {
+    "on the object": (CUP, [BOWL], CUP, 1),
+    "on its neighbor": (CUP, [BOWL], BOWL, 0),
+    "three quarters of the small one, half of the large one": (CUP, [BOWL], box(50, 15) | box(300, 10, 80), 1),
+    "all of everything": (CUP, [BOWL], np.ones_like(CUP), 0),
+    "empty": (CUP, [BOWL], NOTHING, 0),
+    "better than one, worse than the other": (CUP, [BOWL, box(200)], box(50, 15) | box(200), 0),
+    "the other's mask is empty": (CUP, [NOTHING], CUP, math.nan),
+    "its own mask is empty": (NOTHING, [BOWL], NOTHING, math.nan),
+}
+
+
+@pytest.mark.parametrize("case", HAND_MADE)
+def test_only_the_object_that_is_covered_best_is_the_right_one(case):
+    own, others, prediction, expected = HAND_MADE[case]
+    scores = score_masks(encode_mask(own), prediction, list(map(encode_mask, others)))
+    assert scores.right_object == pytest.approx(expected, nan_ok=True)
+    assert scores.objects_in_view == sum(mask.any() for mask in (own, *others))
+
+
+def test_objects_of_the_same_target_frame_are_what_it_is_told_apart_from(scored_data, tmp_path):
+    evaluate.main([*options(scored_data), "--out", str(tmp_path)])
+    summary = json.loads((tmp_path / "metrics.json").read_text())
+    cameras = {group["label"]: group for group in summary["breakdown"]["target camera"]}
+    assert "right_object" not in summary["official"]
+    assert summary["frames_several_objects"] == 6  # in cam02: the cup twice, the carton once, in each take
+    assert summary["right_object_chance"] == 0.5
+    assert cameras["cam02"]["right_object"] == summary["extra"]["right_object"]
+    assert cameras["cam01"]["right_object"] is None
+
+
+def made_case(take, right, in_view=2):
+    mask = MaskScores(0.5, 0.5, 0, 0, True, 100, 100, right, in_view)
+    return Case(take, "cup_0", EGO, "cam01", 0, True, 0.9, mask)
+
+
+def test_frames_without_another_object_and_frames_without_the_object_do_not_count():
+    alone, hidden = made_case("a", math.nan, 1), Case("a", "cup_0", EGO, "cam01", 30, False, 0.1)
+    cases = [made_case("a", 1.0), made_case("a", 0.0, 4), made_case("a", 1.0), alone, hidden]
+    assert metrics(cases)["right_object"] == pytest.approx(2 / 3)
+    assert math.isnan(metrics([alone, hidden])["right_object"]) and metrics([alone, hidden])["iou"] == 0.5
+    scores = SplitScores("ego-exo", [TakeScores("a", "", "", cases, 5, [])], [])
+    (group,) = breakdowns(scores)["take"]
+    assert (group["frames"], group["frames_several_objects"]) == (5, 3)
+    assert (group["right_object"], group["right_object_chance"]) == pytest.approx((2 / 3, (0.5 + 0.25 + 0.5) / 3))

@@ -1,17 +1,24 @@
+"""Every frame of a video is the right one or none, of cameras that of one moment; what is written is what is read."""
+
+import resource
+import struct
 from pathlib import Path
 
 import av
+import cv2
 import numpy as np
 import pytest
 
 import formats.video
+from common.errors import UserError
+from formats.footage import open_footage, synchronize
 from formats.video import VideoError, index_video, read_frames
-from tests.made.videos import hide_first_frames, make_video, read_number
+from formats.video_writer import open_video
+from tests.made.videos import hide_first_frames, make_video, numbered_image, read_number
 
 FRAMES = 200
 STREAMS = {  # codec, options
     "H.264, one long group": ("libx264", {"g": "250", "bf": "3"}),
-    "H.264, short groups": ("libx264", {"g": "30", "bf": "2"}),
     "H.264, open groups": ("libx264", {"x264-params": "open-gop=1:keyint=40:scenecut=0:bframes=3"}),
     "H.264, 16 B pictures": ("libx264", {"x264-params": "bframes=16:b-adapt=0:keyint=100"}),
     "H.264, no B pictures": ("libx264", {"bf": "0", "g": "50"}),
@@ -101,16 +108,14 @@ def _problem(path: Path, content: bytes) -> str:
     return message
 
 
-def test_a_file_without_an_index_says_so(tmp_path):
-    content = make_video(tmp_path / "v.mp4", 60).read_bytes()  # the index comes last
-    assert "no readable header or index (moov atom)" in _problem(tmp_path / "v.mp4", content[: len(content) * 9 // 10])
-
-
 @pytest.mark.parametrize("part", [0.3, 0.9, 1])
-def test_a_cut_off_file_says_how_many_frames_it_has_and_should_have(tmp_path, whole, part):
+def test_a_cut_off_file_says_how_many_frames_it_has_and_should_have_or_that_its_index_is_gone(tmp_path, whole, part):
     message = _problem(tmp_path / "v.mp4", whole[: int(len(whole) * part) - 1])
     there, announced = map(int, message.split(": ")[1].split(" frames")[0].split(" of "))
     assert announced == 150 and abs(there / 150 - part) < 0.25 and there < 150
+    content = make_video(tmp_path / "v.mp4", 60).read_bytes()  # the index comes last
+    message = _problem(tmp_path / "v.mp4", content[: int(len(content) * min(part, 0.9))])
+    assert "no readable header or index (moov atom)" in message
 
 
 def test_a_hole_of_zeros_is_noticed_even_within_one_picture(tmp_path):
@@ -135,3 +140,140 @@ def test_damage_never_yields_a_wrong_frame_before_it_is_noticed(tmp_path, whole)
                 seen.add(number)
                 assert np.array_equal(image, oracle[number])
     assert {0, 30} <= seen  # each comes before the next is decoded
+
+
+@pytest.mark.parametrize(
+    ("size", "fps"), [((96, 192), 30), ((97, 193), 30000 / 1001), ((193, 97), 0.5), ((96, 192), 1e-9)]
+)
+def test_size_rate_and_order_of_frames_are_kept(tmp_path, size, fps):
+    with open_video(tmp_path / "a.mp4", size, fps, crf="20") as write:
+        for number in range(0, 40, 2):
+            write(numbered_image(number, size), 2)
+    footage = open_footage(tmp_path / "a.mp4")
+    assert footage.size == size and 1 / footage.step == pytest.approx(max(fps, 1e-3), rel=1e-3)
+    numbers = [read_number(image) for image in footage.read(range(40))]
+    assert numbers == [number // 2 * 2 for number in range(40)]
+
+
+@pytest.mark.parametrize("silence", [False, True])
+@pytest.mark.parametrize("room", [0, 60_000, 200_000])
+def test_a_full_disk_is_named_in_one_line_and_leaves_nothing(tmp_path, room, silence):
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    noise = np.random.default_rng(0)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (room, limits[1]))  # as a full disk, to the process
+    try:
+        with (
+            pytest.raises(OSError, match="^[^\n]*a.mp4[^\n]*$"),
+            open_video(tmp_path / "a.mp4", (256, 256), 30, silence=silence, crf="0") as write,
+        ):
+            for _ in range(12):
+                write(noise.integers(0, 256, (256, 256, 3), np.uint8))
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    assert not list(tmp_path.iterdir())
+
+
+def test_the_same_pictures_give_the_same_bytes(tmp_path):
+    noise, videos = np.random.default_rng(0), set()
+    pictures = [cv2.resize(noise.integers(0, 256, (30, 50, 3), np.uint8), (960, 540)) for _ in range(4)]
+    for number in range(4):
+        elsewhere = [np.empty(noise.integers(1, 10**6), np.uint8) for _ in range(9)]  # as in another process
+        with open_video(tmp_path / f"{number}.mp4", (540, 960), 30, preset="fast", crf="25") as write:
+            for shift in range(20):
+                write(np.roll(pictures[shift % 4], 3 * shift, 1))
+        videos.add((tmp_path / f"{number}.mp4").read_bytes())
+        del elsewhere
+    assert len(videos) == 1
+
+
+SIZE = (96, 192)
+
+
+def make_folder(folder, numbers, size=SIZE):
+    folder.mkdir()
+    for number in numbers:
+        cv2.imwrite(str(folder / f"img_{number:05d}.png"), numbered_image(number, size))
+    return folder
+
+
+@pytest.fixture(scope="module")
+def cameras(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("cameras")
+    times = {
+        "head": lambda n: n,
+        "slow": lambda n: 2 * n,  # 15 frames a second
+        "gap": lambda n: n + 7 * (n >= 20),  # frames 20 to 26 were never written
+        "late": lambda n: n + 50,  # its clock does not begin at 0
+    }
+    files = {name: make_video(folder / f"{name}.mp4", 60, SIZE, time_of=time) for name, time in times.items()}
+    files["photos"] = make_folder(folder / "photos", range(1, 61))
+    return {name: open_footage(path) for name, path in files.items()}
+
+
+def numbers_seen(footage, positions):
+    return [read_number(image) for image in footage.read(positions)]
+
+
+@pytest.mark.parametrize("offset", [0, 1, 12, -5])
+def test_an_offset_moves_a_camera_by_so_many_of_its_frames(cameras, offset):
+    positions = synchronize({name: cameras[name] for name in ("head", "late")}, {"late": offset}, "head")
+    pairs = list(zip(*(numbers_seen(cameras[name], positions[name]) for name in positions), strict=False))
+    assert len(pairs) == 60 - abs(offset) and all(late - head == offset for head, late in pairs)
+
+
+@pytest.mark.parametrize("clock", ["head", "slow"])
+def test_a_camera_of_half_the_rate_shows_each_frame_twice_or_the_other_every_second(cameras, clock):
+    positions = synchronize({name: cameras[name] for name in ("head", "slow")}, {}, clock)
+    for head, slow in zip(*(numbers_seen(cameras[name], positions[name]) for name in positions), strict=False):
+        assert abs(head - 2 * slow) <= 1
+
+
+def test_where_a_camera_left_frames_out_the_nearest_in_time_is_shown(cameras):
+    positions = synchronize({name: cameras[name] for name in ("head", "gap")}, {}, "head")
+    numbers = numbers_seen(cameras["gap"], positions["gap"])
+    assert numbers[:20] == list(range(20)) and numbers[27:] == list(range(20, 60))
+    assert numbers[20:27] == sorted(numbers[20:27]) and set(numbers[20:27]) == {19, 20}
+
+
+@pytest.mark.parametrize(("turns", "matrix"), [(3, (0, 1, -1, 0)), (2, (-1, 0, 0, -1)), (1, (0, -1, 1, 0))])
+def test_a_video_that_lies_on_its_side_is_turned_as_players_turn_it(tmp_path, turns, matrix):
+    path = make_video(tmp_path / "a.mp4", 5, SIZE)
+    content = bytearray(path.read_bytes())
+    at = content.index(b"tkhd") + 4 + 40  # the matrix of the track's header: a b u c d v x y w
+    for place, value in zip((0, 4, 12, 16), matrix, strict=True):
+        struct.pack_into(">i", content, at + place, value << 16)
+    path.write_bytes(content)
+    footage = open_footage(path)
+    seen = next(footage.read([0]))
+    player = cv2.cvtColor(cv2.VideoCapture(str(path)).read()[1], cv2.COLOR_BGR2RGB)
+    assert footage.turns == turns and footage.size == seen.shape[:2] == player.shape[:2]
+    assert abs(seen.astype(int) - player).mean() < 2
+
+
+def test_pictures_are_counted_by_the_numbers_in_their_names(tmp_path):
+    footage = open_footage(make_folder(tmp_path / "photos", [30, 9, 100]), fps=10)
+    assert list(footage.numbers) == [9, 30, 100] and footage.step == pytest.approx(0.1)
+    assert numbers_seen(footage, [0, 0, 2]) == [9, 9, 100]
+
+
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (lambda path: None, "no file .*thing"),
+        (lambda path: path.mkdir(), "no pictures in .*thing"),
+        (lambda path: path.write_bytes(b"<html>404 Not Found</html>" * 99), "thing has no readable header"),
+        (lambda path: make_folder(path, [1]).joinpath("view.jpg").touch(), "view.jpg has no number in its name"),
+        (lambda path: make_folder(path, [1]).joinpath("1.jpg").touch(), "both frame 1"),
+    ],
+)
+def test_what_is_no_footage_is_said_in_one_line(tmp_path, make, message):
+    make(tmp_path / "thing")
+    with pytest.raises(UserError, match=message):
+        open_footage(tmp_path / "thing")
+
+
+def test_a_picture_of_another_size_is_named(tmp_path):
+    folder = make_folder(tmp_path / "photos", [1])
+    cv2.imwrite(str(folder / "2.png"), numbered_image(2, (48, 96)))
+    with pytest.raises(UserError, match="2.png is 96x48, the first frame 192x96"):
+        list(open_footage(folder).read([0, 1]))

@@ -28,24 +28,13 @@ from model.checkpoint import load_checkpoint, save_checkpoint
 from model.features import Encoder
 from model.xsegtx import XSegTx, XSegTxConfig
 from tests.made import EGO, ROOT
-from tests.made.claims import claimed_elsewhere
 from tests.made.networks import write_network
 from tests.made.processed import LAYOUT, make_data_set
-from tests.made.results import read_results
-from tests.made.scripts import run_main
+from tests.made.processes import claimed_elsewhere, run_main
+from tests.made.results import keyed_entries, read_results
 
 SIDE = 96
 TAKES = {"val": ["take-a", "take-b", "take-c"]}
-
-
-@pytest.fixture(scope="module")
-def checkpoint(tmp_path_factory) -> Path:
-    return write_network(tmp_path_factory.mktemp("checkpoint") / "net.pth")
-
-
-@pytest.fixture(scope="module")
-def data_path(tmp_path_factory) -> Path:
-    return make_data_set(tmp_path_factory.mktemp("data"), TAKES)
 
 
 @pytest.fixture(scope="module")
@@ -89,17 +78,13 @@ def run(*args) -> Path:
 
 @pytest.mark.parametrize(
     ("setting", "strong", "expected"),
-    [
-        ("ego-exo", False, (0.41540, 0.33169)),
-        ("exo-ego", False, (0.41410, 0.31194)),
-        ("exo-ego", True, None),
-    ],
+    [("ego-exo", False, (0.41540, 0.33169)), ("exo-ego", False, (0.41410, 0.31194)), ("exo-ego", True, None)],
 )
-def test_results_equal_one_pair_at_a_time_and_golden_numbers(tmp_path, setting, strong, expected):
+def test_results_equal_single_pairs_and_golden_ones(checkpoint, strong_checkpoint, tmp_path, setting, strong, expected):
     """Golden, of the paper's network: of all pairs, the mean existence and the share of pictures that masks cover."""
     layout = {"cup_0": {EGO: [30, 0], "cam01": [0], "cam02": [0, 30]}}
     data_path = make_data_set(tmp_path, {"val": ["a"]}, layout)
-    checkpoint = write_network(tmp_path / "net.pth", strong=strong)
+    checkpoint = strong_checkpoint if strong else checkpoint
     result = read_results(run(checkpoint, data_path, tmp_path, setting), setting)["a"]
     predictor, networks, answers = Predictor.load(checkpoint, "cpu"), load_checkpoint(checkpoint)[:2], []
     take = ProcessedTake.read(data_path, "a")
@@ -132,26 +117,14 @@ def plain_existence(backbone, model, query, query_mask, target) -> float:
 
 def entries(path: Path) -> dict[tuple, dict]:
     """What a results file says about each take, object, camera pair and frame."""
-    return {
-        (uid, name, pair, frame): entry
-        for uid, take in read_results(path).items()
-        for name, pairs in take["masks"].items()
-        for pair, frames in pairs.items()
-        for frame, entry in frames.items()
-    }
-
-
-def test_every_object_has_a_key_even_without_a_pair(whole):
-    results = read_results(whole)
-    assert list(results["take-a"]["masks"]) == list(LAYOUT)
-    assert results["take-a"]["masks"]["nothing_0"] == results["take-a"]["masks"]["ego only_0"] == {}
+    return dict(keyed_entries(read_results(path)))
 
 
 @pytest.mark.parametrize("more", [("--batch_size", "1"), ("--batch_size", "3", "--num_workers", "2")])
 def test_batch_size_and_workers_change_nothing_that_counts(checkpoint, data_path, whole, tmp_path, more):
-    expected, found = entries(whole), entries(run(checkpoint, data_path, tmp_path, "ego-exo", *more))
-    assert list(found) == list(expected)
-    for entry, other in zip(found.values(), expected.values(), strict=True):
+    expected, answers = entries(whole), entries(run(checkpoint, data_path, tmp_path, "ego-exo", *more))
+    assert list(answers) == list(expected)
+    for entry, other in zip(answers.values(), expected.values(), strict=True):
         assert entry["confidence"] == pytest.approx(other["confidence"], abs=1e-5)
         assert (decode_mask(entry["pred_mask"]) == decode_mask(other["pred_mask"])).mean() > 0.999
 
@@ -182,19 +155,18 @@ eval_segswap.main(sys.argv[1:])
 """
 
 
-def test_a_strong_networks_results_are_the_same_bytes_after_a_kill(data_path, tmp_path):
-    checkpoint = write_network(tmp_path / "net.pth", strong=True)
-    whole, killed = run(checkpoint, data_path, tmp_path / "whole"), tmp_path / "killed"
+def test_a_strong_networks_results_are_the_same_bytes_after_a_kill(strong_checkpoint, data_path, tmp_path):
+    whole, killed = run(strong_checkpoint, data_path, tmp_path / "whole"), tmp_path / "killed"
     frames = len({frame for masks in LAYOUT.values() for frame in masks.get(EGO, ())})
-    words = [sys.executable, "-c", STOPPED, *arguments(checkpoint, data_path, killed), str(frames + 2)]
+    words = [sys.executable, "-c", STOPPED, *arguments(strong_checkpoint, data_path, killed), str(frames + 2)]
     assert subprocess.run(words, cwd=ROOT, capture_output=True).returncode == -signal.SIGKILL  # in the second take
     assert [path for path in killed.rglob("*.json") if path.parent != killed]
-    assert run(checkpoint, data_path, killed).read_bytes() == whole.read_bytes()
+    assert run(strong_checkpoint, data_path, killed).read_bytes() == whole.read_bytes()
 
 
-def test_per_take_files_stay_only_if_asked_for_and_then_where_the_original_has_them(
-    checkpoint, data_path, whole, tmp_path
-):
+def test_every_object_has_a_key_and_takes_have_files_only_if_asked_for(checkpoint, data_path, whole, tmp_path):
+    masks = read_results(whole)["take-a"]["masks"]
+    assert list(masks) == list(LAYOUT) and masks["nothing_0"] == masks["ego only_0"] == {}
     path = run(checkpoint, data_path, tmp_path)
     assert {file.name for file in tmp_path.glob("[!.]*")} == {path.name, "ego-exo_val_run.json"}
     before = path.stat().st_mtime_ns
@@ -206,9 +178,7 @@ def test_per_take_files_stay_only_if_asked_for_and_then_where_the_original_has_t
     assert len(list((whole.parent / "ego-exo_val_takes").rglob("take-*.json"))) == 3
 
 
-def test_a_second_run_into_the_same_folder_says_that_it_waits_for_the_first(
-    checkpoint, data_path, whole, tmp_path, capsys
-):
+def test_a_second_run_says_that_it_waits_for_the_first(checkpoint, data_path, whole, tmp_path, capsys):
     second = threading.Thread(target=run, args=(checkpoint, data_path, tmp_path))
     printed = ""
     with claimed_elsewhere(tmp_path, "ego-exo_val"):
@@ -222,17 +192,21 @@ def test_a_second_run_into_the_same_folder_says_that_it_waits_for_the_first(
     assert "complete already" in capsys.readouterr().out
 
 
-def test_a_complete_run_is_not_repeated_and_its_commit_is_named(checkpoint, data_path, finished, capsys):
+def test_a_complete_run_is_not_repeated_unless_its_file_is_cut_short(checkpoint, data_path, finished, capsys):
     """Whoever has changed the code meanwhile reads which commit made the results."""
     written = finished.stat().st_mtime_ns
     made = json.loads(finished.with_name("ego-exo_val_run.json").read_text())["provenance"]
     assert made["checkpoint"] == "net.pth" and made["precision"] == "fp32"
     assert made["checkpoint_sha256"] == hashlib.sha256(checkpoint.read_bytes()).hexdigest()
     run(checkpoint, data_path, finished.parent)
-    said = capsys.readouterr().out
-    assert f"complete already (by commit {made['commit']}, {made['date']}); delete it" in said
+    printed = capsys.readouterr().out
+    assert f"complete already (by commit {made['commit']}, {made['date']}); delete it" in printed
     assert not (finished.parent / "ego-exo_val_takes").exists()  # left by a run that was killed while it removed them
     assert finished.stat().st_mtime_ns == written
+    content = finished.read_bytes()
+    finished.write_bytes(content[: len(content) // 2])
+    run(checkpoint, data_path, finished.parent)
+    assert finished.read_bytes() == content
 
 
 def test_results_of_another_checkpoint_are_never_mixed_in_nor_replaced_unasked(checkpoint, other, data_path, finished):
@@ -281,40 +255,26 @@ def test_results_are_never_vouched_for_as_those_of_another_checkpoint(checkpoint
     assert finished.read_bytes() == fresh.read_bytes()
 
 
-def test_a_results_file_cut_short_is_written_again(checkpoint, data_path, finished):
-    content = finished.read_bytes()
-    finished.write_bytes(content[: len(content) // 2])
-    run(checkpoint, data_path, finished.parent)
-    assert finished.read_bytes() == content
-
-
 def test_a_checkpoint_of_the_other_setting_is_used_with_a_warning(data_path, tmp_path, capsys):
-    trained = {"ego-exo": {"reverse": False}, "exo-ego": {"reverse": True}, "both": {"both": True, "reverse": False}}
+    trained = {"ego-exo": {"reverse": False}, "both": {"both": True, "reverse": False}}
     for setting, flags in trained.items():
         checkpoint = write_network(tmp_path / f"{setting}.pth", flags)
         run(checkpoint, data_path, tmp_path / setting, "exo-ego")
-        said = capsys.readouterr()
-        assert f"{checkpoint}: tiny network of 96 pixels on moco features, on 1 x cpu in fp32" in said.out
-        assert ("was trained for ego-exo, not for exo-ego" in said.err) == (setting == "ego-exo")
+        printed = capsys.readouterr()
+        assert f"{checkpoint}: tiny network of 96 pixels on moco features, on 1 x cpu in fp32" in printed.out
+        assert ("was trained for ego-exo, not for exo-ego" in printed.err) == (setting == "ego-exo")
 
 
-def test_looks_are_refused_for_networks_of_the_paper(checkpoint, data_path, tmp_path):
-    line = f"--looks is for networks of the strong recipe, and {checkpoint} is none"
-    with pytest.raises(UserError, match=re.escape(line)):
-        eval_segswap.main(arguments(checkpoint, data_path, tmp_path / "out", "ego-exo", "--looks", "2"))
-    assert not (tmp_path / "out").exists()
-
-
-def test_results_of_other_looks_or_of_another_search_are_another_runs(tmp_path, monkeypatch):
+def test_results_of_other_looks_or_of_another_search_are_another_runs(strong_checkpoint, tmp_path, monkeypatch):
     data_path = make_data_set(tmp_path, {"val": ["a"]}, {"cup_0": {EGO: [0], "cam01": [0]}})
-    strong = write_network(tmp_path / "net.pth", strong=True)
-    run(strong, data_path, tmp_path, "ego-exo", "--looks", "1")
-    run(strong, data_path, tmp_path, "ego-exo", "--looks", "1")  # complete already
+    how = strong_checkpoint, data_path, tmp_path, "ego-exo", "--looks"
+    for _ in range(2):
+        run(*how, "1")  # the second time it is complete already
     with pytest.raises(UserError, match="was made by another run .looks 1 -> 2.;"):
-        run(strong, data_path, tmp_path, "ego-exo", "--looks", "2")
+        run(*how, "2")
     monkeypatch.setattr(search, "SEARCH", 100)
     with pytest.raises(UserError, match="was made by another run .search [1-9] -> 100.;"):
-        run(strong, data_path, tmp_path, "ego-exo", "--looks", "1")
+        run(*how, "1")
 
 
 @pytest.mark.parametrize("where", ["the GPU", "this machine"])
@@ -330,32 +290,23 @@ def test_too_little_memory_is_one_line_that_names_the_batch_size(checkpoint, dat
     assert (done.returncode, done.stderr) == (1, line)
 
 
-def test_a_take_processed_again_is_predicted_again(checkpoint, own_data, finished):
-    annotation = own_data / "take-a" / "annotation.json"
-    content = json.loads(annotation.read_text())
-    del content["masks"]["Milk carton "]
-    annotation.write_text(json.dumps(content))
-    run(checkpoint, own_data, finished.parent)
-    assert "Milk carton " not in read_results(finished)["take-a"]["masks"]
-
-
-def test_an_unreadable_take_is_reported_while_the_others_finish_and_once_repaired_it_completes_the_file(
-    checkpoint, own_data, tmp_path, capsys
-):
+def test_an_unreadable_take_is_named_and_predicted_once_it_is_processed_again(checkpoint, own_data, tmp_path, capsys):
     words, path = arguments(checkpoint, own_data, tmp_path / "out"), own_data / "take-b" / "annotation.json"
-    content = path.read_bytes()
+    results, content = tmp_path / "out" / "ego-exo_val_results.json", json.loads(path.read_text())
     path.write_bytes(b"no JSON")
     assert [eval_segswap.main(words) for _ in range(2)] == [eval_segswap.INCOMPLETE_STATUS] * 2
     assert "skipped take take-b: " in capsys.readouterr().err
-    assert list(read_results(tmp_path / "out" / "ego-exo_val_results.json")) == ["take-a", "take-c"]
-    path.write_bytes(content)
+    assert list(read_results(results)) == ["take-a", "take-c"]
+    path.write_text(json.dumps(content))
     assert eval_segswap.main(words) == 0
-    assert list(read_results(tmp_path / "out" / "ego-exo_val_results.json")) == TAKES["val"]
+    assert list(read_results(results)) == TAKES["val"]
+    del content["masks"]["Milk carton "]
+    path.write_text(json.dumps(content))
+    assert eval_segswap.main(words) == 0
+    assert ["Milk carton " in take["masks"] for take in read_results(results).values()] == [True, False, True]
 
 
-def test_a_broken_image_costs_its_own_pairs_which_are_listed_and_once_repaired_the_file_is_completed(
-    checkpoint, own_data, whole, tmp_path, capsys
-):
+def test_a_broken_image_costs_its_own_pairs_until_it_is_repaired(checkpoint, own_data, whole, tmp_path, capsys):
     words = arguments(checkpoint, own_data, tmp_path / "out", "ego-exo", "--num_workers", "2", "--batch_size", "2")
     expected, results = sure(whole), tmp_path / "out" / whole.name
     broken = [own_data / "take-b" / camera / "30.jpg" for camera in ("cam01", "cam02")]
@@ -366,8 +317,10 @@ def test_a_broken_image_costs_its_own_pairs_which_are_listed_and_once_repaired_t
     lost = {("take-b", name, f"{EGO}_{camera}", "30") for name, camera in lost}
     for _ in range(2):
         assert eval_segswap.main(words) == eval_segswap.INCOMPLETE_STATUS
-        said = capsys.readouterr()
-        assert "take take-b: 3 pairs left out, as 2 images cannot be read" in said.err and "3 takes in " in said.out
+        printed = capsys.readouterr()
+        assert (
+            "take take-b: 3 pairs left out, as 2 images cannot be read" in printed.err and "3 takes in " in printed.out
+        )
         assert sure(results) == {key: value for key, value in expected.items() if key not in lost}
     left_out = json.loads(results.with_name("ego-exo_val_run.json").read_text())["left_out"]
     reasons = f"frame {broken[0]} is cut off or damaged", f"frame {broken[1]} is missing"
@@ -386,8 +339,7 @@ def sure(path: Path) -> dict[tuple, float]:
 BAD_INPUT = {
     "--ckpt_path nowhere.pth": "no file nowhere.pth; give a checkpoint of train.py",
     "--data_path {tmp}/nowhere": "nowhere; name that of the processed takes",
-    "--splits_path nowhere.json": "no file nowhere.json; name it with --splits_path",
-    "--split test": "no split 'test'",
+    "--looks 2": "--looks is for networks of the strong recipe, and ",
     "--data_path {tmp}/nowhere --splits_path {data}/split.json": "none of the 3 takes of split 'val' can be read",
 }
 

@@ -1,5 +1,6 @@
-"""inference/predictor.py and predict_takes.py: where things are found, on images whose answer is known."""
+"""The predictor and predict_takes.py: where things are found, on images whose answer is known; objects in boxes."""
 
+import dataclasses
 import io
 import math
 import os
@@ -11,31 +12,23 @@ import cv2
 import numpy as np
 import pytest
 import torch
+from torch.utils.data import DataLoader
 
 from common.drawing import write_picture
 from common.errors import UserError
+from common.parallel import start_loader_worker
 from formats.geometry import eval_size
 from formats.masks import decode_mask, encode_mask
-from formats.processed import CameraPair, ProcessedTake
-from inference.frame import Frame
+from formats.processed import ProcessedTake
+from inference.cut_out import cut_out, whole_pixels
 from inference.own_method import MethodMatcher
 from inference.predict_takes import ChunkDataset, plan_chunks, predict_takes
 from inference.predictor import Predictor
 from tests.made import ROOT
 from tests.made.known_answer import KnownAnswer, edges, scene
-from tests.made.networks import write_network
 from tests.made.results import eval_mask
 
 IMAGE_SIZES = [(270, 480), (480, 480), (480, 331), (192, 108), (191, 192)]  # of these an input shows every pixel
-AT_TORCH = """
-import os, sys
-class Finder:
-    def find_spec(name, *_):
-        if name == "torch":
-            sys.exit(os.environ.get("GOMP_SPINCOUNT"))
-sys.meta_path.insert(0, Finder)
-import inference.predictor
-"""
 IMAGE_SIZES += [(2160, 3840), (1408, 1408), (75, 133), (601, 333), (97, 96)]
 
 
@@ -44,12 +37,9 @@ IMAGE_SIZES += [(2160, 3840), (1408, 1408), (75, 133), (601, 333), (97, 96)]
 def test_an_object_is_found_where_it_is_in_images_of_any_shape(size, side):
     query, query_mask = scene(size[::-1], (0.3, 0.6, 0.5, 0.8))
     target, expected = scene(size, (0.25, 0.7, 0.1, 0.5))
-    found, existence = Predictor(KnownAnswer(side)).segment(query, query_mask, target)
-    assert found.shape == size and found.dtype == np.uint8 and existence == 1
-    if max(size) == side:
-        np.testing.assert_array_equal(found, expected)
-    else:
-        assert abs(edges(found) - edges(expected)).max() <= math.ceil(max(size) / side)
+    mask, existence = Predictor(KnownAnswer(side)).segment(query, query_mask, target)
+    assert mask.shape == size and mask.dtype == np.uint8 and existence == 1
+    assert abs(edges(mask) - edges(expected)).max() <= (0 if max(size) == side else math.ceil(max(size) / side))
 
 
 @pytest.mark.parametrize("side", [192, 480])
@@ -72,13 +62,13 @@ def test_results_hold_an_object_where_the_benchmark_looks_for_it(tmp_path, size,
     plan = plan_chunks(ProcessedTake.read(tmp_path, "take"), "ego-exo", 8)
     dataset = ChunkDataset(plan.chunks, KnownAnswer(side).prepare)
     predict_takes(KnownAnswer(side), [dataset[0]], {"take": plan}, results.__setitem__)
-    found = decode_mask(results["take"]["masks"]["cup_0"]["aria01_cam01"][0]["pred_mask"])
-    assert found.shape == eval_size((2 * size[0], 2 * size[1]))
-    assert abs(edges(found) - edges(eval_mask(masks["cam01"][0]))).max() <= (1 if side == 480 else 2)
+    mask = decode_mask(results["take"]["masks"]["cup_0"]["aria01_cam01"][0]["pred_mask"])
+    assert mask.shape == eval_size((2 * size[0], 2 * size[1]))
+    assert abs(edges(mask) - edges(eval_mask(masks["cam01"][0]))).max() <= (1 if side == 480 else 2)
 
 
-def test_several_targets_at_once_are_answered_as_one_by_one_and_by_which_camera_is_head_worn(tmp_path):
-    predictor = Predictor.load(write_network(tmp_path / "net.pth", strong=True), "cpu")
+def test_several_targets_at_once_are_answered_as_one_by_one_and_by_which_camera_is_head_worn(strong_checkpoint):
+    predictor = Predictor.load(strong_checkpoint, "cpu")
     rng = np.random.default_rng(0)
     sizes = ((80, 90), (60, 100), (100, 60))
     query, *targets = (rng.integers(0, 256, (*size, 3), np.uint8) for size in sizes)
@@ -96,29 +86,28 @@ def test_several_targets_at_once_are_answered_as_one_by_one_and_by_which_camera_
     assert sure[0] != sure[1]
 
 
-def test_paths_are_taken_as_pictures_and_masks_and_no_targets_have_no_answers(tmp_path):
+def test_paths_and_a_box_stand_for_pictures_and_masks_and_no_targets_have_no_answers(tmp_path):
     query, query_mask = scene((97, 96), (0.3, 0.6, 0.5, 0.8))
     target, expected = scene((192, 108), (0.25, 0.7, 0.1, 0.5))
     for name, image in {"query": query, "mask": query_mask, "target": target}.items():
         write_picture(tmp_path / f"{name}.png", image)
     predictor = Predictor(KnownAnswer(192))
-    found, _ = predictor.segment(str(tmp_path / "query.png"), tmp_path / "mask.png", tmp_path / "target.png")
-    np.testing.assert_array_equal(found, predictor.segment(query, query_mask, target)[0])
+    mask, _ = predictor.segment(str(tmp_path / "query.png"), tmp_path / "mask.png", tmp_path / "target.png")
+    np.testing.assert_array_equal(mask, predictor.segment(query, query_mask, target)[0])
+    of_box, _ = predictor.segment(query, target_image=target, query_box=(43, 24, 82, 63))
+    np.testing.assert_array_equal(of_box, mask)
     assert predictor.segment_all(query, query_mask, []) == []
-    prob, _ = predictor.segment(query, query_mask, target, probability=True)
-    assert prob.dtype == np.float32 and np.array_equal(prob > 0.5, found)
 
 
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"query_image": None}, "query image is NoneType"),
         ({"query_image": "nowhere.jpg"}, "nowhere.jpg does not exist"),
         ({"query_mask": np.arange(3).repeat(3).reshape(3, 3)}, "query mask holds the values 1, 2; .* mask == 1"),
-        ({"query_mask": "nowhere.png"}, "nowhere.png does not exist"),
         ({"target_images": [None]}, "target image is NoneType"),
-        ({"target_images": None}, "the target images are NoneType; give a list"),
         ({"target_images": np.zeros((3, 3, 3), np.uint8)}, "the target images are ndarray; give a list"),
+        ({"query_mask": None}, "give either query_mask or query_box"),
+        ({"query_box": (0, 0, 3, 3)}, "give either query_mask or query_box"),
         ({"query_mask": None, "query_box": "3"}, "the box '3' is not left, top, right, bottom"),
         ({"setting": "ego"}, "setting 'ego' is unknown; choose from ego-exo, exo-ego, or None"),
     ],
@@ -131,14 +120,13 @@ def test_what_is_no_picture_mask_or_box_is_said_in_one_line(change, message):
         )
 
 
-def test_a_crumb_of_an_object_is_seen_and_an_odd_precision_is_named(tmp_path):
-    network = write_network(tmp_path / "net.pth", strong=True)
+def test_a_crumb_of_an_object_is_seen_and_an_odd_precision_is_named(strong_checkpoint):
     picture, _ = scene((192, 192), (0.3, 0.6, 0.5, 0.8))
     tiny = np.zeros((768, 768), np.uint8)
     tiny[401:404, 401:404] = 1  # of the mask's four rows to one of the picture, nearest neighbour takes the others
-    assert Predictor.load(network, "cpu").segment(picture, tiny, picture)[1] > 0
+    assert Predictor.load(strong_checkpoint, "cpu").segment(picture, tiny, picture)[1] > 0
     with pytest.raises(UserError, match="precision 'foo' is unknown; choose from fp32"):
-        Predictor.load(network, precision="foo")
+        Predictor.load(strong_checkpoint, precision="foo")
 
 
 class NoNetworkPickler(pickle.Pickler):
@@ -149,30 +137,84 @@ class NoNetworkPickler(pickle.Pickler):
 
 
 @pytest.mark.parametrize("kind", ["paper", "strong", "own"])
-def test_what_travels_to_a_loader_process_holds_no_network_and_prepares_frames_as_here(tmp_path, kind):
-    """A process that is not forked gets all of its data set pickled."""
+def test_a_spawned_loader_prepares_frames_without_a_network(checkpoint, strong_checkpoint, data_path, tmp_path, kind):
+    """It gets all of its data set pickled."""
     if kind == "own":
         method = "import torch\nclass Method(torch.nn.Module):\n    side = 64\n    def predict(self, frame): pass\n"
         (tmp_path / "my_method.py").write_text(method)
         matcher = MethodMatcher(f"{tmp_path / 'my_method.py'}:Method", device=torch.device("cpu"))
     else:
-        matcher = Predictor.load(write_network(tmp_path / "net.pth", strong=kind == "strong"), "cpu").matcher
+        matcher = Predictor.load(strong_checkpoint if kind == "strong" else checkpoint, "cpu").matcher
+    dataset = ChunkDataset(plan_chunks(ProcessedTake.read(data_path, "take-a"), "ego-exo", 1).chunks, matcher.prepare)
     file = io.BytesIO()
-    NoNetworkPickler(file).dump(ChunkDataset([], matcher.prepare))
-    assert len(file.getvalue()) < 1000
-    image, mask = scene((90, 80), (0.3, 0.6, 0.5, 0.8))
-    pair = CameraPair("cup", "aria", "cam")
-    frame = Frame([pair], {"aria": image, "cam": image[:60]}, {pair[:2]: encode_mask(mask)}, {})
-    here, there = (prepare([frame]) for prepare in (matcher.prepare, pickle.loads(file.getvalue()).prepare))
-    if kind == "paper":
-        assert all(np.array_equal(one, other) for one, other in zip(here, there, strict=True))
-    else:
-        assert all(np.array_equal(here.images[camera], there.images[camera]) for camera in frame.images)
-        assert np.array_equal(here.masks[pair[:2]], there.masks[pair[:2]])
-        assert here.masks[pair[:2]].shape == here.images["aria"].shape[:2]
+    NoNetworkPickler(file).dump(dataset)
+    process = {"num_workers": 1, "multiprocessing_context": "spawn", "worker_init_fn": start_loader_worker}
+    loader = DataLoader(dataset, batch_size=None, **process) if kind == "strong" else pickle.loads(file.getvalue())
+    for there, here in zip(loader, dataset, strict=True):
+        assert there.pairs and there.plan == here.plan
+        torch.testing.assert_close(comparable(there.prepared), comparable(here.prepared), rtol=0, atol=0)
+
+
+def comparable(prepared):
+    """Pixels and numbers of what a matcher is given."""
+    if isinstance(prepared, list | tuple):
+        return [comparable(part) for part in prepared]
+    if dataclasses.is_dataclass(prepared):
+        return [comparable(getattr(prepared, name)) for name in ("images", "masks")]
+    return [torch.as_tensor(x) for x in prepared.values()] if isinstance(prepared, dict) else torch.as_tensor(prepared)
+
+
+AT_TORCH = """
+import os, sys
+class Finder:
+    def find_spec(name, *_):
+        if name == "torch":
+            sys.exit(os.environ.get("GOMP_SPINCOUNT"))
+sys.meta_path.insert(0, Finder)
+import inference.predictor
+"""
 
 
 def test_before_it_imports_torch_the_predictor_has_openmp_wait_without_spinning():
     environment = {name: value for name, value in os.environ.items() if name != "GOMP_SPINCOUNT"}
     done = subprocess.run([sys.executable, "-c", AT_TORCH], cwd=ROOT, env=environment, capture_output=True, text=True)
     assert done.stderr == "2000\n"
+
+
+RNG = np.random.default_rng(0)
+
+
+@pytest.mark.parametrize("size", [(300, 480), (1200, 900)], ids=str)
+def test_the_object_in_a_box_is_cut_out_of_what_surrounds_it(size):
+    image = RNG.integers(90, 130, (*size, 3), np.uint8)
+    (x, y), radius = center, _ = (size[1] // 3, size[0] // 2), min(size) // 5
+    image = cv2.circle(image, center, radius, (220, 40, 30), -1)
+    disc = cv2.circle(np.zeros(size, np.uint8), center, radius, 1, -1)
+    mask = cut_out(image, (x - radius - 4, y - radius - 9, x + radius + 7, y + radius + 3))
+    assert mask.shape == size and (mask & disc).sum() / (mask | disc).sum() > 0.95
+
+
+@pytest.mark.parametrize("box", [(0, 0, 60, 40), (3, 3, 7, 7), (0, 0, 4, 40), (56, 36, 60, 40)], ids=str)
+def test_a_box_of_any_size_gives_a_mask_that_stays_in_it_and_the_same_one_each_time(box):
+    image = RNG.integers(0, 256, (40, 60, 3), np.uint8)
+    mask = cut_out(image, box)
+    outside = mask.copy()
+    outside[box[1] : box[3], box[0] : box[2]] = 0
+    assert mask.any() and not outside.any()
+    np.testing.assert_array_equal(mask, cut_out(image, box))
+    assert cut_out(np.zeros_like(image), box).any()  # of one color
+
+
+@pytest.mark.parametrize("box", [[9.2, 8.9, 29.1, 20], np.float32([9.9, 8.1, 29.4, 19.7])], ids=str)
+def test_a_box_of_floats_is_the_whole_pixels_around_it(box):
+    assert whole_pixels(box, (40, 60)) == (9, 8, 30, 20)
+    assert whole_pixels([-0.4, -1, 60.2, 41], (40, 60)) == (0, 0, 60, 40)  # a pixel outside
+
+
+BAD_BOXES = [(30, 10, 10, 30), (-2, 0, 20, 20), (1, 2, 30), (1, 2, 30, np.nan), "1, 2, 30", [[1, 2], [30, 30]]]
+
+
+@pytest.mark.parametrize("box", BAD_BOXES, ids=str)
+def test_a_box_that_is_none_is_refused(box):
+    with pytest.raises(UserError, match=r"is not left, top, right, bottom, in pixels of its 60x40 image"):
+        cut_out(np.zeros((40, 60, 3), np.uint8), box)

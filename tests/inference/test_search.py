@@ -11,20 +11,19 @@ from inference.frame import Frame
 from inference.predictor import Predictor
 from inference.search import StrongMatcher
 from model import strong
+from model.checkpoint import load_checkpoint
 from model.crops import spot_of
 from model.features import Encoder
 from tests.made.known_answer import BACKGROUND, KnownLook, NearestColor, color_matcher, edges, scene
-from tests.made.networks import calibrate_batch_norm, random_backbone, strong_network
 
 SIZES = {"ego": (352, 352), "left": (270, 480), "right": (480, 270)}
 KINDS = {"ego": "ego", "left": "exo", "right": "exo"}
 
 
 @pytest.fixture(scope="module")
-def parts():
-    backbone = random_backbone(0)
-    calibrate_batch_norm(backbone, [torch.randn(4, 3, 96, 96, generator=torch.Generator().manual_seed(0))])
-    return Encoder(backbone, torch.device("cpu")), strong_network()
+def parts(strong_checkpoint):
+    networks = load_checkpoint(strong_checkpoint)
+    return Encoder(networks.backbone, torch.device("cpu")), networks.model
 
 
 def answers(parts, frame: Frame, **options) -> tuple[list[np.ndarray], list[float]]:
@@ -83,11 +82,11 @@ FRAMES = [(270, 480), (480, 270), (352, 352), (601, 333), (1080, 1920)]
 def test_a_thing_of_any_size_is_found_where_it_is_in_pictures_of_any_shape(size, boxes):
     query, query_mask = scene(size[::-1], boxes[0])
     target, expected = scene(size, boxes[1])
-    found, existence = Predictor(color_matcher(looks=3)).segment(query, query_mask, target)
-    assert found.shape == size and existence > 0.5
+    mask, existence = Predictor(color_matcher(looks=3)).segment(query, query_mask, target)
+    assert mask.shape == size and existence > 0.5
     pixel = max(1, min(9 * spot_of(expected).extent, max(size)) / 192)  # of the largest crop
-    assert np.abs(edges(found) - edges(expected)).max() <= pixel
-    assert (found & expected).sum() / (found | expected).sum() > 0.8
+    assert np.abs(edges(mask) - edges(expected)).max() <= pixel
+    assert (mask & expected).sum() / (mask | expected).sum() > 0.8
 
 
 def look_alikes() -> tuple[Frame, np.ndarray]:
@@ -107,9 +106,9 @@ def look_alikes() -> tuple[Frame, np.ndarray]:
 def finds(frame: Frame, truth: np.ndarray, used: StrongMatcher) -> bool:
     """Whether what is found is the object."""
     [prob], [existence] = Predictor(used).predict(frame)
-    found = prob > 0.5
-    assert existence > 0.5 and found.any()
-    return (found & truth).sum() / (found | truth).sum() > 0.8
+    mask = prob > 0.5
+    assert existence > 0.5 and mask.any()
+    return (mask & truth).sum() / (mask | truth).sum() > 0.8
 
 
 def test_of_two_look_alikes_the_one_that_leads_back_to_the_object_is_chosen(monkeypatch):
@@ -120,11 +119,11 @@ def test_of_two_look_alikes_the_one_that_leads_back_to_the_object_is_chosen(monk
 
 
 def test_existence_depends_on_the_highest_heat_of_a_target_whichever_look_is_chosen(monkeypatch):
-    told = []
-    monkeypatch.setattr(KnownLook, "existence", lambda _, logit, *given: (told.append(given), logit.sigmoid())[1])
+    heats = []
+    monkeypatch.setattr(KnownLook, "existence", lambda _, logit, *heat: (heats.append(heat), logit.sigmoid())[1])
     for looks in (1, 3):
         finds(*look_alikes(), color_matcher(NearestColor, looks=looks))
-    [heat], [heat_of_more] = told
+    [heat], [heat_of_more] = heats
     assert heat == heat_of_more
 
 

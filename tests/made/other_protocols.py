@@ -26,17 +26,17 @@ def scored_rows(truth: dict, predictions: dict, setting: str) -> list[dict]:
     """
     rows = []
     for pair, true_rle, entry in scored_frames(truth, predictions, setting):
-        given = coco.decode(entry["pred_mask"])
+        whole_mask = coco.decode(entry["pred_mask"])
         row = {"pair": pair, "visible": true_rle is not None, "said": entry["confidence"] > 0.5}
-        row["large"] = given.sum() > 0.001 * given.size
+        row["large"] = whole_mask.sum() > 0.001 * whole_mask.size
         if true_rle is not None:
             whole, size = coco.decode(true_rle), official_size(true_rle)
-            true_mask, mask = resized(whole, size), resized(given, size)  # as they are read with --resize_masks
+            true_mask, mask = resized(whole, size), resized(whole_mask, size)  # as they are read with --resize_masks
             row["vanished"] = not true_mask.any()
             row["intersection"] = np.sum((true_mask == 1) & (mask == 1))
             row["union"] = np.sum((true_mask == 1) | (mask == 1))
             row["scores"] = {name: score(true_mask, mask) for name, score in SCORES.items()}
-            row["scores at file size"] = omama_scores(resized(whole, given.shape), given)
+            row["scores at file size"] = omama_scores(resized(whole, whole_mask.shape), whole_mask)
         rows.append(row)
     return rows
 

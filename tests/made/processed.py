@@ -11,7 +11,7 @@ import data.create_pairs
 from formats.masks import encode_mask
 from formats.processed import ProcessedTake
 from tests.made import EGO
-from tests.made.scripts import run_main
+from tests.made.processes import run_main
 
 MASK_AND_FRAME_SIZES = {
     True: ((176, 176), (88, 88)),

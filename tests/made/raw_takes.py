@@ -10,9 +10,10 @@ import numpy as np
 import pytest
 
 from data import process_data
-from formats.masks import encode_lzstring, encode_mask
+from formats.masks import encode_mask
 from tests.made import EGO
-from tests.made.scripts import exit_status
+from tests.made.processes import exit_status
+from tests.made.results import raw_mask
 from tests.made.videos import make_video, read_number
 
 EXO_1, EXO_2 = "cam01", "gp02"
@@ -73,7 +74,7 @@ def annotation(uid: str) -> dict:
     for name, cameras in TRACKS.items():
         objects[name] = {}
         for camera, frames in cameras.items():
-            masks = {str(frame): _encoded(uid, name, camera, frame) for frame in rng.sample(frames, len(frames))}
+            masks = {str(frame): raw_mask(_mask(uid, name, camera, frame)) for frame in rng.sample(frames, len(frames))}
             objects[name][camera] = {"annotation": masks, "annotated_frames": [0, 30, 60, 90], "annotation_fps": 1}
     return {"take_name": NAMES[uid], "scenario": "Cooking", "object_names": {}, "object_masks": objects}
 
@@ -82,11 +83,6 @@ def _mask(*key: object) -> dict:
     mask = np.zeros(SIZE, np.uint8)
     rng = random.Random(str(key))
     return encode_mask(cv2.circle(mask, (rng.randrange(40, 150), rng.randrange(20, 70)), rng.randrange(5, 20), 1, -1))
-
-
-def _encoded(*key: object) -> dict:
-    counts = encode_lzstring(_mask(*key)["counts"])
-    return {"height": SIZE[0], "width": SIZE[1], "encodedMask": counts, "intSegClicks": []}
 
 
 def expected_masks(uid: str, without: tuple[str, ...] = ()) -> dict:

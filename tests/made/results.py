@@ -1,6 +1,7 @@
 """Results and annotation files to test the evaluation with: near the truth of a processed data set."""
 
 import json
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -49,6 +50,14 @@ def read_results(path: Path, setting: str = "ego-exo") -> dict:
     return json.loads(path.read_text())[setting]["results"]
 
 
+def keyed_entries(results: dict) -> Iterator[tuple[tuple[str, str, str, str], dict]]:
+    """(take, object, camera pair, frame) and what results say of it."""
+    for uid, take in results.items():
+        for name, pairs in take["masks"].items():
+            for pair, frames in pairs.items():
+                yield from (((uid, name, pair, frame), entry) for frame, entry in frames.items())
+
+
 def make_annotations(path: Path, takes: dict[str, dict], annotated_frames: dict[str, dict] | None = None) -> Path:
     """An annotation file of `takes`, raw annotation.json by uid; by default all frames were looked at."""
     annotations = {}
@@ -60,7 +69,7 @@ def make_annotations(path: Path, takes: dict[str, dict], annotated_frames: dict[
             "object_masks": {
                 name: {
                     camera: {
-                        "annotation": {frame: _drawn(rle) for frame, rle in frames.items()},
+                        "annotation": {frame: raw_mask(rle) for frame, rle in frames.items()},
                         "annotated_frames": looked_at[name][camera] if looked_at else take["subsample_idx"],
                     }
                     for camera, frames in cameras.items()
@@ -73,7 +82,8 @@ def make_annotations(path: Path, takes: dict[str, dict], annotated_frames: dict[
     return path
 
 
-def _drawn(rle: dict) -> dict:
+def raw_mask(rle: RLE) -> dict:
+    """As annotation files have it."""
     height, width = rle["size"]
     return {"height": height, "width": width, "encodedMask": encode_lzstring(rle["counts"]), "intSegClicks": []}
 

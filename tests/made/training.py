@@ -12,20 +12,10 @@ from train import train
 
 TRAINING_SPLITS = {"train": ["uid-a", "uid-b", "uid-c"], "val": ["uid-d"]}
 FRAMES = [0, 30, 60, 90]
-RECIPE = {
-    "backbone": "efficientnet_lite0",
-    "mode": "tiny",
-    "input_size": 48,
-    "batch-pos": 2,
-    "warmUpIter": 3,
-    "iter-epoch": 4,
-    "n-epoch": 1,
-    "val_size": 4,
-    "num_workers": 0,
-    "log_every": 1,
-    "save_every": 0,
-    "device": "cpu",
-}
+RECIPE = (
+    "--backbone efficientnet_lite0 --mode tiny --input_size 48 --batch-pos 2 --warmUpIter 3 --iter-epoch 4 --n-epoch 1"
+    " --val_size 4 --num_workers 0 --log_every 1 --save_every 0 --device cpu"
+)
 
 
 def layout(uid: str) -> dict:
@@ -48,8 +38,7 @@ def make_training_set(root: Path, splits: dict[str, list[str]] = TRAINING_SPLITS
 
 
 def arguments(data_dir: Path, out_dir: Path, *flags: object) -> list[str]:
-    recipe = [part for name, value in RECIPE.items() for part in (f"--{name}", value)]
-    return list(map(str, [*recipe, "--train-dir", data_dir, "--out-dir", out_dir, *flags]))
+    return [*RECIPE.split(), *map(str, ["--train-dir", data_dir, "--out-dir", out_dir, *flags])]
 
 
 def run_training(data_dir: Path, out_dir: Path, *flags: object) -> int | None:

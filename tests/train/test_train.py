@@ -1,11 +1,13 @@
 """train.py: reproducible, resumable, equal on one process and two, and one line for what goes wrong."""
 
+import os
 import re
 import shutil
 import signal
 import subprocess
 import sys
 import time
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -21,15 +23,17 @@ from model.xsegtx import XSegTx, XSegTxConfig
 from synthetic import make_takes
 from tests.made import ROOT
 from tests.made.processed import create_pairs
-from tests.made.scripts import run_main
+from tests.made.processes import claimed_elsewhere, run_main
+from tests.made.raw_takes import tree
 from tests.made.training import arguments, log_lines, losses, run_training, start_training
 from train import train
 from train.flags import parse_args
+from train.letterboxed import blocked_tokens
+from train.schedule import Schedule
 
 STEPS = 7  # of the recipe
 STRONG_RECIPE = ("--recipe", "strong", "--frame_size", 160)
-LONG = ("--iter-epoch", 30)  # long enough to be interrupted
-LONG_STEPS = 33
+LONG, LONG_STEPS = ("--iter-epoch", 30), 33  # long enough to be interrupted
 
 
 @pytest.fixture(scope="module")
@@ -38,22 +42,6 @@ def finished(training_set, tmp_path_factory):
     out_dir = tmp_path_factory.mktemp("finished")
     assert run_training(training_set, out_dir) is None
     return out_dir
-
-
-@pytest.fixture
-def damaged(training_set, tmp_path):
-    """A copy of the data whose frames a test may damage."""
-    return shutil.copytree(training_set, tmp_path / "damaged")
-
-
-def wait_for_step(process, out_dir, step):
-    deadline = time.monotonic() + 300
-    while time.monotonic() < deadline:
-        assert process.poll() is None, process.stdout.read()
-        if (out_dir / "log.jsonl").exists() and f'"train", "step": {step},' in (out_dir / "log.jsonl").read_text():
-            return
-        time.sleep(0.02)
-    raise AssertionError(f"step {step} never came")
 
 
 def error_line(capsys, *args):
@@ -66,22 +54,10 @@ def error_line(capsys, *args):
     return error
 
 
-def test_the_same_seed_gives_the_same_losses_and_another_one_others(training_set, finished, tmp_path):
-    run_training(training_set, tmp_path / "same")
-    assert losses(tmp_path / "same") == losses(finished)
-    assert len(losses(finished)) == STEPS
-    run_training(training_set, tmp_path / "other", "--seed", 1, "--n-epoch", 0)
-    assert losses(tmp_path / "other")[1] != losses(finished)[1]
-
-
 def test_a_second_signal_ends_a_run_at_once_whatever_it_is_doing():
-    code = (
-        "import time\nfrom train.distributed import Ranks\n"
-        "Ranks().catch_signals()\nprint('ready', flush=True)\nwhile True: time.sleep(0.05)"
-    )
-    process = subprocess.Popen(
-        [sys.executable, "-c", code], cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL
-    )
+    code = "import time\nfrom train.distributed import Ranks\nRanks().catch_signals()\nprint('ready', flush=True)\n"
+    words, pipes = [sys.executable, "-c", f"{code}while True: time.sleep(0.05)"], {"stderr": subprocess.DEVNULL}
+    process = subprocess.Popen(words, cwd=ROOT, stdout=subprocess.PIPE, **pipes)
     process.stdout.readline()
     process.send_signal(signal.SIGINT)
     process.send_signal(signal.SIGINT)  # a launcher passes on what the terminal has sent
@@ -99,10 +75,6 @@ def test_a_full_disk_ends_a_run_in_one_line(training_set, tmp_path):
     done = subprocess.run(limited, capture_output=True, text=True, timeout=300)
     assert done.returncode == 1
     assert done.stderr == f"error: OSError: [Errno 27] File too large: '{tmp_path}'\n"
-
-
-def contents(folder):
-    return {path.name: path.read_bytes() for path in folder.iterdir() if path.is_file()}
 
 
 def test_the_same_command_again_changes_nothing_of_a_finished_run(training_set, finished, tmp_path, capsys):
@@ -123,7 +95,7 @@ def test_a_folder_with_a_run_of_another_recipe_is_refused_and_left_as_it_is(trai
     for flags in (("--lr", 1), ("--resume-pth", finished / "netBest.pth"), ("--resume-pth", "nowhere.pth")):
         error = error_line(capsys, training_set, out_dir, *flags)
         assert all(way in error for way in ("--resume-pth auto", "another --out-dir", "--overwrite"))
-        assert contents(out_dir) == contents(finished)
+        assert tree(out_dir) == tree(finished)
     (out_dir / "log.jsonl").write_text('{"kind": "train"}\n')
     assert "log.jsonl is no log of train.py; move it away" in error_line(capsys, training_set, out_dir)
     (out_dir / "netLast.pth").unlink()
@@ -132,18 +104,16 @@ def test_a_folder_with_a_run_of_another_recipe_is_refused_and_left_as_it_is(trai
     assert list(losses(out_dir)) == [1, 2, 3] and not (out_dir / "netBest.pth").exists()
 
 
-def test_a_run_from_before_an_option_came_had_its_default_and_changed_options_are_said(
-    training_set, finished, tmp_path, capsys
-):
+def test_a_run_from_before_an_option_had_its_default_and_changes_are_said(training_set, finished, tmp_path, capsys):
     out_dir = shutil.copytree(finished, tmp_path / "copy")
     content = torch.load(out_dir / "netLast.pth", weights_only=True)
     del content["arguments"]["existence_weight"]
     torch.save(content, out_dir / "netLast.pth")
     assert "existence_weight 1.0 -> 0.1" in error_line(capsys, training_set, out_dir, "--existence_weight", 0.1)
     run_training(training_set, out_dir, "--resume-pth", "auto", "--existence_weight", 0.1, "--lr", 1e-3)
-    said = capsys.readouterr().out
-    assert "changed since then: lr 0.0002 -> 0.001" in said
-    assert "changed since then: existence_weight 1.0 -> 0.1" in said
+    printed = capsys.readouterr().out
+    assert "changed since then: lr 0.0002 -> 0.001" in printed
+    assert "changed since then: existence_weight 1.0 -> 0.1" in printed
     run_training(training_set, out_dir, "--resume-pth", "auto")
     assert losses(out_dir) == losses(finished)
 
@@ -159,27 +129,27 @@ def test_two_processes_give_the_losses_of_one_and_so_do_loader_processes(trainin
     assert process.returncode == 0, output
     one, two = losses(tmp_path / "one"), losses(tmp_path / "two")
     assert two == pytest.approx(one, rel=1e-5)
-    for some, other in zip(log_lines(tmp_path / "two", "val"), log_lines(tmp_path / "one", "val"), strict=True):
-        names = ("samples", "iou")
-        assert [some[x] for x in names] == pytest.approx([other[x] for x in names], rel=1e-4)
+    for line, other in zip(log_lines(tmp_path / "two", "val"), log_lines(tmp_path / "one", "val"), strict=True):
+        assert (line["samples"], line["iou"]) == pytest.approx((other["samples"], other["iou"]), rel=1e-4)
 
 
-def test_a_second_training_in_the_same_folder_waits_and_then_finds_the_run_finished(training_set, tmp_path, capsys):
-    first = start_training(training_set, tmp_path, *LONG)
-    wait_for_step(first, tmp_path, 1)
-    run_training(training_set, tmp_path, *LONG)
-    assert first.wait(timeout=300) == 0
-    first.stdout.close()
-    said = capsys.readouterr()
-    assert f"waiting for another process, which trains into {tmp_path}" in said.err
-    assert f"continued at step {LONG_STEPS}" in said.out
-    assert list(losses(tmp_path)) == list(range(1, LONG_STEPS + 1))
+def test_a_second_training_in_the_same_folder_waits_for_the_first(training_set, finished, tmp_path):
+    with claimed_elsewhere(tmp_path, "training"):
+        second = start_training(training_set, tmp_path)
+        lines = iter(second.stdout.readline, "")
+        assert any(f"waiting for another process, which trains into {tmp_path}" in line for line in lines)
+        shutil.copytree(finished, tmp_path, dirs_exist_ok=True)
+    output, _ = second.communicate(timeout=300)
+    assert second.returncode == 0 and f"continued at step {STEPS}" in output
 
 
 def test_several_processes_save_and_end_together_and_one_can_go_on(training_set, tmp_path):
     """At Slurm's signal, which torchrun does not pass on by itself, as it does with those of a terminal."""
     process = start_training(training_set, tmp_path, *LONG, "--num_workers", 1, processes=2)
-    wait_for_step(process, tmp_path, 5)
+    log, deadline = tmp_path / "log.jsonl", time.monotonic() + 300
+    while not (log.exists() and '"train", "step": 5,' in log.read_text()):
+        assert process.poll() is None and time.monotonic() < deadline
+        time.sleep(0.02)
     process.send_signal(signal.SIGUSR1)
     output, _ = process.communicate(timeout=300)
     assert process.returncode == 1 and "stopped by SIGUSR1 at step" in output
@@ -189,9 +159,7 @@ def test_several_processes_save_and_end_together_and_one_can_go_on(training_set,
     assert list(losses(tmp_path)) == list(range(1, LONG_STEPS + 1))
 
 
-def test_a_short_run_has_a_short_warm_up_unless_it_is_given_and_every_other_run_the_papers(
-    training_set, tmp_path, capsys
-):
+def test_a_short_run_has_a_short_warm_up_unless_it_is_given(training_set, tmp_path, capsys):
     usual = {"": 1000, "--n-epoch 1": 1000, "--n-epoch 0": 1000}
     short = {"--iter-epoch 40 --n-epoch 3": 12, "--iter-epoch 40 --n-epoch 3 --warmUpIter 1000": 1000}
     for flags, steps in (usual | short).items():
@@ -205,9 +173,7 @@ def test_a_short_run_has_a_short_warm_up_unless_it_is_given_and_every_other_run_
 
 
 @pytest.mark.parametrize(("flags", "workers"), [((), 0), (STRONG_RECIPE, None)], ids=["paper", "strong"])
-def test_cached_features_make_loader_processes_needless_in_the_papers_recipe_only(
-    training_set, tmp_path, monkeypatch, flags, workers
-):
+def test_cached_features_spare_the_papers_recipe_its_loaders(training_set, tmp_path, monkeypatch, flags, workers):
     monkeypatch.setattr(train, "make_step", lambda args, *_: sys.exit(f"{args.num_workers} workers"))
     words = arguments(training_set, tmp_path, "--cache_features", 1, *flags)
     words[(place := words.index("--num_workers")) : place + 2] = []
@@ -215,11 +181,14 @@ def test_cached_features_make_loader_processes_needless_in_the_papers_recipe_onl
         train.main(words)
 
 
-def test_the_weight_of_the_existence_loss_reaches_the_training(training_set, tmp_path):
-    run_training(training_set, tmp_path, "--n-epoch", 0, "--existence_weight", 0.1)
-    losses = log_lines(tmp_path, "train")[1]  # the rate of the first step is 0
-    assert losses["existence_loss"] > 0.1
-    assert losses["loss"] == pytest.approx(losses["mask_loss"] + losses["dice_loss"] + 0.1 * losses["existence_loss"])
+def test_seed_and_loss_weight_reach_the_training_and_unused_flags_are_named(training_set, finished, tmp_path, capsys):
+    unused = "--batch-neg 0 --prob-dir 0.5 0.5 --prob-style a b --feat-pth x --warp-mask --tps-grid 4 6 --eta-corr 8.0"
+    run_training(training_set, tmp_path, "--n-epoch", 0, "--existence_weight", 0.1, "--seed", 1, *unused.split())
+    line, usual = (log_lines(out_dir, "train")[1] for out_dir in (tmp_path, finished))  # the first step's rate is 0
+    assert line["existence_loss"] > 0.1 and line["mask_loss"] != usual["mask_loss"]
+    assert line["loss"] == pytest.approx(line["mask_loss"] + line["dice_loss"] + 0.1 * line["existence_loss"])
+    named = "--batch-neg --prob-dir --prob-style --feat-pth --warp-mask --tps-grid --eta-corr"
+    assert f"unused, as in the published trainer: {named}" in capsys.readouterr().out
 
 
 def test_both_settings_are_learned_by_one_network(training_set, tmp_path, capsys):
@@ -262,16 +231,9 @@ def test_a_checkpoint_with_a_damaged_state_of_training_ends_in_one_line(training
         assert str(odd) in error_line(capsys, training_set, tmp_path / "out", "--resume-pth", odd)
 
 
-@pytest.fixture(scope="module")
-def published(finished, tmp_path_factory):
-    """A checkpoint with what published ones hold."""
-    content = torch.load(finished / "netLast.pth", weights_only=True)
-    path = tmp_path_factory.mktemp("published") / "published.pth"
-    torch.save({name: content[name] for name in ("backbone", "encoder", "optimiser")}, path)
-    return path
-
-
-def test_a_published_checkpoint_goes_on_after_its_warm_up_with_its_optimizer(training_set, published, tmp_path, capsys):
+def test_a_published_checkpoint_goes_on_after_its_warm_up_or_a_given_epoch(training_set, finished, tmp_path, capsys):
+    content, published = torch.load(finished / "netLast.pth", weights_only=True), tmp_path / "published.pth"
+    torch.save({name: content[name] for name in ("backbone", "encoder", "optimiser")}, published)
     run_training(training_set, tmp_path, "--resume-pth", published)
     output = capsys.readouterr().out
     assert "start validation on" in output
@@ -280,19 +242,9 @@ def test_a_published_checkpoint_goes_on_after_its_warm_up_with_its_optimizer(tra
     assert adam[0]["step"] == STEPS + 4
     run_training(training_set, tmp_path, "--resume-pth", published, "--n-epoch", 2)  # the same command, longer
     assert list(losses(tmp_path)) == list(range(4, 12))
-
-
-def test_resume_epoch_says_where_a_published_checkpoint_goes_on(training_set, published, tmp_path, capsys):
-    run_training(training_set, tmp_path, "--resume-pth", published, "--resume-epoch", 2, "--n-epoch", 3)
-    assert list(losses(tmp_path)) == [12, 13, 14, 15]
-    assert [line["epoch"] for line in log_lines(tmp_path, "val")] == ["start", "epoch 3/3"]
-
-
-def test_flags_that_do_nothing_in_the_published_trainer_are_accepted_and_named(training_set, tmp_path, capsys):
-    flags = ("--batch-neg", 0, "--prob-dir", 0.5, 0.5, "--prob-style", "a", "b", "--feat-pth", "x", "--warp-mask")
-    run_training(training_set, tmp_path, "--n-epoch", 0, *flags, "--tps-grid", 4, 6, "--eta-corr", 8.0)
-    named = "--batch-neg --prob-dir --prob-style --feat-pth --warp-mask --tps-grid --eta-corr"
-    assert f"unused, as in the published trainer: {named}" in capsys.readouterr().out
+    run_training(training_set, tmp_path / "2", "--resume-pth", published, "--resume-epoch", 2, "--n-epoch", 3)
+    assert list(losses(tmp_path / "2")) == [12, 13, 14, 15]
+    assert [line["epoch"] for line in log_lines(tmp_path / "2", "val")] == ["start", "epoch 3/3"]
 
 
 def test_the_network_of_the_repository_is_fine_tuned_on_rendered_takes_from_where_it_is(tmp_path, capsys):
@@ -317,9 +269,7 @@ def test_the_network_of_the_repository_is_fine_tuned_on_rendered_takes_from_wher
     assert re.search(r"has \d+ of the \d+ tensors.*leave out the flags of the network", error)
 
 
-def test_a_loss_that_is_not_finite_stops_the_run_and_no_progress_bar_is_left_before_the_error(
-    training_set, tmp_path, capsys, monkeypatch
-):
+def test_a_loss_that_is_not_finite_ends_the_run_below_its_progress_bar(training_set, tmp_path, capsys, monkeypatch):
     monkeypatch.setattr(sys.stderr, "isatty", lambda: True)
     with pytest.raises(SystemExit):
         run_script(lambda: run_training(training_set, tmp_path, "--lr", 1e30, "--log_every", 3))
@@ -329,15 +279,16 @@ def test_a_loss_that_is_not_finite_stops_the_run_and_no_progress_bar_is_left_bef
     assert not list(tmp_path.glob("net*.pth"))
 
 
-def test_unreadable_frames_are_left_out_the_first_is_named_and_the_end_has_their_number(damaged, tmp_path, capsys):
+def test_unreadable_frames_are_left_out_the_first_is_named_and_the_end_has_their_number(training_set, tmp_path, capsys):
+    damaged = shutil.copytree(training_set, tmp_path / "damaged")
     for path in (damaged / "uid-a" / "cam01").iterdir():
         path.unlink()
     (damaged / "uid-d" / "cam02" / "60.jpg").write_bytes(b"no picture")
     run_training(damaged, tmp_path, "--batch-pos", 4, "--val_size", 0)
-    said = capsys.readouterr()
+    printed = capsys.readouterr()
     first = "left out: .*uid-d/cam02/60.jpg is cut off or damaged.*\n"  # of the validation before the first step
-    assert re.fullmatch(first, said.err)
-    number = int(re.search(r"^(\d+) samples could not be read, and others were taken", said.out, re.MULTILINE)[1])
+    assert re.fullmatch(first, printed.err)
+    number = int(re.search(r"^(\d+) samples could not be read, and others were taken", printed.out, re.MULTILINE)[1])
     assert number > 2
     for path in damaged.glob("uid-[bc]/*/*.jpg"):
         path.unlink()
@@ -353,11 +304,9 @@ def test_unreadable_frames_are_left_out_the_first_is_named_and_the_end_has_their
         (("--resume-epoch", "3"), "--resume-pth FILE"),
         (("--overwrite", "--resume-pth", "auto"), "drop one of them"),
         (("--input_size", "50"), "multiple of 16"),
-        (("--layer-type", "I", "X"), "layer types"),
+        (("--recipe", "strong", "--frame_size", "-1"), "frame size -1 must be from 64"),
         (("--backbone", "efficientnet_lite0", "--frame_size", "512"), "--frame_size is for the strong recipe"),
         (("--recipe", "strong", "--block", "0"), "--block is for the paper recipe; leave it out"),
-        (("--recipe", "strong", "--frame_size", "-1"), "frame size -1 must be from 64"),
-        (("--resume-pth", "nowhere.pth"), "nowhere.pth"),
         (("--train-dir", "nowhere"), "create_pairs.py"),
         (("--backbone", "moco", "--moco_path", "nowhere.pth.tar"), "no file nowhere.pth.tar"),
     ],
@@ -366,3 +315,58 @@ def test_bad_options_end_in_one_line(training_set, tmp_path, capsys, flags, word
     if flags == ("--gpu=0",) and torch.cuda.is_available():
         pytest.skip("there is a GPU")
     assert words in error_line(capsys, training_set, tmp_path, *flags)
+
+
+def test_the_rate_warms_up_from_0_and_drops_after_epoch_50():
+    schedule = Schedule(2e-4, 1000, 1000, 250, (50,))
+    assert [schedule.learning_rate(step) for step in (0, 500, 1000, 50_999)] == pytest.approx([0, 1e-4, 2e-4, 2e-4])
+    assert schedule.learning_rate(51_000) == schedule.learning_rate(250_999) == pytest.approx(1e-5)
+    assert [schedule.epoch_end(epoch) for epoch in (0, 1, 250)] == [1000, 2000, 251_000]
+    assert schedule.total_steps == 251_000
+    assert [schedule.epoch(step) for step in (0, 999, 1000, 1999, 2000)] == [0, 0, 1, 1, 2]
+    assert Schedule(1, 0, 5, 2).epoch(0) == 1  # without a warm-up
+
+
+def test_tokens_outside_the_target_mask_are_blocked_where_asked_for():
+    mask = torch.zeros(3, 64, 64, dtype=torch.uint8)
+    mask[:2, 16:33, 0:16] = 1
+    blocked = blocked_tokens(SimpleNamespace(target_mask=mask, block=torch.tensor([True, False, True])))
+    assert (~blocked[0]).nonzero()[:, 0].tolist() == [4, 8]
+    assert not blocked[1].any()
+    assert blocked[2].all()  # nothing to see: the model blocks nothing then
+
+
+@pytest.fixture
+def stand_in(tmp_path):
+    """An interpreter that only says how it was called."""
+    path = tmp_path / "python"
+    path.write_text('#!/bin/sh\nfor argument in "$@"; do echo "$argument"; done\n')
+    path.chmod(0o755)
+    return path
+
+
+def call(script, stand_in, *arguments):
+    command = ["bash", str(ROOT / "train" / script), *arguments]
+    environment = {**os.environ, "PYTHON": str(stand_in)}
+    run = subprocess.run(command, cwd=ROOT, env=environment, stdout=subprocess.PIPE, text=True, check=True)
+    return run.stdout.split("\n")[:-1]
+
+
+@pytest.mark.parametrize(
+    ("script", "flags"),
+    [("run_ego.sh", []), ("run_exo.sh", ["--reverse"]), ("run_both.sh", ["--both", "--recipe", "strong"])],
+)
+def test_the_shell_scripts_pass_the_setting_and_then_further_arguments(stand_in, script, flags):
+    further = ["--n-epoch", "1", "--out-dir", "a folder"]
+    program, *words = call(script, stand_in, *further)
+    assert program.endswith("train/train.py") and words == [*flags, *further]
+    assert call("slurm.sh", stand_in, script, *further) == [program, *flags, "--resume-pth", "auto", *further]
+    args = parse_args(words[: len(flags)], "")
+    kind = {"run_ego.sh": "", "run_exo.sh": "_reverse", "run_both.sh": "_both"}[script]
+    assert args.out_dir == ROOT / f"train/checkpoints/egoexo_v2_480x480{kind}"
+
+
+@pytest.mark.parametrize("flags", [["--gpu", "0,1"], ["--seed", "1", "--gpu=0,1"]])
+def test_each_of_several_gpus_gets_a_process_by_torchrun(stand_in, flags):
+    torchrun = ["-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2"]
+    assert call("run_ego.sh", stand_in, *flags) == [*torchrun, str(ROOT / "train/train.py"), *flags]

@@ -84,9 +84,9 @@ def test_a_strong_sample_shows_the_object_in_both_views_and_in_their_whole_frame
 def test_another_object_as_a_rival_is_never_the_object_itself_and_always_visible(pairs, tmp_path):
     rng = np.random.default_rng(0)
     for number, pair in enumerate(pairs):
-        found = [other_object(pairs, Draw(number, number), rng) for _ in range(20)]
-        assert pairs.visible[found].all()
-        for other in (pairs[n] for n in found):
+        rivals = [other_object(pairs, Draw(number, number), rng) for _ in range(20)]
+        assert pairs.visible[rivals].all()
+        for other in (pairs[n] for n in rivals):
             assert other.object_name != pair.object_name
             assert (other.take_uid, other.target_camera) == (pair.take_uid, pair.target_camera)
     make_take(tmp_path, "a", {"cup_0": {EGO: [0], "cam01": [0]}, "lid_0": {EGO: [0, 30], "cam01": []}})

@@ -41,29 +41,27 @@ def outcome(out_dir):
         content = torch.load(path, weights_only=True)
         left[path.name] = {k: v for k, v in content.items() if k not in ("date", "command", "commit", "arguments")}
     lines = [json.loads(line) for line in (out_dir / "log.jsonl").read_text().splitlines()]
-    shown = [{k: v for k, v in line.items() if k not in CLOCK} for line in lines if line["kind"] != "start"]
-    return left | {"log": shown}
+    figures = [{k: v for k, v in line.items() if k not in CLOCK} for line in lines if line["kind"] != "start"]
+    return left | {"log": figures}
 
 
-def check_equal(found, expected, name=""):
+def check_equal(outcome, expected, name=""):
     if isinstance(expected, torch.Tensor):
-        assert torch.equal(found, expected), name
+        assert torch.equal(outcome, expected), name
     elif isinstance(expected, dict):
-        assert list(found) == list(expected), name
+        assert list(outcome) == list(expected), name
         for key, value in expected.items():
-            check_equal(found[key], value, f"{name}/{key}")
+            check_equal(outcome[key], value, f"{name}/{key}")
     elif isinstance(expected, list):
-        assert len(found) == len(expected), name
+        assert len(outcome) == len(expected), name
         for number, value in enumerate(expected):
-            check_equal(found[number], value, f"{name}/{number}")
+            check_equal(outcome[number], value, f"{name}/{number}")
     else:
-        assert found == expected, name
+        assert outcome == expected, name
 
 
 @pytest.mark.parametrize("how", STATUS, ids=str)
-def test_a_run_stopped_in_each_validation_and_in_steps_and_files_ends_as_an_undisturbed_one(
-    data_dir, undisturbed, tmp_path, how
-):
+def test_a_run_stopped_in_validations_steps_or_files_ends_as_an_undisturbed_one(data_dir, undisturbed, tmp_path, how):
     finished, events = undisturbed
     chosen = random.Random(str(how))
     ends = [event for event in events if event[0] in WRITES] if how == FULL_DISK else events

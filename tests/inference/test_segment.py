@@ -1,0 +1,228 @@
+"""segment_video.py and segment_pair.py: masks of one camera or picture in; masks and existence of the others out."""
+
+import csv
+import re
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+
+from common.drawing import write_picture
+from common.errors import UserError
+from formats.geometry import eval_size
+from formats.mask_files import find_masks
+from formats.mask_pictures import read_mask
+from inference import predictor, segment_pair, segment_video
+from inference.predictor import Predictor
+from tests.made.known_answer import KnownAnswer, scene
+from tests.made.processes import run_main
+from tests.made.videos import make_video, read_number
+
+SIZE = (96, 192)
+OBJECTS = {"cup": range(0, 38, 3), "red pan": range(0, 40, 6)}
+
+
+@pytest.fixture(scope="module")
+def inputs(checkpoint, tmp_path_factory) -> Path:
+    folder = tmp_path_factory.mktemp("inputs")
+    (folder / "net.pth").symlink_to(checkpoint)
+    for name in ("head", "left", "right"):
+        make_video(folder / f"{name}.mp4", 40, SIZE)
+    for name, frames in OBJECTS.items():
+        for frame in frames:
+            mask = np.zeros(SIZE, np.uint8)
+            if frame != 6:  # hidden there
+                mask[50:80, 20 + frame : 60 + frame] = 255
+            path = folder / "masks" / name / f"{frame:05d}.png"
+            path.parent.mkdir(parents=True, exist_ok=True)
+            cv2.imwrite(str(path), mask)
+    return folder
+
+
+def call(inputs, out, *more, masks="masks"):
+    videos = [f"{name}={inputs}/{name}.mp4" for name in ("head", "left", "right")]
+    words = ["--masks", f"head={inputs / masks}", "--ckpt_path", inputs / "net.pth", "--device", "cpu", "--out", out]
+    return run_main(segment_video.main, "--videos", *videos, *words, *more)
+
+
+@pytest.fixture(scope="module")
+def answers_dir(inputs, tmp_path_factory) -> Path:
+    out = tmp_path_factory.mktemp("made") / "found"
+    done = call(inputs, out, "--offset", "left=4")
+    assert done.returncode == 0, done.stderr
+    assert {path.name for path in out.iterdir()} == {"masks", "video.mp4", "existence.csv"}
+    return out
+
+
+def rows_of(answers_dir):
+    with (answers_dir / "existence.csv").open(newline="") as file:
+        return list(csv.DictReader(file))
+
+
+def test_each_object_is_sought_in_each_other_camera_in_each_frame_in_which_it_is_visible(answers_dir):
+    """Also where only one of the other cameras has a picture."""
+    rows = [(row["object"], row["camera"], int(row["frame"]), int(row["camera_frame"])) for row in rows_of(answers_dir)]
+    expected = {
+        (name, camera, frame, frame + offset)
+        for name, frames in OBJECTS.items()
+        for camera, offset in {"left": 4, "right": 0}.items()
+        for frame in frames
+        if frame != 6 and frame + offset < 40
+    }
+    assert set(rows) == expected and len(rows) == len(expected)
+    masks = find_masks([answers_dir / "masks" / "left"]).objects  # numbered as the frames of their own video
+    of_left = {(name, frame) for name, camera, _, frame in expected if camera == "left"}
+    assert {(name, frame) for name, frames in masks.items() for frame in frames} == of_left
+    assert read_mask(answers_dir / "masks" / "left" / "cup" / "00004.png").shape == eval_size(SIZE)
+
+
+@pytest.mark.parametrize(
+    ("offset", "left_out"),
+    [
+        (["head=7"], dict.fromkeys(("left", "right"), "3 frames with a mask, not answered there: 0, 3, 6")),
+        (["left=-5", "right=-2"], {"left": "2 frames with a mask, not answered there: 0, 3", "right": "there: 0"}),
+    ],
+)
+def test_frames_with_masks_that_cannot_be_answered_are_counted_and_named(inputs, tmp_path, offset, left_out):
+    done = call(inputs, tmp_path / "found", "--offset", *offset)
+    assert done.returncode == 0, done.stderr
+    lines = [line for line in done.stdout.splitlines() if "no picture" in line]
+    assert len(lines) == len(left_out)
+    for line, (name, text) in zip(lines, left_out.items(), strict=True):
+        assert line.startswith(f"{name} has no picture at ") and line.endswith(text)
+
+
+def test_the_video_shows_the_cameras_side_by_side_at_one_moment(answers_dir):
+    video = cv2.VideoCapture(str(answers_dir / "video.mp4"))
+    frames = [image for ok, image in iter(video.read, (False, None)) if ok]
+    assert len(frames) == 13 and frames[0].shape == (480, 3 * 960, 3)  # also the one in which both are hidden
+    assert video.get(cv2.CAP_PROP_FPS) == pytest.approx(10)  # every third frame, in the time that it took
+    for image, frame in zip(frames, range(0, 39, 3), strict=True):
+        head, left, right = (read_number(panel) >> 2 for panel in np.hsplit(image, 3))  # names lie over two bits
+        assert (head, left, right) == (frame >> 2, 0 if frame == 36 else frame + 4 >> 2, frame >> 2)
+
+
+def test_answers_are_those_of_the_predictor_told_which_camera_is_head_worn(inputs, strong_checkpoint, tmp_path):
+    frames = (cv2.VideoCapture(str(inputs / f"{camera}.mp4")).read()[1] for camera in ("head", "left"))
+    query, target = (cv2.cvtColor(frame, cv2.COLOR_BGR2RGB) for frame in frames)
+    mask = inputs / "masks" / "cup" / "00000.png"
+    for name, setting in {"head": "ego-exo", "left": "exo-ego", "right": None}.items():
+        out = tmp_path / name
+        assert call(inputs, out, "--ckpt_path", strong_checkpoint, "--stride", 99, "--ego", name).returncode == 0
+        alone, existence = Predictor.load(strong_checkpoint, "cpu").segment(query, mask, target, setting=setting)
+        answers = {(row["object"], row["camera"], row["frame"]): row["existence"] for row in rows_of(out)}
+        assert float(answers["cup", "left", "0"]) == pytest.approx(existence, abs=2e-4)
+        written = cv2.resize(read_mask(out / "masks" / "left" / "cup" / "00000.png"), alone.shape[::-1])
+        assert (written == alone).mean() > 0.95
+
+
+@pytest.mark.parametrize(
+    ("more", "message"),
+    [
+        (("--masks", "left={}/masks"), "--masks takes the masks of one camera here"),
+        (("--ego", "glasses"), "--ego names camera 'glasses'; --videos has head, left, right\n"),
+        (("--offset", "head=70"), "no mask in .* is of a frame that another camera has"),
+        (("--out", "{}"), "exists; give another name, or delete it first"),
+    ],
+)
+def test_what_cannot_be_is_said_in_one_line_and_leaves_nothing(inputs, tmp_path, more, message):
+    done = call(inputs, tmp_path / "found", *(str(word).format(inputs) for word in more))
+    assert done.returncode == 1 and done.stderr.count("error:") == 1 and not list(tmp_path.iterdir())
+    assert re.search(message, done.stderr)
+
+
+def test_a_mask_that_is_empty_is_said_before_anything_is_made(inputs, tmp_path):
+    cv2.imwrite(str(tmp_path / "cup.png"), np.zeros(SIZE, np.uint8))
+    done = call(inputs, tmp_path / "found", masks=tmp_path / "cup.png")
+    assert (done.returncode, done.stderr.count("\n")) == (1, 1) and "cup.png: no mask shows an object" in done.stderr
+    assert [path.name for path in tmp_path.iterdir()] == ["cup.png"]
+
+
+def test_ctrl_c_leaves_nothing_but_a_lock_file(inputs, tmp_path, monkeypatch):
+    def interrupt(*_):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(segment_video.csv, "writer", interrupt)
+    assert call(inputs, tmp_path / "found").returncode == 130
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.fixture(scope="module")
+def files(checkpoint, tmp_path_factory) -> dict[str, str]:
+    """Argument -> path of a valid call."""
+    folder = tmp_path_factory.mktemp("pair")
+    rng = np.random.default_rng(0)
+    for name, size in {"query": (64, 64), "target": (90, 160)}.items():
+        cv2.imwrite(str(folder / f"{name}.jpg"), rng.integers(0, 256, (*size, 3), np.uint8))
+    mask = np.zeros((64, 64), np.uint8)
+    cv2.imwrite(str(folder / "empty.png"), mask)
+    mask[20:40, 10:50] = 255
+    cv2.imwrite(str(folder / "mask.png"), mask)
+    (folder / "text.jpg").write_text("no picture")
+    names = {"query_image": "query.jpg", "query_mask": "mask.png", "target_image": "target.jpg", "out": "found"}
+    return {name: str(folder / file) for name, file in names.items()} | {"ckpt_path": str(checkpoint)}
+
+
+def segment(files: dict[str, str]) -> None:
+    segment_pair.main([word for name, path in files.items() for word in (f"--{name}", path)] + ["--device", "cpu"])
+
+
+def test_the_setting_says_which_picture_is_of_a_head_worn_camera(files, strong_checkpoint, capsys):
+    answers = set()
+    for setting in ("ego-exo", "exo-ego"):
+        segment(files | {"ckpt_path": str(strong_checkpoint), "setting": setting})
+        answers.add(capsys.readouterr().out.splitlines()[1])
+    assert len(answers) == 2
+
+
+def test_the_network_is_named_and_mask_and_overlay_are_as_large_as_the_pictures(files, monkeypatch, capsys):
+    monkeypatch.setattr(segment_pair, "SHIPPED", Path(files["ckpt_path"]))
+    segment({name: path for name, path in files.items() if name != "ckpt_path"})
+    mask = cv2.imread(files["out"] + "_mask.png", cv2.IMREAD_UNCHANGED)
+    assert mask.shape == (90, 160) and set(np.unique(mask)) <= {0, 255}
+    assert cv2.imread(files["out"] + "_overlay.jpg").shape == (90, 90 + 160, 3)
+    printed = capsys.readouterr().out
+    assert f"{files['ckpt_path']}: tiny network of 96 pixels" in printed and "visible with probability" in printed
+
+
+def test_the_predictor_loads_the_repositorys_network_unless_told_otherwise(files, monkeypatch, tmp_path):
+    monkeypatch.setattr(predictor, "SHIPPED", Path(files["ckpt_path"]))
+    assert predictor.Predictor.load(device="cpu").matcher.network.config.input_size == 96
+    monkeypatch.setattr(predictor, "SHIPPED", tmp_path / "xsegtx_tiny.pth")
+    with pytest.raises(UserError, match="^no file [^\n]*xsegtx_tiny.pth, the network of this repository[^\n]*$"):
+        predictor.Predictor.load()
+
+
+@pytest.mark.parametrize(
+    ("argument", "file", "message"),
+    [
+        ("target_image", "text.jpg", "text.jpg is no picture"),
+        ("query_mask", "target.jpg", "target.jpg holds many values, as photographs do"),
+        ("query_mask", "empty.png", "query mask is empty"),
+    ],
+)
+def test_bad_files_are_named_in_one_line(files, argument, file, message):
+    folder = files["out"].removesuffix("found")
+    with pytest.raises(UserError, match=f"^[^\n]*{message}[^\n]*$"):
+        segment(files | {argument: folder + file})
+
+
+def test_a_box_stands_for_the_mask_and_a_value_chooses_from_a_label_map(tmp_path, monkeypatch):
+    monkeypatch.setattr(segment_pair.Predictor, "load", lambda *args, **options: predictor.Predictor(KnownAnswer(96)))
+    for name, box in {"query": (0.3, 0.6, 0.5, 0.8), "target": (0.25, 0.7, 0.1, 0.5)}.items():
+        image, mask = scene((96, 96), box)
+        write_picture(tmp_path / f"{name}.png", image)
+        write_picture(tmp_path / f"{name}_mask.png", mask * 255)
+        labels = mask * 2 + np.eye(96, dtype=np.uint8) * (1 - mask)
+        write_picture(tmp_path / f"{name}_labels.png", np.kron(labels, np.ones((2, 2), np.uint8)))  # of another size
+    common = ["--query_image", f"{tmp_path}/query.png", "--target_image", f"{tmp_path}/target.png"]
+    common += ["--out", f"{tmp_path}/found"]
+    labels = ["--query_mask", f"{tmp_path}/query_labels.png"]
+    for flags in (["--query_box", "47.5", "28", "78", "59"], [*labels, "--object", "0x2"]):
+        (tmp_path / ".found_mask.png.0123abcd.tmp").touch()  # left by a kill
+        segment_pair.main([*common, *flags])
+        assert np.array_equal(read_mask(tmp_path / "found_mask.png"), read_mask(tmp_path / "target_mask.png"))
+        assert not list(tmp_path.glob(".*.tmp"))
+    with pytest.raises(UserError, match="query_labels.png holds the values 1, 2"):
+        segment_pair.main([*common, *labels])

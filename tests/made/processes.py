@@ -1,0 +1,96 @@
+"""Scripts of ours, run in this process (a new one takes seconds for its imports) or killed; processes beside them."""
+
+import contextlib
+import io
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+from common.errors import run_script
+from tests.made import ROOT
+
+
+def exit_status(main: Callable[[], int | None], *words: object) -> int:
+    """Run a script's `main` with these words on its command line; returns its exit status."""
+    former, sys.argv = sys.argv, ["script.py", *map(str, words)]
+    try:
+        run_script(main)
+    except SystemExit as end:
+        return end.code or 0
+    finally:
+        sys.argv = former
+    raise AssertionError("run_script returned")
+
+
+def run_main(main: Callable[[], int | None], *words: object) -> subprocess.CompletedProcess[str]:
+    """The same; what it prints is in the answer, as that of `subprocess.run`."""
+    out, err = io.StringIO(), io.StringIO()
+    with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
+        status = exit_status(main, *words)
+    return subprocess.CompletedProcess(words, status, out.getvalue(), err.getvalue())
+
+
+def living(process: subprocess.Popen) -> dict[int, str]:
+    """The living processes, without zombies, of one that was started with a new session: process id -> command line."""
+    columns = ["ps", "-ww", "-eo", "pid=,pgid=,stat=,args="]
+    listing = subprocess.run(columns, capture_output=True, text=True, check=True).stdout
+    rows = (line.split(maxsplit=3) for line in listing.splitlines())
+    return {int(pid): args for pid, group, state, args in rows if group == str(process.pid) and state[0] != "Z"}
+
+
+def wait_for_the_end(process: subprocess.Popen) -> None:
+    """Return when no process is left of one that was started with a new session."""
+    deadline = time.monotonic() + 300
+    while left := living(process):
+        assert time.monotonic() < deadline, left
+        time.sleep(0.05)
+
+
+HOLD = """import sys
+from pathlib import Path
+from common.files import claimed
+with claimed(Path(sys.argv[1]), sys.argv[2], ""):
+    print("claimed", flush=True)
+    sys.stdin.read()
+"""
+
+
+@contextlib.contextmanager
+def claimed_elsewhere(folder: Path, name: str) -> Iterator[subprocess.Popen]:
+    """Within the block another process, which is given, has claimed `name` in `folder`."""
+    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True}
+    with subprocess.Popen([sys.executable, "-c", HOLD, folder, name], cwd=ROOT, **pipes) as process:
+        assert process.stdout.readline() == "claimed\n"
+        yield process
+        process.stdin.close()
+
+
+EVENTS = ("open", "os.mkdir", "os.rename", "os.remove", "os.rmdir", "os.link", "os.truncate", "shutil.copyfile")
+
+
+def killed_at(number: int, folder: Path, main: Callable[[], int | None], *words: object) -> bool:
+    """Run a script's `main` in a forked process, which is killed when it is about to do its `number`-th thing, from 1,
+    to a file below `folder`. False if it ended before.
+
+    Fit for scripts that call no function of OpenCV with threads: these do not survive a fork.
+    """
+    process = os.fork()
+    if process == 0:
+        try:
+            left = [number]
+
+            def kill(event: str, args: tuple) -> None:
+                if event in EVENTS and args and str(args[0]).startswith(f"{folder}{os.sep}"):
+                    left[0] -= 1
+                    if not left[0]:
+                        os.kill(os.getpid(), signal.SIGKILL)
+
+            sys.addaudithook(kill)
+            run_main(main, *words)
+        finally:
+            os._exit(0)
+    return os.WIFSIGNALED(os.waitpid(process, 0)[1])

@@ -1,0 +1,203 @@
+"""A training step: what it looks at, the losses of that, and what the network is given, fresh and from the cache."""
+
+import math
+from dataclasses import replace
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+import torch
+
+from formats.pairs import BOTH, PairSet
+from model.crops import Spot
+from model.features import Encoder
+from model.xsegtx import Look, XSegTx, XSegTxConfig
+from tests.made.networks import random_backbone, strong_config, strong_network
+from train.crop_step import CropStep
+from train.crops import CropReader, FrameGroup, Peak
+from train.dataset import TrainSamples
+from train.distributed import Ranks
+from train.feature_cache import FeatureCache
+from train.letterboxed import LetterboxReader, LetterboxStep
+from train.losses import LossWeights
+
+SIDE = 48
+READER = CropReader(strong_config(SIDE))
+
+
+@pytest.fixture(scope="module")
+def encoder():
+    return Encoder(random_backbone(0), torch.device("cpu"))
+
+
+@pytest.fixture(scope="module")
+def pairs(training_set):
+    return PairSet([training_set], "train", BOTH)
+
+
+@pytest.fixture(scope="module")
+def make_step(encoder):
+    def make(ranks=None, precision="fp32"):
+        return CropStep(
+            strong_network(side=SIDE), encoder, FeatureCache(), LossWeights(0.1), ranks or Ranks(), precision
+        )
+
+    return make
+
+
+@pytest.fixture(scope="module")
+def samples(pairs):
+    """Of both settings: frames of two shapes take turns."""
+    samples = TrainSamples(pairs, READER, 1)
+    return [samples[n] for n in range(8)]
+
+
+@pytest.fixture(scope="module")
+def batch(samples):
+    return READER.collate(samples)
+
+
+def test_all_of_the_network_learns_from_the_losses_and_half_precision_keeps_them_finite(make_step, samples):
+    for precision, count in (("fp32", 8), ("bf16", 3)):
+        step = make_step(precision=precision).train()
+        losses = step(READER.collate(samples[:count]))
+        assert all(x.isfinite() and x > 0 for x in losses)
+        losses.total.backward()
+        missing = [name for name, p in step.named_parameters() if p.grad is None or not p.grad.any()]
+        assert missing == []
+        assert all(p.grad.isfinite().all() for p in step.parameters())
+
+
+@torch.no_grad()
+def test_the_loss_of_a_batch_is_that_of_its_samples_whichever_are_together(make_step, samples):
+    """As ranks see it, who know the sums of all."""
+
+    def losses(of_rank, sums=None):
+        known, noted = iter(sums or ()), []
+        ranks = SimpleNamespace(size=2 if sums else 1)
+        ranks.sum = lambda x: next(known) if sums else (noted.append(x), x)[1]
+        return make_step(ranks)(READER.collate(of_rank)), noted
+
+    assert 0 < sum(sample["visible"] for sample in samples) < len(samples)
+    whole, sums = losses(samples)
+    parts = [losses(samples[first::2], sums)[0] for first in (0, 1)]
+    for name, value in whole._asdict().items():
+        assert sum(getattr(part, name) for part in parts).item() == pytest.approx(value.item(), rel=1e-4), name
+    twice, _ = losses(samples[::-1] + samples)
+    assert twice.total.item() == pytest.approx(whole.total.item(), rel=1e-4)
+
+
+def test_place_heat_and_choice_are_what_their_definitions_say_of_a_frame_of_three_cells(make_step):
+    """Of two targets, the object is visible in the first, in its second cell, and there in the second look alone."""
+    step, heat = make_step(), torch.tensor([[[1.0, 3, 0]], [[2.0, -1, 4]]])
+    cells = torch.tensor([[[False, True, False]], [[False] * 3]])
+    group = SimpleNamespace(rows=torch.tensor([0, 1]), cells=cells)
+    masks, prob = torch.zeros(2, 2, 4, 4), torch.full((4, 4, 4), 0.5)
+    batch = SimpleNamespace(frames=[group], visible=cells[:, 0, 1], query_mask=masks[0])
+    contained, logit = torch.tensor([[False, True], [False, False]]), torch.tensor([0.5, 2, 1, -1])
+    with torch.no_grad():
+        losses = step.losses(batch, Look(prob, logit, prob), masks, contained, [heat])
+        scaled, visible = step.network.locator.scale * heat[0, 0], step.network.locator.heat_logit(heat.amax((1, 2)))
+    assert losses.place.item() == pytest.approx(-scaled.log_softmax(0)[1].item())
+    by_kind = -visible[0].sigmoid().log() - (1 - visible[1].sigmoid()).log()
+    assert losses.heat.item() == pytest.approx(by_kind.item() / 2)
+    assert losses.choice.item() == pytest.approx(math.log(1 + math.exp(0.5 - 2)))
+    others = losses.mask + losses.dice + 0.1 * (losses.existence + losses.heat + losses.choice)
+    assert losses.total.item() == pytest.approx((others + LossWeights().place * losses.place).item())
+
+
+def test_crops_at_known_places_stay_as_the_loader_cut_them_and_the_first_shows_a_visible_object(make_step, batch):
+    unknown = torch.tensor([[peak is not None for peak in peaks] for peaks in batch.peaks])
+    assert 0 < unknown.sum() < unknown.numel()
+    crops = make_step().with_peaks(batch, [torch.rand(group.cells.shape) for group in batch.frames])
+    for now, before in zip(crops, (batch.target, batch.target_mask, batch.contained), strict=True):
+        assert torch.equal(now[~unknown], before[~unknown])
+    images, masks, contained = crops
+    assert images[unknown].flatten(1).any(1).all() and not batch.target[unknown].any()
+    assert contained[:, 0].tolist() == batch.visible.tolist() and not contained[:, 1].all()
+    assert not masks[~batch.visible].any()
+
+
+def looks_at_peaks(step, sample, heat, cells, *peaks):
+    """The middle and the side of the crop at each of two places of a frame that has such a heat and object."""
+    picture = np.stack([*np.mgrid[:540, :960] // 4, np.zeros((540, 960))], 2).astype(np.uint8)  # a color is a place
+    group = FrameGroup([0], torch.tensor([0]), [], torch.empty(0), cells[None])
+    more = {"images": [picture], "masks": [np.zeros((540, 960), np.uint8)], "frames": [group]}
+    batch = replace(READER.collate([sample]), peaks=[list(peaks)], **more)
+    images, _, contained = step.with_peaks(batch, [heat[None]])
+    assert not contained.any()
+    places = 4.0 * images[0, :, :, :, :2].float()
+    sides = places.amax((1, 2)) - places.amin((1, 2))
+    return [(*middle.tolist(), side.max().item()) for middle, side in zip(places.mean((1, 2)), sides, strict=True)]
+
+
+def test_a_look_at_a_peak_is_around_it_in_the_whole_picture_and_away_from_the_object(make_step, samples):
+    step, near = make_step(), lambda *spot: pytest.approx(spot, abs=8)
+    heat, cells = torch.full((27, 48), -torch.inf), torch.zeros(27, 48, dtype=torch.bool)
+    heat[20, 30], heat[9, 14] = 2, 1
+    peaks = Peak(0, Spot(0, 0, 50)), Peak(1, Spot(3, -40, 30))
+    assert looks_at_peaks(step, samples[0], heat, cells, *peaks) == [near(410, 610, 150), near(193, 250, 90)]
+    cells[21, 31] = True  # hottest beside the object
+    only_other = [near(190, 290, 150), near(193, 250, 90)]
+    assert looks_at_peaks(step, samples[0], heat, cells, *peaks) == only_other
+    heat[20, 30] = -torch.inf  # a second peak is missing
+    assert looks_at_peaks(step, samples[0], heat, ~cells & cells, *peaks) == only_other
+
+
+def batch_of(pairs, numbers, reader):
+    samples = TrainSamples(pairs, reader, 0)
+    return reader.collate([samples[n] for n in numbers])
+
+
+def letterboxed(pairs, numbers, cached=()):
+    return batch_of(pairs, numbers, LetterboxReader(64, cached))
+
+
+def step_of(encoder, cache=None, precision="fp32", strong=False):
+    network = strong_network() if strong else XSegTx(XSegTxConfig("tiny", 64)).eval()
+    made_with = network, encoder, cache or FeatureCache(), LossWeights(), Ranks(), precision
+    return (CropStep if strong else LetterboxStep)(*made_with)
+
+
+def test_the_cache_stops_at_its_capacity_and_gives_fresh_features_to_half_precision(pairs, encoder):
+    size = 2 * 1024 * 4 * 4
+    cache = FeatureCache(5 * size)
+    for start in (0, 4, 0):
+        cached = step_of(encoder, cache).encode(letterboxed(pairs, range(start, start + 4), cache))
+        fresh = step_of(encoder).encode(letterboxed(pairs, range(start, start + 4)))
+        assert all(torch.allclose(*both, rtol=1e-3, atol=1e-4) for both in zip(cached, fresh, strict=True))
+    assert len(cache.entries) == 5 and all(entry[0].nbytes == size for entry in cache.entries.values())
+
+
+@pytest.mark.parametrize("strong", [False, True], ids=["paper", "strong"])
+def test_a_batch_has_the_same_losses_when_its_features_come_from_the_cache(pairs, encoder, strong):
+    """In half precision, too; of frames of both cameras' shapes, each encoded once."""
+    cache = FeatureCache(10**9)
+    step = step_of(encoder, cache, "bf16", strong)
+    reader = CropReader(step.network.config, cache) if strong else LetterboxReader(64, cache)
+    with torch.no_grad():
+        first = step(batch_of(pairs, range(3), reader))
+        kept, blind = list(cache.entries), batch_of(pairs, range(3), reader)
+        pictures = (group.images for group in blind.frames) if strong else [blind.target_image]
+        assert not any(picture.any() for picture in pictures)
+        second = step(blind)
+    assert torch.equal(torch.stack(first), torch.stack(second)) and list(cache.entries) == kept
+
+
+READERS = {"paper": LetterboxReader(48), "strong": CropReader(strong_config(48))}
+
+
+@pytest.mark.parametrize("reader", READERS.values(), ids=READERS)
+def test_one_key_never_stands_for_two_images_whatever_the_recipe_draws(pairs, reader):
+    """Else the cache would show the first one for ever."""
+    samples, seen, count = TrainSamples(pairs, reader, 0), {}, 0
+    for sample in (samples[n] for n in range(100)):
+        if isinstance(reader, CropReader):
+            keyed = [sample["frame"][:2]]
+        else:
+            names = {"target_image": "target", "query_image": "query", "query_mask": "query_mask"}
+            keyed = [(getattr(sample["source"], key), sample[name]) for name, key in names.items()]
+        for key, image in keyed:
+            assert np.array_equal(seen.setdefault(key, image), image)
+        count += len(keyed)
+    assert len(seen) < count
