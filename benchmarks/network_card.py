@@ -123,7 +123,7 @@ def why_hidden(folder: Path, case: Case) -> str:
     if world.left_out[int(second), camera, number]:
         return HIDDEN[0]
     view = world.exo_cameras[camera - 1] if camera else world.ego_camera(second)
-    pixels, depth = view.project(np.stack([solid.position for solid in world.item(number, second)]))
+    pixels, depth = view.project(np.stack([solid.position for solid in world.object_solids(number, second)]))
     inside = ((pixels > 0) & (pixels < view.size[::-1])).all(1) & (depth > 0)
     return HIDDEN[2] if inside.any() else HIDDEN[1]
 
