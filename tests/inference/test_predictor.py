@@ -16,7 +16,7 @@ from torch.utils.data import DataLoader
 
 from common.drawing import write_picture
 from common.errors import UserError
-from common.parallel import start_loader_worker
+from common.parallel import init_loader_worker
 from formats.geometry import eval_size
 from formats.masks import decode_mask, encode_mask
 from formats.processed import ProcessedTake
@@ -148,7 +148,7 @@ def test_a_spawned_loader_prepares_frames_without_a_network(checkpoint, strong_c
     dataset = ChunkDataset(plan_chunks(ProcessedTake.read(data_path, "take-a"), "ego-exo", 1).chunks, matcher.prepare)
     file = io.BytesIO()
     NoNetworkPickler(file).dump(dataset)
-    process = {"num_workers": 1, "multiprocessing_context": "spawn", "worker_init_fn": start_loader_worker}
+    process = {"num_workers": 1, "multiprocessing_context": "spawn", "worker_init_fn": init_loader_worker}
     loader = DataLoader(dataset, batch_size=None, **process) if kind == "strong" else pickle.loads(file.getvalue())
     for there, here in zip(loader, dataset, strict=True):
         assert there.pairs and there.plan == here.plan
