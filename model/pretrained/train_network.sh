@@ -4,7 +4,7 @@
 # folder given (default: runs/xsegtx_tiny); a second run continues.
 #   bash model/pretrained/train_network.sh [FOLDER]
 # Environment: PACKAGE: Debian's sweethome3d-furniture, the downloaded file (default: `apt-get download` fetches it);
-# EPOCHS of training, of 2400 steps each (default: 15); NPROC: processes that train, of 8 GB each (default: 1); PYTHON as
+# EPOCHS of training, of 2400 steps each (default: 7); NPROC: processes that train, of 8 GB each (default: 1); PYTHON as
 # for quickstart.sh; SEED of the training (default: 0; only that one becomes the network of this repository, others stay
 # in the folder).
 set -euo pipefail
@@ -14,7 +14,7 @@ setup_env requirements.txt requirements-models.txt
 
 out=${1:-runs/xsegtx_tiny}
 seed=${SEED:-0}
-epochs=${EPOCHS:-15}
+epochs=${EPOCHS:-7}
 precision=fp32 # bfloat16 where the CPU computes in it
 if grep -qsw avx512_bf16 /proc/cpuinfo; then precision=bf16; fi
 
