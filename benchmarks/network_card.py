@@ -32,7 +32,7 @@ from evaluation.summary import metrics, take_names
 from evaluation.truth import GroundTruth
 from formats.masks import decode_mask, encode_mask
 from formats.processed import ProcessedTake, frames_in
-from formats.results import results_path
+from formats.results import THRESHOLD, results_path
 from formats.takes import FRAME_STEP, find_split_path, read_split
 from inference.predictor import CKPT_HELP, SHIPPED
 from model.device import PRECISIONS
@@ -143,26 +143,26 @@ def print_existence(cases: dict[str, Both]) -> None:
     network says, how many objects are visible.
     """
     print(f"\n| threshold | {' | '.join(map(str, THRESHOLDS))} |\n|{'---|' * (1 + len(THRESHOLDS))}")
-    existence = [
-        tuple(np.array([getattr(case, name) for case in of]) for name in ("existence", "visible"))
-        for both in cases.values()
-        for of in both
-        if of
+    sets = [scored for both in cases.values() for scored in both if scored]
+    accuracy = [
+        np.mean(
+            [
+                metrics([case._replace(existence=case.existence + THRESHOLD - limit) for case in scored])[
+                    "balanced_accuracy"
+                ]
+                for scored in sets
+            ]
+        )
+        for limit in THRESHOLDS
     ]
-    of_sets = [[balanced_accuracy(said > limit, there) for limit in THRESHOLDS] for said, there in existence]
-    print(f"| balanced accuracy | {' | '.join(f'{100 * x:.1f}' for x in np.mean(of_sets, 0))} |")
-    said, there = map(np.concatenate, zip(*existence, strict=True))
-    tenth = np.minimum((10 * said).astype(int), 9)
+    print(f"| balanced accuracy | {' | '.join(f'{100 * x:.1f}' for x in accuracy)} |")
+    existence, visible = np.array([(case.existence, case.visible) for scored in sets for case in scored]).T
+    tenth = np.minimum((10 * existence).astype(int), 9)
     print("\n| existence | objects | mean | visible |\n|---|---|---|---|")
     for k in range(10):
         if (chosen := tenth == k).any():
-            mean, visible = said[chosen].mean(), there[chosen].mean()
-            print(f"| {k / 10} to {(k + 1) / 10} | {chosen.sum()} | {100 * mean:.1f} | {100 * visible:.1f} |")
-
-
-def balanced_accuracy(said: np.ndarray, there: np.ndarray) -> float:
-    """The mean of how often the visible and the hidden, of those that there are, are said to be."""
-    return float(np.mean([(said == there)[there == kind].mean() for kind in np.unique(there)]))
+            mean, share = existence[chosen].mean(), visible[chosen].mean()
+            print(f"| {k / 10} to {(k + 1) / 10} | {chosen.sum()} | {100 * mean:.1f} | {100 * share:.1f} |")
 
 
 def turned(data: Path, out: Path, kind: str, degrees: int, takes: int) -> Path:

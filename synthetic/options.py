@@ -72,6 +72,5 @@ class TakeOptions:
         """The options as JSON, of folders the names. Later options are there only where they are used, so that takes
         without them keep their uids.
         """
-        later = asdict(self)
-        first = {name: later.pop(name) for name in list(later)[: -len(LATER)]}
-        return first | {k: v.name if isinstance(v, Path) else v for k, v in later.items() if v}
+        used = {name: value for name, value in asdict(self).items() if value or name not in LATER}
+        return {name: value.name if isinstance(value, Path) else value for name, value in used.items()}
