@@ -23,12 +23,12 @@ say_errors(__name__)
 from tqdm import tqdm
 
 from common.arguments import SETTINGS, Parser
-from common.errors import UserError, counted
+from common.errors import UserError, counted, warn_once
 from common.files import claimed, write_json
 from evaluation.options import add_split_options
 from evaluation.outputs import RESULTS_DIR
 from evaluation.predictions import TakePredictions
-from evaluation.score import refuse, take_results
+from evaluation.score import partial_line, refuse, take_results
 from evaluation.truth import GroundTruth
 from formats.results import iter_results, results_path
 
@@ -57,6 +57,8 @@ def main(argv: list[str] | None = None) -> None:
         truth = GroundTruth.of_split(args.data_path, split, args.splits_path, all_frames=True)
     if truth.missing:
         refuse([f"take {uid}: {why}" for uid, why in truth.missing.items()], f"split {split!r}")
+    if truth.partial:
+        warn_once(partial_line(truth))
     files = {
         setting: path or results_path(RESULTS_DIR, setting, split)
         for setting, path in zip(SETTINGS, (args.ego_exo, args.exo_ego), strict=True)
@@ -76,11 +78,11 @@ def main(argv: list[str] | None = None) -> None:
 
 
 def whole_takes(truth: GroundTruth, path: Path, setting: str) -> Iterator[tuple[str, dict]]:
-    """The results with a key per object and subsample_idx: the server wants both, some results lack them."""
+    """The results with a key for each object, for no other, and subsample_idx: the server wants all three."""
     for uid, raw in iter_results(path, setting):
         if uid in truth.uids:
             take = truth.load(uid).take
-            masks = dict.fromkeys(take.masks, {}) | raw["masks"]
+            masks = {name: raw["masks"].get(name, {}) for name in take.masks}
             yield uid, {"subsample_idx": take.subsample_idx, **raw, "masks": masks}
 
 

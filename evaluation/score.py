@@ -111,6 +111,11 @@ def refuse(problems: Sequence[str], where: str, hint: str = "") -> NoReturn:
     raise UserError(f"{counted(len(problems), 'problem')} in {where}, nothing written{hint}")
 
 
+def partial_line(truth: GroundTruth) -> str:
+    count = counted(len(truth.partial), "take")
+    return f"{count} processed in part: what failed_takes.json lists is in no pair, though the benchmark may have it"
+
+
 def unscored_lines(truth: GroundTruth, scores: SplitScores) -> list[str]:
     """A line for each thing that was not scored, or not by the official protocol."""
     lines = []
@@ -118,6 +123,8 @@ def unscored_lines(truth: GroundTruth, scores: SplitScores) -> list[str]:
         lines.append("not the official protocol: every frame counts, also those nobody looked at in the target view")
     if truth.missing:
         lines.append(f"takes of the split without ground truth: {', '.join(truth.missing)}")
+    if truth.partial:
+        lines.append(partial_line(truth))
     if scores.not_in_truth:
         lines.append(f"takes of the results without ground truth, not scored: {', '.join(scores.not_in_truth)}")
     if truth.accepted:

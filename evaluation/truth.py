@@ -15,7 +15,7 @@ from common.errors import MALFORMED, UserError
 from common.files import claimed, iter_json, write_json
 from formats.geometry import Size, eval_size
 from formats.masks import RLE, encode_mask, mask_size, resize_mask
-from formats.processed import ANNOTATION, CameraPair, ProcessedTake, frames_in, is_processed, read_frame
+from formats.processed import ANNOTATION, FAILED, CameraPair, ProcessedTake, frames_in, is_processed, read_frame
 from formats.takes import (
     ANNOTATION_REMEDY,
     ANNOTATION_TEMPLATE,
@@ -114,6 +114,11 @@ class GroundTruth:
         """Whether every frame counts, which is not the official protocol."""
         return any(info.frames is None for info in self.infos.values())
 
+    @property
+    def partial(self) -> list[str]:
+        """uids of takes of which process_data.py left something out; a ground-truth file does not say."""
+        return [uid for uid in self.uids if uid not in self.in_memory and (self.data_dir / uid / FAILED).exists()]
+
     @classmethod
     def of_split(
         cls,
@@ -139,7 +144,7 @@ class GroundTruth:
         if all_frames:
             infos, missing = dict.fromkeys(uids, TakeInfo()), {}
         else:
-            path = annotation_path(annotations or data_dir.parent / ANNOTATION_TEMPLATE, split)
+            path = annotation_path(annotations or data_dir.absolute().parent / ANNOTATION_TEMPLATE, split)
             if not path.is_file():
                 without = "" if annotations else "score without it by --all_frames, or "
                 raise UserError(f"no file {path}; {without}{ANNOTATION_REMEDY}")

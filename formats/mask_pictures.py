@@ -95,7 +95,8 @@ def _is_one_object(channels: list[np.ndarray], bright: np.ndarray, full: int) ->
         return False
     colors = sum((channel > full // 2) * np.uint8(1 << number) for number, channel in enumerate(channels))
     colors[between] = 0
-    areas = [color for color in range(1, 8) if _fills_area(colors == color)]
+    # Where values are few, none is noise: a single pixel of another color is another object.
+    areas = [color for color in range(1, 8) if (np.any if is_map else _fills_area)(colors == color)]
     return len(areas) < 2 and not (is_map and _fills_area(between))
 
 

@@ -31,6 +31,7 @@ from formats.results import camera_pair_key
 from formats.takes import by_frame, kind_of, parse_frame
 
 ANNOTATION = "annotation.json"
+FAILED = "failed.json"  # what a take lacks; none if it lacks nothing
 SOURCE = "source.json"  # of the data set: which videos; of a take: what it was made of
 
 

@@ -189,17 +189,20 @@ def find_takes_json(annotations: Path) -> Path:
 
 
 def _read_stated_ego(annotations: Path) -> dict[str, dict[str, bool]]:
-    """Which cameras are head-worn, by take uid, where the data set's takes.json contradicts their names.
-
-    takes.json is a list of `{"take_uid", "cameras": [{"cam_id", "is_ego"}, ...]}`. Nothing is stated if there is none.
+    """Which cameras are head-worn, by take uid, where takes.json contradicts their names: a list of takes, of which
+    those that import_take.py writes have `"cameras": [{"cam_id", "is_ego"}, ...]`. Nothing is stated if there is none.
     """
     path = find_takes_json(annotations)
     if not os.path.lexists(path):  # a broken link is not passed over
         return {}
     remedy = "get it again or remove it"
     takes = read_json(path, remedy)
-    if not has_form(takes, [{"take_uid": str, "cameras": [{"cam_id": str}]}]):
-        raise UserError(f'{path} is not a list of {{"take_uid", "cameras": [{{"cam_id", "is_ego"}}]}}; {remedy}')
+    if not has_form(takes, [{"take_uid": str}]):
+        raise UserError(f'{path} is not a list of {{"take_uid", ...}}; {remedy}')
+    # The data set's own entries have "capture" in its place, and the benchmark goes by the cameras' names alone.
+    takes = [take for take in takes if "cameras" in take]
+    if not has_form(takes, [{"cameras": [{"cam_id": str}]}]):
+        raise UserError(f'{path}: "cameras" of a take is not [{{"cam_id", "is_ego"}}]; {remedy}')
     stated: dict[str, dict[str, bool]] = {}
     for take in takes:
         for camera in take["cameras"]:

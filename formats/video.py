@@ -21,7 +21,8 @@ from av.video.frame import PictureType
 from common.errors import UserError
 
 SKIP, FEED, WANT = 0, 1, 2  # what to do with a packet
-HOLE = bytes(4096)  # no encoder writes so many zeros in a row; interrupted downloads leave them
+HOLE = bytes(4096)  # interrupted downloads leave so many zeros in a row
+WITHOUT_ZEROS = "h264", "hevc"  # codecs that never write them; others pad with zeros
 
 
 class VideoError(UserError):
@@ -62,11 +63,14 @@ def index_video(path: Path) -> VideoIndex:
             if not container.streams.video:
                 raise VideoError(f"{path} has no video stream")
             stream = container.streams.video[0]
+            codec = stream.codec_context
+            # AVI has no presentation times. Its packets count in the file's order, in which B-frames are not shown.
+            is_unordered = container.format.name == "avi" and codec.has_b_frames
             # The index that mp4 files carry counts what an edit list leaves; other containers have a partial one.
             is_mp4 = "mp4" in container.format.name and stream.frames > 0
             announced = sum(entry.size > 0 for entry in stream.index_entries) if is_mp4 else stream.frames
             for packet in _whole_packets(container):
-                if HOLE in bytes(packet):
+                if codec.name in WITHOUT_ZEROS and HOLE in bytes(packet):
                     raise VideoError(f"{path} is damaged: a hole of zeros in the packet of frame {len(packets)}")
                 packets.append((packet.pts, packet.is_keyframe, packet.is_discard))
     except VideoError:
@@ -79,7 +83,7 @@ def index_video(path: Path) -> VideoIndex:
         raise VideoError(f"{path} has no frames")
     times, is_key, is_hidden = zip(*packets, strict=True)
     visible = np.flatnonzero(~np.array(is_hidden))
-    if None in times or len(set(times)) < len(times):
+    if is_unordered or None in times or len(set(times)) < len(times):
         return VideoIndex(path, visible, None, visible[:0], visible[:0], len(times))
     pts, keys = np.array(times, np.int64), np.flatnonzero(is_key)
     packet = visible[np.argsort(pts[visible])]

@@ -7,7 +7,7 @@ import pytest
 
 from common.errors import UserError
 from evaluation import make_submission
-from formats.processed import ANNOTATION
+from formats.processed import ANNOTATION, FAILED
 from tests.made import EGO
 from tests.made.processed import make_data_set
 from tests.made.results import UIDS
@@ -35,12 +35,13 @@ def test_a_submission_holds_both_results_files_in_the_official_form(scored_data,
     assert re.search("submission.json: [0-9,]+ bytes", printed)
 
 
-def test_what_results_of_others_lack_and_the_server_asks_for_is_filled_in(scored_data, tmp_path):
+def test_results_of_others_get_what_the_server_asks_for_and_lose_what_it_refuses(scored_data, tmp_path):
     submit(scored_data, tmp_path / "expected.json")
     bare = json.loads((scored_data / "a" / "ego-exo_val_results.json").read_text())
     for take in bare["ego-exo"]["results"].values():
         del take["subsample_idx"]
         del take["masks"]["nothing_0"]  # an object without a pair
+        take["masks"]["ghost_0"] = {}  # of another version of the annotations
     (tmp_path / "bare.json").write_text(json.dumps(bare))
     submit(scored_data, tmp_path / "submission.json", "--ego_exo", tmp_path / "bare.json")
     expected, submission = (json.loads((tmp_path / f"{name}.json").read_text()) for name in ("expected", "submission"))
@@ -57,10 +58,13 @@ def test_a_submission_needs_no_target_masks_and_leaves_out_takes_of_another_spli
                 if camera != EGO:
                     cameras[camera] = {}
         path.write_text(json.dumps(raw))
+    (data_dir / UIDS[0] / FAILED).write_text("{}")  # as process_data.py leaves it where a video is missing
     submit(scored_data, tmp_path / "submission.json", "--data_path", data_dir)
+    printed = capsys.readouterr()
+    assert "warning: 1 take processed in part" in printed.err
     results = json.loads((tmp_path / "submission.json").read_text())
     assert list(results["ego-exo"]["results"]) == UIDS[:1]
-    assert "not of the split, left out: take-b" in capsys.readouterr().out
+    assert "not of the split, left out: take-b" in printed.out
 
 
 def test_a_submission_lists_everything_that_is_missing_and_is_not_written(scored_data, tmp_path, capsys):

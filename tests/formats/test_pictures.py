@@ -183,6 +183,14 @@ def test_of_a_label_map_one_object_is_chosen_or_its_values_are_named(tmp_path, k
         read_mask(tmp_path / "mask.png", 77)
 
 
+def test_not_even_tiny_objects_of_a_label_map_become_one_mask():
+    labels = np.zeros((40, 60), np.uint8)
+    labels[10:13, 10:13], labels[20:23, 30:33] = 1, 2
+    (image := Image.fromarray(labels, "P")).putpalette(PALETTE.getpalette())
+    with pytest.raises(UserError, match="holds the values 1, 2;"):
+        to_mask(image)
+
+
 @pytest.mark.parametrize("mode", ["RGB", "L", "P"])
 def test_a_photograph_is_no_mask(mode):
     with pytest.raises(UserError, match="mask holds many values, as photographs do; give a mask, whose object has one"):

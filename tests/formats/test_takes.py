@@ -130,10 +130,12 @@ def annotations(tmp_path):
 
 
 @pytest.mark.parametrize("place", ["takes.json", "annotations/takes.json"])
-def test_what_takes_json_says_of_a_camera_comes_before_its_name(annotations, tmp_path, place):
+def test_what_import_take_says_of_a_camera_comes_before_its_name_and_nothing_else_does(annotations, tmp_path, place):
     cameras = [("aria01", True), ("gp05", True), ("gp06", True), ("cam01", False), ("aria01_214-1", None)]
     listed = [{"cam_id": name, "is_ego": ego, "id": 3} for name, ego in cameras] + [{"cam_id": "gp07"}]
-    (tmp_path / place).write_text(json.dumps([{"take_uid": "a", "take_name": "lab_1", "cameras": listed}]))
+    entry = {"take_uid": "a", "take_name": "lab_1", "cameras": listed}
+    of_the_data_set = {"take_uid": "b", "capture": {"cameras": [{"cam_id": "gp05", "is_ego": True}]}}
+    (tmp_path / place).write_text(json.dumps([of_the_data_set, entry]))
     read, _, _ = read_takes(annotations, ["a", "b"])
     assert [read[uid].kind_of("gp05") for uid in "ab"] == ["ego", "exo"]
     assert [read[uid].kind_of("aria01_214-1") for uid in "ab"] == ["ego", "ego"]
@@ -143,7 +145,10 @@ def test_what_takes_json_says_of_a_camera_comes_before_its_name(annotations, tmp
 STATED = '[{"take_uid": "a", "cameras": [{"cam_id": "gp05", "is_ego": %s}]}]'
 
 
-@pytest.mark.parametrize("text", [None, "{", "[1]", '[{"take_uid": "a"}]', *(STATED % ego for ego in ('"true"', "1"))])
+UNUSABLE = None, "{", "[1]", '[{"take_uid": "a", "cameras": 3}]', *(STATED % ego for ego in ('"true"', "1"))
+
+
+@pytest.mark.parametrize("text", UNUSABLE)
 def test_a_takes_json_that_is_unusable_or_cannot_be_read_is_not_passed_over(annotations, tmp_path, text):
     path = tmp_path / "takes.json"
     path.symlink_to("nowhere") if text is None else path.write_text(text)

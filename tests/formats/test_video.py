@@ -83,6 +83,18 @@ def test_other_containers_and_an_audio_track_do_not_matter(tmp_path, name, audio
     assert read_numbers(path) == [(0, 0), (30, 30), (60, 60), (90, 90)]
 
 
+def test_in_avi_which_has_no_presentation_times_frames_are_the_right_ones_too(tmp_path):
+    index = index_video(make_video(tmp_path / "v.avi", 60, options={"bf": "3"}))
+    for number in (1, 2, 3, 17, 30, 59):
+        assert [(n, read_number(image)) for n, image in read_frames(index, [number])] == [(number, number)]
+
+
+def test_zeros_that_fill_a_constant_rate_are_no_hole(tmp_path):
+    rate = dict.fromkeys(("b", "minrate", "maxrate"), "8M") | {"bufsize": "4M"}
+    path = make_video(tmp_path / "v.ts", 40, codec="mpeg2video", options=rate)
+    assert read_numbers(path) == [(0, 0), (30, 30)]
+
+
 def test_frames_that_an_edit_list_hides_have_no_number(tmp_path):
     path = make_video(tmp_path / "v.mp4", 100, options={"g": "30"})
     hide_first_frames(path, 10)
