@@ -27,10 +27,10 @@ from tqdm import tqdm
 from common.arguments import Parser, add_data_path, add_setting, at_least
 from common.parallel import loader_failures
 from formats.pairs import PairSet
-from model.backbone import STRIDE
 from model.backbones import make_backbone
 from model.device import resolve_device
 from model.features import Encoder
+from model.locator import coverage_of
 from model.weights import load_state, read_torch, write_torch
 from model.xsegtx import Look
 from train.dataset import TrainSamples, loader_options, step_batches
@@ -51,7 +51,7 @@ class OwnNetwork(nn.Module):
     def forward(self, query: Tensor, target: Tensor, mask: Tensor) -> Look:
         """Backbone features (B, F, h, w) of both views, query mask (B, S, S) -> masks (B, S, S), existence."""
         views = [self.project(view) for view in (query, target)]  # (B, C, h, w) each
-        coverage = F.normalize(F.avg_pool2d(mask.float(), STRIDE).flatten(1), p=1, dim=1)  # (B, L), sum 1
+        coverage = F.normalize(coverage_of(mask, query.shape[2:]).flatten(1), p=1, dim=1)  # (B, L), sum 1
         prototype = torch.einsum("bcl,bl->bc", views[0].flatten(2), coverage)
         logits = [self.decode(view * prototype[:, :, None, None]) for view in views]  # (B, 1, h, w) each
         large = [F.interpolate(x, mask.shape[1:], mode="bilinear")[:, 0] for x in logits]

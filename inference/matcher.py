@@ -47,7 +47,7 @@ class Answers(NamedTuple):
         if self.done:
             self.done.synchronize()
         values = self.probs.numpy() if isinstance(self.probs, Tensor) else self.probs
-        return list(map(Answer, values, self.crops, torch.as_tensor(self.existence).tolist()))
+        return list(map(Answer, values, self.crops, torch.as_tensor(self.existence, dtype=torch.float64).tolist()))
 
 
 class Matcher(Protocol):

@@ -118,7 +118,10 @@ def read_arguments(method_class: type, texts: Mapping[str, str], where: str) -> 
     """Texts by name -> the values that a class is made with. Raises UserError, with all that it takes, if a name is
     unknown or missing, or a value is not the number or truth value that it is annotated as.
     """
-    signature = inspect.signature(method_class)
+    try:
+        signature = inspect.signature(method_class, eval_str=True)  # of `from __future__ import annotations`, too
+    except NameError:  # names that only type checkers import
+        signature = inspect.signature(method_class)
     try:
         signature.bind(**texts)
         kinds = {key: parameter.annotation for key, parameter in signature.parameters.items()}

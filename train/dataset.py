@@ -17,7 +17,7 @@ from torch.utils.data import Dataset
 
 from common.errors import UserError
 from common.parallel import default_workers, init_loader_worker
-from formats.pairs import PairSet
+from formats.pairs import Pair, PairSet, PairTrack
 from formats.processed import frame_path, read_frame
 
 TARGET_SWAP = 0.1  # how often the target frame is one of another take: a synthetic negative
@@ -155,17 +155,19 @@ class TrainSamples(Dataset):
 
 
 def unrelated_pair(pairs: PairSet, i: int, rng: np.random.Generator) -> int | None:
-    """A random pair of another take and another object, whose target frame is a negative for pair `i`.
-
-    None if there is none.
+    """A random pair of another take and another object, of the same setting, whose target frame is a negative for pair
+    `i`. None if there is none.
     """
+
+    def fits(other: Pair | PairTrack) -> bool:
+        is_another = other.take_uid != own.take_uid and other.object_name != own.object_name
+        return is_another and other.setting == own.setting
+
     own = pairs[i]
     for j in rng.integers(len(pairs), size=UNRELATED_TRIES).tolist():  # a pass over all takes long
-        other = pairs[j]
-        if other.take_uid != own.take_uid and other.object_name != own.object_name:
+        if fits(pairs[j]):
             return j
-    fits = [track.take_uid != own.take_uid and track.object_name != own.object_name for track in pairs.tracks]
-    numbers = np.flatnonzero(np.repeat(fits, [len(track.numbers) for track in pairs.tracks]))
+    numbers = np.flatnonzero(np.repeat([*map(fits, pairs.tracks)], [len(track.numbers) for track in pairs.tracks]))
     return int(rng.choice(numbers)) if len(numbers) else None
 
 

@@ -92,8 +92,8 @@ class Log:
 
         Raises UserError if a loss is not finite.
         """
-        local = torch.stack(self._losses).double()  # (steps, terms), of this process's part of the global loss
-        local, losses = torch.stack((local, self.ranks.sum(local))).cpu()  # the only wait for the device
+        local = torch.stack(self._losses)  # (steps, terms), of this process's part of the global loss
+        local, losses = torch.stack((local, self.ranks.sum(local))).cpu().double()  # the only wait for the device
         self._check_finite(local, losses, step)
         seconds = time.perf_counter() - self._start
         values = dict(zip(self._terms, losses.mean(0).tolist(), strict=True))

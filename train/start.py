@@ -45,7 +45,7 @@ def find_start(args: argparse.Namespace) -> Path | None:
         return named
     if not last.exists():
         what = f"{args.out_dir} holds {held[0].name} of a run and no {LAST} to continue"
-        raise UserError(f"{what}: {WAYS}; or --resume-pth it")
+        raise UserError(f"{what}: {WAYS}; to go on from it, give --resume-pth {held[0]} and another --out-dir")
     return last
 
 

@@ -87,7 +87,7 @@ def train(args: argparse.Namespace, ranks: Ranks, device: torch.device) -> int |
     if ranks.is_main:
         remove_leftovers(args.out_dir)
         if args.overwrite:
-            remove_run(args.out_dir, keep=start)
+            remove_run(args.out_dir, keep=start or args.init_weights)
         cut_log(args.out_dir / LOG_NAME, state.step, state.is_validated)
     state.origin = {**provenance(), "arguments": plain_arguments(args)}
     state.folder = args.out_dir if ranks.is_main else None

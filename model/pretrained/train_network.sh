@@ -53,11 +53,12 @@ bash train/run_both.sh --train-dir "$out"/train/*/processed --out-dir "$out/seed
 [ "$seed" = 0 ] || exit 0
 python - "$out/seed_0/netLast.pth" model/pretrained/xsegtx_tiny.pth <<'END' # what prediction needs, in half precision
 import sys
+from pathlib import Path
 from model.checkpoint import load_checkpoint, save_checkpoint
-backbone, network, _, arguments, _ = load_checkpoint(sys.argv[1])
+backbone, network, _, arguments, _ = load_checkpoint(Path(sys.argv[1]))
 backbone.weights = None  # a place on this machine
 kept = {name: arguments[name] for name in ("both", "reverse")}
-save_checkpoint(sys.argv[2], backbone, network.half(), arguments=kept)
+save_checkpoint(Path(sys.argv[2]), backbone, network.half(), arguments=kept)
 END
 
 # Takes of which nothing is learned or chosen, for the card (benchmarks/network_card.py): as in training, larger things,

@@ -302,7 +302,8 @@ BAD_PREDICTORS = {
 @pytest.mark.parametrize("words", BAD_PREDICTORS)
 def test_what_is_no_method_ends_in_one_line_and_a_status(data_path, tmp_path, words):
     own = "class Own(Method):\n    def __init__(self, weights, share: float = 0.5):\n        pass\n"
-    (tmp_path / "m.py").write_text(ANSWER.format(change="") + f"\n\nclass Side(Method):\n    side = '480'\n\n\n{own}")
+    start, side = "from __future__ import annotations\n", "class Side(Method):\n    side = '480'\n"
+    (tmp_path / "m.py").write_text("\n\n".join((start, ANSWER.format(change=""), side, own)))
     (tmp_path / "exits.py").write_text("import sys\n\nsys.exit()\n")
     done = run_main(eval_segswap.main, *arguments(data_path, tmp_path / "out", *words.format(tmp=tmp_path).split()))
     assert done.returncode == 1 and done.stderr.startswith("error: ") and done.stderr.count("\n") == 1
@@ -341,7 +342,7 @@ def test_another_network_is_trained_and_predicts(tmp_path):
     data_path = make_data_set(tmp_path, {"train": ["take-a", "take-b"], "val": ["take-c"]})
     assert create_pairs(data_path).returncode == 0
     weights = tmp_path / "own.pth"
-    flags = {"--setting": "ego-exo", "--data_path": data_path, "--input_size": 64, "--steps": 3, "--out_path": weights}
+    flags = {"--setting": "ego-exo", "--data_path": data_path, "--input_size": 70, "--steps": 3, "--out_path": weights}
     done = run_main(own_network.main, *(x for pair in flags.items() for x in pair), "--batch_size", 2)
     assert done.returncode == 0, done.stderr
     example = f"{ROOT / 'examples' / 'own_network.py'}:OwnMethod"

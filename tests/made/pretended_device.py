@@ -4,7 +4,8 @@
     with PretendedDevice() as gpu:
         network.to(gpu.device)  # and whatever else
 
-As with CUDA, tensors of two devices do not mix, and numpy reads none of them. Numbers are the CPU's.
+As with CUDA, tensors of two devices do not mix, and numpy reads none of them. As with Apple's, there is no float64.
+Numbers are the CPU's.
 """
 
 from collections.abc import Callable
@@ -55,6 +56,8 @@ class OnDevice(Tensor):
         return Tensor._make_wrapper_subclass(cls, held.shape, device=torch.device(NAME, 0), **layout)
 
     def __init__(self, held: Tensor):
+        if held.dtype == torch.float64:
+            raise TypeError("this device has no float64")
         self.held = held
 
     __torch_function__ = torch._C._disabled_torch_function_impl

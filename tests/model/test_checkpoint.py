@@ -3,6 +3,8 @@
 import functools
 import json
 import re
+import subprocess
+import sys
 from dataclasses import replace
 from pathlib import Path
 
@@ -10,10 +12,12 @@ import pytest
 import torch
 
 from common.errors import UserError
+from inference.predictor import SHIPPED
 from model.backbones import make_backbone
 from model.checkpoint import load_checkpoint, load_matching, load_optimizer, save_checkpoint, stored_options
 from model.weights import write_torch
 from model.xsegtx import MODES, XSegTx, XSegTxConfig
+from tests.made import ROOT
 from tests.made.golden import GOLDEN
 from tests.made.networks import random_backbone, strong_network
 
@@ -110,6 +114,16 @@ def test_a_papers_network_of_version_1_loads_and_a_strong_one_is_refused_with_wh
     error = refused(tmp_path / "net.pth")
     assert "the strong network of version 1: similarity_prior True, zoom 4, detail_channels 40" in error
     assert "train --recipe strong anew" in error
+
+
+def test_what_train_network_keeps_of_a_training_is_all_that_prediction_needs(tmp_path):
+    script = (ROOT / "model" / "pretrained" / "train_network.sh").read_text()
+    code = script.partition("<<'END'")[2].partition("\n")[2].partition("\nEND\n")[0]
+    command = [sys.executable, "-", SHIPPED, tmp_path / "net.pth"]
+    subprocess.run(command, input=code, text=True, cwd=ROOT, check=True)
+    kept, whole = load_checkpoint(tmp_path / "net.pth"), load_checkpoint(SHIPPED)
+    assert kept.model.config == whole.model.config and kept.arguments == whole.arguments
+    assert all(torch.equal(x, whole.model.state_dict()[name]) for name, x in kept.model.state_dict().items())
 
 
 def test_an_optimizer_goes_on_where_it_stopped_and_one_of_another_model_is_refused(tmp_path):

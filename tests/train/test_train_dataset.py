@@ -5,7 +5,7 @@ import pytest
 
 from formats.geometry import letterbox
 from formats.masks import decode_mask
-from formats.pairs import PairSet
+from formats.pairs import BOTH, PairSet
 from formats.processed import ProcessedTake
 from tests.made import EGO
 from tests.made.networks import strong_config
@@ -21,7 +21,7 @@ READERS = {"paper": lambda: LetterboxReader(SIDE), "strong": lambda: CropReader(
 PAPER = LetterboxReader(SIDE)
 
 
-@pytest.fixture(scope="module", params=["ego-exo", "exo-ego"])
+@pytest.fixture(scope="module", params=["ego-exo", "exo-ego", BOTH])
 def pairs(training_set, request):
     return PairSet([training_set], "train", request.param)
 
@@ -120,7 +120,7 @@ def test_a_tenth_are_synthetic_negatives_in_the_target_camera_of_another_take_an
     targets = {ViewKey(p.take_uid, p.target_camera, p.frame) for p in pairs}
     for source in synthetic:
         assert source.target in targets
-        assert (source.target.camera == EGO) == (pairs.setting == "exo-ego")
+        assert (source.target.camera == EGO) == (source.query.camera != EGO)
     samples = TrainSamples(pairs, PAPER, 0)
     numbers = [n for n, source in enumerate(drawn) if is_synthetic(source)][:10]
     assert not any(samples[n]["visible"] or samples[n]["target_mask"].any() for n in numbers)
