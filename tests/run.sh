@@ -4,4 +4,4 @@ set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 source tests/setup_env.sh
 setup_env requirements.txt tests/requirements.txt
-exec python -m pytest "$@"
+exec "${PYTHON:-python}" -m pytest "$@"

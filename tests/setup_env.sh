@@ -10,6 +10,7 @@ setup_env() {
     PATH="$(cd "$(dirname "$(command -v "$PYTHON")")" && pwd):$PATH"
     PYTHON=$(command -v "$(basename "$PYTHON")")
     export PYTHON
+    python() { "$PYTHON" "$@"; } # its folder may have no `python`, or another one
     return
   fi
   local stamp=.venv/.installed

@@ -22,7 +22,7 @@ exec "{}" "$@"
 @pytest.mark.slow
 def test_the_quickstart_goes_through_every_stage_and_installs_nothing_where_it_is_given_an_interpreter(tmp_path):
     folder = copy_repository(tmp_path / "house")
-    python = tmp_path / "bin" / "python"
+    python = tmp_path / "bin" / "python3-small"  # beside which no `python` lies
     python.parent.mkdir()
     python.write_text(SMALL.format(sys.executable))
     python.chmod(0o755)
