@@ -73,7 +73,8 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     add_backbone_weights(parser)
     add_device(parser)
     add("--precision", choices=PRECISIONS, help=PRECISION_HELP)
-    add("--batch_size", type=at_least(1), help="pairs that the network takes at once (default: by the device's memory)")
+    text = "pairs that the network takes at once (default: 8 on a CPU, by memory on a GPU; a strong network's 32)"
+    add("--batch_size", type=at_least(1), help=text)
     text = f"places of a target that a strong network looks at, the likeliest first (default: {LOOKS})"
     add("--looks", type=at_least(1), help=text)
     workers = "processes that read and letterbox; 0: none but this one (default: 1 beside a CPU, up to 8 beside a GPU)"

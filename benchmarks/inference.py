@@ -58,7 +58,7 @@ def parse_args() -> argparse.Namespace:
     parser.set_defaults(setting="ego-exo")
     add_device(parser)
     add("--precision", choices=list(PRECISIONS), default="fp32", help="of our way; the plain one is fp32")
-    add("--batch_size", type=at_least(1), help="pairs that the network takes at once (default: by the device's memory)")
+    add("--batch_size", type=at_least(1), help="pairs that the network takes at once (default: 8; on a GPU by memory)")
     add("--input_size", type=at_least(48), default=480, help="pixels per side")
     add("--objects", type=at_least(1), default=4, help="in the take, each with one of the exo cameras")
     add("--exos", type=at_least(1), default=3, help="exo cameras in the take")

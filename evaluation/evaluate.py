@@ -9,7 +9,7 @@ One file: prints the benchmark's four numbers and more (marked *), writes metric
 Several: compares each with the first on the frames that all have, paired differences with 95 % intervals, by scenario,
 object size and camera; writes index.html with pictures of the cases on which the files disagree most, comparison.json
 and cases.csv.
-Checks the predictions first and lists everything that is wrong with them.
+Unfit predictions are all listed, and nothing is written.
 """
 
 import argparse

@@ -98,7 +98,7 @@ def main(argv: list[str] | None = None) -> None:
         raise UserError(f"no mask in {masks} is of a frame that another camera has; look at --masks and --offset")
     query_masks = {moment: read_query_masks(masks, footage.numbers[moment], footage) for moment in moments}
     if not any(query_masks.values()):
-        raise UserError(f"{masks}: no mask shows an object, all are empty; object pixels are those that are not black")
+        raise UserError(f"{masks}: no mask shows an object, all are empty")
     predictor = Predictor.load(args.ckpt_path, args.device, args.precision, backbone_weights=args.backbone_weights)
 
     step = float(np.median(np.diff(footage.seconds[moments]))) if len(moments) > 1 else 1

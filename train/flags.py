@@ -140,6 +140,6 @@ def _add_running(parser: Parser) -> None:
     add("--num_workers", type=at_least(0), help=text)
     text = "memory for backbone features of images seen"
     add("--cache_features", type=at_least(0, float), default=0, metavar="GB", help=text)
-    text = "epochs between checkpoints that stay; 0 = only last and best"
+    text = "epochs between checkpoints that stay; 0 = none but last, best and warm-up"
     add("--save_every", type=at_least(0), default=10, help=text)
     add("--log_every", type=at_least(1), default=20, help="steps between console and log lines")
