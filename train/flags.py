@@ -21,7 +21,7 @@ UNUSED = {  # flags of the published trainer that do nothing there
     "--eta-corr": {"type": float},
 }
 BLOCK = 0.5  # how often the target tokens outside the object are blocked, in the paper's recipe
-STRONG = {"existence_weight": 0.05, "block": 0.0}  # --block is the paper's alone
+STRONG = {"existence_weight": 0.05, "backbone": "efficientnet_lite0", "block": 0.0}  # --block is the paper's alone
 RECIPES = {"paper": {}, "strong": STRONG}  # other defaults than the paper's, by option; docs/training.md says why
 NOT_RECIPE = (  # options that do not decide what is learned; more epochs are the same recipe
     *("out_dir", "resume_epoch", "moco_path", "gpu", "device", "num_workers"),
@@ -76,7 +76,7 @@ def _add_recipe(parser: Parser) -> None:
     title = "data and recipe (the defaults are the paper's, except that validation always uses the same pairs)"
     add = parser.add_argument_group(title).add_argument
     text = "the paper's, or strong: both views are crops at one scale, and a locator says where "
-    text += f"(--existence_weight {STRONG['existence_weight']})"
+    text += f"(--existence_weight {STRONG['existence_weight']} --backbone {STRONG['backbone']})"
     add("--recipe", choices=RECIPES, default="paper", help=text)
     text = "folders of processed takes, each with train and val pair files"
     add("--train-dir", type=Path, nargs="+", default=[DEFAULT_DATA_DIR], metavar="DIR", help=text)

@@ -364,6 +364,7 @@ def test_the_shell_scripts_pass_the_setting_and_then_further_arguments(stand_in,
     args = parse_args(words[: len(flags)], "")
     kind = {"run_ego.sh": "", "run_exo.sh": "_reverse", "run_both.sh": "_both"}[script]
     assert args.out_dir == ROOT / f"train/checkpoints/egoexo_v2_480x480{kind}"
+    assert args.backbone == ("efficientnet_lite0" if kind == "_both" else "moco")
 
 
 @pytest.mark.parametrize("flags", [["--gpu", "0,1"], ["--seed", "1", "--gpu=0,1"]])
