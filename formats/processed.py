@@ -92,6 +92,7 @@ class ProcessedTake:
                     camera: {
                         frame: _check_mask(rle, f"{object_name!r:.40} in {camera!r:.40} at frame {frame}")
                         for frame, rle in by_frame(frames).items()
+                        if rle is not None  # the original writes it for a mask that it could not decode
                     }
                     for camera, frames in cameras.items()
                 }

@@ -108,8 +108,9 @@ def stored_options(content: Any, path: Path) -> dict[str, Any]:
     by field of its configuration, its `recipe` and the name of its `backbone`. Empty if it is no XSegTx checkpoint, as
     SegSwap's.
     """
-    if not is_checkpoint(content):
-        return {}
+    encoder = content["encoder"] if is_checkpoint(content) else None
+    if not isinstance(encoder, Mapping) or not any("cls_branch.mlp.0." in str(name) for name in encoder):
+        return {}  # SegSwap's files have the same keys, but another head
     config = stored_config(content, path)
     options = {field.name: getattr(config, field.name) for field in fields(config) if field.metadata}
     options["backbone"] = str(content["backbone"].get("name")) if names_backbone(content["backbone"]) else "moco"

@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import shutil
 import subprocess
 from pathlib import Path
@@ -122,6 +123,8 @@ while [ $# -gt 0 ]; do
     shift
 done
 case $uid in
+    gone*) echo "WARN: failed to fetch 1 files [integrity=0, exceptions=1]" && exit 2 ;;
+    unknown*) echo "Downloaded: (0 / 0 files)" ;;
     bad*) [ -e "$LOG.mended" ] || { echo "Please retry the download"; exit 2; } ;;
     short*) [ -e "$LOG.mended" ] || echo "WARN: failed to get stats for 1 files, will skip."
 esac
@@ -167,6 +170,15 @@ def test_takes_that_fail_are_listed_and_retried_unless_one_after_the_other_does(
     get_takes.mended.touch()
     result = get_takes(uids)
     assert (result.returncode, len(result.calls)) == (0, 2)
+
+
+def test_withdrawn_and_unknown_takes_are_named_and_keep_no_other_from_coming(get_takes):
+    uids = [f"gone-{number}" for number in range(8)] + ["take-a", "unknown-1", "take-b"]
+    for calls in (11, 9):
+        result = get_takes("\n".join(uids))
+        assert (result.returncode, len(result.calls)) == (0, calls)
+        assert "no files of 1 takes: unknown-1\n" in result.stderr
+        assert re.search("one file each of 8 takes was not fetched.* gone-0 .* gone-7\n", result.stderr)
 
 
 @pytest.mark.parametrize(

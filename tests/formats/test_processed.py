@@ -30,6 +30,13 @@ def test_annotation_json_of_the_golden_takes_is_written_as_it_was_read(tmp_path)
         assert again == take and again.digest == hashlib.sha256(content).hexdigest()
 
 
+def test_what_the_original_writes_for_a_mask_that_it_cannot_decode_is_no_mask(tmp_path):
+    take = ProcessedTake.parse(
+        "uid", tmp_path, {"masks": {"cup": {"cam01": {"0": None, "30": RLE}}}, "subsample_idx": []}
+    )
+    assert take.masks == {"cup": {"cam01": {30: RLE}}}
+
+
 def test_every_object_pairs_each_ego_with_each_exo():
     take = ProcessedTake("uid", None, MASKS, [0])
     pairs = [("cup _0", "aria01_214-1", "cam01"), ("cup _0", "aria01_214-1", "gp02")]

@@ -234,6 +234,9 @@ def test_a_related_model_gives_the_tensors_that_fit_and_the_rest_is_listed(form,
     assert len(left_out) == 3 * 12 + 2
     assert "net.other: unknown here" in left_out
     assert "net.cls_branch.mlp.0.weight: (32, 100) instead of (32, 784)" in left_out
+    headless = {name: tensor for name, tensor in source.items() if "cls_branch" not in name}
+    content = {"backbone": {"conv1.weight": torch.zeros(1)}, "encoder": headless, "optimiser": {}}  # SegSwap's file
+    assert stored_options(content, tmp_path) == {}
 
 
 def test_a_checkpoint_names_no_place_to_get_its_backbone_from(ours, tmp_path):
