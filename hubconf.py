@@ -1,7 +1,7 @@
 """For `torch.hub.load`: the `Predictor` of inference/predictor.py, without an installation.
 
-    predictor = torch.hub.load(REPOSITORY, "xsegtx_tiny")
-    predictor = torch.hub.load(REPOSITORY, "xsegtx", checkpoint="netBest.pth", device="cpu")
+    predictor = torch.hub.load(REPOSITORY, "xsegtx_tiny", trust_repo=True)
+    predictor = torch.hub.load(REPOSITORY, "xsegtx", trust_repo=True, checkpoint="netBest.pth", device="cpu")
 
 A caller with a `common.py` or a folder `model` of its own keeps it: `import common` is the caller's before and after.
 """

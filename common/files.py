@@ -253,7 +253,7 @@ def is_file_name(name: Any) -> bool:
 
 def name_number(path: str | Path) -> int:
     """The last digits of a file's name: 45 of `frame_000045.png`. Raises UserError if it has none."""
-    digits = re.findall(r"\d+", Path(path).stem)
+    digits = re.findall(r"\d+", re.sub(r"[._]rf\.\w+$", "", Path(path).stem))  # Roboflow adds a hash: 44_jpg.rf.68cb4
     if not digits:
         raise UserError(f"{path} has no number in its name; call it by its frame, such as 00045{Path(path).suffix}")
     return int(digits[-1])

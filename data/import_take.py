@@ -64,13 +64,16 @@ def main() -> None:
     positions = synchronize(cameras, offsets, args.ego)
     length = min(map(len, positions.values()))
     positions = {camera: of_camera[:length] for camera, of_camera in positions.items()}
-    objects, count, left_out = {}, 0, 0
+    objects, count, left_out, unmatched = {}, 0, 0, 0
     for camera in dict(args.masks):
         masks = find_masks([path for name, path in args.masks if name == camera], args.mask_frame)
         for name in masks.objects:
             track, lost = read_track(masks, name, cameras[camera], positions[camera])
             objects.setdefault(name, {})[camera] = track
             count, left_out = count + len(track["annotation"]), left_out + lost
+    if args.split == "train":  # which takes a frame that nobody looked at for one in which the object is hidden
+        unmatched = drop_unmatched(objects)
+        count -= unmatched
     if not count:
         raise UserError("no mask shows an object in a frame that all cameras have; look at --masks and --offset")
     if args.split != "train":
@@ -91,6 +94,8 @@ def main() -> None:
     print(f"{args.name}: {counted(length, 'frame')}, {counted(count, 'mask')} in {args.root}")
     if left_out:
         print(f"{counted(left_out, 'mask')} left out: at no moment of the take, which all cameras have")
+    if unmatched:
+        print(f"{counted(unmatched, 'mask')} left out: nobody looked for the object in the other cameras then")
 
 
 def check_name(args: argparse.Namespace) -> None:
@@ -124,6 +129,18 @@ def read_track(masks: MaskFiles, name: str, footage: Footage, positions: np.ndar
                 annotation[str(frame)] = {"height": height, "width": width, "encodedMask": text}
     track = {"annotation": annotation, "annotated_frames": annotated_frames}
     return track, len(numbers) - len(annotated_frames)
+
+
+def drop_unmatched(objects: dict[str, dict[str, Any]]) -> int:
+    """Take out the masks of moments at which nobody looked for the object in all of its cameras -> how many."""
+    dropped = 0
+    for tracks in objects.values():
+        common = set.intersection(*(set(track["annotated_frames"]) for track in tracks.values()))
+        for track in tracks.values():
+            kept = {frame: mask for frame, mask in track["annotation"].items() if int(frame) in common}
+            dropped += len(track["annotation"]) - len(kept)
+            track["annotation"] = kept
+    return dropped
 
 
 def extended_lists(args: argparse.Namespace, cameras: list[str], objects: dict[str, Any]) -> dict[Path, Any]:

@@ -87,7 +87,7 @@ def _find_masks(path: Path, frame: int) -> dict[str, dict[int, Any]]:
 
 def png_files(folder: Path) -> list[Path]:
     """The files below a folder, also where links lead, that are called *.png."""
-    names = glob.glob("**/*.png", root_dir=folder, recursive=True)  # noqa: PTH207 (Path.glob follows no links)
+    names = glob.glob("**/*.[pP][nN][gG]", root_dir=folder, recursive=True)  # noqa: PTH207 (Path.glob follows no links)
     return sorted(folder / name for name in names)
 
 
@@ -100,13 +100,16 @@ def _find_coco(path: Path) -> dict[str, dict[int, Any]]:
             raise ValueError("two images have the same id, or the same number in their file_name")
         objects: dict[str, dict[int, Any]] = {}
         for annotation in raw["annotations"]:
-            name, tracked = categories[annotation["category_id"]], annotation.get("attributes", {}) | annotation
+            name, tracked = categories[annotation["category_id"]], (annotation.get("attributes") or {}) | annotation
             track = tracked.get("track_id", tracked.get("instance_id"))
             name = name if track is None else f"{name}_{track}"
             number, image = images[annotation["image_id"]]
             frames = objects.setdefault(name, {number: None for number, _ in images.values()})
             if frames[number]:
-                raise ValueError(f"two masks of {name!r} in frame {number}; give each object a track_id of its own")
+                remedy = "give each object a track_id of its own, or put the parts of one into one annotation"
+                raise ValueError(f"two masks of {name!r} in frame {number}; {remedy}")
+            if not annotation["segmentation"] and any(annotation.get("bbox") or ()):
+                raise ValueError(f"{name!r} in frame {number} is a box without a segmentation; draw its outline")
             frames[number] = annotation["segmentation"], [image["height"], image["width"]]
         return objects
     except MALFORMED as error:

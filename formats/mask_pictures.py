@@ -35,6 +35,9 @@ def to_mask(mask: Any, what: str = "mask", value: int | None = None) -> np.ndarr
     if not isinstance(mask, Image.Image):
         mask = _checked_array(mask, what)
     with picture_errors(what):
+        if isinstance(mask, Image.Image) and mask.mode == "F":
+            values = np.asarray(mask)
+            mask = _checked_array(values / (values.max() or 1) if len(np.unique(values)) < 3 else values, what)
         channels = _channels(mask, value is None)
         if value is not None:
             labels = _labels(mask, channels)
@@ -48,10 +51,11 @@ def to_mask(mask: Any, what: str = "mask", value: int | None = None) -> np.ndarr
         labels = _labels(mask, channels)
         if len(np.unique(labels)) > MANY:
             raise UserError(f"{what} holds many values, as photographs do; give a mask, whose object has one")
-        names = _value_names(labels)
-        first = names.partition(",")[0]
-        remedy = f"a mask is of one object: choose it with --object {first}, in Python give mask == {first}"
-        raise UserError(f"{what} holds the values {names}; {remedy}")
+        remedy = (
+            "a mask is of one object: choose its value with segment_pair.py --object, in Python give mask == value, "
+        )
+        remedy += "elsewhere save a mask of each"
+        raise UserError(f"{what} holds the values {_value_names(labels)}; {remedy}")
 
 
 def _checked_array(mask: Any, what: str) -> np.ndarray | Image.Image:

@@ -63,7 +63,7 @@ def check_rle(rle: Any) -> RLE:
         raise ValueError(f"mask {str(rle)[:40]!r} has no size and counts")
     check_size(rle["size"])
     if not isinstance(rle["counts"], str) or not _COUNTS.fullmatch(rle["counts"]):
-        raise ValueError(f"mask counts {str(rle['counts'])[:24]!r}... are not COCO run-length text")
+        raise ValueError(f"mask counts {str(rle['counts'])[:24]!r}... are not COCO run-length text, as counts.decode()")
     run_lengths(rle)
     return rle
 

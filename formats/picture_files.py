@@ -1,8 +1,10 @@
 """Pictures as people have them, read by Pillow. What cannot be read is named in one line, with the reason."""
 
 import contextlib
+import re
 import warnings
 from collections.abc import Iterable, Iterator
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -79,4 +81,9 @@ def by_number(files: Iterable[Path]) -> dict[int, Path]:
         if number in numbered:
             raise UserError(f"{file} and {numbered[number].name} are both frame {number}; remove one")
         numbered[number] = file
-    return dict(sorted(numbered.items()))
+    numbered = dict(sorted(numbered.items()))
+    times = [(float(time[0]), file) for file in numbered.values() if (time := re.search(r"\d+\.\d+$", file.stem))]
+    if wrong := next((file for (time, _), (after, file) in pairwise(times) if after < time), None):
+        what = f"{wrong} is called by a time, of which only the last digits are read"
+        raise UserError(f"{what}; number its folder: 00000{wrong.suffix}, ...")
+    return numbered

@@ -52,7 +52,11 @@ def iter_results(path: Path, setting: str, split: str | None = None) -> Iterator
         takes = _iter_detections(path)
     else:
         options = f"--setting {setting} --split {split or 'SPLIT'} --ckpt_path CHECKPOINT --out_path {path.parent}"
-        takes = iter_json(path, (setting, "results"), f"results are made by `python eval_segswap.py {options}`")
+        takes = iter_json(
+            path,
+            (setting, "results"),
+            f"if its pairs are of {setting}, call that key so; results are made by `python eval_segswap.py {options}`",
+        )
     seen = set()
     for uid, take in takes:
         if uid in seen:

@@ -65,7 +65,8 @@ def index_video(path: Path) -> VideoIndex:
             stream = container.streams.video[0]
             codec = stream.codec_context
             # AVI has no presentation times. Its packets count in the file's order, in which B-frames are not shown.
-            is_unordered = container.format.name == "avi" and codec.has_b_frames
+            is_avi = container.format.name == "avi"
+            is_unordered = is_avi and codec.has_b_frames
             # The index that mp4 files carry counts what an edit list leaves; other containers have a partial one.
             is_mp4 = "mp4" in container.format.name and stream.frames > 0
             announced = sum(entry.size > 0 for entry in stream.index_entries) if is_mp4 else stream.frames
@@ -77,8 +78,11 @@ def index_video(path: Path) -> VideoIndex:
         raise
     except Exception as error:  # damage makes the library stumble in many ways
         raise VideoError(f"{path} has no readable header or index (moov atom) ({_reason(error)})") from None
-    if len(packets) < announced:
-        raise VideoError(f"{path} is cut off or damaged: {len(packets)} of {announced} frames are there")
+    there = len(packets)
+    if is_avi and packets and packets[-1][0] is not None:
+        there = packets[-1][0] + 1  # with the frames that were dropped, of which the file says so
+    if there < announced:
+        raise VideoError(f"{path} is cut off or damaged: {there} of {announced} frames are there")
     if not packets:
         raise VideoError(f"{path} has no frames")
     times, is_key, is_hidden = zip(*packets, strict=True)

@@ -82,6 +82,10 @@ def train(args: argparse.Namespace, ranks: Ranks, device: torch.device) -> int |
     """From pairs to checkpoints, on one of the processes. Returns the exit status of a run that a signal stopped."""
     setting = BOTH if args.both else "exo-ego" if args.reverse else "ego-exo"
     pairs, val_pairs = (PairSet(args.train_dir, split, setting) for split in ("train", "val"))
+    if not val_pairs.visible.any():
+        raise UserError(
+            "no validation pair shows its object in the target, so no epoch is best; add masks of the targets"
+        )
     start = find_start(args)
     state, notes = starting_state(args, start, device)
     if ranks.is_main:

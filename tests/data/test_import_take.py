@@ -128,6 +128,19 @@ def test_several_takes_share_a_data_folder(inputs, tmp_path):
     assert list(take.camera_pairs("ego-exo")) == [("cup", HEAD, LEFT)]  # training must not learn "not visible"
 
 
+def test_training_gets_no_moment_at_which_nobody_looked_in_the_other_camera(inputs, tmp_path):
+    few = tmp_path / "few" / "cup"
+    few.mkdir(parents=True)
+    for number in (15, 35):
+        shutil.copy(inputs / "masks" / LEFT / "cup" / f"{number:05d}.png", few)
+    masks = [f"{HEAD}={inputs}/masks/{HEAD}", f"{LEFT}={few.parent}"]
+    done = run_main(import_take.main, *words(inputs, tmp_path / "root", masks=masks, split="train"))
+    assert "kitchen: 67 frames, 4 masks" in done.stdout and "5 masks left out: nobody looked" in done.stdout
+    annotations = json.loads((tmp_path / "root" / "annotations" / "relations_train.json").read_text())["annotations"]
+    tracks = annotations["kitchen"]["object_masks"]["cup"]
+    assert [list(tracks[camera]["annotation"]) for camera in (HEAD, LEFT)] == [["10", "30"]] * 2
+
+
 def test_a_single_mask_and_coco_are_enough(inputs, tmp_path):
     box = [10, 10, 50, 10, 50, 60, 10, 60]
     coco = {"images": [{"id": 1, "file_name": "frame_00035.png", "height": SIZE[0], "width": SIZE[1]}]}

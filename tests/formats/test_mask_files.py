@@ -52,9 +52,15 @@ def test_coco_tells_objects_of_a_category_apart_by_track(tmp_path, key):
     assert masks.read("cup_1", 1, SIZE) and masks.read("cup_1", 2, SIZE) is None  # an image without it: not visible
 
 
+def test_of_a_name_to_which_roboflow_has_added_a_hash_the_number_before_it_counts(tmp_path):
+    image = {"id": 7, "file_name": "match_mp4-0044_jpg.rf.68cb444fdb7b66da.jpg"}
+    masks = find_masks([coco_file(tmp_path / "a.json", [{"segmentation": FORMS["polygon"]}], [image])])
+    assert list(masks.objects["cup"]) == [44]
+
+
 def test_a_folder_and_a_single_file_are_read_by_object_and_frame(tmp_path):
     png_file(tmp_path / "m" / "red cup" / "00012.png", BOX)
-    png_file(tmp_path / "m" / "red cup" / "00013.png", BOX * 0)
+    png_file(tmp_path / "m" / "red cup" / "00013.PNG", BOX * 0)
     masks = find_masks([tmp_path / "m"])
     assert np.array_equal(decode_mask(masks.read("red cup", 12, SIZE)), BOX)
     assert masks.read("red cup", 13, SIZE) is None
@@ -106,6 +112,10 @@ UNUSABLE = [  # what is made at a place, and what is said of it
     (lambda path: path.with_suffix(".json").write_text("[]"), "masks.json is no"),
     (lambda path: path.with_suffix(".json").write_text('{"images": [], "annotations": [{}]}'), "masks.json is no"),
     (lambda path: write_coco(path, [{"segmentation": FORMS["polygon"]}] * 2), "two masks of 'cup' in frame 45; give"),
+    (
+        lambda path: write_coco(path, [{"segmentation": [], "bbox": [1, 2, 3, 4]}]),
+        "'cup' in frame 45 is a box without a",
+    ),
     (lambda path: write_coco(path, [], [{"id": 7, "file_name": f"{n}.jpg"} for n in (1, 2)]), TWO_IMAGES),
     (lambda path: write_coco(path, [], [{"id": n, "file_name": "1.jpg"} for n in (7, 8)]), TWO_IMAGES),
 ]

@@ -177,7 +177,7 @@ def test_of_a_label_map_one_object_is_chosen_or_its_values_are_named(tmp_path, k
     image.save(tmp_path / "mask.png")
     assert np.array_equal(read_mask(tmp_path / "mask.png", value), LABELS == 2)
     assert np.array_equal(to_mask(np.asarray(image), value=value), LABELS == 2)
-    with pytest.raises(UserError, match=f"mask.png holds the values {values}; .* --object .* mask == "):
+    with pytest.raises(UserError, match=f"mask.png holds the values {values}; .* --object, .* mask == value"):
         read_mask(tmp_path / "mask.png")
     with pytest.raises(UserError, match=f"mask.png holds the values {values}, not 77"):
         read_mask(tmp_path / "mask.png", 77)
@@ -189,6 +189,14 @@ def test_not_even_tiny_objects_of_a_label_map_become_one_mask():
     (image := Image.fromarray(labels, "P")).putpalette(PALETTE.getpalette())
     with pytest.raises(UserError, match="holds the values 1, 2;"):
         to_mask(image)
+
+
+def test_a_picture_of_floats_is_a_mask_if_it_has_two_values(tmp_path):
+    for name, values in {"mask": OBJECT * 255.0, "probability": OBJECT * 0.9 + 0.05 * (SOFT > 0)}.items():
+        Image.fromarray(np.float32(values)).save(tmp_path / f"{name}.tif")
+    assert np.array_equal(read_mask(tmp_path / "mask.tif"), OBJECT)
+    with pytest.raises(UserError, match="holds floats other than 0 and 1"):
+        read_mask(tmp_path / "probability.tif")
 
 
 @pytest.mark.parametrize("mode", ["RGB", "L", "P"])

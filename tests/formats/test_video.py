@@ -89,8 +89,17 @@ def test_in_avi_which_has_no_presentation_times_frames_are_the_right_ones_too(tm
         assert [(n, read_number(image)) for n, image in read_frames(index, [number])] == [(number, number)]
 
 
+def test_frames_that_an_avi_left_out_do_not_make_it_damaged(tmp_path):
+    path = make_video(tmp_path / "v.avi", 40, options={"bf": "0"}, time_of=lambda number: number + 4 * (number > 20))
+    assert read_numbers(path) == [(0, 0), (30, 30)]
+    assert np.diff(open_footage(path).seconds).max() == pytest.approx(5 / 30)
+    path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+    with pytest.raises(VideoError, match="is cut off or damaged"):
+        index_video(path)
+
+
 def test_zeros_that_fill_a_constant_rate_are_no_hole(tmp_path):
-    rate = dict.fromkeys(("b", "minrate", "maxrate"), "8M") | {"bufsize": "4M"}
+    rate = dict.fromkeys(("b", "minrate", "maxrate"), "2M") | {"bufsize": "1M"}
     path = make_video(tmp_path / "v.ts", 40, codec="mpeg2video", options=rate)
     assert read_numbers(path) == [(0, 0), (30, 30)]
 
@@ -262,10 +271,21 @@ def test_a_video_that_lies_on_its_side_is_turned_as_players_turn_it(tmp_path, tu
     assert abs(seen.astype(int) - player).mean() < 2
 
 
+def test_a_stream_without_a_container_has_the_rate_that_is_given(tmp_path):
+    path = make_video(tmp_path / "pi.h264", 60, SIZE, options={"bf": "0"})
+    footage = open_footage(path, fps=30)
+    assert footage.step == pytest.approx(1 / 30) and numbers_seen(footage, [0, 7, 59]) == [0, 7, 59]
+
+
 def test_pictures_are_counted_by_the_numbers_in_their_names(tmp_path):
     footage = open_footage(make_folder(tmp_path / "photos", [30, 9, 100]), fps=10)
     assert list(footage.numbers) == [9, 30, 100] and footage.step == pytest.approx(0.1)
     assert numbers_seen(footage, [0, 0, 2]) == [9, 9, 100]
+
+
+def stamped(folder):
+    folder.mkdir()
+    return [folder / f"1305031{time}.png" for time in ("102.97", "103.01")]
 
 
 @pytest.mark.parametrize(
@@ -276,6 +296,7 @@ def test_pictures_are_counted_by_the_numbers_in_their_names(tmp_path):
         (lambda path: path.write_bytes(b"<html>404 Not Found</html>" * 99), "thing has no readable header"),
         (lambda path: make_folder(path, [1]).joinpath("view.jpg").touch(), "view.jpg has no number in its name"),
         (lambda path: make_folder(path, [1]).joinpath("1.jpg").touch(), "both frame 1"),
+        (lambda path: [png.touch() for png in stamped(path)], "102.97.png is called by a time"),
     ],
 )
 def test_what_is_no_footage_is_said_in_one_line(tmp_path, make, message):

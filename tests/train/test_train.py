@@ -1,5 +1,6 @@
 """train.py: reproducible, resumable, equal on one process and two, and one line for what goes wrong."""
 
+import json
 import os
 import re
 import shutil
@@ -21,11 +22,11 @@ from inference.predictor import SHIPPED
 from model.checkpoint import load_checkpoint
 from model.xsegtx import XSegTx, XSegTxConfig
 from synthetic import make_takes
-from tests.made import ROOT
-from tests.made.processed import create_pairs
+from tests.made import EGO, ROOT
+from tests.made.processed import create_pairs, make_take
 from tests.made.processes import claimed_elsewhere, run_main
 from tests.made.raw_takes import tree
-from tests.made.training import arguments, log_lines, losses, run_training, start_training
+from tests.made.training import FRAMES, arguments, layout, log_lines, losses, run_training, start_training
 from train import train
 from train.flags import parse_args
 from train.letterboxed import blocked_tokens
@@ -294,6 +295,14 @@ def test_unreadable_frames_are_left_out_the_first_is_named_and_the_end_has_their
         path.unlink()
     with pytest.raises(UserError, match="samples in a row cannot be read"):
         run_training(damaged, tmp_path / "other")
+
+
+def test_validation_in_which_no_object_is_visible_is_refused(tmp_path, capsys):
+    make_take(tmp_path / "processed", "uid-a", layout("uid-a"))
+    make_take(tmp_path / "processed", "uid-b", {"cup_0": {EGO: FRAMES, "cam01": []}})
+    (tmp_path / "split.json").write_text(json.dumps({"train": ["uid-a"], "val": ["uid-b"]}))
+    assert create_pairs(tmp_path / "processed").returncode == 0
+    assert "no validation pair shows its object" in error_line(capsys, tmp_path / "processed", tmp_path / "run")
 
 
 @pytest.mark.parametrize(
