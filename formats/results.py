@@ -52,11 +52,8 @@ def iter_results(path: Path, setting: str, split: str | None = None) -> Iterator
         takes = _iter_detections(path)
     else:
         options = f"--setting {setting} --split {split or 'SPLIT'} --ckpt_path CHECKPOINT --out_path {path.parent}"
-        takes = iter_json(
-            path,
-            (setting, "results"),
-            f"if its pairs are of {setting}, call that key so; results are made by `python eval_segswap.py {options}`",
-        )
+        made = f"results are made by `python eval_segswap.py {options}`; if only its key is another, rename that"
+        takes = iter_json(path, (setting, "results"), made)
     seen = set()
     for uid, take in takes:
         if uid in seen:
