@@ -168,7 +168,7 @@ def plan_takes(uids: list[str], args: argparse.Namespace, together: int) -> tupl
     plans, failed = {}, {}
     for uid in uids:
         try:
-            plans[uid] = plan_chunks(ProcessedTake.read(args.data_path, uid), args.setting, together)
+            plans[uid] = plan_chunks(ProcessedTake.read(args.data_path, uid, checked=False), args.setting, together)
         except UserError as error:
             failed[uid] = str(error)
     if not plans:

@@ -10,6 +10,7 @@ import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import FIRST_COMPLETED, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
+from pathlib import Path
 from typing import TypeVar
 
 import cv2
@@ -24,7 +25,15 @@ STOP_SIGNALS = signal.SIGINT, signal.SIGTERM, signal.SIGUSR1  # SLURM can send t
 def default_workers() -> int:
     """The number of CPUs that this process may use, which a scheduler may limit; processes of torchrun share them."""
     cpus = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    return max(1, cpus // local_ranks())
+    return max(1, min(cpus, _cpu_quota() or cpus) // local_ranks())
+
+
+def _cpu_quota(path: Path = Path("/sys/fs/cgroup/cpu.max")) -> int | None:
+    """The CPUs' worth of time that a container may use, which the affinity does not show."""
+    with contextlib.suppress(OSError, ValueError):  # no cgroups, or "max"
+        quota, period = map(int, path.read_text().split())
+        return max(1, quota // period)
+    return None
 
 
 def local_ranks() -> int:
@@ -44,6 +53,7 @@ def run_jobs(function: Callable[[Job], Result], jobs: Iterable[Job], num_workers
             yield job, function(job)
         return
     # Forking is unsafe with the threads of OpenCV and of the executor.
+    os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")  # of workers; NumPy's and OpenCV's would start one for each CPU
     context, others = multiprocessing.get_context("spawn"), set(multiprocessing.active_children())
     pool = ProcessPoolExecutor(num_workers, context, _start_worker)
     jobs, running = iter(jobs), {}
@@ -97,9 +107,11 @@ def _end_with_parent() -> None:
 
 def init_loader_worker(_worker_id: int) -> None:
     """`worker_init_fn` of a DataLoader. Its workers are forked, and OpenCV's threads do not survive a fork: call
-    `cv2.setNumThreads(0)` before the loader starts. The workers do not get the signals that a terminal or a scheduler
-    sends to all processes of a job: the parent needs them to finish its step and save.
+    `cv2.setNumThreads(0)` before the loader starts. The workers do not get the signals that a terminal (to a process
+    group) or SLURM (to all of a job) sends: the parent needs them to finish its step and save.
     """
+    signal.pthread_sigmask(signal.SIG_BLOCK, STOP_SIGNALS)
+    cv2.setNumThreads(0)  # where workers are not forked
     os.setsid()
     _end_with_parent()
 
@@ -118,7 +130,7 @@ def loader_failures() -> Iterator[None]:
             time.sleep(1)  # if a broken connection came first, PyTorch raises the death in here, not somewhere later
         raise UserError(
             "a loading process has ended early, perhaps for want of memory or of shared memory; run the same command "
-            "again with fewer --num_workers (0 needs neither), or in a container with more: docker run --shm-size 8g"
+            "again with fewer --num_workers (0 needs neither), or in a container with more: docker run --shm-size 16g"
         ) from None
 
 

@@ -3,7 +3,7 @@
 Three steps: `plan_take`, then `extract_camera` for each camera of the plan, in any process and order, then
 `finish_take`. A kill at any moment does no harm: a frame appears whole or not at all, annotation.json comes last, and
 the same steps again do only what is missing, and what is of another annotation or video than the take's source.json
-says, which comes first: `{"annotation": SHA-256, "<camera>.mp4": [bytes, time], ...}`.
+says, which comes first: `{"annotation": SHA-256, "<camera>.mp4": [bytes, time, SHA-256 of its ends], ...}`.
 
 annotation.json promises to every later stage that both frames of each pair exist. It therefore leaves out cameras whose
 video is missing or broken, and for each object the frames past the end of its shortest video and those with a corrupt
@@ -104,8 +104,21 @@ def _sources(take: Take, takes_dir: Path, data_dir: Path, downscaled: bool) -> t
     for camera in take.cameras:
         video = video_path(takes_dir, take.name, camera, downscaled)
         if video.exists():
-            source[video.name] = [video.stat().st_size, video.stat().st_mtime_ns]
+            former, size, time = known.get(video.name, []), video.stat().st_size, video.stat().st_mtime_ns
+            if former[:2] == [size, time] or former[:1] + former[2:] == [size, _ends_digest(video)]:
+                source[video.name] = former  # a copy has another time
+            else:
+                source[video.name] = [size, time, _ends_digest(video)]
     return known, dict(sorted(source.items()))
+
+
+def _ends_digest(path: Path) -> str:
+    """SHA-256 of the first and the last MiB of a file: of a video they hold its table of frames."""
+    with path.open("rb") as file:
+        digest = hashlib.sha256(file.read(1 << 20))
+        file.seek(max(0, path.stat().st_size - (1 << 20)))
+        digest.update(file.read())
+    return digest.hexdigest()
 
 
 def _name_changes(take: Take, known: dict[str, Any], source: dict[str, Any], end: str) -> list[str]:

@@ -141,16 +141,16 @@ def write_split(args: argparse.Namespace, splits: dict[str, list[str]]) -> None:
 def process_split(args: argparse.Namespace, split: str, uids: list[str], splits: dict[str, list[str]]) -> int:
     """Process this shard of the takes `uids`, which are annotated in the file of `split`; returns the exit status."""
     path = annotation_path(args.annotation_path, split)
-    takes, malformed, others = read_takes(path, uids)
-    if uids and not (takes or malformed or args.uids):
+    shard, shards = args.shard
+    mine = uids[shard - 1 :: shards]
+    takes, malformed, others = read_takes(path, mine)
+    if uids and not (takes or malformed or args.uids or set(uids).intersection(others)):
         count = counted(len(uids), "take")
         raise UserError(f"{path} annotates no take of {split} in {args.splits_path}, which has {count}; do they match?")
     homeless = set(others).difference(*splits.values())
     if homeless and not args.uids:
         count = counted(len(homeless), "annotated take")
         print(f"{split}: {count} in no split of {args.splits_path}, left out")
-    shard, shards = args.shard
-    mine = uids[shard - 1 :: shards]
     for uid in mine:
         if uid not in takes:
             unannotated = Failure(None, MISSING, f"{path} does not annotate it")

@@ -193,7 +193,8 @@ class PairSet:
             masks.append(arrays["masks"])
             counts.append(arrays["counts"])
         self._starts = [track.numbers.start for track in self.tracks]
-        self._rows, self._masks, self._counts = map(np.concatenate, (rows, masks, counts))
+        parts = rows, masks, counts
+        self._rows, self._masks, self._counts = (x[0] if len(x) == 1 else np.concatenate(x) for x in parts)
 
     def __len__(self) -> int:
         return len(self._rows)
@@ -232,7 +233,7 @@ class PairSet:
                 numbers.setdefault((track.take_uid, track.target_camera), []).append(track.numbers)
         return numbers
 
-    @property
+    @functools.cached_property
     def visible(self) -> np.ndarray:
         """(N,) bool: the object is visible in the target view."""
         return self._rows[:, 1] >= 0

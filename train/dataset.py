@@ -5,6 +5,7 @@ and ranks, and a resumed run continues it from its step without saved random sta
 train/letterboxed.py has the paper's, train/crops.py that of the strong recipe.
 """
 
+import sys
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, fields, replace
 from typing import Any, NamedTuple, Protocol
@@ -188,4 +189,6 @@ def loader_options(workers: int | None, pin: bool) -> dict[str, Any]:
         workers = max(1, min(default_workers() - 1, MAX_WORKERS))
     cv2.setNumThreads(0)  # OpenCV's threads do not survive the fork of a worker
     ahead = {"prefetch_factor": PREFETCH, "worker_init_fn": init_loader_worker, "persistent_workers": True}
+    if sys.platform == "linux":  # from Python 3.14 on not the default, by which each worker gets a copy of the pairs
+        ahead["multiprocessing_context"] = "fork"
     return {"num_workers": workers, "pin_memory": pin, **(ahead if workers else {})}

@@ -9,8 +9,8 @@
 #SBATCH --signal=B:USR1@120
 # Train on a SLURM cluster; change the lines above to suit yours:
 #   sbatch train/slurm.sh [run_ego.sh | run_exo.sh | run_both.sh] [arguments of train.py]
-# Two minutes before the time limit, or when the job is preempted, the run saves, ends and is queued again; it then
-# continues from its last checkpoint. Submit from the repository root: SLURM runs a copy of this file.
+# Two minutes before the time limit, or when the job is preempted (with 30 s left, unless slurm.conf has
+# PreemptParameters=send_user_signal), the run saves, ends and is queued again; it then continues. Submit from the repository root: SLURM runs a copy of this file.
 set -uo pipefail
 script=run_ego.sh
 case ${1:-} in run_*.sh) script=$1 && shift ;; esac

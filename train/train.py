@@ -37,7 +37,7 @@ from common.provenance import provenance
 from formats.pairs import BOTH, PairSet
 from inference.matcher import Matcher, PaperMatcher
 from inference.search import StrongMatcher
-from model.device import PRECISIONS, resolve_device, resolve_precision, tf32
+from model.device import PRECISIONS, memory_errors, resolve_device, resolve_precision, tf32
 from model.features import Encoder
 from train.crop_step import CropStep
 from train.crops import CropReader
@@ -74,7 +74,8 @@ def main(argv: list[str] | None = None) -> int | None:
             stack.enter_context(claimed(args.out_dir, "training", f"trains into {args.out_dir}"))
         ranks.start(device)
         stack.callback(ranks.stop)
-        with loader_failures(), named_errors(args.out_dir), tf32(args.precision == "tf32"):
+        memory = memory_errors("give a smaller --batch-pos, more GPUs or --precision bf16; the same command continues")
+        with loader_failures(), memory, named_errors(args.out_dir), tf32(args.precision == "tf32"):
             return train(args, ranks, device)
 
 
@@ -88,6 +89,8 @@ def train(args: argparse.Namespace, ranks: Ranks, device: torch.device) -> int |
         )
     start = find_start(args)
     state, notes = starting_state(args, start, device)
+    if len(set(ranks.gather(state.step))) > 1:
+        raise UserError(f"the machines see different checkpoints in {args.out_dir}; run the same command in a minute")
     if ranks.is_main:
         remove_leftovers(args.out_dir)
         if args.overwrite:

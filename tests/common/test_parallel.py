@@ -17,6 +17,12 @@ from tests.made import ROOT
 from tests.made.jobs import die_at_three, double, fail_at_three
 
 
+def test_a_containers_share_of_the_cpus_is_all_that_is_used(tmp_path):
+    for text, cpus in {"250000 100000": 2, "50000 100000": 1, "max 100000": None}.items():
+        (tmp_path / "cpu.max").write_text(text)
+        assert parallel._cpu_quota(tmp_path / "cpu.max") == cpus
+
+
 def test_the_processes_of_torchrun_share_a_machines_cpus(monkeypatch):
     monkeypatch.setattr(parallel.os, "sched_getaffinity", lambda _: set(range(12)), raising=False)
     assert default_workers() == 12
@@ -111,14 +117,16 @@ def test_workers_end_with_a_killed_parent(busy, number):
 
 
 @pytest.mark.parametrize(
-    ("busy", "number"), [("starting_pool", signal.SIGTERM), ("loader", signal.SIGUSR1)], indirect=["busy"]
+    ("busy", "number"),
+    [("starting_pool", signal.SIGTERM), ("loader", signal.SIGUSR1), ("loader", signal.SIGTERM)],
+    indirect=["busy"],
 )
 def test_a_signal_to_all_processes_is_for_the_parent_alone(busy, number):
-    """None of the workers ends before it, which would look like a lack of memory."""
-    for worker in Path("/proc").glob("[0-9]*"):
-        with contextlib.suppress(OSError, ProcessLookupError):
-            if int(worker.name) != busy.pid and os.getpgid(int(worker.name)) == busy.pid:
-                os.kill(int(worker.name), number)
+    """None of the workers ends before it, which would look like a lack of memory. SLURM sends it to each process."""
+    for worker in Path("/proc").glob("[0-9]*/stat"):
+        with contextlib.suppress(OSError):
+            if int(worker.read_text().rpartition(")")[2].split()[1]) == busy.pid:
+                os.kill(int(worker.parent.name), number)
     with pytest.raises(subprocess.TimeoutExpired):  # nobody says that a worker was killed
         busy.wait(3)
     os.killpg(busy.pid, number)

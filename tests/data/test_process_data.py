@@ -176,6 +176,14 @@ def replace_video(root):
     make_video(video(root, NAMES[C], EXO_1), 95, SIZE, options={"crf": "45"})
 
 
+def test_what_is_of_videos_that_were_copied_without_their_times_stays(root, undisturbed):
+    assert process(root) == 0
+    for path in root.glob("takes/*/*/*.mp4"):
+        os.utime(path, (1, 1))
+    assert process(root) == 0
+    assert tree(root / "processed") == undisturbed
+
+
 @pytest.mark.parametrize(("replace", "what"), [(replace_annotation, "annotation"), (replace_video, f"{EXO_1}.mp4")])
 def test_what_is_of_a_replaced_annotation_or_video_is_named_and_made_anew(root, tmp_path, capsys, replace, what):
     assert process(root) == 0
