@@ -55,7 +55,7 @@ HIDDEN = "left out", "out of view", "behind something"
 THRESHOLDS = 0.3, 0.4, 0.5, 0.6, 0.7  # of existence
 ROTATIONS = (0, 30, 60, 90, 180)  # degrees
 TURNED = "models", "patterned"  # the takes of which the targets are also turned
-HEADER = "| {} | objects | IoU | right object | visible, said so | hidden, said so |\n|---|---|---|---|---|---|"
+COLUMNS = "objects", "IoU", "right object", "visible, predicted so", "hidden, predicted so"
 Both = Sequence[list[Case]]  # cases of both settings
 
 
@@ -72,9 +72,9 @@ def score(data: Path, out: Path, network: Sequence[object], setting: str, all_fr
 
 def print_table(title: str, rows: dict[str, Both]) -> None:
     """In percent, of both settings: IoU and right object of visible objects, how many of the visible and of the hidden
-    are said to be.
+    are predicted to be.
     """
-    print(f"\n{HEADER.format(title)}")
+    print(f"\n| {' | '.join((title, *COLUMNS))} |\n|{'---|' * (1 + len(COLUMNS))}")
     for name, both in rows.items():
         figures = [
             (of["iou"], of["right_object"], 1 - of["missed_existence"], 1 - of["false_existence"])

@@ -128,7 +128,7 @@ def main() -> None:
         groups.setdefault(group, []).append((iou, existence))
         views.setdefault(group, []).append(query)
         tiles.append((iou, tile(query, target, mask, f"{iou:.2f}, {existence:.2f}")))
-    print("| group | pairs | IoU | above 50 | said to be visible |\n|---|---|---|---|---|")
+    print("| group | pairs | IoU | above 50 | predicted visible |\n|---|---|---|---|---|")
     for group, rows in groups.items():
         iou, existence = 100 * np.array(rows).T
         print(f"| {group} | {len(rows)} | {iou.mean():.0f} | {(iou > 50).sum()} | {(existence > 50).sum()} |")
