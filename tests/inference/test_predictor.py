@@ -103,7 +103,7 @@ def test_paths_and_a_box_stand_for_pictures_and_masks_and_no_targets_have_no_ans
     ("change", "message"),
     [
         ({"query_image": "nowhere.jpg"}, "nowhere.jpg does not exist"),
-        ({"query_mask": np.arange(3).repeat(3).reshape(3, 3)}, "query mask holds the values 1, 2; .* mask == 1"),
+        ({"query_mask": np.arange(3).repeat(3).reshape(3, 3)}, "query mask holds the values 1, 2; .* mask == value"),
         ({"target_images": [None]}, "target image is NoneType"),
         ({"target_images": np.zeros((3, 3, 3), np.uint8)}, "the target images are ndarray; give a list"),
         ({"query_mask": None}, "give either query_mask or query_box"),
