@@ -38,7 +38,7 @@ def claimed(folder: Path, name: str, doing: str, files: Iterable[str] = ()) -> I
     try:
         lock.acquire(timeout=0)
     except Timeout:
-        print(f"waiting for another process, which {doing} ({path}){_holder(path)}", file=sys.stderr)
+        print(f"waiting for another process, which {doing} ({path})", file=sys.stderr)
         lock.acquire()
     try:
         for file in (name, *files):
@@ -47,16 +47,6 @@ def claimed(folder: Path, name: str, doing: str, files: Iterable[str] = ()) -> I
     finally:
         path.unlink(missing_ok=True)  # while it is held: filelock takes no lock on a file that has gone
         lock.release()
-
-
-def _holder(lock: Path) -> str:
-    """Where the file system has no flock, as Lustre without `-o flock`, a lock is its file, with process and host, and
-    outlives a process killed on another host.
-    """
-    with contextlib.suppress(OSError, ValueError):
-        process, host = lock.read_text().split()[:2]
-        return f"; that is process {process} on {host}: if it has ended, delete the file"
-    return ""
 
 
 def remove_leftovers(folder: Path, name: str | None = None) -> None:

@@ -52,8 +52,8 @@ def run_jobs(function: Callable[[Job], Result], jobs: Iterable[Job], num_workers
         for job in jobs:
             yield job, function(job)
         return
-    # Forking is unsafe with the threads of OpenCV and of the executor.
     os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")  # of workers; NumPy's and OpenCV's would start one for each CPU
+    # Forking is unsafe with the threads of OpenCV and of the executor.
     context, others = multiprocessing.get_context("spawn"), set(multiprocessing.active_children())
     pool = ProcessPoolExecutor(num_workers, context, _start_worker)
     jobs, running = iter(jobs), {}

@@ -52,9 +52,8 @@ def to_mask(mask: Any, what: str = "mask", value: int | None = None) -> np.ndarr
         if len(np.unique(labels)) > MANY:
             raise UserError(f"{what} holds many values, as photographs do; give a mask, whose object has one")
         remedy = (
-            "a mask is of one object: choose its value with segment_pair.py --object, in Python give mask == value, "
+            "a mask is of one object: in segment_pair.py choose --object, in Python give mask == value, else save each"
         )
-        remedy += "elsewhere save a mask of each"
         raise UserError(f"{what} holds the values {_value_names(labels)}; {remedy}")
 
 

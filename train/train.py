@@ -89,8 +89,6 @@ def train(args: argparse.Namespace, ranks: Ranks, device: torch.device) -> int |
         )
     start = find_start(args)
     state, notes = starting_state(args, start, device)
-    if len(set(ranks.gather(state.step))) > 1:
-        raise UserError(f"the machines see different checkpoints in {args.out_dir}; run the same command in a minute")
     if ranks.is_main:
         remove_leftovers(args.out_dir)
         if args.overwrite:

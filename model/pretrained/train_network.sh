@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Makes xsegtx_tiny.pth, the network of this repository, anew: on rendered takes of modelled things, of kitchen things
+# Makes xsegtx_tiny.pth anew (the one beside this file is of version 2.0's script; its card compares them): on rendered takes of modelled things, of kitchen things
 # and of solids with one pattern each, with objects as large as real ones and with large objects. Everything goes to the
 # folder given (default: runs/xsegtx_tiny); a second run continues.
 #   bash model/pretrained/train_network.sh [FOLDER]
