@@ -10,7 +10,6 @@ from pathlib import Path
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from torchvision.models import resnet50
 
 from common.errors import UserError
 from model.weights import digest_of, load_state, named_tensors, read_torch
@@ -106,6 +105,8 @@ class ResNet50(nn.Sequential):
     """To layer3. State-dict names are those of the published checkpoints: `0.weight`, `4.0.conv1.weight`, ..."""
 
     def __init__(self):
+        from torchvision.models import resnet50  # here, as it takes as long to import as torch does
+
         super().__init__(*list(resnet50().children())[:7])
 
     def levels(self, images: Tensor) -> tuple[Tensor, Tensor]:
