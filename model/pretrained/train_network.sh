@@ -1,12 +1,15 @@
 #!/usr/bin/env bash
-# Makes xsegtx_tiny.pth anew (the one beside this file is of version 2.0's script; its card compares them): on rendered takes of modelled things, of kitchen things
-# and of solids with one pattern each, with objects as large as real ones and with large objects. Everything goes to the
-# folder given (default: runs/xsegtx_tiny); a second run continues.
+# Makes xsegtx_tiny.pth anew: on rendered takes of modelled things, of kitchen things and of solids with one pattern
+# each, with objects as large as real ones and with large objects. Everything goes to the folder given (default:
+# runs/xsegtx_tiny); a second run continues.
 #   bash model/pretrained/train_network.sh [FOLDER]
+# The network beside this file is that of version 2.0, trained further by this script:
+#   git show ab02e80:model/pretrained/xsegtx_tiny.pth > former.pth
+#   FROM=former.pth EPOCHS=3 bash model/pretrained/train_network.sh
 # Environment: PACKAGE: Debian's sweethome3d-furniture, the downloaded file (default: `apt-get download` fetches it);
-# EPOCHS of training, of 2400 steps each (default: 7); NPROC: processes that train, of 8 GB each (default: 1); PYTHON as
-# for quickstart.sh; SEED of the training (default: 0; only that one becomes the network of this repository, others stay
-# in the folder).
+# FROM: a network to go on from (default: a new one); EPOCHS of training, of 2400 steps each (default: 7); NPROC:
+# processes that train, of 8 GB each (default: 1); PYTHON as for quickstart.sh; SEED of the training (default: 0; only
+# that one becomes the network of this repository, others stay in the folder).
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/../.."
 source tests/setup_env.sh
@@ -15,6 +18,8 @@ setup_env requirements.txt requirements-models.txt
 out=${1:-runs/xsegtx_tiny}
 seed=${SEED:-0}
 epochs=${EPOCHS:-7}
+start=(--backbone efficientnet_lite0 --mode tiny --input_size 192 --lr 5e-4)
+if [ -n "${FROM:-}" ]; then start=(--init_weights "$FROM" --lr 3e-4); fi
 precision=fp32 # bfloat16 where the CPU computes in it
 if grep -qsw avx512_bf16 /proc/cpuinfo; then precision=bf16; fi
 
@@ -47,9 +52,9 @@ for things in kitchen patterned; do
 done
 
 bash train/run_both.sh --train-dir "$out"/train/*/processed --out-dir "$out/seed_$seed" --seed "$seed" \
-  --resume-pth auto --backbone efficientnet_lite0 --mode tiny --input_size 192 --batch-pos 4 --lr 5e-4 --warmUpIter 100 \
-  --iter-epoch 2400 --n-epoch "$epochs" --lr-schedule $((epochs * 4 / 5)) --val_size 240 --cache_features 6 \
-  --num_workers 0 --save_every 0 --log_every 200 --precision $precision
+  --resume-pth auto "${start[@]}" --batch-pos 4 --warmUpIter 100 --iter-epoch 2400 --n-epoch "$epochs" \
+  --lr-schedule $((epochs * 4 / 5)) --val_size 240 --cache_features 6 --num_workers 0 --save_every 0 --log_every 200 \
+  --precision $precision
 [ "$seed" = 0 ] || exit 0
 python - "$out/seed_0/netLast.pth" model/pretrained/xsegtx_tiny.pth <<'END' # what prediction needs, in half precision
 import sys
