@@ -108,12 +108,22 @@ def _end_with_parent() -> None:
 def init_loader_worker(_worker_id: int) -> None:
     """`worker_init_fn` of a DataLoader. Its workers are forked, and OpenCV's threads do not survive a fork: call
     `cv2.setNumThreads(0)` before the loader starts. The workers do not get the signals that a terminal (to a process
-    group) or SLURM (to all of a job) sends: the parent needs them to finish its step and save.
+    group) or SLURM (to all of a job) sends: the parent needs them to finish its step and save. Only the parent's own
+    SIGTERM, with which it ends them when it fails, ends them.
     """
-    signal.pthread_sigmask(signal.SIG_BLOCK, STOP_SIGNALS)
+    knows_senders = hasattr(signal, "sigwaitinfo")  # not on macOS
+    signal.pthread_sigmask(signal.SIG_BLOCK, STOP_SIGNALS if knows_senders else {signal.SIGINT, signal.SIGUSR1})
     cv2.setNumThreads(0)  # where workers are not forked
     os.setsid()
     _end_with_parent()
+    if knows_senders:
+        threading.Thread(target=_end_at_parents_word, daemon=True).start()
+
+
+def _end_at_parents_word() -> None:
+    while signal.sigwaitinfo({signal.SIGTERM}).si_pid != os.getppid():
+        pass
+    os._exit(0)
 
 
 @contextlib.contextmanager

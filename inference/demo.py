@@ -56,7 +56,7 @@ DABS = 0.15  # two dabs cover at most this share of the box between them; paint 
 CAMERAS = {"not known": None, "the first": "ego-exo", "the other": "exo-ego"}
 TO_DO = "Give two pictures. Paint over an object in the first, or dab two opposite corners of a box around it. Find."
 LIMITS = """The network of this repository is small and has seen rendered pictures alone: it takes look-alikes for the
-object, and its probability of objects that were not there has been as high as 70 %."""
+object, and its probability of objects that were not there has often been above 50 %."""
 CSS = "#answer textarea {font-weight: bold}"
 # The editor's own events would have all of the painting sent at each stroke, to be kept in memory.
 ON_PAINTING = """() => ["pointerdown", "keydown"].forEach(kind => document.addEventListener(kind, event =>

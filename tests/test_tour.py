@@ -2,7 +2,7 @@
 
 This runs it and saves its outputs (pip install nbconvert ipykernel ipywidgets):
 
-    jupyter nbconvert --to notebook --execute --inplace docs/tour.ipynb
+    jupyter nbconvert --to notebook --execute --inplace --ExecutePreprocessor.record_timing=False docs/tour.ipynb
 """
 
 import base64

@@ -82,6 +82,14 @@ def loader():
         for _ in DataLoader(Pictures(), batch_size=None, num_workers=2, worker_init_fn=init_loader_worker):
             time.sleep(600)
 
+def failing_loader():
+    from torch.utils.data import DataLoader
+    global pictures  # is there until the end, as if a traceback held it
+    pictures = iter(DataLoader(Pictures(), batch_size=None, num_workers=2, worker_init_fn=init_loader_worker))
+    for _ in range(3):
+        next(pictures)
+    raise RuntimeError("the other rank has gone")
+
 if __name__ == "__main__":
     run_script(globals()[sys.argv[1]])
 """
@@ -114,6 +122,12 @@ def test_ctrl_c_ends_all_at_once_without_a_traceback(busy):
 def test_workers_end_with_a_killed_parent(busy, number):
     busy.send_signal(number)
     busy.communicate(timeout=300)  # the workers have what it prints to, too
+
+
+@pytest.mark.parametrize("busy", ["failing_loader"], indirect=True)
+def test_a_parent_that_fails_ends_with_its_loader_processes(busy):
+    _, stderr = busy.communicate(timeout=100)
+    assert busy.returncode == 1 and stderr.endswith("RuntimeError: the other rank has gone\n")
 
 
 @pytest.mark.parametrize(
