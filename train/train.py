@@ -11,6 +11,7 @@ log.jsonl and tensorboard/ beside them.
 
 import argparse
 import contextlib
+import inspect
 import signal
 import sys
 import threading
@@ -109,8 +110,9 @@ def train(args: argparse.Namespace, ranks: Ranks, device: torch.device) -> int |
     batches = iter(DataLoader(samples, batch_sampler=numbers, collate_fn=reader.collate, **loading))
     validation = Validation(val_pairs, args.val_size, matcher, log, loading)
     if ranks.size > 1:  # the position table is the same everywhere, and every step has the same graph
-        options = {"broadcast_buffers": False, "gradient_as_bucket_view": True, "static_graph": True}
-        step = DistributedDataParallel(step, **options)
+        known = inspect.signature(DistributedDataParallel).parameters
+        sync = "forward_sync_buffers" if "forward_sync_buffers" in known else "broadcast_buffers"  # before torch 2.13
+        step = DistributedDataParallel(step, **{sync: False}, gradient_as_bucket_view=True, static_graph=True)
     try:
         train_epochs(state, step, batches, validation, log, args.save_every)
     except Stopped:
