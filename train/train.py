@@ -111,7 +111,7 @@ def train(args: argparse.Namespace, ranks: Ranks, device: torch.device) -> int |
     validation = Validation(val_pairs, args.val_size, matcher, log, loading)
     if ranks.size > 1:  # the position table is the same everywhere, and every step has the same graph
         known = inspect.signature(DistributedDataParallel).parameters
-        sync = "forward_sync_buffers" if "forward_sync_buffers" in known else "broadcast_buffers"  # before torch 2.13
+        sync = "forward_sync_buffers" if "forward_sync_buffers" in known else "broadcast_buffers"  # its older name
         step = DistributedDataParallel(step, **{sync: False}, gradient_as_bucket_view=True, static_graph=True)
     try:
         train_epochs(state, step, batches, validation, log, args.save_every)
