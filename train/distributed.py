@@ -12,7 +12,7 @@ import torch.distributed as dist
 from common.parallel import STOP_SIGNALS
 
 AGREE_EVERY = 8  # steps; schedulers give minutes, a step takes a second or less
-TIMEOUT = timedelta(days=1)  # rank 0 may wait for another training in its folder; torchrun ends what hangs
+PATIENCE = timedelta(days=1)  # rank 0 may wait for another training in its folder
 
 
 class Stopped(Exception):
@@ -40,8 +40,13 @@ class Ranks:
         """Join the others. Gradients travel by NCCL between GPUs, by gloo between CPUs."""
         if self.size > 1:
             cuda = {"backend": "nccl", "device_id": device} if device.type == "cuda" else {"backend": "gloo"}
-            dist.init_process_group(timeout=TIMEOUT, **cuda)
-            self._control = dist.new_group(backend="gloo", timeout=TIMEOUT)
+            dist.init_process_group(**cuda)
+            self._control = dist.new_group(backend="gloo", timeout=PATIENCE)
+
+    def meet(self) -> None:
+        """Wait until all ranks have come here."""
+        if self.size > 1:
+            dist.barrier(group=self._control)
 
     def stop(self) -> None:
         if self.size > 1 and dist.is_initialized():

@@ -71,10 +71,11 @@ def main(argv: list[str] | None = None) -> int | None:
         torch.cuda.set_device(device)
     args.precision = resolve_precision(args.precision, device)
     with contextlib.ExitStack() as stack:
+        ranks.start(device)  # before the folder is claimed, which a rank that never meets the others would keep
+        stack.callback(ranks.stop)
         if ranks.is_main:
             stack.enter_context(claimed(args.out_dir, "training", f"trains into {args.out_dir}"))
-        ranks.start(device)
-        stack.callback(ranks.stop)
+        ranks.meet()
         memory = memory_errors("give a smaller --batch-pos, more GPUs or --precision bf16; the same command continues")
         with loader_failures(), memory, named_errors(args.out_dir), tf32(args.precision == "tf32"):
             return train(args, ranks, device)

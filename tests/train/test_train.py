@@ -28,6 +28,7 @@ from tests.made.processes import claimed_elsewhere, run_main
 from tests.made.raw_takes import tree
 from tests.made.training import FRAMES, arguments, layout, log_lines, losses, run_training, start_training
 from train import train
+from train.distributed import Ranks
 from train.flags import parse_args
 from train.letterboxed import blocked_tokens
 from train.schedule import Schedule
@@ -142,6 +143,16 @@ def test_a_second_training_in_the_same_folder_waits_for_the_first(training_set, 
         shutil.copytree(finished, tmp_path, dirs_exist_ok=True)
     output, _ = second.communicate(timeout=300)
     assert second.returncode == 0 and f"continued at step {STEPS}" in output
+
+
+def test_a_rank_that_never_meets_the_others_keeps_nobody_from_the_folder(training_set, tmp_path, capsys, monkeypatch):
+    """torchrun was killed: the rank looks for it for half an hour."""
+
+    def look(ranks, device):
+        raise UserError(f"taken: {(tmp_path / '.training.lock').exists()}")
+
+    monkeypatch.setattr(Ranks, "start", look)
+    assert "taken: False" in error_line(capsys, training_set, tmp_path)
 
 
 def test_several_processes_save_and_end_together_and_one_can_go_on(training_set, tmp_path):
