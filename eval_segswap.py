@@ -90,7 +90,7 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
 def main(argv: list[str] | None = None) -> int:
     args = parse_args(argv)
     uids = read_split(args.splits_path or find_split_path(args.data_path), args.split)
-    rank, world = join_ranks()
+    rank, world, ranks = join_ranks()
     device = resolve_device(args.device)
     if device.type == "cuda":
         torch.cuda.set_device(device)  # else other GPUs are touched, too
@@ -101,14 +101,14 @@ def main(argv: list[str] | None = None) -> int:
     run = ResumableRun(args.out_path, args.split, options)
     with run.claimed() if rank == 0 else contextlib.nullcontext():
         if world > 1:
-            dist.barrier()  # the others wait until rank 0 has the files for itself
+            dist.barrier(ranks)  # the others wait until rank 0 has the files for itself
         if not args.overwrite and (made := run.made_already(plans)):
             when = f"by commit {made['commit']}, {made['date']}"
             print(f"{run.results_path} is complete already ({when}); delete it to predict again")
             status = 0
         else:
             mine = split_by_work({uid: plan.pair_count for uid, plan in plans.items()}, world)[rank]
-            reports = gather(predict_part(args, matcher, run, {uid: plans[uid] for uid in mine}, rank), world)
+            reports = gather(predict_part(args, matcher, run, {uid: plans[uid] for uid in mine}, rank), ranks)
             status = finish(run, plans, failed, reports) if rank == 0 else 0
         if rank == 0 and args.save_inter:
             run.write_take_files()
@@ -133,19 +133,20 @@ def load_matcher(args: argparse.Namespace, device: torch.device) -> tuple[Matche
     return matcher, RunOptions(*origin, matcher.precision, matcher.batch_size, **matcher.options), description
 
 
-def join_ranks() -> tuple[int, int]:
-    """(rank, world size) of torchrun's environment, (0, 1) without it. Ranks exchange reports only, so gloo will do."""
-    world = int(os.environ.get("WORLD_SIZE", 1))
-    if world > 1:
-        dist.init_process_group("gloo", timeout=timedelta(days=7))  # a rank may finish long before the others
-    return int(os.environ.get("RANK", 0)), world
-
-
-def gather(report: dict, world: int) -> list[dict]:
+def join_ranks() -> tuple[int, int, "dist.ProcessGroup | None"]:
+    """(rank, world size, group) of torchrun's environment, (0, 1, None) without it. They exchange reports only."""
+    rank, world = int(os.environ.get("RANK", 0)), int(os.environ.get("WORLD_SIZE", 1))
     if world == 1:
+        return rank, world, None
+    dist.init_process_group("gloo")
+    return rank, world, dist.new_group(timeout=timedelta(days=7))  # a rank may finish long before the others
+
+
+def gather(report: dict, ranks: "dist.ProcessGroup | None") -> list[dict]:
+    if ranks is None:
         return [report]
-    reports: list = [None] * world
-    dist.all_gather_object(reports, report)
+    reports: list = [None] * ranks.size()
+    dist.all_gather_object(reports, report, ranks)
     dist.destroy_process_group()
     return reports
 
