@@ -117,11 +117,12 @@ def init_loader_worker(_worker_id: int) -> None:
     os.setsid()
     _end_with_parent()
     if knows_senders:
-        threading.Thread(target=_end_at_parents_word, daemon=True).start()
+        threading.Thread(target=_end_at_sigterm_of_parent, daemon=True).start()
 
 
-def _end_at_parents_word() -> None:
-    while signal.sigwaitinfo({signal.SIGTERM}).si_pid != os.getppid():
+def _end_at_sigterm_of_parent() -> None:
+    parent = multiprocessing.parent_process().pid  # not getppid(), which may be a fork server's
+    while signal.sigwaitinfo({signal.SIGTERM}).si_pid != parent:
         pass
     os._exit(0)
 
