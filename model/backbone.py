@@ -142,7 +142,7 @@ def resnet50_backbone() -> Backbone:
 
 def moco_backbone(path: Path | None = None) -> Backbone:
     """ResNet-50 with MoCo v2 weights, by default those in model/pretrained (download_model.sh) or model, in either file
-    form (docs/formats.md): MoCo's own `{"state_dict": {"module.encoder_q.conv1.weight": ...}}` or the converted
+    form: MoCo's own `{"state_dict": {"module.encoder_q.conv1.weight": ...}}` or the converted
     `{"model": {"conv1.weight": ...}}`.
 
     UserError if there is no such file, or it is something else or damaged.
