@@ -29,10 +29,6 @@ class VideoError(UserError):
     """A video cannot be used as it is. The message names the file and what is wrong with it."""
 
 
-class _Missing(Exception):
-    """The shortcut did not deliver a wanted frame."""
-
-
 @dataclass(frozen=True)
 class VideoIndex:
     """A video's packets, read without decoding them: M packets in file order, N frames in presentation order.
@@ -110,21 +106,19 @@ def read_frames(index: VideoIndex, wanted: Sequence[int], pixels: str = "bgr24")
 
     Raises VideoError if the video is damaged where a wanted frame depends on it.
     """
-    wanted = np.asarray(wanted, np.int64)
-    if len(wanted) == 0:
-        return
-    done = 0
-    if index.pts is not None:
+    wanted, done, reason = np.asarray(wanted, np.int64), 0, ""
+    for decode in (_decode_plainly,) if index.pts is None else (_decode_needed, _decode_plainly):
+        if done == len(wanted):
+            return
         try:
-            for image in _decode_needed(index, wanted, pixels):
+            for image in decode(index, wanted[done:], pixels):
                 yield int(wanted[done]), image
                 done += 1
-            return
-        except Exception:  # streams that the shortcuts do not suit, or damage, which the plain decode reports
-            pass
-    for image in _decode_plainly(index, wanted[done:], pixels):
-        yield int(wanted[done]), image
-        done += 1
+        except Exception as error:  # damage makes the library stumble in many ways
+            reason = f" ({_reason(error)})"
+    if done < len(wanted):
+        what = f"frame {wanted[done]} of {len(index)}, or one that it needs, cannot be decoded"
+        raise VideoError(f"{index.path} is damaged: {what}{reason}")
 
 
 def _plan(index: VideoIndex, wanted: np.ndarray) -> np.ndarray:
@@ -145,25 +139,43 @@ def _plan(index: VideoIndex, wanted: np.ndarray) -> np.ndarray:
 
 
 def _decode_needed(index: VideoIndex, wanted: np.ndarray, pixels: str) -> Iterator[np.ndarray]:
-    """The images of the wanted frames in order; raises _Missing at the first that does not turn up or is damaged."""
-    expected = iter(index.pts[wanted].tolist())
-    due = next(expected)
-    for frame in _feed(index, _plan(index, wanted)):
-        if frame.is_corrupt or frame.pts is None or frame.pts > due:
-            raise _Missing
-        if frame.pts == due:
+    """The images of the wanted frames in order, by decoding what they need. Ends early in streams that this does not
+    suit, and in damaged ones.
+    """
+    return _pick(((frame.pts, frame) for frame in _feed(index, _plan(index, wanted))), index.pts[wanted], pixels)
+
+
+def _decode_plainly(index: VideoIndex, wanted: np.ndarray, pixels: str) -> Iterator[np.ndarray]:
+    """The images of the wanted frames in order, by decoding everything up to the last of them."""
+    with av.open(str(index.path)) as container:
+        stream = container.streams.video[0]
+        _single_threaded(stream)
+        frames = container.decode(stream)
+        if index.pts is None:
+            yield from _pick(enumerate(frames), wanted, pixels)
+        else:
+            yield from _pick(((frame.pts, frame) for frame in frames), index.pts[wanted], pixels)
+
+
+def _pick(timed: Iterable[tuple[int | None, av.VideoFrame]], times: np.ndarray, pixels: str) -> Iterator[np.ndarray]:
+    """The images of the frames at `times`, which ascend; ends early at a damaged frame, or if one does not turn up."""
+    times = iter(times.tolist())
+    due = next(times)
+    for time, frame in timed:
+        if frame.is_corrupt or (time is not None and time > due):
+            return
+        if time == due:
             yield frame.to_ndarray(format=pixels)
-            due = next(expected, None)
+            due = next(times, None)
             if due is None:
                 return
-    raise _Missing
 
 
 def _feed(index: VideoIndex, plan: np.ndarray) -> Iterator[av.VideoFrame]:
     """Decode the packets of the plan, one stretch after the other.
 
-    Raises _Missing where a stretch does not begin with an I picture. Streams that refresh the picture bit by bit have
-    none after the first; their "key" frames only mark where a decoder may start to show something half right.
+    Ends where a stretch does not begin with an I picture. Streams that refresh the picture bit by bit have none after
+    the first; their "key" frames only mark where a decoder may start to show something half right.
     """
     with av.open(str(index.path)) as container:
         stream = container.streams.video[0]
@@ -175,7 +187,7 @@ def _feed(index: VideoIndex, plan: np.ndarray) -> Iterator[av.VideoFrame]:
             frames = _decode_stretch(decoder, stretch)
             first = next(frames, None)
             if first is None or first.pict_type != PictureType.I:
-                raise _Missing
+                return
             yield first
             yield from frames
             decoder.flush_buffers()
@@ -190,33 +202,6 @@ def _decode_stretch(decoder: av.VideoCodecContext, stretch: Iterable[tuple[av.Pa
         decoder.skip_frame = "DEFAULT" if action == WANT else "NONREF"
         yield from (frame for frame in decoder.decode(packet) if frame.pts is None or frame.pts >= start)
     yield from decoder.decode(None)
-
-
-def _decode_plainly(index: VideoIndex, wanted: np.ndarray, pixels: str) -> Iterator[np.ndarray]:
-    """The images of the wanted frames in order, by decoding everything up to the last of them."""
-    numbers = None if index.pts is None else {time: number for number, time in enumerate(index.pts.tolist())}
-    due = iter(wanted.tolist())
-    next_due, last = next(due), -1
-    try:
-        with av.open(str(index.path)) as container:
-            stream = container.streams.video[0]
-            _single_threaded(stream)
-            for count, frame in enumerate(container.decode(stream)):
-                if frame.is_corrupt:
-                    raise VideoError(f"{index.path} is damaged at frame {last + 1} of {len(index)}")
-                last = count if numbers is None else numbers.get(frame.pts, -1)
-                if last > next_due:
-                    break
-                if last == next_due:
-                    yield frame.to_ndarray(format=pixels)
-                    next_due = next(due, None)
-                    if next_due is None:
-                        return
-    except VideoError:
-        raise
-    except Exception as error:
-        raise VideoError(f"{index.path} is damaged after frame {last} of {len(index)} ({_reason(error)})") from None
-    raise VideoError(f"{index.path} is damaged: frame {next_due} of {len(index)} cannot be decoded")
 
 
 def _single_threaded(stream: av.VideoStream) -> av.VideoCodecContext:
