@@ -34,7 +34,6 @@ from formats.takes import (
     SPLIT_REMEDY,
     SPLITS,
     annotation_path,
-    find_takes_json,
     read_splits,
     video_path,
 )
@@ -156,7 +155,7 @@ def extended_lists(args: argparse.Namespace, cameras: list[str], objects: dict[s
         raise UserError(f"{args.root} has annotations but no split.json; {SPLIT_REMEDY}, or give another --root")
     remedy = "mend or delete it"
     split = read_splits(splits) if splits.exists() else {name: [] for name in SPLITS}
-    takes_json = find_takes_json(annotations)
+    takes_json = args.root / "takes.json"
     takes = read_json(takes_json, remedy) if takes_json.exists() else []
     annotated = read_json(annotations, remedy) if annotations.exists() else {"annotations": {}}
     stated = [{"cam_id": name, "is_ego": name == args.ego} for name in cameras]
