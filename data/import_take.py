@@ -29,14 +29,7 @@ from common.files import atomic_folder, claimed, is_file_name, read_json, remove
 from formats.footage import Footage, add_footage_options, open_cameras, synchronize
 from formats.mask_files import MaskFiles, find_masks
 from formats.masks import encode_lzstring
-from formats.takes import (
-    ANNOTATION_TEMPLATE,
-    SPLIT_REMEDY,
-    SPLITS,
-    annotation_path,
-    read_splits,
-    video_path,
-)
+from formats.takes import ANNOTATION_TEMPLATE, SPLIT_REMEDY, SPLITS, annotation_path, read_splits, video_path
 from formats.video_writer import open_video
 
 NOT_ANNOTATED = {"annotation": {}, "annotated_frames": []}  # the track of an object that nobody looked for

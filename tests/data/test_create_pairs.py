@@ -99,7 +99,7 @@ def test_a_malformed_take_does_not_keep_others_from_being_listed(data_dir):
     run = create_pairs(data_dir, "--split", "train")
     assert run.returncode == 1
     assert re.search(f"error: 1 malformed take left out: .*{uid}.* mask counts", run.stderr.splitlines()[-1])
-    assert PairSet([data_dir], "train", "ego-exo").takes == [other]
+    assert list(PairSet([data_dir], "train", "ego-exo").data_dir_of) == [other]
     path.write_text(content)
     with pytest.raises(UserError, match="has changed"):
         PairSet([data_dir], "train", "ego-exo")
