@@ -57,8 +57,8 @@ def main() -> None:
     length = min(map(len, positions.values()))
     positions = {camera: of_camera[:length] for camera, of_camera in positions.items()}
     objects, count, left_out, unmatched = {}, 0, 0, 0
-    for camera in dict(args.masks):
-        masks = find_masks([path for name, path in args.masks if name == camera], args.mask_frame)
+    for camera, path in args.masks:
+        masks = find_masks(path, args.mask_frame)
         for name in masks.objects:
             track, lost = read_track(masks, name, cameras[camera], positions[camera])
             objects.setdefault(name, {})[camera] = track
@@ -111,7 +111,7 @@ def read_track(masks: MaskFiles, name: str, footage: Footage, positions: np.ndar
     numbers = sorted(masks.objects[name])
     for number in tqdm(numbers, name, unit="mask", leave=False):
         if number not in position_of:
-            raise UserError(f"{masks} has a mask of frame {number}, which {footage.path} has not")
+            raise UserError(f"{masks.path} has a mask of frame {number}, which {footage.path} has not")
         rle = masks.read(name, number, footage.size)
         frame = frame_of.get(position_of[number])
         if frame is not None:
