@@ -13,7 +13,6 @@ import dataclasses
 import hashlib
 import itertools
 import json
-from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -27,7 +26,6 @@ from common.errors import MALFORMED, UserError
 from common.files import is_file_name, json_errors, read_record, write_json
 from formats.geometry import Size
 from formats.masks import RLE, check_rle, mask_size
-from formats.results import camera_pair_key
 from formats.takes import by_frame, kind_of, parse_frame
 
 ANNOTATION = "annotation.json"
@@ -108,10 +106,6 @@ class ProcessedTake:
             for camera in take.cameras:
                 if not is_file_name(camera):
                     raise ValueError(f"camera {camera[:40]!r} cannot be the name of a folder")
-            for setting in SETTINGS:
-                keys = Counter((name, camera_pair_key(*cameras)) for name, *cameras in take.camera_pairs(setting))
-                if twice := [key for (_, key), count in keys.items() if count > 1]:
-                    raise ValueError(f"two pairs of cameras are called {twice[0]!r} in results; rename a camera")
             return take
         except MALFORMED as error:
             raise ValueError(f"{type(error).__name__}: {error}") from None
