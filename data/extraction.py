@@ -12,7 +12,6 @@ mask in any camera. Whatever is left out is a `Failure` in `<data_dir>/<take_uid
 `[{"take_uid", "take_name", "camera": str or null, "kind": "missing" | "broken", "reason"}, ...]`.
 """
 
-import contextlib
 import hashlib
 import json
 import shutil
@@ -22,7 +21,6 @@ from pathlib import Path
 from typing import Any
 
 import cv2
-from PIL import Image
 
 from common.errors import UserError, counted, warn_once
 from common.files import atomic_write, claimed, read_record, write_json
@@ -198,22 +196,15 @@ def _decode_masks(take: Take, camera: str, result: CameraResult) -> None:
 def _write_frames(plan: TakePlan, camera: str, mask_sizes: Collection[Size]) -> None:
     """Write what is missing. Raises VideoError if the video is damaged, or not what the masks are of."""
     folder, index = plan.folder / camera, plan.videos[camera]
+    if other := next((size for size in mask_sizes if not same_shape(index.size, size)), None):
+        sizes = f"{index.size[1]}x{index.size[0]}, masks of its camera are {other[1]}x{other[0]}"
+        raise VideoError(f"{index.path} is {sizes}: it lies on its side, or one of them is of another camera")
     written, wanted = frames_in(folder), _wanted_frames(plan.take, _frame_each_second(plan.take, plan.videos))
     todo = [frame for frame in wanted if frame < len(index) and frame not in written]
-    if written and not todo:  # by an earlier run, perhaps beside other masks
-        with contextlib.suppress(OSError), Image.open(next(iter(written.values()))) as frame:
-            _check_shape(index.path, frame.size[::-1], mask_sizes)
     for frame, image in read_frames(index, todo):
-        _check_shape(index.path, image.shape[:2], mask_sizes)
         _, encoded = cv2.imencode(".jpg", shrink(image, MAX_ROWS[plan.take.kind_of(camera)]))
         with atomic_write(frame_path(folder, frame), "wb") as file:
             file.write(encoded)
-
-
-def _check_shape(video: Path, size: Size, mask_sizes: Collection[Size]) -> None:
-    if other := next((other for other in mask_sizes if not same_shape(size, other)), None):
-        sizes = f"{size[1]}x{size[0]}, masks of its camera are {other[1]}x{other[0]}"
-        raise VideoError(f"{video} is {sizes}: it lies on its side, or one of them is of another camera")
 
 
 def finish_take(plan: TakePlan, results: dict[str, CameraResult]) -> None:

@@ -19,6 +19,7 @@ import numpy as np
 from av.video.frame import PictureType
 
 from common.errors import UserError
+from formats.geometry import Size
 
 SKIP, FEED, WANT = 0, 1, 2  # what to do with a packet
 HOLE = bytes(4096)  # interrupted downloads leave so many zeros in a row
@@ -39,6 +40,7 @@ class VideoIndex:
     """
 
     path: Path
+    size: Size  # (H, W) of its pictures, before players turn them
     packet: np.ndarray  # (N,) int64
     pts: np.ndarray | None  # (N,) int64, ascending
     key_packet: np.ndarray  # (K,) int64: packets at which decoding can start
@@ -60,6 +62,7 @@ def index_video(path: Path) -> VideoIndex:
                 raise VideoError(f"{path} has no video stream")
             stream = container.streams.video[0]
             codec = stream.codec_context
+            size = codec.height, codec.width
             # AVI has no presentation times. Its packets count in the file's order, in which B-frames are not shown.
             is_avi = container.format.name == "avi"
             is_unordered = is_avi and codec.has_b_frames
@@ -84,10 +87,10 @@ def index_video(path: Path) -> VideoIndex:
     times, is_key, is_hidden = zip(*packets, strict=True)
     visible = np.flatnonzero(~np.array(is_hidden))
     if is_unordered or None in times or len(set(times)) < len(times):
-        return VideoIndex(path, visible, None, visible[:0], visible[:0], len(times))
+        return VideoIndex(path, size, visible, None, visible[:0], visible[:0], len(times))
     pts, keys = np.array(times, np.int64), np.flatnonzero(is_key)
     packet = visible[np.argsort(pts[visible])]
-    return VideoIndex(path, packet, pts[packet], keys, pts[keys], len(times))
+    return VideoIndex(path, size, packet, pts[packet], keys, pts[keys], len(times))
 
 
 def _reason(error: Exception) -> str:
