@@ -27,13 +27,14 @@ from common.files import atomic_write, claimed, read_record, write_json
 from formats.geometry import Size, same_shape
 from formats.masks import RLE, mask_size
 from formats.processed import ANNOTATION, FAILED, SOURCE, ProcessedTake, frame_path, frames_in, shrink
-from formats.takes import FRAME_STEP, MAX_ROWS, Take, video_path
+from formats.takes import FRAME_STEP, MAX_ROWS, Take, Track, video_path
 from formats.video import VideoError, VideoIndex, index_video, read_frames
 
 FAILED_TAKES = "failed_takes.json"
 FAILED_FORM = {"take_name": str, "failures": [{"camera": str | None, "kind": str, "reason": str}]}
 MISSING = "missing"  # not there at all: parts of the real data set were withdrawn
 BROKEN = "broken"  # there, but it cannot be used: another download should help
+CameraMasks = dict[str, dict[int, RLE | str]]  # by object and frame; of a corrupt mask, what is wrong with it
 
 
 @dataclass(frozen=True)
@@ -59,15 +60,6 @@ class TakePlan:
     folder: Path
     failures: list[Failure] = field(default_factory=list)
     videos: dict[str, VideoIndex] = field(default_factory=dict)  # of each usable camera; none without an ego camera
-
-
-@dataclass
-class CameraResult:
-    """The masks of a camera, whose frames are on disk. With a `failure` none of these may be used."""
-
-    failure: Failure | None = None
-    masks: dict[str, dict[int, RLE]] = field(default_factory=dict)  # by object and frame
-    corrupt: dict[str, dict[int, str]] = field(default_factory=dict)  # by object and frame: the reason
 
 
 def is_done(take: Take, takes_dir: Path, data_dir: Path, downscaled: bool) -> bool:
@@ -163,34 +155,35 @@ def plan_take(take: Take, takes_dir: Path, data_dir: Path, downscaled: bool) -> 
     return plan
 
 
-def extract_camera(job: tuple[TakePlan, str]) -> CameraResult:
+def extract_camera(job: tuple[TakePlan, str]) -> CameraMasks | Failure:
     """Decode the masks of a plan's camera and write the frames that are not there yet.
 
     Raises OSError if the output cannot be written. Everything else that goes wrong is a failure of this camera alone.
     """
-    (plan, camera), result = job, CameraResult()
+    plan, camera = job
     try:
-        _decode_masks(plan.take, camera, result)
-        _write_frames(plan, camera, {mask_size(rle) for masks in result.masks.values() for rle in masks.values()})
+        tracks = {name: cameras[camera] for name, cameras in plan.take.objects.items() if camera in cameras}
+        masks = {name: _decode(track) for name, track in tracks.items()}
+        rles = (rle for track in masks.values() for rle in track.values() if not isinstance(rle, str))
+        _write_frames(plan, camera, set(map(mask_size, rles)))
+        return masks
     except OSError:
         raise
     except Exception as error:  # damage makes libraries stumble in many ways
         # A better copy of the video must not find this one's frames.
         shutil.rmtree(plan.folder / camera, ignore_errors=True)
         kind = "" if isinstance(error, VideoError) else f"unexpected {type(error).__name__}: "
-        result.failure = Failure(camera, BROKEN, f"{kind}{error}")
-    return result
+        return Failure(camera, BROKEN, f"{kind}{error}")
 
 
-def _decode_masks(take: Take, camera: str, result: CameraResult) -> None:
-    tracks = {name: cameras[camera] for name, cameras in take.objects.items() if camera in cameras}
-    for name, track in tracks.items():
-        result.masks[name], result.corrupt[name] = {}, {}
-        for frame in track.encoded:
-            try:
-                result.masks[name][frame] = track.mask(frame)
-            except ValueError as error:
-                result.corrupt[name][frame] = str(error)
+def _decode(track: Track) -> dict[int, RLE | str]:
+    masks = {}
+    for frame in track.encoded:
+        try:
+            masks[frame] = track.mask(frame)
+        except ValueError as error:
+            masks[frame] = str(error)
+    return masks
 
 
 def _write_frames(plan: TakePlan, camera: str, mask_sizes: Collection[Size]) -> None:
@@ -207,10 +200,10 @@ def _write_frames(plan: TakePlan, camera: str, mask_sizes: Collection[Size]) -> 
             file.write(encoded)
 
 
-def finish_take(plan: TakePlan, results: dict[str, CameraResult]) -> None:
+def finish_take(plan: TakePlan, results: dict[str, CameraMasks | Failure]) -> None:
     """Write annotation.json from the results of all cameras, and the list of what is missing."""
     take = plan.take
-    broken = {camera: result.failure for camera, result in sorted(results.items()) if result.failure}
+    broken = {camera: result for camera, result in sorted(results.items()) if isinstance(result, Failure)}
     videos = {camera: index for camera, index in plan.videos.items() if camera not in broken}
     failures = [*plan.failures, *broken.values()]
     if "ego" not in map(take.kind_of, videos):
@@ -220,37 +213,34 @@ def finish_take(plan: TakePlan, results: dict[str, CameraResult]) -> None:
             (plan.folder / ANNOTATION).unlink(missing_ok=True)
         write_failures(plan.folder, take.name, failures)
         return
-    masks, corrupt = _merge_masks(take, results, {camera: len(index) for camera, index in videos.items()})
-    failures += corrupt
+    masks = {}
+    for name, cameras in take.objects.items():
+        tracks = {camera: results[camera][name] for camera in cameras if camera in videos}
+        masks[name], corrupt = _whole_masks(name, tracks, min((len(videos[camera]) for camera in tracks), default=0))
+        failures += corrupt
     write_failures(plan.folder, take.name, failures)  # first: annotation.json says that the take is complete
     ProcessedTake(take.uid, plan.folder, masks, _frame_each_second(take, videos), take.stated_ego).write_annotation()
 
 
-def _merge_masks(
-    take: Take, results: dict[str, CameraResult], lengths: dict[str, int]
-) -> tuple[dict[str, dict[str, dict[int, RLE]]], list[Failure]]:
-    """The masks by object, camera and frame, and a failure for each camera and object with corrupt ones.
+def _whole_masks(
+    name: str, tracks: dict[str, dict[int, RLE | str]], end: int
+) -> tuple[dict[str, dict[int, RLE]], list[Failure]]:
+    """An object's masks before frame `end`, by camera, and a failure for each camera with corrupt ones.
 
-    A frame that is past the end of a video or corrupt in one camera is left out of all: otherwise the object would seem
-    not to be visible in that camera.
+    A frame that is corrupt in one camera is left out of all: otherwise the object would seem not to be visible there.
     """
-    masks: dict[str, dict[str, dict[int, RLE]]] = {}
-    failures = []
-    for name, tracks in take.objects.items():
-        cameras = [camera for camera in tracks if camera in lengths]
-        end = min((lengths[camera] for camera in cameras), default=0)
-        left_out = set()
-        for camera in cameras:
-            corrupt = {frame: fault for frame, fault in results[camera].corrupt[name].items() if frame < end}
-            if corrupt:
-                frames = ", ".join(map(str, sorted(corrupt)))
-                reason = f"corrupt masks of object {name!r}, frames left out: {frames} ({next(iter(corrupt.values()))})"
-                failures.append(Failure(camera, BROKEN, reason))
-            left_out |= corrupt.keys()
-        masks[name] = {
-            camera: {f: rle for f, rle in results[camera].masks[name].items() if f < end and f not in left_out}
-            for camera in cameras
-        }
+    failures, left_out = [], set()
+    for camera, track in tracks.items():
+        corrupt = {frame: fault for frame, fault in track.items() if frame < end and isinstance(fault, str)}
+        if corrupt:
+            frames = ", ".join(map(str, sorted(corrupt)))
+            reason = f"corrupt masks of object {name!r}, frames left out: {frames} ({next(iter(corrupt.values()))})"
+            failures.append(Failure(camera, BROKEN, reason))
+        left_out |= corrupt.keys()
+    masks = {
+        camera: {frame: rle for frame, rle in track.items() if frame < end and frame not in left_out}
+        for camera, track in tracks.items()
+    }
     return masks, failures
 
 

@@ -32,7 +32,7 @@ from data.extraction import (
     BROKEN,
     FAILED_TAKES,
     MISSING,
-    CameraResult,
+    CameraMasks,
     Failure,
     TakePlan,
     extract_camera,
@@ -169,7 +169,7 @@ def process_takes(args: argparse.Namespace, takes: list[Take], title: str) -> No
     Any exception stops all workers. Raises OSError if the output cannot be written, UserError if a worker is killed.
     """
     places = args.takepath, args.outputpath, args.downscaled
-    results: dict[str, dict[str, CameraResult]] = {}  # by take and camera, of the takes under way
+    results: dict[str, dict[str, CameraMasks | Failure]] = {}  # by take and camera, of the takes under way
 
     def camera_jobs() -> Iterator[tuple[TakePlan, str]]:
         """The cameras of one take after the other; each take is planned when a worker is about to need them."""
