@@ -1,9 +1,8 @@
 """From a take's videos and annotation to its processed form, and the list of what could not be made.
 
-Three steps: `plan_take`, then `extract_camera` for each camera of the plan, in any process and order, then
-`finish_take`. A kill at any moment does no harm: a frame appears whole or not at all, annotation.json comes last, and
-the same steps again do only what is missing, and what is of another annotation or video than the take's source.json
-says, which comes first: `{"annotation": SHA-256, "<camera>.mp4": [bytes, time, SHA-256 of its ends], ...}`.
+A kill at any moment does no harm: a frame appears whole or not at all, annotation.json comes last, and the same steps
+again do only what is missing, and what is of another annotation or video than the take's source.json says, which comes
+first: `{"annotation": SHA-256, "<camera>.mp4": [bytes, time, SHA-256 of its ends], ...}`.
 
 annotation.json promises to every later stage that both frames of each pair exist. It therefore leaves out cameras whose
 video is missing or broken, and for each object the frames past the end of its shortest video and those with a corrupt
@@ -16,15 +15,15 @@ import hashlib
 import json
 import shutil
 from collections.abc import Collection
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 import cv2
 
 from common.errors import UserError, counted, warn_once
-from common.files import atomic_write, claimed, read_record, write_json
-from formats.geometry import Size, same_shape
+from common.files import atomic_write, claimed, read_record, remove_leftovers, write_json
+from formats.geometry import same_shape
 from formats.masks import RLE, mask_size
 from formats.processed import ANNOTATION, FAILED, SOURCE, ProcessedTake, frame_path, frames_in, shrink
 from formats.takes import FRAME_STEP, MAX_ROWS, Take, Track, video_path
@@ -34,7 +33,9 @@ FAILED_TAKES = "failed_takes.json"
 FAILED_FORM = {"take_name": str, "failures": [{"camera": str | None, "kind": str, "reason": str}]}
 MISSING = "missing"  # not there at all: parts of the real data set were withdrawn
 BROKEN = "broken"  # there, but it cannot be used: another download should help
-CameraMasks = dict[str, dict[int, RLE | str]]  # by object and frame; of a corrupt mask, what is wrong with it
+
+
+Masks = dict[int, RLE | str]  # by frame; of a corrupt mask, what is wrong with it
 
 
 @dataclass(frozen=True)
@@ -52,14 +53,45 @@ class Failure:
         return f"take {uid}{name}{camera}: {self.reason}"
 
 
-@dataclass(frozen=True)
-class TakePlan:
-    """The videos of a take from which its processed form can be made in `folder`, and what is known to be missing."""
+def process_take(take: Take, takes_dir: Path, data_dir: Path, downscaled: bool) -> None:
+    """Make what is missing of a take, and list what cannot be made.
 
-    take: Take
-    folder: Path
-    failures: list[Failure] = field(default_factory=list)
-    videos: dict[str, VideoIndex] = field(default_factory=dict)  # of each usable camera; none without an ego camera
+    Raises OSError if the output cannot be written. Everything else that goes wrong with a camera is a failure of it.
+    """
+    folder = data_dir / take.uid
+    for path in (folder, *(folder / camera for camera in take.cameras)):
+        remove_leftovers(path)
+    if is_done(take, takes_dir, data_dir, downscaled):
+        return
+    videos, failures = index_videos(take, takes_dir, downscaled)
+    masks: dict[str, dict[str, Masks]] = {}
+    if "ego" in map(take.kind_of, videos):
+        drop_outdated(take, takes_dir, data_dir, downscaled)
+        masks = {
+            name: {camera: _decode(track) for camera, track in tracks.items() if camera in videos}
+            for name, tracks in take.objects.items()
+        }
+        wanted = _wanted_frames(take, _frame_each_second(take, videos))
+        for camera, index in list(videos.items()):
+            if lacking := sum(frame >= len(index) for frame in wanted):
+                end, lost = counted(len(index), "frame"), counted(lacking, "wanted frame")
+                reason = f"{index.path} ends after {end}; {lost} up to {wanted[-1]} left out"
+                failures.append(Failure(camera, MISSING, reason))
+            if failure := extract_frames(take, folder / camera, index, wanted, masks):
+                failures.append(failure)
+                del videos[camera]
+    if "ego" not in map(take.kind_of, videos):
+        if all(failure.camera for failure in failures):  # each is of one camera: say why the take is left out
+            failures.append(Failure(None, MISSING, "no usable ego video, without which a take has no pairs"))
+        write_failures(folder, take.name, failures)
+        return
+    lengths = {camera: len(index) for camera, index in videos.items()}
+    whole = {}
+    for name, tracks in masks.items():
+        whole[name], corrupt = _whole_masks(name, tracks, lengths)
+        failures += corrupt
+    write_failures(folder, take.name, failures)  # first: annotation.json says that the take is complete
+    ProcessedTake(take.uid, folder, whole, _frame_each_second(take, videos), take.stated_ego).write_annotation()
 
 
 def is_done(take: Take, takes_dir: Path, data_dir: Path, downscaled: bool) -> bool:
@@ -118,65 +150,69 @@ def _name_changes(take: Take, known: dict[str, Any], source: dict[str, Any], end
     return changed
 
 
-def plan_take(take: Take, takes_dir: Path, data_dir: Path, downscaled: bool) -> TakePlan:
-    """Plan what to make of a take. Reads its videos' packets and decodes nothing."""
-    plan = TakePlan(take, data_dir / take.uid)
-    known, source = _sources(take, takes_dir, data_dir, downscaled)
+def index_videos(take: Take, takes_dir: Path, downscaled: bool) -> tuple[dict[str, VideoIndex], list[Failure]]:
+    """The usable videos of a take by camera, and what is missing. Reads their packets and decodes nothing."""
     if not (takes_dir / take.name).is_dir():
-        plan.failures.append(Failure(None, MISSING, f"no folder {takes_dir / take.name}"))
-        return plan
+        return {}, [Failure(None, MISSING, f"no folder {takes_dir / take.name}")]
     if "ego" not in map(take.kind_of, take.cameras):
         cameras = ", ".join(take.cameras) or "there are none"
         reason = f"none of its annotated cameras ({cameras}) is named aria* or is_ego in takes.json: it has no pairs"
-        plan.failures.append(Failure(None, MISSING, reason))
-        return plan
+        return {}, [Failure(None, MISSING, reason)]
+    videos, failures = {}, []
     for camera in take.cameras:
         path = video_path(takes_dir, take.name, camera, downscaled)
         try:
-            plan.videos[camera] = index_video(path)
+            videos[camera] = index_video(path)
         except VideoError as error:
-            plan.failures.append(Failure(camera, BROKEN if path.exists() else MISSING, str(error)))
-    if "ego" not in map(take.kind_of, plan.videos):
-        plan.videos.clear()
-        return plan
-    if known != source:
-        for name in _name_changes(take, known, source, "what was made of it is made anew"):
-            for frame in frames_in(plan.folder / name.removesuffix(".mp4")).values():
-                frame.unlink()
-        # Before source.json changes: a kill in between must not leave an old annotation.json that looks up to date.
-        (plan.folder / ANNOTATION).unlink(missing_ok=True)
-        write_json(plan.folder / SOURCE, source)
-    wanted = _wanted_frames(take, _frame_each_second(take, plan.videos))
-    for camera, index in plan.videos.items():
-        if lacking := sum(frame >= len(index) for frame in wanted):
-            end, lost = counted(len(index), "frame"), counted(lacking, "wanted frame")
-            reason = f"{index.path} ends after {end}; {lost} up to {wanted[-1]} left out"
-            plan.failures.append(Failure(camera, MISSING, reason))
-    return plan
+            failures.append(Failure(camera, BROKEN if path.exists() else MISSING, str(error)))
+    return videos, failures
 
 
-def extract_camera(job: tuple[TakePlan, str]) -> CameraMasks | Failure:
-    """Decode the masks of a plan's camera and write the frames that are not there yet.
+def drop_outdated(take: Take, takes_dir: Path, data_dir: Path, downscaled: bool) -> None:
+    """Delete what was made of another annotation or video than is there now, and note what is made now of which."""
+    known, source = _sources(take, takes_dir, data_dir, downscaled)
+    if known == source:
+        return
+    folder = data_dir / take.uid
+    for name in _name_changes(take, known, source, "what was made of it is made anew"):
+        for frame in frames_in(folder / name.removesuffix(".mp4")).values():
+            frame.unlink()
+    # Before source.json changes: a kill in between must not leave an old annotation.json that looks up to date.
+    (folder / ANNOTATION).unlink(missing_ok=True)
+    write_json(folder / SOURCE, source)
 
-    Raises OSError if the output cannot be written. Everything else that goes wrong is a failure of this camera alone.
+
+def extract_frames(
+    take: Take, folder: Path, index: VideoIndex, wanted: list[int], masks: dict[str, dict[str, Masks]]
+) -> Failure | None:
+    """Write those of a camera's `wanted` frames that are not in its `folder` yet. If its video is damaged or not what
+    the masks are of, no frame stays, and the failure is returned.
+
+    Raises OSError if the output cannot be written.
     """
-    plan, camera = job
+    camera, written = folder.name, frames_in(folder)
+    tracks = [tracks[camera] for tracks in masks.values() if camera in tracks]
+    sizes = {mask_size(rle) for track in tracks for rle in track.values() if not isinstance(rle, str)}
     try:
-        tracks = {name: cameras[camera] for name, cameras in plan.take.objects.items() if camera in cameras}
-        masks = {name: _decode(track) for name, track in tracks.items()}
-        rles = (rle for track in masks.values() for rle in track.values() if not isinstance(rle, str))
-        _write_frames(plan, camera, set(map(mask_size, rles)))
-        return masks
+        if other := next((size for size in sizes if not same_shape(index.size, size)), None):
+            shapes = f"{index.size[1]}x{index.size[0]}, masks of its camera are {other[1]}x{other[0]}"
+            raise VideoError(f"{index.path} is {shapes}: it lies on its side, or one of them is of another camera")
+        for frame, image in read_frames(index, [n for n in wanted if n < len(index) and n not in written]):
+            _, encoded = cv2.imencode(".jpg", shrink(image, MAX_ROWS[take.kind_of(camera)]))
+            with atomic_write(frame_path(folder, frame), "wb") as file:
+                file.write(encoded)
     except OSError:
         raise
     except Exception as error:  # damage makes libraries stumble in many ways
-        # A better copy of the video must not find this one's frames.
-        shutil.rmtree(plan.folder / camera, ignore_errors=True)
+        # A better copy of the video must not find this one's frames, which annotation.json may promise.
+        (folder.parent / ANNOTATION).unlink(missing_ok=True)
+        shutil.rmtree(folder, ignore_errors=True)
         kind = "" if isinstance(error, VideoError) else f"unexpected {type(error).__name__}: "
         return Failure(camera, BROKEN, f"{kind}{error}")
+    return None
 
 
-def _decode(track: Track) -> dict[int, RLE | str]:
+def _decode(track: Track) -> Masks:
     masks = {}
     for frame in track.encoded:
         try:
@@ -186,49 +222,16 @@ def _decode(track: Track) -> dict[int, RLE | str]:
     return masks
 
 
-def _write_frames(plan: TakePlan, camera: str, mask_sizes: Collection[Size]) -> None:
-    """Write what is missing. Raises VideoError if the video is damaged, or not what the masks are of."""
-    folder, index = plan.folder / camera, plan.videos[camera]
-    if other := next((size for size in mask_sizes if not same_shape(index.size, size)), None):
-        sizes = f"{index.size[1]}x{index.size[0]}, masks of its camera are {other[1]}x{other[0]}"
-        raise VideoError(f"{index.path} is {sizes}: it lies on its side, or one of them is of another camera")
-    written, wanted = frames_in(folder), _wanted_frames(plan.take, _frame_each_second(plan.take, plan.videos))
-    todo = [frame for frame in wanted if frame < len(index) and frame not in written]
-    for frame, image in read_frames(index, todo):
-        _, encoded = cv2.imencode(".jpg", shrink(image, MAX_ROWS[plan.take.kind_of(camera)]))
-        with atomic_write(frame_path(folder, frame), "wb") as file:
-            file.write(encoded)
-
-
-def finish_take(plan: TakePlan, results: dict[str, CameraMasks | Failure]) -> None:
-    """Write annotation.json from the results of all cameras, and the list of what is missing."""
-    take = plan.take
-    broken = {camera: result for camera, result in sorted(results.items()) if isinstance(result, Failure)}
-    videos = {camera: index for camera, index in plan.videos.items() if camera not in broken}
-    failures = [*plan.failures, *broken.values()]
-    if "ego" not in map(take.kind_of, videos):
-        if all(failure.camera for failure in failures):  # each is of one camera: say why the take is left out
-            failures.append(Failure(None, MISSING, "no usable ego video, without which a take has no pairs"))
-        if broken:  # their frames are gone; without that, a former run's take stays, as its videos may be deleted
-            (plan.folder / ANNOTATION).unlink(missing_ok=True)
-        write_failures(plan.folder, take.name, failures)
-        return
-    masks = {}
-    for name, cameras in take.objects.items():
-        tracks = {camera: results[camera][name] for camera in cameras if camera in videos}
-        masks[name], corrupt = _whole_masks(name, tracks, min((len(videos[camera]) for camera in tracks), default=0))
-        failures += corrupt
-    write_failures(plan.folder, take.name, failures)  # first: annotation.json says that the take is complete
-    ProcessedTake(take.uid, plan.folder, masks, _frame_each_second(take, videos), take.stated_ego).write_annotation()
-
-
 def _whole_masks(
-    name: str, tracks: dict[str, dict[int, RLE | str]], end: int
+    name: str, tracks: dict[str, Masks], lengths: dict[str, int]
 ) -> tuple[dict[str, dict[int, RLE]], list[Failure]]:
-    """An object's masks before frame `end`, by camera, and a failure for each camera with corrupt ones.
+    """An object's masks in the cameras of `lengths`, and a failure for each with corrupt ones.
 
-    A frame that is corrupt in one camera is left out of all: otherwise the object would seem not to be visible there.
+    A frame that is past the end of a video or corrupt in one camera is left out of all: otherwise the object would seem
+    not to be visible in that camera.
     """
+    tracks = {camera: track for camera, track in tracks.items() if camera in lengths}
+    end = min((lengths[camera] for camera in tracks), default=0)
     failures, left_out = [], set()
     for camera, track in tracks.items():
         corrupt = {frame: fault for frame, fault in track.items() if frame < end and isinstance(fault, str)}
