@@ -33,8 +33,6 @@ FAILED_TAKES = "failed_takes.json"
 FAILED_FORM = {"take_name": str, "failures": [{"camera": str | None, "kind": str, "reason": str}]}
 MISSING = "missing"  # not there at all: parts of the real data set were withdrawn
 BROKEN = "broken"  # there, but it cannot be used: another download should help
-
-
 Masks = dict[int, RLE | str]  # by frame; of a corrupt mask, what is wrong with it
 
 
@@ -85,10 +83,9 @@ def process_take(take: Take, takes_dir: Path, data_dir: Path, downscaled: bool) 
             failures.append(Failure(None, MISSING, "no usable ego video, without which a take has no pairs"))
         write_failures(folder, take.name, failures)
         return
-    lengths = {camera: len(index) for camera, index in videos.items()}
     whole = {}
     for name, tracks in masks.items():
-        whole[name], corrupt = _whole_masks(name, tracks, lengths)
+        whole[name], corrupt = _whole_masks(name, tracks, videos)
         failures += corrupt
     write_failures(folder, take.name, failures)  # first: annotation.json says that the take is complete
     ProcessedTake(take.uid, folder, whole, _frame_each_second(take, videos), take.stated_ego).write_annotation()
@@ -191,8 +188,8 @@ def extract_frames(
     Raises OSError if the output cannot be written.
     """
     camera, written = folder.name, frames_in(folder)
-    tracks = [tracks[camera] for tracks in masks.values() if camera in tracks]
-    sizes = {mask_size(rle) for track in tracks for rle in track.values() if not isinstance(rle, str)}
+    of_camera = [tracks[camera] for tracks in masks.values() if camera in tracks]
+    sizes = {mask_size(rle) for track in of_camera for rle in track.values() if not isinstance(rle, str)}
     try:
         if other := next((size for size in sizes if not same_shape(index.size, size)), None):
             shapes = f"{index.size[1]}x{index.size[0]}, masks of its camera are {other[1]}x{other[0]}"
@@ -223,15 +220,15 @@ def _decode(track: Track) -> Masks:
 
 
 def _whole_masks(
-    name: str, tracks: dict[str, Masks], lengths: dict[str, int]
+    name: str, tracks: dict[str, Masks], videos: dict[str, VideoIndex]
 ) -> tuple[dict[str, dict[int, RLE]], list[Failure]]:
-    """An object's masks in the cameras of `lengths`, and a failure for each with corrupt ones.
+    """An object's masks in the cameras of `videos`, and a failure for each with corrupt ones.
 
     A frame that is past the end of a video or corrupt in one camera is left out of all: otherwise the object would seem
     not to be visible in that camera.
     """
-    tracks = {camera: track for camera, track in tracks.items() if camera in lengths}
-    end = min((lengths[camera] for camera in tracks), default=0)
+    tracks = {camera: track for camera, track in tracks.items() if camera in videos}
+    end = min((len(videos[camera]) for camera in tracks), default=0)
     failures, left_out = [], set()
     for camera, track in tracks.items():
         corrupt = {frame: fault for frame, fault in track.items() if frame < end and isinstance(fault, str)}
