@@ -86,12 +86,11 @@ class ProcessedTake:
     @classmethod
     def parse(cls, uid: str, folder: Path, raw: Any, checked: bool = True) -> "ProcessedTake":
         """The content of an annotation.json -> ProcessedTake. Raises ValueError if it is malformed."""
-        check = _check_mask if checked else lambda rle, _: rle
         try:
             masks = {
                 object_name: {
                     camera: {
-                        frame: check(rle, f"{object_name!r:.40} in {camera!r:.40} at frame {frame}")
+                        frame: check_rle(rle) if checked else rle
                         for frame, rle in by_frame(frames).items()
                         if rle is not None  # the original writes it for a mask that it could not decode
                     }
@@ -149,13 +148,6 @@ class ProcessedTake:
         """(H, W) of the camera's video, which its masks have too; None if it has none."""
         rles = (rle for cameras in self.masks.values() for rle in cameras.get(camera, {}).values())
         return next(map(mask_size, rles), None)
-
-
-def _check_mask(rle: Any, place: str) -> RLE:
-    try:
-        return check_rle(rle)
-    except ValueError as error:
-        raise ValueError(f"{error}; it is that of {place}") from None
 
 
 def claim_data_dir(data_dir: Path, downscaled: bool) -> None:
