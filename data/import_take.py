@@ -92,8 +92,7 @@ def main() -> None:
 
 def check_name(args: argparse.Namespace) -> None:
     """Raises UserError if the take cannot be called so, or is there already."""
-    # `takes/takes` reads as a wrong --takepath, and files such as split.json lie beside the processed takes.
-    if not is_file_name(args.name) or args.name.lower() == "takes" or Path(args.name).suffix in (".json", ".npz"):
+    if not is_file_name(args.name):
         raise UserError(f"--name {args.name!r} cannot be the name of a take's folder; give another")
     for folder in (args.root / "takes" / args.name, args.root / "processed" / args.name):
         if any(path.is_dir() for path in folder.glob("*")):

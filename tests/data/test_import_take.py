@@ -160,7 +160,6 @@ def test_a_single_mask_and_coco_are_enough(inputs, tmp_path):
     ("options", "message"),
     [
         ({"name": "../x"}, "--name '../x' cannot be the name of a take's folder"),
-        ({"name": "Takes"}, "--name 'Takes' cannot be the name of a take's folder"),
         ({"ego": "nose"}, "--ego 'nose' is none of the cameras head, left cam, photos"),
         ({"videos": "head={}/head.mp4", "offset": []}, "--videos takes two or more cameras"),
         ({"masks": "nose={}/masks/head"}, "--masks names camera 'nose'"),
