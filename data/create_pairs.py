@@ -10,7 +10,6 @@ import argparse
 import json
 import sys
 from collections import Counter
-from collections.abc import Iterable
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # repository root
@@ -24,8 +23,8 @@ from tqdm import tqdm
 from common.arguments import SETTINGS, Parser, add_data_path, add_splits_path
 from common.errors import UserError, counted, warn_once
 from common.files import atomic_write, claimed
-from formats.pairs import pairs_path, write_pairs
-from formats.processed import ANNOTATION, ProcessedTake, is_processed
+from formats.pairs import PairSet, pairs_path, write_pairs
+from formats.processed import ANNOTATION, is_processed
 from formats.takes import SPLITS, find_split_path, read_split, read_splits
 
 
@@ -35,7 +34,7 @@ def parse_args() -> argparse.Namespace:
     add_splits_path(parser)
     add = parser.add_argument
     add("--split", choices=SPLITS, nargs="+", help="default: all that have processed takes")
-    legacy = "write the original implementation's {split}_{egoexo,exoego}_pairs.json instead, for other programs"
+    legacy = "write the original implementation's {split}_{egoexo,exoego}_pairs.json, too, for other programs"
     add("--legacy", action="store_true", help=legacy)
     args = parser.parse_args()
     args.splits_path = args.splits_path or find_split_path(args.data_path)
@@ -61,17 +60,12 @@ def main() -> None:
         if not processed:
             continue
         nothing = False
-        if args.legacy:
-            for setting in SETTINGS:
-                path = args.data_path / f"{split}_{setting.replace('-', '')}_pairs.json"
-                bar = tqdm(processed, path.name, unit="take")
-                malformed |= write_original_list(path, args.data_path, bar, setting)
-        else:
-            bar = tqdm(processed, split, unit="take")
-            counts, malformed_here = write_pairs(args.data_path, split, bar, missing)
-            malformed |= malformed_here
-            text = ", ".join(f"{counted(count, 'pair')} {setting}" for setting, count in counts.items())
-            print(f"{pairs_path(args.data_path, split)}: {text}")
+        counts, malformed_here = write_pairs(args.data_path, split, tqdm(processed, split, unit="take"), missing)
+        malformed |= malformed_here
+        text = ", ".join(f"{counted(count, 'pair')} {setting}" for setting, count in counts.items())
+        print(f"{pairs_path(args.data_path, split)}: {text}")
+        for setting in SETTINGS if args.legacy else ():
+            write_original_list(args.data_path, split, setting)
     if nothing:
         raise UserError(
             f"none of the takes in {args.splits_path} has an {ANNOTATION} in {args.data_path}; "
@@ -81,32 +75,22 @@ def main() -> None:
         raise UserError(f"{counted(len(malformed), 'malformed take')} left out: {next(iter(malformed.values()))}")
 
 
-def write_original_list(path: Path, data_dir: Path, uids: Iterable[str], setting: str) -> dict[str, str]:
+def write_original_list(data_dir: Path, split: str, setting: str) -> None:
     """Write the pairs of a setting as the original implementation does: a JSON list with four paths for each pair.
 
     These are ego frame, ego mask, exo frame and exo mask, whatever the setting, each joined with double slashes:
     `data_dir//take_uid//camera//object//rgb//frame` and `...//mask//frame`. Natural negatives have a path of the target
     mask, too. At full size such a file takes hundreds of megabytes.
-
-    Returns the faults of malformed takes, which are left out.
     """
-    malformed, before = {}, "[\n"
+    path, before = data_dir / f"{split}_{setting.replace('-', '')}_pairs.json", "[\n"
     with claimed(path.parent, path.name, f"writes {path}"), atomic_write(path) as file:
-        for uid in uids:
-            try:
-                take = ProcessedTake.read(data_dir, uid)
-            except UserError as error:
-                malformed[uid] = str(error)
-                continue
-            for name, query, target in take.camera_pairs(setting):
-                ego_exo = (query, target) if setting == "ego-exo" else (target, query)
-                folders = [f"{data_dir}//{uid}//{camera}//{name}" for camera in ego_exo]
-                for frame in sorted(take.masks[name][query]):
-                    row = [f"{folder}//{kind}//{frame}" for folder in folders for kind in ("rgb", "mask")]
-                    file.write(before + json.dumps(row))
-                    before = ",\n"
-        file.write("[]\n" if before == "[\n" else "\n]\n")
-    return malformed
+        for uid, name, query, target, frame, _ in tqdm(PairSet([data_dir], split, setting), path.name, unit="pair"):
+            ego_exo = (query, target) if setting == "ego-exo" else (target, query)
+            folders = [f"{data_dir}//{uid}//{camera}//{name}" for camera in ego_exo]
+            row = [f"{folder}//{kind}//{frame}" for folder in folders for kind in ("rgb", "mask")]
+            file.write(before + json.dumps(row))
+            before = ",\n"
+        file.write("\n]\n")
 
 
 if __name__ == "__main__":

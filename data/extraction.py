@@ -1,9 +1,8 @@
 """From a take's videos and annotation to its processed form, and the list of what could not be made.
 
-Three steps: `plan_take`, then `extract_camera` for each camera of the plan, in any process and order, then
-`finish_take`. A kill at any moment does no harm: a frame appears whole or not at all, annotation.json comes last, and
-the same steps again do only what is missing, and what is of another annotation or video than the take's source.json
-says, which comes first: `{"annotation": SHA-256, "<camera>.mp4": [bytes, time, SHA-256 of its ends], ...}`.
+A kill at any moment does no harm: a frame appears whole or not at all, annotation.json comes last, and the same steps
+again do only what is missing, and what is of another annotation or video than the take's source.json says, which comes
+first: `{"annotation": SHA-256, "<camera>.mp4": [bytes, time, SHA-256 of its ends], ...}`.
 
 annotation.json promises to every later stage that both frames of each pair exist. It therefore leaves out cameras whose
 video is missing or broken, and for each object the frames past the end of its shortest video and those with a corrupt
@@ -12,30 +11,29 @@ mask in any camera. Whatever is left out is a `Failure` in `<data_dir>/<take_uid
 `[{"take_uid", "take_name", "camera": str or null, "kind": "missing" | "broken", "reason"}, ...]`.
 """
 
-import contextlib
 import hashlib
 import json
 import shutil
 from collections.abc import Collection
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 import cv2
-from PIL import Image
 
 from common.errors import UserError, counted, warn_once
-from common.files import atomic_write, claimed, read_record, write_json
-from formats.geometry import Size, same_shape
+from common.files import atomic_write, claimed, read_record, remove_leftovers, write_json
+from formats.geometry import same_shape
 from formats.masks import RLE, mask_size
 from formats.processed import ANNOTATION, FAILED, SOURCE, ProcessedTake, frame_path, frames_in, shrink
-from formats.takes import FRAME_STEP, MAX_ROWS, Take, video_path
+from formats.takes import FRAME_STEP, MAX_ROWS, Take, Track, video_path
 from formats.video import VideoError, VideoIndex, index_video, read_frames
 
 FAILED_TAKES = "failed_takes.json"
 FAILED_FORM = {"take_name": str, "failures": [{"camera": str | None, "kind": str, "reason": str}]}
 MISSING = "missing"  # not there at all: parts of the real data set were withdrawn
 BROKEN = "broken"  # there, but it cannot be used: another download should help
+Masks = dict[int, RLE | str]  # by frame; of a corrupt mask, what is wrong with it
 
 
 @dataclass(frozen=True)
@@ -53,23 +51,44 @@ class Failure:
         return f"take {uid}{name}{camera}: {self.reason}"
 
 
-@dataclass(frozen=True)
-class TakePlan:
-    """The videos of a take from which its processed form can be made in `folder`, and what is known to be missing."""
+def process_take(take: Take, takes_dir: Path, data_dir: Path, downscaled: bool) -> None:
+    """Make what is missing of a take, and list what cannot be made.
 
-    take: Take
-    folder: Path
-    failures: list[Failure] = field(default_factory=list)
-    videos: dict[str, VideoIndex] = field(default_factory=dict)  # of each usable camera; none without an ego camera
-
-
-@dataclass
-class CameraResult:
-    """The masks of a camera, whose frames are on disk. With a `failure` none of these may be used."""
-
-    failure: Failure | None = None
-    masks: dict[str, dict[int, RLE]] = field(default_factory=dict)  # by object and frame
-    corrupt: dict[str, dict[int, str]] = field(default_factory=dict)  # by object and frame: the reason
+    Raises OSError if the output cannot be written. Everything else that goes wrong with a camera is a failure of it.
+    """
+    folder = data_dir / take.uid
+    for path in (folder, *(folder / camera for camera in take.cameras)):
+        remove_leftovers(path)
+    if is_done(take, takes_dir, data_dir, downscaled):
+        return
+    videos, failures = index_videos(take, takes_dir, downscaled)
+    masks: dict[str, dict[str, Masks]] = {}
+    if "ego" in map(take.kind_of, videos):
+        drop_outdated(take, takes_dir, data_dir, downscaled)
+        masks = {
+            name: {camera: _decode(track) for camera, track in tracks.items() if camera in videos}
+            for name, tracks in take.objects.items()
+        }
+        wanted = _wanted_frames(take, _frame_each_second(take, videos))
+        for camera, index in list(videos.items()):
+            if lacking := sum(frame >= len(index) for frame in wanted):
+                end, lost = counted(len(index), "frame"), counted(lacking, "wanted frame")
+                reason = f"{index.path} ends after {end}; {lost} up to {wanted[-1]} left out"
+                failures.append(Failure(camera, MISSING, reason))
+            if failure := extract_frames(take, folder / camera, index, wanted, masks):
+                failures.append(failure)
+                del videos[camera]
+    if "ego" not in map(take.kind_of, videos):
+        if all(failure.camera for failure in failures):  # each is of one camera: say why the take is left out
+            failures.append(Failure(None, MISSING, "no usable ego video, without which a take has no pairs"))
+        write_failures(folder, take.name, failures)
+        return
+    whole = {}
+    for name, tracks in masks.items():
+        whole[name], corrupt = _whole_masks(name, tracks, videos)
+        failures += corrupt
+    write_failures(folder, take.name, failures)  # first: annotation.json says that the take is complete
+    ProcessedTake(take.uid, folder, whole, _frame_each_second(take, videos), take.stated_ego).write_annotation()
 
 
 def is_done(take: Take, takes_dir: Path, data_dir: Path, downscaled: bool) -> bool:
@@ -128,138 +147,100 @@ def _name_changes(take: Take, known: dict[str, Any], source: dict[str, Any], end
     return changed
 
 
-def plan_take(take: Take, takes_dir: Path, data_dir: Path, downscaled: bool) -> TakePlan:
-    """Plan what to make of a take. Reads its videos' packets and decodes nothing."""
-    plan = TakePlan(take, data_dir / take.uid)
-    known, source = _sources(take, takes_dir, data_dir, downscaled)
+def index_videos(take: Take, takes_dir: Path, downscaled: bool) -> tuple[dict[str, VideoIndex], list[Failure]]:
+    """The usable videos of a take by camera, and what is missing. Reads their packets and decodes nothing."""
     if not (takes_dir / take.name).is_dir():
-        plan.failures.append(Failure(None, MISSING, f"no folder {takes_dir / take.name}"))
-        return plan
+        return {}, [Failure(None, MISSING, f"no folder {takes_dir / take.name}")]
     if "ego" not in map(take.kind_of, take.cameras):
         cameras = ", ".join(take.cameras) or "there are none"
         reason = f"none of its annotated cameras ({cameras}) is named aria* or is_ego in takes.json: it has no pairs"
-        plan.failures.append(Failure(None, MISSING, reason))
-        return plan
+        return {}, [Failure(None, MISSING, reason)]
+    videos, failures = {}, []
     for camera in take.cameras:
         path = video_path(takes_dir, take.name, camera, downscaled)
         try:
-            plan.videos[camera] = index_video(path)
+            videos[camera] = index_video(path)
         except VideoError as error:
-            plan.failures.append(Failure(camera, BROKEN if path.exists() else MISSING, str(error)))
-    if "ego" not in map(take.kind_of, plan.videos):
-        plan.videos.clear()
-        return plan
-    if known != source:
-        for name in _name_changes(take, known, source, "what was made of it is made anew"):
-            for frame in frames_in(plan.folder / name.removesuffix(".mp4")).values():
-                frame.unlink()
-        # Before source.json changes: a kill in between must not leave an old annotation.json that looks up to date.
-        (plan.folder / ANNOTATION).unlink(missing_ok=True)
-        write_json(plan.folder / SOURCE, source)
-    wanted = _wanted_frames(take, _frame_each_second(take, plan.videos))
-    for camera, index in plan.videos.items():
-        if lacking := sum(frame >= len(index) for frame in wanted):
-            end, lost = counted(len(index), "frame"), counted(lacking, "wanted frame")
-            reason = f"{index.path} ends after {end}; {lost} up to {wanted[-1]} left out"
-            plan.failures.append(Failure(camera, MISSING, reason))
-    return plan
+            failures.append(Failure(camera, BROKEN if path.exists() else MISSING, str(error)))
+    return videos, failures
 
 
-def extract_camera(job: tuple[TakePlan, str]) -> CameraResult:
-    """Decode the masks of a plan's camera and write the frames that are not there yet.
+def drop_outdated(take: Take, takes_dir: Path, data_dir: Path, downscaled: bool) -> None:
+    """Delete what was made of another annotation or video than is there now, and note what is made now of which."""
+    known, source = _sources(take, takes_dir, data_dir, downscaled)
+    if known == source:
+        return
+    folder = data_dir / take.uid
+    for name in _name_changes(take, known, source, "what was made of it is made anew"):
+        for frame in frames_in(folder / name.removesuffix(".mp4")).values():
+            frame.unlink()
+    # Before source.json changes: a kill in between must not leave an old annotation.json that looks up to date.
+    (folder / ANNOTATION).unlink(missing_ok=True)
+    write_json(folder / SOURCE, source)
 
-    Raises OSError if the output cannot be written. Everything else that goes wrong is a failure of this camera alone.
+
+def extract_frames(
+    take: Take, folder: Path, index: VideoIndex, wanted: list[int], masks: dict[str, dict[str, Masks]]
+) -> Failure | None:
+    """Write those of a camera's `wanted` frames that are not in its `folder` yet. If its video is damaged or not what
+    the masks are of, no frame stays, and the failure is returned.
+
+    Raises OSError if the output cannot be written.
     """
-    (plan, camera), result = job, CameraResult()
+    camera, written = folder.name, frames_in(folder)
+    of_camera = [tracks[camera] for tracks in masks.values() if camera in tracks]
+    sizes = {mask_size(rle) for track in of_camera for rle in track.values() if not isinstance(rle, str)}
     try:
-        _decode_masks(plan.take, camera, result)
-        _write_frames(plan, camera, {mask_size(rle) for masks in result.masks.values() for rle in masks.values()})
+        if other := next((size for size in sizes if not same_shape(index.size, size)), None):
+            shapes = f"{index.size[1]}x{index.size[0]}, masks of its camera are {other[1]}x{other[0]}"
+            raise VideoError(f"{index.path} is {shapes}: it lies on its side, or one of them is of another camera")
+        for frame, image in read_frames(index, [n for n in wanted if n < len(index) and n not in written]):
+            _, encoded = cv2.imencode(".jpg", shrink(image, MAX_ROWS[take.kind_of(camera)]))
+            with atomic_write(frame_path(folder, frame), "wb") as file:
+                file.write(encoded)
     except OSError:
         raise
     except Exception as error:  # damage makes libraries stumble in many ways
-        # A better copy of the video must not find this one's frames.
-        shutil.rmtree(plan.folder / camera, ignore_errors=True)
+        # A better copy of the video must not find this one's frames, which annotation.json may promise.
+        (folder.parent / ANNOTATION).unlink(missing_ok=True)
+        shutil.rmtree(folder, ignore_errors=True)
         kind = "" if isinstance(error, VideoError) else f"unexpected {type(error).__name__}: "
-        result.failure = Failure(camera, BROKEN, f"{kind}{error}")
-    return result
+        return Failure(camera, BROKEN, f"{kind}{error}")
+    return None
 
 
-def _decode_masks(take: Take, camera: str, result: CameraResult) -> None:
-    tracks = {name: cameras[camera] for name, cameras in take.objects.items() if camera in cameras}
-    for name, track in tracks.items():
-        result.masks[name], result.corrupt[name] = {}, {}
-        for frame in track.encoded:
-            try:
-                result.masks[name][frame] = track.mask(frame)
-            except ValueError as error:
-                result.corrupt[name][frame] = str(error)
+def _decode(track: Track) -> Masks:
+    masks = {}
+    for frame in track.encoded:
+        try:
+            masks[frame] = track.mask(frame)
+        except ValueError as error:
+            masks[frame] = str(error)
+    return masks
 
 
-def _write_frames(plan: TakePlan, camera: str, mask_sizes: Collection[Size]) -> None:
-    """Write what is missing. Raises VideoError if the video is damaged, or not what the masks are of."""
-    folder, index = plan.folder / camera, plan.videos[camera]
-    written, wanted = frames_in(folder), _wanted_frames(plan.take, _frame_each_second(plan.take, plan.videos))
-    todo = [frame for frame in wanted if frame < len(index) and frame not in written]
-    if written and not todo:  # by an earlier run, perhaps beside other masks
-        with contextlib.suppress(OSError), Image.open(next(iter(written.values()))) as frame:
-            _check_shape(index.path, frame.size[::-1], mask_sizes)
-    for frame, image in read_frames(index, todo):
-        _check_shape(index.path, image.shape[:2], mask_sizes)
-        _, encoded = cv2.imencode(".jpg", shrink(image, MAX_ROWS[plan.take.kind_of(camera)]))
-        with atomic_write(frame_path(folder, frame), "wb") as file:
-            file.write(encoded)
-
-
-def _check_shape(video: Path, size: Size, mask_sizes: Collection[Size]) -> None:
-    if other := next((other for other in mask_sizes if not same_shape(size, other)), None):
-        sizes = f"{size[1]}x{size[0]}, masks of its camera are {other[1]}x{other[0]}"
-        raise VideoError(f"{video} is {sizes}: it lies on its side, or one of them is of another camera")
-
-
-def finish_take(plan: TakePlan, results: dict[str, CameraResult]) -> None:
-    """Write annotation.json from the results of all cameras, and the list of what is missing."""
-    take = plan.take
-    broken = {camera: result.failure for camera, result in sorted(results.items()) if result.failure}
-    videos = {camera: index for camera, index in plan.videos.items() if camera not in broken}
-    failures = [*plan.failures, *broken.values()]
-    if "ego" not in map(take.kind_of, videos):
-        if all(failure.camera for failure in failures):  # each is of one camera: say why the take is left out
-            failures.append(Failure(None, MISSING, "no usable ego video, without which a take has no pairs"))
-        if broken:  # their frames are gone; without that, a former run's take stays, as its videos may be deleted
-            (plan.folder / ANNOTATION).unlink(missing_ok=True)
-        write_failures(plan.folder, take.name, failures)
-        return
-    masks, corrupt = _merge_masks(take, results, {camera: len(index) for camera, index in videos.items()})
-    failures += corrupt
-    write_failures(plan.folder, take.name, failures)  # first: annotation.json says that the take is complete
-    ProcessedTake(take.uid, plan.folder, masks, _frame_each_second(take, videos), take.stated_ego).write_annotation()
-
-
-def _merge_masks(
-    take: Take, results: dict[str, CameraResult], lengths: dict[str, int]
-) -> tuple[dict[str, dict[str, dict[int, RLE]]], list[Failure]]:
-    """The masks by object, camera and frame, and a failure for each camera and object with corrupt ones.
+def _whole_masks(
+    name: str, tracks: dict[str, Masks], videos: dict[str, VideoIndex]
+) -> tuple[dict[str, dict[int, RLE]], list[Failure]]:
+    """An object's masks in the cameras of `videos`, and a failure for each with corrupt ones.
 
     A frame that is past the end of a video or corrupt in one camera is left out of all: otherwise the object would seem
     not to be visible in that camera.
     """
-    masks: dict[str, dict[str, dict[int, RLE]]] = {}
-    failures = []
-    for name, tracks in take.objects.items():
-        cameras = [camera for camera in tracks if camera in lengths]
-        end = min((lengths[camera] for camera in cameras), default=0)
-        left_out = set()
-        for camera in cameras:
-            corrupt = {frame: fault for frame, fault in results[camera].corrupt[name].items() if frame < end}
-            if corrupt:
-                frames = ", ".join(map(str, sorted(corrupt)))
-                reason = f"corrupt masks of object {name!r}, frames left out: {frames} ({next(iter(corrupt.values()))})"
-                failures.append(Failure(camera, BROKEN, reason))
-            left_out |= corrupt.keys()
-        masks[name] = {
-            camera: {f: rle for f, rle in results[camera].masks[name].items() if f < end and f not in left_out}
-            for camera in cameras
-        }
+    tracks = {camera: track for camera, track in tracks.items() if camera in videos}
+    end = min((len(videos[camera]) for camera in tracks), default=0)
+    failures, left_out = [], set()
+    for camera, track in tracks.items():
+        corrupt = {frame: fault for frame, fault in track.items() if frame < end and isinstance(fault, str)}
+        if corrupt:
+            frames = ", ".join(map(str, sorted(corrupt)))
+            reason = f"corrupt masks of object {name!r}, frames left out: {frames} ({next(iter(corrupt.values()))})"
+            failures.append(Failure(camera, BROKEN, reason))
+        left_out |= corrupt.keys()
+    masks = {
+        camera: {frame: rle for frame, rle in track.items() if frame < end and frame not in left_out}
+        for camera, track in tracks.items()
+    }
     return masks, failures
 
 

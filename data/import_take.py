@@ -29,15 +29,7 @@ from common.files import atomic_folder, claimed, is_file_name, read_json, remove
 from formats.footage import Footage, add_footage_options, open_cameras, synchronize
 from formats.mask_files import MaskFiles, find_masks
 from formats.masks import encode_lzstring
-from formats.takes import (
-    ANNOTATION_TEMPLATE,
-    SPLIT_REMEDY,
-    SPLITS,
-    annotation_path,
-    find_takes_json,
-    read_splits,
-    video_path,
-)
+from formats.takes import ANNOTATION_TEMPLATE, SPLIT_REMEDY, SPLITS, annotation_path, read_splits, video_path
 from formats.video_writer import open_video
 
 NOT_ANNOTATED = {"annotation": {}, "annotated_frames": []}  # the track of an object that nobody looked for
@@ -65,8 +57,8 @@ def main() -> None:
     length = min(map(len, positions.values()))
     positions = {camera: of_camera[:length] for camera, of_camera in positions.items()}
     objects, count, left_out, unmatched = {}, 0, 0, 0
-    for camera in dict(args.masks):
-        masks = find_masks([path for name, path in args.masks if name == camera], args.mask_frame)
+    for camera, path in args.masks:
+        masks = find_masks(path, args.mask_frame)
         for name in masks.objects:
             track, lost = read_track(masks, name, cameras[camera], positions[camera])
             objects.setdefault(name, {})[camera] = track
@@ -100,8 +92,7 @@ def main() -> None:
 
 def check_name(args: argparse.Namespace) -> None:
     """Raises UserError if the take cannot be called so, or is there already."""
-    # `takes/takes` reads as a wrong --takepath, and files such as split.json lie beside the processed takes.
-    if not is_file_name(args.name) or args.name.lower() == "takes" or Path(args.name).suffix in (".json", ".npz"):
+    if not is_file_name(args.name):
         raise UserError(f"--name {args.name!r} cannot be the name of a take's folder; give another")
     for folder in (args.root / "takes" / args.name, args.root / "processed" / args.name):
         if any(path.is_dir() for path in folder.glob("*")):
@@ -119,7 +110,7 @@ def read_track(masks: MaskFiles, name: str, footage: Footage, positions: np.ndar
     numbers = sorted(masks.objects[name])
     for number in tqdm(numbers, name, unit="mask", leave=False):
         if number not in position_of:
-            raise UserError(f"{masks} has a mask of frame {number}, which {footage.path} has not")
+            raise UserError(f"{masks.path} has a mask of frame {number}, which {footage.path} has not")
         rle = masks.read(name, number, footage.size)
         frame = frame_of.get(position_of[number])
         if frame is not None:
@@ -156,7 +147,7 @@ def extended_lists(args: argparse.Namespace, cameras: list[str], objects: dict[s
         raise UserError(f"{args.root} has annotations but no split.json; {SPLIT_REMEDY}, or give another --root")
     remedy = "mend or delete it"
     split = read_splits(splits) if splits.exists() else {name: [] for name in SPLITS}
-    takes_json = find_takes_json(annotations)
+    takes_json = args.root / "takes.json"
     takes = read_json(takes_json, remedy) if takes_json.exists() else []
     annotated = read_json(annotations, remedy) if annotations.exists() else {"annotations": {}}
     stated = [{"cam_id": name, "is_ego": name == args.ego} for name in cameras]

@@ -13,7 +13,7 @@ Status 1: a video or mask is broken (download it again), or nothing could be pro
 import argparse
 import re
 import sys
-from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # repository root
@@ -32,14 +32,9 @@ from data.extraction import (
     BROKEN,
     FAILED_TAKES,
     MISSING,
-    CameraResult,
     Failure,
-    TakePlan,
-    extract_camera,
-    finish_take,
     gather_failures,
-    is_done,
-    plan_take,
+    process_take,
     read_failures,
     write_failures,
 )
@@ -47,7 +42,6 @@ from formats.processed import SOURCE, claim_data_dir, is_processed
 from formats.takes import (
     ANNOTATION_TEMPLATE,
     SPLITS,
-    Take,
     annotation_path,
     find_split_path,
     read_split,
@@ -69,7 +63,7 @@ def parse_args() -> argparse.Namespace:
     add("--uids", nargs="+", metavar="UID", help="process only these takes (default: all takes of the splits)")
     small = "use videos of 448 pixels on the short side and keep that size: tens of times less to get and decode"
     add("--downscaled", action="store_true", help=f"{small}, slightly softer images")
-    add_num_workers(parser, "processes, each decoding one camera on one thread in up to 0.4 GB")
+    add_num_workers(parser, "processes, each making one take on one thread in up to 0.4 GB")
     shard = "do the I-th of every N takes, I from 1; all jobs with the same N (default: 1/1, all of them)"
     add("--shard", type=_shard, default=(1, 1), metavar="I/N", help=shard)
     args = parser.parse_args()
@@ -158,39 +152,12 @@ def process_split(args: argparse.Namespace, split: str, uids: list[str], splits:
             remove_leftovers(args.outputpath / uid)
             write_failures(args.outputpath / uid, "", [failure])
     title = split if shards == 1 else f"{split} {shard}/{shards}"
-    process_takes(args, [takes[uid] for uid in mine if uid in takes], title)
+    job = partial(process_take, takes_dir=args.takepath, data_dir=args.outputpath, downscaled=args.downscaled)
+    in_order = [takes[uid] for uid in mine if uid in takes]
+    for _ in tqdm(run_jobs(job, in_order, args.num_workers), title, len(in_order), unit="take"):
+        pass
     gather_failures(args.outputpath)
     return sum_up(args, title, mine)
-
-
-def process_takes(args: argparse.Namespace, takes: list[Take], title: str) -> None:
-    """Process takes, as many cameras at once as there are workers.
-
-    Any exception stops all workers. Raises OSError if the output cannot be written, UserError if a worker is killed.
-    """
-    places = args.takepath, args.outputpath, args.downscaled
-    results: dict[str, dict[str, CameraResult]] = {}  # by take and camera, of the takes under way
-
-    def camera_jobs() -> Iterator[tuple[TakePlan, str]]:
-        """The cameras of one take after the other; each take is planned when a worker is about to need them."""
-        for take in takes:
-            folder = args.outputpath / take.uid
-            for path in (folder, *(folder / camera for camera in take.cameras)):
-                remove_leftovers(path)
-            if not is_done(take, *places):
-                plan = plan_take(take, *places)
-                if plan.videos:
-                    yield from ((plan, camera) for camera in plan.videos)
-                    continue
-                finish_take(plan, {})
-            bar.update()
-
-    with tqdm(desc=title, total=len(takes), unit="take") as bar:
-        for (plan, camera), result in run_jobs(extract_camera, camera_jobs(), args.num_workers):
-            results.setdefault(plan.take.uid, {})[camera] = result
-            if len(results[plan.take.uid]) == len(plan.videos):
-                finish_take(plan, results.pop(plan.take.uid))
-                bar.update()
 
 
 def sum_up(args: argparse.Namespace, title: str, uids: list[str]) -> int:

@@ -132,13 +132,15 @@ def add_footage_options(parser: Parser) -> None:
 
 def open_cameras(args: argparse.Namespace) -> tuple[dict[str, Footage], dict[str, int]]:
     """Footage and offset by camera, of the options above. Raises UserError if they do not fit together."""
-    cameras, offsets = dict(args.videos), dict(args.offset)
+    cameras, masks, offsets = dict(args.videos), dict(args.masks), dict(args.offset)
     if len(cameras) < max(2, len(args.videos)):
         raise UserError("--videos takes two or more cameras, each once")
+    if len(masks) < len(args.masks):
+        raise UserError("--masks takes one path of each camera; put several objects into a folder {object}/{frame}.png")
     for name in cameras:
         if not is_file_name(name):
             raise UserError(f"camera {name!r} cannot be the name of a file; call it otherwise")
-    for flag, names in (("--masks", dict(args.masks)), ("--offset", offsets)):
+    for flag, names in (("--masks", masks), ("--offset", offsets)):
         if unknown := names.keys() - cameras.keys():
             raise UserError(f"{flag} names camera {min(unknown)!r}; --videos has {', '.join(cameras)}")
     return {name: open_footage(path, args.fps) for name, path in cameras.items()}, offsets

@@ -8,7 +8,6 @@ objects of a category apart. The frame is in the file's name or the image's `fil
 
 import glob
 import math
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -20,7 +19,7 @@ from common.errors import MALFORMED, UserError, warn_once
 from common.files import is_file_name, name_number, read_json
 from formats.geometry import Size, same_shape
 from formats.mask_pictures import read_mask
-from formats.masks import RLE, check_rle, check_size, decode_mask, encode_mask, fit_mask
+from formats.masks import RLE, check_rle, check_size, encode_mask, fit_rle, mask_size
 from formats.picture_files import by_number
 
 LAYOUTS = "a folder of {object}/{frame}.png, a PNG file, or COCO's JSON"
@@ -32,11 +31,8 @@ class MaskFiles:
     the object is not visible. The frames are those that somebody looked at.
     """
 
-    paths: Sequence[Path]
+    path: Path
     objects: dict[str, dict[int, Path | tuple[Any, Any] | None]]
-
-    def __str__(self) -> str:
-        return " and ".join(map(str, self.paths))
 
     def read(self, object_name: str, frame: int, size: Size) -> RLE | None:
         """The mask, brought to `size` (H, W) of its video; None if the object is not visible. Raises UserError."""
@@ -51,38 +47,32 @@ class MaskFiles:
             if not area:
                 return None
             if area == math.prod(rle["size"]):
-                warn_once(f"{self}: mask of {object_name!r} in frame {frame} marks all of its picture as the object")
-            return rle if tuple(rle["size"]) == tuple(size) else encode_mask(fit_mask(decode_mask(rle), size))
+                warn_once(
+                    f"{self.path}: mask of {object_name!r} in frame {frame} marks all of its picture as the object"
+                )
+            return rle if mask_size(rle) == size else encode_mask(fit_rle(rle, size))
         except MALFORMED as error:
-            raise UserError(f"{self}: mask of {object_name!r} in frame {frame}: {error}") from None
+            raise UserError(f"{self.path}: mask of {object_name!r} in frame {frame}: {error}") from None
 
 
-def find_masks(paths: Sequence[Path], frame: int = 0) -> MaskFiles:
-    """The masks of one camera; `frame` is that of single PNG files. Raises UserError if a path holds none."""
-    objects: dict[str, dict[int, Any]] = {}
-    for path in paths:
-        path_objects = _find_masks(path, frame)
-        if not path_objects:
-            fault = "holds no masks" if path.exists() else "does not exist"
-            raise UserError(f"{path} {fault}; give {LAYOUTS}")
-        for name in path_objects:
-            if not all(map(is_file_name, name.split("/"))):
-                raise UserError(f"{path}: object {name[:40]!r} cannot be the name of a folder; call it otherwise")
-            if name in objects:
-                raise UserError(f"{path} holds {name!r}, which another path of the camera holds too; call it otherwise")
-        objects |= path_objects
-    return MaskFiles(paths, objects)
-
-
-def _find_masks(path: Path, frame: int) -> dict[str, dict[int, Any]]:
+def find_masks(path: Path, frame: int = 0) -> MaskFiles:
+    """The masks of one camera; `frame` is that of a single PNG file. Raises UserError if there are none."""
     if path.suffix.lower() == ".json":
-        return _find_coco(path)
-    if path.suffix.lower() == ".png" and path.is_file():
-        return {path.stem: {frame: path}}
-    files: dict[str, list[Path]] = {}
-    for file in png_files(path):
-        files.setdefault(file.parent.relative_to(path).as_posix(), []).append(file)
-    return {name: by_number(pictures) for name, pictures in files.items() if name != "."}
+        objects = _find_coco(path)
+    elif path.suffix.lower() == ".png" and path.is_file():
+        objects = {path.stem: {frame: path}}
+    else:
+        files: dict[str, list[Path]] = {}
+        for file in png_files(path):
+            files.setdefault(file.parent.relative_to(path).as_posix(), []).append(file)
+        objects = {name: by_number(pictures) for name, pictures in files.items() if name != "."}
+    if not objects:
+        fault = "holds no masks" if path.exists() else "does not exist"
+        raise UserError(f"{path} {fault}; give {LAYOUTS}")
+    for name in objects:
+        if not all(map(is_file_name, name.split("/"))):
+            raise UserError(f"{path}: object {name[:40]!r} cannot be the name of a folder; call it otherwise")
+    return MaskFiles(path, objects)
 
 
 def png_files(folder: Path) -> list[Path]:

@@ -164,7 +164,8 @@ def _out_of_date(data_dir: Path, about: dict[str, Any]) -> str | None:
 class PairSet:
     """The pairs of a split and setting, of one data set or several in a row, numbered 0 to len - 1.
 
-    `tracks` lists them by take, object and cameras.
+    `tracks` lists them by take, object and cameras; `data_dir_of` has the data set of each take with pairs, in the
+    order of the pairs.
     """
 
     def __init__(self, data_dirs: Iterable[Path], split: str, setting: str) -> None:
@@ -173,19 +174,19 @@ class PairSet:
         """
         self.setting = setting
         self.tracks: list[PairTrack] = []
-        self._data_dir_of: dict[str, Path] = {}  # of each take with pairs
+        self.data_dir_of: dict[str, Path] = {}
         settings = SETTINGS if setting == BOTH else (setting,)
         masks, counts, rows = [], [], []
         num_pairs = 0
         for data_dir in data_dirs:
             about, arrays = _read(data_dir, split, settings)
-            former = self._data_dir_of.copy()
+            former = self.data_dir_of.copy()
             for name in settings:
                 for uid, *names, count in about["tracks"][name]:
                     if count and uid in former:
                         raise UserError(f"take {uid} is in {former[uid]} and in {data_dir}; drop one")
                     if count:
-                        self._data_dir_of[uid] = data_dir
+                        self.data_dir_of[uid] = data_dir
                     self.tracks.append(PairTrack(uid, *names, range(num_pairs, num_pairs + count), name))
                     num_pairs += count
                 rows.append(np.where(arrays[name] < 0, -1, arrays[name] + sum(map(len, masks))))
@@ -203,11 +204,8 @@ class PairSet:
         track = self.track(i)
         return Pair(*track[:4], int(self._masks[self._rows[i, 0]]["frame"]), track.setting)
 
-    def data_dir(self, take_uid: str) -> Path:
-        return self._data_dir_of[take_uid]
-
     def camera_folder(self, take_uid: str, camera: str) -> Path:
-        return self._data_dir_of[take_uid] / take_uid / camera
+        return self.data_dir_of[take_uid] / take_uid / camera
 
     def track(self, i: int) -> PairTrack:
         """The track of a pair. Its other numbers are other frames of the same object and cameras."""
@@ -237,8 +235,3 @@ class PairSet:
     def visible(self) -> np.ndarray:
         """(N,) bool: the object is visible in the target view."""
         return self._rows[:, 1] >= 0
-
-    @property
-    def takes(self) -> list[str]:
-        """The takes that have pairs, in the order of the pairs."""
-        return list(self._data_dir_of)

@@ -13,7 +13,6 @@ import dataclasses
 import hashlib
 import itertools
 import json
-from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -27,7 +26,6 @@ from common.errors import MALFORMED, UserError
 from common.files import is_file_name, json_errors, read_record, write_json
 from formats.geometry import Size
 from formats.masks import RLE, check_rle, mask_size
-from formats.results import camera_pair_key
 from formats.takes import by_frame, kind_of, parse_frame
 
 ANNOTATION = "annotation.json"
@@ -88,12 +86,11 @@ class ProcessedTake:
     @classmethod
     def parse(cls, uid: str, folder: Path, raw: Any, checked: bool = True) -> "ProcessedTake":
         """The content of an annotation.json -> ProcessedTake. Raises ValueError if it is malformed."""
-        check = _check_mask if checked else lambda rle, _: rle
         try:
             masks = {
                 object_name: {
                     camera: {
-                        frame: check(rle, f"{object_name!r:.40} in {camera!r:.40} at frame {frame}")
+                        frame: check_rle(rle) if checked else rle
                         for frame, rle in by_frame(frames).items()
                         if rle is not None  # the original writes it for a mask that it could not decode
                     }
@@ -108,10 +105,6 @@ class ProcessedTake:
             for camera in take.cameras:
                 if not is_file_name(camera):
                     raise ValueError(f"camera {camera[:40]!r} cannot be the name of a folder")
-            for setting in SETTINGS:
-                keys = Counter((name, camera_pair_key(*cameras)) for name, *cameras in take.camera_pairs(setting))
-                if twice := [key for (_, key), count in keys.items() if count > 1]:
-                    raise ValueError(f"two pairs of cameras are called {twice[0]!r} in results; rename a camera")
             return take
         except MALFORMED as error:
             raise ValueError(f"{type(error).__name__}: {error}") from None
@@ -155,13 +148,6 @@ class ProcessedTake:
         """(H, W) of the camera's video, which its masks have too; None if it has none."""
         rles = (rle for cameras in self.masks.values() for rle in cameras.get(camera, {}).values())
         return next(map(mask_size, rles), None)
-
-
-def _check_mask(rle: Any, place: str) -> RLE:
-    try:
-        return check_rle(rle)
-    except ValueError as error:
-        raise ValueError(f"{error}; it is that of {place}") from None
 
 
 def claim_data_dir(data_dir: Path, downscaled: bool) -> None:

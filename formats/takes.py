@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from common.arguments import DATA_FOLDER
-from common.errors import MALFORMED, UserError, warn_once
+from common.errors import MALFORMED, UserError
 from common.files import has_form, is_file_name, iter_json, read_json
 from formats.masks import RLE, check_rle, decode_lzstring
 
@@ -66,16 +66,13 @@ def find_split_path(data_dir: Path, root: Path | None = None) -> Path:
 
 
 def read_splits(path: Path) -> dict[str, list[str]]:
-    """`split.json` -> take uids by split. Uids that cannot name a folder are left out, with a warning.
-
-    Raises UserError if the file is missing or malformed.
-    """
+    """`split.json` -> take uids by split. Raises UserError if it is missing or malformed, also of a uid."""
     splits = read_json(path, SPLIT_REMEDY)
     if not has_form(splits, {str: [str]}):
         raise UserError(f'{path} does not map split names to lists of take uids ({{"train": [...]}}); {SPLIT_REMEDY}')
     if malformed := [uid for uids in splits.values() for uid in uids if not is_file_name(uid)]:
-        warn_once(f"{path}: {len(malformed)} malformed take uids are left out, the first is {malformed[0]:.40}")
-    return {split: list(filter(is_file_name, uids)) for split, uids in splits.items()}
+        raise UserError(f"{path}: take uid {malformed[0][:40]!r} cannot be the name of a folder; remove it")
+    return splits
 
 
 def read_split(path: Path, split: str) -> list[str]:
@@ -127,7 +124,10 @@ def iter_annotations(path: Path) -> Iterator[tuple[str, Any]]:
 
 
 def parse_take(uid: str, raw: Any, stated_ego: Mapping[str, bool] | None = None) -> Take:
-    """One value of `iter_annotations` -> Take. Raises UserError naming the take if a field is missing or malformed."""
+    """One value of `iter_annotations` -> Take. Raises UserError naming the take if a field is missing or malformed.
+
+    `stated_ego` says by camera what takes.json says.
+    """
     try:
         objects = {
             object_name: {camera: _parse_track(track) for camera, track in tracks.items()}
@@ -137,8 +137,9 @@ def parse_take(uid: str, raw: Any, stated_ego: Mapping[str, bool] | None = None)
         for name in (uid, raw["take_name"], *cameras):
             if not is_file_name(name):
                 raise ValueError(f"{str(name)[:40]!r} cannot be the name of a file")
-        stated_ego = {camera: ego for camera, ego in (stated_ego or {}).items() if camera in cameras}
-        return Take(uid, raw["take_name"], str(raw.get("scenario") or ""), objects, stated_ego)
+        stated = (stated_ego or {}).items()
+        against = {name: ego for name, ego in stated if name in cameras and ego != (kind_of(name) == "ego")}
+        return Take(uid, raw["take_name"], str(raw.get("scenario") or ""), objects, against)
     except MALFORMED as error:
         raise UserError(f"the annotation of take {uid} is malformed ({type(error).__name__}: {error})") from None
 
@@ -181,34 +182,18 @@ def read_takes(path: Path, uids: Iterable[str]) -> tuple[dict[str, Take], dict[s
     return takes, malformed, others
 
 
-def find_takes_json(annotations: Path) -> Path:
-    """takes.json lies beside the annotation files or, as the downloader lays it out, beside their folder."""
-    folder = annotations.absolute().parent
-    path = folder / "takes.json"
-    return path if os.path.lexists(path) else folder.parent / "takes.json"
-
-
 def _read_stated_ego(annotations: Path) -> dict[str, dict[str, bool]]:
-    """Which cameras are head-worn, by take uid, where takes.json contradicts their names: a list of takes, of which
-    those that import_take.py writes have `"cameras": [{"cam_id", "is_ego"}, ...]`. Nothing is stated if there is none.
+    """Which cameras are head-worn, by take uid and camera, as import_take.py says in takes.json: a list of takes, of
+    which its own have `"cameras": [{"cam_id", "is_ego"}, ...]`. Nothing is stated if there is none.
     """
-    path = find_takes_json(annotations)
+    path = annotations.absolute().parent.parent / "takes.json"
     if not os.path.lexists(path):  # a broken link is not passed over
         return {}
     remedy = "get it again or remove it"
     takes = read_json(path, remedy)
-    if not has_form(takes, [{"take_uid": str}]):
-        raise UserError(f'{path} is not a list of {{"take_uid", ...}}; {remedy}')
     # The data set's own entries have "capture" in its place, and the benchmark goes by the cameras' names alone.
-    takes = [take for take in takes if "cameras" in take]
-    if not has_form(takes, [{"cameras": [{"cam_id": str}]}]):
-        raise UserError(f'{path}: "cameras" of a take is not [{{"cam_id", "is_ego"}}]; {remedy}')
-    stated: dict[str, dict[str, bool]] = {}
-    for take in takes:
-        for camera in take["cameras"]:
-            uid, name, ego = take["take_uid"], camera["cam_id"], camera.get("is_ego")
-            if not isinstance(ego, bool | None):
-                raise UserError(f"{path}: is_ego of {name} in {uid} is {ego!r:.40}, not true or false; {remedy}")
-            if ego is not None and ego != (kind_of(name) == "ego"):
-                stated.setdefault(uid, {})[name] = ego
-    return stated
+    ours = [take for take in takes if "cameras" in take] if has_form(takes, [{"take_uid": str}]) else None
+    if not has_form(ours, [{"cameras": [{"cam_id": str, "is_ego": bool}]}]):
+        form = '[{"take_uid", "cameras": [{"cam_id", "is_ego": true or false}]}] ("cameras" may be left out)'
+        raise UserError(f"{path} is not {form}; {remedy}")
+    return {take["take_uid"]: {camera["cam_id"]: camera["is_ego"] for camera in take["cameras"]} for take in ours}

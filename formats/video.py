@@ -19,6 +19,7 @@ import numpy as np
 from av.video.frame import PictureType
 
 from common.errors import UserError
+from formats.geometry import Size
 
 SKIP, FEED, WANT = 0, 1, 2  # what to do with a packet
 HOLE = bytes(4096)  # interrupted downloads leave so many zeros in a row
@@ -27,10 +28,6 @@ WITHOUT_ZEROS = "h264", "hevc"  # codecs that never write them; others pad with 
 
 class VideoError(UserError):
     """A video cannot be used as it is. The message names the file and what is wrong with it."""
-
-
-class _Missing(Exception):
-    """The shortcut did not deliver a wanted frame."""
 
 
 @dataclass(frozen=True)
@@ -43,6 +40,7 @@ class VideoIndex:
     """
 
     path: Path
+    size: Size  # (H, W) of its pictures, before players turn them
     packet: np.ndarray  # (N,) int64
     pts: np.ndarray | None  # (N,) int64, ascending
     key_packet: np.ndarray  # (K,) int64: packets at which decoding can start
@@ -64,6 +62,7 @@ def index_video(path: Path) -> VideoIndex:
                 raise VideoError(f"{path} has no video stream")
             stream = container.streams.video[0]
             codec = stream.codec_context
+            size = codec.height, codec.width
             # AVI has no presentation times. Its packets count in the file's order, in which B-frames are not shown.
             is_avi = container.format.name == "avi"
             is_unordered = is_avi and codec.has_b_frames
@@ -88,10 +87,10 @@ def index_video(path: Path) -> VideoIndex:
     times, is_key, is_hidden = zip(*packets, strict=True)
     visible = np.flatnonzero(~np.array(is_hidden))
     if is_unordered or None in times or len(set(times)) < len(times):
-        return VideoIndex(path, visible, None, visible[:0], visible[:0], len(times))
+        return VideoIndex(path, size, visible, None, visible[:0], visible[:0], len(times))
     pts, keys = np.array(times, np.int64), np.flatnonzero(is_key)
     packet = visible[np.argsort(pts[visible])]
-    return VideoIndex(path, packet, pts[packet], keys, pts[keys], len(times))
+    return VideoIndex(path, size, packet, pts[packet], keys, pts[keys], len(times))
 
 
 def _reason(error: Exception) -> str:
@@ -110,21 +109,19 @@ def read_frames(index: VideoIndex, wanted: Sequence[int], pixels: str = "bgr24")
 
     Raises VideoError if the video is damaged where a wanted frame depends on it.
     """
-    wanted = np.asarray(wanted, np.int64)
-    if len(wanted) == 0:
-        return
-    done = 0
-    if index.pts is not None:
+    wanted, done, reason = np.asarray(wanted, np.int64), 0, ""
+    for decode in (_decode_plainly,) if index.pts is None else (_decode_needed, _decode_plainly):
+        if done == len(wanted):
+            return
         try:
-            for image in _decode_needed(index, wanted, pixels):
+            for image in decode(index, wanted[done:], pixels):
                 yield int(wanted[done]), image
                 done += 1
-            return
-        except Exception:  # streams that the shortcuts do not suit, or damage, which the plain decode reports
-            pass
-    for image in _decode_plainly(index, wanted[done:], pixels):
-        yield int(wanted[done]), image
-        done += 1
+        except Exception as error:  # damage makes the library stumble in many ways
+            reason = f" ({_reason(error)})"
+    if done < len(wanted):
+        what = f"frame {wanted[done]} of {len(index)}, or one that it needs, cannot be decoded"
+        raise VideoError(f"{index.path} is damaged: {what}{reason}")
 
 
 def _plan(index: VideoIndex, wanted: np.ndarray) -> np.ndarray:
@@ -145,25 +142,43 @@ def _plan(index: VideoIndex, wanted: np.ndarray) -> np.ndarray:
 
 
 def _decode_needed(index: VideoIndex, wanted: np.ndarray, pixels: str) -> Iterator[np.ndarray]:
-    """The images of the wanted frames in order; raises _Missing at the first that does not turn up or is damaged."""
-    expected = iter(index.pts[wanted].tolist())
-    due = next(expected)
-    for frame in _feed(index, _plan(index, wanted)):
-        if frame.is_corrupt or frame.pts is None or frame.pts > due:
-            raise _Missing
-        if frame.pts == due:
+    """The images of the wanted frames in order, by decoding what they need. Ends early in streams that this does not
+    suit, and in damaged ones.
+    """
+    return _pick(((frame.pts, frame) for frame in _feed(index, _plan(index, wanted))), index.pts[wanted], pixels)
+
+
+def _decode_plainly(index: VideoIndex, wanted: np.ndarray, pixels: str) -> Iterator[np.ndarray]:
+    """The images of the wanted frames in order, by decoding everything up to the last of them."""
+    with av.open(str(index.path)) as container:
+        stream = container.streams.video[0]
+        _single_threaded(stream)
+        frames = container.decode(stream)
+        if index.pts is None:
+            yield from _pick(enumerate(frames), wanted, pixels)
+        else:
+            yield from _pick(((frame.pts, frame) for frame in frames), index.pts[wanted], pixels)
+
+
+def _pick(timed: Iterable[tuple[int | None, av.VideoFrame]], times: np.ndarray, pixels: str) -> Iterator[np.ndarray]:
+    """The images of the frames at `times`, which ascend; ends early at a damaged frame, or if one does not turn up."""
+    times = iter(times.tolist())
+    due = next(times)
+    for time, frame in timed:
+        if frame.is_corrupt or (time is not None and time > due):
+            return
+        if time == due:
             yield frame.to_ndarray(format=pixels)
-            due = next(expected, None)
+            due = next(times, None)
             if due is None:
                 return
-    raise _Missing
 
 
 def _feed(index: VideoIndex, plan: np.ndarray) -> Iterator[av.VideoFrame]:
     """Decode the packets of the plan, one stretch after the other.
 
-    Raises _Missing where a stretch does not begin with an I picture. Streams that refresh the picture bit by bit have
-    none after the first; their "key" frames only mark where a decoder may start to show something half right.
+    Ends where a stretch does not begin with an I picture. Streams that refresh the picture bit by bit have none after
+    the first; their "key" frames only mark where a decoder may start to show something half right.
     """
     with av.open(str(index.path)) as container:
         stream = container.streams.video[0]
@@ -175,7 +190,7 @@ def _feed(index: VideoIndex, plan: np.ndarray) -> Iterator[av.VideoFrame]:
             frames = _decode_stretch(decoder, stretch)
             first = next(frames, None)
             if first is None or first.pict_type != PictureType.I:
-                raise _Missing
+                return
             yield first
             yield from frames
             decoder.flush_buffers()
@@ -190,33 +205,6 @@ def _decode_stretch(decoder: av.VideoCodecContext, stretch: Iterable[tuple[av.Pa
         decoder.skip_frame = "DEFAULT" if action == WANT else "NONREF"
         yield from (frame for frame in decoder.decode(packet) if frame.pts is None or frame.pts >= start)
     yield from decoder.decode(None)
-
-
-def _decode_plainly(index: VideoIndex, wanted: np.ndarray, pixels: str) -> Iterator[np.ndarray]:
-    """The images of the wanted frames in order, by decoding everything up to the last of them."""
-    numbers = None if index.pts is None else {time: number for number, time in enumerate(index.pts.tolist())}
-    due = iter(wanted.tolist())
-    next_due, last = next(due), -1
-    try:
-        with av.open(str(index.path)) as container:
-            stream = container.streams.video[0]
-            _single_threaded(stream)
-            for count, frame in enumerate(container.decode(stream)):
-                if frame.is_corrupt:
-                    raise VideoError(f"{index.path} is damaged at frame {last + 1} of {len(index)}")
-                last = count if numbers is None else numbers.get(frame.pts, -1)
-                if last > next_due:
-                    break
-                if last == next_due:
-                    yield frame.to_ndarray(format=pixels)
-                    next_due = next(due, None)
-                    if next_due is None:
-                        return
-    except VideoError:
-        raise
-    except Exception as error:
-        raise VideoError(f"{index.path} is damaged after frame {last} of {len(index)} ({_reason(error)})") from None
-    raise VideoError(f"{index.path} is damaged: frame {next_due} of {len(index)} cannot be decoded")
 
 
 def _single_threaded(stream: av.VideoStream) -> av.VideoCodecContext:

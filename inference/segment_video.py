@@ -80,12 +80,12 @@ def parse_args(argv: list[str] | None) -> argparse.Namespace:
 def main(argv: list[str] | None = None) -> None:
     args = parse_args(argv)
     cameras, offsets = open_cameras(args)
-    if len(dict(args.masks)) > 1:
+    if len(args.masks) > 1:
         raise UserError("--masks takes the masks of one camera here, which is the query camera")
     if args.ego not in (None, *cameras):
         raise UserError(f"--ego names camera {args.ego!r}; --videos has {', '.join(cameras)}")
     ego = args.ego or next((name for name in cameras if kind_of(name) == "ego"), None)
-    query, masks = args.masks[0][0], find_masks([path for _, path in args.masks], args.mask_frame)
+    query, masks = args.masks[0][0], find_masks(args.masks[0][1], args.mask_frame)
     footage, objects = cameras[query], list(masks.objects)
     positions = masked_positions(masks, footage)[:: args.stride]
     start = {name: offsets.get(name, 0) for name in cameras}
@@ -95,10 +95,10 @@ def main(argv: list[str] | None = None) -> None:
     }
     moments = [position for position in positions if sum(position in match for match in matches.values()) > 1]
     if not moments:
-        raise UserError(f"no mask in {masks} is of a frame that another camera has; look at --masks and --offset")
+        raise UserError(f"no mask in {masks.path} is of a frame that another camera has; look at --masks and --offset")
     query_masks = {moment: read_query_masks(masks, footage.numbers[moment], footage) for moment in moments}
     if not any(query_masks.values()):
-        raise UserError(f"{masks}: no mask shows an object, all are empty")
+        raise UserError(f"{masks.path}: no mask shows an object, all are empty")
     predictor = Predictor.load(args.ckpt_path, args.device, args.precision, backbone_weights=args.backbone_weights)
 
     step = float(np.median(np.diff(footage.seconds[moments]))) if len(moments) > 1 else 1
@@ -134,7 +134,7 @@ def masked_positions(masks: MaskFiles, footage: Footage) -> list[int]:
     """The frames of the query camera of which there is a mask. Raises UserError if it has not all of them."""
     numbers = {number for frames in masks.objects.values() for number in frames}
     if missing := numbers.difference(footage.numbers):
-        raise UserError(f"{masks} has a mask of frame {min(missing)}, which {footage.path} has not")
+        raise UserError(f"{masks.path} has a mask of frame {min(missing)}, which {footage.path} has not")
     return [position for position, number in enumerate(footage.numbers) if number in numbers]
 
 

@@ -82,7 +82,7 @@ def test_each_sample_has_a_license(folder):
 @pytest.mark.parametrize("camera", ["cam1", "cam2", "cam3", "cam4"])
 def test_each_frame_of_the_video_has_its_mask(camera):
     video = open_footage(SAMPLES / "cap" / f"{camera}.mp4")
-    masks = find_masks([SAMPLES / "cap" / f"{camera}.json"])
+    masks = find_masks(SAMPLES / "cap" / f"{camera}.json")
     assert list(masks.objects["cap"]) == list(range(len(video.numbers)))
     for frame in masks.objects["cap"]:
         share = decode_mask(masks.read("cap", frame, video.size)).mean()

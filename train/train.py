@@ -169,7 +169,7 @@ def introduce(args, log: Log, state: TrainState, notes: list[str], pairs: PairSe
     facts = {
         "setting": pairs.setting,
         "data": state.origin["arguments"]["train_dir"],
-        "train_pairs": f"{len(pairs)} of {len(pairs.takes)} takes, {int((~pairs.visible).sum())} of them negatives",
+        "train_pairs": f"{len(pairs)} of {len(pairs.data_dir_of)} takes, {(~pairs.visible).sum()} of them negatives",
         "val_pairs": f"{min(args.val_size, len(val_pairs)) or len(val_pairs)} of {len(val_pairs)}",
         "start": notes[0],
         "recipe": f"{args.recipe}, existence_weight {args.existence_weight}" + block,

@@ -44,7 +44,7 @@ class Validation:
             camera_pair = CameraPair(pair.object_name, pair.query_camera, pair.target_camera)
             takes[pair.take_uid][pair.frame].append(camera_pair)
             self.numbers[pair.take_uid, pair.frame, camera_pair] = number
-        wholes = [ChunkPlan(pairs.data_dir(uid), uid, None, frames) for uid, frames in takes.items()]
+        wholes = [ChunkPlan(pairs.data_dir_of[uid], uid, None, frames) for uid, frames in takes.items()]
         chunks = [chunk for whole in wholes for chunk in cut_chunks(whole, matcher.together)]
         count = -(-len(chunks) // log.ranks.size)
         chunks += [wholes[0]._replace(frames={})] * (count * log.ranks.size - len(chunks))

@@ -78,7 +78,7 @@ def test_cut_off_frames_are_found_and_by_decoding_what_is_damaged_before_its_end
 
 
 @pytest.mark.parametrize(
-    ("text", "message"), [("{", "is not valid JSON"), (None, "mask runs add up to .*; it is that of .* at frame 60")]
+    ("text", "message"), [("{", "is not valid JSON"), (None, "mask runs add up to .*; delete it and run")]
 )
 def test_a_malformed_annotation_is_a_problem_of_its_take(paired, text, message):
     path = paired / "take-a" / "annotation.json"

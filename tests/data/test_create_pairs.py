@@ -46,10 +46,9 @@ def test_the_legacy_lists_name_the_ego_view_first_in_both_settings(data_dir, set
     assert list(PairSet([data_dir], "val", setting)) == expected_pairs  # these are still there
 
 
-def test_where_only_the_legacy_lists_are_training_names_a_command_that_works(data_dir):
+def test_where_no_pairs_are_training_names_a_command_that_works(data_dir):
     data_dir = data_dir.parent.rename(data_dir.parents[1] / "a set") / "processed"
     pairs_path(data_dir, "val").unlink()
-    assert create_pairs(data_dir, "--split", "val", "--legacy").returncode == 0
     with pytest.raises(UserError, match="run `python (.*)`") as error:
         PairSet([data_dir], "val", "exo-ego")
     command = re.search("`python (.*)`", str(error.value))[1]
@@ -99,7 +98,7 @@ def test_a_malformed_take_does_not_keep_others_from_being_listed(data_dir):
     run = create_pairs(data_dir, "--split", "train")
     assert run.returncode == 1
     assert re.search(f"error: 1 malformed take left out: .*{uid}.* mask counts", run.stderr.splitlines()[-1])
-    assert PairSet([data_dir], "train", "ego-exo").takes == [other]
+    assert list(PairSet([data_dir], "train", "ego-exo").data_dir_of) == [other]
     path.write_text(content)
     with pytest.raises(UserError, match="has changed"):
         PairSet([data_dir], "train", "ego-exo")

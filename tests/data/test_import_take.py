@@ -160,10 +160,10 @@ def test_a_single_mask_and_coco_are_enough(inputs, tmp_path):
     ("options", "message"),
     [
         ({"name": "../x"}, "--name '../x' cannot be the name of a take's folder"),
-        ({"name": "Takes"}, "--name 'Takes' cannot be the name of a take's folder"),
         ({"ego": "nose"}, "--ego 'nose' is none of the cameras head, left cam, photos"),
         ({"videos": "head={}/head.mp4", "offset": []}, "--videos takes two or more cameras"),
         ({"masks": "nose={}/masks/head"}, "--masks names camera 'nose'"),
+        ({"masks": ["head={}/masks/head", "head={}/masks/left cam"]}, "--masks takes one path of each camera"),
         ({"masks": "head={}/photos/0000.jpg"}, "0000.jpg holds no masks; give a folder"),
         ({"masks": "head={}/masks/head", "offset": f"{LEFT}=80"}, "left.mp4 ends before"),
         ({"masks": "head={}/masks/head", "offset": [f"{HEAD}=69"]}, "no mask shows an object in a frame that all"),

@@ -36,10 +36,10 @@ def png_file(path, mask):
 
 @pytest.mark.parametrize("form", FORMS)
 def test_each_form_of_coco_gives_the_mask_that_was_drawn(tmp_path, form):
-    masks = find_masks([coco_file(tmp_path / "a.json", [{"segmentation": FORMS[form]}])])
+    masks = find_masks(coco_file(tmp_path / "a.json", [{"segmentation": FORMS[form]}]))
     assert {name: list(frames) for name, frames in masks.objects.items()} == {"cup": [45]}
     assert np.array_equal(decode_mask(masks.read("cup", 45, SIZE)), BOX)
-    masks = find_masks([coco_file(tmp_path / "a.json", [{"segmentation": [[15, 10, 90, 10, 90, 20, 15, 20]]}])])
+    masks = find_masks(coco_file(tmp_path / "a.json", [{"segmentation": [[15, 10, 90, 10, 90, 20, 15, 20]]}]))
     assert decode_mask(masks.read("cup", 45, SIZE)).sum() == 10 * 45  # a polygon may leave its image
 
 
@@ -47,31 +47,31 @@ def test_each_form_of_coco_gives_the_mask_that_was_drawn(tmp_path, form):
 def test_coco_tells_objects_of_a_category_apart_by_track(tmp_path, key):
     tracks = [{"segmentation": FORMS["polygon"], key: {"track_id": n} if key == "attributes" else n} for n in (1, 2)]
     images = [{"id": 7, "file_name": "1.jpg"}, {"id": 8, "file_name": "2.jpg"}]
-    masks = find_masks([coco_file(tmp_path / "a.json", tracks, images)])
+    masks = find_masks(coco_file(tmp_path / "a.json", tracks, images))
     assert list(masks.objects) == ["cup_1", "cup_2"]
     assert masks.read("cup_1", 1, SIZE) and masks.read("cup_1", 2, SIZE) is None  # an image without it: not visible
 
 
 def test_of_a_name_to_which_roboflow_has_added_a_hash_the_number_before_it_counts(tmp_path):
     image = {"id": 7, "file_name": "match_mp4-0044_jpg.rf.68cb444fdb7b66da.jpg"}
-    masks = find_masks([coco_file(tmp_path / "a.json", [{"segmentation": FORMS["polygon"]}], [image])])
+    masks = find_masks(coco_file(tmp_path / "a.json", [{"segmentation": FORMS["polygon"]}], [image]))
     assert list(masks.objects["cup"]) == [44]
 
 
 def test_a_folder_and_a_single_file_are_read_by_object_and_frame(tmp_path):
     png_file(tmp_path / "m" / "red cup" / "00012.png", BOX)
     png_file(tmp_path / "m" / "red cup" / "00013.PNG", BOX * 0)
-    masks = find_masks([tmp_path / "m"])
+    masks = find_masks(tmp_path / "m")
     assert np.array_equal(decode_mask(masks.read("red cup", 12, SIZE)), BOX)
     assert masks.read("red cup", 13, SIZE) is None
-    assert find_masks([tmp_path / "m" / "red cup" / "00012.png"], 5).objects.keys() == {"00012"}
+    assert find_masks(tmp_path / "m" / "red cup" / "00012.png", 5).objects.keys() == {"00012"}
     (tmp_path / "links").mkdir()
     (tmp_path / "links" / "red cup").symlink_to(tmp_path / "m" / "red cup")
-    assert find_masks([tmp_path / "links"]).objects["red cup"].keys() == {12, 13}
+    assert find_masks(tmp_path / "links").objects["red cup"].keys() == {12, 13}
 
 
 def test_a_mask_of_another_size_is_brought_to_its_videos(tmp_path):
-    masks = find_masks([png_file(tmp_path / "cup.png", BOX * 255)])
+    masks = find_masks(png_file(tmp_path / "cup.png", BOX * 255))
     double = decode_mask(masks.read("cup", 0, (80, 120)))
     assert np.array_equal(double, np.kron(BOX, np.ones((2, 2), np.uint8)))
     png_file(tmp_path / "cup.png", np.pad(np.ones((1, 1), np.uint8), ((1, 38), (1, 58))))
@@ -92,11 +92,11 @@ BAD_SEGMENTATIONS = {
 def test_a_segmentation_that_is_none_is_named(tmp_path, message):
     path = coco_file(tmp_path / "a.json", [{"segmentation": BAD_SEGMENTATIONS[message]}])
     with pytest.raises(UserError, match=f"^{path}: mask of 'cup' in frame 45: [^\n]*{message}[^\n]*$"):
-        find_masks([path]).read("cup", 45, SIZE)
+        find_masks(path).read("cup", 45, SIZE)
 
 
 def test_a_mask_of_all_of_the_picture_is_said(tmp_path, capsys):
-    find_masks([png_file(tmp_path / "cup.png", BOX * 0 + 1)]).read("cup", 0, SIZE)
+    find_masks(png_file(tmp_path / "cup.png", BOX * 0 + 1)).read("cup", 0, SIZE)
     assert capsys.readouterr().err == (
         f"warning: {tmp_path}/cup.png: mask of 'cup' in frame 0 marks all of its picture as the object\n"
     )
@@ -129,4 +129,4 @@ def write_coco(path, *content):
 def test_what_holds_no_masks_or_several_of_one_frame_is_said_in_one_line(tmp_path, make, message):
     make(tmp_path / "masks")
     with pytest.raises(UserError, match=f"^[^\n]*{message}[^\n]*$"):
-        find_masks([next(tmp_path.iterdir(), tmp_path / "masks")])
+        find_masks(next(tmp_path.iterdir(), tmp_path / "masks"))

@@ -51,7 +51,7 @@ def test_the_pairs_of_two_data_sets_are_those_of_one_and_then_those_of_the_other
     assert create_pairs(folders[1]).returncode == 0
     joined, *parts = (PairSet(dirs, "train", BOTH) for dirs in (folders, folders[:1], folders[1:]))
     assert list(joined) == [pair for part in parts for pair in part]
-    assert joined.takes == [*GOLDEN_SPLITS["train"], "a", "b"]
+    assert list(joined.data_dir_of) == [*GOLDEN_SPLITS["train"], "a", "b"]
     masks = [(part.query_mask(i), part.target_mask(i)) for part in parts for i in range(len(part))]
     assert [(joined.query_mask(i), joined.target_mask(i)) for i in range(len(joined))] == masks
     for pair in joined:
@@ -106,7 +106,7 @@ def test_a_take_that_was_processed_since_is_noticed(data_dir):
     (data_dir / GOLDEN_SPLITS["train"][1]).rename(hidden)
     run = create_pairs(data_dir, "--split", "train")
     assert "1 of 2 takes not processed: 38382b7e" in run.stdout
-    assert PairSet([data_dir], "train", "ego-exo").takes == GOLDEN_SPLITS["train"][:1]
+    assert list(PairSet([data_dir], "train", "ego-exo").data_dir_of) == GOLDEN_SPLITS["train"][:1]
     hidden.rename(data_dir / GOLDEN_SPLITS["train"][1])
     refused(data_dir, "has been processed")
 

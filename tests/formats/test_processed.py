@@ -63,7 +63,6 @@ MALFORMED = [
     {"masks": {"a": {"c": {str(1 << 31): RLE}}}},
     {"masks": {"a": {"c": {"0": {"size": [2, 2], "counts": "3"}}}}},
     {"is_ego": {"gp05": "false"}},
-    {"masks": {"a": {"aria": {}, "b_c": {}, "aria_b": {}, "c": {}}}},  # both pairs would be aria_b_c
 ]
 UNUSABLE = [None, "", "[]", '{"masks": {}}', *(json.dumps({"masks": {}, "subsample_idx": []} | x) for x in MALFORMED)]
 

@@ -71,7 +71,7 @@ def test_each_object_is_sought_in_each_other_camera_in_each_frame_in_which_it_is
         if frame != 6 and frame + offset < 40
     }
     assert set(rows) == expected and len(rows) == len(expected)
-    masks = find_masks([answers_dir / "masks" / "left"]).objects  # numbered as the frames of their own video
+    masks = find_masks(answers_dir / "masks" / "left").objects  # numbered as the frames of their own video
     of_left = {(name, frame) for name, camera, _, frame in expected if camera == "left"}
     assert {(name, frame) for name, frames in masks.items() for frame in frames} == of_left
     assert read_mask(answers_dir / "masks" / "left" / "cup" / "00004.png").shape == eval_size(SIZE)
