@@ -11,10 +11,12 @@ mask in any camera. Whatever is left out is a `Failure` in `<data_dir>/<take_uid
 `[{"take_uid", "take_name", "camera": str or null, "kind": "missing" | "broken", "reason"}, ...]`.
 """
 
+import contextlib
 import hashlib
 import json
 import shutil
 from collections.abc import Collection
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -51,8 +53,8 @@ class Failure:
         return f"take {uid}{name}{camera}: {self.reason}"
 
 
-def process_take(take: Take, takes_dir: Path, data_dir: Path, downscaled: bool) -> None:
-    """Make what is missing of a take, and list what cannot be made.
+def process_take(take: Take, takes_dir: Path, data_dir: Path, downscaled: bool, threads: int = 1) -> None:
+    """Make what is missing of a take, `threads` cameras at a time, and list what cannot be made.
 
     Raises OSError if the output cannot be written. Everything else that goes wrong with a camera is a failure of it.
     """
@@ -70,14 +72,16 @@ def process_take(take: Take, takes_dir: Path, data_dir: Path, downscaled: bool) 
             for name, tracks in take.objects.items()
         }
         wanted = _wanted_frames(take, _frame_each_second(take, videos))
-        for camera, index in list(videos.items()):
+        for camera, index in videos.items():
             if lacking := sum(frame >= len(index) for frame in wanted):
                 end, lost = counted(len(index), "frame"), counted(lacking, "wanted frame")
                 reason = f"{index.path} ends after {end}; {lost} up to {wanted[-1]} left out"
                 failures.append(Failure(camera, MISSING, reason))
-            if failure := extract_frames(take, folder / camera, index, wanted, masks):
-                failures.append(failure)
-                del videos[camera]
+        with ThreadPoolExecutor(threads) if threads > 1 else contextlib.nullcontext() as pool:
+            run = pool.map if pool else map  # in the main process, Ctrl-C would wait for a pool
+            faults = list(run(lambda x: extract_frames(take, folder / x[0], x[1], wanted, masks), videos.items()))
+        failures += filter(None, faults)
+        videos = {camera: index for (camera, index), fault in zip(videos.items(), faults, strict=True) if not fault}
     if "ego" not in map(take.kind_of, videos):
         if all(failure.camera for failure in failures):  # each is of one camera: say why the take is left out
             failures.append(Failure(None, MISSING, "no usable ego video, without which a take has no pairs"))

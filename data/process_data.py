@@ -63,7 +63,9 @@ def parse_args() -> argparse.Namespace:
     add("--uids", nargs="+", metavar="UID", help="process only these takes (default: all takes of the splits)")
     small = "use videos of 448 pixels on the short side and keep that size: tens of times less to get and decode"
     add("--downscaled", action="store_true", help=f"{small}, slightly softer images")
-    add_num_workers(parser, "processes, each making one take on one thread in up to 0.4 GB")
+    add_num_workers(
+        parser, "processes, each decoding a take in up to 0.4 GB; of fewer takes, several cameras at a time"
+    )
     shard = "do the I-th of every N takes, I from 1; all jobs with the same N (default: 1/1, all of them)"
     add("--shard", type=_shard, default=(1, 1), metavar="I/N", help=shard)
     args = parser.parse_args()
@@ -152,8 +154,9 @@ def process_split(args: argparse.Namespace, split: str, uids: list[str], splits:
             remove_leftovers(args.outputpath / uid)
             write_failures(args.outputpath / uid, "", [failure])
     title = split if shards == 1 else f"{split} {shard}/{shards}"
-    job = partial(process_take, takes_dir=args.takepath, data_dir=args.outputpath, downscaled=args.downscaled)
     in_order = [takes[uid] for uid in mine if uid in takes]
+    places = {"takes_dir": args.takepath, "data_dir": args.outputpath, "downscaled": args.downscaled}
+    job = partial(process_take, **places, threads=max(1, args.num_workers // max(1, len(in_order))))
     for _ in tqdm(run_jobs(job, in_order, args.num_workers), title, len(in_order), unit="take"):
         pass
     gather_failures(args.outputpath)

@@ -18,6 +18,7 @@ from common.errors import UserError, warn_once
 from data import process_data
 from formats.pairs import PairSet, pairs_path
 from formats.processed import ProcessedTake
+from formats.takes import read_takes
 from tests.made import EGO, ROOT
 from tests.made.processed import create_pairs
 from tests.made.processes import claimed_elsewhere, killed_at, wait_for_the_end
@@ -65,6 +66,15 @@ def test_every_frame_and_mask_of_whole_takes_arrives_and_a_rerun_touches_nothing
     times = {path: path.stat().st_mtime_ns for path in (root / "processed").rglob("[!.f]*.*")}
     assert process(root) == 0
     assert times == {path: path.stat().st_mtime_ns for path in times}
+
+
+def test_cameras_of_a_take_that_are_decoded_side_by_side_give_the_same_bytes_and_failures(root):
+    make_video(video(root, NAMES[C], EXO_2), 31, SIZE)
+    take = read_takes(root / "annotations" / "relations_val.json", [C])[0][C]
+    for threads in (1, 3):
+        data.extraction.process_take(take, root / "takes", root / str(threads), False, threads)
+    assert tree(root / "1") == tree(root / "3")
+    assert "ends after 31 frames" in str(data.extraction.read_failures(root / "1" / C))
 
 
 def test_ego_frames_are_halved_and_exo_frames_quartered_as_opencv_saves_them(original, tmp_path):
