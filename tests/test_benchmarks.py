@@ -8,7 +8,7 @@ import cv2
 import numpy as np
 import pytest
 
-from benchmarks import evaluation, inference, measure, network_card, photographs, process_data, train_step
+from benchmarks import inference, measure, network_card, photographs, process_data, train_step
 from common.arguments import SETTINGS
 from evaluation.score import Reading, score_file
 from evaluation.truth import GroundTruth
@@ -51,13 +51,6 @@ def test_process_data_writes_what_the_plain_programs_write(tmp_path):
     names = ["this project", *process_data.READERS]
     assert list(ratios(lines, "6 videos of 31 frames")) == names
     assert {path.stem for path in (tmp_path / "this project").glob("*/*/*.jpg")} == {"0", "30"}
-
-
-def test_rendered_takes_are_scored_as_in_the_official_way(monkeypatch):
-    monkeypatch.setattr(evaluation, "OPTIONS", ("--size", "tiny", "--num_frames", 31))
-    lines = lines_of(run_main(evaluation.main, "--takes", 1, "--rounds", 1))
-    assert ratios(lines, "scoring, ego-exo")["this project"] > 0
-    assert float(re.fullmatch("  largest difference of a value: (.*)", lines[-1])[1]) < 1e-9
 
 
 def test_both_ways_of_inference_give_the_same_masks(monkeypatch):
