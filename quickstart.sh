@@ -33,7 +33,7 @@ setup_env requirements.txt
 step "2/7 Takes: videos and annotations in the layout of Ego-Exo4D"
 run python synthetic/make_takes.py --outputpath "$root" --num_train "$takes" --num_val $(((takes + 7) / 8)) \
   --num_test $(((takes + 3) / 4))
-made "$root/takes/*/frame_aligned_videos/*.mp4" "$root/annotations/relations_{train,val,test}.json" "$root/contact_sheet.jpg"
+made "$root/takes/*/frame_aligned_videos/*.mp4" "$root/annotations/relations_{train,val,test}.json"
 
 step "3/7 Frames and masks"
 run python data/process_data.py --takepath "$root/takes" --split_path "$root/split.json" --outputpath "$data"

@@ -49,6 +49,7 @@ from model.features import Encoder
 from model.xsegtx import XSegTx, XSegTxConfig
 
 SIZE = "medium"  # of the rendered videos
+EXOS = 3  # exo cameras in the take
 
 
 def parse_args() -> argparse.Namespace:
@@ -58,10 +59,8 @@ def parse_args() -> argparse.Namespace:
     parser.set_defaults(setting="ego-exo")
     add_device(parser)
     add("--precision", choices=list(PRECISIONS), default="fp32", help="of our way; the plain one is fp32")
-    add("--batch_size", type=at_least(1), help="pairs that the network takes at once (default: 8; on a GPU by memory)")
     add("--input_size", type=at_least(48), default=480, help="pixels per side")
     add("--objects", type=at_least(1), default=4, help="in the take, each with one of the exo cameras")
-    add("--exos", type=at_least(1), default=3, help="exo cameras in the take")
     add("--frames", type=at_least(1), default=9, help="annotated frames of the take")
     add("--rounds", type=at_least(1), default=5, help="measurements of each way, after one to warm up")
     return parser.parse_args()
@@ -73,10 +72,10 @@ def main() -> None:
     device = resolve_device(args.device)
     backbone, model = resnet50_backbone(), XSegTx(XSegTxConfig(input_size=args.input_size)).eval()
     encoder = Encoder(backbone, device, PRECISIONS[args.precision])
-    matcher = PaperMatcher(encoder, model, args.precision, args.batch_size)
+    matcher = PaperMatcher(encoder, model, args.precision)
     backbone.to(device)
     with tempfile.TemporaryDirectory() as folder:
-        options = ("--size", SIZE, "--num_frames", 30 * (args.frames - 1) + 1, "--num_exo", args.exos)
+        options = ("--size", SIZE, "--num_frames", 30 * (args.frames - 1) + 1, "--num_exo", EXOS)
         make_takes(Path(folder), "test", 1, *options)
         processed = process_takes(Path(folder))
         (uid,) = read_split(Path(folder) / "split.json", "test")
@@ -91,7 +90,7 @@ def main() -> None:
         in_turn(ways, 1)  # to warm up
         times, found = in_turn(ways, args.rounds, time.process_time if device.type == "cpu" else time.perf_counter)
     name = torch.cuda.get_device_name(device) if device.type == "cuda" else counted(torch.get_num_threads(), "thread")
-    shared = f"{args.objects} pairs for {1 + min(args.objects, args.exos)} images a frame"
+    shared = f"{args.objects} pairs for {1 + min(args.objects, EXOS)} images a frame"
     title = f"{args.setting}, {shared}, {device} ({name}), {args.precision}, batches of {matcher.batch_size}"
     print_times(title, times, "pair", plan.pair_count)
     plain, ours = (of_rounds[0] for of_rounds in found.values())

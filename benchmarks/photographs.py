@@ -2,10 +2,9 @@
 moment, a printed box among things, and parts of a painted wall. The pictures are OpenCV's samples, a package of Debian:
 
     apt-get download opencv-doc && dpkg -x opencv-doc_*.deb opencv-doc
-    python benchmarks/photographs.py --samples opencv-doc/usr/share/doc/opencv-doc/examples/data --out photographs.jpg
+    python benchmarks/photographs.py --samples opencv-doc/usr/share/doc/opencv-doc/examples/data
 
 The truth is computed from corners of the boards, and from matched features of flat things. Nothing is trained on them.
---out shows all pairs, the worst first.
 """
 
 import sys
@@ -23,7 +22,6 @@ import cv2
 import numpy as np
 
 from common.arguments import Parser
-from common.drawing import overlay, write_picture
 from formats.picture_files import read_picture
 from inference.predictor import CKPT_HELP, Predictor
 
@@ -34,7 +32,6 @@ PARTS_OF_WALL = (  # corners of quadrilaterals, pixels
     ((80, 330), (330, 330), (330, 560), (80, 560)),
     ((430, 60), (700, 60), (700, 330), (430, 330)),
 )
-TILE = 200, 150
 
 
 class View(NamedTuple):
@@ -116,36 +113,21 @@ def main() -> None:
     add = parser.add_argument
     add("--samples", type=Path, required=True, help="folder of OpenCV's sample pictures")
     add("--ckpt_path", type=Path, help=CKPT_HELP)
-    add("--out", type=Path, default=Path("photographs.jpg"), help="picture of all pairs")
     args = parser.parse_args()
     predictor = Predictor.load(args.ckpt_path)
     groups: dict[str, list[tuple[float, float]]] = {}
     views: dict[str, list[View]] = {}
-    tiles = []
     for group, query, target in visible_pairs(args.samples):
         mask, existence = predictor.segment(query.image, query.mask, target.image)
         iou = (mask & target.mask).sum() / (mask | target.mask).sum()
         groups.setdefault(group, []).append((iou, existence))
         views.setdefault(group, []).append(query)
-        tiles.append((iou, tile(query, target, mask, f"{iou:.2f}, {existence:.2f}")))
     print("| group | pairs | IoU | above 50 | predicted visible |\n|---|---|---|---|---|")
     for group, rows in groups.items():
         iou, existence = 100 * np.array(rows).T
         print(f"| {group} | {len(rows)} | {iou.mean():.0f} | {(iou > 50).sum()} | {(existence > 50).sum()} |")
     absent = np.array([predictor.segment(*view, image)[1] for view, image in absent_pairs(views)])
     print(f"| absent | {len(absent)} | - | - | {(absent > 0.5).sum()} |")
-    tiles = [picture for _, picture in sorted(tiles, key=lambda of: of[0])]
-    tiles += [np.zeros_like(tiles[0])] * (-len(tiles) % 4)
-    write_picture(args.out, np.vstack([np.hstack(tiles[k : k + 4]) for k in range(0, len(tiles), 4)]))
-
-
-def tile(query: View, target: View, mask: np.ndarray, text: str) -> np.ndarray:
-    """Query, and target with truth and answer."""
-    pictures = overlay(*query, (255, 180, 40)), overlay(overlay(*target, (64, 200, 255)), mask, (255, 64, 129))
-    row = np.hstack([cv2.resize(picture, TILE, interpolation=cv2.INTER_AREA) for picture in pictures])
-    for color, width in ((0, 3), (255, 1)):
-        cv2.putText(row, text, (4, 14), cv2.FONT_HERSHEY_SIMPLEX, 0.45, (color,) * 3, width, cv2.LINE_AA)
-    return row
 
 
 if __name__ == "__main__":

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
-from model.backbone import STRIDE, Backbone, mask_to_image
+from model.backbone import STRIDE, Backbone, ResNet50, mask_to_image
 from model.mask_features import MaskFeatures
 
 
@@ -25,7 +25,8 @@ class Encoder:
         self.device = device
         self.backbone = fold_batch_norm(backbone).to(device, dtype)
         # Windows around the objects depend on the masks: on a GPU they would cost a synchronization and new kernels.
-        self._mask_features = MaskFeatures(self.backbone) if device.type == "cpu" else None
+        in_windows = device.type == "cpu" and isinstance(backbone.network, ResNet50)
+        self._mask_features = MaskFeatures(self.backbone) if in_windows else None
 
     @torch.no_grad()
     def images(self, images: Tensor) -> Tensor:

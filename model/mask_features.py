@@ -16,7 +16,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from model.backbone import Backbone, ResNet50, mask_to_image
+from model.backbone import Backbone, mask_to_image
 
 FULL_SHARE = 0.8  # a window with this share of the image's area is not worth cutting out
 
@@ -62,26 +62,21 @@ class Window(NamedTuple):
 
 
 class MaskFeatures:
-    """`MaskFeatures(backbone)(masks)` equals `backbone(mask_to_image(masks))`; a ResNet-50 is faster at small objects.
+    """`MaskFeatures(backbone)(masks)` equals `backbone(mask_to_image(masks))`, and is faster at small objects.
 
-    Made for CPUs: the windows' sizes depend on the masks, which on a GPU costs a synchronisation and new kernels. It
-    keeps an empty mask's activations for each image size that it meets: 100 MB for 480x480 in float32.
+    It keeps an empty mask's activations for each image size that it meets: 100 MB for 480x480 in float32.
     """
 
     def __init__(self, backbone: Backbone):
         self.backbone = backbone
-        self.blocks: list[Block] = []
-        if isinstance(backbone.network, ResNet50):
-            children = list(backbone.network)
-            self.blocks = [Block(nn.Sequential(*children[:4]), 4, 2)]
-            self.blocks += [Block(module, module.stride, 1) for layer in children[4:] for module in layer]
+        children = list(backbone.network)
+        self.blocks = [Block(nn.Sequential(*children[:4]), 4, 2)]
+        self.blocks += [Block(module, module.stride, 1) for layer in children[4:] for module in layer]
         self._empty: dict[tuple[int, int], list[Tensor]] = {}
 
     @torch.no_grad()
     def __call__(self, masks: Tensor) -> Tensor:
         """masks (B, H, W) of 0 and 1, any dtype, H and W multiples of 16 -> (B, C, H/16, W/16) float32."""
-        if not self.blocks:
-            return self.backbone(mask_to_image(masks))
         return torch.cat([self._features(mask) for mask in masks])
 
     def _features(self, mask: Tensor) -> Tensor:

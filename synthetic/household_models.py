@@ -1,7 +1,7 @@
 """The modelled things that the network of this repository has seen, from a package that everybody can have:
 
-    apt-get download sweethome3d-furniture
-    python synthetic/household_models.py --package sweethome3d-furniture_*.deb --out runs/household
+    apt-get download sweethome3d-furniture && dpkg -x sweethome3d-furniture_*.deb furniture
+    python synthetic/household_models.py --package furniture --out runs/household
 
 Debian's package of furniture for Sweet Home 3D (1.8: 115 MB) has models under CC0 and CC-BY 3.0. What is no longer
 than 45 cm and stands on tables becomes a GLB file, upright and in meters, for `make_takes.py --models`; what larger
@@ -9,10 +9,8 @@ furniture is made of (wood, cloth, tiles) becomes pictures for `--photos`. `cred
 """
 
 import csv
-import lzma
 import re
 import sys
-import tarfile
 import tempfile
 import zipfile
 from pathlib import Path
@@ -40,23 +38,6 @@ LICENCES = {
     "KatorLegaz": "CC-BY 3.0 US",
     "Scopia": "CC-BY 3.0",
 }
-
-
-def unpack(package: Path, folder: Path) -> None:
-    """The archives in a Debian package, which is itself an `ar` archive of three members. Raises UserError."""
-    with package.open("rb") as file:
-        if file.read(8) != b"!<arch>\n":
-            raise UserError(f"{package} is no Debian package")
-        while header := file.read(60):
-            size = int(header[48:58])
-            if header.startswith(b"data.tar"):
-                with tarfile.open(fileobj=file) as files:
-                    for member in files:
-                        if member.name.endswith(".sh3f"):
-                            (folder / Path(member.name).name).write_bytes(files.extractfile(member).read())
-                return
-            file.seek(size + size % 2, 1)
-    raise UserError(f"{package} is cut short; download it again")
 
 
 def read_catalogue(archive: Path) -> list[dict[str, str]]:
@@ -92,24 +73,21 @@ def surface_pictures(folder: Path) -> list[Image.Image]:
 
 def main() -> None:
     parser = Parser(__doc__)
-    parser.add_argument("--package", type=Path, required=True, help="the downloaded file")
+    parser.add_argument("--package", type=Path, required=True, help="folder of the unpacked package")
     parser.add_argument("--out", type=Path, required=True, help="folder for models/, photos/ and credits.csv")
     args = parser.parse_args()
     models, photos = args.out / "models", args.out / "photos"
     credits: dict[str, tuple[str, ...]] = {}  # by file
     known: set[bytes] = set()
+    archives = {path.stem: path for path in args.package.rglob("*.sh3f")}
+    if missing := [name for name in LICENCES if name not in archives]:
+        raise UserError(f"{args.package} has no {', '.join(missing)}.sh3f; version 1.8 of the package, unpacked, does")
+    for folder in (models, photos):
+        folder.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory() as temporary:
-        try:
-            unpack(args.package, Path(temporary))
-        except (OSError, EOFError, ValueError, lzma.LZMAError, tarfile.TarError) as error:
-            raise UserError(f"{args.package} is not there or cut short ({error}); download it again") from None
-        if missing := [name for name in LICENCES if not (Path(temporary) / f"{name}.sh3f").exists()]:
-            raise UserError(f"{args.package} has no {', '.join(missing)}.sh3f; version 1.8 of the package does")
-        for folder in (models, photos):
-            folder.mkdir(parents=True, exist_ok=True)
         for name, licence in LICENCES.items():
             archive = Path(temporary) / name
-            with zipfile.ZipFile(f"{archive}.sh3f") as files:
+            with zipfile.ZipFile(archives[name]) as files:
                 files.extractall(archive)
             for entry in read_catalogue(archive):
                 source = archive / entry["model"].lstrip("/")

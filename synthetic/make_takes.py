@@ -3,9 +3,9 @@
     python synthetic/make_takes.py --outputpath data/egoexo
 
 Solids with printed patterns stand on a table. A wearer with a head camera looks along them and picks some up, while
-static cameras look on. Writes `takes/<take_name>/frame_aligned_videos/*.mp4`, `split.json`, `contact_sheet.jpg` to look
-at, and `annotations/relations_{train,val,test}.json` (docs/formats.md). Objects of one split never occur in another.
-The same options give the same takes; a rerun keeps the finished ones.
+static cameras look on. Writes `takes/<take_name>/frame_aligned_videos/*.mp4`, `split.json` and
+`annotations/relations_{train,val,test}.json` (docs/formats.md). Objects of one split never occur in another. The same
+options give the same takes; a rerun keeps the finished ones.
 
 The defaults are many takes of few annotated frames, because a network learns more from more objects than from more
 frames of the same ones. `--object_size real --size medium --clutter 24 --num_objects 6 --blur 1.5 --noise 3` has
@@ -28,12 +28,9 @@ from common.errors import run_script, say_errors
 
 say_errors(__name__)
 
-import cv2
-import numpy as np
 from tqdm import tqdm
 
 from common.arguments import DEFAULT_ROOT, Parser, add_num_workers, at_least
-from common.drawing import write_picture
 from common.errors import UserError, counted
 from common.files import claimed, read_record, remove_leftovers, write_json
 from common.parallel import run_jobs
@@ -43,11 +40,10 @@ from synthetic.options import REAL, VIDEO_SIZES, ObjectSizes, TakeOptions
 from synthetic.take import TakeId, make_take
 
 MARKER = "synthetic_takes.json"  # says that a folder is ours to write into
-CONTACT_SHEET = "contact_sheet.jpg"  # the previews of the first two takes of each split, one per row
 
 
 def make_takes(out: Path, counts: dict[str, int], options: TakeOptions, num_workers: int) -> list[TakeId]:
-    """Render `counts[split]` takes of each split and write the annotation files, split.json and the contact sheet.
+    """Render `counts[split]` takes of each split and write the annotation files and split.json.
 
     Raises UserError if `out` holds takes of somebody else, such as the real data set's, or of other models or photos.
     """
@@ -67,8 +63,6 @@ def make_takes(out: Path, counts: dict[str, int], options: TakeOptions, num_work
             write_json(annotation_path(out / ANNOTATION_TEMPLATE, split), {"annotations": mine})
             uids[split] = list(mine)
         write_json(out / "split.json", uids)
-        rows = [cv2.imread(str(out / "takes" / take.name / "preview.jpg")) for take in takes if take.index < 2]
-        write_picture(out / CONTACT_SHEET, np.vstack(rows)[..., ::-1])
     return takes
 
 
@@ -159,7 +153,7 @@ def main() -> None:
         find_pictures(args.photos)
     options = TakeOptions(**{field.name: getattr(args, field.name) for field in fields(TakeOptions)})
     takes = make_takes(args.outputpath, args.counts, options, args.num_workers)
-    print(f"{counted(len(takes), 'take')} in {args.outputpath}, some of them in {args.outputpath / CONTACT_SHEET}")
+    print(f"{counted(len(takes), 'take')} in {args.outputpath}")
 
 
 if __name__ == "__main__":

@@ -10,7 +10,6 @@ from typing import Any
 import cv2
 import numpy as np
 
-from common.drawing import write_picture
 from common.files import read_record, remove_leftovers, write_json
 from formats.masks import encode_lzstring, encode_mask
 from formats.takes import FRAME_STEP, SPLITS, video_path
@@ -18,7 +17,6 @@ from formats.video_writer import open_video
 from synthetic.kitchen import deal_things
 from synthetic.models import deal_models
 from synthetic.options import FPS, VIDEO_SIZES, TakeOptions
-from synthetic.render import Picture
 from synthetic.tabletop import EGO, Tabletop, camera_names
 from synthetic.textures import deal_solids
 
@@ -76,14 +74,14 @@ def annotated_cameras(tabletop: Tabletop, take: TakeId) -> list[list[str]]:
 
 
 def make_take(out: Path, take: TakeId, options: TakeOptions) -> dict[str, Any]:
-    """Render a take and write its videos, `preview.jpg` and `relations.json` -> its annotation.
+    """Render a take and write its videos and `relations.json` -> its annotation.
 
     `relations.json` comes last; a take that has one made with the same options is kept.
     """
     folder = out / "takes" / take.name
-    record, sheet = folder / "relations.json", folder / "preview.jpg"
+    record = folder / "relations.json"
     paths = {camera: video_path(out / "takes", take.name, camera) for camera in camera_names(options.num_exo)}
-    files = record, sheet, *paths.values()
+    files = record, *paths.values()
     if all(path.exists() for path in files):
         done = read_record(record, {"options": dict, "annotation": dict}, "delete it and run again")
         if done["options"] == options.record():
@@ -93,7 +91,6 @@ def make_take(out: Path, take: TakeId, options: TakeOptions) -> dict[str, Any]:
         remove_leftovers(path.parent, path.name)
     tabletop = build_tabletop(take, options)
     masks: dict[str, dict[int, dict[int, Mask]]] = {camera: {} for camera in paths}
-    previews = []
     rng = take.rng(options, 4)
     blurs = {camera: rng.uniform(0, options.blur) for camera in paths}
     qualities = rng.integers(22, 35, len(paths)) if options.things == "models" else [CRF] * len(paths)
@@ -103,15 +100,11 @@ def make_take(out: Path, take: TakeId, options: TakeOptions) -> dict[str, Any]:
             video = open_video(path, VIDEO_SIZES[options.size][camera != EGO], FPS, **ENCODER, crf=str(quality))
             write[camera] = stack.enter_context(video)
         for frame in range(0, options.num_frames, options.hold):
-            pictures = tabletop.pictures(frame / FPS)
-            for camera, picture in pictures.items():
+            for camera, picture in tabletop.pictures(frame / FPS).items():
                 image = filmed(picture.image, blurs[camera], options.noise, rng)
                 write[camera](image, min(options.hold, options.num_frames - frame))
                 if frame % FRAME_STEP == 0:
                     masks[camera][frame] = outline_objects(picture.labels, options.object_size.least)
-            if frame in (0, options.num_frames // 2 // FRAME_STEP * FRAME_STEP):
-                previews.append(preview(pictures))
-    write_picture(sheet, np.hstack(previews)[..., ::-1])
     annotation = annotate(take, tabletop, masks, take.rng(options, 2))
     write_json(record, {"options": options.record(), "annotation": annotation})
     return annotation
@@ -176,18 +169,3 @@ def annotate(
         "object_names": list(objects),
         "object_masks": objects,
     }
-
-
-def preview(pictures: dict[str, Picture]) -> np.ndarray:
-    """All cameras side by side at one moment, masks outlined -> (216, W, 3) uint8 BGR."""
-    panels, height = [], 216
-    for camera, picture in pictures.items():
-        width = picture.image.shape[1] * height // picture.image.shape[0]
-        image = cv2.resize(picture.image, (width, height), interpolation=cv2.INTER_AREA)
-        labels = cv2.resize(picture.labels, (width, height), interpolation=cv2.INTER_NEAREST)
-        for label in np.unique(labels[labels > 0]):
-            outline, _ = cv2.findContours(np.uint8(labels == label), cv2.RETR_LIST, cv2.CHAIN_APPROX_NONE)
-            cv2.drawContours(image, outline, -1, (255, 255, 255), 1)
-        cv2.putText(image, camera, (6, 16), cv2.FONT_HERSHEY_SIMPLEX, 0.45, (255, 255, 255), 1, cv2.LINE_AA)
-        panels.append(image)
-    return np.hstack(panels)

@@ -6,7 +6,7 @@
 # The network beside this file is that of version 2.0, trained further by this script:
 #   git show ab02e80:model/pretrained/xsegtx_tiny.pth > former.pth
 #   FROM=former.pth EPOCHS=3 bash model/pretrained/train_network.sh
-# Environment: PACKAGE: Debian's sweethome3d-furniture, the downloaded file (default: `apt-get download` fetches it);
+# Environment: PACKAGE: Debian's sweethome3d-furniture, a file for dpkg (default: `apt-get download` fetches it);
 # FROM: a network to go on from (default: a new one); EPOCHS of training, of 2400 steps each (default: 7); NPROC:
 # processes that train, of 8 GB each (default: 1); PYTHON as for quickstart.sh; SEED of the training (default: 0; only
 # that one becomes the network of this repository, others stay in the folder).
@@ -27,8 +27,8 @@ household=$out/household
 if [ ! -e "$household/credits.csv" ]; then
   mkdir -p "$out"
   [ -n "${PACKAGE:-}" ] || (cd "$out" && apt-get download sweethome3d-furniture)
-  python synthetic/household_models.py --package "${PACKAGE:-$(ls "$out"/sweethome3d-furniture_*.deb)}" \
-    --out "$household"
+  dpkg -x "${PACKAGE:-$(ls "$out"/sweethome3d-furniture_*.deb)}" "$out/furniture"
+  python synthetic/household_models.py --package "$out/furniture" --out "$household"
 fi
 
 make() { # folder, further flags

@@ -8,14 +8,13 @@ import re
 import numpy as np
 import pytest
 
-from benchmarks import official_evaluation
 from common.arguments import SETTINGS
 from evaluation import evaluate, report
 from evaluation.protocols import PROTOCOLS
 from evaluation.truth import GroundTruth
 from formats.masks import encode_mask, resize_mask
 from formats.processed import ANNOTATION, CameraPair
-from tests.made import EGO
+from tests.made import EGO, official_evaluation
 from tests.made.golden import GOLDEN, golden
 from tests.made.processed import LAYOUT, make_data_set, write_data_set
 from tests.made.processes import exit_status

@@ -1,12 +1,12 @@
-"""Every metric equals the official evaluation, which benchmarks/official_evaluation.py writes out plainly."""
+"""Every metric equals the official evaluation, which tests/made/official_evaluation.py writes out plainly."""
 
 import cv2
 import numpy as np
 import pytest
 
-from benchmarks import official_evaluation as official
 from evaluation.metrics import score_masks
 from formats.masks import encode_mask
+from tests.made import official_evaluation as official
 
 SIZES = [(270, 480), (480, 480), (480, 270), (271, 480), (1, 480), (480, 1)]
 

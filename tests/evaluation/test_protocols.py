@@ -6,7 +6,6 @@ import numpy as np
 import pytest
 from pycocotools import mask as coco
 
-from benchmarks.official_evaluation import resized
 from evaluation import evaluate
 from evaluation.metrics import OFFICIAL, MaskScores
 from evaluation.protocols import PROTOCOLS, under_protocols
@@ -14,6 +13,7 @@ from evaluation.score import Case
 from formats.masks import encode_mask
 from tests.made import other_protocols
 from tests.made.golden import golden
+from tests.made.official_evaluation import resized
 from tests.made.results import keyed_entries
 
 NETWORK_SIZES = {480: (700, 700), 270: (540, 952)}  # official height -> size of the masks of O-MaMa's results

@@ -328,9 +328,8 @@ def scenes(tmp_path_factory) -> ProcessedTake:
     return take
 
 
-@pytest.mark.parametrize("name", ["MaskedCosine", "WithMemory"])
-def test_what_looks_like_the_object_is_found_without_training(scenes, tmp_path, name):
-    example = f"{ROOT / 'examples' / 'masked_cosine.py'}:{name}"
+def test_what_looks_like_the_object_is_found_without_training(scenes, tmp_path):
+    example = f"{ROOT / 'examples' / 'masked_cosine.py'}:MaskedCosine"
     results = read_results(run(scenes.folder.parent, tmp_path, example, "side=384", "share=0.8"))
     for frame, entry in results["take"]["masks"]["cup_0"]["aria01_cam01"].items():
         mask, truth = decode_mask(entry["pred_mask"]), eval_mask(scenes.masks["cup_0"]["cam01"][int(frame)])

@@ -1,13 +1,13 @@
 """The rules of other scorers of the field, written out plainly: whole images, no shortcuts, a function for each rule.
 
 The oracle of test_protocols.py. Shares no code with evaluation/; the scores of two masks of one size are those of
-benchmarks/official_evaluation.py.
+official_evaluation.py.
 """
 
 import numpy as np
 from pycocotools import mask as coco
 
-from benchmarks.official_evaluation import (
+from tests.made.official_evaluation import (
     SCORES,
     balanced_accuracy,
     center,

@@ -152,15 +152,6 @@ def test_a_damaged_file_is_refused_in_one_line(tmp_path):
         refused(path)
 
 
-@pytest.mark.parametrize("value", ["96", 10**9, 10**400, float("nan"), [1], {}])
-def test_a_configuration_of_odd_values_is_refused_in_one_line(ours, tmp_path, value):
-    for name in ours["config"]:
-        torch.save(ours | {"config": ours["config"] | {name: value}}, tmp_path / "net.pth")
-        refused(tmp_path / "net.pth")
-    torch.save(ours | {"config": value or [1]}, tmp_path / "net.pth")
-    refused(tmp_path / "net.pth")
-
-
 @pytest.mark.parametrize("backbone", [0, {}, {"digest": 0, "name": [1]}])
 def test_a_backbone_of_an_odd_type_is_refused_in_one_line_and_its_options_are_still_told(ours, tmp_path, backbone):
     content = ours | {"backbone": backbone}
@@ -215,19 +206,16 @@ def test_a_checkpoint_of_another_model_or_of_no_numbers_names_what_does_not_fit(
         assert re.search(message, refused(tmp_path / "net.pth"))
 
 
-@pytest.mark.parametrize("form", ["encoder", "without prefix"])
-def test_a_related_model_gives_the_tensors_that_fit_and_the_rest_is_listed(form, tmp_path):
+def test_a_related_model_gives_the_tensors_that_fit_and_the_rest_is_listed(tmp_path):
     """SegSwap's own transformer has no mask conditioning and another head."""
     torch.manual_seed(2)
     source = XSegTx().state_dict()
     state = {name: tensor for name, tensor in source.items() if "layer1.cross_encoder_layer" not in name}
     state["net.cls_branch.mlp.0.weight"] = torch.zeros(32, 100)
     state["net.other"] = torch.zeros(1)
-    if form == "without prefix":
-        state = {name.removeprefix("net."): tensor for name, tensor in state.items()}
-    model, state = XSegTx(), {"encoder": state} if form == "encoder" else state
+    model, content = XSegTx(), {"backbone": {"conv1.weight": torch.zeros(1)}, "encoder": state, "optimiser": {}}
     untouched = model.state_dict()["net.cls_branch.mlp.0.weight"].clone()
-    loaded, left_out = load_matching(model, state, tmp_path)
+    loaded, left_out = load_matching(model, content, tmp_path)
     assert set(loaded) == {n for n in source if "layer1.cross_encoder_layer" not in n and "mlp.0.weight" not in n}
     assert all(torch.equal(model.state_dict()[name], source[name]) for name in loaded)
     assert torch.equal(model.state_dict()["net.cls_branch.mlp.0.weight"], untouched)
@@ -235,8 +223,7 @@ def test_a_related_model_gives_the_tensors_that_fit_and_the_rest_is_listed(form,
     assert "net.other: unknown here" in left_out
     assert "net.cls_branch.mlp.0.weight: (32, 100) instead of (32, 784)" in left_out
     headless = {name: tensor for name, tensor in source.items() if "cls_branch" not in name}
-    content = {"backbone": {"conv1.weight": torch.zeros(1)}, "encoder": headless, "optimiser": {}}  # SegSwap's file
-    assert stored_options(content, tmp_path) == {}
+    assert stored_options(content | {"encoder": headless}, tmp_path) == {}
 
 
 def test_a_checkpoint_names_no_place_to_get_its_backbone_from(ours, tmp_path):

@@ -235,10 +235,8 @@ def test_a_network_is_continued_with_the_options_that_it_has(training_set, tmp_p
 
 def test_a_checkpoint_with_a_damaged_state_of_training_ends_in_one_line(training_set, finished, tmp_path, capsys):
     content = torch.load(finished / "netLast.pth", weights_only=True)
-    adam, odd = content["optimiser"], tmp_path / "odd.pth"
-    moments = {"exp_avg": torch.zeros(2), "exp_avg_sq": None, "step": torch.zeros(2)}.items()
-    states = [adam | {"state": adam["state"] | {0: adam["state"][0] | {name: x}}} for name, x in moments]
-    for name, value in [("step", -1), ("history", 3), ("scaler", []), *(("optimiser", state) for state in states)]:
+    odd = tmp_path / "odd.pth"
+    for name, value in [("step", -1), ("history", 3), ("scaler", []), ("optimiser", {})]:
         torch.save(content | {name: value}, odd)
         assert str(odd) in error_line(capsys, training_set, tmp_path / "out", "--resume-pth", odd)
 

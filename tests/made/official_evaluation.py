@@ -1,6 +1,6 @@
 """The benchmark's official evaluation, written out plainly: whole images, full-size masks, no shortcuts.
 
-The oracle of test_metrics.py and the baseline of benchmarks/evaluation.py. Shares no code with evaluation/.
+The oracle of test_metrics.py. Shares no code with evaluation/.
 """
 
 from collections.abc import Iterator
