@@ -1,13 +1,17 @@
-"""The first tables of model/pretrained/README.md: how good a network is on the test takes of `train_network.sh`, by
-kind of takes and by object's size, and how far its existence is to be believed.
+"""The tables of model/pretrained/README.md: how good a network is on the test takes of `train_network.sh`, by kind of
+takes, object's size, angle between the cameras' views, and rotation of the target's camera; what it says of hidden
+objects, by why they are hidden; and how far its existence is to be believed.
 
     python benchmarks/network_card.py --folder runs/xsegtx_tiny --out card --more data/mine/processed
 
 Predictions go to --out, and what is there is not predicted again. It takes about an hour of a core.
 """
 
+import functools
+import json
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # repository root
@@ -16,15 +20,25 @@ from common.errors import run_script, say_errors
 
 say_errors(__name__)
 
+import cv2
 import numpy as np
+from PIL import Image
 
 from benchmarks.measure import PROCESSED, run_script_apart
-from common.arguments import SETTINGS, Parser
+from common.arguments import SETTINGS, Parser, at_least
+from common.files import write_json
 from evaluation.score import Case, Reading, score_file
-from evaluation.summary import metrics
+from evaluation.summary import metrics, take_names
 from evaluation.truth import GroundTruth
+from formats.masks import decode_mask, encode_mask
+from formats.processed import ProcessedTake, frames_in
 from formats.results import THRESHOLD, results_path
+from formats.takes import FRAME_STEP, find_split_path, read_split
 from inference.predictor import CKPT_HELP, SHIPPED
+from model.device import PRECISIONS
+from synthetic.options import ObjectSizes, TakeOptions
+from synthetic.tabletop import EGO, Tabletop
+from synthetic.take import TakeId, build_tabletop
 
 SPLIT = "test"
 SIZES = {
@@ -36,18 +50,24 @@ SIZES = {
     "to 30 %": 0.3,
     "more": 1,
 }
+ANGLES = {"0 to 30": 30, "30 to 60": 60, "60 to 90": 90, "90 to 180": 180}  # degrees
+HIDDEN = "left out", "out of view", "behind something"
 THRESHOLDS = 0.3, 0.4, 0.5, 0.6, 0.7  # of existence
+ROTATIONS = (0, 30, 60, 90, 180)  # degrees
+TURNED = "models", "patterned"  # the takes of which the targets are also turned
 COLUMNS = "objects", "IoU", "right object", "visible, predicted so", "hidden, predicted so"
 Both = Sequence[list[Case]]  # cases of both settings
 
 
-def score(data: Path, out: Path, ckpt_path: Path, setting: str, all_frames: bool) -> list[Case]:
-    """Predict a split's pairs, unless that is done -> its scored cases."""
+def score(data: Path, out: Path, network: Sequence[object], setting: str, all_frames: bool) -> list[Case]:
+    """Predict a split's pairs, unless that is done -> its scored cases, with the names of takes in place of uids."""
     results = results_path(out, setting, SPLIT)
     if not results.exists():
         where = ("--setting", setting, "--split", SPLIT, "--data_path", data, "--out_path", out)
-        run_script_apart("eval_segswap.py", *where, "--ckpt_path", ckpt_path, "--precision", "fp32", "--num_workers", 0)
-    return score_file(GroundTruth.of_split(data, SPLIT, all_frames=all_frames), results, Reading(setting)).cases
+        run_script_apart("eval_segswap.py", *where, *network, "--num_workers", 0)
+    scores = score_file(GroundTruth.of_split(data, SPLIT, all_frames=all_frames), results, Reading(setting))
+    names = take_names(scores)
+    return [case._replace(take_uid=names[case.take_uid]) for case in scores.cases]
 
 
 def print_table(title: str, rows: dict[str, Both]) -> None:
@@ -66,15 +86,56 @@ def print_table(title: str, rows: dict[str, Both]) -> None:
         print(f"| {name} | {'/'.join(str(len(cases)) for cases in both)} | {' | '.join(columns)} |", flush=True)
 
 
-def by_size(both: Both) -> dict[str, Both]:
-    """Visible cases by the first of SIZES that the object's share of the target does not exceed."""
+def grouped(both: Both, value: Callable[[Case], float], limits: dict[str, float]) -> dict[str, Both]:
+    """Visible cases by the first limit that their value does not exceed."""
     groups, low = {}, -1.0
-    for name, high in SIZES.items():
-        groups[name] = [
-            [case for case in cases if case.visible and low < case.mask.truth_area <= high] for cases in both
-        ]
+    for name, high in limits.items():
+        groups[name] = [[case for case in cases if case.visible and low < value(case) <= high] for cases in both]
         low = high
     return {name: group for name, group in groups.items() if any(group)}
+
+
+@functools.cache
+def tabletop(folder: Path, name: str) -> Tabletop:
+    """The world of a rendered take, made again."""
+    options = json.loads((folder / "takes" / name / "relations.json").read_text())["options"]
+    options["object_size"] = ObjectSizes(**options["object_size"])
+    options |= {key: folder.parent / "household" / key for key in ("models", "photos") if options.get(key)}
+    split, index = name.rsplit("_", 2)[1:]
+    return build_tabletop(TakeId(split, int(index)), TakeOptions(**options))
+
+
+def angle(folder: Path, case: Case) -> float:
+    """Between two cameras' views of an object of a rendered take, degrees."""
+    world = tabletop(folder, case.take_uid)
+    exo = case.target_camera if case.query_camera == EGO else case.query_camera
+    cameras = world.ego_camera(case.frame / FRAME_STEP), world.exo_cameras[world.cameras.index(exo) - 1]
+    place = world.places[[item.name for item in world.items].index(case.object_name)]
+    one, other = (camera.position - place for camera in cameras)
+    return float(np.degrees(np.arccos(one @ other / np.linalg.norm(one) / np.linalg.norm(other))))
+
+
+def why_hidden(folder: Path, case: Case) -> str:
+    """One of HIDDEN, of an object that a camera of a rendered take does not see."""
+    world, second = tabletop(folder, case.take_uid), case.frame / FRAME_STEP
+    camera = world.cameras.index(case.target_camera)
+    number = [item.name for item in world.items].index(case.object_name)
+    if world.left_out[int(second), camera, number]:
+        return HIDDEN[0]
+    view = world.exo_cameras[camera - 1] if camera else world.ego_camera(second)
+    pixels, depth = view.project(np.stack([solid.position for solid in world.object_solids(number, second)]))
+    inside = ((pixels > 0) & (pixels < view.size[::-1])).all(1) & (depth > 0)
+    return HIDDEN[2] if inside.any() else HIDDEN[1]
+
+
+def by_reason(folder: Path, both: Both) -> dict[str, Both]:
+    """Hidden cases by why they are."""
+    groups: dict[str, list[list[Case]]] = {reason: [[], []] for reason in HIDDEN}
+    for place, cases in enumerate(both):
+        for case in cases:
+            if not case.visible:
+                groups[why_hidden(folder, case)][place].append(case)
+    return {reason: group for reason, group in groups.items() if any(group)}
 
 
 def print_existence(cases: dict[str, Both]) -> None:
@@ -104,25 +165,77 @@ def print_existence(cases: dict[str, Both]) -> None:
             print(f"| {k / 10} to {(k + 1) / 10} | {chosen.sum()} | {100 * mean:.1f} | {100 * share:.1f} |")
 
 
+def turned(data: Path, out: Path, kind: str, degrees: int, takes: int) -> Path:
+    """Test takes with all that the cameras of a kind show turned about the middle of the picture, which grows."""
+    if (out / "split.json").exists():
+        return out
+    uids = read_split(find_split_path(data), SPLIT)[:takes]
+    for uid in uids:
+        take = ProcessedTake.read(data, uid)
+        by = {camera: degrees if take.kind_of(camera) == kind else 0 for camera in take.cameras}
+        masks = {
+            name: {
+                camera: {
+                    frame: encode_mask(turn(decode_mask(rle), by[camera], cv2.INTER_NEAREST))
+                    for frame, rle in rles.items()
+                }
+                for camera, rles in tracks.items()
+            }
+            for name, tracks in take.masks.items()
+        }
+        new = replace(take, folder=out / uid, masks=masks)
+        for camera in take.cameras:
+            (new.folder / camera).mkdir(parents=True, exist_ok=True)
+            for frame, path in frames_in(take.folder / camera).items():
+                picture = turn(np.asarray(Image.open(path)), by[camera], cv2.INTER_LINEAR)
+                Image.fromarray(picture).save(new.frame_path(camera, frame), quality=95)
+        new.write_annotation()
+    write_json(out / "split.json", {SPLIT: uids})  # last: it says that all is there
+    return out
+
+
+def turn(image: np.ndarray, degrees: int, method: int) -> np.ndarray:
+    height, width = image.shape[:2]
+    cos, sin = abs(np.cos(np.deg2rad(degrees))), abs(np.sin(np.deg2rad(degrees)))
+    size = round(width * cos + height * sin), round(height * cos + width * sin)
+    matrix = cv2.getRotationMatrix2D(((width - 1) / 2, (height - 1) / 2), degrees, 1)
+    matrix[:, 2] += ((size[0] - width) / 2, (size[1] - height) / 2)
+    return cv2.warpAffine(image, matrix, size, flags=method)
+
+
 def main() -> None:
     parser = Parser(__doc__)
     add = parser.add_argument
     add("--folder", type=Path, required=True, help="of train_network.sh, with its takes")
     add("--ckpt_path", type=Path, default=SHIPPED, help=CKPT_HELP)
+    add("--precision", choices=PRECISIONS, default="fp32", help="of prediction")
     add("--out", type=Path, required=True, help="folder for predictions")
     add("--more", type=Path, nargs="*", default=[], help="further folders of processed takes")
+    add("--turned_takes", type=at_least(0), default=6, help="whose targets are turned, of each kind")
     args = parser.parse_args()
-    own = sorted(args.folder.glob(f"*/{PROCESSED}"))
+    network = ("--ckpt_path", args.ckpt_path, "--precision", args.precision)
+    own = sorted(path for path in args.folder.glob(f"*/{PROCESSED}") if not path.parent.name.endswith("_more"))
+    kinds = {path.parent.name: path for path in (*own, *args.more)}
     cases = {
-        data.parent.name: [
-            score(data, args.out / data.parent.name, args.ckpt_path, setting, data in args.more) for setting in SETTINGS
-        ]
-        for data in (*own, *args.more)
+        name: [score(data, args.out / name, network, setting, data in args.more) for setting in SETTINGS]
+        for name, data in kinds.items()
     }
     print_table("takes", cases)
     for name, both in cases.items():
-        print_table(f"{name}: object in the target", by_size(both))
+        print_table(f"{name}: object in the target", grouped(both, lambda case: case.mask.truth_area, SIZES))
+    for data in own:
+        name = data.parent.name
+        angles = grouped(cases[name], functools.partial(angle, data.parent), ANGLES)
+        print_table(f"{name}: degrees between the views", angles)
+        print_table(f"{name}: why hidden", by_reason(data.parent, cases[name]))
     print_existence(cases)
+    for name in (name for name in TURNED if args.turned_takes and name in kinds):
+        rows: dict[str, list[list[Case]]] = {}
+        for degrees in ROTATIONS:
+            for setting, (_, target) in SETTINGS.items():
+                data = turned(kinds[name], args.out / f"{name}_{target}_{degrees}", target, degrees, args.turned_takes)
+                rows.setdefault(str(degrees), []).append(score(data, data / "out", network, setting, True))
+        print_table(f"{name}: target turned by degrees", rows)
 
 
 if __name__ == "__main__":

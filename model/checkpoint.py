@@ -19,7 +19,7 @@ from common.errors import MALFORMED, UserError
 from model.backbone import STRIDE, Backbone, ResNet50, resnet50_backbone
 from model.backbones import make_backbone
 from model.strong import StrongConfig, StrongXSegTx
-from model.weights import load_state, named_tensors, one_line, read_torch, write_torch
+from model.weights import MAX_WEIGHT, load_state, named_tensors, one_line, read_torch, write_torch
 from model.xsegtx import MODES, XSegTx, XSegTxConfig
 
 # Options of version 1, and their values in the paper's network.
@@ -183,13 +183,24 @@ def names_backbone(stored: Any) -> bool:
 def stored_config(content: Mapping[str, Any], path: Path) -> XSegTxConfig:
     """The configuration of a checkpoint; of one that holds none, as published, by its tensors."""
     try:
-        options = dict(content.get("config") or implied_options(content["encoder"]))
+        implied = implied_options(content["encoder"])
+        options = dict(content.get("config") or implied)
         kind = StrongConfig if "frame_size" in options else XSegTxConfig  # other files hold no such option
         if kind is XSegTxConfig:
             former = {name: options.pop(name) for name in FORMER if name in options}
             if changed := [f"{name} {value}" for name, value in former.items() if value != FORMER[name]]:
                 raise ValueError(f"the strong network of version 1: {', '.join(changed)}; train --recipe strong anew")
-        return kind(**options)
+        for field in fields(kind):
+            value = options.get(field.name, field.default)
+            is_number = isinstance(value, int | float)
+            fits = is_number if field.type is float else isinstance(value, field.type)
+            if not fits or is_number and not abs(value) < MAX_WEIGHT:  # NaN fails as well
+                raise ValueError(f"{field.name} is {value!r:.40}")
+        config = kind(**options)
+        stated, true = ((x.input_size, "".join(x.layers).replace("N", "")) for x in (config, XSegTxConfig(**implied)))
+        if stated != true:  # before a network of that size is made
+            raise ValueError("its tensors are not of input_size {} and layers {}".format(*stated))
+        return config
     except (*MALFORMED, IndexError, UserError) as error:
         raise UserError(f"{path} holds no network that this version knows ({one_line(error)})") from None
 
