@@ -20,7 +20,11 @@ from tests.made.checkout import copy_repository
 
 SETUPTOOLS = "setuptools", "77"
 BUILD = "from setuptools.build_meta import build_editable; print(build_editable('wheel'))"
-USE = "import site, sys; site.addsitedir(sys.argv[1]); from inference.predictor import Predictor; print(Predictor)"
+FIND = """
+import importlib.util, site, sys
+site.addsitedir(sys.argv[1])
+print(importlib.util.find_spec("inference.predictor").origin)
+"""
 SEGMENT = """
 import sys
 from inference.predictor import Predictor
@@ -44,10 +48,10 @@ SAMPLE = ROOT / "assets" / "samples" / "jar"
 PAIR = [str(SAMPLE / name) for name in ("query.jpg", "query_mask.png", "target.jpg")]
 
 
-def run(folder: Path, *words: object, **variables: str) -> str:
+def run(folder: Path, *words: object, python: str | Path = sys.executable, **variables: str) -> str:
     """What a Python that is started in `folder` prints."""
     environment = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"} | variables
-    command = [sys.executable, *map(str, words)]
+    command = [python, *map(str, words)]
     done = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     return done.stdout
@@ -70,10 +74,10 @@ def test_an_editable_install_finds_the_modules_of_the_clone_from_anywhere(tmp_pa
         (metadata,) = (name for name in archive.namelist() if name.endswith("/METADATA"))
         text = archive.read(metadata).decode()
     assert "Requires-Dist: torch>=" in text and 'Requires-Dist: gradio<7,>=6; extra == "demo"' in text
-    assert run(tmp_path, "-c", USE, tmp_path / "site") == "<class 'inference.predictor.Predictor'>\n"
+    assert run(tmp_path, "-c", FIND, tmp_path / "site") == f"{folder / 'inference' / 'predictor.py'}\n"
 
 
-def test_a_plain_install_segments_a_pair_when_the_clone_is_gone(tmp_path):
+def test_a_plain_install_segments_a_pair_when_the_clone_is_gone(tmp_path, warm_python):
     pytest.importorskip(*SETUPTOOLS)
     pytest.importorskip("pip")
     folder, site = copy_repository(tmp_path / "clone"), tmp_path / "site"
@@ -83,7 +87,7 @@ def test_a_plain_install_segments_a_pair_when_the_clone_is_gone(tmp_path):
     names = {path.name for path in site.iterdir() if not path.name.endswith(".dist-info")}
     assert names == {"common", "evaluation", "formats", "inference", "model", "train"}  # docs/extending.md names them
     assert (site / "evaluation" / "web" / "page.html").is_file()
-    assert_finds_the_jar(run(tmp_path, "-c", SEGMENT, *PAIR, PYTHONPATH=str(site)))
+    assert_finds_the_jar(run(tmp_path, "-c", SEGMENT, *PAIR, python=warm_python, PYTHONPATH=str(site)))
 
 
 def test_what_the_hub_lacks_is_said_in_one_line_before_anything_is_imported(monkeypatch):
@@ -100,10 +104,12 @@ def test_what_the_hub_lacks_is_said_in_one_line_before_anything_is_imported(monk
         runpy.run_path(str(hubconf))
 
 
-def test_torch_hub_loads_the_predictor_beside_modules_of_the_callers_with_names_of_ours(strong_checkpoint, tmp_path):
+def test_torch_hub_loads_the_predictor_beside_modules_of_the_callers_with_names_of_ours(
+    strong_checkpoint, tmp_path, warm_python
+):
     (tmp_path / "common.py").write_text("VALUE = 1")
     (tmp_path / "evaluation").mkdir()
     (tmp_path / "evaluation" / "own.py").write_text("VALUE = 2")
 
     assert SHIPPED.stat().st_size < 5e6
-    assert_finds_the_jar(run(tmp_path, "-c", HUB, ROOT, strong_checkpoint, *PAIR))
+    assert_finds_the_jar(run(tmp_path, "-c", HUB, ROOT, strong_checkpoint, *PAIR, python=warm_python))

@@ -3,7 +3,6 @@
 import os
 import re
 import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -13,18 +12,20 @@ from tests.made.checkout import copy_repository
 SMALL = """#!/bin/sh
 case "$1" in
   *make_takes.py) set -- "$@" --size tiny --num_frames 31 --num_exo 1 ;;
-  *train.py) set -- "$@" --n-epoch 1 --val_size 4 ;;
+  *train.py) set -- "$@" --n-epoch 1 --batch-pos 2 --val_size 4 ;;
 esac
 exec "{}" "$@"
 """
 
 
 @pytest.mark.slow
-def test_the_quickstart_goes_through_every_stage_and_installs_nothing_where_it_is_given_an_interpreter(tmp_path):
+def test_the_quickstart_goes_through_every_stage_and_installs_nothing_where_it_is_given_an_interpreter(
+    tmp_path, warm_python
+):
     folder = copy_repository(tmp_path / "house")
     python = tmp_path / "bin" / "python3-small"  # beside which no `python` lies
     python.parent.mkdir()
-    python.write_text(SMALL.format(sys.executable))
+    python.write_text(SMALL.format(warm_python))
     python.chmod(0o755)
     small = {"QUICKSTART_TAKES": "1", "QUICKSTART_STEPS": "1", "QUICKSTART_DIR": str(tmp_path / "out")}
     environment = {**os.environ, **small, "PYTHON": str(python), "CUDA_VISIBLE_DEVICES": ""}

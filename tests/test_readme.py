@@ -7,7 +7,6 @@ by a stand-in or left out (SKIPPED says why).
 import os
 import re
 import subprocess
-import sys
 from pathlib import Path
 
 import cv2
@@ -52,18 +51,20 @@ def lines_of(block: str) -> list[str]:
     return [line.split(" #")[0].strip() for line in block.strip().replace("\\\n", "").splitlines()]
 
 
-def make_house(tmp_path: Path) -> tuple[Path, dict[str, str]]:
+def make_house(tmp_path: Path, warm_python: Path) -> tuple[Path, dict[str, str]]:
     """A copy of the repository whose data/egoexo holds tiny rendered takes; an environment whose `egoexo` downloads
-    nothing.
+    nothing, and whose `python` is the one given.
     """
     folder, stand_ins = copy_repository(tmp_path / "house"), tmp_path / "bin"
     stand_ins.mkdir()
     (stand_ins / "egoexo").write_text('#!/bin/sh\ncase "$*" in *"-o "*) exit 0 ;; *) exit 1 ;; esac\n')
-    (stand_ins / "egoexo").chmod(0o755)
-    subprocess.run([sys.executable, "synthetic/make_takes.py", *SMALL_TAKES], cwd=folder, check=True)
+    (stand_ins / "torchrun").write_text('#!/bin/sh\nexec python -m torch.distributed.run "$@"\n')
+    for path in stand_ins.iterdir():
+        path.chmod(0o755)
+    subprocess.run([warm_python, "synthetic/make_takes.py", *SMALL_TAKES], cwd=folder, check=True)
     (folder / "data" / "correspondence_takes.txt").write_text("one-take-uid\n")
-    path = os.pathsep.join([str(stand_ins), str(Path(sys.executable).parent), os.environ["PATH"]])
-    return folder, {**os.environ, "PATH": path, "PYTHON": sys.executable, "CUDA_VISIBLE_DEVICES": ""}
+    path = os.pathsep.join([str(stand_ins), str(warm_python.parent), os.environ["PATH"]])
+    return folder, {**os.environ, "PATH": path, "PYTHON": str(warm_python), "CUDA_VISIBLE_DEVICES": ""}
 
 
 def adapted(command: str) -> str:
@@ -72,8 +73,8 @@ def adapted(command: str) -> str:
     return command.replace("--nproc_per_node 8", "--nproc_per_node 1")
 
 
-def test_every_command_of_the_readme_runs(tmp_path):
-    folder, environment = make_house(tmp_path)
+def test_every_command_of_the_readme_runs(tmp_path, warm_python):
+    folder, environment = make_house(tmp_path, warm_python)
 
     def run(command: str) -> str:
         how = {"cwd": folder, "env": environment, "capture_output": True, "text": True, "timeout": 900}
@@ -96,7 +97,7 @@ def test_every_command_of_the_readme_runs(tmp_path):
         assert run(f"python - <<'END'\n{code}END").endswith("True\n")
 
 
-def test_the_python_of_own_data_runs(tmp_path):
+def test_the_python_of_own_data_runs(tmp_path, warm_python):
     samples = ROOT / "assets" / "samples"
     for name in ("query.jpg", "query_mask.png", "target.jpg"):
         (tmp_path / name).symlink_to(samples / "pot" / name)
@@ -107,7 +108,7 @@ def test_the_python_of_own_data_runs(tmp_path):
     (tmp_path / "data" / "egoexo" / "annotations").mkdir(parents=True)
     code = "\n".join(blocks("python", (ROOT / "docs" / "own_data.md").read_text()))
     environment = {**os.environ, "PYTHONPATH": str(ROOT)}
-    done = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, env=environment, capture_output=True, text=True)
+    done = subprocess.run([warm_python, "-c", code], cwd=tmp_path, env=environment, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     assert done.stdout.startswith("pot, 0.9")
     written = {str(path.relative_to(tmp_path)) for path in tmp_path.rglob("*") if path.is_file()}

@@ -27,10 +27,11 @@ from tests.made import ROOT
 NOTEBOOK = ROOT / "docs/tour.ipynb"
 
 
-def test_the_tour_runs_from_its_first_cell_to_its_last(checkpoint, tmp_path, monkeypatch, capsys):
+def test_the_tour_runs_from_its_first_cell_to_its_last(checkpoint, warm_python, tmp_path, monkeypatch, capsys):
     matplotlib.use("Agg")
     monkeypatch.setattr(predictor, "SHIPPED", checkpoint)
     monkeypatch.setattr(sys, "path", list(sys.path))
+    monkeypatch.setattr(sys, "executable", str(warm_python))
     monkeypatch.chdir(NOTEBOOK.parent)  # where a notebook runs
     monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
     names: dict = {}

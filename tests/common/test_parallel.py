@@ -117,10 +117,9 @@ def test_ctrl_c_ends_all_at_once_without_a_traceback(busy):
     assert (busy.returncode, stderr) == (130, "interrupted; run the same command again to continue\n")
 
 
-@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM])
 @pytest.mark.parametrize("busy", ["pool", "loader"], indirect=True)
-def test_workers_end_with_a_killed_parent(busy, number):
-    busy.send_signal(number)
+def test_workers_end_with_a_killed_parent(busy):
+    busy.kill()
     busy.communicate(timeout=300)  # the workers have what it prints to, too
 
 
@@ -142,7 +141,7 @@ def test_a_signal_to_all_processes_is_for_the_parent_alone(busy, number):
             if int(worker.read_text().rpartition(")")[2].split()[1]) == busy.pid:
                 os.kill(int(worker.parent.name), number)
     with pytest.raises(subprocess.TimeoutExpired):  # nobody says that a worker was killed
-        busy.wait(3)
+        busy.wait(1)
     os.killpg(busy.pid, number)
     _, stderr = busy.communicate(timeout=300)
     assert busy.returncode == -number and "Traceback" not in stderr

@@ -6,7 +6,6 @@ import re
 import shutil
 import signal
 import subprocess
-import sys
 import threading
 import time
 from pathlib import Path
@@ -28,7 +27,6 @@ from model.checkpoint import load_checkpoint, save_checkpoint
 from model.features import Encoder
 from model.xsegtx import XSegTx, XSegTxConfig
 from tests.made import EGO, ROOT
-from tests.made.networks import write_network
 from tests.made.processed import LAYOUT, make_data_set
 from tests.made.processes import claimed_elsewhere, run_main
 from tests.made.results import keyed_entries, read_results
@@ -129,9 +127,9 @@ def test_batch_size_and_workers_change_nothing_that_counts(checkpoint, data_path
         assert (decode_mask(entry["pred_mask"]) == decode_mask(other["pred_mask"])).mean() > 0.999
 
 
-def test_two_ranks_write_the_file_of_one_process_byte_for_byte(checkpoint, data_path, whole, tmp_path):
+def test_two_ranks_write_the_file_of_one_process_byte_for_byte(checkpoint, data_path, whole, tmp_path, warm_python):
     words = arguments(checkpoint, data_path, tmp_path / "ranks")
-    command = [sys.executable, "-m", "torch.distributed.run", "--nproc_per_node", "2", "--standalone"]
+    command = [warm_python, "-m", "torch.distributed.run", "--nproc_per_node", "2", "--standalone"]
     subprocess.run([*command, str(ROOT / "eval_segswap.py"), *words], check=True, capture_output=True, timeout=300)
     assert (tmp_path / "ranks" / whole.name).read_bytes() == whole.read_bytes()
 
@@ -155,10 +153,10 @@ eval_segswap.main(sys.argv[1:])
 """
 
 
-def test_a_strong_networks_results_are_the_same_bytes_after_a_kill(strong_checkpoint, data_path, tmp_path):
+def test_a_strong_networks_results_are_the_same_bytes_after_a_kill(strong_checkpoint, data_path, tmp_path, warm_python):
     whole, killed = run(strong_checkpoint, data_path, tmp_path / "whole"), tmp_path / "killed"
     frames = len({frame for masks in LAYOUT.values() for frame in masks.get(EGO, ())})
-    words = [sys.executable, "-c", STOPPED, *arguments(strong_checkpoint, data_path, killed), str(frames + 2)]
+    words = [warm_python, "-c", STOPPED, *arguments(strong_checkpoint, data_path, killed), str(frames + 2)]
     assert subprocess.run(words, cwd=ROOT, capture_output=True).returncode == -signal.SIGKILL  # in the second take
     assert [path for path in killed.rglob("*.json") if path.parent != killed]
     assert run(strong_checkpoint, data_path, killed).read_bytes() == whole.read_bytes()
@@ -242,9 +240,11 @@ eval_segswap.main(sys.argv[1:])
 """
 
 
-def test_results_are_never_vouched_for_as_those_of_another_checkpoint(checkpoint, other, data_path, finished, tmp_path):
+def test_results_are_never_vouched_for_as_those_of_another_checkpoint(
+    checkpoint, other, data_path, finished, tmp_path, warm_python
+):
     before, words = finished.read_bytes(), [*arguments(other, data_path, finished.parent), "--overwrite"]
-    killed = subprocess.run([sys.executable, "-c", KILLED_BEFORE_THE_RESULTS, *words], cwd=ROOT, capture_output=True)
+    killed = subprocess.run([warm_python, "-c", KILLED_BEFORE_THE_RESULTS, *words], cwd=ROOT, capture_output=True)
     assert killed.returncode == -signal.SIGKILL, killed.stderr
     assert finished.read_bytes() == before  # the first one's, beside the record of the second
     with pytest.raises(UserError, match="made by another run"):
@@ -255,13 +255,15 @@ def test_results_are_never_vouched_for_as_those_of_another_checkpoint(checkpoint
     assert finished.read_bytes() == fresh.read_bytes()
 
 
-def test_a_checkpoint_of_the_other_setting_is_used_with_a_warning(data_path, tmp_path, capsys):
+def test_a_checkpoint_of_the_other_setting_is_used_with_a_warning(checkpoint, tmp_path, capsys):
+    data_path = make_data_set(tmp_path, {"val": ["a"]}, {"cup_0": {EGO: [0], "cam01": [0]}})
     trained = {"ego-exo": {"reverse": False}, "both": {"both": True, "reverse": False}}
     for setting, flags in trained.items():
-        checkpoint = write_network(tmp_path / f"{setting}.pth", flags)
-        run(checkpoint, data_path, tmp_path / setting, "exo-ego")
+        path = tmp_path / f"{setting}.pth"
+        torch.save(torch.load(checkpoint, weights_only=True) | {"arguments": flags}, path)
+        run(path, data_path, tmp_path / setting, "exo-ego")
         printed = capsys.readouterr()
-        assert f"{checkpoint}: tiny network of 96 pixels on moco features, on 1 x cpu in fp32" in printed.out
+        assert f"{path}: tiny network of 96 pixels on moco features, on 1 x cpu in fp32" in printed.out
         assert ("was trained for ego-exo, not for exo-ego" in printed.err) == (setting == "ego-exo")
 
 

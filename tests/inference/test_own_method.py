@@ -144,7 +144,7 @@ class Method:
 @pytest.mark.parametrize("size", [(2160, 3840), (1408, 1408), (1213, 717)], ids=str)
 @pytest.mark.parametrize(("share", "least"), [(1, 1), (2, 0.985)], ids=["whole", "half"])
 def test_a_method_that_answers_the_truth_scores_100_even_for_small_things(tmp_path, size, share, least):
-    layout = {f"cup_{number}": {"aria01": [0], "cam01": [0]} for number in range(8)}
+    layout = {f"cup_{number}": {"aria01": [0], "cam01": [0]} for number in range(4)}
     data_path = make_data_set(tmp_path, {"val": ["take"]}, layout)
     annotation = data_path / "take" / "annotation.json"
     content, rng = json.loads(annotation.read_text()), np.random.default_rng(0)
@@ -185,15 +185,15 @@ class Waits(Method):
 )
 
 
-def test_a_killed_run_continues_to_the_same_bytes_at_once(data_path, method, tmp_path):
+def test_a_killed_run_continues_to_the_same_bytes_at_once(data_path, method, tmp_path, warm_python):
     """Of a method whose answers depend on the frames before, as those of a memory over time do; with a loader process,
     whose frames nobody takes any more.
     """
     method.write_text(WAITS_IN_THE_SECOND_TAKE)
     whole = run(data_path, tmp_path / "whole", f"{method}:Method")
     words = arguments(data_path, tmp_path / "out", f"{method}:Waits", f"folder={tmp_path}")
-    command = [sys.executable, str(ROOT / "eval_segswap.py"), *words]
-    killed = subprocess.Popen(command, stderr=subprocess.DEVNULL, start_new_session=True)
+    command = [ROOT / "eval_segswap.py", *words]
+    killed = subprocess.Popen([sys.executable, *command], stderr=subprocess.DEVNULL, start_new_session=True)
     while not (tmp_path / "reached").exists():
         assert killed.poll() is None
         time.sleep(0.05)
@@ -203,7 +203,7 @@ def test_a_killed_run_continues_to_the_same_bytes_at_once(data_path, method, tmp
     (part,) = (tmp_path / "out").rglob("take-*.json")
     written = part.stat().st_mtime_ns
     (tmp_path / "go").touch()
-    resumed = subprocess.run([*command, "--save_inter"], capture_output=True, text=True, timeout=300)
+    resumed = subprocess.run([warm_python, *command, "--save_inter"], capture_output=True, text=True, timeout=300)
     assert resumed.returncode == 0 and "waiting" not in resumed.stderr, resumed.stderr
     assert part.stat().st_mtime_ns == written
     assert (tmp_path / "out" / whole.name).read_bytes() == whole.read_bytes()

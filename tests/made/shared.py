@@ -1,6 +1,7 @@
 """What tests of several files read, made once in each process of the suite: fixtures."""
 
 import shutil
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -8,6 +9,14 @@ import pytest
 from tests.made.golden import GOLDEN_SPLITS, golden
 from tests.made.processed import create_pairs, make_data_set, write_data_set
 from tests.made.results import make_scored_data
+from tests.made.warm_python import warm_python_in
+
+
+@pytest.fixture(scope="session")
+def warm_python(tmp_path_factory) -> Iterator[Path]:
+    """A program to call in Python's place, which need not import torch."""
+    with warm_python_in(tmp_path_factory.mktemp("warm")) as python:
+        yield python
 
 
 @pytest.fixture(scope="session")

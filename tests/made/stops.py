@@ -8,6 +8,7 @@ from collections.abc import Callable
 from typing import Any
 
 import timm  # noqa: F401, to be there in every copy of this process
+import torch._dynamo  # noqa: F401, as an optimizer imports it
 
 import train.state
 from common.errors import run_script

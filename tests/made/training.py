@@ -3,7 +3,6 @@
 import json
 import os
 import subprocess
-import sys
 from pathlib import Path
 
 from tests.made import EGO, ROOT
@@ -46,12 +45,12 @@ def run_training(data_dir: Path, out_dir: Path, *flags: object) -> int | None:
     return train.main(arguments(data_dir, out_dir, *flags))
 
 
-def start_training(data_dir: Path, out_dir: Path, *flags: object, processes: int = 1) -> subprocess.Popen:
-    """run_ego.sh, with that many processes. Whoever reads what it prints to the end has waited for all of them, loader
-    processes, too.
+def start_training(python: Path, data_dir: Path, out_dir: Path, *flags: object, processes: int = 1) -> subprocess.Popen:
+    """run_ego.sh, with this Python and that many processes. Whoever reads what it prints to the end has waited for all
+    of them, loader processes, too.
     """
     command = ["bash", str(ROOT / "train/run_ego.sh"), *arguments(data_dir, out_dir, *flags)]
-    environment = {**os.environ, "PYTHON": sys.executable, "NPROC": str(processes)}
+    environment = {**os.environ, "PYTHON": str(python), "NPROC": str(processes)}
     return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, env=environment)
 
 

@@ -4,7 +4,6 @@ import functools
 import json
 import re
 import subprocess
-import sys
 from dataclasses import replace
 from pathlib import Path
 
@@ -116,10 +115,10 @@ def test_a_papers_network_of_version_1_loads_and_a_strong_one_is_refused_with_wh
     assert "train --recipe strong anew" in error
 
 
-def test_what_train_network_keeps_of_a_training_is_all_that_prediction_needs(tmp_path):
+def test_what_train_network_keeps_of_a_training_is_all_that_prediction_needs(tmp_path, warm_python):
     script = (ROOT / "model" / "pretrained" / "train_network.sh").read_text()
     code = script.partition("<<'END'")[2].partition("\n")[2].partition("\nEND\n")[0]
-    command = [sys.executable, "-", SHIPPED, tmp_path / "net.pth"]
+    command = [warm_python, "-", SHIPPED, tmp_path / "net.pth"]
     subprocess.run(command, input=code, text=True, cwd=ROOT, check=True)
     kept, whole = load_checkpoint(tmp_path / "net.pth"), load_checkpoint(SHIPPED)
     assert kept.model.config == whole.model.config and kept.arguments == whole.arguments

@@ -56,9 +56,9 @@ def error_line(capsys, *args):
     return error
 
 
-def test_a_second_signal_ends_a_run_at_once_whatever_it_is_doing():
+def test_a_second_signal_ends_a_run_at_once_whatever_it_is_doing(warm_python):
     code = "import time\nfrom train.distributed import Ranks\nRanks().catch_signals()\nprint('ready', flush=True)\n"
-    words, pipes = [sys.executable, "-c", f"{code}while True: time.sleep(0.05)"], {"stderr": subprocess.DEVNULL}
+    words, pipes = [warm_python, "-c", f"{code}while True: time.sleep(0.05)"], {"stderr": subprocess.DEVNULL}
     process = subprocess.Popen(words, cwd=ROOT, stdout=subprocess.PIPE, **pipes)
     process.stdout.readline()
     process.send_signal(signal.SIGINT)
@@ -70,11 +70,20 @@ def test_a_second_signal_ends_a_run_at_once_whatever_it_is_doing():
     process.stdout.close()
 
 
-def test_a_full_disk_ends_a_run_in_one_line(training_set, tmp_path):
+LIMITED = """
+import resource
+from common.errors import run_script
+from train import train
+
+resource.setrlimit(resource.RLIMIT_FSIZE, (4096, 4096))
+run_script(train.main)
+"""
+
+
+def test_a_full_disk_ends_a_run_in_one_line(training_set, tmp_path, warm_python):
     """Files that may have 4 KB are too small for TensorBoard's pictures, which a thread of its own writes."""
-    command = [sys.executable, ROOT / "train/train.py", *arguments(training_set, tmp_path)]
-    limited = ["bash", "-c", 'ulimit -f 4 && exec "$@"', "-", *map(str, command)]
-    done = subprocess.run(limited, capture_output=True, text=True, timeout=300)
+    command = [warm_python, "-c", LIMITED, *arguments(training_set, tmp_path)]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=300)
     assert done.returncode == 1
     assert done.stderr == f"error: OSError: [Errno 27] File too large: '{tmp_path}'\n"
 
@@ -121,12 +130,12 @@ def test_a_run_from_before_an_option_had_its_default_and_changes_are_said(traini
 
 
 @pytest.mark.parametrize("recipe", [(), STRONG_RECIPE], ids=["paper", "strong"])
-def test_two_processes_give_the_losses_of_one_and_so_do_loader_processes(training_set, tmp_path, recipe):
+def test_two_processes_give_the_losses_of_one_and_so_do_loader_processes(training_set, tmp_path, warm_python, recipe):
     flags = (*recipe, "--dropout", 0, "--drop-feat", 0, "--warmUpIter", 2, "--iter-epoch", 2)
     run_training(training_set, tmp_path / "one", *flags)
     run_training(training_set, tmp_path / "loaded", *flags, "--num_workers", 2)
     assert losses(tmp_path / "loaded") == losses(tmp_path / "one")
-    process = start_training(training_set, tmp_path / "two", *flags, processes=2)
+    process = start_training(warm_python, training_set, tmp_path / "two", *flags, processes=2)
     output, _ = process.communicate(timeout=300)
     assert process.returncode == 0, output
     one, two = losses(tmp_path / "one"), losses(tmp_path / "two")
@@ -135,9 +144,9 @@ def test_two_processes_give_the_losses_of_one_and_so_do_loader_processes(trainin
         assert (line["samples"], line["iou"]) == pytest.approx((other["samples"], other["iou"]), rel=1e-4)
 
 
-def test_a_second_training_in_the_same_folder_waits_for_the_first(training_set, finished, tmp_path):
+def test_a_second_training_in_the_same_folder_waits_for_the_first(training_set, finished, tmp_path, warm_python):
     with claimed_elsewhere(tmp_path, "training"):
-        second = start_training(training_set, tmp_path)
+        second = start_training(warm_python, training_set, tmp_path)
         lines = iter(second.stdout.readline, "")
         assert any(f"waiting for another process, which trains into {tmp_path}" in line for line in lines)
         shutil.copytree(finished, tmp_path, dirs_exist_ok=True)
@@ -155,9 +164,9 @@ def test_a_rank_that_never_meets_the_others_keeps_nobody_from_the_folder(trainin
     assert "taken: False" in error_line(capsys, training_set, tmp_path)
 
 
-def test_several_processes_save_and_end_together_and_one_can_go_on(training_set, tmp_path):
+def test_several_processes_save_and_end_together_and_one_can_go_on(training_set, tmp_path, warm_python):
     """At Slurm's signal, which torchrun does not pass on by itself, as it does with those of a terminal."""
-    process = start_training(training_set, tmp_path, *LONG, "--num_workers", 1, processes=2)
+    process = start_training(warm_python, training_set, tmp_path, *LONG, "--num_workers", 1, processes=2)
     log, deadline = tmp_path / "log.jsonl", time.monotonic() + 300
     while not (log.exists() and '"train", "step": 5,' in log.read_text()):
         assert process.poll() is None and time.monotonic() < deadline
