@@ -1,6 +1,7 @@
 """What tests of several files read, made once in each process of the suite: fixtures."""
 
 import shutil
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -14,7 +15,12 @@ from tests.made.warm_python import warm_python_in
 
 @pytest.fixture(scope="session")
 def warm_python(tmp_path_factory) -> Iterator[Path]:
-    """A program to call in Python's place, which need not import torch."""
+    """A program to call in Python's place, which need not import torch; elsewhere than on Linux Python itself, as macOS
+    ends forks of a process that has used its libraries.
+    """
+    if sys.platform != "linux":
+        yield Path(sys.executable)
+        return
     with warm_python_in(tmp_path_factory.mktemp("warm")) as python:
         yield python
 
