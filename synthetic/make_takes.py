@@ -10,8 +10,7 @@ options give the same takes; a rerun keeps the finished ones.
 The defaults are many takes of few annotated frames, because a network learns more from more objects than from more
 frames of the same ones. `--object_size real --size medium --clutter 24 --num_objects 6 --blur 1.5 --noise 3` has
 objects as large as the real data set's among others like them, and `--size native --hold 1 --num_frames 900` its
-files. `--things kitchen` has things of unlike parts, and hides a quarter of what one camera sees from the other;
-`--things models --models FOLDER` has your own ones.
+files. `--things models --models FOLDER` has your own ones.
 """
 
 import argparse
@@ -97,10 +96,9 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     text = "area of an object as a fraction of the picture, up to 0.4: of all, or the range of nine in ten (LOW HIGH); "
     text += "or real, areas as in Ego-Exo4D: smaller in the exo pictures than in the ego ones"
     add("--object_size", nargs="+", default=["0.2"], metavar="SIZE", help=text)
-    text = "what stands on the table: solids with one pattern each, or kitchen things of unlike parts, some of them "
-    text += "twins but for one part, in dim and colored light, while people walk by; or models in several lights, some "
-    text += "of which touch each other, with turned cameras among others"
-    add("--things", choices=("patterned", "kitchen", "models"), default="patterned", help=text)
+    text = "what stands on the table: solids with one pattern each; or models in dim and colored lights, some of which "
+    text += "touch each other, with turned cameras among others, while people walk by"
+    add("--things", choices=("patterned", "models"), default="patterned", help=text)
     text = "folder of OBJ and GLB files, in meters: what --things models shows (needs requirements-models.txt); "
     text += "when it changes, choose another --outputpath"
     add("--models", type=Path, help=text)

@@ -127,7 +127,7 @@ def make_item(path: Path, number: int, tint: np.ndarray, like: int | None = None
     take; `like` is the number of the object that it is a twin of.
     """
     mesh = replace(load_mesh(path), tint=np.clip(tint, 0.3, 3).astype(np.float32))
-    solid = Solid("mesh", np.zeros(3), np.ones(3), mesh, smooth=True)
+    solid = Solid("mesh", np.zeros(3), np.ones(3), mesh)
     return Item(f"{path.stem.lower()}_{number}", (solid,), mesh.half_axes, like=like)
 
 

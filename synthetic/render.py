@@ -7,7 +7,7 @@ parameter under that map, so every intersection is worked out on the unit solid.
 from collections.abc import Sequence
 from copy import deepcopy
 from dataclasses import dataclass, field, replace
-from functools import partial, reduce
+from functools import reduce
 from typing import Any
 
 import cv2
@@ -29,11 +29,7 @@ CORNERS = np.array([[x, y, z] for x in (-1, 1) for y in (-1, 1) for z in (-1, 1)
 
 @dataclass(frozen=True)
 class Solid:
-    """A solid. `shape` is "box", "cylinder" (axis z), "ellipsoid", "room": a box seen from inside, or "mesh".
-
-    Open at z = 1 and at the bottom is a "tube", at z = 0 a "bowl", half an ellipsoid; "inner tube" and "inner bowl" are
-    their walls seen from inside.
-    """
+    """A solid. `shape` is "box", "cylinder" (axis z), "ellipsoid", "room": a box seen from inside, or "mesh"."""
 
     shape: str
     position: np.ndarray  # (3,)
@@ -41,7 +37,6 @@ class Solid:
     texture: Any  # (h, w, 3) uint8 BGR, laid out as `synthetic.textures.TILES` says; of a mesh, `synthetic.models.Mesh`
     label: int = 0  # written into the label picture; 0 is everything that is no object
     rotation: np.ndarray = field(default_factory=lambda: np.eye(3))  # columns: the solid's axes in the world
-    smooth: bool = False  # its texture is reduced where it is small in the picture: fine print turns gray
 
     def points(self, unit: np.ndarray) -> np.ndarray:
         """Points (N, 3) of the unit solid -> the world."""
@@ -118,7 +113,7 @@ def render(camera: Camera, solids: list[Solid], behind: Picture | None = None, l
         for solid in solids:
             window = _window(camera, solid)
             if window:
-                _draw(camera, _reduced(solid, *window) if solid.smooth else solid, picture, *window, lights)
+                _draw(camera, _reduced(solid, *window), picture, *window, lights)
     return picture
 
 
@@ -136,16 +131,12 @@ def _window(camera: Camera, solid: Solid) -> tuple[slice, slice] | None:
 
 
 def _reduced(solid: Solid, rows: slice, cols: slice) -> Solid:
-    """The solid with a tile of its texture not much larger than its window in the picture."""
-    pixels = max(rows.stop - rows.start, cols.stop - cols.start)
-    if solid.shape == "mesh":
-        return replace(solid, texture=solid.texture.reduced(pixels))
-    height, width = solid.texture.shape[:2]
-    factor = 1
-    while factor < height // 4 and height > 1.5 * factor * pixels:
-        factor *= 2
-    size = width // factor, height // factor
-    return replace(solid, texture=cv2.resize(solid.texture, size, interpolation=cv2.INTER_AREA))
+    """A mesh with a texture not much larger than its window in the picture, so that fine print turns gray; any other
+    solid as it is.
+    """
+    if solid.shape != "mesh":
+        return solid
+    return replace(solid, texture=solid.texture.reduced(max(rows.stop - rows.start, cols.stop - cols.start)))
 
 
 def _draw(camera: Camera, solid: Solid, picture: Picture, rows: slice, cols: slice, lights: np.ndarray) -> None:
@@ -192,7 +183,7 @@ def _lit_colors(solid: Solid, color: np.ndarray, normal: Sequence[np.ndarray], l
     """The colors of a surface in the light that falls on it, packed -> (N,) uint32. N is at most STRIP."""
     x, y, z = (n / np.float32(axis) for n, axis in zip(normal, solid.half_axes, strict=True))
     length = np.sqrt(x * x + y * y + z * z)
-    inside = -1 if solid.shape == "room" or solid.shape.startswith("inner") else 1
+    inside = -1 if solid.shape == "room" else 1
     light = np.float32(0)
     for towards in (lights @ solid.rotation * inside).astype(np.float32):
         light = light + np.maximum((x * towards[0] + y * towards[1] + z * towards[2]) / length, 0)
@@ -225,15 +216,6 @@ def _meet_cylinder(origin: np.ndarray, direction: list[np.ndarray]) -> np.ndarra
 def _meet_ellipsoid(origin: np.ndarray, direction: list[np.ndarray]) -> np.ndarray:
     (ox, oy, oz), (dx, dy, dz) = origin, direction
     return _quadric(dx * dx + dy * dy + dz * dz, ox * dx + oy * dy + oz * dz, origin @ origin - 1)[0]
-
-
-def _meet_wall(origin: np.ndarray, direction: list[np.ndarray], *, round_: int, inner: int) -> np.ndarray:
-    """A tube's wall, or a bowl's (`round_`), where the ray enters or leaves it (`inner`)."""
-    (ox, oy, oz), (dx, dy, dz) = origin, direction
-    a, b = dx * dx + dy * dy + round_ * dz * dz, ox * dx + oy * dy + round_ * oz * dz
-    depth = _quadric(a, b, ox * ox + oy * oy + round_ * oz * oz - 1)[inner]
-    z = oz + depth * dz
-    return np.where((z > -1) & (z < 1 - round_), depth, MISS)
 
 
 def _slab(origin: float, direction: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -291,10 +273,6 @@ SHADERS = {
     "room": (_meet_room, _box_surface),
     "cylinder": (_meet_cylinder, _cylinder_surface),
     "ellipsoid": (_meet_ellipsoid, _ellipsoid_surface),
-    "tube": (partial(_meet_wall, round_=0, inner=0), _cylinder_surface),
-    "inner tube": (partial(_meet_wall, round_=0, inner=1), _cylinder_surface),
-    "bowl": (partial(_meet_wall, round_=1, inner=0), _ellipsoid_surface),
-    "inner bowl": (partial(_meet_wall, round_=1, inner=1), _ellipsoid_surface),
 }
 
 
@@ -308,7 +286,6 @@ def _rings(heights: Sequence[float], radii: Sequence[float]) -> np.ndarray:
 # Points of unit solids, whose convex hull is the solid, or nearly.
 HEIGHTS = np.sin(np.linspace(-1.4, 1.4, 9))
 RIMS = {"box": CORNERS, "cylinder": _rings((-1, 1), (1, 1)), "ellipsoid": _rings(HEIGHTS, np.sqrt(1 - HEIGHTS**2))}
-RIMS |= {"tube": RIMS["cylinder"], "bowl": np.minimum(RIMS["ellipsoid"], (1, 1, 0))}
 
 
 def cast_shadows(table: Solid, solids: list[Solid], towards: np.ndarray = SUN) -> Solid:
@@ -317,10 +294,7 @@ def cast_shadows(table: Solid, solids: list[Solid], towards: np.ndarray = SUN) -
     shadow = np.zeros((tile, tile), np.uint8)
     top = table.position[2] + table.half_axes[2]
     for solid in solids:
-        rim = solid.texture.rim if solid.shape == "mesh" else RIMS.get(solid.shape)
-        if rim is None:  # the inside of something
-            continue
-        points = solid.points(rim)
+        points = solid.points(solid.texture.rim if solid.shape == "mesh" else RIMS[solid.shape])
         if points[:, 2].max() < top:
             continue
         points = points - np.outer((points[:, 2] - top) / towards[2], towards)  # along the light to the table's plane

@@ -3,6 +3,7 @@
 Lengths are in units of the mean object width, times in seconds. z is up, the wearer stands on the side of negative y.
 """
 
+import colorsys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
@@ -11,7 +12,6 @@ import numpy as np
 
 from formats.geometry import Size
 from formats.picture_files import read_picture
-from synthetic.kitchen import paint_color
 from synthetic.models import find_pictures
 from synthetic.options import FPS, VIDEO_SIZES, TakeOptions
 from synthetic.render import LIGHTS, Camera, Picture, Solid, cast_shadows, render, rotation_about
@@ -23,6 +23,10 @@ EPISODE = 5.0  # seconds in which one object is picked up, looked at and put bac
 OBJECT_AREA = 1.0  # an object's outline seen from about 35 degrees above, on average
 TABLE_HEIGHT = 4.0
 SKIN, SLEEVE = (120, 155, 205), (110, 85, 70)  # BGR
+# Hue, saturation and value of clothes, from and to: vivid or muted, white or black, gray or brown.
+TONES = [((0.0, 0.65, 0.45), (1.0, 1.0, 0.95))] * 3 + [((0.0, 0.2, 0.35), (1.0, 0.55, 0.9))] * 2
+TONES += [((0.0, 0.0, 0.85), (1.0, 0.1, 1.0)), ((0.0, 0.0, 0.07), (1.0, 0.3, 0.2))]
+TONES += [((0.55, 0.0, 0.45), (0.65, 0.1, 0.75)), ((0.05, 0.4, 0.25), (0.1, 0.7, 0.6))]
 PERSON = (  # how far to the side, from and to which height, radius; trousers, shirt or skin
     (0, 0, 7, 1.6, 0),
     *((side, 6, 11.5, 0.6, 1) for side in (-1.9, 1.9)),
@@ -45,7 +49,7 @@ class Tabletop:
         self, rng: np.random.Generator, options: TakeOptions, items: Sequence[Item], clutter: Sequence[Item]
     ) -> None:
         self.sizes, self.object_size = VIDEO_SIZES[options.size], options.object_size
-        self.modelled, self.homely = options.things == "models", options.things != "patterned"
+        self.modelled = options.things == "models"
         self.cameras = camera_names(options.num_exo)
         views = np.array_split(np.arange(len(items)), options.num_exo)  # which objects each exo camera is aimed at
         self.exo_views = [view.tolist() or [k % len(items)] for k, view in enumerate(views)]
@@ -58,7 +62,7 @@ class Tabletop:
         ego_distance = _distance(EGO_FOCAL, self.object_size.ego, self.sizes[0])
         spread = np.exp(variety.normal(0, self.object_size.cameras, options.num_exo).clip(-1, 0.7))
         exo_distances = _distance(EXO_FOCAL, self.object_size.exo, self.sizes[1]) * spread
-        self.spacing = max(1.5, (0.22 if self.homely else 0.3) * ego_distance / EGO_FOCAL)
+        self.spacing = max(1.5, (0.22 if self.modelled else 0.3) * ego_distance / EGO_FOCAL)
         self.places = self._place_items(rng)
         self.yaws = rng.uniform(-0.5, 0.5, len(self.items)) * np.pi
         photos = find_pictures(options.photos) if options.photos else []
@@ -78,8 +82,8 @@ class Tabletop:
         self.gray = [name for name in self.cameras if gray and oddity.random() < 0.7]
         seconds = options.num_frames // FPS + 1
         self.left_out = oddity.random((seconds, len(self.cameras), len(self.items))) < options.left_out
-        self.people = [self._plan_person(variety, camera) for camera in 2 * self.exo_cameras] if self.homely else []
-        self.tints = self._dim(variety) if self.homely else {}
+        self.people = [self._plan_person(variety, camera) for camera in 2 * self.exo_cameras] if self.modelled else []
+        self.tints = self._dim(variety) if self.modelled else {}
         self.exo_rooms = [render(camera, [self.room, *self.clutter], None, self.lights) for camera in self.exo_cameras]
 
     def pictures(self, second: float) -> dict[str, Picture]:
@@ -173,8 +177,8 @@ class Tabletop:
         self.head = distance * np.array([0, -np.cos(elevation), np.sin(elevation)])
         self.sway_speed, self.sway_phase = rng.uniform(0.6, 1.6, 4), rng.uniform(0, 2 * np.pi, 4)
         self.head += self.places.mean(0) * (0.3, 0.7, 0.4)
-        # The hand beside the center of the object that it holds; in a kitchen it covers what is small.
-        self.grips = np.outer(np.minimum(self.scales, 1) if self.homely else np.ones(len(self.items)), GRIP)
+        # The hand beside the center of the object that it holds; of a model it covers what is small.
+        self.grips = np.outer(np.minimum(self.scales, 1) if self.modelled else np.ones(len(self.items)), GRIP)
         self.lift = 0.4 * self.head * (0, 1, 1) if self.object_size.mixed else np.array([0, -0.2, 2.2])
         episodes = max(1, int(np.ceil(seconds / EPISODE)))
         # One order for everything looked at, so that each object has its turn: glance, pick up, glance, pick up ...
@@ -205,7 +209,7 @@ class Tabletop:
     def _aim_exo(self, rng: np.random.Generator, number: int, distance: float) -> Camera:
         """Exo cameras stand around the table: left, right, then behind it, and look down at their objects."""
         azimuth = np.deg2rad((-40, 40, 160, -160)[number % 4] + rng.uniform(-18, 18))
-        elevation = np.deg2rad(rng.uniform(22, 36) - 8 * self.homely)
+        elevation = np.deg2rad(rng.uniform(22, 36) - 8 * self.modelled)
         target = self.places[self.exo_views[number]].mean(0)
         direction = np.array([np.sin(azimuth), -np.cos(azimuth), np.tan(elevation)]) * np.cos(elevation)
         size = self.sizes[1]
@@ -229,7 +233,7 @@ class Tabletop:
         across = np.array([-away[1], away[0], 0]) / distance
         swing = rng.uniform(8, 12) * (1 - near / distance)
         speed, phase = rng.uniform((0.6, 0), (1.4, 2 * np.pi))
-        colors = paint_color(rng), paint_color(rng), SKIN
+        colors = _color(rng), _color(rng), SKIN
 
         def solids(second: float) -> list[Solid]:
             feet = middle + near / distance * away + swing * np.sin(phase + speed * second) * across
@@ -311,6 +315,11 @@ def _place_on_path(times: np.ndarray, points: np.ndarray, second: float) -> np.n
     after = int(np.clip(np.searchsorted(times, second), 1, len(times) - 1))
     part = np.clip((second - times[after - 1]) / (times[after] - times[after - 1]), 0, 1)
     return points[after - 1] + (points[after] - points[after - 1]) * (part * part * (3 - 2 * part))
+
+
+def _color(rng: np.random.Generator) -> np.ndarray:
+    """(3,) BGR."""
+    return 255 * np.array(colorsys.hsv_to_rgb(*rng.uniform(*TONES[rng.integers(len(TONES))]))[::-1])
 
 
 def _limb(start: np.ndarray, end: np.ndarray, radius: float, color: Sequence[float]) -> Solid:

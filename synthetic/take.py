@@ -14,7 +14,6 @@ from common.files import read_record, remove_leftovers, write_json
 from formats.masks import encode_lzstring, encode_mask
 from formats.takes import FRAME_STEP, SPLITS, video_path
 from formats.video_writer import open_video
-from synthetic.kitchen import deal_things
 from synthetic.models import deal_models
 from synthetic.options import FPS, VIDEO_SIZES, TakeOptions
 from synthetic.tabletop import EGO, Tabletop, camera_names
@@ -53,10 +52,7 @@ class TakeId:
 def build_tabletop(take: TakeId, options: TakeOptions) -> Tabletop:
     """The world of a take: a function of its place in the data set and the options."""
     which = (options.seed, take.split, take.index, options.num_objects, options.clutter)
-    if options.things == "models":
-        dealt = deal_models(options.models, *which)
-    else:
-        dealt = (deal_things if options.things == "kitchen" else deal_solids)(*which)
+    dealt = deal_models(options.models, *which) if options.things == "models" else deal_solids(*which)
     return Tabletop(take.rng(options, 1), options, *dealt)
 
 

@@ -12,7 +12,6 @@ from pytest import approx
 from common.errors import UserError
 from formats.masks import decode_lzstring, decode_mask
 from formats.takes import SPLITS, kind_of, read_splits, video_path
-from synthetic.kitchen import deal_things
 from synthetic.make_takes import make_takes, object_sizes, parse_args
 from synthetic.options import REAL, VIDEO_SIZES, TakeOptions
 from synthetic.tabletop import EGO
@@ -123,15 +122,8 @@ def prints_of(split):
     return {design for index in range(100) for design in deal_prints(7, split, index, 4)}
 
 
-def words_and_textures_of(split):
-    things = [thing for index in range(5) for group in deal_things(7, split, index, 6, 12) for thing in group]
-    words = {thing.name.split()[1].split("_")[0] for thing in things}
-    return words | {part.texture.tobytes() for thing in things for part in thing.parts if part.texture.shape[0] > 8}
-
-
-@pytest.mark.parametrize("seen_in", [prints_of, words_and_textures_of])
-def test_objects_labels_and_words_of_one_split_never_occur_in_another(seen_in):
-    for one, other in itertools.combinations(map(seen_in, SPLITS), 2):
+def test_prints_of_one_split_never_occur_in_another():
+    for one, other in itertools.combinations(map(prints_of, SPLITS), 2):
         assert one and not one & other
 
 
@@ -166,27 +158,15 @@ def test_clutter_hides_objects_and_is_never_outlined():
         assert (one[camera].colors != other[camera].colors).mean() > 0.002
 
 
-def test_in_a_kitchen_a_quarter_of_the_objects_in_view_are_hidden_from_the_other_camera_and_sizes_are_real():
-    options = replace(OPTIONS, object_size=REAL, num_objects=6, clutter=24, things="kitchen")
-    hidden: dict[str, list[bool]] = {"ego": [], "exo": []}  # by the query's kind
-    areas: dict[str, list[float]] = {"ego": [], "exo": []}
+def test_real_sizes_are_those_of_the_data_set():
+    options, areas = replace(OPTIONS, object_size=REAL, num_objects=6, clutter=24), {"ego": [], "exo": []}
     for index in range(8):
         tabletop = build_tabletop(TakeId("train", index), options)
-        pictures = [tabletop.pictures(float(second)) for second in range(3)]
-        area = {
-            camera: np.array([[100 * (p[camera].labels == k).mean() for k in range(1, 7)] for p in pictures])
-            for camera in tabletop.cameras
-        }
-        visible = {camera: percent >= 100 * REAL.least for camera, percent in area.items()}
-        for camera in tabletop.cameras:
-            areas[kind_of(camera)] += area[camera][visible[camera]].tolist()
-            for query, target in ((EGO, camera), (camera, EGO)) if camera != EGO else ():
-                asked = visible[query] & visible[target].any(0)  # a camera that never sees an object is left out
-                hidden[kind_of(query)] += (~visible[target][asked]).tolist()
-    for cases in hidden.values():
-        assert len(cases) > 100 and 0.15 < np.mean(cases) < 0.35
+        for camera, picture in tabletop.pictures(0.0).items():
+            shares = np.array([(picture.labels == k).mean() for k in range(1, 7)])
+            areas[kind_of(camera)] += (100 * shares[shares >= REAL.least]).tolist()
     ego, exo = (np.quantile(areas[kind], (0.25, 0.75)) for kind in ("ego", "exo"))
-    assert 0.02 < exo[0] < 0.06 and 0.15 < exo[1] < 0.45
+    assert 0.01 < exo[0] < 0.06 and 0.15 < exo[1] < 0.45
     assert 0.08 < ego[0] < 0.25 and 0.5 < ego[1] < 1.9
 
 

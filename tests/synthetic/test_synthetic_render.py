@@ -96,13 +96,3 @@ def test_a_shadow_falls_on_the_side_away_from_the_sun_and_moves_off_with_height(
         np.testing.assert_allclose(darkest(height), -SUN[:2] / SUN[2] * height, atol=0.1)
     below = make_solid("ellipsoid", (0, 0, -4.0), (0.7, 0.7, 0.7))
     np.testing.assert_array_equal(cast_shadows(table, [below]).texture, table.texture)
-
-
-@pytest.mark.parametrize("shape", ["tube", "bowl"])
-def test_one_sees_into_what_is_open_above_but_not_from_the_side(shape):
-    texture = np.full((8, 32, 3), 200, np.uint8)
-    walls = [Solid(name, np.zeros(3), np.ones(3), texture, k) for k, name in ((1, shape), (2, f"inner {shape}"))]
-    for height, sees_in in ((4.5, True), (-0.5, False)):
-        camera = Camera.look_at(np.array([1.0, -6.0, height]), np.zeros(3), 200.0, (110, 150))
-        labels = render(camera, walls).labels
-        assert set(np.unique(labels)) == ({0, 1, 2} if sees_in else {0, 1})
