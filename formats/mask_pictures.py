@@ -24,16 +24,20 @@ def read_mask(path: Path, value: int | None = None) -> np.ndarray:
 
 
 def to_mask(mask: Any, what: str = "mask", value: int | None = None) -> np.ndarray:
-    """A PIL image, or an array of booleans or numbers (H, W), or of uint8 (H, W, channels) -> (H, W) uint8 of 0 and 1.
+    """A PIL image, or an array of booleans or integers (H, W), or of uint8 (H, W, channels) -> (H, W) uint8 of 0 and 1.
 
     The object is what is brighter than half of the brightest pixel; of a picture that is transparent in parts, what is
     opaque. Of a label map it is the pixels of `value`: a gray value, a number of the palette, or a color 0xRRGGBB.
 
-    Raises UserError, which begins with `what` it is, for probabilities, photographs, and label maps without `value`.
+    Raises UserError, which begins with `what` it is, for floats other than 0 and 1, photographs, and label maps without
+    `value`.
     """
     if not isinstance(mask, Image.Image):
         mask = _checked_array(mask, what)
     with picture_errors(what):
+        if isinstance(mask, Image.Image) and mask.mode == "F":
+            values = np.asarray(mask)
+            mask = _checked_array(values / (values.max() or 1) if len(np.unique(values)) < 3 else values, what)
         channels = _channels(mask, value is None)
         if value is not None:
             labels = _labels(mask, channels)
@@ -41,13 +45,12 @@ def to_mask(mask: Any, what: str = "mask", value: int | None = None) -> np.ndarr
                 return (labels == value).view(np.uint8)
             raise UserError(f"{what} holds the values {_value_names(labels)}, not {value}")
         bright = functools.reduce(np.maximum, channels)
-        full = bright.max(initial=0)
+        full = int(bright.max(initial=0))
         if _is_one_object(channels, bright, full):
             return (bright > full // 2).view(np.uint8)
         labels = _labels(mask, channels)
         if len(np.unique(labels)) > MANY:
-            remedy = "give a mask, whose object has one; of probabilities, p > 0.5"
-            raise UserError(f"{what} holds many values, as photographs do; {remedy}")
+            raise UserError(f"{what} holds many values, as photographs do; give a mask, whose object has one")
         remedy = (
             "a mask is of one object: in segment_pair.py choose --object, in Python give mask == value, else save each"
         )
@@ -57,9 +60,11 @@ def to_mask(mask: Any, what: str = "mask", value: int | None = None) -> np.ndarr
 def _checked_array(mask: Any, what: str) -> np.ndarray | Image.Image:
     """(H, W) numbers, or a PIL image of 2, 3 or 4 channels."""
     if not isinstance(mask, np.ndarray) or mask.dtype.kind not in "biuf":
-        raise UserError(f"{what} is {type(mask).__name__}; give a PIL image, or an array of booleans or numbers")
-    if mask.dtype.kind == "b":
-        mask = mask.view(np.uint8)
+        raise UserError(f"{what} is {type(mask).__name__}; give a PIL image, or an array of booleans or integers")
+    if mask.dtype.kind == "f" and not np.isin(mask, (0, 1)).all():
+        raise UserError(f"{what} holds floats other than 0 and 1; give mask > threshold")
+    if mask.dtype.kind in "bf":
+        mask = mask.astype(np.uint8)
     if mask.ndim == 3 and mask.shape[2] == 1:
         mask = mask[..., 0]
     if mask.ndim == 3 and mask.shape[2] in (2, 3, 4) and mask.size and mask.dtype == np.uint8:
@@ -81,7 +86,7 @@ def _channels(mask: np.ndarray | Image.Image, by_opacity: bool) -> list[np.ndarr
     return [opacity] if by_opacity and opacity is not None and opacity.min() < 255 else channels
 
 
-def _is_one_object(channels: list[np.ndarray], bright: np.ndarray, full: float) -> bool:
+def _is_one_object(channels: list[np.ndarray], bright: np.ndarray, full: int) -> bool:
     """Whether a picture, whose brightest pixel is `full`, shows areas of one color at most, and little between black
     and `full`. A label map has areas of several colors or gray values; a photograph has much between.
     """
