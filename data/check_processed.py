@@ -1,4 +1,4 @@
-"""Check a processed data set: every frame that a pair needs is there and whole, and the pairs files are up to date.
+"""Check a processed data set: all frames that pairs need are there and whole, masks and pairs files are up to date.
 
     python data/check_processed.py --data_dir data/egoexo/processed
 
@@ -22,13 +22,21 @@ say_errors(__name__)
 
 from tqdm import tqdm
 
-from common.arguments import SETTINGS, Parser, add_data_path, add_num_workers, add_splits_path
+from common.arguments import SETTINGS, Parser, add_annotations, add_data_path, add_num_workers, add_splits_path
 from common.errors import UserError, counted
 from common.parallel import run_jobs
 from data.extraction import BROKEN, MISSING, read_failures
 from formats.pairs import PairSet
-from formats.processed import ProcessedTake, frames_in, has_jpeg_end, is_processed, read_frame
-from formats.takes import SPLITS, find_split_path, read_split, read_splits
+from formats.processed import ProcessedTake, annotation_change, frames_in, has_jpeg_end, is_processed, read_frame
+from formats.takes import (
+    ANNOTATION_TEMPLATE,
+    SPLITS,
+    annotation_path,
+    find_split_path,
+    read_split,
+    read_splits,
+    read_takes,
+)
 
 PAIRS = {setting: f"pairs {setting}" for setting in SETTINGS}
 COLUMNS = ("takes", "processed", "frames", "masks", *PAIRS.values(), "missing", "problems")
@@ -40,11 +48,14 @@ def parse_args() -> argparse.Namespace:
     add_data_path(parser)
     add_splits_path(parser)
     add = parser.add_argument
+    beside = "annotations/relations_{split}.json beside --data_path"
+    add_annotations(parser, f"annotations that the takes have to be of, if the file is there (default: {beside})")
     add("--split", nargs="+", help="default: all that have processed takes")
     add("--decode", action="store_true", help="decode every frame instead of looking at its end: some 50x slower")
     add_num_workers(parser)
     args = parser.parse_args()
     args.splits_path = args.splits_path or find_split_path(args.data_path)
+    args.annotation_path = args.annotation_path or args.data_path.absolute().parent / ANNOTATION_TEMPLATE
     return args
 
 
@@ -84,6 +95,10 @@ def check_split(args: argparse.Namespace, name: str, uids: list[str]) -> Check:
     checks = dict(tqdm(run_jobs(job, uids, args.num_workers), name, total=len(uids), unit="take"))
     problems = [problem for uid in uids for problem in checks[uid].problems]
     missing = [line for uid in uids for line in checks[uid].missing]
+    if (annotations := annotation_path(args.annotation_path, name)).is_file():
+        takes, _, _ = read_takes(annotations, uids)
+        changes = {uid: annotation_change(args.data_path, take) for uid, take in takes.items()}
+        problems += [f"take {uid}: {change}" for uid, change in changes.items() if change]
     numbers = sum((check.numbers for check in checks.values()), Counter(takes=len(uids)))
     if name in SPLITS:
         try:

@@ -13,7 +13,6 @@ mask in any camera. Whatever is left out is a `Failure` in `<data_dir>/<take_uid
 
 import contextlib
 import hashlib
-import json
 import shutil
 from collections.abc import Collection
 from concurrent.futures import ThreadPoolExecutor
@@ -27,7 +26,7 @@ from common.errors import UserError, counted, warn_once
 from common.files import atomic_write, claimed, read_record, remove_leftovers, write_json
 from formats.geometry import same_shape
 from formats.masks import RLE, mask_size
-from formats.processed import ANNOTATION, FAILED, SOURCE, ProcessedTake, frame_path, frames_in, shrink
+from formats.processed import ANNOTATION, FAILED, SOURCE, ProcessedTake, frame_path, frames_in, read_source, shrink
 from formats.takes import FRAME_STEP, MAX_ROWS, Take, Track, video_path
 from formats.video import VideoError, VideoIndex, index_video, read_frames
 
@@ -120,10 +119,8 @@ def _sources(take: Take, takes_dir: Path, data_dir: Path, downscaled: bool) -> t
     """The content of a take's source.json, {} if an earlier version made the take, and the content that it has to have
     now. Of videos that are gone, the latter repeats the former.
     """
-    path = data_dir / take.uid / SOURCE
-    known = read_record(path, {str: str | list}, "delete it if the frames beside it may stay") if path.exists() else {}
-    annotation = json.dumps(take, default=vars, sort_keys=True).encode()
-    source = known | {"annotation": hashlib.sha256(annotation).hexdigest()}
+    known = read_source(data_dir / take.uid)
+    source = known | {"annotation": take.digest}
     for camera in take.cameras:
         video = video_path(takes_dir, take.name, camera, downscaled)
         if video.exists():

@@ -26,7 +26,7 @@ from common.errors import MALFORMED, UserError
 from common.files import is_file_name, json_errors, read_record, write_json
 from formats.geometry import Size
 from formats.masks import RLE, check_rle, mask_size
-from formats.takes import by_frame, kind_of, parse_frame
+from formats.takes import Take, by_frame, kind_of, parse_frame
 
 ANNOTATION = "annotation.json"
 FAILED = "failed.json"  # what a take lacks; none if it lacks nothing
@@ -148,6 +148,28 @@ class ProcessedTake:
         """(H, W) of the camera's video, which its masks have too; None if it has none."""
         rles = (rle for cameras in self.masks.values() for rle in cameras.get(camera, {}).values())
         return next(map(mask_size, rles), None)
+
+
+def read_source(folder: Path) -> dict[str, Any]:
+    """What the take in `folder` was made of, as its source.json says; {} if it has none. Raises UserError if it is
+    damaged.
+    """
+    path = folder / SOURCE
+    remedy = "delete it if the frames beside it may stay"
+    return read_record(path, {str: str | list}, remedy) if path.exists() else {}
+
+
+def annotation_change(data_dir: Path, take: Take) -> str | None:
+    """Why the masks of a processed take are not the masks of `take`, which was read from an annotation file; None if
+    they are, or if the take has no source.json that says what it was made of.
+    """
+    try:
+        processed = read_source(data_dir / take.uid).get("annotation")
+    except UserError as error:
+        return str(error)
+    if processed in (None, take.digest):
+        return None
+    return f"its annotation has changed since it was processed; run data/process_data.py --uids {take.uid}"
 
 
 def claim_data_dir(data_dir: Path, downscaled: bool) -> None:

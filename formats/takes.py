@@ -7,6 +7,8 @@
 """
 
 import functools
+import hashlib
+import json
 import os
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
@@ -116,6 +118,12 @@ class Take:
 
     def kind_of(self, camera: str) -> str:
         return kind_of(camera, self.stated_ego)
+
+    @property
+    def digest(self) -> str:
+        """SHA-256 of what the annotation file says of the take, hexadecimal."""
+        content = vars(self) | {"stated_ego": {}}  # takes that version 2.1 processed have this in their digest
+        return hashlib.sha256(json.dumps(content, default=vars, sort_keys=True).encode()).hexdigest()
 
 
 def iter_annotations(path: Path) -> Iterator[tuple[str, Any]]:
