@@ -27,6 +27,7 @@ from common.errors import UserError
 from common.files import atomic_write, claimed, file_digest
 from formats.masks import RLE
 from formats.processed import ANNOTATION, ProcessedTake, is_processed
+from formats.takes import find_split_path, read_split
 
 BOTH = "both"  # instead of a setting: the pairs of ego-exo, then those of exo-ego
 MASK = np.dtype([("start", "<i8"), ("length", "<i4"), ("frame", "<i4"), ("height", "<i4"), ("width", "<i4")])
@@ -125,6 +126,7 @@ def _read(data_dir: Path, split: str, settings: Sequence[str]) -> tuple[dict[str
             raise ValueError("damaged, or of another version")
         about = json.loads(arrays.pop("about").tobytes())
     except FileNotFoundError:
+        read_split(find_split_path(data_dir), split)  # it names the cause if the split has no takes
         raise UserError(f"no file {path}; {remedy}") from None
     except Exception as error:  # the readers of damaged archives and arrays raise what they like
         raise UserError(f"{path} cannot be used ({type(error).__name__}: {error}); {remedy}") from None
@@ -230,6 +232,12 @@ class PairSet:
             if track.numbers:
                 numbers.setdefault((track.take_uid, track.target_camera), []).append(track.numbers)
         return numbers
+
+    @functools.cached_property
+    def digest(self) -> str:
+        """SHA-256 of the pairs and their masks, hexadecimal: the same whenever the files were written."""
+        arrays = {"rows": self._rows, "masks": self._masks, "counts": self._counts}
+        return _digest(arrays | {"tracks": np.frombuffer(repr(self.tracks).encode(), np.uint8)}).tobytes().hex()
 
     @functools.cached_property
     def visible(self) -> np.ndarray:

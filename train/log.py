@@ -114,7 +114,8 @@ class Log:
         self.write("val", step, epoch=epoch, **figures)
         names = {"iou": "IoU", "existence_accuracy": "existence balanced accuracy"}
         text = ", ".join(f"{name} {figures[key]:.4f}" if key in figures else f"{name} -" for key, name in names.items())
-        self.say(f"{epoch} validation on {figures['samples']} pairs: {text}")
+        unreadable = f", {figures['unreadable']} more unreadable" if "unreadable" in figures else ""
+        self.say(f"{epoch} validation on {figures['samples']} pairs{unreadable}: {text}")
 
     def _check_finite(self, local: torch.Tensor, losses: torch.Tensor, step: int) -> None:
         bad = (~losses.isfinite()).any(1).nonzero()

@@ -49,9 +49,12 @@ def find_start(args: argparse.Namespace) -> Path | None:
     return last
 
 
-def starting_state(args: argparse.Namespace, path: Path | None, device: torch.device) -> tuple[TrainState, list[str]]:
-    """The state of the checkpoint `path`, or a new one, and lines that say where it comes from and what `args` change.
-    `args` get the options of the network that are not typed and come from a file.
+def starting_state(
+    args: argparse.Namespace, path: Path | None, device: torch.device, pair_digests: dict[str, str]
+) -> tuple[TrainState, list[str]]:
+    """The state of the checkpoint `path`, or a new one, and lines that say where it comes from and what has changed.
+    `args` get the options of the network that are not typed and come from a file. `pair_digests` are those of the
+    training and the validation pairs, which are compared with the checkpoint's.
 
     Raises UserError if a file is missing or does not fit.
     """
@@ -66,12 +69,17 @@ def starting_state(args: argparse.Namespace, path: Path | None, device: torch.de
     state = TrainState(backbone, network, device, schedule, args.seed, args.weight_decay, args.precision)
     if path:
         state.restore(checkpoint, path)
-        if path != args.out_dir / LAST:
-            for name in ("start_iou", "best_iou"):  # this run starts here, and its netBest.pth is not here
+        stored_digests = checkpoint.extra.get("pairs", {})  # version 2.1 stored none
+        others = [kind for kind, digest in pair_digests.items() if stored_digests.get(kind, digest) != digest]
+        anew = {"training": "", "validation": ", so the best IoU starts anew"}
+        changes += [f"changed since then: the {kind} pairs{anew[kind]}" for kind in others]
+        is_own = path == args.out_dir / LAST
+        if not is_own or "validation" in others:
+            for name in ("start_iou", "best_iou"):  # what is better than these is measured from here on
                 state.history.pop(name, None)
-            if "step" not in checkpoint.extra or args.resume_epoch:  # a published one: its warm-up is done
-                state.step = state.schedule.epoch_end(args.resume_epoch)
-                state.history["epoch"] = args.resume_epoch
+        if not is_own and ("step" not in checkpoint.extra or args.resume_epoch):  # a published one: its warm-up is done
+            state.step = state.schedule.epoch_end(args.resume_epoch)
+            state.history["epoch"] = args.resume_epoch
         notes = [f"{path}, continued at step {state.step}", *changes]
     return state, notes
 

@@ -83,10 +83,11 @@ class TrainState:
         """
         if checkpoint.optimizer is not None:
             load_optimizer(self.optimizer, checkpoint.optimizer, f"{path}, optimizer")
-        stored = {"step": 0, "history": {}, "scaler": {}} | checkpoint.extra
-        form = {"step": int, "history": {str: int | float}, "scaler": {str: int | float}}
+        stored = {"step": 0, "history": {}, "scaler": {}, "pairs": {}} | checkpoint.extra
+        form = {"step": int, "history": {str: int | float}, "scaler": {str: int | float}, "pairs": {str: str}}
         if not has_form(stored, form) or stored["step"] < 0:
-            raise UserError(f"{path}: its step, history or scaler is not as train.py writes it; take an earlier file")
+            what = f"{path}: its step, history, scaler or pairs are not as train.py writes them"
+            raise UserError(f"{what}; take an earlier file")
         self.step, self.history, scaler = stored["step"], dict(stored["history"]), stored["scaler"]
         if scaler.keys() >= self.scaler.state_dict().keys():  # a run in another precision has stored none
             self.scaler.load_state_dict(scaler)

@@ -90,13 +90,14 @@ def train(args: argparse.Namespace, ranks: Ranks, device: torch.device) -> int |
             "no validation pair shows its object in the target, so no epoch is best; add masks of the targets"
         )
     start = find_start(args)
-    state, notes = starting_state(args, start, device)
+    pair_digests = {"training": pairs.digest, "validation": f"{val_pairs.digest} {args.val_size}"}
+    state, notes = starting_state(args, start, device, pair_digests)
     if ranks.is_main:
         remove_leftovers(args.out_dir)
         if args.overwrite:
             remove_run(args.out_dir, keep=start or args.init_weights)
         cut_log(args.out_dir / LOG_NAME, state.step, state.is_validated)
-    state.origin = {**provenance(), "arguments": plain_arguments(args)}
+    state.origin = {**provenance(), "arguments": plain_arguments(args), "pairs": pair_digests}
     state.folder = args.out_dir if ranks.is_main else None
     log = Log(args.out_dir, state.step, ranks, args.log_every)
     introduce(args, log, state, notes, pairs, val_pairs)
@@ -195,7 +196,7 @@ def conclude(args: argparse.Namespace, log: Log, history: dict[str, Any]) -> Non
     best = f"best {history['best_iou']:.4f} (epoch {history['best_epoch']}), kept in {args.out_dir / BEST}"
     log.say(f"validation IoU: start {history['start_iou']:.4f}, last {history['last_iou']:.4f}, {best}")
     trained = args.init_weights or args.resume_pth
-    if trained and history["start_iou"] > history["best_iou"]:
+    if trained not in (None, "auto") and history["start_iou"] > history["best_iou"]:
         log.say(f"warning: no epoch is as good as the start: use {trained} further, or try a lower --lr")
 
 

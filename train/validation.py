@@ -57,11 +57,12 @@ class Validation:
         """
         self.log.say(f"{epoch} validation ...")
         self.matcher.network.eval()
-        scores, pictures = [], []
+        scores, pictures, unreadable = [], [], 0
         for chunk, predictions in predict_chunks(self.matcher, self.log.bar(self.chunks, epoch, "batch")):
             uid = chunk.plan.take_uid
             reasons = [f"{uid}/{frame} {' '.join(pair)}: {reason}" for pair, frame, reason in chunk.left_out]
             self.log.note_unreadable([chunk.fault] if chunk.fault else reasons)
+            unreadable += chunk.plan.pair_count - len(predictions)
             for pair, frame, mask, existence in predictions:
                 number = self.numbers[uid, frame, pair]
                 scores.append(self.score(number, mask, existence))
@@ -71,6 +72,8 @@ class Validation:
                 raise Stopped
         scores = sorted(score for part in self.log.ranks.gather(scores) for score in part)
         figures = validation_figures(scores)
+        if unreadable := sum(self.log.ranks.gather(unreadable)):
+            figures["unreadable"] = unreadable
         self.log.report_validation(step, epoch, figures)
         for i, (source, picture) in enumerate(pictures):
             self.log.picture(f"val/{i} {source}", picture, step)

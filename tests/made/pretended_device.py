@@ -3,11 +3,14 @@
     why_not = register()        # once in a process, before its first backward pass
     with PretendedDevice() as gpu:
         network.to(gpu.device)  # and whatever else
+    gpu.waits                   # where the CPU would have waited for a GPU
 
 As with CUDA, tensors of two devices do not mix, and numpy reads none of them. As with Apple's, there is no float64.
 Numbers are the CPU's.
 """
 
+import os
+import sys
 from collections.abc import Callable
 from types import SimpleNamespace
 from typing import Any
@@ -17,10 +20,13 @@ from torch import Tensor
 from torch.utils import backend_registration
 from torch.utils._python_dispatch import TorchDispatchMode
 
+from tests.made import ROOT
+
 NAME = "pretended"
 aten = torch.ops.aten
 COPIES = {aten._to_copy.default, aten.copy_.default}
 INDEXING = {aten.index.Tensor, aten.index_put_.default, aten.index_put.default, aten._unsafe_index.Tensor}
+ASKS = {aten._local_scalar_dense.default, aten.equal.default, aten.nonzero.default}  # they need to know the values
 
 
 def register() -> str | None:
@@ -77,11 +83,12 @@ class OnDevice(Tensor):
 
 
 class PretendedDevice(TorchDispatchMode):
-    """For a `with`, in which the device is there."""
+    """For a `with`, in which the device is there. `waits` says what the CPU would have waited for, and where."""
 
     def __init__(self):
         super().__init__()
         self.device = torch.device(NAME, 0)
+        self.waits: list[str] = []
 
     def __enter__(self) -> "PretendedDevice":
         self._before = torch._C._only_lift_cpu_tensors()
@@ -105,16 +112,24 @@ class PretendedDevice(TorchDispatchMode):
         _each(lambda x: tensors.append(x) if isinstance(x, Tensor) else None, (args, kwargs))
         here = [isinstance(x, OnDevice) for x in tensors]
         if func in COPIES:
-            return _run(func, args, kwargs, here[0] if len(tensors) > 1 else _asked_for(kwargs, default=here[0]))
+            to_device = here[0] if len(tensors) > 1 else _asked_for(kwargs, default=here[0])
+            if to_device != here[-1] and not (kwargs.get("non_blocking") or True in args[2:]):
+                self.waits.append(f"{place()}: a copy")
+            return _run(func, args, kwargs, to_device)
         if any(here):
             self._check_devices(func, args, tensors)
+            if func in ASKS:
+                self.waits.append(f"{place()}: {func}")
         return _run(func, args, kwargs, _asked_for(kwargs, default=any(here)))
 
     def _check_devices(self, func, args, tensors: list[Tensor]) -> None:
         """CUDA's rules: a number may be anywhere, and an index on the CPU, from where it is copied."""
         others = [x for x in tensors if x.dim() and not isinstance(x, OnDevice)]
         if func in INDEXING:
-            others = [x for x in others if not any(x is index for index in args[1])]
+            indices = [x for x in args[1] if x is not None]
+            if others or any(x.dtype in (torch.bool, torch.uint8) for x in indices):
+                self.waits.append(f"{place()}: {func}")
+            others = [x for x in others if not any(x is index for index in indices)]
         if others:
             raise RuntimeError(f"{func} of tensors on {self.device} and on the CPU")
 
@@ -151,3 +166,14 @@ def _each(function: Callable[[Any], Any], x: Any) -> Any:
     if isinstance(x, dict):
         return {key: _each(function, part) for key, part in x.items()}
     return function(x)
+
+
+def place() -> str:
+    """Our file and function that is running, such as `train/engine.py train_one_epoch`; a backward pass has none."""
+    frame = sys._getframe(1)
+    while frame is not None:
+        file = frame.f_code.co_filename
+        if file.startswith(f"{ROOT}{os.sep}") and file != __file__ and "site-packages" not in file:
+            return f"{file.removeprefix(f'{ROOT}{os.sep}')} {frame.f_code.co_name}"
+        frame = frame.f_back
+    return "backward pass"

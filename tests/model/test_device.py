@@ -1,4 +1,5 @@
-"""Where the network runs; training and prediction on a pretended GPU: the CPU's numbers, and no tensor elsewhere.
+"""Where the network runs; training and prediction on a pretended GPU: the CPU's numbers, no tensor elsewhere, and no
+step of the paper's recipe that waits for the GPU, nor one of the strong recipe that waits twice.
 
 Not seen are several processes, and what is done for `device.type == "cuda"` alone.
 """
@@ -22,6 +23,7 @@ from model.features import Encoder
 from tests.made.known_answer import scene
 from tests.made.pretended_device import PretendedDevice, register
 from tests.made.training import log_lines, run_training
+from train.state import TrainState
 
 
 def test_auto_takes_cuda_then_mps_then_the_cpu(monkeypatch):
@@ -87,10 +89,21 @@ def run():
         yield lambda function, *given: process.submit(function, *given).result()
 
 
-def trained(pretended: bool, training_set: Path, out_dir: Path, flags: tuple) -> None:
+def trained(pretended: bool, training_set: Path, out_dir: Path, flags: tuple) -> list[list[str]]:
+    """Train -> where each step waits that is between two others of its epoch, without a line of the log."""
+    waits, set_rate = [], TrainState.set_rate
+
+    def noted_set_rate(state: TrainState, lr: float) -> None:
+        if state.step in (1, 4, 5, 6):  # the first is one of the warm-up
+            waits.append(gpu.waits.copy())
+        gpu.waits.clear()
+        set_rate(state, lr)
+
     with PretendedDevice() as gpu, pytest.MonkeyPatch.context() as patch:
+        patch.setattr(TrainState, "set_rate", noted_set_rate)
         patch.setattr(train.train, "resolve_device", lambda name: gpu.device if pretended else torch.device("cpu"))
         assert run_training(training_set, out_dir, *FLAGS, *flags) is None
+    return waits
 
 
 def predicted(pretended: bool, network: Path, kind: type[Matcher]) -> tuple[np.ndarray, float]:
@@ -103,9 +116,12 @@ def predicted(pretended: bool, network: Path, kind: type[Matcher]) -> tuple[np.n
 
 
 @pytest.mark.parametrize("flags", [(), STRONG], ids=["paper", "strong"])
-def test_training_on_another_device_gives_the_cpus_numbers(run, training_set, tmp_path, flags):
-    for pretended in (False, True):
-        run(trained, pretended, training_set, tmp_path / str(pretended), flags)
+def test_training_on_another_device_gives_the_cpus_numbers_and_hardly_waits(run, training_set, tmp_path, flags):
+    waits = [run(trained, pretended, training_set, tmp_path / str(pretended), flags) for pretended in (False, True)]
+    # What comes to the cache of features and from it is copied; a rival's place is read from the heat.
+    steps = [[wait for wait in step if not wait.startswith("train/feature_cache.py")] for step in waits[1]]
+    assert waits[0] == [[]] * 4 and len(steps) == 4
+    assert all(step in ([[], ["train/crop_step.py peak_middles: a copy"]] if flags else [[]]) for step in steps)
     for kind in ("train", "val"):
         lines = [log_lines(tmp_path / str(pretended), kind) for pretended in (False, True)]
         for line, other in zip(*lines, strict=True):

@@ -26,7 +26,16 @@ from tests.made import EGO, ROOT
 from tests.made.processed import create_pairs, make_take
 from tests.made.processes import claimed_elsewhere, run_main
 from tests.made.raw_takes import tree
-from tests.made.training import FRAMES, arguments, layout, log_lines, losses, run_training, start_training
+from tests.made.training import (
+    FRAMES,
+    arguments,
+    layout,
+    log_lines,
+    losses,
+    make_training_set,
+    run_training,
+    start_training,
+)
 from train import train
 from train.distributed import Ranks
 from train.flags import parse_args
@@ -127,6 +136,36 @@ def test_a_run_from_before_an_option_had_its_default_and_changes_are_said(traini
     assert "changed since then: existence_weight 1.0 -> 0.1" in printed
     run_training(training_set, out_dir, "--resume-pth", "auto")
     assert losses(out_dir) == losses(finished)
+
+
+def test_a_run_that_goes_on_with_other_pairs_says_so_and_its_best_iou_starts_anew(tmp_path, capsys):
+    data_dir, out_dir = make_training_set(tmp_path), tmp_path / "run"
+    run_training(data_dir, out_dir)
+    content = torch.load(out_dir / "netLast.pth", weights_only=True)
+    torch.save(content | {"history": content["history"] | {"best_iou": 2.0}}, out_dir / "netLast.pth")
+    for name, flags in (("lid", ()), ("pot", ("--n-epoch", 2))):  # at first the same pairs are listed anew
+        assert "changed since then" not in capsys.readouterr().out
+        for uid in ("uid-a", "uid-d"):
+            annotation = data_dir / uid / "annotation.json"
+            annotation.write_text(annotation.read_text().replace("lid", name))
+        assert create_pairs(data_dir).returncode == 0
+        run_training(data_dir, out_dir, *flags)
+    printed = capsys.readouterr().out
+    assert "changed since then: the training pairs\n" in printed
+    assert "changed since then: the validation pairs, so the best IoU starts anew\n" in printed
+    assert torch.load(out_dir / "netBest.pth", weights_only=True)["history"]["best_epoch"] == 2
+    assert [line["epoch"] for line in log_lines(out_dir, "val")] == ["start", "start", "epoch 2/2"]
+
+
+def test_the_end_of_a_run_names_the_file_that_is_better_than_all_its_epochs(training_set, finished, tmp_path, capsys):
+    out_dir = shutil.copytree(finished, tmp_path / "copy")
+    content = torch.load(out_dir / "netLast.pth", weights_only=True)
+    content["history"]["start_iou"] = 2.0
+    for began in (None, "auto", "a.pth"):
+        torch.save(content | {"arguments": content["arguments"] | {"resume_pth": began}}, out_dir / "netLast.pth")
+        run_training(training_set, out_dir, "--resume-pth", "auto")
+        warnings = re.findall("warning: no epoch is as good as the start: use .* further", capsys.readouterr().out)
+        assert [warning.split()[-2] for warning in warnings] == (["a.pth"] if began == "a.pth" else [])
 
 
 @pytest.mark.parametrize("recipe", [(), STRONG_RECIPE], ids=["paper", "strong"])
@@ -307,6 +346,9 @@ def test_unreadable_frames_are_left_out_the_first_is_named_and_the_end_has_their
     printed = capsys.readouterr()
     first = "left out: .*uid-d/cam02/60.jpg is cut off or damaged.*\n"  # of the validation before the first step
     assert re.fullmatch(first, printed.err)
+    [line, _] = log_lines(tmp_path, "val")
+    assert line["unreadable"] > 0
+    assert f"start validation on {line['samples']} pairs, {line['unreadable']} more unreadable: IoU" in printed.out
     number = int(re.search(r"^(\d+) samples could not be read, and others were taken", printed.out, re.MULTILINE)[1])
     assert number > 2
     for path in damaged.glob("uid-[bc]/*/*.jpg"):
@@ -323,6 +365,12 @@ def test_validation_in_which_no_object_is_visible_is_refused(tmp_path, capsys):
     assert "no validation pair shows its object" in error_line(capsys, tmp_path / "processed", tmp_path / "run")
 
 
+def test_a_folder_that_has_test_takes_alone_is_refused_with_the_cause(tmp_path, capsys):
+    data_dir = make_training_set(tmp_path, {"train": [], "val": [], "test": ["uid-a"]})
+    error = error_line(capsys, data_dir, tmp_path / "run")
+    assert f"split 'train' in {tmp_path / 'split.json'} has no takes; add one with data/import_take.py" in error
+
+
 @pytest.mark.parametrize(
     ("flags", "words"),
     [
@@ -334,7 +382,7 @@ def test_validation_in_which_no_object_is_visible_is_refused(tmp_path, capsys):
         (("--recipe", "strong", "--frame_size", "-1"), "frame size -1 must be from 64"),
         (("--backbone", "efficientnet_lite0", "--frame_size", "512"), "--frame_size is for the strong recipe"),
         (("--recipe", "strong", "--block", "0"), "--block is for the paper recipe; leave it out"),
-        (("--train-dir", "nowhere"), "create_pairs.py"),
+        (("--train-dir", "nowhere"), "run data/process_data.py first"),
         (("--backbone", "moco", "--moco_path", "nowhere.pth.tar"), "no file nowhere.pth.tar"),
     ],
 )
