@@ -43,6 +43,8 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
         name = f"--{setting.replace('-', '_')}"
         add(name, f"{name}_preds", type=Path, help=f"results (default: results/{setting}_{{split}}_results.json)")
     add("--gt_file", type=Path, help="check against this ground-truth JSON instead of the processed takes")
+    text = "leave out takes without an annotation.json, as those whose videos were withdrawn, and name them"
+    add("--allow_missing", action="store_true", help=text)
     text = f".json file, or folder for {FILE_NAME} (default: results)"
     add("--out", "--output_path", type=Path, default=RESULTS_DIR, help=text)
     return parser.parse_args(argv)
@@ -55,8 +57,11 @@ def main(argv: list[str] | None = None) -> None:
         truth = GroundTruth.from_official(args.gt_file, args.data_path)
     else:
         truth = GroundTruth.of_split(args.data_path, split, args.splits_path, all_frames=True)
+    if truth.missing and not args.allow_missing:
+        lines = [f"take {uid}: {why}" for uid, why in truth.missing.items()]
+        refuse(lines, f"split {split!r}", "; --allow_missing leaves these takes out, as if their videos were withdrawn")
     if truth.missing:
-        refuse([f"take {uid}: {why}" for uid, why in truth.missing.items()], f"split {split!r}")
+        warn_once(f"takes of split {split!r} that are left out: {', '.join(truth.missing)}")
     if truth.partial:
         warn_once(partial_line(truth))
     files = {
@@ -92,7 +97,7 @@ def find_problems(truth: GroundTruth, setting: str, results: Path) -> list[str]:
     Every query frame of every camera pair must have a usable prediction, whether or not the target's masks are known.
     """
     others, problems, predictions = [], [], 0
-    takes = take_results(truth, iter_results(results, setting, truth.split), others)
+    takes = take_results(truth, iter_results(results, setting, truth.which), others)
     for uid, raw in tqdm(takes, total=len(truth.uids), unit="take", desc=setting, delay=1):
         if raw is None:
             problems.append(f"take {uid}: missing in {results}")

@@ -67,6 +67,16 @@ def test_a_submission_needs_no_target_masks_and_leaves_out_takes_of_another_spli
     assert "not of the split, left out: take-b" in printed.out
 
 
+def test_a_take_without_videos_can_be_left_out_of_a_submission(scored_data, tmp_path, capsys):
+    splits = tmp_path / "split.json"
+    splits.write_text(json.dumps({"val": [*UIDS, "take-c"]}))
+    with pytest.raises(UserError, match="1 problem in split 'val', nothing written; --allow_missing leaves"):
+        submit(scored_data, tmp_path / "submission.json", "--splits_path", splits)
+    submit(scored_data, tmp_path / "submission.json", "--splits_path", splits, "--allow_missing")
+    assert "warning: takes of split 'val' that are left out: take-c" in capsys.readouterr().err
+    assert list(json.loads((tmp_path / "submission.json").read_text())["ego-exo"]["results"]) == UIDS
+
+
 def test_a_submission_lists_everything_that_is_missing_and_is_not_written(scored_data, tmp_path, capsys):
     for setting in ("ego-exo", "exo-ego"):
         results = json.loads((scored_data / "a" / f"{setting}_val_results.json").read_text())
