@@ -124,5 +124,5 @@ def make_card(
 ) -> dict[str, Any]:
     """`orders` are the values by which cards can be sorted, "" always last; `kinds` what they can be limited to."""
     place = f"{take_name}, {case.query_camera} to {case.target_camera}, frame {case.frame}"
-    title = case.object_name.strip()
-    return {"picture": picture, "title": title, "caption": f"{place}: {scores}", "orders": orders, "kinds": kinds}
+    text = {"title": case.object_name.strip(), "caption": f"{place}: {scores}", "take_uid": case.take_uid}
+    return {"picture": picture, **text, "orders": orders, "kinds": kinds}

@@ -45,7 +45,7 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     add("--order", choices=CASE_ORDERS, default="spread", help="by IoU; spread: evenly from the best to the worst")
     number = "how many (default: 8 on a sheet, 100 in a report and a fifth more where nothing is visible)"
     add("--num", type=at_least(1), help=number)
-    add("--take", help="only this take: its uid or how it begins")
+    add("--take", help="only takes whose uid or name begins with this")
     add("--object", help="only this object")
     add("--camera", help="only with this camera as query or target")
     add("--frame", type=int, help="only this frame")
@@ -59,12 +59,12 @@ def main(argv: list[str] | None = None) -> None:
     results = args.pred_file or default_results(args.setting, truth.split)
     out = args.out or path_beside(results, "report")
     is_folder = out.suffix.lower() not in (".jpg", ".jpeg", ".png")
-    fitting = [uid for uid in truth.uids if uid.startswith(args.take or "")]
+    fitting = truth.find_takes(args.take or "")
     if fitting and not is_folder:  # nothing of the other takes is drawn
         truth = truth.subset(fitting)
     reading = Reading(args.setting, args.accept)
     scores = score_file(truth, results, reading, args.num_workers, args.allow_missing)
-    cases = matching_cases(scores.cases, args.take, args.object, args.camera, args.frame)
+    cases = matching_cases(scores, args.take, args.object, args.camera, args.frame)
     if is_folder:
         cases = choose_cases(cases, args.order, args.num or 100, with_hidden=True)
         write_report(out, truth, results, scores, cases, args)

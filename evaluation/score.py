@@ -93,7 +93,7 @@ def score_file(
     truth: GroundTruth, path: Path, reading: Reading, num_workers: int = 0, allow_missing: bool = False
 ) -> SplitScores:
     """Score a results file. Raises UserError, after listing every problem, if it is not fit to be scored."""
-    scores = score_results(truth, iter_results(path, reading.setting, truth.split), reading, num_workers)
+    scores = score_results(truth, iter_results(path, reading.setting, truth.which), reading, num_workers)
     is_empty = not scores.cases and all(problem.missing for problem in scores.problems)
     if is_empty and (scores.not_in_truth or allow_missing):
         raise UserError(f"{path} has no prediction for any scored frame; is it of another split?")

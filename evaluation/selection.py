@@ -7,7 +7,8 @@ from collections.abc import Callable, Hashable, Iterable, Sequence
 from typing import Any
 
 from common.errors import UserError
-from evaluation.score import Case
+from evaluation.score import Case, SplitScores
+from evaluation.summary import take_names
 
 CASE_ORDERS = {
     "spread": "spread evenly from the best to the worst",
@@ -18,13 +19,14 @@ CASE_ORDERS = {
 
 
 def matching_cases(
-    cases: list[Case], take: str | None, object_name: str | None, camera: str | None, frame: int | None
+    scores: SplitScores, take: str | None, object_name: str | None, camera: str | None, frame: int | None
 ) -> list[Case]:
-    """Cases of a take (its uid or how it begins), an object (with or without surrounding spaces), a query or target
-    camera, a frame; None fits all. Raises UserError, which names some that exist, if there are none.
+    """Cases of takes (whose uid or name begins with `take`), an object (with or without surrounding spaces), a query or
+    target camera, a frame; None fits all. Raises UserError, which names some that exist, if there are none.
     """
+    cases, names = scores.cases, take_names(scores)
     for flag, wanted, values_of, fits in (
-        ("take", take, lambda case: {case.take_uid}, str.startswith),
+        ("take", take, lambda case: {case.take_uid, names[case.take_uid]}, str.startswith),
         ("object", object_name and object_name.strip(), lambda case: {case.object_name.strip()}, operator.eq),
         ("camera", camera, lambda case: {case.query_camera, case.target_camera}, operator.eq),
         ("frame", frame, lambda case: {case.frame}, operator.eq),

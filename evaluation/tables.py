@@ -30,8 +30,8 @@ def format_summary(summary: dict[str, Any]) -> str:
     if scored < wanted:
         lines.append(f"INCOMPLETE: predictions for {wanted - scored:,} of {wanted:,} frames are missing")
     run = summary["provenance"]["predictions"][0]
-    recorded = (f"{name} {run[name] or 'unknown'}" for name in ("checkpoint", "checkpoint_sha256", "precision"))
-    lines += [", ".join(recorded), "", *format_table(figures_table(summary))]
+    recorded = [f"{name} {run[name]}" for name in ("checkpoint", "checkpoint_sha256", "precision") if run[name]]
+    lines += [*filter(None, [", ".join(recorded)]), "", *format_table(figures_table(summary))]
     lines.append(f"* not part of the benchmark; {interval_note(len(summary['breakdown']['take']))}")
     visible, hidden = summary["frames_visible"], scored - summary["frames_visible"]
     missed, invented = (sum(group[name] for group in summary["breakdown"]["take"]) for name in ("missed", "invented"))
@@ -99,7 +99,7 @@ def format_protocols(protocols: dict[str, dict[str, Any]], all_frames: bool = Fa
             figures if figures["existence_classes"] == 2 else {**figures, "balanced_accuracy": None}
         )  # see printed_values
         cells = (METRICS[metric].show(values[metric]) for metric in OFFICIAL)
-        rows.append((star + name, *cells, f"{figures['count']:,} {figures['averaged_over']}"))
+        rows.append((star + name, *cells, counted(figures["count"], figures["averaged_over"].removesuffix("s"))))
     return "\n".join([*format_table(rows), "* not the benchmark's rule; docs/evaluation.md says what each does"])
 
 

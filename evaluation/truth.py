@@ -115,6 +115,11 @@ class GroundTruth:
         return any(info.frames is None for info in self.infos.values())
 
     @property
+    def which(self) -> str:
+        """The options of eval_segswap.py that choose these takes."""
+        return f"--split {self.split or 'SPLIT'} --data_path {self.data_dir}"
+
+    @property
     def partial(self) -> list[str]:
         """uids of takes of which process_data.py left something out; a ground-truth file does not say."""
         return [uid for uid in self.uids if uid not in self.in_memory and (self.data_dir / uid / FAILED).exists()]
@@ -178,6 +183,10 @@ class GroundTruth:
             except MALFORMED as error:
                 missing[uid] = f"malformed in {path} ({type(error).__name__}: {error}); {GT_REMEDY}"
         return cls(list(infos), data_dir, infos, missing, takes, accepted, split)
+
+    def find_takes(self, begin: str) -> list[str]:
+        """The uids of the takes whose uid or name begins with a text."""
+        return [uid for uid in self.uids if uid.startswith(begin) or self.infos[uid].name.startswith(begin)]
 
     def subset(self, uids: list[str]) -> "GroundTruth":
         """Some of the takes, small enough to be sent to a worker process."""

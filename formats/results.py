@@ -40,20 +40,20 @@ def write_results(path: Path, setting: str, takes: Iterable[tuple[str, dict]]) -
     write_json(path, {setting: {"results": iter(takes)}})
 
 
-def iter_results(path: Path, setting: str, split: str | None = None) -> Iterator[tuple[str, Any]]:
+def iter_results(path: Path, setting: str, which: str = "--split SPLIT") -> Iterator[tuple[str, Any]]:
     """`(take_uid, results)` of one setting, in the file's order, a take at a time.
 
     `path` may also be a folder of PNG masks or a list of detections, with the pairs of both settings. Raises UserError
-    if it is missing, no JSON, holds no results of the setting, or holds a take twice; it says how to predict `split`.
+    if it is missing, no JSON, holds no results of the setting, or holds a take twice. The error gives the command that
+    predicts; `which` are its options that choose the takes.
     """
     if path.is_dir():
         takes = _iter_mask_folder(path)
     elif holds_json_list(path):
         takes = _iter_detections(path)
     else:
-        options = f"--setting {setting} --split {split or 'SPLIT'} --ckpt_path CHECKPOINT --out_path {path.parent}"
-        made = f"results are made by `python eval_segswap.py {options}`; if only its key is another, rename that"
-        takes = iter_json(path, (setting, "results"), made)
+        command = f"eval_segswap.py --setting {setting} {which} --ckpt_path CHECKPOINT --out_path {path.parent}"
+        takes = iter_json(path, (setting, "results"), f"results are made by `python {command}`")
     seen = set()
     for uid, take in takes:
         if uid in seen:

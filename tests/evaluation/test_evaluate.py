@@ -167,7 +167,7 @@ def test_every_problem_of_a_broken_results_file_is_named(scored_data, good, tmp_
 
 REFUSED = {  # flags -> how the message begins
     "--pred_file {tmp}/none.json": "no file {tmp}/none.json; results are made by `python eval_segswap.py --setting "
-    "ego-exo --split val --ckpt_path CHECKPOINT --out_path {tmp}`",
+    "ego-exo --split val --data_path {root}/processed --ckpt_path CHECKPOINT --out_path {tmp}`",
     "--pred_file {tmp}": "{tmp} is a folder without masks",
     "--pred_file {root}/exo-ego_val_results.json": "{root}/exo-ego_val_results.json holds exo-ego, not ego-exo",
     "--pred_file {root}/ego-exo_test_results.json": "{root}/ego-exo_test_results.json has no prediction for any",
@@ -268,9 +268,10 @@ def test_the_headline_names_the_split_of_the_data_and_never_a_default(golden_roo
 def test_one_take_is_a_take_and_a_comparison_of_it_has_no_verdict(golden_root, tmp_path, capsys):
     results = golden_root / "ego-exo_val_results.json"
     where = ["--setting", "ego-exo", "--data_path", golden_root / "processed", "--out"]
-    run(*where, tmp_path / "one", "--pred_file", results)
+    run(*where, tmp_path / "one", "--pred_file", results, "--protocol", "pooled_per_take")
     printed = capsys.readouterr().out
     assert printed.startswith("ego-exo, split val: 1 take, ") and "no intervals: they come from" in printed
+    assert re.search("^\\* pooled_per_take .* 1 take$", printed, re.M) and "unknown" not in printed
     other = json.loads(results.read_text())
     for _, prediction in keyed_entries(other["ego-exo"]["results"]):
         prediction["confidence"] = 0.0

@@ -163,15 +163,23 @@ def test_the_report_works_in_a_browser(scored_data, tmp_path, chromium):
     run("document.querySelectorAll('#by-object th')[3].click()")
     assert [float(value) for value in run(column)] == down[::-1] == sorted(down)
 
+    chromium.resize(390, 844)  # a phone
+    cells = "[...document.querySelectorAll('#figures td')]"
+    assert run(f"return {cells}.every(cell => cell.getBoundingClientRect().right <= 390)")
+    chromium.resize(1300, 1000)
     assert chromium.errors() == []
 
 
 def test_a_report_shows_the_cases_that_are_asked_for_and_its_numbers_are_those_of_all(scored_data, tmp_path):
-    wanted = ["--take", "take-a", "--object", "Milk carton", "--camera", "cam02", "--frame", "60"]
-    report.main([*options(scored_data), *wanted, "--out", str(tmp_path)])
-    (card,) = re.findall("<p><b>.*", (tmp_path / "index.html").read_text())
-    assert card.startswith("<p><b>Milk carton</b> ") and "to cam02, frame 60: " in card
-    assert json.loads((tmp_path / "metrics.json").read_text())["takes"] == 2
+    for take in ("take-a", "take_take-a"):  # its uid, its name
+        wanted = ["--take", take, "--object", "Milk carton", "--camera", "cam02", "--frame", "60"]
+        report.main([*options(scored_data), *wanted, "--out", str(tmp_path)])
+        page = (tmp_path / "index.html").read_text()
+        (card,) = re.findall("<p><b>.*", page)
+        assert re.search('data-text="milk carton .* take-a"', page)  # what the page's search finds
+        assert card.startswith("<p><b>Milk carton</b> ") and "to cam02, frame 60: " in card
+        assert json.loads((tmp_path / "metrics.json").read_text())["takes"] == 2
+        report.main([*options(scored_data), *wanted, "--out", str(tmp_path / "sheet.jpg")])
 
 
 @pytest.mark.parametrize(
