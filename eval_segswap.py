@@ -174,7 +174,7 @@ def plan_takes(uids: list[str], args: argparse.Namespace, together: int) -> tupl
             failed[uid] = str(error)
     if not plans:
         reason = next(iter(failed.values()))
-        raise UserError(f"none of the {len(uids)} takes of split {args.split!r} can be read: {reason}")
+        raise UserError(f"no take of split {args.split!r} can be read: {reason}")
     return plans, failed
 
 

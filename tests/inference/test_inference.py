@@ -342,7 +342,7 @@ BAD_INPUT = {
     "--ckpt_path nowhere.pth": "no file nowhere.pth; give a checkpoint of train.py",
     "--data_path {tmp}/nowhere": "nowhere; name that of the processed takes",
     "--looks 2": "--looks is for networks of the strong recipe, and ",
-    "--data_path {tmp}/nowhere --splits_path {data}/split.json": "none of the 3 takes of split 'val' can be read",
+    "--data_path {tmp}/nowhere --splits_path {data}/split.json": "no take of split 'val' can be read",
 }
 
 
