@@ -31,7 +31,6 @@ from evaluation.options import add_truth_options, open_truth
 from evaluation.outputs import (
     default_results,
     output_folder,
-    path_beside,
     provenance_of,
     summarize_file,
     write_cases,
@@ -51,6 +50,7 @@ from evaluation.tables import (
     split_title,
 )
 from evaluation.truth import GroundTruth
+from formats.results import path_beside
 
 
 def parse_args(argv: list[str] | None = None) -> argparse.Namespace:

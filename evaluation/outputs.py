@@ -9,13 +9,13 @@ from pathlib import Path
 from typing import Any
 
 from common.errors import UserError
-from common.files import atomic_write, file_digest, read_record, remove_leftovers, temporary_folder, write_json
+from common.files import atomic_write, read_record, remove_leftovers, temporary_folder, write_json
 from common.provenance import provenance
 from evaluation.metrics import METRICS, MaskScores
 from evaluation.score import Case, SplitScores
 from evaluation.summary import summarize_scores, without_nan
 from evaluation.tables import BREAKDOWN_COUNTS
-from formats.results import results_path
+from formats.results import read_run, results_path
 
 RESULTS_DIR = Path(__file__).resolve().parents[1] / "results"  # where eval_segswap.py writes
 RUN_RECORD = ("checkpoint", "checkpoint_sha256", "precision", "date", "command", "commit")  # of the predictions
@@ -33,22 +33,9 @@ def default_results(setting: str, split: str | None) -> Path:
     return results_path(RESULTS_DIR, setting, split)
 
 
-def path_beside(results: Path, what: str) -> Path:
-    """`results/ego-exo_val_results.json` or `.json.gz` -> `results/ego-exo_val_{what}`."""
-    stem = Path(results.name.removesuffix(".gz")).stem
-    return results.with_name(f"{stem.removesuffix('_results')}_{what}")
-
-
 def run_record(results: Path) -> dict[str, str | None]:
-    """How a results file was made, by the run record that eval_segswap.py leaves beside it; None where it says nothing.
-
-    The record vouches only for the bytes that it was written for, not for others under their name.
-    """
-    try:
-        record = read_record(path_beside(results, "run.json"), {"provenance": dict, "results_sha256": str}, "delete it")
-        recorded = record["provenance"] if record["results_sha256"] == file_digest(results) else {}
-    except (UserError, OSError):  # none there, none of ours, or a folder of masks
-        recorded = {}
+    """How a results file was made, by its run record; None where that says nothing."""
+    recorded = read_run(results).get("provenance", {})
     return {"results": str(results)} | {name: recorded.get(name) and str(recorded[name]) for name in RUN_RECORD}
 
 

@@ -24,13 +24,14 @@ from common.errors import UserError, counted
 from common.files import claimed
 from evaluation.case_pictures import PANEL_HEIGHT, case_sheet, draw_cases, write_gallery
 from evaluation.options import add_truth_options, open_truth
-from evaluation.outputs import default_results, output_folder, path_beside, summarize_file, write_outputs
+from evaluation.outputs import default_results, output_folder, summarize_file, write_outputs
 from evaluation.pages import PAGE, report_card, report_sections, write_page
 from evaluation.score import Case, Reading, SplitScores, score_file, unscored_lines
 from evaluation.selection import CASE_ORDERS, choose_cases, matching_cases
 from evaluation.summary import take_names
 from evaluation.tables import headline, split_title
 from evaluation.truth import GroundTruth
+from formats.results import path_beside
 
 
 def parse_args(argv: list[str] | None = None) -> argparse.Namespace:

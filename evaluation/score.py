@@ -19,7 +19,7 @@ from evaluation.metrics import MaskScores, score_masks
 from evaluation.predictions import ACCEPTED_TEXT, Problem, TakePredictions
 from evaluation.truth import GroundTruth, TakeTruth
 from formats.masks import decode_mask, mask_area, mask_size
-from formats.results import THRESHOLD, iter_results
+from formats.results import THRESHOLD, iter_results, part_name, read_run
 
 MISSING_HINT = "; --allow_missing scores the rest if something is only missing"
 
@@ -67,6 +67,7 @@ class TakeScores(NamedTuple):
     wanted: int  # frames to score; `cases` has fewer if predictions are missing
     problems: list[Problem]
     accepted: Counter[str] = Counter()  # form other than the official one -> how often it was read
+    digest: str = ""  # `ProcessedTake.digest` of the truth
 
 
 class SplitScores(NamedTuple):
@@ -75,6 +76,7 @@ class SplitScores(NamedTuple):
     setting: str
     takes: list[TakeScores]
     not_in_truth: list[str]  # uids of takes in the results file that the ground truth lacks
+    changed: str = ""  # a line that names the takes which were processed again since they were predicted
 
     @property
     def cases(self) -> list[Case]:
@@ -102,7 +104,16 @@ def score_file(
         flags = sorted({problem.flag for problem in problems if problem.flag})
         hint = f"; {' and '.join(flags)} would accept what is of another form" if flags else ""
         refuse([problem.text for problem in problems], str(path), hint + ("" if allow_missing else MISSING_HINT))
-    return scores
+    return scores._replace(changed=changed_line(path, scores.takes))
+
+
+def changed_line(path: Path, takes: Sequence[TakeScores]) -> str:
+    """Names the takes that were processed again since they were predicted, as the run's record says; or ""."""
+    run = read_run(path)
+    names = {take.take_uid: part_name(take.take_uid, take.digest) for take in takes if take.digest}
+    changed = [uid for uid, name in names.items() if run.get("takes", {}).get(uid, name) != name]
+    what = f"predicted from other masks or frames than are processed now: {', '.join(changed)}"
+    return f"{what}; run `{run['provenance'].get('command')}` again" if changed else ""
 
 
 def refuse(problems: Sequence[str], where: str, hint: str = "") -> NoReturn:
@@ -127,6 +138,8 @@ def unscored_lines(truth: GroundTruth, scores: SplitScores) -> list[str]:
         lines.append(partial_line(truth))
     if scores.not_in_truth:
         lines.append(f"takes of the results without ground truth, not scored: {', '.join(scores.not_in_truth)}")
+    if scores.changed:
+        lines.append(scores.changed)
     if truth.accepted:
         lines.append(f"accepted: {counted(len(truth.accepted), 'take')} of the ground truth without subsample_idx")
     for kind, count in sorted(scores.accepted.items()):
@@ -200,4 +213,5 @@ def score_take(truth: TakeTruth, raw: Any, reading: Reading) -> TakeScores:
             visible, area = true_rle is not None, mask_area(predicted.rle) / math.prod(file_size)
             cases.append(Case(take.uid, *pair, frame, visible, predicted.existence, scores, scores_at_file_size, area))
     info = truth.info
-    return TakeScores(take.uid, info.name, info.scenario, cases, wanted, predictions.problems, predictions.accepted)
+    read = predictions.problems, predictions.accepted
+    return TakeScores(take.uid, info.name, info.scenario, cases, wanted, *read, take.digest)

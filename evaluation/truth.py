@@ -15,7 +15,16 @@ from common.errors import MALFORMED, UserError
 from common.files import claimed, iter_json, write_json
 from formats.geometry import Size, eval_size
 from formats.masks import RLE, encode_mask, mask_size, resize_mask
-from formats.processed import ANNOTATION, FAILED, CameraPair, ProcessedTake, frames_in, is_processed, read_frame
+from formats.processed import (
+    ANNOTATION,
+    FAILED,
+    CameraPair,
+    ProcessedTake,
+    annotation_change,
+    frames_in,
+    is_processed,
+    read_frame,
+)
 from formats.takes import (
     ANNOTATION_REMEDY,
     ANNOTATION_TEMPLATE,
@@ -39,8 +48,8 @@ class TakeInfo:
     scenario: str = ""
 
 
-def _read_infos(path: Path, uids: list[str]) -> tuple[dict[str, TakeInfo], dict[str, str]]:
-    """What an annotation file says of the takes `uids`, and why it says nothing of some; both by uid."""
+def _read_infos(path: Path, uids: list[str], data_dir: Path) -> tuple[dict[str, TakeInfo], dict[str, str]]:
+    """What an annotation file says of the takes `uids`, and why others cannot be scored by it; both by uid."""
     infos, missing = {}, dict.fromkeys(uids, f"not in {path}")
     for uid, raw in iter_annotations(path):
         if uid in missing:
@@ -48,6 +57,9 @@ def _read_infos(path: Path, uids: list[str]) -> tuple[dict[str, TakeInfo], dict[
                 take = parse_take(uid, raw)
             except UserError as error:
                 missing[uid] = str(error)
+                continue
+            if change := annotation_change(data_dir, take):
+                missing[uid] = change
                 continue
             frames = {
                 name: {camera: track.annotated_frames for camera, track in tracks.items()}
@@ -153,7 +165,7 @@ class GroundTruth:
             if not path.is_file():
                 without = "" if annotations else "score without it by --all_frames, or "
                 raise UserError(f"no file {path}; {without}{ANNOTATION_REMEDY}")
-            infos, missing = _read_infos(path, uids)
+            infos, missing = _read_infos(path, uids, data_dir)
         missing |= {uid: f"no {ANNOTATION} in {data_dir / uid}" for uid in uids if not is_processed(data_dir, uid)}
         return cls([uid for uid in uids if uid not in missing], data_dir, infos, missing, split=split)
 

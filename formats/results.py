@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from common.errors import MALFORMED, UserError
-from common.files import holds_json_list, iter_json, iter_json_list, write_json
+from common.files import file_digest, holds_json_list, iter_json, iter_json_list, read_record, write_json
 from formats.mask_files import png_files
 from formats.mask_pictures import read_mask
 from formats.masks import encode_mask
@@ -29,6 +29,26 @@ DETECTION = '{"image_id": "{take_uid}/{query_cam}_{target_cam}/{frame}", "catego
 
 def results_path(out_dir: Path, setting: str, split: str) -> Path:
     return out_dir / f"{setting}_{split}_results.json"
+
+
+def path_beside(results: Path, what: str) -> Path:
+    """`results/ego-exo_val_results.json` or `.json.gz` -> `results/ego-exo_val_{what}`."""
+    stem = Path(results.name.removesuffix(".gz")).stem
+    return results.with_name(f"{stem.removesuffix('_results')}_{what}")
+
+
+def read_run(results: Path) -> dict[str, Any]:
+    """The run record that eval_segswap.py leaves beside a results file, if it vouches for these bytes; else {}."""
+    try:
+        record = read_record(path_beside(results, "run.json"), {"provenance": dict, "results_sha256": str}, "delete it")
+        return record if record["results_sha256"] == file_digest(results) else {}
+    except (UserError, OSError):  # none there, none of ours, or a folder of masks
+        return {}
+
+
+def part_name(take_uid: str, digest: str) -> str:
+    """What the run record calls a take that was predicted; `digest` is its `ProcessedTake.digest`."""
+    return f"{take_uid}.{digest[:12]}.json"
 
 
 def camera_pair_key(query_camera: str, target_camera: str) -> str:

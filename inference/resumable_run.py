@@ -26,7 +26,7 @@ from typing import Any
 from common.errors import UserError
 from common.files import claimed, file_digest, has_form, iter_json, read_json, read_record, remove_leftovers, write_json
 from common.provenance import provenance
-from formats.results import results_path, write_results
+from formats.results import part_name, results_path, write_results
 from inference.predict_takes import Plans, TakeChunks
 
 RECORD_FORM = {"run": str, "results_sha256": str, "provenance": dict, "takes": dict, "failed": dict}
@@ -78,7 +78,7 @@ class ResumableRun:
 
     def part_path(self, plan: TakeChunks) -> Path:
         """The file with the results of a finished take, until all takes are finished."""
-        return self.folder / f"{plan.uid}.{plan.digest[:12]}.json"
+        return self.folder / part_name(plan.uid, plan.digest)
 
     def made_already(self, plans: Plans) -> dict[str, Any] | None:
         """The provenance of the results file, if this very run made it, of these takes as they are now. UserError if

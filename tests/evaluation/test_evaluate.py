@@ -9,11 +9,14 @@ import numpy as np
 import pytest
 
 from common.arguments import SETTINGS
+from common.files import file_digest
 from evaluation import evaluate, report
 from evaluation.protocols import PROTOCOLS
 from evaluation.truth import GroundTruth
 from formats.masks import encode_mask, resize_mask
-from formats.processed import ANNOTATION, CameraPair
+from formats.processed import ANNOTATION, SOURCE, CameraPair, ProcessedTake
+from formats.results import part_name
+from formats.takes import iter_annotations, parse_take
 from tests.made import EGO, official_evaluation
 from tests.made.golden import GOLDEN, golden
 from tests.made.processed import LAYOUT, make_data_set, write_data_set
@@ -222,6 +225,38 @@ def test_a_take_without_ground_truth_is_named(scored_data, good, tmp_path, capsy
     assert "take take-c" in capsys.readouterr().err
     assert evaluate_results(scored_data, good, tmp_path, *splits, "--allow_missing") == 0
     assert "takes of the split without ground truth: take-c" in capsys.readouterr().out
+
+
+def test_masks_of_another_annotation_are_not_scored_and_predictions_made_from_another_are_named(tmp_path, capsys):
+    root = make_scored_data(tmp_path)
+    path, (uid, other) = root / "annotations" / "relations_val.json", UIDS
+    for take in UIDS:
+        write_source(root / "processed" / take, path)
+    results = root / "a" / "ego-exo_val_results.json"
+    takes = {take: part_name(take, ProcessedTake.read(root / "processed", take).digest) for take in UIDS}
+    record = {"provenance": {"command": "python the command"}, "results_sha256": file_digest(results), "takes": takes}
+    results.with_name("ego-exo_val_run.json").write_text(json.dumps(record))
+    run(*options(root), "--out", tmp_path / "out")
+    assert "predicted from" not in capsys.readouterr().out
+
+    raw = json.loads(path.read_text())
+    raw["annotations"][uid]["object_masks"]["cup_0"]["cam01"]["annotated_frames"] = [0]
+    path.write_text(json.dumps(raw))
+    assert exit_status(evaluate.main, *options(root), "--out", tmp_path / "no") == 1
+    errors = capsys.readouterr().err
+    assert f"take {uid}: its annotation has changed since it was processed; run data/process_data.py" in errors
+    assert other not in errors and not (tmp_path / "no").exists()
+
+    write_source(root / "processed" / uid, path)  # as process_data.py does
+    line = f"predicted from other masks or frames than are processed now: {uid}; run `python the command` again"
+    run(*options(root), "--out", tmp_path / "out")
+    report.main([*options(root), "--out", str(tmp_path / "report")])
+    assert line in capsys.readouterr().out and line in (tmp_path / "report" / "index.html").read_text()
+
+
+def write_source(folder, annotations):
+    raw = dict(iter_annotations(annotations))[folder.name]
+    (folder / SOURCE).write_text(json.dumps({"annotation": parse_take(folder.name, raw).digest}))
 
 
 def test_annotations_are_found_in_a_folder_or_the_message_says_what_to_do(scored_data, good, tmp_path, capsys):
