@@ -27,7 +27,7 @@ from common.files import atomic_write, claimed, read_record, remove_leftovers, w
 from formats.geometry import same_shape
 from formats.masks import RLE, mask_size
 from formats.processed import ANNOTATION, FAILED, SOURCE, ProcessedTake, frame_path, frames_in, read_source, shrink
-from formats.takes import FRAME_STEP, MAX_ROWS, Take, Track, video_path
+from formats.takes import FRAME_STEP, MAX_ROWS, Take, Track, kind_of, video_path
 from formats.video import VideoError, VideoIndex, index_video, read_frames
 
 FAILED_TAKES = "failed_takes.json"
@@ -64,13 +64,13 @@ def process_take(take: Take, takes_dir: Path, data_dir: Path, downscaled: bool, 
         return
     videos, failures = index_videos(take, takes_dir, downscaled)
     masks: dict[str, dict[str, Masks]] = {}
-    if "ego" in map(take.kind_of, videos):
+    if "ego" in map(kind_of, videos):
         drop_outdated(take, takes_dir, data_dir, downscaled)
         masks = {
             name: {camera: _decode(track) for camera, track in tracks.items() if camera in videos}
             for name, tracks in take.objects.items()
         }
-        wanted = _wanted_frames(take, _frame_each_second(take, videos))
+        wanted = _wanted_frames(take, _frame_each_second(videos))
         for camera, index in videos.items():
             if lacking := sum(frame >= len(index) for frame in wanted):
                 end, lost = counted(len(index), "frame"), counted(lacking, "wanted frame")
@@ -81,7 +81,7 @@ def process_take(take: Take, takes_dir: Path, data_dir: Path, downscaled: bool, 
             faults = list(run(lambda x: extract_frames(take, folder / x[0], x[1], wanted, masks), videos.items()))
         failures += filter(None, faults)
         videos = {camera: index for (camera, index), fault in zip(videos.items(), faults, strict=True) if not fault}
-    if "ego" not in map(take.kind_of, videos):
+    if "ego" not in map(kind_of, videos):
         if all(failure.camera for failure in failures):  # each is of one camera: say why the take is left out
             failures.append(Failure(None, MISSING, "no usable ego video, without which a take has no pairs"))
         write_failures(folder, take.name, failures)
@@ -91,7 +91,7 @@ def process_take(take: Take, takes_dir: Path, data_dir: Path, downscaled: bool, 
         whole[name], corrupt = _whole_masks(name, tracks, videos)
         failures += corrupt
     write_failures(folder, take.name, failures)  # first: annotation.json says that the take is complete
-    ProcessedTake(take.uid, folder, whole, _frame_each_second(take, videos), take.stated_ego).write_annotation()
+    ProcessedTake(take.uid, folder, whole, _frame_each_second(videos)).write_annotation()
 
 
 def is_done(take: Take, takes_dir: Path, data_dir: Path, downscaled: bool) -> bool:
@@ -152,10 +152,10 @@ def index_videos(take: Take, takes_dir: Path, downscaled: bool) -> tuple[dict[st
     """The usable videos of a take by camera, and what is missing. Reads their packets and decodes nothing."""
     if not (takes_dir / take.name).is_dir():
         return {}, [Failure(None, MISSING, f"no folder {takes_dir / take.name}")]
-    if "ego" not in map(take.kind_of, take.cameras):
+    if "ego" not in map(kind_of, take.cameras):
         cameras = ", ".join(take.cameras) or "there are none"
-        reason = f"none of its annotated cameras ({cameras}) is named aria* or is_ego in takes.json: it has no pairs"
-        return {}, [Failure(None, MISSING, reason)]
+        reason = f"no name of its annotated cameras ({cameras}) begins with aria, as those of head-worn cameras do"
+        return {}, [Failure(None, MISSING, f"{reason}; import a take of your own again with data/import_take.py")]
     videos, failures = {}, []
     for camera in take.cameras:
         path = video_path(takes_dir, take.name, camera, downscaled)
@@ -196,7 +196,7 @@ def extract_frames(
             shapes = f"{index.size[1]}x{index.size[0]}, masks of its camera are {other[1]}x{other[0]}"
             raise VideoError(f"{index.path} is {shapes}: it lies on its side, or one of them is of another camera")
         for frame, image in read_frames(index, [n for n in wanted if n < len(index) and n not in written]):
-            _, encoded = cv2.imencode(".jpg", shrink(image, MAX_ROWS[take.kind_of(camera)]))
+            _, encoded = cv2.imencode(".jpg", shrink(image, MAX_ROWS[kind_of(camera)]))
             with atomic_write(frame_path(folder, frame), "wb") as file:
                 file.write(encoded)
     except OSError:
@@ -245,9 +245,9 @@ def _whole_masks(
     return masks, failures
 
 
-def _frame_each_second(take: Take, videos: dict[str, VideoIndex]) -> list[int]:
+def _frame_each_second(videos: dict[str, VideoIndex]) -> list[int]:
     """The frame of each second of the (longest) ego video."""
-    lengths = [len(index) for camera, index in videos.items() if take.kind_of(camera) == "ego"]
+    lengths = [len(index) for camera, index in videos.items() if kind_of(camera) == "ego"]
     return list(range(0, max(lengths), FRAME_STEP))
 
 

@@ -2,10 +2,11 @@
 
     python data/import_take.py --name kitchen --videos head=head.mp4 left=left.mp4 --ego head --masks head=masks/head
 
-Adds the take to a data folder, in the layout of Ego-Exo4D (docs/own_data.md): videos, annotation, split, and which
-cameras are head-worn. Its frame f is the same moment in every camera: a video that begins earlier than another
-(--offset), has another frame rate than the --ego camera's or uneven times, lies on its side, or is a folder of pictures
-is written anew; the others are copied. After a kill the same command starts this take again.
+Adds the take to a data folder, in the layout of Ego-Exo4D (docs/own_data.md): videos, annotation, split. There the
+head-worn camera is called aria_head, as the names of head-worn cameras begin with aria. Frame f of the take is the same
+moment in every camera: a video that begins earlier than another (--offset), has another frame rate than the --ego
+camera's or uneven times, lies on its side, or is a folder of pictures is written anew; the others are copied. After a
+kill the same command starts this take again.
 """
 
 import argparse
@@ -29,7 +30,7 @@ from common.files import atomic_folder, claimed, is_file_name, read_json, remove
 from formats.footage import Footage, add_footage_options, open_cameras, synchronize
 from formats.mask_files import MaskFiles, find_masks
 from formats.masks import encode_lzstring
-from formats.takes import ANNOTATION_TEMPLATE, SPLIT_REMEDY, SPLITS, annotation_path, read_splits, video_path
+from formats.takes import ANNOTATION_TEMPLATE, SPLIT_REMEDY, SPLITS, annotation_path, kind_of, read_splits, video_path
 from formats.video_writer import open_video
 
 NOT_ANNOTATED = {"annotation": {}, "annotated_frames": []}  # the track of an object that nobody looked for
@@ -42,7 +43,7 @@ def parse_args() -> argparse.Namespace:
     add_footage_options(parser)
     add("--ego", required=True, metavar="CAMERA", help="the head-worn camera; the others are exo cameras")
     add("--root", type=Path, default=DEFAULT_ROOT, help="data folder to add the take to")
-    use = "train: a camera without masks of an object is no pair; otherwise the object is sought there, but not scored"
+    use = "test: an object is also sought in cameras that have no masks of it, but not scored there; else it is not"
     add("--split", choices=SPLITS, default="test", help=use)
     return parser.parse_args()
 
@@ -53,6 +54,10 @@ def main() -> None:
     cameras, offsets = open_cameras(args)
     if args.ego not in cameras:
         raise UserError(f"--ego {args.ego!r} is none of the cameras {', '.join(cameras)}")
+    if other := next((camera for camera in cameras if kind_of(camera) == "ego" and camera != args.ego), None):
+        raise UserError(f"camera {other!r}: a name that begins with aria is a head-worn camera's; call it otherwise")
+    ego = args.ego if kind_of(args.ego) == "ego" else f"aria_{args.ego}"
+    names = {camera: camera for camera in cameras} | {args.ego: ego}  # in the take
     positions = synchronize(cameras, offsets, args.ego)
     length = min(map(len, positions.values()))
     positions = {camera: of_camera[:length] for camera, of_camera in positions.items()}
@@ -61,24 +66,24 @@ def main() -> None:
         masks = find_masks(path, args.mask_frame)
         for name in masks.objects:
             track, lost = read_track(masks, name, cameras[camera], positions[camera])
-            objects.setdefault(name, {})[camera] = track
+            objects.setdefault(name, {})[names[camera]] = track
             count, left_out = count + len(track["annotation"]), left_out + lost
-    if args.split == "train":  # which takes a frame that nobody looked at for one in which the object is hidden
+    if args.split != "test":  # training takes a frame that nobody looked at for one in which the object is hidden
         unmatched = drop_unmatched(objects)
         count -= unmatched
     if not count:
         raise UserError("no mask shows an object in a frame that all cameras have; look at --masks and --offset")
-    if args.split != "train":
+    if args.split == "test":
         for tracks in objects.values():
-            tracks |= {name: NOT_ANNOTATED for name in cameras if name not in tracks}
+            tracks |= {name: NOT_ANNOTATED for name in names.values() if name not in tracks}
 
     takes = args.root / "takes"
     with claimed(args.root, "import_take", f"adds a take to {args.root}"):
         remove_leftovers(takes)
         with atomic_folder(takes / args.name) as folder:
-            lists = extended_lists(args, list(cameras), objects)
+            lists = extended_lists(args, objects)
             for camera, footage in cameras.items():
-                path = video_path(folder.parent, folder.name, camera)
+                path = video_path(folder.parent, folder.name, names[camera])
                 write_video(path, footage, positions[camera], 1 / cameras[args.ego].step)
             for path, content in lists.items():  # the folder comes last: it says that the take is complete
                 remove_leftovers(path.parent, path.name)
@@ -92,7 +97,8 @@ def main() -> None:
 
 def check_name(args: argparse.Namespace) -> None:
     """Raises UserError if the take cannot be called so, or is there already."""
-    if not is_file_name(args.name):
+    is_reserved = args.name == "takes" or args.name.endswith((".json", ".npz"))  # processed/ has files of such names
+    if is_reserved or not is_file_name(args.name):
         raise UserError(f"--name {args.name!r} cannot be the name of a take's folder; give another")
     for folder in (args.root / "takes" / args.name, args.root / "processed" / args.name):
         if any(path.is_dir() for path in folder.glob("*")):
@@ -134,7 +140,7 @@ def drop_unmatched(objects: dict[str, dict[str, Any]]) -> int:
     return dropped
 
 
-def extended_lists(args: argparse.Namespace, cameras: list[str], objects: dict[str, Any]) -> dict[Path, Any]:
+def extended_lists(args: argparse.Namespace, objects: dict[str, Any]) -> dict[Path, Any]:
     """The data folder's lists with the new take, by path, in the order in which to write them. Its uid is its name.
 
     Entries of a take of the same name, whose import was killed or whose folder was deleted, are replaced.
@@ -147,21 +153,16 @@ def extended_lists(args: argparse.Namespace, cameras: list[str], objects: dict[s
         raise UserError(f"{args.root} has annotations but no split.json; {SPLIT_REMEDY}, or give another --root")
     remedy = "mend or delete it"
     split = read_splits(splits) if splits.exists() else {name: [] for name in SPLITS}
-    takes_json = args.root / "takes.json"
-    takes = read_json(takes_json, remedy) if takes_json.exists() else []
     annotated = read_json(annotations, remedy) if annotations.exists() else {"annotations": {}}
-    stated = [{"cam_id": name, "is_ego": name == args.ego} for name in cameras]
     track = {"take_name": args.name, "scenario": "", "object_names": list(objects), "object_masks": objects}
     try:
-        takes = [take for take in takes if take["take_uid"] != args.name]
-        takes.append({"take_uid": args.name, "cameras": stated})
         annotated["annotations"][args.name] = track
     except MALFORMED:
-        raise UserError(f"{takes_json} is no list, or {annotations} has no annotations; {remedy}") from None
+        raise UserError(f"{annotations} has no annotations; {remedy}") from None
     split = {name: [uid for uid in uids if uid != args.name] for name, uids in split.items()}
     split.setdefault(args.split, []).append(args.name)
     # split.json first: the check above refuses annotations without it.
-    return {splits: split, takes_json: takes, annotations: annotated}
+    return {splits: split, annotations: annotated}
 
 
 def write_video(path: Path, footage: Footage, positions: np.ndarray, fps: float) -> None:

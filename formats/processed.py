@@ -5,8 +5,7 @@
     <data_dir>/<take_uid>/source.json           what it was made of, if data/process_data.py made it
 
 annotation.json: `{"masks": {object: {camera: {frame: {"size": [H, W], "counts": str}}}}, "subsample_idx": [0, 30]}`.
-Masks have the size of the video they were drawn on, frames are smaller. Frames without a mask have no key. Cameras that
-takes.json calls ego or exo against their names stand under a further key: `"is_ego": {camera: true or false}`.
+Masks have the size of the video they were drawn on, frames are smaller. Frames without a mask have no key.
 """
 
 import dataclasses
@@ -63,7 +62,6 @@ class ProcessedTake:
     folder: Path
     masks: dict[str, dict[str, dict[int, RLE]]]
     subsample_idx: list[int]
-    stated_ego: dict[str, bool] = field(default_factory=dict)  # by camera, where takes.json contradicts the name
     digest: str = field(default="", compare=False)  # SHA-256 of annotation.json and source.json; "": read from neither
 
     @classmethod
@@ -85,8 +83,13 @@ class ProcessedTake:
 
     @classmethod
     def parse(cls, uid: str, folder: Path, raw: Any, checked: bool = True) -> "ProcessedTake":
-        """The content of an annotation.json -> ProcessedTake. Raises ValueError if it is malformed."""
+        """The content of an annotation.json -> ProcessedTake. Raises ValueError if it is malformed, UserError if the
+        names of its cameras do not tell which are head-worn.
+        """
         try:
+            if "is_ego" in raw:
+                fault = f"take {uid} was imported by version 2.1, which did not name the head-worn camera aria_..."
+                raise UserError(f"{fault}; delete its folders and import it again with data/import_take.py")
             masks = {
                 object_name: {
                     camera: {
@@ -98,10 +101,7 @@ class ProcessedTake:
                 }
                 for object_name, cameras in raw["masks"].items()
             }
-            stated_ego = raw.get("is_ego", {})
-            if not all(isinstance(ego, bool) for ego in stated_ego.values()):
-                raise ValueError(f"is_ego is {stated_ego!r:.60}, not true or false for each camera")
-            take = cls(uid, folder, masks, list(map(parse_frame, raw["subsample_idx"])), stated_ego)
+            take = cls(uid, folder, masks, list(map(parse_frame, raw["subsample_idx"])))
             for camera in take.cameras:
                 if not is_file_name(camera):
                     raise ValueError(f"camera {camera[:40]!r} cannot be the name of a folder")
@@ -111,15 +111,11 @@ class ProcessedTake:
 
     def content(self) -> dict[str, Any]:
         """What annotation.json holds."""
-        content = {"masks": self.masks, "subsample_idx": self.subsample_idx}
-        return content | ({"is_ego": self.stated_ego} if self.stated_ego else {})
+        return {"masks": self.masks, "subsample_idx": self.subsample_idx}
 
     def write_annotation(self) -> None:
         """Write annotation.json, atomically. It comes last: its presence says that the take is complete."""
         write_json(self.folder / ANNOTATION, self.content())
-
-    def kind_of(self, camera: str) -> str:
-        return kind_of(camera, self.stated_ego)
 
     def frame_path(self, camera: str, frame: int) -> Path:
         return frame_path(self.folder / camera, frame)
@@ -132,7 +128,7 @@ class ProcessedTake:
     def camera_pairs(self, setting: str) -> Iterator[CameraPair]:
         """Every object with each of its cameras of the setting's query kind and each of its target kind."""
         for object_name, cameras in self.masks.items():
-            queries, targets = ([c for c in cameras if self.kind_of(c) == kind] for kind in SETTINGS[setting])
+            queries, targets = ([c for c in cameras if kind_of(c) == kind] for kind in SETTINGS[setting])
             for query, target in itertools.product(queries, targets):
                 yield CameraPair(object_name, query, target)
 

@@ -3,15 +3,14 @@
 <root>/takes/<take_name>/frame_aligned_videos/<camera>.mp4
 <root>/takes/<take_name>/frame_aligned_videos/downscaled/448/<camera>.mp4
 <root>/annotations/relations_{train,val,test}.json
-<root>/takes.json
 """
 
 import functools
 import hashlib
 import json
 import os
-from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -35,11 +34,9 @@ ANNOTATION_TEMPLATE = Path("annotations") / "relations_{split}.json"  # below <r
 MAX_ROWS = {"ego": 1408 // 2, "exo": 2160 // 4}  # of a processed frame, by the kind of its camera
 
 
-def kind_of(camera: str, stated_ego: Mapping[str, bool] | None = None) -> str:
-    """A key of MAX_ROWS. The name tells it, as those of Aria glasses, which are head-worn, start with `aria`, unless
-    takes.json contradicts the name: `stated_ego` says so by camera.
-    """
-    return "ego" if (stated_ego or {}).get(camera, camera.startswith("aria")) else "exo"
+def kind_of(camera: str) -> str:
+    """A key of MAX_ROWS: the names of head-worn cameras start with `aria`, as Aria glasses' names do."""
+    return "ego" if camera.startswith("aria") else "exo"
 
 
 def video_path(takes_dir: Path, take_name: str, camera: str, downscaled: bool = False) -> Path:
@@ -109,20 +106,16 @@ class Take:
     name: str
     scenario: str
     objects: dict[str, dict[str, Track]]
-    stated_ego: dict[str, bool] = field(default_factory=dict)  # by camera, where takes.json contradicts the name
 
     @property
     def cameras(self) -> list[str]:
         """Every camera in which an object is annotated, sorted: the ones worth decoding."""
         return sorted({camera for tracks in self.objects.values() for camera in tracks})
 
-    def kind_of(self, camera: str) -> str:
-        return kind_of(camera, self.stated_ego)
-
     @property
     def digest(self) -> str:
         """SHA-256 of what the annotation file says of the take, hexadecimal."""
-        content = vars(self) | {"stated_ego": {}}  # takes that version 2.1 processed have this in their digest
+        content = vars(self) | {"stated_ego": {}}  # version 2.1 had this field; takes that it processed stay up to date
         return hashlib.sha256(json.dumps(content, default=vars, sort_keys=True).encode()).hexdigest()
 
 
@@ -131,11 +124,8 @@ def iter_annotations(path: Path) -> Iterator[tuple[str, Any]]:
     return iter_json(path, ("annotations",), ANNOTATION_REMEDY)
 
 
-def parse_take(uid: str, raw: Any, stated_ego: Mapping[str, bool] | None = None) -> Take:
-    """One value of `iter_annotations` -> Take. Raises UserError naming the take if a field is missing or malformed.
-
-    `stated_ego` says by camera what takes.json says.
-    """
+def parse_take(uid: str, raw: Any) -> Take:
+    """One value of `iter_annotations` -> Take. Raises UserError naming the take if a field is missing or malformed."""
     try:
         objects = {
             object_name: {camera: _parse_track(track) for camera, track in tracks.items()}
@@ -145,9 +135,7 @@ def parse_take(uid: str, raw: Any, stated_ego: Mapping[str, bool] | None = None)
         for name in (uid, raw["take_name"], *cameras):
             if not is_file_name(name):
                 raise ValueError(f"{str(name)[:40]!r} cannot be the name of a file")
-        stated = (stated_ego or {}).items()
-        against = {name: ego for name, ego in stated if name in cameras and ego != (kind_of(name) == "ego")}
-        return Take(uid, raw["take_name"], str(raw.get("scenario") or ""), objects, against)
+        return Take(uid, raw["take_name"], str(raw.get("scenario") or ""), objects)
     except MALFORMED as error:
         raise UserError(f"the annotation of take {uid} is malformed ({type(error).__name__}: {error})") from None
 
@@ -174,7 +162,6 @@ def parse_frame(raw: Any) -> int:
 
 def read_takes(path: Path, uids: Iterable[str]) -> tuple[dict[str, Take], dict[str, str], list[str]]:
     """The takes `uids` of an annotation file and the faults of malformed ones, both by uid, and the other uids."""
-    stated_ego = _read_stated_ego(path)
     wanted = set(uids)
     takes: dict[str, Take] = {}
     malformed: dict[str, str] = {}
@@ -184,24 +171,7 @@ def read_takes(path: Path, uids: Iterable[str]) -> tuple[dict[str, Take], dict[s
             others.append(uid)
             continue
         try:
-            takes[uid] = parse_take(uid, raw, stated_ego.get(uid))
+            takes[uid] = parse_take(uid, raw)
         except UserError as error:
             malformed[uid] = str(error)
     return takes, malformed, others
-
-
-def _read_stated_ego(annotations: Path) -> dict[str, dict[str, bool]]:
-    """Which cameras are head-worn, by take uid and camera, as import_take.py says in takes.json: a list of takes, of
-    which its own have `"cameras": [{"cam_id", "is_ego"}, ...]`. Nothing is stated if there is none.
-    """
-    path = annotations.absolute().parent.parent / "takes.json"
-    if not os.path.lexists(path):  # a broken link is not passed over
-        return {}
-    remedy = "get it again or remove it"
-    takes = read_json(path, remedy)
-    # The data set's own entries have "capture" in its place, and the benchmark goes by the cameras' names alone.
-    ours = [take for take in takes if "cameras" in take] if has_form(takes, [{"take_uid": str}]) else None
-    if not has_form(ours, [{"cameras": [{"cam_id": str, "is_ego": bool}]}]):
-        form = '[{"take_uid", "cameras": [{"cam_id", "is_ego": true or false}]}] ("cameras" may be left out)'
-        raise UserError(f"{path} is not {form}; {remedy}")
-    return {take["take_uid"]: {camera["cam_id"]: camera["is_ego"] for camera in take["cameras"]} for take in ours}

@@ -20,6 +20,7 @@ from formats.geometry import Size
 from formats.masks import encode_mask
 from formats.processed import CameraPair, ProcessedTake, read_frame
 from formats.results import THRESHOLD, camera_pair_key
+from formats.takes import kind_of
 from inference.frame import TakeFrame
 from inference.matcher import Answers, Matcher
 
@@ -138,7 +139,7 @@ def read_pairs(
     """Read the images and masks of a frame's pairs. Returns the frame, without the pairs of which an image cannot be
     read, and these pairs with the reason.
     """
-    kinds = {camera: take.kind_of(camera) for pair in pairs for camera in pair[1:]}
+    kinds = {camera: kind_of(camera) for pair in pairs for camera in pair[1:]}
     frame, left_out = TakeFrame([], {}, {}, kinds, take.uid, number, take.folder, video_sizes={}), []
     for pair in pairs:
         try:

@@ -19,6 +19,7 @@ from tests.made.videos import make_video, numbered_image
 
 SIZE = (192, 384)
 HEAD, LEFT, PHOTOS = "head", "left cam", "photos"
+EGO = "aria_head"  # the head camera's name in the take
 OFFSETS = {HEAD: 0, LEFT: 5, PHOTOS: 3}  # frame 0 of the head camera is frame 5 of the left one
 
 
@@ -61,13 +62,12 @@ def test_frames_and_masks_of_all_cameras_are_of_one_moment(inputs, tmp_path):
     assert process(tmp_path, "--split", "test") == 0
     data_dir = tmp_path / "processed"
     take = ProcessedTake.read(data_dir, "kitchen")
-    for camera, offset in OFFSETS.items():
+    for camera, offset in {EGO: 0, LEFT: 5, PHOTOS: 3}.items():
         frames = read_frames(data_dir, "kitchen", camera)
         assert frames == {frame: frame + offset for frame in range(0, 70, 10) if frame < 67}
         for frame, rle in take.masks["cup"][camera].items():
             assert decode_mask(rle)[:, 0].sum() == frame + offset + 1
-    assert {camera: take.kind_of(camera) for camera in OFFSETS} == {HEAD: "ego", LEFT: "exo", PHOTOS: "exo"}
-    assert list(take.camera_pairs("ego-exo")) == [("cup", HEAD, LEFT), ("cup", HEAD, PHOTOS)]
+    assert list(take.camera_pairs("ego-exo")) == [("cup", EGO, LEFT), ("cup", EGO, PHOTOS)]
     assert run_main(create_pairs.main, "--data_dir", data_dir).returncode == 0
 
 
@@ -80,7 +80,7 @@ def test_only_what_does_not_fit_is_written_anew_and_copies_stay_when_the_origina
         file.write(bytes(1000))
     folder = tmp_path / "root" / "takes" / "kitchen" / "frame_aligned_videos"
     assert (folder / f"{LEFT}.mp4").read_bytes() == (inputs / "left.mp4").read_bytes()  # it began last
-    assert (folder / f"{HEAD}.mp4").read_bytes() != (inputs / "head.mp4").read_bytes()
+    assert (folder / f"{EGO}.mp4").read_bytes() != (inputs / "head.mp4").read_bytes()
 
 
 def test_an_import_killed_at_any_file_event_is_continued_by_the_same_command(inputs, tmp_path):
@@ -105,15 +105,15 @@ def test_an_import_killed_at_any_file_event_is_continued_by_the_same_command(inp
 
 
 def test_a_take_that_was_deleted_by_hand_can_be_imported_again(inputs, tmp_path):
-    assert run_main(import_take.main, *words(inputs, tmp_path)).returncode == 0
+    assert run_main(import_take.main, *words(inputs, tmp_path, split="val")).returncode == 0
     assert process(tmp_path) == 0
-    again = words(inputs, tmp_path, split="val", offset=[])
+    again = words(inputs, tmp_path, offset=[])
     for folder in ("takes", "processed"):  # old frames must not come to new masks
         message = f"error: {tmp_path / folder / 'kitchen'} holds a take; give another --name, or delete it first\n"
         assert run_main(import_take.main, *again).stderr == message
         shutil.rmtree(tmp_path / folder / "kitchen")
     assert run_main(import_take.main, *again).returncode == 0
-    assert json.loads((tmp_path / "split.json").read_text()) == {"train": [], "val": ["kitchen"], "test": []}
+    assert json.loads((tmp_path / "split.json").read_text()) == {"train": [], "val": [], "test": ["kitchen"]}
     assert process(tmp_path) == 0
     assert read_frames(tmp_path / "processed", "kitchen", LEFT) == {frame: frame for frame in range(0, 70, 5)}
 
@@ -125,20 +125,22 @@ def test_several_takes_share_a_data_folder(inputs, tmp_path):
     assert json.loads((tmp_path / "split.json").read_text()) == splits
     assert process(tmp_path) == 0
     take = ProcessedTake.read(tmp_path / "processed", "one")
-    assert list(take.camera_pairs("ego-exo")) == [("cup", HEAD, LEFT)]  # training must not learn "not visible"
+    assert list(take.camera_pairs("ego-exo")) == [("cup", EGO, LEFT)]  # training must not learn "not visible"
 
 
-def test_training_gets_no_moment_at_which_nobody_looked_in_the_other_camera(inputs, tmp_path):
+@pytest.mark.parametrize("split", ["train", "val"])  # training validates on the latter
+def test_training_gets_no_moment_at_which_nobody_looked_in_the_other_camera(inputs, tmp_path, split):
     few = tmp_path / "few" / "cup"
     few.mkdir(parents=True)
     for number in (15, 35):
         shutil.copy(inputs / "masks" / LEFT / "cup" / f"{number:05d}.png", few)
     masks = [f"{HEAD}={inputs}/masks/{HEAD}", f"{LEFT}={few.parent}"]
-    done = run_main(import_take.main, *words(inputs, tmp_path / "root", masks=masks, split="train"))
+    done = run_main(import_take.main, *words(inputs, tmp_path / "root", masks=masks, split=split))
     assert "kitchen: 67 frames, 4 masks" in done.stdout and "5 masks left out: nobody looked" in done.stdout
-    annotations = json.loads((tmp_path / "root" / "annotations" / "relations_train.json").read_text())["annotations"]
+    annotations = json.loads((tmp_path / "root" / "annotations" / f"relations_{split}.json").read_text())["annotations"]
     tracks = annotations["kitchen"]["object_masks"]["cup"]
-    assert [list(tracks[camera]["annotation"]) for camera in (HEAD, LEFT)] == [["10", "30"]] * 2
+    assert [*tracks] == [EGO, LEFT]  # nobody looked for it in photos
+    assert [list(tracks[camera]["annotation"]) for camera in (EGO, LEFT)] == [["10", "30"]] * 2
 
 
 def test_a_single_mask_and_coco_are_enough(inputs, tmp_path):
@@ -153,13 +155,15 @@ def test_a_single_mask_and_coco_are_enough(inputs, tmp_path):
     annotations = json.loads((tmp_path / "root" / "annotations" / "relations_test.json").read_text())["annotations"]
     tracks = annotations["kitchen"]["object_masks"]["cup"]
     looked_at = {camera: track["annotated_frames"] for camera, track in tracks.items()}
-    assert looked_at == {HEAD: [30], LEFT: [30], PHOTOS: []}
+    assert looked_at == {EGO: [30], LEFT: [30], PHOTOS: []}
 
 
 @pytest.mark.parametrize(
     ("options", "message"),
     [
         ({"name": "../x"}, "--name '../x' cannot be the name of a take's folder"),
+        *(({"name": name}, f"--name '{name}' cannot be") for name in ("takes", "split.json", "val_pairs.npz")),
+        ({"videos": ["head={}/head.mp4", "aria_2={}/left.mp4"], "offset": []}, "camera 'aria_2': a name that begins"),
         ({"ego": "nose"}, "--ego 'nose' is none of the cameras head, left cam, photos"),
         ({"videos": "head={}/head.mp4", "offset": []}, "--videos takes two or more cameras"),
         ({"masks": "nose={}/masks/head"}, "--masks names camera 'nose'"),

@@ -96,7 +96,7 @@ def test_ego_frames_are_halved_and_exo_frames_quartered_as_opencv_saves_them(ori
             assert (root / "processed" / C / camera / f"{frame}.jpg").read_bytes() == encoded
 
 
-def test_a_take_of_own_cameras_says_how_one_becomes_the_ego_camera(root):
+def test_a_take_without_a_head_worn_cameras_name_says_what_to_do(root):
     names = {EGO: "headcam", EXO_1: "phone"}
     take = read_annotations(root, "train")[A]
     for object_name, cameras in take["object_masks"].items():
@@ -104,15 +104,10 @@ def test_a_take_of_own_cameras_says_how_one_becomes_the_ego_camera(root):
         take["object_masks"][object_name] = own
     write_annotations(root, "train", {A: take})
     (root / "split.json").write_text(json.dumps({"train": [A]}))
-    for camera, name in names.items():
-        video(root, NAMES[A], camera).rename(video(root, NAMES[A], name))
     assert process(root) == 1
-    reason = "none of its annotated cameras (headcam, phone) is named aria* or is_ego in takes.json: it has no pairs"
-    assert [row["reason"] for row in failures(root / "processed")] == [reason]
-    cameras = [{"cam_id": "headcam", "is_ego": True}, {"cam_id": "phone", "is_ego": False}]
-    (root / "takes.json").write_text(json.dumps([{"take_uid": A, "cameras": cameras}]))
-    assert process(root) == 0
-    assert json.loads((root / "processed" / A / "annotation.json").read_text())["is_ego"] == {"headcam": True}
+    reason = "no name of its annotated cameras (headcam, phone) begins with aria, as those of head-worn cameras do; "
+    remedy = "import a take of your own again with data/import_take.py"
+    assert [row["reason"] for row in failures(root / "processed")] == [reason + remedy]
 
 
 def test_downscaled_videos_are_read_by_a_flag_and_keep_their_size(root, capsys):

@@ -9,7 +9,7 @@ import pytest
 
 from common.errors import UserError
 from formats.masks import encode_mask
-from formats.processed import CameraPair, ProcessedTake, claim_data_dir, frames_in, read_frame
+from formats.processed import ProcessedTake, claim_data_dir, frames_in, read_frame
 from tests.made.golden import golden
 
 RLE = encode_mask(np.tri(6, 9, dtype=np.uint8))
@@ -45,15 +45,12 @@ def test_every_object_pairs_each_ego_with_each_exo():
     assert list(take.camera_pairs("exo-ego")) == [(name, exo, ego) for name, ego, exo in pairs]
 
 
-def test_a_camera_that_is_stated_to_be_ego_is_paired_as_one_after_reading_too(tmp_path):
-    masks = {"cup": {"gp05": {0: RLE}, "cam01": {0: RLE, 30: RLE}}}
-    ProcessedTake("uid", tmp_path / "uid", masks, [0], {"gp05": True}).write_annotation()
-    take = ProcessedTake.read(tmp_path, "uid")
-    assert list(take.camera_pairs("ego-exo")) == [CameraPair("cup", "gp05", "cam01")]
-    assert take.needed_frames() == {"gp05": {0, 30}, "cam01": {0, 30}}
-    ProcessedTake("uid", tmp_path / "uid", masks, [0]).write_annotation()
-    assert list(json.loads((tmp_path / "uid" / "annotation.json").read_text())) == ["masks", "subsample_idx"]
-    assert not list(ProcessedTake.read(tmp_path, "uid").camera_pairs("ego-exo"))
+def test_a_take_whose_cameras_names_do_not_tell_the_head_worn_one_is_to_be_imported_again(tmp_path):
+    path = tmp_path / "uid" / "annotation.json"
+    ProcessedTake("uid", path.parent, {"cup": {"head": {0: RLE}, "cam01": {0: RLE}}}, [0]).write_annotation()
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"is_ego": {"head": True}}))  # as version 2.1 did
+    with pytest.raises(UserError, match="take uid was imported by .*import it again with data/import_take.py$"):
+        ProcessedTake.read(tmp_path, "uid")
 
 
 MALFORMED = [
@@ -62,7 +59,6 @@ MALFORMED = [
     {"masks": {"a": {"../c": {}}}},
     {"masks": {"a": {"c": {str(1 << 31): RLE}}}},
     {"masks": {"a": {"c": {"0": {"size": [2, 2], "counts": "3"}}}}},
-    {"is_ego": {"gp05": "false"}},
 ]
 UNUSABLE = [None, "", "[]", '{"masks": {}}', *(json.dumps({"masks": {}, "subsample_idx": []} | x) for x in MALFORMED)]
 

@@ -100,14 +100,12 @@ class Method:
 @pytest.mark.parametrize("side", [480, 97, None])
 def test_a_mask_that_is_handed_back_is_the_one_on_disk(tmp_path, side):
     """Query and target views of one size, so that the query's mask fits the target's image."""
-    layout = {"cup": {"aria01": [0, 30], "aria02": [0, 30]}}
+    layout = {"cup": {"aria01": [0, 30], "cam01": [0, 30]}}
     data_path = make_data_set(tmp_path, {"val": ["take"]}, layout)
-    annotation = data_path / "take" / "annotation.json"
-    content = json.loads(annotation.read_text()) | {"is_ego": {"aria02": False}}
-    annotation.write_text(json.dumps(content))
+    content = json.loads((data_path / "take" / "annotation.json").read_text())
     (tmp_path / "echo.py").write_text(ECHO + f"    side = {side}\n")
     results = read_results(run(data_path, tmp_path / "out", f"{tmp_path / 'echo.py'}:Method"))
-    for frame, entry in results["take"]["masks"]["cup"]["aria01_aria02"].items():
+    for frame, entry in results["take"]["masks"]["cup"]["aria01_cam01"].items():
         expected = eval_mask(content["masks"]["cup"]["aria01"][frame])
         assert (decode_mask(entry["pred_mask"]) != expected).mean() < 0.01
 
