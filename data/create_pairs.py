@@ -60,7 +60,8 @@ def main() -> None:
         if not processed:
             continue
         nothing = False
-        counts, malformed_here = write_pairs(args.data_path, split, tqdm(processed, split, unit="take"), missing)
+        bar = tqdm(processed, split, unit="take")
+        counts, malformed_here = write_pairs(args.data_path, args.splits_path, split, bar, missing)
         malformed |= malformed_here
         text = ", ".join(f"{counted(count, 'pair')} {setting}" for setting, count in counts.items())
         print(f"{pairs_path(args.data_path, split)}: {text}")

@@ -6,7 +6,8 @@ data/create_pairs.py writes <data_dir>/{split}_pairs.npz from the annotation.jso
     counts   the run lengths of all masks, one after the other
     ego-exo  a row for each pair: rows of its query and its target mask, or -1
     exo-ego
-    about    JSON: the takes with the state of their annotation.json, those not processed yet, the tracks by setting
+    about    JSON: the takes with the state of their annotation.json, the takes of the split that are not processed
+             yet, the split file if it is not the default one, the tracks by setting
     digest   SHA-256 of all of that
 """
 
@@ -27,7 +28,7 @@ from common.errors import UserError
 from common.files import atomic_write, claimed, file_digest
 from formats.masks import RLE
 from formats.processed import ANNOTATION, ProcessedTake, is_processed
-from formats.takes import find_split_path, read_split
+from formats.takes import find_split_path, read_split, read_splits
 
 BOTH = "both"  # instead of a setting: the pairs of ego-exo, then those of exo-ego
 MASK = np.dtype([("start", "<i8"), ("length", "<i4"), ("frame", "<i4"), ("height", "<i4"), ("width", "<i4")])
@@ -60,14 +61,15 @@ def pairs_path(data_dir: Path, split: str) -> Path:
 
 
 def write_pairs(
-    data_dir: Path, split: str, uids: Iterable[str], missing: list[str]
+    data_dir: Path, splits_path: Path, split: str, uids: Iterable[str], missing: list[str]
 ) -> tuple[dict[str, int], dict[str, str]]:
     """Write the pairs of the takes `uids` and their masks.
 
-    A pair is a frame with a query mask. `missing` are the takes of the split that are not processed yet. Returns how
-    many pairs there are by setting, and what is wrong with malformed takes, which are left out.
+    A pair is a frame with a query mask. `missing` are the takes of the split in `splits_path` that are not processed
+    yet. Returns how many pairs there are by setting, and what is wrong with malformed takes, which are left out.
     """
     path = pairs_path(data_dir, split)
+    elsewhere = None if splits_path == find_split_path(data_dir) else str(splits_path.absolute())
     with claimed(path.parent, path.name, f"lists the pairs of {split}"):
         states, malformed, masks, counts = {}, {}, [np.empty(0, MASK)], bytearray()
         tracks: dict[str, list[tuple]] = {setting: [] for setting in SETTINGS}
@@ -87,10 +89,10 @@ def write_pairs(
                     for frame, row in query_rows.items():
                         rows[setting].extend((row, target_rows.get(frame, -1)))
                     tracks[setting].append((uid, name, query, target, len(query_rows)))
-        about = json.dumps({"takes": states, "missing": missing, "tracks": tracks}).encode()
+        about = {"takes": states, "missing": missing, "splits_path": elsewhere, "tracks": tracks}
         arrays = {setting: np.array(rows[setting], np.int32).reshape(-1, 2) for setting in SETTINGS}
         arrays |= {"masks": np.concatenate(masks), "counts": np.frombuffer(counts, np.uint8)}
-        arrays |= {"about": np.frombuffer(about, np.uint8)}
+        arrays |= {"about": np.frombuffer(json.dumps(about).encode(), np.uint8)}
         with atomic_write(path, "wb") as file:
             np.savez(file, **arrays, digest=_digest(arrays))
     return {setting: len(arrays[setting]) for setting in SETTINGS}, malformed
@@ -118,7 +120,7 @@ def _read(data_dir: Path, split: str, settings: Sequence[str]) -> tuple[dict[str
     Raises UserError, with the remedy, if it is missing, damaged, out of date or without pairs of `settings`.
     """
     path = pairs_path(data_dir, split)
-    remedy = f"run `python data/create_pairs.py --data_dir {shlex.quote(str(data_dir))} --split {split}`"
+    command = f"python data/create_pairs.py --data_dir {shlex.quote(str(data_dir))} --split {split}"
     try:
         with np.load(path) as file:
             arrays = {name: file[name] for name in file.files}
@@ -127,13 +129,15 @@ def _read(data_dir: Path, split: str, settings: Sequence[str]) -> tuple[dict[str
         about = json.loads(arrays.pop("about").tobytes())
     except FileNotFoundError:
         read_split(find_split_path(data_dir), split)  # it names the cause if the split has no takes
-        raise UserError(f"no file {path}; {remedy}") from None
+        raise UserError(f"no file {path}; run `{command}`") from None
     except Exception as error:  # the readers of damaged archives and arrays raise what they like
-        raise UserError(f"{path} cannot be used ({type(error).__name__}: {error}); {remedy}") from None
-    if reason := _out_of_date(data_dir, about):
-        raise UserError(f"{path} is out of date: {reason}; {remedy}")
+        raise UserError(f"{path} cannot be used ({type(error).__name__}: {error}); run `{command}`") from None
+    if elsewhere := about.get("splits_path"):
+        command += f" --splits_path {shlex.quote(elsewhere)}"
+    if reason := _out_of_date(data_dir, Path(elsewhere or find_split_path(data_dir)), split, about):
+        raise UserError(f"{path} is out of date: {reason}; run `{command}`")
     if not any(len(arrays[setting]) for setting in settings):
-        raise UserError(f"{path} has no pairs; process more takes, then {remedy}")
+        raise UserError(f"{path} has no pairs; process more takes, then run `{command}`")
     return about, arrays
 
 
@@ -146,11 +150,13 @@ def _digest(arrays: dict[str, np.ndarray]) -> np.ndarray:
     return np.frombuffer(digest.digest(), np.uint8)
 
 
-def _out_of_date(data_dir: Path, about: dict[str, Any]) -> str | None:
-    """Why the pairs do not fit the annotation files any more, None if they do.
+def _out_of_date(data_dir: Path, splits_path: Path, split: str, about: dict[str, Any]) -> str | None:
+    """Why the pairs do not fit the split or the annotation files any more, None if they do.
 
-    Files of another time, as in a copied data set, are compared by their contents.
+    Files of another time, as in a copied data set, are compared by their contents. A copy without a split file passes.
     """
+    if splits_path.exists() and {*read_splits(splits_path).get(split, ())} != {*about["takes"], *about["missing"]}:
+        return f"its takes are not the takes of {split} in {splits_path}"
     for uid, (mtime_ns, digest) in about["takes"].items():
         path = data_dir / uid / ANNOTATION
         if not path.exists():

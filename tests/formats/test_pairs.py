@@ -1,6 +1,8 @@
 """Masks of pairs are those of the annotation files; a pairs file that does not fit them is refused with the remedy."""
 
+import json
 import os
+import shutil
 
 import numpy as np
 import pytest
@@ -61,8 +63,8 @@ def test_the_pairs_of_two_data_sets_are_those_of_one_and_then_those_of_the_other
         PairSet(folders[:1] * 2, "train", BOTH)
 
 
-def refused(data_dir, match):
-    remedy = f"run `python data/create_pairs.py --data_dir {data_dir} --split train`"
+def refused(data_dir, match, flags=""):
+    remedy = f"run `python data/create_pairs.py --data_dir {data_dir} --split train{flags}`"
     with pytest.raises(UserError, match=f"^[^\n]*{match}[^\n]*{remedy}[^\n]*$"):
         PairSet([data_dir], "train", "ego-exo")
 
@@ -115,3 +117,27 @@ def test_a_set_without_pairs_is_refused(tmp_path):
     data_dir = write_data_set(tmp_path, {"uid": {"masks": {}, "subsample_idx": []}}, {"train": ["uid"]})
     assert create_pairs(data_dir).returncode == 0
     refused(data_dir, "has no pairs")
+
+
+def test_takes_that_moved_to_another_split_are_noticed(data_dir, tmp_path):
+    path, moved = data_dir.parent / "split.json", GOLDEN_SPLITS["train"][1]
+    content = path.read_text()
+    path.write_text(json.dumps({"train": GOLDEN_SPLITS["train"][:1], "val": GOLDEN_SPLITS["val"], "test": [moved]}))
+    refused(data_dir, f"train_pairs.npz is out of date: its takes are not the takes of train in {path}")
+    path.write_text(content)
+    shutil.copy(pairs_path(data_dir, "train"), pairs_path(data_dir, "val"))
+    with pytest.raises(UserError, match="val_pairs.npz is out of date: its takes are not the takes of val"):
+        PairSet([data_dir], "val", "ego-exo")
+    path.unlink()  # with no split there is nothing to compare with
+    assert len(PairSet([data_dir], "train", "ego-exo")) == 44
+
+
+def test_pairs_of_a_split_from_elsewhere_are_compared_with_it(data_dir, tmp_path):
+    path = tmp_path / "my splits.json"
+    path.write_text(json.dumps({"train": GOLDEN_SPLITS["train"][:1]}))
+    assert create_pairs(data_dir, "--splits_path", path).returncode == 0
+    assert list(PairSet([data_dir], "train", "ego-exo").data_dir_of) == GOLDEN_SPLITS["train"][:1]
+    path.write_text(json.dumps({"train": GOLDEN_SPLITS["train"]}))
+    refused(data_dir, "its takes are not the takes of train in .*my splits.json", f" --splits_path '{path}'")
+    path.unlink()
+    assert list(PairSet([data_dir], "train", "ego-exo").data_dir_of) == GOLDEN_SPLITS["train"][:1]
