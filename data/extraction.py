@@ -27,7 +27,7 @@ from common.files import atomic_write, claimed, read_record, remove_leftovers, w
 from formats.geometry import same_shape
 from formats.masks import RLE, mask_size
 from formats.processed import ANNOTATION, FAILED, SOURCE, ProcessedTake, frame_path, frames_in, read_source, shrink
-from formats.takes import FRAME_STEP, MAX_ROWS, Take, Track, kind_of, video_path
+from formats.takes import FRAME_STEP, MAX_SHORT_SIDE, Take, Track, kind_of, video_path
 from formats.video import VideoError, VideoIndex, index_video, read_frames
 
 FAILED_TAKES = "failed_takes.json"
@@ -196,7 +196,7 @@ def extract_frames(
             shapes = f"{index.size[1]}x{index.size[0]}, masks of its camera are {other[1]}x{other[0]}"
             raise VideoError(f"{index.path} is {shapes}: it lies on its side, or one of them is of another camera")
         for frame, image in read_frames(index, [n for n in wanted if n < len(index) and n not in written]):
-            _, encoded = cv2.imencode(".jpg", shrink(image, MAX_ROWS[kind_of(camera)]))
+            _, encoded = cv2.imencode(".jpg", shrink(image, MAX_SHORT_SIDE[kind_of(camera)]))
             with atomic_write(frame_path(folder, frame), "wb") as file:
                 file.write(encoded)
     except OSError:

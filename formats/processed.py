@@ -181,13 +181,15 @@ def claim_data_dir(data_dir: Path, downscaled: bool) -> None:
         raise UserError(f"{data_dir} was made of {former['videos']} videos, not of {source['videos']}; {remedy}")
 
 
-def shrink(image: np.ndarray, max_rows: int) -> np.ndarray:
-    """(H, W, 3) -> at most `max_rows` rows, by a whole-number factor; bilinear, as the benchmark's frames are."""
+def shrink(image: np.ndarray, max_short_side: int) -> np.ndarray:
+    """(H, W, 3) -> one whose shorter side has at most `max_short_side` pixels, by a whole-number factor; bilinear, as
+    the benchmark's frames are.
+    """
     height, width = image.shape[:2]
-    factor = -(-height // max_rows)
+    factor = -(-min(height, width) // max_short_side)
     if factor == 1:
         return image
-    return cv2.resize(image, (max(width // factor, 1), height // factor), interpolation=cv2.INTER_LINEAR)
+    return cv2.resize(image, (width // factor, height // factor), interpolation=cv2.INTER_LINEAR)
 
 
 def read_frame(path: Path) -> np.ndarray:

@@ -31,11 +31,11 @@ ANNOTATION_REMEDY = (
     "`egoexo -o <root> --parts annotations --benchmarks relations`"
 )
 ANNOTATION_TEMPLATE = Path("annotations") / "relations_{split}.json"  # below <root>
-MAX_ROWS = {"ego": 1408 // 2, "exo": 2160 // 4}  # of a processed frame, by the kind of its camera
+MAX_SHORT_SIDE = {"ego": 1408 // 2, "exo": 2160 // 4}  # in pixels, of processed frames, by kind of camera
 
 
 def kind_of(camera: str) -> str:
-    """A key of MAX_ROWS: the names of head-worn cameras start with `aria`, as Aria glasses' names do."""
+    """A key of MAX_SHORT_SIDE: the names of head-worn cameras start with `aria`, as Aria glasses' names do."""
     return "ego" if camera.startswith("aria") else "exo"
 
 

@@ -39,7 +39,7 @@ from formats.mask_files import MaskFiles, find_masks
 from formats.masks import RLE, resize_mask
 from formats.processed import CameraPair, shrink
 from formats.results import THRESHOLD
-from formats.takes import MAX_ROWS, kind_of
+from formats.takes import MAX_SHORT_SIDE, kind_of
 from formats.video_writer import open_video
 from inference.frame import Frame
 from inference.predictor import Predictor
@@ -161,7 +161,7 @@ def read_views(
     for moment in moments:
         frames = {name: match[moment] for name, match in matches.items() if moment in match}
         numbers = {name: cameras[name].numbers[frame] for name, frame in frames.items()}
-        yield moment, numbers, {name: shrink(next(pictures[name]), MAX_ROWS["ego"]) for name in frames}
+        yield moment, numbers, {name: shrink(next(pictures[name]), MAX_SHORT_SIDE["ego"]) for name in frames}
 
 
 def read_query_masks(masks: MaskFiles, number: int, footage: Footage) -> dict[str, RLE]:

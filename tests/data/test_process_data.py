@@ -77,9 +77,9 @@ def test_cameras_of_a_take_that_are_decoded_side_by_side_give_the_same_bytes_and
     assert "ends after 31 frames" in str(data.extraction.read_failures(root / "1" / C))
 
 
-def test_ego_frames_are_halved_and_exo_frames_quartered_as_opencv_saves_them(original, tmp_path):
+def test_ego_frames_are_halved_and_exo_frames_quartered_by_their_shorter_side_as_opencv_saves_them(original, tmp_path):
     root = tmp_path
-    sizes = {EGO: ((1408, 512), 2), EXO_1: ((2160, 512), 4), EXO_2: ((1080, 512), 2)}
+    sizes = {EGO: ((1408, 1408), 2), EXO_1: ((2160, 2240), 4), EXO_2: ((1920, 1080), 2)}
     for camera, (size, _) in sizes.items():
         make_video(video(root, NAMES[C], camera), 31, size, options={"preset": "ultrafast"})
     take = read_annotations(original, "val")[C]
