@@ -11,7 +11,6 @@ furniture is made of (wood, cloth, tiles) becomes pictures for `--photos`. `cred
 import csv
 import re
 import sys
-import tempfile
 import zipfile
 from pathlib import Path
 
@@ -26,7 +25,7 @@ from PIL import Image
 
 from common.arguments import Parser
 from common.errors import UserError, counted
-from common.files import atomic_write
+from common.files import atomic_write, temporary_folder
 from synthetic.models import PICTURES, need_trimesh
 
 LONGEST = 45.0  # cm
@@ -84,9 +83,9 @@ def main() -> None:
         raise UserError(f"{args.package} has no {', '.join(missing)}.sh3f; version 1.8 of the package, unpacked, does")
     for folder in (models, photos):
         folder.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory() as temporary:
+    with temporary_folder(args.out, "credits.csv", f"writes {args.out}") as temporary:
         for name, licence in LICENCES.items():
-            archive = Path(temporary) / name
+            archive = temporary / name
             with zipfile.ZipFile(archives[name]) as files:
                 files.extractall(archive)
             for entry in read_catalogue(archive):

@@ -243,7 +243,10 @@ def test_the_catalogue_becomes_models_in_meters_grounds_and_credits(tmp_path, ca
         with zipfile.ZipFile(package / "usr" / "share" / f"{name}.sh3f", "w") as archive:
             for path, content in contents.items():
                 archive.writestr(path, content)
+    out.mkdir()
+    (out / ".credits.csv.0123abcd.tmp").touch()  # as a killed run leaves it
     done = run_main(household_models.main, "--package", package, "--out", out)
+    assert {path.name for path in out.iterdir()} == {"models", "photos", "credits.csv"}
     assert done.returncode == 0 and "4 models and 1 picture in " in done.stdout
     credits = (out / "credits.csv").read_text().splitlines()
     assert credits[:2] == ["file,name,author,licence", "blendswap-cc-0-1-tea-cup,Tea cup,Ada,CC0"]
