@@ -131,10 +131,11 @@ def check_take(data_dir: Path, uid: str, decode: bool = False) -> Check:
         absent = sorted(needed - paths.keys())
         damaged = [frame for frame in sorted(needed & paths.keys()) if not _is_whole(paths[frame], decode)]
         numbers["frames"] += len(needed)
-        for fault, frames in (("missing", absent), ("broken", damaged)):
+        for fault, frames, remedy in (("missing", absent, ""), ("broken", damaged, "delete them and ")):
             if frames:
                 first = ", ".join(map(str, frames[:5])) + ", ..." * (len(frames) > 5)
-                problems.append(f"take {uid}, camera {camera}: {counted(len(frames), 'frame')} {fault}: {first}")
+                count = f"{counted(len(frames), 'frame')} {fault}: {first}"
+                problems.append(f"take {uid}, camera {camera}: {count}; {remedy}run data/process_data.py")
     for setting, column in PAIRS.items():
         numbers[column] = sum(len(take.masks[name][query]) for name, query, _ in take.camera_pairs(setting))
     numbers["masks"] = sum(len(rles) for cameras in take.masks.values() for rles in cameras.values())

@@ -206,7 +206,7 @@ def read_frame(path: Path) -> np.ndarray:
     except cv2.error:  # it announces an absurd size
         image = None
     if image is None:
-        raise UserError(f"frame {path} is cut off or damaged; {remedy}")
+        raise UserError(f"frame {path} is cut off or damaged; delete it, then {remedy}")
     return cv2.cvtColor(image, cv2.COLOR_BGR2RGB)
 
 

@@ -50,7 +50,7 @@ def test_missing_frames_are_listed_by_any_number_of_processes(paired):
     (paired / "take-b" / "cam02").rename(paired / "elsewhere")
     result = check(paired)
     assert result.returncode == 1
-    assert f"train, take take-a, camera {EGO}: 2 frames missing: 0, 30" in result.stdout
+    assert f"train, take take-a, camera {EGO}: 2 frames missing: 0, 30; run data/process_data.py" in result.stdout
     assert "train, take take-b, camera cam02: 3 frames missing: 0, 30, 60" in result.stdout
     assert check(paired, num_workers=3).stdout == result.stdout
 
@@ -73,7 +73,7 @@ def test_frames_that_no_pair_needs_may_be_missing(tmp_path):
 def test_cut_off_frames_are_found_and_by_decoding_what_is_damaged_before_its_end(data_dir, damage, decoding):
     path = data_dir / "take-a" / "cam01" / "30.jpg"
     path.write_bytes(damage(path.read_bytes()))
-    line = "camera cam01: 1 frame broken: 30"
+    line = "camera cam01: 1 frame broken: 30; delete them and run data/process_data.py"
     assert problems(data_dir) == ([] if decoding else [line]) and problems(data_dir, decode=True) == [line]
 
 

@@ -113,8 +113,8 @@ def test_a_frame_that_cannot_be_read_is_named(tmp_path, content):
     path = tmp_path / "30.jpg"
     if content is not None:
         path.write_bytes(content)
-    what = "is missing" if content is None else "is cut off or damaged"
-    with pytest.raises(UserError, match=f"frame {path} {what}; process its take again"):
+    what = "is missing; " if content is None else "is cut off or damaged; delete it, then "
+    with pytest.raises(UserError, match=f"frame {path} {what}process its take again"):
         read_frame(path)
 
 

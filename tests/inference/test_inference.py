@@ -325,9 +325,9 @@ def test_a_broken_image_costs_its_own_pairs_until_it_is_repaired(checkpoint, own
         )
         assert sure(results) == {key: value for key, value in expected.items() if key not in lost}
     left_out = json.loads(results.with_name("ego-exo_val_run.json").read_text())["left_out"]
-    reasons = f"frame {broken[0]} is cut off or damaged", f"frame {broken[1]} is missing"
+    reasons = f"frame {broken[0]} is cut off or damaged; delete it, then", f"frame {broken[1]} is missing;"
     remedy = "process its take again with data/process_data.py"
-    assert left_out == {"take-b": {f"{reason}; {remedy}": n for reason, n in zip(reasons, (1, 2), strict=True)}}
+    assert left_out == {"take-b": {f"{reason} {remedy}": n for reason, n in zip(reasons, (1, 2), strict=True)}}
     for path, content in zip(broken, contents, strict=True):
         path.write_bytes(content)
     assert eval_segswap.main(words) == 0
