@@ -60,7 +60,11 @@ def process_take(take: Take, takes_dir: Path, data_dir: Path, downscaled: bool, 
     folder = data_dir / take.uid
     for path in (folder, *(folder / camera for camera in take.cameras)):
         remove_leftovers(path)
-    if is_done(take, takes_dir, data_dir, downscaled):
+    try:
+        if is_done(take, takes_dir, data_dir, downscaled):
+            return
+    except UserError as error:  # its source.json or failed.json is damaged
+        write_failures(folder, take.name, [Failure(None, BROKEN, str(error))])
         return
     videos, failures = index_videos(take, takes_dir, downscaled)
     masks: dict[str, dict[str, Masks]] = {}
@@ -95,21 +99,27 @@ def process_take(take: Take, takes_dir: Path, data_dir: Path, downscaled: bool, 
 
 
 def is_done(take: Take, takes_dir: Path, data_dir: Path, downscaled: bool) -> bool:
-    """Whether a former run has made all of a take, or its videos were deleted since, so that what was made of them must
-    not be lost.
+    """True if nothing is left to do: what can be made of a take was made, or its videos are gone, and what was made of
+    them must not be lost. Raises UserError if source.json or failed.json is damaged.
     """
+    known, source = _sources(take, takes_dir, data_dir, downscaled)
+    lacking = {failure.camera for failure in read_failures(data_dir / take.uid)[1]}
     try:
         former = ProcessedTake.read(data_dir, take.uid)
     except UserError:
         return False
-    _, failures = read_failures(former.folder)
-    known, source = _sources(take, takes_dir, data_dir, downscaled)
-    wanted = set(_wanted_frames(take, former.subsample_idx))
-    has_all = all(frames_in(former.folder / camera).keys() >= wanted for camera in take.cameras)
-    if has_all and known == source and not failures:
+    wanted, promised = set(_wanted_frames(take, former.subsample_idx)), former.needed_frames()
+    videos = {camera: video_path(takes_dir, take.name, camera, downscaled) for camera in take.cameras}
+
+    def has_all(camera: str) -> bool:
+        frames = frames_in(former.folder / camera).keys()
+        if not frames and videos[camera].exists():  # it was broken, and may have been replaced
+            return False
+        return frames >= (promised.get(camera, set()) if camera in lacking else wanted)
+
+    if known == source and None not in lacking and all(map(has_all, take.cameras)):
         return True
-    paths = [video_path(takes_dir, take.name, camera, downscaled) for camera in former.cameras & set(take.cameras)]
-    if all(path.exists() for path in paths):
+    if all(videos[camera].exists() for camera in former.cameras & set(take.cameras)):
         return False
     _name_changes(take, known, source, "its videos are gone, so it stays as it was")
     return True
@@ -157,7 +167,9 @@ def index_videos(take: Take, takes_dir: Path, downscaled: bool) -> tuple[dict[st
         reason = f"no name of its annotated cameras ({cameras}) begins with aria, as those of head-worn cameras do"
         return {}, [Failure(None, MISSING, f"{reason}; import a take of your own again with data/import_take.py")]
     videos, failures = {}, []
-    for camera in take.cameras:
+    for camera in sorted(take.cameras, key=kind_of):  # ego before exo
+        if kind_of(camera) == "exo" and not videos:
+            break  # without an ego video the others are of no use
         path = video_path(takes_dir, take.name, camera, downscaled)
         try:
             videos[camera] = index_video(path)

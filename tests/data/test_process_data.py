@@ -357,6 +357,42 @@ def test_a_bad_video_or_annotation_costs_its_camera_or_take_only_until_it_is_men
     assert tree(out) == undisturbed
 
 
+def test_videos_are_read_again_only_where_one_may_have_been_mended(root, monkeypatch):
+    read, index_video = [], data.extraction.index_video
+    monkeypatch.setattr(data.extraction, "index_video", lambda path: read.append(path) or index_video(path))
+    video(root, NAMES[A], EXO_1).unlink()  # withdrawn
+    video(root, NAMES[C], EGO).unlink()
+    make_video(video(root, NAMES[B], EXO_2), 70, SIZE)
+    process(root)
+    before = tree(root / "processed")
+    read.clear()
+    process(root)
+    assert read == [video(root, NAMES[C], EGO)]  # to see whether it is there again
+    assert tree(root / "processed") == before
+    (root / "processed" / B / EXO_2 / "60.jpg").unlink()  # the last one that the video has
+    process(root)
+    assert tree(root / "processed") == before
+    add_noise(root)
+    for _ in range(2):
+        read.clear()
+        process(root)
+        assert video(root, NAMES[A], EGO) in read
+
+
+def test_a_damaged_record_of_a_take_costs_this_take_only_until_it_is_deleted(root, undisturbed, capsys):
+    assert process(root) == 0
+    source = root / "processed" / A / "source.json"
+    source.write_text("{")
+    (root / "processed" / B / EGO / "30.jpg").unlink()
+    assert process(root) == 1
+    line = f"take {A} ({NAMES[A]}): {source} is not valid JSON"
+    assert line in capsys.readouterr().out
+    assert_complete(root / "processed", B)
+    source.unlink()
+    assert process(root) == 0
+    assert tree(root / "processed") == undisturbed
+
+
 def test_masks_of_another_shape_are_noticed_beside_frames_that_are_there_already(root):
     process(root)
     takes = read_annotations(root, "train")
