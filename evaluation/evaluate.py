@@ -104,7 +104,7 @@ def evaluate_file(truth: GroundTruth, path: Path, scores: SplitScores, protocol:
     if protocol != OFFICIAL_RULE:
         summary["protocols"] = without_nan(under_protocols(protocol, scores.cases))
         lines += ["", format_protocols(summary["protocols"], truth.all_frames)]
-    with output_folder(out, "evaluation") as folder:
+    with output_folder(out) as folder:
         write_outputs(folder, summary, scores.cases)
     print("\n".join([*lines, *unscored_lines(truth, scores), f"written to {out}"]))
 
@@ -127,7 +127,7 @@ def compare_files(
     lead = f"{setting}, {split_title(truth.split)}: {counted(len(cases[0]), 'frame')} that all files have"
     warnings = list(dict.fromkeys(line for file_scores in scores for line in unscored_lines(truth, file_scores)))
 
-    with output_folder(out, "comparison") as folder:
+    with output_folder(out) as folder:
         pictures = write_gallery(folder, truth, setting, files, drawn)
         cards = [
             comparison_card(case_of_files, picture, names, takes[case_of_files[0].take_uid])

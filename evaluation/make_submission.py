@@ -25,7 +25,7 @@ from tqdm import tqdm
 from common.arguments import SETTINGS, Parser
 from common.errors import UserError, counted, warn_once
 from common.files import claimed, write_json
-from evaluation.options import add_split_options
+from evaluation.options import add_split_options, open_truth
 from evaluation.outputs import RESULTS_DIR
 from evaluation.predictions import TakePredictions
 from evaluation.score import partial_line, refuse, take_results
@@ -43,6 +43,7 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
         name = f"--{setting.replace('-', '_')}"
         add(name, f"{name}_preds", type=Path, help=f"results (default: results/{setting}_{{split}}_results.json)")
     add("--gt_file", type=Path, help="check against this ground-truth JSON instead of the processed takes")
+    parser.set_defaults(all_frames=True, annotation_path=None)  # a test split's annotations are secret
     text = "leave out takes without an annotation.json, as those whose videos were withdrawn, and name them"
     add("--allow_missing", action="store_true", help=text)
     text = f".json file, or folder for {FILE_NAME} (default: results)"
@@ -53,13 +54,7 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
 def main(argv: list[str] | None = None) -> None:
     args = parse_args(argv)
     split = args.split or "test"
-    if args.gt_file:
-        truth = GroundTruth.from_official(args.gt_file, args.data_path)
-    else:
-        truth = GroundTruth.of_split(args.data_path, split, args.splits_path, all_frames=True)
-    if truth.missing and not args.allow_missing:
-        lines = [f"take {uid}: {why}" for uid, why in truth.missing.items()]
-        refuse(lines, f"split {split!r}", "; --allow_missing leaves these takes out, as if their videos were withdrawn")
+    truth = open_truth(args, split)
     if truth.missing:
         warn_once(f"takes of split {split!r} that are left out: {', '.join(truth.missing)}")
     if truth.partial:

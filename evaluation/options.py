@@ -35,23 +35,23 @@ def add_truth_options(parser: argparse.ArgumentParser) -> None:
     add("--allow_missing", action="store_true", help="score what is there; says how much that is")
     resize = "read masks of another size and resize them by nearest neighbor to the official one; says how many"
     lenient = (
-        "read ground truth without subsample_idx, confidences that are a list of one number, and predictions "
-        "without confidence (1 where the mask is not empty); says how many"
+        "read confidences that are a list of one number, and predictions without confidence (1 where the mask is not "
+        "empty); says how many"
     )
     for flag, text in (("--resize_masks", resize), ("--lenient", lenient)):
         add(flag, dest="accept", action="append_const", const=flag, default=[], help=text)
 
 
-def open_truth(args: argparse.Namespace) -> GroundTruth:
+def open_truth(args: argparse.Namespace, default_split: str = "val") -> GroundTruth:
     """The ground truth that the options of `add_truth_options` name.
 
     Raises UserError if there is none or, after naming the takes, if some lack it and `--allow_missing` is not given.
     """
     if args.gt_file:
-        truth = GroundTruth.from_official(args.gt_file, args.data_path, "--lenient" in args.accept, args.split)
+        truth = GroundTruth.from_official(args.gt_file, args.data_path, args.split)
     else:
         where = (args.splits_path, args.annotation_path, args.all_frames)
-        truth = GroundTruth.of_split(args.data_path, args.split or "val", *where)
+        truth = GroundTruth.of_split(args.data_path, args.split or default_split, *where)
     if truth.missing and not args.allow_missing:
         refuse([f"take {uid}: {why}" for uid, why in truth.missing.items()], "the ground truth", MISSING_HINT)
     return truth

@@ -2,14 +2,12 @@
 
 import contextlib
 import csv
-import os
-import re
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 from common.errors import UserError
-from common.files import atomic_write, read_record, remove_leftovers, temporary_folder, write_json
+from common.files import atomic_write, temporary_folder, write_json
 from common.provenance import provenance
 from evaluation.metrics import METRICS, MaskScores
 from evaluation.score import Case, SplitScores
@@ -21,8 +19,6 @@ RESULTS_DIR = Path(__file__).resolve().parents[1] / "results"  # where eval_segs
 RUN_RECORD = ("checkpoint", "checkpoint_sha256", "precision", "date", "command", "commit")  # of the predictions
 GROUP_COLUMNS = ("label", *BREAKDOWN_COUNTS, "frames_several_objects", "right_object_chance", *METRICS)
 CASE_COLUMNS = ("take_uid", "object_name", "query_camera", "target_camera", "frame")  # Case.key
-# The files that the scripts write into their folders (plots: version 2.0's). A listing's other names are never deleted.
-OWN_NAME = r"index\.html|(metrics|comparison)\.json|(breakdown|cases)\.csv|pictures/\d+\.jpg|plots/\w+\.svg"
 PREDICTED_COLUMNS = ("visible", "confidence", *MaskScores._fields)  # of a case in one results file
 
 
@@ -51,27 +47,16 @@ def summarize_file(path: Path, split: str | None, scores: SplitScores) -> dict[s
 
 
 @contextlib.contextmanager
-def output_folder(folder: Path, what: str) -> Iterator[Path]:
-    """Gives an empty folder. At the end its files move to `folder`, and the files of an earlier run go, which
-    `.{what}.json` in `folder` lists. Other files stay: if one is in the way, a UserError is raised and nothing changed.
+def output_folder(folder: Path) -> Iterator[Path]:
+    """Gives an empty folder. If the block ends without an exception, its files move to `folder`, where they replace
+    files of the same names. Other files in `folder` stay.
     """
-    listing = folder / f".{what}.json"
     with temporary_folder(folder, "output", f"writes into {folder}") as new:
-        remove_leftovers(folder, listing.name)
-        former = read_record(listing, [str], "delete it") if listing.exists() else []
-        former = [name for name in former if re.fullmatch(OWN_NAME, name)]
         yield new
-        names = [str(path.relative_to(new)) for path in sorted(new.rglob("*")) if path.is_file()]
-        for name in names:
-            if name not in former and os.path.lexists(folder / name):
-                raise UserError(f"{folder / name} is of another origin and stays; delete it or name another --out")
-        write_json(listing, sorted({*former, *names}))  # a killed run leaves no file that is not listed
-        for name in former:
-            (folder / name).unlink(missing_ok=True)
-        for name in names:
-            (folder / name).parent.mkdir(parents=True, exist_ok=True)
-            (new / name).replace(folder / name)
-        write_json(listing, names)
+        for path in sorted(filter(Path.is_file, new.rglob("*")), reverse=True):  # pictures before pages
+            target = folder / path.relative_to(new)
+            target.parent.mkdir(parents=True, exist_ok=True)
+            path.replace(target)
 
 
 def write_outputs(folder: Path, summary: dict[str, Any], cases: Sequence[Case]) -> None:

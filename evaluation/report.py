@@ -86,7 +86,7 @@ def write_report(
 ) -> None:
     """Write the folder of a report, with pictures of `cases`."""
     summary, names = summarize_file(results, truth.split, scores), take_names(scores)
-    with output_folder(out, "report") as folder:
+    with output_folder(out) as folder:
         pictures = write_gallery(folder, truth, scores.setting, {"": results}, [cases], args.height)
         cards = [report_card(case, path, names[case.take_uid]) for case, path in zip(cases, pictures, strict=True)]
         title = f"Object correspondence, {scores.setting}, {split_title(truth.split)}"

@@ -21,7 +21,7 @@ from evaluation.truth import GroundTruth, TakeTruth
 from formats.masks import decode_mask, mask_area, mask_size
 from formats.results import THRESHOLD, iter_results, part_name, read_run
 
-MISSING_HINT = "; --allow_missing scores the rest if something is only missing"
+MISSING_HINT = "; --allow_missing goes on without what is only missing"
 
 
 class Reading(NamedTuple):
@@ -94,8 +94,19 @@ class SplitScores(NamedTuple):
 def score_file(
     truth: GroundTruth, path: Path, reading: Reading, num_workers: int = 0, allow_missing: bool = False
 ) -> SplitScores:
-    """Score a results file. Raises UserError, after listing every problem, if it is not fit to be scored."""
-    scores = score_results(truth, iter_results(path, reading.setting, truth.which), reading, num_workers)
+    """Score a results file, which may have the takes in any order. Raises UserError, after listing every problem, if it
+    is not fit to be scored.
+
+    A few takes are held at a time for each worker (0: one, in this process). The scores do not depend on how many.
+    """
+    not_in_truth: list[str] = []
+    results = take_results(truth, iter_results(path, reading.setting, truth.which), not_in_truth)
+    tasks = ((truth.subset([uid]), raw, reading) for uid, raw in results)
+    jobs = run_jobs(_score_task, tasks, num_workers if len(truth.uids) > 1 else 0)
+    bar = tqdm(jobs, total=len(truth.uids), unit="take", desc="score", delay=1)  # none above an error at the start
+    scored = {take.take_uid: take for _, take in bar}
+    takes = [scored[uid] for uid in truth.uids]
+    scores = SplitScores(reading.setting, takes, not_in_truth, changed_line(path, takes))
     is_empty = not scores.cases and all(problem.missing for problem in scores.problems)
     if is_empty and (scores.not_in_truth or allow_missing):
         raise UserError(f"{path} has no prediction for any scored frame; is it of another split?")
@@ -104,7 +115,7 @@ def score_file(
         flags = sorted({problem.flag for problem in problems if problem.flag})
         hint = f"; {' and '.join(flags)} would accept what is of another form" if flags else ""
         refuse([problem.text for problem in problems], str(path), hint + ("" if allow_missing else MISSING_HINT))
-    return scores._replace(changed=changed_line(path, scores.takes))
+    return scores
 
 
 def changed_line(path: Path, takes: Sequence[TakeScores]) -> str:
@@ -140,27 +151,10 @@ def unscored_lines(truth: GroundTruth, scores: SplitScores) -> list[str]:
         lines.append(f"takes of the results without ground truth, not scored: {', '.join(scores.not_in_truth)}")
     if scores.changed:
         lines.append(scores.changed)
-    if truth.accepted:
-        lines.append(f"accepted: {counted(len(truth.accepted), 'take')} of the ground truth without subsample_idx")
     for kind, count in sorted(scores.accepted.items()):
         noun, text = ACCEPTED_TEXT[kind]
         lines.append(f"accepted: {counted(count, noun)} {text}")
     return lines + [problem.text for problem in scores.problems if problem.missing]
-
-
-def score_results(
-    truth: GroundTruth, results: Iterable[tuple[str, Any]], reading: Reading, num_workers: int = 0
-) -> SplitScores:
-    """Score `results`, pairs of take uid and predictions in any order; takes that it lacks count as missing.
-
-    A few takes are held at a time for each worker (0: one, in this process). The values do not depend on how many.
-    """
-    not_in_truth: list[str] = []
-    tasks = ((truth.subset([uid]), raw, reading) for uid, raw in take_results(truth, results, not_in_truth))
-    jobs = run_jobs(_score_task, tasks, num_workers if len(truth.uids) > 1 else 0)
-    bar = tqdm(jobs, total=len(truth.uids), unit="take", desc="score", delay=1)  # none above an error at the start
-    scored = {take.take_uid: take for _, take in bar}
-    return SplitScores(reading.setting, [scored[uid] for uid in truth.uids], not_in_truth)
 
 
 def take_results(

@@ -118,7 +118,6 @@ class GroundTruth:
     infos: dict[str, TakeInfo]
     missing: dict[str, str] = field(default_factory=dict)  # uids of the split that cannot be scored: why not
     in_memory: dict[str, ProcessedTake] = field(default_factory=dict)
-    accepted: list[str] = field(default_factory=list)  # uids of takes in another form than the official one
     split: str | None = None  # a ground-truth file does not say of which split it is
 
     @property
@@ -170,23 +169,12 @@ class GroundTruth:
         return cls([uid for uid in uids if uid not in missing], data_dir, infos, missing, split=split)
 
     @classmethod
-    def from_official(
-        cls, path: Path, data_dir: Path, lenient: bool = False, split: str | None = None
-    ) -> "GroundTruth":
-        """All takes of the benchmark's ground-truth file. Raises UserError if it is missing or no such file.
-
-        The evaluation does not use subsample_idx; with `lenient` a take need not have it.
-        """
-        takes, infos, missing, accepted = {}, {}, {}, []
+    def from_official(cls, path: Path, data_dir: Path, split: str | None = None) -> "GroundTruth":
+        """All takes of the benchmark's ground-truth file. Raises UserError if it is missing or no such file."""
+        takes, infos, missing = {}, {}, {}
         for uid, raw in iter_json(path, ("annotations",), GT_REMEDY):
-            if isinstance(raw, dict) and "subsample_idx" not in raw:
-                if not lenient:
-                    missing[uid] = f"malformed in {path} (no subsample_idx, which --lenient accepts); {GT_REMEDY}"
-                    continue
-                accepted.append(uid)
-                raw["subsample_idx"] = []
             try:
-                takes[uid] = ProcessedTake.parse(uid, data_dir / uid, raw)
+                takes[uid] = ProcessedTake.parse(uid, data_dir / uid, {"subsample_idx": []} | raw)  # no score needs it
                 looked_at = {
                     name: {camera: list(map(parse_frame, frames)) for camera, frames in cameras.items()}
                     for name, cameras in raw["annotated_frames"].items()
@@ -194,7 +182,7 @@ class GroundTruth:
                 infos[uid] = TakeInfo(looked_at)
             except MALFORMED as error:
                 missing[uid] = f"malformed in {path} ({type(error).__name__}: {error}); {GT_REMEDY}"
-        return cls(list(infos), data_dir, infos, missing, takes, accepted, split)
+        return cls(list(infos), data_dir, infos, missing, takes, split)
 
     def find_takes(self, begin: str) -> list[str]:
         """The uids of the takes whose uid or name begins with a text."""

@@ -70,7 +70,7 @@ def test_a_submission_needs_no_target_masks_and_leaves_out_takes_of_another_spli
 def test_a_take_without_videos_can_be_left_out_of_a_submission(scored_data, tmp_path, capsys):
     splits = tmp_path / "split.json"
     splits.write_text(json.dumps({"val": [*UIDS, "take-c"]}))
-    with pytest.raises(UserError, match="1 problem in split 'val', nothing written; --allow_missing leaves"):
+    with pytest.raises(UserError, match="1 problem in the ground truth, nothing written; --allow_missing"):
         submit(scored_data, tmp_path / "submission.json", "--splits_path", splits)
     submit(scored_data, tmp_path / "submission.json", "--splits_path", splits, "--allow_missing")
     assert "warning: takes of split 'val' that are left out: take-c" in capsys.readouterr().err

@@ -145,18 +145,14 @@ def test_a_mask_that_says_it_is_huge_is_refused_before_it_takes_memory(root, tmp
     assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 500_000  # KB
 
 
-def test_ground_truth_without_subsample_idx_is_accepted_by_lenient(root, results, expected, tmp_path, capsys):
+def test_ground_truth_needs_no_subsample_idx(root, results, expected, tmp_path):
     evaluate.main(["--data_path", str(root / "processed"), "--write_gt", str(tmp_path / "gt.json")])
     truth = json.loads((tmp_path / "gt.json").read_text())
     for take in truth["annotations"].values():
         del take["subsample_idx"]
     (tmp_path / "gt.json.gz").write_bytes(gzip.compress(json.dumps({"annotations": truth["annotations"]}).encode()))
     path = written(tmp_path / "r.json", results)
-    where = root, path, tmp_path / "out", "--gt_file", tmp_path / "gt.json.gz"
-    problems, last = refusal(capsys, *where)
-    assert "no subsample_idx, which --lenient accepts" in problems and "2 problems in the ground truth" in last
-    assert scored(*where, "--lenient") == expected
-    assert "accepted: 2 takes of the ground truth without subsample_idx" in capsys.readouterr().out
+    assert scored(root, path, tmp_path / "out", "--gt_file", tmp_path / "gt.json.gz") == expected
 
 
 def write_mask_folder(folder, results):
