@@ -27,8 +27,8 @@ from PIL import Image
 from benchmarks.measure import PROCESSED, run_script_apart
 from common.arguments import SETTINGS, Parser, at_least
 from common.files import write_json
-from evaluation.score import Case, Reading, score_file
-from evaluation.summary import metrics, take_names
+from evaluation.score import Case, ScoreOptions, score_file
+from evaluation.summary import metrics_of_cases, take_names
 from evaluation.truth import GroundTruth
 from formats.masks import decode_mask, encode_mask
 from formats.processed import ProcessedTake, frames_in
@@ -65,7 +65,7 @@ def score(data: Path, out: Path, network: Sequence[object], setting: str, all_fr
     if not results.exists():
         where = ("--setting", setting, "--split", SPLIT, "--data_path", data, "--out_path", out)
         run_script_apart("eval_segswap.py", *where, *network, "--num_workers", 0)
-    scores = score_file(GroundTruth.of_split(data, SPLIT, all_frames=all_frames), results, Reading(setting))
+    scores = score_file(GroundTruth.of_split(data, SPLIT, all_frames=all_frames), results, ScoreOptions(setting))
     names = take_names(scores)
     return [case._replace(take_uid=names[case.take_uid]) for case in scores.cases]
 
@@ -78,7 +78,7 @@ def print_table(title: str, rows: dict[str, Both]) -> None:
     for name, both in rows.items():
         figures = [
             (of["iou"], of["right_object"], 1 - of["missed_existence"], 1 - of["false_existence"])
-            for of in map(metrics, both)
+            for of in map(metrics_of_cases, both)
         ]
         columns = (
             "/".join("-" if np.isnan(x) else f"{100 * x:.1f}" for x in column) for column in zip(*figures, strict=True)
@@ -147,7 +147,7 @@ def print_existence(cases: dict[str, Both]) -> None:
     accuracy = [
         np.mean(
             [
-                metrics([case._replace(existence=case.existence + THRESHOLD - limit) for case in scored])[
+                metrics_of_cases([case._replace(existence=case.existence + THRESHOLD - limit) for case in scored])[
                     "balanced_accuracy"
                 ]
                 for scored in sets

@@ -25,7 +25,7 @@ INK, PALE, PAPER = (20, 20, 20), (110, 110, 110), (255, 255, 255)
 GAP = 6  # pixels between panels
 PANEL_HEIGHT = 300  # pixels
 SHEET_WIDTH = 2000  # pixels
-NOTHING = encode_mask(np.zeros((1, 1)))  # an empty mask: nothing is drawn
+EMPTY_MASK = encode_mask(np.zeros((1, 1)))  # an empty mask: nothing is drawn
 
 
 class PredictedCase(NamedTuple):
@@ -90,7 +90,7 @@ def _draw_panel(
     frame: np.ndarray, outline: Outline, caption: str, window: tuple[slice, slice] | None, height: int
 ) -> np.ndarray:
     """(height, W, 3) uint8 RGB: a frame with a mask; `window`, rows and columns, is shown enlarged in a corner."""
-    rle, color, dashed = outline.rle or NOTHING, *outline[1:]
+    rle, color, dashed = outline.rle or EMPTY_MASK, *outline[1:]
     image = _resize(frame, (height, round(frame.shape[1] * height / frame.shape[0])))
     image = overlay(image, resize_mask(rle, image.shape[:2]), color, dashed)
     if window:
@@ -114,7 +114,7 @@ def _draw_panel(
 
 def _close_up(size: Size, rle: RLE | None) -> tuple[slice, slice] | None:
     """Rows and columns, a square, around the object of a mask in a frame of `size`; None if it is not small."""
-    left, top, width, height = cv2.boundingRect(np.ascontiguousarray(resize_mask(rle or NOTHING, size)))
+    left, top, width, height = cv2.boundingRect(np.ascontiguousarray(resize_mask(rle or EMPTY_MASK, size)))
     side = 2 * max(width, height, min(size) // 15)
     if not width or side > min(size) * 2 // 5:
         return None
@@ -138,9 +138,9 @@ def draw_cases(
         load_predictions(path, setting, file_cases, name)
         for (name, path), file_cases in zip(files.items(), cases, strict=True)
     ]
-    takes = {uid: truth.load(uid) for uid in {case.take_uid for case in cases[0]}}
-    for of_case in tqdm(list(zip(*predictions, strict=True)), unit="picture", desc="pictures", delay=1):
-        yield draw_case(takes[of_case[0].case.take_uid], of_case, height)
+    takes = {uid: truth.load_take(uid) for uid in {case.take_uid for case in cases[0]}}
+    for case_predictions in tqdm(list(zip(*predictions, strict=True)), unit="picture", desc="pictures", delay=1):
+        yield draw_case(takes[case_predictions[0].case.take_uid], case_predictions, height)
 
 
 def write_gallery(folder: Path, *args: Any) -> list[str]:

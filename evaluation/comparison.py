@@ -9,17 +9,17 @@ import numpy as np
 from evaluation.metrics import METRICS
 from evaluation.score import Case, SplitScores
 from evaluation.summary import (
+    bootstrap_metrics,
     case_sums,
-    labelers,
-    metric_values,
+    indices_by_label,
+    label_functions,
+    metrics_of_sums,
     percentile_interval,
-    places_by_label,
-    resampled_rates,
     right_object_basis,
     without_nan,
 )
 
-COMPARED = ("scenario", "object size", "query camera", "target camera")  # breakdowns; see summary.labelers
+COMPARED_BREAKDOWNS = ("scenario", "object size", "query camera", "target camera")  # keys of label_functions
 
 
 def common_cases(all_scores: Sequence[SplitScores]) -> list[list[Case]]:
@@ -34,13 +34,14 @@ def compare(names: Sequence[str], cases: Sequence[list[Case]], scores: SplitScor
 
     `scores`, of the first file, tells the names and scenarios of the takes.
     """
-    first, label_of = cases[0], labelers(scores)
+    first, label_of = cases[0], label_functions(scores)
     comparisons = []
     for name, second in zip(names[1:], cases[1:], strict=True):
         by = {}
-        for kind in COMPARED:
-            groups = places_by_label(first, label_of[kind])
-            by[kind] = {label: paired_differences(*cases_at((first, second), at)) for label, at in groups.items()}
+        for kind in COMPARED_BREAKDOWNS:
+            groups = indices_by_label(first, label_of[kind])
+            pairs = {label: cases_at((first, second), indices) for label, indices in groups.items()}
+            by[kind] = {label: paired_differences(*pair) for label, pair in pairs.items()}
         comparisons.append({"second": name, "metrics": paired_differences(first, second), "by": by})
     return {
         "names": list(names),
@@ -52,9 +53,9 @@ def compare(names: Sequence[str], cases: Sequence[list[Case]], scores: SplitScor
     }
 
 
-def cases_at(cases: Sequence[Sequence[Case]], places: Sequence[int]) -> list[list[Case]]:
-    """The cases at some places of the lists, of each file."""
-    return [[file_cases[place] for place in places] for file_cases in cases]
+def cases_at(cases: Sequence[Sequence[Case]], indices: Sequence[int]) -> list[list[Case]]:
+    """The cases at some indices of the lists, of each file."""
+    return [[file_cases[index] for index in indices] for file_cases in cases]
 
 
 def paired_differences(first: Sequence[Case], second: Sequence[Case]) -> dict[str, dict[str, Any]]:
@@ -62,17 +63,18 @@ def paired_differences(first: Sequence[Case], second: Sequence[Case]) -> dict[st
 
     The same takes are drawn for both: whether a take is hard or easy does not matter for the difference.
     """
-    takes = places_by_label(first, lambda case: case.take_uid).values()
-    take_sums = [np.stack([sums[places].sum(0) for places in takes]) for sums in (case_sums(first), case_sums(second))]
-    before, after = (metric_values(sums.sum(0)) for sums in take_sums)
-    drawn_before, drawn_after = map(resampled_rates, take_sums)
+    takes = indices_by_label(first, lambda case: case.take_uid).values()
+    sums = np.stack([case_sums(first), case_sums(second)])
+    take_sums = np.stack([sums[:, indices].sum(1) for indices in takes], 1)  # (2, takes, len(SUMS))
+    first_metrics, second_metrics = map(metrics_of_sums, take_sums.sum(1))
+    first_drawn, second_drawn = map(bootstrap_metrics, take_sums)
     return without_nan(
         {
             name: {
-                "first": before[name],
-                "second": after[name],
-                "difference": after[name] - before[name],
-                "interval_95": percentile_interval(drawn_after[name] - drawn_before[name]),
+                "first": first_metrics[name],
+                "second": second_metrics[name],
+                "difference": second_metrics[name] - first_metrics[name],
+                "interval_95": percentile_interval(second_drawn[name] - first_drawn[name]),
             }
             for name in METRICS
         }

@@ -5,7 +5,7 @@
     python evaluation/evaluate.py --setting ego-exo --split test --pred_file a/results.json b/results.json
     python evaluation/evaluate.py --split test --write_gt gt_test.json
 
-One file: prints the benchmark's four numbers and more (marked *), writes metrics.json, breakdown.csv and cases.csv.
+One file: prints the benchmark's four numbers and more (marked *), writes metrics.json and cases.csv.
 Several: compares each with the first on the frames that all have, paired differences with 95 % intervals, by scenario,
 object size and camera; writes index.html with pictures of the cases on which the files disagree most, comparison.json
 and cases.csv.
@@ -29,17 +29,16 @@ from evaluation.case_pictures import write_gallery
 from evaluation.comparison import cases_at, common_cases, compare, short_names
 from evaluation.options import add_truth_options, open_truth
 from evaluation.outputs import (
-    default_results,
+    default_results_path,
     output_folder,
     provenance_of,
     summarize_file,
     write_cases,
-    write_outputs,
 )
 from evaluation.pages import PAGE, comparison_card, comparison_sections, write_page
 from evaluation.protocols import OFFICIAL_RULE, PROTOCOLS, under_protocols
-from evaluation.score import Reading, SplitScores, score_file, unscored_lines
-from evaluation.selection import disagreements
+from evaluation.score import ScoreOptions, SplitScores, score_file, warning_lines
+from evaluation.selection import largest_disagreements
 from evaluation.summary import take_names, without_nan
 from evaluation.tables import (
     difference_table,
@@ -65,7 +64,7 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     add("--out", type=Path, help="folder (default: results/{setting}_{split}_evaluation or ..._comparison)")
     text = "write the benchmark's ground-truth JSON here; without --setting only that"
     add("--write_gt", "--output_path", type=Path, help=text)
-    add("--num", type=at_least(0), default=40, help="pictures of a comparison, of its largest disagreements")
+    add("--num", type=at_least(0), default=40, help="pictures of a comparison, of its largest largest_disagreements")
     add_num_workers(parser)
     args = parser.parse_args(argv)
     if not args.setting and (args.pred_file or not args.write_gt):
@@ -87,14 +86,14 @@ def main(argv: list[str] | None = None) -> None:
         print(f"ground truth of {counted(len(truth.uids), 'take')} written to {args.write_gt}")
     if not args.setting:
         return
-    files = args.pred_file or [default_results(args.setting, truth.split)]
-    reading = Reading(args.setting, args.accept, at_file_size=args.protocol in ("omama", "all"))
-    scores = [score_file(truth, path, reading, args.num_workers, args.allow_missing) for path in files]
+    files = args.pred_file or [default_results_path(args.setting, truth.split)]
+    options = ScoreOptions(args.setting, args.accept, at_file_size=args.protocol in ("omama", "all"))
+    scores = [score_file(truth, path, options, args.num_workers, args.allow_missing) for path in files]
     if len(files) == 1:
         evaluate_file(truth, files[0], scores[0], args.protocol, args.out or path_beside(files[0], "evaluation"))
     else:
-        named = dict(zip(args.names or short_names(files), files, strict=True))
-        compare_files(truth, named, scores, args.num, args.out or path_beside(files[0], "comparison"))
+        file_by_name = dict(zip(args.names or short_names(files), files, strict=True))
+        compare_files(truth, file_by_name, scores, args.num, args.out or path_beside(files[0], "comparison"))
 
 
 def evaluate_file(truth: GroundTruth, path: Path, scores: SplitScores, protocol: str, out: Path) -> None:
@@ -105,8 +104,9 @@ def evaluate_file(truth: GroundTruth, path: Path, scores: SplitScores, protocol:
         summary["protocols"] = without_nan(under_protocols(protocol, scores.cases))
         lines += ["", format_protocols(summary["protocols"], truth.all_frames)]
     with output_folder(out) as folder:
-        write_outputs(folder, summary, scores.cases)
-    print("\n".join([*lines, *unscored_lines(truth, scores), f"written to {out}"]))
+        write_cases(folder, [""], [scores.cases])
+        write_json(folder / "metrics.json", summary, indent=1)
+    print("\n".join([*lines, *warning_lines(truth, scores), f"written to {out}"]))
 
 
 def compare_files(
@@ -122,20 +122,20 @@ def compare_files(
         raise UserError("these results files have no scored frame in common")
     comparison = {"setting": setting, "split": truth.split, "provenance": provenance_of(list(files.values()))}
     comparison |= compare(names, cases, scores[0])
-    drawn = cases_at(cases, disagreements(cases, number))
+    drawn = cases_at(cases, largest_disagreements(cases, number))
     takes = take_names(scores[0])
     lead = f"{setting}, {split_title(truth.split)}: {counted(len(cases[0]), 'frame')} that all files have"
-    warnings = list(dict.fromkeys(line for file_scores in scores for line in unscored_lines(truth, file_scores)))
+    warnings = list(dict.fromkeys(line for file_scores in scores for line in warning_lines(truth, file_scores)))
 
     with output_folder(out) as folder:
         pictures = write_gallery(folder, truth, setting, files, drawn)
         cards = [
-            comparison_card(case_of_files, picture, names, takes[case_of_files[0].take_uid])
-            for picture, *case_of_files in zip(pictures, *drawn, strict=True)
+            comparison_card(file_cases, picture, names, takes[file_cases[0].take_uid])
+            for picture, *file_cases in zip(pictures, *drawn, strict=True)
         ]
         write_page(folder, " against ".join(names), lead, warnings, comparison_sections(comparison, cards))
         write_json(folder / "comparison.json", comparison, indent=1)
-        write_cases(folder / "cases.csv", names, cases)
+        write_cases(folder, names, cases)
     print("\n".join([lead, *warnings]))
     for other in comparison["comparisons"]:
         print("\n".join(["", *format_table(difference_table(names[0], other))]))

@@ -28,7 +28,7 @@ from common.files import claimed, write_json
 from evaluation.options import add_split_options, open_truth
 from evaluation.outputs import RESULTS_DIR
 from evaluation.predictions import TakePredictions
-from evaluation.score import partial_line, refuse, take_results
+from evaluation.score import incomplete_line, iter_take_predictions, refuse
 from evaluation.truth import GroundTruth
 from formats.results import iter_results, results_path
 
@@ -57,8 +57,8 @@ def main(argv: list[str] | None = None) -> None:
     truth = open_truth(args, split)
     if truth.missing:
         warn_once(f"takes of split {split!r} that are left out: {', '.join(truth.missing)}")
-    if truth.partial:
-        warn_once(partial_line(truth))
+    if truth.incomplete:
+        warn_once(incomplete_line(truth))
     files = {
         setting: path or results_path(RESULTS_DIR, setting, split)
         for setting, path in zip(SETTINGS, (args.ego_exo, args.exo_ego), strict=True)
@@ -71,17 +71,17 @@ def main(argv: list[str] | None = None) -> None:
         refuse(problems, "the results")
     submission = {}
     for setting, path in files.items():
-        submission[setting] = {"version": "xx", "challenge": "xx", "results": whole_takes(truth, path, setting)}
+        submission[setting] = {"version": "xx", "challenge": "xx", "results": complete_results(truth, path, setting)}
     with claimed(out.parent, out.name, f"writes {out}"):
         write_json(out, submission)
     print(f"{out}: {out.stat().st_size:,} bytes")
 
 
-def whole_takes(truth: GroundTruth, path: Path, setting: str) -> Iterator[tuple[str, dict]]:
+def complete_results(truth: GroundTruth, path: Path, setting: str) -> Iterator[tuple[str, dict]]:
     """The results with a key for each object, for no other, and subsample_idx: the server wants all three."""
     for uid, raw in iter_results(path, setting):
         if uid in truth.uids:
-            take = truth.load(uid).take
+            take = truth.load_take(uid).take
             masks = {name: raw["masks"].get(name, {}) for name in take.masks}
             yield uid, {"subsample_idx": take.subsample_idx, **raw, "masks": masks}
 
@@ -92,12 +92,12 @@ def find_problems(truth: GroundTruth, setting: str, results: Path) -> list[str]:
     Every query frame of every camera pair must have a usable prediction, whether or not the target's masks are known.
     """
     others, problems, predictions = [], [], 0
-    takes = take_results(truth, iter_results(results, setting, truth.which), others)
+    takes = iter_take_predictions(truth, iter_results(results, setting, truth.split_options), others)
     for uid, raw in tqdm(takes, total=len(truth.uids), unit="take", desc=setting, delay=1):
         if raw is None:
             problems.append(f"take {uid}: missing in {results}")
             continue
-        take, checked = truth.load(uid), TakePredictions(uid, raw)
+        take, checked = truth.load_take(uid), TakePredictions(uid, raw)
         for pair in take.take.camera_pairs(setting):
             predictions += len(checked.read(pair, take.prediction_sizes(pair, take.query_frames(pair))))
         problems += [f"{setting}: {problem.text}" for problem in checked.problems]

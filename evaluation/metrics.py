@@ -84,7 +84,7 @@ METRICS = {  # the first four in the order of the paper's tables
     "false_existence": Metric("false existence", percent=True, higher_is_better=False),
 }
 OFFICIAL = tuple(name for name, metric in METRICS.items() if metric.official)
-COLUMNS = (*OFFICIAL, "right_object")  # of the breakdowns that are printed
+TABLE_METRICS = (*OFFICIAL, "right_object")  # of the breakdowns that are printed
 MASK_METRICS = tuple(name for name in METRICS if name in MaskScores._fields)  # means over masks
 
 
@@ -124,14 +124,15 @@ def iou(truth: np.ndarray, prediction: np.ndarray) -> float:
     return float(np.count_nonzero(truth & prediction) / (union + 1e-7)) if union else 1.0
 
 
-def right_object(own: RLE, prediction: RLE, others: Sequence[RLE]) -> float:
+def right_object(true_rle: RLE, prediction: RLE, others: Sequence[RLE]) -> float:
     """1 if the prediction covers a larger share of its own object than of any of the `others` in view, else 0.
 
     A tie is wrong, and so is an empty prediction. It tells whether the object was found or only something that stands
     out, which IoU does not.
     """
-    covered, *of_others = coco.iou([own, *others], [prediction], [True])[:, 0]  # True: shares of each object's own area
-    return float(covered > max(of_others))
+    # True: the shares are of each true mask's area, not of the union.
+    own_share, *other_shares = coco.iou([true_rle, *others], [prediction], [True])[:, 0]
+    return float(own_share > max(other_shares))
 
 
 def contour_accuracy(truth: np.ndarray, prediction: np.ndarray, radius: int) -> float:
@@ -154,8 +155,8 @@ def boundary(mask: np.ndarray) -> np.ndarray:
     The last row looks only to the right, the last column only down: a border of the image is no contour.
     """
     out = np.zeros_like(mask)
-    here = mask[:-1, :-1]
-    out[:-1, :-1] = (here ^ mask[:-1, 1:]) | (here ^ mask[1:, :-1]) | (here ^ mask[1:, 1:])
+    inner = mask[:-1, :-1]
+    out[:-1, :-1] = (inner ^ mask[:-1, 1:]) | (inner ^ mask[1:, :-1]) | (inner ^ mask[1:, 1:])
     out[-1, :-1] = mask[-1, :-1] ^ mask[-1, 1:]
     out[:-1, -1] = mask[:-1, -1] ^ mask[1:, -1]
     return out

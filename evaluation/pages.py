@@ -51,7 +51,10 @@ def report_sections(summary: dict[str, Any], cards: list[dict], order: str) -> l
     return [
         make_section("Figures", figures_table(summary), note=figures),
         make_section("Cases", note=cases, cards=cards),
-        *(make_section(by_title(kind), breakdown_table(groups), note=missed) for kind, groups in breakdown.items()),
+        *(
+            make_section(breakdown_title(kind), breakdown_table(groups), note=missed)
+            for kind, groups in breakdown.items()
+        ),
     ]
 
 
@@ -70,7 +73,7 @@ def comparison_sections(comparison: dict[str, Any], cards: list[dict]) -> list[d
     note = "The largest change of IoU first. Arrow up: better. In brackets: 95 % intervals, where there are any."
     for kind in others[0]["by"]:
         tables = (change_table(other["by"][kind], f"{other['second']} - {first}") for other in others)
-        sections.append(make_section(by_title(kind), *tables, note=note))
+        sections.append(make_section(breakdown_title(kind), *tables, note=note))
     return sections
 
 
@@ -82,7 +85,7 @@ def make_section(
     return {"title": title, "note": note, "tables": tables, "cards": cards, "kinds": kinds, "wide": wide}
 
 
-def by_title(kind: str) -> str:
+def breakdown_title(kind: str) -> str:
     return f"By {BREAKDOWN_TITLES.get(kind, kind)}"
 
 

@@ -15,12 +15,13 @@ from formats.masks import RLE, check_rle, decode_mask, mask_area, mask_size, res
 from formats.processed import CameraPair
 from formats.results import camera_pair_key
 
-OTHER_SIZE, NO_CONFIDENCE, LISTED = "mask has another size", "no confidence", "confidence is a list of one number"
-FLAGS = {OTHER_SIZE: "--resize_masks", NO_CONFIDENCE: "--lenient", LISTED: "--lenient"}  # problem -> what accepts it
+OTHER_SIZE, NO_CONFIDENCE = "mask has another size", "no confidence"
+LISTED_CONFIDENCE = "confidence is a list of one number"
+ACCEPTING_FLAGS = {OTHER_SIZE: "--resize_masks", NO_CONFIDENCE: "--lenient", LISTED_CONFIDENCE: "--lenient"}
 ACCEPTED_TEXT = {  # what is counted, and what it has
     OTHER_SIZE: ("mask", "of another size, resized by nearest neighbor to the official one"),
     NO_CONFIDENCE: ("prediction", "without confidence: 1 where the mask is not empty, else 0"),
-    LISTED: ("confidence", "given as a list of one number"),
+    LISTED_CONFIDENCE: ("confidence", "given as a list of one number"),
 }
 MAX_SIDE = 8192  # pixels; larger than any video, and whole masks are decoded for some protocols
 MAX_DISTORTION = 0.05  # of height by width; beyond it a mask is of another image, or padded, and cannot be resized
@@ -56,7 +57,7 @@ class TakePredictions:
         """The usable predictions of a pair, by frame. `sizes`: frame -> (H, W) that its mask must have, or None if that
         is not known.
         """
-        place, entries = self._entries(pair)
+        place, entries = self._frame_entries(pair)
         if isinstance(entries, Problem):
             if entries not in self.problems:  # pairs of an object or a take share what is missing
                 self.problems.append(entries)
@@ -65,20 +66,20 @@ class TakePredictions:
         faulty: dict[str, tuple[str, list[str]]] = {}  # kind of fault -> how it looks in the first frame, the frames
         for frame, size in sizes.items():
             prediction, faults = read_prediction(entries.get(str(frame)), size)
-            refused = [kind for kind in faults if FLAGS.get(kind) not in self._accept]
+            refused = [kind for kind in faults if ACCEPTING_FLAGS.get(kind) not in self._accept]
             self.accepted.update(kind for kind in faults if kind not in refused)
             if not refused:
                 usable[frame] = prediction
             for kind in refused:
                 faulty.setdefault(kind, (faults[kind], []))[1].append(str(frame))
         for kind, (detail, frames) in faulty.items():
-            flag = FLAGS.get(kind, "")
+            flag = ACCEPTING_FLAGS.get(kind, "")
             text = f"{place}, frame{'s' * (len(frames) > 1)} {', '.join(frames)}: {kind}"
             text += f" ({detail})" * bool(detail) + f"; {flag} accepts it" * bool(flag)
             self.problems.append(Problem(text, kind == "missing", flag))
         return usable
 
-    def _entries(self, pair: CameraPair) -> tuple[str, dict[str, Any] | Problem]:
+    def _frame_entries(self, pair: CameraPair) -> tuple[str, dict[str, Any] | Problem]:
         """The place of a pair in the file, and its entries by frame, or the problem why there are none."""
         pair_key = camera_pair_key(pair.query_camera, pair.target_camera)
         place, entries = f"take {self.take_uid}", self._raw
@@ -99,7 +100,7 @@ def read_prediction(raw: Any, size: Size | None) -> tuple[PredictedMask | None, 
     """One entry of a results file -> what it predicts, and its faults: kind -> detail, which may be empty.
 
     `size` is the (H, W) that its mask must have, None if it is not known. There is a prediction if the entry has no
-    faults, or only such as FLAGS has.
+    faults, or only such as ACCEPTING_FLAGS has.
     """
     if raw is None:
         return None, {"missing": ""}
@@ -123,13 +124,13 @@ def read_prediction(raw: Any, size: Size | None) -> tuple[PredictedMask | None, 
         faults[NO_CONFIDENCE] = ""
         existence = float(rle is not None and mask_area(rle) > 0)
     elif isinstance(existence, list) and len(existence) == 1:
-        faults[LISTED] = repr(existence)[:60]
+        faults[LISTED_CONFIDENCE] = repr(existence)[:60]
         existence = existence[0]
     if isinstance(existence, bool) or not isinstance(existence, int | float):
         faults["confidence is not a number"] = repr(existence)[:60]
     elif not 0 <= existence <= 1:
         faults["confidence is not between 0 and 1"] = repr(existence)[:60]
-    if not faults.keys() <= FLAGS.keys():
+    if not faults.keys() <= ACCEPTING_FLAGS.keys():
         return None, faults
     return PredictedMask(mask, float(existence), rle), faults
 

@@ -13,14 +13,14 @@ import numpy as np
 
 from evaluation.metrics import OFFICIAL, MaskScores
 from evaluation.score import Case
-from evaluation.summary import mean, metrics
+from evaluation.summary import mean, metrics_of_cases
 
 VISIBLE_AREA = 0.001  # of the image: LM-EEC says "visible" if a mask is larger
 OFFICIAL_RULE = "official"
 MASK_SCORES = OFFICIAL[:3]  # all but that of existence
 
 
-def figures(values: Sequence[float], unit: str, count: int, visible: Sequence[bool] = ()) -> dict[str, Any]:
+def protocol_scores(values: Sequence[float], unit: str, count: int, visible: Sequence[bool] = ()) -> dict[str, Any]:
     """The scores by one rule, in the order of OFFICIAL; nan if the rule does not define a score.
 
     The scores are means over `count` of `unit`: "masks", "takes" or "frame pairs". `visible`: of each frame whose
@@ -32,16 +32,16 @@ def figures(values: Sequence[float], unit: str, count: int, visible: Sequence[bo
 
 def official(cases: Sequence[Case]) -> dict[str, Any]:
     """The benchmark's: means over all frames in which the target has a mask."""
-    values, visible = metrics(cases), [case.visible for case in cases]
-    return figures([values[name] for name in OFFICIAL], "masks", sum(visible), visible)
+    values, visible = metrics_of_cases(cases), [case.visible for case in cases]
+    return protocol_scores([values[name] for name in OFFICIAL], "masks", sum(visible), visible)
 
 
 def omama(cases: Sequence[Case]) -> dict[str, Any]:
     """O-MaMa's: the truth takes the prediction's size, and distances are fractions of that image's diagonal."""
     visible = [case.visible for case in cases]
     masks = [case.scores_at_file_size or case.mask for case in cases if case.visible]
-    values = means(masks, "iou", "location_error_own_diagonal", "contour_accuracy")
-    return figures([*values, metrics(cases)["balanced_accuracy"]], "masks", len(masks), visible)
+    values = mean_scores(masks, "iou", "location_error_own_diagonal", "contour_accuracy")
+    return protocol_scores([*values, metrics_of_cases(cases)["balanced_accuracy"]], "masks", len(masks), visible)
 
 
 def pooled_per_take(cases: Sequence[Case]) -> dict[str, Any]:
@@ -53,7 +53,7 @@ def pooled_per_take(cases: Sequence[Case]) -> dict[str, Any]:
             shared[case.take_uid] += mask.shared_pixels
             union[case.take_uid] += mask.truth_pixels + mask.predicted_pixels - mask.shared_pixels
     pooled = mean(shared[uid] / (union[uid] + 1e-10) for uid in union)
-    return figures([pooled, math.nan, math.nan, math.nan], "takes", len(union))
+    return protocol_scores([pooled, math.nan, math.nan, math.nan], "takes", len(union))
 
 
 def per_pair(cases: Sequence[Case]) -> dict[str, Any]:
@@ -63,9 +63,9 @@ def per_pair(cases: Sequence[Case]) -> dict[str, Any]:
         if case.visible:
             pair = case.take_uid, case.query_camera, case.target_camera, case.frame
             pairs.setdefault(pair, []).append(case.mask)
-    pair_means = np.array([means(masks, *MASK_SCORES) for masks in pairs.values()]).reshape(-1, len(MASK_SCORES))
+    pair_means = np.array([mean_scores(masks, *MASK_SCORES) for masks in pairs.values()]).reshape(-1, len(MASK_SCORES))
     values = map(mean, pair_means.T)
-    return figures([*values, math.nan], "frame pairs", len(pairs))
+    return protocol_scores([*values, math.nan], "frame pairs", len(pairs))
 
 
 def lmeec_visibility(cases: Sequence[Case]) -> dict[str, Any]:
@@ -74,10 +74,10 @@ def lmeec_visibility(cases: Sequence[Case]) -> dict[str, Any]:
     truth = np.array([case.visible and case.mask.truth_pixels > 0 for case in cases], bool)
     predicted = np.array([case.predicted_area > VISIBLE_AREA for case in cases], bool)
     accuracy = mean((predicted[truth == label] == label).mean() for label in np.unique(truth))
-    return figures([*means(masks, *MASK_SCORES), accuracy], "masks", len(masks), truth.tolist())
+    return protocol_scores([*mean_scores(masks, *MASK_SCORES), accuracy], "masks", len(masks), truth.tolist())
 
 
-def means(masks: Sequence[MaskScores], *names: str) -> list[float]:
+def mean_scores(masks: Sequence[MaskScores], *names: str) -> list[float]:
     return [mean(getattr(mask, name) for mask in masks) for name in names]
 
 

@@ -21,12 +21,12 @@ say_errors(__name__)
 from common.arguments import Parser, add_num_workers, add_setting, at_least
 from common.drawing import write_picture
 from common.errors import UserError, counted
-from common.files import claimed
+from common.files import claimed, write_json
 from evaluation.case_pictures import PANEL_HEIGHT, case_sheet, draw_cases, write_gallery
 from evaluation.options import add_truth_options, open_truth
-from evaluation.outputs import default_results, output_folder, summarize_file, write_outputs
+from evaluation.outputs import default_results_path, output_folder, summarize_file, write_cases
 from evaluation.pages import PAGE, report_card, report_sections, write_page
-from evaluation.score import Case, Reading, SplitScores, score_file, unscored_lines
+from evaluation.score import Case, ScoreOptions, SplitScores, score_file, warning_lines
 from evaluation.selection import CASE_ORDERS, choose_cases, matching_cases
 from evaluation.summary import take_names
 from evaluation.tables import headline, split_title
@@ -57,14 +57,11 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
 def main(argv: list[str] | None = None) -> None:
     args = parse_args(argv)
     truth = open_truth(args)
-    results = args.pred_file or default_results(args.setting, truth.split)
+    results = args.pred_file or default_results_path(args.setting, truth.split)
     out = args.out or path_beside(results, "report")
     is_folder = out.suffix.lower() not in (".jpg", ".jpeg", ".png")
-    fitting = truth.find_takes(args.take or "")
-    if fitting and not is_folder:  # nothing of the other takes is drawn
-        truth = truth.subset(fitting)
-    reading = Reading(args.setting, args.accept)
-    scores = score_file(truth, results, reading, args.num_workers, args.allow_missing)
+    options = ScoreOptions(args.setting, args.accept)
+    scores = score_file(truth, results, options, args.num_workers, args.allow_missing)
     cases = matching_cases(scores, args.take, args.object, args.camera, args.frame)
     if is_folder:
         cases = choose_cases(cases, args.order, args.num or 100, with_hidden=True)
@@ -91,8 +88,9 @@ def write_report(
         cards = [report_card(case, path, names[case.take_uid]) for case, path in zip(cases, pictures, strict=True)]
         title = f"Object correspondence, {scores.setting}, {split_title(truth.split)}"
         lead = f"{headline(summary)}; results of {results.name}"
-        write_page(folder, title, lead, unscored_lines(truth, scores), report_sections(summary, cards, args.order))
-        write_outputs(folder, summary, scores.cases)
+        write_page(folder, title, lead, warning_lines(truth, scores), report_sections(summary, cards, args.order))
+        write_cases(folder, [""], [scores.cases])
+        write_json(folder / "metrics.json", summary, indent=1)
 
 
 if __name__ == "__main__":

@@ -24,11 +24,11 @@ from formats.results import THRESHOLD, iter_results, part_name, read_run
 MISSING_HINT = "; --allow_missing goes on without what is only missing"
 
 
-class Reading(NamedTuple):
+class ScoreOptions(NamedTuple):
     """How a results file is read."""
 
     setting: str
-    accept: Collection[str] = ()  # flags that accept another form than the official one, see predictions.FLAGS
+    accept: Collection[str] = ()  # flags that accept other forms than the official one: predictions.ACCEPTING_FLAGS
     at_file_size: bool = False  # also score masks of another size as they are
 
 
@@ -76,7 +76,7 @@ class SplitScores(NamedTuple):
     setting: str
     takes: list[TakeScores]
     not_in_truth: list[str]  # uids of takes in the results file that the ground truth lacks
-    changed: str = ""  # a line that names the takes which were processed again since they were predicted
+    reprocessed: str = ""  # a line that names the takes which were processed again since they were predicted
 
     @property
     def cases(self) -> list[Case]:
@@ -92,7 +92,7 @@ class SplitScores(NamedTuple):
 
 
 def score_file(
-    truth: GroundTruth, path: Path, reading: Reading, num_workers: int = 0, allow_missing: bool = False
+    truth: GroundTruth, path: Path, options: ScoreOptions, num_workers: int = 0, allow_missing: bool = False
 ) -> SplitScores:
     """Score a results file, which may have the takes in any order. Raises UserError, after listing every problem, if it
     is not fit to be scored.
@@ -100,13 +100,13 @@ def score_file(
     A few takes are held at a time for each worker (0: one, in this process). The scores do not depend on how many.
     """
     not_in_truth: list[str] = []
-    results = take_results(truth, iter_results(path, reading.setting, truth.which), not_in_truth)
-    tasks = ((truth.subset([uid]), raw, reading) for uid, raw in results)
+    results = iter_take_predictions(truth, iter_results(path, options.setting, truth.split_options), not_in_truth)
+    tasks = ((truth.subset([uid]), raw, options) for uid, raw in results)
     jobs = run_jobs(_score_task, tasks, num_workers if len(truth.uids) > 1 else 0)
     bar = tqdm(jobs, total=len(truth.uids), unit="take", desc="score", delay=1)  # none above an error at the start
     scored = {take.take_uid: take for _, take in bar}
     takes = [scored[uid] for uid in truth.uids]
-    scores = SplitScores(reading.setting, takes, not_in_truth, changed_line(path, takes))
+    scores = SplitScores(options.setting, takes, not_in_truth, reprocessed_line(path, takes))
     is_empty = not scores.cases and all(problem.missing for problem in scores.problems)
     if is_empty and (scores.not_in_truth or allow_missing):
         raise UserError(f"{path} has no prediction for any scored frame; is it of another split?")
@@ -118,7 +118,7 @@ def score_file(
     return scores
 
 
-def changed_line(path: Path, takes: Sequence[TakeScores]) -> str:
+def reprocessed_line(path: Path, takes: Sequence[TakeScores]) -> str:
     """Names the takes that were processed again since they were predicted, as the run's record says; or ""."""
     run = read_run(path)
     names = {take.take_uid: part_name(take.take_uid, take.digest) for take in takes if take.digest}
@@ -133,31 +133,31 @@ def refuse(problems: Sequence[str], where: str, hint: str = "") -> NoReturn:
     raise UserError(f"{counted(len(problems), 'problem')} in {where}, nothing written{hint}")
 
 
-def partial_line(truth: GroundTruth) -> str:
-    count = counted(len(truth.partial), "take")
+def incomplete_line(truth: GroundTruth) -> str:
+    count = counted(len(truth.incomplete), "take")
     return f"{count} processed in part: what failed_takes.json lists is in no pair, though the benchmark may have it"
 
 
-def unscored_lines(truth: GroundTruth, scores: SplitScores) -> list[str]:
+def warning_lines(truth: GroundTruth, scores: SplitScores) -> list[str]:
     """A line for each thing that was not scored, or not by the official protocol."""
     lines = []
     if truth.all_frames:
         lines.append("not the official protocol: every frame counts, also those nobody looked at in the target view")
     if truth.missing:
         lines.append(f"takes of the split without ground truth: {', '.join(truth.missing)}")
-    if truth.partial:
-        lines.append(partial_line(truth))
+    if truth.incomplete:
+        lines.append(incomplete_line(truth))
     if scores.not_in_truth:
         lines.append(f"takes of the results without ground truth, not scored: {', '.join(scores.not_in_truth)}")
-    if scores.changed:
-        lines.append(scores.changed)
+    if scores.reprocessed:
+        lines.append(scores.reprocessed)
     for kind, count in sorted(scores.accepted.items()):
         noun, text = ACCEPTED_TEXT[kind]
         lines.append(f"accepted: {counted(count, noun)} {text}")
     return lines + [problem.text for problem in scores.problems if problem.missing]
 
 
-def take_results(
+def iter_take_predictions(
     truth: GroundTruth, results: Iterable[tuple[str, Any]], not_in_truth: list[str]
 ) -> Iterator[tuple[str, Any]]:
     """Each take of the ground truth with its predictions, None if `results` lack it. The uids of other takes are added
@@ -173,22 +173,22 @@ def take_results(
     yield from unseen.items()
 
 
-def _score_task(task: tuple[GroundTruth, Any, Reading]) -> TakeScores:
-    truth, raw, reading = task
+def _score_task(task: tuple[GroundTruth, Any, ScoreOptions]) -> TakeScores:
+    truth, raw, options = task
     uid = truth.uids[0]
     try:
-        return score_take(truth.load(uid), raw, reading)
+        return score_take(truth.load_take(uid), raw, options)
     except UserError as error:  # a malformed take is one problem more; the others are still looked at
         return TakeScores(uid, "", "", [], 0, [Problem(f"take {uid}: ground truth: {error}", missing=True)])
 
 
-def score_take(truth: TakeTruth, raw: Any, reading: Reading) -> TakeScores:
+def score_take(truth: TakeTruth, raw: Any, options: ScoreOptions) -> TakeScores:
     """Score the predictions `raw` of a take, as the results file has them, None if it does not have them."""
     take = truth.take
-    predictions = TakePredictions(take.uid, raw, reading.accept)
+    predictions = TakePredictions(take.uid, raw, options.accept)
     true_mask = functools.cache(truth.mask)  # needed for its own object and again for each other one in view
     cases, wanted = [], 0
-    for pair in take.camera_pairs(reading.setting):
+    for pair in take.camera_pairs(options.setting):
         frames = truth.scored_frames(pair)
         wanted += len(frames)
         if not frames:
@@ -201,7 +201,7 @@ def score_take(truth: TakeTruth, raw: Any, reading: Reading) -> TakeScores:
                 others = [true_mask(name, *view) for name in take.masks if name != pair.object_name]
                 others = [other for other in others if other and other["size"] == true_rle["size"]]
                 scores = score_masks(true_rle, predicted.mask, others)
-                if reading.at_file_size and file_size != predicted.mask.shape:
+                if options.at_file_size and file_size != predicted.mask.shape:
                     resized_truth = truth.mask(pair.object_name, *view, file_size)
                     scores_at_file_size = score_masks(resized_truth, decode_mask(predicted.rle))
             visible, area = true_rle is not None, mask_area(predicted.rle) / math.prod(file_size)

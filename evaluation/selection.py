@@ -53,7 +53,7 @@ def choose_cases(cases: list[Case], order: str, number: int, with_hidden: bool =
     if order == "spread" and len(ranked) > number > 1:
         chosen = [ranked[round(place * (len(ranked) - 1) / (number - 1))] for place in range(number)]
     else:
-        chosen = interleaved(ranked, lambda case: case.track)[:number]
+        chosen = round_robin(ranked, lambda case: case.track)[:number]
     if with_hidden and order != "random":
         hidden = sorted((case for case in cases if not case.visible), key=lambda case: -case.existence)
         chosen += hidden[: max(1, number // 5)]
@@ -72,8 +72,8 @@ def best_files(file_cases: Sequence[Case]) -> list[int]:
     return [number for number, value in enumerate(values) if value == max(values)]
 
 
-def disagreements(cases: Sequence[Sequence[Case]], number: int) -> list[int]:
-    """The places in the lists of the `number` cases on which the files disagree most, the furthest apart first.
+def largest_disagreements(cases: Sequence[Sequence[Case]], number: int) -> list[int]:
+    """The indices of the `number` cases on which the files disagree most, the furthest apart first.
 
     Each file is the best in as many as the others, if there are enough. Each track has its turn before one has a
     second, as its frames look alike.
@@ -81,12 +81,12 @@ def disagreements(cases: Sequence[Sequence[Case]], number: int) -> list[int]:
     groups = list(zip(*cases, strict=True))
     distances = list(map(disagreement, groups))
     furthest_first = sorted((i for i in range(len(groups)) if distances[i] > 0), key=lambda i: -distances[i])
-    by_track = interleaved(furthest_first, lambda i: groups[i][0].track)
-    by_file = interleaved(by_track, lambda i: best_files(groups[i])[0])
+    by_track = round_robin(furthest_first, lambda i: groups[i][0].track)
+    by_file = round_robin(by_track, lambda i: best_files(groups[i])[0])
     return sorted(by_file[:number], key=lambda i: -distances[i])
 
 
-def interleaved(ranked: Iterable[Any], key: Callable[[Any], Hashable]) -> list[Any]:
+def round_robin(ranked: Iterable[Any], key: Callable[[Any], Hashable]) -> list[Any]:
     """The items in turns: the first one of each key, then the second ones, and so on; by rank in each turn."""
     turns: Counter = Counter()
     numbered = []

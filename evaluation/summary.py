@@ -23,8 +23,8 @@ RESAMPLES = 2000  # of the takes, for the intervals
 def summarize_scores(scores: SplitScores) -> dict[str, Any]:
     """Everything but the cases, as metrics.json has it. Values that do not exist are None."""
     cases = scores.cases
-    total, groups = case_sums(cases).sum(0), breakdowns(scores)
-    figures = metric_values(total)
+    total = case_sums(cases).sum(0)
+    figures = metrics_of_sums(total)
     return without_nan(
         {
             "setting": scores.setting,
@@ -36,10 +36,8 @@ def summarize_scores(scores: SplitScores) -> dict[str, Any]:
             **right_object_basis(total),
             "official": {name: figures[name] for name in OFFICIAL},
             "extra": {name: figures[name] for name in METRICS if name not in OFFICIAL},
-            "interval_95": intervals([take.cases for take in scores.takes if take.cases]),
-            "mean_over_takes": mean_over_groups(groups["take"]),
-            "mean_over_objects": mean_over_groups(groups["object"]),
-            "breakdown": groups,
+            "interval_95": bootstrap_intervals([take.cases for take in scores.takes if take.cases]),
+            "breakdown": breakdowns(scores),
         }
     )
 
@@ -70,8 +68,10 @@ def case_sums(cases: Sequence[Case]) -> np.ndarray:
     return np.nan_to_num(rows)
 
 
-def rates(rows: np.ndarray) -> dict[str, np.ndarray]:
-    """(..., len(SUMS)) sums -> (...) values of each of METRICS; nan where nothing is there to average."""
+def metrics_of_sums(rows: np.ndarray) -> dict[str, Any]:
+    """(..., len(SUMS)) sums -> (...) values of each of METRICS, floats for a single row; nan where nothing is there to
+    average.
+    """
     column = dict(zip(SUMS, np.moveaxis(rows, -1, 0), strict=True))
     with np.errstate(invalid="ignore", divide="ignore"):
         values = {name: column[name] / column["visible"] for name in MASK_METRICS}
@@ -79,7 +79,8 @@ def rates(rows: np.ndarray) -> dict[str, np.ndarray]:
         recall = np.stack([column["visible_right"] / column["visible"], column["hidden_right"] / column["hidden"]])
         values["missed_existence"], values["false_existence"] = 1 - recall
     occurs = ~np.isnan(recall)  # a class that does not occur is left out of the mean
-    values["balanced_accuracy"] = np.where(occurs.any(0), np.nansum(recall, 0) / np.maximum(occurs.sum(0), 1), np.nan)
+    mean_recall = np.nansum(recall, 0) / np.maximum(occurs.sum(0), 1)
+    values["balanced_accuracy"] = np.where(occurs.any(0), mean_recall, np.nan)[()]  # of one row a number, as the others
     return {name: values[name] for name in METRICS}
 
 
@@ -94,17 +95,12 @@ def right_object_basis(total: np.ndarray) -> dict[str, Any]:
     return {"frames_several_objects": int(frames), "right_object_chance": chance}
 
 
-def metrics(cases: Sequence[Case]) -> dict[str, float]:
+def metrics_of_cases(cases: Sequence[Case]) -> dict[str, float]:
     """The values of METRICS over some cases."""
-    return metric_values(case_sums(cases).sum(0))
+    return metrics_of_sums(case_sums(cases).sum(0))
 
 
-def metric_values(total: np.ndarray) -> dict[str, float]:
-    """(len(SUMS),) sums -> the values of METRICS."""
-    return {name: float(value) for name, value in rates(total).items()}
-
-
-def resampled_rates(rows: np.ndarray) -> dict[str, np.ndarray]:
+def bootstrap_metrics(rows: np.ndarray) -> dict[str, np.ndarray]:
     """(takes, len(SUMS)) sums -> (RESAMPLES) values of each of METRICS, each of takes drawn with replacement.
 
     Which takes are drawn depends on their number alone. nan for a single take: there is nothing to draw.
@@ -112,13 +108,13 @@ def resampled_rates(rows: np.ndarray) -> dict[str, np.ndarray]:
     n_takes = len(rows)
     if n_takes < 2:
         return dict.fromkeys(METRICS, np.full(RESAMPLES, np.nan))
-    times = np.random.default_rng(0).multinomial(n_takes, np.full(n_takes, 1 / n_takes), RESAMPLES)
-    return rates(times @ rows)
+    draw_counts = np.random.default_rng(0).multinomial(n_takes, np.full(n_takes, 1 / n_takes), RESAMPLES)
+    return metrics_of_sums(draw_counts @ rows)
 
 
-def intervals(takes: Sequence[Sequence[Case]]) -> dict[str, tuple[float, float]]:
+def bootstrap_intervals(takes: Sequence[Sequence[Case]]) -> dict[str, tuple[float, float]]:
     """95 % percentile bootstrap over takes: frames of one take are alike, so takes and not frames are drawn."""
-    drawn = resampled_rates(np.array([case_sums(cases).sum(0) for cases in takes]))
+    drawn = bootstrap_metrics(np.array([case_sums(cases).sum(0) for cases in takes]))
     return {name: percentile_interval(values) for name, values in drawn.items()}
 
 
@@ -133,23 +129,23 @@ def breakdowns(scores: SplitScores) -> dict[str, list[dict[str, Any]]]:
     cases = scores.cases
     rows = case_sums(cases)
     groups: dict[str, list[dict[str, Any]]] = {}
-    for kind, label_of in labelers(scores).items():
+    for kind, label_of in label_functions(scores).items():
         groups[kind] = []
-        for label, places in places_by_label(cases, label_of).items():
-            total = rows[places].sum(0)
+        for label, indices in indices_by_label(cases, label_of).items():
+            total = rows[indices].sum(0)
             count = dict(zip(SUMS, map(int, total), strict=True))
             group = {
                 "label": label,
-                "frames": len(places),
+                "frames": len(indices),
                 "visible": count["visible"],
                 "missed": count["visible"] - count["visible_right"],
                 "invented": count["hidden"] - count["hidden_right"],
             }
-            groups[kind].append(group | right_object_basis(total) | metric_values(total))
+            groups[kind].append(group | right_object_basis(total) | metrics_of_sums(total))
     return groups
 
 
-def labelers(scores: SplitScores) -> dict[str, Callable[[Case], str | None]]:
+def label_functions(scores: SplitScores) -> dict[str, Callable[[Case], str | None]]:
     """The function that labels a case, for each kind of breakdown; the label None leaves the case out."""
     names = take_names(scores)
     scenarios = {take.take_uid: take.scenario or None for take in scores.takes}
@@ -168,25 +164,20 @@ def take_names(scores: SplitScores) -> dict[str, str]:
     return {take.take_uid: take.name or take.take_uid for take in scores.takes}
 
 
-def places_by_label(cases: Sequence[Case], label_of: Callable[[Case], str | None]) -> dict[str, list[int]]:
+def indices_by_label(cases: Sequence[Case], label_of: Callable[[Case], str | None]) -> dict[str, list[int]]:
     """Where in `cases` those of each label are, labels sorted, sizes in their order; the label None leaves one out."""
-    places: dict[str, list[int]] = {}
-    for place, case in enumerate(cases):
+    indices: dict[str, list[int]] = {}
+    for index, case in enumerate(cases):
         label = label_of(case)
         if label is not None:
-            places.setdefault(label, []).append(place)
-    ordered = (*SIZE_LABELS, *sorted(places.keys() - set(SIZE_LABELS)))
-    return {label: places[label] for label in ordered if label in places}
+            indices.setdefault(label, []).append(index)
+    ordered = (*SIZE_LABELS, *sorted(indices.keys() - set(SIZE_LABELS)))
+    return {label: indices[label] for label in ordered if label in indices}
 
 
 def size_label(area: float) -> str:
     """Of a mask with that fraction of its image. Quartiles of real ones: 0.04 and 0.3 % (exo), 0.15 and 1 % (ego)."""
     return SIZE_LABELS[0 if area == 0 else 1 + sum(area >= edge for edge in SIZE_EDGES)]
-
-
-def mean_over_groups(groups: list[dict[str, Any]]) -> dict[str, float]:
-    """Each group counts the same, unlike in the official mean; groups without a value are left out."""
-    return {name: mean(group[name] for group in groups if not math.isnan(group[name])) for name in METRICS}
 
 
 def mean(values: Iterable[float]) -> float:

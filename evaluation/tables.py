@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from common.errors import counted
-from evaluation.metrics import COLUMNS, METRICS, OFFICIAL
+from evaluation.metrics import METRICS, OFFICIAL, TABLE_METRICS
 
 Rows = list[Sequence[str]]
 PRINTED_BREAKDOWNS = ("scenario", "object size", "query camera", "target camera")
@@ -64,7 +64,7 @@ def printed_values(values: dict[str, Any], nothing: Any = None) -> dict[str, Any
 
 
 def figures_table(summary: dict[str, Any]) -> Rows:
-    """All figures of a results file: a row for each of METRICS, in their order, then other means."""
+    """All figures of a results file: a row for each of METRICS, in their order."""
     rows: Rows = [("", "value", "95 % interval")]
     values = printed_values({**summary["official"], **summary["extra"]})
     for name, metric in METRICS.items():
@@ -72,21 +72,17 @@ def figures_table(summary: dict[str, Any]) -> Rows:
         if name == "right_object":
             frames, chance = summary["frames_several_objects"], percent(summary["right_object_chance"])
             title += f", in {frames:,} frames with several objects, chance {chance}"
-        span = interval_text(name, summary["interval_95"][name]) if values[name] is not None else ""
-        rows.append((title, metric.show(values[name]), span or "-"))
-    for unit in ("takes", "objects"):
-        for name in ("iou", "contour_accuracy"):
-            text = METRICS[name].show(summary[f"mean_over_{unit}"][name])
-            rows.append((f"* {METRICS[name].heading}, mean over {unit}", text, ""))
+        interval = interval_text(name, summary["interval_95"][name]) if values[name] is not None else ""
+        rows.append((title, metric.show(values[name]), interval or "-"))
     return rows
 
 
 def breakdown_table(groups: Sequence[dict[str, Any]]) -> Rows:
-    rows: Rows = [("", *BREAKDOWN_COUNTS, *(METRICS[name].heading for name in COLUMNS))]
+    rows: Rows = [("", *BREAKDOWN_COUNTS, *(METRICS[name].heading for name in TABLE_METRICS))]
     for group in groups:
         values = printed_values(group)
         counts = (f"{group[name]:,}" for name in BREAKDOWN_COUNTS)
-        rows.append((group["label"], *counts, *(METRICS[name].show(values[name]) for name in COLUMNS)))
+        rows.append((group["label"], *counts, *(METRICS[name].show(values[name]) for name in TABLE_METRICS)))
     return rows
 
 
@@ -119,13 +115,13 @@ def change_table(groups: dict[str, dict[str, Any]], title: str = "") -> Rows:
 
     An arrow points up where the second file is better.
     """
-    rows: Rows = [(title, *(METRICS[name].heading for name in COLUMNS))]
+    rows: Rows = [(title, *(METRICS[name].heading for name in TABLE_METRICS))]
     for label, group in sorted(groups.items(), key=lambda item: -abs(item[1]["iou"]["difference"] or 0)):
         cells, paired = [label], printed_values(group, NO_DIFFERENCE)
-        for name in COLUMNS:
-            change, span = paired[name]["difference"], interval_text(name, paired[name]["interval_95"], "+")
+        for name in TABLE_METRICS:
+            change, interval = paired[name]["difference"], interval_text(name, paired[name]["interval_95"], "+")
             arrow = {"better": " ▲", "worse": " ▼", "": ""}[METRICS[name].verdict(change)]
-            cells.append(METRICS[name].show(change, "+") + arrow + (f" [{span}]" if span else ""))
+            cells.append(METRICS[name].show(change, "+") + arrow + (f" [{interval}]" if interval else ""))
         rows.append(cells)
     return rows
 

@@ -98,8 +98,8 @@ class TakeTruth:
 
         None where neither tells: the object is hidden, and the camera's masks have several sizes or none.
         """
-        of_target = (cameras.get(pair.target_camera, {}).values() for cameras in self.take.masks.values())
-        sizes = set(map(eval_size, {mask_size(rle) for rles in of_target for rle in rles}))
+        target_masks = (cameras.get(pair.target_camera, {}).values() for cameras in self.take.masks.values())
+        sizes = set(map(eval_size, {mask_size(rle) for rles in target_masks for rle in rles}))
         if not sizes:  # as in a test split whose target masks are secret
             picture = next(iter(frames_in(self.take.folder / pair.target_camera).values()), None)
             sizes = {eval_size(read_frame(picture).shape[:2])} if picture else set()
@@ -126,12 +126,12 @@ class GroundTruth:
         return any(info.frames is None for info in self.infos.values())
 
     @property
-    def which(self) -> str:
+    def split_options(self) -> str:
         """The options of eval_segswap.py that choose these takes."""
         return f"--split {self.split or 'SPLIT'} --data_path {self.data_dir}"
 
     @property
-    def partial(self) -> list[str]:
+    def incomplete(self) -> list[str]:
         """uids of takes of which process_data.py left something out; a ground-truth file does not say."""
         return [uid for uid in self.uids if uid not in self.in_memory and (self.data_dir / uid / FAILED).exists()]
 
@@ -149,8 +149,6 @@ class GroundTruth:
         `annotations` is a file, a folder, or a path with {split} in it; with `all_frames` none is read. Raises
         UserError if a file or all of the takes are missing.
         """
-        if not data_dir.is_dir():
-            raise UserError(f"no folder {data_dir}; name that of the processed takes with --data_path")
         uids = read_split(splits_path or find_split_path(data_dir), split)
         if not any(is_processed(data_dir, uid) for uid in uids):
             raise UserError(
@@ -184,17 +182,13 @@ class GroundTruth:
                 missing[uid] = f"malformed in {path} ({type(error).__name__}: {error}); {GT_REMEDY}"
         return cls(list(infos), data_dir, infos, missing, takes, split)
 
-    def find_takes(self, begin: str) -> list[str]:
-        """The uids of the takes whose uid or name begins with a text."""
-        return [uid for uid in self.uids if uid.startswith(begin) or self.infos[uid].name.startswith(begin)]
-
     def subset(self, uids: list[str]) -> "GroundTruth":
         """Some of the takes, small enough to be sent to a worker process."""
         in_memory = {uid: self.in_memory[uid] for uid in uids if uid in self.in_memory}
         infos = {uid: self.infos[uid] for uid in uids}
         return GroundTruth(uids, self.data_dir, infos, in_memory=in_memory, split=self.split)
 
-    def load(self, uid: str) -> TakeTruth:
+    def load_take(self, uid: str) -> TakeTruth:
         """Read one take. Raises UserError if its annotation.json is malformed."""
         return TakeTruth(self.in_memory.get(uid) or ProcessedTake.read(self.data_dir, uid), self.infos[uid])
 
@@ -202,7 +196,7 @@ class GroundTruth:
         """Write the benchmark's ground-truth file, atomically, a take at a time."""
         takes = (
             (truth.take.uid, truth.take.content() | {"annotated_frames": truth.info.frames})
-            for truth in map(self.load, self.uids)
+            for truth in map(self.load_take, self.uids)
         )
         with claimed(path.parent, path.name, f"writes {path}"):  # the other setting's evaluation may be writing it
             write_json(path, {"version": "xx", "challenge": "xx", "annotations": takes})

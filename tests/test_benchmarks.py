@@ -10,7 +10,7 @@ import pytest
 
 from benchmarks import inference, measure, network_card, photographs, process_data, train_step
 from common.arguments import SETTINGS
-from evaluation.score import Reading, score_file
+from evaluation.score import ScoreOptions, score_file
 from evaluation.truth import GroundTruth
 from formats.results import results_path
 from tests.made.processes import run_main
@@ -89,7 +89,7 @@ def test_the_card_tells_figures_by_size_angle_and_rotation(strong_checkpoint, tm
     for setting, of in zip(SETTINGS, hidden, strict=True):
         results = results_path(tmp_path / "out" / "patterned", setting, "test")
         truth = GroundTruth.of_split(tmp_path / "patterned" / measure.PROCESSED, "test")
-        cases = score_file(truth, results, Reading(setting)).cases
+        cases = score_file(truth, results, ScoreOptions(setting)).cases
         assert sum(of.values()) == sum(not case.visible for case in cases)
 
 

@@ -362,10 +362,10 @@ def test_frames_count_where_the_query_has_a_mask_and_somebody_looked_at_the_targ
     raw["annotations"]["take-a"]["object_masks"]["cup_0"]["cam01"]["annotated_frames"] = [0, 30, 90]
     path.write_text(json.dumps(raw))
     truth = GroundTruth.of_split(data_dir, "val")
-    take = truth.load("take-a")
+    take = truth.load_take("take-a")
     assert take.query_frames(pair) == [60, 0, 30] and take.scored_frames(pair) == [0, 30]  # in the file's order
-    assert truth.load("take-b").scored_frames(pair) == [60, 0, 30]
-    assert GroundTruth.of_split(data_dir, "val", all_frames=True).load("take-a").scored_frames(pair) == [60, 0, 30]
+    assert truth.load_take("take-b").scored_frames(pair) == [60, 0, 30]
+    assert GroundTruth.of_split(data_dir, "val", all_frames=True).load_take("take-a").scored_frames(pair) == [60, 0, 30]
     assert (take.info.name, take.info.scenario) == ("take_take-a", "Cooking")
 
 
@@ -376,6 +376,6 @@ def test_the_official_file_gives_back_what_was_written(tmp_path):
     read = GroundTruth.from_official(tmp_path / "gt.json", data_dir)
     assert read.uids == UIDS
     for uid in UIDS:
-        assert read.load(uid).take == written.load(uid).take
-        assert read.load(uid).info.frames == written.load(uid).info.frames
-    assert read.subset(["take-b"]).load("take-b") == read.load("take-b")
+        assert read.load_take(uid).take == written.load_take(uid).take
+        assert read.load_take(uid).info.frames == written.load_take(uid).info.frames
+    assert read.subset(["take-b"]).load_take("take-b") == read.load_take("take-b")

@@ -15,7 +15,7 @@ from common.errors import UserError
 from evaluation import evaluate, report
 from evaluation.case_pictures import PredictedCase
 from evaluation.metrics import METRICS, MaskScores
-from evaluation.outputs import output_folder, run_record
+from evaluation.outputs import output_folder, predictions_provenance
 from evaluation.score import Case
 from formats.masks import encode_mask
 from tests.made import EGO
@@ -33,7 +33,7 @@ def test_a_report_needs_nothing_outside_its_folder_and_is_the_same_each_time(sco
     links = [link for link in re.findall(r'(?:src|href)="([^"#][^"]*)"', text) if link != "data:,"]
     assert len(links) >= 2 * 7 and all((tmp_path / "a" / link).is_file() for link in links)
     assert "results of ego-exo_val_results.json" in text and "http" not in text and str(scored_data) not in text
-    assert {path.name for path in (tmp_path / "a").iterdir()} >= {"metrics.json", "cases.csv", "breakdown.csv"}
+    assert {path.name for path in (tmp_path / "a").iterdir()} >= {"metrics.json", "cases.csv"}
     date = rb"20\d\d-\d\d-\d\dT[0-9:+-]+"
     for path in (tmp_path / "a").rglob("*.*"):
         other = tmp_path / "b" / path.relative_to(tmp_path / "a")
@@ -52,7 +52,7 @@ def test_the_figures_name_a_checkpoint_only_if_it_made_these_very_results(scored
     assert provenance["evaluation"]["date"].startswith("20")
     renamed = shutil.copy(results, tmp_path / "mine_results.json")
     results.write_text(results.read_text().replace('"confidence": 0', '"confidence":  0', 1))
-    assert run_record(Path(renamed))["checkpoint"] is run_record(results)["checkpoint"] is None
+    assert predictions_provenance(Path(renamed))["checkpoint"] is predictions_provenance(results)["checkpoint"] is None
 
 
 def test_a_report_that_cannot_be_finished_leaves_the_former_one_whole(scored_data, tmp_path):

@@ -10,8 +10,8 @@ from evaluation import evaluate
 from evaluation.comparison import common_cases, compare, paired_differences
 from evaluation.metrics import MaskScores, score_masks
 from evaluation.score import Case, SplitScores, TakeScores
-from evaluation.selection import best_files, choose_cases, disagreement, disagreements
-from evaluation.summary import breakdowns, intervals, metrics
+from evaluation.selection import best_files, choose_cases, disagreement, largest_disagreements
+from evaluation.summary import bootstrap_intervals, breakdowns, metrics_of_cases
 from evaluation.tables import verdict
 from formats.masks import encode_mask
 from tests.made import EGO
@@ -43,10 +43,10 @@ def make_scores(n_takes=6, better=0.0, scenario="Cooking"):
 
 def test_a_class_that_does_not_occur_is_left_out_of_balanced_accuracy_and_masks_that_do_not_occur_give_no_number():
     visible = [case for case in make_cases() if case.visible]
-    assert metrics(visible)["balanced_accuracy"] == np.mean([case.existence > 0.5 for case in visible])
+    assert metrics_of_cases(visible)["balanced_accuracy"] == np.mean([case.existence > 0.5 for case in visible])
     hidden = [case for case in make_cases() if not case.visible]
-    assert metrics(hidden)["balanced_accuracy"] == np.mean([case.existence <= 0.5 for case in hidden])
-    assert math.isnan(metrics(hidden)["iou"]) and math.isnan(metrics([])["balanced_accuracy"])
+    assert metrics_of_cases(hidden)["balanced_accuracy"] == np.mean([case.existence <= 0.5 for case in hidden])
+    assert math.isnan(metrics_of_cases(hidden)["iou"]) and math.isnan(metrics_of_cases([])["balanced_accuracy"])
 
 
 def test_every_breakdown_but_that_by_size_holds_every_frame_once():
@@ -65,7 +65,7 @@ def test_the_interval_of_a_mean_is_that_of_the_normal_approximation_if_there_are
     takes = [
         [Case(str(i), "cup", "a", "b", 0, True, 1, MaskScores(v, v, v, v, True, 1, 1))] for i, v in enumerate(values)
     ]
-    low, high = intervals(takes)["iou"]
+    low, high = bootstrap_intervals(takes)["iou"]
     half = 1.96 * values.std() / 20
     assert (low, high) == pytest.approx((values.mean() - half, values.mean() + half), abs=0.1 * half)
 
@@ -75,7 +75,7 @@ def test_a_small_gain_on_every_take_is_certain_though_takes_differ_more_than_tha
     gain = paired_differences(first, second)["iou"]
     low, high = gain["interval_95"]
     assert 0 < low <= gain["difference"] <= high < 0.021 and verdict("iou", gain) == "better"
-    low, high = intervals([take.cases for take in make_scores().takes])["iou"]
+    low, high = bootstrap_intervals([take.cases for take in make_scores().takes])["iou"]
     assert high - low > 0.02  # unpaired, nothing could be said
 
 
@@ -99,15 +99,15 @@ def other_model(cases, seed=5):
 def test_the_files_are_furthest_apart_in_the_first_case_shown_and_each_is_best_in_as_many():
     first = [case for take in ("a", "b", "c") for case in make_cases(take, n=60)]
     files = [first, other_model(first, 5), other_model(first, 6)]
-    cases = [[of_file[i] for of_file in files] for i in disagreements(files, 30)]
+    cases = [[of_file[i] for of_file in files] for i in largest_disagreements(files, 30)]
     assert [sum(best_files(group) == [number] for group in cases) for number in range(3)] == [10, 10, 10]
 
     values = [disagreement(group) for group in cases]
     assert values == sorted(values, reverse=True) and values[0] == max(map(disagreement, zip(*files, strict=True)))
-    assert disagreements([first, first], 30) == []
+    assert largest_disagreements([first, first], 30) == []
     seen = [case for case in first if case.visible]
     halved = [case._replace(mask=case.mask._replace(iou=case.mask.iou / 2)) for case in seen]
-    assert len({seen[i].track for i in disagreements([seen, halved], 6)}) == 6  # before one shows a second
+    assert len({seen[i].track for i in largest_disagreements([seen, halved], 6)}) == 6  # before one shows a second
 
 
 def test_a_difference_is_called_better_or_worse_and_uncertain_if_the_interval_holds_0():
@@ -183,8 +183,9 @@ def made_case(take, right, in_view=2):
 def test_frames_without_another_object_and_frames_without_the_object_do_not_count():
     alone, hidden = made_case("a", math.nan, 1), Case("a", "cup_0", EGO, "cam01", 30, False, 0.1)
     cases = [made_case("a", 1.0), made_case("a", 0.0, 4), made_case("a", 1.0), alone, hidden]
-    assert metrics(cases)["right_object"] == pytest.approx(2 / 3)
-    assert math.isnan(metrics([alone, hidden])["right_object"]) and metrics([alone, hidden])["iou"] == 0.5
+    assert metrics_of_cases(cases)["right_object"] == pytest.approx(2 / 3)
+    nothing_beside = metrics_of_cases([alone, hidden])
+    assert math.isnan(nothing_beside["right_object"]) and nothing_beside["iou"] == 0.5
     scores = SplitScores("ego-exo", [TakeScores("a", "", "", cases, 5, [])], [])
     (group,) = breakdowns(scores)["take"]
     assert (group["frames"], group["frames_several_objects"]) == (5, 3)
