@@ -7,7 +7,6 @@ find in the data set. Exit status 0: nothing is wrong, though some may be missin
 """
 
 import argparse
-import os
 import sys
 from collections import Counter
 from functools import partial
@@ -27,7 +26,7 @@ from common.errors import UserError, counted
 from common.parallel import run_jobs
 from data.extraction import BROKEN, MISSING, read_failures
 from formats.pairs import PairSet
-from formats.processed import ProcessedTake, annotation_change, frames_in, has_jpeg_end, is_processed, read_frame
+from formats.processed import ProcessedTake, annotation_change, frames_in, has_jpeg_end, is_processed
 from formats.takes import (
     ANNOTATION_TEMPLATE,
     SPLITS,
@@ -51,7 +50,6 @@ def parse_args() -> argparse.Namespace:
     beside = "annotations/relations_{split}.json beside --data_path"
     add_annotations(parser, f"annotations that the takes have to be of, if the file is there (default: {beside})")
     add("--split", nargs="+", help="default: all that have processed takes")
-    add("--decode", action="store_true", help="decode every frame instead of looking at its end: some 50x slower")
     add_num_workers(parser)
     args = parser.parse_args()
     args.splits_path = args.splits_path or find_split_path(args.data_path)
@@ -91,7 +89,7 @@ class Check(NamedTuple):
 
 def check_split(args: argparse.Namespace, name: str, uids: list[str]) -> Check:
     """Check the takes of a split, and its pairs."""
-    job = partial(check_take, args.data_path, decode=args.decode)
+    job = partial(check_take, args.data_path)
     checks = dict(tqdm(run_jobs(job, uids, args.num_workers), name, total=len(uids), unit="take"))
     problems = [problem for uid in uids for problem in checks[uid].problems]
     missing = [line for uid in uids for line in checks[uid].missing]
@@ -110,11 +108,8 @@ def check_split(args: argparse.Namespace, name: str, uids: list[str]) -> Check:
     return Check(problems, missing, numbers + Counter(missing=len(missing), problems=len(problems)))
 
 
-def check_take(data_dir: Path, uid: str, decode: bool = False) -> Check:
-    """Check that a take is processed and that the frames which its pairs need are there and whole.
-
-    A frame is whole if it has its end mark or, with `decode`, if it can be decoded, which takes fifty times as long.
-    """
+def check_take(data_dir: Path, uid: str) -> Check:
+    """Check that a take is processed, and that the frames which its pairs need are there, to their end marks."""
     _, failures = read_failures(data_dir / uid)
     broken = [failure.describe(uid) for failure in failures if failure.kind == BROKEN]
     missing = [failure.describe(uid) for failure in failures if failure.kind == MISSING]
@@ -129,9 +124,9 @@ def check_take(data_dir: Path, uid: str, decode: bool = False) -> Check:
     for camera, needed in sorted(take.needed_frames().items()):
         paths = frames_in(take.folder / camera)
         absent = sorted(needed - paths.keys())
-        damaged = [frame for frame in sorted(needed & paths.keys()) if not _is_whole(paths[frame], decode)]
+        cut_off = [frame for frame in sorted(needed & paths.keys()) if _is_cut_off(paths[frame])]
         numbers["frames"] += len(needed)
-        for fault, frames, remedy in (("missing", absent, ""), ("broken", damaged, "delete them and ")):
+        for fault, frames, remedy in (("missing", absent, ""), ("cut off", cut_off, "delete them and ")):
             if frames:
                 first = ", ".join(map(str, frames[:5])) + ", ..." * (len(frames) > 5)
                 count = f"{counted(len(frames), 'frame')} {fault}: {first}"
@@ -142,16 +137,10 @@ def check_take(data_dir: Path, uid: str, decode: bool = False) -> Check:
     return Check(problems + broken, missing, numbers)
 
 
-def _is_whole(path: Path, decode: bool) -> bool:
-    if not decode:
-        with path.open("rb") as file:
-            file.seek(max(0, os.fstat(file.fileno()).st_size - END_BYTES))
-            return has_jpeg_end(file.read())
-    try:
-        read_frame(path)
-    except UserError:
-        return False
-    return True
+def _is_cut_off(path: Path) -> bool:
+    with path.open("rb") as file:
+        file.seek(max(0, path.stat().st_size - END_BYTES))
+        return not has_jpeg_end(file.read())
 
 
 if __name__ == "__main__":

@@ -58,33 +58,26 @@ def process_take(take: Take, takes_dir: Path, data_dir: Path, downscaled: bool, 
     Raises OSError if the output cannot be written. Everything else that goes wrong with a camera is a failure of it.
     """
     folder = data_dir / take.uid
-    for path in (folder, *(folder / camera for camera in take.cameras)):
+    paths = {camera: video_path(takes_dir, take.name, camera, downscaled) for camera in take.cameras}
+    for path in (folder, *(folder / camera for camera in paths)):
         remove_leftovers(path)
     try:
-        if is_done(take, takes_dir, data_dir, downscaled):
+        made_of = read_source(folder)
+        source = current_source(take, paths, made_of)
+        if is_done(take, folder, paths, made_of, source):
             return
-    except UserError as error:  # its source.json or failed.json is damaged
+    except UserError as error:  # source.json or failed.json is damaged
         write_failures(folder, take.name, [Failure(None, BROKEN, str(error))])
         return
-    videos, failures = index_videos(take, takes_dir, downscaled)
+    videos, failures = index_videos(take, takes_dir, paths)
     masks: dict[str, dict[str, Masks]] = {}
     if "ego" in map(kind_of, videos):
-        drop_outdated(take, takes_dir, data_dir, downscaled)
-        masks = {
-            name: {camera: _decode(track) for camera, track in tracks.items() if camera in videos}
-            for name, tracks in take.objects.items()
-        }
-        wanted = _wanted_frames(take, _frame_each_second(videos))
-        for camera, index in videos.items():
-            if lacking := sum(frame >= len(index) for frame in wanted):
-                end, lost = counted(len(index), "frame"), counted(lacking, "wanted frame")
-                reason = f"{index.path} ends after {end}; {lost} up to {wanted[-1]} left out"
-                failures.append(Failure(camera, MISSING, reason))
-        with ThreadPoolExecutor(threads) if threads > 1 else contextlib.nullcontext() as pool:
-            run = pool.map if pool else map  # in the main process, Ctrl-C would wait for a pool
-            faults = list(run(lambda x: extract_frames(take, folder / x[0], x[1], wanted, masks), videos.items()))
-        failures += filter(None, faults)
-        videos = {camera: index for (camera, index), fault in zip(videos.items(), faults, strict=True) if not fault}
+        drop_outdated(take, folder, made_of, source)
+        for name, tracks in take.objects.items():
+            masks[name] = {camera: _decode(track) for camera, track in tracks.items() if camera in videos}
+        failures += extract_videos(take, folder, videos, masks, threads)
+        broken = {failure.camera for failure in failures if failure.kind == BROKEN}
+        videos = {camera: index for camera, index in videos.items() if camera not in broken}
     if "ego" not in map(kind_of, videos):
         if all(failure.camera for failure in failures):  # each is of one camera: say why the take is left out
             failures.append(Failure(None, MISSING, "no usable ego video, without which a take has no pairs"))
@@ -98,48 +91,17 @@ def process_take(take: Take, takes_dir: Path, data_dir: Path, downscaled: bool, 
     ProcessedTake(take.uid, folder, whole, _frame_each_second(videos)).write_annotation()
 
 
-def is_done(take: Take, takes_dir: Path, data_dir: Path, downscaled: bool) -> bool:
-    """True if nothing is left to do: what can be made of a take was made, or its videos are gone, and what was made of
-    them must not be lost. Raises UserError if source.json or failed.json is damaged.
+def current_source(take: Take, paths: dict[str, Path], made_of: dict[str, Any]) -> dict[str, Any]:
+    """The content that a take's source.json has to have now. `made_of`, its content, is kept for videos that are gone,
+    and for videos that differ in their time alone, as copies do.
     """
-    known, source = _sources(take, takes_dir, data_dir, downscaled)
-    lacking = {failure.camera for failure in read_failures(data_dir / take.uid)[1]}
-    try:
-        former = ProcessedTake.read(data_dir, take.uid)
-    except UserError:
-        return False
-    wanted, promised = set(_wanted_frames(take, former.subsample_idx)), former.needed_frames()
-    videos = {camera: video_path(takes_dir, take.name, camera, downscaled) for camera in take.cameras}
-
-    def has_all(camera: str) -> bool:
-        frames = frames_in(former.folder / camera).keys()
-        if not frames and videos[camera].exists():  # it was broken, and may have been replaced
-            return False
-        return frames >= (promised.get(camera, set()) if camera in lacking else wanted)
-
-    if known == source and None not in lacking and all(map(has_all, take.cameras)):
-        return True
-    if all(videos[camera].exists() for camera in former.cameras & set(take.cameras)):
-        return False
-    _name_changes(take, known, source, "its videos are gone, so it stays as it was")
-    return True
-
-
-def _sources(take: Take, takes_dir: Path, data_dir: Path, downscaled: bool) -> tuple[dict[str, Any], dict[str, Any]]:
-    """The content of a take's source.json, {} if an earlier version made the take, and the content that it has to have
-    now. Of videos that are gone, the latter repeats the former.
-    """
-    known = read_source(data_dir / take.uid)
-    source = known | {"annotation": take.digest}
-    for camera in take.cameras:
-        video = video_path(takes_dir, take.name, camera, downscaled)
-        if video.exists():
-            former, size, time = known.get(video.name, []), video.stat().st_size, video.stat().st_mtime_ns
-            if former[:2] == [size, time] or former[:1] + former[2:] == [size, _ends_digest(video)]:
-                source[video.name] = former  # a copy has another time
-            else:
-                source[video.name] = [size, time, _ends_digest(video)]
-    return known, dict(sorted(source.items()))
+    source = made_of | {"annotation": take.digest}
+    for path in paths.values():
+        if path.exists():
+            known, size, time = made_of.get(path.name, []), path.stat().st_size, path.stat().st_mtime_ns
+            if known[:2] != [size, time] and known[:1] + known[2:] != [size, digest := _ends_digest(path)]:
+                source[path.name] = [size, time, digest]
+    return dict(sorted(source.items()))
 
 
 def _ends_digest(path: Path) -> str:
@@ -151,40 +113,44 @@ def _ends_digest(path: Path) -> str:
     return digest.hexdigest()
 
 
-def _name_changes(take: Take, known: dict[str, Any], source: dict[str, Any], end: str) -> list[str]:
-    changed = [name for name in known if known[name] != source[name]]
+def is_done(take: Take, folder: Path, paths: dict[str, Path], made_of: dict[str, Any], source: dict[str, Any]) -> bool:
+    """True if nothing is left to do: all that can be made of the take was made, or its videos are gone, so that what
+    was made of them must not be lost. Raises UserError if failed.json is damaged.
+    """
+    lacking = {failure.camera for failure in read_failures(folder)[1]}
+    try:
+        processed = ProcessedTake.read(folder.parent, take.uid)
+    except UserError:
+        return False
+    wanted, promised = set(_wanted_frames(take, processed.subsample_idx)), processed.needed_frames()
+
+    def has_all(camera: str) -> bool:
+        frames = frames_in(folder / camera).keys()
+        if not frames and paths[camera].exists():  # the video was broken, and may have been replaced
+            return False
+        return frames >= (promised.get(camera, set()) if camera in lacking else wanted)
+
+    if made_of == source and None not in lacking and all(map(has_all, paths)):
+        return True
+    if all(paths[camera].exists() for camera in processed.cameras & paths.keys()):
+        return False
+    name_changes(take, made_of, source, "its videos are gone, so it stays as it was")
+    return True
+
+
+def name_changes(take: Take, made_of: dict[str, Any], source: dict[str, Any], consequence: str) -> list[str]:
+    """Warn of what has changed since the take was processed; returns the names of these entries of source.json."""
+    changed = [name for name in made_of if made_of[name] != source[name]]
     if changed:
-        warn_once(f"take {take.uid} ({take.name}): {', '.join(changed)} changed since it was processed; {end}")
+        warn_once(f"take {take.uid} ({take.name}): {', '.join(changed)} changed since it was processed; {consequence}")
     return changed
 
 
-def index_videos(take: Take, takes_dir: Path, downscaled: bool) -> tuple[dict[str, VideoIndex], list[Failure]]:
-    """The usable videos of a take by camera, and what is missing. Reads their packets and decodes nothing."""
-    if not (takes_dir / take.name).is_dir():
-        return {}, [Failure(None, MISSING, f"no folder {takes_dir / take.name}")]
-    if "ego" not in map(kind_of, take.cameras):
-        cameras = ", ".join(take.cameras) or "there are none"
-        reason = f"no name of its annotated cameras ({cameras}) begins with aria, as those of head-worn cameras do"
-        return {}, [Failure(None, MISSING, f"{reason}; import a take of your own again with data/import_take.py")]
-    videos, failures = {}, []
-    for camera in sorted(take.cameras, key=kind_of):  # ego before exo
-        if kind_of(camera) == "exo" and not videos:
-            break  # without an ego video the others are of no use
-        path = video_path(takes_dir, take.name, camera, downscaled)
-        try:
-            videos[camera] = index_video(path)
-        except VideoError as error:
-            failures.append(Failure(camera, BROKEN if path.exists() else MISSING, str(error)))
-    return videos, failures
-
-
-def drop_outdated(take: Take, takes_dir: Path, data_dir: Path, downscaled: bool) -> None:
-    """Delete what was made of another annotation or video than is there now, and note what is made now of which."""
-    known, source = _sources(take, takes_dir, data_dir, downscaled)
-    if known == source:
+def drop_outdated(take: Take, folder: Path, made_of: dict[str, Any], source: dict[str, Any]) -> None:
+    """Delete what was made of another annotation or video than is there now, and write source.json."""
+    if made_of == source:
         return
-    folder = data_dir / take.uid
-    for name in _name_changes(take, known, source, "what was made of it is made anew"):
+    for name in name_changes(take, made_of, source, "what was made of it is made anew"):
         for frame in frames_in(folder / name.removesuffix(".mp4")).values():
             frame.unlink()
     # Before source.json changes: a kill in between must not leave an old annotation.json that looks up to date.
@@ -192,17 +158,55 @@ def drop_outdated(take: Take, takes_dir: Path, data_dir: Path, downscaled: bool)
     write_json(folder / SOURCE, source)
 
 
-def extract_frames(
-    take: Take, folder: Path, index: VideoIndex, wanted: list[int], masks: dict[str, dict[str, Masks]]
-) -> Failure | None:
+def index_videos(take: Take, takes_dir: Path, paths: dict[str, Path]) -> tuple[dict[str, VideoIndex], list[Failure]]:
+    """The usable videos of a take by camera, and what is missing. Reads their packets and decodes nothing."""
+    if not (takes_dir / take.name).is_dir():
+        return {}, [Failure(None, MISSING, f"no folder {takes_dir / take.name}")]
+    if "ego" not in map(kind_of, paths):
+        cameras = ", ".join(paths) or "there are none"
+        reason = f"no name of its annotated cameras ({cameras}) begins with aria, as those of head-worn cameras do"
+        return {}, [Failure(None, MISSING, f"{reason}; import a take of your own again with data/import_take.py")]
+    videos, failures = {}, []
+    for camera in sorted(paths, key=kind_of):  # ego before exo
+        if kind_of(camera) == "exo" and not videos:
+            break  # without an ego video the others are of no use
+        try:
+            videos[camera] = index_video(paths[camera])
+        except VideoError as error:
+            failures.append(Failure(camera, BROKEN if paths[camera].exists() else MISSING, str(error)))
+    return videos, failures
+
+
+def extract_videos(
+    take: Take, folder: Path, videos: dict[str, VideoIndex], masks: dict[str, dict[str, Masks]], threads: int
+) -> list[Failure]:
+    """Write the frames of a take's videos, `threads` cameras at a time. Returns which are too short, and which are
+    broken and leave no frame.
+    """
+    wanted, failures = _wanted_frames(take, _frame_each_second(videos)), []
+    for camera, index in videos.items():
+        if lacking := sum(frame >= len(index) for frame in wanted):
+            end, lost = counted(len(index), "frame"), counted(lacking, "wanted frame")
+            reason = f"{index.path} ends after {end}; {lost} up to {wanted[-1]} left out"
+            failures.append(Failure(camera, MISSING, reason))
+
+    def extract(camera: str) -> Failure | None:
+        masks_of_camera = [tracks[camera] for tracks in masks.values() if camera in tracks]
+        return extract_frames(folder / camera, videos[camera], wanted, masks_of_camera)
+
+    with ThreadPoolExecutor(threads) if threads > 1 else contextlib.nullcontext() as pool:
+        run = pool.map if pool else map  # in the main process, Ctrl-C would wait for a pool
+        return failures + list(filter(None, run(extract, videos)))
+
+
+def extract_frames(folder: Path, index: VideoIndex, wanted: list[int], tracks: list[Masks]) -> Failure | None:
     """Write those of a camera's `wanted` frames that are not in its `folder` yet. If its video is damaged or not what
-    the masks are of, no frame stays, and the failure is returned.
+    the masks of its `tracks` are of, no frame stays, and the failure is returned.
 
     Raises OSError if the output cannot be written.
     """
     camera, written = folder.name, frames_in(folder)
-    of_camera = [tracks[camera] for tracks in masks.values() if camera in tracks]
-    sizes = {mask_size(rle) for track in of_camera for rle in track.values() if not isinstance(rle, str)}
+    sizes = {mask_size(rle) for track in tracks for rle in track.values() if not isinstance(rle, str)}
     try:
         if other := next((size for size in sizes if not same_shape(index.size, size)), None):
             shapes = f"{index.size[1]}x{index.size[0]}, masks of its camera are {other[1]}x{other[0]}"

@@ -12,6 +12,7 @@ kill the same command starts this take again.
 import argparse
 import shutil
 import sys
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -52,45 +53,40 @@ def main() -> None:
     args = parse_args()
     check_name(args)
     cameras, offsets = open_cameras(args)
-    if args.ego not in cameras:
-        raise UserError(f"--ego {args.ego!r} is none of the cameras {', '.join(cameras)}")
-    if other := next((camera for camera in cameras if kind_of(camera) == "ego" and camera != args.ego), None):
-        raise UserError(f"camera {other!r}: a name that begins with aria is a head-worn camera's; call it otherwise")
-    ego = args.ego if kind_of(args.ego) == "ego" else f"aria_{args.ego}"
-    names = {camera: camera for camera in cameras} | {args.ego: ego}  # in the take
+    name_in_take = names_in_take(cameras, args.ego)
     positions = synchronize(cameras, offsets, args.ego)
     length = min(map(len, positions.values()))
     positions = {camera: of_camera[:length] for camera, of_camera in positions.items()}
-    objects, count, left_out, unmatched = {}, 0, 0, 0
+    objects, not_shown, unmatched = {}, 0, 0
     for camera, path in args.masks:
         masks = find_masks(path, args.mask_frame)
-        for name in masks.objects:
-            track, lost = read_track(masks, name, cameras[camera], positions[camera])
-            objects.setdefault(name, {})[names[camera]] = track
-            count, left_out = count + len(track["annotation"]), left_out + lost
+        for object_name in masks.objects:
+            track, number = read_track(masks, object_name, cameras[camera], positions[camera])
+            objects.setdefault(object_name, {})[name_in_take[camera]] = track
+            not_shown += number
     if args.split != "test":  # training takes a frame that nobody looked at for one in which the object is hidden
         unmatched = drop_unmatched(objects)
-        count -= unmatched
+    count = sum(len(track["annotation"]) for tracks in objects.values() for track in tracks.values())
     if not count:
         raise UserError("no mask shows an object in a frame that all cameras have; look at --masks and --offset")
     if args.split == "test":
         for tracks in objects.values():
-            tracks |= {name: NOT_ANNOTATED for name in names.values() if name not in tracks}
+            tracks |= {camera: NOT_ANNOTATED for camera in name_in_take.values() if camera not in tracks}
 
     takes = args.root / "takes"
     with claimed(args.root, "import_take", f"adds a take to {args.root}"):
         remove_leftovers(takes)
         with atomic_folder(takes / args.name) as folder:
-            lists = extended_lists(args, objects)
+            split_and_annotations = files_with_take(args, objects)
             for camera, footage in cameras.items():
-                path = video_path(folder.parent, folder.name, names[camera])
+                path = video_path(folder.parent, folder.name, name_in_take[camera])
                 write_video(path, footage, positions[camera], 1 / cameras[args.ego].step)
-            for path, content in lists.items():  # the folder comes last: it says that the take is complete
+            for path, content in split_and_annotations.items():  # the folder comes last: then the take is complete
                 remove_leftovers(path.parent, path.name)
                 write_json(path, content)
     print(f"{args.name}: {counted(length, 'frame')}, {counted(count, 'mask')} in {args.root}")
-    if left_out:
-        print(f"{counted(left_out, 'mask')} left out: at no moment of the take, which all cameras have")
+    if not_shown:
+        print(f"{counted(not_shown, 'mask')} left out: at no moment of the take, which all cameras have")
     if unmatched:
         print(f"{counted(unmatched, 'mask')} left out: nobody looked for the object in the other cameras then")
 
@@ -103,6 +99,15 @@ def check_name(args: argparse.Namespace) -> None:
     for folder in (args.root / "takes" / args.name, args.root / "processed" / args.name):
         if any(path.is_dir() for path in folder.glob("*")):
             raise UserError(f"{folder} holds a take; give another --name, or delete it first")
+
+
+def names_in_take(cameras: Iterable[str], ego: str) -> dict[str, str]:
+    """What to call each camera in the take, where the name of the head-worn one begins with aria."""
+    if ego not in cameras:
+        raise UserError(f"--ego {ego!r} is none of the cameras {', '.join(cameras)}")
+    if other := next((camera for camera in cameras if kind_of(camera) == "ego" and camera != ego), None):
+        raise UserError(f"camera {other!r}: a name that begins with aria is a head-worn camera's; call it otherwise")
+    return {camera: camera for camera in cameras} | {ego: ego if kind_of(ego) == "ego" else f"aria_{ego}"}
 
 
 def read_track(masks: MaskFiles, name: str, footage: Footage, positions: np.ndarray) -> tuple[dict[str, Any], int]:
@@ -129,7 +134,7 @@ def read_track(masks: MaskFiles, name: str, footage: Footage, positions: np.ndar
 
 
 def drop_unmatched(objects: dict[str, dict[str, Any]]) -> int:
-    """Take out the masks of moments at which nobody looked for the object in all of its cameras -> how many."""
+    """Take out the masks of moments at which nobody looked for the object in all of its cameras. Returns how many."""
     dropped = 0
     for tracks in objects.values():
         common = set.intersection(*(set(track["annotated_frames"]) for track in tracks.values()))
@@ -140,29 +145,30 @@ def drop_unmatched(objects: dict[str, dict[str, Any]]) -> int:
     return dropped
 
 
-def extended_lists(args: argparse.Namespace, objects: dict[str, Any]) -> dict[Path, Any]:
-    """The data folder's lists with the new take, by path, in the order in which to write them. Its uid is its name.
+def files_with_take(args: argparse.Namespace, objects: dict[str, Any]) -> dict[Path, Any]:
+    """The contents of split.json and the annotation file with the new take, by path, in the order in which to write
+    them. The take's uid is its name.
 
     Entries of a take of the same name, whose import was killed or whose folder was deleted, are replaced.
     """
-    annotations = annotation_path(args.root / ANNOTATION_TEMPLATE, args.split)
-    splits = args.root / "split.json"
-    if (args.root / "processed" / splits.name).exists():
-        splits = args.root / "processed" / splits.name  # the stages look there first
-    if annotations.parent.exists() and not splits.exists():
+    annotations_path = annotation_path(args.root / ANNOTATION_TEMPLATE, args.split)
+    splits_path = args.root / "split.json"
+    if (args.root / "processed" / splits_path.name).exists():
+        splits_path = args.root / "processed" / splits_path.name  # the stages look there first
+    if annotations_path.parent.exists() and not splits_path.exists():
         raise UserError(f"{args.root} has annotations but no split.json; {SPLIT_REMEDY}, or give another --root")
     remedy = "mend or delete it"
-    split = read_splits(splits) if splits.exists() else {name: [] for name in SPLITS}
-    annotated = read_json(annotations, remedy) if annotations.exists() else {"annotations": {}}
-    track = {"take_name": args.name, "scenario": "", "object_names": list(objects), "object_masks": objects}
+    splits = read_splits(splits_path) if splits_path.exists() else {name: [] for name in SPLITS}
+    splits = {name: [uid for uid in uids if uid != args.name] for name, uids in splits.items()}
+    splits.setdefault(args.split, []).append(args.name)
+    annotations = read_json(annotations_path, remedy) if annotations_path.exists() else {"annotations": {}}
+    take = {"take_name": args.name, "scenario": "", "object_names": list(objects), "object_masks": objects}
     try:
-        annotated["annotations"][args.name] = track
+        annotations["annotations"][args.name] = take
     except MALFORMED:
-        raise UserError(f"{annotations} has no annotations; {remedy}") from None
-    split = {name: [uid for uid in uids if uid != args.name] for name, uids in split.items()}
-    split.setdefault(args.split, []).append(args.name)
+        raise UserError(f"{annotations_path} has no annotations; {remedy}") from None
     # split.json first: the check above refuses annotations without it.
-    return {splits: split, annotations: annotated}
+    return {splits_path: splits, annotations_path: annotations}
 
 
 def write_video(path: Path, footage: Footage, positions: np.ndarray, fps: float) -> None:

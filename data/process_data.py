@@ -100,7 +100,7 @@ def main() -> int:
             claim_data_dir(args.outputpath, args.downscaled)
             write_split(args, splits)
         for split, uids in chosen.items():
-            status = max(status, process_split(args, split, [uid for uid in uids if uid not in seen], splits))
+            status = max(status, process_split(args, split, [uid for uid in uids if uid not in seen]))
             seen.update(uids)
     return status
 
@@ -134,50 +134,45 @@ def write_split(args: argparse.Namespace, splits: dict[str, list[str]]) -> None:
         write_json(path, splits, indent=1)
 
 
-def process_split(args: argparse.Namespace, split: str, uids: list[str], splits: dict[str, list[str]]) -> int:
+def process_split(args: argparse.Namespace, split: str, uids: list[str]) -> int:
     """Process this shard of the takes `uids`, which are annotated in the file of `split`; returns the exit status."""
     path = annotation_path(args.annotation_path, split)
     shard, shards = args.shard
-    mine = uids[shard - 1 :: shards]
-    takes, malformed, others = read_takes(path, mine)
+    shard_uids = uids[shard - 1 :: shards]
+    takes, malformed, others = read_takes(path, shard_uids)
     if uids and not (takes or malformed or args.uids or set(uids).intersection(others)):
         count = counted(len(uids), "take")
         raise UserError(f"{path} annotates no take of {split} in {args.splits_path}, which has {count}; do they match?")
-    homeless = set(others).difference(*splits.values())
-    if homeless and not args.uids:
-        count = counted(len(homeless), "annotated take")
-        print(f"{split}: {count} in no split of {args.splits_path}, left out")
-    for uid in mine:
+    for uid in shard_uids:
         if uid not in takes:
-            unannotated = Failure(None, MISSING, f"{path} does not annotate it")
-            failure = Failure(None, BROKEN, malformed[uid]) if uid in malformed else unannotated
+            fault = (BROKEN, malformed[uid]) if uid in malformed else (MISSING, f"{path} does not annotate it")
             remove_leftovers(args.outputpath / uid)
-            write_failures(args.outputpath / uid, "", [failure])
+            write_failures(args.outputpath / uid, "", [Failure(None, *fault)])
     title = split if shards == 1 else f"{split} {shard}/{shards}"
-    in_order = [takes[uid] for uid in mine if uid in takes]
-    places = {"takes_dir": args.takepath, "data_dir": args.outputpath, "downscaled": args.downscaled}
-    job = partial(process_take, **places, threads=max(1, args.num_workers // max(1, len(in_order))))
-    for _ in tqdm(run_jobs(job, in_order, args.num_workers), title, len(in_order), unit="take"):
+    threads = max(1, args.num_workers // max(1, len(takes)))
+    folders = {"takes_dir": args.takepath, "data_dir": args.outputpath}
+    job = partial(process_take, **folders, downscaled=args.downscaled, threads=threads)
+    for _ in tqdm(run_jobs(job, takes.values(), args.num_workers), title, len(takes), unit="take"):
         pass
     gather_failures(args.outputpath)
-    return sum_up(args, title, mine)
+    return sum_up(args, title, shard_uids)
 
 
 def sum_up(args: argparse.Namespace, title: str, uids: list[str]) -> int:
     """Print what the takes lack, and return the exit status."""
-    lacking = {uid: read_failures(args.outputpath / uid) for uid in uids}
+    failed = {uid: read_failures(args.outputpath / uid) for uid in uids}
     processed = [uid for uid in uids if is_processed(args.outputpath, uid)]
-    complete = sum(not lacking[uid][1] for uid in processed)
+    complete = sum(not failed[uid][1] for uid in processed)
     print(
         f"{title}: {complete} of {counted(len(uids), 'take')} complete, {len(processed) - complete} in part, "
         f"{len(uids) - len(processed)} left out; in {args.outputpath}"
     )
-    lines = [failure.describe(uid, name) for uid, (name, failures) in lacking.items() for failure in failures]
+    lines = [failure.describe(uid, name) for uid, (name, failures) in failed.items() for failure in failures]
     if lines:
         print("\n".join(f"  {line}" for line in lines[:MAX_PRINTED]))
         more = f"{len(lines) - MAX_PRINTED} more are" if len(lines) > MAX_PRINTED else "all this is"
         print(f"  {more} in {args.outputpath / FAILED_TAKES}")
-    broken = any(failure.kind == BROKEN for _, failures in lacking.values() for failure in failures)
+    broken = any(failure.kind == BROKEN for _, failures in failed.values() for failure in failures)
     return int(broken or bool(uids and not processed and not args.uids))
 
 

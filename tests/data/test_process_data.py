@@ -445,7 +445,6 @@ def test_splits_may_overlap_or_be_empty_and_need_not_hold_every_annotated_take(r
     (root / "split.json").write_text(json.dumps({"train": [A, A], "val": [C, A], "test": []}))
     assert process(root) == 0
     out = capsys.readouterr().out
-    assert "train: 1 annotated take in no split" in out
     assert "train: 1 of 1 take" in out and "val: 1 of 1 take" in out
     assert {path.name for path in (root / "processed").glob("uid-*")} == {A, C}
 
