@@ -64,7 +64,7 @@ class Predictor:
         path = Path(SHIPPED if path is None else path)
         if path == SHIPPED and not path.is_file():
             raise UserError(f"no file {path}, the network of this repository; get it with git, or give a checkpoint")
-        backbone, model, _, arguments, _ = load_checkpoint(path, backbone_weights)
+        backbone, model, arguments = load_checkpoint(path, backbone_weights)
         strong = isinstance(model, StrongXSegTx)
         if looks and not strong:
             raise UserError(f"--looks is for networks of the strong recipe, and {path} is none")

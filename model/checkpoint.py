@@ -9,7 +9,7 @@ and under licences of their own, stay where they are. Our own files add `config`
 import itertools
 import math
 from collections.abc import Mapping
-from dataclasses import asdict, fields, replace
+from dataclasses import asdict, fields
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -22,18 +22,11 @@ from model.strong import StrongConfig, StrongXSegTx
 from model.weights import MAX_WEIGHT, load_state, named_tensors, one_line, read_torch, write_torch
 from model.xsegtx import MODES, XSegTx, XSegTxConfig
 
-# Options of version 1, and their values in the paper's network.
-FORMER = {"similarity_prior": False, "pointer": False, "fine_masks": False, "two_sizes": False}
-FORMER |= {"zoom": 1, "detail_channels": 0}
-NETWORK_KEYS = ("backbone", "encoder", "optimiser", "config", "arguments")
-
 
 class Checkpoint(NamedTuple):
     backbone: Backbone
     model: XSegTx  # in eval mode, on the CPU
-    optimizer: dict | None
     arguments: dict[str, Any]  # the flags of the training that wrote the file; empty if it does not say
-    extra: dict[str, Any]  # every other key of the file
 
 
 def save_checkpoint(
@@ -60,7 +53,15 @@ def load_checkpoint(path: Path, backbone_weights: Path | None = None) -> Checkpo
     backbone_weights: the file of a backbone whose weights are not in the checkpoint; by default where they were in
     training, or where timm gets them. UserError, in one line, if a file is missing, damaged or of another model.
     """
-    return checkpoint_of(read_checkpoint(path), path, backbone_weights)
+    content = read_checkpoint(path)
+    config = stored_config(content, path)
+    backbone = stored_backbone(content["backbone"], backbone_weights, path)
+    for name, count in channels_of(config, backbone).items():
+        if getattr(config, name) != count:
+            raise UserError(f"{path}: its network has {name} {getattr(config, name)}, and {backbone.name} has {count}")
+    model = make_network(config)
+    load_state(model, content["encoder"], f"{path}, encoder")
+    return Checkpoint(backbone, model.eval(), content.get("arguments", {}))
 
 
 def read_checkpoint(path: Path, remedy: str = "give a checkpoint of train.py, or a published one") -> Mapping[str, Any]:
@@ -71,31 +72,15 @@ def read_checkpoint(path: Path, remedy: str = "give a checkpoint of train.py, or
     return content
 
 
-def checkpoint_of(
-    content: Mapping[str, Any], path: Path, backbone_weights: Path | None = None, **overrides: Any
-) -> Checkpoint:
-    """`load_checkpoint(path, ...)`, of the `content` that has been read. `overrides` replace fields of its
-    configuration (dropout, ...).
-    """
-    config = replace(stored_config(content, path), **overrides)
-    backbone = stored_backbone(content["backbone"], backbone_weights, path)
-    for name, count in channels_of(backbone).items():
-        if getattr(config, name, count) != count:
-            raise UserError(f"{path}: its network has {name} {getattr(config, name)}, and {backbone.name} has {count}")
-    model = make_network(config)
-    load_state(model, content["encoder"], f"{path}, encoder")
-    extra = {key: value for key, value in content.items() if key not in NETWORK_KEYS}
-    return Checkpoint(backbone, model.eval(), content.get("optimiser"), content.get("arguments", {}), extra)
-
-
 def make_network(config: XSegTxConfig) -> XSegTx:
     """The network of a configuration, untrained."""
     return StrongXSegTx(config) if isinstance(config, StrongConfig) else XSegTx(config)
 
 
-def channels_of(backbone: Backbone) -> dict[str, int]:
-    """The fields of a configuration that the backbone decides; only that of a strong network has all of them."""
-    return {"feature_channels": backbone.channels, "detail_channels": backbone.detail_channels}
+def channels_of(config: XSegTxConfig, backbone: Backbone) -> dict[str, int]:
+    """The fields of the configuration that the backbone decides, with the backbone's values."""
+    channels = {"feature_channels": backbone.channels, "detail_channels": backbone.detail_channels}
+    return {name: count for name, count in channels.items() if hasattr(config, name)}
 
 
 def is_checkpoint(content: Any) -> bool:
@@ -103,14 +88,18 @@ def is_checkpoint(content: Any) -> bool:
     return has_networks and isinstance(content.get("arguments", {}), dict)  # of training; a published one has none
 
 
-def stored_options(content: Any, path: Path) -> dict[str, Any]:
-    """The options of training with which `load_matching` takes all of the file `path`: those that define its network,
-    by field of its configuration, its `recipe` and the name of its `backbone`. Empty if it is no XSegTx checkpoint, as
-    SegSwap's.
-    """
+def holds_network(content: Any) -> bool:
+    """Whether a file's content has a network of ours. SegSwap's files have the same keys, but another head."""
     encoder = content["encoder"] if is_checkpoint(content) else None
-    if not isinstance(encoder, Mapping) or not any("cls_branch.mlp.0." in str(name) for name in encoder):
-        return {}  # SegSwap's files have the same keys, but another head
+    return isinstance(encoder, Mapping) and any("cls_branch.mlp.0." in str(name) for name in encoder)
+
+
+def stored_options(content: Any, path: Path) -> dict[str, Any]:
+    """The training options that rebuild the network of the file `path`: the fields of its configuration, its `recipe`
+    and the name of its `backbone`. Empty if the file is a related model's.
+    """
+    if not holds_network(content):
+        return {}
     config = stored_config(content, path)
     options = {field.name: getattr(config, field.name) for field in fields(config) if field.metadata}
     options["backbone"] = str(content["backbone"].get("name")) if names_backbone(content["backbone"]) else "moco"
@@ -186,10 +175,6 @@ def stored_config(content: Mapping[str, Any], path: Path) -> XSegTxConfig:
         implied = implied_options(content["encoder"])
         options = dict(content.get("config") or implied)
         kind = StrongConfig if "frame_size" in options else XSegTxConfig  # other files hold no such option
-        if kind is XSegTxConfig:
-            former = {name: options.pop(name) for name in FORMER if name in options}
-            if changed := [f"{name} {value}" for name, value in former.items() if value != FORMER[name]]:
-                raise ValueError(f"the strong network of version 1: {', '.join(changed)}; train --recipe strong anew")
         for field in fields(kind):
             value = options.get(field.name, field.default)
             is_number = isinstance(value, int | float)

@@ -2,13 +2,12 @@
 
 import argparse
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from common.arguments import DEFAULT_DATA_DIR, Parser, add_device, add_fields, at_least
 from common.errors import UserError
 from model.device import PRECISION_HELP, PRECISIONS
 from model.strong import StrongConfig
-from train.schedule import usual_warmup
 
 CHECKPOINT_DIR = Path(__file__).resolve().parent / "checkpoints"
 UNUSED = {  # flags of the published trainer that do nothing there
@@ -29,10 +28,20 @@ NOT_RECIPE = (  # options that do not decide what is learned; more epochs are th
 )
 
 
-def parse_args(argv: list[str] | None, doc: str) -> argparse.Namespace:
-    """Parsed and checked flags; `explicit` holds the names of those that were typed. Raises UserError where two of them
-    do not go together.
-    """
+class Asked(NamedTuple):
+    """What a command line asks for."""
+
+    typed: dict[str, Any]  # the options that were typed, by name; folders are absolute
+    defaults: dict[str, Any]  # every option's default; None where it depends on other options
+    unused: list[str]  # flags that were typed and do nothing
+
+    @property
+    def options(self) -> dict[str, Any]:
+        return self.defaults | self.typed
+
+
+def parse(argv: list[str] | None, doc: str) -> Asked:
+    """Raises UserError where two options do not go together."""
     parser = Parser(doc)
     _add_recipe(parser)
     _add_network(parser)
@@ -43,33 +52,20 @@ def parse_args(argv: list[str] | None, doc: str) -> argparse.Namespace:
     defaults = vars(parser.parse_args([]))
     unset = argparse.Namespace(**dict.fromkeys(defaults))  # argparse sets no default where there is a value, even None
     typed = {name: value for name, value in vars(parser.parse_args(argv, unset)).items() if value is not None}
-    recipe = RECIPES[typed.get("recipe", defaults["recipe"])]
-    args = argparse.Namespace(**{**defaults, **recipe, **typed}, explicit=set(typed))
-    if args.warmUpIter is None:
-        args.warmUpIter = usual_warmup(args.n_epoch * args.iter_epoch)
-    args.unused = [flag for flag in UNUSED if vars(args).pop(flag[2:].replace("-", "_"), None) is not None]
-    args.train_dir = [folder.resolve() for folder in args.train_dir]  # another spelling is no other recipe
-    if args.out_dir is None:
-        kind = "_both" if args.both else "_reverse" if args.reverse else ""
-        args.out_dir = CHECKPOINT_DIR / f"egoexo_v2_480x480{kind}"
-    if args.both and args.reverse:
+    unused = [flag for flag in UNUSED if typed.pop(flag[2:].replace("-", "_"), None) is not None]
+    if typed.get("both") and typed.get("reverse"):
         raise UserError("--both trains both settings, --reverse only exo-ego; drop one of them")
-    if args.val_size is None:
-        args.val_size = args.iter_epoch_val * args.batch_pos
-    if args.block > 1:
-        raise UserError(f"--block {args.block} is a share; it must be at most 1")
-    if args.overwrite and args.resume_pth == "auto":
+    if typed.get("overwrite") and typed.get("resume_pth") == "auto":
         raise UserError("--overwrite removes the run that --resume-pth auto would continue; drop one of them")
-    if args.resume_epoch and args.resume_pth in (None, "auto"):
-        raise UserError(f"--resume-epoch {args.resume_epoch} needs a checkpoint to start from: --resume-pth FILE")
-    return args
-
-
-def plain_arguments(args: argparse.Namespace) -> dict[str, Any]:
-    """The flags in the form in which a checkpoint holds them."""
-    values = {name: str(value) if isinstance(value, Path) else value for name, value in vars(args).items()}
-    values["train_dir"] = " ".join(map(str, args.train_dir))
-    return {name: value for name, value in values.items() if name not in ("explicit", "unused", "overwrite")}
+    if typed.get("resume_epoch") and typed.get("resume_pth", "auto") == "auto":
+        epoch = typed["resume_epoch"]
+        raise UserError(f"--resume-epoch {epoch} needs a checkpoint to start from: --resume-pth FILE")
+    kind = "_both" if typed.get("both") else "_reverse" if typed.get("reverse") else ""
+    defaults["out_dir"] = CHECKPOINT_DIR / f"egoexo_v2_480x480{kind}"
+    for options in (defaults, typed):
+        if "train_dir" in options:  # another spelling of a folder is no other recipe
+            options["train_dir"] = [folder.resolve() for folder in options["train_dir"]]
+    return Asked(typed, defaults, unused)
 
 
 def _add_recipe(parser: Parser) -> None:
@@ -96,7 +92,7 @@ def _add_recipe(parser: Parser) -> None:
     add("--existence_weight", type=at_least(0, float), default=1.0, metavar="WEIGHT", help=text)
     add("--weight-decay", type=at_least(0, float), default=0.0, help="weight decay of Adam")
     text = "how often the target tokens outside the object are blocked, in the paper's recipe"
-    add("--block", type=at_least(0, float), default=BLOCK, metavar="SHARE", help=text)
+    add("--block", type=at_least(0, float, 1), default=BLOCK, metavar="SHARE", help=text)
     add("--seed", type=at_least(0), default=0, help="of weights, samples and dropout")
     text = "validation pairs, the same each time; 0 = the whole split (default: --iter-epoch-val batches)"
     add("--val_size", type=at_least(0), help=text)

@@ -1,6 +1,7 @@
 """The state of a training, which its checkpoints keep, and the folder that they go to."""
 
 import shutil
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -9,7 +10,7 @@ import torch
 from common.errors import UserError
 from common.files import has_form
 from model.backbone import Backbone
-from model.checkpoint import Checkpoint, load_optimizer, save_checkpoint
+from model.checkpoint import load_optimizer, save_checkpoint
 from model.device import PRECISIONS
 from model.xsegtx import XSegTx
 from train.log import LOG_NAME
@@ -32,13 +33,16 @@ class TrainState:
         device: torch.device,
         schedule: Schedule,
         seed: int,
+        pairs: dict[str, str],
         weight_decay: float = 0.0,
         precision: str = "fp32",
     ):
-        """`precision` is a key of PRECISIONS; with fp16 the loss is scaled."""
+        """`pairs` has the digests of the training and the validation pairs. `precision` is a key of PRECISIONS; with
+        fp16 the loss is scaled.
+        """
         self.backbone = backbone  # as it was loaded, for checkpoints: frozen
         self.network = network.to(device)
-        self.device, self.schedule, self.seed, self.precision = device, schedule, seed, precision
+        self.device, self.schedule, self.seed, self.pairs = device, schedule, seed, pairs
         options = {"lr": schedule.lr, "weight_decay": weight_decay, "fused": device.type == "cuda"}
         self.optimizer = torch.optim.Adam(network.parameters(), **options)
         self.scaler = torch.amp.GradScaler(device.type, enabled=PRECISIONS[precision] == torch.float16)
@@ -72,18 +76,20 @@ class TrainState:
     def save(self, *names: str) -> None:
         """Write a checkpoint, under each of `names`, from which training goes on as if it had never stopped."""
         content = self.origin | {"step": self.step, "history": self.history, "scaler": self.scaler.state_dict()}
+        content["pairs"] = self.pairs
         for name in names if self.folder else ():
             save_checkpoint(self.folder / name, self.backbone, self.network, self.optimizer, **content)
 
-    def restore(self, checkpoint: Checkpoint, path: Path) -> None:
-        """Go on from a checkpoint whose `encoder` is the network that this state was made with.
+    def restore(self, content: Mapping[str, Any], path: Path) -> list[str]:
+        """Go on from the content of a checkpoint, whose network this state was made with. Returns the kinds of pairs,
+        "training" or "validation", that were other ones then.
 
         The step of a published checkpoint is not known: 0 then. UserError if its optimizer is another network's, or
         if it is damaged.
         """
-        if checkpoint.optimizer is not None:
-            load_optimizer(self.optimizer, checkpoint.optimizer, f"{path}, optimizer")
-        stored = {"step": 0, "history": {}, "scaler": {}, "pairs": {}} | checkpoint.extra
+        if "optimiser" in content:
+            load_optimizer(self.optimizer, content["optimiser"], f"{path}, optimizer")
+        stored = {"step": 0, "history": {}, "scaler": {}, "pairs": {}} | content
         form = {"step": int, "history": {str: int | float}, "scaler": {str: int | float}, "pairs": {str: str}}
         if not has_form(stored, form) or stored["step"] < 0:
             what = f"{path}: its step, history, scaler or pairs are not as train.py writes them"
@@ -93,6 +99,7 @@ class TrainState:
             self.scaler.load_state_dict(scaler)
         if self.step:
             self.set_rate(self.schedule.learning_rate(self.step - 1))  # as the step before has left it
+        return [kind for kind, digest in self.pairs.items() if stored["pairs"].get(kind, digest) != digest]
 
 
 def run_files(out_dir: Path) -> list[Path]:

@@ -9,9 +9,9 @@ Writes net_warmup.pth, netLast.pth, netBest.pth (by validation IoU) and every k-
 log.jsonl and tensorboard/ beside them.
 """
 
-import argparse
 import contextlib
 import inspect
+import os
 import signal
 import sys
 import threading
@@ -35,10 +35,10 @@ from common.errors import UserError
 from common.files import claimed, named_errors, remove_leftovers
 from common.parallel import loader_failures, local_ranks
 from common.provenance import provenance
-from formats.pairs import BOTH, PairSet
+from formats.pairs import PairSet
 from inference.matcher import Matcher, PaperMatcher
 from inference.search import StrongMatcher
-from model.device import PRECISIONS, memory_errors, resolve_device, resolve_precision, tf32
+from model.device import PRECISIONS, memory_errors, resolve_device, tf32
 from model.features import Encoder
 from train.crop_step import CropStep
 from train.crops import CropReader
@@ -46,88 +46,93 @@ from train.dataset import Batch, Reader, TrainSamples, loader_options, step_batc
 from train.distributed import Ranks, Stopped
 from train.engine import Step, train_one_epoch
 from train.feature_cache import FeatureCache
-from train.flags import parse_args, plain_arguments
+from train.flags import parse
 from train.letterboxed import LetterboxReader, LetterboxStep
 from train.log import LOG_NAME, Log, cut_log
 from train.losses import LossWeights
+from train.run import Run, resolve
 from train.schedule import LR_DROP, USUAL_WARMUP
-from train.start import find_start, starting_state
+from train.start import starting_state
 from train.state import BEST, LAST, WARMUP, TrainState, remove_run
 from train.validation import Validation
 
 
 def main(argv: list[str] | None = None) -> int | None:
-    args = parse_args(argv, __doc__)
     threading.excepthook = lambda _: None  # an error of TensorBoard's thread is raised by its next call
-    gpus = args.gpu.split(",") if args.gpu else []
-    ranks = Ranks()
-    if gpus and len(gpus) != local_ranks():
-        what = f"--gpu {args.gpu} names {len(gpus)} GPUs for {local_ranks()} processes"
-        raise UserError(f"{what}; give each one: torchrun --nproc_per_node {len(gpus)} train/train.py --gpu {args.gpu}")
-    if args.batch_pos % ranks.size:
-        raise UserError(f"--batch-pos {args.batch_pos} cannot be split evenly over {ranks.size} processes")
-    device = resolve_device(f"cuda:{gpus[ranks.local_rank]}" if gpus else args.device)
-    if device.type == "cuda":
-        torch.cuda.set_device(device)
-    args.precision = resolve_precision(args.precision, device)
+    asked = parse(argv, __doc__)
+    ranks, device, out_dir = Ranks(), device_of(asked.options["device"], asked.options["gpu"]), asked.options["out_dir"]
     with contextlib.ExitStack() as stack:
         ranks.start(device)  # before the folder is claimed, which a rank that never meets the others would keep
         stack.callback(ranks.stop)
         if ranks.is_main:
-            stack.enter_context(claimed(args.out_dir, "training", f"trains into {args.out_dir}"))
+            stack.enter_context(claimed(out_dir, "training", f"trains into {out_dir}"))
         ranks.meet()
+        run = resolve(asked, device)
         memory = memory_errors("give a smaller --batch-pos, more GPUs or --precision bf16; the same command continues")
-        with loader_failures(), memory, named_errors(args.out_dir), tf32(args.precision == "tf32"):
-            return train(args, ranks, device)
+        with loader_failures(), memory, named_errors(out_dir), tf32(run.precision == "tf32"):
+            return train(run, ranks, device)
 
 
-def train(args: argparse.Namespace, ranks: Ranks, device: torch.device) -> int | None:
+def device_of(name: str, gpus: str | None) -> torch.device:
+    """The device of this process: the one of this name, or its own of the GPUs, such as "0,1"."""
+    if gpus:
+        numbers = gpus.split(",")
+        if len(numbers) != local_ranks():
+            what = f"--gpu {gpus} names {len(numbers)} GPUs for {local_ranks()} processes"
+            command = f"torchrun --nproc_per_node {len(numbers)} train/train.py --gpu {gpus}"
+            raise UserError(f"{what}; give each one: {command}")
+        name = f"cuda:{numbers[int(os.environ.get('LOCAL_RANK', 0))]}"
+    device = resolve_device(name)
+    if device.type == "cuda":
+        torch.cuda.set_device(device)
+    return device
+
+
+def train(run: Run, ranks: Ranks, device: torch.device) -> int | None:
     """From pairs to checkpoints, on one of the processes. Returns the exit status of a run that a signal stopped."""
-    setting = BOTH if args.both else "exo-ego" if args.reverse else "ego-exo"
-    pairs, val_pairs = (PairSet(args.train_dir, split, setting) for split in ("train", "val"))
+    if run.batch_pos % ranks.size:
+        raise UserError(f"--batch-pos {run.batch_pos} cannot be split evenly over {ranks.size} processes")
+    pairs, val_pairs = (PairSet(run.train_dir, split, run.setting) for split in ("train", "val"))
     if not val_pairs.visible.any():
         raise UserError(
             "no validation pair shows its object in the target, so no epoch is best; add masks of the targets"
         )
-    start = find_start(args)
-    pair_digests = {"training": pairs.digest, "validation": f"{val_pairs.digest} {args.val_size}"}
-    state, notes = starting_state(args, start, device, pair_digests)
+    digests = {"training": pairs.digest, "validation": f"{val_pairs.digest} {run.val_size}"}
+    state, notes = starting_state(run, device, digests)
     if ranks.is_main:
-        remove_leftovers(args.out_dir)
-        if args.overwrite:
-            remove_run(args.out_dir, keep=start or args.init_weights)
-        cut_log(args.out_dir / LOG_NAME, state.step, state.is_validated)
-    state.origin = {**provenance(), "arguments": plain_arguments(args), "pairs": pair_digests}
-    state.folder = args.out_dir if ranks.is_main else None
-    log = Log(args.out_dir, state.step, ranks, args.log_every)
-    introduce(args, log, state, notes, pairs, val_pairs)
+        remove_leftovers(run.out_dir)
+        if run.overwrite:
+            remove_run(run.out_dir, keep=run.start or run.init_weights)
+        cut_log(run.out_dir / LOG_NAME, state.step, state.is_validated)
+    state.origin = {**provenance(), "arguments": run.arguments}
+    state.folder = run.out_dir if ranks.is_main else None
+    log = Log(run.out_dir, state.step, ranks, run.log_every)
+    introduce(run, log, state, notes, pairs, val_pairs)
 
-    if args.cache_features and args.recipe == "paper" and args.num_workers is None:
-        args.num_workers = 0  # once all features are cached, nothing is read
     ranks.catch_signals()  # before PyTorch starts a loader, which Ctrl-C must not interrupt
-    step, reader, matcher = make_step(args, state, ranks)
-    loading = loader_options(args.num_workers, device.type == "cuda")
-    samples = TrainSamples(pairs, reader, args.seed, args.block)
-    numbers = step_batches(range(state.step, state.schedule.total_steps), args.batch_pos, ranks.rank, ranks.size)
+    step, reader, matcher = make_step(run, state, ranks)
+    loading = loader_options(run.num_workers, device.type == "cuda")
+    samples = TrainSamples(pairs, reader, run.seed, run.block)
+    numbers = step_batches(range(state.step, state.schedule.total_steps), run.batch_pos, ranks.rank, ranks.size)
     batches = iter(DataLoader(samples, batch_sampler=numbers, collate_fn=reader.collate, **loading))
-    validation = Validation(val_pairs, args.val_size, matcher, log, loading)
+    validation = Validation(val_pairs, run.val_size, matcher, log, loading)
     if ranks.size > 1:  # the position table is the same everywhere, and every step has the same graph
         known = inspect.signature(DistributedDataParallel).parameters
         sync = "forward_sync_buffers" if "forward_sync_buffers" in known else "broadcast_buffers"  # its older name
         step = DistributedDataParallel(step, **{sync: False}, gradient_as_bucket_view=True, static_graph=True)
     try:
-        train_epochs(state, step, batches, validation, log, args.save_every)
+        train_epochs(state, step, batches, validation, log, run.save_every)
     except Stopped:
         state.save(LAST)
         log.count_unreadable()
         reason = ranks.signal.name if ranks.signal else "another process"
-        again = " without --overwrite" if args.overwrite else ""
+        again = " without --overwrite" if run.overwrite else ""
         log.say(f"stopped by {reason} at step {state.step}; the same command{again} continues")
         return 128 + (signal.SIGINT if ranks.signal == signal.SIGINT else signal.SIGTERM)  # as a shell reports them
     finally:
         log.close()
     log.count_unreadable()
-    conclude(args, log, state.history)
+    conclude(run, log, state.history)
     return None
 
 
@@ -150,53 +155,52 @@ def train_epochs(
         state.save(*names, *([BEST] if is_best else []), LAST)
 
 
-def make_step(args: argparse.Namespace, state: TrainState, ranks: Ranks) -> tuple[Step, Reader, Matcher]:
+def make_step(run: Run, state: TrainState, ranks: Ranks) -> tuple[Step, Reader, Matcher]:
     """A recipe: the step that makes losses of a batch, the reader of samples, and the matcher that is validated."""
-    network, encoder = state.network, Encoder(state.backbone, state.device, PRECISIONS[args.precision])
-    cache = FeatureCache(int(args.cache_features * 1e9))
-    parts = network, encoder, cache, LossWeights(args.existence_weight), ranks, args.precision
-    if args.recipe == "strong":
-        reader, matcher = CropReader(network.config, cache), StrongMatcher(encoder, network, args.precision)
+    network, encoder = state.network, Encoder(state.backbone, state.device, PRECISIONS[run.precision])
+    cache = FeatureCache(int(run.cache_features * 1e9))
+    parts = network, encoder, cache, LossWeights(run.existence_weight), ranks, run.precision
+    if run.recipe == "strong":
+        reader, matcher = CropReader(network.config, cache), StrongMatcher(encoder, network, run.precision)
         return CropStep(*parts), reader, matcher
-    matcher = PaperMatcher(encoder, network, args.precision, args.batch_pos)
-    return LetterboxStep(*parts), LetterboxReader(args.input_size, cache), matcher
+    matcher = PaperMatcher(encoder, network, run.precision, run.batch_pos)
+    return LetterboxStep(*parts), LetterboxReader(run.config.input_size, cache), matcher
 
 
-def introduce(args, log: Log, state: TrainState, notes: list[str], pairs: PairSet, val_pairs: PairSet) -> None:
+def introduce(run: Run, log: Log, state: TrainState, notes: list[str], pairs: PairSet, val_pairs: PairSet) -> None:
     """Print and log the data, the network and the recipe of a run."""
-    is_short = args.warmUpIter < USUAL_WARMUP and "warmUpIter" not in args.explicit
-    warmup = f"{args.warmUpIter} steps of warm-up" + is_short * " (few, as the run is short: --warmUpIter sets them)"
-    block = f", block {args.block}" if args.recipe == "paper" else ""
+    schedule = run.schedule
+    is_short = schedule.warmup < USUAL_WARMUP and "warmUpIter" not in run.typed
+    warmup = f"{schedule.warmup} steps of warm-up" + is_short * " (few, as the run is short: --warmUpIter sets them)"
+    block = f", block {run.block}" if run.recipe == "paper" else ""
     facts = {
         "setting": pairs.setting,
-        "data": state.origin["arguments"]["train_dir"],
+        "data": run.arguments["train_dir"],
         "train_pairs": f"{len(pairs)} of {len(pairs.data_dir_of)} takes, {(~pairs.visible).sum()} of them negatives",
-        "val_pairs": f"{min(args.val_size, len(val_pairs)) or len(val_pairs)} of {len(val_pairs)}",
+        "val_pairs": f"{min(run.val_size, len(val_pairs)) or len(val_pairs)} of {len(val_pairs)}",
         "start": notes[0],
-        "recipe": f"{args.recipe}, existence_weight {args.existence_weight}" + block,
-        "steps": f"{state.schedule.total_steps} of {args.batch_pos} samples",
-        "rate": f"{args.lr:g} after {warmup}, times {LR_DROP} after epoch {args.lr_schedule}",
-        "device": f"{log.ranks.size} x {state.device}, {args.precision}",
-        "out_dir": str(args.out_dir),
+        "recipe": f"{run.recipe}, existence_weight {run.existence_weight}" + block,
+        "steps": f"{schedule.total_steps} of {run.batch_pos} samples",
+        "rate": f"{schedule.lr:g} after {warmup}, times {LR_DROP} after epoch {list(schedule.milestones)}",
+        "device": f"{log.ranks.size} x {state.device}, {run.precision}",
+        "out_dir": str(run.out_dir),
         **{name: state.origin[name] for name in ("commit", "command")},
     }
     for name, value in facts.items():
         log.say(f"{name.replace('_', ' ')}: {value}")
     for note in notes[1:]:
         log.say(note)
-    if args.unused:
-        log.say(f"unused, as in the published trainer: {' '.join(args.unused)}")
-    log.write("start", state.step, **facts, arguments=state.origin["arguments"])
+    log.write("start", state.step, **facts, arguments=run.arguments)
 
 
-def conclude(args: argparse.Namespace, log: Log, history: dict[str, Any]) -> None:
+def conclude(run: Run, log: Log, history: dict[str, Any]) -> None:
     """Print what the finished run has reached."""
     if "best_iou" not in history:
         return
-    best = f"best {history['best_iou']:.4f} (epoch {history['best_epoch']}), kept in {args.out_dir / BEST}"
+    best = f"best {history['best_iou']:.4f} (epoch {history['best_epoch']}), kept in {run.out_dir / BEST}"
     log.say(f"validation IoU: start {history['start_iou']:.4f}, last {history['last_iou']:.4f}, {best}")
-    trained = args.init_weights or args.resume_pth
-    if trained not in (None, "auto") and history["start_iou"] > history["best_iou"]:
+    trained = run.init_weights or run.resume_pth
+    if trained and history["start_iou"] > history["best_iou"]:
         log.say(f"warning: no epoch is as good as the start: use {trained} further, or try a lower --lr")
 
 

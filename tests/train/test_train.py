@@ -38,8 +38,9 @@ from tests.made.training import (
 )
 from train import train
 from train.distributed import Ranks
-from train.flags import parse_args
+from train.flags import parse
 from train.letterboxed import blocked_tokens
+from train.run import resolve
 from train.schedule import Schedule
 
 STEPS = 7  # of the recipe
@@ -223,7 +224,7 @@ def test_a_short_run_has_a_short_warm_up_unless_it_is_given(training_set, tmp_pa
     usual = {"": 1000, "--n-epoch 1": 1000, "--n-epoch 0": 1000}
     short = {"--iter-epoch 40 --n-epoch 3": 12, "--iter-epoch 40 --n-epoch 3 --warmUpIter 1000": 1000}
     for flags, steps in (usual | short).items():
-        assert parse_args(flags.split(), "").warmUpIter == steps
+        assert resolve(parse(flags.split(), ""), torch.device("cpu")).schedule.warmup == steps
     without = arguments(training_set, tmp_path, "--n-epoch", 3)
     del without[(place := without.index("--warmUpIter")) : place + 2]
     train.main(without)
@@ -234,7 +235,7 @@ def test_a_short_run_has_a_short_warm_up_unless_it_is_given(training_set, tmp_pa
 
 @pytest.mark.parametrize(("flags", "workers"), [((), 0), (STRONG_RECIPE, None)], ids=["paper", "strong"])
 def test_cached_features_spare_the_papers_recipe_its_loaders(training_set, tmp_path, monkeypatch, flags, workers):
-    monkeypatch.setattr(train, "make_step", lambda args, *_: sys.exit(f"{args.num_workers} workers"))
+    monkeypatch.setattr(train, "make_step", lambda run, *_: sys.exit(f"{run.num_workers} workers"))
     words = arguments(training_set, tmp_path, "--cache_features", 1, *flags)
     words[(place := words.index("--num_workers")) : place + 2] = []
     with pytest.raises(SystemExit, match=f"{workers} workers"):
@@ -436,10 +437,10 @@ def test_the_shell_scripts_pass_the_setting_and_then_further_arguments(stand_in,
     program, *words = call(script, stand_in, *further)
     assert program.endswith("train/train.py") and words == [*flags, *further]
     assert call("slurm.sh", stand_in, script, *further) == [program, *flags, "--resume-pth", "auto", *further]
-    args = parse_args(words[: len(flags)], "")
+    run = resolve(parse(words[: len(flags)], ""), torch.device("cpu"))
     kind = {"run_ego.sh": "", "run_exo.sh": "_reverse", "run_both.sh": "_both"}[script]
-    assert args.out_dir == ROOT / f"train/checkpoints/egoexo_v2_480x480{kind}"
-    assert args.backbone == ("efficientnet_lite0" if kind == "_both" else "moco")
+    assert run.out_dir == ROOT / f"train/checkpoints/egoexo_v2_480x480{kind}"
+    assert run.backbone == ("efficientnet_lite0" if kind == "_both" else "moco")
 
 
 @pytest.mark.parametrize("flags", [["--gpu", "0,1"], ["--seed", "1", "--gpu=0,1"]])
