@@ -64,7 +64,7 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     add("--out", type=Path, help="folder (default: results/{setting}_{split}_evaluation or ..._comparison)")
     text = "write the benchmark's ground-truth JSON here; without --setting only that"
     add("--write_gt", "--output_path", type=Path, help=text)
-    add("--num", type=at_least(0), default=40, help="pictures of a comparison, of its largest largest_disagreements")
+    add("--num", type=at_least(0), default=40, help="how many of the largest disagreements a comparison shows")
     add_num_workers(parser)
     args = parser.parse_args(argv)
     if not args.setting and (args.pred_file or not args.write_gt):

@@ -44,7 +44,7 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
         add(name, f"{name}_preds", type=Path, help=f"results (default: results/{setting}_{{split}}_results.json)")
     add("--gt_file", type=Path, help="check against this ground-truth JSON instead of the processed takes")
     parser.set_defaults(all_frames=True, annotation_path=None)  # a test split's annotations are secret
-    text = "leave out takes without an annotation.json, as those whose videos were withdrawn, and name them"
+    text = "leave out takes without an annotation.json, for example because their videos were withdrawn, and name them"
     add("--allow_missing", action="store_true", help=text)
     text = f".json file, or folder for {FILE_NAME} (default: results)"
     add("--out", "--output_path", type=Path, default=RESULTS_DIR, help=text)

@@ -1,4 +1,4 @@
-"""The metrics: their names, how they are shown, and how those of a mask are computed.
+"""The metrics: their names, how they are shown, and how the metrics of a mask are computed.
 
 To add one that is a mean over masks of visible objects: at the end of MaskScores a field with a default, its value in
 `score_masks`, and a line in METRICS.
@@ -42,12 +42,12 @@ class MaskScores(NamedTuple):
 
     @property
     def truth_area(self) -> float:
-        """Of the true mask, as a fraction of the image."""
+        """The area of the true mask as a fraction of the image."""
         return self.truth_pixels / self.image_pixels
 
 
 class Metric(NamedTuple):
-    """How a metric is shown. Values are fractions everywhere; in print, those in percent are multiplied by 100."""
+    """How a metric is shown. Values are fractions everywhere; in print, values in percent are multiplied by 100."""
 
     title: str
     official: bool = False  # part of the benchmark
@@ -66,7 +66,7 @@ class Metric(NamedTuple):
         return f"{100 * value:{sign}.2f}" if self.percent else f"{value:{sign}.3f}"
 
     def verdict(self, change: float | None) -> str:
-        """Is a change of it "better" or "worse"? Empty if none is seen in print."""
+        """Whether a change of the metric is "better" or "worse"; "" if the change does not show in print."""
         if not change or float(self.show(change)) == 0:
             return ""
         return "better" if (change > 0) == self.higher_is_better else "worse"
@@ -84,7 +84,7 @@ METRICS = {  # the first four in the order of the paper's tables
     "false_existence": Metric("false existence", percent=True, higher_is_better=False),
 }
 OFFICIAL = tuple(name for name, metric in METRICS.items() if metric.official)
-TABLE_METRICS = (*OFFICIAL, "right_object")  # of the breakdowns that are printed
+TABLE_METRICS = (*OFFICIAL, "right_object")  # columns of the breakdowns
 MASK_METRICS = tuple(name for name in METRICS if name in MaskScores._fields)  # means over masks
 
 

@@ -1,4 +1,4 @@
-"""Options that scripts of the evaluation share: of which takes, against which truth, in which form."""
+"""Options that the scripts of the evaluation share: which takes, which ground truth, which forms of results."""
 
 import argparse
 from pathlib import Path
@@ -16,7 +16,7 @@ def add_split_options(parser: argparse.ArgumentParser, default: str) -> None:
 
 
 def add_truth_options(parser: argparse.ArgumentParser) -> None:
-    """Options of `open_truth`; `accept` collects those that accept another form than the official one."""
+    """Options of `open_truth`; `accept` collects the flags that accept another form than the official one."""
     add_split_options(parser, "val")
     add = parser.add_argument
     annotations = (
@@ -28,8 +28,8 @@ def add_truth_options(parser: argparse.ArgumentParser) -> None:
     replaces = "the benchmark's ground-truth JSON; replaces processed takes, split, annotations"
     other.add_argument("--gt_file", type=Path, help=replaces)
     every = (
-        "score every frame with a query mask, also those that nobody looked at in the target view; needs no "
-        "annotation file, but is not the official protocol"
+        "score every frame with a query mask, even if nobody looked at the target view; needs no annotation file, but "
+        "is not the official protocol"
     )
     other.add_argument("--all_frames", action="store_true", help=every)
     add("--allow_missing", action="store_true", help="score what is there; says how much that is")

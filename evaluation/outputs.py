@@ -23,7 +23,7 @@ PREDICTED_COLUMNS = ("visible", "confidence", *MaskScores._fields)  # of a case 
 def default_results_path(setting: str, split: str | None) -> Path:
     """Where eval_segswap.py leaves the results by default."""
     if split is None:
-        raise UserError("--gt_file does not say of which split it is; name the results with --pred_file")
+        raise UserError("--gt_file does not say which split it holds; name the results with --pred_file")
     return results_path(RESULTS_DIR, setting, split)
 
 

@@ -100,7 +100,7 @@ def read_prediction(raw: Any, size: Size | None) -> tuple[PredictedMask | None, 
     """One entry of a results file -> what it predicts, and its faults: kind -> detail, which may be empty.
 
     `size` is the (H, W) that its mask must have, None if it is not known. There is a prediction if the entry has no
-    faults, or only such as ACCEPTING_FLAGS has.
+    faults, or only faults that ACCEPTING_FLAGS has.
     """
     if raw is None:
         return None, {"missing": ""}

@@ -17,14 +17,14 @@ from evaluation.summary import mean, metrics_of_cases
 
 VISIBLE_AREA = 0.001  # of the image: LM-EEC says "visible" if a mask is larger
 OFFICIAL_RULE = "official"
-MASK_SCORES = OFFICIAL[:3]  # all but that of existence
+MASK_SCORES = OFFICIAL[:3]  # without existence
 
 
 def protocol_scores(values: Sequence[float], unit: str, count: int, visible: Sequence[bool] = ()) -> dict[str, Any]:
     """The scores by one rule, in the order of OFFICIAL; nan if the rule does not define a score.
 
-    The scores are means over `count` of `unit`: "masks", "takes" or "frame pairs". `visible`: of each frame whose
-    existence counts, whether the object is; `existence_classes` is how many of the two classes occur.
+    The scores are means over `count` items of the kind `unit`: "masks", "takes" or "frame pairs". `visible`: one flag
+    for each frame that counts for existence. `existence_classes`: 1 or 2, the number of classes present.
     """
     basis = {"averaged_over": unit, "count": count, "existence_classes": len(set(visible))}
     return dict(zip(OFFICIAL, values, strict=True)) | basis

@@ -142,7 +142,7 @@ def warning_lines(truth: GroundTruth, scores: SplitScores) -> list[str]:
     """A line for each thing that was not scored, or not by the official protocol."""
     lines = []
     if truth.all_frames:
-        lines.append("not the official protocol: every frame counts, also those nobody looked at in the target view")
+        lines.append("not the official protocol: every frame counts, even if nobody looked at the target view")
     if truth.missing:
         lines.append(f"takes of the split without ground truth: {', '.join(truth.missing)}")
     if truth.incomplete:

@@ -1,4 +1,4 @@
-"""Which cases are shown: of one results file by how good they are, of several by how far these are apart."""
+"""Which cases are shown: for one results file by their scores, for several files by how much the files disagree."""
 
 import operator
 import random
@@ -43,7 +43,7 @@ def choose_cases(cases: list[Case], order: str, number: int, with_hidden: bool =
     """`number` cases: the best or worst by IoU, spread evenly from best to worst, or random (these may be not visible).
 
     Frames of a track look alike, so each track has its turn before one has a second. `with_hidden`: and a fifth more
-    where the object is not visible, those of the highest existence.
+    where the object is not visible, with the highest existence first.
     """
     if order == "random":
         ranked = random.Random(0).sample(cases, len(cases))
@@ -87,7 +87,7 @@ def largest_disagreements(cases: Sequence[Sequence[Case]], number: int) -> list[
 
 
 def round_robin(ranked: Iterable[Any], key: Callable[[Any], Hashable]) -> list[Any]:
-    """The items in turns: the first one of each key, then the second ones, and so on; by rank in each turn."""
+    """The items reordered: the first item of each key, then the second item of each key, and so on, each by rank."""
     turns: Counter = Counter()
     numbered = []
     for item in ranked:

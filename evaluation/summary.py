@@ -80,7 +80,7 @@ def metrics_of_sums(rows: np.ndarray) -> dict[str, Any]:
         values["missed_existence"], values["false_existence"] = 1 - recall
     occurs = ~np.isnan(recall)  # a class that does not occur is left out of the mean
     mean_recall = np.nansum(recall, 0) / np.maximum(occurs.sum(0), 1)
-    values["balanced_accuracy"] = np.where(occurs.any(0), mean_recall, np.nan)[()]  # of one row a number, as the others
+    values["balanced_accuracy"] = np.where(occurs.any(0), mean_recall, np.nan)[()]  # [()]: a number for a single row
     return {name: values[name] for name in METRICS}
 
 
@@ -101,7 +101,7 @@ def metrics_of_cases(cases: Sequence[Case]) -> dict[str, float]:
 
 
 def bootstrap_metrics(rows: np.ndarray) -> dict[str, np.ndarray]:
-    """(takes, len(SUMS)) sums -> (RESAMPLES) values of each of METRICS, each of takes drawn with replacement.
+    """(takes, len(SUMS)) sums -> (RESAMPLES) values of each of METRICS, each from takes drawn with replacement.
 
     Which takes are drawn depends on their number alone. nan for a single take: there is nothing to draw.
     """
@@ -165,7 +165,7 @@ def take_names(scores: SplitScores) -> dict[str, str]:
 
 
 def indices_by_label(cases: Sequence[Case], label_of: Callable[[Case], str | None]) -> dict[str, list[int]]:
-    """Where in `cases` those of each label are, labels sorted, sizes in their order; the label None leaves one out."""
+    """The indices of the cases with each label: labels sorted, sizes in their order; the label None leaves one out."""
     indices: dict[str, list[int]] = {}
     for index, case in enumerate(cases):
         label = label_of(case)
@@ -176,7 +176,9 @@ def indices_by_label(cases: Sequence[Case], label_of: Callable[[Case], str | Non
 
 
 def size_label(area: float) -> str:
-    """Of a mask with that fraction of its image. Quartiles of real ones: 0.04 and 0.3 % (exo), 0.15 and 1 % (ego)."""
+    """The label of a mask that covers this fraction of its image. Quartiles of real masks: 0.04 and 0.3 % (exo), 0.15
+    and 1 % (ego).
+    """
     return SIZE_LABELS[0 if area == 0 else 1 + sum(area >= edge for edge in SIZE_EDGES)]
 
 

@@ -5,7 +5,7 @@ It can also be read from and written to the benchmark's own ground-truth file:
     {"version", "challenge", "annotations": {take_uid: {"masks", "subsample_idx", "annotated_frames":
         {object: {camera: [frame, ..]}}}}}
 
-whose "masks" and "subsample_idx" are those of annotation.json.
+"masks" and "subsample_idx" are the same as in annotation.json.
 """
 
 from dataclasses import dataclass, field
@@ -52,21 +52,20 @@ def _read_infos(path: Path, uids: list[str], data_dir: Path) -> tuple[dict[str, 
     """What an annotation file says of the takes `uids`, and why others cannot be scored by it; both by uid."""
     infos, missing = {}, dict.fromkeys(uids, f"not in {path}")
     for uid, raw in iter_annotations(path):
-        if uid in missing:
-            try:
-                take = parse_take(uid, raw)
-            except UserError as error:
-                missing[uid] = str(error)
-                continue
-            if change := annotation_change(data_dir, take):
-                missing[uid] = change
-                continue
+        if uid not in missing:
+            continue
+        try:
+            take = parse_take(uid, raw)
+            missing[uid] = annotation_change(data_dir, take)
+        except UserError as error:
+            missing[uid] = str(error)
+        if not missing[uid]:
+            del missing[uid]
             frames = {
                 name: {camera: track.annotated_frames for camera, track in tracks.items()}
                 for name, tracks in take.objects.items()
             }
             infos[uid] = TakeInfo(frames, take.name, take.scenario)
-            del missing[uid]
     return infos, missing
 
 
@@ -78,11 +77,11 @@ class TakeTruth:
     info: TakeInfo
 
     def query_frames(self, pair: CameraPair) -> list[int]:
-        """The frames to predict: those with a query mask, in the file's order."""
+        """The frames to predict, which have a query mask, in the file's order."""
         return list(self.take.masks[pair.object_name][pair.query_camera])
 
     def scored_frames(self, pair: CameraPair) -> list[int]:
-        """The frames that count: of those to predict, the ones that the annotators looked at in the target view."""
+        """The frames that count: the annotators looked at them in the target view, and there is a query mask."""
         if self.info.frames is None:
             return self.query_frames(pair)
         looked_at = set(self.info.frames.get(pair.object_name, {}).get(pair.target_camera, ()))
@@ -94,9 +93,8 @@ class TakeTruth:
         return encode_mask(resize_mask(rle, size or eval_size(mask_size(rle)))) if rle else None
 
     def prediction_sizes(self, pair: CameraPair, frames: list[int]) -> dict[int, Size | None]:
-        """(H, W) that predictions in the target view must have, by frame: that of the true mask, or else of all masks.
-
-        None where neither tells: the object is hidden, and the camera's masks have several sizes or none.
+        """(H, W) that predictions in the target view must have, by frame: the size of all masks of the camera or, if
+        they differ, of the true mask. None if there is neither: the object is hidden.
         """
         target_masks = (cameras.get(pair.target_camera, {}).values() for cameras in self.take.masks.values())
         sizes = set(map(eval_size, {mask_size(rle) for rles in target_masks for rle in rles}))
@@ -118,7 +116,7 @@ class GroundTruth:
     infos: dict[str, TakeInfo]
     missing: dict[str, str] = field(default_factory=dict)  # uids of the split that cannot be scored: why not
     in_memory: dict[str, ProcessedTake] = field(default_factory=dict)
-    split: str | None = None  # a ground-truth file does not say of which split it is
+    split: str | None = None  # a ground-truth file does not name its split
 
     @property
     def all_frames(self) -> bool:
@@ -132,7 +130,7 @@ class GroundTruth:
 
     @property
     def incomplete(self) -> list[str]:
-        """uids of takes of which process_data.py left something out; a ground-truth file does not say."""
+        """uids of takes that process_data.py could not make whole; a ground-truth file does not say."""
         return [uid for uid in self.uids if uid not in self.in_memory and (self.data_dir / uid / FAILED).exists()]
 
     @classmethod

@@ -179,7 +179,7 @@ REFUSED = {  # flags -> how the message begins
     "--pred_file {results} --gt_file {root}/split.json": "{root}/split.json holds val, test, not annotations",
     "--pred_file {results} {results} --names a a": "--names needs as many names, all different, as --pred_file",
     "--pred_file {results} {results} --protocol all": "--protocol takes one results file",
-    "--gt_file {root}/gt_val.json": "--gt_file does not say of which split it is",
+    "--gt_file {root}/gt_val.json": "--gt_file does not say which split it holds",
 }
 
 
