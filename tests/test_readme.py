@@ -13,7 +13,9 @@ import cv2
 import numpy as np
 import pytest
 
+from evaluation import evaluate
 from tests.made.checkout import ROOT, copy_repository
+from tests.made.results import make_results_file
 
 pytestmark = pytest.mark.slow
 
@@ -113,3 +115,21 @@ def test_the_python_of_own_data_runs(tmp_path, warm_python):
     assert done.stdout.startswith("pot, 0.9")
     written = {str(path.relative_to(tmp_path)) for path in tmp_path.rglob("*") if path.is_file()}
     assert {"answers/pot.png", "answers/pot.jpg", "masks/head/kettle/00007.png"} <= written
+
+
+def test_the_python_of_extending_runs(tmp_path, warm_python, capsys):
+    for camera in ("aria_head", "left"):
+        (tmp_path / "recording_1" / camera).mkdir(parents=True)
+        for frame in (0, 30, 60):
+            path = tmp_path / "recording_1" / camera / str(frame)
+            cv2.imwrite(f"{path}.jpg", np.full((24, 32, 3), 90, np.uint8))
+            if (camera, frame) != ("left", 60):
+                cv2.imwrite(f"{path}_cup.png", np.eye(24, 32, dtype=np.uint8) * 255)
+    *first, last = blocks("python", (ROOT / "docs" / "extending.md").read_text())
+    data_dir, environment = tmp_path / "runs" / "processed", {**os.environ, "PYTHONPATH": str(ROOT)}
+    for code in ("\n".join(first), last):
+        subprocess.run([warm_python, "-c", code], cwd=tmp_path, env=environment, check=True)
+        make_results_file(tmp_path / "results", data_dir, ["recording_1"], "ego-exo", "test")
+    where = ["--setting", "ego-exo", "--data_path", data_dir, "--split", "test", "--all_frames", "--num_workers", 0]
+    evaluate.main([*map(str, where), "--pred_file", str(tmp_path / "masks"), "--lenient"])
+    assert "1 take, 3 frames scored, 2 of them with a visible target" in capsys.readouterr().out
