@@ -47,8 +47,8 @@ def parse_args() -> argparse.Namespace:
     add_data_path(parser)
     add_splits_path(parser)
     add = parser.add_argument
-    beside = "annotations/relations_{split}.json beside --data_path"
-    add_annotations(parser, f"annotations that the takes have to be of, if the file is there (default: {beside})")
+    default = "annotations/relations_{split}.json beside --data_path"
+    add_annotations(parser, f"annotations that the takes have to be of, if the file is there (default: {default})")
     add("--split", nargs="+", help="default: all that have processed takes")
     add_num_workers(parser)
     args = parser.parse_args()
@@ -73,7 +73,7 @@ def main() -> int:
         if uids and name not in names and not args.split:
             print(f"{name}: 0 of {counted(len(uids), 'take')} processed")
     lines = [f"{name}, {problem}" for name, check in checks.items() for problem in check.problems]
-    lines += [f"missing: {name}, {lack}" for name, check in checks.items() for lack in check.missing]
+    lines += [f"missing: {name}, {line}" for name, check in checks.items() for line in check.missing]
     for line in lines:
         print(line)
     return int(any(check.problems for check in checks.values()))
@@ -87,22 +87,22 @@ class Check(NamedTuple):
     numbers: Counter[str]
 
 
-def check_split(args: argparse.Namespace, name: str, uids: list[str]) -> Check:
+def check_split(args: argparse.Namespace, split: str, uids: list[str]) -> Check:
     """Check the takes of a split, and its pairs."""
     job = partial(check_take, args.data_path)
-    checks = dict(tqdm(run_jobs(job, uids, args.num_workers), name, total=len(uids), unit="take"))
+    checks = dict(tqdm(run_jobs(job, uids, args.num_workers), split, total=len(uids), unit="take"))
     problems = [problem for uid in uids for problem in checks[uid].problems]
     missing = [line for uid in uids for line in checks[uid].missing]
-    if (annotations := annotation_path(args.annotation_path, name)).is_file():
+    if (annotations := annotation_path(args.annotation_path, split)).is_file():
         takes, _, _ = read_takes(annotations, uids)
         changes = {uid: annotation_change(args.data_path, take) for uid, take in takes.items()}
         problems += [f"take {uid}: {change}" for uid, change in changes.items() if change]
     numbers = sum((check.numbers for check in checks.values()), Counter(takes=len(uids)))
-    if name in SPLITS:
+    if split in SPLITS:
         try:
             for setting in SETTINGS:
                 if numbers[PAIRS[setting]]:
-                    PairSet([args.data_path], name, setting)
+                    PairSet([args.data_path], split, setting)
         except UserError as error:  # no pairs file, or one that is out of date
             problems.append(str(error))
     return Check(problems, missing, numbers + Counter(missing=len(missing), problems=len(problems)))
@@ -111,30 +111,30 @@ def check_split(args: argparse.Namespace, name: str, uids: list[str]) -> Check:
 def check_take(data_dir: Path, uid: str) -> Check:
     """Check that a take is processed, and that the frames which its pairs need are there, to their end marks."""
     _, failures = read_failures(data_dir / uid)
-    broken = [failure.describe(uid) for failure in failures if failure.kind == BROKEN]
+    broken_lines = [failure.describe(uid) for failure in failures if failure.kind == BROKEN]
     missing = [failure.describe(uid) for failure in failures if failure.kind == MISSING]
     if not is_processed(data_dir, uid):
-        unknown = [] if failures else [f"take {uid}: not processed; run data/process_data.py"]
-        return Check(broken + unknown, missing, Counter())
+        unprocessed = [] if failures else [f"take {uid}: not processed; run data/process_data.py"]
+        return Check(broken_lines + unprocessed, missing, Counter())
     problems, numbers = [], Counter(processed=1)
     try:
         take = ProcessedTake.read(data_dir, uid)
     except UserError as error:
-        return Check([f"take {uid}: {error}", *broken], missing, numbers)
+        return Check([f"take {uid}: {error}", *broken_lines], missing, numbers)
     for camera, needed in sorted(take.needed_frames().items()):
-        paths = frames_in(take.folder / camera)
-        absent = sorted(needed - paths.keys())
-        cut_off = [frame for frame in sorted(needed & paths.keys()) if _is_cut_off(paths[frame])]
+        frame_paths = frames_in(take.folder / camera)
+        absent = sorted(needed - frame_paths.keys())
+        cut_off = [frame for frame in sorted(needed & frame_paths.keys()) if _is_cut_off(frame_paths[frame])]
         numbers["frames"] += len(needed)
         for fault, frames, remedy in (("missing", absent, ""), ("cut off", cut_off, "delete them and ")):
             if frames:
-                first = ", ".join(map(str, frames[:5])) + ", ..." * (len(frames) > 5)
-                count = f"{counted(len(frames), 'frame')} {fault}: {first}"
+                first_frames = ", ".join(map(str, frames[:5])) + ", ..." * (len(frames) > 5)
+                count = f"{counted(len(frames), 'frame')} {fault}: {first_frames}"
                 problems.append(f"take {uid}, camera {camera}: {count}; {remedy}run data/process_data.py")
     for setting, column in PAIRS.items():
         numbers[column] = sum(len(take.masks[name][query]) for name, query, _ in take.camera_pairs(setting))
     numbers["masks"] = sum(len(rles) for cameras in take.masks.values() for rles in cameras.values())
-    return Check(problems + broken, missing, numbers)
+    return Check(problems + broken_lines, missing, numbers)
 
 
 def _is_cut_off(path: Path) -> bool:

@@ -44,22 +44,22 @@ def parse_args() -> argparse.Namespace:
 def main() -> None:
     args = parse_args()
     splits = read_splits(args.splits_path)
-    uses = Counter(uid for split in SPLITS for uid in set(splits.get(split, ())))
-    if shared := sorted(uid for uid in uses if uses[uid] > 1):
+    num_splits = Counter(uid for split in SPLITS for uid in set(splits.get(split, ())))
+    if shared := sorted(uid for uid in num_splits if num_splits[uid] > 1):
         takes = f"{counted(len(shared), 'take')} in more than one of {', '.join(SPLITS)}, the first is {shared[0]}"
         warn_once(f"{args.splits_path}: {takes}; scores on what was trained on say little")
-    nothing, malformed = True, {}
+    found_none, malformed = True, {}
     for split in args.split or [split for split in SPLITS if splits.get(split)] or SPLITS:
         uids = read_split(args.splits_path, split)
         processed = [uid for uid in uids if is_processed(args.data_path, uid)]
         missing = sorted(set(uids) - set(processed))
         if missing:
-            first = ", ".join(missing[:3]) + ", ..." * (len(missing) > 3)
+            first_uids = ", ".join(missing[:3]) + ", ..." * (len(missing) > 3)
             count = f"{len(missing)} of {counted(len(uids), 'take')}"
-            print(f"{split} of {args.splits_path}: {count} not processed: {first}")
+            print(f"{split} of {args.splits_path}: {count} not processed: {first_uids}")
         if not processed:
             continue
-        nothing = False
+        found_none = False
         bar = tqdm(processed, split, unit="take")
         counts, malformed_here = write_pairs(args.data_path, args.splits_path, split, bar, missing)
         malformed |= malformed_here
@@ -67,7 +67,7 @@ def main() -> None:
         print(f"{pairs_path(args.data_path, split)}: {text}")
         for setting in SETTINGS if args.legacy else ():
             write_original_list(args.data_path, split, setting)
-    if nothing:
+    if found_none:
         raise UserError(
             f"none of the takes in {args.splits_path} has an {ANNOTATION} in {args.data_path}; "
             "run data/process_data.py first"
@@ -83,14 +83,14 @@ def write_original_list(data_dir: Path, split: str, setting: str) -> None:
     `data_dir//take_uid//camera//object//rgb//frame` and `...//mask//frame`. Natural negatives have a path of the target
     mask, too. At full size such a file takes hundreds of megabytes.
     """
-    path, before = data_dir / f"{split}_{setting.replace('-', '')}_pairs.json", "[\n"
+    path, separator = data_dir / f"{split}_{setting.replace('-', '')}_pairs.json", "[\n"
     with claimed(path.parent, path.name, f"writes {path}"), atomic_write(path) as file:
         for uid, name, query, target, frame, _ in tqdm(PairSet([data_dir], split, setting), path.name, unit="pair"):
             ego_exo = (query, target) if setting == "ego-exo" else (target, query)
             folders = [f"{data_dir}//{uid}//{camera}//{name}" for camera in ego_exo]
             row = [f"{folder}//{kind}//{frame}" for folder in folders for kind in ("rgb", "mask")]
-            file.write(before + json.dumps(row))
-            before = ",\n"
+            file.write(separator + json.dumps(row))
+            separator = ",\n"
         file.write("\n]\n")
 
 

@@ -83,12 +83,12 @@ def process_take(take: Take, takes_dir: Path, data_dir: Path, downscaled: bool, 
             failures.append(Failure(None, MISSING, "no usable ego video, without which a take has no pairs"))
         write_failures(folder, take.name, failures)
         return
-    whole = {}
+    whole_masks = {}
     for name, tracks in masks.items():
-        whole[name], corrupt = _whole_masks(name, tracks, videos)
-        failures += corrupt
+        whole_masks[name], corrupt_masks = _whole_masks(name, tracks, videos)
+        failures += corrupt_masks
     write_failures(folder, take.name, failures)  # first: annotation.json says that the take is complete
-    ProcessedTake(take.uid, folder, whole, _frame_each_second(videos)).write_annotation()
+    ProcessedTake(take.uid, folder, whole_masks, _frame_each_second(videos)).write_annotation()
 
 
 def current_source(take: Take, paths: dict[str, Path], made_of: dict[str, Any]) -> dict[str, Any]:
@@ -98,8 +98,8 @@ def current_source(take: Take, paths: dict[str, Path], made_of: dict[str, Any]) 
     source = made_of | {"annotation": take.digest}
     for path in paths.values():
         if path.exists():
-            known, size, time = made_of.get(path.name, []), path.stat().st_size, path.stat().st_mtime_ns
-            if known[:2] != [size, time] and known[:1] + known[2:] != [size, digest := _ends_digest(path)]:
+            entry, size, time = made_of.get(path.name, []), path.stat().st_size, path.stat().st_mtime_ns
+            if entry[:2] != [size, time] and entry[:1] + entry[2:] != [size, digest := _ends_digest(path)]:
                 source[path.name] = [size, time, digest]
     return dict(sorted(source.items()))
 
@@ -117,20 +117,20 @@ def is_done(take: Take, folder: Path, paths: dict[str, Path], made_of: dict[str,
     """True if nothing is left to do: all that can be made of the take was made, or its videos are gone, so that what
     was made of them must not be lost. Raises UserError if failed.json is damaged.
     """
-    lacking = {failure.camera for failure in read_failures(folder)[1]}
+    incomplete_cameras = {failure.camera for failure in read_failures(folder)[1]}
     try:
         processed = ProcessedTake.read(folder.parent, take.uid)
     except UserError:
         return False
-    wanted, promised = set(_wanted_frames(take, processed.subsample_idx)), processed.needed_frames()
+    wanted_frames, promised_frames = set(_wanted_frames(take, processed.subsample_idx)), processed.needed_frames()
 
     def has_all(camera: str) -> bool:
         frames = frames_in(folder / camera).keys()
         if not frames and paths[camera].exists():  # the video was broken, and may have been replaced
             return False
-        return frames >= (promised.get(camera, set()) if camera in lacking else wanted)
+        return frames >= (promised_frames.get(camera, set()) if camera in incomplete_cameras else wanted_frames)
 
-    if made_of == source and None not in lacking and all(map(has_all, paths)):
+    if made_of == source and None not in incomplete_cameras and all(map(has_all, paths)):
         return True
     if all(paths[camera].exists() for camera in processed.cameras & paths.keys()):
         return False
@@ -183,35 +183,36 @@ def extract_videos(
     """Write the frames of a take's videos, `threads` cameras at a time. Returns which are too short, and which are
     broken and leave no frame.
     """
-    wanted, failures = _wanted_frames(take, _frame_each_second(videos)), []
+    wanted_frames, failures = _wanted_frames(take, _frame_each_second(videos)), []
     for camera, index in videos.items():
-        if lacking := sum(frame >= len(index) for frame in wanted):
-            end, lost = counted(len(index), "frame"), counted(lacking, "wanted frame")
-            reason = f"{index.path} ends after {end}; {lost} up to {wanted[-1]} left out"
+        if num_lost := sum(frame >= len(index) for frame in wanted_frames):
+            length, lost = counted(len(index), "frame"), counted(num_lost, "wanted frame")
+            reason = f"{index.path} ends after {length}; {lost} up to {wanted_frames[-1]} left out"
             failures.append(Failure(camera, MISSING, reason))
 
     def extract(camera: str) -> Failure | None:
         masks_of_camera = [tracks[camera] for tracks in masks.values() if camera in tracks]
-        return extract_frames(folder / camera, videos[camera], wanted, masks_of_camera)
+        return extract_frames(folder / camera, videos[camera], wanted_frames, masks_of_camera)
 
     with ThreadPoolExecutor(threads) if threads > 1 else contextlib.nullcontext() as pool:
-        run = pool.map if pool else map  # in the main process, Ctrl-C would wait for a pool
-        return failures + list(filter(None, run(extract, videos)))
+        map_cameras = pool.map if pool else map  # in the main process, Ctrl-C would wait for a pool
+        return failures + list(filter(None, map_cameras(extract, videos)))
 
 
-def extract_frames(folder: Path, index: VideoIndex, wanted: list[int], tracks: list[Masks]) -> Failure | None:
-    """Write those of a camera's `wanted` frames that are not in its `folder` yet. If its video is damaged or not what
-    the masks of its `tracks` are of, no frame stays, and the failure is returned.
+def extract_frames(folder: Path, index: VideoIndex, wanted_frames: list[int], tracks: list[Masks]) -> Failure | None:
+    """Write the `wanted_frames` of a camera that are not in its `folder` yet. If its video is damaged, or has another
+    shape than the masks of its `tracks`, no frame stays, and the failure is returned.
 
     Raises OSError if the output cannot be written.
     """
     camera, written = folder.name, frames_in(folder)
     sizes = {mask_size(rle) for track in tracks for rle in track.values() if not isinstance(rle, str)}
     try:
-        if other := next((size for size in sizes if not same_shape(index.size, size)), None):
-            shapes = f"{index.size[1]}x{index.size[0]}, masks of its camera are {other[1]}x{other[0]}"
+        if other_size := next((size for size in sizes if not same_shape(index.size, size)), None):
+            shapes = f"{index.size[1]}x{index.size[0]}, masks of its camera are {other_size[1]}x{other_size[0]}"
             raise VideoError(f"{index.path} is {shapes}: it lies on its side, or one of them is of another camera")
-        for frame, image in read_frames(index, [n for n in wanted if n < len(index) and n not in written]):
+        missing = [frame for frame in wanted_frames if frame < len(index) and frame not in written]
+        for frame, image in read_frames(index, missing):
             _, encoded = cv2.imencode(".jpg", shrink(image, MAX_SHORT_SIDE[kind_of(camera)]))
             with atomic_write(frame_path(folder, frame), "wb") as file:
                 file.write(encoded)
@@ -245,17 +246,17 @@ def _whole_masks(
     not to be visible in that camera.
     """
     tracks = {camera: track for camera, track in tracks.items() if camera in videos}
-    end = min((len(videos[camera]) for camera in tracks), default=0)
+    shortest = min((len(videos[camera]) for camera in tracks), default=0)
     failures, left_out = [], set()
     for camera, track in tracks.items():
-        corrupt = {frame: fault for frame, fault in track.items() if frame < end and isinstance(fault, str)}
+        corrupt = {frame: fault for frame, fault in track.items() if frame < shortest and isinstance(fault, str)}
         if corrupt:
             frames = ", ".join(map(str, sorted(corrupt)))
             reason = f"corrupt masks of object {name!r}, frames left out: {frames} ({next(iter(corrupt.values()))})"
             failures.append(Failure(camera, BROKEN, reason))
         left_out |= corrupt.keys()
     masks = {
-        camera: {frame: rle for frame, rle in track.items() if frame < end and frame not in left_out}
+        camera: {frame: rle for frame, rle in track.items() if frame < shortest and frame not in left_out}
         for camera, track in tracks.items()
     }
     return masks, failures
@@ -267,10 +268,11 @@ def _frame_each_second(videos: dict[str, VideoIndex]) -> list[int]:
     return list(range(0, max(lengths), FRAME_STEP))
 
 
-def _wanted_frames(take: Take, grid: Collection[int]) -> list[int]:
+def _wanted_frames(take: Take, frames_each_second: Collection[int]) -> list[int]:
     """The frames to extract from each camera, ascending; some may lie past the end of its video."""
     tracks = [track for cameras in take.objects.values() for track in cameras.values()]
-    return sorted({*grid}.union(*(track.encoded for track in tracks)))  # masks off the grid are in odd annotations only
+    # Masks of other frames than those of each second are in odd annotations only.
+    return sorted({*frames_each_second}.union(*(track.encoded for track in tracks)))
 
 
 def write_failures(folder: Path, take_name: str, failures: list[Failure]) -> None:

@@ -44,8 +44,8 @@ def parse_args() -> argparse.Namespace:
     add_footage_options(parser)
     add("--ego", required=True, metavar="CAMERA", help="the head-worn camera; the others are exo cameras")
     add("--root", type=Path, default=DEFAULT_ROOT, help="data folder to add the take to")
-    use = "test: an object is also sought in cameras that have no masks of it, but not scored there; else it is not"
-    add("--split", choices=SPLITS, default="test", help=use)
+    text = "test: an object is also sought in cameras that have no masks of it, but not scored there; else it is not"
+    add("--split", choices=SPLITS, default="test", help=text)
     return parser.parse_args()
 
 
@@ -137,9 +137,9 @@ def drop_unmatched(objects: dict[str, dict[str, Any]]) -> int:
     """Take out the masks of moments at which nobody looked for the object in all of its cameras. Returns how many."""
     dropped = 0
     for tracks in objects.values():
-        common = set.intersection(*(set(track["annotated_frames"]) for track in tracks.values()))
+        frames_looked_at = set.intersection(*(set(track["annotated_frames"]) for track in tracks.values()))
         for track in tracks.values():
-            kept = {frame: mask for frame, mask in track["annotation"].items() if int(frame) in common}
+            kept = {frame: mask for frame, mask in track["annotation"].items() if int(frame) in frames_looked_at}
             dropped += len(track["annotation"]) - len(kept)
             track["annotation"] = kept
     return dropped
@@ -174,8 +174,8 @@ def files_with_take(args: argparse.Namespace, objects: dict[str, Any]) -> dict[P
 def write_video(path: Path, footage: Footage, positions: np.ndarray, fps: float) -> None:
     """Copy or write a camera's video, whose frame f is the footage's at `positions[f]`."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    is_video, steady = not isinstance(footage.source, list), np.array_equal(positions, np.arange(len(positions)))
-    if is_video and steady and not footage.turns:
+    shows_every_frame = np.array_equal(positions, np.arange(len(positions)))
+    if shows_every_frame and not isinstance(footage.source, list) and not footage.turns:
         shutil.copyfile(footage.path, path)  # a link would change when somebody writes the original again in place
         return
     with open_video(path, footage.size, fps, preset="veryfast", crf="16") as write:

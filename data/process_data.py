@@ -61,8 +61,8 @@ def parse_args() -> argparse.Namespace:
     add_splits_path(parser)
     add("--split", nargs="+", default=["all"], help="splits of --splits_path, or all (default: all)")
     add("--uids", nargs="+", metavar="UID", help="process only these takes (default: all takes of the splits)")
-    small = "use videos of 448 pixels on the short side and keep that size: tens of times less to get and decode"
-    add("--downscaled", action="store_true", help=f"{small}, slightly softer images")
+    text = "use videos of 448 pixels on the short side and keep that size: tens of times less to get and decode"
+    add("--downscaled", action="store_true", help=f"{text}, slightly softer images")
     add_num_workers(
         parser, "processes, each decoding a take in up to 0.4 GB; of fewer takes, several cameras at a time"
     )
@@ -91,17 +91,17 @@ def main() -> int:
     if (args.takepath / "takes").is_dir():
         raise UserError(f"--takepath {args.takepath} holds a folder takes; did you mean {args.takepath / 'takes'}?")
     splits = read_splits(args.splits_path)
-    chosen = choose_takes(args, splits)
-    status, seen = 0, set()
+    uids_by_split = choose_takes(args, splits)
+    status, done_uids = 0, set()
     shard, shards = args.shard
     doing = f"processes takes into {args.outputpath}"
     with claimed(args.outputpath, f"process_data_{shard}_of_{shards}", doing):
         with claimed(args.outputpath, SOURCE, doing, ["split.json"]):
             claim_data_dir(args.outputpath, args.downscaled)
             write_split(args, splits)
-        for split, uids in chosen.items():
-            status = max(status, process_split(args, split, [uid for uid in uids if uid not in seen]))
-            seen.update(uids)
+        for split, uids in uids_by_split.items():
+            status = max(status, process_split(args, split, [uid for uid in uids if uid not in done_uids]))
+            done_uids.update(uids)
     return status
 
 
@@ -110,12 +110,13 @@ def choose_takes(args: argparse.Namespace, splits: dict[str, list[str]]) -> dict
     names = args.split
     if names == ["all"]:
         names = [name for name, uids in splits.items() if uids] or SPLITS
-    chosen = {name: read_split(args.splits_path, name) for name in names}
+    uids_by_split = {name: read_split(args.splits_path, name) for name in names}
     if args.uids is None:
-        return chosen
-    if unknown := set(args.uids).difference(*chosen.values()):
-        raise UserError(f"no take {min(unknown)} in {', '.join(chosen)} of {args.splits_path}; see --uids and --split")
-    named = {name: [uid for uid in uids if uid in args.uids] for name, uids in chosen.items()}
+        return uids_by_split
+    if unknown := set(args.uids).difference(*uids_by_split.values()):
+        where = f"{', '.join(uids_by_split)} of {args.splits_path}"
+        raise UserError(f"no take {min(unknown)} in {where}; see --uids and --split")
+    named = {name: [uid for uid in uids if uid in args.uids] for name, uids in uids_by_split.items()}
     return {name: uids for name, uids in named.items() if uids}
 
 
@@ -139,8 +140,8 @@ def process_split(args: argparse.Namespace, split: str, uids: list[str]) -> int:
     path = annotation_path(args.annotation_path, split)
     shard, shards = args.shard
     shard_uids = uids[shard - 1 :: shards]
-    takes, malformed, others = read_takes(path, shard_uids)
-    if uids and not (takes or malformed or args.uids or set(uids).intersection(others)):
+    takes, malformed, other_uids = read_takes(path, shard_uids)
+    if uids and not (takes or malformed or args.uids or set(uids).intersection(other_uids)):
         count = counted(len(uids), "take")
         raise UserError(f"{path} annotates no take of {split} in {args.splits_path}, which has {count}; do they match?")
     for uid in shard_uids:
@@ -160,19 +161,19 @@ def process_split(args: argparse.Namespace, split: str, uids: list[str]) -> int:
 
 def sum_up(args: argparse.Namespace, title: str, uids: list[str]) -> int:
     """Print what the takes lack, and return the exit status."""
-    failed = {uid: read_failures(args.outputpath / uid) for uid in uids}
+    failures_of = {uid: read_failures(args.outputpath / uid) for uid in uids}
     processed = [uid for uid in uids if is_processed(args.outputpath, uid)]
-    complete = sum(not failed[uid][1] for uid in processed)
+    complete = sum(not failures_of[uid][1] for uid in processed)
     print(
         f"{title}: {complete} of {counted(len(uids), 'take')} complete, {len(processed) - complete} in part, "
         f"{len(uids) - len(processed)} left out; in {args.outputpath}"
     )
-    lines = [failure.describe(uid, name) for uid, (name, failures) in failed.items() for failure in failures]
+    lines = [failure.describe(uid, name) for uid, (name, failures) in failures_of.items() for failure in failures]
     if lines:
         print("\n".join(f"  {line}" for line in lines[:MAX_PRINTED]))
-        more = f"{len(lines) - MAX_PRINTED} more are" if len(lines) > MAX_PRINTED else "all this is"
-        print(f"  {more} in {args.outputpath / FAILED_TAKES}")
-    broken = any(failure.kind == BROKEN for _, failures in failed.values() for failure in failures)
+        rest = f"{len(lines) - MAX_PRINTED} more are" if len(lines) > MAX_PRINTED else "all this is"
+        print(f"  {rest} in {args.outputpath / FAILED_TAKES}")
+    broken = any(failure.kind == BROKEN for _, failures in failures_of.values() for failure in failures)
     return int(broken or bool(uids and not processed and not args.uids))
 
 

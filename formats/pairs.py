@@ -71,12 +71,12 @@ def write_pairs(
     path = pairs_path(data_dir, split)
     elsewhere = None if splits_path == find_split_path(data_dir) else str(splits_path.absolute())
     with claimed(path.parent, path.name, f"lists the pairs of {split}"):
-        states, malformed, masks, counts = {}, {}, [np.empty(0, MASK)], bytearray()
+        annotation_states, malformed, masks, counts = {}, {}, [np.empty(0, MASK)], bytearray()
         tracks: dict[str, list[tuple]] = {setting: [] for setting in SETTINGS}
         rows = {setting: array("i") for setting in SETTINGS}
         for uid in uids:
             annotation = data_dir / uid / ANNOTATION
-            states[uid] = annotation.stat().st_mtime_ns, file_digest(annotation)
+            annotation_states[uid] = annotation.stat().st_mtime_ns, file_digest(annotation)
             try:
                 take = ProcessedTake.read(data_dir, uid)
             except UserError as error:
@@ -89,7 +89,7 @@ def write_pairs(
                     for frame, row in query_rows.items():
                         rows[setting].extend((row, target_rows.get(frame, -1)))
                     tracks[setting].append((uid, name, query, target, len(query_rows)))
-        about = {"takes": states, "missing": missing, "splits_path": elsewhere, "tracks": tracks}
+        about = {"takes": annotation_states, "missing": missing, "splits_path": elsewhere, "tracks": tracks}
         arrays = {setting: np.array(rows[setting], np.int32).reshape(-1, 2) for setting in SETTINGS}
         arrays |= {"masks": np.concatenate(masks), "counts": np.frombuffer(counts, np.uint8)}
         arrays |= {"about": np.frombuffer(json.dumps(about).encode(), np.uint8)}
@@ -102,12 +102,12 @@ def _copy_masks(
     take: ProcessedTake, masks: list[np.ndarray], counts: bytearray
 ) -> dict[tuple[str, str], dict[int, int]]:
     """Append a take's masks; returns the row of each, by object and camera and then by ascending frame."""
-    first, new_masks, row_of = sum(map(len, masks)), [], {}
+    first_row, new_masks, row_of = sum(map(len, masks)), [], {}
     for object_name, cameras in take.masks.items():
         for camera, rles in cameras.items():
             rows = row_of[object_name, camera] = {}
             for frame, rle in sorted(rles.items()):
-                rows[frame] = first + len(new_masks)
+                rows[frame] = first_row + len(new_masks)
                 new_masks.append((len(counts), len(rle["counts"]), frame, *rle["size"]))
                 counts += rle["counts"].encode()
     masks.append(np.array(new_masks, MASK))
@@ -188,11 +188,11 @@ class PairSet:
         num_pairs = 0
         for data_dir in data_dirs:
             about, arrays = _read(data_dir, split, settings)
-            former = self.data_dir_of.copy()
+            other_data_dirs = self.data_dir_of.copy()
             for name in settings:
                 for uid, *names, count in about["tracks"][name]:
-                    if count and uid in former:
-                        raise UserError(f"take {uid} is in {former[uid]} and in {data_dir}; drop one")
+                    if count and uid in other_data_dirs:
+                        raise UserError(f"take {uid} is in {other_data_dirs[uid]} and in {data_dir}; drop one")
                     if count:
                         self.data_dir_of[uid] = data_dir
                     self.tracks.append(PairTrack(uid, *names, range(num_pairs, num_pairs + count), name))

@@ -162,16 +162,16 @@ def parse_frame(raw: Any) -> int:
 
 def read_takes(path: Path, uids: Iterable[str]) -> tuple[dict[str, Take], dict[str, str], list[str]]:
     """The takes `uids` of an annotation file and the faults of malformed ones, both by uid, and the other uids."""
-    wanted = set(uids)
+    wanted_uids = set(uids)
     takes: dict[str, Take] = {}
     malformed: dict[str, str] = {}
-    others = []
+    other_uids = []
     for uid, raw in iter_annotations(path):
-        if uid not in wanted:
-            others.append(uid)
+        if uid not in wanted_uids:
+            other_uids.append(uid)
             continue
         try:
             takes[uid] = parse_take(uid, raw)
         except UserError as error:
             malformed[uid] = str(error)
-    return takes, malformed, others
+    return takes, malformed, other_uids

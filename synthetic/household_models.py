@@ -51,10 +51,10 @@ def read_catalogue(archive: Path) -> list[dict[str, str]]:
 def convert(source: Path, entry: dict[str, str], longest: float, target: Path) -> None:
     """An OBJ file and its entry, whose size is right where the file's is not -> GLB, of `longest` cm."""
     scene = need_trimesh().load_scene(source, process=False)
-    turn = np.eye(4)
+    rotation = np.eye(4)
     if "modelRotation" in entry:
-        turn[:3, :3] = np.array(entry["modelRotation"].split(), float).reshape(3, 3)
-    scene.apply_transform(turn)
+        rotation[:3, :3] = np.array(entry["modelRotation"].split(), float).reshape(3, 3)
+    scene.apply_transform(rotation)
     scene.apply_scale(longest / 100 / scene.extents.max())
     scene.export(target)
 
@@ -77,7 +77,7 @@ def main() -> None:
     args = parser.parse_args()
     models, photos = args.out / "models", args.out / "photos"
     credits: dict[str, tuple[str, ...]] = {}  # by file
-    known: set[bytes] = set()
+    surfaces: set[bytes] = set()
     archives = {path.stem: path for path in args.package.rglob("*.sh3f")}
     if missing := [name for name in LICENCES if name not in archives]:
         raise UserError(f"{args.package} has no {', '.join(missing)}.sh3f; version 1.8 of the package, unpacked, does")
@@ -95,16 +95,16 @@ def main() -> None:
                 credit = file_name, entry["name"], entry.get("creator", ""), licence
                 if longest > LONGEST:
                     for picture in surface_pictures(source.parent):
-                        if (pixels := picture.tobytes()) not in known:
-                            known.add(pixels)
-                            picture.save(photos / f"{len(known):03d}-{file_name}.jpg", quality=92)
+                        if (pixels := picture.tobytes()) not in surfaces:
+                            surfaces.add(pixels)
+                            picture.save(photos / f"{len(surfaces):03d}-{file_name}.jpg", quality=92)
                             credits[file_name] = credit
                 elif "elevation" not in entry and not MOUNTED.search(entry["name"]):
                     convert(source, entry, longest, models / f"{file_name}.glb")
                     credits[file_name] = credit
     with atomic_write(args.out / "credits.csv") as file:  # last: it says that all is there
         csv.writer(file).writerows([("file", "name", "author", "licence"), *credits.values()])
-    print(f"{counted(len(list(models.iterdir())), 'model')} and {counted(len(known), 'picture')} in {args.out}")
+    print(f"{counted(len(list(models.iterdir())), 'model')} and {counted(len(surfaces), 'picture')} in {args.out}")
 
 
 if __name__ == "__main__":
