@@ -15,6 +15,7 @@ import sys
 import time
 from datetime import timedelta
 from pathlib import Path
+from typing import Any
 
 from common.cpu import tune_cpu
 from common.errors import run_script, say_errors
@@ -42,11 +43,11 @@ from common.files import file_digest, write_json
 from common.parallel import default_workers, init_loader_worker, loader_failures, split_by_work
 from formats.processed import ProcessedTake
 from formats.takes import find_split_path, read_split
-from inference.matcher import Matcher
+from inference.matcher import BATCH_SIZE, Matcher
 from inference.own_method import MethodMatcher
-from inference.predict_takes import ChunkDataset, ChunkPlan, Plans, plan_chunks, predict_takes
+from inference.predict_takes import FrameDataset, FramePlan, TakePlan, predict_takes
 from inference.predictor import SHIPPED, Predictor
-from inference.resumable_run import ResumableRun, RunOptions
+from inference.resumable_run import ResumableRun
 from inference.search import LOOKS
 from model.device import PRECISION_HELP, PRECISIONS, resolve_device
 
@@ -73,7 +74,7 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     add_backbone_weights(parser)
     add_device(parser)
     add("--precision", choices=PRECISIONS, help=PRECISION_HELP)
-    text = "pairs that the network takes at once (default: 8 on a CPU, by memory on a GPU; a strong network's 32)"
+    text = f"pairs of a frame that the network takes at once; fewer take less memory (default: {BATCH_SIZE})"
     add("--batch_size", type=at_least(1), help=text)
     text = f"places of a target that a strong network looks at, the likeliest first (default: {LOOKS})"
     add("--looks", type=at_least(1), help=text)
@@ -96,9 +97,10 @@ def main(argv: list[str] | None = None) -> int:
         torch.cuda.set_device(device)  # else other GPUs are touched, too
     matcher, options, description = load_matcher(args, device)
     if rank == 0:
-        print(f"{description}, on {world} x {device}" + f" in {matcher.precision}" * bool(matcher.precision))
-    plans, failed = plan_takes(uids, args, matcher.together)
-    run = ResumableRun(args.out_path, args.split, options)
+        precision = options.get("precision")
+        print(f"{description}, on {world} x {device}" + f" in {precision}" * bool(precision))
+    plans, failed = plan_takes(uids, args)
+    run = ResumableRun(args.out_path, args.setting, args.split, options)
     with run.claimed() if rank == 0 else contextlib.nullcontext():
         if world > 1:
             dist.barrier(ranks)  # the others wait until rank 0 has the files for itself
@@ -112,12 +114,12 @@ def main(argv: list[str] | None = None) -> int:
             status = finish(run, plans, failed, reports) if rank == 0 else 0
         if rank == 0 and args.save_inter:
             run.write_take_files()
-        elif rank == 0 and not status:
+        if rank == 0 and not status:
             run.remove_parts()
     return status
 
 
-def load_matcher(args: argparse.Namespace, device: torch.device) -> tuple[Matcher, RunOptions, str]:
+def load_matcher(args: argparse.Namespace, device: torch.device) -> tuple[Matcher, dict[str, Any], str]:
     """The network or the method of the user's own, the options of its run, and a description."""
     if args.predictor:
         matcher = MethodMatcher(*args.predictor, device=device)
@@ -129,8 +131,8 @@ def load_matcher(args: argparse.Namespace, device: torch.device) -> tuple[Matche
         matcher, description = predictor.matcher, f"{source}: {predictor.description}"
         if predictor.settings and args.setting not in predictor.settings:
             warn_once(f"{source} was trained for {' and '.join(predictor.settings)}, not for {args.setting}")
-    origin = args.setting, source.name, file_digest(source)
-    return matcher, RunOptions(*origin, matcher.precision, matcher.batch_size, **matcher.options), description
+    options = {"checkpoint": source.name, "checkpoint_sha256": file_digest(source)} | matcher.options
+    return matcher, options, description
 
 
 def join_ranks() -> tuple[int, int, "dist.ProcessGroup | None"]:
@@ -142,7 +144,7 @@ def join_ranks() -> tuple[int, int, "dist.ProcessGroup | None"]:
     return rank, world, dist.new_group(timeout=timedelta(days=7))  # a rank may finish long before the others
 
 
-def gather(report: dict, ranks: "dist.ProcessGroup | None") -> list[dict]:
+def gather(report: tuple[int, float], ranks: "dist.ProcessGroup | None") -> list[tuple[int, float]]:
     if ranks is None:
         return [report]
     reports: list = [None] * ranks.size()
@@ -164,12 +166,12 @@ def default_checkpoint(setting: str) -> Path:
     raise UserError(f"no checkpoint {paths[0]}; {remedy}")
 
 
-def plan_takes(uids: list[str], args: argparse.Namespace, together: int) -> tuple[Plans, dict[str, str]]:
+def plan_takes(uids: list[str], args: argparse.Namespace) -> tuple[dict[str, TakePlan], dict[str, str]]:
     """The plan of each take, and why others cannot be read. UserError if there is nothing to do."""
     plans, failed = {}, {}
     for uid in uids:
         try:
-            plans[uid] = plan_chunks(ProcessedTake.read(args.data_path, uid, checked=False), args.setting, together)
+            plans[uid] = TakePlan.of(ProcessedTake.read(args.data_path, uid, checked=False), args.setting)
         except UserError as error:
             failed[uid] = str(error)
     if not plans:
@@ -178,10 +180,11 @@ def plan_takes(uids: list[str], args: argparse.Namespace, together: int) -> tupl
     return plans, failed
 
 
-def predict_part(args: argparse.Namespace, matcher: Matcher, run: ResumableRun, plans: Plans, rank: int) -> dict:
-    """Predict this rank's takes, but for those that a stopped run has finished.
-
-    Returns the number of pairs, the seconds, and why takes could not be read.
+def predict_part(
+    args: argparse.Namespace, matcher: Matcher, run: ResumableRun, plans: dict[str, TakePlan], rank: int
+) -> tuple[int, float]:
+    """Predict this rank's takes, but for those that a stopped run has finished. Returns the number of pairs, and the
+    seconds.
     """
     begin = time.perf_counter()
     todo = [plan for plan in plans.values() if not run.part_path(plan).exists()]
@@ -190,43 +193,40 @@ def predict_part(args: argparse.Namespace, matcher: Matcher, run: ResumableRun, 
         write_json(run.part_path(plans[uid]), result)
 
     for plan in todo:
-        if not plan.chunks:  # a take without a pair still has its objects in the file
+        if not plan.pair_count:  # a take without a pair still has its objects in the file
             write(plan.uid, plan.empty_result())
     total, pairs = (sum(plan.pair_count for plan in takes) for takes in (plans.values(), todo))
-    loader = make_loader(args, matcher, [chunk for plan in todo for chunk in plan.chunks])
+    loader = make_loader(args, matcher, [frame for plan in todo for frame in plan.frames()])
     bar_options = {"desc": args.setting, "unit": "pair", "disable": rank > 0, "delay": 1}  # none before an early error
     with loader_failures(), tqdm(total=total, initial=total - pairs, **bar_options) as bar:
-        failed = predict_takes(matcher, loader, plans, write, bar.update)
-    return {"pairs": pairs, "seconds": time.perf_counter() - begin, "failed": failed}
+        predict_takes(matcher, loader, plans, write, bar.update)
+    return pairs, time.perf_counter() - begin
 
 
-def make_loader(args: argparse.Namespace, matcher: Matcher, chunks: list[ChunkPlan]) -> DataLoader:
-    dataset = ChunkDataset(chunks, matcher.prepare)
-    on_gpu = matcher.device.type == "cuda"
-    workers = args.num_workers
-    if workers is None:
-        workers = min(8, default_workers()) if on_gpu else 1  # a CPU's cores are busy with the network already
+def make_loader(args: argparse.Namespace, matcher: Matcher, frames: list[FramePlan]) -> DataLoader:
+    dataset, workers = FrameDataset(frames, matcher.prepare), args.num_workers
+    if workers is None:  # a CPU's cores are busy with the network already
+        workers = min(8, default_workers()) if matcher.device.type == "cuda" else 1
     cv2.setNumThreads(0)  # OpenCV's threads do not survive the fork of a worker
-    options = {"pin_memory": on_gpu, "worker_init_fn": init_loader_worker}
-    return DataLoader(dataset, batch_size=None, num_workers=min(workers, len(chunks)), **options)
+    workers = min(workers, len(frames))
+    return DataLoader(dataset, batch_size=None, num_workers=workers, worker_init_fn=init_loader_worker)
 
 
-def finish(run: ResumableRun, plans: Plans, failed: dict[str, str], reports: list[dict]) -> int:
+def finish(
+    run: ResumableRun, plans: dict[str, TakePlan], failed: dict[str, str], reports: list[tuple[int, float]]
+) -> int:
     """Write the results file and the run's record, print the summary; returns the exit status."""
-    for report in reports:
-        failed |= report["failed"]
-    pairs, seconds = sum(report["pairs"] for report in reports), max(report["seconds"] for report in reports)
-    done = {uid: plan for uid, plan in plans.items() if uid not in failed}
-    left_out = run.finish(done, {"failed": failed, "pairs": pairs, "seconds": seconds})
+    pairs, seconds = sum(pairs for pairs, _ in reports), max(seconds for _, seconds in reports)
+    left_out = run.finish(plans, {"failed": failed, "pairs": pairs, "seconds": seconds})
     print(f"{pairs} pairs in {seconds:.1f} s, {pairs / max(seconds, 1e-9):.2f} pairs/s on {len(reports)} process(es)")
     for uid, reason in failed.items():
         print(f"skipped take {uid}: {reason}", file=sys.stderr)
     for uid, reasons in left_out.items():
-        what = f"{counted(sum(reasons.values()), 'pair')} left out, as {counted(len(reasons), 'image')} cannot be read"
+        what = f"{counted(sum(reasons.values()), 'pair')} left out for {counted(len(reasons), 'reason')}"
         print(f"take {uid}: {what} (all are in {run.record_path}): {next(iter(reasons))}", file=sys.stderr)
     missing = f", {counted(len(failed), 'take')} skipped" if failed else ""
     missing += f", {counted(sum(sum(x.values()) for x in left_out.values()), 'pair')} left out" if left_out else ""
-    print(f"{counted(len(done), 'take')} in {run.results_path}{missing}")
+    print(f"{counted(len(plans), 'take')} in {run.results_path}{missing}")
     return INCOMPLETE_STATUS if missing else 0
 
 

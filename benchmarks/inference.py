@@ -4,11 +4,11 @@
     python benchmarks/inference.py --precision bf16
     python benchmarks/inference.py --setting exo-ego --objects 14    # 14 pairs for four images
 
-A round is a batch of frames, pair after pair the plain way and together our way, from files to encoded masks. Prints
-the ratio of the times per pair, and how much the predictions differ. Pairs that share an image are cheaper our way: by
-default the take is as real ones are, four objects that each have one of three exo cameras. On a CPU the times are CPU
-seconds of all threads, and with OMP_NUM_THREADS=1, where none waits for another, other jobs change them least. The
-weights are random: the time does not depend on them.
+A round is two frames, pair after pair the plain way and together our way, from files to encoded masks. Prints the ratio
+of the times per pair, and how much the predictions differ. Pairs that share an image are cheaper our way: by default
+the take is as real ones are, four objects that each have one of three exo cameras. On a CPU the times are CPU seconds
+of all threads, and with OMP_NUM_THREADS=1, where none waits for another, other jobs change them least. The weights are
+random: the time does not depend on them.
 """
 
 import argparse
@@ -17,7 +17,6 @@ import tempfile
 import time
 from dataclasses import replace
 from functools import partial
-from itertools import product
 from pathlib import Path
 from statistics import mean
 
@@ -38,10 +37,10 @@ from evaluation.metrics import iou
 from formats.geometry import EVAL_SIDE, eval_size, letterbox
 from formats.masks import decode_mask, encode_mask
 from formats.processed import CameraPair, ProcessedTake, read_frame
-from formats.results import THRESHOLD, camera_pair_key
+from formats.results import THRESHOLD
 from formats.takes import read_split
 from inference.matcher import PaperMatcher
-from inference.predict_takes import ChunkDataset, TakeChunks, plan_chunks, predict_takes
+from inference.predict_takes import FrameDataset, FramePlan, TakePlan, predict_frames
 from model.backbone import Backbone, mask_to_image, normalize_image, resnet50_backbone
 from model.crops import Crop, put_back
 from model.device import PRECISIONS, resolve_device
@@ -81,22 +80,19 @@ def main() -> None:
         (uid,) = read_split(Path(folder) / "split.json", "test")
         populate(ProcessedTake.read(processed, uid), args.objects)
         take = ProcessedTake.read(processed, uid)
-        plan = plan_chunks(take, args.setting, matcher.together)
-        plan = replace(plan, chunks=plan.chunks[:1])
+        frames = TakePlan.of(take, args.setting).frames()[:2]
         ways = {
-            "the published way": partial(predict_plainly, backbone, model, device, take, args.setting, plan),
-            "this project": partial(predict_our_way, matcher, plan),
+            "the published way": partial(predict_plainly, backbone, model, device, take, frames),
+            "this project": partial(predict_our_way, matcher, frames),
         }
         in_turn(ways, 1)  # to warm up
         times, found = in_turn(ways, args.rounds, time.process_time if device.type == "cpu" else time.perf_counter)
     name = torch.cuda.get_device_name(device) if device.type == "cuda" else counted(torch.get_num_threads(), "thread")
     shared = f"{args.objects} pairs for {1 + min(args.objects, EXOS)} images a frame"
-    title = f"{args.setting}, {shared}, {device} ({name}), {args.precision}, batches of {matcher.batch_size}"
-    print_times(title, times, "pair", plan.pair_count)
+    title = f"{args.setting}, {shared}, {device} ({name}), {args.precision}"
+    print_times(title, times, "pair", sum(len(frame.pairs) for frame in frames))
     plain, ours = (of_rounds[0] for of_rounds in found.values())
-    entries = [
-        (entry, ours[pair.object_name][camera_pair_key(*pair[1:])][frame]) for (pair, frame), entry in plain.items()
-    ]
+    entries = [(entry, ours[key]) for key, entry in plain.items()]
     ious = [iou(*(decode_mask(entry["pred_mask"]) for entry in both)) for both in entries]
     print(f"masks of the two ways: mean IoU {mean(ious):.5f}, least {min(ious):.5f}")
     print(f"existence differs by at most {max(abs(a['confidence'] - b['confidence']) for a, b in entries):.1e}")
@@ -122,13 +118,13 @@ def populate(take: ProcessedTake, count: int) -> None:
 
 @torch.inference_mode()
 def predict_plainly(
-    backbone: Backbone, model: XSegTx, device: torch.device, take: ProcessedTake, setting: str, plan: TakeChunks
+    backbone: Backbone, model: XSegTx, device: torch.device, take: ProcessedTake, frames: list[FramePlan]
 ) -> dict[tuple[CameraPair, int], dict]:
     """Entries of the results file by pair and frame, the published way: pictures read for each pair again, masks
     decoded in full, batch norms not folded, joined attention.
     """
     entries, side = {}, model.config.input_size
-    for key in product(take.camera_pairs(setting), plan.chunks[0].frames):
+    for key in ((pair, plan.number) for plan in frames for pair in plan.pairs):
         (name, query_camera, target_camera), frame = key
         query, target = (
             torch.from_numpy(letterbox(read_frame(take.frame_path(camera, frame)), side))
@@ -145,11 +141,13 @@ def predict_plainly(
     return entries
 
 
-def predict_our_way(matcher: PaperMatcher, plan: TakeChunks) -> dict:
-    """Masks and existence of the pairs of a plan with one chunk, as the results file has them."""
-    written: dict = {}
-    predict_takes(matcher, iter(ChunkDataset(plan.chunks, matcher.prepare)), {plan.uid: plan}, written.__setitem__)
-    return written[plan.uid]["masks"]
+def predict_our_way(matcher: PaperMatcher, frames: list[FramePlan]) -> dict[tuple[CameraPair, int], dict]:
+    """The same entries, as eval_segswap.py makes them."""
+    return {
+        (pair, frame.number): {"pred_mask": encode_mask(mask), "confidence": existence}
+        for frame, answers in predict_frames(matcher, iter(FrameDataset(frames, matcher.prepare)))
+        for pair, mask, existence in answers
+    }
 
 
 if __name__ == "__main__":

@@ -1,7 +1,7 @@
 """The questions about a frame, and its images and masks as networks take them."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
@@ -30,14 +30,15 @@ class TakeFrame(Frame):
     take_uid: str
     number: int  # 0-based position in the 30 fps video
     folder: Path  # of the take: frames of other times are <folder>/<camera>/<number>.jpg
-    video_sizes: dict[str, Size]  # by camera: (H, W) of the video, often larger than the frame
+    sizes: dict[str, Size] = field(default_factory=dict)  # by camera: (H, W) of the frame, before it was letterboxed
+    video_sizes: dict[str, Size] = field(default_factory=dict)  # by camera: (H, W) of the video, often larger
+    left_out: dict[CameraPair, str] = field(default_factory=dict)  # pairs that cannot be predicted, and why
 
 
-def prepare_single_frame(frames: Sequence[Frame], side: int | None = None) -> Frame:
-    """A `Matcher.prepare` for one frame at a time: the only one of `frames`, its masks as (H, W) uint8 of 0 and 1, as
-    large as their images; with a `side`, images and masks are letterboxed to squares of `side` pixels.
+def prepare_frame(frame: Frame, side: int | None = None) -> Frame:
+    """A `Matcher.prepare`: with a `side`, images and masks are letterboxed to squares of `side` pixels; without one,
+    images stay as they are, and masks become as large as their images. Masks are (H, W) uint8 of 0 and 1.
     """
-    [frame] = frames
     if side is None:
         masks = {key: fit_rle(rle, frame.images[key[1]].shape[:2]) for key, rle in frame.masks.items()}
         return replace(frame, masks=masks)

@@ -21,9 +21,8 @@ from torch import Tensor
 from common.errors import UserError
 from common.files import file_digest
 from formats.geometry import Size, sample_for_score
-from inference.frame import TakeFrame, prepare_single_frame
-from inference.matcher import Answer, Answers
-from model.crops import Crop
+from inference.frame import TakeFrame, prepare_frame
+from inference.matcher import Answer
 
 
 class Method(Protocol):
@@ -49,14 +48,14 @@ class Method(Protocol):
 class MethodMatcher:
     """A method of one's own as a `Matcher`."""
 
-    batch_size, together, precision = 1, 1, None
-
     def __init__(self, name: str, *arguments: str, device: torch.device):
         """name: `my_method.py:Method`; arguments: `key=value`. `self.arguments` has them by key, and in the place of a
         file's name, such as of weights, its SHA-256. UserError if a method cannot be made of this.
         """
         file, _, self.class_name = name.rpartition(":")
         self.name, self.path, self.device, flag = name, Path(file), device, f"--predictor {name}"
+        if not file:
+            raise UserError(f"{flag} names no class; give my_method.py:Method")
         spec = importlib.util.spec_from_file_location("own_method", file)
         if spec is None or not self.path.is_file():
             raise UserError(f"{flag} names no file; give my_method.py:Method")
@@ -79,9 +78,9 @@ class MethodMatcher:
         self.side = getattr(self.method, "side", None)
         if self.side is not None and (type(self.side) is not int or self.side < 1):
             raise UserError(f"{flag}: side is {self.side!r:.40}; it must be a number of pixels or None")
-        self.prepare = partial(prepare_single_frame, side=self.side)
+        self.prepare = partial(prepare_frame, side=self.side)
 
-    def predict(self, frame: TakeFrame) -> Answers:
+    def predict(self, frame: TakeFrame) -> list[Answer]:
         where = f"{self.name}, take {frame.take_uid}, frame {frame.number}"
         with own_code(where):
             answers = self.method.predict(frame)
@@ -92,11 +91,10 @@ class MethodMatcher:
         for pair, answer in zip(frame.pairs, answers, strict=True):
             size = frame.images[pair.target_camera].shape[:2]
             try:
-                mask, existence = _checked(answer, size)
+                checked.append(_checked(answer, size))
             except ValueError as error:
                 raise UserError(f"{where}, {' '.join(pair)}: {error}") from None
-            checked.append((mask, Crop.whole(size), existence))
-        return Answers(*zip(*checked, strict=True))
+        return checked
 
     def for_score(self, answer: Answer, size: Size, video: Size) -> np.ndarray:
         return sample_for_score(answer.prob, size, video, self.side)
@@ -143,8 +141,10 @@ def _value(text: str) -> Any:
         return text
 
 
-def _checked(answer: Any, size: Size) -> tuple[np.ndarray, float]:
-    """An answer -> mask (*size) float32 in [0, 1] and existence. Raises ValueError if it is not of that form."""
+def _checked(answer: Any, size: Size) -> Answer:
+    """What a method answers, whose mask is to be of `size`. Raises ValueError if it is not a pair of mask and existence
+    with values from 0 to 1.
+    """
     if not isinstance(answer, tuple | list) or len(answer) != 2:
         raise ValueError(f"the answer is {type(answer).__name__}; give a pair (mask, existence)")
     mask, existence = (x.detach().cpu().float().numpy() if isinstance(x, Tensor) else np.asarray(x) for x in answer)
@@ -153,4 +153,4 @@ def _checked(answer: Any, size: Size) -> tuple[np.ndarray, float]:
             raise ValueError(f"the {what} is {values.dtype} of shape {values.shape}; give numbers of shape {shape}")
         if not ((values >= 0) & (values <= 1)).all():  # NaN neither
             raise ValueError(f"the {what} holds {values.min()} to {values.max()}; give numbers from 0 to 1")
-    return mask.astype(np.float32), float(existence.squeeze())
+    return Answer(mask.astype(np.float32), float(existence.squeeze()))

@@ -55,7 +55,7 @@ class Predictor:
         looks: int | None = None,
     ) -> "Predictor":
         """The network of a checkpoint file, by default SHIPPED. `backbone_weights` as `load_checkpoint` has them,
-        `batch_size` and `looks` as `PaperMatcher` and `StrongMatcher` do. A `precision` of None is the usual one for
+        `batch_size` and `looks` as `NetworkMatcher` and `StrongMatcher` do. A `precision` of None is the usual one for
         the device. Raises UserError.
         """
         if precision not in (*PRECISIONS, None):
@@ -81,7 +81,7 @@ class Predictor:
 
     def predict(self, frame: Frame) -> tuple[list[np.ndarray], list[float]]:
         """For each pair of a frame, the mask's probability in the target's image, (H, W) float32, and the existence."""
-        answers = self.matcher.predict(self.matcher.prepare([frame])).wait()
+        answers = self.matcher.predict(self.matcher.prepare(frame))
         sizes = (frame.images[pair.target_camera].shape[:2] for pair in frame.pairs)
         probs = [answer.in_image(size) for answer, size in zip(answers, sizes, strict=True)]
         return probs, [answer.existence for answer in answers]

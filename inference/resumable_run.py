@@ -9,9 +9,9 @@
 The file of a finished take also says which of its pairs are left out because an image cannot be read, and goes once the
 results are written: the next run tries again.
 
-`run` is a digest of all that decides the numbers (checkpoint, setting, precision, batch size, looks; of a method of the
-user's own its file and arguments), `annotation` one of the take's annotation.json. Predictions of another checkpoint,
-or of this one before a take was processed again, have another name and are never taken for this run's.
+`run` is a digest of all that decides the numbers (checkpoint, setting, precision, looks; of a method of the user's own
+its file and arguments), `annotation` one of the take's annotation.json. Predictions of another checkpoint, or of this
+one before a take was processed again, have another name and are never taken for this run's.
 """
 
 import contextlib
@@ -19,7 +19,6 @@ import hashlib
 import json
 import shutil
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
 
@@ -27,45 +26,23 @@ from common.errors import UserError
 from common.files import claimed, file_digest, has_form, iter_json, read_json, read_record, remove_leftovers, write_json
 from common.provenance import provenance
 from formats.results import part_name, results_path, write_results
-from inference.predict_takes import Plans, TakeChunks
+from inference.predict_takes import TakePlan
 
 RECORD_FORM = {"run": str, "results_sha256": str, "provenance": dict, "takes": dict, "failed": dict}
 
 
-@dataclass(frozen=True)
-class RunOptions:
-    """The options that decide the numbers of a results file."""
-
-    setting: str
-    source: str  # file name of a checkpoint, or of a method of the user's own
-    source_sha256: str
-    precision: str | None
-    batch_size: int
-    looks: int | None = None  # of a strong network, as is `search`, the version of inference/search.py
-    search: int | None = None
-    predictor: str | None = None  # class of a method, and what it is made with
-    predictor_args: dict[str, str] | None = None
-
-    def record(self) -> dict[str, Any]:
-        """For the run's record, as version 1 has it."""
-        values = asdict(self)
-        names = {"checkpoint": values.pop("source"), "checkpoint_sha256": values.pop("source_sha256")}
-        return names | {name: value for name, value in values.items() if value is not None and name != "setting"}
-
-    @property
-    def digest(self) -> str:
-        decisive = self.record() | {"checkpoint": self.source_sha256, "setting": self.setting}
-        del decisive["checkpoint_sha256"]
-        return hashlib.sha256(json.dumps(decisive, sort_keys=True).encode()).hexdigest()
-
-
 class ResumableRun:
-    def __init__(self, out_dir: Path, split: str, options: RunOptions) -> None:
-        self.out_dir, self.options, self.name = Path(out_dir), options, f"{options.setting}_{split}"
-        self.results_path = results_path(out_dir, options.setting, split)
+    def __init__(self, out_dir: Path, setting: str, split: str, options: dict[str, Any]) -> None:
+        """options: all that decides the numbers besides setting and takes, by name. "checkpoint" is the name of a file,
+        "checkpoint_sha256" its digest; the name alone decides nothing.
+        """
+        self.out_dir, self.setting, self.options, self.name = Path(out_dir), setting, options, f"{setting}_{split}"
+        self.results_path = results_path(out_dir, setting, split)
         self.record_path = self.out_dir / f"{self.name}_run.json"
-        self.digest = options.digest
+        decisive = options | {"setting": setting, "checkpoint": None}
+        self.digest = hashlib.sha256(json.dumps(decisive, sort_keys=True).encode()).hexdigest()
         self.folder = self.out_dir / f"{self.name}_takes" / self.digest[:12]
+        self.joined_path = self.folder / self.results_path.name  # the results until they are moved to their place
 
     @contextlib.contextmanager
     def claimed(self) -> Iterator[None]:
@@ -76,37 +53,39 @@ class ResumableRun:
                 remove_leftovers(folder)
             yield
 
-    def part_path(self, plan: TakeChunks) -> Path:
+    def part_path(self, plan: TakePlan) -> Path:
         """The file with the results of a finished take, until all takes are finished."""
         return self.folder / part_name(plan.uid, plan.digest)
 
-    def made_already(self, plans: Plans) -> dict[str, Any] | None:
+    def made_already(self, plans: dict[str, TakePlan]) -> dict[str, Any] | None:
         """The provenance of the results file, if this very run made it, of these takes as they are now. UserError if
-        another run made it.
+        anything else made it.
         """
         if not self.results_path.exists():
             return None
         record = {"run": None, "provenance": {}}
         if self.record_path.exists():
             record = read_record(self.record_path, RECORD_FORM, "delete it")
+        remedy = "give another --out_path, or --overwrite to replace it"
         if record["run"] != self.digest:
-            before, now = readable_options(record["provenance"]), readable_options(self.options.record())
+            before, now = readable_options(record["provenance"]), readable_options(self.options)
             changed = [name for name in now | before if before.get(name) != now.get(name)]
-            what = ", ".join(f"{name} {before.get(name)} -> {now.get(name)}" for name in changed if before)
-            what = what or "another checkpoint or method, precision, batch size or looks"
-            remedy = "give another --out_path, or --overwrite to replace it"
+            what = ", ".join(f"{name} {before.get(name)!s:.60} -> {now.get(name)!s:.60}" for name in changed if before)
+            what = what or "another checkpoint or method, precision or looks"
             raise UserError(f"{self.results_path} was made by another run ({what}); {remedy}")
         if record["results_sha256"] != file_digest(self.results_path):
-            return None  # damaged, or another run's, which this one was about to replace
+            if self.joined_path.exists():
+                return None  # this run was stopped before it replaced another one's results
+            raise UserError(f"{self.results_path} was changed, or copied here, after it was made; {remedy}")
         takes = {uid: self.part_path(plan).name for uid, plan in plans.items()}
         missing = record["failed"] or record.get("left_out")
         return record["provenance"] if record["takes"] == takes and not missing else None
 
-    def finish(self, plans: Plans, figures: dict[str, Any]) -> dict[str, dict[str, int]]:
+    def finish(self, plans: dict[str, TakePlan], figures: dict[str, Any]) -> dict[str, dict[str, int]]:
         """Join the finished takes into the results file. The record is written before it, and vouches for these bytes
         only: a kill in between leaves a record without its results, never results with another run's record.
 
-        Returns how many pairs are left out of takes, by take and image.
+        Returns how many pairs are left out of takes, by take and reason.
         """
         parts = {uid: self.part_path(plan) for uid, plan in plans.items()}
         left_out: dict[str, dict[str, int]] = {}
@@ -118,18 +97,17 @@ class ResumableRun:
                     left_out[uid] = reasons
                 yield uid, result
 
-        joined = self.folder / self.results_path.name
-        write_results(joined, self.options.setting, takes())
+        write_results(self.joined_path, self.setting, takes())
         record = {
             "run": self.digest,
-            "results_sha256": file_digest(joined),
-            "provenance": provenance() | self.options.record(),
+            "results_sha256": file_digest(self.joined_path),
+            "provenance": provenance() | self.options,
             "takes": {uid: path.name for uid, path in parts.items()},
             "left_out": left_out,
             **figures,
         }
         write_json(self.record_path, record, indent=1)
-        joined.replace(self.results_path)
+        self.joined_path.replace(self.results_path)
         for uid in left_out:
             parts[uid].unlink()
         return left_out
@@ -138,7 +116,7 @@ class ResumableRun:
         """Each take's results as `<out_path>/<take_uid>/pred_annotations.json`, where the original leaves them."""
         what = f"writes the takes' files in {self.out_dir}"
         with claimed(self.out_dir, "pred_annotations", what):  # the other setting's go by the same names
-            for uid, result in iter_json(self.results_path, (self.options.setting, "results"), "predict again"):
+            for uid, result in iter_json(self.results_path, (self.setting, "results"), "predict again"):
                 path = self.out_dir / uid / "pred_annotations.json"
                 remove_leftovers(path.parent, path.name)
                 write_json(path, result)
@@ -151,11 +129,10 @@ class ResumableRun:
 
 
 def readable_options(record: dict[str, Any]) -> dict[str, str]:
-    """The options that decide a run's numbers, from its record; none if that is too old to hold them all."""
-    if not has_form(record, {"checkpoint": str, "checkpoint_sha256": str, "batch_size": int}):
+    """The options that decide a run's numbers, from its record; none if the record does not hold them."""
+    if not has_form(record, {"checkpoint": str, "checkpoint_sha256": str}):
         return {}
-    names = {field.name for field in fields(RunOptions)}
-    options = {name: value for name, value in record.items() if name in names} | record.get("predictor_args", {})
-    options.pop("predictor_args", None)
-    checkpoint = f"{record['checkpoint']} ({record['checkpoint_sha256']:.8})"
-    return {"checkpoint": checkpoint} | {name: str(value or "none")[:40] for name, value in options.items()}
+    options = record | record.get("predictor_args", {})
+    options["checkpoint"] += f" ({record['checkpoint_sha256']:.8})"
+    others = "checkpoint_sha256", "predictor_args", "date", "command", "commit"
+    return {name: value for name, value in options.items() if name not in others}

@@ -19,8 +19,8 @@ import torch
 from torch import Tensor
 
 from formats.results import THRESHOLD
-from inference.frame import Frame, prepare_single_frame
-from inference.matcher import Answers, NetworkMatcher
+from inference.frame import Frame, prepare_frame
+from inference.matcher import Answer, NetworkMatcher
 from model.crops import (
     LARGEST,
     Crop,
@@ -44,7 +44,6 @@ SEARCH = 2  # version of this search, in the run's record; raise it with each ch
 LOOKS = 3  # at a target, by default
 MISFIT = 0.8, 1.8  # an answer's extent, divided by the expected one, beyond which the network looks again
 ROUNDS = 3  # how often it looks again, at most: a crop shows a third of a thing three times as large as expected
-BATCH_SIZE = 32
 QueryTrack = tuple[str, str]  # object, query camera
 
 
@@ -91,8 +90,7 @@ class StrongMatcher(NetworkMatcher):
     first; with one, there is nothing to choose.
     """
 
-    together = 1
-    prepare = staticmethod(prepare_single_frame)
+    prepare = staticmethod(prepare_frame)
 
     def __init__(
         self,
@@ -102,11 +100,11 @@ class StrongMatcher(NetworkMatcher):
         batch_size: int | None = None,
         looks: int | None = None,
     ):
-        super().__init__(encoder, network, precision, batch_size or BATCH_SIZE)
+        super().__init__(encoder, network, precision, batch_size)
         self.config, self.looks = network.config, looks or LOOKS
-        self.options = {"looks": self.looks, "search": SEARCH}
+        self.options |= {"looks": self.looks, "search": SEARCH}
 
-    def predict(self, frame: Frame) -> Answers:
+    def predict(self, frame: Frame) -> list[Answer]:
         """The steps above. An object whose mask shows nothing is not looked for: hidden, with an empty mask."""
         with self.computing():
             objects = self._objects(frame)
@@ -114,13 +112,12 @@ class StrongMatcher(NetworkMatcher):
             sightings = self._choose(objects, candidates)
             existence = self._existence(sightings, candidates)
             sightings = self._look_again(objects, sightings)
-        nothing = np.zeros((self.config.input_size, self.config.input_size), np.float32)
-        probs, crops = [], []
-        for number, pair in enumerate(frame.pairs):
-            size, sighting = frame.images[pair.target_camera].shape[:2], sightings.get(number)
-            probs.append(sighting.prob if sighting else nothing)
-            crops.append(sighting.spot.crop(size) if sighting else Crop.whole(size))
-        return Answers(probs, crops, [existence.get(number, 0.0) for number in range(len(probs))])
+        hidden = Answer(np.zeros((self.config.input_size, self.config.input_size), np.float32), 0.0)
+        answers = [hidden] * len(frame.pairs)
+        for number, (spot, prob, _) in sightings.items():
+            size = frame.images[frame.pairs[number].target_camera].shape[:2]
+            answers[number] = Answer(prob, existence[number], spot.crop(size))
+        return answers
 
     def _objects(self, frame: Frame) -> Objects:
         """Encode and describe the objects; crops of one size go through the backbone together."""

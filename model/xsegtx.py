@@ -37,7 +37,7 @@ class Query(NamedTuple):
     tokens: Tensor  # (B, L, C) of their images
     mask: Tensor  # (B, L, C) of their masks
 
-    def rows(self, rows: Tensor) -> "Query":
+    def rows(self, rows: Sequence[int]) -> "Query":
         return Query(self.tokens[rows], self.mask[rows])
 
 

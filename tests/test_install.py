@@ -31,6 +31,7 @@ from inference.predictor import Predictor
 mask, existence = Predictor.load(device="cpu").segment(*sys.argv[1:])
 print(round(mask.mean(), 6), round(existence, 3))
 """
+COMMIT = "from common.provenance import provenance; print(provenance()['commit'])"
 HUB = """
 import common  # the caller's
 import sys, torch
@@ -77,7 +78,9 @@ def test_an_editable_install_finds_the_modules_of_the_clone_from_anywhere(tmp_pa
     assert run(tmp_path, "-c", FIND, tmp_path / "site") == f"{folder / 'inference' / 'predictor.py'}\n"
 
 
-def test_a_plain_install_segments_a_pair_when_the_clone_is_gone(tmp_path, warm_python):
+def test_a_plain_install_segments_a_pair_when_the_clone_is_gone_and_names_no_commit_of_whose_folder_it_is_in(
+    tmp_path, warm_python
+):
     pytest.importorskip(*SETUPTOOLS)
     pytest.importorskip("pip")
     folder, site = copy_repository(tmp_path / "clone"), tmp_path / "site"
@@ -88,6 +91,10 @@ def test_a_plain_install_segments_a_pair_when_the_clone_is_gone(tmp_path, warm_p
     assert names == {"common", "evaluation", "formats", "inference", "model", "train"}  # docs/extending.md names them
     assert (site / "evaluation" / "web" / "page.html").is_file()
     assert_finds_the_jar(run(tmp_path, "-c", SEGMENT, *PAIR, python=warm_python, PYTHONPATH=str(site)))
+    committer = "-c", "user.name=you", "-c", "user.email=you@there"
+    for words in (("init",), (*committer, "commit", "--allow-empty", "-m", "Begin")):
+        subprocess.run(["git", "-C", tmp_path, *words], check=True, capture_output=True)
+    assert run(tmp_path, "-c", COMMIT, PYTHONPATH=str(site)) == "None\n"
 
 
 def test_what_the_hub_lacks_is_said_in_one_line_before_anything_is_imported(monkeypatch):

@@ -16,7 +16,7 @@ from formats.pairs import PairSet
 from formats.processed import CameraPair
 from formats.results import THRESHOLD
 from inference.matcher import Matcher
-from inference.predict_takes import ChunkDataset, ChunkPlan, cut_chunks, predict_chunks
+from inference.predict_takes import FrameDataset, FramePlan, predict_frames
 from train.dataset import Draw, read_view, source_of
 from train.distributed import Stopped
 from train.log import Log
@@ -35,36 +35,35 @@ class Validation:
     """A fixed selection of pairs, `size` of them (0 = all), the same in every run on the same data."""
 
     def __init__(self, pairs: PairSet, size: int, matcher: Matcher, log: Log, loading: dict[str, Any]):
-        """loading: as `loader_options` has it. Each rank has as many chunks as any other."""
+        """loading: as `loader_options` has it. Each rank has as many frames as any other."""
         size = min(size, len(pairs)) or len(pairs)
         self.pairs, self.matcher, self.log = pairs, matcher, log
-        self.numbers, takes = {}, defaultdict(lambda: defaultdict(list))
+        self.numbers, frames = {}, defaultdict(list)
         for number in np.sort(np.random.default_rng(0).permutation(len(pairs))[:size]).tolist():
             pair = pairs[number]
             camera_pair = CameraPair(pair.object_name, pair.query_camera, pair.target_camera)
-            takes[pair.take_uid][pair.frame].append(camera_pair)
+            frames[pair.take_uid, pair.frame].append(camera_pair)
             self.numbers[pair.take_uid, pair.frame, camera_pair] = number
-        wholes = [ChunkPlan(pairs.data_dir_of[uid], uid, None, frames) for uid, frames in takes.items()]
-        chunks = [chunk for whole in wholes for chunk in cut_chunks(whole, matcher.together)]
-        count = -(-len(chunks) // log.ranks.size)
-        chunks += [wholes[0]._replace(frames={})] * (count * log.ranks.size - len(chunks))
-        own = ChunkDataset(chunks[log.ranks.rank * count :][:count], matcher.prepare)
-        self.chunks = DataLoader(own, batch_size=None, **loading)
+        plans = [FramePlan(pairs.data_dir_of[uid], uid, None, frame, of) for (uid, frame), of in frames.items()]
+        count = -(-len(plans) // log.ranks.size)
+        plans += [plans[0]._replace(pairs=[])] * (count * log.ranks.size - len(plans))
+        own = FrameDataset(plans[log.ranks.rank * count :][:count], matcher.prepare)
+        self.frames = DataLoader(own, batch_size=None, **loading)
 
     def run(self, step: int, epoch: str) -> float:
         """Report the figures, and pictures of the first pairs with a visible object; returns the IoU. Raises `Stopped`
-        after the chunk in which a signal came.
+        after the frame in which a signal came.
         """
         self.log.say(f"{epoch} validation ...")
         self.matcher.network.eval()
         scores, pictures, unreadable = [], [], 0
-        for chunk, predictions in predict_chunks(self.matcher, self.log.bar(self.chunks, epoch, "batch")):
-            uid = chunk.plan.take_uid
-            reasons = [f"{uid}/{frame} {' '.join(pair)}: {reason}" for pair, frame, reason in chunk.left_out]
-            self.log.note_unreadable([chunk.fault] if chunk.fault else reasons)
-            unreadable += chunk.plan.pair_count - len(predictions)
-            for pair, frame, mask, existence in predictions:
-                number = self.numbers[uid, frame, pair]
+        for frame, answers in predict_frames(self.matcher, self.log.bar(self.frames, epoch, "frame")):
+            where = f"{frame.take_uid}/{frame.number}"
+            reasons = [f"{where} {' '.join(pair)}: {reason}" for pair, reason in frame.left_out.items()]
+            self.log.note_unreadable(reasons)
+            unreadable += len(reasons)
+            for pair, mask, existence in answers:
+                number = self.numbers[frame.take_uid, frame.number, pair]
                 scores.append(self.score(number, mask, existence))
                 if scores[-1].visible and len(pictures) < EXAMPLES and self.log.ranks.is_main:
                     pictures.append((str(source_of(self.pairs, Draw(number, number))), self.draw(number, mask)))

@@ -7,10 +7,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from inference.matcher import Answers, PairBatch, PaperMatcher, letterboxed_pairs
+from inference.frame import Frame, prepare_frame
+from inference.matcher import Answer, PaperMatcher
 from inference.search import StrongMatcher
 from model.backbone import Backbone
-from model.crops import Crop
 from model.features import Encoder, Levels
 from model.locator import Description, Locator
 from model.strong import ObjectCrops, StrongConfig, StrongXSegTx, TargetCrops
@@ -23,18 +23,19 @@ class KnownAnswer(PaperMatcher):
     """Finds what has the color of the marked query pixels, everywhere and only there."""
 
     def __init__(self, side: int):
-        self.side, self.prepare = side, partial(letterboxed_pairs, side=side)
+        self.side, self.prepare = side, partial(prepare_frame, side=side)
 
-    def predict(self, batch: PairBatch) -> Answers:
-        images, masks, mask_image, pair_mask, pair_target, sizes = batch
-        assert images.shape[1:3] == masks.shape[1:3] == (self.side, self.side)
-        probs = []
-        for mask, target in zip(pair_mask, pair_target, strict=True):
-            marked = images[mask_image[mask]][masks[mask] != 0].float()
-            color = marked.median(0).values
-            assert (marked - color).abs().amax(-1).lt(60).float().mean() > 0.98  # the mask lies on the object
-            probs.append((images[target] - color).abs().amax(-1).lt(60).float())
-        return Answers(torch.stack(probs), list(map(Crop.whole, sizes)), [prob.amax().item() for prob in probs])
+    def predict(self, frame: Frame) -> list[Answer]:
+        answers = []
+        for pair in frame.pairs:
+            query, target = (frame.images[camera].astype(np.float32) for camera in pair[1:])
+            assert query.shape == target.shape == (self.side, self.side, 3)
+            marked = query[frame.masks[pair[:2]] != 0]
+            color = np.median(marked, axis=0)
+            assert (np.abs(marked - color).max(-1) < 60).mean() > 0.98  # the mask lies on the object
+            prob = (np.abs(target - color).max(-1) < 60).astype(np.float32)
+            answers.append(Answer(prob, float(prob.max())))
+        return answers
 
 
 class Colors(nn.Module):

@@ -80,7 +80,7 @@ def _train(end: tuple | None, how: signal.Signals | str, queue: Any, given: tupl
 
     note_calls(TrainState, "set_rate", "step")
     for matcher in (PaperMatcher, StrongMatcher):
-        note_calls(matcher, "predict", "chunk of a validation")
+        note_calls(matcher, "predict", "frame of a validation")
     note_calls(train.state, "save_checkpoint", "checkpoint", fill_disk)
     note_calls(Log, "write", "line of the log", write_half)
     try:

@@ -10,7 +10,7 @@ import torch
 from tests.made.stops import FULL_DISK, WRITES, all_events, train_until
 from tests.made.training import make_training_set
 
-# Two validations of several chunks, of which the first is the best, and a checkpoint of each epoch to keep.
+# Two validations of several frames, of which the first is the best, and a checkpoint of each epoch to keep.
 FLAGS = ("--n-epoch", 2, "--save_every", 1, "--val_size", 4, "--lr", 1e-3)
 STATUS = {signal.SIGINT: 130, signal.SIGTERM: 143, signal.SIGUSR1: 143, signal.SIGKILL: -signal.SIGKILL, FULL_DISK: 1}
 CLOCK = ("time", "samples_per_second", "data_wait", "peak_gb")
@@ -65,7 +65,7 @@ def test_a_run_stopped_in_validations_steps_or_files_ends_as_an_undisturbed_one(
     finished, events = undisturbed
     chosen = random.Random(str(how))
     ends = [event for event in events if event[0] in WRITES] if how == FULL_DISK else events
-    validations = [event for event in ends if event[0] == "chunk of a validation" and event[2] == 1]
+    validations = [event for event in ends if event[0] == "frame of a validation" and event[2] == 1]
     assert len(validations) == (0 if how == FULL_DISK else 3)
     number = list(STATUS).index(how)  # the signals that are caught take turns
     chosen_validations = validations if how == signal.SIGKILL else validations[number : number + 1]
