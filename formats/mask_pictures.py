@@ -1,6 +1,5 @@
 """One object's mask, in the pictures and arrays in which people have it -> (H, W) uint8 of 0 and 1."""
 
-import functools
 from pathlib import Path
 from typing import Any
 
@@ -11,9 +10,7 @@ from PIL import Image
 from common.errors import UserError
 from formats.picture_files import open_picture, picture_errors
 
-FEW, DARK, MANY = 16, 64, 64  # a label map has FEW values, or none above DARK; a photograph has more than MANY
-AREA = np.ones((5, 5), np.uint8)  # where so many pixels have one color, there is no soft edge
-SOFT = 0.1  # soft edges cover at most this share of a picture; they are not expected where nothing is above DARK
+SQUARE = np.ones((3, 3), np.uint8)  # pixels
 PLAIN = ("1", "L", "LA", "RGB", "RGBA", "I", "F", "I;16", "I;16B")  # modes of PIL whose channels are gray or colors
 
 
@@ -24,13 +21,14 @@ def read_mask(path: Path, value: int | None = None) -> np.ndarray:
 
 
 def to_mask(mask: Any, what: str = "mask", value: int | None = None) -> np.ndarray:
-    """A PIL image, or an array of booleans or integers (H, W), or of uint8 (H, W, channels) -> (H, W) uint8 of 0 and 1.
+    """A PIL image, or an array: booleans or integers (H, W) or (1, H, W), or uint8 (H, W, channels) -> (H, W) uint8 of
+    0 and 1.
 
-    The object is what is brighter than half of the brightest pixel; of a picture that is transparent in parts, what is
-    opaque. Of a label map it is the pixels of `value`: a gray value, a number of the palette, or a color 0xRRGGBB.
+    The object is what is brighter than half of the brightest pixel. In a picture that is transparent in parts, it is
+    what is opaque. In a label map it is the pixels of `value`: a gray value, a number of the palette, or 0xRRGGBB.
 
-    Raises UserError, which begins with `what` it is, for floats other than 0 and 1, photographs, and label maps without
-    `value`.
+    Raises UserError, which begins with `what` it is, for floats other than 0 and 1, and without `value` for pictures in
+    which more than two values fill areas: label maps and photographs.
     """
     if not isinstance(mask, Image.Image):
         mask = _checked_array(mask, what)
@@ -44,17 +42,13 @@ def to_mask(mask: Any, what: str = "mask", value: int | None = None) -> np.ndarr
             if (labels == value).any():
                 return (labels == value).view(np.uint8)
             raise UserError(f"{what} holds the values {_value_names(labels)}, not {value}")
-        bright = functools.reduce(np.maximum, channels)
-        full = int(bright.max(initial=0))
-        if _is_one_object(channels, bright, full):
-            return (bright > full // 2).view(np.uint8)
-        labels = _labels(mask, channels)
-        if len(np.unique(labels)) > MANY:
-            raise UserError(f"{what} holds many values, as photographs do; give a mask, whose object has one")
-        remedy = (
-            "a mask is of one object: in segment_pair.py choose --object, in Python give mask == value, else save each"
-        )
-        raise UserError(f"{what} holds the values {_value_names(labels)}; {remedy}")
+        bright = np.maximum.reduce(channels)
+        is_object = bright > bright.max(initial=0) // 2
+        if _is_one_object(_colors(channels), is_object):
+            return is_object.view(np.uint8)
+        remedy = "in segment_pair.py choose --object, in Python give mask == value, or save each in white on black"
+        values = _value_names(_labels(mask, channels))
+        raise UserError(f"{what} holds the values {values}, and a mask is of one object; {remedy}")
 
 
 def _checked_array(mask: Any, what: str) -> np.ndarray | Image.Image:
@@ -65,12 +59,12 @@ def _checked_array(mask: Any, what: str) -> np.ndarray | Image.Image:
         raise UserError(f"{what} holds floats other than 0 and 1; give mask > threshold")
     if mask.dtype.kind in "bf":
         mask = mask.astype(np.uint8)
-    if mask.ndim == 3 and mask.shape[2] == 1:
-        mask = mask[..., 0]
+    if mask.ndim == 3 and 1 in (mask.shape[0], mask.shape[2]):  # SAM 2's masks are (1, H, W)
+        mask = mask[0] if mask.shape[0] == 1 else mask[..., 0]
     if mask.ndim == 3 and mask.shape[2] in (2, 3, 4) and mask.size and mask.dtype == np.uint8:
         return Image.fromarray(mask)
-    if mask.ndim != 2:
-        raise UserError(f"{what} has the shape {mask.shape} and the type {mask.dtype}; give (H, W)")
+    if mask.ndim != 2 or not mask.size:
+        raise UserError(f"{what} has the shape {mask.shape}; give (H, W)")
     return mask
 
 
@@ -86,31 +80,24 @@ def _channels(mask: np.ndarray | Image.Image, by_opacity: bool) -> list[np.ndarr
     return [opacity] if by_opacity and opacity is not None and opacity.min() < 255 else channels
 
 
-def _is_one_object(channels: list[np.ndarray], bright: np.ndarray, full: int) -> bool:
-    """Whether a picture, whose brightest pixel is `full`, shows areas of one color at most, and little between black
-    and `full`. A label map has areas of several colors or gray values; a photograph has much between.
+def _is_one_object(colors: np.ndarray, is_object: np.ndarray) -> bool:
+    """Whether object and background have one value each, where a value fills a square: soft edges and the noise of JPEG
+    fill none. If most pixels lie in no such square, as in photographs, all values count.
     """
-    is_dark = full <= DARK
-    is_map = is_dark or len(np.unique(bright)) <= FEW  # or a mask with hard edges
-    noise = 0 if is_map else full // 8  # of JPEG
-    between = (bright > noise) & (bright < full - noise)
-    if np.count_nonzero(between) > (0 if is_dark else SOFT * between.size):
-        return False
-    colors = sum((channel > full // 2) * np.uint8(1 << number) for number, channel in enumerate(channels))
-    colors[between] = 0
-    # Where values are few, none is noise: a single pixel of another color is another object.
-    areas = [color for color in range(1, 8) if (np.any if is_map else _fills_area)(colors == color)]
-    return len(areas) < 2 and not (is_map and _fills_area(between))
-
-
-def _fills_area(mask: np.ndarray) -> bool:
-    return bool(cv2.erode(mask.astype(np.uint8), AREA).any())
+    numbers = colors if colors.dtype in (np.uint8, np.uint16) else colors.astype(np.float64)  # as OpenCV has them
+    is_filled = cv2.erode(numbers, SQUARE) == cv2.dilate(numbers, SQUARE)
+    if is_filled.mean() < 0.5:
+        is_filled[:] = True
+    return all(len(np.unique(colors[is_filled & side])) < 2 for side in (is_object, ~is_object))
 
 
 def _labels(mask: np.ndarray | Image.Image, channels: list[np.ndarray]) -> np.ndarray:
-    """(H, W): gray values, numbers of the palette, or colors 0xRRGGBB of a picture that is not gray."""
-    if isinstance(mask, Image.Image) and mask.mode == "P":
-        return np.asarray(mask)
+    """(H, W): the numbers of a palette, or `_colors`."""
+    return np.asarray(mask) if isinstance(mask, Image.Image) and mask.mode == "P" else _colors(channels)
+
+
+def _colors(channels: list[np.ndarray]) -> np.ndarray:
+    """(H, W): gray values, or colors 0xRRGGBB of a picture that is not gray."""
     if all(np.array_equal(channel, channels[0]) for channel in channels[1:]):
         return channels[0]
     return sum(channel * np.uint32(1 << shift) for channel, shift in zip(channels, (16, 8, 0), strict=True))

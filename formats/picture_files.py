@@ -10,12 +10,13 @@ from pathlib import Path
 import numpy as np
 from PIL import ExifTags, Image, ImageOps
 
-from common.errors import UserError
+from common.errors import UserError, warn_once
 from common.files import name_number
 
 FORMATS = ("BMP", "GIF", "JPEG", "MPO", "PNG", "PPM", "TIFF", "WEBP", "AVIF")  # of some, the first picture is read
 MAX_SIDE = 16384  # pixels
 ROWS = 64  # rows that are converted at a time
+DARK = 16  # a picture whose values, from 0 to 255, are all below this may hold fewer bits than its file says
 
 
 @contextlib.contextmanager
@@ -41,7 +42,10 @@ def open_picture(path: Path) -> Image.Image:
             raise UserError(f"{path} " + ("is no file" if Path(path).exists() else "does not exist"))
         warnings.simplefilter("error", Image.DecompressionBombWarning)
         Image.init()
-        image = Image.open(path, formats=[name for name in FORMATS if name in Image.OPEN])
+        formats = [name for name in FORMATS if name in Image.OPEN]
+        with Image.open(path, formats=formats) as image:
+            image.verify()  # PNG's checksums, which decoding passes over
+        image = Image.open(path, formats=formats)
         if max(image.size) > MAX_SIDE:
             raise UserError(f"{path} is {image.width}x{image.height}, more than {MAX_SIDE} pixels a side; reduce it")
     return image
@@ -70,6 +74,10 @@ def to_rgb(image: Image.Image, what: str) -> np.ndarray:
         for top in range(0, image.height, ROWS):  # converted as a whole, it takes twice the memory
             strip = image.crop((0, top, image.width, min(top + ROWS, image.height)))
             rgb[top : top + ROWS] = np.asarray(strip)[..., None] >> 8 if image.mode[0] == "I" else strip.convert("RGB")
+        if rgb.max() < DARK:
+            largest = image.getextrema()[1] if image.mode[0] == "I" else rgb.max()
+            remedy = "if it holds 8, 10 or 12 bits in 16, multiply its values so that they use all 16"
+            warn_once(f"{what} is nearly black: its largest value is {largest}; {remedy}")
         return rgb
 
 
@@ -82,8 +90,8 @@ def by_number(files: Iterable[Path]) -> dict[int, Path]:
             raise UserError(f"{file} and {numbered[number].name} are both frame {number}; remove one")
         numbered[number] = file
     numbered = dict(sorted(numbered.items()))
-    times = [(float(time[0]), file) for file in numbered.values() if (time := re.search(r"\d+\.\d+$", file.stem))]
-    if wrong := next((file for (time, _), (after, file) in pairwise(times) if after < time), None):
-        what = f"{wrong} is called by a time, of which only the last digits are read"
+    names = [(list(map(float, re.findall(r"\d+(?:\.\d+)?", file.stem))), file) for file in numbered.values()]
+    if wrong := next((file for (numbers, _), (after, file) in pairwise(names) if after < numbers), None):
+        what = f"{wrong} has several numbers in its name, and only the last digits, which give another order, are read"
         raise UserError(f"{what}; number its folder: 00000{wrong.suffix}, ...")
     return numbered

@@ -1,13 +1,15 @@
 """Images and masks in the forms that people have them -> arrays for the network, or a line that says why not.
 
-An image is a picture file's path, a PIL image or a uint8 array, (H, W) gray, (H, W, 3) RGB or (H, W, 4) RGBA. A mask is
-a path or has the forms of `formats.mask_pictures.to_mask`.
+An image is a picture file's path, a PIL image, or a uint8 array or tensor: (H, W) gray, (H, W, 3) RGB, (H, W, 4) RGBA,
+or with the channels first, as (3, H, W). A mask is a path, a tensor, or has the forms of
+`formats.mask_pictures.to_mask`. Tensors may lie on any device.
 """
 
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 from PIL import Image
 
 from common.errors import UserError, warn_once
@@ -22,12 +24,15 @@ def as_image(image: Any, what: str) -> np.ndarray:
         return read_picture(Path(image))
     if isinstance(image, Image.Image):
         return to_rgb(image, what)
+    image = _without_torch(image)
     if not isinstance(image, np.ndarray):
-        raise UserError(f"{what} is {type(image).__name__}; give a path, a PIL image or a numpy array")
+        raise UserError(f"{what} is {type(image).__name__}; give a path, a PIL image, a numpy array or a tensor")
     if image.dtype != np.uint8:
         raise UserError(f"{what} is an array of {image.dtype}; give uint8, 0 to 255")
     if image.ndim == 2:
         image = image[..., None]
+    if image.ndim == 3 and image.shape[0] in (1, 3, 4) and image.shape[2] not in (1, 3, 4):
+        image = image.transpose(1, 2, 0)
     if image.ndim != 3 or image.shape[2] not in (1, 3, 4) or not image.size:
         raise UserError(f"{what} has the shape {image.shape}; give (H, W), (H, W, 3) or (H, W, 4)")
     return np.broadcast_to(image[..., :3], (*image.shape[:2], 3))
@@ -37,7 +42,7 @@ def as_mask(mask: Any, what: str, size: Size) -> np.ndarray:
     """-> (H, W) uint8 of 0 and 1. Raises UserError, which begins with `what` it is, if it is none of the forms above,
     empty, or not of the shape of its image, whose (H, W) is `size`; it may be larger or smaller.
     """
-    mask = read_mask(Path(mask)) if isinstance(mask, str | Path) else to_mask(mask, what)
+    mask = read_mask(Path(mask)) if isinstance(mask, str | Path) else to_mask(_without_torch(mask), what)
     if not mask.any():
         raise UserError(f"{what} is empty; mark the object with non-zero pixels")
     if not same_shape(mask.shape, size):
@@ -48,3 +53,11 @@ def as_mask(mask: Any, what: str, size: Size) -> np.ndarray:
     if mask.all():
         warn_once(f"{what} marks all of its image as the object")
     return mask
+
+
+def _without_torch(value: Any) -> Any:
+    """A tensor as an array; any other value as it is."""
+    if isinstance(value, torch.Tensor):
+        value = value.detach().cpu()
+        value = (value.float() if value.is_floating_point() else value).numpy()  # numpy has no bfloat16
+    return value

@@ -1,8 +1,11 @@
 """What people give as pictures and masks, read as they mean it or refused."""
 
+import contextlib
+
 import cv2
 import numpy as np
 import pytest
+import torch
 from PIL import Image, ImageOps
 
 from common.errors import UserError, warn_once
@@ -27,11 +30,22 @@ DRAWN[2:5, 3:7] = True
         (RGB[..., 1], np.dstack([RGB[..., 1]] * 3)),
         (RGB[..., 1:2], np.dstack([RGB[..., 1]] * 3)),
         (Image.fromarray(RGB[..., 1]), np.dstack([RGB[..., 1]] * 3)),
+        (torch.from_numpy(RGB), RGB),
+        (torch.from_numpy(RGB).permute(2, 0, 1), RGB),
+        (RGB[..., 1][None], np.dstack([RGB[..., 1]] * 3)),
     ],
-    ids=["array", "PIL", "PIL RGBA", "RGBA", "gray", "one channel", "PIL gray"],
+    ids=["array", "PIL", "PIL RGBA", "RGBA", "gray", "one channel", "PIL gray", "tensor", "(3, H, W)", "(1, H, W)"],
 )
 def test_images_of_any_usual_form_are_rgb(image, expected):
     assert np.array_equal(as_image(image, "image"), expected)
+
+
+@pytest.mark.parametrize("kind", [torch.bool, torch.uint8, torch.int64, torch.float32, torch.bfloat16], ids=str)
+def test_a_mask_may_be_a_tensor_and_have_a_leading_1_as_sam_2_gives_it(kind):
+    for shape in (SIZE, (1, *SIZE)):
+        mask = torch.from_numpy(DRAWN).to(kind).reshape(shape).requires_grad_(kind.is_floating_point)
+        assert np.array_equal(as_mask(mask, "mask", SIZE), DRAWN)
+    assert np.array_equal(as_mask(DRAWN[None], "mask", SIZE), DRAWN)
 
 
 @pytest.mark.parametrize("orientation", range(1, 9))
@@ -57,6 +71,15 @@ def test_16_bits_are_read_by_their_range(tmp_path, name):
         assert np.array_equal(as_image(image, "image"), np.dstack([GRAY] * 3))
 
 
+@pytest.mark.parametrize("name", ["16.png", "16.tif", "rgb16.png"])
+def test_a_picture_of_16_bits_that_uses_only_12_is_said(tmp_path, capsys, name):
+    warn_once.cache_clear()
+    cv2.imwrite(str(tmp_path / name), DEPTHS[name] >> 4)
+    read_picture(tmp_path / name)
+    largest = 15 if name == "rgb16.png" else DEEP.max() >> 4  # Pillow reads colors of 16 bits with 8
+    assert f"{name} is nearly black: its largest value is {largest};" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize(("kind", "message"), [(np.float32, "holds floats"), (np.int32, "holds 32 bits")])
 def test_what_has_no_range_of_its_own_is_refused(tmp_path, kind, message):
     Image.fromarray(GRAY.astype(kind)).save(tmp_path / "gray.tif")
@@ -75,6 +98,17 @@ def test_a_picture_that_is_too_large_is_named(tmp_path, monkeypatch):
     Image.new("1", (16385, 1)).save(tmp_path / "thin.png")
     with pytest.raises(UserError, match="thin.png is 16385x1, more than 16384 pixels a side"):
         read_mask(tmp_path / "thin.png")
+
+
+def test_a_png_with_a_flipped_bit_is_refused_or_read_as_it_was(tmp_path):
+    Image.fromarray(np.kron(DRAWN, np.ones((20, 20))) > 0).convert("L").save(tmp_path / "mask.png")
+    content, mask = (tmp_path / "mask.png").read_bytes(), read_mask(tmp_path / "mask.png")
+    for bit in range(0, 8 * len(content), 3):
+        damaged = bytearray(content)
+        damaged[bit // 8] ^= 1 << bit % 8
+        (tmp_path / "mask.png").write_bytes(damaged)
+        with contextlib.suppress(UserError):
+            assert np.array_equal(read_mask(tmp_path / "mask.png"), mask)
 
 
 @pytest.mark.parametrize("read", [read_mask, read_picture], ids=lambda read: read.__name__)
@@ -99,6 +133,8 @@ def test_a_file_that_is_no_picture_is_refused_in_one_whole_line(tmp_path, read):
     ("message", "read"),
     {
         "image is an array of float64; give uint8": lambda: as_image(RGB / 255, "image"),
+        "image is an array of float32; give uint8": lambda: as_image(torch.from_numpy(RGB) / 255, "image"),
+        r"image has the shape \(1, 6, 9, 3\)": lambda: as_image(torch.from_numpy(RGB)[None], "image"),
         "a.jpg does not exist": lambda: as_image("a.jpg", "image"),
         r"image has the shape \(6, 9, 2\)": lambda: as_image(RGB[..., :2], "image"),
         "mask holds floats other than 0 and 1": lambda: as_mask(DRAWN * 0.7, "mask", SIZE),
@@ -136,7 +172,7 @@ MASKS = {
     "palette.png": Image.fromarray(SOFT).convert("P"),
     "yellow.png": SOFT[..., None] // np.uint8([1, 1, 8]),
     "gray.jpg": SOFT,
-    "red.jpg": SOFT[..., None] * np.uint8([1, 0, 0]),
+    "blue.png": SOFT[..., None] * np.uint8([0, 0, 1]),
     "opaque everywhere.png": np.dstack([SOFT] * 3 + [SOFT * 0 + 255]),
     "painted with half a brush.png": np.dstack([SOFT * 0 + 90] * 3 + [SOFT // 2]),
     "black on nothing.png": np.dstack([SOFT * 0, SOFT]),
@@ -177,18 +213,21 @@ def test_of_a_label_map_one_object_is_chosen_or_its_values_are_named(tmp_path, k
     image.save(tmp_path / "mask.png")
     assert np.array_equal(read_mask(tmp_path / "mask.png", value), LABELS == 2)
     assert np.array_equal(to_mask(np.asarray(image), value=value), LABELS == 2)
-    with pytest.raises(UserError, match=f"mask.png holds the values {values}; .* --object, .* mask == value"):
+    with pytest.raises(UserError, match=f"mask.png holds the values {values}, .* --object, .* mask == value"):
         read_mask(tmp_path / "mask.png")
     with pytest.raises(UserError, match=f"mask.png holds the values {values}, not 77"):
         read_mask(tmp_path / "mask.png", 77)
 
 
-def test_not_even_tiny_objects_of_a_label_map_become_one_mask():
+def test_not_even_tiny_or_thin_objects_of_a_label_map_become_one_mask():
     labels = np.zeros((40, 60), np.uint8)
     labels[10:13, 10:13], labels[20:23, 30:33] = 1, 2
     (image := Image.fromarray(labels, "P")).putpalette(PALETTE.getpalette())
-    with pytest.raises(UserError, match="holds the values 1, 2;"):
-        to_mask(image)
+    thin = labels.copy()
+    thin[21:23] = 0
+    for picture in (image, labels, thin):
+        with pytest.raises(UserError, match="holds the values 1, 2,"):
+            to_mask(picture)
 
 
 def test_a_picture_of_floats_is_a_mask_if_it_has_two_values(tmp_path):
@@ -201,5 +240,5 @@ def test_a_picture_of_floats_is_a_mask_if_it_has_two_values(tmp_path):
 
 @pytest.mark.parametrize("mode", ["RGB", "L", "P"])
 def test_a_photograph_is_no_mask(mode):
-    with pytest.raises(UserError, match="mask holds many values, as photographs do; give a mask, whose object has one"):
+    with pytest.raises(UserError, match="mask holds the values .*, and a mask is of one object; "):
         to_mask(PHOTOGRAPH.convert(mode))
