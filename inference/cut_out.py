@@ -1,6 +1,5 @@
 """The object inside a box that a person drew -> its mask, by its colors."""
 
-import contextlib
 from collections.abc import Sequence
 from typing import Any
 
@@ -58,21 +57,24 @@ def cut_out(image: np.ndarray, box: Sequence[float]) -> np.ndarray:
 
 
 def whole_pixels(box: Any, size: Size) -> PixelBox:
-    """Four numbers -> the box of whole pixels around them, in an image of `size` (H, W), of which they may lie a pixel
-    outside. Raises UserError if it is no such box, or has sides of less than MIN_SIDE.
+    """Four numbers -> the box of whole pixels around them, in an image of `size` (H, W). The box may reach a pixel out
+    of the image. Raises UserError if it reaches farther, has sides of less than MIN_SIDE, or is not four numbers.
     """
     height, width = size
-    with contextlib.suppress(ValueError):  # of rows of unequal lengths
+    try:
         numbers = np.asarray(box)
-        if numbers.shape == (4,) and numbers.dtype.kind in "iuf" and np.isfinite(numbers).all():
-            edges = np.concatenate([np.floor(numbers[:2]), np.ceil(numbers[2:])])
-            left, top, right, bottom = inside = np.clip(edges, 0, [width, height] * 2).astype(int).tolist()
-            if abs(edges - inside).max() <= 1 and min(right - left, bottom - top) >= MIN_SIDE:
-                return left, top, right, bottom
-    raise UserError(
-        f"the box {box!r:.60} is not left, top, right, bottom, in pixels of its {width}x{height} image and at least "
-        f"{MIN_SIDE} apart"
-    )
+    except ValueError:  # rows of unequal lengths
+        numbers = np.empty(0)
+    if numbers.shape != (4,) or numbers.dtype.kind not in "iuf" or not np.isfinite(numbers).all():
+        raise UserError(f"the box {box!r:.60} is not four numbers; give left, top, right, bottom in pixels")
+    edges = np.concatenate([np.floor(numbers[:2]), np.ceil(numbers[2:])])
+    left, top, right, bottom = inside = np.clip(edges, 0, [width, height] * 2).astype(int).tolist()
+    if min(edges[2:] - edges[:2]) < MIN_SIDE:
+        remedy = f"give left, top, right, bottom, at least {MIN_SIDE} pixels apart"
+        raise UserError(f"the box {box!r:.60} is {edges[2] - edges[0]:g}x{edges[3] - edges[1]:g} pixels; {remedy}")
+    if abs(edges - inside).max() > 1 or min(right - left, bottom - top) < MIN_SIDE:
+        raise UserError(f"the box {box!r:.60} reaches out of its image, which is {width}x{height} pixels")
+    return left, top, right, bottom
 
 
 def _without_crumbs(mask: np.ndarray) -> np.ndarray:

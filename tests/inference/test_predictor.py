@@ -101,12 +101,12 @@ def test_paths_and_a_box_stand_for_pictures_and_masks_and_no_targets_have_no_ans
     ("change", "message"),
     [
         ({"query_image": "nowhere.jpg"}, "nowhere.jpg does not exist"),
-        ({"query_mask": np.arange(3).repeat(3).reshape(3, 3)}, "query mask holds the values 1, 2; .* mask == value"),
+        ({"query_mask": np.arange(3).repeat(3).reshape(3, 3)}, "query mask holds the values 1, 2, .* mask == value"),
         ({"target_images": [None]}, "target image is NoneType"),
         ({"target_images": np.zeros((3, 3, 3), np.uint8)}, "the target images are ndarray; give a list"),
         ({"query_mask": None}, "give either query_mask or query_box"),
         ({"query_box": (0, 0, 3, 3)}, "give either query_mask or query_box"),
-        ({"query_mask": None, "query_box": "3"}, "the box '3' is not left, top, right, bottom"),
+        ({"query_mask": None, "query_box": "3"}, "the box '3' is not four numbers; give left, top"),
         ({"setting": "ego"}, "setting 'ego' is unknown; choose from ego-exo, exo-ego, or None"),
     ],
 )
@@ -201,10 +201,16 @@ def test_a_box_of_floats_is_the_whole_pixels_around_it(box):
     assert whole_pixels([-0.4, -1, 60.2, 41], (40, 60)) == (0, 0, 60, 40)  # a pixel outside
 
 
-BAD_BOXES = [(30, 10, 10, 30), (-2, 0, 20, 20), (1, 2, 30), (1, 2, 30, np.nan), "1, 2, 30", [[1, 2], [30, 30]]]
+BAD_BOXES = {
+    "is not four numbers; give left, top": [(1, 2, 30), (1, 2, 30, np.nan), "1, 2", [[1, 2], [30, 30]], [1, [2, 3]]],
+    "is -20x20 pixels; give left, top, right, bottom, at least 4": [(30, 10, 10, 30)],
+    "is 3x20 pixels; give left, top, right, bottom, at least 4": [(30, 10, 33, 30)],
+    "reaches out of its image, which is 60x40 pixels": [(-2, 0, 20, 20), (10, 10, 20, 90), (70, 10, 90, 20)],
+}
 
 
-@pytest.mark.parametrize("box", BAD_BOXES, ids=str)
-def test_a_box_that_is_none_is_refused(box):
-    with pytest.raises(UserError, match=r"is not left, top, right, bottom, in pixels of its 60x40 image"):
-        cut_out(np.zeros((40, 60, 3), np.uint8), box)
+@pytest.mark.parametrize("message", BAD_BOXES)
+def test_each_fault_of_a_box_is_said_in_a_line_of_its_own(message):
+    for box in BAD_BOXES[message]:
+        with pytest.raises(UserError, match=f"^the box .* {message}"):
+            cut_out(np.zeros((40, 60, 3), np.uint8), box)
