@@ -48,6 +48,10 @@ class Footage:
         """Seconds of a frame, which may lie before the first or behind the last."""
         return float(self.seconds[position]) if 0 <= position < len(self.seconds) else position * self.step
 
+    def nearest(self, seconds: np.ndarray) -> np.ndarray:
+        """The positions of the frames that are nearest in time to `seconds`, int64 of the same shape."""
+        return np.searchsorted((self.seconds[1:] + self.seconds[:-1]) / 2, seconds)
+
     def read(self, positions: Sequence[int]) -> Iterator[np.ndarray]:
         """(H, W, 3) uint8 RGB for each of `positions`, which ascend and may repeat; holds one picture at a time.
 
@@ -110,8 +114,7 @@ def synchronize(cameras: Mapping[str, Footage], offsets: Mapping[str, int], cloc
         length = int((footage.seconds[-1] - first) / step + 1.5)
         if length < 1:
             raise UserError(f"{footage.path} ends before the other cameras begin; look at --offset")
-        middles = (footage.seconds[1:] + footage.seconds[:-1]) / 2
-        positions[name] = np.searchsorted(middles, first + np.arange(length) * step)
+        positions[name] = footage.nearest(first + np.arange(length) * step)
     return positions
 
 
@@ -143,4 +146,7 @@ def open_cameras(args: argparse.Namespace) -> tuple[dict[str, Footage], dict[str
     for flag, names in (("--masks", masks), ("--offset", offsets)):
         if unknown := names.keys() - cameras.keys():
             raise UserError(f"{flag} names camera {min(unknown)!r}; --videos has {', '.join(cameras)}")
+    for name, path in masks.items():
+        if inner := next((camera for camera in (name, *cameras) if any((path / camera).glob("*/*"))), None):
+            raise UserError(f"{path} holds a folder of camera {inner!r}; give --masks {inner}={path / inner}")
     return {name: open_footage(path, args.fps) for name, path in cameras.items()}, offsets

@@ -29,6 +29,7 @@ from formats.mask_pictures import read_mask
 from formats.masks import fit_mask
 from formats.picture_files import read_picture
 from inference.cut_out import cut_out
+from inference.pictures import as_mask
 from inference.predictor import CKPT_HELP, SHIPPED, Predictor
 from model.device import PRECISION_HELP, PRECISIONS
 
@@ -60,10 +61,11 @@ def number(text: str) -> int:
 
 def main(argv: list[str] | None = None) -> None:
     args = parse_args(argv)
-    predictor = Predictor.load(args.ckpt_path, args.device, args.precision, backbone_weights=args.backbone_weights)
-    print(f"{args.ckpt_path}: {predictor.description}")
     query, target = read_picture(args.query_image), read_picture(args.target_image)
     query_mask = read_mask(args.query_mask, args.object) if args.query_mask else cut_out(query, args.query_box)
+    as_mask(query_mask, "query mask", query.shape[:2])  # raises what is wrong with it before the network is loaded
+    predictor = Predictor.load(args.ckpt_path, args.device, args.precision, backbone_weights=args.backbone_weights)
+    print(f"{args.ckpt_path}: {predictor.description}")
     mask, existence = predictor.segment(query, query_mask, target, setting=args.setting)
 
     views = [overlay(query, fit_mask(query_mask, query.shape[:2]), QUERY), overlay(target, mask, PREDICTION)]
@@ -71,10 +73,11 @@ def main(argv: list[str] | None = None) -> None:
     views = [cv2.resize(image, (round(image.shape[1] * height / image.shape[0]), height)) for image in views]
     mask_path, overlay_path = (args.out.with_name(args.out.name + end) for end in ("_mask.png", "_overlay.jpg"))
     with claimed(args.out.parent, args.out.name, f"writes {mask_path}", (mask_path.name, overlay_path.name)):
+        replaced = " (replaces the file of a former run)" if mask_path.exists() else ""
         write_picture(mask_path, mask * 255)
         write_picture(overlay_path, np.hstack(views))
     print(f"visible with probability {existence:.3f}, {mask.mean():.2%} of the target image")
-    print(f"{mask_path}\n{overlay_path}")
+    print(f"{mask_path}{replaced}\n{overlay_path}{replaced}")
 
 
 if __name__ == "__main__":

@@ -4,8 +4,9 @@
 
 The camera with masks is the query camera, all others are targets. Each frame with a mask is looked for in the
 cameras that have a picture of that time. The folder --out, which must not exist, gets video.mp4 (all cameras side by
-side; dashed: predicted hidden), existence.csv and masks/{camera}/{object}/{frame}.png: as in results
-files, they have a long side of 480 pixels, and objects that are predicted hidden have one too.
+side; dashed: predicted hidden), existence.csv and masks/{camera}/{object}/{frame}.png: 0 and 255, with a long side of
+480 pixels as in results files; objects that are predicted hidden have a mask too. If several frames of the query camera
+have the same frame of a target, the one nearest in time has the mask and the row in existence.csv.
 """
 
 import argparse
@@ -99,12 +100,14 @@ def main(argv: list[str] | None = None) -> None:
     query_masks = {moment: read_query_masks(masks, footage.numbers[moment], footage) for moment in moments}
     if not any(query_masks.values()):
         raise UserError(f"{masks.path}: no mask shows an object, all are empty")
+    if ego is None:
+        print("no camera is taken for head-worn; if one is, --ego CAMERA says so, and sizes are found better")
     predictor = Predictor.load(args.ckpt_path, args.device, args.precision, backbone_weights=args.backbone_weights)
 
     step = float(np.median(np.diff(footage.seconds[moments]))) if len(moments) > 1 else 1
     widths = {name: panel_width(camera.size) for name, camera in cameras.items()}
     size, fps = (HEIGHT, sum(widths.values())), 1 / max(step, 1 / 120)
-    views, rows = read_views(moments, cameras, matches), []
+    views, rows, gaps = read_views(moments, cameras, matches), {}, {}
     with atomic_folder(args.out) as out:
         with open_video(out / "video.mp4", size, fps, preset="veryfast", crf="20") as write:
             # The delay: no bar before an early error.
@@ -112,12 +115,15 @@ def main(argv: list[str] | None = None) -> None:
                 answers = predict(predictor, images, query, query_masks[moment], ego)
                 for (camera, name), (prob, existence) in answers.items():
                     path = out / "masks" / camera / name / f"{numbers[camera]:05d}.png"
-                    share = save_mask(path, prob, cameras[camera].size)
-                    time = float(footage.seconds[moment])
-                    rows.append(Row(numbers[query], time, camera, numbers[camera], name, existence, share))
+                    _, gap = matches[camera][moment]
+                    if gap < gaps.get(path, np.inf):
+                        gaps[path] = gap
+                        share = save_mask(path, prob, cameras[camera].size)
+                        time = float(footage.seconds[moment])
+                        rows[path] = Row(numbers[query], time, camera, numbers[camera], name, existence, share)
                 write(draw_moment(images, widths, query, query_masks[moment], answers, objects))
         with (out / "existence.csv").open("w", newline="", encoding="utf-8") as file:
-            csv.writer(file).writerows([Row._fields, *rows])
+            csv.writer(file).writerows([Row._fields, *rows.values()])
     for name, match in matches.items():
         if unanswered := [footage.numbers[position] for position in positions if position not in match]:
             print_unanswered(name, unanswered)
@@ -140,26 +146,27 @@ def masked_positions(masks: MaskFiles, footage: Footage) -> list[int]:
 
 def simultaneous_frames(
     positions: Sequence[int], query: Footage, start: int, target: Footage, target_start: int
-) -> dict[int, int]:
-    """For frames of the query camera, the target camera's frame that is nearest in time, where it has a picture then.
-    The cameras' frames `start` and `target_start` show the same moment.
+) -> dict[int, tuple[int, float]]:
+    """For frames of the query camera, the target camera's frame that is nearest in time, where it has a picture then,
+    and the seconds between both. The cameras' frames `start` and `target_start` show the same moment.
     """
     times = query.seconds[positions] - query.time(start) + target.time(target_start)
     inside = (times >= -target.step / 2) & (times <= target.seconds[-1] + target.step / 2)
-    nearest = np.searchsorted((target.seconds[1:] + target.seconds[:-1]) / 2, times)
-    return {position: int(n) for position, n, is_inside in zip(positions, nearest, inside, strict=True) if is_inside}
+    nearest = target.nearest(times)
+    found = zip(positions, nearest.tolist(), abs(times - target.seconds[nearest]).tolist(), inside, strict=True)
+    return {position: (frame, gap) for position, frame, gap, is_inside in found if is_inside}
 
 
 def read_views(
-    moments: Sequence[int], cameras: Mapping[str, Footage], matches: Mapping[str, Mapping[int, int]]
+    moments: Sequence[int], cameras: Mapping[str, Footage], matches: Mapping[str, Mapping[int, tuple[int, float]]]
 ) -> Iterator[tuple[int, dict[str, int], dict[str, np.ndarray]]]:
     """Each moment with the frame numbers and the images of the cameras that have a picture then."""
     pictures = {
-        name: camera.read([matches[name][moment] for moment in moments if moment in matches[name]])
+        name: camera.read([matches[name][moment][0] for moment in moments if moment in matches[name]])
         for name, camera in cameras.items()
     }
     for moment in moments:
-        frames = {name: match[moment] for name, match in matches.items() if moment in match}
+        frames = {name: match[moment][0] for name, match in matches.items() if moment in match}
         numbers = {name: cameras[name].numbers[frame] for name, frame in frames.items()}
         yield moment, numbers, {name: shrink(next(pictures[name]), MAX_SHORT_SIDE["ego"]) for name in frames}
 
@@ -189,7 +196,7 @@ def save_mask(path: Path, prob: np.ndarray, video_size: Size) -> float:
     """Write a mask as results files have it; returns the share of the picture that it covers."""
     mask = sample_for_score(prob, prob.shape, video_size) > THRESHOLD
     path.parent.mkdir(parents=True, exist_ok=True)
-    Image.fromarray(mask).save(path)
+    Image.fromarray(np.uint8(mask) * 255).save(path)
     return round(float(mask.mean()), 6)
 
 

@@ -7,6 +7,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pytest
+from PIL import Image
 
 from common.drawing import write_picture
 from common.errors import UserError
@@ -74,7 +75,20 @@ def test_each_object_is_sought_in_each_other_camera_in_each_frame_in_which_it_is
     masks = find_masks(answers_dir / "masks" / "left").objects  # numbered as the frames of their own video
     of_left = {(name, frame) for name, camera, _, frame in expected if camera == "left"}
     assert {(name, frame) for name, frames in masks.items() for frame in frames} == of_left
-    assert read_mask(answers_dir / "masks" / "left" / "cup" / "00004.png").shape == eval_size(SIZE)
+    with Image.open(answers_dir / "masks" / "left" / "cup" / "00004.png") as mask:
+        assert mask.size == eval_size(SIZE)[::-1] and mask.mode == "L" and set(np.unique(mask)) <= {0, 255}
+
+
+def test_of_several_answers_to_a_frame_the_one_nearest_in_time_stays(inputs, tmp_path):
+    slow = tmp_path / "slow"  # 0.25 s from picture to picture, and masks of the cup at each 0.1 s but 0.2
+    for number in range(6):
+        write_picture(slow / f"{number}.png", np.zeros((*SIZE, 3), np.uint8))
+    cameras = ["--videos", f"head={inputs}/head.mp4", f"slow={slow}", "--fps", 4, "--masks", f"head={inputs}/masks"]
+    words = ["--ckpt_path", inputs / "net.pth", "--device", "cpu", "--out", tmp_path / "found"]
+    assert run_main(segment_video.main, *cameras, *words).returncode == 0
+    rows = {int(row["camera_frame"]): row for row in rows_of(tmp_path / "found") if row["object"] == "cup"}
+    assert [int(rows[number]["frame"]) for number in (0, 1, 2, 4, 5)] == [0, 9, 15, 30, 36]
+    assert len(rows_of(tmp_path / "found")) == len(list((tmp_path / "found").glob("masks/*/*/*.png")))
 
 
 @pytest.mark.parametrize(
@@ -139,6 +153,20 @@ def test_a_mask_that_is_empty_is_said_before_anything_is_made(inputs, tmp_path):
     assert [path.name for path in tmp_path.iterdir()] == ["cup.png"]
 
 
+def test_folders_of_cameras_are_not_taken_for_objects(inputs, tmp_path):
+    for name in ("head", "left"):
+        (tmp_path / "render" / name).mkdir(parents=True)
+        (tmp_path / "render" / name / "cup").symlink_to(inputs / "masks" / "cup")
+    done = call(inputs, tmp_path / "found", masks=tmp_path / "render")
+    assert done.returncode == 1 and f"give --masks head={tmp_path}/render/head\n" in done.stderr
+
+
+def test_that_no_camera_is_taken_for_head_worn_is_said(inputs, tmp_path):
+    for more, said in {(): True, ("--ego", "left"): False}.items():
+        done = call(inputs, tmp_path / f"found{said}", "--stride", 99, *more)
+        assert ("no camera is taken for head-worn; if one is, --ego CAMERA says so" in done.stdout) == said
+
+
 def test_ctrl_c_leaves_nothing_but_a_lock_file(inputs, tmp_path, monkeypatch):
     def interrupt(*_):
         raise KeyboardInterrupt
@@ -198,17 +226,18 @@ def test_the_predictor_loads_the_repositorys_network_unless_told_otherwise(files
     ("argument", "file", "message"),
     [
         ("target_image", "text.jpg", "text.jpg is no picture"),
-        ("query_mask", "target.jpg", "target.jpg holds many values, as photographs do"),
+        ("query_mask", "target.jpg", "target.jpg holds the values .*, and a mask is of one object"),
         ("query_mask", "empty.png", "query mask is empty"),
     ],
 )
-def test_bad_files_are_named_in_one_line(files, argument, file, message):
+def test_bad_files_are_named_in_one_line_before_the_network_is_loaded(files, monkeypatch, argument, file, message):
+    monkeypatch.delattr(segment_pair.Predictor, "load")
     folder = files["out"].removesuffix("found")
     with pytest.raises(UserError, match=f"^[^\n]*{message}[^\n]*$"):
         segment(files | {argument: folder + file})
 
 
-def test_a_box_stands_for_the_mask_and_a_value_chooses_from_a_label_map(tmp_path, monkeypatch):
+def test_a_box_stands_for_the_mask_and_a_value_chooses_from_a_label_map(tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(segment_pair.Predictor, "load", lambda *args, **options: predictor.Predictor(KnownAnswer(96)))
     for name, box in {"query": (0.3, 0.6, 0.5, 0.8), "target": (0.25, 0.7, 0.1, 0.5)}.items():
         image, mask = scene((96, 96), box)
@@ -219,9 +248,10 @@ def test_a_box_stands_for_the_mask_and_a_value_chooses_from_a_label_map(tmp_path
     common = ["--query_image", f"{tmp_path}/query.png", "--target_image", f"{tmp_path}/target.png"]
     common += ["--out", f"{tmp_path}/found"]
     labels = ["--query_mask", f"{tmp_path}/query_labels.png"]
-    for flags in (["--query_box", "47.5", "28", "78", "59"], [*labels, "--object", "0x2"]):
+    for flags, end in (["--query_box", "47.5", "28", "78", "59"], "jpg"), ([*labels, "--object", "0x2"], "former run)"):
         (tmp_path / ".found_mask.png.0123abcd.tmp").touch()  # left by a kill
         segment_pair.main([*common, *flags])
+        assert capsys.readouterr().out.endswith(f"{end}\n")
         assert np.array_equal(read_mask(tmp_path / "found_mask.png"), read_mask(tmp_path / "target_mask.png"))
         assert not list(tmp_path.glob(".*.tmp"))
     with pytest.raises(UserError, match="query_labels.png holds the values 1, 2"):
