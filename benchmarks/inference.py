@@ -36,7 +36,7 @@ from common.errors import counted, run_script
 from evaluation.metrics import iou
 from formats.geometry import EVAL_SIDE, eval_size, letterbox
 from formats.masks import decode_mask, encode_mask
-from formats.processed import CameraPair, ProcessedTake, read_frame
+from formats.processed import Correspondence, ProcessedTake, read_frame
 from formats.results import THRESHOLD
 from formats.takes import read_split
 from inference.matcher import PaperMatcher
@@ -119,7 +119,7 @@ def populate(take: ProcessedTake, count: int) -> None:
 @torch.inference_mode()
 def predict_plainly(
     backbone: Backbone, model: XSegTx, device: torch.device, take: ProcessedTake, frames: list[FramePlan]
-) -> dict[tuple[CameraPair, int], dict]:
+) -> dict[tuple[Correspondence, int], dict]:
     """Entries of the results file by pair and frame, the published way: pictures read for each pair again, masks
     decoded in full, batch norms not folded, joined attention.
     """
@@ -141,7 +141,7 @@ def predict_plainly(
     return entries
 
 
-def predict_our_way(matcher: PaperMatcher, frames: list[FramePlan]) -> dict[tuple[CameraPair, int], dict]:
+def predict_our_way(matcher: PaperMatcher, frames: list[FramePlan]) -> dict[tuple[Correspondence, int], dict]:
     """The same entries, as eval_segswap.py makes them."""
     return {
         (pair, frame.number): {"pred_mask": encode_mask(mask), "confidence": existence}

@@ -132,7 +132,7 @@ def check_take(data_dir: Path, uid: str) -> Check:
                 count = f"{counted(len(frames), 'frame')} {fault}: {first_frames}"
                 problems.append(f"take {uid}, camera {camera}: {count}; {remedy}run data/process_data.py")
     for setting, column in PAIRS.items():
-        numbers[column] = sum(len(take.masks[name][query]) for name, query, _ in take.camera_pairs(setting))
+        numbers[column] = sum(len(take.masks[name][query]) for name, query, _ in take.correspondences(setting))
     numbers["masks"] = sum(len(rles) for cameras in take.masks.values() for rles in cameras.values())
     return Check(problems + broken_lines, missing, numbers)
 

@@ -98,7 +98,7 @@ def find_problems(truth: GroundTruth, setting: str, results: Path) -> list[str]:
             problems.append(f"take {uid}: missing in {results}")
             continue
         take, checked = truth.load_take(uid), TakePredictions(uid, raw)
-        for pair in take.take.camera_pairs(setting):
+        for pair in take.take.correspondences(setting):
             predictions += len(checked.read(pair, take.prediction_sizes(pair, take.query_frames(pair))))
         problems += [f"{setting}: {problem.text}" for problem in checked.problems]
     print(f"{setting}: {counted(predictions, 'usable prediction')} for {counted(len(truth.uids), 'take')}")

@@ -12,7 +12,7 @@ import numpy as np
 
 from formats.geometry import EVAL_SIDE, Size
 from formats.masks import RLE, check_rle, decode_mask, mask_area, mask_size, resize_mask
-from formats.processed import CameraPair
+from formats.processed import Correspondence
 from formats.results import camera_pair_key
 
 OTHER_SIZE, NO_CONFIDENCE = "mask has another size", "no confidence"
@@ -53,7 +53,7 @@ class TakePredictions:
         self.problems: list[Problem] = []
         self.accepted: Counter[str] = Counter()
 
-    def read(self, pair: CameraPair, sizes: dict[int, Size | None]) -> dict[int, PredictedMask]:
+    def read(self, pair: Correspondence, sizes: dict[int, Size | None]) -> dict[int, PredictedMask]:
         """The usable predictions of a pair, by frame. `sizes`: frame -> (H, W) that its mask must have, or None if that
         is not known.
         """
@@ -79,7 +79,7 @@ class TakePredictions:
             self.problems.append(Problem(text, kind == "missing", flag))
         return usable
 
-    def _frame_entries(self, pair: CameraPair) -> tuple[str, dict[str, Any] | Problem]:
+    def _frame_entries(self, pair: Correspondence) -> tuple[str, dict[str, Any] | Problem]:
         """The place of a pair in the file, and its entries by frame, or the problem why there are none."""
         pair_key = camera_pair_key(pair.query_camera, pair.target_camera)
         place, entries = f"take {self.take_uid}", self._raw

@@ -188,7 +188,7 @@ def score_take(truth: TakeTruth, raw: Any, options: ScoreOptions) -> TakeScores:
     predictions = TakePredictions(take.uid, raw, options.accept)
     true_mask = functools.cache(truth.mask)  # needed for its own object and again for each other one in view
     cases, wanted = [], 0
-    for pair in take.camera_pairs(options.setting):
+    for pair in take.correspondences(options.setting):
         frames = truth.scored_frames(pair)
         wanted += len(frames)
         if not frames:

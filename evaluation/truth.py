@@ -18,7 +18,7 @@ from formats.masks import RLE, encode_mask, mask_size, resize_mask
 from formats.processed import (
     ANNOTATION,
     FAILED,
-    CameraPair,
+    Correspondence,
     ProcessedTake,
     annotation_change,
     frames_in,
@@ -76,11 +76,11 @@ class TakeTruth:
     take: ProcessedTake
     info: TakeInfo
 
-    def query_frames(self, pair: CameraPair) -> list[int]:
+    def query_frames(self, pair: Correspondence) -> list[int]:
         """The frames to predict, which have a query mask, in the file's order."""
         return list(self.take.masks[pair.object_name][pair.query_camera])
 
-    def scored_frames(self, pair: CameraPair) -> list[int]:
+    def scored_frames(self, pair: Correspondence) -> list[int]:
         """The frames that count: the annotators looked at them in the target view, and there is a query mask."""
         if self.info.frames is None:
             return self.query_frames(pair)
@@ -92,7 +92,7 @@ class TakeTruth:
         rle = self.take.masks[object_name].get(camera, {}).get(frame)
         return encode_mask(resize_mask(rle, size or eval_size(mask_size(rle)))) if rle else None
 
-    def prediction_sizes(self, pair: CameraPair, frames: list[int]) -> dict[int, Size | None]:
+    def prediction_sizes(self, pair: Correspondence, frames: list[int]) -> dict[int, Size | None]:
         """(H, W) that predictions in the target view must have, by frame: the size of all masks of the camera or, if
         they differ, of the true mask. None if there is neither: the object is hidden.
         """

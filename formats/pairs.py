@@ -84,7 +84,7 @@ def write_pairs(
                 continue
             row_of = _copy_masks(take, masks, counts)
             for setting in SETTINGS:
-                for name, query, target in take.camera_pairs(setting):
+                for name, query, target in take.correspondences(setting):
                     query_rows, target_rows = row_of[name, query], row_of[name, target]
                     for frame, row in query_rows.items():
                         rows[setting].extend((row, target_rows.get(frame, -1)))

@@ -46,8 +46,10 @@ def frames_in(camera_folder: Path) -> dict[int, Path]:
     return {int(path.stem): path for path in camera_folder.glob("*.jpg") if path.stem.isdecimal()}
 
 
-class CameraPair(NamedTuple):
-    """An object and the two cameras of a pair. The frames to predict are those with a mask in `query_camera`."""
+class Correspondence(NamedTuple):
+    """An object that is given in one camera and sought in another. Each frame in which it has a mask in `query_camera`
+    is a pair, to be predicted.
+    """
 
     object_name: str
     query_camera: str
@@ -125,17 +127,17 @@ class ProcessedTake:
         """Every camera in which an object is annotated."""
         return {camera for cameras in self.masks.values() for camera in cameras}
 
-    def camera_pairs(self, setting: str) -> Iterator[CameraPair]:
-        """Every object with each of its cameras of the setting's query kind and each of its target kind."""
+    def correspondences(self, setting: str) -> Iterator[Correspondence]:
+        """Every object, from each of its cameras of the setting's query kind to each of its target kind."""
         for object_name, cameras in self.masks.items():
             queries, targets = ([c for c in cameras if kind_of(c) == kind] for kind in SETTINGS[setting])
             for query, target in itertools.product(queries, targets):
-                yield CameraPair(object_name, query, target)
+                yield Correspondence(object_name, query, target)
 
     def needed_frames(self) -> dict[str, set[int]]:
         """The frames of each camera that some pair of any setting needs, as query or as target."""
         needed: dict[str, set[int]] = {}
-        for name, *cameras in itertools.chain(*map(self.camera_pairs, SETTINGS)):
+        for name, *cameras in itertools.chain(*map(self.correspondences, SETTINGS)):
             for camera in cameras:
                 needed.setdefault(camera, set()).update(self.masks[name][cameras[0]])
         return needed

@@ -8,14 +8,14 @@ import numpy as np
 
 from formats.geometry import Size, letterbox
 from formats.masks import RLE, fit_rle, letterbox_mask
-from formats.processed import CameraPair
+from formats.processed import Correspondence
 
 
 @dataclass
 class Frame:
     """Questions about one moment: where is an object, whose mask is given in a query view, in a target view?"""
 
-    pairs: Sequence[CameraPair]  # the questions: (object_name, query_camera, target_camera)
+    pairs: Sequence[Correspondence]  # the questions: (object_name, query_camera, target_camera)
     images: dict[str, np.ndarray]  # by camera: (H, W, 3) uint8 RGB
     # By pair[:2], the query mask: of any size with its image's aspect ratio. A method of one's own gets it as large as
     # its image, (H, W) uint8 of 0 and 1.
@@ -32,7 +32,7 @@ class TakeFrame(Frame):
     folder: Path  # of the take: frames of other times are <folder>/<camera>/<number>.jpg
     sizes: dict[str, Size] = field(default_factory=dict)  # by camera: (H, W) of the frame, before it was letterboxed
     video_sizes: dict[str, Size] = field(default_factory=dict)  # by camera: (H, W) of the video, often larger
-    left_out: dict[CameraPair, str] = field(default_factory=dict)  # pairs that cannot be predicted, and why
+    left_out: dict[Correspondence, str] = field(default_factory=dict)  # pairs that cannot be predicted, and why
 
 
 def prepare_frame(frame: Frame, side: int | None = None) -> Frame:

@@ -14,7 +14,7 @@ from torch.utils.data import Dataset
 
 from common.errors import UserError
 from formats.masks import encode_mask
-from formats.processed import CameraPair, ProcessedTake, read_frame
+from formats.processed import Correspondence, ProcessedTake, read_frame
 from formats.results import THRESHOLD, camera_pair_key
 from formats.takes import kind_of
 from inference.frame import TakeFrame
@@ -28,7 +28,7 @@ class FramePlan(NamedTuple):
     take_uid: str
     digest: str | None  # `ProcessedTake.digest`, checked when the frame is read; None: not checked
     number: int
-    pairs: list[CameraPair]
+    pairs: list[Correspondence]
 
 
 @dataclass(frozen=True)
@@ -40,11 +40,11 @@ class TakePlan:
     digest: str  # `ProcessedTake.digest`
     subsample_idx: list[int]
     objects: list[str]
-    query_frames: dict[CameraPair, list[int]]  # every frame with a query mask
+    query_frames: dict[Correspondence, list[int]]  # every frame with a query mask
 
     @classmethod
     def of(cls, take: ProcessedTake, setting: str) -> "TakePlan":
-        frames = {pair: list(take.masks[pair.object_name][pair.query_camera]) for pair in take.camera_pairs(setting)}
+        frames = {pair: list(take.masks[pair.object_name][pair.query_camera]) for pair in take.correspondences(setting)}
         return cls(take.folder.parent, take.uid, take.digest, take.subsample_idx, list(take.masks), frames)
 
     @property
@@ -87,7 +87,7 @@ class FrameDataset(Dataset):
                 frame.left_out[pair] = str(error)
         return self.prepare(frame)
 
-    def _add(self, frame: TakeFrame, pair: CameraPair, plan: FramePlan) -> None:
+    def _add(self, frame: TakeFrame, pair: Correspondence, plan: FramePlan) -> None:
         """Read what a pair needs. Raises UserError if the take or an image cannot be read."""
         if self.take is None or self.take.folder != frame.folder:
             self.take = ProcessedTake.read(plan.data_dir, plan.take_uid)
@@ -131,7 +131,7 @@ def predict_takes(
 
 def predict_frames(
     matcher: Matcher, frames: Iterable[TakeFrame]
-) -> Iterator[tuple[TakeFrame, list[tuple[CameraPair, np.ndarray, float]]]]:
+) -> Iterator[tuple[TakeFrame, list[tuple[Correspondence, np.ndarray, float]]]]:
     """Each frame with its pairs' masks, (H, W) bool as results files have them, and existence."""
     for frame in frames:
         answers = []

@@ -19,7 +19,7 @@ from PIL.Image import Image
 from common.arguments import SETTINGS
 from common.errors import UserError
 from formats.masks import encode_mask
-from formats.processed import CameraPair
+from formats.processed import Correspondence
 from formats.results import THRESHOLD
 from inference.cut_out import cut_out
 from inference.frame import Frame
@@ -131,7 +131,7 @@ class Predictor:
         if not targets:
             return []
         images = {"": query_image} | {str(number): image for number, image in enumerate(targets)}
-        pairs = [CameraPair("", "", str(number)) for number in range(len(targets))]
+        pairs = [Correspondence("", "", str(number)) for number in range(len(targets))]
         kinds = {camera: SETTINGS[setting][camera != ""] for camera in images} if setting else {}
         frame = Frame(pairs, images, {("", ""): encode_mask(query_mask)}, kinds)
         masks, existence = self.predict(frame)

@@ -38,7 +38,7 @@ from formats.footage import Footage, add_footage_options, open_cameras
 from formats.geometry import Size, sample_for_score
 from formats.mask_files import MaskFiles, find_masks
 from formats.masks import RLE, resize_mask
-from formats.processed import CameraPair, shrink
+from formats.processed import Correspondence, shrink
 from formats.results import THRESHOLD
 from formats.takes import MAX_SHORT_SIDE, kind_of
 from formats.video_writer import open_video
@@ -183,7 +183,7 @@ def predict(
     """Look for the objects, of which the query camera's image has masks, in all other images. `ego`: the head-worn
     camera; where there is none, it is not known which camera shows things larger.
     """
-    pairs = [CameraPair(name, query, camera) for camera in images if camera != query for name in query_masks]
+    pairs = [Correspondence(name, query, camera) for camera in images if camera != query for name in query_masks]
     if not pairs:
         return {}
     masks = {(name, query): rle for name, rle in query_masks.items()}

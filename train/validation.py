@@ -13,7 +13,7 @@ from common.drawing import PREDICTION, QUERY, TRUTH, overlay
 from formats.geometry import EVAL_SIDE, letterbox
 from formats.masks import letterbox_mask, resize_mask
 from formats.pairs import PairSet
-from formats.processed import CameraPair
+from formats.processed import Correspondence
 from formats.results import THRESHOLD
 from inference.matcher import Matcher
 from inference.predict_takes import FrameDataset, FramePlan, predict_frames
@@ -41,9 +41,9 @@ class Validation:
         self.numbers, frames = {}, defaultdict(list)
         for number in np.sort(np.random.default_rng(0).permutation(len(pairs))[:size]).tolist():
             pair = pairs[number]
-            camera_pair = CameraPair(pair.object_name, pair.query_camera, pair.target_camera)
-            frames[pair.take_uid, pair.frame].append(camera_pair)
-            self.numbers[pair.take_uid, pair.frame, camera_pair] = number
+            correspondence = Correspondence(pair.object_name, pair.query_camera, pair.target_camera)
+            frames[pair.take_uid, pair.frame].append(correspondence)
+            self.numbers[pair.take_uid, pair.frame, correspondence] = number
         plans = [FramePlan(pairs.data_dir_of[uid], uid, None, frame, of) for (uid, frame), of in frames.items()]
         count = -(-len(plans) // log.ranks.size)
         plans += [plans[0]._replace(pairs=[])] * (count * log.ranks.size - len(plans))

@@ -67,7 +67,7 @@ def test_frames_and_masks_of_all_cameras_are_of_one_moment(inputs, tmp_path):
         assert frames == {frame: frame + offset for frame in range(0, 70, 10) if frame < 67}
         for frame, rle in take.masks["cup"][camera].items():
             assert decode_mask(rle)[:, 0].sum() == frame + offset + 1
-    assert list(take.camera_pairs("ego-exo")) == [("cup", EGO, LEFT), ("cup", EGO, PHOTOS)]
+    assert list(take.correspondences("ego-exo")) == [("cup", EGO, LEFT), ("cup", EGO, PHOTOS)]
     assert run_main(create_pairs.main, "--data_dir", data_dir).returncode == 0
 
 
@@ -125,7 +125,7 @@ def test_several_takes_share_a_data_folder(inputs, tmp_path):
     assert json.loads((tmp_path / "split.json").read_text()) == splits
     assert process(tmp_path) == 0
     take = ProcessedTake.read(tmp_path / "processed", "one")
-    assert list(take.camera_pairs("ego-exo")) == [("cup", EGO, LEFT)]  # training must not learn "not visible"
+    assert list(take.correspondences("ego-exo")) == [("cup", EGO, LEFT)]  # training must not learn "not visible"
 
 
 @pytest.mark.parametrize("split", ["train", "val"])  # training validates on the latter

@@ -14,7 +14,7 @@ from evaluation import evaluate, report
 from evaluation.protocols import PROTOCOLS
 from evaluation.truth import GroundTruth
 from formats.masks import encode_mask, resize_mask
-from formats.processed import ANNOTATION, SOURCE, CameraPair, ProcessedTake
+from formats.processed import ANNOTATION, SOURCE, Correspondence, ProcessedTake
 from formats.results import part_name
 from formats.takes import iter_annotations, parse_take
 from tests.made import EGO, official_evaluation
@@ -356,7 +356,7 @@ def test_photos_of_different_sizes_in_one_camera_score_as_in_the_official_evalua
 
 
 def test_frames_count_where_the_query_has_a_mask_and_somebody_looked_at_the_target(tmp_path):
-    data_dir, pair = make_scored_data(tmp_path) / "processed", CameraPair("cup_0", EGO, "cam01")
+    data_dir, pair = make_scored_data(tmp_path) / "processed", Correspondence("cup_0", EGO, "cam01")
     path = tmp_path / "annotations" / "relations_val.json"
     raw = json.loads(path.read_text())
     raw["annotations"]["take-a"]["object_masks"]["cup_0"]["cam01"]["annotated_frames"] = [0, 30, 90]

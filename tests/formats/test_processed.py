@@ -41,8 +41,8 @@ def test_every_object_pairs_each_ego_with_each_exo():
     take = ProcessedTake("uid", None, MASKS, [0])
     pairs = [("cup _0", "aria01_214-1", "cam01"), ("cup _0", "aria01_214-1", "gp02")]
     pairs += [("two egos", "aria02_214-1", "gp02"), ("two egos", "aria01_214-1", "gp02")]
-    assert list(take.camera_pairs("ego-exo")) == pairs
-    assert list(take.camera_pairs("exo-ego")) == [(name, exo, ego) for name, ego, exo in pairs]
+    assert list(take.correspondences("ego-exo")) == pairs
+    assert list(take.correspondences("exo-ego")) == [(name, exo, ego) for name, ego, exo in pairs]
 
 
 def test_a_take_whose_cameras_names_do_not_tell_the_head_worn_one_is_to_be_imported_again(tmp_path):

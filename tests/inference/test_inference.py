@@ -87,7 +87,7 @@ def test_results_equal_single_pairs_and_golden_ones(checkpoint, strong_checkpoin
     predictor, networks, answers = Predictor.load(checkpoint, "cpu"), load_checkpoint(checkpoint)[:2], []
     take = ProcessedTake.read(data_path, "a")
     assert result["subsample_idx"] == take.subsample_idx
-    for pair in take.camera_pairs(setting):
+    for pair in take.correspondences(setting):
         frames = result["masks"][pair.object_name][f"{pair.query_camera}_{pair.target_camera}"]
         assert set(map(int, frames)) == set(take.masks[pair.object_name][pair.query_camera])
         for frame, value in frames.items():

@@ -80,7 +80,7 @@ def test_a_method_gets_all_that_it_may_need_and_frames_in_order(data_path, metho
         numbers = [int(words[1]) for words in asked if words[0] == uid]
         assert numbers == sorted(set(numbers)) == [0, 30, 60]
         take = ProcessedTake.read(data_path, uid)
-        for pair in take.camera_pairs(setting):
+        for pair in take.correspondences(setting):
             frames = result["masks"][pair.object_name][f"{pair.query_camera}_{pair.target_camera}"]
             assert set(map(int, frames)) == set(take.masks[pair.object_name][pair.query_camera])
             for frame, entry in frames.items():

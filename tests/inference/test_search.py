@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from formats.masks import encode_mask
-from formats.processed import CameraPair
+from formats.processed import Correspondence
 from inference.frame import Frame
 from inference.predictor import Predictor
 from inference.search import StrongMatcher
@@ -41,7 +41,7 @@ def frame_of(pairs: list[tuple[str, str, str]], kinds: dict[str, str] = KINDS, n
             center = int(rng.uniform(0.2, 0.8) * width), int(rng.uniform(0.2, 0.8) * height)
             blank = np.zeros((height, width), np.uint8)
             masks[name, camera] = cv2.circle(blank, center, radius, 1, -1) if radius else blank
-    pairs = [CameraPair(*pair) for pair in pairs]
+    pairs = [Correspondence(*pair) for pair in pairs]
     return Frame(pairs, images, {pair[:2]: encode_mask(masks[pair[:2]]) for pair in pairs}, kinds)
 
 
@@ -94,7 +94,7 @@ def look_alikes() -> tuple[Frame, np.ndarray]:
     to the object than the object itself, and even nearer to the other one of the query. The object's mask in the target
     comes second.
     """
-    images, masks, pair = {}, {}, CameraPair("cup", "left", "right")
+    images, masks, pair = {}, {}, Correspondence("cup", "left", "right")
     for camera, greens in {"left": (100, 136), "right": (70, 126)}.items():
         images[camera], masks[camera] = np.full((270, 480, 3), BACKGROUND, np.uint8), np.zeros((270, 480), np.uint8)
         for row, green in zip((60, 180), greens, strict=True):

@@ -25,7 +25,7 @@ def make_results(data_dir: Path, uids: list[str], setting: str, seed: int = 0, s
     for uid in uids:
         take = ProcessedTake.read(data_dir, uid)
         masks = {name: {} for name in take.masks}
-        for pair in take.camera_pairs(setting):
+        for pair in take.correspondences(setting):
             truth = take.masks[pair.object_name][pair.target_camera]
             frames = {}
             for frame in take.masks[pair.object_name][pair.query_camera]:
