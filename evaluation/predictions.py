@@ -23,7 +23,6 @@ ACCEPTED_TEXT = {  # what is counted, and what it has
     NO_CONFIDENCE: ("prediction", "without confidence: 1 where the mask is not empty, else 0"),
     LISTED_CONFIDENCE: ("confidence", "given as a list of one number"),
 }
-MAX_SIDE = 8192  # pixels; larger than any video, and whole masks are decoded for some protocols
 MAX_DISTORTION = 0.05  # of height by width; beyond it a mask is of another image, or padded, and cannot be resized
 
 
@@ -144,5 +143,4 @@ def _size_fault(mask: RLE, size: Size | None) -> str:
     if (height, width) == size or (size is None and max(height, width) == EVAL_SIDE):
         return ""
     similar = size is not None and abs(height * size[1] / (width * size[0]) - 1) <= MAX_DISTORTION
-    fits = max(height, width) <= MAX_SIDE and (similar or (size is not None and not mask_area(mask)))
-    return OTHER_SIZE if fits else "mask has the wrong size"
+    return OTHER_SIZE if similar or (size and not mask_area(mask)) else "mask has the wrong size"
