@@ -21,7 +21,7 @@ from formats.masks import RLE, encode_mask, resize_mask
 from formats.processed import read_frame
 from formats.results import camera_pair_key, iter_results
 
-INK, PALE, PAPER = (20, 20, 20), (110, 110, 110), (255, 255, 255)
+BLACK, GRAY, WHITE = (20, 20, 20), (110, 110, 110), (255, 255, 255)
 GAP = 6  # pixels between panels
 PANEL_HEIGHT = 300  # pixels
 SHEET_WIDTH = 2000  # pixels
@@ -74,8 +74,8 @@ def draw_case(truth: TakeTruth, predictions: Sequence[PredictedCase], height: in
         panels.append(_draw_panel(target, outline, prediction.caption, window, height))
     caption = "truth" if case.visible else "truth: not visible"
     panels.append(_draw_panel(target, Outline(true_mask, TRUTH), caption, window, height))
-    body = np.hstack([_framed(panel, 0, 0, GAP, 0) for panel in panels])[:, GAP:]
-    return np.vstack([_header(truth, predictions, body.shape[1], height // 12), body])
+    panel_row = np.hstack([_framed(panel, 0, 0, GAP, 0) for panel in panels])[:, GAP:]
+    return np.vstack([_header(truth, predictions, panel_row.shape[1], height // 12), panel_row])
 
 
 class Outline(NamedTuple):
@@ -102,14 +102,14 @@ def _draw_panel(
         image[-side:, slice(0, side) if on_the_right else slice(-side, None)] = _framed(inset[2:-2, 2:-2], 2, 2, 2, 2)
 
     size = max(9, height // 22)  # of the caption, in the upper left corner beside a swatch of the mask's color
-    paper = Image.fromarray(image)
-    draw = ImageDraw.Draw(paper)
+    canvas = Image.fromarray(image)
+    draw = ImageDraw.Draw(canvas)
     caption = caption[:100]
     box = draw.textbbox((size * 2, size // 2), caption, font=font(size))
-    draw.rectangle((0, 0, box[2] + size // 2, box[3] + size // 2), fill=INK)
+    draw.rectangle((0, 0, box[2] + size // 2, box[3] + size // 2), fill=BLACK)
     draw.rectangle((size // 2, box[1], size * 3 // 2, box[3]), fill=color)
-    draw.text((size * 2, size // 2), caption, PAPER, font(size))
-    return np.array(paper)
+    draw.text((size * 2, size // 2), caption, WHITE, font(size))
+    return np.array(canvas)
 
 
 def _close_up(size: Size, rle: RLE | None) -> tuple[slice, slice] | None:
@@ -163,11 +163,11 @@ def load_predictions(path: Path, setting: str, cases: Sequence[Case], name: str)
 
 
 def case_sheet(pictures: list[np.ndarray]) -> np.ndarray:
-    """Pictures in two columns on white paper."""
+    """Pictures in two columns on white."""
     columns = min(2, len(pictures))
     width = SHEET_WIDTH // columns - 2 * GAP
     scaled = [_resize(picture, (round(picture.shape[0] * width / picture.shape[1]), width)) for picture in pictures]
-    scaled += [np.full_like(scaled[-1], PAPER)] * (len(scaled) % columns)
+    scaled += [np.full_like(scaled[-1], WHITE)] * (len(scaled) % columns)
     rows = []
     for start in range(0, len(scaled), columns):
         row = scaled[start : start + columns]
@@ -182,26 +182,26 @@ def iou_text(case: Case) -> str:
 
 def _header(truth: TakeTruth, predictions: Sequence[PredictedCase], width: int, height: int) -> np.ndarray:
     """The line above a picture: object, take, camera, frame; at the right end the score, if it is one prediction's."""
-    paper = Image.new("RGB", (width, height + GAP), PAPER)
-    draw = ImageDraw.Draw(paper)
+    canvas = Image.new("RGB", (width, height + GAP), WHITE)
+    draw = ImageDraw.Draw(canvas)
     plain, bold = font(round(height * 0.7)), font(round(height * 0.7), bold=True)
     case = predictions[0].case
     name = " ".join(case.object_name.split())[:40] + "  "
-    draw.text((0, 0), name, INK, bold)
+    draw.text((0, 0), name, BLACK, bold)
     take = truth.info.name or truth.take.uid[:8]
     details = f"{take}, {case.target_camera}, frame {case.frame}"  # a page has it whole, below the picture
-    draw.text((draw.textlength(name, bold), 0), details[:100], PALE, plain)
+    draw.text((draw.textlength(name, bold), 0), details[:100], GRAY, plain)
     if len(predictions) == 1:
         score = f"  {iou_text(case)}  existence {100 * case.existence:.0f} %"
         left = width - draw.textlength(score, bold)
-        draw.rectangle((left, 0, width, height + GAP), fill=PAPER)
-        draw.text((left, 0), score, INK, bold)
-    return np.array(paper)
+        draw.rectangle((left, 0, width, height + GAP), fill=WHITE)
+        draw.text((left, 0), score, BLACK, bold)
+    return np.array(canvas)
 
 
 def _framed(image: np.ndarray, *borders: int) -> np.ndarray:
     """With white borders of so many pixels above, below, on the left and on the right."""
-    return cv2.copyMakeBorder(image, *borders, cv2.BORDER_CONSTANT, value=PAPER)
+    return cv2.copyMakeBorder(image, *borders, cv2.BORDER_CONSTANT, value=WHITE)
 
 
 def _resize(image: np.ndarray, size: Size) -> np.ndarray:

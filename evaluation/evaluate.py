@@ -110,11 +110,11 @@ def evaluate_file(truth: GroundTruth, path: Path, scores: SplitScores, protocol:
 
 
 def compare_files(
-    truth: GroundTruth, files: dict[str, Path], scores: list[SplitScores], number: int, out: Path
+    truth: GroundTruth, files: dict[str, Path], scores: list[SplitScores], picture_count: int, out: Path
 ) -> None:
     """Write and print how several results files, by name, compare on the frames that all of them have.
 
-    The page shows pictures of the `number` cases on which they disagree most.
+    The page shows pictures of the `picture_count` cases on which they disagree most.
     """
     names, setting = list(files), scores[0].setting
     cases = common_cases(scores)
@@ -122,7 +122,7 @@ def compare_files(
         raise UserError("these results files have no scored frame in common")
     comparison = {"setting": setting, "split": truth.split, "provenance": provenance_of(list(files.values()))}
     comparison |= compare(names, cases, scores[0])
-    drawn = cases_at(cases, largest_disagreements(cases, number))
+    drawn = cases_at(cases, largest_disagreements(cases, picture_count))
     takes = take_names(scores[0])
     lead = f"{setting}, {split_title(truth.split)}: {counted(len(cases[0]), 'frame')} that all files have"
     warnings = list(dict.fromkeys(line for file_scores in scores for line in warning_lines(truth, file_scores)))
