@@ -27,15 +27,7 @@ from common.parallel import run_jobs
 from data.extraction import BROKEN, MISSING, read_failures
 from formats.pairs import PairSet
 from formats.processed import ProcessedTake, annotation_change, frames_in, has_jpeg_end, is_processed
-from formats.takes import (
-    ANNOTATION_TEMPLATE,
-    SPLITS,
-    annotation_path,
-    find_split_path,
-    read_split,
-    read_splits,
-    read_takes,
-)
+from formats.takes import SPLITS, annotation_path, find_split_path, read_split, read_splits, read_takes
 
 PAIRS = {setting: f"pairs {setting}" for setting in SETTINGS}
 COLUMNS = ("takes", "processed", "frames", "masks", *PAIRS.values(), "missing", "problems")
@@ -53,7 +45,7 @@ def parse_args() -> argparse.Namespace:
     add_num_workers(parser)
     args = parser.parse_args()
     args.splits_path = args.splits_path or find_split_path(args.data_path)
-    args.annotation_path = args.annotation_path or args.data_path.absolute().parent / ANNOTATION_TEMPLATE
+    args.annotation_path = args.annotation_path or args.data_path.absolute().parent / "annotations"
     return args
 
 

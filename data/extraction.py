@@ -6,9 +6,8 @@ first: `{"annotation": SHA-256, "<camera>.mp4": [bytes, time, SHA-256 of its end
 
 annotation.json promises to every later stage that both frames of each pair exist. It therefore leaves out cameras whose
 video is missing or broken, and for each object the frames past the end of its shortest video and those with a corrupt
-mask in any camera. Whatever is left out is a `Failure` in `<data_dir>/<take_uid>/failed.json`;
-`<data_dir>/failed_takes.json` gathers these lists:
-`[{"take_uid", "take_name", "camera": str or null, "kind": "missing" | "broken", "reason"}, ...]`.
+mask in any camera. Whatever is left out is a `Failure` in the take's failed.json:
+`{"take_name", "failures": [{"camera": str or null, "kind": "missing" | "broken", "reason"}, ...]}`.
 """
 
 import contextlib
@@ -23,14 +22,13 @@ from typing import Any
 import cv2
 
 from common.errors import UserError, counted, warn_once
-from common.files import atomic_write, claimed, read_record, remove_leftovers, write_json
+from common.files import atomic_write, read_record, remove_leftovers, write_json
 from formats.geometry import same_shape
 from formats.masks import RLE, mask_size
 from formats.processed import ANNOTATION, FAILED, SOURCE, ProcessedTake, frame_path, frames_in, read_source, shrink
 from formats.takes import FRAME_STEP, MAX_SHORT_SIDE, Take, Track, kind_of, video_path
 from formats.video import VideoError, VideoIndex, index_video, read_frames
 
-FAILED_TAKES = "failed_takes.json"
 FAILED_FORM = {"take_name": str, "failures": [{"camera": str | None, "kind": str, "reason": str}]}
 MISSING = "missing"  # not there at all: parts of the real data set were withdrawn
 BROKEN = "broken"  # there, but it cannot be used: another download should help
@@ -276,21 +274,11 @@ def _wanted_frames(take: Take, frames_each_second: Collection[int]) -> list[int]
 
 
 def write_failures(folder: Path, take_name: str, failures: list[Failure]) -> None:
-    """Write the list of the take in `folder`, so that parallel runs never write the same file; none if it is empty."""
+    """Write the list of the take in `folder`, or no file if it is empty."""
     if failures:
         write_json(folder / FAILED, {"take_name": take_name, "failures": [*map(asdict, failures)]}, 1)
     else:
         (folder / FAILED).unlink(missing_ok=True)
-
-
-def gather_failures(data_dir: Path) -> None:
-    """Write failed_takes.json from the lists of all takes."""
-    with claimed(data_dir, FAILED_TAKES, f"writes {data_dir / FAILED_TAKES}"):
-        rows = []
-        for folder in sorted(path.parent for path in data_dir.glob(f"*/{FAILED}")):
-            take_name, failures = read_failures(folder)
-            rows += [{"take_uid": folder.name, "take_name": take_name, **asdict(failure)} for failure in failures]
-        write_json(data_dir / FAILED_TAKES, rows, indent=1)
 
 
 def read_failures(folder: Path) -> tuple[str, list[Failure]]:

@@ -61,9 +61,9 @@ def main() -> None:
     for camera, path in args.masks:
         masks = find_masks(path, args.mask_frame)
         for object_name in masks.objects:
-            track, number = read_track(masks, object_name, cameras[camera], positions[camera])
+            track = read_track(masks, object_name, cameras[camera], positions[camera])
             objects.setdefault(object_name, {})[name_in_take[camera]] = track
-            not_shown += number
+            not_shown += len(masks.objects[object_name]) - len(track["annotated_frames"])
     if args.split != "test":  # training takes a frame that nobody looked at for one in which the object is hidden
         unmatched = drop_unmatched(objects)
     count = sum(len(track["annotation"]) for tracks in objects.values() for track in tracks.values())
@@ -110,16 +110,15 @@ def names_in_take(cameras: Iterable[str], ego: str) -> dict[str, str]:
     return {camera: camera for camera in cameras} | {ego: ego if kind_of(ego) == "ego" else f"aria_{ego}"}
 
 
-def read_track(masks: MaskFiles, name: str, footage: Footage, positions: np.ndarray) -> tuple[dict[str, Any], int]:
-    """An object in a camera as annotation files have it, and the number of its masks that no frame of the take shows.
+def read_track(masks: MaskFiles, name: str, footage: Footage, positions: np.ndarray) -> dict[str, Any]:
+    """An object in a camera as annotation files have it, without its masks of moments that are in no frame of the take.
 
     `positions[f]` is the position in `footage` of the take's frame f.
     """
     position_of = {number: position for position, number in enumerate(footage.numbers)}
     frame_of = {position: frame for frame, position in reversed(list(enumerate(positions.tolist())))}
     annotation, annotated_frames = {}, []
-    numbers = sorted(masks.objects[name])
-    for number in tqdm(numbers, name, unit="mask", leave=False):
+    for number in tqdm(sorted(masks.objects[name]), name, unit="mask", leave=False):
         if number not in position_of:
             raise UserError(f"{masks.path} has a mask of frame {number}, which {footage.path} has not")
         rle = masks.read(name, number, footage.size)
@@ -129,8 +128,7 @@ def read_track(masks: MaskFiles, name: str, footage: Footage, positions: np.ndar
             if rle:
                 (height, width), text = rle["size"], encode_lzstring(rle["counts"])
                 annotation[str(frame)] = {"height": height, "width": width, "encodedMask": text}
-    track = {"annotation": annotation, "annotated_frames": annotated_frames}
-    return track, len(numbers) - len(annotated_frames)
+    return {"annotation": annotation, "annotated_frames": annotated_frames}
 
 
 def drop_unmatched(objects: dict[str, dict[str, Any]]) -> int:

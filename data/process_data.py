@@ -3,8 +3,8 @@
     python data/process_data.py --split val
 
 Run it again to continue, or to retry what failed: it does only what is missing, or what is of an annotation or a video
-that has changed, which it names. A take or camera whose video is missing or broken is left out and listed with the
-reason in <outputpath>/failed_takes.json.
+that has changed, which it names. A take or camera whose video is missing or broken is left out; the reasons are
+printed, and data/check_processed.py lists them again.
 
 Exit status 0: everything that the data set holds is there; videos may be missing, as some were withdrawn from it.
 Status 1: a video or mask is broken (download it again), or nothing could be processed although no --uids were given.
@@ -28,16 +28,7 @@ from common.arguments import DEFAULT_ROOT, Parser, add_annotations, add_num_work
 from common.errors import UserError, counted, warn_once
 from common.files import claimed, remove_leftovers, write_json
 from common.parallel import run_jobs
-from data.extraction import (
-    BROKEN,
-    FAILED_TAKES,
-    MISSING,
-    Failure,
-    gather_failures,
-    process_take,
-    read_failures,
-    write_failures,
-)
+from data.extraction import BROKEN, MISSING, Failure, process_take, read_failures, write_failures
 from formats.processed import SOURCE, claim_data_dir, is_processed
 from formats.takes import (
     ANNOTATION_TEMPLATE,
@@ -49,7 +40,7 @@ from formats.takes import (
     read_takes,
 )
 
-MAX_PRINTED = 10  # failures; the file has all
+MAX_PRINTED = 10  # failures of a split
 
 
 def parse_args() -> argparse.Namespace:
@@ -155,7 +146,6 @@ def process_split(args: argparse.Namespace, split: str, uids: list[str]) -> int:
     job = partial(process_take, **folders, downscaled=args.downscaled, threads=threads)
     for _ in tqdm(run_jobs(job, takes.values(), args.num_workers), title, len(takes), unit="take"):
         pass
-    gather_failures(args.outputpath)
     return sum_up(args, title, shard_uids)
 
 
@@ -169,10 +159,10 @@ def sum_up(args: argparse.Namespace, title: str, uids: list[str]) -> int:
         f"{len(uids) - len(processed)} left out; in {args.outputpath}"
     )
     lines = [failure.describe(uid, name) for uid, (name, failures) in failures_of.items() for failure in failures]
-    if lines:
-        print("\n".join(f"  {line}" for line in lines[:MAX_PRINTED]))
-        rest = f"{len(lines) - MAX_PRINTED} more are" if len(lines) > MAX_PRINTED else "all this is"
-        print(f"  {rest} in {args.outputpath / FAILED_TAKES}")
+    for line in lines[:MAX_PRINTED]:
+        print(f"  {line}")
+    if len(lines) > MAX_PRINTED:
+        print(f"  and {len(lines) - MAX_PRINTED} more, which data/check_processed.py lists")
     broken = any(failure.kind == BROKEN for _, failures in failures_of.values() for failure in failures)
     return int(broken or bool(uids and not processed and not args.uids))
 

@@ -135,7 +135,7 @@ def refuse(problems: Sequence[str], where: str, hint: str = "") -> NoReturn:
 
 def incomplete_line(truth: GroundTruth) -> str:
     count = counted(len(truth.incomplete), "take")
-    return f"{count} processed in part: what failed_takes.json lists is in no pair, though the benchmark may have it"
+    return f"{count} processed in part: what check_processed.py lists is in no pair, though the benchmark may have it"
 
 
 def warning_lines(truth: GroundTruth, scores: SplitScores) -> list[str]:

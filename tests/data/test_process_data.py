@@ -164,7 +164,7 @@ def test_a_rerun_replaces_lost_frames_removes_leftovers_and_follows_a_changed_an
     (out / A / EXO_1 / "0.jpg").unlink()
     (out / B / "annotation.json").write_text("{")
     shutil.rmtree(out / C / EXO_1)
-    for leftover in (".annotation.json", ".failed.json", f"{EGO}/.30.jpg", "../.failed_takes.json", "../.source.json"):
+    for leftover in (".annotation.json", ".failed.json", f"{EGO}/.30.jpg", "../.source.json"):
         (out / A / f"{leftover}.0123abcd.tmp").write_bytes(b"left by a killed run")
     assert process(root) == 0
     assert tree(out) == undisturbed

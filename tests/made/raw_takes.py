@@ -117,7 +117,12 @@ def process(root: Path, *flags: object) -> int:
 
 
 def failures(data_dir: Path) -> list[dict]:
-    return json.loads((data_dir / "failed_takes.json").read_text())
+    """What is left out of all takes, and why."""
+    rows = []
+    for path in sorted(data_dir.glob("*/failed.json")):
+        take = json.loads(path.read_text())
+        rows += [{"take_uid": path.parent.name, "take_name": take["take_name"], **row} for row in take["failures"]]
+    return rows
 
 
 def tree(folder: Path) -> dict[str, bytes]:
