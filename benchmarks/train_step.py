@@ -43,7 +43,7 @@ from train.dataset import TrainSamples, ViewKey
 from train.distributed import Ranks
 from train.feature_cache import FeatureCache
 from train.letterboxed import LetterboxedBatch, LetterboxReader, LetterboxStep
-from train.losses import LossWeights
+from train.losses import loss_weights
 
 PLAIN, OURS = "the published way", "this project"
 CACHE_BYTES = int(1e9)
@@ -132,16 +132,16 @@ def make_step(
     network = XSegTx(XSegTxConfig(input_size=args.input_size)).to(device).train()
     optimizer = torch.optim.Adam(network.parameters(), lr=2e-4)
     encoder, cache = Encoder(backbone, device, PRECISIONS[precision]), FeatureCache(CACHE_BYTES if cached else 0)
-    given = encoder, cache, LossWeights(), Ranks(), precision
+    given = encoder, cache, loss_weights(), Ranks(), precision
     step = PlainStep(backbone, partial(joined_forward, network), *given) if plain else LetterboxStep(network, *given)
 
     def run() -> None:
         with tf32(precision == "tf32"):
             losses = step(batch)
             optimizer.zero_grad()
-            losses.total.backward()
+            losses["total"].backward()
             optimizer.step()
-        losses.total.item()  # waits for a GPU
+        losses["total"].item()  # waits for a GPU
 
     return run
 

@@ -35,7 +35,7 @@ from model.weights import load_state, read_torch, write_torch
 from model.xsegtx import Look
 from train.dataset import TrainSamples, loader_options, step_batches
 from train.letterboxed import LetterboxReader
-from train.losses import LossWeights, compute_losses
+from train.losses import compute_losses, loss_weights, total_loss
 
 BACKBONE = "efficientnet_lite0"
 
@@ -102,11 +102,12 @@ def main(argv: list[str] | None = None) -> None:
             batch = batch.to(device)
             query, target = (encoder.images(image) for image in (batch.query_image, batch.target_image))
             look = network(query, target, batch.query_mask)
-            losses = compute_losses(look, batch.query_mask, batch.target_mask, batch.visible, LossWeights())
+            losses = compute_losses(look, batch.query_mask, batch.target_mask, batch.visible)
+            total = total_loss(losses, loss_weights())
             optimizer.zero_grad()
-            losses.total.backward()
+            total.backward()
             optimizer.step()
-            bar.set_postfix(loss=f"{losses.total.item():.3f}")
+            bar.set_postfix(loss=f"{total.item():.3f}")
     write_torch(args.out_path, {"network": network.state_dict(), "side": args.input_size})
 
 

@@ -2,7 +2,6 @@
 
 import math
 from collections.abc import Sequence
-from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -19,30 +18,13 @@ from train.engine import Step
 from train.losses import Counts, compute_losses, cross_entropy
 
 
-class CropLosses(NamedTuple):
-    """The paper's losses, of all looks, and
-
-    - place: cross-entropy of the object among all cells of the target, where it is visible.
-    - heat: cross-entropy of "the object is visible" by the highest heat; visible and hidden targets weigh alike.
-    - choice: cross-entropy of the look that shows the object among the two at a target, by their existence.
-    """
-
-    total: Tensor
-    mask: Tensor
-    dice: Tensor
-    existence: Tensor
-    place: Tensor
-    heat: Tensor
-    choice: Tensor
-
-
 class CropStep(Step):
-    def forward(self, batch: CropBatch) -> CropLosses:
+    def losses(self, batch: CropBatch) -> dict[str, Tensor]:
         with autocast(self.encoder.device, self.precision):
             heat = self.heat(batch)
             target, target_mask, contained = self.with_peaks(batch, [part.detach() for part in heat])
             looks = self.look(batch, target)
-        return self.losses(batch, looks, target_mask, contained, heat)
+        return self.losses_of(batch, looks, target_mask, contained, heat)
 
     def heat(self, batch: CropBatch) -> list[Tensor]:
         """The heat of each group of target frames, (n, h, w)."""
@@ -83,13 +65,19 @@ class CropStep(Step):
         rows = torch.arange(count, device=batch.query.device).repeat_interleave(LOOKS)
         return self.network.look(query.rows(rows), self.network.encode_target(target), both=True)
 
-    def losses(
+    def losses_of(
         self, batch: CropBatch, looks: Look, target_mask: Tensor, contained: Tensor, heat: Sequence[Tensor]
-    ) -> CropLosses:
-        locator, weights, visible_there = self.network.locator, self.weights, contained.flatten()
+    ) -> dict[str, Tensor]:
+        """The paper's losses, of all looks, and
+
+        - place: cross-entropy of the object among all cells of the target, where it is visible.
+        - heat: cross-entropy of "the object is visible" by the highest heat; visible and hidden targets weigh alike.
+        - choice: cross-entropy of the look that shows the object among the two at a target, by their existence.
+        """
+        locator, visible_there = self.network.locator, contained.flatten()
         counts = Counts(len(visible_there) * self.ranks.size, self.ranks.sum(visible_there.sum()))
         query_mask = batch.query_mask.repeat_interleave(LOOKS, 0)
-        paper = compute_losses(looks, query_mask, target_mask.flatten(0, 1), visible_there, weights, counts)
+        paper = compute_losses(looks, query_mask, target_mask.flatten(0, 1), visible_there, counts)
 
         order = torch.cat([group.rows for group in batch.frames]).argsort()
         places = [place_loss(locator.scale * x, group.cells) for x, group in zip(heat, batch.frames, strict=True)]
@@ -102,8 +90,7 @@ class CropStep(Step):
         one_shows = contained.sum(1) == 1
         choice = F.cross_entropy(looks.logit.view(-1, LOOKS), contained.float().argmax(1), reduction="none") * one_shows
         choice = choice.sum() / self.ranks.sum(one_shows.sum()).clamp(min=1)
-        total = paper.total + weights.place * place + weights.existence * (by_heat + choice)
-        return CropLosses(total, *paper[1:], place, by_heat, choice)
+        return {**paper, "place": place, "heat": by_heat, "choice": choice}
 
 
 def peak_middles(batch: CropBatch, heat: Sequence[Tensor]) -> dict[int, list[tuple[float, float]]]:

@@ -4,7 +4,7 @@ from collections.abc import Iterator
 
 import numpy as np
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from model.features import Encoder
 from model.xsegtx import XSegTx
@@ -12,14 +12,14 @@ from train.dataset import Batch
 from train.distributed import Ranks, Stopped
 from train.feature_cache import FeatureCache
 from train.log import Log
-from train.losses import LossWeights
+from train.losses import total_loss
 from train.state import TrainState
 
 
 class Step(nn.Module):
-    """Batch -> losses of this process's part of the global batch, of which `total` is to be minimized. It is a module
-    since data-parallel training wraps one. train/letterboxed.py has the paper's step, train/crop_step.py that of the
-    strong recipe.
+    """Batch -> losses by name, of this process's part of the global batch, and their `total`, which is to be minimized.
+    It is a module because data-parallel training wraps one. The step of a recipe has a method `losses`: the paper's is
+    in train/letterboxed.py, the strong recipe's in train/crop_step.py.
     """
 
     def __init__(
@@ -27,13 +27,17 @@ class Step(nn.Module):
         network: XSegTx,
         encoder: Encoder,
         cache: FeatureCache,
-        weights: LossWeights,
+        weights: dict[str, float],
         ranks: Ranks,
         precision: str = "fp32",
     ):
         super().__init__()
         self.network, self.encoder, self.cache = network, encoder, cache
         self.weights, self.ranks, self.precision = weights, ranks, precision
+
+    def forward(self, batch: Batch) -> dict[str, Tensor]:
+        losses = self.losses(batch)
+        return {"total": total_loss(losses, self.weights), **losses}
 
 
 def train_one_epoch(state: TrainState, step: nn.Module, batches: Iterator[Batch], log: Log, epoch: int) -> None:
@@ -55,7 +59,7 @@ def train_one_epoch(state: TrainState, step: nn.Module, batches: Iterator[Batch]
 
         losses = step(batch)
         state.optimizer.zero_grad(set_to_none=True)
-        loss = losses.total * ranks.size  # this process's part of the global loss; DDP averages the gradients
+        loss = losses["total"] * ranks.size  # this process's part of the global loss; DDP averages the gradients
         state.scaler.scale(loss).backward()
         state.scaler.step(state.optimizer)
         state.scaler.update()

@@ -15,7 +15,7 @@ from model.backbone import STRIDE
 from model.device import autocast
 from train.dataset import Batch, Draw, ViewKey, common_fields, read_view, source_of, stacked_tensors
 from train.engine import Step
-from train.losses import Counts, Losses, compute_losses
+from train.losses import Counts, compute_losses
 
 
 @dataclass
@@ -66,12 +66,12 @@ class LetterboxReader:
 
 
 class LetterboxStep(Step):
-    def forward(self, batch: LetterboxedBatch) -> Losses:
+    def losses(self, batch: LetterboxedBatch) -> dict[str, Tensor]:
         features = self.encode(batch)
         with autocast(self.encoder.device, self.precision):
             look = self.network(*features, target_blocked=blocked_tokens(batch))
         counts = Counts(len(batch) * self.ranks.size, self.ranks.sum(batch.visible.sum()))
-        return compute_losses(look, batch.query_mask, batch.target_mask, batch.visible, self.weights, counts)
+        return compute_losses(look, batch.query_mask, batch.target_mask, batch.visible, counts)
 
     def encode(self, batch: LetterboxedBatch) -> tuple[Tensor, Tensor, Tensor]:
         """Features of query images, target images and query masks."""

@@ -5,7 +5,7 @@ import sys
 import time
 from collections.abc import Iterator, Sized
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import torch
@@ -80,11 +80,11 @@ class Log:
         self._waited += time.perf_counter() - start
         return batch
 
-    def add(self, losses: NamedTuple, batch: Batch) -> None:
-        """A step's losses, scalars on the device, and the batch they come from."""
+    def add(self, losses: dict[str, torch.Tensor], batch: Batch) -> None:
+        """A step's losses by name, scalars on the device, and the batch they come from."""
         self.note_unreadable(batch.unreadable)
-        self._terms = ["loss" if name == "total" else f"{name}_loss" for name in losses._fields]
-        self._losses.append(torch.stack(losses).detach())
+        self._terms = ["loss" if name == "total" else f"{name}_loss" for name in losses]
+        self._losses.append(torch.stack(list(losses.values())).detach())
         self._sources.append(batch.sources)
 
     def flush(self, step: int, epoch: str, lr: float, total_steps: int) -> None:

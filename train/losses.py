@@ -14,20 +14,15 @@ from model.xsegtx import Look
 OBJECT_WEIGHT = 10.0  # weight of the object's pixels in the mask loss; others have 1
 
 
-class Losses(NamedTuple):
-    """Scalars on the device; call `backward` on `total`, the weighted sum of the others."""
-
-    total: Tensor
-    mask: Tensor
-    dice: Tensor
-    existence: Tensor
+def loss_weights(existence: float = 1.0) -> dict[str, float]:
+    """The weight of each loss, by its name. The second half are losses of train/crop_step.py."""
+    weights = {"mask": 1.0, "dice": 1.0, "existence": existence}
+    return weights | {"place": 0.15, "heat": existence, "choice": existence}
 
 
-class LossWeights(NamedTuple):
-    """The weights of the losses in the total; losses that are not here have weight 1."""
-
-    existence: float = 1.0
-    place: float = 0.15  # only in the strong recipe, train/crop_step.py
+def total_loss(losses: dict[str, Tensor], weights: dict[str, float]) -> Tensor:
+    """The weighted sum of losses, which training minimizes."""
+    return sum(weights[name] * loss for name, loss in losses.items())
 
 
 class Counts(NamedTuple):
@@ -38,15 +33,10 @@ class Counts(NamedTuple):
 
 
 def compute_losses(
-    look: Look,
-    query_mask: Tensor,
-    target_mask: Tensor,
-    visible: Tensor,
-    weights: LossWeights,
-    counts: Counts | None = None,
-) -> Losses:
-    """Losses of a batch, by its true masks (B, H, W) and which objects are visible (B,), without waiting for the
-    device.
+    look: Look, query_mask: Tensor, target_mask: Tensor, visible: Tensor, counts: Counts | None = None
+) -> dict[str, Tensor]:
+    """The losses of a batch by name, scalars on the device, for its true masks (B, H, W) and which objects are visible
+    (B,). It does not wait for the device.
 
     - mask: BCE per pixel of both views, 0 for samples whose object is not visible, times `OBJECT_WEIGHT` where the mask
       is 1; its mean over all 2 B H W pixels, those of the others included.
@@ -67,7 +57,7 @@ def compute_losses(
         mask = (query_bce + target_bce) / (2 * samples)
         dice = (query_dice + target_dice) / (2 * count.clamp(min=1))
         existence = cross_entropy(look.logit.sigmoid().float(), visible) / samples
-        return Losses(mask + dice + weights.existence * existence, mask, dice, existence)
+        return {"mask": mask, "dice": dice, "existence": existence}
 
 
 def mask_losses(prob: Tensor, truth: Tensor, visible: Tensor) -> tuple[Tensor, Tensor]:

@@ -49,7 +49,7 @@ from train.feature_cache import FeatureCache
 from train.flags import parse
 from train.letterboxed import LetterboxReader, LetterboxStep
 from train.log import LOG_NAME, Log, cut_log
-from train.losses import LossWeights
+from train.losses import loss_weights
 from train.run import Run, resolve
 from train.schedule import LR_DROP, USUAL_WARMUP
 from train.start import starting_state
@@ -159,7 +159,7 @@ def make_step(run: Run, state: TrainState, ranks: Ranks) -> tuple[Step, Reader, 
     """A recipe: the step that makes losses of a batch, the reader of samples, and the matcher that is validated."""
     network, encoder = state.network, Encoder(state.backbone, state.device, PRECISIONS[run.precision])
     cache = FeatureCache(int(run.cache_features * 1e9))
-    parts = network, encoder, cache, LossWeights(run.existence_weight), ranks, run.precision
+    parts = network, encoder, cache, loss_weights(run.existence_weight), ranks, run.precision
     if run.recipe == "strong":
         reader, matcher = CropReader(network.config, cache), StrongMatcher(encoder, network, run.precision)
         return CropStep(*parts), reader, matcher

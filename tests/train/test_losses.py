@@ -9,7 +9,7 @@ import torch
 from model.xsegtx import Look, XSegTx, XSegTxConfig
 from tests.made.golden import GOLDEN
 from tests.made.golden_network import CASES, fill, golden_batch, golden_inputs
-from train.losses import Counts, LossWeights, compute_losses
+from train.losses import Counts, compute_losses, loss_weights, total_loss
 
 STEPS = json.loads((GOLDEN / "training_steps.json").read_text())
 TERMS = {"total": "trainLoss", "mask": "trainLossMask", "dice": "trainLossDice", "existence": "trainLossCls"}
@@ -37,12 +37,13 @@ def test_two_training_steps_agree_with_the_published_trainer(case):
     for step in range(2):
         look = model(*golden_inputs(case))
         truth = (batch[name] for name in ("query_mask", "target_mask", "visible"))
-        losses = compute_losses(look, *truth, LossWeights())
+        losses = compute_losses(look, *truth)
+        losses["total"] = total_loss(losses, loss_weights())
         for term, name in TERMS.items():
             tolerance = {"rel": 1e-4} if step == 0 or term == "total" else {"rel": 3e-4, "abs": 3e-5}
-            assert getattr(losses, term).item() == pytest.approx(golden["history"][name][step], **tolerance), term
+            assert losses[term].item() == pytest.approx(golden["history"][name][step], **tolerance), term
         if step == 0:
-            losses.total.backward()
+            losses["total"].backward()
             norms = {name: parameter.grad.norm().item() for name, parameter in model.named_parameters()}
             off = np.array([abs(norms[name] / value - 1) for name, value in golden["grad_norms"].items()])
             assert norms.keys() == golden["grad_norms"].keys()
@@ -53,21 +54,21 @@ def test_two_training_steps_agree_with_the_published_trainer(case):
 
 def test_a_batch_of_negatives_has_an_existence_loss_only():
     look, (*masks, visible) = random_batch()
-    losses = compute_losses(look, *masks, torch.zeros_like(visible), LossWeights())
-    assert losses.mask == losses.dice == 0
-    assert losses.total == losses.existence > 0
+    losses = compute_losses(look, *masks, torch.zeros_like(visible))
+    assert losses["mask"] == losses["dice"] == 0 < losses["existence"]
 
 
 @pytest.mark.parametrize("split", [3, 2])
 def test_the_parts_of_several_processes_sum_up_to_the_loss_of_the_global_batch(split):
     look, truth = random_batch()
-    together = compute_losses(look, *truth, LossWeights())
+    together = compute_losses(look, *truth)
     counts = Counts(len(truth[2]), truth[2].sum())
     parts = [
-        compute_losses(Look(*part[:3]), *part[3:], LossWeights(), counts)
+        compute_losses(Look(*part[:3]), *part[3:], counts)
         for part in zip(*(x.split(split) for x in (*look, *truth)), strict=True)
     ]
-    assert torch.stack([torch.stack(part[:4]) for part in parts]).sum(0).allclose(torch.stack(together[:4]), rtol=1e-5)
+    for name, loss in together.items():
+        assert sum(part[name] for part in parts).allclose(loss, rtol=1e-5), name
 
 
 def test_certain_and_wrong_predictions_give_finite_losses_and_gradients():
@@ -75,14 +76,14 @@ def test_certain_and_wrong_predictions_give_finite_losses_and_gradients():
     logit = torch.tensor([-1e4, 1e4]).requires_grad_()
     masks = torch.zeros(2, 4, 4)
     truth = masks, masks, torch.tensor([True, False])
-    losses = compute_losses(Look(prob, logit, prob), *truth, LossWeights())
-    losses.total.backward()
-    assert losses.total.isfinite() and prob.grad.isfinite().all() and logit.grad.isfinite().all()
+    total = total_loss(compute_losses(Look(prob, logit, prob), *truth), loss_weights())
+    total.backward()
+    assert total.isfinite() and prob.grad.isfinite().all() and logit.grad.isfinite().all()
 
 
 def test_losses_are_float32_under_autocast():
     look, (*masks, visible) = random_batch()
-    expected = compute_losses(look, *masks, visible, LossWeights())
+    expected = compute_losses(look, *masks, visible)
     with torch.autocast("cpu", torch.bfloat16):
-        losses = compute_losses(look, *(mask.byte() for mask in masks), visible, LossWeights())
-    assert all(torch.equal(a, b) and a.dtype == torch.float32 for a, b in zip(losses[:4], expected[:4], strict=True))
+        losses = compute_losses(look, *(mask.byte() for mask in masks), visible)
+    assert all(torch.equal(losses[name], loss) and loss.dtype == torch.float32 for name, loss in expected.items())

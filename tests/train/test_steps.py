@@ -19,7 +19,7 @@ from train.dataset import TrainSamples
 from train.distributed import Ranks
 from train.feature_cache import FeatureCache
 from train.letterboxed import LetterboxReader, LetterboxStep
-from train.losses import LossWeights
+from train.losses import loss_weights, total_loss
 
 SIDE = 48
 READER = CropReader(strong_config(SIDE))
@@ -39,7 +39,7 @@ def pairs(training_set):
 def make_step(encoder):
     def make(ranks=None, precision="fp32"):
         return CropStep(
-            strong_network(side=SIDE), encoder, FeatureCache(), LossWeights(0.1), ranks or Ranks(), precision
+            strong_network(side=SIDE), encoder, FeatureCache(), loss_weights(0.1), ranks or Ranks(), precision
         )
 
     return make
@@ -61,8 +61,8 @@ def test_all_of_the_network_learns_from_the_losses_and_half_precision_keeps_them
     for precision, count in (("fp32", 8), ("bf16", 3)):
         step = make_step(precision=precision).train()
         losses = step(READER.collate(samples[:count]))
-        assert all(x.isfinite() and x > 0 for x in losses)
-        losses.total.backward()
+        assert all(x.isfinite() and x > 0 for x in losses.values())
+        losses["total"].backward()
         missing = [name for name, p in step.named_parameters() if p.grad is None or not p.grad.any()]
         assert missing == []
         assert all(p.grad.isfinite().all() for p in step.parameters())
@@ -81,10 +81,10 @@ def test_the_loss_of_a_batch_is_that_of_its_samples_whichever_are_together(make_
     assert 0 < sum(sample["visible"] for sample in samples) < len(samples)
     whole, sums = losses(samples)
     parts = [losses(samples[first::2], sums)[0] for first in (0, 1)]
-    for name, value in whole._asdict().items():
-        assert sum(getattr(part, name) for part in parts).item() == pytest.approx(value.item(), rel=1e-4), name
+    for name, value in whole.items():
+        assert sum(part[name] for part in parts).item() == pytest.approx(value.item(), rel=1e-4), name
     twice, _ = losses(samples[::-1] + samples)
-    assert twice.total.item() == pytest.approx(whole.total.item(), rel=1e-4)
+    assert twice["total"].item() == pytest.approx(whole["total"].item(), rel=1e-4)
 
 
 def test_place_heat_and_choice_are_what_their_definitions_say_of_a_frame_of_three_cells(make_step):
@@ -96,14 +96,15 @@ def test_place_heat_and_choice_are_what_their_definitions_say_of_a_frame_of_thre
     batch = SimpleNamespace(frames=[group], visible=cells[:, 0, 1], query_mask=masks[0])
     contained, logit = torch.tensor([[False, True], [False, False]]), torch.tensor([0.5, 2, 1, -1])
     with torch.no_grad():
-        losses = step.losses(batch, Look(prob, logit, prob), masks, contained, [heat])
+        losses = step.losses_of(batch, Look(prob, logit, prob), masks, contained, [heat])
         scaled, visible = step.network.locator.scale * heat[0, 0], step.network.locator.heat_logit(heat.amax((1, 2)))
-    assert losses.place.item() == pytest.approx(-scaled.log_softmax(0)[1].item())
+    assert losses["place"].item() == pytest.approx(-scaled.log_softmax(0)[1].item())
     by_kind = -visible[0].sigmoid().log() - (1 - visible[1].sigmoid()).log()
-    assert losses.heat.item() == pytest.approx(by_kind.item() / 2)
-    assert losses.choice.item() == pytest.approx(math.log(1 + math.exp(0.5 - 2)))
-    others = losses.mask + losses.dice + 0.1 * (losses.existence + losses.heat + losses.choice)
-    assert losses.total.item() == pytest.approx((others + LossWeights().place * losses.place).item())
+    assert losses["heat"].item() == pytest.approx(by_kind.item() / 2)
+    assert losses["choice"].item() == pytest.approx(math.log(1 + math.exp(0.5 - 2)))
+    expected = losses["mask"] + losses["dice"] + 0.1 * (losses["existence"] + losses["heat"] + losses["choice"])
+    total = total_loss(losses, step.weights)
+    assert total.item() == pytest.approx((expected + 0.15 * losses["place"]).item())
 
 
 def test_crops_at_known_places_stay_as_the_loader_cut_them_and_the_first_shows_a_visible_object(make_step, batch):
@@ -155,7 +156,7 @@ def letterboxed(pairs, numbers, cached=()):
 
 def step_of(encoder, cache=None, precision="fp32", strong=False):
     network = strong_network() if strong else XSegTx(XSegTxConfig("tiny", 64)).eval()
-    made_with = network, encoder, cache or FeatureCache(), LossWeights(), Ranks(), precision
+    made_with = network, encoder, cache or FeatureCache(), loss_weights(), Ranks(), precision
     return (CropStep if strong else LetterboxStep)(*made_with)
 
 
@@ -181,7 +182,7 @@ def test_a_batch_has_the_same_losses_when_its_features_come_from_the_cache(pairs
         pictures = (group.images for group in blind.frames) if strong else [blind.target_image]
         assert not any(picture.any() for picture in pictures)
         second = step(blind)
-    assert torch.equal(torch.stack(first), torch.stack(second)) and list(cache.entries) == kept
+    assert first == second and list(cache.entries) == kept
 
 
 READERS = {"paper": LetterboxReader(48), "strong": CropReader(strong_config(48))}
