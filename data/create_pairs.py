@@ -3,7 +3,7 @@
     python data/create_pairs.py --data_dir data/egoexo/processed
 
 Reads each take's annotation.json and writes {split}_pairs.npz into the data folder. Run it again whenever more takes
-have been processed.
+have been processed or the split has changed.
 """
 
 import argparse
@@ -24,7 +24,7 @@ from common.arguments import SETTINGS, Parser, add_data_path, add_splits_path
 from common.errors import UserError, counted, warn_once
 from common.files import atomic_write, claimed
 from formats.pairs import PairSet, pairs_path, write_pairs
-from formats.processed import ANNOTATION, is_processed
+from formats.processed import is_processed
 from formats.takes import SPLITS, find_split_path, read_split, read_splits
 
 
@@ -68,10 +68,7 @@ def main() -> None:
         for setting in SETTINGS if args.legacy else ():
             write_original_list(args.data_path, split, setting)
     if found_none:
-        raise UserError(
-            f"none of the takes in {args.splits_path} has an {ANNOTATION} in {args.data_path}; "
-            "run data/process_data.py first"
-        )
+        raise UserError(f"no take of {args.splits_path} is in {args.data_path}; run data/process_data.py first")
     if malformed:
         raise UserError(f"{counted(len(malformed), 'malformed take')} left out: {next(iter(malformed.values()))}")
 

@@ -54,9 +54,7 @@ def parse_args() -> argparse.Namespace:
     add("--uids", nargs="+", metavar="UID", help="process only these takes (default: all takes of the splits)")
     text = "use videos of 448 pixels on the short side and keep that size: tens of times less to get and decode"
     add("--downscaled", action="store_true", help=f"{text}, slightly softer images")
-    add_num_workers(
-        parser, "processes, each decoding a take in up to 0.4 GB; of fewer takes, several cameras at a time"
-    )
+    add_num_workers(parser, "processes: each decodes a take in up to 0.4 GB, or cameras of one if takes are few")
     shard = "do the I-th of every N takes, I from 1; all jobs with the same N (default: 1/1, all of them)"
     add("--shard", type=_shard, default=(1, 1), metavar="I/N", help=shard)
     args = parser.parse_args()

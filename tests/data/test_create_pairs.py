@@ -66,7 +66,7 @@ def test_splits_without_processed_takes_are_passed_over_and_takes_of_two_splits_
     assert f"train of {tmp_path / 'split.json'}: 2 of 2 takes not processed" in run.stdout
     assert {path.name.partition("_")[0] for path in data_dir.glob("[!.]*_*")} == {"val", "test"}
     (data_dir / uid).rename(tmp_path / "elsewhere")
-    assert re.match("error: none of the takes .* run data/process_data.py first\n$", create_pairs(data_dir).stderr)
+    assert re.match("error: no take of .* run data/process_data.py first\n$", create_pairs(data_dir).stderr)
 
 
 def test_objects_and_cameras_without_masks_make_no_trouble(tmp_path):
