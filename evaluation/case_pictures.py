@@ -16,7 +16,7 @@ from common.drawing import PREDICTION, QUERY, TRUTH, Color, font, overlay, write
 from evaluation.metrics import METRICS
 from evaluation.score import Case
 from evaluation.truth import GroundTruth, TakeTruth
-from formats.geometry import Size
+from formats.geometry import Size, resize
 from formats.masks import RLE, encode_mask, resize_mask
 from formats.processed import read_frame
 from formats.results import camera_pair_key, iter_results
@@ -91,13 +91,13 @@ def _draw_panel(
 ) -> np.ndarray:
     """(height, W, 3) uint8 RGB: a frame with a mask; `window`, rows and columns, is shown enlarged in a corner."""
     rle, color, dashed = outline.rle or EMPTY_MASK, *outline[1:]
-    image = _resize(frame, (height, round(frame.shape[1] * height / frame.shape[0])))
+    image = resize(frame, (height, round(frame.shape[1] * height / frame.shape[0])))
     image = overlay(image, resize_mask(rle, image.shape[:2]), color, dashed)
     if window:
         side = height * 2 // 5
         mask = np.ascontiguousarray(resize_mask(rle, frame.shape[:2])[window])
         mask = cv2.resize(mask, (side, side), interpolation=cv2.INTER_NEAREST)
-        inset = overlay(_resize(frame[window], (side, side)), mask, color, dashed)
+        inset = overlay(resize(frame[window], (side, side)), mask, color, dashed)
         on_the_right = window[1].start + window[1].stop > frame.shape[1]
         image[-side:, slice(0, side) if on_the_right else slice(-side, None)] = _framed(inset[2:-2, 2:-2], 2, 2, 2, 2)
 
@@ -166,7 +166,7 @@ def case_sheet(pictures: list[np.ndarray]) -> np.ndarray:
     """Pictures in two columns on white."""
     columns = min(2, len(pictures))
     width = SHEET_WIDTH // columns - 2 * GAP
-    scaled = [_resize(picture, (round(picture.shape[0] * width / picture.shape[1]), width)) for picture in pictures]
+    scaled = [resize(picture, (round(picture.shape[0] * width / picture.shape[1]), width)) for picture in pictures]
     scaled += [np.full_like(scaled[-1], WHITE)] * (len(scaled) % columns)
     rows = []
     for start in range(0, len(scaled), columns):
@@ -202,8 +202,3 @@ def _header(truth: TakeTruth, predictions: Sequence[PredictedCase], width: int, 
 def _framed(image: np.ndarray, *borders: int) -> np.ndarray:
     """With white borders of so many pixels above, below, on the left and on the right."""
     return cv2.copyMakeBorder(image, *borders, cv2.BORDER_CONSTANT, value=WHITE)
-
-
-def _resize(image: np.ndarray, size: Size) -> np.ndarray:
-    shrinks = size[0] < image.shape[0]
-    return cv2.resize(image, size[::-1], interpolation=cv2.INTER_AREA if shrinks else cv2.INTER_CUBIC)

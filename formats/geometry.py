@@ -56,6 +56,12 @@ def same_shape(size: Size, other: Size) -> bool:
     return abs(height * other_width - width * other_height) <= max(*size, *other)
 
 
+def resize(image: np.ndarray, new_size: Size) -> np.ndarray:
+    """(H, W) or (H, W, C) -> `new_size` (H, W): means of the pixels' areas if the long side shrinks, else bilinear."""
+    method = cv2.INTER_AREA if max(new_size) < max(image.shape[:2]) else cv2.INTER_LINEAR
+    return cv2.resize(image, new_size[::-1], interpolation=method)
+
+
 @lru_cache(maxsize=64)
 def nearest_axes(size: Size, new_size: Size) -> tuple[np.ndarray, np.ndarray]:
     """Source rows and columns of OpenCV's nearest-neighbour resize from `size` to `new_size` (H, W).

@@ -7,7 +7,7 @@ import cv2
 import numpy as np
 
 from common.errors import UserError
-from formats.geometry import Size
+from formats.geometry import Size, resize
 
 PixelBox = tuple[int, int, int, int]  # left, top, right, bottom in pixels; right and bottom are the first ones outside
 
@@ -34,13 +34,14 @@ def cut_out(image: np.ndarray, box: Sequence[float]) -> np.ndarray:
     window = np.s_[max(0, top - above) : bottom + above, max(0, left - aside) : right + aside]
     around = image[window]
     scale = min(1, WORK_SIDE / max(right - left, bottom - top))
-    size = [max(MIN_SIDE, round(length * scale)) for length in around.shape[1::-1]]
-    small = cv2.resize(np.ascontiguousarray(around), size, interpolation=cv2.INTER_AREA)
+    size = tuple(max(MIN_SIDE, round(length * scale)) for length in around.shape[:2])
+    small = resize(np.ascontiguousarray(around), size)
     small = cv2.bilateralFilter(small, 5, 40, 5)
 
     center = np.array([left + right, top + bottom]) / 2 - (window[1].start, window[0].start)
     half = np.array([right - left, bottom - top]) / 2
-    x, y = np.meshgrid(*((np.arange(n) + 0.5) * whole / n for n, whole in zip(size, around.shape[1::-1], strict=True)))
+    lengths = zip(size, around.shape[:2], strict=True)
+    y, x = np.meshgrid(*((np.arange(n) + 0.5) * whole / n for n, whole in lengths), indexing="ij")
     x, y = abs(x - center[0]) / half[0], abs(y - center[1]) / half[1]  # 1 at the box's sides
     labels = np.where((x < 1) & (y < 1), cv2.GC_PR_FGD, cv2.GC_BGD).astype(np.uint8)
     labels[[0, -1]] = labels[:, [0, -1]] = cv2.GC_BGD  # there is some background, even if the box is the whole image

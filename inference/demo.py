@@ -39,7 +39,7 @@ except ImportError:  # the page is an extra
 from common.arguments import Parser, add_backbone_weights, add_device, at_least
 from common.drawing import PREDICTION, QUERY, overlay
 from common.errors import UserError
-from formats.geometry import Size
+from formats.geometry import Size, resize
 from formats.mask_pictures import read_mask
 from formats.masks import fit_mask
 from formats.picture_files import open_picture, picture_errors, read_picture
@@ -138,8 +138,8 @@ def read_upload(file: dict | None, what: str, read: Callable[[Path], np.ndarray]
 def reduced(image: np.ndarray, side: int = SIDE) -> np.ndarray:
     """A copy, with a long side of `side` at most."""
     scale = min(1, side / max(image.shape[:2]))
-    size = [max(1, round(length * scale)) for length in image.shape[1::-1]]
-    return cv2.resize(np.ascontiguousarray(image), size, interpolation=cv2.INTER_AREA)
+    height, width = (max(1, round(length * scale)) for length in image.shape[:2])
+    return resize(np.ascontiguousarray(image), (height, width))
 
 
 def to_paint_on(query: np.ndarray, mask: np.ndarray | None = None) -> dict[str, Any]:

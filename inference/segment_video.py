@@ -35,7 +35,7 @@ from common.drawing import font, overlay
 from common.errors import UserError, counted
 from common.files import atomic_folder
 from formats.footage import Footage, add_footage_options, open_cameras
-from formats.geometry import Size, sample_for_score
+from formats.geometry import Size, resize, sample_for_score
 from formats.mask_files import MaskFiles, find_masks
 from formats.masks import RLE, resize_mask
 from formats.processed import Correspondence, shrink
@@ -219,7 +219,7 @@ def draw_moment(
         size = HEIGHT, width
         title = camera if camera in images else f"{camera}: no picture"
         lines, image = [(title, (255, 255, 255))], images.get(camera, np.zeros((1, 1, 3), np.uint8))
-        panel = cv2.resize(image, size[::-1], interpolation=cv2.INTER_AREA)
+        panel = resize(image, size)
         for name, color in zip(objects, cycle(COLORS), strict=False):
             if camera == query and name in query_masks:
                 panel = overlay(panel, resize_mask(query_masks[name], size), color)

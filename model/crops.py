@@ -7,6 +7,8 @@ from typing import NamedTuple
 import cv2
 import numpy as np
 
+from formats.geometry import resize
+
 CONTEXT = 3.0  # side of a crop in sides of the object in it: the network sees its surroundings
 COVERED = 0.3  # the object's cells are covered more than this share of the coverage of its most covered cell
 LARGEST = 0.7  # the largest share of a view's long side that an object is expected to span
@@ -93,7 +95,7 @@ def cut(image: np.ndarray, crop: Crop, size: int, degrees: float = 0.0) -> np.nd
         square = np.zeros((crop.side, crop.side, *image.shape[2:]), image.dtype)
         square[inside_rows, inside_cols] = part
         part = square
-    return cv2.resize(part, (size, size), interpolation=cv2.INTER_AREA if crop.side > size else cv2.INTER_LINEAR)
+    return resize(part, (size, size))
 
 
 def cut_mask(mask: np.ndarray, crop: Crop, size: int, degrees: float = 0.0) -> np.ndarray:
@@ -108,8 +110,7 @@ def put_back(prob: np.ndarray, crop: Crop, size: tuple[int, int]) -> np.ndarray:
     """Probabilities (S, S) of a crop -> (H, W) float32 of an image of `size`, 0 outside of the crop."""
     image = np.zeros(size, np.float32)
     rows, cols, inside_rows, inside_cols = _overlap(crop, size)
-    method = cv2.INTER_AREA if crop.side < len(prob) else cv2.INTER_LINEAR
-    image[rows, cols] = cv2.resize(prob, (crop.side, crop.side), interpolation=method)[inside_rows, inside_cols]
+    image[rows, cols] = resize(prob, (crop.side, crop.side))[inside_rows, inside_cols]
     return image
 
 
@@ -158,9 +159,7 @@ def frame_size(size: tuple[int, int], long_side: int) -> tuple[int, int]:
 
 def whole_frame(image: np.ndarray, long_side: int) -> np.ndarray:
     """(H, W, 3) -> resized to `frame_size`."""
-    height, width = frame_size(image.shape[:2], long_side)
-    shrinks = long_side < max(image.shape[:2])
-    return cv2.resize(image, (width, height), interpolation=cv2.INTER_AREA if shrinks else cv2.INTER_LINEAR)
+    return resize(image, frame_size(image.shape[:2], long_side))
 
 
 def cell_middles(

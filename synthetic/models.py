@@ -10,10 +10,10 @@ from functools import cache
 from pathlib import Path
 from types import ModuleType
 
-import cv2
 import numpy as np
 
 from common.errors import UserError
+from formats.geometry import resize
 from formats.takes import SPLITS
 from synthetic.render import MISS, Solid, rotation_about
 from synthetic.textures import Item
@@ -191,8 +191,8 @@ def _picture(part: "Trimesh") -> tuple[np.ndarray, np.ndarray]:  # noqa: F821
 
 
 def _shrunk(picture: np.ndarray, factor: float) -> np.ndarray:
-    size = [max(1, round(n / factor)) for n in picture.shape[1::-1]]
-    return cv2.resize(picture, size, interpolation=cv2.INTER_AREA)
+    height, width = (max(1, round(length / factor)) for length in picture.shape[:2])
+    return resize(picture, (height, width))
 
 
 def _texels(pictures: list[np.ndarray], counts: list[int]) -> tuple[np.ndarray, np.ndarray]:

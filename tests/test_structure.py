@@ -20,7 +20,7 @@ from tests.made import ROOT
 FLOORS = {  # folder -> what it may import of ours, besides itself
     "common": set(),
     "formats": {"common"},
-    "model": {"common"},
+    "model": {"common", "formats"},
     "data": {"common", "formats"},
     "synthetic": {"common", "formats"},
     "inference": {"common", "formats", "model"},
