@@ -31,7 +31,7 @@ from formats.takes import SPLITS, annotation_path, find_split_path, read_split, 
 
 PAIRS = {setting: f"pairs {setting}" for setting in SETTINGS}
 COLUMNS = ("takes", "processed", "frames", "masks", *PAIRS.values(), "missing", "problems")
-END_BYTES = 4096  # of a JPEG file, which hold its end mark
+END_BYTES = 4096  # this many last bytes of a JPEG file hold its end mark
 
 
 def parse_args() -> argparse.Namespace:
@@ -39,8 +39,8 @@ def parse_args() -> argparse.Namespace:
     add_data_path(parser)
     add_splits_path(parser)
     add = parser.add_argument
-    default = "annotations/relations_{split}.json beside --data_path"
-    add_annotations(parser, f"annotations that the takes have to be of, if the file is there (default: {default})")
+    text = "annotations to compare the takes with, if the file exists"
+    add_annotations(parser, f"{text} (default: annotations/relations_{{split}}.json beside --data_path)")
     add("--split", nargs="+", help="default: all that have processed takes")
     add_num_workers(parser)
     args = parser.parse_args()
@@ -72,7 +72,9 @@ def main() -> int:
 
 
 class Check(NamedTuple):
-    """The problems of a take or a split, a line each; what the data set lacks of it, a line each; numbers by column."""
+    """What was found of a take or a split. Each problem is a line, and so is each thing that the data set lacks;
+    `numbers` has a number for each column of the table.
+    """
 
     problems: list[str]
     missing: list[str]

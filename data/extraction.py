@@ -1,12 +1,13 @@
 """From a take's videos and annotation to its processed form, and the list of what could not be made.
 
-A kill at any moment does no harm: a frame appears whole or not at all, annotation.json comes last, and the same steps
-again do only what is missing, and what is of another annotation or video than the take's source.json says, which comes
-first: `{"annotation": SHA-256, "<camera>.mp4": [bytes, time, SHA-256 of its ends], ...}`.
+A kill at any moment does no harm, because a frame appears whole or not at all, source.json is written first and
+annotation.json last. source.json says what the take is made of:
+`{"annotation": SHA-256, "<camera>.mp4": [bytes, time, SHA-256 of its ends], ...}`. The same steps again make only what
+is missing, and what was made of another annotation or video.
 
 annotation.json promises to every later stage that both frames of each pair exist. It therefore leaves out cameras whose
-video is missing or broken, and for each object the frames past the end of its shortest video and those with a corrupt
-mask in any camera. Whatever is left out is a `Failure` in the take's failed.json:
+video is missing or broken. For each object it leaves out the frames past the end of its shortest video and the frames
+with a corrupt mask in any camera. Whatever is left out is a `Failure` in the take's failed.json:
 `{"take_name", "failures": [{"camera": str or null, "kind": "missing" | "broken", "reason"}, ...]}`.
 """
 
@@ -30,14 +31,14 @@ from formats.takes import FRAME_STEP, MAX_SHORT_SIDE, Take, Track, kind_of, vide
 from formats.video import VideoError, VideoIndex, index_video, read_frames
 
 FAILED_FORM = {"take_name": str, "failures": [{"camera": str | None, "kind": str, "reason": str}]}
-MISSING = "missing"  # not there at all: parts of the real data set were withdrawn
-BROKEN = "broken"  # there, but it cannot be used: another download should help
-Masks = dict[int, RLE | str]  # by frame; of a corrupt mask, what is wrong with it
+MISSING = "missing"  # the data set does not have it: parts of the real one were withdrawn
+BROKEN = "broken"  # it cannot be used, and another download should help
+Masks = dict[int, RLE | str]  # by frame; a text says what is wrong with a corrupt mask
 
 
 @dataclass(frozen=True)
 class Failure:
-    """Something that is missing from a take; `camera` None concerns all of it."""
+    """Something that is missing from a take: from one camera, or from the whole take if `camera` is None."""
 
     camera: str | None
     kind: str
@@ -53,7 +54,7 @@ class Failure:
 def process_take(take: Take, takes_dir: Path, data_dir: Path, downscaled: bool, threads: int = 1) -> None:
     """Make what is missing of a take, `threads` cameras at a time, and list what cannot be made.
 
-    Raises OSError if the output cannot be written. Everything else that goes wrong with a camera is a failure of it.
+    Raises OSError if the output cannot be written. Whatever else goes wrong with a camera is listed as its failure.
     """
     folder = data_dir / take.uid
     paths = {camera: video_path(takes_dir, take.name, camera, downscaled) for camera in take.cameras}
@@ -77,7 +78,7 @@ def process_take(take: Take, takes_dir: Path, data_dir: Path, downscaled: bool, 
         broken = {failure.camera for failure in failures if failure.kind == BROKEN}
         videos = {camera: index for camera, index in videos.items() if camera not in broken}
     if "ego" not in map(kind_of, videos):
-        if all(failure.camera for failure in failures):  # each is of one camera: say why the take is left out
+        if all(failure.camera for failure in failures):  # no failure says why the whole take is left out
             failures.append(Failure(None, MISSING, "no usable ego video, without which a take has no pairs"))
         write_failures(folder, take.name, failures)
         return
@@ -145,7 +146,7 @@ def name_changes(take: Take, made_of: dict[str, Any], source: dict[str, Any], co
 
 
 def drop_outdated(take: Take, folder: Path, made_of: dict[str, Any], source: dict[str, Any]) -> None:
-    """Delete what was made of another annotation or video than is there now, and write source.json."""
+    """Delete what was made of a former annotation or a former video, and write source.json."""
     if made_of == source:
         return
     for name in name_changes(take, made_of, source, "what was made of it is made anew"):
@@ -157,17 +158,17 @@ def drop_outdated(take: Take, folder: Path, made_of: dict[str, Any], source: dic
 
 
 def index_videos(take: Take, takes_dir: Path, paths: dict[str, Path]) -> tuple[dict[str, VideoIndex], list[Failure]]:
-    """The usable videos of a take by camera, and what is missing. Reads their packets and decodes nothing."""
+    """Read the packets of a take's videos, decoding nothing. Returns the usable videos by camera, and the failures."""
     if not (takes_dir / take.name).is_dir():
         return {}, [Failure(None, MISSING, f"no folder {takes_dir / take.name}")]
     if "ego" not in map(kind_of, paths):
         cameras = ", ".join(paths) or "there are none"
-        reason = f"no name of its annotated cameras ({cameras}) begins with aria, as those of head-worn cameras do"
+        reason = f"no name of its annotated cameras ({cameras}) begins with aria, as names of head-worn cameras do"
         return {}, [Failure(None, MISSING, f"{reason}; import a take of your own again with data/import_take.py")]
     videos, failures = {}, []
     for camera in sorted(paths, key=kind_of):  # ego before exo
         if kind_of(camera) == "exo" and not videos:
-            break  # without an ego video the others are of no use
+            break  # without an ego video the take has no pairs, whatever the exo videos are like
         try:
             videos[camera] = index_video(paths[camera])
         except VideoError as error:
@@ -178,8 +179,8 @@ def index_videos(take: Take, takes_dir: Path, paths: dict[str, Path]) -> tuple[d
 def extract_videos(
     take: Take, folder: Path, videos: dict[str, VideoIndex], masks: dict[str, dict[str, Masks]], threads: int
 ) -> list[Failure]:
-    """Write the frames of a take's videos, `threads` cameras at a time. Returns which are too short, and which are
-    broken and leave no frame.
+    """Write the frames of a take's videos, `threads` cameras at a time. Returns a failure for each video that is too
+    short, and for each broken video, of which no frame stays.
     """
     wanted_frames, failures = _wanted_frames(take, _frame_each_second(videos)), []
     for camera, index in videos.items():
@@ -238,10 +239,10 @@ def _decode(track: Track) -> Masks:
 def _whole_masks(
     name: str, tracks: dict[str, Masks], videos: dict[str, VideoIndex]
 ) -> tuple[dict[str, dict[int, RLE]], list[Failure]]:
-    """An object's masks in the cameras of `videos`, and a failure for each with corrupt ones.
+    """An object's masks in the cameras of `videos`, and a failure for each camera with corrupt masks.
 
-    A frame that is past the end of a video or corrupt in one camera is left out of all: otherwise the object would seem
-    not to be visible in that camera.
+    If a frame lies past the end of one camera's video, or its mask in one camera is corrupt, the object's masks of this
+    frame in all cameras are left out. Otherwise the object would seem not to be visible in that camera.
     """
     tracks = {camera: track for camera, track in tracks.items() if camera in videos}
     shortest = min((len(videos[camera]) for camera in tracks), default=0)
@@ -261,7 +262,7 @@ def _whole_masks(
 
 
 def _frame_each_second(videos: dict[str, VideoIndex]) -> list[int]:
-    """The frame of each second of the (longest) ego video."""
+    """The frame at each second of the longest ego video."""
     lengths = [len(index) for camera, index in videos.items() if kind_of(camera) == "ego"]
     return list(range(0, max(lengths), FRAME_STEP))
 
@@ -269,12 +270,12 @@ def _frame_each_second(videos: dict[str, VideoIndex]) -> list[int]:
 def _wanted_frames(take: Take, frames_each_second: Collection[int]) -> list[int]:
     """The frames to extract from each camera, ascending; some may lie past the end of its video."""
     tracks = [track for cameras in take.objects.values() for track in cameras.values()]
-    # Masks of other frames than those of each second are in odd annotations only.
+    # Few annotations have masks of other frames than one each second.
     return sorted({*frames_each_second}.union(*(track.encoded for track in tracks)))
 
 
 def write_failures(folder: Path, take_name: str, failures: list[Failure]) -> None:
-    """Write the list of the take in `folder`, or no file if it is empty."""
+    """Write failed.json into a take's `folder`; without failures, delete it."""
     if failures:
         write_json(folder / FAILED, {"take_name": take_name, "failures": [*map(asdict, failures)]}, 1)
     else:
@@ -282,7 +283,7 @@ def write_failures(folder: Path, take_name: str, failures: list[Failure]) -> Non
 
 
 def read_failures(folder: Path) -> tuple[str, list[Failure]]:
-    """The name of the take in `folder` and its list, which is empty if it has none."""
+    """The name and the failures of the take in `folder`, as its failed.json has them."""
     path = folder / FAILED
     if not path.exists():
         return "", []

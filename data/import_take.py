@@ -44,7 +44,7 @@ def parse_args() -> argparse.Namespace:
     add_footage_options(parser)
     add("--ego", required=True, metavar="CAMERA", help="the head-worn camera; the others are exo cameras")
     add("--root", type=Path, default=DEFAULT_ROOT, help="data folder to add the take to")
-    text = "test: an object is also sought in cameras that have no masks of it, but not scored there; else it is not"
+    text = "in test, objects are also sought, but not scored, in cameras that have no masks of them"
     add("--split", choices=SPLITS, default="test", help=text)
     return parser.parse_args()
 
@@ -92,7 +92,7 @@ def main() -> None:
 
 
 def check_name(args: argparse.Namespace) -> None:
-    """Raises UserError if the take cannot be called so, or is there already."""
+    """Raises UserError if --name cannot be the name of a take, or is the name of an existing take."""
     is_reserved = args.name == "takes" or args.name.endswith((".json", ".npz"))  # processed/ has files of such names
     if is_reserved or not is_file_name(args.name):
         raise UserError(f"--name {args.name!r} cannot be the name of a take's folder; give another")
@@ -111,7 +111,7 @@ def names_in_take(cameras: Iterable[str], ego: str) -> dict[str, str]:
 
 
 def read_track(masks: MaskFiles, name: str, footage: Footage, positions: np.ndarray) -> dict[str, Any]:
-    """An object in a camera as annotation files have it, without its masks of moments that are in no frame of the take.
+    """An object in a camera as annotation files have it. Masks of moments that no frame of the take shows are left out.
 
     `positions[f]` is the position in `footage` of the take's frame f.
     """
@@ -132,7 +132,9 @@ def read_track(masks: MaskFiles, name: str, footage: Footage, positions: np.ndar
 
 
 def drop_unmatched(objects: dict[str, dict[str, Any]]) -> int:
-    """Take out the masks of moments at which nobody looked for the object in all of its cameras. Returns how many."""
+    """Take out each mask of a moment at which nobody looked for its object in one of the object's cameras. Returns how
+    many masks were taken out.
+    """
     dropped = 0
     for tracks in objects.values():
         frames_looked_at = set.intersection(*(set(track["annotated_frames"]) for track in tracks.values()))
@@ -165,12 +167,12 @@ def files_with_take(args: argparse.Namespace, objects: dict[str, Any]) -> dict[P
         annotations["annotations"][args.name] = take
     except MALFORMED:
         raise UserError(f"{annotations_path} has no annotations; {remedy}") from None
-    # split.json first: the check above refuses annotations without it.
+    # split.json comes first, because the check above refuses annotations without it.
     return {splits_path: splits, annotations_path: annotations}
 
 
 def write_video(path: Path, footage: Footage, positions: np.ndarray, fps: float) -> None:
-    """Copy or write a camera's video, whose frame f is the footage's at `positions[f]`."""
+    """Copy or write a camera's video. Its frame f is the frame of `footage` at `positions[f]`."""
     path.parent.mkdir(parents=True, exist_ok=True)
     shows_every_frame = np.array_equal(positions, np.arange(len(positions)))
     if shows_every_frame and not isinstance(footage.source, list) and not footage.turns:

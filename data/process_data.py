@@ -2,11 +2,11 @@
 
     python data/process_data.py --split val
 
-Run it again to continue, or to retry what failed: it does only what is missing, or what is of an annotation or a video
-that has changed, which it names. A take or camera whose video is missing or broken is left out; the reasons are
-printed, and data/check_processed.py lists them again.
+Run it again to continue, or to retry what failed: it makes only what is missing, and what was made of an annotation or
+a video that has changed since, which it names. A take or camera whose video is missing or broken is left out; the
+reasons are printed, and data/check_processed.py lists them again.
 
-Exit status 0: everything that the data set holds is there; videos may be missing, as some were withdrawn from it.
+Exit status 0: everything that the data set holds was made; videos may be missing, as some were withdrawn from it.
 Status 1: a video or mask is broken (download it again), or nothing could be processed although no --uids were given.
 """
 
@@ -95,7 +95,10 @@ def main() -> int:
 
 
 def choose_takes(args: argparse.Namespace, splits: dict[str, list[str]]) -> dict[str, list[str]]:
-    """The take uids of --split, all or only those of --uids, by split. Raises UserError if there is none."""
+    """The uids of the takes to process, by split: the takes of --split that --uids names, or all of them.
+
+    Raises UserError if --uids names a take that is in none of these splits.
+    """
     names = args.split
     if names == ["all"]:
         names = [name for name, uids in splits.items() if uids] or SPLITS
@@ -112,7 +115,7 @@ def choose_takes(args: argparse.Namespace, splits: dict[str, list[str]]) -> dict
 def write_split(args: argparse.Namespace, splits: dict[str, list[str]]) -> None:
     """Write the split into the output folder, where the later stages look first, unless they find it anyway.
 
-    A split.json that is there already stays, as trainings may use it.
+    An existing split.json in the output folder stays, because a training may use it.
     """
     default, path = find_split_path(args.outputpath), args.outputpath / "split.json"
     if default.exists() and read_splits(default) == splits:

@@ -2,7 +2,7 @@
 
 data/create_pairs.py writes <data_dir>/{split}_pairs.npz from the annotation.json files, which stay the data:
 
-    masks    a row MASK for each mask, those of an object in a camera in the order of their frames
+    masks    a row MASK for each mask; the masks of an object in a camera are in the order of their frames
     counts   the run lengths of all masks, one after the other
     ego-exo  a row for each pair: rows of its query and its target mask, or -1
     exo-ego

@@ -28,8 +28,8 @@ from formats.masks import RLE, check_rle, mask_size
 from formats.takes import Take, by_frame, kind_of, parse_frame
 
 ANNOTATION = "annotation.json"
-FAILED = "failed.json"  # what a take lacks; none if it lacks nothing
-SOURCE = "source.json"  # of the data set: which videos; of a take: what it was made of
+FAILED = "failed.json"  # what a take lacks; a take that lacks nothing has no such file
+SOURCE = "source.json"  # in the data set's folder: which videos it was made of; in a take's: what the take was made of
 
 
 def is_processed(data_dir: Path, uid: str) -> bool:
@@ -42,7 +42,7 @@ def frame_path(camera_folder: Path, frame: int) -> Path:
 
 
 def frames_in(camera_folder: Path) -> dict[int, Path]:
-    """The path of each frame in a camera's folder, in no order; empty if there is no folder."""
+    """The path of each frame in a camera's folder, in no order; empty if the folder does not exist."""
     return {int(path.stem): path for path in camera_folder.glob("*.jpg") if path.stem.isdecimal()}
 
 
@@ -171,16 +171,18 @@ def annotation_change(data_dir: Path, take: Take) -> str | None:
 
 
 def claim_data_dir(data_dir: Path, downscaled: bool) -> None:
-    """Note in source.json which videos the frames come from. Raises UserError if those in the folder are of others."""
+    """Note in source.json which videos the frames come from. Raises UserError if frames in the folder come from other
+    videos.
+    """
     source = {"videos": "downscaled/448" if downscaled else "full size"}
     path = data_dir / SOURCE
     if not path.exists():
         write_json(path, source)
         return
-    former = read_record(path, {"videos": str}, "delete it if the frames beside it may stay")
-    if former != source:
+    existing = read_record(path, {"videos": str}, "delete it if the frames beside it may stay")
+    if existing != source:
         remedy = f"give another --outputpath, or {'leave out' if downscaled else 'add'} --downscaled"
-        raise UserError(f"{data_dir} was made of {former['videos']} videos, not of {source['videos']}; {remedy}")
+        raise UserError(f"{data_dir} was made of {existing['videos']} videos, not of {source['videos']}; {remedy}")
 
 
 def shrink(image: np.ndarray, max_short_side: int) -> np.ndarray:
@@ -213,5 +215,5 @@ def read_frame(path: Path) -> np.ndarray:
 
 
 def has_jpeg_end(data: bytes) -> bool:
-    """Whether a JPEG file, of which the last bytes are enough, has its end mark. Some encoders add zeros behind it."""
+    """Whether `data`, the last bytes of a JPEG file, ends with the end mark. Some encoders add zeros behind it."""
     return data.rstrip(b"\0").endswith(b"\xff\xd9")

@@ -22,12 +22,12 @@ from formats.masks import RLE, check_rle, decode_lzstring
 SPLITS = ("train", "val", "test")
 FRAME_STEP = 30  # videos run at 30 frames per second, annotations at one
 SPLIT_REMEDY = (
-    "name it with --splits_path; data/import_take.py writes that of your own takes (docs/own_data.md); "
+    "name it with --splits_path; data/import_take.py writes one for your own takes (docs/own_data.md); "
     "the paper's: `bash data/download_split.sh`"
 )
 SPLIT_PATH = DATA_FOLDER / "split.json"  # where download_split.sh puts the paper's
 ANNOTATION_REMEDY = (
-    "name it with --annotation_path; data/import_take.py writes that of your own takes; Ego-Exo4D's: "
+    "name it with --annotation_path; data/import_take.py writes one for your own takes; Ego-Exo4D's: "
     "`egoexo -o <root> --parts annotations --benchmarks relations`"
 )
 ANNOTATION_TEMPLATE = Path("annotations") / "relations_{split}.json"  # below <root>
@@ -46,7 +46,7 @@ def video_path(takes_dir: Path, take_name: str, camera: str, downscaled: bool = 
 
 
 def annotation_path(template: Path, split: str) -> Path:
-    """`template` with `{split}` filled in; of a folder, the annotation file of the split in it."""
+    """`template` with `{split}` filled in. If that is a folder, the annotation file of the split in it."""
     path = Path(str(template).replace("{split}", split))
     return path / ANNOTATION_TEMPLATE.name.replace("{split}", split) if path.is_dir() else path
 
@@ -55,17 +55,17 @@ def find_split_path(data_dir: Path, root: Path | None = None) -> Path:
     """The split file to use by default: the first split.json that exists.
 
     It is looked for in the folder of processed takes, where the original has it, beside that folder, in the data set's
-    `root`, and in `data/`. Without a `root` the folder must be there: UserError.
+    `root`, and in `data/`. Raises UserError if there is no `root` and `data_dir` does not exist.
     """
     if root is None and not data_dir.is_dir():
-        raise UserError(f"no folder {data_dir}; name that of the processed takes, or run data/process_data.py first")
+        raise UserError(f"no folder {data_dir}; name the folder of processed takes, or run data/process_data.py first")
     folders = (data_dir, data_dir.absolute().parent, root)
     paths = [folder / "split.json" for folder in folders if folder]
     return next((path for path in paths if os.path.lexists(path)), SPLIT_PATH)  # a broken link is not passed over
 
 
 def read_splits(path: Path) -> dict[str, list[str]]:
-    """`split.json` -> take uids by split. Raises UserError if it is missing or malformed, also of a uid."""
+    """`split.json` -> take uids by split. Raises UserError if it is missing or malformed, or if a uid is."""
     splits = read_json(path, SPLIT_REMEDY)
     if not has_form(splits, {str: [str]}):
         raise UserError(f'{path} does not map split names to lists of take uids ({{"train": [...]}}); {SPLIT_REMEDY}')
@@ -87,7 +87,9 @@ def read_split(path: Path, split: str) -> list[str]:
 
 @dataclass(frozen=True)
 class Track:
-    """One object in one camera. `annotated_frames` are all frames looked at; those without a mask show no object."""
+    """One object in one camera. `annotated_frames` are all frames that somebody looked at; where such a frame has no
+    mask, the object is not visible.
+    """
 
     encoded: dict[int, tuple[int, int, str]]  # frame -> height, width and LZString text, as they are in the file
     annotated_frames: list[int]
@@ -151,7 +153,7 @@ def by_frame(raw: dict[str, Any]) -> dict[int, Any]:
     return {parse_frame(frame): value for frame, value in raw.items()}
 
 
-@functools.lru_cache(4096, typed=True)  # of the same frames many objects and cameras have masks
+@functools.lru_cache(4096, typed=True)  # many objects and cameras have masks of the same frames
 def parse_frame(raw: Any) -> int:
     """A frame of a JSON file: a whole number, or its digits as text. Raises ValueError if it is anything else."""
     frame = int(raw) if isinstance(raw, str) and raw.isdecimal() else raw
@@ -161,7 +163,9 @@ def parse_frame(raw: Any) -> int:
 
 
 def read_takes(path: Path, uids: Iterable[str]) -> tuple[dict[str, Take], dict[str, str], list[str]]:
-    """The takes `uids` of an annotation file and the faults of malformed ones, both by uid, and the other uids."""
+    """Read the takes `uids` of an annotation file. Returns these takes by uid, what is wrong with the malformed takes
+    among them, by uid, and the uids of all other takes in the file.
+    """
     wanted_uids = set(uids)
     takes: dict[str, Take] = {}
     malformed: dict[str, str] = {}

@@ -107,7 +107,7 @@ def test_a_folder_without_takes_or_pairs_is_a_problem_that_names_the_command(tmp
     assert lacking_pairs.stdout.count("run `python data/create_pairs.py") == 2  # one for each split
     (tmp_path / "split.json").write_text('{"train": ["a"]}')
     data_dir = tmp_path / "processed"
-    assert check(data_dir).stderr.startswith(f"error: no folder {data_dir}; name that of the processed takes")
+    assert check(data_dir).stderr.startswith(f"error: no folder {data_dir}; name the folder of processed takes")
     data_dir.mkdir()
     remedy = f"{data_dir} holds no take of {tmp_path / 'split.json'}; run data/process_data.py first"
     assert check(data_dir).stderr == f"error: {remedy}\n"
