@@ -74,7 +74,7 @@ def test_an_editable_install_finds_the_modules_of_the_clone_from_anywhere(tmp_pa
         archive.extractall(tmp_path / "site")
         (metadata,) = (name for name in archive.namelist() if name.endswith("/METADATA"))
         text = archive.read(metadata).decode()
-    assert "Requires-Dist: torch>=" in text and 'Requires-Dist: gradio<7,>=6; extra == "demo"' in text
+    assert "Requires-Dist: torch>=" in text and 'Requires-Dist: gradio<7,>=6.24; extra == "demo"' in text
     assert run(tmp_path, "-c", FIND, tmp_path / "site") == f"{folder / 'inference' / 'predictor.py'}\n"
 
 
