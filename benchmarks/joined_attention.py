@@ -21,7 +21,7 @@ def joined_forward(
     target_blocked: Tensor | None = None,
 ) -> Look:
     """`model.forward` with joined masked attention; same contract, same numbers to rounding."""
-    query, target, mask = model._tokens(query_feat), model._tokens(target_feat), model.project(mask_feat)
+    query, target, mask = model.tokens(query_feat), model.tokens(target_feat), model.project(mask_feat)
     batch, tokens = query.shape[:2]
     nobody = torch.zeros(batch, tokens, dtype=torch.bool, device=query.device)
     blocked = torch.cat([nobody if b is None else b for b in (query_blocked, target_blocked)], dim=1)
@@ -37,7 +37,7 @@ def joined_forward(
             elif isinstance(layer, CrossLayer):
                 both = torch.cat((query, target), dim=1)
                 query, target = _layer(layer.cross_encoder_layer, both, other, blocked).chunk(2, dim=1)
-    return Look(model._mask_prob(target), model._existence(target), model._mask_prob(query))
+    return Look(model.mask_prob(target), model.existence_logit(target), model.mask_prob(query))
 
 
 def _halves(tokens: int, device: torch.device) -> tuple[Tensor, Tensor]:

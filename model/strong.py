@@ -120,7 +120,7 @@ class StrongXSegTx(XSegTx):
     def encode(self, levels: Levels, masks: Tensor, mask_feat: Tensor) -> ObjectCrops:
         """B objects, by query crops (B, ...), the masks in them (B, S, S) of 0 and 1, and the masks' features."""
         marks = coverage_of(masks, (self.cells, self.cells)).flatten(1)[..., None] * self.query_mark  # (B, L, C)
-        query = self._encode_query(self._tokens(levels.feat) + marks, self.project(mask_feat))
+        query = self.encode_query(self.tokens(levels.feat) + marks, self.project(mask_feat))
         return ObjectCrops(*query, self.describe(levels, masks))
 
     def encode_target(self, levels: Levels) -> TargetCrops:
@@ -130,11 +130,14 @@ class StrongXSegTx(XSegTx):
     def look(self, query: ObjectCrops, target: TargetCrops, both: bool = False) -> Look:
         heat = self.locator.heat(query.description, target.cells)
         tokens = target.tokens + F.pixel_unshuffle(heat[:, None], 2).flatten(2).mT @ self.target_mark
-        query_tokens, tokens = self._exchange(query.tokens, query.mask, tokens, target_only=not both)
-        logit = self._existence(tokens) + self.slope * (heat.amax((1, 2)) - self.threshold)
+        if both:
+            query_tokens, tokens = self.attend(self.layers[self.first_cross :], query.tokens, tokens, query.mask)
+        else:
+            tokens = self.attend_target(query.tokens, tokens, query.mask)
+        logit = self.existence_logit(tokens) + self.slope * (heat.amax((1, 2)) - self.threshold)
         detail = torch.cat((target.detail, heat[:, None]), 1)
-        mask = self.net.decoder(self._features(tokens), detail).sigmoid().clamp(PROB_EPS, 1 - PROB_EPS)
-        return Look(mask, logit, self._mask_prob(query_tokens) if both else None)
+        mask = self.net.decoder(self.features(tokens), detail).sigmoid().clamp(PROB_EPS, 1 - PROB_EPS)
+        return Look(mask, logit, self.mask_prob(query_tokens) if both else None)
 
     def describe_answers(self, target: TargetCrops, mask_prob: Tensor) -> Description:
         """What masks (B, S, S) in target crops show, for the locator."""

@@ -2,7 +2,7 @@
 
 The network works on features of a frozen backbone (model/features.py). Two ways to call it:
 
-    look = network(query_feat, target_feat, mask_feat)      # both masks, for training
+    look = network(query_feat, target_feat, mask_feat)      # both masks, as the paper has it
 
     query = network.encode(query_feat, mask_feat)           # once per object mask
     target = network.encode_target(target_feat)             # once per target image
@@ -162,14 +162,9 @@ class XSegTx(nn.Module):
         self.drop_channels = nn.Dropout1d(config.drop_feat)
         position = sine_position(self.cells, width, config.pos_weight)
         self.register_buffer("position", position, persistent=False)
-        # Layers before the first C see one view only; from there on both are needed.
-        layers = [layer for layer in layers if not isinstance(layer, nn.Identity)]
-        is_cross = [isinstance(layer, CrossLayer) for layer in layers]
-        first = is_cross.index(True) if any(is_cross) else len(layers)
-        self._single_view, self._two_view = tuple(layers[:first]), tuple(layers[first:])
-        self._last_cross = max(
-            (i for i, layer in enumerate(self._two_view) if isinstance(layer, CrossLayer)), default=-1
-        )
+        self.layers = [layer for layer in layers if not isinstance(layer, nn.Identity)]
+        crosses = [i for i, layer in enumerate(self.layers) if isinstance(layer, CrossLayer)] or [len(self.layers)]
+        self.first_cross, self.last_cross = crosses[0], crosses[-1]
 
     def forward(
         self,
@@ -188,75 +183,77 @@ class XSegTx(nn.Module):
         It returns a `Look` with the probabilities that a pixel of query and target belongs to the object, and the logit
         of "the object is visible in the target view".
         """
-        query_blocked, target_blocked = _attendable(query_blocked), _attendable(target_blocked)
-        query, target = self._tokens(query_feat), self._tokens(target_feat)
-        query = self._encode_query(query, self.project(mask_feat), query_blocked)
-        target = self._encode_target(target, target_blocked)
-        return self.look(query, target, query_blocked, target_blocked, both=True)
+        query, target, mask = self.tokens(query_feat), self.tokens(target_feat), self.project(mask_feat)
+        blocked = _attendable(query_blocked), _attendable(target_blocked)
+        query, target = self.attend(self.layers, query, target, mask, *blocked)
+        return Look(self.mask_prob(target), self.existence_logit(target), self.mask_prob(query))
 
-    def encode(self, feat: Tensor, mask_feat: Tensor) -> Query:
-        """B objects, by the backbone's features (B, F, h, w) of their images and masks."""
-        return self._encode_query(self._tokens(feat), self.project(mask_feat))
-
-    def encode_target(self, feat: Tensor) -> Tensor:
-        """Target images, by the backbone's features (B, F, h, w) -> tokens (B, L, C)."""
-        return self._encode_target(self._tokens(feat))
-
-    def look(
+    def attend(
         self,
-        query: Query,
+        layers: Sequence[nn.Module],
+        query: Tensor,
         target: Tensor,
+        mask: Tensor,
         query_blocked: Tensor | None = None,
         target_blocked: Tensor | None = None,
-        both: bool = False,
-    ) -> Look:
-        """Look for B objects, each in one target image. Only with `both` the query's mask is computed, too."""
-        views = query.tokens, query.mask, target, query_blocked, target_blocked
-        query_tokens, tokens = self._exchange(*views, target_only=not both)
-        query_mask_prob = self._mask_prob(query_tokens) if both else None
-        return Look(self._mask_prob(tokens), self._existence(tokens), query_mask_prob)
+    ) -> tuple[Tensor, Tensor]:
+        """Pass the tokens (B, L, C) of both views and of the query mask through layers; returns the views' tokens."""
+        for layer in layers:
+            if isinstance(layer, CrossLayer):
+                query, target = layer(query, target, target_blocked), layer(target, query, query_blocked)
+            else:
+                query = layer.query(query, mask, self.position, query_blocked)
+                target = layer.target(target, self.position, target_blocked)
+        return query, target
 
     def project(self, feat: Tensor) -> Tensor:
         """Backbone features (B, F, h, w) of an image or a mask -> tokens (B, L, C), row by row, float32."""
         tokens = self.net.feat_proj(feat.to(self.net.feat_proj.weight.dtype))
         return tokens.flatten(2).transpose(1, 2).float()
 
-    def _tokens(self, feat: Tensor) -> Tensor:
+    def tokens(self, feat: Tensor) -> Tensor:
         """`project` of an image, of which training drops whole channels."""
         return self.drop_channels(self.project(feat).transpose(1, 2)).transpose(1, 2)
 
-    def _encode_query(self, tokens: Tensor, mask: Tensor, blocked: Tensor | None = None) -> Query:
-        """The query side's layers that do not depend on the target, on tokens (B, L, C) of images and masks."""
-        for layer in self._single_view:
-            tokens = layer.query(tokens, mask, self.position, blocked)
-        return Query(tokens, mask)
+    def mask_prob(self, tokens: Tensor) -> Tensor:
+        return self.net.decoder(self.features(tokens)).sigmoid().clamp(PROB_EPS, 1 - PROB_EPS)
 
-    def _encode_target(self, tokens: Tensor, blocked: Tensor | None = None) -> Tensor:
-        """The target side's layers that do not depend on the query."""
-        for layer in self._single_view:
-            tokens = layer.target(tokens, self.position, blocked)
-        return tokens
+    def existence_logit(self, tokens: Tensor) -> Tensor:
+        return self.net.cls_branch(self.features(tokens)).float()  # (B,)
 
-    def _exchange(self, query, mask, target, query_blocked=None, target_blocked=None, target_only=False):
-        """All layers from the first C on. With `target_only`, the query side ends where the last C has read it."""
-        for i, layer in enumerate(self._two_view):
-            need_query = not target_only or i < self._last_cross
-            if isinstance(layer, CrossLayer):
-                new_query = layer(query, target, target_blocked) if need_query else query
-                query, target = new_query, layer(target, query, query_blocked)
-            else:
-                query = layer.query(query, mask, self.position, query_blocked) if need_query else query
-                target = layer.target(target, self.position, target_blocked)
-        return query, target
-
-    def _features(self, tokens: Tensor) -> Tensor:
+    def features(self, tokens: Tensor) -> Tensor:
         return tokens.transpose(1, 2).unflatten(2, (self.cells, self.cells))  # (B, L, C) -> (B, C, h, w)
 
-    def _mask_prob(self, tokens: Tensor) -> Tensor:
-        return self.net.decoder(self._features(tokens)).sigmoid().clamp(PROB_EPS, 1 - PROB_EPS)
+    # For prediction, which asks for the target's mask alone. Layers before the first C see one view only: objects and
+    # target images pass them once each, not once in each pair.
 
-    def _existence(self, tokens: Tensor) -> Tensor:
-        return self.net.cls_branch(self._features(tokens)).float()  # (B,) logits
+    def encode(self, feat: Tensor, mask_feat: Tensor) -> Query:
+        """B objects, by the backbone's features (B, F, h, w) of their images and masks."""
+        return self.encode_query(self.tokens(feat), self.project(mask_feat))
+
+    def encode_query(self, tokens: Tensor, mask: Tensor) -> Query:
+        for layer in self.layers[: self.first_cross]:
+            tokens = layer.query(tokens, mask, self.position)
+        return Query(tokens, mask)
+
+    def encode_target(self, feat: Tensor) -> Tensor:
+        """Target images, by the backbone's features (B, F, h, w) -> tokens (B, L, C)."""
+        tokens = self.tokens(feat)
+        for layer in self.layers[: self.first_cross]:
+            tokens = layer.target(tokens, self.position)
+        return tokens
+
+    def look(self, query: Query, target: Tensor) -> Look:
+        """Look for B objects, each in one target image."""
+        target = self.attend_target(query.tokens, target, query.mask)
+        return Look(self.mask_prob(target), self.existence_logit(target))
+
+    def attend_target(self, query: Tensor, target: Tensor, mask: Tensor) -> Tensor:
+        """The target's tokens behind all layers. The query's side ends where the last C reads it."""
+        query, target = self.attend(self.layers[self.first_cross : self.last_cross], query, target, mask)
+        for layer in self.layers[self.last_cross :]:
+            target = layer(target, query) if isinstance(layer, CrossLayer) else layer.target(target, self.position)
+        return target
 
 
 def _attendable(blocked: Tensor | None) -> Tensor | None:
