@@ -1,7 +1,7 @@
 """Matchers predict frames: their protocol, and the matcher of the paper's network, which computes nothing twice."""
 
 import contextlib
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import partial
 from typing import Any, NamedTuple, Protocol
 
@@ -77,6 +77,10 @@ class NetworkMatcher:
             return torch.cat(parts)
         return type(parts[0])(*map(torch.cat, zip(*parts, strict=True)))
 
+    def _slices(self, members: Sequence) -> Iterator[Sequence]:
+        for start in range(0, len(members), self.batch_size):
+            yield members[start : start + self.batch_size]
+
     def _stacked(self, arrays: Iterable[np.ndarray]) -> Tensor:
         """Arrays of one shape as a tensor on the device."""
         return torch.from_numpy(np.stack(list(arrays))).to(self.device)
@@ -101,8 +105,7 @@ class PaperMatcher(NetworkMatcher):
                 query = self._batches(self.network.encode, query_feat, mask_feat)
                 target = self._batches(self.network.encode_target, feat[[row_of[camera] for camera in targets]])
                 looks = []
-                for start in range(0, len(frame.pairs), self.batch_size):
-                    pairs = frame.pairs[start : start + self.batch_size]
+                for pairs in self._slices(frame.pairs):
                     queries = query.rows([tracks.index(pair[:2]) for pair in pairs])
                     looks.append(self.network.look(queries, target[[targets.index(pair[2]) for pair in pairs]])[:2])
             prob, logit = map(torch.cat, zip(*looks, strict=True))

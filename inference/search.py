@@ -65,11 +65,11 @@ class Candidate(NamedTuple):
 
 
 class Sighting(NamedTuple):
-    """The answer of a look at a target."""
+    """What is found in the target of a pair."""
 
     spot: Spot
     prob: np.ndarray  # (S, S) float32, of the object in the crop at `spot`
-    logit: Tensor  # (), of existence, of the first look there
+    existence: float
 
 
 @dataclass
@@ -109,14 +109,12 @@ class StrongMatcher(NetworkMatcher):
         with self.computing():
             objects = self._objects(frame)
             candidates = self._candidates(objects)
-            sightings = self._choose(objects, candidates)
-            existence = self._existence(sightings, candidates)
-            sightings = self._look_again(objects, sightings)
+            sightings = self._look_again(objects, self._choose(objects, candidates))
         hidden = Answer(np.zeros((self.config.input_size, self.config.input_size), np.float32), 0.0)
         answers = [hidden] * len(frame.pairs)
-        for number, (spot, prob, _) in sightings.items():
+        for number, (spot, prob, existence) in sightings.items():
             size = frame.images[frame.pairs[number].target_camera].shape[:2]
-            answers[number] = Answer(prob, existence[number], spot.crop(size))
+            answers[number] = Answer(prob, existence, spot.crop(size))
         return answers
 
     def _objects(self, frame: Frame) -> Objects:
@@ -151,7 +149,7 @@ class StrongMatcher(NetworkMatcher):
             camera = frame.pairs[expected.pair].target_camera
             together[camera, self.config.frame_length(expected.share)].append(expected)
         hottest = defaultdict(list)  # by pair
-        for (camera, long_side), rows in self._parts(together):
+        for (camera, long_side), rows in self._group_batches(together):
             size = frame.images[camera].shape[:2]
             cells = self._cells(objects, camera, long_side)
             described = [objects.descriptions[expected.track, expected.ratio] for expected in rows]
@@ -174,27 +172,25 @@ class StrongMatcher(NetworkMatcher):
         return objects.cells[key]
 
     def _choose(self, objects: Objects, candidates: Sequence[Candidate]) -> dict[int, Sighting]:
-        """The best look of each pair, by its number."""
+        """The look with the highest score of each pair, by the pair's number. The existence depends on its logit and on
+        the highest heat of the target.
+        """
         if not candidates:
             return {}
         probs, logits, described = self._look(objects, candidates)
         backs = self._look_back(objects, candidates, described)
         heat = torch.tensor([candidate.heat for candidate in candidates], device=self.device)
         score = self.network.score(logits, heat, backs).tolist()
-        best: dict[int, int] = {}
+        rows_of = defaultdict(list)
         for row, candidate in enumerate(candidates):
-            if score[row] > score[best.setdefault(candidate.pair, row)]:
-                best[candidate.pair] = row
-        return {number: Sighting(candidates[row].spot, probs[row], logits[row]) for number, row in best.items()}
-
-    def _existence(self, sightings: dict[int, Sighting], candidates: Sequence[Candidate]) -> dict[int, float]:
-        """The probability that the object is visible, by pair."""
-        if not sightings:
-            return {}
-        logits = torch.stack([sighting.logit for sighting in sightings.values()])
-        highest = {candidate.pair: candidate.heat for candidate in reversed(candidates)}  # the hottest comes first
-        heat = torch.tensor([highest[number] for number in sightings], device=self.device)
-        return dict(zip(sightings, self.network.existence(logits, heat).tolist(), strict=True))
+            rows_of[candidate.pair].append(row)
+        best = [max(rows, key=score.__getitem__) for rows in rows_of.values()]
+        highest = torch.stack([heat[rows].max() for rows in rows_of.values()])
+        existence = self.network.existence(logits[best], highest).tolist()
+        return {
+            candidates[row].pair: Sighting(candidates[row].spot, probs[row], value)
+            for row, value in zip(best, existence, strict=True)
+        }
 
     def _look_again(self, objects: Objects, sightings: dict[int, Sighting]) -> dict[int, Sighting]:
         """The sightings, those of an unexpected size each replaced by a look at what was found, with its size."""
@@ -219,7 +215,7 @@ class StrongMatcher(NetworkMatcher):
         """
         frame, size = objects.frame, self.config.input_size
         row_of, looks = {track: row for row, track in enumerate(objects.spots)}, []
-        for _, batch in self._parts({None: candidates}):
+        for batch in self._slices(candidates):
             pairs = [frame.pairs[candidate.pair] for candidate in batch]
             targets = [frame.images[pair.target_camera] for pair in pairs]
             cuts = [cut(image, x.spot.crop(image.shape[:2]), size) for image, x in zip(targets, batch, strict=True)]
@@ -239,7 +235,7 @@ class StrongMatcher(NetworkMatcher):
             share = min(objects.spots[track].extent / max(frame.masks[track].shape), LARGEST)
             together[track[1], self.config.frame_length(share)].append((row, track))
         backs = torch.zeros(len(candidates), device=self.device)
-        for key, part in self._parts(together):
+        for key, part in self._group_batches(together):
             rows, tracks = zip(*part, strict=True)
             cells = self._cells(objects, *key)
             on_object = np.stack([object_cells(frame.masks[track], cells.shape[1:3]) for track in tracks])
@@ -248,11 +244,11 @@ class StrongMatcher(NetworkMatcher):
             backs[rows] = self.network.look_back(described.rows(rows), cells, on_object)
         return backs
 
-    def _parts(self, groups: dict[Any, Sequence]) -> Iterator[tuple[Any, Sequence]]:
+    def _group_batches(self, groups: dict[Any, Sequence]) -> Iterator[tuple[Any, Sequence]]:
         """`batch_size` members of a group at a time, each time with the group's key."""
         for key, members in groups.items():
-            for start in range(0, len(members), self.batch_size):
-                yield key, members[start : start + self.batch_size]
+            for batch in self._slices(members):
+                yield key, batch
 
     def _levels(self, images: np.ndarray) -> Levels:
         return self._batches(self.encoder.levels, torch.from_numpy(images).to(self.device))
