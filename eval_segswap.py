@@ -8,14 +8,14 @@
 A run that is stopped continues where it was when the same command is given again.
 """
 
-import argparse
 import contextlib
 import os
 import sys
 import time
+from collections.abc import Sequence
+from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
-from typing import Any
 
 from common.cpu import tune_cpu
 from common.errors import run_script, say_errors
@@ -59,7 +59,80 @@ NETWORK_OPTIONS = ("ckpt_path", "backbone_weights", "precision", "batch_size", "
 INCOMPLETE_STATUS = 3  # the results file is there, but takes or pairs are missing from it
 
 
-def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
+@dataclass(frozen=True)
+class Task:
+    """What is asked for: which takes are predicted by which matcher, and where the results go."""
+
+    setting: str
+    matcher: Matcher
+    description: str  # of the matcher
+    plans: dict[str, TakePlan]  # by uid
+    failed: dict[str, str]  # takes that cannot be read, and why
+    run: ResumableRun
+    num_workers: int | None
+    overwrite: bool
+    save_inter: bool
+
+
+def main(argv: list[str] | None = None) -> int:
+    task = resolve(argv)
+    run, plans = task.run, task.plans
+    rank, world, ranks = join_ranks()
+    if rank == 0:
+        print(f"{task.description}, on {world} x {task.matcher.device}")
+    with run.claimed() if rank == 0 else contextlib.nullcontext():
+        if world > 1:
+            dist.barrier(ranks)  # the others wait until rank 0 has the files for itself
+        if not task.overwrite and (made := run.made_already(plans)):
+            when = f"by commit {made['commit']}, {made['date']}"
+            print(f"{run.results_path} is complete already ({when}); delete it to predict again")
+            status = 0
+        else:
+            mine = split_by_work({uid: plan.pair_count for uid, plan in plans.items()}, world)[rank]
+            reports = gather(predict_part(task, mine, rank), ranks)
+            status = finish(task, reports) if rank == 0 else 0
+        if rank == 0 and task.save_inter:
+            run.write_take_files()
+        if rank == 0 and not status:
+            run.remove_parts()
+    return status
+
+
+def resolve(argv: list[str] | None) -> Task:
+    """A command line -> what is asked for, with all defaults. UserError if anything is missing or does not fit."""
+    args = make_parser().parse_args(argv)
+    uids = read_split(args.splits_path or find_split_path(args.data_path), args.split)
+    device = resolve_device(args.device)
+    if device.type == "cuda":
+        torch.cuda.set_device(device)  # else other GPUs are touched, too
+    if args.predictor:
+        for name in NETWORK_OPTIONS:
+            if getattr(args, name):
+                raise UserError(f"--{name} is for the network; a method of your own takes KEY=VALUE behind --predictor")
+        matcher = MethodMatcher(*args.predictor, device=device)
+        source, description = matcher.path, " ".join(args.predictor)
+    else:
+        source = args.ckpt_path or default_checkpoint(args.setting)
+        given = args.precision, args.backbone_weights, args.batch_size, args.looks
+        predictor = Predictor.load(source, device, *given)
+        matcher, description = predictor.matcher, f"{source}: {predictor.description}"
+        if predictor.settings and args.setting not in predictor.settings:
+            warn_once(f"{source} was trained for {' and '.join(predictor.settings)}, not for {args.setting}")
+    plans, failed = {}, {}
+    for uid in uids:
+        try:
+            plans[uid] = TakePlan.of(ProcessedTake.read(args.data_path, uid, checked=False), args.setting)
+        except UserError as error:
+            failed[uid] = str(error)
+    if not plans:
+        raise UserError(f"no take of split {args.split!r} can be read: {next(iter(failed.values()))}")
+    options = {"checkpoint": source.name, "checkpoint_sha256": file_digest(source)} | matcher.options
+    run = ResumableRun(args.out_path, args.setting, args.split, options)
+    rest = args.num_workers, args.overwrite, args.save_inter
+    return Task(args.setting, matcher, description, plans, failed, run, *rest)
+
+
+def make_parser() -> Parser:
     parser = Parser(__doc__)
     add = parser.add_argument
     add_setting(parser)
@@ -81,58 +154,7 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     workers = "processes that read and letterbox; 0: none but this one (default: 1 beside a CPU, up to 8 beside a GPU)"
     add("--num_workers", type=at_least(0), help=workers)
     add("--overwrite", action="store_true", help="replace a results file of another checkpoint or of unknown origin")
-    args = parser.parse_args(argv)
-    for name in NETWORK_OPTIONS:
-        if args.predictor and getattr(args, name):
-            raise UserError(f"--{name} is for the network; a method of your own takes KEY=VALUE behind --predictor")
-    return args
-
-
-def main(argv: list[str] | None = None) -> int:
-    args = parse_args(argv)
-    uids = read_split(args.splits_path or find_split_path(args.data_path), args.split)
-    rank, world, ranks = join_ranks()
-    device = resolve_device(args.device)
-    if device.type == "cuda":
-        torch.cuda.set_device(device)  # else other GPUs are touched, too
-    matcher, options, description = load_matcher(args, device)
-    if rank == 0:
-        precision = options.get("precision")
-        print(f"{description}, on {world} x {device}" + f" in {precision}" * bool(precision))
-    plans, failed = plan_takes(uids, args)
-    run = ResumableRun(args.out_path, args.setting, args.split, options)
-    with run.claimed() if rank == 0 else contextlib.nullcontext():
-        if world > 1:
-            dist.barrier(ranks)  # the others wait until rank 0 has the files for itself
-        if not args.overwrite and (made := run.made_already(plans)):
-            when = f"by commit {made['commit']}, {made['date']}"
-            print(f"{run.results_path} is complete already ({when}); delete it to predict again")
-            status = 0
-        else:
-            mine = split_by_work({uid: plan.pair_count for uid, plan in plans.items()}, world)[rank]
-            reports = gather(predict_part(args, matcher, run, {uid: plans[uid] for uid in mine}, rank), ranks)
-            status = finish(run, plans, failed, reports) if rank == 0 else 0
-        if rank == 0 and args.save_inter:
-            run.write_take_files()
-        if rank == 0 and not status:
-            run.remove_parts()
-    return status
-
-
-def load_matcher(args: argparse.Namespace, device: torch.device) -> tuple[Matcher, dict[str, Any], str]:
-    """The network or the method of the user's own, the options of its run, and a description."""
-    if args.predictor:
-        matcher = MethodMatcher(*args.predictor, device=device)
-        source, description = matcher.path, " ".join(args.predictor)
-    else:
-        source = args.ckpt_path or default_checkpoint(args.setting)
-        options = args.precision, args.backbone_weights, args.batch_size, args.looks
-        predictor = Predictor.load(source, device, *options)
-        matcher, description = predictor.matcher, f"{source}: {predictor.description}"
-        if predictor.settings and args.setting not in predictor.settings:
-            warn_once(f"{source} was trained for {' and '.join(predictor.settings)}, not for {args.setting}")
-    options = {"checkpoint": source.name, "checkpoint_sha256": file_digest(source)} | matcher.options
-    return matcher, options, description
+    return parser
 
 
 def join_ranks() -> tuple[int, int, "dist.ProcessGroup | None"]:
@@ -166,27 +188,11 @@ def default_checkpoint(setting: str) -> Path:
     raise UserError(f"no checkpoint {paths[0]}; {remedy}")
 
 
-def plan_takes(uids: list[str], args: argparse.Namespace) -> tuple[dict[str, TakePlan], dict[str, str]]:
-    """The plan of each take, and why others cannot be read. UserError if there is nothing to do."""
-    plans, failed = {}, {}
-    for uid in uids:
-        try:
-            plans[uid] = TakePlan.of(ProcessedTake.read(args.data_path, uid, checked=False), args.setting)
-        except UserError as error:
-            failed[uid] = str(error)
-    if not plans:
-        reason = next(iter(failed.values()))
-        raise UserError(f"no take of split {args.split!r} can be read: {reason}")
-    return plans, failed
-
-
-def predict_part(
-    args: argparse.Namespace, matcher: Matcher, run: ResumableRun, plans: dict[str, TakePlan], rank: int
-) -> tuple[int, float]:
+def predict_part(task: Task, uids: Sequence[str], rank: int) -> tuple[int, float]:
     """Predict this rank's takes, but for those that a stopped run has finished. Returns the number of pairs, and the
     seconds.
     """
-    begin = time.perf_counter()
+    begin, plans, run = time.perf_counter(), {uid: task.plans[uid] for uid in uids}, task.run
     todo = [plan for plan in plans.values() if not run.part_path(plan).exists()]
 
     def write(uid: str, result: dict) -> None:
@@ -196,15 +202,15 @@ def predict_part(
         if not plan.pair_count:  # a take without a pair still has its objects in the file
             write(plan.uid, plan.empty_result())
     total, pairs = (sum(plan.pair_count for plan in takes) for takes in (plans.values(), todo))
-    loader = make_loader(args, matcher, [frame for plan in todo for frame in plan.frames()])
-    bar_options = {"desc": args.setting, "unit": "pair", "disable": rank > 0, "delay": 1}  # none before an early error
+    loader = make_loader(task.matcher, [frame for plan in todo for frame in plan.frames()], task.num_workers)
+    bar_options = {"desc": task.setting, "unit": "pair", "disable": rank > 0, "delay": 1}  # none before an early error
     with loader_failures(), tqdm(total=total, initial=total - pairs, **bar_options) as bar:
-        predict_takes(matcher, loader, plans, write, bar.update)
+        predict_takes(task.matcher, loader, plans, write, bar.update)
     return pairs, time.perf_counter() - begin
 
 
-def make_loader(args: argparse.Namespace, matcher: Matcher, frames: list[FramePlan]) -> DataLoader:
-    dataset, workers = FrameDataset(frames, matcher.prepare), args.num_workers
+def make_loader(matcher: Matcher, frames: list[FramePlan], workers: int | None) -> DataLoader:
+    dataset = FrameDataset(frames, matcher.prepare)
     if workers is None:  # a CPU's cores are busy with the network already
         workers = min(8, default_workers()) if matcher.device.type == "cuda" else 1
     cv2.setNumThreads(0)  # OpenCV's threads do not survive the fork of a worker
@@ -212,12 +218,11 @@ def make_loader(args: argparse.Namespace, matcher: Matcher, frames: list[FramePl
     return DataLoader(dataset, batch_size=None, num_workers=workers, worker_init_fn=init_loader_worker)
 
 
-def finish(
-    run: ResumableRun, plans: dict[str, TakePlan], failed: dict[str, str], reports: list[tuple[int, float]]
-) -> int:
+def finish(task: Task, reports: list[tuple[int, float]]) -> int:
     """Write the results file and the run's record, print the summary; returns the exit status."""
+    run, failed = task.run, task.failed
     pairs, seconds = sum(pairs for pairs, _ in reports), max(seconds for _, seconds in reports)
-    left_out = run.finish(plans, {"failed": failed, "pairs": pairs, "seconds": seconds})
+    left_out = run.finish(task.plans, {"failed": failed, "pairs": pairs, "seconds": seconds})
     print(f"{pairs} pairs in {seconds:.1f} s, {pairs / max(seconds, 1e-9):.2f} pairs/s on {len(reports)} process(es)")
     for uid, reason in failed.items():
         print(f"skipped take {uid}: {reason}", file=sys.stderr)
@@ -226,7 +231,7 @@ def finish(
         print(f"take {uid}: {what} (all are in {run.record_path}): {next(iter(reasons))}", file=sys.stderr)
     missing = f", {counted(len(failed), 'take')} skipped" if failed else ""
     missing += f", {counted(sum(sum(x.values()) for x in left_out.values()), 'pair')} left out" if left_out else ""
-    print(f"{counted(len(plans), 'take')} in {run.results_path}{missing}")
+    print(f"{counted(len(task.plans), 'take')} in {run.results_path}{missing}")
     return INCOMPLETE_STATUS if missing else 0
 
 

@@ -74,7 +74,8 @@ class Predictor:
             matcher = StrongMatcher(encoder, model, precision, batch_size, looks)
         else:
             matcher = PaperMatcher(encoder, model, precision, batch_size)
-        description = f"{model.config.mode} network of {model.config.input_size} pixels on {backbone.name} features"
+        config = model.config
+        description = f"{config.mode} network of {config.input_size} pixels on {backbone.name} features, in {precision}"
         single = "exo-ego" if arguments.get("reverse") else "ego-exo"
         settings = tuple(SETTINGS) if arguments.get("both") else (single,)
         return cls(matcher, description, settings if arguments else ())

@@ -270,7 +270,7 @@ def test_a_checkpoint_of_the_other_setting_is_used_with_a_warning(checkpoint, tm
         torch.save(torch.load(checkpoint, weights_only=True) | {"arguments": flags}, path)
         run(path, data_path, tmp_path / setting, "exo-ego")
         printed = capsys.readouterr()
-        assert f"{path}: tiny network of 96 pixels on moco features, on 1 x cpu in fp32" in printed.out
+        assert f"{path}: tiny network of 96 pixels on moco features, in fp32, on 1 x cpu" in printed.out
         assert ("was trained for ego-exo, not for exo-ego" in printed.err) == (setting == "ego-exo")
 
 
