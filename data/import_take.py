@@ -175,7 +175,7 @@ def write_video(path: Path, footage: Footage, positions: np.ndarray, fps: float)
     """Copy or write a camera's video. Its frame f is the frame of `footage` at `positions[f]`."""
     path.parent.mkdir(parents=True, exist_ok=True)
     shows_every_frame = np.array_equal(positions, np.arange(len(positions)))
-    if shows_every_frame and not isinstance(footage.source, list) and not footage.turns:
+    if shows_every_frame and not isinstance(footage.recording, list) and not footage.turns:
         shutil.copyfile(footage.path, path)  # a link would change when somebody writes the original again in place
         return
     with open_video(path, footage.size, fps, preset="veryfast", crf="16") as write:

@@ -34,7 +34,7 @@ class Footage:
     size: Size
     numbers: Sequence[int]
     seconds: np.ndarray
-    source: VideoIndex | list[Path]
+    recording: VideoIndex | list[Path]
     turns: int = 0
 
     @property
@@ -66,11 +66,11 @@ class Footage:
                 yield image
 
     def _pictures(self, wanted: np.ndarray) -> Iterator[tuple[str, np.ndarray]]:
-        if isinstance(self.source, list):
+        if isinstance(self.recording, list):
             for position in wanted:
-                yield str(self.source[position]), read_picture(self.source[position])
+                yield str(self.recording[position]), read_picture(self.recording[position])
             return
-        for position, image in read_frames(self.source, wanted, "rgb24"):
+        for position, image in read_frames(self.recording, wanted, "rgb24"):
             yield f"frame {position} of {self.path}", np.rot90(image, self.turns)
 
 

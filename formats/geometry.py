@@ -1,7 +1,7 @@
 """The one owner of image geometry: letterboxing to the network's square input and back.
 
 Letterbox: pad the shorter side with zeros to a square, `(long - short) // 2` before and the rest behind, then resize to
-`side` x `side` by nearest neighbour, `source = floor(i * long / side)`. Frames and masks alike.
+`side` x `side` by nearest neighbour: row i shows row `floor(i * long / side)` of the square. Frames and masks alike.
 """
 
 from functools import lru_cache
@@ -15,20 +15,20 @@ Size = tuple[int, int]  # (H, W)
 
 @lru_cache(maxsize=64)
 def letterbox_axes(size: Size, side: int) -> tuple[np.ndarray, np.ndarray, slice, slice]:
-    """The source pixels that a letterboxed image shows, and their places in it.
+    """The pixels that are left of an image of `size` (H, W) when it is letterboxed, and their places in the square.
 
-    Returns `(rows, cols, row_slice, col_slice)`: output[row_slice, col_slice] = source[rows][:, cols]; everything
-    outside the two slices is padding. `size` is the source's (H, W) in pixels.
+    Returns `(rows, cols, row_slice, col_slice)`: square[row_slice, col_slice] = image[rows][:, cols]; everything
+    outside the two slices is padding.
     """
     long = max(size)
     square = np.arange(side, dtype=np.int64) * long // side  # index in the padded square
     axes = []
     for length in size:
-        source = square - (long - length) // 2
-        inside = np.flatnonzero((source >= 0) & (source < length))
+        pixels = square - (long - length) // 2  # of the image
+        inside = np.flatnonzero((pixels >= 0) & (pixels < length))
         # Empty when an image is so thin that no output pixel looks at it.
         start, stop = (int(inside[0]), int(inside[-1]) + 1) if len(inside) else (0, 0)
-        axes.append((source[start:stop], slice(start, stop)))
+        axes.append((pixels[start:stop], slice(start, stop)))
     (rows, row_slice), (cols, col_slice) = axes
     rows.flags.writeable = cols.flags.writeable = False  # the cache hands the same arrays to everybody
     return rows, cols, row_slice, col_slice
@@ -64,7 +64,7 @@ def resize(image: np.ndarray, new_size: Size) -> np.ndarray:
 
 @lru_cache(maxsize=64)
 def nearest_axes(size: Size, new_size: Size) -> tuple[np.ndarray, np.ndarray]:
-    """Source rows and columns of OpenCV's nearest-neighbour resize from `size` to `new_size` (H, W).
+    """The rows and columns that OpenCV's nearest-neighbour resize from `size` to `new_size` (H, W) keeps.
 
     OpenCV computes `floor(i * old / new)` in floats, whose rounding moves single rows of some odd sizes.
     """
@@ -77,19 +77,19 @@ def nearest_axes(size: Size, new_size: Size) -> tuple[np.ndarray, np.ndarray]:
 
 
 def sample_for_score(values: np.ndarray, size: Size, video: Size, side: int | None = None) -> np.ndarray:
-    """The values (float32) of a picture at the pixels that the benchmark compares -> `eval_size(video)`, interpolated.
+    """The values (float32) of a picture at the pixels that the benchmark compares -> `eval_size(video)`.
 
-    Of a video of (H, W) `video` the benchmark keeps single pixels, and values are read at their middles. The picture
-    shows all of the video and has `size` (H, W). `values` have that size, too; with `side`, they have the size of the
-    square (side, side) that the picture was letterboxed to.
+    The benchmark samples single pixels of the video, whose (H, W) is `video`. We interpolate `values` at the centers of
+    these pixels. The picture shows all of the video and has `size` (H, W). `values` have the picture's size or, with
+    `side`, the size of the square (side, side) that the picture was letterboxed to.
     """
-    sources, starts = map(np.arange, size), (0, 0)
+    sampled, starts = map(np.arange, size), (0, 0)
     if side:
-        *sources, rows, cols = letterbox_axes(size, side)
+        *sampled, rows, cols = letterbox_axes(size, side)
         starts = rows.start, cols.start
     compared = nearest_axes(video, eval_size(video))
     rows, cols = (
-        start + np.interp((pixels + 0.5) * (length / full) - 0.5, source, np.arange(len(source)))
-        for pixels, full, length, source, start in zip(compared, video, size, sources, starts, strict=True)
+        start + np.interp((pixels + 0.5) * (length / full) - 0.5, axis, np.arange(len(axis)))
+        for pixels, full, length, axis, start in zip(compared, video, size, sampled, starts, strict=True)
     )
     return cv2.remap(values, *np.float32(np.meshgrid(cols, rows)), cv2.INTER_LINEAR)

@@ -37,11 +37,11 @@ class MaskFiles:
 
     def read(self, object_name: str, frame: int, size: Size) -> RLE | None:
         """The mask, brought to `size` (H, W) of its video; None if the object is not visible. Raises UserError."""
-        source = self.objects[object_name][frame]
+        stored = self.objects[object_name][frame]
         try:
-            if source is None:
+            if stored is None:
                 return None
-            rle = encode_mask(read_mask(source)) if isinstance(source, Path) else _read_segmentation(*source)
+            rle = encode_mask(read_mask(stored)) if isinstance(stored, Path) else _read_segmentation(*stored)
             if not same_shape(rle["size"], size):
                 raise ValueError(f"it is {rle['size'][1]}x{rle['size'][0]}, its video {size[1]}x{size[0]}")
             area = coco.area(rle)

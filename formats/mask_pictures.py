@@ -15,7 +15,7 @@ PLAIN = ("1", "L", "LA", "RGB", "RGBA", "I", "F", "I;16", "I;16B")  # modes of P
 
 
 def read_mask(path: Path, value: int | None = None) -> np.ndarray:
-    """The mask in a picture file, its pixels as they lie there. `value` and what is raised: as `to_mask`."""
+    """The mask in a picture file, not turned as its camera says. `value` and errors as `to_mask` has them."""
     with open_picture(path) as image:
         return to_mask(image, str(path), value)
 

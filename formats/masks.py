@@ -119,12 +119,12 @@ def sample_mask(rle: RLE, rows: np.ndarray, cols: np.ndarray) -> np.ndarray:
     end_col, end_row = np.divmod(ends, height)
     first_col = np.searchsorted(cols, end_col)
     same_col = np.searchsorted(cols, end_col, side="right") - first_col
-    before = first_col * len(rows) + same_col * np.searchsorted(rows, end_row)
+    num_before = first_col * len(rows) + same_col * np.searchsorted(rows, end_row)
     if len(cols) > 1 and same_col.max() > 1:  # enlarging: several samples share a column, each is cut at the same row
         unique, inverse = np.unique(cols, return_inverse=True)
         return sample_mask(rle, rows, unique)[:, inverse]
     values = np.arange(len(ends), dtype=np.uint8) & 1
-    flat = np.repeat(values, np.diff(before, prepend=0))
+    flat = np.repeat(values, np.diff(num_before, prepend=0))
     return flat.reshape(len(cols), len(rows)).T
 
 
@@ -148,8 +148,8 @@ def fit_rle(rle: RLE, new_size: Size) -> np.ndarray:
 
 
 def fit_mask(mask: np.ndarray, new_size: Size) -> np.ndarray:
-    """(H, W) uint8 of 0 and 1 -> `new_size`, by nearest neighbour. An object that would vanish by that keeps the pixels
-    of which it covers more than half, or more than half as much as of the pixel that it covers most.
+    """(H, W) uint8 of 0 and 1 -> `new_size`, by nearest neighbour. If the object would vanish by that, it gets the
+    pixels that it covers by more than half, or by more than half of the largest cover.
     """
     fitted = cv2.resize(mask, new_size[::-1], interpolation=cv2.INTER_NEAREST)
     if fitted.any() or not mask.any():

@@ -13,7 +13,17 @@ from PIL import ExifTags, Image, ImageOps
 from common.errors import UserError, warn_once
 from common.files import name_number
 
-FORMATS = ("BMP", "GIF", "JPEG", "MPO", "PNG", "PPM", "TIFF", "WEBP", "AVIF")  # of some, the first picture is read
+FORMATS = (
+    "BMP",
+    "GIF",
+    "JPEG",
+    "MPO",
+    "PNG",
+    "PPM",
+    "TIFF",
+    "WEBP",
+    "AVIF",
+)  # if a file has several pictures, the first is read
 MAX_SIDE = 16384  # pixels
 ROWS = 64  # rows that are converted at a time
 DARK = 16  # a picture whose values, from 0 to 255, are all below this may hold fewer bits than its file says
@@ -58,13 +68,13 @@ def read_picture(path: Path) -> np.ndarray:
 
 
 def to_rgb(image: Image.Image, what: str) -> np.ndarray:
-    """(H, W, 3) uint8 RGB, turned as its camera says; of 16 bits the upper 8 count, of what is transparent the color.
+    """(H, W, 3) uint8 RGB, turned as its camera says. The upper 8 of 16 bits are taken, and opacity is passed over.
 
-    Raises UserError, which begins with `what` it is, if it is damaged, or of 32 bits or floats.
+    Raises UserError, which begins with `what` it is, if it is damaged or holds 32 bits or floats.
     """
     if image.mode == "F" or (image.mode == "I" and image.format not in ("PNG", "PPM")):  # these have 16 bits
         kind = "floats" if image.mode == "F" else "32 bits"
-        raise UserError(f"{what} holds {kind}, of which nobody says what is white; save it with 8 or 16 bits")
+        raise UserError(f"{what} holds {kind}, and nobody says which value is white; save it with 8 or 16 bits")
     with picture_errors(what):
         image.load()
         with contextlib.suppress(Exception):  # damaged EXIF, which readers pass over

@@ -77,11 +77,11 @@ def index_video(path: Path) -> VideoIndex:
         raise
     except Exception as error:  # damage makes the library stumble in many ways
         raise VideoError(f"{path} has no readable header or index (moov atom) ({_reason(error)})") from None
-    there = len(packets)
+    num_present = len(packets)
     if is_avi and packets and packets[-1][0] is not None:
-        there = packets[-1][0] + 1  # with the frames that were dropped, of which the file says so
-    if there < announced:
-        raise VideoError(f"{path} is cut off or damaged: {there} of {announced} frames are there")
+        num_present = packets[-1][0] + 1  # an AVI file counts the frames that were dropped
+    if num_present < announced:
+        raise VideoError(f"{path} is cut off or damaged: {num_present} of {announced} frames are there")
     if not packets:
         raise VideoError(f"{path} has no frames")
     times, is_key, is_hidden = zip(*packets, strict=True)
@@ -109,18 +109,18 @@ def read_frames(index: VideoIndex, wanted: Sequence[int], pixels: str = "bgr24")
 
     Raises VideoError if the video is damaged where a wanted frame depends on it.
     """
-    wanted, done, reason = np.asarray(wanted, np.int64), 0, ""
+    wanted, num_read, reason = np.asarray(wanted, np.int64), 0, ""
     for decode in (_decode_plainly,) if index.pts is None else (_decode_needed, _decode_plainly):
-        if done == len(wanted):
+        if num_read == len(wanted):
             return
         try:
-            for image in decode(index, wanted[done:], pixels):
-                yield int(wanted[done]), image
-                done += 1
+            for image in decode(index, wanted[num_read:], pixels):
+                yield int(wanted[num_read]), image
+                num_read += 1
         except Exception as error:  # damage makes the library stumble in many ways
             reason = f" ({_reason(error)})"
-    if done < len(wanted):
-        what = f"frame {wanted[done]} of {len(index)}, or one that it needs, cannot be decoded"
+    if num_read < len(wanted):
+        what = f"frame {wanted[num_read]} of {len(index)}, or one that it needs, cannot be decoded"
         raise VideoError(f"{index.path} is damaged: {what}{reason}")
 
 
@@ -163,14 +163,14 @@ def _decode_plainly(index: VideoIndex, wanted: np.ndarray, pixels: str) -> Itera
 def _pick(timed: Iterable[tuple[int | None, av.VideoFrame]], times: np.ndarray, pixels: str) -> Iterator[np.ndarray]:
     """The images of the frames at `times`, which ascend; ends early at a damaged frame, or if one does not turn up."""
     times = iter(times.tolist())
-    due = next(times)
+    next_time = next(times)
     for time, frame in timed:
-        if frame.is_corrupt or (time is not None and time > due):
+        if frame.is_corrupt or (time is not None and time > next_time):
             return
-        if time == due:
+        if time == next_time:
             yield frame.to_ndarray(format=pixels)
-            due = next(times, None)
-            if due is None:
+            next_time = next(times, None)
+            if next_time is None:
                 return
 
 

@@ -89,11 +89,9 @@ def main(argv: list[str] | None = None) -> None:
     query, masks = args.masks[0][0], find_masks(args.masks[0][1], args.mask_frame)
     footage, objects = cameras[query], list(masks.objects)
     positions = masked_positions(masks, footage)[:: args.stride]
-    start = {name: offsets.get(name, 0) for name in cameras}
-    matches = {
-        name: simultaneous_frames(positions, footage, start[query], camera, start[name])
-        for name, camera in cameras.items()
-    }
+    instant = {name: camera.time(offsets.get(name, 0)) for name, camera in cameras.items()}  # the one they share
+    times = footage.seconds[positions] - instant[query]
+    matches = {name: match_frames(positions, times + instant[name], camera) for name, camera in cameras.items()}
     moments = [position for position in positions if sum(position in match for match in matches.values()) > 1]
     if not moments:
         raise UserError(f"no mask in {masks.path} is of a frame that another camera has; look at --masks and --offset")
@@ -125,15 +123,10 @@ def main(argv: list[str] | None = None) -> None:
         with (out / "existence.csv").open("w", newline="", encoding="utf-8") as file:
             csv.writer(file).writerows([Row._fields, *rows.values()])
     for name, match in matches.items():
-        if unanswered := [footage.numbers[position] for position in positions if position not in match]:
-            print_unanswered(name, unanswered)
+        if numbers := [str(footage.numbers[position]) for position in positions if position not in match]:
+            text = f"{name} has no picture at {counted(len(numbers), 'frame')} with a mask, not answered there: "
+            print(text + ", ".join(numbers[:12]) + ", ..." * (len(numbers) > 12))
     print(f"{counted(len(moments), 'frame')}: {args.out / 'video.mp4'}; masks and existence lie beside it")
-
-
-def print_unanswered(camera: str, numbers: Sequence[int]) -> None:
-    frames, first = counted(len(numbers), "frame"), ", ".join(map(str, numbers[:12]))
-    more = ", ..." if len(numbers) > 12 else ""
-    print(f"{camera} has no picture at {frames} with a mask, not answered there: {first}{more}")
 
 
 def masked_positions(masks: MaskFiles, footage: Footage) -> list[int]:
@@ -144,17 +137,14 @@ def masked_positions(masks: MaskFiles, footage: Footage) -> list[int]:
     return [position for position, number in enumerate(footage.numbers) if number in numbers]
 
 
-def simultaneous_frames(
-    positions: Sequence[int], query: Footage, start: int, target: Footage, target_start: int
-) -> dict[int, tuple[int, float]]:
-    """For frames of the query camera, the target camera's frame that is nearest in time, where it has a picture then,
-    and the seconds between both. The cameras' frames `start` and `target_start` show the same moment.
+def match_frames(positions: Sequence[int], times: np.ndarray, camera: Footage) -> dict[int, tuple[int, float]]:
+    """For frames `positions` of the query camera, which are at `times` of another camera: the frame of the other camera
+    that is nearest in time and the seconds between both. Frames at which the other has no picture are left out.
     """
-    times = query.seconds[positions] - query.time(start) + target.time(target_start)
-    inside = (times >= -target.step / 2) & (times <= target.seconds[-1] + target.step / 2)
-    nearest = target.nearest(times)
-    found = zip(positions, nearest.tolist(), abs(times - target.seconds[nearest]).tolist(), inside, strict=True)
-    return {position: (frame, gap) for position, frame, gap, is_inside in found if is_inside}
+    has_picture = (times >= -camera.step / 2) & (times <= camera.seconds[-1] + camera.step / 2)
+    nearest = camera.nearest(times)
+    found = zip(positions, nearest.tolist(), abs(times - camera.seconds[nearest]).tolist(), has_picture, strict=True)
+    return {position: (frame, gap) for position, frame, gap, is_there in found if is_there}
 
 
 def read_views(

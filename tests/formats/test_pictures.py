@@ -83,7 +83,7 @@ def test_a_picture_of_16_bits_that_uses_only_12_is_said(tmp_path, capsys, name):
 @pytest.mark.parametrize(("kind", "message"), [(np.float32, "holds floats"), (np.int32, "holds 32 bits")])
 def test_what_has_no_range_of_its_own_is_refused(tmp_path, kind, message):
     Image.fromarray(GRAY.astype(kind)).save(tmp_path / "gray.tif")
-    with pytest.raises(UserError, match=f"gray.tif {message}, of which nobody says what is white"):
+    with pytest.raises(UserError, match=f"gray.tif {message}, and nobody says which value is white"):
         read_picture(tmp_path / "gray.tif")
 
 
