@@ -33,7 +33,7 @@ from evaluation.truth import GroundTruth
 from formats.masks import decode_mask, encode_mask
 from formats.processed import ProcessedTake, frames_in
 from formats.results import THRESHOLD, results_path
-from formats.takes import FRAME_STEP, find_split_path, kind_of, read_split
+from formats.takes import FRAME_STEP, camera_kind, find_split_path, read_split
 from inference.predictor import CKPT_HELP, SHIPPED
 from model.device import PRECISIONS
 from synthetic.options import ObjectSizes, TakeOptions
@@ -172,7 +172,7 @@ def turned(data: Path, out: Path, kind: str, degrees: int, takes: int) -> Path:
     uids = read_split(find_split_path(data), SPLIT)[:takes]
     for uid in uids:
         take = ProcessedTake.read(data, uid)
-        by = {camera: degrees if kind_of(camera) == kind else 0 for camera in take.cameras}
+        by = {camera: degrees if camera_kind(camera) == kind else 0 for camera in take.cameras}
         masks = {
             name: {
                 camera: {

@@ -26,7 +26,14 @@ from benchmarks.measure import in_turn, make_takes, print_times, run_script_apar
 from common.arguments import Parser, at_least
 from common.errors import UserError, run_script
 from formats.processed import frame_path, shrink
-from formats.takes import ANNOTATION_TEMPLATE, FRAME_STEP, MAX_SHORT_SIDE, annotation_path, iter_annotations, kind_of
+from formats.takes import (
+    ANNOTATION_TEMPLATE,
+    FRAME_STEP,
+    MAX_SHORT_SIDE,
+    annotation_path,
+    camera_kind,
+    iter_annotations,
+)
 from synthetic.options import VIDEO_SIZES
 
 OURS = "this project"
@@ -67,7 +74,7 @@ def process_plainly(frames: Callable[[str], Iterator[np.ndarray]], folder: Path,
             camera.mkdir(parents=True)
             for number, image in enumerate(frames(str(video))):
                 path = frame_path(camera, number * FRAME_STEP)
-                cv2.imwrite(str(path), shrink(image, MAX_SHORT_SIDE[kind_of(video.stem)]))
+                cv2.imwrite(str(path), shrink(image, MAX_SHORT_SIDE[camera_kind(video.stem)]))
 
 
 def opencv(path: str) -> Iterator[np.ndarray]:

@@ -27,7 +27,7 @@ from common.files import atomic_write, read_record, remove_leftovers, write_json
 from formats.geometry import same_shape
 from formats.masks import RLE, mask_size
 from formats.processed import ANNOTATION, FAILED, SOURCE, ProcessedTake, frame_path, frames_in, read_source, shrink
-from formats.takes import FRAME_STEP, MAX_SHORT_SIDE, Take, Track, kind_of, video_path
+from formats.takes import FRAME_STEP, MAX_SHORT_SIDE, Take, Track, camera_kind, video_path
 from formats.video import VideoError, VideoIndex, index_video, read_frames
 
 FAILED_FORM = {"take_name": str, "failures": [{"camera": str | None, "kind": str, "reason": str}]}
@@ -70,14 +70,14 @@ def process_take(take: Take, takes_dir: Path, data_dir: Path, downscaled: bool, 
         return
     videos, failures = index_videos(take, takes_dir, paths)
     masks: dict[str, dict[str, Masks]] = {}
-    if "ego" in map(kind_of, videos):
+    if "ego" in map(camera_kind, videos):
         drop_outdated(take, folder, made_of, source)
         for name, tracks in take.objects.items():
-            masks[name] = {camera: _decode(track) for camera, track in tracks.items() if camera in videos}
+            masks[name] = {camera: _decode_masks(track) for camera, track in tracks.items() if camera in videos}
         failures += extract_videos(take, folder, videos, masks, threads)
         broken = {failure.camera for failure in failures if failure.kind == BROKEN}
         videos = {camera: index for camera, index in videos.items() if camera not in broken}
-    if "ego" not in map(kind_of, videos):
+    if "ego" not in map(camera_kind, videos):
         if all(failure.camera for failure in failures):  # no failure says why the whole take is left out
             failures.append(Failure(None, MISSING, "no usable ego video, without which a take has no pairs"))
         write_failures(folder, take.name, failures)
@@ -161,13 +161,13 @@ def index_videos(take: Take, takes_dir: Path, paths: dict[str, Path]) -> tuple[d
     """Read the packets of a take's videos, decoding nothing. Returns the usable videos by camera, and the failures."""
     if not (takes_dir / take.name).is_dir():
         return {}, [Failure(None, MISSING, f"no folder {takes_dir / take.name}")]
-    if "ego" not in map(kind_of, paths):
+    if "ego" not in map(camera_kind, paths):
         cameras = ", ".join(paths) or "there are none"
         reason = f"no name of its annotated cameras ({cameras}) begins with aria, as names of head-worn cameras do"
         return {}, [Failure(None, MISSING, f"{reason}; import a take of your own again with data/import_take.py")]
     videos, failures = {}, []
-    for camera in sorted(paths, key=kind_of):  # ego before exo
-        if kind_of(camera) == "exo" and not videos:
+    for camera in sorted(paths, key=camera_kind):  # ego before exo
+        if camera_kind(camera) == "exo" and not videos:
             break  # without an ego video the take has no pairs, whatever the exo videos are like
         try:
             videos[camera] = index_video(paths[camera])
@@ -212,7 +212,7 @@ def extract_frames(folder: Path, index: VideoIndex, wanted_frames: list[int], tr
             raise VideoError(f"{index.path} is {shapes}: it lies on its side, or one of them is of another camera")
         missing = [frame for frame in wanted_frames if frame < len(index) and frame not in written]
         for frame, image in read_frames(index, missing):
-            _, encoded = cv2.imencode(".jpg", shrink(image, MAX_SHORT_SIDE[kind_of(camera)]))
+            _, encoded = cv2.imencode(".jpg", shrink(image, MAX_SHORT_SIDE[camera_kind(camera)]))
             with atomic_write(frame_path(folder, frame), "wb") as file:
                 file.write(encoded)
     except OSError:
@@ -226,7 +226,7 @@ def extract_frames(folder: Path, index: VideoIndex, wanted_frames: list[int], tr
     return None
 
 
-def _decode(track: Track) -> Masks:
+def _decode_masks(track: Track) -> Masks:
     masks = {}
     for frame in track.encoded:
         try:
@@ -263,7 +263,7 @@ def _whole_masks(
 
 def _frame_each_second(videos: dict[str, VideoIndex]) -> list[int]:
     """The frame at each second of the longest ego video."""
-    lengths = [len(index) for camera, index in videos.items() if kind_of(camera) == "ego"]
+    lengths = [len(index) for camera, index in videos.items() if camera_kind(camera) == "ego"]
     return list(range(0, max(lengths), FRAME_STEP))
 
 

@@ -31,7 +31,15 @@ from common.files import atomic_folder, claimed, is_file_name, read_json, remove
 from formats.footage import Footage, add_footage_options, open_cameras, synchronize
 from formats.mask_files import MaskFiles, find_masks
 from formats.masks import encode_lzstring
-from formats.takes import ANNOTATION_TEMPLATE, SPLIT_REMEDY, SPLITS, annotation_path, kind_of, read_splits, video_path
+from formats.takes import (
+    ANNOTATION_TEMPLATE,
+    SPLIT_REMEDY,
+    SPLITS,
+    annotation_path,
+    camera_kind,
+    read_splits,
+    video_path,
+)
 from formats.video_writer import open_video
 
 NOT_ANNOTATED = {"annotation": {}, "annotated_frames": []}  # the track of an object that nobody looked for
@@ -105,9 +113,9 @@ def names_in_take(cameras: Iterable[str], ego: str) -> dict[str, str]:
     """What to call each camera in the take, where the name of the head-worn one begins with aria."""
     if ego not in cameras:
         raise UserError(f"--ego {ego!r} is none of the cameras {', '.join(cameras)}")
-    if other := next((camera for camera in cameras if kind_of(camera) == "ego" and camera != ego), None):
+    if other := next((camera for camera in cameras if camera_kind(camera) == "ego" and camera != ego), None):
         raise UserError(f"camera {other!r}: a name that begins with aria is a head-worn camera's; call it otherwise")
-    return {camera: camera for camera in cameras} | {ego: ego if kind_of(ego) == "ego" else f"aria_{ego}"}
+    return {camera: camera for camera in cameras} | {ego: ego if camera_kind(ego) == "ego" else f"aria_{ego}"}
 
 
 def read_track(masks: MaskFiles, name: str, footage: Footage, positions: np.ndarray) -> dict[str, Any]:

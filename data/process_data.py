@@ -147,10 +147,10 @@ def process_split(args: argparse.Namespace, split: str, uids: list[str]) -> int:
     job = partial(process_take, **folders, downscaled=args.downscaled, threads=threads)
     for _ in tqdm(run_jobs(job, takes.values(), args.num_workers), title, len(takes), unit="take"):
         pass
-    return sum_up(args, title, shard_uids)
+    return print_summary(args, title, shard_uids)
 
 
-def sum_up(args: argparse.Namespace, title: str, uids: list[str]) -> int:
+def print_summary(args: argparse.Namespace, title: str, uids: list[str]) -> int:
     """Print what the takes lack, and return the exit status."""
     failures_of = {uid: read_failures(args.outputpath / uid) for uid in uids}
     processed = [uid for uid in uids if is_processed(args.outputpath, uid)]

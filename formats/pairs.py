@@ -69,7 +69,7 @@ def write_pairs(
     yet. Returns how many pairs there are by setting, and what is wrong with malformed takes, which are left out.
     """
     path = pairs_path(data_dir, split)
-    elsewhere = None if splits_path == find_split_path(data_dir) else str(splits_path.absolute())
+    named_splits_path = None if splits_path == find_split_path(data_dir) else str(splits_path.absolute())
     with claimed(path.parent, path.name, f"lists the pairs of {split}"):
         annotation_states, malformed, masks, counts = {}, {}, [np.empty(0, MASK)], bytearray()
         tracks: dict[str, list[tuple]] = {setting: [] for setting in SETTINGS}
@@ -89,7 +89,7 @@ def write_pairs(
                     for frame, row in query_rows.items():
                         rows[setting].extend((row, target_rows.get(frame, -1)))
                     tracks[setting].append((uid, name, query, target, len(query_rows)))
-        about = {"takes": annotation_states, "missing": missing, "splits_path": elsewhere, "tracks": tracks}
+        about = {"takes": annotation_states, "missing": missing, "splits_path": named_splits_path, "tracks": tracks}
         arrays = {setting: np.array(rows[setting], np.int32).reshape(-1, 2) for setting in SETTINGS}
         arrays |= {"masks": np.concatenate(masks), "counts": np.frombuffer(counts, np.uint8)}
         arrays |= {"about": np.frombuffer(json.dumps(about).encode(), np.uint8)}
@@ -114,7 +114,7 @@ def _copy_masks(
     return row_of
 
 
-def _read(data_dir: Path, split: str, settings: Sequence[str]) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
+def _read_pairs(data_dir: Path, split: str, settings: Sequence[str]) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
     """What `write_pairs` wrote, `about` and the other arrays.
 
     Raises UserError, with the remedy, if it is missing, damaged, out of date or without pairs of `settings`.
@@ -132,9 +132,9 @@ def _read(data_dir: Path, split: str, settings: Sequence[str]) -> tuple[dict[str
         raise UserError(f"no file {path}; run `{command}`") from None
     except Exception as error:  # the readers of damaged archives and arrays raise what they like
         raise UserError(f"{path} cannot be used ({type(error).__name__}: {error}); run `{command}`") from None
-    if elsewhere := about.get("splits_path"):
-        command += f" --splits_path {shlex.quote(elsewhere)}"
-    if reason := _out_of_date(data_dir, Path(elsewhere or find_split_path(data_dir)), split, about):
+    if named_splits_path := about.get("splits_path"):
+        command += f" --splits_path {shlex.quote(named_splits_path)}"
+    if reason := _out_of_date(data_dir, Path(named_splits_path or find_split_path(data_dir)), split, about):
         raise UserError(f"{path} is out of date: {reason}; run `{command}`")
     if not any(len(arrays[setting]) for setting in settings):
         raise UserError(f"{path} has no pairs; process more takes, then run `{command}`")
@@ -187,7 +187,7 @@ class PairSet:
         masks, counts, rows = [], [], []
         num_pairs = 0
         for data_dir in data_dirs:
-            about, arrays = _read(data_dir, split, settings)
+            about, arrays = _read_pairs(data_dir, split, settings)
             other_data_dirs = self.data_dir_of.copy()
             for name in settings:
                 for uid, *names, count in about["tracks"][name]:

@@ -25,7 +25,7 @@ from common.errors import MALFORMED, UserError
 from common.files import is_file_name, json_errors, read_record, write_json
 from formats.geometry import Size
 from formats.masks import RLE, check_rle, mask_size
-from formats.takes import Take, by_frame, kind_of, parse_frame
+from formats.takes import Take, camera_kind, parse_frame, parse_frame_keys
 
 ANNOTATION = "annotation.json"
 FAILED = "failed.json"  # what a take lacks; a take that lacks nothing has no such file
@@ -96,7 +96,7 @@ class ProcessedTake:
                 object_name: {
                     camera: {
                         frame: check_rle(rle) if checked else rle
-                        for frame, rle in by_frame(frames).items()
+                        for frame, rle in parse_frame_keys(frames).items()
                         if rle is not None  # the original writes it for a mask that it could not decode
                     }
                     for camera, frames in cameras.items()
@@ -130,7 +130,7 @@ class ProcessedTake:
     def correspondences(self, setting: str) -> Iterator[Correspondence]:
         """Every object, from each of its cameras of the setting's query kind to each of its target kind."""
         for object_name, cameras in self.masks.items():
-            queries, targets = ([c for c in cameras if kind_of(c) == kind] for kind in SETTINGS[setting])
+            queries, targets = ([c for c in cameras if camera_kind(c) == kind] for kind in SETTINGS[setting])
             for query, target in itertools.product(queries, targets):
                 yield Correspondence(object_name, query, target)
 

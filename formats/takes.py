@@ -34,7 +34,7 @@ ANNOTATION_TEMPLATE = Path("annotations") / "relations_{split}.json"  # below <r
 MAX_SHORT_SIDE = {"ego": 1408 // 2, "exo": 2160 // 4}  # in pixels, of processed frames, by kind of camera
 
 
-def kind_of(camera: str) -> str:
+def camera_kind(camera: str) -> str:
     """A key of MAX_SHORT_SIDE: the names of head-worn cameras start with `aria`, as Aria glasses' names do."""
     return "ego" if camera.startswith("aria") else "exo"
 
@@ -143,12 +143,12 @@ def parse_take(uid: str, raw: Any) -> Take:
 
 
 def _parse_track(raw: dict) -> Track:
-    masks = by_frame(raw["annotation"])
+    masks = parse_frame_keys(raw["annotation"])
     encoded = {frame: (mask["height"], mask["width"], mask["encodedMask"]) for frame, mask in masks.items()}
     return Track(encoded, sorted({*map(parse_frame, raw.get("annotated_frames", [])), *encoded}))
 
 
-def by_frame(raw: dict[str, Any]) -> dict[int, Any]:
+def parse_frame_keys(raw: dict[str, Any]) -> dict[int, Any]:
     """The values of a JSON object whose keys are frames. Raises ValueError if a key is no frame."""
     return {parse_frame(frame): value for frame, value in raw.items()}
 

@@ -16,7 +16,7 @@ from common.errors import UserError
 from formats.masks import encode_mask
 from formats.processed import Correspondence, ProcessedTake, read_frame
 from formats.results import THRESHOLD, camera_pair_key
-from formats.takes import kind_of
+from formats.takes import camera_kind
 from inference.frame import TakeFrame
 from inference.matcher import Matcher
 
@@ -98,7 +98,7 @@ class FrameDataset(Dataset):
                 image = frame.images[camera] = read_frame(self.take.frame_path(camera, plan.number))
                 frame.sizes[camera] = image.shape[:2]
                 frame.video_sizes[camera] = self.take.video_size(camera) or image.shape[:2]
-                frame.kinds[camera] = kind_of(camera)
+                frame.kinds[camera] = camera_kind(camera)
         frame.masks[pair[:2]] = self.take.masks[pair.object_name][pair.query_camera][plan.number]
         frame.pairs.append(pair)
 

@@ -40,7 +40,7 @@ from formats.mask_files import MaskFiles, find_masks
 from formats.masks import RLE, resize_mask
 from formats.processed import Correspondence, shrink
 from formats.results import THRESHOLD
-from formats.takes import MAX_SHORT_SIDE, kind_of
+from formats.takes import MAX_SHORT_SIDE, camera_kind
 from formats.video_writer import open_video
 from inference.frame import Frame
 from inference.predictor import Predictor
@@ -85,7 +85,7 @@ def main(argv: list[str] | None = None) -> None:
         raise UserError("--masks takes the masks of one camera here, which is the query camera")
     if args.ego not in (None, *cameras):
         raise UserError(f"--ego names camera {args.ego!r}; --videos has {', '.join(cameras)}")
-    ego = args.ego or next((name for name in cameras if kind_of(name) == "ego"), None)
+    ego = args.ego or next((name for name in cameras if camera_kind(name) == "ego"), None)
     query, masks = args.masks[0][0], find_masks(args.masks[0][1], args.mask_frame)
     footage, objects = cameras[query], list(masks.objects)
     positions = masked_positions(masks, footage)[:: args.stride]

@@ -48,7 +48,7 @@ def read_catalogue(archive: Path) -> list[dict[str, str]]:
     return list(entries.values())
 
 
-def convert(source: Path, entry: dict[str, str], longest: float, target: Path) -> None:
+def convert_model(source: Path, entry: dict[str, str], longest: float, target: Path) -> None:
     """An OBJ file and its entry, whose size is right where the file's is not -> GLB, of `longest` cm."""
     scene = need_trimesh().load_scene(source, process=False)
     rotation = np.eye(4)
@@ -63,9 +63,9 @@ def surface_pictures(folder: Path) -> list[Image.Image]:
     """The pictures of a model that show one surface: neither small nor plain, and much the same all over."""
     surfaces = []
     for path in sorted(path for path in folder.iterdir() if path.suffix.lower() in PICTURES):
-        picture = Image.open(path).convert("RGB")
+        picture = Image.open(path).convert_model("RGB")
         evenness = np.asarray(picture.resize((4, 4), Image.Resampling.BOX), float).std((0, 1)).max()
-        if min(picture.size) >= SURFACE and np.asarray(picture.convert("L")).std() > 6 and evenness < 16:
+        if min(picture.size) >= SURFACE and np.asarray(picture.convert_model("L")).std() > 6 and evenness < 16:
             surfaces.append(picture)
     return surfaces
 
@@ -100,7 +100,7 @@ def main() -> None:
                             picture.save(photos / f"{len(surfaces):03d}-{file_name}.jpg", quality=92)
                             credits[file_name] = credit
                 elif "elevation" not in entry and not MOUNTED.search(entry["name"]):
-                    convert(source, entry, longest, models / f"{file_name}.glb")
+                    convert_model(source, entry, longest, models / f"{file_name}.glb")
                     credits[file_name] = credit
     with atomic_write(args.out / "credits.csv") as file:  # last: it says that all is there
         csv.writer(file).writerows([("file", "name", "author", "licence"), *credits.values()])

@@ -11,7 +11,7 @@ from pytest import approx
 
 from common.errors import UserError
 from formats.masks import decode_lzstring, decode_mask
-from formats.takes import SPLITS, kind_of, read_splits, video_path
+from formats.takes import SPLITS, camera_kind, read_splits, video_path
 from synthetic.make_takes import make_takes, object_sizes, parse_args
 from synthetic.options import REAL, VIDEO_SIZES, TakeOptions
 from synthetic.tabletop import EGO
@@ -68,7 +68,7 @@ def test_the_annotation_files_follow_the_schema(root, raw):
         assert {int(frame) for frame in track["annotation"]} <= set(track["annotated_frames"]) <= set(FRAMES)
         for mask in track["annotation"].values():
             assert set(mask) == {"width", "height", "encodedMask", "intSegClicks"}
-            assert decoded(mask).shape == VIDEO_SIZES["tiny"][kind_of(camera) == "exo"]
+            assert decoded(mask).shape == VIDEO_SIZES["tiny"][camera_kind(camera) == "exo"]
 
 
 def test_the_data_sets_oddities_occur_and_objects_leave_the_view_of_both_kinds_of_camera(raw):
@@ -79,7 +79,7 @@ def test_the_data_sets_oddities_occur_and_objects_leave_the_view_of_both_kinds_o
     assert [EGO, "cam01", "cam02"] in cameras
     assert sum(len(c) == 2 for c in cameras) > len(cameras) / 2  # most: ego and exactly one exo
     tracks = [track for _, _, _, track in tracks_of(raw)]
-    negatives = [kind_of(c) for _, _, c, t in tracks_of(raw) if len(t["annotation"]) < len(t["annotated_frames"])]
+    negatives = [camera_kind(c) for _, _, c, t in tracks_of(raw) if len(t["annotation"]) < len(t["annotated_frames"])]
     assert set(negatives) == {"ego", "exo"}
     assert any(list(t["annotation"]) != sorted(t["annotation"], key=int) for t in tracks)
     assert any(len(t["annotated_frames"]) < len(FRAMES) for t in tracks)  # a frame that nobody looked at
@@ -164,7 +164,7 @@ def test_real_sizes_are_those_of_the_data_set():
         tabletop = build_tabletop(TakeId("train", index), options)
         for camera, picture in tabletop.pictures(0.0).items():
             shares = np.array([(picture.labels == k).mean() for k in range(1, 7)])
-            areas[kind_of(camera)] += (100 * shares[shares >= REAL.least]).tolist()
+            areas[camera_kind(camera)] += (100 * shares[shares >= REAL.least]).tolist()
     ego, exo = (np.quantile(areas[kind], (0.25, 0.75)) for kind in ("ego", "exo"))
     assert 0.01 < exo[0] < 0.06 and 0.15 < exo[1] < 0.45
     assert 0.08 < ego[0] < 0.25 and 0.5 < ego[1] < 1.9
