@@ -31,15 +31,7 @@ from common.files import atomic_folder, claimed, is_file_name, read_json, remove
 from formats.footage import Footage, add_footage_options, open_cameras, synchronize
 from formats.mask_files import MaskFiles, find_masks
 from formats.masks import encode_lzstring
-from formats.takes import (
-    ANNOTATION_TEMPLATE,
-    SPLIT_REMEDY,
-    SPLITS,
-    annotation_path,
-    camera_kind,
-    read_splits,
-    video_path,
-)
+from formats.takes import SPLIT_REMEDY, SPLITS, annotation_path, camera_kind, read_splits, video_path
 from formats.video_writer import open_video
 
 NOT_ANNOTATED = {"annotation": {}, "annotated_frames": []}  # the track of an object that nobody looked for
@@ -159,7 +151,7 @@ def files_with_take(args: argparse.Namespace, objects: dict[str, Any]) -> dict[P
 
     Entries of a take of the same name, whose import was killed or whose folder was deleted, are replaced.
     """
-    annotations_path = annotation_path(args.root / ANNOTATION_TEMPLATE, args.split)
+    annotations_path = annotation_path(args.root / "annotations", args.split)
     splits_path = args.root / "split.json"
     if (args.root / "processed" / splits_path.name).exists():
         splits_path = args.root / "processed" / splits_path.name  # the stages look there first

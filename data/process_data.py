@@ -30,15 +30,7 @@ from common.files import claimed, remove_leftovers, write_json
 from common.parallel import run_jobs
 from data.extraction import BROKEN, MISSING, Failure, process_take, read_failures, write_failures
 from formats.processed import SOURCE, claim_data_dir, is_processed
-from formats.takes import (
-    ANNOTATION_TEMPLATE,
-    SPLITS,
-    annotation_path,
-    find_split_path,
-    read_split,
-    read_splits,
-    read_takes,
-)
+from formats.takes import SPLITS, annotation_path, find_split_path, read_split, read_splits, read_takes
 
 MAX_PRINTED = 10  # failures of a split
 
@@ -47,7 +39,7 @@ def parse_args() -> argparse.Namespace:
     parser = Parser(__doc__)
     add = parser.add_argument
     add("--takepath", type=Path, default=DEFAULT_ROOT / "takes", help="folder of the takes, usually <root>/takes")
-    add_annotations(parser, f"default: {ANNOTATION_TEMPLATE} beside the folder of --takepath")
+    add_annotations(parser, "default: annotations/relations_{split}.json beside the folder of --takepath")
     add("--outputpath", type=Path, help="processed takes (default: processed beside the folder of --takepath)")
     add_splits_path(parser)
     add("--split", nargs="+", default=["all"], help="splits of --splits_path, or all (default: all)")
@@ -59,7 +51,7 @@ def parse_args() -> argparse.Namespace:
     add("--shard", type=_shard, default=(1, 1), metavar="I/N", help=shard)
     args = parser.parse_args()
     root = args.takepath.absolute().parent
-    args.annotation_path = args.annotation_path or root / ANNOTATION_TEMPLATE
+    args.annotation_path = args.annotation_path or root / "annotations"
     args.outputpath = args.outputpath or root / "processed"
     args.splits_path = args.splits_path or find_split_path(args.outputpath, root)
     return args

@@ -48,7 +48,8 @@ def video_path(takes_dir: Path, take_name: str, camera: str, downscaled: bool = 
 def annotation_path(template: Path, split: str) -> Path:
     """`template` with `{split}` filled in. If that is a folder, the annotation file of the split in it."""
     path = Path(str(template).replace("{split}", split))
-    return path / ANNOTATION_TEMPLATE.name.replace("{split}", split) if path.is_dir() else path
+    is_folder = path.is_dir() or not path.suffix
+    return path / ANNOTATION_TEMPLATE.name.replace("{split}", split) if is_folder else path
 
 
 def find_split_path(data_dir: Path, root: Path | None = None) -> Path:
