@@ -35,6 +35,7 @@ from common.arguments import Parser, add_backbone_weights, add_device, at_least
 from common.drawing import PREDICTION, QUERY, Color, overlay
 from common.errors import UserError
 from formats.mask_pictures import read_mask
+from formats.masks import fit_mask
 from formats.picture_files import read_picture
 from formats.results import THRESHOLD
 from inference.cut_out import cut_out
@@ -103,14 +104,15 @@ def as_mark(mask: np.ndarray) -> dict:
     return {"tool": "brush", "width": 1, "lines": lines}
 
 
-def outline(image: np.ndarray, mask: np.ndarray, color: Color, dashed: bool = False) -> Image.Image:
+def outline(image: np.ndarray, mask: np.ndarray, color: Color, dashed: bool = False) -> np.ndarray:
     """The picture with the object's outline, whose dark edge shows it on an object of its own color."""
+    shown = Image.fromarray(image)
+    shown.thumbnail((SHOWN_SIDE, SHOWN_SIDE))
+    image, mask = np.asarray(shown), fit_mask(mask, (shown.height, shown.width))
     if not dashed:
-        side = 2 * max(2, round(image.shape[0] / 240)) + 1
+        side = 2 * max(2, round(shown.height / 240)) + 1
         image = overlay(image, cv2.dilate(mask, np.ones((side, side), np.uint8)), (0, 0, 0))
-    picture = Image.fromarray(overlay(image, mask, color, dashed))
-    picture.thumbnail((SHOWN_SIDE, SHOWN_SIDE))
-    return picture
+    return overlay(image, mask, color, dashed)
 
 
 def save_mask(mask: np.ndarray, name: str) -> str:
