@@ -11,7 +11,6 @@
 import math
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -72,17 +71,15 @@ class Sighting(NamedTuple):
     existence: float
 
 
-@dataclass
-class Objects:
+class Objects(NamedTuple):
     """The objects of a frame whose query masks show something."""
 
     frame: Frame
     spots: dict[QueryTrack, Spot]
-    crops: ObjectCrops | None = None  # a row each, in the order of `spots`
-    expected: list[ExpectedSize] = field(default_factory=list)
-    # By object and ratio of sizes; each has a single row.
-    descriptions: dict[tuple[QueryTrack, float], Description] = field(default_factory=dict)
-    cells: dict[tuple[str, int], Tensor] = field(default_factory=dict)  # of whole frames, by camera and long side
+    crops: ObjectCrops  # a row each, in the order of `spots`
+    expected: list[ExpectedSize]
+    descriptions: dict[tuple[QueryTrack, float], Description]  # by object and ratio of sizes; each has a single row
+    cells: dict[tuple[str, int], Tensor]  # the locator's, of whole frames, by camera and long side; made when needed
 
 
 class StrongMatcher(NetworkMatcher):
@@ -106,33 +103,34 @@ class StrongMatcher(NetworkMatcher):
 
     def predict(self, frame: Frame) -> list[Answer]:
         """The steps above. An object whose mask shows nothing is not looked for: hidden, with an empty mask."""
-        with self.computing():
-            objects = self._objects(frame)
-            candidates = self._candidates(objects)
-            sightings = self._look_again(objects, self._choose(objects, candidates))
         hidden = Answer(np.zeros((self.config.input_size, self.config.input_size), np.float32), 0.0)
         answers = [hidden] * len(frame.pairs)
+        tracks = dict.fromkeys(pair[:2] for pair in frame.pairs)
+        spots = {track: spot for track in tracks if (spot := spot_of(frame.masks[track]))}
+        if not spots:
+            return answers
+        with self.computing():
+            objects = self._objects(frame, spots)
+            candidates = self._candidates(objects)
+            sightings = self._choose(objects, candidates)
+            self._look_again(objects, sightings)
         for number, (spot, prob, existence) in sightings.items():
             size = frame.images[frame.pairs[number].target_camera].shape[:2]
             answers[number] = Answer(prob, existence, spot.crop(size))
         return answers
 
-    def _objects(self, frame: Frame) -> Objects:
+    def _objects(self, frame: Frame, spots: dict[QueryTrack, Spot]) -> Objects:
         """Encode and describe the objects; crops of one size go through the backbone together."""
-        objects = Objects(frame, {track: spot for track, mask in frame.masks.items() if (spot := spot_of(mask))})
-        if not objects.spots:
-            return objects
-        crops = [(track, spot.crop(frame.masks[track].shape)) for track, spot in objects.spots.items()]
+        crops = [(track, spot.crop(frame.masks[track].shape)) for track, spot in spots.items()]
         levels, masks = self._query_crops(frame, crops, self.config.input_size)
         mask_feat = self._batches(self.encoder.masks, masks)
         with autocast(self.device, self.precision):
-            objects.crops = self.network.encode(levels, masks, mask_feat)
-        objects.expected, crops = expected_sizes(frame, objects.spots), {}
-        for _, track, ratio, share in objects.expected:
-            crops[track, ratio] = track, self.config.wide_crop(objects.spots[track], share)
-        described = self.network.describe(*self._query_crops(frame, list(crops.values()), self.config.wide_size))
-        objects.descriptions = {key: described.rows(slice(i, i + 1)) for i, key in enumerate(crops)}
-        return objects
+            encoded = self.network.encode(levels, masks, mask_feat)
+        expected = expected_sizes(frame, spots)
+        wide = {(x.track, x.ratio): (x.track, self.config.wide_crop(spots[x.track], x.share)) for x in expected}
+        described = self.network.describe(*self._query_crops(frame, list(wide.values()), self.config.wide_size))
+        descriptions = {key: described.rows(slice(i, i + 1)) for i, key in enumerate(wide)}
+        return Objects(frame, spots, encoded, expected, descriptions, cells={})
 
     def _query_crops(self, frame: Frame, crops: Sequence[tuple[QueryTrack, Crop]], size: int) -> tuple[Levels, Tensor]:
         """Features of crops around objects, and the masks in them (N, size, size)."""
@@ -144,12 +142,12 @@ class StrongMatcher(NetworkMatcher):
         """The places at which to look in each pair's target, pair by pair, the hottest first. A target is encoded once
         for each long side in which it is searched.
         """
-        frame, together = objects.frame, defaultdict(list)  # by camera and long side
+        frame, groups = objects.frame, defaultdict(list)  # by camera and long side
         for expected in objects.expected:
             camera = frame.pairs[expected.pair].target_camera
-            together[camera, self.config.frame_length(expected.share)].append(expected)
+            groups[camera, self.config.frame_length(expected.share)].append(expected)
         hottest = defaultdict(list)  # by pair
-        for (camera, long_side), rows in self._group_batches(together):
+        for (camera, long_side), rows in self._group_batches(groups):
             size = frame.images[camera].shape[:2]
             cells = self._cells(objects, camera, long_side)
             described = [objects.descriptions[expected.track, expected.ratio] for expected in rows]
@@ -175,8 +173,6 @@ class StrongMatcher(NetworkMatcher):
         """The look with the highest score of each pair, by the pair's number. The existence depends on its logit and on
         the highest heat of the target.
         """
-        if not candidates:
-            return {}
         probs, logits, described = self._look(objects, candidates)
         backs = self._look_back(objects, candidates, described)
         heat = torch.tensor([candidate.heat for candidate in candidates], device=self.device)
@@ -192,9 +188,8 @@ class StrongMatcher(NetworkMatcher):
             for row, value in zip(best, existence, strict=True)
         }
 
-    def _look_again(self, objects: Objects, sightings: dict[int, Sighting]) -> dict[int, Sighting]:
-        """The sightings, those of an unexpected size each replaced by a look at what was found, with its size."""
-        sightings = dict(sightings)
+    def _look_again(self, objects: Objects, sightings: dict[int, Sighting]) -> None:
+        """Where what is found is not of the expected size, replace it by a look at it with its own size."""
         for _ in range(ROUNDS):
             again = []
             for number, (spot, prob, _) in sightings.items():
@@ -207,7 +202,6 @@ class StrongMatcher(NetworkMatcher):
                 break
             for candidate, prob in zip(again, self._look(objects, again)[0], strict=True):
                 sightings[candidate.pair] = sightings[candidate.pair]._replace(spot=candidate.spot, prob=prob)
-        return sightings
 
     def _look(self, objects: Objects, candidates: Sequence[Candidate]) -> tuple[np.ndarray, Tensor, Description]:
         """Look at candidates, at least one: masks in their crops (N, S, S) float32, logits of existence (N,), and
@@ -229,13 +223,13 @@ class StrongMatcher(NetworkMatcher):
 
     def _look_back(self, objects: Objects, candidates: Sequence[Candidate], described: Description) -> Tensor:
         """How well the answers at candidates, which are `described`, lead back to their objects: (N,)."""
-        frame, together = objects.frame, defaultdict(list)  # by query camera and long side
+        frame, groups = objects.frame, defaultdict(list)  # by query camera and long side
         for row, candidate in enumerate(candidates):
             track = frame.pairs[candidate.pair][:2]
             share = min(objects.spots[track].extent / max(frame.masks[track].shape), LARGEST)
-            together[track[1], self.config.frame_length(share)].append((row, track))
+            groups[track[1], self.config.frame_length(share)].append((row, track))
         backs = torch.zeros(len(candidates), device=self.device)
-        for key, part in self._group_batches(together):
+        for key, part in self._group_batches(groups):
             rows, tracks = zip(*part, strict=True)
             cells = self._cells(objects, *key)
             on_object = np.stack([object_cells(frame.masks[track], cells.shape[1:3]) for track in tracks])
