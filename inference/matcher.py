@@ -14,7 +14,7 @@ from inference.frame import Frame, prepare_frame
 from model.crops import Crop, put_back
 from model.device import autocast, memory_errors, tf32
 from model.features import Encoder
-from model.xsegtx import XSegTx
+from model.xsegtx import Query, XSegTx
 
 BATCH_SIZE = 32  # a frame of the data set has 20 to 40 pairs
 MEMORY_REMEDY = "give a smaller --batch_size, or another --device"
@@ -83,7 +83,7 @@ class NetworkMatcher:
 
     def _stacked(self, arrays: Iterable[np.ndarray]) -> Tensor:
         """Arrays of one shape as a tensor on the device."""
-        return torch.from_numpy(np.stack(list(arrays))).to(self.device)
+        return torch.from_numpy(np.stack(list(arrays))).to(self.device, non_blocking=True)
 
 
 class PaperMatcher(NetworkMatcher):
@@ -94,20 +94,23 @@ class PaperMatcher(NetworkMatcher):
         self.prepare = partial(prepare_frame, side=network.config.input_size)
 
     def predict(self, frame: Frame) -> list[Answer]:
-        """Encode each image and each mask once, then look at the pairs."""
-        tracks, targets = list(frame.masks), list(dict.fromkeys(pair.target_camera for pair in frame.pairs))
-        row_of = {camera: row for row, camera in enumerate(frame.images)}
+        """Encode each image and each mask once, then look at the pairs. A GPU is waited for at the end only."""
         with self.computing():
-            feat = self._batches(self.encoder.images, self._stacked(frame.images.values()))
-            mask_feat = self._batches(self.encoder.masks, self._stacked(frame.masks.values()))
+            images = self._batches(self.encoder.images, self._stacked(frame.images.values()))
+            masks = self._batches(self.encoder.masks, self._stacked(frame.masks.values()))
+            feat = dict(zip(frame.images, images, strict=True))
+            targets = {pair.target_camera: feat[pair.target_camera] for pair in frame.pairs}
             with autocast(self.device, self.precision):
-                query_feat = feat[[row_of[camera] for _, camera in tracks]]
-                query = self._batches(self.network.encode, query_feat, mask_feat)
-                target = self._batches(self.network.encode_target, feat[[row_of[camera] for camera in targets]])
+                query_feat = torch.stack([feat[camera] for _, camera in frame.masks])
+                queries = self._batches(self.network.encode, query_feat, masks)
+                queries = dict(zip(frame.masks, zip(*queries, strict=True), strict=True))
+                tokens = self._batches(self.network.encode_target, torch.stack(list(targets.values())))
+                targets = dict(zip(targets, tokens, strict=True))
                 looks = []
                 for pairs in self._slices(frame.pairs):
-                    queries = query.rows([tracks.index(pair[:2]) for pair in pairs])
-                    looks.append(self.network.look(queries, target[[targets.index(pair[2]) for pair in pairs]])[:2])
+                    query = Query(*map(torch.stack, zip(*(queries[pair[:2]] for pair in pairs), strict=True)))
+                    target = torch.stack([targets[pair.target_camera] for pair in pairs])
+                    looks.append(self.network.look(query, target)[:2])
             prob, logit = map(torch.cat, zip(*looks, strict=True))
             return list(map(Answer, prob.cpu().numpy(), logit.sigmoid().tolist()))
 

@@ -43,14 +43,14 @@ SEARCH = 2  # version of this search, in the run's record; raise it with each ch
 LOOKS = 3  # at a target, by default
 MISFIT = 0.8, 1.8  # an answer's extent, divided by the expected one, beyond which the network looks again
 ROUNDS = 3  # how often it looks again, at most: a crop shows a third of a thing three times as large as expected
-QueryTrack = tuple[str, str]  # object, query camera
+QueryObject = tuple[str, str]  # object, query camera
 
 
 class ExpectedSize(NamedTuple):
     """A size at which to look for the object of a pair."""
 
     pair: int  # its number in the frame
-    track: QueryTrack
+    query: QueryObject
     ratio: float  # the share of the long side that the object spans in the target, divided by that in the query
     share: float  # of the target's long side, as expected
 
@@ -75,10 +75,10 @@ class Objects(NamedTuple):
     """The objects of a frame whose query masks show something."""
 
     frame: Frame
-    spots: dict[QueryTrack, Spot]
+    spots: dict[QueryObject, Spot]
     crops: ObjectCrops  # a row each, in the order of `spots`
     expected: list[ExpectedSize]
-    descriptions: dict[tuple[QueryTrack, float], Description]  # by object and ratio of sizes; each has a single row
+    descriptions: dict[tuple[QueryObject, float], Description]  # by object and ratio of sizes; each has a single row
     cells: dict[tuple[str, int], Tensor]  # the locator's, of whole frames, by camera and long side; made when needed
 
 
@@ -105,8 +105,8 @@ class StrongMatcher(NetworkMatcher):
         """The steps above. An object whose mask shows nothing is not looked for: hidden, with an empty mask."""
         hidden = Answer(np.zeros((self.config.input_size, self.config.input_size), np.float32), 0.0)
         answers = [hidden] * len(frame.pairs)
-        tracks = dict.fromkeys(pair[:2] for pair in frame.pairs)
-        spots = {track: spot for track in tracks if (spot := spot_of(frame.masks[track]))}
+        queries = dict.fromkeys(pair[:2] for pair in frame.pairs)
+        spots = {query: spot for query in queries if (spot := spot_of(frame.masks[query]))}
         if not spots:
             return answers
         with self.computing():
@@ -119,23 +119,23 @@ class StrongMatcher(NetworkMatcher):
             answers[number] = Answer(prob, existence, spot.crop(size))
         return answers
 
-    def _objects(self, frame: Frame, spots: dict[QueryTrack, Spot]) -> Objects:
+    def _objects(self, frame: Frame, spots: dict[QueryObject, Spot]) -> Objects:
         """Encode and describe the objects; crops of one size go through the backbone together."""
-        crops = [(track, spot.crop(frame.masks[track].shape)) for track, spot in spots.items()]
+        crops = [(query, spot.crop(frame.masks[query].shape)) for query, spot in spots.items()]
         levels, masks = self._query_crops(frame, crops, self.config.input_size)
         mask_feat = self._batches(self.encoder.masks, masks)
         with autocast(self.device, self.precision):
             encoded = self.network.encode(levels, masks, mask_feat)
         expected = expected_sizes(frame, spots)
-        wide = {(x.track, x.ratio): (x.track, self.config.wide_crop(spots[x.track], x.share)) for x in expected}
+        wide = {(x.query, x.ratio): (x.query, self.config.wide_crop(spots[x.query], x.share)) for x in expected}
         described = self.network.describe(*self._query_crops(frame, list(wide.values()), self.config.wide_size))
         descriptions = {key: described.rows(slice(i, i + 1)) for i, key in enumerate(wide)}
         return Objects(frame, spots, encoded, expected, descriptions, cells={})
 
-    def _query_crops(self, frame: Frame, crops: Sequence[tuple[QueryTrack, Crop]], size: int) -> tuple[Levels, Tensor]:
+    def _query_crops(self, frame: Frame, crops: Sequence[tuple[QueryObject, Crop]], size: int) -> tuple[Levels, Tensor]:
         """Features of crops around objects, and the masks in them (N, size, size)."""
-        images = np.stack([cut(frame.images[track[1]], crop, size) for track, crop in crops])
-        masks = np.stack([cut_mask(frame.masks[track], crop, size) for track, crop in crops])
+        images = np.stack([cut(frame.images[query[1]], crop, size) for query, crop in crops])
+        masks = np.stack([cut_mask(frame.masks[query], crop, size) for query, crop in crops])
         return self._levels(images), torch.from_numpy(masks).to(self.device)
 
     def _candidates(self, objects: Objects) -> list[Candidate]:
@@ -150,7 +150,7 @@ class StrongMatcher(NetworkMatcher):
         for (camera, long_side), rows in self._group_batches(groups):
             size = frame.images[camera].shape[:2]
             cells = self._cells(objects, camera, long_side)
-            described = [objects.descriptions[expected.track, expected.ratio] for expected in rows]
+            described = [objects.descriptions[expected.query, expected.ratio] for expected in rows]
             described = Description(*map(torch.cat, zip(*described, strict=True)))
             heat = self.network.locator.heat(described, cells.expand(len(rows), *cells.shape[1:]))
             values, places = (x.tolist() for x in peaks(heat, 2 * self.looks))  # `likeliest` drops neighbors
@@ -208,7 +208,7 @@ class StrongMatcher(NetworkMatcher):
         descriptions of what the masks show.
         """
         frame, size = objects.frame, self.config.input_size
-        row_of, looks = {track: row for row, track in enumerate(objects.spots)}, []
+        row_of, looks = {query: row for row, query in enumerate(objects.spots)}, []
         for batch in self._slices(candidates):
             pairs = [frame.pairs[candidate.pair] for candidate in batch]
             targets = [frame.images[pair.target_camera] for pair in pairs]
@@ -225,14 +225,14 @@ class StrongMatcher(NetworkMatcher):
         """How well the answers at candidates, which are `described`, lead back to their objects: (N,)."""
         frame, groups = objects.frame, defaultdict(list)  # by query camera and long side
         for row, candidate in enumerate(candidates):
-            track = frame.pairs[candidate.pair][:2]
-            share = min(objects.spots[track].extent / max(frame.masks[track].shape), LARGEST)
-            groups[track[1], self.config.frame_length(share)].append((row, track))
+            query = frame.pairs[candidate.pair][:2]
+            share = min(objects.spots[query].extent / max(frame.masks[query].shape), LARGEST)
+            groups[query[1], self.config.frame_length(share)].append((row, query))
         backs = torch.zeros(len(candidates), device=self.device)
         for key, part in self._group_batches(groups):
-            rows, tracks = zip(*part, strict=True)
+            rows, queries = zip(*part, strict=True)
             cells = self._cells(objects, *key)
-            on_object = np.stack([object_cells(frame.masks[track], cells.shape[1:3]) for track in tracks])
+            on_object = np.stack([object_cells(frame.masks[query], cells.shape[1:3]) for query in queries])
             rows, on_object = torch.tensor(rows, device=self.device), torch.from_numpy(on_object).to(self.device)
             cells = cells.expand(len(rows), *cells.shape[1:])
             backs[rows] = self.network.look_back(described.rows(rows), cells, on_object)
@@ -248,7 +248,7 @@ class StrongMatcher(NetworkMatcher):
         return self._batches(self.encoder.levels, torch.from_numpy(images).to(self.device))
 
 
-def expected_sizes(frame: Frame, spots: dict[QueryTrack, Spot]) -> list[ExpectedSize]:
+def expected_sizes(frame: Frame, spots: dict[QueryObject, Spot]) -> list[ExpectedSize]:
     """The sizes at which to look for objects that are at `spots` of their query views."""
     sizes = []
     for number, pair in enumerate(frame.pairs):

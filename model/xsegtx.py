@@ -37,9 +37,6 @@ class Query(NamedTuple):
     tokens: Tensor  # (B, L, C) of their images
     mask: Tensor  # (B, L, C) of their masks
 
-    def rows(self, rows: Sequence[int]) -> "Query":
-        return Query(self.tokens[rows], self.mask[rows])
-
 
 class Look(NamedTuple):
     """The network's answer for B objects in as many target images; all float32."""
