@@ -93,7 +93,8 @@ def main() -> None:
 
 def check_name(args: argparse.Namespace) -> None:
     """Raises UserError if --name cannot be the name of a take, or is the name of an existing take."""
-    is_reserved = args.name == "takes" or args.name.endswith((".json", ".npz"))  # processed/ has files of such names
+    # process_data.py refuses a folder takes/takes, and processed/ has files of the other names.
+    is_reserved = args.name == "takes" or args.name.endswith((".json", ".npz"))
     if is_reserved or not is_file_name(args.name):
         raise UserError(f"--name {args.name!r} cannot be the name of a take's folder; give another")
     for folder in (args.root / "takes" / args.name, args.root / "processed" / args.name):

@@ -387,16 +387,6 @@ def test_a_damaged_record_of_a_take_costs_this_take_only_until_it_is_deleted(roo
     assert tree(root / "processed") == undisturbed
 
 
-def test_masks_of_another_shape_are_noticed_beside_frames_that_are_there_already(root):
-    process(root)
-    takes = read_annotations(root, "train")
-    for mask in takes[A]["object_masks"]["cup _0"][EXO_1]["annotation"].values():
-        mask["height"], mask["width"] = mask["width"], mask["height"]
-    write_annotations(root, "train", takes)
-    assert process(root) == 1
-    assert_match(lines_of_failures(root), ["cam01 broken .* 192x96, masks of its camera are 96x192"])
-
-
 CORRUPT = r"cam01 broken corrupt masks of object 'cup _0', frames left out: 60 \(.*"
 SMALL_DISASTERS = {  # what is done to take A, its failure, the frame that objects lose, the lengths of its new videos
     "short exo": (
