@@ -85,7 +85,7 @@ def open_footage(path: Path, fps: float = 30) -> Footage:
     index = index_video(path)
     try:
         with av.open(str(path)) as container:
-            is_raw = container.format.name in RAW  # of which FFmpeg says 25 frames a second, whatever it was
+            is_raw = container.format.name in RAW  # FFmpeg says 25 frames a second then, whatever it was
             rate = (not is_raw and container.streams.video[0].average_rate) or fps
             frame = next(container.decode(video=0))
     except (av.FFmpegError, StopIteration) as error:
@@ -102,9 +102,9 @@ def open_footage(path: Path, fps: float = 30) -> Footage:
 def synchronize(cameras: Mapping[str, Footage], offsets: Mapping[str, int], clock: str) -> dict[str, np.ndarray]:
     """The frame that each camera shows at each moment of a take: positions, (T_c,) int64, by camera.
 
-    `offsets[c]`: the frame of c at the instant that all have in common (default 0). Moments have the rate of camera
-    `clock`, and begin where all cameras have begun; each camera has its own last one. A moment's frame is the one
-    nearest in time.
+    `offsets[c]` is the frame of camera c at an instant that all cameras show (default 0). Moments have the rate of
+    camera `clock` and begin when all cameras have begun. A camera shows moments until its own last frame. The frame of
+    a moment is the one nearest in time.
     """
     start = {name: footage.time(offsets.get(name, 0)) for name, footage in cameras.items()}
     earliest, step = min(start.values()), cameras[clock].step

@@ -57,7 +57,7 @@ class MaskFiles:
 
 
 def find_masks(path: Path, frame: int = 0) -> MaskFiles:
-    """The masks of one camera; `frame` is that of a single PNG file. Raises UserError if there are none."""
+    """The masks of one camera. A single PNG file is the mask of `frame`. Raises UserError if there are no masks."""
     if path.suffix.lower() == ".json":
         objects = _find_coco(path)
     elif path.suffix.lower() == ".png" and path.is_file():

@@ -3,8 +3,8 @@
 A frame's number is its rank in presentation order among the frames that the file shows. The file is read twice:
 
 1. Without decoding, to learn every frame's presentation time.
-2. The decoder gets only the packets from the key frame before a wanted frame on, and of these it skips frames that are
-   not wanted and that no other frame refers to.
+2. The decoder gets only the packets from the key frame before a wanted frame on. It skips frames that are not wanted
+   and to which no other frame refers.
 
 Decoded frames are matched by presentation time, never by counting. If a wanted one does not turn up, all is decoded.
 """

@@ -21,9 +21,9 @@ def open_video(
 ) -> Iterator[Callable[..., None]]:
     """Gives `write(image, count=1)`: append a picture (H, W, 3) uint8 and hold it for `count` frames.
 
-    `size`: (H, W); few players show one that is odd. `fps`: SLOWEST at least, else that. `pixels`: of the pictures,
-    "rgb24" or "bgr24". `silence`: with an audio track, as the data set's videos have one; `fps` must then divide
-    SAMPLE_RATE. `options`: of the encoder, such as preset and crf (0 to 51, the larger the smaller the file).
+    `size`: (H, W); few players show one that is odd. `fps`: at least SLOWEST is taken. `pixels`: "rgb24" or "bgr24".
+    `silence`: with an audio track, as the data set's videos have one; `fps` must then divide SAMPLE_RATE. `options`: of
+    the encoder, such as preset and crf (0 to 51, the larger the smaller the file).
     """
     rate = Fraction(max(fps, SLOWEST)).limit_denominator(1001)
     # By its name: what interrupts or fails in a Python file's write(), called by the encoder, would be lost.

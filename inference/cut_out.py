@@ -26,7 +26,7 @@ def cut_out(image: np.ndarray, box: Sequence[float]) -> np.ndarray:
     2. GrabCut (Rother et al. 2004): outside the box is background, the box's core is object, colors decide the rest.
     3. Crumbs go, holes are filled.
 
-    Raises UserError for a box that is none, as `whole_pixels` does.
+    Raises UserError as `whole_pixels` does.
     """
     left, top, right, bottom = whole_pixels(box, image.shape[:2])
     height, width = image.shape[:2]
