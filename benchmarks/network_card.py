@@ -109,7 +109,7 @@ def angle(folder: Path, case: Case) -> float:
     """Between two cameras' views of an object of a rendered take, degrees."""
     world = tabletop(folder, case.take_uid)
     exo = case.target_camera if case.query_camera == EGO else case.query_camera
-    cameras = world.ego_camera(case.frame / FRAME_STEP), world.exo_cameras[world.cameras.index(exo) - 1]
+    cameras = (world.camera(name, case.frame / FRAME_STEP) for name in (EGO, exo))
     place = world.places[[item.name for item in world.items].index(case.object_name)]
     one, other = (camera.position - place for camera in cameras)
     return float(np.degrees(np.arccos(one @ other / np.linalg.norm(one) / np.linalg.norm(other))))
@@ -122,7 +122,7 @@ def why_hidden(folder: Path, case: Case) -> str:
     number = [item.name for item in world.items].index(case.object_name)
     if world.left_out[int(second), camera, number]:
         return HIDDEN[0]
-    view = world.exo_cameras[camera - 1] if camera else world.ego_camera(second)
+    view = world.camera(case.target_camera, second)
     pixels, depth = view.project(np.stack([solid.position for solid in world.object_solids(number, second)]))
     inside = ((pixels > 0) & (pixels < view.size[::-1])).all(1) & (depth > 0)
     return HIDDEN[2] if inside.any() else HIDDEN[1]

@@ -36,7 +36,7 @@ from common.parallel import run_jobs
 from formats.takes import ANNOTATION_TEMPLATE, FRAME_STEP, SPLITS, annotation_path
 from synthetic.models import CONTENTS, files_below, find_pictures, model_files, need_trimesh
 from synthetic.options import REAL, VIDEO_SIZES, ObjectSizes, TakeOptions
-from synthetic.take import TakeId, make_take
+from synthetic.take import LEAST_GRAY, LEAST_SHARE, TakeId, make_take
 
 MARKER = "synthetic_takes.json"  # says that a folder is ours to write into
 
@@ -112,6 +112,9 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     add("--left_out", type=at_least(0, float, 0.9), default=0, help=text)
     text = "part of the takes with cameras of one kind, turned ones or gray ones, as in a stranger's pictures"
     add("--odd_cameras", type=at_least(0, float, 1), default=0, help=text)
+    text = f"outline only what an annotator would see: objects of which {LEAST_SHARE:.0%} are visible, and whose "
+    text += f"brightest tenth has a gray value of {LEAST_GRAY} or more"
+    add("--seen_only", action="store_true", help=text.replace("%", "%%"))
     divisors = [n for n in range(1, FRAME_STEP + 1) if FRAME_STEP % n == 0]  # annotated frames are exact
     add("--hold", type=int, choices=divisors, default=30, help="render only each n-th frame and repeat it")
     add("--seed", type=at_least(0), default=0, help="other seeds give other takes")

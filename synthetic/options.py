@@ -16,7 +16,7 @@ VIDEO_SIZES: dict[str, tuple[Size, Size]] = {
     "native": ((1408, 1408), (2160, 3840)),
 }
 FPS = 30
-LATER = "models", "photos", "left_out", "odd_cameras"  # options that came later
+LATER = "models", "photos", "left_out", "odd_cameras", "seen_only"  # options that came later
 
 
 @dataclass(frozen=True)
@@ -67,6 +67,7 @@ class TakeOptions:
     photos: Path | None = None
     left_out: float = 0.0
     odd_cameras: float = 0.0
+    seen_only: bool = False
 
     def record(self) -> dict[str, Any]:
         """The options as JSON, of folders the names. Later options are there only where they are used, so that takes

@@ -14,7 +14,7 @@ from formats.geometry import Size
 from formats.picture_files import read_picture
 from synthetic.models import find_pictures
 from synthetic.options import FPS, VIDEO_SIZES, TakeOptions
-from synthetic.render import LIGHTS, Camera, Picture, Solid, cast_shadows, render, rotation_about
+from synthetic.render import CORNERS, LIGHTS, Camera, Picture, Solid, cast_shadows, render, rotation_about
 from synthetic.textures import GROUND, Item, paint_wall, paint_wood
 
 EGO = "aria01_214-1"
@@ -34,6 +34,7 @@ PERSON = (  # how far to the side, from and to which height, radius; trousers, s
     (0, 11.5, 14.5, 1, 2),
 )
 GRIP = (0.42, -0.42, 0.12)
+OUTLINE = 64  # pixels across a view of one object alone
 FINGERS = np.array([[-0.12, 0.2, 0.08], [-0.16, 0.2, 0.0], [-0.15, 0.18, -0.08], [-0.05, 0.16, 0.17]])
 
 
@@ -261,6 +262,24 @@ class Tabletop:
                 lifted = (place - self.places[number])[2] / self.lift[2]
         rotation = rotation_about(2, self.yaws[number] + 0.8 * lifted) @ rotation_about(0, -0.35 * lifted)
         return item.solids(place, rotation, number + 1)
+
+    def camera(self, name: str, second: float) -> Camera:
+        return self.ego_camera(second) if name == EGO else self.exo_cameras[self.cameras.index(name) - 1]
+
+    def outline_area(self, name: str, second: float, number: int) -> float:
+        """How many pixels an object would have in a camera's picture if nothing hid it and the picture had no edge.
+
+        They are counted in a view whose middle is the object. A pixel that is seen at an angle from a camera's axis
+        covers the cubed cosine of the angle as much of the view.
+        """
+        camera, solids = self.camera(name, second), self.object_solids(number, second)
+        points = np.concatenate([solid.points(CORNERS) for solid in solids])
+        middle = (points.min(0) + points.max(0)) / 2
+        away = np.linalg.norm(middle - camera.position)
+        focal = OUTLINE * away / (2.2 * np.linalg.norm(points - middle, axis=1).max())  # a tenth of margin
+        view = Camera.look_at(camera.position, middle, focal, (OUTLINE, OUTLINE))
+        cosine = max((middle - camera.position) @ camera.rotation[2] / away, 0.2)
+        return (render(view, solids).labels > 0).sum() * (camera.focal / focal) ** 2 / cosine**3
 
     def _hand(self, second: float) -> list[Solid]:
         """Palm, fingers, forearm and a sleeve that reaches to below the head, where no camera should look."""

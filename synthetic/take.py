@@ -3,7 +3,9 @@
 import contextlib
 import json
 import uuid
+from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -16,12 +18,15 @@ from formats.takes import FRAME_STEP, SPLITS, video_path
 from formats.video_writer import open_video
 from synthetic.models import deal_models
 from synthetic.options import FPS, VIDEO_SIZES, TakeOptions
+from synthetic.render import Picture
 from synthetic.tabletop import EGO, Tabletop, camera_names
 from synthetic.textures import deal_solids
 
 ENCODER = {"pixels": "bgr24", "silence": True, "preset": "veryfast"}
 CRF = 24  # much as the data set's videos
 Mask = dict[str, Any]
+LEAST_SHARE = 0.1  # an annotator does not outline an object of which a smaller share is visible,
+LEAST_GRAY = 24  # nor one whose brightest tenth is darker than this gray value, of 255
 SCENARIOS = ("Cooking", "Bike Repair", "Health", "Music")
 
 
@@ -100,7 +105,10 @@ def make_take(out: Path, take: TakeId, options: TakeOptions) -> dict[str, Any]:
                 image = filmed(picture.image, blurs[camera], options.noise, rng)
                 write[camera](image, min(options.hold, options.num_frames - frame))
                 if frame % FRAME_STEP == 0:
-                    masks[camera][frame] = outline_objects(picture.labels, options.object_size.least)
+                    labels = picture.labels
+                    if options.seen_only:
+                        labels = without_unseen(picture, partial(tabletop.outline_area, camera, frame / FPS))
+                    masks[camera][frame] = outline_objects(labels, options.object_size.least)
     annotation = annotate(take, tabletop, masks, take.rng(options, 2))
     write_json(record, {"options": options.record(), "annotation": annotation})
     return annotation
@@ -116,6 +124,19 @@ def filmed(image: np.ndarray, blur: float, noise: float, rng: np.random.Generato
         grain = rng.normal(0, noise, image.shape).astype(np.float32)
         image = cv2.add(image, grain, dtype=cv2.CV_8U)
     return image
+
+
+def without_unseen(picture: Picture, outline_area: Callable[[int], float]) -> np.ndarray:
+    """The picture's labels (H, W) without the objects that an annotator would not see: those that are hidden but for a
+    sliver, and those in the dark. `outline_area(number)` is the pixels that an object has if nothing hides it.
+    """
+    labels, gray = picture.labels.copy(), cv2.cvtColor(picture.channels, cv2.COLOR_BGRA2GRAY)
+    for label in np.unique(labels[labels > 0]).tolist():
+        mask = labels == label
+        is_sliver = mask.sum() < LEAST_SHARE * outline_area(label - 1)
+        if is_sliver or np.percentile(gray[mask], 90) < LEAST_GRAY:
+            labels[mask] = 0
+    return labels
 
 
 def outline_objects(labels: np.ndarray, least: float) -> dict[int, Mask]:

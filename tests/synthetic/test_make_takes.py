@@ -3,6 +3,7 @@
 import itertools
 import json
 from dataclasses import replace
+from functools import partial
 
 import av
 import numpy as np
@@ -14,8 +15,9 @@ from formats.masks import decode_lzstring, decode_mask
 from formats.takes import SPLITS, camera_kind, read_splits, video_path
 from synthetic.make_takes import make_takes, object_sizes, parse_args
 from synthetic.options import REAL, VIDEO_SIZES, TakeOptions
+from synthetic.render import render
 from synthetic.tabletop import EGO
-from synthetic.take import TakeId, build_tabletop
+from synthetic.take import TakeId, build_tabletop, without_unseen
 from synthetic.textures import deal_prints, deal_solids
 from tests.made.raw_takes import tree
 
@@ -248,3 +250,31 @@ def test_takes_without_what_came_later_keep_their_names():
     assert not {"left_out", "odd_cameras", "models"} & OPTIONS.record().keys()
     assert TakeId("train", 0).uid(OPTIONS) != TakeId("train", 0).uid(replace(OPTIONS, left_out=0.3))
     assert TakeId("train", 0).uid(OPTIONS) == "59f1c22e-9c56-505c-8629-2a9d3679dde3"
+
+
+def test_what_an_annotator_would_not_see_is_not_outlined():
+    options = replace(OPTIONS, object_size=REAL, num_objects=6, clutter=24, seen_only=True)
+    slivers = 0
+    for index in range(6):
+        tabletop = build_tabletop(TakeId("train", index), options)
+        for camera, picture in tabletop.pictures(1.0).items():
+            outlined = without_unseen(picture, partial(tabletop.outline_area, camera, 1.0))
+            for label in np.unique(picture.labels[picture.labels > 0]):
+                mask, alone = (
+                    picture.labels == label,
+                    render(tabletop.camera(camera, 1.0), tabletop.object_solids(label - 1, 1.0)),
+                )
+                whole = (alone.labels == label).sum()  # in the picture, where an edge can cut it, too
+                assert (outlined[mask] == label).all() or not outlined[mask].any()
+                if mask.sum() < 0.08 * whole:
+                    assert not outlined[mask].any()
+                    slivers += 1
+                elif not is_cut(alone.labels) and mask.sum() > 0.12 * whole:
+                    assert outlined[mask].all()
+            picture.channels[:] = picture.channels // 12  # night falls
+            assert not without_unseen(picture, lambda _: 1).any()
+    assert slivers
+
+
+def is_cut(labels):
+    return any(labels[edge].any() for edge in (0, -1)) or any(labels[:, edge].any() for edge in (0, -1))
