@@ -85,9 +85,11 @@ def test_every_command_of_the_readme_runs(tmp_path, warm_python):
         return done.stdout
 
     commands = [command for block in blocks("bash") for command in lines_of(block)]
-    for command in commands:
-        if not command.startswith(tuple(SKIPPED)):
-            run(adapted(command))
+    printed = "".join(run(adapted(command)) for command in commands if not command.startswith(tuple(SKIPPED)))
+    [shown] = blocks("")
+    assert re.search(re.sub(r"\d+", r"\\d+", re.escape(shown)), printed), (
+        f"the README shows {shown}, printed is {printed}"
+    )
     assert all(any(command.startswith(start) for command in commands) for start in SKIPPED), "skips what is not there"
     for setting in ("ego-exo", "exo-ego"):
         assert (folder / "results" / f"{setting}_test_results.json").is_file()
