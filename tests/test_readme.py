@@ -86,7 +86,7 @@ def test_every_command_of_the_readme_runs(tmp_path, warm_python):
 
     commands = [command for block in blocks("bash") for command in lines_of(block)]
     printed = "".join(run(adapted(command)) for command in commands if not command.startswith(tuple(SKIPPED)))
-    [shown] = blocks("")
+    [shown] = blocks("text")
     assert re.search(re.sub(r"\d+", r"\\d+", re.escape(shown)), printed), (
         f"the README shows {shown}, printed is {printed}"
     )
