@@ -5,7 +5,7 @@
 3. looks        the network's answer at each candidate
 4. look back    whether an answer leads back to the given object
 5. choice       one of the answers, and whether the object is visible
-6. look again   at the answer's own size, where that is not the expected one
+6. close look   by crops of both views that the object nearly fills: it draws the mask
 """
 
 import math
@@ -21,6 +21,8 @@ from formats.results import THRESHOLD
 from inference.frame import Frame, prepare_frame
 from inference.matcher import Answer, NetworkMatcher
 from model.crops import (
+    CLOSE,
+    CONTEXT,
     LARGEST,
     Crop,
     Spot,
@@ -39,10 +41,10 @@ from model.features import Encoder, Levels
 from model.locator import Description, peaks
 from model.strong import ObjectCrops, StrongXSegTx
 
-SEARCH = 2  # version of this search, in the run's record; raise it with each change of the answers
+SEARCH = 3  # version of this search, in the run's record; raise it with each change of the answers
 LOOKS = 3  # at a target, by default
-MISFIT = 0.8, 1.8  # an answer's extent, divided by the expected one, beyond which the network looks again
-ROUNDS = 3  # how often it looks again, at most: a crop shows a third of a thing three times as large as expected
+SMALL = 0.6  # an answer's extent, divided by the expected one, below which the network looks closely once more
+ROUNDS = 3  # close looks at a target, at most: the first crop may show a part of the object
 QueryObject = tuple[str, str]  # object, query camera
 
 
@@ -66,8 +68,8 @@ class Candidate(NamedTuple):
 class Sighting(NamedTuple):
     """What is found in the target of a pair."""
 
-    spot: Spot
-    prob: np.ndarray  # (S, S) float32, of the object in the crop at `spot`
+    crop: Crop
+    prob: np.ndarray  # (S, S) float32, of the object in the crop
     existence: float
 
 
@@ -76,10 +78,18 @@ class Objects(NamedTuple):
 
     frame: Frame
     spots: dict[QueryObject, Spot]
-    crops: ObjectCrops  # a row each, in the order of `spots`
+    crops: dict[float, ObjectCrops]  # by context, CONTEXT and CLOSE; a row each, in the order of `spots`
     expected: list[ExpectedSize]
     descriptions: dict[tuple[QueryObject, float], Description]  # by object and ratio of sizes; each has a single row
     cells: dict[tuple[str, int], Tensor]  # the locator's, of whole frames, by camera and long side; made when needed
+
+    def target(self, number: int) -> np.ndarray:
+        """The target image of the pair with this number."""
+        return self.frame.images[self.frame.pairs[number].target_camera]
+
+    def crop(self, candidate: Candidate, context: float) -> Crop:
+        """The crop of the target by which the network looks at a candidate."""
+        return candidate.spot.crop(self.target(candidate.pair).shape[:2], context)
 
 
 class StrongMatcher(NetworkMatcher):
@@ -113,19 +123,20 @@ class StrongMatcher(NetworkMatcher):
             objects = self._objects(frame, spots)
             candidates = self._candidates(objects)
             sightings = self._choose(objects, candidates)
-            self._look_again(objects, sightings)
-        for number, (spot, prob, existence) in sightings.items():
-            size = frame.images[frame.pairs[number].target_camera].shape[:2]
-            answers[number] = Answer(prob, existence, spot.crop(size))
+            self._look_closely(objects, sightings)
+        for number, (crop, prob, existence) in sightings.items():
+            answers[number] = Answer(prob, existence, crop)
         return answers
 
     def _objects(self, frame: Frame, spots: dict[QueryObject, Spot]) -> Objects:
         """Encode and describe the objects; crops of one size go through the backbone together."""
-        crops = [(query, spot.crop(frame.masks[query].shape)) for query, spot in spots.items()]
-        levels, masks = self._query_crops(frame, crops, self.config.input_size)
-        mask_feat = self._batches(self.encoder.masks, masks)
-        with autocast(self.device, self.precision):
-            encoded = self.network.encode(levels, masks, mask_feat)
+        encoded = {}
+        for context in (CONTEXT, CLOSE):
+            crops = [(query, spot.crop(frame.masks[query].shape, context)) for query, spot in spots.items()]
+            levels, masks = self._query_crops(frame, crops, self.config.input_size)
+            mask_feat = self._batches(self.encoder.masks, masks)
+            with autocast(self.device, self.precision):
+                encoded[context] = self.network.encode(levels, masks, mask_feat)
         expected = expected_sizes(frame, spots)
         wide = {(x.query, x.ratio): (x.query, self.config.wide_crop(spots[x.query], x.share)) for x in expected}
         described = self.network.describe(*self._query_crops(frame, list(wide.values()), self.config.wide_size))
@@ -173,7 +184,7 @@ class StrongMatcher(NetworkMatcher):
         """The look with the highest score of each pair, by the pair's number. The existence depends on its logit and on
         the highest heat of the target.
         """
-        probs, logits, described = self._look(objects, candidates)
+        probs, logits, described = self._look(objects, candidates, CONTEXT)
         backs = self._look_back(objects, candidates, described)
         heat = torch.tensor([candidate.heat for candidate in candidates], device=self.device)
         score = self.network.score(logits, heat, backs).tolist()
@@ -184,39 +195,44 @@ class StrongMatcher(NetworkMatcher):
         highest = torch.stack([heat[rows].max() for rows in rows_of.values()])
         existence = self.network.existence(logits[best], highest).tolist()
         return {
-            candidates[row].pair: Sighting(candidates[row].spot, probs[row], value)
+            candidates[row].pair: Sighting(objects.crop(candidates[row], CONTEXT), probs[row], value)
             for row, value in zip(best, existence, strict=True)
         }
 
-    def _look_again(self, objects: Objects, sightings: dict[int, Sighting]) -> None:
-        """Where what is found is not of the expected size, replace it by a look at it with its own size."""
+    def _look_closely(self, objects: Objects, sightings: dict[int, Sighting]) -> None:
+        """Replace each sighting by a close look at the largest part of what was found. Where the new answer does not end
+        inside its crop, or fills little of it, the network looks once more, at the new answer.
+        """
+        places = {}
+        for number, (crop, prob, _) in sightings.items():
+            places[number], _ = largest_part(prob > THRESHOLD, crop, objects.target(number).shape[:2])
         for _ in range(ROUNDS):
-            again = []
-            for number, (spot, prob, _) in sightings.items():
-                size = objects.frame.images[objects.frame.pairs[number].target_camera].shape[:2]
-                place, is_whole = largest_part(prob > THRESHOLD, spot, size)
-                fits = is_whole and MISFIT[0] < place.extent / spot.extent < MISFIT[1] if place else True
-                if not fits and place.crop(size) != spot.crop(size):
-                    again.append(Candidate(number, place, 0.0))
-            if not again:
+            looks = [Candidate(number, place, 0.0) for number, place in places.items() if place]
+            if not looks:
                 break
-            for candidate, prob in zip(again, self._look(objects, again)[0], strict=True):
-                sightings[candidate.pair] = sightings[candidate.pair]._replace(spot=candidate.spot, prob=prob)
+            places = {}
+            for look, prob in zip(looks, self._look(objects, looks, CLOSE)[0], strict=True):
+                crop = objects.crop(look, CLOSE)
+                place, is_whole = largest_part(prob > THRESHOLD, crop, objects.target(look.pair).shape[:2])
+                if place is None:  # nothing is seen from close by: the answer before this look stays
+                    continue
+                sightings[look.pair] = sightings[look.pair]._replace(crop=crop, prob=prob)
+                if not is_whole or place.extent < SMALL * look.spot.extent:
+                    places[look.pair] = place
 
-    def _look(self, objects: Objects, candidates: Sequence[Candidate]) -> tuple[np.ndarray, Tensor, Description]:
+    def _look(
+        self, objects: Objects, candidates: Sequence[Candidate], context: float
+    ) -> tuple[np.ndarray, Tensor, Description]:
         """Look at candidates, at least one: masks in their crops (N, S, S) float32, logits of existence (N,), and
         descriptions of what the masks show.
         """
-        frame, size = objects.frame, self.config.input_size
         row_of, looks = {query: row for row, query in enumerate(objects.spots)}, []
         for batch in self._slices(candidates):
-            pairs = [frame.pairs[candidate.pair] for candidate in batch]
-            targets = [frame.images[pair.target_camera] for pair in pairs]
-            cuts = [cut(image, x.spot.crop(image.shape[:2]), size) for image, x in zip(targets, batch, strict=True)]
-            rows = torch.tensor([row_of[pair[:2]] for pair in pairs], device=self.device)
+            crops = [cut(objects.target(x.pair), objects.crop(x, context), self.config.input_size) for x in batch]
+            rows = [row_of[objects.frame.pairs[x.pair][:2]] for x in batch]
             with autocast(self.device, self.precision):
-                target = self.network.encode_target(self._levels(np.stack(cuts)))
-                prob, logit, _ = self.network.look(objects.crops.rows(rows), target)
+                target = self.network.encode_target(self._levels(np.stack(crops)))
+                prob, logit, _ = self.network.look(objects.crops[context].rows(rows), target)
                 looks.append((prob.float(), logit.float(), *self.network.describe_answers(target, prob)))
         prob, logit, *described = map(torch.cat, zip(*looks, strict=True))
         return prob.cpu().numpy(), logit, Description(*described)

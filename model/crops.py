@@ -9,7 +9,8 @@ import numpy as np
 
 from formats.geometry import resize
 
-CONTEXT = 3.0  # side of a crop in sides of the object in it: the network sees its surroundings
+CONTEXT = 3.0  # side of a crop in sides of the object in it: the network sees the object's surroundings, to find it
+CLOSE = 1.5  # side of a crop in sides of the object for the close look, which draws the mask
 COVERED = 0.3  # the object's cells are covered more than this share of the coverage of its most covered cell
 LARGEST = 0.7  # the largest share of a view's long side that an object is expected to span
 # By a camera's kind: how many times as large as an exo camera it shows things, in shares of the image's long side. Ego
@@ -38,9 +39,9 @@ class Spot(NamedTuple):
     col: float
     extent: float
 
-    def crop(self, size: tuple[int, int]) -> Crop:
-        """The crop to look at it: `CONTEXT` times as large, but no larger than its image, which is of `size` (H, W)."""
-        return self.square(min(CONTEXT * self.extent, max(size)))
+    def crop(self, size: tuple[int, int], context: float = CONTEXT) -> Crop:
+        """The crop to look at it: `context` times as large, but no larger than its image, which is of `size` (H, W)."""
+        return self.square(min(context * self.extent, max(size)))
 
     def square(self, side: float) -> Crop:
         """The crop of this side around it, in whole pixels."""
@@ -63,12 +64,10 @@ def spot_of(mask: np.ndarray) -> Spot | None:
     return Spot(top + height / 2, left + width / 2, float(max(height, width))) if width else None
 
 
-def largest_part(mask: np.ndarray, spot: Spot, size: tuple[int, int]) -> tuple[Spot | None, bool]:
-    """The place in an image of `size` of the largest connected part of an answer, whose mask (S, S) is of the crop at
-    `spot`; None if the mask is empty. And whether that part ends inside the crop. What lies beyond the image does not
-    count.
+def largest_part(mask: np.ndarray, crop: Crop, size: tuple[int, int]) -> tuple[Spot | None, bool]:
+    """The place in an image of `size` of the largest connected part of a mask (S, S), which an answer has in a crop;
+    None if the mask is empty. And whether that part ends inside the crop. What lies beyond the image does not count.
     """
-    crop = spot.crop(size)
     pixel = crop.side / len(mask)
     middles = (np.arange(len(mask)) + 0.5) * pixel
     rows, cols = ((x + middles >= 0) & (x + middles < length) for x, length in zip(crop[:2], size, strict=True))
