@@ -200,8 +200,8 @@ class StrongMatcher(NetworkMatcher):
         }
 
     def _look_closely(self, objects: Objects, sightings: dict[int, Sighting]) -> None:
-        """Replace each sighting by a close look at the largest part of what was found. Where the new answer does not end
-        inside its crop, or fills little of it, the network looks once more, at the new answer.
+        """Replace each sighting by a close look at the largest part of what was found. Where the new answer does not
+        end inside its crop, or fills little of it, the network looks once more, at the new answer.
         """
         places = {}
         for number, (crop, prob, _) in sightings.items():
