@@ -13,7 +13,7 @@ from model.device import autocast
 from model.features import Levels
 from model.locator import peaks
 from model.xsegtx import Look
-from train.crops import LOOKS, RIVAL_PEAKS, CropBatch, FrameGroup, cut_target
+from train.crops import RIVAL_PEAKS, TARGET_CROPS, CropBatch, FrameGroup, cut_target
 from train.engine import Step
 from train.losses import Counts, compute_losses, cross_entropy
 
@@ -57,12 +57,12 @@ class CropStep(Step):
         return [tensor.index_put(places, values) for tensor, values in zip(crops, cuts, strict=True)]
 
     def look(self, batch: CropBatch, target: Tensor) -> Look:
-        """The looks at target crops (B, LOOKS, ...), B * LOOKS in a row."""
+        """The looks at target crops (B, TARGET_CROPS, ...), B * TARGET_CROPS in a row."""
         count = len(batch)
         levels = self.encoder.levels(torch.cat((batch.query, target.flatten(0, 1))))
         query, target = Levels(*(x[:count] for x in levels)), Levels(*(x[count:] for x in levels))
         query = self.network.encode(query, batch.query_mask, self.encoder.masks(batch.query_mask))
-        rows = torch.arange(count, device=batch.query.device).repeat_interleave(LOOKS)
+        rows = torch.arange(count, device=batch.query.device).repeat_interleave(TARGET_CROPS)
         return self.network.look(query.rows(rows), self.network.encode_target(target), both=True)
 
     def losses_of(
@@ -76,7 +76,7 @@ class CropStep(Step):
         """
         locator, visible_there = self.network.locator, contained.flatten()
         counts = Counts(len(visible_there) * self.ranks.size, self.ranks.sum(visible_there.sum()))
-        query_mask = batch.query_mask.repeat_interleave(LOOKS, 0)
+        query_mask = batch.query_mask.repeat_interleave(TARGET_CROPS, 0)
         paper = compute_losses(looks, query_mask, target_mask.flatten(0, 1), visible_there, counts)
 
         order = torch.cat([group.rows for group in batch.frames]).argsort()
@@ -88,7 +88,8 @@ class CropStep(Step):
         place = (place * visible).sum() / totals[0]
         by_heat = cross_entropy(locator.heat_logit(highest).sigmoid(), visible, (kinds / totals[:, None]).mean(0))
         one_shows = contained.sum(1) == 1
-        choice = F.cross_entropy(looks.logit.view(-1, LOOKS), contained.float().argmax(1), reduction="none") * one_shows
+        by_target = looks.logit.view(-1, TARGET_CROPS)
+        choice = F.cross_entropy(by_target, contained.float().argmax(1), reduction="none") * one_shows
         choice = choice.sum() / self.ranks.sum(one_shows.sum()).clamp(min=1)
         return {**paper, "place": place, "heat": by_heat, "choice": choice}
 

@@ -31,7 +31,7 @@ from model.crops import (
     whole_frame,
 )
 from model.strong import StrongConfig
-from train.dataset import Batch, Draw, ViewKey, common_fields, read_view, source_of, stacked_tensors
+from train.dataset import Batch, DrawnPairs, ViewKey, common_fields, read_view, source_of, stacked_tensors
 
 # Crops are moved by up to SHIFT times the object's extent, and stretched by a factor of up to 2 ** STRETCH either way.
 SHIFT, STRETCH = 0.25, 0.4  # query crops
@@ -40,7 +40,7 @@ TURNED = 0.2  # how often a query's crops are turned, by any angle
 RIVALS = {"peak": 0.65, "other object": 0.25, "anywhere": 0.1}  # kinds of rivals, and how often each is drawn
 RIVAL_PEAKS = 3  # how many of the heat's peaks can be rivals
 CONTAINED = 1 / 3  # the part of an object that is at least in a crop that shows it
-LOOKS = 2
+TARGET_CROPS = 2  # that a step looks at
 
 
 class Peak(NamedTuple):
@@ -76,11 +76,11 @@ class CropBatch(Batch):
     wide_mask: Tensor  # (B, N, N) uint8
     query: Tensor  # (B, S, S, 3) uint8 RGB
     query_mask: Tensor  # (B, S, S) uint8
-    target: Tensor  # (B, LOOKS, S, S, 3) uint8 RGB, black where `peaks` has a place
-    target_mask: Tensor  # (B, LOOKS, S, S) uint8
-    contained: Tensor  # (B, LOOKS) bool, whether the crop shows the object
+    target: Tensor  # (B, TARGET_CROPS, S, S, 3) uint8 RGB, black where `peaks` has a place
+    target_mask: Tensor  # (B, TARGET_CROPS, S, S) uint8
+    contained: Tensor  # (B, TARGET_CROPS) bool, whether the crop shows the object
     frames: list[FrameGroup]  # whole targets
-    peaks: list[list[Peak | None]]  # LOOKS of each sample: the places that depend on the heat
+    peaks: list[list[Peak | None]]  # TARGET_CROPS of each sample: the places that depend on the heat
     images: list[np.ndarray | None]  # (H, W, 3) uint8 RGB, targets with such places
     masks: list[np.ndarray]  # (H, W) uint8, of the object in targets
 
@@ -91,24 +91,24 @@ class CropReader:
     def __init__(self, config: StrongConfig, cached: Container[tuple[ViewKey, int]] = ()):
         self.config, self.cached = config, cached
 
-    def read(self, pairs: PairSet, draw: Draw, rng: np.random.Generator) -> dict[str, Any]:
+    def read(self, pairs: PairSet, drawn: DrawnPairs, rng: np.random.Generator) -> dict[str, Any]:
         """The fields of a `CropBatch`, in the singular, of one sample; ValueError if its mask shows nothing."""
-        source, target_pair = source_of(pairs, draw), pairs[draw.target]
+        source, target_pair = source_of(pairs, drawn), pairs[drawn.target]
         query, target = (read_view(pairs, view) for view in source[1:])
         query_size, size = query.shape[:2], target.shape[:2]
-        query_mask, target_mask = fit_rle(pairs.query_mask(draw.query), query_size), np.zeros(size, np.uint8)
-        if draw.query == draw.target and (rle := pairs.target_mask(draw.target)):
+        query_mask, target_mask = fit_rle(pairs.query_mask(drawn.query), query_size), np.zeros(size, np.uint8)
+        if drawn.query == drawn.target and (rle := pairs.target_mask(drawn.target)):
             target_mask = fit_rle(rle, size)
         query_spot, target_spot = spot_of(query_mask), spot_of(target_mask)
         if query_spot is None:
             raise ValueError("its mask shows nothing")
 
         turn = rng.uniform(-180, 180) if rng.random() < TURNED else 0.0
-        ratios = size_ratios(SETTINGS[pairs[draw.query].setting][0], SETTINGS[target_pair.setting][1])
+        ratios = size_ratios(SETTINGS[pairs[drawn.query].setting][0], SETTINGS[target_pair.setting][1])
         share = rng.choice(list(expected_shares(query_spot, query_size, ratios).values()))
         if target_spot is not None:
             share = min(target_spot.extent / max(size) * 2 ** rng.uniform(-STRETCH, STRETCH), LARGEST)
-        places = [self.rival(pairs, draw, size, share * max(size), rng) for _ in range(LOOKS)]
+        places = [self.rival(pairs, drawn, size, share * max(size), rng) for _ in range(TARGET_CROPS)]
         if target_spot is not None:
             places[0] = jittered(target_spot, rng, TARGET_SHIFT, TARGET_STRETCH)
         wide, close = (jittered(query_spot, rng, SHIFT, STRETCH) for _ in range(2))
@@ -142,13 +142,15 @@ class CropReader:
         image = np.zeros((height, width, 3), np.uint8) if key in self.cached else whole_frame(image, key[1])
         return WholeFrame(key, image, object_cells(mask, (height // 8, width // 8)))
 
-    def rival(self, pairs: PairSet, draw: Draw, size: Size, extent: float, rng: np.random.Generator) -> Spot | Peak:
+    def rival(
+        self, pairs: PairSet, drawn: DrawnPairs, size: Size, extent: float, rng: np.random.Generator
+    ) -> Spot | Peak:
         """A place in the target view, of `size`, that is not the object's, or likely not."""
         kind = rng.choice(list(RIVALS), p=list(RIVALS.values()))
         if kind == "peak":
             return Peak(int(rng.integers(RIVAL_PEAKS)), jittered(Spot(0, 0, extent), rng, SHIFT, TARGET_STRETCH))
         spot = Spot(rng.uniform(0, size[0]), rng.uniform(0, size[1]), extent)
-        other = other_object(pairs, draw, rng) if kind == "other object" else None
+        other = other_object(pairs, drawn, rng) if kind == "other object" else None
         if other is not None:
             spot = spot_of(fit_rle(pairs.target_mask(other), size)) or spot
         return jittered(spot, rng, TARGET_SHIFT, TARGET_STRETCH)
@@ -186,9 +188,9 @@ def frame_groups(frames: Sequence[WholeFrame]) -> list[FrameGroup]:
     return groups
 
 
-def other_object(pairs: PairSet, draw: Draw, rng: np.random.Generator) -> int | None:
+def other_object(pairs: PairSet, drawn: DrawnPairs, rng: np.random.Generator) -> int | None:
     """A random pair in whose target view, of the drawn take and camera at any time, another object is visible."""
-    name, target = pairs[draw.query].object_name, pairs[draw.target]
+    name, target = pairs[drawn.query].object_name, pairs[drawn.target]
     tracks = pairs.by_target[target.take_uid, target.target_camera]
     others = [track for track in tracks if pairs.track(track.start).object_name != name]
     numbers = [track.start + np.flatnonzero(pairs.visible[track]) for track in others]

@@ -53,7 +53,7 @@ class Source(NamedTuple):
         return self.query._replace(object_name=self.object_name)
 
 
-class Draw(NamedTuple):
+class DrawnPairs(NamedTuple):
     """The views of a sample: of two pairs, which are one pair unless training made up a negative."""
 
     query: int  # the pair whose query view and mask are shown
@@ -93,7 +93,7 @@ def with_tensors_changed(value: Any, change: Callable[[Tensor], Tensor]) -> Any:
 
 
 class Reader(Protocol):
-    def read(self, pairs: PairSet, draw: Draw, rng: np.random.Generator) -> dict[str, Any]:
+    def read(self, pairs: PairSet, drawn: DrawnPairs, rng: np.random.Generator) -> dict[str, Any]:
         """One sample. Raises UserError or ValueError if a frame or a mask cannot be read."""
 
     def collate(self, samples: list[dict]) -> Batch:
@@ -113,8 +113,8 @@ def common_fields(samples: Sequence[dict]) -> dict[str, Any]:
     }
 
 
-def source_of(pairs: PairSet, draw: Draw) -> Source:
-    query, target = pairs[draw.query], pairs[draw.target]
+def source_of(pairs: PairSet, drawn: DrawnPairs) -> Source:
+    query, target = pairs[drawn.query], pairs[drawn.target]
     return Source(
         query.object_name,
         ViewKey(query.take_uid, query.query_camera, query.frame),
@@ -139,20 +139,20 @@ class TrainSamples(Dataset):
         unreadable = []
         for attempt in range(REDRAWS):
             rng = np.random.default_rng((self.seed, n, attempt))
-            draw = self.draw(rng)
+            drawn = self.draw(rng)
             try:
-                sample = self.reader.read(self.pairs, draw, rng)
+                sample = self.reader.read(self.pairs, drawn, rng)
             except (UserError, ValueError) as error:
-                unreadable.append(f"{source_of(self.pairs, draw)}: {error}")
+                unreadable.append(f"{source_of(self.pairs, drawn)}: {error}")
                 continue
             return sample | {"unreadable": unreadable}
         raise UserError(f"{REDRAWS} samples in a row cannot be read; the last: {unreadable[-1]}")
 
-    def draw(self, rng: np.random.Generator) -> Draw:
+    def draw(self, rng: np.random.Generator) -> DrawnPairs:
         i = int(rng.integers(len(self.pairs)))
         block = rng.random() < self.block
         j = unrelated_pair(self.pairs, i, rng) if rng.random() < TARGET_SWAP else None
-        return Draw(i, i if j is None else j, block)
+        return DrawnPairs(i, i if j is None else j, block)
 
 
 def unrelated_pair(pairs: PairSet, i: int, rng: np.random.Generator) -> int | None:

@@ -13,7 +13,7 @@ from formats.masks import RLE, letterbox_mask
 from formats.pairs import PairSet
 from model.backbone import STRIDE
 from model.device import autocast
-from train.dataset import Batch, Draw, ViewKey, common_fields, read_view, source_of, stacked_tensors
+from train.dataset import Batch, DrawnPairs, ViewKey, common_fields, read_view, source_of, stacked_tensors
 from train.engine import Step
 from train.losses import Counts, compute_losses
 
@@ -35,17 +35,17 @@ class LetterboxReader:
     def __init__(self, side: int, cached: Container[ViewKey] = ()):
         self.side, self.cached = side, cached
 
-    def read(self, pairs: PairSet, draw: Draw, rng: np.random.Generator | None = None) -> dict[str, Any]:
-        source = source_of(pairs, draw)
-        target_rle = pairs.target_mask(draw.target) if draw.query == draw.target else None
+    def read(self, pairs: PairSet, drawn: DrawnPairs, rng: np.random.Generator | None = None) -> dict[str, Any]:
+        source = source_of(pairs, drawn)
+        target_rle = pairs.target_mask(drawn.target) if drawn.query == drawn.target else None
         return {
             "source": source,
             "visible": target_rle is not None,
             "query_image": self.image(pairs, source.query),
             "target_image": self.image(pairs, source.target),
-            "query_mask": self.mask(pairs.query_mask(draw.query)),
+            "query_mask": self.mask(pairs.query_mask(drawn.query)),
             "target_mask": self.mask(target_rle),
-            "block": draw.block,
+            "block": drawn.block,
         }
 
     def image(self, pairs: PairSet, key: ViewKey) -> np.ndarray:

@@ -17,7 +17,7 @@ from formats.processed import Correspondence
 from formats.results import THRESHOLD
 from inference.matcher import Matcher
 from inference.predict_takes import FrameDataset, FramePlan, predict_frames
-from train.dataset import Draw, read_view, source_of
+from train.dataset import DrawnPairs, read_view, source_of
 from train.distributed import Stopped
 from train.log import Log
 
@@ -66,7 +66,7 @@ class Validation:
                 number = self.numbers[frame.take_uid, frame.number, pair]
                 scores.append(self.score(number, mask, existence))
                 if scores[-1].visible and len(pictures) < EXAMPLES and self.log.ranks.is_main:
-                    pictures.append((str(source_of(self.pairs, Draw(number, number))), self.draw(number, mask)))
+                    pictures.append((str(source_of(self.pairs, DrawnPairs(number, number))), self.draw(number, mask)))
             if self.log.ranks.stop_requested():
                 raise Stopped
         scores = sorted(score for part in self.log.ranks.gather(scores) for score in part)
@@ -91,7 +91,7 @@ class Validation:
 
     def draw(self, number: int, mask: np.ndarray) -> np.ndarray:
         """Query with its mask | target with the predicted | target with the true one -> (480, 1440, 3) uint8 RGB."""
-        views = source_of(self.pairs, Draw(number, number))[1:]
+        views = source_of(self.pairs, DrawnPairs(number, number))[1:]
         query, target = (letterbox(read_view(self.pairs, view), EVAL_SIDE) for view in views)
         rles = self.pairs.query_mask(number), self.pairs.target_mask(number)
         query_mask, truth = (letterbox_mask(rle, EVAL_SIDE) for rle in rles)

@@ -12,7 +12,7 @@ from tests.made.networks import strong_config
 from tests.made.processed import create_pairs, make_take
 from tests.made.training import make_training_set
 from train.crops import CropReader, other_object
-from train.dataset import TARGET_SWAP, Draw, TrainSamples, ViewKey, source_of, step_batches
+from train.dataset import TARGET_SWAP, DrawnPairs, TrainSamples, ViewKey, source_of, step_batches
 from train.flags import BLOCK
 from train.letterboxed import LetterboxReader
 
@@ -31,7 +31,7 @@ def draws(samples, count=DRAWS):
 
 
 def sources(samples, count=DRAWS):
-    return [source_of(samples.pairs, draw) for draw in draws(samples, count)]
+    return [source_of(samples.pairs, drawn) for drawn in draws(samples, count)]
 
 
 def is_synthetic(source):
@@ -84,7 +84,7 @@ def test_a_strong_sample_shows_the_object_in_both_views_and_in_their_whole_frame
 def test_another_object_as_a_rival_is_never_the_object_itself_and_always_visible(pairs, tmp_path):
     rng = np.random.default_rng(0)
     for number, pair in enumerate(pairs):
-        rivals = [other_object(pairs, Draw(number, number), rng) for _ in range(20)]
+        rivals = [other_object(pairs, DrawnPairs(number, number), rng) for _ in range(20)]
         assert pairs.visible[rivals].all()
         for other in (pairs[n] for n in rivals):
             assert other.object_name != pair.object_name
@@ -93,7 +93,7 @@ def test_another_object_as_a_rival_is_never_the_object_itself_and_always_visible
     (tmp_path / "split.json").write_text('{"train": ["a"]}')
     create_pairs(tmp_path)
     alone = PairSet([tmp_path], "train", "ego-exo")
-    assert [other_object(alone, Draw(number, number), rng) for number in range(3)] == [None, 0, 0]
+    assert [other_object(alone, DrawnPairs(number, number), rng) for number in range(3)] == [None, 0, 0]
 
 
 def plain(value):
@@ -139,5 +139,5 @@ def test_all_pairs_are_drawn(pairs):
 
 def test_nothing_is_blocked_where_the_recipe_says_so_and_the_rest_of_the_stream_stays(pairs):
     usual, never = (draws(TrainSamples(pairs, PAPER, 0, block)) for block in (BLOCK, 0))
-    assert 0.45 < np.mean([draw.block for draw in usual]) < 0.55
-    assert never == [draw._replace(block=False) for draw in usual]
+    assert 0.45 < np.mean([drawn.block for drawn in usual]) < 0.55
+    assert never == [drawn._replace(block=False) for drawn in usual]
