@@ -9,12 +9,10 @@ A run that is stopped continues where it was when the same command is given agai
 """
 
 import contextlib
-import os
 import sys
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
-from datetime import timedelta
 from pathlib import Path
 
 from common.cpu import tune_cpu
@@ -23,9 +21,7 @@ from common.errors import run_script, say_errors
 say_errors(__name__)
 tune_cpu(__name__)
 
-import cv2
 import torch
-import torch.distributed as dist
 from torch.utils.data import DataLoader
 from tqdm import tqdm
 
@@ -38,9 +34,10 @@ from common.arguments import (
     add_splits_path,
     at_least,
 )
+from common.distributed import World
 from common.errors import UserError, counted, warn_once
 from common.files import file_digest, write_json
-from common.parallel import default_workers, init_loader_worker, loader_failures, split_by_work
+from common.parallel import default_workers, loader_failures, loader_options, split_by_work
 from formats.processed import ProcessedTake
 from formats.takes import find_split_path, read_split
 from inference.matcher import BATCH_SIZE, Matcher
@@ -77,23 +74,24 @@ class Task:
 def main(argv: list[str] | None = None) -> int:
     task = resolve(argv)
     run, plans = task.run, task.plans
-    rank, world, ranks = join_ranks()
-    if rank == 0:
-        print(f"{task.description}, on {world} x {task.matcher.device}")
-    with run.claimed() if rank == 0 else contextlib.nullcontext():
-        if world > 1:
-            dist.barrier(ranks)  # the others wait until rank 0 has the files for itself
+    world = World()
+    world.start()
+    if world.is_main:
+        print(f"{task.description}, on {world.size} x {task.matcher.device}")
+    with run.claimed() if world.is_main else contextlib.nullcontext():
+        world.meet()  # the others wait until the first has the files for itself
         if not task.overwrite and (made := run.made_already(plans)):
             when = f"by commit {made['commit']}, {made['date']}"
             print(f"{run.results_path} is complete already ({when}); delete it to predict again")
             status = 0
         else:
-            mine = split_by_work({uid: plan.pair_count for uid, plan in plans.items()}, world)[rank]
-            reports = gather(predict_part(task, mine, rank), ranks)
-            status = finish(task, reports) if rank == 0 else 0
-        if rank == 0 and task.save_inter:
+            mine = split_by_work({uid: plan.pair_count for uid, plan in plans.items()}, world.size)[world.rank]
+            reports = world.gather(predict_part(task, mine, world.is_main))
+            world.stop()
+            status = finish(task, reports) if world.is_main else 0
+        if world.is_main and task.save_inter:
             run.write_take_files()
-        if rank == 0 and not status:
+        if world.is_main and not status:
             run.remove_parts()
     return status
 
@@ -157,24 +155,6 @@ def make_parser() -> Parser:
     return parser
 
 
-def join_ranks() -> tuple[int, int, "dist.ProcessGroup | None"]:
-    """(rank, world size, group) of torchrun's environment, (0, 1, None) without it. They exchange reports only."""
-    rank, world = int(os.environ.get("RANK", 0)), int(os.environ.get("WORLD_SIZE", 1))
-    if world == 1:
-        return rank, world, None
-    dist.init_process_group("gloo")
-    return rank, world, dist.new_group(timeout=timedelta(days=7))  # a rank may finish long before the others
-
-
-def gather(report: tuple[int, float], ranks: "dist.ProcessGroup | None") -> list[tuple[int, float]]:
-    if ranks is None:
-        return [report]
-    reports: list = [None] * ranks.size()
-    dist.all_gather_object(reports, report, ranks)
-    dist.destroy_process_group()
-    return reports
-
-
 def default_checkpoint(setting: str) -> Path:
     """The best checkpoint that training left, else its last one; of the setting's own run, else of one for both."""
     folders = [ROOT / "train" / "checkpoints" / name for name in CHECKPOINT_DIRS[setting]]
@@ -188,8 +168,8 @@ def default_checkpoint(setting: str) -> Path:
     raise UserError(f"no checkpoint {paths[0]}; {remedy}")
 
 
-def predict_part(task: Task, uids: Sequence[str], rank: int) -> tuple[int, float]:
-    """Predict this rank's takes, but for those that a stopped run has finished. Returns the number of pairs, and the
+def predict_part(task: Task, uids: Sequence[str], has_bar: bool) -> tuple[int, float]:
+    """Predict these takes, except for those that a stopped run has finished. Returns the number of pairs, and the
     seconds.
     """
     begin, plans, run = time.perf_counter(), {uid: task.plans[uid] for uid in uids}, task.run
@@ -203,7 +183,8 @@ def predict_part(task: Task, uids: Sequence[str], rank: int) -> tuple[int, float
             write(plan.uid, plan.empty_result())
     total, pairs = (sum(plan.pair_count for plan in takes) for takes in (plans.values(), todo))
     loader = make_loader(task.matcher, [frame for plan in todo for frame in plan.frames()], task.num_workers)
-    bar_options = {"desc": task.setting, "unit": "pair", "disable": rank > 0, "delay": 1}  # none before an early error
+    # The delay: no bar appears before an early error.
+    bar_options = {"desc": task.setting, "unit": "pair", "disable": not has_bar, "delay": 1}
     with loader_failures(), tqdm(total=total, initial=total - pairs, **bar_options) as bar:
         predict_takes(task.matcher, loader, plans, write, bar.update)
     return pairs, time.perf_counter() - begin
@@ -213,9 +194,7 @@ def make_loader(matcher: Matcher, frames: list[FramePlan], workers: int | None) 
     dataset = FrameDataset(frames, matcher.prepare)
     if workers is None:  # a CPU's cores are busy with the network already
         workers = min(8, default_workers()) if matcher.device.type == "cuda" else 1
-    cv2.setNumThreads(0)  # OpenCV's threads do not survive the fork of a worker
-    workers = min(workers, len(frames))
-    return DataLoader(dataset, batch_size=None, num_workers=workers, worker_init_fn=init_loader_worker)
+    return DataLoader(dataset, batch_size=None, **loader_options(min(workers, len(frames))))
 
 
 def finish(task: Task, reports: list[tuple[int, float]]) -> int:

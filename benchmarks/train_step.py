@@ -31,6 +31,7 @@ from torch import Tensor
 from benchmarks.joined_attention import joined_forward
 from benchmarks.measure import in_turn, make_takes, print_times, process_takes
 from common.arguments import Parser, add_device, at_least
+from common.distributed import World
 from common.errors import run_script
 from formats.masks import RLE, decode_mask
 from formats.pairs import PairSet
@@ -40,7 +41,6 @@ from model.device import PRECISIONS, resolve_device, tf32
 from model.features import Encoder
 from model.xsegtx import XSegTx, XSegTxConfig
 from train.dataset import TrainSamples, ViewKey
-from train.distributed import Ranks
 from train.feature_cache import FeatureCache
 from train.letterboxed import LetterboxedBatch, LetterboxReader, LetterboxStep
 from train.losses import loss_weights
@@ -132,7 +132,7 @@ def make_step(
     network = XSegTx(XSegTxConfig(input_size=args.input_size)).to(device).train()
     optimizer = torch.optim.Adam(network.parameters(), lr=2e-4)
     encoder, cache = Encoder(backbone, device, PRECISIONS[precision]), FeatureCache(CACHE_BYTES if cached else 0)
-    given = encoder, cache, loss_weights(), Ranks(), precision
+    given = encoder, cache, loss_weights(), World(), precision
     step = PlainStep(backbone, partial(joined_forward, network), *given) if plain else LetterboxStep(network, *given)
 
     def run() -> None:

@@ -113,11 +113,6 @@ def add_fields(add: Callable[..., Any], kind: type) -> None:
             add(*entry.metadata["flags"], dest=entry.name, default=entry.default, **arguments)
 
 
-def values_of(args: argparse.Namespace, kind: type) -> dict[str, Any]:
-    """The values of the flags of `add_fields`, by field."""
-    return {entry.name: getattr(args, entry.name) for entry in fields(kind) if entry.metadata}
-
-
 class Words(argparse.Action):
     """The action of an option with several words, whose value is one text."""
 

@@ -25,7 +25,7 @@ from torch.utils.data import DataLoader
 from tqdm import tqdm
 
 from common.arguments import Parser, add_data_path, add_setting, at_least
-from common.parallel import loader_failures
+from common.parallel import loader_failures, loader_options
 from formats.pairs import PairSet
 from model.backbones import make_backbone
 from model.device import resolve_device
@@ -33,7 +33,7 @@ from model.features import Encoder
 from model.locator import coverage_of
 from model.weights import load_state, read_torch, write_torch
 from model.xsegtx import Look
-from train.dataset import TrainSamples, loader_options, step_batches
+from train.dataset import TrainSamples, step_batches
 from train.letterboxed import LetterboxReader
 from train.losses import compute_losses, loss_weights, total_loss
 

@@ -75,7 +75,7 @@ class CropStep(Step):
         - choice: cross-entropy of the look that shows the object among the two at a target, by their existence.
         """
         locator, visible_there = self.network.locator, contained.flatten()
-        counts = Counts(len(visible_there) * self.ranks.size, self.ranks.sum(visible_there.sum()))
+        counts = Counts(len(visible_there) * self.world.size, self.world.sum(visible_there.sum()))
         query_mask = batch.query_mask.repeat_interleave(TARGET_CROPS, 0)
         paper = compute_losses(looks, query_mask, target_mask.flatten(0, 1), visible_there, counts)
 
@@ -84,13 +84,13 @@ class CropStep(Step):
         place, highest = torch.cat(places)[order], torch.cat([x.amax((1, 2)) for x in heat])[order]
         visible = batch.visible.float()
         kinds = torch.stack((visible, 1 - visible))  # (2, B)
-        totals = self.ranks.sum(kinds.sum(1)).clamp(min=1)
+        totals = self.world.sum(kinds.sum(1)).clamp(min=1)
         place = (place * visible).sum() / totals[0]
         by_heat = cross_entropy(locator.heat_logit(highest).sigmoid(), visible, (kinds / totals[:, None]).mean(0))
         one_shows = contained.sum(1) == 1
         by_target = looks.logit.view(-1, TARGET_CROPS)
         choice = F.cross_entropy(by_target, contained.float().argmax(1), reduction="none") * one_shows
-        choice = choice.sum() / self.ranks.sum(one_shows.sum()).clamp(min=1)
+        choice = choice.sum() / self.world.sum(one_shows.sum()).clamp(min=1)
         return {**paper, "place": place, "heat": by_heat, "choice": choice}
 
 

@@ -5,27 +5,22 @@ and ranks, and a resumed run continues it from its step without saved random sta
 train/letterboxed.py has the paper's, train/crops.py that of the strong recipe.
 """
 
-import sys
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, fields, replace
 from typing import Any, NamedTuple, Protocol
 
-import cv2
 import numpy as np
 import torch
 from torch import Tensor
 from torch.utils.data import Dataset
 
 from common.errors import UserError
-from common.parallel import default_workers, init_loader_worker
 from formats.pairs import Pair, PairSet, PairTrack
 from formats.processed import frame_path, read_frame
 
 TARGET_SWAP = 0.1  # how often the target frame is one of another take: a synthetic negative
 REDRAWS = 16  # unreadable samples in a row before a draw gives up
 UNRELATED_TRIES = 32  # random pairs in search of an unrelated one: nearly always the first fits
-MAX_WORKERS = 16  # loader processes by default: they read about 1,000 samples a second, more than a GPU trains on
-PREFETCH = 4  # batches that each worker is ahead
 
 
 class ViewKey(NamedTuple):
@@ -172,23 +167,10 @@ def unrelated_pair(pairs: PairSet, i: int, rng: np.random.Generator) -> int | No
     return int(rng.choice(numbers)) if len(numbers) else None
 
 
-def step_batches(steps: range, batch_size: int, rank: int = 0, ranks: int = 1) -> Iterator[range]:
+def step_batches(steps: range, batch_size: int, rank: int = 0, world_size: int = 1) -> Iterator[range]:
     """The numbers of a rank's samples at each step, for a DataLoader's `batch_sampler`: step s of B samples takes
     s * B ... s * B + B - 1, split over the ranks.
     """
-    first, last = rank * batch_size // ranks, (rank + 1) * batch_size // ranks
+    first, last = rank * batch_size // world_size, (rank + 1) * batch_size // world_size
     for step in steps:
         yield range(step * batch_size + first, step * batch_size + last)
-
-
-def loader_options(workers: int | None, pin: bool) -> dict[str, Any]:
-    """Options of a DataLoader with so many processes, kept for its next iteration; with 0 this process reads.
-    None: as many as there are CPUs, less the one on which this process trains.
-    """
-    if workers is None:
-        workers = max(1, min(default_workers() - 1, MAX_WORKERS))
-    cv2.setNumThreads(0)  # OpenCV's threads do not survive the fork of a worker
-    ahead = {"prefetch_factor": PREFETCH, "worker_init_fn": init_loader_worker, "persistent_workers": True}
-    if sys.platform == "linux":  # from Python 3.14 on not the default, by which each worker gets a copy of the pairs
-        ahead["multiprocessing_context"] = "fork"
-    return {"num_workers": workers, "pin_memory": pin, **(ahead if workers else {})}

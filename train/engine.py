@@ -6,10 +6,10 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from common.distributed import Stopped, World
 from model.features import Encoder
 from model.xsegtx import XSegTx
 from train.dataset import Batch
-from train.distributed import Ranks, Stopped
 from train.feature_cache import FeatureCache
 from train.log import Log
 from train.losses import total_loss
@@ -28,12 +28,12 @@ class Step(nn.Module):
         encoder: Encoder,
         cache: FeatureCache,
         weights: dict[str, float],
-        ranks: Ranks,
+        world: World,
         precision: str = "fp32",
     ):
         super().__init__()
         self.network, self.encoder, self.cache = network, encoder, cache
-        self.weights, self.ranks, self.precision = weights, ranks, precision
+        self.weights, self.world, self.precision = weights, world, precision
 
     def forward(self, batch: Batch) -> dict[str, Tensor]:
         losses = self.losses(batch)
@@ -46,7 +46,7 @@ def train_one_epoch(state: TrainState, step: nn.Module, batches: Iterator[Batch]
 
     step: a `Step` of the network of `state`, perhaps wrapped. `batches` goes on from `state.step`.
     """
-    schedule, ranks = state.schedule, log.ranks
+    schedule, world = state.schedule, log.world
     end = schedule.epoch_end(epoch)
     step.train()
     log.restart_clock()
@@ -55,18 +55,18 @@ def train_one_epoch(state: TrainState, step: nn.Module, batches: Iterator[Batch]
         lr = schedule.learning_rate(state.step)
         state.set_rate(lr)
         # Dropout, too, depends on the seed and the step alone: a resumed run needs no saved random state.
-        torch.manual_seed(int(np.random.SeedSequence((state.seed, state.step, ranks.rank)).generate_state(1)[0]))
+        torch.manual_seed(int(np.random.SeedSequence((state.seed, state.step, world.rank)).generate_state(1)[0]))
 
         losses = step(batch)
         state.optimizer.zero_grad(set_to_none=True)
-        loss = losses["total"] * ranks.size  # this process's part of the global loss; DDP averages the gradients
+        loss = losses["total"] * world.size  # this process's part of the global loss; DDP averages the gradients
         state.scaler.scale(loss).backward()
         state.scaler.step(state.optimizer)
         state.scaler.update()
         state.step += 1
 
         log.add(losses, batch)
-        stopped = ranks.stop_requested(state.step)
+        stopped = world.stop_requested(state.step)
         if stopped or state.step == end or state.step % log.every == 0:
             log.flush(state.step, schedule.epoch_name(epoch), lr, schedule.total_steps)
         if stopped and state.step < end:

@@ -70,7 +70,7 @@ class LetterboxStep(Step):
         features = self.encode(batch)
         with autocast(self.encoder.device, self.precision):
             look = self.network(*features, target_blocked=blocked_tokens(batch))
-        counts = Counts(len(batch) * self.ranks.size, self.ranks.sum(batch.visible.sum()))
+        counts = Counts(len(batch) * self.world.size, self.world.sum(batch.visible.sum()))
         return compute_losses(look, batch.query_mask, batch.target_mask, batch.visible, counts)
 
     def encode(self, batch: LetterboxedBatch) -> tuple[Tensor, Tensor, Tensor]:

@@ -12,10 +12,10 @@ import torch
 from torch.utils.tensorboard import SummaryWriter
 from tqdm import tqdm
 
+from common.distributed import World
 from common.errors import UserError, counted
 from common.files import atomic_write, has_form, json_errors
 from train.dataset import Batch, Source
-from train.distributed import Ranks
 
 LOG_NAME = "log.jsonl"
 NO_LOG = "move it away, or give another --out-dir"
@@ -27,19 +27,19 @@ class Log:
     It collects each step's losses on the device and asks for them only at `flush`: nothing waits in between.
     """
 
-    def __init__(self, out_dir: Path, step: int, ranks: Ranks, every: int):
+    def __init__(self, out_dir: Path, step: int, world: World, every: int):
         """Goes on at `step` with the log that is there."""
-        self.ranks, self.every = ranks, every
+        self.world, self.every = world, every
         self._unreadable: dict[str, None] = {}  # samples that this process could not read, with the reason
         self._bar = tqdm(disable=True)
         self.restart_clock()
-        if ranks.is_main:  # written line by line, so that others can follow it
+        if world.is_main:  # written line by line, so that others can follow it
             self._file = (out_dir / LOG_NAME).open("a", encoding="utf-8", buffering=1)
             self._board = SummaryWriter(out_dir / "tensorboard", purge_step=step + 1 if step else None)
 
     def write(self, kind: str, step: int, **values: Any) -> None:
         """One line: `{"kind", "step", "time", ...}`; numbers also become TensorBoard scalars `kind/name`."""
-        if not self.ranks.is_main:
+        if not self.world.is_main:
             return
         self._file.write(json.dumps({"kind": kind, "step": step, "time": round(time.time(), 1), **values}) + "\n")
         for name, value in values.items():
@@ -48,22 +48,22 @@ class Log:
 
     def picture(self, name: str, image: np.ndarray, step: int) -> None:
         """(H, W, 3) uint8."""
-        if self.ranks.is_main:
+        if self.world.is_main:
             self._board.add_image(name, image, step, dataformats="HWC")
 
     def say(self, text: str) -> None:
-        if self.ranks.is_main:
+        if self.world.is_main:
             tqdm.write(text)  # above a bar, if there is one
             sys.stdout.flush()
 
     def bar(self, items: Sized, name: str, unit: str) -> tqdm:
         """The items, with a bar on a terminal, where log lines take long to come. `close` ends it, too."""
-        self._bar = tqdm(items, name, unit=unit, leave=False, disable=None if self.ranks.is_main else True)
+        self._bar = tqdm(items, name, unit=unit, leave=False, disable=None if self.world.is_main else True)
         return self._bar
 
     def close(self) -> None:
         self._bar.close()  # before an error is said
-        if self.ranks.is_main:
+        if self.world.is_main:
             self._file.close()
             self._board.close()
 
@@ -93,11 +93,11 @@ class Log:
         Raises UserError if a loss is not finite.
         """
         local = torch.stack(self._losses)  # (steps, terms), of this process's part of the global loss
-        local, losses = torch.stack((local, self.ranks.sum(local))).cpu().double()  # the only wait for the device
+        local, losses = torch.stack((local, self.world.sum(local))).cpu().double()  # the only wait for the device
         self._check_finite(local, losses, step)
         seconds = time.perf_counter() - self._start
         values = dict(zip(self._terms, losses.mean(0).tolist(), strict=True))
-        rate = sum(map(len, self._sources)) * self.ranks.size / seconds
+        rate = sum(map(len, self._sources)) * self.world.size / seconds
         waited = self._waited / seconds
         speed = {"lr": lr, "samples_per_second": rate, "data_wait": waited}
         if torch.cuda.is_initialized():
@@ -138,7 +138,7 @@ class Log:
 
     def count_unreadable(self) -> None:
         """Say how many samples were left out, each counted once. To be called by all ranks."""
-        if unreadable := set().union(*self.ranks.gather(list(self._unreadable))):
+        if unreadable := set().union(*self.world.gather(list(self._unreadable))):
             what = f"{counted(len(unreadable), 'sample')} could not be read, and others were taken"
             self.say(f"{what}; data/check_processed.py --decode finds every unreadable frame")
 

@@ -31,9 +31,10 @@ import torch
 from torch.nn.parallel import DistributedDataParallel
 from torch.utils.data import DataLoader
 
+from common.distributed import Stopped, World
 from common.errors import UserError
 from common.files import claimed, named_errors, remove_leftovers
-from common.parallel import loader_failures, local_ranks
+from common.parallel import loader_failures, loader_options, local_ranks
 from common.provenance import provenance
 from formats.pairs import PairSet
 from inference.matcher import Matcher, PaperMatcher
@@ -42,8 +43,7 @@ from model.device import PRECISIONS, memory_errors, resolve_device, tf32
 from model.features import Encoder
 from train.crop_step import CropStep
 from train.crops import CropReader
-from train.dataset import Batch, Reader, TrainSamples, loader_options, step_batches
-from train.distributed import Ranks, Stopped
+from train.dataset import Batch, Reader, TrainSamples, step_batches
 from train.engine import Step, train_one_epoch
 from train.feature_cache import FeatureCache
 from train.flags import parse
@@ -60,17 +60,17 @@ from train.validation import Validation
 def main(argv: list[str] | None = None) -> int | None:
     threading.excepthook = lambda _: None  # an error of TensorBoard's thread is raised by its next call
     asked = parse(argv, __doc__)
-    ranks, device, out_dir = Ranks(), device_of(asked.options["device"], asked.options["gpu"]), asked.options["out_dir"]
+    world, device, out_dir = World(), device_of(asked.options["device"], asked.options["gpu"]), asked.options["out_dir"]
     with contextlib.ExitStack() as stack:
-        ranks.start(device)  # before the folder is claimed, which a rank that never meets the others would keep
-        stack.callback(ranks.stop)
-        if ranks.is_main:
+        world.start(device)  # before the folder is claimed, which a rank that never meets the others would keep
+        stack.callback(world.stop)
+        if world.is_main:
             stack.enter_context(claimed(out_dir, "training", f"trains into {out_dir}"))
-        ranks.meet()
+        world.meet()
         run = resolve(asked, device)
         memory = memory_errors("give a smaller --batch-pos, more GPUs or --precision bf16; the same command continues")
         with loader_failures(), memory, named_errors(out_dir), tf32(run.precision == "tf32"):
-            return train(run, ranks, device)
+            return train(run, world, device)
 
 
 def device_of(name: str, gpus: str | None) -> torch.device:
@@ -88,10 +88,10 @@ def device_of(name: str, gpus: str | None) -> torch.device:
     return device
 
 
-def train(run: Run, ranks: Ranks, device: torch.device) -> int | None:
+def train(run: Run, world: World, device: torch.device) -> int | None:
     """From pairs to checkpoints, on one of the processes. Returns the exit status of a run that a signal stopped."""
-    if run.batch_pos % ranks.size:
-        raise UserError(f"--batch-pos {run.batch_pos} cannot be split evenly over {ranks.size} processes")
+    if run.batch_pos % world.size:
+        raise UserError(f"--batch-pos {run.batch_pos} cannot be split evenly over {world.size} processes")
     pairs, val_pairs = (PairSet(run.train_dir, split, run.setting) for split in ("train", "val"))
     if not val_pairs.visible.any():
         raise UserError(
@@ -99,24 +99,24 @@ def train(run: Run, ranks: Ranks, device: torch.device) -> int | None:
         )
     digests = {"training": pairs.digest, "validation": f"{val_pairs.digest} {run.val_size}"}
     state, notes = starting_state(run, device, digests)
-    if ranks.is_main:
+    if world.is_main:
         remove_leftovers(run.out_dir)
         if run.overwrite:
             remove_run(run.out_dir, keep=run.start or run.init_weights)
         cut_log(run.out_dir / LOG_NAME, state.step, state.is_validated)
     state.origin = {**provenance(), "arguments": run.arguments}
-    state.folder = run.out_dir if ranks.is_main else None
-    log = Log(run.out_dir, state.step, ranks, run.log_every)
+    state.folder = run.out_dir if world.is_main else None
+    log = Log(run.out_dir, state.step, world, run.log_every)
     introduce(run, log, state, notes, pairs, val_pairs)
 
-    ranks.catch_signals()  # before PyTorch starts a loader, which Ctrl-C must not interrupt
-    step, reader, matcher = make_step(run, state, ranks)
+    world.catch_signals()  # before PyTorch starts a loader, which Ctrl-C must not interrupt
+    step, reader, matcher = make_step(run, state, world)
     loading = loader_options(run.num_workers, device.type == "cuda")
     samples = TrainSamples(pairs, reader, run.seed, run.block)
-    numbers = step_batches(range(state.step, state.schedule.total_steps), run.batch_pos, ranks.rank, ranks.size)
+    numbers = step_batches(range(state.step, state.schedule.total_steps), run.batch_pos, world.rank, world.size)
     batches = iter(DataLoader(samples, batch_sampler=numbers, collate_fn=reader.collate, **loading))
     validation = Validation(val_pairs, run.val_size, matcher, log, loading)
-    if ranks.size > 1:  # the position table is the same everywhere, and every step has the same graph
+    if world.size > 1:  # the position table is the same everywhere, and every step has the same graph
         known = inspect.signature(DistributedDataParallel).parameters
         sync = "forward_sync_buffers" if "forward_sync_buffers" in known else "broadcast_buffers"  # its older name
         step = DistributedDataParallel(step, **{sync: False}, gradient_as_bucket_view=True, static_graph=True)
@@ -125,10 +125,10 @@ def train(run: Run, ranks: Ranks, device: torch.device) -> int | None:
     except Stopped:
         state.save(LAST)
         log.count_unreadable()
-        reason = ranks.signal.name if ranks.signal else "another process"
+        reason = world.signal.name if world.signal else "another process"
         again = " without --overwrite" if run.overwrite else ""
         log.say(f"stopped by {reason} at step {state.step}; the same command{again} continues")
-        return 128 + (signal.SIGINT if ranks.signal == signal.SIGINT else signal.SIGTERM)  # as a shell reports them
+        return 128 + (signal.SIGINT if world.signal == signal.SIGINT else signal.SIGTERM)  # as a shell reports them
     finally:
         log.close()
     log.count_unreadable()
@@ -155,11 +155,11 @@ def train_epochs(
         state.save(*names, *([BEST] if is_best else []), LAST)
 
 
-def make_step(run: Run, state: TrainState, ranks: Ranks) -> tuple[Step, Reader, Matcher]:
+def make_step(run: Run, state: TrainState, world: World) -> tuple[Step, Reader, Matcher]:
     """A recipe: the step that makes losses of a batch, the reader of samples, and the matcher that is validated."""
     network, encoder = state.network, Encoder(state.backbone, state.device, PRECISIONS[run.precision])
     cache = FeatureCache(int(run.cache_features * 1e9))
-    parts = network, encoder, cache, loss_weights(run.existence_weight), ranks, run.precision
+    parts = network, encoder, cache, loss_weights(run.existence_weight), world, run.precision
     if run.recipe == "strong":
         reader, matcher = CropReader(network.config, cache), StrongMatcher(encoder, network, run.precision)
         return CropStep(*parts), reader, matcher
@@ -182,7 +182,7 @@ def introduce(run: Run, log: Log, state: TrainState, notes: list[str], pairs: Pa
         "recipe": f"{run.recipe}, existence_weight {run.existence_weight}" + block,
         "steps": f"{schedule.total_steps} of {run.batch_pos} samples",
         "rate": f"{schedule.lr:g} after {warmup}, times {LR_DROP} after epoch {list(schedule.milestones)}",
-        "device": f"{log.ranks.size} x {state.device}, {run.precision}",
+        "device": f"{log.world.size} x {state.device}, {run.precision}",
         "out_dir": str(run.out_dir),
         **{name: state.origin[name] for name in ("commit", "command")},
     }

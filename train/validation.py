@@ -9,6 +9,7 @@ import numpy as np
 import torch
 from torch.utils.data import DataLoader
 
+from common.distributed import Stopped
 from common.drawing import PREDICTION, QUERY, TRUTH, overlay
 from formats.geometry import EVAL_SIDE, letterbox
 from formats.masks import letterbox_mask, resize_mask
@@ -18,7 +19,6 @@ from formats.results import THRESHOLD
 from inference.matcher import Matcher
 from inference.predict_takes import FrameDataset, FramePlan, predict_frames
 from train.dataset import DrawnPairs, read_view, source_of
-from train.distributed import Stopped
 from train.log import Log
 
 EXAMPLES = 4
@@ -45,9 +45,9 @@ class Validation:
             frames[pair.take_uid, pair.frame].append(correspondence)
             self.numbers[pair.take_uid, pair.frame, correspondence] = number
         plans = [FramePlan(pairs.data_dir_of[uid], uid, None, frame, of) for (uid, frame), of in frames.items()]
-        count = -(-len(plans) // log.ranks.size)
-        plans += [plans[0]._replace(pairs=[])] * (count * log.ranks.size - len(plans))
-        own = FrameDataset(plans[log.ranks.rank * count :][:count], matcher.prepare)
+        count = -(-len(plans) // log.world.size)
+        plans += [plans[0]._replace(pairs=[])] * (count * log.world.size - len(plans))
+        own = FrameDataset(plans[log.world.rank * count :][:count], matcher.prepare)
         self.frames = DataLoader(own, batch_size=None, **loading)
 
     def run(self, step: int, epoch: str) -> float:
@@ -65,13 +65,13 @@ class Validation:
             for pair, mask, existence in answers:
                 number = self.numbers[frame.take_uid, frame.number, pair]
                 scores.append(self.score(number, mask, existence))
-                if scores[-1].visible and len(pictures) < EXAMPLES and self.log.ranks.is_main:
+                if scores[-1].visible and len(pictures) < EXAMPLES and self.log.world.is_main:
                     pictures.append((str(source_of(self.pairs, DrawnPairs(number, number))), self.draw(number, mask)))
-            if self.log.ranks.stop_requested():
+            if self.log.world.stop_requested():
                 raise Stopped
-        scores = sorted(score for part in self.log.ranks.gather(scores) for score in part)
+        scores = sorted(score for part in self.log.world.gather(scores) for score in part)
         figures = validation_figures(scores)
-        if unreadable := sum(self.log.ranks.gather(unreadable)):
+        if unreadable := sum(self.log.world.gather(unreadable)):
             figures["unreadable"] = unreadable
         self.log.report_validation(step, epoch, figures)
         for i, (source, picture) in enumerate(pictures):

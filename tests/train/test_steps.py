@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import torch
 
+from common.distributed import World
 from formats.pairs import BOTH, PairSet
 from model.crops import Spot
 from model.features import Encoder
@@ -16,7 +17,6 @@ from tests.made.networks import random_backbone, strong_config, strong_network
 from train.crop_step import CropStep
 from train.crops import CropReader, FrameGroup, Peak
 from train.dataset import TrainSamples
-from train.distributed import Ranks
 from train.feature_cache import FeatureCache
 from train.letterboxed import LetterboxReader, LetterboxStep
 from train.losses import loss_weights, total_loss
@@ -37,9 +37,9 @@ def pairs(training_set):
 
 @pytest.fixture(scope="module")
 def make_step(encoder):
-    def make(ranks=None, precision="fp32"):
+    def make(world=None, precision="fp32"):
         return CropStep(
-            strong_network(side=SIDE), encoder, FeatureCache(), loss_weights(0.1), ranks or Ranks(), precision
+            strong_network(side=SIDE), encoder, FeatureCache(), loss_weights(0.1), world or World(), precision
         )
 
     return make
@@ -74,9 +74,9 @@ def test_the_loss_of_a_batch_is_that_of_its_samples_whichever_are_together(make_
 
     def losses(of_rank, sums=None):
         known, noted = iter(sums or ()), []
-        ranks = SimpleNamespace(size=2 if sums else 1)
-        ranks.sum = lambda x: next(known) if sums else (noted.append(x), x)[1]
-        return make_step(ranks)(READER.collate(of_rank)), noted
+        world = SimpleNamespace(size=2 if sums else 1)
+        world.sum = lambda x: next(known) if sums else (noted.append(x), x)[1]
+        return make_step(world)(READER.collate(of_rank)), noted
 
     assert 0 < sum(sample["visible"] for sample in samples) < len(samples)
     whole, sums = losses(samples)
@@ -156,7 +156,7 @@ def letterboxed(pairs, numbers, cached=()):
 
 def step_of(encoder, cache=None, precision="fp32", strong=False):
     network = strong_network() if strong else XSegTx(XSegTxConfig("tiny", 64)).eval()
-    made_with = network, encoder, cache or FeatureCache(), loss_weights(), Ranks(), precision
+    made_with = network, encoder, cache or FeatureCache(), loss_weights(), World(), precision
     return (CropStep if strong else LetterboxStep)(*made_with)
 
 

@@ -5,16 +5,21 @@ import os
 import re
 import shutil
 import signal
+import socket
 import subprocess
 import sys
 import time
+from datetime import timedelta
 from types import SimpleNamespace
 
 import pytest
 import torch
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
+import common.distributed
+import eval_segswap
 from common.arguments import SETTINGS
+from common.distributed import World
 from common.errors import UserError, run_script
 from data import process_data
 from formats.pairs import PairSet
@@ -37,7 +42,6 @@ from tests.made.training import (
     start_training,
 )
 from train import train
-from train.distributed import Ranks
 from train.flags import parse
 from train.letterboxed import blocked_tokens
 from train.run import resolve
@@ -67,7 +71,7 @@ def error_line(capsys, *args):
 
 
 def test_a_second_signal_ends_a_run_at_once_whatever_it_is_doing(warm_python):
-    code = "import time\nfrom train.distributed import Ranks\nRanks().catch_signals()\nprint('ready', flush=True)\n"
+    code = "import time\nfrom common.distributed import World\nWorld().catch_signals()\nprint('ready', flush=True)\n"
     words, pipes = [warm_python, "-c", f"{code}while True: time.sleep(0.05)"], {"stderr": subprocess.DEVNULL}
     process = subprocess.Popen(words, cwd=ROOT, stdout=subprocess.PIPE, **pipes)
     process.stdout.readline()
@@ -197,11 +201,26 @@ def test_a_second_training_in_the_same_folder_waits_for_the_first(training_set, 
 def test_a_rank_that_never_meets_the_others_keeps_nobody_from_the_folder(training_set, tmp_path, capsys, monkeypatch):
     """torchrun was killed: the rank looks for it for half an hour."""
 
-    def look(ranks, device):
+    def look(world, device):
         raise UserError(f"taken: {(tmp_path / '.training.lock').exists()}")
 
-    monkeypatch.setattr(Ranks, "start", look)
+    monkeypatch.setattr(World, "start", look)
     assert "taken: False" in error_line(capsys, training_set, tmp_path)
+
+
+@pytest.mark.parametrize("script", [train, eval_segswap], ids=["training", "prediction"])
+def test_processes_that_look_for_a_killed_torchrun_end_in_time_in_one_line(
+    training_set, checkpoint, tmp_path, monkeypatch, script
+):
+    with socket.socket() as nobody:
+        nobody.bind(("127.0.0.1", 0))
+        place = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(nobody.getsockname()[1])}
+        for name, value in (place | {"RANK": "1", "WORLD_SIZE": "2", "TORCHELASTIC_USE_AGENT_STORE": "True"}).items():
+            monkeypatch.setenv(name, value)
+        monkeypatch.setattr(common.distributed, "MEETING", timedelta(seconds=1))
+        words = ["--setting", "ego-exo", "--data_path", str(training_set), "--ckpt_path", str(checkpoint)]
+        with pytest.raises(UserError, match="^the processes of torchrun have not met: .*; start torchrun again$"):
+            script.main(arguments(training_set, tmp_path) if script is train else words)
 
 
 def test_several_processes_save_and_end_together_and_one_can_go_on(training_set, tmp_path, warm_python):

@@ -14,6 +14,7 @@ import pytest
 
 import eval_segswap
 import train.validation
+from common.distributed import Stopped, World
 from evaluation import evaluate
 from evaluation.metrics import score_masks
 from formats.masks import encode_mask, resize_mask
@@ -24,23 +25,22 @@ from inference.predictor import Predictor
 from tests.made import EGO
 from tests.made.processed import create_pairs, write_data_set
 from tests.made.training import log_lines
-from train.distributed import Ranks, Stopped
 from train.log import Log
 from train.validation import PairScore, Validation, validation_figures
 
 
-def of_pairs(pairs, size=0, rank=0, ranks=1):
+def of_pairs(pairs, size=0, rank=0, world_size=1):
     """A validation by no network, as one of several processes has it."""
-    matcher, log = SimpleNamespace(prepare=None), SimpleNamespace(ranks=Ranks())
-    log.ranks.rank, log.ranks.size = rank, ranks
+    matcher, log = SimpleNamespace(prepare=None), SimpleNamespace(world=World())
+    log.world.rank, log.world.size = rank, world_size
     return Validation(pairs, size, matcher, log, {})
 
 
 def run(pairs, checkpoint, out_dir, sent=None):
     """Validate all pairs -> the line of the log."""
     out_dir.mkdir(exist_ok=True)
-    log = Log(out_dir, 0, Ranks(), 1)
-    log.ranks.signal = sent
+    log = Log(out_dir, 0, World(), 1)
+    log.world.signal = sent
     with contextlib.closing(log):
         Validation(pairs, 0, Predictor.load(checkpoint, "cpu", batch_size=3).matcher, log, {}).run(7, "start")
         log.count_unreadable()
@@ -99,8 +99,8 @@ def test_the_pairs_are_the_same_in_every_run_and_processes_share_them_in_equally
     pairs = PairSet([training_set], "val", BOTH)
     few = [list(of_pairs(pairs, 5).numbers.values()) for _ in range(2)]
     assert few[0] == few[1] and len(set(few[0])) == 5
-    for ranks in (1, 3, 4):
-        parts = [of_pairs(pairs, 0, rank, ranks) for rank in range(ranks)]
+    for world_size in (1, 3, 4):
+        parts = [of_pairs(pairs, 0, rank, world_size) for rank in range(world_size)]
         plans = [plan for part in parts for plan in part.frames.dataset.plans]
         assert len({len(part.frames) for part in parts}) == 1
         asked = [parts[0].numbers[plan.take_uid, plan.number, pair] for plan in plans for pair in plan.pairs]

@@ -1,4 +1,4 @@
-"""The processes of a run: rank, collectives and stop signals."""
+"""The processes that torchrun starts: rank, collectives and signals to stop."""
 
 import os
 import signal
@@ -9,19 +9,21 @@ from typing import Any
 import torch
 import torch.distributed as dist
 
+from common.errors import UserError
 from common.parallel import STOP_SIGNALS
 
 AGREE_EVERY = 8  # steps; schedulers give minutes, a step takes a second or less
-PATIENCE = timedelta(days=1)  # rank 0 may wait for another training in its folder
+MEETING = timedelta(minutes=10)  # so long processes look for each other, as torchrun may have been killed
+PATIENCE = timedelta(days=7)  # one may finish long before another, or wait for another run in its folder
 
 
 class Stopped(Exception):
     """A signal asked the run to stop; the step it was in is done."""
 
 
-class Ranks:
-    """This process among those that train together, as torchrun starts them, or one alone. `rank` 0 writes files and
-    prints; `size` counts them. Collectives are no-ops for a single process.
+class World:
+    """This process among those that torchrun started, or one alone. `rank` 0 writes files and prints; `size` counts the
+    processes. Collectives are no-ops for a single process.
     """
 
     def __init__(self):
@@ -36,15 +38,23 @@ class Ranks:
     def is_main(self) -> bool:
         return self.rank == 0
 
-    def start(self, device: torch.device) -> None:
-        """Join the others. Gradients travel by NCCL between GPUs, by gloo between CPUs."""
+    def start(self, device: torch.device | None = None) -> None:
+        """Join the others. What `sum` and gradients send travels by NCCL if they are on a CUDA `device`, else by gloo.
+
+        Raises UserError if they do not meet.
+        """
         if self.size > 1:
-            cuda = {"backend": "nccl", "device_id": device} if device.type == "cuda" else {"backend": "gloo"}
-            dist.init_process_group(**cuda)
+            on_gpu = device is not None and device.type == "cuda"
+            backend = {"backend": "nccl", "device_id": device} if on_gpu else {"backend": "gloo"}
+            try:
+                dist.init_process_group(**backend, timeout=MEETING)
+            except dist.DistError as error:
+                reason = str(error).partition("\n")[0].rstrip(".")
+                raise UserError(f"the processes of torchrun have not met: {reason}; start torchrun again") from None
             self._control = dist.new_group(backend="gloo", timeout=PATIENCE)
 
     def meet(self) -> None:
-        """Wait until all ranks have come here."""
+        """Wait until all processes have come here."""
         if self.size > 1:
             dist.barrier(group=self._control)
 
@@ -53,7 +63,7 @@ class Ranks:
             dist.destroy_process_group()
 
     def gather(self, value: Any) -> list[Any]:
-        """Every rank's value, in the order of the ranks, on every rank."""
+        """Every process's value, in the order of their ranks, on every process."""
         if self.size == 1:
             return [value]
         values = [None] * self.size
@@ -61,7 +71,7 @@ class Ranks:
         return values
 
     def sum(self, values: torch.Tensor) -> torch.Tensor:
-        """Element-wise sum over the ranks, on the tensor's device, without waiting for that device."""
+        """Element-wise sum over the processes, on the tensor's device, without waiting for that device."""
         if self.size > 1:
             values = values.clone()
             dist.all_reduce(values)
@@ -86,8 +96,8 @@ class Ranks:
             os.kill(os.getpid(), number)
 
     def stop_requested(self, step: int = 0) -> bool:
-        """A signal came, to this process or to another one. To be asked by all ranks at the same place; several agree
-        at each `AGREE_EVERY`-th step only, as they have to talk for it.
+        """Whether a signal came, to this process or to another one. All processes must ask at the same place; several
+        agree at each `AGREE_EVERY`-th step only, as they have to talk for it.
         """
         if self.size == 1:
             return self.signal is not None
