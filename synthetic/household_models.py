@@ -63,9 +63,9 @@ def surface_pictures(folder: Path) -> list[Image.Image]:
     """The pictures of a model that show one surface: neither small nor plain, and much the same all over."""
     surfaces = []
     for path in sorted(path for path in folder.iterdir() if path.suffix.lower() in PICTURES):
-        picture = Image.open(path).convert_model("RGB")
+        picture = Image.open(path).convert("RGB")
         evenness = np.asarray(picture.resize((4, 4), Image.Resampling.BOX), float).std((0, 1)).max()
-        if min(picture.size) >= SURFACE and np.asarray(picture.convert_model("L")).std() > 6 and evenness < 16:
+        if min(picture.size) >= SURFACE and np.asarray(picture.convert("L")).std() > 6 and evenness < 16:
             surfaces.append(picture)
     return surfaces
 
