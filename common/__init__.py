@@ -1,1 +1,1 @@
-"""What every stage needs and is no format: errors, files, processes, options. It imports no folder of ours."""
+"""What every stage needs besides the formats: errors, files, processes, options. Nothing here imports other folders."""

@@ -16,7 +16,7 @@ SETTINGS = {"ego-exo": ("ego", "exo"), "exo-ego": ("exo", "ego")}  # kinds of th
 DATA_FOLDER = Path(__file__).resolve().parents[1] / "data"
 DEFAULT_ROOT = DATA_FOLDER / "egoexo"  # the data set, or a link to it
 DEFAULT_DATA_DIR = DEFAULT_ROOT / "processed"
-ALIKE = (  # names for the same thing in scripts of ours, the original's and other programs, for suggestions
+ALIKE = (  # each row: what one option is called in our scripts, in the original's and in other programs
     ("datapath", "datadir", "traindir", "outputpath", "dataset"),
     ("outpath", "outdir", "out", "outputpath", "output"),
     ("ckptpath", "checkpoint", "weights", "model", "initweights"),
@@ -25,9 +25,9 @@ ALIKE = (  # names for the same thing in scripts of ours, the original's and oth
 
 
 class Parser(argparse.ArgumentParser):
-    """`Parser(__doc__)`: help keeps the docstring's lines and names every default other than None and False.
+    """`Parser(__doc__)`: --help keeps the lines of the docstring and names every default except None and False.
 
-    An error is one line. For a flag that does not exist, it suggests one that does.
+    An error is one line. If a flag does not exist, the line suggests one that does.
     """
 
     def __init__(self, doc: str) -> None:
@@ -62,16 +62,16 @@ def _plain(flag: str) -> str:
 class _HelpFormatter(argparse.RawDescriptionHelpFormatter):
     def _get_help_string(self, action: argparse.Action) -> str:
         text = action.help or ""
-        is_unset = any(action.default is value for value in (None, False, argparse.SUPPRESS))  # not 0, which == False
+        is_unset = any(action.default is value for value in (None, False, argparse.SUPPRESS))  # `is`, since 0 == False
         if is_unset or "default" in text:
             return text
         values = action.default if isinstance(action.default, list | tuple) else [action.default]
-        typed = " ".join(map(str, values)).replace("%", "%%")  # as on a command line
+        typed = " ".join(map(str, values)).replace("%", "%%")  # as a user would type the default
         return f"{text} (default: {typed})" if typed else text
 
 
 def at_least(least: float, kind: Callable[[str], float] = int, most: float = math.inf) -> Callable[[str], float]:
-    """The `type` of an option whose value is a number from `least` on, up to `most`."""
+    """The `type` of an option whose value is a number from `least` to `most`, both included."""
 
     def parse(text: str) -> float:
         value = kind(text)
@@ -85,7 +85,7 @@ def at_least(least: float, kind: Callable[[str], float] = int, most: float = mat
 
 
 def named(kind: Callable[[str], Any]) -> Callable[[str], tuple[str, Any]]:
-    """The `type` of an option `NAME=VALUE` -> (name, value)."""
+    """The `type` of an option that is given as `NAME=VALUE`; its value is (name, kind(value))."""
 
     def parse(text: str) -> tuple[str, Any]:
         name, equals, value = text.partition("=")
@@ -98,14 +98,15 @@ def named(kind: Callable[[str], Any]) -> Callable[[str], tuple[str, Any]]:
 
 
 def option(default: Any, *flags: str, **arguments: Any) -> Any:
-    """A field of a dataclass that is an option of command lines, too: its default, the flag's spellings, and more
-    arguments of `add_argument`, such as `help` and `choices`.
+    """A field of a dataclass that `add_fields` also makes an option of a command line.
+
+    `flags` are the option's spellings, `arguments` further arguments of `add_argument`, such as `help` and `choices`.
     """
     return field(default=default, metadata={"flags": flags, "arguments": arguments})
 
 
 def add_fields(add: Callable[..., Any], kind: type) -> None:
-    """A flag for each `option` of the dataclass `kind`; `add` is a parser's or a group's `add_argument`."""
+    """Add a flag for each `option` of the dataclass `kind`; `add` is a parser's or a group's `add_argument`."""
     for entry in fields(kind):
         if entry.metadata:
             arguments = {"type": entry.type} if entry.type in (int, float) else {}
@@ -114,14 +115,14 @@ def add_fields(add: Callable[..., Any], kind: type) -> None:
 
 
 class Words(argparse.Action):
-    """The action of an option with several words, whose value is one text."""
+    """The action of an option that takes several words and joins them to one text."""
 
     def __call__(self, parser, namespace, values, option_string=None) -> None:
         setattr(namespace, self.dest, " ".join(values))
 
 
 def add_setting(parser: argparse.ArgumentParser, required: bool = True) -> None:
-    parser.add_argument("--setting", choices=SETTINGS, required=required, help="query view - target view")
+    parser.add_argument("--setting", choices=SETTINGS, required=required, help="kinds of query and target camera")
 
 
 def add_data_path(parser: argparse.ArgumentParser) -> None:
@@ -139,7 +140,7 @@ def add_annotations(parser: argparse.ArgumentParser, text: str) -> None:
 
 
 def add_backbone_weights(parser: argparse.ArgumentParser) -> None:
-    text = "file of a backbone that the checkpoint names (default: as in training)"
+    text = "weights of the checkpoint's backbone, which its file does not hold (default: the file used in training)"
     parser.add_argument("--backbone_weights", type=Path, help=text)
 
 
@@ -148,5 +149,5 @@ def add_device(parser: argparse._ActionsContainer) -> None:
 
 
 def add_num_workers(parser: argparse.ArgumentParser, what: str = "processes") -> None:
-    text = f"{what}; 0 or 1: none but this one (default: the CPUs, here %(default)s)"
+    text = f"{what}; 0 or 1: only this process (default: the number of CPUs, here %(default)s)"
     parser.add_argument("--num_workers", type=at_least(0), default=default_workers(), help=text)

@@ -1,20 +1,22 @@
-"""How a program computes on a CPU, where PyTorch's and the C library's own ways waste much of its time."""
+"""Settings of OpenMP and the C library with which a program saves much CPU time beside their defaults."""
 
 import contextlib
 import ctypes
 import os
 
-M_TRIM_THRESHOLD, M_MMAP_THRESHOLD, M_MMAP_MAX = -1, -3, -4  # of glibc's mallopt
+M_TRIM_THRESHOLD, M_MMAP_THRESHOLD, M_MMAP_MAX = -1, -3, -4  # parameters of glibc's mallopt
 
 
 def tune_cpu(module: str, keep_memory: bool = True) -> None:
     """Scripts that run a network, and inference/predictor.py, call this with their `__name__` before they import torch.
 
-    1. OpenMP's threads that wait for others spin for a moment only, unless torch is loaded already. By default they
-       keep their core from other programs: beside other work, a pair of pictures took ten times as long.
-    2. A script also uses freed memory again. By default glibc gives large blocks, such as feature maps, back at once,
-       and the kernel clears each page of the next ones: a fifth of the CPU time of training and prediction. Without
-       `keep_memory`, blocks of 4 MB or more are always given back: threads that read pictures would each keep theirs.
+    1. A thread of OpenMP that waits for others spins only for a moment. By default it spins on and keeps its core from
+       other programs: on a busy machine, a pair of pictures then took ten times as long. This has no effect if torch
+       has been imported before.
+    2. In a script, freed memory is used again. By default glibc returns large blocks, such as feature maps, to the
+       kernel at once, and the kernel clears each page before it gives memory again. This took a fifth of the CPU time
+       of training and prediction. With `keep_memory=False`, blocks of 4 MB or more are always returned; a program whose
+       threads read pictures needs this, because each thread would keep its blocks.
     """
     os.environ.setdefault("GOMP_SPINCOUNT", "2000")
     if module != "__main__":

@@ -12,7 +12,7 @@ from PIL import Image, ImageFont
 from common.files import atomic_write
 
 Color = tuple[int, int, int]
-QUERY: Color = (255, 190, 40)  # these three can be told apart by color-blind eyes too
+QUERY: Color = (255, 190, 40)  # color-blind people can tell these three apart, too
 PREDICTION: Color = (255, 64, 129)
 TRUTH: Color = (64, 200, 255)
 
@@ -26,7 +26,7 @@ def overlay(image: np.ndarray, mask: np.ndarray, color: Color, dashed: bool = Fa
     lines, _ = cv2.findContours(mask, cv2.RETR_CCOMP, cv2.CHAIN_APPROX_NONE)
     width = max(2, round(image.shape[0] / 240))
     if dashed:
-        dash = 4 * width  # points of an outline, which are pixels; as many are left out
+        dash = 4 * width  # the number of pixels that are drawn, and then left out
         dashes = (line[start : start + dash] for line in lines for start in range(0, len(line), 2 * dash))
         lines = [np.repeat(points, 2, axis=0) for points in dashes]  # one point alone would not be drawn
     return cv2.polylines(image.copy(), lines, not dashed, color, width, cv2.LINE_AA)
@@ -39,7 +39,7 @@ def font(size: int, bold: bool = False) -> ImageFont.FreeTypeFont:
 
 
 def write_picture(path: Path, image: np.ndarray) -> None:
-    """Write an (H, W, 3) or gray (H, W) uint8 image as PNG or JPEG, by the suffix of `path`, atomically."""
+    """Write an (H, W, 3) or gray (H, W) uint8 image atomically: PNG if `path` ends in .png, otherwise JPEG."""
     data = io.BytesIO()
     options = {"format": "PNG"} if path.suffix.lower() == ".png" else {"format": "JPEG", "quality": 90}
     Image.fromarray(image).save(data, **options)

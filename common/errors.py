@@ -4,7 +4,7 @@ import functools
 import sys
 from collections.abc import Callable
 
-# What parsing unexpected JSON can raise.
+# The exceptions that code may raise when it takes values out of JSON of another form than expected.
 MALFORMED = (KeyError, TypeError, ValueError, AttributeError, OverflowError, RecursionError)
 
 
@@ -23,8 +23,9 @@ def counted(number: int, noun: str) -> str:
 
 
 def say_errors(module: str) -> None:
-    """Scripts call this with their `__name__` before the imports that take seconds. In a program, Ctrl-C or a missing
-    package then ends these in one line, too.
+    """Scripts call this with their `__name__` before the imports that take seconds.
+
+    If the script is the program that runs, Ctrl-C or a missing package then ends these imports in one line, too.
     """
     if module == "__main__":
         sys.excepthook = lambda kind, error, trace: _say(error) or sys.__excepthook__(kind, error, trace)
@@ -48,7 +49,7 @@ def run_script(main: Callable[[], int | None]) -> None:
 
 
 def _say(error: BaseException) -> int:
-    """Print an error that a user can cause in one line and return its exit status; return 0 for a bug of ours."""
+    """Print an error that a user can cause as one line and return the exit status; return 0 if it is a bug of ours."""
     message = " ".join(str(error).splitlines())  # libraries' errors may have several lines
     if isinstance(error, KeyboardInterrupt):
         print("interrupted; run the same command again to continue", file=sys.stderr)

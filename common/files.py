@@ -1,6 +1,6 @@
-"""Files that appear whole or not at all, one writer at a time; JSON that is read and written a member at a time.
+"""Write files that appear whole or not at all, with one writer at a time; read and write JSON one member at a time.
 
-JSON whose name ends in .gz is read through gzip.
+A JSON file whose name ends in .gz is read through gzip.
 """
 
 import contextlib
@@ -28,9 +28,9 @@ from common.errors import UserError
 def claimed(folder: Path, name: str, doing: str, files: Iterable[str] = ()) -> Iterator[None]:
     """Let one process at a time write `name` in `folder`: a file, a folder, or a group of `files`.
 
-    A later process says that it waits for another one, which does what `doing` says ("writes results.json"). Leftovers
-    of killed writers of `name` and `files` are deleted. The lock, on `.{name}.lock`, ends with the process and all that
-    it forked.
+    A second process prints that it waits for another one, "which {doing}" ("writes results.json"). Temporary files that
+    killed writers of `name` and `files` left behind are deleted. The lock is held on `.{name}.lock`; it ends when the
+    process and all processes that it forked have ended.
     """
     folder.mkdir(parents=True, exist_ok=True)
     path = folder / f".{name}.lock"
@@ -45,12 +45,12 @@ def claimed(folder: Path, name: str, doing: str, files: Iterable[str] = ()) -> I
             remove_leftovers(folder, file)
         yield
     finally:
-        path.unlink(missing_ok=True)  # while it is held: filelock takes no lock on a file that has gone
+        path.unlink(missing_ok=True)  # before the release: filelock takes no lock on a file that has been deleted
         lock.release()
 
 
 def remove_leftovers(folder: Path, name: str | None = None) -> None:
-    """Delete what killed writers of `name`, or of any name, left in `folder`. The caller must have claimed it."""
+    """Delete temporary files that killed writers of `name` (None: of any name) left in `folder`, which is `claimed`."""
     pattern = ".*.tmp" if name is None else f".{glob.escape(name)}.{'[0-9a-f]' * 8}.tmp"
     for path in folder.glob(pattern):
         if path.is_dir():
@@ -85,8 +85,10 @@ def atomic_write(path: Path, mode: str = "w") -> Iterator[IO]:
 
 @contextlib.contextmanager
 def temporary_folder(folder: Path, name: str, doing: str) -> Iterator[Path]:
-    """Gives an empty folder in `folder`, from which files can be renamed into `folder` even if that is a mount point or
-    the only place to write. It is deleted at the end, with what is left in it. Claims `name` in `folder` as `doing`.
+    """Yield a new empty folder inside `folder`, and delete it with its content at the end of the block.
+
+    Files can be renamed from it into `folder`, even if `folder` is a mount point or the only place that can be written
+    to. `name` is claimed in `folder` for as long; `doing` is what a second process prints (see `claimed`).
     """
     with claimed(folder, name, doing):
         temporary = temporary_name(folder / name)
@@ -99,10 +101,10 @@ def temporary_folder(folder: Path, name: str, doing: str) -> Iterator[Path]:
 
 @contextlib.contextmanager
 def atomic_folder(path: Path) -> Iterator[Path]:
-    """Gives an empty folder, which becomes `path` if the block ends without an exception.
+    """Yield an empty folder, which becomes `path` if the block ends without an exception.
 
-    `path` may be an empty folder, such as a mount point: the entries then move into it. Claims `path`, so that a second
-    writer waits. Raises UserError if there is something else at `path`.
+    If `path` is an empty folder, such as a mount point, the entries move into it. `path` is claimed, so that a second
+    writer waits. Raises UserError if `path` is a file or a folder with content.
     """
     path = path.absolute()
     inside = path.is_dir()
@@ -119,7 +121,7 @@ def atomic_folder(path: Path) -> Iterator[Path]:
 
 @contextlib.contextmanager
 def named_errors(path: Path) -> Iterator[None]:
-    """Name `path` in an OSError of the block that names no file, as that of a full disk, or a temporary one."""
+    """If the block raises an OSError that names no file (disk full) or a temporary file, raise it again with `path`."""
     try:
         yield
     except OSError as error:
@@ -140,7 +142,7 @@ def file_digest(path: Path) -> str:
 def write_json(path: Path, value: Any, indent: int | None = None) -> None:
     """Write `value` as JSON, atomically.
 
-    An iterator of (key, value) pairs, at the top or in an object, is written as an object, holding one pair at a time.
+    An iterator of (key, value) pairs, as `value` or in a dict, is written as an object, one pair at a time.
     """
     with atomic_write(path) as file:
         file.writelines(_json_parts(value, indent))
@@ -164,7 +166,7 @@ def _has_iterator(value: Any) -> bool:
 
 @contextlib.contextmanager
 def json_errors(path: Path, remedy: str) -> Iterator[None]:
-    """Within the block, JSON that is missing or malformed is a UserError that ends with `remedy`."""
+    """If the JSON file that the block reads is missing or malformed, raise a UserError that ends with `remedy`."""
     try:
         yield
     except FileNotFoundError:
@@ -185,7 +187,7 @@ def read_json(path: Path, remedy: str) -> Any:
 
 
 def read_record(path: Path, form: Any, remedy: str) -> Any:
-    """Parse a JSON file that a script of ours wrote. Raises UserError as `json_errors` does and if the form differs."""
+    """Parse a JSON file of our scripts. Raises UserError as `json_errors` does, and if `has_form` says no to `form`."""
     value = read_json(path, remedy)
     if not has_form(value, form):
         raise UserError(f"{path} is not of the form that this version writes; {remedy}")
@@ -193,8 +195,8 @@ def read_record(path: Path, form: Any, remedy: str) -> Any:
 
 
 def has_form(value: Any, form: Any) -> bool:
-    """Whether JSON has a form: a type or several (`str | None`), `[form]` for a list of any length, `{str: form}` for
-    an object with any keys, `{"key": form, ...}` for one that has at least these.
+    """True if a JSON value has the form `form`: a type or several types (`str | None`); `[form]`, a list of any length;
+    `{str: form}`, an object with any keys; or `{"key": form, ...}`, an object that has at least these keys.
     """
     if isinstance(form, list):
         return isinstance(value, list) and all(has_form(item, form[0]) for item in value)
@@ -208,17 +210,17 @@ def has_form(value: Any, form: Any) -> bool:
 
 
 def iter_json(path: Path, keys: Sequence[str], remedy: str) -> Iterator[tuple[str, Any]]:
-    """Yield the members (key, value) of the object at `keys` in a JSON file, holding one at a time.
+    """Yield the members (key, value) of the object at `keys` in a JSON file, with one member in memory at a time.
 
-    Raises UserError, which ends with `remedy`, if the file is missing or not JSON (at the place where it breaks) or has
-    no object at `keys`.
+    Raises UserError, which ends with `remedy`, if the file is missing, is not JSON (only when the broken place is
+    reached) or has no object at `keys`.
     """
     is_empty = True
     with json_errors(path, remedy), _open_json(path) as file:
         for member in ijson.kvitems(file, ".".join(keys), use_float=True):
             yield member
             is_empty = False
-    if is_empty:  # or there is no such object
+    if is_empty:  # the object has no members, or the file has no object at `keys`
         whole = value = read_json(path, remedy)
         for key in keys:
             value = value.get(key) if isinstance(value, dict) else None
@@ -234,7 +236,7 @@ def iter_json_list(path: Path, remedy: str) -> Iterator[Any]:
 
 
 def holds_json_list(path: Path) -> bool:
-    """Whether a JSON file begins as a list; False also for one that cannot be read."""
+    """True if a JSON file begins with a list; False if not, or if the file cannot be read."""
     try:
         with _open_json(path) as file:
             return file.read(4096).lstrip()[:1] == b"["
@@ -247,12 +249,15 @@ def _open_json(path: Path) -> IO[bytes]:
 
 
 def is_file_name(name: Any) -> bool:
-    """Whether a value of somebody else's file can name a file in a folder: not one outside, a hidden one, an option."""
+    """True if a value that was read from a file can safely name a file in a folder.
+
+    It must not lead out of the folder, begin with "." (a hidden file) or begin with "-" (an option of a command).
+    """
     return isinstance(name, str) and name == Path(name).name and name[:1] not in ("", ".", "-")
 
 
 def name_number(path: str | Path) -> int:
-    """The last digits of a file's name: 45 of `frame_000045.png`. Raises UserError if it has none."""
+    """The last number in a file's name: 45 for `frame_000045.png`. Raises UserError if the name has no digits."""
     digits = re.findall(r"\d+", re.sub(r"[._]rf\.\w+$", "", Path(path).stem))  # Roboflow adds a hash: 44_jpg.rf.68cb4
     if not digits:
         raise UserError(f"{path} has no number in its name; call it by its frame, such as 00045{Path(path).suffix}")

@@ -1,4 +1,4 @@
-"""Worker processes: how many, jobs and DataLoaders that run in them, what happens when one dies; even parts of work."""
+"""Worker processes: their number, jobs and DataLoaders that use them, and what happens when one of them dies."""
 
 import contextlib
 import itertools
@@ -21,18 +21,18 @@ from common.errors import UserError
 Job = TypeVar("Job")
 Result = TypeVar("Result")
 MAX_LOADERS = 16  # loader processes by default: they read about 1,000 samples a second, more than a GPU trains on
-PREFETCH = 4  # batches that each of them is ahead
-STOP_SIGNALS = signal.SIGINT, signal.SIGTERM, signal.SIGUSR1  # SLURM can send the last ahead of a time limit
+PREFETCH = 4  # batches that each loader process reads ahead
+STOP_SIGNALS = signal.SIGINT, signal.SIGTERM, signal.SIGUSR1  # SLURM can send SIGUSR1 ahead of a time limit
 
 
 def default_workers() -> int:
-    """The number of CPUs that this process may use, which a scheduler may limit; processes of torchrun share them."""
+    """The number of CPUs that this process may use: a scheduler may limit it, and processes of torchrun share it."""
     cpus = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     return max(1, min(cpus, _cpu_quota() or cpus) // local_ranks())
 
 
 def _cpu_quota(path: Path = Path("/sys/fs/cgroup/cpu.max")) -> int | None:
-    """The CPUs' worth of time that a container may use, which the affinity does not show."""
+    """The number of CPUs whose time a container may use; `os.sched_getaffinity` does not show this limit."""
     with contextlib.suppress(OSError, ValueError):  # no cgroups, or "max"
         quota, period = map(int, path.read_text().split())
         return max(1, quota // period)
@@ -40,30 +40,32 @@ def _cpu_quota(path: Path = Path("/sys/fs/cgroup/cpu.max")) -> int | None:
 
 
 def local_ranks() -> int:
-    """How many processes torchrun started on this machine; 1 without it."""
+    """The number of processes that torchrun started on this machine; 1 without torchrun."""
     return int(os.environ.get("LOCAL_WORLD_SIZE", 1))
 
 
 def run_jobs(function: Callable[[Job], Result], jobs: Iterable[Job], num_workers: int) -> Iterator[tuple[Job, Result]]:
-    """Yield `(job, function(job))` as each is finished, by `num_workers` processes (0 or 1: by this one).
+    """Run `function(job)` for all jobs in `num_workers` processes (0 or 1: in this process), and yield `(job, result)`
+    as soon as a job is finished.
 
-    `jobs` may be a generator: it is asked for jobs as they are needed, two for each worker. An exception of `function`
-    is raised here. It ends the workers at once, as do Ctrl-C and a caller that breaks off, so files that they
-    write must appear whole or not at all. Raises UserError if a worker is killed. `function` and `jobs` are pickled.
+    `jobs` may be a generator: it is asked for two jobs ahead for each worker. `function` and the jobs are pickled.
+    The workers are killed at once if `function` raises an exception (it is raised here), after Ctrl-C, and if the
+    caller leaves its loop; so files that `function` writes must appear whole or not at all. Raises UserError if
+    somebody else kills a worker.
     """
     if num_workers <= 1:
         for job in jobs:
             yield job, function(job)
         return
-    os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")  # of workers; NumPy's and OpenCV's would start one for each CPU
-    # Forking is unsafe with the threads of OpenCV and of the executor.
+    os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")  # each worker's NumPy would start a thread for each CPU
+    # Workers are spawned, because forking is unsafe beside the threads of OpenCV and of the executor.
     context, others = multiprocessing.get_context("spawn"), set(multiprocessing.active_children())
     pool = ProcessPoolExecutor(num_workers, context, _start_worker)
     jobs, running = iter(jobs), {}
     try:
         while True:
             for job in itertools.islice(jobs, 2 * num_workers - len(running)):  # so that no worker has to wait
-                with _shielded():  # the first of these starts the processes
+                with _shielded():  # `submit` starts the processes
                     running[pool.submit(function, job)] = job
             if not running:
                 break
@@ -76,15 +78,15 @@ def run_jobs(function: Callable[[Job], Result], jobs: Iterable[Job], num_workers
             f"the same command again, with fewer --num_workers (now {num_workers})"
         ) from None
     finally:
-        for process in set(multiprocessing.active_children()) - others:  # none are left after a regular end
+        for process in set(multiprocessing.active_children()) - others:  # all have ended already unless a job failed
             process.kill()
         pool.shutdown(cancel_futures=True)
 
 
 @contextlib.contextmanager
 def _shielded() -> Iterator[None]:
-    """Processes that start within the block never get the signals that a terminal or a scheduler sends to all processes
-    of a job: the parent ends them. After Ctrl-C, each that is still importing would show a traceback.
+    """Processes that start within the block do not react to the signals that a terminal or a scheduler sends to all
+    processes of a job. Only the parent ends them: after Ctrl-C, a worker that still imports would show a traceback.
     """
     former = signal.pthread_sigmask(signal.SIG_BLOCK, STOP_SIGNALS)
     try:
@@ -99,7 +101,7 @@ def _start_worker() -> None:
 
 
 def _end_with_parent() -> None:
-    """End this worker when its parent is killed. It would wait for ever for somebody to take its results."""
+    """End this worker when its parent is killed; it would wait for ever for the parent to take its results."""
 
     def watch() -> None:
         multiprocessing.parent_process().join()
@@ -109,26 +111,28 @@ def _end_with_parent() -> None:
 
 
 def loader_options(workers: int | None, pin: bool = False) -> dict[str, Any]:
-    """Options of a DataLoader with so many processes, kept for its next iteration; with 0 this process reads.
-    None: as many as there are CPUs, less the one on which this process computes.
+    """The arguments of a DataLoader with `workers` processes, which stay for its next iteration; with 0, this process
+    reads. None means one process for each CPU except the one on which this process computes.
     """
     if workers is None:
         workers = max(1, min(default_workers() - 1, MAX_LOADERS))
     cv2.setNumThreads(0)  # OpenCV's threads do not survive the fork of a worker
     ahead = {"prefetch_factor": PREFETCH, "worker_init_fn": init_loader_worker, "persistent_workers": True}
-    if sys.platform == "linux":  # from Python 3.14 on not the default, by which each worker gets a copy of the data
+    if sys.platform == "linux":  # other starts, the default from Python 3.14 on, copy the data into each worker
         ahead["multiprocessing_context"] = "fork"
     return {"num_workers": workers, "pin_memory": pin, **(ahead if workers else {})}
 
 
 def init_loader_worker(_worker_id: int) -> None:
-    """`worker_init_fn` of a DataLoader. The workers do not get the signals that a terminal (to a process
-    group) or SLURM (to all of a job) sends: the parent needs them to finish its step and save. Only the parent's own
-    SIGTERM, with which it ends them when it fails, ends them.
+    """The `worker_init_fn` of our DataLoaders.
+
+    The workers ignore the signals that a terminal sends to a process group and SLURM to a whole job, because the parent
+    still needs the workers to finish its step and save. They end at a SIGTERM from the parent, which PyTorch sends when
+    the parent fails.
     """
     knows_senders = hasattr(signal, "sigwaitinfo")  # not on macOS
     signal.pthread_sigmask(signal.SIG_BLOCK, STOP_SIGNALS if knows_senders else {signal.SIGINT, signal.SIGUSR1})
-    cv2.setNumThreads(0)  # where workers are not forked
+    cv2.setNumThreads(0)  # for workers that are spawned: they did not inherit the parent's setting
     os.setsid()
     _end_with_parent()
     if knows_senders:
@@ -136,7 +140,7 @@ def init_loader_worker(_worker_id: int) -> None:
 
 
 def _end_at_sigterm_of_parent() -> None:
-    parent = multiprocessing.parent_process().pid  # not getppid(), which may be a fork server's
+    parent = multiprocessing.parent_process().pid  # os.getppid() may be a fork server
     while signal.sigwaitinfo({signal.SIGTERM}).si_pid != parent:
         pass
     os._exit(0)
@@ -144,8 +148,8 @@ def _end_at_sigterm_of_parent() -> None:
 
 @contextlib.contextmanager
 def loader_failures() -> Iterator[None]:
-    """Put this around the use of a DataLoader: if one of its workers dies, a UserError is raised, wherever PyTorch
-    notices.
+    """Put this around the use of a DataLoader: if one of its workers dies, it raises a UserError, whichever of several
+    errors PyTorch raises first.
     """
     try:
         yield
@@ -153,7 +157,7 @@ def loader_failures() -> Iterator[None]:
         if "DataLoader worker" not in str(error) and not isinstance(error, ConnectionError | EOFError):
             raise
         with contextlib.suppress(RuntimeError):
-            time.sleep(1)  # if a broken connection came first, PyTorch raises the death in here, not somewhere later
+            time.sleep(1)  # after a broken connection, PyTorch raises the worker's death here and not somewhere later
         raise UserError(
             "a loading process has ended early, perhaps for want of memory or of shared memory; run the same command "
             "again with fewer --num_workers (0 needs neither), or in a container with more: docker run --shm-size 16g"
@@ -161,10 +165,10 @@ def loader_failures() -> Iterator[None]:
 
 
 def split_by_work(work: Mapping[str, float], count: int) -> list[list[str]]:
-    """Deal `work` (key -> effort, any unit) out to `count` lists, whose sums differ by the largest effort at most.
+    """Deal `work` (key -> effort, in any unit) out to `count` lists whose sums differ by at most the largest effort.
 
-    The result depends on the arguments alone, so that machines that never talk to each other agree. Every list keeps
-    the mapping's order.
+    The result depends on the arguments alone, so machines that do not communicate get the same lists. Every list keeps
+    the order of `work`.
     """
     largest_first = sorted(work, key=work.get, reverse=True)
     parts = [set(largest_first[i::count]) for i in range(count)]

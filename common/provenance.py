@@ -1,4 +1,4 @@
-"""How a file was made, to be written into it: when, by which command, by which commit of this code."""
+"""The record of how a file was made, to be written into it: the date, the command and the commit of this code."""
 
 import contextlib
 import os
@@ -12,11 +12,11 @@ ROOT = Path(__file__).resolve().parents[1]
 
 
 def provenance() -> dict[str, str | None]:
-    """`{"date", "command", "commit"}`. The commit ends with `+` if files differ from it, and is None without git, or
-    where this code is a part of another repository.
+    """`{"date", "command", "commit"}`. The commit ends with `+` if files differ from it. It is None without git, and if
+    this code lies inside another repository.
     """
     date, commit = datetime.now().astimezone().isoformat(timespec="seconds"), None
-    # Without locks, because a lock that a killed process left would stop git's user.
+    # git must take no lock: if this process were killed, the lock would stay and stop the user's next git command.
     status = ["git", "--no-optional-locks", "-C", ROOT, "status", "--porcelain=v2", "--branch", "--untracked-files=no"]
     environment = os.environ | {"GIT_CEILING_DIRECTORIES": str(ROOT.parent)}  # git does not look for .git above ROOT
     with contextlib.suppress(OSError, subprocess.SubprocessError):
