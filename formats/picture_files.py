@@ -75,6 +75,7 @@ def to_rgb(image: Image.Image, what: str) -> np.ndarray:
     if image.mode == "F" or (image.mode == "I" and image.format not in ("PNG", "PPM")):  # these have 16 bits
         kind = "floats" if image.mode == "F" else "32 bits"
         raise UserError(f"{what} holds {kind}, and nobody says which value is white; save it with 8 or 16 bits")
+    has_16_bits = image.mode[0] == "I" or ";16" in str(getattr(image, "tile", ""))  # colors are read with 8
     with picture_errors(what):
         image.load()
         with contextlib.suppress(Exception):  # damaged EXIF, which readers pass over
@@ -84,9 +85,9 @@ def to_rgb(image: Image.Image, what: str) -> np.ndarray:
         for top in range(0, image.height, ROWS):  # converted as a whole, it takes twice the memory
             strip = image.crop((0, top, image.width, min(top + ROWS, image.height)))
             rgb[top : top + ROWS] = np.asarray(strip)[..., None] >> 8 if image.mode[0] == "I" else strip.convert("RGB")
-        if rgb.max() < DARK:
+        if has_16_bits and rgb.max() < DARK:
             largest = image.getextrema()[1] if image.mode[0] == "I" else rgb.max()
-            remedy = "if it holds 8, 10 or 12 bits in 16, multiply its values so that they use all 16"
+            remedy = "if it uses only 8, 10 or 12 of its 16 bits, multiply its values so that they use all 16"
             warn_once(f"{what} is nearly black: its largest value is {largest}; {remedy}")
         return rgb
 
