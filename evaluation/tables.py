@@ -33,9 +33,6 @@ def format_summary(summary: dict[str, Any]) -> str:
     recorded = [f"{name} {run[name]}" for name in ("checkpoint", "checkpoint_sha256", "precision") if run[name]]
     lines += [*filter(None, [", ".join(recorded)]), "", *format_table(figures_table(summary))]
     lines.append(f"* not part of the benchmark; {interval_note(len(summary['breakdown']['take']))}")
-    visible, hidden = summary["frames_visible"], scored - summary["frames_visible"]
-    missed, invented = (sum(group[name] for group in summary["breakdown"]["take"]) for name in ("missed", "invented"))
-    lines.append(f"* {missed:,} of {visible:,} visible objects missed, {invented:,} of {hidden:,} hidden ones invented")
     for kind in PRINTED_BREAKDOWNS:
         groups = summary["breakdown"][kind]
         if len(groups) > 1:
