@@ -27,7 +27,7 @@ from tqdm import tqdm
 
 from common.arguments import (
     Parser,
-    add_backbone_weights,
+    add_backbone_weights_option,
     add_data_path,
     add_device,
     add_setting,
@@ -142,7 +142,7 @@ def make_parser() -> Parser:
     add("--split", default="val", help="which of its splits: train, val, test")
     add("--out_path", type=Path, default=ROOT / "results", help="folder for the results file")
     add("--save_inter", action="store_true", help="also keep each take's <out_path>/<take_uid>/pred_annotations.json")
-    add_backbone_weights(parser)
+    add_backbone_weights_option(parser)
     add_device(parser)
     add("--precision", choices=PRECISIONS, help=PRECISION_HELP)
     text = f"pairs of a frame that the network takes at once; fewer take less memory (default: {BATCH_SIZE})"

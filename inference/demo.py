@@ -31,7 +31,7 @@ try:
 except ImportError:  # the page is an extra
     gr = None
 
-from common.arguments import Parser, add_backbone_weights, add_device, at_least
+from common.arguments import Parser, add_backbone_weights_option, add_device, at_least
 from common.drawing import PREDICTION, QUERY, Color, overlay
 from common.errors import UserError
 from formats.mask_pictures import read_mask
@@ -173,7 +173,7 @@ def main(argv: list[str] | None = None) -> None:
     parser = Parser(__doc__)
     add = parser.add_argument
     add("--ckpt_path", type=Path, default=SHIPPED, help=CKPT_HELP)
-    add_backbone_weights(parser)
+    add_backbone_weights_option(parser)
     add_device(parser)
     everybody = "0.0.0.0 lets everybody in who can reach this machine"
     add("--host", default="127.0.0.1", help=f"name or address to open the page at, besides localhost; {everybody}")

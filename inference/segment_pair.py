@@ -22,7 +22,7 @@ tune_cpu(__name__)
 import cv2
 import numpy as np
 
-from common.arguments import SETTINGS, Parser, add_backbone_weights, add_device
+from common.arguments import SETTINGS, Parser, add_backbone_weights_option, add_device
 from common.drawing import PREDICTION, QUERY, overlay, write_picture
 from common.files import claimed
 from formats.mask_pictures import read_mask
@@ -48,7 +48,7 @@ def parse_args(argv: list[str] | None) -> argparse.Namespace:
     text = "which picture is of a head-worn camera, whose things look larger (default: not known)"
     add("--setting", choices=SETTINGS, help=text)
     add("--ckpt_path", type=Path, default=SHIPPED, help=CKPT_HELP)
-    add_backbone_weights(parser)
+    add_backbone_weights_option(parser)
     add("--out", type=Path, default="pair", help="beginning of the two output files' names")
     add_device(parser)
     add("--precision", choices=PRECISIONS, help=PRECISION_HELP)

@@ -30,7 +30,7 @@ import numpy as np
 from PIL import Image, ImageDraw
 from tqdm import tqdm
 
-from common.arguments import Parser, add_backbone_weights, add_device, at_least
+from common.arguments import Parser, add_backbone_weights_option, add_device, at_least
 from common.drawing import font, overlay
 from common.errors import UserError, counted
 from common.files import atomic_folder
@@ -72,7 +72,7 @@ def parse_args(argv: list[str] | None) -> argparse.Namespace:
     add("--ego", metavar="CAMERA", help=text)
     add("--stride", type=at_least(1), default=1, help="predict each n-th of the frames with a mask")
     add("--ckpt_path", type=Path, help="checkpoint of the direction (default: the network in the repository)")
-    add_backbone_weights(parser)
+    add_backbone_weights_option(parser)
     add_device(parser)
     add("--precision", choices=PRECISIONS, help=PRECISION_HELP)
     return parser.parse_args(argv)

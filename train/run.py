@@ -68,16 +68,18 @@ def resolve(asked: Asked, device: torch.device) -> Run:
     typed, out_dir, named = dict(asked.typed), asked.options["out_dir"], asked.typed.get("resume_pth")
     start = find_start(out_dir, None if named == "auto" else named, "overwrite" in typed)
     is_own = start == out_dir / LAST
+    # Whether --resume-pth names the folder's own run, which may then go on by another recipe.
     is_meant = named == "auto" or bool(named and start and Path(named).exists() and start.samefile(named))
     if named == "auto" or is_own and is_meant:
-        del typed["resume_pth"]  # it says which run is meant; the file from which that run began is in its checkpoint
+        del typed["resume_pth"]  # the file where that run began is in its checkpoint
     network, former = {}, {}
     if start:
-        content = read_checkpoint(start, *([WAYS] if is_own else []))
+        content = read_checkpoint(start, WAYS) if is_own else read_checkpoint(start)
         network, former = stored_options(content, start), former_options(content, asked.defaults)
     elif file := typed.get("init_weights"):
         network = stored_options(read_torch(file, "give the file of a trained model"), file)
-    kept = {name: former[name] for name in ("warmUpIter", *["resume_pth"] * is_own) if name in former}
+    kept_names = ("warmUpIter", "resume_pth") if is_own else ("warmUpIter",)
+    kept = {name: former[name] for name in kept_names if name in former}
 
     # An option has the value of the first of these that has it: what was typed, the network of the file to start from,
     # the run that wrote that file, the defaults of the recipe, the defaults of the paper's recipe.
@@ -89,11 +91,10 @@ def resolve(asked: Asked, device: torch.device) -> Run:
     if options["val_size"] is None:
         options["val_size"] = options["iter_epoch_val"] * options["batch_pos"]
     config, arguments = config_of(options, typed), as_stored(options)
-    notes = (
-        changes(start, former | network, arguments | asdict(config), network, is_own and not is_meant) if start else []
-    )
-    if asked.unused:
-        notes.append(f"unused, as in the published trainer: {' '.join(asked.unused)}")
+    notes = [f"unused, as in the published trainer: {' '.join(asked.unused)}"] if asked.unused else []
+    if start:
+        keeps_recipe = is_own and not is_meant
+        notes = changes(start, former | network, arguments | asdict(config), network, keeps_recipe) + notes
     if options["num_workers"] is None and options["cache_features"] and recipe == "paper":
         options["num_workers"] = 0  # once all features are cached, nothing is read
     length = options["warmUpIter"], options["iter_epoch"], options["n_epoch"]
