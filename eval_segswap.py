@@ -51,7 +51,7 @@ from model.device import PRECISION_HELP, PRECISIONS, resolve_device
 ROOT = Path(__file__).resolve().parent
 BOTH_DIR = "egoexo_v2_480x480_both"
 CHECKPOINT_DIRS = {"ego-exo": ("egoexo_v2_480x480", BOTH_DIR), "exo-ego": ("egoexo_v2_480x480_reverse", BOTH_DIR)}
-# These a method of the user's own does not have.
+# A method of the user's own has none of these options.
 NETWORK_OPTIONS = ("ckpt_path", "backbone_weights", "precision", "batch_size", "looks")
 INCOMPLETE_STATUS = 3  # the results file is there, but takes or pairs are missing from it
 
@@ -97,7 +97,9 @@ def main(argv: list[str] | None = None) -> int:
 
 
 def resolve(argv: list[str] | None) -> Task:
-    """A command line -> what is asked for, with all defaults. UserError if anything is missing or does not fit."""
+    """Make a task of a command line. A typed option comes before its default; the checkpoint says which network it
+    holds. Raises UserError if anything is missing or does not fit.
+    """
     args = make_parser().parse_args(argv)
     uids = read_split(args.splits_path or find_split_path(args.data_path), args.split)
     device = resolve_device(args.device)
@@ -126,8 +128,8 @@ def resolve(argv: list[str] | None) -> Task:
         raise UserError(f"no take of split {args.split!r} can be read: {next(iter(failed.values()))}")
     options = {"checkpoint": source.name, "checkpoint_sha256": file_digest(source)} | matcher.options
     run = ResumableRun(args.out_path, args.setting, args.split, options)
-    rest = args.num_workers, args.overwrite, args.save_inter
-    return Task(args.setting, matcher, description, plans, failed, run, *rest)
+    how = {name: getattr(args, name) for name in ("num_workers", "overwrite", "save_inter")}
+    return Task(args.setting, matcher, description, plans, failed, run, **how)
 
 
 def make_parser() -> Parser:
@@ -156,7 +158,9 @@ def make_parser() -> Parser:
 
 
 def default_checkpoint(setting: str) -> Path:
-    """The best checkpoint that training left, else its last one; of the setting's own run, else of one for both."""
+    """The checkpoint that a training for this setting left, the best before the last; else one of a training for both
+    settings.
+    """
     folders = [ROOT / "train" / "checkpoints" / name for name in CHECKPOINT_DIRS[setting]]
     paths = [folder / name for folder in folders for name in ("netBest.pth", "netLast.pth")]
     if checkpoint := next((path for path in paths if path.exists()), None):
@@ -169,8 +173,8 @@ def default_checkpoint(setting: str) -> Path:
 
 
 def predict_part(task: Task, uids: Sequence[str], has_bar: bool) -> tuple[int, float]:
-    """Predict these takes, except for those that a stopped run has finished. Returns the number of pairs, and the
-    seconds.
+    """Predict these takes, except those that a stopped run has finished. Returns the number of pairs and the seconds
+    that they took.
     """
     begin, plans, run = time.perf_counter(), {uid: task.plans[uid] for uid in uids}, task.run
     todo = [plan for plan in plans.values() if not run.part_path(plan).exists()]

@@ -1,4 +1,4 @@
-"""A method without training: the object is where a frozen backbone's features are like its own.
+"""A method without training: the object is where a frozen backbone's features are like the given object's.
 
 python eval_segswap.py --setting ego-exo --predictor examples/masked_cosine.py:MaskedCosine share=0.7
 """

@@ -17,10 +17,10 @@ class Frame:
 
     pairs: Sequence[Correspondence]  # the questions: (object_name, query_camera, target_camera)
     images: dict[str, np.ndarray]  # by camera: (H, W, 3) uint8 RGB
-    # By pair[:2], the query mask: of any size with its image's aspect ratio. A method of one's own gets it as large as
-    # its image, (H, W) uint8 of 0 and 1.
+    # By pair[:2]: the query mask. It may be larger or smaller than its image. `prepare_frame` makes it as large as the
+    # image, (H, W) uint8 of 0 and 1.
     masks: dict[tuple[str, str], RLE]
-    kinds: dict[str, str]  # by camera: ego or exo; without those of which it is not known
+    kinds: dict[str, str]  # by camera: ego or exo; a camera of unknown kind has no entry
 
 
 @dataclass

@@ -23,9 +23,9 @@ MEMORY_REMEDY = "give a smaller --batch_size, or another --device"
 class Answer(NamedTuple):
     """The mask of an object in a target image, and the probability that it is visible."""
 
-    prob: np.ndarray  # (S, S) float32, of the crop; of a method of one's own as large as the image
+    prob: np.ndarray  # (S, S) float32 of the crop; a method of the user's own answers with (H, W) of the image
     existence: float
-    crop: Crop | None = None  # the square of the image that `prob` shows; None: all of it, letterboxed
+    crop: Crop | None = None  # the square of the image that `prob` shows; None: the whole image, letterboxed
 
     def in_image(self, size: Size) -> np.ndarray:
         """The mask's probability (H, W) float32 in the target image, which is of `size`."""
@@ -36,9 +36,9 @@ class Matcher(Protocol):
     """All that eval_segswap.py, the predictor and validation know of the network or method that predicts frames."""
 
     device: torch.device
-    options: dict[str, Any]  # all that decides its answers besides the file that it was made of, for a run's record
-    # A frame -> the frame that `predict` takes. It is sent to the loader's processes, so it is a function that holds no
-    # network.
+    options: dict[str, Any]  # everything besides its checkpoint that decides its answers; a run's record holds it
+    # Makes the frame that `predict` takes of a frame with whole images and RLE masks. Loader processes call it, and it
+    # is pickled for them: it must not hold a network.
     prepare: Callable[[Frame], Frame]
 
     def predict(self, frame: Frame) -> list[Answer]:
@@ -51,10 +51,10 @@ class Matcher(Protocol):
 
 
 class NetworkMatcher:
-    """Backbone and network on one device, which compute `batch_size` images, masks or pairs at a time.
+    """Backbone and network on one device. They compute `batch_size` images, masks or pairs at a time.
 
-    `precision`: fp32 is exact; tf32 is that with TensorFloat-32 products (CUDA); bf16 and fp16 compute the backbone and
-    the transformer's products in half precision, and normalization, softmax and outputs in float32.
+    `precision`: fp32 is exact; tf32 rounds the factors of products to TensorFloat-32 (CUDA); bf16 and fp16 compute the
+    backbone and the transformer's products in half precision, and normalization, softmax and outputs in float32.
     """
 
     def __init__(self, encoder: Encoder, network: XSegTx, precision: str, batch_size: int | None):

@@ -46,7 +46,7 @@ class Method(Protocol):
 
 
 class MethodMatcher:
-    """A method of one's own as a `Matcher`."""
+    """Makes a `Matcher` of a method of the user's own."""
 
     def __init__(self, name: str, *arguments: str, device: torch.device):
         """name: `my_method.py:Method`; arguments: `key=value`. `self.arguments` has them by key, and in the place of a

@@ -33,7 +33,7 @@ class FramePlan(NamedTuple):
 
 @dataclass(frozen=True)
 class TakePlan:
-    """The pairs to predict in a take: all that is needed of its annotation.json, except for the masks."""
+    """The pairs to predict in a take. It holds no masks, so that the plans of all takes fit into memory."""
 
     data_dir: Path
     uid: str

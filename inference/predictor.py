@@ -37,8 +37,8 @@ CKPT_HELP = f"checkpoint (default: {SHIPPED.name}, the network of this repositor
 
 
 class Predictor:
-    """`matcher` predicts frames, `segment` one pair. `description` is of the network; `settings` are those that it was
-    trained for, none if the checkpoint does not say.
+    """`matcher` predicts frames, `segment` predicts one pair. `description` describes the network. `settings` are the
+    settings that it was trained for, empty if the checkpoint does not say.
     """
 
     def __init__(self, matcher: Matcher, description: str = "", settings: Sequence[str] = ()):

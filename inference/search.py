@@ -93,9 +93,7 @@ class Objects(NamedTuple):
 
 
 class StrongMatcher(NetworkMatcher):
-    """The strong network, `batch_size` crops at a time. `looks`: at how many places of a target it looks, the likeliest
-    first; with one, there is nothing to choose.
-    """
+    """Finds objects by the strong network. It looks at the `looks` likeliest places of a target, and chooses one."""
 
     prepare = staticmethod(prepare_frame)
 
@@ -276,7 +274,7 @@ def expected_sizes(frame: Frame, spots: dict[QueryObject, Spot]) -> list[Expecte
 
 
 def likeliest(candidates: Sequence[Candidate], looks: int) -> list[Candidate]:
-    """The `looks` hottest candidates of a pair, without those that are near a hotter one."""
+    """The `looks` hottest candidates of a pair, leaving out every candidate that is near a hotter one."""
     chosen: list[Candidate] = []
     for candidate in sorted(candidates, key=lambda candidate: -candidate.heat):
         if len(chosen) < looks and not any(candidate.spot.is_near(x.spot) for x in chosen):

@@ -11,7 +11,7 @@ from formats.geometry import resize
 
 CONTEXT = 3.0  # side of a crop in sides of the object in it: the network sees the object's surroundings, to find it
 CLOSE = 1.5  # side of a crop in sides of the object for the close look, which draws the mask
-COVERED = 0.3  # the object's cells are covered more than this share of the coverage of its most covered cell
+COVERED = 0.3  # A cell belongs to the object if its coverage exceeds this fraction of the largest coverage.
 LARGEST = 0.7  # the largest share of a view's long side that an object is expected to span
 # By a camera's kind: how many times as large as an exo camera it shows things, in shares of the image's long side. Ego
 # cameras have two values, since this differs from take to take.
@@ -98,8 +98,8 @@ def cut(image: np.ndarray, crop: Crop, size: int, degrees: float = 0.0) -> np.nd
 
 
 def cut_mask(mask: np.ndarray, crop: Crop, size: int, degrees: float = 0.0) -> np.ndarray:
-    """(H, W) of 0 and 1 -> (size, size) uint8 of 0 and 1: the pixels that the object covers at least half; of an object
-    too thin for that, those that it covers at least half as much as the most covered one.
+    """(H, W) of 0 and 1 -> (size, size) uint8 of 0 and 1: the pixels of which the object covers at least half. If it
+    covers half of none, the pixels of which it covers at least half as much as of the pixel that it covers most.
     """
     cover = cut(mask.astype(np.float32), crop, size, degrees)
     return ((cover > 0) & (cover >= min(0.5, cover.max() / 2))).astype(np.uint8)

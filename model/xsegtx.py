@@ -43,7 +43,7 @@ class Look(NamedTuple):
 
     target_mask_prob: Tensor  # (B, H, W) in [1e-7, 1 - 1e-7]
     logit: Tensor  # (B,) of "the object is visible in the target image"
-    query_mask_prob: Tensor | None = None  # (B, H, W), likewise; None if it was not asked for
+    query_mask_prob: Tensor | None = None  # (B, H, W) in the same range; None if it was not asked for
 
 
 # These may change when a network is trained further.
@@ -53,7 +53,7 @@ FREE = ("dropout", "drop_feat", "activation", "pos_weight", "feat_weight")
 @dataclass(frozen=True)
 class XSegTxConfig:
     """The options that define a network, with their flags of train/train.py. `layer_types`: two words of I, C, N for
-    each block, such as "I C I N", or None for those of `mode`.
+    each block, such as "I C I N"; None: the layers of `mode`.
     """
 
     mode: str = option("small", "--mode", choices=MODES, help="size of the cross-image transformer")
