@@ -37,18 +37,18 @@ def to_mask(mask: Any, what: str = "mask", value: int | None = None) -> np.ndarr
             values = np.asarray(mask)
             mask = _checked_array(values / (values.max() or 1) if len(np.unique(values)) < 3 else values, what)
         channels = _channels(mask, value is None)
+        colors = _colors(channels)
+        labels = np.asarray(mask) if isinstance(mask, Image.Image) and mask.mode == "P" else colors
         if value is not None:
-            labels = _labels(mask, channels)
             if (labels == value).any():
                 return (labels == value).view(np.uint8)
             raise UserError(f"{what} holds the values {_value_names(labels)}, not {value}")
         bright = np.maximum.reduce(channels)
         is_object = bright > bright.max(initial=0) // 2
-        if _is_one_object(_colors(channels), is_object):
+        if _is_one_object(colors, is_object):
             return is_object.view(np.uint8)
         remedy = "in segment_pair.py choose --object, in Python give mask == value, or save each in white on black"
-        values = _value_names(_labels(mask, channels))
-        raise UserError(f"{what} holds the values {values}, and a mask is of one object; {remedy}")
+        raise UserError(f"{what} holds the values {_value_names(labels)}, and a mask is of one object; {remedy}")
 
 
 def _checked_array(mask: Any, what: str) -> np.ndarray | Image.Image:
@@ -89,11 +89,6 @@ def _is_one_object(colors: np.ndarray, is_object: np.ndarray) -> bool:
     if is_filled.mean() < 0.5:
         is_filled[:] = True
     return all(len(np.unique(colors[is_filled & side])) < 2 for side in (is_object, ~is_object))
-
-
-def _labels(mask: np.ndarray | Image.Image, channels: list[np.ndarray]) -> np.ndarray:
-    """(H, W): the numbers of a palette, or `_colors`."""
-    return np.asarray(mask) if isinstance(mask, Image.Image) and mask.mode == "P" else _colors(channels)
 
 
 def _colors(channels: list[np.ndarray]) -> np.ndarray:

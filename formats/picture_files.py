@@ -13,17 +13,7 @@ from PIL import ExifTags, Image, ImageOps
 from common.errors import UserError, warn_once
 from common.files import name_number
 
-FORMATS = (
-    "BMP",
-    "GIF",
-    "JPEG",
-    "MPO",
-    "PNG",
-    "PPM",
-    "TIFF",
-    "WEBP",
-    "AVIF",
-)  # if a file has several pictures, the first is read
+FORMATS = ("BMP", "GIF", "JPEG", "MPO", "PNG", "PPM", "TIFF", "WEBP", "AVIF")  # a file's first picture is read
 MAX_SIDE = 16384  # pixels
 ROWS = 64  # rows that are converted at a time
 DARK = 16  # a picture whose values, from 0 to 255, are all below this may hold fewer bits than its file says
@@ -86,7 +76,7 @@ def to_rgb(image: Image.Image, what: str) -> np.ndarray:
             strip = image.crop((0, top, image.width, min(top + ROWS, image.height)))
             rgb[top : top + ROWS] = np.asarray(strip)[..., None] >> 8 if image.mode[0] == "I" else strip.convert("RGB")
         if has_16_bits and rgb.max() < DARK:
-            largest = image.getextrema()[1] if image.mode[0] == "I" else rgb.max()
+            largest = np.max(image.getextrema())
             remedy = "if it uses only 8, 10 or 12 of its 16 bits, multiply its values so that they use all 16"
             warn_once(f"{what} is nearly black: its largest value is {largest}; {remedy}")
         return rgb
